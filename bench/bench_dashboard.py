@@ -23,7 +23,7 @@ from contextlib import ExitStack, closing
 from pathlib import Path
 from typing import Any
 
-from daemon.dashboard.desks import Desk
+from daemon.dashboard.desks import FollowedDesk
 from daemon.engine.follow import Follower
 from daemon.journal.journal import FILE
 
@@ -62,7 +62,7 @@ def of_journal(state_dir: Path) -> dict[str, Any]:
 
 def following(state_dir: Path, folder: Path) -> dict[str, Any]:
     """Catching up from the newest snapshot; a look that finds nothing new; the whole journal stepped again, by row."""
-    desk, began = Desk("desk", state_dir), time.perf_counter()
+    desk, began = FollowedDesk("desk", state_dir), time.perf_counter()
     while not desk.look().caught_up:
         pass
     caught_up = time.perf_counter() - began

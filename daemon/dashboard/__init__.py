@@ -1,1 +1,1 @@
-"""The read-only page: a process of its own that sees the journal and the model store, and can change neither."""
+"""The read-only dashboard: a separate process that reads the journal and the model store, and changes neither."""

@@ -1,7 +1,7 @@
 """`rltrader-dashboard`: the read-only page about one desk or several, at http://127.0.0.1:8420.
 
-It listens on this host's loopback address and nowhere else; from another machine it is reached by `ssh -L`, or by a
-reverse proxy that knows who may look. Exit code 2: the operator erred.
+It listens on this host's loopback address only. From another machine, use `ssh -L` or a reverse proxy that checks who
+may read. Exit code 2: wrong use.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ DESKS_MOST = 32
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Serve until told to end."""
+    """Serve until a signal ends the process."""
     options = _options(arguments)
     try:
         paths = _chosen(options)

@@ -1,6 +1,6 @@
-"""The API's answers: a desk and the query's values in, a structure of `views` out. Blocking, so run in a thread.
+"""The API's answers: a desk and the query's values in, a structure of `views` out. Blocking: run it in a thread.
 
-Every value from outside is checked here; a refusal says what was found and what is expected, and no path of this host.
+Every value from outside is checked here. A refusal names what was found and what is expected, and no path of this host.
 """
 
 from __future__ import annotations
@@ -14,10 +14,10 @@ from typing import Any
 
 import msgspec
 
-from daemon.dashboard.desks import Desk
+from daemon.dashboard.desks import FollowedDesk
 from daemon.dashboard.pages.decisions import LINES_MOST, OUTCOMES, decision_lines, decision_page, decision_row
 from daemon.dashboard.pages.health import health_page
-from daemon.dashboard.pages.history import Found, History
+from daemon.dashboard.pages.history import DecisionHistory, Lookup
 from daemon.dashboard.pages.models import models_page
 from daemon.dashboard.pages.now import now_of
 from daemon.dashboard.pages.occlusion import Explainer, Unexplained
@@ -29,7 +29,7 @@ from daemon.journal.rows import JournalError
 _DATE = re.compile(r"\d{4}-\d{2}-\d{2}", re.ASCII)
 
 
-class Refused(Exception):
+class RefusedRequest(Exception):
     """The request is answered by this HTTP status and text."""
 
     def __init__(self, status: int, text: str) -> None:
@@ -38,10 +38,10 @@ class Refused(Exception):
         self.text = text
 
 
-class Around(msgspec.Struct, frozen=True):
-    """What the answers need beside the desk."""
+class AnswerContext(msgspec.Struct, frozen=True):
+    """What the answers need apart from the desk."""
 
-    history: History
+    history: DecisionHistory
     explainer: Explainer
     models_dir: Path
     own_code: str
@@ -49,30 +49,30 @@ class Around(msgspec.Struct, frozen=True):
 
 
 Query = Mapping[str, str]
-Answer = Callable[[Desk, Query, Around], Any]
+Answer = Callable[[FollowedDesk, Query, AnswerContext], Any]
 
 
 def guarded(answer: Callable[[], Any]) -> Any:
-    """Run it; what a journal may do wrong becomes a refusal. Raises Refused."""
+    """Run `answer`; turn the errors of a journal into refusals. Raises RefusedRequest."""
     try:
         return answer()
     except NotThere as error:
-        raise Refused(404, str(error)) from error
+        raise RefusedRequest(404, str(error)) from error
     except (JournalError, sqlite3.Error, OSError) as error:
-        raise Refused(503, f"the journal cannot be read at the moment: {type(error).__name__}") from error
+        raise RefusedRequest(503, f"the journal cannot be read at the moment: {type(error).__name__}") from error
 
 
 def whole(query: Query, name: str, default: int, most: int) -> int:
-    """A whole number of the query, 0 to `most`. Raises Refused."""
+    """Read a whole number of the query, 0 to `most`. Raises RefusedRequest."""
     text = query.get(name, "")
     if not text:
         return default
     if not (text.isascii() and text.isdecimal() and len(text) <= 15) or int(text) > most:
-        raise Refused(400, f"{name} is {text[:40]!r}, expected a whole number from 0 to {most}")
+        raise RefusedRequest(400, f"{name} is {text[:40]!r}, expected a whole number from 0 to {most}")
     return int(text)
 
 
-def desk_line(desk: Desk) -> DeskLine:
+def desk_line(desk: FollowedDesk) -> DeskLine:
     """The desk's line of `GET /api/desks`."""
     picture = desk.picture
     return DeskLine(
@@ -84,8 +84,8 @@ def desk_line(desk: Desk) -> DeskLine:
     )
 
 
-def now(desk: Desk) -> Now:
-    """`GET /api/now`. Raises JournalError, sqlite3.Error, OSError where only the read models tell."""
+def now(desk: FollowedDesk) -> Now:
+    """`GET /api/now`. Raises JournalError, sqlite3.Error, OSError where only the read models answer."""
     picture = desk.picture
     if picture.state is not None or not picture.readable:
         return now_of(picture)
@@ -93,39 +93,39 @@ def now(desk: Desk) -> Now:
         return now_of(picture, reader)
 
 
-def price(desk: Desk, query: Query, _: Around) -> Any:
+def price(desk: FollowedDesk, query: Query, _: AnswerContext) -> Any:
     """`GET /api/price`."""
     session, symbol = query.get("session", ""), query.get("symbol", "")
     if session and _DATE.fullmatch(session) is None:
-        raise Refused(400, f"session is {session[:40]!r}, expected a date as 2024-08-05")
+        raise RefusedRequest(400, f"session is {session[:40]!r}, expected a date as 2024-08-05")
     with desk.reader() as reader:
         return price_page(desk.picture, reader, session, symbol[:40])
 
 
-def equity(desk: Desk, _: Query, __: Around) -> Any:
+def equity(desk: FollowedDesk, _: Query, __: AnswerContext) -> Any:
     """`GET /api/equity`."""
     with desk.reader() as reader:
         return equity_page(reader)
 
 
-def decisions(desk: Desk, query: Query, _: Around) -> Any:
+def decisions(desk: FollowedDesk, query: Query, _: AnswerContext) -> Any:
     """`GET /api/decisions`."""
     before, limit = whole(query, "before", 0, 2**48), whole(query, "limit", 50, LINES_MOST)
     outcome = query.get("outcome", "")
     if outcome and outcome not in OUTCOMES:
-        raise Refused(400, f"outcome is {outcome[:40]!r}, expected one of {', '.join(OUTCOMES)}")
+        raise RefusedRequest(400, f"outcome is {outcome[:40]!r}, expected one of {', '.join(OUTCOMES)}")
     with desk.reader() as reader:
         return decision_lines(reader, before, limit, outcome)
 
 
-def decision(desk: Desk, query: Query, around: Around) -> Any:
+def decision(desk: FollowedDesk, query: Query, around: AnswerContext) -> Any:
     """`GET /api/decision/N`; N comes as `number`."""
     number = whole(query, "number", 0, 2**48)
     picture = desk.picture
     spec = picture.spec
     with desk.reader() as reader:
         row = decision_row(reader, number)
-        found, explained, why = Found(), None, ""
+        found, explained, why = Lookup(), None, ""
         if row["kind"] != "policy":
             why = "a rule decided, the policy was not asked"
         elif spec is None:
@@ -144,19 +144,19 @@ def decision(desk: Desk, query: Query, around: Around) -> Any:
         return decision_page(picture, reader, row, found, explained, why)
 
 
-def models(desk: Desk, _: Query, around: Around) -> Any:
+def models(desk: FollowedDesk, _: Query, around: AnswerContext) -> Any:
     """`GET /api/models`."""
     with desk.reader() as reader:
         return models_page(desk.picture, reader, around.models_dir)
 
 
-def health(desk: Desk, _: Query, around: Around) -> Any:
+def health(desk: FollowedDesk, _: Query, around: AnswerContext) -> Any:
     """`GET /api/health`."""
     with desk.reader() as reader:
         return health_page(desk.picture, reader, desk.file, around.own_code, around.clients)
 
 
-def risk(desk: Desk, _: Query, __: Around) -> Any:
+def risk(desk: FollowedDesk, _: Query, __: AnswerContext) -> Any:
     """`GET /api/risk`."""
     return risk_page(desk.picture)
 

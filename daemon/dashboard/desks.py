@@ -1,7 +1,7 @@
-"""A desk as the dashboard knows it: its journal followed, and a frozen picture of it after each look.
+"""A desk in the dashboard: it follows the journal and keeps a frozen picture of it after each look.
 
-Nothing is ever written: the journal is opened read-only, for one look, and closed again, so that a daemon that stops
-finds it free. A journal that cannot be read or followed is said in the picture and hides no other desk.
+Nothing is ever written. The journal is opened read-only for one look and closed again, so that a daemon that stops
+finds it free. The picture reports a journal that cannot be read or followed; other desks are not affected.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ from daemon.journal.universe import strategy_of
 from strategies.kit.contract import Spec
 
 ROWS_AT_ONCE = 2000
-LOOK_S = 1.0  # what a look steps at most before it is told; the next one goes on
+LOOK_S = 1.0  # longest time that one look steps before it is published; the next one goes on
 _BUGS = (ArithmeticError, AssertionError, AttributeError, LookupError, RuntimeError, TypeError)
 _TROUBLE = (JournalError, sqlite3.Error, OSError, ValueError, KeyError)
 
@@ -53,14 +53,14 @@ class Picture(msgspec.Struct, frozen=True):
 
     @property
     def spec(self) -> Spec | None:
-        """The strategy's spec, None while the journal is unknown or of a strategy that this code has not."""
+        """The strategy's spec, None for an unknown journal or an unknown strategy."""
         try:
             return strategy_of(self.meta).spec
         except (KeyError, ValueError):
             return None
 
 
-class Desk:
+class FollowedDesk:
     """One state directory. `look` is called by one thread at a time; `picture` may be read by any."""
 
     def __init__(self, name: str, path: Path) -> None:
@@ -78,7 +78,7 @@ class Desk:
             yield reader
 
     def look(self) -> Picture:
-        """Step what was added to the journal and take the picture anew. Never raises for the journal's sake."""
+        """Step over the new rows of the journal and renew the picture. A bad journal never raises."""
         with self._looking:
             self.picture = self._look()
             return self.picture
@@ -91,10 +91,10 @@ class Desk:
             while follower.advance(ROWS_AT_ONCE) and not follower.caught_up and time.perf_counter() < until:
                 pass
             problem = follower.problem
-        except _BUGS as error:  # in the step, or a damage that looks like one: the other desks go on
+        except _BUGS as error:  # a bug in the step, or damage that looks like one: the other desks go on
             problem = f"cannot be followed beyond event row {follower.last_id}: {type(error).__name__}"
         caught_up = follower.caught_up
-        follower.close()  # between two looks nobody holds the journal
+        follower.close()  # between two looks the journal is not held open
         decision, newest, readable, unread = None, Newest(), False, ""
         same = follower.generation == former.generation
         try:
@@ -124,10 +124,10 @@ class Desk:
 
 
 def process_of(path: Path) -> str:
-    """Process id of the daemon that runs on a state directory, "" for none.
+    """Return the process id of the daemon that runs on a state directory, "" for none.
 
     The daemon's lock is tried only where the process that it names lives (the number may belong to another one by
-    now): whoever tries a lock holds it for a moment, and a daemon that starts at that moment would be refused.
+    now): a trial holds the lock for a moment, and a daemon that starts at that moment would be refused.
     """
     try:
         holder = last_locked_by(path)
@@ -144,18 +144,18 @@ def process_of(path: Path) -> str:
         return ""
 
 
-def named(paths: list[Path]) -> dict[str, Desk]:
-    """The desks of these state directories by name: the journal's, or the folder's; a second one of a name is numbered.
+def named(paths: list[Path]) -> dict[str, FollowedDesk]:
+    """Name the desks of these state directories: by the journal, else by the folder.
 
-    Names are settled here, once: a journal that appears later changes none.
+    A second desk of the same name gets a number. Names are fixed here; a journal that appears later changes none.
     """
-    desks: dict[str, Desk] = {}
+    desks: dict[str, FollowedDesk] = {}
     for path in paths:
         wanted = _name(path)
         name, number = wanted, 2
         while name in desks:
             name, number = f"{wanted} ({number})", number + 1
-        desks[name] = Desk(name, path)
+        desks[name] = FollowedDesk(name, path)
     return desks
 
 

@@ -1,4 +1,4 @@
-"""What every request passes before anything else looks at it, and the headers that every answer carries.
+"""The checks that every request passes first, and the headers of every answer.
 
 Only GET, only short paths, only our own name as host (a page of another site that had its name rebound to 127.0.0.1
 is refused), nothing from another origin. No cookie is ever set and no other origin ever allowed.
@@ -30,7 +30,7 @@ HEADERS: tuple[tuple[bytes, bytes], ...] = (
 
 
 def failed(status: int, text: str, **headers: str) -> Response:
-    """An answer that says in JSON what is wrong, and is not kept."""
+    """Make an error answer in JSON that is not cached."""
     body = msgspec.json.encode({"error": text})
     return Response(body, status, {"cache-control": "no-store", **headers}, media_type="application/json")
 

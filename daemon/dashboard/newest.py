@@ -1,7 +1,7 @@
-"""What the journal's newest rows tell in words: alarms, commands, changes of model, starts.
+"""The newest alarms, commands, model changes and starts in the journal.
 
-`events` has no index on its kind, so nothing here ever scans it whole: the first look reads the newest rows, each later
-one what was added since. What was seen is kept, the newest `KEPT` of each sort.
+`events` has no index on its kind and is never scanned whole: the first look reads the newest rows, each later one the
+rows added since. The newest `KEPT` of each sort are kept.
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ from contextlib import closing, suppress
 
 import msgspec
 
-from daemon.dashboard.views import Alarm
+from daemon.dashboard.views import AlarmLine
 from daemon.engine.segments import parts_of
 from daemon.journal.reader import JournalReader
 from daemon.journal.rows import JournalError, base_of
@@ -44,9 +44,9 @@ class Newest(msgspec.Struct, frozen=True):
     """What was seen up to event row `last_id`; each sort newest first."""
 
     last_id: int = 0
-    alarms: tuple[Alarm, ...] = ()
-    commands: tuple[Alarm, ...] = ()
-    swaps: tuple[Alarm, ...] = ()
+    alarms: tuple[AlarmLine, ...] = ()
+    commands: tuple[AlarmLine, ...] = ()
+    swaps: tuple[AlarmLine, ...] = ()
     starts: tuple[float, ...] = ()  # seconds since 1970 UTC
     code: str = ""  # of the newest start that was seen
 
@@ -77,7 +77,7 @@ _payload = msgspec.json.Decoder(_Payload)
 
 
 def read_on(reader: JournalReader, seen: Newest) -> Newest:
-    """`seen`, and what the journal got since. Raises sqlite3.Error."""
+    """Add the journal's new rows to `seen`. Raises sqlite3.Error."""
     newest = reader.query("SELECT max(id) AS id FROM events")[0]["id"] or 0
     if newest < seen.last_id:
         seen = Newest()  # another journal
@@ -88,7 +88,7 @@ def read_on(reader: JournalReader, seen: Newest) -> Newest:
 
 
 def _before(reader: JournalReader, seen: Newest, after: int, last: int) -> Newest:
-    """`seen`, and the rows up to `last` of the file before this one, where that is still there."""
+    """Add the rows up to `last` of the previous file to `seen`, if that file still exists."""
     parts = parts_of(reader.path)
     with suppress(JournalError, OSError), closing(JournalReader(parts[max(len(parts) - 2, 0)])) as former:
         return _read(former, seen, after, last)
@@ -105,34 +105,34 @@ def _read(reader: JournalReader, seen: Newest, after: int, last: int) -> Newest:
 
 
 def _with(seen: Newest, time: float, kind: str, payload: str, effects: str) -> Newest:
-    """`seen` and this row."""
+    """Add this row to `seen`."""
     alarms, commands, swaps, starts, code = seen.alarms, seen.commands, seen.swaps, seen.starts, seen.code
     try:
         for effect in _effects.decode(effects) if effects.startswith("[") else ():
             if effect.type == "RaiseAlarm":
-                alarms = (Alarm(time, effect.name, effect.detail), *alarms)[:KEPT]
-        told = _payload.decode(payload)
+                alarms = (AlarmLine(time, effect.name, effect.detail), *alarms)[:KEPT]
+        fields = _payload.decode(payload)
     except (msgspec.DecodeError, UnicodeError):
-        return seen  # a damaged row: the follower says so
+        return seen  # a damaged row: the follower reports it
     if kind in COMMANDS:
-        commands = (Alarm(time, *_command(kind, told)), *commands)[:KEPT]
+        commands = (AlarmLine(time, *_command(kind, fields)), *commands)[:KEPT]
     elif kind in SWAPS:
-        swaps = (Alarm(time, *_swap(kind, told)), *swaps)[:KEPT]
+        swaps = (AlarmLine(time, *_swap(kind, fields)), *swaps)[:KEPT]
     elif kind == START:
-        starts, code = (time, *starts)[:STARTS_KEPT], told.code
+        starts, code = (time, *starts)[:STARTS_KEPT], fields.code
     return Newest(seen.last_id, alarms, commands, swaps, starts, code)
 
 
-def _command(kind: str, told: _Payload) -> tuple[str, str]:
-    """Name and words of what an operator asked for."""
+def _command(kind: str, fields: _Payload) -> tuple[str, str]:
+    """Return name and text of an operator's command."""
     name = {"CommandRefused": "refused", "StopRequested": "stop"}.get(kind, kind.removesuffix("Requested").lower())
-    why = f"{told.reason}: {told.detail}" if told.detail else told.reason
-    by = told.who or told.channel
+    why = f"{fields.reason}: {fields.detail}" if fields.detail else fields.reason
+    by = fields.who or fields.channel
     return name, f"{why} (by {by})" if by else why
 
 
-def _swap(kind: str, told: _Payload) -> tuple[str, str]:
-    """Name and words of a change of model."""
+def _swap(kind: str, fields: _Payload) -> tuple[str, str]:
+    """Return name and text of a model change."""
     if kind == "ModelPromoted":
-        return "promoted", f"{told.version} in place of {told.previous or 'none'}"
-    return "refused", f"{told.version}: {told.reason}" if told.version else told.reason
+        return "promoted", f"{fields.version} in place of {fields.previous or 'none'}"
+    return "refused", f"{fields.version}: {fields.reason}" if fields.version else fields.reason

@@ -1,7 +1,7 @@
-"""The dashboard's process: one event loop that serves the API, the stream and the page, on 127.0.0.1 alone.
+"""The dashboard's process: one event loop serves the API, the stream and the page, on 127.0.0.1 only.
 
-Everything that blocks (SQLite, stepping, ONNX) runs in a few threads. A page that is told by the stream gets the newest
-state only: one message is under way for it, never a queue.
+Everything that blocks (SQLite, stepping, ONNX) runs in a few threads. A page that follows the stream gets the newest
+state only: one message is in flight, never a queue.
 """
 
 from __future__ import annotations
@@ -28,9 +28,9 @@ from starlette.staticfiles import StaticFiles
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from daemon.dashboard import api
-from daemon.dashboard.desks import Desk
+from daemon.dashboard.desks import FollowedDesk
 from daemon.dashboard.guard import HEAD_MOST, Guard, failed
-from daemon.dashboard.pages.history import History
+from daemon.dashboard.pages.history import DecisionHistory
 from daemon.dashboard.pages.occlusion import Explainer
 from daemon.dashboard.views import Now
 from daemon.engine.recovery import code_digest
@@ -39,20 +39,20 @@ STATIC = Path(__file__).parent / "static"
 STREAMS_MOST = 64
 CONNECTIONS_MOST = 256
 BETWEEN_S = 0.5  # looks, and messages of a stream: at most two a second
-IDLE_S = 5.0  # between two looks that nobody waits for
+IDLE_S = 5.0  # between two looks while no page is open
 HEARTBEAT_S = 15.0
-WRITE_S = 15.0  # a page that takes nothing for so long is dropped
+WRITE_S = 15.0  # a page that reads nothing for this time is dropped
 RETRY_MS = 2000
 THREADS = 4
 STREAM_HEADERS = [(b"content-type", b"text/event-stream; charset=utf-8"), (b"cache-control", b"no-store")]
 
 
 class Channel:
-    """One desk, looked at for all who want to see it, and what its streams are told."""
+    """One desk, read once for all pages, and the newest message of its streams."""
 
-    def __init__(self, desk: Desk, pool: ThreadPoolExecutor, digging: ThreadPoolExecutor) -> None:
+    def __init__(self, desk: FollowedDesk, pool: ThreadPoolExecutor, digging: ThreadPoolExecutor) -> None:
         self.desk = desk
-        self.history = History(desk, digging)
+        self.history = DecisionHistory(desk, digging)
         self.clients = 0
         self.message = b""  # the newest state as an event of the stream
         self.changed = asyncio.Event()  # replaced at each change
@@ -62,7 +62,7 @@ class Channel:
         self._shown: Now | None = None
 
     async def fresh(self) -> None:
-        """A picture that is not older than BETWEEN_S."""
+        """Renew the picture if it is older than BETWEEN_S."""
         async with self._lock:
             if time.monotonic() - self._looked < BETWEEN_S:
                 return
@@ -79,16 +79,16 @@ class Channel:
         self.desk.look()
         try:
             now: Now = api.guarded(partial(api.now, self.desk))
-        except api.Refused:
+        except api.RefusedRequest:
             return None
         return now
 
     async def keep_looking(self) -> None:
-        """Follow the journal: closely while a page is told, now and then while none is."""
+        """Follow the journal: often while a page is open, rarely while none is."""
         while True:
             look = asyncio.ensure_future(self.fresh())
             await asyncio.wait({look})
-            if not look.cancelled() and look.exception() is not None:  # a bug: said, and the next look may go well
+            if not look.cancelled() and look.exception() is not None:  # a bug: report it and go on
                 sys.stderr.write(f"rltrader-dashboard: a look at {self.desk.name!r} failed: {look.exception()!r}\n")
             behind = not self.desk.picture.caught_up and not self.desk.picture.problem
             await asyncio.sleep(BETWEEN_S if self.clients or behind else IDLE_S)
@@ -99,9 +99,9 @@ def _same(now: Now) -> Now:
 
 
 class Dashboard:
-    """The application over some desks. `ending` says whether the process was asked to end: streams end then."""
+    """The application over some desks. Streams end when `ending` returns True: the process was asked to end."""
 
-    def __init__(self, desks: Mapping[str, Desk], models_dir: Path) -> None:
+    def __init__(self, desks: Mapping[str, FollowedDesk], models_dir: Path) -> None:
         self.desks = desks
         self.models_dir = models_dir
         self.streams = 0
@@ -117,7 +117,7 @@ class Dashboard:
         routes: list[Any] = [Route("/api/desks", self._desks), Route("/api/stream", self._stream)]
         routes += [Route(path, partial(self._answer, answer)) for path, answer in api.ANSWERS.items()]
         routes += [Route("/", _page), Mount("/static", StaticFiles(directory=STATIC))]
-        handlers: dict[Any, Any] = {HTTPException: _http_error, api.Refused: _refused, Exception: _broken}
+        handlers: dict[Any, Any] = {HTTPException: _http_error, api.RefusedRequest: _refused, Exception: _broken}
         return Guard(Starlette(routes=routes, exception_handlers=handlers, lifespan=self._lifespan), port)
 
     @contextlib.asynccontextmanager
@@ -135,12 +135,12 @@ class Dashboard:
                 pool.shutdown(wait=False, cancel_futures=True)
 
     def _channel(self, request: Request) -> Channel:
-        """The desk that the query names; the first one where it names none."""
+        """Return the desk that the query names, else the first one."""
         name = request.query_params.get("desk")
         if name is None:
             return next(iter(self._channels.values()))
         if name not in self._channels:
-            raise api.Refused(404, f"desk is {name[:60]!r}, expected a name of /api/desks")
+            raise api.RefusedRequest(404, f"desk is {name[:60]!r}, expected a name of /api/desks")
         return self._channels[name]
 
     async def _desks(self, _: Request) -> Response:
@@ -151,7 +151,7 @@ class Dashboard:
         channel = self._channel(request)
         await channel.fresh()
         query = {**request.query_params, **request.path_params}
-        around = api.Around(channel.history, self._explainer, self.models_dir, self._own_code, self.streams)
+        around = api.AnswerContext(channel.history, self._explainer, self.models_dir, self._own_code, self.streams)
         loop = asyncio.get_running_loop()
         call = partial(api.guarded, partial(answer, channel.desk, query, around))
         return _json(await loop.run_in_executor(self._pool, call))
@@ -159,19 +159,19 @@ class Dashboard:
     async def _stream(self, request: Request) -> ASGIApp:
         channel = self._channel(request)
         if self.streams >= STREAMS_MOST:
-            return failed(503, f"{STREAMS_MOST} pages are being told already", **{"retry-after": "30"})
+            return failed(503, f"{STREAMS_MOST} pages are open already", **{"retry-after": "30"})
         return _Stream(self, channel)
 
 
 class _Stream:
-    """An ASGI application: the newest state of one desk at once, then at each change, until either side ends it."""
+    """ASGI application: send the newest state of one desk, then each change, until either side ends."""
 
     def __init__(self, dashboard: Dashboard, channel: Channel) -> None:
         self._dashboard = dashboard
         self._channel = channel
 
     async def __call__(self, _: Scope, receive: Receive, send: Send) -> None:
-        """Tell it until then."""
+        """Send the states until then."""
         dashboard, channel = self._dashboard, self._channel
         dashboard.streams += 1
         channel.clients += 1
@@ -180,18 +180,18 @@ class _Stream:
             await send({"type": "http.response.start", "status": 200, "headers": STREAM_HEADERS})
             await _put(send, b"retry: %d\n\n" % RETRY_MS)
             await channel.fresh()
-            told = b""
+            sent = b""
             while not gone.done() and not dashboard.ending():
                 changed, message = channel.changed, channel.message
-                if message != told:
-                    told = message
+                if message != sent:
+                    sent = message
                     await _put(send, message)
                     await asyncio.sleep(BETWEEN_S)
                 elif not await _wait(changed, gone, dashboard):
                     await _put(send, b": still here\n\n")
             await _put(send, b"", more=False)
         except (TimeoutError, OSError):
-            pass  # it took nothing for too long, or is gone
+            pass  # the page read nothing for too long, or is gone
         finally:
             dashboard.streams -= 1
             channel.clients -= 1
@@ -208,7 +208,7 @@ async def _put(send: Send, body: bytes, *, more: bool = True) -> None:
 
 
 async def _wait(changed: asyncio.Event, gone: asyncio.Future[None], dashboard: Dashboard) -> bool:
-    """Wait for a change, for the other side or ours to end; False after HEARTBEAT_S without any."""
+    """Wait for a change or the end of either side; False after HEARTBEAT_S."""
     until = time.monotonic() + HEARTBEAT_S
     while time.monotonic() < until:
         if gone.done() or dashboard.ending():
@@ -234,18 +234,18 @@ async def _http_error(_: Request, error: Exception) -> Response:
 
 
 async def _refused(_: Request, error: Exception) -> Response:
-    assert isinstance(error, api.Refused)
+    assert isinstance(error, api.RefusedRequest)
     return failed(error.status, error.text)
 
 
 async def _broken(_: Request, error: Exception) -> Response:
     return failed(
-        500, f"a bug in the dashboard ({type(error).__name__}): its log says more; trading knows nothing of it"
+        500, f"a bug in the dashboard ({type(error).__name__}): its log has the details; trading is not affected"
     )
 
 
 def listen(port: int) -> socket.socket:
-    """A socket on 127.0.0.1; port 0 takes a free one. What a peer does not take is given up by the kernel in time."""
+    """Open a socket on 127.0.0.1; port 0 takes a free one. The kernel drops a peer that does not read."""
     listening = socket.socket(socket.AF_INET, socket.SOCK_STREAM)
     listening.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
     listening.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, int(WRITE_S * 2000))
@@ -276,6 +276,6 @@ async def serve(dashboard: Dashboard, listening: socket.socket) -> None:
     await server.serve(sockets=[listening])
 
 
-def names(desks: Sequence[Desk]) -> str:
-    """The desks in words, for the first line of the log."""
+def names(desks: Sequence[FollowedDesk]) -> str:
+    """List the desks for the first line of the log."""
     return ", ".join(desk.name if desk.name.isprintable() else ascii(desk.name) for desk in desks)

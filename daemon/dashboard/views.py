@@ -1,14 +1,14 @@
-"""What the dashboard's pages are made of: one structure for each answer of its API. The browser gets nothing else.
+"""The data of the dashboard's pages: one structure for each answer of its API. The browser gets nothing else.
 
-Every number stands in the journal or follows from it by the step. Money is a number in USD to draw, text where it
-is read; times are seconds since 1970 UTC (float), 0 for never.
+Every number is in the journal or follows from it by the step. Money is a number in USD where it is drawn, text where it
+is read. Times are seconds since 1970 UTC (float), 0 for never.
 """
 
 from __future__ import annotations
 
 import msgspec
 
-from daemon.reports.heads import Said
+from daemon.reports.heads import DecisionHeads
 
 
 class DeskLine(msgspec.Struct, frozen=True):
@@ -30,7 +30,7 @@ class GateLine(msgspec.Struct, frozen=True):
     ends: float = 0.0  # of a cooldown or a pause: when it lets through again
 
 
-class Position(msgspec.Struct, frozen=True):
+class PositionLine(msgspec.Struct, frozen=True):
     """What is held. Prices are USD a share; `stop` and `target` 0 where the desk has none."""
 
     symbol: str
@@ -83,7 +83,7 @@ class Now(msgspec.Struct, frozen=True):
     session_close: float
     session_ended: bool
     last_bar: float  # end of the newest bar
-    broker_heard: float  # when the broker last told all of itself; 0 where a paper broker plays
+    broker_heard: float  # time of the broker's last full snapshot; 0 with a paper broker
     broker_lost: float  # when its news was last lost
     model: str
     promoted: bool
@@ -94,17 +94,17 @@ class Now(msgspec.Struct, frozen=True):
     confidence: float
     probabilities: tuple[Share, ...]
     gates: tuple[GateLine, ...]
-    positions: tuple[Position, ...]
+    positions: tuple[PositionLine, ...]
     orders: tuple[OpenOrder, ...]
     equity_usd: str
     cash_usd: str
     realized_usd: str
     day_usd: str  # gain since the session's start
     drawdown: float
-    alarms: tuple[Alarm, ...]  # the newest ones, newest first
+    alarms: tuple[AlarmLine, ...]  # the newest ones, newest first
 
 
-class Alarm(msgspec.Struct, frozen=True):
+class AlarmLine(msgspec.Struct, frozen=True):
     """An alarm or a halt as it was raised."""
 
     time: float
@@ -123,7 +123,7 @@ class Candle(msgspec.Struct, frozen=True, array_like=True):
     volume: float
 
 
-class Mark(msgspec.Struct, frozen=True):
+class FillMark(msgspec.Struct, frozen=True):
     """A fill on the price chart. `kind`: entry or exit."""
 
     time: float
@@ -133,7 +133,7 @@ class Mark(msgspec.Struct, frozen=True):
     decision: int
 
 
-class Price(msgspec.Struct, frozen=True):
+class PricePage(msgspec.Struct, frozen=True):
     """`GET /api/price?session=YYYY-MM-DD&symbol=S`: one session's bars (of a daily desk its last 250 sessions)."""
 
     symbol: str
@@ -141,10 +141,10 @@ class Price(msgspec.Struct, frozen=True):
     session: str
     sessions: tuple[str, ...]  # there are, newest last
     bars: tuple[Candle, ...]
-    marks: tuple[Mark, ...]
+    marks: tuple[FillMark, ...]
 
 
-class Equity(msgspec.Struct, frozen=True):
+class EquityPage(msgspec.Struct, frozen=True):
     """`GET /api/equity`: the equity's course, at most 1,000 points, and the drawdown at each."""
 
     times: tuple[float, ...]
@@ -199,7 +199,7 @@ class DecisionPage(msgspec.Struct, frozen=True):
     """`GET /api/decision/N`: one decision completely. `rows` is the observation; of daily desks one row of all inputs.
 
     Where rows are symbols: the newest numbers of the symbols with the largest answers, named `feature SYMBOL`.
-    `pending` says that observation and contributions are still being found: ask again. `missing`: why there are none.
+    `pending`: observation and contributions are still being computed: ask again. `missing`: why there are none.
     """
 
     line: DecisionLine
@@ -216,7 +216,7 @@ class DecisionPage(msgspec.Struct, frozen=True):
     pending: bool
     missing: str
     shadow: Shadowed | None
-    said: Said | None = None  # what the policy's heads say of each symbol
+    heads: DecisionHeads | None = None  # the policy's heads by symbol
 
 
 class Shadowed(msgspec.Struct, frozen=True):
@@ -235,7 +235,7 @@ class ModelLine(msgspec.Struct, frozen=True):
     version: str
     current: bool
     candidate: bool
-    running: bool  # the desk's state says that it answers now
+    running: bool  # it is the model of the desk's state
     promoted: bool
     trained_on: str
     last_session: str
@@ -244,7 +244,7 @@ class ModelLine(msgspec.Struct, frozen=True):
 
 
 class ShadowSummary(msgspec.Struct, frozen=True):
-    """A candidate beside the live model, over the decisions that both answered."""
+    """A candidate compared with the live model, over the decisions that both answered."""
 
     model: str
     decisions: int
@@ -260,11 +260,11 @@ class ModelsPage(msgspec.Struct, frozen=True):
     store: str
     versions: tuple[ModelLine, ...]
     shadows: tuple[ShadowSummary, ...]
-    swaps: tuple[Alarm, ...]  # promotions and refusals as the journal tells them, newest first
+    swaps: tuple[AlarmLine, ...]  # promotions and refusals in the journal, newest first
 
 
-class Limit(msgspec.Struct, frozen=True):
-    """A limit of the risk rules beside what is used of it; `share` 0 to 1 and beyond."""
+class LimitLine(msgspec.Struct, frozen=True):
+    """A limit of the risk rules and its use; `share` 0 to 1 and beyond."""
 
     name: str
     value: str
@@ -276,10 +276,10 @@ class RiskPage(msgspec.Struct, frozen=True):
     """`GET /api/risk`."""
 
     gates: tuple[GateLine, ...]
-    limits: tuple[Limit, ...]
+    limits: tuple[LimitLine, ...]
     denials: tuple[tuple[str, int], ...]  # gate and count since the journal began, most first
-    alarms: tuple[Alarm, ...]
-    commands: tuple[Alarm, ...]  # what operators asked for, newest first
+    alarms: tuple[AlarmLine, ...]
+    commands: tuple[AlarmLine, ...]  # what operators asked for, newest first
 
 
 class HealthPage(msgspec.Struct, frozen=True):
@@ -299,4 +299,4 @@ class HealthPage(msgspec.Struct, frozen=True):
     kinds: tuple[tuple[str, int], ...]  # events of the newest session by kind
     rejected_bars: int
     follow_ms: float  # how long the last look at the journal took
-    clients: int  # pages that are being told
+    clients: int  # pages that are open

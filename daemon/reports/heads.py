@@ -35,14 +35,14 @@ class Line(msgspec.Struct, frozen=True):
     note: str
 
 
-class Said(msgspec.Struct, frozen=True):
+class DecisionHeads(msgspec.Struct, frozen=True):
     """All heads of one decision, by symbol in the spec's order."""
 
     columns: tuple[Column, ...]
     lines: tuple[Line, ...]
 
 
-def said_at(reader: JournalReader, decision: int, spec: Spec) -> Said | None:
+def heads_at(reader: JournalReader, decision: int, spec: Spec) -> DecisionHeads | None:
     """The heads of a decision; None where there are none. Raises sqlite3.Error."""
     if not spec.heads:
         return None
@@ -56,7 +56,7 @@ def said_at(reader: JournalReader, decision: int, spec: Spec) -> Said | None:
         return None
     places = {symbol: place for place, symbol in enumerate(spec.symbols)}
     lines = sorted((_line(row, spec) for row in rows), key=lambda line: places.get(line.symbol, len(places)))
-    return Said(tuple(Column(head.name, head.meaning, head.wish) for head in spec.heads), tuple(lines))
+    return DecisionHeads(tuple(Column(head.name, head.meaning, head.wish) for head in spec.heads), tuple(lines))
 
 
 def _line(row: sqlite3.Row, spec: Spec) -> Line:

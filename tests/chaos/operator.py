@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from daemon.core.state import digest
-from daemon.dashboard.desks import Desk as Followed
+from daemon.dashboard.desks import FollowedDesk
 from daemon.journal.journal import FILE
 from daemon.journal.reader import JournalReader
 from daemon.journal.rows import JournalError
@@ -67,7 +67,7 @@ class Operator:
     asked: list[Asked] = field(default_factory=list)
     scrapes: int = 0
     kills: int = 0
-    _follower: Followed | None = None
+    _follower: FollowedDesk | None = None
     _next_min: float = 0.0
     _looked: float = 0.0
 
@@ -131,7 +131,7 @@ class Operator:
     def look(self) -> None:
         """The follower looks on; what it cannot follow this moment it follows later."""
         if self._follower is None:
-            self._follower = Followed("chaos", self.state_dir)
+            self._follower = FollowedDesk("chaos", self.state_dir)
         self._follower.look()
 
     def followed(self) -> str:

@@ -16,7 +16,7 @@ from msgspec.structs import replace
 from daemon.core.desks.gates import OPTION_GATES
 from daemon.core.limits import Risk
 from daemon.core.state import Pause
-from daemon.dashboard.desks import Desk
+from daemon.dashboard.desks import FollowedDesk
 from daemon.dashboard.pages.risk import gates_now
 from tests.dashboard.conftest import Played, Served, serving
 
@@ -44,7 +44,7 @@ def test_the_gates_now_are_all_of_the_desks_kind_and_a_closed_session_denies(ser
 
 
 def test_a_gate_that_ends_by_itself_says_when(played: Played) -> None:
-    state = Desk("desk", played.path).look().state
+    state = FollowedDesk("desk", played.path).look().state
     assert state is not None
     session = state.session.session
     assert session is not None

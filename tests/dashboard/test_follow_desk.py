@@ -15,7 +15,7 @@ import pytest
 
 from daemon.core.events import Event
 from daemon.core.state import digest
-from daemon.dashboard.desks import Desk, Picture, named, process_of
+from daemon.dashboard.desks import FollowedDesk, Picture, named, process_of
 from daemon.dashboard.newest import Newest, read_on
 from daemon.dashboard.pages.now import now_of, stale
 from daemon.engine.engine import Source
@@ -48,7 +48,7 @@ def until(count: int) -> Callable[[Source], Source]:
 
 
 def test_each_look_ends_at_the_engines_own_state(desk: desk_run.Desk, tmp_path: Path) -> None:
-    watched = Desk("desk", tmp_path)
+    watched = FollowedDesk("desk", tmp_path)
     for count in (200, 100, 1, 0, 10**6):
         recorded = desk.run(tmp_path, source=until(count))
         picture = watched.look()
@@ -60,14 +60,14 @@ def test_each_look_ends_at_the_engines_own_state(desk: desk_run.Desk, tmp_path: 
 
 
 def test_between_two_looks_nobody_holds_the_journal(played: Played) -> None:
-    watched = Desk("desk", played.path)
+    watched = FollowedDesk("desk", played.path)
     watched.look()
     held = [link.resolve() for link in Path("/proc/self/fd").iterdir()]
     assert (played.path / FILE).resolve() not in held
 
 
 def test_a_journal_that_was_replaced_is_followed_anew(desk: desk_run.Desk, tmp_path: Path) -> None:
-    watched = Desk("desk", tmp_path / "desk")
+    watched = FollowedDesk("desk", tmp_path / "desk")
     desk.run(tmp_path / "desk")
     watched.look()
     shutil.rmtree(tmp_path / "desk")
@@ -88,7 +88,7 @@ def test_a_journal_of_other_code_is_said_and_its_read_models_are_shown(played: P
     shutil.copyfile(played.path / FILE, copy / FILE)
     execute(copy, "DELETE FROM snapshots")
     execute(copy, "UPDATE events SET hash = zeroblob(32) WHERE id = 1")
-    picture = Desk("desk", copy).look()
+    picture = FollowedDesk("desk", copy).look()
     assert picture.problem
     assert picture.readable
     now = now_of(picture)
@@ -123,7 +123,7 @@ def test_whatever_stands_in_the_place_of_the_lock_holds_no_look_up(
         case _:
             place.write_bytes(b"1" * 100_000)
     found: list[Picture] = []
-    looking = threading.Thread(target=lambda: found.append(Desk("desk", tmp_path).look()), daemon=True)
+    looking = threading.Thread(target=lambda: found.append(FollowedDesk("desk", tmp_path).look()), daemon=True)
     looking.start()
     looking.join(60)
     assert [(picture.process, picture.problem, picture.caught_up) for picture in found] == [("", "", True)]
@@ -132,7 +132,7 @@ def test_whatever_stands_in_the_place_of_the_lock_holds_no_look_up(
 def test_a_desk_that_is_run_is_live(desk: desk_run.Desk, tmp_path: Path) -> None:
     state_dir = desk.fresh_state(tmp_path)
     try:
-        picture = Desk("desk", tmp_path).look()
+        picture = FollowedDesk("desk", tmp_path).look()
         assert picture.process == str(os.getpid())
         assert stale(picture) == ""
     finally:

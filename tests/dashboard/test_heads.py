@@ -17,9 +17,9 @@ import pytest
 from rich.console import Console
 
 from daemon.cli.journal.explain import run
-from daemon.dashboard.desks import Desk as Followed
+from daemon.dashboard.desks import FollowedDesk
 from daemon.dashboard.pages.decisions import decision_page, decision_row
-from daemon.dashboard.pages.history import Found, History
+from daemon.dashboard.pages.history import DecisionHistory, Lookup
 from daemon.dashboard.pages.now import shares_of
 from daemon.dashboard.pages.occlusion import Runner, chosen_output, contribution
 from daemon.dashboard.pages.price import price_page
@@ -28,7 +28,7 @@ from daemon.dashboard.views import DecisionPage
 from daemon.journal.journal import FILE
 from daemon.journal.reader import JournalReader
 from daemon.models.store import load
-from daemon.reports.heads import said_at
+from daemon.reports.heads import heads_at
 from strategies.registry import strategy
 from tests.support.desks.desk_run import Desk
 from tests.support.models.daily_models import write_days
@@ -74,12 +74,12 @@ def newest(state_dir: Path) -> np.ndarray:
 @pytest.fixture(scope="module")
 def page(state_dir: Path, models: Path) -> DecisionPage:
     """The decision's page, with what its inputs contributed."""
-    desk, spec = Followed("crowd", state_dir), strategy("toy_crowd", SYMBOLS).spec
+    desk, spec = FollowedDesk("crowd", state_dir), strategy("toy_crowd", SYMBOLS).spec
     picture = desk.look()
     while not picture.caught_up:
         picture = desk.look()
     with ThreadPoolExecutor(1) as pool, desk.reader() as reader:
-        found, history = Found(pending=True), History(desk, pool)
+        found, history = Lookup(pending=True), DecisionHistory(desk, pool)
         until = time.monotonic() + 120
         while found.pending and time.monotonic() < until:
             found = history.find(DECISION)
@@ -97,16 +97,16 @@ def page(state_dir: Path, models: Path) -> DecisionPage:
 def test_a_page_shows_by_symbol_what_was_said_and_what_the_answer_took_from_each_wish(
     page: DecisionPage, state_dir: Path
 ) -> None:
-    said, seen = page.said, np.zeros((3, 8))
-    assert said is not None
-    assert [(c.name, c.wish) for c in said.columns] == [
+    shown, seen = page.heads, np.zeros((3, 8))
+    assert shown is not None
+    assert [(c.name, c.wish) for c in shown.columns] == [
         ("probabilities", False), ("confidence", False), ("bold", True), ("final", False),
     ]  # fmt: skip
     seen[:, 4:6] = newest(state_dir)[:, :2]
     numpy = expected(seen)
     goals = {leg["symbol"]: leg["goal"] for leg in json.loads(row_of(state_dir)["target"])}
-    assert tuple(line.symbol for line in said.lines) == SYMBOLS
-    for place, line in enumerate(said.lines):
+    assert tuple(line.symbol for line in shown.lines) == SYMBOLS
+    for place, line in enumerate(shown.lines):
         assert line.heads[0] == pytest.approx(numpy["probabilities"][place], abs=1e-6)
         assert line.taken[2] == pytest.approx(numpy["bold"][place] - numpy["final"][place], abs=1e-6)
         assert (line.taken[0], line.taken[1], line.taken[3]) == (None, None, None)
@@ -151,6 +151,6 @@ def test_journals_without_the_table_and_policies_without_heads_show_none(state_d
         here.execute("DROP TABLE heads")
         here.commit()
     with closing(JournalReader(copy)) as reader:
-        assert said_at(reader, DECISION, strategy("toy_crowd", SYMBOLS).spec) is None
-        assert said_at(reader, DECISION, strategy("regime_switcher").spec) is None
+        assert heads_at(reader, DECISION, strategy("toy_crowd", SYMBOLS).spec) is None
+        assert heads_at(reader, DECISION, strategy("regime_switcher").spec) is None
     assert shares_of({}, strategy("toy_crowd").spec) == ()

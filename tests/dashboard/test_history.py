@@ -11,27 +11,27 @@ from pathlib import Path
 
 import pytest
 
-from daemon.dashboard.desks import Desk
+from daemon.dashboard.desks import FollowedDesk
 from daemon.dashboard.pages import history as module
-from daemon.dashboard.pages.history import Found, History
+from daemon.dashboard.pages.history import DecisionHistory, Lookup
 from daemon.journal.journal import FILE
 from tests.dashboard.conftest import Played, Served
 from tests.support.desks.desk_run import execute
 
 
 @pytest.fixture
-def history(played: Played) -> Iterator[History]:
+def history(played: Played) -> Iterator[DecisionHistory]:
     with ThreadPoolExecutor(1) as pool:
         yield _history(played.path, pool)
 
 
-def _history(path: Path, pool: ThreadPoolExecutor) -> History:
-    desk = Desk("desk", path)
+def _history(path: Path, pool: ThreadPoolExecutor) -> DecisionHistory:
+    desk = FollowedDesk("desk", path)
     desk.look()
-    return History(desk, pool)
+    return DecisionHistory(desk, pool)
 
 
-def sought(history: History, decision: int) -> Found:
+def sought(history: DecisionHistory, decision: int) -> Lookup:
     """Ask until it is found."""
     for _ in range(1000):
         found = history.find(decision)
@@ -41,7 +41,7 @@ def sought(history: History, decision: int) -> Found:
     raise AssertionError(f"decision {decision} is pending for ever")
 
 
-def digits(found: Found) -> str:
+def digits(found: Lookup) -> str:
     """What the journal writes for an observation."""
     assert found.observation is not None, found.missing
     return hashlib.sha256(found.observation.data + found.observation.hidden).hexdigest()[:16]
@@ -54,21 +54,21 @@ def journaled(played: Played) -> dict[int, str]:
     return {effect["decision"]: effect["observation"] for effect in asked}
 
 
-def test_an_observation_is_the_one_whose_digest_the_journal_holds(history: History, played: Played) -> None:
+def test_an_observation_is_the_one_whose_digest_the_journal_holds(history: DecisionHistory, played: Played) -> None:
     expected = journaled(played)
     numbers = sorted(expected)
     for decision in (numbers[-1], numbers[0], numbers[len(numbers) // 2], numbers[1], numbers[-2]):
         assert digits(sought(history, decision)) == expected[decision]
 
 
-def test_its_newest_row_is_the_one_of_the_read_model(history: History, played: Played) -> None:
+def test_its_newest_row_is_the_one_of_the_read_model(history: DecisionHistory, played: Played) -> None:
     row = played.sql("SELECT decision, row FROM decisions WHERE kind = 'policy' ORDER BY decision DESC LIMIT 1")[0]
     found = sought(history, row["decision"])
     assert found.observation is not None
     assert found.observation.data[-len(row["row"]) :] == row["row"]
 
 
-def test_a_number_that_no_question_has_is_said_to_be_missing(history: History, played: Played) -> None:
+def test_a_number_that_no_question_has_is_said_to_be_missing(history: DecisionHistory, played: Played) -> None:
     rules = played.sql("SELECT decision FROM decisions WHERE kind = 'rule'")
     for number in [row["decision"] for row in rules[:1]] + [10**6]:
         assert "no question" in sought(history, number).missing

@@ -15,8 +15,8 @@ from typing import Any
 import pytest
 
 from daemon.core.session import NEW_YORK
-from daemon.dashboard.desks import Desk as ShownDesk
-from daemon.dashboard.pages.history import Found, History
+from daemon.dashboard.desks import FollowedDesk
+from daemon.dashboard.pages.history import DecisionHistory, Lookup
 from daemon.dashboard.pages.price import NotThere, price_page
 from daemon.engine import segments
 from daemon.engine.rotation import rotate_when_due
@@ -241,7 +241,7 @@ def test_an_older_day_is_reported_from_the_file_that_holds_it_or_the_place_to_lo
 
 
 def test_the_dashboard_shows_candles_and_alarms_from_before_a_rotation(rotated: Path, tmp_path: Path) -> None:
-    shown = ShownDesk("desk", rotated)
+    shown = FollowedDesk("desk", rotated)
     picture = shown.look()
     oldest = dates(rotated)[0]
     with shown.reader() as reader:
@@ -252,11 +252,11 @@ def test_the_dashboard_shows_candles_and_alarms_from_before_a_rotation(rotated: 
     shutil.move(rotated / ROTATED, tmp_path / "away")
     with shown.reader() as reader, pytest.raises(NotThere, match="rows up to"):
         price_page(picture, reader, oldest)
-    assert ShownDesk("desk", rotated).look().problem == ""
+    assert FollowedDesk("desk", rotated).look().problem == ""
 
 
 def test_the_dashboard_finds_what_a_decision_saw_in_the_file_of_its_day(rotated: Path, tmp_path: Path) -> None:
-    shown = ShownDesk("desk", rotated)
+    shown = FollowedDesk("desk", rotated)
     shown.look()
     meet = JournalReader(rotated / FILE)
     (seen,) = meet.query("SELECT time_ns FROM events ORDER BY id LIMIT 1")
@@ -266,9 +266,9 @@ def test_the_dashboard_finds_what_a_decision_saw_in_the_file_of_its_day(rotated:
     )
     meet.close()
 
-    def found(decision: int) -> Found:
+    def found(decision: int) -> Lookup:
         with ThreadPoolExecutor(1) as pool:
-            history = History(shown, pool)
+            history = DecisionHistory(shown, pool)
             assert history.find(decision).pending
         return history.find(decision)
 

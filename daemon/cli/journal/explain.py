@@ -21,7 +21,7 @@ from daemon.core.session import NEW_YORK, new_york_text
 from daemon.journal.journal import FILE
 from daemon.journal.reader import JournalReader
 from daemon.journal.universe import strategy_of
-from daemon.reports.heads import Said, said_at
+from daemon.reports.heads import DecisionHeads, heads_at
 from strategies.kit.contract import Spec
 
 OUTCOMES = ("hold", "ordered", "exit", "denied", "expired", "failed")
@@ -81,7 +81,7 @@ def _explain(reader: JournalReader, options: argparse.Namespace, console: Consol
         console.rule(f"decision {row['decision']} · bar {new_york_text(row['bar_ns'])} · {row['kind']}", align="left")
         if row["row"] and spec.decides == "session":
             _explain_symbols(row, spec, console)
-            _explain_heads(said_at(reader, row["decision"], spec), console)
+            _explain_heads(heads_at(reader, row["decision"], spec), console)
         elif row["row"]:
             values = np.frombuffer(row["row"], dtype="<f4").tolist()
             console.print(
@@ -143,14 +143,14 @@ def _explain_symbols(row: sqlite3.Row, spec: Spec, console: Console) -> None:
     console.print(" · ".join(alone), highlight=False)
 
 
-def _explain_heads(said: Said | None, console: Console) -> None:
+def _explain_heads(found: DecisionHeads | None, console: Console) -> None:
     """What the policy's heads say of each symbol, what the answer took from each wish, and the weights."""
-    if said is None:
+    if found is None:
         return
-    wishes = [place for place, column in enumerate(said.columns) if column.wish]
-    heads = [(line.symbol, *(_head(values) for values in line.heads)) for line in said.lines]
-    console.print(_table(("symbol", *(column.name for column in said.columns)), heads))
-    taken = [f"{said.columns[place].name} - answer" for place in wishes]
+    wishes = [place for place, column in enumerate(found.columns) if column.wish]
+    heads = [(line.symbol, *(_head(values) for values in line.heads)) for line in found.lines]
+    console.print(_table(("symbol", *(column.name for column in found.columns)), heads))
+    taken = [f"{found.columns[place].name} - answer" for place in wishes]
     lines = [
         (
             line.symbol,
@@ -160,7 +160,7 @@ def _explain_heads(said: Said | None, console: Console) -> None:
             _weight(line.after),
             line.note,
         )
-        for line in said.lines
+        for line in found.lines
     ]
     console.print(_table(("symbol", "answer", *taken, "weight before", "after", "left alone"), lines))
 

@@ -1,6 +1,6 @@
-"""The decisions: the list, and one completely: what was seen, answered, allowed, sent and got.
+"""The list of decisions, and one decision in full: observation, answer, gates, orders and fills.
 
-From the read models; what was seen comes from `history`, what it contributed from `occlusion`.
+They come from the read models, observations from `history`, contributions from `occlusion`.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ import msgspec
 import numpy as np
 
 from daemon.dashboard.desks import Picture
-from daemon.dashboard.pages.history import Found
+from daemon.dashboard.pages.history import Lookup
 from daemon.dashboard.pages.now import shares_of
 from daemon.dashboard.pages.price import NotThere
 from daemon.dashboard.pages.risk import DENIES, PASSES, UNKNOWN
@@ -26,7 +26,7 @@ from daemon.dashboard.views import (
     Shadowed,
 )
 from daemon.journal.reader import JournalReader
-from daemon.reports.heads import said_at
+from daemon.reports.heads import heads_at
 from strategies.kit.contract import Observation, Spec
 
 OUTCOMES = ("hold", "ordered", "exit", "denied", "expired", "failed")
@@ -71,11 +71,11 @@ def decision_row(reader: JournalReader, number: int) -> sqlite3.Row:
 
 
 def decision_page(
-    picture: Picture, reader: JournalReader, row: sqlite3.Row, found: Found, contribution: Contribution | None, why: str
+    picture: Picture, reader: JournalReader, row: sqlite3.Row, seen: Lookup, contribution: Contribution | None, why: str
 ) -> DecisionPage:
-    """`GET /api/decision/N`. `why`: why there is no contribution beside the observation, "" where there is one."""
+    """`GET /api/decision/N`. `why`: why there is no contribution, "" where there is one."""
     spec, number = picture.spec, row["decision"]
-    features, rows, contribution = _seen(found.observation, spec, row, contribution)
+    features, rows, contribution = _seen(seen.observation, spec, row, contribution)
     gates: dict[str, str | None] = json.loads(row["gates"] or "{}")
     before = reader.query("SELECT max(decision) AS n FROM decisions WHERE decision < ?", (number,))[0]["n"]
     after = reader.query("SELECT min(decision) AS n FROM decisions WHERE decision > ?", (number,))[0]["n"]
@@ -91,10 +91,10 @@ def decision_page(
         gates=tuple(_gate(name, reason) for name, reason in gates.items()),
         orders=_orders(reader, row["work"]),
         contribution=contribution,
-        pending=found.pending,
-        missing=found.missing or why,
+        pending=seen.pending,
+        missing=seen.missing or why,
         shadow=_shadow(reader, number, row["action"]),
-        said=said_at(reader, number, spec) if spec is not None else None,
+        heads=heads_at(reader, number, spec) if spec is not None else None,
     )
 
 
@@ -165,14 +165,14 @@ def _order(reader: JournalReader, row: sqlite3.Row) -> OrderLine:
 
 
 def _shadow(reader: JournalReader, number: int, action: str | None) -> Shadowed | None:
-    """What the newest candidate answered; None where none did, and in journals older than candidates."""
+    """Return the newest candidate's answer; None where there is none, or no such table."""
     rows = shadow_rows(reader, "SELECT * FROM shadows WHERE decision = ? ORDER BY time_ns DESC LIMIT 1", (number,))
     if not rows:
         return None
     row = rows[0]
-    told: Any = row["action"]
+    choice: Any = row["action"]
     return Shadowed(
-        row["model"], told or "", row["confidence"] or 0.0, told is not None and told == action, row["problem"]
+        row["model"], choice or "", row["confidence"] or 0.0, choice is not None and choice == action, row["problem"]
     )
 
 

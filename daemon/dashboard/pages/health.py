@@ -1,4 +1,4 @@
-"""How daemon, journal and this dashboard are. File sizes, counts and times; nothing is judged here."""
+"""The health of daemon, journal and dashboard: file sizes, counts and times, without a verdict."""
 
 from __future__ import annotations
 

@@ -1,7 +1,7 @@
-"""The exact observation of any decision: the journal is stepped again to the question, whose digest it holds.
+"""The exact observation of any decision: step the journal again to the question, whose digest it holds.
 
-The machine goes on from the nearest anchor before it: a snapshot of the journal, or a session's start that was passed
-before (kept in memory, bounded). It runs in a thread of its own; until it is there the answer is "pending".
+The machine starts at the nearest earlier anchor: a snapshot of the journal, or a session's start that it passed before
+(kept in memory, bounded). It runs in a separate thread; until it has finished the answer is "pending".
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ import msgspec
 from daemon.core.effects import AskPolicy
 from daemon.core.machine import Caused, Divergence, Machine
 from daemon.core.state import State
-from daemon.dashboard.desks import Desk
+from daemon.dashboard.desks import FollowedDesk
 from daemon.engine.recovery import adopt_trading, leave_out, machine_of, restore
 from daemon.engine.segments import part_of, where_before
 from daemon.journal.reader import JournalReader
@@ -31,11 +31,11 @@ from strategies.kit.contract import Observation
 ANCHORS_MOST = 64
 KEPT = 500  # observations
 BYTES_KEPT = 64 * 2**20  # of them together
-FAILED_S = 5.0  # how long a failure is told before it is tried again
+FAILED_S = 5.0  # how long a failure is shown before the next try
 
 
-class Found(msgspec.Struct, frozen=True):
-    """What is known about a decision's observation: it, that it is still looked for, or why there is none."""
+class Lookup(msgspec.Struct, frozen=True):
+    """A decision's observation, or that it is still being computed, or why there is none."""
 
     observation: Observation | None = None
     pending: bool = False
@@ -52,31 +52,31 @@ class Anchor(msgspec.Struct, frozen=True):
     queue: tuple[Caused, ...]
 
 
-class _Known(msgspec.Struct):
-    """As much of a snapshot's state as it takes to see where it stands."""
+class _SnapshotPart(msgspec.Struct):
+    """The part of a snapshot's state that locates it."""
 
     decision: int = 0
 
 
-_known = msgspec.json.Decoder(_Known)
+_known = msgspec.json.Decoder(_SnapshotPart)
 
 
-class History:
-    """The observations of one desk's decisions. `find` may be called by any thread and never waits."""
+class DecisionHistory:
+    """The observations of one desk's decisions. `find` is thread-safe and never waits."""
 
-    def __init__(self, desk: Desk, pool: ThreadPoolExecutor) -> None:
+    def __init__(self, desk: FollowedDesk, pool: ThreadPoolExecutor) -> None:
         self._desk = desk
         self._pool = pool
         self._lock = threading.Lock()
         self._generation = -1
         self._anchors: list[Anchor] = []  # by event row
-        self._found: OrderedDict[int, Found] = OrderedDict()  # newest use last
+        self._found: OrderedDict[int, Lookup] = OrderedDict()  # newest use last
         self._failed: dict[int, float] = {}  # decision -> when it is tried again
         self._job: Future[None] | None = None
         self._ending = False
 
-    def find(self, decision: int) -> Found:
-        """The observation of a decision of the policy; `pending` while it is looked for."""
+    def find(self, decision: int) -> Lookup:
+        """Return the observation of a policy's decision; `pending` while it is computed."""
         with self._lock:
             if self._generation != self._desk.picture.generation:
                 self._generation = self._desk.picture.generation
@@ -90,30 +90,30 @@ class History:
                 return found
             if self._job is None or self._job.done():
                 self._job = self._pool.submit(self._seek, decision, self._generation)
-            return Found(pending=True)
+            return Lookup(pending=True)
 
     def close(self) -> None:
-        """End what is under way."""
+        """End the running search."""
         self._ending = True
 
     def _seek(self, decision: int, generation: int) -> None:
-        """Step to the question and a little beyond; whatever comes of it is kept."""
+        """Step to the question and a little beyond; keep every result."""
         try:
             with self._desk.reader() as newest, closing(JournalReader(_file_of(newest, decision))) as reader:
                 machine, after = self._start(reader, decision)
                 where = "" if after else where_before(reader)
                 if where:
-                    self._keep(decision, Found(missing=f"its events are not in {reader.path.name}{where}"), generation)
+                    self._keep(decision, Lookup(missing=f"its events are not in {reader.path.name}{where}"), generation)
                 else:
                     self._step(reader, machine, after, decision, generation)
         except (Divergence, JournalError, sqlite3.Error, OSError, ValueError, TypeError, KeyError) as error:
-            why = f"the journal cannot be stepped again to this decision: {_told(error)}"
-            self._keep(decision, Found(missing=why), generation)
+            why = f"the journal cannot be stepped again to this decision: {_describe(error)}"
+            self._keep(decision, Lookup(missing=why), generation)
             with self._lock:
                 self._failed[decision] = time.monotonic() + FAILED_S
 
     def _start(self, reader: JournalReader, decision: int) -> tuple[Machine, int]:
-        """A machine before the question, as near to it as an anchor is; and the event row that it stands after."""
+        """Return a machine at the nearest anchor before the question, and its event row."""
         machine = machine_of(reader)
         with self._lock:
             anchor = max((a for a in self._anchors if a.decision < decision), key=_event_id, default=None)
@@ -131,7 +131,7 @@ class History:
         return machine, best
 
     def _step(self, reader: JournalReader, machine: Machine, after: int, decision: int, generation: int) -> None:
-        """Step on to the question, and beyond it to the session's end: what is looked at next is mostly near."""
+        """Step to the question and on to the session's end: the next request is mostly near."""
         found, beyond = False, 0
         for entry in _entries(reader, after):
             if self._ending:
@@ -141,16 +141,16 @@ class History:
             for question in _asked(machine, entry):
                 beyond += found
                 found = found or question.decision == decision
-                self._keep(question.decision, Found(question.observation), generation)
+                self._keep(question.decision, Lookup(question.observation), generation)
             if found and (beyond >= KEPT // 2 or entry.kind == "SessionEnded"):
                 return
             if not found and machine.state.decision >= decision:
                 break
         if not found:
-            self._keep(decision, Found(missing="the journal holds no question to the policy for it"), generation)
+            self._keep(decision, Lookup(missing="the journal holds no question to the policy for it"), generation)
 
     def _anchor(self, machine: Machine, event_id: int, generation: int) -> None:
-        """Remember the machine as it is; when there are too many, every other one is let go."""
+        """Keep the machine's state as an anchor; drop every other one when there are too many."""
         state = machine.state
         made = Anchor(event_id, state.decision, state, machine.market_state, tuple(machine.queue))
         with self._lock:
@@ -159,7 +159,7 @@ class History:
             anchors = sorted((*self._anchors, made), key=_event_id)
             self._anchors = anchors[::2] if len(anchors) > ANCHORS_MOST else anchors
 
-    def _keep(self, decision: int, found: Found, generation: int) -> None:
+    def _keep(self, decision: int, found: Lookup, generation: int) -> None:
         with self._lock:
             if generation == self._generation:
                 self._found[decision] = found
@@ -169,12 +169,12 @@ class History:
                     kept -= _size(self._found.popitem(last=False)[1])
 
 
-def _size(found: Found) -> int:
+def _size(found: Lookup) -> int:
     return len(found.observation.data) if found.observation is not None else 0
 
 
-def _told(error: Exception) -> str:
-    """What went wrong, without a path of this host."""
+def _describe(error: Exception) -> str:
+    """Describe the error without a path of this host."""
     return str(error)[:200] if isinstance(error, Divergence) else type(error).__name__
 
 
@@ -193,7 +193,7 @@ def _entries(reader: JournalReader, after: int) -> Iterator[Entry]:
 
 
 def _asked(machine: Machine, entry: Entry) -> list[AskPolicy]:
-    """Step the row again; the questions it asked. Raises Divergence where it does not come to what was journaled."""
+    """Step the row again and return its questions. Raises Divergence if the effects differ."""
     if entry.raised:
         return []
     event = decode_event(entry.payload)

@@ -1,6 +1,6 @@
-"""The model store as it is now, the candidates beside the live model, and what changed, as the journal tells it.
+"""The model store now, candidates compared with the live model, and the model changes in the journal.
 
-Nothing is loaded or run here: manifests are read, and a file that cannot be read is a line that says so.
+Nothing is loaded or run here: manifests are read, and a file that cannot be read becomes a line with the reason.
 """
 
 from __future__ import annotations
@@ -57,7 +57,7 @@ def models_page(picture: Picture, reader: JournalReader, models_dir: Path) -> Mo
 
 
 def _pointer(shelf: Path, name: str) -> str:
-    """The version that a pointer names, "" where it names none."""
+    """Return the version that a pointer names, "" for none."""
     try:
         return pointed(shelf, name)
     except ModelError:
@@ -93,15 +93,15 @@ def _line(folder: Path, name: str, *, current: bool, candidate: bool, running: b
 
 
 def _flat(metrics: Mapping[str, Any], within: str = "") -> Iterator[tuple[str, str]]:
-    """The figures by name, those within others as `split figure`; lists are left out."""
+    """Yield the figures by name, nested ones as `split figure`; leave lists out."""
     for name, value in metrics.items():
-        told = f"{within} {name}".strip().replace("_", " ")
+        label = f"{within} {name}".strip().replace("_", " ")
         if isinstance(value, Mapping):
-            yield from _flat(value, told)
+            yield from _flat(value, label)
         elif isinstance(value, bool | int | str):
-            yield told, str(value)[:200]
+            yield label, str(value)[:200]
         elif isinstance(value, float):
-            yield told, f"{value:.6g}"
+            yield label, f"{value:.6g}"
 
 
 def _summary(row: sqlite3.Row) -> ShadowSummary:

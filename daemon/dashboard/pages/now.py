@@ -1,6 +1,6 @@
-"""The desk at its newest journaled event, from the state that the follower stepped to; read models where it cannot.
+"""The desk at its newest journaled event: from the follower's state, else from the read models.
 
-Pure but for the fallback: a picture in, a structure out.
+Pure except for that fallback: a picture in, a structure out.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from daemon.core.state import Position as Held
 from daemon.core.state import State
 from daemon.dashboard.desks import Picture
 from daemon.dashboard.pages.risk import gates_now
-from daemon.dashboard.views import Now, OpenOrder, Position, Share
+from daemon.dashboard.views import Now, OpenOrder, PositionLine, Share
 from daemon.journal.reader import JournalReader
 from daemon.operator.status import status_of
 from strategies.kit.contract import Spec
@@ -85,22 +85,22 @@ def now_of(picture: Picture, reader: JournalReader | None = None) -> Now:
 
 
 def shares_of(row: dict[str, Any], spec: Spec | None) -> tuple[Share, ...]:
-    """Actions and their probabilities of a row of `decisions`; of a continuous policy the actions' values."""
+    """Return a decision's actions with probabilities; of a continuous policy with values."""
     if spec is None:
         return ()
-    told = row.get("probabilities") or (row.get("logits") if spec.continuous else None)
-    if not told:
+    values = row.get("probabilities") or (row.get("logits") if spec.continuous else None)
+    if not values:
         return ()
-    return tuple(Share(name, value) for name, value in zip(spec.answers, json.loads(told), strict=False))
+    return tuple(Share(name, value) for name, value in zip(spec.answers, json.loads(values), strict=False))
 
 
 def stale(picture: Picture) -> str:
-    """Why what is shown may be old, "" when it is live."""
+    """Return why the data may be old, "" when it is live."""
     if picture.problem:
         return picture.problem
     if not picture.caught_up:
         return f"catching up with the journal, at event row {picture.last_id}"
-    return "" if picture.process else "no daemon runs on this desk; this is what its journal said last"
+    return "" if picture.process else "no daemon runs on this desk; this is its journal's last state"
 
 
 def _bar_end(state: State[Any], spec: Spec) -> float:
@@ -110,7 +110,7 @@ def _bar_end(state: State[Any], spec: Spec) -> float:
     return start / 1e9 + length_s if start else 0.0
 
 
-def _position(state: State[Any], held: Held) -> Position:
+def _position(state: State[Any], held: Held) -> PositionLine:
     """Marked at the last known price of a share, or mid of an option's quote; at its cost where there is neither."""
     entry = held.cost / held.quantity if held.quantity else Decimal(0)
     mark, quote = state.marks.get(held.symbol), state.quotes.get(held.symbol)
@@ -119,7 +119,7 @@ def _position(state: State[Any], held: Held) -> Position:
     if mark is None:
         mark = entry
     sizing = state.trading.sizing
-    return Position(
+    return PositionLine(
         symbol=held.symbol,
         quantity=held.quantity,
         entry=float(entry),
@@ -132,7 +132,7 @@ def _position(state: State[Any], held: Held) -> Position:
 
 
 def _from_rows(picture: Picture, reader: JournalReader | None, decided: dict[str, Any]) -> Now:
-    """What the read models alone say: the money at the last recorded moment, and the orders that have not ended."""
+    """Build the answer from the read models alone: the last recorded money and the open orders."""
     meta, equity = picture.meta, None
     orders: tuple[OpenOrder, ...] = ()
     if reader is not None:

@@ -1,8 +1,8 @@
-"""What each input contributes to an answer, by occlusion: one input at a time is replaced, and the change is its part.
+"""What each input contributes to an answer, by occlusion: replace one input at a time, measure the change.
 
-The method is Zeiler and Fergus (2014), section 4.2, with single inputs and whole columns in the place of grey squares.
-The model is the decision's own, verified by the store and tried in a child as a daemon tries one, then run in a session
-of the dashboard's own: no daemon is asked.
+The method is Zeiler and Fergus (2014), section 4.2, with single inputs and whole columns instead of grey squares.
+The model is the decision's own. The store verifies it, a child process tries it as the daemon does, and the dashboard's
+own session runs it: no daemon takes part.
 """
 
 from __future__ import annotations
@@ -28,14 +28,14 @@ BATCH = 128
 SESSIONS_KEPT = 4
 KEPT = 500  # contributions
 SAME = 1e-3  # largest difference of an answer from the journaled one
-AT_ZERO = "0: the model's manifest tells no distribution of the training"
-AT_MEDIAN = "the feature's median in the training, 0 where the model's manifest tells none"
+AT_ZERO = "0: the model's manifest has no distribution of the training"
+AT_MEDIAN = "the feature's median in the training, 0 where the model's manifest has none"
 
 Float32 = npt.NDArray[np.float32]
 
 
 class Unexplained(Exception):
-    """There is no contribution; the text says why, without a path of this host."""
+    """There is no contribution; the text is the reason, without a path of this host."""
 
 
 class Runner:
@@ -63,7 +63,7 @@ class Runner:
         self.reference = model.manifest.reference
 
     def answers(self, observations: Float32, hidden: bytes) -> npt.NDArray[np.float64]:
-        """The raw answers, a row for each observation of `n x shape`, all from the same memory. Raises Unexplained."""
+        """Return the raw answers, one row per observation, from the same memory. Raises Unexplained."""
         rows = []
         try:
             for at in range(0, len(observations), self._batch):
@@ -79,7 +79,7 @@ class Runner:
 
 
 def contribution(runner: Runner, spec: Spec, seen: Observation, logits: tuple[float, ...], chosen: int) -> Contribution:
-    """What each input contributed to output `chosen`: the answer with it, less the answer without it.
+    """Return each input's contribution to output `chosen`: the answer with it minus without it.
 
     `logits` is what the journal holds; a model that answers otherwise explains nothing. Raises Unexplained.
     """
@@ -96,7 +96,7 @@ def contribution(runner: Runner, spec: Spec, seen: Observation, logits: tuple[fl
         variants[1 + count * width + column, :, column] = base[column]
     answers = runner.answers(variants.reshape(-1, *seen.shape), seen.hidden)
     if answers.shape[1] != len(logits) or not np.allclose(answers[0], logits, rtol=0, atol=SAME):
-        raise Unexplained("the model of this version answers otherwise than the journal says")
+        raise Unexplained("the model of this version answers otherwise than the journal holds")
     change = answers[0, chosen] - answers[1:, chosen]
     if not np.isfinite(change).all():
         raise Unexplained("the model's answers are not finite")
@@ -115,7 +115,7 @@ def _of_a_row(runner: Runner, spec: Spec, seen: Observation, logits: tuple[float
     np.fill_diagonal(newest, base)
     answers = runner.answers(variants.reshape(-1, *spec.observation_shape), b"").reshape(-1)
     if not np.allclose(answers[0], logits[chosen], rtol=0, atol=SAME):
-        raise Unexplained("the model of this version answers otherwise than the journal says")
+        raise Unexplained("the model of this version answers otherwise than the journal holds")
     change = tuple((answers[0] - answers[1:]).tolist())
     if not np.isfinite(change).all():
         raise Unexplained("the model's answers are not finite")
@@ -123,7 +123,7 @@ def _of_a_row(runner: Runner, spec: Spec, seen: Observation, logits: tuple[float
 
 
 def baseline(reference: Reference | None, spec: Spec) -> tuple[Float32, str]:
-    """What stands in an occluded input's place, by feature, and in words."""
+    """Return the values that replace occluded inputs, by feature, and their description."""
     values = np.zeros(len(spec.features), np.float32)
     if reference is None:
         return values, AT_ZERO
@@ -136,7 +136,7 @@ def baseline(reference: Reference | None, spec: Spec) -> tuple[Float32, str]:
 
 
 def median(histogram: Histogram) -> float:
-    """The upper edge of the bin within which half of the training's values are reached; 0 where there are no edges."""
+    """Return the upper edge of the bin with the training's median; 0 without edges."""
     reached = 0.0
     for edge, share in zip(histogram.edges, histogram.shares, strict=False):
         reached += share
@@ -146,7 +146,7 @@ def median(histogram: Histogram) -> float:
 
 
 def chosen_output(spec: Spec, action: str | None, logits: tuple[float, ...]) -> int:
-    """Which output is explained: the chosen action's; of a continuous policy its largest action's."""
+    """Return the output to explain: the chosen action; of a continuous policy the largest."""
     if spec.continuous:
         return max(range(len(logits)), key=lambda place: abs(logits[place]))
     if action not in spec.actions:
@@ -155,7 +155,7 @@ def chosen_output(spec: Spec, action: str | None, logits: tuple[float, ...]) -> 
 
 
 class Explainer:
-    """Contributions of the models of one store. May be asked by several threads; each asks for itself."""
+    """Contributions of the models of one store. Thread-safe."""
 
     def __init__(self, models_dir: Path) -> None:
         self._models_dir = models_dir
@@ -167,7 +167,7 @@ class Explainer:
     def explain(
         self, spec: Spec, version: str, seen: Observation, logits: tuple[float, ...], action: str | None
     ) -> Contribution:
-        """The contributions to this answer of this version. Raises Unexplained."""
+        """Return the contributions to this version's answer. Raises Unexplained."""
         key = (spec.name, version, sha256(seen.data).digest(), seen.hidden, logits, action)
         with self._lock:
             made = self._made.get(key)
@@ -190,9 +190,7 @@ class Explainer:
             raise Unexplained("the decision names no model")
         try:
             model = load(self._models_dir, strategy_named(spec.name), version)
-            with (
-                self._trying
-            ):  # one child at a time: the store may hold another model by now than the one that answered
+            with self._trying:  # one child at a time; tried anew, because the store may have changed since
                 try_model(model)
         except ModelError as error:
             raise Unexplained(f"model {version} is not at hand: {error.check}") from error

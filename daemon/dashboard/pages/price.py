@@ -1,6 +1,6 @@
-"""The charts: one session's bars with the fills in it, and the equity's course. All from the journal.
+"""The charts: one session's bars with its fills, and the equity curve, all from the journal.
 
-`events` is ordered by time as by id, so a session's rows are found by halving; nothing is ever scanned whole.
+`events` is ordered by time as by id: a session's rows are found by binary search, and no table is scanned whole.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ import msgspec
 from daemon.core.session import NEW_YORK, new_york_text
 from daemon.core.state import State
 from daemon.dashboard.desks import Picture
-from daemon.dashboard.views import Candle, Equity, Mark, Price
+from daemon.dashboard.views import Candle, EquityPage, FillMark, PricePage
 from daemon.engine.segments import part_of, where_before
 from daemon.journal.reader import JournalReader
 from strategies.kit.contract import Bar, Spec
@@ -28,11 +28,11 @@ OPEN_NS = int(9.5 * 3600) * 10**9
 
 
 class NotThere(LookupError):
-    """What was asked for is not in this journal; the text names it."""
+    """The journal does not hold what the request names."""
 
 
 class _BarEvent(msgspec.Struct):
-    """As much of an event as a candle needs."""
+    """The part of an event that a candle needs."""
 
     bar: Bar
 
@@ -41,7 +41,7 @@ _bar_event = msgspec.json.Decoder(_BarEvent)
 
 
 def midnight_ns(day: date) -> int:
-    """When the New York day begins."""
+    """Return the start of the New York day."""
     return int(datetime(day.year, day.month, day.day, tzinfo=NEW_YORK).timestamp()) * 10**9
 
 
@@ -51,7 +51,7 @@ def day_of(time_ns: int) -> date:
 
 
 def sessions_of(reader: JournalReader) -> list[str]:
-    """Dates of the sessions with a recorded equity, oldest first: one look-up each, never a scan."""
+    """Return the dates with a recorded equity, oldest first: one look-up each, no scan."""
     dates: list[str] = []
     after = 0
     while True:
@@ -64,7 +64,7 @@ def sessions_of(reader: JournalReader) -> list[str]:
 
 
 def first_id(reader: JournalReader, time_ns: int) -> int:
-    """The first event row that is not older; one beyond the newest where all are. Start-up rows are passed over."""
+    """Return the first event row not older than `time_ns`, else one past the newest. Skips start-up rows."""
     low, high = 1, (reader.query("SELECT max(id) AS id FROM events")[0]["id"] or 0) + 1
     while low < high:
         middle = (low + high) // 2
@@ -79,11 +79,11 @@ def first_id(reader: JournalReader, time_ns: int) -> int:
     return low
 
 
-def price_page(picture: Picture, reader: JournalReader, session: str = "", symbol: str = "") -> Price:
-    """`GET /api/price`. Raises NotThere for a session or a symbol that the desk has not, sqlite3.Error."""
+def price_page(picture: Picture, reader: JournalReader, session: str = "", symbol: str = "") -> PricePage:
+    """`GET /api/price`. Raises NotThere for an unknown session or symbol, sqlite3.Error."""
     spec = picture.spec
     if spec is None:
-        return Price("", (), "", (), (), ())
+        return PricePage("", (), "", (), (), ())
     symbol = symbol or spec.symbols[0]
     if symbol not in spec.symbols:
         raise NotThere(f"symbol is {symbol!r}, expected one of this desk: {', '.join(spec.symbols[:60])}")
@@ -91,18 +91,18 @@ def price_page(picture: Picture, reader: JournalReader, session: str = "", symbo
         return _daily(picture, reader, spec, symbol)
     sessions = sessions_of(reader)
     if not sessions:
-        return Price(symbol, spec.symbols, "", (), (), ())
+        return PricePage(symbol, spec.symbols, "", (), (), ())
     chosen = session or sessions[-1]
     if chosen not in sessions:
         raise NotThere(f"session is {chosen!r}, expected a date of this journal, {sessions[0]} to {sessions[-1]}")
     day = date.fromisoformat(chosen)
     from_ns, until_ns = midnight_ns(day), midnight_ns(day + timedelta(days=1))
     bars = _bars_of(reader, symbol, from_ns, until_ns)
-    return Price(symbol, spec.symbols, chosen, tuple(sessions), bars, _marks(reader, from_ns, until_ns))
+    return PricePage(symbol, spec.symbols, chosen, tuple(sessions), bars, _marks(reader, from_ns, until_ns))
 
 
 def _bars_of(reader: JournalReader, symbol: str, from_ns: int, until_ns: int) -> tuple[Candle, ...]:
-    """The bars of a day out of the file that holds it. Raises NotThere where that one was moved away."""
+    """Return a day's bars from the file that holds it. Raises NotThere if it was moved away."""
     noon_ns = (from_ns + until_ns) // 2
     path = part_of(reader.path, noon_ns)
     with closing(JournalReader(path)) as part:
@@ -114,7 +114,7 @@ def _bars_of(reader: JournalReader, symbol: str, from_ns: int, until_ns: int) ->
 
 
 def _bars(reader: JournalReader, symbol: str, from_ns: int, until_ns: int) -> tuple[Candle, ...]:
-    """The bars that start within, corrections in their place; those told before the next day's open count too."""
+    """Return the bars that start within; corrections count until the next day's open."""
     first, beyond = first_id(reader, from_ns), first_id(reader, until_ns + OPEN_NS)
     rows = reader.query(
         "SELECT kind, payload FROM events WHERE id >= ? AND id < ? AND kind IN ('BarClosed', 'BarCorrected') "
@@ -126,7 +126,7 @@ def _bars(reader: JournalReader, symbol: str, from_ns: int, until_ns: int) -> tu
         try:
             bar = _bar_event.decode(row["payload"]).bar
         except (msgspec.DecodeError, UnicodeError):
-            continue  # a damaged row: the follower says so
+            continue  # a damaged row: the follower reports it
         if bar.symbol == symbol and from_ns <= bar.start_ns < until_ns:
             if row["kind"] == "BarCorrected":
                 bars[bar.start_ns] = bar
@@ -135,8 +135,8 @@ def _bars(reader: JournalReader, symbol: str, from_ns: int, until_ns: int) -> tu
     return tuple(_candle(bars[start]) for start in sorted(bars))
 
 
-def _daily(picture: Picture, reader: JournalReader, spec: Spec, symbol: str) -> Price:
-    """The bars that the strategy itself keeps, adjusted as it knows them."""
+def _daily(picture: Picture, reader: JournalReader, spec: Spec, symbol: str) -> PricePage:
+    """Return the bars that the strategy keeps, with its adjustments."""
     state: State[Any] | None = picture.state
     known: tuple[Bar, ...] = ()
     if state is not None:
@@ -145,15 +145,15 @@ def _daily(picture: Picture, reader: JournalReader, spec: Spec, symbol: str) -> 
     bars = tuple(_candle(bar) for bar in known[-DAILY_BARS:])
     marks = _marks(reader, known[-len(bars)].start_ns, 2**62, symbol) if bars else ()
     session = new_york_text(known[-1].start_ns)[:10] if known else ""
-    return Price(symbol, spec.symbols, session, (), bars, marks)
+    return PricePage(symbol, spec.symbols, session, (), bars, marks)
 
 
 def _candle(bar: Bar) -> Candle:
     return Candle(bar.start_ns / 1e9, bar.open, bar.high, bar.low, bar.close, bar.volume)
 
 
-def _marks(reader: JournalReader, from_ns: int, until_ns: int, symbol: str = "") -> tuple[Mark, ...]:
-    """The fills within, oldest first; of one symbol, or of all."""
+def _marks(reader: JournalReader, from_ns: int, until_ns: int, symbol: str = "") -> tuple[FillMark, ...]:
+    """Return the fills within, oldest first, of one symbol or of all."""
     rows = reader.query(
         "SELECT f.filled_ns, f.side, f.quantity, f.price, f.symbol, o.work, o.purpose, o.reason "
         "FROM fills f LEFT JOIN orders o USING (client_order_id) "
@@ -163,21 +163,21 @@ def _marks(reader: JournalReader, from_ns: int, until_ns: int, symbol: str = "")
     return tuple(_mark(row) for row in rows)
 
 
-def _mark(row: sqlite3.Row) -> Mark:
+def _mark(row: sqlite3.Row) -> FillMark:
     kind = row["purpose"] if row["purpose"] in ("entry", "exit") else "entry" if row["side"] > 0 else "exit"
     verb = "buy" if row["side"] > 0 else "sell"
     why = f" ({row['reason'].replace('_', ' ')})" if row["reason"] not in (None, "", "policy") else ""
     text = f"{verb} {row['quantity']} {row['symbol']} at {row['price']}{why}"
-    return Mark(row["filled_ns"] / 1e9, kind, row["side"], text, decision_of(row["work"]))
+    return FillMark(row["filled_ns"] / 1e9, kind, row["side"], text, decision_of(row["work"]))
 
 
 def decision_of(work: str | None) -> int:
-    """Number of the decision that a work serves, 0 for none (an order of others)."""
+    """Return the decision number of a work, 0 for none (a foreign order)."""
     number = (work or "").partition(".")[0]
     return int(number) if number.isdecimal() else 0
 
 
-def equity_page(reader: JournalReader) -> Equity:
+def equity_page(reader: JournalReader) -> EquityPage:
     """`GET /api/equity`: at most POINTS points; of each stretch its lowest one and its last. Raises sqlite3.Error.
 
     The drawdown is the recorded equity's from its highest recorded value before.
@@ -187,7 +187,7 @@ def equity_page(reader: JournalReader) -> Equity:
     peaks = accumulate(equity, max)
     drawdown = [(peak - value) / peak if peak > 0 else 0.0 for value, peak in zip(equity, peaks, strict=True)]
     chosen = _thinned(equity)
-    return Equity(
+    return EquityPage(
         tuple(rows[i]["time_ns"] / 1e9 for i in chosen),
         tuple(equity[i] for i in chosen),
         tuple(drawdown[i] for i in chosen),
@@ -195,7 +195,7 @@ def equity_page(reader: JournalReader) -> Equity:
 
 
 def _thinned(equity: list[float]) -> list[int]:
-    """Places of at most POINTS values; none is left out where there are no more."""
+    """Return the indices of at most POINTS values."""
     count = len(equity)
     if count <= POINTS:
         return list(range(count))

@@ -1,7 +1,7 @@
-"""The gates as they stand now, and the limits beside what is used of them. The gates are the core's own functions.
+"""The gates now, and the limits with their use. The gates are the core's own functions.
 
-A gate that needs only the desk is asked with an order that says nothing; one that needs an order to judge is unknown.
-Times are the journal's: what "now" means is the newest event.
+A gate that needs only the desk is asked with an empty order; one that needs a real order is unknown.
+Times are the journal's: "now" is the newest event.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from daemon.core.risk.view import Intent, RiskView
 from daemon.core.session import new_york_text
 from daemon.core.state import State
 from daemon.dashboard.desks import Picture
-from daemon.dashboard.views import GateLine, Limit, RiskPage
+from daemon.dashboard.views import GateLine, LimitLine, RiskPage
 from strategies.kit.contract import Spec
 from strategies.kit.units import MINUTE_NS
 from strategies.registry import strategy as strategy_named
@@ -33,7 +33,7 @@ _BASKET = Intent("basket", None, "", 0, 0, None)
 
 
 def gates_now(state: State[Any]) -> tuple[GateLine, ...]:
-    """Each gate of the desk's kind for a new entry at the newest event, in the order in which they are asked."""
+    """Return each gate for a new entry at the newest event, in the order of asking."""
     strategy = strategy_named(state.identity.strategy, state.identity.symbols)
     desk = desk_of(strategy)
     by_basket = desk.holds.by_basket
@@ -41,11 +41,11 @@ def gates_now(state: State[Any]) -> tuple[GateLine, ...]:
     if by_basket and state.session.last_bar_ns:
         view = replace(view, newest_bar=new_york_text(state.session.last_bar_ns)[:10])
     asked = tuple(gate for gate in desk.gates if not gate.needs_order)
-    said = ask_gates(view, _ENTRY, asked).by_gate
+    verdicts = ask_gates(view, _ENTRY, asked).by_gate
     if by_basket:
         of_basket = ask_gates(view, _BASKET, asked).by_gate
-        said = {name: of_basket[name] if verdict is None else verdict for name, verdict in said.items()}
-    return tuple(_line(gate, said.get(gate.name), view) for gate in desk.gates)
+        verdicts = {name: of_basket[name] if verdict is None else verdict for name, verdict in verdicts.items()}
+    return tuple(_line(gate, verdicts.get(gate.name), view) for gate in desk.gates)
 
 
 def _line(gate: Gate, verdict: str | None, view: RiskView) -> GateLine:
@@ -56,8 +56,8 @@ def _line(gate: Gate, verdict: str | None, view: RiskView) -> GateLine:
     return GateLine(gate.name, DENIES, verdict, gate.ends_ns(view) / 1e9 if gate.ends_ns is not None else 0.0)
 
 
-def limits_now(state: State[Any], spec: Spec) -> tuple[Limit, ...]:
-    """The limits that have a figure to compare with, most used first."""
+def limits_now(state: State[Any], spec: Spec) -> tuple[LimitLine, ...]:
+    """Return the limits that have a figure to compare with, most used first."""
     risk, limits, book = state.risk, state.trading.risk, state.book
     lost = session_loss(book) or 0.0
     drawdown = float((book.peak - book.equity) / book.peak) if book.peak > 0 else 0.0
@@ -104,16 +104,16 @@ def _exposure(state: State[Any]) -> float:
     return total + sum(float(o.limit_price or 0) * o.remaining * 100 for o in state.orders.values() if o.side > 0)
 
 
-def _part(name: str, value: float, limit: float) -> Limit:
-    return Limit(name, f"{value:.2%}", f"{limit:.2%}", value / limit if limit else 0.0)
+def _part(name: str, value: float, limit: float) -> LimitLine:
+    return LimitLine(name, f"{value:.2%}", f"{limit:.2%}", value / limit if limit else 0.0)
 
 
-def _count(name: str, value: int, limit: int) -> Limit:
-    return Limit(name, f"{value}", f"{limit}", value / limit if limit else 0.0)
+def _count(name: str, value: int, limit: int) -> LimitLine:
+    return LimitLine(name, f"{value}", f"{limit}", value / limit if limit else 0.0)
 
 
-def _usd(name: str, value: float, limit: float) -> Limit:
-    return Limit(name, f"{value:,.2f} USD", f"{limit:,.2f} USD", value / limit if limit else 0.0)
+def _usd(name: str, value: float, limit: float) -> LimitLine:
+    return LimitLine(name, f"{value:,.2f} USD", f"{limit:,.2f} USD", value / limit if limit else 0.0)
 
 
 def risk_page(picture: Picture) -> RiskPage:

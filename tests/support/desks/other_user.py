@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from daemon.core.state import digest
-from daemon.dashboard.desks import Desk
+from daemon.dashboard.desks import FollowedDesk
 
 STRANGER, GROUP = 64_901, 64_902
 
@@ -38,7 +38,7 @@ def as_stranger(look: Callable[[], Any]) -> Any:
 
 def looked(path: Path) -> Callable[[], dict[str, Any]]:
     """A look at the desk, as the dashboard takes it."""
-    desk = Desk("desk", path)
+    desk = FollowedDesk("desk", path)
 
     def look() -> dict[str, Any]:
         picture = desk.look()

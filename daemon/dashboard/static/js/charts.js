@@ -1,5 +1,5 @@
 // The two charts, drawn by TradingView Lightweight Charts: a session's candles with fills and position lines, and the
-// equity with its drawdown. Times are true; only their labels are New York's. A table beside each tells the same.
+// equity with its drawdown. Times are true; only their labels are New York's. A table next to each shows the same.
 
 import { clock, day, minute, number, percent, usd } from "./format.js";
 
@@ -19,7 +19,7 @@ function look() {
     layout: {
       background: { type: "solid", color: colour("surface") },
       textColor: colour("muted"),
-      attributionLogo: false, // it needs an inline style, which the page's policy forbids: the footer says it
+      attributionLogo: false, // it needs an inline style, which the page's policy forbids; the footer has it
       panes: { separatorColor: colour("line") },
       fontFamily: "system-ui, sans-serif",
     },
@@ -93,7 +93,7 @@ export function priceChart(container, open) {
 function candleColours() {
   const up = colour("good");
   const down = colour("bad");
-  // hollow: closed higher. The shape says it as well as the colour
+  // hollow: closed higher. The shape shows it as well as the colour
   return {
     upColor: colour("surface"), downColor: down, borderUpColor: up, borderDownColor: down, wickUpColor: up, wickDownColor: down,
   };

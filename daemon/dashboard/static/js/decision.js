@@ -1,4 +1,4 @@
-// One decision completely: what was seen, what each input did to the answer, the answer, the gates, what followed.
+// One decision in full: observation, contribution of each input, answer, gates, orders.
 // Previous and next by buttons and arrow keys; play walks through the past, faster or slower.
 
 import { card, chooser, el, empty, figures, more, table } from "./dom.js";
@@ -106,34 +106,34 @@ export function mount(main, { desk, go }, first) {
 
   function repaint() {
     map?.shade();
-    map?.legend.say(mode);
+    map?.legend.explain(mode);
   }
 
-  function show(told) {
+  function show(data) {
     problems.fine();
-    page = told;
-    heading.textContent = `Decision ${number(told.line.decision)}`;
-    back.disabled = !told.previous;
-    on.disabled = !told.next;
-    summary.show(told.line, inShort);
-    answer.show([told.probabilities, told.logits, told.target, told.line.action], () => given(told));
-    gate.show(told.gates, (all) => gates(all, { none: "No gate was asked: nothing was to be ordered.", unknown: "not asked", of: "what was wanted" }));
-    orders.show(told.orders, (all) => (all.length ? all.map(order) : empty("No order followed.")));
-    shadow.show(told.shadow, shadowed);
-    heads.section.hidden = !told.said;
-    heads.show(told.said, said);
-    seen.show([told.rows, told.contribution?.cells, told.pending, told.missing], () => observation(told));
-    parts.show([told.contribution, told.pending, told.missing], () => contributions(told));
+    page = data;
+    heading.textContent = `Decision ${number(data.line.decision)}`;
+    back.disabled = !data.previous;
+    on.disabled = !data.next;
+    summary.show(data.line, inShort);
+    answer.show([data.probabilities, data.logits, data.target, data.line.action], () => given(data));
+    gate.show(data.gates, (all) => gates(all, { none: "No gate was asked: nothing was to be ordered.", unknown: "not asked", of: "what was wanted" }));
+    orders.show(data.orders, (all) => (all.length ? all.map(order) : empty("No order followed.")));
+    shadow.show(data.shadow, shadowed);
+    heads.section.hidden = !data.heads;
+    heads.show(data.heads, headTables);
+    seen.show([data.rows, data.contribution?.cells, data.pending, data.missing], () => observation(data));
+    parts.show([data.contribution, data.pending, data.missing], () => contributions(data));
     clearTimeout(again);
-    if (told.pending) again = setTimeout(() => lines.refresh(), AGAIN_MS);
+    if (data.pending) again = setTimeout(() => lines.refresh(), AGAIN_MS);
     else if (playing) next();
   }
 
-  function observation(told) {
+  function observation(data) {
     map = null;
-    if (told.pending && !told.rows.length) return empty("Still being found: the desk is played again up to this decision.");
-    if (!told.rows.length) return empty(told.missing || "No observation: this was decided by a rule.");
-    const { matrix, plain } = layout(told);
+    if (data.pending && !data.rows.length) return empty("Still being computed: the desk is replayed up to this decision.");
+    if (!data.rows.length) return empty(data.missing || "No observation: this was decided by a rule.");
+    const { matrix, plain } = layout(data);
     const radios = matrix?.cells && el("fieldset", { class: "choice" }, el("legend", { class: "hidden" }, "What the cells show"), radio("values", "Values"), radio("cells", "Contribution of each cell"));
     if (matrix) map = heatmap(matrix, { caption: `Observation: ${matrix.rows.length} rows of ${matrix.columns.length} inputs` });
     if (map && !matrix.cells) mode = "values";
@@ -156,7 +156,7 @@ export function mount(main, { desk, go }, first) {
   function choose(value) {
     mode = value;
     map.mode(mode);
-    map.legend.say(mode);
+    map.legend.explain(mode);
   }
 
   return {
@@ -186,18 +186,18 @@ function inShort(line) {
   ]);
 }
 
-function given(told) {
-  const aims = target(told.target);
+function given(data) {
+  const aims = target(data.target);
   return [
-    probabilities(told.probabilities, told.line.action),
-    told.logits.length > 0 &&
+    probabilities(data.probabilities, data.line.action),
+    data.logits.length > 0 &&
       more(
         "logits",
-        continuous(told.probabilities) ? "Raw outputs" : "Logits, before temperature and softmax",
+        continuous(data.probabilities) ? "Raw outputs" : "Logits, before temperature and softmax",
         el(
           "ul",
           { class: "plain-list" },
-          told.logits.map((value, index) => el("li", { data: { logit: value } }, `${words(told.probabilities[index]?.action ?? `output ${index}`)} ${signed(value, 4)}`)),
+          data.logits.map((value, index) => el("li", { data: { logit: value } }, `${words(data.probabilities[index]?.action ?? `output ${index}`)} ${signed(value, 4)}`)),
         ),
       ),
     aims && el("h3", {}, "Target"),
@@ -208,19 +208,19 @@ function given(told) {
 // The target is the strategy's own JSON: what to hold. Names and values, or the text as it is.
 function target(text) {
   if (!text) return null;
-  let told;
+  let parsed;
   try {
-    told = JSON.parse(text);
+    parsed = JSON.parse(text);
   } catch {
     return el("p", {}, text);
   }
-  if (told === null || typeof told !== "object") return el("p", {}, String(told));
+  if (parsed === null || typeof parsed !== "object") return el("p", {}, String(parsed));
   const flat = (value) => (value !== null && typeof value === "object" ? Object.values(value).join(" ") : String(value));
-  if (typeof told.percent === "number") return contracts(told);
-  if (!Array.isArray(told)) return figures(Object.entries(told).map(([name, value]) => [words(name), flat(value)]), "figures small");
-  if (!told.length) return el("p", {}, "Nothing is to change.");
-  const list = el("ul", { class: "plain-list inline" }, told.map((leg) => el("li", {}, flat(leg))));
-  return told.length > 6 ? more("legs", `Shares to hold of ${count(told.length, "symbol")}`, list) : list;
+  if (typeof parsed.percent === "number") return contracts(parsed);
+  if (!Array.isArray(parsed)) return figures(Object.entries(parsed).map(([name, value]) => [words(name), flat(value)]), "figures small");
+  if (!parsed.length) return el("p", {}, "Nothing is to change.");
+  const list = el("ul", { class: "plain-list inline" }, parsed.map((leg) => el("li", {}, flat(leg))));
+  return parsed.length > 6 ? more("legs", `Shares to hold of ${count(parsed.length, "symbol")}`, list) : list;
 }
 
 // Of a desk of options: which side, and how much of it (strategies/kit/contract.py, Target).
@@ -252,16 +252,16 @@ function order(line) {
   );
 }
 
-// The heads of a policy that answers by symbol: what each says, what the answer took from each wish, and the weights.
+// The heads of a policy that answers by symbol: each head, what the answer took from each wish, and the weights.
 // Symbols whose weight changes come first, then those with the largest answers.
-function said(told) {
-  if (!told) return empty("This policy has no heads.");
+function headTables(data) {
+  if (!data) return empty("This policy has no heads.");
   const change = (line) => Math.abs((line.after ?? 0) - (line.before ?? 0));
-  const lines = [...told.lines].sort((a, b) => change(b) - change(a) || Math.abs(b.answer ?? 0) - Math.abs(a.answer ?? 0));
-  const wishes = told.columns.map((column, place) => [column, place]).filter(([column]) => column.wish);
+  const lines = [...data.lines].sort((a, b) => change(b) - change(a) || Math.abs(b.answer ?? 0) - Math.abs(a.answer ?? 0));
+  const wishes = data.columns.map((column, place) => [column, place]).filter(([column]) => column.wish);
   const columns = [
     { name: "Symbol", of: (line) => line.symbol || "all" },
-    ...told.columns.map((column, place) => ({ name: words(column.name), number: true, of: (line) => line.heads[place].map((value) => number(value, 3)).join(" · ") || "–" })),
+    ...data.columns.map((column, place) => ({ name: words(column.name), number: true, of: (line) => line.heads[place].map((value) => number(value, 3)).join(" · ") || "–" })),
     ...wishes.map(([column, place]) => ({ name: `taken from ${words(column.name)}`, number: true, of: (line) => (line.taken[place] === null ? "–" : signed(line.taken[place])) })),
     { name: "Answer", number: true, of: (line) => (line.answer === null ? "–" : signed(line.answer)) },
     { name: "Weight before", number: true, of: (line) => percent(line.before, 2) },
@@ -273,36 +273,36 @@ function said(told) {
   return [
     rows(first, "Heads by symbol"),
     lines.length > first.length && more("heads", `${count(lines.length - first.length, "more symbol")}`, rows(lines.slice(SYMBOLS_FIRST), "Heads of the other symbols")),
-    more("meanings", "What the heads mean", el("ul", { class: "plain-list" }, told.columns.map((column) => el("li", {}, el("b", {}, words(column.name)), ` ${column.meaning}`)))),
+    more("meanings", "What the heads mean", el("ul", { class: "plain-list" }, data.columns.map((column) => el("li", {}, el("b", {}, words(column.name)), ` ${column.meaning}`)))),
   ];
 }
 
-function shadowed(told) {
-  if (!told) return empty("No candidate was asked.");
-  if (told.problem) return el("p", {}, `${told.model} did not answer: ${told.problem}`);
+function shadowed(data) {
+  if (!data) return empty("No candidate was asked.");
+  if (data.problem) return el("p", {}, `${data.model} did not answer: ${data.problem}`);
   return figures(
     [
-      ["Model", el("code", {}, told.model)],
-      ["Action", words(told.action)],
-      ["Confidence", percent(told.confidence)],
-      ["Against the live model", told.agrees ? "the same action" : "another action"],
+      ["Model", el("code", {}, data.model)],
+      ["Action", words(data.action)],
+      ["Confidence", percent(data.confidence)],
+      ["Against the live model", data.agrees ? "the same action" : "another action"],
     ],
     "figures small",
   );
 }
 
-function contributions(told) {
-  const found = told.contribution;
-  if (!found) return empty(told.pending ? "Still being calculated." : told.missing || "None.");
+function contributions(data) {
+  const found = data.contribution;
+  if (!found) return empty(data.pending ? "Still being calculated." : data.missing || "None.");
   return [
     el(
       "p",
       { class: "note" },
       `Method: ${found.method}. Each input in turn is replaced by ${found.baseline}. The bar is how much lower the output `,
-      el("b", {}, continuous(told.probabilities) ? found.of : words(found.of)),
-      " is then. Right: the input spoke for it, left: against it. It says what this answer hung on, not why the market moves.",
+      el("b", {}, continuous(data.probabilities) ? found.of : words(found.of)),
+      " is then. Right: the input supported it, left: it opposed it. It shows what this answer depends on, not why the market moves.",
     ),
-    el("h3", {}, told.rows.length > 1 ? "A feature's whole column at once" : "One input at a time"),
-    leaning(found.features.map((value, index) => [told.features[index] ?? `input ${index}`, value])),
+    el("h3", {}, data.rows.length > 1 ? "A feature's whole column at once" : "One input at a time"),
+    leaning(found.features.map((value, index) => [data.features[index] ?? `input ${index}`, value])),
   ];
 }

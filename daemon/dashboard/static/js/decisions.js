@@ -33,14 +33,14 @@ export function mount(main, { desk, address }) {
   const turn = (words, act) =>
     el("button", { type: "button", data: { key: words }, on: { click: () => (act(), lines.refresh(true)) } }, words);
 
-  function show(told) {
+  function show(data) {
     problems.fine();
-    list.show(told, () => (told.length ? rows(told, address) : empty(wished ? `No decision with the outcome ${words(wished)}.` : "No decision yet.")));
+    list.show(data, () => (data.length ? rows(data, address) : empty(wished ? `No decision with the outcome ${words(wished)}.` : "No decision yet.")));
     pager.replaceChildren(
       ...[
         before.length > 1 && turn("Newer", () => before.pop()),
         el("span", {}, `Page ${before.length}`),
-        told.length === LIMIT && turn("Older", () => before.push(told.at(-1).decision)),
+        data.length === LIMIT && turn("Older", () => before.push(data.at(-1).decision)),
       ].filter(Boolean),
     );
   }
@@ -55,7 +55,7 @@ export function mount(main, { desk, address }) {
   };
 }
 
-function rows(told, address) {
+function rows(data, address) {
   return table(
     "Decisions",
     [
@@ -69,7 +69,7 @@ function rows(told, address) {
       { name: "Denied by", of: (line) => line.denied_by.map(words).join(", ") || "–" },
       { name: "Model", minor: true, of: (line) => (line.model ? el("code", {}, line.model) : "–") },
     ],
-    told,
+    data,
     { tight: true, row: (line) => ({ data: { decision: line.decision } }) },
   );
 }

@@ -67,16 +67,16 @@ export const empty = (words) => el("p", { class: "empty" }, words);
 // becomes a card (`tight`: in few lines, without what is minor); the roles keep it a table for a screen reader although
 // its boxes are blocks then.
 export function table(caption, columns, rows, { stacked = true, tight = false, row: mark = () => ({}) } = {}) {
-  const kind = ({ number, minor }, told) => [number && "number", minor && "minor", told === "–" && "none"].filter(Boolean).join(" ");
+  const kind = ({ number, minor }, value) => [number && "number", minor && "minor", value === "–" && "none"].filter(Boolean).join(" ");
   const head = columns.map((column) => el("th", { scope: "col", role: "columnheader", class: kind(column) }, column.name));
   const lines = rows.map((row) =>
     el(
       "tr",
       { role: "row", ...mark(row) },
       columns.map((column, index) => {
-        const told = column.of(row);
+        const value = column.of(row);
         const place = index ? { role: "cell" } : { scope: "row", role: "rowheader" };
-        return el(index ? "td" : "th", { ...place, class: kind(column, told), data: { label: column.name } }, told);
+        return el(index ? "td" : "th", { ...place, class: kind(column, value), data: { label: column.name } }, value);
       }),
     ),
   );

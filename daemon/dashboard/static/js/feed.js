@@ -1,5 +1,5 @@
-// What is read from the server: one stream that tells of every change, and resources that are asked for. A resource
-// has never more than one question under way, and a page that nobody sees asks nothing.
+// What is read from the server: one stream with every change, and resources on request. A resource never has more than
+// one request in flight, and a hidden page requests nothing.
 
 export class Refused extends Error {}
 
@@ -16,8 +16,8 @@ export async function ask(path, params = {}, signal = undefined) {
   return body;
 }
 
-// `refresh()` asks now, or once more after the question under way; news closer together than `every_ms` are put off, but
-// not what a person chose (`refresh(true)`).
+// `refresh()` asks now, or once more after the request in flight. Changes closer together than `every_ms` are delayed,
+// but not a person's choice (`refresh(true)`).
 export function resource(question, show, fail, every_ms = 0) {
   let asking = null;
   let again = false;
@@ -64,14 +64,14 @@ export function resource(question, show, fail, every_ms = 0) {
   return { refresh, close };
 }
 
-// The stream of one desk. `tell(now)` for each state, `connection(state)` with "open", "lost" or "hidden".
-export function stream(desk, tell, connection) {
+// The stream of one desk. `show(now)` for each state, `connection(state)` with "open", "lost" or "hidden".
+export function stream(desk, show, connection) {
   let source = null;
   let timer = 0;
   function open() {
     close();
     source = new EventSource(`/api/stream?desk=${encodeURIComponent(desk)}`);
-    source.addEventListener("now", (event) => tell(JSON.parse(event.data)));
+    source.addEventListener("now", (event) => show(JSON.parse(event.data)));
     source.addEventListener("open", () => connection("open"));
     source.addEventListener("error", () => {
       connection("lost");

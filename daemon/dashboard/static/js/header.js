@@ -1,5 +1,5 @@
-// What is always there: desk, mode, connection, the age of what is shown, halt and pause. It decides nothing: it says
-// what the newest state says, and counts the seconds since.
+// The header of every page: desk, mode, connection, age of the data, halt and pause. It decides nothing: it shows the
+// newest state and counts the seconds since.
 
 import { chooser, el } from "./dom.js";
 import { clock, day, span, words } from "./format.js";
@@ -24,8 +24,8 @@ export function header({ choose }) {
     const box = find("connection");
     box.dataset.state = link;
     const silent = (performance.now() - since) / 1000;
-    const told = { open: "connected", lost: `reconnecting for ${span(silent)}`, hidden: "paused", unknown: "connecting" };
-    if (box.textContent !== told[link]) box.textContent = told[link];
+    const labels = { open: "connected", lost: `reconnecting for ${span(silent)}`, hidden: "paused", unknown: "connecting" };
+    if (box.textContent !== labels[link]) box.textContent = labels[link];
     if (state) find("clock").textContent = age();
     for (const node of document.querySelectorAll("[data-ends]")) countdown(node);
   }
@@ -67,7 +67,7 @@ export function header({ choose }) {
     ].filter(Boolean);
     const box = find("banner");
     const key = JSON.stringify(lines);
-    if (box.dataset.key === key) return; // said once, not with every event
+    if (box.dataset.key === key) return; // shown once, not with every event
     box.dataset.key = key;
     box.replaceChildren(...lines.map(([kind, text]) => el("p", { class: `banner ${kind}` }, text)));
   }
@@ -106,7 +106,7 @@ export function header({ choose }) {
   return { show, connection, desk, page };
 }
 
-// Desks may have the same name: the strategy tells them apart.
+// Desks may have the same name: the strategy distinguishes them.
 function called({ name, strategy, problem }) {
   if (problem) return `${name} (unreadable)`;
   return strategy && strategy !== name ? `${name} · ${words(strategy)}` : name;
@@ -115,7 +115,7 @@ function called({ name, strategy, problem }) {
 function theme() {
   const root = document.documentElement;
   const button = find("theme");
-  const say = () => {
+  const label = () => {
     button.textContent = `◐ ${root.dataset.theme}`;
     button.setAttribute("aria-label", `Theme: ${root.dataset.theme}`);
   };
@@ -127,9 +127,9 @@ function theme() {
     } catch {
       // storage may be forbidden: the choice lasts as long as the page
     }
-    say();
+    label();
     dispatchEvent(new Event("themechange"));
   });
   matchMedia("(prefers-color-scheme: dark)").addEventListener("change", () => dispatchEvent(new Event("themechange")));
-  say();
+  label();
 }

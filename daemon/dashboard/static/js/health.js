@@ -27,47 +27,47 @@ export function mount(main, { desk }) {
   const page = resource((signal) => ask("health", { desk }, signal), show, problems.fail, 3000);
   page.refresh();
 
-  function show(told) {
+  function show(data) {
     problems.fine();
-    const same = told.code === told.own_code;
-    daemon.show(told, () =>
+    const same = data.code === data.own_code;
+    daemon.show(data, () =>
       figures(
         [
-          ["Process", told.running ? "runs" : "does not run", told.process],
-          ["Deciding code", el("code", {}, told.code || "unknown"), "digest of the last run's"],
-          ["Refused bars", number(told.rejected_bars), "since the journal began"],
+          ["Process", data.running ? "runs" : "does not run", data.process],
+          ["Deciding code", el("code", {}, data.code || "unknown"), "digest of the last run's"],
+          ["Refused bars", number(data.rejected_bars), "since the journal began"],
         ],
         "figures small",
       ),
     );
-    journal.show(told, () =>
+    journal.show(data, () =>
       figures(
         [
-          ["Events", number(told.events), count(told.snapshots, "snapshot")],
-          ["File", `${number(told.journal_mib, 1)} MiB`],
-          ["Write-ahead log", `${number(told.wal_mib, 1)} MiB`, "grows while a reader holds on"],
-          ["First event", moment(told.first_event)],
-          ["Newest event", moment(told.last_event)],
+          ["Events", number(data.events), count(data.snapshots, "snapshot")],
+          ["File", `${number(data.journal_mib, 1)} MiB`],
+          ["Write-ahead log", `${number(data.wal_mib, 1)} MiB`, "grows while a reader holds on"],
+          ["First event", moment(data.first_event)],
+          ["Newest event", moment(data.last_event)],
         ],
         "figures small",
       ),
     );
-    board.show(told, () =>
+    board.show(data, () =>
       figures(
         [
-          ["Its code", el("code", {}, told.own_code || "unknown"), same ? "the same as the daemon's: every state is exact" : "not the daemon's: states cannot be followed"],
-          ["Last look at the journal", `${number(told.follow_ms, 1)} ms`],
-          ["Pages being told", number(told.clients)],
+          ["Its code", el("code", {}, data.own_code || "unknown"), same ? "the same as the daemon's: every state is exact" : "not the daemon's: states cannot be followed"],
+          ["Last look at the journal", `${number(data.follow_ms, 1)} ms`],
+          ["Open pages", number(data.clients)],
         ],
         "figures small",
       ),
     );
-    kinds.show(told.kinds, (all) =>
+    kinds.show(data.kinds, (all) =>
       all.length
         ? table("Events by kind", [{ name: "Kind", of: ([name]) => name }, { name: "Events", number: true, of: ([, many]) => number(many) }], all, { stacked: false })
         : empty("No session yet."),
     );
-    starts.show(told.starts, (all) =>
+    starts.show(data.starts, (all) =>
       all.length ? el("ol", { class: "plain-list" }, all.map((time) => el("li", {}, moment(time)))) : empty("None with a time: a replay starts before its first bar."),
     );
   }

@@ -1,5 +1,5 @@
 // Numbers as a table of colours: rows and columns have names, a cell its value in words on hover and on focus. The
-// colour tells how a value stands within its own column; the number stands in the cell, so colour is never alone.
+// colour shows how a value compares within its own column. The number is in the cell, so colour is never alone.
 
 import { el } from "./dom.js";
 import { exact, number, signed } from "./format.js";
@@ -157,7 +157,7 @@ function legend(ten) {
   const box = el("p", { class: "legend" }, strip, words);
   return {
     box,
-    say(mode) {
+    explain(mode) {
       const zero = nothing();
       for (const part of strip.children) paint(part, Number(part.dataset.share), zero);
       words.textContent =

@@ -1,4 +1,4 @@
-// The model store and what the journal tells of its models: versions, the candidate's answers, swaps and refusals.
+// The model store and the models in the journal: versions, the candidate's answers, swaps and refusals.
 
 import { badge, card, el, empty, figures, more, table } from "./dom.js";
 import { ask, resource } from "./feed.js";
@@ -10,7 +10,7 @@ export const title = "Models";
 export function mount(main, { desk }) {
   const problems = trouble();
   const versions = card("Versions in the store", { id: "versions", wide: true });
-  const shadows = card("Candidate beside the live model", {
+  const shadows = card("Candidate and live model", {
     id: "shadows",
     wide: true,
     note: "A candidate answers the same questions for the record; nothing is ordered for it.",
@@ -20,14 +20,14 @@ export function mount(main, { desk }) {
   const page = resource((signal) => ask("models", { desk }, signal), show, problems.fail, 5000);
   page.refresh();
 
-  function show(told) {
+  function show(data) {
     problems.fine();
-    versions.show([told.store, told.versions], () => [
-      el("p", { class: "note" }, "Store: ", el("code", {}, told.store || "not given")),
-      told.versions.length ? store(told.versions) : empty("The store has no version of this strategy, or was not given (--models-dir)."),
+    versions.show([data.store, data.versions], () => [
+      el("p", { class: "note" }, "Store: ", el("code", {}, data.store || "not given")),
+      data.versions.length ? store(data.versions) : empty("The store has no version of this strategy, or was not given (--models-dir)."),
     ]);
-    shadows.show(told.shadows, (all) => (all.length ? compared(all) : empty("No candidate has answered yet.")));
-    swaps.show(told.swaps, (all) => alarms(all, "No model was swapped or refused since the journal began."));
+    shadows.show(data.shadows, (all) => (all.length ? compared(all) : empty("No candidate has answered yet.")));
+    swaps.show(data.swaps, (all) => alarms(all, "No model was swapped or refused since the journal began."));
   }
   return { update: () => page.refresh(), close: () => page.close() };
 }
@@ -59,7 +59,7 @@ function store(lines) {
 }
 
 function metrics({ version, metrics: pairs }) {
-  if (!pairs.length) return "none told";
+  if (!pairs.length) return "none";
   const all = figures(pairs.map(([name, value]) => [words(name), value]), "figures small");
   return more(`metrics ${version}`, count(pairs.length, "figure"), all);
 }

@@ -1,5 +1,5 @@
 // The desk at this moment: chart, equity, position, the newest answer, gates, orders, alarms. Drawn from the stream's
-// state; only bars and equity are asked for, when the state says that there are new ones.
+// state; only bars and equity are requested, when the state shows new ones.
 
 import { card, chooser, el, empty, figures, more, refill, table } from "./dom.js";
 import { ask, resource } from "./feed.js";
@@ -52,24 +52,24 @@ export function mount(main, { desk, address, go }) {
   const bars = resource((signal) => ask("price", { desk, session, symbol }, signal), showPrice, problems.fail, 1000);
   const equities = resource((signal) => ask("equity", { desk }, signal), showEquity, problems.fail, 3000);
 
-  function showPrice(told) {
+  function showPrice(data) {
     problems.fine();
-    shown = told;
-    price.heading.textContent = told.symbol ? `${told.symbol}, ${when(told)}` : "Price";
-    chart.show(told);
+    shown = data;
+    price.heading.textContent = data.symbol ? `${data.symbol}, ${when(data)}` : "Price";
+    chart.show(data);
     lines();
-    const chosen = JSON.stringify([told.sessions, told.symbols, told.session, told.symbol]);
+    const chosen = JSON.stringify([data.sessions, data.symbols, data.session, data.symbol]);
     if (choosers.dataset.key !== chosen) {
       choosers.dataset.key = chosen;
       choosers.replaceChildren(
         ...[
-          told.symbols.length > 1 && chooser("Symbol", told.symbols.map((name) => [name, name]), told.symbol, choose("symbol")),
-          told.sessions.length > 1 &&
-            chooser("Session", [...told.sessions].reverse().map((date) => [date, date]), told.session, choose("session", told.sessions.at(-1))),
+          data.symbols.length > 1 && chooser("Symbol", data.symbols.map((name) => [name, name]), data.symbol, choose("symbol")),
+          data.sessions.length > 1 &&
+            chooser("Session", [...data.sessions].reverse().map((date) => [date, date]), data.session, choose("session", data.sessions.at(-1))),
         ].filter(Boolean),
       );
     }
-    refill(fills, fillList(told));
+    refill(fills, fillList(data));
   }
 
   const choose = (what, newest) => (value) => {
@@ -78,9 +78,9 @@ export function mount(main, { desk, address, go }) {
     bars.refresh(true);
   };
 
-  function fillList(told) {
-    const heading = `Fills of ${told.symbol}, ${when(told)}: ${number(told.marks.length)}`;
-    if (!told.marks.length) return empty(`No fill of ${told.symbol}, ${when(told)}.`);
+  function fillList(data) {
+    const heading = `Fills of ${data.symbol}, ${when(data)}: ${number(data.marks.length)}`;
+    if (!data.marks.length) return empty(`No fill of ${data.symbol}, ${when(data)}.`);
     return more(
       "fills",
       heading,
@@ -95,14 +95,14 @@ export function mount(main, { desk, address, go }) {
             of: (mark) => (mark.decision ? el("a", { href: address("decision", [mark.decision]) }, `Decision ${number(mark.decision)}`) : "by hand or by a rule"),
           },
         ],
-        told.marks,
+        data.marks,
       ),
     );
   }
 
-  function showEquity(told) {
+  function showEquity(data) {
     problems.fine();
-    curve.show(told);
+    curve.show(data);
   }
 
   // lines on the chart where it shows what is held, else the bar in the card alone
@@ -129,9 +129,9 @@ export function mount(main, { desk, address, go }) {
     );
     answer.show([now.decision, now.action, now.resolved, now.outcome, now.confidence, now.probabilities], () => newest(now, address));
     position.show(now.positions, holdings);
-    gate.show(now.gates, (told) => gates(told, { none: "No gate was asked yet." }));
+    gate.show(now.gates, (all) => gates(all, { none: "No gate was asked yet." }));
     working.show(now.orders, (open) => orders(open, "No order works at the broker."));
-    alarm.show(now.alarms, (told) => alarms(told, "No alarm."));
+    alarm.show(now.alarms, (all) => alarms(all, "No alarm."));
     model.show([now.model, now.promoted, now.session, now.session_ended, now.last_bar, now.broker_heard, now.broker_lost, now.running], () => situation(now));
     lines();
   }

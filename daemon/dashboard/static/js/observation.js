@@ -52,12 +52,12 @@ function bySymbol(features, row, cells) {
   return { matrix: { corner: "symbol", rows: [...symbols.keys()], columns: [...kinds.keys()], values, cells: parts }, plain };
 }
 
-// Inputs by name; those that are nothing and did nothing are folded away.
+// Inputs by name; those of value 0 and without a contribution are folded.
 export function plainList(lines) {
-  const said = lines.filter(([, value, part]) => value !== 0 || part);
+  const active = lines.filter(([, value, part]) => value !== 0 || part);
   const silent = lines.filter(([, value, part]) => value === 0 && !part);
   if (silent.length < 8) return list(lines);
-  return [said.length > 0 && list(said), more("silent", `${count(silent.length, "input")} of 0`, list(silent))];
+  return [active.length > 0 && list(active), more("silent", `${count(silent.length, "input")} of 0`, list(silent))];
 }
 
 function list(lines) {

@@ -126,7 +126,7 @@ export function opening(title, about) {
   return about ? [heading, el("p", { class: "about" }, about)] : [heading];
 }
 
-// Where a page says that a question failed; empty when the next one does not.
+// Where a page shows that a request failed; empty when the next one succeeds.
 export function trouble() {
   const box = el("p", { class: "trouble", role: "alert", hidden: true });
   return {

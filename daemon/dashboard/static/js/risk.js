@@ -1,4 +1,4 @@
-// Risk: the gates as they stand, limits and what is used of them, what was denied, what was commanded, what alarmed.
+// Risk: the gates as they stand, limits and what is used of them, denials, commands and alarms.
 
 import { card, el, empty } from "./dom.js";
 import { ask, resource } from "./feed.js";
@@ -30,13 +30,13 @@ export function mount(main, { desk }) {
   const page = resource((signal) => ask("risk", { desk }, signal), show, problems.fail, 3000);
   page.refresh();
 
-  function show(told) {
+  function show(data) {
     problems.fine();
-    limits.show(told.limits, (all) => (all.length ? used(all) : empty("No limit is known yet.")));
-    gate.show(told.gates, (all) => gates(all));
-    denials.show(told.denials, (all) => (all.length ? denied(all) : empty("Nothing was denied since the journal began.")));
-    commands.show(told.commands, (all) => alarms(all, "No command was given."));
-    alarm.show(told.alarms, (all) => alarms(all, "No alarm."));
+    limits.show(data.limits, (all) => (all.length ? used(all) : empty("No limit is known yet.")));
+    gate.show(data.gates, (all) => gates(all));
+    denials.show(data.denials, (all) => (all.length ? denied(all) : empty("Nothing was denied since the journal began.")));
+    commands.show(data.commands, (all) => alarms(all, "No command was given."));
+    alarm.show(data.alarms, (all) => alarms(all, "No alarm."));
   }
   return { update: () => page.refresh(), close: () => page.close() };
 }
@@ -47,13 +47,13 @@ function used(lines) {
     { class: "bars limits" },
     lines.map((limit) => {
       const kind = limit.share >= 1 ? "over" : limit.share >= 0.8 ? "near" : "";
-      const told = limit.share >= 1 ? "reached" : `${percent(Math.max(0, limit.share), 0)} used`;
+      const use = limit.share >= 1 ? "reached" : `${percent(Math.max(0, limit.share), 0)} used`;
       return el(
         "li",
         { class: kind, data: { limit: limit.name, share: limit.share } },
         el("span", { class: "bar-name" }, words(limit.name)),
         el("span", { class: "bar", "aria-hidden": "true" }, el("i", { style: { width: `${Math.min(100, Math.max(0, 100 * limit.share))}%` } })),
-        el("span", { class: "bar-value" }, told),
+        el("span", { class: "bar-value" }, use),
         el("span", { class: "bar-note" }, `${limit.value} of ${limit.limit}`),
       );
     }),
