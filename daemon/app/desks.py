@@ -1,6 +1,6 @@
-"""All desks of a host side by side: what each one's journal says, whether a daemon runs on it, and why one is halted.
+"""All desks of a host: each one's status from its journal, whether a daemon runs on it, and why it is halted.
 
-It reads only, beside running daemons too. A journal that cannot be read is a line of its own and hides no other desk.
+Read-only; daemons may run meanwhile. A journal that cannot be read gets its own line and hides no other desk.
 Root reads each desk as the user who owns its folder.
 """
 
@@ -46,7 +46,7 @@ def found(root: Path) -> list[Path]:
 
 
 def desk_of(path: Path) -> DeskStatus:
-    """What the journal in `path` says; a journal that cannot be read is said by `problem`."""
+    """Return the status from the journal in `path`; `problem` reports an unreadable journal."""
     try:
         with closing(JournalReader(path / FILE)) as reader:
             state = recovered_desk(reader).machine.state

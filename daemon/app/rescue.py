@@ -1,7 +1,7 @@
 """`rltraderctl panic`: cancel all, close all at the broker. Needs the configuration and the keys, nothing else.
 
 No journal, lock, model or calendar is needed: it works with the daemon dead, running, or its journal corrupt. A file in
-the desk's folder lets a daemon that runs there, or starts, stand down: it sends nothing more, exits neither.
+the desk's folder makes a daemon that runs or starts there stand down: it sends nothing more, not even exits.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ NOT_FLAT = 1
 DEADLINE_S = 240.0
 ASKED_MAX = 3  # times the account's number is asked for before all is closed unseen
 PAUSE_S = 1.0
-HEED_S = 3.0  # a daemon that runs has to stand down before its orders are cancelled; longer nobody waits
+STAND_DOWN_TIMEOUT_S = 3.0  # longest wait for a running daemon to stand down before orders are cancelled
 
 
 def rescue(settings: Settings, keys: Credentials, state_dir: Path) -> int:
@@ -41,43 +41,43 @@ async def _rescue(settings: Settings, keys: Credentials, state_dir: Path) -> int
     try:
         wrong = await _wrong_account(settings, broker.admin)
         if wrong:
-            say(wrong)
+            print_line(wrong)
             return EXIT_CODE
         marked = await _stand_down(state_dir)
-        flat = await panic(broker.admin, say, deadline_s=DEADLINE_S)
+        flat = await panic(broker.admin, print_line, deadline_s=DEADLINE_S)
         if marked:
-            say(f"then, for the desk: rltraderctl accept-broker --state-dir {state_dir} --reason TEXT; resume")
+            print_line(f"then, for the desk: rltraderctl accept-broker --state-dir {state_dir} --reason TEXT; resume")
         return 0 if flat else NOT_FLAT
     finally:
         await broker.close()
 
 
 async def _stand_down(state_dir: Path) -> bool:
-    """Leave the file that tells the desk, and give a daemon that runs a moment to stand down. False without a desk."""
+    """Leave the panic file and wait for a running daemon to stand down. False without a desk."""
     with contextlib.suppress(StateDirError):  # the panic needs no right of that user: it goes on
         enter(state_dir)
     try:
         leave(state_dir, f"rltraderctl panic, user id {os.getuid()}")
         running = bool(locked_by(state_dir))
     except FileNotFoundError:
-        say(f"desk: no folder {state_dir}: where another one is its desk, halt that")
+        print_line(f"desk: no folder {state_dir}: where another one is its desk, halt that")
         return False
     except (OSError, StateDirError) as error:
         why = error.strerror if isinstance(error, OSError) else error
-        say(f"desk in {state_dir}: cannot be told ({why}): stop its daemon by hand")
+        print_line(f"desk in {state_dir}: cannot be notified ({why}): stop its daemon by hand")
         return False
-    until_s = asyncio.get_running_loop().time() + HEED_S
+    until_s = asyncio.get_running_loop().time() + STAND_DOWN_TIMEOUT_S
     while running and asyncio.get_running_loop().time() < until_s:
         if not noticed(state_dir):
-            say(f"desk in {state_dir}: stands down")
+            print_line(f"desk in {state_dir}: stands down")
             return True
-        await asyncio.sleep(HEED_S / 50)
-    say(f"desk in {state_dir}: {'does not answer; going on' if running else 'stands down when it starts'}")
+        await asyncio.sleep(STAND_DOWN_TIMEOUT_S / 50)
+    print_line(f"desk in {state_dir}: {'does not answer; going on' if running else 'stands down when it starts'}")
     return True
 
 
 async def _wrong_account(settings: Settings, admin: Admin) -> str:
-    """Why nothing may be closed there; "" when the account is the configured one, or the broker does not say now."""
+    """Return why nothing may be closed; "" for the configured account or an unknown one."""
     expected = settings.desk.account_number
     for asked in range(ASKED_MAX):
         if asked:
@@ -88,18 +88,18 @@ async def _wrong_account(settings: Settings, admin: Admin) -> str:
             problem = error
             continue
         if not expected or found == expected:
-            say(f"account {found}")
+            print_line(f"account {found}")
             return ""
         cure = "nothing was touched; give the right keys"
         return f"the keys open account {found}, desk.account_number is {expected}: {cure}"
     if isinstance(problem, BrokerRefused) and problem.of_keys:
         return f"the broker refuses the keys ({problem}): nothing was touched; give those of this account"
-    say(f"account number: not checked: {problem}; going on")
+    print_line(f"account number: not checked: {problem}; going on")
     return ""
 
 
-def say(line: str) -> None:
-    """Print a line. A reader that went away, such as a pipe that broke, stops nothing: the rest is said to nobody."""
+def print_line(line: str) -> None:
+    """Print a line. If the reader is gone (a broken pipe), discard the rest and go on."""
     try:
         sys.stdout.write(line + "\n")
         sys.stdout.flush()

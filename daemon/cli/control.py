@@ -1,7 +1,7 @@
 """`rltraderctl pause, resume, halt, flatten, reload, accept-broker, reset-clock, panic`: an operator's commands.
 
-A running daemon is asked over its control socket. The journal of a stopped one takes the same event, and what that asks
-for happens at its next start. `panic` needs neither.
+A running daemon gets the command over its control socket. For a stopped one the same event is journaled, and takes
+effect at the next start. `panic` needs neither.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ COMMANDS = {
     "halt": "take no new positions and cancel entries, until resumed with a reason; exits go on",
     "flatten": "halt and leave every position",
     "reload": "look at the model store at once (a running daemon alone)",
-    ACCEPT_BROKER: "halt, and let the book take over what the broker's next report says; then resume",
+    ACCEPT_BROKER: "halt, and let the book take over the broker's next report; then resume",
     RESET_CLOCK: "lead a journal whose time is ahead back to the broker's clock",
 }
 SENT_AS = {"reload": "reload-model"}
@@ -44,7 +44,7 @@ def add_to(commands: Any) -> None:
         made = commands.add_parser(name, help=text, description=text)
         made.add_argument("--state-dir", type=Path, required=True, metavar="DIR", help="folder of the journal")
         made.add_argument("--reason", required=True, help="why; it is journaled")
-        made.add_argument("--who", default="", help="who says so (default: this user); it is journaled")
+        made.add_argument("--who", default="", help="who asks for it (default: this user); it is journaled")
         if name == "flatten":
             made.add_argument("--yes", action="store_true", help="do not ask on a terminal")
         if name == RESET_CLOCK:
@@ -90,24 +90,24 @@ def run(options: argparse.Namespace, console: Console) -> int:
     if name == "flatten" and not options.yes and not confirmed("FLATTEN"):
         raise NotFound("nothing was touched")
     if holder:
-        return _told(_asked(options, holder), console)
-    return _told(_offline(options), console, AT_START)
+        return _show(_asked(options, holder), console)
+    return _show(_offline(options), console, AT_START)
 
 
 def panic(options: argparse.Namespace, _console: Console) -> int:
     """Flatten the account without daemon or journal; returns what `rescue` does. Raises ConfigError, NotFound."""
     settings, keys = _with_keys(options)
-    from daemon.app.rescue import rescue, say
+    from daemon.app.rescue import print_line, rescue
     from daemon.brokers.registry import broker_of
 
-    say(f"the {settings.desk.account} account at {broker_of(settings).service(settings)}: cancel all, close all")
+    print_line(f"the {settings.desk.account} account at {broker_of(settings).service(settings)}: cancel all, close all")
     if not options.yes and not confirmed("PANIC"):
         raise NotFound("nothing was touched")
     return rescue(settings, keys, options.state_dir or settings.paths.state_dir)
 
 
 def confirmed(word: str) -> bool:
-    """A person at a terminal says so; without one nobody can be asked."""
+    """Ask a person at the terminal to confirm; True without a terminal."""
     if sys.stdin is None or not sys.stdin.isatty():
         return True
     try:
@@ -127,7 +127,7 @@ def _running(state_dir: Path) -> str:
 
 
 def _asked(options: argparse.Namespace, holder: str) -> Answer:
-    """What the running daemon answers. Raises ControlError."""
+    """Ask the running daemon. Raises ControlError."""
     command = SENT_AS.get(options.command, options.command)
     try:
         answer = ask(options.state_dir, Request(1, command, options.reason, options.who))
@@ -142,8 +142,8 @@ def _offline(options: argparse.Namespace) -> Answer:
     """Journal the command for a stopped desk."""
     from daemon.app.offline import command_offline
 
-    said = options.who.strip() or _user()
-    command = Command(options.command, options.reason, f"offline/{said} (uid {os.getuid()})")
+    who = options.who.strip() or _user()
+    command = Command(options.command, options.reason, f"offline/{who} (uid {os.getuid()})")
     try:
         event_at = event_of(command)
         broker_ns = _broker_ns(options) if options.command == RESET_CLOCK else None
@@ -161,15 +161,15 @@ def _broker_ns(options: argparse.Namespace) -> int:
 
 
 def _user() -> str:
-    """This user's name, "nobody" where the host knows none."""
+    """Return this user's name, or a fixed one where the host knows none."""
     try:
         return getpass.getuser()
     except (KeyError, OSError):
         return "nobody"
 
 
-def _told(answer: Answer, console: Console, more: str = "") -> int:
-    """Say what happened in two lines."""
+def _show(answer: Answer, console: Console, more: str = "") -> int:
+    """Print the result in two lines."""
     status = answer.status
     if status is None:
         console.print(f"journaled as event {answer.seq:,}")
@@ -185,11 +185,11 @@ def _told(answer: Answer, console: Console, more: str = "") -> int:
 
 
 def holding(status: DeskStatus, effects: Sequence[str] = ()) -> list[str]:
-    """What the desk holds and what works, in words; `effects` name what was asked for at once."""
-    said = [
+    """Describe holdings and working orders; `effects` are those of the command."""
+    parts = [
         f"holds {holdings_in_words(status) or 'nothing'}",
         f"{status.orders} order{'s' * (status.orders != 1)} at work" if status.orders else "no order at work",
     ]
     sent, canceled = effects.count("SubmitOrder"), effects.count("CancelOrder")
-    said += [f"{sent} sent"] * bool(sent) + [f"{canceled} being cancelled"] * bool(canceled)
-    return said
+    parts += [f"{sent} sent"] * bool(sent) + [f"{canceled} being cancelled"] * bool(canceled)
+    return parts

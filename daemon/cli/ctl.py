@@ -1,7 +1,7 @@
-"""`rltraderctl`: look at a state directory and prove it; command its desk, running or stopped.
+"""`rltraderctl`: read and verify a state directory; command its desk, running or stopped.
 
-`verify`, `status`, `events` and `decisions` read only, also beside a running daemon. `pause`, `resume`, `halt`,
-`flatten` and `reload` leave one journaled event with its reason. `panic` needs no state directory at all.
+`verify`, `status`, `events` and `decisions` read only, also while a daemon runs. `pause`, `resume`, `halt`,
+`flatten` and `reload` journal one event with its reason. `panic` needs no state directory at all.
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
 """`rltraderctl drift`: how far the newest live features and actions are from those of the model's training.
 
-Reads the journal's read models and the model's manifest; also beside a running daemon.
+Reads the journal's read models and the model's manifest; also while a daemon runs.
 """
 
 from __future__ import annotations
@@ -103,5 +103,5 @@ def _line(found: QuantityDrift, limit: float) -> tuple[str, str, str, str, str]:
         word = "BEYOND"
     else:
         word = "within what training saw" if found.psi > limit else ""
-    told = f"{found.in_training:.4f}" if found.in_training else "–"
-    return found.name, f"{found.psi:.4f}", f"{found.by_chance:.4f}", told, word
+    trained = f"{found.in_training:.4f}" if found.in_training else "–"
+    return found.name, f"{found.psi:.4f}", f"{found.by_chance:.4f}", trained, word

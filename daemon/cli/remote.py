@@ -60,7 +60,7 @@ def add_to(subparsers: Any) -> None:
 def run(options: argparse.Namespace, console: Console) -> int:
     """Send and wait; returns 0, 1 for a command that the desk refused or did not answer. Raises ConfigError."""
     if not options.reason.strip() or len(options.reason) > REASON_MOST:
-        raise ConfigError(f"--reason has {len(options.reason)} letters: expected 1 to {REASON_MOST}: say it in short")
+        raise ConfigError(f"--reason has {len(options.reason)} letters: expected 1 to {REASON_MOST}: shorten it")
     for option, text in (("--desk", options.desk), ("--username", options.username)):
         if text and _WORD.fullmatch(text) is None:  # it becomes a level of a topic
             raise ConfigError(f"{option} is {text[:60]!r}: expected a word without /, + and #: correct it")
@@ -104,10 +104,10 @@ async def send(route: Route, command: SignedCommand, wait_s: float) -> ResponseM
     below = f"{route.prefix}/{route.desk}"
     token = secrets.token_hex(8)
     response = f"{below}/response/{route.broker.username or 'anyone'}/{token}"
-    told = properties(expiry_s=LIFETIME_NS // 1_000_000_000, response_topic=response, correlation=token.encode())
+    headers = properties(expiry_s=LIFETIME_NS // 1_000_000_000, response_topic=response, correlation=token.encode())
     async with connected(route.broker, route.password) as client, asyncio.timeout(wait_s):
         await client.subscribe(response, qos=1)
-        await client.publish(f"{below}/command", msgspec.json.encode(command), qos=1, properties=told)
+        await client.publish(f"{below}/command", msgspec.json.encode(command), qos=1, properties=headers)
         return await _answer(client, token.encode())
 
 
@@ -149,7 +149,7 @@ def _key(options: argparse.Namespace, from_environment: str) -> tuple[str, Key]:
 
 
 def _show(answer: ResponseMessage, route: Route, name: str, console: Console) -> int:
-    """What the desk said, in two lines."""
+    """Print the desk's answer in two lines."""
     if not answer.ok:
         console.print(printable(f"{route.desk} refused {name}: {answer.error}"))
         return REFUSED

@@ -1,6 +1,6 @@
-"""`rltraderctl report`: what a session came to and what its trading cost, as a table, a page and a CSV file.
+"""`rltraderctl report`: a session's result and its trading costs, as a table, a page and a CSV file.
 
-Reads the journal only, also beside a running daemon. The files are written whole or not at all.
+Reads the journal only, also while a daemon runs. The files are written whole or not at all.
 """
 
 from __future__ import annotations
@@ -116,8 +116,8 @@ def _value(cell: Any) -> Any:
 
 
 def _show(day: Day, console: Console) -> None:
-    for said in (first_sentence(day), *further_sentences(day)):
-        console.print(said, soft_wrap=True)
+    for sentence in (first_sentence(day), *further_sentences(day)):
+        console.print(sentence, soft_wrap=True)
     if not day.quality.orders:
         return
     table = Table("sent", "order", "limit", "arrival", "fill", "bp", "USD", "spread ratio", "fees", "ended")

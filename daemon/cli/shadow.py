@@ -1,6 +1,6 @@
-"""`rltraderctl shadow`: each candidate beside the live model, the sentence about luck first; also as a page or JSON.
+"""`rltraderctl shadow`: compare each candidate with the live model, the verdict first; also as a page or JSON.
 
-Reads the journal only; also beside a running daemon.
+Reads the journal only; also while a daemon runs.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ TEMPLATE = Path(daemon.reports.__path__[0]) / "shadow.html"
 
 def add_to(subparsers: Any) -> argparse.ArgumentParser:
     """Add the command `shadow` to rltraderctl's; returns its parser."""
-    text = "candidates beside the live model: agreement, confidence, and a hypothetical result"
+    text = "candidates and the live model: agreement, confidence, and a hypothetical result"
     made: argparse.ArgumentParser = subparsers.add_parser("shadow", help=text, description=text)
     made.add_argument("--state-dir", type=Path, required=True, metavar="DIR", help="folder of the journal")
     made.add_argument("--html", type=Path, metavar="FILE", help="write a page there")
@@ -57,7 +57,7 @@ def run(options: argparse.Namespace, console: Console) -> int:
 
 def lines_of(report: ShadowReport) -> list[tuple[str, str]]:
     """The report's figures as (what, how much) in words."""
-    said = [
+    lines = [
         ("decisions both answered", f"{report.decisions:,}"),
         ("candidate failed", f"{report.failures:,}"),
         ("only the candidate answered", f"{report.unmatched:,}"),
@@ -71,16 +71,16 @@ def lines_of(report: ShadowReport) -> list[tuple[str, str]]:
         ("mean absolute difference of an action", report.mean_difference, ".4f"),
     ):
         if value is not None:
-            said.append((what, format(value, form)))
+            lines.append((what, format(value, form)))
     found = report.hypothetical
     if found is not None:
-        said += [
+        lines += [
             ("hypothetical result, live", f"{found.live_usd:+,.2f} USD in {found.live_trades:,} trades"),
             ("hypothetical result, candidate", f"{found.shadow_usd:+,.2f} USD in {found.shadow_trades:,} trades"),
             ("difference a session", f"{found.mean_difference_usd:+,.2f} USD over {len(found.sessions):,} sessions"),
             ("prices that are not the journal's", f"{found.modelled:,}"),
         ]
-    return said
+    return lines
 
 
 def page(reports: Sequence[ShadowReport]) -> str:
@@ -97,7 +97,7 @@ def confusion_of(report: ShadowReport) -> list[tuple[str, ...]]:
 
 
 def _show(report: ShadowReport, console: Console) -> None:
-    console.rule(f"{report.model} beside {', '.join(report.beside) or 'no live model'}", align="left")
+    console.rule(f"{report.model} and {', '.join(report.beside) or 'no live model'}", align="left")
     console.print(report.verdict)
     figures = Table(show_header=False)
     for line in lines_of(report):

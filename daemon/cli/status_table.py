@@ -20,7 +20,7 @@ from daemon.operator.status import differences_of, way_out
 
 
 def table(meta: dict[str, str], state: State[Any], holder: str, limits: Sequence[Limit] = ()) -> Table:
-    """A desk as its journal says; `holder` is the process that runs on it, "" for none."""
+    """Show a desk from its journal; `holder` is the process that runs on it, "" for none."""
     shown = Table(show_header=False, title=f"{meta.get('desk', '')} · {meta['strategy']}", title_justify="left")
     shown.add_column(style="cyan")
     shown.add_column()

@@ -40,7 +40,7 @@ def watch(path: Path, console: Console, every_s: float, *, as_json: bool) -> int
 
 
 def _look(follower: Follower) -> None:
-    """Step all that was added."""
+    """Step over all new rows."""
     follower.advance()
     while not (follower.caught_up or follower.problem):
         follower.advance()
@@ -48,14 +48,14 @@ def _look(follower: Follower) -> None:
 
 def _lines(follower: Follower, every_s: float) -> None:
     """One line of JSON for each change: the desk's status, or why it cannot be followed."""
-    said, rules = b"", _InForce(follower)
+    printed, rules = b"", _InForce(follower)
     while True:
         _look(follower)
-        told = _status_line(follower, rules.limits())
-        if told != said:
-            sys.stdout.write(told.decode() + "\n")
+        line = _status_line(follower, rules.limits())
+        if line != printed:
+            sys.stdout.write(line.decode() + "\n")
             sys.stdout.flush()
-            said = told
+            printed = line
         time.sleep(every_s)
 
 

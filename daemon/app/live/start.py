@@ -84,7 +84,7 @@ def account_lock(live: Live) -> AccountLock:
     settings = live.settings
     holder = Holder(settings.desk.name, str(settings.paths.state_dir.absolute()), os.getpid())
     lock = AccountLock(lock_folder(), holder, live.broker.service(settings))
-    with contextlib.suppress(OSError):  # the directory's own refusal says more, here and where it is locked
+    with contextlib.suppress(OSError):  # the directory's own refusal has more details, here and where it is locked
         wait_until_free(settings.paths.state_dir)
     if not live.dry_run:
         lock.claim_key(live.credentials.key)

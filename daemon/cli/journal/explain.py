@@ -31,7 +31,7 @@ _TIMES = range(2**63)  # nanoseconds that the journal can hold: to the year 2262
 
 
 class NotFound(Exception):
-    """Nothing to show; the message says what was looked for."""
+    """Nothing to show; the message names what was requested."""
 
 
 def add_to(commands: Any) -> None:
@@ -118,7 +118,7 @@ def _explain(reader: JournalReader, options: argparse.Namespace, console: Consol
 def _explain_symbols(row: sqlite3.Row, spec: Spec, console: Console) -> None:
     """A daily observation as tables with a line for each symbol, and what belongs to none in a line of its own.
 
-    Beside what was seen stand the action of a continuous policy and the shares that the basket wants to hold.
+    The tables also show the action of a continuous policy and the shares that the basket wants to hold.
     """
     seen: dict[str, dict[str, float]] = {}  # column -> symbol -> value
     alone: list[str] = []

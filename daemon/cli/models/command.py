@@ -1,7 +1,7 @@
-"""`rltraderctl models`: what the store holds, which version answers, and who decided that.
+"""`rltraderctl models`: the store's versions, the one that answers, and who chose it.
 
-Files alone: a running daemon notices a changed pointer by itself. Invariant: a pointer is set to nothing that did not
-pass every check of the store and its trial, and every change is written down with who and why.
+It changes files only: a running daemon notices a changed pointer by itself. Invariant: a pointer names only a version
+that passed every check of the store and its trial, and every change is recorded with who and why.
 """
 
 from __future__ import annotations
@@ -44,7 +44,7 @@ WORDS = {
     "show": "one version: what it is, what it was trained on, how it came to answer",
     "check": "all checks that a version must pass before it may answer",
     "promote": "check a version, then let `current` name it",
-    "candidate": "check a version, then let `candidate` name it: it answers beside the live one (policy.shadow)",
+    "candidate": "check a version, then let `candidate` name it: it answers along with the live one (policy.shadow)",
     "rollback": "check the version that `current` named before, then name it again",
     "sign": "vouch for a version with a private key (Ed25519)",
     "keygen": "make such a key; prints the public one for policy.public_key",
@@ -58,8 +58,8 @@ def add_to(commands: Any) -> None:
     text = "the model store: list, check, promote, roll back, sign"
     made = commands.add_parser("models", help=text, description=text)
     words = made.add_subparsers(dest="word", required=True, metavar="COMMAND")
-    for word, said in WORDS.items():
-        made = words.add_parser(word, help=said, description=said)
+    for word, text in WORDS.items():
+        made = words.add_parser(word, help=text, description=text)
         if word == "keygen":
             made.add_argument("file", type=Path, metavar="FILE", help="where the private key goes; must not exist")
             continue
@@ -73,7 +73,7 @@ def add_to(commands: Any) -> None:
         made.add_argument("--config", type=Path, metavar="FILE", help="configuration (default: ./config.toml if there)")
         if word in _CHANGES:
             made.add_argument("--reason", required=True, help="why; it is written down")
-            made.add_argument("--who", default="", help="who says so (default: this user); it is written down")
+            made.add_argument("--who", default="", help="who asks for it (default: this user); it is written down")
         if word == "sign":
             made.add_argument("--key", type=Path, required=True, metavar="FILE", help="the private key")
 
@@ -98,9 +98,9 @@ def run(options: argparse.Namespace, console: Console) -> int:
 
 def _check(store: ModelStore, options: argparse.Namespace, console: Console) -> int:
     model = store.proved(options.version)
-    told = "signature, " if store.settings.policy.public_key else ""
+    signature = "signature, " if store.settings.policy.public_key else ""
     console.print(
-        f"{model.version}: {told}digests, contract hash, rules, graph, trial and golden answers are right",
+        f"{model.version}: {signature}digests, contract hash, rules, graph, trial and golden answers are right",
         highlight=False,
         markup=False,
         soft_wrap=True,
@@ -135,31 +135,31 @@ def _name(
     rollback: bool = False,
 ) -> int:
     """Prove the version, then let the pointer name it."""
-    why, who = _said("--reason", options.reason), _said("--who", options.who.strip() or _user())
+    why, who = _checked_text("--reason", options.reason), _checked_text("--who", options.who.strip() or _user())
     if version:
         model = store.proved(version)
         if pointer == CURRENT:
             _check_promoted(store, model)
         version = model.version
     change = point(store.shelf, pointer, version, who=who, why=why, now_ns=Clock.real().now_ns(), rollback=rollback)
-    told = f"{pointer}: {change.before or 'none'} -> {change.after or 'none'}"
+    message = f"{pointer}: {change.before or 'none'} -> {change.after or 'none'}"
     if change.before == change.after:
-        told += ", as before"
+        message += ", as before"
     elif pointer == CANDIDATE and version == named(store.shelf, CURRENT):
-        told += "; it answers as current already, and is not asked twice"
+        message += "; it answers as current already, and is not asked twice"
     elif pointer == CANDIDATE and version and store.settings.policy.shadow != CANDIDATE:
-        told += '; a desk asks it where its configuration says policy.shadow = "candidate"'
+        message += '; a desk asks it where its configuration has policy.shadow = "candidate"'
     else:
-        told += (
+        message += (
             f"; a running daemon follows within policy.poll_s ({store.settings.policy.poll_s} s), or at once by "
             "rltraderctl reload"
         )
-    console.print(told, highlight=False, markup=False, soft_wrap=True)
+    console.print(message, highlight=False, markup=False, soft_wrap=True)
     return 0
 
 
 def _check_promoted(store: ModelStore, model: LoadedModel) -> None:
-    """With real money a version that may not open positions takes no place of one that may."""
+    """Refuse to replace a promoted version by an unpromoted one on a live account."""
     if store.settings.desk.account != "live" or model.manifest.promoted:
         return
     try:
@@ -190,7 +190,7 @@ def _sign(store: ModelStore, options: argparse.Namespace, console: Console) -> i
     return 0
 
 
-def _said(what: str, text: str) -> str:
+def _checked_text(what: str, text: str) -> str:
     text = text.strip()
     if not text or len(text) > TEXT_MOST or not text.isprintable():
         raise NotPossible(f"{what} has {len(text)} letters: expected 1 to {TEXT_MOST} printable ones")

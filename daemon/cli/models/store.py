@@ -17,7 +17,7 @@ from strategies.registry import strategy as strategy_named
 
 
 class NotPossible(ValueError):
-    """Something was asked that cannot be done; the text says the cure."""
+    """The request cannot be done; the text names the cure."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -295,5 +295,5 @@ def test_a_link_in_place_of_the_lock_is_in_nobodys_way(desk: Stage, capsys: pyte
     (desk.state_dir / "lock").symlink_to(desk.folder / "config.toml")
     shown = panic(desk, capsys, 0)
     assert flat(desk)
-    assert "cannot be told" in shown
+    assert "cannot be notified" in shown
     assert (desk.state_dir / MARKER).exists()
