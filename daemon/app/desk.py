@@ -1,4 +1,4 @@
-"""The one assembly of a desk: live, dry run, replay, tests and benchmarks differ in what they hand in."""
+"""Assemble a desk; live, dry run, replay, tests and benchmarks pass different parts."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ GC_THRESHOLD = 1_000_000  # allocations between two searches for cycles: the ste
 
 @dataclass(frozen=True, slots=True)
 class Start:
-    """What a start journals before anything else: whose desk this is, its rules, its model."""
+    """What a start journals first: the desk's identity, rules and model."""
 
     identity: Identity
     trading: Trading

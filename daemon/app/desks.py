@@ -31,7 +31,7 @@ ROOT = Path("/var/lib/rltrader")  # the units' state directories
 
 
 def found(root: Path) -> list[Path]:
-    """`root` and the folders in it, as far as they hold a journal, by name. Raises StateDirError for none."""
+    """Return `root` and its folders that hold a journal, by name. Raises StateDirError for none."""
     try:
         folders = [path.parent for pattern in (FILE, f"*/{FILE}") for path in root.glob(pattern)]
     except OSError as error:
@@ -60,7 +60,7 @@ def desk_of(path: Path) -> DeskStatus:
 
 
 def _seen(path: Path) -> DeskStatus:
-    """As `desk_of`; root looks as the user who owns the folder."""
+    """As `desk_of`, but root reads as the folder's owner."""
     try:
         return msgspec.json.decode(as_owner(path, lambda: msgspec.json.encode(desk_of(path))), type=DeskStatus)
     except (OSError, msgspec.DecodeError) as error:

@@ -1,4 +1,4 @@
-"""What measures one desk: Prometheus metrics, the size of its journal's log, the drift of its model."""
+"""Measure one desk: Prometheus metrics, size of the journal's log, drift of the model."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What an operator asks of a stopped desk, stepped into its journal: the daemon's next start acts on it."""
+"""Journal an operator's command for a stopped desk; the daemon's next start executes it."""
 
 from __future__ import annotations
 
@@ -74,7 +74,7 @@ def command_offline(path: Path, event: Callable[[int], Event]) -> State[Any]:
 
 
 def rotate_offline(path: Path) -> Rotation:
-    """Rotate the journal of a stopped desk: its newest state goes on in a file of its own.
+    """Rotate the journal of a stopped desk: a new file starts from the newest state.
 
     Raises StateDirError while a daemon runs, NotAtRest where something is under way, JournalError, WriteFailed,
     OSError.
@@ -90,7 +90,7 @@ def rotate_offline(path: Path) -> Rotation:
 
 
 def taken_over(recovered: Recovered, reader: JournalReader) -> list[Event]:
-    """What this code has to journal before anything else, where other code or other libraries wrote the last rows."""
+    """Return what to journal first if other code or other libraries wrote the last rows."""
     if recovered.own(code_digest(), libraries()):
         return []
     try:
@@ -105,7 +105,7 @@ def taken_over(recovered: Recovered, reader: JournalReader) -> list[Event]:
 
 
 def _panicked(path: Path, machine: Machine) -> list[PanicNoticed]:
-    """The panic that was run since this desk stopped: what is commanded now comes after it."""
+    """Return the panic since this desk stopped: the command comes after it."""
     who = noticed(path)
     return [PanicNoticed(machine.state.now_ns, who)] if who and machine.market is None else []
 

@@ -1,4 +1,4 @@
-"""The operator's side of one running desk: what shows it, what commands it, which model answers.
+"""The operator's side of one running desk: displays, commands and the choice of its model.
 
 It runs next to the trading path. Invariant: the engine waits for nothing here. A task that raises is logged and
 restarted; an observer that raises is left out until the next start.
@@ -125,7 +125,7 @@ class OperatorSide:
                 self.failed(name, f"{type(error).__name__}: {error}; it is left out until the next start")
 
     def failed(self, name: str, problem: str) -> None:
-        """Log that a part which only watches raised; trading goes on. May be called on any thread."""
+        """Log that a monitoring part raised; trading goes on. Thread-safe."""
         self._log("task_failed", task=name, problem=problem)
 
     async def prepare(self) -> None:

@@ -12,7 +12,7 @@ CURVE_POINTS = 600  # of the end summary's equity curve
 
 
 def equity_curve(reader: JournalReader) -> list[Decimal]:
-    """The equity along the journal, at most `CURVE_POINTS` values evenly among the rows, the last one among them."""
+    """Return at most `CURVE_POINTS` equity values, evenly spaced over the rows, with the last one."""
     rows = int(reader.query("SELECT count(*) AS rows FROM equity")[0]["rows"])
     every = max(1, -(-rows // CURVE_POINTS))
     picked = reader.query(
@@ -24,7 +24,7 @@ def equity_curve(reader: JournalReader) -> list[Decimal]:
 
 
 def session_ends(reader: JournalReader) -> list[tuple[str, float]]:
-    """New York date and equity in USD at the end of each session, from the last one before the first decision on."""
+    """Return date and equity in USD at each session's end, from the last one before the first decision on."""
     first = reader.query("SELECT min(time_ns) AS first_ns FROM decisions")[0]["first_ns"]
     if first is None:
         return []

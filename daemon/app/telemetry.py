@@ -27,7 +27,7 @@ class BrokerKeys(NamedTuple):
 
 
 def broker_keys(settings: Settings) -> BrokerKeys:
-    """The secrets that the settings need. Raises ConfigError for one that is missing or unusable."""
+    """Return the secrets that the settings need. Raises ConfigError for a missing or unusable one."""
     if not settings.mqtt.enabled:
         return BrokerKeys(None, {})
     from daemon.operator.mqtt.signing import KeyRefused, parse_keys

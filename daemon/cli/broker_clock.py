@@ -1,4 +1,4 @@
-"""The broker's clock for a stopped desk: what `rltraderctl reset-clock` may lead its journal back to.
+"""The broker's clock for a stopped desk: the time that `rltraderctl reset-clock` sets.
 
 Needs the configuration and the keys; sends nothing, and believes no clock of this host.
 """
@@ -15,7 +15,7 @@ from daemon.host.time.clock import Clock
 
 
 def broker_now_ns(settings: Settings, keys: Credentials) -> int:
-    """The broker's time now, nanoseconds UTC. Raises NotFound where it cannot be asked."""
+    """Return the broker's time, nanoseconds UTC. Raises NotFound if it does not answer."""
     return asyncio.run(_asked(settings, keys))
 
 

@@ -117,7 +117,7 @@ def confirmed(word: str) -> bool:
 
 
 def _running(state_dir: Path) -> str:
-    """Process id of the daemon that runs on `state_dir`, "" for none. Raises StateDirError."""
+    """Return the process id of the daemon on `state_dir`, "" for none. Raises StateDirError."""
     try:
         return locked_by(state_dir)
     except OSError as error:

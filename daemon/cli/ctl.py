@@ -40,7 +40,7 @@ def parser() -> argparse.ArgumentParser:
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run `rltraderctl`; returns 0, 1 when verify found a difference, 2 when something was asked that cannot be."""
+    """Run `rltraderctl`; returns 0, 1 when verify found a difference, 2 for an impossible request."""
     options = parser().parse_args(arguments)
     try:
         if getattr(options, "state_dir", None) is not None and options.command != "panic":  # which nothing may refuse
@@ -63,7 +63,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def _console() -> Console:
-    """Standard output: as wide as the terminal, wide enough for whole rows where there is none."""
+    """Open standard output: the terminal's width, or wide enough for whole rows."""
     console = Console(highlight=False, markup=False)  # what the journal holds is shown as it is, brackets too
     return console if console.is_terminal else Console(highlight=False, markup=False, width=200)
 

@@ -1,4 +1,4 @@
-"""`rltraderd`: reads the command line, checks everything, then runs. Refusals are one clear text and exit code 2.
+"""`rltraderd`: read the command line, check everything, then run. A refusal is one clear text and exit code 2.
 
 Exit codes: 0 done or stopped cleanly, 1 the journal failed or a step raised (systemd restarts), 2 the operator erred.
 """
@@ -106,7 +106,7 @@ def _speed(text: str) -> float | None:
 
 
 def _tape(options: argparse.Namespace, settings: Settings, keys: Credentials) -> Path | None:
-    """The tape to replay; None for a live desk. Never a silent simulation: without --dry-run there is none."""
+    """Return the tape to replay, None for a live desk. Without --dry-run nothing is simulated."""
     if not options.dry_run:
         if options.bars is not None:
             raise ConfigError(f"--bars {options.bars} needs --dry-run: a tape is never traded with a real broker")

@@ -1,4 +1,4 @@
-"""`rltraderctl heads`: the newest head of a journal's chain, and a signature of it by a key that its writer has not.
+"""`rltraderctl heads`: the newest head of a journal's chain, signed with a key that its writer does not have.
 
 `newest` opens the journal and has no key; `sign` has the key and opens no journal. So the key is never in a process
 that reads what the desk's user wrote.

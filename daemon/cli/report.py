@@ -30,7 +30,7 @@ NAME = "report"
 
 
 def add_to(subparsers: Any) -> argparse.ArgumentParser:
-    """Put the command into rltraderctl's command line (`add_subparsers` made it); returns its parser."""
+    """Add the command to rltraderctl's command line; returns its parser."""
     text = "what a session came to and what its trading cost: a table, a page (HTML) and a CSV file of its orders"
     made: argparse.ArgumentParser = subparsers.add_parser(NAME, help=text, description=text)
     made.add_argument("--state-dir", type=Path, required=True, metavar="DIR", help="folder of the journal")
@@ -81,7 +81,7 @@ def _write(path: Path, text: str, option: str, *, new_folder: bool) -> None:
 
 
 def _figures(day: Day) -> dict[str, Any]:
-    """Everything that a program may want; money and prices as text."""
+    """Return all figures for programs; money and prices as text."""
     return {
         "desk": day.desk,
         "strategy": day.strategy,

@@ -97,7 +97,7 @@ def confusion_of(report: ShadowReport) -> list[tuple[str, ...]]:
 
 
 def _show(report: ShadowReport, console: Console) -> None:
-    console.rule(f"{report.model} and {', '.join(report.beside) or 'no live model'}", align="left")
+    console.rule(f"{report.model} compared with {', '.join(report.beside) or 'no live model'}", align="left")
     console.print(report.verdict)
     figures = Table(show_header=False)
     for line in lines_of(report):

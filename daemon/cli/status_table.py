@@ -86,6 +86,6 @@ def _money_rows(shown: Table, state: State[Any]) -> None:
 
 
 def journaled_limits(path: Path, state: State[Any]) -> tuple[Limit, ...]:
-    """The limits in force, with the sources that the newest start in this folder journaled."""
+    """Return the limits in force, with the sources journaled by this folder's newest start."""
     with closing(JournalReader(path / FILE)) as reader:
         return limits_of(state.identity.strategy, state.trading, journaled_origins(reader))

@@ -47,7 +47,7 @@ def _look(follower: Follower) -> None:
 
 
 def _lines(follower: Follower, every_s: float) -> None:
-    """One line of JSON for each change: the desk's status, or why it cannot be followed."""
+    """Print a line of JSON for each change: the desk's status, or why it cannot be followed."""
     printed, rules = b"", _InForce(follower)
     while True:
         _look(follower)

@@ -135,7 +135,7 @@ def shadowed(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def test_the_report_says_first_what_may_be_chance(shadowed: Path) -> None:
     said = shadow("--state-dir", shadowed).splitlines()
-    assert said[0].startswith("v2<b> beside fixture")
+    assert said[0].startswith("v2<b> compared with fixture")
     assert said[1].startswith("May be chance: over 1 sessions the candidate would have earned 0.00 USD")
     assert any("agreement" in line and "100.00%" in line for line in said)
     assert any(line.startswith("A candidate's confidence cannot be checked") for line in said)

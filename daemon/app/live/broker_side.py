@@ -64,7 +64,7 @@ class BrokerSide:
         self._intake.put(event)
 
     async def check_clock(self) -> None:
-        """Compare the clocks before anything is stamped; without an answer in time the start goes on."""
+        """Compare the clocks before the first time stamp; go on without a timely answer."""
         await self.clock_check.at_start(self._connection.start_wait_s)
 
     def observe(self, event: Event, step: Step) -> None:
@@ -80,7 +80,7 @@ class BrokerSide:
         self.feed.attend(frozenset(held))
 
     async def catch_up(self) -> tuple[Session, Session | None]:
-        """Put in what the journal lacks. Returns the session that runs or comes next, and the journal's last one."""
+        """Add what the journal lacks. Returns the current or next session, and the journal's last one."""
         if self.trading is not None:  # its report first: the sessions that follow know what the desk holds
             with contextlib.suppress(TimeoutError):
                 async with asyncio.timeout(self._connection.start_wait_s):

@@ -75,7 +75,7 @@ class LiveDesk:
         return self.engine.machine.state
 
     async def check_clock(self) -> None:
-        """Compare the clocks before anything is stamped; without an answer in time the start goes on."""
+        """Compare the clocks before the first time stamp; go on without a timely answer."""
         await self._broker.check_clock()
 
     def _observe(self, event: Event, step: Step) -> None:
@@ -113,7 +113,7 @@ class LiveDesk:
             self._service.close()
 
     async def _tasks(self, began_ns: int) -> None:
-        """The root task group: the order path may bring it down, what only watches may not."""
+        """The root task group: a failed order path ends it, a failed monitor does not."""
         status = StatusLine(self._live, self.engine, self._service, self._log, self.notify)
         async with asyncio.TaskGroup() as group:
             engine = group.create_task(self.desk.run(began_ns), name="engine")

@@ -22,7 +22,7 @@ from strategies.kit.contract import Strategy, configured
 
 
 def choose_model(settings: Settings, strategy: Strategy, *, dry_run: bool) -> tuple[LoadedModel, OnnxPolicy, str]:
-    """The model, its policy, and why the configured version was refused ("" if it was not). Raises ModelError."""
+    """Return the model, its policy, and why the configured one was refused (or ""). Raises ModelError."""
     last = None if dry_run else _answered_last(settings)
     refused = ""
     try:

@@ -101,7 +101,7 @@ class SessionJobs:
 
 
 def _day_times(live: Live, close_grace_s: int) -> DayTimes:
-    """When the desk's jobs are due. A daily desk has its history before it decides; bars are final at its close."""
+    """Schedule the desk's jobs. A daily desk loads its history before it decides; bars are final at the close."""
     settings = live.settings
     warm_up_min, end_of_day_min = settings.feed.warm_up_min, settings.service.end_of_day_min
     if live.strategy.spec.decides == "bar":

@@ -80,7 +80,7 @@ def open_live(live: Live, log: Log) -> tuple[AccountLock, OpenDesk]:
 
 
 def account_lock(live: Live) -> AccountLock:
-    """The desk's locks: its account by the key, unless it sends nothing. Raises StateDirError."""
+    """Lock the desk's account by its key, unless it sends nothing. Raises StateDirError."""
     settings = live.settings
     holder = Holder(settings.desk.name, str(settings.paths.state_dir.absolute()), os.getpid())
     lock = AccountLock(lock_folder(), holder, live.broker.service(settings))
@@ -102,7 +102,7 @@ def clock_of(settings: Settings) -> Clock:
 
 
 def _first_date(strategy: Strategy, now_ns: int) -> str:
-    """From when on the calendar is needed: a daily desk's history reaches back by years."""
+    """Return the calendar's first needed day: a daily desk's history is years long."""
     today = datetime.fromtimestamp(now_ns / SECOND_NS, UTC).date()
     if strategy.spec.decides == "bar":
         return today.isoformat()

@@ -21,7 +21,7 @@ LEAST_NAP_S = 0.02  # however fast a simulated clock runs
 
 
 class Ticks:
-    """Puts `ClockTicked` into the intake, and waits for what comes of it. `state()` is the newest state."""
+    """Puts `ClockTicked` into the intake and waits for its results. `state()` is the newest state."""
 
     def __init__(self, clock: Clock, intake: Intake, writer: JournalWriter, state: Callable[[], State[Any]]) -> None:
         self._clock, self._intake, self._writer, self._state = clock, intake, writer, state

@@ -1,4 +1,4 @@
-"""What a live desk shows: log events and alarms, the line for systemd, the heads of its journal's chain."""
+"""What a live desk reports: log events, alarms, the systemd status line, the heads of its journal's chain."""
 
 from __future__ import annotations
 

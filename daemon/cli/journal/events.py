@@ -69,7 +69,7 @@ def run(options: argparse.Namespace, console: Console) -> int:
 
 
 def _matching(options: argparse.Namespace, where: str, values: list[Any]) -> list[sqlite3.Row]:
-    """The events asked for, oldest first, out of all files of the journal that are still there."""
+    """Return the requested events, oldest first, from all files of the journal that exist."""
     forward = options.after is not None
     parts, found = parts_of(options.state_dir / FILE), dict[int, sqlite3.Row]()
     for path in parts if forward else reversed(parts):

@@ -1,4 +1,4 @@
-"""`rltraderctl decisions`: the list, or one decision completely: what it saw, answered, was allowed, sent and got.
+"""`rltraderctl decisions`: the list, or one decision in full: observation, answer, gates, orders and fills.
 
 Reads the journal's read models only.
 """
@@ -69,7 +69,7 @@ def run(options: argparse.Namespace, console: Console) -> int:
 
 
 def _explain(reader: JournalReader, options: argparse.Namespace, console: Console) -> int:
-    """One decision completely: what it saw, answered, wanted, was allowed, sent and got."""
+    """Print one decision in full: observation, answer, target, gates, orders and fills."""
     bar_ns = _bar_time(options.bar)
     rows = reader.query("SELECT * FROM decisions WHERE bar_ns = ? ORDER BY decision", (bar_ns,))
     if not rows:
@@ -116,7 +116,7 @@ def _explain(reader: JournalReader, options: argparse.Namespace, console: Consol
 
 
 def _explain_symbols(row: sqlite3.Row, spec: Spec, console: Console) -> None:
-    """A daily observation as tables with a line for each symbol, and what belongs to none in a line of its own.
+    """Print a daily observation: tables with a line per symbol, then the inputs that belong to no symbol.
 
     The tables also show the action of a continuous policy and the shares that the basket wants to hold.
     """
@@ -178,7 +178,7 @@ def _weight(value: float | None) -> str:
 
 
 def _explain_work(reader: JournalReader, work: str | None, console: Console) -> None:
-    """Orders and fills of a work, or of all works of a basket, whose name ends with a dot."""
+    """Print orders and fills of a work, or of a basket's works (a name that ends with a dot)."""
     orders = (
         reader.query(
             "SELECT * FROM orders WHERE work = ? OR (? LIKE '%.' AND work LIKE ? || '%') "

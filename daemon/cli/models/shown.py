@@ -60,7 +60,7 @@ def _as_row(table: Table, *cells: str) -> Iterator[list[str]]:
 
 
 def _signed(store: ModelStore, version: str) -> str:
-    """Whether there is a signature, and with policy.public_key whether it is that key's."""
+    """Describe the signature; with policy.public_key, whether it is that key's."""
     key = store.settings.policy.public_key
     if not (store.shelf / version / SIGNATURE_FILE).exists():
         return "no"

@@ -1,4 +1,4 @@
-"""What `rltraderd --check` asks the broker: keys, account, clock, and whether the keys may read the feeds."""
+"""The checks of `rltraderd --check` at the broker: keys, account, clock, access to the feeds."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ def trades_shares(settings: Settings) -> bool:
 async def account_findings(
     settings: Settings, broker: Broker, admin: Admin, *, dry_run: bool, shares: bool
 ) -> list[Finding]:
-    """Keys of the right environment, the account's number, status and, for a desk of options, their level."""
+    """Check the keys' environment, the account's number and status and, for options, the level."""
     try:
         account = await admin.account()
     except BrokerRefused as refused:
@@ -51,7 +51,7 @@ async def account_findings(
 
 
 async def _shorting(admin: Admin) -> Finding:
-    """Whether the broker itself refuses a sale of shares that are not there: the last guard of all."""
+    """Check that the broker refuses a sale of shares that are not held: the last guard."""
     try:
         short = await admin.short_sales()
     except BrokerError as error:
@@ -85,7 +85,7 @@ async def clock_finding(limit_s: float, admin: Admin, clock: Clock) -> Finding:
 
 
 async def feeds_findings(settings: Settings, admin: Admin, clock: Clock) -> list[Finding]:
-    """Whether the keys may read the configured feeds: a quote of the underlying, and recent bars."""
+    """Check that the keys may read the feeds: a quote of the underlying and recent bars."""
     if trades_shares(settings):
         return await _share_feeds(settings, admin, clock)
     symbol = _spec(settings).symbols[0]
@@ -115,7 +115,7 @@ async def feeds_findings(settings: Settings, admin: Admin, clock: Clock) -> list
 
 
 async def _share_feeds(settings: Settings, admin: Admin, clock: Clock) -> list[Finding]:
-    """The same for all shares of a daily desk: a quote and a daily bar of the last days of each."""
+    """Check the same for all shares of a daily desk: a quote and a recent daily bar of each."""
     symbols, feed = _spec(settings).symbols, settings.feed.name
     now_ns = clock.now_ns()
 

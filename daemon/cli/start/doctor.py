@@ -1,4 +1,4 @@
-"""`rltraderd --check` of a live desk: one line for each thing that a trading host gets wrong, exit code 0 or 2.
+"""`rltraderd --check` of a live desk: one line for each check of the trading host, exit code 0 or 2.
 
 It reads only: nothing is written, no order is sent, no stream is opened. A line is `ok`, `warn` (it would run) or
 `FAIL` with the cure.
@@ -67,7 +67,7 @@ def _addresses(settings: Settings, broker: Broker) -> Finding:
 
 
 def _operator(settings: Settings) -> list[Finding]:
-    """What commands, telemetry and alarms need on this host. No broker is asked: one that is down stops no trading."""
+    """Check what commands, telemetry and alarms need on this host. Asks no MQTT broker: trading does not need it."""
     found, mqtt, command = [], settings.mqtt, settings.alarms.command
     if mqtt.enabled:
         try:

@@ -9,7 +9,7 @@ OK, WARN, FAIL = "ok", "warn", "FAIL"
 
 @dataclass(frozen=True, slots=True)
 class Finding:
-    """One line: what was looked at, how it is, and what was found (with the cure where it is not ok)."""
+    """One line of a check: its subject, its status, and the finding (with the cure if not ok)."""
 
     subject: str
     verdict: str

@@ -1,4 +1,4 @@
-"""What `rltraderd --check` looks at on this host: calendar, state directory, disk, locks."""
+"""The checks of `rltraderd --check` on this host: calendar, state directory, disk, locks."""
 
 from __future__ import annotations
 
@@ -78,7 +78,7 @@ def _journal(path: Path, live: Live | None) -> Finding:
 
 
 def other_desk_findings(settings: Settings, broker: Broker, keys: Credentials) -> list[Finding]:
-    """A line when another desk of this host trades the account of these keys: this one would be refused."""
+    """Report another desk of this host that trades the same account: this one would be refused."""
     folder, path = lock_folder(), settings.paths.state_dir
     try:
         if not folder.is_dir() or locked_by(path):  # nothing is locked, or this desk runs
@@ -90,7 +90,7 @@ def other_desk_findings(settings: Settings, broker: Broker, keys: Credentials) -
 
 
 def _permissions(path: Path) -> Finding:
-    """A folder that others cannot enter keeps everything in it, whatever its files allow."""
+    """Check the modes; a folder that others cannot enter protects its files anyway."""
     there = [file for file in (path, path / FILE) if file.exists()]
     if path.stat().st_mode & stat.S_IRWXO:
         open_to_all = [file.name for file in there if file.stat().st_mode & stat.S_IRWXO]

@@ -69,7 +69,7 @@ def _print(summary: Summary, curve: list[Decimal]) -> None:
 
 
 def _quieter(level: str) -> str:
-    """The log level on a terminal with a progress bar: warnings, unless debug was asked for."""
+    """Return the log level for a terminal with a progress bar: warnings, or debug on request."""
     return level if level == "debug" else max(level, "warning", key=("info", "warning", "error").index)
 
 
@@ -119,7 +119,7 @@ def check(settings: Settings, tape: Path) -> int:
 
 
 def _check_folder(path: Path) -> None:
-    """Raise StateDirError when the daemon could neither use nor make `path`. Writes nothing."""
+    """Raise StateDirError if the daemon can neither use nor create `path`. Writes nothing."""
     try:
         there = next(folder for folder in (path, *path.absolute().parents) if folder.exists())
     except OSError as error:

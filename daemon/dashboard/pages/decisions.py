@@ -133,7 +133,7 @@ def _gate(name: str, reason: str | None) -> GateLine:
 
 
 def _orders(reader: JournalReader, work: str | None) -> tuple[OrderLine, ...]:
-    """The orders of a work, or of all works of a basket, whose name ends with a dot."""
+    """Return the orders of a work, or of a basket's works (a name that ends with a dot)."""
     if not work:
         return ()
     beyond = f"{work[:-1]}/" if work.endswith(".") else work  # '/' follows '.'
@@ -177,7 +177,7 @@ def _shadow(reader: JournalReader, number: int, action: str | None) -> Shadowed 
 
 
 def shadow_rows(reader: JournalReader, sql: str, values: tuple[Any, ...] = ()) -> list[sqlite3.Row]:
-    """Rows of a SELECT about `shadows`; none in a journal that was made before that table. Raises sqlite3.Error."""
+    """Run a SELECT about `shadows`; no rows in a journal without that table. Raises sqlite3.Error."""
     try:
         return reader.query(sql, values)
     except sqlite3.OperationalError as error:

@@ -43,7 +43,7 @@ class Lookup(msgspec.Struct, frozen=True):
 
 
 class Anchor(msgspec.Struct, frozen=True):
-    """A machine as it was after event row `event_id`, all frozen; `decision` is the last number given by then."""
+    """A machine after event row `event_id`, all frozen; `decision` is the last number by then."""
 
     event_id: int
     decision: int
@@ -179,7 +179,7 @@ def _describe(error: Exception) -> str:
 
 
 def _file_of(reader: JournalReader, decision: int) -> Path:
-    """The file with the events of the decision; after a rotation it may be a former one."""
+    """Return the file with the decision's events; after a rotation it may be a former one."""
     rows = reader.query("SELECT time_ns FROM decisions WHERE decision = ?", (decision,))
     return part_of(reader.path, rows[0]["time_ns"]) if rows else reader.path
 

@@ -104,14 +104,14 @@ def stale(picture: Picture) -> str:
 
 
 def _bar_end(state: State[Any], spec: Spec) -> float:
-    """A daily bar ends with its session: at the latest 16:00 New York time, 16 hours after its start."""
+    """Return the newest bar's end; a daily bar's is 16:00 New York, 16 hours after its start."""
     start = state.session.last_bar_ns
     length_s = 16 * 3600 if spec.decides == "session" else spec.bar_interval_s
     return start / 1e9 + length_s if start else 0.0
 
 
 def _position(state: State[Any], held: Held) -> PositionLine:
-    """Marked at the last known price of a share, or mid of an option's quote; at its cost where there is neither."""
+    """Mark a position at a share's last price, an option's mid, or its cost if neither is known."""
     entry = held.cost / held.quantity if held.quantity else Decimal(0)
     mark, quote = state.marks.get(held.symbol), state.quotes.get(held.symbol)
     if (held.right or mark is None) and quote is not None and quote.ask > 0:

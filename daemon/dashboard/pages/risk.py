@@ -95,7 +95,7 @@ def limits_now(state: State[Any], spec: Spec) -> tuple[LimitLine, ...]:
 
 
 def _exposure(state: State[Any]) -> float:
-    """USD that option positions are worth at the last known mid, and that working buys may still spend."""
+    """Return the USD of option positions at the last mid plus what working buys may spend."""
     total = 0.0
     for symbol, position in state.book.positions.items():
         quote = state.quotes.get(symbol)
