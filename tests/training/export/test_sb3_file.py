@@ -32,13 +32,13 @@ def model_zip(good: bytes, tmp_path: Path) -> Path:
 
 def test_a_policy_that_needs_vec_normalize_is_refused_with_the_reason(model_zip: Path, tmp_path: Path) -> None:
     (tmp_path / "vecnormalize.pkl").write_bytes(b"never opened")
-    with pytest.raises(ImportSb3Error, match=r"file vecnormalize.pkl beside it says that VecNormalize .* never opened"):
+    with pytest.raises(ImportSb3Error, match=r"vecnormalize.pkl next to it shows that VecNormalize .* never opened"):
         read_sb3(model_zip, OptionScalper())
     (tmp_path / "vecnormalize.pkl").unlink()
-    with pytest.raises(ImportSb3Error, match="`env_wrapper` in its data says that VecNormalize"):
+    with pytest.raises(ImportSb3Error, match="`env_wrapper` in its data shows that VecNormalize"):
         read_sb3(with_data(model_zip, env_wrapper="VecNormalize(DummyVecEnv)"), OptionScalper())
     rewritten(model_zip, lambda members: members.update({"vecnormalize.pkl": b"never opened"}))
-    with pytest.raises(ImportSb3Error, match=r"member 'vecnormalize.pkl' says that VecNormalize"):
+    with pytest.raises(ImportSb3Error, match=r"member 'vecnormalize.pkl' shows that VecNormalize"):
         read_sb3(model_zip, OptionScalper())
 
 

@@ -210,7 +210,7 @@ def _same(one: Path, other: Path) -> bool:
             "argument --reward: invalid choice: 'potential' (choose from 'shares', 'notional')",
         ),
         (["--network", "lstm"], "argument --network: invalid choice: 'lstm' (choose from 'mlp')"),
-        (["--preset", "finrl", "--coefficients", "c.json"], "--preset and --coefficients are two ways to say the same"),
+        (["--preset", "finrl", "--coefficients", "c.json"], "--preset and --coefficients are two ways to set the same"),
         (["--test-sessions", "5"], "--test-sessions needs --folds or --train-sessions: one fold is split by years"),
     ],
 )
