@@ -186,7 +186,8 @@ class Follower:
             raise _Astray(self.problem)
         if entry.id != self.last_id + 1 or row_hash(self._head, *entry[:6]) != entry.hash:
             raise _Astray(f"{self.path}: damaged at event row {entry.id} ({entry.kind}); run rltraderctl verify")
-        if entry.kind == "CodeChanged":  # a row may have been damaged after we stepped it, and left out
+        if entry.kind == "CodeChanged" and '"damaged":true' in entry.payload:
+            # a row that was whole when it was stepped here may be damaged since, and left out
             raise _Astray(self._other_code(entry, "the desk went on from a state of its own, its snapshot is awaited"))
         step: Step | None = None
         try:
