@@ -1,6 +1,6 @@
 """How fast SAC and TD3 are, against Stable-Baselines3 on the same planted task: a part of `make bench-train`.
 
-Two figures: transitions a second with the gradient steps for each transition stated beside them, since steps alone can
+Two figures: transitions a second with the gradient steps for each transition stated with them, since steps alone can
 be bought by learning less; and seconds until 90 % of the best policy's return, which linear-quadratic control gives.
 Each is measured in a process of its own. The last line is one JSON object; `--quick` is a smoke run.
 """

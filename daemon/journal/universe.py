@@ -18,8 +18,8 @@ def made_with(spec: Spec) -> dict[str, str]:
 
 def symbols_of(meta: Mapping[str, str]) -> tuple[str, ...]:
     """The symbols that the table meta names; () where they are the strategy's own."""
-    told = meta.get(SYMBOLS, "")
-    return tuple(told.split(",")) if told else ()
+    symbols = meta.get(SYMBOLS, "")
+    return tuple(symbols.split(",")) if symbols else ()
 
 
 def strategy_of(meta: Mapping[str, str]) -> Strategy:

@@ -1,7 +1,7 @@
 """TA-Lib's calls behind the 78 features: which, on which bars, and how many bars each of them starts before its rows.
 
 No I/O, no clock. Invariant: a number depends on the bars of its block and on `LEAD` bars before the block, never on
-where the history begins: whoever has these bars calls TA-Lib on the same arrays and gets the same bits.
+where the history begins: TA-Lib called with these bars gets the same arrays and gives the same bits.
 """
 
 from __future__ import annotations
