@@ -6,11 +6,10 @@ arguments only; there is no cache.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from math import inf, isnan
 from operator import itemgetter
 
-import msgspec
 import numpy as np
 import numpy.typing as npt
 
@@ -27,14 +26,14 @@ from strategies.kit.contract import (
     View,
 )
 from strategies.kit.daily import (
+    KeepsBars,
+    KeptBars,
     Series,
     count,
-    known_bars,
     newest_start_ns,
     no_bars,
     portfolio_of,
     prices,
-    readjusted,
     remembered,
     weekday_of,
 )
@@ -103,10 +102,9 @@ DECLARATION: dict[str, object] = {
 """The declared meaning of observations and answers; with `SPEC` the input of the contract hash."""
 
 
-class RebalancerState(msgspec.Struct, frozen=True, gc=False):
+class RebalancerState(KeptBars, frozen=True, gc=False):
     """The state on which later results depend."""
 
-    series: Series  # each symbol's newest bars, at most `HISTORY_BARS`
     tradable: tuple[bool, ...]  # the flags of the last observation, in the spec's order
 
 
@@ -174,7 +172,7 @@ def _bought(action: float, price: float, portfolio: Portfolio) -> int:
     return int(action * portfolio.shares_per_unit)
 
 
-class DailyRebalancer:
+class DailyRebalancer(KeepsBars[RebalancerState]):
     """The strategy over `RebalancerState`; see `strategies.kit.contract.DailyStrategy`.
 
     The masking rule: a symbol is tradable (flag 1) when it has a bar of the newest session of any symbol, and
@@ -203,18 +201,6 @@ class DailyRebalancer:
     def start(self) -> RebalancerState:
         """Return the state before any bar."""
         return RebalancerState(no_bars(SPEC), (False,) * STOCKS)
-
-    def remember(self, state: RebalancerState, bars: tuple[Bar, ...]) -> RebalancerState:
-        """Keep final bars; one of a known start replaces it, others take their place in time."""
-        return RebalancerState(remembered(SPEC, state.series, bars), state.tradable)
-
-    def readjust(self, state: RebalancerState, symbol: str, bars: tuple[Bar, ...]) -> RebalancerState:
-        """Replace all bars of `symbol`."""
-        return RebalancerState(readjusted(SPEC, state.series, symbol, bars), state.tradable)
-
-    def known(self, state: RebalancerState) -> Mapping[str, tuple[Bar, ...]]:
-        """Return the bars in the state, by symbol, oldest first."""
-        return known_bars(SPEC, state.series)
 
     def observe(
         self, state: RebalancerState, bars: tuple[Bar, ...], view: View

@@ -6,7 +6,7 @@ policy serves any symbols. Invariant: every result is a function of the argument
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from math import inf
 
 import msgspec
@@ -26,7 +26,7 @@ from strategies.kit.contract import (
     Rebalance,
     View,
 )
-from strategies.kit.daily import ROW, Series, known_bars, no_bars, portfolio_of, readjusted, remembered
+from strategies.kit.daily import ROW, KeepsBars, KeptBars, Series, no_bars, portfolio_of, remembered
 from strategies.kit.entry import BoolArray, Columns, Float64Array, StrategyEntry, defaults_of_days
 from strategies.kit.forecast_calls import ANCHORED
 from strategies.kit.forecast_features import (
@@ -106,10 +106,9 @@ DECLARATION: dict[str, object] = {
 """All that gives an observation or an answer its meaning, beside `SPEC`, in words and numbers: the contract hash."""
 
 
-class ForecastState(msgspec.Struct, frozen=True, gc=False):
+class ForecastState(KeptBars, frozen=True, gc=False):
     """All that later results depend on; tuples in the spec's order of symbols, empty before the first decision."""
 
-    series: Series  # each symbol's newest bars, at most `HISTORY_BARS`
     masked: tuple[str, ...] = ()  # why the last observation left each alone, "" for a tradable one
     held: tuple[int, ...] = ()  # shares at the last decision
     prices: tuple[float, ...] = ()  # USD, at the last decision
@@ -245,7 +244,7 @@ def basket_of(final: Sequence[float], portfolio: Portfolio, free: Sequence[bool]
     return Basket((*sells, *(leg for _, leg in buys)))
 
 
-class ForecastEnsemble:
+class ForecastEnsemble(KeepsBars[ForecastState]):
     """The strategy over `ForecastState`; see `strategies.kit.contract.DailyStrategy`."""
 
     __slots__ = ("spec",)
@@ -267,18 +266,6 @@ class ForecastEnsemble:
     def start(self) -> ForecastState:
         """The state before any bar and any decision."""
         return ForecastState(no_bars(self.spec))
-
-    def remember(self, state: ForecastState, bars: tuple[Bar, ...]) -> ForecastState:
-        """Keep final bars; one of a known start replaces it, others take their place in time."""
-        return msgspec.structs.replace(state, series=remembered(self.spec, state.series, bars))
-
-    def readjust(self, state: ForecastState, symbol: str, bars: tuple[Bar, ...]) -> ForecastState:
-        """Replace all bars of `symbol`."""
-        return msgspec.structs.replace(state, series=readjusted(self.spec, state.series, symbol, bars))
-
-    def known(self, state: ForecastState) -> Mapping[str, tuple[Bar, ...]]:
-        """The bars that the state keeps, by symbol, oldest first."""
-        return known_bars(self.spec, state.series)
 
     def observe(
         self, state: ForecastState, bars: tuple[Bar, ...], view: View

@@ -6,7 +6,7 @@ arguments only; there is no cache.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from math import inf
 
 import msgspec
@@ -25,7 +25,7 @@ from strategies.kit.contract import (
     Rebalance,
     View,
 )
-from strategies.kit.daily import Series, count, known_bars, no_bars, portfolio_of, prices, readjusted, remembered
+from strategies.kit.daily import KeepsBars, KeptBars, count, no_bars, portfolio_of, prices, remembered
 from strategies.kit.daily_features import fund_features, regime_table
 from strategies.kit.entry import BoolArray, Columns, Float64Array, StrategyEntry, defaults_of_days
 from strategies.kit.sampling import SAMPLING, choose
@@ -104,10 +104,9 @@ DECLARATION: dict[str, object] = {
 """The declared meaning of observations and answers; with `SPEC` the input of the contract hash."""
 
 
-class RegimeState(msgspec.Struct, frozen=True, gc=False):
+class RegimeState(KeptBars, frozen=True, gc=False):
     """The state on which later results depend."""
 
-    series: Series  # each symbol's newest bars, at most `HISTORY_BARS`
     equities: tuple[float, ...] = ()  # USD, of the last `EPISODE` + 1 decisions, oldest first
     hidden: bytes = b""  # the policy's memory, float32 (128,) little endian; empty for zeros
 
@@ -169,7 +168,7 @@ def basket_of(regime: int, portfolio: Portfolio) -> Basket:
     return Basket((*sells, *buys))
 
 
-class RegimeSwitcher:
+class RegimeSwitcher(KeepsBars[RegimeState]):
     """The strategy over `RegimeState`; see `strategies.kit.contract.DailyStrategy`."""
 
     __slots__ = ()
@@ -192,18 +191,6 @@ class RegimeSwitcher:
     def start(self) -> RegimeState:
         """Return the state before any bar: no equity, the policy's memory zero."""
         return RegimeState(no_bars(SPEC))
-
-    def remember(self, state: RegimeState, bars: tuple[Bar, ...]) -> RegimeState:
-        """Keep final bars; one of a known start replaces it, others take their place in time."""
-        return msgspec.structs.replace(state, series=remembered(SPEC, state.series, bars))
-
-    def readjust(self, state: RegimeState, symbol: str, bars: tuple[Bar, ...]) -> RegimeState:
-        """Replace all bars of `symbol`."""
-        return msgspec.structs.replace(state, series=readjusted(SPEC, state.series, symbol, bars))
-
-    def known(self, state: RegimeState) -> Mapping[str, tuple[Bar, ...]]:
-        """Return the bars in the state, by symbol, oldest first."""
-        return known_bars(SPEC, state.series)
 
     def observe(self, state: RegimeState, bars: tuple[Bar, ...], view: View) -> tuple[RegimeState, Observation | None]:
         """Return the 64 numbers, with the policy's memory; None, with the state unchanged, until all have

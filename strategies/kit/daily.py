@@ -9,10 +9,13 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from datetime import date
 from itertools import pairwise
-from struct import Struct
+from struct import Struct as Layout
+from typing import Generic, Protocol, TypeVar
 
 import numpy as np
 import numpy.typing as npt
+from msgspec import Struct
+from msgspec.structs import replace
 
 from strategies.kit.contract import Bar, DailySpec, Portfolio, View
 
@@ -21,7 +24,7 @@ Series = tuple[bytes, ...]
 """Each symbol's bars in the spec's order: its rows one after the other, oldest first, `b""` without any."""
 
 PRICE_MIN, PRICE_MAX = 1e-6, 1e9  # USD: valid prices; all figures computed from them are finite float32
-ROW = Struct("<q5d")  # start_ns; open, high, low, close in USD; volume in shares
+ROW = Layout("<q5d")  # start_ns; open, high, low, close in USD; volume in shares
 
 
 def usable(bar: Bar) -> bool:
@@ -65,6 +68,38 @@ def known_bars(spec: DailySpec, series: Series) -> Mapping[str, tuple[Bar, ...]]
         for symbol, rows in zip(spec.symbols, series, strict=True)
         if rows
     }
+
+
+class KeptBars(Struct, frozen=True, gc=False):
+    """Base of a daily strategy's state: each symbol's newest bars, at most W."""
+
+    series: Series
+
+
+class _Strategy(Protocol):
+    @property
+    def spec(self) -> DailySpec: ...
+
+
+S = TypeVar("S", bound=KeptBars)
+
+
+class KeepsBars(Generic[S]):
+    """The part of a `DailyStrategy` that keeps bars, for a state that derives from `KeptBars`."""
+
+    __slots__ = ()
+
+    def remember(self: _Strategy, state: S, bars: tuple[Bar, ...]) -> S:
+        """Keep final bars; one of a known start replaces it, others take their place in time."""
+        return replace(state, series=remembered(self.spec, state.series, bars))
+
+    def readjust(self: _Strategy, state: S, symbol: str, bars: tuple[Bar, ...]) -> S:
+        """Replace all bars of `symbol`."""
+        return replace(state, series=readjusted(self.spec, state.series, symbol, bars))
+
+    def known(self: _Strategy, state: S) -> Mapping[str, tuple[Bar, ...]]:
+        """Return the bars in the state, by symbol, oldest first."""
+        return known_bars(self.spec, state.series)
 
 
 def count(rows: bytes) -> int:

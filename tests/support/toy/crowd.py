@@ -5,8 +5,6 @@ Of each symbol: the return and the range of the newest three bars, and what the 
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-
 import msgspec
 import numpy as np
 
@@ -23,7 +21,7 @@ from strategies.kit.contract import (
     Rebalance,
     View,
 )
-from strategies.kit.daily import Series, count, known_bars, no_bars, portfolio_of, prices, readjusted, remembered
+from strategies.kit.daily import KeepsBars, KeptBars, count, no_bars, portfolio_of, prices, remembered
 from strategies.kit.entry import StrategyEntry, defaults_of_days
 
 HISTORY_BARS = 4
@@ -63,14 +61,13 @@ def sequence(rows: bytes) -> Float32Array:
     return found[-WINDOW:].astype(np.float32).reshape(-1)
 
 
-class State(msgspec.Struct, frozen=True, gc=False):
+class State(KeptBars, frozen=True, gc=False):
     """The newest bars, and which symbols the last observation left alone."""
 
-    series: Series
     masked: tuple[str, ...] = ()
 
 
-class ToyCrowd:
+class ToyCrowd(KeepsBars[State]):
     """See `strategies.kit.contract.DailyStrategy`."""
 
     def __init__(self, symbols: tuple[str, ...] = SYMBOLS) -> None:
@@ -89,18 +86,6 @@ class ToyCrowd:
     def start(self) -> State:
         """The state before any bar."""
         return State(no_bars(self.spec))
-
-    def remember(self, state: State, bars: tuple[Bar, ...]) -> State:
-        """Keep final bars."""
-        return State(remembered(self.spec, state.series, bars), state.masked)
-
-    def readjust(self, state: State, symbol: str, bars: tuple[Bar, ...]) -> State:
-        """Replace all bars of `symbol`."""
-        return State(readjusted(self.spec, state.series, symbol, bars), state.masked)
-
-    def known(self, state: State) -> Mapping[str, tuple[Bar, ...]]:
-        """The bars that the state keeps."""
-        return known_bars(self.spec, state.series)
 
     def observe(self, state: State, bars: tuple[Bar, ...], view: View) -> tuple[State, Observation | None]:
         """A row for each symbol, zeros for one without enough bars; None before any has enough."""

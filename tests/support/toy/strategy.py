@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 
-import msgspec
 import numpy as np
 
 from strategies.kit.contract import Answer, Bar, Basket, DailySpec, Float32Array, Leg, Observation, Rebalance, View
-from strategies.kit.daily import Series, count, known_bars, no_bars, portfolio_of, prices, readjusted, remembered
+from strategies.kit.daily import KeepsBars, KeptBars, count, no_bars, portfolio_of, prices, remembered
 from strategies.kit.entry import BoolArray, Columns, Float64Array, StrategyEntry, defaults_of_days
 from strategies.kit.sampling import SAMPLING, choose
 
@@ -45,13 +44,11 @@ def returns(close: Float64Array) -> Float32Array:
     return found
 
 
-class State(msgspec.Struct, frozen=True, gc=False):
+class State(KeptBars, frozen=True, gc=False):
     """The newest bars."""
 
-    series: Series
 
-
-class ToyKeeper:
+class ToyKeeper(KeepsBars[State]):
     """See `strategies.kit.contract.DailyStrategy`."""
 
     @property
@@ -72,18 +69,6 @@ class ToyKeeper:
     def start(self) -> State:
         """The state before any bar."""
         return State(no_bars(SPEC))
-
-    def remember(self, state: State, bars: tuple[Bar, ...]) -> State:
-        """Keep final bars."""
-        return State(remembered(SPEC, state.series, bars))
-
-    def readjust(self, state: State, symbol: str, bars: tuple[Bar, ...]) -> State:
-        """Replace all bars of `symbol`."""
-        return State(readjusted(SPEC, state.series, symbol, bars))
-
-    def known(self, state: State) -> Mapping[str, tuple[Bar, ...]]:
-        """The bars that the state keeps."""
-        return known_bars(SPEC, state.series)
 
     def observe(self, state: State, bars: tuple[Bar, ...], view: View) -> tuple[State, Observation | None]:
         """Two returns and the weight of SPY; None before `HISTORY_BARS` bars."""
