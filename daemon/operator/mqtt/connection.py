@@ -50,11 +50,32 @@ class Broker:
 class _Client(Client):
     """aiomqtt's client, and a way to drop a connection that never came up: aiomqtt leaves its socket open."""
 
-    def drop(self) -> None:
+    async def enter(self) -> None:
+        """Connect. A cancellation waits for the thread that connects: else its socket comes up later and stays open."""
+        self._thread_done = asyncio.Event()
+        entering = asyncio.ensure_future(self.__aenter__())
+        try:
+            await asyncio.shield(entering)
+        except asyncio.CancelledError:
+            await self._thread_done.wait()
+            entering.cancel()
+            await asyncio.gather(entering, return_exceptions=True)
+            raise
+
+    async def drop(self) -> None:
         for future in (self._connected, self._disconnected):
             future.add_done_callback(_look)  # asyncio logs exceptions that were never retrieved
         with contextlib.suppress(Exception):  # there may be no socket, or a broken one
             self._client.disconnect()
+        if self._misc_task is not None:
+            await asyncio.wait([self._misc_task], timeout=CLOSE_TIMEOUT_S)  # ends when paho has closed the socket
+            self._misc_task.cancel()
+
+    def _client_connect(self) -> None:
+        try:
+            super()._client_connect()
+        finally:
+            self._loop.call_soon_threadsafe(self._thread_done.set)
 
 
 @contextlib.asynccontextmanager
@@ -91,9 +112,9 @@ async def connected(
     )
     client.pending_calls_threshold = 2 * INFLIGHT_MOST
     try:
-        await client.__aenter__()
+        await client.enter()
     except BaseException:
-        client.drop()
+        await client.drop()
         raise
     try:
         still_wanted()
@@ -102,7 +123,7 @@ async def connected(
         client.timeout = CLOSE_TIMEOUT_S
         with contextlib.suppress(MqttError):  # it is gone already, or does not answer the disconnect
             await client.__aexit__(None, None, None)
-        client.drop()
+        await client.drop()
 
 
 def properties(

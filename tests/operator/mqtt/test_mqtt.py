@@ -12,6 +12,8 @@ import io
 import json
 import re
 import signal
+import socket
+import threading
 import time
 from collections.abc import AsyncIterator, Callable, Iterator
 from dataclasses import dataclass, field
@@ -386,6 +388,38 @@ async def test_a_missing_authority_file_or_a_broker_that_is_not_there_is_told_an
             await _soon(partial(_has_lost, made, 1))
             await made.work.quiet()
             assert made.work.gateway.state.fed == 20
+
+
+async def test_a_connection_that_comes_up_after_its_end_was_asked_for_is_closed(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    opened, released = threading.Event(), threading.Event()
+    connect = socket.create_connection
+
+    def slowly(*wanted: Any, **options: Any) -> socket.socket:
+        opened.set()
+        assert released.wait(LIMIT_S)
+        return connect(*wanted, **options)
+
+    monkeypatch.setattr(socket, "create_connection", slowly)
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        server.settimeout(LIMIT_S)
+        entering = asyncio.ensure_future(
+            connected(
+                Broker("127.0.0.1", server.getsockname()[1], tls=False), None, "late"
+            ).__aenter__()  # kept alive: not collected
+        )
+        assert await asyncio.to_thread(opened.wait, LIMIT_S)
+        entering.cancel()
+        released.set()
+        with pytest.raises(asyncio.CancelledError):
+            await entering
+        peer, _ = server.accept()
+        with peer:
+            peer.settimeout(LIMIT_S)
+            while await asyncio.to_thread(peer.recv, 4096):  # the greeting, then the end
+                pass
+    assert asyncio.all_tasks() == {asyncio.current_task()}
 
 
 async def test_after_a_restart_of_the_broker_status_and_commands_are_back(desk: Desk, tmp_path: Path) -> None:
