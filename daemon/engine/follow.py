@@ -59,7 +59,7 @@ class Follower:
         self._head = b""  # hash of the last chained row
         self._code = code_digest()
         self._run_code = ""
-        self._lost = False  # `last_id` is astray: only a newer snapshot of this code helps
+        self._astray = ""  # why only a newer snapshot of this code leads beyond `last_id`; "": nothing is in the way
 
     @property
     def state(self) -> State[Any] | None:
@@ -74,10 +74,11 @@ class Follower:
         self.caught_up = False
         try:
             reader = self._opened()
-            if self._lost and not self._restored(reader):
+            if self._astray and not self._restored(reader):
+                self.problem = self._astray
                 return []
             done = self._stepped(reader, limit_rows)
-            if self._lost and self._restored(reader):
+            if self._astray and self._restored(reader):
                 self.problem = ""  # the next look goes on from there
         except sqlite3.OperationalError as error:
             self._close()
@@ -124,7 +125,7 @@ class Follower:
     def _begin(self, reader: JournalReader, meta: dict[str, str]) -> None:
         """Start afresh with the current journal: at its newest snapshot, or before its first row."""
         machine = machine_of(reader)
-        self.meta, self._machine, self._lost = meta, machine, False
+        self.meta, self._machine, self._astray = meta, machine, ""
         self.last_id, self._row, self._head, self._run_code = 0, None, chain_start(meta), ""
         self.generation += 1
         self._restored(reader)
@@ -136,13 +137,14 @@ class Follower:
         if machine is None or newest <= self.last_id:
             return False
         for snapshot in reversed(reader.snapshots()):
-            if snapshot.event_id <= self.last_id or not snapshot.whole or (self._lost and snapshot.code != self._code):
+            foreign = bool(self._astray) and snapshot.code != self._code
+            if snapshot.event_id <= self.last_id or not snapshot.whole or foreign:
                 continue  # an older one, or the first row, leads to the same state
             try:
                 restore(machine, snapshot)
             except msgspec.ValidationError:
                 continue
-            self.last_id, self._run_code, self._lost = snapshot.event_id, snapshot.code, False
+            self.last_id, self._run_code, self._astray = snapshot.event_id, snapshot.code, ""
             self._row, self._head = None, reader.chain_head(snapshot.event_id)
             return True
         return False
@@ -173,7 +175,7 @@ class Follower:
                 step = self._step(entry)
                 done.append((entry, step))
         except _Astray as error:
-            self._lost, self.problem = True, str(error)
+            self._astray = self.problem = str(error)
             return done
         self.caught_up = len(rows) < limit_rows
         self.problem = ""

@@ -17,7 +17,7 @@ from daemon.journal.journal import FILE, Journal
 from daemon.journal.reader import JournalReader
 from daemon.journal.rows import HashChain, row_hash
 from strategies.kit.contract import Bar
-from tests.support.desks.desk_run import Desk, execute, table, tape_rows, write_tape
+from tests.support.desks.desk_run import Desk, crashed, execute, table, tape_rows, write_tape
 
 
 @pytest.fixture(scope="module")
@@ -203,11 +203,26 @@ def test_other_code_that_did_otherwise_cannot_be_followed_until_a_snapshot_of_th
     assert [entry.id for entry, _ in follower.advance()] == list(range(1, 200))
     assert "cannot be followed beyond event row 200" in follower.problem
     assert "other code (0123456789ab) wrote it" in follower.problem
+    follower.close()
     assert follower.advance() == []
+    assert "other code (0123456789ab) wrote it" in follower.problem  # also for who closes it between two looks
     (snapshot,) = table(state, "snapshots")
     execute(other, f"INSERT INTO snapshots VALUES ({','.join('?' * len(snapshot))})", *snapshot)
     assert follower.advance() == []
     assert (follower.problem, follower.caught_up, digest_of(follower)) == ("", True, original[1])
+    follower.close()
+
+
+def test_a_takeover_by_another_release_is_followed_without_a_snapshot(desk: Desk, tmp_path: Path) -> None:
+    crashed(desk, tmp_path, 200, code="othercode123", snapshot_events=10**6)
+    follower = Follower(tmp_path)
+    follower.advance()
+    taken_over = desk.run(tmp_path)
+    assert "CodeChanged" in [row[3] for row in table(tmp_path, "events")]
+    execute(tmp_path, "DELETE FROM snapshots")
+    while follower.advance():
+        pass
+    assert (follower.problem, follower.caught_up, digest_of(follower)) == ("", True, taken_over.digest)
     follower.close()
 
 

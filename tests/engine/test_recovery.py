@@ -46,6 +46,7 @@ from tests.support.desks.desk_run import (
     Crash,
     Desk,
     chained,
+    crashed,
     execute,
     read_models,
     recovered,
@@ -281,19 +282,6 @@ def test_a_snapshot_that_this_code_cannot_read_is_passed_over_and_names_both_cod
     assert re.search(
         rf"other code \(oldoldoldold\) .*this one \({code_digest()}\) cannot read it", found.passed_over[0]
     )
-
-
-def crashed(desk: Desk, path: Path, steps: int, **how: Any) -> None:
-    """Run the desk and end it as a kill does, before so many steps."""
-    left = steps
-
-    def crash(boundary: str) -> None:
-        nonlocal left
-        left -= boundary == "before step"
-        if left == 0:
-            raise Crash
-
-    desk.run(path, boundary=crash, group_events=1, **how)
 
 
 def test_events_that_do_not_follow_are_taken_as_they_happened(desk: Desk, tmp_path: Path) -> None:

@@ -206,6 +206,19 @@ class Crash(BaseException):
     """A simulated crash: unwinds everything; what was not durable is gone."""
 
 
+def crashed(desk: Desk, path: Path, steps: int, **how: Any) -> None:
+    """Run the desk and end it as a kill does, before so many steps."""
+    left = steps
+
+    def crash(boundary: str) -> None:
+        nonlocal left
+        left -= boundary == "before step"
+        if left == 0:
+            raise Crash
+
+    desk.run(path, boundary=crash, group_events=1, **how)
+
+
 class Tape:
     """The tape as a source of the engine: nothing is waited for."""
 
