@@ -26,7 +26,7 @@ from strategies.kit.contract import (
     Rebalance,
     View,
 )
-from strategies.kit.daily import ROW, KeepsBars, KeptBars, Series, no_bars, portfolio_of, remembered
+from strategies.kit.daily import ROW, KeepsBars, KeptBars, Series, count, no_bars, portfolio_of, remembered
 from strategies.kit.entry import BoolArray, Columns, Float64Array, StrategyEntry, defaults_of_days
 from strategies.kit.forecast_calls import ANCHORED
 from strategies.kit.forecast_features import (
@@ -40,7 +40,7 @@ from strategies.kit.forecast_features import (
     table,
     together,
 )
-from strategies.kit.forecast_masks import GOOD, MASKING, REASONS, reasons
+from strategies.kit.forecast_masks import ENDED, GAP, GOOD, MASKING, NOT_LISTED, REASONS, SHORT, reasons
 from strategies.kit.units import DAY_NS
 
 SYMBOLS = (
@@ -130,6 +130,9 @@ def market_of(series: Series) -> tuple[Float32Array, npt.NDArray[np.uint8]]:
         for place, rows in zip(whole, together(newest, histories), strict=True):
             features[-WINDOW:, place] = rows
     codes = reasons(bars, np.zeros(bars.shape[1:], dtype=np.bool_), features, WINDOW)[-1]
+    older = np.array([count(rows) for rows in series]) > np.isfinite(bars[0]).sum(axis=0)  # it was listed before these
+    codes[older & (codes == NOT_LISTED)] = ENDED
+    codes[older & (codes == SHORT)] = GAP
     sequences = np.zeros((len(series), WINDOW, COUNT), dtype=np.float32)
     for place in np.flatnonzero(codes == GOOD).tolist():
         sequences[place] = features[-WINDOW:, place]
@@ -146,7 +149,8 @@ def newest_bars(series: Series) -> Float64Array:
     bars = np.full((5, len(sessions), len(series)), np.nan)
     for place, mine in enumerate(starts):
         known = mine[mine >= sessions[0]]
-        bars[:, np.searchsorted(sessions, known), place] = _columns(series[place][-len(known) * ROW.size :])
+        rows = series[place][len(series[place]) - len(known) * ROW.size :]  # none: it ended before these sessions
+        bars[:, np.searchsorted(sessions, known), place] = _columns(rows)
     return bars
 
 
@@ -170,16 +174,15 @@ def account_of(state: ForecastState, portfolio: Portfolio) -> tuple[ForecastStat
 
     What is held more than at the decision before was bought at that decision's prices, as far as they were known.
     """
-    count = len(portfolio.shares)
-    before = state.held or (0,) * count
-    paid = zip(before, portfolio.shares, state.basis or (0.0,) * count, state.prices or portfolio.prices, strict=True)
+    none = (0,) * len(portfolio.shares)
+    paid = zip(state.held or none, portfolio.shares, state.basis or none, state.prices or portfolio.prices, strict=True)
     basis = tuple(
         basis_of(had, held, old, price or now)
         for (had, held, old, price), now in zip(paid, portfolio.prices, strict=True)
     )
-    ages = tuple(age + 1 if held else 0 for age, held in zip(state.ages or (0,) * count, portfolio.shares, strict=True))
+    ages = tuple(age + 1 if held else 0 for age, held in zip(state.ages or none, portfolio.shares, strict=True))
     peak = max(state.peak, portfolio.equity)
-    out = np.zeros((count, len(ACCOUNT) - 1))
+    out = np.zeros((len(none), len(ACCOUNT) - 1))
     out[:, 0] = weights_of(portfolio)
     out[:, 1] = [
         min(max(price / cost - 1.0, -1.0), 3.0) if held and cost > 0.0 else 0.0
@@ -350,4 +353,5 @@ STRATEGY = StrategyEntry(
     table=feature_table,
     with_symbols=ForecastEnsemble,
     columns=columns_of,
+    trust=lambda heads: min(2.0 * heads["confidence"][0], 1.0),
 )

@@ -26,6 +26,7 @@ from daemon.journal.journal import FILE
 from daemon.journal.reader import JournalReader
 from daemon.journal.rows import JournalError
 from daemon.operator.status import DeskStatus, holdings_in_words, status_of, unreadable_desk
+from daemon.reports.heads import left_alone
 
 ROOT = Path("/var/lib/rltrader")  # the units' state directories
 
@@ -52,9 +53,9 @@ def desk_of(path: Path) -> DeskStatus:
             state = recovered_desk(reader).machine.state
             meta = reader.meta()
             limits = limits_of(meta["strategy"], state.trading, journaled_origins(reader))
-        return replace(
-            status_of(state, meta.get("desk", "")), state_dir=str(path), process=locked_by(path), limits=limits
-        )
+            alone = left_alone(reader)
+        status = status_of(state, meta.get("desk", ""))
+        return replace(status, state_dir=str(path), process=locked_by(path), limits=limits, left_alone=alone)
     except (JournalError, StateDirError, sqlite3.Error, OSError, ValueError, KeyError) as error:
         return unreadable_desk(str(path), f"{type(error).__name__}: {error}")
 

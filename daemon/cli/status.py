@@ -11,7 +11,7 @@ from rich.console import Console
 from daemon.app import desks
 from daemon.app.desks import ROOT
 from daemon.cli.journal.explain import NotFound
-from daemon.cli.status_table import journaled_limits, table
+from daemon.cli.status_table import journaled, table
 from daemon.cli.watch import watch
 from daemon.engine.recover import recovered_desk
 from daemon.engine.state_dir import locked_by
@@ -59,7 +59,7 @@ def run(options: argparse.Namespace, console: Console) -> int:
     reader = JournalReader(path / FILE)
     found = recovered_desk(reader)
     state = found.machine.state
-    console.print(table(reader.meta(), state, locked_by(path), journaled_limits(path, state)))
+    console.print(table(reader.meta(), state, locked_by(path), journaled(path, state)))
     if (took := found.handover) is not None and not locked_by(path):
         reason = "journal_damaged" if took.damaged else "code_changed"
         console.print(f"it did not stop cleanly: its next start is halted ({reason}): {took.detail}")

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from contextlib import closing
 from pathlib import Path
 from typing import Any
 
+import msgspec
 from rich.table import Table
 from rich.text import Text
 
@@ -17,9 +17,17 @@ from daemon.core.state import State
 from daemon.journal.journal import FILE
 from daemon.journal.reader import JournalReader
 from daemon.operator.status import differences_of, way_out
+from daemon.reports.heads import left_alone
 
 
-def table(meta: dict[str, str], state: State[Any], holder: str, limits: Sequence[Limit] = ()) -> Table:
+class Journaled(msgspec.Struct, frozen=True):
+    """What a journal says beside its state: the limits of its newest start, and what its newest decision left alone."""
+
+    limits: tuple[Limit, ...] = ()
+    left_alone: dict[str, str] = {}  # symbol to reason
+
+
+def table(meta: dict[str, str], state: State[Any], holder: str, beside: Journaled) -> Table:
     """Show a desk from its journal; `holder` is the process that runs on it, "" for none."""
     shown = Table(show_header=False, title=f"{meta.get('desk', '')} · {meta['strategy']}", title_justify="left")
     shown.add_column(style="cyan")
@@ -30,6 +38,8 @@ def table(meta: dict[str, str], state: State[Any], holder: str, limits: Sequence
     shown.add_row("last event", f"{state.seq:,} at {new_york_text(state.now_ns)}" if state.seq else "none")
     _trading_rows(shown, state)
     _money_rows(shown, state)
+    for symbol, reason in beside.left_alone.items():
+        shown.add_row("left alone", f"{symbol}: {reason}")
     stats = state.stats
     shown.add_row("bars", f"{stats.bars:,} ({stats.bars_rejected:,} rejected)")
     shown.add_row("decisions", f"{stats.decisions:,}")
@@ -37,7 +47,7 @@ def table(meta: dict[str, str], state: State[Any], holder: str, limits: Sequence
     shown.add_row("trades", f"{stats.trades:,}, {stats.wins:,} won")
     denials = ", ".join(f"{gate} {count:,}" for gate, count in sorted(stats.denials.items(), key=lambda d: -d[1]))
     shown.add_row("denials", denials or "none")
-    for origin, text in by_origin(limits):
+    for origin, text in by_origin(beside.limits):
         shown.add_row("limits", f"from {origin}: {text}")
     return shown
 
@@ -85,7 +95,8 @@ def _money_rows(shown: Table, state: State[Any]) -> None:
             )
 
 
-def journaled_limits(path: Path, state: State[Any]) -> tuple[Limit, ...]:
-    """Return the limits in force, with the sources journaled by this folder's newest start."""
+def journaled(path: Path, state: State[Any]) -> Journaled:
+    """Read what this folder's journal says beside its state. Raises JournalError."""
     with closing(JournalReader(path / FILE)) as reader:
-        return limits_of(state.identity.strategy, state.trading, journaled_origins(reader))
+        limits = limits_of(state.identity.strategy, state.trading, journaled_origins(reader))
+        return Journaled(limits, left_alone(reader))

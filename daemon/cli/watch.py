@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import sys
 import time
-from collections.abc import Sequence
 from pathlib import Path
 
 import msgspec
@@ -14,8 +13,8 @@ from rich.live import Live
 from rich.table import Table
 from rich.text import Text
 
-from daemon.cli.status_table import journaled_limits, table
-from daemon.core.limits import Limit, Trading
+from daemon.cli.status_table import Journaled, journaled, table
+from daemon.core.limits import Trading
 from daemon.engine.follow import Follower
 from daemon.engine.state_dir import locked_by
 from daemon.journal.journal import FILE
@@ -48,10 +47,10 @@ def _look(follower: Follower) -> None:
 
 def _lines(follower: Follower, every_s: float) -> None:
     """Print a line of JSON for each change: the desk's status, or why it cannot be followed."""
-    printed, rules = b"", _InForce(follower)
+    printed, beside = b"", _Beside(follower)
     while True:
         _look(follower)
-        line = _status_line(follower, rules.limits())
+        line = _status_line(follower, beside.known())
         if line != printed:
             sys.stdout.write(line.decode() + "\n")
             sys.stdout.flush()
@@ -59,49 +58,52 @@ def _lines(follower: Follower, every_s: float) -> None:
         time.sleep(every_s)
 
 
-def _status_line(follower: Follower, limits: Sequence[Limit]) -> bytes:
+def _status_line(follower: Follower, beside: Journaled) -> bytes:
     state = follower.state
     if state is None or follower.problem:
         return msgspec.json.encode(unreadable_desk(str(follower.path.parent), follower.problem))
     path = follower.path.parent
     status = status_of(state, follower.meta.get("desk", ""))
-    return msgspec.json.encode(replace(status, state_dir=str(path), process=locked_by(path), limits=tuple(limits)))
+    known = {"limits": beside.limits, "left_alone": beside.left_alone}
+    return msgspec.json.encode(replace(status, state_dir=str(path), process=locked_by(path), **known))
 
 
 def _live(follower: Follower, console: Console, every_s: float) -> None:
-    rules = _InForce(follower)
+    beside = _Beside(follower)
     with Live(console=console, auto_refresh=False, vertical_overflow="crop") as live:
         while True:
             _look(follower)
-            live.update(live_table(follower, rules.limits()), refresh=True)
+            live.update(live_table(follower, beside.known()), refresh=True)
             time.sleep(every_s)
 
 
-class _InForce:
-    """The limits in force of a desk that is followed. They are read again when a start journaled others."""
+class _Beside:
+    """What the journal says beside the state. It is read again when a start journaled others, or a decision came."""
 
     def __init__(self, follower: Follower) -> None:
         self._follower = follower
-        self._rules: Trading | None = None
-        self._limits: tuple[Limit, ...] = ()
+        self._of: tuple[Trading | None, int] = None, 0
+        self._known = Journaled()
 
-    def limits(self) -> tuple[Limit, ...]:
-        """Those of the newest start that was read."""
+    def known(self) -> Journaled:
+        """As of the newest start and the newest decision that were read."""
         state = self._follower.state
-        if state is not None and not self._follower.problem and state.trading is not self._rules:
-            self._limits = journaled_limits(self._follower.path.parent, state)
-            self._rules = state.trading
-        return self._limits
+        if state is None or self._follower.problem:
+            return self._known
+        now = state.trading, state.stats.decisions
+        if now[0] is not self._of[0] or now[1] != self._of[1]:
+            self._known, self._of = journaled(self._follower.path.parent, state), now
+        return self._known
 
 
-def live_table(follower: Follower, limits: Sequence[Limit] = ()) -> Table:
+def live_table(follower: Follower, beside: Journaled) -> Table:
     """What is known of the desk, and why it may be old."""
     state = follower.state
     if state is None:
         shown = Table(show_header=False)
         shown.add_row(Text(follower.problem, "red"))
         return shown
-    shown = table(follower.meta, state, locked_by(follower.path.parent), limits)
+    shown = table(follower.meta, state, locked_by(follower.path.parent), beside)
     if follower.problem:
         shown.add_row("old", Text(follower.problem, "red"))
     return shown

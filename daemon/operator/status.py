@@ -30,8 +30,8 @@ class Holding(msgspec.Struct, frozen=True):
 class DeskStatus(msgspec.Struct, frozen=True):
     """A desk after event `seq`; every status prints this, and every `--json` of one is this as JSON.
 
-    `halt` and `pause` are "" where there is none, `paused_until_ns` 0: until resumed. The last four fields are known
-    only to who reads the desk's state directory. `problem` is "" when all of it could be read.
+    `halt` and `pause` are "" where there is none, `paused_until_ns` 0: until resumed. The fields from
+    `state_dir` on are known only to who reads the desk's state directory. `problem` is "" when all of it could be read.
     """
 
     desk: str
@@ -65,6 +65,7 @@ class DeskStatus(msgspec.Struct, frozen=True):
     state_dir: str = ""
     process: str = ""  # of the daemon that runs on it, "" for none
     limits: tuple[Limit, ...] = ()  # in force, as the newest start journaled them
+    left_alone: dict[str, str] = {}  # at the newest decision: symbol to reason
     problem: str = ""
 
 

@@ -1,6 +1,6 @@
 """Read a decision's heads, wishes and weights by symbol, for the dashboard and the command line.
 
-For each wish `taken` is the wish less the answer.
+For each wish `taken` is what the strategy's `trust` did not let pass; without one, the wish less the answer.
 """
 
 from __future__ import annotations
@@ -13,6 +13,7 @@ import msgspec
 
 from daemon.journal.reader import JournalReader
 from strategies.kit.contract import Spec
+from strategies.registry import entry
 
 
 class Column(msgspec.Struct, frozen=True):
@@ -29,7 +30,7 @@ class Line(msgspec.Struct, frozen=True):
     symbol: str
     answer: float | None  # None where there is no symbol
     heads: tuple[tuple[float, ...], ...]  # by column
-    taken: tuple[float | None, ...]  # by column: the wish less the answer, None where the head is no wish
+    taken: tuple[float | None, ...]  # by column: a part of the wish, None where the head is no wish
     before: float | None
     after: float | None
     note: str
@@ -46,12 +47,7 @@ def heads_at(reader: JournalReader, decision: int, spec: Spec) -> DecisionHeads 
     """The heads of a decision; None where there are none. Raises sqlite3.Error."""
     if not spec.heads:
         return None
-    try:
-        rows = reader.query("SELECT * FROM heads WHERE decision = ?", (decision,))
-    except sqlite3.OperationalError as error:
-        if "no such table: heads" in str(error):  # a journal that was made before that table
-            return None
-        raise
+    rows = _rows(reader, "WHERE decision = ?", decision)
     if not rows:
         return None
     places = {symbol: place for place, symbol in enumerate(spec.symbols)}
@@ -59,12 +55,36 @@ def heads_at(reader: JournalReader, decision: int, spec: Spec) -> DecisionHeads 
     return DecisionHeads(tuple(Column(head.name, head.meaning, head.wish) for head in spec.heads), tuple(lines))
 
 
+def left_alone(reader: JournalReader) -> dict[str, str]:
+    """Why the newest decision left symbols alone; empty where it left none, or the strategy gives no reason."""
+    rows = _rows(reader, "WHERE decision = (SELECT max(decision) FROM heads) AND note != '' ORDER BY symbol")
+    return {row["symbol"]: row["note"] for row in rows}
+
+
+def _rows(reader: JournalReader, where: str, *values: int) -> list[sqlite3.Row]:
+    """Rows of the read model; none of a journal that was made before that table. Raises sqlite3.Error."""
+    try:
+        return reader.query(f"SELECT * FROM heads {where}", values)
+    except sqlite3.OperationalError as error:
+        if "no such table: heads" in str(error):
+            return []
+        raise
+
+
 def _line(row: sqlite3.Row, spec: Spec) -> Line:
     values: dict[str, Any] = json.loads(row["heads"])
     answer = json.loads(row["answer"]) if row["symbol"] else None
     heads = tuple(_numbers(values.get(head.name)) for head in spec.heads)
+    trust = entry(spec.name).trust
+    passed = (
+        None if trust is None else trust({head.name: numbers for head, numbers in zip(spec.heads, heads, strict=True)})
+    )
+
+    def taken_of(wish: float, answer: float) -> float:
+        return wish - answer if passed is None else wish * (1.0 - passed)
+
     taken = tuple(
-        numbers[0] - answer if head.wish and answer is not None and len(numbers) == 1 else None
+        taken_of(numbers[0], answer) if head.wish and answer is not None and len(numbers) == 1 else None
         for head, numbers in zip(spec.heads, heads, strict=True)
     )
     return Line(row["symbol"], answer, heads, taken, row["weight_before"], row["weight_after"], row["note"])

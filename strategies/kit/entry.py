@@ -43,6 +43,8 @@ class StrategyEntry(NamedTuple):
     """Of a strategy that decides once a session, for training: of bars (5, d, n): open, high, low, close in USD and
     volume, NaN where there is none; of `present`, bool (d, n); of W, the bars that an observation depends on; and of
     the sessions' New York dates (d,)."""
+    trust: Callable[[Mapping[str, tuple[float, ...]]], float] | None = None
+    """The part of each wish, 0 to 1, that a symbol's heads, by name, let pass; None: known by the answer alone."""
 
 
 def defaults_of_days(capital_usd: int) -> Defaults:

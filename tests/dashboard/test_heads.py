@@ -138,7 +138,7 @@ def test_the_command_line_shows_the_heads_the_wishes_and_the_weights(state_dir: 
     assert run(options, Console(file=out, width=200)) == 0
     text = out.getvalue()
     assert "probabilities" in text
-    assert "bold - answer" in text
+    assert "taken from bold" in text
     assert "weight before" in text
     answer = json.loads(row["logits"])[1]
     assert sum(f"{answer:+.4f}" in line for line in text.splitlines() if "CCC" in line) >= 1

@@ -25,7 +25,8 @@ from daemon.reports.heads import DecisionHeads, heads_at
 from strategies.kit.contract import Spec
 
 OUTCOMES = ("hold", "ordered", "exit", "denied", "expired", "failed")
-OF_THE_DESK = ("close", "price", "tradable", "shares", "weight", "action")  # columns that a person looks at first
+OF_THE_DESK = ("close", "price", "tradable", "shares", "weight", "unrealised_return", "age", "action")
+"""Columns that a person looks at first."""
 COLUMNS = 6  # side by side
 _TIMES = range(2**63)  # nanoseconds that the journal can hold: to the year 2262
 
@@ -79,8 +80,12 @@ def _explain(reader: JournalReader, options: argparse.Namespace, console: Consol
     spec = strategy_of(reader.meta()).spec
     for row in rows:
         console.rule(f"decision {row['decision']} · bar {new_york_text(row['bar_ns'])} · {row['kind']}", align="left")
+        tables: list[Table] = []
         if row["row"] and spec.decides == "session":
-            _explain_symbols(row, spec, console)
+            tables, alone = _symbol_tables(row, spec)
+            console.print(tables.pop(0))
+            if alone:
+                console.print(alone, highlight=False)
             _explain_heads(heads_at(reader, row["decision"], spec), console)
         elif row["row"]:
             values = np.frombuffer(row["row"], dtype="<f4").tolist()
@@ -112,13 +117,15 @@ def _explain(reader: JournalReader, options: argparse.Namespace, console: Consol
                 )
             )
         _explain_work(reader, row["work"], console)
+        console.print(*tables)
     return 0
 
 
-def _explain_symbols(row: sqlite3.Row, spec: Spec, console: Console) -> None:
-    """Print a daily observation: tables with a line per symbol, then the inputs that belong to no symbol.
+def _symbol_tables(row: sqlite3.Row, spec: Spec) -> tuple[list[Table], str]:
+    """A daily observation as tables with a line per symbol, and the inputs that belong to no symbol.
 
-    The tables also show the action of a continuous policy and the shares that the basket wants to hold.
+    The first table shows what a person looks at first, the action of a continuous policy, and the shares that the
+    basket wants to hold.
     """
     seen: dict[str, dict[str, float]] = {}  # column -> symbol -> value
     alone: list[str] = []
@@ -134,13 +141,14 @@ def _explain_symbols(row: sqlite3.Row, spec: Spec, console: Console) -> None:
         seen["action"] = dict(zip(spec.answers, json.loads(row["logits"]), strict=True))
     goals = {leg["symbol"]: f"{leg['goal']:,}" for leg in json.loads(row["target"] or "[]")}
     columns = list(dict.fromkeys(name for name in (*OF_THE_DESK, *seen) if name in seen))
+    tables = []
     for first in range(0, len(columns), COLUMNS):
         names = columns[first : first + COLUMNS]
         lines = [(symbol, *(f"{seen[name][symbol]:,.6g}" for name in names)) for symbol in spec.symbols]
         if not first:
             lines = [(*line, goals.get(line[0], "")) for line in lines]
-        console.print(_table(("symbol", *names, *(("to hold",) if not first else ())), lines))
-    console.print(" · ".join(alone), highlight=False)
+        tables.append(_table(("symbol", *names, *(("to hold",) if not first else ())), lines))
+    return tables, " · ".join(alone)
 
 
 def _explain_heads(found: DecisionHeads | None, console: Console) -> None:
@@ -150,7 +158,7 @@ def _explain_heads(found: DecisionHeads | None, console: Console) -> None:
     wishes = [place for place, column in enumerate(found.columns) if column.wish]
     heads = [(line.symbol, *(_head(values) for values in line.heads)) for line in found.lines]
     console.print(_table(("symbol", *(column.name for column in found.columns)), heads))
-    taken = [f"{found.columns[place].name} - answer" for place in wishes]
+    taken = [f"taken from {found.columns[place].name}" for place in wishes]
     lines = [
         (
             line.symbol,

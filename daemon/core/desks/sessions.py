@@ -154,6 +154,7 @@ class OnceASession:
         draft.strategy, observation = self._strategy.observe(draft.strategy, event.running, view)
         draft.session = replace(draft.session, warm=observation is not None)
         if observation is None:
+            _report_cold(draft, event.date)
             return
         draft.decision += 1
         valid_until = draft.now_ns + draft.trading.execution.policy_valid_s * SECOND_NS
@@ -162,6 +163,13 @@ class OnceASession:
         if foreign and not self._strategy.keeps_memory:
             observation = Observation(observation.data, observation.shape)  # memory of other weights is not usable
         draft.effects.append(AskPolicy(draft.decision, valid_until, observation))
+
+
+def _report_cold(draft: Draft, date: str) -> None:
+    """Raise an alarm for a session without a decision, unless a tape has not come to its first one."""
+    if draft.decision or draft.identity.mode != "replay":
+        text = f"no decision for {date}: no symbol of {len(draft.spec.symbols)} has a whole history up to now"
+        draft.alarm("symbols_masked", text, once=True, about=date)
 
 
 def _note_newest(draft: Draft, bars: tuple[Bar, ...]) -> None:

@@ -87,10 +87,11 @@ def put_row_model(models_dir: Path, maker: Strategy, policy: bytes | None = None
 def golden_of(maker: Strategy, policy: bytes) -> Golden:
     """The golden answers as onnxruntime gives them."""
     session = onnxruntime.InferenceSession(policy, providers=["CPUExecutionProvider"])
+    names = ("actions", *(head.name for head in maker.spec.heads))
     observations = golden_observations(maker)
     logits, heads = [], []
     for observation in observations:
-        answers = dict(zip(NAMES, session.run(NAMES, {"observation": observation.array()}), strict=True))
+        answers = dict(zip(names, session.run(names, {"observation": observation.array()}), strict=True))
         logits.append(tuple(answers.pop("actions").tolist()))
         heads.append({name: tuple(values.reshape(-1).tolist()) for name, values in answers.items()})
     return Golden(tuple(o.data for o in observations), tuple(logits), (), tuple(heads))

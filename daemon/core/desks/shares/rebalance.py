@@ -33,6 +33,8 @@ def rebalance(draft: Draft, ask: Ask, decided: Rebalance, answer: Answer, model:
     if answer.hidden and draft.model is not None:
         draft.basket = replace(draft.basket, memory_of=draft.model.version)
     legs = tuple(leg for leg in decided.basket.legs if leg.goal != draft.held(leg.symbol))
+    if decided.notes:
+        _report_notes(draft, decided.notes)
     outcome, verdicts = "hold", None
     if legs:
         verdicts = _ask_for_basket(draft, decided, legs, answer)
@@ -63,6 +65,16 @@ def rebalance(draft: Draft, ask: Ask, decided: Rebalance, answer: Answer, model:
         draft.basket = replace(draft.basket, waiting=waiting)
     draft.records.append(row)
     draft.records.extend(head_rows(draft, ask.decision, answer, decided))
+
+
+def _report_notes(draft: Draft, notes: Mapping[str, str]) -> None:
+    """Raise an alarm that names the symbols which the strategy leaves alone, by its reason."""
+    by_reason: dict[str, list[str]] = {}
+    for symbol, reason in notes.items():
+        by_reason.setdefault(reason, []).append(symbol)
+    named = "; ".join(f"{reason}: {', '.join(symbols)}" for reason, symbols in by_reason.items())
+    text = f"{len(notes)} of {len(draft.spec.symbols)} left alone: {named}"
+    draft.alarm("symbols_masked", text, once=True, about=named)
 
 
 def _begin_basket(draft: Draft, legs: tuple[Leg, ...], row: DecisionRow, bounds: Mapping[str, Decimal]) -> DecisionRow:
@@ -111,7 +123,7 @@ def _ask_for_basket(draft: Draft, decided: Rebalance, legs: tuple[Leg, ...], ans
     newest = draft.desk.decides.newest(draft)
     last_ns = max(newest.values(), default=0)
     masked = [symbol for symbol in draft.spec.symbols if newest.get(symbol, 0) < last_ns]
-    if masked:
+    if masked and not decided.notes:  # with notes they are named already
         text = f"{len(masked)} of {len(draft.spec.symbols)} without a bar of the newest session: {', '.join(masked)}"
         draft.alarm("symbols_masked", text, once=True, about=", ".join(masked))
     date = _date_of_ns(last_ns)

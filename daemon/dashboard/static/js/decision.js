@@ -11,6 +11,7 @@ import { continuous, gates, leaning, opening, outcome, probabilities, trouble } 
 export const title = "Decision";
 const AGAIN_MS = 700;
 const SYMBOLS_FIRST = 30; // shown at once
+const ORDERS_FIRST = 8; // shown at once
 const SPEEDS = [["2000", "every 2 s"], ["1000", "every second"], ["400", "fast"]];
 
 export function mount(main, { desk, go }, first) {
@@ -50,13 +51,13 @@ export function mount(main, { desk, go }, first) {
     controls,
     problems.box,
     summary.section,
+    heads.section,
     el(
       "div",
       { class: "columns even" },
       el("div", { class: "column" }, answer.section, shadow.section),
       el("div", { class: "column" }, gate.section, orders.section),
     ),
-    heads.section,
     seen.section,
     parts.section,
   );
@@ -118,7 +119,7 @@ export function mount(main, { desk, go }, first) {
     summary.show(data.line, inShort);
     answer.show([data.probabilities, data.logits, data.target, data.line.action], () => given(data));
     gate.show(data.gates, (all) => gates(all, { none: "No gate was asked: nothing was to be ordered.", unknown: "not asked", of: "what was wanted" }));
-    orders.show(data.orders, (all) => (all.length ? all.map(order) : empty("No order followed.")));
+    orders.show(data.orders, followed);
     shadow.show(data.shadow, shadowed);
     heads.section.hidden = !data.heads;
     heads.show(data.heads, headTables);
@@ -230,6 +231,12 @@ function contracts({ side, percent, keep }) {
   return el("p", {}, `Hold ${side > 0 ? "calls" : "puts"}: ${percent} % of the full size when flat, else of what is held.`);
 }
 
+function followed(all) {
+  if (!all.length) return empty("No order followed.");
+  const others = all.slice(ORDERS_FIRST);
+  return [all.slice(0, ORDERS_FIRST).map(order), others.length > 0 && more("orders", `The other ${number(others.length)}`, others.map(order))];
+}
+
 function order(line) {
   return el(
     "div",
@@ -252,22 +259,24 @@ function order(line) {
   );
 }
 
-// The heads of a policy that answers by symbol: each head, what the answer took from each wish, and the weights.
+// The heads of a policy that answers by symbol: each head, what was taken from each wish, and the weights.
+// The answer has a column of its own unless a head is the answer.
 // Symbols whose weight changes come first, then those with the largest answers.
 function headTables(data) {
   if (!data) return empty("This policy has no heads.");
   const change = (line) => Math.abs((line.after ?? 0) - (line.before ?? 0));
   const lines = [...data.lines].sort((a, b) => change(b) - change(a) || Math.abs(b.answer ?? 0) - Math.abs(a.answer ?? 0));
   const wishes = data.columns.map((column, place) => [column, place]).filter(([column]) => column.wish);
+  const named = data.columns.some((column, place) => !column.wish && data.lines.every((line) => line.heads[place].length === 1 && line.heads[place][0] === line.answer));
   const columns = [
     { name: "Symbol", of: (line) => line.symbol || "all" },
     ...data.columns.map((column, place) => ({ name: words(column.name), number: true, of: (line) => line.heads[place].map((value) => number(value, 3)).join(" · ") || "–" })),
     ...wishes.map(([column, place]) => ({ name: `taken from ${words(column.name)}`, number: true, of: (line) => (line.taken[place] === null ? "–" : signed(line.taken[place])) })),
-    { name: "Answer", number: true, of: (line) => (line.answer === null ? "–" : signed(line.answer)) },
+    !named && { name: "Answer", number: true, of: (line) => (line.answer === null ? "–" : signed(line.answer)) },
     { name: "Weight before", number: true, of: (line) => percent(line.before, 2) },
     { name: "Weight after", number: true, of: (line) => percent(line.after, 2) },
-    { name: "Left alone", of: (line) => line.note || "–" },
-  ];
+    data.lines.some((line) => line.note) && { name: "Left alone", of: (line) => line.note || "–" },
+  ].filter(Boolean);
   const rows = (some, name) => table(name, columns, some, { tight: true, row: (line) => ({ data: { symbol: line.symbol } }) });
   const first = lines.slice(0, SYMBOLS_FIRST);
   return [

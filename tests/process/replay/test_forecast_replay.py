@@ -1,0 +1,174 @@
+"""A desk of `forecast_ensemble` on bad input: what is masked, why, from when to when, and where a person sees it.
+
+The policy is made up (`tests.support.models.forecast_models`); it trades whatever it may. Sessions are numbered as in
+`tests.support.models.faulty_days`; a decision after session k stands on the bars up to k.
+"""
+
+from __future__ import annotations
+
+import argparse
+import io
+import json
+import sqlite3
+from collections.abc import Sequence
+from contextlib import closing
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from rich.console import Console
+
+from daemon.app.desks import desk_of
+from daemon.cli.journal.explain import run as explain
+from daemon.cli.status import run as status
+from daemon.core.effects import RaiseAlarm
+from daemon.journal.journal import FILE
+from daemon.journal.reader import JournalReader
+from strategies.forecast_ensemble import ACCOUNT
+from strategies.kit.forecast_features import COUNT, HISTORY_BARS
+from tests.support.desks.desk_run import Desk, recovered, verified
+from tests.support.models import faulty_days as days
+from tests.support.models.forecast_models import VERSION, put_relay
+
+SETTLED = 360  # bars of its own, after which a symbol has 60 settled rows
+ROWS = 60
+
+
+class Played:
+    """The state directory of a replay of the faulty tape, and the alarms that it raised."""
+
+    def __init__(self, folder: Path) -> None:
+        models, tape = put_relay(folder / "models"), days.faulty_tape(folder / "faulty.csv")
+        self.path = folder / "state"
+        given = {"desk__strategy": "forecast_ensemble", "desk__symbols": days.SYMBOLS, "paths__models_dir": models}
+        self.alarms: list[RaiseAlarm] = []
+        played = Desk(tape, **given, policy__version=VERSION).run(
+            self.path,
+            observe=lambda _, step: self.alarms.extend(e for e in step.effects if isinstance(e, RaiseAlarm)),
+        )
+        assert played.failure is None
+        self.sessions = {start: number for number, start in enumerate(days.starts())}
+
+    def rows(self, sql: str, *values: Any) -> Sequence[sqlite3.Row]:
+        with closing(JournalReader(self.path / FILE)) as reader:
+            return reader.query(sql, values)
+
+    def masked(self, symbol: str) -> dict[int, str]:
+        """Why the decision after each session left the symbol alone, where it did."""
+        told = self.rows(
+            "SELECT d.bar_ns, h.note FROM decisions d JOIN heads h ON h.decision = d.decision WHERE h.symbol = ?",
+            symbol,
+        )
+        return {self.sessions[row["bar_ns"]]: row["note"] for row in told if row["note"]}
+
+    def traded(self, symbol: str) -> set[int]:
+        """The sessions after which a decision led to fills of the symbol."""
+        told = self.rows(
+            "SELECT d.bar_ns FROM fills f JOIN orders o ON o.client_order_id = f.client_order_id "
+            "JOIN decisions d ON o.work LIKE d.decision || '.%' WHERE f.symbol = ?",
+            symbol,
+        )
+        return {self.sessions[row["bar_ns"]] for row in told}
+
+
+@pytest.fixture(scope="module")
+def played(tmp_path_factory: pytest.TempPathFactory) -> Played:
+    return Played(tmp_path_factory.mktemp("faulty"))
+
+
+def spans(masked: dict[int, str]) -> list[tuple[str, int, int]]:
+    """The reasons one after the other, each with its first and last session."""
+    found: list[tuple[str, int, int]] = []
+    for session, reason in sorted(masked.items()):
+        if found and found[-1][0] == reason and found[-1][2] == session - 1:
+            found[-1] = (reason, found[-1][1], session)
+        else:
+            found.append((reason, session, session))
+    return found
+
+
+def test_each_bad_input_masks_its_symbol_for_a_stated_time_with_a_stated_reason(played: Played) -> None:
+    first, last = SETTLED - 1, days.SESSIONS - 2  # the newest session has no open after it
+    assert spans(played.masked(days.WHOLE)) == []
+    assert spans(played.masked(days.LATE)) == [("features", first, days.LATE_FROM + SETTLED - 2)]
+    for symbol, holes in ((days.NOT_A_NUMBER, 1), (days.HOLE, days.HOLE_TO - days.AT)):
+        ended, gap = spans(played.masked(symbol))
+        assert ended == ("ended", days.AT, days.AT + holes - 1)  # until another bar comes
+        assert gap == ("gap", days.AT + holes, days.AT + holes + ROWS - 2)
+    assert spans(played.masked(days.SPLIT)) == [("jump", days.AT, days.AT + ROWS - 1)]
+    silent = days.SILENT_FROM + ROWS - 1
+    assert spans(played.masked(days.SILENT)) == [("no volume", silent, days.SILENT_TO - 1)]
+    assert spans(played.masked(days.NEW)) == [
+        ("not listed", first, days.NEW_FROM - 1),
+        ("short history", days.NEW_FROM, days.NEW_FROM + ROWS - 2),
+        ("features", days.NEW_FROM + ROWS - 1, last),
+    ]
+    assert spans(played.masked(days.ENDED)) == [("ended", days.LAST + 1, last)]
+
+
+def test_nothing_of_a_masked_symbol_is_traded_and_what_is_held_of_it_stays(played: Played) -> None:
+    for symbol in days.SYMBOLS:
+        assert not played.traded(symbol) & played.masked(symbol).keys()
+        assert bool(played.traded(symbol)) == (symbol != days.NEW)
+    masked = played.rows("SELECT symbol, weight_before, weight_after FROM heads WHERE note != ''")
+    assert all(row["weight_before"] == row["weight_after"] for row in masked)
+    assert any(row["weight_before"] > 0 for row in masked)
+
+
+def test_a_masked_symbol_is_shown_to_the_policy_as_not_tradable_with_its_features_0(played: Played) -> None:
+    seen = 0
+    for decision in played.rows("SELECT decision, row FROM decisions"):
+        rows = np.frombuffer(decision["row"], dtype="<f4").reshape(len(days.SYMBOLS), COUNT + len(ACCOUNT))
+        notes = played.rows("SELECT symbol, note FROM heads WHERE decision = ?", decision["decision"])
+        for row, note in zip(rows, [{r["symbol"]: r["note"] for r in notes}[s] for s in days.SYMBOLS], strict=True):
+            assert row[-1] == (not note)
+            assert row[:COUNT].any() == (not note)
+            seen += bool(note)
+    assert seen > 200
+
+
+def test_the_journal_names_the_bad_bar_and_an_alarm_each_session_names_who_is_left_alone(played: Played) -> None:
+    (rejected,) = (
+        json.loads(row["payload"]) for row in played.rows("SELECT payload FROM events WHERE kind = 'BarRejected'")
+    )
+    assert (rejected["symbol"], rejected["reason"]) == (days.NOT_A_NUMBER, "not_finite")
+    told = [alarm.detail for alarm in played.alarms if alarm.name == "symbols_masked"]
+    decisions = played.rows("SELECT DISTINCT decision FROM heads WHERE note != ''")
+    assert len(told) == len(decisions)
+    assert any("left alone: " in text and f"gap: {days.NOT_A_NUMBER}, {days.HOLE}" in text for text in told)
+    assert told[-1] == f"2 of 8 left alone: ended: {days.ENDED}; features: {days.NEW}"
+
+
+def test_the_state_the_status_and_the_decision_show_who_is_left_alone(played: Played) -> None:
+    state = recovered(played.path).machine.state
+    assert dict(zip(days.SYMBOLS, state.strategy.masked, strict=True))[days.ENDED] == "ended"
+    assert desk_of(played.path).left_alone == {days.ENDED: "ended", days.NEW: "features"}
+    out = io.StringIO()
+    options = argparse.Namespace(state_dir=played.path, watch=False, json=False, bar=str(days.starts()[days.AT]))
+    assert status(options, Console(file=out, width=160)) == 0
+    assert any("left alone" in line and f"{days.ENDED}: ended" in line for line in out.getvalue().splitlines())
+    out = io.StringIO()
+    assert explain(options, Console(file=out, width=160)) == 0
+    lines = out.getvalue().splitlines()
+    assert any(days.SPLIT in line and "jump" in line for line in lines)
+
+
+def test_what_confidence_took_from_each_wish_is_shown_with_the_decision(played: Played) -> None:
+    (row,) = played.rows("SELECT * FROM heads WHERE symbol = ? ORDER BY decision DESC LIMIT 1", days.WHOLE)
+    heads = json.loads(row["heads"])
+    passed = min(2.0 * heads["confidence"], 1.0)
+    assert (heads["sac"] + heads["td3"]) / 2 * passed == pytest.approx(heads["final"], abs=1e-6)
+    (bar,) = played.rows("SELECT bar_ns FROM decisions WHERE decision = ?", row["decision"])
+    out = io.StringIO()
+    explain(argparse.Namespace(state_dir=played.path, bar=str(bar["bar_ns"])), Console(file=out, width=160))
+    head = next(line for line in out.getvalue().splitlines() if "taken from sac" in line)
+    lines = out.getvalue().splitlines()
+    mine = next(line for line in lines[lines.index(head) :] if days.WHOLE in line).strip("│").split("│")
+    taken = [float(cell) for cell in mine[2:4]]
+    assert taken == pytest.approx([heads[wish] * (1.0 - passed) for wish in ("sac", "td3")], abs=5e-5)
+
+
+def test_the_journal_of_bad_input_replays_identically_and_no_more_than_w_bars_are_kept(played: Played) -> None:
+    assert verified(played.path).difference == ""
+    assert HISTORY_BARS > days.SESSIONS  # all of them are still kept
