@@ -26,6 +26,7 @@ NAMES_MAX = 10_000  # inputs and outputs of all nodes together
 LIST_MAX = 4_096  # numbers in one attribute
 TEXT_MAX = 200  # letters of a name or text
 RANK_MAX = 8
+ROUNDS_MAX = 8  # of inferring sizes
 OUTPUTS_MAX = 16  # the answer, a memory and the heads
 IR_VERSIONS = range(7, 15)
 OPSETS = range(13, 29)
@@ -229,11 +230,7 @@ def _check_sizes(model: onnx.ModelProto, known: dict[str, int]) -> None:
     declared = {port.name for port in graph.output}
     for port in graph.output:
         port.type.tensor_type.ClearField("shape")  # nor on its outputs: infer them like any other tensor
-    try:
-        inferred = onnx.shape_inference.infer_shapes(model, check_type=True, strict_mode=True, data_prop=True)
-    except (onnx.shape_inference.InferenceError, ValueError, RuntimeError) as error:
-        raise _refused("shapes", f"sizes cannot be told ({_short(error)})") from None
-    types = {value.name: value.type.tensor_type for value in (*inferred.graph.value_info, *inferred.graph.output)}
+    types = _inferred(model)
     sizes = {name: size for name, size in known.items() if name not in declared}
     for node in graph.node:
         for output in filter(None, node.output):
@@ -244,6 +241,39 @@ def _check_sizes(model: onnx.ModelProto, known: dict[str, int]) -> None:
                 raise _refused("shapes", f"{found}, expected at most {GROWN_MAX}")
     if (total := sum(sizes.values())) > ELEMENTS_SUM_MAX:
         raise _refused("shapes", f"all tensors have {total} elements, expected at most {ELEMENTS_SUM_MAX}")
+
+
+def _inferred(model: onnx.ModelProto) -> dict[str, Any]:
+    """Return each tensor's type as ONNX infers it. Changes `model`.
+
+    Inference does not always follow the sizes that a Reshape is given by other nodes. It keeps the number of elements:
+    where one size is left, that one follows, and the rest is inferred again.
+    """
+    reshapes = {node.output[0]: node.input[0] for node in model.graph.node if node.op_type == "Reshape"}
+    for _ in range(ROUNDS_MAX):
+        try:
+            inferred = onnx.shape_inference.infer_shapes(model, check_type=True, strict_mode=True, data_prop=True)
+        except (onnx.shape_inference.InferenceError, ValueError, RuntimeError) as error:
+            raise _refused("shapes", f"sizes cannot be told ({_short(error)})") from None
+        types = {value.name: value.type.tensor_type for value in (*inferred.graph.value_info, *inferred.graph.output)}
+        free = [value for value in inferred.graph.value_info if value.name in reshapes]
+        solved = [value for value in free if _solved(types[value.name], types.get(reshapes[value.name]))]
+        if not solved:
+            break
+        model.graph.value_info.extend(solved)
+    return types
+
+
+def _solved(reshaped: Any, given: Any) -> bool:
+    """Fill in the one size that `reshaped` lacks, from all those of what it is made of; whether there was one."""
+    free = [dim for dim in reshaped.shape.dim if not dim.HasField("dim_value")]
+    known = [dim.dim_value for dim in reshaped.shape.dim if dim.HasField("dim_value")]
+    whole = given is not None and given.HasField("shape") and all(d.HasField("dim_value") for d in given.shape.dim)
+    if len(free) != 1 or not whole:
+        return False
+    size, rest = divmod(math.prod(dim.dim_value for dim in given.shape.dim), max(math.prod(known), 1))
+    free[0].dim_value = size
+    return not rest
 
 
 def _made(node: onnx.NodeProto, output: str, tensor_type: Any, sizes: dict[str, int]) -> int:
