@@ -1,17 +1,18 @@
-"""Arguments that several commands of `rltraderctl` share."""
+"""What several commands of `rltraderctl` share: arguments, and the error of a request that finds nothing."""
 
 from __future__ import annotations
 
 import argparse
 from pathlib import Path
-from typing import Any
 
 
-def add_command(commands: Any, name: str, text: str) -> argparse.ArgumentParser:
-    """Add a command about one state directory: `commands` is what `add_subparsers` returned."""
-    made: argparse.ArgumentParser = commands.add_parser(name, help=text, description=text)
-    made.add_argument("--state-dir", type=Path, required=True, metavar="DIR", help="folder of the journal")
-    return made
+class NotFound(Exception):
+    """Nothing to show; the message names what was requested."""
+
+
+def add_state_dir(command: argparse.ArgumentParser) -> None:
+    """Add `--state-dir`: the one state directory that the command is about."""
+    command.add_argument("--state-dir", type=Path, required=True, metavar="DIR", help="folder of the journal")
 
 
 def add_limit(command: argparse.ArgumentParser) -> None:

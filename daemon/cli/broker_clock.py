@@ -9,7 +9,7 @@ import asyncio
 
 from daemon.brokers.api import BrokerError, alone
 from daemon.brokers.registry import broker_of
-from daemon.cli.journal.explain import NotFound
+from daemon.cli.arguments import NotFound
 from daemon.config.load import Credentials, Settings
 from daemon.host.time.clock import Clock
 

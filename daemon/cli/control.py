@@ -12,53 +12,53 @@ import os
 import sys
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 from rich.console import Console
 
-from daemon.cli.journal.explain import NotFound
+from daemon.cli.arguments import NotFound, add_state_dir
 from daemon.config.load import DEFAULT_CONFIG, ConfigError, Credentials, Settings, credentials, load
 from daemon.engine.state_dir import locked_by, peek
 from daemon.host.own_files import StateDirError
 from daemon.host.printable import printable
-from daemon.operator.commands import ACCEPT_BROKER, RESET_CLOCK, Command, CommandError, event_of
+from daemon.operator.commands import RESET_CLOCK, Command, CommandError, event_of
 from daemon.operator.control.client import Answer, ControlError, Request, ask
 from daemon.operator.status import DeskStatus, holdings_in_words, status_of
 
-COMMANDS = {
-    "pause": "take no new positions until resumed; exits go on",
-    "resume": "end a halt or a pause",
-    "halt": "take no new positions and cancel entries, until resumed with a reason; exits go on",
-    "flatten": "halt and leave every position",
-    "reload": "look at the model store at once (a running daemon alone)",
-    ACCEPT_BROKER: "halt, and let the book take over the broker's next report; then resume",
-    RESET_CLOCK: "lead a journal whose time is ahead back to the broker's clock",
-}
 SENT_AS = {"reload": "reload-model"}
 AT_START = "the daemon is stopped: what this asks for happens at its next start"
 
 
-def add_to(commands: Any) -> None:
-    """Add these commands to rltraderctl's command line: `commands` is what `add_subparsers` returned."""
-    for name, text in COMMANDS.items():
-        made = commands.add_parser(name, help=text, description=text)
-        made.add_argument("--state-dir", type=Path, required=True, metavar="DIR", help="folder of the journal")
-        made.add_argument("--reason", required=True, help="why; it is journaled")
-        made.add_argument("--who", default="", help="who asks for it (default: this user); it is journaled")
-        if name == "flatten":
-            made.add_argument("--yes", action="store_true", help="do not ask on a terminal")
-        if name == RESET_CLOCK:
-            _add_config(made)
-    text = "cancel every order and close every position of the account, straight over REST, without daemon or journal"
-    panic = commands.add_parser("panic", help=text, description=text)
-    _add_config(panic)
-    panic.add_argument(
-        "--state-dir",
-        type=Path,
-        metavar="DIR",
-        help="the desk that stands down (default: paths.state_dir)",
-    )
-    panic.add_argument("--yes", action="store_true", help="do not ask on a terminal")
+def add_options(command: argparse.ArgumentParser) -> None:
+    """Add the options of a command that is journaled."""
+    command.set_defaults(run=run)
+    add_state_dir(command)
+    command.add_argument("--reason", required=True, help="why; it is journaled")
+    command.add_argument("--who", default="", help="who asks for it (default: this user); it is journaled")
+
+
+def add_flatten(command: argparse.ArgumentParser) -> None:
+    """Add the options of `flatten`."""
+    add_options(command)
+    _add_yes(command)
+
+
+def add_reset_clock(command: argparse.ArgumentParser) -> None:
+    """Add the options of `reset-clock`."""
+    add_options(command)
+    _add_config(command)
+
+
+def add_panic(command: argparse.ArgumentParser) -> None:
+    """Add the options of `panic`."""
+    command.set_defaults(run=panic)
+    _add_config(command)
+    desk = "the desk that stands down (default: paths.state_dir)"
+    command.add_argument("--state-dir", type=Path, metavar="DIR", help=desk)
+    _add_yes(command)
+
+
+def _add_yes(command: argparse.ArgumentParser) -> None:
+    command.add_argument("--yes", action="store_true", help="do not ask on a terminal")
 
 
 def _add_config(command: argparse.ArgumentParser) -> None:
@@ -77,7 +77,7 @@ def _with_keys(options: argparse.Namespace) -> tuple[Settings, Credentials]:
 
 
 def run(options: argparse.Namespace, console: Console) -> int:
-    """Carry out one of `COMMANDS`; returns 0. Raises NotFound, StateDirError, JournalError, ControlError."""
+    """Carry out a command that is journaled; returns 0. Raises NotFound, StateDirError, JournalError, ControlError."""
     name = options.command
     if not options.reason.strip():
         raise NotFound(f"--reason is empty: a {name} states why")

@@ -10,15 +10,13 @@ import argparse
 import os
 import sqlite3
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
+from importlib import import_module
 from pathlib import Path
 
 from rich.console import Console
 
-from daemon.cli import control, drift, heads, remote, report, shadow, status
-from daemon.cli.journal import events, explain, rotate, verify
-from daemon.cli.journal.explain import NotFound
-from daemon.cli.models import command as models
+from daemon.cli.arguments import NotFound
 from daemon.config.load import EXIT_CODE, ConfigError
 from daemon.engine.state_dir import enter
 from daemon.host.own_files import StateDirError
@@ -27,25 +25,72 @@ from daemon.journal.reader import unreadable
 from daemon.journal.rows import JournalError, WriteFailed
 from daemon.operator.control.client import ControlError
 
+JOURNALED = "daemon.cli.control"
+COMMANDS = {
+    "verify": (
+        "daemon.cli.journal.verify",
+        "replay the journal without weights and compare everything, event by event",
+    ),
+    "rotate": (
+        "daemon.cli.journal.rotate",
+        "go on in a new file from the newest state; what was goes to the folder rotated (stopped desk)",
+    ),
+    "status": ("daemon.cli.status", "what the desk is, holds and has earned; without --state-dir all desks"),
+    "events": ("daemon.cli.journal.events", "the events, newest last"),
+    "decisions": ("daemon.cli.journal.explain", "the decisions, newest last; --bar explains one completely"),
+    "report": (
+        "daemon.cli.report",
+        "what a session came to and what its trading cost: a table, a page (HTML) and a CSV file of its orders",
+    ),
+    "shadow": ("daemon.cli.shadow", "candidates and the live model: agreement, confidence, and a hypothetical result"),
+    "drift": ("daemon.cli.drift", "live features and actions against those of the model's training"),
+    "heads": ("daemon.cli.heads", "the newest head of the journal's chain, and its signature"),
+    "models": ("daemon.cli.models.command", "the model store: list, check, promote, roll back, sign"),
+    "pause": (JOURNALED, "take no new positions until resumed; exits go on"),
+    "resume": (JOURNALED, "end a halt or a pause"),
+    "halt": (JOURNALED, "take no new positions and cancel entries, until resumed with a reason; exits go on"),
+    "flatten": ("daemon.cli.control:add_flatten", "halt and leave every position"),
+    "reload": (JOURNALED, "look at the model store at once (a running daemon alone)"),
+    "accept-broker": (JOURNALED, "halt, and let the book take over the broker's next report; then resume"),
+    "reset-clock": (
+        "daemon.cli.control:add_reset_clock",
+        "lead a journal whose time is ahead back to the broker's clock",
+    ),
+    "panic": (
+        "daemon.cli.control:add_panic",
+        "cancel every order and close every position of the account, straight over REST, without daemon or journal",
+    ),
+    "remote": ("daemon.cli.remote", "send a signed command to a running desk over MQTT and print its answer"),
+}
+"""Command -> the module whose `add_options`, or the function named after it, adds its options, and its text.
 
-def parser() -> argparse.ArgumentParser:
-    """The command line of rltraderctl."""
+The module is imported when its command is chosen: all of them together load numpy, onnxruntime, TA-Lib and MQTT.
+"""
+
+
+def parser(chosen: str) -> argparse.ArgumentParser:
+    """The command line of rltraderctl, with the options of the chosen command alone."""
     line = argparse.ArgumentParser(
         prog="rltraderctl", description="Look into a state directory and prove it; command its desk; panic."
     )
     commands = line.add_subparsers(dest="command", required=True)
-    for part in (verify, rotate, status, events, explain, report, shadow, drift, heads, models, control, remote):
-        part.add_to(commands)
+    for name, (place, text) in COMMANDS.items():
+        command = commands.add_parser(name, help=text, description=text)
+        if name == chosen:
+            module, _, function = place.partition(":")
+            getattr(import_module(module), function or "add_options")(command)
     return line
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run `rltraderctl`; returns 0, 1 when verify found a difference, 2 for an impossible request."""
-    options = parser().parse_args(arguments)
+    given = sys.argv[1:] if arguments is None else arguments
+    chosen = next((argument for argument in given if not argument.startswith("-")), "")
+    options = parser(chosen).parse_args(given)
     try:
-        if getattr(options, "state_dir", None) is not None and options.command != "panic":  # which nothing may refuse
+        if getattr(options, "state_dir", None) is not None and chosen != "panic":  # which nothing may refuse
             enter(options.state_dir)
-        code = COMMANDS[options.command](options, _console())
+        code: int = options.run(options, _console())
         sys.stdout.flush()
     except BrokenPipeError:  # the reader, such as `head`, has seen enough
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
@@ -66,23 +111,6 @@ def _console() -> Console:
     """Open standard output: the terminal's width, or wide enough for whole rows."""
     console = Console(highlight=False, markup=False)  # what the journal holds is shown as it is, brackets too
     return console if console.is_terminal else Console(highlight=False, markup=False, width=200)
-
-
-COMMANDS: dict[str, Callable[[argparse.Namespace, Console], int]] = {
-    "verify": verify.run,
-    "rotate": rotate.run,
-    "status": status.run,
-    "events": events.run,
-    "decisions": explain.run,
-    "report": report.run,
-    "shadow": shadow.run,
-    "drift": drift.run,
-    "heads": heads.run,
-    "models": models.run,
-    **dict.fromkeys(control.COMMANDS, control.run),
-    "remote": remote.run,
-    "panic": control.panic,
-}
 
 
 if __name__ == "__main__":

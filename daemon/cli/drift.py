@@ -9,13 +9,12 @@ import argparse
 import sys
 from contextlib import closing
 from pathlib import Path
-from typing import Any
 
 import msgspec
 from rich.console import Console
 from rich.table import Table
 
-from daemon.cli.journal.explain import NotFound
+from daemon.cli.arguments import NotFound, add_state_dir
 from daemon.config.tables import Drift as Settings
 from daemon.core.session import new_york_text
 from daemon.journal.journal import FILE
@@ -27,19 +26,17 @@ from strategies.kit.manifest import MANIFEST_FILE, Manifest
 USUAL = Settings()
 
 
-def add_to(subparsers: Any) -> argparse.ArgumentParser:
-    """Add the command `drift` to rltraderctl's; returns its parser."""
-    text = "live features and actions against those of the model's training"
-    made: argparse.ArgumentParser = subparsers.add_parser("drift", help=text, description=text)
-    made.add_argument("--state-dir", type=Path, required=True, metavar="DIR", help="folder of the journal")
-    made.add_argument(
+def add_options(command: argparse.ArgumentParser) -> None:
+    """Add the options of `drift`."""
+    command.set_defaults(run=run)
+    add_state_dir(command)
+    command.add_argument(
         "--models-dir", type=Path, default=Path("onnx_models"), metavar="DIR", help="model store (default onnx_models)"
     )
-    made.add_argument(
+    command.add_argument(
         "--window", type=int, default=USUAL.window, metavar="N", help=f"newest decisions (default {USUAL.window})"
     )
-    made.add_argument("--json", action="store_true", help="one JSON object, the bins' shares as well")
-    return made
+    command.add_argument("--json", action="store_true", help="one JSON object, the bins' shares as well")
 
 
 def run(options: argparse.Namespace, console: Console) -> int:

@@ -9,11 +9,10 @@ from __future__ import annotations
 import argparse
 import sys
 from pathlib import Path
-from typing import Any
 
 from rich.console import Console
 
-from daemon.cli.journal.explain import NotFound
+from daemon.cli.arguments import NotFound, add_state_dir
 from daemon.host.ed25519 import KeyProblem
 from daemon.journal.journal import FILE
 from daemon.journal.published import heads_in, sign_head
@@ -23,15 +22,12 @@ from daemon.reports.end_of_day import newest_head
 HEAD_BYTES_MAX = 4096
 
 
-def add_to(commands: Any) -> None:
-    """Add `heads` to rltraderctl's command line: `commands` is what `add_subparsers` returned."""
-    text = "the newest head of the journal's chain, and its signature"
-    words = commands.add_parser("heads", help=text, description=text).add_subparsers(
-        dest="word", required=True, metavar="COMMAND"
-    )
+def add_options(command: argparse.ArgumentParser) -> None:
+    """Add the commands of `heads`."""
+    command.set_defaults(run=run)
+    words = command.add_subparsers(dest="word", required=True, metavar="COMMAND")
     text = "print ROW:HEAD of the newest row; reads only"
-    made = words.add_parser("newest", help=text, description=text)
-    made.add_argument("--state-dir", type=Path, required=True, metavar="DIR", help="folder of the journal")
+    add_state_dir(words.add_parser("newest", help=text, description=text))
     text = "sign the ROW:HEAD on standard input (Ed25519) and append it to a file of this user"
     made = words.add_parser("sign", help=text, description=text)
     made.add_argument("--key", type=Path, required=True, metavar="FILE", help="the private key (models keygen)")

@@ -42,19 +42,20 @@ class Route(NamedTuple):
     desk: str
 
 
-def add_to(subparsers: Any) -> None:
-    """Add the subcommand's options to rltraderctl's command line."""
-    text = "send a signed command to a running desk over MQTT and print its answer"
-    line: argparse.ArgumentParser = subparsers.add_parser("remote", help=text, description=text)
-    line.add_argument("name", choices=NAMES, metavar="COMMAND", help=f"one of {', '.join(NAMES)}")
-    line.add_argument("--config", type=Path, metavar="FILE", help="its [mqtt] names the broker (default ./config.toml)")
-    line.add_argument("--reason", required=True, help="why; it is journaled")
-    line.add_argument(
+def add_options(command: argparse.ArgumentParser) -> None:
+    """Add the options of `remote`."""
+    command.set_defaults(run=run)
+    command.add_argument("name", choices=NAMES, metavar="COMMAND", help=f"one of {', '.join(NAMES)}")
+    command.add_argument(
+        "--config", type=Path, metavar="FILE", help="its [mqtt] names the broker (default ./config.toml)"
+    )
+    command.add_argument("--reason", required=True, help="why; it is journaled")
+    command.add_argument(
         "--key-file", type=Path, metavar="FILE", help="name:hex, one a line (default: the variable MQTT_COMMAND_KEYS)"
     )
-    line.add_argument("--key", metavar="NAME", help="which key signs; not needed where there is one")
-    line.add_argument("--desk", metavar="NAME", help="desk.name of the desk (default: that of the configuration)")
-    line.add_argument("--username", metavar="NAME", help="at the broker (default: mqtt.username)")
+    command.add_argument("--key", metavar="NAME", help="which key signs; not needed where there is one")
+    command.add_argument("--desk", metavar="NAME", help="desk.name of the desk (default: that of the configuration)")
+    command.add_argument("--username", metavar="NAME", help="at the broker (default: mqtt.username)")
 
 
 def run(options: argparse.Namespace, console: Console) -> int:

@@ -15,7 +15,7 @@ from typing import Any
 from rich.console import Console
 from rich.table import Table
 
-from daemon.cli.journal.explain import NotFound
+from daemon.cli.arguments import NotFound, add_state_dir
 from daemon.engine.state_dir import REPORTS
 from daemon.journal.journal import FILE
 from daemon.reports.csv_tables import COLUMNS, orders_csv
@@ -26,23 +26,19 @@ from daemon.reports.page import day_page
 from daemon.reports.record import Day, session_of
 from daemon.reports.words import clock, first_sentence, further_sentences, instrument, money, number, price
 
-NAME = "report"
 
-
-def add_to(subparsers: Any) -> argparse.ArgumentParser:
-    """Add the command to rltraderctl's command line; returns its parser."""
-    text = "what a session came to and what its trading cost: a table, a page (HTML) and a CSV file of its orders"
-    made: argparse.ArgumentParser = subparsers.add_parser(NAME, help=text, description=text)
-    made.add_argument("--state-dir", type=Path, required=True, metavar="DIR", help="folder of the journal")
-    made.add_argument(
+def add_options(command: argparse.ArgumentParser) -> None:
+    """Add the options of `report`."""
+    command.set_defaults(run=run)
+    add_state_dir(command)
+    command.add_argument(
         "--day", type=_date, metavar="DATE", help="YYYY-MM-DD (default: the newest session with an event)"
     )
-    made.add_argument("--html", type=Path, metavar="FILE", help="the page (default: DIR/reports/<day>.html)")
-    made.add_argument(
+    command.add_argument("--html", type=Path, metavar="FILE", help="the page (default: DIR/reports/<day>.html)")
+    command.add_argument(
         "--csv", type=Path, metavar="FILE", help="one line for each order; docs/REPORT.md names the columns"
     )
-    made.add_argument("--json", action="store_true", help="figures and orders as one JSON object instead of a table")
-    return made
+    command.add_argument("--json", action="store_true", help="figures and orders as one JSON object instead of a table")
 
 
 def run(options: argparse.Namespace, console: Console) -> int:

@@ -9,14 +9,13 @@ import argparse
 import sys
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 import msgspec
 from rich.console import Console
 from rich.table import Table
 
 import daemon.reports
-from daemon.cli.journal.explain import NotFound
+from daemon.cli.arguments import NotFound, add_state_dir
 from daemon.journal.journal import FILE
 from daemon.page_kit.render import render
 from daemon.reports.shadow import ShadowReport, shadow_reports
@@ -24,14 +23,12 @@ from daemon.reports.shadow import ShadowReport, shadow_reports
 TEMPLATE = Path(daemon.reports.__path__[0]) / "shadow.html"
 
 
-def add_to(subparsers: Any) -> argparse.ArgumentParser:
-    """Add the command `shadow` to rltraderctl's; returns its parser."""
-    text = "candidates and the live model: agreement, confidence, and a hypothetical result"
-    made: argparse.ArgumentParser = subparsers.add_parser("shadow", help=text, description=text)
-    made.add_argument("--state-dir", type=Path, required=True, metavar="DIR", help="folder of the journal")
-    made.add_argument("--html", type=Path, metavar="FILE", help="write a page there")
-    made.add_argument("--json", action="store_true", help="one JSON object a candidate")
-    return made
+def add_options(command: argparse.ArgumentParser) -> None:
+    """Add the options of `shadow`."""
+    command.set_defaults(run=run)
+    add_state_dir(command)
+    command.add_argument("--html", type=Path, metavar="FILE", help="write a page there")
+    command.add_argument("--json", action="store_true", help="one JSON object a candidate")
 
 
 def run(options: argparse.Namespace, console: Console) -> int:

@@ -4,13 +4,12 @@ from __future__ import annotations
 
 import argparse
 from pathlib import Path
-from typing import Any
 
 from rich.console import Console
 
 from daemon.app import desks
 from daemon.app.desks import ROOT
-from daemon.cli.journal.explain import NotFound
+from daemon.cli.arguments import NotFound
 from daemon.cli.status_table import journaled, table
 from daemon.cli.watch import watch
 from daemon.engine.recover import recovered_desk
@@ -22,15 +21,16 @@ EVERY_S = 1.0
 EVERY_LEAST_S = 0.1
 
 
-def add_to(commands: Any) -> None:
-    """Add `status` to rltraderctl's command line: `commands` is what `add_subparsers` returned."""
-    text = "what the desk is, holds and has earned; without --state-dir all desks"
-    made = commands.add_parser("status", help=text, description=text)
-    made.add_argument("--state-dir", type=Path, metavar="DIR", help="folder of the journal")
-    made.add_argument("--desks", type=Path, default=ROOT, metavar="DIR", help=f"parent of state dirs (default {ROOT})")
-    made.add_argument("--json", action="store_true", help="one JSON object a desk")
-    made.add_argument("--watch", action="store_true", help="follow one desk until Ctrl-C")
-    made.add_argument(
+def add_options(command: argparse.ArgumentParser) -> None:
+    """Add the options of `status`."""
+    command.set_defaults(run=run)
+    command.add_argument("--state-dir", type=Path, metavar="DIR", help="folder of the journal")
+    command.add_argument(
+        "--desks", type=Path, default=ROOT, metavar="DIR", help=f"parent of state dirs (default {ROOT})"
+    )
+    command.add_argument("--json", action="store_true", help="one JSON object a desk")
+    command.add_argument("--watch", action="store_true", help="follow one desk until Ctrl-C")
+    command.add_argument(
         "--every", type=_seconds, default=EVERY_S, metavar="S", help=f"seconds between two looks (default {EVERY_S:g})"
     )
 

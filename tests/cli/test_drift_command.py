@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import argparse
 import io
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -13,9 +11,8 @@ import numpy as np
 import pytest
 from rich.console import Console
 
-from daemon.cli import drift as drift_command
-from daemon.cli import shadow as shadow_command
-from daemon.cli.journal.explain import NotFound
+from daemon.cli import ctl
+from daemon.cli.arguments import NotFound
 from daemon.core.events import ShadowAnswered
 from daemon.core.records import DecisionRow
 from daemon.journal.journal import FILE, Journal
@@ -38,21 +35,20 @@ ACTIONS = Histogram("actions", (0.5, 1.5, 2.5, 3.5, 4.5), (1.0, 0.0, 0.0, 0.0, 0
 REFERENCE = Reference(40_000, FEATURES, ACTIONS)
 
 
-def command(add_to: Callable[[Any], argparse.ArgumentParser], run: Any, *arguments: object) -> str:
+def command(name: str, *arguments: object) -> str:
     """What a command prints."""
-    parser = argparse.ArgumentParser()
-    add_to(parser.add_subparsers())
+    options = ctl.parser(name).parse_args([name, *map(str, arguments)])
     stream = io.StringIO()
-    assert run(parser.parse_args([*map(str, arguments)]), Console(file=stream, markup=False, width=200)) == 0
+    assert options.run(options, Console(file=stream, markup=False, width=200)) == 0
     return stream.getvalue()
 
 
 def drift(*arguments: object) -> str:
-    return command(drift_command.add_to, drift_command.run, "drift", *arguments)
+    return command("drift", *arguments)
 
 
 def shadow(*arguments: object) -> str:
-    return command(shadow_command.add_to, shadow_command.run, "shadow", *arguments)
+    return command("shadow", *arguments)
 
 
 @pytest.fixture

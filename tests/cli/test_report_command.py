@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import argparse
 import csv
 import io
 import json
@@ -15,8 +14,8 @@ from pathlib import Path
 import pytest
 from rich.console import Console
 
-from daemon.cli import report as report_command
-from daemon.cli.journal.explain import NotFound
+from daemon.cli import ctl
+from daemon.cli.arguments import NotFound
 from daemon.engine.state_dir import open_state_dir
 from daemon.journal.journal import FILE
 from daemon.journal.reader import JournalReader
@@ -35,11 +34,9 @@ def state(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def report(state_dir: Path, *arguments: str) -> str:
     """Run it; what it printed."""
-    line = argparse.ArgumentParser()
-    report_command.add_to(line.add_subparsers(dest="command", required=True))
-    options = line.parse_args(["report", "--state-dir", str(state_dir), *arguments])
+    options = ctl.parser("report").parse_args(["report", "--state-dir", str(state_dir), *arguments])
     screen = io.StringIO()
-    assert report_command.run(options, Console(file=screen, width=200, highlight=False, markup=False)) == 0
+    assert options.run(options, Console(file=screen, width=200, highlight=False, markup=False)) == 0
     return screen.getvalue()
 
 

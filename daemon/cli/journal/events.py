@@ -14,8 +14,7 @@ import msgspec
 from rich.console import Console
 from rich.table import Table
 
-from daemon.cli.arguments import add_command, add_limit
-from daemon.cli.journal.explain import NotFound
+from daemon.cli.arguments import NotFound, add_limit, add_state_dir
 from daemon.core.events import AnyEvent
 from daemon.core.session import new_york_text
 from daemon.engine.segments import parts_of, where_before
@@ -27,13 +26,14 @@ NAMES = ("client_order_id", "order_id")
 _KINDS = tuple(kind.__name__ for kind in get_args(AnyEvent))
 
 
-def add_to(commands: Any) -> None:
-    """Add `events` to rltraderctl's command line."""
-    made = add_command(commands, "events", "the events, newest last")
-    made.add_argument("--after", type=int, default=None, metavar="SEQ", help="only events after this sequence")
-    made.add_argument("--kind", metavar="NAME", help="only this kind, such as OrderFilled")
-    add_limit(made)
-    made.add_argument("--json", action="store_true", help="one JSON object a line, nothing cut")
+def add_options(command: argparse.ArgumentParser) -> None:
+    """Add the options of `events`."""
+    command.set_defaults(run=run)
+    add_state_dir(command)
+    command.add_argument("--after", type=int, default=None, metavar="SEQ", help="only events after this sequence")
+    command.add_argument("--kind", metavar="NAME", help="only this kind, such as OrderFilled")
+    add_limit(command)
+    command.add_argument("--json", action="store_true", help="one JSON object a line, nothing cut")
 
 
 def run(options: argparse.Namespace, console: Console) -> int:

@@ -10,13 +10,12 @@ import json
 import sqlite3
 from collections.abc import Sequence
 from datetime import datetime
-from typing import Any
 
 import numpy as np
 from rich.console import Console
 from rich.table import Column, Table
 
-from daemon.cli.arguments import add_command, add_limit
+from daemon.cli.arguments import NotFound, add_limit, add_state_dir
 from daemon.core.session import NEW_YORK, new_york_text
 from daemon.journal.journal import FILE
 from daemon.journal.reader import JournalReader
@@ -31,16 +30,15 @@ COLUMNS = 6  # side by side
 _TIMES = range(2**63)  # nanoseconds that the journal can hold: to the year 2262
 
 
-class NotFound(Exception):
-    """Nothing to show; the message names what was requested."""
-
-
-def add_to(commands: Any) -> None:
-    """Add `decisions` to rltraderctl's command line."""
-    made = add_command(commands, "decisions", "the decisions, newest last; --bar explains one completely")
-    made.add_argument("--bar", metavar="TIME", help="the bar's start: ISO 8601 with zone, New York without one, or ns")
-    made.add_argument("--outcome", choices=OUTCOMES, metavar="NAME", help=f"only one of {', '.join(OUTCOMES)}")
-    add_limit(made)
+def add_options(command: argparse.ArgumentParser) -> None:
+    """Add the options of `decisions`."""
+    command.set_defaults(run=run)
+    add_state_dir(command)
+    command.add_argument(
+        "--bar", metavar="TIME", help="the bar's start: ISO 8601 with zone, New York without one, or ns"
+    )
+    command.add_argument("--outcome", choices=OUTCOMES, metavar="NAME", help=f"only one of {', '.join(OUTCOMES)}")
+    add_limit(command)
 
 
 def run(options: argparse.Namespace, console: Console) -> int:

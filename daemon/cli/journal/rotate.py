@@ -3,18 +3,17 @@
 from __future__ import annotations
 
 import argparse
-from typing import Any
 
 from rich.console import Console
 
-from daemon.cli.arguments import add_command
+from daemon.cli.arguments import add_state_dir
 from daemon.host.own_files import StateDirError
 
 
-def add_to(commands: Any) -> None:
-    """Add `rotate` to rltraderctl's command line."""
-    text = "go on in a new file from the newest state; what was goes to the folder rotated (stopped desk)"
-    add_command(commands, "rotate", text)
+def add_options(command: argparse.ArgumentParser) -> None:
+    """Add the options of `rotate`."""
+    command.set_defaults(run=run)
+    add_state_dir(command)
 
 
 def run(options: argparse.Namespace, console: Console) -> int:

@@ -5,13 +5,11 @@ from __future__ import annotations
 import argparse
 from itertools import pairwise
 from pathlib import Path
-from typing import Any
 
 from rich.console import Console
 from rich.progress import Progress
 
-from daemon.cli.arguments import add_command
-from daemon.cli.journal.explain import NotFound
+from daemon.cli.arguments import NotFound, add_state_dir
 from daemon.engine.recovery import code_digest, libraries
 from daemon.engine.segments import check_follows, parts_of
 from daemon.engine.verify import verify
@@ -23,14 +21,15 @@ from strategies.registry import strategy as strategy_named
 DIFFERENT = 1
 
 
-def add_to(commands: Any) -> None:
-    """Add `verify` to rltraderctl's command line."""
-    made = add_command(commands, "verify", "replay the journal without weights and compare everything, event by event")
-    made.add_argument("--file", type=Path, metavar="FILE", help="another journal file: a rotated or archived one")
-    made.add_argument(
+def add_options(command: argparse.ArgumentParser) -> None:
+    """Add the options of `verify`."""
+    command.set_defaults(run=run)
+    add_state_dir(command)
+    command.add_argument("--file", type=Path, metavar="FILE", help="another journal file: a rotated or archived one")
+    command.add_argument(
         "--against", metavar="FILE|ROW:HEAD", help="compare with heads that were published: a log, a day's report"
     )
-    made.add_argument(
+    command.add_argument(
         "--public-key", type=Path, metavar="FILE", help="with --against FILE: refuse a head that this key did not sign"
     )
 

@@ -13,7 +13,6 @@ import sys
 from collections.abc import Callable
 from hashlib import sha256
 from pathlib import Path
-from typing import Any
 
 from rich.console import Console
 
@@ -53,11 +52,10 @@ _OF_A_VERSION = frozenset({"show", "check", "promote", "sign"})
 _CHANGES = frozenset({"promote", "candidate", "rollback"})
 
 
-def add_to(commands: Any) -> None:
-    """Add `models` to rltraderctl's command line: `commands` is what `add_subparsers` returned."""
-    text = "the model store: list, check, promote, roll back, sign"
-    made = commands.add_parser("models", help=text, description=text)
-    words = made.add_subparsers(dest="word", required=True, metavar="COMMAND")
+def add_options(command: argparse.ArgumentParser) -> None:
+    """Add the commands of `models`."""
+    command.set_defaults(run=run)
+    words = command.add_subparsers(dest="word", required=True, metavar="COMMAND")
     for word, text in WORDS.items():
         made = words.add_parser(word, help=text, description=text)
         if word == "keygen":

@@ -5,7 +5,6 @@ The desk's loop is the test's, the connection lives on the side thread, as in th
 
 from __future__ import annotations
 
-import argparse
 import asyncio
 import contextlib
 import io
@@ -26,7 +25,7 @@ import pytest
 from aiomqtt import Client, MqttError
 from rich.console import Console
 
-from daemon.cli import remote
+from daemon.cli import ctl, remote
 from daemon.config.load import ConfigError
 from daemon.core.events import CommandRefused, Event, HaltRequested, ResumeRequested, StatusRequested
 from daemon.core.step import Step
@@ -530,11 +529,9 @@ def remote_files(broker: Mosquitto, tmp_path: Path, monkeypatch: pytest.MonkeyPa
 
 def _remote(folder: Path, *arguments: str) -> tuple[int, str]:
     """What the command returns and prints."""
-    line = argparse.ArgumentParser()
-    remote.add_to(line.add_subparsers(dest="command"))
     given = ["remote", *arguments, "--config", str(folder / "config.toml"), "--key-file", str(folder / "keys")]
     printed = io.StringIO()
-    code = remote.run(line.parse_args(given), Console(file=printed, width=500))
+    code = remote.run(ctl.parser("remote").parse_args(given), Console(file=printed, width=500))
     assert HEX not in printed.getvalue()
     return code, printed.getvalue()
 

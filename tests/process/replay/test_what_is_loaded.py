@@ -1,4 +1,7 @@
-"""What a process loads, looked at in a process of its own: a replay nothing of any broker, a live desk no pandas."""
+"""What a process loads, looked at in a process of its own: a replay nothing of any broker, a live desk no pandas.
+
+And rltraderctl: the code of the chosen command alone.
+"""
 
 from __future__ import annotations
 
@@ -37,6 +40,17 @@ orders, reads = account_queues(clock)
 TradingOrders(access, orders), TradingReads(access, reads), MarketData(access, market_queue(clock))
 {TELL}
 """
+CTL = f"""
+import sys
+from daemon.cli import ctl
+told = sys.argv.pop()
+try:
+    ctl.main(sys.argv[1:])
+except SystemExit as stop:
+    assert stop.code == 0
+sys.argv.append(told)
+{TELL}
+"""
 
 
 def loaded(script: str, folder: Path, *arguments: str) -> set[str]:
@@ -63,3 +77,11 @@ def test_a_live_desk_at_alpaca_loads_the_library_s_client_and_no_pandas(tmp_path
     modules = loaded(LIVE, tmp_path)
     assert {"alpaca.common.rest", "daemon.app.live.start"} <= modules
     assert modules.isdisjoint(("pandas", "alpaca.trading", "alpaca.data"))
+
+
+def test_rltraderctl_loads_the_code_of_the_chosen_command_alone(tmp_path: Path) -> None:
+    for arguments in (("status", "-h"), ("-h",)):
+        modules = loaded(CTL, tmp_path, *arguments)
+        assert modules.isdisjoint(("onnxruntime", "talib", "pandas", "aiomqtt", "jinja2"))
+        assert ("daemon.cli.status" in modules) is (arguments[0] == "status")
+    assert "aiomqtt" in loaded(CTL, tmp_path, "remote", "-h")
