@@ -131,10 +131,10 @@ def against_sb3(table: Table, size: Size, where: str) -> int:
 def carried(table: Table, size: Size, group: dict[str, Any]) -> None:
     """A carried state: ours in the group and in one process, the peer with the sizes that suit it best."""
     for key, name in (("carried", "float32"), ("carried_bf16", "bf16")):
-        words = f"ours, {name}, {PROCESSES} processes, carried LSTM 128"
+        words = f"ours, {name}, {PROCESSES} processes, carried GRU 128"
         table.rate(f"{key}_steps_per_s", words, group[f"{name} carried"])
     found = alone(carried_speed, ProcessGroup(), size.carried, "float32", size.windows)
-    table.rate("carried_one_process_steps_per_s", "ours, float32, 1 process, carried LSTM 128", found)
+    table.rate("carried_one_process_steps_per_s", "ours, float32, 1 process, carried GRU 128", found)
     figures = table.figures
     whole = size.carried
     for part, pieces in ((4, 8), (1, 2), (1, 1)):

@@ -28,9 +28,9 @@ from bench.training.train_work import (
     measured,
     updates_between,
 )
+from tests.support.training.carrying_gru import CarryingGru
 from tests.support.training.planted_market import greedy
 from training.desks.daily.table import DailyTable
-from training.desks.scalper.lstm_policy import CarryingLstm
 from training.desks.scalper.network import FEATURES, IDENTITY, WINDOW
 from training.desks.scalper.networks import build
 from training.rl.coefficients import Coefficients
@@ -96,7 +96,7 @@ def carried_speed(group: ProcessGroup, c: Coefficients, precision: str, windows:
     use_fast_float32()
     share = shared(c, group)
     trainer = Trainer(
-        CarryingLstm(64, 128, 16, seed=1),
+        CarryingGru(64, 128, 16, seed=1),
         Noise(share.environments, seed=group.rank),
         share,
         total_steps=10**9,

@@ -17,7 +17,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from training.desks.scalper.lstm_policy import CarryingLstm
+from tests.support.training.carrying_gru import CarryingGru
 from training.rl.coefficients import Coefficients
 from training.rl.ppo import Trainer, losses, make_deterministic
 from training.rl.protocols import Batch, CarryingNetwork, Network, Step
@@ -128,7 +128,7 @@ def _score(network: Network | CarryingNetwork, environment: Recall) -> float:
 
 @pytest.mark.parametrize("precision", ["float32", "bf16"])
 def test_a_policy_that_carries_its_state_repeats_the_cue(precision: str) -> None:
-    network = CarryingLstm(inputs=2, hidden=32, outputs=2, seed=0)
+    network = CarryingGru(inputs=2, hidden=32, outputs=2, seed=0)
     _train(network, Recall(64, seed=2), precision)
     assert _score(network, Recall(500, seed=3)) >= 0.95
 
@@ -140,7 +140,7 @@ def test_a_policy_without_memory_stays_at_chance() -> None:
 
 
 def test_nothing_is_carried_from_one_episode_into_the_next() -> None:
-    network = CarryingLstm(inputs=2, hidden=32, outputs=2, seed=0)
+    network = CarryingGru(inputs=2, hidden=32, outputs=2, seed=0)
     environment = Recall(64, seed=2, across=True)
     _train(network, environment)
     assert environment.episodes > EPISODES
@@ -149,7 +149,7 @@ def test_nothing_is_carried_from_one_episode_into_the_next() -> None:
 
 def test_a_run_with_a_carried_state_goes_on_bit_for_bit() -> None:
     def trainer() -> Trainer:
-        network = CarryingLstm(inputs=2, hidden=8, outputs=2, seed=0)
+        network = CarryingGru(inputs=2, hidden=8, outputs=2, seed=0)
         return Trainer(network, Recall(64, seed=2), COEFFICIENTS, total_steps=3 * 64 * 32, seed=1)
 
     whole, first, second = trainer(), trainer(), trainer()
@@ -164,10 +164,10 @@ def test_a_run_with_a_carried_state_goes_on_bit_for_bit() -> None:
 
 
 def test_after_a_reset_the_outputs_are_those_of_a_fresh_start() -> None:
-    network = CarryingLstm(inputs=2, hidden=8, outputs=2, seed=0)
+    network = CarryingGru(inputs=2, hidden=8, outputs=2, seed=0)
     generator = torch.Generator().manual_seed(0)
     prepared = torch.randn(7, 3, 2, generator=generator)
-    stale = torch.randn(3, 1, 2, 8, generator=generator)
+    stale = torch.randn(3, 8, generator=generator)
     starts = torch.zeros(7, 3, dtype=torch.bool)
     starts[4] = True
     logits, values = network.sequence(prepared, stale, starts)
@@ -181,7 +181,7 @@ def test_after_a_reset_the_outputs_are_those_of_a_fresh_start() -> None:
 
 
 def test_segments_that_cover_their_episodes_have_the_gradient_of_the_whole_rollout() -> None:
-    network = CarryingLstm(inputs=2, hidden=8, outputs=3, seed=0)
+    network = CarryingGru(inputs=2, hidden=8, outputs=3, seed=0)
     generator = torch.Generator().manual_seed(0)
     steps, count = 2 * LENGTH, 3
 
@@ -191,10 +191,8 @@ def test_segments_that_cover_their_episodes_have_the_gradient_of_the_whole_rollo
     starts = torch.zeros(steps, count, dtype=torch.bool)
     starts[0] = starts[LENGTH] = True
     actions = torch.randint(0, 3, (steps, count), generator=generator)
-    whole = _Rollout(
-        draw(steps, count, 2), actions, starts, draw(steps, count), draw(steps, count), draw(count, 1, 2, 8)
-    )
-    halves = whole.segments(LENGTH, stale=draw(2 * count, 1, 2, 8))
+    whole = _Rollout(draw(steps, count, 2), actions, starts, draw(steps, count), draw(steps, count), draw(count, 8))
+    halves = whole.segments(LENGTH, stale=draw(2 * count, 8))
     coefficients = Coefficients(normalize_advantage=False, entropy=0.1)
     parameters = list(network.parameters())
     expected = torch.autograd.grad(losses(network, whole.batch(), coefficients)[0], parameters)

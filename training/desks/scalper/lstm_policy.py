@@ -1,7 +1,7 @@
-"""The networks with an LSTM: `option_scalper`'s recurrent variant, and one that carries its state from step to step.
+"""The network of `option_scalper` with an LSTM.
 
 `LstmPolicy` is exactly what is exported: it starts from a zero state at every decision, so its graph needs the window
-alone. `CarryingLstm` keeps its state from step to step, for environments that are only partly observed.
+alone.
 """
 
 from __future__ import annotations
@@ -72,53 +72,6 @@ class LstmActorCritic(nn.Module):
         """Logits (batch, 6) and values (batch,) of prepared observations (batch, 20, 23)."""
         vector = self.policy.features(prepared)
         logits: Tensor = self.policy.actor(vector)
-        values: Tensor = self.critic(vector)
-        return logits, values.squeeze(-1)
-
-
-class CarryingLstm(nn.Module):
-    """Linear and ReLU, one LSTM layer whose state goes on from step to step, and linear heads for actor and critic."""
-
-    def __init__(self, inputs: int, hidden: int, outputs: int, seed: int) -> None:
-        """Orthogonal weights drawn from `seed`, gains sqrt(2), 1 (LSTM), 0.01 (logits), 1 (value); biases 0.
-
-        Args:
-            inputs: numbers in a flat observation.
-            hidden: width of encoder and LSTM.
-            outputs: number of actions.
-        """
-        super().__init__()
-        generator = torch.Generator().manual_seed(seed)
-        self.encoder = nn.Sequential(nn.Linear(inputs, hidden), nn.ReLU())
-        self.lstm = Lstm(hidden, hidden, 1, generator)
-        self.actor = nn.Linear(hidden, outputs)
-        self.critic = nn.Linear(hidden, 1)
-        _start_linear(self, {self.actor: 0.01, self.critic: 1.0}, generator)
-
-    def prepare(self, observations: Tensor) -> Tensor:
-        """Observations as they are, float32 (n, inputs)."""
-        return observations
-
-    def start(self, count: int) -> Tensor:
-        """The zero state, float32 (count, 1, 2, hidden): output, then cell state."""
-        return self.critic.weight.new_zeros(count, 1, 2, self.critic.in_features)
-
-    def forward(self, prepared: Tensor, hidden: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """One step: logits (n, outputs), values (n,), the next state (n, 1, 2, hidden)."""
-        following = self.lstm.step(self.encoder(prepared), hidden)
-        logits, values = self._heads(following[:, 0, 0])
-        return logits, values, following
-
-    def sequence(self, prepared: Tensor, hidden: Tensor, starts: Tensor) -> tuple[Tensor, Tensor]:
-        """Logits (steps, n, outputs) and values (steps, n) of prepared observations (steps, n, inputs).
-
-        `hidden` (n, 1, 2, hidden) is the state before the first step; where `starts`, bool (steps, n), the state is
-        zero before that step.
-        """
-        return self._heads(self.lstm.sequence(self.encoder(prepared), hidden, starts))
-
-    def _heads(self, vector: Tensor) -> tuple[Tensor, Tensor]:
-        logits: Tensor = self.actor(vector)
         values: Tensor = self.critic(vector)
         return logits, values.squeeze(-1)
 

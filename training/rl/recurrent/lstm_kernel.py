@@ -33,41 +33,24 @@ class Call(NamedTuple):
     products: torch.dtype
     cells: torch.dtype
     training: bool
-    keep: Tensor | None  # (steps, 1, batch)
 
 
-def _run_forward(
-    weights: Sequence[Weights],
-    work: Workspace,
-    inputs: Tensor,
-    start: Tensor | None,
-    keep: Tensor | None,
-    outputs: Tensor | None,
-) -> None:
-    """All steps of one chunk.
+def _run_forward(weights: Sequence[Weights], work: Workspace, inputs: Tensor, outputs: Tensor | None) -> None:
+    """All steps of one chunk, from a zero state.
 
     Args:
         inputs: (inputs, steps, samples).
-        start: (layers, 2, hidden, samples), the output and cell state before the first step; None: zeros.
-        keep: (steps, 1, samples), 0 where the state is reset before that step, else 1; None: no resets.
         outputs: (steps, hidden, samples), filled with the top layer's outputs; None: only the last is of interest.
     """
     spare, raw, top, differ = work.spare, work.raw, len(weights) - 1, work.differ
-    for layer, cell in enumerate(work.cells[0]):
-        if start is None:
-            cell.y_before.zero_()
-            cell.state_before.zero_()
-        else:
-            cell.y_before.copy_(start[layer, 0]).neg_()
-            torch.mul(start[layer, 1], 2.0, out=cell.state_before)
+    for cell in work.cells[0]:
+        cell.y_before.zero_()
+        cell.state_before.zero_()
     work.reads[: work.shape.inputs, : work.shape.steps].copy_(inputs)
     for step, cells in enumerate(work.cells):
         for layer, cell in enumerate(cells):
-            if keep is not None:
-                cell.y_before.mul_(keep[step])
-                cell.state_before.mul_(keep[step])
             target = raw if differ else cell.gates
-            if step == 0 and start is None:
+            if step == 0:
                 torch.mm(weights[layer].first, cell.first_reads, out=target)
             else:
                 torch.mm(weights[layer].forward, cell.reads, out=target)
@@ -92,11 +75,9 @@ def _run_backward(
     work: Workspace,
     last: Tensor | None,
     every: Tensor | None,
-    keep: Tensor | None,
-    zero_start: bool,
     input_gradient: Tensor | None,
 ) -> None:
-    """The gradients of one chunk's gates, from the last step to the first; then those of the state before it.
+    """The gradients of one chunk's gates, from the last step to the first.
 
     Args:
         last: (hidden, samples), gradient of the last y.
@@ -131,14 +112,11 @@ def _run_backward(
                 cell.change.copy_(change)
             else:
                 _sigmoid_backward(change, cell.gates, grad_input=cell.change)  # which are the gates: used up
-            if not step and not layer and zero_start:
+            if not step and not layer:
                 continue
             torch.mm(weights[layer].back, cell.change, out=work.back[layer])
             if differ:
                 work.back_cells[layer].copy_(work.back[layer])
-            if keep is not None:
-                befores[layer].mul_(keep[step])
-                state_change.mul_(keep[step])
     if input_gradient is not None:
         flat = torch.mm(weights[0].inputs, work.changes[0].flatten(1))
         input_gradient.copy_(flat.view(-1, *input_gradient.shape[::2]).transpose(0, 1))
@@ -167,29 +145,7 @@ def _shape(call: Call, inputs: Tensor, parameters: Sequence[Tensor], part: slice
     )
 
 
-def _fill(
-    call: Call,
-    weights: Sequence[Weights],
-    work: Workspace,
-    inputs: Tensor,
-    start: Tensor | None,
-    part: slice,
-    outputs: Tensor | None,
-) -> None:
-    """Forward for the samples of `part`: inputs (steps, batch, inputs), start (batch, layers, 2, hidden)."""
-    _run_forward(
-        weights,
-        work,
-        inputs[:, part].permute(2, 0, 1),
-        None if start is None else start[part].permute(1, 2, 3, 0),
-        None if call.keep is None else call.keep[:, :, part],
-        outputs,
-    )
-
-
-def all_forward(
-    call: Call, inputs: Tensor, start: Tensor | None, parameters: Sequence[Tensor]
-) -> tuple[Tensor, list[Workspace | None]]:
+def all_forward(call: Call, inputs: Tensor, parameters: Sequence[Tensor]) -> tuple[Tensor, list[Workspace | None]]:
     """The result, and the workspaces that backward will read (None where they are to be filled again)."""
     steps, batch = inputs.shape[:2]
     hidden = parameters[1].shape[1]
@@ -199,7 +155,8 @@ def all_forward(
     kept_bytes = 0
     for part in _chunks(batch):
         work = take(_shape(call, inputs, parameters, part))
-        _fill(call, weights, work, inputs, start, part, result[:, part].transpose(1, 2) if call.every else None)
+        outputs = result[:, part].transpose(1, 2) if call.every else None
+        _run_forward(weights, work, inputs[:, part].permute(2, 0, 1), outputs)
         if not call.every:
             result[part] = -work.cells[-1][-1].y_after.t()
         kept_bytes += work.bytes
@@ -212,47 +169,38 @@ def all_forward(
 
 
 class Recurrence(torch.autograd.Function):
-    """A run whose gradients are asked for. `start` and all parameters may have them; the inputs where they need to."""
+    """A run whose gradients are asked for: those of all parameters, and of the inputs where they need to have them."""
 
     @staticmethod
-    def forward(ctx: Any, call: Call, inputs: Tensor, start: Tensor | None, *parameters: Tensor) -> Tensor:
-        result, ctx.kept = all_forward(call, inputs, start, parameters)
-        ctx.call, ctx.has_start = call, start is not None
-        ctx.save_for_backward(inputs, *parameters, *(() if start is None else (start,)))
+    def forward(ctx: Any, call: Call, inputs: Tensor, *parameters: Tensor) -> Tensor:
+        result, ctx.kept = all_forward(call, inputs, parameters)
+        ctx.call = call
+        ctx.save_for_backward(inputs, *parameters)
         return result
 
     @staticmethod
     def backward(ctx: Any, *changes: Tensor) -> tuple[Tensor | None, ...]:
         call: Call = ctx.call
         inputs, *parameters = ctx.saved_tensors
-        start = parameters.pop() if ctx.has_start else None
         kept, ctx.kept = ctx.kept, [None] * len(ctx.kept)  # a second backward fills them again
-        hidden = parameters[1].shape[1]
         weights = pack(parameters, call.products)
         gradients = [parameters[0].new_zeros(packed.forward.shape) for packed in weights]
         input_gradient = torch.empty_like(inputs) if ctx.needs_input_grad[1] else None
-        start_gradient = None if start is None else torch.empty_like(start)
         for part, ready in zip(_chunks(inputs.shape[1]), kept, strict=True):
             work = ready
             if work is None:
                 work = take(_shape(call, inputs, parameters, part))
-                _fill(call, weights, work, inputs, start, part, None)
+                _run_forward(weights, work, inputs[:, part].permute(2, 0, 1), None)
             _run_backward(
                 weights,
                 work,
                 None if call.every else -changes[0][part].t(),
                 -changes[0][:, part].transpose(1, 2) if call.every else None,
-                None if call.keep is None else call.keep[:, :, part],
-                start is None,
                 None if input_gradient is None else input_gradient[:, part].transpose(1, 2),
             )
             _add_weight_gradients(work, gradients)
-            if start_gradient is not None:
-                for layer in range(len(weights)):
-                    start_gradient[part, layer, 0] = -work.back_cells[layer][-hidden:].t()
-                    start_gradient[part, layer, 1] = work.state_change[layer].t()
             give_back(work)
         found: list[Tensor] = []
         for layer, gradient in enumerate(gradients):
             found += unpack(gradient, layer)
-        return None, input_gradient, start_gradient, *found
+        return None, input_gradient, *found

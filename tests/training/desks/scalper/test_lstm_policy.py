@@ -12,7 +12,8 @@ import torch
 from torch import Tensor, nn
 
 from strategies.option_scalper import SPEC
-from training.desks.scalper.lstm_policy import CarryingLstm, LstmActorCritic, LstmPolicy
+from tests.support.training.carrying_gru import CarryingGru
+from training.desks.scalper.lstm_policy import LstmActorCritic, LstmPolicy
 from training.desks.scalper.network import CLIP, FEATURES, IDENTITY, Scaling, parameter_count
 from training.desks.scalper.networks import build
 from training.export.export import TOLERANCE, _onnx_bytes
@@ -94,7 +95,7 @@ def test_weights_start_orthogonal_with_their_gains_and_biases_at_zero(seed: int)
 
 
 def test_the_same_seed_starts_with_the_same_bytes_and_another_seed_with_others() -> None:
-    for make in (lambda seed: LstmActorCritic(IDENTITY, seed), lambda seed: CarryingLstm(3, 8, 2, seed)):
+    for make in (lambda seed: LstmActorCritic(IDENTITY, seed), lambda seed: CarryingGru(3, 8, 2, seed)):
         first, again, other = (_bytes(make(seed)) for seed in (5, 5, 6))
         assert first == again != other
 
@@ -105,16 +106,16 @@ def _bytes(network: nn.Module) -> bytes:
 
 def test_a_trainer_can_tell_which_network_carries_a_state() -> None:
     window: object = LstmActorCritic(IDENTITY, 0)
-    carrying: object = CarryingLstm(3, 8, 2, seed=0)
+    carrying: object = CarryingGru(3, 8, 2, seed=0)
     assert not isinstance(window, CarryingNetwork)
     assert isinstance(window, Network)
     assert isinstance(carrying, CarryingNetwork)
 
 
 def test_a_carried_state_starts_at_zero_and_makes_the_same_observation_another() -> None:
-    network = CarryingLstm(inputs=3, hidden=8, outputs=2, seed=0)
+    network = CarryingGru(inputs=3, hidden=8, outputs=2, seed=0)
     hidden = network.start(4)
-    assert hidden.shape == (4, 1, 2, 8)
+    assert hidden.shape == (4, 8)
     assert hidden.dtype == torch.float32
     assert not hidden.any()
     observation = network.prepare(torch.ones(4, 3))
@@ -127,9 +128,9 @@ def test_a_carried_state_starts_at_zero_and_makes_the_same_observation_another()
 
 
 def test_a_sequence_is_its_steps_one_after_the_other() -> None:
-    network = CarryingLstm(inputs=3, hidden=8, outputs=2, seed=0)
+    network = CarryingGru(inputs=3, hidden=8, outputs=2, seed=0)
     generator = torch.Generator().manual_seed(1)
-    prepared, hidden = torch.randn(6, 4, 3, generator=generator), torch.randn(4, 1, 2, 8, generator=generator)
+    prepared, hidden = torch.randn(6, 4, 3, generator=generator), torch.randn(4, 8, generator=generator)
     every, values = network.sequence(prepared, hidden, torch.zeros(6, 4, dtype=torch.bool))
     assert every.shape == (6, 4, 2)
     assert values.shape == (6, 4)

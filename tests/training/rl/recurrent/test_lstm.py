@@ -1,4 +1,4 @@
-"""The hand-written LSTM against torch's: outputs, all gradients, resets, and finite differences."""
+"""The hand-written LSTM against torch's: outputs, all gradients, and finite differences."""
 
 from __future__ import annotations
 
@@ -48,47 +48,25 @@ def _inputs(*shape: int, seed: int = 0, dtype: torch.dtype = torch.float32) -> T
     hidden=st.integers(1, 7),
     layers=st.integers(1, 2),
     chunk=st.integers(2, 9),
+    every=st.booleans(),
 )
-def test_last_output_and_all_gradients_are_those_of_torch(
-    steps: int, batch: int, inputs: int, hidden: int, layers: int, chunk: int
+def test_outputs_and_all_gradients_are_those_of_torch(
+    steps: int, batch: int, inputs: int, hidden: int, layers: int, chunk: int, every: bool
 ) -> None:
     torch.manual_seed(steps + 10 * batch)
     theirs = nn.LSTM(inputs, hidden, layers, batch_first=True)
     rows = _inputs(batch, steps, inputs).requires_grad_()
-    weight = _inputs(batch, hidden, seed=1)
-    wanted = [rows, *theirs.parameters()]
+    weight = _inputs(steps, batch, hidden, seed=1) if every else _inputs(batch, hidden, seed=1)
+    wanted, parameters = [rows, *theirs.parameters()], list(theirs.parameters())
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(lstm_kernel, "CHUNK", chunk)
-        ours = _gradients(lambda: recurrence(rows.transpose(0, 1), list(theirs.parameters())), wanted, weight)
-    expected = _gradients(lambda: theirs(rows)[0][:, -1], wanted, weight)
-    _close([ours[0], *ours[1]], [expected[0], *expected[1]])
+        ours = _gradients(lambda: recurrence(rows.transpose(0, 1), parameters, every=every), wanted, weight)
 
+    def outputs() -> Tensor:
+        found: Tensor = theirs(rows)[0]
+        return found.transpose(0, 1) if every else found[:, -1]
 
-@settings(max_examples=25)
-@given(steps=st.integers(1, 6), batch=st.integers(1, 5), hidden=st.integers(1, 6), seed=st.integers(0, 1000))
-def test_all_outputs_with_resets_are_those_of_a_loop_over_torch_cells(
-    steps: int, batch: int, hidden: int, seed: int
-) -> None:
-    torch.manual_seed(seed)
-    cell = nn.LSTMCell(3, hidden)
-    parameters = [cell.weight_ih, cell.weight_hh, cell.bias_ih, cell.bias_hh]
-    rows = _inputs(steps, batch, 3, seed=seed).requires_grad_()
-    start = _inputs(batch, 1, 2, hidden, seed=seed + 1).requires_grad_()
-    starts = torch.rand(steps, batch) < 0.3
-    weight = _inputs(steps, batch, hidden, seed=seed + 2)
-
-    def loop() -> Tensor:
-        output, state = start[:, 0, 0], start[:, 0, 1]
-        found = []
-        for now, fresh in zip(rows, starts, strict=True):
-            zero = fresh.unsqueeze(1)
-            output, state = cell(now, (output.masked_fill(zero, 0.0), state.masked_fill(zero, 0.0)))
-            found.append(output)
-        return torch.stack(found)
-
-    wanted = [rows, start, *parameters]
-    ours = _gradients(lambda: recurrence(rows, parameters, start=start, starts=starts, every=True), wanted, weight)
-    expected = _gradients(loop, wanted, weight)
+    expected = _gradients(outputs, wanted, weight)
     _close([ours[0], *ours[1]], [expected[0], *expected[1]])
 
 
@@ -99,13 +77,11 @@ def test_gradients_agree_with_finite_differences(layers: int, every: bool) -> No
     module = nn.LSTM(2, 3, layers, dtype=torch.float64)
     parameters = [parameter.detach().requires_grad_() for parameter in module.parameters()]
     rows = _inputs(4, 2, 2, dtype=torch.float64).requires_grad_()
-    start = _inputs(2, layers, 2, 3, seed=1, dtype=torch.float64).requires_grad_()
-    starts = torch.tensor([[False, True], [False, False], [True, False], [False, False]]) if layers == 1 else None
 
-    def run(rows: Tensor, start: Tensor, *parameters: Tensor) -> Tensor:
-        return recurrence(rows, parameters, start=start, starts=starts, every=every)
+    def run(rows: Tensor, *parameters: Tensor) -> Tensor:
+        return recurrence(rows, parameters, every=every)
 
-    assert torch.autograd.gradcheck(run, (rows, start, *parameters))
+    assert torch.autograd.gradcheck(run, (rows, *parameters))
 
 
 def test_the_scalpers_size_agrees_with_float64_over_several_chunks() -> None:
@@ -150,26 +126,6 @@ def test_under_autocast_the_products_are_bfloat16_and_the_result_stays_near() ->
         _close([output.detach(), *gradients], [expected[0], *expected[1]], tolerance=2e-2)
 
 
-def test_under_autocast_all_outputs_after_a_given_state_stay_near_too() -> None:
-    layer = Lstm(8, 16, 1, torch.Generator().manual_seed(0))
-    rows, weight = _inputs(6, 5, 8).requires_grad_(), _inputs(6, 5, 16, seed=1)
-    state, starts = _inputs(5, 1, 2, 16, seed=2).requires_grad_(), torch.zeros(6, 5, dtype=torch.bool)
-    starts[3, ::2] = True
-    wanted = [rows, state, *layer.parameters()]
-
-    def run() -> Tensor:
-        return layer.sequence(rows, state, starts)
-
-    expected = _gradients(run, wanted, weight)
-    with torch.autocast("cpu", torch.bfloat16):
-        output = run()
-        stepped = layer.step(rows[0].bfloat16(), state)
-    gradients = torch.autograd.grad((output * weight).sum(), wanted)
-    assert output.dtype == stepped.dtype == torch.float32
-    _close([output.detach(), *gradients], [expected[0], *expected[1]], tolerance=2e-2)
-    _close([stepped[:, 0, 0].detach()], [expected[0][0]], tolerance=2e-2)
-
-
 def test_a_second_backward_and_one_without_kept_buffers_give_the_same_bits(monkeypatch: pytest.MonkeyPatch) -> None:
     module = nn.LSTM(3, 4, 2, batch_first=True)
     parameters, rows = list(module.parameters()), _inputs(6, 5, 3)
@@ -187,10 +143,10 @@ def test_a_second_backward_and_one_without_kept_buffers_give_the_same_bits(monke
 
 def test_buffers_first_used_in_inference_mode_serve_training_too() -> None:
     layer = Lstm(3, 5, 1, torch.Generator().manual_seed(0))
-    rows, state, starts = _inputs(7, 2, 3), torch.zeros(2, 1, 2, 5), torch.zeros(7, 2, dtype=torch.bool)
+    rows, parameters = _inputs(7, 2, 3), list(layer.parameters())
     with torch.inference_mode():
-        expected = layer.sequence(rows, state, starts).clone()
-    output = layer.sequence(rows, state, starts)
+        expected = recurrence(rows, parameters, every=True).clone()
+    output = recurrence(rows, parameters, every=True)
     assert output.requires_grad
     assert torch.equal(output.detach(), expected)
 
@@ -205,30 +161,6 @@ def test_two_runs_before_their_backwards_do_not_share_buffers() -> None:
     _close(list(ours), list(expected))
 
 
-def test_no_gradient_flows_across_a_reset_and_none_of_the_state_before_it_is_seen() -> None:
-    layer = Lstm(3, 4, 1, torch.Generator().manual_seed(0))
-    rows, state = _inputs(5, 2, 3).requires_grad_(), _inputs(2, 1, 2, 4, seed=1).requires_grad_()
-    starts = torch.zeros(5, 2, dtype=torch.bool)
-    starts[2] = True
-    after = layer.sequence(rows, state, starts)[2:]
-    fresh = layer.sequence(rows[2:], torch.zeros(2, 1, 2, 4), torch.zeros(3, 2, dtype=torch.bool))
-    of_rows, of_state = torch.autograd.grad(after.sum(), [rows, state])
-    assert torch.equal(after, fresh)
-    assert not of_rows[:2].any()
-    assert of_rows[2:].any()
-    assert not of_state.any()
-
-
-def test_steps_one_by_one_are_the_sequence_and_have_its_gradients() -> None:
-    layer = Lstm(3, 4, 1, torch.Generator().manual_seed(0))
-    rows, state = _inputs(5, 2, 3).requires_grad_(), _inputs(2, 1, 2, 4, seed=1).requires_grad_()
-    starts = torch.tensor([[0, 1], [0, 0], [1, 0], [0, 0], [0, 1]], dtype=torch.bool)
-    wanted, weight = [rows, state, *layer.parameters()], _inputs(5, 2, 4, seed=2)
-    ours = _gradients(lambda: layer.sequence(rows, state, starts), wanted, weight)
-    expected = _gradients(lambda: layer.one_by_one(rows, state, starts), wanted, weight)
-    _close([ours[0], *ours[1]], [expected[0], *expected[1]])
-
-
 def test_with_and_without_gradients_the_layer_gives_the_same_within_rounding() -> None:
     layer = Lstm(23, 64, 2, torch.Generator().manual_seed(0))
     rows = _inputs(40, 20, 23)
@@ -238,9 +170,8 @@ def test_with_and_without_gradients_the_layer_gives_the_same_within_rounding() -
     _close([layer(rows).detach()], [alone])
 
 
-@pytest.mark.parametrize(("layers", "steps", "resets"), [(3, 2, False), (2, 2, True), (1, 0, False)])
-def test_what_it_cannot_run_over_is_refused_with_what_was_found(layers: int, steps: int, resets: bool) -> None:
+@pytest.mark.parametrize(("layers", "steps"), [(3, 2), (1, 0)])
+def test_what_it_cannot_run_over_is_refused_with_what_was_found(layers: int, steps: int) -> None:
     module = nn.LSTM(3, 4, layers)
-    starts = torch.zeros(steps, 2, dtype=torch.bool) if resets else None
-    with pytest.raises(ValueError, match=rf"found {layers} layers over inputs \({steps}, 2, 3\), resets: {resets}"):
-        recurrence(torch.zeros(steps, 2, 3), list(module.parameters()), starts=starts)
+    with pytest.raises(ValueError, match=rf"found {layers} layers over inputs \({steps}, 2, 3\)"):
+        recurrence(torch.zeros(steps, 2, 3), list(module.parameters()))
