@@ -7,7 +7,6 @@ Sells fill at the open, then buys, the largest action first, as far as the cash 
 from __future__ import annotations
 
 from decimal import Decimal
-from typing import Any
 
 import numpy as np
 import torch
@@ -15,17 +14,15 @@ from torch import Tensor
 
 from daemon.core.limits import Trading
 from strategies.daily_rebalancer import CASH, CLOSES, HOLDINGS, INDICATOR_COLUMNS, TRADABLE, VALUE, WEEKDAY, WIDTH
-from training.desks.daily.market_state import packed, unpack
+from training.desks.daily.episodes import Course
 from training.desks.daily.share_accounts import MICRO, ShareAccounts, check_span, price_rows
 from training.desks.daily.table import DailyTable
-from training.rl.draws import uniform
 from training.rl.protocols import Step
 
 VARIANTS = ("shares", "notional")
 FILLS = ("next_open", "same_close")
 NOTIONAL_USD = Decimal(10_000)  # of one unit of action in the variant `notional`, where the configuration names none
 REWARD = 1e-4  # of a US dollar
-_CHANGING = ("_cash", "_held", "_value", "_day", "_age", "_episode")
 
 
 class RebalancerMarket(ShareAccounts):
@@ -34,6 +31,8 @@ class RebalancerMarket(ShareAccounts):
     An episode begins before a session drawn from `seed`, the place and the number of its episodes alone, with the
     trading rules' paper cash and no shares, and ends after session `last` or `episode` sessions: a time limit.
     """
+
+    CHANGING = ("_cash", "_held", "_value", "_day", "_age", "_episode")
 
     def __init__(
         self,
@@ -64,13 +63,12 @@ class RebalancerMarket(ShareAccounts):
                 f"variant is {variant!r} and fill {fill!r}; expected one of {', '.join(VARIANTS)} and of "
                 f"{', '.join(FILLS)}: correct the name"
             )
-        super().__init__(trading, count, len(table.symbols), device)
-        self._first, self._last, self._seed, self._draws = first, last, seed, draws
-        self._episode_max = episode
+        super().__init__(Course(first, last, count, seed, device, episode, draws), trading, len(table.symbols))
         self._unit_shares = float(trading.basket.shares_per_unit)
         self._unit_usd = float(unit_usd(trading, variant))
         self._tables(table, trading, fill)
-        self._begin_everywhere()
+        self._open_accounts()
+        self._begin_episodes()
 
     def _tables(self, table: DailyTable, trading: Trading, fill: str) -> None:
         """What is gathered from, a row for each decision: the observation without the account, and prices."""
@@ -83,12 +81,6 @@ class RebalancerMarket(ShareAccounts):
         seen[:, TRADABLE] = table.tradable[before]
         self._seen = self._table(seen)
         self._prices = self._table(price_rows(table, first, self._last, trading, fill))
-
-    def _begin_everywhere(self) -> None:
-        self._open_accounts()
-        self._age = torch.zeros_like(self._everyone)  # sessions of this episode so far
-        self._episode = torch.zeros_like(self._everyone)
-        self._day = self._starts()  # row of the tables
 
     def observe(self) -> Tensor:
         """Raw observations, a new tensor of float32 (n, 803)."""
@@ -109,50 +101,8 @@ class RebalancerMarket(ShareAccounts):
         wanted = (up * self._unit_usd / known if self._unit_usd else up * self._unit_shares).trunc_()
         self._buy(wanted, up, paid, limit)
         self._mark(closes)
-        self._day = self._day + 1
-        self._age = self._age + 1
-        rewards = ((self._value - before) * (REWARD / MICRO)).to(torch.float32)
-        over = self._day > self._last - self._first
-        if self._episode_max is not None:
-            over |= self._age >= self._episode_max
-        terminals = torch.zeros_like(over)
-        if self._looks and not bool(over.any()):
-            return Step(rewards, terminals)
-        last = self.observe()
-        self._begin_again(over)
-        return Step(rewards, terminals, over, last)
-
-    def _begin_again(self, over: Tensor) -> None:
-        """Start anew where `over`; the other rows stay as they are."""
-        self._episode = self._episode + over
-        self._age = self._age.masked_fill(over, 0)
-        self._open_again(over)
-        self._day = torch.where(over, self._starts(), self._day)
-
-    def _starts(self) -> Tensor:
-        """The row at which each environment's present episode begins, int64 (n,)."""
-        if not self._draws:
-            return torch.zeros_like(self._episode)
-        rows = self._last - self._first + 1
-        return (uniform(self._seed, 0, self._everyone, self._episode) * rows).floor().to(torch.int64)
-
-    @property
-    def day(self) -> Tensor:
-        """The session (index into the table) before whose open each environment decides, int64 (n,)."""
-        found: Tensor = self._day + self._first
-        return found
-
-    def state_dict(self) -> dict[str, Any]:
-        """All state that the next steps depend on, apart from the arguments of the constructor; tensors are copies."""
-        return packed(vars(self), _CHANGING)
-
-    def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Go on from `state_dict` of a market with the same arguments, on whatever device.
-
-        Raises:
-            ValueError: the state is of another number of environments or another span.
-        """
-        unpack(vars(self), _CHANGING, state)
+        self._next_day()
+        return self._stepped(((self._value - before) * (REWARD / MICRO)).to(torch.float32))
 
 
 def unit_usd(trading: Trading, variant: str) -> Decimal:

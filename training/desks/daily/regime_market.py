@@ -15,25 +15,25 @@ from torch import Tensor
 
 from daemon.core.limits import Trading
 from strategies.regime_switcher import DRAWDOWN, EPISODE, HOLD, PORTFOLIO_RETURN, PRICES, REGIMES, VOLATILITIES, WIDTH
-from training.desks.daily.market_state import packed, unpack
+from training.desks.daily.episodes import Course, Episodes
 from training.desks.daily.rebalancer_market import FILLS
 from training.desks.daily.table import DailyTable
-from training.rl.draws import uniform
 from training.rl.protocols import Step
 
 KEPT = EPISODE + 1  # equities: of this decision and of the 256 before it
 REWARD_COST = 0.001  # of the turnover, in the reward
-_CHANGING = ("_weights", "_equity", "_equities", "_day", "_age", "_episode")
 _CASH_COLUMN, _FUNDS = 9, slice(10, 13)  # of the observation's weights
 
 
-class RegimeMarket:
+class RegimeMarket(Episodes):
     """`count` accounts of `regime_switcher`. Implements `training.rl.ppo.Environment` on `device`.
 
     An episode begins in cash before a session drawn from `seed`, the place and the number of its episodes alone, and
     ends after `episode` sessions or after session `last`: a time limit. Where the span is long enough all have
     `episode` sessions.
     """
+
+    CHANGING = ("_weights", "_equity", "_equities", "_day", "_age", "_episode")
 
     def __init__(
         self,
@@ -63,15 +63,11 @@ class RegimeMarket:
                 f"{len(table.sessions)}, the sessions of {table.file}, and one of {', '.join(FILLS)}: give a longer "
                 f"file or another split, or correct the name"
             )
-        self.device = torch.device(device)
-        self._looks = self.device.type == "cpu"  # at a result, which costs nothing there
-        self._first, self._last, self._count, self._seed, self._draws = first, last, count, seed, draws
-        self._episode_max = episode
+        super().__init__(Course(first, last, count, seed, device, episode, draws, whole=True))
         self._capital = float(trading.paper.cash_usd)
         self._rate = float(trading.paper.share_cost_rate)
         self._band = trading.basket.band
         self._tables(table, fill)
-        self._everyone = torch.arange(count, device=self.device)
         self._begin_everywhere()
 
     def _tables(self, table: DailyTable, fill: str) -> None:
@@ -101,16 +97,14 @@ class RegimeMarket:
         return torch.from_numpy(np.ascontiguousarray(values)).to(self.device)
 
     def _begin_everywhere(self) -> None:
-        n, whole, real = self._count, torch.int64, torch.float64
+        n, real = self._count, torch.float64
         self._weights = torch.zeros((n, 3), dtype=real, device=self.device)
         self._equity = torch.full((n,), self._capital, dtype=real, device=self.device)
         self._equities = torch.zeros(
             (KEPT, n), dtype=real, device=self.device
         )  # a ring by the number of the episode's decision
         self._equities[0] = self._capital
-        self._age = torch.zeros(n, dtype=whole, device=self.device)  # decisions of this episode before this one
-        self._episode = torch.zeros(n, dtype=whole, device=self.device)
-        self._day = self._starts()  # row of the tables
+        self._begin_episodes()
         self._turnover = self._paid = self._traded = torch.zeros_like(self._equity)
         self._closing, self._closing_weights = self._equity, self._weights
         self._moved = self._weights > 0.0
@@ -144,7 +138,9 @@ class RegimeMarket:
         self._closing, self._closing_weights = self._equity, self._weights
         equal = whole.mean(1) - 1.0
         rewards = (slept * grown - 1.0 - equal - REWARD_COST * self._turnover).to(torch.float32)
-        return self._advance(rewards)
+        self._next_day()
+        self._equities.scatter_(0, (self._age % KEPT).unsqueeze(0), self._equity.unsqueeze(0))
+        return self._stepped(rewards)
 
     def _goal(self, actions: Tensor, drifted: Tensor) -> Tensor:
         """The weights wanted: the regime's, or the drifted one of HOLD and where it would change by less than the band.
@@ -160,46 +156,13 @@ class RegimeMarket:
             goal = goal - grows * (over / grows.sum(1).clamp(min=1e-12)).clamp(max=1.0).unsqueeze(1)
         return goal
 
-    def _advance(self, rewards: Tensor) -> Step:
-        """The next decision: its equity is remembered, and who ran out of time begins again."""
-        self._day = self._day + 1
-        self._age = self._age + 1
-        self._equities.scatter_(0, (self._age % KEPT).unsqueeze(0), self._equity.unsqueeze(0))
-        over = self._day > self._last - self._first
-        if self._episode_max is not None:
-            over |= self._age >= self._episode_max
-        terminals = torch.zeros_like(over)
-        if self._looks and not bool(over.any()):
-            return Step(rewards, terminals)
-        last = self.observe()
-        self._begin_again(over)
-        return Step(rewards, terminals, over, last)
-
-    def _begin_again(self, over: Tensor) -> None:
-        """Start anew where `over`; the other rows stay as they are."""
-        self._episode = self._episode + over
-        self._age = self._age.masked_fill(over, 0)
+    def _open_again(self, over: Tensor) -> None:
+        """In cash again where `over`."""
         self._equity = self._equity.masked_fill(over, self._capital)
         self._weights = self._weights.masked_fill(over.unsqueeze(1), 0.0)
         fresh = torch.zeros_like(self._equities)
         fresh[0] = self._capital
         self._equities = torch.where(over, fresh, self._equities)
-        self._day = torch.where(over, self._starts(), self._day)
-
-    def _starts(self) -> Tensor:
-        """The row at which each environment's present episode begins, int64 (n,)."""
-        if not self._draws:
-            return torch.zeros_like(self._episode)
-        rows = self._last - self._first + 1
-        if self._episode_max is not None:
-            rows = max(rows - self._episode_max + 1, 1)
-        return (uniform(self._seed, 0, self._everyone, self._episode) * rows).floor().to(torch.int64)
-
-    @property
-    def day(self) -> Tensor:
-        """The session (index into the table) before whose open each environment decides, int64 (n,)."""
-        found: Tensor = self._day + self._first
-        return found
 
     @property
     def equity_usd(self) -> Tensor:
@@ -235,15 +198,3 @@ class RegimeMarket:
     def traded_usd(self) -> Tensor:
         """Value bought and sold in the last step in USD, float64 (n,)."""
         return self._traded
-
-    def state_dict(self) -> dict[str, Any]:
-        """All state that the next steps depend on, apart from the arguments of the constructor; tensors are copies."""
-        return packed(vars(self), _CHANGING)
-
-    def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Go on from `state_dict` of a market with the same arguments, on whatever device.
-
-        Raises:
-            ValueError: the state is of another number of environments or another span.
-        """
-        unpack(vars(self), _CHANGING, state)

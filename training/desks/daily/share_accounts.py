@@ -15,6 +15,7 @@ import torch
 from torch import Tensor
 
 from daemon.core.limits import Trading
+from training.desks.daily.episodes import Course, Episodes
 from training.desks.daily.table import TICKS, DailyTable
 
 MICRO = 1_000_000
@@ -22,19 +23,17 @@ MICRO_A_TICK = MICRO // TICKS
 _INDEX_BITS = 12  # of a symbol's place in a sorting key: up to 4,096 symbols
 
 
-class ShareAccounts:
-    """`count` accounts with the trading rules' paper cash, and what they hold of `symbols` symbols each.
+class ShareAccounts(Episodes):
+    """Accounts with the trading rules' paper cash, and what they hold of `symbols` symbols each.
 
     A market is one of these with sessions: it computes what each account wants and values it at the close.
     """
 
-    def __init__(self, trading: Trading, count: int, symbols: int, device: torch.device | str) -> None:
-        self.device = torch.device(device)
-        self._looks = self.device.type == "cpu"  # at a result, which costs nothing there
-        self._count, self._symbols = count, symbols
+    def __init__(self, course: Course, trading: Trading, symbols: int) -> None:
+        super().__init__(course)
+        self._symbols = symbols
         self._capital = float(trading.paper.cash_usd * MICRO)
         self._set_costs(trading)
-        self._everyone = torch.arange(count, device=self.device)
 
     def _set_costs(self, trading: Trading) -> None:
         """The cost rate as exact ratios: of a traded tick in micro-dollars, and of what a buy reserves."""

@@ -15,7 +15,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from math import inf
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -23,7 +23,7 @@ from torch import Tensor
 
 from daemon.core.limits import Trading
 from strategies.kit.contract import Float32Array
-from training.desks.daily.market_state import packed, unpack
+from training.desks.daily.episodes import Course
 from training.desks.daily.share_accounts import MICRO, MICRO_A_TICK, ShareAccounts, check_span, price_rows
 from training.desks.daily.table import TICKS, BoolArray, DailyTable
 from training.rl.draws import uniform
@@ -34,7 +34,6 @@ ACCOUNT = 5  # columns of a row behind the forecast: weight, unrealised return, 
 BONUS = 1e-3
 GAIN_MIN, GAIN_MAX = -1.0, 3.0  # an unrealised return beyond is clipped
 AGE_UNIT, AGE_MAX = 20.0, 5.0  # sessions; in units
-_CHANGING = ("_cash", "_held", "_value", "_peak", "_basis", "_ages", "_places", "_day", "_age", "_episode")
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,6 +65,8 @@ class ForecastMarket(ShareAccounts):
     alone, with the trading rules' paper cash and no shares; it ends after session `last` or `episode` sessions, which
     is a time limit.
     """
+
+    CHANGING = ("_cash", "_held", "_value", "_peak", "_basis", "_ages", "_places", "_day", "_age", "_episode")
 
     def __init__(
         self,
@@ -102,9 +103,9 @@ class ForecastMarket(ShareAccounts):
         check_span(table, first, last)
         _check_forecasts(table, outlook, first, last)
         n = len(table.symbols)
-        super().__init__(trading, count, n if portfolio is None or not draws else min(portfolio, n), device)
-        self._first, self._last, self._seed, self._draws = first, last, seed, draws
-        self._n, self._episode_max, self._trusting = n, episode, trusting
+        course = Course(first, last, count, seed, device, episode, draws)
+        super().__init__(course, trading, n if portfolio is None or not draws else min(portfolio, n))
+        self._n, self._trusting = n, trusting
         self._band, self._weight_max = trading.basket.band, weight_max(trading) if most is None else most
         self._tables(table, outlook, trading, fill, alpha)
         self._begin_everywhere()
@@ -129,9 +130,7 @@ class ForecastMarket(ShareAccounts):
         self._peak = self._value
         self._basis = torch.zeros_like(self._held)  # USD a share at the decisions that bought it
         self._ages = torch.zeros_like(self._held)  # sessions that each symbol was held
-        self._age = torch.zeros_like(self._everyone)  # sessions of this episode so far
-        self._episode = torch.zeros_like(self._everyone)
-        self._day = self._starts()  # row of the tables
+        self._begin_episodes()
         self._places = self._drawn()  # symbols of each account, ascending, int64 (n, k)
         zeros = torch.zeros(self._held.numel(), device=self.device)
         self._terms = Terms(zeros, zeros, zeros)
@@ -152,12 +151,6 @@ class ForecastMarket(ShareAccounts):
     def rows(self) -> int:
         """Accounts x symbols."""
         return self._held.numel()
-
-    @property
-    def day(self) -> Tensor:
-        """The session (index into the table) before whose open each account decides, int64 (n,)."""
-        found: Tensor = self._day + self._first
-        return found
 
     def observe(self) -> Tensor:
         """What the agents see, a new tensor of float32 (rows, columns)."""
@@ -213,7 +206,7 @@ class ForecastMarket(ShareAccounts):
         self._remember(held, known)
         self._mark(closes)
         self._peak = torch.maximum(self._peak, self._value)
-        self._day, self._age = self._day + 1, self._age + 1
+        self._next_day()
         return self._stepped(sum(terms[1:], terms[0]).to(torch.float32).flatten())
 
     def _goals(self, final: Tensor, flags: Tensor, known: Tensor) -> Tensor:
@@ -235,34 +228,13 @@ class ForecastMarket(ShareAccounts):
         self._basis = torch.where(now > 0.0, basis, 0.0)
         self._ages = torch.where(now > 0.0, self._ages + 1.0, 0.0)
 
-    def _stepped(self, rewards: Tensor) -> Step:
-        over = self._day > self._last - self._first
-        if self._episode_max is not None:
-            over |= self._age >= self._episode_max
-        terminals = torch.zeros_like(rewards, dtype=torch.bool)
-        if self._looks and not bool(over.any()):
-            return Step(rewards, terminals)
-        last = self.observe()
-        self._begin_again(over)
-        return Step(rewards, terminals, over.repeat_interleave(self._symbols), last)
-
-    def _begin_again(self, over: Tensor) -> None:
-        """Start anew where `over`; the other accounts stay as they are."""
-        self._episode = self._episode + over
-        self._age = self._age.masked_fill(over, 0)
-        self._open_again(over)
+    def _open_again(self, over: Tensor) -> None:
+        """New accounts where `over`, of other symbols."""
+        super()._open_again(over)
         self._peak = self._peak.masked_fill(over, self._capital)
         rows = over.unsqueeze(1)
         self._basis, self._ages = self._basis.masked_fill(rows, 0.0), self._ages.masked_fill(rows, 0.0)
-        self._day = torch.where(over, self._starts(), self._day)
         self._places = torch.where(rows, self._drawn(), self._places)
-
-    def _starts(self) -> Tensor:
-        """The row at which each account's present episode begins, int64 (n,)."""
-        if not self._draws:
-            return torch.zeros_like(self._episode)
-        rows = self._last - self._first + 1
-        return (uniform(self._seed, 0, self._everyone, self._episode) * rows).floor().to(torch.int64)
 
     def _drawn(self) -> Tensor:
         """The symbols of each account's present episode, ascending, int64 (n, k)."""
@@ -272,18 +244,6 @@ class ForecastMarket(ShareAccounts):
         places = self._everyone.unsqueeze(1) * self._n + everything
         numbers = uniform(self._seed, 1, places, self._episode.unsqueeze(1).expand_as(places))
         return numbers.argsort(1)[:, : self._symbols].sort(1).values
-
-    def state_dict(self) -> dict[str, Any]:
-        """All state that the next steps depend on, apart from the arguments of the constructor; tensors are copies."""
-        return packed(vars(self), _CHANGING)
-
-    def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Go on from `state_dict` of a market with the same arguments, on whatever device.
-
-        Raises:
-            ValueError: the state is of another number of accounts or another span.
-        """
-        unpack(vars(self), _CHANGING, state)
 
 
 def weight_max(trading: Trading) -> float:
