@@ -189,11 +189,6 @@ class DailyRebalancer(KeepsBars[RebalancerState]):
         return SPEC
 
     @property
-    def keeps_memory(self) -> bool:
-        """False: it has no memory."""
-        return False
-
-    @property
     def state_type(self) -> type[RebalancerState]:
         """The type to decode a journaled state with."""
         return RebalancerState

@@ -257,11 +257,6 @@ class ForecastEnsemble(KeepsBars[ForecastState]):
         self.spec = msgspec.structs.replace(SPEC, symbols=symbols)
 
     @property
-    def keeps_memory(self) -> bool:
-        """No: the policy has none."""
-        return False
-
-    @property
     def state_type(self) -> type[ForecastState]:
         """The type to decode a journaled state with."""
         return ForecastState

@@ -179,11 +179,6 @@ class RegimeSwitcher(KeepsBars[RegimeState]):
         return SPEC
 
     @property
-    def keeps_memory(self) -> bool:
-        """False: the memory of one version's GRU means nothing to other weights."""
-        return False
-
-    @property
     def state_type(self) -> type[RegimeState]:
         """The type to decode a journaled state with."""
         return RegimeState

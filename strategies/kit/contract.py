@@ -282,10 +282,6 @@ class DailyStrategy(Protocol):
     def spec(self) -> DailySpec: ...
 
     @property
-    def keeps_memory(self) -> bool:
-        """Whether a recurrent policy's memory stays when another version of the model takes over."""
-
-    @property
     def state_type(self) -> type[Any]: ...
 
     def start(self) -> Any:

@@ -20,7 +20,6 @@ from daemon.core.events import (
     StatusRequested,
 )
 from daemon.core.state import Model
-from strategies.registry import daily_strategy
 from tests.support.core.daily_desk import LAST_FRIDAY, DailyDesk, Shelf
 from tests.support.core.desk import BUY_CALL, TUESDAY, Desk, desk, logits, of
 
@@ -74,11 +73,8 @@ def test_the_gates_judge_the_promoted_version_as_they_judge_the_first(event: Mod
     assert gate in denied
 
 
-@pytest.mark.parametrize(("keeps", "given"), [(False, b""), (True, b"memory")])
-def test_a_strategy_says_whether_another_version_is_given_the_memory(keeps: bool, given: bytes) -> None:
-    strategy = Shelf()
-    strategy.keeps_memory = keeps
-    daily = DailyDesk(strategy=strategy).fund()
+def test_another_version_is_not_given_the_memory_of_the_one_before() -> None:
+    daily = DailyDesk(strategy=Shelf()).fund()
     daily.begin()
     daily.bars(LAST_FRIDAY, AAA=100.0)
     first = of(daily.due(), AskPolicy)[0]
@@ -89,7 +85,7 @@ def test_a_strategy_says_whether_another_version_is_given_the_memory(keeps: bool
     daily.begin(TUESDAY)
     daily.put(promoted(daily.state.now_ns))
     second = of(daily.due(), AskPolicy)[0]
-    assert second.observation.hidden == given
+    assert second.observation.hidden == b""
     assert second.observation.data == first.observation.data
     ask = daily.state.ask
     assert ask is not None
@@ -97,11 +93,8 @@ def test_a_strategy_says_whether_another_version_is_given_the_memory(keeps: bool
     assert daily.state.basket.memory_of == "v2"
 
 
-@pytest.mark.parametrize("keeps", [False, True])
-def test_the_same_version_is_given_its_memory_whatever_the_strategy_says(keeps: bool) -> None:
-    strategy = Shelf()
-    strategy.keeps_memory = keeps
-    daily = DailyDesk(strategy=strategy).fund()
+def test_the_same_version_is_given_its_memory() -> None:
+    daily = DailyDesk(strategy=Shelf()).fund()
     daily.begin()
     daily.bars(LAST_FRIDAY, AAA=100.0)
     daily.due()
@@ -110,11 +103,6 @@ def test_the_same_version_is_given_its_memory_whatever_the_strategy_says(keeps: 
     daily.begin(TUESDAY)
     daily.put(promoted(daily.state.now_ns, "v1"))
     assert of(daily.due(), AskPolicy)[0].observation.hidden == b"memory"
-
-
-@pytest.mark.parametrize("name", ["daily_rebalancer", "regime_switcher"])
-def test_no_strategy_of_today_lets_other_weights_read_a_memory(name: str) -> None:
-    assert daily_strategy(name).keeps_memory is False
 
 
 # --- what is told -------------------------------------------------------------------------------------------------

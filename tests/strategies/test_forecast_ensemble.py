@@ -69,7 +69,6 @@ WARM = warm(days_of())
 def test_it_keeps_the_contract_of_a_daily_strategy() -> None:
     desk: DailyStrategy = ForecastEnsemble()
     assert desk.state_type is type(desk.start())
-    assert not desk.keeps_memory
     assert desk.spec == SPEC
     assert len(SYMBOLS) == 20 == desk.spec.rows
     assert WIDTH == 60 * 78 + 6 == SPEC.observation_shape[0]

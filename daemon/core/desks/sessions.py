@@ -159,8 +159,7 @@ class OnceASession:
         draft.decision += 1
         valid_until = draft.now_ns + draft.trading.execution.policy_valid_s * SECOND_NS
         draft.ask = Ask(draft.decision, draft.session.last_bar_ns, valid_until, observation.newest(draft.spec))
-        foreign = draft.model is not None and draft.basket.memory_of not in ("", draft.model.version)
-        if foreign and not self._strategy.keeps_memory:
+        if draft.model is not None and draft.basket.memory_of not in ("", draft.model.version):
             observation = Observation(observation.data, observation.shape)  # memory of other weights is not usable
         draft.effects.append(AskPolicy(draft.decision, valid_until, observation))
 

@@ -82,7 +82,6 @@ class Shelf:
         continuous=True,
     )
     state_type = ShelfState
-    keeps_memory = False
 
     def __init__(self, warm_after: int = 1, *, named: bool = False) -> None:
         self.warm_after = warm_after

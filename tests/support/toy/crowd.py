@@ -74,11 +74,6 @@ class ToyCrowd(KeepsBars[State]):
         self.spec = msgspec.structs.replace(SPEC, symbols=symbols)
 
     @property
-    def keeps_memory(self) -> bool:
-        """It has none."""
-        return False
-
-    @property
     def state_type(self) -> type[State]:
         """The type to decode a journaled state with."""
         return State

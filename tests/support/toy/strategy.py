@@ -57,11 +57,6 @@ class ToyKeeper(KeepsBars[State]):
         return SPEC
 
     @property
-    def keeps_memory(self) -> bool:
-        """It has none."""
-        return False
-
-    @property
     def state_type(self) -> type[State]:
         """The type to decode a journaled state with."""
         return State

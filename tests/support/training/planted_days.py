@@ -39,7 +39,6 @@ class Planted:
 
     state_type: type[Memory] = Memory
     spec: DailySpec = SPEC
-    keeps_memory: bool = False
 
     def __init__(self, feature: Callable[[Memory], float], window: int = WINDOW) -> None:
         self._feature = feature
