@@ -3,13 +3,10 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from pathlib import Path
 
 import msgspec
 
 from training.rl.coefficients import PRECISIONS
-
-_FAST_BF16 = frozenset({"avx512_bf16", "amx_bf16"})
 
 
 class Recipe(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -34,18 +31,6 @@ class Recipe(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
                 raise ValueError(f"{name} is {getattr(self, name)}: expected more than 0")
         if self.precision not in PRECISIONS:
             raise ValueError(f"precision is {self.precision!r}: expected one of {', '.join(PRECISIONS)}")
-
-
-def fast_precision(processor: Path = Path("/proc/cpuinfo")) -> str:
-    """The faster precision of this machine: "bf16" where the processor multiplies bfloat16, else "float32".
-
-    It is a default to be recorded with a run. A run keeps the precision that it began with.
-    """
-    try:
-        words = processor.read_text().split()
-    except OSError:  # another system than Linux
-        return "float32"
-    return "float32" if _FAST_BF16.isdisjoint(words) else "bf16"
 
 
 class Epoch(msgspec.Struct, frozen=True):

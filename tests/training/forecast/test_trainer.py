@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from tests.support.training.planted_panels import PLAN, panel
 from training.forecast.folds import by_years, rows_of
 from training.forecast.network import ForecastNet
-from training.forecast.recipe import Progress, Recipe, fast_precision
+from training.forecast.recipe import Progress, Recipe
 from training.forecast.stage import Material, frozen_of
 from training.forecast.trainer import Samples, Trainer, fit, identity_of
 from training.rl.pool import Stopped
@@ -150,14 +150,3 @@ def test_bf16_products_learn_what_float32_products_learn(material: Material) -> 
 def test_a_recipe_that_makes_no_sense_is_refused(text: bytes, named: str) -> None:
     with pytest.raises(msgspec.ValidationError, match=named):
         msgspec.json.decode(text, type=Recipe)
-
-
-@pytest.mark.parametrize(
-    ("flags", "expected"),
-    [("fma avx2 avx512f", "float32"), ("avx512_bf16 avx512f", "bf16"), ("amx_bf16", "bf16")],
-)
-def test_bf16_is_proposed_where_the_processor_multiplies_it(flags: str, expected: str, tmp_path: Path) -> None:
-    processor = tmp_path / "cpuinfo"
-    processor.write_text(f"processor : 0\nflags : fpu {flags}\n")
-    assert fast_precision(processor) == expected
-    assert fast_precision(tmp_path / "none") == "float32"

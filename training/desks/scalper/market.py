@@ -154,10 +154,6 @@ class Market:
         observations.narrow(2, MARKET_FEATURES, 3).copy_(self._positions)
         return observations
 
-    def entries_allowed(self) -> Tensor:
-        """Where the gates that training knows would let a buy pass now, bool (n,): flat, rested, in time, no halt."""
-        return self._entries(self._known.index_select(0, self.row).select(1, 1)) & (self.account.contracts == 0)
-
     def step(self, actions: Tensor) -> Step:
         """Carry int64 actions (n,) out at the next bar's open; rewards float32 (n,) and true terminals bool (n,)."""
         account, active = self.account, self.active.clone()

@@ -77,12 +77,6 @@ class MarketData:
             found |= {symbol: an_object(row, "quote") for symbol, row in quotes.items() if row}
         return found
 
-    async def latest_quote(self, symbol: str, feed: str) -> Raw | None:
-        """Return the newest quote {t, bp, bs, ap, as, ...} of a stock; None without one."""
-        answer = await self._stocks.get("/stocks/quotes/latest", {"symbols": symbol, "feed": feed})
-        quotes = an_object(an_object(answer, "quotes").get("quotes") or {}, "quotes")
-        return an_object(quotes[symbol], "quote") if quotes.get(symbol) else None
-
     async def latest_option_quotes(self, symbols: tuple[str, ...], feed: str) -> dict[str, Raw]:
         """Return symbol -> newest quote; contracts without one are absent. 100 symbols a request."""
         found: dict[str, Raw] = {}

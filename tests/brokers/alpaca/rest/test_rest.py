@@ -81,8 +81,7 @@ async def test_market_data_comes_whole() -> None:
         bars = await it.data.bars("SPY", OPEN_NS, OPEN_NS + MINUTE_NS - 1, "iex")
         assert [bar["t"] for bar in bars] == ["2024-07-02T13:30:00Z"]
         assert await it.data.bars("QQQ", OPEN_NS, OPEN_NS + MINUTE_NS, "iex") == []
-        quote = await it.data.latest_quote("SPY", "iex")
-        assert quote is not None
+        quote = (await it.data.latest_quotes(("SPY",), "iex"))["SPY"]
         assert quote["bp"] <= 545.0 <= quote["ap"]
         contracts = await it.reads.option_contracts("SPY", "2024-07-02", "2024-07-03", Decimal(540), Decimal(550))
         symbols = tuple(row["symbol"] for row in contracts)
