@@ -1,4 +1,4 @@
-"""A fold from rows to forecasts: members trained, averaged, calibrated on the validation year; all folds joined.
+"""A fold from rows to forecasts: members trained, averaged, calibrated on the validation year.
 
 A member is a task of its own (`train_member`), so members and folds can run in as many processes as there are; what a
 fold ends with does not depend on who trained them. Same settings, same data and one CPU type: the same bytes.
@@ -14,8 +14,8 @@ import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
-from training.forecast.folds import FIRST_YEAR, LAST_YEAR, FoldRows, YearFold, by_years, rows_of
-from training.forecast.forecasts import FoldForecasts, Forecasts, assemble, last_known
+from training.forecast.folds import FIRST_YEAR, LAST_YEAR, FoldRows, YearFold, rows_of
+from training.forecast.forecasts import FoldForecasts, last_known
 from training.forecast.labels import Barriers, BoolArray, Labels, class_weights
 from training.forecast.network import Forecaster, ForecastNet, Frozen, Scaling, Sizes, confidence_of
 from training.forecast.recipe import Progress, Recipe
@@ -129,26 +129,6 @@ def finish_fold(material: Material, plan: Plan, fold: YearFold, members: Sequenc
         tested=_tested(forecaster, material, rows.predict, temperature, plan.seed),
         purged=rows.purged,
     )
-
-
-def walk_forward(
-    material: Material,
-    plan: Plan,
-    *,
-    folder: Path | None = None,
-    pause: Callable[[], bool] = lambda: False,
-    tell: Tell = lambda *_: None,
-) -> tuple[Forecasts, tuple[FoldResult, ...]]:
-    """Every fold of the plan, one after the other in this process, and their forecasts joined."""
-    results = []
-    for fold in by_years(material.dates, plan.first_year, plan.last_year):
-        members = [
-            train_member(material, plan, fold, number, folder=folder, pause=pause, tell=tell)
-            for number in range(plan.members)
-        ]
-        results.append(finish_fold(material, plan, fold, members))
-    days, symbols = material.valid.shape
-    return assemble(days, symbols, [result.forecasts for result in results]), tuple(results)
 
 
 def _rows(material: Material, plan: Plan, fold: YearFold) -> FoldRows:
