@@ -32,6 +32,7 @@ from tests.support.desks.desk_run import (
     Crash,
     Desk,
     command,
+    crashed,
     environment,
     execute,
     table,
@@ -377,6 +378,18 @@ def test_segments_of_other_code_are_checked_by_hash_and_named(desk: Desk, tmp_pa
     victim = events[100]
     execute(path, "UPDATE events SET effects = '[] ' WHERE id = ?", victim[0])
     assert verified(path).difference.startswith(f"event {victim[1]} ({victim[3]}): the hash does not match")
+
+
+def test_an_order_that_other_code_continued_after_its_end_is_not_compared(desk: Desk, tmp_path: Path) -> None:
+    """A cancelled order may still be filled, after other code took over."""
+    crashed(desk, tmp_path, 900)
+    assert desk.run(tmp_path, code="othercode123").failure is None
+    order, *_, ended_ns = table(tmp_path, "orders")[0]
+    (taken_over_ns,) = {row[2] for row in table(tmp_path, "events") if row[3] == "CodeChanged"}
+    execute(tmp_path, "UPDATE orders SET cost = '1', updated_ns = ? WHERE client_order_id = ?", taken_over_ns, order)
+    assert verified(tmp_path).difference == ""
+    execute(tmp_path, "UPDATE orders SET updated_ns = ? WHERE client_order_id = ?", ended_ns, order)
+    assert f"the row with client_order_id {order} is missing or differs" in verified(tmp_path).difference
 
 
 def test_a_file_that_is_damaged_in_its_pages_is_reported(state: Path) -> None:
