@@ -14,7 +14,19 @@ from zoneinfo import ZoneInfo
 
 from markupsafe import Markup
 
-from daemon.page_kit.svg import LETTER, Plot, Point, Show, millions, padded, percent, plain, round_step, width_of
+from daemon.page_kit.svg import (
+    LETTER,
+    Plot,
+    Point,
+    Show,
+    millions,
+    padded,
+    percent,
+    plain,
+    round_step,
+    tick_room,
+    width_of,
+)
 from strategies.kit.units import DAY_NS, HOUR_NS
 
 NARROW, WIDE = 340, 780
@@ -54,6 +66,15 @@ class Curve(NamedTuple):
     label: str
     style: str
     points: Sequence[Point]
+
+
+class Runs(NamedTuple):
+    """Runs of one kind, thin, and a thick line with its style-sheet class and its name, "" for the only kind."""
+
+    label: str
+    style: str
+    thin: Sequence[Sequence[Point]]
+    thick: Sequence[Point]
 
 
 class Band(NamedTuple):
@@ -209,17 +230,30 @@ def apart(wanted: Sequence[float], gap: float, low: float, high: float) -> list[
     return placed
 
 
-def learning(thin: Sequence[Sequence[Point]], median: Sequence[Point], show: Show, label: str, title: str) -> Markup:
-    """Every run thin, their median thick, over training steps."""
-    known = [y for run in thin for _, y in run]
-    last = max(x for run in thin for x, _ in run)
-    plot = Plot((0.0, last), padded(known), (NARROW, 240), top=22, right=16)
+STEPS = (millions, "training steps")
+
+
+def runs(
+    groups: Sequence[Runs], show: Show, label: str, title: str, x_axis: tuple[Show, str] = STEPS, *, begin: float = 0.0
+) -> Markup:
+    """Every run thin and a thick line of each kind, from `begin` on; the names of several kinds stand at their ends."""
+    lines = [line for group in groups for line in (*group.thin, group.thick) if line]
+    low, high = padded([y for line in lines for _, y in line])
+    last = max(x for line in lines for x, _ in line)
+    named = [group for group in groups if group.label and group.thick]
+    right = 20 + max((width_of(group.label) for group in named), default=0.0)
+    size = (NARROW, 240)
+    plot = Plot((begin, last), (low, high), size, left=tick_room(low, high, show), top=22, right=right)
     plot.line(plot.left, plot.floor, plot.edge, plot.floor, "grid")
     plot.y_axis(show, label)
-    plot.x_axis(millions, "training steps")
-    for run in thin:
-        plot.curve(run, "run")
-    plot.curve(median, "median")
+    plot.x_axis(*x_axis)
+    for line in (line for group in groups for line in group.thin):
+        plot.curve(line, "run")
+    for group in groups:
+        plot.curve(group.thick, group.style)
+    wanted = [plot.py(group.thick[-1][1]) for group in named]
+    for y, group in zip(apart(wanted, TEXT + 2, plot.top, plot.floor), named, strict=True):
+        plot.text(plot.edge + 5, y + 4, group.label, style=f"{group.style}-label")
     return plot.markup(title)
 
 

@@ -53,6 +53,11 @@ def round_step(raw: float) -> tuple[float, int]:
     return step, max(0, -math.floor(math.log10(step) + 1e-9))
 
 
+def tick_room(low: float, high: float, show: Show) -> float:
+    """The pixels left of a plane that hold the words of its ticks, no fewer than a plot has anyway."""
+    return max(44.0, *(10.0 + width_of(show(value)) for value in ticks(low, high)[0]))
+
+
 def ticks(low: float, high: float, count: int = 5, least: float = 0.0) -> tuple[tuple[float, ...], int]:
     """About `count` round values within low to high, at least `least` apart, and the decimals that they need."""
     if not high > low:

@@ -123,26 +123,62 @@ def denials_plot(f: Findings) -> Markup:
 
 
 def learning_plots(study: Study) -> list[tuple[Markup, str]]:
-    """Validation return and entropy over training, each with its caption."""
+    """What the metrics of training were over its steps, each plot with its caption."""
     curves = [trial.curve for trial in study.trials if trial.reward == study.reward and trial.curve]
-    if not curves:
+    agents = list(dict.fromkeys(point.agent for curve in curves for point in curve))
+    found = []
+    for name, show, label, title in (*_LEARNING, *(_OFF_POLICY if any(agents) else ())):
+        groups, count = [], 0
+        for agent, style in zip(agents, AGENT_STYLES, strict=False):
+            own = [[point for point in curve if point.agent == agent] for curve in curves]
+            thin = [line for line in (_line(points, name) for points in own) if line]
+            if thin:
+                groups.append(plots.Runs(agent.upper(), style, thin, _median(thin)))
+                count = max(count, len(thin))
+        if groups:
+            caption = f"{title}: {count} runs thin, their median thick." if count > 1 else f"{title}, one run."
+            found.append((plots.runs(groups, show, label, title), caption))
+    return found
+
+
+AGENT_STYLES = ("median", "second-median")
+_LEARNING = (
+    ("validate_return", percent, "net return, validation", "Validation return over training"),
+    ("entropy", plain, "entropy, nats", "Entropy over training"),
+)
+_OFF_POLICY = (
+    ("gain", percent, "a session", "Reward: action x market return"),
+    ("cost", percent, "a session", "Reward: costs"),
+    ("bonus", percent, "a session", "Reward: bonus for a right forecast"),
+    ("critic loss", plain, "loss of both critics", "Critic loss"),
+    ("Q mean", plain, "value of scaled rewards", "Mean of Q"),
+    ("actor loss", plain, "loss", "Loss of the policy"),
+    ("temperature", plain, "weight of the entropy", "Temperature (SAC alone)"),
+)
+
+
+def update_to_data(study: Study) -> str:
+    """How many gradient steps each agent took for a transition, in a sentence; "" where no agent has a replay."""
+    last = {point.agent: point for trial in study.trials for point in trial.curve if point.agent}
+    found = [
+        f"{agent.upper()} {number(point.figures['update_to_data'], 4)} (after {point.steps:,} steps)"
+        for agent, point in last.items()
+    ]
+    return f"Gradient steps of the critics for each transition: {', '.join(found)}." if found else ""
+
+
+def _line(points: Sequence[Point], name: str) -> list[tuple[float, float]]:
+    """A field or a figure of one run over its steps, where it has it. TD3 has no entropy."""
+    if name == "entropy" and points and points[0].agent and "temperature" not in points[-1].figures:
         return []
-    shown = (
-        ("validate_return", percent, "net return, validation", "Validation return over training"),
-        ("entropy", plain, "entropy, nats", "Entropy over training"),
-    )
-    parts = []
-    for field, show, label, name in shown:
-        thin = [[(float(point.steps), float(getattr(point, field))) for point in curve] for curve in curves]
-        caption = f"{name}: {len(curves)} runs thin, their median thick." if len(curves) > 1 else f"{name}, one run."
-        parts.append((plots.learning(thin, _median(curves, field), show, label, name), caption))
-    return parts
+    values = [(float(point.steps), point.figures.get(name, getattr(point, name, None))) for point in points]
+    return [(steps, float(value)) for steps, value in values if value is not None]
 
 
-def _median(curves: Sequence[Sequence[Point]], field: str) -> list[tuple[float, float]]:
+def _median(lines: Sequence[Sequence[tuple[float, float]]]) -> list[tuple[float, float]]:
     """The median over the runs that reached each number of steps."""
-    at: dict[int, list[float]] = {}
-    for curve in curves:
-        for point in curve:
-            at.setdefault(point.steps, []).append(float(getattr(point, field)))
-    return [(float(steps), median(values)) for steps, values in sorted(at.items())]
+    at: dict[float, list[float]] = {}
+    for line in lines:
+        for steps, value in line:
+            at.setdefault(steps, []).append(value)
+    return [(steps, median(values)) for steps, values in sorted(at.items())]

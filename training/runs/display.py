@@ -16,7 +16,7 @@ from rich.progress import BarColumn, Progress, TaskID, TextColumn
 
 from training.desks.trial import News, Stage, trial_name
 from training.study.evaluation import SessionResult
-from training.study.study import Trial
+from training.study.study import Point, Trial
 
 
 class Display:
@@ -82,8 +82,7 @@ class Display:
         if point is not None and self._trials == 1:
             self._print(
                 f"{news.steps:>12,} steps  {self.speed:8,.0f} steps/s  validation {point.validate_return:+8.2%}  "
-                f"{point.validate_trades:5d} trades  entropy {point.entropy:.3f}  explained "
-                f"{point.explained_variance:+.2f}{' best so far' if news.best else ''}"
+                f"{point.validate_trades:5d} trades  {_learnt(point)}{' best so far' if news.best else ''}"
             )
 
     def _trial(self, trial: Trial) -> None:
@@ -135,6 +134,15 @@ class Display:
 
     def _print(self, text: str) -> None:
         self._console.print(text, highlight=False, markup=False, soft_wrap=True)
+
+
+def _learnt(point: Point) -> str:
+    """How the learning went at a look: of PPO, or of the agent with a replay that is under way."""
+    if not point.agent:
+        return f"entropy {point.entropy:.3f}  explained {point.explained_variance:+.2f}"
+    named = ("gain", "cost", "bonus", "critic loss", "Q mean", "update_to_data")
+    figures = "  ".join(f"{name} {point.figures[name]:.3g}" for name in named if name in point.figures)
+    return f"{point.agent}  {figures}".replace("update_to_data", "updates/step")
 
 
 def _net(sessions: Sequence[SessionResult]) -> str:

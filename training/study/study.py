@@ -51,6 +51,8 @@ class Point(msgspec.Struct, frozen=True):
     explained_variance: float
     validate_return: float  # net, over the validation sessions: a sum, or compounded where one account goes through
     validate_trades: int
+    agent: str = ""  # of several that a trial trains, each from step 0 on
+    figures: dict[str, float] = {}  # of SAC and TD3, by the names of the metrics: means since the last check
 
 
 class Trial(msgspec.Struct, frozen=True):
@@ -80,7 +82,8 @@ class Study(msgspec.Struct, frozen=True, kw_only=True):
     """All data that the report is made of.
 
     The headline series is what the procedure itself would have earned: in each fold the trial of `reward` with the best
-    net validation return (`chosen`), on that fold's test sessions, joined in the order of time.
+    net validation return (`chosen`), on that fold's test sessions, joined in the order of time. With an `account` it is
+    that one, and baselines, random traders and scenarios are such accounts too; else each fold begins anew.
     """
 
     format: int = FORMAT
@@ -101,6 +104,8 @@ class Study(msgspec.Struct, frozen=True, kw_only=True):
     scenarios: dict[
         str, tuple[PlayResult, ...]
     ]  # the chosen trials once more, by fold: "costs x 2", "one bar late", ...
+    extra: dict[str, Any] = {}  # what a strategy's own procedure found, as JSON: its pages read it
+    account: tuple[PlayResult, ...] = ()  # the chosen trials, fold by fold, where one account goes through all tests
     prior_sharpes: tuple[float, ...] = ()  # a session's, of every earlier trial in the ledger on the same data
     prior_openings: int = 0  # times the test sessions were opened before this study
 

@@ -7,6 +7,7 @@ earliest on a tie. Invariant: stopped or killed any number of times, it ends in 
 from __future__ import annotations
 
 import copy
+import math
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
@@ -14,7 +15,6 @@ from typing import Any
 
 import msgspec
 import torch
-from torch import nn
 
 from training.desks.forecast.graph import AGENT_WIDTH, MEMBERS, RowScaling
 from training.desks.forecast.market import ForecastMarket, Outlook, weight_max
@@ -40,7 +40,6 @@ class Chosen:
     """What a trial of the agents ends with."""
 
     agents: Ensemble
-    alpha: float
     threshold: float  # of the forecaster alone
     validate: tuple[SessionResult, ...]
     curve: tuple[Point, ...]
@@ -49,15 +48,14 @@ class Chosen:
 
 
 class Work:
-    """The agents of a trial, one after the other: for each alpha SAC, then TD3."""
+    """The agents of a trial, one after the other: SAC, then TD3."""
 
     def __init__(
         self, request: Request, data: ForecastTaskData, outlook: Outlook, fold: Fold, keeper: Keeper, plan: ForecastPlan
     ) -> None:
         self._request, self._data, self._outlook, self._fold = request, data, outlook, fold
         self._keeper, self.plan = keeper, plan
-        self.stages = [(alpha, name) for alpha in plan.alphas for name in MEMBERS]
-        self.each = -(-request.steps // len(self.stages))
+        self.each = -(-request.steps // len(MEMBERS))
         kept = keeper.checkpoint() or {}
         self.finished: list[dict[str, Any]] = kept.get("finished", [])
         self.seconds = float(kept.get("seconds", 0.0))
@@ -74,14 +72,14 @@ class Work:
         began, earlier = time.monotonic(), self.seconds
         gone = self.steps + (int(self._open["steps"]) if self._open else 0)
         with self._keeper.metrics(self._lines) as journal:
-            while len(self.finished) < len(self.stages):
-                course = _Course(self, *self.stages[len(self.finished)])
+            while len(self.finished) < len(MEMBERS):
+                course = _Course(self, MEMBERS[len(self.finished)])
                 while not course.trainer.done:
                     line, point = course.update()
                     journal.write(msgspec.json.encode(line).decode() + "\n")
                     self._lines += 1
                     self.seconds = earlier + time.monotonic() - began
-                    total = course.total * len(self.stages)
+                    total = course.total * len(MEMBERS)
                     steps = self.steps + course.trainer.steps
                     listen(News(self._request.name, steps, total, point, course.without == 0, gone))
                     if control.stop() or control.checkpoint_due():
@@ -92,7 +90,7 @@ class Work:
                 self._open = None
                 self._save(None)
 
-    def market(self, alpha: float, seed: int, environments: int) -> ForecastMarket:
+    def market(self, seed: int, environments: int) -> ForecastMarket:
         """The accounts that an agent learns on."""
         data, plan = self._data, self.plan
         first, last = data.table.span(self._fold.train)
@@ -106,16 +104,16 @@ class Work:
             count=max(1, environments // size),
             portfolio=size,
             seed=seed,
-            alpha=alpha,
+            alpha=plan.alpha,
             episode=plan.episode,
             device=self._request.device,
         )
 
-    def course_parts(self, alpha: float, name: str) -> tuple[OffPolicyTrainer, ForecastMarket, dict[str, Any] | None]:
+    def course_parts(self, name: str) -> tuple[OffPolicyTrainer, ForecastMarket, dict[str, Any] | None]:
         """A trainer of one agent, as it was left where it had begun."""
         request, c = self._request, self.plan.coefficients(name)
         seed = 1000 * request.seed + len(self.finished)
-        market = self.market(alpha, seed, c.environments)
+        market = self.market(seed, c.environments)
         c = replace(c, environments=market.rows)
         agent = build(
             name, AGENT_WIDTH, c, seed=seed, precision=request.precision, scaling=self._scaling(), device=request.device
@@ -134,7 +132,7 @@ class Work:
 
     def _scaling(self) -> RowScaling:
         """Frozen from accounts that trade at random on the training sessions; the same for all agents."""
-        return RowScaling.of(rows_of(self.market(0.0, self._request.seed, 1024), SCALING_STEPS, self._request.seed))
+        return RowScaling.of(rows_of(self.market(self._request.seed, 1024), SCALING_STEPS, self._request.seed))
 
     def _save(self, course: _Course | None) -> None:
         open_ = None if course is None else course.state_dict()
@@ -142,24 +140,15 @@ class Work:
         self._keeper.save(kept)
 
     def choose(self) -> Chosen:
-        """Weigh SAC and TD3 for each alpha, and take the best; also the threshold of the forecaster alone."""
-        best: tuple[float, Ensemble, float, int] | None = None
-        for number, alpha in enumerate(self.plan.alphas):
-            pair = self.finished[number * len(MEMBERS) : (number + 1) * len(MEMBERS)]
-            actors = [self._actor(name, done["weights"]) for name, done in zip(MEMBERS, pair, strict=True)]
-
-            def score(shares: Sequence[float], actors: Sequence[nn.Module] = actors) -> float:
-                return self.net(self.look(wish_of(Ensemble(actors, shares))))
-
-            shares, earned = choose_weights(score, len(MEMBERS))
-            if best is None or earned > best[0]:
-                best = earned, Ensemble(actors, shares), alpha, sum(int(done["best_steps"]) for done in pair)
-        assert best is not None, "a plan has an alpha"
+        """Weigh SAC and TD3 by the validation sessions, and choose the threshold of the forecaster alone there."""
+        actors = [self._actor(name, done["weights"]) for name, done in zip(MEMBERS, self.finished, strict=True)]
+        shares, _ = choose_weights(lambda shares: self.net(self.look(wish_of(Ensemble(actors, shares)))), len(MEMBERS))
+        agents = Ensemble(actors, shares)
         thresholds, most = self.plan.thresholds, weight_max(self._data.rules)
         threshold = max(thresholds, key=lambda least: self.net(self.look(threshold_rule(least, most))))
         points = [point for done in self.finished for point in msgspec.json.decode(done["curve"], type=list[Point])]
-        validate = self.look(wish_of(best[1]))
-        return Chosen(best[1], best[2], threshold, validate, tuple(points), self.steps, best[3])
+        chosen_steps = sum(int(done["best_steps"]) for done in self.finished)
+        return Chosen(agents, threshold, self.look(wish_of(agents)), tuple(points), self.steps, chosen_steps)
 
     def _actor(self, name: str, weights: dict[str, Any]) -> Actor:
         c = self.plan.coefficients(name)
@@ -176,20 +165,20 @@ class Work:
 class _Course:
     """One agent under way."""
 
-    def __init__(self, work: Work, alpha: float, name: str) -> None:
-        self._work, self._alpha, self._name = work, alpha, name
-        self.trainer, self._market, kept = work.course_parts(alpha, name)
+    def __init__(self, work: Work, name: str) -> None:
+        self._work, self._name = work, name
+        self.trainer, self._market, kept = work.course_parts(name)
         self.total = self.trainer.total_updates * self.trainer.coefficients.round_transitions
         self._every = max(1, self.trainer.total_updates // work.plan.looks)
         self._weights: dict[str, Any] = {}
         self._best_steps, self._earned, self.without = 0, float("-inf"), 0
         self._curve: list[Point] = []
-        self._rewards: list[float] = []
+        self._told: list[dict[str, float]] = []  # of each update since the last look
         if kept is not None:
             self.trainer.load_state_dict(kept["trainer"])
             self._weights, self._best_steps, self._earned = kept["weights"], kept["best_steps"], kept["earned"]
             self._curve = msgspec.json.decode(kept["curve"], type=list[Point])
-            self._rewards, self.without = list(kept["rewards"]), kept["without"]
+            self._told, self.without = [dict(each) for each in kept["told"]], kept["without"]
         self._market.take_terms()
 
     def update(self) -> tuple[dict[str, Any], Point | None]:
@@ -199,34 +188,38 @@ class _Course:
             progress = trainer.update()
         except NotFiniteError as error:
             raise self._work.diverged(error, self._name, trainer.steps) from error
-        self._rewards.append(progress.reward)
         gain, cost, bonus = self._market.take_terms()
+        figures = {"reward": progress.reward, "gain": gain, "cost": cost, "bonus": bonus} | progress.figures
+        self._told.append(figures)
         line: dict[str, Any] = {
-            "agent": self._name, "alpha": self._alpha, "steps": progress.steps, "reward": progress.reward,
-            "gain": gain, "cost": cost, "bonus": bonus, "update_to_data": progress.update_to_data, **progress.figures,
+            "agent": self._name, "alpha": self._work.plan.alpha, "steps": progress.steps,
+            "update_to_data": progress.update_to_data, **figures,
         }  # fmt: skip
         looked = trainer.updates % self._every == 0 or trainer.done
-        point = self._look(progress.figures) if looked else None
+        point = self._look(progress.update_to_data) if looked else None
         if point is not None:
             line |= {"validate_return": point.validate_return, "validate_trades": point.validate_trades}
         return line, point
 
-    def _look(self, figures: dict[str, float]) -> Point:
+    def _look(self, update_to_data: float) -> Point:
         actor = self.trainer.agent.actor
         on_cpu = actor if self._market.device.type == "cpu" else copy.deepcopy(actor).cpu()
         results = self._work.look(wish_of(on_cpu))
         earned = self._work.net(results)
+        figures = _means(self._told)
         point = Point(
             steps=self.trainer.steps,
-            reward=sum(self._rewards) / len(self._rewards),
-            entropy=figures.get("entropy", 0.0),
+            reward=figures.pop("reward"),
+            entropy=figures.pop("entropy", 0.0),
             kl=0.0,
             clip_fraction=0.0,
             explained_variance=0.0,
             validate_return=earned,
             validate_trades=sum(result.trades for result in results),
+            agent=self._name,
+            figures=figures | {"update_to_data": update_to_data},
         )
-        self._rewards.clear()
+        self._told.clear()
         self._curve.append(point)
         self.without += 1
         if earned > self._earned:
@@ -245,9 +238,16 @@ class _Course:
     def state_dict(self) -> dict[str, Any]:
         """All that the next updates depend on."""
         trainer = self.trainer
-        state = {"trainer": trainer.state_dict(), "rewards": self._rewards, "without": self.without}
+        state = {"trainer": trainer.state_dict(), "told": self._told, "without": self.without}
         return self._kept() | state | {"steps": trainer.steps}
 
     def result(self) -> dict[str, Any]:
         """What stays of the agent."""
-        return self._kept() | {"name": self._name, "alpha": self._alpha, "steps": self.trainer.steps}
+        return self._kept() | {"name": self._name, "steps": self.trainer.steps}
+
+
+def _means(lines: Sequence[dict[str, float]]) -> dict[str, float]:
+    """The mean of each figure over the lines that have it: before an agent learns there is no loss."""
+    names = dict.fromkeys(name for line in lines for name in line)
+    of = {name: [line[name] for line in lines if name in line] for name in names}
+    return {name: math.fsum(values) / len(values) for name, values in of.items()}

@@ -8,7 +8,8 @@ Reward of a row, in parts of what one symbol may weigh at most: `action x market
 bonus if the prediction was right`. The action is the one in force: what is held before the trade earns the night, what
 is held after it the day, so the rows of an account sum up to its change of value. Costs are fees, and what buys that
 wait pay above the open. A prediction is right where its class is the sign of the next close-to-close return beyond the
-cost of a trade, HOLD where the return is within it. No action changes the bonus: it moves values, not choices.
+cost of a trade, HOLD where the return is within it. Sessions, symbols and forecasts of a row are the same whatever is
+traded, so no action changes a bonus, present or later: it moves values, not choices, and alpha is nothing to search.
 """
 
 from __future__ import annotations

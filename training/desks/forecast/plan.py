@@ -38,7 +38,7 @@ class ForecastPlan(Plan):
     td3: OffPolicyCoefficients = TD3
     portfolio: int = 16  # symbols of an account while agents learn
     episode: int = 126  # sessions
-    alphas: tuple[float, ...] = (0.0, 1.0)  # of the bonus; chosen on validation
+    alpha: float = 1.0  # of the bonus, which no action changes: there is nothing to choose it by
     looks: int = 20  # at the validation sessions, by each agent
     thresholds: tuple[float, ...] = (0.0, 0.35, 0.4, 0.45, 0.5, 0.55, 0.6)  # of the forecaster alone
     sessions: int | None = None  # at most of a validation or a test span; None: the whole year
@@ -72,7 +72,13 @@ def folds_of(dates: Sequence[str], plan: ForecastPlan) -> tuple[Fold, ...]:
 
     Raises:
         HistoryError: a year has no session that can be decided on.
+        ValueError: `sessions` would cut holes into the account that goes through all tests.
     """
+    if plan.sessions is not None and len(plan.tests) > 1:
+        raise ValueError(
+            f"sessions is {plan.sessions} and {len(plan.tests)} years are tested by one account: expected whole years, "
+            "or one tested year"
+        )
     by_year: dict[int, list[str]] = {}
     for date in dates:
         by_year.setdefault(int(date[:4]), []).append(date)
@@ -117,7 +123,6 @@ def _smoke() -> ForecastPlan:
         sac=small(FEW_LARGE.sac),
         td3=small(FEW_LARGE.td3),
         portfolio=4,
-        alphas=(1.0,),
         looks=2,
         sessions=12,
     )
@@ -126,12 +131,12 @@ def _smoke() -> ForecastPlan:
 PRESETS = {
     "walk": Preset(
         "walk-forward by years, tested on 2017 to 2022; few and large updates on 1,024 rows",
-        4_000_000,
+        2_000_000,
         plan=ForecastPlan(),
     ),
     "textbook": Preset(
         "the same with SAC and TD3 as Stable-Baselines3 has them: an update for each transition",
-        200_000,
+        100_000,
         plan=ForecastPlan(
             sac=replace(TEXTBOOK.sac, environments=16, gradient_steps=16, per_transitions=16, reward_scale=SCALE),
             td3=replace(TEXTBOOK.td3, environments=16, gradient_steps=16, per_transitions=16, reward_scale=SCALE),

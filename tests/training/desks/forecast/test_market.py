@@ -163,6 +163,27 @@ def test_a_prediction_is_right_beyond_the_cost_of_a_trade() -> None:
     }
 
 
+def test_no_action_changes_a_bonus_and_alpha_changes_nothing_else() -> None:
+    table = walk(40, seed=8)
+    rules, generator = trading("100000"), torch.Generator().manual_seed(5)
+    given = {"count": 6, "portfolio": 7, "seed": 3, "episode": 9}
+    without, one, three = (
+        ForecastMarket(table, outlook(table), 3, 39, rules, alpha=alpha, **given) for alpha in (0.0, 1.0, 3.0)
+    )
+    paid = []
+    for _ in range(30):  # over the ends of episodes, after which other symbols and sessions are drawn
+        action, other = (torch.rand(42, 1, generator=generator) * 2 - 1 for _ in range(2))
+        for market, traded in ((without, action), (one, action), (three, other)):
+            market.step(traded)
+        assert bool((without.terms.bonus == 0.0).all())
+        assert torch.equal(one.terms.bonus * 3.0, three.terms.bonus)
+        assert torch.equal(without.terms.gain + without.terms.cost, one.terms.gain + one.terms.cost)
+        assert torch.equal(without.observe(), one.observe())
+        paid.append(float(one.terms.bonus.sum()))
+    assert not torch.equal(one.equity_usd, three.equity_usd)
+    assert sum(amount > 0.0 for amount in paid) > 5
+
+
 class Ledger:
     """One account by the rule of weights in plain floats, with sells, then buys one after the other, in Decimal."""
 
