@@ -86,6 +86,14 @@ class Compared:
     scenarios: dict[str, PlayResult]  # the policy once more, under other conditions
 
 
+@dataclass(frozen=True, slots=True)
+class Played:
+    """What one player did on the account that goes through all tests, fold by fold."""
+
+    folds: tuple[PlayResult, ...]  # none where it cannot play, such as a fund without a file
+    random_pnl_usd: tuple[tuple[float, ...], ...] = ()  # of random traders alone: of each fold, what each one earned
+
+
 class TaskData(Protocol):
     """A bars file made ready for one strategy. Dates are those of New York sessions."""
 
@@ -149,6 +157,9 @@ class Sources:
     symbols: tuple[str, ...] = ()  # the universe; none: the strategy's own
 
 
+POLICY = "policy"  # the chosen ones, among the players
+
+
 class Procedure(Protocol):
     """How a strategy is trained that is not one network under PPO; its preset has a `Plan`.
 
@@ -191,6 +202,25 @@ class Procedure(Protocol):
         listen: Listener,
     ) -> Trained:
         """Train one trial. `done` gives the checkpoint of a stage's task. The trading rules are those of the data."""
+
+    def players(self, plan: Plan, /) -> Sequence[str]:
+        """Who plays the account of all tests: `POLICY`, the kind's baselines, then the policy's scenarios."""
+
+    def play(
+        self,
+        player: str,
+        policies: Sequence[nn.Module],
+        data: Any,
+        spans: Sequence[Span],
+        seed: int,
+        check_stop: Callable[[], None],
+    ) -> Played:
+        """Play one account through the tests of all folds, each with its own chosen policy. May take long."""
+
+    def for_report(
+        self, plan: Plan, policy: nn.Module, data: Any, done: Callable[[str], Mapping[str, Any]], /
+    ) -> dict[str, Any]:
+        """What the stages found, as JSON, for the pages of the report; `policy` is the one that is exported."""
 
     def figures(
         self, plan: Plan, weights: Mapping[str, Any], done: Callable[[str], Mapping[str, Any]], /

@@ -6,6 +6,8 @@ begins: added up over sessions, or compounded where one account goes through all
 
 from __future__ import annotations
 
+from typing import Any
+
 import msgspec
 
 from training.evidence.calibration import Calibration
@@ -122,6 +124,7 @@ class Findings(msgspec.Struct, frozen=True, kw_only=True):
     calibration: Calibration
     denials: dict[str, int]
     criteria: tuple[Judged, ...] = ()
+    forecaster: dict[str, Any] | None = None  # of a strategy that has one: `training.forecast.findings`
 
 
 def told_apart(gap: Interval, sessions: int) -> bool:

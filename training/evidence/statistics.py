@@ -15,7 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from training.study.evaluation import SessionResult
-from training.study.study import Study
+from training.study.study import PlayResult, Study
 
 Series = NDArray[np.float64]
 """float64 (sessions,): one return per session, in the order of time."""
@@ -57,7 +57,12 @@ def session_returns(results: Sequence[SessionResult], capital_usd: float) -> Ser
 
 def headline(study: Study) -> tuple[SessionResult, ...]:
     """What the procedure itself earned: the chosen trial of each fold on its test sessions, in the order of time."""
-    return tuple(result for index in study.chosen for result in study.trials[index].test.sessions)
+    return tuple(result for one in chosen_results(study) for result in one.sessions)
+
+
+def chosen_results(study: Study) -> tuple[PlayResult, ...]:
+    """What was chosen in each fold on its test sessions: on the account of all tests where there is one."""
+    return study.account or tuple(study.trials[index].test for index in study.chosen)
 
 
 def trial_matrix(study: Study) -> tuple[tuple[str, ...], Series]:

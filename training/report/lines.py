@@ -15,10 +15,11 @@ import numpy as np
 from training.evidence.findings import FoldLine, Line, RewardLine, Run
 from training.evidence.resampling import Interval, improvement_probability, interval, seeds_interval
 from training.evidence.significance import random_p_value
-from training.evidence.statistics import SESSIONS_A_YEAR, Series, session_returns, summarise
+from training.evidence.statistics import SESSIONS_A_YEAR, Series, chosen_results, session_returns, summarise
 from training.study.evaluation import SessionResult
 from training.study.study import PlayResult, Study
 
+ALL_LOST_USD = 1e-4
 ALL_BUT_LOST = -1.0 + 1e-9  # a session's return of which a logarithm exists
 
 
@@ -57,7 +58,9 @@ def joined(folds: Sequence[PlayResult]) -> tuple[SessionResult, ...]:
 
 
 def _net(results: Sequence[SessionResult], capital_usd: float) -> float:
-    return math.fsum(result.pnl_usd for result in results) / capital_usd
+    """What they earned, as a fraction of what the first one began with."""
+    began = results[0].capital_usd if results else 0.0
+    return math.fsum(result.pnl_usd for result in results) / (began or capital_usd)
 
 
 def seeds_of(study: Study, fold: int) -> set[int]:
@@ -68,6 +71,7 @@ def seeds_of(study: Study, fold: int) -> set[int]:
 def fold_line(study: Study, index: int) -> FoldLine:
     """What was chosen in a fold and what it earned there."""
     fold, trial = study.folds[index], study.trials[study.chosen[index]]
+    tested = chosen_results(study)[index].sessions
     return FoldLine(
         train=(fold.train[0], fold.train[-1], len(fold.train)),
         validate=(fold.validate[0], fold.validate[-1], len(fold.validate)),
@@ -76,8 +80,8 @@ def fold_line(study: Study, index: int) -> FoldLine:
         seed=trial.seed,
         chosen_steps=trial.chosen_steps,
         validate_return=_net(trial.validate, study.capital_usd),
-        net_return=_net(trial.test.sessions, study.capital_usd),
-        trades=sum(session.trades for session in trial.test.sessions),
+        net_return=_net(tested, study.capital_usd),
+        trades=sum(session.trades for session in tested),
         baselines={one.name: _net(one.folds[index].sessions, study.capital_usd) for one in study.baselines},
         random_p=random_p(study, [index]),
     )
@@ -146,12 +150,21 @@ def _scores(study: Study, reward: str) -> list[Series]:
 
 
 def random_p(study: Study, folds: Sequence[int]) -> float | None:
-    """The share of random traders that did as well over these folds together; None where some fold has none."""
+    """The share of random traders that did as well over these folds together; None where some fold has none.
+
+    On one account through all folds, each one's growth over these folds is compared, else the sums in USD.
+    """
     draws = [study.random_pnl_usd[index] for index in folds if index < len(study.random_pnl_usd)]
     if len(draws) < len(folds) or not all(draws):
         return None
-    earned = [math.fsum(one.pnl_usd for one in study.trials[study.chosen[index]].test.sessions) for index in folds]
-    return random_p_value(earned, draws)
+    results = [chosen_results(study)[index].sessions for index in folds]
+    if not study.account:
+        return random_p_value([math.fsum(one.pnl_usd for one in sessions) for sessions in results], draws)
+    after = study.capital_usd + np.cumsum(np.array(study.random_pnl_usd), axis=0)
+    before = np.vstack([np.full(after.shape[1], study.capital_usd), after[:-1]])
+    grown = np.log(np.maximum(after, ALL_LOST_USD) / np.maximum(before, ALL_LOST_USD))[list(folds)]
+    own = [math.log1p(max(_net(sessions, study.capital_usd), ALL_BUT_LOST)) for sessions in results]
+    return random_p_value(own, grown.tolist())
 
 
 def random_ranges(study: Study) -> tuple[tuple[float, float], ...]:
@@ -161,7 +174,8 @@ def random_ranges(study: Study) -> tuple[tuple[float, float], ...]:
         return ()
     count = min(len(part) for part in draws)
     parts = np.array([part[:count] for part in draws]) / study.capital_usd
-    sums = np.cumprod(1.0 + parts, axis=0) - 1.0 if study.compounds else np.cumsum(parts, axis=0)
+    anew = study.compounds and not study.account  # each fold begins with the same capital
+    sums = np.cumprod(1.0 + parts, axis=0) - 1.0 if anew else np.cumsum(parts, axis=0)
     return tuple((float(low), float(high)) for low, high in np.quantile(sums, (0.05, 0.95), axis=1).T)
 
 
@@ -197,7 +211,7 @@ def _ranks(spans: Sequence[Sequence[SessionResult]], study: Study) -> Series:
 def denials(study: Study) -> dict[str, int]:
     """How many entries each gate denied the chosen trials on the test sessions, gates in order of their names."""
     found: dict[str, int] = {}
-    for index in study.chosen:
-        for gate, count in study.trials[index].test.denials.items():
+    for tested in chosen_results(study):
+        for gate, count in tested.denials.items():
             found[gate] = found.get(gate, 0) + count
     return dict(sorted(found.items()))

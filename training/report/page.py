@@ -12,7 +12,8 @@ from daemon.page_kit.render import render
 from training.desks.registry import reference_of
 from training.evidence.findings import Findings
 from training.evidence.wording import counted, number, percent, share
-from training.report import evidence, results
+from training.forecast.findings import read
+from training.report import evidence, forecaster, results
 from training.report.cells import Row, difference, variant_word, with_interval
 from training.study.study import Study
 
@@ -31,6 +32,8 @@ def page(study: Study, findings: Findings) -> str:
         settings=_settings(study),
         results=results,
         evidence=evidence,
+        forecaster=read(study.extra),
+        pages=forecaster,
         counted=counted,
         difference=difference,
         number=number,

@@ -24,6 +24,7 @@ from training.evidence.resampling import paired_difference
 from training.evidence.significance import detectable, snooping
 from training.evidence.statistics import headline, session_returns, sharpes, trial_matrix
 from training.evidence.verdict import abstract, verdict
+from training.forecast.findings import KEY
 from training.report.lines import (
     denials,
     fold_line,
@@ -125,6 +126,7 @@ def find(study: Study) -> Findings:
             np.array([entry.pnl_usd > 0.0 for entry in entries], dtype=np.bool_),
         ),
         denials=denials(study),
+        forecaster=study.extra.get(KEY),
     )
     criteria, reference = judge(findings), reference_of(study.strategy)
     known_today = reference.survivorship if reference is not None else ""
@@ -149,6 +151,8 @@ def _check(study: Study) -> None:
     for index in range(count):
         _check_choice(study, index)
     played = {**{one.name: one.folds for one in study.baselines}, **study.scenarios}
+    if study.account:
+        played["the account of all tests"] = study.account
     for name, folds in played.items():
         found = tuple(tuple(session.date for session in one.sessions) for one in folds)
         if found != tuple(fold.test for fold in study.folds):

@@ -13,7 +13,7 @@ from markupsafe import Markup
 from daemon.page_kit import plots
 from daemon.page_kit.svg import Point, millions
 from training.evidence.findings import Findings, Line
-from training.evidence.statistics import running, session_returns
+from training.evidence.statistics import chosen_results, running, session_returns
 from training.evidence.wording import UNKNOWN, number, percent, share
 from training.report.cells import PLAYER_STYLES, Row, sharpe, with_interval
 from training.study.study import PlayResult, Study
@@ -73,7 +73,7 @@ def _net_returns(f: Findings, lines: Sequence[tuple[str, Line, str]], title: str
 
 def equity_plot(study: Study, f: Findings) -> plots.Figure:
     """Running sums over the test sessions, with a band of random traders where there are any."""
-    players = [("policy", [study.trials[index].test for index in study.chosen])]
+    players = [("policy", list(chosen_results(study)))]
     players += [
         (one.name, list(one.folds)) for one in study.baselines if not (f.random_ranges and one.name == "random")
     ]

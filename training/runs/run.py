@@ -12,7 +12,7 @@ import hashlib
 import math
 import operator
 import threading
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -23,7 +23,7 @@ from torch import nn
 
 from daemon.host.whole_files import write_whole
 from strategies.kit.contract import configured
-from training.desks.kind import Compared, described
+from training.desks.kind import POLICY, Compared, Played, described
 from training.desks.registry import kind
 from training.desks.scalper.network import parameter_count
 from training.desks.trial import News, Request, Stage
@@ -32,6 +32,7 @@ from training.evidence.wording import counted
 from training.export.export import Release, export
 from training.export.import_sb3 import import_sb3
 from training.export.reference import reference_of
+from training.report.lines import joined
 from training.report.report import files, write_report
 from training.rl.pool import Flag, stop_on_signals, work_through
 from training.rl.process_group import ProcessGroup, run_group
@@ -40,8 +41,10 @@ from training.runs.ledger import Ledger, Line, ledger_path, settings_digest, utc
 from training.runs.settings import Settings, requests_of, split_note
 from training.runs.tasks import (
     Chosen,
+    Player,
     check_device,
     compare,
+    play_one,
     prepare,
     prepare_same,
     prior_one,
@@ -50,7 +53,7 @@ from training.runs.tasks import (
 )
 from training.runs.trial import check_shares
 from training.study.evaluation import SessionResult, as_metrics
-from training.study.study import Baseline, Fold, Study, Trial, encode
+from training.study.study import Baseline, Fold, PlayResult, Study, Trial, encode
 
 T = TypeVar("T")
 PROBES = 1000
@@ -183,12 +186,28 @@ class _Run:
         """Compare, report, export."""
         self._ledger.record(*(self._line(trial) for trial in trials))
         self._listen("comparing the chosen policies with the baselines, through the dry run")
-        picked = zip(chosen, policies, strict=True)
-        tasks = [Chosen(trials[i].fold, trials[i].seed, policy, trials[i].test) for i, policy in picked]
-        study = self._study(trials, chosen, self._through(compare, tasks))
+        account, compared = self._compared(trials, chosen, policies)
+        study = self._study(trials, chosen, compared)
+        study = msgspec.structs.replace(study, account=account, extra=self._extra(policies[-1]))
         write_whole(self._prepared.folder / STUDY_FILE, encode(study))
         self._listen("writing the report and exporting")
         return self._exported(study, policies[-1])
+
+    def _compared(
+        self, trials: Sequence[Trial], chosen: Sequence[int], policies: Sequence[nn.Module]
+    ) -> tuple[tuple[PlayResult, ...], Sequence[Compared]]:
+        """What the policies did on the account of all tests, where there is one; baselines and scenarios by fold."""
+        p = self._prepared
+        if p.kind.procedure is None or p.settings.plan is None:
+            picked = zip(chosen, policies, strict=True)
+            return (), self._through(
+                compare, [Chosen(trials[i].fold, trials[i].seed, policy, trials[i].test) for i, policy in picked]
+            )
+        names = p.kind.procedure.players(p.settings.plan)
+        self._listen(Stage("players", len(names)))
+        tasks = [Player(name, tuple(policies), trials[chosen[-1]].seed) for name in names]
+        played = dict(zip(names, self._through(play_one, tasks), strict=True))
+        return played[POLICY].folds, by_fold(played, tuple(p.kind.baselines))
 
     def _listen(self, news: News | Stage | Trial | str) -> None:
         """Pass it on; a finished trial has seen the test sessions, so it is on record from then on."""
@@ -306,6 +325,7 @@ class _Run:
                 "test": self._metrics(trial.test.sessions),
                 "test_denials": dict(trial.test.denials),
                 "validate": self._metrics(trial.validate),
+                **({"account": self._metrics(joined(study.account))} if study.account else {}),
                 **self._found(study.chosen[-1]),
             },
             report=write_files,
@@ -317,6 +337,13 @@ class _Run:
         probes = p.data.probes(p.folds[-1], PROBES, trial.seed)
         version = export(policy, p.machine, release, out=settings.out, probes=probes)
         return Outcome(version, p.folder, findings)
+
+    def _extra(self, policy: nn.Module) -> dict[str, Any]:
+        """What a procedure of the strategy's own has for the pages of the report."""
+        p = self._prepared
+        if p.kind.procedure is None or p.settings.plan is None:
+            return {}
+        return p.kind.procedure.for_report(p.settings.plan, policy, p.data, p.done)
 
     def _found(self, chosen: int) -> Mapping[str, Any]:
         """What a procedure of the strategy's own has to say of its stages and the chosen trial."""
@@ -330,6 +357,22 @@ class _Run:
         """The figures for the manifest; of a basket no win rate, because its trades are orders, which earn nothing."""
         found = as_metrics(self._prepared.data.figures(results))
         return {name: value for name, value in found.items() if name != "win_rate" or not self._prepared.kind.compounds}
+
+
+def by_fold(played: Mapping[str, Played], baselines: Collection[str]) -> list[Compared]:
+    """What all players did, fold by fold; who could not play is left out."""
+    found = []
+    for fold in range(len(played[POLICY].folds)):
+        there = {name: each.folds[fold] for name, each in played.items() if each.folds and name != POLICY}
+        draws = [each.random_pnl_usd[fold] for each in played.values() if each.random_pnl_usd]
+        found.append(
+            Compared(
+                {name: result for name, result in there.items() if name in baselines},
+                draws[0] if draws else (),
+                {name: result for name, result in there.items() if name not in baselines},
+            )
+        )
+    return found
 
 
 def choose(trials: Sequence[Trial], settings: Settings) -> tuple[int, ...]:

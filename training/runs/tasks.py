@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import torch
 from torch import nn
 
@@ -21,9 +22,9 @@ from daemon.core.limits import Trading
 from daemon.core.strategy_rules import trading_for
 from strategies.kit.contract import Strategy
 from strategies.registry import strategy as registered
-from training.desks.kind import Compared, Sources, Span, TaskData, TrainingKind
+from training.desks.kind import Compared, Played, Sources, Span, TaskData, TrainingKind
 from training.desks.registry import kind
-from training.desks.trial import Request, Trained
+from training.desks.trial import News, Request, Trained
 from training.rl.kernels import use_fast_float32
 from training.rl.pool import Emit, Flag, Stopped
 from training.rl.ppo import make_deterministic
@@ -205,6 +206,40 @@ def compare(prepared: Prepared, chosen: Chosen, flag: Flag, emit: Emit) -> Compa
     found = prepared.data.compare(chosen.policy, chosen.played, tested, chosen.seed, check_stop)
     emit(f"compared fold {chosen.fold + 1}")
     return found
+
+
+@dataclass(frozen=True, slots=True)
+class Player:
+    """One of a procedure's players, and the chosen policy of each fold."""
+
+    name: str
+    policies: Sequence[nn.Module]
+    seed: int
+
+    @property
+    def task(self) -> str:
+        """The name of its folder."""
+        return f"account-{self.name.replace(' ', '-')}"
+
+
+def play_one(prepared: Prepared, player: Player, flag: Flag, emit: Emit) -> Played:
+    """Let one player go through the tests of all folds; what is done already is read. Raises `Stopped`."""
+
+    def check_stop() -> None:
+        if flag.is_set():
+            raise Stopped(player.task)
+
+    own, folder = prepared.kind.procedure, prepared.task_folder(player.task)
+    assert own is not None, f"{prepared.kind.strategy} has no procedure of its own"
+    kept = folder.checkpoint()
+    if kept is not None:
+        return msgspec.json.decode(kept["played"], type=Played)
+    check_stop()
+    spans = [prepared.span(fold.test) for fold in prepared.folds]
+    played = own.play(player.name, player.policies, prepared.data, spans, player.seed, check_stop)
+    folder.save({"played": msgspec.json.encode(played).decode()})
+    emit(News(player.task, 1, 1))
+    return played
 
 
 def run_member(group: ProcessGroup, prepare: Callable[[], Prepared], request: Request) -> None:

@@ -10,7 +10,9 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from training.forecast.labels import Barriers, Labels
+from strategies.kit.contract import Session
+from training.desks.daily.table import DailyTable, ticks
+from training.forecast.labels import BUY, SELL, Barriers, Labels
 from training.forecast.network import Sizes
 from training.forecast.recipe import Recipe
 from training.forecast.stage import Material, Plan
@@ -28,12 +30,14 @@ PLAN = Plan(
 )
 
 
-def panel(seed: int, *, symbols: int = 8, planted: bool = True) -> tuple[Material, NDArray[np.float64]]:
+def panel(
+    seed: int, *, symbols: int = 8, planted: bool = True, strength: float = STRENGTH
+) -> tuple[Material, NDArray[np.float64]]:
     """Four years from 2010, and the true probabilities (d, n, 3). A label ends one session after its row."""
     random = np.random.default_rng(seed)
     dates = tuple(str(date.date()) for date in pd.bdate_range("2010-01-04", "2013-12-31"))
     features = random.normal(size=(len(dates), symbols, FEATURES)).astype(np.float32)
-    logits = STRENGTH * features[:, :, :3].astype(np.float64) * planted
+    logits = strength * features[:, :, :3].astype(np.float64) * planted
     truth = np.exp(logits) / np.exp(logits).sum(axis=2, keepdims=True)
     drawn = (random.random((*truth.shape[:2], 1)) > truth.cumsum(axis=2)).sum(axis=2)
     end = np.arange(len(dates))[:, None] + np.ones((1, symbols), dtype=np.int64)
@@ -41,3 +45,28 @@ def panel(seed: int, *, symbols: int = 8, planted: bool = True) -> tuple[Materia
     valid = np.ones(truth.shape[:2], dtype=np.bool_)
     valid[: SMALL.window - 1] = False
     return Material(dates, Windows(features * 3.0 + 5.0, SMALL.window), labels, valid), truth
+
+
+def moving(material: Material, move: float) -> DailyTable:
+    """Prices that do what the labels name: the next session opens at the last close and goes up, down, or nowhere."""
+    classes = material.labels.classes
+    steps = np.where(classes == BUY, 1.0 + move, np.where(classes == SELL, 1.0 / (1.0 + move), 1.0))
+    close = np.vstack([np.ones((1, classes.shape[1])), steps[:-1].cumprod(axis=0)]) * 100.0
+    opened = np.vstack([close[:1], close[:-1]])
+    bars = np.stack([opened, np.maximum(opened, close), np.minimum(opened, close), close, np.full(close.shape, 1e6)])
+    days, symbols = classes.shape
+    return DailyTable(
+        file="made up",
+        sha256="",
+        synthetic="yes",
+        symbols=tuple(f"S{place}" for place in range(symbols)),
+        history_bars=SMALL.window,
+        sessions=tuple(Session(date, 0, 1) for date in material.dates),
+        bars=bars,
+        present=np.ones((days, symbols), dtype=np.bool_),
+        open_ticks=ticks(opened),
+        close_ticks=ticks(close),
+        features=np.zeros((days, 0), dtype=np.float32),
+        tradable=material.valid.astype(np.float32),
+        warm=material.valid.all(axis=1),
+    )

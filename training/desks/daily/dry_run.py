@@ -6,7 +6,7 @@ and has remembered W bars of each symbol before its first decision.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from decimal import Decimal
 from typing import Any
@@ -135,6 +135,31 @@ def feed(table: DailyTable, day: int, trading: Trading, *, decide: bool = True) 
 
 def dry_run(policy: Policy, desk: Desk) -> PlayResult:
     """Play one account from the desk's first session to its last, hidden state carried. `trades` are orders filled."""
+    return played(policy, desk)[0]
+
+
+def relay(policies: Iterable[Policy], desk: Desk, spans: Sequence[Sequence[str]]) -> tuple[PlayResult, ...]:
+    """Play one account through spans that follow one another, each with its own policy; what is held goes on.
+
+    Raises:
+        ValueError: a span does not begin with the session after the one before.
+    """
+    found, next_one = [], desk.first
+    for policy, dates in zip(policies, spans, strict=True):
+        first, last = desk.table.span(dates)
+        if first != next_one:
+            raise ValueError(
+                f"{dates[0]} is not the session after {desk.table.dates[next_one - 1]}: expected spans without "
+                "sessions between them, because one account goes through all"
+            )
+        result, desk = played(policy, replace(desk, first=first, last=last))
+        found.append(result)
+        next_one = last + 1
+    return tuple(found)
+
+
+def played(policy: Policy, desk: Desk) -> tuple[PlayResult, Desk]:
+    """As `dry_run`, and the desk after its last session."""
     spec, table = desk.strategy.spec, desk.table
     market = SharePaperBroker(desk.trading, spec.symbols)
     machine = Machine(Core(desk.strategy), desk.state, market, desk.market_state)
@@ -161,7 +186,8 @@ def dry_run(policy: Policy, desk: Desk) -> PlayResult:
         )
     was, now = desk.state.stats.denials, machine.state.stats.denials
     denials = {gate: count - was.get(gate, 0) for gate, count in sorted(now.items()) if count > was.get(gate, 0)}
-    return PlayResult(tuple(results), denials)
+    after_it = replace(desk, first=desk.last + 1, state=machine.state, market_state=machine.market_state)
+    return PlayResult(tuple(results), denials), after_it
 
 
 class _Watch:

@@ -1,13 +1,15 @@
 """Those that the ensemble has to beat on the same sessions, and the ensemble under other conditions.
 
-What forecaster and agents decide plays through the dry run, under the gates and in whole shares; what only owns stocks
-is an account of fractions at the same opens and costs. Random traders play on the tensor market.
+Each of them is one account through the tests of all folds; what forecasts and decides is each fold's own. What
+forecaster and agents decide plays through the dry run, under the gates and in whole shares; what only owns stocks is an
+account of fractions at the same opens and costs. Random traders play on the tensor market.
 """
 
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from itertools import islice
 from pathlib import Path
 from typing import NamedTuple
 
@@ -16,12 +18,13 @@ import torch
 from torch import Tensor, nn
 
 from training.desks.daily import baselines as daily
-from training.desks.daily.dry_run import Desk, dry_run, under
+from training.desks.daily.dry_run import Desk, relay, under
 from training.desks.forecast.graph import SEEN, SEQUENCE, Answers, Policy, weighted
 from training.desks.forecast.market import ACCOUNT, ForecastMarket, Outlook, weight_max
 from training.desks.forecast.play import play, threshold_rule
-from training.desks.kind import Compared
+from training.desks.kind import POLICY, Played
 from training.evidence.criteria import COSTS_TWICE, ONE_BAR_LATE
+from training.study.evaluation import SessionResult
 from training.study.study import PlayResult
 
 FORECASTER, SAC, TD3 = "forecaster alone", "SAC alone", "TD3 alone"
@@ -38,9 +41,9 @@ BASELINES: Mapping[str, str] = {
     TRUSTING: f"The mean of both, whatever the confidence. {_DESK}",
     daily.MONTHLY: "Holds the whole universe with equal weights, set again at each month's first open. An account of "
     "fractions of shares that pays the costs of what it trades once and does not wait.",
-    daily.HOLD_ALL: "Buys the whole universe for equal money at a fold's first tested open. An account of fractions.",
-    daily.SPY: "Buys SPY at a fold's first tested open; left out where no file of ETFs lies beside the bars. An "
-    "account of fractions.",
+    daily.HOLD_ALL: "Buys the whole universe for equal money at the first tested open. An account of fractions.",
+    daily.SPY: "Buys SPY at the first tested open; left out where no file of ETFs lies beside the bars. An account of "
+    "fractions.",
     daily.RANDOM: "Wants as much as the ensemble at the same times, but of other symbols: its final actions with the "
     "symbols dealt out anew, once for all sessions, so its turnover is alike. The median of a few, on the tensor "
     "market, as are the draws behind the p-value.",
@@ -58,10 +61,14 @@ Decision = Callable[[Row], Tensor]
 """Final actions (rows,)."""
 
 
+Memory = dict[bytes, tuple[Tensor, Tensor]]
+"""What one policy's network says, by the digest of the sequences that it was shown."""
+
+
 class Variation(nn.Module):
     """The policy with another last step. What the network says of a sequence is remembered by the sequence."""
 
-    def __init__(self, policy: Policy, decide: Decision, memory: dict[bytes, tuple[Tensor, Tensor]]) -> None:
+    def __init__(self, policy: Policy, decide: Decision, memory: Memory) -> None:
         super().__init__()
         self.policy, self._decide, self._memory = policy, decide, memory
 
@@ -77,27 +84,29 @@ class Variation(nn.Module):
 
 
 class Late(nn.Module):
-    """One session late: answers as the other would have to the observation before; at first it wants nothing."""
+    """One session late: answers as the other did to the observation before; at first it wants nothing.
 
-    def __init__(self, policy: nn.Module) -> None:
+    `kept` holds the answers that are waiting; policies that share it play one account in turn.
+    """
+
+    def __init__(self, policy: nn.Module, kept: list[Answers]) -> None:
         super().__init__()
-        self.policy = policy
-        self._before: Tensor | None = None
+        self.policy, self._kept = policy, kept
 
     def forward(self, observation: Tensor) -> Answers:
         """The answers to the observation before."""
-        before, self._before = self._before, observation.clone()
-        answers: Answers = self.policy(observation if before is None else before)
-        return answers if before is not None else answers._replace(actions=torch.zeros_like(answers.actions))
+        answers: Answers = self.policy(observation)
+        before = self._kept[-1] if self._kept else answers._replace(actions=torch.zeros_like(answers.actions))
+        self._kept[:] = [answers]
+        return before
 
 
 class _Noted(nn.Module):
     """Keeps what a policy answers, session by session."""
 
-    def __init__(self, policy: nn.Module) -> None:
+    def __init__(self, policy: nn.Module, answers: list[Answers]) -> None:
         super().__init__()
-        self.policy = policy
-        self.answers: list[Answers] = []
+        self.policy, self.answers = policy, answers
 
     def forward(self, observation: Tensor) -> Answers:
         """The same."""
@@ -105,34 +114,166 @@ class _Noted(nn.Module):
         return self.answers[-1]
 
 
-def compared(policy: nn.Module, desk: Desk, path: Path, seed: int, check_stop: Callable[[], None]) -> Compared:
-    """Baselines, random traders and scenarios on the desk's sessions. `check_stop` is called between players."""
-    assert isinstance(policy, Policy)
-    memory: dict[bytes, tuple[Tensor, Tensor]] = {}
-    usual = Variation(policy, lambda row: row.answers.final, memory)
-    noted = _Noted(usual)
-    dry_run(noted, desk)
-    check_stop()
-    found: dict[str, PlayResult] = {}
-    for name, decide in _decisions(policy, desk).items():
-        found[name] = dry_run(Variation(policy, decide, memory), desk)
-        check_stop()
-    found |= _owners(desk, path)
-    finals = torch.stack([answers.final for answers in noted.answers])
-    found[daily.RANDOM], totals = _random(finals, desk, seed, check_stop)
-    return Compared(found, totals, _scenarios(usual, desk, _outlook(noted.answers, desk), finals, check_stop))
+def players() -> tuple[str, ...]:
+    """All names that `Account.play` knows, the policy's first."""
+    return POLICY, *BASELINES, *_COSTS, ONE_BAR_LATE, daily.SAME_CLOSE
 
 
-def _decisions(policy: Policy, desk: Desk) -> dict[str, Decision]:
-    most = weight_max(desk.trading)
-    alone = threshold_rule(float(policy.threshold), most)
-    return {
-        daily.FLAT: lambda row: torch.zeros_like(row.answers.final),
-        FORECASTER: lambda row: alone(_seen(row)),
-        SAC: lambda row: weighted(row.answers.sac, row.answers.confidence),
-        TD3: lambda row: weighted(row.answers.td3, row.answers.confidence),
-        TRUSTING: lambda row: policy.mean(row.answers),
-    }
+class Account:
+    """One account through the tests of all folds, which each fold's own policy forecasts and trades."""
+
+    def __init__(
+        self,
+        policies: Sequence[Policy],
+        desk: Desk,
+        spans: Sequence[Sequence[str]],
+        *,
+        path: Path,
+        seed: int,
+        memories: dict[str, Memory],
+        check_stop: Callable[[], None],
+    ) -> None:
+        """Prepare.
+
+        Args:
+            desk: before the first session of the first span.
+            path: of the bars, beside which a file of ETFs may lie.
+            memories: of the policies by their digests; players share them.
+            check_stop: called now and then; may raise.
+        """
+        self._policies, self._desk, self._spans, self._path = policies, desk, spans, path
+        self._seed, self._check_stop = seed, check_stop
+        self._memories = [memories.setdefault(_digest(policy), {}) for policy in policies]
+        self._dates = [date for dates in spans for date in dates]
+
+    def play(self, player: str) -> Played:
+        """One of `players()`."""
+        if player in _COSTS:
+            return Played(self._relay(_final, under(self._desk, daily.with_costs(self._desk.trading, _COSTS[player]))))
+        if player in (daily.HOLD_ALL, daily.MONTHLY, daily.SPY):
+            owned = self._owned(player)
+            return Played(() if owned is None else self._split(owned.sessions))
+        if player == daily.RANDOM:
+            return self._random()
+        if player == daily.SAME_CLOSE:
+            return self._same_close()
+        if player == ONE_BAR_LATE:
+            kept: list[Answers] = []
+            return Played(self._relay(_final, self._desk, lambda usual: Late(usual, kept)))
+        return Played(self._relay(_final if player == POLICY else _DECISIONS[player], self._desk))
+
+    def _relay(
+        self,
+        maker: Maker,
+        desk: Desk,
+        around: Callable[[nn.Module], nn.Module] = lambda usual: usual,
+    ) -> tuple[PlayResult, ...]:
+        most = weight_max(desk.trading)
+
+        def each() -> Iterator[nn.Module]:
+            for policy, memory in zip(self._policies, self._memories, strict=True):
+                self._check_stop()
+                yield around(Variation(policy, maker(policy, most), memory))
+
+        return relay(each(), desk, self._spans)
+
+    def _split(self, sessions: Sequence[SessionResult]) -> tuple[PlayResult, ...]:
+        rest = iter(sessions)
+        return tuple(PlayResult(tuple(islice(rest, len(dates)))) for dates in self._spans)
+
+    def _owned(self, player: str) -> PlayResult | None:
+        """What only owns; None of SPY where there is no file."""
+        months = [date[:7] for date in self._dates]
+        if player == daily.SPY:
+            funds = daily.funds_beside(self._path, None)
+            if funds is None or not set(self._dates) <= set(funds.dates):
+                return None
+            return daily.owned(funds, self._dates, self._desk.trading, lambda day: day == 0, symbols=("SPY",))
+
+        def buys(day: int) -> bool:
+            return day == 0 or (player == daily.MONTHLY and months[day] != months[day - 1])
+
+        return daily.owned(self._desk.table, self._dates, self._desk.trading, buys)
+
+    def _answers(self) -> list[Answers]:
+        """What the policies answered in each session."""
+        answers: list[Answers] = []
+        self._relay(_final, self._desk, lambda usual: _Noted(usual, answers))
+        return answers
+
+    def _random(self) -> Played:
+        """Traders with the final actions dealt out to other symbols, once for all sessions: one of them, and all."""
+        finals = torch.stack([answers.final for answers in self._answers()])
+        desk, blind = self._desk, _outlook([], self._desk)
+        last = desk.table.span(self._dates)[1]
+
+        crowds: dict[int, Tensor] = {}
+
+        def crowd(count: int, nth: int) -> tuple[float, ...]:
+            market = ForecastMarket(
+                desk.table, blind, desk.first, last, desk.trading, count=count, draws=False, trusting=True
+            )
+            crowds[nth] = self._by_fold(market, daily.of_other_stocks(finals, count, self._seed + nth))
+            return tuple(crowds[nth].sum(0).tolist())
+
+        median, _ = daily.median_and_totals(RANDOM_DRAWS, crowd, self._check_stop)
+        totals = torch.cat([earned for nth, earned in crowds.items() if nth >= daily.RANDOM_RUNS], dim=1)
+        answers = daily.of_other_stocks(finals, 1, self._seed + median)
+        days = iter(range(len(finals)))
+        played = play(lambda _: answers(next(days))[0], desk.table, blind, self._dates, desk.trading)
+        earned = ([round(usd, 2) for usd in row[:RANDOM_DRAWS]] for row in totals.tolist())
+        return Played(self._split(played), tuple(map(tuple, earned)))
+
+    def _by_fold(self, market: ForecastMarket, answers: daily.Answers) -> Tensor:
+        """What each account of a market earns in each fold, USD (folds, accounts)."""
+        found, before, days = [], market.equity_usd, iter(range(len(self._dates)))
+        for dates in self._spans:
+            for day in islice(days, len(dates)):
+                market.step(answers(day).reshape(-1, 1))
+            after = market.closing_usd[0]
+            found.append(after - before)
+            before = after
+        return torch.stack(found)
+
+    def _same_close(self) -> Played:
+        """The final actions filled at the close that they were decided on, which nobody can trade."""
+        answers, desk = self._answers(), self._desk
+        days = iter(answers)
+        outlook = _outlook(answers, desk)
+        played = play(lambda _: next(days).final, desk.table, outlook, self._dates, desk.trading, fill="same_close")
+        return Played(self._split(played))
+
+
+Maker = Callable[[Policy, float], Decision]
+"""Of a policy and the most that one symbol may weigh."""
+
+
+def _final(_: Policy, __: float) -> Decision:
+    """What the policy itself decides."""
+    return lambda row: row.answers.final
+
+
+def _alone(policy: Policy, most: float) -> Decision:
+    """The forecaster by its threshold."""
+    rule = threshold_rule(float(policy.threshold), most)
+    return lambda row: rule(_seen(row))
+
+
+_DECISIONS: Mapping[str, Maker] = {
+    daily.FLAT: lambda _, __: lambda row: torch.zeros_like(row.answers.final),
+    FORECASTER: _alone,
+    SAC: lambda _, __: lambda row: weighted(row.answers.sac, row.answers.confidence),
+    TD3: lambda _, __: lambda row: weighted(row.answers.td3, row.answers.confidence),
+    TRUSTING: lambda policy, _: lambda row: policy.mean(row.answers),
+}
+_COSTS = {daily.NO_COSTS: 0, COSTS_TWICE: 2, daily.COSTS_THRICE: 3}
+
+
+def _digest(policy: Policy) -> str:
+    digest = hashlib.sha256()
+    for name, values in policy.state_dict().items():
+        digest.update(name.encode() + values.cpu().numpy().tobytes())
+    return digest.hexdigest()
 
 
 def _seen(row: Row) -> Tensor:
@@ -140,59 +281,6 @@ def _seen(row: Row) -> Tensor:
     answers, rows = row.answers, len(row.account)
     features = row.account.new_zeros(rows, len(SEEN))
     return torch.cat([features, answers.probabilities, answers.confidence.unsqueeze(1), row.account], dim=1)
-
-
-def _owners(desk: Desk, path: Path) -> dict[str, PlayResult]:
-    """What only owns."""
-    dates = desk.table.dates[desk.first : desk.last + 1]
-    months = [date[:7] for date in dates]
-    found = {
-        daily.HOLD_ALL: daily.owned(desk.table, dates, desk.trading, lambda day: day == 0),
-        daily.MONTHLY: daily.owned(
-            desk.table, dates, desk.trading, lambda day: day == 0 or months[day] != months[day - 1]
-        ),
-    }
-    funds = daily.funds_beside(path, None)
-    if funds is not None and set(dates) <= set(funds.dates):
-        found[daily.SPY] = daily.owned(funds, dates, desk.trading, lambda day: day == 0, symbols=("SPY",))
-    return found
-
-
-def _random(
-    finals: Tensor, desk: Desk, seed: int, check_stop: Callable[[], None]
-) -> tuple[PlayResult, tuple[float, ...]]:
-    """Traders with the final actions (sessions, n) dealt out to other symbols: one's sessions, all their totals."""
-    blind = _outlook([], desk)
-
-    def crowd(count: int, nth: int) -> tuple[float, ...]:
-        market = ForecastMarket(
-            desk.table, blind, desk.first, desk.last, desk.trading, count=count, draws=False, trusting=True
-        )
-        answers = daily.of_other_stocks(finals, count, seed + nth)
-        return daily.net_totals(market, lambda day: answers(day).reshape(-1, 1), desk)
-
-    median, totals = daily.median_and_totals(RANDOM_DRAWS, crowd, check_stop)
-    answers = daily.of_other_stocks(finals, 1, seed + median)
-    days = iter(range(len(finals)))
-    dates = desk.table.dates[desk.first : desk.last + 1]
-    played = play(lambda _: answers(next(days))[0], desk.table, blind, dates, desk.trading)
-    return PlayResult(played), totals
-
-
-def _scenarios(
-    policy: nn.Module, desk: Desk, outlook: Outlook, finals: Tensor, check_stop: Callable[[], None]
-) -> dict[str, PlayResult]:
-    found: dict[str, PlayResult] = {}
-    for name, times in ((daily.NO_COSTS, 0), (COSTS_TWICE, 2), (daily.COSTS_THRICE, 3)):
-        found[name] = dry_run(policy, under(desk, daily.with_costs(desk.trading, times)))
-        check_stop()
-    found[ONE_BAR_LATE] = dry_run(Late(policy), desk)
-    check_stop()
-    dates = desk.table.dates[desk.first : desk.last + 1]
-    days = iter(range(len(finals)))
-    played = play(lambda _: finals[next(days)], desk.table, outlook, dates, desk.trading, fill="same_close")
-    found[daily.SAME_CLOSE] = PlayResult(played)
-    return found
 
 
 def _outlook(answers: list[Answers], desk: Desk) -> Outlook:

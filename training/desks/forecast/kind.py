@@ -12,6 +12,7 @@ from daemon.core.limits import Trading
 from strategies.forecast_ensemble import SPEC
 from strategies.kit.forecast_features import COUNT
 from training.desks.forecast.baselines import BASELINES
+from training.desks.forecast.claims import REFERENCE
 from training.desks.forecast.graph import policy_of
 from training.desks.forecast.plan import PRESETS, ForecastPlan
 from training.desks.forecast.procedure import WalkByYears
@@ -44,6 +45,7 @@ KIND = TrainingKind(
     inputs=each_column(SPEC, range(COUNT)),
     before=f"that warm the desk up ({SPEC.history_bars})",
     compounds=True,
+    reference=REFERENCE,
     rules=_rules,
     procedure=WalkByYears(),
 )

@@ -6,6 +6,8 @@ agents on the forecasts of the years before, so what an agent sees was out of sa
 
 from __future__ import annotations
 
+import statistics
+import time
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, cast
@@ -13,16 +15,20 @@ from typing import Any, cast
 import msgspec
 import numpy as np
 import torch
+from torch import nn
 
 from daemon.core.limits import Trading
 from training.desks.forecast import graph
 from training.desks.forecast.agents import Work
+from training.desks.forecast.baselines import players
+from training.desks.forecast.claims import DECISION_MS
 from training.desks.forecast.graph import Policy, made_weights
 from training.desks.forecast.market import BONUS
 from training.desks.forecast.plan import ForecastPlan, folds_of
 from training.desks.forecast.task_data import ForecastTaskData, load
-from training.desks.kind import Keeper, Sources
+from training.desks.kind import Keeper, Played, Sources, Span
 from training.desks.trial import Control, Listener, News, Request, Trained
+from training.forecast.findings import KEY, Forecast, find
 from training.forecast.folds import YearFold, by_years
 from training.forecast.forecasts import FoldForecasts, Forecasts, assemble
 from training.forecast.network import Forecaster, ForecastNet, Frozen, Scaling
@@ -33,7 +39,9 @@ from training.rl.presets import Plan
 from training.study.study import Fold
 
 MEMBERS, FORECASTS = "forecaster folds", "forecasts"
+DECISIONS = 30  # that are timed
 _MEMBER, _YEAR = "forecaster-{year}-{member}", "forecast-{year}"
+ALPHA_IS = "given, not chosen: no action changes the bonus, so no choice depends on alpha"
 
 
 class WalkByYears:
@@ -98,7 +106,7 @@ class WalkByYears:
         chosen = work.choose()
         policy = Policy(forecaster_of(plan, done(_YEAR.format(year=test))), chosen.agents, chosen.threshold)
         return Trained(
-            weights=made_weights(policy) | {"alpha": chosen.alpha},
+            weights=made_weights(policy),
             validate=chosen.validate,
             chosen_steps=chosen.chosen_steps,
             steps=chosen.steps,
@@ -107,15 +115,49 @@ class WalkByYears:
             curve=chosen.curve,
         )
 
+    def players(self, _: Plan) -> Sequence[str]:
+        """See `Procedure`."""
+        return players()
+
+    def play(
+        self,
+        player: str,
+        policies: Sequence[nn.Module],
+        data: ForecastTaskData,
+        spans: Sequence[Span],
+        seed: int,
+        check_stop: Callable[[], None],
+    ) -> Played:
+        """See `Procedure`."""
+        return data.account(policies, spans, seed, check_stop).play(player)
+
+    def for_report(
+        self, plan: Plan, policy: nn.Module, data: ForecastTaskData, done: Callable[[str], Mapping[str, Any]]
+    ) -> dict[str, Any]:
+        """See `Procedure`: how good the forecasts of all years were, and how long a decision takes."""
+        own, paper = _own(plan), data.rules.paper
+        cost = float(2 * paper.share_cost_rate + paper.share_wait_rate)
+        net = cast("Policy", policy).forecaster
+        facts = {
+            "parameters": sum(one.numel() for one in net.members[0].parameters()),
+            "members": len(net.members),
+            "confidence": net.confidence,
+        }
+        years = [_forecast_of(done(_YEAR.format(year=year))) for year in own.years]
+        found = find(data.material, data.panel.bars, years, own.tests, cost, facts)
+        sizes = {str(count): _milliseconds(policy, count) for count in (1, len(data.table.symbols))}
+        return {KEY: msgspec.to_builtins(found), DECISION_MS: sizes}
+
     def figures(
         self, plan: Plan, weights: Mapping[str, Any], done: Callable[[str], Mapping[str, Any]]
     ) -> Mapping[str, Any]:
         """See `Procedure`: what validation chose, and how good each year's forecasts were, calibrated or not."""
-        state = weights["state"]
-        years = {year: done(_YEAR.format(year=year)) for year in _own(plan).years}
+        own, state = _own(plan), weights["state"]
+        years = {year: done(_YEAR.format(year=year)) for year in own.years}
         return {
             "chosen": {
-                "alpha": weights["alpha"],
+                "alpha": own.alpha,
+                "alpha_is": ALPHA_IS,
                 "bonus": BONUS,
                 "shares": dict(zip(graph.MEMBERS, state["agents.weights"].tolist(), strict=True)),
                 "threshold": float(state["threshold"]),
@@ -142,6 +184,28 @@ def joined(data: ForecastTaskData, years: Sequence[Mapping[str, Any]]) -> Foreca
         for year in years
     ]
     return assemble(days, symbols, folds)
+
+
+def _forecast_of(year: Mapping[str, Any]) -> Forecast:
+    return Forecast(
+        year["year"],
+        year["rows"].numpy(),
+        year["probabilities"].numpy(),
+        year["confidence"].numpy(),
+        float(year["forecaster"]["temperature"]),
+        year["purged"],
+    )
+
+
+@torch.no_grad()
+def _milliseconds(policy: nn.Module, symbols: int) -> float:
+    """The median of the graph's answers to so many symbols."""
+    rows, times = torch.zeros(symbols, graph.SEQUENCE + 6), []
+    for _ in range(DECISIONS):
+        began = time.perf_counter()
+        policy(rows)
+        times.append(time.perf_counter() - began)
+    return round(1000.0 * statistics.median(times), 3)
 
 
 def forecaster_of(plan: ForecastPlan, year: Mapping[str, Any]) -> Forecaster:

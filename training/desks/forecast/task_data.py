@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import numpy as np
@@ -20,10 +20,10 @@ from training.desks.daily.dry_run import dry_run, rules_for
 from training.desks.daily.table import DailyTable, read_table, table_of
 from training.desks.daily.task_data import DailyTaskData, table_cache
 from training.desks.forecast import baselines
-from training.desks.forecast.graph import COLUMNS, SEQUENCE, Answers
+from training.desks.forecast.graph import COLUMNS, SEQUENCE, Answers, Policy
 from training.desks.forecast.market import Outlook
 from training.desks.forecast.plan import ForecastPlan
-from training.desks.kind import Compared, Sources, Span
+from training.desks.kind import Sources, Span
 from training.export.reference import Recorder, Watched
 from training.forecast.forecasts import Forecasts
 from training.forecast.labels import triple_barrier
@@ -31,7 +31,7 @@ from training.forecast.panel import Panel
 from training.forecast.stage import Material
 from training.forecast.windows import Windows
 from training.rl.pool import stop_signals_blocked
-from training.study.study import Fold, PlayResult
+from training.study.study import Fold
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -42,6 +42,7 @@ class ForecastTaskData(DailyTaskData):
     material: Material
     places: NDArray[np.int64]  # of the universe's symbols in the panel
     days_at: NDArray[np.int64]  # of the table's sessions in the panel
+    heard: dict[str, baselines.Memory] = field(default_factory=dict)  # what networks said, for the players
 
     @property
     def rules(self) -> Trading:
@@ -66,11 +67,16 @@ class ForecastTaskData(DailyTaskData):
         dry_run(recorded, self.desk(span))
         return recorder.watched()
 
-    def compare(
-        self, policy: nn.Module, _: PlayResult, span: Span, seed: int, check_stop: Callable[[], None]
-    ) -> Compared:
-        """See `TaskData`; SPY comes from the file of ETFs beside the bars, where there is one."""
-        return baselines.compared(policy, self.desk(span), self.path, seed, check_stop)
+    def account(
+        self, policies: Sequence[nn.Module], spans: Sequence[Span], seed: int, check_stop: Callable[[], None]
+    ) -> baselines.Account:
+        """The account of all tests; SPY comes from the file of ETFs beside the bars, where there is one."""
+        tests = [tuple(span.dates) for span in spans]
+        desk = self.desk(replace(spans[0], dates=[date for dates in tests for date in dates]))
+        own = [policy for policy in policies if isinstance(policy, Policy)]
+        return baselines.Account(
+            own, desk, tests, path=self.path, seed=seed, memories=self.heard, check_stop=check_stop
+        )
 
     def probes(self, fold: Fold, count: int, seed: int) -> Float32Array:
         """See `TaskData`: sequences of the universe drawn from the fold's sessions, of accounts drawn at random."""

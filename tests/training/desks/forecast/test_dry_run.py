@@ -19,7 +19,7 @@ from strategies import forecast_ensemble
 from strategies.forecast_ensemble import SEQUENCE, ForecastEnsemble
 from strategies.kit.forecast_features import COUNT, NAMES
 from tests.support.training.made_up_days import walk
-from training.desks.daily.dry_run import desk_before, dry_run, rules_for
+from training.desks.daily.dry_run import desk_before, dry_run, relay, rules_for
 from training.desks.daily.table import DailyTable, read_table
 from training.desks.forecast.market import ACCOUNT, Outlook
 from training.desks.forecast.play import play
@@ -86,6 +86,36 @@ def test_the_desk_and_the_market_earn_the_same_on_made_up_days(cash: int, band: 
     market = play(lambda rows: rule(rows[:, [0, 1, 2, *range(-ACCOUNT, 0)]]), table, outlook(table), dates, trading)
     agree(dry_run(policy, desk), market)
     assert sum(result.trades for result in market) > 60
+
+
+def test_one_account_goes_through_spans_with_a_policy_each_and_earns_what_the_market_does() -> None:
+    """The second policy wants the opposite: it begins with what the first one holds."""
+    table, trading = made_up(0.002), rules(100_000, 0.02)
+    spans = [table.dates[400:430], table.dates[430:450], table.dates[450:]]
+    desk = desk_before(table, [date for dates in spans for date in dates], ForecastEnsemble(table.symbols), trading)
+
+    def contrary(observation: Tensor) -> tuple[Tensor, ...]:
+        final, probabilities, *_ = policy(observation)
+        return -final, probabilities, *[-final] * 4
+
+    found = relay([policy, contrary, policy], desk, spans)
+    assert [[session.date for session in one.sessions] for one in found] == [list(dates) for dates in spans]
+    signs = iter([1.0] * 30 + [-1.0] * 20 + [1.0] * 30)
+    market = play(
+        lambda rows: next(signs) * rule(rows[:, [0, 1, 2, *range(-ACCOUNT, 0)]]),
+        table,
+        outlook(table),
+        desk.table.dates[400:],
+        trading,
+    )
+    agree(PlayResult(tuple(session for one in found for session in one.sessions)), market)
+    began, ended = found[1].sessions[0], found[0].sessions[-1]
+    assert began.capital_usd == pytest.approx(ended.capital_usd + ended.pnl_usd)
+    assert ended.held_min > 0
+    alone = relay([contrary], desk_before(table, spans[1], ForecastEnsemble(table.symbols), trading), spans[1:2])
+    assert alone[0].sessions[0].capital_usd == 100_000.0
+    with pytest.raises(ValueError, match=f"{spans[2][0]} is not the session after {spans[0][-1]}"):
+        relay([policy, policy], desk, [spans[0], spans[2]])
 
 
 def test_the_desk_and_the_market_earn_the_same_over_hundreds_of_real_days(data_dir: Path) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from dataclasses import replace
 from pathlib import Path
 
@@ -17,12 +18,15 @@ from tests.support.desks.desk_run import Desk, verified
 from tests.support.training.made_files import days, write_days
 from tests.support.training.small_runs import StopAfter
 from training.cli.main import main
+from training.desks.forecast.baselines import BASELINES
 from training.desks.trial import News, Stage
 from training.rl.pool import Stopped
+from training.runs.folder import STUDY_FILE
 from training.runs.run import train_and_export
 from training.runs.settings import Settings, settings_for
 from training.study.folds import HistoryError
-from training.study.study import Trial
+from training.study.study import Study, Trial
+from training.study.study import decode as decode_study
 
 SYMBOLS = ("AAA", "BBB", "CCC")
 
@@ -60,6 +64,7 @@ def test_the_version_has_the_contract_of_the_strategy_whatever_its_symbols(manif
     assert manifest.hyperparameters["plan"]["forecaster"]["barriers"]["horizon"] == 5
     assert manifest.note
     assert manifest.metrics["chosen"]["bonus"] == 1e-3
+    assert manifest.metrics["chosen"]["alpha"] == manifest.hyperparameters["plan"]["alpha"] == 1.0
     assert sum(manifest.metrics["chosen"]["shares"].values()) == pytest.approx(1.0)
     scores = manifest.metrics["forecaster"]
     assert set(scores) == {"2020", "2021", "2022"}
@@ -74,7 +79,7 @@ def test_the_graph_is_one_with_the_heads_in_their_order(version: Path) -> None:
 
 def test_stages_come_in_order_with_their_number_of_tasks(version: Path, told: list[object]) -> None:
     stages = [(news.name, news.tasks) for news in told if isinstance(news, Stage)]
-    assert stages == [("forecaster folds", 3), ("forecasts", 3), ("trials", 1)]
+    assert stages == [("forecaster folds", 3), ("forecasts", 3), ("trials", 1), ("players", 15)]
     names = [news.name for news in told if isinstance(news, News)]
     assert set(names[: names.index("forecast-2020")]) == {f"forecaster-{year}-1" for year in (2020, 2021, 2022)}
     assert sum(isinstance(news, Trial) for news in told) == 1
@@ -84,23 +89,72 @@ def test_metrics_hold_each_term_of_the_reward(settings: Settings, version: Path)
     assert settings.run_folder is not None
     lines = (settings.run_folder / "trials" / "fold1-bonus-seed1" / "metrics.jsonl").read_text().splitlines()
     rows = [msgspec.json.decode(line) for line in lines]
-    assert {row["agent"] for row in rows} == {"sac", "td3"}
+    assert [agent for agent, _ in itertools.groupby(row["agent"] for row in rows)] == ["sac", "td3"]  # once each
+    assert {row["alpha"] for row in rows} == {1.0}
     for row in rows:
         assert row["gain"] + row["cost"] + row["bonus"] == pytest.approx(row["reward"], abs=1e-7)
 
 
-@pytest.mark.parametrize("part", [0.2, 0.9])  # in the forecaster folds, and among the agents
-def test_a_run_that_was_stopped_ends_in_the_same_bytes(
-    settings: Settings, version: Path, told: list[object], tmp_path: Path, part: float
+def test_a_run_that_was_stopped_again_and_again_ends_in_the_same_bytes(
+    settings: Settings, version: Path, told: list[object], tmp_path: Path
 ) -> None:
+    """In a forecaster, amid the second agent, and after some of the players."""
     again = replace(settings, run_folder=tmp_path / "run", out=tmp_path / "store")
-    stop = StopAfter(round(part * sum(isinstance(news, News) for news in told)))
-    with pytest.raises(Stopped):
-        train_and_export(again, stop, stop)
-    assert (
-        train_and_export(again, lambda _: None).version.joinpath("policy.onnx").read_bytes()
-        == (version / "policy.onnx").read_bytes()
-    )
+    names = [news.name for news in told if isinstance(news, News)]
+    done = 0
+    for within in (
+        names.index("forecaster-2021-1") + 2,
+        len(names) - 1 - names[::-1].index("fold1-bonus-seed1"),
+        names.index("account-SAC-alone"),
+    ):
+        stop = StopAfter(within - done)
+        with pytest.raises(Stopped):
+            train_and_export(again, stop, stop)
+        done = within
+    found = train_and_export(again, lambda _: None).version
+    assert (found / "policy.onnx").read_bytes() == (version / "policy.onnx").read_bytes()
+    assert played(tmp_path / "run") == played(settings.run_folder)
+
+
+def played(run: Path | None) -> tuple[object, ...]:
+    """What all players of a run did."""
+    study = study_of(run)
+    return study.account, study.baselines, study.random_pnl_usd, study.scenarios
+
+
+def study_of(run: Path | None) -> Study:
+    assert run is not None
+    return decode_study((run / STUDY_FILE).read_bytes())
+
+
+def test_the_account_of_one_test_year_is_the_trial_s_own_test(settings: Settings, version: Path) -> None:
+    study = study_of(settings.run_folder)
+    assert study.account == (study.trials[0].test,)
+    assert [one.name for one in study.baselines] == [name for name in BASELINES if name != "SPY"]  # no file of ETFs
+    assert list(study.scenarios) == [
+        "no costs", "costs x 2", "costs x 3", "one bar late", "filled at the close it was decided on",
+    ]  # fmt: skip
+    assert [len(part) for part in study.random_pnl_usd] == [1000]
+
+
+def test_the_learning_curve_holds_the_means_of_the_metrics_between_looks(settings: Settings, version: Path) -> None:
+    assert settings.run_folder is not None
+    lines = (settings.run_folder / "trials" / "fold1-bonus-seed1" / "metrics.jsonl").read_text().splitlines()
+    rows = [msgspec.json.decode(line) for line in lines]
+    for agent in ("sac", "td3"):
+        own = [row for row in rows if row["agent"] == agent]
+        curve = [point for point in study_of(settings.run_folder).trials[0].curve if point.agent == agent]
+        assert [point.steps for point in curve] == [row["steps"] for row in own if "validate_return" in row]
+        since = 0
+        for point in curve:
+            between = [row for row in own if since < row["steps"] <= point.steps]
+            since = point.steps
+            assert point.reward == pytest.approx(sum(row["reward"] for row in between) / len(between))
+            for name in ("gain", "cost", "bonus", "critic loss", "Q mean", "actor loss"):
+                known = [row[name] for row in between if name in row]
+                assert point.figures[name] == pytest.approx(sum(known) / len(known))
+            assert point.figures["update_to_data"] == between[-1]["update_to_data"]
+            assert ("temperature" in point.figures) == (agent == "sac")
 
 
 def test_the_model_is_replayed_by_the_daemon_and_verifies(settings: Settings, version: Path, tmp_path: Path) -> None:

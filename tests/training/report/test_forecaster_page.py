@@ -1,0 +1,115 @@
+"""The forecaster's section: its figures are those of the study, and the claims stand beside them."""
+
+from __future__ import annotations
+
+import re
+import xml.etree.ElementTree as ET
+
+import msgspec
+import numpy as np
+import pytest
+
+from tests.support.training.account_study import account_study
+from tests.support.training.page_words import page_words
+from tests.support.training.planted_panels import moving, panel
+from training.evidence.findings import decode
+from training.forecast.findings import KEY, Forecast, ForecasterFindings, find
+from training.report import forecaster, report
+from training.study.study import Study
+
+
+def found_of(*, planted: bool) -> ForecasterFindings:
+    """Two years forecast by the truth, where there is one: 2012 is not tested."""
+    material, truth = panel(3, symbols=4, planted=planted)
+    if not planted:
+        truth = np.random.default_rng(1).dirichlet((9.0, 9.0, 9.0), truth.shape[:2])
+    years = []
+    for year in (2012, 2013):
+        days = [day for day, date in enumerate(material.dates) if date.startswith(str(year))]
+        rows = np.array([[day, place] for day in days[:-1] for place in range(4)])
+        probable = truth[tuple(rows.T)].astype(np.float32)
+        years.append(Forecast(year, rows, probable, probable.max(axis=1), 1.25, 0))
+    facts = {"parameters": 360_740, "members": 5, "confidence": "calibrated"}
+    return find(material, moving(material, 0.02).bars, years, [2013], 0.0022, facts)
+
+
+@pytest.fixture(scope="module")
+def found() -> ForecasterFindings:
+    return found_of(planted=True)
+
+
+@pytest.fixture(scope="module")
+def study(found: ForecasterFindings) -> Study:
+    extra = {KEY: msgspec.to_builtins(found), "decision_ms": {"1": 0.75, "20": 12.3}}
+    return msgspec.structs.replace(account_study(), extra=extra)
+
+
+@pytest.fixture(scope="module")
+def page(study: Study) -> str:
+    return report.files(study, report.find(study))["report.html"].decode()
+
+
+def test_each_score_stands_with_its_interval_before_and_after_the_temperature(
+    page: str, found: ForecasterFindings
+) -> None:
+    words = page_words(page)
+    assert found.scores is not None
+    scores = found.scores
+    for interval in (scores.after.accuracy, scores.after.base_rate):
+        assert f"{interval.estimate:.1%} {interval.low:.1%} to {interval.high:.1%}".replace("%", " %") in words
+    for name in ("log_loss", "brier", "expected_calibration_error"):
+        before, after = getattr(scores.before, name), getattr(scores.after, name)
+        text = f"{before.estimate:.3f} → {after.estimate:.3f} {after.low:.3f} to {after.high:.3f}"
+        assert text in words
+    change = scores.log_loss
+    assert f"log loss {change.estimate:.4f} ({change.low:.4f} to {change.high:.4f})".replace("-", "−") in words
+    assert "2012 not tested" in words
+    assert "5 networks of 360,740 parameters" in words
+    assert page.count('href="#forecaster"') == 2  # of the contents, and of the section on confidence
+
+
+def test_the_plots_and_the_confusion_are_there_and_well_formed(page: str, found: ForecasterFindings) -> None:
+    section = page[page.index('<section id="forecaster">') :]
+    section = section[: section.index("</section>")]
+    pictures = re.findall(r"<svg.*?</svg>", section, re.DOTALL)
+    assert [ET.fromstring(one).attrib["aria-label"] for one in pictures] == [
+        "rows predicted rightly", "Reliability by year", "Accuracy over coverage", "Profit of a trade over coverage",
+        "Sum of profits over coverage",
+    ]  # fmt: skip
+    assert found.figures is not None
+    for counts in found.figures.confusion:
+        for count in counts:
+            assert f">{count:,}" in section.replace("\n", "")
+            assert count > 0
+
+
+def test_claims_stand_beside_what_was_found_with_what_differs(page: str, found: ForecasterFindings) -> None:
+    words = page_words(page)
+    assert found.scores is not None
+    own = f"{found.scores.after.accuracy.estimate:.1%}".replace("%", " %")
+    assert f"accuracy on three classes 43 % {own} (" in words
+    assert "a decision below 50 ms on a GPU 0.8 ms for 1 symbol, 12.3 ms for 20 symbols" in words
+    assert "parameters of the forecaster 19,843 360,740" in words
+    assert "always naming the commonest class" in words
+    assert "full history from 2010" in words
+
+
+def test_the_figures_of_each_year_stand_in_the_file_of_figures(study: Study) -> None:
+    told = decode(report.files(study, report.find(study))["report.json"]).forecaster
+    assert told is not None
+    assert [year["year"] for year in told["years"]] == [2012, 2013]
+    assert len(told["years"][0]["figures"]["confusion"]) == 3
+
+
+def test_whether_it_knows_more_than_the_commonest_class_is_in_words(found: ForecasterFindings) -> None:
+    assert "surely right more often than one who always names" in forecaster.judgement(found)
+    assert "not shown" in forecaster.judgement(found_of(planted=False))
+    nothing = msgspec.structs.replace(found, scores=None, figures=None)
+    assert "nothing is known" in forecaster.judgement(nothing)
+
+
+def test_a_study_of_another_strategy_has_no_such_section() -> None:
+    study = account_study()
+    page = report.files(study, report.find(study))["report.html"].decode()
+    assert 'id="forecaster"' not in page
+    assert "accuracy on three classes 43 % –" in page_words(page)

@@ -1,0 +1,54 @@
+"""A study whose chosen policies trade one account through the tests of two folds, checked by hand."""
+
+from __future__ import annotations
+
+import msgspec
+import pytest
+
+from tests.support.training.account_study import account_study
+from tests.support.training.page_words import page_words
+from training.report.report import files, find
+from training.study.study import Study
+
+
+@pytest.fixture(scope="module")
+def study() -> Study:
+    return account_study()
+
+
+def test_the_verdict_and_the_figures_are_those_of_the_one_account(study: Study) -> None:
+    found = find(study)
+    assert found.policy.figures.net_return == pytest.approx(0.0692)  # 106.92 / 100 - 1
+    assert found.policy.figures.max_drawdown == pytest.approx(0.1)
+    assert found.policy.figures.trades == 4
+    assert found.verdict.startswith("Earned +6.92 %")
+    assert [fold.net_return for fold in found.folds] == pytest.approx([-0.01, 0.08])  # 99 / 100, 106.92 / 99
+    assert found.folds[1].baselines == {"buy and hold": pytest.approx(0.0)}
+    assert found.baselines[0].figures.net_return == pytest.approx(0.0201)
+    assert found.denials == {"buying_power": 3}
+    assert [run.test_return for run in found.runs] == [0.0, 0.0]  # each seed alone, from cash
+
+
+def test_random_traders_go_on_with_what_they_have(study: Study) -> None:
+    found = find(study)
+    assert found.random_p == pytest.approx(2 / 4)  # 107.80 beats 106.92, 104 and 75 do not: (1 + 1) / (1 + 3)
+    # the first fold left 99: 100 and 150 beat it; in the second 8 % is beaten by 107.8 / 98 alone, not by 4 % or a half
+    assert [fold.random_p for fold in found.folds] == pytest.approx([3 / 4, 2 / 4])
+    low, high = found.random_ranges[1]
+    assert 75.0 / 100.0 - 1.0 <= low < high <= 107.8 / 100.0 - 1.0
+
+
+def test_an_account_on_other_sessions_is_refused(study: Study) -> None:
+    with pytest.raises(ValueError, match="the account of all tests was played on other sessions"):
+        find(msgspec.structs.replace(study, account=study.account[::-1]))
+
+
+def test_the_page_tells_of_the_account_and_of_agents_with_a_replay(study: Study) -> None:
+    page = files(study, find(study))["report.html"].decode()
+    words = page_words(page)
+    assert "One account goes through the tests of all folds" in words
+    for title in ("Critic loss", "Mean of Q", "Loss of the policy", "Temperature (SAC alone)", "Reward: costs"):
+        assert f"{title}: 2 runs thin, their median thick." in words
+    assert "for each transition: SAC 0.0020 (after 300 steps), TD3 0.0020 (after 300 steps)." in words
+    assert page.count(">TD3</text>") == 7  # of nine plots; TD3 has neither entropy nor temperature
+    assert page.count(">SAC</text>") == 9

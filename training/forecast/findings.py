@@ -1,0 +1,151 @@
+"""What a run found of its forecasters, as plain data for the report: by year, and over all tested years together.
+
+All rows were forecast by a network that had not learnt from them. The profit of a row is that of a share bought at the
+next open and sold at the close of the session that decides the row's label, so anybody could have traded it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import msgspec
+import numpy as np
+from numpy.typing import NDArray
+
+from training.forecast.figures import Figures, figures
+from training.forecast.labels import Barriers, Float64Array
+from training.forecast.scores import Calibrated, compared
+from training.forecast.stage import Material
+
+SEVERAL = 0.0  # in place of a temperature where each year has its own
+SMALLEST = 1e-30  # a probability below it counts as this before its logarithm is taken
+
+
+class Year(msgspec.Struct, frozen=True, kw_only=True):
+    """The forecaster of one year on that year; of a year without a label nothing is known."""
+
+    year: int
+    tested: bool  # whether the account goes through it
+    purged: int  # rows left out before it, because their labels reach into the next span
+    scores: Calibrated | None
+    figures: Figures | None
+
+
+class ForecasterFindings(msgspec.Struct, frozen=True, kw_only=True):
+    """All that the report shows of a forecaster."""
+
+    parameters: int  # of one network
+    members: int
+    confidence: str
+    barriers: Barriers
+    symbols: int
+    cost: float  # of buying and selling, as a fraction of the value
+    years: tuple[Year, ...]
+    scores: Calibrated | None  # of the tested years together; each year has its own temperature
+    figures: Figures | None
+
+
+@dataclass(frozen=True, slots=True)
+class Forecast:
+    """A year's forecasts: probabilities (k, 3) after its temperature and confidence (k,) of rows (k, 2)."""
+
+    year: int
+    rows: NDArray[np.int64]
+    probabilities: NDArray[np.float32]
+    confidence: NDArray[np.float32]
+    temperature: float
+    purged: int
+
+
+KEY = "forecaster"  # of a study's `extra`
+
+
+def read(extra: Mapping[str, Any]) -> ForecasterFindings | None:
+    """What a study holds of its forecasters; None where there is nothing."""
+    return msgspec.convert(extra[KEY], ForecasterFindings) if KEY in extra else None
+
+
+def find(
+    material: Material,
+    bars: Float64Array,
+    forecasts: Sequence[Forecast],
+    tested: Sequence[int],
+    cost: float,
+    facts: Mapping[str, Any],
+) -> ForecasterFindings:
+    """Score each year and the tested years together.
+
+    Args:
+        bars: float64 (5, d, n) open, high, low, close, volume, of the material's sessions and symbols.
+        tested: years that the account goes through.
+        cost: of buying and selling, as a fraction of the value.
+        facts: `parameters`, `members` and `confidence` of `ForecasterFindings`.
+    """
+    parts = {each.year: _Part.of(material, bars, each) for each in forecasts}
+    years = [
+        Year(
+            year=each.year,
+            tested=each.year in tested,
+            purged=each.purged,
+            scores=parts[each.year].scores(each.temperature),
+            figures=parts[each.year].figures(cost),
+        )
+        for each in forecasts
+    ]
+    joined = _Part.joined([parts[year] for year in tested])
+    return ForecasterFindings(
+        **facts,
+        barriers=material.labels.barriers,
+        symbols=material.valid.shape[1],
+        cost=cost,
+        years=tuple(years),
+        scores=joined.scores(SEVERAL),
+        figures=joined.figures(cost),
+    )
+
+
+@dataclass(frozen=True, slots=True)
+class _Part:
+    """Labelled rows with what was forecast of them."""
+
+    before: Float64Array  # (k, 3), without the temperature
+    after: Float64Array  # (k, 3)
+    confidence: Float64Array
+    classes: NDArray[np.int64]
+    sessions: NDArray[np.int64]
+    returns: Float64Array
+
+    @classmethod
+    def of(cls, material: Material, bars: Float64Array, given: Forecast) -> _Part:
+        known = material.labels.known[tuple(given.rows.T)]
+        day, place = given.rows[known].T
+        after = given.probabilities[known].astype(np.float64)
+        grown = np.power(np.maximum(after, SMALLEST), given.temperature)  # softmax(z) of log p = z / temperature
+        bought, sold = bars[0, day + 1, place], bars[3, material.labels.end[day, place], place]
+        return cls(
+            grown / grown.sum(axis=1, keepdims=True),
+            after,
+            given.confidence[known].astype(np.float64),
+            material.labels.classes[day, place].astype(np.int64),
+            day,
+            sold / bought - 1.0,
+        )
+
+    @classmethod
+    def joined(cls, parts: Sequence[_Part]) -> _Part:
+        names = ("before", "after", "confidence", "classes", "sessions", "returns")
+        return cls(*(np.concatenate([getattr(part, name) for part in parts]) for name in names))
+
+    def scores(self, temperature: float) -> Calibrated | None:
+        """With block-bootstrap intervals; None without a row."""
+        if not len(self.classes):
+            return None
+        return compared(self.before, self.after, self.classes, self.sessions, temperature)
+
+    def figures(self, cost: float) -> Figures | None:
+        """None without a row."""
+        if not len(self.classes):
+            return None
+        return figures(self.after, self.confidence, self.classes, self.returns, cost=cost)

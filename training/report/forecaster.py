@@ -1,0 +1,167 @@
+"""Tables and plots of a study's forecasters: how often they were right, how well calibrated, what it was worth."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+
+from markupsafe import Markup
+
+from daemon.page_kit import plots
+from daemon.page_kit.svg import percent, plain
+from training.evidence.resampling import Interval
+from training.evidence.wording import UNKNOWN, listed, number, share
+from training.forecast.figures import CoveragePoint, Figures
+from training.forecast.findings import ForecasterFindings, Year
+from training.forecast.labels import CLASSES
+from training.forecast.scores import Calibrated
+from training.report.cells import Row, with_share
+
+HEAD = (
+    "", "rows\nsessions", "accuracy", "commonest class", "log loss, nats\nbefore → after",
+    "Brier score\nbefore → after", "calibration error\nbefore → after", "temperature",
+)  # fmt: skip
+
+
+def score_rows(found: ForecasterFindings) -> list[Row]:
+    """A row for the tested years together, then one for each year."""
+    together = [] if found.scores is None else [_scores("tested years", found.scores, UNKNOWN)]
+    years = [
+        _scores(_name(year), year.scores, number(year.scores.temperature))
+        for year in found.years
+        if year.scores is not None
+    ]
+    return [*together, *years]
+
+
+def _name(year: Year) -> str:
+    return f"{year.year}" if year.tested else f"{year.year}\nnot tested"
+
+
+def _scores(name: str, found: Calibrated, temperature: str) -> Row:
+    before, after = found.before, found.after
+    return (
+        name,
+        f"{after.rows:,}\n{after.sessions:,}",
+        with_share(after.accuracy),
+        with_share(after.base_rate),
+        _both(before.log_loss, after.log_loss),
+        _both(before.brier, after.brier),
+        _both(before.expected_calibration_error, after.expected_calibration_error),
+        temperature,
+    )
+
+
+def _both(before: Interval, after: Interval) -> str:
+    return (
+        f"{number(before.estimate, 3)} → {number(after.estimate, 3)}\n{number(after.low, 3)} to {number(after.high, 3)}"
+    )
+
+
+def changes(found: ForecasterFindings) -> str:
+    """What the temperatures changed over the tested years, in a sentence."""
+    if found.scores is None:
+        return ""
+    named = (
+        ("log loss", found.scores.log_loss),
+        ("Brier score", found.scores.brier),
+        ("calibration error", found.scores.expected_calibration_error),
+    )
+    texts = [f"{name} {number(one.estimate, 4)} ({number(one.low, 4)} to {number(one.high, 4)})" for name, one in named]
+    return f"What the temperature changed over the tested years, below zero is better: {listed(texts)}."
+
+
+def judgement(found: ForecasterFindings) -> str:
+    """Whether the forecasters know more than how often each class comes, in a sentence or two."""
+    if found.scores is None:
+        return "No row of the tested years has a label, so nothing is known."
+    own, base = found.scores.after.accuracy, found.scores.after.base_rate
+    if own.low > base.high:
+        lead = "so it is surely right more often than one who always names the commonest class"
+    elif own.high < base.low:
+        lead = "so one who always names the commonest class is surely right more often"
+    else:
+        lead = "and the intervals overlap: that it knows anything is not shown by this"
+    points = f"{number((own.estimate - base.estimate) * 100.0, 1)} points"
+    return f"Accuracy {share(own.estimate)}, commonest class {share(base.estimate)} ({points}), {lead}."
+
+
+def confusion_rows(found: Figures) -> list[Row]:
+    """A row for each true class: how often each one was predicted."""
+    rows = []
+    for name, counts in zip(CLASSES, found.confusion, strict=True):
+        total = sum(counts)
+        rows.append(
+            (name, *(f"{count:,}\n{share(count / total if total else None)}" for count in counts), f"{total:,}")
+        )
+    predicted = [sum(column) for column in zip(*found.confusion, strict=True)]
+    total = sum(predicted)
+    rows.append(("all", *(f"{count:,}\n{share(count / total)}" for count in predicted), f"{total:,}"))
+    return rows
+
+
+def reliability_plot(found: Figures) -> Markup:
+    """Confidence against how often it was right, over the tested years."""
+    bins = [(one.confidence, one.right, one.low, one.high) for one in found.reliability]
+    return plots.reliability(bins, "probability of the predicted class", "rows predicted rightly")
+
+
+def by_year_plots(found: ForecasterFindings) -> list[tuple[Markup, str]]:
+    """Curves with the tested years thin and all of them together thick, each with its caption."""
+    thin = "Each tested year thin, all together thick."
+    coverage = (percent, "share of rows, the most confident first")
+    cost = f"{number(found.cost * 100.0)} %"
+    shown = (
+        (_reliability, "predicted rightly", (percent, "confidence"), "Reliability by year", ""),
+        (
+            _of("accuracy"), "accuracy", coverage, "Accuracy over coverage",
+            "How often the most confident forecasts are right. A confidence worth something falls to the right.",
+        ),
+        (
+            _of("pnl_a_trade"), "return of a trade", coverage, "Profit of a trade over coverage",
+            f"Each forecast BUY is bought at the next open and sold at its label's close, less {cost} of costs.",
+        ),
+        (
+            _of("pnl"), "sum of returns", coverage, "Sum of profits over coverage",
+            "The same, added up over all trades of one unit of money each. They overlap, so this is no account.",
+        ),
+    )  # fmt: skip
+    return [
+        (_curves(found, curve, label, title, x_axis), f"{title}. {words} {thin}".replace(".  ", ". "))
+        for curve, label, x_axis, title, words in shown
+    ]
+
+
+def _of(name: str) -> Callable[[Figures], list[tuple[float, float]]]:
+    def curve(found: Figures) -> list[tuple[float, float]]:
+        return [(point.coverage, _value(point, name)) for point in found.coverage]
+
+    return curve
+
+
+def _value(point: CoveragePoint, name: str) -> float:
+    return float(getattr(point, name))
+
+
+def _reliability(found: Figures) -> list[tuple[float, float]]:
+    return [(one.confidence, one.right) for one in found.reliability if one.rows >= FEWEST_ROWS]
+
+
+FEWEST_ROWS = 100  # of a bin of one year: fewer scatter over the whole plot
+
+
+def _curves(
+    found: ForecasterFindings,
+    curve: Callable[[Figures], Sequence[tuple[float, float]]],
+    label: str,
+    title: str,
+    x_axis: tuple[Callable[[float], str], str],
+) -> Markup:
+    years = [curve(year.figures) for year in found.years if year.tested and year.figures is not None]
+    together = curve(found.figures) if found.figures is not None else []
+    if not together:
+        return Markup()
+    kinds = [plots.Runs("", "median", years if len(years) > 1 else [], together)]
+    least = min(x for line in (together, *years) for x, _ in line)
+    begin = math.floor(10.0 * least) / 10.0  # coverage begins at 0, a confidence of three classes at 0.3
+    return plots.runs(kinds, plain if label == "sum of returns" else percent, label, title, x_axis, begin=begin)
