@@ -6,16 +6,21 @@ best possible accuracy, Bayes's, is the mean of the largest probability.
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from pathlib import Path
+
 import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
 from strategies.kit.contract import Session
 from training.desks.daily.table import DailyTable, ticks
+from training.forecast.folds import by_years
+from training.forecast.forecasts import Forecasts, assemble
 from training.forecast.labels import BUY, SELL, Barriers, Labels
 from training.forecast.network import Sizes
-from training.forecast.recipe import Recipe
-from training.forecast.stage import Material, Plan
+from training.forecast.recipe import Progress, Recipe
+from training.forecast.stage import FoldResult, Material, Plan, finish_fold, train_member
 from training.forecast.windows import Windows
 
 STRENGTH = 2.0
@@ -68,5 +73,23 @@ def moving(material: Material, move: float) -> DailyTable:
         close_ticks=ticks(close),
         features=np.zeros((days, 0), dtype=np.float32),
         tradable=material.valid.astype(np.float32),
-        warm=material.valid.all(axis=1),
+        warm=np.asarray(material.valid.all(axis=1), dtype=np.bool_),
     )
+
+
+def _unheard(*_: object) -> None:
+    """Listen to nothing."""
+
+
+def walk_forward(
+    material: Material, plan: Plan, folder: Path | None = None, tell: Callable[[int, int, Progress], object] = _unheard
+) -> tuple[Forecasts, tuple[FoldResult, ...]]:
+    """Every fold of the plan, one after the other in this process, and their forecasts joined."""
+    results = []
+    for fold in by_years(material.dates, plan.first_year, plan.last_year):
+        members = [
+            train_member(material, plan, fold, number, folder=folder, tell=tell) for number in range(plan.members)
+        ]
+        results.append(finish_fold(material, plan, fold, members))
+    days, symbols = material.valid.shape
+    return assemble(days, symbols, [result.forecasts for result in results]), tuple(results)

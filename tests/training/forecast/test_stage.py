@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
@@ -10,28 +9,11 @@ import msgspec
 import numpy as np
 import pytest
 
-from tests.support.training.planted_panels import PLAN, panel
+from tests.support.training.planted_panels import PLAN, panel, walk_forward
 from training.forecast.folds import YearFold, by_years, rows_of
 from training.forecast.forecasts import FoldForecasts, Forecasts, LeakError, assemble, last_known
 from training.forecast.recipe import Progress
-from training.forecast.stage import FoldResult, Material, Plan, finish_fold, train_member
-
-
-def _unheard(*_: object) -> None:
-    """Listen to nothing."""
-
-
-def walk_forward(
-    material: Material, plan: Plan, folder: Path | None = None, tell: Callable[[int, int, Progress], object] = _unheard
-) -> tuple[Forecasts, tuple[FoldResult, ...]]:
-    """Every fold of the plan, one after the other in this process, and their forecasts joined."""
-    results = []
-    for fold in by_years(material.dates, plan.first_year, plan.last_year):
-        members = [
-            train_member(material, plan, fold, number, folder=folder, tell=tell) for number in range(plan.members)
-        ]
-        results.append(finish_fold(material, plan, fold, members))
-    return _assembled(material, [result.forecasts for result in results]), tuple(results)
+from training.forecast.stage import FoldResult, Material, finish_fold, train_member
 
 
 def _accuracy(result: FoldResult) -> float:

@@ -166,9 +166,9 @@ def test_a_prediction_is_right_beyond_the_cost_of_a_trade() -> None:
 def test_no_action_changes_a_bonus_and_alpha_changes_nothing_else() -> None:
     table = walk(40, seed=8)
     rules, generator = trading("100000"), torch.Generator().manual_seed(5)
-    given = {"count": 6, "portfolio": 7, "seed": 3, "episode": 9}
     without, one, three = (
-        ForecastMarket(table, outlook(table), 3, 39, rules, alpha=alpha, **given) for alpha in (0.0, 1.0, 3.0)
+        ForecastMarket(table, outlook(table), 3, 39, rules, alpha=alpha, count=6, portfolio=7, seed=3, episode=9)
+        for alpha in (0.0, 1.0, 3.0)
     )
     paid = []
     for _ in range(30):  # over the ends of episodes, after which other symbols and sessions are drawn
