@@ -28,7 +28,7 @@ from strategies.kit.contract import (
 )
 from strategies.kit.daily import ROW, KeepsBars, KeptBars, Series, count, no_bars, portfolio_of, remembered
 from strategies.kit.entry import BoolArray, Columns, Float64Array, StrategyEntry, defaults_of_days
-from strategies.kit.forecast_calls import ANCHORED
+from strategies.kit.forecast_calls import ANCHORED, LEAD
 from strategies.kit.forecast_features import (
     BLOCK,
     COUNT,
@@ -125,7 +125,8 @@ def market_of(series: Series) -> tuple[Float32Array, npt.NDArray[np.uint8]]:
     bars = newest_bars(series)
     features = np.full((*bars.shape[1:], COUNT), np.nan, dtype=np.float32)
     if len(features) >= WINDOW:
-        whole = np.flatnonzero(np.isfinite(bars[:, -WINDOW:]).all(axis=(0, 1))).tolist()
+        settled = np.array([count(rows) >= LEAD + WINDOW for rows in series])  # before, some row has not
+        whole = np.flatnonzero(np.isfinite(bars[:, -WINDOW:]).all(axis=(0, 1)) & settled).tolist()
         histories = [(*_columns(series[place]), _dates(_starts(series[place]))) for place in whole]
         for place, rows in zip(whole, together(newest, histories), strict=True):
             features[-WINDOW:, place] = rows

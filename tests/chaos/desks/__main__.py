@@ -1,4 +1,4 @@
-"""Three desks of one host at one loopback server, session after session with their nights, under random trouble.
+"""Four desks of one host at one loopback server, session after session with their nights, under random trouble.
 
 `python -m tests.chaos.desks --sessions 20 --seed N`. The clock is one and fast; over weekends the host is off. After
 each session all trouble is taken away, and server and journals must agree (docs/CHAOS.md says on what).
@@ -43,6 +43,7 @@ from tests.chaos.session import MINUTE_NS, Run, begin, due
 from tests.chaos.tally import Tally
 from tests.support.desks.live_desk import Books, Daemon
 from tests.support.models.daily_models import put_models
+from tests.support.models.forecast_models import put_relay
 from tests.support.paths import FIXTURE_MODELS, REPOSITORY
 
 SHIPPED = REPOSITORY / "onnx_models"
@@ -202,12 +203,12 @@ def finish(host: Host) -> None:
 
 @contextlib.contextmanager
 def hosted(seed: int, count: int, folder: Path, *, shipped: bool) -> Iterator[tuple[Host, list[Session]]]:
-    """Server, models and three daemons in `folder` (new or empty), some hours before the first open; all are ended."""
+    """Server, models and four daemons in `folder` (new or empty), some hours before the first open; all are ended."""
     chance = random.Random(f"host {seed}")
     sessions = list(desks_market.calendar()[:count])
     happenings = desks_market.happenings(seed, [session.date for session in sessions])
     made = desks_market.market(seed, happenings)
-    desks_policy.store(put_models(folder / "models"))
+    put_relay(desks_policy.store(put_models(folder / "models")))
     scalpers = SHIPPED if shipped else FIXTURE_MODELS
     shutil.copytree(scalpers / SCALPER, folder / "models" / SCALPER)
     accounts = [
@@ -282,7 +283,7 @@ def told(host: Host) -> str:
 
 def main() -> int:
     """Run it; exit code 1 when something did not hold."""
-    made = argparse.ArgumentParser("python -m tests.chaos.desks", description="Three desks under random faults.")
+    made = argparse.ArgumentParser("python -m tests.chaos.desks", description="Four desks under random faults.")
     made.add_argument("--sessions", type=int, default=20, help="how many, 1 to 20 (20)")
     made.add_argument("--seed", type=int, help="of the campaign; drawn where it is not given")
     made.add_argument("--work", type=Path, help="folder for logs and journals (a temporary one)")

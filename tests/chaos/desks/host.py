@@ -1,4 +1,4 @@
-"""A host with three desks: each one's daemon, account and state of the session under way, and what looks after them.
+"""A host with several desks: each one's daemon, account and state of the session under way, and what looks after them.
 
 It starts again what ended and writes configurations; it decides nothing about trouble and judges nothing.
 """

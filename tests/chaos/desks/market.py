@@ -1,4 +1,4 @@
-"""The market of a campaign of three desks: made-up daily prices of all they trade, and what befalls its companies.
+"""The market of a campaign of several desks: made-up daily prices of all they trade, and what befalls its companies.
 
 Drawn from the campaign's seed: splits, dividends, halted days, days without a print, one share that is delisted.
 """
@@ -15,13 +15,13 @@ from simulator.prices.corporate_actions import Dividend, Split
 from simulator.prices.day_prices import DayPrices
 from simulator.prices.market import Market
 from simulator.prices.tape import calendar_sessions
-from strategies import daily_rebalancer, regime_switcher
+from strategies import daily_rebalancer, forecast_ensemble, regime_switcher
 from strategies.kit.contract import Session
 from tests.chaos.desks.plan import DECIDE_MIN
 from tests.chaos.session import MINUTE_NS
 
 FIRST, LAST = "2024-11-01", "2024-11-29"  # twenty sessions: clocks change on 3 November, the last one is a half day
-HISTORY_FROM = "2023-01-03"  # more sessions than any strategy keeps
+HISTORY_FROM = "2023-01-03"  # sessions enough for every strategy to decide, not for forecast_ensemble's whole W
 EVENTS = 5  # of each kind in twenty sessions, at most one of them of a fund
 
 
@@ -58,7 +58,7 @@ def market(seed: int, found: Sequence[Happening]) -> Market:
     chance = random.Random(f"ratios {seed}")
     sessions = calendar_sessions(HISTORY_FROM, LAST)
     days = DayPrices.made_up(
-        sorted({*daily_rebalancer.SYMBOLS, *regime_switcher.SYMBOLS}),
+        sorted({*daily_rebalancer.SYMBOLS, *regime_switcher.SYMBOLS, *forecast_ensemble.SYMBOLS}),
         sessions,
         last=LAST,
         seed=seed,

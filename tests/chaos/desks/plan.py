@@ -1,4 +1,4 @@
-"""What befalls each of three desks in one session, drawn from (seed, date, desk); and each desk's settings.
+"""What befalls each of several desks in one session, drawn from (seed, date, desk); and each desk's settings.
 
 Pure. Kinds are those of `tests.chaos.kinds` that an account in good standing can meet, and some of a daily desk's own:
 around its decision, between its sales and its buys, and over night.
@@ -11,13 +11,14 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from functools import cache
 
-from strategies import daily_rebalancer, option_scalper, regime_switcher
+from strategies import daily_rebalancer, forecast_ensemble, option_scalper, regime_switcher
 from tests.chaos.kinds import ANY, KINDS, TARGETS, Kind, Line
 from tests.chaos.plan import Trouble
 
-SCALPER, REBALANCER, SWITCHER = (spec.SPEC.name for spec in (option_scalper, daily_rebalancer, regime_switcher))
-DESKS = (SCALPER, REBALANCER, SWITCHER)
-CASH_USD = {SCALPER: 100_000, REBALANCER: 150_000, SWITCHER: 100_000}
+SCALPER, REBALANCER, SWITCHER, FORECAST = DESKS = tuple(
+    module.SPEC.name for module in (option_scalper, daily_rebalancer, regime_switcher, forecast_ensemble)
+)
+CASH_USD = {SCALPER: 100_000, REBALANCER: 150_000, SWITCHER: 100_000, FORECAST: 100_000}
 DECIDE_MIN = 60  # minutes before the open: while orders wait for the auction, each second is a step
 OF_A_SESSION = (2, 4)  # kinds of one desk
 HOUR_S = 3600.0
@@ -155,7 +156,7 @@ def tables(desk: str) -> Table:
     else:
         made["basket"] = {
             "before_open_min": DECIDE_MIN,
-            "reprice_s": 6000 if desk == REBALANCER else 3600,  # how long an order that never arrived is sent again
+            "reprice_s": 3600 if desk == SWITCHER else 6000,  # how long an order that never arrived is sent again
             "end_before_close_min": 30,
             "price_collar": 0.15,
         }

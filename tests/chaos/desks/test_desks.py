@@ -1,4 +1,4 @@
-"""The short form of the desks' campaign: three daemons, two sessions and the night between them, a fixed seed."""
+"""The short form of the desks' campaign: four daemons, two sessions and the night between them, a fixed seed."""
 
 from __future__ import annotations
 
@@ -47,7 +47,7 @@ def test_a_trouble_acts_on_its_own_account_wherever_the_server_knows_the_account
             assert line.where.get("key") == "K" or line.kind.startswith(desks_plan.NOWHERE)
 
 
-def test_whatever_befalls_three_desks_each_keeps_its_own_book_and_its_one_basket_a_day(tmp_path: Path) -> None:
+def test_whatever_befalls_four_desks_each_keeps_its_own_book_and_its_one_basket_a_day(tmp_path: Path) -> None:
     print(f"campaign of desks, seed {SEED}, {SESSIONS} sessions")
     host = campaign(SEED, SESSIONS, tmp_path / "host", shipped=False)
     print(told(host))

@@ -16,6 +16,9 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
 import pytest
 from rich.console import Console
 
@@ -33,6 +36,7 @@ from tests.support.models.forecast_models import VERSION, put_relay
 
 SETTLED = 360  # bars of its own, after which a symbol has 60 settled rows
 ROWS = 60
+DECISIONS = 2  # on recorded days
 
 
 class Played:
@@ -172,3 +176,28 @@ def test_what_confidence_took_from_each_wish_is_shown_with_the_decision(played: 
 def test_the_journal_of_bad_input_replays_identically_and_no_more_than_w_bars_are_kept(played: Played) -> None:
     assert verified(played.path).difference == ""
     assert HISTORY_BARS > days.SESSIONS  # all of them are still kept
+
+
+@pytest.mark.parametrize("count", [1, 475])
+def test_one_symbol_or_475_recorded_ones_are_a_configuration(data_dir: Path, tmp_path: Path, count: int) -> None:
+    tape, symbols = recorded_days(data_dir / "sp500_daily_2018_2022.parquet", tmp_path / "tape.parquet", count)
+    assert len(symbols) == count
+    models = put_relay(tmp_path / "models")
+    given = {"desk__strategy": "forecast_ensemble", "desk__symbols": symbols, "paths__models_dir": models}
+    assert Desk(tape, **given, policy__version=VERSION).run(tmp_path / "state").failure is None
+    with closing(JournalReader(tmp_path / "state" / FILE)) as reader:
+        assert reader.query("SELECT count(*) AS n FROM decisions")[0]["n"] == DECISIONS
+        assert reader.query("SELECT count(*) AS n FROM heads")[0]["n"] == DECISIONS * count
+        held = {row["symbol"] for row in reader.query("SELECT DISTINCT symbol FROM fills")}
+    assert held <= set(symbols)
+    assert verified(tmp_path / "state").difference == ""
+
+
+def recorded_days(file: Path, tape: Path, count: int) -> tuple[Path, tuple[str, ...]]:
+    """The newest sessions of the first symbols of the file: enough for two decisions."""
+    table = pq.read_table(file)
+    dates = sorted(set(table["date"].to_pylist()))[-(SETTLED + DECISIONS) :]
+    newest = table.filter(pc.greater_equal(table["date"], dates[0]))
+    symbols = tuple(sorted(set(newest["symbol"].to_pylist())))[:count]
+    pq.write_table(newest.filter(pc.is_in(newest["symbol"], value_set=pa.array(symbols))).drop_columns("date"), tape)
+    return tape, symbols
