@@ -283,6 +283,22 @@ def test_a_strategy_that_is_not_warm_is_asked_nothing_and_the_date_is_used_up() 
     assert alarms(d.due()) == ["rebalance_refused"]
 
 
+@pytest.mark.parametrize(("mode", "told"), [("replay", []), ("paper", ["symbols_masked"])])
+def test_a_session_without_a_decision_is_an_alarm_but_for_a_tape_s_first_days(mode: str, told: list[str]) -> None:
+    d = DailyDesk(mode=mode, strategy=Shelf(warm_after=100)).begin()
+    assert alarms(d.due()) == told
+
+
+def test_a_desk_that_decided_before_and_has_nothing_left_to_decide_on_says_so() -> None:
+    d = daily_desk()
+    d.due()
+    d.answer(KEEP, KEEP, KEEP)
+    d.end(AAA=100.0, BBB=100.0, CCC=100.0)
+    d.strategy.warm_after = 100
+    d.begin(TUESDAY)
+    assert alarms(d.due()) == ["symbols_masked"]
+
+
 def test_a_running_day_s_bars_are_seen_and_marked_and_not_kept() -> None:
     d = daily_desk(BEFORE_CLOSE)
     d.due(380, (bar("AAA", MONDAY, 104.0), bar("BBB", MONDAY, 96.0)))
