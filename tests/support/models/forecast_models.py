@@ -21,7 +21,6 @@ from tests.support.models.tiny_models import graph, manifest_of, put
 
 VERSION = "relay"
 HELD = 1e-4  # of the equity: less counts as nothing
-RULES = {"basket.weight_max": "0.1", "basket.band": "0.01"}
 RETURN, RANGE = (SEQUENCE - COUNT + NAMES.index(name) for name in ("log_return_1", "range"))
 WEIGHT = SEQUENCE + ACCOUNT.index("weight")
 CLASSES = np.array([[0.0, 60.0, -60.0], [0.3, -0.1, 0.1]], dtype=np.float32)  # return and range to HOLD, BUY, SELL
@@ -83,11 +82,12 @@ def expected(observation: npt.ArrayLike) -> dict[str, npt.NDArray[np.float64]]:
     return {"probabilities": probabilities, "confidence": confidence, "sac": sac, "td3": td3, "final": final}
 
 
-def put_relay(models_dir: Path) -> Path:
+def put_relay(models_dir: Path, *, band: float = 0.01) -> Path:
     """Put the policy into a store as the current one, its golden answers onnxruntime's own; returns the store."""
     maker, policy = strategy(SPEC.name), relay_policy()
+    rules = {"basket.weight_max": "0.1", "basket.band": str(band)}
     manifest = manifest_of(
-        maker, policy, (), version=VERSION, promoted=False, golden=golden_of(maker, policy), rules=RULES,
+        maker, policy, (), version=VERSION, promoted=False, golden=golden_of(maker, policy), rules=rules,
         symbols=SPEC.symbols,
     )  # fmt: skip
     put(models_dir, manifest, policy)

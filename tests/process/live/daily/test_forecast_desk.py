@@ -62,8 +62,10 @@ def rose() -> set[str]:
 
 def bought(played: Stage) -> bool:
     """Whether all that rose is held, and each fill is journaled."""
-    filled = sum(event["quantity"] for event in played.journaled("OrderFilled"))
-    return rose() <= played.held().keys() and filled == sum(played.held().values())
+    held = played.held()
+    return rose() <= held.keys() and sum(held.values()) == sum(
+        event["quantity"] for event in played.journaled("OrderFilled")
+    )
 
 
 def test_a_session_loads_w_bars_buys_its_basket_once_and_is_reported_and_ready_for_the_next(
