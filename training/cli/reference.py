@@ -19,6 +19,8 @@ from daemon.host.whole_files import write_whole
 from strategies.kit import manifest as manifests
 from strategies.kit.manifest import MANIFEST_FILE, POLICY_FILE, Manifest
 from strategies.registry import strategy
+from training.cli.commands import DONE, wrong
+from training.cli.errors import ERRORS
 from training.desks.kind import Span, TaskData
 from training.desks.registry import KINDS, kind
 from training.export.export import Exported
@@ -61,7 +63,7 @@ def _train_dates(data: TaskData, manifest: Manifest) -> list[str]:
 
 
 def main(arguments: Sequence[str]) -> int:
-    """Run the command; returns 0. Raises as `add_reference`."""
+    """Run the command; returns the exit code: 0, 2 for what cannot be read or compared."""
     options = argparse.ArgumentParser(
         prog="train-and-export reference",
         description="put the distributions of features and actions in training into the manifest of a version",
@@ -72,11 +74,14 @@ def main(arguments: Sequence[str]) -> int:
     options.add_argument("--out", type=Path, default=Path("onnx_models"), metavar="STORE", help="(%(default)s)")
     chosen = options.parse_args(arguments)
     folder = chosen.out / chosen.strategy / chosen.version
-    updated = add_reference(folder, chosen.bars)
+    try:
+        updated = add_reference(folder, chosen.bars)
+    except ERRORS as error:
+        return wrong(error)
     assert updated.reference is not None
     sys.stderr.write(
         f"{updated.version}: {len(updated.reference.features)} features over "
         f"{updated.reference.samples:,} observations of the training sessions\n"
     )
     sys.stdout.write(f"{folder / MANIFEST_FILE}\n")
-    return 0
+    return DONE

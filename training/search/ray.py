@@ -23,7 +23,9 @@ import msgspec
 from training.desks.trial import Diverged
 from training.rl.coefficients import Coefficients
 from training.rl.pool import Flag, Stopped
-from training.search.book import Book, Found, Ready, Search, Training, make_ready, trainings_of
+from training.search.book import Book, Found, trainings_of
+from training.search.space import Search
+from training.search.trainings import Ready, Training, make_ready
 
 if TYPE_CHECKING:
     import optuna

@@ -22,7 +22,8 @@ from stable_baselines3 import PPO
 from strategies.kit.manifest import decode, encode
 from strategies.kit.synthetic import synthetic_sessions
 from tests.support.training.made_up import sessions, write_csv
-from training.cli.main import main, parser, settings_from
+from training.cli.main import main
+from training.cli.train import parser, settings_from
 from training.gym import OptionScalperEnv
 
 Trained = tuple[Path, Path, str, int]

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from training.cli.main import parser, settings_from
+from training.cli.train import parser, settings_from
 from training.desks.registry import kind
 from training.rl.coefficients import Coefficients
 from training.runs.settings import Settings, requests_of, settings_for

@@ -21,6 +21,7 @@ from daemon.core.events import BarClosed
 from strategies.kit.contract import Bar
 from tests.support.training.made_up import drifting, write_csv
 from training.cli import main as cli
+from training.cli.search import main, parser, search_from
 from training.desks.trial import Diverged
 from training.evidence.overfitting import expected_maximum
 from training.rl.coefficients import Coefficients
@@ -28,21 +29,12 @@ from training.rl.pool import Flag, Stopped
 from training.runs.folder import RunFolderError
 from training.runs.ledger import Ledger, ledger_path
 from training.runs.settings import Settings
-from training.search.book import (
-    SPACE,
-    Book,
-    Dimension,
-    Found,
-    Ready,
-    Results,
-    Search,
-    Training,
-    make_ready,
-    open_book,
-    search_folds,
-)
+from training.search.book import Book, Found, open_book
 from training.search.coefficients_file import read_coefficients, write_coefficients
-from training.search.search import Desk, main, one_trial, parser, results_of, run_search, search_from
+from training.search.results import Results, results_of
+from training.search.search import Desk, one_trial, run_search
+from training.search.space import SPACE, Dimension, Search
+from training.search.trainings import Ready, Training, make_ready, search_folds
 from training.study.folds import HistoryError
 from training.study.study import Fold
 

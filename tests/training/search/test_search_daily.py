@@ -17,13 +17,17 @@ from strategies.kit.contract import Bar, DailySpec
 from strategies.kit.synthetic import synthetic_days
 from tests.support.training.made_files import days
 from tests.support.training.made_up import write_csv
+from training.cli.search import main, parser, search_from
 from training.desks.registry import kind
 from training.rl.coefficients import Coefficients
 from training.runs.ledger import Ledger, ledger_path
 from training.runs.settings import Settings
-from training.search.book import SPACE, Dimension, Found, Results, Search, make_ready, space_around
+from training.search.book import Found
 from training.search.coefficients_file import read_coefficients
-from training.search.search import main, parser, run_search, search_from
+from training.search.results import Results
+from training.search.search import run_search
+from training.search.space import SPACE, Dimension, Search, space_around
+from training.search.trainings import make_ready
 
 SMALL = Coefficients(environments=8, rollout_steps=32, batch=128, epochs=1, sequence=16)
 FEW = (Dimension("learning_rate", "", 1e-4, 1e-2, log=True),)

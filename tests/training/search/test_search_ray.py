@@ -20,8 +20,11 @@ from training.rl.coefficients import Coefficients
 from training.runs.ledger import Ledger, ledger_path
 from training.runs.settings import Settings
 from training.search import ray as search_ray
-from training.search.book import Dimension, Found, Results, Search, Training, make_ready, open_book
+from training.search.book import Found, open_book
+from training.search.results import Results
 from training.search.search import run_search
+from training.search.space import Dimension, Search
+from training.search.trainings import Training, make_ready
 
 needs_ray = pytest.mark.skipif(importlib.util.find_spec("ray") is None, reason="needs Ray: pip install '.[scale]'")
 SMALL = Coefficients(environments=32, rollout_steps=64, batch=512, epochs=4, learning_rate=1e-3)

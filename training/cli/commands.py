@@ -1,0 +1,33 @@
+"""The commands of `train-and-export`, each a module of this package, and how all of them end.
+
+Nothing here loads a library of training, so that a command loads its own alone.
+"""
+
+from __future__ import annotations
+
+import errno
+import sys
+
+COMMANDS = {
+    "download": "bars from Alpaca into a file that training, dry run and replay read",
+    "search": "look for better coefficients with Optuna, or with Ray on a cluster",
+    "analyse": "does a strategy look ahead, or depend on how much history it was given?",
+    "report": "make the report of a run folder again",
+    "promote": "let a version of the store trade real money, if its report passes every criterion",
+    "reference": "put the distributions that drift is measured against into a version that has none",
+}
+"""Command -> its text. The module of the same name in this package has its `main`."""
+DONE, NOT_PROMOTED, USAGE_ERROR, STOPPED = 0, 1, 2, 130
+STOPPED_TEXT = "stopped; give the same command again to go on"
+
+
+def wrong(error: BaseException) -> int:
+    """Report a fault of a file or an argument as one line on standard error; returns the exit code."""
+    text = " ".join(str(error).split()) or type(error).__name__  # one line, whatever a library raised
+    if isinstance(error, OSError) and error.strerror and error.filename is not None:
+        text = f"{error.filename}: {error.strerror}"
+    if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
+        where = "" if error.filename else " for the run's folder or the store"  # a write that fails names no file
+        text = f"{text}{where}: make room, and give the same command again to go on"
+    sys.stderr.write(f"train-and-export: {text}\n")
+    return USAGE_ERROR

@@ -1,0 +1,36 @@
+"""`train-and-export promote`: let a version of the store trade real money, if its report passes every criterion."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+from strategies.kit.manifest import MANIFEST_FILE
+from training.cli.commands import COMMANDS, DONE, NOT_PROMOTED, wrong
+from training.runs.promotion import PromotionError, promote
+
+EXAMPLE = "onnx_models/option_scalper/2024-12-31-0badcafe"
+
+
+def main(arguments: Sequence[str]) -> int:
+    """Run the command; returns the exit code: 0, 1 not promoted, 2 no version of the store."""
+    options = argparse.ArgumentParser(prog="train-and-export promote", description=COMMANDS["promote"])
+    options.add_argument("version", type=Path, metavar="FOLDER", help=f"of the version, such as {EXAMPLE}")
+    return promoted(options.parse_args(arguments).version)
+
+
+def promoted(version: Path) -> int:
+    """Promote this version; returns the exit code."""
+    if not (version / MANIFEST_FILE).is_file():
+        return wrong(ValueError(f"{version} is no version of the store: give its folder, such as {EXAMPLE}"))
+    try:
+        judgement = promote(version)
+    except (OSError, ValueError) as error:
+        return wrong(error)
+    except PromotionError as error:
+        sys.stderr.write(f"{error}\n")
+        return NOT_PROMOTED
+    sys.stderr.write(f"{judgement.version} is promoted: it passes all {len(judgement.criteria)} criteria\n")
+    return DONE

@@ -1,0 +1,29 @@
+"""`train-and-export report`: make the report of a run folder again."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+from training.cli.commands import COMMANDS, DONE, wrong
+from training.report.report import write_report
+from training.runs.folder import STUDY_FILE
+from training.study.study import decode
+
+
+def main(arguments: Sequence[str]) -> int:
+    """Run the command; returns the exit code: 0, 2 no folder of a finished run."""
+    options = argparse.ArgumentParser(prog="train-and-export report", description=COMMANDS["report"])
+    options.add_argument("run", type=Path, metavar="FOLDER", help="of a finished run, such as runs/<its name>")
+    folder = options.parse_args(arguments).run
+    if not (folder / STUDY_FILE).is_file():
+        return wrong(ValueError(f"{folder} holds no {STUDY_FILE}: give the folder of a run that has tested its trials"))
+    try:
+        findings = write_report(decode((folder / STUDY_FILE).read_bytes()), folder)
+    except (OSError, ValueError) as error:
+        return wrong(error)
+    sys.stderr.write(f"{findings.verdict}\n")
+    sys.stdout.write(f"{folder / 'report.html'}\n")
+    return DONE

@@ -1,0 +1,121 @@
+"""`train-and-export search`: coefficients that earn more on validation sessions, by Optuna, here or through Ray."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+
+from training.cli.commands import DONE, STOPPED, STOPPED_TEXT, USAGE_ERROR
+from training.cli.errors import ERRORS
+from training.desks.registry import KINDS, kind
+from training.rl.pool import Stopped
+from training.runs.settings import Settings, settings_for
+from training.search.book import Found
+from training.search.search import SEARCH_FILE, run_search
+from training.search.space import Search, space_around
+
+SHOWN = 10  # trials in the table
+STEPS, UPDATES = 150_000, 4  # of a training where nothing else is asked for: so many, or so many rollouts
+FOLDS = 3  # where a strategy has no years of its own
+
+
+def row(found: Found) -> str:
+    """One line of the table."""
+    values = ", ".join(
+        f"{name} {value:.3g}" if isinstance(value, float) else f"{name} {value}"
+        for name, value in found.coefficients.items()
+    )
+    return (
+        f"trial {found.number:>3}  {found.state:<8}  validation {found.validation_return:+8.3%}  "
+        f"Sharpe {found.sharpe:+.3f}  {found.steps_per_s:7,.0f} steps/s  {values or 'the defaults'}"
+    )
+
+
+def parser() -> argparse.ArgumentParser:
+    """The options of `search`."""
+    defaults = Settings("", Path(), Path())
+    found = argparse.ArgumentParser(prog="train-and-export search", description=__doc__.partition("\n")[0])
+    found.add_argument("--strategy", required=True, metavar="NAME", help=f"one of {', '.join(KINDS)}")
+    found.add_argument("--bars", required=True, type=Path, help="CSV, CSV.gz or Parquet file of bars")
+    found.add_argument("--out", required=True, type=Path, help="model store: its ledger counts the trials")
+    found.add_argument("--trials", type=int, default=50, help="in all; give more later to go on (%(default)s)")
+    found.add_argument("--steps", type=int, help=f"transitions of each training ({STEPS:,}, or {UPDATES} rollouts)")
+    found.add_argument("--seed", type=int, default=1, help="of the suggestions and the first training (%(default)s)")
+    found.add_argument("--seeds", type=int, default=2, help="trainings of each trial and fold (%(default)s)")
+    found.add_argument("--preset", metavar="NAME", help="whose coefficients the first trial has (the strategy's first)")
+    found.add_argument("--network", metavar="NAME", help="(the strategy's first: see train-and-export --help)")
+    found.add_argument("--reward", metavar="NAME", help="or size of an action (the strategy's first)")
+    found.add_argument("--precision", choices=("float32", "bf16"), default=defaults.precision, help="(%(default)s)")
+    found.add_argument("--device", default=defaults.device, help="cpu, cuda or cuda:N (%(default)s)")
+    folds = "folds of the run to come, and spans to validate on before its first test"
+    found.add_argument("--folds", type=int, help=f"{folds} ({FOLDS}; 1 for a strategy with years of its own)")
+    found.add_argument("--train-sessions", type=int, help="of that run's first fold (48 %% of all)")
+    found.add_argument("--validate-sessions", type=int, default=defaults.validate_sessions, help="(%(default)s)")
+    found.add_argument("--test-sessions", type=int, default=defaults.test_sessions, help="(%(default)s)")
+    found.add_argument("--processes", type=int, default=2, help="of one thread each, one trial each (%(default)s)")
+    found.add_argument("--study-dir", type=Path, help="(runs/search-<strategy>-<network>-<digest of the settings>)")
+    found.add_argument("--restart", action="store_true", help="throw away what an earlier search left there")
+    ray = "through Ray: 'auto' joins the running cluster, 'local' starts one on this machine, or a cluster's address"
+    found.add_argument("--ray", default="", metavar="auto|local|ADDRESS", help=ray)
+    return found
+
+
+def search_from(chosen: argparse.Namespace) -> Search:
+    """The search of these options, with the strategy's own where none is given.
+
+    Raises:
+        ValueError: the strategy, or its preset, is unknown.
+    """
+    known, usual = kind(chosen.strategy), settings_for(chosen.strategy, chosen.bars, chosen.out, preset=chosen.preset)
+    start = usual.coefficients
+    rollouts = UPDATES * start.environments * start.rollout_steps
+    run = replace(
+        usual,
+        steps=max(STEPS, rollouts) if chosen.steps is None else chosen.steps,
+        seeds=tuple(range(chosen.seed, chosen.seed + chosen.seeds)),
+        rewards=(chosen.reward or usual.rewards[0],),
+        network=chosen.network or usual.network,
+        precision=chosen.precision,
+        device=chosen.device,
+        folds=chosen.folds or (FOLDS if known.split is None else 1),
+        train_sessions=chosen.train_sessions,
+        validate_sessions=chosen.validate_sessions,
+        test_sessions=chosen.test_sessions,
+        processes=chosen.processes,
+        run_folder=chosen.study_dir,
+        restart=chosen.restart,
+    )
+    return Search(run, trials=chosen.trials, seed=chosen.seed, space=space_around(start), ray=chosen.ray)
+
+
+def main(arguments: Sequence[str]) -> int:
+    """Run the command: 0, 2 for a file or an argument at fault, 130 stopped."""
+    options = parser()
+    chosen = options.parse_args(arguments)
+    least = {"seed": 0} | dict.fromkeys(
+        ("trials", "steps", "seeds", "folds", "validate_sessions", "test_sessions", "processes"), 1
+    )
+    for name, bound in least.items():
+        if getattr(chosen, name) is not None and getattr(chosen, name) < bound:
+            options.error(f"--{name.replace('_', '-')} is {getattr(chosen, name)}: expected at least {bound}")
+
+    def listen(news: str | Found) -> None:
+        sys.stderr.write(f"{news if isinstance(news, str) else row(news)}\n")
+
+    try:
+        results, folder = run_search(search_from(chosen), listen)
+    except Stopped:
+        sys.stderr.write(f"train-and-export search: {STOPPED_TEXT}\n")
+        return STOPPED
+    except ERRORS as error:
+        sys.stderr.write(f"train-and-export search: {error}\n")
+        return USAGE_ERROR
+    sys.stderr.write("\n" + "".join(f"{row(found)}\n" for found in results.trials[:SHOWN]))
+    for name, share in results.importances.items():
+        sys.stderr.write(f"{name:<16} decides {share:.0%}\n")
+    sys.stderr.write(f"{results.caution}\n{results.command}\n")
+    sys.stdout.write(f"{folder / SEARCH_FILE}\n")
+    return DONE

@@ -1,0 +1,215 @@
+"""`train-and-export`: train a strategy's policy on a bars file, evaluate it, and put it into the model store.
+
+This is what the command does without the name of another one. What is done stands in `training.runs.run`.
+"""
+
+from __future__ import annotations
+
+import argparse
+import difflib
+import re
+import sys
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+
+from training.cli.commands import COMMANDS, DONE, STOPPED, STOPPED_TEXT, wrong
+from training.cli.errors import ERRORS
+from training.cli.promote import promoted
+from training.desks.kind import TrainingKind
+from training.desks.registry import KINDS, kind
+from training.export.import_sb3 import ACTIVATIONS
+from training.rl.pool import Stopped
+from training.runs.display import Display
+from training.runs.run import Outcome, import_and_export, train_and_export
+from training.runs.settings import Settings, requests_of, settings_for
+from training.search.coefficients_file import read_coefficients
+
+SEED_MAX = 2**31
+
+
+def parser() -> argparse.ArgumentParser:
+    """The options of training itself."""
+    defaults = Settings("", Path(), Path())
+    found = argparse.ArgumentParser(
+        prog="train-and-export",
+        usage="%(prog)s --strategy NAME --bars FILE --out STORE [options]\n       %(prog)s COMMAND [options]",
+        description=__doc__.partition("\n")[0],
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+        epilog="what each strategy has, its default first:\n"
+        + "\n".join(f"  {name:<17} {_offered(kind(name))}" for name in KINDS)
+        + "\n\nother commands (each with its own --help):\n"
+        + "\n".join(f"  train-and-export {name:<9} {text}" for name, text in COMMANDS.items()),
+    )
+    what = found.add_argument_group("what to train on")
+    what.add_argument("--strategy", required=True, metavar="NAME", help=f"one of {', '.join(KINDS)}")
+    bars = "CSV, CSV.gz or Parquet file of bars; several times for a strategy with an open universe"
+    what.add_argument("--bars", required=True, type=Path, action="append", metavar="FILE", help=bars)
+    what.add_argument("--symbols", metavar="A,B,...", help="the universe, where the strategy leaves it open (its own)")
+    what.add_argument("--out", required=True, type=Path, metavar="STORE", help="model store, such as onnx_models")
+    what.add_argument("--feed", default=defaults.feed, help="the feed the bars come from (%(default)s)")
+    how = found.add_argument_group("how to train")
+    how.add_argument("--preset", metavar="NAME", help="steps and coefficients that go together: see below")
+    how.add_argument("--steps", type=int, help="transitions of each trial (the preset's)")
+    how.add_argument("--seed", type=int, default=1, help="of the first trial (%(default)s)")
+    how.add_argument("--seeds", type=int, default=1, help="how many, one after the other (%(default)s)")
+    how.add_argument("--network", metavar="NAME", help="see below")
+    how.add_argument("--reward", metavar="NAME", help="or size of an action: see below")
+    how.add_argument("--coefficients", type=Path, metavar="FILE", help="of PPO, as `search` writes them (the preset's)")
+    how.add_argument("--ablation", action="store_true", help="train on the other rewards as well, to compare")
+    members = "networks of a deep ensemble, of a strategy that has one (the preset's)"
+    how.add_argument("--members", type=int, metavar="N", help=members)
+    early = "stop early after so many looks at the validation sessions without a better one (never)"
+    how.add_argument("--patience", type=int, default=defaults.patience, metavar="LOOKS", help=early)
+    how.add_argument("--precision", choices=("float32", "bf16"), default=defaults.precision, help="(%(default)s)")
+    how.add_argument("--device", default=defaults.device, help="cpu, cuda or cuda:N (%(default)s)")
+    share = "of one thread each: they share the trials, or the one trial's environments (%(default)s)"
+    how.add_argument("--processes", type=int, default=defaults.processes, help=share)
+    test = found.add_argument_group("how to evaluate")
+    folds = "walk-forward folds (the strategy's own years, else one fold of 60/20/20)"
+    test.add_argument("--folds", type=int, help=folds)
+    test.add_argument("--train-sessions", type=int, help="of the first fold (48 %% of all)")
+    test.add_argument("--validate-sessions", type=int, default=defaults.validate_sessions, help="(%(default)s)")
+    test.add_argument("--test-sessions", type=int, default=defaults.test_sessions, help="(%(default)s)")
+    test.add_argument("--promote", action="store_true", help="promote the new version if it passes every criterion")
+    run = found.add_argument_group("the run's folder (give the same command again to go on after a stop)")
+    run.add_argument("--run-dir", type=Path, help="(runs/<strategy>-<network>-<digest of the settings>)")
+    run.add_argument("--restart", action="store_true", help="throw away what an earlier run left there")
+    run.add_argument("--checkpoint-s", type=float, default=defaults.checkpoint_s, help="seconds (%(default)s)")
+    other = found.add_argument_group("a policy that was trained elsewhere")
+    bring = "bring the PPO model in this Stable-Baselines3 zip into the store, with the same checks"
+    other.add_argument("--import-sb3", type=Path, metavar="FILE", help=bring)
+    layers = "of that model's layers, which its file does not state readably (tanh, unless the file names another)"
+    other.add_argument("--activation", choices=sorted(ACTIVATIONS), help=layers)
+    proof = "outputs of the original that the imported policy must give again; see training/export/import_sb3.py"
+    other.add_argument("--golden", type=Path, metavar="NPZ", help=proof)
+    return found
+
+
+def _offered(known: TrainingKind) -> str:
+    """What a strategy has, in one line."""
+    names = (("preset", tuple(known.presets)), ("network", known.networks), ("reward", known.variants))
+    return "  ".join(f"--{option} {'|'.join(values)}" for option, values in names)
+
+
+def settings_from(chosen: argparse.Namespace) -> Settings:
+    """The settings of these options.
+
+    Raises:
+        OSError, ValueError: the file of coefficients cannot be read; the text names file, field and cure. Or the
+            strategy is unknown.
+    """
+    usual = settings_for(chosen.strategy, chosen.bars[0], chosen.out, preset=chosen.preset)
+    first = chosen.reward or usual.rewards[0]
+    others = [name for name in kind(chosen.strategy).variants if chosen.ablation and name != first]
+    return replace(
+        usual,
+        steps=usual.steps if chosen.steps is None else chosen.steps,
+        seeds=tuple(range(chosen.seed, chosen.seed + chosen.seeds)),
+        rewards=(first, *others),
+        network=chosen.network or usual.network,
+        precision=chosen.precision,
+        device=chosen.device,
+        feed=chosen.feed,
+        folds=chosen.folds or usual.folds,
+        train_sessions=chosen.train_sessions,
+        validate_sessions=chosen.validate_sessions,
+        test_sessions=chosen.test_sessions,
+        patience=chosen.patience,
+        coefficients=read_coefficients(chosen.coefficients) if chosen.coefficients else usual.coefficients,
+        plan=usual.plan and replace(usual.plan, members=chosen.members or usual.plan.members),
+        more_bars=tuple(chosen.bars[1:]),
+        symbols=tuple((chosen.symbols or "").split(",")) if chosen.symbols else (),
+        processes=chosen.processes,
+        checkpoint_s=chosen.checkpoint_s,
+        run_folder=chosen.run_dir,
+        restart=chosen.restart,
+    )
+
+
+def main(arguments: Sequence[str]) -> int:
+    """Train, or import, and export; returns the exit code: 0, 1 not promoted, 2 a fault, 130 stopped."""
+    options = parser()
+    if fault := _mistyped(arguments, options):
+        options.error(fault)
+    chosen = options.parse_args(arguments)
+    try:
+        known = kind(chosen.strategy)
+    except ValueError as error:
+        return wrong(error)
+    for name, least in (
+        ("steps", 1), ("seed", 0), ("seeds", 1), ("folds", 1), ("processes", 1), ("patience", 0), ("members", 1),
+        ("validate_sessions", 1), ("test_sessions", 1), ("checkpoint_s", 0),
+    ):  # fmt: skip
+        if getattr(chosen, name) is not None and getattr(chosen, name) < least:
+            options.error(f"--{name.replace('_', '-')} is {getattr(chosen, name)}: expected at least {least}")
+    if fault := _foreign(chosen, known) or _contradiction(chosen, options, known):
+        options.error(fault)
+    try:
+        settings = settings_from(chosen)
+        with Display(len(requests_of(settings)), settings.steps) as display:
+            if chosen.import_sb3 is not None:
+                alone = replace(settings, processes=1)
+                outcome = import_and_export(alone, chosen.import_sb3, chosen.activation, chosen.golden, display)
+            else:
+                outcome = train_and_export(settings, display)
+    except Stopped:
+        sys.stderr.write(f"train-and-export: {STOPPED_TEXT}\n")
+        return STOPPED
+    except ERRORS as error:
+        return wrong(error)
+    return _told(outcome, promote_it=chosen.promote)
+
+
+def _mistyped(arguments: Sequence[str], options: argparse.ArgumentParser) -> str:
+    """The first option that there is none of, with the nearest one; reported before one that it would need."""
+    known = sorted(set(re.findall(r"--[a-z][a-z0-9-]*", options.format_help())))
+    for name in (argument.partition("=")[0] for argument in arguments if argument.startswith("--")):
+        if not any(option.startswith(name) for option in known):  # argparse takes what is short for one
+            near = difflib.get_close_matches(name, known, 1)
+            return f"there is no {name}: {f'did you mean {near[0]}?' if near else 'see --help'}"
+    return ""
+
+
+def _foreign(chosen: argparse.Namespace, known: TrainingKind) -> str:
+    """The first name that the strategy does not have; "" when there is none."""
+    for option, names in (("reward", known.variants), ("network", known.networks), ("preset", tuple(known.presets))):
+        given = getattr(chosen, option)
+        if given is not None and given not in names:
+            return f"argument --{option}: invalid choice: {given!r} (choose from {', '.join(map(repr, names))})"
+    return ""
+
+
+def _contradiction(chosen: argparse.Namespace, options: argparse.ArgumentParser, known: TrainingKind) -> str:
+    """What is wrong with options that are each in bounds; "" when nothing is."""
+    if chosen.seed + chosen.seeds > SEED_MAX:
+        return f"--seed is {chosen.seed}: expected seeds below {SEED_MAX}"
+    if chosen.train_sessions is not None and chosen.train_sessions < 1:
+        return f"--train-sessions is {chosen.train_sessions}: expected at least 1"
+    if known.procedure is not None:
+        for name in ("folds", "train_sessions", "coefficients"):
+            if getattr(chosen, name) is not None:
+                return f"--{name.replace('_', '-')} is not for {chosen.strategy}: it walks by years, as its preset says"
+    elif chosen.members is not None:
+        return f"--members is not for {chosen.strategy}: it is one network"
+    if chosen.folds in (None, 1) and chosen.train_sessions is None:
+        split = "60/20/20" if known.split is None else "by years"
+        for name in ("validate_sessions", "test_sessions"):
+            if getattr(chosen, name) != options.get_default(name):
+                return f"--{name.replace('_', '-')} needs --folds or --train-sessions: one fold is split {split}"
+    if chosen.preset is not None and chosen.coefficients is not None:
+        return "--preset and --coefficients are two ways to set the same: give one of them"
+    if chosen.import_sb3 is None:
+        for name in ("activation", "golden"):
+            if getattr(chosen, name) is not None:
+                return f"--{name} needs --import-sb3: it describes a model that was trained elsewhere"
+    if chosen.import_sb3 is not None and (chosen.folds or 1, chosen.seeds, chosen.ablation) != (1, 1, False):
+        return "--import-sb3 brings in one policy: it goes with neither --folds, --seeds nor --ablation"
+    return ""
+
+
+def _told(outcome: Outcome, *, promote_it: bool) -> int:
+    """Print the result, and promote it when that was asked for."""
+    sys.stderr.write(f"\n{outcome.findings.verdict}\nreport: {outcome.version / 'report.html'}\n")
+    sys.stdout.write(f"{outcome.version}\n")
+    return promoted(outcome.version) if promote_it else DONE

@@ -1,0 +1,78 @@
+"""One training of a trial: the bars made ready, the spans to validate on, and what was earned there."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import msgspec
+
+from training.desks.trial import Request
+from training.rl.coefficients import Coefficients
+from training.rl.pool import Flag
+from training.rl.process_group import ProcessGroup
+from training.runs.tasks import CheckpointTimer, Prepared, prepare
+from training.runs.trial import run_trial
+from training.search.space import Search
+from training.study.folds import HistoryError
+from training.study.study import Fold
+
+
+class Training(msgspec.Struct, frozen=True):
+    """One training of a trial, by what its chosen checkpoint did on the validation sessions."""
+
+    fold: int
+    seed: int
+    returns: tuple[float, ...]  # net, over the capital with which the session began
+    net_return: float  # over all of them: the sum, or of one account through all of them compounded
+    chosen_steps: int
+    steps: int
+    seconds: float
+
+
+def search_folds(folds: Sequence[Fold], dates: Sequence[str]) -> tuple[Fold, ...]:
+    """As many spans to validate on as `folds`, one after the other, all before the first test session of any fold.
+
+    The last is the first fold's own; each earlier one ends where the next begins, and trains on as many sessions less.
+    They have no test sessions. Raises `HistoryError` where nothing is left to train on.
+    """
+    first = folds[0]
+    size, train, begin = len(first.validate), len(first.train), dates.index(first.validate[0])
+    least = (len(folds) - 1) * size + 1
+    if train < least:
+        raise HistoryError(
+            f"too little history: {train} sessions to train on before the first fold's validation; a search with "
+            f"{len(folds)} spans of {size} to validate on needs {least}: give a longer file, or fewer or shorter spans"
+        )
+    shifts = [index * size for index in reversed(range(len(folds)))]
+    return tuple(Fold(first.train[: train - s], tuple(dates[begin - s : begin - s + size]), ()) for s in shifts)
+
+
+@dataclass(frozen=True, slots=True)
+class Ready:
+    """What a process needs to train a trial."""
+
+    search: Search
+    prepared: Prepared
+    folds: tuple[Fold, ...]
+
+    def train(self, coefficients: Coefficients, fold: int, seed: int, flag: Flag) -> Training:
+        """One training. Raises `Stopped` when `flag` is set, `Diverged` when a loss is not finite."""
+        run, p = self.search.run, self.prepared
+        request = Request(
+            fold, seed, run.rewards[0], run.network, run.steps, run.precision, run.device, run.patience, coefficients
+        )
+        control = CheckpointTimer(flag, math.inf)
+        trained = run_trial(ProcessGroup(), request, p.data, self.folds[fold], p.trading, None, control, lambda _: None)
+        capital = float(p.trading.paper.cash_usd)
+        returns = tuple(result.pnl_usd / (result.capital_usd or capital) for result in trained.validate)
+        earned = p.data.figures(trained.validate).net_return
+        return Training(fold, seed, returns, earned, trained.chosen_steps, trained.steps, round(trained.seconds, 3))
+
+
+def make_ready(search: Search, version: str) -> Ready:
+    """Read the bars. Raises what `training.runs.tasks.prepare` and `search_folds` do."""
+    prepared = prepare((search.run, Path(), version))
+    return Ready(search, prepared, search_folds(prepared.folds, tuple(prepared.data.days)))
