@@ -14,9 +14,9 @@ from strategies.kit.forecast_features import COUNT
 from training.desks.forecast.baselines import BASELINES
 from training.desks.forecast.claims import REFERENCE
 from training.desks.forecast.graph import policy_of
+from training.desks.forecast.load import load
 from training.desks.forecast.plan import PRESETS, ForecastPlan
 from training.desks.forecast.procedure import WalkByYears
-from training.desks.forecast.task_data import load
 from training.desks.kind import Sources, Span, TrainingKind
 from training.export.reference import each_column
 

@@ -23,9 +23,10 @@ from training.desks.forecast.agents import Work
 from training.desks.forecast.baselines import players
 from training.desks.forecast.claims import DECISION_MS
 from training.desks.forecast.graph import Policy, made_weights
+from training.desks.forecast.load import load
 from training.desks.forecast.market import BONUS
 from training.desks.forecast.plan import ForecastPlan, folds_of
-from training.desks.forecast.task_data import ForecastTaskData, load
+from training.desks.forecast.task_data import ForecastTaskData
 from training.desks.kind import Keeper, Played, Sources, Span
 from training.desks.trial import Control, Listener, News, Request, Trained
 from training.forecast.findings import KEY, Forecast, find

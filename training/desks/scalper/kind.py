@@ -1,120 +1,26 @@
-"""How `option_scalper` is trained: one session an episode, on a market of options, every session on its own account.
-
-What the pipeline asks of a strategy (`training.desks.kind`), answered with this one's data, market, dry run and
-baselines.
-"""
+"""How `option_scalper` is trained: one session an episode, on a market of options, every session on its own account."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-import torch
 from torch import nn
 
 from daemon.core.limits import Trading
-from daemon.tapes.minutes import TapeInfo
-from strategies.kit.contract import Float32Array, Strategy
 from strategies.option_scalper import SPEC
 from strategies.registry import strategy as registered
-from training.desks.kind import Compared, EnvSettings, Evaluator, Learner, Span, TrainingKind
+from training.desks.kind import TrainingKind
 from training.desks.scalper import baselines
-from training.desks.scalper.data import Data, load, observations
-from training.desks.scalper.dry_run import Desk, desks, dry_run
-from training.desks.scalper.history import TradingDay
-from training.desks.scalper.market import Market
-from training.desks.scalper.network import IDENTITY, fit_scaling
+from training.desks.scalper.data import load
+from training.desks.scalper.network import IDENTITY
 from training.desks.scalper.networks import NETWORKS, build
-from training.desks.scalper.play import play
 from training.desks.scalper.reward import REWARDS
-from training.export.reference import Recorder, Watched, each_column
+from training.desks.scalper.task_data import ScalperTaskData
+from training.export.reference import each_column
 from training.rl.coefficients import Coefficients
 from training.rl.presets import Preset
-from training.study.evaluation import Figures, SessionResult, figures
-from training.study.study import Fold, PlayResult
-
-
-@dataclass(frozen=True, slots=True)
-class ScalperTaskData:
-    """Minute bars made ready; see `training.desks.kind.TaskData`."""
-
-    data: Data
-    machine: Strategy
-    capital_usd: float
-    ready: dict[tuple[str, ...], tuple[Desk, ...]] = field(default_factory=dict)  # made when first needed
-
-    @property
-    def info(self) -> TapeInfo:
-        """The file."""
-        return self.data.info
-
-    @property
-    def days(self) -> Mapping[str, TradingDay]:
-        """The usable sessions by date, ascending."""
-        return self.data.days
-
-    def network(self, name: str, seed: int, train: Sequence[str]) -> Learner:
-        """See `TaskData`; the scaling is that of the market features."""
-        return build(name, fit_scaling(torch.from_numpy(self.data.rows(train))), seed)
-
-    def environment(self, span: Span, settings: EnvSettings) -> Market:
-        """See `TaskData`; the variant is the reward."""
-        return Market(
-            self.data.history,
-            self.data.prices,
-            self.data.on(span.dates),
-            span.trading,
-            count=settings.count,
-            reward_name=span.variant,
-            discount=settings.discount,
-            seed=settings.seed,
-            device=settings.device,
-        )
-
-    def evaluator(self, span: Span, device: str) -> Evaluator:
-        """See `TaskData`."""
-        days, data = self.data.on(span.dates), self.data
-        market = Market(data.history, data.prices, days, span.trading, count=len(days), auto_reset=False, device=device)
-        return lambda policy: play(market, policy, span.dates, span.trading.risk.confidence_min)
-
-    def figures(self, results: Sequence[SessionResult]) -> Figures:
-        """See `TaskData`; every session begins with the same capital, so returns add up."""
-        return figures(results, self.capital_usd)
-
-    def test(self, policy: nn.Module, span: Span) -> PlayResult:
-        """See `TaskData`."""
-        return dry_run(policy, self._desks(span), self.machine, span.trading)
-
-    def compare(
-        self, policy: nn.Module, played: PlayResult, span: Span, seed: int, check_stop: Callable[[], None]
-    ) -> Compared:
-        """See `TaskData`."""
-        ready, data, dates, trading = self._desks(span), self.data, span.dates, span.trading
-        found = baselines.standard(ready, data, dates, self.machine, trading)
-        trader = baselines.random_trader(played, data, dates, trading, seed)
-        found[baselines.RANDOM] = baselines.random_on_desk(trader, ready, self.machine, trading)
-        totals = baselines.random_totals(trader, data, dates, trading, baselines.RANDOM_DRAWS)
-        check_stop()
-        return Compared(found, tuple(totals), baselines.scenarios(policy, ready, data, self.machine, trading))
-
-    def probes(self, fold: Fold, count: int, seed: int) -> Float32Array:
-        """See `TaskData`; the positions in them are drawn."""
-        return observations(self.data, fold, count, seed)
-
-    def watch(self, policy: nn.Module, span: Span) -> Watched:
-        """See `TaskData`; through the dry run, because the tensor market ends a session at the desk's last exit."""
-        recorder = Recorder()
-        dry_run(recorder.before(policy), self._desks(span), self.machine, span.trading)
-        return recorder.watched()
-
-    def _desks(self, span: Span) -> tuple[Desk, ...]:
-        """The desks before these sessions."""
-        dates = tuple(span.dates)
-        if dates not in self.ready:
-            self.ready[dates] = desks(self.data.source, self.machine, span.trading, dates)
-        return self.ready[dates]
 
 
 def _load(path: Path, trading: Trading) -> ScalperTaskData:

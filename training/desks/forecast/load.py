@@ -1,0 +1,68 @@
+"""Read the bars files of an open universe: the forecaster's panel, and the desk's table of the universe."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from daemon.core.limits import Trading
+from daemon.host.time.calendar import SessionCalendar
+from strategies import forecast_ensemble
+from strategies.kit import forecast_features
+from strategies.kit.contract import DailySpec
+from strategies.registry import daily_strategy
+from training.desks.daily.table import DailyTable, read_table, table_of
+from training.desks.daily.task_data import table_cache
+from training.desks.forecast.plan import ForecastPlan
+from training.desks.forecast.task_data import ForecastTaskData
+from training.desks.kind import Sources
+from training.forecast.labels import triple_barrier
+from training.forecast.panel import Panel
+from training.forecast.stage import Material
+from training.forecast.windows import Windows
+from training.rl.pool import stop_signals_blocked
+
+
+def load(path: Path, trading: Trading, sources: Sources, plan: ForecastPlan) -> ForecastTaskData:
+    """Read the files: all symbols for the forecaster, the universe for the desk. Raises what `Panel.load` raises."""
+    strategy = daily_strategy(forecast_ensemble.SPEC.name, sources.symbols)
+    panel = Panel.load((path, *sources.files), forecast_features.table)
+    table = _joined(panel, strategy.spec) if sources.files else read_table(path, strategy, table_cache())
+    windows = Windows(panel.features, forecast_features.WINDOW)
+    labels = triple_barrier(panel.bars, plan.forecast.barriers, panel.broken)
+    material = Material(panel.dates, windows, labels, panel.valid)
+    return ForecastTaskData(
+        path,
+        table,
+        strategy,
+        trading,
+        panel=panel,
+        material=material,
+        places=_found(table.symbols, panel.symbols),
+        days_at=_found(table.dates, panel.dates),
+    )
+
+
+def _joined(panel: Panel, spec: DailySpec) -> DailyTable:
+    """The universe's table of several files."""
+    with stop_signals_blocked():  # the calendar asks a process of its own, which Ctrl-C would end
+        calendar = SessionCalendar.load(panel.dates[0], panel.dates[-1])
+    known = {session.date: session for session in calendar.sessions}
+    table = table_of(
+        panel.bars[:, :, _found(spec.symbols, panel.symbols)],
+        [known[date] for date in panel.dates],
+        spec,
+        file=", ".join(source.file for source in panel.sources),
+        synthetic=next((source.synthetic for source in panel.sources if source.synthetic), ""),
+    )
+    return replace(table, sha256=panel.sha256)
+
+
+def _found(wanted: Sequence[str], names: Sequence[str]) -> NDArray[np.int64]:
+    """Where each of `wanted` stands among `names`."""
+    at = {name: place for place, name in enumerate(names)}
+    return np.array([at[name] for name in wanted], dtype=np.int64)
