@@ -21,7 +21,9 @@ from training.desks.registry import KINDS, kind
 from training.export.import_sb3 import ACTIVATIONS
 from training.rl.pool import Stopped
 from training.runs.display import Display
-from training.runs.run import Outcome, import_and_export, train_and_export
+from training.runs.import_run import import_and_export
+from training.runs.record import Outcome
+from training.runs.run import train_and_export
 from training.runs.settings import Settings, requests_of, settings_for
 from training.search.coefficients_file import read_coefficients
 

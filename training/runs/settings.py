@@ -1,4 +1,4 @@
-"""The settings of a run, and the folds and trials that follow from them. Pure.
+"""The settings of a run, the folds and trials that follow from them, and which trials are chosen. Pure.
 
 Invariant: two runs with the same `identity` give the same weights (CPU).
 """
@@ -6,6 +6,8 @@ Invariant: two runs with the same `identity` give the same weights (CPU).
 from __future__ import annotations
 
 import json
+import math
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -18,7 +20,7 @@ from training.desks.trial import Request
 from training.rl.coefficients import Coefficients
 from training.rl.presets import Plan
 from training.study.folds import by_years, expanding, single
-from training.study.study import Fold
+from training.study.study import Fold, Trial
 
 PROCESSES = 2
 
@@ -177,3 +179,18 @@ def requests_of(settings: Settings) -> list[Request]:
         for reward in settings.rewards
         for seed in settings.seeds
     ]  # fmt: skip
+
+
+def choose(trials: Sequence[Trial], settings: Settings) -> tuple[int, ...]:
+    """For each fold the trial of the first reward with the best net validation return, the lowest seed on a tie."""
+
+    def earned(index: int) -> tuple[float, int]:
+        return math.fsum(result.pnl_usd for result in trials[index].validate), -trials[index].seed
+
+    return tuple(
+        max(
+            (i for i, trial in enumerate(trials) if trial.fold == fold and trial.reward == settings.rewards[0]),
+            key=earned,
+        )
+        for fold in range(settings.folds)
+    )

@@ -9,7 +9,7 @@ import hashlib
 import json
 import threading
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -22,7 +22,7 @@ from daemon.core.limits import Trading
 from daemon.core.strategy_rules import trading_for
 from strategies.kit.contract import Strategy
 from strategies.registry import strategy as registered
-from training.desks.kind import Compared, Played, Sources, Span, TaskData, TrainingKind
+from training.desks.kind import POLICY, Compared, Played, Sources, Span, TaskData, TrainingKind
 from training.desks.registry import kind
 from training.desks.trial import News, Request, Trained
 from training.rl.kernels import use_fast_float32
@@ -240,6 +240,22 @@ def play_one(prepared: Prepared, player: Player, flag: Flag, emit: Emit) -> Play
     folder.save({"played": msgspec.json.encode(played).decode()})
     emit(News(player.task, 1, 1))
     return played
+
+
+def by_fold(played: Mapping[str, Played], baselines: Collection[str]) -> list[Compared]:
+    """What all players did, fold by fold; who could not play is left out."""
+    found = []
+    for fold in range(len(played[POLICY].folds)):
+        there = {name: each.folds[fold] for name, each in played.items() if each.folds and name != POLICY}
+        draws = [each.random_pnl_usd[fold] for each in played.values() if each.random_pnl_usd]
+        found.append(
+            Compared(
+                {name: result for name, result in there.items() if name in baselines},
+                draws[0] if draws else (),
+                {name: result for name, result in there.items() if name not in baselines},
+            )
+        )
+    return found
 
 
 def run_member(group: ProcessGroup, prepare: Callable[[], Prepared], request: Request) -> None:

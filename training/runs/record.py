@@ -1,0 +1,172 @@
+"""What a run leaves behind: lines of the ledger, the study, and the version in the store with its report."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import msgspec
+from torch import nn
+
+from daemon.host.whole_files import write_whole
+from strategies.kit.contract import configured
+from training.desks.kind import Compared, described
+from training.evidence.findings import Findings
+from training.export.export import Release, export
+from training.export.reference import reference_of
+from training.report.lines import joined
+from training.report.report import files, write_report
+from training.runs.folder import STUDY_FILE, machine
+from training.runs.ledger import Ledger, Line, utc_now
+from training.runs.settings import requests_of
+from training.runs.tasks import Prepared
+from training.study.evaluation import SessionResult, as_metrics
+from training.study.study import Baseline, Fold, PlayResult, Study, Trial, encode
+
+PROBES = 1000
+
+
+@dataclass(frozen=True, slots=True)
+class Outcome:
+    """What a run made: the version in the store, the run's folder, and the report's findings."""
+
+    version: Path
+    run_folder: Path
+    findings: Findings
+
+
+@dataclass(frozen=True, slots=True)
+class RunRecord:
+    """A run by its name and settings. Every opening of test sessions is a line of the ledger."""
+
+    prepared: Prepared
+    identity: Mapping[str, Any]  # the settings that decide the result
+    digest: str  # of these
+    name: str
+    ledger: Ledger
+
+    def openings(self) -> list[Line]:
+        """The opening of each fold's test sessions."""
+        version = self.prepared.version
+        return [self._opening(fold, f"fold {i + 1}, code {version}") for i, fold in enumerate(self.prepared.folds)]
+
+    def line(self, trial: Trial) -> Line:
+        """A trial, which has seen its fold's test sessions."""
+        fold = self.prepared.folds[trial.fold]
+        found = self.prepared.data.figures(trial.test.sessions)
+        deviation = found.session_deviation
+        opened = self._opening(fold, f"fold {trial.fold + 1}, {trial.reward}, seed {trial.seed}")
+        return msgspec.structs.replace(
+            opened,
+            kind="trial",
+            sharpe=found.session_return / deviation if deviation > 0.0 else 0.0,
+            settings_sha256=self.digest,
+        )
+
+    def _opening(self, fold: Fold, note: str) -> Line:
+        """The opening of the fold's test sessions."""
+        return Line(
+            kind="opening",
+            utc=utc_now(),
+            strategy=self.prepared.settings.strategy,
+            data_sha256=self.prepared.data.info.sha256,
+            first=fold.test[0],
+            last=fold.test[-1],
+            study=self.name,
+            note=note,
+        )
+
+    def study(
+        self,
+        trials: Sequence[Trial],
+        chosen: Sequence[int],
+        compared: Sequence[Compared],
+        *,
+        account: tuple[PlayResult, ...],
+        extra: dict[str, Any],
+    ) -> Study:
+        """All trials, and what the chosen ones were compared with; also written into the run's folder."""
+        settings, p = self.prepared.settings, self.prepared
+        dates = [date for fold in p.folds for date in fold.test]
+        own = [*self.openings(), *(self.line(trial) for trial in trials)]
+        sharpes, openings = self.ledger.prior(dates, own=own)
+        study = Study(
+            strategy=settings.strategy,
+            network=self.identity["network"],
+            reward=settings.rewards[0],
+            capital_usd=float(p.trading.paper.cash_usd),
+            compounds=p.kind.compounds,
+            code_version=p.version,
+            settings={**self.identity, "command": settings.command()},
+            machine=machine(settings.device, settings.processes),
+            data=described(p.data, settings.bars.name, settings.feed, p.folds[-1]),
+            folds=p.folds,
+            trials=tuple(trials),
+            chosen=tuple(chosen),
+            baselines=tuple(
+                Baseline(name, text, tuple(found.baselines[name] for found in compared))
+                for name, text in p.kind.baselines.items()
+                if all(name in found.baselines for found in compared)
+            ),
+            random_pnl_usd=tuple(found.random_pnl_usd for found in compared),
+            prior_sharpes=sharpes,
+            prior_openings=openings,
+            scenarios={name: tuple(found.scenarios[name] for found in compared) for name in compared[0].scenarios},
+            extra=extra,
+            account=account,
+        )
+        write_whole(p.folder / STUDY_FILE, encode(study))
+        return study
+
+    def exported(self, study: Study, policy: nn.Module) -> Outcome:
+        """The last fold's chosen policy as a version of the store, with the report on all folds next to it."""
+        settings, p = self.prepared.settings, self.prepared
+        findings = write_report(study, p.folder)
+
+        def write_files(folder: Path, digest: str) -> None:
+            for name, data in files(study, findings, policy_sha256=digest).items():
+                write_whole(folder / name, data)
+
+        trial = study.trials[study.chosen[-1]]
+        watched = p.data.watch(policy, p.span(p.folds[-1].train))
+        release = Release(
+            training=study.data,
+            hyperparameters={**study.settings, **study.machine, "seed": trial.seed, "chosen_steps": trial.chosen_steps},
+            metrics={
+                "test": self._metrics(trial.test.sessions),
+                "test_denials": dict(trial.test.denials),
+                "validate": self._metrics(trial.validate),
+                **({"account": self._metrics(joined(study.account))} if study.account else {}),
+                **self._found(study.chosen[-1]),
+            },
+            report=write_files,
+            note=findings.verdict,
+            rules=p.kind.rules(p.span(p.folds[-1].test)),
+            reference=reference_of(p.kind.inputs, watched, p.machine.spec),
+            symbols=configured(p.machine.spec),
+        )
+        probes = p.data.probes(p.folds[-1], PROBES, trial.seed)
+        version = export(policy, p.machine, release, out=settings.out, probes=probes)
+        return Outcome(version, p.folder, findings)
+
+    def for_report(self, policy: nn.Module) -> dict[str, Any]:
+        """What a procedure of the strategy's own has for the pages of the report."""
+        p = self.prepared
+        if p.kind.procedure is None or p.settings.plan is None:
+            return {}
+        return p.kind.procedure.for_report(p.settings.plan, policy, p.data, p.done)
+
+    def _found(self, chosen: int) -> Mapping[str, Any]:
+        """What a procedure of the strategy's own has to say of its stages and the chosen trial."""
+        p = self.prepared
+        if p.kind.procedure is None or p.settings.plan is None:
+            return {}
+        weights = p.trial_folder(requests_of(p.settings)[chosen]).weights()
+        return p.kind.procedure.figures(p.settings.plan, weights, p.done)
+
+    def _metrics(self, results: Sequence[SessionResult]) -> dict[str, Any]:
+        """The figures for the manifest; of a basket no win rate, because its trades are orders, which earn nothing."""
+        found = as_metrics(self.prepared.data.figures(results))
+        return {name: value for name, value in found.items() if name != "win_rate" or not self.prepared.kind.compounds}
