@@ -45,12 +45,14 @@ class Measuring:
         self.count_log_event: Callable[[str], None] | None = None
         metrics = None
         if settings.metrics.enabled:
+            from daemon.operator.metrics.server import serve
+
             lag = LoopLag()
             metrics = _metrics(opened, name, engine, journal, lag, waiting, outbox)
             self.count_log_event = metrics.log_event
             self.observers.append(("metrics", metrics.observe))
             self.works.append(("loop lag", lag.run))
-            self.works.append(("metrics", partial(metrics.run, settings.metrics.port, log)))
+            self.works.append(("metrics", partial(serve, metrics.registry, settings.metrics.port, log)))
         if settings.drift.every_min and gateway.state.identity.mode != "replay":
             self.works.append(("drift", _drift_watch(opened, journal, gateway, notify, metrics)))
 

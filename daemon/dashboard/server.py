@@ -1,7 +1,6 @@
 """The dashboard's process: one event loop serves the API, the stream and the page, on 127.0.0.1 only.
 
-Everything that blocks (SQLite, stepping, ONNX) runs in a few threads. A page that follows the stream gets the newest
-state only: one message is in flight, never a queue.
+Everything that blocks (SQLite, stepping, ONNX) runs in a few threads.
 """
 
 from __future__ import annotations
@@ -9,9 +8,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import socket
-import sys
-import time
-from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from collections.abc import AsyncIterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from pathlib import Path
@@ -25,87 +22,28 @@ from starlette.requests import Request
 from starlette.responses import FileResponse, Response
 from starlette.routing import Mount, Route
 from starlette.staticfiles import StaticFiles
-from starlette.types import ASGIApp, Receive, Scope, Send
+from starlette.types import ASGIApp
 
 from daemon.dashboard import api
 from daemon.dashboard.desks import FollowedDesk
 from daemon.dashboard.guard import HEAD_MOST, Guard, failed
-from daemon.dashboard.pages.history import DecisionHistory
 from daemon.dashboard.pages.occlusion import Explainer
-from daemon.dashboard.views import Now
+from daemon.dashboard.stream import WRITE_S, Channel, OpenStreams, Stream
 from daemon.engine.recovery import code_digest
 
 STATIC = Path(__file__).parent / "static"
 STREAMS_MOST = 64
 CONNECTIONS_MOST = 256
-BETWEEN_S = 0.5  # looks, and messages of a stream: at most two a second
-IDLE_S = 5.0  # between two looks while no page is open
-HEARTBEAT_S = 15.0
-WRITE_S = 15.0  # a page that reads nothing for this time is dropped
-RETRY_MS = 2000
 THREADS = 4
-STREAM_HEADERS = [(b"content-type", b"text/event-stream; charset=utf-8"), (b"cache-control", b"no-store")]
-
-
-class Channel:
-    """One desk, read once for all pages, and the newest message of its streams."""
-
-    def __init__(self, desk: FollowedDesk, pool: ThreadPoolExecutor, digging: ThreadPoolExecutor) -> None:
-        self.desk = desk
-        self.history = DecisionHistory(desk, digging)
-        self.clients = 0
-        self.message = b""  # the newest state as an event of the stream
-        self.changed = asyncio.Event()  # replaced at each change
-        self._pool = pool
-        self._lock = asyncio.Lock()
-        self._looked = 0.0
-        self._shown: Now | None = None
-
-    async def fresh(self) -> None:
-        """Renew the picture if it is older than BETWEEN_S."""
-        async with self._lock:
-            if time.monotonic() - self._looked < BETWEEN_S:
-                return
-            loop = asyncio.get_running_loop()
-            now = await loop.run_in_executor(self._pool, self._look)
-            self._looked = time.monotonic()
-            if now is not None and (self._shown is None or _same(now) != _same(self._shown)):
-                self._shown = now
-                self.message = b"event: now\ndata: " + msgspec.json.encode(now) + b"\n\n"
-                former, self.changed = self.changed, asyncio.Event()
-                former.set()
-
-    def _look(self) -> Now | None:
-        self.desk.look()
-        try:
-            now: Now = api.guarded(partial(api.now, self.desk))
-        except api.RefusedRequest:
-            return None
-        return now
-
-    async def keep_looking(self) -> None:
-        """Follow the journal: often while a page is open, rarely while none is."""
-        while True:
-            look = asyncio.ensure_future(self.fresh())
-            await asyncio.wait({look})
-            if not look.cancelled() and look.exception() is not None:  # a bug: report it and go on
-                sys.stderr.write(f"rltrader-dashboard: a look at {self.desk.name!r} failed: {look.exception()!r}\n")
-            behind = not self.desk.picture.caught_up and not self.desk.picture.problem
-            await asyncio.sleep(BETWEEN_S if self.clients or behind else IDLE_S)
-
-
-def _same(now: Now) -> Now:
-    return msgspec.structs.replace(now, read_at=0.0)
 
 
 class Dashboard:
-    """The application over some desks. Streams end when `ending` returns True: the process was asked to end."""
+    """The application over some desks. Streams end when the process was asked to end."""
 
     def __init__(self, desks: Mapping[str, FollowedDesk], models_dir: Path) -> None:
         self.desks = desks
         self.models_dir = models_dir
-        self.streams = 0
-        self.ending: Callable[[], bool] = bool
+        self.streams = OpenStreams()
         self._pool = ThreadPoolExecutor(THREADS, thread_name_prefix="dashboard")
         self._digging = ThreadPoolExecutor(1, thread_name_prefix="history")
         self._explainer = Explainer(models_dir)
@@ -151,72 +89,18 @@ class Dashboard:
         channel = self._channel(request)
         await channel.fresh()
         query = {**request.query_params, **request.path_params}
-        around = api.AnswerContext(channel.history, self._explainer, self.models_dir, self._own_code, self.streams)
+        around = api.AnswerContext(
+            channel.history, self._explainer, self.models_dir, self._own_code, self.streams.count
+        )
         loop = asyncio.get_running_loop()
         call = partial(api.guarded, partial(answer, channel.desk, query, around))
         return _json(await loop.run_in_executor(self._pool, call))
 
     async def _stream(self, request: Request) -> ASGIApp:
         channel = self._channel(request)
-        if self.streams >= STREAMS_MOST:
+        if self.streams.count >= STREAMS_MOST:
             return failed(503, f"{STREAMS_MOST} pages are open already", **{"retry-after": "30"})
-        return _Stream(self, channel)
-
-
-class _Stream:
-    """ASGI application: send the newest state of one desk, then each change, until either side ends."""
-
-    def __init__(self, dashboard: Dashboard, channel: Channel) -> None:
-        self._dashboard = dashboard
-        self._channel = channel
-
-    async def __call__(self, _: Scope, receive: Receive, send: Send) -> None:
-        """Send the states until then."""
-        dashboard, channel = self._dashboard, self._channel
-        dashboard.streams += 1
-        channel.clients += 1
-        gone = asyncio.ensure_future(_gone(receive))
-        try:
-            await send({"type": "http.response.start", "status": 200, "headers": STREAM_HEADERS})
-            await _put(send, b"retry: %d\n\n" % RETRY_MS)
-            await channel.fresh()
-            sent = b""
-            while not gone.done() and not dashboard.ending():
-                changed, message = channel.changed, channel.message
-                if message != sent:
-                    sent = message
-                    await _put(send, message)
-                    await asyncio.sleep(BETWEEN_S)
-                elif not await _wait(changed, gone, dashboard):
-                    await _put(send, b": still here\n\n")
-            await _put(send, b"", more=False)
-        except (TimeoutError, OSError):
-            pass  # the page read nothing for too long, or is gone
-        finally:
-            dashboard.streams -= 1
-            channel.clients -= 1
-            gone.cancel()
-
-
-async def _gone(receive: Receive) -> None:
-    while (await receive())["type"] != "http.disconnect":
-        pass
-
-
-async def _put(send: Send, body: bytes, *, more: bool = True) -> None:
-    await asyncio.wait_for(send({"type": "http.response.body", "body": body, "more_body": more}), WRITE_S)
-
-
-async def _wait(changed: asyncio.Event, gone: asyncio.Future[None], dashboard: Dashboard) -> bool:
-    """Wait for a change or the end of either side; False after HEARTBEAT_S."""
-    until = time.monotonic() + HEARTBEAT_S
-    while time.monotonic() < until:
-        if gone.done() or dashboard.ending():
-            return True
-        with contextlib.suppress(TimeoutError):
-            await asyncio.wait_for(changed.wait(), BETWEEN_S)
-            return True
-    return False
+        return Stream(self.streams, channel)
 
 
 def _json(value: Any) -> Response:
@@ -272,7 +156,7 @@ async def serve(dashboard: Dashboard, listening: socket.socket) -> None:
         timeout_graceful_shutdown=3,
     )
     server = uvicorn.Server(config)
-    dashboard.ending = lambda: server.should_exit
+    dashboard.streams.ending = lambda: server.should_exit
     await server.serve(sockets=[listening])
 
 

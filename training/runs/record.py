@@ -20,8 +20,8 @@ from training.report.lines import joined
 from training.report.report import files, write_report
 from training.runs.folder import STUDY_FILE, machine
 from training.runs.ledger import Ledger, Line, utc_now
+from training.runs.prepared import Prepared
 from training.runs.settings import requests_of
-from training.runs.tasks import Prepared
 from training.study.evaluation import SessionResult, as_metrics
 from training.study.study import Baseline, Fold, PlayResult, Study, Trial, encode
 

@@ -25,21 +25,10 @@ from training.rl.pool import Flag, stop_on_signals, work_through
 from training.rl.process_group import ProcessGroup, run_group
 from training.runs.folder import code_version, held, machine, open_run
 from training.runs.ledger import Ledger, ledger_path, settings_digest
+from training.runs.prepared import check_device, prepare, prepare_same
 from training.runs.record import Outcome, RunRecord
 from training.runs.settings import Settings, choose, requests_of, split_note
-from training.runs.tasks import (
-    Chosen,
-    Player,
-    by_fold,
-    check_device,
-    compare,
-    play_one,
-    prepare,
-    prepare_same,
-    prior_one,
-    run_member,
-    train_one,
-)
+from training.runs.tasks import Chosen, Player, by_fold, compare, play_one, prior_one, run_member, train_one
 from training.runs.trial import check_shares
 from training.study.study import PlayResult, Trial
 

@@ -1,129 +1,26 @@
 """The tasks of a run's processes: train and test one trial, or compare a fold's chosen policy with baselines.
 
-Every function takes what `prepare` made, so that it works alike in this process and in a worker.
+Every function takes what `training.runs.prepared` made, so that it works alike in this process and in a worker.
 """
 
 from __future__ import annotations
 
-import hashlib
-import json
 import threading
 import time
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
-from typing import Any
 
 import msgspec
-import torch
 from torch import nn
 
-from daemon.core.limits import Trading
-from daemon.core.strategy_rules import trading_for
-from strategies.kit.contract import Strategy
-from strategies.registry import strategy as registered
-from training.desks.kind import POLICY, Compared, Played, Sources, Span, TaskData, TrainingKind
-from training.desks.registry import kind
+from training.desks.kind import POLICY, Compared, Played
 from training.desks.trial import News, Request, Trained
-from training.rl.kernels import use_fast_float32
 from training.rl.pool import Emit, Flag, Stopped
-from training.rl.ppo import make_deterministic
 from training.rl.process_group import ProcessGroup
-from training.runs.folder import TRIALS_FOLDER, RunFolderError, TrialFolder
-from training.runs.settings import Settings, folds_of, requests_of
+from training.runs.prepared import Prepared
+from training.runs.settings import requests_of
 from training.runs.trial import run_trial
-from training.study.study import Fold, PlayResult, Trial
-
-
-@dataclass(frozen=True, slots=True)
-class Prepared:
-    """What a process needs for any task of a run."""
-
-    settings: Settings
-    kind: TrainingKind
-    machine: Strategy
-    trading: Trading
-    data: TaskData
-    folds: tuple[Fold, ...]
-    folder: Path
-    version: str
-
-    def span(self, dates: Sequence[str], variant: str | None = None) -> Span:
-        """These sessions for a player of this variant, the headline's where none is given."""
-        return Span(dates, variant or self.settings.rewards[0], self.trading)
-
-    def policy(self, request: Request, weights: Mapping[str, Any]) -> nn.Module:
-        """The module that is exported, raw observations to answers, with these weights of its network."""
-        return self.kind.policy(request.network, request.seed, weights)
-
-    def trial_folder(self, request: Request) -> TrialFolder:
-        """The files of this trial."""
-        return self.task_folder(request.name)
-
-    def task_folder(self, name: str) -> TrialFolder:
-        """The files of a trial, or of a task that comes before all trials."""
-        settings = self.settings.identity(self.data.info.sha256)
-        identity = json.dumps([settings, name, self.version], sort_keys=True)
-        return TrialFolder(self.folder / TRIALS_FOLDER / name, hashlib.sha256(identity.encode()).hexdigest())
-
-    def done(self, task: str) -> dict[str, Any]:
-        """What a task before the trials ended with. Raises RunFolderError where its file is gone."""
-        folder = self.task_folder(task)
-        found = folder.checkpoint()
-        if found is None:
-            raise RunFolderError(f"{folder.path} holds no result of {task}: give the same command again")
-        return found
-
-
-def check_device(name: str) -> None:
-    """Raises ValueError where there is no such device, before anything long has begun."""
-    kind, _, number = name.partition(":")
-    if name == "cpu":
-        return
-    if kind != "cuda" or (":" in name and not number.isdecimal()):
-        raise ValueError(f"device {name!r} is not known: expected cpu, cuda or cuda:N")
-    count = torch.cuda.device_count() if torch.cuda.is_available() else 0
-    if int(number or 0) >= count:
-        raise ValueError(f"device {name!r} is not there: torch sees {count} CUDA devices here; use --device cpu")
-
-
-def prepare(arguments: tuple[Settings, Path, str]) -> Prepared:
-    """Read everything. Raises `ValueError` for an unknown variant or network, and what `TrainingKind.load` raises."""
-    settings, folder, version = arguments
-    make_deterministic()
-    use_fast_float32()
-    known = kind(settings.strategy)
-    known.check(settings.rewards, settings.network)
-    strategy, trading = registered(settings.strategy, settings.symbols), trading_for(settings.strategy)
-    data = _loaded(known, settings, trading)
-    return Prepared(settings, known, strategy, trading, data, folds_of(settings, data), folder, version)
-
-
-def _loaded(known: TrainingKind, settings: Settings, trading: Trading) -> TaskData:
-    """The bars made ready. Raises `ValueError` for what only a strategy with an open universe is asked."""
-    if known.procedure is not None and settings.plan is not None:
-        sources = Sources(settings.more_bars, settings.symbols)
-        found: TaskData = known.procedure.load(settings.bars, trading, sources, settings.plan)
-        return found
-    if settings.more_bars or settings.symbols:
-        raise ValueError(f"{settings.strategy} has its own symbols, all in one file: give --bars once and no --symbols")
-    return known.load(settings.bars, trading)
-
-
-def prepare_same(arguments: tuple[Settings, Path, str], sha256: str) -> Prepared:
-    """Read everything once more, in a further process.
-
-    Raises:
-        RunFolderError: the bars file is no longer the one that the run began with.
-    """
-    prepared = prepare(arguments)
-    found = prepared.data.info.sha256
-    if found != sha256:
-        raise RunFolderError(
-            f"{arguments[0].bars} changed while the run was at work: its SHA-256 is {found[:12]}, expected "
-            f"{sha256[:12]}; put the old file back and give the same command again"
-        )
-    return prepared
+from training.study.study import PlayResult, Trial
 
 
 def prior_one(prepared: Prepared, task: str, flag: Flag, emit: Emit) -> None:

@@ -13,7 +13,8 @@ from training.desks.trial import Request
 from training.rl.coefficients import Coefficients
 from training.rl.pool import Flag
 from training.rl.process_group import ProcessGroup
-from training.runs.tasks import CheckpointTimer, Prepared, prepare
+from training.runs.prepared import Prepared, prepare
+from training.runs.tasks import CheckpointTimer
 from training.runs.trial import run_trial
 from training.search.space import Search
 from training.study.folds import HistoryError

@@ -10,13 +10,7 @@ from functools import cached_property
 
 from daemon.brokers.alpaca import wire
 from daemon.brokers.alpaca.admin import AlpacaAdmin
-from daemon.brokers.alpaca.market.chain import ChainReader
-from daemon.brokers.alpaca.market.daily_feed import DailyFeed, OwnDesk
-from daemon.brokers.alpaca.market.daily_history import DailyHistory
-from daemon.brokers.alpaca.market.feed import LiveFeed, Timing
-from daemon.brokers.alpaca.market.history import BarHistory
-from daemon.brokers.alpaca.market.share_quotes import ShareQuotes
-from daemon.brokers.alpaca.market.socket import BackOff, Endpoint, SocketDeadlines
+from daemon.brokers.alpaca.feeds import Feeds, scale_of
 from daemon.brokers.alpaca.rest.client import Access, Deadlines
 from daemon.brokers.alpaca.rest.market_data import MarketData
 from daemon.brokers.alpaca.rest.queues import account_queues, listing_queue, market_queue
@@ -26,15 +20,12 @@ from daemon.brokers.alpaca.trading.own_orders import Timeouts
 from daemon.brokers.alpaca.trading.report import Reporter
 from daemon.brokers.alpaca.trading.trade_stream import StreamDeadlines, TradeStream
 from daemon.brokers.alpaca.trading.trading import TradingOrders, TradingReads
-from daemon.brokers.api import FeedDesk, LogEvent, Put, TradingDesk
+from daemon.brokers.api import FeedDesk, LogEvent, MarketFeed, Put, TradingDesk
 from daemon.config.checks import ADDRESSES
 from daemon.config.load import Credentials, Settings
 from daemon.host.time.clock import Clock
-from strategies.kit.contract import DailyStrategy, once_a_session
-from strategies.kit.units import SECOND_NS
 
 VIRTUAL_S = 300.0  # real seconds for an answer where time is virtual and passes at full speed
-USUAL_BACKOFF_S = 30.0  # the default longest back-off; the waits of streams and look-ups scale with it
 
 
 def accesses(settings: Settings, credentials: Credentials) -> tuple[Access, Access, Access]:
@@ -85,7 +76,7 @@ class AlpacaConnection:
         self._order_access, self._read_access, self._data_access = accesses(settings, keys)
         self._order_queue, self._read_queue = account_queues(clock)
         self._data_queue, self._list_queue = market_queue(clock), listing_queue(clock)
-        self._scale = settings.alpaca.backoff_max_s / USUAL_BACKOFF_S
+        self._scale = scale_of(settings)
 
     @cached_property
     def _reads(self) -> TradingReads:
@@ -109,60 +100,13 @@ class AlpacaConnection:
         for queue in (self._order_queue, self._read_queue, self._list_queue, self._data_queue):
             await queue.close()
 
-    def market_feed(self, desk: FeedDesk) -> LiveFeed | DailyFeed:
+    def market_feed(self, desk: FeedDesk) -> MarketFeed:
         """Return the feed for the strategy's decisions: at each bar, or once a session."""
-        strategy = desk.strategy
-        return self._daily_feed(desk, strategy) if once_a_session(strategy) else self._bar_feed(desk)
+        feeds = Feeds(self._settings, self._keys, self._clock, self._put, self._log, self._market, self._listings)
+        return feeds.market_feed(desk)
 
-    def _bar_feed(self, desk: FeedDesk) -> LiveFeed:
-        """Return streams, history and chain of the strategy's symbol."""
-        settings, spec = self._settings, desk.strategy.spec
-        options = settings.feed.options
-        listings = TradingReads(self._read_access, self._list_queue)
-        return LiveFeed(
-            self._clock,
-            desk.calendar,
-            spec,
-            self._put,
-            self._log,
-            history=BarHistory(self._market, desk.cache_dir, settings.feed.name, spec.bar_interval_s, self._log),
-            chain=ChainReader(listings, self._market, spec.symbols[0], settings.contracts, options, self._log),
-            quotes=self._market,
-            option_feed=options,
-            stock=self._endpoint("stream_url"),
-            option=self._endpoint("option_stream_url"),
-            timing=self._timing(),
-        )
-
-    def _daily_feed(self, desk: FeedDesk, strategy: DailyStrategy) -> DailyFeed:
-        """Return history and quotes of a daily strategy's symbols."""
-        name, symbols = self._settings.feed.name, strategy.spec.symbols
-
-        def wanted() -> tuple[frozenset[str], frozenset[str]]:
-            now = desk.state()
-            at_work = {order.symbol for order in now.orders.values()} | {work.symbol for work in now.works.values()}
-            return frozenset(at_work), frozenset(now.book.positions)
-
-        return DailyFeed(
-            self._clock,
-            desk.calendar,
-            OwnDesk(strategy, self._settings.basket, desk.state, desk.settled),
-            self._put,
-            self._log,
-            history=DailyHistory(self._market, name, symbols, self._log),
-            quotes=ShareQuotes(self._market, name, self._clock, desk.calendar, self._put, self._log, wanted),
-            timing=self._timing(),
-        )
-
-    def _timing(self) -> Timing:
-        settings, scale = self._settings, self._scale
-        return Timing(
-            silence_ns=settings.feed.silence_s * SECOND_NS,
-            repair_s=settings.feed.repair_s,
-            retry_first_s=0.5 * scale,
-            retry_most_s=USUAL_BACKOFF_S * scale,
-            stagger_s=0.5 * scale,
-        )
+    def _listings(self) -> TradingReads:
+        return TradingReads(self._read_access, self._list_queue)
 
     def trading(self, desk: TradingDesk) -> BrokerLink:
         """Return the link for the account's orders; its client is the only one that can send while the desk runs."""
@@ -193,14 +137,6 @@ class AlpacaConnection:
             ),
             closings,
         )
-
-    def _endpoint(self, name: str) -> Endpoint:
-        alpaca, scale = self._settings.alpaca, self._scale
-        deadlines = SocketDeadlines(
-            alpaca.handshake_timeout_s, alpaca.handshake_timeout_s, alpaca.ping_s, alpaca.ping_s, 2.0
-        )
-        back_off = BackOff(0.5 * scale, 30 * scale, 20 * scale, 60 * scale, 30 * scale)
-        return Endpoint(self._settings.address(name), self._keys.key, self._keys.secret, deadlines, back_off)
 
     def _trade_stream(
         self, *, on_update: Callable[[object], None], on_state: Callable[[bool, str], None]

@@ -6,19 +6,15 @@ counters and asks the file system; it takes no lock that the trading loop could 
 
 from __future__ import annotations
 
-import asyncio
 import contextlib
 import platform
-import re
 import shutil
-import threading
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterator
 from itertools import product
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple, get_args
-from wsgiref.simple_server import WSGIRequestHandler, WSGIServer, make_server
+from typing import Any, NamedTuple, get_args
 
-from prometheus_client import CollectorRegistry, ProcessCollector, make_wsgi_app
+from prometheus_client import CollectorRegistry, ProcessCollector
 from prometheus_client.core import Metric
 from prometheus_client.registry import Collector
 
@@ -34,12 +30,6 @@ from daemon.operator.metrics.wal_watch import wal_bytes
 from daemon.operator.status import status_of
 from strategies.kit.units import SECOND_NS
 
-if TYPE_CHECKING:
-    from _typeshed.wsgi import StartResponse, WSGIApplication, WSGIEnvironment
-
-ADDRESS = "127.0.0.1"
-HOSTS = ("127.0.0.1", "localhost", "[::1]", "")  # as whom a client may ask for us; the port is that of its tunnel
-CLIENT_TIMEOUT_S = 5.0  # without a byte from the client
 DAY_S = 86_400
 BAR_LAG_BOUNDS_S = (0.1, 0.25, 0.5, 1.0, 2.0, 3.0, 5.0, 10.0, 20.0, 30.0, 60.0, 120.0, 300.0, 900.0, 3600.0)
 DECISION_BOUNDS_S = (0.0005, 0.001, 0.002, 0.003, 0.005, 0.0075, 0.01, 0.02, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5)
@@ -54,10 +44,6 @@ STREAMS = {
     "mqtt_lost": "mqtt",
 }
 """Log events of a lost connection, and which one it is."""
-
-
-class MetricsError(OSError):
-    """The metrics cannot be served; the text names the address and the cure."""
 
 
 class MqttCounts(NamedTuple):
@@ -231,70 +217,6 @@ class Metrics(Collector):
             scrape.add("rltrader_journal_bytes", journal.stat().st_size)
             scrape.add("rltrader_journal_wal_bytes", wal_bytes(journal))
             scrape.add("rltrader_disk_free_bytes", shutil.disk_usage(journal.parent).free)
-
-    # --- the server -----------------------------------------------------------------------------------------------
-
-    async def run(self, port: int, log: Callable[..., None]) -> None:
-        """Serve on the loopback address until cancelled. Raises MetricsError where the port cannot be had."""
-        server = await asyncio.to_thread(_listen, port, self.registry)
-        threading.Thread(target=_serve, args=(server,), name="metrics", daemon=True).start()
-        try:
-            log("metrics_listening", url=f"http://{ADDRESS}:{server.server_port}/metrics")
-            await asyncio.Event().wait()
-        finally:  # the server's thread polls for its end twice a second: nothing waits for it
-            threading.Thread(target=server.shutdown, name="metrics end", daemon=True).start()
-
-
-class _Request(WSGIRequestHandler):
-    """One scrape. A silent client is dropped after a timeout; nothing is logged."""
-
-    timeout = CLIENT_TIMEOUT_S
-
-    def log_message(self, *_: object) -> None:
-        """Log no scrape."""
-
-
-class _Server(WSGIServer):
-    """One client at a time: many clients take no threads and no files from trading."""
-
-    def handle_error(self, *_: object) -> None:
-        """Log no client that went away."""
-
-
-def _listen(port: int, registry: CollectorRegistry) -> WSGIServer:
-    try:
-        return make_server(ADDRESS, port, _application(registry), _Server, _Request)
-    except OSError as error:
-        raise MetricsError(
-            f"metrics cannot be served at {ADDRESS}:{port}: {error.strerror or error}: expected a free port: end "
-            f"what has it, or choose another metrics.port"
-        ) from error
-
-
-def _application(registry: CollectorRegistry) -> WSGIApplication:
-    """Serve prometheus_client's application for known host names only (a defence against DNS rebinding).
-
-    A scrape that raises answers with the error, so that no traceback gets into the log.
-    """
-    scrape = make_wsgi_app(registry)
-
-    def application(environ: WSGIEnvironment, start_response: StartResponse) -> Iterable[bytes]:
-        if re.sub(r":\d*$", "", environ.get("HTTP_HOST", "")).lower() not in HOSTS:
-            start_response("400 Bad Request", [("Content-Type", "text/plain; charset=utf-8")])
-            return [b"this host name is not served: ask for 127.0.0.1, or let the proxy do so\n"]
-        try:
-            answer: Iterable[bytes] = scrape(environ, start_response)
-        except Exception as error:
-            start_response("500 Internal Server Error", [("Content-Type", "text/plain; charset=utf-8")])
-            return [f"{type(error).__name__}: {error}\n".encode()]
-        return answer
-
-    return application
-
-
-def _serve(server: WSGIServer) -> None:
-    with server:
-        server.serve_forever()
 
 
 def _add_buckets(scrape: Exposition, name: str, buckets: Buckets) -> None:

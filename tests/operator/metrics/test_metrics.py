@@ -42,7 +42,8 @@ from daemon.journal.journal import FILE
 from daemon.operator.log_events import LOG_EVENTS
 from daemon.operator.metrics.exposition import ALARMS, METRICS, table
 from daemon.operator.metrics.loop_lag import LoopLag
-from daemon.operator.metrics.metrics import Desk, Metrics, MetricsError, MqttCounts, Sources
+from daemon.operator.metrics.metrics import Desk, Metrics, MqttCounts, Sources
+from daemon.operator.metrics.server import MetricsError, serve
 from strategies.kit.contract import Bar
 from strategies.registry import strategy as strategy_named
 from tests.support.desks.desk_run import Desk as ReplayDesk
@@ -374,7 +375,7 @@ async def served(metrics: Metrics, port: int = 0) -> AsyncIterator[str]:
         assert set(fields) == set(LOG_EVENTS[name].fields)
         urls.put_nowait(str(fields["url"]))
 
-    task = asyncio.create_task(metrics.run(port, log))
+    task = asyncio.create_task(serve(metrics.registry, port, log))
     try:
         first = asyncio.create_task(urls.get())
         await asyncio.wait([task, first], return_when=asyncio.FIRST_COMPLETED)

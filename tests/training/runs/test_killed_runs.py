@@ -19,8 +19,9 @@ from tests.support.training.small_runs import quiet, same, weights
 from training.cli.main import main
 from training.rl.coefficients import Coefficients
 from training.runs.folder import code_version
+from training.runs.prepared import prepare
 from training.runs.settings import Settings, requests_of
-from training.runs.tasks import prepare, train_one
+from training.runs.tasks import train_one
 from training.search.coefficients_file import write_coefficients
 
 QUICK = Coefficients(environments=64, rollout_steps=32, batch=512, epochs=4)

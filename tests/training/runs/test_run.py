@@ -24,10 +24,11 @@ from training.desks.trial import Diverged, News
 from training.rl.pool import Stopped
 from training.runs.folder import RunFolderError, held
 from training.runs.ledger import Ledger, ledger_path
+from training.runs.prepared import Prepared, prepare_same
 from training.runs.record import Outcome
 from training.runs.run import train_and_export
 from training.runs.settings import Settings, requests_of
-from training.runs.tasks import Prepared, prepare_same, train_one
+from training.runs.tasks import train_one
 from training.study.study import Study, Trial
 
 

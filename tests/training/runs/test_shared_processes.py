@@ -19,9 +19,10 @@ from training.rl.pool import Flag, Stopped
 from training.rl.process_group import ProcessGroup, run_group
 from training.runs.folder import code_version
 from training.runs.ledger import Ledger, ledger_path
+from training.runs.prepared import Prepared, prepare, prepare_same
 from training.runs.run import train_and_export
 from training.runs.settings import Settings, requests_of
-from training.runs.tasks import Prepared, prepare, prepare_same, run_member, train_one
+from training.runs.tasks import run_member, train_one
 from training.study.study import Study, Trial
 
 

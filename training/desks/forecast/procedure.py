@@ -6,15 +6,11 @@ agents on the forecasts of the years before, so what an agent sees was out of sa
 
 from __future__ import annotations
 
-import statistics
-import time
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, cast
 
 import msgspec
-import numpy as np
-import torch
 from torch import nn
 
 from daemon.core.limits import Trading
@@ -27,21 +23,24 @@ from training.desks.forecast.load import load
 from training.desks.forecast.market import BONUS
 from training.desks.forecast.plan import ForecastPlan, folds_of
 from training.desks.forecast.task_data import ForecastTaskData
+from training.desks.forecast.years import (
+    MEMBER_TASK,
+    YEAR_TASK,
+    forecast_of,
+    forecaster_of,
+    joined,
+    member_task,
+    milliseconds,
+    year_task,
+)
 from training.desks.kind import Keeper, Played, Sources, Span
 from training.desks.trial import Control, Listener, News, Request, Trained
-from training.forecast.findings import KEY, Forecast, find
-from training.forecast.folds import YearFold, by_years
-from training.forecast.forecasts import FoldForecasts, Forecasts, assemble
-from training.forecast.network import Forecaster, ForecastNet, Frozen, Scaling
-from training.forecast.recipe import Epoch, Progress
-from training.forecast.stage import finish_fold, train_member
-from training.forecast.trainer import Fitted
+from training.forecast.findings import KEY, find
+from training.forecast.folds import by_years
 from training.rl.presets import Plan
 from training.study.study import Fold
 
 MEMBERS, FORECASTS = "forecaster folds", "forecasts"
-DECISIONS = 30  # that are timed
-_MEMBER, _YEAR = "forecaster-{year}-{member}", "forecast-{year}"
 ALPHA_IS = "given, not chosen: no action changes the bonus, so no choice depends on alpha"
 
 
@@ -63,8 +62,8 @@ class WalkByYears:
     def stages(self, plan: Plan) -> Mapping[str, Sequence[str]]:
         """See `Procedure`."""
         own = _own(plan)
-        members = [_MEMBER.format(year=y, member=m) for y in own.years for m in range(1, own.members + 1)]
-        return {MEMBERS: members, FORECASTS: [_YEAR.format(year=year) for year in own.years]}
+        members = [MEMBER_TASK.format(year=y, member=m) for y in own.years for m in range(1, own.members + 1)]
+        return {MEMBERS: members, FORECASTS: [YEAR_TASK.format(year=year) for year in own.years]}
 
     def prior(
         self,
@@ -83,9 +82,9 @@ class WalkByYears:
         kind, year, *member = task.split("-")
         fold = {fold.year: fold for fold in by_years(data.panel.dates, plan.years[0], plan.last_test)}[int(year)]
         if kind == "forecaster":
-            keeper.save(_member(task, plan, fold, int(member[0]) - 1, data, keeper, control, listen))
+            keeper.save(member_task(task, plan, fold, int(member[0]) - 1, data, keeper, control, listen))
         else:
-            keeper.save(_forecast(plan, fold, data, done))
+            keeper.save(year_task(plan, fold, data, done))
             listen(News(task, 1, 1))
 
     def trial(
@@ -101,11 +100,11 @@ class WalkByYears:
         """See `Procedure`."""
         plan = _own(request.plan)
         test = int(fold.test[0][:4])
-        forecasts = joined(data, [done(_YEAR.format(year=year)) for year in range(plan.years[0], test)])
+        forecasts = joined(data, [done(YEAR_TASK.format(year=year)) for year in range(plan.years[0], test)])
         work = Work(request, data, data.outlook(forecasts), fold, keeper, plan)
         work.run(control, listen)
         chosen = work.choose()
-        policy = Policy(forecaster_of(plan, done(_YEAR.format(year=test))), chosen.agents, chosen.threshold)
+        policy = Policy(forecaster_of(plan, done(YEAR_TASK.format(year=test))), chosen.agents, chosen.threshold)
         return Trained(
             weights=made_weights(policy),
             validate=chosen.validate,
@@ -144,9 +143,9 @@ class WalkByYears:
             "members": len(net.members),
             "confidence": net.confidence,
         }
-        years = [_forecast_of(done(_YEAR.format(year=year))) for year in own.years]
+        years = [forecast_of(done(YEAR_TASK.format(year=year))) for year in own.years]
         found = find(data.material, data.panel.bars, years, own.tests, cost, facts)
-        sizes = {str(count): _milliseconds(policy, count) for count in (1, len(data.table.symbols))}
+        sizes = {str(count): milliseconds(policy, count) for count in (1, len(data.table.symbols))}
         return {KEY: msgspec.to_builtins(found), DECISION_MS: sizes}
 
     def figures(
@@ -154,7 +153,7 @@ class WalkByYears:
     ) -> Mapping[str, Any]:
         """See `Procedure`: what validation chose, and how good each year's forecasts were, calibrated or not."""
         own, state = _own(plan), weights["state"]
-        years = {year: done(_YEAR.format(year=year)) for year in own.years}
+        years = {year: done(YEAR_TASK.format(year=year)) for year in own.years}
         return {
             "chosen": {
                 "alpha": own.alpha,
@@ -169,93 +168,6 @@ class WalkByYears:
                 for year, found in years.items()
             },
         }
-
-
-def joined(data: ForecastTaskData, years: Sequence[Mapping[str, Any]]) -> Forecasts:
-    """The forecasts of these years, each of which its fold could not have learnt from. Raises LeakError."""
-    days, symbols = data.panel.valid.shape
-    folds = [
-        FoldForecasts(
-            year["year"],
-            year["known_until"],
-            year["rows"].numpy(),
-            year["probabilities"].numpy(),
-            year["confidence"].numpy(),
-        )
-        for year in years
-    ]
-    return assemble(days, symbols, folds)
-
-
-def _forecast_of(year: Mapping[str, Any]) -> Forecast:
-    return Forecast(
-        year["year"],
-        year["rows"].numpy(),
-        year["probabilities"].numpy(),
-        year["confidence"].numpy(),
-        float(year["forecaster"]["temperature"]),
-        year["purged"],
-    )
-
-
-@torch.no_grad()
-def _milliseconds(policy: nn.Module, symbols: int) -> float:
-    """The median of the graph's answers to so many symbols."""
-    rows, times = torch.zeros(symbols, graph.SEQUENCE + 6), []
-    for _ in range(DECISIONS):
-        began = time.perf_counter()
-        policy(rows)
-        times.append(time.perf_counter() - began)
-    return round(1000.0 * statistics.median(times), 3)
-
-
-def forecaster_of(plan: ForecastPlan, year: Mapping[str, Any]) -> Forecaster:
-    """The forecaster that this year's task ended with."""
-    sizes = plan.forecast.sizes
-    nets = [ForecastNet(sizes, Frozen(Scaling.none(sizes.features)), 0) for _ in range(plan.members)]
-    found = Forecaster(nets, plan.forecast.confidence)
-    found.load_state_dict(year["forecaster"])
-    return found.eval()
-
-
-def _member(
-    task: str,
-    plan: ForecastPlan,
-    fold: YearFold,
-    member: int,
-    data: ForecastTaskData,
-    keeper: Keeper,
-    control: Control,
-    listen: Listener,
-) -> dict[str, Any]:
-    """Train one network of a year, or go on with it."""
-
-    def tell(_year: int, _member: int, progress: Progress) -> None:
-        listen(News(task, progress.batches, progress.total))
-
-    fitted = train_member(data.material, plan.forecast, fold, member, folder=keeper.path, pause=control.stop, tell=tell)
-    return {"weights": fitted.weights, "curve": msgspec.json.encode(fitted.curve).decode()}
-
-
-def _forecast(
-    plan: ForecastPlan, fold: YearFold, data: ForecastTaskData, done: Callable[[str], Mapping[str, Any]]
-) -> dict[str, Any]:
-    """Average and calibrate the members of a year, and forecast it."""
-    kept = [done(_MEMBER.format(year=fold.year, member=number)) for number in range(1, plan.members + 1)]
-    members = [Fitted(one["weights"], msgspec.json.decode(one["curve"], type=tuple[Epoch, ...])) for one in kept]
-    result = finish_fold(data.material, plan.forecast, fold, members)
-    found = result.forecasts
-    return {
-        "year": fold.year,
-        "known_until": found.known_until,
-        "rows": torch.from_numpy(np.ascontiguousarray(found.rows)),
-        "probabilities": torch.from_numpy(found.probabilities),
-        "confidence": torch.from_numpy(found.confidence),
-        "forecaster": result.forecaster.cpu().state_dict(),
-        "validated": msgspec.json.encode(result.validated).decode(),
-        "tested": msgspec.json.encode(result.tested).decode(),
-        "purged": result.purged,
-    }
 
 
 def _own(plan: Plan | None) -> ForecastPlan:

@@ -28,8 +28,9 @@ from training.rl.coefficients import Coefficients
 from training.rl.pool import Flag, Stopped
 from training.runs.folder import code_version
 from training.runs.ledger import Ledger, ledger_path
+from training.runs.prepared import prepare
 from training.runs.settings import Settings, requests_of, settings_for
-from training.runs.tasks import prepare, train_one
+from training.runs.tasks import train_one
 from training.search.coefficients_file import write_coefficients
 from training.study.study import Study, Trial
 

@@ -1,0 +1,103 @@
+"""Assemble the market feed of one desk: streams, history, chain and quotes, with their waits from the settings."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from daemon.brokers.alpaca.market.chain import ChainReader
+from daemon.brokers.alpaca.market.daily_feed import DailyFeed, OwnDesk
+from daemon.brokers.alpaca.market.daily_history import DailyHistory
+from daemon.brokers.alpaca.market.feed import LiveFeed, Timing
+from daemon.brokers.alpaca.market.history import BarHistory
+from daemon.brokers.alpaca.market.share_quotes import ShareQuotes
+from daemon.brokers.alpaca.market.socket import BackOff, Endpoint, SocketDeadlines
+from daemon.brokers.alpaca.rest.market_data import MarketData
+from daemon.brokers.alpaca.trading.trading import TradingReads
+from daemon.brokers.api import FeedDesk, LogEvent, Put
+from daemon.config.load import Credentials, Settings
+from daemon.host.time.clock import Clock
+from strategies.kit.contract import DailyStrategy, once_a_session
+from strategies.kit.units import SECOND_NS
+
+USUAL_BACKOFF_S = 30.0  # the default longest back-off; the waits of streams and look-ups scale with it
+
+
+def scale_of(settings: Settings) -> float:
+    """Return by how much the waits are longer than the usual ones."""
+    return settings.alpaca.backoff_max_s / USUAL_BACKOFF_S
+
+
+@dataclass(frozen=True, slots=True)
+class Feeds:
+    """What feeds are made of. `put` takes their events; `listings` makes the client of the contracts' list."""
+
+    settings: Settings
+    keys: Credentials
+    clock: Clock
+    put: Put
+    log: LogEvent
+    market: MarketData
+    listings: Callable[[], TradingReads]
+
+    def market_feed(self, desk: FeedDesk) -> LiveFeed | DailyFeed:
+        """Return the feed for the strategy's decisions: at each bar, or once a session."""
+        strategy = desk.strategy
+        return self._daily_feed(desk, strategy) if once_a_session(strategy) else self._bar_feed(desk)
+
+    def _bar_feed(self, desk: FeedDesk) -> LiveFeed:
+        """Return streams, history and chain of the strategy's symbol."""
+        settings, spec = self.settings, desk.strategy.spec
+        options = settings.feed.options
+        return LiveFeed(
+            self.clock,
+            desk.calendar,
+            spec,
+            self.put,
+            self.log,
+            history=BarHistory(self.market, desk.cache_dir, settings.feed.name, spec.bar_interval_s, self.log),
+            chain=ChainReader(self.listings(), self.market, spec.symbols[0], settings.contracts, options, self.log),
+            quotes=self.market,
+            option_feed=options,
+            stock=self._endpoint("stream_url"),
+            option=self._endpoint("option_stream_url"),
+            timing=self._timing(),
+        )
+
+    def _daily_feed(self, desk: FeedDesk, strategy: DailyStrategy) -> DailyFeed:
+        """Return history and quotes of a daily strategy's symbols."""
+        name, symbols = self.settings.feed.name, strategy.spec.symbols
+
+        def wanted() -> tuple[frozenset[str], frozenset[str]]:
+            now = desk.state()
+            at_work = {order.symbol for order in now.orders.values()} | {work.symbol for work in now.works.values()}
+            return frozenset(at_work), frozenset(now.book.positions)
+
+        return DailyFeed(
+            self.clock,
+            desk.calendar,
+            OwnDesk(strategy, self.settings.basket, desk.state, desk.settled),
+            self.put,
+            self.log,
+            history=DailyHistory(self.market, name, symbols, self.log),
+            quotes=ShareQuotes(self.market, name, self.clock, desk.calendar, self.put, self.log, wanted),
+            timing=self._timing(),
+        )
+
+    def _timing(self) -> Timing:
+        settings, scale = self.settings, scale_of(self.settings)
+        return Timing(
+            silence_ns=settings.feed.silence_s * SECOND_NS,
+            repair_s=settings.feed.repair_s,
+            retry_first_s=0.5 * scale,
+            retry_most_s=USUAL_BACKOFF_S * scale,
+            stagger_s=0.5 * scale,
+        )
+
+    def _endpoint(self, name: str) -> Endpoint:
+        alpaca, scale = self.settings.alpaca, scale_of(self.settings)
+        deadlines = SocketDeadlines(
+            alpaca.handshake_timeout_s, alpaca.handshake_timeout_s, alpaca.ping_s, alpaca.ping_s, 2.0
+        )
+        back_off = BackOff(0.5 * scale, 30 * scale, 20 * scale, 60 * scale, 30 * scale)
+        return Endpoint(self.settings.address(name), self.keys.key, self.keys.secret, deadlines, back_off)

@@ -1,0 +1,144 @@
+"""One desk for all pages, and the streams of its state.
+
+A page that follows a stream gets the newest state only: one message is in flight, never a queue.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import sys
+import time
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from functools import partial
+
+import msgspec
+from starlette.types import Receive, Scope, Send
+
+from daemon.dashboard import api
+from daemon.dashboard.desks import FollowedDesk
+from daemon.dashboard.pages.history import DecisionHistory
+from daemon.dashboard.views import Now
+
+BETWEEN_S = 0.5  # looks, and messages of a stream: at most two a second
+IDLE_S = 5.0  # between two looks while no page is open
+HEARTBEAT_S = 15.0
+WRITE_S = 15.0  # a page that reads nothing for this time is dropped
+RETRY_MS = 2000
+STREAM_HEADERS = [(b"content-type", b"text/event-stream; charset=utf-8"), (b"cache-control", b"no-store")]
+
+
+class Channel:
+    """One desk, read once for all pages, and the newest message of its streams."""
+
+    def __init__(self, desk: FollowedDesk, pool: ThreadPoolExecutor, digging: ThreadPoolExecutor) -> None:
+        self.desk = desk
+        self.history = DecisionHistory(desk, digging)
+        self.clients = 0
+        self.message = b""  # the newest state as an event of the stream
+        self.changed = asyncio.Event()  # replaced at each change
+        self._pool = pool
+        self._lock = asyncio.Lock()
+        self._looked = 0.0
+        self._shown: Now | None = None
+
+    async def fresh(self) -> None:
+        """Renew the picture if it is older than BETWEEN_S."""
+        async with self._lock:
+            if time.monotonic() - self._looked < BETWEEN_S:
+                return
+            loop = asyncio.get_running_loop()
+            now = await loop.run_in_executor(self._pool, self._look)
+            self._looked = time.monotonic()
+            if now is not None and (self._shown is None or _same(now) != _same(self._shown)):
+                self._shown = now
+                self.message = b"event: now\ndata: " + msgspec.json.encode(now) + b"\n\n"
+                former, self.changed = self.changed, asyncio.Event()
+                former.set()
+
+    def _look(self) -> Now | None:
+        self.desk.look()
+        try:
+            now: Now = api.guarded(partial(api.now, self.desk))
+        except api.RefusedRequest:
+            return None
+        return now
+
+    async def keep_looking(self) -> None:
+        """Follow the journal: often while a page is open, rarely while none is."""
+        while True:
+            look = asyncio.ensure_future(self.fresh())
+            await asyncio.wait({look})
+            if not look.cancelled() and look.exception() is not None:  # a bug: report it and go on
+                sys.stderr.write(f"rltrader-dashboard: a look at {self.desk.name!r} failed: {look.exception()!r}\n")
+            behind = not self.desk.picture.caught_up and not self.desk.picture.problem
+            await asyncio.sleep(BETWEEN_S if self.clients or behind else IDLE_S)
+
+
+def _same(now: Now) -> Now:
+    return msgspec.structs.replace(now, read_at=0.0)
+
+
+class OpenStreams:
+    """The streams of all pages: how many are open, and whether the process was asked to end."""
+
+    def __init__(self) -> None:
+        self.count = 0
+        self.ending: Callable[[], bool] = bool
+
+
+class Stream:
+    """ASGI application: send the newest state of one desk, then each change, until either side ends."""
+
+    def __init__(self, streams: OpenStreams, channel: Channel) -> None:
+        self._streams = streams
+        self._channel = channel
+
+    async def __call__(self, _: Scope, receive: Receive, send: Send) -> None:
+        """Send the states until then."""
+        streams, channel = self._streams, self._channel
+        streams.count += 1
+        channel.clients += 1
+        gone = asyncio.ensure_future(_gone(receive))
+        try:
+            await send({"type": "http.response.start", "status": 200, "headers": STREAM_HEADERS})
+            await _put(send, b"retry: %d\n\n" % RETRY_MS)
+            await channel.fresh()
+            sent = b""
+            while not gone.done() and not streams.ending():
+                changed, message = channel.changed, channel.message
+                if message != sent:
+                    sent = message
+                    await _put(send, message)
+                    await asyncio.sleep(BETWEEN_S)
+                elif not await _wait(changed, gone, streams):
+                    await _put(send, b": still here\n\n")
+            await _put(send, b"", more=False)
+        except (TimeoutError, OSError):
+            pass  # the page read nothing for too long, or is gone
+        finally:
+            streams.count -= 1
+            channel.clients -= 1
+            gone.cancel()
+
+
+async def _gone(receive: Receive) -> None:
+    while (await receive())["type"] != "http.disconnect":
+        pass
+
+
+async def _put(send: Send, body: bytes, *, more: bool = True) -> None:
+    await asyncio.wait_for(send({"type": "http.response.body", "body": body, "more_body": more}), WRITE_S)
+
+
+async def _wait(changed: asyncio.Event, gone: asyncio.Future[None], streams: OpenStreams) -> bool:
+    """Wait for a change or the end of either side; False after HEARTBEAT_S."""
+    until = time.monotonic() + HEARTBEAT_S
+    while time.monotonic() < until:
+        if gone.done() or streams.ending():
+            return True
+        with contextlib.suppress(TimeoutError):
+            await asyncio.wait_for(changed.wait(), BETWEEN_S)
+            return True
+    return False
