@@ -19,8 +19,7 @@ from strategies.kit.contract import DailySpec
 from strategies.registry import daily_strategy
 from training.desks.daily.rebalancer_market import RebalancerMarket
 from training.desks.daily.regime_market import RegimeMarket
-from training.desks.daily.table import DailyTable, read_table
-from training.desks.daily.task_data import table_cache
+from training.desks.daily.table import DailyTable, read_table, table_cache
 from training.desks.registry import kind
 from training.study.folds import by_years, single
 from training.study.study import Fold

@@ -36,7 +36,7 @@ from training.desks.daily.play import (
 )
 from training.desks.daily.rebalancer_market import RebalancerMarket
 from training.desks.daily.regime_market import RegimeMarket
-from training.desks.daily.table import TICKS, BoolArray, DailyTable, Float64Array, read_table
+from training.desks.daily.table import TICKS, BoolArray, DailyTable, Float64Array, read_table, table_cache
 from training.evidence.criteria import COSTS_TWICE, ONE_BAR_LATE
 from training.rl.protocols import Step
 from training.study.evaluation import SessionResult
@@ -109,10 +109,10 @@ def regime_baselines(desk: Desk, check_stop: Callable[[], None] = _never_stop) -
     return found | {HOLD: dry_run(StartingRegime(_REGIME[EQUAL_WEIGHT]), desk)}
 
 
-def funds_beside(path: Path, cache: Path | None = None) -> DailyTable | None:
+def funds_beside(path: Path) -> DailyTable | None:
     """SPY, QQQ and IWM from the file of ETFs next to a file of stocks; None where there is none."""
     etfs = path.with_name(ETF_FILE)
-    return read_table(etfs, RegimeSwitcher(), cache) if etfs.is_file() else None
+    return read_table(etfs, RegimeSwitcher(), table_cache()) if etfs.is_file() else None
 
 
 def owned(

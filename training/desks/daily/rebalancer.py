@@ -3,24 +3,20 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
 from torch import nn
 
-from daemon.core.limits import Trading
 from strategies import daily_rebalancer
 from strategies.kit.contract import Float32Array
-from strategies.registry import daily_strategy
 from training.desks.daily import baselines, claims
 from training.desks.daily.dry_run import rules_for
 from training.desks.daily.play import RandomRebalancer, play_rebalancer
 from training.desks.daily.rebalancer_market import VARIANTS, RebalancerMarket
 from training.desks.daily.rebalancer_network import IDENTITY, RebalancerActorCritic, fit_scaling
-from training.desks.daily.table import read_table
-from training.desks.daily.task_data import DailyTaskData, on_cpu, table_cache
+from training.desks.daily.task_data import DailyTaskData, on_cpu
 from training.desks.kind import Compared, EnvSettings, Evaluator, Learner, Span, TrainingKind
 from training.export.reference import Input, Recorder, Watched
 from training.rl.coefficients import Coefficients
@@ -72,7 +68,7 @@ class RebalancerTaskData(DailyTaskData):
     ) -> Compared:
         """See `TaskData`; SPY comes from the ETF file next to the bars, where there is one."""
         desk = self.desk(span)
-        found = baselines.rebalancer_baselines(desk, baselines.funds_beside(self.path, table_cache()), check_stop)
+        found = baselines.rebalancer_baselines(desk, baselines.funds_beside(self.path), check_stop)
         found[baselines.RANDOM], totals = baselines.random_rebalancers(policy, desk, RANDOM_DRAWS, seed, check_stop)
         return Compared(found, totals, baselines.scenarios(policy, desk, check_stop))
 
@@ -96,11 +92,6 @@ class RebalancerTaskData(DailyTaskData):
             rows.append(market.observe().numpy())
             market.step(trader(market.observe()))
         return np.concatenate(rows)[:count]
-
-
-def _load(path: Path, trading: Trading) -> RebalancerTaskData:
-    strategy = daily_strategy(daily_rebalancer.SPEC.name)
-    return RebalancerTaskData(path, read_table(path, strategy, table_cache()), strategy, trading)
 
 
 def _policy(network: str, seed: int, weights: Mapping[str, Any]) -> nn.Module:
@@ -151,7 +142,7 @@ KIND = TrainingKind(
     presets=PRESETS,
     baselines=baselines.REBALANCER_BASELINES,
     reference=claims.REBALANCER,
-    load=_load,
+    load=lambda path, trading: RebalancerTaskData.read(daily_rebalancer.SPEC.name, path, trading),
     policy=_policy,
     inputs=tuple(map(_pooled, STATIONARY)),
     before=f"that warm the desk up ({daily_rebalancer.HISTORY_BARS})",

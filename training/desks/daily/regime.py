@@ -3,23 +3,19 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 
-from daemon.core.limits import Trading
 from strategies import regime_switcher
 from strategies.kit.contract import Float32Array
-from strategies.registry import daily_strategy
 from training.desks.daily import baselines, claims
 from training.desks.daily.play import RandomSwitcher, play_regime
 from training.desks.daily.regime_market import RegimeMarket
 from training.desks.daily.regime_network import RegimeActorCritic
-from training.desks.daily.table import read_table
-from training.desks.daily.task_data import DailyTaskData, on_cpu, table_cache
+from training.desks.daily.task_data import DailyTaskData, on_cpu
 from training.desks.kind import Compared, EnvSettings, Evaluator, Learner, Span, TrainingKind
 from training.export.reference import Recorder, Watched, each_column
 from training.rl.coefficients import Coefficients
@@ -83,11 +79,6 @@ class RegimeTaskData(DailyTaskData):
         return recorder.watched()
 
 
-def _load(path: Path, trading: Trading) -> RegimeTaskData:
-    strategy = daily_strategy(regime_switcher.SPEC.name)
-    return RegimeTaskData(path, read_table(path, strategy, table_cache()), strategy, trading)
-
-
 def _policy(network: str, seed: int, weights: Mapping[str, Any]) -> nn.Module:
     found = NETWORKS[network](seed)
     found.load_state_dict(weights)
@@ -112,7 +103,7 @@ KIND = TrainingKind(
     presets=PRESETS,
     baselines=baselines.REGIME_BASELINES,
     reference=claims.REGIME,
-    load=_load,
+    load=lambda path, trading: RegimeTaskData.read(regime_switcher.SPEC.name, path, trading),
     policy=_policy,
     inputs=each_column(
         regime_switcher.SPEC,

@@ -90,6 +90,11 @@ class DailyTable:
         )
 
 
+def table_cache() -> Path:
+    """Where tables that were read are kept for the next process: `$XDG_CACHE_HOME/rltrader`, or under `~/.cache`."""
+    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "rltrader" / "tables"
+
+
 def read_table(path: Path, strategy: DailyStrategy, cache: Path | None = None) -> DailyTable:
     """Read a bars file as a replay is fed from it, or what `cache` keeps for the same bytes and contract.
 

@@ -3,17 +3,18 @@
 from __future__ import annotations
 
 import copy
-import os
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Self
 
 from torch import nn
 
 from daemon.core.limits import Trading
 from strategies.kit.contract import DailyStrategy
+from strategies.registry import daily_strategy
 from training.desks.daily.dry_run import Desk, desk_before, dry_run, rules_for
-from training.desks.daily.table import DailyTable
+from training.desks.daily.table import DailyTable, read_table, table_cache
 from training.desks.kind import Evaluator, Span
 from training.export.reference import Recorder, Watched
 from training.study.evaluation import Figures, SessionResult, figures
@@ -32,6 +33,12 @@ class DailyTaskData:
     strategy: DailyStrategy
     trading: Trading
     ready: dict[tuple[tuple[str, ...], str], Desk] = field(default_factory=dict)  # made when first needed
+
+    @classmethod
+    def read(cls, name: str, path: Path, trading: Trading) -> Self:
+        """The bars of this file for the strategy of this name. Raises what `read_table` raises."""
+        strategy = daily_strategy(name)
+        return cls(path, read_table(path, strategy, table_cache()), strategy, trading)
 
     @property
     def info(self) -> DailyTable:
@@ -68,11 +75,6 @@ class DailyTaskData:
             rules = rules_for(span.trading, self.strategy.spec, span.variant)
             self.ready[key] = desk_before(self.table, span.dates, self.strategy, rules)
         return self.ready[key]
-
-
-def table_cache() -> Path:
-    """Where tables that were read are kept for the next process: `$XDG_CACHE_HOME/rltrader`, or under `~/.cache`."""
-    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "rltrader" / "tables"
 
 
 def on_cpu(policy: nn.Module, device: str) -> nn.Module:

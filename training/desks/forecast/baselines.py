@@ -185,7 +185,7 @@ class Account:
         """What only owns; None of SPY where there is no file."""
         months = [date[:7] for date in self._dates]
         if player == daily.SPY:
-            funds = daily.funds_beside(self._path, None)
+            funds = daily.funds_beside(self._path)
             if funds is None or not set(self._dates) <= set(funds.dates):
                 return None
             return daily.owned(funds, self._dates, self._desk.trading, lambda day: day == 0, symbols=("SPY",))

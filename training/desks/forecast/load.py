@@ -15,8 +15,7 @@ from strategies import forecast_ensemble
 from strategies.kit import forecast_features
 from strategies.kit.contract import DailySpec
 from strategies.registry import daily_strategy
-from training.desks.daily.table import DailyTable, read_table, table_of
-from training.desks.daily.task_data import table_cache
+from training.desks.daily.table import DailyTable, read_table, table_cache, table_of
 from training.desks.forecast.plan import ForecastPlan
 from training.desks.forecast.task_data import ForecastTaskData
 from training.desks.kind import Sources
