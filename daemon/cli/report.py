@@ -17,9 +17,9 @@ from rich.table import Table
 
 from daemon.cli.arguments import NotFound, add_state_dir
 from daemon.engine.state_dir import REPORTS
+from daemon.host.whole_files import whole_text
 from daemon.journal.journal import FILE
 from daemon.reports.csv_tables import COLUMNS, orders_csv
-from daemon.reports.end_of_day import whole_text
 from daemon.reports.execution_quality import as_json, plain
 from daemon.reports.gather import read_day
 from daemon.reports.page import day_page

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import glob
 import os
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 
@@ -28,6 +31,33 @@ def write_whole(path: Path, data: bytes, mode: int = 0o644) -> None:
         part.unlink(missing_ok=True)
         raise
     sync(path.parent)
+
+
+def whole_text(path: Path, text: str) -> None:
+    """Write the file whole or not at all, for owner and group alone. Raises OSError."""
+    with whole(path) as part:
+        part.write_text(text)
+
+
+@contextmanager
+def whole(path: Path) -> Iterator[Path]:
+    """Yield a file to write to; it becomes `path` at the end, durably; a failure removes it."""
+    part = path.with_suffix(".part" if path.suffix in (".json", ".sqlite") else f"{path.suffix}.part")
+    _remove(part)  # of a process that was killed
+    try:
+        part.touch(mode=0o640)
+        yield part
+        sync(part)
+        part.replace(path)
+    except BaseException:
+        _remove(part)
+        raise
+
+
+def _remove(part: Path) -> None:
+    """Remove it and the files that SQLite adds to it."""
+    for leftover in part.parent.glob(f"{glob.escape(part.name)}*"):
+        leftover.unlink()
 
 
 def sync(*paths: Path) -> None:

@@ -16,7 +16,8 @@ from daemon.engine.segments import ROTATED, check_follows, rotate
 from daemon.journal.journal import FILE, Journal
 from daemon.journal.reader import JournalReader
 from daemon.journal.rows import Base, JournalError, base_of
-from daemon.reports.end_of_day import archive, disk_is_low, newest_head, write_report
+from daemon.reports.archive import archive, disk_is_low
+from daemon.reports.end_of_day import newest_head, write_report
 from tests.support.desks.desk_run import (
     Desk,
     environment,

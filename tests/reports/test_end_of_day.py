@@ -29,7 +29,8 @@ from daemon.core.records import DecisionRow, EquityRow, OrderRow
 from daemon.journal.journal import FILE, Journal
 from daemon.journal.reader import JournalReader
 from daemon.journal.rows import Batch, HashChain, JournalError, encode_effects
-from daemon.reports.end_of_day import archive, day_report, disk_is_low, write_report
+from daemon.reports.archive import archive, disk_is_low
+from daemon.reports.end_of_day import day_report, write_report
 from daemon.reports.gather import read_day
 from daemon.reports.page import day_page
 from daemon.reports.record import find_session

@@ -17,7 +17,8 @@ from daemon.engine.state_dir import report_path
 from daemon.host.time.schedule import CLOSE, DECIDE, END_OF_DAY, WARM_UP, DayTimes, Job, Schedule, plan
 from daemon.journal.journal import FILE
 from daemon.operator.log import Log
-from daemon.reports.end_of_day import archive, disk_is_low, newest_head, write_report
+from daemon.reports.archive import archive, disk_is_low
+from daemon.reports.end_of_day import newest_head, write_report
 from strategies.kit.contract import Session
 from strategies.kit.units import DAY_NS
 

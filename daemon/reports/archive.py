@@ -1,0 +1,86 @@
+"""Archive the journal, which is only read, and see whether the disk has room for the sessions to come.
+
+An archive is read in one transaction, so it is consistent while the daemon writes. It appears whole or not at all.
+"""
+
+from __future__ import annotations
+
+import shutil
+import sqlite3
+from contextlib import closing
+from pathlib import Path
+
+from daemon.engine.segments import cut, grown, newest_whole, parts_of
+from daemon.host.whole_files import whole
+from daemon.journal.reader import JournalReader
+from daemon.journal.rows import Entry, JournalError, Snapshot, base_of
+
+ARCHIVE = "archive"
+DAYS_TO_COME = 10
+
+
+def archive(journal: Path, date: str, keep: int) -> Path | None:
+    """Write the rows since the last archive to `archive/<date>.sqlite` and keep the newest `keep`; None when that is 0.
+
+    It is a journal of its own that begins at a snapshot: it can be looked at and verified alone. The first one holds
+    all rows. Raises OSError when less is free than it needs and as much again, sqlite3.Error or JournalError when it
+    cannot be written.
+    """
+    if not keep:
+        return None
+    folder = journal.parent / ARCHIVE
+    folder.mkdir(mode=0o750, exist_ok=True)
+    path = folder / f"{date}.sqlite"
+    others = [other for other in sorted(folder.glob("*.sqlite")) if other != path]
+    first, share, begin = _since_last(journal, others[-1] if others else None)
+    size, free = int(journal.stat().st_size * share), shutil.disk_usage(folder).free
+    if free < 2 * size:
+        raise OSError(
+            f"{folder}: {free >> 20} MiB are free, a copy needs {size >> 20} MiB and as much to live: no copy"
+        )
+    with whole(path) as part:
+        cut(journal, part, first, begin)
+    for old in sorted(folder.glob("*.sqlite"))[:-keep]:
+        old.unlink()
+    return path
+
+
+def _since_last(journal: Path, newest: Path | None) -> tuple[int, float, Snapshot | None]:
+    """The row at which the next archive begins, about which part of the journal it is, and the snapshot there."""
+    with closing(JournalReader(journal)) as reader:
+        base, last = base_of(reader.meta()), reader.last_entry()
+        begin = base.row + 1 if base is not None else 1
+        archived = _end_of(newest) if newest is not None else None
+        if last is None or archived is None:
+            return begin, 1.0, None
+        row, snapshot = archived
+        same = reader.query("SELECT hash FROM events WHERE id = ?", (row.id,))
+        if not same or bytes(same[0]["hash"]) != row.hash or snapshot.event_id <= begin:  # another's, or rotated away
+            return begin, 1.0, None
+        return snapshot.event_id, (last.id - snapshot.event_id + 1) / (last.id - begin + 1), snapshot
+
+
+def _end_of(path: Path) -> tuple[Entry, Snapshot] | None:
+    """The last row of an archive and its newest whole snapshot; None where it has none or cannot be read."""
+    try:
+        with closing(JournalReader(path)) as reader:
+            row, snapshot = reader.last_entry(), newest_whole(reader)
+    except (JournalError, sqlite3.Error):
+        return None
+    return None if row is None or snapshot is None else (row, snapshot)
+
+
+def disk_is_low(journal: Path) -> tuple[int, int] | None:
+    """(free, used) in MiB when less is free than `DAYS_TO_COME` more sessions like the past ones need.
+
+    Used is what the desk keeps: the journal, its write-ahead log, its archives and what was rotated away. A session to
+    come needs room in the journal, and as much in its archive where there are any.
+    """
+    with closing(JournalReader(journal)) as reader:
+        ended = reader.query("SELECT count(*) AS n FROM events WHERE kind = 'SessionEnded'")[0]["n"]
+    folder, log = journal.parent, journal.with_name(f"{journal.name}-wal")
+    archives = list((folder / ARCHIVE).glob("*.sqlite"))
+    kept = [log, *archives, *parts_of(journal)]
+    used, free = sum(path.stat().st_size for path in kept if path.exists()), shutil.disk_usage(folder).free
+    session = grown(journal) / max(ended, 1) * (2 if archives else 1)
+    return (free >> 20, used >> 20) if free < DAYS_TO_COME * session else None
