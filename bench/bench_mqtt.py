@@ -32,8 +32,9 @@ from daemon.core.step import Step
 from daemon.engine.engine import Engine, Source
 from daemon.operator.announce import Announcer
 from daemon.operator.gateway import Done, Gateway
+from daemon.operator.mqtt.connection import MqttSettings
 from daemon.operator.mqtt.messages import message_of
-from daemon.operator.mqtt.mqtt import MqttSettings, MqttSide
+from daemon.operator.mqtt.mqtt import MqttSide
 from daemon.operator.mqtt.outbox import Outbox
 from daemon.operator.mqtt.signing import parse_keys, signed
 from daemon.operator.side_thread import SideThread

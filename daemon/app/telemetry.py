@@ -58,8 +58,8 @@ class Telemetry:
         self, settings: Settings, name: str, keys: BrokerKeys, gateway: Gateway, log: Log, host_ns: Callable[[], int]
     ) -> None:
         from daemon.operator.announce import Announcer
-        from daemon.operator.mqtt.connection import Broker
-        from daemon.operator.mqtt.mqtt import MqttSettings, MqttSide
+        from daemon.operator.mqtt.connection import Broker, MqttSettings
+        from daemon.operator.mqtt.mqtt import MqttSide
         from daemon.operator.mqtt.outbox import Outbox
 
         table = settings.mqtt

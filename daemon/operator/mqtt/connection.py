@@ -47,6 +47,22 @@ class Broker:
         return f"{self.host}:{self.port}"
 
 
+@dataclass(frozen=True, slots=True)
+class MqttSettings:
+    """The broker, what topics begin with, and whether commands are taken. Waits in seconds."""
+
+    broker: Broker
+    desk: str
+    prefix: str = "rltrader"
+    commands: bool = False
+    wait_least_s: float = 1.0
+    wait_most_s: float = 30.0
+
+    def topic(self, name: str) -> str:
+        """A topic of this desk."""
+        return f"{self.prefix}/{self.desk}/{name}"
+
+
 class _Client(Client):
     """aiomqtt's client, and a way to drop a connection that never came up: aiomqtt leaves its socket open."""
 

@@ -11,67 +11,40 @@ import contextlib
 import random
 import time
 from collections.abc import Callable, Coroutine, Mapping, Sequence
-from concurrent.futures import Future
-from dataclasses import dataclass
 from functools import cached_property
 from hashlib import pbkdf2_hmac
 from typing import Any, NoReturn
 
 import msgspec
-from aiomqtt import Client, Message, MqttError, Will
+from aiomqtt import Client, MqttError, Will
 from paho.mqtt.properties import Properties
-from paho.mqtt.subscribeoptions import SubscribeOptions
 
 from daemon.core.events import ClockReset, Event
 from daemon.core.state import State
 from daemon.core.step import Step
-from daemon.operator.commands import CommandError
-from daemon.operator.gateway import Done
+from daemon.operator.mqtt.command_topic import CommandTopic, Submit
 from daemon.operator.mqtt.connection import (
     CLOSE_TIMEOUT_S,
     EXPIRY_S,
     INFLIGHT_MOST,
-    Broker,
+    MqttSettings,
     connected,
     properties,
     safe_text,
     still_wanted,
 )
-from daemon.operator.mqtt.messages import ResponseMessage, StatusMessage, message_of, telemetry_of
+from daemon.operator.mqtt.messages import StatusMessage, message_of, telemetry_of
 from daemon.operator.mqtt.outbox import Item, Outbox
-from daemon.operator.mqtt.remote_commands import CHANNEL, Accepted, Judge, Refusals
+from daemon.operator.mqtt.remote_commands import Judge
 from daemon.operator.mqtt.signing import Key
-from daemon.operator.status import status_of
 from daemon.pacing.back_off import back_off_s
-from strategies.kit.units import SECOND_NS
 
 CHAIN = "chain"  # the journal's newest head
 CONFIRMED = frozenset(("status", "orders", "fills", "alarms", CHAIN))  # sent at QoS 1: until the broker has them
 HEARTBEAT_S = 30.0
 STEADY_S = 30.0  # after a connection of this length the next wait is short again
 PAYLOAD_MOST = 200_000  # bytes; the broker's own limit is 256 KiB
-COMMANDS_MOST = 64  # carried out at the same moment
 NAME_ROUNDS = 200_000  # of PBKDF2: a broker's log holds client names, and shall not give a weak password away
-RESPONSE_TOPIC_MOST = 256
-CORRELATION_MOST = 256
-
-Submit = Callable[[Callable[[int], Event]], Future[Done]]
-
-
-@dataclass(frozen=True, slots=True)
-class MqttSettings:
-    """The broker, what topics begin with, and whether commands are taken. Waits in seconds."""
-
-    broker: Broker
-    desk: str
-    prefix: str = "rltrader"
-    commands: bool = False
-    wait_least_s: float = 1.0
-    wait_most_s: float = 30.0
-
-    def topic(self, name: str) -> str:
-        """A topic of this desk."""
-        return f"{self.prefix}/{self.desk}/{name}"
 
 
 class MqttSide:
@@ -93,25 +66,22 @@ class MqttSide:
         now_ns: Callable[[], int] = time.time_ns,
     ) -> None:
         self._settings, self._password, self._outbox = settings, password, outbox
-        self._submit, self._state, self._log = submit, state, log
+        self._state, self._log = state, log
         desk = state()
         known_ns = 0 if desk.identity.mode == "replay" else desk.now_ns  # of a replay that is the tape's time
-        self._judge = Judge(settings.desk, keys, now_ns, known_ns)
-        self._refusals = Refusals(submit, time.monotonic_ns)
-        self._listens = settings.commands and bool(keys)
+        judge = Judge(settings.desk, keys, now_ns, known_ns)
+        self._commands = CommandTopic(settings, judge, submit, log) if settings.commands and keys else None
         self._encode = msgspec.json.Encoder().encode
         self._hand: dict[int, Item] = {}  # taken out of the outbox and not confirmed, in their order
         self._taken = 0
         self._kept: dict[str, bytes] = {}  # the newest of retained topics: a broker that restarts has forgotten them
         self._reason = ""  # why the connection was lost, as logged last
-        self._commands: set[asyncio.Task[None]] = set()
-        self._reporting: asyncio.TimerHandle | None = None
         self.reconnects = 0
 
     def observe(self, event: Event, _: Step) -> None:
         """See every step, on the trading thread: after a clock reset commands are accepted again."""
-        if isinstance(event, ClockReset):
-            self._judge.lead_back()
+        if isinstance(event, ClockReset) and self._commands is not None:
+            self._commands.lead_back()
 
     async def run(self) -> None:
         """Connect, publish and listen until cancelled."""
@@ -169,7 +139,7 @@ class MqttSide:
 
     async def _session(self, client: Client) -> NoReturn:
         """Raises MqttError when the connection is lost."""
-        listens = self._listens and await self._subscribed(client)
+        listens = self._commands is not None and await self._commands.subscribed(client)
         self._reason = ""
         self._log("mqtt_up", broker=str(self._settings.broker), commands=listens)
         works = (self._publish_all(client), self._beat(client), self._listen(client))
@@ -198,13 +168,6 @@ class MqttSide:
         for topic, payload, qos in (("status", self._offline(), 1), ("telemetry", self._encode(telemetry), 0)):
             await client.publish(self._settings.topic(topic), payload, qos=qos, retain=True, properties=_LASTING)
 
-    async def _subscribed(self, client: Client) -> bool:
-        """Subscribe to commands; False where the broker refuses."""
-        options = SubscribeOptions(qos=1, retainAsPublished=True)
-        codes = await client.subscribe(self._settings.topic("command"), options=options)
-        still_wanted()
-        return not any(getattr(code, "is_failure", False) for code in codes)
-
     async def _publish(self, client: Client, topic: str, payload: bytes) -> None:
         retained = topic in _RETAINED
         await client.publish(
@@ -215,6 +178,12 @@ class MqttSide:
             properties=_LASTING if retained else _PASSING,
         )
         still_wanted()
+
+    async def _listen(self, client: Client) -> NoReturn:
+        async for message in client.messages:
+            if self._commands is not None:
+                self._commands.take(client, message)
+        raise MqttError("the broker sends nothing more")
 
     # --- telemetry ----------------------------------------------------------------------------------------------------
 
@@ -277,76 +246,6 @@ class MqttSide:
         """Return the item as a message; of the status always the newest."""
         thing = self._state() if item.topic == "status" else item.thing
         return message_of(item.topic, thing, self._settings.desk)
-
-    # --- commands -----------------------------------------------------------------------------------------------------
-
-    async def _listen(self, client: Client) -> NoReturn:
-        async for message in client.messages:
-            self._take(client, message)
-        raise MqttError("the broker sends nothing more")
-
-    def _take(self, client: Client, message: Message) -> None:
-        """Look at one message on the command topic."""
-        if not self._listens:
-            return
-        payload: Any = message.payload
-        if len(self._commands) >= COMMANDS_MOST:
-            self._refuse(f"more than {COMMANDS_MOST} commands are under way")
-            return
-        verdict = self._judge.judge(payload, retained=bool(message.retain))
-        if isinstance(verdict, Accepted):
-            work = self._carry_out(client, message, verdict)
-        else:
-            self._refuse(verdict.reason)
-            if not verdict.genuine:
-                return
-            work = self._answer(client, message, ResponseMessage(ok=False, error=verdict.reason))
-        task = asyncio.get_running_loop().create_task(work)
-        self._commands.add(task)
-        task.add_done_callback(self._commands.discard)
-
-    async def _carry_out(self, client: Client, message: Message, accepted: Accepted) -> None:
-        command = accepted.command
-        await asyncio.sleep(accepted.wait_ns / SECOND_NS)
-        try:
-            done = await asyncio.wrap_future(self._submit(accepted.event_at))
-        except CommandError as error:
-            await self._answer(client, message, ResponseMessage(ok=False, error=str(error)))
-            return
-        except Exception as error:
-            problem = (
-                f"no answer from the desk, it may still be carried out ({type(error).__name__}): look at its status"
-            )
-            await self._answer(client, message, ResponseMessage(ok=False, error=problem))
-            return
-        self._log(
-            "command", command=command.name, channel=CHANNEL, who=command.who, reason=command.reason, seq=done.seq
-        )
-        status = status_of(done.step.state, self._settings.desk)
-        await self._answer(client, message, ResponseMessage(ok=True, seq=done.seq, status=status))
-
-    async def _answer(self, client: Client, message: Message, response: ResponseMessage) -> None:
-        """To the topic that was asked for, if it is one for responses of this desk."""
-        topic = str(getattr(message.properties, "ResponseTopic", ""))
-        correlation = getattr(message.properties, "CorrelationData", None)
-        below = self._settings.topic("response/")
-        if not topic.startswith(below) or len(topic) > RESPONSE_TOPIC_MOST or not topic[len(below) :].strip("/"):
-            return
-        if any(sign in topic for sign in "+#\0") or len(correlation or b"") > CORRELATION_MOST:
-            return
-        with contextlib.suppress(MqttError):  # the command was carried out all the same
-            answering = properties(correlation=correlation)
-            await client.publish(topic, self._encode(response), qos=1, properties=answering)
-
-    def _refuse(self, reason: str) -> None:
-        self._refusals.note(reason)
-        due_ns = self._refusals.due_ns()
-        if due_ns is not None and self._reporting is None:
-            self._reporting = asyncio.get_running_loop().call_later(due_ns / SECOND_NS + 0.01, self._report_refusals)
-
-    def _report_refusals(self) -> None:
-        self._reporting = None
-        self._refusals.report_when_due()
 
 
 async def _first_failure(works: Sequence[Coroutine[Any, Any, NoReturn]]) -> NoReturn:

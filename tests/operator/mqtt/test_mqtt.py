@@ -31,9 +31,9 @@ from daemon.core.events import CommandRefused, Event, HaltRequested, ResumeReque
 from daemon.core.step import Step
 from daemon.operator.announce import Announcer
 from daemon.operator.mqtt import connection as mqtt_connection
-from daemon.operator.mqtt.connection import Broker, connected, properties
+from daemon.operator.mqtt.connection import Broker, MqttSettings, connected, properties
 from daemon.operator.mqtt.messages import ChainHead
-from daemon.operator.mqtt.mqtt import MqttSettings, MqttSide
+from daemon.operator.mqtt.mqtt import MqttSide
 from daemon.operator.mqtt.outbox import Outbox
 from daemon.operator.mqtt.signing import SignedCommand, parse_keys, signed
 from daemon.operator.side_thread import SideThread

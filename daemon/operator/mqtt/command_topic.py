@@ -1,0 +1,113 @@
+"""The topic of signed commands: each is judged, submitted to the gateway, and answered."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import time
+from collections.abc import Callable
+from concurrent.futures import Future
+from typing import Any
+
+import msgspec
+from aiomqtt import Client, Message, MqttError
+from paho.mqtt.subscribeoptions import SubscribeOptions
+
+from daemon.core.events import Event
+from daemon.operator.commands import CommandError
+from daemon.operator.gateway import Done
+from daemon.operator.mqtt.connection import MqttSettings, properties, still_wanted
+from daemon.operator.mqtt.messages import ResponseMessage
+from daemon.operator.mqtt.remote_commands import CHANNEL, Accepted, Judge, Refusals
+from daemon.operator.status import status_of
+from strategies.kit.units import SECOND_NS
+
+COMMANDS_MOST = 64  # carried out at the same moment
+RESPONSE_TOPIC_MOST = 256
+CORRELATION_MOST = 256
+
+Submit = Callable[[Callable[[int], Event]], Future[Done]]
+"""The gateway's, for other threads."""
+
+
+class CommandTopic:
+    """The commands of one desk, over all connections."""
+
+    def __init__(self, settings: MqttSettings, judge: Judge, submit: Submit, log: Callable[..., None]) -> None:
+        self._settings, self._judge, self._submit, self._log = settings, judge, submit, log
+        self._refusals = Refusals(submit, time.monotonic_ns)
+        self._encode = msgspec.json.Encoder().encode
+        self._under_way: set[asyncio.Task[None]] = set()
+        self._reporting: asyncio.TimerHandle | None = None
+
+    def lead_back(self) -> None:
+        """The clock was reset: accept commands again."""
+        self._judge.lead_back()
+
+    async def subscribed(self, client: Client) -> bool:
+        """Subscribe to commands; False where the broker refuses."""
+        options = SubscribeOptions(qos=1, retainAsPublished=True)
+        codes = await client.subscribe(self._settings.topic("command"), options=options)
+        still_wanted()
+        return not any(getattr(code, "is_failure", False) for code in codes)
+
+    def take(self, client: Client, message: Message) -> None:
+        """Look at one message on the command topic."""
+        payload: Any = message.payload
+        if len(self._under_way) >= COMMANDS_MOST:
+            self._refuse(f"more than {COMMANDS_MOST} commands are under way")
+            return
+        verdict = self._judge.judge(payload, retained=bool(message.retain))
+        if isinstance(verdict, Accepted):
+            work = self._carry_out(client, message, verdict)
+        else:
+            self._refuse(verdict.reason)
+            if not verdict.genuine:
+                return
+            work = self._answer(client, message, ResponseMessage(ok=False, error=verdict.reason))
+        task = asyncio.get_running_loop().create_task(work)
+        self._under_way.add(task)
+        task.add_done_callback(self._under_way.discard)
+
+    async def _carry_out(self, client: Client, message: Message, accepted: Accepted) -> None:
+        command = accepted.command
+        await asyncio.sleep(accepted.wait_ns / SECOND_NS)
+        try:
+            done = await asyncio.wrap_future(self._submit(accepted.event_at))
+        except CommandError as error:
+            await self._answer(client, message, ResponseMessage(ok=False, error=str(error)))
+            return
+        except Exception as error:
+            problem = (
+                f"no answer from the desk, it may still be carried out ({type(error).__name__}): look at its status"
+            )
+            await self._answer(client, message, ResponseMessage(ok=False, error=problem))
+            return
+        self._log(
+            "command", command=command.name, channel=CHANNEL, who=command.who, reason=command.reason, seq=done.seq
+        )
+        status = status_of(done.step.state, self._settings.desk)
+        await self._answer(client, message, ResponseMessage(ok=True, seq=done.seq, status=status))
+
+    async def _answer(self, client: Client, message: Message, response: ResponseMessage) -> None:
+        """To the topic that was asked for, if it is one for responses of this desk."""
+        topic = str(getattr(message.properties, "ResponseTopic", ""))
+        correlation = getattr(message.properties, "CorrelationData", None)
+        below = self._settings.topic("response/")
+        if not topic.startswith(below) or len(topic) > RESPONSE_TOPIC_MOST or not topic[len(below) :].strip("/"):
+            return
+        if any(sign in topic for sign in "+#\0") or len(correlation or b"") > CORRELATION_MOST:
+            return
+        with contextlib.suppress(MqttError):  # the command was carried out all the same
+            answering = properties(correlation=correlation)
+            await client.publish(topic, self._encode(response), qos=1, properties=answering)
+
+    def _refuse(self, reason: str) -> None:
+        self._refusals.note(reason)
+        due_ns = self._refusals.due_ns()
+        if due_ns is not None and self._reporting is None:
+            self._reporting = asyncio.get_running_loop().call_later(due_ns / SECOND_NS + 0.01, self._report_refusals)
+
+    def _report_refusals(self) -> None:
+        self._reporting = None
+        self._refusals.report_when_due()
