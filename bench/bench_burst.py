@@ -42,9 +42,9 @@ from daemon.core.records import DecisionRow
 from daemon.core.state import Identity
 from daemon.core.step import Core, Step
 from daemon.engine import engine as engine_module
+from daemon.engine.code import code_digest
 from daemon.engine.intake import Intake
 from daemon.engine.recover import Recovered
-from daemon.engine.recovery import code_digest
 from daemon.journal.journal import Journal
 from daemon.journal.rows import genesis
 from daemon.journal.writer import JournalWriter

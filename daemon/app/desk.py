@@ -11,9 +11,9 @@ from daemon.core.events import Event, ModelVerified, RunStarted
 from daemon.core.limits import Trading
 from daemon.core.state import Identity
 from daemon.core.step import Step
+from daemon.engine.code import libraries
 from daemon.engine.engine import Engine, Outside, Policy, Shadow, Source
 from daemon.engine.recover import Recovered
-from daemon.engine.recovery import libraries
 from daemon.journal.writer import JournalWriter
 from daemon.models.store import LoadedModel
 

@@ -13,14 +13,10 @@ from msgspec.structs import replace
 from daemon.core.events import Event, PanicNoticed, RunStarted
 from daemon.core.machine import Machine
 from daemon.core.state import State, digest
+from daemon.engine.code import code_digest, libraries
 from daemon.engine.engine import DIGEST_EVERY
 from daemon.engine.recover import Recovered, recovered_desk
-from daemon.engine.recovery import (
-    adopt_trading,
-    code_digest,
-    libraries,
-    snapshot_of,
-)
+from daemon.engine.recovery import adopt_trading, snapshot_of
 from daemon.engine.rotation import rotate_recovered
 from daemon.engine.segments import Rotation
 from daemon.engine.state_dir import StateDir, locked_by, open_state_dir, peek

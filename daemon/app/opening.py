@@ -11,9 +11,10 @@ from daemon.config.limits_shown import origins_of
 from daemon.config.load import Settings
 from daemon.core.events import Event
 from daemon.core.step import Step
+from daemon.engine.code import code_digest
 from daemon.engine.engine import Outside, Source
 from daemon.engine.recover import Recovered, recovered_desk
-from daemon.engine.recovery import code_digest, identity_of
+from daemon.engine.recovery import identity_of
 from daemon.engine.rotation import rotate_when_due
 from daemon.engine.state_dir import StateDir, open_state_dir
 from daemon.host.passing import retry_while_busy

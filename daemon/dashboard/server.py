@@ -29,7 +29,7 @@ from daemon.dashboard.desks import FollowedDesk
 from daemon.dashboard.guard import HEAD_MOST, Guard, failed
 from daemon.dashboard.pages.occlusion import Explainer
 from daemon.dashboard.stream import WRITE_S, Channel, OpenStreams, Stream
-from daemon.engine.recovery import code_digest
+from daemon.engine.code import code_digest
 
 STATIC = Path(__file__).parent / "static"
 STREAMS_MOST = 64

@@ -16,13 +16,8 @@ import msgspec
 from daemon.core.machine import Divergence, Machine
 from daemon.core.state import State
 from daemon.core.step import Step
-from daemon.engine.recovery import (
-    adopt_trading,
-    code_digest,
-    leave_out,
-    machine_of,
-    restore,
-)
+from daemon.engine.code import code_digest
+from daemon.engine.recovery import adopt_trading, leave_out, machine_of, restore
 from daemon.journal.journal import FILE
 from daemon.journal.reader import JournalReader
 from daemon.journal.rows import Entry, JournalError, chain_start, decode_event, encode_effects, row_hash

@@ -17,7 +17,8 @@ from daemon.core.effects import AnyEffect, CancelOrder, SubmitOrder, WatchContra
 from daemon.core.events import FEED_EVENTS, ClockTicked, CodeChanged, Event, RunStarted
 from daemon.core.limits import Trading
 from daemon.core.machine import Machine
-from daemon.engine.recovery import REPLAY, adopt_trading, code_digest, libraries, machine_of, reapply, restore
+from daemon.engine.code import code_digest, libraries
+from daemon.engine.recovery import REPLAY, adopt_trading, machine_of, reapply, restore
 from daemon.journal.reader import JournalReader, reading
 from daemon.journal.rows import Entry, JournalError, Snapshot, base_of, chain_start, decode_event, row_hash
 

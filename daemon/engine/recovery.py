@@ -4,15 +4,10 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
-from functools import cache
-from importlib import metadata
-from pathlib import Path
 from typing import Any
 
 import msgspec
 
-import daemon.core
-import strategies
 from daemon.core.events import Event, RunStarted
 from daemon.core.limits import Trading
 from daemon.core.machine import Machine
@@ -32,25 +27,6 @@ REPLAY, DRY_RUN = "replay", "dry_run"  # the modes that have a paper broker
 _market_encoder = msgspec.json.Encoder(order="deterministic")
 _market_decoder = msgspec.json.Decoder(PaperState)
 _share_market_decoder = msgspec.json.Decoder(SharePaperState)
-
-
-def code_digest() -> str:
-    """Return 12 hex digits over the sources of `strategies` and `daemon.core`, the deciding code.
-
-    Files of all subfolders count, each by its path within its package.
-    """
-    found = hashlib.sha256()
-    for package in (strategies, daemon.core):
-        for root in map(Path, package.__path__):
-            for path in sorted(root.rglob("*.py")):
-                found.update(path.relative_to(root).as_posix().encode() + b"\0" + path.read_bytes() + b"\0")
-    return found.hexdigest()[:12]
-
-
-@cache
-def libraries() -> str:
-    """Return the versions of the libraries that the deciding code computes with: others may round differently."""
-    return ", ".join(f"{name} {metadata.version(name)}" for name in ("numpy", "TA-Lib", "msgspec"))
 
 
 def identity_of(meta: dict[str, str]) -> Identity:

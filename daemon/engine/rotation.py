@@ -9,8 +9,9 @@ from collections.abc import Callable
 from typing import Any
 
 from daemon.core.state import State
+from daemon.engine.code import code_digest, libraries
 from daemon.engine.recover import Recovered
-from daemon.engine.recovery import code_digest, libraries, snapshot_of
+from daemon.engine.recovery import snapshot_of
 from daemon.engine.segments import Rotation, grown, newest_whole, rotate
 from daemon.engine.state_dir import StateDir, report_path
 from daemon.journal.journal import FILE

@@ -19,9 +19,10 @@ from daemon.core.events import ClockTicked, Event, PauseRequested, RunStarted
 from daemon.core.limits import Trading
 from daemon.core.machine import Machine
 from daemon.core.state import encode_state
+from daemon.engine.code import code_digest, libraries
 from daemon.engine.follow import Follower
 from daemon.engine.recover import Recovered, recover, recovered_desk
-from daemon.engine.recovery import code_digest, fresh_machine, identity_of, libraries
+from daemon.engine.recovery import fresh_machine, identity_of
 from daemon.engine.state_dir import open_state_dir
 from daemon.journal.journal import FILE
 from daemon.journal.reader import JournalReader

@@ -25,15 +25,14 @@ from daemon.core.paper.quotes import QuotePaperBroker
 from daemon.core.paper.shares import SharePaperBroker
 from daemon.core.state import Identity, encode_state
 from daemon.core.step import Step
+from daemon.engine.code import code_digest, libraries
 from daemon.engine.engine import Engine
 from daemon.engine.recover import recover
 from daemon.engine.recovery import (
     adopt_trading,
-    code_digest,
     first_trading,
     fresh_machine,
     identity_of,
-    libraries,
     machine_of,
     restore,
     snapshot_of,

@@ -17,9 +17,10 @@ import pytest
 
 from daemon.core.events import ModelVerified, RunStarted
 from daemon.core.limits import Paper, Trading
+from daemon.engine.code import code_digest, libraries
 from daemon.engine.engine import Engine
 from daemon.engine.recover import recover
-from daemon.engine.recovery import code_digest, fresh_machine, identity_of, libraries
+from daemon.engine.recovery import fresh_machine, identity_of
 from daemon.engine.state_dir import open_state_dir
 from daemon.host.time.calendar import SessionCalendar
 from daemon.journal.writer import JournalWriter

@@ -18,7 +18,6 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
-import numpy.typing as npt
 import onnx
 import onnxruntime
 import torch
@@ -27,7 +26,7 @@ from torch import nn
 from daemon.host.whole_files import sync, write_whole
 from daemon.models.pointer import CURRENT, point
 from strategies.golden import contract_hash, golden_observations
-from strategies.kit.contract import DailyStrategy, Observation, Spec, Strategy
+from strategies.kit.contract import DailyStrategy, Float32Array, Observation, Spec, Strategy
 from strategies.kit.manifest import (
     FORMAT,
     MANIFEST_FILE,
@@ -41,8 +40,6 @@ from strategies.kit.manifest import (
     output_shapes,
 )
 from training.rl.kernels import plain_float32
-
-Float32Array = npt.NDArray[np.float32]
 
 OPSET = 20
 TOLERANCE = 1e-5  # largest difference of a logit, an action or a hidden state between torch and onnxruntime

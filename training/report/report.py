@@ -6,7 +6,6 @@ The study is the only input; what is not in it is reported as unknown. Same stud
 from __future__ import annotations
 
 import itertools
-import math
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -179,9 +178,9 @@ def _check_choice(study: Study, fold: int) -> None:
     if not 0 <= place < len(study.trials) or study.trials[place].fold != fold:
         raise ValueError(f"the chosen trial of fold {fold} is trial {place}, which is not of that fold")
     rivals = [trial for trial in study.trials if trial.fold == fold and trial.reward == study.reward]
-    earned = [math.fsum(result.pnl_usd for result in trial.validate) for trial in rivals]
+    best = max(trial.validated_usd for trial in rivals)
     chosen = study.trials[place]
-    if chosen.reward != study.reward or math.fsum(result.pnl_usd for result in chosen.validate) < max(earned) - 1e-6:
+    if chosen.reward != study.reward or chosen.validated_usd < best - 1e-6:
         raise ValueError(
             f"the chosen trial of fold {fold} is of reward {chosen.reward} and seed {chosen.seed}; expected the one of "
             f"reward {study.reward} that earned most on validation, or the test sessions would have chosen"

@@ -6,7 +6,6 @@ Invariant: two runs with the same `identity` give the same weights (CPU).
 from __future__ import annotations
 
 import json
-import math
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
@@ -183,14 +182,10 @@ def requests_of(settings: Settings) -> list[Request]:
 
 def choose(trials: Sequence[Trial], settings: Settings) -> tuple[int, ...]:
     """For each fold the trial of the first reward with the best net validation return, the lowest seed on a tie."""
-
-    def earned(index: int) -> tuple[float, int]:
-        return math.fsum(result.pnl_usd for result in trials[index].validate), -trials[index].seed
-
     return tuple(
         max(
             (i for i, trial in enumerate(trials) if trial.fold == fold and trial.reward == settings.rewards[0]),
-            key=earned,
+            key=lambda index: (trials[index].validated_usd, -trials[index].seed),
         )
         for fold in range(settings.folds)
     )

@@ -6,6 +6,7 @@ file, so a report can be made again without training again.
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 import msgspec
@@ -68,6 +69,11 @@ class Trial(msgspec.Struct, frozen=True):
     curve: tuple[Point, ...]
     validate: tuple[SessionResult, ...]  # the chosen checkpoint, on the tensor market
     test: PlayResult
+
+    @property
+    def validated_usd(self) -> float:
+        """What it earned on the validation sessions: trials are chosen by it."""
+        return math.fsum(result.pnl_usd for result in self.validate)
 
 
 class Baseline(msgspec.Struct, frozen=True):

@@ -10,7 +10,7 @@ from rich.console import Console
 from rich.progress import Progress
 
 from daemon.cli.arguments import NotFound, add_state_dir
-from daemon.engine.recovery import code_digest, libraries
+from daemon.engine.code import code_digest, libraries
 from daemon.engine.segments import check_follows, parts_of
 from daemon.engine.verify import verify
 from daemon.journal.journal import FILE

@@ -14,8 +14,7 @@ from itertools import product
 from pathlib import Path
 from typing import Any, NamedTuple, get_args
 
-from prometheus_client import CollectorRegistry, ProcessCollector
-from prometheus_client.core import Metric
+from prometheus_client import CollectorRegistry, Metric, ProcessCollector
 from prometheus_client.registry import Collector
 
 from daemon.core.desks.gates import GATES

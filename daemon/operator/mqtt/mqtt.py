@@ -17,7 +17,6 @@ from typing import Any, NoReturn
 
 import msgspec
 from aiomqtt import Client, MqttError, Will
-from paho.mqtt.properties import Properties
 
 from daemon.core.events import ClockReset, Event
 from daemon.core.state import State
@@ -273,5 +272,5 @@ def _innermost(error: BaseException) -> BaseException:
 
 _DRAW = random.SystemRandom()
 _RETAINED = frozenset(("status", "equity", "telemetry", CHAIN))
-_LASTING: Properties = properties(expiry_s=None)
-_PASSING: Properties = properties(expiry_s=EXPIRY_S)
+_LASTING = properties(expiry_s=None)
+_PASSING = properties(expiry_s=EXPIRY_S)

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from daemon.engine.recovery import code_digest
+from daemon.engine.code import code_digest
 from tests.support.desks.desk_run import (
     Crash,
     Desk,

@@ -18,6 +18,7 @@ from torch import Tensor, nn
 
 from daemon.core.limits import Trading
 from strategies.golden import contract_hash
+from strategies.kit.contract import Float32Array
 from strategies.kit.manifest import Manifest, Training, decode
 from strategies.option_scalper import SPEC
 from strategies.registry import daily_strategy, strategy
@@ -25,7 +26,7 @@ from tests.support.paths import REPOSITORY
 from tests.support.toy.registered import registered
 from training.desks.scalper.data import load, observations
 from training.desks.scalper.network import CLIP, ActorCritic, Policy, Scaling
-from training.export.export import ExportError, Float32Array, Release, export, run_onnx, run_onnx_sequence
+from training.export.export import ExportError, Release, export, run_onnx, run_onnx_sequence
 from training.study.folds import single
 
 TRAINED = Training(

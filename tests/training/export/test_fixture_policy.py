@@ -10,6 +10,7 @@ import pytest
 
 from daemon.core.limits import Trading
 from strategies.golden import contract_hash
+from strategies.kit.contract import Float32Array
 from strategies.kit.manifest import decode
 from strategies.kit.sampling import choose
 from strategies.option_scalper import ACTIONS, SPEC
@@ -18,7 +19,7 @@ from tests.fixture_policy.__main__ import STORE, VERSION, main
 from tests.fixture_policy.timetable import ELAPSED
 from tests.support.training.made_up import random_walk
 from training.desks.scalper.history import History, TradingDay, read_history
-from training.export.export import Float32Array, run_onnx
+from training.export.export import run_onnx
 
 FOLDER = STORE / SPEC.name / VERSION
 
