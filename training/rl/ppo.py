@@ -341,23 +341,6 @@ class Trainer:
             )
 
 
-def train(
-    network: Network | CarryingNetwork,
-    environment: Environment,
-    coefficients: Coefficients,
-    *,
-    total_steps: int,
-    seed: int,
-    on_update: Callable[[Progress], None] | None = None,
-) -> None:
-    """Train `network` to the end; `on_update` runs after every update, and may read the network (not change it)."""
-    trainer = Trainer(network, environment, coefficients, total_steps=total_steps, seed=seed)
-    while not trainer.done:
-        progress = trainer.update()
-        if on_update is not None:
-            on_update(progress)
-
-
 def _evaluate(network: Network | CarryingNetwork, batch: Batch) -> tuple[Tensor, Tensor]:
     """Logits or means (rows, actions) and values (rows,)."""
     if batch.hidden is None or batch.starts is None or not isinstance(network, CarryingNetwork):

@@ -14,9 +14,10 @@ import torch
 from torch import Tensor, nn
 
 from tests.support.rl.noise import NOISY, Noise
+from tests.support.rl.trained import train
 from training.desks.scalper.network import IDENTITY, ActorCritic
 from training.rl.coefficients import Coefficients, NotFiniteError, Progress
-from training.rl.ppo import Trainer, generalized_advantages, losses, make_deterministic, train
+from training.rl.ppo import Trainer, generalized_advantages, losses, make_deterministic
 from training.rl.protocols import Batch, CarryingNetwork, Step
 
 SMALL = Coefficients(environments=16, rollout_steps=8, batch=64, epochs=4, learning_rate=3e-3)

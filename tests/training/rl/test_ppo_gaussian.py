@@ -29,9 +29,10 @@ from tests.support.rl.against_sb3 import (
     theirs,
 )
 from tests.support.rl.noise import NOISY, Noise
+from tests.support.rl.trained import train
 from training.rl.coefficients import Coefficients
 from training.rl.distributions import evaluate, log_deviations, sample, within_bounds
-from training.rl.ppo import Trainer, losses, make_deterministic, train
+from training.rl.ppo import Trainer, losses, make_deterministic
 from training.rl.protocols import Batch, Step
 
 NUMBERS = 7

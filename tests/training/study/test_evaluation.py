@@ -12,6 +12,7 @@ from daemon.core.limits import Trading
 from strategies.option_scalper import BUY_CALL, EXIT, HOLD, SPEC
 from strategies.registry import strategy
 from tests.support.rl.erratic import erratic
+from tests.support.rl.trained import train
 from tests.support.training.made_up import drifting, random_walk
 from training.desks.scalper.dry_run import desks, dry_run
 from training.desks.scalper.history import read_history
@@ -20,7 +21,7 @@ from training.desks.scalper.network import ActorCritic, fit_scaling
 from training.desks.scalper.play import Player, RandomTrader, always_hold, live_actions, play, random_like
 from training.desks.scalper.prices import price_table
 from training.rl.coefficients import Coefficients
-from training.rl.ppo import make_deterministic, train
+from training.rl.ppo import make_deterministic
 from training.study.evaluation import Figures, SessionResult, figures
 
 TRADING = Trading()

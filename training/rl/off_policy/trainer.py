@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import copy
 import math
-from collections.abc import Callable
 from typing import Any
 
 import torch
@@ -180,18 +179,3 @@ class OffPolicyTrainer:
     def _check(self, what: str, index: int, value: float) -> None:
         if not math.isfinite(value):
             raise NotFiniteError(self.updates, index, what, value)
-
-
-def train(
-    trainer: OffPolicyTrainer,
-    *,
-    on_update: Callable[[OffPolicyProgress], None] | None = None,
-    pause: Callable[[], None] | None = None,
-) -> None:
-    """Train to the end; both run after every update. `pause` may raise, then the trainer's state is whole."""
-    while not trainer.done:
-        progress = trainer.update()
-        if on_update is not None:
-            on_update(progress)
-        if pause is not None:
-            pause()

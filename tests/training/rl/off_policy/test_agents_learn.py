@@ -9,9 +9,10 @@ import pytest
 import torch
 
 from tests.support.rl.planted_sizing import BANDIT, INPUTS, MDP, PlantedSizing, Sizing, best_rule, share_of_optimum
+from tests.support.rl.trained import train_agent
 from training.rl.off_policy.coefficients import OffPolicyCoefficients
 from training.rl.off_policy.presets import build
-from training.rl.off_policy.trainer import OffPolicyTrainer, train
+from training.rl.off_policy.trainer import OffPolicyTrainer
 from training.rl.ppo import make_deterministic
 
 QUICK = OffPolicyCoefficients(
@@ -60,7 +61,7 @@ def test_an_agent_earns_95_percent_of_the_optimum(name: str, precision: str, siz
     c = replace(QUICK, discount=sizing.discount)
     agent = build(name, INPUTS, c, seed=1, precision=precision)
     trainer = OffPolicyTrainer(agent, PlantedSizing(sizing, c.environments, 1), c, total_steps=40_000, seed=1)
-    train(trainer)
+    train_agent(trainer)
     assert share_of_optimum(sizing, agent.actor) >= 0.95
 
 

@@ -12,11 +12,12 @@ import torch
 from torch import Tensor
 
 from tests.support.rl.planted_sizing import INPUTS, MDP, PlantedSizing
+from tests.support.rl.trained import train_agent
 from training.rl.coefficients import NotFiniteError
 from training.rl.collectives import Collectives
 from training.rl.off_policy.coefficients import OffPolicyCoefficients, shared
 from training.rl.off_policy.presets import RECIPES, build
-from training.rl.off_policy.trainer import OffPolicyTrainer, train
+from training.rl.off_policy.trainer import OffPolicyTrainer
 from training.rl.ppo import make_deterministic
 from training.rl.protocols import Environment, Step
 
@@ -61,7 +62,7 @@ def bits(found: OffPolicyTrainer) -> list[bytes]:
 def test_the_same_seed_gives_the_same_weights_byte_for_byte(name: str, precision: str) -> None:
     first, second, other = (trainer(name, seed=seed, precision=precision) for seed in (1, 1, 2))
     for each in (first, second, other):
-        train(each)
+        train_agent(each)
     assert bits(first) == bits(second)
     assert bits(first) != bits(other)
 
@@ -70,14 +71,14 @@ def test_the_same_seed_gives_the_same_weights_byte_for_byte(name: str, precision
 @pytest.mark.parametrize("stopped", [0, 1, 6])  # before learning, after a little, when old rows are replaced
 def test_a_run_continued_from_its_state_ends_in_the_same_bytes(name: str, stopped: int, tmp_path: Path) -> None:
     whole, before, after = trainer(name), trainer(name), trainer(name, seed=9)
-    train(whole)
+    train_agent(whole)
     for _ in range(stopped):
         before.update()
     torch.save(before.state_dict(), tmp_path / "state.pt")
-    train(before)  # which changes nothing of what was saved
+    train_agent(before)  # which changes nothing of what was saved
     after.load_state_dict(torch.load(tmp_path / "state.pt", weights_only=True))
     assert after.updates == stopped
-    train(after)
+    train_agent(after)
     assert bits(after) == bits(whole) == bits(before)
 
 
@@ -191,12 +192,12 @@ def test_a_pause_that_raises_leaves_a_state_to_go_on_from() -> None:
 
     seen: list[int] = []
     whole, found, after = trainer(), trainer(), trainer()
-    train(whole)
+    train_agent(whole)
     with pytest.raises(StopNow):
-        train(found, on_update=lambda progress: seen.append(progress.updates), pause=pause)
+        train_agent(found, on_update=lambda progress: seen.append(progress.updates), pause=pause)
     assert seen == [1, 2, 3]
     after.load_state_dict(found.state_dict())
-    train(after)
+    train_agent(after)
     assert bits(after) == bits(whole)
 
 
@@ -245,7 +246,7 @@ def test_processes_that_share_environments_and_batches_keep_equal_weights(tmp_pa
         group = Collectives(tmp_path, rank, 2)
         agent = build("sac", INPUTS, c, seed=1, average=group.average)
         found = OffPolicyTrainer(agent, PlantedSizing(MDP, 4, rank), c, total_steps=200, seed=rank)
-        train(found)
+        train_agent(found)
         return found
 
     make_deterministic()
