@@ -182,16 +182,8 @@ class DailyRebalancer(KeepsBars[RebalancerState]):
     """
 
     __slots__ = ()
-
-    @property
-    def spec(self) -> DailySpec:
-        """The strategy's spec."""
-        return SPEC
-
-    @property
-    def state_type(self) -> type[RebalancerState]:
-        """The type to decode a journaled state with."""
-        return RebalancerState
+    spec = SPEC
+    state_type = RebalancerState
 
     def start(self) -> RebalancerState:
         """Return the state before any bar."""

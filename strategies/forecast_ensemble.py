@@ -252,15 +252,11 @@ class ForecastEnsemble(KeepsBars[ForecastState]):
     """The strategy over `ForecastState`; see `strategies.kit.contract.DailyStrategy`."""
 
     __slots__ = ("spec",)
+    state_type = ForecastState
 
     def __init__(self, symbols: tuple[str, ...] = SYMBOLS) -> None:
         """The strategy of these symbols."""
         self.spec = msgspec.structs.replace(SPEC, symbols=symbols)
-
-    @property
-    def state_type(self) -> type[ForecastState]:
-        """The type to decode a journaled state with."""
-        return ForecastState
 
     def start(self) -> ForecastState:
         """The state before any bar and any decision."""

@@ -73,20 +73,12 @@ class OptionScalper:
     """The strategy over `ScalperState`; see `strategies.kit.contract.Strategy`."""
 
     __slots__ = ("_cached", "_stream")
+    spec = SPEC
+    state_type = ScalperState
 
     def __init__(self) -> None:
         self._cached: ScalperState | None = None  # the state whose bars `_stream` has seen
         self._stream: SessionStream | None = None
-
-    @property
-    def spec(self) -> Spec:
-        """The strategy's spec."""
-        return SPEC
-
-    @property
-    def state_type(self) -> type[ScalperState]:
-        """The type to decode a journaled state with."""
-        return ScalperState
 
     def start(self) -> ScalperState:
         """Return the state before any bar."""

@@ -172,16 +172,8 @@ class RegimeSwitcher(KeepsBars[RegimeState]):
     """The strategy over `RegimeState`; see `strategies.kit.contract.DailyStrategy`."""
 
     __slots__ = ()
-
-    @property
-    def spec(self) -> DailySpec:
-        """The strategy's spec."""
-        return SPEC
-
-    @property
-    def state_type(self) -> type[RegimeState]:
-        """The type to decode a journaled state with."""
-        return RegimeState
+    spec = SPEC
+    state_type = RegimeState
 
     def start(self) -> RegimeState:
         """Return the state before any bar: no equity, the policy's memory zero."""

@@ -19,7 +19,7 @@ from daemon.models.store import LoadedModel, ModelError, load
 from strategies.golden import golden_observations
 from strategies.kit.contract import Observation, Spec, Strategy, View
 from strategies.kit.manifest import POLICY_FILE, Golden
-from strategies.option_scalper import OptionScalper
+from strategies.option_scalper import SPEC, OptionScalper
 from tests.support.models.layers import LAYERS, loaded, opened, plain
 from tests.support.models.tiny_models import forward, graph, mlp, put, weights
 
@@ -333,10 +333,7 @@ class Remembering(OptionScalper):
     """The scalper as a strategy whose policy carries a state of four values, zeros at first."""
 
     __slots__ = ()
-
-    @property
-    def spec(self) -> Spec:
-        return msgspec.structs.replace(super().spec, recurrent_shape=(MEMORY,))
+    spec = msgspec.structs.replace(SPEC, recurrent_shape=(MEMORY,))
 
     def observe(self, state: Any, bars: Any, view: View) -> tuple[Any, Observation | None]:
         state, seen = super().observe(state, bars, view)
@@ -445,11 +442,7 @@ class Acting(OptionScalper):
     """The scalper as a strategy whose policy answers with six numbers from -1 to 1."""
 
     __slots__ = ()
-
-    @property
-    def spec(self) -> Spec:
-        plain = super().spec
-        return ActingSpec(**{name: getattr(plain, name) for name in plain.__struct_fields__})
+    spec = ActingSpec(**{name: getattr(SPEC, name) for name in SPEC.__struct_fields__})
 
 
 def acting(scale: float) -> LoadedModel:

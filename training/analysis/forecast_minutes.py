@@ -49,15 +49,8 @@ class MinutesState(msgspec.Struct, frozen=True, gc=False):
 class ForecastMinutes:
     """See `strategies.kit.contract.Strategy`."""
 
-    @property
-    def spec(self) -> Spec:
-        """The strategy in numbers."""
-        return SPEC
-
-    @property
-    def state_type(self) -> type[MinutesState]:
-        """The type to decode a state with."""
-        return MinutesState
+    spec = SPEC
+    state_type = MinutesState
 
     def start(self) -> MinutesState:
         """The state before any bar."""

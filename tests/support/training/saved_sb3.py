@@ -20,7 +20,6 @@ from stable_baselines3.common.distributions import Distribution
 from torch import Tensor, nn
 from torch.distributions import Categorical
 
-from strategies.kit.contract import Spec
 from strategies.option_scalper import SPEC, OptionScalper
 
 Float32Array = npt.NDArray[np.float32]
@@ -47,9 +46,7 @@ class Still(gymnasium.Env[Float32Array, np.int64]):
 class Carrying(OptionScalper):
     """The option scalper's shape with a carried state of one LSTM layer of 8 units, h and c."""
 
-    @property
-    def spec(self) -> Spec:
-        return replace(SPEC, recurrent_shape=(2, 2, 8))
+    spec = replace(SPEC, recurrent_shape=(2, 2, 8))
 
 
 def observations(count: int = 5, shape: tuple[int, ...] = (20, 23)) -> Tensor:

@@ -11,8 +11,6 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from training.rl.workspaces import Pool
-
 KEPT_BYTES = 1 << 29
 """Buffers kept from forward to backward; what would not fit is computed again in backward."""
 
@@ -107,14 +105,20 @@ def _wide(rows: int, steps: int, samples: int, dtype: torch.dtype) -> Tensor:
     return torch.empty(rows, steps * samples + 16, dtype=dtype)[:, : steps * samples].view(rows, steps, samples)
 
 
-_pool = Pool(Workspace)
+_free: list[Workspace] = []  # held by no run
 
 
 def take(shape: Shape) -> Workspace:
     """A workspace of this shape, filled with whatever was left there; it is the caller's until `give_back`."""
-    return _pool.take(shape)
+    for index in range(len(_free) - 1, -1, -1):
+        if _free[index].shape == shape:
+            return _free.pop(index)
+    with torch.inference_mode(mode=False):  # whose tensors could not be written to elsewhere
+        return Workspace(shape)
 
 
 def give_back(workspace: Workspace) -> None:
     """Keep a workspace for the next run, and let go of the oldest ones beyond `KEPT_BYTES`."""
-    _pool.give_back(workspace.shape, workspace, KEPT_BYTES)
+    _free.append(workspace)
+    while sum(free.bytes for free in _free) > KEPT_BYTES:
+        del _free[0]
