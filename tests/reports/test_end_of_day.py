@@ -380,11 +380,11 @@ def test_what_a_killed_process_left_is_in_nobodys_way(journal: Path) -> None:
 FULL_DISK = """
 import shutil, sys
 from pathlib import Path
-from daemon.reports import end_of_day
+from daemon.reports import archive
 room = shutil.disk_usage("/")._replace(free=10**12)
 shutil.disk_usage = lambda _: room  # it goes while the copy is made
 try:
-    print("made", end_of_day.archive(Path(sys.argv[1]), "2024-07-03", 3))
+    print("made", archive.archive(Path(sys.argv[1]), "2024-07-03", 3))
 except Exception as error:
     print(type(error).__name__)
 """
