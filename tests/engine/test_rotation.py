@@ -269,9 +269,7 @@ def test_what_a_desk_keeps_counts_whole_for_the_disk(half: Path, monkeypatch: py
     (half / ROTATED).mkdir()
     (half / ROTATED / "000000000001-000000000009.sqlite").write_bytes(bytes(4 << 20))
     (half / f"{FILE}-wal").write_bytes(bytes(2 << 20))
-    monkeypatch.setattr(
-        "daemon.reports.archive.shutil.disk_usage", lambda _: shutil._ntuple_diskusage(0, 0, 1 << 20)
-    )
+    monkeypatch.setattr("daemon.reports.archive.shutil.disk_usage", lambda _: shutil._ntuple_diskusage(0, 0, 1 << 20))
     low = disk_is_low(half / FILE)
     assert low is not None
     assert low[1] == 9 + ((half / FILE).stat().st_size >> 20)

@@ -15,7 +15,7 @@ from torch import nn
 from strategies.kit.contract import Strategy
 from strategies.kit.manifest import Training
 from strategies.option_scalper import OptionScalper
-from tests.support.training.saved_sb3 import (
+from tests.support.rl.saved_sb3 import (
     Carrying,
     Still,
     log_probabilities,

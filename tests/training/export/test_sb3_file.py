@@ -14,7 +14,7 @@ import pytest
 import torch
 
 from strategies.option_scalper import OptionScalper
-from tests.support.training.saved_sb3 import Carrying, rewritten, saved, stored, with_data
+from tests.support.rl.saved_sb3 import Carrying, rewritten, saved, stored, with_data
 from training.export.import_sb3 import ImportSb3Error, read_sb3
 
 

@@ -17,7 +17,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from tests.support.training.carrying_gru import CarryingGru
+from tests.support.rl.carrying_gru import CarryingGru
 from training.rl.coefficients import Coefficients
 from training.rl.ppo import Trainer, losses, make_deterministic
 from training.rl.protocols import Batch, CarryingNetwork, Network, Step

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from strategies.option_scalper import SPEC
-from tests.support.training.carrying_gru import CarryingGru
+from tests.support.rl.carrying_gru import CarryingGru
 from training.desks.scalper.lstm_policy import LstmActorCritic, LstmPolicy
 from training.desks.scalper.network import CLIP, FEATURES, IDENTITY, Scaling, parameter_count
 from training.desks.scalper.networks import build
