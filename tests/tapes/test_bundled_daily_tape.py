@@ -1,4 +1,4 @@
-"""The bundled tape of daily bars is what its tool writes, and feeds both daily desks."""
+"""The bundled tape of daily bars is what its tool writes, and feeds the daily desks."""
 
 from __future__ import annotations
 
@@ -18,7 +18,9 @@ def test_the_bundled_daily_tape_is_what_its_tool_writes() -> None:
     assert bundled[4:8] == bytes(4), "the gzip header carries a time"
 
 
-@pytest.mark.parametrize(("name", "symbols"), [("daily_rebalancer", 50), ("regime_switcher", 3)])
+@pytest.mark.parametrize(
+    ("name", "symbols"), [("daily_rebalancer", 50), ("regime_switcher", 3), ("forecast_ensemble", 20)]
+)
 def test_it_is_five_hundred_sessions_of_every_symbol(name: str, symbols: int) -> None:
     spec = strategy(name).spec
     info = scan(DAILY_TAPE, spec.symbols, spec.bar_interval_s)
