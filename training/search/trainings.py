@@ -74,6 +74,6 @@ class Ready:
 
 
 def make_ready(search: Search, version: str) -> Ready:
-    """Read the bars. Raises what `training.runs.tasks.prepare` and `search_folds` do."""
+    """Read the bars. Raises what `training.runs.prepared.prepare` and `search_folds` do."""
     prepared = prepare((search.run, Path(), version))
     return Ready(search, prepared, search_folds(prepared.folds, tuple(prepared.data.days)))
