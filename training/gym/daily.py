@@ -3,7 +3,8 @@
     one = gymnasium.make("rltrader/DailyRebalancer-v0", bars="stocks.parquet")
     many = gymnasium.make_vec("rltrader/RegimeSwitcher-v0", num_envs=64, bars="etfs.parquet")
 
-Nothing is decided here: NumPy goes in and out of `training.desks.daily`. Observations are raw: scaling belongs to the policy.
+Nothing is decided here: NumPy goes in and out of `training.desks.daily`. Observations are raw: scaling belongs to the
+policy.
 """
 
 from __future__ import annotations
