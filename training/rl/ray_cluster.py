@@ -1,0 +1,100 @@
+"""A Ray cluster: one that is joined, or one of this machine alone that is started and ended here.
+
+Ray is imported when it is used and not before. Invariant: what is started here listens on loopback only, and is gone
+afterwards, to the last process.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import importlib
+import os
+import signal
+import socket
+import tempfile
+import threading
+from collections.abc import Iterator
+from typing import Any
+
+LOCAL = "local"
+ENVIRONMENT = {
+    "RAY_USAGE_STATS_ENABLED": "0",
+    "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",
+    "RAY_AIR_NEW_OUTPUT": "0",
+    "RAY_CHDIR_TO_TRIAL_DIR": "0",
+    "TUNE_DISABLE_AUTO_CALLBACK_LOGGERS": "1",
+    "TUNE_DISABLE_AUTO_CALLBACK_SYNCER": "1",
+    "TUNE_DISABLE_SIGINT_HANDLER": "1",
+}
+LOCAL_ENVIRONMENT = {"RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "0"}
+"""Ray's own switch for machines without firewall: every server on 127.0.0.1. It is read when ray is imported."""
+LOOPBACK = "127.0.0.1"
+REACH_S = 5.0
+OBJECT_STORE_BYTES = 80_000_000  # nothing large is passed on: each process reads the bars itself
+
+
+@contextlib.contextmanager
+def connected(address: str, cores: int) -> Iterator[Any]:
+    """The module `ray`, connected while this lasts.
+
+    Args:
+        address: "local" starts Ray on this machine, "auto" joins the cluster of this machine, else host:port of one.
+        cores: of this machine, for one that is started here.
+
+    Raises:
+        RuntimeError: Ray is not installed, or no cluster answers; the text has the cure.
+    """
+    local = address == LOCAL
+    os.environ.update(ENVIRONMENT | (LOCAL_ENVIRONMENT if local else {}))
+    try:
+        ray: Any = importlib.import_module("ray")
+    except ImportError as error:
+        raise RuntimeError(f"--ray needs Ray ({error}): install it with pip install '.[scale]'") from error
+    if not local and address != "auto":
+        _reach(address)
+    with tempfile.TemporaryDirectory(prefix="ray-", ignore_cleanup_errors=True) as scratch:
+        here = {
+            "num_cpus": cores,
+            "include_dashboard": False,
+            "object_store_memory": OBJECT_STORE_BYTES,
+            "_temp_dir": scratch,
+        }
+        where = here if local else {"address": address}
+        try:
+            with _own_handlers():
+                ray.init(log_to_driver=False, logging_level="ERROR", configure_logging=False, **where)
+        except (ConnectionError, ValueError) as error:
+            raise RuntimeError(f"no Ray cluster at {address!r} ({error}): start one, or use --ray local") from error
+        try:
+            if local and ray.util.get_node_ip_address() != LOOPBACK:
+                raise RuntimeError("Ray was imported before and would listen on the network: start a new process")
+            yield ray
+        finally:
+            ray.shutdown()
+
+
+@contextlib.contextmanager
+def _own_handlers() -> Iterator[None]:
+    """Keep the handler of SIGTERM, which Ray replaces by one that exits at once."""
+    before = signal.getsignal(signal.SIGTERM)
+    try:
+        yield
+    finally:
+        if threading.current_thread() is threading.main_thread():
+            signal.signal(signal.SIGTERM, before)
+
+
+def _reach(address: str) -> None:
+    """See that somebody answers there: Ray itself asks for minutes, and hears no stop meanwhile.
+
+    Raises:
+        RuntimeError: `address` is no host:port, or has no answer within five seconds.
+    """
+    host, _, port = address.removeprefix("ray://").rpartition(":")
+    try:
+        with socket.create_connection((host, int(port)), timeout=REACH_S):
+            return
+    except (OSError, ValueError) as error:
+        raise RuntimeError(
+            f"no Ray cluster at {address!r} ({error}): give host:port of its head, or use --ray local"
+        ) from error
