@@ -19,6 +19,7 @@ from training.search.space import Search, space_around
 
 SHOWN = 10  # trials in the table
 STEPS, UPDATES = 150_000, 4  # of a training where nothing else is asked for: so many, or so many rollouts
+PART = 4  # or this part of the preset's, for a strategy with a procedure of its own
 FOLDS = 3  # where a strategy has no years of its own
 
 
@@ -58,6 +59,8 @@ def parser() -> argparse.ArgumentParser:
     found.add_argument("--processes", type=int, default=2, help="of one thread each, one trial each (%(default)s)")
     found.add_argument("--study-dir", type=Path, help="(runs/search-<strategy>-<network>-<digest of the settings>)")
     found.add_argument("--restart", action="store_true", help="throw away what an earlier search left there")
+    only = "search those whose names begin so, such as sac or forecaster (all)"
+    found.add_argument("--only", default="", metavar="PREFIX", help=only)
     ray = "through Ray: 'auto' joins the running cluster, 'local' starts one on this machine, or a cluster's address"
     found.add_argument("--ray", default="", metavar="auto|local|ADDRESS", help=ray)
     return found
@@ -70,17 +73,17 @@ def search_from(chosen: argparse.Namespace) -> Search:
         ValueError: the strategy, or its preset, is unknown.
     """
     known, usual = kind(chosen.strategy), settings_for(chosen.strategy, chosen.bars, chosen.out, preset=chosen.preset)
-    start = usual.coefficients
+    start, own, plan = usual.coefficients, known.procedure, usual.plan
     rollouts = UPDATES * start.environments * start.rollout_steps
     run = replace(
         usual,
-        steps=max(STEPS, rollouts) if chosen.steps is None else chosen.steps,
+        steps=chosen.steps or (-(-usual.steps // PART) if plan is not None else max(STEPS, rollouts)),
         seeds=tuple(range(chosen.seed, chosen.seed + chosen.seeds)),
         rewards=(chosen.reward or usual.rewards[0],),
         network=chosen.network or usual.network,
         precision=chosen.precision,
         device=chosen.device,
-        folds=chosen.folds or (FOLDS if known.split is None else 1),
+        folds=chosen.folds or (FOLDS if known.split is None and plan is None else 1),
         train_sessions=chosen.train_sessions,
         validate_sessions=chosen.validate_sessions,
         test_sessions=chosen.test_sessions,
@@ -88,7 +91,11 @@ def search_from(chosen: argparse.Namespace) -> Search:
         run_folder=chosen.study_dir,
         restart=chosen.restart,
     )
-    return Search(run, trials=chosen.trials, seed=chosen.seed, space=space_around(start), ray=chosen.ray)
+    space = space_around(start) if own is None or plan is None else own.searched(plan)
+    space = tuple(dimension for dimension in space if dimension.name.startswith(chosen.only))
+    if not space:
+        raise ValueError(f"--only is {chosen.only!r}: no coefficient of {chosen.strategy} begins like that")
+    return Search(run, trials=chosen.trials, seed=chosen.seed, space=space, ray=chosen.ray, preset=chosen.preset or "")
 
 
 def main(arguments: Sequence[str]) -> int:

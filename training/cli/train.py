@@ -18,6 +18,7 @@ from training.cli.errors import ERRORS
 from training.cli.promote import promoted
 from training.desks.kind import TrainingKind
 from training.desks.registry import KINDS, kind
+from training.desks.trial import ENGINES, OWN, RLLIB
 from training.export.import_sb3 import ACTIVATIONS
 from training.rl.pool import Stopped
 from training.runs.display import Display
@@ -25,7 +26,7 @@ from training.runs.import_run import import_and_export
 from training.runs.record import Outcome
 from training.runs.run import train_and_export
 from training.runs.settings import Settings, requests_of, settings_for
-from training.search.coefficients_file import read_coefficients
+from training.search.coefficients_file import read_coefficients, read_plan
 
 SEED_MAX = 2**31
 
@@ -57,7 +58,7 @@ def parser() -> argparse.ArgumentParser:
     how.add_argument("--seeds", type=int, default=1, help="how many, one after the other (%(default)s)")
     how.add_argument("--network", metavar="NAME", help="see below")
     how.add_argument("--reward", metavar="NAME", help="or size of an action: see below")
-    how.add_argument("--coefficients", type=Path, metavar="FILE", help="of PPO, as `search` writes them (the preset's)")
+    how.add_argument("--coefficients", type=Path, metavar="FILE", help="as `search` writes them (the preset's)")
     how.add_argument("--ablation", action="store_true", help="train on the other rewards as well, to compare")
     members = "networks of a deep ensemble, of a strategy that has one (the preset's)"
     how.add_argument("--members", type=int, metavar="N", help=members)
@@ -67,6 +68,10 @@ def parser() -> argparse.ArgumentParser:
     how.add_argument("--device", default=defaults.device, help="cpu, cuda or cuda:N (%(default)s)")
     share = "of one thread each: they share the trials, or the one trial's environments (%(default)s)"
     how.add_argument("--processes", type=int, default=defaults.processes, help=share)
+    engine = "that trains a SAC: ours, or RLlib's on --ray (local) with --processes runners (%(default)s)"
+    how.add_argument("--engine", choices=ENGINES, default=defaults.engine, help=engine)
+    ray = "train through Ray: 'local' starts it here, 'auto' joins this machine's cluster, or the address of one"
+    how.add_argument("--ray", default=defaults.ray, metavar="local|auto|ADDRESS", help=ray)
     test = found.add_argument_group("how to evaluate")
     folds = "walk-forward folds (the strategy's own years, else one fold of 60/20/20)"
     test.add_argument("--folds", type=int, help=folds)
@@ -102,6 +107,12 @@ def settings_from(chosen: argparse.Namespace) -> Settings:
             strategy is unknown.
     """
     usual = settings_for(chosen.strategy, chosen.bars[0], chosen.out, preset=chosen.preset)
+    own, plan, coefficients = kind(chosen.strategy).procedure, usual.plan, usual.coefficients
+    if own is not None and plan is not None:
+        plan = replace(plan, members=chosen.members or plan.members)
+        plan = read_plan(chosen.coefficients, plan, own.searched(plan)) if chosen.coefficients else plan
+    elif chosen.coefficients:
+        coefficients = read_coefficients(chosen.coefficients)
     first = chosen.reward or usual.rewards[0]
     others = [name for name in kind(chosen.strategy).variants if chosen.ablation and name != first]
     return replace(
@@ -118,11 +129,13 @@ def settings_from(chosen: argparse.Namespace) -> Settings:
         validate_sessions=chosen.validate_sessions,
         test_sessions=chosen.test_sessions,
         patience=chosen.patience,
-        coefficients=read_coefficients(chosen.coefficients) if chosen.coefficients else usual.coefficients,
-        plan=usual.plan and replace(usual.plan, members=chosen.members or usual.plan.members),
+        coefficients=coefficients,
+        plan=plan,
         more_bars=tuple(chosen.bars[1:]),
         symbols=tuple((chosen.symbols or "").split(",")) if chosen.symbols else (),
         processes=chosen.processes,
+        engine=chosen.engine,
+        ray=chosen.ray,
         checkpoint_s=chosen.checkpoint_s,
         run_folder=chosen.run_dir,
         restart=chosen.restart,
@@ -189,9 +202,13 @@ def _contradiction(chosen: argparse.Namespace, options: argparse.ArgumentParser,
     if chosen.train_sessions is not None and chosen.train_sessions < 1:
         return f"--train-sessions is {chosen.train_sessions}: expected at least 1"
     if known.procedure is not None:
-        for name in ("folds", "train_sessions", "coefficients"):
+        for name in ("folds", "train_sessions"):
             if getattr(chosen, name) is not None:
                 return f"--{name.replace('_', '-')} is not for {chosen.strategy}: it walks by years, as its preset says"
+        if chosen.engine == RLLIB and (chosen.precision, chosen.device) != ("float32", "cpu"):
+            return "--engine rllib computes in float32 on a CPU: leave --precision and --device out"
+    elif chosen.engine != OWN:
+        return f"--engine is not for {chosen.strategy}: no SAC is trained for it"
     elif chosen.members is not None:
         return f"--members is not for {chosen.strategy}: it is one network"
     if chosen.folds in (None, 1) and chosen.train_sessions is None:
@@ -199,7 +216,7 @@ def _contradiction(chosen: argparse.Namespace, options: argparse.ArgumentParser,
         for name in ("validate_sessions", "test_sessions"):
             if getattr(chosen, name) != options.get_default(name):
                 return f"--{name.replace('_', '-')} needs --folds or --train-sessions: one fold is split {split}"
-    if chosen.preset is not None and chosen.coefficients is not None:
+    if known.procedure is None and chosen.preset is not None and chosen.coefficients is not None:
         return "--preset and --coefficients are two ways to set the same: give one of them"
     if chosen.import_sb3 is None:
         for name in ("activation", "golden"):

@@ -20,6 +20,7 @@ from strategies.kit.manifest import Training
 from training.desks.trial import Control, Listener, Request, Trained
 from training.evidence.claims import Reference
 from training.export.reference import Input, Watched
+from training.rl.dimensions import Dimension
 from training.rl.presets import Plan, Preset
 from training.rl.protocols import CarryingNetwork, Environment, Network
 from training.study.evaluation import Figures, SessionResult
@@ -201,7 +202,22 @@ class Procedure(Protocol):
         control: Control,
         listen: Listener,
     ) -> Trained:
-        """Train one trial. `done` gives the checkpoint of a stage's task. The trading rules are those of the data."""
+        """Train one trial. `done` gives the checkpoint of a stage's task. The trading rules are those of the data.
+
+        On a fold without a test no module is made, and the weights are empty.
+        """
+
+    def searched(self, plan: Plan, /) -> tuple[Dimension, ...]:
+        """The fields of the plan, by their dotted names, that a search may vary."""
+
+    def search_folds(self, dates: Sequence[str], plan: Plan, count: int, /) -> tuple[Fold, ...]:
+        """`count` folds without a test, all before the first test session of `folds`. Raises HistoryError."""
+
+    def needed(self, plan: Plan, fold: Fold, /) -> Sequence[str]:
+        """The tasks that a trial on such a fold needs first, in order."""
+
+    def common(self, plan: Plan, /) -> Any:
+        """What of a plan decides the outcome of the tasks before the trials, as JSON."""
 
     def players(self, plan: Plan, /) -> Sequence[str]:
         """Who plays the account of all tests: `POLICY`, the kind's baselines, then the policy's scenarios."""

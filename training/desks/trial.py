@@ -11,6 +11,9 @@ from training.rl.presets import Plan
 from training.study.evaluation import SessionResult
 from training.study.study import Point
 
+OWN, RLLIB = ENGINES = ("own", "rllib")
+"""What a SAC is trained by."""
+
 
 class Diverged(Exception):
     """A loss or a gradient was not finite. The text names trial, step, update, minibatch and last checkpoint."""
@@ -30,6 +33,8 @@ class Request:
     patience: int  # looks at the validation sessions without a better one, after which it stops; 0 never
     coefficients: Coefficients
     plan: Plan | None = None  # of a strategy with a procedure of its own: then nothing asks the coefficients
+    engine: str = OWN
+    runners: int = 1  # of RLlib, each of which steps its part of the environments
 
     @property
     def name(self) -> str:

@@ -7,6 +7,7 @@ give the same weights byte for byte on one machine's CPU, stopped and gone on wi
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import operator
 import threading
@@ -19,16 +20,17 @@ from typing import Any, TypeVar
 from torch import nn
 
 from training.desks.kind import POLICY, Compared
-from training.desks.trial import News, Request, Stage
+from training.desks.trial import RLLIB, News, Request, Stage
 from training.evidence.wording import counted
 from training.rl.pool import Flag, stop_on_signals, work_through
-from training.rl.process_group import ProcessGroup, run_group
+from training.rl.ray_cluster import LOCAL, connected
+from training.rl.ray_pool import ClusterPool
 from training.runs.folder import code_version, held, machine, open_run
 from training.runs.ledger import Ledger, ledger_path, settings_digest
 from training.runs.prepared import check_device, prepare, prepare_same
 from training.runs.record import Outcome, RunRecord
 from training.runs.settings import Settings, choose, requests_of, split_note
-from training.runs.tasks import Chosen, Player, by_fold, compare, play_one, prior_one, run_member, train_one
+from training.runs.tasks import Chosen, Player, by_fold, compare, play_one, prior_one, train_group, train_one
 from training.runs.trial import check_shares
 from training.study.study import PlayResult, Trial
 
@@ -63,6 +65,7 @@ class Run:
         self._settings = settings
         self._told_of = listen
         self._flag = flag
+        self._cluster: ClusterPool | None = None  # while Ray is connected
         version = code_version(settings.strategy)
         listen(f"reading {settings.bars.name}")
         prepared = prepare((settings, Path(), version))
@@ -72,7 +75,7 @@ class Run:
         digest = settings_digest(identity)
         name = f"{settings.strategy}-{settings.network}-{digest[:8]}"
         folder = settings.run_folder or RUNS / name
-        again = ((settings, folder, version), prepared.data.info.sha256)
+        again = ((settings.anywhere(), folder.absolute(), version), prepared.data.info.sha256)
         self._prepare_again = functools.partial(prepare_same, *again)
         self._prepared = replace(prepared, folder=folder)
         self._ledger = Ledger(ledger_path(settings.out, settings.strategy))
@@ -85,7 +88,12 @@ class Run:
         with held(folder):
             made_with = {"code": self._prepared.version, **machine(self._settings.device, self._settings.processes)}
             open_run(folder, self._record.identity, made_with, restart=self._settings.restart)
-            yield
+            with contextlib.ExitStack() as stack:
+                where = self._settings.ray or (LOCAL if self._settings.engine == RLLIB else "")
+                if where:
+                    ray = stack.enter_context(connected(where, self._settings.processes))
+                    self._cluster = ClusterPool(ray, self._settings.device, operator.call, self._prepare_again)
+                yield
 
     def outcome(self) -> Outcome:
         """Everything from the first trial to the version in the store."""
@@ -160,25 +168,39 @@ class Run:
         self._listen(Stage("trials", len(requests_of(p.settings)), p.settings.steps))
 
     def _trained(self, requests: list[Request]) -> tuple[Trial, ...]:
+        if self._cluster is not None and self._settings.engine == RLLIB:  # its runners share each trial
+            self._cluster.release()
+            return tuple(self._here(train_one, requests))
         if len(requests) > 1 or self._settings.plan is not None:
             return tuple(self._through(train_one, requests))
-
         if self._settings.processes > 1:
             check_shares(self._settings.coefficients, self._settings.processes)
+        return tuple(self._through(train_group, requests, self._settings.processes))
 
-        def first(group: ProcessGroup) -> Trial:
-            return train_one(self._prepared, requests[0], self._flag, self._listen, group)
-
-        return (run_group(self._settings.processes, first, run_member, self._prepare_again, requests[0]),)
-
-    def _through(self, work: Callable[..., T], tasks: Sequence[Any]) -> list[T]:
-        alone = self._settings.processes == 1 or len(tasks) == 1
+    def _through(self, work: Callable[..., T], tasks: Sequence[Any], cores: int = 1) -> list[T]:
+        """Do these tasks of `cores` cores each: in Ray, in processes of this machine, or here where that is one."""
+        if self._cluster is not None:
+            return self._cluster.work_through(work, tasks, cores=cores, flag=self._flag, emit=self._listen)
+        if self._settings.processes == 1 or len(tasks) == 1:
+            return self._here(work, tasks)
         return work_through(
             work,
             tasks,
-            prepare=(lambda _: self._prepared) if alone else operator.call,
+            prepare=operator.call,
             argument=self._prepare_again,
             processes=self._settings.processes,
+            flag=self._flag,
+            emit=self._listen,
+        )
+
+    def _here(self, work: Callable[..., T], tasks: Sequence[Any]) -> list[T]:
+        """Do these tasks in this process, one after the other."""
+        return work_through(
+            work,
+            tasks,
+            prepare=lambda prepared: prepared,
+            argument=self._prepared,
+            processes=1,
             flag=self._flag,
             emit=self._listen,
         )

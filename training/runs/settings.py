@@ -15,8 +15,9 @@ import msgspec
 
 from training.desks.kind import TaskData, TrainingKind
 from training.desks.registry import kind
-from training.desks.trial import Request
+from training.desks.trial import OWN, Request
 from training.rl.coefficients import Coefficients
+from training.rl.dimensions import value_of, with_values
 from training.rl.presets import Plan
 from training.study.folds import by_years, expanding, single
 from training.study.study import Fold, Trial
@@ -26,8 +27,8 @@ PROCESSES = 2
 
 @dataclass(frozen=True, slots=True)
 class Settings:
-    """What a run is asked for. All but `out`, `run_folder`, `processes` of many trials and the checkpoints' interval
-    decides what comes out, and so belongs to the run's identity."""
+    """What a run is asked for. All but `out`, `run_folder`, `processes` of many trials, `ray` and the checkpoints'
+    interval decides what comes out, and so belongs to the run's identity."""
 
     strategy: str
     bars: Path
@@ -49,25 +50,34 @@ class Settings:
     more_bars: tuple[Path, ...] = ()  # further files, for an open universe
     symbols: tuple[str, ...] = ()  # the universe, where it is open; none: the strategy's own
     processes: int = PROCESSES
+    engine: str = OWN  # what a SAC is trained by
+    ray: str = ""  # "local", "auto", a cluster's address; "" is this machine's processes without Ray
     checkpoint_s: float = 300.0
     run_folder: Path | None = None
     restart: bool = False
 
     @property
     def preset(self) -> str | None:
-        """The preset that has these coefficients; None when they are no preset's."""
-        presets = kind(self.strategy).presets
-        plan = self.plan
-        for name, preset in presets.items():
-            own = preset.plan and replace(preset.plan, members=plan.members if plan is not None else 1)
+        """The preset that has these coefficients; None when they are no preset's. A plan may have searched values."""
+        known, plan = kind(self.strategy), self.plan
+        for name, preset in known.presets.items():
+            own = preset.plan
+            if own is not None and plan is not None and known.procedure is not None:
+                searched = [dimension.name for dimension in known.procedure.searched(own)]
+                own = with_values(own, {each: value_of(plan, each) for each in (*searched, "members")})
             if (preset.coefficients, own) == (self.coefficients, plan):
                 return name
         return None
 
+    def anywhere(self) -> Settings:
+        """The same for a process in another folder or on another machine: files by their whole paths."""
+        more = tuple(path.absolute() for path in self.more_bars)
+        return replace(self, bars=self.bars.absolute(), more_bars=more, out=self.out.absolute())
+
     def identity(self, bars_sha256: str) -> dict[str, Any]:
         """What decides the result, as JSON."""
         kept = asdict(self)
-        for name in ("out", "checkpoint_s", "run_folder", "restart", "processes"):
+        for name in ("out", "checkpoint_s", "run_folder", "restart", "processes", "ray"):
             del kept[name]
         if self.plan is None:
             del kept["plan"]
@@ -77,13 +87,15 @@ class Settings:
         for name in ("more_bars", "symbols"):
             if not kept[name]:
                 del kept[name]
+        if self.engine == OWN:
+            del kept["engine"]
         kept |= {"more_bars": [path.name for path in self.more_bars]} if self.more_bars else {}
         trials = self.folds * len(self.seeds) * len(self.rewards)
         found = {
             **kept,
             "bars": self.bars.name,
             "bars_sha256": bars_sha256,
-            "processes_a_trial": self.processes if trials == 1 else 1,
+            "processes_a_trial": self.processes if trials == 1 or self.engine != OWN else 1,
         }
         normal: dict[str, Any] = json.loads(json.dumps(found))
         return normal
@@ -99,13 +111,13 @@ class Settings:
             "seeds": len(self.seeds) if len(self.seeds) > 1 else None,
             "reward": self.rewards[0] if self.rewards[0] != default.rewards[0] else None,
             "ablation": "" if len(self.rewards) > 1 else None,
-            "coefficients": "coefficients.json" if preset is None else None,
-            "members": self.plan.members if self.plan != default.plan and self.plan is not None else None,
+            "coefficients": "coefficients.json" if preset is None or self._tuned(default.plan) else None,
+            "members": self.plan.members if self.plan is not None and self.plan.members > 1 else None,
             "symbols": ",".join(self.symbols) or None,
         }
         for name in (
-            "network", "precision", "device", "feed", "folds", "train_sessions", "validate_sessions", "test_sessions",
-            "patience",
+            "network", "precision", "device", "engine", "feed", "folds", "train_sessions", "validate_sessions",
+            "test_sessions", "patience",
         ):  # fmt: skip
             value = getattr(self, name)
             options[name] = value if value != getattr(default, name) else None
@@ -115,6 +127,10 @@ class Settings:
             f"--{name.replace('_', '-')} {value}".rstrip() for name, value in options.items() if value is not None
         )
         return f"train-and-export --strategy {self.strategy} --bars {self.bars.name} --out onnx_models {given}".rstrip()
+
+    def _tuned(self, usual: Plan | None) -> bool:
+        """Whether a plan has other values than its preset's."""
+        return self.plan is not None and usual is not None and replace(usual, members=self.plan.members) != self.plan
 
 
 def settings_for(strategy: str, bars: Path, out: Path, *, preset: str | None = None) -> Settings:
@@ -172,7 +188,7 @@ def requests_of(settings: Settings) -> list[Request]:
     return [
         Request(
             fold, seed, reward, settings.network, settings.steps, settings.precision, settings.device,
-            settings.patience, settings.coefficients, settings.plan,
+            settings.patience, settings.coefficients, settings.plan, settings.engine, settings.processes,
         )
         for fold in range(settings.folds)
         for reward in settings.rewards

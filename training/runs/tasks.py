@@ -5,6 +5,7 @@ Every function takes what `training.runs.prepared` made, so that it works alike 
 
 from __future__ import annotations
 
+import functools
 import threading
 import time
 from collections.abc import Callable, Collection, Mapping, Sequence
@@ -16,8 +17,8 @@ from torch import nn
 from training.desks.kind import POLICY, Compared, Played
 from training.desks.trial import News, Request, Trained
 from training.rl.pool import Emit, Flag, Stopped
-from training.rl.process_group import ProcessGroup
-from training.runs.prepared import Prepared
+from training.rl.process_group import ProcessGroup, run_group
+from training.runs.prepared import Prepared, prepare_same
 from training.runs.settings import requests_of
 from training.runs.trial import run_trial
 from training.study.study import PlayResult, Trial
@@ -158,6 +159,17 @@ def by_fold(played: Mapping[str, Played], baselines: Collection[str]) -> list[Co
 def run_member(group: ProcessGroup, prepare: Callable[[], Prepared], request: Request) -> None:
     """Train as a further member of a group: it reports nothing, and rank 0 decides when to stop."""
     train_one(prepare(), request, threading.Event(), lambda _: None, group)
+
+
+def train_group(prepared: Prepared, request: Request, flag: Flag, emit: Emit) -> Trial:
+    """Train one trial with all processes of the run, which share its environments."""
+    settings, folder, version = prepared.settings, prepared.folder, prepared.version
+    again = functools.partial(prepare_same, (settings, folder, version), prepared.data.info.sha256)
+
+    def first(group: ProcessGroup) -> Trial:
+        return train_one(prepared, request, flag, emit, group)
+
+    return run_group(settings.processes, first, run_member, again, request)
 
 
 def _trial(request: Request, trained: Trained, test: PlayResult) -> Trial:

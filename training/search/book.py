@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import statistics
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -17,10 +17,9 @@ from optuna.storages.journal import JournalFileBackend
 from optuna.trial import TrialState
 
 from training.evidence.statistics import sharpe
-from training.rl.coefficients import Coefficients
+from training.rl.dimensions import value_of
 from training.runs.ledger import Ledger, Line, ledger_path, settings_digest, utc_now
-from training.search.coefficients_file import differences
-from training.search.space import Search
+from training.search.space import Recipe, Search
 from training.search.trainings import Ready, Training
 
 STUDY_LOG = "study.log"
@@ -49,7 +48,7 @@ class Book:
     ledger: Ledger
     line: Line  # of a trial in the ledger, without its own figures
 
-    def ask(self, position: int) -> tuple[optuna.Trial, Coefficients]:
+    def ask(self, position: int) -> tuple[optuna.Trial, Recipe]:
         """The next trial, which is the `position`-th: with one process the seed and the position decide it."""
         state = np.random.SeedSequence([self.search.seed, position]).generate_state(1)
         self.study.sampler = optuna.samplers.TPESampler(seed=int(state[0]))
@@ -57,7 +56,7 @@ class Book:
         values = {dimension.name: dimension.suggest(trial) for dimension in self.search.space}
         for step, worth in enumerate(_running(trainings_of(trial.user_attrs)), start=1):
             trial.report(worth, step)
-        return trial, replace(self.search.run.coefficients, **values)
+        return trial, self.search.recipe(values)
 
     def add(self, trial: optuna.Trial, training: Training) -> bool:
         """Keep what a training earned; true when the trial is to be given up."""
@@ -66,9 +65,9 @@ class Book:
         trial.report(_running(done)[-1], len(done))
         return len(done) < len(self.search.pairs) and trial.should_prune()
 
-    def close(self, trial: optuna.Trial, coefficients: Coefficients, reason: str = "") -> Found:
+    def close(self, trial: optuna.Trial, recipe: Recipe, reason: str = "") -> Found:
         """The trial has ended: first into the ledger, then the study, so that none is missing there."""
-        trial.set_user_attr("coefficients", differences(coefficients))
+        trial.set_user_attr("coefficients", self.search.described(recipe))
         trial.set_user_attr("reason", reason)
         done = trainings_of(trial.user_attrs)
         complete = not reason and len(done) == len(self.search.pairs)
@@ -78,7 +77,7 @@ class Book:
             "the span reaches to the tests it was chosen for"
         )
         if (self.line.study, note) not in {(line.study, line.note) for line in self.ledger.read().lines}:
-            digest = settings_digest({"search": self.line.settings_sha256, "coefficients": asdict(coefficients)})
+            digest = settings_digest({"search": self.line.settings_sha256, "coefficients": msgspec.to_builtins(recipe)})
             line = msgspec.structs.replace(
                 self.line, utc=utc_now(), sharpe=found.sharpe, settings_sha256=digest, note=note
             )
@@ -99,8 +98,8 @@ class Book:
         """Enqueue the defaults of a new search; of an old one what was under way when it ended."""
         trials = self.study.get_trials(deepcopy=False)
         if not trials:
-            start = asdict(self.search.run.coefficients)
-            fixed = [dimension.fixed(start[dimension.name]) for dimension in self.search.space]
+            start = self.search.start
+            fixed = [dimension.fixed(value_of(start, dimension.name)) for dimension in self.search.space]
             self.study.enqueue_trial({name: value for each in fixed for name, value in each.items()})
         for trial in trials:
             if trial.state is TrialState.RUNNING:

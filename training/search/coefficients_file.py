@@ -6,15 +6,19 @@ Invariant: what is read is whole, of the right types and within bounds, or an er
 from __future__ import annotations
 
 import difflib
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import msgspec
 
 from daemon.host.whole_files import write_whole
 from training.rl.coefficients import SCHEDULES, Coefficients
+from training.rl.dimensions import Dimension, with_values
+from training.rl.presets import Plan
 
+P = TypeVar("P", bound=Plan)
 COEFFICIENTS_FILE = "coefficients.json"
 MANY = 1e9
 
@@ -74,7 +78,12 @@ def differences(coefficients: Coefficients) -> dict[str, Any]:
 
 def write_coefficients(path: Path, coefficients: Coefficients) -> None:
     """Put the differences from the defaults at `path`, whole or not at all. Raises `OSError`."""
-    write_whole(path, msgspec.json.format(msgspec.json.encode(differences(coefficients)), indent=1) + b"\n")
+    write_values(path, differences(coefficients))
+
+
+def write_values(path: Path, values: Mapping[str, Any]) -> None:
+    """Put fields by their names at `path`, whole or not at all. Raises `OSError`."""
+    write_whole(path, msgspec.json.format(msgspec.json.encode(values), indent=1) + b"\n")
 
 
 def read_coefficients(path: Path) -> Coefficients:
@@ -84,17 +93,43 @@ def read_coefficients(path: Path) -> Coefficients:
         OSError: the file cannot be read.
         ValueError: it is no JSON object, or a field is unknown, of the wrong type or out of bounds.
     """
-    try:
-        found = msgspec.json.decode(path.read_bytes(), type=dict[str, Any])
-    except (msgspec.DecodeError, UnicodeDecodeError) as error:
-        raise ValueError(
-            f'{path} is not a file of coefficients: {error}; expected a JSON object such as {{"learning_rate": 0.0003}}'
-        ) from error
+    found = _object(path)
     for name, value in found.items():
         problem = _problem(name, value)
         if problem:
             raise ValueError(f"{path}: {problem}")
     return replace(Coefficients(), **found)
+
+
+def read_plan(path: Path, plan: P, space: Sequence[Dimension]) -> P:
+    """The plan with the values of a file that a search has written: dotted names, each within what is searched.
+
+    Raises:
+        OSError: the file cannot be read.
+        ValueError: it is no JSON object, or a field is unknown, of the wrong type or out of bounds.
+    """
+    known = {dimension.name: dimension for dimension in space}
+    found = _object(path)
+    for name, value in found.items():
+        if name not in known:
+            near = difflib.get_close_matches(name, known, n=1)
+            hint = f"did you mean {near[0]!r}?" if near else f"expected some of {', '.join(known)}"
+            raise ValueError(f"{path}: unknown coefficient {name!r}: {hint}")
+        try:
+            known[name].fixed(None if isinstance(value, bool) else value)
+        except (ValueError, TypeError) as error:
+            raise ValueError(f"{path}: {name} is {value!r}: {error}") from error
+    return with_values(plan, found)
+
+
+def _object(path: Path) -> dict[str, Any]:
+    """The JSON object in a file."""
+    try:
+        return msgspec.json.decode(path.read_bytes(), type=dict[str, Any])
+    except (msgspec.DecodeError, UnicodeDecodeError) as error:
+        raise ValueError(
+            f'{path} is not a file of coefficients: {error}; expected a JSON object such as {{"learning_rate": 0.0003}}'
+        ) from error
 
 
 def _problem(name: str, value: object) -> str:

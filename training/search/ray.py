@@ -1,49 +1,31 @@
 """A search through Ray Tune: the same trials, book and files as without it, on a cluster or on this machine.
 
-Ray is imported when it is used and not before. Ray trains and decides, by successive halving (ASHA), what is given up;
-what to try and what was found stay in the search's own book. Invariant: one started here listens on loopback only.
+Ray trains and decides, by successive halving (ASHA), what is given up; what to try and what was found stay in the
+search's own book.
 """
 
 from __future__ import annotations
 
-import contextlib
 import functools
 import importlib
-import os
-import socket
-import tempfile
 import threading
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import asdict
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import msgspec
 
 from training.desks.trial import Diverged
-from training.rl.coefficients import Coefficients
 from training.rl.pool import Flag, Stopped
+from training.rl.ray_cluster import LOCAL, connected
 from training.search.book import Book, Found, trainings_of
-from training.search.space import Search
+from training.search.space import Recipe, Search
 from training.search.trainings import Ready, Training, make_ready
 
 if TYPE_CHECKING:
     import optuna
 
-ENVIRONMENT = {
-    "RAY_USAGE_STATS_ENABLED": "0",
-    "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",
-    "RAY_AIR_NEW_OUTPUT": "0",
-    "RAY_CHDIR_TO_TRIAL_DIR": "0",
-    "TUNE_DISABLE_AUTO_CALLBACK_LOGGERS": "1",
-    "TUNE_DISABLE_AUTO_CALLBACK_SYNCER": "1",
-    "TUNE_DISABLE_SIGINT_HANDLER": "1",
-}
-LOCAL_ENVIRONMENT = {"RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "0"}
-"""Ray's own switch for machines without firewall: every server on 127.0.0.1. It is read when ray is imported."""
-LOOPBACK = "127.0.0.1"
-REACH_S = 5.0
-OBJECT_STORE_BYTES = 80_000_000  # nothing large is passed on: each process reads the bars itself
 WORSE = 2  # of so many trials as far as each other, ASHA lets the best go on
 RETRIES = 1  # of a trial whose machine was lost
 
@@ -65,8 +47,8 @@ def search_through_ray(
         RuntimeError: Ray is not installed, no cluster answers, or a trial failed; the text names it.
     """
     asking = Asking(book, iter(positions), listen, stop)
-    with _ray(book.search) as tune:
-        errors = _tune(tune, asking, version, folder, len(positions))
+    with connected(book.search.ray, book.search.run.processes):
+        errors = _tune(importlib.import_module("ray.tune"), asking, version, folder, len(positions))
     if stop.is_set():
         raise Stopped(str(folder))
     if errors:
@@ -77,6 +59,7 @@ def search_through_ray(
 def _tune(tune: Any, asking: Asking, version: str, folder: Path, count: int) -> Sequence[BaseException]:
     """Let Ray Tune ask for `count` trials and train them; the errors of those that failed."""
     search = asking.book.search
+    anywhere = replace(search, run=replace(search.run.anywhere(), run_folder=folder.absolute()))
     searcher, callback = _interfaces(tune, asking)
     pairs = len(search.pairs)
     asha = None
@@ -86,12 +69,12 @@ def _tune(tune: Any, asking: Asking, version: str, folder: Path, count: int) -> 
         )
     resources = {"cpu": 1.0} | ({} if search.run.device == "cpu" else {"gpu": 1.0})
     tuner = tune.Tuner(
-        tune.with_resources(functools.partial(train_in_ray, search=search, version=version), resources),
+        tune.with_resources(functools.partial(train_in_ray, search=anywhere, version=version), resources),
         tune_config=tune.TuneConfig(
             search_alg=searcher,
             scheduler=asha,
             num_samples=count,
-            max_concurrent_trials=search.run.processes if search.ray == "local" else None,
+            max_concurrent_trials=search.run.processes if search.ray == LOCAL else None,
             reuse_actors=True,  # torch and the bars are read once in each process
             trial_dirname_creator=lambda trial: str(trial.trial_id),
         ),
@@ -115,12 +98,12 @@ def train_in_ray(config: dict[str, Any], *, search: Search, version: str) -> Non
     """One trial in a process of Ray: every training is reported as it ends, as JSON in `training`."""
     tune: Any = importlib.import_module("ray.tune")
     ready = _ready(search, version)
-    coefficients = Coefficients(**config["coefficients"])
+    recipe = search.heard(config["coefficients"])
     done = list(config["returns"])
     never = threading.Event()
     for fold, seed in search.pairs[len(done) :]:
         try:
-            training = ready.train(coefficients, fold, seed, never)
+            training = ready.train(recipe, fold, seed, never)
         except Diverged as error:
             tune.report({"worth": -1.0, "trainings": len(done) + 1, "reason": f"diverged: {error}"})
             return
@@ -143,7 +126,7 @@ class Asking:
         self.stop = stop
         self._positions = positions
         self._listen = listen
-        self._open: dict[str, tuple[optuna.Trial, Coefficients]] = {}
+        self._open: dict[str, tuple[optuna.Trial, Recipe]] = {}
 
     def __getstate__(self) -> dict[str, Any]:
         """Ray keeps copies of what it calls, to go on from; here the book is gone on from, and copies hold nothing."""
@@ -154,10 +137,10 @@ class Asking:
         position = next(self._positions, None)
         if position is None:
             return None
-        trial, coefficients = self.book.ask(position)
-        self._open[name] = trial, coefficients
+        trial, recipe = self.book.ask(position)
+        self._open[name] = trial, recipe
         returns = [training.net_return for training in trainings_of(trial.user_attrs)]
-        return {"coefficients": asdict(coefficients), "returns": returns}
+        return {"coefficients": self.book.search.told(recipe), "returns": returns}
 
     def hear(self, name: str, result: dict[str, Any]) -> None:
         """Keep a training that was reported, once: a trial begun anew on another machine reports the first again."""
@@ -170,13 +153,13 @@ class Asking:
         if result is None:
             return
         self.hear(name, result)
-        trial, coefficients = self._open.pop(name)
+        trial, recipe = self._open.pop(name)
         reason: str = result.get("reason", "")
         if not reason and len(trainings_of(trial.user_attrs)) < len(self.book.search.pairs):
             if self.stop.is_set():
                 return
             reason = "pruned: in the worse half of those as far (ASHA)"
-        self._listen(self.book.close(trial, coefficients, reason))
+        self._listen(self.book.close(trial, recipe, reason))
 
 
 def _interfaces(tune: Any, asking: Asking) -> tuple[Any, Any]:
@@ -208,51 +191,3 @@ def _interfaces(tune: Any, asking: Asking) -> tuple[Any, Any]:
     asked: Any = type("Asked", (searcher,), methods)
     ending: Any = type("Ending", (tune.Callback,), {"on_step_begin": on_step_begin})
     return asked(metric="worth", mode="max"), ending()
-
-
-@contextlib.contextmanager
-def _ray(search: Search) -> Iterator[Any]:
-    """Ray Tune, connected while this lasts; what was started here is gone afterwards, to the last process."""
-    local = search.ray == "local"
-    os.environ.update(ENVIRONMENT | (LOCAL_ENVIRONMENT if local else {}))
-    try:
-        ray: Any = importlib.import_module("ray")
-        tune: Any = importlib.import_module("ray.tune")
-    except ImportError as error:
-        raise RuntimeError(f"--ray needs Ray ({error}): install it with pip install '.[scale]'") from error
-    if not local and search.ray != "auto":
-        _reach(search.ray)
-    with tempfile.TemporaryDirectory(prefix="ray-", ignore_cleanup_errors=True) as scratch:
-        here = {
-            "num_cpus": search.run.processes,
-            "include_dashboard": False,
-            "object_store_memory": OBJECT_STORE_BYTES,
-            "_temp_dir": scratch,
-        }
-        where = here if local else {"address": search.ray}
-        try:
-            ray.init(log_to_driver=False, logging_level="ERROR", configure_logging=False, **where)
-        except (ConnectionError, ValueError) as error:
-            raise RuntimeError(f"no Ray cluster at {search.ray!r} ({error}): start one, or use --ray local") from error
-        try:
-            if local and ray.util.get_node_ip_address() != LOOPBACK:
-                raise RuntimeError("Ray was imported before and would listen on the network: start a new process")
-            yield tune
-        finally:
-            ray.shutdown()
-
-
-def _reach(address: str) -> None:
-    """See that somebody answers there: Ray itself asks for minutes, and hears no stop meanwhile.
-
-    Raises:
-        RuntimeError: `address` is no host:port, or has no answer within five seconds.
-    """
-    host, _, port = address.removeprefix("ray://").rpartition(":")
-    try:
-        with socket.create_connection((host, int(port)), timeout=REACH_S):
-            return
-    except (OSError, ValueError) as error:
-        raise RuntimeError(
-            f"no Ray cluster at {address!r} ({error}): give host:port of its head, or use --ray local"
-        ) from error

@@ -11,6 +11,7 @@ import msgspec
 import optuna
 from optuna.trial import FrozenTrial, TrialState
 
+from training.desks.registry import kind
 from training.evidence.overfitting import expected_maximum
 from training.evidence.statistics import annual
 from training.search.book import Book, Found
@@ -78,6 +79,12 @@ def _importances(study: optuna.Study) -> dict[str, float]:
 def _command(search: Search, folder: Path) -> list[str]:
     """Trains with what was found, on the folds whose tests were kept from the search."""
     run = search.run
+    if run.plan is not None:
+        return [
+            "train-and-export", "--strategy", run.strategy, "--bars", str(run.bars), "--out", str(run.out),
+            "--preset", search.preset or next(iter(kind(run.strategy).presets)),
+            "--coefficients", str(folder / COEFFICIENTS_FILE),
+        ]  # fmt: skip
     sizes = [] if run.train_sessions is None else ["--train-sessions", str(run.train_sessions)]
     if run.folds > 1 or sizes:
         sizes += ["--validate-sessions", str(run.validate_sessions), "--test-sessions", str(run.test_sessions)]

@@ -19,14 +19,13 @@ import msgspec
 
 from daemon.host.whole_files import write_whole
 from training.desks.trial import Diverged
-from training.rl.coefficients import Coefficients
 from training.rl.pool import Emit, Flag, Stopped, stop_on_signals, work_through
 from training.runs.folder import RunFolderError, code_version, machine, open_run
 from training.runs.settings import split_note
 from training.search.book import STUDY_LOG, Book, Found, name_of, open_book, trainings_of
-from training.search.coefficients_file import COEFFICIENTS_FILE, write_coefficients
+from training.search.coefficients_file import COEFFICIENTS_FILE, write_values
 from training.search.results import Results, results_of
-from training.search.space import Search
+from training.search.space import Recipe, Search
 from training.search.trainings import Ready, Training, make_ready
 
 SEARCH_FILE, LOCK_FILE = "search.json", "lock"
@@ -39,13 +38,13 @@ class Desk:
 
     ready: Ready
     book: Book
-    train: Callable[[Coefficients, int, int, Flag], Training] = field(repr=False)
+    train: Callable[[Recipe, int, int, Flag], Training] = field(repr=False)
 
 
 def make_desk(arguments: tuple[Search, Path, str]) -> Desk:
     """Once in each process."""
     search, folder, version = arguments
-    ready = make_ready(search, version)
+    ready = replace(make_ready(search, version), folder=folder)
     return Desk(ready, open_book(search, folder, ready), ready.train)
 
 
@@ -57,18 +56,18 @@ def one_trial(desk: Desk, position: int, flag: Flag, emit: Emit) -> Found:
     """
     if flag.is_set():
         raise Stopped(f"trial {position}")
-    trial, coefficients = desk.book.ask(position)
+    trial, recipe = desk.book.ask(position)
     reason = ""
     for fold, seed in desk.book.search.pairs[len(trainings_of(trial.user_attrs)) :]:
         try:
-            training = desk.train(coefficients, fold, seed, flag)
+            training = desk.train(recipe, fold, seed, flag)
         except Diverged as error:
             reason = f"diverged: {error}"
             break
         if desk.book.add(trial, training):
             reason = "pruned: worse than the median"
             break
-    found = desk.book.close(trial, coefficients, reason)
+    found = desk.book.close(trial, recipe, reason)
     emit(found)
     return found
 
@@ -95,6 +94,7 @@ def run_search(search: Search, listen: Callable[[str | Found], None], flag: Flag
             open_run(folder, search.identity(sha256), made_with, restart=search.run.restart)
         except RunFolderError as error:
             raise RunFolderError(str(error).replace("--run-dir", "--study-dir")) from error
+        ready = replace(ready, folder=folder)
         with _alone(folder):
             book = open_book(search, folder, ready)
             book.take_up()
@@ -105,8 +105,7 @@ def run_search(search: Search, listen: Callable[[str | Found], None], flag: Flag
             results = results_of(ready, book, folder)
             write_whole(folder / SEARCH_FILE, msgspec.json.format(msgspec.json.encode(results), indent=1) + b"\n")
             if results.best is not None:
-                found = replace(Coefficients(), **results.best.coefficients)
-                write_coefficients(folder / COEFFICIENTS_FILE, found)
+                write_values(folder / COEFFICIENTS_FILE, results.best.coefficients)
             return results, folder
 
 

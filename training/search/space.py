@@ -3,53 +3,15 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass, replace
 from typing import Any
 
-from optuna.trial import BaseTrial
-
 from training.rl.coefficients import SCHEDULES, Coefficients
+from training.rl.dimensions import Dimension, value_of, with_values
+from training.rl.presets import Plan
 from training.runs.settings import Settings
-
-
-@dataclass(frozen=True, slots=True)
-class Dimension:
-    """One searched field of `Coefficients`: a number from `low` to `high`, or one of `choices`."""
-
-    name: str
-    why: str
-    low: float = 0.0
-    high: float = 0.0
-    log: bool = False
-    whole: bool = False
-    choices: tuple[str | int | float, ...] = ()
-    optional: bool = False  # may also be switched off: 0 or None, as in the defaults
-
-    @property
-    def switch(self) -> str:
-        """The name of the choice between off and on."""
-        return f"{self.name}_on"
-
-    def suggest(self, trial: BaseTrial) -> Any:
-        """The value that this trial is to have."""
-        if self.optional and not trial.suggest_categorical(self.switch, (False, True)):
-            return getattr(Coefficients(), self.name)
-        if self.choices:
-            return trial.suggest_categorical(self.name, self.choices)
-        if self.whole:
-            return trial.suggest_int(self.name, int(self.low), int(self.high), log=self.log)
-        return trial.suggest_float(self.name, self.low, self.high, log=self.log)
-
-    def fixed(self, value: Any) -> dict[str, Any]:
-        """What makes `suggest` answer `value`. Raises `ValueError` for a value outside."""
-        if self.optional and value == getattr(Coefficients(), self.name):
-            return {self.switch: False}
-        within = value in self.choices if self.choices else self.low <= value <= self.high
-        if not within:
-            among = self.choices or f"{self.low:g} to {self.high:g}"
-            raise ValueError(f"{self.name} begins at {value!r}: expected {among}, which is searched")
-        return {self.name: value} | ({self.switch: True} if self.optional else {})
-
+from training.search.coefficients_file import differences
 
 SPACE = (
     Dimension("learning_rate", "the one that matters most; a factor, not a difference", 5e-5, 2e-3, log=True),
@@ -84,6 +46,10 @@ def _around(dimension: Dimension, start: Coefficients) -> Dimension:
     return replace(dimension, choices=tuple(sorted({value, *near})))
 
 
+Recipe = Coefficients | Plan
+"""What a trial is trained with."""
+
+
 @dataclass(frozen=True, slots=True)
 class Search:
     """The settings of a search. `run` describes one training; its coefficients are those of the first trial."""
@@ -93,6 +59,7 @@ class Search:
     seed: int = 1  # of the suggestions
     space: tuple[Dimension, ...] = SPACE
     ray: str = ""  # "auto", "local", an address; "" is Optuna in this machine's processes
+    preset: str = ""  # whose plan the first trial has; "" the strategy's first
 
     def identity(self, bars_sha256: str) -> dict[str, Any]:
         """What decides which trials there are; more of them may be asked for later."""
@@ -100,6 +67,30 @@ class Search:
         run = replace(self.run, processes=1).identity(bars_sha256)
         normal: dict[str, Any] = json.loads(json.dumps({**run, "suggestions_seed": self.seed, "space": space}))
         return normal
+
+    @property
+    def start(self) -> Recipe:
+        """What the first trial is trained with."""
+        return self.run.plan or self.run.coefficients
+
+    def recipe(self, values: Mapping[str, Any]) -> Recipe:
+        """The first trial's with these values."""
+        return with_values(self.start, values)
+
+    def told(self, recipe: Recipe) -> dict[str, Any]:
+        """A recipe as JSON, for `heard`."""
+        return asdict(recipe) if isinstance(recipe, Coefficients) else self.described(recipe)
+
+    def heard(self, told: Mapping[str, Any]) -> Recipe:
+        """The recipe that was told."""
+        return Coefficients(**told) if self.run.plan is None else self.recipe(told)
+
+    def described(self, recipe: Recipe) -> dict[str, Any]:
+        """Where it differs: from the defaults, or a plan from the preset's."""
+        if isinstance(recipe, Coefficients):
+            return differences(recipe)
+        values = {each.name: value_of(recipe, each.name) for each in self.space}
+        return {name: value for name, value in values.items() if value != value_of(self.start, name)}
 
     @property
     def pairs(self) -> tuple[tuple[int, int], ...]:

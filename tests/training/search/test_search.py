@@ -25,6 +25,7 @@ from training.cli.search import main, parser, search_from
 from training.desks.trial import Diverged
 from training.evidence.overfitting import expected_maximum
 from training.rl.coefficients import Coefficients
+from training.rl.dimensions import Dimension
 from training.rl.pool import Flag, Stopped
 from training.runs.folder import RunFolderError
 from training.runs.ledger import Ledger, ledger_path
@@ -33,7 +34,7 @@ from training.search.book import Book, Found, open_book
 from training.search.coefficients_file import read_coefficients, write_coefficients
 from training.search.results import Results, results_of
 from training.search.search import Desk, one_trial, run_search
-from training.search.space import SPACE, Dimension, Search
+from training.search.space import SPACE, Recipe, Search
 from training.search.trainings import Ready, Training, make_ready, search_folds
 from training.study.folds import HistoryError
 from training.study.study import Fold
@@ -45,7 +46,7 @@ FEW = (
     Dimension("epochs", "", 4, 5, whole=True),
 )
 FIRST_TEST = "2024-06-28"  # of eight usable sessions from 2024-06-20 on: 3 train, a gap, 1 validates, a gap
-Earn = Callable[[Coefficients, int, int, Flag], Training]
+Earn = Callable[[Recipe, int, int, Flag], Training]
 
 
 def _bars(seed: int) -> list[Bar]:
@@ -81,7 +82,8 @@ def _desk(ready: Ready, folder: Path, earn: Earn, *, seeds: int = 1) -> Desk:
 
 
 def _earning(worth: Callable[[Coefficients], float]) -> Earn:
-    def earn(coefficients: Coefficients, fold: int, seed: int, _: Flag) -> Training:
+    def earn(coefficients: Recipe, fold: int, seed: int, _: Flag) -> Training:
+        assert isinstance(coefficients, Coefficients)
         value = worth(coefficients)
         returns = (value + 0.01 * fold, value - 0.01 * seed)
         return Training(fold, seed, returns, fsum(returns), 100, 200, 2.0)
@@ -181,7 +183,7 @@ def test_spans_to_validate_on_lie_before_the_first_test_and_the_last_is_the_firs
 def test_a_hopeless_trial_is_given_up_after_its_first_training_and_still_counts(ready: Ready, tmp_path: Path) -> None:
     trained: list[int] = []
 
-    def earn(coefficients: Coefficients, fold: int, seed: int, flag: Flag) -> Training:
+    def earn(coefficients: Recipe, fold: int, seed: int, flag: Flag) -> Training:
         trained.append(len(desk.book.finished()))
         hopeless = len(desk.book.finished()) == 6
         return _earning(lambda _: -0.5 if hopeless else 0.1)(coefficients, fold, seed, flag)
@@ -212,9 +214,10 @@ def test_a_search_that_was_stopped_makes_the_trials_of_an_undisturbed_one_and_tr
     trained: list[tuple[float, int]] = []
     stops = iter([False] * 7 + [True] + [False] * 50)
 
-    def earn(coefficients: Coefficients, fold: int, seed: int, flag: Flag) -> Training:
+    def earn(coefficients: Recipe, fold: int, seed: int, flag: Flag) -> Training:
         if next(stops):
             raise Stopped("asked to")
+        assert isinstance(coefficients, Coefficients)
         trained.append((coefficients.learning_rate, fold))
         return _earning(_by_rate)(coefficients, fold, seed, flag)
 
@@ -249,7 +252,7 @@ def test_the_same_seed_suggests_the_same_and_another_seed_others(ready: Ready, t
 def test_a_trial_that_diverges_counts_as_one_that_earned_nothing_and_the_search_goes_on(
     ready: Ready, tmp_path: Path
 ) -> None:
-    def earn(coefficients: Coefficients, fold: int, seed: int, flag: Flag) -> Training:
+    def earn(coefficients: Recipe, fold: int, seed: int, flag: Flag) -> Training:
         if not desk.book.finished():
             raise Diverged("the loss is nan")
         return _earning(_by_rate)(coefficients, fold, seed, flag)

@@ -20,13 +20,14 @@ from tests.support.training.made_up import write_csv
 from training.cli.search import main, parser, search_from
 from training.desks.registry import kind
 from training.rl.coefficients import Coefficients
+from training.rl.dimensions import Dimension
 from training.runs.ledger import Ledger, ledger_path
 from training.runs.settings import Settings
 from training.search.book import Found
 from training.search.coefficients_file import read_coefficients
 from training.search.results import Results
 from training.search.search import run_search
-from training.search.space import SPACE, Dimension, Search, space_around
+from training.search.space import SPACE, Search, space_around
 from training.search.trainings import make_ready
 
 SMALL = Coefficients(environments=8, rollout_steps=32, batch=128, epochs=1, sequence=16)

@@ -3,10 +3,7 @@
 from __future__ import annotations
 
 import importlib.util
-import os
 import threading
-import time
-from collections.abc import Iterator
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
@@ -16,22 +13,21 @@ import pytest
 
 from daemon.core.events import BarClosed
 from tests.support.training.made_up import drifting, write_csv
+from tests.support.training.ray_processes import LOOPBACK, left, listening, mark
 from training.rl.coefficients import Coefficients
+from training.rl.dimensions import Dimension
 from training.runs.ledger import Ledger, ledger_path
 from training.runs.settings import Settings
 from training.search import ray as search_ray
 from training.search.book import Found, open_book
 from training.search.results import Results
 from training.search.search import run_search
-from training.search.space import Dimension, Search
+from training.search.space import Search
 from training.search.trainings import Training, make_ready
 
 needs_ray = pytest.mark.skipif(importlib.util.find_spec("ray") is None, reason="needs Ray: pip install '.[scale]'")
 SMALL = Coefficients(environments=32, rollout_steps=64, batch=512, epochs=4, learning_rate=1e-3)
 FEW = (Dimension("learning_rate", "", 8e-4, 2e-3, log=True), Dimension("epochs", "", 4, 5, whole=True))
-MARK = "RLTRADER_TEST_OF_RAY"
-LISTENING = "0A"  # in /proc/net/tcp
-LOOPBACK = {"0100007F", "0000000000000000FFFF00000100007F", "00000000000000000000000001000000"}
 
 
 @pytest.fixture
@@ -44,57 +40,24 @@ def search(tmp_path: Path) -> Search:
     return Search(run, trials=2, space=FEW, ray="local")
 
 
-def _marked(mark: str) -> Iterator[Path]:
-    """The folders in /proc of all processes that inherited the mark, but for this one."""
-    for folder in Path("/proc").glob("[0-9]*"):
-        try:
-            environment = (folder / "environ").read_bytes()
-        except OSError:
-            continue
-        if f"{MARK}={mark}".encode() in environment.split(b"\0") and int(folder.name) != os.getpid():
-            yield folder
-
-
-def _listening(mark: str) -> dict[str, str]:
-    """Local address by socket, of every TCP socket on which this or a marked process listens."""
-    sockets = set()
-    for folder in [*_marked(mark), Path("/proc/self")]:
-        for descriptor in (folder / "fd").glob("*"):
-            try:
-                sockets.add(str(descriptor.readlink()))
-            except OSError:
-                continue
-    rows = [
-        line.split() for name in ("tcp", "tcp6") for line in Path(f"/proc/self/net/{name}").read_text().splitlines()[1:]
-    ]
-    return {row[9]: row[1].split(":")[0] for row in rows if row[3] == LISTENING and f"socket:[{row[9]}]" in sockets}
-
-
 @needs_ray
 def test_ray_finds_what_a_search_without_it_finds_listens_on_loopback_and_leaves_no_process(
     search: Search, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    for name in (*search_ray.ENVIRONMENT, *search_ray.LOCAL_ENVIRONMENT):
-        monkeypatch.setenv(name, "")  # so that what the search sets is gone after the test
-    mark = str(tmp_path)
-    monkeypatch.setenv(MARK, mark)
+    own = str(tmp_path)
+    mark(monkeypatch, own)
     heard: list[Found] = []
     addresses: dict[str, str] = {}
 
     def listen(news: str | Found) -> None:
         if isinstance(news, Found):
             heard.append(news)
-            addresses.update(_listening(mark))
+            addresses.update(listening(own))
 
     results, folder = run_search(search, listen)
     assert len(addresses) >= 3  # of Ray's servers
     assert set(addresses.values()) <= LOOPBACK
-    for _ in range(300):  # the last of Ray's own end when they miss the others
-        left = list(_marked(mark))
-        if not left:
-            break
-        time.sleep(0.1)
-    assert left == []
+    assert left(own) == []
     alone = replace(search, ray="", run=replace(search.run, run_folder=tmp_path / "b", out=tmp_path / "store_b"))
     expected, _ = run_search(alone, lambda _: None)
     assert [_without_speed(found) for found in results.trials] == [_without_speed(found) for found in expected.trials]

@@ -1,28 +1,33 @@
 """One trial of the agents: SAC and TD3 on out-of-sample forecasts, then the weights of both on the validation year.
 
 Each agent is looked at on the validation sessions now and then; the weights with the best net return are kept, the
-earliest on a tie. Invariant: stopped or killed any number of times, it ends in the same bytes (CPU).
+earliest on a tie. Invariant: stopped or killed any number of times, it ends in the same bytes (CPU), where the engine
+is our own.
 """
 
 from __future__ import annotations
 
+import contextlib
 import copy
+import functools
 import math
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import TYPE_CHECKING, Any, Union
 
 import msgspec
 import torch
 
+from daemon.core.limits import Trading
+from training.desks.daily.table import DailyTable
 from training.desks.forecast.graph import AGENT_WIDTH, MEMBERS, RowScaling
 from training.desks.forecast.market import ForecastMarket, Outlook, weight_max
 from training.desks.forecast.plan import ForecastPlan
 from training.desks.forecast.play import play, rows_of, threshold_rule, wish_of
 from training.desks.forecast.task_data import ForecastTaskData
 from training.desks.kind import Keeper
-from training.desks.trial import Control, Diverged, Listener, News, Request
+from training.desks.trial import RLLIB, Control, Diverged, Listener, News, Request
 from training.rl.coefficients import NotFiniteError
 from training.rl.off_policy.ensemble import Ensemble, choose_weights
 from training.rl.off_policy.networks import Actor
@@ -32,7 +37,32 @@ from training.rl.pool import Stopped
 from training.study.evaluation import SessionResult
 from training.study.study import Fold, Point
 
+if TYPE_CHECKING:
+    from training.rl.rllib.engine import RllibSac
+
 SCALING_STEPS = 64  # sessions that accounts trade at random, for the scaling
+
+
+Make = Callable[[int, int], ForecastMarket]
+"""(rows, seed) -> the accounts."""
+AnyTrainer = Union[OffPolicyTrainer, "RllibSac"]
+
+
+def accounts(
+    span: tuple[DailyTable, Outlook, int, int, Trading],
+    rows: int,
+    seed: int,
+    *,
+    portfolio: int,
+    alpha: float,
+    episode: int,
+    device: str,
+) -> ForecastMarket:
+    """Accounts of about so many rows: each has `portfolio` of them."""
+    count = max(1, rows // portfolio)
+    return ForecastMarket(
+        *span, count=count, portfolio=portfolio, seed=seed, alpha=alpha, episode=episode, device=device
+    )
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,46 +103,46 @@ class Work:
         gone = self.steps + (int(self._open["steps"]) if self._open else 0)
         with self._keeper.metrics(self._lines) as journal:
             while len(self.finished) < len(MEMBERS):
-                course = _Course(self, MEMBERS[len(self.finished)])
-                while not course.trainer.done:
-                    line, point = course.update()
-                    journal.write(msgspec.json.encode(line).decode() + "\n")
-                    self._lines += 1
-                    self.seconds = earlier + time.monotonic() - began
-                    total = course.total * len(MEMBERS)
-                    steps = self.steps + course.trainer.steps
-                    listen(News(self._request.name, steps, total, point, course.without == 0, gone))
-                    if control.stop() or control.checkpoint_due():
-                        self._save(course)
-                        if control.stop():
-                            raise Stopped(self._request.name)
-                self.finished.append(course.result())
+                with contextlib.closing(_Course(self, MEMBERS[len(self.finished)])) as course:
+                    whole = self._lines  # those of the agents before
+                    while not course.trainer.done:
+                        line, point = course.update()
+                        journal.write(msgspec.json.encode(line).decode() + "\n")
+                        self._lines += 1
+                        self.seconds = earlier + time.monotonic() - began
+                        total = course.total * len(MEMBERS)
+                        steps = self.steps + course.trainer.steps
+                        listen(News(self._request.name, steps, total, point, course.without == 0, gone))
+                        if control.stop() or control.checkpoint_due():
+                            self._save(course.state_dict(), whole)
+                            if control.stop():
+                                raise Stopped(self._request.name)
+                    self.finished.append(course.result())
                 self._open = None
-                self._save(None)
+                self._save(None, self._lines)
 
     def market(self, seed: int, environments: int) -> ForecastMarket:
         """The accounts that an agent learns on."""
+        return self._maker(self._request.device)(environments, seed)
+
+    def _maker(self, device: str) -> Make:
+        """What makes the accounts of so many rows with a seed, here or in a process of RLlib's."""
         data, plan = self._data, self.plan
         first, last = data.table.span(self._fold.train)
         size = min(plan.portfolio, len(data.table.symbols))
-        return ForecastMarket(
-            data.table,
-            self._outlook,
-            first,
-            last,
-            data.rules,
-            count=max(1, environments // size),
-            portfolio=size,
-            seed=seed,
-            alpha=plan.alpha,
-            episode=plan.episode,
-            device=self._request.device,
-        )
+        span = (data.table, self._outlook, first, last, data.rules)
+        return functools.partial(accounts, span, portfolio=size, alpha=plan.alpha, episode=plan.episode, device=device)
 
-    def course_parts(self, name: str) -> tuple[OffPolicyTrainer, ForecastMarket, dict[str, Any] | None]:
-        """A trainer of one agent, as it was left where it had begun."""
+    def course_parts(self, name: str) -> tuple[AnyTrainer, ForecastMarket | None, dict[str, Any] | None]:
+        """A trainer of one agent, as it was left where it had begun, and its market where that is in this process."""
         request, c = self._request, self.plan.coefficients(name)
         seed = 1000 * request.seed + len(self.finished)
+        if request.engine == RLLIB and name == "sac":
+            from training.rl.rllib.engine import RllibSac
+
+            make, runners = self._maker("cpu"), request.runners
+            found = RllibSac(make, c, scaling=self._scaling(), total_steps=self.each, seed=seed, runners=runners)
+            return found, None, None
         market = self.market(seed, c.environments)
         c = replace(c, environments=market.rows)
         agent = build(
@@ -134,10 +164,10 @@ class Work:
         """Frozen from accounts that trade at random on the training sessions; the same for all agents."""
         return RowScaling.of(rows_of(self.market(self._request.seed, 1024), SCALING_STEPS, self._request.seed))
 
-    def _save(self, course: _Course | None) -> None:
-        open_ = None if course is None else course.state_dict()
-        kept = {"finished": self.finished, "open": open_, "lines": self._lines, "seconds": self.seconds}
-        self._keeper.save(kept)
+    def _save(self, under_way: dict[str, Any] | None, whole: int) -> None:
+        """Keep the agents that are done and the one under way; without the latter's state, it begins anew."""
+        lines = whole if under_way is None else self._lines
+        self._keeper.save({"finished": self.finished, "open": under_way, "lines": lines, "seconds": self.seconds})
 
     def choose(self) -> Chosen:
         """Weigh SAC and TD3 by the validation sessions, and choose the threshold of the forecaster alone there."""
@@ -174,12 +204,23 @@ class _Course:
         self._best_steps, self._earned, self.without = 0, float("-inf"), 0
         self._curve: list[Point] = []
         self._told: list[dict[str, float]] = []  # of each update since the last look
-        if kept is not None:
+        if kept is not None and isinstance(self.trainer, OffPolicyTrainer):
             self.trainer.load_state_dict(kept["trainer"])
             self._weights, self._best_steps, self._earned = kept["weights"], kept["best_steps"], kept["earned"]
             self._curve = msgspec.json.decode(kept["curve"], type=list[Point])
             self._told, self.without = [dict(each) for each in kept["told"]], kept["without"]
-        self._market.take_terms()
+        self._terms()
+
+    def close(self) -> None:
+        """End the processes of another engine."""
+        if not isinstance(self.trainer, OffPolicyTrainer):
+            self.trainer.close()
+
+    def _terms(self) -> dict[str, float]:
+        """The parts of the reward since the last call; RLlib's accounts are elsewhere."""
+        if self._market is None:
+            return {}
+        return dict(zip(("gain", "cost", "bonus"), self._market.take_terms(), strict=True))
 
     def update(self) -> tuple[dict[str, Any], Point | None]:
         """One update; what it did, and what a look at the validation sessions found when it was time."""
@@ -188,8 +229,7 @@ class _Course:
             progress = trainer.update()
         except NotFiniteError as error:
             raise self._work.diverged(error, self._name, trainer.steps) from error
-        gain, cost, bonus = self._market.take_terms()
-        figures = {"reward": progress.reward, "gain": gain, "cost": cost, "bonus": bonus} | progress.figures
+        figures = {"reward": progress.reward} | self._terms() | progress.figures
         self._told.append(figures)
         line: dict[str, Any] = {
             "agent": self._name, "alpha": self._work.plan.alpha, "steps": progress.steps,
@@ -203,7 +243,7 @@ class _Course:
 
     def _look(self, update_to_data: float) -> Point:
         actor = self.trainer.agent.actor
-        on_cpu = actor if self._market.device.type == "cpu" else copy.deepcopy(actor).cpu()
+        on_cpu = actor if next(actor.parameters()).device.type == "cpu" else copy.deepcopy(actor).cpu()
         results = self._work.look(wish_of(on_cpu))
         earned = self._work.net(results)
         figures = _means(self._told)
@@ -235,9 +275,11 @@ class _Course:
             "curve": msgspec.json.encode(self._curve).decode(),
         }
 
-    def state_dict(self) -> dict[str, Any]:
-        """All that the next updates depend on."""
+    def state_dict(self) -> dict[str, Any] | None:
+        """All that the next updates depend on; None where the engine does not tell."""
         trainer = self.trainer
+        if not isinstance(trainer, OffPolicyTrainer):
+            return None
         state = {"trainer": trainer.state_dict(), "told": self._told, "without": self.without}
         return self._kept() | state | {"steps": trainer.steps}
 

@@ -10,6 +10,7 @@ import msgspec
 from training.forecast.network import Sizes
 from training.forecast.recipe import Recipe
 from training.forecast.stage import Plan as ForecasterPlan
+from training.rl.dimensions import Dimension
 from training.rl.off_policy.coefficients import OffPolicyCoefficients
 from training.rl.off_policy.presets import RECIPES
 from training.rl.presets import Plan, Preset
@@ -96,6 +97,26 @@ def folds_of(dates: Sequence[str], plan: ForecastPlan) -> tuple[Fold, ...]:
             Fold(tuple(learnt), tuple(by_year[test - 1][: plan.sessions]), tuple(by_year[test][: plan.sessions]))
         )
     return tuple(folds)
+
+
+def space_of(plan: ForecastPlan) -> tuple[Dimension, ...]:
+    """What a search may vary of a plan: of the forecaster, and of each agent."""
+    batch = plan.forecaster.recipe.batch
+    found = [
+        Dimension("forecaster.recipe.learning_rate", "the one that matters most", 2e-4, 5e-3, log=True),
+        Dimension("forecaster.recipe.weight_decay", "against learning by heart", 1e-6, 1e-2, log=True),
+        Dimension("forecaster.recipe.batch", "noise of a gradient", choices=(batch // 2, batch, batch * 2)),
+    ]
+    for agent in ("sac", "td3"):
+        own = plan.coefficients(agent)
+        steps = tuple(sorted({1, 2, 4, own.gradient_steps}))
+        found += [
+            Dimension(f"{agent}.learning_rate", "the one that matters most", 1e-4, 1e-2, log=True),
+            Dimension(f"{agent}.discount", "0.9 looks 10 sessions ahead, 0.995 two hundred", 0.9, 0.995),
+            Dimension(f"{agent}.smoothing", "how fast targets follow", 2e-3, 0.1, log=True),
+            Dimension(f"{agent}.gradient_steps", "how much is learnt from what was seen", choices=steps),
+        ]
+    return (*found, Dimension("td3.exploration", "noise on the actions", 0.05, 0.5))
 
 
 def _smoke() -> ForecastPlan:

@@ -7,6 +7,7 @@ agents on the forecasts of the years before, so what an agent sees was out of sa
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, cast
 
@@ -21,7 +22,7 @@ from training.desks.forecast.claims import DECISION_MS
 from training.desks.forecast.graph import Policy, made_weights
 from training.desks.forecast.load import load
 from training.desks.forecast.market import BONUS
-from training.desks.forecast.plan import ForecastPlan, folds_of
+from training.desks.forecast.plan import ForecastPlan, folds_of, space_of
 from training.desks.forecast.task_data import ForecastTaskData
 from training.desks.forecast.years import (
     MEMBER_TASK,
@@ -37,6 +38,7 @@ from training.desks.kind import Keeper, Played, Sources, Span
 from training.desks.trial import Control, Listener, News, Request, Trained
 from training.forecast.findings import KEY, find
 from training.forecast.folds import by_years
+from training.rl.dimensions import Dimension
 from training.rl.presets import Plan
 from training.study.study import Fold
 
@@ -99,14 +101,17 @@ class WalkByYears:
     ) -> Trained:
         """See `Procedure`."""
         plan = _own(request.plan)
-        test = int(fold.test[0][:4])
+        test = int(fold.validate[0][:4]) + 1
         forecasts = joined(data, [done(YEAR_TASK.format(year=year)) for year in range(plan.years[0], test)])
         work = Work(request, data, data.outlook(forecasts), fold, keeper, plan)
         work.run(control, listen)
         chosen = work.choose()
-        policy = Policy(forecaster_of(plan, done(YEAR_TASK.format(year=test))), chosen.agents, chosen.threshold)
+        weights: dict[str, Any] = {}
+        if fold.test:
+            policy = Policy(forecaster_of(plan, done(YEAR_TASK.format(year=test))), chosen.agents, chosen.threshold)
+            weights = made_weights(policy)
         return Trained(
-            weights=made_weights(policy),
+            weights=weights,
             validate=chosen.validate,
             chosen_steps=chosen.chosen_steps,
             steps=chosen.steps,
@@ -147,6 +152,29 @@ class WalkByYears:
         found = find(data.material, data.panel.bars, years, own.tests, cost, facts)
         sizes = {str(count): milliseconds(policy, count) for count in (1, len(data.table.symbols))}
         return {KEY: msgspec.to_builtins(found), DECISION_MS: sizes}
+
+    def searched(self, plan: Plan) -> tuple[Dimension, ...]:
+        """See `Procedure`."""
+        return space_of(_own(plan))
+
+    def search_folds(self, dates: Sequence[str], plan: Plan, count: int) -> tuple[Fold, ...]:
+        """See `Procedure`: the years before the first tested one, each for validation."""
+        own = _own(plan)
+        found = []
+        for test in range(own.first_test - count + 1, own.first_test + 1):
+            fold = folds_of(dates, replace(own, first_test=test, last_test=test))[0]
+            found.append(Fold(fold.train, fold.validate, ()))
+        return tuple(found)
+
+    def needed(self, plan: Plan, fold: Fold) -> Sequence[str]:
+        """See `Procedure`: the forecasts up to the validation year."""
+        last = int(fold.validate[0][:4])
+        tasks = (task for stage in self.stages(plan).values() for task in stage)
+        return [task for task in tasks if int(task.split("-")[1]) <= last]
+
+    def common(self, plan: Plan) -> Any:
+        """See `Procedure`: the forecaster, whatever the agents."""
+        return msgspec.to_builtins(_own(plan).forecast)
 
     def figures(
         self, plan: Plan, weights: Mapping[str, Any], done: Callable[[str], Mapping[str, Any]]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 import itertools
 from dataclasses import replace
 from pathlib import Path
@@ -9,6 +10,7 @@ from pathlib import Path
 import msgspec
 import onnx
 import pytest
+import torch
 
 from strategies.forecast_ensemble import SPEC
 from strategies.golden import contract_hash
@@ -16,6 +18,7 @@ from strategies.kit.manifest import MANIFEST_FILE, Manifest, decode
 from strategies.registry import strategy
 from tests.support.desks.desk_run import Desk, verified
 from tests.support.training.made_files import days, write_days
+from tests.support.training.ray_processes import left, mark
 from tests.support.training.small_runs import StopAfter
 from training.cli.main import main
 from training.desks.forecast.baselines import BASELINES
@@ -155,6 +158,59 @@ def test_the_learning_curve_holds_the_means_of_the_metrics_between_looks(setting
                 assert point.figures[name] == pytest.approx(sum(known) / len(known))
             assert point.figures["update_to_data"] == between[-1]["update_to_data"]
             assert ("temperature" in point.figures) == (agent == "sac")
+
+
+@pytest.mark.skipif(importlib.util.find_spec("ray") is None, reason="needs Ray: pip install '.[scale]'")
+def test_a_run_through_ray_ends_in_the_same_bytes(
+    settings: Settings, version: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    mark(monkeypatch, str(tmp_path))
+    again = replace(settings, run_folder=tmp_path / "run", out=tmp_path / "store", processes=2, ray="local")
+    heard: list[object] = []
+    made = train_and_export(again, heard.append).version
+    assert made.joinpath("policy.onnx").read_bytes() == (version / "policy.onnx").read_bytes()
+    assert {news.name for news in heard if isinstance(news, News)} >= {"forecaster-2020-1", "forecast-2022"}
+    assert left(str(tmp_path)) == []
+
+
+@pytest.mark.skipif(importlib.util.find_spec("tree") is None, reason="needs RLlib: pip install '.[scale]'")
+@pytest.mark.filterwarnings("ignore")  # RLlib warns of its own older ways, and of gymnasium's
+def test_rllib_trains_the_sac_of_the_same_graph_on_two_runners(
+    settings: Settings, version: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    mark(monkeypatch, str(tmp_path))
+    monkeypatch.setenv("HOME", str(tmp_path))  # where RLlib makes its folder
+    own = replace(settings, run_folder=tmp_path / "run", out=tmp_path / "store", processes=2, engine="rllib")
+    made = train_and_export(own, lambda _: None).version
+    graph, before = (onnx.load(folder / "policy.onnx").graph for folder in (made, version))
+    assert [(node.op_type, len(node.input)) for node in graph.node] == [
+        (node.op_type, len(node.input)) for node in before.node
+    ]
+    assert decode((made / MANIFEST_FILE).read_bytes()).hyperparameters["engine"] == "rllib"
+    rows = [
+        msgspec.json.decode(line)
+        for line in (tmp_path / "run" / "trials" / "fold1-bonus-seed1" / "metrics.jsonl").read_text().splitlines()
+    ]
+    assert {row["agent"] for row in rows} == {"sac", "td3"}
+    assert all(row["update_to_data"] > 0.0 for row in rows)
+    weights, expected = (
+        torch.load(run / "trials" / "fold1-bonus-seed1" / "best.pt", weights_only=True)["state"]
+        for run in (tmp_path / "run", settings.run_folder or Path())
+    )
+    same = {name: torch.equal(value, expected[name]) for name, value in weights.items()}
+    assert all(same[name] for name in same if name.startswith("agents.members.1."))  # TD3 is trained by our own engine
+    assert not all(same[name] for name in same if name.startswith("agents.members.0."))
+    assert left(str(tmp_path)) == []
+
+
+def test_an_engine_is_for_a_strategy_with_a_sac(settings: Settings, capsys: pytest.CaptureFixture[str]) -> None:
+    asked = ["--bars", str(settings.bars), "--out", str(settings.out), "--engine", "rllib"]
+    with pytest.raises(SystemExit):
+        main(["--strategy", "option_scalper", *asked])
+    assert "--engine is not for option_scalper" in capsys.readouterr().err
+    with pytest.raises(SystemExit):
+        main(["--strategy", SPEC.name, *asked, "--precision", "bf16"])
+    assert "computes in float32 on a CPU" in capsys.readouterr().err
 
 
 def test_the_model_is_replayed_by_the_daemon_and_verifies(settings: Settings, version: Path, tmp_path: Path) -> None:

@@ -1,0 +1,113 @@
+"""SAC by our engine and by RLlib on the same planted task, recipe and seeds: share of the optimum, seconds.
+
+RLlib runs on a Ray of this machine with two runners. Both learn `TRANSITIONS` transitions. Usage:
+python -m bench.training.bench_rllib [--seeds 5]
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import statistics
+import time
+from dataclasses import dataclass
+
+import torch
+
+from tests.support.rl.planted_sizing import BANDIT, INPUTS, PlantedSizing, share_of_optimum
+from tests.support.rl.trained import train
+from training.rl.off_policy.coefficients import OffPolicyCoefficients
+from training.rl.off_policy.presets import build
+from training.rl.off_policy.trainer import OffPolicyTrainer
+from training.rl.ray_cluster import connected
+from training.rl.rllib.engine import RllibSac
+
+TRANSITIONS = 8192
+RUNNERS = 2
+RECIPE = OffPolicyCoefficients(
+    learning_rate=1e-2,
+    schedule="linear",
+    discount=BANDIT.discount,
+    environments=64,
+    batch=256,
+    gradient_steps=16,
+    per_transitions=512,
+    round_transitions=1024,
+    learning_starts=1024,
+    capacity=100_000,
+    smoothing=0.02,
+    reward_scale=10.0,
+    actor_widths=(32, 32),
+    critic_widths=(48, 48),
+    normalised=True,
+)
+"""Few and large updates: RLlib spends more on each transition and update than on the products in it."""
+
+
+@dataclass(frozen=True, slots=True)
+class Result:
+    """One training."""
+
+    share: float  # of the best policy's discounted return
+    seconds: float
+    steps: int
+    gradient_steps: int
+
+
+def place(rows: int, seed: int) -> PlantedSizing:
+    """The task."""
+    return PlantedSizing(BANDIT, rows, seed)
+
+
+def ours(seed: int) -> Result:
+    """By our engine, one thread."""
+    began = time.perf_counter()
+    agent = build("sac", INPUTS, RECIPE, seed=seed)
+    environment = place(RECIPE.environments, seed)
+    trainer = OffPolicyTrainer(agent, environment, RECIPE, total_steps=TRANSITIONS, seed=seed)
+    train(trainer)
+    seconds = time.perf_counter() - began
+    return Result(share_of_optimum(BANDIT, agent.actor), seconds, trainer.steps, trainer.gradient_steps)
+
+
+def theirs(seed: int) -> Result:
+    """By RLlib, in the Ray that is connected; its start is not timed."""
+    trainer = RllibSac(place, RECIPE, scaling=None, total_steps=TRANSITIONS, seed=seed, runners=RUNNERS)
+    began = time.perf_counter()
+    while not trainer.done:
+        trainer.update()
+    seconds = time.perf_counter() - began
+    trainer.close()
+    return Result(share_of_optimum(BANDIT, trainer.agent.actor), seconds, trainer.steps, trainer.gradient_steps)
+
+
+def shown(name: str, results: list[Result]) -> dict[str, object]:
+    """One line; its figures."""
+    shares = [result.share for result in results]
+    spread = statistics.stdev(shares) if len(shares) > 1 else 0.0
+    ratio = statistics.fmean(result.gradient_steps / result.steps for result in results)
+    seconds = statistics.median(result.seconds for result in results)
+    print(
+        f"{name:8} {statistics.fmean(shares):.4f} of the optimum, {spread:.4f} between seeds, "
+        f"{min(shares):.4f} to {max(shares):.4f}; {seconds:7.1f} s, {ratio:.4f} updates a transition",
+        flush=True,
+    )
+    return {"shares": [round(share, 4) for share in shares], "seconds": round(seconds, 2), "update_to_data": ratio}
+
+
+def main(arguments: list[str] | None = None) -> dict[str, object]:
+    """Print the table and the JSON line; the figures."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--seeds", type=int, default=5, help="of each engine (%(default)s)")
+    seeds = range(parser.parse_args(arguments).seeds)
+    torch.set_num_threads(1)
+    found: dict[str, object] = {"benchmark": "rllib", "transitions": TRANSITIONS}
+    found["ours"] = shown("ours", [ours(seed) for seed in seeds])
+    with connected("local", RUNNERS):
+        found["rllib"] = shown("RLlib", [theirs(seed) for seed in seeds])
+    print(json.dumps(found), flush=True)
+    return found
+
+
+if __name__ == "__main__":
+    main()

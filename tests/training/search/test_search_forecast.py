@@ -1,0 +1,164 @@
+"""A search for `forecast_ensemble`: forecaster and agents, by its own procedure, on sessions before the first test."""
+
+from __future__ import annotations
+
+import importlib.util
+import json
+from dataclasses import replace
+from pathlib import Path
+
+import msgspec
+import pytest
+
+from daemon.host.time.calendar import midnight_ns
+from strategies.forecast_ensemble import SPEC
+from strategies.kit.synthetic import synthetic_days
+from tests.support.training.made_files import days, write_days
+from tests.support.training.made_up import write_csv
+from tests.support.training.ray_processes import left, mark
+from training.cli.search import main, parser, search_from
+from training.cli.train import parser as training_parser
+from training.cli.train import settings_from
+from training.desks.forecast.plan import PRESETS, ForecastPlan
+from training.rl.dimensions import Dimension, value_of, with_values
+from training.runs.ledger import Ledger, ledger_path
+from training.runs.settings import settings_for
+from training.search.book import Found
+from training.search.search import run_search
+from training.search.space import Search
+from training.search.trainings import make_ready
+from training.study.folds import HistoryError
+
+SYMBOLS = ("AAA", "BBB", "CCC")
+FEW = (
+    Dimension("forecaster.recipe.learning_rate", "", 5e-4, 2e-3, log=True),
+    Dimension("sac.learning_rate", "", 1e-3, 1e-2, log=True),
+)
+
+
+@pytest.fixture(scope="module")
+def bars(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Days to the middle of the tested year, 2022."""
+    return write_days(tmp_path_factory.mktemp("bars") / "days.csv", SYMBOLS, days("2016-06-01", "2022-07-15"))
+
+
+def searching(bars: Path, home: Path) -> Search:
+    run = settings_for(SPEC.name, bars, home / "store", preset="smoke")
+    run = replace(run, symbols=SYMBOLS, processes=1, steps=2048, folds=1, run_folder=home / "study")
+    return Search(run, trials=2, space=FEW, preset="smoke")
+
+
+def without_speed(found: Found) -> Found:
+    return msgspec.structs.replace(found, steps_per_s=0.0)
+
+
+def sharpes(home: Path) -> list[float | None]:
+    lines = Ledger(ledger_path(home / "store", SPEC.name)).read().lines
+    return sorted((line.sharpe for line in lines), key=str)
+
+
+@pytest.fixture(scope="module")
+def home(bars: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Where a search was made."""
+    found = tmp_path_factory.mktemp("search")
+    run_search(searching(bars, found), lambda _: None)
+    return found
+
+
+def found_in(home: Path) -> list[Found]:
+    """The trials of a search that has ended."""
+    told = json.loads((home / "study" / "search.json").read_text())
+    return [without_speed(found) for found in msgspec.convert(told["trials"], list[Found])]
+
+
+def test_trials_vary_forecaster_and_agents_and_are_all_in_the_ledger(home: Path) -> None:
+    told = json.loads((home / "study" / "search.json").read_text())
+    assert (told["validation"][0][:4], told["first_test"][:4]) == ("2021", "2022")
+    trials = found_in(home)
+    assert {found.number for found in trials} == {0, 1}
+    assert {frozenset(found.coefficients) for found in trials} == {frozenset(), frozenset(each.name for each in FEW)}
+    assert all(found.validation_return != 0.0 for found in trials)
+    assert sharpes(home) == sorted((found.sharpe for found in trials), key=str)
+
+
+def test_other_bars_in_the_tested_year_change_no_trial(bars: Path, home: Path, tmp_path: Path) -> None:
+    one, other = (
+        list(synthetic_days(seed, SYMBOLS, map(midnight_ns, days("2016-06-01", "2022-07-15")))) for seed in (3, 99)
+    )
+    begin = midnight_ns("2022-01-01")
+    parts = [*(bar for bar in one if bar.start_ns < begin), *(bar for bar in other if bar.start_ns >= begin)]
+    mixed = write_csv(tmp_path / "days.csv", parts)
+    run_search(searching(mixed, tmp_path), lambda _: None)
+    assert found_in(tmp_path) == found_in(home)
+
+
+def test_trials_that_differ_in_the_agents_alone_share_the_forecaster(bars: Path, tmp_path: Path) -> None:
+    run_search(replace(searching(bars, tmp_path), space=FEW[1:]), lambda _: None)
+    folders = [path.name for path in (tmp_path / "study" / "trials").iterdir()]
+    assert sum(name.startswith("forecaster-2021-1") for name in folders) == 1
+    assert sum(name.startswith("fold1-bonus-seed1") for name in folders) == 2
+
+
+@pytest.mark.skipif(importlib.util.find_spec("ray") is None, reason="needs Ray: pip install '.[scale]'")
+def test_ray_finds_what_a_search_without_it_finds(
+    bars: Path, home: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    mark(monkeypatch, str(tmp_path))
+    run_search(replace(searching(bars, tmp_path), ray="local"), lambda _: None)
+    assert found_in(tmp_path) == found_in(home)
+    assert sharpes(tmp_path) == sharpes(home)
+    assert left(str(tmp_path)) == []
+
+
+def test_what_was_found_is_trained_with_by_the_printed_command(home: Path, bars: Path) -> None:
+    command = json.loads((home / "study" / "search.json").read_text())["command"].split()
+    assert command[0] == "train-and-export"
+    settings = settings_from(training_parser().parse_args(command[1:]))
+    best = found_in(home)[0]
+    expected = with_values(PRESETS["smoke"].plan, best.coefficients)
+    assert settings.plan == expected
+    assert settings.preset == "smoke"
+    assert ("--coefficients" in settings.command()) == bool(best.coefficients)
+
+
+def test_the_space_holds_every_preset_and_may_be_narrowed_by_a_name() -> None:
+    given = ["--strategy", SPEC.name, "--bars", "b.csv", "--out", "store"]
+    for name, preset in PRESETS.items():
+        search = search_from(parser().parse_args([*given, "--preset", name]))
+        assert isinstance(preset.plan, ForecastPlan)
+        assert all(each.fixed(value_of(preset.plan, each.name)) for each in search.space)
+        assert (search.run.folds, search.run.steps) == (1, preset.steps // 4)
+    narrow = search_from(parser().parse_args([*given, "--only", "td3"]))
+    assert {each.name.partition(".")[0] for each in narrow.space} == {"td3"}
+
+
+def test_spans_to_validate_on_are_the_years_before_the_first_test(bars: Path, tmp_path: Path) -> None:
+    search = searching(bars, tmp_path)
+    ready = make_ready(search, "")
+    assert [(fold.validate[0][:4], fold.test) for fold in ready.folds] == [("2021", ())]
+    with pytest.raises(HistoryError, match="the first two years before 2021"):
+        make_ready(replace(search, run=replace(search.run, folds=2)), "")
+
+
+@pytest.mark.parametrize(
+    ("text", "complaint"),
+    [
+        ('{"sac.learning_rat": 0.001}', "unknown coefficient 'sac.learning_rat': did you mean 'sac.learning_rate'?"),
+        ('{"sac.learning_rate": 3}', "sac.learning_rate is 3: sac.learning_rate begins at 3: expected 0.0001 to 0.01"),
+        ('{"sac.discount": "high"}', "sac.discount is 'high'"),
+        ("[]", "is not a file of coefficients"),
+    ],
+)
+def test_a_wrong_file_of_values_is_refused_with_the_field(
+    text: str, complaint: str, bars: Path, tmp_path: Path
+) -> None:
+    (tmp_path / "values.json").write_text(text)
+    given = ["--strategy", SPEC.name, "--bars", str(bars), "--out", str(tmp_path / "store")]
+    with pytest.raises(ValueError, match=r"values\.json") as raised:
+        settings_from(training_parser().parse_args([*given, "--coefficients", str(tmp_path / "values.json")]))
+    assert complaint in str(raised.value)
+
+
+def test_a_name_that_nothing_begins_with_is_one_line(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["--strategy", SPEC.name, "--bars", "b.csv", "--out", str(tmp_path), "--only", "dqn"]) == 2
+    assert "--only is 'dqn'" in capsys.readouterr().err

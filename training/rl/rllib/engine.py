@@ -1,0 +1,178 @@
+"""SAC trained by RLlib: runners of a Ray cluster step the environments, this process learns.
+
+It takes the place of `OffPolicyTrainer` with an agent "sac": the same coefficients, networks and answers. What differs
+is RLlib's: episodes in place of rows, a Huber loss of the critics, an actor that moves at every gradient step, and no
+uniform actions at the start. A trainer that was stopped begins anew: RLlib's runners do not say where they are.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import functools
+import importlib
+import logging
+import math
+import shutil
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+
+from training.rl.coefficients import NotFiniteError
+from training.rl.off_policy.coefficients import OffPolicyCoefficients, OffPolicyProgress, check_off_policy
+from training.rl.off_policy.networks import Actor
+from training.rl.protocols import Environment
+from training.rl.rllib.vector_env import TensorVectorEnv
+
+Make = Callable[[int, int], Environment]
+"""(rows, seed) -> the environments of one runner; picklable. It may make as many rows as fit a whole account."""
+ACTOR = "pi.actor."  # where our actor stands in RLlib's module
+PLACE = "rltrader"  # the environment's name in RLlib
+NAMES = {"qf_loss": "critic loss", "qf_mean": "Q mean", "policy_loss": "actor loss", "alpha_value": "temperature"}
+
+
+@dataclass(frozen=True, slots=True)
+class Learnt:
+    """What stands where our own trainer has its agent."""
+
+    actor: Actor
+
+
+class RllibSac:
+    """Trains a SAC with RLlib, one `update` at a time; Ray is connected. `close` ends its runners."""
+
+    def __init__(
+        self,
+        make: Make,
+        coefficients: OffPolicyCoefficients,
+        *,
+        scaling: nn.Module | None,
+        total_steps: int,
+        seed: int,
+        runners: int = 2,
+    ) -> None:
+        """Start the runners.
+
+        Args:
+            make: each runner has its part of `coefficients.environments` rows.
+            scaling: raw observations to prepared ones; it becomes a part of the exported actor.
+
+        Raises:
+            ValueError: a coefficient that RLlib has no word for.
+        """
+        check_off_policy(coefficients, "float32")
+        if coefficients.schedule not in {"constant", "linear"}:
+            raise ValueError(f"schedule is {coefficients.schedule!r}: RLlib is given constant or linear ones")
+        self.coefficients = c = coefficients
+        self.updates, self.gradient_steps, self.steps = 0, 0, 0
+        self.total_updates = max(1, -(-total_steps // c.round_transitions))
+        self._rate = c.learning_rate
+        rows, prepare = -(-c.environments // runners), scaling or nn.Identity()
+
+        def environment(_context: Any) -> TensorVectorEnv:
+            return TensorVectorEnv(functools.partial(make, rows), prepare, c.reward_scale)
+
+        place = environment(None)
+        inputs = place.single_observation_space.shape
+        assert inputs is not None
+        self.agent = Learnt(
+            Actor(inputs[0], c.actor_widths, seed=seed, spread=True, normalised=c.normalised, scaling=scaling)
+        )
+        for name in ("ray.rllib", "ray.tune", "ray._common"):
+            logging.getLogger(name).setLevel(logging.ERROR)  # they warn of RLlib's own older ways
+        config = _config(c, place, environment, runners, self.total_updates * c.round_transitions, seed)
+        self._algorithm = config.algo_class(config=config)
+
+    @property
+    def done(self) -> bool:
+        """Whether all updates are done."""
+        return self.updates >= self.total_updates
+
+    def update(self) -> OffPolicyProgress:
+        """Steps of all runners for `round_transitions` more, and the gradient steps that became due.
+
+        Raises:
+            NotFiniteError: a loss was not finite.
+        """
+        found: dict[str, Any] = {}
+        while self.steps < (self.updates + 1) * self.coefficients.round_transitions:
+            found = self._algorithm.train()
+            self.steps = int(found["env_runners"]["num_env_steps_sampled_lifetime"])
+        learnt = found.get("learners", {}).get("default_policy", {})
+        figures = {ours: float(learnt[name]) for name, ours in NAMES.items() if name in learnt}
+        for name, value in figures.items():
+            if not math.isfinite(value):
+                raise NotFiniteError(self.updates, 0, name, value)
+        trained = learnt.get("num_module_steps_trained_lifetime", 0.0)
+        self.gradient_steps = round(trained / self.coefficients.batch)
+        self.updates += 1
+        self.agent.actor.load_state_dict(self.weights(), strict=False)  # without scaling: RLlib's rows are prepared
+        ratio = self.gradient_steps / self.steps
+        reward = _mean_reward(found["env_runners"]) / self.coefficients.reward_scale
+        return OffPolicyProgress(self.steps, self.updates, self.gradient_steps, reward, self._rate, ratio, figures)
+
+    def weights(self) -> dict[str, Any]:
+        """The layers of the actor as RLlib has learnt them."""
+        learnt = self._algorithm.learner_group.get_weights()["default_policy"]
+        own = {name: value for name, value in learnt.items() if name.startswith(ACTOR)}
+        return {name.removeprefix(ACTOR): torch.as_tensor(value) for name, value in own.items()}
+
+    def close(self) -> None:
+        """End the runners."""
+        folder = Path(self._algorithm.logdir)  # RLlib makes one, and keeps nothing in it
+        self._algorithm.stop()
+        shutil.rmtree(folder, ignore_errors=True)
+        with contextlib.suppress(OSError):
+            folder.parent.rmdir()  # unless others are there
+
+
+def _mean_reward(told: dict[str, Any]) -> float:
+    """The mean reward of a step in the last episodes that ended; 0 before one has."""
+    earned, steps = (float(told.get(name, math.nan)) for name in ("episode_return_mean", "episode_len_mean"))
+    return earned / steps if math.isfinite(earned) and steps > 0.0 else 0.0
+
+
+def _config(
+    c: OffPolicyCoefficients, place: TensorVectorEnv, environment: Callable[[Any], Any], runners: int, total: int,
+    seed: int,
+) -> Any:  # fmt: skip
+    """RLlib's words for the same recipe."""
+    sac: Any = importlib.import_module("ray.rllib.algorithms.sac")
+    specs: Any = importlib.import_module("ray.rllib.core.rl_module.rl_module")
+    module: Any = importlib.import_module("training.rl.rllib.module")
+    rate = c.learning_rate if c.schedule == "constant" else [[0, c.learning_rate], [total, 0.0]]
+    importlib.import_module("ray.tune.registry").register_env(PLACE, environment)
+    rows = place.num_envs
+    steps = max(1, c.per_transitions // (rows * runners))  # of all rows between two rounds of gradient steps
+    given = {
+        "seed": seed, "normalised": c.normalised, "actor_widths": c.actor_widths, "critic_widths": c.critic_widths,
+    }  # fmt: skip
+    return (
+        sac.SACConfig()
+        .environment(
+            env=PLACE, observation_space=place.single_observation_space, action_space=place.single_action_space,
+            disable_env_checking=True,
+        )
+        .env_runners(
+            num_env_runners=runners, num_envs_per_env_runner=rows, rollout_fragment_length=steps,
+            gym_env_vectorize_mode="vector_entry_point", num_cpus_per_env_runner=1,
+        )
+        .learners(num_learners=0)
+        .rl_module(rl_module_spec=specs.RLModuleSpec(module_class=module.SacModule, model_config=given))
+        .training(
+            gamma=c.discount, tau=c.smoothing, initial_alpha=c.temperature, target_network_update_freq=0,
+            target_entropy="auto" if c.target_entropy is None else c.target_entropy, n_step=1,
+            actor_lr=rate, critic_lr=rate, alpha_lr=rate, grad_clip=c.max_grad_norm, grad_clip_by="norm",
+            train_batch_size_per_learner=c.batch,
+            training_intensity=c.batch * c.gradient_steps / c.per_transitions * runners / (runners + 1),
+            num_steps_sampled_before_learning_starts=c.learning_starts,
+            replay_buffer_config={"type": "EpisodeReplayBuffer", "capacity": c.capacity},
+        )
+        .reporting(
+            min_time_s_per_iteration=0, min_sample_timesteps_per_iteration=0, min_train_timesteps_per_iteration=0
+        )
+        .debugging(seed=seed, log_level="ERROR")
+    )  # fmt: skip
