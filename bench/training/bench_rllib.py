@@ -15,7 +15,7 @@ from dataclasses import dataclass
 import torch
 
 from tests.support.rl.planted_sizing import BANDIT, INPUTS, PlantedSizing, share_of_optimum
-from tests.support.rl.trained import train
+from tests.support.rl.trained import train_agent
 from training.rl.off_policy.coefficients import OffPolicyCoefficients
 from training.rl.off_policy.presets import build
 from training.rl.off_policy.trainer import OffPolicyTrainer
@@ -65,7 +65,7 @@ def ours(seed: int) -> Result:
     agent = build("sac", INPUTS, RECIPE, seed=seed)
     environment = place(RECIPE.environments, seed)
     trainer = OffPolicyTrainer(agent, environment, RECIPE, total_steps=TRANSITIONS, seed=seed)
-    train(trainer)
+    train_agent(trainer)
     seconds = time.perf_counter() - began
     return Result(share_of_optimum(BANDIT, agent.actor), seconds, trainer.steps, trainer.gradient_steps)
 

@@ -10,7 +10,7 @@ import pytest
 import torch
 
 from tests.support.rl.planted_sizing import BANDIT, PlantedSizing, share_of_optimum
-from tests.support.rl.trained import train
+from tests.support.rl.trained import train_agent
 from tests.support.training.ray_processes import LOOPBACK, left, listening, mark
 from training.rl.off_policy.coefficients import OffPolicyCoefficients
 from training.rl.off_policy.networks import Actor
@@ -58,7 +58,7 @@ def place(rows: int, seed: int) -> PlantedSizing:
 def own(seed: int) -> float:
     """What our engine reaches with the recipe."""
     agent = build("sac", 4, RECIPE, seed=seed, scaling=Halved())
-    train(OffPolicyTrainer(agent, place(64, seed), RECIPE, total_steps=TRANSITIONS, seed=seed))
+    train_agent(OffPolicyTrainer(agent, place(64, seed), RECIPE, total_steps=TRANSITIONS, seed=seed))
     return share_of_optimum(BANDIT, agent.actor)
 
 
