@@ -70,6 +70,7 @@ class Size:
     cap_s: float = 90.0  # for a peer to reach the score
     look_default: int = 100  # a peer's steps between two looks, with one environment
     threads: tuple[int, ...] = (1, 2)  # of a tuned peer
+    processes: tuple[int, ...] = (1, PROCESSES)  # of ours, one thread each; rates are those of the last
     tuned: int = len(TUNED)  # of them are measured
     recipe: dict[str, Any] | None = None  # what a smoke run changes
 
@@ -81,7 +82,14 @@ QUICK = Size(
     cap_s=0.05,
     threads=(1,),
     tuned=1,
-    recipe={"environments": 32, "batch": 32, "per_transitions": 32, "round_transitions": 64, "learning_starts": 64},
+    recipe={
+        "environments": 32,
+        "batch": 32,
+        "gradient_steps": 2,
+        "per_transitions": 32,
+        "round_transitions": 64,
+        "learning_starts": 64,
+    },
 )
 
 
@@ -138,15 +146,15 @@ def group_work(group: ProcessGroup, size: Size) -> dict[str, Any]:
         for precision in dict.fromkeys(("float32", fast_precision())):
             key = f"{name}_{precision}"
             if group.rank == 0:
-                progress(f"ours, {key}")
+                progress(f"ours, {key}, processes: {group.size}")
             found[f"{key} speed"] = our_speed(group, name, precision, size)
             found[f"{key} course"] = [our_course(group, name, precision, seed, size) for seed in range(size.seeds)]
     return found
 
 
-def lead(size: Size) -> dict[str, Any]:
+def lead(size: Size, processes: int) -> dict[str, Any]:
     """`group_work` in this process and its others."""
-    return run_group(PROCESSES, partial(group_work, size=size), group_work, size)
+    return run_group(processes, partial(group_work, size=size), group_work, size)
 
 
 class Scaled(PlantedSizing):
@@ -230,25 +238,27 @@ def shown(key: str, words: str, found: Course, figures: dict[str, Any]) -> Cours
 def run(size: Size) -> dict[str, Any]:
     """Everything; the figures."""
     figures: dict[str, Any] = {}
-    group = alone(lead, size)
+    groups = {processes: alone(lead, size, processes) for processes in size.processes}
     for name in NAMES:
         ratio = coefficients(name, size).update_to_data
         figures[f"{name}_update_to_data"] = round(ratio, 6)
         best: list[Course] = []
         for precision in dict.fromkeys(("float32", fast_precision())):
             key = f"{name}_{precision}"
-            rate: Rate = group[f"{key} speed"]
-            words = f"{name}, {precision}, {PROCESSES} processes, {ratio:.4g} updates a transition"
-            print(f"{words:84}{rate.best:>16,.0f} steps/s", flush=True)
+            words = f"{name}, {precision}, {ratio:.4g} updates a transition"
+            rate: Rate = groups[size.processes[-1]][f"{key} speed"]
+            print(f"{f'{words}, processes: {size.processes[-1]}':84}{rate.best:>16,.0f} steps/s", flush=True)
             figures[f"{key}_steps_per_s"] = round(rate.best)
             figures[f"{key}_steps_per_core_second"] = round(rate.by_processor)
-            best.append(shown(f"{key}_seconds", f"{words}, to the score", median(group[f"{key} course"]), figures))
+            for processes, group in groups.items():
+                found, text = median(group[f"{key} course"]), f"{words}, processes: {processes}, to the score"
+                best.append(shown(f"{key}_{processes}processes_seconds", text, found, figures))
         against(name, min(best, key=when), size, figures)
     return figures
 
 
 def against(name: str, mine: Course, size: Size, figures: dict[str, Any]) -> None:
-    """Stable-Baselines3, and how its seconds compare with ours."""
+    """Stable-Baselines3, and how its seconds compare with the best of ours."""
     progress(f"Stable-Baselines3, {name}")
     rate: Rate = alone(their_speed, name, DEFAULT, 1, size)
     figures[f"sb3_{name}_default_steps_per_s"] = round(rate.best)

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, replace
+from functools import cache
 from typing import Any
 
 import gymnasium
@@ -112,7 +113,12 @@ def best(sizing: Sizing) -> Callable[[Tensor], Tensor]:
 @torch.no_grad()
 def share_of_optimum(sizing: Sizing, policy: Callable[[Tensor], Tensor], count: int = 4096, seed: int = 4242) -> float:
     """Discounted return of a policy as a share of the best one's, on the same draws."""
-    return _earned(sizing, policy, count, seed) / _earned(sizing, best(sizing), count, seed)
+    return _earned(sizing, policy, count, seed) / _optimum(sizing, count, seed)
+
+
+@cache
+def _optimum(sizing: Sizing, count: int, seed: int) -> float:
+    return _earned(sizing, best(sizing), count, seed)
 
 
 def _earned(sizing: Sizing, policy: Callable[[Tensor], Tensor], count: int, seed: int) -> float:

@@ -35,23 +35,22 @@ _FEW_LARGE = OffPolicyCoefficients(
     learning_rate=3e-3,
     schedule="linear",
     environments=1024,
-    batch=2048,
-    gradient_steps=2,
+    batch=512,
+    gradient_steps=4,
     per_transitions=1024,
     round_transitions=8192,
     learning_starts=8192,
     smoothing=0.02,
-    actor_delay=2,
     actor_widths=(128, 128),
-    normalised=True,
+    critic_widths=(128, 128),
 )
 
 RECIPES: Mapping[str, Recipe] = MappingProxyType(
     {
         "few_large": Recipe(
-            "many rows, batches of 2,048, two gradient steps for 1,024 transitions, normalised networks",
+            "many rows, four gradient steps of 512 transitions for every 1,024 transitions",
             sac=_FEW_LARGE,
-            td3=replace(_FEW_LARGE, exploration=0.2),
+            td3=replace(_FEW_LARGE, actor_delay=2, exploration=0.2),
         ),
         "textbook": Recipe(
             "Stable-Baselines3's SAC and TD3: batches of 256, one gradient step for each transition",
