@@ -79,7 +79,7 @@ class Connected:
 
 
 def _has_lost(made: Connected, times: int) -> bool:
-    return len(made.told("mqtt_lost")) == times
+    return len(made.told("mqtt_lost")) >= times  # an outage may have several reasons, one after the other
 
 
 async def _soon(reached: Callable[[], bool]) -> None:
@@ -508,7 +508,7 @@ async def test_another_role_cannot_throw_the_desk_out_by_taking_its_client_name(
             async with client(broker, "operator") as operator:  # the desk hears as before
                 told = await _asked(operator, command("status", 77))
             assert told["ok"]
-        assert _has_lost(made, 0)
+        assert made.told("mqtt_lost") == []
 
 
 # --- rltraderctl remote -------------------------------------------------------------------------------------------

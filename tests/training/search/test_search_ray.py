@@ -16,6 +16,7 @@ from tests.support.training.made_up import drifting, write_csv
 from tests.support.training.ray_processes import LOOPBACK, left, listening, mark
 from training.rl.coefficients import Coefficients
 from training.rl.dimensions import Dimension
+from training.rl.ray_cluster import LOCAL_ENVIRONMENT
 from training.runs.ledger import Ledger, ledger_path
 from training.runs.settings import Settings
 from training.search import ray as search_ray
@@ -128,7 +129,17 @@ def test_an_address_where_nobody_answers_is_told_at_once(search: Search, address
 
 @needs_ray
 def test_a_missing_cluster_is_told_in_one_line(search: Search, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.delenv("RAY_ADDRESS", raising=False)
+    """What Ray raises without a cluster; another user's may run on this machine, and `auto` would join it."""
+
+    def missing(**_: object) -> None:
+        raise ConnectionError("Could not find any running Ray instance.")
+
+    for (
+        name,
+        value,
+    ) in LOCAL_ENVIRONMENT.items():  # read when ray is imported: here, in a first test
+        monkeypatch.setenv(name, value)
+    monkeypatch.setattr("ray.init", missing)
     with pytest.raises(RuntimeError, match=r"no Ray cluster at 'auto' .*: start one, or use --ray local"):
         run_search(replace(search, ray="auto"), lambda _: None)
 
