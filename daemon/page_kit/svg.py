@@ -158,12 +158,17 @@ class Plot:
     def x_axis(self, show: Show | None, label: str, *, grid: bool = False) -> None:
         """Write round values below the plane and the label under them; with `grid` a line at each."""
         values, decimals = ticks(*self.x, count=4)
+        free = 0.0  # the next words may begin here
         for value in values:
-            x = self.px(value)
+            x, words = self.px(value), show(value) if show else grouped(value, decimals)
             if grid:
                 self.line(x, self.top, x, self.floor, "zero" if abs(value) < 1e-12 else "grid")
-            self.text(x, self.floor + 14, show(value) if show else grouped(value, decimals), "middle")
-        self.text((self.left + self.edge) / 2, self.height - 4, label, "middle", "axis")
+            half = width_of(words) / 2
+            if x - half >= free:
+                self.text(x, self.floor + 14, words, "middle")
+                free = x + half
+        middle = min((self.left + self.edge) / 2, self.width - width_of(label) / 2)
+        self.text(middle, self.height - 4, label, "middle", "axis")
 
     def markup(self, title: str, summary: str = "") -> Markup:
         """Return the picture; `summary` is the picture in words."""

@@ -234,9 +234,9 @@ class Procedure(Protocol):
         """Play one account through the tests of all folds, each with its own chosen policy. May take long."""
 
     def for_report(
-        self, plan: Plan, policy: nn.Module, data: Any, done: Callable[[str], Mapping[str, Any]], /
+        self, plan: Plan, policies: Sequence[nn.Module], data: Any, done: Callable[[str], Mapping[str, Any]], /
     ) -> dict[str, Any]:
-        """What the stages found, as JSON, for the pages of the report; `policy` is the one that is exported."""
+        """What the stages found, as JSON, for the pages of the report; `policies` are the chosen ones of all folds."""
 
     def figures(
         self, plan: Plan, weights: Mapping[str, Any], done: Callable[[str], Mapping[str, Any]], /

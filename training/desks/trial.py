@@ -59,6 +59,9 @@ class News:
     began: int = 0  # steps that an earlier run of it had done
 
 
+TRIALS = "trials"  # the name of the stage after all others
+
+
 @dataclass(frozen=True, slots=True)
 class Stage:
     """The work that later news are about: `tasks` pieces of about `steps` steps each, 0 where unknown."""

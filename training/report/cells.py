@@ -15,6 +15,7 @@ PLAYER_STYLES = {
     "ALL_SPY": "hold",
     "EQUAL_WEIGHT": "rule",
     "equal weight": "rule",
+    "forecaster alone": "rule",
 }
 """A player's class in the style sheet; any other's is `other`."""
 Row = tuple[str, ...]

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Sequence
 
 from markupsafe import Markup
@@ -108,33 +107,44 @@ def reliability_plot(found: Figures) -> Markup:
 
 def by_year_plots(found: ForecasterFindings) -> list[tuple[Markup, str]]:
     """Curves with the tested years thin and all of them together thick, each with its caption."""
-    thin = "Each tested year thin, all together thick."
-    coverage = (percent, "share of rows, the most confident first")
+    several = sum(year.tested for year in found.years) > 1
+    thin = "Each tested year thin, all together thick." if several else "One tested year."
+    base = None if found.scores is None else found.scores.after.base_rate.estimate
+    even = plots.Runs("", "ideal", [], [(0.3, 0.3), (1.0, 1.0)])
+    commonest = () if base is None else (plots.Runs("base rate", "second-median", [], [(0.0, base), (1.0, base)]),)
     cost = f"{number(found.cost * 100.0)} %"
     shown = (
-        (_reliability, "predicted rightly", (percent, "confidence"), "Reliability by year", ""),
+        (_reliability, "predicted rightly", _SURE, "Reliability by year", f"Bins of {FEWEST} rows or more.", (even,)),
         (
-            _of("accuracy"), "accuracy", coverage, "Accuracy over coverage",
+            _of("accuracy"), "accuracy", _COVERED, "Accuracy over coverage",
             "How often the most confident forecasts are right. A confidence worth something falls to the right.",
+            commonest,
         ),
         (
-            _of("pnl_a_trade"), "return of a trade", coverage, "Profit of a trade over coverage",
-            f"Each forecast BUY is bought at the next open and sold at its label's close, less {cost} of costs.",
+            _of("pnl_a_trade", FEWEST), "return of a trade", _COVERED, "Profit of a trade over coverage",
+            f"Each forecast BUY is bought at the next open, sold at its label's close, {cost} of costs.",
+            (),
         ),
         (
-            _of("pnl"), "sum of returns", coverage, "Sum of profits over coverage",
-            "The same, added up over all trades of one unit of money each. They overlap, so this is no account.",
+            _of("pnl"), "sum of returns", _COVERED, "Sum of profits over coverage",
+            "The same, added up over all trades of one unit of money each. They overlap, so this is no account.", (),
         ),
     )  # fmt: skip
-    return [
-        (_curves(found, curve, label, title, x_axis), f"{title}. {words} {thin}".replace(".  ", ". "))
-        for curve, label, x_axis, title, words in shown
-    ]
+    plotted = [(_curves(found, *one[:2], one[3], one[2], one[5]), one[3], one[4]) for one in shown]
+    return [(plot, f"{title}. {words} {thin}") for plot, title, words in plotted if plot]
 
 
-def _of(name: str) -> Callable[[Figures], list[tuple[float, float]]]:
+FEWEST = 100  # rows of a bin, or trades: fewer scatter over the whole plot
+_SURE = (percent, "confidence")
+_COVERED = (percent, "share of rows, the most confident first")
+Curve = Callable[[Figures], list[tuple[float, float]]]
+
+
+def _of(name: str, trades: int = 0) -> Curve:
+    """A figure over coverage, of points with at least so many trades."""
+
     def curve(found: Figures) -> list[tuple[float, float]]:
-        return [(point.coverage, _value(point, name)) for point in found.coverage]
+        return [(point.coverage, _value(point, name)) for point in found.coverage if point.trades >= trades]
 
     return curve
 
@@ -144,24 +154,21 @@ def _value(point: CoveragePoint, name: str) -> float:
 
 
 def _reliability(found: Figures) -> list[tuple[float, float]]:
-    return [(one.confidence, one.right) for one in found.reliability if one.rows >= FEWEST_ROWS]
-
-
-FEWEST_ROWS = 100  # of a bin of one year: fewer scatter over the whole plot
+    return [(one.confidence, one.right) for one in found.reliability if one.rows >= FEWEST]
 
 
 def _curves(
     found: ForecasterFindings,
-    curve: Callable[[Figures], Sequence[tuple[float, float]]],
+    curve: Curve,
     label: str,
     title: str,
     x_axis: tuple[Callable[[float], str], str],
+    also: Sequence[plots.Runs],
 ) -> Markup:
     years = [curve(year.figures) for year in found.years if year.tested and year.figures is not None]
     together = curve(found.figures) if found.figures is not None else []
     if not together:
         return Markup()
-    kinds = [plots.Runs("", "median", years if len(years) > 1 else [], together)]
-    least = min(x for line in (together, *years) for x, _ in line)
-    begin = math.floor(10.0 * least) / 10.0  # coverage begins at 0, a confidence of three classes at 0.3
-    return plots.runs(kinds, plain if label == "sum of returns" else percent, label, title, x_axis, begin=begin)
+    kinds = [plots.Runs("", "median", [line for line in years if line] if len(years) > 1 else [], together), *also]
+    show = plain if label == "sum of returns" else percent
+    return plots.runs(kinds, show, label, title, x_axis, begin=0.3 if curve is _reliability else 0.0)

@@ -120,6 +120,14 @@ def fold_rows(f: Findings) -> list[Row]:
     ]
 
 
+def chosen_rows(study: Study) -> list[Row]:
+    """What validation chose for each fold of a study with several agents."""
+    return [
+        (str(fold), *(number(one[name]) for name in ("sac", "td3", "threshold")))
+        for fold, one in enumerate(study.extra["chosen"], 1)
+    ]
+
+
 def scenario_rows(f: Findings) -> list[Row]:
     """The policy under other costs and one bar late."""
     return [

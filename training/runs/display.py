@@ -14,7 +14,7 @@ from typing import Self
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TaskID, TextColumn
 
-from training.desks.trial import News, Stage, trial_name
+from training.desks.trial import TRIALS, News, Stage, trial_name
 from training.study.evaluation import SessionResult
 from training.study.study import Point, Trial
 
@@ -33,6 +33,7 @@ class Display:
             disable=not self._console.is_terminal,
         )
         self._title = "training"
+        self._in_lines: set[str] | None = None  # tasks of this stage that are done; None where trials have lines
         self._trials = trials
         self._totals: dict[str, int] = {}
         self._steps: dict[str, int] = {}
@@ -66,24 +67,32 @@ class Display:
         if self._task is not None:
             self._bar.remove_task(self._task)
         self._trials, self._given, self._task, self._began_s, self._done = stage.tasks, stage.steps, None, 0.0, 0
-        self._title = stage.name
+        self._title, self._in_lines = stage.name, None if stage.name == TRIALS else set()
         for counted in (self._totals, self._steps, self._earlier):
             counted.clear()
 
     def _news(self, news: News) -> None:
-        if news.began and news.name not in self._earlier:
+        if 0 < news.began < news.total and news.name not in self._earlier:
             self._print(f"{news.name} goes on after {news.began:,} steps")
         if not self._began_s:
             self._began_s = time.monotonic()
             self._earlier[news.name] = news.steps  # the duration of its first update is unknown
         self._earlier.setdefault(news.name, news.began)
         self._counted(news.name, news.steps, news.total)
+        if self._in_lines is not None and news.steps >= news.total and news.name not in self._in_lines:
+            self._task_done(news.name, self._in_lines)
         point = news.point
         if point is not None and self._trials == 1:
             self._print(
                 f"{news.steps:>12,} steps  {self.speed:8,.0f} steps/s  validation {point.validate_return:+8.2%}  "
                 f"{point.validate_trades:5d} trades  {_learnt(point)}{' best so far' if news.best else ''}"
             )
+
+    def _task_done(self, name: str, done: set[str]) -> None:
+        """A line for each task of a stage that is done, with the time that the others will take."""
+        done.add(name)
+        left = f"  {self.left} left" if len(done) < self._trials and self.left else ""
+        self._print(f"{len(done):>4}/{self._trials}  {name}{left}")
 
     def _trial(self, trial: Trial) -> None:
         self._done += 1
@@ -105,7 +114,7 @@ class Display:
         if self._task is None:
             self._task = self._bar.add_task(self._title, speed="")
         speed = self.speed
-        left = f"{timedelta(seconds=round((self.total - self.done) / speed))} left" if speed else ""
+        left = f"{self.left} left" if speed else ""
         self._bar.update(
             self._task,
             completed=self.done,
@@ -124,6 +133,11 @@ class Display:
         known = sum(self._totals.values())
         each = self._given or (known // len(self._totals) if self._totals else 0)
         return known + each * (self._trials - len(self._totals))
+
+    @property
+    def left(self) -> str:
+        """The time that the rest of this stage will take at this speed, "" where that is unknown."""
+        return str(timedelta(seconds=round((self.total - self.done) / self.speed))) if self.speed else ""
 
     @property
     def speed(self) -> float:

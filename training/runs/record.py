@@ -151,12 +151,12 @@ class RunRecord:
         version = export(policy, p.machine, release, out=settings.out, probes=probes)
         return Outcome(version, p.folder, findings)
 
-    def for_report(self, policy: nn.Module) -> dict[str, Any]:
+    def for_report(self, policies: Sequence[nn.Module]) -> dict[str, Any]:
         """What a procedure of the strategy's own has for the pages of the report."""
         p = self.prepared
         if p.kind.procedure is None or p.settings.plan is None:
             return {}
-        return p.kind.procedure.for_report(p.settings.plan, policy, p.data, p.done)
+        return p.kind.procedure.for_report(p.settings.plan, policies, p.data, p.done)
 
     def _found(self, chosen: int) -> Mapping[str, Any]:
         """What a procedure of the strategy's own has to say of its stages and the chosen trial."""

@@ -20,7 +20,7 @@ from typing import Any, TypeVar
 from torch import nn
 
 from training.desks.kind import POLICY, Compared
-from training.desks.trial import RLLIB, News, Request, Stage
+from training.desks.trial import RLLIB, TRIALS, News, Request, Stage
 from training.evidence.wording import counted
 from training.rl.pool import Flag, stop_on_signals, work_through
 from training.rl.ray_cluster import LOCAL, connected
@@ -130,7 +130,7 @@ class Run:
         self._ledger.record(*(self._record.line(trial) for trial in trials))
         self._listen("comparing the chosen policies with the baselines, through the dry run")
         account, compared = self._compared(trials, chosen, policies)
-        extra = self._record.for_report(policies[-1])
+        extra = self._record.for_report(policies)
         study = self._record.study(trials, chosen, compared, account=account, extra=extra)
         self._listen("writing the report and exporting")
         return self._record.exported(study, policies[-1])
@@ -165,7 +165,7 @@ class Run:
         for stage, tasks in p.kind.procedure.stages(p.settings.plan).items():
             self._listen(Stage(stage, len(tasks)))
             self._through(prior_one, tasks)
-        self._listen(Stage("trials", len(requests_of(p.settings)), p.settings.steps))
+        self._listen(Stage(TRIALS, len(requests_of(p.settings)), p.settings.steps))
 
     def _trained(self, requests: list[Request]) -> tuple[Trial, ...]:
         if self._cluster is not None and self._settings.engine == RLLIB:  # its runners share each trial

@@ -131,6 +131,7 @@ def play_one(prepared: Prepared, player: Player, flag: Flag, emit: Emit) -> Play
     assert own is not None, f"{prepared.kind.strategy} has no procedure of its own"
     kept = folder.checkpoint()
     if kept is not None:
+        emit(News(player.task, 1, 1, began=1))
         return msgspec.json.decode(kept["played"], type=Played)
     check_stop()
     spans = [prepared.span(fold.test) for fold in prepared.folds]

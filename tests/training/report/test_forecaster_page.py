@@ -41,6 +41,7 @@ def found() -> ForecasterFindings:
 @pytest.fixture(scope="module")
 def study(found: ForecasterFindings) -> Study:
     extra = {KEY: msgspec.to_builtins(found), "decision_ms": {"1": 0.75, "20": 12.3}}
+    extra["chosen"] = [{"sac": 0.25, "td3": 0.75, "threshold": 0.45}, {"sac": 1.0, "td3": 0.0, "threshold": 0.0}]
     return msgspec.structs.replace(account_study(), extra=extra)
 
 
@@ -64,6 +65,7 @@ def test_each_score_stands_with_its_interval_before_and_after_the_temperature(
     change = scores.log_loss
     assert f"log loss {change.estimate:.4f} ({change.low:.4f} to {change.high:.4f})".replace("-", "−") in words
     assert "2012 not tested" in words
+    assert "1 0.25 0.75 0.45 2 1.00 0.00 0.00" in words  # the weights of both agents and the threshold, by fold
     assert "5 networks of 360,740 parameters" in words
     assert page.count('href="#forecaster"') == 2  # of the contents, and of the section on confidence
 

@@ -6,9 +6,9 @@ from typing import Any
 
 import pytest
 
-from training.desks.trial import News
+from training.desks.trial import TRIALS, News, Stage
 from training.runs.display import Display
-from training.study.study import PlayResult, Trial
+from training.study.study import PlayResult, Point, Trial
 
 
 class Clock:
@@ -79,3 +79,37 @@ def test_a_trial_that_goes_on_says_so_once_with_the_steps_it_had(
     show(news(1, 700, began=500))
     show(news(2, 100))
     assert capsys.readouterr().err.splitlines() == ["fold1-potential-seed1 goes on after 500 steps"]
+
+
+def test_each_task_of_a_stage_has_one_line_with_the_time_that_the_others_take(
+    clock: Clock, capsys: pytest.CaptureFixture[str]
+) -> None:
+    show = Display(1, 8192)
+    show(Stage("forecaster folds", 3))
+    show(News("forecaster-2014-1", 100, 100, began=100))  # of an earlier run
+    show(News("forecaster-2015-1", 50, 100))
+    clock.now_s += 5.0
+    for _ in range(2):
+        show(News("forecaster-2015-1", 100, 100))
+    show(Stage(TRIALS, 1, 8192))
+    show(News("fold1-bonus-seed1", 8192, 8192))
+    lines = capsys.readouterr().err.splitlines()
+    # 100 steps in 5 seconds; the third is taken to be as long as the others: 100 steps
+    assert lines == [
+        "forecaster folds: 3", "   1/3  forecaster-2014-1", "   2/3  forecaster-2015-1  0:00:05 left", "trials: 1"
+    ]  # fmt: skip
+
+
+def test_a_look_of_an_agent_with_a_replay_shows_its_own_figures(
+    clock: Clock, capsys: pytest.CaptureFixture[str]
+) -> None:
+    figures = {"gain": 0.001, "cost": -2e-4, "bonus": 1e-4, "critic loss": 1.25, "Q mean": 3.0, "update_to_data": 0.002}
+    point = Point(
+        steps=100, reward=9e-4, entropy=0.5, kl=0.0, clip_fraction=0.0, explained_variance=0.0, validate_return=0.01,
+        validate_trades=7, agent="sac", figures=figures,
+    )  # fmt: skip
+    show = Display(1, 200)
+    show(News("fold1-bonus-seed1", 100, 200, point, best=True))
+    line = capsys.readouterr().err
+    assert "sac  gain 0.001  cost -0.0002  bonus 0.0001  critic loss 1.25  Q mean 3  updates/step 0.002" in line
+    assert "explained" not in line

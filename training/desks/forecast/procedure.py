@@ -78,7 +78,9 @@ class WalkByYears:
         listen: Listener,
     ) -> None:
         """See `Procedure`."""
-        if keeper.checkpoint() is not None:
+        kept = keeper.checkpoint()
+        if kept is not None:
+            listen(News(task, kept["steps"], kept["steps"], began=kept["steps"]))
             return
         plan = _own(request.plan)
         kind, year, *member = task.split("-")
@@ -86,7 +88,7 @@ class WalkByYears:
         if kind == "forecaster":
             keeper.save(member_task(task, plan, fold, int(member[0]) - 1, data, keeper, control, listen))
         else:
-            keeper.save(year_task(plan, fold, data, done))
+            keeper.save(year_task(plan, fold, data, done) | {"steps": 1})
             listen(News(task, 1, 1))
 
     def trial(
@@ -137,12 +139,17 @@ class WalkByYears:
         return data.account(policies, spans, seed, check_stop).play(player)
 
     def for_report(
-        self, plan: Plan, policy: nn.Module, data: ForecastTaskData, done: Callable[[str], Mapping[str, Any]]
+        self,
+        plan: Plan,
+        policies: Sequence[nn.Module],
+        data: ForecastTaskData,
+        done: Callable[[str], Mapping[str, Any]],
     ) -> dict[str, Any]:
         """See `Procedure`: how good the forecasts of all years were, and how long a decision takes."""
         own, paper = _own(plan), data.rules.paper
         cost = float(2 * paper.share_cost_rate + paper.share_wait_rate)
-        net = cast("Policy", policy).forecaster
+        of_folds = [cast("Policy", policy) for policy in policies]
+        net = of_folds[-1].forecaster
         facts = {
             "parameters": sum(one.numel() for one in net.members[0].parameters()),
             "members": len(net.members),
@@ -150,8 +157,9 @@ class WalkByYears:
         }
         years = [forecast_of(done(YEAR_TASK.format(year=year))) for year in own.years]
         found = find(data.material, data.panel.bars, years, own.tests, cost, facts)
-        sizes = {str(count): milliseconds(policy, count) for count in (1, len(data.table.symbols))}
-        return {KEY: msgspec.to_builtins(found), DECISION_MS: sizes}
+        sizes = {str(count): milliseconds(of_folds[-1], count) for count in (1, len(data.table.symbols))}
+        chosen = [_shares(each.state_dict()) | {"threshold": float(each.threshold)} for each in of_folds]
+        return {KEY: msgspec.to_builtins(found), DECISION_MS: sizes, "chosen": chosen}
 
     def searched(self, plan: Plan) -> tuple[Dimension, ...]:
         """See `Procedure`."""
@@ -187,7 +195,7 @@ class WalkByYears:
                 "alpha": own.alpha,
                 "alpha_is": ALPHA_IS,
                 "bonus": BONUS,
-                "shares": dict(zip(graph.MEMBERS, state["agents.weights"].tolist(), strict=True)),
+                "shares": _shares(state),
                 "threshold": float(state["threshold"]),
             },
             "forecaster": {
@@ -196,6 +204,11 @@ class WalkByYears:
                 for year, found in years.items()
             },
         }
+
+
+def _shares(state: Mapping[str, Any]) -> dict[str, float]:
+    """The weight of each agent in a policy's state."""
+    return dict(zip(graph.MEMBERS, state["agents.weights"].tolist(), strict=True))
 
 
 def _own(plan: Plan | None) -> ForecastPlan:

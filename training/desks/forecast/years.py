@@ -89,11 +89,16 @@ def member_task(
 ) -> dict[str, Any]:
     """Train one network of a year, or go on with it."""
 
+    steps = 1
+
     def tell(_year: int, _member: int, progress: Progress) -> None:
+        nonlocal steps
+        steps = max(progress.batches, 1)
         listen(News(task, progress.batches, progress.total))
 
     fitted = train_member(data.material, plan.forecast, fold, member, folder=keeper.path, pause=control.stop, tell=tell)
-    return {"weights": fitted.weights, "curve": msgspec.json.encode(fitted.curve).decode()}
+    listen(News(task, steps, steps))  # it may have stopped early
+    return {"weights": fitted.weights, "curve": msgspec.json.encode(fitted.curve).decode(), "steps": steps}
 
 
 def year_task(

@@ -86,6 +86,8 @@ def test_stages_come_in_order_with_their_number_of_tasks(version: Path, told: li
     names = [news.name for news in told if isinstance(news, News)]
     assert set(names[: names.index("forecast-2020")]) == {f"forecaster-{year}-1" for year in (2020, 2021, 2022)}
     assert sum(isinstance(news, Trial) for news in told) == 1
+    last = {news.name: news for news in told if isinstance(news, News)}
+    assert all(news.steps == news.total for news in last.values())
 
 
 def test_metrics_hold_each_term_of_the_reward(settings: Settings, version: Path) -> None:
@@ -99,24 +101,30 @@ def test_metrics_hold_each_term_of_the_reward(settings: Settings, version: Path)
 
 
 def test_a_run_that_was_stopped_again_and_again_ends_in_the_same_bytes(
-    settings: Settings, version: Path, told: list[object], tmp_path: Path
+    settings: Settings, version: Path, tmp_path: Path
 ) -> None:
     """In a forecaster, amid the second agent, and after some of the players."""
     again = replace(settings, run_folder=tmp_path / "run", out=tmp_path / "store")
-    names = [news.name for news in told if isinstance(news, News)]
-    done = 0
-    for within in (
-        names.index("forecaster-2021-1") + 2,
-        len(names) - 1 - names[::-1].index("fold1-bonus-seed1"),
-        names.index("account-SAC-alone"),
-    ):
-        stop = StopAfter(within - done)
+    for name, steps in (("forecaster-2021-1", 2), ("fold1-bonus-seed1", 5000), ("account-SAC-alone", 1)):
+        stop = StopAt(name, steps)
         with pytest.raises(Stopped):
             train_and_export(again, stop, stop)
-        done = within
     found = train_and_export(again, lambda _: None).version
     assert (found / "policy.onnx").read_bytes() == (version / "policy.onnx").read_bytes()
     assert played(tmp_path / "run") == played(settings.run_folder)
+
+
+class StopAt(StopAfter):
+    """A flag that is set once a task has come so far."""
+
+    def __init__(self, name: str, steps: int) -> None:
+        super().__init__(1)
+        self._name, self._steps = name, steps
+
+    def __call__(self, news: object) -> None:
+        """Listen to a run."""
+        if isinstance(news, News) and news.name == self._name and news.steps >= self._steps:
+            self.set()
 
 
 def played(run: Path | None) -> tuple[object, ...]:
