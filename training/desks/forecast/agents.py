@@ -110,7 +110,7 @@ class Work:
                         journal.write(msgspec.json.encode(line).decode() + "\n")
                         self._lines += 1
                         self.seconds = earlier + time.monotonic() - began
-                        total = course.total * len(MEMBERS)
+                        total = course.whole * len(MEMBERS)
                         steps = self.steps + course.trainer.steps
                         listen(News(self._request.name, steps, total, point, course.without == 0, gone))
                         if control.stop() or control.checkpoint_due():
@@ -198,7 +198,6 @@ class _Course:
     def __init__(self, work: Work, name: str) -> None:
         self._work, self._name = work, name
         self.trainer, self._market, kept = work.course_parts(name)
-        self.total = self.trainer.total_updates * self.trainer.coefficients.round_transitions
         self._every = max(1, self.trainer.total_updates // work.plan.looks)
         self._weights: dict[str, Any] = {}
         self._best_steps, self._earned, self.without = 0, float("-inf"), 0
@@ -221,6 +220,11 @@ class _Course:
         if self._market is None:
             return {}
         return dict(zip(("gain", "cost", "bonus"), self._market.take_terms(), strict=True))
+
+    @property
+    def whole(self) -> int:
+        """Transitions that the agent will have seen at its end, from its first update on."""
+        return self.trainer.total_updates * (self.trainer.steps // self.trainer.updates)
 
     def update(self) -> tuple[dict[str, Any], Point | None]:
         """One update; what it did, and what a look at the validation sessions found when it was time."""
