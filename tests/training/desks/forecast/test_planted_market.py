@@ -22,6 +22,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from daemon.core.limits import Trading
+from tests.support.rl.trained import train_agent
 from tests.support.training.made_up_days import trading
 from tests.support.training.planted_panels import PLAN, moving, panel, walk_forward
 from training.desks.daily.table import DailyTable
@@ -31,7 +32,7 @@ from training.forecast.labels import BUY, SELL
 from training.forecast.stage import FoldResult
 from training.rl.off_policy.coefficients import OffPolicyCoefficients
 from training.rl.off_policy.presets import build
-from training.rl.off_policy.trainer import OffPolicyTrainer, train
+from training.rl.off_policy.trainer import OffPolicyTrainer
 from training.rl.ppo import make_deterministic
 
 MOVE = 0.02
@@ -92,7 +93,7 @@ class Line:
         scaling = RowScaling.of(torch.cat([_random_step(market, nth) for nth in range(40)]))
         c = replace(QUICK, environments=market.rows)
         agent = build(name, self.outlook.width, c, seed=1, scaling=scaling)
-        train(OffPolicyTrainer(agent, market, c, total_steps=STEPS, seed=1))
+        train_agent(OffPolicyTrainer(agent, market, c, total_steps=STEPS, seed=1))
 
         @torch.no_grad()
         def rule(rows: Tensor) -> Tensor:
