@@ -26,7 +26,7 @@ from strategies.daily_rebalancer import STOCKS, TRADABLE, WIDTH
 from strategies.regime_switcher import HIDDEN
 from strategies.regime_switcher import SPEC as SWITCHER
 from strategies.registry import daily_strategy
-from tests.support.training.planted_market import TensorVecEnv
+from tests.support.planted.market import TensorVecEnv
 from training.desks.daily.rebalancer_market import RebalancerMarket
 from training.desks.daily.rebalancer_network import RebalancerActorCritic, fit_scaling
 from training.desks.daily.regime_market import RegimeMarket

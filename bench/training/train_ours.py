@@ -28,8 +28,8 @@ from bench.training.train_work import (
     measured,
     updates_between,
 )
+from tests.support.planted.market import greedy
 from tests.support.rl.carrying_gru import CarryingGru
-from tests.support.training.planted_market import greedy
 from training.desks.daily.table import DailyTable
 from training.desks.scalper.network import FEATURES, IDENTITY, WINDOW
 from training.desks.scalper.networks import build

@@ -16,7 +16,7 @@ from stable_baselines3.common.torch_layers import BaseFeaturesExtractor
 from torch import Tensor, nn
 
 from bench.training.train_work import Course, Noise, Rate, course, evaluated, market, measured, updates_between
-from tests.support.training.planted_market import TensorVecEnv
+from tests.support.planted.market import TensorVecEnv
 from training.desks.scalper.network import FEATURE_VECTOR, FEATURES, IDENTITY, WINDOW
 from training.desks.scalper.networks import build
 from training.rl.coefficients import Coefficients

@@ -21,7 +21,7 @@ from torch import Tensor
 
 from daemon.core.limits import Trading
 from strategies.registry import strategy
-from tests.support.training.planted_market import BeliefActor, Planted, PlantedMarket, play, solve
+from tests.support.planted.market import BeliefActor, Planted, PlantedMarket, play, solve
 from training.desks.scalper.data import Data, load
 from training.desks.scalper.market import Market
 from training.rl.coefficients import Coefficients

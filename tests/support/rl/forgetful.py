@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from tests.support.training.planted_days import SPEC, Memory, Planted
+from tests.support.planted.days import SPEC, Memory, Planted
 
 
 class Forgetful:

@@ -16,7 +16,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from tests.support.training.planted_market import TensorVecEnv
+from tests.support.planted.market import TensorVecEnv
 from training.rl.protocols import Environment, Step
 
 INPUTS = 4

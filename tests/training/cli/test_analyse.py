@@ -15,8 +15,8 @@ import pytest
 
 from strategies.kit.contract import Answer, Bar, Choice, Decision, Observation, Target, View
 from tests.support.paths import REPOSITORY
+from tests.support.planted.strategies import DECAY, HISTORY, SPEC, WINDOW, Memory, Planted, anchored
 from tests.support.training.made_up import sessions, write_csv
-from tests.support.training.planted_strategies import DECAY, HISTORY, SPEC, WINDOW, Memory, Planted, anchored
 from training.analysis import differences
 from training.analysis.differences import Report
 from training.analysis.strategy_runs import moments_of, observed, tabled
@@ -24,7 +24,7 @@ from training.analysis.subjects import AnalyseError, Policy, Subject, linear_pol
 from training.cli import analyse
 
 STORE = REPOSITORY / "onnx_models"
-HERE = "tests.support.training.planted_strategies"
+HERE = "tests.support.planted.strategies"
 MINUTE_NS = 60_000_000_000
 Column = npt.NDArray[np.float64]
 

@@ -18,16 +18,16 @@ from daemon.host.time.calendar import SessionCalendar, midnight_ns
 from strategies import daily_rebalancer, regime_switcher
 from strategies.golden import golden_bars
 from strategies.kit.contract import Bar, DailySpec
+from tests.support.planted.days import SPEC, clean
 from tests.support.training.made_files import days, write_days
 from tests.support.training.made_up import write_csv
-from tests.support.training.planted_days import SPEC, clean
 from training.analysis import differences
 from training.analysis.differences import Report
 from training.analysis.strategy_runs import Moment, bars_of, moments_of, newest, observed, scripted_portfolio, tabled
 from training.analysis.subjects import AnalyseError, Subject, linear_policy, made, model_policy, subject_named
 from training.cli import analyse
 
-HERE = "tests.support.training.planted_days"
+HERE = "tests.support.planted.days"
 DATES = days("2024-01-02", "2024-12-31", 30)
 Column = npt.NDArray[np.float64]
 

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from scipy.special import log_softmax, softmax
 
-from tests.support.training.planted_panels import moving, panel
+from tests.support.planted.panels import moving, panel
 from training.forecast.findings import KEY, Forecast, find, read
 from training.forecast.labels import BUY, HOLD, NONE, SELL, Barriers, Labels
 from training.forecast.stage import Material

@@ -9,7 +9,7 @@ import msgspec
 import numpy as np
 import pytest
 
-from tests.support.training.planted_panels import PLAN, panel, walk_forward
+from tests.support.planted.panels import PLAN, panel, walk_forward
 from training.forecast.folds import YearFold, by_years, rows_of
 from training.forecast.forecasts import FoldForecasts, Forecasts, LeakError, assemble, last_known
 from training.forecast.recipe import Progress

@@ -11,7 +11,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from tests.support.training.planted_panels import PLAN, panel
+from tests.support.planted.panels import PLAN, panel
 from training.forecast.folds import by_years, rows_of
 from training.forecast.network import ForecastNet
 from training.forecast.recipe import Progress, Recipe

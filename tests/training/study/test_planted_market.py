@@ -18,7 +18,7 @@ import torch
 from stable_baselines3 import PPO
 
 from tests.support.paths import REPOSITORY
-from tests.support.training.planted_market import (
+from tests.support.planted.market import (
     POSITION,
     RANDOM_WALK,
     RETURN,

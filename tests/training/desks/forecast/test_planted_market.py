@@ -22,9 +22,9 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from daemon.core.limits import Trading
+from tests.support.planted.panels import PLAN, moving, panel, walk_forward
 from tests.support.rl.trained import train_agent
 from tests.support.training.made_up_days import trading
-from tests.support.training.planted_panels import PLAN, moving, panel, walk_forward
 from training.desks.daily.table import DailyTable
 from training.desks.forecast.graph import RowScaling, weighted
 from training.desks.forecast.market import ForecastMarket, Outlook
@@ -144,7 +144,7 @@ def optimum(*, omniscient: bool = False) -> float:
 
     grid = (-3e-3, -2e-3, -1e-3, 0.0, 5e-4, 1e-3, 2e-3)
     pairs = ((enter, leave) for enter in grid for leave in grid if leave <= enter)
-    enter, leave = max(pairs, key=lambda pair: of.played(rule(*pair, 2012), 2012)[0])
+    enter, leave = max(pairs, key=lambda pair: of.played(rule(pair[0], pair[1], 2012), 2012)[0])
     return of.played(rule(enter, leave, 2013), 2013)[0]
 
 

@@ -1,0 +1,1 @@
+"""Markets, panels and strategies with a planted rule, whose optimum is known."""
