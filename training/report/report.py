@@ -178,7 +178,7 @@ def _check_choice(study: Study, fold: int) -> None:
     if not 0 <= place < len(study.trials) or study.trials[place].fold != fold:
         raise ValueError(f"the chosen trial of fold {fold} is trial {place}, which is not of that fold")
     rivals = [trial for trial in study.trials if trial.fold == fold and trial.reward == study.reward]
-    best = max(trial.validated_usd for trial in rivals)
+    best = max((trial.validated_usd for trial in rivals), default=0.0)
     chosen = study.trials[place]
     if chosen.reward != study.reward or chosen.validated_usd < best - 1e-6:
         raise ValueError(

@@ -7,6 +7,7 @@ afterwards, to the last process.
 from __future__ import annotations
 
 import contextlib
+import fcntl
 import importlib
 import os
 import signal
@@ -14,6 +15,7 @@ import socket
 import tempfile
 import threading
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 LOCAL = "local"
@@ -61,7 +63,7 @@ def connected(address: str, cores: int) -> Iterator[Any]:
         }
         where = here if local else {"address": address}
         try:
-            with _own_handlers():
+            with _own_handlers(), _one_start(local):
                 ray.init(log_to_driver=False, logging_level="ERROR", configure_logging=False, **where)
         except (ConnectionError, ValueError) as error:
             raise RuntimeError(f"no Ray cluster at {address!r} ({error}): start one, or use --ray local") from error
@@ -71,6 +73,21 @@ def connected(address: str, cores: int) -> Iterator[Any]:
             yield ray
         finally:
             ray.shutdown()
+
+
+@contextlib.contextmanager
+def _one_start(local: bool) -> Iterator[None]:
+    """Let one process of this user start a Ray at a time: two that start together take each other's servers."""
+    if not local:
+        yield
+        return
+    path = Path(tempfile.gettempdir()) / f"rltrader-ray-{os.getuid()}.lock"
+    handle = os.open(path, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
+    try:
+        fcntl.flock(handle, fcntl.LOCK_EX)
+        yield
+    finally:
+        os.close(handle)
 
 
 @contextlib.contextmanager
