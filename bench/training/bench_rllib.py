@@ -14,9 +14,8 @@ from dataclasses import dataclass
 
 import torch
 
-from tests.support.rl.planted_sizing import BANDIT, INPUTS, PlantedSizing, share_of_optimum
+from tests.support.rl.planted_sizing import BANDIT, FEW_LARGE, INPUTS, place, share_of_optimum
 from tests.support.rl.trained import train_agent
-from training.rl.off_policy.coefficients import OffPolicyCoefficients
 from training.rl.off_policy.presets import build
 from training.rl.off_policy.trainer import OffPolicyTrainer
 from training.rl.ray_cluster import connected
@@ -24,24 +23,6 @@ from training.rl.rllib.engine import RllibSac
 
 TRANSITIONS = 8192
 RUNNERS = 2
-RECIPE = OffPolicyCoefficients(
-    learning_rate=1e-2,
-    schedule="linear",
-    discount=BANDIT.discount,
-    environments=64,
-    batch=256,
-    gradient_steps=16,
-    per_transitions=512,
-    round_transitions=1024,
-    learning_starts=1024,
-    capacity=100_000,
-    smoothing=0.02,
-    reward_scale=10.0,
-    actor_widths=(32, 32),
-    critic_widths=(48, 48),
-    normalised=True,
-)
-"""Few and large updates: RLlib spends more on each transition and update than on the products in it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,17 +35,12 @@ class Result:
     gradient_steps: int
 
 
-def place(rows: int, seed: int) -> PlantedSizing:
-    """The task."""
-    return PlantedSizing(BANDIT, rows, seed)
-
-
 def ours(seed: int) -> Result:
     """By our engine, one thread."""
     began = time.perf_counter()
-    agent = build("sac", INPUTS, RECIPE, seed=seed)
-    environment = place(RECIPE.environments, seed)
-    trainer = OffPolicyTrainer(agent, environment, RECIPE, total_steps=TRANSITIONS, seed=seed)
+    agent = build("sac", INPUTS, FEW_LARGE, seed=seed)
+    environment = place(FEW_LARGE.environments, seed)
+    trainer = OffPolicyTrainer(agent, environment, FEW_LARGE, total_steps=TRANSITIONS, seed=seed)
     train_agent(trainer)
     seconds = time.perf_counter() - began
     return Result(share_of_optimum(BANDIT, agent.actor), seconds, trainer.steps, trainer.gradient_steps)
@@ -72,7 +48,7 @@ def ours(seed: int) -> Result:
 
 def theirs(seed: int) -> Result:
     """By RLlib, in the Ray that is connected; its start is not timed."""
-    trainer = RllibSac(place, RECIPE, scaling=None, total_steps=TRANSITIONS, seed=seed, runners=RUNNERS)
+    trainer = RllibSac(place, FEW_LARGE, scaling=None, total_steps=TRANSITIONS, seed=seed, runners=RUNNERS)
     began = time.perf_counter()
     while not trainer.done:
         trainer.update()

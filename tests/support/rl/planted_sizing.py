@@ -17,6 +17,7 @@ import torch
 from torch import Tensor
 
 from tests.support.planted.market import TensorVecEnv
+from training.rl.off_policy.coefficients import OffPolicyCoefficients
 from training.rl.protocols import Environment, Step
 
 INPUTS = 4
@@ -145,3 +146,28 @@ class SizingVecEnv(TensorVecEnv):
         for row in truncated.nonzero().flatten().tolist():
             told[row] = {"TimeLimit.truncated": True, "terminal_observation": last[row].numpy()}
         return self._environment.observe().numpy(), step.rewards.numpy(), truncated.numpy(), told
+
+
+FEW_LARGE = OffPolicyCoefficients(
+    learning_rate=1e-2,
+    schedule="linear",
+    discount=BANDIT.discount,
+    environments=64,
+    batch=256,
+    gradient_steps=16,
+    per_transitions=512,
+    round_transitions=1024,
+    learning_starts=1024,
+    capacity=100_000,
+    smoothing=0.02,
+    reward_scale=10.0,
+    actor_widths=(32, 32),
+    critic_widths=(48, 48),
+    normalised=True,
+)
+"""Few and large updates: RLlib spends more on each transition and update than on the products in it."""
+
+
+def place(rows: int, seed: int) -> PlantedSizing:
+    """The task, as an engine asks for it."""
+    return PlantedSizing(BANDIT, rows, seed)

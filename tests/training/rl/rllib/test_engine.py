@@ -9,10 +9,9 @@ from pathlib import Path
 import pytest
 import torch
 
-from tests.support.rl.planted_sizing import BANDIT, PlantedSizing, share_of_optimum
+from tests.support.rl.planted_sizing import BANDIT, FEW_LARGE, place, share_of_optimum
 from tests.support.rl.trained import train_agent
 from tests.support.training.ray_processes import LOOPBACK, left, listening, mark
-from training.rl.off_policy.coefficients import OffPolicyCoefficients
 from training.rl.off_policy.networks import Actor
 from training.rl.off_policy.presets import build
 from training.rl.off_policy.trainer import OffPolicyTrainer
@@ -24,23 +23,7 @@ needs_rllib = pytest.mark.skipif(
     importlib.util.find_spec("ray") is None or importlib.util.find_spec("tree") is None,
     reason="needs RLlib: pip install '.[scale]'",
 )
-RECIPE = OffPolicyCoefficients(
-    learning_rate=1e-2,
-    schedule="linear",
-    discount=BANDIT.discount,
-    environments=64,
-    batch=256,
-    gradient_steps=8,
-    per_transitions=512,
-    round_transitions=1024,
-    learning_starts=1024,
-    capacity=100_000,
-    smoothing=0.04,
-    reward_scale=10.0,
-    actor_widths=(32, 32),
-    critic_widths=(48, 48),
-    normalised=True,
-)
+RECIPE = replace(FEW_LARGE, gradient_steps=8, smoothing=0.04)
 TRANSITIONS = 8192
 
 
@@ -49,10 +32,6 @@ class Halved(torch.nn.Module):
 
     def forward(self, raw: torch.Tensor) -> torch.Tensor:
         return 0.5 * raw
-
-
-def place(rows: int, seed: int) -> PlantedSizing:
-    return PlantedSizing(BANDIT, rows, seed)
 
 
 def own(seed: int) -> float:
