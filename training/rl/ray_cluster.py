@@ -9,9 +9,13 @@ from __future__ import annotations
 import contextlib
 import fcntl
 import importlib
+import json
 import os
+import secrets
 import signal
 import socket
+import subprocess
+import sys
 import tempfile
 import threading
 from collections.abc import Iterator
@@ -28,10 +32,18 @@ ENVIRONMENT = {
     "TUNE_DISABLE_AUTO_CALLBACK_SYNCER": "1",
     "TUNE_DISABLE_SIGINT_HANDLER": "1",
 }
-LOCAL_ENVIRONMENT = {"RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "0"}
-"""Ray's own switch for machines without firewall: every server on 127.0.0.1. It is read when ray is imported."""
+LOCAL_ENVIRONMENT = {
+    "RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "0",  # read at Ray's import: every server on 127.0.0.1, as without a firewall
+    "RAY_gcs_server_port_wait_time_s": "120",
+    "RAY_AUTH_MODE": "token",  # else another user of this machine could join, and run what he likes as this one
+    "RAY_AUTH_TOKEN": secrets.token_hex(32),
+}
 LOOPBACK = "127.0.0.1"
 REACH_S = 5.0
+HEAD = (sys.executable, "-m", "training.rl.ray_head")
+STARTS = 3
+START_S = 240.0  # of one start: it has taken 45 seconds on a machine with eight busy processes on two cores
+END_S = 60.0
 OBJECT_STORE_BYTES = 80_000_000  # nothing large is passed on: each process reads the bars itself
 
 
@@ -54,17 +66,10 @@ def connected(address: str, cores: int) -> Iterator[Any]:
         raise RuntimeError(f"--ray needs Ray ({error}): install it with pip install '.[scale]'") from error
     if not local and address != "auto":
         _reach(address)
-    with tempfile.TemporaryDirectory(prefix="ray-", ignore_cleanup_errors=True) as scratch:
-        here = {
-            "num_cpus": cores,
-            "include_dashboard": False,
-            "object_store_memory": OBJECT_STORE_BYTES,
-            "_temp_dir": scratch,
-        }
-        where = here if local else {"address": address}
+    with _held(cores) if local else contextlib.nullcontext(address) as there:
         try:
-            with _own_handlers(), _one_start(local):
-                ray.init(log_to_driver=False, logging_level="ERROR", configure_logging=False, **where)
+            with _own_handlers():
+                ray.init(address=there, log_to_driver=False, logging_level="ERROR", configure_logging=False)
         except (ConnectionError, ValueError) as error:
             raise RuntimeError(f"no Ray cluster at {address!r} ({error}): start one, or use --ray local") from error
         try:
@@ -76,11 +81,83 @@ def connected(address: str, cores: int) -> Iterator[Any]:
 
 
 @contextlib.contextmanager
-def _one_start(local: bool) -> Iterator[None]:
+def _held(cores: int) -> Iterator[str]:
+    """The address of a Ray of this machine, held by a process of its own while this lasts.
+
+    Raises:
+        RuntimeError: it did not start, several times; the text has Ray's last words and the cure.
+    """
+    with contextlib.ExitStack() as stack:
+        with _one_start():
+            for attempt in range(STARTS):
+                try:
+                    address = stack.enter_context(_started(cores))
+                    break
+                except RuntimeError:
+                    if attempt == STARTS - 1:
+                        raise
+        yield address
+
+
+@contextlib.contextmanager
+def _started(cores: int) -> Iterator[str]:
+    """One start of Ray, which takes seconds and on a busy machine a minute.
+
+    Raises:
+        RuntimeError: it did not start.
+    """
+    with tempfile.TemporaryDirectory(prefix="ray-", ignore_cleanup_errors=True) as scratch:
+        options = {
+            "num_cpus": cores,
+            "include_dashboard": False,
+            "object_store_memory": OBJECT_STORE_BYTES,
+            "_temp_dir": scratch,
+            "log_to_driver": False,
+            "logging_level": "ERROR",
+        }
+        said = Path(scratch, "said")
+        with (
+            said.open("w") as errors,
+            subprocess.Popen(
+                [*HEAD, json.dumps(options)],
+                stdin=subprocess.PIPE,
+                stdout=subprocess.PIPE,
+                stderr=errors,
+                text=True,
+                start_new_session=True,
+            ) as head,
+        ):
+            assert head.stdout is not None
+            limit = threading.Timer(START_S, head.kill)
+            limit.start()
+            try:
+                address = head.stdout.readline().strip()
+                limit.cancel()  # it may hold for hours from here on
+                if not address:
+                    words = [line for line in said.read_text(errors="replace").splitlines() if line.strip()]
+                    raise RuntimeError(
+                        f"Ray did not start on this machine ({words[-1] if words else 'no word'}): give the same "
+                        "command again when the machine is less busy, or leave --ray out"
+                    )
+                yield address
+            finally:
+                limit.cancel()
+                _end(head)
+
+
+def _end(head: subprocess.Popen[str]) -> None:
+    """Ask it to end Ray in order; a head that hangs is killed, and Ray's agents find that out by themselves."""
+    assert head.stdin is not None
+    head.stdin.close()
+    try:
+        head.wait(END_S)
+    except subprocess.TimeoutExpired:
+        head.kill()
+
+
+@contextlib.contextmanager
+def _one_start() -> Iterator[None]:
     """Let one process of this user start a Ray at a time: two that start together take each other's servers."""
-    if not local:
-        yield
-        return
     path = Path(tempfile.gettempdir()) / f"rltrader-ray-{os.getuid()}.lock"
     handle = os.open(path, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
     try:
