@@ -21,13 +21,13 @@ from daemon.reports.heads import left_alone
 
 
 class Journaled(msgspec.Struct, frozen=True):
-    """What a journal says beside its state: the limits of its newest start, and what its newest decision left alone."""
+    """What a journal holds outside its state: the newest start's limits, and what the newest decision left alone."""
 
     limits: tuple[Limit, ...] = ()
     left_alone: dict[str, str] = {}  # symbol to reason
 
 
-def table(meta: dict[str, str], state: State[Any], holder: str, beside: Journaled) -> Table:
+def table(meta: dict[str, str], state: State[Any], holder: str, facts: Journaled) -> Table:
     """Show a desk from its journal; `holder` is the process that runs on it, "" for none."""
     shown = Table(show_header=False, title=f"{meta.get('desk', '')} · {meta['strategy']}", title_justify="left")
     shown.add_column(style="cyan")
@@ -38,7 +38,7 @@ def table(meta: dict[str, str], state: State[Any], holder: str, beside: Journale
     shown.add_row("last event", f"{state.seq:,} at {new_york_text(state.now_ns)}" if state.seq else "none")
     _trading_rows(shown, state)
     _money_rows(shown, state)
-    for symbol, reason in beside.left_alone.items():
+    for symbol, reason in facts.left_alone.items():
         shown.add_row("left alone", f"{symbol}: {reason}")
     stats = state.stats
     shown.add_row("bars", f"{stats.bars:,} ({stats.bars_rejected:,} rejected)")
@@ -47,7 +47,7 @@ def table(meta: dict[str, str], state: State[Any], holder: str, beside: Journale
     shown.add_row("trades", f"{stats.trades:,}, {stats.wins:,} won")
     denials = ", ".join(f"{gate} {count:,}" for gate, count in sorted(stats.denials.items(), key=lambda d: -d[1]))
     shown.add_row("denials", denials or "none")
-    for origin, text in by_origin(beside.limits):
+    for origin, text in by_origin(facts.limits):
         shown.add_row("limits", f"from {origin}: {text}")
     return shown
 
@@ -96,7 +96,7 @@ def _money_rows(shown: Table, state: State[Any]) -> None:
 
 
 def journaled(path: Path, state: State[Any]) -> Journaled:
-    """Read what this folder's journal says beside its state. Raises JournalError."""
+    """Read what this folder's journal holds outside its state. Raises JournalError."""
     with closing(JournalReader(path / FILE)) as reader:
         limits = limits_of(state.identity.strategy, state.trading, journaled_origins(reader))
         return Journaled(limits, left_alone(reader))

@@ -47,10 +47,10 @@ def _look(follower: Follower) -> None:
 
 def _lines(follower: Follower, every_s: float) -> None:
     """Print a line of JSON for each change: the desk's status, or why it cannot be followed."""
-    printed, beside = b"", _Beside(follower)
+    printed, facts = b"", _FromJournal(follower)
     while True:
         _look(follower)
-        line = _status_line(follower, beside.known())
+        line = _status_line(follower, facts.known())
         if line != printed:
             sys.stdout.write(line.decode() + "\n")
             sys.stdout.flush()
@@ -58,27 +58,27 @@ def _lines(follower: Follower, every_s: float) -> None:
         time.sleep(every_s)
 
 
-def _status_line(follower: Follower, beside: Journaled) -> bytes:
+def _status_line(follower: Follower, facts: Journaled) -> bytes:
     state = follower.state
     if state is None or follower.problem:
         return msgspec.json.encode(unreadable_desk(str(follower.path.parent), follower.problem))
     path = follower.path.parent
     status = status_of(state, follower.meta.get("desk", ""))
-    known = {"limits": beside.limits, "left_alone": beside.left_alone}
+    known = {"limits": facts.limits, "left_alone": facts.left_alone}
     return msgspec.json.encode(replace(status, state_dir=str(path), process=locked_by(path), **known))
 
 
 def _live(follower: Follower, console: Console, every_s: float) -> None:
-    beside = _Beside(follower)
+    facts = _FromJournal(follower)
     with Live(console=console, auto_refresh=False, vertical_overflow="crop") as live:
         while True:
             _look(follower)
-            live.update(live_table(follower, beside.known()), refresh=True)
+            live.update(live_table(follower, facts.known()), refresh=True)
             time.sleep(every_s)
 
 
-class _Beside:
-    """What the journal says beside the state. It is read again when a start journaled others, or a decision came."""
+class _FromJournal:
+    """What the journal holds outside the state. It is read again when a start journaled others, or a decision came."""
 
     def __init__(self, follower: Follower) -> None:
         self._follower = follower
@@ -96,14 +96,14 @@ class _Beside:
         return self._known
 
 
-def live_table(follower: Follower, beside: Journaled) -> Table:
+def live_table(follower: Follower, facts: Journaled) -> Table:
     """What is known of the desk, and why it may be old."""
     state = follower.state
     if state is None:
         shown = Table(show_header=False)
         shown.add_row(Text(follower.problem, "red"))
         return shown
-    shown = table(follower.meta, state, locked_by(follower.path.parent), beside)
+    shown = table(follower.meta, state, locked_by(follower.path.parent), facts)
     if follower.problem:
         shown.add_row("old", Text(follower.problem, "red"))
     return shown

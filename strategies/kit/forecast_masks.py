@@ -73,17 +73,6 @@ def reasons(
     return np.select(list(conditions.values()), list(conditions), GOOD).astype(np.uint8)
 
 
-def told(codes: NDArray[np.uint8], symbols: tuple[str, ...]) -> dict[str, dict[str, int]]:
-    """For each symbol with masked rows how many there are of each reason."""
-    found = {}
-    for place, symbol in enumerate(symbols):
-        counts = np.bincount(codes[:, place], minlength=len(REASONS)).tolist()
-        masked = {REASONS[code]: count for code, count in enumerate(counts) if code != GOOD and count}
-        if masked:
-            found[symbol] = masked
-    return found
-
-
 def _lately(where: BoolArray, rows: int) -> BoolArray:
     """Whether it holds in one of the last `rows` sessions, this one included."""
     total = np.cumsum(where, axis=0, dtype=np.int64)

@@ -115,9 +115,9 @@ def _started(cores: int) -> Iterator[str]:
             "log_to_driver": False,
             "logging_level": "ERROR",
         }
-        said = Path(scratch, "said")
+        log = Path(scratch, "log")
         with (
-            said.open("w") as errors,
+            log.open("w") as errors,
             subprocess.Popen(
                 [*HEAD, json.dumps(options)],
                 stdin=subprocess.PIPE,
@@ -134,7 +134,7 @@ def _started(cores: int) -> Iterator[str]:
                 address = head.stdout.readline().strip()
                 limit.cancel()  # it may hold for hours from here on
                 if not address:
-                    words = [line for line in said.read_text(errors="replace").splitlines() if line.strip()]
+                    words = [line for line in log.read_text(errors="replace").splitlines() if line.strip()]
                     raise RuntimeError(
                         f"Ray did not start on this machine ({words[-1] if words else 'no word'}): give the same "
                         "command again when the machine is less busy, or leave --ray out"

@@ -98,7 +98,7 @@ def train_in_ray(config: dict[str, Any], *, search: Search, version: str) -> Non
     """One trial in a process of Ray: every training is reported as it ends, as JSON in `training`."""
     tune: Any = importlib.import_module("ray.tune")
     ready = _ready(search, version)
-    recipe = search.heard(config["coefficients"])
+    recipe = search.decoded(config["coefficients"])
     done = list(config["returns"])
     never = threading.Event()
     for fold, seed in search.pairs[len(done) :]:
@@ -140,7 +140,7 @@ class Asking:
         trial, recipe = self.book.ask(position)
         self._open[name] = trial, recipe
         returns = [training.net_return for training in trainings_of(trial.user_attrs)]
-        return {"coefficients": self.book.search.told(recipe), "returns": returns}
+        return {"coefficients": self.book.search.encoded(recipe), "returns": returns}
 
     def hear(self, name: str, result: dict[str, Any]) -> None:
         """Keep a training that was reported, once: a trial begun anew on another machine reports the first again."""

@@ -77,13 +77,13 @@ class Search:
         """The first trial's with these values."""
         return with_values(self.start, values)
 
-    def told(self, recipe: Recipe) -> dict[str, Any]:
-        """A recipe as JSON, for `heard`."""
+    def encoded(self, recipe: Recipe) -> dict[str, Any]:
+        """A recipe as JSON, for `decoded`."""
         return asdict(recipe) if isinstance(recipe, Coefficients) else self.described(recipe)
 
-    def heard(self, told: Mapping[str, Any]) -> Recipe:
-        """The recipe that was told."""
-        return Coefficients(**told) if self.run.plan is None else self.recipe(told)
+    def decoded(self, values: Mapping[str, Any]) -> Recipe:
+        """The recipe that `encoded` gave."""
+        return Coefficients(**values) if self.run.plan is None else self.recipe(values)
 
     def described(self, recipe: Recipe) -> dict[str, Any]:
         """Where it differs: from the defaults, or a plan from the preset's."""
