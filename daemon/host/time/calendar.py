@@ -2,20 +2,27 @@
 
 Holidays, half days and daylight saving are in the sessions; nothing else computes them. Dates past the calendar's
 horizon are unknown and refused. The library runs in a process of its own (this module as a program), once for each
-first year: it loads pandas, 90 MB that the daemon would hold for ever.
+first year: it loads pandas, 90 MB that the daemon would hold for ever. Its answer is kept for the day in the user's
+cache folder ($CACHE_DIRECTORY, $XDG_CACHE_HOME or ~/.cache), so that the next start does not ask again.
 """
 
 from __future__ import annotations
 
+import contextlib
+import os
 import subprocess
 import sys
 from bisect import bisect_left, bisect_right
 from datetime import UTC, date, datetime, timedelta
 from functools import lru_cache
+from importlib.metadata import version
+from pathlib import Path
 from zoneinfo import ZoneInfo
 
 import msgspec
 
+from daemon.host.own_files import open_own, open_own_folder
+from daemon.host.whole_files import write_whole
 from strategies.kit.contract import Session
 
 NEW_YORK = ZoneInfo("America/New_York")
@@ -132,6 +139,16 @@ def _date(text: str) -> date:
 @lru_cache(maxsize=8)
 def _sessions_since(year: int) -> tuple[Session, ...]:
     """Return all known sessions from the beginning of `year`. Raises CalendarError."""
+    name = f"sessions-{version('exchange_calendars')}-{year}-{_today()}.json"
+    kept = _kept(name, year)
+    if not kept:
+        kept = _asked(year)
+        _keep(name, kept)
+    return kept
+
+
+def _asked(year: int) -> tuple[Session, ...]:
+    """Ask the library, in a process. Raises CalendarError."""
     program = [sys.executable, "-m", "daemon.host.time.calendar", f"{year}-01-01"]
     try:
         asked = subprocess.run(program, capture_output=True, text=True, check=False, timeout=ANSWER_S)
@@ -144,6 +161,41 @@ def _sessions_since(year: int) -> tuple[Session, ...]:
         lines = asked.stderr.strip().splitlines() or ["no reason given"]
         raise CalendarError(f"no session is known from {year}-01-01 on ({lines[-1]}): {_CURE}")
     return msgspec.json.decode(asked.stdout, type=tuple[Session, ...])
+
+
+def _today() -> str:
+    return datetime.now(UTC).date().isoformat()
+
+
+def _cache_folder() -> Path:
+    named = os.environ.get("CACHE_DIRECTORY", "").split(":")[0] or os.environ.get("XDG_CACHE_HOME", "")
+    return Path(named or "~/.cache").expanduser() / "rltrader"
+
+
+def _kept(name: str, year: int) -> tuple[Session, ...]:
+    """Read what was kept today by this user; empty where nothing is, or anything about it is odd."""
+    try:
+        folder = open_own_folder(_cache_folder())
+        try:
+            with os.fdopen(open_own(folder, name, os.O_RDONLY), "rb") as file:
+                found = msgspec.json.decode(file.read(), type=tuple[Session, ...])
+        finally:
+            os.close(folder)
+    except (OSError, RuntimeError, msgspec.DecodeError):  # RuntimeError: a user without a home
+        return ()
+    dates = [session.date for session in found]
+    return found if dates == sorted(set(dates)) and dates[:1] >= [str(year)] else ()
+
+
+def _keep(name: str, sessions: tuple[Session, ...]) -> None:
+    """Keep it for today, and nothing older; where it cannot be kept, the next start asks again."""
+    with contextlib.suppress(OSError, RuntimeError):
+        folder = _cache_folder()
+        os.close(open_own_folder(folder, make_mode=0o700))
+        for old in folder.glob("sessions-*.json"):
+            if not old.name.endswith(f"-{_today()}.json"):
+                old.unlink(missing_ok=True)
+        write_whole(folder / name, msgspec.json.encode(sessions), 0o600)
 
 
 def main() -> None:

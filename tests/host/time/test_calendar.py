@@ -2,12 +2,20 @@
 
 from __future__ import annotations
 
+import os
+import shutil
+import stat
+import subprocess
+import sys
 from datetime import UTC, datetime
+from pathlib import Path
 
+import msgspec
 import pytest
 
 from daemon.host.time.calendar import CalendarError, SessionCalendar, midnight_ns
 from strategies.kit.contract import Session
+from tests.support.paths import REPOSITORY
 
 
 def utc_ns(text: str) -> int:
@@ -135,3 +143,69 @@ def test_a_calendar_without_sessions_is_refused() -> None:
 def test_midnight_in_new_york_is_four_hours_behind_in_summer_and_five_in_winter() -> None:
     assert midnight_ns("2024-07-03") == utc_ns("2024-07-03T04:00")
     assert midnight_ns("2024-01-03") == utc_ns("2024-01-03T05:00")
+
+
+ASKS = """
+from daemon.host.time.calendar import SessionCalendar
+print(len(SessionCalendar.load('2024-01-02', '2024-12-31').sessions))
+"""
+
+
+def loaded(cache: Path, first: Path = REPOSITORY) -> int:
+    """How many sessions a process of its own loads, with this cache folder; `first` comes before the libraries."""
+    extra = {"XDG_CACHE_HOME": str(cache), "PYTHONPATH": f"{first}:{REPOSITORY}"}
+    run = [sys.executable, "-c", ASKS]
+    return int(subprocess.run(run, env=os.environ | extra, capture_output=True, text=True, check=True).stdout)
+
+
+@pytest.fixture(scope="module")
+def kept(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A cache folder after a first start."""
+    folder = tmp_path_factory.mktemp("kept")
+    assert loaded(folder) > 252
+    return folder
+
+
+@pytest.fixture
+def no_library(tmp_path: Path) -> Path:
+    """A folder in which exchange_calendars cannot be imported: who asks it fails."""
+    (tmp_path / "none").mkdir()
+    (tmp_path / "none" / "exchange_calendars.py").write_text("raise SystemExit('asked')")
+    return tmp_path / "none"
+
+
+def test_the_second_start_of_a_day_does_not_ask_the_library_again(kept: Path, no_library: Path) -> None:
+    (file,) = (kept / "rltrader").iterdir()
+    assert stat.S_IMODE(file.stat().st_mode) == 0o600
+    assert loaded(kept, no_library) > 252
+
+
+@pytest.mark.parametrize("spoilt", ["cut", "empty", "link", "writable", "unsorted"])
+def test_what_is_odd_in_the_cache_is_not_read(kept: Path, tmp_path: Path, no_library: Path, spoilt: str) -> None:
+    shutil.copytree(kept, tmp_path / "cache")
+    (file,) = (tmp_path / "cache" / "rltrader").iterdir()
+    whole = file.read_bytes()
+    if spoilt == "link":
+        file.rename(tmp_path / "elsewhere.json")
+        file.symlink_to(tmp_path / "elsewhere.json")
+    elif spoilt == "writable":
+        file.parent.chmod(0o777)
+    elif spoilt == "unsorted":
+        file.write_bytes(msgspec.json.encode(msgspec.json.decode(whole)[::-1]))
+    else:
+        file.write_bytes(whole[:-5] if spoilt == "cut" else b"[]")
+    with pytest.raises(subprocess.CalledProcessError, match="exit status 1"):
+        loaded(tmp_path / "cache", no_library)
+
+
+def test_without_a_place_for_the_cache_the_library_is_asked(tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    assert loaded(tmp_path / "file") > 252
+
+
+def test_only_the_files_of_today_are_kept(tmp_path: Path) -> None:
+    old = tmp_path / "rltrader" / "sessions-4.0-2023-2024-02-01.json"
+    old.parent.mkdir(mode=0o700)
+    old.touch()
+    loaded(tmp_path)
+    assert not old.exists()
