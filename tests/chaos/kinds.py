@@ -226,12 +226,13 @@ def _orders() -> Iterator[Kind]:
         yield Kind(f"fill during {stream_fault}", "fill while disconnected", _fixed(HOLD, cut), when=WORKING)
     for kind in ("cancel_loses", "cancel_stuck", "cancel_rejected", "cancel_refused"):
         family = "cancel racing fill" if kind == "cancel_loses" else "cancel trouble"
-        yield Kind(kind, family, _fixed(HOLD, _line(kind)))
+        stays = rejections if kind == "cancel_stuck" else frozenset[str]()  # a buy: sales are wash trades
+        yield Kind(kind, family, _fixed(HOLD, _line(kind)), halts=stays)
     partly = _prepare("fill_partial", where={"side": "buy"}, quantity=4, then_held=True)
     for side, before in (("buy", (partly,)), ("sell", ())):
         stuck = _line("cancel_stuck", where={"side": side})
         held_back = _prepare("order_held_back", where={"side": side}, times=2, seconds=300)
-        against = rejections if side == "buy" else frozenset[str]()  # a sale against it is refused as a wash trade
+        against = rejections if side == "buy" else frozenset[str]()
         trouble = _fixed(*(before or (held_back,)), stuck)
         yield Kind(f"cancel of a {side} stuck", "cancel trouble", trouble, halts=against)
     late = _line("cancel_overtaken", where={"side": "buy"})

@@ -121,7 +121,9 @@ class Clock:
         real_ns, steady_ns = self._read()
         if real_ns < self._newest_ns:
             self.stepped_back_ns = max(self.stepped_back_ns, self._newest_ns - real_ns)
-            real_ns = self._newest_ns + (steady_ns - self._newest_steady_ns) // 2
+            half_ns = (steady_ns - self._newest_steady_ns) // 2
+            real_ns = self._newest_ns + half_ns
+            steady_ns = self._newest_steady_ns + 2 * half_ns  # an odd rest counts at the next reading
         self._newest_ns, self._newest_steady_ns = real_ns, steady_ns
         return real_ns
 
