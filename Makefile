@@ -60,7 +60,7 @@ help:
 
 .venv/.installed-tests: pyproject.toml constraints.txt .venv/.installed-daemon
 	@echo "== installing the tools of tests and training (torch among them) into .venv"
-	@$(PIP) install --quiet -c constraints.txt -e '.[$(RUNTIME),dev,training,scale]'
+	@$(PIP) install --quiet -c constraints.txt -e '.[$(RUNTIME),dev,training,scale,online]'
 	@.venv/bin/python -c 'import torch; print("== torch", torch.__version__, "is", "CUDA " + torch.version.cuda if torch.version.cuda else "CPU only")'
 	@touch $@
 
@@ -175,7 +175,8 @@ check-units: .venv/.installed-tests debian-tools
 	.venv/bin/python -m pytest tests/process/host/test_systemd.py
 
 # Programs of Debian that the tests drive: systemd's judge of units, an MQTT broker and its clients, a browser and what the
-# browser's driver needs, Prometheus' judge of metrics and rules, openssl. The tests that need one are skipped with a reason where it is missing and nobody may install it.
+# browser's driver needs, Prometheus' judge of metrics and rules, Redis,
+# openssl. The tests that need one are skipped with a reason where it is missing and nobody may install it.
 debian-tools:
 	@missing=""; \
 	command -v systemd-analyze >/dev/null || missing="$$missing systemd"; \
@@ -183,6 +184,7 @@ debian-tools:
 	command -v mosquitto_sub >/dev/null || missing="$$missing mosquitto-clients"; \
 	command -v chromium >/dev/null || missing="$$missing chromium"; \
 	command -v promtool >/dev/null || missing="$$missing prometheus"; \
+	command -v redis-server >/dev/null || missing="$$missing redis-server"; \
 	command -v openssl >/dev/null || missing="$$missing openssl"; \
 	ldconfig -p | grep -q 'libatomic\.so\.1' || missing="$$missing libatomic1"; \
 	if [ -n "$$missing" ] && [ "$$(id -u)" = 0 ] && command -v apt-get >/dev/null; then \

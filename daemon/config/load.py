@@ -20,6 +20,7 @@ from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from daemon.config.checks import ADDRESSES, contradictions, sim_start_ns, values
 from daemon.config.tables import Settings
+from daemon.host.credential import CredentialProblem, credential
 from strategies.registry import STRATEGIES, entry
 
 __all__ = (
@@ -92,13 +93,9 @@ def credentials() -> Credentials:
 
     Raises ConfigError for a credential that cannot be read or cannot be a key, without its content.
     """
-    folder = os.environ.get("CREDENTIALS_DIRECTORY", "")
     found: dict[str, SecretStr] = {}
     for name in KEYS:
-        path = Path(folder) / name
-        text = _credential(path) if folder else None
-        origin = f"environment {name}" if text is None else str(path)
-        text = (os.environ.get(name, "") if text is None else text).strip()
+        text, origin = _credential(name)
         if text and not _KEY.fullmatch(text):
             raise ConfigError(f"{origin}: this is no key: expected letters and digits alone: copy the key again")
         found[name.removeprefix("APCA_").lower()] = SecretStr(text)
@@ -114,24 +111,15 @@ class OperatorSecrets(NamedTuple):
 
 def operator_secrets() -> OperatorSecrets:
     """Read them from systemd's credentials, else from the environment. Raises ConfigError, without their content."""
-    found = []
-    folder = os.environ.get("CREDENTIALS_DIRECTORY", "")
-    for name in OPERATOR_SECRETS:
-        text = _credential(Path(folder) / name) if folder else None
-        text = (os.environ.get(name, "") if text is None else text).strip()
-        found.append(SecretStr(text) if text else None)
-    return OperatorSecrets(*found)
+    found = [_credential(name)[0] for name in OPERATOR_SECRETS]
+    return OperatorSecrets(*(SecretStr(text) if text else None for text in found))
 
 
-def _credential(path: Path) -> str | None:
-    """Return the text of a credential's file; None without one."""
+def _credential(name: str) -> tuple[str, str]:
     try:
-        return path.read_text(encoding="ascii")
-    except FileNotFoundError:
-        return None
-    except (OSError, UnicodeDecodeError) as error:
-        problem = error.strerror if isinstance(error, OSError) else "it is no ASCII text"
-    raise ConfigError(f"{path}: the credential cannot be read ({problem}): write the key alone, as text")
+        return credential(name)
+    except CredentialProblem as error:
+        raise ConfigError(str(error)) from None
 
 
 def defaults() -> dict[str, dict[str, object]]:

@@ -20,7 +20,7 @@ from daemon.engine.code import code_digest
 from daemon.engine.recovery import adopt_trading, leave_out, machine_of, restore
 from daemon.journal.journal import FILE
 from daemon.journal.reader import JournalReader
-from daemon.journal.rows import Entry, JournalError, chain_start, decode_event, encode_effects, row_hash
+from daemon.journal.rows import Entry, JournalError, base_of, chain_start, decode_event, encode_effects, row_hash
 
 ROWS_AT_ONCE = 2000
 BUSY_MS = 500  # how long a look waits for a locked journal
@@ -33,15 +33,18 @@ class _Astray(Exception):
 
 
 class Follower:
-    """Follows the journal in `path` (a state directory, or the journal's file). Used by one thread at a time.
+    """Follows the journal in `path` (a state directory, or a file of its journal). Used by one thread at a time.
+
+    With `after`, the first look begins no later than after that row: it and earlier ones may be stepped again.
 
     `problem` is "" while all is well; else why the state may be old. `state` is None before a first look succeeded.
     `caught_up`: the last look ended at the journal's newest row. `generation` counts the journals in this place: when
     it changes, earlier results of `advance` belong to another journal.
     """
 
-    def __init__(self, path: Path) -> None:
-        self.path = path if path.name == FILE else path / FILE
+    def __init__(self, path: Path, after: int | None = None) -> None:
+        self.path = path if path.suffix == Path(FILE).suffix else path / FILE
+        self._after = after
         self.meta: dict[str, str] = {}
         self.last_id = 0
         self.problem = "not looked at yet"
@@ -123,17 +126,24 @@ class Follower:
         self.meta, self._machine, self._astray = meta, machine, ""
         self.last_id, self._row, self._head, self._run_code = 0, None, chain_start(meta), ""
         self.generation += 1
-        self._restored(reader)
+        base = base_of(meta)
+        first = 0 if base is None else base.row + 1  # a rotated file's first row has a snapshot, and no rows before it
+        self._restored(reader, None if self._after is None else max(self._after, first))
 
-    def _restored(self, reader: JournalReader) -> bool:
-        """Restore the newest readable snapshot beyond `last_id`; False when there is none."""
+    def _restored(self, reader: JournalReader, upto: int | None = None) -> bool:
+        """Restore a readable snapshot beyond `last_id`, and not beyond `upto`; False when there is none.
+
+        It is the newest; where every row counts (`after`) and some are passed over, the one that leaves out the fewest.
+        """
         machine = self._machine
         newest = reader.query("SELECT max(event_id) AS id FROM snapshots")[0]["id"] or 0
         if machine is None or newest <= self.last_id:
             return False
-        for snapshot in reversed(reader.snapshots()):
+        found = reader.snapshots()
+        for snapshot in found if self._after is not None and upto is None else reversed(found):
             foreign = bool(self._astray) and snapshot.code != self._code
-            if snapshot.event_id <= self.last_id or not snapshot.whole or foreign:
+            beyond = upto is not None and snapshot.event_id > upto
+            if snapshot.event_id <= self.last_id or beyond or not snapshot.whole or foreign:
                 continue  # an older one, or the first row, leads to the same state
             try:
                 restore(machine, snapshot)

@@ -3,17 +3,9 @@
 from __future__ import annotations
 
 import sys
-from typing import NamedTuple
 
-
-class LogEvent(NamedTuple):
-    """A declared log event."""
-
-    level: str
-    fields: tuple[str, ...]
-    meaning: str
-    alarm: bool = False  # a live desk also raises it as an alarm, once an hour, with a heading in the manual
-
+from daemon.operator.log_event import LogEvent
+from daemon.operator.log_events_online import ONLINE_EVENTS
 
 LOG_EVENTS: dict[str, LogEvent] = {
     "run_started": LogEvent(
@@ -333,6 +325,7 @@ LOG_EVENTS: dict[str, LogEvent] = {
     "run_ended": LogEvent(
         "info", ("events", "state_digest", "stopped_by"), "The run ended cleanly: journal durable, snapshot written."
     ),
+    **ONLINE_EVENTS,
 }
 
 

@@ -5,33 +5,19 @@ Nothing in the daemon knows this desk: its strategy is entered in the registry, 
 
 from __future__ import annotations
 
-import asyncio
 import random
 from collections import Counter
 from collections.abc import Callable
-from dataclasses import dataclass
 from decimal import Decimal
 from pathlib import Path
 
 import pytest
 
-from daemon.core.events import ModelVerified, RunStarted
-from daemon.core.limits import Paper, Trading
-from daemon.engine.code import code_digest, libraries
-from daemon.engine.engine import Engine
-from daemon.engine.recover import recover
-from daemon.engine.recovery import fresh_machine, identity_of
-from daemon.engine.state_dir import open_state_dir
-from daemon.host.time.calendar import SessionCalendar
-from daemon.journal.writer import JournalWriter
-from daemon.tapes.minutes import TapeInfo, TapeSource, scan
 from strategies.registry import STRATEGIES
-from strategies.registry import strategy as strategy_named
-from tests.support.core.share_bars import SPEC, EveryThird, ShareBars
-from tests.support.desks.desk_run import Crash, Tape, chained, drop, read_models, table, tape_rows, verified, write_tape
+from tests.support.core.share_bars import SPEC, ShareBars
+from tests.support.desks.desk_run import Crash, chained, read_models, table, verified
+from tests.support.desks.share_bar_run import Toy, toy_on
 
-RULES = Trading(paper=Paper(cash_usd=Decimal(10_000)))
-META = {"mode": "replay", "account": "paper", "strategy": SPEC.name, "feed": "sip", "desk": "toy", "tape": "tape.csv"}
 BOUNDARIES = ("before step", "after step", "before commit", "after commit")
 CRASHES = 60
 
@@ -42,54 +28,9 @@ def registered(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(STRATEGIES, SPEC.name, ShareBars.__module__)
 
 
-@dataclass(frozen=True, slots=True)
-class Toy:
-    """A tape, and runs on state directories; each goes on where the journal ends."""
-
-    tape: Path
-    info: TapeInfo
-    calendar: SessionCalendar
-
-    def run(
-        self, path: Path, *, boundary: Callable[[str], None] | None = None, group: int = 64, snapshots: int = 50
-    ) -> str:
-        """Run to the tape's end, or to a crash; returns the state's digest, "" after a crash."""
-        state_dir, code = open_state_dir(path, META, "e1"), code_digest()
-        identity = identity_of(state_dir.meta)
-        machine = fresh_machine(strategy_named(identity.strategy, identity.symbols), identity, RULES)
-        recovered = recover(state_dir.journal.reader(), machine, code)
-        source = Tape(TapeSource(self.tape, self.info, self.calendar, recovered.fed))
-        writer, crashed = JournalWriter(state_dir.journal, 0), False
-        engine = Engine(
-            recovered,
-            writer,
-            EveryThird(),
-            source,
-            code=code,
-            group_events=group,
-            snapshot_events=snapshots,
-            observe=lambda _event, _step: None,
-            boundary=boundary,
-        )
-        now, who = machine.state.now_ns, identity
-        started = RunStarted(
-            now, who.mode, who.account, who.strategy, who.epoch, code, who.feed, RULES, libraries=libraries()
-        )
-        try:
-            asyncio.run(engine.run([started, ModelVerified(now, "v1", "d", promoted=True, feed="sip")]))
-            return engine.state_digest()
-        except Crash:
-            crashed = True
-            return ""
-        finally:
-            drop(state_dir, writer, crashed=crashed)
-
-
 @pytest.fixture(scope="module")
 def toy(tmp_path_factory: pytest.TempPathFactory) -> Toy:
-    tape = write_tape(tmp_path_factory.mktemp("toy") / "tape.csv", tape_rows(2, 40, stubs=0))
-    info = scan(tape, SPEC.symbols, SPEC.bar_interval_s)
-    return Toy(tape, info, SessionCalendar.load(info.first_date, info.last_date))
+    return toy_on(tmp_path_factory.mktemp("toy"))
 
 
 def crash_at(name: str, count: int, seen: Counter[str]) -> Callable[[str], None]:

@@ -1,0 +1,79 @@
+"""`rltrader-publisher`: carries a desk's experience from its journal to a Redis stream.
+
+A process of its own next to the daemon; it reads the journal only. Exit code 2: wrong use.
+"""
+
+from __future__ import annotations
+
+import argparse
+import signal
+import sys
+import threading
+import time
+from collections.abc import Sequence
+from pathlib import Path
+
+from daemon.experience.link import add_arguments, link_of, password
+from daemon.experience.publisher import Publisher
+from daemon.host.credential import CredentialProblem
+from daemon.host.service import Service
+from daemon.journal.journal import FILE
+from daemon.operator.log import Log
+
+REPORT_S = 60.0  # between two log lines about what was published
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Publish until a signal ends the process."""
+    options = _options(arguments)
+    try:
+        link = link_of(options.redis, options.redis_user, options.redis_ca_file)
+        client = link.client(password())
+        _make_ready(options.state_dir, options.own_dir)
+    except (CredentialProblem, OSError, ValueError) as error:
+        sys.stderr.write(f"rltrader-publisher: {error}\n")
+        return 2
+    stop = threading.Event()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, lambda *_: stop.set())
+    log = Log(options.log_level, options.log_format)
+    log("publisher_started", redis=str(link), state_dir=str(options.state_dir))
+    _publish(Publisher(options.state_dir, options.own_dir, client, log), Service(), log, stop)
+    client.close()
+    return 0
+
+
+def _make_ready(state_dir: Path, own_dir: Path) -> None:
+    """Raises ValueError without a journal, OSError."""
+    if not (state_dir / FILE).exists():
+        raise ValueError(f"{state_dir}: no journal here; is this the right --state-dir?")
+    own_dir.mkdir(mode=0o700, parents=True, exist_ok=True)
+
+
+def _publish(publisher: Publisher, service: Service, log: Log, stop: threading.Event) -> None:
+    """Take turns until `stop`; each one feeds the watchdog."""
+    service.ready()
+    reported, count = time.monotonic(), 0
+    while not stop.is_set():
+        wait_s = publisher.turn()
+        service.watchdog()
+        now = time.monotonic()
+        if publisher.published > count and now - reported >= REPORT_S:
+            log("experience_published", entries=publisher.published - count, row=publisher.row)
+            reported, count = now, publisher.published
+        if wait_s:
+            stop.wait(wait_s)
+    service.stopping()
+    publisher.close()
+
+
+def _options(arguments: Sequence[str] | None) -> argparse.Namespace:
+    parser = argparse.ArgumentParser(
+        prog="rltrader-publisher", description="Carry a desk's experience from its journal to a Redis stream."
+    )
+    parser.add_argument("--state-dir", type=Path, required=True, metavar="DIR", help="the desk's; it is only read")
+    parser.add_argument("--own-dir", type=Path, required=True, metavar="DIR", help="for the publisher's checkpoint")
+    add_arguments(parser, "rltrader-publisher")
+    parser.add_argument("--log-level", choices=("debug", "info", "warning", "error"), default="info")
+    parser.add_argument("--log-format", choices=("auto", "json", "pretty"), default="auto")
+    return parser.parse_args(arguments)

@@ -1,0 +1,107 @@
+"""Connect to Redis: a unix socket, TLS with the server's name checked, or plain on this host's loopback address.
+
+Requests are never sent again by the library: who asks decides what a lost answer means.
+"""
+
+from __future__ import annotations
+
+import argparse
+import ssl
+from dataclasses import dataclass
+from typing import Any
+from urllib.parse import urlsplit
+
+import redis
+from redis.backoff import NoBackoff
+from redis.exceptions import RedisError, ResponseError
+from redis.retry import Retry
+
+from daemon.host.credential import credential
+
+__all__ = ("Link", "RedisError", "ResponseError", "add_arguments", "link_of", "password", "row_of", "stream_name")
+
+ANSWER_S = 5.0  # timeout of each request; a frozen server is taken for an absent one after this
+LOOPBACK = frozenset(("127.0.0.1", "::1", "localhost"))
+CREDENTIAL = "REDIS_PASSWORD"
+GROUP = "trainer"  # the consumer group; what it has acknowledged is in its checkpoint
+
+
+@dataclass(frozen=True, slots=True)
+class Link:
+    """Where Redis is and who we are there. `socket` "": by host and port. `user` "": the default user."""
+
+    socket: str = ""
+    host: str = ""
+    port: int = 6379
+    tls: bool = False
+    ca_file: str = ""
+    user: str = ""
+
+    def __str__(self) -> str:
+        return self.socket or f"{self.host}:{self.port}"
+
+    def client(self, secret: str, answer_s: float = ANSWER_S) -> Any:
+        """Return a client; it connects with its first request, and waits `answer_s` for each answer."""
+        shared: dict[str, Any] = {
+            "username": self.user or None,
+            "password": secret or None,
+            "socket_timeout": answer_s,
+            "socket_connect_timeout": answer_s,
+            "retry": Retry(NoBackoff(), 0),
+            "protocol": 2,
+            "driver_info": None,
+        }
+        if self.socket:
+            return redis.Redis(unix_socket_path=self.socket, **shared)
+        if self.tls:
+            shared |= {
+                "ssl": True,
+                "ssl_cert_reqs": "required",
+                "ssl_check_hostname": True,
+                "ssl_ca_certs": self.ca_file or None,
+                "ssl_min_version": ssl.TLSVersion.TLSv1_2,
+            }
+        return redis.Redis(host=self.host, port=self.port, **shared)
+
+
+def link_of(address: str, user: str = "", ca_file: str = "") -> Link:
+    """Return the link of an address. Raises ValueError that names it and the cure."""
+    parts = urlsplit(address)
+    if parts.scheme == "unix" and parts.path.startswith("/") and not parts.netloc:
+        return Link(socket=parts.path, user=user)
+    try:
+        host, port = parts.hostname or "", parts.port or 6379
+    except ValueError:
+        host, port = "", 0
+    plain = parts.scheme == "redis"
+    if not host or parts.username or parts.password or parts.path.strip("/") or not (plain or parts.scheme == "rediss"):
+        raise ValueError(f"{address}: expected unix:///run/….sock, rediss://HOST:PORT, or redis://127.0.0.1:PORT")
+    if plain and host not in LOOPBACK:
+        raise ValueError(f"{address}: without TLS the password crosses the network: use rediss://{host}:{port}")
+    return Link(host=host, port=port, tls=not plain, ca_file=ca_file, user=user)
+
+
+def password() -> str:
+    """Return Redis' password, "" where unset. Raises CredentialProblem."""
+    return credential(CREDENTIAL)[0]
+
+
+def add_arguments(parser: argparse.ArgumentParser, user: str) -> None:
+    """Add the arguments that `Link` is made of; `user` is the process' own in the shipped ACL file."""
+    parser.add_argument(
+        "--redis", required=True, metavar="ADDRESS", help="unix:///PATH, rediss://HOST:PORT, or redis://127.0.0.1:PORT"
+    )
+    parser.add_argument("--redis-user", default=user, metavar="NAME", help="its ACL user (%(default)s)")
+    parser.add_argument(
+        "--redis-ca-file", default="", metavar="FILE", help="the authority of its certificate; else the system's"
+    )
+
+
+def stream_name(desk: str, epoch: str) -> str:
+    """Return the stream of a desk's journal: a journal of another epoch has another stream."""
+    return f"rltrader:{desk}:{epoch}:experience"
+
+
+def row_of(identifier: bytes) -> int:
+    """Return the journal's row of an entry's id."""
+    return int(identifier.partition(b"-")[0])

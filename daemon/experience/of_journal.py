@@ -1,0 +1,171 @@
+"""Experiences out of a journal's steps. Pure: the same rows give the same experiences, live, in a replay, and later.
+
+A decision is complete at the next question of its session, or at the session's end. Rows must come without a gap; after
+one, `begin` again: the decision that was open is lost.
+"""
+
+from __future__ import annotations
+
+from decimal import Decimal
+from typing import Any
+
+import msgspec
+
+from daemon.core.effects import AskPolicy
+from daemon.core.records import DecisionRow
+from daemon.core.state import ZERO, Book, State
+from daemon.core.step import Step
+from daemon.experience.chosen import chosen
+from daemon.experience.experience import Chosen, Experience, Holding, Prices
+from strategies.kit.contract import Bar, Observation, Spec
+from strategies.kit.units import SECOND_NS
+
+_Money = tuple[Decimal, Decimal]  # flow and fees, USD
+
+
+class _Open(msgspec.Struct):
+    """A decision that waits for what follows."""
+
+    decision: int
+    observation: Observation
+    session: str
+    bar_ns: int
+    bars: dict[str, Prices]
+    book: Book
+    marks: dict[str, float]
+    chosen: tuple[Chosen, ...] = ()
+    outcome: str = ""
+    model: str = ""
+    money: dict[str, _Money] = {}
+    others: Decimal = ZERO  # USD that moved without a trade
+
+
+class Experiences:
+    """Takes a journal's steps in their order; `take` returns the experience that a step completed."""
+
+    def __init__(self, spec: Spec) -> None:
+        self._spec = spec
+        self._open: _Open | None = None
+        self._state: State[Any] | None = None
+        self._bars: dict[str, Prices] = {}
+
+    def begin(self, state: State[Any] | None) -> bool:
+        """Go on from `state`; returns whether a decision was open, which is lost."""
+        lost = self._open is not None
+        self._open, self._state, self._bars = None, state, {}
+        if state is not None:
+            self._see(state)
+        return lost
+
+    def take(self, row: int, step: Step) -> Experience | None:
+        """Take the step of journal row `row`."""
+        state, before = step.state, self._state
+        self._see(state)
+        self._state = state
+        if self._open is not None and before is not None:
+            _book_moves(self._open, before.book, state.book)
+        for record in step.rows:
+            if isinstance(record, DecisionRow):
+                self._decided(record)
+        question = next((effect for effect in step.effects if isinstance(effect, AskPolicy)), None)
+        done = self._done(row, state, question)
+        if question is not None:
+            self._ask(question, state)
+        return done
+
+    def _see(self, state: State[Any]) -> None:
+        """Keep the newest bars; a doubted one too: it counts once a question names it."""
+        doubted = () if state.doubted is None else (state.doubted,)
+        for bar in (*doubted, *state.pending_bars):
+            self._bars[bar.symbol] = _prices(bar)
+
+    def _decided(self, row: DecisionRow) -> None:
+        waiting = self._open
+        if waiting is not None and row.kind == "policy" and row.decision == waiting.decision:
+            waiting.chosen, waiting.outcome, waiting.model = chosen(self._spec, row), row.outcome, row.model or ""
+
+    def _ask(self, question: AskPolicy, state: State[Any]) -> None:
+        session, ask = state.session.session, state.ask
+        if session is not None and ask is not None:
+            self._open = _Open(
+                decision=question.decision,
+                observation=question.observation,
+                session=session.date,
+                bar_ns=ask.bar_ns,
+                bars=dict(self._bars),
+                book=state.book,
+                marks=_marks(state),
+            )
+
+    def _done(self, row: int, state: State[Any], question: AskPolicy | None) -> Experience | None:
+        """Return the open decision's experience where this step completes it."""
+        waiting, session = self._open, state.session
+        date = "" if session.session is None else session.session.date
+        terminal = waiting is not None and (session.ended or date != waiting.session)
+        if waiting is None or not (terminal or question is not None):
+            return None
+        self._open = None
+        if not waiting.chosen or not all(symbol in waiting.bars for symbol in self._spec.symbols):
+            return None
+        bar_ns = session.last_bar_ns if date == waiting.session else waiting.bar_ns
+        observation = waiting.observation
+        return Experience(
+            row=row,
+            decision=waiting.decision,
+            session=waiting.session,
+            bar_ns=waiting.bar_ns,
+            bars=(bar_ns - waiting.bar_ns) // (self._spec.bar_interval_s * SECOND_NS),
+            model=waiting.model,
+            outcome=waiting.outcome,
+            shape=observation.shape,
+            state=observation.data,
+            next_state=b"" if terminal or question is None else question.observation.data,
+            terminal=terminal,
+            chosen=waiting.chosen,
+            holdings=tuple(self._holding(waiting, symbol, state) for symbol in self._spec.symbols),
+            equity=float(waiting.book.equity),
+            next_equity=float(state.book.equity),
+            transfers=float(waiting.others),
+        )
+
+    def _holding(self, waiting: _Open, symbol: str, state: State[Any]) -> Holding:
+        bar, marks = waiting.bars[symbol], _marks(state)
+        flow, fees = waiting.money.get(symbol, (ZERO, ZERO))
+        return Holding(
+            symbol=symbol,
+            bar=bar,
+            next_bar=self._bars[symbol],
+            shares=_shares(waiting.book, symbol),
+            next_shares=_shares(state.book, symbol),
+            mark=waiting.marks.get(symbol, bar.close),
+            next_mark=marks.get(symbol, self._bars[symbol].close),
+            flow=float(flow),
+            fees=float(fees),
+        )
+
+
+def _prices(bar: Bar) -> Prices:
+    return Prices(bar.start_ns, bar.open, bar.high, bar.low, bar.close, bar.volume)
+
+
+def _marks(state: State[Any]) -> dict[str, float]:
+    return {symbol: float(price) for symbol, price in state.marks.items()}
+
+
+def _shares(book: Book, symbol: str) -> int:
+    position = book.positions.get(symbol)
+    return 0 if position is None else position.quantity
+
+
+def _book_moves(waiting: _Open, before: Book, after: Book) -> None:
+    """Add a step's cash and fees to the one symbol whose position it changed, else to what moved without a trade."""
+    if before is after or (before.cash == after.cash and before.fees == after.fees):
+        return
+    flow, fees = after.cash - before.cash, after.fees - before.fees
+    symbols = before.positions.keys() | after.positions.keys()
+    moved = [s for s in symbols if before.positions.get(s) != after.positions.get(s)]
+    if len(moved) == 1:
+        known = waiting.money.get(moved[0], (ZERO, ZERO))
+        waiting.money[moved[0]] = (known[0] + flow, known[1] + fees)
+    else:
+        waiting.others += flow

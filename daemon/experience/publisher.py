@@ -1,0 +1,257 @@
+"""Publish a journal's experience to its Redis stream: at least once, counted once.
+
+An entry's id is its journal row, and Redis refuses an id that is not above the last one: what was sent twice stands
+there once. The stream itself says how far it goes; where it lost entries (restored, emptied), they are sent again.
+Only what the trainer acknowledged is trimmed. The daemon knows nothing of this process.
+"""
+
+from __future__ import annotations
+
+import sqlite3
+import time
+from collections import deque
+from collections.abc import Callable
+from contextlib import closing
+from pathlib import Path
+from typing import Any
+
+import msgspec
+
+from daemon.experience.experience import FIELDS, Experience, to_entry
+from daemon.experience.link import GROUP, RedisError, ResponseError, row_of, stream_name
+from daemon.experience.of_journal import Experiences
+from daemon.experience.walk import OtherJournal, Walk
+from daemon.host.whole_files import write_whole
+from daemon.journal.journal import FILE
+from daemon.journal.reader import JournalReader, reading
+from daemon.journal.rows import JournalError
+from daemon.journal.universe import strategy_of
+from daemon.pacing.back_off import back_off_s
+
+BATCH = 256  # entries in one transaction
+IDLE_S = 0.5  # between two looks at a journal without news
+TIDY_S = 5.0  # between two trims, each with a checkpoint
+WAIT_FIRST_S, WAIT_MOST_S = 0.5, 30.0
+CHECKPOINT = "publisher.json"
+
+
+class Mark(msgspec.Struct, frozen=True):
+    """The publisher's checkpoint. Rows of the journal of `epoch`."""
+
+    epoch: str = ""
+    published: int = 0  # the newest row that the stream had
+    passed: int = 0  # the newest row that the trainer acknowledged: this and older ones need not come again
+
+
+class StreamForeign(Exception):
+    """The stream goes beyond the journal: another one wrote it."""
+
+
+class Publisher:
+    """Carries one desk's experience. `turn` does a bit and returns how long to wait, in seconds; it never raises for
+    Redis or the journal. Used by one thread. `published` counts entries since the start."""
+
+    def __init__(self, state_dir: Path, folder: Path, client: Any, log: Callable[..., None]) -> None:
+        self._state_dir, self._file = state_dir, folder / CHECKPOINT
+        self._redis, self._log = client, log
+        self._walk: Walk | None = None
+        self._experiences: Experiences | None = None
+        self._waiting: deque[Experience] = deque()
+        self._stream = ""
+        self._mark = _read_mark(self._file)
+        self._sent = 0  # the newest row that the stream has
+        self._checked = False  # whether the stream is known to end at `_sent`
+        self._exists = False
+        self._failures, self._problem = 0, ""
+        self._tidied = 0.0
+        self.published = 0
+
+    @property
+    def caught_up(self) -> bool:
+        """Whether all experience of the journal is in the stream, as far as known."""
+        return self._walk is not None and self._walk.caught_up and not self._waiting and not self._problem
+
+    @property
+    def row(self) -> int:
+        """The newest row whose experience the stream has."""
+        return self._sent
+
+    def turn(self) -> float:
+        """Read some rows, send what they completed, tidy now and then."""
+        try:
+            if self._walk is None:
+                self._open()
+            if not self._checked:
+                self._check()
+            idle = self._gather()
+            self._tidy()  # first: a full server takes nothing before something is trimmed
+            self._send()
+        except OtherJournal as error:
+            self._log("experience_new_journal", problem=str(error))
+            self._forget()
+            return 0.0
+        except (RedisError, StreamForeign, JournalError, sqlite3.Error, OSError, KeyError, ValueError) as error:
+            return self._failed(error)
+        if self._problem:
+            self._log("experience_resumed", row=self._sent)
+        self._failures, self._problem = 0, ""
+        return IDLE_S if idle and not self._waiting else 0.0
+
+    def close(self) -> None:
+        """Write the checkpoint and close the journal."""
+        if self._stream:
+            self._save()
+        self._forget()
+
+    # --- where to go on -----------------------------------------------------------------------------------------------
+
+    def _open(self) -> None:
+        """Read whose journal it is. Raises JournalError, KeyError, ValueError."""
+        with closing(JournalReader(self._state_dir / FILE)) as reader, reading(reader.path):
+            meta = reader.meta()
+        epoch, strategy = meta["epoch"], strategy_of(meta)
+        if self._mark.epoch != epoch:
+            self._mark = Mark(epoch)
+        self._stream = stream_name(meta["desk"], epoch)
+        self._experiences = Experiences(strategy.spec)
+        self._begin(self._mark.published)
+
+    def _begin(self, after: int) -> None:
+        """Walk so that the experience beyond row `after` comes next: its question may be that very row's."""
+        if self._walk is not None:
+            self._walk.close()
+        self._walk = Walk(self._state_dir, self._mark.epoch, max(after - 1, 0))
+        self._waiting.clear()
+        self._sent, self._checked = after, False
+
+    def _check(self) -> None:
+        """Compare the stream's end with what was sent, and go back or forth to it. Raises StreamForeign, RedisError."""
+        last = self._last_row()
+        self._exists = last is not None
+        end = self._mark.passed if last is None else last
+        if end < self._sent:
+            self._log("experience_resent", after=end, until=self._sent)
+            self._begin(end)
+        elif end > self._sent:
+            newest = self._newest_row()
+            if end > newest:
+                raise StreamForeign(f"{self._stream} ends at {end}, the journal at row {newest}: another one wrote it")
+            if self._waiting and end <= self._waiting[-1].row:
+                while self._waiting and self._waiting[0].row <= end:
+                    self._waiting.popleft()
+            else:
+                self._begin(end)
+            self._sent = end
+        self._checked = True
+
+    def _last_row(self) -> int | None:
+        try:
+            return row_of(self._redis.xinfo_stream(self._stream)["last-generated-id"])
+        except ResponseError as error:
+            if "no such key" in str(error):
+                return None
+            raise
+
+    def _newest_row(self) -> int:
+        with closing(JournalReader(self._state_dir / FILE)) as reader, reading(reader.path):
+            last = reader.last_entry()
+        return 0 if last is None else last.id
+
+    # --- from the journal to the stream -------------------------------------------------------------------------------
+
+    def _gather(self) -> bool:
+        """Read rows while nothing waits; returns whether the journal has no more."""
+        walk, experiences = self._walk, self._experiences
+        assert walk is not None
+        assert experiences is not None
+        if self._waiting:
+            return False
+        gaps = walk.gaps
+        for row, step, begins in walk.look():
+            if begins is not None:
+                experiences.begin(begins)
+            done = None if step is None else experiences.take(row, step)
+            if done is not None and done.row > self._sent:
+                self._waiting.append(done)
+        if walk.gaps > gaps:
+            self._log("experience_missing", before=walk.last_id)
+        if walk.problem:
+            raise JournalError(walk.problem)
+        return walk.caught_up
+
+    def _send(self) -> None:
+        """Send what waits, in transactions. Raises RedisError: then the stream's end is looked up first."""
+        while self._waiting and self._checked:
+            batch = [self._waiting[place] for place in range(min(BATCH, len(self._waiting)))]
+            self._checked = False
+            pipeline = self._redis.pipeline(transaction=True)
+            after, there = self._sent, self._exists
+            for experience in batch:
+                entry = to_entry(experience, after)
+                pipeline.xadd(self._stream, entry, id=b"%d-0" % experience.row, nomkstream=there)
+                after, there = experience.row, True
+            if None in pipeline.execute():  # the stream was taken away
+                return
+            for _ in batch:
+                self._waiting.popleft()
+            self._sent, self._exists, self._checked = after, True, True
+            self.published += len(batch)
+
+    def _tidy(self) -> None:
+        """Trim what the trainer acknowledged, and keep the checkpoint, every `TIDY_S` seconds."""
+        now = time.monotonic()
+        if now - self._tidied < TIDY_S or not self._exists:
+            return
+        self._tidied = now
+        if self._last_row() != self._sent:  # one that emptied the stream broke no connection
+            self._checked = False
+            return
+        passed = self._passed()
+        if passed > self._mark.passed:
+            self._redis.xtrim(self._stream, minid=b"%d-0" % (passed + 1), approximate=False)
+            first = self._redis.xinfo_stream(self._stream)["first-entry"]
+            before = self._sent if first is None else int(first[1][FIELDS[1]])  # the newest entry that was trimmed
+            self._mark = msgspec.structs.replace(self._mark, passed=before)
+        self._save()
+
+    def _passed(self) -> int:
+        """Return a row up to which the trainer acknowledged every entry; no newer one without a trainer."""
+        for group in self._redis.xinfo_groups(self._stream):
+            if group["name"] == GROUP.encode():
+                if not group["pending"]:
+                    return row_of(group["last-delivered-id"])
+                oldest = self._redis.xpending(self._stream, GROUP)["min"]
+                return self._mark.passed if oldest is None else row_of(oldest) - 1
+        return self._mark.passed
+
+    def _save(self) -> None:
+        mark = msgspec.structs.replace(self._mark, published=self._sent)
+        if mark != _read_mark(self._file):
+            write_whole(self._file, msgspec.json.encode(mark))
+        self._mark = mark
+
+    # --- failures -----------------------------------------------------------------------------------------------------
+
+    def _failed(self, error: Exception) -> float:
+        """Log a new problem once; returns the wait before the next attempt."""
+        self._checked, self._tidied = False, 0.0
+        self._failures += 1
+        text = str(error)
+        if text != self._problem:
+            self._log("experience_delayed", problem=text)
+        self._problem = text
+        return back_off_s(self._failures, WAIT_FIRST_S, WAIT_MOST_S)
+
+    def _forget(self) -> None:
+        if self._walk is not None:
+            self._walk.close()
+        self._walk, self._stream = None, ""
+        self._waiting.clear()
+
+
+def _read_mark(path: Path) -> Mark:
+    """Return the checkpoint; an empty one where there is none, or it is damaged: the stream's end decides then."""
+    try:
+        return msgspec.json.decode(path.read_bytes(), type=Mark)
+    except (FileNotFoundError, msgspec.DecodeError):
+        return Mark()

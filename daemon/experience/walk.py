@@ -1,0 +1,108 @@
+"""Walk a journal's rows from any row on: through the rotated files, then along the running one.
+
+Each row is stepped again, so its observation is at hand. Rows that cannot be stepped (other code, damage) are passed
+over where a later snapshot leads on, and `gaps` counts such places.
+"""
+
+from __future__ import annotations
+
+import sqlite3
+from contextlib import closing
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from daemon.core.state import State
+from daemon.core.step import Step
+from daemon.engine.follow import Follower
+from daemon.engine.segments import parts_of
+from daemon.journal.journal import FILE
+from daemon.journal.reader import JournalReader, reading
+from daemon.journal.rows import JournalError
+
+ROWS_AT_ONCE = 500
+
+
+class OtherJournal(Exception):
+    """A journal of another epoch took the place of the one that was walked."""
+
+
+class Walked(NamedTuple):
+    """One row with its step, None where it was not stepped. `begins`: the desk before it, where rows are missing."""
+
+    row: int
+    step: Step | None
+    begins: State[Any] | None
+
+
+class Walk:
+    """The rows of the journal in `state_dir` from row `after` on; the first ones may be a little older.
+
+    `problem` is "" while all is well. `caught_up`: the last look ended at the newest row, `last_id`.
+    """
+
+    def __init__(self, state_dir: Path, epoch: str, after: int = 0) -> None:
+        self._journal = state_dir / FILE
+        self._epoch = epoch
+        self.last_id = after
+        self.problem = ""
+        self.caught_up = False
+        self.gaps = 0
+        self._first = True
+        self._follower: Follower | None = None
+        self._generation = 0
+
+    def look(self) -> list[Walked]:
+        """Return the next rows, at most `ROWS_AT_ONCE`. Raises OtherJournal; other faults are in `problem`."""
+        self.caught_up = False
+        try:
+            follower = self._current()
+        except (JournalError, sqlite3.Error, OSError) as error:
+            self.problem = str(error)
+            return []
+        follower.advance(0)
+        before = follower.state
+        done = follower.advance(ROWS_AT_ONCE)
+        if self._generation not in {0, follower.generation}:
+            self.close()  # another file took the journal's place: the next look finds out which rows it has
+            return []
+        self._generation, self.problem = follower.generation, follower.problem
+        if follower.meta.get("epoch", self._epoch) != self._epoch:
+            raise OtherJournal(f"{self._journal}: the journal of epoch {self._epoch} is gone")
+        found = []
+        for entry, step in done:
+            if entry.id <= self.last_id and not self._first:
+                continue
+            missing = entry.id > self.last_id + 1
+            found.append(Walked(entry.id, step, before if self._first or missing else None))
+            self.gaps += missing
+            self._first, self.last_id = False, entry.id
+        if follower.caught_up:
+            self._turn(follower)
+        return found
+
+    def close(self) -> None:
+        """Close the file. Later looks open it again."""
+        if self._follower is not None:
+            self._follower.close()
+        self._follower, self._generation = None, 0
+
+    def _current(self) -> Follower:
+        """Return the follower of the file with the row after `last_id`; the oldest where none goes back so far."""
+        if self._follower is None:
+            parts = parts_of(self._journal)
+            path = next((part for part in reversed(parts[1:]) if _first_row(part) <= self.last_id), parts[0])
+            self._follower = Follower(path, self.last_id)
+        return self._follower
+
+    def _turn(self, follower: Follower) -> None:
+        """Turn to the file after this one; the running one stays open."""
+        if follower.path == self._journal:
+            self.caught_up = True
+        else:
+            self.close()
+
+
+def _first_row(part: Path) -> int:
+    with closing(JournalReader(part)) as reader, reading(part):
+        found = reader.query("SELECT min(id) AS id FROM events")
+    return int(found[0]["id"] or 0)

@@ -1,0 +1,34 @@
+"""Read a secret: from systemd's credentials (files in $CREDENTIALS_DIRECTORY), else from the environment."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+
+class CredentialProblem(Exception):
+    """A credential that cannot be read. The message names its file and no content."""
+
+
+def credential(name: str) -> tuple[str, str]:
+    """Return the secret's text without blanks around it, "" where unset, and where it is from.
+
+    Raises CredentialProblem.
+    """
+    folder = os.environ.get("CREDENTIALS_DIRECTORY", "")
+    path = Path(folder) / name
+    text = _content(path) if folder else None
+    if text is None:
+        return os.environ.get(name, "").strip(), f"environment {name}"
+    return text.strip(), str(path)
+
+
+def _content(path: Path) -> str | None:
+    """Return the text of a credential's file; None without one."""
+    try:
+        return path.read_text(encoding="ascii")
+    except FileNotFoundError:
+        return None
+    except (OSError, UnicodeDecodeError) as error:
+        problem = error.strerror if isinstance(error, OSError) else "it is no ASCII text"
+    raise CredentialProblem(f"{path}: the credential cannot be read ({problem}): write the key alone, as text")

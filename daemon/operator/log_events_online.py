@@ -1,0 +1,58 @@
+"""The log events of the publisher and of the trainer, which are processes of their own."""
+
+from __future__ import annotations
+
+from daemon.operator.log_event import LogEvent
+
+ONLINE_EVENTS: dict[str, LogEvent] = {
+    "publisher_started": LogEvent(
+        "info", ("redis", "state_dir"), "`rltrader-publisher` carries this desk's experience to this Redis."
+    ),
+    "experience_published": LogEvent(
+        "info", ("entries", "row"), "Entries since the last such line, and the newest row in the stream; once a minute."
+    ),
+    "experience_delayed": LogEvent(
+        "warning",
+        ("problem",),
+        "Redis or the journal cannot be used: nothing is published until it can; tried again, at last every 30 s.",
+    ),
+    "experience_resumed": LogEvent("info", ("row",), "Publishing goes on; `row` is the newest in the stream."),
+    "experience_resent": LogEvent(
+        "warning",
+        ("after", "until"),
+        "The stream lost entries (emptied, or restored): the experience after row `after` is sent again.",
+    ),
+    "experience_missing": LogEvent(
+        "warning",
+        ("before",),
+        "Rows before this one gave no experience: other code wrote them, or their file is gone.",
+    ),
+    "experience_new_journal": LogEvent(
+        "warning", ("problem",), "A journal of another epoch took the old one's place: it has a stream of its own."
+    ),
+    "trainer_started": LogEvent(
+        "info", ("redis", "stream", "row"), "`rltrader-trainer` learns from this stream, after this row."
+    ),
+    "trainer_delayed": LogEvent(
+        "warning", ("problem",), "The stream cannot be read: nothing is learned until it can; tried again."
+    ),
+    "trainer_resumed": LogEvent("info", ("row",), "The stream is read again; `row` is the newest one learned from."),
+    "experience_refused": LogEvent(
+        "error",
+        ("entry", "reason"),
+        "An entry of the stream is no experience of this schema: it is acknowledged and never learned from.",
+    ),
+    "experience_gap": LogEvent(
+        "warning", ("after", "row"), "Entries between these two rows did not come: no return reaches across them."
+    ),
+    "learned": LogEvent(
+        "info",
+        ("row", "transitions", "updates", "rewards", "figures"),
+        "At a checkpoint: sums of each term of the reward since the last one, and the learner's own figures.",
+    ),
+    "learning_frozen": LogEvent(
+        "warning", ("row",), "By hand: experience is kept from here on, and no update is made."
+    ),
+    "learning_resumed": LogEvent("info", ("row",), "By hand: updates are made again."),
+    "trainer_stopped": LogEvent("info", ("row",), "The trainer ended cleanly, its checkpoint at this row."),
+}

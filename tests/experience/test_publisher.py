@@ -1,0 +1,365 @@
+"""The publisher brings each experience into the stream once, whatever happens to it, to Redis or to the journal."""
+
+from __future__ import annotations
+
+import os
+import random
+import shutil
+import signal
+import subprocess
+import sys
+from collections.abc import Iterator
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from daemon.experience import publisher as publisher_module
+from daemon.experience.command import main
+from daemon.experience.link import GROUP, stream_name
+from daemon.experience.publisher import CHECKPOINT, Publisher
+from tests.support.desks.redis_server import RedisServer
+from tests.support.desks.share_bar_run import Toy
+from tests.support.desks.stream import STREAM, Logged, entries, publish_all, until, walked
+from tests.support.paths import REPOSITORY
+
+
+@pytest.fixture
+def client(server: RedisServer) -> Iterator[Any]:
+    """The operator's client: it may do anything."""
+    with server.client() as made:
+        yield made
+
+
+@pytest.fixture
+def publisher(state: Path, tmp_path: Path, server: RedisServer, logged: Logged) -> Iterator[Publisher]:
+    made = made_for(state, tmp_path, server, logged)
+    yield made
+    made.close()
+
+
+@pytest.fixture(autouse=True)
+def no_pause(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Trim at each turn, so that no test waits for it."""
+    monkeypatch.setattr(publisher_module, "TIDY_S", 0.0)
+
+
+def made_for(state: Path, folder: Path, server: RedisServer, logged: Logged) -> Publisher:
+    return Publisher(state, folder, server.client("rltrader-publisher"), logged.log)
+
+
+def is_whole(client: Any, state: Path) -> None:
+    """The stream holds each experience of the journal once, and each entry names the one before."""
+    expected, found = walked(state), entries(client)
+    assert [experience for experience, _ in found] == expected
+    assert [after for _, after in found] == [0, *(e.row for e in expected[:-1])]
+    assert [identifier for identifier, _ in client.xrange(STREAM)] == [b"%d-0" % e.row for e in expected]
+
+
+def test_it_brings_each_experience_of_a_journal_once(
+    publisher: Publisher, client: Any, state: Path, tmp_path: Path, server: RedisServer, logged: Logged
+) -> None:
+    publish_all(publisher)
+    is_whole(client, state)
+    publisher.close()
+    again = made_for(state, tmp_path, server, logged)
+    publish_all(again)
+    assert again.published == 0
+    assert client.xinfo_stream(STREAM)["entries-added"] == publisher.published == 76
+    assert logged.lines() == []
+
+
+def test_it_follows_a_desk_that_runs(
+    toy: Toy, client: Any, tmp_path: Path, server: RedisServer, logged: Logged
+) -> None:
+    state, seen = tmp_path / "running", []
+    publisher = made_for(state, tmp_path, server, logged)
+
+    def look(*_: object) -> None:
+        if (state / "journal.sqlite").exists():
+            publisher.turn()
+            seen.append(publisher.published)
+
+    assert toy.run(state, group=4, observe=look)
+    publish_all(publisher)
+    is_whole(client, state)
+    assert len(set(seen)) > 20
+    assert logged.lines("experience_resent") == []
+
+
+def test_without_its_checkpoint_it_goes_on_where_the_stream_ends(
+    publisher: Publisher, client: Any, state: Path, tmp_path: Path, server: RedisServer, logged: Logged
+) -> None:
+    publish_all(publisher)
+    publisher.close()
+    for content in (None, b"", b"{broken"):
+        (tmp_path / CHECKPOINT).unlink()
+        if content is not None:
+            (tmp_path / CHECKPOINT).write_bytes(content)
+        again = made_for(state, tmp_path, server, logged)
+        publish_all(again)
+        again.close()
+        assert again.published == 0
+    is_whole(client, state)
+
+
+def test_killed_at_random_moments_it_loses_nothing_and_counts_nothing_twice(
+    client: Any, state: Path, tmp_path: Path, server: RedisServer
+) -> None:
+    seed = random.SystemRandom().randrange(2**32)
+    print(f"seed {seed}")
+    draw, kills = random.Random(seed), 0
+    while True:
+        with slow_process(state, tmp_path, server) as process:
+            wanted = min(76, count(client) + draw.randint(1, 12))
+            until(partial(reached, client, wanted))
+            process.kill()
+            kills += 1
+        if count(client) == 76:
+            break
+    assert kills >= 6
+    is_whole(client, state)
+    assert client.xinfo_stream(STREAM)["entries-added"] == 76
+
+
+SLOWLY = """
+import sys, time
+from daemon.experience import publisher, walk
+from daemon.experience.command import main
+from strategies.registry import STRATEGIES
+STRATEGIES["share_bars"] = "tests.support.core.share_bars"
+publisher.BATCH, walk.ROWS_AT_ONCE, publisher.TIDY_S = 2, 6, 0.0
+sys.exit(main(sys.argv[1:]))
+"""
+
+
+def slow_process(state: Path, folder: Path, server: RedisServer) -> subprocess.Popen[bytes]:
+    """The command, which takes small steps."""
+    given = ["--state-dir", str(state), "--own-dir", str(folder), "--redis", f"unix://{server.socket}"]
+    secret = {"REDIS_PASSWORD": server.passwords["rltrader-publisher"], "PYTHONPATH": str(REPOSITORY)}
+    return subprocess.Popen([sys.executable, "-c", SLOWLY, *given], env={**os.environ, **secret})
+
+
+def reached(client: Any, wanted: int) -> bool:
+    return count(client) >= wanted
+
+
+def count(client: Any) -> int:
+    return int(client.xlen(STREAM))
+
+
+def test_it_ends_by_a_signal_with_its_checkpoint(client: Any, state: Path, tmp_path: Path, server: RedisServer) -> None:
+    with slow_process(state, tmp_path, server) as process:
+        until(lambda: count(client) == 76)
+        process.send_signal(signal.SIGTERM)
+        assert process.wait(180) == 0
+    assert b'"published":293' in (tmp_path / CHECKPOINT).read_bytes()
+
+
+# --- Redis ------------------------------------------------------------------------------------------------------------
+
+
+def test_redis_killed_and_started_again_loses_nothing(
+    publisher: Publisher, client: Any, state: Path, server: RedisServer, logged: Logged, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(publisher_module, "BATCH", 5)
+    publisher.turn()
+    server.kill()
+    for _ in range(3):
+        assert publisher.turn() > 0.0
+    assert [line["event"] for line in logged.lines()] == ["experience_delayed"]
+    server.start()
+    publish_all(publisher)
+    assert [line["event"] for line in logged.lines()] == ["experience_delayed", "experience_resumed"]
+    is_whole(client, state)
+
+
+def test_while_redis_is_away_no_more_is_read_than_one_look(
+    publisher: Publisher, server: RedisServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("daemon.experience.walk.ROWS_AT_ONCE", 20)
+    publisher.turn()
+    server.kill()
+    row = publisher.row
+    for _ in range(20):
+        publisher.turn()
+    assert publisher.row == row
+    server.start()
+    publish_all(publisher)
+
+
+def test_a_frozen_redis_delays_and_what_it_had_received_counts_once(
+    publisher: Publisher, client: Any, state: Path, server: RedisServer, logged: Logged, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("daemon.experience.walk.ROWS_AT_ONCE", 60)
+    publisher._redis = server.link("rltrader-publisher").client(server.passwords["rltrader-publisher"], answer_s=0.3)
+    publisher.turn()
+    server.freeze()
+    assert publisher.turn() > 0.0  # the requests wait in the socket
+    assert publisher.turn() > 0.0
+    server.thaw()
+    publish_all(publisher)
+    assert len(logged.lines("experience_delayed")) >= 1
+    is_whole(client, state)
+
+
+def test_an_emptied_redis_gets_again_what_the_trainer_has_not_acknowledged(
+    publisher: Publisher, client: Any, state: Path, logged: Logged
+) -> None:
+    publish_all(publisher)
+    rows = [e.row for e in walked(state)]
+    acknowledge(client, rows, 20)
+    publisher.turn()
+    client.flushall()
+    publish_all(publisher)
+    until(lambda: (publisher.turn(), count(client) == 56)[1])
+    assert [experience.row for experience, _ in entries(client)] == rows[20:]
+    assert entries(client)[0][1] == rows[19]
+    line = logged.lines("experience_resent")[0]
+    assert (line["after"], line["until"]) == (rows[19], rows[-1])
+
+
+def test_a_redis_emptied_between_two_requests_is_noticed(
+    publisher: Publisher, client: Any, state: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(publisher_module, "BATCH", 5)
+    real = publisher._redis.pipeline
+    flushed: list[object] = []
+
+    def pipeline(*given: Any, **named: Any) -> Any:
+        if publisher.published >= 10 and not flushed:
+            flushed.append(client.flushall())
+        return real(*given, **named)
+
+    monkeypatch.setattr(publisher._redis, "pipeline", pipeline)
+    publish_all(publisher)
+    assert flushed
+    is_whole(client, state)
+
+
+def test_a_full_redis_keeps_what_it_has_and_takes_the_rest_once_the_trainer_has_passed_some(
+    publisher: Publisher, client: Any, state: Path, logged: Logged, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(publisher_module, "BATCH", 5)
+    monkeypatch.setattr("daemon.experience.walk.ROWS_AT_ONCE", 60)
+    publisher.turn()
+    client.xgroup_create(STREAM, GROUP, id="0")
+    client.config_set("maxmemory", 1)
+    there = count(client)
+    for _ in range(4):
+        publisher.turn()
+    assert count(client) == there
+    assert "maxmemory" in logged.lines("experience_delayed")[0]["problem"]
+    read = client.xreadgroup(GROUP, "t", {STREAM: ">"}, count=3)[0][1]
+    client.xack(STREAM, GROUP, *(identifier for identifier, _ in read))
+    publisher.turn()
+    assert count(client) == there - 3  # a full server still trims
+    client.config_set("maxmemory", 0)
+    publish_all(publisher)
+    assert [experience for experience, _ in entries(client)] == walked(state)[3:]
+
+
+def acknowledge(client: Any, rows: list[int], number: int) -> None:
+    """As the trainer: read twice as many, acknowledge `number`."""
+    client.xgroup_create(STREAM, GROUP, id="0")
+    client.xreadgroup(GROUP, "t", {STREAM: ">"}, count=2 * number)
+    client.xack(STREAM, GROUP, *(b"%d-0" % row for row in rows[:number]))
+
+
+def test_only_what_the_trainer_acknowledged_is_trimmed(publisher: Publisher, client: Any, state: Path) -> None:
+    publish_all(publisher)
+    rows = [e.row for e in walked(state)]
+    client.xgroup_create(STREAM, "another", id="$")
+    publisher.turn()
+    assert count(client) == 76
+    acknowledge(client, rows, 10)
+    publisher.turn()
+    assert entries(client)[0][0].row == rows[10]
+    client.xack(STREAM, GROUP, *(b"%d-0" % row for row in rows[11:20]))  # row 10 is still to be learned from
+    publisher.turn()
+    assert entries(client)[0][0].row == rows[10]
+    client.xack(STREAM, GROUP, b"%d-0" % rows[10])
+    publisher.turn()
+    assert entries(client)[0][0].row == rows[20]
+
+
+# --- other streams, other journals ------------------------------------------------------------------------------------
+
+
+def test_a_stream_that_another_one_wrote_is_left_alone_until_it_is_gone(
+    publisher: Publisher, client: Any, state: Path, logged: Logged
+) -> None:
+    client.xadd(STREAM, {"a": "b"}, id="100000-0")
+    for _ in range(3):
+        assert publisher.turn() > 0.0
+    assert count(client) == 1
+    assert "ends at 100000, the journal at row 29" in logged.lines("experience_delayed")[0]["problem"]
+    client.delete(STREAM)
+    publish_all(publisher)
+    is_whole(client, state)
+
+
+def test_a_journal_of_another_epoch_has_a_stream_of_its_own(
+    publisher: Publisher, client: Any, state: Path, toy: Toy, logged: Logged
+) -> None:
+    publish_all(publisher)
+    shutil.rmtree(state)
+    assert toy.run(state, epoch="e2")
+    until(lambda: (publisher.turn(), logged.lines("experience_new_journal") != [])[1])
+    publish_all(publisher)
+    other = entries(client, stream_name("toy", "e2"))
+    assert [experience for experience, _ in other] == walked(state, epoch="e2")
+    assert count(client) == 76
+
+
+def test_a_journal_that_is_away_delays(publisher: Publisher, client: Any, state: Path, logged: Logged) -> None:
+    state.rename(state.with_name("away"))
+    assert publisher.turn() > 0.0
+    assert "no journal here" in logged.lines("experience_delayed")[0]["problem"]
+    state.with_name("away").rename(state)
+    publish_all(publisher)
+    is_whole(client, state)
+
+
+def test_a_wrong_password_is_reported_without_it(
+    state: Path, tmp_path: Path, server: RedisServer, logged: Logged
+) -> None:
+    client = server.link("rltrader-publisher").client("wrong-password")
+    publisher = Publisher(state, tmp_path, client, logged.log)
+    assert publisher.turn() > 0.0
+    problem = logged.lines("experience_delayed")[0]["problem"]
+    assert "invalid username-password" in problem
+    assert "wrong-password" not in problem
+
+
+def test_each_process_may_do_its_own_work_alone(server: RedisServer, client: Any) -> None:
+    client.xadd(STREAM, {"a": "b"}, id="1-0")
+    for user in ("rltrader-publisher", "rltrader-trainer"):
+        with server.client(user) as own:
+            assert own.xinfo_stream(STREAM)["length"] == 1
+            for forbidden in (
+                ("FLUSHALL",),
+                ("CONFIG", "GET", "dir"),
+                ("XINFO", "STREAM", "else"),
+                ("KEYS", "*"),
+            ):
+                with pytest.raises(Exception, match="no permissions"):
+                    own.execute_command(*forbidden)
+    with server.link("default").client("") as nobody, pytest.raises(Exception, match="invalid username-password"):
+        nobody.ping()
+
+
+@pytest.mark.parametrize(
+    ("given", "problem"),
+    [
+        (["--redis", "redis://10.0.0.1"], "use rediss://10.0.0.1:6379"),
+        (["--redis", "https://x"], "expected unix:///"),
+        (["--redis", "rediss://user:word@host"], "expected unix:///"),
+        (["--redis", "redis://127.0.0.1:x"], "expected unix:///"),
+        (["--redis", "redis://127.0.0.1", "--state-dir", "/nowhere"], "no journal here"),
+    ],
+)
+def test_wrong_use_is_named(given: list[str], problem: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["--state-dir", str(tmp_path), "--own-dir", str(tmp_path), *given]) == 2
+    assert problem in capsys.readouterr().err
