@@ -86,7 +86,7 @@ def prepared(folder: Path) -> Mosquitto:
     """A broker that is ready to start: certificates, passwords, and the installed files with other paths."""
     folder.mkdir(parents=True, exist_ok=True)
     made = Mosquitto(folder, free_port(), {user: secrets.token_hex(16) for user in USERS})
-    _certificates(folder)
+    certificates(folder)
     passwords = folder / "rltrader.passwd"
     passwords.write_text("".join(f"{user}:{password}\n" for user, password in made.passwords.items()))
     assert PASSWD is not None
@@ -131,7 +131,7 @@ def authority(folder: Path, name: str) -> tuple[x509.Certificate, ec.EllipticCur
     return certificate, key
 
 
-def _certificates(folder: Path) -> None:
+def certificates(folder: Path) -> None:
     """The authority's certificate, and the broker's for 127.0.0.1 with its key."""
     issuer, issuer_key = authority(folder, "ca")
     key = ec.generate_private_key(ec.SECP256R1())
