@@ -25,6 +25,8 @@ DAEMON, DESK, PANIC = "rltraderd.service", "rltraderd@.service", "rltrader-panic
 UNITS = (DAEMON, DESK, PANIC)
 HEADS, DESK_HEADS = "rltrader-heads.service", "rltrader-heads@.service"
 TIMERS = ("rltrader-heads.timer", "rltrader-heads@.timer")
+REDIS, PUBLISHER, TRAINER = "rltrader-redis.service", "rltrader-publisher.service", "rltrader-trainer.service"
+LEARNING = (REDIS, PUBLISHER, TRAINER)
 EXPOSURE_MAX = "--threshold=15"  # tenths: 1.5 of 10
 
 needs_systemd = pytest.mark.skipif(
@@ -52,15 +54,17 @@ def seconds(text: str) -> int:
 @pytest.fixture
 def installed(tmp_path: Path) -> Path:
     """The units beside programs that exist, with the panic unit switched on."""
-    for name in ("rltraderd", "rltraderctl"):
-        program = tmp_path / "current" / "venv" / "bin" / name
+    folders = {"rltrader-trainer": "trainer", "redis-server": "of-debian"}
+    for name in ("rltraderd", "rltraderctl", "rltrader-publisher", *folders):
+        program = tmp_path / folders.get(name, "current") / "venv" / "bin" / name
         program.parent.mkdir(parents=True, exist_ok=True)
         program.write_text("#!/bin/sh\n")
         program.chmod(0o755)
     units = tmp_path / "units"
     units.mkdir()
-    for name in (*UNITS, HEADS, DESK_HEADS, *TIMERS):
+    for name in (*UNITS, HEADS, DESK_HEADS, *TIMERS, *LEARNING):
         text = (SYSTEMD / name).read_text().replace("/opt/rltrader", str(tmp_path))
+        text = text.replace("/usr/bin/redis-server", str(tmp_path / "of-debian" / "venv" / "bin" / "redis-server"))
         (units / name).write_text(text.replace("#OnFailure=", "OnFailure="))
     return units
 
@@ -72,14 +76,14 @@ def analyze(*arguments: str) -> subprocess.CompletedProcess[str]:
 
 
 @needs_systemd
-@pytest.mark.parametrize("unit", [*UNITS, HEADS, DESK_HEADS, *TIMERS])
+@pytest.mark.parametrize("unit", [*UNITS, HEADS, DESK_HEADS, *TIMERS, *LEARNING])
 def test_systemd_accepts_the_unit_without_a_word(installed: Path, unit: str) -> None:
     told = analyze("verify", "--man=no", str(installed / unit))
     assert (told.returncode, told.stdout, told.stderr) == (0, "", "")
 
 
 @needs_systemd
-@pytest.mark.parametrize("unit", [*UNITS, HEADS, DESK_HEADS])
+@pytest.mark.parametrize("unit", [*UNITS, HEADS, DESK_HEADS, *LEARNING])
 def test_the_unit_is_exposed_by_no_more_than_its_work_needs(installed: Path, unit: str) -> None:
     text = (installed / unit).read_text()
     assert analyze("security", "--offline=true", EXPOSURE_MAX, str(installed / unit)).returncode == 0
@@ -89,7 +93,7 @@ def test_the_unit_is_exposed_by_no_more_than_its_work_needs(installed: Path, uni
 
 
 @needs_systemd
-@pytest.mark.parametrize("drop_in", ["gpu.conf", "mqtt.conf"])
+@pytest.mark.parametrize("drop_in", ["gpu.conf", "mqtt.conf", "online.conf"])
 def test_systemd_accepts_the_unit_with_a_drop_in(installed: Path, drop_in: str) -> None:
     (installed / f"{DAEMON}.d").mkdir()
     shutil.copy(SYSTEMD / drop_in, installed / f"{DAEMON}.d")
