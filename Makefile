@@ -17,7 +17,7 @@ DESKS_ARGS ?= --sessions 20
 COVERAGE_MIN := 97
 PIP := .venv/bin/python -m pip --disable-pip-version-check
 
-.PHONY: help demo training test lint format bench bench-train soak chaos chaos-desks install prune check-units debian-tools dashboard vendor clean
+.PHONY: help demo training test lint format bench bench-train soak chaos chaos-desks install install-trainer prune images check-deploy check-units debian-tools dashboard vendor clean
 
 help:
 	@echo "make demo      install the daemon and run a bundled tape through it (dry run, no account needed);"
@@ -35,6 +35,8 @@ help:
 	@echo "make dashboard run the demo, then show it at http://127.0.0.1:8420 until Ctrl-C"
 	@echo "make vendor    fetch the dashboard's chart library from the npm registry again"
 	@echo "make check-units  let systemd's own tools judge the units"
+	@echo "make images    build the four container images (deploy/README.md)"
+	@echo "make check-deploy  let hadolint, kubernetes-validate, checkov and kustomize judge images and manifests"
 	@echo "make clean     remove the environment and all caches"
 
 .venv/bin/python:
@@ -134,9 +136,10 @@ install: .venv/bin/python
 	  ln -sfn "$$former" $(HERE)/former; echo "== the former release stays: $$former (code $$(cat $(HERE)/$$former/code))"; fi; \
 	ln -sfn releases/$(RELEASE) $(HERE)/.next; mv -T $(HERE)/.next $(HERE)/current  # at no moment is there none
 	@echo "== $(HERE): manuals, drop-ins, and those models that are not there yet"
-	@install -d $(HERE)/docs $(HERE)/systemd/monitoring $(HERE)/systemd/mosquitto $(HERE)/onnx_models
+	@install -d $(HERE)/docs $(HERE)/systemd/monitoring $(HERE)/systemd/mosquitto $(HERE)/systemd/redis $(HERE)/onnx_models
 	@install -m 644 systemd/monitoring/* $(HERE)/systemd/monitoring
 	@install -m 644 systemd/mosquitto/* $(HERE)/systemd/mosquitto
+	@install -m 644 systemd/redis/* $(HERE)/systemd/redis
 	@install -d $(HERE)/docs/schemas
 	@install -m 644 docs/*.md docs/*.png $(HERE)/docs
 	@install -m 644 docs/schemas/* $(HERE)/docs/schemas
@@ -161,6 +164,19 @@ install: .venv/bin/python
 	  echo "== the user rltrader, and systemd reads its units again"; systemd-sysusers rltrader.conf; systemctl daemon-reload; fi
 	@echo "== installed; next: keys, configuration and start as in $(PREFIX)/docs/TRADING_HOST.md"
 
+# The trainer's own environment, with torch, for a desk that learns (docs/TRADING_HOST.md).
+TRAINER = $(shell { find daemon strategies training -type f ! -path '*/__pycache__/*' | LC_ALL=C sort | xargs sha256sum; \
+	cat pyproject.toml constraints.txt; } | sha256sum | cut -c1-12)
+
+install-trainer: install
+	@trainer=$(HERE)/trainers/$(TRAINER); echo "== $$trainer/venv: the trainer with torch, versions from constraints.txt"; \
+	if [ -e $$trainer/whole ]; then echo "== it is there already"; else \
+	  rm -rf $$trainer build; install -d $$trainer; .venv/bin/python -m venv $$trainer/venv; \
+	  $$trainer/venv/bin/python -m pip --disable-pip-version-check install --quiet -c constraints.txt '.[cpu,online,training]'; rm -rf build; \
+	  [ -z "$(DESTDIR)" ] || { grep -rlI '$(DESTDIR)' $$trainer/venv/bin $$trainer/venv/pyvenv.cfg || true; } | xargs -r sed -i 's|$(DESTDIR)||g'; \
+	  touch $$trainer/whole; fi
+	@ln -sfn trainers/$(TRAINER) $(HERE)/.next; mv -T $(HERE)/.next $(HERE)/trainer
+
 # Maps of processes name their files: whoever runs from a release needs it to its end.
 prune:
 	@[ -n "$(DESTDIR)" ] || [ "$$(id -u)" = 0 ] || { echo "make: only root sees what other users' processes use" >&2; exit 1; }
@@ -174,9 +190,23 @@ check-units: .venv/.installed-tests debian-tools
 	@command -v systemd-analyze >/dev/null || { echo "make: systemd-analyze is missing: run 'apt-get install systemd' as root" >&2; exit 1; }
 	.venv/bin/python -m pytest tests/process/host/test_systemd.py
 
-# Programs of Debian that the tests drive: systemd's judge of units, an MQTT broker and its clients, a browser and what the
-# browser's driver needs, Prometheus' judge of metrics and rules, Redis,
-# openssl. The tests that need one are skipped with a reason where it is missing and nobody may install it.
+images:
+	deploy/images/build
+
+# The judges have an environment of their own: their libraries are none of ours.
+JUDGES := .venv/deploy
+$(JUDGES)/.installed: deploy/judges.txt | .venv/bin/python
+	@echo "== installing hadolint, kubernetes-validate and checkov into $(JUDGES)"
+	@.venv/bin/python -m venv $(JUDGES)
+	@$(JUDGES)/bin/python -m pip --disable-pip-version-check install --quiet -r deploy/judges.txt
+	@touch $@
+
+check-deploy: $(JUDGES)/.installed
+	PATH=$(JUDGES)/bin:$$PATH deploy/check
+
+# Programs of Debian that the tests drive: systemd's judge of units, an MQTT broker and its clients, Redis, a browser and what
+# the browser's driver needs, Prometheus' judge of metrics and rules, openssl. The tests that need one are skipped with a reason where it
+# is missing and nobody may install it.
 debian-tools:
 	@missing=""; \
 	command -v systemd-analyze >/dev/null || missing="$$missing systemd"; \

@@ -1,0 +1,1 @@
+"""Images, compose file, k3s manifests and the units of a desk that learns."""

@@ -1,0 +1,178 @@
+"""The Containerfiles and the compose file: users, programs, options, variables and files that there really are."""
+
+from __future__ import annotations
+
+import importlib
+import json
+import re
+import subprocess
+import sys
+from pathlib import PurePosixPath
+
+import pytest
+
+from tests.support.deploy.manifests import (
+    DEPLOY,
+    IMAGES,
+    Object,
+    compose,
+    containerfile,
+    containers,
+    instruction,
+    project,
+    users,
+)
+from tests.support.paths import REPOSITORY
+
+NAMES = ("daemon", "dashboard", "redis", "trainer")
+IMAGE = pytest.mark.parametrize("name", NAMES)
+OURS = "localhost/rltrader-"
+AWAITED = {"rltrader-trainer"}  # checked as soon as it is there
+OF_LIBRARIES = {"PATH", "LANG", "PYTHONDONTWRITEBYTECODE"}
+OF_OTHERS = re.compile(r"GF_\w+")  # Grafana's own
+
+
+def services() -> dict[str, Object]:
+    """The services of the compose file whose images are built here."""
+    found: dict[str, Object] = {
+        name: service for name, service in compose()["services"].items() if service["image"].startswith(OURS)
+    }
+    return found
+
+
+def image_of(service: Object) -> str:
+    """The short name of a service's image."""
+    return str(service["image"]).removeprefix(OURS).partition(":")[0]
+
+
+def commands() -> dict[str, list[str]]:
+    """Where it stands -> the words with which a container starts, whatever the image adds before them."""
+    found = {each.name: (each.spec["image"].removeprefix("rltrader-"), each.spec.get("args")) for each in containers()}
+    found |= {f"compose/{name}": (image_of(each), each.get("command")) for name, each in services().items()}
+    started = {name: json.loads(instruction(name, "ENTRYPOINT")[0]) for name in NAMES}
+    default = {name: json.loads((instruction(name, "CMD") or ["[]"])[0]) for name in NAMES}
+    return {
+        place: started[image] + (default[image] if given is None else given)
+        for place, (image, given) in found.items()
+        if given != []
+    }
+
+
+def test_there_is_a_containerfile_for_each_image_and_the_build_knows_it() -> None:
+    assert {path.name.removesuffix(".Containerfile") for path in IMAGES.glob("*.Containerfile")} == set(NAMES)
+    (default,) = re.findall(r"\|\| set -- (.*)", (IMAGES / "build").read_text())
+    assert set(default.split()) == set(NAMES)
+
+
+@IMAGE
+def test_an_image_ends_as_a_user_that_is_not_root_and_that_no_other_image_has(name: str) -> None:
+    (user,) = instruction(name, "USER")
+    uid, _, gid = user.partition(":")
+    assert (uid in users(name).values(), gid) == (True, "10000")
+    assert [other for other in NAMES if uid in users(other).values()] == [name]
+
+
+@IMAGE
+def test_every_library_has_the_version_of_the_constraints(name: str) -> None:
+    text = (IMAGES / f"{name}.Containerfile").read_text()
+    for install in re.findall(r"pip install .*", text):
+        assert "-c constraints.txt" in install
+        (extras,) = re.findall(r"'\.\[([\w,]+)\]'", install)
+        assert set(extras.split(",")) <= project()["optional-dependencies"].keys()
+    assert text.count("apt-get install -y --no-install-recommends") == text.count("apt-get install")
+
+
+@IMAGE
+def test_the_files_of_an_image_are_there_and_not_left_out_of_what_is_sent_to_the_build(name: str) -> None:
+    kept = {line[1:] for line in (REPOSITORY / ".dockerignore").read_text().splitlines() if line.startswith("!")}
+    for line in re.findall(r"^COPY (?!--from)(.*)", (IMAGES / f"{name}.Containerfile").read_text(), re.MULTILINE):
+        for source in line.split()[:-1]:
+            assert (REPOSITORY / source).exists(), source
+            assert source in kept
+
+
+def test_torch_is_in_the_trainer_s_image_alone() -> None:
+    extras = {name: re.findall(r"'\.\[([\w,]+)\]'", (IMAGES / f"{name}.Containerfile").read_text()) for name in NAMES}
+    assert [name for name, given in extras.items() if any("training" in each for each in given)] == ["trainer"]
+
+
+def test_every_program_that_a_container_starts_is_one_of_ours_with_these_options() -> None:
+    scripts, helps = project()["scripts"], {}
+    for place, words in commands().items():
+        for index, word in enumerate(words):
+            if word not in scripts or (index and words[index - 1] == "--lease"):
+                continue
+            module = scripts[word].partition(":")[0]
+            if module not in helps:
+                helps[module] = subprocess.run(
+                    [sys.executable, "-m", module, "--help"], capture_output=True, text=True, check=True, timeout=120
+                ).stdout
+            rest = words[index + 1 :]
+            own = rest[: rest.index("--")] if "--" in rest else rest
+            for option in (each.partition("=")[0] for each in own if each.startswith("--")):
+                assert re.search(rf"{option}\b", helps[module]), f"{place}: {word} has no {option}"
+        assert words[0] == "redis-server" or words[0] in scripts, place
+        if "--" in words:
+            assert words[words.index("--") + 1] in scripts.keys() | AWAITED, place
+
+
+def test_every_script_of_the_project_has_its_function() -> None:
+    for place in project()["scripts"].values():
+        module, _, function = place.partition(":")
+        assert callable(getattr(importlib.import_module(module), function))
+
+
+def test_every_variable_is_one_that_the_programs_read() -> None:
+    given = {each["name"] for container in containers() for each in container.spec.get("env", [])}
+    for name in NAMES:
+        given |= {word.partition("=")[0] for line in instruction(name, "ENV") for word in line.split()}
+    for service in compose()["services"].values():
+        given |= service.get("environment", {}).keys()
+    code = "".join(path.read_text() for path in (REPOSITORY / "daemon").rglob("*.py"))
+    unread = {name for name in given - OF_LIBRARIES if f'"{name}"' not in code}
+    assert {name for name in unread if not OF_OTHERS.fullmatch(name)} == set()
+
+
+def test_compose_runs_the_same_images_as_the_same_users_with_a_root_that_is_read_only() -> None:
+    version = project()["version"]
+    for name, service in services().items():
+        assert service["image"] == f"{OURS}{image_of(service)}:{version}", name
+        assert service.get("user", "").partition(":")[0] in {"", *users(image_of(service)).values()}
+    for name, service in compose()["services"].items():
+        assert (service["read_only"], service["cap_drop"]) == (True, ["ALL"]), name
+        assert "mem_limit" in service
+        assert re.fullmatch(r"[a-z0-9./-]+:[\w.-]+", service["image"]), f"{name} has no tag"
+
+
+def test_in_compose_volumes_and_secrets_meet_their_other_ends() -> None:
+    read = compose()
+    volumes, secrets = set(), set()
+    for service in read["services"].values():
+        secrets |= {each if isinstance(each, str) else each["source"] for each in service.get("secrets", [])}
+        volumes |= {
+            source for source in (each.split(":")[0] for each in service.get("volumes", [])) if source[0] != "."
+        }
+        assert set(service.get("depends_on", {})) <= read["services"].keys()
+    assert (volumes, secrets) == (set(read["volumes"]), set(read["secrets"]))
+    manual = (DEPLOY / "README.md").read_text()
+    for secret in read["secrets"].values():
+        assert f"deploy/{secret['file'].removeprefix('./')}" in manual or PurePosixPath(secret["file"]).name in manual
+
+
+def test_in_compose_trainer_publisher_and_redis_have_no_network() -> None:
+    closed = {name for name, service in compose()["services"].items() if service.get("network_mode") == "none"}
+    assert closed == {"redis", "publisher", "trainer", "models"}
+
+
+def test_compose_and_k3s_start_the_publisher_and_the_trainer_alike() -> None:
+    started = commands()
+    assert started["compose/publisher"] == started["rltraderd/publisher"]
+    assert started["compose/trainer"] == started["rltrader-trainer/trainer"]
+
+
+def test_an_image_s_folders_are_those_that_are_mounted_there() -> None:
+    for name, service in services().items():
+        for place in (each.split(":")[1] for each in service.get("volumes", [])):
+            if place.startswith(("/var/lib", "/run")) and not service["volumes"][0].startswith("."):
+                made = containerfile(image_of(service))
+                assert place in made or image_of(service) == "dashboard", f"{name}: {place}"

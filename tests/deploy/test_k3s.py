@@ -1,0 +1,225 @@
+"""Every name in deploy/k3s has its other end, and the promises of deploy/README.md hold in the manifests."""
+
+from __future__ import annotations
+
+import re
+import tomllib
+from pathlib import PurePosixPath
+
+import pytest
+
+from daemon.config.load import KEYS, defaults
+from daemon.host.pod.keeper import MARGIN_S, Times
+from tests.support.deploy.manifests import (
+    DEPLOY,
+    K3S,
+    Container,
+    Object,
+    containers,
+    find,
+    kustomization,
+    labels_of,
+    names,
+    objects,
+    pod_of,
+    project,
+    users,
+    workload,
+    workloads,
+)
+
+OF_THE_CLUSTER = {"kube-root-ca.crt"}  # every namespace has it
+EACH = pytest.mark.parametrize("each", containers(), ids=lambda each: each.name)
+SECRETS = re.compile(r"kubectl -n rltrader create secret generic (\S+)((?:\s+\\?\s*--from-file=\S+)+)")
+
+
+def matched(selector: Object) -> list[str]:
+    """The workloads whose pods this selector matches."""
+    wanted = selector.get("matchLabels", {}).items()
+    return [each["metadata"]["name"] for each in workloads() if wanted <= labels_of(each).items()]
+
+
+def of_the_manual() -> dict[str, set[str]]:
+    """Secret -> keys, as the manual lets the operator make them."""
+    text = (DEPLOY / "README.md").read_text()
+    return {name: set(re.findall(r"--from-file=([^=\s]+)", files)) for name, files in SECRETS.findall(text)}
+
+
+def test_every_file_of_the_folder_is_applied() -> None:
+    assert {path.name for path in K3S.glob("*.yaml")} == {*kustomization()["resources"], "kustomization.yaml"}
+
+
+def test_a_workload_s_selector_matches_its_own_pods_alone() -> None:
+    for each in workloads():
+        assert matched(each["spec"]["selector"]) == [each["metadata"]["name"]]
+
+
+def test_services_budgets_and_affinities_select_pods_that_there_are() -> None:
+    for service in objects("Service"):
+        assert matched({"matchLabels": service["spec"]["selector"]}) == [service["metadata"]["name"]]
+    for each in objects("StatefulSet"):
+        assert each["spec"]["serviceName"] in names("Service")
+    for budget in objects("PodDisruptionBudget"):
+        assert matched(budget["spec"]["selector"]) == [budget["metadata"]["name"]]
+    for each in workloads():
+        for term in find(pod_of(each), "requiredDuringSchedulingIgnoredDuringExecution"):
+            assert [matched(rule["labelSelector"]) for rule in term] == [["rltraderd"]]
+
+
+def test_a_service_s_ports_are_ports_of_its_containers() -> None:
+    for service in objects("Service"):
+        (name,) = matched({"matchLabels": service["spec"]["selector"]})
+        open_there = {port["containerPort"] for ports in find(pod_of(workload(name)), "ports") for port in ports}
+        assert {port["targetPort"] for port in service["spec"].get("ports", [])} <= open_there
+
+
+def test_nothing_comes_in_and_the_daemon_alone_has_a_way_out() -> None:
+    policies = {policy["metadata"]["name"]: policy["spec"] for policy in objects("NetworkPolicy")}
+    closed = policies.pop("nothing-in-nothing-out")
+    assert closed == {"podSelector": {}, "policyTypes": ["Ingress", "Egress"]}
+    (opened,) = policies.values()
+    assert matched(opened["podSelector"]) == ["rltraderd"]
+    assert opened["policyTypes"] == ["Egress"]
+    assert {(port["protocol"], port["port"]) for rule in opened["egress"] for port in rule["ports"]} == {
+        ("TCP", 443),
+        ("TCP", 6443),
+        ("TCP", 53),
+        ("UDP", 53),
+    }
+
+
+@EACH
+def test_every_volume_and_what_it_is_of_is_there(each: Container) -> None:
+    claims, configs = names("PersistentVolumeClaim"), {made["name"] for made in kustomization()["configMapGenerator"]}
+    for mount, volume in each.mounts().values():
+        if claim := volume.get("persistentVolumeClaim"):
+            assert claim["claimName"] in claims
+        for config in find(volume, "configMap"):
+            assert config["name"] in configs | OF_THE_CLUSTER
+        if secret := volume.get("secret"):
+            keys = of_the_manual()[secret["secretName"]]
+            assert {item["key"] for item in secret.get("items", [])} <= keys
+        assert mount.get("readOnly", False) or volume.keys() & {"persistentVolumeClaim", "emptyDir"}
+
+
+def test_nothing_is_defined_that_nothing_uses() -> None:
+    assert set(of_the_manual()) == {secret["secretName"] for each in workloads() for secret in find(each, "secret")}
+    used = {claim["claimName"] for each in workloads() for claim in find(each, "persistentVolumeClaim")}
+    assert names("PersistentVolumeClaim") == used
+    for each in workloads():
+        mounted = {mount["name"] for mounts in find(pod_of(each), "volumeMounts") for mount in mounts}
+        assert {volume["name"] for volume in pod_of(each)["volumes"]} == mounted
+    assert names("PriorityClass") == {name for each in workloads() for name in find(each, "priorityClassName")}
+    assert names("ServiceAccount") == {name for each in workloads() for name in find(each, "serviceAccountName")}
+
+
+@EACH
+def test_every_image_is_one_that_is_built_with_this_version(each: Container) -> None:
+    (taken,) = (image for image in kustomization()["images"] if image["name"] == each.spec["image"])
+    assert taken["newName"] == f"localhost/{taken['name']}"
+    assert taken["newTag"] == project()["version"]
+    image = taken["name"].removeprefix("rltrader-")
+    assert (DEPLOY / "images" / f"{image}.Containerfile").is_file()
+    assert str(each.spec["securityContext"]["runAsUser"]) in users(image).values()
+
+
+@EACH
+def test_every_container_is_locked_down_bounded_and_looked_at(each: Container) -> None:
+    security, pod = each.spec["securityContext"], each.pod["securityContext"]
+    assert (security["allowPrivilegeEscalation"], security["readOnlyRootFilesystem"]) == (False, True)
+    assert security["capabilities"] == {"drop": ["ALL"]}
+    assert (pod["runAsNonRoot"], pod["runAsGroup"], pod["fsGroup"]) == (True, 10000, 10000)
+    assert pod["seccompProfile"] == {"type": "RuntimeDefault"}
+    assert each.spec["resources"]["limits"].keys() == each.spec["resources"]["requests"].keys() == {"cpu", "memory"}
+    if each.spec not in each.pod.get("initContainers", []):
+        assert {"livenessProbe", "readinessProbe"} <= each.spec.keys()
+
+
+def test_the_lease_that_the_daemon_holds_is_the_one_that_it_may_renew() -> None:
+    (daemon,) = (each for each in containers() if each.name == "rltraderd/daemon")
+    arguments = daemon.spec["args"]
+    lease = arguments[arguments.index("--lease") + 1]
+    assert {lease} == names("Lease")
+    (role,), (binding,) = objects("Role"), objects("RoleBinding")
+    assert role["rules"] == [
+        {
+            "apiGroups": ["coordination.k8s.io"],
+            "resources": ["leases"],
+            "resourceNames": [lease],
+            "verbs": ["get", "update"],
+        }
+    ]
+    assert binding["roleRef"]["name"] == role["metadata"]["name"]
+    assert binding["subjects"] == [{"kind": "ServiceAccount", "name": daemon.pod["serviceAccountName"]}]
+    account = daemon.mounts()["/var/run/secrets/kubernetes.io/serviceaccount"][1]
+    assert set(find(account, "path")) == {"token", "ca.crt", "namespace"}
+
+
+def test_the_account_of_the_cluster_is_in_the_daemon_s_container_alone() -> None:
+    assert all(pod_of(each)["automountServiceAccountToken"] is False for each in workloads())
+    holders = [each.name for each in containers() if any("serviceaccount" in path for path in each.mounts())]
+    assert holders == ["rltraderd/daemon"]
+
+
+def test_the_broker_s_keys_reach_the_daemon_alone_and_by_the_names_that_it_reads() -> None:
+    holders = [
+        each.name
+        for each in containers()
+        if any(
+            volume.get("secret", {}).get("secretName") == "rltrader-broker-keys" for _, volume in each.mounts().values()
+        )
+    ]
+    assert holders == ["rltraderd/daemon"]
+    assert of_the_manual()["rltrader-broker-keys"] == set(KEYS)
+
+
+def test_the_daemon_is_one_and_never_two() -> None:
+    daemon = workload("rltraderd")
+    assert (daemon["kind"], daemon["spec"]["replicas"]) == ("StatefulSet", 1)
+    assert daemon["spec"]["updateStrategy"] == {"type": "OnDelete"}
+    (budget,) = objects("PodDisruptionBudget")
+    assert budget["spec"]["maxUnavailable"] == 0
+
+
+def test_the_kubelet_waits_longer_than_rltrader_pod_and_that_longer_than_the_daemon() -> None:
+    grace_s = pod_of(workload("rltraderd"))["terminationGracePeriodSeconds"]
+    deadline_s = defaults()["service"]["stop_deadline_s"]
+    assert isinstance(deadline_s, float)
+    assert grace_s >= Times().stop_s + MARGIN_S
+    assert Times().stop_s >= 2 * deadline_s
+
+
+@EACH
+def test_what_a_command_writes_lies_on_a_volume(each: Container) -> None:
+    mounts = each.mounts()
+    options = [text for text in each.spec.get("args", []) if text.startswith(("/var", "--"))]
+    for text in options:
+        path = PurePosixPath(text.partition("=")[2] or text)
+        if path.is_relative_to("/var/lib"):
+            assert [parent for parent in path.parents if str(parent) in mounts] or str(path) in mounts, text
+        if text.startswith("--own-dir="):
+            assert not mounts[str(path.parent)][0].get("readOnly", False)
+    if each.spec.get("args"):
+        assert "/tmp" in mounts or each.workload == "rltrader-redis"
+
+
+def test_the_configuration_of_the_pod_is_found_where_it_is_mounted() -> None:
+    (daemon,) = (each for each in containers() if each.name == "rltraderd/daemon")
+    arguments = daemon.spec["args"]
+    path = PurePosixPath(arguments[arguments.index("--config") + 1])
+    volume = daemon.mounts()[str(path.parent)][1]
+    (made,) = (each for each in kustomization()["configMapGenerator"] if each["name"] == volume["configMap"]["name"])
+    assert path.name in made["files"]
+    settings = tomllib.loads((K3S / path.name).read_text())
+    assert settings["paths"]["models_dir"] in daemon.mounts()
+    assert all(settings[table].keys() <= defaults()[table].keys() for table in settings)
+
+
+def test_redis_is_reached_by_a_socket_that_its_pod_and_its_clients_share() -> None:
+    sharing = {
+        each.name
+        for each in containers()
+        for _, volume in each.mounts().values()
+        if volume.get("persistentVolumeClaim") == {"claimName": "rltrader-redis-socket"}
+    }
+    assert sharing == {"rltraderd/publisher", "rltrader-redis/redis", "rltrader-trainer/trainer"}

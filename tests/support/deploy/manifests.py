@@ -1,0 +1,132 @@
+"""The manifests of deploy/k3s as data: what kustomize would read, joined by name and label."""
+
+from __future__ import annotations
+
+import functools
+import re
+import tomllib
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import yaml
+
+from tests.support.paths import REPOSITORY
+
+DEPLOY = REPOSITORY / "deploy"
+K3S = DEPLOY / "k3s"
+IMAGES = DEPLOY / "images"
+Object = dict[str, Any]
+
+
+@dataclass(frozen=True, slots=True)
+class Container:
+    """One container of a pod, the pod, and the workload's name."""
+
+    workload: str
+    pod: Object
+    spec: Object
+
+    @property
+    def name(self) -> str:
+        """`workload/container`."""
+        return f"{self.workload}/{self.spec['name']}"
+
+    def mounts(self) -> dict[str, tuple[Object, Object]]:
+        """Path -> the mount, and the volume of the pod that it names."""
+        volumes = {volume["name"]: volume for volume in self.pod["volumes"]}
+        return {mount["mountPath"]: (mount, volumes[mount["name"]]) for mount in self.spec.get("volumeMounts", [])}
+
+
+@functools.cache
+def kustomization() -> Object:
+    """The kustomization."""
+    read: Object = yaml.safe_load((K3S / "kustomization.yaml").read_text())
+    return read
+
+
+@functools.cache
+def objects(kind: str = "") -> list[Object]:
+    """All objects of this kind, or all."""
+    if kind:
+        return [each for each in objects() if each["kind"] == kind]
+    texts = ((K3S / name).read_text() for name in kustomization()["resources"])
+    return [each for text in texts for each in yaml.safe_load_all(text)]
+
+
+def names(kind: str) -> set[str]:
+    """The names of all objects of this kind."""
+    return {each["metadata"]["name"] for each in objects(kind)}
+
+
+def workloads() -> list[Object]:
+    """What has pods."""
+    return [*objects("StatefulSet"), *objects("Deployment")]
+
+
+def workload(name: str) -> Object:
+    """The workload of this name."""
+    (found,) = (each for each in workloads() if each["metadata"]["name"] == name)
+    return found
+
+
+def pod_of(each: Object) -> Object:
+    """The pod's specification of a workload."""
+    pod: Object = each["spec"]["template"]["spec"]
+    return pod
+
+
+def labels_of(each: Object) -> dict[str, str]:
+    """The labels of a workload's pods."""
+    labels: dict[str, str] = each["spec"]["template"]["metadata"]["labels"]
+    return labels
+
+
+def containers() -> list[Container]:
+    """Every container, initial ones included."""
+    return [
+        Container(each["metadata"]["name"], pod_of(each), spec)
+        for each in workloads()
+        for spec in (*pod_of(each).get("initContainers", []), *pod_of(each)["containers"])
+    ]
+
+
+def find(tree: Any, key: str) -> Iterator[Any]:
+    """Every value below this key, anywhere in the tree."""
+    if isinstance(tree, dict):
+        for name, value in tree.items():
+            if name == key:
+                yield value
+            yield from find(value, key)
+    if isinstance(tree, list):
+        for value in tree:
+            yield from find(value, key)
+
+
+@functools.cache
+def compose() -> Object:
+    """The compose file, merge keys resolved."""
+    read: Object = yaml.safe_load((DEPLOY / "compose.yaml").read_text())
+    return read
+
+
+def containerfile(name: str) -> str:
+    """The last stage of an image's Containerfile."""
+    return (IMAGES / f"{name}.Containerfile").read_text().rpartition("\nFROM ")[2]
+
+
+def instruction(name: str, word: str) -> list[str]:
+    """Everything that follows this instruction in the image's last stage, continued lines joined."""
+    text = containerfile(name).replace("\\\n", " ")
+    return [line.removeprefix(f"{word} ") for line in text.splitlines() if line.startswith(f"{word} ")]
+
+
+def users(name: str) -> dict[str, str]:
+    """User name -> number, of the users that the image has."""
+    return {user: uid for uid, user in re.findall(r"useradd --uid (\d+) .* --shell \S+ (\S+)", containerfile(name))}
+
+
+def project() -> Object:
+    """The table [project] of pyproject.toml."""
+    found: Object = tomllib.loads((REPOSITORY / "pyproject.toml").read_text())["project"]
+    return found
