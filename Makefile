@@ -127,7 +127,7 @@ install: .venv/bin/python
 	echo "== $$venv: the daemon and its libraries ($(RUNTIME)), versions from constraints.txt"; \
 	if [ -s $$release/code ]; then echo "== it is there already"; else \
 	  rm -rf $$release build; install -d $$release; .venv/bin/python -m venv $$venv; \
-	  $$venv/bin/python -m pip --disable-pip-version-check install --quiet -c constraints.txt '.[$(RUNTIME)]'; rm -rf build; \
+	  $$venv/bin/python -m pip --disable-pip-version-check install --quiet -c constraints.txt '.[$(RUNTIME),online]'; rm -rf build; \
 	  [ -z "$(DESTDIR)" ] || { grep -rlI '$(DESTDIR)' $$venv/bin $$venv/pyvenv.cfg || true; } | xargs -r sed -i 's|$(DESTDIR)||g'; \
 	  (cd /; "$$venv/bin/python" -c 'from daemon.engine.recovery import code_digest; print(code_digest())') > $$release/code.new; \
 	  mv $$release/code.new $$release/code; fi
