@@ -1,10 +1,10 @@
-"""What SAC and TD3 share: guarded steps of Adam, targets that follow smoothly, and what is saved of an agent."""
+"""What SAC, TD3 and DQN share: guarded steps of Adam, targets that follow smoothly, and what is saved of an agent."""
 
 from __future__ import annotations
 
 import copy
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
 import torch
@@ -73,50 +73,31 @@ def follow(target: nn.Module, source: nn.Module, share: float) -> None:
     torch._foreach_lerp_(list(target.parameters()), list(source.parameters()), share)
 
 
-class Agent(ABC):
-    """An actor and twin critics that learn from transitions, on one device; how they learn is the subclass's."""
-
-    figures: tuple[str, ...] = ("critic loss", "Q mean", "critic gradient norm")
-    """What `update` returns of each gradient step."""
-    of_actor: tuple[str, ...]
-    """And what of those in which the actor moved."""
+class Learner:
+    """What every learner has: its precision, its guard, and the state of its modules and of its steps of Adam."""
 
     def __init__(
         self,
-        actor: Actor,
-        critics: TwinCritics,
-        coefficients: OffPolicyCoefficients,
+        modules: Mapping[str, nn.Module],
+        learning_rate: float,
         *,
         precision: str = "float32",
         average: Average | None = None,
     ) -> None:
-        """Learn in place: `actor` and `critics` are on the device where transitions will be.
+        """Take the modules that are part of its state, by their names there; all are on one device.
 
         Args:
             precision: "float32", or "bf16" for the products; weights, losses and moments stay float32.
             average: see `Average`; gradients and losses go through it.
         """
-        self.actor, self.critics, self.targets = actor, critics, copy.deepcopy(critics)
         self.updates = 0
-        self._c = c = coefficients
+        self._modules = dict(modules)
+        self._rate = learning_rate
         self._products = PRODUCTS[precision]
-        self._guard = Guard(next(actor.parameters()).device)
         self._average = average
-        self._of_critics = self._descent(critics.parameters(), c.max_grad_norm)
-        self._of_actor = self._descent(actor.parameters(), c.max_grad_norm)
-        self._descents = {"of_critics": self._of_critics, "of_actor": self._of_actor}
-        self._modules: dict[str, nn.Module] = {"actor": actor, "critics": critics, "targets": self.targets}
-
-    @abstractmethod
-    def act(self, prepared: Tensor, generator: torch.Generator) -> Tensor:
-        """Actions to explore with, float32 (n, actions) within [-1, 1]."""
-
-    @abstractmethod
-    def update(self, batch: Transitions, generator: torch.Generator) -> tuple[Tensor, Tensor | None]:
-        """One gradient step of the critics: `figures`, and `of_actor` where the actor moved.
-
-        After a loss or a gradient that is not finite no weight of actor and critics changes.
-        """
+        self.device = next(parameter.device for module in modules.values() for parameter in module.parameters())
+        self._guard = Guard(self.device)
+        self._descents: dict[str, Descent] = {}
 
     def set_learning_rate(self, rate: float) -> None:
         """The rate of the next gradient steps."""
@@ -137,5 +118,44 @@ class Agent(ABC):
         for name, descent in self._descents.items():
             descent.optimizer.load_state_dict(state["descents"][name])
 
-    def _descent(self, parameters: Iterable[nn.Parameter], max_grad_norm: float | None = None) -> Descent:
-        return Descent(parameters, self._c.learning_rate, self._guard, self._average, max_grad_norm)
+    def _descent(self, name: str, parameters: Iterable[nn.Parameter], max_grad_norm: float | None = None) -> Descent:
+        found = Descent(parameters, self._rate, self._guard, self._average, max_grad_norm)
+        self._descents[name] = found
+        return found
+
+
+class Agent(Learner, ABC):
+    """An actor and twin critics that learn from transitions, on one device; how they learn is the subclass's."""
+
+    figures: tuple[str, ...] = ("critic loss", "Q mean", "critic gradient norm")
+    """What `update` returns of each gradient step."""
+    of_actor: tuple[str, ...]
+    """And what of those in which the actor moved."""
+
+    def __init__(
+        self,
+        actor: Actor,
+        critics: TwinCritics,
+        coefficients: OffPolicyCoefficients,
+        *,
+        precision: str = "float32",
+        average: Average | None = None,
+    ) -> None:
+        """Learn in place: `actor` and `critics` are on the device where transitions will be. The rest as `Learner`."""
+        self.actor, self.critics, self.targets = actor, critics, copy.deepcopy(critics)
+        self._c = c = coefficients
+        modules = {"actor": actor, "critics": critics, "targets": self.targets}
+        super().__init__(modules, c.learning_rate, precision=precision, average=average)
+        self._of_critics = self._descent("of_critics", critics.parameters(), c.max_grad_norm)
+        self._of_actor = self._descent("of_actor", actor.parameters(), c.max_grad_norm)
+
+    @abstractmethod
+    def act(self, prepared: Tensor, generator: torch.Generator) -> Tensor:
+        """Actions to explore with, float32 (n, actions) within [-1, 1]."""
+
+    @abstractmethod
+    def update(self, batch: Transitions, generator: torch.Generator) -> tuple[Tensor, Tensor | None]:
+        """One gradient step of the critics: `figures`, and `of_actor` where the actor moved.
+
+        After a loss or a gradient that is not finite no weight of actor and critics changes.
+        """

@@ -5,6 +5,7 @@ Each row lies in one piece, so that a minibatch is one gather. Knows no network 
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -23,43 +24,39 @@ class Transitions:
     goes_on: Tensor  # float32 (rows,): 0 where the episode truly ended, 1 else, at a time limit too
 
 
-class Replay:
-    """The last transitions of `environments` that are stepped together."""
+class Ring:
+    """The last rows of `environments` that are stepped together; a row is several groups of numbers."""
 
-    def __init__(
-        self, capacity: int, environments: int, inputs: int, actions: int, device: torch.device | str = "cpu"
-    ) -> None:
-        """Take the memory: as many whole steps of all environments as fit `capacity` transitions, one at least."""
+    def __init__(self, capacity: int, environments: int, widths: Sequence[int], device: torch.device | str) -> None:
+        """Take the memory: as many whole steps of all environments as fit `capacity` rows, one at least."""
         self._environments = environments
-        self._widths = [inputs, inputs, actions, 1, 1]
+        self._widths = list(widths)
         rows = max(1, capacity // environments) * environments
-        self._rows = torch.zeros(rows, sum(self._widths), device=device)
+        self._rows = torch.zeros(rows, sum(widths), device=device)
         self._next = 0
         self.size = 0
 
-    def add(self, transitions: Transitions) -> None:
-        """Keep one transition of each environment."""
-        t = transitions
-        parts = (t.observations, t.following, t.actions, t.rewards.unsqueeze(1), t.goes_on.unsqueeze(1))
-        torch.cat(parts, dim=1, out=self._rows[self._next : self._next + self._environments])
-        self._next = (self._next + self._environments) % self._rows.shape[0]
+    def write(self, parts: Sequence[Tensor]) -> int:
+        """Keep one row of each environment, given by groups (environments, width); the place of the first."""
+        first = self._next
+        torch.cat(list(parts), dim=1, out=self._rows[first : first + self._environments])
+        self._next = (first + self._environments) % self._rows.shape[0]
         self.size = min(self.size + self._environments, self._rows.shape[0])
+        return first
 
-    def sample(self, count: int, generator: torch.Generator) -> Transitions:
-        """Draw `count` transitions with replacement, each as likely as any other."""
-        chosen = torch.randint(self.size, (count,), generator=generator, device=self._rows.device)
-        observations, following, actions, rewards, goes_on = torch.split(self._rows[chosen], self._widths, dim=1)
-        return Transitions(observations, following, actions, rewards.squeeze(1), goes_on.squeeze(1))
+    def read(self, places: Tensor) -> tuple[Tensor, ...]:
+        """The groups of these rows."""
+        return torch.split(self._rows[places], self._widths, dim=1)
 
     def state_dict(self) -> dict[str, Any]:
-        """The transitions that are there, and where the next ones go."""
+        """The rows that are there, and where the next ones go."""
         return {"rows": self._rows[: self.size], "next": self._next}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Go on from `state`.
 
         Raises:
-            ValueError: it is of transitions with another shape, or of more than fit here.
+            ValueError: it is of rows with another shape, or of more than fit here.
         """
         rows = state["rows"]
         if rows.shape[1] != self._rows.shape[1] or rows.shape[0] > self._rows.shape[0]:
@@ -70,3 +67,24 @@ class Replay:
         self.size = rows.shape[0]
         self._rows[: self.size] = rows
         self._next = state["next"]
+
+
+class Replay(Ring):
+    """The last transitions of `environments` that are stepped together."""
+
+    def __init__(
+        self, capacity: int, environments: int, inputs: int, actions: int, device: torch.device | str = "cpu"
+    ) -> None:
+        """Take the memory: as many whole steps of all environments as fit `capacity` transitions, one at least."""
+        super().__init__(capacity, environments, [inputs, inputs, actions, 1, 1], device)
+
+    def add(self, transitions: Transitions) -> None:
+        """Keep one transition of each environment."""
+        t = transitions
+        self.write((t.observations, t.following, t.actions, t.rewards.unsqueeze(1), t.goes_on.unsqueeze(1)))
+
+    def sample(self, count: int, generator: torch.Generator) -> Transitions:
+        """Draw `count` transitions with replacement, each as likely as any other."""
+        chosen = torch.randint(self.size, (count,), generator=generator, device=self._rows.device)
+        observations, following, actions, rewards, goes_on = self.read(chosen)
+        return Transitions(observations, following, actions, rewards.squeeze(1), goes_on.squeeze(1))

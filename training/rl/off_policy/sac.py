@@ -63,9 +63,8 @@ class Sac(Agent):
         start = torch.full((1,), math.log(c.temperature), device=device)
         self._target_entropy = -float(actor.actions) if c.target_entropy is None else c.target_entropy
         self._temperature = nn.ParameterList([start])
-        self._of_temperature = self._descent(self._temperature.parameters())
+        self._of_temperature = self._descent("of_temperature", self._temperature.parameters())
         self._modules["temperature"] = self._temperature
-        self._descents["of_temperature"] = self._of_temperature
 
     @torch.no_grad()
     def act(self, prepared: Tensor, generator: torch.Generator) -> Tensor:
