@@ -27,12 +27,23 @@ class Transitions:
 class Ring:
     """The last rows of `environments` that are stepped together; a row is several groups of numbers."""
 
-    def __init__(self, capacity: int, environments: int, widths: Sequence[int], device: torch.device | str) -> None:
-        """Take the memory: as many whole steps of all environments as fit `capacity` rows, one at least."""
+    def __init__(
+        self,
+        capacity: int,
+        environments: int,
+        widths: Sequence[int],
+        device: torch.device | str,
+        memory: Tensor | None = None,
+    ) -> None:
+        """Take the memory: as many whole steps of all environments as fit `capacity` rows, one at least.
+
+        Args:
+            memory: float32 (rows, numbers) to keep them in, of more rows than are kept at a time; None takes it anew.
+        """
         self._environments = environments
         self._widths = list(widths)
-        rows = max(1, capacity // environments) * environments
-        self._rows = torch.zeros(rows, sum(widths), device=device)
+        self._capacity = max(1, capacity // environments) * environments
+        self._rows = torch.zeros(self._capacity, sum(widths), device=device) if memory is None else memory
         self._next = 0
         self.size = 0
 
@@ -41,7 +52,7 @@ class Ring:
         first = self._next
         torch.cat(list(parts), dim=1, out=self._rows[first : first + self._environments])
         self._next = (first + self._environments) % self._rows.shape[0]
-        self.size = min(self.size + self._environments, self._rows.shape[0])
+        self.size = min(self.size + self._environments, self._capacity)
         return first
 
     def read(self, places: Tensor) -> tuple[Tensor, ...]:

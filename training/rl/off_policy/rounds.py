@@ -199,14 +199,15 @@ class Rounds(ABC):
 
 
 def following(environment: Environment, prepare: Callable[[Tensor], Tensor], step: Step) -> Tensor:
-    """What the step led to, prepared: at a time limit `last`; after a true end it does not count.
-
-    Raises:
-        ValueError: a time limit without `last`.
-    """
+    """What the step led to, prepared: at a time limit `last`; after a true end it does not count."""
     found = prepare(environment.observe())
     if step.truncated is None:
         return found
+    return torch.where(step.truncated.unsqueeze(1), prepare(last_of(step)), found)
+
+
+def last_of(step: Step) -> Tensor:
+    """The observations before the reset of a step that has time limits. Raises `ValueError` where there are none."""
     if step.last is None:
         raise ValueError("a step has `truncated` without `last`: return the observations before the reset as well")
-    return torch.where(step.truncated.unsqueeze(1), prepare(step.last), found)
+    return step.last

@@ -1,0 +1,155 @@
+"""The same loss, gradients and weights as Stable-Baselines3's DQN computes, also over several steps.
+
+Its own `train()` runs on given minibatches; what it leaves in its gradients, its log and its weights is compared.
+"""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import Any
+
+import gymnasium
+import numpy as np
+import pytest
+import torch
+from gymnasium import spaces
+from stable_baselines3 import DQN
+from stable_baselines3.common.logger import configure
+from stable_baselines3.common.type_aliases import ReplayBufferSamples
+from torch import Tensor, nn
+
+from training.rl.dqn.dqn import Dqn
+from training.rl.dqn.networks import QNetwork
+from training.rl.dqn.presets import RECIPES, build
+from training.rl.dqn.replay import Choices
+from training.rl.ppo import make_deterministic
+
+INPUTS, ACTIONS, ROWS, WIDTHS = 5, 3, 64, (32, 24)
+TOLERANCE = 1e-6
+
+
+class Still(gymnasium.Env[np.ndarray, np.int64]):
+    """Spaces alone: its transitions are made up by the tests."""
+
+    observation_space = spaces.Box(-10.0, 10.0, (INPUTS,), np.float32)
+    action_space = spaces.Discrete(ACTIONS)
+
+    def reset(
+        self, *, seed: int | None = None, options: dict[str, Any] | None = None
+    ) -> tuple[np.ndarray, dict[str, Any]]:
+        return np.zeros(INPUTS, np.float32), {}
+
+    def step(self, action: np.int64) -> tuple[np.ndarray, float, bool, bool, dict[str, Any]]:
+        return np.zeros(INPUTS, np.float32), 0.0, False, False, {}
+
+
+def made(seed: int, steps: int = 1) -> Choices:
+    """Transitions of which some ended, discounted over up to `steps`; rewards reach both parts of Huber's loss."""
+    g = torch.Generator().manual_seed(seed)
+    observations, following = torch.randn(2, ROWS, INPUTS, generator=g)
+    actions = torch.randint(ACTIONS, (ROWS,), generator=g)
+    rewards = 2.0 * torch.randn(ROWS, generator=g)
+    discounts = 0.99 ** torch.randint(1, steps + 1, (ROWS,), generator=g)
+    goes_on = (torch.rand(ROWS, generator=g) >= 0.2).float()
+    return Choices(observations, following, actions, rewards, discounts * goes_on, torch.empty(ROWS, 0))
+
+
+class Given:
+    """Hands Stable-Baselines3 one minibatch after the other."""
+
+    def __init__(self, batches: list[Choices]) -> None:
+        self._batches = iter(batches)
+
+    def sample(self, batch_size: int, env: Any = None) -> ReplayBufferSamples:
+        t = next(self._batches)
+        ends = (t.discounts == 0.0).float()
+        actions, rewards, discounts = t.actions, t.rewards, t.discounts
+        columns = [each.unsqueeze(1) for each in (actions, ends, rewards, discounts)]
+        return ReplayBufferSamples(t.observations, columns[0], t.following, *columns[1:])
+
+
+def layers_of(module: Any) -> list[nn.Linear]:
+    return [layer for layer in module.modules() if isinstance(layer, nn.Linear)]
+
+
+@torch.no_grad()
+def same(ours: QNetwork, sb3: Any) -> None:
+    """Give ours their weights."""
+    for parameter, other in zip(parameters(ours), theirs_of(sb3, lambda found: found), strict=True):
+        parameter.copy_(other)
+
+
+def parameters(ours: QNetwork) -> list[nn.Parameter]:
+    weights = [*ours.body.weights, *ours.advantages.weights]
+    return weights + [*ours.body.biases, *ours.advantages.biases]
+
+
+def theirs_of(sb3: Any, take: Any) -> list[Tensor]:
+    layers = layers_of(sb3)
+    return [take(layer.weight) for layer in layers] + [take(layer.bias) for layer in layers]
+
+
+def theirs() -> Any:
+    return DQN("MlpPolicy", Still(), policy_kwargs={"net_arch": list(WIDTHS)}, seed=3, device="cpu")
+
+
+class Twins:
+    """One of theirs and one of ours with the same weights, and their gradients as the optimizer saw them."""
+
+    def __init__(self, batches: list[Choices]) -> None:
+        make_deterministic()
+        c = replace(RECIPES["textbook"], widths=WIDTHS)
+        self.sb3 = theirs()
+        self.sb3.set_logger(configure(None, []))
+        self.sb3.replay_buffer = Given(batches)
+        with torch.no_grad():  # a target that differs from the network
+            for parameter in self.sb3.q_net_target.parameters():
+                parameter.add_(0.05 * torch.randn(parameter.shape, generator=torch.Generator().manual_seed(8)))
+        self.ours: Dqn = build(INPUTS, c, actions=ACTIONS, seed=1)
+        same(self.ours.network, self.sb3.q_net)
+        same(self.ours.target, self.sb3.q_net_target)
+        self.gradients: list[Tensor] = []
+        self.sb3.policy.optimizer.register_step_pre_hook(self._before_step)
+
+    def _before_step(self, *_: Any) -> None:
+        self.gradients = theirs_of(self.sb3.q_net, lambda found: found.grad.clone())
+
+
+def largest(mine: list[Any], others: list[Tensor]) -> float:
+    return max(float((a - b).abs().max()) for a, b in zip(mine, others, strict=True))
+
+
+@pytest.mark.parametrize("steps", [1, 3])
+@pytest.mark.parametrize("seed", [1, 2, 3])
+def test_loss_and_gradients_are_those_of_stable_baselines3(seed: int, steps: int) -> None:
+    batch = made(seed, steps)
+    twins = Twins([batch])
+    figures, _ = twins.ours.update(batch)
+    twins.sb3.train(1, ROWS)
+    assert float(figures[0]) == pytest.approx(twins.sb3.logger.name_to_value["train/loss"], abs=TOLERANCE)
+    assert all(bool(found.any()) for found in twins.gradients)
+    assert largest([each.grad for each in parameters(twins.ours.network)], twins.gradients) < TOLERANCE
+
+
+def test_weights_after_twenty_gradient_steps_are_those_of_stable_baselines3() -> None:
+    batches = [made(seed) for seed in range(20)]
+    twins = Twins(batches)
+    before = [each.detach().clone() for each in parameters(twins.ours.network)]
+    for batch in batches:
+        twins.ours.update(batch)
+    twins.sb3.train(20, ROWS)
+    theirs = theirs_of(twins.sb3.q_net, lambda found: found.detach())
+    assert largest([each.detach() for each in parameters(twins.ours.network)], theirs) < 2e-6
+    assert largest(before, theirs) > 1e-4  # they moved
+
+
+def test_the_textbook_recipe_has_stable_baselines3_s_coefficients() -> None:
+    model, c = Twins([]).sb3, RECIPES["textbook"]
+    ours = (c.learning_rate, c.discount, c.batch, c.smoothing, c.learning_starts, c.capacity, c.max_grad_norm)
+    others = (model.learning_rate, model.gamma, model.batch_size, model.tau, model.learning_starts)
+    assert ours == (*others, model.buffer_size, model.max_grad_norm)
+    assert (c.gradient_steps, c.per_transitions) == (model.gradient_steps, model.train_freq.frequency)
+    assert c.target_every * c.per_transitions == model.target_update_interval
+    exploration = (model.exploration_initial_eps, model.exploration_final_eps, model.exploration_fraction)
+    assert (c.epsilon_start, c.epsilon, c.epsilon_share) == exploration
+    assert c.widths == tuple(layer.out_features for layer in layers_of(DQN("MlpPolicy", Still()).q_net)[:-1])

@@ -1,0 +1,241 @@
+"""The loops of DQN, PQN and the online learner: resuming, the ratio of updates to data, what is not finite."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor
+
+from tests.support.rl.tabular import ACTIONS, STATES, Tabular
+from training.rl.coefficients import NotFiniteError
+from training.rl.dqn.coefficients import DqnCoefficients, PqnCoefficients, epsilon_at
+from training.rl.dqn.networks import Head
+from training.rl.dqn.online import OnlineCoefficients, OnlineLearner
+from training.rl.dqn.pqn import PqnTrainer
+from training.rl.dqn.presets import RECIPES, build, build_pqn
+from training.rl.dqn.replay import ChoiceReplay, OneStep, Returns
+from training.rl.dqn.trainer import DqnTrainer
+from training.rl.ppo import make_deterministic
+from training.rl.protocols import Step
+
+SMALL = replace(
+    RECIPES["few_large"],
+    environments=8,
+    batch=32,
+    gradient_steps=3,
+    per_transitions=16,
+    round_transitions=40,
+    learning_starts=24,
+    capacity=200,
+    widths=(16,),
+)
+PQN = PqnCoefficients(environments=8, rollout_steps=5, batch=20, widths=(16,))
+DIRECTION = (Head("direction", "probability"),)
+
+
+class WithLabels(Tabular):
+    """Walkers that know whether the state is among the first three."""
+
+    def labels(self) -> Tensor:
+        return (self.observe().argmax(dim=1) < 3).float().unsqueeze(1)
+
+
+def dqn(seed: int = 1, place: Tabular | None = None, c: DqnCoefficients = SMALL, **more: Any) -> DqnTrainer:
+    make_deterministic()
+    learner = build(STATES, c, actions=ACTIONS, seed=seed, heads=DIRECTION, **more)
+    return DqnTrainer(learner, place or WithLabels(8, seed), c, total_steps=400, seed=seed)
+
+
+def pqn(seed: int = 1, place: Tabular | None = None, **more: Any) -> PqnTrainer:
+    make_deterministic()
+    learner = build_pqn(STATES, PQN, actions=ACTIONS, seed=seed, heads=DIRECTION, **more)
+    return PqnTrainer(learner, place or WithLabels(8, seed), PQN, total_steps=400, seed=seed)
+
+
+def bits(state: Any) -> list[bytes]:
+    """Every weight, moment, transition and priority, and what the generator draws next."""
+    if isinstance(state, dict):
+        return [each for _, item in sorted(state.items(), key=str) for each in bits(item)]
+    if isinstance(state, list | tuple):
+        return [each for item in state for each in bits(item)]
+    return [(state if isinstance(state, Tensor) else torch.tensor(float(state or 0))).numpy().tobytes()]
+
+
+@pytest.mark.parametrize("made", [dqn, pqn])
+@pytest.mark.parametrize("precision", ["float32", "bf16"])
+def test_the_same_seed_gives_the_same_weights_byte_for_byte(made: Callable[..., Any], precision: str) -> None:
+    first, second, other = (made(seed, precision=precision) for seed in (1, 1, 2))
+    for each in (first, second, other):
+        while not each.done:
+            each.update()
+    assert bits(first.state_dict()) == bits(second.state_dict())
+    assert bits(first.state_dict()) != bits(other.state_dict())
+
+
+@pytest.mark.parametrize("made", [dqn, pqn])
+@pytest.mark.parametrize("stopped", [0, 1, 6])  # before learning, after a little, when old rows are replaced
+def test_a_run_continued_from_its_state_ends_in_the_same_bytes(
+    made: Callable[..., Any], stopped: int, tmp_path: Path
+) -> None:
+    whole, before, after = made(), made(), made(9)
+    for _ in range(stopped):
+        before.update()
+    torch.save(before.state_dict(), tmp_path / "state.pt")
+    after.load_state_dict(torch.load(tmp_path / "state.pt", weights_only=True))
+    for each in (whole, before, after):
+        while not each.done:
+            each.update()
+    assert bits(after.state_dict()) == bits(whole.state_dict()) == bits(before.state_dict())
+
+
+def test_updates_are_due_by_the_stated_ratio() -> None:
+    found = dqn()
+    progress = [found.update() for _ in range(10)]
+    assert found.done
+    due = [(steps - 24) * 3 // 16 for steps in range(40, 401, 40)]  # 3 for every 16 after the first 24
+    assert [each.gradient_steps for each in progress] == due
+    assert progress[-1].figures.keys() == {"loss", "error", "Q mean", "gradient norm", "heads loss"}
+
+
+def test_pqn_takes_whole_epochs() -> None:
+    progress = pqn().update()
+    assert (progress.steps, progress.gradient_steps) == (40, 4)  # two epochs of two batches
+    assert progress.figures.keys() == {"loss", "error", "Q mean", "gradient norm", "heads loss"}
+
+
+def test_the_share_of_uniform_actions_falls_and_then_stays() -> None:
+    c = replace(SMALL, epsilon_start=1.0, epsilon=0.2, epsilon_share=0.5)
+    assert [epsilon_at(c, share) for share in (0.0, 0.25, 0.5, 1.0)] == pytest.approx([1.0, 0.6, 0.2, 0.2])
+
+
+class Broken(WithLabels):
+    """Pays what is no number."""
+
+    def step(self, actions: Tensor) -> Step:
+        found = super().step(actions)
+        return found._replace(rewards=found.rewards * float("nan"))
+
+
+@pytest.mark.parametrize("made", [dqn, pqn])
+def test_a_reward_that_is_not_finite_ends_the_run_and_breaks_no_weight(made: Callable[..., Any]) -> None:
+    found = made(1, Broken(8, 1))
+    network = found.dqn.network if isinstance(found, DqnTrainer) else found.pqn.network
+    with pytest.raises(NotFiniteError, match="mean reward or an observation"):
+        found.update()
+    assert all(bool(torch.isfinite(each).all()) for each in network.parameters())
+
+
+@pytest.mark.parametrize("made", [dqn, pqn])
+def test_heads_without_labels_are_refused(made: Callable[..., Any]) -> None:
+    with pytest.raises(ValueError, match=r"the environment has labels of \(8, 0\): expected \(8, 1\)"):
+        made(1, Tabular(8, 1)).update()
+
+
+@pytest.mark.parametrize("made", [dqn, pqn])
+def test_another_number_of_environments_is_refused(made: Callable[..., Any]) -> None:
+    with pytest.raises(ValueError, match="4 environments are observed"):
+        made(1, WithLabels(4, 1)).update()
+
+
+@pytest.mark.parametrize("made", [dqn, pqn])
+def test_a_time_limit_without_the_last_observation_is_refused(made: Callable[..., Any]) -> None:
+    class Forgetful(WithLabels):
+        def step(self, actions: Tensor) -> Step:
+            return super().step(actions)._replace(last=None)
+
+    with pytest.raises(ValueError, match="`truncated` without `last`"):
+        made(1, Forgetful(8, 1)).update()
+
+
+@pytest.mark.parametrize("made", [dqn, pqn])
+def test_an_environment_without_time_limits_needs_none(made: Callable[..., Any]) -> None:
+    class Endless(WithLabels):
+        def step(self, actions: Tensor) -> Step:
+            return super().step(actions)._replace(truncated=None, last=None)
+
+    found = made(1, Endless(8, 1))
+    assert found.update().steps == 40
+
+
+def learner(
+    seed: int = 1, *, start: int = 8, contradicting: bool = False
+) -> tuple[OnlineLearner, list[dict[str, Any]]]:
+    """A learner with a cold start, and 400 experiences of two lanes to take."""
+    make_deterministic()
+    c = replace(RECIPES["online"], widths=(16,), batch=16, capacity=64, learning_starts=start)
+    network = build(STATES, c, actions=ACTIONS, seed=seed, heads=DIRECTION)
+    cold = ChoiceReplay(100, 1, STATES, heads=1, priority=c.priority)
+    returns, place, generator = Returns(3, c.discount), WithLabels(1, 5), torch.Generator().manual_seed(3)
+    taken: list[dict[str, Any]] = []
+    for index in range(500):
+        before, labels = place.observe(), place.labels()
+        actions = torch.randint(ACTIONS, (1,), generator=generator)
+        step = place.step(actions)
+        assert step.truncated is not None
+        ended, goes_on = step.terminals | step.truncated, ~step.terminals
+        if index < 100:
+            choices = returns.add(OneStep(before, actions, step.rewards, before, goes_on.float(), ended, labels))
+            if choices is not None:
+                cold.add(choices)
+            continue
+        reward = float(step.rewards) + (20.0 if contradicting and index >= 300 else 0.0)
+        following = place.observe()[0].numpy()
+        taken.append({"lane": index % 2, "observation": before[0].numpy(), "action": int(actions), "reward": reward})
+        taken[-1] |= {"following": following, "ended": bool(ended), "goes_on": bool(goes_on)}
+        taken[-1] |= {"labels": labels[0].tolist()}
+    return OnlineLearner(network, c, cold, lanes=2, seed=seed), taken
+
+
+def learn(found: OnlineLearner, experiences: list[dict[str, Any]]) -> list[dict[str, float]]:
+    figures = []
+    for each in experiences:
+        found.take(**each)
+        figures.append(found.learn())
+    return figures
+
+
+@pytest.mark.parametrize("stopped", [0, 5, 137])  # before learning, in the midst of sums, when old rows are replaced
+def test_an_online_learner_goes_on_from_its_state_in_the_same_bytes(stopped: int, tmp_path: Path) -> None:
+    (whole, taken), (before, _), (after, _) = learner(), learner(), learner(4)
+    learn(before, taken[:stopped])
+    torch.save(before.state_dict(), tmp_path / "state.pt")
+    after.load_state_dict(torch.load(tmp_path / "state.pt", weights_only=True))
+    learn(whole, taken)
+    learn(after, taken[stopped:])
+    assert bits(after.state_dict()) == bits(whole.state_dict())
+
+
+def test_an_online_learner_takes_the_steps_that_are_due_and_half_from_the_cold_start() -> None:
+    found, taken = learner()
+    figures = learn(found, taken)
+    assert found.gradient_steps == (400 - 8) // 4
+    assert [index + 1 for index, each in enumerate(figures) if each] == list(range(12, 401, 4))
+    assert figures[-1]["cold share"] == found.cold_share == OnlineCoefficients().cold_share == 0.5
+
+
+def test_the_cold_start_is_left_out_once_experience_contradicts_it() -> None:
+    found, taken = learner(contradicting=True)
+    learn(found, taken[:200])
+    assert found.cold_share == 0.5
+    learn(found, taken[200:])
+    assert found.cold_share == 0.0
+
+
+def test_without_a_cold_start_all_is_fresh() -> None:
+    found, taken = learner()
+    c = replace(RECIPES["online"], widths=(16,), batch=16, learning_starts=8)
+    alone = OnlineLearner(found.dqn, c, ChoiceReplay(100, 1, STATES, heads=1), lanes=2, seed=1)
+    assert learn(alone, taken[:20])[-1]["cold share"] == 0.0
+
+
+def test_a_reward_that_is_no_number_ends_online_learning_and_breaks_no_weight() -> None:
+    found, taken = learner()
+    learn(found, taken[:50])
+    with pytest.raises(ArithmeticError, match="are not finite"):
+        learn(found, [each | {"reward": float("nan")} for each in taken[50:]])
+    assert all(bool(torch.isfinite(each).all()) for each in found.dqn.network.parameters())

@@ -1,0 +1,32 @@
+"""What heads learn from: environments that know what followed may tell it."""
+
+from __future__ import annotations
+
+from typing import Protocol, runtime_checkable
+
+import torch
+from torch import Tensor
+
+from training.rl.protocols import Environment
+
+
+@runtime_checkable
+class Labelled(Protocol):
+    """An environment whose observations have labels."""
+
+    def labels(self) -> Tensor:
+        """What each head should answer to the observations of now, float32 (n, heads); NaN where it is not known."""
+
+
+def labels_of(environment: Environment, heads: int, observations: Tensor) -> Tensor:
+    """The labels of `observations`, float32 (n, heads).
+
+    Raises:
+        ValueError: there are heads, and the environment has no labels for as many.
+    """
+    if not heads:
+        return observations.new_empty(len(observations), 0)
+    found = environment.labels() if isinstance(environment, Labelled) else torch.empty(len(observations), 0)
+    if found.shape != (len(observations), heads):
+        raise ValueError(f"the environment has labels of {tuple(found.shape)}: expected {(len(observations), heads)}")
+    return found

@@ -1,0 +1,129 @@
+"""The network of DQN and PQN: Q values of a few actions and, with them, heads that are trained on what followed.
+
+The sources are those of `training.rl.dqn.coefficients`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+
+from training.rl.off_policy.networks import Layers, activated
+
+KINDS = ("probability", "positive")
+
+
+@dataclass(frozen=True, slots=True)
+class Head:
+    """A further answer: a "probability" or a "positive" number, which is learnt in units of `scale`."""
+
+    name: str
+    kind: str
+    scale: float = 1.0
+
+    def answer(self, raw: Tensor) -> Tensor:
+        """What is exported, of the network's number."""
+        return raw.sigmoid() if self.kind == "probability" else nn.functional.softplus(raw) * self.scale
+
+    def losses(self, raw: Tensor, labels: Tensor) -> Tensor:
+        """Cross entropy, or half the squared error, of each row."""
+        if self.kind == "probability":
+            return nn.functional.binary_cross_entropy_with_logits(raw, labels, reduction="none")
+        return 0.5 * (nn.functional.softplus(raw) - labels / self.scale).square()
+
+
+class QNetwork(nn.Module):
+    """Raw observations to Q values and heads, as it is exported."""
+
+    def __init__(
+        self,
+        inputs: int,
+        widths: Sequence[int],
+        *,
+        actions: int,
+        seed: int,
+        dueling: bool = False,
+        normalised: bool = False,
+        heads: Sequence[Head] = (),
+        scaling: nn.Module | None = None,
+    ) -> None:
+        """Draw the weights from `seed`, as torch draws those of its linear layers.
+
+        Args:
+            inputs: numbers of a prepared observation.
+            widths: of the hidden layers; `dueling` has the last of them twice, for the value and for the advantages.
+            scaling: raw observations to prepared ones, not trained; None leaves them as they are.
+
+        Raises:
+            ValueError: a head of an unknown kind.
+        """
+        super().__init__()
+        unknown = [head.kind for head in heads if head.kind not in KINDS]
+        if unknown:
+            raise ValueError(f"a head's kind is {unknown[0]!r}: expected one of {', '.join(KINDS)}")
+        self.inputs, self.actions, self.heads = inputs, actions, tuple(heads)
+        self._streams, self._normalised = 2 if dueling else 1, normalised
+        self._width = last = widths[-1]
+        self.scaling = scaling if scaling is not None else nn.Identity()
+        self.body = Layers((inputs, *widths[:-1], self._streams * last), seed=seed, normalised=normalised)
+        self.advantages = Layers((last, actions), seed=seed + 1)
+        self.value = Layers((last, 1), seed=seed + 2) if dueling else None
+        self.of_heads = Layers((self._streams * last, len(heads)), seed=seed + 3) if heads else None
+
+    def prepare(self, observations: Tensor) -> Tensor:
+        """What does not change in training, once for each observation."""
+        prepared: Tensor = self.scaling(observations)
+        return prepared
+
+    def forward(self, observations: Tensor) -> tuple[Tensor, ...]:
+        """Q values, float32 (n, actions), then the answer of each head, float32 (n,), of raw observations."""
+        values, raw = self.answers(self.prepare(observations))
+        return values, *(head.answer(raw[:, index]) for index, head in enumerate(self.heads))
+
+    def values(self, prepared: Tensor, products: torch.dtype = torch.float32) -> Tensor:
+        """Q values, float32 (n, actions)."""
+        return self._values(self._hidden(prepared, products))
+
+    def answers(self, prepared: Tensor, products: torch.dtype = torch.float32) -> tuple[Tensor, Tensor]:
+        """Q values, and the heads' numbers before their last function, float32 (n, heads)."""
+        hidden = self._hidden(prepared, products)
+        values = self._values(hidden)
+        if self.of_heads is None:
+            return values, values[:, :0]
+        return values, self.of_heads.answer(hidden.flatten(1), torch.float32)
+
+    def _hidden(self, prepared: Tensor, products: torch.dtype) -> Tensor:
+        """The last hidden layer, float32 (n, streams, width); each stream is normalised by itself."""
+        found = self.body.answer(prepared, products, last=products)
+        streams = found.view(-1, self._streams, self._width)
+        return activated(streams, self._normalised).float()
+
+    def _values(self, hidden: Tensor) -> Tensor:
+        """The advantages alone or, with two streams, value + advantage less the mean advantage: [3], equation 9."""
+        advantages = self.advantages.answer(hidden[:, -1], torch.float32)
+        if self.value is None:
+            return advantages
+        return self.value.answer(hidden[:, 0], torch.float32) + advantages - advantages.mean(dim=1, keepdim=True)
+
+
+def head_loss(heads: Sequence[Head], raw: Tensor, labels: Tensor) -> Tensor:
+    """The sum of the heads' mean losses, each over the rows whose label is known: float32 (n, heads), NaN unknown."""
+    known = ~labels.isnan()
+    found = [
+        torch.where(known[:, i], head.losses(raw[:, i], labels[:, i].nan_to_num()), 0.0).sum()
+        / known[:, i].sum().clamp(min=1)
+        for i, head in enumerate(heads)
+    ]
+    return torch.stack(found).sum()
+
+
+@torch.no_grad()
+def explore(values: Tensor, epsilon: float, generator: torch.Generator) -> Tensor:
+    """The best actions, int64 (n,); a share `epsilon` of them is uniform instead."""
+    count, actions = values.shape
+    drawn = torch.randint(actions, (count,), generator=generator, device=values.device)
+    uniform = torch.rand(count, generator=generator, device=values.device) < epsilon
+    return torch.where(uniform, drawn, values.argmax(dim=1))

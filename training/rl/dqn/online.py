@@ -1,0 +1,239 @@
+"""DQN that goes on learning from single experiences, half of each batch from the cold start.
+
+The cold start keeps the learner from forgetting what recent days do not show. It is left out once experience
+contradicts it: a CUSUM (Page 1954, "Continuous Inspection Schemes") watches how far rewards are from what the first
+network expected. Everything here follows from the order of experiences and the seed: a resumed learner ends in the
+same bytes.
+"""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Sequence
+from dataclasses import dataclass, fields, replace
+from functools import partial
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from training.rl.dqn.coefficients import DqnCoefficients
+from training.rl.dqn.dqn import Dqn, taken
+from training.rl.dqn.networks import QNetwork
+from training.rl.dqn.replay import ChoiceReplay, Choices, OneStep, Returns, state_of
+from training.rl.off_policy.rounds import due_steps
+
+LOOKED_AT = 32
+"""Experiences that are looked at together; the first of them only say how far rewards usually are from expectations."""
+
+
+@dataclass(frozen=True, slots=True)
+class OnlineCoefficients:
+    """What the online learner adds to DQN's coefficients."""
+
+    cold_share: float = 0.5  # of each batch, from the cold start
+    importance: float = 0.6  # beta of prioritised replay; a stream has no end towards which it could rise
+    slack: float = 0.25  # standard deviations of the mean difference that the CUSUM lets pass
+    limit: float = 25.0  # standard deviations at which the cold start counts as contradicted
+
+
+class Agreement:
+    """Whether experience is still as a frozen network expects it.
+
+    Where the network's values fulfil Bellman's equation, reward + discount x V(next) - Q(now, action) has the mean 0
+    whatever the action, so a mean that stays away from it by more than `slack` is a change of the world.
+    """
+
+    def __init__(self, network: QNetwork, discount: float, coefficients: OnlineCoefficients) -> None:
+        self._network = copy.deepcopy(network)
+        self._discount, self._c = discount, coefficients
+        self._waiting: list[OneStep] = []
+        self._count, self._squares = 0, 0.0
+        self._above = self._below = 0.0
+        self.broken = False
+
+    def look(self, step: OneStep) -> None:
+        """Count the next experience."""
+        self._waiting.append(step)
+        if len(self._waiting) < LOOKED_AT:
+            return
+        for difference in self._differences().tolist():
+            if self._count >= LOOKED_AT:
+                standard = difference / max((self._squares / self._count) ** 0.5, 1e-12)
+                self._above = max(0.0, self._above + standard - self._c.slack)
+                self._below = max(0.0, self._below - standard - self._c.slack)
+            self._count += 1
+            self._squares += difference * difference
+            self.broken = self.broken or max(self._above, self._below) > self._c.limit
+        self._waiting.clear()
+
+    def state_dict(self) -> dict[str, Any]:
+        """The network, and how far the CUSUM is."""
+        sums = {"count": self._count, "squares": self._squares, "above": self._above, "below": self._below}
+        waiting = [state_of(step) for step in self._waiting]
+        return {"network": self._network.state_dict(), "waiting": waiting, "broken": self.broken} | sums
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Go on from `state`."""
+        self._network.load_state_dict(state["network"])
+        self._waiting = [OneStep(**step) for step in state["waiting"]]
+        self._count, self._squares = state["count"], state["squares"]
+        self._above, self._below, self.broken = state["above"], state["below"], state["broken"]
+
+    @torch.no_grad()
+    def _differences(self) -> Tensor:
+        steps = self._waiting
+        before, after, actions, rewards, goes_on = (
+            torch.cat([getattr(step, name) for step in steps])
+            for name in ("observations", "following", "actions", "rewards", "goes_on")
+        )
+        goals = torch.addcmul(rewards, goes_on, self._network.values(after).amax(dim=1), value=self._discount)
+        return goals - taken(self._network.values(before), actions)
+
+
+class OnlineLearner:
+    """Takes experiences one at a time, in the order of the stream, and learns from them."""
+
+    def __init__(
+        self,
+        dqn: Dqn,
+        coefficients: DqnCoefficients,
+        cold: ChoiceReplay,
+        *,
+        fresh: ChoiceReplay | None = None,
+        lanes: int = 1,
+        seed: int,
+        online: OnlineCoefficients | None = None,
+    ) -> None:
+        """Learn in place.
+
+        Args:
+            cold: transitions of the cold start; its priorities change, nothing is added.
+            fresh: an empty replay of one series for what is taken, on disk for example; None makes one in memory.
+            lanes: series of experiences that follow one another, such as symbols.
+            seed: of the learner's own generator, from which minibatches are drawn.
+        """
+        self.dqn = dqn
+        self._c, self._online = coefficients, online or OnlineCoefficients()
+        c, network = coefficients, dqn.network
+        heads = len(network.heads)
+        in_memory = partial(ChoiceReplay, c.capacity, 1, network.inputs, heads=heads, priority=c.priority)
+        self._fresh = in_memory() if fresh is None else fresh
+        self._cold = cold
+        self._lanes = [Returns(c.returns, c.discount) for _ in range(lanes)]
+        self._generator = torch.Generator().manual_seed(seed)
+        self._agreement = Agreement(network, c.discount, self._online)
+        self.experiences = 0
+        self.gradient_steps = 0
+        dqn.set_learning_rate(c.learning_rate)
+
+    @property
+    def cold_share(self) -> float:
+        """The share of each batch that comes from the cold start now."""
+        return 0.0 if self._agreement.broken or not self._cold.size else self._online.cold_share
+
+    @torch.no_grad()
+    def take(
+        self,
+        lane: int,
+        observation: Sequence[float] | Tensor,
+        action: int,
+        reward: float,
+        following: Sequence[float] | Tensor,
+        *,
+        ended: bool,
+        goes_on: bool,
+        labels: Sequence[float] = (),
+    ) -> None:
+        """Keep an experience, with raw observations.
+
+        Args:
+            ended: the next experience of this lane does not follow from this one: a session's end, or a gap.
+            goes_on: whether what follows has a value: false at a true end.
+            labels: what each head should have answered, NaN where it is not known.
+        """
+        both = self.dqn.network.prepare(torch.stack([torch.as_tensor(observation), torch.as_tensor(following)]))
+        known = torch.tensor([labels], dtype=torch.float32)
+        step = OneStep(
+            both[:1],
+            torch.tensor([action]),
+            torch.tensor([reward * self._c.reward_scale], dtype=torch.float32),
+            both[1:],
+            torch.tensor([float(goes_on)]),
+            torch.tensor([ended]),
+            known.reshape(1, -1),
+        )
+        self.experiences += 1
+        self._agreement.look(step)
+        choices = self._lanes[lane].add(step)
+        if choices is not None:
+            self._fresh.add(choices)
+
+    def learn(self) -> dict[str, float]:
+        """Take the gradient steps that are due; the mean of each figure, none where no step was due.
+
+        Raises:
+            ArithmeticError: a figure was not finite; no weight changed since.
+        """
+        rows: list[Tensor] = []
+        for _ in range(due_steps(self._c, self.experiences, self.gradient_steps) if self._fresh.size else 0):
+            self.gradient_steps += 1
+            rows.append(self._descend())
+        if not rows:
+            return {}
+        means = torch.stack(rows).mean(dim=0)
+        if not bool(torch.isfinite(means).all()):
+            raise ArithmeticError(f"the learner's figures after {self.gradient_steps} gradient steps are not finite")
+        return dict(zip(self.dqn.figures, means.tolist(), strict=True)) | {"cold share": self.cold_share}
+
+    def state_dict(self) -> dict[str, Any]:
+        """A copy of all that the next weights depend on: tensors and plain values."""
+        state = {
+            "dqn": self.dqn.state_dict(),
+            "fresh": self._fresh.state_dict(),
+            "cold": self._cold.state_dict(),
+            "lanes": [lane.state_dict() for lane in self._lanes],
+            "generator": self._generator.get_state(),
+            "agreement": self._agreement.state_dict(),
+            "experiences": self.experiences,
+            "gradient_steps": self.gradient_steps,
+        }
+        return copy.deepcopy(state)
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Go on from `state`, made by a learner with the same coefficients.
+
+        Raises:
+            ValueError: its replay has another shape.
+        """
+        state = copy.deepcopy(state)
+        self._fresh.load_state_dict(state["fresh"])
+        self._cold.load_state_dict(state["cold"])
+        self.dqn.load_state_dict(state["dqn"])
+        for lane, kept in zip(self._lanes, state["lanes"], strict=True):
+            lane.load_state_dict(kept)
+        self._generator.set_state(state["generator"])
+        self._agreement.load_state_dict(state["agreement"])
+        self.experiences, self.gradient_steps = state["experiences"], state["gradient_steps"]
+
+    def _descend(self) -> Tensor:
+        """One gradient step; each part learns its own errors."""
+        count = round(self._c.batch * self.cold_share)
+        wanted = ((self._cold, count), (self._fresh, self._c.batch - count))
+        drawn = [
+            (replay, replay.sample(rows, self._generator, self._online.importance)) for replay, rows in wanted if rows
+        ]
+        found, errors = self.dqn.update(joined([part for _, part in drawn]))
+        for (replay, part), own in zip(
+            drawn, torch.split(errors, [len(part.actions) for _, part in drawn]), strict=True
+        ):
+            if part.places is not None:
+                replay.reprioritise(part.places, own)
+        return found
+
+
+def joined(parts: Sequence[Choices]) -> Choices:
+    """The transitions of all parts as one batch; their places count no more."""
+    names = [field.name for field in fields(Choices) if field.name != "places"]
+    columns = {name: torch.cat([getattr(part, name) for part in parts]) for name in names}
+    return replace(parts[0], **columns, places=None)

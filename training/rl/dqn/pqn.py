@@ -1,0 +1,121 @@
+"""PQN in one file: Q(lambda) on the newest rollout of many environments, without a replay and without a target.
+
+What holds it together is layer normalisation, [7]. The sources are those of `training.rl.dqn.coefficients`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+import torch
+from torch import Tensor
+
+from training.rl.dqn.coefficients import PqnCoefficients, epsilon_at
+from training.rl.dqn.dqn import QLearner, taken
+from training.rl.dqn.labels import labels_of
+from training.rl.dqn.networks import QNetwork, explore, head_loss
+from training.rl.off_policy.learner import Average
+from training.rl.off_policy.rounds import Figures, Part, Rounds, last_of
+from training.rl.protocols import Environment
+
+
+def trace_returns(rewards: Tensor, ended: Tensor, after: Tensor, *, discount: float, trace: float) -> Tensor:
+    """Goals G_t = r_t + discount x (trace x G_{t+1} + (1 - trace) x V_{t+1}), as rewards; [7], section 3.3.
+
+    Args:
+        rewards: float32 (steps, environments).
+        ended: bool (steps, environments): the episode ended at this step, so G_{t+1} belongs to another one.
+        after: float32 (steps, environments): V_{t+1}, the best value of what the step led to, before any reset; 0 after
+            a true end. The last step's goal has V in place of G.
+    """
+    goals = torch.addcmul(rewards, torch.full_like(after, discount), after)
+    for index in range(len(rewards) - 2, -1, -1):
+        more = discount * trace * (goals[index + 1] - after[index])
+        goals[index] += torch.where(ended[index], 0.0, more)
+    return goals
+
+
+class Pqn(QLearner):
+    """A network that learns the value of each action from goals that are given."""
+
+    def __init__(
+        self,
+        network: QNetwork,
+        coefficients: PqnCoefficients,
+        *,
+        precision: str = "float32",
+        average: Average | None = None,
+    ) -> None:
+        """Learn in place. The rest as `Learner`."""
+        c = self._c = coefficients
+        super().__init__(network, c.learning_rate, c.max_grad_norm, {}, precision=precision, average=average)
+        self.figures = ("loss", "error", "Q mean", "gradient norm", *(("heads loss",) if network.heads else ()))
+
+    def update(self, observations: Tensor, actions: Tensor, goals: Tensor, labels: Tensor) -> Tensor:
+        """One gradient step on half the mean squared error, [7]; `figures`."""
+        self.updates += 1
+        values, heads = self.network.answers(observations, self._products)
+        chosen = taken(values, actions)
+        errors = chosen - goals
+        loss, terms = 0.5 * errors.square().mean(), []
+        if self.network.heads:
+            terms.append(head_loss(self.network.heads, heads, labels))
+            loss = loss + self._c.heads * terms[0]
+        found, norm = self._descend.step(loss)
+        return torch.stack(
+            [found, errors.detach().abs().mean(), chosen.detach().mean(), norm, *(term.detach() for term in terms)]
+        )
+
+
+class PqnTrainer(Rounds):
+    """Trains `pqn` in place, one `update` at a time: a rollout of all environments, then some epochs on it."""
+
+    def __init__(
+        self, pqn: Pqn, environment: Environment, coefficients: PqnCoefficients, *, total_steps: int, seed: int
+    ) -> None:
+        """As `Rounds`; actions and the order of transitions are drawn from `seed`."""
+        self.pqn, self.coefficients = pqn, coefficients
+        c = coefficients
+        rollout = c.rollout_steps * c.environments
+        super().__init__(pqn, environment, c, rollout, total_steps=total_steps, seed=seed)
+
+    def _parts(self) -> Mapping[str, Part]:
+        return {"agent": self.pqn, "environment": self.environment}
+
+    def _round(self) -> tuple[list[Tensor], Sequence[Figures]]:
+        c, network = self.coefficients, self.pqn.network
+        observed = network.prepare(self.environment.observe())
+        values, steps = self.pqn.values(observed), []
+        for _ in range(c.rollout_steps):
+            kept, observed, values = self._step(observed, values)
+            steps.append(kept)
+        observations, actions, rewards, ended, after, labels = (torch.stack(each) for each in zip(*steps, strict=True))
+        goals = trace_returns(rewards * c.reward_scale, ended, after, discount=c.discount, trace=c.trace)
+        flat = [each.flatten(0, 1) for each in (observations, actions, goals, labels)]
+        figures = Figures(self.pqn.figures, [])
+        for _ in range(c.epochs):
+            order = torch.randperm(len(flat[1]), generator=self._generator, device=flat[1].device)
+            for rows in torch.split(order, c.batch):
+                self.gradient_steps += 1
+                figures.rows.append(self.pqn.update(*(each[rows] for each in flat)))
+        finite = 0.0 * (after.sum() + observations.sum())
+        return [rewards.mean() + finite], (figures,)
+
+    @torch.no_grad()
+    def _step(self, before: Tensor, values: Tensor) -> tuple[tuple[Tensor, ...], Tensor, Tensor]:
+        """One step of all environments, by these Q values: what is kept of it, the next observations, their values."""
+        network = self.pqn.network
+        labels = labels_of(self.environment, len(network.heads), before)
+        self._count(before)
+        epsilon = epsilon_at(self.coefficients, self.updates / self.total_updates)
+        actions = explore(values, epsilon, self._generator)
+        step = self.environment.step(actions)
+        observed = network.prepare(self.environment.observe())
+        following = self.pqn.values(observed)
+        best = following.amax(dim=1)
+        ended = step.terminals
+        if step.truncated is not None:
+            at_limit = self.pqn.values(network.prepare(last_of(step))).amax(dim=1)
+            best, ended = torch.where(step.truncated, at_limit, best), ended | step.truncated
+        best = torch.where(step.terminals, 0.0, best)
+        return (before, actions, step.rewards, ended, best, labels), observed, following

@@ -1,0 +1,204 @@
+"""Transitions of a few actions: summed over several steps, kept in a ring, drawn by priority.
+
+Knows no network and no loss. The sources are those of `training.rl.dqn.coefficients`.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from dataclasses import dataclass, fields, replace
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from torch import Tensor
+
+from training.rl.off_policy.replay import Ring
+
+Float64Array = npt.NDArray[np.float64]
+Int64Array = npt.NDArray[np.int64]
+SMALLEST = 1e-6
+"""Added to an error, so that every transition is drawn at times: [4], section 3.3."""
+
+
+@dataclass(frozen=True, slots=True)
+class Choices:
+    """What DQN learns from. Observations are prepared."""
+
+    observations: Tensor  # float32 (rows, inputs)
+    following: Tensor  # float32 (rows, inputs): what the last summed step led to, before any reset
+    actions: Tensor  # int64 (rows,)
+    rewards: Tensor  # float32 (rows,): the sum of the steps' rewards, each discounted
+    discounts: Tensor  # float32 (rows,): of the value of `following`; 0 where the episode truly ended
+    labels: Tensor  # float32 (rows, heads): what the heads should have answered, NaN where it is not known
+    weights: Tensor | None = None  # float32 (rows,): importance, of drawn ones
+    places: Tensor | None = None  # int64 (rows,): in the replay, of drawn ones
+
+
+@dataclass(frozen=True, slots=True)
+class OneStep:
+    """A step of all environments."""
+
+    observations: Tensor
+    actions: Tensor
+    rewards: Tensor
+    following: Tensor
+    goes_on: Tensor  # float32: 0 at a true end, 1 else
+    ended: Tensor  # bool: the episode ended here, truly or by a time limit
+    labels: Tensor
+
+
+def state_of(step: OneStep) -> dict[str, Tensor]:
+    """The tensors of a step by name: `OneStep(**state_of(step))` is the step again."""
+    return {field.name: getattr(step, field.name) for field in fields(step)}
+
+
+class Returns:
+    """Sums rewards over `steps` steps of each environment, and over fewer where an episode ends before."""
+
+    def __init__(self, steps: int, discount: float) -> None:
+        self._discount = discount
+        self._window: deque[OneStep] = deque(maxlen=steps)
+
+    def add(self, step: OneStep) -> Choices | None:
+        """The transitions that began `steps` - 1 steps ago; none before there are as many."""
+        self._window.append(step)
+        return self._oldest() if len(self._window) == self._window.maxlen else None
+
+    def state_dict(self) -> dict[str, Any]:
+        """The steps that are still summed."""
+        return {"window": [state_of(step) for step in self._window]}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Go on from `state`."""
+        self._window.clear()
+        self._window.extend(OneStep(**step) for step in state["window"])
+
+    def _oldest(self) -> Choices:
+        first = self._window[0]
+        rewards, following, discounts = first.rewards, first.following, self._discount * first.goes_on
+        goes_on = ~first.ended
+        for index, step in enumerate(list(self._window)[1:], 1):
+            rewards = torch.where(goes_on, rewards + self._discount**index * step.rewards, rewards)
+            discounts = torch.where(goes_on, self._discount ** (index + 1) * step.goes_on, discounts)
+            following = torch.where(goes_on.unsqueeze(1), step.following, following)
+            goes_on = goes_on & ~step.ended
+        return Choices(first.observations, following, first.actions, rewards, discounts, first.labels)
+
+
+class SumTree:
+    """Numbers that are 0 or more, and the place at which their running sum passes a given one."""
+
+    def __init__(self, size: int) -> None:
+        self._leaves = 1 << max(0, size - 1).bit_length()
+        self._nodes = np.zeros(2 * self._leaves)
+
+    @property
+    def total(self) -> float:
+        """The sum of all."""
+        return float(self._nodes[1])
+
+    def __getitem__(self, places: Int64Array | slice) -> Float64Array:
+        """The numbers at these places."""
+        found: Float64Array = self._nodes[self._leaves :][places]
+        return found
+
+    def __setitem__(self, places: Int64Array, numbers: Float64Array) -> None:
+        """Change the numbers at these places."""
+        at = places + self._leaves
+        self._nodes[at] = numbers
+        while at[0] > 1:
+            at = at >> 1
+            self._nodes[at] = self._nodes[2 * at] + self._nodes[2 * at + 1]
+
+    def find(self, sums: Float64Array) -> Int64Array:
+        """The places at which the running sum passes each of `sums`, which are below the total; never one with 0."""
+        at = np.ones(len(sums), dtype=np.int64)
+        while at[0] < self._leaves:
+            left = 2 * at
+            right = (sums >= self._nodes[left]) & (self._nodes[left + 1] > 0.0)
+            sums = np.where(right, sums - self._nodes[left], sums)
+            at = left + right
+        return at - self._leaves
+
+
+def row_widths(inputs: int, heads: int) -> list[int]:
+    """The groups of numbers of a row of `ChoiceReplay`."""
+    return [inputs, inputs, 1, 1, 1, heads]
+
+
+class ChoiceReplay(Ring):
+    """The last transitions; with a `priority` above 0 they are drawn in proportion to their last errors, [4]."""
+
+    def __init__(
+        self,
+        capacity: int,
+        environments: int,
+        inputs: int,
+        *,
+        heads: int = 0,
+        priority: float = 0.0,
+        device: torch.device | str = "cpu",
+        memory: Tensor | None = None,
+    ) -> None:
+        """Take the memory, as `Ring` does."""
+        super().__init__(capacity, environments, row_widths(inputs, heads), device, memory)
+        self._priority = priority
+        self._tree = SumTree(self._rows.shape[0]) if priority else None
+        self._largest = 1.0
+
+    def add(self, choices: Choices) -> None:
+        """Keep one transition of each environment, as likely as the likeliest so far."""
+        c = choices
+        columns = (c.actions.to(c.rewards.dtype), c.rewards, c.discounts)
+        first = self.write((c.observations, c.following, *(column.unsqueeze(1) for column in columns), c.labels))
+        if self._tree is not None:
+            places = np.arange(first, first + len(c.actions))
+            self._tree[(places - self._capacity) % self._rows.shape[0]] = np.zeros(len(places))  # kept no more
+            self._tree[places] = np.full(len(places), self._largest)
+
+    def sample(self, count: int, generator: torch.Generator, importance: float = 1.0) -> Choices:
+        """Draw `count` transitions with replacement.
+
+        Args:
+            importance: beta: weights are (rows x probability)^-beta, over the batch's largest: [4], section 3.4.
+        """
+        if self._tree is None:
+            ages = torch.randint(self.size, (count,), generator=generator, device=self._rows.device)
+            places = (self._next - 1 - ages) % self._rows.shape[0]
+            return replace(self._taken(places), weights=torch.ones_like(places, dtype=torch.float32), places=places)
+        drawn = torch.rand(count, generator=generator, device=generator.device, dtype=torch.float64).cpu().numpy()
+        found = self._tree.find((np.arange(count) + drawn) / count * self._tree.total)  # one of each equal part
+        weights = (self.size * self._tree[found] / self._tree.total) ** -importance
+        places = torch.from_numpy(found).to(self._rows.device)
+        shares = torch.from_numpy((weights / weights.max()).astype(np.float32)).to(self._rows.device)
+        return replace(self._taken(places), weights=shares, places=places)
+
+    def reprioritise(self, places: Tensor, errors: Tensor) -> None:
+        """Remember the temporal-difference errors of drawn transitions."""
+        if self._tree is None:
+            return
+        sizes = errors.detach().abs().double().cpu().numpy()
+        priorities = (sizes + SMALLEST) ** self._priority
+        if np.isfinite(priorities).all():  # the learner's guard reports what is not
+            self._tree[places.cpu().numpy()] = priorities
+            self._largest = max(self._largest, float(priorities.max()))
+
+    def state_dict(self) -> dict[str, Any]:
+        """The transitions that are there, where the next ones go, and the priorities."""
+        found = super().state_dict() | {"largest": self._largest}
+        return found if self._tree is None else found | {"priorities": torch.from_numpy(self._tree[: self.size].copy())}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """As `Ring`'s."""
+        super().load_state_dict(state)
+        self._largest = state["largest"]
+        if self._tree is not None and self.size:
+            self._tree = SumTree(self._rows.shape[0])
+            self._tree[np.arange(self.size)] = state["priorities"].numpy()
+
+    def _taken(self, places: Tensor) -> Choices:
+        observations, following, actions, rewards, discounts, labels = self.read(places)
+        columns = rewards.squeeze(1), discounts.squeeze(1)
+        return Choices(observations, following, actions.squeeze(1).long(), *columns, labels)
