@@ -23,13 +23,14 @@ from strategies.kit.contract import (
     Observation,
     Portfolio,
     Session,
+    ShareStrategy,
     Spec,
     Strategy,
     View,
 )
 from strategies.kit.features import BAR_NS
-from strategies.kit.synthetic import synthetic_days
-from strategies.kit.units import DAY_NS, HOUR_NS
+from strategies.kit.synthetic import synthetic_days, synthetic_sessions
+from strategies.kit.units import DAY_NS, HOUR_NS, MINUTE_NS, SECOND_NS
 from strategies.registry import declaration
 from strategies.registry import strategy as strategy_named
 
@@ -50,6 +51,9 @@ GOLDEN_DECISIONS = 6
 
 GOLDEN_SYMBOLS = ("GOLD", "OLDEN", "TAPE")
 """Synthetic symbols of the golden days of a strategy that serves any: few, because each has a row in the manifest."""
+
+GOLDEN_BARS = (0, 1, 7, 12)
+"""Bars of the last golden session at which a desk of shares is asked: flat, then with other shares each time."""
 
 TAPE = Path(__file__).with_name("golden_tape.csv")
 HEADER = "start_ns,open,high,low,close,volume"
@@ -113,14 +117,18 @@ def golden_observations(strategy: Strategy | DailyStrategy) -> tuple[Observation
     """Return the strategy's observations on its golden tape: a model's golden inputs.
 
     Of minutes: at `GOLDEN_POINTS` under `golden_view`. Of days: at `GOLDEN_DECISIONS` sessions in turn, before their
-    open, under `golden_portfolio`. A recurrent policy answers them as one sequence from a zero memory, which the
-    caller carries: no observation here holds any. A strategy that serves any symbols is asked about `GOLDEN_SYMBOLS`.
+    open, under `golden_portfolio`. Of a desk that decides about shares at each bar: at `GOLDEN_BARS` of the last of
+    `golden_share_bars`. A recurrent policy answers them as one sequence from a zero memory, which the caller carries:
+    no observation here holds any. A strategy that serves any symbols is asked about `GOLDEN_SYMBOLS`.
     `ValueError` when the strategy is not warm at one of them.
     """
-    if strategy.spec.rows_are_symbols and strategy.spec.symbols != GOLDEN_SYMBOLS:
-        return golden_observations(strategy_named(strategy.spec.name, GOLDEN_SYMBOLS))
-    if strategy.spec.decides == "session":
+    spec = strategy.spec
+    if spec.rows_are_symbols and spec.symbols != GOLDEN_SYMBOLS:
+        return golden_observations(strategy_named(spec.name, GOLDEN_SYMBOLS, spec.config))
+    if spec.decides == "session":
         return _daily_observations(cast("DailyStrategy", strategy))
+    if spec.holds == "shares":
+        return _share_observations(cast("ShareStrategy", strategy))
     return _minute_observations(cast("Strategy", strategy))
 
 
@@ -162,14 +170,76 @@ def _minute_observations(strategy: Strategy) -> tuple[Observation, ...]:
     return tuple(found)
 
 
+def golden_share_bars(spec: Spec) -> tuple[tuple[Session, tuple[tuple[Bar, ...], ...]], ...]:
+    """Return a session of W bars and one that is asked about, each with its bars, those of one time together.
+
+    The last symbol has no bar at every third time of the latter. Minutes are synthetic, joined to the spec's bars.
+    """
+    first, length_ns = GOLDEN_SESSIONS[0].open_ns, spec.bar_interval_s * SECOND_NS
+    last = first + max(DAY_NS, 2 * spec.history_bars * length_ns)
+    sessions = (
+        Session("golden history", first, first + spec.history_bars * length_ns),
+        Session("golden session", last, last + (GOLDEN_BARS[-1] + 1) * length_ns),
+    )
+    found: dict[int, list[Bar]] = {}
+    for place, symbol in enumerate(spec.symbols):
+        minutes = synthetic_sessions(GOLDEN_SEED + place, sessions, symbol=symbol, first_price=500.0 / (place + 1))
+        for start, group in groupby(minutes, key=lambda bar: bar.start_ns - (bar.start_ns - first) % length_ns):
+            number = (start - last) // length_ns
+            if place < len(spec.symbols) - 1 or number < 0 or number % 3 != 1:
+                found.setdefault(start, []).append(_joined(start, tuple(group)))
+    times = sorted(found.items())
+    return tuple(
+        (session, tuple([tuple(bars) for start, bars in times if session.open_ns <= start < session.close_ns]))
+        for session in sessions
+    )
+
+
+def _joined(start_ns: int, bars: tuple[Bar, ...]) -> Bar:
+    """Return one bar of the minutes that it spans."""
+    high, low = max(bar.high for bar in bars), min(bar.low for bar in bars)
+    volume = sum(bar.volume for bar in bars)
+    return Bar(bars[0].symbol, start_ns, bars[0].open, high, low, bars[-1].close, volume)
+
+
+def _share_observations(strategy: ShareStrategy) -> tuple[Observation, ...]:
+    spec, state = strategy.spec, strategy.start()
+    prices = dict.fromkeys(spec.symbols, 0.0)
+    sessions, found = golden_share_bars(spec), []
+    for session, times in sessions:
+        for number, bars in enumerate(times):
+            prices.update((bar.symbol, bar.close) for bar in bars)
+            now_ns = bars[0].start_ns + spec.bar_interval_s * SECOND_NS
+            portfolio = _share_portfolio(spec, prices, number, now_ns)
+            state, observation = strategy.observe(state, bars, View(now_ns, session, portfolio=portfolio))
+            if session is not sessions[-1][0] or number not in GOLDEN_BARS:
+                continue
+            if observation is None:
+                raise ValueError(f"{spec.name} has no observation at golden bar {number}, expected one after W bars")
+            found.append(observation)
+    return tuple(found)
+
+
+def _share_portfolio(spec: Spec, prices: Mapping[str, float], number: int, now_ns: int) -> Portfolio:
+    """Return the portfolio at a golden bar: cash alone at the first, then each symbol held or not, in turn."""
+    shares = tuple([number * (place + 1) % 5 * 10 for place in range(len(spec.symbols))])
+    worth = sum(held * prices[symbol] for symbol, held in zip(spec.symbols, shares, strict=True))
+    costs = tuple([prices[symbol] * 0.995 if held else 0.0 for symbol, held in zip(spec.symbols, shares, strict=True)])
+    opened = tuple([now_ns - number * MINUTE_NS if held else 0 for held in shares])
+    return Portfolio(10_000.0, 10_000.0 + worth, shares, tuple(prices.values()), costs=costs, opened_ns=opened)
+
+
 def contract_digest(spec: Spec, declared: Mapping[str, object]) -> str:
     """Return SHA-256 (hex) over the canonical JSON of the spec and of its declaration.
 
-    Heads and rows count where there are any; the symbols do not where a configuration may name others.
+    Heads, rows and a model configuration count where there are any; the symbols do not where a configuration may name
+    others.
     """
     fields = msgspec.to_builtins(spec)
     if not spec.heads:
         del fields["heads"]
+    if not spec.config:
+        del fields["config"]
     del fields["symbols" if spec.rows_are_symbols else "rows_are_symbols"]
     numbers = msgspec.Raw(msgspec.json.encode(fields))  # its fields keep their order
     return sha256(msgspec.json.encode({"spec": numbers, "declared": declared}, order="deterministic")).hexdigest()

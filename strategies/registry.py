@@ -18,6 +18,7 @@ STRATEGIES: dict[str, str] = {
     "daily_rebalancer": "strategies.daily_rebalancer",
     "regime_switcher": "strategies.regime_switcher",
     "forecast_ensemble": "strategies.forecast_ensemble",
+    "online_dqn": "strategies.online_dqn",
 }
 """Name -> module, whose `STRATEGY` is the entry (`strategies.kit.entry.StrategyEntry`)."""
 
@@ -32,13 +33,14 @@ def entry(name: str) -> StrategyEntry:
     return cast("StrategyEntry", import_module(STRATEGIES[name]).STRATEGY)
 
 
-def strategy(name: str, symbols: tuple[str, ...] = ()) -> Strategy:
+def strategy(name: str, symbols: tuple[str, ...] = (), config: str = "") -> Strategy:
     """Return a new strategy object with empty caches, for its own or the given symbols.
 
-    A daily strategy is typed as a `Strategy` here too: callers check its spec. `ValueError` as
-    `entry`, and for symbols given to a strategy whose symbols are its own.
+    `config` is the canonical text of a model configuration, "" for the shipped one. A daily strategy is typed as a
+    `Strategy` here too: callers check its spec. `ValueError` as `entry`, for symbols given to a strategy whose symbols
+    are its own, and for a configuration given to one without.
     """
-    return cast("Strategy", _made(name, symbols))
+    return cast("Strategy", _made(name, symbols, config))
 
 
 def daily_strategy(name: str, symbols: tuple[str, ...] = ()) -> DailyStrategy:
@@ -50,8 +52,12 @@ def daily_strategy(name: str, symbols: tuple[str, ...] = ()) -> DailyStrategy:
     return cast("DailyStrategy", made)
 
 
-def _made(name: str, symbols: tuple[str, ...]) -> AnyStrategy:
+def _made(name: str, symbols: tuple[str, ...], config: str = "") -> AnyStrategy:
     known = entry(name)
+    if known.with_config is not None:
+        return known.with_config(config, symbols)
+    if config:
+        raise ValueError(f"{name} has no model configuration, found one given to it: name none")
     if not symbols:
         return known.make()
     if known.with_symbols is None:

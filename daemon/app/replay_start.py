@@ -13,6 +13,7 @@ from daemon.app.opening import CheckedDesk, OpenDesk, announce, open_desk
 from daemon.app.operator_side import DeskPorts, OperatorSide
 from daemon.app.telemetry import BrokerKeys, broker_keys
 from daemon.config.load import Settings
+from daemon.config.strategy import strategy_of
 from daemon.core.events import Event
 from daemon.core.step import Step
 from daemon.engine.replay import ReplaySource
@@ -23,7 +24,6 @@ from daemon.operator.log import Log
 from daemon.tapes.days import DailyTapeSource, check_rule, scan_daily
 from daemon.tapes.minutes import TapeInfo, TapeSource, scan
 from strategies.kit.contract import configured
-from strategies.registry import strategy as strategy_named
 
 REPLAY = "replay"
 PAPER_ACCOUNT = "paper"
@@ -60,14 +60,15 @@ class Replay(CheckedDesk):
 
     def epoch(self) -> str:
         """Derived from tape, configuration and strategy, so that two replays give the same order ids."""
-        named = "|".join((self.strategy.spec.name, *configured(self.strategy.spec)))
+        spec = self.strategy.spec
+        named = "|".join((spec.name, *configured(spec), *([spec.config] if spec.config else ())))
         seed = f"{self.info.sha256}|{named}|".encode() + msgspec.json.encode(self.settings.trading())
         return hashlib.sha256(seed).hexdigest()[:10]
 
 
 def prepare_replay(settings: Settings, tape: Path) -> Replay:
     """Check tape and model; nothing is written. Raises TapeError, CalendarError, ModelError."""
-    strategy = strategy_named(settings.desk.strategy, settings.desk.symbols)
+    strategy = strategy_of(settings)
     spec = strategy.spec
     if spec.decides == "session":
         info = scan_daily(tape, spec.symbols)

@@ -12,12 +12,12 @@ from pathlib import Path
 
 from daemon.cli.start.exits import refuse
 from daemon.config.load import DEFAULT_CONFIG, ConfigError, Credentials, Settings, credentials, load
+from daemon.config.strategy import strategy_of
 from daemon.engine.state_dir import enter
 from daemon.host.own_files import StateDirError
 from daemon.operator.log import Log
 from daemon.tapes import bundled
 from daemon.tapes.minutes import TapeError
-from strategies.registry import strategy as strategy_named
 
 
 def parser() -> argparse.ArgumentParser:
@@ -120,4 +120,4 @@ def _tape(options: argparse.Namespace, settings: Settings, keys: Credentials) ->
         return Path(options.bars)
     if keys.complete:
         return None
-    return bundled(strategy_named(settings.desk.strategy, settings.desk.symbols).spec)
+    return bundled(strategy_of(settings).spec)

@@ -59,6 +59,8 @@ def _wrong_trading(settings: Settings) -> Iterator[Problem]:
         nearest = get_close_matches(settings.desk.strategy, STRATEGIES, n=1, cutoff=0.0)[0]
         yield "desk.strategy", settings.desk.strategy, f"one of {', '.join(STRATEGIES)} (nearest: {nearest})"
     yield from _wrong_symbols(settings.desk)
+    if settings.exploration.kind != "none" and not _chooses_by_row(settings.desk.strategy):
+        yield "exploration.kind", settings.exploration.kind, f'"none": {settings.desk.strategy} draws no action'
     days, sizing, execution = settings.contracts, settings.sizing, settings.execution
     if days.min_days > days.max_days:
         yield "contracts.min_days", days.min_days, f"at most contracts.max_days ({days.max_days})"
@@ -80,11 +82,18 @@ def _wrong_trading(settings: Settings) -> Iterator[Problem]:
         yield "risk.no_entry_before_close_min", last_entry, expected
 
 
+def _chooses_by_row(strategy: str) -> bool:
+    return strategy in STRATEGIES and entry(strategy).make().spec.by_row
+
+
 def _wrong_symbols(desk: Desk) -> Iterator[Problem]:
     """Symbols of a strategy that trades its own, and one that is named twice."""
-    if not desk.symbols or desk.strategy not in STRATEGIES:
+    if desk.strategy not in STRATEGIES:
         return
-    if entry(desk.strategy).with_symbols is None:
+    known = entry(desk.strategy)
+    if desk.model_config and known.with_config is None:
+        yield "desk.model_config", desk.model_config, f'"": {desk.strategy} has no model configuration'
+    if desk.symbols and known.with_symbols is None and known.with_config is None:
         yield "desk.symbols", desk.symbols, f"[]: {desk.strategy} trades its own symbols and no others"
     twice = sorted({symbol for symbol in desk.symbols if desk.symbols.count(symbol) > 1})
     if twice:

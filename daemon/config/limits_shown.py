@@ -31,15 +31,39 @@ OF_SHARES = frozenset(
     )
 )
 """The keys of `[risk]` by which a daily desk decides; the others concern options and minutes."""
+OF_BARS = frozenset(
+    (
+        "no_entry_before_close_min",
+        "no_entry_after_open_min",
+        "stale_bar_s",
+        "bar_leap_max",
+        "gap_min",
+        "cooldown_trade_s",
+        "cooldown_loss_s",
+        "orders_per_minute",
+        "orders_per_day",
+        "consecutive_losses_max",
+        "consecutive_losses_pause_min",
+    )
+)
+"""The same of a desk that decides about shares at each bar, besides those."""
+STOPS = ("stop_loss", "take_profit")
 WEIGHTS = ("price_collar", "order_weight_max", "position_weight_max", "gross_weight_max", "turnover_max")
 
 
 def keys_of(strategy: str) -> tuple[str, ...]:
     """Return the dotted keys of the limits by which a desk of this strategy decides."""
     risk = [field.name for field in dataclasses.fields(Risk)]
-    if strategy_named(strategy).spec.holds == "option":
+    spec = strategy_named(strategy).spec
+    if spec.holds == "option":
         sizing = [field.name for field in dataclasses.fields(Trading().sizing)]
         return (*(f"sizing.{key}" for key in sizing), *(f"risk.{key}" for key in risk))
+    if spec.decides == "bar":
+        return (
+            *(f"sizing.{key}" for key in STOPS),
+            *(f"risk.{key}" for key in risk if key in OF_SHARES | OF_BARS),
+            *(f"basket.{key}" for key in ("weight_max", *WEIGHTS)),
+        )
     return (*(f"risk.{key}" for key in risk if key in OF_SHARES), *(f"basket.{key}" for key in WEIGHTS))
 
 

@@ -12,9 +12,10 @@ from pathlib import Path
 from typing import Annotated, ClassVar, Literal, Self
 
 from annotated_types import Ge, Gt, Le
+from msgspec import UNSET
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, PrivateAttr, StringConstraints
 
-from daemon.core.limits import Basket, Broker, Contracts, Execution, Paper, Risk, Sizing, Trading
+from daemon.core.limits import Basket, Broker, Contracts, Execution, Exploration, Paper, Risk, Sizing, Trading
 
 SYMBOLS_MAX = 500
 _Name = Annotated[str, StringConstraints(pattern=r"^[a-z0-9][a-z0-9._-]{0,39}$")]
@@ -32,6 +33,7 @@ class Desk:
     name: _Name = "paper-1"
     strategy: str = "option_scalper"
     symbols: Annotated[tuple[_Symbol, ...], Field(max_length=SYMBOLS_MAX)] = ()
+    model_config: str = ""
     broker: _Name = "alpaca"
     account: Literal["paper", "live"] = "paper"
     account_number: Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9]{0,40}$")] = ""
@@ -215,6 +217,7 @@ class Settings(BaseModel):
     broker: Broker = Field(default_factory=Broker)
     basket: Basket = Field(default_factory=Basket)
     paper: Paper = Field(default_factory=Paper)
+    exploration: Exploration = Field(default_factory=Exploration)
     _origins: dict[str, str] = PrivateAttr(default_factory=dict)
 
     def __eq__(self, other: object) -> bool:
@@ -243,6 +246,7 @@ class Settings(BaseModel):
             broker=self.broker,
             basket=self.basket,
             paper=self.paper,
+            exploration=self.exploration if self.exploration != Exploration() else UNSET,
         )
 
     def address(self, name: str) -> str:

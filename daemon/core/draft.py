@@ -209,7 +209,7 @@ class Draft:
         rule take them over. Exits by a rule always go on.
         """
         holds = self.desk.holds
-        basket = holds.by_basket and not leaving
+        basket = self.desk.decides.rebalances and not leaving
         ended = {
             key: work
             for key, work in self.works.items()

@@ -12,6 +12,7 @@ from typing import Annotated, ClassVar, Literal
 
 import msgspec
 from annotated_types import Ge, Gt, Le, Lt
+from msgspec import UNSET, UnsetType
 
 Fraction = Annotated[float, Ge(0), Le(1)]
 Minutes = Annotated[int, Ge(0), Le(390)]
@@ -138,6 +139,16 @@ class Basket:
 
 
 @dataclass(frozen=True, slots=True)
+class Exploration:
+    """How a policy that chooses an action for each symbol explores among those that the gates allow."""
+
+    __pydantic_config__: ClassVar = {"extra": "forbid"}
+    kind: Literal["none", "epsilon", "softmax"] = "none"
+    epsilon: Annotated[float, Gt(0), Le(0.5)] = 0.02  # of the decisions, spread over the allowed actions
+    temperature: Annotated[float, Gt(0)] = 1.0  # of the softmax over the values of the allowed actions
+
+
+@dataclass(frozen=True, slots=True)
 class Paper:
     """The paper broker and the option market of dry run and replay. Sources of the fees: docs/PAPER.md."""
 
@@ -172,6 +183,12 @@ class Trading:
     broker: Broker = field(default_factory=Broker)
     basket: Basket = field(default_factory=Basket)
     paper: Paper = field(default_factory=Paper)
+    exploration: Exploration | UnsetType = UNSET  # unset where it has its defaults: then no journal holds it
+
+    @property
+    def exploring(self) -> Exploration:
+        """The rules of exploration, the defaults where unset."""
+        return Exploration() if isinstance(self.exploration, UnsetType) else self.exploration
 
 
 class Limit(msgspec.Struct, frozen=True):

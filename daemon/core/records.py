@@ -48,11 +48,29 @@ class HeadRow(msgspec.Struct, frozen=True, gc=False):
     decision: int
     symbol: str
     time_ns: int
-    answer: str  # JSON: the symbol's number of the answer; all of them where there is no symbol
+    answer: str  # JSON: the symbol's number of the answer, or its numbers; all of them where there is no symbol
     heads: str  # JSON: head -> number, or numbers
     weight_before: float | None  # part of the equity at the last known prices; None without a symbol or a price
     weight_after: float | None  # the same, where all that is wanted is traded at these prices
     note: str  # why the strategy leaves the symbol alone, "" where it does not
+
+
+class ChoiceRow(msgspec.Struct, frozen=True, gc=False):
+    """The action taken for one symbol, where a policy chooses one for each: drawn among those allowed.
+
+    Actions are names after resolution. `behaviour` has the probability of each of the spec's actions, in their order.
+    """
+
+    TABLE: ClassVar[str] = "choices"
+    KEY: ClassVar[int] = 2
+
+    decision: int
+    symbol: str
+    time_ns: int
+    greedy: str  # the one with the largest value
+    drawn: str
+    behaviour: str  # JSON array
+    allowed: str  # JSON array of names
 
 
 class OrderRow(msgspec.Struct, frozen=True, gc=False):
@@ -126,8 +144,8 @@ class ShadowRow(msgspec.Struct, frozen=True, gc=False, kw_only=True):
     problem: str = ""  # why there is no answer
 
 
-Row = DecisionRow | HeadRow | OrderRow | FillRow | EquityRow | ShadowRow
-ROW_TYPES: tuple[type[Row], ...] = (DecisionRow, OrderRow, FillRow, EquityRow, ShadowRow, HeadRow)
+Row = DecisionRow | HeadRow | ChoiceRow | OrderRow | FillRow | EquityRow | ShadowRow
+ROW_TYPES: tuple[type[Row], ...] = (DecisionRow, OrderRow, FillRow, EquityRow, ShadowRow, HeadRow, ChoiceRow)
 
 
 def order_row(order: Order, now_ns: int) -> OrderRow:

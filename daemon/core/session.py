@@ -53,11 +53,11 @@ def in_window(minute: int, window: str) -> bool:
 
 def flatten_from_ns(session: Session, expiry: str, execution: Execution) -> int:
     """Return when the exit for the flat-before-close rule is sent: earlier for contracts that expire today."""
-    before = execution.expiry_day_flat_min if expiry <= session.date else execution.flat_before_close_min
-    return session.close_ns - (before + execution.flatten_lead_min) * MINUTE_NS
+    return flat_by_ns(session, expiry, execution) - execution.flatten_lead_min * MINUTE_NS
 
 
 def flat_by_ns(session: Session, expiry: str, execution: Execution) -> int:
-    """Return when every position of this expiry must be flat."""
-    before = execution.expiry_day_flat_min if expiry <= session.date else execution.flat_before_close_min
+    """Return when every position of this expiry, "" for shares, must be flat."""
+    today = "" < expiry <= session.date
+    before = execution.expiry_day_flat_min if today else execution.flat_before_close_min
     return session.close_ns - before * MINUTE_NS

@@ -27,7 +27,8 @@ SEEN_MAX = 2000  # names kept in `BrokerState.seen`; a report repeats at most tw
 class Identity(msgspec.Struct, frozen=True, gc=False, omit_defaults=True):
     """The identity of a journal. A journal opened with another identity is refused.
 
-    `symbols` are those of a strategy that serves any; () where they are the strategy's own.
+    `symbols` are those of a strategy that serves any; () where they are the strategy's own. `config` is the canonical
+    text of its model configuration, "" where it has none.
     """
 
     mode: str
@@ -36,6 +37,7 @@ class Identity(msgspec.Struct, frozen=True, gc=False, omit_defaults=True):
     epoch: str
     feed: str
     symbols: tuple[str, ...] = ()
+    config: str = ""
 
 
 class Halt(msgspec.Struct, frozen=True, gc=False):

@@ -18,7 +18,7 @@ from daemon.core.state import Identity, State, encode_state
 from daemon.core.step import Core
 from daemon.journal.reader import JournalReader, reading
 from daemon.journal.rows import Entry, JournalError, Snapshot, base_of, decode_event, encode_effects
-from daemon.journal.universe import symbols_of
+from daemon.journal.universe import MODEL_CONFIG, symbols_of
 from strategies.kit.contract import Strategy
 from strategies.registry import strategy as strategy_named
 
@@ -34,7 +34,8 @@ def identity_of(meta: dict[str, str]) -> Identity:
     missing = [key for key in TOLD_BY_RUNS if key not in meta]
     if missing:
         raise JournalError(f"the journal's table meta is damaged, {missing[0]} is missing: restore it from a copy")
-    return Identity(meta["mode"], meta["account"], meta["strategy"], meta["epoch"], meta["feed"], symbols_of(meta))
+    mode, account, strategy, epoch, feed = (meta[key] for key in TOLD_BY_RUNS)
+    return Identity(mode, account, strategy, epoch, feed, symbols_of(meta), meta.get(MODEL_CONFIG, ""))
 
 
 def first_trading(reader: JournalReader, otherwise: Trading | None = None) -> Trading:
@@ -72,7 +73,7 @@ def machine_of(reader: JournalReader, otherwise: Trading | None = None) -> Machi
     with reading(reader.path):
         identity = identity_of(reader.meta())
     try:
-        strategy = strategy_named(identity.strategy, identity.symbols)
+        strategy = strategy_named(identity.strategy, identity.symbols, identity.config)
     except ValueError as error:
         raise JournalError(f"{reader.path}: {error}; or restore the journal from a copy") from error
     return fresh_machine(strategy, identity, first_trading(reader, otherwise))

@@ -10,6 +10,7 @@ import fcntl
 import os
 from collections.abc import Iterator
 from contextlib import closing
+from hashlib import sha256
 from pathlib import Path
 from typing import IO
 
@@ -28,6 +29,7 @@ _CURES = {
     "account": "use the account it was made for, or another --state-dir",
     "strategy": "use the strategy it was made for, or another --state-dir",
     "symbols": "set desk.symbols to these, or use another --state-dir",
+    "model_config": "set desk.model_config to the file it was made with, or use another --state-dir",
     "feed": "use the feed it was made for, or another --state-dir",
     "tape_sha256": "resume with the tape it was made from, or use another --state-dir",
 }
@@ -115,6 +117,8 @@ def check_identity(path: Path, meta: dict[str, str], wanted: dict[str, str]) -> 
             named = "tape" if key == "tape_sha256" else key
             if named == "tape":
                 found, expected = f"{meta.get('tape')} ({found[:12]})", f"{wanted.get('tape')} ({expected[:12]})"
+            if key == "model_config":
+                found, expected = (sha256(text.encode()).hexdigest()[:12] for text in (found, expected))
             raise StateDirError(
                 f"{path}: this state directory was made with {named} {found}, now {expected} is asked for: {cure}"
             )

@@ -26,7 +26,8 @@ from daemon.journal.reader import JournalReader
 from daemon.journal.rows import Base, Batch, Entry, JournalError, Snapshot, base_of, chain_start, decode_event, row_hash
 from strategies.kit.contract import Strategy
 
-Registry = Callable[[str, tuple[str, ...]], Strategy]  # a strategy by its name, for symbols or () for its own
+Registry = Callable[[str, tuple[str, ...], str], Strategy]
+"""A strategy by its name, for symbols, () for its own, and a model configuration, "" for its own."""
 ATTEMPTS = 3  # when a daemon starts to write the file of a stopped desk
 
 
@@ -155,12 +156,12 @@ class _Verification:
         self._report.before = base.row
         self._run_code, self._run_libraries = started.code, started.libraries
         self._machine = fresh_machine(
-            self._strategy_named(identity.strategy, identity.symbols), identity, started.trading
+            self._strategy_named(identity.strategy, identity.symbols, identity.config), identity, started.trading
         )
         self._whole, self._based = False, True
 
     def _fresh(self, identity: Identity, trading: Trading) -> Machine:
-        strategy = self._strategy_named(identity.strategy, identity.symbols)
+        strategy = self._strategy_named(identity.strategy, identity.symbols, identity.config)
         return fresh_machine(strategy, identity, trading)
 
     def _check_row(self, entry: Entry, previous: bytes, last_seq: int) -> None:
@@ -190,7 +191,7 @@ class _Verification:
         self._run_code, self._run_libraries = made_with
         if self._machine is None:
             self._machine = fresh_machine(
-                self._strategy_named(identity.strategy, identity.symbols), identity, event.trading
+                self._strategy_named(identity.strategy, identity.symbols, identity.config), identity, event.trading
             )
             self._own = event.code == self._code
         elif turned:

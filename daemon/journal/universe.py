@@ -1,4 +1,4 @@
-"""The symbols of a journal: what its strategy trades for the journal's whole life, where a configuration names them."""
+"""What a journal's strategy is made with for the journal's whole life: its symbols, and its model configuration."""
 
 from __future__ import annotations
 
@@ -8,12 +8,14 @@ from strategies.kit.contract import Spec, Strategy, configured
 from strategies.registry import strategy as strategy_named
 
 SYMBOLS = "symbols"  # the key in the journal's table meta; absent where the symbols are the strategy's own
+MODEL_CONFIG = "model_config"  # the same of its canonical text; absent where the strategy has none
 
 
 def made_with(spec: Spec) -> dict[str, str]:
-    """What a journal's table meta says of the symbols; nothing where they are the strategy's own."""
+    """What a journal's table meta holds of symbols and model configuration; nothing where the strategy has its own."""
     symbols = configured(spec)
-    return {SYMBOLS: ",".join(symbols)} if symbols else {}
+    named = {SYMBOLS: ",".join(symbols)} if symbols else {}
+    return named | ({MODEL_CONFIG: spec.config} if spec.config else {})
 
 
 def symbols_of(meta: Mapping[str, str]) -> tuple[str, ...]:
@@ -23,5 +25,5 @@ def symbols_of(meta: Mapping[str, str]) -> tuple[str, ...]:
 
 
 def strategy_of(meta: Mapping[str, str]) -> Strategy:
-    """The strategy of a journal, for its symbols. Raises KeyError without a name, ValueError as the registry."""
-    return strategy_named(meta["strategy"], symbols_of(meta))
+    """The strategy of a journal, as it was made. Raises KeyError without a name, ValueError as the registry."""
+    return strategy_named(meta["strategy"], symbols_of(meta), meta.get(MODEL_CONFIG, ""))

@@ -18,7 +18,7 @@ import numpy as np
 from daemon.core.session import new_york_text
 from daemon.journal.reader import JournalReader
 from strategies.kit.contract import Spec
-from strategies.kit.manifest import Histogram, Manifest
+from strategies.kit.manifest import Histogram, Manifest, config_text
 from strategies.kit.reference import Float64Array, chance_level, psi, shares_of, usual_level
 from strategies.registry import strategy as strategy_named
 
@@ -78,7 +78,7 @@ def measure(journal: Path, manifest: Manifest, window: int, least: int) -> Drift
         decisions = reader.query(_NEWEST, (manifest.version, window))
     if len(decisions) < max(least, 1):
         return None
-    spec = strategy_named(manifest.strategy).spec
+    spec = strategy_named(manifest.strategy, (), config_text(manifest)).spec
     rows, answers = _arrays(decisions, spec, manifest)
     acted = answers.reshape(len(answers), -1) if spec.continuous else answers.argmax(axis=-1)
     features = [

@@ -171,7 +171,8 @@ class Lifecycle:
         try:
             loaded = await asyncio.to_thread(self._loaded, version)
             self._check_promoted(role, loaded)
-            await asyncio.to_thread(trial.run, loaded, configured(self._strategy.spec))
+            spec = self._strategy.spec
+            await asyncio.to_thread(trial.run, loaded, configured(spec), spec.config)
             return await asyncio.to_thread(self._open, loaded), loaded
         finally:
             trial.kill()  # if this was cancelled, its thread ends with it

@@ -7,10 +7,12 @@ compared; a model that fails any check is refused with the check's name.
 from __future__ import annotations
 
 import re
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from decimal import Decimal, InvalidOperation
 from hashlib import sha256
 from pathlib import Path
+from typing import Any
 
 import msgspec
 
@@ -268,6 +270,11 @@ def _manifest(path: Path, data: bytes) -> Manifest:
 def _check_manifest(path: Path, manifest: Manifest, strategy: Strategy, version: str) -> None:
     spec = strategy.spec
     again = "export the model again with this code, or run the code it was exported with"
+    if spec.config and (differs := _config_differs(manifest.model_config, msgspec.json.decode(spec.config))):
+        raise ModelError(
+            "model configuration",
+            f"{path} was trained with {differs}: set desk.model_config to its file, or export a model for this one",
+        )
     checks = (
         ("strategy", manifest.strategy, spec.name, "put the model into its own strategy's folder"),
         ("version", manifest.version, version, "give the folder its version's name again"),
@@ -279,3 +286,16 @@ def _check_manifest(path: Path, manifest: Manifest, strategy: Strategy, version:
     for check, found, expected, cure in checks:
         if found != expected:
             raise ModelError(check, f"{path} says {found!r}, expected {expected!r}: {cure}")
+
+
+def _config_differs(theirs: Mapping[str, Any], ours: Mapping[str, Any]) -> str:
+    """Return the first key at which two model configurations differ, with both values; "" where none does."""
+    for key, value in ours.items():
+        if theirs.get(key) != value:
+            return f"{key} {_brief(theirs.get(key))}, this desk's model configuration has {_brief(value)}"
+    return ""
+
+
+def _brief(value: object) -> str:
+    text = msgspec.json.encode(value).decode()
+    return text if len(text) <= NAMED * 20 else f"{text[: NAMED * 20]}..."

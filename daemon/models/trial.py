@@ -46,15 +46,18 @@ class Verdict(msgspec.Struct, frozen=True):
     text: str = ""
 
 
-def try_model(model: LoadedModel, deadline_s: float = DEADLINE_S, symbols: tuple[str, ...] = ()) -> None:
+def try_model(
+    model: LoadedModel, deadline_s: float = DEADLINE_S, symbols: tuple[str, ...] = (), config: str = ""
+) -> None:
     """Check the graph of a loaded model and run its golden answers, on the CPU, in a child. Blocks.
 
-    Where rows are symbols, an answer about all `symbols` of the desk (none: the strategy's own) is timed.
+    Where rows are symbols, an answer about all `symbols` of the desk (none: the strategy's own) is timed. `config` is
+    the canonical text of the desk's model configuration, "" for the strategy's own.
 
     Raises:
         ModelError: a check failed there; "trial" when a limit or the deadline ended the child.
     """
-    Trial(deadline_s).run(model, symbols)
+    Trial(deadline_s).run(model, symbols, config)
 
 
 class Trial:
@@ -67,12 +70,12 @@ class Trial:
         self._child: subprocess.Popen[bytes] | None = None
         self._killed = ""
 
-    def run(self, model: LoadedModel, symbols: tuple[str, ...] = ()) -> None:
+    def run(self, model: LoadedModel, symbols: tuple[str, ...] = (), config: str = "") -> None:
         """As `try_model`."""
         with self._lock:
             if self._killed:
                 raise ModelError("trial", self._killed)
-            self._child = child = _started(model, symbols, self._answer_cpu_s)
+            self._child = child = _started(model, symbols, config, self._answer_cpu_s)
         late = f"{model.path} had no verdict after {self._deadline_s:g} s: it hangs, or this host is overloaded"
         timer = threading.Timer(self._deadline_s, self.kill, (late,))
         timer.daemon = True
@@ -110,8 +113,8 @@ class Trial:
             raise ModelError(verdict.check[:100], verdict.text[:VERDICT_MAX])
 
 
-def _started(model: LoadedModel, symbols: tuple[str, ...], answer_cpu_s: float) -> subprocess.Popen[bytes]:
-    given = (model.manifest.strategy, str(model.path), str(answer_cpu_s), ",".join(symbols))
+def _started(model: LoadedModel, symbols: tuple[str, ...], config: str, answer_cpu_s: float) -> subprocess.Popen[bytes]:
+    given = (model.manifest.strategy, str(model.path), str(answer_cpu_s), ",".join(symbols), config)
     try:
         return subprocess.Popen(
             [sys.executable, "-I", "-c", _START, _HERE, *given],
@@ -159,7 +162,7 @@ def main() -> None:
     out, sys.stdout = sys.stdout, sys.stderr  # standard output carries only the verdict
     try:
         symbols = tuple(sys.argv[4].split(",")) if sys.argv[4] else ()
-        _try(sys.stdin.buffer, sys.argv[1], symbols, Path(sys.argv[2]), float(sys.argv[3]))
+        _try(sys.stdin.buffer, sys.argv[1], (symbols, sys.argv[5]), Path(sys.argv[2]), float(sys.argv[3]))
         verdict = Verdict()
     except ModelError as error:
         verdict = Verdict(error.check, error.text)
@@ -172,13 +175,13 @@ def main() -> None:
     os._exit(0)  # skip all exit handlers of the model
 
 
-def _try(given: IO[bytes], name: str, symbols: tuple[str, ...], path: Path, answer_cpu_s: float) -> None:
+def _try(given: IO[bytes], name: str, made_with: tuple[tuple[str, ...], str], path: Path, answer_cpu_s: float) -> None:
     from daemon.models.graph_check import check_graph
     from daemon.models.runtime import OnnxPolicy
     from strategies.golden import golden_observations
     from strategies.registry import strategy
 
-    maker = strategy(name, symbols)
+    maker = strategy(name, *made_with)
     observations = [_about_all(observation, maker.spec) for observation in golden_observations(maker)]
     most_s = max(answer_cpu_s, ROW_CPU_S * maker.spec.rows) if maker.spec.rows_are_symbols else answer_cpu_s
     _limit(resource.RLIMIT_AS, _address_space() + MEMORY_MORE_MIB * 2**20)

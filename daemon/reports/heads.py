@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 import sqlite3
+from collections.abc import Iterator
 from typing import Any
 
 import msgspec
@@ -28,7 +29,7 @@ class Line(msgspec.Struct, frozen=True):
     """The heads of one symbol, "" where the policy answers for all at once. Weights are parts of the equity."""
 
     symbol: str
-    answer: float | None  # None where there is no symbol
+    answer: float | None  # None where there is no symbol, or a value for each action
     heads: tuple[tuple[float, ...], ...]  # by column
     taken: tuple[float | None, ...]  # by column: a part of the wish, None where the head is no wish
     before: float | None
@@ -36,23 +37,54 @@ class Line(msgspec.Struct, frozen=True):
     note: str
 
 
+class Chosen(msgspec.Struct, frozen=True):
+    """The action taken for a symbol, where the policy chooses one for each."""
+
+    symbol: str
+    values: dict[str, float]  # by action
+    behaviour: dict[str, float]  # the probability with which each action was taken
+    greedy: str  # the one with the largest value
+    drawn: str
+    allowed: tuple[str, ...]
+
+
 class DecisionHeads(msgspec.Struct, frozen=True):
     """All heads of one decision, by symbol in the spec's order."""
 
     columns: tuple[Column, ...]
     lines: tuple[Line, ...]
+    choices: tuple[Chosen, ...] = ()
 
 
 def heads_at(reader: JournalReader, decision: int, spec: Spec) -> DecisionHeads | None:
     """The heads of a decision; None where there are none. Raises sqlite3.Error."""
-    if not spec.heads:
+    if not spec.heads and not spec.by_row:
         return None
     rows = _rows(reader, "WHERE decision = ?", decision)
     if not rows:
         return None
     places = {symbol: place for place, symbol in enumerate(spec.symbols)}
     lines = sorted((_line(row, spec) for row in rows), key=lambda line: places.get(line.symbol, len(places)))
-    return DecisionHeads(tuple(Column(head.name, head.meaning, head.wish) for head in spec.heads), tuple(lines))
+    columns = tuple(Column(head.name, head.meaning, head.wish) for head in spec.heads)
+    return DecisionHeads(columns, tuple(lines), tuple(_choices(reader, decision, rows, spec)))
+
+
+def _choices(reader: JournalReader, decision: int, heads: list[sqlite3.Row], spec: Spec) -> Iterator[Chosen]:
+    if not spec.by_row:
+        return
+    values = {row["symbol"]: json.loads(row["answer"]) for row in heads}
+    drawn = {row["symbol"]: row for row in reader.query("SELECT * FROM choices WHERE decision = ?", (decision,))}
+    for symbol in spec.symbols:
+        if (row := drawn.get(symbol)) is not None:
+            shares, worth = json.loads(row["behaviour"]), values.get(symbol, ())
+            yield Chosen(
+                symbol,
+                dict(zip(spec.actions, worth, strict=False)),
+                dict(zip(spec.actions, shares, strict=True)),
+                row["greedy"],
+                row["drawn"],
+                tuple(json.loads(row["allowed"])),
+            )
 
 
 def left_alone(reader: JournalReader) -> dict[str, str]:
@@ -73,7 +105,7 @@ def _rows(reader: JournalReader, where: str, *values: int) -> list[sqlite3.Row]:
 
 def _line(row: sqlite3.Row, spec: Spec) -> Line:
     values: dict[str, Any] = json.loads(row["heads"])
-    answer = json.loads(row["answer"]) if row["symbol"] else None
+    answer = json.loads(row["answer"]) if row["symbol"] and not spec.by_row else None
     heads = tuple(_numbers(values.get(head.name)) for head in spec.heads)
     trust = entry(spec.name).trust
     passed = (

@@ -281,7 +281,7 @@ def _decided(step: Step, kind: type[DecisionRow | ShadowRow]) -> bool:
 
 
 def _player(state: State[Any]) -> Play:
-    strategy = strategy_named(state.identity.strategy, state.identity.symbols)
+    strategy = strategy_named(state.identity.strategy, state.identity.symbols, state.identity.config)
     if once_a_session(strategy):
         return SharePlay(strategy, float(state.trading.paper.cash_usd))
     return ContractPlay(strategy)

@@ -52,12 +52,13 @@ class Head(msgspec.Struct, frozen=True):
 class Spec(msgspec.Struct, frozen=True):
     """A strategy's fixed numbers. Part of the contract hash, so any change refuses older models.
 
-    Two class attributes name its desk: when it decides (`bar`, or once a `session`), and what it holds (one `option`
-    position, or `shares`).
+    Class attributes name its desk: when it decides (`bar`, or once a `session`), what it holds (one `option` position,
+    or `shares`), and whether it keeps that overnight.
     """
 
     decides: ClassVar[str] = "bar"
     holds: ClassVar[str] = "option"
+    overnight: ClassVar[bool] = False
 
     name: str
     revision: int
@@ -75,9 +76,11 @@ class Spec(msgspec.Struct, frozen=True):
     rows_are_symbols: bool = False
     """Each symbol is a row of the batch, so one policy serves any symbols, and `symbols` may be configured.
 
-    Then `observation_shape` is that of one row, an observation has one row for each symbol, `actions` is one name,
-    `features` name the last numbers of a row, and an answer has one number for each symbol.
+    Then `observation_shape` is that of one row, an observation has one row for each symbol, and `features` name the
+    last numbers of a row. A continuous policy has one action and answers with one number for each symbol, any other
+    with one for each action of each symbol, symbol by symbol.
     """
+    config: str = ""  # the canonical text of its model configuration, "" where it has none
 
     @property
     def rows(self) -> int:
@@ -86,13 +89,30 @@ class Spec(msgspec.Struct, frozen=True):
 
     @property
     def answers(self) -> tuple[str, ...]:
-        """The subject of each number of an answer: an action, or a symbol."""
-        return self.symbols if self.rows_are_symbols else self.actions
+        """The subject of each number of an answer: an action, a symbol, or an action of a symbol."""
+        if not self.rows_are_symbols:
+            return self.actions
+        if self.continuous:
+            return self.symbols
+        return tuple([f"{action} {symbol}" for symbol in self.symbols for action in self.actions])
+
+    @property
+    def by_row(self) -> bool:
+        """Whether the policy chooses one of `actions` for each symbol."""
+        return self.rows_are_symbols and not self.continuous
 
     @property
     def continuous(self) -> bool:
         """Whether the policy answers with one number in [-1, 1] for each action; else with logits."""
         return False
+
+
+class ShareSpec(Spec, frozen=True):
+    """A strategy that decides at each bar, holds whole shares of `symbols`, and is flat before the close."""
+
+    holds: ClassVar[str] = "shares"
+
+    capital_usd: int = 100_000  # starting cash of dry run and training
 
 
 class DailySpec(Spec, frozen=True):
@@ -104,6 +124,7 @@ class DailySpec(Spec, frozen=True):
 
     decides: ClassVar[str] = "session"
     holds: ClassVar[str] = "shares"
+    overnight: ClassVar[bool] = True
 
     continuous: bool = False
     capital_usd: int = 100_000  # starting cash of dry run and training
@@ -124,6 +145,8 @@ class Portfolio(msgspec.Struct, frozen=True, gc=False):
     notional_per_unit: float = 0.0
     band: float = 0.0
     weight_max: float = 1.0
+    costs: tuple[float, ...] = ()  # USD, average price paid for a share of what is held; 0.0 where nothing is
+    opened_ns: tuple[int, ...] = ()  # when what is held was first filled; 0 where nothing is
 
 
 class View(msgspec.Struct, frozen=True, gc=False):
@@ -147,6 +170,7 @@ class Answer(msgspec.Struct, frozen=True, gc=False):
     logits: tuple[float, ...]
     hidden: bytes = b""
     heads: dict[str, tuple[float, ...]] = {}
+    drawn: tuple[int, ...] = ()  # the action of each symbol where the desk drew one; () lets the strategy choose
 
 
 class Choice(msgspec.Struct, frozen=True, gc=False):
@@ -204,6 +228,19 @@ class Rebalance(msgspec.Struct, frozen=True, gc=False):
     name: str  # an action's name, or `rebalance` and `hold` of a continuous policy
     basket: Basket
     notes: dict[str, str] = {}
+    actions: tuple[int, ...] = ()  # of each symbol, after resolution, where the policy chooses by row
+
+
+class RowOptions(msgspec.Struct, frozen=True, gc=False):
+    """What the actions of one symbol would do now.
+
+    `legs` has an entry for each action, None where it changes nothing. `greedy` is the index of the action with the
+    largest number, after resolution: an action that changes nothing is the first one, which holds.
+    """
+
+    symbol: str
+    greedy: int
+    legs: tuple[Leg | None, ...]
 
 
 class Observation:
@@ -270,6 +307,13 @@ class ShareStrategy(BarStrategy, Protocol):
 
     def decide(self, state: Any, answer: Answer, view: View) -> tuple[Any, Rebalance]:
         """Turn the policy's answer into a basket; a recurrent policy's `answer.hidden` goes into the state here."""
+
+
+class RowStrategy(ShareStrategy, Protocol):
+    """A share strategy whose policy chooses an action for each symbol: `Spec.by_row` of its spec."""
+
+    def options(self, state: Any, answer: Answer, view: View) -> tuple[RowOptions, ...]:
+        """Return what each action would do, symbol by symbol. `decide` takes those of `answer.drawn`, or the greedy."""
 
 
 class DailyStrategy(Protocol):

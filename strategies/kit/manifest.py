@@ -3,8 +3,8 @@
 Written by the export, read by the model store. `policy.onnx` has one input `observation` (float32, batch x observation
 shape) and one output (float32, batch x actions): `logits`, or `actions` of a continuous policy. Recurrent policies add
 the input `hidden` and the output `next_hidden` (float32, batch x hidden). The heads of the spec follow in their order,
-by name (float32, batch x the head's shape). Where rows are symbols, the batch holds the symbols and the first output
-has the shape (batch,).
+by name (float32, batch x the head's shape). Where rows are symbols, the batch holds the symbols, and the first output
+of a continuous policy has the shape (batch,).
 """
 
 from __future__ import annotations
@@ -89,7 +89,14 @@ class Manifest(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_def
     rules: dict[str, str] = {}  # configuration keys on which the meaning of its answers depends -> their values
     reference: Reference | None = None
     symbols: tuple[str, ...] = ()  # that it was trained on, where a configuration may name others
+    model_config: dict[str, Any] = {}  # the state vector and heads it was trained with, where a file describes them
+    model_config_digest: str = ""  # SHA-256 of its canonical text
     files: dict[str, str] = {}  # the version's other files by name -> SHA-256; the policy's stands above
+
+
+def config_text(manifest: Manifest) -> str:
+    """Return the canonical text of the manifest's model configuration, "" where it has none."""
+    return msgspec.json.encode(manifest.model_config, order="deterministic").decode() if manifest.model_config else ""
 
 
 def answer_name(spec: Spec) -> str:
@@ -99,10 +106,14 @@ def answer_name(spec: Spec) -> str:
 
 def output_shapes(spec: Spec) -> dict[str, tuple[int, ...]]:
     """The graph's outputs in their order: name -> shape without the batch."""
-    found: dict[str, tuple[int, ...]] = {answer_name(spec): () if spec.rows_are_symbols else (len(spec.actions),)}
+    found: dict[str, tuple[int, ...]] = {answer_name(spec): _answer_shape(spec)}
     if spec.recurrent_shape is not None:
         found["next_hidden"] = spec.recurrent_shape
     return found | {head.name: head.shape for head in spec.heads}
+
+
+def _answer_shape(spec: Spec) -> tuple[int, ...]:
+    return () if spec.rows_are_symbols and spec.continuous else (len(spec.actions),)
 
 
 def encode(manifest: Manifest) -> bytes:

@@ -27,7 +27,7 @@ from daemon.config.load import (
 )
 from daemon.core.limits import Trading
 from daemon.core.strategy_rules import trading_for
-from strategies.kit.contract import DailySpec
+from strategies.kit.contract import DailySpec, ShareSpec
 from strategies.registry import STRATEGIES, entry, strategy
 from tests.support.paths import REPOSITORY
 from tests.support.toy.registered import registered
@@ -104,7 +104,7 @@ def test_a_strategy_starts_with_its_own_defaults_whether_the_shipped_file_is_rea
     chosen = {"desk.strategy": name}
     assert load(SHIPPED, chosen).trading() == load(None, chosen).trading() == trading_for(name)
     spec = strategy(name).spec
-    assert isinstance(spec, DailySpec)
+    assert isinstance(spec, DailySpec | ShareSpec)
     assert trading_for(name).paper.cash_usd == spec.capital_usd
 
 

@@ -485,7 +485,7 @@ def test_a_daemon_that_starts_while_a_stopped_desk_is_verified_is_not_held_up(st
     *_, before_last, last = rows(state)
     started: list[Journal] = []
 
-    def starting(name: str, symbols: tuple[str, ...]) -> Any:
+    def starting(name: str, symbols: tuple[str, ...], config: str) -> Any:
         if not started:
             journal = Journal(state / FILE)
             journal._db.execute("PRAGMA busy_timeout = 10")
@@ -493,7 +493,7 @@ def test_a_daemon_that_starts_while_a_stopped_desk_is_verified_is_not_held_up(st
             batch.entries.append(HashChain(last[0] + 1, last[6]).entry(last[1] + 1, ClockTicked(last[2]), "[]"))
             journal.commit(batch)
             started.append(journal)
-        return strategy_named(name, symbols)
+        return strategy_named(name, symbols, config)
 
     assert (before_last[0], before_last[1]) == (last[0] - 1, last[1] - 1)
     report = verify(state / FILE, code_digest(), starting)
@@ -502,9 +502,9 @@ def test_a_daemon_that_starts_while_a_stopped_desk_is_verified_is_not_held_up(st
 
 
 def test_a_file_that_others_write_again_and_again_is_not_judged(state: Path) -> None:
-    def touching(name: str, symbols: tuple[str, ...]) -> Any:
+    def touching(name: str, symbols: tuple[str, ...], config: str) -> Any:
         execute(state, "INSERT INTO digests SELECT max(seq) + 1, 'x' FROM digests")
-        return strategy_named(name, symbols)
+        return strategy_named(name, symbols, config)
 
     with pytest.raises(JournalError, match="others write it again and again"):
         verify(state / FILE, code_digest(), touching)

@@ -88,6 +88,7 @@ CHANGED: dict[str, Any] = {
     "recurrent_shape": (2, 64),
     "heads": (Head("confidence", (), "the largest probability"),),
     "rows_are_symbols": True,
+    "config": "{}",
 }
 
 

@@ -59,7 +59,7 @@ def _verified(
     model = load(settings.paths.models_dir, strategy, version, chosen.public_key)
     check_rules(model, strategy, settings.trading())
     if (last is not None or settings.desk.account == "live") and (model.version, model.digest) != last:
-        try_model(model, symbols=configured(strategy.spec))
+        try_model(model, symbols=configured(strategy.spec), config=strategy.spec.config)
     return model, OnnxPolicy.open(model, strategy, chosen.provider, chosen.threads)
 
 

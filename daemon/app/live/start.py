@@ -17,6 +17,7 @@ from daemon.app.opening import CheckedDesk, OpenDesk, open_desk
 from daemon.brokers.api import Broker
 from daemon.brokers.registry import broker_of
 from daemon.config.load import Credentials, Settings, sim_start_ns
+from daemon.config.strategy import strategy_of
 from daemon.engine.state_dir import wait_until_free
 from daemon.host.account_lock import AccountLock, Holder, lock_folder
 from daemon.host.time.calendar import SessionCalendar
@@ -26,7 +27,6 @@ from daemon.host.time.virtual_time import Participant
 from daemon.operator.log import Log
 from strategies.kit.contract import Strategy
 from strategies.kit.units import SECOND_NS
-from strategies.registry import strategy as strategy_named
 
 DRY_RUN = "dry_run"
 DAYS_A_SESSION = 1.5  # of the calendar, at most, over many sessions
@@ -59,7 +59,7 @@ def prepare_live(settings: Settings, credentials: Credentials, *, dry_run: bool)
     If the configured model is refused, the last model in this desk's journal is used, unless it changed or fails a
     check; `refused` is the reason. A fresh desk and a dry run raise.
     """
-    strategy = strategy_named(settings.desk.strategy, settings.desk.symbols)
+    strategy = strategy_of(settings)
     broker = broker_of(settings)
     clock = clock_of(settings)
     calendar = SessionCalendar.to_horizon(_first_date(strategy, clock.now_ns()))

@@ -20,7 +20,7 @@ from daemon.core.session import NEW_YORK, new_york_text
 from daemon.journal.journal import FILE
 from daemon.journal.reader import JournalReader
 from daemon.journal.universe import strategy_of
-from daemon.reports.heads import DecisionHeads, heads_at
+from daemon.reports.heads import Chosen, DecisionHeads, heads_at
 from strategies.kit.contract import Spec
 
 OUTCOMES = ("hold", "ordered", "exit", "denied", "expired", "failed")
@@ -79,7 +79,8 @@ def _explain(reader: JournalReader, options: argparse.Namespace, console: Consol
     for row in rows:
         console.rule(f"decision {row['decision']} · bar {new_york_text(row['bar_ns'])} · {row['kind']}", align="left")
         tables: list[Table] = []
-        if row["row"] and spec.decides == "session":
+        by_symbol = spec.decides == "session" or spec.rows_are_symbols
+        if row["row"] and by_symbol:
             tables, alone = _symbol_tables(row, spec)
             console.print(tables.pop(0))
             if alone:
@@ -103,7 +104,7 @@ def _explain(reader: JournalReader, options: argparse.Namespace, console: Consol
             )
         elif row["logits"]:
             console.print(f"model {row['model']}", highlight=False)
-        target = "" if spec.decides == "session" else f", target {row['target'] or '-'}"
+        target = "" if by_symbol else f", target {row['target'] or '-'}"
         console.print(f"action {row['action']}, resolved to {row['resolved']}{target}")
         console.print(f"outcome: {row['outcome']}")
         if row["gates"]:
@@ -120,7 +121,7 @@ def _explain(reader: JournalReader, options: argparse.Namespace, console: Consol
 
 
 def _symbol_tables(row: sqlite3.Row, spec: Spec) -> tuple[list[Table], str]:
-    """A daily observation as tables with a line per symbol, and the inputs that belong to no symbol.
+    """An observation by symbol as tables with a line per symbol, and the inputs that belong to no symbol.
 
     The first table shows what a person looks at first, the action of a continuous policy, and the shares that the
     basket wants to hold.
@@ -150,9 +151,11 @@ def _symbol_tables(row: sqlite3.Row, spec: Spec) -> tuple[list[Table], str]:
 
 
 def _explain_heads(found: DecisionHeads | None, console: Console) -> None:
-    """What the policy's heads say of each symbol, what the answer took from each wish, and the weights."""
+    """The actions taken, the policy's heads of each symbol, what the answer took from each wish, and the weights."""
     if found is None:
         return
+    if found.choices:
+        console.print(_choices_table(found.choices))
     wishes = [place for place, column in enumerate(found.columns) if column.wish]
     heads = [(line.symbol, *(_head(values) for values in line.heads)) for line in found.lines]
     console.print(_table(("symbol", *(column.name for column in found.columns)), heads))
@@ -169,6 +172,24 @@ def _explain_heads(found: DecisionHeads | None, console: Console) -> None:
         for line in found.lines
     ]
     console.print(_table(("symbol", "answer", *taken, "weight before", "after", "left alone"), lines))
+
+
+def _choices_table(choices: tuple[Chosen, ...]) -> Table:
+    """The value of each action, which one was taken, and with which probabilities."""
+    actions = tuple(choices[0].behaviour)
+    lines = [
+        (
+            one.symbol,
+            *(_signed(one.values.get(action)) for action in actions),
+            one.greedy,
+            one.drawn,
+            *(f"{one.behaviour[action]:.4f}" for action in actions),
+            " ".join(one.allowed),
+        )
+        for one in choices
+    ]
+    values, shares = (f"value of {action}" for action in actions), (f"probability of {action}" for action in actions)
+    return _table(("symbol", *values, "greedy", "taken", *shares, "allowed"), lines)
 
 
 def _head(values: tuple[float, ...]) -> str:

@@ -7,13 +7,13 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from daemon.config.load import DEFAULT_CONFIG, Settings, load
+from daemon.config.strategy import strategy_of
 from daemon.models.runtime import OnnxPolicy
 from daemon.models.store import LoadedModel, check_rules
 from daemon.models.store import load as load_model
 from daemon.models.trial import try_model
 from strategies.kit.contract import Strategy, configured
 from strategies.registry import STRATEGIES
-from strategies.registry import strategy as strategy_named
 
 
 class NotPossible(ValueError):
@@ -41,7 +41,7 @@ class ModelStore:
     def proved(self, version: str) -> LoadedModel:
         """Load a version and check all that a daemon checks before it answers. Raises ModelError."""
         model = self.load(version)
-        try_model(model, symbols=configured(self.strategy.spec))
+        try_model(model, symbols=configured(self.strategy.spec), config=self.strategy.spec.config)
         OnnxPolicy.open(model, self.strategy, "cpu", 1)
         return model
 
@@ -53,5 +53,5 @@ def store_of(options: argparse.Namespace) -> ModelStore:
     if options.strategy and options.strategy not in STRATEGIES:
         raise NotPossible(f"--strategy is {options.strategy!r}: expected one of {', '.join(STRATEGIES)}")
     settings = load(config, given)
-    strategy = strategy_named(settings.desk.strategy, settings.desk.symbols)
+    strategy = strategy_of(settings)
     return ModelStore(settings, options.models_dir or settings.paths.models_dir, strategy)

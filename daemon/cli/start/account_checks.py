@@ -9,16 +9,16 @@ from decimal import Decimal
 from daemon.brokers.api import Account, Admin, Broker, BrokerError, BrokerRefused, BrokerUnreadable
 from daemon.cli.start.finding import FAIL, OK, WARN, Finding
 from daemon.config.load import Settings
+from daemon.config.strategy import strategy_of
 from daemon.host.time.clock import Clock, skew_ns
 from strategies.kit.contract import Spec
 from strategies.kit.units import DAY_NS, HOUR_NS, SECOND_NS
-from strategies.registry import strategy
 
 OPTIONS_LEVEL = 2  # long calls and puts
 
 
 def _spec(settings: Settings) -> Spec:
-    return strategy(settings.desk.strategy, settings.desk.symbols).spec
+    return strategy_of(settings).spec
 
 
 def trades_shares(settings: Settings) -> bool:

@@ -4,9 +4,16 @@ from __future__ import annotations
 
 from msgspec.structs import replace
 
+from daemon.core.book import mid
 from daemon.core.draft import ENTRY, EXIT, Draft
+from daemon.core.events import Quote
 from daemon.core.orders import Work
 from daemon.core.records import DecisionRow
+from daemon.core.risk.guards import stop_reached
+from daemon.core.risk.marks import for_stop, guarded
+from daemon.core.session import flat_by_ns, flatten_from_ns
+from daemon.core.state import Position
+from strategies.kit.contract import Session
 
 EXIT_LEG = 1  # an exit's leg; entries have leg 0
 
@@ -52,6 +59,33 @@ def exit_by_rule(draft: Draft, symbol: str, reason: str, goal: int = 0) -> None:
                 outcome="exit",
             )
         )
+
+
+def exit_at_stop(draft: Draft, position: Position, quote: Quote, bar_ns: int) -> None:
+    """Leave a position whose price reached its stop or its target; `bar_ns` is the bar that the quote closes, or 0."""
+    seen = for_stop(draft, quote)
+    if seen is None:
+        return
+    if position.opened_ns > bar_ns > 0 and not guarded(draft):  # opened within this bar: part of its range was before
+        seen = replace(seen, low=mid(quote), high=mid(quote))
+    sizing = draft.trading.sizing
+    reason = stop_reached(position, seen, sizing.stop_loss, sizing.take_profit)
+    if reason:
+        exit_by_rule(draft, position.symbol, reason)
+
+
+def exit_in_time(draft: Draft, position: Position, session: Session) -> None:
+    """Leave a position before the close, and one that was held overnight; a late one raises an alarm."""
+    rules, symbol = draft.trading.execution, position.symbol
+    if position.opened_ns < session.open_ns <= draft.now_ns:
+        exit_by_rule(draft, symbol, "held_overnight")
+    elif draft.now_ns >= flatten_from_ns(session, position.expiry, rules):
+        exit_by_rule(draft, symbol, "flat_before_close")
+        if draft.now_ns > flat_by_ns(session, position.expiry, rules):
+            what = "contracts" if position.right else "shares"
+            draft.alarm(
+                "not_flat", f"{symbol}: {position.quantity} {what} held past the deadline", once=True, about=symbol
+            )
 
 
 def flatten_when_due(draft: Draft) -> None:

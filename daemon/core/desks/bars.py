@@ -1,5 +1,8 @@
 """A desk that decides at each bar: bars are taken in their order.
 
+A minute of several symbols is whole when each has its bar and the quotes that close it, or some seconds after its end:
+then it is observed without the missing ones, whose late bars join the history only.
+
 A bar that is late, duplicate or out of order changes nothing; it is counted. A bar whose prices leap away from the last
 close waits: it counts when the quotes that close it, or the next bar, confirm it, and is refused otherwise. Bars are
 observed when their quotes arrive. Rows once emitted are never rebuilt.
@@ -15,18 +18,21 @@ from msgspec.structs import replace
 from daemon.core.desks.kind import Handler
 from daemon.core.draft import Draft
 from daemon.core.effects import AskPolicy
-from daemon.core.events import BarClosed, BarCorrected, Event, QuotesReceived, SessionEnded
-from daemon.core.risk.guards import revalue
+from daemon.core.events import BarClosed, BarCorrected, ClockTicked, Event, QuotesReceived, SessionEnded
+from daemon.core.risk.guards import check_blind, revalue
 from daemon.core.risk.marks import take_quotes
 from daemon.core.state import Ask
-from strategies.kit.contract import Bar, BarStrategy
+from strategies.kit.contract import Bar, BarStrategy, Leg
 from strategies.kit.units import SECOND_NS
+
+MINUTE_WAIT_NS = 5 * SECOND_NS  # after a minute's end, for the bars of further symbols: they come within two
 
 
 class AtEachBar:
     """Ask the policy at each bar. See `desks.kind.Decides` for each member."""
 
     quiet: ClassVar[frozenset[type[Event]]] = frozenset()
+    rebalances: ClassVar[bool] = False
 
     __slots__ = ("_strategy", "handlers")
 
@@ -35,6 +41,7 @@ class AtEachBar:
         self.handlers: Mapping[type[Event], Handler] = {
             BarClosed: self.on_bar_closed,
             BarCorrected: self.on_bar_corrected,
+            ClockTicked: self.on_clock_ticked,
             QuotesReceived: self.on_quotes,
             SessionEnded: self.on_session_ended,
         }
@@ -48,9 +55,12 @@ class AtEachBar:
     def waits_until_ns(self, _: Draft, ask: Ask) -> int:
         return ask.valid_until_ns
 
-    def begin(self, draft: Draft) -> None:
-        """Give up what remains of the last bar's basket."""
-        draft.works = {key: work for key, work in draft.works.items() if work.reason != "policy"}
+    def begin(self, draft: Draft, legs: tuple[Leg, ...]) -> None:
+        """Give up what remains of earlier bars' baskets in the same symbols."""
+        again = {leg.symbol for leg in legs}
+        draft.works = {
+            key: work for key, work in draft.works.items() if work.reason != "policy" or work.symbol not in again
+        }
 
     # --- bars ---------------------------------------------------------------------------------------------------------
 
@@ -58,6 +68,9 @@ class AtEachBar:
         bar, state = event.bar, draft.session
         session, interval_ns = state.session, draft.spec.bar_interval_s * SECOND_NS
         if session is None or not session.open_ns <= bar.start_ns < session.close_ns:
+            return
+        if len(draft.spec.symbols) > 1 and bar.symbol in draft.spec.symbols and _is_late(draft, bar):
+            draft.strategy = self._strategy.correct(draft.strategy, bar)
             return
         if bar.start_ns < state.last_bar_ns or bar.start_ns > event.time_ns:
             draft.count_rejected("out_of_order" if bar.start_ns < state.last_bar_ns else "early", bar.symbol)
@@ -130,8 +143,17 @@ class AtEachBar:
             revalue(draft)
         if quotes:
             holds.quoted(draft, quotes, event.closes_bar_ns)
-        if event.closes_bar_ns and draft.pending_bars and draft.pending_bars[0].start_ns == event.closes_bar_ns:
+        pending = draft.pending_bars
+        if event.closes_bar_ns and pending and pending[0].start_ns == event.closes_bar_ns and _is_whole(draft):
             self._observe(draft)
+
+    def on_clock_ticked(self, draft: Draft, _: ClockTicked) -> None:
+        """Observe a minute that some symbols have no bar of, `MINUTE_WAIT_NS` after its end; then as for any desk."""
+        if draft.pending_bars and len(draft.spec.symbols) > 1:
+            end_ns = draft.pending_bars[0].start_ns + draft.spec.bar_interval_s * SECOND_NS
+            if draft.now_ns >= end_ns + MINUTE_WAIT_NS:
+                self._observe(draft)
+        check_blind(draft)
 
     # --- the question -------------------------------------------------------------------------------------------------
 
@@ -177,6 +199,17 @@ class AtEachBar:
 
 
 # --- doubts -------------------------------------------------------------------------------------------------------
+
+
+def _is_whole(draft: Draft) -> bool:
+    """Return True when every symbol has its bar of the minute under way."""
+    return {bar.symbol for bar in draft.pending_bars} >= set(draft.spec.symbols)
+
+
+def _is_late(draft: Draft, bar: Bar) -> bool:
+    """Return True for a bar of a minute that was observed without it, or of an earlier one."""
+    last_ns = draft.session.last_bar_ns
+    return bar.start_ns < last_ns or (bar.start_ns == last_ns and not draft.pending_bars)
 
 
 def _is_known(draft: Draft, bar: Bar) -> bool:

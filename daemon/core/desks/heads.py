@@ -9,14 +9,14 @@ import msgspec
 
 from daemon.core.draft import Draft
 from daemon.core.records import HeadRow
-from strategies.kit.contract import Answer, Rebalance
+from strategies.kit.contract import Answer, Rebalance, Spec
 
 _encode = msgspec.json.encode
 
 
 def head_rows(draft: Draft, decision: int, answer: Answer, decided: Rebalance | None = None) -> Iterator[HeadRow]:
-    """The rows of an answer; none where it has no heads. `decided` is what a desk of shares makes of it."""
-    if not answer.heads:
+    """The rows of an answer; none where it has no heads and no values by symbol. `decided`: of a desk of shares."""
+    if not answer.heads and not draft.spec.by_row:
         return
     spec, now_ns = draft.spec, draft.now_ns
     portfolio = draft.desk.holds.view(draft, now_ns).portfolio
@@ -32,12 +32,17 @@ def head_rows(draft: Draft, decision: int, answer: Answer, decided: Rebalance | 
             decision=decision,
             symbol=symbol,
             time_ns=now_ns,
-            answer=_encode(answer.logits[place]).decode(),
+            answer=_encode(_of_row(answer.logits, spec, place)).decode(),
             heads=_encode(numbers).decode(),
             weight_before=_weight(held, price, portfolio.equity),
             weight_after=_weight(goals.get(symbol, held), price, portfolio.equity),
             note=decided.notes.get(symbol, ""),
         )
+
+
+def _of_row(logits: tuple[float, ...], spec: Spec, row: int) -> float | tuple[float, ...]:
+    """A symbol's number of an answer, or its actions' numbers."""
+    return _numbers(logits, () if spec.continuous else (len(spec.actions),), row)
 
 
 def _numbers(values: tuple[float, ...], shape: tuple[int, ...], row: int) -> float | tuple[float, ...]:

@@ -20,7 +20,7 @@ from daemon.core.paper.shares import SharePaperBroker
 from daemon.core.risk.marks import QuoteGuard
 from daemon.core.risk.risk import Gate
 from daemon.core.state import Ask, Book
-from strategies.kit.contract import Answer, Bar, Choice, Session, Spec, View
+from strategies.kit.contract import Answer, Bar, Choice, Leg, Session, Spec, View
 
 Handler = Callable[[Draft, Any], None]
 PaperMarket = PaperBroker | QuotePaperBroker | SharePaperBroker
@@ -54,8 +54,16 @@ class Decides(Protocol):
     def waits_until_ns(self, draft: Draft, ask: Ask, /) -> int:
         """Time until which a basket denied by a passing cause may still begin."""
 
-    def begin(self, draft: Draft, /) -> None:
+    def begin(self, draft: Draft, legs: tuple[Leg, ...], /) -> None:
         """Begin a new basket: handle the works of an earlier one."""
+
+    @property
+    def rebalances(self) -> bool:
+        """True where a decision is about all that is held.
+
+        Then its sales end with its buys, and many positions that close are no losses in a row. Otherwise each decision
+        opens or leaves a position: cooldowns, stops and the loss of data count as for any position of a session.
+        """
 
 
 class Holds(Protocol):
@@ -65,8 +73,7 @@ class Holds(Protocol):
     def by_basket(self) -> bool:
         """True where the policy trades several symbols as one basket.
 
-        Its sales end with its buys, exits by a rule take over a sale, and many closed positions are no losses in a row.
-        The broker may split what is held.
+        Exits by a rule take over a sale, and the broker may split what is held.
         """
 
     @property

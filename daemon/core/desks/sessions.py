@@ -26,7 +26,7 @@ from daemon.core.risk import splits
 from daemon.core.risk.guards import revalue
 from daemon.core.session import new_york_text
 from daemon.core.state import Ask
-from strategies.kit.contract import Bar, DailyStrategy, Observation
+from strategies.kit.contract import Bar, DailyStrategy, Leg, Observation
 from strategies.kit.units import MINUTE_NS, SECOND_NS
 
 
@@ -34,6 +34,7 @@ class OnceASession:
     """Ask the policy when it is due. See `desks.kind.Decides` for each member."""
 
     quiet: ClassVar[frozenset[type[Event]]] = frozenset((PricesPrinted, RebalanceDue))
+    rebalances: ClassVar[bool] = True
 
     __slots__ = ("_strategy", "handlers")
 
@@ -64,7 +65,7 @@ class OnceASession:
             return session.open_ns
         return session.close_ns - rules.end_before_close_min * MINUTE_NS
 
-    def begin(self, draft: Draft) -> None:
+    def begin(self, draft: Draft, _: tuple[Leg, ...]) -> None:
         """Do nothing: the last session's basket ended with its session."""
 
     # --- bars ---------------------------------------------------------------------------------------------------------

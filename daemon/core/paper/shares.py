@@ -141,7 +141,8 @@ class SharePaperBroker:
         ask = up(price * (1 + self._paper.share_wait_rate))
         state = replace(state, asks={**state.asks, bar.symbol: ask})
         middle = (price + ask) / 2
-        return state, QuotesReceived(now_ns, bar.start_ns, (Quote(bar.symbol, price, ask, middle, middle, now_ns),))
+        low, high = min(on_grid(bar.low), middle), max(on_grid(bar.high), middle)
+        return state, QuotesReceived(now_ns, bar.start_ns, (Quote(bar.symbol, price, ask, low, high, now_ns),))
 
     def _print(
         self, state: SharePaperState, event: PricesPrinted, news: list[Event]

@@ -44,7 +44,7 @@ def trade_closed(draft: Draft, position: Position) -> None:
     """Handle the end of a position with `position.pnl` after fees: cooldowns, losses in a row."""
     risk, limits, stats = draft.risk, draft.trading.risk, draft.stats
     lost = position.pnl < 0
-    if draft.desk.holds.by_basket:  # a basket closes many at once: these do not count as losses in a row
+    if draft.desk.decides.rebalances:  # a basket closes many at once: these do not count as losses in a row
         draft.stats = replace(stats, trades=stats.trades + 1, wins=stats.wins + (position.pnl > 0))
         return
     losses = risk.consecutive_losses + 1 if lost else 0
@@ -109,7 +109,9 @@ def check_blind(draft: Draft) -> None:
         return
     since_ns = max(session.open_ns, draft.broker.started_ns)  # a start needs some time
     _report_unreconciled(draft, since_ns)
-    held = [position for position in draft.book.positions.values() if position.right]
+    if draft.desk.decides.rebalances:
+        return  # it needs no prices until its next basket
+    held = [draft.book.positions[symbol] for symbol in draft.desk.holds.risked(draft)]
     if not held:
         return
     limit_ns = rules.blind_min * MINUTE_NS

@@ -179,12 +179,15 @@ def leaps(draft: Draft, quote: Quote) -> bool:
 def for_stop(draft: Draft, quote: Quote) -> Quote | None:
     """Return the quote as a stop sees it: its range is the confirmed mark alone. None before there is one.
 
-    A range within a second comes from one quote; only a replay's market derives it from its bar.
+    A range within a second comes from one quote; only a replay's market derives it from its bar. There it counts when
+    the mark is the quote's own.
     """
     if not guarded(draft):
         return quote
     price = draft.marks.get(quote.symbol)
-    return None if price is None else replace(quote, low=price, high=price)
+    if price is None or (draft.identity.mode == "replay" and price == mid(quote)):
+        return None if price is None else quote
+    return replace(quote, low=price, high=price)
 
 
 def mark_book(draft: Draft, book: Book) -> Book:

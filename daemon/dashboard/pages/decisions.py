@@ -107,8 +107,8 @@ def _seen(
     """
     if spec is None or observation is None or not spec.rows_are_symbols:
         return spec.features if spec is not None else (), _rows_of(observation, spec), explained
-    answers = json.loads(row["logits"] or "[]") or [0.0] * spec.rows
-    largest = sorted(range(spec.rows), key=lambda place: -abs(answers[place]))[:SYMBOLS_MOST]
+    answers = np.abs(json.loads(row["logits"] or "[]") or [0.0] * spec.rows).reshape(spec.rows, -1).max(axis=1)
+    largest = sorted(range(spec.rows), key=lambda place: -answers[place])[:SYMBOLS_MOST]
     newest = np.frombuffer(observation.newest(spec), dtype="<f4").reshape(spec.rows, -1).astype(np.float64)
     names = tuple(f"{feature} {spec.symbols[place]}" for place in largest for feature in spec.features)
     if explained is not None:  # of one symbol: the others' inputs did nothing to its answer

@@ -109,17 +109,19 @@ def contribution(runner: Runner, spec: Spec, seen: Observation, logits: tuple[fl
 def _of_a_row(runner: Runner, spec: Spec, seen: Observation, logits: tuple[float, ...], chosen: int) -> Contribution:
     """The same where rows are symbols: what the newest numbers of the chosen symbol did to its own answer."""
     base, words = baseline(runner.reference, spec)
-    row, count = seen.array()[chosen].reshape(-1), len(spec.features)
+    each = len(spec.answers) // spec.rows
+    place, column = divmod(chosen, each)
+    row, count = seen.array()[place].reshape(-1), len(spec.features)
     variants = np.repeat(row[None], 1 + count, axis=0)
     newest = variants[1:, -count:]
     np.fill_diagonal(newest, base)
-    answers = runner.answers(variants.reshape(-1, *spec.observation_shape), b"").reshape(-1)
+    answers = runner.answers(variants.reshape(-1, *spec.observation_shape), b"").reshape(-1, each)[:, column]
     if not np.allclose(answers[0], logits[chosen], rtol=0, atol=SAME):
         raise Unexplained("the model of this version answers otherwise than the journal holds")
     change = tuple((answers[0] - answers[1:]).tolist())
     if not np.isfinite(change).all():
         raise Unexplained("the model's answers are not finite")
-    return Contribution("occlusion", spec.symbols[chosen], words, (change,), change)
+    return Contribution("occlusion", spec.symbols[place], words, (change,), change)
 
 
 def baseline(reference: Reference | None, spec: Spec) -> tuple[Float32, str]:
@@ -149,9 +151,20 @@ def chosen_output(spec: Spec, action: str | None, logits: tuple[float, ...]) -> 
     """Return the output to explain: the chosen action; of a continuous policy the largest."""
     if spec.continuous:
         return max(range(len(logits)), key=lambda place: abs(logits[place]))
+    if spec.by_row:
+        return _moved_output(spec, action or "")
     if action not in spec.actions:
         raise Unexplained("the decision names no action of the policy")
     return spec.actions.index(action)
+
+
+def _moved_output(spec: Spec, actions: str) -> int:
+    """Return the output of the first symbol that does not hold, of the first one where all do."""
+    named = [words.split(" ")[0] for words in actions.split(", ")]
+    if len(named) != spec.rows or not set(named) <= set(spec.actions):
+        raise Unexplained("the decision names no action of the policy")
+    place = next((place for place, name in enumerate(named) if name != spec.actions[0]), 0)
+    return place * len(spec.actions) + spec.actions.index(named[place])
 
 
 class Explainer:
@@ -189,9 +202,9 @@ class Explainer:
         if not version or version == "current":
             raise Unexplained("the decision names no model")
         try:
-            model = load(self._models_dir, strategy_named(spec.name), version)
+            model = load(self._models_dir, strategy_named(spec.name, (), spec.config), version)
             with self._trying:  # one child at a time; tried anew, because the store may have changed since
-                try_model(model)
+                try_model(model, config=spec.config)
         except ModelError as error:
             raise Unexplained(f"model {version} is not at hand: {error.check}") from error
         runner = Runner(model, spec)

@@ -34,7 +34,7 @@ _BASKET = Intent("basket", None, "", 0, 0, None)
 
 def gates_now(state: State[Any]) -> tuple[GateLine, ...]:
     """Return each gate for a new entry at the newest event, in the order of asking."""
-    strategy = strategy_named(state.identity.strategy, state.identity.symbols)
+    strategy = strategy_named(state.identity.strategy, state.identity.symbols, state.identity.config)
     desk = desk_of(strategy)
     by_basket = desk.holds.by_basket
     view = risk_view(Draft(state, desk))

@@ -74,7 +74,8 @@ def test_the_class_of_the_spec_alone_says_when_the_desk_decides_and_what_it_hold
     names = [gate.name for gate in desk.gates]
     assert len(names) == len(set(names))
     assert {"stale_bar", "near_close", "basket_legs", "order_weight", "oversell"} <= set(names)
-    assert not {"stale_history", "open_interest", "cooldown_loss"} & set(names)
+    assert {"cooldown_trade", "cooldown_loss", "consecutive_losses"} <= set(names)
+    assert not {"stale_history", "open_interest", "max_position"} & set(names)
 
 
 def test_an_order_of_one_bar_trades_at_the_open_of_the_next_one_and_every_cent_is_booked() -> None:

@@ -12,17 +12,17 @@ import numpy as np
 
 from daemon.core.effects import AskPolicy
 from daemon.core.events import PolicyAnswered
-from strategies.kit.contract import Answer, Bar, Basket, Choice, Leg, Observation, Rebalance, Spec, View
+from strategies.kit.contract import Answer, Bar, Basket, Choice, Leg, Observation, Rebalance, ShareSpec, View
 from strategies.kit.entry import StrategyEntry
 
 FLAT, LONG = "FLAT", "LONG"
 WINDOW = 3
 
 
-class ShareBarSpec(Spec, frozen=True):
-    """A strategy that decides at each bar and holds whole shares."""
+class ShareBarSpec(ShareSpec, frozen=True):
+    """A strategy that decides at each bar and holds whole shares, overnight too."""
 
-    holds: ClassVar[str] = "shares"
+    overnight: ClassVar[bool] = True
 
 
 SPEC = ShareBarSpec(

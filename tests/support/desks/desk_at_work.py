@@ -68,7 +68,7 @@ async def at_work(desk: Desk, path: Path, events: int = 0, outside: Outside | No
     identity = identity_of(state_dir.meta)
     recovered = recover(
         state_dir.journal.reader(),
-        fresh_machine(strategy_named(identity.strategy, identity.symbols), identity, trading),
+        fresh_machine(strategy_named(identity.strategy, identity.symbols, identity.config), identity, trading),
         code,
     )
     writer = JournalWriter(state_dir.journal)

@@ -142,7 +142,9 @@ class Desk:
         recorded = Recorded()
         try:
             identity = identity_of(state_dir.meta)
-            machine = fresh_machine(strategy_named(identity.strategy, identity.symbols), identity, trading)
+            machine = fresh_machine(
+                strategy_named(identity.strategy, identity.symbols, identity.config), identity, trading
+            )
             if core is not None:
                 machine.core = core
             recovered = recover(state_dir.journal.reader(), machine, code)

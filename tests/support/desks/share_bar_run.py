@@ -48,7 +48,7 @@ class Toy:
         """Run to the tape's end, or to a crash; returns the state's digest, "" after a crash."""
         state_dir, code = open_state_dir(path, META, epoch), code_digest()
         identity = identity_of(state_dir.meta)
-        machine = fresh_machine(strategy_named(identity.strategy, identity.symbols), identity, RULES)
+        machine = fresh_machine(strategy_named(identity.strategy, identity.symbols, identity.config), identity, RULES)
         recovered = recover(state_dir.journal.reader(), machine, code)
         source = Tape(TapeSource(self.tape, self.info, self.calendar, recovered.fed))
         writer, crashed = JournalWriter(state_dir.journal, 0), False

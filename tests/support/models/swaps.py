@@ -129,7 +129,7 @@ async def running(desk: Desk, path: Path, *, shadow: str = "", public_key: str =
     trading, strategy = settings.trading(), replay.strategy
     state_dir = desk.fresh_state(path)
     identity = identity_of(state_dir.meta)
-    machine = fresh_machine(registered(identity.strategy, identity.symbols), identity, trading)
+    machine = fresh_machine(registered(identity.strategy, identity.symbols, identity.config), identity, trading)
     recovered = recover(state_dir.journal.reader(), machine, code)
     writer = JournalWriter(state_dir.journal)
     intake, models = Intake(), Models(replay.policy, replay.model)

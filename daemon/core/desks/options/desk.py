@@ -13,7 +13,7 @@ from daemon.core.desks.kind import Handler, ShownDecision
 from daemon.core.desks.options.decide import act
 from daemon.core.desks.options.execution import drive
 from daemon.core.desks.options.position import (
-    check_stop,
+    check_stops,
     flatten,
     on_contracts_listed,
     option_symbols,
@@ -72,8 +72,7 @@ class OneOption:
 
     def quoted(self, draft: Draft, quotes: tuple[Quote, ...], bar_ns: int) -> None:
         if draft.book.positions:
-            for quote in quotes:
-                check_stop(draft, draft.book.positions.get(quote.symbol), quote, bar_ns)
+            check_stops(draft, quotes, bar_ns)
 
     def implied_price(self, draft: Draft, bar: Bar, event: QuotesReceived) -> float | None:
         fresh = {

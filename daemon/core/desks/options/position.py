@@ -7,16 +7,13 @@ from __future__ import annotations
 
 from msgspec.structs import replace
 
-from daemon.core.book import mid
-from daemon.core.broker.exits import exit_by_rule
+from daemon.core.broker.exits import exit_at_stop, exit_by_rule, exit_in_time
 from daemon.core.draft import Draft
 from daemon.core.effects import WatchContracts
 from daemon.core.events import Activity, ContractsListed, Quote
 from daemon.core.instruments.contracts import candidates, choose_expiry
-from daemon.core.risk.guards import revalue, stop_reached
-from daemon.core.risk.marks import for_stop, guarded, marked
-from daemon.core.session import flat_by_ns, flatten_from_ns
-from daemon.core.state import Position
+from daemon.core.risk.guards import revalue
+from daemon.core.risk.marks import marked
 from strategies.kit.contract import Session, View
 from strategies.kit.units import MINUTE_NS
 
@@ -60,16 +57,12 @@ def view_at(draft: Draft, now_ns: int) -> View:
     return View(now_ns, session, position.right, gain, age)
 
 
-def check_stop(draft: Draft, position: Position | None, quote: Quote, bar_ns: int) -> None:
-    seen = for_stop(draft, quote)
-    if position is None or not position.right or seen is None:
-        return
-    if position.opened_ns > bar_ns > 0 and not guarded(draft):  # opened within this bar: part of its range was before
-        seen = replace(seen, low=mid(quote), high=mid(quote))
-    sizing = draft.trading.sizing
-    reason = stop_reached(position, seen, sizing.stop_loss, sizing.take_profit)
-    if reason:
-        exit_by_rule(draft, position.symbol, reason)
+def check_stops(draft: Draft, quotes: tuple[Quote, ...], bar_ns: int) -> None:
+    """Leave an option at its stop or its target."""
+    for quote in quotes:
+        position = draft.book.positions.get(quote.symbol)
+        if position is not None and position.right:
+            exit_at_stop(draft, position, quote, bar_ns)
 
 
 def option_symbols(draft: Draft) -> list[str]:
@@ -78,19 +71,13 @@ def option_symbols(draft: Draft) -> list[str]:
 
 
 def flatten(draft: Draft, session: Session) -> None:
-    """Leave every option position before the close; a late one raises an alarm."""
-    rules = draft.trading.execution
+    """Leave every option position before the close, and shares from an exercise."""
     for symbol, position in tuple(draft.book.positions.items()):
         if not position.right:
             if draft.trading.broker.exercised_shares == "close":
                 exit_by_rule(draft, symbol, "shares_from_exercise")
-        elif position.opened_ns < session.open_ns <= draft.now_ns:
-            exit_by_rule(draft, symbol, "held_overnight")
-        elif draft.now_ns >= flatten_from_ns(session, position.expiry, rules):
-            exit_by_rule(draft, symbol, "flat_before_close")
-            if draft.now_ns > flat_by_ns(session, position.expiry, rules):
-                detail = f"{symbol}: {position.quantity} contracts held past the deadline"
-                draft.alarm("not_flat", detail, once=True, about=symbol)
+        else:
+            exit_in_time(draft, position, session)
 
 
 def split_exercised(draft: Draft, line: Activity) -> None:

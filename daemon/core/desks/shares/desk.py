@@ -1,17 +1,19 @@
-"""A desk that holds whole shares by baskets: long or flat in each symbol, kept overnight."""
+"""A desk that holds whole shares by baskets: long or flat in each symbol, overnight where its spec says so."""
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from decimal import Decimal
-from typing import ClassVar
+from typing import ClassVar, cast
 
 import msgspec
 
 from daemon.core.book import mid
+from daemon.core.broker.exits import exit_at_stop, exit_in_time
 from daemon.core.broker.funds import is_cash_account
 from daemon.core.broker.on_broker import HAPPENED
 from daemon.core.desks.kind import Handler, ShownDecision
+from daemon.core.desks.shares.choices import chosen
 from daemon.core.desks.shares.corporate_actions import reorganise, split_shares
 from daemon.core.desks.shares.orders import drive_shares, note_ended
 from daemon.core.desks.shares.prices import mark_bars, on_prices_printed, on_share_quotes, record_traded, share_view
@@ -33,7 +35,7 @@ from daemon.core.paper.shares import SharePaperBroker
 from daemon.core.risk import splits
 from daemon.core.risk.marks import QuoteGuard, is_quote, mark_shares, middle_of, share_guard
 from daemon.core.state import Ask, Book
-from strategies.kit.contract import Answer, Bar, DailyStrategy, Session, ShareStrategy, Spec, View
+from strategies.kit.contract import Answer, Bar, DailyStrategy, RowStrategy, Session, ShareStrategy, Spec, View
 
 
 class Shares:
@@ -61,8 +63,15 @@ class Shares:
         return share_view(draft, now_ns)
 
     def act(self, draft: Draft, ask: Ask, answer: Answer, model: str) -> None:
-        draft.strategy, decided = self._strategy.decide(draft.strategy, answer, share_view(draft, draft.now_ns))
+        view = share_view(draft, draft.now_ns)
+        if draft.spec.by_row:
+            answer = chosen(draft, ask, self._by_row.options(draft.strategy, answer, view), answer)
+        draft.strategy, decided = self._strategy.decide(draft.strategy, answer, view)
         rebalance(draft, ask, decided, answer, model)
+
+    @property
+    def _by_row(self) -> RowStrategy:
+        return cast("RowStrategy", self._strategy)
 
     def shown(self, draft: Draft, answer: Answer) -> ShownDecision:
         _, decided = self._strategy.decide(draft.strategy, answer, share_view(draft, draft.now_ns))
@@ -73,8 +82,12 @@ class Shares:
     def watch(self, draft: Draft) -> None:
         """Do nothing: shares are quoted by the spec's symbols, whatever the price."""
 
-    def quoted(self, draft: Draft, _: tuple[Quote, ...], __: int) -> None:
+    def quoted(self, draft: Draft, quotes: tuple[Quote, ...], bar_ns: int) -> None:
         record_traded(draft)
+        for quote in quotes:
+            position = draft.book.positions.get(quote.symbol)
+            if position is not None:
+                exit_at_stop(draft, position, quote, bar_ns)
 
     def implied_price(self, draft: Draft, bar: Bar, event: QuotesReceived) -> float | None:
         since = [
@@ -129,7 +142,9 @@ class Shares:
         return [s for s, position in draft.book.positions.items() if position.quantity > 0 and s in symbols]
 
     def flatten(self, draft: Draft, session: Session) -> None:
-        """Do nothing: shares stay overnight."""
+        if not draft.spec.overnight:
+            for symbol in self.risked(draft):
+                exit_in_time(draft, draft.book.positions[symbol], session)
 
     # --- the broker ---------------------------------------------------------------------------------------------------
 

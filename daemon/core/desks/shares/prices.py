@@ -14,7 +14,7 @@ from daemon.core.paper.shares import on_grid
 from daemon.core.risk import splits
 from daemon.core.risk.guards import revalue
 from daemon.core.risk.marks import take_quotes
-from daemon.core.state import ZERO
+from daemon.core.state import ZERO, Position
 from strategies.kit.contract import Bar, Portfolio, View
 from strategies.kit.daily import usable
 
@@ -56,6 +56,11 @@ def _mark(draft: Draft, prices: dict[str, Decimal]) -> None:
     draft.marks = {**draft.marks, **taken}
 
 
+def average_cost(position: Position | None) -> float:
+    """Return the average price in USD of what is held; 0.0 for nothing."""
+    return float(position.cost / position.quantity) if position is not None and position.quantity else 0.0
+
+
 def share_view(draft: Draft, now_ns: int) -> View:
     """Return what a strategy may know now: unreserved cash, its shares, and the last known prices."""
     session = draft.session.session
@@ -63,6 +68,7 @@ def share_view(draft: Draft, now_ns: int) -> View:
         raise ValueError("a view needs a session; SessionScheduled precedes every decision")
     rules, symbols = draft.trading.basket, draft.spec.symbols
     cash = free_cash(draft.book.cash, draft.orders, draft.marks, cost_rate(draft))
+    held = [draft.book.positions.get(symbol) for symbol in symbols]
     portfolio = Portfolio(
         cash=float(cash),
         equity=float(draft.book.equity),
@@ -72,5 +78,7 @@ def share_view(draft: Draft, now_ns: int) -> View:
         notional_per_unit=float(rules.notional_per_unit_usd),
         band=rules.band,
         weight_max=rules.weight_max,
+        costs=tuple(map(average_cost, held)),
+        opened_ns=tuple(position.opened_ns if position else 0 for position in held),
     )
     return View(now_ns, session, portfolio=portfolio)

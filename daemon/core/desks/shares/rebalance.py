@@ -29,16 +29,25 @@ BOUND = Decimal(str(splits.SPLIT_RATIO))  # times the decision's price: a dearer
 
 
 def rebalance(draft: Draft, ask: Ask, decided: Rebalance, answer: Answer, model: str) -> None:
-    """Turn the strategy's decision into works, unless a gate denies the basket: then nothing of it is sent."""
+    """Turn the strategy's decision into works.
+
+    A gate denies a basket as a whole. Where decisions are no rebalancing, its sales are exits: no gate on new risk
+    keeps them back, and what a rule leaves already is left to it.
+    """
     if answer.hidden and draft.model is not None:
         draft.basket = replace(draft.basket, memory_of=draft.model.version)
     legs = tuple(leg for leg in decided.basket.legs if leg.goal != draft.held(leg.symbol))
     if decided.notes:
         _report_notes(draft, decided.notes)
-    outcome, verdicts = "hold", None
-    if legs:
-        verdicts = _ask_for_basket(draft, decided, legs, answer)
-        outcome = "denied" if verdicts.denials else "ordered"
+    leaving: tuple[Leg, ...] = ()
+    if not draft.desk.decides.rebalances:
+        legs = tuple(leg for leg in legs if draft.exit_of(leg.symbol) is None)
+        leaving = tuple(leg for leg in legs if leg.goal < draft.held(leg.symbol))
+    entering = tuple(leg for leg in legs if leg not in leaving)
+    verdicts = _ask_for_basket(draft, decided, entering, answer) if entering else None
+    denied = verdicts is not None and bool(verdicts.denials)
+    begun = leaving if denied else legs
+    outcome = "ordered" if begun else "denied" if denied else "hold"
     _count(draft, decided)
     choice = decided.choice
     row = DecisionRow(
@@ -57,11 +66,11 @@ def rebalance(draft: Draft, ask: Ask, decided: Rebalance, answer: Answer, model:
         model=model,
         row=ask.row,
     )
-    if outcome == "ordered":
-        row = _begin_basket(draft, legs, row, _bounds(draft, legs))
+    if begun:
+        row = _begin_basket(draft, begun, row, _bounds(draft, begun))
     elif verdicts is not None and _only_passing(verdicts):
         until_ns = draft.desk.decides.waits_until_ns(draft, ask)
-        waiting = Waiting(legs, row, until_ns, _bounds(draft, legs))
+        waiting = Waiting(entering, row, until_ns, _bounds(draft, entering))
         draft.basket = replace(draft.basket, waiting=waiting)
     draft.records.append(row)
     draft.records.extend(head_rows(draft, ask.decision, answer, decided))
@@ -79,7 +88,7 @@ def _report_notes(draft: Draft, notes: Mapping[str, str]) -> None:
 
 def _begin_basket(draft: Draft, legs: tuple[Leg, ...], row: DecisionRow, bounds: Mapping[str, Decimal]) -> DecisionRow:
     """Start the works of a basket that passed all gates; returns its row."""
-    draft.desk.decides.begin(draft)
+    draft.desk.decides.begin(draft, legs)
     held_now = {leg.symbol: draft.held(leg.symbol) for leg in legs}
     works = works_of(row.decision, legs, held_now, draft.now_ns, bounds)
     draft.wanted = {**draft.wanted, **{leg.symbol: leg.goal for leg in legs}}
@@ -138,9 +147,11 @@ def _ask_for_basket(draft: Draft, decided: Rebalance, legs: tuple[Leg, ...], ans
 def _count(draft: Draft, decided: Rebalance) -> None:
     """Count the decision, and its action where the policy chose one."""
     stats, actions = draft.stats, draft.stats.actions
-    if decided.choice is not None:
+    chosen = decided.actions if decided.choice is None else (decided.choice.action,)
+    if chosen:
         counts = list(actions or (0,) * len(draft.spec.actions))
-        counts[decided.choice.action] += 1
+        for action in chosen:
+            counts[action] += 1
         actions = tuple(counts)
     draft.stats = replace(stats, decisions=stats.decisions + 1, actions=actions)
 

@@ -264,6 +264,14 @@ function order(line) {
 // Symbols whose weight changes come first, then those with the largest answers.
 function headTables(data) {
   if (!data) return empty("This policy has no heads.");
+  const chosen = data.choices.length > 0 && table("Actions by symbol", [
+    { name: "Symbol", of: (one) => one.symbol },
+    ...Object.keys(data.choices[0].behaviour).map((action) => ({ name: `Value of ${action}`, number: true, of: (one) => signed(one.values[action] ?? null) })),
+    { name: "Greedy", of: (one) => one.greedy },
+    { name: "Taken", of: (one) => one.drawn },
+    ...Object.keys(data.choices[0].behaviour).map((action) => ({ name: `Probability of ${action}`, number: true, of: (one) => percent(one.behaviour[action], 1) })),
+    { name: "Allowed", of: (one) => one.allowed.join(", ") },
+  ], data.choices, { tight: true });
   const change = (line) => Math.abs((line.after ?? 0) - (line.before ?? 0));
   const lines = [...data.lines].sort((a, b) => change(b) - change(a) || Math.abs(b.answer ?? 0) - Math.abs(a.answer ?? 0));
   const wishes = data.columns.map((column, place) => [column, place]).filter(([column]) => column.wish);
@@ -272,7 +280,7 @@ function headTables(data) {
     { name: "Symbol", of: (line) => line.symbol || "all" },
     ...data.columns.map((column, place) => ({ name: words(column.name), number: true, of: (line) => line.heads[place].map((value) => number(value, 3)).join(" · ") || "–" })),
     ...wishes.map(([column, place]) => ({ name: `taken from ${words(column.name)}`, number: true, of: (line) => (line.taken[place] === null ? "–" : signed(line.taken[place])) })),
-    !named && { name: "Answer", number: true, of: (line) => (line.answer === null ? "–" : signed(line.answer)) },
+    !named && !chosen && { name: "Answer", number: true, of: (line) => (line.answer === null ? "–" : signed(line.answer)) },
     { name: "Weight before", number: true, of: (line) => percent(line.before, 2) },
     { name: "Weight after", number: true, of: (line) => percent(line.after, 2) },
     data.lines.some((line) => line.note) && { name: "Left alone", of: (line) => line.note || "–" },
@@ -280,6 +288,7 @@ function headTables(data) {
   const rows = (some, name) => table(name, columns, some, { tight: true, row: (line) => ({ data: { symbol: line.symbol } }) });
   const first = lines.slice(0, SYMBOLS_FIRST);
   return [
+    chosen,
     rows(first, "Heads by symbol"),
     lines.length > first.length && more("heads", `${count(lines.length - first.length, "more symbol")}`, rows(lines.slice(SYMBOLS_FIRST), "Heads of the other symbols")),
     more("meanings", "What the heads mean", el("ul", { class: "plain-list" }, data.columns.map((column) => el("li", {}, el("b", {}, words(column.name)), ` ${column.meaning}`)))),

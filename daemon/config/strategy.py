@@ -1,0 +1,33 @@
+"""The strategy that the settings describe: its name, its symbols, and the file of its model configuration."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from daemon.config.load import ConfigError, Settings
+from strategies.kit.contract import Strategy
+from strategies.kit.model_config.config import TEXT_MAX, ModelConfigError
+from strategies.kit.model_config.indicators import parse, shipped
+from strategies.registry import entry
+from strategies.registry import strategy as strategy_named
+
+
+def strategy_of(settings: Settings) -> Strategy:
+    """Return the desk's strategy. Raises ConfigError for a model configuration that cannot be used."""
+    desk = settings.desk
+    if entry(desk.strategy).with_config is None:
+        return strategy_named(desk.strategy, desk.symbols)
+    try:
+        path = Path(desk.model_config)
+        config = parse(_read(path), str(path)) if desk.model_config else shipped()
+    except ModelConfigError as error:
+        raise ConfigError(f"desk.model_config (from {settings.origin('desk.model_config')}): {error}") from error
+    return strategy_named(desk.strategy, desk.symbols or config.symbols, config.text)
+
+
+def _read(path: Path) -> bytes:
+    try:
+        with path.open("rb") as file:
+            return file.read(TEXT_MAX + 1)
+    except OSError as error:
+        raise ModelConfigError(f"{path} cannot be read ({error.strerror}): name a readable YAML file") from error

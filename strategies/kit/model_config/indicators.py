@@ -1,0 +1,246 @@
+"""The market columns of a model configuration: TA-Lib by name, scaled. The same bits from one bar and from a table.
+
+A function starts at the first bar of the array that it gets. TA-Lib runs forward from there, so the columns of the
+first n bars are those of any longer array with the same beginning. Live passes the history before a session and the
+session's bars so far; training passes the history and the whole session.
+"""
+
+from __future__ import annotations
+
+from functools import lru_cache
+from importlib import import_module
+from typing import Any
+
+import msgspec
+import numpy as np
+import numpy.typing as npt
+
+from strategies.kit.model_config.config import (
+    INPUTS,
+    SHIPPED,
+    Indicator,
+    ModelConfig,
+    ModelConfigError,
+    Scale,
+    check_name,
+    shape_of,
+)
+
+Float64Array = npt.NDArray[np.float64]
+
+_talib: Any = import_module("talib")  # its hints leave out the metadata
+_metadata: Any = import_module("talib.abstract")
+LEAD = 4  # look-backs before the first row: what an average began with is forgotten by then
+LEVEL = 8.0  # a power of two: prices times it round as before
+SAME = 1e-6  # of a feature, at two levels
+OUTSIDE_MAX = 0.9  # share of a sample's values beyond the clip: such a feature is a constant
+HISTORY_MAX = 5_000
+_FAILURES: tuple[type[Exception], ...] = (Exception,)  # TA-Lib raises no kind of its own
+ZERO_SPREAD = 1e-12  # of the mean: below it a window is constant
+
+
+def parse(data: bytes, name: str) -> ModelConfig:
+    """Read and check a YAML file. Functions, inputs, parameters and outputs are written out with TA-Lib's defaults.
+
+    Args:
+        data: the file's bytes.
+        name: for errors.
+
+    Raises:
+        ModelConfigError: an unknown key, function, input, parameter, output or portfolio field, a value out of bounds,
+            or a feature that moves with the level of prices or volumes without a reason.
+    """
+    shape = shape_of(data, name)
+    found = msgspec.structs.replace(
+        shape, indicators=tuple(_written_out(one, f"{name}: indicators[{n}]") for n, one in enumerate(shape.indicators))
+    )
+    names = feature_names(found)
+    twice = [each for each in names if names.count(each) > 1]
+    if twice:
+        raise ModelConfigError(f"{name}: indicators: {twice[0]} stands twice: remove one")
+    if history_bars(found) > HISTORY_MAX:
+        raise ModelConfigError(
+            f"{name}: the features need {history_bars(found)} bars before the open, expected at most {HISTORY_MAX}: "
+            "shorten a period or the window"
+        )
+    _check_level(found, name)
+    return found
+
+
+@lru_cache(maxsize=1)
+def shipped() -> ModelConfig:
+    """Return the configuration that comes with the strategy."""
+    return parse(SHIPPED.read_bytes(), SHIPPED.name)
+
+
+def feature_names(config: ModelConfig) -> tuple[str, ...]:
+    """Return a name without blanks for each column: function, parameters, output, inputs and scale."""
+    return tuple(map(_name, config.indicators))
+
+
+def history_bars(config: ModelConfig) -> int:
+    """Return W: the bars before a session's open that an observation depends on, and needs."""
+    return config.window - 1 + max(LEAD * _lookback(one) + _reach(one.scale) for one in config.indicators)
+
+
+def market_rows(config: ModelConfig, bars: Float64Array, last: int | None = None) -> Float64Array:
+    """Return the features of each bar, float64 (n, columns), or those of the last bars alone.
+
+    Args:
+        bars: float64 (5, n), C order: open, high, low, close in USD, volume; the oldest first.
+        last: the number of rows to return; None for all. Values before a function's look-back are 0.
+    """
+    count = bars.shape[1] if last is None else last
+    found = np.stack([_column(one, bars, count) for one in config.indicators], axis=1)
+    found[~np.isfinite(found)] = 0.0
+    return np.clip(found, -config.scaling.clip, config.scaling.clip, out=found)
+
+
+# --- one column ---------------------------------------------------------------------------------------------------
+
+
+def _column(one: Indicator, bars: Float64Array, count: int) -> Float64Array:
+    """Return the last `count` values of a scaled indicator; NaN or infinite where there is none."""
+    series = [bars[INPUTS.index(name)] for name in one.inputs]
+    raw: Any = getattr(_talib, one.name)(*series, **one.parameters)
+    if isinstance(raw, tuple):
+        raw = raw[_outputs(one.name).index(one.output)]
+    with np.errstate(divide="ignore", invalid="ignore", over="ignore"):
+        base = _base(one.scale, np.asarray(raw, dtype=np.float64), bars[INPUTS.index("close")], count)
+        return (base - one.scale.center) / one.scale.divide_by
+
+
+def _base(scale: Scale, raw: Float64Array, close: Float64Array, count: int) -> Float64Array:
+    if scale.by == "zscore":
+        return _zscore(raw, scale.window, count)
+    value = raw[len(raw) - count :]
+    if scale.by == "none":
+        return value
+    part = value / close[len(close) - count :]
+    return part if scale.by == "price" else part - 1.0
+
+
+def _zscore(raw: Float64Array, window: int, count: int) -> Float64Array:
+    """Return how far each of the last values is from the mean of its window, in standard deviations; 0 without any."""
+    padded = np.concatenate((np.full(window - 1, np.nan), raw))
+    rows = np.ascontiguousarray(np.lib.stride_tricks.sliding_window_view(padded, window)[len(raw) - count :])
+    mean, spread = rows.mean(axis=1), rows.std(axis=1)
+    found: Float64Array = (rows[:, -1] - mean) / spread
+    found[spread <= ZERO_SPREAD * np.abs(mean)] = 0.0
+    return found
+
+
+def _name(one: Indicator) -> str:
+    values = ",".join(f"{one.parameters[key]:g}" for key in _info(one.name)["parameters"])
+    text = f"{one.name}({values})" if values else one.name
+    text += f".{one.output}" if len(_outputs(one.name)) > 1 else ""
+    text += f"[{','.join(one.inputs)}]" if one.inputs != _inputs(one.name) else ""
+    if one.scale.by == "zscore":
+        return f"{text}:zscore{one.scale.window}"
+    return text if one.scale.by == "none" else f"{text}:{one.scale.by}"
+
+
+# --- TA-Lib's metadata --------------------------------------------------------------------------------------------
+
+
+@lru_cache(maxsize=256)
+def _info(name: str) -> Any:
+    return _metadata.Function(name).info
+
+
+def _inputs(name: str) -> tuple[str, ...]:
+    """Return the columns that a function takes by default, in its order."""
+    given = _info(name)["input_names"].values()
+    return tuple(column for names in given for column in ([names] if isinstance(names, str) else names))
+
+
+def _outputs(name: str) -> tuple[str, ...]:
+    return tuple(_info(name)["output_names"])
+
+
+def _lookback(one: Indicator) -> int:
+    return int(_metadata.Function(one.name, **one.parameters).lookback)
+
+
+def _reach(scale: Scale) -> int:
+    """Return how many earlier values a scale looks at."""
+    return scale.window - 1 if scale.by == "zscore" else 0
+
+
+def _written_out(one: Indicator, at: str) -> Indicator:
+    """Return the indicator with all defaults of TA-Lib. Raises ModelConfigError."""
+    check_name(one.name, _talib.get_functions(), f"{at}.name")
+    inputs, outputs = one.inputs or _inputs(one.name), _outputs(one.name)
+    for column in inputs:
+        check_name(column, INPUTS, f"{at}.inputs of {one.name}")
+    if len(inputs) != len(_inputs(one.name)):
+        raise ModelConfigError(
+            f"{at}: {one.name} takes {len(_inputs(one.name))} inputs, found {', '.join(inputs)}: name as many"
+        )
+    if not one.output and len(outputs) > 1:
+        raise ModelConfigError(f"{at}: {one.name} has the outputs {', '.join(outputs)}: name one as output")
+    output = one.output or outputs[0]
+    check_name(output, outputs, f"{at}.output of {one.name}")
+    return msgspec.structs.replace(one, inputs=inputs, output=output, parameters=_parameters(one, at))
+
+
+def _parameters(one: Indicator, at: str) -> dict[str, int | float]:
+    """Return every parameter in TA-Lib's order. Raises ModelConfigError for an unknown or unfit one."""
+    known: dict[str, int | float] = dict(_info(one.name)["parameters"])
+    for key, value in one.parameters.items():
+        check_name(key, known, f"{at}.parameters of {one.name}")
+        if isinstance(known[key], int) and not isinstance(value, int):
+            raise ModelConfigError(f"{at}: {key} of {one.name} is {value}, expected a whole number: correct it")
+        known[key] = value if isinstance(known[key], int) else float(value)
+    try:
+        getattr(_talib, one.name)(*[np.ones(4)] * len(_inputs(one.name)), **known)
+    except _FAILURES as error:
+        raise ModelConfigError(f"{at}: {one.name} refuses {known}: {error}: correct a parameter") from error
+    return known
+
+
+# --- the level of prices ------------------------------------------------------------------------------------------
+
+
+def _check_level(config: ModelConfig, name: str) -> None:
+    """Refuse features that move with the level of prices or volumes, and those that are always clipped."""
+    bars = _sample(history_bars(config) + config.window)
+    for number, (one, title) in enumerate(zip(config.indicators, feature_names(config), strict=True)):
+        at = f"{name}: indicators[{number}] ({title})"
+        usual = _column(one, bars, config.window)
+        if not one.because and _moved(one, bars, usual, config.window):
+            raise ModelConfigError(
+                f"{at} moves with the level of prices or volumes: scale it by price, distance or zscore, or give a "
+                "reason as because"
+            )
+        if np.mean(np.abs(usual) > config.scaling.clip) > OUTSIDE_MAX:
+            raise ModelConfigError(
+                f"{at} lies beyond the clip of {config.scaling.clip:g} nearly always (it is about "
+                f"{float(np.median(usual)):g}): give its scale a center or a larger divide_by"
+            )
+
+
+def _moved(one: Indicator, bars: Float64Array, usual: Float64Array, count: int) -> bool:
+    """Return whether prices, or volumes, at another level give other features."""
+    for rows in (slice(0, 4), slice(4, 5)):
+        other = bars.copy()
+        other[rows] *= LEVEL
+        moved = _column(one, other, count)
+        if not np.allclose(moved, usual, rtol=SAME, atol=SAME * one.scale.divide_by, equal_nan=True):
+            return True
+    return False
+
+
+def _sample(count: int) -> Float64Array:
+    """Return bars of a walk of about 0.05 % a bar, float64 (5, count); integers give the same bars everywhere."""
+    draw, price, found = 20_240_703, 500_000, np.empty((5, count))
+    for place in range(count):
+        moves = []
+        for _ in range(5):
+            draw = (draw * 6364136223846793005 + 1442695040888963407) % 2**64
+            moves.append((draw >> 33) % 1001 - 500)  # millionths of the price
+        path = [price + price * move // 1_000_000 for move in moves]
+        found[:, place] = path[0], max(path), min(path), path[3], 10_000 + 20 * (moves[4] + 500)
+        price = path[3]
+    found[:4] /= 1000.0
+    return found
