@@ -36,7 +36,7 @@ class LiveFeed:
     """Both streams, history and chain of one desk: events go to `put`, problems to `log`.
 
     Call `catch_up` first, then run `run` together with `schedule` and `end` for each session. Raises ValueError for a
-    strategy of several symbols or of other than minute bars, which this feed cannot serve.
+    strategy of several symbols, of shares, or of other than minute bars, which this feed cannot serve.
     """
 
     def __init__(
@@ -56,10 +56,10 @@ class LiveFeed:
         timing: Timing | None = None,
         rng: random.Random | None = None,
     ) -> None:
-        if len(spec.symbols) != 1 or spec.bar_interval_s != 60:
+        if len(spec.symbols) != 1 or spec.bar_interval_s != 60 or spec.holds != "option":
             raise ValueError(
-                f"the live feed serves one symbol with bars of 60 s, {spec.name} has {', '.join(spec.symbols)} with "
-                f"{spec.bar_interval_s} s: run it in a replay"
+                f"the live feed serves options of one symbol with bars of 60 s, {spec.name} has {spec.holds} of "
+                f"{', '.join(spec.symbols)} with {spec.bar_interval_s} s: run it in a replay"
             )
         self.close_grace_s = CLOSE_GRACE_S
         self._clock = clock
