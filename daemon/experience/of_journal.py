@@ -12,7 +12,7 @@ from typing import Any
 import msgspec
 
 from daemon.core.effects import AskPolicy
-from daemon.core.records import DecisionRow
+from daemon.core.records import ChoiceRow, DecisionRow
 from daemon.core.state import ZERO, Book, State
 from daemon.core.step import Step
 from daemon.experience.chosen import chosen
@@ -66,7 +66,7 @@ class Experiences:
             _book_moves(self._open, before.book, state.book)
         for record in step.rows:
             if isinstance(record, DecisionRow):
-                self._decided(record)
+                self._decided(record, [other for other in step.rows if isinstance(other, ChoiceRow)])
         question = next((effect for effect in step.effects if isinstance(effect, AskPolicy)), None)
         done = self._done(row, state, question)
         if question is not None:
@@ -79,10 +79,14 @@ class Experiences:
         for bar in (*doubted, *state.pending_bars):
             self._bars[bar.symbol] = _prices(bar)
 
-    def _decided(self, row: DecisionRow) -> None:
+    def _decided(self, row: DecisionRow, choices: list[ChoiceRow]) -> None:
         waiting = self._open
         if waiting is not None and row.kind == "policy" and row.decision == waiting.decision:
-            waiting.chosen, waiting.outcome, waiting.model = chosen(self._spec, row), row.outcome, row.model or ""
+            waiting.chosen, waiting.outcome, waiting.model = (
+                chosen(self._spec, row, choices),
+                row.outcome,
+                row.model or "",
+            )
 
     def _ask(self, question: AskPolicy, state: State[Any]) -> None:
         session, ask = state.session.session, state.ask
