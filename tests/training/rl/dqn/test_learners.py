@@ -1,4 +1,4 @@
-"""PQN comes to the known values of a small MDP; goals, terms and heads by hand."""
+"""Both learners come to the known values of a small MDP; goals, terms and heads by hand."""
 
 from __future__ import annotations
 
@@ -18,6 +18,7 @@ from training.rl.dqn.networks import Head, QNetwork, explore, head_loss
 from training.rl.dqn.pqn import PqnTrainer, trace_returns
 from training.rl.dqn.presets import RECIPES, build, build_pqn
 from training.rl.dqn.replay import Choices
+from training.rl.dqn.trainer import DqnTrainer
 from training.rl.ppo import make_deterministic
 
 QUICK = DqnCoefficients(
@@ -43,6 +44,34 @@ def worst(network: QNetwork, scale: float = 1.0) -> float:
     with torch.no_grad():
         found = network.values(torch.eye(STATES)) / scale
     return float(np.abs(found.numpy() - Tabular(1, 1).best_values()).max())
+
+
+@pytest.mark.parametrize(
+    "more",
+    [
+        pytest.param({}, id="plain"),
+        pytest.param({"double": True, "dueling": True, "priority": 0.5, "normalised": True}, id="all"),
+    ],
+)
+def test_dqn_learns_the_known_values_of_a_small_mdp(more: dict[str, Any]) -> None:
+    make_deterministic()
+    c = replace(QUICK, **more)
+    trainer = DqnTrainer(build(STATES, c, actions=ACTIONS, seed=1), Tabular(128, 1), c, total_steps=80_000, seed=1)
+    while not trainer.done:
+        trainer.update()
+    assert worst(trainer.dqn.network, c.reward_scale) < 0.15
+
+
+def test_dqn_with_returns_over_three_steps_comes_to_the_best_choices() -> None:
+    make_deterministic()
+    c = replace(QUICK, returns=3, epsilon=0.1, epsilon_share=0.5)
+    trainer = DqnTrainer(build(STATES, c, actions=ACTIONS, seed=1), Tabular(128, 1), c, total_steps=80_000, seed=1)
+    while not trainer.done:
+        trainer.update()
+    with torch.no_grad():
+        chosen = trainer.dqn.network.values(torch.eye(STATES)).argmax(dim=1).numpy()
+    values = Tabular(1, 1).best_values()
+    assert np.allclose(values[np.arange(STATES), chosen], values.max(axis=1), atol=0.1)
 
 
 def test_pqn_learns_the_known_values_of_a_small_mdp() -> None:
