@@ -21,10 +21,7 @@ from daemon.journal.reader import JournalReader, reading
 from daemon.journal.rows import Base, Entry, JournalError, Snapshot, base_of, chain_start
 
 ROTATED, ROTATING = "rotated", ".rotating"
-_SINCE = {  # the column that dates a read model's rows
-    "decisions": "time_ns", "orders": "updated_ns", "fills": "time_ns", "equity": "time_ns", "shadows": "time_ns",
-    "heads": "time_ns",
-}  # fmt: skip
+_SINCE = {"orders": "updated_ns"}  # the column that dates a read model's rows: time_ns, but for these
 
 
 class Rotation(NamedTuple):
@@ -93,7 +90,9 @@ def _copy(made: sqlite3.Connection, first: int, seq: int, since_ns: int) -> None
     there = {row[0] for row in made.execute("SELECT name FROM old.sqlite_schema WHERE type = 'table'")}
     for name in READ_MODELS:
         if name in there:
-            made.execute(f"INSERT INTO {name} SELECT * FROM old.{name} WHERE {_SINCE[name]} >= ?", (since_ns,))
+            made.execute(
+                f"INSERT INTO {name} SELECT * FROM old.{name} WHERE {_SINCE.get(name, 'time_ns')} >= ?", (since_ns,)
+            )
 
 
 def newest_whole(reader: JournalReader) -> Snapshot | None:
