@@ -240,9 +240,11 @@ def drop(state_dir: StateDir, writer: JournalWriter | None, *, crashed: bool) ->
     if writer is None:
         state_dir.journal.close()
     elif crashed:
-        pool: Any = writer._pool
-        pool.shutdown(wait=True, cancel_futures=True)
         pending: Sequence[Future[None]] = tuple(writer._pending)
+        for future in reversed(pending):  # the newest first: none is written after one that is lost
+            future.cancel()
+        pool: Any = writer._pool
+        pool.shutdown(wait=True)
         for future in pending:
             if not future.cancelled():
                 future.exception()
