@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
+from statistics import NormalDist
 
 import msgspec
 import numpy as np
@@ -95,7 +96,13 @@ def paired_difference(returns: Series, baseline: Series, statistic: str = "mean"
 
 
 def pooled_intervals(
-    parts: Series, of: Sequence[Callable[[Series], Series]], *, blocks_of: Series, seed: int = 0
+    parts: Series,
+    of: Sequence[Callable[[Series], Series]],
+    *,
+    blocks_of: Series,
+    seed: int = 0,
+    draws: int = DRAWS,
+    expanded: bool = False,
 ) -> list[Interval]:
     """Stationary-bootstrap percentile intervals, 95 %, of what is counted over all rows of the drawn sessions.
 
@@ -106,6 +113,7 @@ def pooled_intervals(
         parts: float64 (sessions, k), sums over the rows of each session.
         of: each maps sums over sessions, (draws, k), to a figure, (draws,).
         blocks_of: float64 (sessions,), the series whose autocorrelation sets the block length.
+        expanded: whether the percentiles lie as far out as few sessions ask for (see `_expanded_level`).
     """
     values = np.asarray(parts, dtype=np.float64)
     count, estimates = len(values), [float(each(values.sum(axis=0, keepdims=True))[0]) for each in of]
@@ -114,13 +122,28 @@ def pooled_intervals(
         return [Interval(estimate=estimate, low=estimate, high=estimate, note=note) for estimate in estimates]
     random, block = np.random.default_rng(seed), block_length(blocks_of)
     found: list[Series] = []
-    for rows in np.array_split(np.arange(DRAWS), -(-DRAWS * count // AT_ONCE)):
+    for rows in np.array_split(np.arange(draws), -(-draws * count // AT_ONCE)):
         index = resamples(count, block, len(rows), random)
         flat = (index + np.arange(len(rows))[:, None] * count).ravel()
         times = np.bincount(flat, minlength=len(rows) * count).reshape(len(rows), count)
         found.append(times.astype(np.float64) @ values)
     sums, note = np.concatenate(found), _few_sessions(count)
-    return [_percentiles(estimate, each(sums), block, note) for estimate, each in zip(estimates, of, strict=True)]
+    level = _expanded_level(count) if expanded else LEVEL
+    return [
+        _percentiles(estimate, each(sums), block, note, level) for estimate, each in zip(estimates, of, strict=True)
+    ]
+
+
+def _expanded_level(count: int) -> float:
+    """Return the level at which percentiles of `count` resampled values cover nearly as often as `LEVEL`.
+
+    A resample's deviation is too small by sqrt((n - 1) / n), and a normal quantile stands where Student's belongs
+    (Hesterberg 2015, The American Statistician 69(4), section 5.3).
+    """
+    from scipy.stats import t
+
+    quantile = float(t.ppf((1.0 + LEVEL) / 2.0, count - 1)) * math.sqrt(count / (count - 1))
+    return 2.0 * NormalDist().cdf(quantile) - 1.0
 
 
 def _resampled(series: list[Series], blocks_of: Series, of: Callable[[list[Series]], Series], seed: int) -> Interval:
@@ -143,8 +166,8 @@ def _few_sessions(count: int) -> str:
     return f"{count} sessions are few: the true interval is wider" if count < FEW_SESSIONS else ""
 
 
-def _percentiles(estimate: float, found: Series, block: float, note: str) -> Interval:
-    low, high = np.quantile(found, [(1.0 - LEVEL) / 2.0, (1.0 + LEVEL) / 2.0])
+def _percentiles(estimate: float, found: Series, block: float, note: str, level: float = LEVEL) -> Interval:
+    low, high = np.quantile(found, [(1.0 - level) / 2.0, (1.0 + level) / 2.0])
     return Interval(estimate=estimate, low=float(low), high=float(high), block=block, note=note)
 
 

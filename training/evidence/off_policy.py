@@ -1,0 +1,175 @@
+"""The off-policy card's figures: a challenger against the champion on logged decisions, or why nothing can be said.
+
+Three estimators with intervals over sessions; the lead of the challenger is paired, by the same resampled sessions.
+Where nothing was explored, where a policy acts as the log never did, or where too little of the log remains after
+weighting, no figure is given.
+"""
+
+from __future__ import annotations
+
+import math
+
+import msgspec
+import numpy as np
+
+from training.evidence.off_policy_estimators import (
+    Episodes,
+    Figure,
+    Logged,
+    doubly_robust,
+    episodes_of,
+    fqe,
+    moments,
+    weights,
+    wis,
+)
+from training.evidence.resampling import Interval, pooled_intervals
+from training.evidence.statistics import Series
+
+DRAWS = 2_000
+SUM_OFF_MOST = 1e-6  # of the probabilities of one decision
+
+
+class Least(msgspec.Struct, frozen=True, kw_only=True):
+    """What the log must hold before a figure is given."""
+
+    overlap: float = 0.8  # share of the policies' probability on actions that the log takes as well
+    effective: float = 300.0  # episodes that remain after weighting
+    sessions: int = 8
+    probability: float = 0.001  # below, the log does not take an action
+
+
+class Estimate(msgspec.Struct, frozen=True, kw_only=True):
+    """One estimator: value of an episode under both policies, and the paired lead of the challenger."""
+
+    name: str  # wis, dr, fqe
+    challenger: Interval
+    champion: Interval
+    lead: Interval
+
+
+class OffPolicy(msgspec.Struct, frozen=True, kw_only=True):
+    """What a log says about two policies. `cannot_be_said` is the reason for having no estimates, "" with them."""
+
+    decisions: int
+    sessions: int
+    episodes: int
+    horizon: int  # decisions of an episode at most
+    discount: float
+    exploration: float  # mean probability of another action than the likeliest
+    overlap: float  # the smaller one of both policies
+    effective: float  # Kish's sample size in episodes, the smaller one of both policies
+    estimates: tuple[Estimate, ...] = ()
+    cannot_be_said: str = ""
+
+
+def evaluate(
+    logged: Logged,
+    challenger: Series,
+    champion: Series,
+    *,
+    horizon: int,
+    discount: float = 1.0,
+    least: Least | None = None,
+    seed: int = 0,
+    draws: int = DRAWS,
+) -> OffPolicy:
+    """Estimate both policies' values with 95 % intervals over sessions, or give the reason why that cannot be.
+
+    `challenger` and `champion` are their probabilities of the actions at each decision, float64 (n, actions), resolved
+    and masked as the behaviour's.
+
+    Raises:
+        ValueError: shapes differ, or probabilities are none.
+    """
+    _check(logged, challenger, champion)
+    episodes, wanted = episodes_of(logged, horizon), least or Least()
+    both = (challenger, champion)
+    found = OffPolicy(
+        decisions=len(logged.actions),
+        sessions=len(np.unique(logged.sessions)),
+        episodes=len(episodes.rows),
+        horizon=horizon,
+        discount=discount,
+        exploration=float(1.0 - logged.behaviour.max(axis=1).mean()),
+        overlap=min(overlap_of(logged, target, wanted.probability) for target in both),
+        effective=min(effective_of(logged, target, episodes) for target in both),
+    )
+    if reason := _missing(found, wanted):
+        return msgspec.structs.replace(found, cannot_be_said=reason)
+    estimates = _estimates(logged, both, episodes, discount, seed, draws)
+    return msgspec.structs.replace(found, estimates=estimates)
+
+
+def overlap_of(logged: Logged, target: Series, least: float) -> float:
+    """Return the mean probability that the target puts on actions which the log takes with `least` or more."""
+    return float(np.where(logged.behaviour >= least, target, 0.0).sum(axis=1).mean())
+
+
+def effective_of(logged: Logged, target: Series, episodes: Episodes) -> float:
+    """Return Kish's effective number of episodes by their last weights."""
+    last = weights(logged, target, episodes)[:, -1]
+    squares = float(np.square(last).sum())
+    return float(last.sum()) ** 2 / squares if squares > 0.0 else 0.0
+
+
+def _missing(found: OffPolicy, least: Least) -> str:
+    """Return what the log lacks in words, "" where it lacks nothing."""
+    if found.exploration <= 0.0:
+        return "nothing was explored: the log holds no other action than the champion's"
+    if found.sessions < least.sessions:
+        return f"{found.sessions} sessions, expected at least {least.sessions}"
+    if found.overlap < least.overlap:
+        return f"overlap {found.overlap:.2f}, expected at least {least.overlap:.2f}"
+    if found.effective < least.effective:
+        return f"effective sample of {found.effective:,.0f} episodes, expected at least {least.effective:,.0f}"
+    return ""
+
+
+def _estimates(
+    logged: Logged, both: tuple[Series, Series], episodes: Episodes, discount: float, seed: int, draws: int
+) -> tuple[Estimate, ...]:
+    fitted = [moments(logged, target, episodes) for target in both]
+    pairs = {
+        "wis": [wis(logged, target, episodes, discount) for target in both],
+        "dr": [
+            doubly_robust(logged, target, episodes, found, discount) for target, found in zip(both, fitted, strict=True)
+        ],
+        "fqe": [fqe(found, discount) for found in fitted],
+    }
+    earned = session_means(logged)
+    return tuple(_estimate(name, pair, earned, seed, draws) for name, pair in pairs.items())
+
+
+def session_means(logged: Logged) -> Series:
+    """Return the mean reward of each session's decisions, float64 (sessions,)."""
+    number = np.unique(logged.sessions, return_inverse=True)[1]
+    return np.asarray(np.bincount(number, logged.rewards) / np.bincount(number))
+
+
+def _estimate(name: str, pair: list[tuple[Series, Figure]], blocks_of: Series, seed: int, draws: int) -> Estimate:
+    """Resample the sums of both policies by the same sessions."""
+    (ours, of_ours), (theirs, of_theirs) = pair
+    width = ours.shape[1]
+    of = (
+        lambda sums: of_ours(sums[:, :width]),
+        lambda sums: of_theirs(sums[:, width:]),
+        lambda sums: of_ours(sums[:, :width]) - of_theirs(sums[:, width:]),
+    )
+    parts = np.concatenate([ours, theirs], axis=1)
+    challenger, champion, lead = pooled_intervals(parts, of, blocks_of=blocks_of, seed=seed, draws=draws, expanded=True)
+    return Estimate(name=name, challenger=challenger, champion=champion, lead=lead)
+
+
+def _check(logged: Logged, *targets: Series) -> None:
+    """Check shapes and probabilities. Raises ValueError."""
+    count, shape = len(logged.actions), logged.behaviour.shape
+    lengths = {len(part) for part in (logged.sessions, logged.rewards, logged.features, logged.ends)}
+    if not count or lengths != {count} or {target.shape for target in targets} | {shape} != {(count, shape[-1])}:
+        raise ValueError(f"{count} decisions, behaviour {shape}: expected arrays of as many decisions and actions")
+    for probabilities in (logged.behaviour, *targets):
+        if probabilities.min() < 0.0 or np.abs(probabilities.sum(axis=1) - 1.0).max() > SUM_OFF_MOST:
+            raise ValueError("probabilities of the actions of a decision do not add up to 1")
+    taken = logged.behaviour[np.arange(count), logged.actions]
+    if not taken.min() > 0.0 or not math.isfinite(float(logged.rewards.sum() + logged.features.sum())):
+        raise ValueError("an action of the log has the probability 0, or a reward or feature is not finite")

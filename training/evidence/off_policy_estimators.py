@@ -1,0 +1,232 @@
+"""Estimators of a policy's value on another's decisions: WIS, doubly robust, fitted Q evaluation.
+
+Each is a function of sums over the decisions of a session, so resampling sessions resamples the whole estimator. The
+estimand of all three: the mean, over the episodes, of the discounted rewards of at most `horizon` decisions.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from training.evidence.statistics import Series
+
+FOLDS = 5  # of sessions, so that the Q of the doubly robust estimate never saw the episode that it corrects
+RIDGE = 1e-6  # of the mean diagonal: keeps a resample solvable that lacks a pair of state and action
+
+Integers = NDArray[np.intp]
+Figure = Callable[[Series], Series]
+"""Maps sums over sessions, float64 (draws, k), to a figure, (draws,)."""
+
+
+@dataclass(frozen=True, slots=True)
+class Logged:
+    """Decisions in the order of time, with what they earned and the probabilities by which they were drawn."""
+
+    sessions: Integers  # (n,), ascending
+    actions: Integers  # (n,)
+    rewards: Series  # (n,)
+    behaviour: Series  # (n, actions), after the mask of the gates
+    features: Series  # (n, features) of the state, a constant among them; Q is linear in them for each action
+    ends: NDArray[np.bool_]  # (n,), no decision follows; the last one of a session always ends
+
+
+@dataclass(frozen=True, slots=True)
+class Episodes:
+    """Decisions in runs of at most `horizon`: row numbers (m, horizon), and which of them are real."""
+
+    rows: Integers
+    inside: NDArray[np.bool_]
+
+
+def episodes_of(logged: Logged, horizon: int) -> Episodes:
+    """Cut each unbroken run of decisions into episodes of `horizon`; the last one of a run may be shorter."""
+    count = len(logged.actions)
+    run = np.concatenate([[0], np.cumsum(last_ones(logged)[:-1])])
+    position = np.arange(count) - np.searchsorted(run, run)
+    starts = np.flatnonzero(position % horizon == 0)
+    rows = starts[:, None] + np.arange(horizon)
+    inside = rows < np.append(starts[1:], count)[:, None]
+    return Episodes(np.where(inside, rows, starts[:, None]), inside)
+
+
+def last_ones(logged: Logged) -> NDArray[np.bool_]:
+    """Return for each decision whether none follows, bool (n,)."""
+    turns = np.append(logged.sessions[1:] != logged.sessions[:-1], True)
+    return np.asarray(logged.ends | turns)
+
+
+def ratios(logged: Logged, target: Series) -> Series:
+    """Return the target's probability of each action taken over the behaviour's, float64 (n,)."""
+    nth = np.arange(len(logged.actions))
+    return np.asarray(target[nth, logged.actions] / logged.behaviour[nth, logged.actions])
+
+
+def weights(logged: Logged, target: Series, episodes: Episodes) -> Series:
+    """Return the product of the ratios up to each decision, (m, horizon); after an episode's end it stays."""
+    steps = np.where(episodes.inside, ratios(logged, target)[episodes.rows], 1.0)
+    return np.asarray(np.cumprod(steps, axis=1), dtype=np.float64)
+
+
+def by_session(values: Series, sessions: Integers) -> Series:
+    """Sum rows of the same session: (m, k) to (sessions, k)."""
+    starts = np.flatnonzero(np.append(True, sessions[1:] != sessions[:-1]))
+    return np.asarray(np.add.reduceat(values, starts, axis=0), dtype=np.float64)
+
+
+# --- weighted importance sampling -------------------------------------------------------------------------------------
+
+
+def wis(logged: Logged, target: Series, episodes: Episodes, discount: float) -> tuple[Series, Figure]:
+    """Per-decision weighted importance sampling (Precup, Sutton & Singh 2000): sums by session, and the figure."""
+    weight = weights(logged, target, episodes)
+    rewards = np.where(episodes.inside, logged.rewards[episodes.rows], 0.0)
+    parts = by_session(np.concatenate([weight * rewards, weight], axis=1), logged.sessions[episodes.rows[:, 0]])
+    powers = discount ** np.arange(rewards.shape[1])
+
+    def figure(sums: Series) -> Series:
+        earned, weighed = np.split(sums, 2, axis=1)
+        return _ratio(earned, weighed) @ powers
+
+    return parts, figure
+
+
+# --- fitted Q evaluation ----------------------------------------------------------------------------------------------
+
+
+class Moments(NamedTuple):
+    """What fitted Q evaluation needs: sums over decisions, for each session or draw; d = actions x features."""
+
+    gram: Series  # (…, d, d), of all decisions
+    earned: Series  # (…, d)
+    gram_followed: Series  # (…, d, d), of the decisions that another one follows
+    earned_followed: Series  # (…, d)
+    cross: Series  # (…, d, d), these with what follows them
+    starts: Series  # (…, horizon, d), first decisions of the episodes, by their length
+    episodes: Series  # (…), how many
+
+    def flat(self) -> Series:
+        """Return (…, k)."""
+        return np.concatenate([part.reshape(len(self.episodes), -1) for part in self], axis=1)
+
+    def of_sums(self, sums: Series) -> Moments:
+        """Return sums, (draws, k), as moments."""
+        cuts = np.cumsum([part[0].size for part in self])[:-1]
+        parts = np.split(sums, cuts, axis=1)
+        return Moments(*(part.reshape(-1, *own.shape[1:]) for part, own in zip(parts, self, strict=True)))
+
+
+def moments(logged: Logged, target: Series, episodes: Episodes) -> Moments:
+    """Gather the moments of linear fitted Q evaluation by session."""
+    taken = np.zeros_like(target)
+    taken[np.arange(len(taken)), logged.actions] = 1.0
+    here, aimed = _paired(taken, logged.features), _paired(target, logged.features)
+    firsts, lengths = episodes.rows[:, 0], episodes.inside.sum(axis=1)
+    began = aimed[firsts][:, None, :] * (lengths[:, None] == np.arange(1, episodes.rows.shape[1] + 1))[:, :, None]
+    last, found = last_ones(logged), []
+    for rows in np.split(np.arange(len(taken)), np.flatnonzero(np.diff(logged.sessions)) + 1):
+        goes_on = rows[~last[rows]]
+        one, rest = here[rows], here[goes_on]
+        found.append((
+            one.T @ one,
+            one.T @ logged.rewards[rows],
+            rest.T @ rest,
+            rest.T @ logged.rewards[goes_on],
+            rest.T @ aimed[goes_on + 1],
+        ))  # fmt: skip
+    starts = by_session(began.reshape(len(firsts), -1), logged.sessions[firsts]).reshape(len(found), *began.shape[1:])
+    count = by_session(np.ones((len(firsts), 1)), logged.sessions[firsts])[:, 0]
+    gram, earned, gram_followed, earned_followed, cross = (np.stack(part) for part in zip(*found, strict=True))
+    return Moments(gram, earned, gram_followed, earned_followed, cross, starts, count)
+
+
+def coefficients(sums: Moments, discount: float) -> Series:
+    """Return Q with 1 to `horizon` decisions to go, linear in the features of each action: (horizon, draws, d).
+
+    With one decision to go all decisions count, with more those that another one follows: the end of a session is
+    known ahead, so the mean over all decisions, where an end comes by chance, would be another value.
+    """
+    fitted = [_solved(sums.gram, sums.earned[:, :, None])[:, :, 0]]
+    more = _solved(sums.gram_followed, np.append(sums.earned_followed[:, :, None], discount * sums.cross, axis=2))
+    for _ in range(1, sums.starts.shape[1]):
+        fitted.append(more[:, :, 0] + np.einsum("bij,bj->bi", more[:, :, 1:], fitted[-1]))
+    return np.stack(fitted)
+
+
+def fqe(found: Moments, discount: float) -> tuple[Series, Figure]:
+    """Fitted Q evaluation (Le, Voloshin & Yue 2019), linear, refitted in each resample: sums, and the figure."""
+
+    def figure(sums: Series) -> Series:
+        own = found.of_sums(sums)
+        return np.asarray(np.einsum("bhd,hbd->b", own.starts, coefficients(own, discount)) / own.episodes)
+
+    return found.flat(), figure
+
+
+def _solved(gram: Series, right: Series) -> Series:
+    """Solve the normal equations of each draw, with a ridge."""
+    diagonal = np.einsum("bii->bi", gram).mean(axis=1)
+    ridge = (RIDGE * diagonal + np.finfo(np.float64).tiny)[:, None, None] * np.eye(gram.shape[1])
+    return np.asarray(np.linalg.solve(gram + ridge, right))
+
+
+# --- doubly robust ----------------------------------------------------------------------------------------------------
+
+
+def doubly_robust(
+    logged: Logged, target: Series, episodes: Episodes, found: Moments, discount: float
+) -> tuple[Series, Figure]:
+    """Weighted doubly robust (Jiang & Li 2016, Thomas & Brunskill 2016): sums by session, and the figure.
+
+    Q is fitted on the sessions of the other folds.
+    """
+    values, taken = _cross_fitted(logged, target, episodes, found, discount)
+    return corrected(logged, target, episodes, values, taken, discount)
+
+
+def corrected(
+    logged: Logged, target: Series, episodes: Episodes, values: Series, taken: Series, discount: float
+) -> tuple[Series, Figure]:
+    """Correct given values of the states, and Q of the actions taken, (m, horizon) each, by weighted rewards."""
+    weight = weights(logged, target, episodes)
+    before = np.append(np.ones((len(weight), 1)), weight[:, :-1], axis=1)
+    rewards, inside = logged.rewards[episodes.rows], episodes.inside
+    columns = [weight * np.where(inside, rewards - taken, 0.0), weight, before * np.where(inside, values, 0.0), before]
+    parts = by_session(np.concatenate(columns, axis=1), logged.sessions[episodes.rows[:, 0]])
+    powers = discount ** np.arange(weight.shape[1])
+
+    def figure(sums: Series) -> Series:
+        missed, weighed, expected, weighed_before = np.split(sums, 4, axis=1)
+        return (_ratio(missed, weighed) + _ratio(expected, weighed_before)) @ powers
+
+    return parts, figure
+
+
+def _cross_fitted(
+    logged: Logged, target: Series, episodes: Episodes, found: Moments, discount: float
+) -> tuple[Series, Series]:
+    """Return V of each decision and Q of its action, (m, horizon), by the coefficients of the other folds."""
+    count, inside = len(found.episodes), episodes.inside
+    fold = np.arange(count) % min(FOLDS, count)
+    flat = found.flat()
+    others = np.stack([flat[fold != nth].sum(axis=0) for nth in range(fold.max() + 1)])
+    fitted = coefficients(found.of_sums(others), discount)
+    number = np.unique(logged.sessions, return_inverse=True)[1][episodes.rows[:, 0]]
+    to_go = np.where(inside, inside.sum(axis=1)[:, None] - np.arange(inside.shape[1]), 1)
+    own = fitted[to_go - 1, fold[number][:, None]].reshape(*inside.shape, target.shape[1], -1)
+    q = np.einsum("mtaf,mtf->mta", own, logged.features[episodes.rows])
+    taken = np.take_along_axis(q, logged.actions[episodes.rows][:, :, None], axis=2)[:, :, 0]
+    return np.einsum("mta,mta->mt", q, target[episodes.rows]), taken
+
+
+def _paired(probabilities: Series, features: Series) -> Series:
+    """Return each action's probability times the features, (n, actions x features)."""
+    return np.asarray((probabilities[:, :, None] * features[:, None, :]).reshape(len(features), -1))
+
+
+def _ratio(above: Series, below: Series) -> Series:
+    return np.divide(above, below, out=np.zeros_like(above), where=below > 0.0)
