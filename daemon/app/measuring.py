@@ -38,6 +38,7 @@ class Measuring:
         outbox: Outbox | None,
         log: Log,
         notify: Notify,
+        drifted: Callable[[str, str], None] | None = None,
     ) -> None:
         settings, journal = opened.checked.settings, opened.state_dir.path / FILE
         self.works: list[tuple[str, Work]] = [("wal watch", WalWatch(journal, settings.alarms.wal_mib, notify).run)]
@@ -54,7 +55,7 @@ class Measuring:
             self.works.append(("loop lag", lag.run))
             self.works.append(("metrics", partial(serve, metrics.registry, settings.metrics.port, log)))
         if settings.drift.every_min and gateway.state.identity.mode != "replay":
-            self.works.append(("drift", _drift_watch(opened, journal, gateway, notify, metrics)))
+            self.works.append(("drift", _drift_watch(opened, journal, gateway, notify, metrics, drifted)))
 
 
 def _metrics(
@@ -90,8 +91,18 @@ def _metrics(
     return Metrics(desk, sources)
 
 
-def _drift_watch(opened: OpenDesk, journal: Path, gateway: Gateway, notify: Notify, metrics: Metrics | None) -> Work:
-    """Compare live features and actions with those of training, every few minutes; pause the desk if configured."""
+def _drift_watch(
+    opened: OpenDesk,
+    journal: Path,
+    gateway: Gateway,
+    notify: Notify,
+    metrics: Metrics | None,
+    drifted: Callable[[str, str], None] | None,
+) -> Work:
+    """Compare live features and actions with those of training, every few minutes; pause the desk if configured.
+
+    `drifted(version, detail)` is called for each alarm.
+    """
     from daemon.models.drift import DriftLimits, DriftWatch
 
     table = opened.checked.settings.drift
@@ -100,6 +111,8 @@ def _drift_watch(opened: OpenDesk, journal: Path, gateway: Gateway, notify: Noti
     def measured(name: str, **fields: Any) -> None:
         if name == "drift_measured" and metrics is not None:
             metrics.drifted(fields["features_psi_max"], fields["action_psi"])
+        if name == "drift" and drifted is not None:
+            drifted(fields["model"], fields["detail"])
         notify(name, **fields)
 
     async def pause(reason: str) -> None:

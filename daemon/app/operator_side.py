@@ -17,6 +17,7 @@ from daemon.app.telemetry import BrokerKeys, Telemetry
 from daemon.core.events import Event
 from daemon.core.step import Step
 from daemon.engine.engine import Engine
+from daemon.models.climber import Climber
 from daemon.models.lifecycle import Lifecycle
 from daemon.operator.alarm_command import AlarmCommand
 from daemon.operator.control.control import ControlServer
@@ -62,9 +63,13 @@ class OperatorSide:
         replay = self.gateway.state.identity.mode == "replay"
         name = f"{settings.desk.name}-{DESK_OF_A_REPLAY}" if replay else settings.desk.name
         lifecycle = self._lifecycle()
+        climber = None if replay else self._climber(lifecycle)
         self._prepare = lifecycle.prepare if settings.policy.shadow else None
         self._observers: list[tuple[str, Observer]] = [("gateway", self.gateway.observe), ("models", lifecycle.observe)]
         self._works: list[tuple[str, Work]] = [("models", lifecycle.run)]
+        if climber is not None:
+            self._observers.append(("ladder", climber.observe))
+            self._works.append(("ladder", climber.run))
         side: list[tuple[str, Work]] = []
         if settings.control.enabled:
             control = ControlServer(settings.paths.state_dir, self.gateway, settings.desk.name, log)
@@ -80,7 +85,8 @@ class OperatorSide:
             self._observers.append(("alarm command", alarms.observe))
             side.append(("alarm command", alarms.run))
         outbox = self._telemetry.outbox if self._telemetry is not None else None
-        self._measuring = Measuring(opened, name, engine, self.gateway, ports.waiting, outbox, log, notify)
+        drifted = climber.drifted if climber is not None else None
+        self._measuring = Measuring(opened, name, engine, self.gateway, ports.waiting, outbox, log, notify, drifted)
         self._observers += self._measuring.observers
         self._works += self._measuring.works
         self._side = SideThread(side, self.failed) if side else None
@@ -101,6 +107,21 @@ class OperatorSide:
             trading=settings.trading(),
             gateway=self.gateway,
             models=self._opened.models,
+            log=self._log,
+        )
+
+    def _climber(self, lifecycle: Lifecycle) -> Climber:
+        checked = self._opened.checked
+        settings = checked.settings
+        return Climber(
+            settings.paths.models_dir,
+            checked.strategy,
+            settings.ladder,
+            poll_s=settings.policy.poll_s,
+            public_key=settings.policy.public_key,
+            gateway=self.gateway,
+            models=self._opened.models,
+            lifecycle=lifecycle,
             log=self._log,
         )
 

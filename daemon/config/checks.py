@@ -111,6 +111,9 @@ def _wrong_operator(settings: Settings) -> Iterator[Problem]:
         yield "mqtt.commands", mqtt.commands, "false while mqtt.enabled is false"
     if command and (not command[0].startswith("/") or any("\0" in word for word in command)):
         yield "alarms.command", command[0], "the program's whole path first, such as /usr/local/bin/notify"
+    if settings.ladder.promotion == "automatic" and settings.policy.version != "current":
+        expected = "current while ladder.promotion is automatic: the ladder moves that pointer"
+        yield "policy.version", settings.policy.version, expected
     if drift.least > drift.window:
         yield "drift.least", drift.least, f"at most drift.window ({drift.window})"
 

@@ -11,7 +11,7 @@ from datetime import datetime
 from pathlib import Path
 from typing import Annotated, ClassVar, Literal, Self
 
-from annotated_types import Ge, Gt, Le
+from annotated_types import Ge, Gt, Le, Lt
 from msgspec import UNSET
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, PrivateAttr, StringConstraints
 
@@ -183,6 +183,25 @@ class Drift:
 
 
 @dataclass(frozen=True, slots=True)
+class Ladder:
+    """How a new version with a card earns its place."""
+
+    __pydantic_config__: ClassVar = {"extra": "forbid"}
+    promotion: Literal["shadow", "automatic"] = "shadow"
+    shadow_sessions: _Positive = 5
+    canary_sessions: _Positive = 5
+    estimator: Literal["wis", "dr", "fqe"] = "dr"
+    lead_min: float = 0.0
+    overlap_min: Annotated[float, Ge(0), Le(1)] = 0.8
+    effective_min: Annotated[float, Ge(0)] = 300.0
+    card_sessions_min: _Positive = 8
+    shadow_failures_max: Annotated[float, Ge(0), Le(1)] = 0.01
+    shadow_behind_max: Annotated[float, Ge(0), Le(1)] = 0.0
+    drawdown_max: Annotated[float, Gt(0), Le(1)] = 0.05
+    false_alarm: Annotated[float, Gt(0), Lt(1)] = 0.01
+
+
+@dataclass(frozen=True, slots=True)
 class Log:
     """What is logged, and in which format."""
 
@@ -210,6 +229,7 @@ class Settings(BaseModel):
     metrics: Metrics = Field(default_factory=Metrics)
     alarms: Alarms = Field(default_factory=Alarms)
     drift: Drift = Field(default_factory=Drift)
+    ladder: Ladder = Field(default_factory=Ladder)
     sizing: Sizing = Field(default_factory=Sizing)
     contracts: Contracts = Field(default_factory=Contracts)
     execution: Execution = Field(default_factory=Execution)

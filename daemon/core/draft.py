@@ -16,7 +16,7 @@ from daemon.core.events import Contract, Quote
 from daemon.core.instruments.option_market import parse_occ
 from daemon.core.orders import CANCELING, Order, Work, advance
 from daemon.core.records import DecisionRow, EquityRow, Row, order_row
-from daemon.core.state import SEEN_MAX, Ask, Halt, Position, State, held_option
+from daemon.core.state import SEEN_MAX, Ask, Halt, LadderState, Position, State, held_option
 from strategies.kit.units import MINUTE_NS, SECOND_NS
 
 if TYPE_CHECKING:
@@ -50,6 +50,7 @@ class Draft:
         "facts",
         "fed",
         "identity",
+        "ladder",
         "leaps",
         "marks",
         "model",
@@ -102,6 +103,7 @@ class Draft:
         self.leaps = state.leaps
         self.wanted = state.wanted
         self.doubted = state.doubted
+        self.ladder = state.ladder
         # effects that left the process, when taken over from other code's journal
         self.facts: tuple[AnyEffect, ...] | None = None
         self.effects: list[AnyEffect] = []
@@ -137,12 +139,21 @@ class Draft:
             self.leaps,
             self.wanted,
             self.doubted,
+            self.ladder,
         )
 
     @property
     def holding(self) -> Position | None:
         """Return the position of a desk with one option position, or None."""
         return held_option(self.book)
+
+    @property
+    def size_share(self) -> float:
+        """Return the part of the size that the answering model may trade: 1 unless it is still climbing."""
+        ladder, model = self.ladder, self.model
+        if isinstance(ladder, LadderState) and model is not None and model.version == ladder.version:
+            return ladder.share
+        return 1.0
 
     def find_order(self, client_order_id: str) -> Order | None:
         """Return the order, working or ended in this session; None when unknown or older."""

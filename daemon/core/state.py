@@ -213,6 +213,18 @@ class ShadowState(msgspec.Struct, frozen=True, gc=False):
     hidden: bytes = b""
 
 
+class LadderState(msgspec.Struct, frozen=True, gc=False):
+    """Where the newest challenger stands, and the versions that left the ladder."""
+
+    version: str
+    step: str
+    champion: str
+    share: float  # of the size, while this version answers
+    sessions: int
+    figures: dict[str, float]
+    judged: tuple[str, ...] = ()
+
+
 class Ask(msgspec.Struct, frozen=True, gc=False):
     """The open question to the policy.
 
@@ -276,6 +288,7 @@ class State(msgspec.Struct, Generic[S], frozen=True, gc=False):
     leaps: dict[str, Leap] = {}  # prices that are not accepted yet
     wanted: dict[str, int] = {}  # the quantity that the desk last decided to hold of a symbol that it entered or left
     doubted: Bar | None = None  # a bar whose prices leap, until quotes or the next bar decide
+    ladder: LadderState | msgspec.UnsetType = msgspec.UNSET  # not encoded until a version climbs
 
 
 _ENCODER = msgspec.json.Encoder()  # dicts keep their order, which is part of the state

@@ -32,6 +32,7 @@ from daemon.core.draft import Draft
 from daemon.core.effects import AnyEffect
 from daemon.core.handlers import operator
 from daemon.core.handlers.clock import on_clock_reset
+from daemon.core.handlers.ladder import on_ladder_moved
 from daemon.core.handlers.policy import expire_ask, on_policy_answered, on_policy_failed
 from daemon.core.handlers.sessions import on_session_scheduled
 from daemon.core.handlers.shadow import on_shadow_answered, on_shadow_failed
@@ -68,6 +69,7 @@ HANDLERS: Mapping[type[ev.Event], Handler] = {
     ev.CommandRefused: operator.on_command_refused,
     ev.ModelPromoted: operator.on_model_promoted,
     ev.CandidateRefused: operator.on_candidate_refused,
+    ev.LadderMoved: on_ladder_moved,
     ev.ShadowAnswered: on_shadow_answered,
     ev.ShadowFailed: on_shadow_failed,
     **dict.fromkeys((ev.ReloadRequested, ev.StatusRequested), operator.on_nothing),

@@ -72,6 +72,7 @@ class Lifecycle:
     ) -> None:
         self._models_dir, self._strategy = models_dir, strategy
         self._wanted: dict[Role, str] = {"live": version, "shadow": shadow}
+        self._configured_shadow = shadow
         self._poll_s = poll_s
         self._open = partial(OnnxPolicy.open, strategy=strategy, provider=provider, threads=threads)
         self._public_key, self._trading, self._trial_s = public_key, trading, trial_s
@@ -100,6 +101,19 @@ class Lifecycle:
         if type(event) is ReloadRequested:
             self._refused.clear()
             self._settled = {"live": None, "shadow": None}
+            self._wake.set()
+
+    def wake(self) -> None:
+        """Check the store now."""
+        self._wake.set()
+
+    def climb(self, version: str) -> None:
+        """Let this version answer in shadow, in place of the configured one; "" for the configured one again."""
+        wanted = version or self._configured_shadow
+        if wanted != self._wanted["shadow"]:
+            self._wanted["shadow"], self._settled["shadow"] = wanted, None
+            if not wanted:
+                self._models.drop_candidate()
             self._wake.set()
 
     async def look(self) -> None:

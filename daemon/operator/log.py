@@ -23,6 +23,7 @@ from daemon.core.events import (
     BrokerLost,
     BrokerReported,
     Event,
+    LadderMoved,
     ModelPromoted,
     OrderFilled,
     OrderRejected,
@@ -135,6 +136,16 @@ class Log:
                 self._agreement(step)
             case ModelPromoted():
                 self("model_promoted", version=event.version, previous=event.previous, promoted=event.promoted)
+            case LadderMoved():
+                self(
+                    "ladder_moved",
+                    version=event.version,
+                    from_step=event.from_step,
+                    to_step=event.to_step,
+                    sessions=event.sessions,
+                    reason=event.reason,
+                    detail=event.detail,
+                )
         halt = step.state.risk.halt
         for effect in step.effects:
             match effect:

@@ -232,6 +232,14 @@ LOG_EVENTS: dict[str, LogEvent] = {
     ),
     "metrics_listening": LogEvent("info", ("url",), "Prometheus finds the metrics here."),
     "model_promoted": LogEvent("info", ("version", "previous", "promoted"), "Another version answers from here on."),
+    "ladder_moved": LogEvent(
+        "info",
+        ("version", "from_step", "to_step", "sessions", "reason", "detail"),
+        "A challenger took a step of the ladder, or ended a session on it.",
+    ),
+    "ladder_held": LogEvent(
+        "warning", ("reason",), "The shelf's holds.json is unreadable: no version is proposed until it is mended."
+    ),
     "candidate_ready": LogEvent(
         "info", ("version",), "This version answers as a shadow of the live one; nothing is ordered."
     ),

@@ -24,8 +24,9 @@ from daemon.engine.recovery import adopt_trading, leave_out, machine_of
 from daemon.journal.reader import JournalReader
 from daemon.journal.rows import decode_event
 from daemon.journal.universe import strategy_of
-from daemon.models.shadow_play import CONTRACT_RULE, SHARE_RULE, ContractPlay, Play, SharePlay
-from strategies.kit.contract import Answer, once_a_session
+from daemon.models.minute_play import MINUTE_RULE, MinuteSharePlay, player_of
+from daemon.models.shadow_play import CONTRACT_RULE, SHARE_RULE, Play
+from strategies.kit.contract import Answer
 from strategies.registry import strategy as strategy_named
 
 FEWEST = 16  # sessions; no interval is given for fewer
@@ -120,7 +121,8 @@ def _report(reader: JournalReader, model: str, played: tuple[Play, Play] | None,
     pairs, failures, unmatched = _pairs(reader, model)
     strategy = strategy_of(reader.meta())
     actions, confusion = _confusion(pairs, strategy.spec.actions)
-    rule = CONTRACT_RULE if strategy.spec.holds == "option" else SHARE_RULE
+    by_the_bar = MINUTE_RULE if strategy.spec.decides == "bar" else SHARE_RULE
+    rule = CONTRACT_RULE if strategy.spec.holds == "option" else by_the_bar
     found = _hypothetical(rule, *played) if played is not None and not untold else None
     sure = np.array([pair.confidences for pair in pairs if pair.confidences is not None])
     spread = [p for pair in pairs if (p := pair.probabilities) is not None]
@@ -231,6 +233,9 @@ def _played(reader: JournalReader) -> tuple[dict[str, tuple[Play, Play]], str]:
     asked: tuple[State[Any], Answer] | None = None
     try:
         for before, event, step in _steps(reader, machine):
+            for play in (play for pair in players.values() for play in pair):
+                if isinstance(play, MinuteSharePlay):
+                    play.watch(before, event)
             match event:
                 case PolicyAnswered() if _decided(step, DecisionRow):
                     asked = (before, Answer(event.logits, event.hidden, event.heads))
@@ -282,9 +287,7 @@ def _decided(step: Step, kind: type[DecisionRow | ShadowRow]) -> bool:
 
 def _player(state: State[Any]) -> Play:
     strategy = strategy_named(state.identity.strategy, state.identity.symbols, state.identity.config)
-    if once_a_session(strategy):
-        return SharePlay(strategy, float(state.trading.paper.cash_usd))
-    return ContractPlay(strategy)
+    return player_of(strategy, float(state.trading.paper.cash_usd))
 
 
 def _hypothetical(rule: str, live: Play, shadow: Play) -> Hypothetical:

@@ -7,15 +7,18 @@ import json
 from collections.abc import Callable
 from pathlib import Path
 
+import msgspec
 import pytest
 from rich.console import Console
 
 from daemon.cli import ctl
 from daemon.cli.models.command import REFUSED
 from daemon.config.load import EXIT_CODE
+from daemon.models.holds import Holds, holds_of
 from daemon.models.pointer import PROMOTIONS_FILE
 from daemon.models.signature import SIGNATURE_FILE
 from strategies.kit.manifest import MANIFEST_FILE
+from tests.support.models.cards import CARD, with_card
 from tests.support.models.malicious_models import MALICIOUS
 from tests.support.models.swaps import damage, publish, publish_malicious
 
@@ -179,3 +182,36 @@ def test_what_is_no_strategy_and_no_store_is_said(run: Run, tmp_path: Path) -> N
     assert run("list", "--strategy", "nobody")[0] == EXIT_CODE
     code, _, error = run("list", "--strategy", "daily_rebalancer")
     assert (code, "holds no version" in error) == (EXIT_CODE, True)
+
+
+def test_a_card_shows_where_a_version_comes_from(run: Run, store: Path) -> None:
+    with_card(store, CARD)
+    code, said, _ = run("show", "v2")
+    assert code == 0
+    for line in (
+        "parent             v1",
+        "trainer            trainer's code",
+        "stream             rltrader:desk:epoch:experience, rows 1 to 900",
+        "log                3,000 decisions of 10 sessions, exploration 3.0%",
+        "lead by dr         +0.20000, 95 % interval +0.10000 to +0.30000",
+    ):
+        assert line in said
+    unknown = msgspec.structs.replace(CARD, version="v3", leads={}, cannot_be_said="nothing was explored")
+    with_card(store, unknown, seed=4)
+    assert "lead               cannot be said: nothing was explored" in run("show", "v3")[1]
+
+
+def test_versions_are_held_back_and_learning_is_frozen_with_who_and_why(run: Run, store: Path) -> None:
+    shelf = store / "option_scalper"
+    assert run("hold", "b", "--reason", "too new", "--who", "alice")[0] == 0
+    assert run("freeze", "--reason", "a quiet week", "--who", "bob")[0] == 0
+    assert holds_of(shelf) == Holds("a quiet week (by bob)", {"b": "too new (by alice)"})
+    assert run("thaw", "--reason", "go on")[0] == 0
+    code, _, error = run("release", "a", "--reason", "never held")
+    assert code == EXIT_CODE
+    assert "a is not held back: b is" in error
+    assert run("release", "b", "--reason", "old enough")[0] == 0
+    assert holds_of(shelf) == Holds()
+    (shelf / "holds.json").write_text("{")
+    code, _, error = run("hold", "b", "--reason", "again")
+    assert (code, "model refused, holds" in error) == (REFUSED, True)

@@ -21,6 +21,7 @@ from daemon.cli.models.store import ModelStore, NotPossible, store_of
 from daemon.config.load import EXIT_CODE
 from daemon.host.ed25519 import KeyProblem, keygen
 from daemon.host.time.clock import Clock
+from daemon.models.holds import Holds, holds_of, write_holds
 from daemon.models.pointer import (
     CANDIDATE,
     CURRENT,
@@ -45,11 +46,15 @@ WORDS = {
     "promote": "check a version, then let `current` name it",
     "candidate": "check a version, then let `candidate` name it: it answers along with the live one (policy.shadow)",
     "rollback": "check the version that `current` named before, then name it again",
+    "hold": "keep a version off the ladder; one that climbs is refused or rolled back",
+    "release": "let a version climb that was held back",
+    "freeze": "propose no new version; a trainer publishes none",
+    "thaw": "end a freeze",
     "sign": "vouch for a version with a private key (Ed25519)",
     "keygen": "make such a key; prints the public one for policy.public_key",
 }
-_OF_A_VERSION = frozenset({"show", "check", "promote", "sign"})
-_CHANGES = frozenset({"promote", "candidate", "rollback"})
+_OF_A_VERSION = frozenset({"show", "check", "promote", "hold", "release", "sign"})
+_CHANGES = frozenset({"promote", "candidate", "rollback", "hold", "release", "freeze", "thaw"})
 
 
 def add_options(command: argparse.ArgumentParser) -> None:
@@ -172,6 +177,27 @@ def _check_promoted(store: ModelStore, model: LoadedModel) -> None:
         )
 
 
+def _holds(store: ModelStore, options: argparse.Namespace, console: Console) -> int:
+    """Write what keeps versions off the ladder."""
+    who, why = _checked_text("--who", options.who or _user()), _checked_text("--reason", options.reason)
+    former = holds_of(store.shelf)
+    frozen, held, reason = former.frozen, dict(former.held), f"{why} (by {who})"
+    match options.word:
+        case "hold":
+            held[checked_name(options.version, "the version")] = reason
+        case "release":
+            if held.pop(options.version, None) is None:
+                raise NotPossible(f"{options.version} is not held back: {', '.join(held) or 'no version'} is")
+        case "freeze":
+            frozen = reason
+        case _:
+            frozen = ""
+    write_holds(store.shelf, Holds(frozen, held))
+    text = f"learning: {'frozen, ' + frozen if frozen else 'goes on'}; held back: {', '.join(held) or 'none'}"
+    console.print(text, highlight=False, markup=False, soft_wrap=True)
+    return 0
+
+
 def _sign(store: ModelStore, options: argparse.Namespace, console: Console) -> int:
     model = load_model(store.models_dir, store.strategy, options.version)  # what is signed is whole
     folder = store.shelf / checked_name(model.version, "the version")
@@ -211,5 +237,6 @@ _DO: dict[str, Callable[[ModelStore, argparse.Namespace, Console], int]] = {
     "promote": _promote,
     "candidate": _candidate,
     "rollback": _rollback,
+    **dict.fromkeys(("hold", "release", "freeze", "thaw"), _holds),
     "sign": _sign,
 }

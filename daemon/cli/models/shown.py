@@ -12,10 +12,12 @@ from rich.table import Table
 from daemon.cli.models.store import ModelStore, NotPossible
 from daemon.core.session import new_york_text
 from daemon.host.printable import printable
+from daemon.models.climber import card_of
 from daemon.models.pointer import POINTERS, ModelError, changes, named
 from daemon.models.signature import SIGNATURE_FILE
+from daemon.models.store import LoadedModel, versions
 from daemon.models.store import load as load_model
-from daemon.models.store import versions
+from strategies.kit.card import CARD_FILE
 
 HISTORY_SHOWN = 10
 SHOW_FIGURES = 12  # of the manifest's metrics
@@ -91,6 +93,7 @@ def show_one(store: ModelStore, options: argparse.Namespace, console: Console) -
         ("files", ", ".join(manifest.files) or "none vouched for"),
         ("note", manifest.note),
     ]
+    lines += _lineage(store, model)
     lines += [(f"rule {key}", value) for key, value in manifest.rules.items()]
     lines += [(name, value) for name, value in list(manifest.metrics.items())[:SHOW_FIGURES] if _plain(value)]
     for title, value in lines:
@@ -102,6 +105,25 @@ def show_one(store: ModelStore, options: argparse.Namespace, console: Console) -
         )
         console.print(printable(f"{line}, {change.who}: {change.why}"), highlight=False, markup=False, soft_wrap=True)
     return 0
+
+
+def _lineage(store: ModelStore, model: LoadedModel) -> list[tuple[str, object]]:
+    """Lines of the card: parent, trainer, stream and figures; none for a version without one."""
+    if CARD_FILE not in model.manifest.files:
+        return []
+    card = card_of(model, store.models_dir)
+    lines: list[tuple[str, object]] = [
+        ("parent", card.parent),
+        ("trainer", card.trainer),
+        ("stream", f"{card.stream or 'none'}, rows {card.first_row} to {card.last_row}"),
+        ("log", f"{card.decisions:,} decisions of {card.sessions} sessions, exploration {card.exploration:.1%}"),
+        ("overlap", f"{card.overlap:.2f}, {card.effective:,.0f} effective episodes"),
+    ]
+    lines += [
+        (f"lead by {name}", f"{lead.estimate:+.5f}, 95 % interval {lead.low:+.5f} to {lead.high:+.5f}")
+        for name, lead in card.leads.items()
+    ]
+    return lines if card.leads else [*lines, ("lead", f"cannot be said: {card.cannot_be_said}")]
 
 
 def _plain(value: object) -> bool:

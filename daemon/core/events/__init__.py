@@ -63,6 +63,7 @@ from daemon.core.events.orders import (
 )
 from daemon.core.events.policy import (
     CandidateRefused,
+    LadderMoved,
     ModelPromoted,
     PolicyAnswered,
     PolicyFailed,
@@ -100,6 +101,7 @@ __all__ = [
     "Funds",
     "HaltRequested",
     "HistoryAdjusted",
+    "LadderMoved",
     "ModelPromoted",
     "ModelRefused",
     "ModelVerified",
@@ -178,6 +180,7 @@ AnyEvent = (
     | CommandRefused
     | ModelPromoted
     | CandidateRefused
+    | LadderMoved
     | ShadowAnswered
     | ShadowFailed
     | CodeChanged

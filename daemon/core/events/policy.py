@@ -41,6 +41,20 @@ class CandidateRefused(Event, frozen=True, tag=True):
     reason: str
 
 
+class LadderMoved(Event, frozen=True, tag=True, omit_defaults=True):
+    """A challenger took a step of the ladder, or ended a session on it; `share` of the size is its from here on."""
+
+    version: str
+    from_step: str  # proposed, shadow, canary_10, canary_25, canary_50, canary_100
+    to_step: str  # these, champion, refused or rolled_back
+    champion: str
+    share: float
+    sessions: int  # on this step so far
+    reason: str  # a heading of docs/OPERATIONS.md where it was refused or rolled back
+    detail: str
+    figures: dict[str, float] = msgspec.field(default_factory=dict)
+
+
 class ShadowAnswered(Event, frozen=True, tag=True, omit_defaults=True):
     """A candidate's answer to the question of `decision`. No order follows."""
 

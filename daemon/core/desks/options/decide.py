@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from decimal import Decimal
 from functools import lru_cache
 from typing import NamedTuple
 
@@ -95,7 +96,8 @@ def _enter(draft: Draft, decision: int, target: Target, choice: Choice, logits: 
         return _denied(draft, Denial("no_quote", what))
     bound = entry_bound(quote, draft.trading.risk.price_collar)
     limit = entry_limit(quote, draft.trading.execution.entry_slack, bound)
-    size = contracts_for(draft.book.equity, limit, draft.trading.sizing) * target.percent // 100
+    equity = draft.book.equity * Decimal(str(draft.size_share))
+    size = contracts_for(equity, limit, draft.trading.sizing) * target.percent // 100
     intent = Intent(ENTRY, contract, contract.symbol, +1, size, limit, choice.confidence, logits)
     verdicts = ask_gates(risk_view(draft), intent, draft.desk.gates)
     if verdicts.denials:

@@ -16,7 +16,14 @@ from daemon.core.desks.kind import Handler, ShownDecision
 from daemon.core.desks.shares.choices import chosen
 from daemon.core.desks.shares.corporate_actions import reorganise, split_shares
 from daemon.core.desks.shares.orders import drive_shares, note_ended
-from daemon.core.desks.shares.prices import mark_bars, on_prices_printed, on_share_quotes, record_traded, share_view
+from daemon.core.desks.shares.prices import (
+    mark_bars,
+    on_prices_printed,
+    on_share_quotes,
+    record_traded,
+    share_view,
+    sized_view,
+)
 from daemon.core.desks.shares.rebalance import ask_again, rebalance
 from daemon.core.draft import Draft
 from daemon.core.events import (
@@ -63,7 +70,7 @@ class Shares:
         return share_view(draft, now_ns)
 
     def act(self, draft: Draft, ask: Ask, answer: Answer, model: str) -> None:
-        view = share_view(draft, draft.now_ns)
+        view = sized_view(draft, draft.now_ns)
         if draft.spec.by_row:
             answer = chosen(draft, ask, self._by_row.options(draft.strategy, answer, view), answer)
         draft.strategy, decided = self._strategy.decide(draft.strategy, answer, view)

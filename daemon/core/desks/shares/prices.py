@@ -82,3 +82,18 @@ def share_view(draft: Draft, now_ns: int) -> View:
         opened_ns=tuple(position.opened_ns if position else 0 for position in held),
     )
     return View(now_ns, session, portfolio=portfolio)
+
+
+def sized_view(draft: Draft, now_ns: int) -> View:
+    """Return the view by which a basket is sized: a model that climbs the ladder trades a part of the equity."""
+    view, share = share_view(draft, now_ns), draft.size_share
+    own = view.portfolio
+    if share >= 1.0 or own is None:
+        return view
+    sized = replace(
+        own,
+        equity=own.equity * share,
+        shares_per_unit=max(int(own.shares_per_unit * share), 1),
+        notional_per_unit=own.notional_per_unit * share,
+    )
+    return replace(view, portfolio=sized)

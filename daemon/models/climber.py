@@ -1,0 +1,330 @@
+"""Take one challenger at a time up the ladder: judge its card, run its shadow, size its canary, roll it back.
+
+Invariant: every step is journaled as `LadderMoved`, with its figures, before a pointer moves; after a crash in between
+the pointers follow the journal. Only `daemon.models.ladder` decides.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from pathlib import Path
+from typing import Any
+
+import msgspec
+from msgspec import UNSET
+
+from daemon.config.tables import Ladder
+from daemon.core.events import (
+    CandidateRefused,
+    CashTransferred,
+    Event,
+    LadderMoved,
+    ModelPromoted,
+    SessionEnded,
+)
+from daemon.core.state import LadderState, State
+from daemon.core.step import Step
+from daemon.models import ladder as rules_of
+from daemon.models.answering import Models
+from daemon.models.holds import Holds, holds_of
+from daemon.models.ladder import CANARY, CHAMPION, CLIMBING, REFUSED, ROLLED_BACK, SHADOW, Move
+from daemon.models.lifecycle import Lifecycle, WriteLog
+from daemon.models.pointer import CURRENT, ModelError, named, point, read_plain
+from daemon.models.shadow_account import ShadowAccount
+from daemon.models.store import LoadedModel, load, versions
+from daemon.operator.gateway import Gateway
+from strategies.kit.card import CARD_FILE, FORMAT, STAKES, Card, decode
+from strategies.kit.contract import Strategy
+
+CARD_BYTES_MAX = 2**20
+WHO = "ladder"
+
+
+class Climber:
+    """Run `run` on the event loop; `observe` must see every step, after the models."""
+
+    def __init__(
+        self,
+        models_dir: Path,
+        strategy: Strategy,
+        rules: Ladder,
+        *,
+        poll_s: float,
+        public_key: str,
+        gateway: Gateway,
+        models: Models,
+        lifecycle: Lifecycle,
+        log: WriteLog,
+    ) -> None:
+        self._models_dir, self._strategy, self._rules = models_dir, strategy, rules
+        self._poll_s, self._public_key = poll_s, public_key
+        self._gateway, self._models, self._lifecycle, self._log = gateway, models, lifecycle, log
+        self._wake = asyncio.Event()
+        self._due: list[Move] = []  # found between two looks
+        self._account = ShadowAccount(strategy)
+        self._ended: State[Any] | None = None  # the state at the end of a session that is not judged yet
+        self._peak = 0.0
+        self._transfers = 0.0
+        self._problem = ""
+
+    # --- the trading loop's side --------------------------------------------------------------------------------------
+
+    def observe(self, event: Event, step: Step) -> None:
+        """Gather what the step says about the challenger; a breach wakes the climber at once."""
+        state, ladder = step.state, step.state.ladder
+        if ladder is UNSET or ladder.step not in CLIMBING:
+            return
+        self._account.observe(event, state, ladder.version)
+        match event:
+            case CashTransferred():
+                self._transfers += float(event.amount)
+            case CandidateRefused(version=ladder.version, reason=reason):
+                self._found(Move(_out(ladder), "verification", reason))
+            case SessionEnded():
+                self._ended = state
+                self._wake.set()
+            case ModelPromoted():
+                self._wake.set()
+            case _:
+                pass
+        if ladder.step in CANARY and "base" in ladder.figures:
+            self._check_drawdown(float(state.book.equity), ladder)
+
+    def drifted(self, version: str, detail: str) -> None:
+        """Roll the canary back when its features or actions drift."""
+        ladder = self._gateway.state.ladder
+        if ladder is not UNSET and ladder.version == version and ladder.step in CANARY:
+            self._found(Move(ROLLED_BACK, "canary_drift", detail))
+
+    def _check_drawdown(self, equity: float, ladder: LadderState) -> None:
+        equity -= self._transfers
+        self._peak = max(self._peak, equity, ladder.figures["peak"])
+        move = rules_of.drawdown(equity, self._peak, ladder.figures["base"], ladder.share, self._rules)
+        if move is not None:
+            self._found(move)
+
+    def _found(self, move: Move) -> None:
+        if not self._due:
+            self._due.append(move)
+            self._wake.set()
+
+    # --- the climb ----------------------------------------------------------------------------------------------------
+
+    async def run(self) -> None:
+        """Look now, then each `poll_s` seconds and whenever something was found, until cancelled."""
+        while True:
+            self._wake.clear()
+            await self.look()
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(self._poll_s or None):
+                    await self._wake.wait()
+
+    async def look(self) -> None:
+        """Take every step that is due."""
+        try:
+            holds = await asyncio.to_thread(holds_of, self._shelf)
+        except ModelError as error:
+            holds = Holds(frozen=str(error))
+            if self._problem != str(error):
+                self._problem = str(error)
+                self._log("ladder_held", reason=str(error))
+        while await self._step(holds):
+            pass
+        await self._align()
+
+    @property
+    def _shelf(self) -> Path:
+        return self._models_dir / self._strategy.spec.name
+
+    async def _step(self, holds: Holds) -> bool:
+        """Take one step; False when none is due."""
+        ladder = self._gateway.state.ladder
+        if ladder is UNSET or ladder.step not in CLIMBING:
+            return not holds.frozen and await self._propose(holds)
+        running = self._models.running.version
+        if ladder.version in holds.held:
+            self._due = [Move(_out(ladder), "held_back", holds.held[ladder.version])]
+        elif ladder.step == SHADOW and running == ladder.version:
+            self._due = [Move(CHAMPION, "by_hand", "it was promoted by hand")]
+        elif ladder.step in CANARY and "base" in ladder.figures and running != ladder.version:
+            self._due = [Move(ROLLED_BACK, "by_hand", f"{running} was promoted by hand")]
+        if self._due:
+            move = self._due[0]
+            await self._move(ladder, move)
+            self._due = []
+            return True
+        if ladder.step in CANARY and "base" not in ladder.figures and running == ladder.version:
+            await self._begin(ladder)
+            return True
+        if self._ended is not None:
+            state, self._ended = self._ended, None
+            await (self._shadowed(ladder, state) if ladder.step == SHADOW else self._traded(ladder, state))
+            return True
+        return False
+
+    async def _propose(self, holds: Holds) -> bool:
+        """Judge the newest version with a card that was not judged yet; False without one."""
+        state = self._gateway.state
+        judged = state.ladder.judged if state.ladder is not UNSET else ()
+        champion = self._models.running.version
+        known = {*judged, *holds.held, champion}
+        version = await asyncio.to_thread(_newest_with_card, self._models_dir, self._strategy.spec.name, known)
+        if not version:
+            return False
+        try:
+            card = await asyncio.to_thread(self._card, version)
+            move, figures = rules_of.judged(card, champion, self._rules), _figures(card)
+        except ModelError as error:
+            move, figures = Move(REFUSED, "card_refused", str(error)), {}
+        proposed = LadderState(version, "proposed", champion, 1.0, 0, figures, judged)
+        self._account = ShadowAccount(self._strategy)
+        await self._move(proposed, move)
+        return True
+
+    def _card(self, version: str) -> Card:
+        """Return the version's card after all checks of the store. Raises ModelError."""
+        model = load(self._models_dir, self._strategy, version, self._public_key)
+        return card_of(model, self._models_dir)
+
+    async def _begin(self, ladder: LadderState) -> None:
+        """The challenger answers from here on: note the equity at its promotion."""
+        state = self._gateway.state
+        base, self._transfers = float(state.book.equity), 0.0
+        self._peak = base
+        figures = {**ladder.figures, "base": base, "peak": base, "began_ns": float(state.now_ns)}
+        await self._submit(ladder, ladder.step, 0, figures, "answers", f"equity {base:.2f} at its promotion")
+
+    async def _shadowed(self, ladder: LadderState, state: State[Any]) -> None:
+        """Count a session of the shadow in which it was asked, and judge it."""
+        asked = self._account.close(state)
+        if asked is None:
+            return
+        figures = {**ladder.figures}
+        for name, value in asked.items():
+            figures[name] = figures.get(name, 0.0) + value
+        sessions = ladder.sessions + 1
+        move = rules_of.after_shadow(
+            sessions,
+            int(figures["answered"]),
+            int(figures["failed"]),
+            figures["pnl"],
+            figures["champion_pnl"],
+            self._rules,
+        )
+        await self._counted(ladder, sessions, figures, move)
+
+    async def _traded(self, ladder: LadderState, state: State[Any]) -> None:
+        """Count a whole session of the canary, and judge it."""
+        session, book = state.session.session, state.book
+        base = float(book.session_base or book.session_start_equity)
+        if session is None or "base" not in ladder.figures or base <= 0.0:
+            return
+        if ladder.figures["began_ns"] > session.open_ns:
+            return
+        earned = float(book.equity) / base - 1.0
+        figures = {**ladder.figures, **rules_of.bet(ladder.figures, earned, ladder.share)}
+        figures |= {"peak": max(self._peak, ladder.figures["peak"]), "session_return": earned}
+        figures["evidence"] = rules_of.evidence_of(figures)
+        sessions = ladder.sessions + 1
+        await self._counted(
+            ladder, sessions, figures, rules_of.after_canary(ladder.step, sessions, figures["evidence"], self._rules)
+        )
+
+    async def _counted(self, ladder: LadderState, sessions: int, figures: dict[str, float], move: Move | None) -> None:
+        ladder = msgspec.structs.replace(ladder, sessions=sessions, figures=figures)
+        if move is None:
+            await self._submit(ladder, ladder.step, sessions, figures, "session", f"{sessions} on this step")
+        else:
+            await self._move(ladder, move)
+
+    async def _move(self, ladder: LadderState, move: Move) -> None:
+        await self._submit(ladder, move.to_step, 0, ladder.figures, move.reason, move.detail)
+
+    async def _submit(
+        self, ladder: LadderState, to_step: str, sessions: int, figures: dict[str, float], reason: str, detail: str
+    ) -> None:
+        """Journal the step. A version that falls keeps its part of the size until another one answers."""
+        falls = to_step == ROLLED_BACK and "left" not in figures
+        share = ladder.share if falls else CANARY.get(to_step, 1.0)
+        await self._gateway.submit(
+            lambda now_ns: LadderMoved(
+                now_ns,
+                ladder.version,
+                ladder.step,
+                to_step,
+                ladder.champion,
+                share,
+                sessions,
+                reason,
+                detail,
+                figures,
+            ),
+            deadline_s=None,
+        )
+
+    async def _align(self) -> None:
+        """Let shadow and `current` follow the journal; a fall is over when another version answers."""
+        ladder = self._gateway.state.ladder
+        if ladder is UNSET:
+            return
+        falls = ladder.step == ROLLED_BACK and "left" not in ladder.figures
+        running = self._models.running.version
+        if falls and running != ladder.version:
+            await self._submit(ladder, ROLLED_BACK, 0, {**ladder.figures, "left": 1.0}, "left", f"{running} answers")
+            falls = False
+        self._lifecycle.climb(ladder.version if ladder.step == SHADOW else "")
+        now = await asyncio.to_thread(named, self._shelf, CURRENT)
+        wanted = ""
+        if ladder.step in CANARY and "base" not in ladder.figures:
+            wanted = ladder.version
+        elif falls and now == ladder.version:
+            wanted = ladder.champion
+        if wanted and now != wanted:
+            why = f"{ladder.version}: {ladder.step}"
+            await asyncio.to_thread(
+                point, self._shelf, CURRENT, wanted, who=WHO, why=why, now_ns=self._gateway.now_ns()
+            )
+            self._lifecycle.wake()
+
+
+def card_of(model: LoadedModel, models_dir: Path) -> Card:
+    """Return a verified version's card.
+
+    Raises:
+        ModelError: the manifest does not vouch for a card, or it is unreadable or another version's.
+    """
+    path = model.path / CARD_FILE
+    if CARD_FILE not in model.manifest.files:
+        raise ModelError("card", f"{path} is not named by the manifest: publish the version again by the trainer")
+    data = read_plain(path, models_dir.resolve(), CARD_BYTES_MAX, "publish the version again by the trainer")
+    try:
+        card = decode(data)
+    except (msgspec.DecodeError, UnicodeDecodeError) as error:
+        raise ModelError("card", f"{path} is unreadable: {error}: publish the version again") from None
+    if (card.format, card.version) != (FORMAT, model.version):
+        found = f"format {card.format} of {card.version}"
+        raise ModelError("card", f"{path} has {found}, expected format {FORMAT} of {model.version}: publish it again")
+    return card
+
+
+def _figures(card: Card) -> dict[str, float]:
+    found = {name: float(getattr(card, name)) for name in ("sessions", "overlap", "effective", "exploration")}
+    found |= {f"lead_{name}": lead.estimate for name, lead in card.leads.items()}
+    found |= {f"lead_{name}_low": lead.low for name, lead in card.leads.items()}
+    found |= {f"band_{stake}": loss for stake, loss in zip(STAKES, card.band, strict=False)}
+    return found | {"session_mean": card.session_mean, "session_deviation": card.session_deviation}
+
+
+def _newest_with_card(models_dir: Path, strategy: str, known: set[str]) -> str:
+    """Return the version whose card is the newest file, "" without one."""
+    shelf, found = models_dir / strategy, []
+    for version in versions(models_dir, strategy):
+        with contextlib.suppress(OSError):
+            if version not in known:
+                found.append(((shelf / version / CARD_FILE).stat().st_mtime_ns, version))
+    return max(found)[1] if found else ""
+
+
+def _out(ladder: LadderState) -> str:
+    return ROLLED_BACK if ladder.step in CANARY else REFUSED

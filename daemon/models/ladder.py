@@ -1,0 +1,127 @@
+"""The ladder of a challenger as a pure machine: proposed, shadow, canary by parts of the size, champion.
+
+No clock, no file: each function takes what is known and returns the next step with its reason, or None to stay. The
+names of the reasons are headings of docs/OPERATIONS.md.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from typing import NamedTuple
+
+from daemon.config.tables import Ladder
+from strategies.kit.card import DEVIATIONS_MOST, STAKES, Card
+
+SHADOW, CHAMPION, REFUSED, ROLLED_BACK = "shadow", "champion", "refused", "rolled_back"
+CANARY = {"canary_10": 0.10, "canary_25": 0.25, "canary_50": 0.50, "canary_100": 1.0}
+"""The steps at which a challenger trades, and their parts of the size."""
+CLIMBING = (SHADOW, *CANARY)
+LOSS_MOST = 2.0  # x stake²: more than a card may allow for the tails of its sessions
+
+
+class Move(NamedTuple):
+    """The next step, why, and in words what led there."""
+
+    to_step: str
+    reason: str
+    detail: str
+
+
+def judged(card: Card, champion: str, rules: Ladder) -> Move:
+    """Judge a card by the criteria of the configuration: into the shadow, or refused by the first that fails."""
+    lead = card.leads.get(rules.estimator)
+    checks = (
+        ("card_parent", card.parent == champion, f"it was compared with {card.parent}, the champion is {champion}"),
+        ("card_cannot_say", not card.cannot_be_said, card.cannot_be_said),
+        ("card_sessions", card.sessions >= rules.card_sessions_min, f"{card.sessions} sessions"),
+        ("card_overlap", card.overlap >= rules.overlap_min, f"overlap {card.overlap:.2f}"),
+        (
+            "card_effective",
+            card.effective >= rules.effective_min,
+            f"{card.effective:,.0f} effective episodes",
+        ),
+        ("card_lead", lead is not None and lead.low > rules.lead_min, _lead(card, rules.estimator)),
+        (
+            "card_band",
+            _has_band(card),
+            f"sessions of {card.session_mean:.5f} with the deviation {card.session_deviation:.5f}",
+        ),
+    )
+    for name, passed, detail in checks:
+        if not passed:
+            return Move(REFUSED, name, detail)
+    return Move(SHADOW, "card_passed", _lead(card, rules.estimator))
+
+
+def after_shadow(
+    sessions: int, answered: int, failed: int, pnl: float, champion_pnl: float, rules: Ladder
+) -> Move | None:
+    """Judge the shadow after each session: its failures, then its virtual account against the champion's.
+
+    `pnl` and `champion_pnl` are parts of the equity, of both virtual accounts over the same decisions.
+    """
+    if answered + failed and failed > rules.shadow_failures_max * (answered + failed):
+        return Move(REFUSED, "shadow_failed", f"{failed} of {answered + failed} questions without an answer")
+    if sessions < rules.shadow_sessions:
+        return None
+    detail = f"virtual account {pnl:+.3%}, the champion's {champion_pnl:+.3%} in {sessions} sessions"
+    if not answered:
+        return Move(REFUSED, "shadow_failed", "it answered no question")
+    if pnl < champion_pnl - rules.shadow_behind_max:
+        return Move(REFUSED, "shadow_behind", detail)
+    return Move("canary_10", "shadow_passed", detail) if rules.promotion == "automatic" else None
+
+
+def after_canary(step: str, sessions: int, evidence: float, rules: Ladder) -> Move | None:
+    """Judge a canary after each session: out of its band, or long enough on its step for the next one."""
+    if evidence >= 1.0 / rules.false_alarm:
+        return Move(ROLLED_BACK, "canary_rewards", f"evidence {evidence:,.0f} against the card's expected sessions")
+    if sessions < rules.canary_sessions:
+        return None
+    steps = (*CANARY, CHAMPION)
+    return Move(steps[steps.index(step) + 1], "canary_passed", f"{sessions} sessions without a breach")
+
+
+def drawdown(equity: float, peak: float, base: float, share: float, rules: Ladder) -> Move | None:
+    """Judge the loss from the highest equity since the promotion; `base` is the equity at the promotion."""
+    lost, most = (peak - equity) / base if base > 0.0 else 1.0, rules.drawdown_max * share
+    if lost <= most:
+        return None
+    return Move(ROLLED_BACK, "canary_drawdown", f"{lost:.2%} of the equity lost since then, at most {most:.2%}")
+
+
+def bet(figures: Mapping[str, float], session_return: float, share: float) -> dict[str, float]:
+    """Let each stake bet that the session falls short of the card's mean; returns the wealths after it.
+
+    A stake b multiplies its wealth by exp(-b z) over that factor's mean in the sessions of the card, with z the
+    session's standardised return at the full size. While sessions are as good as those, that is a supermartingale: its
+    chance of ever reaching 1 / a is a at most (Ville 1939; Howard et al. 2021, Annals of Statistics 49(2)). `figures`
+    hold the card's `session_mean`, `session_deviation` and `band_*`, and the wealths so far as `bet_*`.
+    """
+    z = (session_return / share - figures["session_mean"]) / figures["session_deviation"]
+    z = min(max(z, -DEVIATIONS_MOST), DEVIATIONS_MOST)
+    return {
+        f"bet_{stake}": figures.get(f"bet_{stake}", 1.0) * math.exp(-stake * z - figures[f"band_{stake}"])
+        for stake in STAKES
+    }
+
+
+def evidence_of(figures: Mapping[str, float]) -> float:
+    """Return the mean wealth of all stakes: a supermartingale again."""
+    return sum(figures.get(f"bet_{stake}", 1.0) for stake in STAKES) / len(STAKES)
+
+
+def _has_band(card: Card) -> bool:
+    """Return whether the card says what a session of its version is like, within reason."""
+    if not math.isfinite(card.session_mean) or not 0.0 < card.session_deviation < math.inf:
+        return False
+    most = [LOSS_MOST * stake * stake for stake in STAKES]
+    return len(card.band) == len(STAKES) and all(0.0 < loss <= top for loss, top in zip(card.band, most, strict=True))
+
+
+def _lead(card: Card, estimator: str) -> str:
+    lead = card.leads.get(estimator)
+    if lead is None:
+        return f"the card has no estimate {estimator}"
+    return f"lead by {estimator} {lead.estimate:+.5f}, 95 % interval {lead.low:+.5f} to {lead.high:+.5f}"

@@ -1,0 +1,279 @@
+"""Challengers on the ladder of a running desk: real engine, store, trial and lifecycle, on a tape of some sessions."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import msgspec
+
+from daemon.config.tables import Ladder
+from daemon.core.events import LadderMoved, SessionEnded
+from daemon.core.state import LadderState
+from daemon.models.climber import Climber
+from daemon.models.holds import Holds, write_holds
+from daemon.models.pointer import CURRENT, named
+from strategies.kit import card as cards
+from tests.support.desks.desk_run import Desk, tape_rows, verified, write_tape
+from tests.support.models.cards import CARD, with_card
+from tests.support.models.swaps import SCALPER, Running, alarms, events, name, publish, running
+
+RULES = Ladder(promotion="automatic", shadow_sessions=1, canary_sessions=1, shadow_behind_max=1.0, drawdown_max=1.0)
+
+
+@dataclass
+class Climb:
+    """A running desk with its climber, fed session by session."""
+
+    run: Running
+    climber: Climber
+
+    async def settle(self) -> None:
+        """Let ladder and store follow one another until nothing moves."""
+        row = -1
+        while row != self.run.engine.last_row:
+            row = self.run.engine.last_row
+            await self.run.quiet()
+            await self.climber.look()
+            await self.run.lifecycle.look()
+
+    async def session(self) -> None:
+        """Feed to the end of the running or next session, and let all follow."""
+        tape, fed = self.run.tape, self.run.fed
+        last = next(place for place in range(fed, len(tape)) if isinstance(tape[place], SessionEnded))
+        await self.run.feed(last + 1 - fed)
+        await self.settle()
+
+    @property
+    def step(self) -> str:
+        ladder = self.run.gateway.state.ladder
+        return f"{ladder.version} {ladder.step}" if isinstance(ladder, LadderState) else ""
+
+
+def climbed(tmp_path: Path, play: Callable[[Climb], Awaitable[None]], rules: Ladder = RULES) -> list[LadderMoved]:
+    """Play with a desk of `v1` over eight warm sessions; returns the journaled steps of all that climbed."""
+    store = tmp_path / "store"
+    publish(store, "v1", 1)
+    name(store, "v1")
+    tape = write_tape(tmp_path / "tape.csv", tape_rows(11, 40))
+    desk = Desk(tape, paths__models_dir=store, policy__version=CURRENT)
+
+    async def played() -> None:
+        async with running(desk, tmp_path / "state") as run:
+            climber = Climber(
+                store,
+                SCALPER,
+                rules,
+                poll_s=0,
+                public_key="",
+                gateway=run.gateway,
+                models=run.models,
+                lifecycle=run.lifecycle,
+                log=lambda event, /, **fields: run.log.append((event, fields)),
+            )
+            run.observers.append(climber.observe)
+            climb = Climb(run, climber)
+            for _ in range(3):  # until the strategy is warm
+                await climb.session()
+            await play(climb)
+
+    asyncio.run(played())
+    assert verified(tmp_path / "state").difference == ""
+    return events(tmp_path / "state", "LadderMoved")
+
+
+def steps(moves: list[LadderMoved]) -> list[tuple[str, str]]:
+    """The steps that changed something, with their reasons."""
+    return [(move.to_step, move.reason) for move in moves if move.to_step != move.from_step]
+
+
+OUT = ("refused", "rolled_back")
+UP = ["canary_10", "canary_25", "canary_50", "canary_100", "champion"]
+
+
+def test_a_challenger_climbs_from_its_card_to_the_champion(tmp_path: Path) -> None:
+    store, seen = tmp_path / "store", []
+
+    async def play(climb: Climb) -> None:
+        await climb.session()
+        assert climb.step == ""  # nothing has a card
+        with_card(store, CARD)
+        await climb.settle()
+        for _ in range(6):
+            seen.append((climb.step, named(store / "option_scalper", CURRENT), climb.run.models.running.version))
+            await climb.session()
+        seen.append((climb.step, named(store / "option_scalper", CURRENT), climb.run.models.running.version))
+
+    moves = climbed(tmp_path, play)
+    assert seen == [
+        ("v2 shadow", "v1", "v1"),
+        ("v2 canary_10", "v2", "v2"),
+        ("v2 canary_25", "v2", "v2"),
+        ("v2 canary_50", "v2", "v2"),
+        ("v2 canary_100", "v2", "v2"),
+        ("v2 champion", "v2", "v2"),
+        ("v2 champion", "v2", "v2"),
+    ]
+    assert steps(moves) == [
+        ("shadow", "card_passed"),
+        ("canary_10", "shadow_passed"),
+        *((step, "canary_passed") for step in UP[1:]),
+    ]
+    assert [move.share for move in moves if move.to_step != move.from_step] == [1.0, 0.1, 0.25, 0.5, 1.0, 1.0]
+    shadow = next(move for move in moves if move.to_step == "canary_10")
+    asked = len(events(tmp_path / "state", "ShadowAnswered"))
+    assert (shadow.figures["answered"], shadow.figures["failed"]) == (float(asked), 0.0)
+    assert asked > 0
+    assert alarms(tmp_path / "state").count("ladder_refused") == 0
+
+
+def test_by_default_a_shadow_that_passed_waits_for_a_person(tmp_path: Path) -> None:
+    store = tmp_path / "store"
+
+    async def play(climb: Climb) -> None:
+        with_card(store, CARD)
+        await climb.settle()
+        for _ in range(3):
+            await climb.session()
+        assert (climb.step, climb.run.models.running.version) == ("v2 shadow", "v1")
+        name(store, "v2")
+        await climb.run.lifecycle.look()
+        await climb.settle()
+        assert (climb.step, climb.run.models.running.version) == ("v2 champion", "v2")
+
+    moves = climbed(tmp_path, play, replace(RULES, promotion="shadow"))
+    assert steps(moves) == [("shadow", "card_passed"), ("champion", "by_hand")]
+    assert [move.sessions for move in moves] == [0, 1, 2, 3, 0]
+
+
+def test_bad_forged_and_unvouched_cards_are_refused_once_and_the_champion_goes_on(tmp_path: Path) -> None:
+    store = tmp_path / "store"
+
+    async def play(climb: Climb) -> None:
+        lead = {"dr": cards.Lead(estimate=0.1, low=-0.1, high=0.3)}
+        published: list[tuple[str, cards.Card, bool]] = [
+            ("bad", msgspec.structs.replace(CARD, version="bad", leads=lead), True),
+            ("forged", msgspec.structs.replace(CARD, version="forged"), True),
+            ("unvouched", msgspec.structs.replace(CARD, version="unvouched"), False),
+            ("another", msgspec.structs.replace(CARD, version="v9"), True),
+        ]
+        for number, (version, card, vouched) in enumerate(published):
+            folder = with_card(store, card, seed=number + 5, version=version, vouched=vouched)
+            if version == "forged":
+                (folder / cards.CARD_FILE).write_bytes(cards.encode(msgspec.structs.replace(card, effective=9e9)))
+            os.utime(folder / cards.CARD_FILE, ns=(number + 1, number + 1))
+        await climb.session()
+        await climb.session()
+        assert climb.run.models.running.version == "v1"
+
+    moves = climbed(tmp_path, play)
+    assert [(move.version, move.to_step, move.reason) for move in moves] == [
+        ("another", "refused", "card_refused"),
+        ("unvouched", "refused", "card_refused"),
+        ("forged", "refused", "card_refused"),
+        ("bad", "refused", "card_lead"),
+    ]
+    assert "file digest" in moves[2].detail
+    assert "is not named by the manifest" in moves[1].detail
+    assert alarms(tmp_path / "state").count("ladder_refused") == 4
+
+
+def test_a_canary_far_below_its_card_is_rolled_back_for_its_rewards(tmp_path: Path) -> None:
+    """The forged card promises 5 % a session to 0.1 %; what a canary earns is nowhere near."""
+    store = tmp_path / "store"
+
+    async def play(climb: Climb) -> None:
+        with_card(store, msgspec.structs.replace(CARD, session_mean=0.05, session_deviation=0.001))
+        await climb.settle()
+        for _ in range(6):
+            await climb.session()
+        assert climb.run.models.running.version == "v1"
+        assert named(store / "option_scalper", CURRENT) == "v1"
+
+    moves = climbed(tmp_path, play, replace(RULES, canary_sessions=4))
+    assert steps(moves)[-1] == ("rolled_back", "canary_rewards")
+    assert [move.share for move in moves[-2:]] == [0.1, 1.0]  # until v1 answers again
+    assert alarms(tmp_path / "state").count("ladder_rolled_back") == 1
+    swaps = [(event.previous, event.version) for event in events(tmp_path / "state", "ModelPromoted")]
+    assert swaps == [("v1", "v2"), ("v2", "v1")]
+
+
+def test_a_loss_since_its_promotion_rolls_a_canary_back_within_the_session(tmp_path: Path) -> None:
+    store = tmp_path / "store"
+
+    async def play(climb: Climb) -> None:
+        with_card(store, CARD)
+        await climb.settle()
+        await climb.session()
+        assert climb.step == "v2 canary_10"
+        ladder = climb.run.gateway.state.ladder
+        assert isinstance(ladder, LadderState)
+        climb.climber._check_drawdown(1.0, ladder)  # the book's equity, all but gone
+        await climb.settle()
+        assert (climb.step, climb.run.models.running.version) == ("v2 rolled_back", "v1")
+
+    moves = climbed(tmp_path, play, replace(RULES, drawdown_max=0.5))
+    assert steps(moves)[-1] == ("rolled_back", "canary_drawdown")
+
+
+def test_a_person_may_promote_a_version_again_that_fell(tmp_path: Path) -> None:
+    store = tmp_path / "store"
+
+    async def play(climb: Climb) -> None:
+        with_card(store, CARD)
+        await climb.settle()
+        await climb.session()
+        climb.climber.drifted("v2", "index 3.1")
+        await climb.settle()
+        name(store, "v2")
+        await climb.run.lifecycle.look()
+        await climb.settle()
+        await climb.session()
+        assert (climb.step, climb.run.models.running.version) == ("v2 rolled_back", "v2")
+        assert named(store / "option_scalper", CURRENT) == "v2"
+
+    assert climbed(tmp_path, play)[-1].share == 1.0
+
+
+def test_drift_a_hold_and_a_hand_take_a_challenger_off_the_ladder(tmp_path: Path) -> None:
+    store = tmp_path / "store"
+
+    async def play(climb: Climb) -> None:
+        shelf = store / "option_scalper"
+        with_card(store, CARD)
+        await climb.settle()
+        await climb.session()
+        climb.climber.drifted("v1", "of another version")
+        climb.climber.drifted("v2", "index 3.1")
+        await climb.settle()
+        assert (climb.step, climb.run.models.running.version) == ("v2 rolled_back", "v1")
+        write_holds(shelf, Holds(frozen="a quiet week"))
+        with_card(store, msgspec.structs.replace(CARD, version="v3"), seed=3)
+        await climb.settle()
+        assert climb.step == "v2 rolled_back"  # frozen
+        write_holds(shelf, Holds())
+        await climb.settle()
+        assert climb.step == "v3 shadow"
+        write_holds(shelf, Holds(held={"v3": "not this one"}))
+        await climb.settle()
+        assert climb.step == "v3 refused"
+        with_card(store, msgspec.structs.replace(CARD, version="v4"), seed=4)
+        await climb.settle()
+        await climb.session()
+        assert (climb.step, climb.run.models.running.version) == ("v4 canary_10", "v4")
+        name(store, "v1")  # as `rltraderctl models rollback` does
+        await climb.run.lifecycle.look()
+        await climb.settle()
+        assert (climb.step, climb.run.models.running.version) == ("v4 rolled_back", "v1")
+        (shelf / "holds.json").write_text("{")
+        with_card(store, msgspec.structs.replace(CARD, version="v5"), seed=6)
+        await climb.settle()
+        assert climb.step == "v4 rolled_back"  # unreadable holds: nothing climbs
+        assert [event for event, _ in climb.run.log].count("ladder_held") == 1
+
+    moves = climbed(tmp_path, play)
+    left = [(one.version, one.reason) for one in moves if one.to_step != one.from_step and one.to_step in OUT]
+    assert left == [("v2", "canary_drift"), ("v3", "held_back"), ("v4", "by_hand")]
