@@ -17,7 +17,7 @@ DESKS_ARGS ?= --sessions 20
 COVERAGE_MIN := 97
 PIP := .venv/bin/python -m pip --disable-pip-version-check
 
-.PHONY: help demo training test lint format bench bench-train soak chaos chaos-desks install install-trainer prune images check-deploy check-units debian-tools dashboard vendor clean
+.PHONY: help demo training test lint format bench bench-train soak chaos chaos-desks install install-trainer prune images check-images check-deploy check-units debian-tools dashboard vendor clean
 
 help:
 	@echo "make demo      install the daemon and run a bundled tape through it (dry run, no account needed);"
@@ -35,7 +35,7 @@ help:
 	@echo "make dashboard run the demo, then show it at http://127.0.0.1:8420 until Ctrl-C"
 	@echo "make vendor    fetch the dashboard's chart library from the npm registry again"
 	@echo "make check-units  let systemd's own tools judge the units"
-	@echo "make images    build the four container images (deploy/README.md)"
+	@echo "make images    build the four container images (deploy/README.md); make check-images runs them in their roots"
 	@echo "make check-deploy  let hadolint, kubernetes-validate, checkov and kustomize judge images and manifests"
 	@echo "make clean     remove the environment and all caches"
 
@@ -192,6 +192,10 @@ check-units: .venv/.installed-tests debian-tools
 
 images:
 	deploy/images/build
+
+# Root only: it mounts the images' roots.
+check-images: .venv/.installed-tests debian-tools
+	.venv/bin/python -m tests.support.deploy.check_images
 
 # The judges have an environment of their own: their libraries are none of ours.
 JUDGES := .venv/deploy
