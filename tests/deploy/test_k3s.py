@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 import re
-import tomllib
 from pathlib import PurePosixPath
 
 import pytest
 
-from daemon.config.load import KEYS, defaults
+from daemon.config.load import KEYS, defaults, load
 from daemon.host.pod.keeper import MARGIN_S, Times
+from strategies.registry import STRATEGIES
 from tests.support.deploy.manifests import (
     DEPLOY,
+    IMAGES,
     K3S,
     Container,
     Object,
@@ -210,9 +211,11 @@ def test_the_configuration_of_the_pod_is_found_where_it_is_mounted() -> None:
     volume = daemon.mounts()[str(path.parent)][1]
     (made,) = (each for each in kustomization()["configMapGenerator"] if each["name"] == volume["configMap"]["name"])
     assert path.name in made["files"]
-    settings = tomllib.loads((K3S / path.name).read_text())
-    assert settings["paths"]["models_dir"] in daemon.mounts()
-    assert all(settings[table].keys() <= defaults()[table].keys() for table in settings)
+    settings = load(K3S / path.name, {})
+    assert str(settings.paths.models_dir) in daemon.mounts()
+    assert settings.desk.strategy in STRATEGIES
+    shelf = (IMAGES / "put-models").read_text()
+    assert f'install -d -m 3771 "$store/{settings.desk.strategy}"' in shelf
 
 
 def test_redis_is_reached_by_a_socket_that_its_pod_and_its_clients_share() -> None:
