@@ -30,9 +30,6 @@ ONLINE_EVENTS: dict[str, LogEvent] = {
     "experience_new_journal": LogEvent(
         "warning", ("problem",), "A journal of another epoch took the old one's place: it has a stream of its own."
     ),
-    "trainer_started": LogEvent(
-        "info", ("redis", "stream", "row"), "`rltrader-trainer` learns from this stream, after this row."
-    ),
     "trainer_delayed": LogEvent(
         "warning", ("problem",), "The stream cannot be read: nothing is learned until it can; tried again."
     ),
@@ -54,5 +51,4 @@ ONLINE_EVENTS: dict[str, LogEvent] = {
         "warning", ("row",), "By hand: experience is kept from here on, and no update is made."
     ),
     "learning_resumed": LogEvent("info", ("row",), "By hand: updates are made again."),
-    "trainer_stopped": LogEvent("info", ("row",), "The trainer ended cleanly, its checkpoint at this row."),
 }

@@ -1,0 +1,316 @@
+"""The trainer learns from each entry of a stream once, whatever happens to it or to Redis."""
+
+from __future__ import annotations
+
+import random
+from collections import Counter
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from msgspec.structs import replace
+
+from daemon.experience.experience import Experience, to_entry
+from daemon.experience.link import GROUP
+from tests.support.desks.desk_run import Crash
+from tests.support.desks.redis_server import RedisServer
+from tests.support.desks.stream import STREAM, Logged, redis_anywhere, until
+from tests.support.rl.stream_learner import A_SESSION, TinyLearner, made, put
+from training.online.consume import CONSUMER, Consumer
+from training.online.reward import RewardAgent
+from training.online.trainer import CHECKPOINT, FROZEN, Trainer
+
+COUNT = 60
+BOUNDARIES = {"taken", "learned", "before checkpoint", "after checkpoint", "after acknowledgement"}
+
+
+@pytest.fixture(scope="module")
+def server() -> Iterator[RedisServer]:
+    with redis_anywhere() as running:
+        yield running
+
+
+@pytest.fixture
+def client(server: RedisServer) -> Iterator[Any]:
+    """The operator's client: it may do anything. It begins with nothing."""
+    with server.client() as made_client:
+        made_client.flushall()
+        yield made_client
+
+
+@pytest.fixture
+def logged() -> Logged:
+    return Logged()
+
+
+class Desk:
+    """A trainer with its learner, made anew as often as wanted."""
+
+    def __init__(self, folder: Path, server: RedisServer, logged: Logged) -> None:
+        self._folder, self._server, self._logged = folder, server, logged
+        self.learner = TinyLearner()
+
+    def trainer(self, every: int = 7, claim_ms: int = 60_000, stream: str = STREAM, **more: Any) -> Trainer:
+        """A trainer as a process that begins now."""
+        self.learner = TinyLearner()
+        client = self._server.link("rltrader-trainer").client(
+            self._server.passwords["rltrader-trainer"], answer_s=more.pop("answer_s", 30.0)
+        )
+        consumer = Consumer(client, stream, claim_ms)
+        return Trainer(
+            consumer, stream, self.learner, RewardAgent(), self._folder, self._logged.log, every=every, **more
+        )
+
+
+@pytest.fixture
+def desk(tmp_path: Path, server: RedisServer, logged: Logged) -> Desk:
+    return Desk(tmp_path, server, logged)
+
+
+def learn_all(trainer: Trainer, row: int) -> None:
+    """Take turns until the trainer has learned up to this row."""
+    until(lambda: (trainer.turn(wait_ms=10), trainer.row >= row)[1])
+
+
+def by_hand(experiences: list[Experience], gaps: tuple[int, ...] = ()) -> list[float]:
+    """The weights after learning these in their order; before the decisions in `gaps` something is missing."""
+    learner, ends = TinyLearner(), {decision - 1 for decision in gaps}
+    for place, e in enumerate(experiences):
+        holding = e.holdings[0]
+        gain = (holding.next_shares * holding.next_mark - holding.shares * holding.mark + holding.flow) / e.equity
+        following = e.state if e.terminal else e.next_state
+        followed = place + 1 < len(experiences) and experiences[place + 1].decision == e.decision + 1
+        learner.take(
+            0,
+            numbers(e.state),
+            e.chosen[0].action,
+            gain,
+            numbers(following),
+            ended=e.terminal or not followed or e.decision in ends,
+            goes_on=not e.terminal,
+        )
+        learner.learn()
+    return learner.weights()
+
+
+def numbers(data: bytes) -> Any:
+    import numpy as np
+
+    return np.frombuffer(data, dtype="<f4")
+
+
+@pytest.fixture(scope="module")
+def experiences() -> list[Experience]:
+    """So many that the last one ends a session: nothing is held for what follows."""
+    return made(A_SESSION * (COUNT // A_SESSION))
+
+
+def test_it_learns_from_each_entry_once_in_their_order(
+    desk: Desk, client: Any, experiences: list[Experience], logged: Logged
+) -> None:
+    put(client, STREAM, experiences)
+    trainer = desk.trainer()
+    learn_all(trainer, experiences[-1].row)
+    trainer.save()
+    assert desk.learner.weights() == by_hand(experiences)
+    assert desk.learner.updates == len(experiences)
+    group = client.xinfo_groups(STREAM)[0]
+    assert (group["pending"], group["last-delivered-id"]) == (0, b"%d-0" % experiences[-1].row)
+    lines = logged.lines("learned")
+    assert sum(line["transitions"] for line in lines) == len(experiences)
+    assert sum(line["rewards"]["gain"] for line in lines) == pytest.approx(
+        sum((10 * (h.next_mark - h.mark) + h.flow) / 1000 for e in experiences for h in e.holdings)
+    )
+
+
+def test_killed_at_random_moments_it_ends_in_the_same_weights(
+    desk: Desk, client: Any, experiences: list[Experience]
+) -> None:
+    expected = by_hand(experiences)
+    seed = random.SystemRandom().randrange(2**32)
+    print(f"seed {seed}")
+    draw, crashes = random.Random(seed), Counter[str]()
+    while crashes.total() < 60 or set(crashes) < BOUNDARIES:
+        client.flushall()
+        (desk._folder / CHECKPOINT).unlink(missing_ok=True)
+        put(client, STREAM, experiences)
+        while True:
+            trainer = desk.trainer(every=draw.choice((1, 3, 10)), boundary=crash_after(draw.randint(1, 40), crashes))
+            try:
+                learn_all(trainer, experiences[-1].row)
+                trainer.save()
+            except Crash:
+                continue
+            break
+        assert desk.learner.weights() == expected, f"seed {seed}"
+        assert desk.learner.updates == len(experiences), f"seed {seed}"
+        assert client.xinfo_groups(STREAM)[0]["pending"] == 0, f"seed {seed}"
+
+
+def crash_after(left: int, seen: Counter[str]) -> Callable[[str], None]:
+    """End the trainer, as a kill does, at the boundary after so many."""
+
+    def hook(boundary: str) -> None:
+        nonlocal left
+        left -= 1
+        if left == 0:
+            seen[boundary] += 1
+            raise Crash(boundary)
+
+    return hook
+
+
+def test_a_stream_that_comes_later_is_waited_for(
+    desk: Desk, client: Any, experiences: list[Experience], logged: Logged
+) -> None:
+    trainer = desk.trainer()
+    assert trainer.turn() > 0.0
+    assert "does not exist yet" in logged.lines("trainer_delayed")[0]["problem"]
+    put(client, STREAM, experiences[:20])
+    learn_all(trainer, experiences[18].row)
+    assert trainer.row == experiences[18].row  # whether the next one follows is not known yet
+    put(client, STREAM, experiences[20:], experiences[19].row)
+    learn_all(trainer, experiences[-1].row)
+    assert desk.learner.weights() == by_hand(experiences)
+    assert len(logged.lines("trainer_resumed")) == 1
+
+
+def test_missing_entries_are_a_gap_across_which_no_return_reaches(
+    desk: Desk, client: Any, experiences: list[Experience], logged: Logged
+) -> None:
+    put(client, STREAM, experiences)
+    missing = experiences[5:8]
+    client.xdel(STREAM, *(b"%d-0" % e.row for e in missing))
+    trainer = desk.trainer()
+    learn_all(trainer, experiences[-1].row)
+    left = [e for e in experiences if e not in missing]
+    assert desk.learner.weights() == by_hand(left)
+    assert [row[-2] for row in desk.learner.taken[3:7]] == [0.0, 1.0, 0.0, 0.0]  # `ended` before the gap alone
+    gap = logged.lines("experience_gap")
+    assert [(line["after"], line["row"]) for line in gap] == [(experiences[4].row, experiences[8].row)]
+
+
+def test_entries_deleted_after_they_were_delivered_are_a_gap_too(
+    desk: Desk, client: Any, experiences: list[Experience], logged: Logged
+) -> None:
+    put(client, STREAM, experiences)
+    client.xgroup_create(STREAM, GROUP, id="0")
+    client.xreadgroup(GROUP, CONSUMER, {STREAM: ">"}, count=20)
+    client.xdel(STREAM, *(b"%d-0" % e.row for e in experiences[5:8]))
+    trainer = desk.trainer()
+    learn_all(trainer, experiences[-1].row)
+    trainer.save()
+    assert len(logged.lines("experience_gap")) == 1
+    assert desk.learner.updates == len(experiences) - 3
+    assert client.xinfo_groups(STREAM)[0]["pending"] == 0
+
+
+def test_foreign_entries_are_refused_and_change_nothing(
+    desk: Desk, client: Any, experiences: list[Experience], logged: Logged
+) -> None:
+    put(client, STREAM, experiences[:10])
+    row = experiences[9].row
+    foreign = to_entry(replace(experiences[9], row=row + 1), row)
+    client.xadd(STREAM, {**foreign, b"schema": b"2"}, id=b"%d-0" % (row + 1))
+    client.xadd(STREAM, to_entry(experiences[9], row), id=b"%d-0" % (row + 2))  # the same experience again
+    client.xadd(STREAM, {b"a": b"b"}, id=b"%d-1" % (row + 2))
+    put(client, STREAM, experiences[10:], row)
+    trainer = desk.trainer()
+    learn_all(trainer, experiences[-1].row)
+    trainer.save()
+    assert desk.learner.weights() == by_hand(experiences)
+    reasons = [line["reason"] for line in logged.lines("experience_refused")]
+    assert [reason.split(",")[0][:18] for reason in reasons] == ["schema '2'", "the experience of ", "schema ''"]
+    assert logged.lines("experience_gap") == []
+    assert client.xinfo_groups(STREAM)[0]["pending"] == 0
+
+
+def test_what_a_dead_consumer_held_comes_first(
+    desk: Desk, client: Any, experiences: list[Experience], logged: Logged
+) -> None:
+    put(client, STREAM, experiences)
+    client.xgroup_create(STREAM, GROUP, id="0")
+    client.xreadgroup(GROUP, "another", {STREAM: ">"}, count=4)
+    waiting = desk.trainer()
+    assert waiting.turn() > 0.0
+    assert "another holds entries" in logged.lines("trainer_delayed")[0]["problem"]
+    assert desk.learner.updates == 0
+    trainer = desk.trainer(claim_ms=0)
+    learn_all(trainer, experiences[-1].row)
+    assert desk.learner.weights() == by_hand(experiences)
+
+
+def test_frozen_it_keeps_experience_and_learns_nothing(
+    desk: Desk, client: Any, tmp_path: Path, experiences: list[Experience], logged: Logged
+) -> None:
+    put(client, STREAM, experiences[:13])
+    trainer = desk.trainer()
+    learn_all(trainer, experiences[12].row)
+    before = desk.learner.weights()
+    (tmp_path / FROZEN).touch()
+    trainer.turn(wait_ms=10)
+    put(client, STREAM, experiences[13:26], experiences[12].row)
+    learn_all(trainer, experiences[25].row)
+    assert desk.learner.weights() == before
+    assert len(desk.learner.taken) == 26
+    (tmp_path / FROZEN).unlink()
+    trainer.turn(wait_ms=10)
+    put(client, STREAM, experiences[26:], experiences[25].row)
+    learn_all(trainer, experiences[-1].row)
+    assert desk.learner.weights() != before
+    assert [line["row"] for line in logged.lines("learning_frozen")] == [experiences[12].row]
+    assert [line["row"] for line in logged.lines("learning_resumed")] == [experiences[25].row]
+
+
+def test_another_epochs_stream_goes_on_with_the_learner_from_its_begin(
+    desk: Desk, client: Any, experiences: list[Experience]
+) -> None:
+    put(client, STREAM, experiences)
+    trainer = desk.trainer()
+    learn_all(trainer, experiences[-1].row)
+    trainer.save()
+    other = f"{STREAM}:of another epoch:experience"
+    put(client, other, experiences)
+    again = desk.trainer(stream=other)
+    assert again.row == 0
+    learn_all(again, experiences[-1].row)
+    assert desk.learner.weights() == by_hand([*experiences, *experiences])
+
+
+# --- Redis ------------------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def own_server() -> Iterator[RedisServer]:
+    """A server that a test may kill."""
+    with redis_anywhere() as running:
+        yield running
+
+
+def test_redis_killed_frozen_and_emptied_is_waited_for_and_nothing_is_learned_twice(
+    tmp_path: Path, own_server: RedisServer, logged: Logged, experiences: list[Experience]
+) -> None:
+    desk = Desk(tmp_path, own_server, logged)
+    client = own_server.client()
+    put(client, STREAM, experiences[:20])
+    trainer = desk.trainer(answer_s=0.5)
+    learn_all(trainer, experiences[18].row)
+    own_server.kill()
+    assert trainer.turn() > 0.0
+    own_server.start()
+    put(client, STREAM, experiences[20:30], experiences[19].row)
+    learn_all(trainer, experiences[28].row)
+    own_server.freeze()
+    assert trainer.turn() > 0.0
+    own_server.thaw()
+    put(client, STREAM, experiences[30:40], experiences[29].row)
+    learn_all(trainer, experiences[38].row)
+    client.flushall()
+    until(lambda: trainer.turn(wait_ms=10) > 0.0)
+    put(client, STREAM, experiences[10:], experiences[9].row)  # as the publisher sends again what was not acknowledged
+    learn_all(trainer, experiences[-1].row)
+    trainer.save()
+    assert desk.learner.weights() == by_hand(experiences)
+    assert logged.lines("experience_gap") == []
+    client.close()

@@ -1,0 +1,70 @@
+"""The reward agent: it computes rewards from experience, term by term.
+
+Each term is a share of the equity at the decision, of one symbol. A term's weight is configured; 0 leaves it out.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from difflib import get_close_matches
+
+from daemon.experience.experience import Experience, Holding
+
+DEFAULT = {"gain": 1.0}
+
+
+def gain(holding: Holding) -> float:
+    """What the symbol gained in USD, after costs: the change of its value, and the cash that its fills brought."""
+    return holding.next_shares * holding.next_mark - holding.shares * holding.mark + holding.flow
+
+
+def fees(holding: Holding) -> float:
+    """The fees in USD, negative. `gain` has them already: a weight makes them dearer than they are."""
+    return -holding.fees
+
+
+def turnover(holding: Holding) -> float:
+    """The value that changed hands in USD, negative."""
+    return -abs(holding.next_shares - holding.shares) * holding.mark
+
+
+def inventory(holding: Holding) -> float:
+    """The value that is held in USD, negative."""
+    return -abs(holding.next_shares) * holding.next_mark
+
+
+def adverse(holding: Holding) -> float:
+    """How far the newest bar went below the mark, in USD on the shares that are held, negative."""
+    return -max(0.0, holding.mark - holding.next_bar.low) * max(0, holding.next_shares)
+
+
+TERMS: Mapping[str, Callable[[Holding], float]] = {
+    term.__name__: term for term in (gain, fees, turnover, inventory, adverse)
+}
+
+
+class RewardAgent:
+    """Rewards of the rows of a policy's batch: a symbol each, or all symbols together where there is one row.
+
+    Raises ValueError for an unknown term.
+    """
+
+    def __init__(self, weights: Mapping[str, float] | None = None) -> None:
+        self._weights = {name: weight for name, weight in (weights or DEFAULT).items() if weight}
+        for name in self._weights:
+            if name not in TERMS:
+                near = get_close_matches(name, TERMS, 1)
+                hint = f"did you mean {near[0]}?" if near else f"expected one of {', '.join(TERMS)}"
+                raise ValueError(f"reward term {name!r} is unknown: {hint}")
+
+    def terms(self, experience: Experience) -> list[dict[str, float]]:
+        """Return the weighted terms of each row; their sum is its reward."""
+        rows = [self._of(holding, experience.equity) for holding in experience.holdings]
+        if len(rows) == len(experience.chosen):
+            return rows
+        return [{name: sum(row[name] for row in rows) for name in self._weights}]
+
+    def _of(self, holding: Holding, equity: float) -> dict[str, float]:
+        if equity <= 0.0:
+            return dict.fromkeys(self._weights, 0.0)
+        return {name: weight * TERMS[name](holding) / equity for name, weight in self._weights.items()}
