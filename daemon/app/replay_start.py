@@ -14,6 +14,7 @@ from daemon.app.operator_side import DeskPorts, OperatorSide
 from daemon.app.telemetry import BrokerKeys, broker_keys
 from daemon.config.load import Settings
 from daemon.config.strategy import strategy_of
+from daemon.core.desks.bars import MINUTE_WAIT_NS
 from daemon.core.events import Event
 from daemon.core.step import Step
 from daemon.engine.replay import ReplaySource
@@ -48,7 +49,8 @@ class Replay(CheckedDesk):
         """The tape's feed events after the first `skip`, which are journaled already."""
         if self.strategy.spec.decides == "session":
             return DailyTapeSource(self.tape, self.info, self.calendar, self.settings.trading().basket, skip)
-        return TapeSource(self.tape, self.info, self.calendar, skip)
+        tick_ns = MINUTE_WAIT_NS if len(self.strategy.spec.symbols) > 1 else 0
+        return TapeSource(self.tape, self.info, self.calendar, skip, tick_ns=tick_ns)
 
     @property
     def bars(self) -> int:

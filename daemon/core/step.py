@@ -138,7 +138,7 @@ class Core:
         handler(draft, event)
         if draft.ask is not None:
             expire_ask(draft)
-        if kind not in self._quiet:
+        if kind not in self._quiet and not self.desk.decides.fills_to_come(draft):
             if draft.book.positions:
                 flatten_when_due(draft)
             self._drive(draft)

@@ -18,7 +18,7 @@ import msgspec
 import numpy as np
 import numpy.typing as npt
 
-from daemon.core.events import BarClosed, BarRejected, Event, SessionEnded, SessionScheduled
+from daemon.core.events import BarClosed, BarRejected, ClockTicked, Event, SessionEnded, SessionScheduled
 from daemon.host.time.calendar import SessionCalendar, midnight_ns
 from daemon.tapes.bar_check import FAULTS, faults, values_text
 from daemon.tapes.files import Rows, TapeError, TapeFile
@@ -153,16 +153,22 @@ class TapeSource:
     symbols. A row is a duplicate when the tape is still at its start and has a good row of its symbol, out of order
     when the tape is past its start. Times never go backwards. Sessions without a row are left out.
 
+    With `tick_ns`, a `ClockTicked` follows so long after the end of bars that some symbols do not have: a desk that
+    waits for all of them decides then.
+
     `skip` is the number of feed events in the journal; they are skipped. Raises TapeError when the tape has fewer or
     the calendar does not span it, CalendarError when it lacks the days around a session.
     """
 
-    def __init__(self, path: Path, info: TapeInfo, calendar: SessionCalendar, skip: int = 0) -> None:
+    def __init__(
+        self, path: Path, info: TapeInfo, calendar: SessionCalendar, skip: int = 0, *, tick_ns: int = 0
+    ) -> None:
         self.counts = TapeCounts()
         self._path = path
         self._info = info
         self._calendar = calendar
         self._skip = skip
+        self._tick_ns = tick_ns
         self._sessions = calendar.sessions
         check_calendar(path, info, calendar)
         daily = info.interval_s >= DAY_S
@@ -182,9 +188,7 @@ class TapeSource:
         for batch in TapeFile(self._path, symbols).batches():
             for start, slot, at, place, fault, *prices in self._classified(batch):
                 if slot > now:
-                    for key in sorted(gathered):
-                        yield BarClosed(end_ns, gathered[key])
-                    counts.bars += len(gathered)
+                    yield from self._closed(gathered, end_ns, index)
                     gathered = {}
                     if at != index:
                         if index >= 0:
@@ -203,11 +207,19 @@ class TapeSource:
                     yield BarRejected(end_ns, symbols[place], start, reason, _detail(start, now, prices))
                 else:
                     gathered[place] = Bar(symbols[place], start, *prices)
-        for key in sorted(gathered):
-            yield BarClosed(end_ns, gathered[key])
-        counts.bars += len(gathered)
+        yield from self._closed(gathered, end_ns, index)
         if index >= 0:
             yield SessionEnded(self._sessions[index].close_ns, self._sessions[index].date)
+
+    def _closed(self, gathered: dict[int, Bar], end_ns: int, index: int) -> Iterator[Event]:
+        """Yield the bars of one time, and a tick where symbols have none and the session goes on."""
+        for key in sorted(gathered):
+            yield BarClosed(end_ns, gathered[key])
+        self.counts.bars += len(gathered)
+        ticks_ns = end_ns + self._tick_ns
+        missing = 0 < len(gathered) < len(self._info.symbols)
+        if self._tick_ns and missing and ticks_ns < self._sessions[index].close_ns:
+            yield ClockTicked(ticks_ns)
 
     def _scheduled(self, index: int) -> SessionScheduled:
         session, upcoming, previous = self._calendar.around(self._sessions[index].date)

@@ -46,6 +46,11 @@ class AtEachBar:
             SessionEnded: self.on_session_ended,
         }
 
+    def fills_to_come(self, draft: Draft) -> bool:
+        """Bars of one time come one after the other, and each fills the orders of its symbol."""
+        several = len(draft.spec.symbols) > 1
+        return several and bool(draft.pending_bars) and draft.identity.mode == "replay"
+
     def known(self, _: Draft) -> Mapping[str, tuple[Bar, ...]]:
         return {}
 

@@ -61,7 +61,15 @@ GATES: tuple[Gate, ...] = (
     Gate("expires_today", option_gates.expires_today, holds="option", needs_order=True),
     # shares: a basket as a whole, then each of its orders
     Gate("basket_legs", share_gates.basket_legs, Applies.BASKET, holds="shares", needs_order=True),
-    Gate("basket_under_way", share_gates.basket_under_way, Applies.BASKET, holds="shares"),
+    Gate("basket_under_way", share_gates.basket_under_way, Applies.BASKET, decides="session"),
+    Gate(
+        "basket_under_way",
+        share_gates.leg_under_way,
+        Applies.BASKET,
+        decides="bar",
+        holds="shares",
+        needs_order=True,
+    ),
     Gate("turnover", share_gates.turnover, Applies.BASKET, holds="shares", needs_order=True),
     Gate(
         "orders_per_minute",

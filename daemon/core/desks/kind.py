@@ -45,6 +45,9 @@ class Decides(Protocol):
     def quiet(self) -> frozenset[type[Event]]:
         """Events after which orders do not move."""
 
+    def fills_to_come(self, draft: Draft, /) -> bool:
+        """Return True while a replay has still to report fills of the time under way: orders do not move."""
+
     def known(self, draft: Draft, /) -> Mapping[str, tuple[Bar, ...]]:
         """The adjusted bars that the strategy keeps, by symbol, oldest first; empty where it keeps none."""
 

@@ -48,6 +48,9 @@ class OnceASession:
             SessionEnded: self.on_session_ended,
         }
 
+    def fills_to_come(self, _: Draft) -> bool:
+        return False
+
     def known(self, draft: Draft) -> Mapping[str, tuple[Bar, ...]]:
         return self._strategy.known(draft.strategy)
 

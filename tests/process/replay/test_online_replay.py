@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import sqlite3
 from contextlib import closing
 from pathlib import Path
 
@@ -26,6 +25,7 @@ from tests.support.desks.desk_run import (
     Desk,
     chained,
     execute,
+    records,
     rltraderctl,
     settings,
     table,
@@ -58,12 +58,6 @@ def played(tape: Path, models: Path, tmp_path_factory: pytest.TempPathFactory) -
     path = tmp_path_factory.mktemp("played")
     assert desk_of(tape, models).run(path).failure is None
     return path
-
-
-def records(state_dir: Path, name: str, order: str = "decision") -> list[sqlite3.Row]:
-    """A read model's rows, oldest first."""
-    with closing(JournalReader(state_dir / FILE)) as reader:
-        return reader.query(f"SELECT * FROM {name} ORDER BY {order}")
 
 
 def test_it_trades_at_the_next_bars_open_and_verifies(tape: Path, played: Path) -> None:

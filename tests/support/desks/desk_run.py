@@ -306,6 +306,15 @@ def table(state_dir: Path, name: str) -> list[tuple[Any, ...]]:
         db.close()
 
 
+def records(state_dir: Path, name: str, order: str = "decision") -> list[sqlite3.Row]:
+    """A read model's rows by their columns, in this order."""
+    reader = JournalReader(state_dir / FILE)
+    try:
+        return reader.query(f"SELECT * FROM {name} ORDER BY {order}")
+    finally:
+        reader.close()
+
+
 def read_models(state_dir: Path) -> dict[str, list[tuple[Any, ...]]]:
     """Decisions, orders, fills and equity."""
     return {name: table(state_dir, name) for name in ("decisions", "orders", "fills", "equity")}

@@ -52,6 +52,15 @@ def basket_under_way(view: RiskView, _: Intent) -> str | None:
     return None
 
 
+def leg_under_way(view: RiskView, intent: Intent) -> str | None:
+    """Deny while an order of one of the legs works: each symbol is decided about by itself."""
+    symbols = {leg.symbol for leg in intent.legs}
+    for order in view.orders.values():
+        if order.symbol in symbols:
+            return f"order {order.client_order_id} of {order.symbol} still works"
+    return None
+
+
 def turnover(view: RiskView, intent: Intent) -> str | None:
     """Deny when sales, or buys as far as the cash may reach, exceed their parts of the equity."""
     sold = bought = ZERO
