@@ -50,7 +50,7 @@ class ShareBarState(msgspec.Struct, frozen=True):
 class ShareBars:
     """Holds `SHARES` shares or none, as the policy answers."""
 
-    spec = SPEC
+    spec: ShareSpec = SPEC
     state_type = ShareBarState
     SHARES = 10
 
