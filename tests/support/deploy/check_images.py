@@ -35,7 +35,12 @@ INSIDE = """
 set -e
 root=$1 user=$2; shift 2
 mount --bind "$root" "$root"
-while [ "$1" != -- ]; do mkdir -p "$root${1#*:}"; mount --bind "${1%%:*}" "$root${1#*:}"; shift; done
+while [ "$1" != -- ]; do
+  outside=${1%%:*} inside=${1#*:}; place=$root${inside%:ro}
+  mkdir -p "$place"; mount --bind "$outside" "$place"
+  [ "$inside" = "${inside%:ro}" ] || mount -o remount,bind,ro "$place"
+  shift
+done
 shift
 mount -o remount,bind,ro "$root"
 mount -t tmpfs -o mode=1777 tmpfs "$root/tmp"
@@ -71,7 +76,10 @@ class Root:
         entrypoint: Sequence[str] | None = None,
         **environment: str,
     ) -> subprocess.Popen[bytes]:
-        """Start it: `volumes` by path inside; `user` and `entrypoint` as in the image unless given."""
+        """Start it; `user` and `entrypoint` as in the image unless given.
+
+        `volumes` are by their path inside, with `:ro` behind it where they are read-only.
+        """
         uid = users(self.name)[user] if user else self.settings["User"][0].partition(":")[0]
         mounts = [f"{outside}:{inside}" for inside, outside in volumes.items()]
         spaces = ["--mount", "--pid", "--fork", "--kill-child", *([] if network else ["--net"])]
@@ -226,7 +234,7 @@ class Deployment:
         self._running["publisher"] = self._publisher()
         self._running["dashboard"] = self._roots["dashboard"].start(
             ["--state-dir=/var/lib/rltrader/desk", "--models-dir=/var/lib/rltrader-models", f"--port={self._port}"],
-            {"/var/lib/rltrader": self._state, "/var/lib/rltrader-models": self._models},
+            {"/var/lib/rltrader:ro": self._state, "/var/lib/rltrader-models:ro": self._models},
             network=True,
         )
         until(lambda: page(self._port), "the dashboard answers", *self._running.values())
@@ -264,7 +272,7 @@ class Deployment:
             {
                 "/var/lib/rltrader-redis": self._volumes.make("redis", 10004),
                 "/run/rltrader-redis": self._socket,
-                "/run/secrets": self._volumes.secrets("redis-secrets", 10004, users__acl=acl()),
+                "/run/secrets:ro": self._volumes.secrets("redis-secrets", 10004, users__acl=acl()),
             },
         )
 
@@ -276,7 +284,7 @@ class Deployment:
                 "/var/lib/rltrader": self._state,
                 "/var/lib/rltrader-models": self._models,
                 "/run/rltrader": self._run,
-                "/run/secrets": self._volumes.secrets("keys", 10001, **keys),
+                "/run/secrets:ro": self._volumes.secrets("keys", 10001, **keys),
             },
             network=True,
             CREDENTIALS_DIRECTORY="/run/secrets",
@@ -294,11 +302,11 @@ class Deployment:
                 "--redis=unix:///run/rltrader-redis/redis.sock",
             ],
             {
-                "/var/lib/rltrader": self._state,
+                "/var/lib/rltrader:ro": self._state,
                 "/var/lib/rltrader-publisher": self._volumes.make("publisher", 10005),
                 "/run/rltrader": self._volumes.make("publisher-run", 10005),
                 "/run/rltrader-redis": self._socket,
-                "/run/secrets": self._volumes.secrets("publisher-keys", 10005, REDIS_PASSWORD="rltrader-publisher"),
+                "/run/secrets:ro": self._volumes.secrets("publisher-keys", 10005, REDIS_PASSWORD="rltrader-publisher"),
             },
             user="rltrader-publisher",
             CREDENTIALS_DIRECTORY="/run/secrets",
