@@ -17,7 +17,7 @@ from daemon.app.telemetry import BrokerKeys, Telemetry
 from daemon.core.events import Event
 from daemon.core.step import Step
 from daemon.engine.engine import Engine
-from daemon.models.climber import Climber
+from daemon.models.ladder.climber import Climber
 from daemon.models.lifecycle import Lifecycle
 from daemon.operator.alarm_command import AlarmCommand
 from daemon.operator.control.control import ControlServer

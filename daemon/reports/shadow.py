@@ -24,7 +24,7 @@ from daemon.engine.recovery import adopt_trading, leave_out, machine_of
 from daemon.journal.reader import JournalReader
 from daemon.journal.rows import decode_event
 from daemon.journal.universe import strategy_of
-from daemon.models.minute_play import MINUTE_RULE, MinuteSharePlay, player_of
+from daemon.models.ladder.minute_play import MINUTE_RULE, MinuteSharePlay, player_of
 from daemon.models.shadow_play import CONTRACT_RULE, SHARE_RULE, Play
 from strategies.kit.contract import Answer
 from strategies.registry import strategy as strategy_named

@@ -12,7 +12,7 @@ from rich.table import Table
 from daemon.cli.models.store import ModelStore, NotPossible
 from daemon.core.session import new_york_text
 from daemon.host.printable import printable
-from daemon.models.climber import card_of
+from daemon.models.ladder.climber import card_of
 from daemon.models.pointer import POINTERS, ModelError, changes, named
 from daemon.models.signature import SIGNATURE_FILE
 from daemon.models.store import LoadedModel, versions

@@ -12,7 +12,7 @@ import pytest
 
 from daemon.config.load import ConfigError, load
 from daemon.config.tables import Ladder
-from daemon.models.ladder import (
+from daemon.models.ladder.rules import (
     CANARY,
     CHAMPION,
     REFUSED,

@@ -6,7 +6,7 @@ from typing import Any
 
 from daemon.core.events import Event, PolicyAnswered, SessionScheduled, ShadowAnswered, ShadowFailed
 from daemon.core.state import State
-from daemon.models.minute_play import MinuteSharePlay, player_of
+from daemon.models.ladder.minute_play import MinuteSharePlay, player_of
 from daemon.models.shadow_play import Play
 from strategies.kit.contract import Answer, AnyStrategy
 

@@ -13,7 +13,7 @@ from daemon.core.events import BarClosed, ModelVerified, SessionScheduled
 from daemon.core.limits import Paper, Trading
 from daemon.core.state import Identity, State
 from daemon.core.step import Core
-from daemon.models.minute_play import MinuteSharePlay, player_of
+from daemon.models.ladder.minute_play import MinuteSharePlay, player_of
 from daemon.models.shadow_play import ContractPlay, SharePlay
 from strategies.kit.contract import Answer, Bar
 from strategies.registry import strategy as registered

@@ -13,8 +13,8 @@ import msgspec
 from daemon.config.tables import Ladder
 from daemon.core.events import LadderMoved, SessionEnded
 from daemon.core.state import LadderState
-from daemon.models.climber import Climber
-from daemon.models.holds import Holds, write_holds
+from daemon.models.ladder.climber import Climber
+from daemon.models.ladder.holds import Holds, write_holds
 from daemon.models.pointer import CURRENT, named
 from strategies.kit import card as cards
 from tests.support.desks.desk_run import Desk, tape_rows, verified, write_tape

@@ -1,7 +1,7 @@
 """Take one challenger at a time up the ladder: judge its card, run its shadow, size its canary, roll it back.
 
 Invariant: every step is journaled as `LadderMoved`, with its figures, before a pointer moves; after a crash in between
-the pointers follow the journal. Only `daemon.models.ladder` decides.
+the pointers follow the journal. Only `daemon.models.ladder.rules` decides.
 """
 
 from __future__ import annotations
@@ -25,13 +25,13 @@ from daemon.core.events import (
 )
 from daemon.core.state import LadderState, State
 from daemon.core.step import Step
-from daemon.models import ladder as rules_of
 from daemon.models.answering import Models
-from daemon.models.holds import Holds, holds_of
-from daemon.models.ladder import CANARY, CHAMPION, CLIMBING, REFUSED, ROLLED_BACK, SHADOW, Move
+from daemon.models.ladder import rules as rules_of
+from daemon.models.ladder.holds import Holds, holds_of
+from daemon.models.ladder.rules import CANARY, CHAMPION, CLIMBING, REFUSED, ROLLED_BACK, SHADOW, Move
+from daemon.models.ladder.shadow_account import ShadowAccount
 from daemon.models.lifecycle import Lifecycle, WriteLog
 from daemon.models.pointer import CURRENT, ModelError, named, point, read_plain
-from daemon.models.shadow_account import ShadowAccount
 from daemon.models.store import LoadedModel, load, versions
 from daemon.operator.gateway import Gateway
 from strategies.kit.card import CARD_FILE, FORMAT, STAKES, Card, decode
