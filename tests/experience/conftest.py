@@ -15,19 +15,19 @@ from tests.support.desks.stream import Logged, redis_anywhere
 from tests.support.toy.registered import registered
 
 
-@pytest.fixture(autouse=True, scope="session")
+@pytest.fixture(autouse=True, scope="package")
 def toy_strategy() -> Iterator[None]:
-    """The toy strategy's line in the registry."""
+    """The toy strategy's line in the registry, as long as these tests run: others look at the registry."""
     with registered(**{SPEC.name: ShareBars.__module__}):
         yield
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="package")
 def toy(toy_strategy: None, tmp_path_factory: pytest.TempPathFactory) -> Toy:
     return toy_on(tmp_path_factory.mktemp("toy"))
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="package")
 def original(toy: Toy, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A whole run; not to be changed."""
     path = tmp_path_factory.mktemp("original") / "state"

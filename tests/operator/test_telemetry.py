@@ -36,9 +36,11 @@ from daemon.operator.log import LEVELS, Log
 from daemon.operator.log_events import LOG_EVENTS, table
 from strategies.kit.contract import Session
 from strategies.registry import strategy as strategy_named
+from tests.support.paths import REPOSITORY
 
 assert daemon.__file__ is not None
-SOURCES = sorted(Path(daemon.__file__).parent.rglob("*.py"))
+TRAINER = REPOSITORY / "training" / "online"  # it logs by the same vocabulary
+SOURCES = sorted([*Path(daemon.__file__).parent.rglob("*.py"), *TRAINER.rglob("*.py")])
 
 
 NAMES = ("log", "_log", "notify", "_notify", "tell", "_tell")  # what a log is called where it is used, or handed in

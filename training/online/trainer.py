@@ -127,7 +127,10 @@ class Trainer:
             if self.transitions > self._saved_at:
                 self.save()  # a trainer that is killed later freezes at this very row again
             self.frozen = frozen
-            self._log("learning_frozen" if frozen else "learning_resumed", row=self.row)
+            if frozen:
+                self._log("learning_frozen", row=self.row)
+            else:
+                self._log("learning_resumed", row=self.row)
 
     # --- one entry ----------------------------------------------------------------------------------------------------
 

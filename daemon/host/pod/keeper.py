@@ -105,7 +105,7 @@ class Keeper:
         finally:
             child.kill()  # whatever went wrong here: the lease is given back without a child alone
             code = child.wait()
-        _log(f"the child ended with {code}")
+        _print(f"the child ended with {code}")
         return code
 
     def _watch(self, child: subprocess.Popen[bytes], began: float) -> None:
@@ -114,10 +114,10 @@ class Keeper:
         while child.poll() is None:
             now = self._clock()
             if reason := self._reason_to_kill(now, began, asked):
-                _log(f"the child is killed: {reason}")
+                _print(f"the child is killed: {reason}")
                 return
             if asked is None and (self._stop.is_set() or not self._may_run()):
-                _log("the child is asked to stop: " + ("a signal" if self._stop.is_set() else self._lease_state()))
+                _print("the child is asked to stop: " + ("a signal" if self._stop.is_set() else self._lease_state()))
                 asked = now
                 child.terminate()
             self._look(ready=asked is None)
@@ -159,7 +159,7 @@ class Keeper:
             except ApiError as error:
                 state = str(error)
             if state != former:
-                _log(state)
+                _print(state)
                 former = state
             self._ended.wait(self._times.renew_s)
 
@@ -186,6 +186,6 @@ def handle_signals(keeper: Keeper) -> None:
         signal.signal(number, lambda *_: keeper.stop())
 
 
-def _log(text: str) -> None:
+def _print(text: str) -> None:
     sys.stderr.write(f"rltrader-pod: {text}\n")
     sys.stderr.flush()
