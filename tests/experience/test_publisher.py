@@ -2,16 +2,13 @@
 
 from __future__ import annotations
 
-import json
 import os
 import random
 import shutil
 import signal
-import sqlite3
 import subprocess
 import sys
 from collections.abc import Iterator
-from contextlib import closing
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -157,8 +154,7 @@ def test_it_ends_by_a_signal_with_its_checkpoint(client: Any, state: Path, tmp_p
         until(lambda: count(client) == 76)
         process.send_signal(signal.SIGTERM)
         assert process.wait(180) == 0
-    published = json.loads((tmp_path / CHECKPOINT).read_bytes())["published"]
-    assert published == walked(state)[-1].row
+    assert b'"published":263' in (tmp_path / CHECKPOINT).read_bytes()
 
 
 # --- Redis ------------------------------------------------------------------------------------------------------------
@@ -298,9 +294,7 @@ def test_a_stream_that_another_one_wrote_is_left_alone_until_it_is_gone(
     for _ in range(3):
         assert publisher.turn() > 0.0
     assert count(client) == 1
-    with closing(sqlite3.connect(state / "journal.sqlite")) as journal:
-        (newest,) = journal.execute("SELECT max(id) FROM events").fetchone()
-    assert f"ends at 100000, the journal at row {newest}:" in logged.lines("experience_delayed")[0]["problem"]
+    assert "ends at 100000, the journal at row 263:" in logged.lines("experience_delayed")[0]["problem"]
     client.delete(STREAM)
     publish_all(publisher)
     is_whole(client, state)
