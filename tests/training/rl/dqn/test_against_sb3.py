@@ -8,39 +8,22 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import Any
 
-import gymnasium
-import numpy as np
 import pytest
 import torch
-from gymnasium import spaces
 from stable_baselines3 import DQN
 from stable_baselines3.common.logger import configure
 from stable_baselines3.common.type_aliases import ReplayBufferSamples
 from torch import Tensor, nn
 
+from tests.support.rl.against_sb3 import ACTIONS, INPUTS, Still
 from training.rl.dqn.dqn import Dqn
 from training.rl.dqn.networks import QNetwork
 from training.rl.dqn.presets import RECIPES, build
 from training.rl.dqn.replay import Choices
 from training.rl.ppo import make_deterministic
 
-INPUTS, ACTIONS, ROWS, WIDTHS = 5, 3, 64, (32, 24)
+ROWS, WIDTHS = 64, (32, 24)
 TOLERANCE = 1e-6
-
-
-class Still(gymnasium.Env[np.ndarray, np.int64]):
-    """Spaces alone: its transitions are made up by the tests."""
-
-    observation_space = spaces.Box(-10.0, 10.0, (INPUTS,), np.float32)
-    action_space = spaces.Discrete(ACTIONS)
-
-    def reset(
-        self, *, seed: int | None = None, options: dict[str, Any] | None = None
-    ) -> tuple[np.ndarray, dict[str, Any]]:
-        return np.zeros(INPUTS, np.float32), {}
-
-    def step(self, action: np.int64) -> tuple[np.ndarray, float, bool, bool, dict[str, Any]]:
-        return np.zeros(INPUTS, np.float32), 0.0, False, False, {}
 
 
 def made(seed: int, steps: int = 1) -> Choices:
