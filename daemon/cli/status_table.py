@@ -16,7 +16,7 @@ from daemon.core.session import new_york_text
 from daemon.core.state import State
 from daemon.journal.journal import FILE
 from daemon.journal.reader import JournalReader
-from daemon.operator.status import differences_of, way_out
+from daemon.operator.status import challenger_of, differences_of, way_out
 from daemon.reports.heads import left_alone
 
 
@@ -66,6 +66,9 @@ def _trading_rows(shown: Table, state: State[Any]) -> None:
     if then:
         shown.add_row("way out", then)
     shown.add_row("model", model.version + ("" if model.promoted else " (not promoted)") if model else "none")
+    if (climber := challenger_of(state)) is not None:
+        where = f"{climber.version}: {climber.step.replace('_', ' ')}, sessions on it: {climber.sessions}"
+        shown.add_row("ladder", where)
 
 
 def _money_rows(shown: Table, state: State[Any]) -> None:

@@ -8,7 +8,15 @@ from __future__ import annotations
 from typing import Any
 
 from daemon.core.effects import RaiseAlarm
-from daemon.core.events import BarClosed, CandidateRefused, Event, ModelPromoted, ModelRefused, ModelVerified
+from daemon.core.events import (
+    BarClosed,
+    CandidateRefused,
+    Event,
+    LadderMoved,
+    ModelPromoted,
+    ModelRefused,
+    ModelVerified,
+)
 from daemon.core.records import DecisionRow, EquityRow, FillRow, OrderRow, Row
 from daemon.core.state import State
 from daemon.core.step import Step
@@ -35,6 +43,8 @@ class Announcer:
             outbox.put("bars", event)
         elif kind in _MODEL_NEWS:
             outbox.put("models", event)
+        elif kind is LadderMoved:
+            outbox.put("ladder", event)
         for row in step.rows:
             topic = _TOPIC.get(type(row))
             if topic is not None:
@@ -53,8 +63,8 @@ class Announcer:
 
 
 def _differs(published: State[Any], state: State[Any]) -> bool:
-    """Whether halt, pause, session, model, reconciliation or stop changed since `published`."""
-    if published.model is not state.model:
+    """Whether halt, pause, session, model, ladder, reconciliation or stop changed since `published`."""
+    if published.model is not state.model or published.ladder is not state.ladder:
         return True
     if published.session is not state.session and (
         published.session.session is not state.session.session or published.session.ended is not state.session.ended

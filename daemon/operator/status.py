@@ -12,7 +12,7 @@ from msgspec.structs import replace
 
 from daemon.core.handlers.operator import ACCEPT
 from daemon.core.limits import Limit
-from daemon.core.state import State
+from daemon.core.state import LadderState, State
 
 NAMED_MOST = 5  # positions that a line names one by one
 BY_ACCEPTING = frozenset(("short_position", "reconciliation", "fill_mismatch", "cash_difference"))
@@ -25,6 +25,16 @@ class Holding(msgspec.Struct, frozen=True):
     quantity: int
     cost_usd: str
     mark_usd: str  # a share; "" where none is known
+
+
+class Challenger(msgspec.Struct, frozen=True):
+    """The newest version that was put on the ladder, and where it stands or how it left."""
+
+    version: str
+    step: str  # proposed, shadow, canary_10 to canary_100, champion, refused, rolled_back
+    champion: str  # that it is compared with
+    size: float  # 0 to 1, part of the desk's size that it trades while it answers
+    sessions: int  # on this step
 
 
 class DeskStatus(msgspec.Struct, frozen=True):
@@ -67,6 +77,7 @@ class DeskStatus(msgspec.Struct, frozen=True):
     limits: tuple[Limit, ...] = ()  # in force, as the newest start journaled them
     left_alone: dict[str, str] = {}  # at the newest decision: symbol to reason
     problem: str = ""
+    challenger: Challenger | None = None
 
 
 _BLANK = DeskStatus(
@@ -117,7 +128,16 @@ def status_of(state: State[Any], desk: str) -> DeskStatus:
         differences=differences_of(state),
         then=way_out(state),
         last_basket=state.basket.date,
+        challenger=challenger_of(state),
     )
+
+
+def challenger_of(state: State[Any]) -> Challenger | None:
+    """Return where the newest challenger stands, None where none was ever put on the ladder."""
+    ladder = state.ladder
+    if not isinstance(ladder, LadderState):
+        return None
+    return Challenger(ladder.version, ladder.step, ladder.champion, ladder.share, ladder.sessions)
 
 
 def in_one_line(status: DeskStatus) -> str:

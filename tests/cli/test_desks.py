@@ -14,7 +14,7 @@ from typing import Any
 import pytest
 
 from daemon.cli import ctl
-from daemon.core.events import HaltRequested, RunStarted
+from daemon.core.events import Event, HaltRequested, LadderMoved, RunStarted
 from daemon.core.limits import Risk, Trading
 from daemon.engine.code import code_digest
 from daemon.engine.recover import recover
@@ -35,7 +35,9 @@ ORIGINS: dict[str, tuple[str, ...]] = {
 }
 
 
-def made(root: Path, name: str, *, halted: bool = False, limits: Risk | None = None) -> None:
+def made(
+    root: Path, name: str, *, halted: bool = False, limits: Risk | None = None, also: tuple[Event, ...] = ()
+) -> None:
     """A desk's state directory as its first start leaves it."""
     meta = {"mode": "paper", "account": "paper", "strategy": NAMES[name], "feed": "sip", "desk": name}
     left = open_state_dir(root / name, meta, "epoch")
@@ -46,6 +48,7 @@ def made(root: Path, name: str, *, halted: bool = False, limits: Risk | None = N
     start = RunStarted(NOW, "paper", "paper", NAMES[name], "epoch", code_digest(), "sip", trading, "", ORIGINS)
     events: list[Any] = [start]
     events += [HaltRequested(NOW, "operator", "lunch", "me")] if halted else []
+    events += also
     for event in events:
         step = machine.apply(event)
         batch.entries.append(chain.entry(step.state.seq, event, encode_effects(step.effects)))
@@ -106,6 +109,18 @@ def test_one_desk_is_told_as_json_too(tmp_path: Path, capsys: pytest.CaptureFixt
     made(tmp_path, "regime")
     assert ctl.main(["status", "--state-dir", str(tmp_path / "regime"), "--json"]) == 0
     assert json.loads(capsys.readouterr().out)["desk"] == "regime"
+
+
+def test_the_status_names_the_challenger_and_its_step(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    moved = LadderMoved(NOW, "v2", "canary_10", "canary_25", "v1", 0.25, 0, "canary_passed", "2 sessions")
+    made(tmp_path, "scalper")
+    made(tmp_path, "regime", also=(moved,))
+    found = listed(tmp_path, capsys)
+    assert found["scalper"]["challenger"] is None
+    challenger = {"version": "v2", "step": "canary_25", "champion": "v1", "size": 0.25, "sessions": 0}
+    assert found["regime"]["challenger"] == challenger
+    assert ctl.main(["status", "--state-dir", str(tmp_path / "regime")]) == 0
+    assert "v2: canary 25, sessions on it: 0" in " ".join(capsys.readouterr().out.split())
 
 
 def test_the_status_shows_the_limits_in_force_and_where_each_comes_from(

@@ -55,6 +55,15 @@ METRICS: dict[str, Declared] = {
     "rltrader_shadow_info": Declared(
         GAUGE, ("version",), "Always 1; the shadow model's version. No series where there is none."
     ),
+    "rltrader_challenger_info": Declared(
+        GAUGE,
+        ("version", "step"),
+        "Always 1; the newest version on the ladder and its step. No series while none was proposed.",
+    ),
+    "rltrader_challenger_size_ratio": Declared(
+        GAUGE, (), "Part of the desk's size that this version trades while it answers, 0 to 1."
+    ),
+    "rltrader_challenger_sessions": Declared(GAUGE, (), "Sessions of this version on its step so far."),
     # --- the desk
     "rltrader_equity_usd": Declared(GAUGE, (), "Cash and positions at their last known marks, USD."),
     "rltrader_cash_usd": Declared(GAUGE, (), "Cash of the desk's book, USD."),

@@ -26,7 +26,7 @@ from daemon.host.latency import Buckets, Latency
 from daemon.operator.metrics.exposition import ALARMS, OTHER, Exposition
 from daemon.operator.metrics.loop_lag import LoopLag
 from daemon.operator.metrics.wal_watch import wal_bytes
-from daemon.operator.status import status_of
+from daemon.operator.status import challenger_of, status_of
 from strategies.kit.units import SECOND_NS
 
 DAY_S = 86_400
@@ -146,6 +146,10 @@ class Metrics(Collector):
             scrape.add("rltrader_model_info", 1, version=state.model.version, promoted=promoted)
         if self._sources.shadow is not None and (version := self._sources.shadow()):
             scrape.add("rltrader_shadow_info", 1, version=version)
+        if (challenger := challenger_of(state)) is not None:
+            scrape.add("rltrader_challenger_info", 1, version=challenger.version, step=challenger.step)
+            scrape.add("rltrader_challenger_size_ratio", challenger.size)
+            scrape.add("rltrader_challenger_sessions", challenger.sessions)
 
     def _desk_now(self, scrape: Exposition, state: State[Any]) -> None:
         status, session = status_of(state, self._desk.name), state.session.session

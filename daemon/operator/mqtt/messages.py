@@ -15,7 +15,7 @@ from typing import Any, Literal
 import msgspec
 
 from daemon.core.effects import RaiseAlarm
-from daemon.core.events import BarClosed, CandidateRefused, ModelPromoted, ModelRefused, ModelVerified
+from daemon.core.events import BarClosed, CandidateRefused, LadderMoved, ModelPromoted, ModelRefused, ModelVerified
 from daemon.core.records import DecisionRow, EquityRow, FillRow, OrderRow
 from daemon.core.state import State
 from daemon.operator.mqtt.outbox import Counts
@@ -151,6 +151,22 @@ class ModelMessage(_Message, frozen=True, kw_only=True):
     reason: str = ""
 
 
+class LadderMessage(_Message, frozen=True, kw_only=True):
+    """`ladder`: a challenger took a step, or ended a session on its step (`from_step` is `to_step`)."""
+
+    schema: Literal["ladder"] = "ladder"
+    time_ns: int
+    version: str
+    from_step: str
+    to_step: str
+    champion: str
+    share: float
+    sessions: int
+    reason: str
+    detail: str
+    figures: dict[str, float]
+
+
 class TelemetryMessage(_Message, frozen=True, kw_only=True):
     """`telemetry`: what became of the messages since the daemon's start."""
 
@@ -209,6 +225,7 @@ Message = (
     | EquityMessage
     | AlarmMessage
     | ModelMessage
+    | LadderMessage
     | TelemetryMessage
     | ChainMessage
 )
@@ -222,6 +239,7 @@ TOPICS: dict[str, type[Message]] = {
     "equity": EquityMessage,
     "alarms": AlarmMessage,
     "models": ModelMessage,
+    "ladder": LadderMessage,
     "telemetry": TelemetryMessage,
     "chain": ChainMessage,
 }
@@ -284,16 +302,9 @@ def _denial(row: DecisionRow, desk: str) -> DenialMessage:
     return DenialMessage(desk=desk, decision=row.decision, time_ns=row.time_ns, denials=denials)
 
 
-def _order(row: OrderRow, desk: str) -> OrderMessage:
-    return OrderMessage(desk=desk, **msgspec.structs.asdict(row))
-
-
-def _fill(row: FillRow, desk: str) -> FillMessage:
-    return FillMessage(desk=desk, **msgspec.structs.asdict(row))
-
-
-def _equity(row: EquityRow, desk: str) -> EquityMessage:
-    return EquityMessage(desk=desk, **msgspec.structs.asdict(row))
+def _whole(kind: Callable[..., Message]) -> Callable[[Any, str], Message]:
+    """Return the maker of a message that has the fields of its thing."""
+    return lambda thing, desk: kind(desk=desk, **msgspec.structs.asdict(thing))
 
 
 def _alarm(alarm: Alarm, desk: str) -> AlarmMessage:
@@ -340,9 +351,10 @@ _MAKE: dict[tuple[str, type], Callable[[Any, str], Message]] = {
     ("bars", BarClosed): _bar,
     ("decisions", DecisionRow): _decision,
     ("denials", DecisionRow): _denial,
-    ("orders", OrderRow): _order,
-    ("fills", FillRow): _fill,
-    ("equity", EquityRow): _equity,
+    ("orders", OrderRow): _whole(OrderMessage),
+    ("fills", FillRow): _whole(FillMessage),
+    ("equity", EquityRow): _whole(EquityMessage),
+    ("ladder", LadderMoved): _whole(LadderMessage),
     ("alarms", Alarm): _alarm,
     ("models", ModelVerified): _verified,
     ("models", ModelPromoted): _promoted,

@@ -29,6 +29,7 @@ from daemon.core.events import (
     ClockTicked,
     Event,
     HaltRequested,
+    LadderMoved,
     ModelVerified,
     PauseRequested,
     TroubleNoticed,
@@ -233,6 +234,15 @@ def test_the_model_that_answers_and_the_one_beside_it_are_named(stage: Stage, tm
     assert value(metrics, "rltrader_shadow_info", version="2026-02") == 1
     shadow[0] = ""
     assert "rltrader_shadow_info" not in scraped(metrics)
+
+
+def test_the_challenger_on_the_ladder_is_named_with_its_step_size_and_sessions(stage: Stage) -> None:
+    assert "rltrader_challenger_info" not in scraped(stage.metrics)
+    stage.step(LadderMoved(BEGIN_NS, "v2", "canary_10", "canary_25", "v1", 0.25, 0, "canary_passed", "2 sessions"))
+    stage.step(LadderMoved(BEGIN_NS, "v2", "canary_25", "canary_25", "v1", 0.25, 1, "session", "1 on this step"))
+    assert value(stage.metrics, "rltrader_challenger_info", version="v2", step="canary_25") == 1
+    assert value(stage.metrics, "rltrader_challenger_size_ratio") == 0.25
+    assert value(stage.metrics, "rltrader_challenger_sessions") == 1
 
 
 def test_lost_connections_are_counted_by_whose_they_are(stage: Stage) -> None:

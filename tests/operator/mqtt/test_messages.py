@@ -14,8 +14,10 @@ from daemon.core.effects import RaiseAlarm
 from daemon.core.events import (
     BarClosed,
     CandidateRefused,
+    ClockTicked,
     Event,
     HaltRequested,
+    LadderMoved,
     ModelPromoted,
     ModelRefused,
     ModelVerified,
@@ -210,6 +212,27 @@ def test_a_denial_names_the_gates_that_denied_and_no_other() -> None:
         {"gate": "drawdown", "reason": "too deep"},
     ]
     assert message["decision"] == 7
+
+
+MOVED = LadderMoved(1, "v2", "shadow", "canary_10", "v1", 0.1, 0, "shadow_passed", "ahead", {"pnl": 0.02})
+
+
+def test_a_step_of_the_ladder_is_a_message_and_changes_the_status(told: Told) -> None:
+    outbox, core = Outbox(10), Core(OptionScalper())
+    announcer = Announcer(outbox)
+    state = told.steps[-1][1].state
+    announcer.observe(ClockTicked(state.now_ns), Step(state, (), ()))  # the status before
+    while outbox._take() is not None:
+        pass
+    step = core.step(state, MOVED)
+    announcer.observe(MOVED, step)
+    items = {item.topic: item.thing for item in iter(outbox._take, None)}
+    message = _valid("ladder", msgspec.json.encode(message_of("ladder", items["ladder"], "paper-1")))
+    assert (message["version"], message["to_step"], message["share"]) == ("v2", "canary_10", 0.1)
+    assert (message["reason"], message["figures"]) == ("shadow_passed", {"pnl": 0.02})
+    status = _valid("status", msgspec.json.encode(message_of("status", items["status"], "paper-1")))["status"]
+    challenger = {"version": "v2", "step": "canary_10", "champion": "v1", "size": 0.1, "sessions": 0}
+    assert status["challenger"] == challenger
 
 
 def test_an_answer_to_a_command_fits_its_schema() -> None:
