@@ -5,52 +5,21 @@ from __future__ import annotations
 import asyncio
 import os
 from collections.abc import Awaitable, Callable
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 
 import msgspec
 
 from daemon.config.tables import Ladder
-from daemon.core.events import LadderMoved, SessionEnded
+from daemon.core.events import LadderMoved
 from daemon.core.state import LadderState
-from daemon.models.ladder.climber import Climber
 from daemon.models.ladder.holds import Holds, write_holds
 from daemon.models.pointer import CURRENT, named
 from strategies.kit import card as cards
 from tests.support.desks.desk_run import Desk, tape_rows, verified, write_tape
 from tests.support.models.cards import CARD, with_card
-from tests.support.models.swaps import SCALPER, Running, alarms, events, name, publish, running
-
-RULES = Ladder(promotion="automatic", shadow_sessions=1, canary_sessions=1, shadow_behind_max=1.0, drawdown_max=1.0)
-
-
-@dataclass
-class Climb:
-    """A running desk with its climber, fed session by session."""
-
-    run: Running
-    climber: Climber
-
-    async def settle(self) -> None:
-        """Let ladder and store follow one another until nothing moves."""
-        row = -1
-        while row != self.run.engine.last_row:
-            row = self.run.engine.last_row
-            await self.run.quiet()
-            await self.climber.look()
-            await self.run.lifecycle.look()
-
-    async def session(self) -> None:
-        """Feed to the end of the running or next session, and let all follow."""
-        tape, fed = self.run.tape, self.run.fed
-        last = next(place for place in range(fed, len(tape)) if isinstance(tape[place], SessionEnded))
-        await self.run.feed(last + 1 - fed)
-        await self.settle()
-
-    @property
-    def step(self) -> str:
-        ladder = self.run.gateway.state.ladder
-        return f"{ladder.version} {ladder.step}" if isinstance(ladder, LadderState) else ""
+from tests.support.models.climbing import RULES, Climb, climber_of
+from tests.support.models.swaps import alarms, events, name, publish, running
 
 
 def climbed(tmp_path: Path, play: Callable[[Climb], Awaitable[None]], rules: Ladder = RULES) -> list[LadderMoved]:
@@ -63,19 +32,7 @@ def climbed(tmp_path: Path, play: Callable[[Climb], Awaitable[None]], rules: Lad
 
     async def played() -> None:
         async with running(desk, tmp_path / "state") as run:
-            climber = Climber(
-                store,
-                SCALPER,
-                rules,
-                poll_s=0,
-                public_key="",
-                gateway=run.gateway,
-                models=run.models,
-                lifecycle=run.lifecycle,
-                log=lambda event, /, **fields: run.log.append((event, fields)),
-            )
-            run.observers.append(climber.observe)
-            climb = Climb(run, climber)
+            climb = Climb(run, climber_of(run, store, rules))
             for _ in range(3):  # until the strategy is warm
                 await climb.session()
             await play(climb)

@@ -1,0 +1,63 @@
+"""A running desk with its climber, over the scalper's tape or another desk's."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from daemon.config.tables import Ladder
+from daemon.core.events import SessionEnded
+from daemon.core.state import LadderState
+from daemon.models.ladder.climber import Climber
+from tests.support.models.swaps import SCALPER, Running
+
+RULES = Ladder(promotion="automatic", shadow_sessions=1, canary_sessions=1, shadow_behind_max=1.0, drawdown_max=1.0)
+
+
+@dataclass
+class Climb:
+    """A running desk with its climber, fed session by session."""
+
+    run: Running
+    climber: Climber
+
+    async def settle(self) -> None:
+        """Let ladder and store follow one another until nothing moves."""
+        row = -1
+        while row != self.run.engine.last_row:
+            row = self.run.engine.last_row
+            await self.run.quiet()
+            await self.climber.look()
+            await self.run.lifecycle.look()
+
+    async def session(self) -> None:
+        """Feed to the end of the running or next session, and let all follow."""
+        tape, fed = self.run.tape, self.run.fed
+        last = next(place for place in range(fed, len(tape)) if isinstance(tape[place], SessionEnded))
+        await self.run.feed(last + 1 - fed)
+        await self.settle()
+
+    @property
+    def step(self) -> str:
+        ladder = self.run.gateway.state.ladder
+        return f"{ladder.version} {ladder.step}" if isinstance(ladder, LadderState) else ""
+
+
+def climber_of(
+    run: Running, store: Path, rules: Ladder = RULES, *, strategy: Any = SCALPER, kind: type[Climber] = Climber
+) -> Climber:
+    """A climber of the running desk that sees every step."""
+    climber = kind(
+        store,
+        strategy,
+        rules,
+        poll_s=0,
+        public_key="",
+        gateway=run.gateway,
+        models=run.models,
+        lifecycle=run.lifecycle,
+        log=lambda event, /, **fields: run.log.append((event, fields)),
+    )
+    run.observers.append(climber.observe)
+    return climber
