@@ -109,13 +109,19 @@ def held(folder: Path) -> Iterator[None]:
     """
     _refuse_foreign(folder)
     folder.mkdir(parents=True, exist_ok=True)
-    with (folder / LOCK_FILE).open("w") as lock:
+    busy = f"another process is at work in {folder}: wait until it has ended, or use another --run-dir"
+    with alone(folder / LOCK_FILE, busy):
+        yield
+
+
+@contextmanager
+def alone(path: Path, busy: str = "") -> Iterator[None]:
+    """Hold the lock file `path` while this lasts. Waits for another holder, or raises RunFolderError(`busy`)."""
+    with path.open("w") as lock:
         try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            fcntl.flock(lock, fcntl.LOCK_EX | (fcntl.LOCK_NB if busy else 0))
         except BlockingIOError as error:
-            raise RunFolderError(
-                f"another process is at work in {folder}: wait until it has ended, or use another --run-dir"
-            ) from error
+            raise RunFolderError(busy) from error
         yield
 
 

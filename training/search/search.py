@@ -7,7 +7,6 @@ trained on or looked at, and every trial, given up or not, is counted in the sto
 
 from __future__ import annotations
 
-import fcntl
 import os
 import threading
 from collections.abc import Callable, Iterator
@@ -20,7 +19,7 @@ import msgspec
 from daemon.host.whole_files import write_whole
 from training.desks.trial import Diverged
 from training.rl.pool import Emit, Flag, Stopped, stop_on_signals, work_through
-from training.runs.folder import RunFolderError, code_version, machine, open_run
+from training.runs.folder import RunFolderError, alone, code_version, machine, open_run
 from training.runs.settings import split_note
 from training.search.book import STUDY_LOG, Book, Found, name_of, open_book, trainings_of
 from training.search.coefficients_file import COEFFICIENTS_FILE, write_values
@@ -133,13 +132,7 @@ def _go_on(
 @contextmanager
 def _alone(folder: Path) -> Iterator[None]:
     """Lock the folder against other searches; remove a line that a full disk cut off."""
-    with (folder / LOCK_FILE).open("w") as lock:
-        try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError as error:
-            raise RunFolderError(
-                f"{folder} is being searched by another process: wait for it, or use --study-dir"
-            ) from error
+    with alone(folder / LOCK_FILE, f"{folder} is being searched by another process: wait for it, or use --study-dir"):
         log = folder / STUDY_LOG
         if log.exists():
             log.with_name(f"{STUDY_LOG}.lock").unlink(missing_ok=True)  # of a process that was killed

@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import fcntl
 import math
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -17,7 +15,7 @@ from training.rl.coefficients import Coefficients
 from training.rl.pool import Flag
 from training.rl.presets import Plan
 from training.rl.process_group import ProcessGroup
-from training.runs.folder import LOCK_FILE, TRIALS_FOLDER, TrialFolder
+from training.runs.folder import LOCK_FILE, TRIALS_FOLDER, TrialFolder, alone
 from training.runs.ledger import settings_digest
 from training.runs.prepared import Prepared, prepare
 from training.runs.tasks import CheckpointTimer
@@ -95,7 +93,7 @@ class Ready:
 
         for task in own.needed(plan, span):
             keeper = self._kept(task, common)
-            with _one_at_a_time(keeper.path):
+            with alone(keeper.path / LOCK_FILE):
                 own.prior(task, request, data, keeper, done, control, lambda _: None)
         decided = [msgspec.to_builtins(plan), request.steps, request.precision, span.validate[0]]
         return own.trial(request, data, span, self._kept(request.name, decided), done, control, lambda _: None)
@@ -106,14 +104,6 @@ class Ready:
             {"decided": decided, "bars": self.prepared.data.info.sha256, "code": self.prepared.version}
         )
         return TrialFolder(self.folder / TRIALS_FOLDER / f"{task}-{own[:12]}", own)
-
-
-@contextmanager
-def _one_at_a_time(folder: Path) -> Iterator[None]:
-    """Wait until no other process is at work in the folder."""
-    with (folder / LOCK_FILE).open("w") as lock:
-        fcntl.flock(lock, fcntl.LOCK_EX)
-        yield
 
 
 def make_ready(search: Search, version: str) -> Ready:
