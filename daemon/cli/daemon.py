@@ -67,9 +67,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except (ConfigError, TapeError, StateDirError) as error:
         return refuse(Log(), str(error))
     if tape is not None:
-        from daemon.cli.start import replay
+        if options.check:
+            from daemon.cli.start.replay_check import check
 
-        return replay.check(settings, tape) if options.check else replay.run(settings, tape, speed)
+            return check(settings, tape)
+        from daemon.cli.start.replay import run
+
+        return run(settings, tape, speed)
     if options.check:
         from daemon.cli.start.doctor import examine
 

@@ -5,7 +5,6 @@ The study is the only input; what is not in it is reported as unknown. Same stud
 
 from __future__ import annotations
 
-import itertools
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -37,8 +36,9 @@ from training.report.lines import (
     seeds_of,
 )
 from training.report.page import page
+from training.report.study_check import check
 from training.study.evaluation import SessionResult
-from training.study.study import FORMAT, Fold, Study
+from training.study.study import Study
 
 PAGE_FILE = "report.html"
 
@@ -64,7 +64,7 @@ def files(study: Study, findings: Findings, *, policy_sha256: str | None = None)
 
 def find(study: Study) -> Findings:
     """All figures of a study, judged. Raises `ValueError` where folds, chosen trials or sessions do not fit."""
-    _check(study)
+    check(study)
     capital, results = study.capital_usd, headline(study)
     returns = session_returns(results, capital)
     _, matrix = trial_matrix(study)
@@ -135,56 +135,3 @@ def find(study: Study) -> Findings:
         verdict=verdict(findings, criteria),
         abstract=abstract(findings, study, known_today),
     )
-
-
-def _check(study: Study) -> None:
-    """What the report claims of a study holds: format, spans in the order of time, choice, players on test sessions."""
-    if study.format != FORMAT:
-        raise ValueError(f"the study has format {study.format}, expected {FORMAT}: run it again")
-    count = len(study.folds)
-    if not count or len(study.chosen) != count:
-        raise ValueError(
-            f"the study has {count} folds and {len(study.chosen)} chosen trials; expected one for each fold"
-        )
-    _check_spans(study.folds)
-    for index in range(count):
-        _check_choice(study, index)
-    played = {**{one.name: one.folds for one in study.baselines}, **study.scenarios}
-    if study.account:
-        played["the account of all tests"] = study.account
-    for name, folds in played.items():
-        found = tuple(tuple(session.date for session in one.sessions) for one in folds)
-        if found != tuple(fold.test for fold in study.folds):
-            raise ValueError(f"{name} was played on other sessions than the test sessions of the {count} folds")
-
-
-def _check_spans(folds: Sequence[Fold]) -> None:
-    tested: tuple[str, ...] = ()
-    for index, fold in enumerate(folds):
-        if not (fold.train and fold.validate and fold.test):
-            raise ValueError(f"fold {index} has an empty span; expected sessions to train, validate and test on")
-        for span in ((*fold.train, *fold.validate, *fold.test), (*tested, *fold.test)):
-            if any(later <= before for before, later in itertools.pairwise(span)):
-                raise ValueError(
-                    f"the spans of fold {index} overlap or are not in the order of time; expected train before "
-                    "validate before test, and test sessions after those of the fold before"
-                )
-        tested += fold.test
-
-
-def _check_choice(study: Study, fold: int) -> None:
-    """The chosen trial is one of the fold and the headline's reward, and none of those did better on validation."""
-    place = study.chosen[fold]
-    if not 0 <= place < len(study.trials) or study.trials[place].fold != fold:
-        raise ValueError(f"the chosen trial of fold {fold} is trial {place}, which is not of that fold")
-    rivals = [trial for trial in study.trials if trial.fold == fold and trial.reward == study.reward]
-    best = max((trial.validated_usd for trial in rivals), default=0.0)
-    chosen = study.trials[place]
-    if chosen.reward != study.reward or chosen.validated_usd < best - 1e-6:
-        raise ValueError(
-            f"the chosen trial of fold {fold} is of reward {chosen.reward} and seed {chosen.seed}; expected the one of "
-            f"reward {study.reward} that earned most on validation, or the test sessions would have chosen"
-        )
-    for trial in rivals:
-        if tuple(result.date for result in trial.validate) != study.folds[fold].validate:
-            raise ValueError(f"seed {trial.seed} of fold {fold} was validated on other sessions than the fold's")

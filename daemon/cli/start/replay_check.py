@@ -1,0 +1,62 @@
+"""`rltraderd --dry-run --check`: what a replay would run."""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+from pathlib import Path
+
+from daemon.app.replay_start import prepare_replay
+from daemon.cli.start.exits import REFUSALS, refuse
+from daemon.config.limits_shown import in_force
+from daemon.config.load import Settings
+from daemon.engine.state_dir import check_identity, locked_by, peek
+from daemon.host.own_files import StateDirError
+from daemon.models.store import other_symbols
+from daemon.operator.log import Log
+
+
+def check(settings: Settings, tape: Path) -> int:
+    """Check configuration, tape, model and state directory; print what would run."""
+    try:
+        replay = prepare_replay(settings, tape)
+        _check_folder(settings.paths.state_dir)
+        meta = peek(settings.paths.state_dir)
+        if meta is not None:
+            check_identity(settings.paths.state_dir, meta, replay.meta())
+        holder = locked_by(settings.paths.state_dir)
+        if holder:
+            raise StateDirError(f"{settings.paths.state_dir}: in use by process {holder}; stop it or choose another")
+    except REFUSALS as error:
+        return refuse(Log(), str(error))
+    found = {
+        "configuration": "ok",
+        "desk": settings.desk.name,
+        "mode": "replay (dry run)",
+        "strategy": replay.strategy.spec.name,
+        "tape": f"{replay.tape.name}, {replay.info.rows} rows, {replay.info.first_date} to {replay.info.last_date}",
+        "synthetic": bool(replay.info.synthetic),
+        "model": f"{replay.model.version} on {replay.policy.provider}, verified, "
+        + ("promoted" if replay.model.manifest.promoted else "not promoted: allowed in a dry run only"),
+        **({"warning": other} if (other := other_symbols(replay.model.manifest, replay.strategy.spec)) else {}),
+        "state_dir": f"{settings.paths.state_dir}: " + ("resumes" if meta else "new"),
+        "limits": in_force(settings),
+    }
+    width = max(map(len, found))
+    for key, value in found.items():
+        sys.stdout.write(f"{key:<{width}}  {value}\n")
+    sys.stdout.write(json.dumps({"check": "ok"}) + "\n")
+    return 0
+
+
+def _check_folder(path: Path) -> None:
+    """Raise StateDirError if the daemon can neither use nor create `path`. Writes nothing."""
+    try:
+        there = next(folder for folder in (path, *path.absolute().parents) if folder.exists())
+    except OSError as error:
+        raise StateDirError(f"{path}: cannot be a state directory: {error.strerror}; choose another") from error
+    if not there.is_dir():
+        raise StateDirError(f"{path}: cannot be a state directory: {there} is no folder; choose another")
+    if not os.access(there, os.W_OK | os.X_OK):
+        raise StateDirError(f"{path}: cannot be a state directory: {there} is not writable; check its owner and mode")
