@@ -18,6 +18,7 @@ from typing import Any
 
 from aiohttp import web
 
+from daemon.host.version import add_version
 from simulator.clock import SimClock
 from simulator.desks_by_hand import DESKS, accounts_of, environment, market_of, names_of
 from simulator.prices.market import Market
@@ -37,6 +38,7 @@ LOOK_S = 0.5  # real seconds between two looks at the log of requests
 def parser() -> argparse.ArgumentParser:
     """The command line."""
     made = argparse.ArgumentParser("rltrader-simulator", description="Serve a recorded day as Alpaca would.")
+    add_version(made)
     made.add_argument("--bars", type=Path, help="tape of minute bars, CSV(.gz) or Parquet (30 made-up sessions of SPY)")
     made.add_argument("--accounts", metavar="NAMES", help=f"desks with an account of their own: {','.join(DESKS)}")
     made.add_argument(

@@ -11,6 +11,7 @@ from typing import Any
 
 from daemon.app.desk import prepare_interpreter
 from daemon.app.replay_figures import equity_curve, session_ends
+from daemon.app.replay_remarks import remarks
 from daemon.app.replay_start import Replay, ReplayRun, open_replay
 from daemon.core.state import State
 from daemon.engine.engine import Engine
@@ -46,6 +47,10 @@ async def run_replay(
             other_symbols=counts.other_symbols,
             rejected=dict(counts.rejected),
         )
+        bars_run = state.stats.bars - run.bars_before
+        found = () if engine.stopped_by else remarks(replay, counts, state, bars_run)
+        for remark in found:
+            log("replay_remark", remark=remark)
         state_digest = engine.state_digest()
         log("chain_head", row=engine.last_row, head=engine.chain_head)
         log("run_ended", events=state.seq, state_digest=state_digest, stopped_by=engine.stopped_by)
@@ -57,11 +62,12 @@ async def run_replay(
         () if spec.continuous else spec.actions,
         meta=run.opened.state_dir.meta,
         wall_s=wall_s,
-        bars_run=state.stats.bars - run.bars_before,
+        bars_run=bars_run,
         latency=engine.latency,
         state_digest=state_digest,
         stopped_by=engine.stopped_by,
         daily=daily,
+        remarks=found,
     )
     return summary, curve
 

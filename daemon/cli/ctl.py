@@ -20,6 +20,7 @@ from daemon.cli.arguments import NotFound
 from daemon.config.load import EXIT_CODE, ConfigError
 from daemon.engine.state_dir import enter
 from daemon.host.own_files import StateDirError
+from daemon.host.version import add_version
 from daemon.journal.journal import FILE
 from daemon.journal.reader import unreadable
 from daemon.journal.rows import JournalError, WriteFailed
@@ -73,6 +74,7 @@ def parser(chosen: str) -> argparse.ArgumentParser:
     line = argparse.ArgumentParser(
         prog="rltraderctl", description="Look into a state directory and prove it; command its desk; panic."
     )
+    add_version(line)
     commands = line.add_subparsers(dest="command", required=True)
     for name, (place, text) in COMMANDS.items():
         command = commands.add_parser(name, help=text, description=text)

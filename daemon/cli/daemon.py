@@ -15,6 +15,7 @@ from daemon.config.load import DEFAULT_CONFIG, ConfigError, Credentials, Setting
 from daemon.config.strategy import strategy_of
 from daemon.engine.state_dir import enter
 from daemon.host.own_files import StateDirError
+from daemon.host.version import add_version
 from daemon.operator.log import Log
 from daemon.tapes import bundled
 from daemon.tapes.minutes import TapeError
@@ -29,6 +30,7 @@ def parser() -> argparse.ArgumentParser:
         epilog="Keys: APCA_API_KEY_ID and APCA_API_SECRET_KEY in the environment. Exit codes: 0 done or stopped, "
         "1 start it again, 2 mend what is named first.",
     )
+    add_version(line)
     line.add_argument("--config", type=Path, metavar="FILE", help="configuration (default: ./config.toml where it is)")
     line.add_argument("--dry-run", action="store_true", help="do everything but send orders: a paper broker fills them")
     line.add_argument(

@@ -17,6 +17,7 @@ os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")  # before onnxruntime is loa
 
 from daemon.dashboard.desks import named
 from daemon.dashboard.server import Dashboard, listen, names, serve
+from daemon.host.version import add_version
 from daemon.journal.journal import FILE
 
 PORT = 8420
@@ -47,6 +48,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 def _options(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="rltrader-dashboard", description="The read-only page about your desks.")
+    add_version(parser)
     which = parser.add_mutually_exclusive_group(required=True)
     which.add_argument("--state-dir", type=Path, action="append", metavar="DIR", help="a desk; may be given repeatedly")
     which.add_argument("--desks", type=Path, metavar="ROOT", help="all desks that stand below this folder now")

@@ -17,6 +17,7 @@ from daemon.experience.link import add_arguments, link_of, password
 from daemon.experience.publisher import Publisher
 from daemon.host.credential import CredentialProblem
 from daemon.host.service import Service
+from daemon.host.version import add_version
 from daemon.journal.journal import FILE
 from daemon.operator.log import Log
 
@@ -71,6 +72,7 @@ def _options(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(
         prog="rltrader-publisher", description="Carry a desk's experience from its journal to a Redis stream."
     )
+    add_version(parser)
     parser.add_argument("--state-dir", type=Path, required=True, metavar="DIR", help="the desk's; it is only read")
     parser.add_argument("--own-dir", type=Path, required=True, metavar="DIR", help="for the publisher's checkpoint")
     add_arguments(parser, "rltrader-publisher")

@@ -26,6 +26,9 @@ LOG_EVENTS: dict[str, LogEvent] = {
         ("outside_hours", "other_symbols", "rejected"),
         "Tape rows that were no bars of this strategy's regular sessions, and rejected ones by reason, at the end.",
     ),
+    "replay_remark": LogEvent(
+        "warning", ("remark",), "What the replay's figures alone would hide, and its cure, at the end."
+    ),
     "model_verified": LogEvent(
         "info", ("version", "promoted", "feed", "provider"), "The model's hash, digest and golden outputs are right."
     ),

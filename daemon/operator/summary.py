@@ -62,6 +62,7 @@ class Summary(msgspec.Struct, frozen=True):
     state_digest: str
     stopped_by: str
     daily: Daily | None = None  # of daily desks alone
+    remarks: tuple[str, ...] = ()  # what the figures alone would hide, each with its cure
 
 
 def daily_figures(closes: Sequence[tuple[str, float]]) -> Daily:
@@ -87,6 +88,7 @@ def summarise(
     state_digest: str,
     stopped_by: str,
     daily: Daily | None = None,
+    remarks: tuple[str, ...] = (),
 ) -> Summary:
     """Return the figures of a run that ended in `state`; `actions` are empty for a continuous policy."""
     stats, book = state.stats, state.book
@@ -121,6 +123,7 @@ def summarise(
         state_digest=state_digest,
         stopped_by=stopped_by,
         daily=daily,
+        remarks=remarks,
     )
 
 
@@ -178,3 +181,5 @@ def show(console: Console, summary: Summary, equity: Sequence[Decimal]) -> None:
         table.add_row("stopped", f"by {summary.stopped_by}: the same command goes on from here")
     table.add_row("journal", f"{summary.journal_events:,} events, state {summary.state_digest[:16]}")
     console.print(table)
+    for remark in summary.remarks:
+        console.print(f"[yellow]![/yellow] {escape(remark)}", highlight=False)

@@ -29,6 +29,7 @@ __all__ = ["REJECT_REASONS", "TapeCounts", "TapeError", "TapeInfo", "TapeSource"
 
 DAY_S = 86_400
 STEPS_TO_JUDGE = 20
+LATE_SHARE = 4  # with more than one row in so many behind another, the file has another order than that of time
 REJECT_REASONS = (*FAULTS[1:], "duplicate", "out_of_order")
 """Reasons of a rejected row. `high_below_low` also covers an open or close outside of [low, high]."""
 
@@ -47,6 +48,7 @@ class TapeInfo(msgspec.Struct, frozen=True):
     symbol_assumed: bool  # the file has no symbol column
     synthetic: str  # the label of a synthetic tape, empty for recorded data
     adjusted: bool = False  # prices are multiplied by adj_close / close
+    resorted: bool = False  # the file is not in order of time: its rows are sorted
 
     @property
     def first_date(self) -> str:
@@ -71,7 +73,7 @@ def scan(path: Path, symbols: tuple[str, ...], interval_s: int) -> TapeInfo:
     counts: Counter[str] = Counter()
     days: set[date] = set()  # that have rows of the strategy
     begun: set[int] = set()  # the strategy's symbols seen, by place
-    first_ns, last_ns = 2**63 - 1, -1
+    first_ns, last_ns, ours, late, by_symbol = 2**63 - 1, -1, 0, 0, False
     steps = _Steps(interval_s)
     for rows in file.batches():
         counts.update(dict(zip(rows.names, np.bincount(rows.codes, minlength=len(rows.names)).tolist(), strict=True)))
@@ -80,13 +82,10 @@ def scan(path: Path, symbols: tuple[str, ...], interval_s: int) -> TapeInfo:
         if not starts.size:
             continue
         newest = np.maximum.accumulate(np.append(last_ns, starts))
+        behind = starts < newest[:-1]
+        ours, late = ours + starts.size, late + int(np.count_nonzero(behind))
         for place in sorted(set(places.tolist()) - begun):
-            row = int(np.argmax(places == place))
-            if starts[row] < newest[row]:
-                raise TapeError(
-                    f"{path}: the rows of {symbols[place]} begin earlier than the rows before them, so the file is "
-                    f"sorted by symbol; expected rows in order of time: sort it by timestamp, then symbol"
-                )
+            by_symbol = by_symbol or bool(behind[np.argmax(places == place)])
             begun.add(place)
         first_ns, last_ns = min(first_ns, int(starts.min())), int(newest[-1])
         steps.add(starts)
@@ -111,6 +110,7 @@ def scan(path: Path, symbols: tuple[str, ...], interval_s: int) -> TapeInfo:
         interval_s=interval_s,
         symbol_assumed=file.symbol_assumed,
         synthetic=file.synthetic,
+        resorted=by_symbol or LATE_SHARE * late > ours,
     )
 
 
@@ -122,7 +122,7 @@ class _Steps:
         self._counts: Counter[int] = Counter()
 
     def add(self, starts: npt.NDArray[np.int64]) -> None:
-        steps = np.diff(starts) // SECOND_NS
+        steps = np.abs(np.diff(starts)) // SECOND_NS  # a file may begin with its newest row
         values, counts = np.unique(steps[steps > 0], return_counts=True)
         self._counts.update(dict(zip(values.tolist(), counts.tolist(), strict=True)))
 
@@ -151,7 +151,8 @@ class TapeSource:
     `SessionScheduled` (at the open) precedes a session's first row, `SessionEnded` (at the close) follows its last.
     `BarClosed` has the bar's end as its time; bars that closed together follow one another in the strategy's order of
     symbols. A row is a duplicate when the tape is still at its start and has a good row of its symbol, out of order
-    when the tape is past its start. Times never go backwards. Sessions without a row are left out.
+    when the tape is past its start. Times never go backwards. A file that is sorted otherwise (`TapeInfo.resorted`) is
+    read in order of time. Sessions without a row are left out.
 
     With `tick_ns`, a `ClockTicked` follows so long after the end of bars that some symbols do not have: a desk that
     waits for all of them decides then.
@@ -185,7 +186,8 @@ class TapeSource:
         symbols, counts, step_ns = self._info.symbols, self.counts, self._info.interval_s * SECOND_NS
         now, end_ns, index = -1, 0, -1  # start of the current bars, their end, their session
         gathered: dict[int, Bar] = {}  # by the symbol's place in the strategy's order
-        for batch in TapeFile(self._path, symbols).batches():
+        file = TapeFile(self._path, symbols)
+        for batch in file.in_order() if self._info.resorted else file.batches():
             for start, slot, at, place, fault, *prices in self._classified(batch):
                 if slot > now:
                     yield from self._closed(gathered, end_ns, index)

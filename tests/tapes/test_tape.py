@@ -323,13 +323,28 @@ def test_a_truncated_parquet_and_a_naive_one_are_refused(tmp_path: Path) -> None
             scan(tmp_path / "x.parquet", ("SPY",), 60)
 
 
-def test_a_file_sorted_by_symbol_is_refused_and_one_late_row_is_not(tmp_path: Path) -> None:
-    by_symbol = write(tmp_path / "s.csv", *(row(minute, symbol) for symbol in ("SPY", "QQQ") for minute in range(3)))
-    with pytest.raises(TapeError, match="the rows of QQQ begin earlier than the rows before them"):
-        scan(by_symbol, ("SPY", "QQQ"), 60)
-    assert scan(by_symbol, ("SPY",), 60).rows == 6
+def test_a_file_in_another_order_than_times_is_sorted_and_one_late_row_is_rejected(
+    tmp_path: Path, summer: SessionCalendar
+) -> None:
+    symbols = ("SPY", "QQQ")
+    by_symbol = write(tmp_path / "s.csv", *(row(minute, symbol) for symbol in symbols for minute in range(3)))
+    newest_first = write(tmp_path / "n.csv", *(row(minute, name) for minute in (2, 1, 0) for name in symbols))
+    expected = [(name, minute) for minute in range(3) for name in symbols]
+    for path in (by_symbol, newest_first):
+        assert scan(path, symbols, 60).resorted
+        events = play(path, summer, symbols)
+        assert (closed(events), rejected(events)) == (expected, [])
+    assert scan(newest_first, ("SPY",), 60).first_ns == OPEN
     late = write(tmp_path / "l.csv", row(0, "SPY"), row(0, "QQQ"), row(2, "SPY"), row(1, "SPY"), row(2, "QQQ"))
-    assert scan(late, ("SPY", "QQQ"), 60).rows == 5
+    assert not scan(late, symbols, 60).resorted
+    assert rejected(play(late, summer, symbols)) == [("out_of_order", 1)]
+
+
+def test_two_rows_of_one_bar_keep_their_order_where_a_file_is_sorted(tmp_path: Path, summer: SessionCalendar) -> None:
+    rows = (row(2), row(1, prices="1,1,1,1"), row(1, prices="2,2,2,2"), row(0))
+    events = play(write(tmp_path / "n.csv", *rows), summer)
+    assert [event.bar.close for event in events if isinstance(event, BarClosed)] == [11.0, 1.0, 11.0]
+    assert rejected(events) == [("duplicate", 1)]
 
 
 def test_the_bundled_tape_is_what_its_tool_writes() -> None:

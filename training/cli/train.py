@@ -13,6 +13,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
+from daemon.host.version import add_version
 from training.cli.commands import COMMANDS, DONE, STOPPED, STOPPED_TEXT, wrong
 from training.cli.errors import ERRORS
 from training.cli.promote import promoted
@@ -44,6 +45,7 @@ def parser() -> argparse.ArgumentParser:
         + "\n\nother commands (each with its own --help):\n"
         + "\n".join(f"  train-and-export {name:<9} {text}" for name, text in COMMANDS.items()),
     )
+    add_version(found)
     what = found.add_argument_group("what to train on")
     what.add_argument("--strategy", required=True, metavar="NAME", help=f"one of {', '.join(KINDS)}")
     bars = "CSV, CSV.gz or Parquet file of bars; several times for a strategy with an open universe"

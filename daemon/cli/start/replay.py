@@ -21,6 +21,13 @@ from daemon.core.state import State
 from daemon.operator.log import Log
 from daemon.operator.summary import Summary, show
 
+NEXT = {
+    "why it decided so:": "rltraderctl decisions --state-dir {}",
+    "proof of the run: ": "rltraderctl verify --state-dir {}",
+    "its page:         ": "rltrader-dashboard --state-dir {}",
+}
+"""What a person does next with a replay."""
+
 
 def run(settings: Settings, tape: Path, speed: float | None) -> int:
     """Run the tape and print the summary; returns the exit code."""
@@ -48,14 +55,18 @@ def run(settings: Settings, tape: Path, speed: float | None) -> int:
 
         code = exit_code(log, work)
     for summary, curve in ended:
-        _print(summary, curve)
+        _print(summary, curve, settings.paths.state_dir)
     return code
 
 
-def _print(summary: Summary, curve: list[Decimal]) -> None:
+def _print(summary: Summary, curve: list[Decimal], state_dir: Path) -> None:
+    """Print the table on a terminal, the line of JSON into a file or a pipe."""
     screen = Console()
     if screen.is_terminal:
         show(screen, summary, curve)
+        for what, then in NEXT.items():
+            screen.print(f"{what}  {escape(then.format(state_dir))}", highlight=False, soft_wrap=True)
+        return
     try:
         sys.stdout.write(msgspec.json.encode(summary).decode() + "\n")
         sys.stdout.flush()

@@ -1,0 +1,89 @@
+"""What a person must know about a replay that ran, in plain sentences: what was left out, and why it never traded."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+from daemon.app.replay_start import Replay
+from daemon.core.state import State
+from daemon.tapes import bundled
+from daemon.tapes.minutes import DAY_S, TapeCounts
+from daemon.tapes.zones import hours_off
+
+REJECTED_SHARE, OUTSIDE_SHARE = 0.01, 0.5  # of the rows: from there on a person is informed
+CURES = {
+    "not_finite": "a price or volume is missing: fill or remove such rows",
+    "not_positive": "a price is zero or negative: check the columns",
+    "high_below_low": "open, high, low and close contradict each other: check the order of the columns",
+    "negative_volume": "check the column volume",
+    "off_grid": "a bar starts between two bars of the strategy's grid: label bars by their start",
+    "duplicate": "several rows have one time and symbol: keep one of them",
+    "out_of_order": "sort the file by timestamp",
+}
+
+
+def remarks(replay: Replay, counts: TapeCounts, state: State[Any], bars_run: int) -> tuple[str, ...]:
+    """Return one sentence, with its cure, for each thing that the figures of a replay that ended would hide."""
+    return tuple(_remarks(replay, counts, state, bars_run))
+
+
+def _remarks(replay: Replay, counts: TapeCounts, state: State[Any], bars_run: int) -> Iterator[str]:
+    stats = state.stats
+    if stats.bars and not bars_run:
+        yield (
+            f"Nothing was replayed: {replay.settings.paths.state_dir} holds this replay to its end. The figures "
+            f"are of that run and of its rules. Pass another --state-dir for a new one."
+        )
+        return
+    if replay.tape == bundled(replay.strategy.spec):
+        yield "The bundled bars are made up: the result says nothing about a market. --bars FILE replays yours."
+    if replay.info.resorted:
+        yield f"{replay.tape.name} was not in order of time: its rows were sorted."
+    yield from _left_out(replay, counts)
+    rejected, most = counts.rejected.total(), counts.rejected.most_common(1)
+    if rejected > REJECTED_SHARE * (rejected + counts.bars):
+        reason, count = most[0]
+        yield (
+            f"{rejected:,} of {rejected + counts.bars:,} bars were rejected, {count:,} of them as {reason}: "
+            f"{CURES[reason]}."
+        )
+    if stats.bars and not stats.fills:
+        yield _no_trade(replay, state)
+
+
+def _left_out(replay: Replay, counts: TapeCounts) -> Iterator[str]:
+    """Yield why most rows of minutes lie outside of the sessions."""
+    rows = counts.outside_hours + counts.rejected.total() + counts.bars
+    if replay.info.interval_s >= DAY_S or counts.outside_hours <= OUTSIDE_SHARE * rows:
+        return
+    hours = hours_off(replay.tape, replay.strategy.spec.symbols, replay.calendar)
+    if hours:
+        moved = f"{abs(hours)} hours {'later' if hours > 0 else 'earlier'}"
+        yield (
+            f"{counts.outside_hours:,} of {rows:,} rows lie outside of regular sessions and were left out. {moved} "
+            f"most would lie inside: write the times with their real zone."
+        )
+
+
+def _no_trade(replay: Replay, state: State[Any]) -> str:
+    """Return why nothing was ever traded."""
+    stats, spec = state.stats, replay.strategy.spec
+    if not stats.decisions:
+        return (
+            f"No decision was made: {spec.name} needs {spec.history_bars:,} bars of history before its first one, and "
+            f"the tape has {stats.bars:,} bars. Pass a longer tape."
+        )
+    if not stats.denials:
+        return f"No trade: in none of {stats.decisions:,} decisions did the policy want to change its position."
+    gate, count = max(stats.denials.items(), key=lambda denied: denied[1])
+    needed = state.trading.paper.volatility_sessions + 1
+    if gate == "no_quote" and spec.holds == "option" and replay.info.dates <= needed:
+        return (
+            f"No trade: the replay's option market quotes after {needed} sessions, and the tape has "
+            f"{replay.info.dates}. Pass a longer tape."
+        )
+    return (
+        f"No trade: {count:,} wishes were denied by the gate {gate}; docs/OPERATIONS.md explains it, and rltraderctl "
+        f"decisions lists them."
+    )

@@ -1,0 +1,81 @@
+"""What the figures of a replay would hide is in its summary, in a sentence with the cure."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.support.desks.desk_run import environment, log_of, rltraderd, summary_of, tape_rows, write_tape
+
+
+@pytest.fixture(scope="module")
+def rows() -> list[str]:
+    return tape_rows(1, 75)
+
+
+def replayed(folder: Path, rows: Sequence[str], **extra: str) -> dict[str, Any]:
+    tape = write_tape(folder / "tape.csv", rows)
+    finished = rltraderd(
+        "--dry-run", "--bars", tape, "--state-dir", folder / "state", cwd=folder, env=environment(**extra)
+    )
+    assert finished.returncode == 0, finished.stderr
+    found = summary_of(finished)
+    logged = [line["remark"] for line in log_of(finished.stderr) if line["event"] == "replay_remark"]
+    assert logged == found["remarks"]
+    return found
+
+
+def test_a_file_newest_first_is_sorted_and_trades_as_the_sorted_one(tmp_path: Path, rows: list[str]) -> None:
+    for name in ("sorted", "newest first"):
+        (tmp_path / name).mkdir()
+    usual = replayed(tmp_path / "sorted", rows)
+    turned = replayed(tmp_path / "newest first", rows[::-1])
+    assert usual["remarks"] == []
+    assert turned["remarks"] == ["tape.csv was not in order of time: its rows were sorted."]
+    for figure in ("bars", "bars_rejected", "decisions", "orders", "fills", "equity_usd"):
+        assert turned[figure] == usual[figure], figure
+    again = replayed(tmp_path / "sorted", rows, RLTRADER_RISK__COOLDOWN_TRADE_S="600")
+    (remark,) = again["remarks"]
+    assert remark.startswith("Nothing was replayed: ")
+    assert "of that run and of its rules" in remark
+
+
+def test_times_that_are_hours_off_are_named(tmp_path: Path, rows: list[str]) -> None:
+    def earlier(row: str) -> str:
+        symbol, start_ns, *prices = row.split(",")
+        return ",".join((symbol, str(int(start_ns) - 5 * 3600 * 10**9), *prices))
+
+    (remark, *_) = replayed(tmp_path, [earlier(row) for row in rows])["remarks"]
+    count = f"{len(rows):,}"
+    assert remark == (
+        f"{count} of {count} rows lie outside of regular sessions and were left out. 5 hours later most would lie "
+        "inside: write the times with their real zone."
+    )
+
+
+def test_rejected_bars_and_a_tape_too_short_for_quotes_are_named(tmp_path: Path, rows: list[str]) -> None:
+    doubled = [row for row in rows for _ in range(2)]
+    found = replayed(tmp_path, doubled, RLTRADER_PAPER__VOLATILITY_SESSIONS="20")
+    rejected, no_trade = found["remarks"]
+    assert rejected == (
+        f"{len(rows):,} of {len(doubled):,} bars were rejected, {len(rows):,} of them as duplicate: several rows have "
+        "one time and symbol: keep one of them."
+    )
+    assert no_trade == (
+        "No trade: the replay's option market quotes after 21 sessions, and the tape has 4. Pass a longer tape."
+    )
+    assert json.dumps(found["denials"]).startswith('{"no_quote"')
+
+
+def test_a_tape_without_a_decision_says_what_is_missing(tmp_path: Path, rows: list[str]) -> None:
+    found = replayed(tmp_path, rows[:80])
+    assert found["decisions"] == 0
+    (remark,) = found["remarks"]
+    assert remark == (
+        "No decision was made: option_scalper needs 256 bars of history before its first one, and the tape has 80 "
+        "bars. Pass a longer tape."
+    )
