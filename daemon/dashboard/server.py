@@ -129,12 +129,20 @@ async def _broken(_: Request, error: Exception) -> Response:
 
 
 def listen(port: int) -> socket.socket:
-    """Open a socket on 127.0.0.1; port 0 takes a free one. The kernel drops a peer that does not read."""
+    """Open a socket on 127.0.0.1; port 0 takes a free one. The kernel drops a peer that does not read.
+
+    Raises:
+        OSError: the port cannot be had; the text names it and the cure.
+    """
     listening = socket.socket(socket.AF_INET, socket.SOCK_STREAM)
     listening.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
     listening.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, int(WRITE_S * 2000))
-    listening.bind(("127.0.0.1", port))
-    listening.listen(128)
+    try:
+        listening.bind(("127.0.0.1", port))
+        listening.listen(128)
+    except OSError as error:
+        listening.close()
+        raise OSError(f"port {port}: {error.strerror}: choose another with --port, or 0 for a free one") from error
     return listening
 
 
