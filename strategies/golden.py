@@ -17,6 +17,7 @@ from typing import cast
 import msgspec
 
 from strategies.kit.contract import (
+    AnyStrategy,
     Bar,
     DailySpec,
     DailyStrategy,
@@ -113,7 +114,7 @@ def golden_portfolio(spec: DailySpec, prices: Mapping[str, float], decision: int
     return Portfolio(cash / 100, equity / 100, shares, tuple(price / 100 for price in cents))
 
 
-def golden_observations(strategy: Strategy | DailyStrategy) -> tuple[Observation, ...]:
+def golden_observations(strategy: AnyStrategy) -> tuple[Observation, ...]:
     """Return the strategy's observations on its golden tape: a model's golden inputs.
 
     Of minutes: at `GOLDEN_POINTS` under `golden_view`. Of days: at `GOLDEN_DECISIONS` sessions in turn, before their
@@ -245,7 +246,7 @@ def contract_digest(spec: Spec, declared: Mapping[str, object]) -> str:
     return sha256(msgspec.json.encode({"spec": numbers, "declared": declared}, order="deterministic")).hexdigest()
 
 
-def contract_hash(strategy: Strategy | DailyStrategy) -> str:
+def contract_hash(strategy: AnyStrategy) -> str:
     """Return the digest that a model's manifest must carry to be loaded for this strategy (hex SHA-256).
 
     `ValueError` when the strategy is not registered.

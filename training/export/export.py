@@ -17,6 +17,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, NamedTuple
 
+import msgspec
 import numpy as np
 import onnx
 import onnxruntime
@@ -26,7 +27,7 @@ from torch import nn
 from daemon.host.whole_files import sync, write_whole
 from daemon.models.pointer import CURRENT, point
 from strategies.golden import contract_hash, golden_observations
-from strategies.kit.contract import DailyStrategy, Float32Array, Observation, Spec, Strategy
+from strategies.kit.contract import AnyStrategy, Float32Array, Observation, Spec
 from strategies.kit.manifest import (
     FORMAT,
     MANIFEST_FILE,
@@ -81,7 +82,13 @@ class Release:
 
 
 def export(
-    policy: nn.Module, strategy: Strategy | DailyStrategy, release: Release, *, out: Path, probes: Float32Array
+    policy: nn.Module,
+    strategy: AnyStrategy,
+    release: Release,
+    *,
+    out: Path,
+    probes: Float32Array,
+    current: bool = True,
 ) -> Path:
     """Write `<out>/<strategy>/<version>/` and point `<out>/<strategy>/current` at it; returns the version's folder.
 
@@ -89,10 +96,11 @@ def export(
         policy: raw observations, float32 (batch, *observation shape), to logits, float32 (batch, actions); of a
             continuous policy to actions in [-1, 1]. One with a memory takes the state, float32 (batch, *hidden), too
             and answers with the next one as well. The heads of the spec follow, each float32 (batch, *shape). Where
-            rows are symbols, an observation is a row, and the answer has the shape (batch,).
+            rows are symbols, an observation is a row, and the answer has the shape (batch,) of a continuous policy.
         out: the model store. A version of the same name is replaced.
         probes: float32 (n, *observation shape), real observations on which torch and onnxruntime must agree; a policy
             with a memory sees them as one sequence.
+        current: false leaves `current` as it is: the daemon of a desk that learns moves it.
 
     Raises:
         ExportError: answers that are not finite, of another shape, or further than 1e-5 from onnxruntime's.
@@ -107,8 +115,9 @@ def export(
         final = shelf / manifest.version
         _put(folder, final, workshop / "replaced")
         sync(shelf)
-        why = "exported" if release.report is None else "exported with its report"
-        point(shelf, CURRENT, manifest.version, who="train-and-export", why=why, now_ns=time.time_ns())
+        if current:
+            why = "exported" if release.report is None else "exported with its report"
+            point(shelf, CURRENT, manifest.version, who="train-and-export", why=why, now_ns=time.time_ns())
     finally:
         shutil.rmtree(workshop)
     return final
@@ -181,9 +190,7 @@ def _put(folder: Path, final: Path, aside: Path) -> None:
         raise
 
 
-def _write(
-    policy: nn.Module, strategy: Strategy | DailyStrategy, release: Release, folder: Path, probes: Float32Array
-) -> Manifest:
+def _write(policy: nn.Module, strategy: AnyStrategy, release: Release, folder: Path, probes: Float32Array) -> Manifest:
     """Everything of one version into `folder`, checked by reading it back."""
     spec = strategy.spec
     golden = golden_observations(strategy)
@@ -219,6 +226,8 @@ def _write(
         rules=dict(release.rules),
         symbols=release.symbols,
         reference=release.reference,
+        model_config=msgspec.json.decode(spec.config) if spec.config else {},
+        model_config_digest=hashlib.sha256(spec.config.encode()).hexdigest() if spec.config else "",
         files={
             extra.name: hashlib.sha256(extra.read_bytes()).hexdigest()
             for extra in sorted(folder.iterdir())

@@ -13,8 +13,9 @@ import torch
 
 from daemon.core.limits import Trading
 from strategies.kit.contract import Strategy
+from training.desks.minutes import Desk
 from training.desks.scalper.data import Data
-from training.desks.scalper.dry_run import Desk, desks, dry_run
+from training.desks.scalper.dry_run import desks, dry_run
 from training.desks.scalper.market import Market
 from training.desks.scalper.play import (
     DelayedPlayer,

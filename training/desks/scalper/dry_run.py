@@ -6,90 +6,30 @@ sessions before it, so nothing carries over from one session's trades to the nex
 
 from __future__ import annotations
 
-from collections import Counter, deque
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import dataclass
-from typing import Any
+from collections import Counter
+from collections.abc import Iterable, Sequence
 
 import torch
 
 from daemon.core.effects import AskPolicy
-from daemon.core.events import (
-    Event,
-    ModelVerified,
-    OrderFilled,
-    PolicyAnswered,
-    QuotesReceived,
-    RunStarted,
-    SessionScheduled,
-)
+from daemon.core.events import Event, OrderFilled, PolicyAnswered, QuotesReceived
 from daemon.core.limits import Trading
 from daemon.core.machine import Machine
 from daemon.core.paper.paper import PaperBroker
-from daemon.core.paper.state import PaperState, broker_snapshot
 from daemon.core.records import DecisionRow
-from daemon.core.state import Identity, State
 from daemon.core.step import Core, Step
 from strategies.kit.contract import Strategy
+from training.desks.minutes import MODEL, Answering, Desk, desks_before, started
 from training.desks.scalper.play import Player, always_hold
 from training.study.evaluation import SessionResult
 from training.study.study import Entry, PlayResult
 
-MODEL = "candidate"
-FEED = "sip"
-
-
-@dataclass(frozen=True, slots=True)
-class Desk:
-    """A desk just before a session, and the feed events of that session."""
-
-    date: str
-    state: State[Any]
-    market_state: PaperState
-    feed: tuple[Event, ...]
-
 
 def desks(events: Iterable[Event], strategy: Strategy, trading: Trading, dates: Sequence[str]) -> tuple[Desk, ...]:
-    """The desks before the sessions of `dates`, ascending, in one pass over the feed, read no further.
-
-    As many sessions before the first are played, holding, as warm the strategy and give the volatility.
-
-    Raises:
-        ValueError: a date of `dates` has no session in the feed.
-    """
-    if not dates:
-        return ()
-    wanted = frozenset(dates)
-    machine, answer = _machine(strategy, trading), _answering(always_hold)
-    before: deque[list[Event]] = deque(maxlen=trading.paper.volatility_sessions + 2)  # sessions until the first wanted
-    found: list[Desk] = []
-    for date, feed in _sessions(events):
-        if not found and date not in wanted:
-            before.append(feed)
-            continue
-        while before:
-            machine.run(before.popleft(), answer)
-        if date in wanted:
-            assert machine.market_state is not None
-            found.append(Desk(date, machine.state, machine.market_state, tuple(feed)))
-            if len(found) == len(wanted):
-                return tuple(found)
-        machine.run(feed, answer)
-    missing = min(wanted - {desk.date for desk in found})
-    raise ValueError(f"no session {missing} in the feed: check the dates against the file")
-
-
-def _sessions(events: Iterable[Event]) -> Iterator[tuple[str, list[Event]]]:
-    """Each session's date and events; no more than one session is kept."""
-    date, feed = "", list[Event]()
-    for event in events:
-        if isinstance(event, SessionScheduled):
-            if date:
-                yield date, feed
-            date, feed = event.session.date, []
-        feed.append(event)
-    if date:
-        yield date, feed
+    """As `desks_before`, after as many sessions as warm the strategy and give the volatility."""
+    before = trading.paper.volatility_sessions + 2
+    machine = started(strategy, trading, PaperBroker(trading, strategy.spec.symbols[0]))
+    return desks_before(events, machine, _answering(always_hold), dates, before)
 
 
 def dry_run(player: Player, ready: Sequence[Desk], strategy: Strategy, trading: Trading) -> PlayResult:
@@ -151,21 +91,7 @@ class _Watch:
             self.premium_usd = sum(self._paid.values())
 
 
-def _machine(strategy: Strategy, trading: Trading) -> Machine:
-    """A desk on its first day: reconciled, with a verified model, and nothing but cash."""
-    core = Core(strategy)
-    market = PaperBroker(trading, strategy.spec.symbols[0])
-    identity = Identity("replay", "evaluation", strategy.spec.name, "evaluation", FEED)
-    machine = Machine(core, core.start(identity, trading), market, market.start())
-    started = RunStarted(0, identity.mode, identity.account, identity.strategy, identity.epoch, "", FEED, trading)
-    machine.apply(started)
-    machine.apply(ModelVerified(0, MODEL, "", promoted=False, feed=FEED))
-    assert machine.market_state is not None
-    machine.apply(broker_snapshot(machine.market_state, 0))
-    return machine
-
-
-def _answering(player: Player) -> Callable[[AskPolicy, int], PolicyAnswered]:
+def _answering(player: Player) -> Answering:
     """The player as the policy of a machine."""
 
     @torch.no_grad()

@@ -11,9 +11,10 @@ from torch import nn
 from daemon.tapes.minutes import TapeInfo
 from strategies.kit.contract import Float32Array, Strategy
 from training.desks.kind import Compared, EnvSettings, Evaluator, Learner, Span
+from training.desks.minutes import Desk
 from training.desks.scalper import baselines
 from training.desks.scalper.data import Data, observations
-from training.desks.scalper.dry_run import Desk, desks, dry_run
+from training.desks.scalper.dry_run import desks, dry_run
 from training.desks.scalper.history import TradingDay
 from training.desks.scalper.market import Market
 from training.desks.scalper.network import fit_scaling

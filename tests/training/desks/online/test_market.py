@@ -1,0 +1,177 @@
+"""The market that `online_dqn` learns on against the desk in dry run: the same observations and the same money."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from torch import Tensor
+
+from daemon.core.limits import Trading
+from daemon.host.time.calendar import SessionCalendar
+from daemon.tapes import BUNDLED_TAPE
+from daemon.tapes.minutes import TapeSource, scan
+from strategies.kit.model_config.indicators import shipped
+from strategies.online_dqn import BUY, HOLD, SELL
+from tests.support.training.online_bars import RULES, bundled, busy, five_minutes_of_two, of_bars, wild
+from training.desks.online.data import OnlineData, load
+from training.desks.online.dry_run import desks, dry_run
+from training.desks.online.play import Player, hold_from_open, play
+
+
+def both_play(make: Callable[[], Player], data: OnlineData, dates: list[str], trading: Trading = RULES) -> int:
+    """Let a player go through these sessions on the desk and on the market, each its own; the number of trades."""
+    on_desk = dry_run(make(), desks(data, trading, dates), data, trading)
+    on_market = play(make(), data, dates, trading)
+    assert on_desk.sessions == on_market
+    return sum(result.trades for result in on_market)
+
+
+def test_every_observation_is_that_of_the_desk_bit_for_bit() -> None:
+    data = bundled()
+    dates = list(data.days)[3:5]
+    seen: dict[str, list[Tensor]] = {"desk": [], "market": []}
+
+    def recording(kind: str) -> Player:
+        def player(observations: Tensor) -> Tensor:
+            seen[kind].append(observations.clone())
+            return busy()(observations)
+
+        return player
+
+    for date in dates:
+        dry_run(recording("desk"), desks(data, RULES, [date]), data, RULES)
+        play(recording("market"), data, [date], RULES)
+        decided = len(seen["market"])
+        assert decided == 382
+        assert torch.equal(torch.cat(seen["market"]), torch.cat(seen["desk"][:decided]))  # it decides on after that
+        assert len({float(row[0, -5]) for row in seen["market"]}) == 2  # flat and held
+        for rows in seen.values():
+            rows.clear()
+
+
+def test_the_desk_and_the_market_earn_the_same_to_the_last_digit() -> None:
+    assert both_play(busy, bundled(), list(bundled().days)[8:11]) > 40
+
+
+@pytest.mark.parametrize(("jump", "every"), [(0.006, 10), (0.02, 5)])
+def test_they_do_where_opens_leap_over_limits_stops_and_the_daily_loss(jump: float, every: int) -> None:
+    """Limit orders are missed and sent again, stops are jumped over, and the desk is halted and left."""
+    data = of_bars(wild(bundled().bars, jump, every, seed=3))
+    dates = list(data.days)[:2]
+    assert both_play(busy, data, dates) > 30
+    both_play(lambda: hold_from_open, data, dates)
+
+
+def test_they_do_where_all_the_money_is_wanted_and_the_cash_cuts_the_buy() -> None:
+    all_of_it = replace(RULES, basket=replace(RULES.basket, weight_max=1.0))
+    data = of_bars(wild(bundled().bars, 0.006, 10, seed=5), all_of_it)
+    assert both_play(busy, data, list(data.days)[5:6], all_of_it) > 20
+
+
+def test_they_do_on_recorded_sessions(data_dir: Path) -> None:
+    data = load([data_dir / "spy_1min_2024.parquet"], shipped(), (), RULES)
+    dates = [date for date in data.days if date in {"2024-08-05", "2024-11-29", "2024-12-18"}]  # a crash, a half day
+    assert len(dates) >= 2
+    assert both_play(busy, data, dates) > 20
+
+
+@pytest.mark.parametrize("only", [0, 1])
+def test_a_row_is_the_desk_of_two_symbols_whose_other_one_holds(only: int, data_dir: Path) -> None:
+    data = five_minutes_of_two(data_dir)
+    dates = list(data.days)[40:43]
+    on_desk = dry_run(busy(only, 2), desks(data, RULES, dates), data, RULES)
+    days = data.on(dates)
+    market = data.market(dates, RULES, auto_reset=False)
+    market.begin(np.arange(len(days)))
+    mine = torch.tensor([day.symbol == ("SPY", "QQQ")[only] for day in days])
+    while market.active.any():
+        market.step(busy()(market.observe()).argmax(dim=1).masked_fill(~mine, HOLD))
+    found = market.account.net_usd.reshape(-1, 2)
+    assert found[:, 1 - only].tolist() == [0.0] * 3
+    assert [result.pnl_usd for result in on_desk.sessions] == pytest.approx(found[:, only].tolist(), rel=0, abs=1e-6)
+    assert sum(result.trades for result in on_desk.sessions) > 10
+
+
+def test_the_events_of_a_session_are_those_of_a_replay() -> None:
+    data = bundled()
+    info = scan(BUNDLED_TAPE, data.spec.symbols, 60)
+    source = list(TapeSource(BUNDLED_TAPE, info, SessionCalendar.load(info.first_date, info.last_date)))
+    again = [event for index in range(len(data.bars.scheduled)) for event in data.bars.feed(index)]
+    assert again == source
+
+
+def test_a_trade_by_hand_to_the_last_digit() -> None:
+    """Bought at the second bar's open, sold at the fourth's: 1 basis point of each value, 0.95 of the equity."""
+    data = bundled()
+    date = next(iter(data.days))
+    (day,) = data.on([date])
+    values = data.bars.series[0].values
+    market = data.market([date], RULES, auto_reset=False)
+    market.begin(np.array([0]))
+    first = market.row.copy()
+    close = round(values[3, first[0]], 4)
+    ask = -(-int(close * 10_000) * 10_002 // 10_000) / 10_000  # 2 basis points dearer, up to the next tick
+    shares = int(95_000 / ((close + ask) / 2))
+    rewards = [float(market.step(torch.tensor([action])).rewards[0]) for action in (BUY, HOLD, SELL)]
+    bought, sold = (round(values[0, first[0] + place], 4) for place in (1, 3))
+    paid = round(shares * bought * 0.0001, 6) + round(shares * sold * 0.0001, 6)
+    assert market.account.net_usd[0] == pytest.approx(shares * (sold - bought) - paid, abs=2e-6)
+    assert np.prod(1.0 + np.array(rewards)) - 1.0 == pytest.approx(market.account.net_usd[0] / 100_000, abs=1e-7)
+    assert market.account.closed[0] == 1
+    assert day.end - day.first == 390
+
+
+def test_labels_are_what_followed_within_the_session() -> None:
+    data = bundled()
+    (day,) = data.on([next(iter(data.days))])
+    series = data.bars.series[0].values[:, day.first : day.end]
+    labels = data.history.labels[day.first : day.end]
+    assert np.isnan(labels[-15:]).all()
+    assert not np.isnan(labels[:-15]).any()
+    for place in (0, 100, 374):
+        later = series[:, place + 1 : place + 16]
+        assert labels[place, 0] == float(later[3, -1] > series[3, place])
+        assert labels[place, 1] == pytest.approx(max(0.0, 1.0 - later[2].min() / series[3, place]), abs=1e-7)
+
+
+def test_a_resumed_market_goes_on_in_the_same_bytes_and_refuses_another_size() -> None:
+    data = bundled()
+    dates = list(data.days)[:6]
+    one, other = (data.market(dates, RULES, count=9, seed=4) for _ in range(2))
+    actions = torch.randint(0, 3, (600, 9), generator=torch.Generator().manual_seed(1))
+    for row in actions[:300]:
+        one.step(row)
+    other.load_state_dict(one.state_dict())
+    for row in actions[300:]:
+        assert torch.equal(one.step(row).rewards, other.step(row).rewards)
+    assert torch.equal(one.observe(), other.observe())
+    with pytest.raises(ValueError, match="9 rows"):
+        data.market(dates, RULES, count=8).load_state_dict(one.state_dict())
+
+
+def test_a_session_with_a_price_that_the_desk_would_doubt_is_left_out() -> None:
+    bars = bundled().bars
+    values = bars.series[0].values.copy()
+    values[:4, 390 * 10 + 50 :] *= 1.08
+    leaping = of_bars(replace(bars, series=(replace(bars.series[0], values=values),)))
+    assert set(bundled().days) - set(leaping.days) == {bars.scheduled[10].session.date}
+
+
+def test_missing_minutes_keep_entries_back_as_long_as_the_window_shows_them() -> None:
+    bars = bundled().bars
+    series = bars.series[0]
+    keep = np.ones(len(series.start_ns), dtype=bool)
+    keep[390 * 4 + 100 : 390 * 4 + 105] = False
+    torn = of_bars(
+        replace(bars, series=(replace(series, start_ns=series.start_ns[keep], values=series.values[:, keep]),))
+    )
+    date = bars.scheduled[4].session.date
+    (day,) = torn.on([date])
+    held_back = np.flatnonzero(~torn.history.entry[day.first : day.first + 300])
+    assert held_back.tolist() == list(range(100, 119))
+    assert both_play(busy, torn, [date]) > 10

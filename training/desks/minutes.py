@@ -1,0 +1,89 @@
+"""Desks that decide at each bar, just before sessions of a feed: core, gates, order life and paper broker in memory.
+
+Each session is played from the state of a desk that held through all sessions before it, so nothing carries over from
+one session's trades to the next.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from daemon.core.desks.kind import PaperMarket
+from daemon.core.effects import AskPolicy
+from daemon.core.events import Event, ModelVerified, PolicyAnswered, RunStarted, SessionScheduled
+from daemon.core.limits import Trading
+from daemon.core.machine import Machine
+from daemon.core.paper.state import broker_snapshot
+from daemon.core.state import Identity, State
+from daemon.core.step import Core
+from strategies.kit.contract import AnyStrategy, configured
+
+MODEL, FEED = "candidate", "sip"
+Answering = Callable[[AskPolicy, int], PolicyAnswered]
+
+
+@dataclass(frozen=True, slots=True)
+class Desk:
+    """A desk just before a session, and the feed events of that session."""
+
+    date: str
+    state: State[Any]
+    market_state: Any  # of the paper broker
+    feed: tuple[Event, ...]
+
+
+def started(strategy: AnyStrategy, trading: Trading, market: PaperMarket) -> Machine:
+    """A desk on its first day: reconciled, with a verified model, and nothing but cash."""
+    core, spec = Core(strategy), strategy.spec
+    identity = Identity("replay", "evaluation", spec.name, "evaluation", FEED, configured(spec), spec.config)
+    machine = Machine(core, core.start(identity, trading), market, market.start())
+    machine.apply(RunStarted(0, identity.mode, identity.account, identity.strategy, identity.epoch, "", FEED, trading))
+    machine.apply(ModelVerified(0, MODEL, "", promoted=False, feed=FEED))
+    machine.apply(broker_snapshot(machine.market_state, 0))
+    return machine
+
+
+def desks_before(
+    events: Iterable[Event], machine: Machine, answer: Answering, dates: Sequence[str], before: int
+) -> tuple[Desk, ...]:
+    """The desks before the sessions of `dates`, ascending, in one pass over the feed, read no further.
+
+    `before` sessions before the first one are played too; `answer` holds.
+
+    Raises:
+        ValueError: a date of `dates` has no session in the feed.
+    """
+    if not dates:
+        return ()
+    wanted = frozenset(dates)
+    earlier: deque[list[Event]] = deque(maxlen=before)  # sessions until the first wanted
+    found: list[Desk] = []
+    for date, feed in _sessions(events):
+        if not found and date not in wanted:
+            earlier.append(feed)
+            continue
+        while earlier:
+            machine.run(earlier.popleft(), answer)
+        if date in wanted:
+            found.append(Desk(date, machine.state, machine.market_state, tuple(feed)))
+            if len(found) == len(wanted):
+                return tuple(found)
+        machine.run(feed, answer)
+    missing = min(wanted - {desk.date for desk in found})
+    raise ValueError(f"no session {missing} in the feed: check the dates against the file")
+
+
+def _sessions(events: Iterable[Event]) -> Iterator[tuple[str, list[Event]]]:
+    """Each session's date and events; no more than one session is kept."""
+    date, feed = "", list[Event]()
+    for event in events:
+        if isinstance(event, SessionScheduled):
+            if date:
+                yield date, feed
+            date, feed = event.session.date, []
+        feed.append(event)
+    if date:
+        yield date, feed

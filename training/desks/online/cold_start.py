@@ -1,0 +1,145 @@
+"""The cold start: history becomes experience, and experience the first model and the replay that learning goes on with.
+
+The last sessions are kept apart: what the first model earns there goes into its card. The same bars, settings and seed
+give the same weights and the same replay, byte for byte (CPU).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from training.desks.online.data import OnlineData
+from training.desks.online.market import OnlineMarket
+from training.desks.online.network import COLD_PRESETS, ColdPreset, network_of
+from training.desks.online.play import play
+from training.rl.dqn.networks import QNetwork, explore
+from training.rl.dqn.pqn import Pqn, PqnTrainer
+from training.rl.dqn.replay import ChoiceReplay, Choices, OneStep, Returns
+from training.rl.dqn.replay_disk import DiskReplay
+from training.study.evaluation import as_metrics, figures
+from training.study.folds import HistoryError
+
+REPLAY_FILE = "cold.replay"
+SPARE = 256  # transitions between two states of a replay on disk
+ROWS = 64  # of the market that fills the replay
+
+Report = Callable[[Mapping[str, float]], None]
+
+
+@dataclass(frozen=True, slots=True)
+class Cold:
+    """What the cold start ends with."""
+
+    network: QNetwork
+    replay: ChoiceReplay
+    dates: tuple[str, ...]  # the sessions kept apart
+    session_returns: tuple[float, ...]  # of the policy there, each a part of the capital
+    figures: dict[str, float]  # of these sessions, and of the last update
+
+
+def cold_start(
+    data: OnlineData,
+    *,
+    preset: ColdPreset = COLD_PRESETS["cold"],
+    seed: int,
+    threads: int = 1,
+    folder: Path | None = None,
+    report: Report = lambda _: None,
+) -> Cold:
+    """Train the first model and fill the replay.
+
+    Args:
+        data: bars made ready (`training.desks.online.data.load`).
+        threads: of torch, from now on in this process.
+        folder: where the replay is kept; None keeps it in memory.
+        report: gets the figures of every update, and may raise to stop.
+
+    Raises:
+        HistoryError: no session is left to train on.
+        NotFiniteError: a loss or a gradient was not finite.
+        OSError: the replay's file cannot be made.
+    """
+    torch.set_num_threads(threads)
+    dates = tuple(data.days)
+    border = len(dates) - max(1, int(len(dates) * preset.kept_apart))
+    if border < 1:
+        raise HistoryError(f"{data.bars.file} has {len(dates)} usable sessions: expected two at least")
+    network, found = network_of(data.config, preset, seed), dict[str, float]()
+    trainer = trainer_of(network, data, dates[:border], preset, seed, preset.steps)
+    while not trainer.done:
+        progress = trainer.update()
+        found = {"steps": float(progress.steps), "reward": progress.reward, **progress.figures}
+        report(found)
+    network.eval()
+    replay = cold_replay(network, preset, folder)
+    _fill(replay, network, data.market(dates[:border], data.trading, count=ROWS, seed=seed + 1), preset, seed)
+    results = play(network, data, dates[border:], data.trading)
+    capital = float(data.trading.paper.cash_usd)
+    figures_apart = {f"apart {name}": float(value) for name, value in as_metrics(figures(results, capital)).items()}
+    returns = tuple(result.pnl_usd / capital for result in results)
+    return Cold(network, replay, dates[border:], returns, found | figures_apart)
+
+
+def trainer_of(
+    network: QNetwork, data: OnlineData, dates: tuple[str, ...], preset: ColdPreset, seed: int, steps: int
+) -> PqnTrainer:
+    """PQN on these sessions; it trains `network` in place."""
+    c = preset.pqn
+    market = data.market(dates, data.trading, count=c.environments, seed=seed)
+    return PqnTrainer(Pqn(network, c), market, c, total_steps=steps, seed=seed)
+
+
+def cold_replay(network: QNetwork, preset: ColdPreset, folder: Path | None) -> ChoiceReplay:
+    """An empty replay for the cold start, in memory or in `folder`; a learner that goes on loads its state into it."""
+    c, heads = preset.online, len(network.heads)
+    if folder is None:
+        return ChoiceReplay(preset.replay, 1, network.inputs, heads=heads, priority=c.priority)
+    path = folder / REPLAY_FILE
+    return DiskReplay(path, preset.replay, network.inputs, spare=SPARE, heads=heads, priority=c.priority)
+
+
+@torch.no_grad()
+def _fill(replay: ChoiceReplay, network: QNetwork, market: OnlineMarket, preset: ColdPreset, seed: int) -> None:
+    """Play with the policy and some exploration until the replay is full."""
+    c, generator = preset.online, torch.Generator().manual_seed(seed)
+    sums = Returns(c.returns, c.discount)
+    observed, added = network.prepare(market.observe()), 0
+    while added < preset.replay:
+        labels = market.labels()
+        actions = explore(network.values(observed), preset.exploration, generator)
+        step = market.step(actions)
+        following = network.prepare(market.observe())
+        goes_on = (~step.terminals).float()
+        choices = sums.add(
+            OneStep(observed, actions, step.rewards * c.reward_scale, following, goes_on, step.terminals, labels)
+        )
+        observed = following
+        for row in range(0 if choices is None else len(actions)):
+            if added == preset.replay:
+                break
+            if added % SPARE == 0:
+                replay.state_dict()  # a replay on disk takes so many between two states
+            assert choices is not None
+            replay.add(_row(choices, row))
+            added += 1
+
+
+def _row(choices: Choices, row: int) -> Choices:
+    """One transition of a step."""
+
+    def at(column: Tensor) -> Tensor:
+        return column[row : row + 1]
+
+    return Choices(
+        at(choices.observations),
+        at(choices.following),
+        at(choices.actions),
+        at(choices.rewards),
+        at(choices.discounts),
+        at(choices.labels),
+    )

@@ -1,0 +1,76 @@
+"""Files of bars made ready for `online_dqn`. Nothing here depends on how the sessions are split."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from daemon.core.limits import Trading
+from strategies.kit.contract import Float32Array, ShareSpec
+from strategies.kit.model_config.config import ModelConfig
+from strategies.online_dqn import OnlineDqn
+from training.desks.online.bars import Bars, read_bars
+from training.desks.online.history import History, TradingDay, history_of
+from training.desks.online.market import OnlineMarket
+
+
+@dataclass(frozen=True, slots=True)
+class OnlineData:
+    """Bars made ready for one model configuration and its symbols."""
+
+    bars: Bars
+    history: History
+    config: ModelConfig
+    strategy: OnlineDqn
+    trading: Trading
+
+    @property
+    def spec(self) -> ShareSpec:
+        """The strategy's."""
+        return self.strategy.spec
+
+    @property
+    def days(self) -> Mapping[str, int]:
+        """The usable sessions by date, ascending, and their place among all sessions."""
+        usable = frozenset(self.history.dates)
+        places = {scheduled.session.date: place for place, scheduled in enumerate(self.bars.scheduled)}
+        return {date: place for date, place in places.items() if date in usable}
+
+    def on(self, dates: Sequence[str]) -> tuple[TradingDay, ...]:
+        """These sessions, one for each symbol."""
+        return self.history.on(dates)
+
+    def market(
+        self, dates: Sequence[str], trading: Trading, *, count: int = 0, seed: int = 0, auto_reset: bool = True
+    ) -> OnlineMarket:
+        """Rows that play these sessions; without a `count` one for each session and symbol."""
+        days = self.on(dates)
+        symbols = len(self.spec.symbols)
+        size = count or len(days)
+        return OnlineMarket(
+            self.history, days, self.config, trading, symbols=symbols, count=size, seed=seed, auto_reset=auto_reset
+        )
+
+    def minutes(self, date: str) -> int:
+        """Minutes of a session in which a position could be held."""
+        return max(day.flatten - day.first for day in self.on((date,))) * self.history.bar_min
+
+    def probes(self, dates: Sequence[str], count: int, seed: int) -> Float32Array:
+        """Up to `count` observations of these sessions with made-up portfolios, float32 (n, width)."""
+        random = np.random.default_rng(seed)
+        rows = np.concatenate([np.arange(day.first, day.end) for day in self.on(dates)])
+        chosen = random.choice(rows, size=min(count, len(rows)), replace=False)
+        window = np.arange(1 - self.config.window, 1)
+        market = self.history.seen[self.history.newest[chosen][:, None] + window].reshape(len(chosen), -1)
+        portfolio = random.uniform(-1.0, 3.0, size=(len(chosen), len(self.config.portfolio)))
+        return np.concatenate([market, portfolio], axis=1, dtype=np.float32)
+
+
+def load(paths: Sequence[Path], config: ModelConfig, symbols: tuple[str, ...], trading: Trading) -> OnlineData:
+    """Read bars of these symbols (of the configuration's own where there are none). Raises what `read_bars` raises."""
+    strategy = OnlineDqn(config, symbols)
+    bars = read_bars(paths, strategy.spec)
+    return OnlineData(bars, history_of(bars, strategy.spec, config, trading), config, strategy, trading)

@@ -1,0 +1,99 @@
+"""Evaluation on the desk itself: core, gates, order life and paper broker in memory, one account for each session.
+
+This is where reported figures come from.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Sequence
+from decimal import Decimal
+from itertools import chain
+
+import torch
+
+from daemon.core.effects import AskPolicy
+from daemon.core.events import Event, OrderFilled, PolicyAnswered, QuotesReceived
+from daemon.core.limits import Trading
+from daemon.core.machine import Machine
+from daemon.core.paper.shares import SharePaperBroker
+from daemon.core.step import Core, Step
+from strategies.kit.contract import ShareSpec
+from training.desks.minutes import MODEL, Answering, Desk, desks_before, started
+from training.desks.online.data import OnlineData
+from training.desks.online.play import Player, flat
+from training.study.evaluation import SessionResult
+from training.study.study import PlayResult
+
+
+def desks(data: OnlineData, trading: Trading, dates: Sequence[str]) -> tuple[Desk, ...]:
+    """As `desks_before`, after as many sessions as warm the strategy."""
+    if not dates:
+        return ()
+    spec, bars = data.spec, data.bars
+    first = data.days[dates[0]]
+    opening = bars.scheduled[first].session.open_ns
+    begins = [int(series.start_ns[series.start_ns < opening][-spec.history_bars]) for series in data.bars.series]
+    start = sum(scheduled.session.close_ns <= min(begins) for scheduled in bars.scheduled)
+    events = chain.from_iterable(bars.feed(index) for index in range(start, len(bars.scheduled)))
+    machine = started(data.strategy, trading, _broker(trading, spec))
+    return desks_before(events, machine, _answering(flat, spec), dates, first - start)
+
+
+def dry_run(player: Player, ready: Sequence[Desk], data: OnlineData, trading: Trading) -> PlayResult:
+    """Play one session on each desk; every desk stays as it is, so players can follow one another."""
+    results: list[SessionResult] = []
+    denials: Counter[str] = Counter()
+    for desk in ready:
+        market = _broker(trading, data.spec)
+        machine = Machine(Core(data.strategy), desk.state, market, desk.market_state)
+        watch = _Watch(machine)
+        end = machine.run(desk.feed, _answering(player, data.spec), watch)
+        before, stats = desk.state.stats, end.stats
+        denials.update({gate: count - before.denials.get(gate, 0) for gate, count in stats.denials.items()})
+        results.append(
+            SessionResult(
+                date=desk.date,
+                pnl_usd=float(end.book.equity - desk.state.book.equity),
+                trades=stats.trades - before.trades,
+                wins=stats.wins - before.wins,
+                fees_usd=float(end.book.fees - desk.state.book.fees),
+                premium_usd=float(sum(watch.traded.values(), Decimal(0))),
+                held_min=len(watch.held) * data.history.bar_min,
+                minutes=data.minutes(desk.date),
+            )
+        )
+    return PlayResult(tuple(results), {gate: count for gate, count in sorted(denials.items()) if count})
+
+
+class _Watch:
+    """The value traded in USD by each order, and the bars at whose close something was held."""
+
+    def __init__(self, machine: Machine) -> None:
+        self._machine = machine
+        self.traded: dict[str, Decimal] = {}
+        self.held: set[int] = set()
+
+    def __call__(self, event: Event, _: Step) -> None:
+        if isinstance(event, OrderFilled):
+            self.traded[event.client_order_id] = event.cumulative_cost
+        elif isinstance(event, QuotesReceived) and self._machine.state.book.positions:
+            self.held.add(event.closes_bar_ns)
+
+
+def _broker(trading: Trading, spec: ShareSpec) -> SharePaperBroker:
+    return SharePaperBroker(trading, spec.symbols, by_bar=True)
+
+
+def _answering(player: Player, spec: ShareSpec) -> Answering:
+    """The player as the policy of a machine; heads that it does not have are 0."""
+    none = tuple(torch.zeros(spec.rows) for _ in spec.heads)
+
+    @torch.no_grad()
+    def answer(question: AskPolicy, now_ns: int) -> PolicyAnswered:
+        found = player(torch.from_numpy(question.observation.array().copy()))
+        values, heads = (found[0], found[1:]) if isinstance(found, tuple) else (found, none)
+        numbers = {head.name: tuple(given.flatten().tolist()) for head, given in zip(spec.heads, heads, strict=True)}
+        return PolicyAnswered(now_ns, question.decision, tuple(values.flatten().tolist()), b"", MODEL, numbers)
+
+    return answer

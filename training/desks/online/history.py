@@ -1,0 +1,222 @@
+"""Bars as tables that the market gathers from: prices on the paper broker's grid, features, labels, allowed entries.
+
+A row is a bar of a symbol. Invariant: a row's features are those of the live path, bit for bit; what is known at a
+row's close comes from it and from earlier bars alone, but for the labels.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from fractions import Fraction
+
+import numpy as np
+import numpy.typing as npt
+
+from daemon.core.limits import Trading
+from daemon.core.session import flatten_from_ns
+from strategies.kit.contract import Session, ShareSpec
+from strategies.kit.model_config.config import ModelConfig
+from strategies.kit.model_config.indicators import market_rows
+from strategies.kit.units import MINUTE_NS, SECOND_NS
+from training.desks.daily.table import TICKS, ticks
+from training.desks.online.bars import Bars, Float64Array, Int64Array, Series
+from training.study.folds import HistoryError
+
+OPEN, HIGH, LOW, CLOSE, VOLUME = range(5)
+HALF = 2 * TICKS
+"""Half ticks of a US dollar: marks are the middle of two prices in whole ticks."""
+
+
+@dataclass(frozen=True, slots=True)
+class TradingDay:
+    """One session of one symbol. `first` and `end` are its rows [first, end)."""
+
+    session: Session
+    symbol: str
+    first: int
+    end: int
+    flatten: int  # the row at whose close the last exit is sent; a row follows it
+    usable: bool  # warm at its first bar, without a leap of prices, and with a bar after the flatten
+
+
+@dataclass(frozen=True, slots=True)
+class History:
+    """All rows, symbol after symbol, oldest first."""
+
+    bar_min: int
+    minute: Int64Array  # from the session's open to the bar's end
+    open: Int64Array  # ticks
+    close: Int64Array  # ticks: the bid at the bar's end
+    ask: Int64Array  # ticks, at the bar's end
+    low: Int64Array  # half ticks, as the quote at the bar's end has it
+    high: Int64Array
+    entry: npt.NDArray[np.bool_]  # clock and bars allow an entry at this row's close
+    seen: npt.NDArray[np.float32]  # (k, columns): features of each session with the rows before it
+    newest: Int64Array  # the row of `seen` with the features of this row; -1 where the desk is not warm
+    labels: npt.NDArray[np.float32]  # (rows, heads): what each head should answer, NaN where it is not known
+    days: tuple[TradingDay, ...]
+
+    @property
+    def dates(self) -> tuple[str, ...]:
+        """The sessions that are usable for every symbol, ascending."""
+        bad = {day.session.date for day in self.days if not day.usable}
+        return tuple(sorted({day.session.date for day in self.days} - bad))
+
+    def on(self, dates: Sequence[str]) -> tuple[TradingDay, ...]:
+        """The sessions of these dates, of all symbols, by date."""
+        wanted = frozenset(dates)
+        found = [day for day in self.days if day.session.date in wanted]
+        return tuple(sorted(found, key=lambda day: day.session.date))
+
+
+def history_of(bars: Bars, spec: ShareSpec, config: ModelConfig, trading: Trading) -> History:
+    """The tables of all symbols. Raises HistoryError where no session can be decided on."""
+    parts = [_Symbol(bars, series, spec, config, trading) for series in bars.series]
+    first_row, first_seen, days = 0, 0, list[TradingDay]()
+    newest: list[Int64Array] = []
+    for part in parts:
+        days.extend(part.days(first_row))
+        newest.append(np.where(part.newest >= 0, part.newest + first_seen, -1))
+        first_row, first_seen = first_row + len(part.minute), first_seen + len(part.seen)
+    found = History(
+        bar_min=spec.bar_interval_s // 60,
+        minute=np.concatenate([part.minute for part in parts]),
+        open=np.concatenate([part.open for part in parts]),
+        close=np.concatenate([part.close for part in parts]),
+        ask=np.concatenate([part.ask for part in parts]),
+        low=np.concatenate([part.low for part in parts]),
+        high=np.concatenate([part.high for part in parts]),
+        entry=np.concatenate([part.entry for part in parts]),
+        seen=np.concatenate([part.seen for part in parts]),
+        newest=np.concatenate(newest),
+        labels=np.concatenate([part.labels for part in parts]),
+        days=tuple(days),
+    )
+    if not found.dates:
+        raise HistoryError(
+            f"{bars.file} has no session with {spec.history_bars} bars of each symbol before it: give a longer file"
+        )
+    return found
+
+
+class _Symbol:
+    """The tables of one symbol."""
+
+    def __init__(self, bars: Bars, series: Series, spec: ShareSpec, config: ModelConfig, trading: Trading) -> None:
+        self._bars, self._series, self._spec, self._trading = bars, series, spec, trading
+        spans = [(scheduled.session, *bars.places(series, n)) for n, scheduled in enumerate(bars.scheduled)]
+        self._spans = [(session, first, end) for session, first, end in spans if end > first]
+        opens = np.concatenate([np.full(end - first, session.open_ns) for session, first, end in self._spans])
+        ends = np.concatenate([np.full(end - first, session.close_ns) for session, first, end in self._spans])
+        interval_ns = spec.bar_interval_s * SECOND_NS
+        self.minute = (np.minimum(series.start_ns + interval_ns, ends) - opens) // MINUTE_NS
+        self._prices(trading)
+        self.entry = self._entries(ends)
+        self.seen, self.newest = self._features(config)
+        self.labels = labels_of(series.values, [(first, end) for _, first, end in self._spans], config)
+
+    def days(self, first_row: int) -> list[TradingDay]:
+        """Its sessions; `first_row` is its first row among those of all symbols."""
+        found = []
+        for session, first, end in self._spans:
+            deadline = flatten_from_ns(session, "", self._trading.execution) - session.open_ns
+            flatten = first + int(np.searchsorted(self.minute[first:end] * MINUTE_NS, deadline))
+            usable = self.newest[first] >= 0 and first < flatten < end - 1 and not self._leaps(first, flatten + 2)
+            day = TradingDay(
+                session, self._series.symbol, first_row + first, first_row + end, first_row + flatten, bool(usable)
+            )
+            found.append(day)
+        return found
+
+    def _prices(self, trading: Trading) -> None:
+        """Prices in ticks as the paper broker quotes them."""
+        whole = ticks(self._series.values[: CLOSE + 1]).astype(np.int64)
+        self.open, self.close = whole[OPEN], whole[CLOSE]
+        self.ask = rounded_up(self.close, 1 + Fraction(trading.paper.share_wait_rate))
+        middle = self.close + self.ask
+        self.low, self.high = np.minimum(2 * whole[LOW], middle), np.maximum(2 * whole[HIGH], middle)
+
+    def _entries(self, closes_ns: Int64Array) -> npt.NDArray[np.bool_]:
+        """Rows at whose close the clock and the window's bars allow an entry."""
+        risk, start_ns, interval_ns = self._trading.risk, self._series.start_ns, self._spec.bar_interval_s * SECOND_NS
+        now_ns = np.minimum(start_ns + interval_ns, closes_ns)
+        allowed: npt.NDArray[np.bool_] = (self.minute >= risk.no_entry_after_open_min) & (
+            closes_ns - now_ns > risk.no_entry_before_close_min * MINUTE_NS
+        )
+        missing = np.diff(start_ns, prepend=start_ns[0]) - interval_ns
+        torn = missing // MINUTE_NS > risk.gap_min
+        for _, first, end in self._spans:
+            torn[first] = False
+            for place in np.flatnonzero(torn[first:end]).tolist():
+                allowed[first + place : min(first + place + self._spec.window - 1, end)] = False
+        return allowed
+
+    def _features(self, config: ModelConfig) -> tuple[npt.NDArray[np.float32], Int64Array]:
+        """The features of every warm session, each with the rows before it that a window shows, and where they are."""
+        values, history, lead = self._series.values, self._spec.history_bars, config.window - 1
+        newest = np.full(values.shape[1], -1, dtype=np.int64)
+        blocks, filled = [np.zeros((0, len(config.indicators)), dtype=np.float32)], 0
+        for _, first, end in self._spans:
+            if first < history:
+                continue
+            count = lead + end - first
+            block = market_rows(config, np.ascontiguousarray(values[:, first - history : end]), count)
+            blocks.append(block.astype(np.float32))
+            newest[first:end] = filled + lead + np.arange(end - first)
+            filled += count
+        return np.concatenate(blocks), newest
+
+    def _leaps(self, first: int, end: int) -> bool:
+        """Whether a price of these rows is so far from the close before it that the desk would doubt it."""
+        most, values = self._trading.risk.bar_leap_max, self._series.values
+        rows = slice(max(first, 1), end)
+        before = values[CLOSE, rows.start - 1 : end - 1]
+        prices = values[:VOLUME, rows]
+        return bool((np.abs(prices - before) > most * np.maximum(prices, before)).any())
+
+
+def labels_of(values: Float64Array, spans: Sequence[tuple[int, int]], config: ModelConfig) -> npt.NDArray[np.float32]:
+    """What the heads of the configuration should answer at each bar, float32 (n, heads), within its session.
+
+    direction: 1 where the close so many bars later is higher, else 0. risk: how far the lowest price of so many bars is
+    below the close, as a part of it. NaN where the session has not as many bars left.
+    """
+    columns = []
+    direction, risk = config.heads.direction, config.heads.risk
+    if direction is not None:
+        columns.append(_ahead(values, spans, direction.bars, _rises))
+    if risk is not None:
+        columns.append(_ahead(values, spans, risk.bars, _falls))
+    return np.stack(columns, axis=1) if columns else np.zeros((values.shape[1], 0), dtype=np.float32)
+
+
+def _ahead(
+    values: Float64Array,
+    spans: Sequence[tuple[int, int]],
+    bars: int,
+    of: Callable[[Float64Array, int], Float64Array],
+) -> npt.NDArray[np.float32]:
+    """What `of` finds of each session's bars that have `bars` bars after them; NaN of the others."""
+    found = np.full(values.shape[1], np.nan, dtype=np.float32)
+    for first, end in spans:
+        if end - first > bars:
+            found[first : end - bars] = of(values[:, first:end], bars)
+    return found
+
+
+def _rises(session: Float64Array, bars: int) -> Float64Array:
+    rises: Float64Array = (session[CLOSE, bars:] > session[CLOSE, :-bars]).astype(np.float64)
+    return rises
+
+
+def _falls(session: Float64Array, bars: int) -> Float64Array:
+    close = session[CLOSE, :-bars]
+    lowest = np.lib.stride_tricks.sliding_window_view(session[LOW, 1:], bars).min(axis=1)
+    falls: Float64Array = np.maximum(1.0 - lowest / close, 0.0)
+    return falls
+
+
+def rounded_up(whole: Int64Array, factor: Fraction) -> Int64Array:
+    """Whole numbers times a factor, rounded up."""
+    return -(-whole * factor.numerator // factor.denominator)

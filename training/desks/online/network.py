@@ -1,0 +1,72 @@
+"""The network of `online_dqn`, and the settings that it is trained with."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+from types import MappingProxyType
+
+from strategies.kit.model_config.config import ModelConfig
+from strategies.online_dqn import ACTIONS, spec_of
+from training.rl.dqn.coefficients import DqnCoefficients, PqnCoefficients
+from training.rl.dqn.networks import Head, QNetwork
+from training.rl.dqn.presets import RECIPES
+
+SCALE = 1000.0  # of a reward: the gain of a bar is about a thousandth of the equity
+RISK_SCALE = 0.001  # about the fall that follows within a quarter of an hour
+
+
+def _pqn(widths: tuple[int, ...] = (128, 128)) -> PqnCoefficients:
+    return PqnCoefficients(learning_rate=5e-4, reward_scale=SCALE, widths=widths, dueling=True)
+
+
+def _online(widths: tuple[int, ...] = (128, 128)) -> DqnCoefficients:
+    return replace(RECIPES["online"], reward_scale=SCALE, widths=widths, capacity=20_000)
+
+
+@dataclass(frozen=True, slots=True)
+class ColdPreset:
+    """What the cold start is asked for. PQN trains, then the policy fills a replay; `online` goes on learning from it.
+
+    The network is the same for both, and so is what a reward is multiplied with.
+    """
+
+    steps: int = 1_000_000
+    pqn: PqnCoefficients = field(default_factory=_pqn)
+    online: DqnCoefficients = field(default_factory=_online)
+    replay: int = 20_000  # transitions
+    exploration: float = 0.2  # share of uniform actions of the policy that fills it
+    kept_apart: float = 0.2  # of the sessions, the last ones: not trained on
+
+
+COLD_PRESETS: Mapping[str, ColdPreset] = MappingProxyType(
+    {
+        "cold": ColdPreset(),
+        "smoke": ColdPreset(
+            steps=8192,
+            pqn=replace(_pqn((16, 16)), environments=32, rollout_steps=16, batch=128),
+            online=replace(_online((16, 16)), batch=32),
+            replay=256,
+        ),
+    }
+)
+
+
+def heads_of(config: ModelConfig) -> tuple[Head, ...]:
+    """The heads of a configuration, in the order of the strategy's spec."""
+    kinds = {"direction": Head("direction", "probability"), "risk": Head("risk", "positive", RISK_SCALE)}
+    return tuple(kinds[head.name] for head in spec_of(config).heads)
+
+
+def network_of(config: ModelConfig, preset: ColdPreset, seed: int) -> QNetwork:
+    """The network with weights drawn from `seed`. Its forward pass is what is exported."""
+    c = preset.pqn
+    return QNetwork(
+        spec_of(config).observation_shape[0],
+        c.widths,
+        actions=len(ACTIONS),
+        seed=seed,
+        dueling=c.dueling,
+        normalised=c.normalised,
+        heads=heads_of(config),
+    )
