@@ -32,14 +32,17 @@ class Desk:
     cash: Decimal
     margin: int
     shares: tuple[str, ...]  # traded on daily prices
+    taped: tuple[str, ...] = ()  # shares that are traded by the minute, on the tape
 
 
 def desk_of(strategy: str) -> Desk:
     """The desk that a strategy's file asks for: its paper cash; on margin where it trades options."""
     known = entry(strategy)
     spec, paper = known.make().spec, known.defaults.get("paper", {})
-    shares = spec.symbols if spec.holds == "shares" else ()
-    return Desk(strategy, Decimal(str(paper.get("cash_usd", Paper().cash_usd))), 1 if shares else 2, shares)
+    cash, shares = Decimal(str(paper.get("cash_usd", Paper().cash_usd))), spec.holds == "shares"
+    daily = spec.symbols if shares and spec.decides == "session" else ()
+    taped = spec.symbols if shares and spec.decides == "bar" else ()
+    return Desk(strategy, cash, 1 if shares else 2, daily, taped)
 
 
 DESKS = {entry(name).desk: desk_of(name) for name in STRATEGIES}
@@ -81,15 +84,26 @@ def market_of(names: Sequence[str], bars: Path | None, daily: Sequence[Path]) ->
         days = DayPrices.from_parquet(*daily, symbols=wanted or None)
         symbol = "SPY" if "SPY" in days.bars else next(iter(days.bars))
         return Market(read_bars(bars, symbol) if bars else (), symbol, sessions=days.sessions, days=days)
-    if not wanted:
-        return Market.from_bars(bars or BUNDLED)
     tape = read_bars(bars or BUNDLED, "SPY")
+    _check_tape(names, {bar.symbol for bar in tape})
+    if not wanted:
+        return Market.from_bars(tape)
     begin, last = new_york_date(tape[0].start_ns), new_york_date(tape[-1].start_ns)
     sessions = calendar_sessions((date.fromisoformat(begin) - HISTORY).isoformat(), last)
     before = max(session.date for session in sessions if session.date < begin)
     closes = {tape[0].symbol: (before, tape[0].open)} if tape[0].symbol in wanted else {}
     days = DayPrices.made_up(wanted, sessions, last=last, closes=closes)
     return Market(tape, tape[0].symbol, sessions=sessions, days=days)
+
+
+def _check_tape(names: Sequence[str], found: set[str]) -> None:
+    for name in names:
+        missing = [symbol for symbol in DESKS[name].taped if symbol not in found]
+        if missing:
+            raise ValueError(
+                f"--bars has no bar of {', '.join(missing)}, which the desk {name} trades: found "
+                f"{', '.join(sorted(found))}; give a file with a column symbol and the bars of all of them"
+            )
 
 
 def environment(server: AlpacaServer, account: Account | None = None, strategy: str = "") -> str:

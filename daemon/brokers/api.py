@@ -71,6 +71,11 @@ class Known(msgspec.Struct, frozen=True):
     session_date: str
     ended: bool
     last_bar_ns: int  # start of the newest bar it saw, of whatever session; 0 for none
+    newest: dict[str, int] = {}  # the same by symbol, where a desk has several; empty where it has one
+
+    def last_of(self, symbol: str) -> int:
+        """Return the start of the newest bar of `symbol` that the state saw, 0 for none."""
+        return self.newest.get(symbol, 0) if self.newest else self.last_bar_ns
 
 
 @dataclass(frozen=True, slots=True)
@@ -100,8 +105,9 @@ class TradingDesk:
 class MarketFeed(Protocol):
     """The market of one desk, as events: sessions, bars, quotes, contracts. It decides nothing about trading.
 
-    Order: a session's bars follow its `SessionScheduled` and ascend without holes; `SessionEnded` follows the last one.
-    For a desk that decides at each bar, each `BarClosed` is followed at once by the `QuotesReceived` that closes it.
+    Order: a session's bars follow its `SessionScheduled`; those of each symbol ascend without holes; `SessionEnded`
+    follows the last one. For a desk that decides at each bar, each `BarClosed` is followed at once by the
+    `QuotesReceived` that closes it. Which bars make a minute of several symbols is decided by the step.
     For a desk that decides once a session, every bar that a decision may use comes before its `RebalanceDue`.
     Idempotency: no event is emitted twice, and no bar that the state already has.
     """

@@ -71,6 +71,7 @@ class Market:
             raise ValueError(f"the tape has no bar of {symbol}: found {found}; name one of these as symbol")
         self.starts: dict[str, Sequence[int]] = {name: [bar.start_ns for bar in rows] for name, rows in taped.items()}
         self.starts |= {name: MinuteStarts(minutes) for name, minutes in self.derived.items()}
+        self._taped = tuple(taped)
         self._paper = Paper(half_spread=half_spread, half_spread_min_usd=half_spread_min_usd)
         self._stock_spread = stock_spread
         self._derived_dates = {date for minutes in self.derived.values() for date in minutes.dates}
@@ -167,7 +168,7 @@ class Market:
 
     def next_change(self, now_ns: int) -> int:
         """The time of the first path point after `now_ns`; NEVER_NS at the end of tape and daily prices."""
-        taped = NEVER_NS if self.symbol in self.derived else self._next_taped(now_ns)
+        taped = min((_next_point(self.starts[symbol], now_ns) for symbol in self._taped), default=NEVER_NS)
         return min(taped, self._next_derived(now_ns)) if self.derived else taped
 
     def _next_derived(self, now_ns: int) -> int:
@@ -181,15 +182,6 @@ class Market:
             if later.date in self._derived_dates:
                 return later.open_ns
         return NEVER_NS
-
-    def _next_taped(self, now_ns: int) -> int:
-        starts = self.starts[self.symbol]
-        index = bisect_right(starts, now_ns)
-        if index:
-            step = (now_ns - starts[index - 1]) // POINT_NS + 1
-            if step < MINUTE_NS // POINT_NS:
-                return starts[index - 1] + step * POINT_NS
-        return starts[index] if index < len(starts) else NEVER_NS
 
     # --- sessions ---------------------------------------------------------------------------------------------------
 
@@ -332,3 +324,13 @@ class Market:
         if index == len(bars) or bars[index].start_ns >= session.close_ns:
             return None
         return math.floor(bars[index].open + 0.5)
+
+
+def _next_point(starts: Sequence[int], now_ns: int) -> int:
+    """The first path point after `now_ns` of minutes that start then; NEVER_NS after the last."""
+    index = bisect_right(starts, now_ns)
+    if index:
+        step = (now_ns - starts[index - 1]) // POINT_NS + 1
+        if step < MINUTE_NS // POINT_NS:
+            return starts[index - 1] + step * POINT_NS
+    return starts[index] if index < len(starts) else NEVER_NS

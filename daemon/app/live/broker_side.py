@@ -37,6 +37,8 @@ class BrokerSide:
         notify: LogEvent,
     ) -> None:
         self._intake, self._state, self._ticks = intake, state, ticks
+        spec = live.strategy.spec
+        self._by_symbol = spec.decides == "bar" and len(spec.symbols) > 1
         self._connection = live.broker.connect(live.settings, live.credentials, live.clock, intake.put, notify)
         self.clock_check = ClockCheck(
             self._connection.admin.clock,
@@ -89,7 +91,8 @@ class BrokerSide:
         session = state.session.session
         known = Known("", ended=False, last_bar_ns=0)
         if session is not None:
-            known = Known(session.date, state.session.ended, state.session.last_bar_ns)
+            newest = state.basket.newest if self._by_symbol else {}
+            known = Known(session.date, state.session.ended, state.session.last_bar_ns, newest)
         if state.watched:
             self.feed.watch(state.watched)
         return await self.feed.catch_up(known, exposed=bool(state.book.positions or state.orders)), session

@@ -79,7 +79,7 @@ class Ticks:
 
 def _tick_ns(state: State[Any]) -> int:
     """The interval of ticks in this state."""
-    waits = state.ask is not None or state.basket.waiting is not None
+    waits = state.ask is not None or state.basket.waiting is not None or bool(state.pending_bars)
     if state.orders or state.works or waits or state.risk.stopping:
         return BUSY_TICK_NS
     return HOLDING_TICK_NS if state.book.positions else IDLE_TICK_NS

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 
 from daemon.brokers.alpaca.market.chain import ChainReader
 from daemon.brokers.alpaca.market.daily_feed import DailyFeed, OwnDesk
 from daemon.brokers.alpaca.market.daily_history import DailyHistory
-from daemon.brokers.alpaca.market.feed import LiveFeed, Timing
+from daemon.brokers.alpaca.market.feed import LiveFeed, Options, Timing
 from daemon.brokers.alpaca.market.history import BarHistory
 from daemon.brokers.alpaca.market.share_quotes import ShareQuotes
 from daemon.brokers.alpaca.market.socket import BackOff, Endpoint, SocketDeadlines
@@ -18,7 +19,7 @@ from daemon.brokers.api import FeedDesk, LogEvent, Put
 from daemon.config.load import Credentials, Settings
 from daemon.host.time.clock import Clock
 from strategies.kit.contract import DailyStrategy, once_a_session
-from strategies.kit.units import SECOND_NS
+from strategies.kit.units import MINUTE_NS, SECOND_NS
 
 USUAL_BACKOFF_S = 30.0  # the default longest back-off; the waits of streams and look-ups scale with it
 
@@ -46,21 +47,24 @@ class Feeds:
         return self._daily_feed(desk, strategy) if once_a_session(strategy) else self._bar_feed(desk)
 
     def _bar_feed(self, desk: FeedDesk) -> LiveFeed:
-        """Return streams, history and chain of the strategy's symbol."""
-        settings, spec = self.settings, desk.strategy.spec
-        options = settings.feed.options
+        """Return streams and history of the strategy's symbols; of options with their chain, of shares with quotes."""
+        settings, spec, market = self.settings, desk.strategy.spec, self.market
+        feed, chained = settings.feed.name, settings.feed.options
+        options, read_quotes = None, partial(market.latest_quotes, feed=feed)
+        if spec.holds == "option":
+            chain = ChainReader(self.listings(), market, spec.symbols[0], settings.contracts, chained, self.log)
+            options = Options(chain, self._endpoint("option_stream_url"))
+            read_quotes = partial(market.latest_option_quotes, feed=chained)
         return LiveFeed(
             self.clock,
             desk.calendar,
             spec,
             self.put,
             self.log,
-            history=BarHistory(self.market, desk.cache_dir, settings.feed.name, spec.bar_interval_s, self.log),
-            chain=ChainReader(self.listings(), self.market, spec.symbols[0], settings.contracts, options, self.log),
-            quotes=self.market,
-            option_feed=options,
+            history=BarHistory(market, desk.cache_dir, feed, MINUTE_NS // SECOND_NS, self.log),
+            read_quotes=read_quotes,
             stock=self._endpoint("stream_url"),
-            option=self._endpoint("option_stream_url"),
+            options=options,
             timing=self._timing(),
         )
 

@@ -13,6 +13,7 @@ from daemon.core.orders import UNKNOWN, Order
 from strategies.kit.units import SECOND_NS
 
 EXIT = "exit"
+QUOTE_WAIT_NS = 5 * SECOND_NS  # an exit without a quote waits this long before a market order
 HANGS_NS = CANCEL_AGAIN_NS  # an unanswered cancel is repeated after this
 GIVEN_UP_NS = 2 * CANCEL_STUCK_NS  # and after this the position is closed by the broker's own call
 

@@ -4,8 +4,9 @@ A minute of several symbols is whole when each has its bar and the quotes that c
 then it is observed without the missing ones, whose late bars join the history only.
 
 A bar that is late, duplicate or out of order changes nothing; it is counted. A bar whose prices leap away from the last
-close waits: it counts when the quotes that close it, or the next bar, confirm it, and is refused otherwise. Bars are
-observed when their quotes arrive. Rows once emitted are never rebuilt.
+close waits: it counts when the quotes that close it, or the next bar, confirm it, and is refused otherwise. Of several
+symbols, the last price is the mark, and the quotes that close the bar decide. Bars are observed when their quotes
+arrive. Rows once emitted are never rebuilt.
 """
 
 from __future__ import annotations
@@ -48,8 +49,7 @@ class AtEachBar:
 
     def fills_to_come(self, draft: Draft) -> bool:
         """Bars of one time come one after the other, and each fills the orders of its symbol."""
-        several = len(draft.spec.symbols) > 1
-        return several and bool(draft.pending_bars) and draft.identity.mode == "replay"
+        return _several(draft) and bool(draft.pending_bars) and draft.identity.mode == "replay"
 
     def known(self, _: Draft) -> Mapping[str, tuple[Bar, ...]]:
         return {}
@@ -74,8 +74,12 @@ class AtEachBar:
         session, interval_ns = state.session, draft.spec.bar_interval_s * SECOND_NS
         if session is None or not session.open_ns <= bar.start_ns < session.close_ns:
             return
-        if len(draft.spec.symbols) > 1 and bar.symbol in draft.spec.symbols and _is_late(draft, bar):
+        if _several(draft) and bar.symbol in draft.spec.symbols and _is_late(draft, bar):
+            if _leaps(draft, bar):
+                draft.count_rejected("leap", bar.symbol)
+                return
             draft.strategy = self._strategy.correct(draft.strategy, bar)
+            _note_newest(draft, bar)
             return
         if bar.start_ns < state.last_bar_ns or bar.start_ns > event.time_ns:
             draft.count_rejected("out_of_order" if bar.start_ns < state.last_bar_ns else "early", bar.symbol)
@@ -100,6 +104,7 @@ class AtEachBar:
             starts = (*draft.session.starts, bar.start_ns)[-draft.spec.window :]
             draft.session = replace(draft.session, last_bar_ns=bar.start_ns, spot=bar.close, starts=starts)
         draft.pending_bars = (*draft.pending_bars, bar)
+        _note_newest(draft, bar)
         draft.stats = replace(draft.stats, bars=draft.stats.bars + 1)
 
     def on_bar_corrected(self, draft: Draft, event: BarCorrected) -> None:
@@ -124,6 +129,9 @@ class AtEachBar:
         The strategy sees a confirmed bar, but no question is asked: it is a bar old.
         """
         spot, draft.doubted = draft.session.spot, None
+        if _several(draft):
+            draft.count_rejected("leap", doubted.symbol)
+            return
         same = (doubted.close - spot) * (later.close - spot) > 0
         if same and _far(draft, doubted.close, spot) and _far(draft, later.close, spot):
             self._take(draft, doubted)
@@ -139,10 +147,14 @@ class AtEachBar:
         A doubted bar is first checked against the quotes that close it.
         """
         doubted, holds = draft.doubted, draft.desk.holds
-        if doubted is not None and event.closes_bar_ns == doubted.start_ns and _supported(draft, doubted, event):
-            draft.doubted = None
-            self._take(draft, doubted)
-            holds.watch(draft)
+        if doubted is not None and event.closes_bar_ns == doubted.start_ns:
+            if _supported(draft, doubted, event):
+                draft.doubted = None
+                self._take(draft, doubted)
+                holds.watch(draft)
+            elif _several(draft):
+                draft.doubted = None
+                draft.count_rejected("leap", doubted.symbol)
         quotes = take_quotes(draft, event.quotes)
         if quotes and draft.book.positions:
             revalue(draft)
@@ -154,7 +166,7 @@ class AtEachBar:
 
     def on_clock_ticked(self, draft: Draft, _: ClockTicked) -> None:
         """Observe a minute that some symbols have no bar of, `MINUTE_WAIT_NS` after its end; then as for any desk."""
-        if draft.pending_bars and len(draft.spec.symbols) > 1:
+        if draft.pending_bars and _several(draft):
             end_ns = draft.pending_bars[0].start_ns + draft.spec.bar_interval_s * SECOND_NS
             if draft.now_ns >= end_ns + MINUTE_WAIT_NS:
                 self._observe(draft)
@@ -203,6 +215,20 @@ class AtEachBar:
         draft.record_equity()
 
 
+# --- several symbols ----------------------------------------------------------------------------------------------
+
+
+def _several(draft: Draft) -> bool:
+    return len(draft.spec.symbols) > 1
+
+
+def _note_newest(draft: Draft, bar: Bar) -> None:
+    """Note each symbol's newest bar, where there are several: a restarted feed goes on after it."""
+    newest = draft.basket.newest
+    if _several(draft) and bar.start_ns > newest.get(bar.symbol, 0):
+        draft.basket = replace(draft.basket, newest={**newest, bar.symbol: bar.start_ns})
+
+
 # --- doubts -------------------------------------------------------------------------------------------------------
 
 
@@ -230,10 +256,10 @@ def _far(draft: Draft, price: float, known: float) -> bool:
 
 
 def _leaps(draft: Draft, bar: Bar) -> bool:
-    """Return True for a bar with a price far from the last close. A desk of several symbols has no one price."""
-    spot = draft.session.spot
-    known = spot > 0 and tuple(draft.spec.symbols) == (bar.symbol,)
-    return known and any(_far(draft, price, spot) for price in (bar.open, bar.high, bar.low, bar.close))
+    """Return True for a bar with a price far from the last close, or of several symbols from the symbol's mark."""
+    known = float(draft.marks.get(bar.symbol, 0)) if _several(draft) else draft.session.spot
+    mine = known > 0 and bar.symbol in draft.spec.symbols
+    return mine and any(_far(draft, price, known) for price in (bar.open, bar.high, bar.low, bar.close))
 
 
 def _supported(draft: Draft, bar: Bar, event: QuotesReceived) -> bool:

@@ -115,7 +115,10 @@ def check_blind(draft: Draft) -> None:
     if not held:
         return
     limit_ns = rules.blind_min * MINUTE_NS
-    bar_end_ns = max(draft.session.last_bar_ns + draft.spec.bar_interval_s * SECOND_NS, since_ns)
+    newest = draft.basket.newest  # where a desk has several symbols
+    bar_ns = min(newest.get(position.symbol, 0) for position in held) if newest else draft.session.last_bar_ns
+    interval_ns = draft.spec.bar_interval_s * SECOND_NS
+    bar_end_ns = max(bar_ns + interval_ns, since_ns) + interval_ns - MINUTE_NS  # a wide bar is due only then
     quoted_ns = min(_seen_ns(draft, position) for position in held)
     lost = []
     if draft.now_ns - bar_end_ns >= limit_ns:

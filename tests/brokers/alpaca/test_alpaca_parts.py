@@ -54,7 +54,8 @@ async def test_a_list_of_contracts_that_does_not_come_holds_up_nothing_that_is_a
         parts = BROKER.connect(settings, keys, clock, lambda _: None, unheard)
         feed = parts.market_feed(FeedDesk(strategy("option_scalper"), calendar(), tmp_path, no_state, settled))
         assert isinstance(feed, LiveFeed)
-        chain = feed._chain
+        assert feed._options is not None
+        chain = feed._options.chain
         server.faults.add("http_hang", seconds=60, where={"path": "/v2/options/contracts"})
         listing = asyncio.create_task(chain.listed(scheduled, 545.0, clock.now_ns))
         await eventually(lambda: server.faults.met["http_hang"] == 1)

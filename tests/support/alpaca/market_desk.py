@@ -8,14 +8,14 @@ from __future__ import annotations
 import asyncio
 import contextlib
 from collections.abc import AsyncIterator, Callable
-from functools import cache
+from functools import cache, partial
 from pathlib import Path
 from typing import Any
 
 import msgspec
 
 from daemon.brokers.alpaca.market.chain import ChainReader
-from daemon.brokers.alpaca.market.feed import LiveFeed, Timing
+from daemon.brokers.alpaca.market.feed import LiveFeed, Options, Timing
 from daemon.brokers.alpaca.market.history import BarHistory
 from daemon.brokers.alpaca.market.socket import BackOff, Endpoint, SocketDeadlines
 from daemon.brokers.alpaca.rest.client import Access
@@ -30,7 +30,7 @@ from daemon.host.time.clock import Clock
 from daemon.operator.log_events import LOG_EVENTS
 from simulator.prices.market import Market
 from simulator.server import DEFAULT_KEY, DEFAULT_SECRET, AlpacaServer
-from strategies.kit.contract import Bar, Session
+from strategies.kit.contract import Bar, Session, Spec
 from strategies.option_scalper import SPEC
 from tests.support.simulator.lone_loop import clock_of_loop
 
@@ -91,7 +91,9 @@ class Told:
 class MarketDesk:
     """A feed, the server it hears, and everything it put."""
 
-    def __init__(self, server: AlpacaServer, clock: Clock, folder: Path, timing: Timing) -> None:
+    def __init__(
+        self, server: AlpacaServer, clock: Clock, folder: Path, timing: Timing = TIMING, spec: Spec = SPEC
+    ) -> None:
         self.server = server
         self.clock = clock
         self.events: list[Event] = []
@@ -102,18 +104,21 @@ class MarketDesk:
         self.reads = TradingReads(access, self.lane)
         self.history = BarHistory(self.market, folder, "sip", 60, self.told)
         self.chain = ChainReader(self.reads, self.market, "SPY", Contracts(), "indicative", self.told)
+        chained = Options(
+            self.chain, Endpoint(server.option_stream_url, DEFAULT_KEY, DEFAULT_SECRET, DEADLINES, BACK_OFF)
+        )
+        of_options = partial(self.market.latest_option_quotes, feed="indicative")
+        of_shares = partial(self.market.latest_quotes, feed="sip")
         self.feed = LiveFeed(
             clock,
             calendar(),
-            SPEC,
+            spec,
             self.events.append,
             self.told,
             history=self.history,
-            chain=self.chain,
-            quotes=self.market,
-            option_feed="indicative",
+            read_quotes=of_options if spec.holds == "option" else of_shares,
             stock=Endpoint(server.stream_url, DEFAULT_KEY, DEFAULT_SECRET, DEADLINES, BACK_OFF),
-            option=Endpoint(server.option_stream_url, DEFAULT_KEY, DEFAULT_SECRET, DEADLINES, BACK_OFF),
+            options=chained if spec.holds == "option" else None,
             timing=timing,
         )
 
@@ -163,12 +168,13 @@ async def desk(
     rate: float = 200.0,
     timing: Timing = TIMING,
     market: Market | None = None,
+    spec: Spec = SPEC,
 ) -> AsyncIterator[MarketDesk]:
     """A desk whose clock shows `start_s` seconds after the open of `date` now, at `rate` seconds a second."""
     sim = clock_of_loop(session(date).open_ns + int(start_s * SECOND), rate)
     async with AlpacaServer(market or tape(), sim) as server:
         clock = Clock.simulated(sim.anchor_unix_s, sim.sim_start_ns, rate, sim.real_ns)
-        made = MarketDesk(server, clock, folder, timing)
+        made = MarketDesk(server, clock, folder, timing, spec)
         try:
             yield made
         finally:

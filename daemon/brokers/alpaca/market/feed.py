@@ -1,8 +1,8 @@
-"""The live market of one desk: emits sessions, bars, quotes and contracts, in order and without holes.
+"""The live market of a desk that decides at each bar: emits sessions, bars, quotes and contracts, without holes.
 
 Each session's bars follow its `SessionScheduled`, each `BarClosed` is followed at once by the `QuotesReceived` that
-closes it, and a hole is filled over REST before later bars go on. Market rules follow the daemon's clock, network
-timeouts real seconds. It decides nothing about trading: the step judges the age of quotes and bars.
+closes it, and a symbol's hole is filled over REST before its later bars go on. Market rules follow the daemon's clock,
+network timeouts real seconds. It decides nothing about trading: the step judges the age of quotes and bars.
 """
 
 from __future__ import annotations
@@ -10,33 +10,44 @@ from __future__ import annotations
 import asyncio
 import random
 from collections.abc import Callable
+from typing import NamedTuple
 
 from msgspec.structs import replace
 
 from daemon.brokers.alpaca.market.chain import ChainReader
 from daemon.brokers.alpaca.market.history import BarHistory
-from daemon.brokers.alpaca.market.live_bars import LiveBars, Timing
-from daemon.brokers.alpaca.market.option_stream import LiveQuotes, QuoteReads
-from daemon.brokers.alpaca.market.socket import Endpoint
+from daemon.brokers.alpaca.market.live_bars import Timing
+from daemon.brokers.alpaca.market.quote_stream import LiveQuotes, ReadQuotes, TakeMessage
+from daemon.brokers.alpaca.market.socket import Endpoint, MarketSocket
+from daemon.brokers.alpaca.market.stock_bars import Minutes, StockBars
 from daemon.brokers.alpaca.rest.errors import RestError
 from daemon.brokers.api import Known, LogEvent
 from daemon.brokers.sessions import open_session, sessions_before
-from daemon.core.events import Event, HaltRequested, SessionEnded, SessionScheduled
+from daemon.core.events import Event, HaltRequested, Quote, SessionEnded, SessionScheduled
 from daemon.host.time.calendar import SessionCalendar
 from daemon.host.time.clock import Clock
-from strategies.kit.contract import Bar, Session, Spec
+from strategies.kit.contract import Session, Spec
+from strategies.kit.units import SECOND_NS
 
-__all__ = ["LiveFeed", "Timing"]
+__all__ = ["LiveFeed", "Options", "Timing"]
 
 CLOSE_GRACE_S = 10  # after the close: the last bar comes about a second after its minute
 MOST_SESSIONS_BACK = 10  # how far back missing bars are requested
 
 
-class LiveFeed:
-    """Both streams, history and chain of one desk: events go to `put`, problems to `log`.
+class Options(NamedTuple):
+    """What a desk of options needs beyond its underlying's bars: the chain, and the stream of the contracts' quotes."""
 
-    Call `catch_up` first, then run `run` together with `schedule` and `end` for each session. Raises ValueError for a
-    strategy of several symbols, of shares, or of other than minute bars, which this feed cannot serve.
+    chain: ChainReader
+    stream: Endpoint
+
+
+class LiveFeed:
+    """Streams and history of one desk: events go to `put`, problems to `log`.
+
+    With `options` it quotes contracts of the one symbol; without, the shares of all symbols, on the stream of their
+    bars. `read_quotes` is the REST side of the same quotes. Call `catch_up` first, then run `run` together with
+    `schedule` and `end` for each session.
     """
 
     def __init__(
@@ -48,46 +59,27 @@ class LiveFeed:
         log: LogEvent,
         *,
         history: BarHistory,
-        chain: ChainReader,
-        quotes: QuoteReads,
-        option_feed: str,
+        read_quotes: ReadQuotes,
         stock: Endpoint,
-        option: Endpoint,
+        options: Options | None = None,
         timing: Timing | None = None,
         rng: random.Random | None = None,
     ) -> None:
-        if len(spec.symbols) != 1 or spec.bar_interval_s != 60 or spec.holds != "option":
-            raise ValueError(
-                f"the live feed serves options of one symbol with bars of 60 s, {spec.name} has {spec.holds} of "
-                f"{', '.join(spec.symbols)} with {spec.bar_interval_s} s: run it in a replay"
-            )
         self.close_grace_s = CLOSE_GRACE_S
         self._clock = clock
         self._calendar = calendar
-        self._symbol = spec.symbols[0]
+        self._symbols = spec.symbols
         self._history_bars = spec.history_bars
         self._put = put
         self._log = log
-        self._chain = chain
+        self._options = options
         self._timing = timing or Timing()
         self._rng = rng or random.SystemRandom()
         self._scheduled: SessionScheduled | None = None
-        self._quotes = LiveQuotes(
-            option,
-            quotes,
-            option_feed,
-            put,
-            log,
-            clock=clock,
-            in_session=self._in_session,
-            conflate_ns=self._timing.conflate_ns,
-            silence_ns=self._timing.silence_ns,
-            breath_s=self._timing.breath_s,
-        )
-        self._bars = LiveBars(
+        self._bars = StockBars(
             clock,
             calendar,
-            self._symbol,
+            spec.symbols,
             put,
             log,
             history=history,
@@ -95,8 +87,30 @@ class LiveFeed:
             timing=self._timing,
             rng=self._rng,
             announce=self._announce,
-            take_quotes=self._quotes.book.take,
+            take_quotes=self._closing,
+            width_ns=spec.bar_interval_s * SECOND_NS,
         )
+        self._quotes = LiveQuotes(
+            self._quote_socket,
+            read_quotes,
+            put,
+            log,
+            clock=clock,
+            in_session=self._in_session,
+            conflate_ns=self._timing.conflate_ns,
+            silence_ns=self._timing.silence_ns,
+            breath_s=self._timing.breath_s,
+            shares=spec.symbols if options is None else (),
+        )
+
+    def _quote_socket(self, take: TakeMessage) -> MarketSocket:
+        """Return the socket of the quotes: of shares that of the bars, of contracts one of their own."""
+        if self._options is None:
+            return self._bars.stream.quoted_to(take)
+        return MarketSocket(self._options.stream, on_message=take, on_state=lambda _state: None, log=self._log)
+
+    def _closing(self, symbol: str) -> tuple[Quote, ...]:
+        return self._quotes.closing(symbol)
 
     def _in_session(self) -> bool:
         return self._bars.in_session
@@ -122,13 +136,13 @@ class LiveFeed:
         running = self._calendar.at(now_ns)
         scheduled = self._announce(running or self._calendar.next_after(now_ns))
         if running is not None:
-            self._bars.put_past(await self._bars.fetched(running, until_s), known.last_bar_ns)
-        if not self._bars.spot:  # the state has all bars already; the chain needs the last price
+            self._bars.put_past(await self._bars.fetched(running, until_s), known)
+        if self._options is not None and not self._bars.spot:  # the state has all bars; the chain needs the last price
             past = sessions_before(Known("", True, 0), self._calendar, now_ns)
-            bars = await self._bars.fetched(past[0], until_s) if past else ()
-            self._bars.spot = bars[-1].close if bars else 0.0
+            if past:
+                self._bars.learn_spot(await self._bars.fetched(past[0], until_s))
         if self._bars.abandoned:
-            detail = f"no bars of {', '.join(dict.fromkeys(self._bars.abandoned))} could be had at the start"
+            detail = f"no bars of {', '.join(self._bars.abandoned)} could be had at the start"
             self._put(HaltRequested(self._clock.now_ns(), "history_missing", detail, "feed"))
         return scheduled.session
 
@@ -143,22 +157,22 @@ class LiveFeed:
         """Finish the state's open session, then the latest ones that a warm strategy needs, oldest first."""
         unfinished = open_session(known, self._calendar, now_ns)
         missed = sessions_before(known, self._calendar, now_ns)
-        needed: list[tuple[Session, tuple[Bar, ...]]] = []
+        needed: list[tuple[Session, Minutes]] = []
         count = 0
         for session in missed[:MOST_SESSIONS_BACK]:
             if count >= self._history_bars or self._bars.abandoned:
                 break
             bars = await self._bars.fetched(session, until_s)
             needed.append((session, bars))
-            count += len(bars)
+            count += self._bars.count(bars)
         else:
             if not known.session_date and count < self._history_bars:
-                self._log("history_short", symbol=self._symbol, bars=count, expected=self._history_bars)
+                self._log("history_short", symbol=", ".join(self._symbols), bars=count, expected=self._history_bars)
         if unfinished is not None:
             needed.append((unfinished, await self._bars.fetched(unfinished, until_s)))
         for session, bars in reversed(needed):
             self._announce(session)
-            known = replace(known, last_bar_ns=self._bars.put_past(bars, known.last_bar_ns))
+            known = self._bars.put_past(bars, known)
             self._put(SessionEnded(self._clock.now_ns(), session.date))
         newest = missed[0] if missed else unfinished
         return known if newest is None else replace(known, session_date=newest.date, ended=True)
@@ -166,10 +180,12 @@ class LiveFeed:
     async def schedule(self, session: Session) -> None:
         """Emit the session's schedule once, and its contracts as soon as they are listed."""
         scheduled = self._announce(session)
+        if self._options is None:
+            return
         tries = 0
         while self._clock.now_ns() < session.close_ns and self._scheduled is scheduled:
             try:
-                listed = await self._chain.listed(scheduled, self._bars.spot, self._clock.now_ns)
+                listed = await self._options.chain.listed(scheduled, self._bars.spot, self._clock.now_ns)
                 problem = "no contract of the configured expiries" if self._bars.spot else "no bar so far, so no price"
             except RestError as error:
                 listed, problem = None, str(error)
@@ -205,22 +221,23 @@ class LiveFeed:
     # --- quotes ---------------------------------------------------------------------------------------------------
 
     def watch(self, symbols: tuple[str, ...]) -> None:
-        """Stream quotes of these option contracts, their neighbours and the attended ones; of no others."""
+        """Stream quotes of these option contracts and their neighbours, beside the attended ones and the shares."""
         self._quotes.watch(symbols)
 
     def attend(self, symbols: frozenset[str]) -> None:
-        """Emit quotes of these held or worked contracts between bars too, at most once a second of the clock."""
+        """Emit quotes of these held or worked symbols between bars too, at most once a second of the clock."""
         self._quotes.attend(symbols)
 
     # --- the run --------------------------------------------------------------------------------------------------
 
     async def run(self) -> None:
-        """Stream until cancelled; then close both sockets with a close frame."""
+        """Stream until cancelled; then close each socket with a close frame."""
         async with asyncio.TaskGroup() as tasks:
             tasks.create_task(self._bars.run(), name="bars")
-            tasks.create_task(self._run_option_stream(), name="option stream")
-            tasks.create_task(self._quotes.run(), name="option quotes")
+            if self._options is not None:
+                tasks.create_task(self._run_option_stream(), name="option stream")
+            tasks.create_task(self._quotes.run(), name="quotes")
 
     async def _run_option_stream(self) -> None:
         await asyncio.sleep(self._timing.stagger_s)  # simultaneous connects would be refused with 429
-        await self._quotes.stream.socket.run()
+        await self._quotes.socket.run()

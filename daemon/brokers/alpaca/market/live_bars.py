@@ -1,7 +1,8 @@
-"""Bars of the running session: streamed, merged with REST's where some are missing, with a silence watch.
+"""One symbol's bars of the running session: streamed, merged with REST's where some are missing, with a silence watch.
 
 A bar goes out once, in order, followed at once by the quotes that close it; bars missing from the stream are read over
-REST before later bars go on. `begin` and `finish` set the running session.
+REST before later bars go on. `begin` and `finish` set the running session. Stream and REST have minutes; wider bars are
+built of them.
 """
 
 from __future__ import annotations
@@ -9,18 +10,18 @@ from __future__ import annotations
 import asyncio
 import random
 from collections import Counter
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
 
 from daemon.brokers.alpaca.market.history import BarHistory
-from daemon.brokers.alpaca.market.merge import BarMerge, Given
+from daemon.brokers.alpaca.market.merge import TORN_NS, BarBuilder, BarMerge, Given
 from daemon.brokers.alpaca.market.silence import Silence
-from daemon.brokers.alpaca.market.socket import Endpoint, State
-from daemon.brokers.alpaca.market.stock_stream import StockStream, TradingStatus
+from daemon.brokers.alpaca.market.socket import State
+from daemon.brokers.alpaca.market.stock_stream import TradingStatus
 from daemon.brokers.alpaca.rest.errors import Refused, RestError
 from daemon.brokers.api import LogEvent
 from daemon.core.events import BarClosed, BarCorrected, BarRejected, Event, Quote, QuotesReceived
-from daemon.host.time.calendar import CalendarError, SessionCalendar
+from daemon.host.time.calendar import CalendarError
 from daemon.host.time.clock import Clock
 from daemon.pacing.back_off import back_off_s
 from strategies.kit.contract import Bar, Session
@@ -49,31 +50,32 @@ class Timing:
 
 
 class LiveBars:
-    """One symbol's minute bars. `announce` is called when a bar of a later session comes than the running one.
+    """One symbol's bars. `announce` is called when a bar of a later session comes than the running one.
 
-    `take_quotes` gives the quotes that close a bar. `counts`: bars, corrected, rejected, repairs, silences, late.
+    `take_quotes` gives the quotes that close a bar, `reconnect` drops the stream's connection. `counts` are of minutes:
+    bars, corrected, rejected, repairs, silences, late.
     """
 
     def __init__(
         self,
         clock: Clock,
-        calendar: SessionCalendar,
         symbol: str,
         put: Callable[[Event], None],
         log: LogEvent,
         *,
         history: BarHistory,
-        endpoint: Endpoint,
         timing: Timing,
         rng: random.Random,
         announce: Callable[[Session], object],
-        take_quotes: Callable[[], tuple[Quote, ...]],
+        take_quotes: Callable[[str], tuple[Quote, ...]],
+        reconnect: Callable[[str], None],
+        width_ns: int = MINUTE_NS,
     ) -> None:
         self.counts: Counter[str] = Counter()
         self.spot = 0.0  # the last close known, 0 for none
         self.abandoned: list[str] = []  # dates of sessions whose bars did not come in time
+        self.symbol = symbol
         self._clock = clock
-        self._symbol = symbol
         self._put = put
         self._log = log
         self._history = history
@@ -81,25 +83,16 @@ class LiveBars:
         self._rng = rng
         self._announce = announce
         self._take_quotes = take_quotes
+        self._reconnect = reconnect
+        self._width_ns = width_ns
         self._session: Session | None = None
         self._over = False  # the session was ended
         self._merge = BarMerge(0)
+        self._builder = BarBuilder(0, width_ns)
         self._streamed_ns = 0  # end of the newest streamed bar
         self._repair_asked = asyncio.Event()
         self._repair_reason = ""
         self._repairing = asyncio.Lock()
-        self._stream = StockStream(
-            endpoint,
-            symbol,
-            MINUTE_NS // SECOND_NS,
-            calendar=calendar,
-            now_ns=clock.now_ns,
-            on_bar=self._on_bar,
-            on_rejected=self._on_rejected,
-            on_status=self._on_status,
-            on_state=self._on_state,
-            log=log,
-        )
 
     @property
     def in_session(self) -> bool:
@@ -112,47 +105,45 @@ class LiveBars:
         self._session = session
         self._over = False
         self._merge = BarMerge(session.open_ns - MINUTE_NS)
+        self._builder = BarBuilder(session.open_ns, self._width_ns)
 
     async def finish(self, session: Session) -> None:
         """Emit no bar of the session after this; first fetch its last one if missing."""
         if self._session == session:
             if self._merge.holding or self._merge.last_ns < session.close_ns - MINUTE_NS:
                 await self._repair("end of session")
+            self._close_torn()
             self._over = True
 
-    def put_past(self, bars: tuple[Bar, ...], last_ns: int) -> int:
-        """Emit bars after `last_ns`, without quotes, which are unknown; return the last bar's start."""
-        now_ns = self._clock.now_ns()
-        for bar in bars:
-            self.spot = bar.close
-            if bar.start_ns > last_ns:
-                self._put(BarClosed(now_ns, bar))
-                self._put(QuotesReceived(now_ns, bar.start_ns, ()))
-                last_ns = bar.start_ns
-        self._merge.know(bars, last_ns)
-        return last_ns
+    def know(self, minutes: tuple[Bar, ...], last_ns: int) -> list[Bar]:
+        """Note the session's minutes so far; return the bars of them that began after `last_ns`, for the caller."""
+        if minutes:
+            self.spot = minutes[-1].close
+        self._merge.know(minutes, last_ns)
+        return self._builder.know(minutes, last_ns, self._clock.now_ns())
 
     async def fetched(self, session: Session, until_s: float | None = None) -> tuple[Bar, ...]:
         """Fetch all bars of a session up to now; retry until REST answers, or until loop time `until_s`: then none."""
         try:
             async with asyncio.timeout_at(until_s):
                 return await self._retry(
-                    session, lambda: self._history.session(self._symbol, session, self._clock.now_ns())
+                    session, lambda: self._history.session(self.symbol, session, self._clock.now_ns())
                 )
         except TimeoutError:
             self.abandoned.append(session.date)
             return ()
 
     async def run(self) -> None:
-        """Stream, repair and watch for silence until cancelled."""
+        """Repair and watch for silence until cancelled."""
         async with asyncio.TaskGroup() as tasks:
-            tasks.create_task(self._stream.socket.run(), name="stock stream")
             tasks.create_task(self._repair_when_asked(), name="bar repair")
             tasks.create_task(self._watch_silence(), name="silence watch")
+            if self._width_ns > MINUTE_NS:
+                tasks.create_task(self._close_when_torn(), name="torn bars")
 
     # --- streamed -----------------------------------------------------------------------------------------------------
 
-    def _on_bar(self, bar: Bar, session: Session) -> None:
+    def on_bar(self, bar: Bar, session: Session) -> None:
         """Handle a streamed bar, first or updated, of regular hours; one from the future is refused."""
         now_ns = self._clock.now_ns()
         if self._early(bar.start_ns):
@@ -179,14 +170,16 @@ class LiveBars:
         """Return True for a bar from the future: it is not current, and none could follow it."""
         return start_ns + MINUTE_NS > self._clock.now_ns() + EARLY_NS
 
-    def _on_rejected(self, rejected: BarRejected) -> None:
+    def on_rejected(self, rejected: BarRejected) -> None:
+        """Handle a refused bar of the stream: REST may have a good one."""
         if rejected.reason != "wrong_symbol" and not self._early(rejected.start_ns):
             self._streamed_ns = max(self._streamed_ns, rejected.start_ns)
             if rejected.start_ns > self._merge.last_ns:
                 self._ask_repair("a bar was refused")
         self._give([rejected])
 
-    def _on_status(self, status: TradingStatus) -> None:
+    def on_status(self, status: TradingStatus) -> None:
+        """Log a change of the trading status."""
         self._log(
             "trading_status",
             symbol=status.symbol,
@@ -196,7 +189,7 @@ class LiveBars:
             halted=status.halted,
         )
 
-    def _on_state(self, state: State) -> None:
+    def on_state(self, state: State) -> None:
         """Handle a connect: bars may be missing, so new ones wait until REST was read."""
         if state == "up":
             self._merge.hold()
@@ -211,14 +204,33 @@ class LiveBars:
                 case BarClosed():
                     self.counts["bars"] += 1
                     self.spot = event.bar.close
-                    self._put(event)
-                    self._put(QuotesReceived(event.time_ns, event.bar.start_ns, self._take_quotes()))
+                    self._emit(self._builder.take(event))
                 case BarCorrected():
                     self.counts["corrected"] += 1
-                    self._put(event)
+                    self._emit(self._builder.take(event))
                 case _:
                     self.counts["rejected"] += 1
                     self._put(event)
+
+    def _emit(self, events: Sequence[BarClosed | BarCorrected]) -> None:
+        """Emit bars of the desk's interval, each closed one with its quotes."""
+        for event in events:
+            self._put(event)
+            if isinstance(event, BarClosed):
+                self._put(QuotesReceived(event.time_ns, event.bar.start_ns, self._take_quotes(self.symbol)))
+
+    async def _close_when_torn(self) -> None:
+        """Look some seconds after each minute for a bar that lacks its last minute: nothing was traded in it."""
+        while True:
+            now_ns = self._clock.now_ns()
+            await self._clock.sleep_until(now_ns + MINUTE_NS - (now_ns - TORN_NS) % MINUTE_NS)
+            if not self._merge.holding:  # else its minutes may be on their way
+                self._close_torn()
+
+    def _close_torn(self) -> None:
+        if not self._over:
+            now_ns = self._clock.now_ns()
+            self._emit([BarClosed(now_ns, bar) for bar in self._builder.torn(now_ns)])
 
     # --- repair and silence ---------------------------------------------------------------------------------------
 
@@ -239,17 +251,17 @@ class LiveBars:
                 async with asyncio.timeout(self._timing.repair_s):
                     bars = await self._retry(session, lambda: self._so_far(session, merge.last_ns))
             except TimeoutError:
-                self._log("repair_abandoned", symbol=self._symbol, reason=reason, after_s=self._timing.repair_s)
+                self._log("repair_abandoned", symbol=self.symbol, reason=reason, after_s=self._timing.repair_s)
             if merge is not self._merge:
                 return  # the next session began meanwhile
             self._give(merge.repaired(bars, self._clock.now_ns()))
             self.counts["repairs"] += 1
             given = self.counts["bars"] - before
             if given:
-                self._log("repaired", symbol=self._symbol, reason=reason, fetched=len(bars), given=given)
+                self._log("repaired", symbol=self.symbol, reason=reason, fetched=len(bars), given=given)
 
     async def _so_far(self, session: Session, from_ns: int) -> tuple[Bar, ...]:
-        return await self._history.so_far(self._symbol, session, from_ns, self._clock.now_ns())
+        return await self._history.so_far(self.symbol, session, from_ns, self._clock.now_ns())
 
     async def _retry(self, session: Session, read: Callable[[], Awaitable[tuple[Bar, ...]]]) -> tuple[Bar, ...]:
         tries = 0
@@ -264,10 +276,10 @@ class LiveBars:
 
     def _log_unanswered(self, error: RestError, session: Session, wait_s: float) -> None:
         if isinstance(error, Refused) and error.status in NOT_FOUND:
-            self._log("symbol_refused", symbol=self._symbol, problem=str(error))
+            self._log("symbol_refused", symbol=self.symbol, problem=str(error))
             return
         problem, wait_s = str(error), round(wait_s, 2)
-        self._log("history_unavailable", symbol=self._symbol, date=session.date, problem=problem, wait_s=wait_s)
+        self._log("history_unavailable", symbol=self.symbol, date=session.date, problem=problem, wait_s=wait_s)
 
     async def _repair_when_asked(self) -> None:
         while True:
@@ -289,9 +301,9 @@ class LiveBars:
                 self.counts["silences"] += 1
                 self._ask_repair("silence")
             elif silent and newest_ns is not None:
-                self._log("feed_heard_again", symbol=self._symbol, minutes=silent)
+                self._log("feed_heard_again", symbol=self.symbol, minutes=silent)
             if silence.loud:
-                self._log("feed_silent", symbol=self._symbol, quiet_s=silence.quiet_ns // SECOND_NS)
-                self._stream.socket.force_reconnect("no bar came although its minute is over")
+                self._log("feed_silent", symbol=self.symbol, quiet_s=silence.quiet_ns // SECOND_NS)
+                self._reconnect("no bar came although its minute is over")
             await asyncio.sleep(self._timing.breath_s)
             await self._clock.sleep_until(again_ns)

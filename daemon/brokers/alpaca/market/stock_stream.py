@@ -1,7 +1,7 @@
-"""Minute bars of one symbol from the stock stream: raw messages in, checked bars out. No merging, no repair.
+"""Minute bars of a desk's symbols from the stock stream: raw messages in, checked bars out. No merging, no repair.
 
 A message that lacks a field or has a wrong type raises, and the socket counts it; a bar with bad values, or of another
-symbol, is a `BarRejected`. Bars outside of regular hours are left out.
+symbol, is a `BarRejected`. Bars outside of regular hours are left out. Quotes are passed on as they are.
 """
 
 from __future__ import annotations
@@ -72,12 +72,12 @@ def _number(value: object) -> float:
 
 
 class StockStream:
-    """The socket of the stock stream, with handlers of its messages."""
+    """The socket of the stock stream, with handlers of its messages. `symbols`: at least one."""
 
     def __init__(
         self,
         endpoint: Endpoint,
-        symbol: str,
+        symbols: tuple[str, ...],
         interval_s: int,
         *,
         calendar: SessionCalendar,
@@ -88,16 +88,22 @@ class StockStream:
         on_state: Callable[[State], None],
         log: LogEvent,
     ) -> None:
-        self._symbol = symbol
+        self._symbols = symbols
         self._interval_s = interval_s
         self._calendar = calendar
         self._now_ns = now_ns
         self._on_bar = on_bar
         self._on_rejected = on_rejected
         self._on_status = on_status
+        self._on_quote: Callable[[dict[str, Any]], None] = _ignore
         self.socket = MarketSocket(endpoint, on_message=self._take, on_state=on_state, log=log)
         for channel in CHANNELS:
-            self.socket.subscribe(channel, (symbol,))
+            self.socket.subscribe(channel, symbols)
+
+    def quoted_to(self, take: Callable[[dict[str, Any]], None]) -> MarketSocket:
+        """Pass quotes on to `take`, as they come; returns the socket, which subscribes them."""
+        self._on_quote = take
+        return self.socket
 
     def _take(self, message: dict[str, Any]) -> None:
         match message["T"]:
@@ -105,21 +111,34 @@ class StockStream:
                 session = self._session_at(instant_ns(message["t"]))
                 if session is None:
                     return
-                bar = read_bar(message, self._symbol, session, self._interval_s, self._now_ns())
+                bar = read_bar(message, self._named(message), session, self._interval_s, self._now_ns())
                 if isinstance(bar, BarRejected):
                     self._on_rejected(bar)
                 else:
                     self._on_bar(bar, session)
+            case "q":
+                self._on_quote(message)
             case "s":
                 self._on_status(read_status(message))
             case _:
                 pass  # types that were not requested
+
+    def _named(self, message: dict[str, Any]) -> str:
+        """Return the symbol that the bar is expected to be of. Raises KeyError where several are, and it names none."""
+        if len(self._symbols) == 1:
+            return self._symbols[0]
+        symbol = str(message["S"])
+        return symbol if symbol in self._symbols else ", ".join(self._symbols)
 
     def _session_at(self, start_ns: int) -> Session | None:
         try:
             return self._calendar.at(start_ns)
         except CalendarError as error:  # a time out of range is a bad message, not a bad calendar
             raise ValueError(str(error)) from error
+
+
+def _ignore(_message: dict[str, Any]) -> None:
+    """Drop a quote: none were requested."""
 
 
 def read_status(message: dict[str, Any]) -> TradingStatus:

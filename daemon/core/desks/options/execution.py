@@ -11,7 +11,7 @@ from decimal import ROUND_CEILING, ROUND_FLOOR, Decimal
 from msgspec.structs import replace
 
 from daemon.core.book import CENT, OPTION_MULTIPLIER, mid
-from daemon.core.broker.hanging import held_up, in_the_way, reprice_ns, tend_exits, worked_ns
+from daemon.core.broker.hanging import QUOTE_WAIT_NS, held_up, in_the_way, reprice_ns, tend_exits, worked_ns
 from daemon.core.broker.sellable import sellable
 from daemon.core.broker.sending import may_send, submit
 from daemon.core.desks.view import risk_view
@@ -24,8 +24,6 @@ from daemon.core.risk.marks import guarded, leaps, measure
 from daemon.core.risk.risk import ask_gates
 from daemon.core.risk.view import Intent
 from strategies.kit.units import SECOND_NS
-
-QUOTE_WAIT_NS = 5 * SECOND_NS  # an exit without a quote waits this long before a market order
 
 
 def contracts_for(equity: Decimal, limit_price: Decimal, sizing: Sizing) -> int:

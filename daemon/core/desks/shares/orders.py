@@ -12,7 +12,7 @@ from decimal import Decimal
 from msgspec.structs import replace
 
 from daemon.core.broker.funds import proceeds_awaited, spendable
-from daemon.core.broker.hanging import hangs, held_up, in_the_way, reprice_ns, tend_exits, worked_ns
+from daemon.core.broker.hanging import QUOTE_WAIT_NS, hangs, held_up, in_the_way, reprice_ns, tend_exits, worked_ns
 from daemon.core.broker.sellable import sellable
 from daemon.core.broker.sending import AUCTION_ENDS_NS, may_enter_auction, may_send, submit
 from daemon.core.desks.shares.basket import (
@@ -143,13 +143,15 @@ def _into_auction(draft: Draft, work: Work) -> bool:
 def _sell_now(draft: Draft, work: Work, surplus: int) -> bool:
     """Send a limit order near the bid, then a market order after some attempts; an exit by a rule goes to the market.
 
-    A basket's sale waits for a quote: there is no bid, or the symbol is halted.
+    A basket's sale waits for a quote: there is no bid, or the symbol is halted. Where decisions are no rebalancing, the
+    sale is an exit, and goes to the market when no quote comes.
     """
     limit: Decimal | None = None
     if work.reason == POLICY:
         quote, mark = _offer(draft, work.symbol)
         if quote is None or quote.bid <= 0 or mark is None:
-            return False
+            late = draft.now_ns - work.started_ns >= QUOTE_WAIT_NS
+            return late and not draft.desk.decides.rebalances and _sell(draft, work, surplus, None, auction=False)
         if leaps(draft, quote):
             return True  # the next quote decides whether it is one
         if work.attempt + 1 - work.auction < draft.trading.execution.exit_limit_attempts:
@@ -220,14 +222,21 @@ def _wants(draft: Draft, work: Work) -> bool:
     """Return True when the buy needs another order. Old orders are cancelled, finished works closed."""
     missing = work.goal - draft.held(work.symbol)
     order = draft.newest_attempt(work) if work.order_id else None
+    late = _is_over(draft, work)
     if order is not None and order.working:
-        if order.remaining > missing or _old(draft, order):
+        if late or order.remaining > missing or _old(draft, order):
             draft.cancel(order.client_order_id)
         return False
-    if missing <= 0 or (order is not None and order.status == REJECTED):
+    if late or missing <= 0 or (order is not None and order.status == REJECTED):
         draft.close_work(work)
         return False
     return True
+
+
+def _is_over(draft: Draft, work: Work) -> bool:
+    """Return True for an entry older than any may be. A rebalancing's buys stand until the end of its session."""
+    limit_ns = draft.trading.execution.entry_deadline_s * SECOND_NS
+    return not draft.desk.decides.rebalances and draft.now_ns - work.started_ns >= limit_ns
 
 
 def _affordable_limit(draft: Draft, work: Work) -> Decimal | None:

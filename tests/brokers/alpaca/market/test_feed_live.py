@@ -9,12 +9,10 @@ import asyncio
 import dataclasses
 from itertools import pairwise
 from pathlib import Path
-from typing import Any
 
 import msgspec
 import pytest
 
-from daemon.brokers.alpaca.market.feed import LiveFeed
 from daemon.core.events import (
     BarClosed,
     BarCorrected,
@@ -28,7 +26,6 @@ from simulator.data import stream as data_stream
 from simulator.data.fields import bar_fields
 from simulator.data.messages import Message
 from strategies.kit.contract import Bar
-from strategies.option_scalper import SPEC
 from tests.support.alpaca.live_feed import CALL, DATE, DAY, ENDED, PUT, live
 from tests.support.alpaca.market_desk import MINUTE, SECOND, TIMING, MarketDesk, bar, desk, session
 
@@ -44,25 +41,6 @@ async def reach(it: MarketDesk, minute: int) -> None:
     for given in it.bars():
         if given.start_ns not in corrected and given.start_ns >= DAY.open_ns:
             assert given == bar(DAY, (given.start_ns - DAY.open_ns) // MINUTE)
-
-
-def test_a_strategy_of_several_symbols_is_refused(tmp_path: Path) -> None:
-    spec = msgspec.structs.replace(SPEC, symbols=("SPY", "QQQ"))
-    nothing: Any = None
-    with pytest.raises(ValueError, match="one symbol"):
-        LiveFeed(
-            nothing,
-            nothing,
-            spec,
-            nothing,
-            nothing,
-            history=nothing,
-            chain=nothing,
-            quotes=nothing,
-            option_feed="",
-            stock=nothing,
-            option=nothing,
-        )
 
 
 async def test_each_bar_is_given_once_in_order_and_followed_at_once_by_its_quotes(tmp_path: Path) -> None:
@@ -286,10 +264,10 @@ async def test_crossed_quotes_are_dropped_and_counted(tmp_path: Path) -> None:
 async def test_the_option_stream_comes_back_with_all_contracts(tmp_path: Path) -> None:
     async with live(tmp_path) as it:
         it.feed.watch((CALL,))
-        await it.until(lambda: ("quotes", CALL) in it.feed._quotes.stream.socket.granted)
+        await it.until(lambda: ("quotes", CALL) in it.feed._quotes.socket.granted)
         it.server.faults.add("socket_close", where={"stream": "option"})
-        await it.until(lambda: it.feed._quotes.stream.socket.counts["connects"] > 1)
-        await it.until(lambda: ("quotes", CALL) in it.feed._quotes.stream.socket.granted)
+        await it.until(lambda: it.feed._quotes.socket.counts["connects"] > 1)
+        await it.until(lambda: ("quotes", CALL) in it.feed._quotes.socket.granted)
 
 
 async def test_at_the_end_both_sockets_are_closed_with_a_close_frame(tmp_path: Path) -> None:
@@ -308,7 +286,7 @@ async def test_an_option_stream_that_turns_deaf_is_told_and_left_and_quotes_come
         it.feed.watch((CALL,))
         await it.until(lambda: "quotes_silent" in it.told.names())
         assert it.told.of("stream_error")[0]["code"] == 405
-        await it.until(lambda: it.feed._quotes.stream.socket.counts["connects"] > 1)
+        await it.until(lambda: it.feed._quotes.socket.counts["connects"] > 1)
         quoted_ns = it.feed._quotes.book.take()[0].quoted_ns
         await it.until(lambda: it.feed._quotes.book.take()[0].quoted_ns > quoted_ns)
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 from hypothesis import given
 from hypothesis import strategies as st
 
-from daemon.brokers.alpaca.market.merge import BarMerge, Given
+from daemon.brokers.alpaca.market.merge import TORN_NS, BarBuilder, BarMerge, Given
 from daemon.core.events import BarClosed, BarCorrected, BarRejected
 from strategies.kit.contract import Bar
 
@@ -146,3 +146,76 @@ def test_a_repair_with_all_minutes_loses_none(order: list[int], streamed: set[in
         if minute in streamed:
             merge.add(bar(minute), 1)
     assert told(merge.repaired([bar(minute) for minute in order], 2)) == [("BarClosed", m) for m in range(10)]
+
+
+# --- wider bars -------------------------------------------------------------------------------------------------------
+
+
+def minute_bar(minute: int, close: float = 100.0, volume: float = 10.0) -> Bar:
+    """A minute that opens at 99, goes a dollar beyond open and close, and ends at `close`."""
+    return Bar("SPY", OPEN + minute * MINUTE, 99.0, max(99.0, close) + 1, min(99.0, close) - 1, close, volume)
+
+
+def closed(builder: BarBuilder, minute: int, **values: float) -> list[BarClosed | BarCorrected]:
+    return builder.take(BarClosed(7, minute_bar(minute, **values)))
+
+
+def test_with_a_width_of_one_minute_each_minute_is_its_bar() -> None:
+    builder = BarBuilder(OPEN, MINUTE)
+    assert closed(builder, 0) == [BarClosed(7, minute_bar(0))]
+    assert closed(builder, 3) == [BarClosed(7, minute_bar(3))]
+    changed = BarCorrected(8, minute_bar(0, close=101.0))
+    assert builder.take(changed) == [changed]
+    assert builder.torn(OPEN + 60 * MINUTE) == []
+
+
+def test_a_wide_bar_goes_out_with_its_last_minute() -> None:
+    builder = BarBuilder(OPEN, 5 * MINUTE)
+    closes = (100.0, 104.0, 97.0, 98.0)
+    assert [event for minute, close in enumerate(closes) for event in closed(builder, minute, close=close)] == []
+    wide = Bar("SPY", OPEN, 99.0, 105.0, 96.0, 103.0, 50.0)
+    assert closed(builder, 4, close=103.0) == [BarClosed(7, wide)]
+
+
+def test_a_wide_bar_without_its_last_minute_goes_out_some_seconds_after_its_end_and_is_corrected_by_it() -> None:
+    builder = BarBuilder(OPEN, 5 * MINUTE)
+    assert [closed(builder, minute) for minute in range(4)] == [[]] * 4
+    assert builder.torn(OPEN + 5 * MINUTE + TORN_NS - 1) == []
+    torn = Bar("SPY", OPEN, 99.0, 101.0, 98.0, 100.0, 40.0)
+    assert builder.torn(OPEN + 5 * MINUTE + TORN_NS) == [torn]
+    assert closed(builder, 4, close=95.0) == [BarCorrected(7, Bar("SPY", OPEN, 99.0, 101.0, 94.0, 95.0, 50.0))]
+
+
+def test_a_wide_bar_without_its_last_minute_goes_out_before_a_later_one() -> None:
+    builder = BarBuilder(OPEN, 5 * MINUTE)
+    assert closed(builder, 1) == []
+    assert closed(builder, 9) == [
+        BarClosed(7, Bar("SPY", OPEN, 99.0, 101.0, 98.0, 100.0, 10.0)),
+        BarClosed(7, Bar("SPY", OPEN + 5 * MINUTE, 99.0, 101.0, 98.0, 100.0, 10.0)),
+    ]
+
+
+def test_a_correction_within_an_unfinished_wide_bar_is_in_it_when_it_goes_out() -> None:
+    builder = BarBuilder(OPEN, 2 * MINUTE)
+    assert closed(builder, 0) == []
+    assert builder.take(BarCorrected(8, minute_bar(0, volume=33.0))) == []
+    assert closed(builder, 1) == [BarClosed(7, Bar("SPY", OPEN, 99.0, 101.0, 98.0, 100.0, 43.0))]
+
+
+def test_after_a_start_the_bars_that_the_state_lacks_go_out_and_one_under_way_goes_on() -> None:
+    builder = BarBuilder(OPEN, 5 * MINUTE)
+    so_far = [minute_bar(minute) for minute in range(12)]
+    given = builder.know(so_far, OPEN, OPEN + 12 * MINUTE)
+    assert [bar.start_ns for bar in given] == [OPEN + 5 * MINUTE]
+    assert given[0].volume == 50.0
+    assert builder.take(BarCorrected(8, minute_bar(0, volume=33.0))) == [
+        BarCorrected(8, Bar("SPY", OPEN, 99.0, 101.0, 98.0, 100.0, 73.0))
+    ]
+    assert [event.bar.volume for minute in (12, 13, 14) for event in closed(builder, minute)] == [50.0]
+
+
+def test_a_bar_that_went_out_before_a_start_is_never_corrected_from_a_part_of_its_minutes() -> None:
+    builder = BarBuilder(OPEN, 5 * MINUTE)
+    assert builder.know((), OPEN, OPEN + 7 * MINUTE) == []
+    assert closed(builder, 3) == []
+    assert builder.take(BarCorrected(8, minute_bar(3, volume=33.0))) == []

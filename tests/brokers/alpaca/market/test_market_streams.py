@@ -13,7 +13,7 @@ from typing import Any
 import msgpack
 import pytest
 
-from daemon.brokers.alpaca.market.option_stream import QuoteBook
+from daemon.brokers.alpaca.market.quote_stream import QuoteBook
 from daemon.brokers.alpaca.market.socket import Endpoint
 from daemon.brokers.alpaca.market.stock_stream import StockStream, TradingStatus, instant_ns, read_bar, read_status
 from daemon.core.events import BarRejected, Quote
@@ -106,7 +106,7 @@ async def test_the_stream_gives_bars_updates_and_statuses_of_regular_hours_and_s
     async with StreamServer() as server:
         stream = StockStream(
             Endpoint(server.url, KEY, SECRET, QUICK, SOON),
-            "SPY",
+            ("SPY",),
             60,
             calendar=SessionCalendar((SESSION, later)),
             now_ns=lambda: 7,

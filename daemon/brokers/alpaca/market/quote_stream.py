@@ -1,20 +1,21 @@
-"""Option quotes from the stream, conflated: the newest of each contract, with the extremes of its mids since.
+"""Quotes from a stream, conflated: the newest of each contract or share, with the extremes of its mids since.
 
-`QuoteBook` keeps the quotes, `OptionStream` feeds it, `LiveQuotes` selects contracts and emits quotes. A quote that is
-crossed, negative, early or no number is counted and dropped; the step judges its age.
+`QuoteBook` keeps the quotes, `LiveQuotes` selects what is quoted and emits quotes: of contracts on a socket of their
+own, of shares on the socket of their bars. A quote that is crossed, negative, early or no number is counted and
+dropped; the step judges its age.
 """
 
 from __future__ import annotations
 
 import asyncio
 from collections import Counter
-from collections.abc import Callable, Collection, Iterable
+from collections.abc import Awaitable, Callable, Collection, Iterable
 from decimal import Decimal
-from typing import Any, Protocol
+from typing import Any
 
 from daemon.brokers.alpaca.market.chain import with_neighbours
 from daemon.brokers.alpaca.market.silence import Silence
-from daemon.brokers.alpaca.market.socket import Endpoint, MarketSocket, State
+from daemon.brokers.alpaca.market.socket import MarketSocket
 from daemon.brokers.alpaca.market.stock_stream import instant_ns
 from daemon.brokers.alpaca.rest.errors import RestError
 from daemon.brokers.api import LogEvent
@@ -24,18 +25,26 @@ from daemon.host.time.clock import Clock
 from strategies.kit.units import SECOND_NS
 
 CHANNEL = "quotes"
-_CENT = Decimal("0.01")
+CENT = Decimal("0.01")
+FINE = Decimal("0.0001")  # USD: shares below a dollar
 _ZERO = Decimal(0)
 _HIGHEST = Decimal(1_000_000)
 
+TakeMessage = Callable[[dict[str, Any]], None]
+OpenSocket = Callable[[TakeMessage], MarketSocket]
+"""Returns the socket of the quotes, whose messages go to the argument."""
+ReadQuotes = Callable[[tuple[str, ...]], Awaitable[dict[str, dict[str, Any]]]]
+"""Reads the newest quotes over REST, by symbol; those without one are absent. Raises RestError."""
+
 
 class QuoteBook:
-    """The newest quote of each contract. `take` returns quotes and resets their range of mids."""
+    """The newest quote of each symbol, on a grid of prices. `take` returns quotes and resets their range of mids."""
 
-    def __init__(self, now_ns: Callable[[], int] | None = None) -> None:
+    def __init__(self, now_ns: Callable[[], int] | None = None, grid: Decimal = CENT) -> None:
         """With `now_ns`, drop quotes from the future: one would stay fresh and make all later ones older."""
         self.counts: Counter[str] = Counter()  # dropped quotes by reason (see `_judge`)
         self._now_ns = now_ns
+        self._grid = grid
         self._quotes: dict[str, Quote] = {}
         self._news: set[str] = set()  # quoted since the last `take`
 
@@ -44,7 +53,7 @@ class QuoteBook:
 
     def add(self, symbol: str, bid: object, ask: object, quoted_ns: int) -> str:
         """Add a quote (USD a share, 0 no such side); return the reason when it is dropped, else ""."""
-        prices = _price(bid), _price(ask)
+        prices = _price(bid, self._grid), _price(ask, self._grid)
         reason = self._judge(symbol, prices, quoted_ns)
         if reason:
             self.counts[reason] += 1
@@ -76,7 +85,7 @@ class QuoteBook:
         return "older" if known is not None and quoted_ns < known.quoted_ns else ""
 
     def take(self, symbols: Iterable[str] | None = None) -> tuple[Quote, ...]:
-        """Return the newest quotes of these contracts (None: all), by symbol, and reset their ranges."""
+        """Return the newest quotes of these symbols (None: all), in their order, and reset their ranges."""
         chosen = sorted(self._quotes if symbols is None else self._quotes.keys() & set(symbols))
         given = tuple([self._quotes[symbol] for symbol in chosen])
         for quote in given:
@@ -86,78 +95,37 @@ class QuoteBook:
         return given
 
     def news(self, symbols: Collection[str]) -> set[str]:
-        """Return those of these contracts that were quoted since the last `take`."""
+        """Return those of these symbols that were quoted since the last `take`."""
         return self._news & set(symbols)
 
     def keep_only(self, symbols: Collection[str]) -> None:
-        """Drop contracts that are no longer watched."""
+        """Drop symbols that are no longer watched."""
         for gone in self._quotes.keys() - set(symbols):
             del self._quotes[gone]
             self._news.discard(gone)
 
 
-def _price(value: object) -> Decimal | None:
-    """Return whole cents of a price on the wire (a number, by its shortest text); None when it is no finite number."""
+def _price(value: object, grid: Decimal) -> Decimal | None:
+    """Return a price on the wire (a number, by its shortest text) on the grid; None when it is no finite number."""
     if isinstance(value, bool) or not isinstance(value, int | float):
         return None
     number = Decimal(repr(value))
     if not number.is_finite() or abs(number) > _HIGHEST:
         return None
-    return number.quantize(_CENT) if number else _ZERO.quantize(_CENT)
-
-
-class OptionStream:
-    """The socket of the option stream: keeps a set of contracts subscribed and adds their quotes to `book`."""
-
-    def __init__(
-        self,
-        endpoint: Endpoint,
-        *,
-        book: QuoteBook,
-        on_quote: Callable[[str], None],
-        on_state: Callable[[State], None],
-        log: LogEvent,
-    ) -> None:
-        self.watched: frozenset[str] = frozenset()
-        self._book = book
-        self._on_quote = on_quote
-        self.socket = MarketSocket(endpoint, on_message=self._take, on_state=on_state, log=log)
-
-    def watch(self, symbols: frozenset[str]) -> frozenset[str]:
-        """Stream exactly these contracts; return the new ones."""
-        new, gone = symbols - self.watched, self.watched - symbols
-        self.watched = symbols
-        if new:
-            self.socket.subscribe(CHANNEL, new)
-        if gone:
-            self.socket.unsubscribe(CHANNEL, gone)
-            self._book.keep_only(symbols)
-        return new
-
-    def _take(self, message: dict[str, Any]) -> None:
-        if message["T"] != "q":
-            return
-        symbol = str(message["S"])
-        if symbol not in self.watched:
-            return  # buffered from before an unsubscribe
-        if not self._book.add(symbol, message["bp"], message["ap"], instant_ns(message["t"])):
-            self._on_quote(symbol)
-
-
-class QuoteReads(Protocol):
-    """Source of the newest quotes over REST, by OCC symbol; contracts without one are absent. Raises RestError."""
-
-    async def latest_option_quotes(self, symbols: tuple[str, ...], feed: str) -> dict[str, dict[str, Any]]: ...
+    return number.quantize(grid) if number else _ZERO.quantize(grid)
 
 
 class LiveQuotes:
-    """Selects streamed contracts, and emits quotes between bars. `run` together with the socket's run."""
+    """Selects what is streamed, and emits quotes between bars. `run` together with the socket's run.
+
+    `shares` are always streamed; a desk of contracts has none and streams those it watches. What is attended is
+    streamed too, and quoted between bars.
+    """
 
     def __init__(
         self,
-        endpoint: Endpoint,
-        reads: QuoteReads,
-        feed: str,
+        open_socket: OpenSocket,
+        read: ReadQuotes,
         put: Callable[[Event], None],
         log: LogEvent,
         *,
@@ -166,13 +134,11 @@ class LiveQuotes:
         conflate_ns: int,
         silence_ns: int,
         breath_s: float,
+        shares: tuple[str, ...] = (),
     ) -> None:
-        self.book = QuoteBook(clock.now_ns)
-        self.stream = OptionStream(
-            endpoint, book=self.book, on_quote=self._on_streamed, on_state=lambda _state: None, log=log
-        )
-        self._reads = reads
-        self._feed = feed
+        self.book = QuoteBook(clock.now_ns, FINE if shares else CENT)
+        self.socket = open_socket(self._take)
+        self._read = read
         self._put = put
         self._log = log
         self._clock = clock
@@ -180,13 +146,16 @@ class LiveQuotes:
         self._conflate_ns = conflate_ns
         self._silence_ns = silence_ns
         self._breath_s = breath_s
-        self._streamed_ns = 0  # when the newest streamed quote came
+        self._shares = shares
+        self._streamed: frozenset[str] = frozenset()
+        self._came_ns: dict[str, int] = {}  # when the newest streamed quote of each share came; of contracts under ""
         self._contracts: tuple[Contract, ...] = ()
         self._watched: tuple[str, ...] = ()
         self._attended: frozenset[str] = frozenset()
         self._unasked: set[str] = set()
         self._quote_came = asyncio.Event()
         self._asked = asyncio.Event()
+        self._restream()
 
     def note_listed(self, contracts: tuple[Contract, ...]) -> None:
         """Set the listing, from which neighbours come."""
@@ -208,6 +177,10 @@ class LiveQuotes:
         if self.book.news(symbols):
             self._quote_came.set()
 
+    def closing(self, symbol: str) -> tuple[Quote, ...]:
+        """Return the quotes that close a bar of `symbol`: its own, or those of all contracts."""
+        return self.book.take((symbol,) if self._shares else None)
+
     async def run(self) -> None:
         """Emit attended quotes and request first quotes, until cancelled."""
         async with asyncio.TaskGroup() as tasks:
@@ -216,7 +189,15 @@ class LiveQuotes:
             tasks.create_task(self._watch_silence(), name="quote silence watch")
 
     def _restream(self) -> None:
-        new = self.stream.watch(with_neighbours(self._contracts, self._watched) | self._attended)
+        """Stream exactly what is wanted now; ask for first quotes of what is new."""
+        wanted = with_neighbours(self._contracts, self._watched) | self._attended | frozenset(self._shares)
+        new, gone = wanted - self._streamed, self._streamed - wanted
+        self._streamed = wanted
+        if new:
+            self.socket.subscribe(CHANNEL, new)
+        if gone:
+            self.socket.unsubscribe(CHANNEL, gone)
+            self.book.keep_only(wanted)
         self._ask_for({symbol for symbol in new if symbol not in self.book})
 
     def _ask_for(self, symbols: Collection[str]) -> None:
@@ -224,9 +205,15 @@ class LiveQuotes:
         if self._unasked:
             self._asked.set()
 
-    def _on_streamed(self, symbol: str) -> None:
-        self._streamed_ns = self._clock.now_ns()
-        self._on_quote(symbol)
+    def _take(self, message: dict[str, Any]) -> None:
+        if message["T"] != "q":
+            return
+        symbol = str(message["S"])
+        if symbol not in self._streamed:
+            return  # buffered from before an unsubscribe
+        if not self.book.add(symbol, message["bp"], message["ap"], instant_ns(message["t"])):
+            self._came_ns[symbol if self._shares else ""] = self._clock.now_ns()
+            self._on_quote(symbol)
 
     def _on_quote(self, symbol: str) -> None:
         if symbol in self._attended:
@@ -243,31 +230,35 @@ class LiveQuotes:
                 await self._clock.sleep_until(now_ns + self._conflate_ns)
 
     async def _watch_silence(self) -> None:
-        """After a silence in session: log, reconnect (less and less often) and read REST each minute."""
+        """After a silence in session: log, reconnect (less and less often) and read REST each minute.
+
+        Each share is expected to be quoted; of contracts any one.
+        """
         silence = Silence(self._silence_ns, self._clock.now_ns())
         while True:
-            expected = self.stream.watched and self._in_session()
-            again_ns = silence.look(self._clock.now_ns(), self._streamed_ns if expected else None)
+            expected = self._streamed and self._in_session()
+            newest_ns = min(self._came_ns.get(symbol, 0) for symbol in self._shares or ("",))
+            again_ns = silence.look(self._clock.now_ns(), newest_ns if expected else None)
             if silence.looks:
-                self._ask_for(self.stream.watched)
+                self._ask_for(self._streamed)
             if silence.loud:
                 quiet_s = silence.quiet_ns // SECOND_NS
-                self._log("quotes_silent", contracts=len(self.stream.watched), quiet_s=quiet_s)
-                self.stream.socket.force_reconnect("no quote came")
+                self._log("quotes_silent", contracts=len(self._streamed), quiet_s=quiet_s)
+                self.socket.force_reconnect("no quote came")
             await asyncio.sleep(self._breath_s)
             await self._clock.sleep_until(again_ns)
 
     async def _ask_unquoted(self) -> None:
-        """Request a first quote over REST for newly watched contracts; for all while the stream is silent."""
+        """Request a first quote over REST for newly streamed symbols; for all while the stream is silent."""
         while True:
             await self._asked.wait()
             self._asked.clear()
-            asked = tuple(sorted(self._unasked & self.stream.watched))
+            asked = tuple(sorted(self._unasked & self._streamed))
             self._unasked.clear()
             if not asked:
                 continue
             try:
-                answer = await self._reads.latest_option_quotes(asked, self._feed)
+                answer = await self._read(asked)
             except RestError as error:
                 self._log("quotes_unavailable", symbols=asked, problem=str(error))
                 continue
@@ -277,7 +268,7 @@ class LiveQuotes:
 
     def _note(self, symbol: str, raw: dict[str, Any]) -> bool:
         """Add REST's quote unless the stream's is newer; False when it cannot be read."""
-        if symbol not in self.stream.watched:
+        if symbol not in self._streamed:
             return True
         try:
             self.book.add(symbol, raw["bp"], raw["ap"], instant_ns(raw["t"]))

@@ -1,0 +1,148 @@
+"""A half day of `online_dqn` at the loopback Alpaca, two funds by the minute, with troubles; both books in the end.
+
+The daemon is a real process in virtual time; it is killed once. What is expected is the server's own book, its tape and
+New York's wall clock.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import pytest
+
+from simulator.trading.account import Account
+from strategies.kit.units import MINUTE_NS, SECOND_NS
+from strategies.online_dqn import NO_BAR
+from tests.support.desks.desk_run import records, verified
+from tests.support.desks.live_desk import Books, differences
+from tests.support.desks.online_day import HALF_DAY, SYMBOLS, minute_ns, online_stage
+from tests.support.desks.stage import Stage, new_york_ns
+from tests.support.models.online_models import put_momentum
+
+LATE, LOST, KILLED = 40, range(60, 65), 90  # minutes: QQQ's bar comes late; its bars are lost; the daemon is killed
+CLOSE_NS = new_york_ns(HALF_DAY, "13:00")
+TICK_S = 2  # of the clock, at most
+
+
+@dataclass(frozen=True, slots=True)
+class Lived:
+    """The half day that was lived through."""
+
+    stage: Stage
+    exit_code: int | None
+    books: Books
+
+    @property
+    def account(self) -> Account:
+        return self.stage.account
+
+    def rows(self, name: str, order: str = "decision") -> list[Any]:
+        """A read model's rows."""
+        return records(self.stage.state_dir, name, order)
+
+    def decided(self) -> dict[int, Any]:
+        """The policy's decisions by the minute of their bar."""
+        rows = [row for row in self.rows("decisions") if row["kind"] == "policy"]
+        return {(row["bar_ns"] - minute_ns(0)) // MINUTE_NS: row for row in rows}
+
+
+@pytest.fixture(scope="module")
+def lived(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Lived]:
+    folder = tmp_path_factory.mktemp("online")
+    with online_stage("09:10", folder / "stage", put_momentum(folder / "store")) as played:
+        add = played.server.server.faults.add
+        played.server.call(lambda: add("bar_late", where={"symbol": "QQQ", "start_ns": minute_ns(LATE)}, delay_s=9))
+        for minute in LOST:
+            where = {"symbol": "QQQ", "start_ns": minute_ns(minute)}
+            played.server.call(lambda where=where: add("bar_gap", where=where))
+        played.start()
+        played.until_time(minute_ns(KILLED))
+        played.until_true(lambda: bool(played.held()), "a share is held")
+        played.daemons[-1].kill()
+        played.daemons[-1].wait(10)
+        played.clock.pass_s(30.0)
+        played.start()
+        played.until_time(new_york_ns(HALF_DAY, "13:15"))
+        played.daemons[-1].terminate()
+        yield Lived(played, played.daemons[-1].wait(60), played.books())
+
+
+def test_after_the_half_day_both_books_agree_to_the_cent(lived: Lived) -> None:
+    assert lived.exit_code == 0, lived.stage.log()[-3000:]
+    assert {trade.symbol for trade in lived.account.trades} == set(SYMBOLS)
+    assert len(lived.account.trades) > 40
+    assert differences(lived.books, lived.account) == []
+    assert lived.books.state.risk.halt is None
+
+
+def test_no_order_name_is_posted_twice_though_the_daemon_was_killed_while_it_held_shares(lived: Lived) -> None:
+    names = [post["client_order_id"] for post in lived.stage.posts()]
+    assert len(names) == len(set(names))
+    assert len(lived.stage.told("run_started")) == 2
+
+
+def test_the_journal_of_both_lives_replays_identically(lived: Lived) -> None:
+    found = verified(lived.stage.state_dir)
+    assert found.difference == ""
+
+
+def test_all_is_sold_five_minutes_before_the_close(lived: Lived) -> None:
+    assert lived.account.positions == {}
+    last = max(trade.time_ns for trade in lived.account.trades)
+    assert last < CLOSE_NS - 5 * MINUTE_NS
+    assert not [
+        trade for trade in lived.account.trades if trade.quantity > 0 and trade.time_ns > CLOSE_NS - 29 * MINUTE_NS
+    ]
+
+
+def test_every_order_is_for_the_day_buys_with_a_limit_above_the_ask_of_their_moment(lived: Lived) -> None:
+    for order in lived.account.orders.values():
+        assert order.time_in_force == "day"
+        if order.side == "buy":
+            quote = lived.stage.market.quote(order.symbol, order.created_ns)
+            assert quote is not None
+            assert order.limit_price is not None
+            assert float(quote[1]) * 0.99 < float(order.limit_price) <= float(quote[1]) * 1.01
+
+
+def test_a_fall_of_one_percent_leaves_by_the_stop_between_two_bars(lived: Lived) -> None:
+    stops = [row for row in lived.rows("decisions") if row["action"] == "stop_loss"]
+    assert stops
+    works = {row["work"] for row in stops}
+    sold = [row for row in lived.books.orders.values() if row["work"] in works]
+    assert sold
+    assert all(row["limit_price"] is None for row in sold)  # an exit by a rule goes to the market
+    assert any((row["time_ns"] - minute_ns(0)) % MINUTE_NS < 45 * SECOND_NS for row in stops)
+
+
+def test_a_minute_whose_second_bar_is_late_is_decided_five_seconds_after_its_end_without_it(lived: Lived) -> None:
+    row = lived.decided()[LATE]
+    waited = row["time_ns"] - row["bar_ns"] - MINUTE_NS
+    assert 5 * SECOND_NS <= waited <= (5 + TICK_S) * SECOND_NS
+    notes = {
+        row["symbol"]: row["note"]
+        for row in lived.rows("heads")
+        if row["decision"] == lived.decided()[LATE]["decision"]
+    }
+    assert notes["QQQ"] == NO_BAR
+    whole = lived.decided()[LATE - 1]
+    assert whole["time_ns"] - whole["bar_ns"] - MINUTE_NS < 5 * SECOND_NS
+
+
+def test_while_one_symbol_is_lost_the_other_is_decided_each_minute_and_the_lost_bars_come_over_rest(
+    lived: Lived,
+) -> None:
+    decided = lived.decided()
+    assert set(LOST) <= decided.keys()
+    by_decision = {row["decision"] for minute, row in decided.items() if minute in LOST}
+    choices = [row for row in lived.rows("choices") if row["decision"] in by_decision and row["symbol"] == "QQQ"]
+    assert all(json.loads(row["allowed"]) == ["HOLD"] for row in choices)
+    starts = [
+        event["bar"]["start_ns"] for event in lived.stage.journaled("BarClosed") if event["bar"]["symbol"] == "QQQ"
+    ]
+    assert {minute_ns(minute) for minute in range(210)} <= set(starts)
+    assert len(starts) == len(set(starts))
+    assert {told["symbol"] for told in lived.stage.told("repaired")} >= {"QQQ"}
