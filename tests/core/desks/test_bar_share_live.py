@@ -1,0 +1,240 @@
+"""A desk of two shares by the minute at a real broker: entries that do not fill, exits without quotes, lost bars.
+
+Every expected value is read off the written rules: seconds of `execution`, the wait of a minute, parts of a price.
+"""
+
+from __future__ import annotations
+
+from decimal import Decimal
+from typing import Any
+
+import pytest
+from msgspec.structs import replace
+
+from daemon.core import events as ev
+from daemon.core.effects import AnyEffect, AskPolicy, CancelOrder, SubmitOrder
+from daemon.core.limits import Execution, Risk, Trading
+from daemon.core.state import Identity
+from daemon.core.step import Core
+from strategies.kit.contract import Answer, Bar, Basket, Leg, Observation, Rebalance, ShareSpec, View
+from tests.support.core.account import Account
+from tests.support.core.desk import MINUTE, MONDAY, SESSIONS, of
+from tests.support.core.share_bars import SPEC, ShareBars, ShareBarState
+
+SECOND = 1_000_000_000
+SYMBOLS = ("SPY", "QQQ")
+RULES = Trading(risk=Risk(gap_min=400, cooldown_trade_s=0), execution=Execution(entry_deadline_s=180))
+
+
+class TwoShares(ShareBars):
+    """Asks at each minute; holds ten shares of each symbol whose answer is positive."""
+
+    spec = ShareSpec(
+        **{name: getattr(SPEC, name) for name in ShareSpec.__struct_fields__ if name != "symbols"}, symbols=SYMBOLS
+    )
+
+    def __init__(self, interval_s: int = 60) -> None:
+        self.spec = replace(type(self).spec, bar_interval_s=interval_s)
+
+    def observe(self, state: ShareBarState, bars: tuple[Bar, ...], view: View) -> tuple[ShareBarState, Any]:
+        return state, Observation(bytes(4 * 6), self.spec.observation_shape)
+
+    def correct(self, state: ShareBarState, bar: Bar) -> ShareBarState:
+        return replace(state, rows=(*state.rows, (bar.close, 0.0)))
+
+    def decide(self, state: ShareBarState, answer: Answer, view: View) -> tuple[ShareBarState, Rebalance]:
+        legs = [Leg(symbol, 10 if wish > 0 else 0) for symbol, wish in zip(SYMBOLS, answer.logits, strict=True)]
+        return state, Rebalance(None, "as wished", Basket(tuple(legs)))
+
+
+class Desk:
+    """The desk since a minute before the open, reconciled with `account`."""
+
+    def __init__(self, rules: Trading = RULES, interval_s: int = 60) -> None:
+        self.core = Core(TwoShares(interval_s))
+        self.state = self.core.start(Identity("live", "d", "share_bars", "e1", "sip"), rules)
+        self.account = Account()
+        now = MONDAY.open_ns - MINUTE
+        self.put(
+            ev.ModelVerified(now, "v1", "d", promoted=True, feed="sip"),
+            ev.SessionScheduled(now, MONDAY, SESSIONS[1:]),
+            self.account.report(now),
+        )
+
+    def put(self, *events: ev.Event) -> list[AnyEffect]:
+        found: list[AnyEffect] = []
+        for event in events:
+            step = self.core.step(self.state, event)
+            self.state = step.state
+            found += step.effects
+        return found
+
+    def at(self, minute: int, second: float = 0.0) -> int:
+        return MONDAY.open_ns + minute * MINUTE + int(second * SECOND)
+
+    def quote(self, symbol: str, at_ns: int, price: str = "100") -> ev.Quote:
+        bid = Decimal(price)
+        return ev.Quote(symbol, bid, bid + Decimal("0.02"), bid + Decimal("0.01"), bid + Decimal("0.01"), at_ns)
+
+    def bar(self, minute: int, symbol: str, price: float = 100.0, *, quoted: bool = True) -> list[AnyEffect]:
+        """A minute's bar a second after its end, followed by the quotes that close it."""
+        now, start = self.at(minute + 1, 1.0), self.at(minute)
+        closing = (self.quote(symbol, now - SECOND),) if quoted else ()
+        return self.put(
+            ev.BarClosed(now, Bar(symbol, start, price, price, price, price, 1000.0)),
+            ev.QuotesReceived(now, start, closing),
+        )
+
+    def minute(self, minute: int, *, quoted: bool = True) -> list[AnyEffect]:
+        return [effect for symbol in SYMBOLS for effect in self.bar(minute, symbol, quoted=quoted)]
+
+    def tick(self, minute: int, second: float) -> list[AnyEffect]:
+        return self.put(ev.ClockTicked(self.at(minute, second)))
+
+    def answer(self, *wishes: float) -> list[AnyEffect]:
+        assert self.state.ask is not None
+        return self.put(ev.PolicyAnswered(self.state.now_ns, self.state.ask.decision, wishes, b"", "v1"))
+
+    def take(self, effects: list[AnyEffect]) -> list[str]:
+        """The broker has every order among the effects; their names."""
+        names = [self.account.take(order, self.state.now_ns) for order in of(effects, SubmitOrder)]
+        for name in names:
+            self.put(self.account.found(name, self.state.now_ns))
+        return names
+
+    def holds(self) -> None:
+        """Both symbols are bought at the first minute."""
+        self.minute(0)
+        sent = self.answer(1.0, 1.0)
+        for order in of(sent, SubmitOrder):
+            name = self.account.take(order, self.state.now_ns)
+            self.put(self.account.fill(name, order.quantity, "100", self.state.now_ns))
+        self.put(self.account.report(self.state.now_ns))
+        assert {s: p.quantity for s, p in self.state.book.positions.items()} == dict.fromkeys(SYMBOLS, 10)
+
+
+def test_a_minute_is_asked_about_once_when_both_bars_are_there() -> None:
+    d = Desk()
+    assert of(d.bar(0, "SPY"), AskPolicy) == []
+    assert len(of(d.bar(0, "QQQ"), AskPolicy)) == 1
+    assert d.state.basket.newest == dict.fromkeys(SYMBOLS, d.at(0))
+
+
+def test_a_minute_with_one_bar_waits_five_seconds_and_its_late_bar_joins_the_history_only() -> None:
+    d = Desk()
+    d.bar(0, "SPY")
+    assert of(d.tick(1, 4.9), AskPolicy) == []
+    assert len(of(d.tick(1, 5.0), AskPolicy)) == 1
+    late = ev.BarClosed(d.at(1, 9.0), Bar("QQQ", d.at(0), 100.0, 100.0, 100.0, 100.5, 1000.0))
+    assert of(d.put(late, ev.QuotesReceived(d.at(1, 9.0), d.at(0), ())), AskPolicy) == []
+    assert d.state.strategy.rows == ((100.5, 0.0),)
+    assert d.state.basket.newest["QQQ"] == d.at(0)
+
+
+def test_a_buy_is_a_limit_above_the_ask_and_is_given_up_after_its_deadline() -> None:
+    d = Desk()
+    d.minute(0)
+    sent = d.answer(1.0, 0.0)
+    (order,) = of(sent, SubmitOrder)
+    assert (order.symbol, order.side, order.quantity) == ("SPY", 1, 10)
+    assert order.limit_price == Decimal("100.23")  # 100.02 x 1.002, rounded up to a cent
+    (first,) = d.take(sent)
+    begun_s = (d.state.now_ns - d.at(1)) / SECOND
+    assert [c.client_order_id for c in of(d.tick(1, begun_s + 60.0), CancelOrder)] == [first]
+    d.account.end(first)
+    now = d.at(1, begun_s + 61.0)
+    again = d.put(d.account.found(first, now), ev.QuotesReceived(now, 0, (d.quote("SPY", now),)))
+    (second,) = d.take(again)
+    assert [c.client_order_id for c in of(d.tick(1, begun_s + 180.0), CancelOrder)] == [second]
+    d.account.end(second)
+    now = d.at(1, begun_s + 181.0)
+    last = d.put(d.account.found(second, now), ev.QuotesReceived(now, 0, (d.quote("SPY", now),)))
+    assert of(last, SubmitOrder) == []
+    assert d.state.works == {}
+
+
+def test_a_sale_of_the_policy_goes_below_the_bid_and_without_any_quote_to_the_market() -> None:
+    d = Desk()
+    d.holds()
+    d.minute(1)
+    quoted = of(d.answer(0.0, 1.0), SubmitOrder)
+    assert [(o.symbol, o.side, o.limit_price) for o in quoted] == [("SPY", -1, Decimal("99.80"))]
+
+    d = Desk()
+    d.holds()
+    for minute in range(1, 4):
+        d.minute(minute, quoted=False)  # bars alone: the last quotes are two minutes old
+    assert of(d.answer(0.0, 1.0), SubmitOrder) == []
+    assert of(d.tick(4, 5.9), SubmitOrder) == []
+    (order,) = of(d.tick(4, 6.0), SubmitOrder)
+    assert (order.symbol, order.side, order.quantity, order.limit_price) == ("SPY", -1, 10, None)
+
+
+def test_a_bar_that_leaps_away_from_its_own_symbol_s_price_is_refused_unless_its_quotes_support_it() -> None:
+    d = Desk()
+    d.minute(0)
+    d.answer(0.0, 0.0)
+    d.bar(1, "SPY")
+    rejected = d.state.stats.bars_rejected
+    assert of(d.bar(1, "QQQ", 4000.0), AskPolicy) == []
+    assert d.state.stats.bars_rejected == rejected + 1
+    assert d.state.doubted is None
+    assert [bar.symbol for bar in d.state.pending_bars] == ["SPY"]
+    assert len(of(d.tick(2, 5.0), AskPolicy)) == 1
+
+    now, start = d.at(3, 1.0), d.at(2)
+    d.answer(0.0, 0.0)
+    d.bar(2, "SPY")
+    leapt = d.put(
+        ev.BarClosed(now, Bar("QQQ", start, 110.0, 110.0, 110.0, 110.0, 1000.0)),
+        ev.QuotesReceived(now, start, (d.quote("QQQ", now, "110"),)),
+    )
+    assert len(of(leapt, AskPolicy)) == 1
+
+
+def test_a_late_bar_that_leaps_does_not_join_the_history() -> None:
+    d = Desk()
+    d.minute(0)
+    d.bar(1, "SPY")
+    d.tick(2, 5.0)
+    d.put(ev.BarClosed(d.at(2, 9.0), Bar("QQQ", d.at(1), 4000.0, 4000.0, 4000.0, 4000.0, 1000.0)))
+    assert d.state.strategy.rows == ()
+
+
+def test_when_the_bars_of_a_held_symbol_are_lost_the_desk_leaves_though_the_other_s_come() -> None:
+    d = Desk()
+    d.holds()
+    for minute in range(1, 6):
+        d.bar(minute, "SPY")
+        now = d.at(minute + 1, 2.0)
+        d.put(d.account.report(now), ev.QuotesReceived(now, 0, (d.quote("QQQ", now),)))
+        d.tick(minute + 1, 5.0)
+    assert d.state.risk.halt is not None
+    assert d.state.risk.halt.reason == "blind"
+    assert d.state.risk.halt.detail.startswith("bars lost for 5 minutes")
+
+
+@pytest.mark.parametrize("interval_s", [300, 1800])
+def test_a_wide_bar_under_way_is_no_lost_bar(interval_s: int) -> None:
+    d = Desk(interval_s=interval_s)
+    wide = interval_s // 60
+    for symbol in SYMBOLS:
+        start, now = d.at(0), d.at(wide, 1.0)
+        d.put(
+            ev.BarClosed(now, Bar(symbol, start, 100.0, 100.0, 100.0, 100.0, 1000.0)),
+            ev.QuotesReceived(now, start, (d.quote(symbol, now),)),
+        )
+    sent = d.answer(1.0, 0.0)
+    (order,) = of(sent, SubmitOrder)
+    d.put(d.account.fill(d.account.take(order, d.state.now_ns), 10, "100", d.state.now_ns))
+    for minute in range(wide + 1, 2 * wide + 4):
+        now = d.at(minute, 30.0)
+        d.put(d.account.report(now), ev.QuotesReceived(now, 0, (d.quote("SPY", now),)))
+        d.tick(minute, 30.0)
+    assert d.state.risk.halt is None
+    for minute in range(2 * wide + 4, 2 * wide + 6):
+        now = d.at(minute, 30.0)
+        d.put(d.account.report(now), ev.QuotesReceived(now, 0, (d.quote("SPY", now),)))
+        d.tick(minute, 30.0)
+    assert d.state.risk.halt is not None
+    assert d.state.risk.halt.reason == "blind"
