@@ -129,7 +129,7 @@ LOG_EVENTS: dict[str, LogEvent] = {
     "quotes_silent": LogEvent(
         "warning",
         ("contracts", "quiet_s"),
-        "No quote of any watched contract came for too long in a session: the stream is opened again.",
+        "No quote of any watched contract, or none of a share, came for too long: the stream is opened again.",
         alarm=True,
     ),
     "bar_late": LogEvent("info", ("symbol", "start_ns"), "A bar came after its session's end and counts no more."),

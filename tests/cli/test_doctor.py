@@ -31,7 +31,9 @@ from simulator.serving import Serving, serving
 from simulator.trading.account import Account
 from tests.support.desks.daily_stage import made_up, swapping
 from tests.support.desks.live_desk import write_config
+from tests.support.desks.online_day import HALF_DAY, SYMBOLS, tape
 from tests.support.desks.stage import new_york_ns
+from tests.support.models.online_models import NAME, put_momentum
 
 HOUR_NS = 3_600 * 10**9
 DAY_NS = 24 * HOUR_NS
@@ -533,3 +535,22 @@ def test_the_check_of_a_replay_asks_no_server(desk: Desk, capsys: pytest.Capture
     assert "replay (dry run)" in shown
     assert desk.server.server.requests == []
     assert not desk.state_dir.exists()
+
+
+# --- a desk of shares by the minute -------------------------------------------------------------------------------
+
+
+def test_a_desk_of_shares_by_the_minute_needs_minute_bars_and_quotes_of_each_and_no_options(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    store = put_momentum(tmp_path / "models")
+    symbols: dict[str, object] = {"strategy": NAME, "symbols": [*SYMBOLS, "IWM"]}
+    tables: Table = {"desk": symbols, "paths": {"models_dir": str(store)}}
+    account = Account(DEFAULT_KEY, DEFAULT_SECRET, level=0)
+    begin_ns = new_york_ns(HALF_DAY, "09:00")
+    with desk_at(tape().market(HALF_DAY), begin_ns, tmp_path, capsys, monkeypatch, accounts=(account,)) as desk:
+        desk.check(tables, code=0)
+        assert desk.told["feed sip"] == ("ok", "quotes of 2 of 3 symbols")
+        assert desk.told["history"][0] == "warn"
+        assert desk.told["history"][1].startswith("minute bars of 2 of 3 symbols in the last days: none of IWM")
+    assert [subject for subject in desk.order if "options" in subject] == []

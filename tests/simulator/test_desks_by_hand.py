@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import dataclasses
 import json
 from decimal import Decimal
 from pathlib import Path
@@ -13,8 +14,11 @@ import pytest
 from simulator.clock import SimClock
 from simulator.data.bar_history import day_bar
 from simulator.desks_by_hand import DESKS, accounts_of, environment, market_of, names_of
+from simulator.prices.market import Market
+from simulator.prices.tape import calendar_sessions
 from simulator.server import AlpacaServer
 from simulator.trading.account import Account
+from strategies.kit.contract import Bar
 from strategies.kit.units import SECOND_NS
 from tests.support.simulator.lone_loop import clock_of_loop
 from tests.support.simulator.share_days import OPENS, accounts, shares
@@ -46,6 +50,26 @@ def test_all_desks_share_one_market_in_which_the_tape_goes_on_where_the_made_up_
     assert before is not None
     assert before.close == pytest.approx(tape[0].open, abs=0.005)
     assert market.closing_price(known[-1].date) == pytest.approx(Decimal(str(tape[-1].close)), abs=Decimal("0.005"))
+
+
+def test_a_desk_of_shares_by_the_minute_trades_the_tape_alone_and_needs_its_symbols_there(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    assert market_of(["online"], None, []).days is None
+    assert accounts_of(["online"])["online"].margin == 1
+    more = dataclasses.replace(DESKS["online"], taped=("SPY", "QQQ"))
+    monkeypatch.setitem(DESKS, "online", more)
+    with pytest.raises(ValueError, match="no bar of QQQ, which the desk online trades: found SPY"):
+        market_of(["online"], None, [])
+
+
+def test_orders_of_every_share_of_a_tape_meet_its_own_path_points() -> None:
+    sessions = calendar_sessions("2024-07-01", "2024-07-01")
+    open_ns = sessions[0].open_ns
+    bars = [Bar("SPY", open_ns, 5.0, 5.0, 5.0, 5.0, 1.0), Bar("QQQ", open_ns + 60 * SECOND_NS, 4.0, 4.0, 4.0, 4.0, 1.0)]
+    market = Market(bars, sessions=sessions)
+    assert market.next_change(open_ns + 45 * SECOND_NS) == open_ns + 60 * SECOND_NS  # only QQQ trades there
+    assert market.next_change(open_ns + 105 * SECOND_NS) > open_ns + 390 * 60 * SECOND_NS
 
 
 def test_real_daily_bars_serve_daily_desks(data_dir: Path) -> None:

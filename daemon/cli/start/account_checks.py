@@ -115,9 +115,10 @@ async def feeds_findings(settings: Settings, admin: Admin, clock: Clock) -> list
 
 
 async def _share_feeds(settings: Settings, admin: Admin, clock: Clock) -> list[Finding]:
-    """Check the same for all shares of a daily desk: a quote and a recent daily bar of each."""
-    symbols, feed = _spec(settings).symbols, settings.feed.name
-    now_ns = clock.now_ns()
+    """Check the same for all shares of a desk: a quote of each, and a recent bar as the desk decides on."""
+    spec, feed = _spec(settings), settings.feed.name
+    symbols, now_ns = spec.symbols, clock.now_ns()
+    by_bar = spec.decides == "bar"
 
     async def quotes() -> str:
         return f"quotes of {len(await admin.quotes(symbols))} of {len(symbols)} symbols"
@@ -130,7 +131,12 @@ async def _share_feeds(settings: Settings, admin: Admin, clock: Clock) -> list[F
         bars.update(await admin.day_bars(symbols, now_ns - 7 * DAY_NS, now_ns - DAY_NS))
         return f"daily bars of {len(bars)} of {len(symbols)} symbols in the last days"
 
-    history = await _entitled("history", days, cure)
+    async def minutes() -> str:
+        for symbol in symbols:
+            bars[symbol] = await admin.bars(symbol, now_ns - 96 * HOUR_NS, now_ns - 60 * SECOND_NS)
+        return f"minute bars of {sum(map(bool, bars.values()))} of {len(symbols)} symbols in the last days"
+
+    history = await _entitled("history", minutes if by_bar else days, cure)
     if history.verdict == OK and (missing := [symbol for symbol in symbols if not bars.get(symbol)]):
         text = f"{history.text}: none of {', '.join(missing)}: halted, delisted or renamed; they are left alone"
         history = Finding("history", WARN, text)
