@@ -20,6 +20,7 @@ from daemon.brokers.alpaca.market.chain import (
 )
 from daemon.brokers.alpaca.rest.errors import RestError
 from daemon.core.events import Contract, SessionScheduled
+from strategies.kit.contract import Bar
 from tests.support.alpaca.market_desk import calendar, desk, session
 
 pytestmark = pytest.mark.filterwarnings("ignore:websockets.legacy is deprecated:DeprecationWarning")
@@ -79,7 +80,7 @@ async def test_a_listing_that_cannot_be_had_is_raised_and_the_feed_asks_again(tm
         it.server.faults.add("http_error", times=3, status=503, where={"path": "/v2/options/contracts*"})
         with pytest.raises(RestError):
             await it.chain.listed(scheduled(), 545.0, it.clock.now_ns)
-        it.feed._bars.spot = 545.0
+        it.feed._bars.learn_spot({"SPY": (Bar("SPY", 0, 545.0, 545.0, 545.0, 545.0, 1.0),)})
         await it.feed.schedule(DAY)
         assert [type(event).__name__ for event in it.events] == ["SessionScheduled", "ContractsListed"]
         assert len(it.told.of("chain_unlisted")) == 2
