@@ -102,6 +102,11 @@ class Desk:
             self.put(self.account.found(name, self.state.now_ns))
         return names
 
+    def halted(self) -> str:
+        """Reason and detail of the halt, "" without one."""
+        halt = self.state.risk.halt
+        return "" if halt is None else f"{halt.reason}: {halt.detail}"
+
     def holds(self) -> None:
         """Both symbols are bought at the first minute."""
         self.minute(0)
@@ -209,9 +214,7 @@ def test_when_the_bars_of_a_held_symbol_are_lost_the_desk_leaves_though_the_othe
         now = d.at(minute + 1, 2.0)
         d.put(d.account.report(now), ev.QuotesReceived(now, 0, (d.quote("QQQ", now),)))
         d.tick(minute + 1, 5.0)
-    assert d.state.risk.halt is not None
-    assert d.state.risk.halt.reason == "blind"
-    assert d.state.risk.halt.detail.startswith("bars lost for 5 minutes")
+    assert d.halted().startswith("blind: bars lost for 5 minutes")
 
 
 @pytest.mark.parametrize("interval_s", [300, 1800])
@@ -231,10 +234,9 @@ def test_a_wide_bar_under_way_is_no_lost_bar(interval_s: int) -> None:
         now = d.at(minute, 30.0)
         d.put(d.account.report(now), ev.QuotesReceived(now, 0, (d.quote("SPY", now),)))
         d.tick(minute, 30.0)
-    assert d.state.risk.halt is None
+    assert d.halted() == ""
     for minute in range(2 * wide + 4, 2 * wide + 6):
         now = d.at(minute, 30.0)
         d.put(d.account.report(now), ev.QuotesReceived(now, 0, (d.quote("SPY", now),)))
         d.tick(minute, 30.0)
-    assert d.state.risk.halt is not None
-    assert d.state.risk.halt.reason == "blind"
+    assert d.halted().startswith("blind: bars lost")

@@ -51,8 +51,8 @@ def _dipped(bar: Bar, open_ns: int) -> Bar:
 
 
 def _cheaper(bar: Bar) -> Bar:
-    prices = [round(price * 0.8, 2) for price in (bar.open, bar.high, bar.low, bar.close)]
-    return Bar("QQQ", bar.start_ns, *prices, bar.volume)
+    opened, high, low, close = (round(price * 0.8, 2) for price in (bar.open, bar.high, bar.low, bar.close))
+    return Bar("QQQ", bar.start_ns, opened, high, low, close, bar.volume)
 
 
 def minute_ns(minute: int) -> int:
