@@ -17,12 +17,14 @@ import msgspec
 from daemon.dashboard.desks import FollowedDesk
 from daemon.dashboard.pages.decisions import LINES_MOST, OUTCOMES, decision_lines, decision_page, decision_row
 from daemon.dashboard.pages.health import health_page
-from daemon.dashboard.pages.history import DecisionHistory, Lookup
+from daemon.dashboard.pages.history import DecisionHistory, Lookup, Transition
+from daemon.dashboard.pages.learning import learning_page
 from daemon.dashboard.pages.models import models_page
 from daemon.dashboard.pages.now import now_of
 from daemon.dashboard.pages.occlusion import Explainer, Unexplained
 from daemon.dashboard.pages.price import NotThere, equity_page, price_page
 from daemon.dashboard.pages.risk import risk_page
+from daemon.dashboard.pages.transitions import transition_page, wanted
 from daemon.dashboard.views import DeskLine, Now
 from daemon.journal.rows import JournalError
 
@@ -161,6 +163,23 @@ def risk(desk: FollowedDesk, _: Query, __: AnswerContext) -> Any:
     return risk_page(desk.picture)
 
 
+def learning(desk: FollowedDesk, _: Query, around: AnswerContext) -> Any:
+    """`GET /api/learning`."""
+    with desk.reader() as reader:
+        return learning_page(desk.picture, reader, around.models_dir)
+
+
+def transition(desk: FollowedDesk, query: Query, around: AnswerContext) -> Any:
+    """`GET /api/transition/N`; N comes as `number`, 0 for the newest that is complete."""
+    spec = desk.picture.spec
+    if spec is None or not spec.by_row:
+        raise NotThere("a trainer learns nothing from this desk")
+    with desk.reader() as reader:
+        number = wanted(reader, whole(query, "number", 0, 2**48))
+        found = around.history.followed(number) if number else Transition()
+        return transition_page(desk.picture, reader, number, found)
+
+
 ANSWERS: dict[str, Answer] = {
     "/api/now": lambda desk, _, __: now(desk),
     "/api/price": price,
@@ -168,6 +187,8 @@ ANSWERS: dict[str, Answer] = {
     "/api/decisions": decisions,
     "/api/decision/{number}": decision,
     "/api/models": models,
+    "/api/learning": learning,
+    "/api/transition/{number}": transition,
     "/api/risk": risk,
     "/api/health": health,
 }

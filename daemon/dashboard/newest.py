@@ -1,4 +1,4 @@
-"""The newest alarms, commands, model changes and starts in the journal.
+"""The newest alarms, commands, model changes, steps of the ladder and starts in the journal.
 
 `events` has no index on its kind and is never scanned whole: the first look reads the newest rows, each later one the
 rows added since. The newest `KEPT` of each sort are kept.
@@ -10,6 +10,7 @@ from contextlib import closing, suppress
 
 import msgspec
 
+from daemon.dashboard.learning_views import StepLine
 from daemon.dashboard.views import AlarmLine
 from daemon.engine.segments import parts_of
 from daemon.journal.reader import JournalReader
@@ -19,6 +20,7 @@ FIRST_LOOK = 50_000  # rows
 AT_ONCE = 20_000  # rows of one statement, so that no transaction is long
 KEPT = 50
 STARTS_KEPT = 20
+STEPS_KEPT = 200
 COMMANDS = (
     "HaltRequested",
     "ResumeRequested",
@@ -33,7 +35,8 @@ COMMANDS = (
 )
 SWAPS = ("ModelPromoted", "CandidateRefused", "ModelRefused")
 START = "RunStarted"
-_KINDS = (*COMMANDS, *SWAPS, START)
+STEP = "LadderMoved"
+_KINDS = (*COMMANDS, *SWAPS, START, STEP)
 _SQL = (
     f"SELECT id, time_ns, kind, payload, effects FROM events WHERE id > ? AND id <= ? AND "
     f"(kind IN ({','.join('?' * len(_KINDS))}) OR effects LIKE '%\"RaiseAlarm\"%') ORDER BY id"
@@ -49,6 +52,7 @@ class Newest(msgspec.Struct, frozen=True):
     swaps: tuple[AlarmLine, ...] = ()
     starts: tuple[float, ...] = ()  # seconds since 1970 UTC
     code: str = ""  # of the newest start that was seen
+    steps: tuple[StepLine, ...] = ()
 
 
 class _Effect(msgspec.Struct):
@@ -70,6 +74,11 @@ class _Payload(msgspec.Struct):
     previous: str = ""
     code: str = ""
     flatten: bool = False
+    from_step: str = ""
+    to_step: str = ""
+    share: float = 1.0
+    sessions: int = 0
+    figures: dict[str, float] = {}
 
 
 _effects = msgspec.json.Decoder(list[_Effect])
@@ -120,7 +129,22 @@ def _with(seen: Newest, time: float, kind: str, payload: str, effects: str) -> N
         swaps = (AlarmLine(time, *_swap(kind, fields)), *swaps)[:KEPT]
     elif kind == START:
         starts, code = (time, *starts)[:STARTS_KEPT], fields.code
-    return Newest(seen.last_id, alarms, commands, swaps, starts, code)
+    steps = (_step(time, fields), *seen.steps)[:STEPS_KEPT] if kind == STEP else seen.steps
+    return Newest(seen.last_id, alarms, commands, swaps, starts, code, steps)
+
+
+def _step(time: float, fields: _Payload) -> StepLine:
+    return StepLine(
+        time,
+        fields.version,
+        fields.from_step,
+        fields.to_step,
+        fields.share,
+        fields.sessions,
+        fields.reason,
+        fields.detail,
+        fields.figures,
+    )
 
 
 def _command(kind: str, fields: _Payload) -> tuple[str, str]:

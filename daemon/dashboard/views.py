@@ -102,6 +102,7 @@ class Now(msgspec.Struct, frozen=True):
     day_usd: str  # gain since the session's start
     drawdown: float
     alarms: tuple[AlarmLine, ...]  # the newest ones, newest first
+    learns: bool = False  # it explores, or has a ladder: it has a page of learning
 
 
 class AlarmLine(msgspec.Struct, frozen=True):

@@ -31,8 +31,7 @@ class Prices(msgspec.Struct, frozen=True, gc=False, array_like=True):
 class Holding(msgspec.Struct, frozen=True, gc=False):
     """One symbol at the decision and at what followed.
 
-    `flow` is the cash that its fills brought between the two (bought: negative), fees taken off. So its gain is
-    `next_shares * next_mark - shares * mark + flow`.
+    `flow` is the cash that its fills brought between the two (bought: negative), fees taken off.
     """
 
     symbol: str
@@ -44,6 +43,11 @@ class Holding(msgspec.Struct, frozen=True, gc=False):
     next_mark: float
     flow: float  # USD
     fees: float  # USD, part of the flow
+
+    @property
+    def gain(self) -> float:
+        """The change of its value and the cash that its fills brought, after costs, USD."""
+        return self.next_shares * self.next_mark - self.shares * self.mark + self.flow
 
 
 class Chosen(msgspec.Struct, frozen=True, gc=False):

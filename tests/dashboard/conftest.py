@@ -78,11 +78,11 @@ class Served:
 
 
 @contextmanager
-def serving(*state_dirs: Path) -> Iterator[Served]:
+def serving(*state_dirs: Path, models_dir: Path = FIXTURE_MODELS) -> Iterator[Served]:
     """The dashboard as a process of its own, ended with the block."""
     named = [part for state_dir in state_dirs for part in ("--state-dir", str(state_dir))]
     process = subprocess.Popen(
-        [sys.executable, "-m", "daemon.dashboard", *named, "--models-dir", str(FIXTURE_MODELS), "--port", "0"],
+        [sys.executable, "-m", "daemon.dashboard", *named, "--models-dir", str(models_dir), "--port", "0"],
         cwd=REPOSITORY,
         env=environment(),
         stdout=subprocess.PIPE,

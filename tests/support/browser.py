@@ -119,7 +119,7 @@ def free_port() -> int:
 
 
 @contextmanager
-def dashboard(port: int, *state_dirs: Path) -> Iterator[str]:
+def dashboard(port: int, *state_dirs: Path, models_dir: Path = FIXTURE_MODELS) -> Iterator[str]:
     """The dashboard as a process of its own, until the block ends; yields its address when it answers."""
     desks = [part for state_dir in state_dirs for part in ("--state-dir", str(state_dir))]
     arguments = [
@@ -128,7 +128,7 @@ def dashboard(port: int, *state_dirs: Path) -> Iterator[str]:
         "daemon.dashboard",
         *desks,
         "--models-dir",
-        str(FIXTURE_MODELS),
+        str(models_dir),
         "--port",
         str(port),
     ]

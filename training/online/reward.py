@@ -15,7 +15,7 @@ DEFAULT = {"gain": 1.0}
 
 def gain(holding: Holding) -> float:
     """What the symbol gained in USD, after costs: the change of its value, and the cash that its fills brought."""
-    return holding.next_shares * holding.next_mark - holding.shares * holding.mark + holding.flow
+    return holding.gain
 
 
 def fees(holding: Holding) -> float:

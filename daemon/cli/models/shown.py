@@ -12,7 +12,7 @@ from rich.table import Table
 from daemon.cli.models.store import ModelStore, NotPossible
 from daemon.core.session import new_york_text
 from daemon.host.printable import printable
-from daemon.models.ladder.climber import card_of
+from daemon.models.ladder.cards import card_of
 from daemon.models.pointer import POINTERS, ModelError, changes, named
 from daemon.models.signature import SIGNATURE_FILE
 from daemon.models.store import LoadedModel, versions
@@ -93,7 +93,7 @@ def show_one(store: ModelStore, options: argparse.Namespace, console: Console) -
         ("files", ", ".join(manifest.files) or "none vouched for"),
         ("note", manifest.note),
     ]
-    lines += _lineage(store, model)
+    lines += _lineage(model)
     lines += [(f"rule {key}", value) for key, value in manifest.rules.items()]
     lines += [(name, value) for name, value in list(manifest.metrics.items())[:SHOW_FIGURES] if _plain(value)]
     for title, value in lines:
@@ -107,11 +107,11 @@ def show_one(store: ModelStore, options: argparse.Namespace, console: Console) -
     return 0
 
 
-def _lineage(store: ModelStore, model: LoadedModel) -> list[tuple[str, object]]:
+def _lineage(model: LoadedModel) -> list[tuple[str, object]]:
     """Lines of the card: parent, trainer, stream and figures; none for a version without one."""
     if CARD_FILE not in model.manifest.files:
         return []
-    card = card_of(model, store.models_dir)
+    card = card_of(model)
     lines: list[tuple[str, object]] = [
         ("parent", card.parent),
         ("trainer", card.trainer),

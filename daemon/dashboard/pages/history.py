@@ -1,4 +1,6 @@
-"""The exact observation of any decision: step the journal again to the question, whose digest it holds.
+"""The exact observation of any decision, and what followed it: step the journal again to the question.
+
+The journal holds the observation's digest.
 
 The machine starts at the nearest earlier anchor: a snapshot of the journal, or a session's start that it passed before
 (kept in memory, bounded). It runs in a separate thread; until it has finished the answer is "pending".
@@ -10,20 +12,23 @@ import sqlite3
 import threading
 import time
 from collections import OrderedDict, deque
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import closing
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import msgspec
 
 from daemon.core.effects import AskPolicy
 from daemon.core.machine import Caused, Divergence, Machine
 from daemon.core.state import State
+from daemon.core.step import Step
 from daemon.dashboard.desks import FollowedDesk
 from daemon.engine.recovery import adopt_trading, leave_out, machine_of, restore
 from daemon.engine.segments import part_of, where_before
+from daemon.experience.experience import Experience
+from daemon.experience.of_journal import Experiences
 from daemon.journal.reader import JournalReader
 from daemon.journal.rows import Entry, JournalError, decode_event, encode_effects
 from strategies.kit.contract import Observation
@@ -32,12 +37,21 @@ ANCHORS_MOST = 64
 KEPT = 500  # observations
 BYTES_KEPT = 64 * 2**20  # of them together
 FAILED_S = 5.0  # how long a failure is shown before the next try
+INCOMPLETE = "what followed it is not in the journal yet"
 
 
 class Lookup(msgspec.Struct, frozen=True):
     """A decision's observation, or that it is still being computed, or why there is none."""
 
     observation: Observation | None = None
+    pending: bool = False
+    missing: str = ""
+
+
+class Transition(msgspec.Struct, frozen=True):
+    """A decision with what followed, or that it is still being computed, or why there is none."""
+
+    experience: Experience | None = None
     pending: bool = False
     missing: str = ""
 
@@ -71,6 +85,7 @@ class DecisionHistory:
         self._generation = -1
         self._anchors: list[Anchor] = []  # by event row
         self._found: OrderedDict[int, Lookup] = OrderedDict()  # newest use last
+        self._followed: OrderedDict[int, Experience] = OrderedDict()  # the same, of decisions with what followed
         self._failed: dict[int, float] = {}  # decision -> when it is tried again
         self._job: Future[None] | None = None
         self._ending = False
@@ -78,19 +93,45 @@ class DecisionHistory:
     def find(self, decision: int) -> Lookup:
         """Return the observation of a policy's decision; `pending` while it is computed."""
         with self._lock:
-            if self._generation != self._desk.picture.generation:
-                self._generation = self._desk.picture.generation
-                self._anchors, self._found, self._failed = [], OrderedDict(), {}
-            if decision in self._failed and self._failed[decision] < time.monotonic():
-                del self._failed[decision]
-                self._found.pop(decision, None)
+            self._renew(decision)
             found = self._found.get(decision)
             if found is not None:
                 self._found.move_to_end(decision)
                 return found
-            if self._job is None or self._job.done():
-                self._job = self._pool.submit(self._seek, decision, self._generation)
+            self._start_seeking(decision)
             return Lookup(pending=True)
+
+    def followed(self, decision: int) -> Transition:
+        """Return a policy's decision with what followed; `pending` while it is computed.
+
+        One that is not complete yet is looked for again after `FAILED_S`.
+        """
+        with self._lock:
+            self._renew(decision)
+            experience = self._followed.get(decision)
+            if experience is not None:
+                self._followed.move_to_end(decision)
+                return Transition(experience)
+            seen = self._found.get(decision, Lookup())
+            if seen.missing or decision in self._failed:
+                return Transition(missing=seen.missing or INCOMPLETE)
+            self._start_seeking(decision)
+            return Transition(pending=True)
+
+    def _renew(self, decision: int) -> None:
+        """Forget what belongs to another journal, and a failure whose time is over."""
+        if self._generation != self._desk.picture.generation:
+            self._generation = self._desk.picture.generation
+            self._anchors, self._found, self._failed = [], OrderedDict(), {}
+            self._followed = OrderedDict()
+        if decision in self._failed and self._failed[decision] < time.monotonic():
+            del self._failed[decision]
+            if self._found.get(decision, Lookup()).missing:
+                del self._found[decision]
+
+    def _start_seeking(self, decision: int) -> None:
+        if self._job is None or self._job.done():
+            self._job = self._pool.submit(self._seek, decision, self._generation)
 
     def close(self) -> None:
         """End the running search."""
@@ -109,8 +150,11 @@ class DecisionHistory:
         except (Divergence, JournalError, sqlite3.Error, OSError, ValueError, TypeError, KeyError) as error:
             why = f"the journal cannot be stepped again to this decision: {_describe(error)}"
             self._keep(decision, Lookup(missing=why), generation)
-            with self._lock:
-                self._failed[decision] = time.monotonic() + FAILED_S
+            self._fail(decision)
+
+    def _fail(self, decision: int) -> None:
+        with self._lock:
+            self._failed[decision] = time.monotonic() + FAILED_S
 
     def _start(self, reader: JournalReader, decision: int) -> tuple[Machine, int]:
         """Return a machine at the nearest anchor before the question, and its event row."""
@@ -132,22 +176,41 @@ class DecisionHistory:
 
     def _step(self, reader: JournalReader, machine: Machine, after: int, decision: int, generation: int) -> None:
         """Step to the question and on to the session's end: the next request is mostly near."""
-        found, beyond = False, 0
+        found, beyond, experiences = False, 0, self._experiences(machine)
         for entry in _entries(reader, after):
             if self._ending:
                 return
             if entry.kind == "SessionScheduled":
                 self._anchor(machine, entry.id - 1, generation)
-            for question in _asked(machine, entry):
+            step = _stepped(machine, entry)
+            for question in _questions(step):
                 beyond += found
                 found = found or question.decision == decision
                 self._keep(question.decision, Lookup(question.observation), generation)
+            if step is not None and experiences is not None and (done := experiences.take(entry.id, step)) is not None:
+                self._keep_followed(done, generation)
             if found and (beyond >= KEPT // 2 or entry.kind == "SessionEnded"):
-                return
+                break
             if not found and machine.state.decision >= decision:
                 break
+        if found and experiences is not None and decision not in self._followed:
+            self._fail(decision)
         if not found:
             self._keep(decision, Lookup(missing="the journal holds no question to the policy for it"), generation)
+
+    def _experiences(self, machine: Machine) -> Experiences | None:
+        """Return what gathers experience from here on; None for a desk that a trainer learns nothing from."""
+        spec = self._desk.picture.spec
+        if spec is None or not spec.by_row:
+            return None
+        found = Experiences(spec)
+        found.begin(machine.state)
+        return found
+
+    def _keep_followed(self, done: Experience, generation: int) -> None:
+        with self._lock:
+            if generation == self._generation:
+                _bounded(self._followed, done.decision, done, _size_followed)
 
     def _anchor(self, machine: Machine, event_id: int, generation: int) -> None:
         """Keep the machine's state as an anchor; drop every other one when there are too many."""
@@ -162,15 +225,27 @@ class DecisionHistory:
     def _keep(self, decision: int, found: Lookup, generation: int) -> None:
         with self._lock:
             if generation == self._generation:
-                self._found[decision] = found
-                self._found.move_to_end(decision)
-                kept = sum(_size(known) for known in self._found.values())
-                while len(self._found) > KEPT or (kept > BYTES_KEPT and len(self._found) > 1):
-                    kept -= _size(self._found.popitem(last=False)[1])
+                _bounded(self._found, decision, found, _size)
+
+
+_Kept = TypeVar("_Kept")
+
+
+def _bounded(known: OrderedDict[int, _Kept], decision: int, found: _Kept, size: Callable[[_Kept], int]) -> None:
+    """Add it as the newest; drop the oldest ones beyond the bounds."""
+    known[decision] = found
+    known.move_to_end(decision)
+    kept = sum(size(other) for other in known.values())
+    while len(known) > KEPT or (kept > BYTES_KEPT and len(known) > 1):
+        kept -= size(known.popitem(last=False)[1])
 
 
 def _size(found: Lookup) -> int:
     return len(found.observation.data) if found.observation is not None else 0
+
+
+def _size_followed(found: Experience) -> int:
+    return len(found.state) + len(found.next_state)
 
 
 def _describe(error: Exception) -> str:
@@ -192,17 +267,21 @@ def _entries(reader: JournalReader, after: int) -> Iterator[Entry]:
     return reader.entries(after, page=500)
 
 
-def _asked(machine: Machine, entry: Entry) -> list[AskPolicy]:
-    """Step the row again and return its questions. Raises Divergence if the effects differ."""
+def _stepped(machine: Machine, entry: Entry) -> Step | None:
+    """Step the row again; None for a row that left nothing. Raises Divergence if the effects differ."""
     if entry.raised:
-        return []
+        return None
     event = decode_event(entry.payload)
     if entry.quarantined:
         leave_out(machine, event)
-        return []
+        return None
     step = machine.reapply(event)
     if encode_effects(step.effects) != entry.effects:  # an observation stands in it by its digest
         raise Divergence(f"other code wrote event row {entry.id} ({entry.kind}): its effects differ")
     if entry.kind == "RunStarted":
         adopt_trading(machine)
-    return [effect for effect in step.effects if isinstance(effect, AskPolicy)]
+    return step
+
+
+def _questions(step: Step | None) -> list[AskPolicy]:
+    return [effect for effect in step.effects if isinstance(effect, AskPolicy)] if step is not None else []

@@ -18,7 +18,7 @@ from daemon.dashboard.views import ModelLine, ModelsPage, ShadowSummary
 from daemon.journal.reader import JournalReader
 from daemon.models.pointer import CANDIDATE, CURRENT, ModelError, pointed, read_plain
 from daemon.models.store import MANIFEST_BYTES_MAX, versions
-from strategies.kit.manifest import MANIFEST_FILE, decode
+from strategies.kit.manifest import MANIFEST_FILE, Manifest, decode
 
 VERSIONS_MOST = 50
 METRICS_MOST = 40
@@ -64,14 +64,18 @@ def _pointer(shelf: Path, name: str) -> str:
         return ""
 
 
+def manifest_in(folder: Path) -> Manifest:
+    """Return a version's manifest. Raises ModelError, msgspec.DecodeError, UnicodeDecodeError."""
+    return decode(read_plain(folder / MANIFEST_FILE, folder.parent.parent.resolve(), MANIFEST_BYTES_MAX, ""))
+
+
 def _absent(version: str) -> ModelLine:
     return ModelLine(version, False, False, True, False, "", "", (), "it answers now, and the store has it no longer")
 
 
 def _line(folder: Path, name: str, *, current: bool, candidate: bool, running: bool) -> ModelLine:
     try:
-        data = read_plain(folder / MANIFEST_FILE, folder.parent.parent.resolve(), MANIFEST_BYTES_MAX, "")
-        manifest = decode(data)
+        manifest = manifest_in(folder)
     except (ModelError, msgspec.DecodeError, UnicodeDecodeError) as error:
         problem = f"its manifest cannot be read: {error.check if isinstance(error, ModelError) else error}"
         return ModelLine(name, current, candidate, running, False, "", "", (), problem)

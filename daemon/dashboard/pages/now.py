@@ -61,7 +61,7 @@ def now_of(picture: Picture, reader: JournalReader | None = None) -> Now:
         model=status.model,
         promoted=status.model_promoted,
         gates=gates_now(state),
-        positions=tuple(_position(state, held) for held in book.positions.values()),
+        positions=tuple(_position(state, spec, held) for held in book.positions.values()),
         orders=tuple(
             OpenOrder(
                 client_order_id=name,
@@ -80,8 +80,14 @@ def now_of(picture: Picture, reader: JournalReader | None = None) -> Now:
         realized_usd=status.realized_usd,
         day_usd=f"{book.equity - book.session_start_equity - book.transfers:.2f}",
         drawdown=status.drawdown,
+        learns=learns(state, spec),
         **decided,
     )
+
+
+def learns(state: State[Any], spec: Spec) -> bool:
+    """Return whether the desk explores, has a ladder, or is of the kind that a trainer learns from."""
+    return spec.by_row or status_of(state, "").challenger is not None
 
 
 def shares_of(row: dict[str, Any], spec: Spec | None) -> tuple[Share, ...]:
@@ -110,7 +116,7 @@ def _bar_end(state: State[Any], spec: Spec) -> float:
     return start / 1e9 + length_s if start else 0.0
 
 
-def _position(state: State[Any], held: Held) -> PositionLine:
+def _position(state: State[Any], spec: Spec, held: Held) -> PositionLine:
     """Mark a position at a share's last price, an option's mid, or its cost if neither is known."""
     entry = held.cost / held.quantity if held.quantity else Decimal(0)
     mark, quote = state.marks.get(held.symbol), state.quotes.get(held.symbol)
@@ -118,7 +124,7 @@ def _position(state: State[Any], held: Held) -> PositionLine:
         mark = (quote.bid + quote.ask) / 2
     if mark is None:
         mark = entry
-    sizing = state.trading.sizing
+    sizing, has_stop = state.trading.sizing, bool(held.right) or (spec.holds == "shares" and spec.decides == "bar")
     return PositionLine(
         symbol=held.symbol,
         quantity=held.quantity,
@@ -126,8 +132,8 @@ def _position(state: State[Any], held: Held) -> PositionLine:
         mark=float(mark),
         pnl_usd=float((mark * held.quantity - held.cost) * held.multiplier),
         opened=held.opened_ns / 1e9,
-        stop=float(entry) * (1 - sizing.stop_loss) if held.right else 0.0,
-        target=float(entry) * (1 + sizing.take_profit) if held.right else 0.0,
+        stop=float(entry) * (1 - sizing.stop_loss) if has_stop else 0.0,
+        target=float(entry) * (1 + sizing.take_profit) if has_stop else 0.0,
     )
 
 

@@ -27,17 +27,17 @@ from daemon.core.state import LadderState, State
 from daemon.core.step import Step
 from daemon.models.answering import Models
 from daemon.models.ladder import rules as rules_of
+from daemon.models.ladder.cards import card_of, figures_of, newest_with_card
 from daemon.models.ladder.holds import Holds, holds_of
 from daemon.models.ladder.rules import CANARY, CHAMPION, CLIMBING, REFUSED, ROLLED_BACK, SHADOW, Move
 from daemon.models.ladder.shadow_account import ShadowAccount
 from daemon.models.lifecycle import Lifecycle, WriteLog
-from daemon.models.pointer import CURRENT, ModelError, named, point, read_plain
-from daemon.models.store import LoadedModel, load, versions
+from daemon.models.pointer import CURRENT, ModelError, named, point
+from daemon.models.store import load
 from daemon.operator.gateway import Gateway
-from strategies.kit.card import CARD_FILE, FORMAT, STAKES, Card, decode
+from strategies.kit.card import Card
 from strategies.kit.contract import Strategy
 
-CARD_BYTES_MAX = 2**20
 WHO = "ladder"
 
 
@@ -169,12 +169,12 @@ class Climber:
         judged = state.ladder.judged if state.ladder is not UNSET else ()
         champion = self._models.running.version
         known = {*judged, *holds.held, champion}
-        version = await asyncio.to_thread(_newest_with_card, self._models_dir, self._strategy.spec.name, known)
+        version = await asyncio.to_thread(newest_with_card, self._models_dir, self._strategy.spec.name, known)
         if not version:
             return False
         try:
             card = await asyncio.to_thread(self._card, version)
-            move, figures = rules_of.judged(card, champion, self._rules), _figures(card)
+            move, figures = rules_of.judged(card, champion, self._rules), figures_of(card)
         except ModelError as error:
             move, figures = Move(REFUSED, "card_refused", str(error)), {}
         proposed = LadderState(version, "proposed", champion, 1.0, 0, figures, judged)
@@ -184,8 +184,7 @@ class Climber:
 
     def _card(self, version: str) -> Card:
         """Return the version's card after all checks of the store. Raises ModelError."""
-        model = load(self._models_dir, self._strategy, version, self._public_key)
-        return card_of(model, self._models_dir)
+        return card_of(load(self._models_dir, self._strategy, version, self._public_key))
 
     async def _begin(self, ladder: LadderState) -> None:
         """The challenger answers from here on: note the equity at its promotion."""
@@ -286,44 +285,6 @@ class Climber:
                 point, self._shelf, CURRENT, wanted, who=WHO, why=why, now_ns=self._gateway.now_ns()
             )
             self._lifecycle.wake()
-
-
-def card_of(model: LoadedModel, models_dir: Path) -> Card:
-    """Return a verified version's card.
-
-    Raises:
-        ModelError: the manifest does not vouch for a card, or it is unreadable or another version's.
-    """
-    path = model.path / CARD_FILE
-    if CARD_FILE not in model.manifest.files:
-        raise ModelError("card", f"{path} is not named by the manifest: publish the version again by the trainer")
-    data = read_plain(path, models_dir.resolve(), CARD_BYTES_MAX, "publish the version again by the trainer")
-    try:
-        card = decode(data)
-    except (msgspec.DecodeError, UnicodeDecodeError) as error:
-        raise ModelError("card", f"{path} is unreadable: {error}: publish the version again") from None
-    if (card.format, card.version) != (FORMAT, model.version):
-        found = f"format {card.format} of {card.version}"
-        raise ModelError("card", f"{path} has {found}, expected format {FORMAT} of {model.version}: publish it again")
-    return card
-
-
-def _figures(card: Card) -> dict[str, float]:
-    found = {name: float(getattr(card, name)) for name in ("sessions", "overlap", "effective", "exploration")}
-    found |= {f"lead_{name}": lead.estimate for name, lead in card.leads.items()}
-    found |= {f"lead_{name}_low": lead.low for name, lead in card.leads.items()}
-    found |= {f"band_{stake}": loss for stake, loss in zip(STAKES, card.band, strict=False)}
-    return found | {"session_mean": card.session_mean, "session_deviation": card.session_deviation}
-
-
-def _newest_with_card(models_dir: Path, strategy: str, known: set[str]) -> str:
-    """Return the version whose card is the newest file, "" without one."""
-    shelf, found = models_dir / strategy, []
-    for version in versions(models_dir, strategy):
-        with contextlib.suppress(OSError):
-            if version not in known:
-                found.append(((shelf / version / CARD_FILE).stat().st_mtime_ns, version))
-    return max(found)[1] if found else ""
 
 
 def _out(ladder: LadderState) -> str:

@@ -33,7 +33,11 @@ CARD = cards.Card(
 
 def with_card(store: Path, card: cards.Card, *, seed: int = 2, version: str = "", vouched: bool = True) -> Path:
     """Publish a version (the card's, unless another is named) with this card; the manifest vouches for it or not."""
-    folder = publish(store, version or card.version, seed)
+    return vouch(publish(store, version or card.version, seed), card, vouched=vouched)
+
+
+def vouch(folder: Path, card: cards.Card, *, vouched: bool = True) -> Path:
+    """Put the card into the version's folder; the manifest vouches for it or not."""
     data = cards.encode(card)
     (folder / cards.CARD_FILE).write_bytes(data)
     if vouched:

@@ -7,11 +7,12 @@ import { header } from "./header.js";
 import * as decision from "./decision.js";
 import * as decisions from "./decisions.js";
 import * as health from "./health.js";
+import * as learning from "./learning.js";
 import * as models from "./models.js";
 import * as now from "./now.js";
 import * as risk from "./risk.js";
 
-const PAGES = { now, decisions, decision, models, risk, health };
+const PAGES = { now, decisions, decision, models, learning, risk, health };
 const main = document.getElementById("main");
 const top = header({ choose: (desk) => go(route().page, route().rest, desk) });
 let desks = [];

@@ -143,6 +143,37 @@ export function equityChart(container) {
   return { show, close: themed(board, paint) };
 }
 
+const PANES = 3;
+const TONES = ["accent", "bad", "good"];
+
+// Figures of a trainer over time, each in a pane of its own.
+export function courseChart(container) {
+  const board = chart(container);
+  let lines = [];
+  let names = [];
+  const paint = () => lines.forEach((line, place) => line.applyOptions({ color: colour(TONES[place]) }));
+
+  function show(points, wanted) {
+    const shown = wanted.slice(0, PANES);
+    if (JSON.stringify(shown) !== JSON.stringify(names)) {
+      lines.forEach((line) => board.removeSeries(line));
+      names = shown;
+      lines = names.map((name, place) => board.addSeries(LightweightCharts.LineSeries, { lineWidth: 2, title: name }, place));
+      paint();
+    }
+    names.forEach((name, place) => {
+      const known = points.filter((point) => point.figures[name] !== undefined);
+      lines[place].setData(rising(known.map((point) => ({ time: point.time, value: point.figures[name] }))));
+    });
+    board.timeScale().fitContent();
+    container.dataset.points = points.length;
+    const newest = points.at(-1);
+    const told = names.map((name) => `${name} ${number(newest?.figures[name], 4)}`).join(", ");
+    container.setAttribute("aria-label", newest ? `Course of ${told}, over ${number(points.length)} points; the newest are listed below.` : "Nothing learned yet.");
+  }
+  return { show, close: themed(board, paint) };
+}
+
 // The library wants whole seconds, each once, rising: of equal ones the last counts.
 function rising(points) {
   const kept = [];

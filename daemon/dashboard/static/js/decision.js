@@ -4,13 +4,13 @@
 import { card, chooser, el, empty, figures, more, table } from "./dom.js";
 import { ask, resource } from "./feed.js";
 import { clock, count, day, moment, number, percent, side, signed, usd, words } from "./format.js";
+import { headTables } from "./heads.js";
 import { heatmap } from "./heatmap.js";
 import { layout, plainList } from "./observation.js";
 import { continuous, gates, leaning, opening, outcome, probabilities, trouble } from "./parts.js";
 
 export const title = "Decision";
 const AGAIN_MS = 700;
-const SYMBOLS_FIRST = 30; // shown at once
 const ORDERS_FIRST = 8; // shown at once
 const SPEEDS = [["2000", "every 2 s"], ["1000", "every second"], ["400", "fast"]];
 
@@ -257,42 +257,6 @@ function order(line) {
         { stacked: false },
       ),
   );
-}
-
-// The heads of a policy that answers by symbol: each head, what was taken from each wish, and the weights.
-// The answer has a column of its own unless a head is the answer.
-// Symbols whose weight changes come first, then those with the largest answers.
-function headTables(data) {
-  if (!data) return empty("This policy has no heads.");
-  const chosen = data.choices.length > 0 && table("Actions by symbol", [
-    { name: "Symbol", of: (one) => one.symbol },
-    ...Object.keys(data.choices[0].behaviour).map((action) => ({ name: `Value of ${action}`, number: true, of: (one) => signed(one.values[action] ?? null) })),
-    { name: "Greedy", of: (one) => one.greedy },
-    { name: "Taken", of: (one) => one.drawn },
-    ...Object.keys(data.choices[0].behaviour).map((action) => ({ name: `Probability of ${action}`, number: true, of: (one) => percent(one.behaviour[action], 1) })),
-    { name: "Allowed", of: (one) => one.allowed.join(", ") },
-  ], data.choices, { tight: true });
-  const change = (line) => Math.abs((line.after ?? 0) - (line.before ?? 0));
-  const lines = [...data.lines].sort((a, b) => change(b) - change(a) || Math.abs(b.answer ?? 0) - Math.abs(a.answer ?? 0));
-  const wishes = data.columns.map((column, place) => [column, place]).filter(([column]) => column.wish);
-  const named = data.columns.some((column, place) => !column.wish && data.lines.every((line) => line.heads[place].length === 1 && line.heads[place][0] === line.answer));
-  const columns = [
-    { name: "Symbol", of: (line) => line.symbol || "all" },
-    ...data.columns.map((column, place) => ({ name: words(column.name), number: true, of: (line) => line.heads[place].map((value) => number(value, 3)).join(" · ") || "–" })),
-    ...wishes.map(([column, place]) => ({ name: `taken from ${words(column.name)}`, number: true, of: (line) => (line.taken[place] === null ? "–" : signed(line.taken[place])) })),
-    !named && !chosen && { name: "Answer", number: true, of: (line) => (line.answer === null ? "–" : signed(line.answer)) },
-    { name: "Weight before", number: true, of: (line) => percent(line.before, 2) },
-    { name: "Weight after", number: true, of: (line) => percent(line.after, 2) },
-    data.lines.some((line) => line.note) && { name: "Left alone", of: (line) => line.note || "–" },
-  ].filter(Boolean);
-  const rows = (some, name) => table(name, columns, some, { tight: true, row: (line) => ({ data: { symbol: line.symbol } }) });
-  const first = lines.slice(0, SYMBOLS_FIRST);
-  return [
-    chosen,
-    rows(first, "Heads by symbol"),
-    lines.length > first.length && more("heads", `${count(lines.length - first.length, "more symbol")}`, rows(lines.slice(SYMBOLS_FIRST), "Heads of the other symbols")),
-    more("meanings", "What the heads mean", el("ul", { class: "plain-list" }, data.columns.map((column) => el("li", {}, el("b", {}, words(column.name)), ` ${column.meaning}`)))),
-  ];
 }
 
 function shadowed(data) {

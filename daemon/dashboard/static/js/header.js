@@ -48,6 +48,7 @@ export function header({ choose }) {
     heard = performance.now();
     const money = now.mode === "live";
     find("live-money").hidden = !money;
+    find("learns").hidden = !now.learns;
     const mode = find("mode");
     mode.textContent = money ? "LIVE MONEY" : (MODES[now.mode] ?? words(now.mode));
     mode.className = money ? "badge live" : "badge plain";
@@ -81,6 +82,7 @@ export function header({ choose }) {
 
   function desk(desks, line) {
     state = null;
+    find("learns").hidden = true;
     const box = find("desk");
     box.replaceChildren();
     if (desks.length > 1) {

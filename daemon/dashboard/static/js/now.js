@@ -5,7 +5,7 @@ import { card, chooser, el, empty, figures, more, refill, table } from "./dom.js
 import { ask, resource } from "./feed.js";
 import { daily, equityChart, priceChart } from "./charts.js";
 import { clock, count, day, moment, number, percent, signed, usd, words } from "./format.js";
-import { alarms, gates, opening, orders, outcome, probabilities, trouble } from "./parts.js";
+import { alarms, gates, holding, opening, orders, outcome, probabilities, trouble } from "./parts.js";
 
 export const title = "Now";
 const FULL = 3; // positions that are shown in full
@@ -187,43 +187,6 @@ function holdings(all) {
     list(sorted.slice(0, TABLE)),
     rest.length > 0 && more("positions", `The other ${number(rest.length)}`, list(rest)),
   ];
-}
-
-function holding(held) {
-  return el(
-    "div",
-    { class: "holding", data: { symbol: held.symbol } },
-    el("h3", {}, `${number(held.quantity)} × ${held.symbol}`),
-    figures(
-      [
-        ["Entry", usd(held.entry)],
-        ["Mark", usd(held.mark)],
-        ["Gain", usd(held.pnl_usd, { sign: true }), held.entry ? `${signed(100 * (held.mark / held.entry - 1), 1)} %` : ""],
-        held.stop > 0 && ["Stop-loss", usd(held.stop)],
-        held.target > 0 && ["Take-profit", usd(held.target)],
-        ["Held since", clock(held.opened), day(held.opened)],
-      ],
-      "figures small",
-    ),
-    held.stop > 0 && held.target > held.stop && gauge(held),
-  );
-}
-
-// Where the mark stands between stop-loss and take-profit.
-function gauge({ stop, entry, mark, target }) {
-  const low = Math.min(stop, mark);
-  const high = Math.max(target, mark);
-  const at = (price) => `${(100 * (price - low)) / (high - low)}%`;
-  const pin = (name, price) => el("i", { class: `pin ${name}`, style: { left: at(price) } }, el("b", {}, name));
-  return el(
-    "div",
-    { class: "gauge", role: "img", "aria-label": `Mark ${usd(mark)} between stop-loss ${usd(stop)} and take-profit ${usd(target)}, entry ${usd(entry)}.` },
-    el("span", { class: "track" }),
-    pin("stop", stop),
-    pin("entry", entry),
-    pin("mark", mark),
-    pin("target", target),
-  );
 }
 
 function situation(now) {

@@ -1,7 +1,7 @@
-// What several pages show alike: gates, bars of probabilities, alarms, orders. Data in, elements out.
+// What several pages show alike: gates, bars of probabilities, alarms, orders, positions. Data in, elements out.
 
-import { badge, el, empty, more, table } from "./dom.js";
-import { clock, count, moment, number, percent, side, signed, usd, words } from "./format.js";
+import { badge, el, empty, figures, more, table } from "./dom.js";
+import { clock, count, day, moment, number, percent, side, signed, usd, words } from "./format.js";
 
 const GATE = { passes: ["✓", "good"], denies: ["✕", "bad"], unknown: ["?", "plain"] };
 
@@ -117,6 +117,44 @@ export function orders(lines, none) {
     ],
     lines,
     { row: (order) => ({ data: { order: order.client_order_id } }) },
+  );
+}
+
+// A position in full, with its stop-loss and take-profit where it has them.
+export function holding(held) {
+  return el(
+    "div",
+    { class: "holding", data: { symbol: held.symbol } },
+    el("h3", {}, `${number(held.quantity)} × ${held.symbol}`),
+    figures(
+      [
+        ["Entry", usd(held.entry)],
+        ["Mark", usd(held.mark)],
+        ["Gain", usd(held.pnl_usd, { sign: true }), held.entry ? `${signed(100 * (held.mark / held.entry - 1), 1)} %` : ""],
+        held.stop > 0 && ["Stop-loss", usd(held.stop)],
+        held.target > 0 && ["Take-profit", usd(held.target)],
+        ["Held since", clock(held.opened), day(held.opened)],
+      ],
+      "figures small",
+    ),
+    held.stop > 0 && held.target > held.stop && gauge(held),
+  );
+}
+
+// Where the mark stands between stop-loss and take-profit.
+function gauge({ stop, entry, mark, target }) {
+  const low = Math.min(stop, mark);
+  const high = Math.max(target, mark);
+  const at = (price) => `${(100 * (price - low)) / (high - low)}%`;
+  const pin = (name, price) => el("i", { class: `pin ${name}`, style: { left: at(price) } }, el("b", {}, name));
+  return el(
+    "div",
+    { class: "gauge", role: "img", "aria-label": `Mark ${usd(mark)} between stop-loss ${usd(stop)} and take-profit ${usd(target)}, entry ${usd(entry)}.` },
+    el("span", { class: "track" }),
+    pin("stop", stop),
+    pin("entry", entry),
+    pin("mark", mark),
+    pin("target", target),
   );
 }
 

@@ -1,0 +1,213 @@
+"""What a desk that learns does: its trainer, its exploration, the ladder with each version's card, the newest choice.
+
+Read from the journal's tables, the steps of the ladder that were seen in it, and small files of the model store; each
+part is bounded, and one that cannot be read becomes a sentence.
+"""
+
+from __future__ import annotations
+
+import json
+import sqlite3
+from pathlib import Path
+from typing import Any
+
+import msgspec
+
+from daemon.core.state import State
+from daemon.dashboard.desks import Picture
+from daemon.dashboard.learning_views import (
+    CardLine,
+    CoursePoint,
+    ExploredSession,
+    LeadLine,
+    LearningPage,
+    RungLine,
+    TrainerLine,
+)
+from daemon.dashboard.pages.models import manifest_in
+from daemon.dashboard.pages.now import learns
+from daemon.dashboard.pages.price import day_of
+from daemon.experience.learning import LearningUnreadable, read_learning
+from daemon.experience.link import stream_name
+from daemon.journal.reader import JournalReader
+from daemon.models.ladder.cards import carded, read_card
+from daemon.models.ladder.holds import Holds, holds_of
+from daemon.models.pointer import ModelError
+from daemon.reports.heads import heads_at
+from strategies.kit.contract import Spec
+
+CHOICES_MOST = 5_000  # newest ones that are counted
+SESSIONS_MOST = 20
+RUNGS_MOST = 40
+NO_TRAINER = "no trainer seen: it writes learning.json next to the versions of the store, and there is none"
+
+
+def learning_page(picture: Picture, reader: JournalReader, models_dir: Path) -> LearningPage:
+    """`GET /api/learning`. Raises sqlite3.Error."""
+    spec, state = picture.spec, picture.state
+    if spec is None or not _learns(state, spec):
+        return LearningPage(False, None, "", "", (), (), (), "", 0, None)
+    shelf = models_dir / spec.name
+    trainer, missing = _trainer(shelf, picture)
+    decision = _newest_choice(reader)
+    holds = _holds(shelf)
+    return LearningPage(
+        learns=True,
+        trainer=trainer,
+        missing=missing,
+        exploration=_rule(state),
+        explored=_explored(reader, spec),
+        rungs=_rungs(picture, models_dir, spec),
+        held=tuple(sorted(holds.held.items()))[:RUNGS_MOST],
+        frozen=holds.frozen,
+        decision=decision,
+        weights=heads_at(reader, decision, spec) if decision else None,
+    )
+
+
+def _learns(state: State[Any] | None, spec: Spec) -> bool:
+    return spec.by_row if state is None else learns(state, spec)
+
+
+# --- the trainer ------------------------------------------------------------------------------------------------------
+
+
+def _trainer(shelf: Path, picture: Picture) -> tuple[TrainerLine | None, str]:
+    """Return what the trainer last wrote, else why there is nothing."""
+    try:
+        found = read_learning(shelf)
+    except LearningUnreadable as error:
+        return None, str(error)
+    if found is None:
+        return None, NO_TRAINER
+    ours = found.stream == stream_name(picture.meta.get("desk", ""), picture.meta.get("epoch", ""))
+    line = TrainerLine(
+        written=found.written_ns / 1e9,
+        age_s=max(picture.read_at - found.written_ns / 1e9, 0.0),
+        ours=ours,
+        stream=found.stream,
+        row=found.row,
+        behind=max(picture.last_id - found.row, 0) if ours else 0,
+        transitions=found.transitions,
+        updates=found.updates,
+        waiting=found.waiting,
+        pending=found.pending,
+        replay=found.replay,
+        replay_most=found.replay_most,
+        figures=tuple(found.figures.items()),
+        rewards=tuple(found.rewards.items()),
+        version=found.version,
+        frozen=found.frozen,
+        problem=found.problem,
+        course=tuple(CoursePoint(p.time_ns / 1e9, p.row, p.updates, p.figures) for p in found.course),
+    )
+    return line, ""
+
+
+# --- exploration ------------------------------------------------------------------------------------------------------
+
+
+def _rule(state: State[Any] | None) -> str:
+    if state is None:
+        return "unknown: the journal cannot be followed"
+    rule = state.trading.exploring
+    if rule.kind == "epsilon":
+        return f"epsilon: {rule.epsilon:g} of the choices are spread over the allowed actions"
+    if rule.kind == "softmax":
+        return f"softmax of the values of the allowed actions / {rule.temperature:g}"
+    return "none: the action with the largest value is taken"
+
+
+def _choices(reader: JournalReader, sql: str, *values: int) -> list[sqlite3.Row]:
+    """Rows of the read model; none of a journal that was made before that table. Raises sqlite3.Error."""
+    try:
+        return reader.query(sql, values)
+    except sqlite3.OperationalError as error:
+        if "no such table: choices" in str(error):
+            return []
+        raise
+
+
+def _newest_choice(reader: JournalReader) -> int:
+    rows = _choices(reader, "SELECT max(decision) AS decision FROM choices")
+    return (rows[0]["decision"] or 0) if rows else 0
+
+
+def _explored(reader: JournalReader, spec: Spec) -> tuple[ExploredSession, ...]:
+    """Count the newest choices by session, the newest first; the oldest session may be cut. Raises sqlite3.Error."""
+    rows = _choices(
+        reader,
+        "SELECT time_ns, greedy, drawn, behaviour FROM choices ORDER BY decision DESC, symbol LIMIT ?",
+        CHOICES_MOST,
+    )
+    counted: dict[str, tuple[int, int, float]] = {}
+    for row in rows:
+        date = day_of(row["time_ns"]).isoformat()
+        choices, explored, chance = counted.get(date, (0, 0, 0.0))
+        greedy = json.loads(row["behaviour"])[spec.actions.index(row["greedy"])]
+        counted[date] = (choices + 1, explored + (row["drawn"] != row["greedy"]), chance + 1.0 - greedy)
+    return tuple(
+        ExploredSession(date, choices, explored, chance / choices)
+        for date, (choices, explored, chance) in list(counted.items())[:SESSIONS_MOST]
+    )
+
+
+# --- the ladder -------------------------------------------------------------------------------------------------------
+
+
+def _holds(shelf: Path) -> Holds:
+    try:
+        return holds_of(shelf)
+    except ModelError as error:
+        return Holds(frozen=f"nothing climbs: holds.json cannot be read ({error.check})")
+
+
+def _rungs(picture: Picture, models_dir: Path, spec: Spec) -> tuple[RungLine, ...]:
+    """Return the versions with a card or a step, the newest first."""
+    steps, shelf = picture.newest.steps, models_dir / spec.name
+    stepped = list(dict.fromkeys(step.version for step in steps))
+    cards = carded(models_dir, spec.name)
+    waiting = sorted((name for name in cards if name not in stepped), key=lambda name: -cards[name])
+    running = picture.state.model.version if picture.state is not None and picture.state.model is not None else ""
+    shown = [name for name in dict.fromkeys((*waiting, *stepped, running)) if name][:RUNGS_MOST]
+    return tuple(_rung(shelf, name, running, picture, name in cards) for name in shown)
+
+
+def _rung(shelf: Path, version: str, running: str, picture: Picture, has_card: bool) -> RungLine:
+    steps = tuple(step for step in picture.newest.steps if step.version == version)
+    card, problem = None, ""
+    if has_card:
+        try:
+            card = _card(shelf / version)
+        except (ModelError, msgspec.DecodeError, UnicodeDecodeError) as error:
+            problem = f"its card cannot be read: {error.check if isinstance(error, ModelError) else error}"
+    return RungLine(
+        version=version,
+        step=steps[0].to_step if steps else "",
+        running=version == running,
+        parent=card.parent if card is not None else "",
+        card=card,
+        problem=problem,
+        steps=steps,
+    )
+
+
+def _card(folder: Path) -> CardLine:
+    """Return a version's card. Raises ModelError, msgspec.DecodeError, UnicodeDecodeError."""
+    card = read_card(folder, manifest_in(folder))
+    return CardLine(
+        parent=card.parent,
+        trainer=card.trainer[:12],
+        stream=card.stream,
+        first_row=card.first_row,
+        last_row=card.last_row,
+        decisions=card.decisions,
+        sessions=card.sessions,
+        exploration=card.exploration,
+        overlap=card.overlap,
+        effective=card.effective,
+        leads=tuple(LeadLine(name, lead.estimate, lead.low, lead.high) for name, lead in card.leads.items()),
+        cannot_be_said=card.cannot_be_said,
+        session_mean=card.session_mean,
+        session_deviation=card.session_deviation,
+    )

@@ -1,0 +1,67 @@
+"""Cards in the store: which version is to be judged next, and what its card says."""
+
+from __future__ import annotations
+
+import contextlib
+from hashlib import sha256
+from pathlib import Path
+
+import msgspec
+
+from daemon.models.pointer import ModelError, read_plain
+from daemon.models.store import LoadedModel, versions
+from strategies.kit.card import CARD_FILE, FORMAT, STAKES, Card, decode
+from strategies.kit.manifest import Manifest
+
+CARD_BYTES_MAX = 2**20
+
+
+def card_of(model: LoadedModel) -> Card:
+    """Return a verified version's card. Raises ModelError as `read_card`."""
+    return read_card(model.path, model.manifest)
+
+
+def read_card(folder: Path, manifest: Manifest) -> Card:
+    """Return the card in a version's folder.
+
+    Raises:
+        ModelError: the manifest does not vouch for it, or it is unreadable or another version's.
+    """
+    path, again = folder / CARD_FILE, "publish the version again by the trainer"
+    if CARD_FILE not in manifest.files:
+        raise ModelError("card", f"{path} is not named by the manifest: {again}")
+    data = read_plain(path, folder.parent.parent.resolve(), CARD_BYTES_MAX, again)
+    if sha256(data).hexdigest() != manifest.files[CARD_FILE]:
+        raise ModelError("file digest", f"{path} is not the one that the manifest vouches for: {again}")
+    try:
+        card = decode(data)
+    except (msgspec.DecodeError, UnicodeDecodeError) as error:
+        raise ModelError("card", f"{path} is unreadable: {error}: {again}") from None
+    if (card.format, card.version) != (FORMAT, folder.name):
+        found = f"format {card.format} of {card.version}"
+        raise ModelError("card", f"{path} has {found}, expected format {FORMAT} of {folder.name}: publish it again")
+    return card
+
+
+def figures_of(card: Card) -> dict[str, float]:
+    """Return the card's figures as the journal keeps them."""
+    found = {name: float(getattr(card, name)) for name in ("sessions", "overlap", "effective", "exploration")}
+    found |= {f"lead_{name}": lead.estimate for name, lead in card.leads.items()}
+    found |= {f"lead_{name}_low": lead.low for name, lead in card.leads.items()}
+    found |= {f"band_{stake}": loss for stake, loss in zip(STAKES, card.band, strict=False)}
+    return found | {"session_mean": card.session_mean, "session_deviation": card.session_deviation}
+
+
+def carded(models_dir: Path, strategy: str) -> dict[str, int]:
+    """Return the versions with a card, and when each card was written (ns)."""
+    shelf, found = models_dir / strategy, {}
+    for version in versions(models_dir, strategy):
+        with contextlib.suppress(OSError):
+            found[version] = (shelf / version / CARD_FILE).stat().st_mtime_ns
+    return found
+
+
+def newest_with_card(models_dir: Path, strategy: str, known: set[str]) -> str:
+    """Return the version, none of the known ones, whose card is the newest file; "" without one."""
+    found = {version: at for version, at in carded(models_dir, strategy).items() if version not in known}
+    return max(found, key=lambda version: (found[version], version), default="")
