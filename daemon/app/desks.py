@@ -22,6 +22,7 @@ from daemon.core.session import new_york_text
 from daemon.engine.recover import recovered_desk
 from daemon.engine.state_dir import locked_by
 from daemon.host.own_files import StateDirError, as_owner
+from daemon.host.state_place import configured_state_dir
 from daemon.journal.journal import FILE
 from daemon.journal.reader import JournalReader
 from daemon.journal.rows import JournalError
@@ -29,6 +30,12 @@ from daemon.operator.status import DeskStatus, holdings_in_words, status_of, unr
 from daemon.reports.heads import left_alone
 
 ROOT = Path("/var/lib/rltrader")  # the units' state directories
+
+
+def configured_desk() -> Path | None:
+    """Return the state directory of ./config.toml and the environment where it has a journal. Raises StateDirError."""
+    path = configured_state_dir()
+    return path if (path / FILE).exists() else None
 
 
 def found(root: Path) -> list[Path]:

@@ -12,7 +12,8 @@ class NotFound(Exception):
 
 def add_state_dir(command: argparse.ArgumentParser) -> None:
     """Add `--state-dir`: the one state directory that the command is about."""
-    command.add_argument("--state-dir", type=Path, required=True, metavar="DIR", help="folder of the journal")
+    text = "folder of the journal (default: paths.state_dir of ./config.toml and the environment)"
+    command.add_argument("--state-dir", type=Path, metavar="DIR", help=text)
 
 
 def add_limit(command: argparse.ArgumentParser) -> None:

@@ -20,6 +20,7 @@ from daemon.cli.arguments import NotFound
 from daemon.config.load import EXIT_CODE, ConfigError
 from daemon.engine.state_dir import enter
 from daemon.host.own_files import StateDirError
+from daemon.host.state_place import configured_state_dir
 from daemon.host.version import add_version
 from daemon.journal.journal import FILE
 from daemon.journal.reader import unreadable
@@ -69,6 +70,10 @@ The module is imported when its command is chosen: all of them together load num
 """
 
 
+OWN_DEFAULT = ("status", "panic")
+"""Commands that find a state directory by themselves."""
+
+
 def parser(chosen: str) -> argparse.ArgumentParser:
     """The command line of rltraderctl, with the options of the chosen command alone."""
     line = argparse.ArgumentParser(
@@ -90,6 +95,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     chosen = next((argument for argument in given if not argument.startswith("-")), "")
     options = parser(chosen).parse_args(given)
     try:
+        if getattr(options, "state_dir", "") is None and chosen not in OWN_DEFAULT:
+            options.state_dir = configured_state_dir()
         if getattr(options, "state_dir", None) is not None and chosen != "panic":  # which nothing may refuse
             enter(options.state_dir)
         code: int = options.run(options, _console())

@@ -9,7 +9,7 @@ from rich.console import Console
 
 from daemon.app import desks
 from daemon.app.desks import ROOT
-from daemon.cli.arguments import NotFound
+from daemon.cli.arguments import NotFound, add_state_dir
 from daemon.cli.status_table import journaled, table
 from daemon.cli.watch import watch
 from daemon.engine.recover import recovered_desk
@@ -24,9 +24,9 @@ EVERY_LEAST_S = 0.1
 def add_options(command: argparse.ArgumentParser) -> None:
     """Add the options of `status`."""
     command.set_defaults(run=run)
-    command.add_argument("--state-dir", type=Path, metavar="DIR", help="folder of the journal")
+    add_state_dir(command)
     command.add_argument(
-        "--desks", type=Path, default=ROOT, metavar="DIR", help=f"parent of state dirs (default {ROOT})"
+        "--desks", type=Path, metavar="DIR", help=f"all desks below this folder ({ROOT} where there is no journal here)"
     )
     command.add_argument("--json", action="store_true", help="one JSON object a desk")
     command.add_argument("--watch", action="store_true", help="follow one desk until Ctrl-C")
@@ -47,13 +47,13 @@ def _seconds(text: str) -> float:
 
 def run(options: argparse.Namespace, console: Console) -> int:
     """Show one desk, all desks, or follow one. Raises NotFound, StateDirError, JournalError."""
-    path: Path | None = options.state_dir
+    path = options.state_dir or (None if options.desks else desks.configured_desk())
     if options.watch:
         if path is None:
             raise NotFound("--watch follows one desk: name it with --state-dir")
         return watch(path, console, options.every, as_json=options.json or not console.is_terminal)
     if path is None:
-        return desks.show(options.desks, console, as_json=options.json)
+        return desks.show(options.desks or ROOT, console, as_json=options.json)
     if options.json:
         return desks.show_one(path)
     reader = JournalReader(path / FILE)

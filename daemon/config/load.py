@@ -21,6 +21,7 @@ from pydantic_settings import BaseSettings, SettingsConfigDict
 from daemon.config.checks import ADDRESSES, contradictions, sim_start_ns, values
 from daemon.config.tables import Settings
 from daemon.host.credential import CredentialProblem, credential
+from daemon.host.state_place import CONFIG as DEFAULT_CONFIG
 from strategies.registry import STRATEGIES, entry
 
 __all__ = (
@@ -41,7 +42,6 @@ __all__ = (
 ENVIRONMENT_PREFIX = "RLTRADER_"
 OTHER_VARIABLES = ("RLTRADER_DATA",)  # not settings: where the tests find recorded data
 EXIT_CODE = 2
-DEFAULT_CONFIG = Path("config.toml")
 
 STRATEGY_DEFAULT, FILE, ENVIRONMENT, COMMAND_LINE = range(4)  # precedence, highest last
 NOT_OF_A_STRATEGY = frozenset(

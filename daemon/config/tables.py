@@ -16,6 +16,7 @@ from msgspec import UNSET
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, PrivateAttr, StringConstraints
 
 from daemon.core.limits import Basket, Broker, Contracts, Execution, Exploration, Paper, Risk, Sizing, Trading
+from daemon.host.state_place import STATE_DIR
 
 SYMBOLS_MAX = 500
 _Name = Annotated[str, StringConstraints(pattern=r"^[a-z0-9][a-z0-9._-]{0,39}$")]
@@ -44,7 +45,7 @@ class Paths:
     """Folders; relative ones count from the working directory."""
 
     __pydantic_config__: ClassVar = {"extra": "forbid"}
-    state_dir: Path = Path("state")
+    state_dir: Path = STATE_DIR
     models_dir: Path = Path("onnx_models")
 
 

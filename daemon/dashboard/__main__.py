@@ -17,6 +17,8 @@ os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")  # before onnxruntime is loa
 
 from daemon.dashboard.desks import named
 from daemon.dashboard.server import Dashboard, listen, names, serve
+from daemon.host.own_files import StateDirError
+from daemon.host.state_place import configured_state_dir
 from daemon.host.version import add_version
 from daemon.journal.journal import FILE
 
@@ -30,7 +32,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     try:
         paths = _chosen(options)
         listening = listen(options.port)
-    except (OSError, ValueError) as error:
+    except (StateDirError, OSError, ValueError) as error:
         sys.stderr.write(f"rltrader-dashboard: {error}\n")
         return 2
     for path in paths:
@@ -49,8 +51,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
 def _options(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="rltrader-dashboard", description="The read-only page about your desks.")
     add_version(parser)
-    which = parser.add_mutually_exclusive_group(required=True)
-    which.add_argument("--state-dir", type=Path, action="append", metavar="DIR", help="a desk; may be given repeatedly")
+    which = parser.add_mutually_exclusive_group()
+    one = "a desk; may be given repeatedly (paths.state_dir of ./config.toml and the environment)"
+    which.add_argument("--state-dir", type=Path, action="append", metavar="DIR", help=one)
     which.add_argument("--desks", type=Path, metavar="ROOT", help="all desks that stand below this folder now")
     parser.add_argument(
         "--models-dir", type=Path, default=Path("onnx_models"), metavar="DIR", help="the model store (%(default)s)"
@@ -66,10 +69,10 @@ def _port(text: str) -> int:
 
 
 def _chosen(options: argparse.Namespace) -> list[Path]:
-    """The state directories. Raises ValueError for none or too many, OSError."""
+    """The state directories. Raises ValueError for none or too many, OSError, StateDirError."""
     root: Path | None = options.desks
     if root is None:
-        paths: list[Path] = options.state_dir
+        paths: list[Path] = options.state_dir or [configured_state_dir()]
     else:
         paths = sorted({path.parent for pattern in (FILE, f"*/{FILE}") for path in root.glob(pattern)})
     if not paths:

@@ -1,0 +1,32 @@
+"""Where a desk that is started here keeps its state: what daemon, rltraderctl and dashboard take without an option."""
+
+from __future__ import annotations
+
+import os
+import tomllib
+from pathlib import Path
+
+from daemon.host.own_files import StateDirError
+
+STATE_DIR = Path("state")
+CONFIG = Path("config.toml")
+VARIABLE = "RLTRADER_PATHS__STATE_DIR"
+
+
+def configured_state_dir() -> Path:
+    """Return `paths.state_dir` of the environment, else of ./config.toml, else the default. No other key is read.
+
+    Raises:
+        StateDirError: ./config.toml is unreadable, or its key is no text.
+    """
+    if given := os.environ.get(VARIABLE):
+        return Path(given)
+    try:
+        found = tomllib.loads(CONFIG.read_text()).get("paths", {}).get("state_dir", str(STATE_DIR))
+    except FileNotFoundError:
+        return STATE_DIR
+    except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError, AttributeError) as error:
+        raise StateDirError(f"{CONFIG}: unreadable: {error}: mend it, or name the desk with --state-dir") from error
+    if not isinstance(found, str) or not found:
+        raise StateDirError(f"{CONFIG}: paths.state_dir is {found!r}: expected a folder; or name it with --state-dir")
+    return Path(found)
