@@ -28,9 +28,12 @@ from strategies.kit.contract import (
     Bar,
     DailySpec,
     DailyStrategy,
+    Decision,
     Observation,
     Portfolio,
+    Rebalance,
     Session,
+    ShareSpec,
     Spec,
     Strategy,
     View,
@@ -118,13 +121,31 @@ def _asked(spec: DailySpec, moment: Moment) -> View:
     return View(now_ns, moment.session, portfolio=scripted_portfolio(spec, moment.session))
 
 
-def scripted_view(moment: Moment) -> View:
-    """The desk at a moment, by the clock alone: 40 bars flat, 40 long calls, 40 long puts, and so on."""
+def scripted_view(moment: Moment, spec: Spec) -> View:
+    """The desk at a moment, by the clock alone: 40 bars flat, 40 long calls, 40 long puts, and so on.
+
+    One of shares holds all its symbols for 40 bars and nothing for 40; prices stand still.
+    """
     since = moment.index % 40
+    if isinstance(spec, ShareSpec):
+        return View(moment.end_ns, moment.session, portfolio=_shares_by_the_clock(spec, moment, since))
     side = (0, +1, -1)[moment.index // 40 % 3]
     if side == 0:
         return View(moment.end_ns, moment.session)
     return View(moment.end_ns, moment.session, side, (since - 10) / 20, float(since))
+
+
+def _shares_by_the_clock(spec: ShareSpec, moment: Moment, since: int) -> Portfolio:
+    count = len(spec.symbols)
+    each = int(spec.capital_usd / (2 * count * PRICE_USD)) * (moment.index // 40 % 2)
+    return Portfolio(
+        spec.capital_usd - each * count * PRICE_USD,
+        float(spec.capital_usd),
+        (each,) * count,
+        (PRICE_USD,) * count,
+        costs=(PRICE_USD * (1.0 + since / 10_000) if each else 0.0,) * count,
+        opened_ns=(moment.end_ns - since * MINUTE_NS if each else 0,) * count,
+    )
 
 
 def observed(strategy: AnyStrategy, moments: Sequence[Moment]) -> list[Observation]:
@@ -132,9 +153,10 @@ def observed(strategy: AnyStrategy, moments: Sequence[Moment]) -> list[Observati
     if strategy.spec.decides == "session":
         steps = _played_daily(cast("DailyStrategy", strategy), moments, None)
         return [step.observation for step in steps if step.observation is not None]
-    state, found = strategy.start(), []
+    of_bars, found = cast("Strategy", strategy), []
+    state = of_bars.start()
     for moment in moments:
-        state, observation = cast("Strategy", strategy).observe(state, moment.bars, scripted_view(moment))
+        state, observation = of_bars.observe(state, moment.bars, scripted_view(moment, of_bars.spec))
         if observation is not None:
             found.append(observation)
     return found
@@ -150,14 +172,20 @@ def played(subject: Subject, moments: Sequence[Moment], bars: tuple[Bar, ...], p
     policy.prime(observed(made(subject, bars), moments))
     state, steps = strategy.start(), []
     for moment in moments:
-        view = scripted_view(moment)
+        view = scripted_view(moment, strategy.spec)
         state, observation = strategy.observe(state, moment.bars, view)
         decided: tuple[object, ...] | None = None
         if observation is not None:
             state, decision = strategy.decide(state, policy.answer(observation), view)
-            decided = (decision.choice.action, decision.resolved, decision.target)
+            decided = _of_decision(decision)
         steps.append(Step(observation, decided))
     return steps
+
+
+def _of_decision(decision: Decision | Rebalance) -> tuple[object, ...]:
+    if isinstance(decision, Rebalance):
+        return decision.actions, decision.name, decision.basket
+    return decision.choice.action, decision.resolved, decision.target
 
 
 def _played_daily(strategy: DailyStrategy, moments: Sequence[Moment], policy: Policy | None) -> list[Step]:

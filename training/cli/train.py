@@ -206,7 +206,7 @@ def _contradiction(chosen: argparse.Namespace, options: argparse.ArgumentParser,
     if known.procedure is not None:
         for name in ("folds", "train_sessions"):
             if getattr(chosen, name) is not None:
-                return f"--{name.replace('_', '-')} is not for {chosen.strategy}: it walks by years, as its preset says"
+                return f"--{name.replace('_', '-')} is not for {chosen.strategy}: its procedure has its own folds"
         if chosen.engine == RLLIB and (chosen.precision, chosen.device) != ("float32", "cpu"):
             return "--engine rllib computes in float32 on a CPU: leave --precision and --device out"
     elif chosen.engine != OWN:

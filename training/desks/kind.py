@@ -189,6 +189,7 @@ class Procedure(Protocol):
         done: Callable[[str], Mapping[str, Any]],
         control: Control,
         listen: Listener,
+        /,
     ) -> None:
         """Do one task of a stage, or go on with it; its result stays in the checkpoint, and is what `done` gives."""
 
@@ -201,6 +202,7 @@ class Procedure(Protocol):
         done: Callable[[str], Mapping[str, Any]],
         control: Control,
         listen: Listener,
+        /,
     ) -> Trained:
         """Train one trial. `done` gives the checkpoint of a stage's task. The trading rules are those of the data.
 

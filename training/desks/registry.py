@@ -14,6 +14,7 @@ KINDS: dict[str, str] = {
     "daily_rebalancer": "training.desks.daily.rebalancer:KIND",
     "regime_switcher": "training.desks.daily.regime:KIND",
     "forecast_ensemble": "training.desks.forecast.kind:KIND",
+    "online_dqn": "training.desks.online.kind:KIND",
 }
 """Strategy -> module and name of its `TrainingKind`."""
 

@@ -125,6 +125,7 @@ class Findings(msgspec.Struct, frozen=True, kw_only=True):
     denials: dict[str, int]
     criteria: tuple[Judged, ...] = ()
     forecaster: dict[str, Any] | None = None  # of a strategy that has one: `training.forecast.findings`
+    heads: dict[str, Any] | None = None  # of a strategy whose policy has some: `training.evidence.heads`
 
 
 def told_apart(gap: Interval, sessions: int) -> bool:

@@ -153,6 +153,8 @@ _OFF_POLICY = (
     ("critic loss", plain, "loss of both critics", "Critic loss"),
     ("Q mean", plain, "value of scaled rewards", "Mean of Q"),
     ("actor loss", plain, "loss", "Loss of the policy"),
+    ("loss", plain, "half the mean squared error", "Loss of the values"),
+    ("heads loss", plain, "loss", "Loss of the heads"),
     ("temperature", plain, "weight of the entropy", "Temperature (SAC alone)"),
 )
 

@@ -9,11 +9,13 @@ import json
 from pathlib import Path
 
 from daemon.page_kit.render import render
+from strategies.registry import STRATEGIES, entry
 from training.desks.registry import reference_of
 from training.evidence.findings import Findings
+from training.evidence.heads import read as read_heads
 from training.evidence.wording import counted, number, percent, share
 from training.forecast.findings import read
-from training.report import evidence, forecaster, results
+from training.report import evidence, forecaster, heads, results
 from training.report.cells import Row, difference, variant_word, with_interval
 from training.study.study import Study
 
@@ -34,6 +36,9 @@ def page(study: Study, findings: Findings) -> str:
         evidence=evidence,
         forecaster=read(study.extra),
         pages=forecaster,
+        heads=read_heads(study.extra),
+        of_heads=heads,
+        shares=_holds_shares(study.strategy),
         counted=counted,
         difference=difference,
         number=number,
@@ -42,6 +47,10 @@ def page(study: Study, findings: Findings) -> str:
         with_interval=with_interval,
     )
     return text.replace(" %", "\N{NO-BREAK SPACE}%")
+
+
+def _holds_shares(strategy: str) -> bool:
+    return strategy in STRATEGIES and entry(strategy).make().spec.holds == "shares"
 
 
 def _facts(study: Study, f: Findings) -> list[Row]:

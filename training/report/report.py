@@ -17,6 +17,7 @@ from training.evidence.calibration import calibration
 from training.evidence.criteria import judge
 from training.evidence.cross_validation import backtest_overfitting
 from training.evidence.findings import REPORT_FILE, Findings, Line, encode
+from training.evidence.heads import KEY as HEADS
 from training.evidence.overfitting import deflated_sharpe, effective_trials
 from training.evidence.resampling import paired_difference
 from training.evidence.significance import detectable, snooping
@@ -126,6 +127,7 @@ def find(study: Study) -> Findings:
         ),
         denials=denials(study),
         forecaster=study.extra.get(KEY),
+        heads=study.extra.get(HEADS),
     )
     criteria, reference = judge(findings), reference_of(study.strategy)
     known_today = reference.survivorship if reference is not None else ""

@@ -149,7 +149,8 @@ class Run:
         self._listen(Stage("players", len(names)))
         tasks = [Player(name, tuple(policies), trials[chosen[-1]].seed) for name in names]
         played = dict(zip(names, self._through(play_one, tasks), strict=True))
-        return played[POLICY].folds, by_fold(played, tuple(p.kind.baselines))
+        account = played[POLICY].folds if p.kind.compounds else ()  # else each session has its own
+        return account, by_fold(played, tuple(p.kind.baselines))
 
     def _listen(self, news: News | Stage | Trial | str) -> None:
         """Pass it on; a finished trial has seen the test sessions, so it is on record from then on."""

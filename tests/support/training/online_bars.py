@@ -5,6 +5,7 @@ Nothing here computes an expected value.
 
 from __future__ import annotations
 
+import gzip
 from collections.abc import Callable
 from dataclasses import replace
 from functools import cache
@@ -21,9 +22,9 @@ from daemon.tapes import BUNDLED_TAPE
 from strategies.kit.model_config.config import ModelConfig
 from strategies.kit.model_config.indicators import shipped
 from strategies.online_dqn import OnlineDqn
-from training.desks.online.bars import Bars, Series
 from training.desks.online.data import OnlineData, load
-from training.desks.online.history import history_of
+from training.desks.online.market.bars import Bars, Series
+from training.desks.online.market.history import history_of
 from training.desks.online.play import certain
 
 RULES = trading_for("online_dqn")
@@ -33,6 +34,14 @@ RULES = trading_for("online_dqn")
 def bundled() -> OnlineData:
     """The bundled tape: 29 sessions of made-up SPY that can be decided on."""
     return load([BUNDLED_TAPE], shipped(), (), RULES)
+
+
+def first_sessions(path: Path, count: int) -> Path:
+    """A file of the first sessions of the bundled tape."""
+    with gzip.open(BUNDLED_TAPE, "rt") as stream:
+        lines = stream.readlines()
+    path.write_text("".join(lines[: 2 + count * 390]))
+    return path
 
 
 def of_bars(bars: Bars, trading: Trading = RULES, config: ModelConfig | None = None) -> OnlineData:

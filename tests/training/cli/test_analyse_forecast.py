@@ -41,7 +41,7 @@ def test_the_5_minute_rows_that_a_strategy_sees_are_those_of_its_table(tmp_path:
         expected = rows.values[300 + place : 360 + place].astype(np.float32)
         assert found[place].array().tobytes() == expected.tobytes()
     state, decision = ForecastMinutes().decide(
-        ForecastMinutes().start(), Answer((0.0, 1.0, 0.0)), scripted_view(moments[0])
+        ForecastMinutes().start(), Answer((0.0, 1.0, 0.0)), scripted_view(moments[0], ForecastMinutes().spec)
     )
     assert (state, decision.target) == (ForecastMinutes().start(), Target(0, 0, keep=True))
 

@@ -14,11 +14,12 @@ from strategies.registry import strategy
 from tests.support.rl.erratic import erratic
 from tests.support.rl.trained import train
 from tests.support.training.made_up import drifting, random_walk
+from training.desks.random_like import random_like
 from training.desks.scalper.dry_run import desks, dry_run
 from training.desks.scalper.history import read_history
 from training.desks.scalper.market import Market
 from training.desks.scalper.network import ActorCritic, fit_scaling
-from training.desks.scalper.play import Player, RandomTrader, always_hold, live_actions, play, random_like
+from training.desks.scalper.play import Player, RandomTrader, always_hold, live_actions, play
 from training.desks.scalper.prices import price_table
 from training.rl.coefficients import Coefficients
 from training.rl.ppo import make_deterministic
@@ -102,6 +103,10 @@ def test_figures_of_three_sessions_by_hand() -> None:
         assert getattr(found, name) == pytest.approx(getattr(expected, name)), name
 
 
+def seeded(enter: float, leave: float) -> RandomTrader:
+    return RandomTrader(enter, leave, seed=1)
+
+
 def test_the_random_trader_trades_about_as_often_as_whom_it_is_compared_with() -> None:
     history = read_history(random_walk(32), SPEC, TRADING)
     days = history.usable
@@ -113,7 +118,7 @@ def test_the_random_trader_trades_about_as_often_as_whom_it_is_compared_with() -
         return play(market, trader, dates, TRADING.risk.confidence_min)
 
     goal = [SessionResult(date, 0.0, 6, 3, 0.0, 0.0, 90, 363) for date in dates]
-    found = measure(random_like(goal, measure, seed=1))
+    found = measure(random_like(goal, seeded, measure))
     assert sum(result.trades for result in found) / len(found) == pytest.approx(6.0, rel=0.2)
     assert sum(result.held_min for result in found) / len(found) == pytest.approx(90.0, rel=0.3)
 
@@ -137,7 +142,7 @@ def test_it_learns_a_drift_that_shows_in_the_gap_and_beats_random_trades_on_late
         return play(market, player, dates, TRADING.risk.confidence_min)
 
     learned = measure(network.policy)
-    by_chance = measure(random_like(learned, measure, seed=1), accounts=20)
+    by_chance = measure(random_like(learned, seeded, measure), accounts=20)
     earned = sum(result.pnl_usd for result in learned)
     draws = torch.tensor([result.pnl_usd for result in by_chance]).reshape(-1, len(late)).sum(dim=1).tolist()
     assert len(draws) == 20

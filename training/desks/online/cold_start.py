@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 from training.desks.online.data import OnlineData
-from training.desks.online.market import OnlineMarket
+from training.desks.online.market.online_market import OnlineMarket
 from training.desks.online.network import COLD_PRESETS, ColdPreset, network_of
 from training.desks.online.play import play
 from training.rl.dqn.networks import QNetwork, explore
@@ -86,12 +86,18 @@ def cold_start(
 
 
 def trainer_of(
-    network: QNetwork, data: OnlineData, dates: tuple[str, ...], preset: ColdPreset, seed: int, steps: int
+    network: QNetwork,
+    data: OnlineData,
+    dates: tuple[str, ...],
+    preset: ColdPreset,
+    seed: int,
+    steps: int,
+    precision: str = "float32",
 ) -> PqnTrainer:
     """PQN on these sessions; it trains `network` in place."""
     c = preset.pqn
     market = data.market(dates, data.trading, count=c.environments, seed=seed)
-    return PqnTrainer(Pqn(network, c), market, c, total_steps=steps, seed=seed)
+    return PqnTrainer(Pqn(network, c, precision=precision), market, c, total_steps=steps, seed=seed)
 
 
 def cold_replay(network: QNetwork, preset: ColdPreset, folder: Path | None) -> ChoiceReplay:

@@ -11,10 +11,11 @@ import numpy as np
 from daemon.core.limits import Trading
 from strategies.kit.contract import Float32Array, ShareSpec
 from strategies.kit.model_config.config import ModelConfig
+from strategies.kit.model_config.portfolio import portfolio_fields
 from strategies.online_dqn import OnlineDqn
-from training.desks.online.bars import Bars, read_bars
-from training.desks.online.history import History, TradingDay, history_of
-from training.desks.online.market import OnlineMarket
+from training.desks.online.market.bars import Bars, Float64Array, Int64Array, read_bars
+from training.desks.online.market.history import History, TradingDay, history_of
+from training.desks.online.market.online_market import OnlineMarket
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,15 +59,31 @@ class OnlineData:
         """Minutes of a session in which a position could be held."""
         return max(day.flatten - day.first for day in self.on((date,))) * self.history.bar_min
 
+    def rows(self, dates: Sequence[str]) -> tuple[Int64Array, Int64Array]:
+        """The rows of these sessions, all symbols, and the number of each one's session."""
+        days = self.on(dates)
+        places = {date: place for place, date in enumerate(dates)}
+        rows = np.concatenate([np.arange(day.first, day.end) for day in days])
+        sessions = np.concatenate([np.full(day.end - day.first, places[day.session.date]) for day in days])
+        return rows, sessions
+
+    def flat_observations(self, rows: Int64Array) -> Float32Array:
+        """What is observed at these rows with nothing but cash, float32 (n, width)."""
+        cash = float(self.trading.paper.cash_usd)
+        fields = portfolio_fields(self.config.portfolio, shares=0, price=1.0, cash=cash, equity=cash, cost=0, age_min=0)
+        return self._observations(rows, np.broadcast_to(fields, (len(rows), len(self.config.portfolio))))
+
     def probes(self, dates: Sequence[str], count: int, seed: int) -> Float32Array:
         """Up to `count` observations of these sessions with made-up portfolios, float32 (n, width)."""
         random = np.random.default_rng(seed)
-        rows = np.concatenate([np.arange(day.first, day.end) for day in self.on(dates)])
+        rows, _ = self.rows(dates)
         chosen = random.choice(rows, size=min(count, len(rows)), replace=False)
+        return self._observations(chosen, random.uniform(-1.0, 3.0, size=(len(chosen), len(self.config.portfolio))))
+
+    def _observations(self, rows: Int64Array, portfolio: Float64Array) -> Float32Array:
         window = np.arange(1 - self.config.window, 1)
-        market = self.history.seen[self.history.newest[chosen][:, None] + window].reshape(len(chosen), -1)
-        portfolio = random.uniform(-1.0, 3.0, size=(len(chosen), len(self.config.portfolio)))
-        return np.concatenate([market, portfolio], axis=1, dtype=np.float32)
+        market = self.history.seen[self.history.newest[rows][:, None] + window].reshape(len(rows), -1)
+        return np.concatenate([market, portfolio.astype(np.float32)], axis=1)
 
 
 def load(paths: Sequence[Path], config: ModelConfig, symbols: tuple[str, ...], trading: Trading) -> OnlineData:

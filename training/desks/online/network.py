@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from types import MappingProxyType
+from typing import Any
 
 from strategies.kit.model_config.config import ModelConfig
 from strategies.online_dqn import ACTIONS, spec_of
@@ -17,7 +18,7 @@ RISK_SCALE = 0.001  # about the fall that follows within a quarter of an hour
 
 
 def _pqn(widths: tuple[int, ...] = (128, 128)) -> PqnCoefficients:
-    return PqnCoefficients(learning_rate=5e-4, reward_scale=SCALE, widths=widths, dueling=True)
+    return PqnCoefficients(learning_rate=2e-4, epochs=1, reward_scale=SCALE, widths=widths, dueling=True)
 
 
 def _online(widths: tuple[int, ...] = (128, 128)) -> DqnCoefficients:
@@ -70,3 +71,14 @@ def network_of(config: ModelConfig, preset: ColdPreset, seed: int) -> QNetwork:
         normalised=c.normalised,
         heads=heads_of(config),
     )
+
+
+def network_of_weights(config: ModelConfig, weights: Mapping[str, Any]) -> QNetwork:
+    """The network that these weights are of, in evaluation mode; the last layer is there twice (`QNetwork`)."""
+    layers = sorted(name for name in weights if name.startswith("body.weights."))
+    *widths, last = [int(weights[name].shape[0]) for name in layers]
+    usual = COLD_PRESETS["cold"]
+    preset = replace(usual, pqn=replace(usual.pqn, widths=(*widths, last // 2)))
+    found = network_of(config, preset, 0)
+    found.load_state_dict(weights)
+    return found.eval()

@@ -15,7 +15,8 @@ from torch import Tensor
 from daemon.core.limits import Trading
 from strategies.online_dqn import ACTIONS, BUY, HOLD, SELL
 from training.desks.online.data import OnlineData
-from training.desks.online.money import MICRO
+from training.desks.online.market.money import MICRO
+from training.desks.online.market.online_market import OnlineMarket
 from training.study.evaluation import SessionResult
 
 Player = Callable[[Tensor], Any]
@@ -43,25 +44,38 @@ def hold_from_open(observations: Tensor) -> Tensor:
     return certain(torch.full((len(observations),), BUY))
 
 
-class RandomTrader:
-    """Enters with one chance a bar while flat and leaves with another while holding. Seeded."""
+class Late:
+    """A player that is one bar late: it answers as the other did to the observation before; at first it holds."""
 
-    def __init__(self, position: int, enter: float, leave: float, seed: int) -> None:
-        """`position` is the column of an observation that is above 0 while something is held."""
-        self._position, self._enter, self._leave = position, enter, leave
+    def __init__(self, player: Player) -> None:
+        self._player = player
+        self._before: Player = flat
+
+    def __call__(self, observations: Tensor) -> Any:
+        """The answer to the observation before."""
+        before, answer = self._before, self._player(observations)
+        self._before = lambda _: answer
+        return before(observations)
+
+
+class RandomTrader:
+    """Enters with one chance a minute while flat and leaves with another while holding. Seeded."""
+
+    def __init__(self, enter: float, leave: float, seed: int) -> None:
+        self._enter, self._leave = enter, leave
         self._generator = torch.Generator().manual_seed(seed)
 
-    def __call__(self, observations: Tensor) -> Tensor:
-        """A random action of each row."""
-        drawn = torch.rand(len(observations), generator=self._generator)
-        holding = observations[:, self._position] > 0.0
-        entry = torch.where(drawn < self._enter, BUY, HOLD)
-        return certain(torch.where(holding, torch.where(drawn < self._leave, SELL, HOLD), entry))
+    def actions(self, market: OnlineMarket) -> Tensor:
+        """A random action of each row, int64 (n,)."""
+        drawn = torch.rand(market.account.held.shape[0], generator=self._generator)
+        holding = torch.from_numpy(market.account.held > 0)
+        enters, leaves = drawn < self._enter * market.bar_min, drawn < self._leave * market.bar_min
+        return torch.where(holding, torch.where(leaves, SELL, HOLD), torch.where(enters, BUY, HOLD))
 
 
 @torch.no_grad()
 def play(
-    player: Player, data: OnlineData, dates: Sequence[str], trading: Trading, draws: int = 1
+    player: Player | RandomTrader, data: OnlineData, dates: Sequence[str], trading: Trading, draws: int = 1
 ) -> tuple[SessionResult, ...]:
     """One episode of each session and symbol, `draws` times; sessions in their order, draw after draw.
 
@@ -71,7 +85,10 @@ def play(
     market = data.market(dates, trading, count=draws * len(days), auto_reset=False)
     market.begin(np.arange(draws * len(days)) % len(days))
     while market.active.any():
-        market.step(values_of(player(market.observe())).argmax(dim=1))
+        if isinstance(player, RandomTrader):
+            market.step(player.actions(market))
+        else:
+            market.step(values_of(player(market.observe())).argmax(dim=1))
     a = market.account
     table = np.stack([a.closed, a.wins, a.held_min]).reshape(3, draws, -1)
     money = np.stack([a.net_usd, a.costs / MICRO, a.traded / MICRO]).reshape(3, draws, -1)

@@ -14,6 +14,7 @@ import torch
 from daemon.core.limits import Trading
 from strategies.kit.contract import Strategy
 from training.desks.minutes import Desk
+from training.desks.random_like import random_like
 from training.desks.scalper.data import Data
 from training.desks.scalper.dry_run import desks, dry_run
 from training.desks.scalper.market import Market
@@ -24,7 +25,6 @@ from training.desks.scalper.play import (
     always_hold,
     moving_averages,
     play,
-    random_like,
 )
 from training.study.evaluation import SessionResult
 from training.study.study import PlayResult
@@ -86,7 +86,11 @@ def buy_and_hold(data: Data, dates: Sequence[str], capital_usd: float) -> PlayRe
 
 def random_trader(policy: PlayResult, data: Data, dates: Sequence[str], trading: Trading, seed: int) -> RandomTrader:
     """A random trader with about the trades and the holding times of `policy` on these sessions."""
-    return random_like(policy.sessions, lambda trader: _market_play(trader, data, dates, trading), seed)
+    return random_like(
+        policy.sessions,
+        lambda enter, leave: RandomTrader(enter, leave, seed),
+        lambda trader: _market_play(trader, data, dates, trading),
+    )
 
 
 def random_totals(trader: RandomTrader, data: Data, dates: Sequence[str], trading: Trading, draws: int) -> list[float]:

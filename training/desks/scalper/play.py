@@ -76,28 +76,6 @@ class RandomTrader:
         return torch.nn.functional.one_hot(action, len(SPEC.actions)).float() * CERTAIN
 
 
-def random_like(
-    results: Sequence[SessionResult], measure: Callable[[RandomTrader], Sequence[SessionResult]], seed: int
-) -> RandomTrader:
-    """A random trader with about the trades and the holding time of `results`.
-
-    Its chance to enter is corrected three times by what `measure` finds, because cooldowns and limits deny entries.
-    """
-    trades = sum(result.trades for result in results) / len(results)
-    held = sum(result.held_min for result in results) / len(results)
-    flat = sum(result.decisions_flat for result in results) / len(results)
-    enter, leave = min(trades / max(flat, 1.0), 1.0), min(trades / max(held, 1.0), 1.0)
-    for _ in range(3):
-        found = measure(RandomTrader(enter, leave, seed))
-        found_trades = sum(result.trades for result in found) / len(found)
-        found_held = sum(result.held_min for result in found) / len(found)
-        if found_trades <= 0.0:
-            break
-        enter = min(enter * trades / found_trades, 1.0)
-        leave = min(leave * (found_held / found_trades) / max(held / trades, 1e-9), 1.0) if trades else leave
-    return RandomTrader(enter, leave, seed)
-
-
 class DelayedPlayer:
     """A player that is one bar late: it answers each observation as the other would have answered the one before.
 

@@ -14,8 +14,9 @@ from daemon.models.runtime import OnnxPolicy
 from daemon.models.store import load
 from strategies.kit.manifest import decode
 from strategies.registry import strategy as registered
-from tests.support.training.online_bars import RULES, bundled
+from tests.support.training.online_bars import RULES, bundled, five_minutes_of_two
 from training.desks.online.cold_start import REPLAY_FILE, Cold, cold_replay, cold_start
+from training.desks.online.dry_run import desks, dry_run
 from training.desks.online.export import export_online, training_of
 from training.desks.online.network import COLD_PRESETS, network_of
 from training.desks.online.play import play
@@ -123,3 +124,21 @@ def test_the_exported_version_is_one_the_daemon_opens_and_current_stays(cold: Co
     assert ((direction > 0.0) & (direction < 1.0)).all()
     assert (risk >= 0.0).all()
     assert np.isfinite(values.detach().numpy()).all()
+
+
+def test_one_policy_learns_from_two_recorded_symbols_and_decides_about_both_on_one_desk(data_dir: Path) -> None:
+    data = five_minutes_of_two(data_dir)
+    cold = cold_start(data, preset=SMOKE, seed=2)
+    assert len(cold.session_returns) == len(cold.dates) > 30
+    dates = cold.dates[:2]
+    asked: list[int] = []
+
+    def player(observations: torch.Tensor) -> tuple[torch.Tensor, ...]:
+        asked.append(len(observations))
+        answers: tuple[torch.Tensor, ...] = cold.network(observations)
+        return answers
+
+    found = dry_run(player, desks(data, RULES, dates), data, RULES)
+    assert [result.date for result in found.sessions] == list(dates)
+    assert set(asked) == {2}  # a row for each symbol
+    assert len(asked) == 2 * 78

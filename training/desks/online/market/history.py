@@ -20,7 +20,7 @@ from strategies.kit.model_config.config import ModelConfig
 from strategies.kit.model_config.indicators import market_rows
 from strategies.kit.units import MINUTE_NS, SECOND_NS
 from training.desks.daily.table import TICKS, ticks
-from training.desks.online.bars import Bars, Float64Array, Int64Array, Series
+from training.desks.online.market.bars import Bars, Float64Array, Int64Array, Series
 from training.study.folds import HistoryError
 
 OPEN, HIGH, LOW, CLOSE, VOLUME = range(5)

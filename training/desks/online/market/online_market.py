@@ -19,10 +19,10 @@ from strategies.kit.model_config.config import ModelConfig
 from strategies.kit.model_config.portfolio import portfolio_fields
 from strategies.online_dqn import BUY, SELL, resolve
 from training.desks.daily.table import TICKS
-from training.desks.online.accounts import Accounts, BoolArray
-from training.desks.online.bars import Float64Array, Int64Array
-from training.desks.online.history import History, TradingDay
-from training.desks.online.money import Money, price_usd, usd
+from training.desks.online.market.accounts import Accounts, BoolArray
+from training.desks.online.market.bars import Float64Array, Int64Array
+from training.desks.online.market.history import History, TradingDay
+from training.desks.online.market.money import Money, price_usd, usd
 from training.rl.draws import uniform
 from training.rl.protocols import Step
 
@@ -55,6 +55,7 @@ class OnlineMarket:
             raise ValueError("no session to draw from; expected at least one: give a longer file")
         self._history, self._config, self._trading = history, config, trading
         self._seed, self._auto_reset, self._count = seed, auto_reset, count
+        self.bar_min = history.bar_min
         self._first = np.array([day.first for day in days], dtype=np.int64)
         self._flatten = np.array([day.flatten for day in days], dtype=np.int64)
         self._window = np.arange(1 - config.window, 1)

@@ -10,8 +10,8 @@ from fractions import Fraction
 import numpy as np
 
 from daemon.core.limits import Trading
-from training.desks.online.bars import Float64Array, Int64Array
-from training.desks.online.history import HALF, rounded_up
+from training.desks.online.market.bars import Float64Array, Int64Array
+from training.desks.online.market.history import HALF, rounded_up
 
 MICRO = 1_000_000
 MICRO_A_TICK, MICRO_A_HALF = 100, 50

@@ -10,8 +10,8 @@ import numpy as np
 import numpy.typing as npt
 
 from daemon.core.limits import Trading
-from training.desks.online.bars import Int64Array
-from training.desks.online.money import MICRO, MICRO_A_HALF, MICRO_A_TICK, Money
+from training.desks.online.market.bars import Int64Array
+from training.desks.online.market.money import MICRO, MICRO_A_HALF, MICRO_A_TICK, Money
 
 BoolArray = npt.NDArray[np.bool_]
 

@@ -1,0 +1,108 @@
+"""Baselines of `online_dqn` on the same test sessions, and the policy under other costs and one bar late."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Mapping, Sequence
+
+from torch import nn
+
+from training.desks.daily.baselines import with_costs
+from training.desks.kind import POLICY, Played
+from training.desks.online.play import Late, Player, RandomTrader, flat, hold_from_open, play
+from training.desks.online.task_data import OnlineTaskData
+from training.desks.random_like import random_like
+from training.evidence.criteria import COSTS_TWICE, ONE_BAR_LATE
+from training.study.evaluation import SessionResult
+from training.study.study import PlayResult
+
+RANDOM_DRAWS = 1000  # traders behind the p-value
+RANDOM_RUNS = 5  # of them, whose median stands in the table of baselines
+ROWS = 4000  # of the market, for random traders played at once
+FLAT, HOLD, RANDOM = "always flat", "hold from the open", "random"
+COSTS = {"no costs": 0, COSTS_TWICE: 2, "costs x 3": 3}
+
+BASELINES: Mapping[str, str] = {
+    FLAT: "Never trades.",
+    HOLD: "Buys at the second bar of every session and keeps it until the flatten before the close, through the dry "
+    "run with all gates; after a stop or a target it buys again as soon as it may.",
+    RANDOM: "Enters with a fixed chance a minute and leaves with another, both chosen so that trades and holding times "
+    "come close to the chosen policy's. The median of a few; they and the draws behind the p-value go through the "
+    "market that the policy learned on, which agrees with the dry run to the last digit.",
+}
+
+
+def players() -> tuple[str, ...]:
+    """All names that `play_one` knows, the policy's first."""
+    return POLICY, *BASELINES, *COSTS, ONE_BAR_LATE
+
+
+def play_one(
+    player: str,
+    policies: Sequence[nn.Module],
+    data: OnlineTaskData,
+    spans: Sequence[tuple[str, ...]],
+    seed: int,
+    check_stop: Callable[[], None],
+) -> Played:
+    """One of `players()` on the sessions of each fold; every session has its own account."""
+    found, random = [], []
+    for policy, dates in zip(policies, spans, strict=True):
+        check_stop()
+        result, totals = _played(player, policy, data, dates, seed, check_stop)
+        found.append(result)
+        random.append(totals)
+    return Played(tuple(found), tuple(random) if player == RANDOM else ())
+
+
+def _played(
+    player: str,
+    policy: nn.Module,
+    data: OnlineTaskData,
+    dates: tuple[str, ...],
+    seed: int,
+    check_stop: Callable[[], None],
+) -> tuple[PlayResult, tuple[float, ...]]:
+    trading = data.data.trading
+    if player == RANDOM:
+        return _random(policy, data, dates, seed, check_stop)
+    if player == FLAT:
+        return PlayResult(play(flat, data.data, dates, trading)), ()
+    rules = with_costs(trading, COSTS[player]) if player in COSTS else trading
+    return data.dry_run(_maker(player, policy), dates, rules, check_stop), ()
+
+
+def _maker(player: str, policy: nn.Module) -> Callable[[], Player]:
+    """What makes the player of one session."""
+    if player == ONE_BAR_LATE:
+        return lambda: Late(policy)
+    return lambda: hold_from_open if player == HOLD else policy
+
+
+def _random(
+    policy: nn.Module, data: OnlineTaskData, dates: tuple[str, ...], seed: int, check_stop: Callable[[], None]
+) -> tuple[PlayResult, tuple[float, ...]]:
+    """The median of a few random traders like the policy, and what each of many earns in USD."""
+    material, trading = data.data, data.data.trading
+    at_once = max(1, ROWS // len(material.on(dates)))
+
+    def measure(trader: RandomTrader) -> Sequence[SessionResult]:
+        return play(trader, material, dates, trading, at_once)
+
+    goal = play(policy, material, dates, trading)
+    trader = random_like(goal, lambda enter, leave: RandomTrader(enter, leave, seed), measure)
+    few = sorted((play(trader, material, dates, trading) for _ in range(RANDOM_RUNS)), key=_total)
+    totals: list[float] = []
+    while len(totals) < RANDOM_DRAWS:
+        check_stop()
+        results = measure(trader)
+        totals.extend(round(_total(part), 2) for part in _draws(results, len(dates)))
+    return PlayResult(few[RANDOM_RUNS // 2]), tuple(totals[:RANDOM_DRAWS])
+
+
+def _total(results: Sequence[SessionResult]) -> float:
+    return math.fsum(result.pnl_usd for result in results)
+
+
+def _draws(results: Sequence[SessionResult], sessions: int) -> list[Sequence[SessionResult]]:
+    return [results[first : first + sessions] for first in range(0, len(results), sessions)]
