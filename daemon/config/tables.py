@@ -55,6 +55,7 @@ class Policy:
 
     __pydantic_config__: ClassVar = {"extra": "forbid"}
     version: _Name = "current"
+    wait_for_first: bool = False
     poll_s: Annotated[int, Ge(0)] = 30
     public_key: Annotated[str, StringConstraints(pattern=r"^([A-Za-z0-9+/]{43}=)?$")] = ""
     shadow: Annotated[str, StringConstraints(pattern=r"^([a-z0-9][a-z0-9._-]{0,39})?$")] = ""

@@ -29,6 +29,14 @@ LOG_EVENTS: dict[str, LogEvent] = {
     "replay_remark": LogEvent(
         "warning", ("remark",), "What the replay's figures alone would hide, and its cure, at the end."
     ),
+    "no_model": LogEvent(
+        "warning",
+        ("reason",),
+        "The store has no model to start with: the desk waits for it and trades nothing (`policy.wait_for_first`).",
+    ),
+    "first_model": LogEvent(
+        "info", ("version",), "The first version came, and is `current` from here on: the desk starts with it."
+    ),
     "model_verified": LogEvent(
         "info", ("version", "promoted", "feed", "provider"), "The model's hash, digest and golden outputs are right."
     ),

@@ -30,6 +30,31 @@ ONLINE_EVENTS: dict[str, LogEvent] = {
     "experience_new_journal": LogEvent(
         "warning", ("problem",), "A journal of another epoch took the old one's place: it has a stream of its own."
     ),
+    "trainer_started": LogEvent(
+        "info",
+        ("desk", "redis", "store", "own_dir"),
+        "`rltrader-trainer` learns from this desk's experience; its versions go into this store.",
+    ),
+    "cold_start": LogEvent(
+        "info", ("figures",), "The first model is being made from recorded bars; its newest update, once a minute."
+    ),
+    "stream_found": LogEvent("info", ("stream",), "The desk's newest stream, from which it learns from here on."),
+    "version_published": LogEvent(
+        "info",
+        ("version", "parent", "sessions", "effective", "cannot_be_said", "leads"),
+        "A version is in the store with its card: the sessions of its log, effective episodes, and its leads over the "
+        "parent by estimator, or why there are none.",
+    ),
+    "version_failed": LogEvent(
+        "error",
+        ("session", "problem"),
+        "The version that was taken after this session could not be published and is left out; learning goes on.",
+    ),
+    "trainer_failed": LogEvent(
+        "error",
+        ("problem",),
+        "The trainer ends with exit code 1; it goes on at its checkpoint when it is started again.",
+    ),
     "trainer_delayed": LogEvent(
         "warning", ("problem",), "The stream cannot be read: nothing is learned until it can; tried again."
     ),

@@ -6,9 +6,11 @@ never overtakes an older one.
 
 from __future__ import annotations
 
+from contextlib import suppress
 from typing import Any
 
-from daemon.experience.link import GROUP, ResponseError, row_of
+from daemon.experience.experience import ForeignEntry, of_entry
+from daemon.experience.link import GROUP, ResponseError, row_of, stream_name
 
 CONSUMER = "trainer"  # one name wherever it runs: what a dead one left is this one's own
 CLAIM_MS = 60_000  # another consumer that was silent for this long is dead
@@ -19,6 +21,27 @@ Entry = tuple[int, dict[bytes, bytes]]  # row and fields; without any where it w
 
 class NotReady(Exception):
     """The stream cannot be read in its order now: it does not exist yet, or another consumer holds entries of it."""
+
+
+def newest_stream(client: Any, desk: str, known: str, newest_ns: int) -> tuple[str, bool]:
+    """Return the desk's stream with the newest decision, "" for none, and whether the known one exists.
+
+    A journal of another epoch has another stream. The known one stays where no other has a decision newer than
+    `newest_ns`, the bar of its own newest, whose entry may be trimmed; where it is gone, any other takes its place.
+    Raises RedisError.
+    """
+    names = [name.decode() for name in client.scan_iter(match=stream_name(desk, "*"), count=1000, _type="stream")]
+    least = newest_ns if known in names else -1
+    others = [(_newest_bar_ns(client, name), name) for name in names if name != known]
+    return max((each for each in others if each[0] > least), default=(0, known))[1], known in names
+
+
+def _newest_bar_ns(client: Any, stream: str) -> int:
+    """Return the bar of a stream's newest decision; -1 where it holds none that can be read."""
+    for identifier, fields in client.xrevrange(stream, count=1):
+        with suppress(ForeignEntry):
+            return of_entry(row_of(identifier), fields)[0].bar_ns
+    return -1
 
 
 class Consumer:

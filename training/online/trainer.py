@@ -7,7 +7,7 @@ an entry is acknowledged after a checkpoint holds it: a trainer that is killed a
 from __future__ import annotations
 
 import io
-from collections import Counter
+from collections import Counter, deque
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -19,26 +19,33 @@ from daemon.experience.experience import Experience, ForeignEntry, of_entry
 from daemon.experience.link import RedisError
 from daemon.host.whole_files import write_whole
 from daemon.pacing.back_off import back_off_s
+from strategies.kit.contract import Float32Array
 from training.online.consume import Consumer, NotReady
-from training.online.learning import Learner
+from training.online.labels import Labels
+from training.online.learning import Learner, Watcher
 from training.online.reward import RewardAgent
 
 CHECKPOINT, FROZEN = "trainer.pt", "frozen"
-EVERY = 500  # entries between two checkpoints
+EVERY = 500  # transitions between two checkpoints
 WAIT_MS = 1000  # for new entries
 WAIT_FIRST_S, WAIT_MOST_S = 0.5, 30.0
 
 
-class Trainer:
-    """One learner on one stream. `turn` reads some entries and returns how long to wait, in seconds.
+class OtherDesk(ValueError):
+    """The stream's experience does not fit the learner: another model configuration, or other symbols."""
 
-    A decision is given to the learner once the next entry shows whether it follows; `row` is the newest one given. The
-    file `frozen` in `folder` stops updates: experience is kept all the same.
+
+class Trainer:
+    """One learner on one stream at a time. `turn` reads some entries and returns how long to wait, in seconds.
+
+    A decision is given to the learner once it is known whether the next one follows, and with `labels` once the bars
+    are known that its heads look ahead; `row` is the newest one given. What was not given comes again after a restart.
+    While frozen, experience is kept and no update is made.
     """
 
     def __init__(
         self,
-        consumer: Consumer,
+        connect: Callable[[str], Consumer],
         stream: str,
         learner: Learner,
         rewards: RewardAgent,
@@ -46,50 +53,95 @@ class Trainer:
         log: Callable[..., None],
         *,
         every: int = EVERY,
+        shape: tuple[int, ...] = (),
+        labels: Labels | None = None,
+        watcher: Watcher | None = None,
+        frozen: Callable[[], bool] | None = None,
         boundary: Callable[[str], None] | None = None,
     ) -> None:
-        """Go on from the checkpoint in `folder`; of another stream, its learner goes on at this one's begin."""
-        self._consumer, self._stream, self._learner, self._rewards = consumer, stream, learner, rewards
+        """Go on from the checkpoint in `folder`; of another stream, its learner goes on at this one's begin.
+
+        Args:
+            connect: the consumer of a stream.
+            stream: "" for that of the checkpoint, or none yet.
+            every: transitions between two checkpoints; `most_between` is how many there can be.
+            shape: of the observations that the learner takes, rows and their width; () for any.
+            frozen: whether learning is frozen now; by default while the file `frozen` is in `folder`.
+        """
+        self._connect, self._learner, self._rewards = connect, learner, rewards
         self._folder, self._log, self._every = folder, log, every
+        self._shape, self._labels, self._watcher = shape, labels, watcher
+        self._is_frozen = frozen or (folder / FROZEN).exists
         self._boundary = boundary or _nothing
+        self.stream = stream
         self.row = 0
+        self.newest_ns = -1  # bar of the newest decision that was seen on this stream
         self.transitions = 0
+        self.updates = 0  # since this process began
+        self.checkpoints = 0
+        self.figures: dict[str, float] = {}  # of the newest update
+        self.rewards: dict[str, float] = {}  # sums of the terms between the last two checkpoints
         self.frozen = False
-        self._held: Experience | None = None
-        self._after = 0  # the newest row that was seen, given or held
+        self.problem = ""
+        self.caught_up = False  # the last turn found nothing new
+        self._waiting: deque[Experience] = deque()  # not given yet, without a gap
+        self._ahead = max(1, labels.ahead if labels else 0)
+        self._after = 0  # the newest row that was seen, given or not
         self._begun = False
-        self._saved_at = 0  # transitions at the last checkpoint
+        self._wants_checkpoint = False
+        self._saved_at = self._updated_at = 0  # transitions and updates at the last checkpoint
         self._sums: Counter[str] = Counter()
-        self._figures: dict[str, float] = {}
-        self._updates = 0
-        self._failures, self._problem = 0, ""
+        self._failures = 0
         self._restore()
+        self._consumer = connect(self.stream) if self.stream else None
 
     def turn(self, wait_ms: int = WAIT_MS) -> float:
-        """Read some entries and learn from them. Redis' faults never raise."""
+        """Read some entries and learn from them. Redis' faults never raise.
+
+        Raises:
+            OtherDesk: the learner is not made for this stream.
+            OSError: a checkpoint cannot be written.
+        """
+        if self._consumer is None:
+            return WAIT_FIRST_S
         try:
             if not self._begun:
-                self._begin()
+                self._begin(self._consumer)
             self._look_at_freeze()
-            for row, fields in self._consumer.read(wait_ms):
-                self._take(row, fields)
-                if self.transitions - self._saved_at >= self._every:
-                    self.save()
+            entries = self._consumer.read(wait_ms)
+            for row, fields in entries:
+                self._take(self._consumer, row, fields)
+                self._save_if_due()
         except (RedisError, NotReady) as error:
             return self._failed(error)
-        if self._problem:
+        if self.problem:
             self._log("trainer_resumed", row=self.row)
-        self._failures, self._problem = 0, ""
+        self._failures, self.problem, self.caught_up = 0, "", not entries
         return 0.0
+
+    def turn_to(self, stream: str) -> None:
+        """Leave the stream, whose last decisions nothing follows, and learn from this one's begin on.
+
+        Raises:
+            RedisError: the old one cannot be acknowledged: call it again.
+        """
+        if self.stream:
+            self._give_all()
+            self.save()
+        self.stream, self._consumer = stream, self._connect(stream)
+        self.row, self.newest_ns, self._after = 0, -1, 0
+        self._begun = self.caught_up = False
+        self.save()
 
     def save(self) -> None:
         """Write a checkpoint, then acknowledge what it holds. Raises RedisError, OSError."""
         state = {
-            "stream": self._stream,
+            "stream": self.stream,
             "row": self.row,
+            "newest_ns": self.newest_ns,
             "transitions": self.transitions,
             "learner": self._learner.state_dict(),
-        }
+        } | ({} if self._watcher is None else {"watcher": self._watcher.state_dict()})
         data = io.BytesIO()
         torch.save(state, data)
         self._boundary("before checkpoint")
@@ -97,8 +149,9 @@ class Trainer:
         self._boundary("after checkpoint")
         if self.transitions > self._saved_at:
             self._report()
-        self._saved_at = self.transitions
-        if self._begun:
+        self._saved_at, self._wants_checkpoint = self.transitions, False
+        self.checkpoints += 1
+        if self._begun and self._consumer is not None:
             self._consumer.acknowledge(self.row)
         self._boundary("after acknowledgement")
 
@@ -110,19 +163,24 @@ class Trainer:
             return
         state: dict[str, Any] = torch.load(path, weights_only=True)
         self._learner.load_state_dict(state["learner"])
-        if state["stream"] == self._stream:
-            self.row = self._after = state["row"]
-            self.transitions = self._saved_at = state["transitions"]
+        if self._watcher is not None:
+            self._watcher.load_state_dict(state["watcher"])
+        self.transitions = self._saved_at = state["transitions"]
+        self.stream = self.stream or state["stream"]
+        if state["stream"] == self.stream:
+            self.row, self.newest_ns = state["row"], state["newest_ns"]
+            self._after = self.row
 
-    def _begin(self) -> None:
-        """Read from the row that was given last: what is held comes again."""
-        self._held, self._after = None, self.row
-        self._consumer.begin(self.row)
-        self._consumer.acknowledge(self.row)  # a checkpoint held them, and its trainer was killed before this
+    def _begin(self, consumer: Consumer) -> None:
+        """Read from the row that was given last: what waits comes again."""
+        self._waiting.clear()
+        self._after = self.row
+        consumer.begin(self.row)
+        consumer.acknowledge(self.row)  # a checkpoint held them, and its trainer was killed before this
         self._begun = True
 
     def _look_at_freeze(self) -> None:
-        frozen = (self._folder / FROZEN).exists()
+        frozen = self._is_frozen()
         if frozen != self.frozen:
             if self.transitions > self._saved_at:
                 self.save()  # a trainer that is killed later freezes at this very row again
@@ -134,71 +192,109 @@ class Trainer:
 
     # --- one entry ----------------------------------------------------------------------------------------------------
 
-    def _take(self, row: int, fields: dict[bytes, bytes]) -> None:
-        """Hold the entry's experience, and give the one held before to the learner."""
+    def _take(self, consumer: Consumer, row: int, fields: dict[bytes, bytes]) -> None:
+        """Let the entry's experience wait for what follows, and give the learner what waited long enough."""
         if row <= self._after or not fields:
             return  # learned from already, or deleted: the next one shows the gap
         try:
             experience, after = of_entry(row, fields)
         except ForeignEntry as error:
             self._log("experience_refused", entry=f"{row}-0", reason=str(error))
-            self._consumer.refuse(row)
+            consumer.refuse(row)
             return
+        if self._shape and experience.shape != self._shape:
+            raise OtherDesk(
+                f"{self.stream} has observations of the shape {experience.shape}, expected {self._shape} (symbols, "
+                "numbers of each): give the trainer the desk's symbols and model configuration (--symbols, "
+                "--model-config), and a folder of its own for each (--own-dir)"
+            )
         whole = after <= self._after
         if not whole:
             self._log("experience_gap", after=self._after, row=row)
-        if self._held is not None:
-            self._give(self._held, follows=whole and experience.decision == self._held.decision + 1)
-        self._held, self._after = experience, row
+        if self._waiting and not (whole and experience.decision == self._waiting[-1].decision + 1):
+            self._give_all()
+        self._waiting.append(experience)
+        self._after, self.newest_ns = row, experience.bar_ns
         if experience.terminal:
-            self._give(experience, follows=False)
+            self._give_all()
+        elif len(self._waiting) > self._ahead:
+            self._give()
 
-    def _give(self, experience: Experience, *, follows: bool) -> None:
-        """Give the learner each row's transition, and let it learn."""
+    def _give_all(self) -> None:
+        """Nothing follows the last one that waits."""
+        while self._waiting:
+            self._give()
+
+    def _give(self) -> None:
+        """Give the learner the rows of the oldest decision that waits, and let it learn."""
+        experience = self._waiting.popleft()
+        follows = bool(self._waiting)
         width = len(experience.chosen)
-        now = np.frombuffer(experience.state, dtype="<f4").reshape(width, -1)
-        following = now if experience.terminal else np.frombuffer(experience.next_state, dtype="<f4").reshape(width, -1)
-        for lane, (chosen, terms) in enumerate(zip(experience.chosen, self._rewards.terms(experience), strict=True)):
-            self._sums.update(terms)
+        now = _observations(experience.state, width)
+        following = now if experience.terminal else _observations(experience.next_state, width)
+        terms = self._rewards.terms(experience)
+        labels = [()] * width if self._labels is None else self._labels.of(experience, tuple(self._waiting))
+        for lane, chosen in enumerate(experience.chosen):
             self._learner.take(
                 lane,
                 now[lane],
                 chosen.action,
-                sum(terms.values()),
+                sum(terms[lane].values()),
                 following[lane],
-                ended=experience.terminal or not follows,
+                ended=not follows,
                 goes_on=not experience.terminal,
+                labels=labels[lane],
             )
+            self._sums.update(terms[lane])
         self._boundary("taken")
         figures = {} if self.frozen else self._learner.learn()
         if figures:
-            self._figures, self._updates = figures, self._updates + 1
-        self.row, self._held = experience.row, None
+            self.figures, self.updates = figures, self.updates + 1
+        if self._watcher is not None:
+            rewards = [sum(each.values()) for each in terms]
+            self._wants_checkpoint |= self._watcher.look(
+                experience, rewards, stream=self.stream, follows=follows, frozen=self.frozen
+            )
+        self.row = experience.row
         self.transitions += width
         self._boundary("learned")
+
+    def _save_if_due(self) -> None:
+        if self._wants_checkpoint or self.transitions - self._saved_at >= self._every:
+            self.save()
 
     # --- reports ------------------------------------------------------------------------------------------------------
 
     def _report(self) -> None:
+        self.rewards = dict(self._sums)
         self._log(
             "learned",
             row=self.row,
             transitions=self.transitions - self._saved_at,
-            updates=self._updates,
-            rewards=dict(self._sums),
-            figures=self._figures,
+            updates=self.updates - self._updated_at,
+            rewards=self.rewards,
+            figures=self.figures,
         )
-        self._sums, self._updates = Counter(), 0
+        self._sums, self._updated_at = Counter(), self.updates
 
     def _failed(self, error: Exception) -> float:
         """Log a new problem once; returns the wait before the next attempt."""
-        self._begun = False
+        self._begun = self.caught_up = False
         self._failures += 1
         text = str(error)
-        if text != self._problem:
+        if text != self.problem:
             self._log("trainer_delayed", problem=text)
-        self._problem = text
+        self.problem = text
         return back_off_s(self._failures, WAIT_FIRST_S, WAIT_MOST_S)
+
+
+def most_between(every: int, labels: Labels, lanes: int) -> int:
+    """Return how many transitions there can be between two checkpoints: what waits is given at once at an end."""
+    return every + (labels.ahead + 2) * lanes
+
+
+def _observations(data: bytes, width: int) -> Float32Array:
+    return np.frombuffer(data, dtype="<f4").reshape(width, -1).copy()  # torch takes no memory that is read-only
 
 
 def _nothing(_: str) -> None:

@@ -9,10 +9,12 @@ from functools import partial
 
 import uvloop
 
+from daemon.app.live.first_model import wait_for_first
 from daemon.app.live.run import run_live
 from daemon.app.live.start import prepare_live
 from daemon.cli.start.exits import TROUBLE, exit_code
 from daemon.config.load import Credentials, Settings
+from daemon.host.service import Service
 from daemon.host.time.virtual_time import VirtualLoop
 from daemon.operator.log import Log
 from daemon.operator.log_stream import LossyStream
@@ -25,6 +27,9 @@ def run(settings: Settings, keys: Credentials, *, dry_run: bool) -> int:
     log = Log(settings.log.level, settings.log.format, stream)
 
     def work() -> int:
+        service = Service()
+        wait_for_first(settings, log, service, dry_run=dry_run)
+        service.close()
         live = prepare_live(settings, keys, dry_run=dry_run)
         joined = live.clock.participant
         with asyncio.Runner(loop_factory=partial(VirtualLoop, joined) if joined else uvloop.new_event_loop) as runner:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import torch
@@ -61,6 +62,7 @@ class TinyLearner:
         self._optimizer = torch.optim.Adam(self.network.parameters(), lr=0.01)
         self._draw = torch.Generator().manual_seed(7)
         self.taken: list[list[float]] = []
+        self.labels: list[tuple[float, ...]] = []  # given to this one, not kept over a restart
         self.updates = 0
 
     def take(
@@ -73,8 +75,10 @@ class TinyLearner:
         *,
         ended: bool,
         goes_on: bool,
+        labels: Sequence[float] = (),
     ) -> None:
         """Keep it as one row of numbers."""
+        self.labels.append(tuple(labels))
         row = [*observation.tolist(), *following.tolist(), reward, float(goes_on), float(ended), float(action + lane)]
         self.taken.append(row)
 

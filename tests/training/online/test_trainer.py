@@ -57,9 +57,12 @@ class Desk:
         client = self._server.link("rltrader-trainer").client(
             self._server.passwords["rltrader-trainer"], answer_s=more.pop("answer_s", 30.0)
         )
-        consumer = Consumer(client, stream, claim_ms)
+
+        def connect(name: str) -> Consumer:
+            return Consumer(client, name, claim_ms)
+
         return Trainer(
-            consumer, stream, self.learner, RewardAgent(), self._folder, self._logged.log, every=every, **more
+            connect, stream, self.learner, RewardAgent(), self._folder, self._logged.log, every=every, **more
         )
 
 

@@ -6,7 +6,7 @@ give the same weights and the same replay, byte for byte (CPU).
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -21,7 +21,7 @@ from training.rl.dqn.networks import QNetwork, explore
 from training.rl.dqn.pqn import Pqn, PqnTrainer
 from training.rl.dqn.replay import ChoiceReplay, Choices, OneStep, Returns
 from training.rl.dqn.replay_disk import DiskReplay
-from training.study.evaluation import as_metrics, figures
+from training.study.evaluation import SessionResult, as_metrics, figures
 from training.study.folds import HistoryError
 
 REPLAY_FILE = "cold.replay"
@@ -65,8 +65,8 @@ def cold_start(
         OSError: the replay's file cannot be made.
     """
     torch.set_num_threads(threads)
-    dates = tuple(data.days)
-    border = len(dates) - max(1, int(len(dates) * preset.kept_apart))
+    dates, apart = tuple(data.days), dates_apart(data, preset)
+    border = len(dates) - len(apart)
     if border < 1:
         raise HistoryError(f"{data.bars.file} has {len(dates)} usable sessions: expected two at least")
     network, found = network_of(data.config, preset, seed), dict[str, float]()
@@ -78,11 +78,26 @@ def cold_start(
     network.eval()
     replay = cold_replay(network, preset, folder)
     _fill(replay, network, data.market(dates[:border], data.trading, count=ROWS, seed=seed + 1), preset, seed)
-    results = play(network, data, dates[border:], data.trading)
+    results = play(network, data, apart, data.trading)
     capital = float(data.trading.paper.cash_usd)
     figures_apart = {f"apart {name}": float(value) for name, value in as_metrics(figures(results, capital)).items()}
-    returns = tuple(result.pnl_usd / capital for result in results)
-    return Cold(network, replay, dates[border:], returns, found | figures_apart)
+    return Cold(network, replay, apart, _returns(results, data), found | figures_apart)
+
+
+def dates_apart(data: OnlineData, preset: ColdPreset) -> tuple[str, ...]:
+    """Return the sessions that nothing is trained on: the last ones."""
+    dates = tuple(data.days)
+    return dates[-max(1, int(len(dates) * preset.kept_apart)) :]
+
+
+def returns_apart(network: QNetwork, data: OnlineData, preset: ColdPreset) -> tuple[float, ...]:
+    """Return what a network earns in each session kept apart, parts of the capital."""
+    return _returns(play(network, data, dates_apart(data, preset), data.trading), data)
+
+
+def _returns(results: Sequence[SessionResult], data: OnlineData) -> tuple[float, ...]:
+    capital = float(data.trading.paper.cash_usd)
+    return tuple(result.pnl_usd / capital for result in results)
 
 
 def trainer_of(

@@ -46,7 +46,7 @@ COLD_PRESETS: Mapping[str, ColdPreset] = MappingProxyType(
         "smoke": ColdPreset(
             steps=8192,
             pqn=replace(_pqn((16, 16)), environments=32, rollout_steps=16, batch=128),
-            online=replace(_online((16, 16)), batch=32),
+            online=replace(_online((16, 16)), batch=32, learning_starts=32),
             replay=256,
         ),
     }

@@ -17,6 +17,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from strategies.kit.contract import Float32Array
 from training.rl.dqn.coefficients import DqnCoefficients
 from training.rl.dqn.dqn import Dqn, taken
 from training.rl.dqn.networks import QNetwork
@@ -136,10 +137,10 @@ class OnlineLearner:
     def take(
         self,
         lane: int,
-        observation: Sequence[float] | Tensor,
+        observation: Sequence[float] | Float32Array | Tensor,
         action: int,
         reward: float,
-        following: Sequence[float] | Tensor,
+        following: Sequence[float] | Float32Array | Tensor,
         *,
         ended: bool,
         goes_on: bool,

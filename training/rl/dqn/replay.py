@@ -167,13 +167,13 @@ class ChoiceReplay(Ring):
         if self._tree is None:
             ages = torch.randint(self.size, (count,), generator=generator, device=self._rows.device)
             places = (self._next - 1 - ages) % self._rows.shape[0]
-            return replace(self._taken(places), weights=torch.ones_like(places, dtype=torch.float32), places=places)
+            return replace(self.at(places), weights=torch.ones_like(places, dtype=torch.float32), places=places)
         drawn = torch.rand(count, generator=generator, device=generator.device, dtype=torch.float64).cpu().numpy()
         found = self._tree.find((np.arange(count) + drawn) / count * self._tree.total)  # one of each equal part
         weights = (self.size * self._tree[found] / self._tree.total) ** -importance
         places = torch.from_numpy(found).to(self._rows.device)
         shares = torch.from_numpy((weights / weights.max()).astype(np.float32)).to(self._rows.device)
-        return replace(self._taken(places), weights=shares, places=places)
+        return replace(self.at(places), weights=shares, places=places)
 
     def reprioritise(self, places: Tensor, errors: Tensor) -> None:
         """Remember the temporal-difference errors of drawn transitions."""
@@ -198,7 +198,8 @@ class ChoiceReplay(Ring):
             self._tree = SumTree(self._rows.shape[0])
             self._tree[np.arange(self.size)] = state["priorities"].numpy()
 
-    def _taken(self, places: Tensor) -> Choices:
+    def at(self, places: Tensor) -> Choices:
+        """The transitions at these places."""
         observations, following, actions, rewards, discounts, labels = self.read(places)
         columns = rewards.squeeze(1), discounts.squeeze(1)
         return Choices(observations, following, actions.squeeze(1).long(), *columns, labels)

@@ -1,0 +1,205 @@
+"""Versions are taken at a session's end, judged on the sessions after it alone, and published with what those say."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from msgspec.structs import replace
+
+from daemon.experience.experience import Chosen, Experience
+from tests.support.rl.stream_learner import ACTIONS, WIDTH, made
+from training.evidence.off_policy import OffPolicy
+from training.online.candidates import Candidates, Origin
+from training.online.judging import exchanged, judged
+from training.rl.dqn.networks import QNetwork
+
+A_SESSION = 5
+STREAM = "the stream"
+
+
+class Published:
+    """Keeps what was published."""
+
+    def __init__(self) -> None:
+        self.calls: list[tuple[list[float], OffPolicy, Origin, str]] = []
+
+    def __call__(self, network: QNetwork, found: OffPolicy, origin: Origin, parent: str) -> None:
+        self.calls.append((numbers(network), found, origin, parent))
+
+
+def numbers(network: QNetwork) -> list[float]:
+    return [number for each in network.state_dict().values() for number in each.flatten().tolist()]
+
+
+def move(network: QNetwork) -> None:
+    """Learn something."""
+    with torch.no_grad():
+        next(iter(network.parameters())).add_(0.01)
+
+
+def sessions(count: int, model: str = "champion") -> list[Experience]:
+    """So many sessions of decisions that were explored."""
+    found = made(count * A_SESSION)
+    chosen = [(0.8, 0.2, 0.0), (0.5, 0.5, 0.0), (0.9, 0.0, 0.1)]
+    return [
+        replace(
+            each,
+            session=f"2024-01-{place // A_SESSION + 1:02}",
+            terminal=place % A_SESSION == A_SESSION - 1,
+            model=model,
+            chosen=(Chosen(0, 0, chosen[place % 3]),),
+        )
+        for place, each in enumerate(found)
+    ]
+
+
+def candidates(network: QNetwork, published: Published, **more: Any) -> Candidates:
+    given = {"every": 2, "sessions": 3, "horizon": 2, "discount": 0.9, "portfolio": 1} | more
+    return Candidates(network, published, **given)
+
+
+def net() -> QNetwork:
+    return QNetwork(WIDTH, (4,), actions=ACTIONS, seed=1)
+
+
+def see(found: Candidates, experiences: Sequence[Experience], network: QNetwork, **more: Any) -> list[bool]:
+    wanted = []
+    for experience in experiences:
+        move(network)
+        given: dict[str, Any] = {"stream": STREAM, "follows": not experience.terminal, "frozen": False} | more
+        wanted.append(found.look(experience, [0.001 * experience.decision], **given))
+    return wanted
+
+
+def test_a_version_is_taken_each_so_many_sessions_and_published_so_many_later() -> None:
+    network, published = net(), Published()
+    found, all_ = candidates(network, published), sessions(8)
+    wanted = see(found, all_[: 2 * A_SESSION], network)
+    taken = numbers(network)
+    assert [place for place, each in enumerate(wanted) if each] == [2 * A_SESSION - 1]
+    see(found, all_[2 * A_SESSION : 5 * A_SESSION - 1], network)
+    assert published.calls == []
+    see(found, all_[5 * A_SESSION - 1 :], network)
+    assert [origin.session for _, _, origin, _ in published.calls] == ["2024-01-02", "2024-01-04"]
+    weights, off, origin, parent = published.calls[0]
+    assert weights == taken
+    assert origin == Origin("2024-01-02", STREAM, (all_[0].row, all_[2 * A_SESSION - 1].row))
+    assert (off.decisions, off.sessions, off.episodes, parent) == (3 * A_SESSION, 3, 9, "champion")
+    assert off.exploration == pytest.approx(np.mean([0.2, 0.5, 0.1]))
+    assert off.cannot_be_said == "3 sessions, expected at least 8"
+
+
+def test_what_has_learned_nothing_since_is_not_taken_again() -> None:
+    network, published = net(), Published()
+    found = candidates(network, published, every=1, sessions=1)
+    for experience in sessions(4):
+        found.look(experience, [0.0], stream=STREAM, follows=not experience.terminal, frozen=False)
+    assert published.calls == []
+
+
+def test_only_decisions_of_the_one_that_answered_last_count_and_it_is_the_parent() -> None:
+    network, published = net(), Published()
+    found = candidates(network, published)
+    all_ = [*sessions(3, "former"), *sessions(5)[3 * A_SESSION :]]
+    all_[-1] = replace(all_[-1], model="", outcome="failed")
+    see(found, all_, network)
+    ((_, off, _, parent),) = published.calls
+    assert (parent, off.decisions, off.sessions) == ("champion", 2 * A_SESSION - 1, 2)
+
+
+def test_a_session_whose_end_never_came_ends_with_the_next_one() -> None:
+    network, published = net(), Published()
+    found = candidates(network, published)
+    see(found, [each for each in sessions(6) if not each.terminal], network)
+    assert [origin.session for _, _, origin, _ in published.calls] == ["2024-01-02"]
+
+
+def test_frozen_nothing_is_taken_and_nothing_is_published_until_it_is_thawed() -> None:
+    network, published = net(), Published()
+    found, all_ = candidates(network, published), sessions(9)
+    see(found, all_[: 4 * A_SESSION], network)
+    see(found, all_[4 * A_SESSION : 6 * A_SESSION], network, frozen=True)
+    assert published.calls == []
+    see(found, all_[6 * A_SESSION :], network)
+    assert [origin.session for _, _, origin, _ in published.calls] == ["2024-01-02", "2024-01-04"]
+
+
+def test_another_stream_begins_a_new_span_of_rows() -> None:
+    network, published = net(), Published()
+    found, all_ = candidates(network, published), sessions(9)
+    see(found, all_[:A_SESSION], network)
+    see(found, all_[A_SESSION:], network, stream="another")
+    origin = published.calls[0][2]
+    assert (origin.stream, origin.rows) == ("another", (all_[A_SESSION].row, all_[2 * A_SESSION - 1].row))
+
+
+def test_gone_on_with_from_any_state_it_publishes_the_same() -> None:
+    network, whole = net(), Published()
+    found, all_ = candidates(network, whole), sessions(8)
+    see(found, all_, network)
+    for cut in (1, 2 * A_SESSION, 2 * A_SESSION + 1, 4 * A_SESSION + 3):
+        network, parts = net(), Published()
+        before = candidates(network, parts)
+        see(before, all_[:cut], network)
+        state = before.state_dict()
+        after = candidates(network, parts)
+        after.load_state_dict(state)
+        see(after, all_[cut:], network)
+        assert parts.calls == whole.calls, cut
+
+
+# --- the card's figures -----------------------------------------------------------------------------------------------
+
+
+def test_a_policy_explores_as_the_log_does_around_its_own_best_action() -> None:
+    behaviour = np.array([[0.8, 0.2, 0.0], [0.8, 0.2, 0.0], [0.8, 0.2, 0.0], [0.1, 0.9, 0.0]])
+    values = np.array([[1.0, 0.0, 0.0], [0.0, 1.0, 0.0], [0.0, 0.0, 1.0], [0.0, 0.0, 1.0]])
+    assert exchanged(behaviour, values).tolist() == [
+        [0.8, 0.2, 0.0],  # the same best action
+        [0.2, 0.8, 0.0],
+        [0.8, 0.2, 0.0],  # what was not allowed is a HOLD
+        [0.9, 0.1, 0.0],
+    ]
+
+
+def a_log(count: int, sessions_: int, seed: int) -> tuple[Any, Any]:
+    """A log of two lanes in which BUY earns 1 and HOLD 0, with a champion that buys with 0.4 as its exploration."""
+    draw = np.random.default_rng(seed)
+    rows = []
+    for session in range(sessions_):
+        for place in range(count):
+            for lane in range(2):
+                action = int(draw.random() < 0.4)
+                about = [session, lane, session * count + place, 0.0, action, float(action) + 0.1 * draw.normal()]
+                rows.append([*about, 0.6, 0.4, 0.0, draw.normal()])
+    log = np.array(rows)
+    return log, np.tile([[0.0, 1.0, 0.0]], (len(log), 1))
+
+
+def test_a_better_policy_leads_by_what_it_earns_more() -> None:
+    log, values = a_log(40, 20, seed=3)
+    found = judged(log, values, 0, horizon=1, discount=1.0)
+    assert found.cannot_be_said == ""
+    assert (found.decisions, found.sessions, found.episodes) == (1600, 20, 1600)
+    assert {one.name: one.lead.estimate for one in found.estimates} == {
+        name: pytest.approx(0.2, abs=0.01)  # BUY with 0.6 in place of 0.4
+        for name in ("wis", "dr", "fqe")
+    }
+
+
+def test_lanes_are_runs_of_their_own_and_a_gap_ends_one() -> None:
+    log, values = a_log(6, 1, seed=1)
+    assert judged(log, values, 0, horizon=3, discount=1.0).episodes == 4
+    log = log[log[:, 2] != 2]
+    assert judged(log, values[: len(log)], 0, horizon=3, discount=1.0).episodes == 4  # 2 + 3 decisions of each lane
+
+
+def test_a_log_without_a_decision_of_the_champion_says_nothing() -> None:
+    log, values = a_log(3, 2, seed=1)
+    found = judged(log, values, 7, horizon=2, discount=0.9)
+    assert found.cannot_be_said == "no decision of the champion was logged since it was taken"
+    assert (found.horizon, found.discount, found.decisions) == (2, 0.9, 0)

@@ -1,0 +1,236 @@
+"""The trainer's command in this process: wrong use, streams of other epochs, freezing, and who may work in a folder."""
+
+from __future__ import annotations
+
+import socket
+import threading
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from msgspec.structs import replace
+
+from daemon.experience.experience import Experience
+from daemon.experience.link import stream_name
+from daemon.host.service import Service
+from daemon.models.ladder.holds import Holds, write_holds
+from daemon.models.store import versions
+from strategies.kit.card import CARD_FILE, decode
+from strategies.kit.model_config.indicators import shipped
+from strategies.online_dqn import OnlineDqn
+from tests.support.desks.desk_run import tape_rows, write_tape
+from tests.support.desks.redis_server import RedisServer
+from tests.support.desks.stream import LIMIT_S, Logged, redis_anywhere
+from tests.support.rl.stream_learner import A_SESSION, made, put
+from training.online.beginning import COLD_FILE, OtherFolder
+from training.online.command import main, parser
+from training.online.consume import newest_stream
+from training.online.reward import RewardAgent
+from training.online.trainer import FROZEN, OtherDesk
+from training.online.work import FolderTaken, NoFirstVersion, Pulse, Work, alone
+
+DESK = "toy"
+FIRST, SECOND = stream_name(DESK, "e1"), stream_name(DESK, "e2")
+WIDTH = OnlineDqn().spec.observation_shape[0]
+
+
+@pytest.fixture(scope="module")
+def server() -> Iterator[RedisServer]:
+    with redis_anywhere() as running:
+        yield running
+
+
+@pytest.fixture
+def client(server: RedisServer) -> Iterator[Any]:
+    with server.client() as made_client:
+        made_client.flushall()
+        yield made_client
+
+
+@pytest.fixture(scope="module")
+def bars(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return write_tape(tmp_path_factory.mktemp("bars") / "bars.csv", tape_rows(11, 390, stubs=0))
+
+
+def arguments(folder: Path, bars: Path, server: RedisServer, *more: str) -> list[str]:
+    (folder / "store").mkdir(exist_ok=True)
+    folders = ["--store", str(folder / "store"), "--own-dir", str(folder / "own"), "--bars", str(bars)]
+    return ["--desk", DESK, "--redis", f"unix://{server.socket}", *folders, "--preset", "smoke", *more]
+
+
+# --- the desk's newest stream -----------------------------------------------------------------------------------------
+
+
+def wide(experiences: list[Experience], later_ns: int = 0) -> list[Experience]:
+    """With observations of the shipped model configuration."""
+    zeros = bytes(4 * WIDTH)
+    return [
+        replace(e, shape=(1, WIDTH), state=zeros, next_state=b"" if e.terminal else zeros, bar_ns=e.bar_ns + later_ns)
+        for e in experiences
+    ]
+
+
+def test_the_newest_stream_is_the_one_with_the_newest_decision(client: Any, server: RedisServer) -> None:
+    with server.client("rltrader-trainer") as own:
+        assert newest_stream(own, DESK, "", -1) == ("", False)
+        put(client, FIRST, made(3))
+        put(client, stream_name("toys", "e9"), [replace(e, bar_ns=10**9) for e in made(3)])  # another desk
+        client.xadd(stream_name(DESK, "e0"), {"a": "b"}, id="999-0")  # nothing that can be read
+        assert newest_stream(own, DESK, "", -1) == (FIRST, False)
+        assert newest_stream(own, DESK, FIRST, 2) == (FIRST, True)
+        put(client, SECOND, [replace(e, bar_ns=e.bar_ns + 3) for e in made(1)])
+        assert newest_stream(own, DESK, FIRST, 2) == (SECOND, True)
+        assert newest_stream(own, DESK, FIRST, 3) == (FIRST, True)  # all of a stream may be trimmed
+        client.delete(FIRST)
+        assert newest_stream(own, DESK, FIRST, 99) == (SECOND, False)
+
+
+# --- one process at work ----------------------------------------------------------------------------------------------
+
+
+class Script(threading.Event):
+    """In place of the signal that stops: at each look it goes on to the next step whose condition holds."""
+
+    def __init__(self, steps: Iterator[Callable[[], bool]]) -> None:
+        super().__init__()
+        self._steps, self._waits_for = steps, lambda: True
+        self._end = time.monotonic() + LIMIT_S
+
+    def is_set(self) -> bool:
+        assert time.monotonic() < self._end, "it did not come"
+        while self._waits_for():
+            following = next(self._steps, None)
+            if following is None:
+                return True
+            self._waits_for = following
+        return False
+
+
+def work(given: list[str], client: Any, logged: Logged, steps: Iterator[Callable[[], bool]]) -> None:
+    """Run the command's work until the steps are done."""
+    pulse = Pulse(Service())
+    Work(parser().parse_args(given), client, shipped(), RewardAgent(), logged.log, pulse, Script(steps)).run()
+    pulse.close()
+
+
+@pytest.fixture(autouse=True)
+def looks_often(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("training.online.work.LOOK_S", 0.0)
+
+
+def test_frozen_from_the_start_it_makes_no_model(tmp_path: Path, bars: Path, client: Any, server: RedisServer) -> None:
+    given, looks = arguments(tmp_path, bars, server), iter([lambda: True] * 3)
+    (tmp_path / "store" / "online_dqn").mkdir()
+    write_holds(tmp_path / "store" / "online_dqn", Holds(frozen="holidays"))
+    work(given, client, Logged(), looks)
+    assert [path.name for path in (tmp_path / "own").iterdir()] == [".lock"]
+
+
+def test_it_follows_the_desk_from_epoch_to_epoch_and_stops_learning_while_frozen(
+    tmp_path: Path, bars: Path, client: Any, server: RedisServer
+) -> None:
+    logged, own, shelf = Logged(), tmp_path / "own", tmp_path / "store" / "online_dqn"
+    first, second = wide(made(20)), wide(made(2 * A_SESSION, seed=2), later_ns=1000)
+
+    def steps() -> Iterator[Callable[[], bool]]:
+        put(client, FIRST, first)
+        yield lambda: logged.lines("stream_found") != []
+        put(client, SECOND, second[:A_SESSION])
+        yield lambda: len(logged.lines("stream_found")) == 2
+        assert client.xinfo_groups(FIRST)[0]["pending"] == 0
+        write_holds(shelf, Holds(frozen="holidays"))
+        yield lambda: logged.lines("learning_frozen") != []
+        write_holds(shelf, Holds())
+        (own / FROZEN).touch()
+        put(client, SECOND, second[A_SESSION:], second[A_SESSION - 1].row)
+        yield lambda: client.xinfo_groups(SECOND)[0]["entries-read"] == len(second)
+        (own / FROZEN).unlink()
+        yield lambda: logged.lines("learning_resumed") != []
+
+    with server.client("rltrader-trainer") as own_client:
+        work(arguments(tmp_path, bars, server), own_client, logged, steps())
+    assert [line["stream"] for line in logged.lines("stream_found")] == [FIRST, SECOND]
+    assert sum(line["transitions"] for line in logged.lines("learned")) == len(first) + len(second)
+    frozen, resumed = logged.lines("learning_frozen"), logged.lines("learning_resumed")
+    assert (len(frozen), len(resumed)) == (1, 1)
+    assert frozen[0]["row"] <= second[A_SESSION - 1].row < resumed[0]["row"] == second[-1].row
+    (version,) = versions(tmp_path / "store", "online_dqn")
+    card = decode((shelf / version / CARD_FILE).read_bytes())
+    assert (card.version, card.parent, card.stream) == (version, "", "")
+    assert card.cannot_be_said == "it is the first version: nothing was logged"
+    assert not (shelf / "current").exists()
+    other_settings_and_another_desk_are_refused(tmp_path, bars, client, server)
+
+
+def other_settings_and_another_desk_are_refused(folder: Path, bars: Path, client: Any, server: RedisServer) -> None:
+    """What is there already stays as it is."""
+    with server.client("rltrader-trainer") as own_client:
+        with pytest.raises(OtherFolder, match=r"made with seed = 1, now 2: give the former value, or begin anew"):
+            work(arguments(folder, bars, server, "--seed", "2"), own_client, Logged(), iter([lambda: False]))
+        put(client, stream_name(DESK, "e3"), [replace(e, bar_ns=10**6) for e in made(3)])
+        with pytest.raises(OtherDesk, match=r"the shape \(1, 3\), expected \(1, "):
+            work(arguments(folder, bars, server), own_client, Logged(), iter([lambda: False]))
+        with alone(folder / "own"), pytest.raises(FolderTaken, match="another trainer is at work in"):
+            work(arguments(folder, bars, server), own_client, Logged(), iter([lambda: False]))
+    (folder / "own" / COLD_FILE).write_text("{}")
+    with pytest.raises(OtherFolder, match="cannot be read"):
+        work(arguments(folder, bars, server), client, Logged(), iter([lambda: False]))
+
+
+def test_too_few_sessions_for_a_card_are_named(tmp_path: Path, client: Any, server: RedisServer) -> None:
+    bars = write_tape(tmp_path / "short.csv", tape_rows(6, 390, stubs=0))
+    with pytest.raises(NoFirstVersion, match="1 session returns, expected at least 2"):
+        work(arguments(tmp_path, bars, server), client, Logged(), iter([lambda: False]))
+
+
+# --- wrong use --------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("given", "problem"),
+    [
+        (["--redis", "redis://10.0.0.1"], "use rediss://10.0.0.1:6379"),
+        (["--desk", "*"], r"--desk is '*': expected the desk's name"),
+        (["--bars", "/nowhere"], "--bars /nowhere: no such file"),
+        (["--store", "/nowhere"], "--store /nowhere: no such folder"),
+        (["--model-config", "/nowhere"], "No such file or directory"),
+        (["--reward", "gian=1"], "reward term 'gian' is unknown: did you mean gain?"),
+    ],
+)
+def test_wrong_use_is_named(
+    given: list[str], problem: str, tmp_path: Path, bars: Path, server: RedisServer, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(arguments(tmp_path, bars, server, *given)) == 2
+    assert problem in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    "given", [["--threads", "0"], ["--publish-every", "x"], ["--reward", "gain=x"], ["--preset", "none"]]
+)
+def test_wrong_numbers_are_named(
+    given: list[str], tmp_path: Path, bars: Path, server: RedisServer, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with pytest.raises(SystemExit) as left:
+        main(arguments(tmp_path, bars, server, *given))
+    assert left.value.code == 2
+    assert given[0] in capsys.readouterr().err
+
+
+def test_ready_comes_at_once_and_the_watchdog_is_fed_while_there_is_progress(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as listener:
+        listener.bind(str(tmp_path / "n"))
+        listener.settimeout(LIMIT_S)
+        monkeypatch.setenv("NOTIFY_SOCKET", str(tmp_path / "n"))
+        monkeypatch.setattr("training.online.work.BEAT_S", 0.01)
+        pulse = Pulse(Service())
+        assert [listener.recv(100), listener.recv(100)] == [b"READY=1", b"WATCHDOG=1"]
+        monkeypatch.setattr("training.online.work.PROGRESS_S", -1.0)
+        pulse.close()
+        received = [listener.recv(100)]
+        while received[-1] != b"STOPPING=1":
+            received.append(listener.recv(100))
+        assert set(received[:-1]) <= {b"WATCHDOG=1"}

@@ -1,0 +1,162 @@
+"""How the trainer begins: with a cold start in an empty folder, and where its checkpoint is after that.
+
+The folder holds the checkpoint, two replays on disk (the cold start's, which stays as it is, and that of experience),
+and `cold.json`: what all of it was made with. A cold start that was killed begins anew, and ends in the same bytes.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from math import isfinite
+from pathlib import Path
+
+import msgspec
+import numpy as np
+import torch
+
+from daemon.core.limits import Trading
+from daemon.host.whole_files import write_whole
+from strategies.kit.contract import Float32Array
+from strategies.kit.manifest import Training
+from strategies.kit.model_config.config import ModelConfig
+from training.desks.online.cold_start import REPLAY_FILE, cold_replay, cold_start, returns_apart
+from training.desks.online.data import OnlineData, load
+from training.desks.online.export import PROBES, training_of
+from training.desks.online.network import COLD_PRESETS, network_of
+from training.evidence.statistics import Series
+from training.online.labels import Labels
+from training.online.trainer import CHECKPOINT, most_between
+from training.rl.dqn.coefficients import DqnCoefficients
+from training.rl.dqn.dqn import Dqn
+from training.rl.dqn.networks import QNetwork
+from training.rl.dqn.online import OnlineLearner
+from training.rl.dqn.replay_disk import DiskReplay
+
+COLD_FILE, REPLAY = "cold.json", "experience.replay"
+
+
+class OtherFolder(ValueError):
+    """The folder was made with other settings."""
+
+
+class Plan(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """What a trainer's folder is made with; none of it changes afterwards."""
+
+    symbols: tuple[str, ...]
+    model_config: str  # SHA-256 of its canonical text
+    preset: str
+    seed: int
+    replay_rows: int
+    checkpoint_every: int
+
+
+class _Made(msgspec.Struct, frozen=True):
+    """The content of `cold.json`."""
+
+    plan: Plan
+    training: Training
+    figures: dict[str, float]
+
+
+class Apart:
+    """The recorded bars, whose last sessions no network learned from. They are read when they are first needed."""
+
+    def __init__(self, bars: Sequence[Path], config: ModelConfig, trading: Trading, preset: str) -> None:
+        self._bars, self._config, self._trading, self._preset = bars, config, trading, preset
+        self._data: OnlineData | None = None
+
+    @property
+    def data(self) -> OnlineData:
+        """The bars made ready."""
+        if self._data is None:
+            self._data = load(self._bars, self._config, self._config.symbols, self._trading)
+        return self._data
+
+    def probes(self) -> Float32Array:
+        """Return real observations on which an exported network must agree with this one."""
+        return self.data.probes(tuple(self.data.days), PROBES, 0)
+
+    def returns(self, network: QNetwork) -> Series:
+        """Return the network's session returns there, parts of the capital."""
+        return np.array(returns_apart(network, self.data, COLD_PRESETS[self._preset]), dtype=np.float64)
+
+
+@dataclass(frozen=True, slots=True)
+class Begun:
+    """A learner that is ready for experience, or for the state of its checkpoint."""
+
+    learner: OnlineLearner
+    network: QNetwork  # the learner's
+    coefficients: DqnCoefficients
+    replay: DiskReplay
+    training: Training
+    figures: dict[str, float]  # of the cold start
+    apart: Apart
+    fresh: bool  # the cold start was made just now
+
+
+def begin(
+    folder: Path,
+    bars: Sequence[Path],
+    config: ModelConfig,
+    trading: Trading,
+    plan: Plan,
+    *,
+    feed: str,
+    threads: int,
+    report: Callable[[Mapping[str, float]], None],
+) -> Begun:
+    """Make the cold start in an empty folder, or open what is there.
+
+    Args:
+        trading: the rules of the market that plays the recorded bars.
+        feed: whose bars they are.
+        report: gets the figures of every update of the cold start, and may raise to stop.
+
+    Raises:
+        OtherFolder: the folder was made with other settings; the text names the first that differs.
+        OSError: it cannot be read or written.
+    """
+    torch.set_num_threads(threads)
+    preset, apart = COLD_PRESETS[plan.preset], Apart(bars, config, trading, plan.preset)
+    c, made = preset.online, _read(folder, plan)
+    fresh = made is None
+    if made is None:
+        for name in (REPLAY_FILE, REPLAY):
+            (folder / name).unlink(missing_ok=True)
+        data = apart.data
+        started = cold_start(data, preset=preset, seed=plan.seed, threads=threads, folder=folder, report=report)
+        figures = {name: value for name, value in started.figures.items() if isfinite(value)}  # JSON has no others
+        made = _Made(plan, training_of(data, started.dates, feed), figures)
+        write_whole(folder / COLD_FILE, msgspec.json.format(msgspec.json.encode(made), indent=1) + b"\n")
+        network, cold = started.network, started.replay
+    else:
+        network = network_of(config, preset, plan.seed)
+        cold = cold_replay(network, preset, folder)
+    lanes, heads = len(config.symbols), len(network.heads)
+    spare = most_between(plan.checkpoint_every, Labels(config), lanes)
+    path = folder / REPLAY
+    replay = DiskReplay(path, plan.replay_rows, network.inputs, spare=spare, heads=heads, priority=c.priority)
+    learner = OnlineLearner(Dqn(network, c), c, cold, fresh=replay, lanes=lanes, seed=plan.seed)
+    return Begun(learner, network, c, replay, made.training, made.figures, apart, fresh)
+
+
+def _read(folder: Path, plan: Plan) -> _Made | None:
+    """Return what the folder was made with; None where its cold start is not whole."""
+    if not (folder / CHECKPOINT).exists():
+        return None
+    try:
+        made = msgspec.json.decode((folder / COLD_FILE).read_bytes(), type=_Made)
+    except (FileNotFoundError, msgspec.DecodeError) as error:
+        raise OtherFolder(
+            f"{folder / COLD_FILE} cannot be read ({error}): restore it, or begin anew with an empty --own-dir"
+        ) from None
+    for name in Plan.__struct_fields__:
+        found, wanted = getattr(made.plan, name), getattr(plan, name)
+        if found != wanted:
+            raise OtherFolder(
+                f"{folder} was made with {name} = {found!r}, now {wanted!r}: give the former value, or begin anew "
+                "with another --own-dir"
+            )
+    return made

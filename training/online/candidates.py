@@ -1,0 +1,202 @@
+"""Versions on their way: taken from the learner at a session's end, judged on the sessions after it, then published.
+
+A version never learned from the sessions on which its card is made. All of it follows from the order of experience and
+stands in the trainer's checkpoint, so a trainer that is killed publishes the same versions.
+"""
+
+from __future__ import annotations
+
+import copy
+import hashlib
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Any, Protocol
+
+import numpy as np
+import torch
+
+from daemon.experience.experience import Experience
+from training.evidence.off_policy import OffPolicy
+from training.evidence.statistics import Series
+from training.online.judging import MODEL, judged
+from training.rl.dqn.networks import QNetwork
+
+
+@dataclass(frozen=True, slots=True)
+class Origin:
+    """What a version was made from: the newest session, and the span of the stream's rows."""
+
+    session: str
+    stream: str
+    rows: tuple[int, int]
+
+
+@dataclass(slots=True)
+class Candidate:
+    """Weights that wait for their card. `begin` is its first row of the log, `seen` the sessions since it was taken."""
+
+    network: QNetwork
+    origin: Origin
+    begin: int
+    seen: int = 0
+    values: list[list[float]] = field(default_factory=list)  # Q values at each row of the log from `begin` on
+
+
+class Publish(Protocol):
+    """Puts a version into the store."""
+
+    def __call__(self, network: QNetwork, found: OffPolicy, origin: Origin, parent: str) -> None: ...
+
+
+class Candidates:
+    """The `Watcher` of a trainer whose learner owns `network`."""
+
+    def __init__(
+        self,
+        network: QNetwork,
+        publish: Publish,
+        *,
+        every: int,
+        sessions: int,
+        horizon: int,
+        discount: float,
+        portfolio: int,
+    ) -> None:
+        """Take a version each `every` sessions, where it learned since, and publish it `sessions` sessions later.
+
+        Args:
+            horizon, discount: of the card's episodes.
+            portfolio: how many of an observation's last numbers describe the desk.
+        """
+        self._network, self._publish = network, publish
+        self._every, self._sessions = every, sessions
+        self._horizon, self._discount, self._portfolio = horizon, discount, portfolio
+        self._waiting: list[Candidate] = []
+        self._log: list[list[float]] = []
+        self._models: list[str] = []  # by their numbers in the log
+        self._stream, self._session = "", ""
+        self._first_row = self._row = 0
+        self._ended = 0  # sessions so far
+        self._place = 0.0
+        self._newest = weights_digest(network)  # of the version taken last, at first the one of the cold start
+
+    def look(
+        self, experience: Experience, rewards: Sequence[float], *, stream: str, follows: bool, frozen: bool
+    ) -> bool:
+        """See a decision; returns whether a version was taken or published."""
+        if stream != self._stream:
+            self._stream, self._first_row = stream, experience.row
+        moved = bool(self._session) and experience.session != self._session and self._session_ended(frozen=frozen)
+        self._session, self._row = experience.session, experience.row
+        self._note(experience, rewards, follows=follows)
+        return (experience.terminal and self._session_ended(frozen=frozen)) or moved
+
+    def state_dict(self) -> dict[str, Any]:
+        """The log as far as a version needs it, and the versions that wait."""
+        return {
+            "log": torch.tensor(self._log, dtype=torch.float64),
+            "models": list(self._models),
+            "stream": self._stream,
+            "session": self._session,
+            "rows": (self._first_row, self._row),
+            "ended": self._ended,
+            "place": self._place,
+            "newest": self._newest,
+            "waiting": [
+                {
+                    "network": copy.deepcopy(each.network.state_dict()),
+                    "session": each.origin.session,
+                    "stream": each.origin.stream,
+                    "rows": each.origin.rows,
+                    "begin": each.begin,
+                    "seen": each.seen,
+                    "values": torch.tensor(each.values, dtype=torch.float64),
+                }
+                for each in self._waiting
+            ],
+        }
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Go on from `state`."""
+        self._log, self._models = state["log"].tolist(), list(state["models"])
+        self._stream, self._session = state["stream"], state["session"]
+        self._first_row, self._row = state["rows"]
+        self._ended, self._place, self._newest = state["ended"], state["place"], state["newest"]
+        self._waiting = []
+        for each in state["waiting"]:
+            network = copy.deepcopy(self._network)
+            network.load_state_dict(each["network"])
+            origin = Origin(each["session"], each["stream"], tuple(each["rows"]))
+            self._waiting.append(Candidate(network, origin, each["begin"], each["seen"], each["values"].tolist()))
+
+    # --- one decision -------------------------------------------------------------------------------------------------
+
+    def _note(self, experience: Experience, rewards: Sequence[float], *, follows: bool) -> None:
+        """Log the decision of each symbol, and what each waiting version thinks of it."""
+        if not self._waiting:
+            return
+        if experience.model not in self._models:
+            self._models.append(experience.model)
+        model = float(self._models.index(experience.model))
+        width = len(experience.chosen)
+        state = np.frombuffer(experience.state, dtype="<f4").reshape(width, -1)
+        for lane, (chosen, reward) in enumerate(zip(experience.chosen, rewards, strict=True)):
+            fields = state[lane, state.shape[1] - self._portfolio :].tolist()
+            about = [float(self._ended), float(lane), self._place, model, float(chosen.action), reward]
+            self._log.append([*about, *chosen.probabilities, *fields])
+        self._place += 1.0 if follows else 2.0
+        for each in self._waiting:
+            each.values.extend(_values(each.network, state))
+
+    # --- a session's end ----------------------------------------------------------------------------------------------
+
+    def _session_ended(self, *, frozen: bool) -> bool:
+        """Count the session; publish what waited long enough, and take what is due. True where one was."""
+        session, self._session = self._session, ""
+        self._ended += 1
+        for each in self._waiting:
+            each.seen += 1
+        if frozen:
+            return False
+        due = [each for each in self._waiting if each.seen >= self._sessions]
+        for each in due:
+            self._judge(each)
+            self._waiting.remove(each)
+        digest = weights_digest(self._network)
+        takes = self._ended % self._every == 0 and digest != self._newest
+        if takes:
+            self._newest = digest
+            origin = Origin(session, self._stream, (self._first_row, self._row))
+            self._waiting.append(Candidate(copy.deepcopy(self._network), origin, len(self._log)))
+        self._forget()
+        return bool(due) or takes
+
+    def _judge(self, candidate: Candidate) -> None:
+        """Publish a version with what the log says about it; its parent is the one that answered last."""
+        log: Series = np.array(self._log[candidate.begin :], dtype=np.float64)
+        values: Series = np.array(candidate.values, dtype=np.float64)
+        answered = [number for number in log[:, MODEL].astype(int).tolist() if self._models[number]]
+        champion = answered[-1] if answered else -1
+        found = judged(log, values, champion, horizon=self._horizon, discount=self._discount)
+        self._publish(candidate.network, found, candidate.origin, self._models[champion] if answered else "")
+
+    def _forget(self) -> None:
+        """Drop the part of the log that no waiting version needs."""
+        first = min((each.begin for each in self._waiting), default=len(self._log))
+        del self._log[:first]
+        for each in self._waiting:
+            each.begin -= first
+
+
+def weights_digest(network: QNetwork) -> str:
+    """Return the SHA-256 of all numbers of a network, as hex digits."""
+    found = hashlib.sha256()
+    for name, tensor in sorted(network.state_dict().items()):
+        found.update(name.encode() + b"\0" + tensor.detach().cpu().contiguous().numpy().tobytes())
+    return found.hexdigest()
+
+
+@torch.no_grad()
+def _values(network: QNetwork, state: np.ndarray[Any, Any]) -> list[list[float]]:
+    found: list[list[float]] = network.values(network.prepare(torch.from_numpy(state.copy()))).tolist()
+    return found

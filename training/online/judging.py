@@ -1,0 +1,95 @@
+"""What logged decisions say about a version that did not make them: the off-policy figures of its card."""
+
+from __future__ import annotations
+
+import numpy as np
+from numpy.typing import NDArray
+
+from training.evidence.off_policy import OffPolicy, evaluate
+from training.evidence.off_policy_estimators import Logged
+from training.evidence.statistics import Series
+
+HOLD = 0
+ACTIONS = 3
+SESSION, LANE, PLACE, MODEL, ACTION, REWARD = range(6)
+BEHAVIOUR = slice(6, 6 + ACTIONS)
+STATE = slice(6 + ACTIONS, None)
+"""Columns of a logged decision of one symbol: number of the session; place of the symbol; a number that grows by one
+where the decision follows from the one before; number of the model; the action; its reward; the probabilities of the
+actions; features of the state."""
+
+
+def judged(log: Series, values: Series, champion: int, *, horizon: int, discount: float, seed: int = 0) -> OffPolicy:
+    """Compare a version with the champion on the decisions that the champion made.
+
+    Both explore as the log does: the version takes its own best action wherever the champion took its own.
+
+    Args:
+        log: float64 (n, columns), see above.
+        values: float64 (n, actions), the version's Q values at these decisions.
+        champion: its number in the log.
+        horizon, discount: of an episode's value.
+    """
+    own = log[:, MODEL] == champion
+    log, values = log[own], values[own]
+    if not len(log):
+        return nothing_logged(horizon, discount, "no decision of the champion was logged since it was taken")
+    order = np.lexsort((log[:, PLACE], log[:, LANE], log[:, SESSION]))
+    log, values = log[order], values[order]
+    behaviour = log[:, BEHAVIOUR] / log[:, BEHAVIOUR].sum(axis=1, keepdims=True)
+    logged = Logged(
+        sessions=log[:, SESSION].astype(np.intp),
+        actions=log[:, ACTION].astype(np.intp),
+        rewards=np.ascontiguousarray(log[:, REWARD]),
+        behaviour=behaviour,
+        features=_features(log, values, behaviour),
+        ends=_ends(log),
+    )
+    return evaluate(logged, exchanged(behaviour, values), behaviour, horizon=horizon, discount=discount, seed=seed)
+
+
+def nothing_logged(horizon: int, discount: float, reason: str) -> OffPolicy:
+    """Return what is known without a decision: nothing, for this reason."""
+    return OffPolicy(
+        decisions=0,
+        sessions=0,
+        episodes=0,
+        horizon=horizon,
+        discount=discount,
+        exploration=0.0,
+        overlap=0.0,
+        effective=0.0,
+        cannot_be_said=reason,
+    )
+
+
+def exchanged(behaviour: Series, values: Series) -> Series:
+    """Return the behaviour of a policy with other values, float64 (n, actions).
+
+    Its best action and the likeliest one exchange their probabilities; a best action that was not allowed is a HOLD.
+    """
+    nth, likeliest, best = np.arange(len(values)), behaviour.argmax(axis=1), values.argmax(axis=1)
+    best = np.where(behaviour[nth, best] > 0.0, best, HOLD)
+    found = behaviour.copy()
+    found[nth, best], found[nth, likeliest] = behaviour[nth, likeliest], behaviour[nth, best]
+    return found
+
+
+def _ends(log: Series) -> NDArray[np.bool_]:
+    """Return for each decision whether the next row does not follow from it."""
+    places, lanes = log[:, PLACE], log[:, LANE]
+    follows = (places[1:] == places[:-1] + 1) & (lanes[1:] == lanes[:-1])
+    return np.append(~follows, True)
+
+
+def _features(log: Series, values: Series, behaviour: Series) -> Series:
+    """Return a constant, the features of the state, what the version gains by each action, and the champion's choice.
+
+    Each is standardised; one that does not change is left out.
+    """
+    likeliest = behaviour.argmax(axis=1)[:, None] == np.arange(1, ACTIONS)
+    columns = np.concatenate([log[:, STATE], values[:, 1:] - values[:, :1], likeliest], axis=1)
+    spread = columns.std(axis=0)
+    moving = spread > 1e-9 * np.abs(columns).max(axis=0, initial=0.0)
+    columns = (columns[:, moving] - columns[:, moving].mean(axis=0)) / spread[moving]
+    return np.concatenate([np.ones((len(columns), 1)), columns], axis=1)

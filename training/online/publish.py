@@ -1,0 +1,105 @@
+"""Put versions with their cards into the model store, and nothing else: no pointer, no other version is touched."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+from strategies.kit.card import CARD_FILE, encode
+from strategies.kit.manifest import MANIFEST_FILE, Training
+from strategies.online_dqn import OnlineDqn
+from training.desks.online.export import export_online
+from training.evidence.card import card_of
+from training.evidence.off_policy import OffPolicy
+from training.export.export import ExportError
+from training.online.beginning import Apart
+from training.online.candidates import Origin, weights_digest
+from training.rl.dqn.networks import QNetwork
+
+CODE = ("online", "rl/dqn", "desks/online")
+"""Folders of this package with the trainer's code."""
+
+
+class Versions:
+    """Writes the versions of one strategy. A call for weights that were published already changes nothing.
+
+    `newest` is the version written last, "" for none by this process.
+    """
+
+    def __init__(
+        self,
+        store: Path,
+        strategy: OnlineDqn,
+        training: Training,
+        hyperparameters: Mapping[str, Any],
+        apart: Apart,
+        log: Callable[..., None],
+    ) -> None:
+        """Write into `<store>/<strategy>/`; `training` is what the cold start was made from."""
+        self._store, self._strategy, self._training = store, strategy, training
+        self._hyperparameters, self._apart, self._log = hyperparameters, apart, log
+        self._code = code_digest()
+        self.newest = ""
+
+    def __call__(self, network: QNetwork, found: OffPolicy, origin: Origin, parent: str) -> None:
+        """Publish; a network that cannot be exported is logged and left out."""
+        try:
+            self.publish(network, found, origin, parent)
+        except (ExportError, ValueError) as error:
+            self._log("version_failed", session=origin.session, problem=str(error))
+
+    def publish(self, network: QNetwork, found: OffPolicy, origin: Origin, parent: str) -> None:
+        """Write a version with its card.
+
+        Raises:
+            ExportError: the network's answers cannot be exported.
+            ValueError: a card cannot be made, for want of sessions kept apart for example.
+            OSError: the store cannot be written.
+        """
+        version = f"{origin.session}-{weights_digest(network)[:8]}"
+        if (self._store / self._strategy.spec.name / version / MANIFEST_FILE).exists():
+            self.newest = version  # this trainer was killed between the version and its checkpoint
+            return
+        card = card_of(
+            found,
+            self._apart.returns(network),
+            version=version,
+            parent=parent,
+            trainer=self._code,
+            stream=origin.stream,
+            rows=origin.rows,
+        )
+        rows = f"rows {card.first_row} to {card.last_row} of {card.stream}"
+        export_online(
+            network,
+            self._strategy,
+            out=self._store,
+            probes=self._apart.probes(),
+            training=self._training,
+            hyperparameters=self._hyperparameters,
+            metrics={"session_mean": card.session_mean, "session_deviation": card.session_deviation},
+            files={CARD_FILE: encode(card)},
+            version=version,
+            note=rows if card.stream else "the cold start",
+        )
+        self.newest = version
+        self._log(
+            "version_published",
+            version=version,
+            parent=parent,
+            sessions=found.sessions,
+            effective=found.effective,
+            cannot_be_said=found.cannot_be_said,
+            leads={one.name: one.lead.estimate for one in found.estimates},
+        )
+
+
+def code_digest() -> str:
+    """Return 12 hex digits over the trainer's code."""
+    found, root = hashlib.sha256(), Path(__file__).parents[1]
+    for folder in CODE:
+        for path in sorted((root / folder).rglob("*.py")):
+            found.update(path.relative_to(root).as_posix().encode() + b"\0" + path.read_bytes() + b"\0")
+    return found.hexdigest()[:12]

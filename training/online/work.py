@@ -1,0 +1,246 @@
+"""What the trainer's process does: cold start, the desk's newest stream, learning, and what others see of it."""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import fcntl
+import threading
+import time
+from collections.abc import Iterator, Mapping
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import msgspec
+
+from daemon.core.strategy_rules import trading_for
+from daemon.experience.link import RedisError
+from daemon.host.service import Service
+from daemon.models.ladder.holds import holds_of
+from daemon.models.pointer import ModelError
+from daemon.operator.log import Log
+from strategies.kit.model_config.config import ModelConfig
+from strategies.online_dqn import OnlineDqn
+from training.export.export import ExportError
+from training.online.beginning import Begun, Plan, begin
+from training.online.candidates import Candidates, Origin
+from training.online.consume import Consumer, newest_stream
+from training.online.judging import nothing_logged
+from training.online.labels import Labels
+from training.online.publish import Versions
+from training.online.reward import RewardAgent
+from training.online.trainer import CHECKPOINT, FROZEN, WAIT_FIRST_S, Trainer
+
+LOCK = ".lock"
+BEAT_S = 10.0  # between two messages to the watchdog
+PROGRESS_S = 1800.0  # without a sign of progress the watchdog is not fed any more
+LOOK_S = 10.0  # between two looks for a newer stream, and at holds
+TELL_S = 60.0  # between two log lines of a cold start
+
+
+class FolderTaken(Exception):
+    """Another trainer works in this folder."""
+
+
+class NoFirstVersion(Exception):
+    """The cold start's model cannot be published; the text gives the reason."""
+
+
+class Stopped(Exception):
+    """A signal ended the process in the middle of a cold start, which begins anew next time."""
+
+
+class Pulse:
+    """Ready at once, and feeds the watchdog from a thread of its own as long as work goes on.
+
+    A cold start and a card can take longer than the watchdog waits, so each `beat` counts for half an hour.
+    """
+
+    def __init__(self, service: Service) -> None:
+        self._service, self._last, self._end = service, time.monotonic(), threading.Event()
+        self._thread = threading.Thread(target=self._feed, name="watchdog", daemon=True)
+        service.ready()
+        self._thread.start()
+
+    def beat(self) -> None:
+        """Work made progress."""
+        self._last = time.monotonic()
+
+    def close(self) -> None:
+        """Report that the process stops."""
+        self._end.set()
+        self._thread.join()
+        self._service.stopping()
+        self._service.close()
+
+    def _feed(self) -> None:
+        every_s = min(BEAT_S, self._service.interval_s or BEAT_S)
+        while not self._end.wait(every_s):
+            if time.monotonic() - self._last < PROGRESS_S:
+                self._service.watchdog()
+
+
+class Work:
+    """One process at work. `run` ends with `stop`, or raises what the command turns into an exit code."""
+
+    def __init__(
+        self,
+        options: argparse.Namespace,
+        client: Any,
+        config: ModelConfig,
+        rewards: RewardAgent,
+        log: Log,
+        pulse: Pulse,
+        stop: threading.Event,
+    ) -> None:
+        self._options, self._client, self._config, self._rewards = options, client, config, rewards
+        self._log, self._pulse, self._stop = log, pulse, stop
+        self._strategy = OnlineDqn(config, config.symbols)
+        self._trading = trading_for(self._strategy.spec.name)
+        self._shelf: Path = options.store / self._strategy.spec.name
+        self._told = self._looked = -TELL_S
+        self._held_problem = ""
+
+    def run(self) -> None:
+        """Lock the folder, begin or go on, and learn until stopped."""
+        own: Path = self._options.own_dir
+        own.mkdir(mode=0o700, parents=True, exist_ok=True)
+        with alone(own):
+            if self._thawed():
+                self._learn(self._trainer())
+
+    # --- the beginning ------------------------------------------------------------------------------------------------
+
+    def _thawed(self) -> bool:
+        """Wait while learning is frozen and no model was made; False where the process was stopped meanwhile."""
+        own: Path = self._options.own_dir
+        while not (own / CHECKPOINT).exists() and self._frozen() and not self._stop.is_set():
+            self._pulse.beat()
+            self._stop.wait(LOOK_S)
+        return not self._stop.is_set()
+
+    def _trainer(self) -> Trainer:
+        """Return the trainer at its checkpoint; after a cold start the first version is in the store before it."""
+        o = self._options
+        plan = Plan(
+            symbols=self._config.symbols,
+            model_config=self._config.digest,
+            preset=o.preset,
+            seed=o.seed,
+            replay_rows=o.replay_rows,
+            checkpoint_every=o.checkpoint_every,
+        )
+        begun = begin(
+            o.own_dir,
+            o.bars,
+            self._config,
+            self._trading,
+            plan,
+            feed=o.feed,
+            threads=o.threads,
+            report=self._cold_progress,
+        )
+        self._begun = begun
+        hyperparameters = {
+            **msgspec.to_builtins(plan),
+            "cold_start": begun.figures,
+            "online": asdict(begun.coefficients),
+        }
+        self._versions = Versions(o.store, self._strategy, begun.training, hyperparameters, begun.apart, self._log)
+        candidates = Candidates(
+            begun.network,
+            self._versions,
+            every=o.publish_every,
+            sessions=o.card_sessions,
+            horizon=o.card_horizon,
+            discount=begun.coefficients.discount,
+            portfolio=len(self._config.portfolio),
+        )
+        trainer = Trainer(
+            lambda stream: Consumer(self._client, stream),
+            "",
+            begun.learner,
+            self._rewards,
+            o.own_dir,
+            self._log,
+            every=o.checkpoint_every,
+            shape=(len(self._config.symbols), self._strategy.spec.observation_shape[0]),
+            labels=Labels(self._config),
+            watcher=candidates,
+            frozen=self._frozen,
+        )
+        if begun.fresh:
+            self._first_version(begun, trainer)
+        return trainer
+
+    def _first_version(self, begun: Begun, trainer: Trainer) -> None:
+        """Publish what the cold start made, then keep it: a kill between the two makes the same again."""
+        nothing = nothing_logged(
+            self._options.card_horizon, begun.coefficients.discount, "it is the first version: nothing was logged"
+        )
+        try:
+            self._versions.publish(begun.network, nothing, Origin(begun.training.last_session, "", (0, 0)), "")
+        except (ExportError, ValueError) as error:
+            raise NoFirstVersion(f"the cold start made no version: {error}") from None
+        trainer.save()
+
+    def _cold_progress(self, figures: Mapping[str, float]) -> None:
+        """A sign of progress of the cold start. Raises Stopped."""
+        self._pulse.beat()
+        if self._stop.is_set():
+            raise Stopped
+        if time.monotonic() - self._told >= TELL_S:
+            self._told = time.monotonic()
+            self._log("cold_start", figures=dict(figures))
+
+    # --- learning -----------------------------------------------------------------------------------------------------
+
+    def _learn(self, trainer: Trainer) -> None:
+        """Take turns until stopped; then keep what was learned."""
+        while not self._stop.is_set():
+            wait_s = trainer.turn()
+            self._pulse.beat()
+            if wait_s or trainer.caught_up:
+                self._look_for_streams(trainer)
+            if wait_s:
+                self._stop.wait(wait_s)
+        with contextlib.suppress(RedisError):
+            trainer.save()
+
+    def _look_for_streams(self, trainer: Trainer) -> None:
+        """Turn to the desk's newest stream, once all of the former one is learned."""
+        now = time.monotonic()
+        if now - self._looked < (LOOK_S if trainer.stream else WAIT_FIRST_S):
+            return
+        self._looked = now
+        with contextlib.suppress(RedisError):  # the next turn meets it too, and reports it
+            found, exists = newest_stream(self._client, self._options.desk, trainer.stream, trainer.newest_ns)
+            if found != trainer.stream and (trainer.caught_up or not exists):
+                trainer.turn_to(found)
+                self._log("stream_found", stream=found)
+
+    def _frozen(self) -> bool:
+        """Whether a person froze learning: by the file next to the checkpoint, or on the shelf."""
+        if (self._options.own_dir / FROZEN).exists():
+            return True
+        try:
+            return bool(holds_of(self._shelf).frozen)
+        except ModelError as error:
+            if str(error) != self._held_problem:
+                self._held_problem = str(error)
+                self._log("ladder_held", reason=str(error))
+            return True
+
+
+@contextlib.contextmanager
+def alone(folder: Path) -> Iterator[None]:
+    """Keep other trainers out of a folder. Raises FolderTaken while another one works in it."""
+    with (folder / LOCK).open("w") as lock:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise FolderTaken(
+                f"another trainer is at work in {folder}: give each desk an --own-dir of its own, and run one of each"
+            ) from None
+        yield
