@@ -39,6 +39,9 @@ ONLINE_EVENTS: dict[str, LogEvent] = {
         "info", ("figures",), "The first model is being made from recorded bars; its newest update, once a minute."
     ),
     "stream_found": LogEvent("info", ("stream",), "The desk's newest stream, from which it learns from here on."),
+    "learning_not_shown": LogEvent(
+        "warning", ("problem",), "What the dashboard shows of learning cannot be written; learning goes on."
+    ),
     "version_published": LogEvent(
         "info",
         ("version", "parent", "sessions", "effective", "cannot_be_said", "leads"),

@@ -176,7 +176,7 @@ def _add_versions(line: argparse.ArgumentParser) -> None:
     line.add_argument(
         "--card-horizon",
         type=_positive,
-        default=5,
+        default=2,
         metavar="N",
         help="decisions of an episode of the card at most: longer ones see later effects and need many more sessions "
         "(%(default)s)",

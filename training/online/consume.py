@@ -36,6 +36,17 @@ def newest_stream(client: Any, desk: str, known: str, newest_ns: int) -> tuple[s
     return max((each for each in others if each[0] > least), default=(0, known))[1], known in names
 
 
+def backlog(client: Any, stream: str) -> tuple[int | None, int | None]:
+    """Return how many entries were not read yet, and how many were read and are in no checkpoint; None for unknown.
+
+    Raises RedisError.
+    """
+    for group in client.xinfo_groups(stream):
+        if group["name"] == GROUP.encode():
+            return group["lag"], group["pending"]
+    return None, None
+
+
 def _newest_bar_ns(client: Any, stream: str) -> int:
     """Return the bar of a stream's newest decision; -1 where it holds none that can be read."""
     for identifier, fields in client.xrevrange(stream, count=1):

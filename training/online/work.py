@@ -15,6 +15,7 @@ from typing import Any
 import msgspec
 
 from daemon.core.strategy_rules import trading_for
+from daemon.experience.learning import LearningFile
 from daemon.experience.link import RedisError
 from daemon.host.service import Service
 from daemon.models.ladder.holds import holds_of
@@ -25,7 +26,7 @@ from strategies.online_dqn import OnlineDqn
 from training.export.export import ExportError
 from training.online.beginning import Begun, Plan, begin
 from training.online.candidates import Candidates, Origin
-from training.online.consume import Consumer, newest_stream
+from training.online.consume import Consumer, backlog, newest_stream
 from training.online.judging import nothing_logged
 from training.online.labels import Labels
 from training.online.publish import Versions
@@ -36,6 +37,7 @@ LOCK = ".lock"
 BEAT_S = 10.0  # between two messages to the watchdog
 PROGRESS_S = 1800.0  # without a sign of progress the watchdog is not fed any more
 LOOK_S = 10.0  # between two looks for a newer stream, and at holds
+SHOW_S = 30.0  # between two writings of what the dashboard shows, without a checkpoint
 TELL_S = 60.0  # between two log lines of a cold start
 
 
@@ -100,6 +102,7 @@ class Work:
         self._trading = trading_for(self._strategy.spec.name)
         self._shelf: Path = options.store / self._strategy.spec.name
         self._told = self._looked = -TELL_S
+        self._shown, self._shown_at = -1, 0.0
         self._held_problem = ""
 
     def run(self) -> None:
@@ -141,7 +144,7 @@ class Work:
             threads=o.threads,
             report=self._cold_progress,
         )
-        self._begun = begun
+        self._begun, self._learning = begun, LearningFile(self._shelf)
         hyperparameters = {
             **msgspec.to_builtins(plan),
             "cold_start": begun.figures,
@@ -201,6 +204,7 @@ class Work:
         while not self._stop.is_set():
             wait_s = trainer.turn()
             self._pulse.beat()
+            self._show(trainer)
             if wait_s or trainer.caught_up:
                 self._look_for_streams(trainer)
             if wait_s:
@@ -219,6 +223,35 @@ class Work:
             if found != trainer.stream and (trainer.caught_up or not exists):
                 trainer.turn_to(found)
                 self._log("stream_found", stream=found)
+
+    def _show(self, trainer: Trainer) -> None:
+        """Write what the dashboard shows: after each checkpoint, and now and then."""
+        now = time.monotonic()
+        if not trainer.stream or (trainer.checkpoints == self._shown and now - self._shown_at < SHOW_S):
+            return
+        self._shown, self._shown_at = trainer.checkpoints, now
+        waiting = pending = None
+        with contextlib.suppress(RedisError):
+            waiting, pending = backlog(self._client, trainer.stream)
+        try:
+            self._learning.write(
+                now_ns=time.time_ns(),
+                stream=trainer.stream,
+                row=trainer.row,
+                transitions=trainer.transitions,
+                updates=self._begun.learner.gradient_steps,
+                waiting=waiting,
+                pending=pending,
+                replay=self._begun.replay.size,
+                replay_most=self._options.replay_rows,
+                figures=trainer.figures,
+                rewards=trainer.rewards,
+                version=self._versions.newest,
+                frozen=trainer.frozen,
+                problem=trainer.problem,
+            )
+        except OSError as error:
+            self._log("learning_not_shown", problem=str(error))
 
     def _frozen(self) -> bool:
         """Whether a person froze learning: by the file next to the checkpoint, or on the shelf."""

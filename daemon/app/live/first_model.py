@@ -10,9 +10,9 @@ import contextlib
 import time
 from collections.abc import Callable
 
-from daemon.app.live.model_choice import answered_last
 from daemon.config.load import Settings
 from daemon.config.strategy import strategy_of
+from daemon.engine.segments import standing
 from daemon.host.service import Service
 from daemon.models.pointer import CURRENT, ModelError, point
 from daemon.models.store import check_rules, load, versions
@@ -24,18 +24,16 @@ WHO, WHY = "rltraderd", "the first version"
 LOOK_S = 5.0  # between two looks; systemd's watchdog is fed at each
 
 
-def wait_for_first(
-    settings: Settings, log: Log, service: Service, *, dry_run: bool, pause: Callable[[float], None] = time.sleep
-) -> None:
+def wait_for_first(settings: Settings, log: Log, service: Service, pause: Callable[[float], None] = time.sleep) -> None:
     """Return once there is a model to start with; at once unless `policy.wait_for_first` is set.
 
-    A desk that has answered before does not wait: its model is missing, and a person has to look.
+    A desk with a journal does not wait: its model is missing while positions may be open, and a person has to look.
 
     Raises:
         ConfigError: the settings name no strategy.
         OSError: the store cannot be written.
     """
-    if not settings.policy.wait_for_first or (not dry_run and answered_last(settings) is not None):
+    if not settings.policy.wait_for_first or standing(settings.paths.state_dir).exists():
         return
     strategy, told = strategy_of(settings), ""
     while (problem := _look(settings, strategy, log)) is not None:

@@ -23,7 +23,7 @@ from strategies.kit.contract import Strategy, configured
 
 def choose_model(settings: Settings, strategy: Strategy, *, dry_run: bool) -> tuple[LoadedModel, OnnxPolicy, str]:
     """Return the model, its policy, and why the configured one was refused (or ""). Raises ModelError."""
-    last = None if dry_run else answered_last(settings)
+    last = None if dry_run else _answered_last(settings)
     refused = ""
     try:
         model, policy = _verified(settings, strategy, settings.policy.version, last)
@@ -40,7 +40,7 @@ def choose_model(settings: Settings, strategy: Strategy, *, dry_run: bool) -> tu
     return model, policy, refused
 
 
-class Answered(NamedTuple):
+class _Answered(NamedTuple):
     """The version that answered last by the journal."""
 
     version: str
@@ -48,7 +48,7 @@ class Answered(NamedTuple):
 
 
 def _verified(
-    settings: Settings, strategy: Strategy, version: str, last: Answered | None
+    settings: Settings, strategy: Strategy, version: str, last: _Answered | None
 ) -> tuple[LoadedModel, OnnxPolicy]:
     """Load a version after all checks. Raises ModelError.
 
@@ -63,7 +63,7 @@ def _verified(
     return model, OnnxPolicy.open(model, strategy, chosen.provider, chosen.threads)
 
 
-def answered_last(settings: Settings) -> Answered | None:
+def _answered_last(settings: Settings) -> _Answered | None:
     """Read it from the desk's journal; None if there is none or it is unreadable, which later checks report.
 
     Raises MayPass when it cannot be read at the moment.
@@ -75,7 +75,7 @@ def answered_last(settings: Settings) -> Answered | None:
         raise
     except (StateDirError, JournalError, OSError, msgspec.DecodeError):
         return None
-    return Answered(event.version, event.digest) if isinstance(event, ModelVerified | ModelPromoted) else None
+    return _Answered(event.version, event.digest) if isinstance(event, ModelVerified | ModelPromoted) else None
 
 
 def _newest_answer(settings: Settings) -> str | None:

@@ -28,7 +28,7 @@ def run(settings: Settings, keys: Credentials, *, dry_run: bool) -> int:
 
     def work() -> int:
         service = Service()
-        wait_for_first(settings, log, service, dry_run=dry_run)
+        wait_for_first(settings, log, service)
         service.close()
         live = prepare_live(settings, keys, dry_run=dry_run)
         joined = live.clock.participant

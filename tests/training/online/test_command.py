@@ -95,7 +95,8 @@ class Script(threading.Event):
 
     def __init__(self, steps: Iterator[Callable[[], bool]]) -> None:
         super().__init__()
-        self._steps, self._waits_for = steps, lambda: True
+        self._steps = steps
+        self._waits_for = next(steps)
         self._end = time.monotonic() + LIMIT_S
 
     def is_set(self) -> bool:

@@ -25,7 +25,7 @@ from daemon.experience.link import GROUP, stream_name
 from daemon.experience.publisher import Publisher
 from daemon.journal.journal import FILE
 from daemon.journal.reader import JournalReader, reading
-from daemon.models.ladder.climber import card_of
+from daemon.models.ladder.cards import card_of
 from daemon.models.store import load, versions
 from strategies.kit.card import Card
 from strategies.registry import strategy
@@ -87,7 +87,7 @@ class Place:
     def cards(self) -> dict[str, Card]:
         """The cards of all versions, as the daemon reads them: after all checks of the store."""
         known = versions(self.store, NAME)
-        return {each: card_of(load(self.store, strategy(NAME), each), self.store) for each in known}
+        return {each: card_of(load(self.store, strategy(NAME), each)) for each in known}
 
 
 @pytest.fixture(autouse=True)

@@ -1,0 +1,99 @@
+"""A desk whose store has no model yet waits for the first one; one with a journal does not."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from daemon.app.live.first_model import wait_for_first
+from daemon.config.load import Settings
+from daemon.host.service import Service
+from daemon.models.pointer import CURRENT, changes
+from tests.support.desks.desk_run import Desk, settings, tape_rows, write_tape
+from tests.support.desks.stream import Logged
+from tests.support.models.online_models import NAME, VERSION, put_momentum
+
+
+class Waits:
+    """Stands for the time between two looks: at each one the next step is done."""
+
+    def __init__(self, *steps: Callable[[], object]) -> None:
+        self._steps, self.count = list(steps), 0
+
+    def __call__(self, _: float) -> None:
+        self.count += 1
+        self._steps.pop(0)()
+
+
+def of_store(tmp_path: Path, **more: Any) -> Settings:
+    (tmp_path / "store").mkdir(exist_ok=True)
+    given: dict[str, Any] = {"desk__strategy": NAME, "policy__version": CURRENT, "policy__wait_for_first": True}
+    return settings(tmp_path / "state", paths__models_dir=tmp_path / "store", **given | more)
+
+
+def put_version(store: Path, version: str) -> None:
+    """A version as a trainer leaves it: no pointer names it."""
+    put_momentum(store, version=version)
+    (store / NAME / CURRENT).unlink()
+
+
+def test_the_first_version_becomes_current_and_the_desk_starts(tmp_path: Path) -> None:
+    logged, found, store = Logged(), of_store(tmp_path), tmp_path / "store"
+    waits = Waits(lambda: None, lambda: put_version(store, "b"))
+    wait_for_first(found, logged.log, Service(), pause=waits)
+    assert waits.count == 2
+    assert (store / NAME / CURRENT).read_text() == "b\n"
+    assert [(change.who, change.after) for change in changes(store / NAME)][-1] == ("rltraderd", "b")
+    assert [line["event"] for line in logged.lines()] == ["no_model", "first_model"]
+    assert "its trainer makes the first one" in logged.lines("no_model")[0]["reason"]
+
+
+def test_of_several_the_oldest_that_passes_the_checks_is_taken(tmp_path: Path) -> None:
+    logged, store = Logged(), tmp_path / "store"
+    found = of_store(tmp_path)
+    for version in ("broken", "z", "a"):
+        put_version(store, version)
+    (store / NAME / "broken" / "policy.onnx").write_bytes(b"broken")
+    wait_for_first(found, logged.log, Service(), pause=Waits())
+    assert (store / NAME / CURRENT).read_text() == "z\n"
+
+
+def test_a_version_that_is_refused_is_named_once_and_waited_over(tmp_path: Path) -> None:
+    logged, store = Logged(), tmp_path / "store"
+    found = of_store(tmp_path)
+    put_version(store, "broken")
+    (store / NAME / "broken" / "policy.onnx").write_bytes(b"broken")
+    waits = Waits(lambda: None, lambda: put_version(store, "good"))
+    wait_for_first(found, logged.log, Service(), pause=waits)
+    (line,) = logged.lines("no_model")
+    assert "policy digest" in line["reason"]
+    assert (store / NAME / CURRENT).read_text() == "good\n"
+
+
+def test_a_named_version_is_waited_for_and_no_pointer_is_written(tmp_path: Path) -> None:
+    logged, store = Logged(), tmp_path / "store"
+    found = of_store(tmp_path, policy__version="wanted")
+    put_version(store, "other")
+    wait_for_first(found, logged.log, Service(), pause=Waits(lambda: put_version(store, "wanted")))
+    assert "has no version wanted yet" in logged.lines("no_model")[0]["reason"]
+    assert not (store / NAME / CURRENT).exists()
+
+
+def test_without_the_setting_or_with_a_pointer_nothing_is_waited_for(tmp_path: Path) -> None:
+    logged = Logged()
+    wait_for_first(of_store(tmp_path, policy__wait_for_first=False), logged.log, Service(), pause=Waits())
+    put_momentum(tmp_path / "store", version="one")
+    wait_for_first(of_store(tmp_path), logged.log, Service(), pause=Waits())
+    assert logged.lines() == []
+
+
+def test_a_desk_with_a_journal_does_not_wait(tmp_path: Path) -> None:
+    """Its start reports the missing model: positions may be open."""
+    store = put_momentum(tmp_path / "store")
+    tape = write_tape(tmp_path / "tape.csv", tape_rows(1, 5, stubs=1))
+    desk = Desk(tape, desk__strategy=NAME, paths__models_dir=store, policy__version=VERSION)
+    assert desk.run(tmp_path / "state").failure is None
+    (store / NAME / CURRENT).unlink()
+    wait_for_first(of_store(tmp_path), Logged().log, Service(), pause=Waits())
+    assert not (store / NAME / CURRENT).exists()
