@@ -112,7 +112,7 @@ def test_every_program_that_a_container_starts_is_one_of_ours_with_these_options
                 assert re.search(rf"{option}\b", helps[module]), f"{place}: {word} has no {option}"
         assert words[0] == "redis-server" or words[0] in scripts, place
         if "--" in words:
-            assert words[words.index("--") + 1] in scripts.keys(), place
+            assert words[words.index("--") + 1] in scripts, place
 
 
 def test_every_script_of_the_project_has_its_function() -> None:
