@@ -33,7 +33,7 @@ class Start:
     origins: Mapping[str, tuple[str, ...]] = field(default_factory=dict)  # limit -> where it was set
 
     def events(self, now_ns: int) -> tuple[RunStarted, ModelVerified]:
-        """The start-up events, at `now_ns` UTC."""
+        """Return the start-up events, at `now_ns` UTC."""
         desk, model = self.identity, self.model
         started = RunStarted(
             now_ns,
@@ -60,7 +60,7 @@ class AssembledDesk:
     start: Start
 
     async def run(self, now_ns: int | None = None) -> None:
-        """Run until the source ends or a part fails. `now_ns`: UTC, the recovered desk's own time where it is None."""
+        """Run until the source ends or a part fails. `now_ns` is UTC; None: the recovered desk's time."""
         at_ns = self.engine.machine.state.now_ns if now_ns is None else now_ns
         await self.engine.run(self.start.events(at_ns))
 

@@ -68,7 +68,7 @@ def desk_of(path: Path) -> DeskStatus:
 
 
 def _seen(path: Path) -> DeskStatus:
-    """As `desk_of`, but root reads as the folder's owner."""
+    """Do as `desk_of`, but root reads as the folder's owner."""
     try:
         return msgspec.json.decode(as_owner(path, lambda: msgspec.json.encode(desk_of(path))), type=DeskStatus)
     except (OSError, msgspec.DecodeError) as error:

@@ -26,7 +26,7 @@ Notify = Callable[..., None]
 
 
 class Measuring:
-    """The measurements that the settings ask for. `works` run as tasks, `observers` see every step."""
+    """The measurements that the settings enable. `works` run as tasks, `observers` see every step."""
 
     def __init__(
         self,
@@ -67,7 +67,7 @@ def _metrics(
     waiting: Callable[[], tuple[int, int]],
     outbox: Outbox | None,
 ) -> Metrics:
-    """The metrics of the desk called `name`. `waiting`: events in the intake, and dropped ones."""
+    """Return the metrics of the desk `name`. `waiting` returns the events in the intake, and the dropped ones."""
     from daemon.operator.metrics.metrics import Desk, Metrics, MqttCounts, Sources
 
     def counted() -> MqttCounts:

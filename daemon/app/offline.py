@@ -29,9 +29,9 @@ from daemon.journal.rows import Batch, HashChain, JournalError, decode_event, en
 
 @contextmanager
 def stopped_desk(path: Path) -> Iterator[tuple[StateDir, Recovered]]:
-    """A stopped desk, locked and recovered, for as long as the block takes.
+    """Yield a stopped desk, locked and recovered.
 
-    Raises StateDirError while a daemon runs or where no desk is, JournalError for a damaged journal.
+    Raises StateDirError while a daemon runs or without a desk, JournalError for a damaged journal.
     """
     meta = peek(path)
     if meta is None:
@@ -48,8 +48,8 @@ def stopped_desk(path: Path) -> Iterator[tuple[StateDir, Recovered]]:
 def command_offline(path: Path, event: Callable[[int], Event]) -> State[Any]:
     """Step one operator's event into the journal of a stopped desk; durable when this returns.
 
-    `event(now_ns)` makes it at the journal's time. What it causes (cancels, exits) follows when the daemon starts.
-    Where other code wrote the journal it is taken over first, and a panic since is journaled first, as a start does.
+    `event(now_ns)` makes it at the journal's time. Its effects (cancels, exits) follow when the daemon starts. As at a
+    start, a journal that other code wrote is taken over first, and a panic since the stop is journaled first.
     Raises StateDirError while a daemon runs, JournalError for a damaged journal.
     """
     with stopped_desk(path) as (state_dir, recovered):
@@ -107,7 +107,7 @@ def _panicked(path: Path, machine: Machine) -> list[PanicNoticed]:
 
 
 def _into(batch: Batch, chain: HashChain, machine: Machine, event: Event) -> None:
-    """Step an event and put what it came to into the batch."""
+    """Step an event and put its rows and effects into the batch."""
     step = machine.apply(event)
     adopt_trading(machine)
     entry = chain.entry(step.state.seq, event, encode_effects(step.effects))

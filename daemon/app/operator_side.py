@@ -43,9 +43,9 @@ class DeskPorts:
 
 
 class OperatorSide:
-    """Made on the event loop once the engine exists. `observe` must see every step; run `works` as tasks.
+    """Displays, commands and model choice of one desk. `observe` must see every step; run `works` as tasks.
 
-    `notify` logs, and raises an alarm where the event is one.
+    Make it on the event loop, after the engine. `notify` logs, and raises an alarm where the event is one.
     """
 
     def __init__(
@@ -135,7 +135,7 @@ class OperatorSide:
     def observe(self, event: Event, step: Step) -> None:
         """Show a step to all observers; one that raises is logged and left out.
 
-        `Models` decides which model answers: if it raises, that bug ends the daemon, which then recovers.
+        An error in `Models`, which decides which model answers, ends the daemon instead; the next start recovers.
         """
         self._opened.models.observe(event, step)
         for name, observer in self._observers:
@@ -170,7 +170,7 @@ class OperatorSide:
         return tuple(self._works)
 
     async def close(self) -> None:
-        """Stop the side thread within a deadline; leave behind what hangs."""
+        """Stop the side thread within a deadline; abandon work that hangs."""
         self._log.on_event = None
         if self._side is not None and not await asyncio.to_thread(self._side.stop, SHUTDOWN_TIMEOUT_S):
             self.failed("operator's thread", f"did not end within {SHUTDOWN_TIMEOUT_S:g} s; it is left behind")

@@ -77,7 +77,7 @@ async def _root(
     log: Log,
     progress: Callable[[State[Any]], None] | None,
 ) -> None:
-    """The root task group: the engine may bring it down, what only watches may not."""
+    """Run the root task group: an error of the engine ends it, an error of an observer does not."""
     desk, operator = run.desk, run.operator
     await operator.prepare()
     operator.start()

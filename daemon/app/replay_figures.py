@@ -24,7 +24,7 @@ def equity_curve(reader: JournalReader) -> list[Decimal]:
 
 
 def session_ends(reader: JournalReader) -> list[tuple[str, float]]:
-    """Return date and equity in USD at each session's end, from the last one before the first decision on."""
+    """Return date and equity in USD at each session's end, from the last end before the first decision."""
     first = reader.query("SELECT min(time_ns) AS first_ns FROM decisions")[0]["first_ns"]
     if first is None:
         return []

@@ -46,7 +46,7 @@ class Replay(CheckedDesk):
         }
 
     def source(self, skip: int = 0) -> TapeSource | DailyTapeSource:
-        """The tape's feed events after the first `skip`, which are journaled already."""
+        """Return the tape's feed events after the first `skip`, which are in the journal."""
         if self.strategy.spec.decides == "session":
             return DailyTapeSource(self.tape, self.info, self.calendar, self.settings.trading().basket, skip)
         tick_ns = MINUTE_WAIT_NS if len(self.strategy.spec.symbols) > 1 else 0
@@ -54,14 +54,14 @@ class Replay(CheckedDesk):
 
     @property
     def bars(self) -> int:
-        """About how many bars the desk will see: the total of its progress bar."""
+        """Return roughly how many bars the desk will see, the total of its progress bar."""
         spec = self.strategy.spec
         if self.info.interval_s < spec.bar_interval_s:
             return self.info.dates * len(spec.symbols)
         return sum(self.info.rows_by_symbol.get(symbol, 0) for symbol in spec.symbols)
 
     def epoch(self) -> str:
-        """Derived from tape, configuration and strategy, so that two replays give the same order ids."""
+        """Return an epoch derived from tape, configuration and strategy: two replays give the same order ids."""
         spec = self.strategy.spec
         named = "|".join((spec.name, *configured(spec), *([spec.config] if spec.config else ())))
         seed = f"{self.info.sha256}|{named}|".encode() + msgspec.json.encode(self.settings.trading())

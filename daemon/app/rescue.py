@@ -1,4 +1,4 @@
-"""`rltraderctl panic`: cancel all, close all at the broker. Needs the configuration and the keys, nothing else.
+"""`rltraderctl panic`: cancel all, close all at the broker. Needs only the configuration and the keys.
 
 No journal, lock, model or calendar is needed: it works with the daemon dead, running, or its journal corrupt. A file in
 the desk's folder makes a daemon that runs or starts there stand down: it sends nothing more, not even exits.
@@ -31,7 +31,7 @@ STAND_DOWN_TIMEOUT_S = 3.0  # longest wait for a running daemon to stand down be
 def rescue(settings: Settings, keys: Credentials, state_dir: Path) -> int:
     """Close everything in the account; returns 0 when it is flat, 1 when something remains.
 
-    2 when the broker refuses the keys or they open another account than the configured one: then nothing was touched.
+    Returns 2, and touches nothing, when the broker refuses the keys or they open another account than configured.
     """
     return asyncio.run(_rescue(settings, keys, state_dir))
 

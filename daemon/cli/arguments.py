@@ -1,4 +1,4 @@
-"""What several commands of `rltraderctl` share: arguments, and the error of a request that finds nothing."""
+"""Arguments that several commands of `rltraderctl` share, and the error of a request without a result."""
 
 from __future__ import annotations
 

@@ -1,6 +1,6 @@
 """The broker's clock for a stopped desk: the time that `rltraderctl reset-clock` sets.
 
-Needs the configuration and the keys; sends nothing, and believes no clock of this host.
+Needs the configuration and the keys. Sends no order and uses no clock of this host.
 """
 
 from __future__ import annotations

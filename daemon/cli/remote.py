@@ -34,7 +34,7 @@ _WORD = re.compile(r"[^\x00-\x20\x7f/+#]{1,100}")
 
 
 class Route(NamedTuple):
-    """Which way a command goes: the broker, the desk, and what its topics begin with."""
+    """The route of a command: the broker, the desk, and the prefix of its topics."""
 
     broker: Broker
     password: str | None
@@ -59,7 +59,7 @@ def add_options(command: argparse.ArgumentParser) -> None:
 
 
 def run(options: argparse.Namespace, console: Console) -> int:
-    """Send and wait; returns 0, 1 for a command that the desk refused or did not answer. Raises ConfigError."""
+    """Send and wait for the answer; returns 0, or 1 where the desk refused or did not answer. Raises ConfigError."""
     if not options.reason.strip() or len(options.reason) > REASON_MOST:
         raise ConfigError(f"--reason has {len(options.reason)} letters: expected 1 to {REASON_MOST}: shorten it")
     for option, text in (("--desk", options.desk), ("--username", options.username)):

@@ -53,7 +53,7 @@ def run(options: argparse.Namespace, console: Console) -> int:
 
 
 def lines_of(report: ShadowReport) -> list[tuple[str, str]]:
-    """The report's figures as (what, how much) in words."""
+    """Return the report's figures as (name, value) in words."""
     lines = [
         ("decisions both answered", f"{report.decisions:,}"),
         ("candidate failed", f"{report.failures:,}"),
@@ -86,7 +86,7 @@ def page(reports: Sequence[ShadowReport]) -> str:
 
 
 def confusion_of(report: ShadowReport) -> list[tuple[str, ...]]:
-    """Each action of the live model with how often the candidate chose which."""
+    """Return, for each action of the live model, how often the candidate chose each action."""
     return [
         (name, *(f"{count:,}" for count in counts))
         for name, counts in zip(report.actions, report.confusion, strict=True)

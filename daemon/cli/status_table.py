@@ -21,7 +21,7 @@ from daemon.reports.heads import left_alone
 
 
 class Journaled(msgspec.Struct, frozen=True):
-    """What a journal holds outside its state: the newest start's limits, and what the newest decision left alone."""
+    """Facts of a journal outside the state: limits of the newest start, symbols that the newest decision left alone."""
 
     limits: tuple[Limit, ...] = ()
     left_alone: dict[str, str] = {}  # symbol to reason
@@ -53,7 +53,7 @@ def table(meta: dict[str, str], state: State[Any], holder: str, facts: Journaled
 
 
 def _trading_rows(shown: Table, state: State[Any]) -> None:
-    """Whether it may trade, and with which model."""
+    """Show whether the desk may trade, and with which model."""
     halt, pause, model = state.risk.halt, state.risk.pause, state.model
     shown.add_row(
         "halt",
@@ -72,7 +72,7 @@ def _trading_rows(shown: Table, state: State[Any]) -> None:
 
 
 def _money_rows(shown: Table, state: State[Any]) -> None:
-    """What it has, holds, and has sent."""
+    """Show money, positions and orders."""
     book = state.book
     shown.add_row(
         "equity",
@@ -99,7 +99,7 @@ def _money_rows(shown: Table, state: State[Any]) -> None:
 
 
 def journaled(path: Path, state: State[Any]) -> Journaled:
-    """Read what this folder's journal holds outside its state. Raises JournalError."""
+    """Read the facts of this folder's journal outside its state. Raises JournalError."""
     with closing(JournalReader(path / FILE)) as reader:
         limits = limits_of(state.identity.strategy, state.trading, journaled_origins(reader))
         return Journaled(limits, left_alone(reader))

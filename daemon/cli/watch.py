@@ -78,7 +78,7 @@ def _live(follower: Follower, console: Console, every_s: float) -> None:
 
 
 class _FromJournal:
-    """What the journal holds outside the state. It is read again when a start journaled others, or a decision came."""
+    """Facts of the journal outside the state, read again after each start and each decision."""
 
     def __init__(self, follower: Follower) -> None:
         self._follower = follower
@@ -86,7 +86,7 @@ class _FromJournal:
         self._known = Journaled()
 
     def known(self) -> Journaled:
-        """As of the newest start and the newest decision that were read."""
+        """Return the facts as of the newest start and decision that were read."""
         state = self._follower.state
         if state is None or self._follower.problem:
             return self._known
@@ -97,7 +97,7 @@ class _FromJournal:
 
 
 def live_table(follower: Follower, facts: Journaled) -> Table:
-    """What is known of the desk, and why it may be old."""
+    """Return the desk as last read, and why that may be old."""
     state = follower.state
     if state is None:
         shown = Table(show_header=False)

@@ -1,1 +1,1 @@
-"""What operators see and command: logs, status, commands, alarms. Nothing here makes an order."""
+"""The operator's interface: logs, status, commands, alarms. Nothing here makes an order."""

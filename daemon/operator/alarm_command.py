@@ -52,7 +52,7 @@ class AlarmLine(msgspec.Struct, frozen=True):
 class AlarmCommand:
     """`observe` on the trading loop, `run` on the side thread.
 
-    `log("alarm_command_failed", alarm=, problem=)` is called on the side thread for a run that did not end well.
+    `log("alarm_command_failed", alarm=, problem=)` is called on the side thread for a run that failed.
     `monotonic_ns` is the clock of the rate.
     """
 
@@ -115,7 +115,7 @@ class AlarmCommand:
             self._wake = None
 
     def _choose(self, *, scarce: bool) -> AlarmLine:
-        """Return the oldest halt, else the oldest alarm; with scarce runs the newest alarm, the others are missed."""
+        """Return the oldest halt, else the oldest alarm; when `scarce` the newest, and count the others as missed."""
         line = self._halts.popleft() if self._halts else self._others.pop() if scarce else self._others.popleft()
         if scarce:
             self._others.clear()
@@ -159,7 +159,7 @@ class AlarmCommand:
 
 
 def _line_of(effect: RaiseAlarm, state: State[Any], desk: str) -> tuple[AlarmLine, bool]:
-    """Return the alarm's line, and whether the alarm is the halt that began with it."""
+    """Return the alarm's line, and whether the alarm is a halt that began with this step."""
     halt = state.risk.halt
     line = AlarmLine(
         v=1,

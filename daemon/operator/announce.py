@@ -1,4 +1,4 @@
-"""Pick from each step what MQTT publishes; the side thread makes the messages.
+"""Select from each step what MQTT publishes; the side thread makes the messages.
 
 It runs on the trading loop after every step: no encoding, no copy, no lock. It decides nothing and must not raise.
 """

@@ -1,8 +1,7 @@
 """The operator's commands to a running desk, by socket or MQTT: one name, one event.
 
-Pure. The list is closed and holds nothing that opens a position: `flatten` leaves positions, `halt` and `pause` stop
-new risk, `resume` lets the gates decide again, `accept-broker` lets the broker's word replace the book, `reset-clock`
-corrects the desk's time.
+Pure. No command opens a position: `flatten` closes positions, `halt` and `pause` stop new risk, `resume` lets the gates
+decide again, `accept-broker` replaces the book by the broker's report, `reset-clock` corrects the desk's time.
 """
 
 from __future__ import annotations
@@ -38,7 +37,7 @@ class Command(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
 
 class CommandError(ValueError):
-    """A command that cannot be carried out; the text has the finding, what is expected, and the cure."""
+    """A command that cannot be carried out; the text names the value found, the expected one, and the cure."""
 
 
 def event_of(command: Command) -> Callable[[int], Event]:

@@ -30,7 +30,7 @@ class Done(NamedTuple):
 class Gateway:
     """`put` adds an event to the engine's source; `now_ns` is the desk's time. `observe` must see every step.
 
-    `clock_fault` is why that time is not verified, "" where it is.
+    `clock_fault` returns why that time is not verified, "" when it is.
     """
 
     def __init__(
@@ -49,7 +49,7 @@ class Gateway:
 
     @property
     def state(self) -> State[Any]:
-        """The desk after the last step: frozen, so any thread may read it."""
+        """Return the desk after the last step: frozen, so any thread may read it."""
         return self._engine.machine.state
 
     def put(self, event: Event) -> None:

@@ -45,7 +45,7 @@ LEVELS = {"debug": 10, "info": 20, "warning": 30, "error": 40}
 
 @dataclass(slots=True)
 class _Traded:
-    """What a daily desk did since its session was scheduled, as far as this process saw it."""
+    """What a daily desk did in this process since its session was scheduled."""
 
     orders: int = 0
     fills: int = 0
@@ -54,7 +54,7 @@ class _Traded:
 
 
 def _seen(_: object, __: str, line: MutableMapping[str, Any]) -> MutableMapping[str, Any]:
-    """Foreign text for people's eyes: no value makes a second line or commands the terminal. JSON does so by itself."""
+    """Return foreign text for a terminal, without line breaks and control codes, which JSON escapes by itself."""
     return {name: printable(value, LINE_MOST) if isinstance(value, str) else value for name, value in line.items()}
 
 
@@ -98,7 +98,7 @@ class Log:
                 getattr(self._logger, level)(name, **fields)
 
     def step(self, event: Event, step: Step) -> None:
-        """Log what a step means to a person: of a daily desk its baskets, of others each order."""
+        """Log a step: the baskets of a daily desk, each order of other desks."""
         if type(event) in _SILENT and not step.effects and not step.rows:
             return
         daily = bool(step.state.basket.date)

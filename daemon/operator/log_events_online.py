@@ -1,4 +1,4 @@
-"""The log events of the publisher and of the trainer, which are processes of their own."""
+"""The log events of the publisher and of the trainer, which are separate processes."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Standard error of a live daemon, written by a thread of its own: a stalled reader stalls nothing else.
+"""Write standard error of a live daemon in a separate thread, so that a stalled reader stalls nothing else.
 
 Bounded and lossy: without a reader the newest lines are dropped. One line reports their count once the stream flows
 again. The event loop never waits for it.
@@ -17,7 +17,7 @@ SHUTDOWN_TIMEOUT_S = 2.0  # for the last lines
 
 
 class LossyStream(io.TextIOBase):
-    """A text stream before another one."""
+    """A text stream that passes its lines to another one."""
 
     def __init__(self, target: TextIO, capacity: int = CAPACITY) -> None:
         self._target = target
@@ -34,11 +34,11 @@ class LossyStream(io.TextIOBase):
         return self._lost - self._reported
 
     def isatty(self) -> bool:
-        """As the stream behind it."""
+        """Return what the stream behind it returns."""
         return self._target.isatty()
 
     def write(self, text: str) -> int:
-        """Take text; whole lines go to the thread, or are dropped when too many wait."""
+        """Accept text; whole lines go to the thread, or are dropped when too many wait."""
         *lines, self._part = (self._part + text).split("\n")
         for line in lines:
             try:
@@ -48,10 +48,10 @@ class LossyStream(io.TextIOBase):
         return len(text)
 
     def flush(self) -> None:
-        """Nothing: the thread flushes."""
+        """Do nothing: the thread flushes."""
 
     def finish(self, deadline_s: float = SHUTDOWN_TIMEOUT_S) -> None:
-        """Write what waits and end, at the deadline with what could be written."""
+        """Write the waiting lines and end, at the latest at the deadline."""
         try:
             self._lines.put(None, timeout=deadline_s)
         except queue.Full:

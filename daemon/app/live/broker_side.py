@@ -60,7 +60,7 @@ class BrokerSide:
             self.trading.follow({order.client_order_id: order.order_id for order in own}, closings)
 
     def _put_claimed(self, account: AccountLock, event: Event) -> None:
-        """Put an event of the trading side in; lock the account of a report first."""
+        """Put an event of the trading side into the intake; lock the account of a report first."""
         if isinstance(event, BrokerReported):
             account.claim_number(event.account)
         self._intake.put(event)
@@ -82,7 +82,7 @@ class BrokerSide:
         self.feed.attend(frozenset(held))
 
     async def catch_up(self) -> tuple[Session, Session | None]:
-        """Add what the journal lacks. Returns the current or next session, and the journal's last one."""
+        """Add the events that the journal lacks; returns the current or next session, and the journal's last one."""
         if self.trading is not None:  # its report first: the sessions that follow know what the desk holds
             with contextlib.suppress(TimeoutError):
                 async with asyncio.timeout(self._connection.start_wait_s):

@@ -137,7 +137,7 @@ class LiveDesk:
                 task.cancel()
 
     async def _market(self) -> None:
-        """Catch up with what the journal lacks, then stream; the sessions follow one another by schedule."""
+        """Add the events that the journal lacks, then stream; the schedule starts one session after another."""
         await self.engine.started.wait()
         self._service.ready()
         current, before = await self._broker.catch_up()
@@ -156,6 +156,6 @@ class LiveDesk:
 
 
 def _first_of(group: BaseExceptionGroup[BaseException]) -> BaseException:
-    """The first exception that is not a group."""
+    """Return the first exception that is not a group."""
     first = group.exceptions[0]
     return _first_of(first) if isinstance(first, BaseExceptionGroup) else first

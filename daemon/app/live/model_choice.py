@@ -41,7 +41,7 @@ def choose_model(settings: Settings, strategy: Strategy, *, dry_run: bool) -> tu
 
 
 class _Answered(NamedTuple):
-    """The version that answered last by the journal."""
+    """The version that answered last, by the journal."""
 
     version: str
     digest: str
@@ -64,7 +64,7 @@ def _verified(
 
 
 def _answered_last(settings: Settings) -> _Answered | None:
-    """Read it from the desk's journal; None if there is none or it is unreadable, which later checks report.
+    """Return it from the desk's journal; None for no journal or an unreadable one, which later checks report.
 
     Raises MayPass when it cannot be read at the moment.
     """

@@ -1,4 +1,4 @@
-"""What the schedule does for a live desk in a session: warm up, decide, close, report, plan the next session."""
+"""The scheduled jobs of a live desk in a session: warm up, decide, close, report, plan the next session."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ HORIZON_DAYS = 30  # warn when fewer days are left in the calendar
 
 
 class SessionJobs:
-    """Plans the jobs of one session after another. `notify` logs and raises alarms; `publish_head` publishes a row."""
+    """Plans the jobs of each session. `notify` logs and raises alarms; `publish_head` publishes the head at a row."""
 
     def __init__(
         self,

@@ -1,7 +1,7 @@
 """Check a live desk before anything is written (strategy, calendar, model), then open it.
 
-Nothing is sent and no stream is opened. An outage of the broker does not stop the start. Nor does a pointer to a broken
-model where positions may be open: the version that answered last goes on.
+Nothing is sent and no stream is opened. An outage of the broker does not stop the start. Neither does a pointer to a
+broken model where positions may be open: the version that answered last continues.
 """
 
 from __future__ import annotations
@@ -92,7 +92,7 @@ def account_lock(live: Live) -> AccountLock:
 
 
 def clock_of(settings: Settings) -> Clock:
-    """The daemon's clock: real, simulated, or virtual: then an OSError is raised where nothing serves it."""
+    """Return the clock: real, simulated or virtual. Raises OSError where nothing serves the virtual one."""
     if settings.clock.socket:
         return Clock.virtual(Participant(settings.clock.socket, settings.desk.name))
     start_ns = sim_start_ns(settings.clock)

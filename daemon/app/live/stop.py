@@ -17,7 +17,7 @@ from daemon.operator.log import Log
 
 
 async def stop_cleanly(name: str, live: Live, engine: Engine, intake: Intake, ticks: Ticks, log: Log) -> None:
-    """Send no new orders, cancel working entries, keep or leave positions; end then, or at the deadline."""
+    """Cancel entries and, with `broker.on_stop = "flatten"`, close positions; then end, or at the deadline."""
     rules = live.settings
     flatten = rules.broker.on_stop == "flatten"
     engine.stopped_by = name
@@ -35,13 +35,13 @@ async def stop_cleanly(name: str, live: Live, engine: Engine, intake: Intake, ti
 
 
 class StandDown:
-    """Stops all orders of the desk in `folder` once `rltraderctl panic` has left its file there."""
+    """Stops all orders of the desk in `folder` once `rltraderctl panic` has written its file there."""
 
     def __init__(self, folder: Path, live: Live, engine: Engine, intake: Intake, ticks: Ticks) -> None:
         self._folder, self._live, self._engine, self._intake, self._ticks = folder, live, engine, intake, ticks
 
     def at_start(self) -> None:
-        """Must run before any other event from outside. A desk that sends nothing goes on."""
+        """Stand down if the file is there. Run it before any other outside event. A desk that sends nothing goes on."""
         if not self._live.dry_run and (who := noticed(self._folder)):
             self._stand_down(who)
 
@@ -58,7 +58,7 @@ class StandDown:
 
 
 def settled(state: State[Any], *, flatten: bool) -> bool:
-    """Whether nothing is left that a clean stop waits for."""
+    """Return True when a clean stop has nothing left to wait for."""
     session = state.session.session
     trading = session is not None and session.open_ns <= state.now_ns < session.close_ns
     if flatten and trading:

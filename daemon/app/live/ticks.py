@@ -1,4 +1,4 @@
-"""How time passes in a live desk: clock ticks, and probes that prove that intake, step and journal still move."""
+"""Clock ticks of a live desk, and probes that show that intake, step and journal still make progress."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ class Ticks:
             probed.set_result(None)
 
     async def run(self) -> None:
-        """Tick: often while something waits for the time, seldom when nothing does."""
+        """Tick often while something waits for the time, else seldom."""
         last_ns = 0
         while True:
             every_ns = self._tick_ns = _tick_ns(self._state())
@@ -59,7 +59,7 @@ class Ticks:
                 await self._busier.wait()
 
     async def probe(self) -> None:
-        """Return when a tick was stepped and the journal's thread has written what came before."""
+        """Return when a tick was stepped and everything before it is in the journal."""
         tick = ClockTicked(self._clock.now_ns())
         done: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         self._probes[id(tick)] = done  # the watchdog and a stop may probe at the same time

@@ -22,7 +22,7 @@ HALF_HOUR_NS = 1_800 * SECOND_NS
 
 
 class Notifier:
-    """Logs an event; one that a person must know is journaled too, and so an alarm."""
+    """Logs an event; one that is an alarm is journaled too."""
 
     def __init__(self, log: Log, intake: Intake, clock: Clock) -> None:
         self._log, self._intake, self._clock = log, intake, clock

@@ -37,7 +37,7 @@ def add_options(command: argparse.ArgumentParser) -> None:
 
 
 def run(options: argparse.Namespace, console: Console) -> int:
-    """Print the events asked for; returns 0. Raises NotFound, JournalError."""
+    """Print the requested events; returns 0. Raises NotFound, JournalError."""
     where, values = ["1 = 1"], []
     if options.kind:
         if options.kind not in _KINDS:
@@ -89,7 +89,7 @@ def _matching(options: argparse.Namespace, where: str, values: list[Any]) -> lis
 
 
 def _short(payload: dict[str, Any]) -> str:
-    """A payload on one line; names are long and last, so that figures are seen."""
+    """Return a payload on one line, names last: they are long and would hide figures."""
     shown = {key: value for key, value in payload.items() if key not in NAMES}
     text = msgspec.json.encode(shown | {key: payload[key] for key in NAMES if key in payload}).decode()
     return text if len(text) <= 120 else text[:117] + "..."

@@ -25,7 +25,7 @@ from strategies.kit.contract import Spec
 
 OUTCOMES = ("hold", "ordered", "exit", "denied", "expired", "failed")
 OF_THE_DESK = ("close", "price", "tradable", "shares", "weight", "unrealised_return", "age", "action")
-"""Columns that a person looks at first."""
+"""Columns that are shown first."""
 COLUMNS = 6  # side by side
 _TIMES = range(2**63)  # nanoseconds that the journal can hold: to the year 2262
 
@@ -123,8 +123,8 @@ def _explain(reader: JournalReader, options: argparse.Namespace, console: Consol
 def _symbol_tables(row: sqlite3.Row, spec: Spec) -> tuple[list[Table], str]:
     """An observation by symbol as tables with a line per symbol, and the inputs that belong to no symbol.
 
-    The first table shows what a person looks at first, the action of a continuous policy, and the shares that the
-    basket wants to hold.
+    The first table has the columns of interest, the action of a continuous policy, and the shares that the basket
+    wants to hold.
     """
     seen: dict[str, dict[str, float]] = {}  # column -> symbol -> value
     alone: list[str] = []

@@ -17,7 +17,7 @@ def add_options(command: argparse.ArgumentParser) -> None:
 
 
 def run(options: argparse.Namespace, console: Console) -> int:
-    """Rotate and print what was made; returns 0. Raises StateDirError, JournalError."""
+    """Rotate and print the new files; returns 0. Raises StateDirError, JournalError."""
     from daemon.app.offline import rotate_offline
 
     try:

@@ -35,7 +35,7 @@ def add_options(command: argparse.ArgumentParser) -> None:
 
 
 def run(options: argparse.Namespace, console: Console) -> int:
-    """Verify and print what was found; returns 0, or 1 for a difference. Raises NotFound, JournalError."""
+    """Verify and print the result; returns 0, or 1 for a difference. Raises NotFound, JournalError."""
     path = options.file or options.state_dir / FILE
     if options.public_key is not None:
         if options.against is None:

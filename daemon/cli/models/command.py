@@ -137,7 +137,7 @@ def _name(
     *,
     rollback: bool = False,
 ) -> int:
-    """Prove the version, then let the pointer name it."""
+    """Check the version, then set the pointer to it."""
     why, who = _checked_text("--reason", options.reason), _checked_text("--who", options.who.strip() or _user())
     if version:
         model = store.proved(version)
@@ -178,7 +178,7 @@ def _check_promoted(store: ModelStore, model: LoadedModel) -> None:
 
 
 def _holds(store: ModelStore, options: argparse.Namespace, console: Console) -> int:
-    """Write what keeps versions off the ladder."""
+    """Write the file that keeps versions off the ladder."""
     who, why = _checked_text("--who", options.who or _user()), _checked_text("--reason", options.reason)
     former = holds_of(store.shelf)
     frozen, held, reason = former.frozen, dict(former.held), f"{why} (by {who})"
@@ -222,7 +222,7 @@ def _checked_text(what: str, text: str) -> str:
 
 
 def _user() -> str:
-    """This user's name and number."""
+    """Return this user's name and number."""
     try:
         name = getpass.getuser()
     except (KeyError, OSError):

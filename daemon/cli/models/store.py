@@ -39,7 +39,7 @@ class ModelStore:
         return model
 
     def proved(self, version: str) -> LoadedModel:
-        """Load a version and check all that a daemon checks before it answers. Raises ModelError."""
+        """Load a version and run every check that a daemon runs before it answers. Raises ModelError."""
         model = self.load(version)
         try_model(model, symbols=configured(self.strategy.spec), config=self.strategy.spec.config)
         OnnxPolicy.open(model, self.strategy, "cpu", 1)

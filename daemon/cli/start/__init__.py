@@ -1,1 +1,1 @@
-"""What `rltraderd` can do: run a live desk, run a replay, check either."""
+"""The ways to start `rltraderd`: run a live desk, run a replay, check either."""

@@ -37,7 +37,7 @@ def exit_code(log: Log, work: Callable[[], int]) -> int:
 
 
 def refuse(log: Log, problem: str) -> int:
-    """Log why nothing starts, line by line."""
+    """Log, line by line, why the start is refused."""
     for line in problem.splitlines():
         log("refused", problem=line)
     return EXIT_CODE

@@ -45,7 +45,7 @@ class Answer(msgspec.Struct, frozen=True):
 
 
 class ControlError(Exception):
-    """The daemon cannot be asked, or gave no answer. The message names the socket, the finding and the cure."""
+    """The daemon was not reached or gave no answer. The message names the socket, the problem and the cure."""
 
 
 _decode = msgspec.json.Decoder(Answer).decode
@@ -53,7 +53,7 @@ _decode = msgspec.json.Decoder(Answer).decode
 
 @contextlib.contextmanager
 def address(state_dir: Path) -> Iterator[str]:
-    """Yield a path of the socket that the kernel takes, however long `state_dir` is."""
+    """Yield a path of the socket that is short enough for the kernel, whatever the length of `state_dir`."""
     path = str(state_dir / SOCKET)
     if len(os.fsencode(path)) <= _PATH_MOST:
         yield path

@@ -84,7 +84,7 @@ class ControlServer:
     # --- one client -----------------------------------------------------------------------------------------------
 
     async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        """One command, one answer. A client that is too slow, or gone, is dropped."""
+        """Answer one command. A client that is too slow, or gone, is dropped."""
         task = asyncio.current_task()
         full = len(self._clients) >= CLIENTS_MOST
         if task is not None and not full:
@@ -225,7 +225,7 @@ def peer_uid(writer: asyncio.StreamWriter) -> int:
 
 
 def _user_names(uids: Collection[int]) -> dict[int, str]:
-    """Return the users' names that this host knows. May wait for a directory service: not for the event loop."""
+    """Return the users' names that this host knows. Not for the event loop: it may wait for a directory service."""
     names = {}
     for uid in uids:
         with contextlib.suppress(KeyError):

@@ -1,7 +1,7 @@
 """The vocabulary of the metrics: each one declared once with its kind, labels and meaning.
 
 docs/MONITORING.md shows it (`python -m daemon.operator.metrics.exposition` prints the table) and a test compares the
-two. Invariant: label values come from closed sets; no symbol, order or text of anybody is ever one.
+two. Invariant: label values come from closed sets, never from symbols, orders or foreign text.
 """
 
 from __future__ import annotations
@@ -148,12 +148,12 @@ class Exposition:
         }
 
     def add(self, name: str, value: float, **labels: str) -> None:
-        """A gauge's or a counter's value."""
+        """Add the value of a gauge or a counter."""
         assert tuple(labels) == METRICS[name].labels
         self._families[name].add_sample(name, {**self._desk, **labels}, value)
 
     def add_histogram(self, name: str, bounds: Iterable[float], cumulative: list[int], total: float) -> None:
-        """A histogram: how many did not exceed each bound, and all of them; the sum of the values."""
+        """Add a histogram: for each bound how many values did not exceed it, their number, and their sum."""
         family = self._families[name]
         for bound, count in zip((*map(str, bounds), "+Inf"), cumulative, strict=True):
             family.add_sample(f"{name}_bucket", {**self._desk, "le": bound}, count)
@@ -161,7 +161,7 @@ class Exposition:
         family.add_sample(f"{name}_sum", dict(self._desk), total)
 
     def take_over(self, families: Iterable[Metric]) -> None:
-        """Samples of another collector under the same names."""
+        """Add another collector's samples under the same names."""
         for family in families:
             for sample in family.samples:
                 self._families[sample.name].samples.append(

@@ -1,4 +1,4 @@
-"""How late the trading loop wakes: a task sleeps a known time, and what it sleeps longer is the lag of everything else.
+"""Measure the lag of the trading loop: a task sleeps a known time; its delay is the wait of everything else.
 
 It measures and decides nothing. Ten wakes a second at most, on the loop whose lag it is.
 """
@@ -21,7 +21,7 @@ BOUNDS_S = (0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0
 class LoopLag:
     """`run` on the loop to be watched; `buckets` and `newest_max_s` may be read from any thread.
 
-    `monotonic` and `sleep` are the clock and the sleep, so that a test can play time.
+    `monotonic` and `sleep` are the clock and the sleep, so that a test can simulate time.
     """
 
     def __init__(
@@ -44,7 +44,7 @@ class LoopLag:
             self._note(woke, max(woke - asked - EVERY_S, 0.0))
 
     def newest_max_s(self) -> float:
-        """The largest lag of the last minute in seconds, 0.0 where none was measured."""
+        """Return the largest lag of the last minute in seconds, 0.0 where none was measured."""
         oldest = self._monotonic() - WINDOW_S
         return max((lag_s for at, lag_s in tuple(self._peaks) if at >= oldest), default=0.0)
 

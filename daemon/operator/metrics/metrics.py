@@ -42,7 +42,7 @@ STREAMS = {
     "trade_stream_unauthorized": "trade",
     "mqtt_lost": "mqtt",
 }
-"""Log events of a lost connection, and which one it is."""
+"""Log event of a lost connection -> the connection's label."""
 
 
 class MqttCounts(NamedTuple):
@@ -54,7 +54,7 @@ class MqttCounts(NamedTuple):
 
 
 class Sources(NamedTuple):
-    """What a scrape reads outside of steps; each is called on the scrape's thread and only reads plain values."""
+    """Sources of a scrape outside of steps; each is called on the scrape's thread and only reads plain values."""
 
     state: Callable[[], State[Any]]
     journal: Path

@@ -1,4 +1,4 @@
-"""The metrics' HTTP server: prometheus_client's application on the loopback address, in a thread of its own."""
+"""The metrics' HTTP server: prometheus_client's application on the loopback address, in a separate thread."""
 
 from __future__ import annotations
 
@@ -40,14 +40,14 @@ class _Request(WSGIRequestHandler):
     timeout = CLIENT_TIMEOUT_S
 
     def log_message(self, *_: object) -> None:
-        """Log no scrape."""
+        """Do nothing: scrapes are not logged."""
 
 
 class _Server(WSGIServer):
     """One client at a time: many clients take no threads and no files from trading."""
 
     def handle_error(self, *_: object) -> None:
-        """Log no client that went away."""
+        """Do nothing: a client that went away is not logged."""
 
 
 def _listen(port: int, registry: CollectorRegistry) -> WSGIServer:

@@ -23,7 +23,7 @@ def wal_bytes(journal: Path) -> int:
 
 
 class WalWatch:
-    """Reports `wal_large` once when the log exceeds `limit_mib`, again only after it was smaller.
+    """Reports `wal_large` once when the log exceeds `limit_mib`, and again only after it was smaller.
 
     `log(name, **fields)` logs an event of the vocabulary and raises its alarm; it is called on the loop of `run`.
     """

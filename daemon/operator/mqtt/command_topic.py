@@ -1,4 +1,4 @@
-"""The topic of signed commands: each is judged, submitted to the gateway, and answered."""
+"""Handle the topic of signed commands: each is checked, submitted to the gateway, and answered."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ RESPONSE_TOPIC_MOST = 256
 CORRELATION_MOST = 256
 
 Submit = Callable[[Callable[[int], Event]], Future[Done]]
-"""The gateway's, for other threads."""
+"""`Gateway.submit_from_thread`."""
 
 
 class CommandTopic:
@@ -52,7 +52,7 @@ class CommandTopic:
         return not any(getattr(code, "is_failure", False) for code in codes)
 
     def take(self, client: Client, message: Message) -> None:
-        """Look at one message on the command topic."""
+        """Handle one message on the command topic."""
         payload: Any = message.payload
         if len(self._under_way) >= COMMANDS_MOST:
             self._refuse(f"more than {COMMANDS_MOST} commands are under way")
@@ -90,7 +90,7 @@ class CommandTopic:
         await self._answer(client, message, ResponseMessage(ok=True, seq=done.seq, status=status))
 
     async def _answer(self, client: Client, message: Message, response: ResponseMessage) -> None:
-        """To the topic that was asked for, if it is one for responses of this desk."""
+        """Answer on the requested topic, if it is a response topic of this desk."""
         topic = str(getattr(message.properties, "ResponseTopic", ""))
         correlation = getattr(message.properties, "CorrelationData", None)
         below = self._settings.topic("response/")

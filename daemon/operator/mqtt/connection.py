@@ -34,7 +34,7 @@ _SILENT.setLevel(logging.CRITICAL + 1)
 
 @dataclass(frozen=True, slots=True)
 class Broker:
-    """Where the broker is and who we are there. `ca_file` "": the system's authorities; `username` "": anonymous."""
+    """The broker and our identity there. `ca_file` "": the system's authorities; `username` "": anonymous."""
 
     host: str
     port: int
@@ -59,7 +59,7 @@ class MqttSettings:
     wait_most_s: float = 30.0
 
     def topic(self, name: str) -> str:
-        """A topic of this desk."""
+        """Return a topic of this desk."""
         return f"{self.prefix}/{self.desk}/{name}"
 
 
@@ -102,7 +102,7 @@ async def connected(
     will: Will | None = None,
     incoming_most: int = INCOMING_MOST,
 ) -> AsyncIterator[Client]:
-    """A connection, clean at its start; what comes beyond `incoming_most` unread messages is lost.
+    """Yield a connection with a clean session; messages beyond `incoming_most` unread ones are lost.
 
     Raises MqttError, or OSError for a file or certificate that cannot be used.
     """
@@ -160,10 +160,10 @@ def properties(
 
 
 def still_wanted() -> None:
-    """Raises CancelledError where this task was cancelled and does not know it.
+    """Raise CancelledError if this task's cancellation was swallowed.
 
     Python 3.11's `wait_for`, by which aiomqtt waits, swallows a cancellation that comes together with its answer
-    (https://github.com/python/cpython/issues/86296); a loop that goes on then would never end.
+    (https://github.com/python/cpython/issues/86296); without this check a loop would never end.
     """
     task = asyncio.current_task()
     if task is not None and task.cancelling():

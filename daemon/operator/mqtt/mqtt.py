@@ -49,8 +49,8 @@ NAME_ROUNDS = 200_000  # of PBKDF2: a broker's log holds client names, and shall
 class MqttSide:
     """`run` on the side thread, for as long as the daemon lives.
 
-    `submit` is the gateway's for other threads, `state` gives the desk as it is, `log` and `now_ns` (real time) may be
-    called on any thread. `password` and `keys` stay in here.
+    `submit` is `Gateway.submit_from_thread`, `state` returns the desk's state; `log` and `now_ns` (real time) may be
+    called on any thread. `password` and `keys` are never published or logged.
     """
 
     def __init__(
@@ -119,7 +119,7 @@ class MqttSide:
 
     @cached_property
     def identifier(self) -> str:
-        """The same each time: a connection that died unnoticed, and its last will, end when the next one begins.
+        """Return the client id, always the same: the next connection ends a dead one and its last will.
 
         It cannot be guessed without the password: a broker drops a client when another one takes its name.
         """
@@ -137,7 +137,7 @@ class MqttSide:
     # --- one connection -----------------------------------------------------------------------------------------------
 
     async def _session(self, client: Client) -> NoReturn:
-        """Raises MqttError when the connection is lost."""
+        """Publish and listen over one connection. Raises MqttError when it is lost."""
         listens = self._commands is not None and await self._commands.subscribed(client)
         self._reason = ""
         self._log("mqtt_up", broker=str(self._settings.broker), commands=listens)
@@ -153,7 +153,7 @@ class MqttSide:
     async def _publish_end(self, client: Client) -> None:
         """Publish the waiting head of the chain, then the offline status and the final counts.
 
-        Nothing is put any more, so the counts add up.
+        No message is added at this point, so the counts add up.
         """
         self._outbox.give_back(self._hand.values())
         self._hand.clear()
@@ -187,7 +187,7 @@ class MqttSide:
     # --- telemetry ----------------------------------------------------------------------------------------------------
 
     async def _beat(self, client: Client) -> NoReturn:
-        """Publish what is retained, at the start and every half minute."""
+        """Publish the retained topics, at the start and every half minute."""
         for topic, payload in self._kept.items():
             await self._publish(client, topic, payload)
         while True:
@@ -197,7 +197,7 @@ class MqttSide:
             await asyncio.sleep(HEARTBEAT_S)
 
     async def _publish_all(self, client: Client) -> NoReturn:
-        """Publish what the outbox gives; at most `INFLIGHT_MOST` wait for their confirmation."""
+        """Publish the outbox's items; at most `INFLIGHT_MOST` wait for their confirmation."""
         window = asyncio.Semaphore(INFLIGHT_MOST // 2)  # the other half is for answers and the heartbeat
         async with asyncio.TaskGroup() as confirmations:
             while True:
@@ -230,7 +230,7 @@ class MqttSide:
         self._outbox.published()
 
     def _payload(self, item: Item) -> bytes | None:
-        """The message as JSON; None for what cannot be one or is too large, which no later attempt would change."""
+        """Return the message as JSON; None where it cannot be encoded or is too large: a retry would not help."""
         try:
             payload = self._encode(self._message(item))
         except Exception:  # a bug costs its message alone
@@ -242,7 +242,7 @@ class MqttSide:
         return payload
 
     def _message(self, item: Item) -> msgspec.Struct:
-        """Return the item as a message; of the status always the newest."""
+        """Return the item as a message; for the status topic the newest status."""
         thing = self._state() if item.topic == "status" else item.thing
         return message_of(item.topic, thing, self._settings.desk)
 
@@ -250,7 +250,7 @@ class MqttSide:
 async def _first_failure(works: Sequence[Coroutine[Any, Any, NoReturn]]) -> NoReturn:
     """Run them concurrently; raise the first one's error when all have ended.
 
-    Not by a task group: Python 3.11's leaves its task marked as cancelled, which `still_wanted` would believe.
+    A task group of Python 3.11 would leave its task marked as cancelled, which misleads `still_wanted`.
     """
     tasks = [asyncio.get_running_loop().create_task(work) for work in works]
     try:

@@ -16,7 +16,7 @@ REST_S = 0.01  # after an empty take: the least time between two wake-ups by the
 
 
 class Item(NamedTuple):
-    """Something to publish under a topic. Of a retained topic only the newest counts."""
+    """An item to publish under a topic. Of a retained topic only the newest counts."""
 
     topic: str
     thing: object
@@ -24,7 +24,7 @@ class Item(NamedTuple):
 
 
 class Counts(NamedTuple):
-    """What became of all that was offered since the start."""
+    """Counts of all offered items since the start, by their fate."""
 
     offered: int
     published: int
@@ -35,7 +35,7 @@ class Counts(NamedTuple):
 
 
 class Outbox:
-    """Holds at most `limit` things, and one of each retained topic. When it is full the oldest is dropped."""
+    """Holds at most `limit` items, and one of each retained topic. When it is full the oldest is dropped."""
 
     def __init__(self, limit: int) -> None:
         self._queue: deque[Item] = deque(maxlen=limit)
@@ -51,7 +51,7 @@ class Outbox:
     # --- the thread that puts -----------------------------------------------------------------------------------------
 
     def put(self, topic: str, thing: object) -> None:
-        """Put a thing; each one counts."""
+        """Put an item; each one counts."""
         self._queue.append(Item(topic, thing, False))
         self._queued += 1
         if self._armed:
@@ -59,7 +59,7 @@ class Outbox:
             self._wake()
 
     def put_retained(self, topic: str, thing: object) -> None:
-        """Put the newest of a topic; it is never dropped, only replaced."""
+        """Put the newest item of a retained topic; it is never dropped, only replaced."""
         self._newest[topic] = Item(topic, thing, True)
         self._retained += 1
         if self._armed:
@@ -69,7 +69,7 @@ class Outbox:
     # --- the thread that takes ----------------------------------------------------------------------------------------
 
     async def get(self) -> Item:
-        """The next thing: what was given back, then by turns a retained topic and the oldest. Waits without polling."""
+        """Wait, without polling, for the next item: one given back, else in turns a retained topic and the oldest."""
         while (item := self._take()) is None:
             await asyncio.sleep(REST_S)  # what comes in the meantime needs no wake-up
             if self._queue or self._newest:
@@ -87,7 +87,7 @@ class Outbox:
         return item
 
     def take_newest(self, topic: str) -> Item | None:
-        """What waits under a retained topic, out of its turn; None where nothing does."""
+        """Return the waiting item of a retained topic, out of turn; None where none waits."""
         item = self._newest.pop(topic, None)
         if item is not None:
             self._retained_taken += 1

@@ -29,7 +29,7 @@ EventAt = Callable[[int], Event]
 
 
 class Accepted(NamedTuple):
-    """A command to carry out after `wait_ns`: none is before its sender's own time of it, see `Judge`."""
+    """A command to carry out after `wait_ns`: never before the time at which it was issued, see `Judge`."""
 
     event_at: EventAt
     command: Command
@@ -37,7 +37,7 @@ class Accepted(NamedTuple):
 
 
 class Refused(NamedTuple):
-    """Why not. `genuine` where the sender is known, so that it may be answered."""
+    """Why a command is refused. `genuine`: the sender is known, so it may get an answer."""
 
     reason: str
     genuine: bool = False
@@ -46,10 +46,10 @@ class Refused(NamedTuple):
 class Judge:
     """Takes a desk's commands that were issued from `since_ns` on; `now_ns` is this host's real time.
 
-    Nonces are remembered until their command expires. They do not outlive the process, so a process takes nothing that
-    was issued before it listened, and carries nothing out before its issue: what one process took, no later one takes.
-    `known_ns`, the time of the journal's newest event, keeps that true where the clock was set back in between; a reset
-    of the clock lowers it (`lead_back`), and is bound by the time of listening alone: it changes nothing twice.
+    Nonces are kept until their command expires, but not over a restart. So a process accepts only commands issued after
+    it began to listen, and executes none before its time of issue: no command is accepted by two processes. `known_ns`,
+    the time of the journal's newest event, ensures that when the clock was set back in between. A clock reset lowers it
+    (`lead_back`); only the start of listening bounds that command, because it has no effect when repeated.
     """
 
     def __init__(self, desk: str, keys: Mapping[str, Key], now_ns: Callable[[], int], known_ns: int = 0) -> None:
@@ -118,7 +118,7 @@ class Judge:
 
 
 class Refusals:
-    """Journals refusals through `submit`, at most one in ten seconds; what came in between is counted with the next.
+    """Journals refusals through `submit`, at most one in ten seconds; the next one counts those in between.
 
     `now_ns` may be any clock that goes forward.
     """
@@ -140,7 +140,7 @@ class Refusals:
         return max(self._next_ns - self._now_ns(), 0) if self._pending else None
 
     def report_when_due(self) -> None:
-        """Journal what waits, unless the last one is too recent."""
+        """Journal the waiting refusals, unless the last report is too recent."""
         now_ns = self._now_ns()
         if not self._pending or now_ns < self._next_ns:
             return

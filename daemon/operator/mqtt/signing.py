@@ -1,7 +1,7 @@
-"""Signed commands as they travel over MQTT: their one form, their keys, their HMAC. No network and no clock in here.
+"""Signed commands over MQTT: their canonical form, their keys, their HMAC. No network and no clock.
 
-What is signed is the compact JSON array of the parsed fields, never the bytes that arrived, so there is one reading of
-a message. A key's value is in no repr, no exception and no log.
+The signature covers the compact JSON array of the parsed fields, not the received bytes, so a message has one meaning.
+A key's value is in no repr, no exception and no log.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ _Time = Annotated[int, Meta(ge=0, le=2**63 - 1)]
 
 
 class KeyRefused(ValueError):
-    """Keys that cannot be used; the text names the line and the cure, never what stands there."""
+    """Keys that cannot be used; the text names the line and the cure, never the line's content."""
 
 
 class Key:
@@ -82,7 +82,7 @@ def parse_keys(text: str) -> dict[str, Key]:
 
 
 def canonical(command: SignedCommand) -> bytes:
-    """What is signed: a compact JSON array in UTF-8. Raises UnicodeEncodeError for half a surrogate pair."""
+    """Return the signed bytes: a compact JSON array in UTF-8. Raises UnicodeEncodeError for half a surrogate pair."""
     fields = [
         SCHEME,
         command.desk,
@@ -99,7 +99,7 @@ def canonical(command: SignedCommand) -> bytes:
 def signed(
     key: Key, name: str, desk: str, command: str, reason: str, issued_ns: int, lifetime_ns: int, nonce: bytes
 ) -> SignedCommand:
-    """The command signed with the key of this name; `nonce` are 16 random bytes, used once."""
+    """Return the command signed with the key of this name; `nonce` are 16 random bytes, used once."""
     unsigned = SignedCommand(
         1, desk, command, reason, issued_ns, issued_ns + lifetime_ns, nonce.hex(), name, mac="0" * 64
     )
@@ -107,5 +107,5 @@ def signed(
 
 
 def is_genuine(command: SignedCommand, key: Key) -> bool:
-    """Whether the key made the command's mac; takes as long whatever is wrong."""
+    """Return whether the key made the command's mac, in constant time."""
     return hmac.compare_digest(key.mac(canonical(command)).encode(), command.mac.encode())
