@@ -1,7 +1,7 @@
 """`train-and-export analyse`: does a strategy see the future (lookahead) or more history than its spec states (warmup)?
 
-The strategy runs over a file, then over the same file changed where it must not look; all bytes and decisions must be
-the same. Nothing is written.
+The strategy runs over a file, then over a copy that differs only in bars that it must not use; all bytes and decisions
+must be the same. Nothing is written.
 """
 
 from __future__ import annotations
@@ -39,7 +39,7 @@ MULTIPLES = (1, 2, 4)  # of spec.history_bars, compared with all the history the
 
 
 def lookahead(subject: Subject, moments: tuple[Moment, ...], policy: Policy, samples: int, seed: int) -> Report:
-    """Run over the whole file, then with the future cut off, and made wild, after each of `samples` seeded bars.
+    """Run over the whole file, then with the future cut off, and distorted, after each of `samples` seeded bars.
 
     All bars up to the sampled one are compared. Raises AnalyseError when the strategy is never warm.
     """
@@ -112,7 +112,7 @@ SENTENCES = {
 
 
 def report_text(report: Report) -> str:
-    """The report as a table and a sentence for a person."""
+    """Return the report as a table and a sentence."""
     counts = f"{report.compared:,} observations and rows of tables, {report.decisions:,} decisions compared"
     lines = [f"{report.analysis} of {report.strategy}: {report.samples} {report.sampled} sampled, {counts}"]
     clean, changed = SENTENCES[report.analysis]
@@ -170,7 +170,7 @@ def run(chosen: argparse.Namespace) -> int:
 
 
 def _spec_of(subject: Subject) -> Spec:
-    """The spec names the bars that are read, so a strategy that needs bars at its start gets the golden tape's."""
+    """Return the strategy's spec. A strategy that needs bars at its start gets those of the golden tape."""
     return made(subject, golden_bars()).spec
 
 

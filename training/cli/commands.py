@@ -1,6 +1,6 @@
-"""The commands of `train-and-export`, each a module of this package, and how all of them end.
+"""The commands of `train-and-export`, each a module of this package, and the exit that they share.
 
-Nothing here loads a library of training, so that a command loads its own alone.
+This module imports no training library, so each command loads only its own.
 """
 
 from __future__ import annotations

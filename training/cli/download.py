@@ -1,7 +1,7 @@
 """`train-and-export download`: Alpaca's recorded bars in one Parquet file that training, dry run and replay read.
 
-The order of things, and the command. Finished chunks (one symbol's month) are kept next to the output, so a broken
-download goes on where it broke. Invariant: nothing is at --out before every bar was checked (`bars_check`).
+The sequence of a download, and the command. Finished chunks (one symbol's month) are kept next to the output, so an
+interrupted download resumes. Invariant: there is no file at --out before every bar was checked (`bars_check`).
 """
 
 from __future__ import annotations
@@ -39,7 +39,7 @@ _KEY = re.compile(r"[!-~]{1,256}", re.ASCII)
 
 
 def download(request: DownloadRequest, keys: Keys, listen: Listen, clock: Clock | None = None) -> DownloadSummary:
-    """Fetch what is not there yet, check it, and put the file at `request.out`. `listen` hears of the progress.
+    """Fetch the missing chunks, check them, and put the file at `request.out`; `listen` gets the progress.
 
     A file of the same finished request is left as it is and its summary returned.
 
@@ -98,7 +98,7 @@ def summary_text(request: DownloadRequest, summary: DownloadSummary) -> str:
 
 
 def warnings_of(request: DownloadRequest) -> tuple[str, ...]:
-    """What a person should know of a request that is allowed all the same."""
+    """Return warnings about an allowed request."""
     found = []
     if request.adjustment != "raw" and request.timeframe != "1Day":
         found.append(

@@ -1,4 +1,4 @@
-"""The errors of files and arguments that training raises; each text names what was found and what helps."""
+"""The errors of files and arguments that training raises; each text names the value found and the cure."""
 
 from __future__ import annotations
 

@@ -1,7 +1,7 @@
-"""The entry of `train-and-export`, which finds the command that is meant.
+"""The entry of `train-and-export`: finds the command and runs it.
 
-Its module parses, and turns every error of a file or an argument into one line and
-exit code 2. Its libraries are loaded when it is asked for.
+The command's module parses its options, and reports every error of a file or an argument as one line with exit code 2.
+Its libraries are loaded only when it runs.
 """
 
 from __future__ import annotations

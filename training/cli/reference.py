@@ -1,7 +1,7 @@
 """`train-and-export reference`: put the reference distributions into the manifest of a version that has none yet.
 
-The policy plays its training sessions again, on the very file it was trained on. Nothing but the manifest's
-`reference` changes: contract hash, policy digest and golden answers stay as they are.
+The policy plays its training sessions again, on the file of its training. Only the manifest's `reference` changes:
+contract hash, policy digest and golden answers stay.
 """
 
 from __future__ import annotations

@@ -24,7 +24,7 @@ FOLDS = 3  # where a strategy has no years of its own
 
 
 def row(found: Found) -> str:
-    """One line of the table."""
+    """Return one line of the table."""
     values = ", ".join(
         f"{name} {value:.3g}" if isinstance(value, float) else f"{name} {value}"
         for name, value in found.coefficients.items()
@@ -67,7 +67,7 @@ def parser() -> argparse.ArgumentParser:
 
 
 def search_from(chosen: argparse.Namespace) -> Search:
-    """The search of these options, with the strategy's own where none is given.
+    """Return the search of these options, with the strategy's defaults.
 
     Raises:
         ValueError: the strategy, or its preset, is unknown.

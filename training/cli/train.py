@@ -1,6 +1,6 @@
 """`train-and-export`: train a strategy's policy on a bars file, evaluate it, and put it into the model store.
 
-This is what the command does without the name of another one. What is done stands in `training.runs.run`.
+The command does this when no other command is named; `training.runs.run` has the steps.
 """
 
 from __future__ import annotations
@@ -96,13 +96,13 @@ def parser() -> argparse.ArgumentParser:
 
 
 def _offered(known: TrainingKind) -> str:
-    """What a strategy has, in one line."""
+    """Describe in one line what a strategy offers."""
     names = (("preset", tuple(known.presets)), ("network", known.networks), ("reward", known.variants))
     return "  ".join(f"--{option} {'|'.join(values)}" for option, values in names)
 
 
 def settings_from(chosen: argparse.Namespace) -> Settings:
-    """The settings of these options.
+    """Return the settings of these options.
 
     Raises:
         OSError, ValueError: the file of coefficients cannot be read; the text names file, field and cure. Or the
@@ -179,7 +179,7 @@ def main(arguments: Sequence[str]) -> int:
 
 
 def _mistyped(arguments: Sequence[str], options: argparse.ArgumentParser) -> str:
-    """The first option that there is none of, with the nearest one; reported before one that it would need."""
+    """Return the first unknown option with the nearest known one; it is reported before a missing option."""
     known = sorted(set(re.findall(r"--[a-z][a-z0-9-]*", options.format_help())))
     for name in (argument.partition("=")[0] for argument in arguments if argument.startswith("--")):
         if not any(option.startswith(name) for option in known):  # argparse takes what is short for one
@@ -198,7 +198,7 @@ def _foreign(chosen: argparse.Namespace, known: TrainingKind) -> str:
 
 
 def _contradiction(chosen: argparse.Namespace, options: argparse.ArgumentParser, known: TrainingKind) -> str:
-    """What is wrong with options that are each in bounds; "" when nothing is."""
+    """Return why these options contradict each other although each is in bounds; "" when they do not."""
     if chosen.seed + chosen.seeds > SEED_MAX:
         return f"--seed is {chosen.seed}: expected seeds below {SEED_MAX}"
     if chosen.train_sessions is not None and chosen.train_sessions < 1:
@@ -230,7 +230,7 @@ def _contradiction(chosen: argparse.Namespace, options: argparse.ArgumentParser,
 
 
 def _told(outcome: Outcome, *, promote_it: bool) -> int:
-    """Print the result, and promote it when that was asked for."""
+    """Print the result, and promote it if requested."""
     sys.stderr.write(f"\n{outcome.findings.verdict}\nreport: {outcome.version / 'report.html'}\n")
     sys.stdout.write(f"{outcome.version}\n")
     return promoted(outcome.version) if promote_it else DONE
