@@ -11,6 +11,7 @@ from pathlib import Path
 from training.cli.commands import DONE, STOPPED, STOPPED_TEXT, USAGE_ERROR
 from training.cli.errors import ERRORS
 from training.desks.registry import KINDS, kind
+from training.rl.kernels import slow_products
 from training.rl.pool import Stopped
 from training.runs.settings import Settings, settings_for
 from training.search.book import Found
@@ -113,7 +114,10 @@ def main(arguments: Sequence[str]) -> int:
         sys.stderr.write(f"{news if isinstance(news, str) else row(news)}\n")
 
     try:
-        results, folder = run_search(search_from(chosen), listen)
+        search = search_from(chosen)
+        if warning := slow_products(search.run.precision, search.run.device):
+            sys.stderr.write(f"train-and-export search: {warning}\n")
+        results, folder = run_search(search, listen)
     except Stopped:
         sys.stderr.write(f"train-and-export search: {STOPPED_TEXT}\n")
         return STOPPED

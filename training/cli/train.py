@@ -21,6 +21,7 @@ from training.desks.kind import TrainingKind
 from training.desks.registry import KINDS, kind
 from training.desks.trial import ENGINES, OWN, RLLIB
 from training.export.import_sb3 import ACTIVATIONS
+from training.rl.kernels import slow_products
 from training.rl.pool import Stopped
 from training.runs.display import Display
 from training.runs.import_run import import_and_export
@@ -164,6 +165,8 @@ def main(arguments: Sequence[str]) -> int:
         options.error(fault)
     try:
         settings = settings_from(chosen)
+        if warning := slow_products(settings.precision, settings.device):
+            sys.stderr.write(f"train-and-export: {warning}\n")
         with Display(len(requests_of(settings)), settings.steps) as display:
             if chosen.import_sb3 is not None:
                 alone = replace(settings, processes=1)

@@ -6,6 +6,7 @@ A way to multiply is chosen by measuring its rounding, never by a processor's na
 from __future__ import annotations
 
 import ctypes
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
@@ -14,7 +15,8 @@ import torch
 
 _BACKENDS: Any = torch.backends  # torch adds its switches at run time, unseen by type checkers
 _M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD = -1, -3  # malloc.h
-_TERMS = 512
+_TERMS, _SLOWER = 512, 1.2
+_TRIES = 20  # the fastest counts, in processor seconds: other processes take time too
 _FLOAT32_ERROR = 1e-5
 """Of a mean of 512 products of numbers about 1: float32 errs by about 1e-7, bfloat16 by about 1e-3."""
 
@@ -42,6 +44,36 @@ def fast_precision() -> str:
     """
     found = torch.cpu.get_capabilities()
     return "bf16" if found.get("avx512_bf16") or found.get("amx_bf16") else "float32"
+
+
+def bf16_cost() -> float:
+    """Measure how many times the seconds of float32 a layer takes in bfloat16 here.
+
+    A CPU that does not multiply bfloat16 emulates it, and takes several times as long.
+    """
+    layer, rows, threads = torch.nn.Linear(_TERMS, _TERMS), torch.randn(_TERMS, _TERMS), torch.get_num_threads()
+    seconds: dict[bool, list[float]] = {True: [], False: []}
+    torch.set_num_threads(1)  # threads that wait for one another would count
+    try:
+        for _ in range(_TRIES):
+            for bf16, found in seconds.items():
+                began = time.thread_time()
+                with torch.autocast("cpu", torch.bfloat16, enabled=bf16):
+                    layer(rows)
+                found.append(time.thread_time() - began)
+    finally:
+        torch.set_num_threads(threads)
+    return min(seconds[True]) / min(seconds[False])
+
+
+def slow_products(precision: str, device: str) -> str:
+    """Return a warning where bfloat16 was asked for and takes longer than float32 on this CPU; "" otherwise."""
+    if precision != "bf16" or device != "cpu" or (cost := bf16_cost()) <= _SLOWER:
+        return ""
+    return (
+        f"bf16 takes {cost:.1f} times as long as float32 on this CPU, which does not multiply bfloat16: leave "
+        f"--precision out"
+    )
 
 
 @contextmanager

@@ -11,7 +11,8 @@ from typing import Any
 import pytest
 import torch
 
-from training.rl.kernels import fast_precision, keep_freed_memory, plain_float32, use_fast_float32
+from training.rl import kernels
+from training.rl.kernels import bf16_cost, fast_precision, keep_freed_memory, plain_float32, use_fast_float32
 
 MKLDNN: Any = torch.backends.mkldnn
 
@@ -69,3 +70,14 @@ def test_plain_products_are_torch_s_own_and_the_faster_ones_come_back() -> None:
 def test_bfloat16_is_taken_where_linux_lists_it_among_the_cpu_s_flags() -> None:
     flags = set(Path("/proc/cpuinfo").read_text(encoding="utf-8").split())
     assert fast_precision() == ("bf16" if flags & {"avx512_bf16", "amx_bf16"} else "float32")
+
+
+def test_bfloat16_that_is_emulated_is_warned_of_with_what_it_costs(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert bf16_cost() > 0.0
+    monkeypatch.setattr(kernels, "bf16_cost", lambda: 9.47)
+    assert kernels.slow_products("bf16", "cpu") == (
+        "bf16 takes 9.5 times as long as float32 on this CPU, which does not multiply bfloat16: leave --precision out"
+    )
+    assert kernels.slow_products("float32", "cpu") == kernels.slow_products("bf16", "cuda") == ""
+    monkeypatch.setattr(kernels, "bf16_cost", lambda: 0.6)
+    assert kernels.slow_products("bf16", "cpu") == ""
