@@ -26,7 +26,7 @@ help:
 	@echo "make training  install what train-and-export, the tests and the loopback Alpaca need (torch, 1.6 GB)"
 	@echo "make lint      the static checks alone; make format mends what it can"
 	@echo "make chaos     the fault campaign: 500 sessions at a loopback Alpaca, 15 minutes"
-	@echo "make chaos-desks  four desks on one host, 20 sessions with their nights under faults, 15 minutes"
+	@echo "make chaos-desks  five desks on one host, 20 sessions with their nights under faults, 15 minutes"
 	@echo "make bench     the daemon's benchmarks, as JSON"
 	@echo "make bench-train  training against Stable-Baselines3, in steps a second and in seconds to the same score, as JSON"
 	@echo "make bench-flips  how often online learning recovers after the rule of a planted market flipped, as JSON"

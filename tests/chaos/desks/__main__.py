@@ -1,4 +1,4 @@
-"""Four desks of one host at one loopback server, session after session with their nights, under random trouble.
+"""Five desks of one host at one loopback server, session after session with their nights, under random trouble.
 
 `python -m tests.chaos.desks --sessions 20 --seed N`. The clock is one and fast; over weekends the host is off. After
 each session all trouble is taken away, and server and journals must agree (docs/CHAOS.md says on what).
@@ -28,6 +28,8 @@ from simulator.serving import serving
 from simulator.trading.account import Account
 from simulator.virtual_clock import virtual_clock
 from strategies.kit.contract import Session
+from strategies.kit.model_config.config import SHIPPED as SHIPPED_CONFIG
+from strategies.kit.model_config.indicators import parse
 from strategies.kit.units import SECOND_NS
 from strategies.registry import strategy
 from tests.chaos import verdict
@@ -37,13 +39,14 @@ from tests.chaos.desks import market as desks_market
 from tests.chaos.desks import plan as desks_plan
 from tests.chaos.desks import policy as desks_policy
 from tests.chaos.desks.host import Host, Station
-from tests.chaos.desks.plan import CASH_USD, DESKS, SCALPER, bound
+from tests.chaos.desks.plan import BY_MINUTE, CASH_USD, DAILY, DESKS, FIVE_MINUTES, ONLINE, SCALPER, bound
 from tests.chaos.plan import Plan
 from tests.chaos.session import MINUTE_NS, Run, begin, due
 from tests.chaos.tally import Tally
 from tests.support.desks.live_desk import Books, Daemon
 from tests.support.models.daily_models import put_models
 from tests.support.models.forecast_models import put_relay
+from tests.support.models.online_models import put_momentum
 from tests.support.paths import FIXTURE_MODELS, REPOSITORY
 
 SHIPPED = REPOSITORY / "onnx_models"
@@ -128,10 +131,10 @@ def judge(host: Host, session: Session, before_ns: int) -> None:
             continue
         for found in host.served.call(_found, station, books, before_ns):
             host.problem(session.date, station, found)
-        outcome = basket_verdict.baskets(books).get(session.date, "none")
+        outcome = basket_verdict.baskets(books).get(session.date, "none") if station.name in DAILY else ""
         station.baskets += outcome == "ordered"
         orders = sum(order.created_ns >= before_ns for order in station.account.orders.values())
-        told.append(f"{station.name} {'' if station.name == SCALPER else outcome + ', '}{orders} orders")
+        told.append(f"{station.name} {outcome + ', ' if station.name in DAILY else ''}{orders} orders")
     host.lines.append(f"{session.date}: {'; '.join(told)}")
     print(host.lines[-1], f"; {len(host.problems)} problems", flush=True)
 
@@ -144,8 +147,10 @@ def _found(station: Station, books: Books, before_ns: int) -> list[str]:
         *verdict.oversold(account),
         *basket_verdict.overdrawn(account, start),
     ]
+    if station.name in DAILY:
+        found += basket_verdict.baskets_doubled(books)
     if station.name != SCALPER:
-        found += basket_verdict.baskets_doubled(books) + basket_verdict.uncovered(account, start, before_ns)
+        found += basket_verdict.uncovered(account, start, before_ns)
     return found
 
 
@@ -184,13 +189,12 @@ def finish(host: Host) -> None:
             host.problem("end", station, f"the stop ended with {ended}: {station.run.desk.why_ended()[:300]}")
         if different := station.run.desk.replayed():
             host.problem("end", station, f"the journal does not replay: {different[:500]}")
-        books, spec = station.run.desk.books(), strategy(station.name).spec
+        books = station.run.desk.books()
         epoch = "" if books is None else books.state.identity.epoch
-        symbols = frozenset() if station.name == SCALPER else frozenset(spec.symbols)
-        owners[station.name] = (station.account, epoch, symbols)
+        owners[station.name] = (station.account, epoch, _symbols(station.name))
         for told in station.run.problems:
             host.problem("run", station, told)
-        if station.name != SCALPER and len(host.lines) >= MANY and 2 * station.baskets < len(host.lines):
+        if station.name in DAILY and len(host.lines) >= MANY and 2 * station.baskets < len(host.lines):
             host.problem("end", station, f"only {station.baskets} baskets in {len(host.lines)} sessions")
     accounts = [station.account for station in host.stations]
     host.problems += basket_verdict.strangers(owners, host.served.server.requests)
@@ -201,14 +205,29 @@ def finish(host: Host) -> None:
     host.problems += verdict.leaks(host.folder, [word for a in accounts for word in (a.key, a.secret)])
 
 
+def _symbols(desk: str) -> frozenset[str]:
+    """What a desk may trade; empty for any contract."""
+    if desk == SCALPER:
+        return frozenset()
+    return frozenset(BY_MINUTE if desk == ONLINE else strategy(desk).spec.symbols)
+
+
+def put_online(folder: Path) -> None:
+    """The online desk's model configuration, and a policy for it that buys what rose and sells what fell."""
+    config = folder / FIVE_MINUTES
+    config.write_text(SHIPPED_CONFIG.read_text().replace("bar_minutes: 1", "bar_minutes: 5"))
+    put_momentum(folder / "models", strategy(ONLINE, BY_MINUTE, parse(config.read_bytes(), config.name).text))
+
+
 @contextlib.contextmanager
 def hosted(seed: int, count: int, folder: Path, *, shipped: bool) -> Iterator[tuple[Host, list[Session]]]:
-    """Server, models and four daemons in `folder` (new or empty), some hours before the first open; all are ended."""
+    """Server, models and five daemons in `folder` (new or empty), some hours before the first open; all are ended."""
     chance = random.Random(f"host {seed}")
     sessions = list(desks_market.calendar()[:count])
     happenings = desks_market.happenings(seed, [session.date for session in sessions])
     made = desks_market.market(seed, happenings)
     put_relay(desks_policy.store(put_models(folder / "models")))
+    put_online(folder)
     scalpers = SHIPPED if shipped else FIXTURE_MODELS
     shutil.copytree(scalpers / SCALPER, folder / "models" / SCALPER)
     accounts = [
@@ -283,7 +302,7 @@ def told(host: Host) -> str:
 
 def main() -> int:
     """Run it; exit code 1 when something did not hold."""
-    made = argparse.ArgumentParser("python -m tests.chaos.desks", description="Four desks under random faults.")
+    made = argparse.ArgumentParser("python -m tests.chaos.desks", description="Five desks under random faults.")
     made.add_argument("--sessions", type=int, default=20, help="how many, 1 to 20 (20)")
     made.add_argument("--seed", type=int, help="of the campaign; drawn where it is not given")
     made.add_argument("--work", type=Path, help="folder for logs and journals (a temporary one)")

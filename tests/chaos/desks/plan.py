@@ -1,7 +1,8 @@
 """What befalls each of several desks in one session, drawn from (seed, date, desk); and each desk's settings.
 
-Pure. Kinds are those of `tests.chaos.kinds` that an account in good standing can meet, and some of a daily desk's own:
-around its decision, between its sales and its buys, and over night.
+Pure. Kinds are those of `tests.chaos.kinds` that an account in good standing can meet, and some of a desk's own: of a
+daily one around its decision, between its sales and its buys, and over night; of shares by the minute one symbol's bars
+and quotes.
 """
 
 from __future__ import annotations
@@ -10,15 +11,21 @@ import random
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from functools import cache
+from pathlib import Path
 
-from strategies import daily_rebalancer, forecast_ensemble, option_scalper, regime_switcher
+from strategies import daily_rebalancer, forecast_ensemble, online_dqn, option_scalper, regime_switcher
 from tests.chaos.kinds import ANY, KINDS, TARGETS, Kind, Line
 from tests.chaos.plan import Trouble
 
-SCALPER, REBALANCER, SWITCHER, FORECAST = DESKS = tuple(
-    module.SPEC.name for module in (option_scalper, daily_rebalancer, regime_switcher, forecast_ensemble)
+SCALPER = option_scalper.SPEC.name
+REBALANCER, SWITCHER, FORECAST = DAILY = tuple(
+    module.SPEC.name for module in (daily_rebalancer, regime_switcher, forecast_ensemble)
 )
-CASH_USD = {SCALPER: 100_000, REBALANCER: 150_000, SWITCHER: 100_000, FORECAST: 100_000}
+ONLINE = online_dqn.OnlineDqn().spec.name
+DESKS = (SCALPER, *DAILY, ONLINE)
+BY_MINUTE = ("SPY", "QQQ")  # what the online desk trades, by bars of five minutes that the feed builds of minutes
+CASH_USD = {SCALPER: 100_000, REBALANCER: 150_000, SWITCHER: 100_000, FORECAST: 100_000, ONLINE: 100_000}
+FIVE_MINUTES = "five_minutes.yaml"
 DECIDE_MIN = 60  # minutes before the open: while orders wait for the auction, each second is a step
 OF_A_SESSION = (2, 4)  # kinds of one desk
 HOUR_S = 3600.0
@@ -90,6 +97,25 @@ OWN: dict[str, Own] = dict(
 )  # fmt: skip
 """A daily desk's own kinds by name."""
 
+OF_ONE = {"stream": "stock", "symbol": "QQQ"}
+SHARES: dict[str, Own] = dict(
+    (
+        _own("one share: no bars for a while", "one share lost", DAY, _line("bar_gap", OF_ONE, times=12)),
+        _own("one share: late bars", "one share lost", DAY, _line("bar_late", OF_ONE, times=4, delay_s=8)),
+        _own("one share: corrected bars", "corrected bar", DAY, _line("bar_corrected", OF_ONE, times=3, shift=0.2)),
+        _own("one share: an impossible bar", "impossible bar", DAY, _line("bar_absurd", OF_ONE, times=2, factor=40)),
+        _own("one share: no quotes for a while", "quotes missing", DAY, _line("quote_gap", OF_ONE, times=90)),
+        _own("one share: crossed quotes", "broken quote", DAY, _line("quote_crossed", OF_ONE, times=12)),
+        _own("one share: one-sided quotes", "broken quote", DAY, _line("quote_one_sided", OF_ONE, times=12)),
+        _own("one share: a bid of a cent", "broken quote", DAY, _line("quote_absurd", OF_ONE, times=3)),
+    )
+)
+"""Kinds of a desk that trades shares by the minute, by name."""
+NOT_OF_SHARES = (
+    "option: ", "quote_", "greeks_missing", "odd_symbol", "list of contracts", "split of the underlying",
+    "refused: options", "refused: uncovered", "refused: level2", "refused: expire", "refused: position_intent",
+)  # fmt: skip
+
 ORDERS = (
     "rejected after acceptance", "fill_partial", "order_held_back", "fill before the reply", "fill unheard",
     "fill during socket_drop", "fill during socket_black_hole", "cancel_loses", "cancel_stuck", "cancel_rejected",
@@ -104,6 +130,8 @@ def shared_kinds(desk: str) -> tuple[Kind, ...]:
     fit = [k for k in KINDS.values() if not (k.halts - REJECTIONS or k.alone or k.tables or k.act == "fee")]
     if desk == SCALPER:
         return tuple(fit)
+    if desk == ONLINE:
+        return tuple(kind for kind in fit if not kind.name.startswith(NOT_OF_SHARES))
     targets = tuple(f"{target}: " for target in TARGETS)
     return tuple(kind for kind in fit if kind.name in ORDERS or kind.name.startswith(("trade: ", *targets)))
 
@@ -117,10 +145,10 @@ def troubles(seed: int, date: str, desk: str) -> list[tuple[Trouble, str]]:
     many = chance.randint(*OF_A_SESSION)
     drawn: list[tuple[Trouble, str]] = []
     if desk != SCALPER:
-        owned = chance.sample(list(OWN.values()), 1 + many // 3)
+        owned = chance.sample(list((OWN if desk in DAILY else SHARES).values()), 1 + many // 3)
         drawn += [(_trouble(own.kind, own.window, chance, desk), own.stage) for own in owned]
     for kind in chance.sample(shared_kinds(desk), many - len(drawn) + 1):
-        window = DAY if desk == SCALPER else chance.choice((AUCTION, DAY))
+        window = chance.choice((AUCTION, DAY)) if desk in DAILY else DAY
         drawn.append((_trouble(kind, window, chance, desk), ""))
     return sorted(drawn, key=lambda pair: pair[0].from_min)
 
@@ -139,8 +167,11 @@ def bound(trouble: Trouble, key: str) -> Trouble:
     return replace(trouble, lines=tuple(map(on_it, trouble.lines)))
 
 
-def tables(desk: str) -> Table:
-    """The desk's settings: waits in proportion to a fast clock, no limit that the campaign's troubles meet."""
+def tables(desk: str, folder: Path) -> Table:
+    """The desk's settings: waits in proportion to a fast clock, no limit that the campaign's troubles meet.
+
+    `folder` has the model configuration of the online desk.
+    """
     made: dict[str, dict[str, object]] = {
         "desk": {"name": desk, "strategy": desk},
         "alpaca": {"ping_s": 30, "report_every_s": 300},
@@ -153,6 +184,10 @@ def tables(desk: str) -> Table:
     }
     if desk == SCALPER:
         made["execution"] |= {"entry_reprice_s": 300, "entry_deadline_s": 900, "exit_reprice_s": 200}
+    elif desk == ONLINE:
+        made["desk"] |= {"symbols": list(BY_MINUTE), "model_config": str(folder / FIVE_MINUTES)}
+        made["execution"] |= {"entry_deadline_s": 900}
+        made["basket"] = {"reprice_s": 200, "price_collar": 0.15}
     else:
         made["basket"] = {
             "before_open_min": DECIDE_MIN,
@@ -165,4 +200,5 @@ def tables(desk: str) -> Table:
 
 def family(name: str) -> str:
     """The family of a kind by its name."""
-    return OWN[name].kind.family if name in OWN else KINDS[name].family
+    own = {**OWN, **SHARES}
+    return own[name].kind.family if name in own else KINDS[name].family

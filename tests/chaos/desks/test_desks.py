@@ -1,4 +1,4 @@
-"""The short form of the desks' campaign: four daemons, two sessions and the night between them, a fixed seed."""
+"""The short form of the desks' campaign: five daemons, two sessions and the night between them, a fixed seed."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from pathlib import Path
 from tests.chaos.desks import market as desks_market
 from tests.chaos.desks import plan as desks_plan
 from tests.chaos.desks.__main__ import campaign, told
-from tests.chaos.desks.plan import DESKS, OWN, SCALPER
+from tests.chaos.desks.plan import DAILY, DESKS, ONLINE, OWN, SCALPER, SHARES
 
 SEED = 20261284
 SESSIONS = 2
@@ -35,10 +35,20 @@ def test_five_campaigns_deal_every_kind_of_a_daily_desk_s_own() -> None:
         trouble.kind.name.partition(": ")[2]
         for seed in range(5)
         for date in DATES
-        for desk in DESKS[1:]
+        for desk in DAILY
         for trouble, _ in desks_plan.troubles(seed, date, desk)
     }
     assert dealt >= OWN.keys()
+
+
+def test_five_campaigns_deal_every_kind_of_shares_by_the_minute() -> None:
+    dealt = {
+        trouble.kind.name.partition(": ")[2]
+        for seed in range(5)
+        for date in DATES
+        for trouble, _ in desks_plan.troubles(seed, date, ONLINE)
+    }
+    assert dealt >= SHARES.keys()
 
 
 def test_a_trouble_acts_on_its_own_account_wherever_the_server_knows_the_account() -> None:
@@ -47,7 +57,9 @@ def test_a_trouble_acts_on_its_own_account_wherever_the_server_knows_the_account
             assert line.where.get("key") == "K" or line.kind.startswith(desks_plan.NOWHERE)
 
 
-def test_whatever_befalls_four_desks_each_keeps_its_own_book_and_its_one_basket_a_day(tmp_path: Path) -> None:
+def test_whatever_befalls_five_desks_each_keeps_its_own_book_and_a_daily_one_its_basket_a_day(
+    tmp_path: Path,
+) -> None:
     print(f"campaign of desks, seed {SEED}, {SESSIONS} sessions")
     host = campaign(SEED, SESSIONS, tmp_path / "host", shipped=False)
     print(told(host))
