@@ -7,6 +7,7 @@ import sys
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 
+from daemon.core.effects import AskPolicy
 from daemon.core.events import Event, ModelVerified, RunStarted
 from daemon.core.limits import Trading
 from daemon.core.state import Identity
@@ -82,11 +83,12 @@ def assemble(
     outside: Outside | None = None,
     shadow: Shadow | None = None,
     boundary: Callable[[str], None] | None = None,
+    serve: Callable[[AskPolicy], None] | None = None,
 ) -> AssembledDesk:
     """Wire one engine. The caller owns `writer` and closes it.
 
     `outside` is a real broker (None: a paper broker, or none), `shadow` a candidate model, `boundary` a hook of
-    crash tests.
+    crash tests, `serve` takes the questions that another process answers.
     """
     engine = Engine(
         recovered,
@@ -100,6 +102,7 @@ def assemble(
         outside=outside,
         shadow=shadow,
         boundary=boundary,
+        serve=serve,
     )
     return AssembledDesk(engine, start)
 

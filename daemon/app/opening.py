@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from daemon.app.desk import AssembledDesk, Start, assemble
 from daemon.config.limits_shown import origins_of
 from daemon.config.load import Settings
+from daemon.core.effects import AskPolicy
 from daemon.core.events import Event
 from daemon.core.step import Step
 from daemon.engine.code import code_digest
@@ -68,8 +69,9 @@ class OpenDesk:
         observe: Callable[[Event, Step], None],
         outside: Outside | None = None,
         account_number: str = "",
+        serve: Callable[[AskPolicy], None] | None = None,
     ) -> AssembledDesk:
-        """Wire the engine. `account_number` is the expected one, "" for any."""
+        """Wire the engine. `account_number` is the expected one, "" for any; see `assemble` for `serve`."""
         settings, model = self.checked.settings, self.checked.model
         identity, origins = identity_of(self.state_dir.meta), origins_of(settings)
         start = Start(identity, settings.trading(), model, self.code, account_number, origins)
@@ -84,6 +86,7 @@ class OpenDesk:
             observe=observe,
             outside=outside,
             shadow=self.models,
+            serve=serve,
         )
 
     def close(self) -> None:

@@ -61,6 +61,11 @@ def _wrong_trading(settings: Settings) -> Iterator[Problem]:
     yield from _wrong_symbols(settings.desk)
     if settings.exploration.kind != "none" and not _chooses_by_row(settings.desk.strategy):
         yield "exploration.kind", settings.exploration.kind, f'"none": {settings.desk.strategy} draws no action'
+    policy = settings.policy
+    if policy.answers == "served" and not _chooses_by_row(settings.desk.strategy):
+        yield "policy.answers", policy.answers, f'"local": nothing serves the answers of {settings.desk.strategy}'
+    elif policy.answers == "served" and not policy.redis:
+        yield "policy.redis", policy.redis, "where the answers are served: unix:///PATH, or rediss://HOST:PORT"
     days, sizing, execution = settings.contracts, settings.sizing, settings.execution
     if days.min_days > days.max_days:
         yield "contracts.min_days", days.min_days, f"at most contracts.max_days ({days.max_days})"

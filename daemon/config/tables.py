@@ -15,7 +15,7 @@ from annotated_types import Ge, Gt, Le, Lt
 from msgspec import UNSET
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, PrivateAttr, StringConstraints
 
-from daemon.core.limits import Basket, Broker, Contracts, Execution, Exploration, Paper, Risk, Sizing, Trading
+from daemon.core.limits import Basket, Broker, Contracts, Execution, Exploration, Paper, Risk, Served, Sizing, Trading
 from daemon.host.state_place import STATE_DIR
 
 SYMBOLS_MAX = 500
@@ -61,6 +61,11 @@ class Policy:
     shadow: Annotated[str, StringConstraints(pattern=r"^([a-z0-9][a-z0-9._-]{0,39})?$")] = ""
     provider: Literal["auto", "cuda", "cpu"] = "auto"
     threads: _Positive = 1
+    answers: Literal["local", "served"] = "local"
+    served_deadline_ms: Annotated[int, Ge(10), Le(10_000)] = 500
+    redis: str = ""
+    redis_user: str = "rltraderd"
+    redis_ca_file: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -269,6 +274,7 @@ class Settings(BaseModel):
             basket=self.basket,
             paper=self.paper,
             exploration=self.exploration if self.exploration != Exploration() else UNSET,
+            served=Served(self.policy.served_deadline_ms) if self.policy.answers == "served" else UNSET,
         )
 
     def address(self, name: str) -> str:

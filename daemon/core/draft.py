@@ -9,11 +9,13 @@ import re
 from collections.abc import Iterable
 from typing import TYPE_CHECKING, Any
 
+from msgspec import UnsetType
 from msgspec.structs import replace
 
 from daemon.core.effects import AnyEffect, CancelOrder, LookUpOrder, RaiseAlarm
 from daemon.core.events import Contract, Quote
 from daemon.core.instruments.option_market import parse_occ
+from daemon.core.limits import Served
 from daemon.core.orders import CANCELING, Order, Work, advance
 from daemon.core.records import DecisionRow, EquityRow, Row, order_row
 from daemon.core.state import SEEN_MAX, Ask, Halt, LadderState, Position, State, held_option
@@ -348,6 +350,12 @@ class Draft:
         book = self.book
         row = EquityRow(self.now_ns, str(book.equity), str(book.cash), str(book.realized), book.max_drawdown)
         self.records.append(row)
+
+    @property
+    def served(self) -> Served | None:
+        """The rules where another process answers; None where this one does, as in every replay of a tape."""
+        rules = self.trading.served
+        return None if isinstance(rules, UnsetType) or self.identity.mode == "replay" else rules
 
     def end_unanswered(self, ask: Ask, outcome: str) -> None:
         """End the open question without an answer (`expired` or `failed`): one decision row, no action."""

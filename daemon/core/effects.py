@@ -17,12 +17,16 @@ class Effect(msgspec.Struct, frozen=True, tag=True, gc=False):
     """Base of all effects."""
 
 
-class AskPolicy(Effect, frozen=True, tag=True):
-    """Run the policy on `observation`. The answer, a failure or the deadline ends it, each an event."""
+class AskPolicy(Effect, frozen=True, tag=True, omit_defaults=True):
+    """Run the policy on `observation`. The answer, a failure or the deadline ends it, each an event.
+
+    A `served` one goes to another process: its answer comes from outside, and nothing waits for it.
+    """
 
     decision: int
     valid_until_ns: int
     observation: Observation  # journaled as its digest
+    served: bool = False
 
 
 class WatchContracts(Effect, frozen=True, tag=True):

@@ -149,6 +149,14 @@ class Exploration:
 
 
 @dataclass(frozen=True, slots=True)
+class Served:
+    """Where another process answers the policy's questions."""
+
+    __pydantic_config__: ClassVar = {"extra": "forbid"}
+    deadline_ms: Annotated[int, Ge(10), Le(10_000)] = 500  # no answer by then is a HOLD
+
+
+@dataclass(frozen=True, slots=True)
 class Paper:
     """The paper broker and the option market of dry run and replay. Sources of the fees: docs/PAPER.md."""
 
@@ -184,6 +192,7 @@ class Trading:
     basket: Basket = field(default_factory=Basket)
     paper: Paper = field(default_factory=Paper)
     exploration: Exploration | UnsetType = UNSET  # unset where it has its defaults: then no journal holds it
+    served: Served | UnsetType = UNSET  # unset where the daemon's own model answers
 
     @property
     def exploring(self) -> Exploration:

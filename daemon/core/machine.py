@@ -57,22 +57,27 @@ class Machine:
             self.queue.extend(news)
         self.state = step.state
         for effect in step.effects:
-            if type(effect) is AskPolicy:
+            if type(effect) is AskPolicy and not effect.served:
                 self.queue.append(effect)
         return step
 
     def reapply(self, event: Event) -> Step:
         """Apply a journaled event: caused events must come in their order.
 
-        With a real broker only the answers to questions are caused. Raises Divergence when the journal holds another
-        event than the paper broker emitted, or an answer without a question.
+        With a real broker only the answers to questions are caused, and a served one comes from outside. Raises
+        Divergence when the journal holds another event than the paper broker emitted, or an answer without a question.
         """
-        if isinstance(event, self.caused):
+        if isinstance(event, self.caused) and not self._is_served(event):
             expected = self.queue.popleft() if self.queue else None
             if expected is None or not _follows(expected, event):
                 what = "an answer" if isinstance(expected, AskPolicy) else repr(expected)
                 raise Divergence(f"the journal holds {event!r} where {what} follows from the events before it")
         return self.apply(event)
+
+    def _is_served(self, event: Event) -> bool:
+        """Return whether this answers an open question that went to another process."""
+        ask = self.state.ask
+        return isinstance(event, ANSWERS) and ask is not None and ask.served and ask.decision == event.decision
 
     def take(self, event: Event, left: tuple[AnyEffect, ...]) -> Step:
         """Apply a journaled event as other code stepped it: `left` is what left the process then.

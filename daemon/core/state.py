@@ -225,7 +225,7 @@ class LadderState(msgspec.Struct, frozen=True, gc=False):
     judged: tuple[str, ...] = ()
 
 
-class Ask(msgspec.Struct, frozen=True, gc=False):
+class Ask(msgspec.Struct, frozen=True, gc=False, omit_defaults=True):
     """The open question to the policy.
 
     `row` is its newest feature row, or one for each symbol where rows are symbols, as float32 bytes.
@@ -235,6 +235,7 @@ class Ask(msgspec.Struct, frozen=True, gc=False):
     bar_ns: int
     valid_until_ns: int
     row: bytes
+    served: bool = False  # another process answers
 
 
 class Leap(msgspec.Struct, frozen=True, gc=False):

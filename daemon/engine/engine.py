@@ -76,7 +76,10 @@ class StepFailed(Exception):
 
 
 class Engine:
-    """Drives one machine. `observe` is called after every step with the event and its result."""
+    """Drives one machine. `observe` is called after every step with the event and its result.
+
+    `serve` passes a question on to another process; its answer comes from the source.
+    """
 
     def __init__(
         self,
@@ -92,6 +95,7 @@ class Engine:
         outside: Outside | None = None,
         shadow: Shadow | None = None,
         boundary: Callable[[str], None] | None = None,
+        serve: Callable[[AskPolicy], None] | None = None,
     ) -> None:
         self.machine: Machine = recovered.machine
         self.latency = Latency()
@@ -105,6 +109,8 @@ class Engine:
         self._observe = observe
         self._shadow = shadow
         self._boundary = boundary
+        self._serve = serve
+        self._question: AskPolicy | None = None  # passed on and not answered yet
         self._raised: tuple[Event, Exception] | None = None
         self._leaving: tuple[Event, Step] | None = None
         self._code = code
@@ -155,7 +161,10 @@ class Engine:
             if event is None:
                 break
             self._bar_clock = time.perf_counter_ns()
-            await self._step(event)
+            if isinstance(event, PolicyAnswered | PolicyFailed):
+                await self._step_served(event)
+            else:
+                await self._step(event)
             await self._drain()
             if self._ending and not (self.machine.state.book.positions or self.machine.state.orders):
                 self.stop(self._ending)
@@ -232,6 +241,8 @@ class Engine:
             batch.digests.append((entry.seq, digest(state)))
         if self._boundary is not None:
             self._boundary("after step")
+        if effects and self._serve is not None:
+            self._pass_on(effects)
         if effects and self._outside is not None and any(type(effect) in _LEAVING for effect in effects):
             self._leaving = (event, step)
             return True
@@ -266,19 +277,37 @@ class Engine:
         while queue:
             caused = queue.popleft()
             if isinstance(caused, AskPolicy):
-                due = take(self._policy.answer(caused, self.machine.state.now_ns))
-                if self._bar_clock:
-                    self.latency.add(time.perf_counter_ns() - self._bar_clock)
-                if self._shadow is not None:
-                    if self._leaving is not None or self._raised is not None:
-                        await self._settle()  # effects of the answer leave first
-                        due = False  # else both answers go into one commit: a crash takes neither alone
-                    answered = self._shadow.shadow_answer(caused, self.machine.state)
-                    due |= answered is not None and take(answered)
-            else:
-                due = take(caused)
-            if due:
+                await self._answered(caused, self._policy.answer(caused, self.machine.state.now_ns))
+            elif take(caused):
                 await self._settle()
+
+    async def _answered(self, question: AskPolicy, answer: PolicyAnswered | PolicyFailed) -> None:
+        """Step the live answer, then the candidate's."""
+        due = self._take(answer)
+        if self._bar_clock:
+            self.latency.add(time.perf_counter_ns() - self._bar_clock)
+        if self._shadow is not None:
+            if self._leaving is not None or self._raised is not None:
+                await self._settle()  # effects of the answer leave first
+                due = False  # else both answers go into one commit: a crash takes neither alone
+            answered = self._shadow.shadow_answer(question, self.machine.state)
+            due |= answered is not None and self._take(answered)
+        if due:
+            await self._settle()
+
+    def _pass_on(self, effects: Sequence[AnyEffect]) -> None:
+        """Pass a question on to the process that serves the answers."""
+        for effect in effects:
+            if self._serve is not None and type(effect) is AskPolicy and effect.served:
+                self._question = effect
+                self._serve(effect)
+
+    async def _step_served(self, answer: PolicyAnswered | PolicyFailed) -> None:
+        """Step a served answer to the open question; a late one is dropped, and so not journaled."""
+        question, ask = self._question, self.machine.state.ask
+        if question is not None and ask is not None and ask.decision == question.decision == answer.decision:
+            self._question = None
+            await self._answered(question, answer)
 
     async def _rest(self) -> None:
         """Between two events from outside: write due snapshots and yield to other tasks."""

@@ -58,6 +58,14 @@ ONLINE_EVENTS: dict[str, LogEvent] = {
         ("problem",),
         "The trainer ends with exit code 1; it goes on at its checkpoint when it is started again.",
     ),
+    "served_unavailable": LogEvent(
+        "warning",
+        ("address", "problem"),
+        "The desk's questions do not reach the process that serves answers: each is a HOLD until they do.",
+    ),
+    "question_refused": LogEvent(
+        "warning", ("problem",), "A question in Redis is none of this release: it is not answered."
+    ),
     "trainer_delayed": LogEvent(
         "warning", ("problem",), "The stream cannot be read: nothing is learned until it can; tried again."
     ),

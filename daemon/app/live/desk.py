@@ -11,6 +11,7 @@ import signal
 from typing import Any
 
 from daemon.app.live.broker_side import BrokerSide
+from daemon.app.live.serving import served_answers
 from daemon.app.live.session_jobs import SessionJobs
 from daemon.app.live.start import Live
 from daemon.app.live.stop import StandDown, stop_cleanly
@@ -46,8 +47,10 @@ class LiveDesk:
         self._broker = BrokerSide(
             live, account, folder / "history", self.intake, initial, self._state, self.ticks, self.notify
         )
-        trading = self._broker.trading
-        self.desk = opened.assemble(self.intake, self._observe, trading, live.settings.desk.account_number)
+        trading, number = self._broker.trading, live.settings.desk.account_number
+        self._served = served_answers(live, opened, self.intake.put, self.notify)
+        serve = None if self._served is None else self._served.ask
+        self.desk = opened.assemble(self.intake, self._observe, trading, number, serve)
         self.engine = self.desk.engine
         ports = DeskPorts(
             self.intake.put,
@@ -98,6 +101,8 @@ class LiveDesk:
             loop.add_signal_handler(number, stop, number.name)
         self._stand_down.at_start()
         self._jobs.schedule.start()
+        if self._served is not None:
+            self._served.start()
         self.operator.start()
         try:
             await self._tasks(began_ns)
@@ -107,6 +112,8 @@ class LiveDesk:
             for task in stops:
                 task.cancel()
             self._jobs.schedule.stop()
+            if self._served is not None:
+                self._served.close()
             self.intake.end()
             await self._broker.close()
             await self.operator.close()

@@ -26,6 +26,7 @@ from daemon.core.state import Ask
 from strategies.kit.contract import Bar, BarStrategy, Leg
 from strategies.kit.units import SECOND_NS
 
+MILLISECOND_NS = SECOND_NS // 1000
 MINUTE_WAIT_NS = 5 * SECOND_NS  # after a minute's end, for the bars of further symbols: they come within two
 
 
@@ -195,9 +196,11 @@ class AtEachBar:
         if draft.ask is not None:
             draft.end_unanswered(draft.ask, "expired")
         draft.decision += 1
-        valid_until = draft.now_ns + draft.trading.execution.policy_valid_s * SECOND_NS
-        draft.ask = Ask(draft.decision, bars[0].start_ns, valid_until, observation.newest(spec))
-        draft.effects.append(AskPolicy(draft.decision, valid_until, observation))
+        served = draft.served
+        valid_ns = draft.trading.execution.policy_valid_s * SECOND_NS
+        valid_until = draft.now_ns + (valid_ns if served is None else served.deadline_ms * MILLISECOND_NS)
+        draft.ask = Ask(draft.decision, bars[0].start_ns, valid_until, observation.newest(spec), served is not None)
+        draft.effects.append(AskPolicy(draft.decision, valid_until, observation, served is not None))
 
     def on_session_ended(self, draft: Draft, event: SessionEnded) -> None:
         """End the running session; the end of another session changes nothing."""

@@ -18,7 +18,7 @@ def on_policy_answered(draft: Draft, event: PolicyAnswered) -> None:
         expire_ask(draft)
         return
     draft.ask = None
-    draft.case_over("policy_late", "policy_failed")
+    draft.case_over("policy_late", "policy_failed", "served_late")
     answer = Answer(event.logits, event.hidden, event.heads)
     draft.desk.holds.act(draft, ask, answer, event.model)
 
@@ -34,6 +34,11 @@ def on_policy_failed(draft: Draft, event: PolicyFailed) -> None:
 def expire_ask(draft: Draft) -> None:
     """End the open question at its deadline, recorded; a later answer finds no question."""
     ask = draft.ask
-    if ask is not None and draft.now_ns > ask.valid_until_ns:
+    if ask is None or draft.now_ns <= ask.valid_until_ns:
+        return
+    if not ask.served:
         draft.alarm("policy_late", f"no answer to decision {ask.decision} in time", once=True)
-        draft.end_unanswered(ask, "expired")
+    else:
+        draft.count_denials(("served_late",))
+        draft.alarm("served_late", f"no served answer to decision {ask.decision} in time", once=True)
+    draft.end_unanswered(ask, "expired")

@@ -25,7 +25,11 @@ from tests.support.paths import REPOSITORY
 
 INSTALLED = REPOSITORY / "systemd" / "redis"
 BINARY = shutil.which("redis-server")
-USERS = {"PUBLISHER": "rltrader-publisher", "TRAINER": "rltrader-trainer"}  # of those in the file
+USERS = {
+    "PUBLISHER": "rltrader-publisher",
+    "TRAINER": "rltrader-trainer",
+    "DAEMON": "rltraderd",
+}  # of those in the file
 OPERATOR = "operator"  # of the tests alone: it may do anything
 LIMIT_S = 180.0  # generous: nothing here is measured
 

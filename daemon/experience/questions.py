@@ -1,0 +1,75 @@
+"""The wire of served answers: a question of the daemon, and the reply of the process that serves them.
+
+Both are entries of Redis streams of the desk's journal. A question names the version that is to answer it, and its
+decision; the reply repeats both. Arrays travel as their bytes, numbers as 64-bit floats: nothing is rounded.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import TypeVar
+
+import msgspec
+
+from strategies.kit.contract import Answer, Observation
+
+KEPT = 64  # newest entries of either stream; older ones are of no use to anybody
+
+Fields = Mapping[bytes, bytes]
+Entry = TypeVar("Entry", "Question", "Reply")
+
+
+class Question(msgspec.Struct, frozen=True):
+    """One question. `version` is the model that answers at the desk; the rest is the observation."""
+
+    decision: int
+    version: str
+    data: bytes
+    shape: tuple[int, ...]
+    hidden: bytes = b""
+
+    @property
+    def observation(self) -> Observation:
+        """The observation as the desk made it."""
+        return Observation(self.data, self.shape, self.hidden)
+
+
+class Reply(msgspec.Struct, frozen=True):
+    """The answer to the question of `decision`, or why there is none."""
+
+    decision: int
+    version: str
+    answer: Answer | None = None
+    failed: str = ""
+
+
+def questions_name(desk: str, epoch: str) -> str:
+    """Return the stream of a journal's questions."""
+    return f"rltrader:{desk}:{epoch}:questions"
+
+
+def answers_name(desk: str, epoch: str) -> str:
+    """Return the stream of the replies to them."""
+    return f"rltrader:{desk}:{epoch}:answers"
+
+
+def written(entry: Question | Reply) -> dict[str, bytes]:
+    """Return the fields of an entry."""
+    return {"id": str(entry.decision).encode(), "body": msgspec.msgpack.encode(entry)}
+
+
+def read_question(fields: Fields) -> Question:
+    """Parse a question. Raises ValueError."""
+    return _read(fields, Question)
+
+
+def read_reply(fields: Fields) -> Reply:
+    """Parse a reply. Raises ValueError."""
+    return _read(fields, Reply)
+
+
+def _read(fields: Fields, kind: type[Entry]) -> Entry:
+    try:
+        return msgspec.msgpack.decode(fields[b"body"], type=kind)
+    except (KeyError, msgspec.DecodeError) as error:
+        raise ValueError(f"no {kind.__name__.lower()} of this release: {error}") from error

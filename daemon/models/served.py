@@ -1,0 +1,130 @@
+"""Ask the process that serves answers, over Redis. A thread of its own waits; the desk never does.
+
+An answer comes as an event, through the desk's intake. One that does not come leaves the question to its deadline,
+which the step watches: the decision is a HOLD. Only the newest question is asked.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import threading
+import time
+from collections.abc import Callable
+from typing import Any
+
+from daemon.brokers.api import LogEvent, Put
+from daemon.core.effects import AskPolicy
+from daemon.core.events import PolicyAnswered, PolicyFailed
+from daemon.experience.link import Link, RedisError
+from daemon.experience.questions import KEPT, Question, Reply, answers_name, questions_name, read_reply, written
+
+FAILURES = (RedisError, OSError)
+
+
+class ServedAnswers:
+    """Questions of one journal. `version()` names the model that answers now, `put` takes the events.
+
+    `deadline_s` are real seconds: after that nobody waits for a reply.
+    """
+
+    def __init__(
+        self,
+        link: Link,
+        secret: str,
+        journal: tuple[str, str],
+        version: Callable[[], str],
+        put: Put,
+        now_ns: Callable[[], int],
+        log: LogEvent,
+        *,
+        deadline_s: float,
+    ) -> None:
+        self._open: Callable[[], Any] = lambda: link.client(secret, deadline_s)
+        self._questions, self._answers = questions_name(*journal), answers_name(*journal)
+        self._version, self._put, self._now_ns, self._log = version, put, now_ns, log
+        self._address, self._deadline_s = str(link), deadline_s
+        self._loop: asyncio.AbstractEventLoop | None = None
+        self._newest: Question | None = None
+        self._changed = threading.Condition()
+        self._ended = False
+        self._failing = False
+        self._thread = threading.Thread(target=self._run, name="served answers", daemon=True)
+
+    def start(self) -> None:
+        """Begin; call it on the event loop."""
+        self._loop = asyncio.get_running_loop()
+        self._thread.start()
+
+    def ask(self, question: AskPolicy) -> None:
+        """Pass a question on; it takes the place of one that was not sent yet. Returns at once."""
+        seen = question.observation
+        with self._changed:
+            self._newest = Question(question.decision, self._version(), seen.data, seen.shape, seen.hidden)
+            self._changed.notify()
+
+    def close(self) -> None:
+        """End the thread; a request under way ends by its deadline."""
+        with self._changed:
+            self._ended = True
+            self._changed.notify()
+
+    # --- the thread ---------------------------------------------------------------------------------------------------
+
+    def _run(self) -> None:
+        with contextlib.closing(self._open()) as client:
+            while (question := self._next()) is not None:
+                try:
+                    reply = self._asked(client, question)
+                except (*FAILURES, ValueError) as error:
+                    self._tell("served_unavailable", address=self._address, problem=f"{type(error).__name__}: {error}")
+                    self._failing = True
+                    continue
+                if reply is not None:
+                    self._failing = False
+                    self._arrive(reply)
+
+    def _next(self) -> Question | None:
+        """Wait for the next question; None at the end."""
+        with self._changed:
+            while self._newest is None and not self._ended:
+                self._changed.wait()
+            question, self._newest = self._newest, None
+            return None if self._ended else question
+
+    def _asked(self, client: Any, question: Question) -> Reply | None:
+        """Send the question, wait for its reply; None without one in time. Raises RedisError, OSError, ValueError."""
+        until_s = time.monotonic() + self._deadline_s
+        sent: bytes = client.xadd(self._questions, written(question), maxlen=KEPT, approximate=True)
+        last = f"{max(int(sent.partition(b'-')[0]) - 1, 0)}-0"  # replies to it are not older than it is
+        while (left_ms := int(1000 * (until_s - time.monotonic()))) > 0:
+            found = client.xread({self._answers: last}, block=max(left_ms * 9 // 10, 1))
+            for _, entries in found or ():
+                for identifier, fields in entries:
+                    last = identifier
+                    reply = read_reply(fields)
+                    if (reply.decision, reply.version) == (question.decision, question.version):
+                        return reply
+        return None
+
+    def _arrive(self, reply: Reply) -> None:
+        """Bring the reply to the event loop."""
+
+        def put() -> None:
+            now_ns, answer = self._now_ns(), reply.answer
+            if answer is None:
+                self._put(PolicyFailed(now_ns, reply.decision, f"{reply.version}: {reply.failed}"))
+            else:
+                self._put(
+                    PolicyAnswered(now_ns, reply.decision, answer.logits, answer.hidden, reply.version, answer.heads)
+                )
+
+        if self._loop is not None and not self._ended:
+            with contextlib.suppress(RuntimeError):  # the loop has ended meanwhile
+                self._loop.call_soon_threadsafe(put)
+
+    def _tell(self, name: str, **fields: object) -> None:
+        """Log an outage once."""
+        if not self._failing and self._loop is not None:
+            with contextlib.suppress(RuntimeError):
+                self._loop.call_soon_threadsafe(lambda: self._log(name, **fields))

@@ -1,0 +1,118 @@
+"""Served answers over a real Redis: the same numbers as the daemon's own model; lost ones are HOLDs, exits go on."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from daemon.core.events import PolicyAnswered
+from daemon.models.runtime import OnnxPolicy
+from daemon.models.store import load
+from strategies.registry import strategy
+from tests.support.desks.desk_run import records, verified
+from tests.support.desks.redis_server import RedisServer
+from tests.support.desks.served_desk import DEADLINE_S, served_desk, serving_answers
+from tests.support.desks.stream import redis_anywhere
+from tests.support.models.online_models import NAME, put_momentum
+
+RISING = (500.0, 500.5, 501.0)
+
+
+@pytest.fixture(scope="module")
+def models(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return put_momentum(tmp_path_factory.mktemp("store"))
+
+
+@pytest.fixture
+def server() -> Iterator[RedisServer]:
+    with redis_anywhere() as made:
+        yield made
+
+
+def test_served_answers_are_those_of_the_daemon_s_own_model_number_by_number(
+    models: Path, server: RedisServer, tmp_path: Path
+) -> None:
+    async def play() -> None:
+        async with served_desk(tmp_path / "state", models, server) as desk:
+            for minute, price in enumerate(RISING):
+                desk.bar(minute, price)
+                await desk.answered(minute + 1)
+            own = OnnxPolicy.open(load(models, strategy(NAME)), strategy(NAME), "cpu")
+            for question, answer in zip(desk.questions, desk.answers, strict=True):
+                mine = own.answer(question, answer.time_ns)
+                assert isinstance(mine, PolicyAnswered)
+                assert mine == answer
+            assert [order.side for order in desk.orders] == [1]  # the price rose: bought once
+            assert desk.alarms == []
+
+    with serving_answers(models, server):
+        asyncio.run(play())
+    assert verified(tmp_path / "state").difference == ""
+
+
+@pytest.mark.parametrize("lost", ["killed", "frozen"])
+def test_while_redis_is_lost_each_decision_is_a_hold_exits_go_on_and_then_answers_come_again(
+    models: Path, server: RedisServer, tmp_path: Path, lost: str
+) -> None:
+    async def play() -> None:
+        async with served_desk(tmp_path / "state", models, server) as desk:
+            for minute, price in enumerate(RISING):
+                desk.bar(minute, price)
+                await desk.answered(minute + 1)
+            desk.quote(3, 2.0, 501.0)  # the paper broker fills the buy
+            await desk.tick(3, 2.5)
+            assert desk.state.book.positions["SPY"].quantity > 0
+            if lost == "killed":
+                server.kill()
+            else:
+                server.freeze()
+            desk.bar(3, 501.0)
+            desk.quote(4, 2.0, 493.0)
+            desk.quote(4, 3.0, 493.0)  # 1.6 % below what was paid
+            await desk.tick(4, 3.5)
+            assert desk.state.ask is not None  # nobody has answered, and the stop went out
+            assert [order.side for order in desk.orders] == [1, -1]
+            desk.quote(4, 4.0, 493.0)
+            await desk.tick(4, 1.0 + DEADLINE_S + 0.1)
+            assert desk.state.book.positions == {}
+            assert "served_late" in desk.alarms
+            assert desk.state.stats.denials == {"served_late": 1}
+            await desk.until(lambda: bool(desk.logged.lines("served_unavailable")), "the outage is logged")
+            if lost == "killed":
+                server.start()
+            else:
+                server.thaw()
+            for minute in range(5, 60):  # the first questions may still meet the old connection
+                desk.bar(minute, 493.0)
+                await desk.tick(minute + 1, 1.0)
+                await asyncio.wait([asyncio.ensure_future(desk.answered(len(RISING) + 1))], timeout=DEADLINE_S)
+                if len(desk.answers) > len(RISING):
+                    break
+                await desk.tick(minute + 1, 2.0 + DEADLINE_S)
+            assert len(desk.answers) > len(RISING)
+
+    with serving_answers(models, server):
+        asyncio.run(play())
+    found = verified(tmp_path / "state")
+    assert found.difference == ""
+    outcomes = [row["outcome"] for row in records(tmp_path / "state", "decisions") if row["kind"] == "policy"]
+    assert "expired" in outcomes
+
+
+def test_without_a_server_each_question_waits_for_its_deadline_and_no_longer(
+    models: Path, server: RedisServer, tmp_path: Path
+) -> None:
+    async def play() -> None:
+        async with served_desk(tmp_path / "state", models, server) as desk:
+            desk.bar(0, 500.0)
+            await desk.tick(1, 1.0 + DEADLINE_S)
+            assert desk.state.ask is not None
+            await desk.tick(1, 1.0 + DEADLINE_S + 0.1)
+            assert desk.state.ask is None
+            assert desk.alarms == ["served_late"]
+
+    asyncio.run(play())
+    assert verified(tmp_path / "state").difference == ""
