@@ -248,7 +248,8 @@ def _is_late(draft: Draft, bar: Bar) -> bool:
 
 def _is_known(draft: Draft, bar: Bar) -> bool:
     """Return True for a bar that arrived before."""
-    if draft.doubted is not None and draft.doubted.start_ns == bar.start_ns:
+    doubted = draft.doubted
+    if doubted is not None and (doubted.start_ns, doubted.symbol) == (bar.start_ns, bar.symbol):
         return True
     pending = [b.symbol for b in draft.pending_bars]
     return bar.start_ns == draft.session.last_bar_ns and (not pending or bar.symbol in pending)

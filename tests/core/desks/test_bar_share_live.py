@@ -95,6 +95,19 @@ def test_a_bar_that_leaps_away_from_its_own_symbol_s_price_is_refused_unless_its
     assert len(of(leapt, AskPolicy)) == 1
 
 
+def test_a_leaping_bar_whose_quotes_do_not_come_is_refused_with_the_next_bar() -> None:
+    d = Desk()
+    d.minute(0)
+    d.answer(0.0, 0.0)
+    d.put(ev.BarClosed(d.at(2, 1.0), Bar("QQQ", d.at(1), 4000.0, 4000.0, 4000.0, 4000.0, 1000.0)))
+    assert d.state.doubted is not None
+    rejected = d.state.stats.bars_rejected
+    d.bar(1, "SPY")
+    assert d.state.doubted is None
+    assert d.state.stats.bars_rejected == rejected + 1
+    assert [bar.symbol for bar in d.state.pending_bars] == ["SPY"]
+
+
 def test_a_late_bar_that_leaps_does_not_join_the_history() -> None:
     d = Desk()
     d.minute(0)
