@@ -132,7 +132,7 @@ def test_a_minute_whose_second_bar_is_late_is_decided_five_seconds_after_its_end
     assert whole["time_ns"] - whole["bar_ns"] - MINUTE_NS < 5 * SECOND_NS
 
 
-def test_while_one_symbol_is_lost_the_other_is_decided_each_minute_and_the_lost_bars_come_over_rest(
+def test_while_one_symbol_is_lost_the_other_is_decided_and_the_lost_bars_come_over_rest(
     lived: Lived,
 ) -> None:
     decided = lived.decided()
