@@ -101,7 +101,7 @@ def test_a_leaping_bar_whose_quotes_do_not_come_is_refused_with_the_next_bar() -
     d.answer(0.0, 0.0)
     absurd = Bar("QQQ", d.at(1), 4000.0, 4000.0, 4000.0, 4000.0, 1000.0)
     d.put(ev.BarClosed(d.at(2, 1.0), absurd))
-    assert d.state.doubted == absurd
+    assert [d.state.doubted] == [absurd]
     rejected = d.state.stats.bars_rejected
     d.bar(1, "SPY")
     assert d.state.doubted is None
