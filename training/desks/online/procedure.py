@@ -26,6 +26,7 @@ from training.study.folds import expanding, single
 from training.study.study import Fold
 
 BEFORE = "that warm the indicators up"
+SPAN = 10  # sessions by which each validation span of a search is later than the one before it
 
 
 class FromHistory:
@@ -108,7 +109,7 @@ class FromHistory:
         """See `Procedure`: the fold without its test, or parts of what lies before the test."""
         fold = self.folds(dates, plan)[0]
         before = (*fold.train, *fold.validate)
-        folds = (fold,) if count == 1 else expanding(before, count)
+        folds = (fold,) if count == 1 else expanding(before, count, test=SPAN)
         return tuple(Fold(one.train, one.validate, ()) for one in folds)
 
     def needed(self, _: Plan, __: Fold) -> Sequence[str]:

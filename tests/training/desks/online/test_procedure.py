@@ -1,0 +1,102 @@
+"""What `online_dqn` refuses to be trained with, which sessions a search looks at, and files that do not suffice."""
+
+from __future__ import annotations
+
+import threading
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import torch
+
+from daemon.core.limits import Trading
+from strategies.kit.model_config.indicators import shipped
+from tests.support.training.online_bars import RULES, bundled, first_sessions, of_bars
+from training.desks.kind import Sources
+from training.desks.online.data import load
+from training.desks.online.dry_run import desks
+from training.desks.online.kind import KIND
+from training.desks.online.market.online_market import OnlineMarket
+from training.desks.online.network import COLD_PRESETS, network_of, network_of_weights
+from training.desks.online.plan import PRESETS, OnlinePlan
+from training.desks.online.procedure import FromHistory
+from training.desks.online.task_data import OnlineTaskData
+from training.runs.folder import TrialFolder
+from training.runs.settings import requests_of, settings_for
+from training.runs.tasks import CheckpointTimer
+from training.study.folds import HistoryError
+
+OWN = FromHistory()
+PLAN = OnlinePlan()
+
+
+@pytest.mark.parametrize(("device", "engine"), [("cuda", "own"), ("cpu", "rllib")])
+def test_another_device_and_another_engine_are_refused(device: str, engine: str, tmp_path: Path) -> None:
+    data = OnlineTaskData(bundled())
+    request = requests_of(settings_for("online_dqn", Path(), Path(), preset="smoke"))[0]
+    request = replace(request, device=device, engine=engine)
+    fold = OWN.folds(tuple(data.days), PLAN)[0]
+    with pytest.raises(ValueError, match="leave --device and --engine out"):
+        OWN.trial(
+            request,
+            data,
+            fold,
+            TrialFolder(tmp_path, ""),
+            lambda _: {},
+            CheckpointTimer(threading.Event(), 1.0),
+            lambda _: None,
+        )
+
+
+def test_several_members_and_a_task_before_the_trials_are_refused(tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match="leave --members out"):
+        OWN.load(tmp_path / "bars.csv", RULES, Sources(), replace(PLAN, members=5))
+    with pytest.raises(ValueError, match="has none before its trials"):
+        OWN.prior("forecast-2020")
+    assert OWN.stages(PLAN) == {}
+    assert OWN.needed(PLAN, OWN.folds([str(day) for day in range(20)], PLAN)[0]) == ()
+
+
+def test_a_search_sees_no_test_session() -> None:
+    dates = tuple(f"{day:03d}" for day in range(100))
+    (one,) = OWN.search_folds(dates, PLAN, 1)
+    assert (one.train, one.validate, one.test) == (dates[:60], dates[60:80], ())
+    several = OWN.search_folds(dates, PLAN, 2)
+    assert len(several) == 2
+    assert max(fold.validate[-1] for fold in several) < "080"
+    assert {dimension.name for dimension in OWN.searched(PLAN)} >= {"cold.pqn.learning_rate"}
+
+
+def test_weights_give_the_network_that_they_are_of() -> None:
+    for preset in COLD_PRESETS.values():
+        network = network_of(shipped(), preset, 5)
+        again = network_of_weights(shipped(), network.state_dict())
+        seen = torch.randn(3, network.inputs)
+        for one, other in zip(network(seen), again(seen), strict=True):
+            assert torch.equal(one, other)
+    assert list(KIND.presets) == list(PRESETS) == ["cold", "smoke"]
+
+
+def test_files_that_do_not_suffice_are_refused_with_the_cure(tmp_path: Path) -> None:
+    one = first_sessions(tmp_path / "one.csv", 1)
+    with pytest.raises(HistoryError, match="give a longer file"):
+        load([one], shipped(), (), RULES)
+    with pytest.raises(HistoryError, match="give one with all, or one for each"):
+        load([one, one], shipped(), ("SPY", "QQQ", "IWM"), RULES)
+    with pytest.raises(HistoryError, match="no regular-session bar of QQQ"):
+        load([one], shipped(), ("SPY", "QQQ"), RULES)
+    data = bundled()
+    with pytest.raises(ValueError, match="no session to draw from"):
+        OnlineMarket(data.history, (), data.config, RULES, count=2)
+    assert desks(data, RULES, []) == ()
+
+
+def test_a_desk_that_waits_after_the_open_and_never_halts_has_the_same_market() -> None:
+    """Rules other than the defaults: a later first entry, no flatten after the daily loss."""
+    rules: Trading = replace(RULES, risk=replace(RULES.risk, no_entry_after_open_min=30, daily_loss_flatten=False))
+    data = of_bars(bundled().bars, rules)
+    (day,) = data.on([next(iter(data.days))])
+    assert not data.history.entry[day.first : day.first + 29].any()
+    assert data.history.entry[day.first + 29]
+    assert not data.history.entry[day.first + 359]  # 30 minutes before the close
+    assert data.history.entry[day.first + 358]
