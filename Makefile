@@ -21,7 +21,7 @@ PIP := .venv/bin/python -m pip --disable-pip-version-check
 
 help:
 	@echo "make demo      install the daemon and run a bundled tape through it (dry run, no account needed);"
-	@echo "               STRATEGY=NAME shows another strategy (regime_switcher, daily_rebalancer, forecast_ensemble)"
+	@echo "               STRATEGY=NAME shows another strategy (regime_switcher, daily_rebalancer, forecast_ensemble, online_dqn)"
 	@echo "make test      install everything, then lint, type check and test with coverage"
 	@echo "make training  install what train-and-export, the tests and the loopback Alpaca need (torch, 1.6 GB)"
 	@echo "make lint      the static checks alone; make format mends what it can"
