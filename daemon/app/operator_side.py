@@ -17,6 +17,7 @@ from daemon.app.telemetry import BrokerKeys, Telemetry
 from daemon.core.events import Event
 from daemon.core.step import Step
 from daemon.engine.engine import Engine
+from daemon.journal.journal import FILE
 from daemon.models.ladder.climber import Climber
 from daemon.models.lifecycle import Lifecycle
 from daemon.operator.alarm_command import AlarmCommand
@@ -117,6 +118,7 @@ class OperatorSide:
             settings.paths.models_dir,
             checked.strategy,
             settings.ladder,
+            journal=settings.paths.state_dir / FILE,
             poll_s=settings.policy.poll_s,
             public_key=settings.policy.public_key,
             gateway=self.gateway,

@@ -195,6 +195,8 @@ class Ladder:
 
     __pydantic_config__: ClassVar = {"extra": "forbid"}
     promotion: Literal["shadow", "automatic"] = "shadow"
+    replay_sessions: Annotated[int, Ge(0), Le(250)] = 10
+    replay_behind_max: Annotated[float, Ge(0), Le(1)] = 0.0
     shadow_sessions: _Positive = 5
     canary_sessions: _Positive = 5
     estimator: Literal["wis", "dr", "fqe"] = "dr"

@@ -19,6 +19,7 @@ from typing import IO
 
 import msgspec
 
+from daemon.models.child import start_child
 from daemon.models.pointer import ModelError
 from daemon.models.store import LoadedModel
 from strategies.kit.contract import Observation, Spec
@@ -34,8 +35,6 @@ ROW_CPU_S = 0.002  # the same for each symbol of a policy that answers row by ro
 VERDICT_MAX = 8192  # bytes of the child's verdict
 
 _HEAD = struct.Struct(">II")  # bytes of manifest and policy
-_HERE = str(Path(__file__).resolve().parents[2])
-_START = "import sys; sys.path.insert(0, sys.argv.pop(1)); from daemon.models.trial import main; main()"
 _FAILURES: tuple[type[Exception], ...] = (Exception,)  # of onnx and onnxruntime, which share no other base
 
 
@@ -116,23 +115,9 @@ class Trial:
 def _started(model: LoadedModel, symbols: tuple[str, ...], config: str, answer_cpu_s: float) -> subprocess.Popen[bytes]:
     given = (model.manifest.strategy, str(model.path), str(answer_cpu_s), ",".join(symbols), config)
     try:
-        return subprocess.Popen(
-            [sys.executable, "-I", "-c", _START, _HERE, *given],
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.DEVNULL,
-            cwd="/",
-            env=_environment(),
-            start_new_session=True,
-        )
+        return start_child("daemon.models.trial", given)
     except OSError as error:
         raise ModelError("trial", f"{model.path} cannot be tried, no process can be started: {error}") from error
-
-
-def _environment() -> dict[str, str]:
-    """Return an environment without keys or settings of this process; one thread for each library."""
-    threads = dict.fromkeys(("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"), "1")
-    return {"PATH": "/usr/bin:/bin", "LC_ALL": "C.UTF-8", "HOME": "/nonexistent", **threads}
 
 
 def _exchange(child: subprocess.Popen[bytes], model: LoadedModel) -> bytes:

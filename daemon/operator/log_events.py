@@ -251,6 +251,9 @@ LOG_EVENTS: dict[str, LogEvent] = {
     "ladder_held": LogEvent(
         "warning", ("reason",), "The shelf's holds.json is unreadable: no version is proposed until it is mended."
     ),
+    "ladder_replay_lost": LogEvent(
+        "warning", ("version", "problem"), "The process that replayed for a challenger was lost; it is started again."
+    ),
     "candidate_ready": LogEvent(
         "info", ("version",), "This version answers as a shadow of the live one; nothing is ordered."
     ),

@@ -31,7 +31,7 @@ class Challenger(msgspec.Struct, frozen=True):
     """The newest version that was put on the ladder, and where it stands or how it left."""
 
     version: str
-    step: str  # proposed, shadow, canary_10 to canary_100, champion, refused, rolled_back
+    step: str  # proposed, replay, shadow, canary_10 to canary_100, champion, refused, rolled_back
     champion: str  # that it is compared with
     size: float  # 0 to 1, part of the desk's size that it trades while it answers
     sessions: int  # on this step

@@ -45,7 +45,7 @@ class LadderMoved(Event, frozen=True, tag=True, omit_defaults=True):
     """A challenger took a step of the ladder, or ended a session on it; `share` of the size is its from here on."""
 
     version: str
-    from_step: str  # proposed, shadow, canary_10, canary_25, canary_50, canary_100
+    from_step: str  # proposed, replay, shadow, canary_10, canary_25, canary_50, canary_100
     to_step: str  # these, champion, refused or rolled_back
     champion: str
     share: float

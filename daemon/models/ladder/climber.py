@@ -1,4 +1,4 @@
-"""Take one challenger at a time up the ladder: judge its card, run its shadow, size its canary, roll it back.
+"""Take one challenger at a time up the ladder: judge its card, replay, run its shadow, size its canary, roll it back.
 
 Invariant: every step is journaled as `LadderMoved`, with its figures, before a pointer moves; after a crash in between
 the pointers follow the journal. Only `daemon.models.ladder.rules` decides.
@@ -29,7 +29,8 @@ from daemon.models.answering import Models
 from daemon.models.ladder import rules as rules_of
 from daemon.models.ladder.cards import card_of, figures_of, newest_with_card
 from daemon.models.ladder.holds import Holds, holds_of
-from daemon.models.ladder.rules import CANARY, CHAMPION, CLIMBING, REFUSED, ROLLED_BACK, SHADOW, Move
+from daemon.models.ladder.replaying import Replaying
+from daemon.models.ladder.rules import CANARY, CHAMPION, CLIMBING, REFUSED, REPLAY, ROLLED_BACK, SHADOW, Move
 from daemon.models.ladder.shadow_account import ShadowAccount
 from daemon.models.lifecycle import Lifecycle, WriteLog
 from daemon.models.pointer import CURRENT, ModelError, named, point
@@ -50,6 +51,7 @@ class Climber:
         strategy: Strategy,
         rules: Ladder,
         *,
+        journal: Path,
         poll_s: float,
         public_key: str,
         gateway: Gateway,
@@ -67,6 +69,7 @@ class Climber:
         self._peak = 0.0
         self._transfers = 0.0
         self._problem = ""
+        self._replaying = Replaying(models_dir, journal, rules.replay_sessions, public_key, self._wake.set, log)
 
     # --- the trading loop's side --------------------------------------------------------------------------------------
 
@@ -75,7 +78,8 @@ class Climber:
         state, ladder = step.state, step.state.ladder
         if ladder is UNSET or ladder.step not in CLIMBING:
             return
-        self._account.observe(event, state, ladder.version)
+        if ladder.step != REPLAY:
+            self._account.observe(event, state, ladder.version)
         match event:
             case CashTransferred():
                 self._transfers += float(event.amount)
@@ -113,12 +117,19 @@ class Climber:
 
     async def run(self) -> None:
         """Look now, then each `poll_s` seconds and whenever something was found, until cancelled."""
-        while True:
-            self._wake.clear()
-            await self.look()
-            with contextlib.suppress(TimeoutError):
-                async with asyncio.timeout(self._poll_s or None):
-                    await self._wake.wait()
+        try:
+            while True:
+                self._wake.clear()
+                await self.look()
+                with contextlib.suppress(TimeoutError):
+                    async with asyncio.timeout(self._poll_s or None):
+                        await self._wake.wait()
+        finally:
+            self._replaying.give_up()
+
+    async def replayed(self) -> None:
+        """Wait for the replay that runs, if one does."""
+        await self._replaying.wait()
 
     async def look(self) -> None:
         """Take every step that is due."""
@@ -145,15 +156,19 @@ class Climber:
         running = self._models.running.version
         if ladder.version in holds.held:
             self._due = [Move(_out(ladder), "held_back", holds.held[ladder.version])]
-        elif ladder.step == SHADOW and running == ladder.version:
+        elif ladder.step in (REPLAY, SHADOW) and running == ladder.version:
             self._due = [Move(CHAMPION, "by_hand", "it was promoted by hand")]
         elif ladder.step in CANARY and "base" in ladder.figures and running != ladder.version:
             self._due = [Move(ROLLED_BACK, "by_hand", f"{running} was promoted by hand")]
         if self._due:
             move = self._due[0]
+            self._replaying.give_up()
             await self._move(ladder, move)
             self._due = []
             return True
+        if ladder.step == REPLAY:
+            self._ended = None
+            return await self._replay(ladder)
         if ladder.step in CANARY and "base" not in ladder.figures and running == ladder.version:
             await self._begin(ladder)
             return True
@@ -177,6 +192,8 @@ class Climber:
             move, figures = rules_of.judged(card, champion, self._rules), figures_of(card)
         except ModelError as error:
             move, figures = Move(REFUSED, "card_refused", str(error)), {}
+        if move.to_step == REPLAY:
+            figures["replay_to"] = float(state.seq)
         proposed = LadderState(version, "proposed", champion, 1.0, 0, figures, judged)
         self._account = ShadowAccount(self._strategy)
         await self._move(proposed, move)
@@ -185,6 +202,17 @@ class Climber:
     def _card(self, version: str) -> Card:
         """Return the version's card after all checks of the store. Raises ModelError."""
         return card_of(load(self._models_dir, self._strategy, version, self._public_key))
+
+    async def _replay(self, ladder: LadderState) -> bool:
+        """Judge the replay when it is over, else see that it runs: always over the same sessions."""
+        found = self._replaying.look(ladder, self._gateway.state)
+        if found is None:
+            return False
+        figures = {**ladder.figures}
+        for name in ("sessions", "asked", "failed", "pnl", "champion_pnl", "trades", "champion_trades"):
+            figures[f"replay_{name}"] = float(getattr(found, name))
+        await self._move(msgspec.structs.replace(ladder, figures=figures), rules_of.after_replay(found, self._rules))
+        return True
 
     async def _begin(self, ladder: LadderState) -> None:
         """The challenger answers from here on: note the equity at its promotion."""

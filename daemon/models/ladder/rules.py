@@ -1,4 +1,4 @@
-"""The ladder of a challenger as a pure machine: proposed, shadow, canary by parts of the size, champion.
+"""The ladder of a challenger as a pure machine: proposed, replay, shadow, canary by parts of the size, champion.
 
 No clock, no file: each function takes what is known and returns the next step with its reason, or None to stay. The
 names of the reasons are headings of docs/OPERATIONS.md.
@@ -11,12 +11,14 @@ from collections.abc import Mapping
 from typing import NamedTuple
 
 from daemon.config.tables import Ladder
+from daemon.models.ladder.replay_gate import Replayed
 from strategies.kit.card import DEVIATIONS_MOST, STAKES, Card
 
-SHADOW, CHAMPION, REFUSED, ROLLED_BACK = "shadow", "champion", "refused", "rolled_back"
+REPLAY, SHADOW, CHAMPION = "replay", "shadow", "champion"
+REFUSED, ROLLED_BACK = "refused", "rolled_back"
 CANARY = {"canary_10": 0.10, "canary_25": 0.25, "canary_50": 0.50, "canary_100": 1.0}
 """The steps at which a challenger trades, and their parts of the size."""
-CLIMBING = (SHADOW, *CANARY)
+CLIMBING = (REPLAY, SHADOW, *CANARY)
 LOSS_MOST = 2.0  # x stake²: more than a card may allow for the tails of its sessions
 
 
@@ -29,7 +31,7 @@ class Move(NamedTuple):
 
 
 def judged(card: Card, champion: str, rules: Ladder) -> Move:
-    """Judge a card by the criteria of the configuration: into the shadow, or refused by the first that fails."""
+    """Judge a card by the criteria of the configuration: on to the replay, or refused by the first that fails."""
     lead = card.leads.get(rules.estimator)
     checks = (
         ("card_parent", card.parent == champion, f"it was compared with {card.parent}, the champion is {champion}"),
@@ -51,7 +53,24 @@ def judged(card: Card, champion: str, rules: Ladder) -> Move:
     for name, passed, detail in checks:
         if not passed:
             return Move(REFUSED, name, detail)
-    return Move(SHADOW, "card_passed", _lead(card, rules.estimator))
+    return Move(REPLAY if rules.replay_sessions else SHADOW, "card_passed", _lead(card, rules.estimator))
+
+
+def after_replay(found: Replayed, rules: Ladder) -> Move:
+    """Judge the replay: whether it could be made, then its end against the champion's.
+
+    A journal without a session to replay speaks for nothing and against nothing: the shadow will show.
+    """
+    if found.problem:
+        return Move(REFUSED, "replay_failed", found.problem)
+    if not found.asked:
+        return Move(SHADOW, "replay_empty", "the journal holds no whole session in which a question was asked")
+    if found.failed > rules.shadow_failures_max * found.asked:
+        return Move(REFUSED, "replay_failed", f"{found.failed} of {found.asked} questions without an answer")
+    detail = f"{found.pnl:+.3%}, the champion {found.champion_pnl:+.3%} in {found.sessions} sessions of the journal"
+    if found.pnl < found.champion_pnl - rules.replay_behind_max:
+        return Move(REFUSED, "replay_behind", detail)
+    return Move(SHADOW, "replay_passed", detail)
 
 
 def after_shadow(

@@ -12,13 +12,16 @@ import pytest
 
 from daemon.config.load import ConfigError, load
 from daemon.config.tables import Ladder
+from daemon.models.ladder.replay_gate import Replayed
 from daemon.models.ladder.rules import (
     CANARY,
     CHAMPION,
     REFUSED,
+    REPLAY,
     ROLLED_BACK,
     SHADOW,
     after_canary,
+    after_replay,
     after_shadow,
     bet,
     drawdown,
@@ -70,7 +73,29 @@ BAND = {"session_mean": 0.001, "session_deviation": 0.01, **dict(zip(NAMES, CARD
 )
 def test_a_card_climbs_only_with_every_criterion(changes: dict[str, object], reason: str) -> None:
     move = judged(msgspec.structs.replace(CARD, **changes), "v1", RULES)
-    assert (move.to_step, move.reason) == (SHADOW if reason == "card_passed" else REFUSED, reason)
+    assert (move.to_step, move.reason) == (REPLAY if reason == "card_passed" else REFUSED, reason)
+
+
+def test_without_a_replay_a_card_that_passed_leads_into_the_shadow() -> None:
+    assert judged(CARD, "v1", replace(RULES, replay_sessions=0)).to_step == SHADOW
+
+
+@pytest.mark.parametrize(
+    ("found", "to_step", "reason"),
+    [
+        (Replayed(sessions=5, asked=100, failed=1, pnl=0.01, champion_pnl=0.01), SHADOW, "replay_passed"),
+        (Replayed(sessions=5, asked=100, pnl=-0.0099, champion_pnl=0.01), SHADOW, "replay_passed"),
+        (Replayed(sessions=5, asked=100, pnl=-0.0101, champion_pnl=0.01), REFUSED, "replay_behind"),
+        (Replayed(sessions=5, asked=100, failed=2, pnl=0.5), REFUSED, "replay_failed"),
+        (Replayed(problem="ModelError: digest"), REFUSED, "replay_failed"),
+        (Replayed(sessions=2), SHADOW, "replay_empty"),
+        (Replayed(), SHADOW, "replay_empty"),
+    ],
+)
+def test_a_replay_is_judged_by_its_end_against_the_champions(found: Replayed, to_step: str, reason: str) -> None:
+    """At most 2 % of the equity behind, and 1 % of the questions without an answer."""
+    move = after_replay(found, replace(RULES, replay_behind_max=0.02))
+    assert (move.to_step, move.reason) == (to_step, reason)
 
 
 @pytest.mark.parametrize(

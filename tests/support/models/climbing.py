@@ -9,10 +9,18 @@ from typing import Any
 from daemon.config.tables import Ladder
 from daemon.core.events import SessionEnded
 from daemon.core.state import LadderState
+from daemon.journal.journal import FILE
 from daemon.models.ladder.climber import Climber
 from tests.support.models.swaps import SCALPER, Running
 
-RULES = Ladder(promotion="automatic", shadow_sessions=1, canary_sessions=1, shadow_behind_max=1.0, drawdown_max=1.0)
+RULES = Ladder(
+    promotion="automatic",
+    replay_sessions=0,
+    shadow_sessions=1,
+    canary_sessions=1,
+    shadow_behind_max=1.0,
+    drawdown_max=1.0,
+)
 
 
 @dataclass
@@ -28,6 +36,8 @@ class Climb:
         while row != self.run.engine.last_row:
             row = self.run.engine.last_row
             await self.run.quiet()
+            await self.climber.look()
+            await self.climber.replayed()
             await self.climber.look()
             await self.run.lifecycle.look()
 
@@ -52,6 +62,7 @@ def climber_of(
         store,
         strategy,
         rules,
+        journal=run.path / FILE,
         poll_s=0,
         public_key="",
         gateway=run.gateway,

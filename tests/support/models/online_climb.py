@@ -20,9 +20,9 @@ BARS = 40
 EPSILON = 0.3
 
 
-def online_store(store: Path) -> Path:
-    """`v1` answers; `v2` was trained from it, and does the same at half the values."""
-    put_momentum(store, version="v2", slope=0.5)
+def online_store(store: Path, slope: float = 0.5) -> Path:
+    """`v1` answers; `v2` was trained from it: its values are `slope` times as large."""
+    put_momentum(store, version="v2", slope=slope)
     put_momentum(store, version="v1")
     vouch(store / NAME / "v2", CARD)
     point(store / NAME, CURRENT, "v1", who="test", why="test", now_ns=0)

@@ -95,6 +95,7 @@ class Running:
     models: Models
     lifecycle: Lifecycle
     asked: Asked
+    path: Path
     tape: list[Event]
     observers: list[Callable[[Event, Step], None]]
     fed: int = 0
@@ -173,7 +174,7 @@ async def running(desk: Desk, path: Path, *, shadow: str = "", public_key: str =
     task = asyncio.create_task(assembled.run())
     try:
         await engine.started.wait()
-        yield Running(engine, intake, gateway, models, lifecycle, asked, tape, observers, log=log)
+        yield Running(engine, intake, gateway, models, lifecycle, asked, path, tape, observers, log=log)
         intake.end()
         await task
     finally:

@@ -1,0 +1,29 @@
+"""Start a module of this code as a child process that gets no key, no setting and one thread for each library."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+_HERE = str(Path(__file__).resolve().parents[2])
+
+
+def start_child(module: str, arguments: Sequence[str] = ()) -> subprocess.Popen[bytes]:
+    """Start `main()` of a module, in a session of its own, with pipes for input and output. Raises OSError."""
+    start = f"import sys; sys.path.insert(0, sys.argv.pop(1)); from {module} import main; main()"
+    return subprocess.Popen(
+        [sys.executable, "-I", "-c", start, _HERE, *arguments],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.DEVNULL,
+        cwd="/",
+        env=_environment(),
+        start_new_session=True,
+    )
+
+
+def _environment() -> dict[str, str]:
+    threads = dict.fromkeys(("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"), "1")
+    return {"PATH": "/usr/bin:/bin", "LC_ALL": "C.UTF-8", "HOME": "/nonexistent", **threads}

@@ -1,0 +1,225 @@
+"""The child of the replay gate: read a request, replay both versions, print what came of them."""
+
+from __future__ import annotations
+
+import os
+import resource
+import sqlite3
+import sys
+from contextlib import closing
+from dataclasses import replace
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import msgspec
+from msgspec import UNSET
+
+from daemon.core.effects import AskPolicy
+from daemon.core.events import (
+    BarClosed,
+    Event,
+    ModelVerified,
+    PolicyFailed,
+    RunStarted,
+    SessionEnded,
+    SessionScheduled,
+)
+from daemon.core.limits import Trading
+from daemon.core.machine import Machine, PolicyEvent
+from daemon.core.paper.state import broker_snapshot
+from daemon.core.step import Step
+from daemon.engine.code import code_digest
+from daemon.engine.recovery import REPLAY, adopt_trading, fresh_machine
+from daemon.engine.segments import parts_of
+from daemon.journal.reader import JournalReader, reading
+from daemon.journal.rows import JournalError, decode_event
+from daemon.models.ladder.replay_gate import Replayed, Request
+from daemon.models.pointer import ModelError
+from daemon.models.runtime import OnnxPolicy
+from daemon.models.store import LoadedModel, check_rules, load
+from daemon.models.trial import try_model
+from strategies.kit.contract import Strategy, configured
+from strategies.registry import strategy as strategy_named
+
+NICE = 19
+CPU_S = 3600  # processor time of both replays together
+TRIAL_S = 3600.0  # for the trial of the version, which has this priority too
+ROWS_AT_ONCE = 20_000  # of one short transaction
+ROWS_MOST = 5_000_000  # that are looked at, from the newest on
+KINDS = ("SessionScheduled", "BarClosed", "BarCorrected", "SessionEnded")
+
+
+def main() -> None:
+    """Run the child."""
+    os.nice(NICE)
+    resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
+    resource.setrlimit(resource.RLIMIT_CPU, (CPU_S, CPU_S))
+    out, sys.stdout = sys.stdout, sys.stderr  # standard output carries only the answer
+    try:
+        answer = replayed(msgspec.json.decode(sys.stdin.buffer.read(), type=Request))
+    except (ModelError, JournalError, sqlite3.Error, OSError, ValueError) as error:
+        answer = Replayed(problem=f"{type(error).__name__}: {error}"[:1000])
+    out.buffer.write(msgspec.json.encode(answer))
+    out.flush()
+    os._exit(0)  # skip all exit handlers of the models
+
+
+def replayed(request: Request) -> Replayed:
+    """Replay both versions over the same bars. Raises ModelError, JournalError, sqlite3.Error, OSError, ValueError."""
+    who = request.identity
+    strategy = strategy_named(who.strategy, who.symbols, who.config)
+    recorded = recorded_sessions(request, strategy)
+    counted = recorded[-request.sessions :]
+    if not counted:
+        return Replayed()
+    theirs = _play(request, strategy, request.champion, recorded, counted[0])
+    ours = _play(request, strategy, request.challenger, recorded, counted[0])
+    return Replayed(
+        sessions=len(counted),
+        asked=ours.asked,
+        failed=ours.failed,
+        pnl=ours.pnl,
+        champion_pnl=theirs.pnl,
+        trades=ours.trades,
+        champion_trades=theirs.trades,
+    )
+
+
+# --- the bars ---------------------------------------------------------------------------------------------------------
+
+
+class Recorded(NamedTuple):
+    """One session of the journal: its events in their order."""
+
+    date: str
+    events: list[Event]
+
+    @property
+    def whole(self) -> bool:
+        """Whether it was followed to its end."""
+        return any(isinstance(event, SessionEnded) for event in self.events)
+
+    @property
+    def bars(self) -> int:
+        """Bars of all symbols."""
+        return sum(isinstance(event, BarClosed) for event in self.events)
+
+
+def recorded_sessions(request: Request, strategy: Strategy) -> list[Recorded]:
+    """Return the last whole sessions, oldest first, and as many before them as the strategy is warmed by.
+
+    Raises JournalError, sqlite3.Error.
+    """
+    rows: list[Event] = []  # newest first
+    looked, before = 0, 2**62  # rows, and the id below the last of them
+    for part in reversed(parts_of(Path(request.journal))):
+        with closing(JournalReader(part)) as reader, reading(part):
+            newest, first = _bounds(reader)
+            before = min(before, newest)
+            while before >= first and looked < ROWS_MOST:
+                rows += _rows(reader, before, request.seq)
+                before, looked = max(before - ROWS_AT_ONCE, first - 1), looked + ROWS_AT_ONCE
+                found = _sessions(rows)
+                if _enough(found, request, strategy):
+                    return found
+    return _sessions(rows)
+
+
+def _bounds(reader: JournalReader) -> tuple[int, int]:
+    row = reader.query("SELECT max(id) AS newest, min(id) AS first FROM events")[0]
+    return row["newest"] or 0, row["first"] or 1
+
+
+def _rows(reader: JournalReader, newest: int, seq: int) -> list[Event]:
+    """Return the feed's events among `ROWS_AT_ONCE` rows, newest first."""
+    found = reader.query(
+        f"SELECT payload FROM events WHERE id <= ? AND id > ? AND seq <= ? "
+        f"AND kind IN ({','.join('?' * len(KINDS))}) ORDER BY id DESC",
+        (newest, newest - ROWS_AT_ONCE, seq, *KINDS),
+    )
+    return [decode_event(row["payload"]) for row in found]
+
+
+def _sessions(rows: list[Event]) -> list[Recorded]:
+    """Group events, given newest first, by session, oldest first; what is before the first, or not whole last, goes."""
+    found: list[Recorded] = []
+    for event in reversed(rows):
+        if isinstance(event, SessionScheduled) and (not found or found[-1].date != event.session.date):
+            found.append(Recorded(event.session.date, []))
+        if found:
+            found[-1].events.append(event)
+    while found and not found[-1].whole:
+        found.pop()
+    return found
+
+
+def _enough(found: list[Recorded], request: Request, strategy: Strategy) -> bool:
+    """Return whether enough sessions are there; the oldest one may be cut and does not count."""
+    before = found[1 : -request.sessions]
+    warm = sum(session.bars for session in before) >= strategy.spec.history_bars * len(strategy.spec.symbols)
+    return warm and len(before) > request.trading.paper.volatility_sessions
+
+
+# --- one version ------------------------------------------------------------------------------------------------------
+
+
+class _Played(NamedTuple):
+    asked: int
+    failed: int
+    pnl: float
+    trades: int
+
+
+class _Player:
+    """A version that plays: it counts from the first session that counts."""
+
+    def __init__(self, policy: OnnxPolicy, machine: Machine, first: str) -> None:
+        self._policy, self._machine, self._first = policy, machine, first
+        self._base: tuple[float, int] | None = None  # equity and fills before the first session
+        self._asked = self._failed = 0
+
+    def answer(self, question: AskPolicy, now_ns: int) -> PolicyEvent:
+        """Ask the policy."""
+        answer = self._policy.answer(question, now_ns)
+        if self._base is not None:
+            self._asked += 1
+            self._failed += isinstance(answer, PolicyFailed)
+        return answer
+
+    def watch(self, event: Event, step: Step) -> None:
+        """Note the equity at the first session that counts."""
+        if self._base is None and isinstance(event, SessionScheduled) and event.session.date == self._first:
+            self._base = float(step.state.book.equity), step.state.stats.fills
+
+    def result(self) -> _Played:
+        """Return what came of it."""
+        assert self._base is not None
+        equity, fills = self._base
+        state = self._machine.state
+        return _Played(self._asked, self._failed, float(state.book.equity) / equity - 1.0, state.stats.fills - fills)
+
+
+def _play(request: Request, strategy: Strategy, version: str, recorded: list[Recorded], first: Recorded) -> _Played:
+    """Replay all sessions with one version, and count from `first` on. Raises ModelError."""
+    spec: Any = strategy.spec
+    trading = replace(request.trading, exploration=UNSET)
+    model = load(Path(request.models_dir), strategy, version, request.public_key)
+    check_rules(model, strategy, trading)
+    if version == request.challenger:  # the champion passed its trial before it answered
+        try_model(model, TRIAL_S, configured(spec), spec.config)
+    machine = _started(request, strategy, trading, model, recorded[0].events[0].time_ns)
+    player = _Player(OnnxPolicy.open(model, strategy, "cpu", 1), machine, first.date)
+    machine.run((event for session in recorded for event in session.events), player.answer, player.watch)
+    return player.result()
+
+
+def _started(request: Request, strategy: Strategy, trading: Trading, model: LoadedModel, now_ns: int) -> Machine:
+    """Return a desk in a replay that just started with this model, as the engine starts one."""
+    who = msgspec.structs.replace(request.identity, mode=REPLAY, account="paper")
+    machine = fresh_machine(strategy, who, trading)
+    machine.apply(RunStarted(now_ns, who.mode, who.account, who.strategy, who.epoch, code_digest(), who.feed, trading))
+    adopt_trading(machine)
+    manifest = model.manifest
+    machine.apply(ModelVerified(now_ns, model.version, model.digest, manifest.promoted, manifest.training.feed))
+    machine.apply(broker_snapshot(machine.market_state, now_ns))
+    return machine

@@ -1,0 +1,104 @@
+"""Replay the desk's last sessions for a challenger and for its champion, in a child process of the lowest priority.
+
+The bars are those of the journal, up to one event: the same ones after a crash. Each version trades them alone, through
+the machine of a dry run with the desk's rules and the paper broker, without exploration; nothing is written.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import signal
+import subprocess
+import threading
+
+import msgspec
+
+from daemon.core.limits import Trading
+from daemon.core.state import Identity
+from daemon.models.child import start_child
+
+DEADLINE_S = 6 * 3600.0  # for a host that gives the child nearly nothing
+ANSWER_BYTES_MAX = 65_536
+
+
+class Request(msgspec.Struct, frozen=True):
+    """What to replay: up to the event `seq`, the last `sessions` whole sessions of the journal at `journal`."""
+
+    models_dir: str
+    journal: str
+    identity: Identity
+    trading: Trading
+    public_key: str
+    champion: str
+    challenger: str
+    seq: int
+    sessions: int
+
+
+class Replayed(msgspec.Struct, frozen=True):
+    """Results as parts of the equity before the first session that counts. `problem`: why there are none, else ""."""
+
+    problem: str = ""
+    sessions: int = 0
+    asked: int = 0
+    failed: int = 0
+    pnl: float = 0.0
+    champion_pnl: float = 0.0
+    trades: int = 0
+    champion_trades: int = 0
+
+
+class ReplayLost(Exception):
+    """The child ended without an answer: killed, out of memory, too late. It may be tried again."""
+
+
+class Replay:
+    """One replay. `run` blocks; `kill` ends it from another thread."""
+
+    def __init__(self, deadline_s: float = DEADLINE_S) -> None:
+        self._deadline_s = deadline_s
+        self._lock = threading.Lock()
+        self._child: subprocess.Popen[bytes] | None = None
+        self._killed = False
+
+    def run(self, request: Request) -> Replayed:
+        """Return what came of both versions. Raises ReplayLost."""
+        with self._lock:
+            if self._killed:
+                raise ReplayLost("given up")
+            try:
+                self._child = child = start_child("daemon.models.ladder.replay_child")
+            except OSError as error:
+                raise ReplayLost(f"no process can be started: {error}") from None
+        timer = threading.Timer(self._deadline_s, self.kill)
+        timer.daemon = True
+        timer.start()
+        try:
+            output = _exchange(child, msgspec.json.encode(request))
+        finally:
+            timer.cancel()
+            self.kill()
+            status = child.wait()
+        try:
+            return msgspec.json.decode(output, type=Replayed)
+        except (msgspec.DecodeError, UnicodeDecodeError):
+            raise ReplayLost(f"signal {-status}" if status < 0 else f"exit code {status}") from None
+
+    def kill(self) -> None:
+        """End the child; from any thread, any number of times."""
+        with self._lock:
+            self._killed = True
+            if self._child is not None and self._child.returncode is None:
+                with contextlib.suppress(ProcessLookupError, PermissionError):
+                    os.killpg(self._child.pid, signal.SIGKILL)
+
+
+def _exchange(child: subprocess.Popen[bytes], request: bytes) -> bytes:
+    assert child.stdin is not None
+    assert child.stdout is not None
+    with child.stdout, contextlib.suppress(BrokenPipeError):
+        with child.stdin as into:
+            into.write(request)
+        return child.stdout.read(ANSWER_BYTES_MAX)
+    return b""

@@ -1,0 +1,223 @@
+"""The replay between card and shadow: the journal's own bars, both versions, and the same result after a kill.
+
+Expected values come from whole runs of the desk with each version over the same tape, read by plain SQL.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import os
+import shutil
+import signal
+from collections.abc import Awaitable, Callable
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from daemon.core.events import LadderMoved
+from daemon.core.state import LadderState
+from daemon.engine.recovery import identity_of
+from daemon.journal.journal import FILE
+from daemon.models.ladder.replay_child import NICE, replayed
+from daemon.models.ladder.replay_gate import Replay, ReplayLost, Request
+from daemon.models.pointer import ModelError
+from strategies.kit.manifest import POLICY_FILE
+from tests.support.desks.desk_run import Crash, records, rltraderctl, verified
+from tests.support.models.climbing import RULES, Climb, climber_of
+from tests.support.models.online_climb import ONLINE, climb_online, online_desk, online_store
+from tests.support.models.swaps import events, name, running
+
+NAME = ONLINE.spec.name
+SESSIONS, REPLAYED = 6, 3  # of the tape, two of which warm the indicators
+Play = Callable[[Climb], Awaitable[None]]
+
+
+@pytest.fixture(scope="module")
+def traded(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A store whose challenger does the opposite of the champion, and a desk that traded the tape without a ladder."""
+    folder = tmp_path_factory.mktemp("traded")
+    online_store(folder / "store", slope=-1.0)
+    climb_online(online_desk(folder, folder / "store", SESSIONS - 2), folder / "state", folder / "none", SESSIONS)
+    return folder
+
+
+@pytest.fixture
+def desk(traded: Path, tmp_path: Path) -> Path:
+    return Path(shutil.copytree(traded, tmp_path / "desk"))
+
+
+def request_of(folder: Path, **changes: Any) -> Request:
+    """What a climber of this desk asks for, at its journal's end."""
+    made = online_desk(folder, folder / "store", SESSIONS - 2)
+    return Request(
+        **{
+            "models_dir": str(folder / "store"),
+            "journal": str(folder / "state" / FILE),
+            "identity": identity_of({**made.replay.meta(), "epoch": made.replay.epoch()}),
+            "trading": made.replay.settings.trading(),
+            "public_key": "",
+            "champion": "v1",
+            "challenger": "v2",
+            "seq": 2**40,
+            "sessions": REPLAYED,
+            **changes,
+        }
+    )
+
+
+def whole_run(folder: Path, version: str) -> tuple[float, int, int]:
+    """What a desk that never explores makes of the last sessions with this version: gain, fills, and questions."""
+    made = online_desk(folder, folder / "store", SESSIONS - 2, policy__version=version, exploration__kind="none")
+    state = folder / f"whole {version}"
+    assert made.run(state).failure is None
+    ends = [event.time_ns for event in events(state, "SessionEnded")]
+    begin, last = ends[-REPLAYED - 1], ends[-1]
+    money = [(row["time_ns"], float(row["equity_usd"])) for row in records(state, "equity", "time_ns")]
+    before, after = ([usd for time_ns, usd in money if time_ns <= at][-1] for at in (begin, last))
+    fills = sum(begin < fill["filled_ns"] <= last for fill in records(state, "fills", "filled_ns"))
+    asked = sum(row["kind"] == "policy" and row["time_ns"] > begin for row in records(state, "decisions"))
+    return after / before - 1.0, fills, asked
+
+
+def started(folder: Path, play: Play) -> list[LadderMoved]:
+    """Start the desk on what is left, and play; returns the ladder's steps."""
+    made = online_desk(folder, folder / "store", SESSIONS - 2)
+    rules = replace(RULES, replay_sessions=REPLAYED)
+
+    async def played() -> None:
+        async with running(made, folder / "state") as run:
+            climber = climber_of(run, folder / "store", rules, strategy=made.replay.strategy)
+            try:
+                await play(Climb(run, climber))
+            finally:
+                climber._replaying.give_up()
+
+    with contextlib.suppress(Crash):
+        asyncio.run(played())
+    return events(folder / "state", "LadderMoved")
+
+
+async def child_of(climb: Climb, former: int = 0) -> int:
+    """The process that replays, another one than `former`, once there is one."""
+    for _ in range(6000):
+        await climb.climber.look()
+        replay = climb.climber._replaying._replay
+        if replay is not None and replay._child is not None and replay._child.pid != former:
+            return replay._child.pid
+        await asyncio.sleep(0.01)
+    raise AssertionError("nothing replays")
+
+
+# --- what it finds ----------------------------------------------------------------------------------------------------
+
+
+def test_the_figures_are_those_of_whole_runs_that_never_explore(desk: Path) -> None:
+    (pnl, fills, asked), (champions, champion_fills, _) = whole_run(desk, "v2"), whole_run(desk, "v1")
+    found = replayed(request_of(desk))
+    assert pnl != champions
+    assert found.pnl == pytest.approx(pnl, abs=1e-12)
+    assert found.champion_pnl == pytest.approx(champions, abs=1e-12)
+    assert (found.trades, found.champion_trades, found.asked) == (fills, champion_fills, asked)
+    assert (found.sessions, found.failed, found.problem) == (REPLAYED, 0, "")
+
+
+def test_the_same_versions_in_the_other_roles_give_the_same_figures(desk: Path) -> None:
+    one, two = replayed(request_of(desk)), replayed(request_of(desk, champion="v2", challenger="v1"))
+    assert (one.pnl, one.champion_pnl, one.trades) == (two.champion_pnl, two.pnl, two.champion_trades)
+
+
+def test_only_whole_sessions_up_to_the_named_event_are_replayed(desk: Path) -> None:
+    ends = [row["seq"] for row in records(desk / "state", "events", "id") if row["kind"] == "SessionEnded"]
+    assert replayed(request_of(desk, seq=ends[0] - 1)).sessions == 0
+    early = replayed(request_of(desk, seq=ends[-1] - 1, sessions=100))
+    assert early.sessions == SESSIONS - 1
+    assert early == replayed(request_of(desk, seq=ends[-2], sessions=100))
+
+
+def test_a_rotated_journal_is_replayed_across_its_files(desk: Path, tmp_path: Path) -> None:
+    whole = replayed(request_of(desk, sessions=100))
+    told = rltraderctl("rotate", "--state-dir", desk / "state", cwd=tmp_path)
+    assert told.returncode == 0, told.stderr
+    assert len(list((desk / "state" / "rotated").glob("*.sqlite"))) == 1
+    assert replayed(request_of(desk, sessions=100)) == whole
+
+
+def test_a_version_that_the_store_refuses_is_a_problem_by_its_name(desk: Path) -> None:
+    policy = desk / "store" / NAME / "v2" / POLICY_FILE
+    policy.write_bytes(policy.read_bytes()[:-1])
+    with pytest.raises(ModelError, match="digest"):
+        replayed(request_of(desk))
+
+
+# --- beside the desk --------------------------------------------------------------------------------------------------
+
+
+def test_a_kill_of_the_daemon_or_of_the_child_leads_to_the_same_figures(desk: Path) -> None:
+    expected = replayed(request_of(desk))
+
+    async def die(climb: Climb) -> None:
+        child = await child_of(climb)
+        raise Crash(child)
+
+    assert [move.to_step for move in started(desk, die)] == ["replay"]
+    lost: list[tuple[str, dict[str, Any]]] = []
+
+    async def go_on(climb: Climb) -> None:
+        child = await child_of(climb)
+        os.kill(child, signal.SIGKILL)
+        await child_of(climb, child)
+        await climb.settle()
+        lost.extend(climb.run.log)
+
+    moves = started(desk, go_on)
+    assert [event for event, _ in lost if event == "ladder_replay_lost"] == ["ladder_replay_lost"]
+    last = moves[-1]
+    behind = expected.pnl < expected.champion_pnl
+    assert [(move.to_step, move.reason) for move in moves] == [
+        ("replay", "card_passed"),
+        ("refused", "replay_behind") if behind else ("shadow", "replay_passed"),
+    ], last.detail
+    for figure in ("sessions", "asked", "failed", "pnl", "champion_pnl", "trades", "champion_trades"):
+        assert last.figures[f"replay_{figure}"] == getattr(expected, figure), figure
+    assert f"{expected.pnl:+.3%}" in last.detail
+    assert verified(desk / "state").difference == ""
+
+
+def test_a_version_promoted_by_hand_meanwhile_ends_its_replay(desk: Path) -> None:
+    pids: list[int] = []
+
+    async def play(climb: Climb) -> None:
+        pids.append(await child_of(climb))
+        assert climb.step == "v2 replay"
+        ladder = climb.run.gateway.state.ladder
+        assert isinstance(ladder, LadderState)
+        name(desk / "store", "v2", strategy=NAME)
+        await climb.run.lifecycle.look()
+        await climb.run.quiet()
+        await climb.climber.look()
+        assert climb.step == "v2 champion"
+
+    moves = started(desk, play)
+    assert [(move.to_step, move.reason) for move in moves] == [("replay", "card_passed"), ("champion", "by_hand")]
+    with pytest.raises(ProcessLookupError):
+        os.kill(pids[0], 0)
+
+
+def test_the_child_has_the_lowest_priority_and_a_lost_one_says_how_it_ended(desk: Path) -> None:
+    replay = Replay()
+
+    async def played() -> None:
+        task = asyncio.create_task(asyncio.to_thread(replay.run, request_of(desk)))
+        while replay._child is None or os.getpriority(os.PRIO_PROCESS, replay._child.pid) != NICE:
+            assert not task.done()
+            await asyncio.sleep(0.01)
+        replay.kill()
+        with pytest.raises(ReplayLost, match="signal 9"):
+            await task
+        with pytest.raises(ReplayLost, match="given up"):
+            replay.run(request_of(desk))
+
+    asyncio.run(played())
