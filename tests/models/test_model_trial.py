@@ -11,6 +11,7 @@ from pathlib import Path
 
 import pytest
 
+from daemon.models.child import environment
 from daemon.models.store import LoadedModel, ModelError, load
 from daemon.models.trial import Trial, try_model
 from strategies.option_scalper import OptionScalper
@@ -87,15 +88,13 @@ def test_a_policy_for_whose_answers_the_trading_loop_would_wait_is_refused() -> 
 
 def test_the_child_knows_no_secret_of_its_parent_and_may_write_no_file(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("APCA_API_SECRET_KEY", "not-for-children")
-    from daemon.models import trial as model_trial
-
     looked = (
         "import os, resource, sys; sys.path.insert(0, sys.argv[1]); import daemon.models.trial;"
         "print([k for k in os.environ if 'APCA' in k], resource.getrlimit(resource.RLIMIT_FSIZE))"
     )
     told = subprocess.run(
         [sys.executable, "-I", "-c", looked, str(REPOSITORY)],
-        env=model_trial._environment(),
+        env=environment(),
         capture_output=True,
         text=True,
         check=True,
