@@ -8,13 +8,13 @@ from collections.abc import Sequence
 from pathlib import Path
 
 _HERE = str(Path(__file__).resolve().parents[2])
+_START = "import sys; sys.path.insert(0, sys.argv.pop(1)); from {module} import main; main()"
 
 
 def start_child(module: str, arguments: Sequence[str] = ()) -> subprocess.Popen[bytes]:
     """Start `main()` of a module, in a session of its own, with pipes for input and output. Raises OSError."""
-    start = f"import sys; sys.path.insert(0, sys.argv.pop(1)); from {module} import main; main()"
     return subprocess.Popen(
-        [sys.executable, "-I", "-c", start, _HERE, *arguments],
+        [sys.executable, "-I", "-c", _START.format(module=module), _HERE, *arguments],
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
         stderr=subprocess.DEVNULL,

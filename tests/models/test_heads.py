@@ -12,7 +12,7 @@ import pytest
 from daemon.core.effects import AskPolicy
 from daemon.core.events import PolicyAnswered, PolicyFailed
 from daemon.journal.rows import decode_event, encode_event
-from daemon.models import trial
+from daemon.models import child, trial
 from daemon.models.runtime import OnnxPolicy
 from daemon.models.store import ModelError, load
 from strategies.golden import GOLDEN_SYMBOLS, contract_hash, golden_observations
@@ -127,12 +127,12 @@ def test_a_trial_runs_the_heads_and_times_an_answer_about_all_symbols(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     toy = "from strategies.registry import STRATEGIES; STRATEGIES['toy_crowd'] = 'tests.support.toy.crowd'; "
-    before, _, after = trial._START.partition("from daemon.models.trial")
-    monkeypatch.setattr(trial, "_START", f"{before}{toy}from daemon.models.trial{after}")
+    before, _, after = child._START.partition("from {module}")
+    monkeypatch.setattr(child, "_START", f"{before}{toy}from {{module}}{after}")
     model = load(put_row_model(tmp_path, strategy("toy_crowd")), strategy("toy_crowd"), VERSION)
     trial.try_model(model)
     trial.try_model(model, symbols=MANY)
     never = "import daemon.models.trial as trial; trial.ROW_CPU_S = 0.0; "
-    monkeypatch.setattr(trial, "_START", f"{before}{toy}{never}from daemon.models.trial{after}")
+    monkeypatch.setattr(child, "_START", f"{before}{toy}{never}from {{module}}{after}")
     with pytest.raises(ModelError, match="expected less than 0:"):
         trial.Trial(answer_cpu_s=0.0).run(model, MANY)

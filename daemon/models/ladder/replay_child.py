@@ -202,7 +202,7 @@ class _Player:
 def _play(request: Request, strategy: Strategy, version: str, recorded: list[Recorded], first: Recorded) -> _Played:
     """Replay all sessions with one version, and count from `first` on. Raises ModelError."""
     spec: Any = strategy.spec
-    trading = replace(request.trading, exploration=UNSET)
+    trading = replace(request.trading, exploration=UNSET, served=UNSET)
     model = load(Path(request.models_dir), strategy, version, request.public_key)
     check_rules(model, strategy, trading)
     if version == request.challenger:  # the champion passed its trial before it answered
