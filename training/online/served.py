@@ -1,24 +1,29 @@
 """Answer a desk's questions over Redis, by the exported model that the question names.
 
-The graph is run as the daemon runs it, so served and local answers have the same bytes. Questions that are older than
-this process are left alone: their deadline is over.
+The graph is run as the daemon runs it, so served and local answers have the same bytes. Of the questions that are older
+than this process only the newest is answered: the deadline of all others is over.
 """
 
 from __future__ import annotations
 
+import contextlib
+import threading
 from collections import OrderedDict
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 from daemon.core.effects import AskPolicy
 from daemon.core.events import PolicyAnswered
+from daemon.experience.link import RedisError
 from daemon.experience.questions import KEPT, Question, Reply, answers_name, questions_name, read_question, written
 from daemon.models.runtime import OnnxPolicy
 from daemon.models.store import ModelError, load
 from strategies.kit.contract import Answer, Strategy
 
 MODELS_KEPT = 3  # the champion, a challenger, and the one before
+BLOCK_MS = 500  # of each look for questions: as long may the end take
+WAIT_S = 0.5  # before the next look where Redis is away
 
 Log = Callable[..., None]
 
@@ -44,8 +49,8 @@ class AnswerServer:
     def turn(self, block_ms: int = 1000) -> int:
         """Answer the questions that come within `block_ms`; returns how many. Raises RedisError."""
         if not self._last:
-            newest = self._client.xrevrange(self._questions, count=1)
-            self._last = newest[0][0] if newest else "0"
+            newest = self._client.xrevrange(self._questions, count=2)
+            self._last = newest[1][0] if len(newest) > 1 else "0"
         found = self._client.xread({self._questions: self._last}, block=block_ms)
         count = 0
         for _, entries in found or ():
@@ -81,3 +86,43 @@ class AnswerServer:
             while len(self._models) > MODELS_KEPT:
                 self._models.popitem(last=False)
         return policy
+
+
+class Serving:
+    """Serves one journal after the other on a thread of its own; within a `with`. Redis may be away for any time.
+
+    `client` may be shared with other threads. See `AnswerServer` for the rest.
+    """
+
+    def __init__(self, client: Any, models_dir: Path, strategy: Strategy, log: Log, public_key: str = "") -> None:
+        self._client, self._models_dir, self._strategy, self._log = client, models_dir, strategy, log
+        self._public_key = public_key
+        self._server: AnswerServer | None = None
+        self._end = threading.Event()
+        self._thread = threading.Thread(target=self._run, name="served answers", daemon=True)
+
+    def turn_to(self, stream: str) -> None:
+        """Serve the journal of this stream of experience from now on."""
+        _, desk, epoch, _ = stream.split(":")
+        self._server = AnswerServer(
+            self._client, (desk, epoch), self._models_dir, self._strategy, self._log, self._public_key
+        )
+
+    def __enter__(self) -> Self:
+        self._thread.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._end.set()
+        self._thread.join()
+
+    def _run(self) -> None:
+        while not self._end.is_set():
+            server = self._server
+            if server is None:
+                self._end.wait(WAIT_S)
+                continue
+            with contextlib.suppress(RedisError, OSError):
+                server.turn(BLOCK_MS)
+                continue
+            self._end.wait(WAIT_S)

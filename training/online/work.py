@@ -23,6 +23,7 @@ from daemon.models.pointer import ModelError
 from daemon.operator.log import Log
 from strategies.kit.model_config.config import ModelConfig
 from strategies.online_dqn import OnlineDqn
+from strategies.registry import strategy
 from training.export.export import ExportError
 from training.online.beginning import Begun, Plan, begin
 from training.online.candidates import Candidates, Origin
@@ -31,6 +32,7 @@ from training.online.judging import nothing_logged
 from training.online.labels import Labels
 from training.online.publish import Versions
 from training.online.reward import RewardAgent
+from training.online.served import Serving
 from training.online.trainer import CHECKPOINT, FROZEN, WAIT_FIRST_S, Trainer
 
 LOCK = ".lock"
@@ -200,19 +202,24 @@ class Work:
     # --- learning -----------------------------------------------------------------------------------------------------
 
     def _learn(self, trainer: Trainer) -> None:
-        """Take turns until stopped; then keep what was learned."""
-        while not self._stop.is_set():
-            wait_s = trainer.turn()
-            self._pulse.beat()
-            self._show(trainer)
-            if wait_s or trainer.caught_up:
-                self._look_for_streams(trainer)
-            if wait_s:
-                self._stop.wait(wait_s)
+        """Take turns until stopped, and serve the desk's questions beside; then keep what was learned."""
+        spec = self._strategy.spec
+        served = strategy(spec.name, spec.symbols, spec.config)
+        with Serving(self._client, self._options.store, served, self._log) as serving:
+            if trainer.stream:
+                serving.turn_to(trainer.stream)
+            while not self._stop.is_set():
+                wait_s = trainer.turn()
+                self._pulse.beat()
+                self._show(trainer)
+                if wait_s or trainer.caught_up:
+                    self._look_for_streams(trainer, serving)
+                if wait_s:
+                    self._stop.wait(wait_s)
         with contextlib.suppress(RedisError):
             trainer.save()
 
-    def _look_for_streams(self, trainer: Trainer) -> None:
+    def _look_for_streams(self, trainer: Trainer, serving: Serving) -> None:
         """Turn to the desk's newest stream, once all of the former one is learned."""
         now = time.monotonic()
         if now - self._looked < (LOOK_S if trainer.stream else WAIT_FIRST_S):
@@ -222,6 +229,7 @@ class Work:
             found, exists = newest_stream(self._client, self._options.desk, trainer.stream, trainer.newest_ns)
             if found != trainer.stream and (trainer.caught_up or not exists):
                 trainer.turn_to(found)
+                serving.turn_to(found)
                 self._log("stream_found", stream=found)
 
     def _show(self, trainer: Trainer) -> None:

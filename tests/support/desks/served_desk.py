@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import threading
 import time
 from collections.abc import AsyncIterator, Callable, Iterator
 from decimal import Decimal
@@ -32,7 +31,7 @@ from daemon.engine.code import code_digest
 from daemon.engine.recover import recover
 from daemon.engine.recovery import fresh_machine, identity_of
 from daemon.engine.state_dir import open_state_dir
-from daemon.experience.link import RedisError
+from daemon.experience.link import stream_name
 from daemon.journal.universe import made_with
 from daemon.journal.writer import JournalWriter
 from daemon.models.answering import Models
@@ -46,7 +45,7 @@ from tests.support.desks.desk_run import drop
 from tests.support.desks.redis_server import RedisServer
 from tests.support.desks.stream import Logged
 from tests.support.models.online_models import NAME
-from training.online.served import AnswerServer
+from training.online.served import Serving
 
 JOURNAL = ("online", "e1")
 LIMIT_S = 120.0  # generous: nothing here is measured
@@ -189,22 +188,11 @@ async def served_desk(folder: Path, models_dir: Path, server: RedisServer) -> As
 
 
 @contextlib.contextmanager
-def serving_answers(models_dir: Path, server: RedisServer) -> Iterator[AnswerServer]:
-    """The trainer's side on a thread; it takes turns whatever becomes of Redis."""
-    client, logged, stop = server.client("rltrader-trainer"), Logged(), threading.Event()
-    made = AnswerServer(client, JOURNAL, models_dir, strategy(NAME), logged.log)
-
-    def run() -> None:
-        while not stop.is_set():
-            with contextlib.suppress(RedisError):
-                made.turn(100)
-            stop.wait(0.01)
-
-    thread = threading.Thread(target=run, daemon=True)
-    thread.start()
-    try:
-        yield made
-    finally:
-        stop.set()
-        thread.join()
-        client.close()
+def serving_answers(models_dir: Path, server: RedisServer) -> Iterator[None]:
+    """The trainer's side, for this journal."""
+    with (
+        contextlib.closing(server.client("rltrader-trainer")) as client,
+        Serving(client, models_dir, strategy(NAME), Logged().log) as serving,
+    ):
+        serving.turn_to(stream_name(*JOURNAL))
+        yield

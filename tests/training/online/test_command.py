@@ -14,6 +14,7 @@ from msgspec.structs import replace
 
 from daemon.experience.experience import Experience
 from daemon.experience.link import stream_name
+from daemon.experience.questions import Question, answers_name, questions_name, read_reply, written
 from daemon.host.service import Service
 from daemon.models.ladder.holds import Holds, write_holds
 from daemon.models.store import versions
@@ -129,7 +130,7 @@ def test_frozen_from_the_start_it_makes_no_model(tmp_path: Path, bars: Path, cli
     assert [path.name for path in (tmp_path / "own").iterdir()] == [".lock"]
 
 
-def test_it_follows_the_desk_from_epoch_to_epoch_and_stops_learning_while_frozen(
+def test_it_follows_the_desk_from_epoch_to_epoch_serves_its_questions_and_stops_learning_while_frozen(
     tmp_path: Path, bars: Path, client: Any, server: RedisServer
 ) -> None:
     logged, own, shelf = Logged(), tmp_path / "own", tmp_path / "store" / "online_dqn"
@@ -138,6 +139,15 @@ def test_it_follows_the_desk_from_epoch_to_epoch_and_stops_learning_while_frozen
     def steps() -> Iterator[Callable[[], bool]]:
         put(client, FIRST, first)
         yield lambda: logged.lines("stream_found") != []
+        (first_version,) = versions(tmp_path / "store", "online_dqn")
+        _, desk, epoch, _ = FIRST.split(":")
+        client.xadd(questions_name(desk, epoch), written(Question(7, first_version, bytes(4 * WIDTH), (1, WIDTH))))
+        yield lambda: client.xlen(answers_name(desk, epoch)) == 1
+        ((_, fields),) = client.xrange(answers_name(desk, epoch))
+        reply = read_reply(fields)
+        assert (reply.decision, reply.version, reply.failed) == (7, first_version, "")
+        assert reply.answer is not None
+        assert len(reply.answer.logits) == 3
         put(client, SECOND, second[:A_SESSION])
         yield lambda: len(logged.lines("stream_found")) == 2
         assert client.xinfo_groups(FIRST)[0]["pending"] == 0
