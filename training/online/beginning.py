@@ -20,11 +20,14 @@ from daemon.host.whole_files import write_whole
 from strategies.kit.contract import Float32Array
 from strategies.kit.manifest import Training
 from strategies.kit.model_config.config import ModelConfig
-from training.desks.online.cold_start import REPLAY_FILE, cold_replay, cold_start, returns_apart
+from training.desks.kind import Span
+from training.desks.online.cold_start import REPLAY_FILE, cold_replay, cold_start, dates_apart, returns_apart
 from training.desks.online.data import OnlineData, load
 from training.desks.online.export import PROBES, training_of
 from training.desks.online.network import COLD_PRESETS, network_of
+from training.desks.online.task_data import OnlineTaskData
 from training.evidence.statistics import Series
+from training.export.reference import Watched
 from training.online.labels import Labels
 from training.online.trainer import CHECKPOINT, most_between
 from training.rl.dqn.coefficients import DqnCoefficients
@@ -76,6 +79,13 @@ class Apart:
     def probes(self) -> Float32Array:
         """Return real observations on which an exported network must agree with this one."""
         return self.data.probes(tuple(self.data.days), PROBES, 0)
+
+    def watched(self, network: QNetwork) -> Watched:
+        """Return what a network sees and answers on the sessions that the first one learned from."""
+        data = self.data
+        apart = frozenset(dates_apart(data, COLD_PRESETS[self._preset]))
+        dates = [date for date in data.days if date not in apart]
+        return OnlineTaskData(data).watch(network, Span(dates, "", self._trading))
 
     def returns(self, network: QNetwork) -> Series:
         """Return the network's session returns there, parts of the capital."""

@@ -18,7 +18,8 @@ import torch
 from daemon.experience.experience import Experience
 from training.evidence.off_policy import OffPolicy
 from training.evidence.statistics import Series
-from training.online.judging import MODEL, judged
+from training.export.reference import Watched
+from training.online.judging import FEATURES, MODEL, judged
 from training.rl.dqn.networks import QNetwork
 
 
@@ -45,7 +46,7 @@ class Candidate:
 class Publish(Protocol):
     """Puts a version into the store."""
 
-    def __call__(self, network: QNetwork, found: OffPolicy, origin: Origin, parent: str) -> None: ...
+    def __call__(self, network: QNetwork, found: OffPolicy, origin: Origin, parent: str, watched: Watched) -> None: ...
 
 
 class Candidates:
@@ -60,17 +61,20 @@ class Candidates:
         sessions: int,
         horizon: int,
         discount: float,
+        features: int,
         portfolio: int,
     ) -> None:
         """Take a version each `every` sessions, where it learned since, and publish it `sessions` sessions later.
 
         Args:
             horizon, discount: of the card's episodes.
-            portfolio: how many of an observation's last numbers describe the desk.
+            features: how many of an observation's last numbers are its newest row of features.
+            portfolio: how many of these, the last ones, describe the desk.
         """
         self._network, self._publish = network, publish
         self._every, self._sessions = every, sessions
-        self._horizon, self._discount, self._portfolio = horizon, discount, portfolio
+        self._horizon, self._discount = horizon, discount
+        self._features, self._portfolio = features, portfolio
         self._waiting: list[Candidate] = []
         self._log: list[list[float]] = []
         self._models: list[str] = []  # by their numbers in the log
@@ -141,7 +145,7 @@ class Candidates:
         width = len(experience.chosen)
         state = np.frombuffer(experience.state, dtype="<f4").reshape(width, -1)
         for lane, (chosen, reward) in enumerate(zip(experience.chosen, rewards, strict=True)):
-            fields = state[lane, state.shape[1] - self._portfolio :].tolist()
+            fields = state[lane, state.shape[1] - self._features :].tolist()
             about = [float(self._ended), float(lane), self._place, model, float(chosen.action), reward]
             self._log.append([*about, *chosen.probabilities, *fields])
         self._place += 1.0 if follows else 2.0
@@ -177,8 +181,10 @@ class Candidates:
         values: Series = np.array(candidate.values, dtype=np.float64)
         answered = [number for number in log[:, MODEL].astype(int).tolist() if self._models[number]]
         champion = answered[-1] if answered else -1
-        found = judged(log, values, champion, horizon=self._horizon, discount=self._discount)
-        self._publish(candidate.network, found, candidate.origin, self._models[champion] if answered else "")
+        found = judged(log, values, champion, portfolio=self._portfolio, horizon=self._horizon, discount=self._discount)
+        watched = Watched(log[:, FEATURES].astype(np.float32), values.astype(np.float32))
+        parent = self._models[champion] if answered else ""
+        self._publish(candidate.network, found, candidate.origin, parent, watched)
 
     def _forget(self) -> None:
         """Drop the part of the log that no waiting version needs."""

@@ -13,13 +13,15 @@ HOLD = 0
 ACTIONS = 3
 SESSION, LANE, PLACE, MODEL, ACTION, REWARD = range(6)
 BEHAVIOUR = slice(6, 6 + ACTIONS)
-STATE = slice(6 + ACTIONS, None)
+FEATURES = slice(6 + ACTIONS, None)
 """Columns of a logged decision of one symbol: number of the session; place of the symbol; a number that grows by one
 where the decision follows from the one before; number of the model; the action; its reward; the probabilities of the
-actions; features of the state."""
+actions; the newest row of features, those of the portfolio last."""
 
 
-def judged(log: Series, values: Series, champion: int, *, horizon: int, discount: float, seed: int = 0) -> OffPolicy:
+def judged(
+    log: Series, values: Series, champion: int, *, portfolio: int, horizon: int, discount: float, seed: int = 0
+) -> OffPolicy:
     """Compare a version with the champion on the decisions that the champion made.
 
     Both explore as the log does: the version takes its own best action wherever the champion took its own.
@@ -28,6 +30,7 @@ def judged(log: Series, values: Series, champion: int, *, horizon: int, discount
         log: float64 (n, columns), see above.
         values: float64 (n, actions), the version's Q values at these decisions.
         champion: its number in the log.
+        portfolio: how many of the last columns describe the desk.
         horizon, discount: of an episode's value.
     """
     own = log[:, MODEL] == champion
@@ -42,7 +45,7 @@ def judged(log: Series, values: Series, champion: int, *, horizon: int, discount
         actions=log[:, ACTION].astype(np.intp),
         rewards=np.ascontiguousarray(log[:, REWARD]),
         behaviour=behaviour,
-        features=_features(log, values, behaviour),
+        features=_features(log[:, log.shape[1] - portfolio :], values, behaviour),
         ends=_ends(log),
     )
     return evaluate(logged, exchanged(behaviour, values), behaviour, horizon=horizon, discount=discount, seed=seed)
@@ -82,13 +85,13 @@ def _ends(log: Series) -> NDArray[np.bool_]:
     return np.append(~follows, True)
 
 
-def _features(log: Series, values: Series, behaviour: Series) -> Series:
-    """Return a constant, the features of the state, what the version gains by each action, and the champion's choice.
+def _features(portfolio: Series, values: Series, behaviour: Series) -> Series:
+    """Return a constant, the desk's features, what the version gains by each action, and the champion's choice.
 
     Each is standardised; one that does not change is left out.
     """
     likeliest = behaviour.argmax(axis=1)[:, None] == np.arange(1, ACTIONS)
-    columns = np.concatenate([log[:, STATE], values[:, 1:] - values[:, :1], likeliest], axis=1)
+    columns = np.concatenate([portfolio, values[:, 1:] - values[:, :1], likeliest], axis=1)
     spread = columns.std(axis=0)
     moving = spread > 1e-9 * np.abs(columns).max(axis=0, initial=0.0)
     columns = (columns[:, moving] - columns[:, moving].mean(axis=0)) / spread[moving]

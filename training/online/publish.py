@@ -8,12 +8,14 @@ from pathlib import Path
 from typing import Any
 
 from strategies.kit.card import CARD_FILE, encode
-from strategies.kit.manifest import MANIFEST_FILE, Training
+from strategies.kit.manifest import MANIFEST_FILE, Reference, Training
+from strategies.kit.model_config.config import PORTFOLIO
 from strategies.online_dqn import OnlineDqn
 from training.desks.online.export import export_online
 from training.evidence.card import card_of
 from training.evidence.off_policy import OffPolicy
 from training.export.export import ExportError
+from training.export.reference import Watched, each_column, reference_of
 from training.online.beginning import Apart
 from training.online.candidates import Origin, weights_digest
 from training.rl.dqn.networks import QNetwork
@@ -43,15 +45,19 @@ class Versions:
         self._code = code_digest()
         self.newest = ""
 
-    def __call__(self, network: QNetwork, found: OffPolicy, origin: Origin, parent: str) -> None:
+    def __call__(self, network: QNetwork, found: OffPolicy, origin: Origin, parent: str, watched: Watched) -> None:
         """Publish; a network that cannot be exported is logged and left out."""
         try:
-            self.publish(network, found, origin, parent)
+            self.publish(network, found, origin, parent, watched)
         except (ExportError, ValueError) as error:
             self._log("version_failed", session=origin.session, problem=str(error))
 
-    def publish(self, network: QNetwork, found: OffPolicy, origin: Origin, parent: str) -> None:
+    def publish(
+        self, network: QNetwork, found: OffPolicy, origin: Origin, parent: str, watched: Watched | None = None
+    ) -> None:
         """Write a version with its card.
+
+        Live features and actions are compared with what it `watched`; None for the recorded bars.
 
         Raises:
             ExportError: the network's answers cannot be exported.
@@ -83,6 +89,7 @@ class Versions:
             files={CARD_FILE: encode(card)},
             version=version,
             note=rows if card.stream else "the cold start",
+            reference=self._reference(self._apart.watched(network) if watched is None else watched),
         )
         self.newest = version
         self._log(
@@ -94,6 +101,11 @@ class Versions:
             cannot_be_said=found.cannot_be_said,
             leads={one.name: one.lead.estimate for one in found.estimates},
         )
+
+    def _reference(self, watched: Watched) -> Reference:
+        spec = self._strategy.spec
+        inputs = each_column(spec, range(len(spec.features)), of_the_desk=PORTFOLIO)
+        return reference_of(inputs, watched, spec)
 
 
 def code_digest() -> str:

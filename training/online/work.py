@@ -160,6 +160,7 @@ class Work:
             sessions=o.card_sessions,
             horizon=o.card_horizon,
             discount=begun.coefficients.discount,
+            features=len(self._strategy.spec.features),
             portfolio=len(self._config.portfolio),
         )
         trainer = Trainer(

@@ -13,6 +13,7 @@ from msgspec.structs import replace
 from daemon.experience.experience import Chosen, Experience
 from tests.support.rl.stream_learner import ACTIONS, WIDTH, made
 from training.evidence.off_policy import OffPolicy
+from training.export.reference import Watched
 from training.online.candidates import Candidates, Origin
 from training.online.judging import exchanged, judged
 from training.rl.dqn.networks import QNetwork
@@ -26,9 +27,11 @@ class Published:
 
     def __init__(self) -> None:
         self.calls: list[tuple[list[float], OffPolicy, Origin, str]] = []
+        self.watched: list[Watched] = []
 
-    def __call__(self, network: QNetwork, found: OffPolicy, origin: Origin, parent: str) -> None:
+    def __call__(self, network: QNetwork, found: OffPolicy, origin: Origin, parent: str, watched: Watched) -> None:
         self.calls.append((numbers(network), found, origin, parent))
+        self.watched.append(watched)
 
 
 def numbers(network: QNetwork) -> list[float]:
@@ -58,7 +61,7 @@ def sessions(count: int, model: str = "champion") -> list[Experience]:
 
 
 def candidates(network: QNetwork, published: Published, **more: Any) -> Candidates:
-    given = {"every": 2, "sessions": 3, "horizon": 2, "discount": 0.9, "portfolio": 1} | more
+    given = {"every": 2, "sessions": 3, "horizon": 2, "discount": 0.9, "features": 2, "portfolio": 1} | more
     return Candidates(network, published, **given)
 
 
@@ -89,6 +92,10 @@ def test_a_version_is_taken_each_so_many_sessions_and_published_so_many_later() 
     assert weights == taken
     assert origin == Origin("2024-01-02", STREAM, (all_[0].row, all_[2 * A_SESSION - 1].row))
     assert (off.decisions, off.sessions, off.episodes, parent) == (3 * A_SESSION, 3, 9, "champion")
+    rows, answers = published.watched[0]
+    states = [np.frombuffer(each.state, dtype="<f4") for each in all_[2 * A_SESSION : 5 * A_SESSION]]
+    assert rows.tolist() == [state[-2:].tolist() for state in states]
+    assert answers.shape == (3 * A_SESSION, ACTIONS)
     assert off.exploration == pytest.approx(np.mean([0.2, 0.5, 0.1]))
     assert off.cannot_be_said == "3 sessions, expected at least 8"
 
@@ -182,7 +189,7 @@ def a_log(count: int, sessions_: int, seed: int) -> tuple[Any, Any]:
 
 def test_a_better_policy_leads_by_what_it_earns_more() -> None:
     log, values = a_log(40, 20, seed=3)
-    found = judged(log, values, 0, horizon=1, discount=1.0)
+    found = judged(log, values, 0, portfolio=1, horizon=1, discount=1.0)
     assert found.cannot_be_said == ""
     assert (found.decisions, found.sessions, found.episodes) == (1600, 20, 1600)
     assert {one.name: one.lead.estimate for one in found.estimates} == {
@@ -193,13 +200,15 @@ def test_a_better_policy_leads_by_what_it_earns_more() -> None:
 
 def test_lanes_are_runs_of_their_own_and_a_gap_ends_one() -> None:
     log, values = a_log(6, 1, seed=1)
-    assert judged(log, values, 0, horizon=3, discount=1.0).episodes == 4
+    assert judged(log, values, 0, portfolio=1, horizon=3, discount=1.0).episodes == 4
     log = log[log[:, 2] != 2]
-    assert judged(log, values[: len(log)], 0, horizon=3, discount=1.0).episodes == 4  # 2 + 3 decisions of each lane
+    assert (
+        judged(log, values[: len(log)], 0, portfolio=1, horizon=3, discount=1.0).episodes == 4
+    )  # 2 + 3 decisions of each lane
 
 
 def test_a_log_without_a_decision_of_the_champion_says_nothing() -> None:
     log, values = a_log(3, 2, seed=1)
-    found = judged(log, values, 7, horizon=2, discount=0.9)
+    found = judged(log, values, 7, portfolio=1, horizon=2, discount=0.9)
     assert found.cannot_be_said == "no decision of the champion was logged since it was taken"
     assert (found.horizon, found.discount, found.decisions) == (2, 0.9, 0)

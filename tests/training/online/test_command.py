@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import socket
-import threading
-import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -19,18 +17,17 @@ from daemon.host.service import Service
 from daemon.models.ladder.holds import Holds, write_holds
 from daemon.models.store import versions
 from strategies.kit.card import CARD_FILE, decode
-from strategies.kit.model_config.indicators import shipped
 from strategies.online_dqn import OnlineDqn
 from tests.support.desks.desk_run import tape_rows, write_tape
 from tests.support.desks.redis_server import RedisServer
 from tests.support.desks.stream import LIMIT_S, Logged, redis_anywhere
 from tests.support.rl.stream_learner import A_SESSION, made, put
+from tests.support.rl.trainer_work import work
 from training.online.beginning import COLD_FILE, OtherFolder
-from training.online.command import main, parser
+from training.online.command import main
 from training.online.consume import newest_stream
-from training.online.reward import RewardAgent
 from training.online.trainer import FROZEN, OtherDesk
-from training.online.work import FolderTaken, NoFirstVersion, Pulse, Work, alone
+from training.online.work import FolderTaken, NoFirstVersion, Pulse, alone
 
 DESK = "toy"
 FIRST, SECOND = stream_name(DESK, "e1"), stream_name(DESK, "e2")
@@ -89,32 +86,6 @@ def test_the_newest_stream_is_the_one_with_the_newest_decision(client: Any, serv
 
 
 # --- one process at work ----------------------------------------------------------------------------------------------
-
-
-class Script(threading.Event):
-    """In place of the signal that stops: at each look it goes on to the next step whose condition holds."""
-
-    def __init__(self, steps: Iterator[Callable[[], bool]]) -> None:
-        super().__init__()
-        self._steps = steps
-        self._waits_for = next(steps)
-        self._end = time.monotonic() + LIMIT_S
-
-    def is_set(self) -> bool:
-        assert time.monotonic() < self._end, "it did not come"
-        while self._waits_for():
-            following = next(self._steps, None)
-            if following is None:
-                return True
-            self._waits_for = following
-        return False
-
-
-def work(given: list[str], client: Any, logged: Logged, steps: Iterator[Callable[[], bool]]) -> None:
-    """Run the command's work until the steps are done."""
-    pulse = Pulse(Service())
-    Work(parser().parse_args(given), client, shipped(), RewardAgent(), logged.log, pulse, Script(steps)).run()
-    pulse.close()
 
 
 @pytest.fixture(autouse=True)

@@ -11,7 +11,7 @@ import signal
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack, closing
+from contextlib import ExitStack, closing, suppress
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -21,7 +21,7 @@ import pytest
 import torch
 
 from daemon.experience import publisher as publisher_module
-from daemon.experience.link import GROUP, stream_name
+from daemon.experience.link import GROUP, ResponseError, stream_name
 from daemon.experience.publisher import Publisher
 from daemon.journal.journal import FILE
 from daemon.journal.reader import JournalReader, reading
@@ -33,6 +33,7 @@ from tests.support.desks.desk_run import Desk, tape_rows, write_tape
 from tests.support.desks.redis_server import RedisServer
 from tests.support.desks.stream import Logged, redis_anywhere, until
 from tests.support.paths import REPOSITORY
+from tests.support.rl.trainer_work import work
 from training.online.trainer import CHECKPOINT
 
 NAME, DESK = "online_dqn", "paper-1"
@@ -60,13 +61,16 @@ class Place:
     def store(self) -> Path:
         return self.path / "store"
 
-    def start(self) -> subprocess.Popen[bytes]:
+    @property
+    def given(self) -> list[str]:
         self.store.mkdir(parents=True, exist_ok=True)
         bars = write_tape(self.path / "bars.csv", tape_rows(11, 390, stubs=0))
         folders = ["--store", str(self.store), "--own-dir", str(self.own), "--bars", str(bars)]
-        given = ["--desk", DESK, "--redis", f"unix://{self.server.socket}", *folders, *SETTINGS]
+        return ["--desk", DESK, "--redis", f"unix://{self.server.socket}", *folders, *SETTINGS]
+
+    def start(self) -> subprocess.Popen[bytes]:
         secret = {"REDIS_PASSWORD": self.server.passwords["rltrader-trainer"], "PYTHONPATH": str(REPOSITORY)}
-        command = [sys.executable, "-m", "training.online", *given]
+        command = [sys.executable, "-m", "training.online", *self.given]
         with (self.path / "log").open("ab") as log:
             self.process = subprocess.Popen(command, env={**os.environ, **secret}, stderr=log)
         return self.process
@@ -155,7 +159,7 @@ def test_killed_at_any_moment_it_publishes_the_same_versions_and_ends_in_the_sam
     draw, disturbed, quiet = random.Random(seed), place("disturbed"), place("quiet")
 
     process = disturbed.start()
-    alive(process, (disturbed.own / "cold.replay").exists)
+    alive(process, (disturbed.own / draw.choice((".lock", "cold.replay"))).exists)
     killed(process)
     process = disturbed.start()
     alive(process, (disturbed.own / CHECKPOINT).exists)
@@ -169,13 +173,14 @@ def test_killed_at_any_moment_it_publishes_the_same_versions_and_ends_in_the_sam
         killed(process)
         process = disturbed.start()
     until(lambda: (publisher.turn(), publisher.caught_up)[1])
-    alive(process, lambda: acknowledged(client, stream) >= publisher.row)
+    alive(process, partial(has_acknowledged, client, stream, publisher.row))
     ended(process)
 
-    process, again = quiet.start(), quiet.publisher(state)
+    again = quiet.publisher(state)
     until(lambda: (again.turn(), again.caught_up)[1])
-    alive(process, lambda: acknowledged(quiet.server.client(), stream) >= again.row)
-    ended(process)
+    with quiet.server.client("rltrader-trainer") as own:
+        done = partial(has_acknowledged, own, stream, again.row)
+        work(quiet.given, own, Logged(), iter([done]))
     for one in (publisher, again):
         one.close()
 
@@ -186,6 +191,7 @@ def test_killed_at_any_moment_it_publishes_the_same_versions_and_ends_in_the_sam
     assert len(cards) == 2  # the first, and that taken after two of four sessions
     assert not (disturbed.store / NAME / "current").exists()
     (parent,) = first
+    assert all(load(disturbed.store, strategy(NAME), each).manifest.reference is not None for each in cards)
     (later,) = [card for version, card in cards.items() if version != parent]
     assert (later.parent, later.stream, later.sessions, later.decisions) == (parent, stream, 1, BARS)
     assert later.exploration > 0.0
@@ -202,16 +208,16 @@ def has_read(client: Any, stream: str, wanted: int) -> bool:
     return any(row(group["last-delivered-id"]) >= wanted for group in groups(client, stream))
 
 
-def acknowledged(client: Any, stream: str) -> int:
-    """The newest row of which all are acknowledged; 0 while some are not."""
-    return max((row(group["last-delivered-id"]) for group in groups(client, stream) if not group["pending"]), default=0)
+def has_acknowledged(client: Any, stream: str, wanted: int) -> bool:
+    """Whether all entries up to this row are acknowledged."""
+    found = groups(client, stream)
+    return any(not group["pending"] and row(group["last-delivered-id"]) >= wanted for group in found)
 
 
 def groups(client: Any, stream: str) -> list[Any]:
-    if not client.exists(stream):
-        return []
-    found: list[Any] = [group for group in client.xinfo_groups(stream) if group["name"] == GROUP.encode()]
-    return found
+    with suppress(ResponseError):  # no such key yet
+        return [group for group in client.xinfo_groups(stream) if group["name"] == GROUP.encode()]
+    return []
 
 
 def row(identifier: bytes) -> int:

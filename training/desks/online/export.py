@@ -8,7 +8,7 @@ from typing import Any
 
 from daemon.host.whole_files import write_whole
 from strategies.kit.contract import Float32Array
-from strategies.kit.manifest import Training
+from strategies.kit.manifest import Reference, Training
 from strategies.online_dqn import OnlineDqn
 from training.desks.online.data import OnlineData
 from training.export.export import Release, export
@@ -29,6 +29,7 @@ def export_online(
     files: Mapping[str, bytes] | None = None,
     version: str | None = None,
     note: str = "",
+    reference: Reference | None = None,
     current: bool = False,
 ) -> Path:
     """Write `<out>/online_dqn/<version>/`; returns the folder.
@@ -36,6 +37,7 @@ def export_online(
     Args:
         probes: real observations, float32 (n, width), on which torch and onnxruntime must agree.
         files: further files of the version, such as its card; the manifest holds their digests.
+        reference: what live features and actions are compared with; see `training.export.reference`.
         version: its name; None names it by its last session and its digest.
         current: true points `current` at it. A trainer leaves that to the daemon.
 
@@ -55,6 +57,7 @@ def export_online(
         version=version,
         note=note,
         symbols=strategy.spec.symbols,
+        reference=reference,
     )
     return export(network, strategy, release, out=out, probes=probes, current=current)
 
