@@ -87,6 +87,7 @@ class Trainer:
         self._waiting: deque[Experience] = deque()  # not given yet, without a gap
         self._ahead = max(1, labels.ahead if labels else 0)
         self._after = 0  # the newest row that was seen, given or not
+        self._former: dict[str, tuple[int, int]] = {}  # row and bar of the newest decision of streams that were left
         self._begun = False
         self._wants_checkpoint = False
         self._saved_at = self._updated_at = 0  # transitions and updates at the last checkpoint
@@ -120,7 +121,7 @@ class Trainer:
         return 0.0
 
     def turn_to(self, stream: str) -> None:
-        """Leave the stream, whose last decisions nothing follows, and learn from this one's begin on.
+        """Leave the stream, whose last decisions nothing follows, and learn from this one, what is new of it.
 
         Raises:
             RedisError: the old one cannot be acknowledged: call it again.
@@ -128,8 +129,10 @@ class Trainer:
         if self.stream:
             self._give_all()
             self.save()
+        self._former[self.stream] = (self.row, self.newest_ns)
         self.stream, self._consumer = stream, self._connect(stream)
-        self.row, self.newest_ns, self._after = 0, -1, 0
+        self.row, self.newest_ns = self._former.pop(stream, (0, -1))
+        self._after = self.row
         self._begun = self.caught_up = False
         self.save()
 
@@ -139,6 +142,7 @@ class Trainer:
             "stream": self.stream,
             "row": self.row,
             "newest_ns": self.newest_ns,
+            "former": dict(self._former),
             "transitions": self.transitions,
             "learner": self._learner.state_dict(),
         } | ({} if self._watcher is None else {"watcher": self._watcher.state_dict()})
@@ -166,10 +170,10 @@ class Trainer:
         if self._watcher is not None:
             self._watcher.load_state_dict(state["watcher"])
         self.transitions = self._saved_at = state["transitions"]
+        self._former = {**state["former"], state["stream"]: (state["row"], state["newest_ns"])}
         self.stream = self.stream or state["stream"]
-        if state["stream"] == self.stream:
-            self.row, self.newest_ns = state["row"], state["newest_ns"]
-            self._after = self.row
+        self.row, self.newest_ns = self._former.pop(self.stream, (0, -1))
+        self._after = self.row
 
     def _begin(self, consumer: Consumer) -> None:
         """Read from the row that was given last: what waits comes again."""

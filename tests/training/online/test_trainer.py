@@ -281,6 +281,29 @@ def test_another_epochs_stream_goes_on_with_the_learner_from_its_begin(
     assert desk.learner.weights() == by_hand([*experiences, *experiences])
 
 
+def test_a_stream_that_was_left_and_comes_back_is_not_learned_again(
+    desk: Desk, client: Any, experiences: list[Experience], logged: Logged
+) -> None:
+    other = f"{STREAM}:of another epoch:experience"
+    put(client, STREAM, experiences[:20])
+    put(client, other, experiences)
+    trainer = desk.trainer()
+    learn_all(trainer, experiences[18].row)
+    trainer.turn_to(other)  # what waited of the former stream is an end
+    learn_all(trainer, experiences[-1].row)
+    trainer.save()
+    client.delete(STREAM)
+    put(client, STREAM, experiences)  # all of it again, as by a publisher without its checkpoint
+    again = desk.trainer(stream="")
+    assert (again.stream, again.row) == (other, experiences[-1].row)
+    again.turn_to(STREAM)
+    assert again.row == experiences[19].row
+    learn_all(again, experiences[-1].row)
+    cut = [*experiences[:20], *experiences, *experiences[20:]]
+    assert desk.learner.weights() == by_hand(cut)
+    assert desk.learner.updates == 2 * len(experiences)
+
+
 # --- Redis ------------------------------------------------------------------------------------------------------------
 
 
