@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import socket
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -198,6 +199,21 @@ def test_wrong_numbers_are_named(
         main(arguments(tmp_path, bars, server, *given))
     assert left.value.code == 2
     assert given[0] in capsys.readouterr().err
+
+
+def test_what_may_pass_ends_it_with_code_1_and_is_logged(
+    tmp_path: Path,
+    bars: Path,
+    server: RedisServer,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr("training.online.command.signal.signal", lambda *_: None)
+    (tmp_path / "own").write_text("no folder")
+    assert main(arguments(tmp_path, bars, server, "--log-format", "json")) == 1
+    line = json.loads(capsys.readouterr().err.splitlines()[-1])
+    assert line["event"] == "trainer_failed"
+    assert "FileExistsError" in line["problem"]
 
 
 def test_ready_comes_at_once_and_the_watchdog_is_fed_while_there_is_progress(
