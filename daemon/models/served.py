@@ -61,13 +61,13 @@ class ServedAnswers:
         seen = question.observation
         with self._changed:
             self._newest = Question(question.decision, self._version(), seen.data, seen.shape, seen.hidden)
-            self._changed.notify()
+            self._changed.notify_all()
 
     def close(self) -> None:
         """End the thread; a request under way ends by its deadline."""
         with self._changed:
             self._ended = True
-            self._changed.notify()
+            self._changed.notify_all()
 
     # --- the thread ---------------------------------------------------------------------------------------------------
 
