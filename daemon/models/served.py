@@ -77,7 +77,7 @@ class ServedAnswers:
                 try:
                     reply = self._asked(client, question)
                 except (*FAILURES, ValueError) as error:
-                    self._tell("served_unavailable", address=self._address, problem=f"{type(error).__name__}: {error}")
+                    self._report_outage(f"{type(error).__name__}: {error}")
                     self._failing = True
                     continue
                 if reply is not None:
@@ -123,8 +123,12 @@ class ServedAnswers:
             with contextlib.suppress(RuntimeError):  # the loop has ended meanwhile
                 self._loop.call_soon_threadsafe(put)
 
-    def _tell(self, name: str, **fields: object) -> None:
-        """Log an outage once."""
+    def _report_outage(self, problem: str) -> None:
+        """Log an outage once, on the event loop."""
+
+        def report() -> None:
+            self._log("served_unavailable", address=self._address, problem=problem)
+
         if not self._failing and self._loop is not None:
-            with contextlib.suppress(RuntimeError):
-                self._loop.call_soon_threadsafe(lambda: self._log(name, **fields))
+            with contextlib.suppress(RuntimeError):  # the loop has ended meanwhile
+                self._loop.call_soon_threadsafe(report)
