@@ -89,23 +89,23 @@ class Collectives:
         """
         self._round += 1
         self._slots[self.rank] = self._round
-        looks, asked = 0, time.monotonic()
+        looks, asked, ended = 0, time.monotonic(), False
         while True:
+            left = self._slots[3 * self.size :].tolist()  # before the rounds: who leaves may have been here just now
             rounds = self._slots[: self.size].tolist()
             if min(rounds) >= self._round:
                 return
-            left = self._slots[3 * self.size :].tolist()
             if any(gone and there < self._round for there, gone in zip(rounds, left, strict=True)):
                 raise MemberLeftError("a training process left before the others")
+            if ended:
+                raise MemberLeftError("a training process ended before the others")
             looks += 1
             if looks < EAGER:
                 os.sched_yield()
                 continue
             time.sleep(NAP_S)
             if time.monotonic() - asked > LOOK_AFTER_S:
-                asked = time.monotonic()
-                if self._gone():
-                    raise MemberLeftError("a training process ended before the others")
+                asked, ended = time.monotonic(), self._gone()
 
 
 def _shared(path: Path, size: int) -> mmap.mmap:
