@@ -45,7 +45,10 @@ def boot_time() -> float:
 
 
 class Keeper:
-    """Run `command` again and again until a signal or a refusal. `folder` has what the probes look at."""
+    """Run `command` again and again until a signal or a refusal. `folder` has what the probes look at.
+
+    The Lease counts by `clock`, which goes on while the machine sleeps; the child's times do not.
+    """
 
     def __init__(
         self,
@@ -60,7 +63,7 @@ class Keeper:
             raise ValueError(f"{command[0]}: there is no such program in this image")
         self._command, self._folder, self._times, self._tenure, self._clock = command, folder, times, tenure, clock
         self._stop, self._ended = threading.Event(), threading.Event()
-        self._notices = Notices(folder / NOTIFY_SOCKET, clock)
+        self._notices = Notices(folder / NOTIFY_SOCKET)
         self._renewing = threading.Thread(target=self._renew, name="lease", daemon=True)
 
     def stop(self) -> None:
@@ -94,7 +97,7 @@ class Keeper:
     def _one_child(self) -> int:
         """Start the child, watch it to its end, return its exit code; minus the signal that ended it."""
         self._notices.begin()
-        began = self._clock()
+        began = time.monotonic()
         given = {
             "NOTIFY_SOCKET": str(self._folder / NOTIFY_SOCKET),
             "WATCHDOG_USEC": str(round(self._times.watchdog_s * 1e6)),
@@ -112,7 +115,7 @@ class Keeper:
         """Return when the child has ended or must be killed; ask it to stop first where there is time."""
         asked: float | None = None
         while child.poll() is None:
-            now = self._clock()
+            now = time.monotonic()  # no machine that slept is a child that made no progress
             if reason := self._reason_to_kill(now, began, asked):
                 _print(f"the child is killed: {reason}")
                 return
@@ -146,8 +149,8 @@ class Keeper:
 
     def _rest(self) -> None:
         """Wait before the next start; a stop ends it."""
-        end = self._clock() + self._times.restart_s
-        while self._clock() < end and not self._stop.is_set():
+        end = time.monotonic() + self._times.restart_s
+        while time.monotonic() < end and not self._stop.is_set():
             self._look()
 
     def _renew(self) -> None:

@@ -182,6 +182,20 @@ def test_an_api_server_that_is_away_disturbs_nothing_until_the_time_is_nearly_ov
         until(lambda: stage.ready, "it runs again under a lease that it could renew")
 
 
+def test_a_machine_that_slept_kills_no_child_for_a_watchdog_that_slept_too(
+    cluster: LeaseServer, tmp_path: Path
+) -> None:
+    clock = Clock()
+    seldom = "told.send(b'READY=1')\nwhile True: time.sleep(2); told.send(b'WATCHDOG=1')"
+    with held_by(cluster, tmp_path / "one", "one", clock, seldom).running() as stage:
+        until(lambda: stage.ready, "it runs")
+        clock.added += 300
+        asked = len(cluster.asked)
+        until(lambda: len(cluster.asked) > asked + 3, "the lease is renewed")
+        assert len(stage.lines) == 1
+        assert stage.ready
+
+
 def test_what_does_not_stop_is_killed_before_the_lease_runs_out(cluster: LeaseServer, tmp_path: Path) -> None:
     clock = Clock()
     deaf = "signal.signal(signal.SIGTERM, signal.SIG_IGN)"
