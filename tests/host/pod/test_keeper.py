@@ -144,7 +144,7 @@ def held_by(cluster: LeaseServer, folder: Path, holder: str, clock: Clock, progr
     folder.mkdir()
     tenure = Tenure(ApiServer("127.0.0.1", cluster.port, cluster.account, "rltraderd"), holder, 600, clock)
     stage = Stage(folder, program, QUICK, tenure)
-    stage.keeper._clock = stage.keeper._notices._clock = clock
+    stage.keeper._clock = clock
     return stage
 
 
