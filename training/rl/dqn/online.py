@@ -2,8 +2,8 @@
 
 The cold start keeps the learner from forgetting what recent days do not show. It is left out once experience
 contradicts it: a CUSUM (Page 1954, "Continuous Inspection Schemes") watches how far rewards are from what the first
-network expected. Everything here follows from the order of experiences and the seed: a resumed learner ends in the
-same bytes.
+network expects, against how far they were in the cold start. Everything here follows from the order of experiences and
+the seed: a resumed learner ends in the same bytes.
 """
 
 from __future__ import annotations
@@ -21,11 +21,12 @@ from strategies.kit.contract import Float32Array
 from training.rl.dqn.coefficients import DqnCoefficients
 from training.rl.dqn.dqn import Dqn, taken
 from training.rl.dqn.networks import QNetwork
-from training.rl.dqn.replay import ChoiceReplay, Choices, OneStep, Returns, state_of
+from training.rl.dqn.replay import ChoiceReplay, Choices, OneStep, Returns
 from training.rl.off_policy.rounds import due_steps
 
 LOOKED_AT = 32
-"""Experiences that are looked at together; the first of them only say how far rewards usually are from expectations."""
+"""Transitions that are looked at together."""
+COLUMNS = tuple(field.name for field in fields(Choices) if field.name not in ("weights", "places"))
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,57 +40,63 @@ class OnlineCoefficients:
 
 
 class Agreement:
-    """Whether experience is still as a frozen network expects it.
+    """Whether experience is still as it was in the cold start, seen by the network that the cold start ended with.
 
-    Where the network's values fulfil Bellman's equation, reward + discount x V(next) - Q(now, action) has the mean 0
-    whatever the action, so a mean that stays away from it by more than `slack` is a change of the world.
+    A difference is rewards + discount x V(following) - Q(now, action). Its mean and its deviation in the cold start are
+    what is usual: no trained network fulfils Bellman's equation exactly. A mean that stays away from the usual one by
+    more than `slack` deviations is a change of the world. Transitions of several steps overlap, so each counts that
+    begins where the one before it ended.
     """
 
-    def __init__(self, network: QNetwork, discount: float, coefficients: OnlineCoefficients) -> None:
+    def __init__(self, network: QNetwork, cold: ChoiceReplay, steps: int, coefficients: OnlineCoefficients) -> None:
+        """Begin with the network and the transitions of the cold start; `steps` are those of a transition."""
         self._network = copy.deepcopy(network)
-        self._discount, self._c = discount, coefficients
-        self._waiting: list[OneStep] = []
-        self._count, self._squares = 0, 0.0
+        self._steps, self._c = steps, coefficients
+        self._mean, self._deviation = self._usual(cold)
+        self._seen = 0
+        self._waiting: list[Choices] = []
         self._above = self._below = 0.0
         self.broken = False
 
-    def look(self, step: OneStep) -> None:
-        """Count the next experience."""
-        self._waiting.append(step)
+    def look(self, choices: Choices) -> None:
+        """Count the next transition."""
+        self._seen += 1
+        if self._seen % self._steps or not self._deviation:
+            return
+        self._waiting.append(choices)
         if len(self._waiting) < LOOKED_AT:
             return
-        for difference in self._differences().tolist():
-            if self._count >= LOOKED_AT:
-                standard = difference / max((self._squares / self._count) ** 0.5, 1e-12)
-                self._above = max(0.0, self._above + standard - self._c.slack)
-                self._below = max(0.0, self._below - standard - self._c.slack)
-            self._count += 1
-            self._squares += difference * difference
+        for difference in self._differences(joined(self._waiting)).tolist():
+            standard = (difference - self._mean) / self._deviation
+            self._above = max(0.0, self._above + standard - self._c.slack)
+            self._below = max(0.0, self._below - standard - self._c.slack)
             self.broken = self.broken or max(self._above, self._below) > self._c.limit
         self._waiting.clear()
 
     def state_dict(self) -> dict[str, Any]:
-        """The network, and how far the CUSUM is."""
-        sums = {"count": self._count, "squares": self._squares, "above": self._above, "below": self._below}
-        waiting = [state_of(step) for step in self._waiting]
-        return {"network": self._network.state_dict(), "waiting": waiting, "broken": self.broken} | sums
+        """The network, what is usual, and how far the CUSUM is."""
+        usual = {"mean": self._mean, "deviation": self._deviation, "seen": self._seen}
+        sums = {"above": self._above, "below": self._below, "broken": self.broken}
+        waiting = [{name: getattr(each, name) for name in COLUMNS} for each in self._waiting]
+        return {"network": self._network.state_dict(), "waiting": waiting} | usual | sums
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Go on from `state`."""
         self._network.load_state_dict(state["network"])
-        self._waiting = [OneStep(**step) for step in state["waiting"]]
-        self._count, self._squares = state["count"], state["squares"]
+        self._waiting = [Choices(**each) for each in state["waiting"]]
+        self._mean, self._deviation, self._seen = state["mean"], state["deviation"], state["seen"]
         self._above, self._below, self.broken = state["above"], state["below"], state["broken"]
 
+    def _usual(self, cold: ChoiceReplay) -> tuple[float, float]:
+        """The mean and the deviation of the differences in the cold start; zeros without one."""
+        found = self._differences(cold.all()).double() if cold.size > 1 else torch.zeros(2, dtype=torch.float64)
+        return float(found.mean()), float(found.std())
+
     @torch.no_grad()
-    def _differences(self) -> Tensor:
-        steps = self._waiting
-        before, after, actions, rewards, goes_on = (
-            torch.cat([getattr(step, name) for step in steps])
-            for name in ("observations", "following", "actions", "rewards", "goes_on")
-        )
-        goals = torch.addcmul(rewards, goes_on, self._network.values(after).amax(dim=1), value=self._discount)
-        return goals - taken(self._network.values(before), actions)
+    def _differences(self, choices: Choices) -> Tensor:
+        following = self._network.values(choices.following).amax(dim=1)
+        goals = torch.addcmul(choices.rewards, choices.discounts, following)
+        return goals - taken(self._network.values(choices.observations), choices.actions)
 
 
 class OnlineLearner:
@@ -123,7 +130,7 @@ class OnlineLearner:
         self._cold = cold
         self._lanes = [Returns(c.returns, c.discount) for _ in range(lanes)]
         self._generator = torch.Generator().manual_seed(seed)
-        self._agreement = Agreement(network, c.discount, self._online)
+        self._agreement = Agreement(network, cold, c.returns, self._online)
         self.experiences = 0
         self.gradient_steps = 0
         dqn.set_learning_rate(c.learning_rate)
@@ -165,9 +172,9 @@ class OnlineLearner:
             known.reshape(1, -1),
         )
         self.experiences += 1
-        self._agreement.look(step)
         choices = self._lanes[lane].add(step)
         if choices is not None:
+            self._agreement.look(choices)
             self._fresh.add(choices)
 
     def learn(self) -> dict[str, float]:
@@ -235,6 +242,6 @@ class OnlineLearner:
 
 def joined(parts: Sequence[Choices]) -> Choices:
     """The transitions of all parts as one batch; their places count no more."""
-    names = [field.name for field in fields(Choices) if field.name != "places"]
+    names = COLUMNS if parts[0].weights is None else (*COLUMNS, "weights")
     columns = {name: torch.cat([getattr(part, name) for part in parts]) for name in names}
     return replace(parts[0], **columns, places=None)

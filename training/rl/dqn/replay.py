@@ -198,6 +198,10 @@ class ChoiceReplay(Ring):
             self._tree = SumTree(self._rows.shape[0])
             self._tree[np.arange(self.size)] = state["priorities"].numpy()
 
+    def all(self) -> Choices:
+        """All transitions, the newest first."""
+        return self.at((self._next - 1 - torch.arange(self.size, device=self._rows.device)) % self._rows.shape[0])
+
     def at(self, places: Tensor) -> Choices:
         """The transitions at these places."""
         observations, following, actions, rewards, discounts, labels = self.read(places)

@@ -239,3 +239,29 @@ def test_a_reward_that_is_no_number_ends_online_learning_and_breaks_no_weight() 
     with pytest.raises(ArithmeticError, match="are not finite"):
         learn(found, [each | {"reward": float("nan")} for each in taken[50:]])
     assert all(bool(torch.isfinite(each).all()) for each in found.dqn.network.parameters())
+
+
+def test_a_network_that_expects_what_never_comes_is_no_change_of_the_world() -> None:
+    found, taken = learner()
+    wrong = [each | {"reward": each["reward"] + 20.0} for each in taken]
+    cold, returns = ChoiceReplay(300, 1, STATES, heads=1), Returns(3, RECIPES["online"].discount)
+    network = found.dqn.network
+    for each in wrong[:300]:
+        both = network.prepare(torch.stack([torch.as_tensor(each[name]) for name in ("observation", "following")]))
+        step = OneStep(
+            both[:1],
+            torch.tensor([each["action"]]),
+            torch.tensor([each["reward"]], dtype=torch.float32),
+            both[1:],
+            torch.tensor([float(each["goes_on"])]),
+            torch.tensor([each["ended"]]),
+            torch.tensor([each["labels"]]),
+        )
+        choices = returns.add(step)
+        if choices is not None:
+            cold.add(choices)
+    c = replace(RECIPES["online"], widths=(16,), batch=16, learning_starts=8)
+    alone = OnlineLearner(found.dqn, c, cold, lanes=2, seed=1)
+    for _ in range(4):
+        learn(alone, wrong)
+    assert alone.cold_share == 0.5
