@@ -35,6 +35,8 @@ from training.rl.dqn.dqn import Dqn
 from training.rl.dqn.networks import QNetwork
 from training.rl.dqn.online import OnlineLearner
 from training.rl.dqn.replay_disk import DiskReplay
+from training.rl.kernels import use_fast_float32
+from training.rl.ppo import make_deterministic
 
 COLD_FILE, REPLAY = "cold.json", "experience.replay"
 
@@ -129,6 +131,8 @@ def begin(
         OSError: it cannot be read or written.
     """
     torch.set_num_threads(threads)
+    make_deterministic()
+    use_fast_float32()  # a process that multiplies otherwise comes to other weights
     preset, apart = COLD_PRESETS[plan.preset], Apart(bars, config, trading, plan.preset)
     c, made = preset.online, _read(folder, plan)
     fresh = made is None

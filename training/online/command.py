@@ -20,6 +20,7 @@ from daemon.experience.link import Link, add_arguments, link_of, password
 from daemon.host.credential import CredentialProblem
 from daemon.host.service import Service
 from daemon.host.time.calendar import CalendarError
+from daemon.host.version import add_version
 from daemon.operator.log import Log
 from daemon.tapes.files import TapeError
 from strategies.kit.model_config.config import SHIPPED, ModelConfig
@@ -103,6 +104,7 @@ def parser() -> argparse.ArgumentParser:
         epilog="Password of Redis: the credential REDIS_PASSWORD. Exit codes: 0 stopped, 1 start it again, 2 mend what "
         "is named first.",
     )
+    add_version(line)
     line.add_argument("--desk", required=True, metavar="NAME", help="the desk's name (desk.name of the daemon)")
     add_arguments(line, "rltrader-trainer")
     line.add_argument("--store", type=Path, required=True, metavar="DIR", help="model store (paths.models_dir)")
