@@ -29,7 +29,8 @@ from training.desks.online.network import COLD_PRESETS
 from training.online.beginning import OtherFolder
 from training.online.reward import RewardAgent
 from training.online.trainer import OtherDesk
-from training.online.work import FolderTaken, NoFirstVersion, Pulse, Stopped, Work
+from training.online.work import NoFirstVersion, Pulse, Stopped, Work
+from training.runs.folder import RunFolderError
 from training.study.folds import HistoryError
 
 NAME = re.compile(r"[a-z0-9][a-z0-9._-]{0,39}")
@@ -37,7 +38,7 @@ WRONG_USE = (
     CredentialProblem,
     OtherDesk,
     OtherFolder,
-    FolderTaken,
+    RunFolderError,
     NoFirstVersion,
     TapeError,
     CalendarError,

@@ -4,10 +4,9 @@ from __future__ import annotations
 
 import argparse
 import contextlib
-import fcntl
 import threading
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -34,17 +33,13 @@ from training.online.publish import Versions
 from training.online.reward import RewardAgent
 from training.online.served import Serving
 from training.online.trainer import CHECKPOINT, FROZEN, WAIT_FIRST_S, Trainer
+from training.runs.folder import LOCK_FILE, alone
 
-LOCK = ".lock"
 BEAT_S = 10.0  # between two messages to the watchdog
 PROGRESS_S = 1800.0  # without a sign of progress the watchdog is not fed any more
 LOOK_S = 10.0  # between two looks for a newer stream, and at holds
 SHOW_S = 30.0  # between two writings of what the dashboard shows, without a checkpoint
 TELL_S = 60.0  # between two log lines of a cold start
-
-
-class FolderTaken(Exception):
-    """Another trainer works in this folder."""
 
 
 class NoFirstVersion(Exception):
@@ -111,7 +106,8 @@ class Work:
         """Lock the folder, begin or go on, and learn until stopped."""
         own: Path = self._options.own_dir
         own.mkdir(mode=0o700, parents=True, exist_ok=True)
-        with alone(own):
+        taken = f"another trainer is at work in {own}: give each desk an --own-dir of its own, and run one of each"
+        with alone(own / LOCK_FILE, taken):
             if self._thawed():
                 self._learn(self._trainer())
 
@@ -273,16 +269,3 @@ class Work:
                 self._held_problem = str(error)
                 self._log("ladder_held", reason=str(error))
             return True
-
-
-@contextlib.contextmanager
-def alone(folder: Path) -> Iterator[None]:
-    """Keep other trainers out of a folder. Raises FolderTaken while another one works in it."""
-    with (folder / LOCK).open("w") as lock:
-        try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            raise FolderTaken(
-                f"another trainer is at work in {folder}: give each desk an --own-dir of its own, and run one of each"
-            ) from None
-        yield

@@ -28,7 +28,8 @@ from training.online.beginning import COLD_FILE, OtherFolder
 from training.online.command import main
 from training.online.consume import newest_stream
 from training.online.trainer import FROZEN, OtherDesk
-from training.online.work import FolderTaken, NoFirstVersion, Pulse, alone
+from training.online.work import NoFirstVersion, Pulse
+from training.runs.folder import LOCK_FILE, RunFolderError, alone
 
 DESK = "toy"
 FIRST, SECOND = stream_name(DESK, "e1"), stream_name(DESK, "e2")
@@ -155,7 +156,7 @@ def other_settings_and_another_desk_are_refused(folder: Path, bars: Path, client
         put(client, stream_name(DESK, "e3"), [replace(e, bar_ns=10**6) for e in made(3)])
         with pytest.raises(OtherDesk, match=r"the shape \(1, 3\), expected \(1, "):
             work(arguments(folder, bars, server), own_client, Logged(), iter([lambda: False]))
-        with alone(folder / "own"), pytest.raises(FolderTaken, match="another trainer is at work in"):
+        with alone(folder / "own" / LOCK_FILE), pytest.raises(RunFolderError, match="another trainer is at work in"):
             work(arguments(folder, bars, server), own_client, Logged(), iter([lambda: False]))
     (folder / "own" / COLD_FILE).write_text("{}")
     with pytest.raises(OtherFolder, match="cannot be read"):
