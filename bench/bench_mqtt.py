@@ -40,7 +40,7 @@ from daemon.operator.mqtt.signing import parse_keys, signed
 from daemon.operator.side_thread import SideThread
 from daemon.tapes import BUNDLED_TAPE
 from tests.support.desks.desk_run import Desk, Recorded
-from tests.support.desks.mosquitto import Mosquitto, running
+from tests.support.outside.mosquitto import Mosquitto, running
 
 FED_PER_S = 420.0  # feed events; each bar makes some two messages
 LIMIT = 1000  # of the outbox: less than an outage's messages

@@ -18,9 +18,9 @@ from typing import Any
 from daemon.experience.experience import Experience, to_entry
 from daemon.experience.publisher import BATCH, Publisher
 from tests.support.core.share_bars import SPEC, ShareBars
-from tests.support.desks.redis_server import running
 from tests.support.desks.share_bar_run import toy_on
-from tests.support.desks.stream import Logged, walked
+from tests.support.outside.redis_server import running
+from tests.support.outside.stream import Logged, walked
 from tests.support.toy.registered import registered
 
 SESSIONS, BARS = 10, 390

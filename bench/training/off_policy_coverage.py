@@ -16,7 +16,7 @@ from functools import partial
 import numpy as np
 
 from tests.support.planted.tabular_market import TabularMarket
-from training.evidence.off_policy import Least, evaluate
+from training.evidence.off_policy.evaluation import Least, evaluate
 
 HORIZON = 2
 DRAWS = 1_000

@@ -11,8 +11,8 @@ from daemon.config.load import Settings
 from daemon.host.service import Service
 from daemon.models.pointer import CURRENT, changes
 from tests.support.desks.desk_run import Desk, settings, tape_rows, write_tape
-from tests.support.desks.stream import Logged
 from tests.support.models.online_models import NAME, VERSION, put_momentum
+from tests.support.outside.stream import Logged
 
 
 class Waits:

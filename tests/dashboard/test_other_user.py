@@ -26,7 +26,7 @@ from daemon.journal.journal import FILE, Journal
 from daemon.journal.reader import JournalReader
 from daemon.journal.rows import Batch
 from tests.dashboard.conftest import Played
-from tests.support.desks.other_user import GROUP, STRANGER, as_stranger, looked
+from tests.support.outside.other_user import GROUP, STRANGER, as_stranger, looked
 from tests.support.paths import REPOSITORY
 
 pytestmark = pytest.mark.skipif(os.geteuid() != 0, reason="only root can become another user")

@@ -9,9 +9,9 @@ from pathlib import Path
 import pytest
 
 from tests.support.core.share_bars import SPEC, ShareBars
-from tests.support.desks.redis_server import RedisServer
 from tests.support.desks.share_bar_run import Toy, toy_on
-from tests.support.desks.stream import Logged, redis_anywhere
+from tests.support.outside.redis_server import RedisServer
+from tests.support.outside.stream import Logged, redis_anywhere
 from tests.support.toy.registered import registered
 
 

@@ -20,7 +20,7 @@ from daemon.journal.journal import FILE
 from tests.support.core.share_bars import SPEC
 from tests.support.desks.desk_run import execute, table
 from tests.support.desks.share_bar_run import Toy, toy_on
-from tests.support.desks.stream import walked
+from tests.support.outside.stream import walked
 
 
 def test_each_decision_gives_one_and_the_next_one_goes_on_where_it_ends(original: Path) -> None:

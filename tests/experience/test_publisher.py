@@ -19,9 +19,9 @@ from daemon.experience import publisher as publisher_module
 from daemon.experience.command import main
 from daemon.experience.link import GROUP, stream_name
 from daemon.experience.publisher import CHECKPOINT, Publisher
-from tests.support.desks.redis_server import RedisServer
 from tests.support.desks.share_bar_run import Toy
-from tests.support.desks.stream import STREAM, Logged, entries, publish_all, until, walked
+from tests.support.outside.redis_server import RedisServer
+from tests.support.outside.stream import STREAM, Logged, entries, publish_all, until, walked
 from tests.support.paths import REPOSITORY
 
 

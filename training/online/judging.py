@@ -5,8 +5,8 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
-from training.evidence.off_policy import OffPolicy, evaluate
-from training.evidence.off_policy_estimators import Logged
+from training.evidence.off_policy.estimators import Logged
+from training.evidence.off_policy.evaluation import OffPolicy, evaluate
 from training.evidence.statistics import Series
 
 HOLD = 0

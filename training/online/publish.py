@@ -12,8 +12,8 @@ from strategies.kit.manifest import MANIFEST_FILE, Reference, Training
 from strategies.kit.model_config.config import PORTFOLIO
 from strategies.online_dqn import OnlineDqn
 from training.desks.online.export import export_online
-from training.evidence.card import card_of
-from training.evidence.off_policy import OffPolicy
+from training.evidence.off_policy.card import card_of
+from training.evidence.off_policy.evaluation import OffPolicy
 from training.export.export import ExportError
 from training.export.reference import Watched, each_column, reference_of
 from training.online.beginning import Apart

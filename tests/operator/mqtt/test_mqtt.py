@@ -39,7 +39,7 @@ from daemon.operator.mqtt.signing import SignedCommand, parse_keys, signed
 from daemon.operator.side_thread import SideThread
 from tests.support.desks.desk_at_work import AtWork, at_work, until
 from tests.support.desks.desk_run import Desk, tape_rows, write_tape
-from tests.support.desks.mosquitto import Mosquitto, authority, free_port, running
+from tests.support.outside.mosquitto import Mosquitto, authority, free_port, running
 
 HEX = "5a" * 32
 KEYS = parse_keys(f"ops-laptop:{HEX}")

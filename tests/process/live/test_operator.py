@@ -39,9 +39,9 @@ from strategies.kit.manifest import MANIFEST_FILE
 from tests.dashboard.conftest import serving
 from tests.support.desks.desk_run import command, environment, verified
 from tests.support.desks.live_desk import differences
-from tests.support.desks.operator_side import slow_pages
-from tests.support.desks.other_user import GROUP, as_stranger, looked
 from tests.support.desks.stage import Stage, Tape, new_york_ns, stage, until
+from tests.support.outside.operator_side import slow_pages
+from tests.support.outside.other_user import GROUP, as_stranger, looked
 
 DAY = "2024-10-31"
 BEGIN = "10:06"  # three minutes before the lively policy's first entry

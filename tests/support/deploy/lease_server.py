@@ -11,7 +11,7 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
 
-from tests.support.desks.mosquitto import certificates
+from tests.support.outside.mosquitto import certificates
 
 TOKEN = "the token of the pod"
 PATH = "/apis/coordination.k8s.io/v1/namespaces/rltrader/leases/"

@@ -42,9 +42,9 @@ from strategies.kit.contract import Bar
 from strategies.registry import strategy
 from tests.support.core.desk import MINUTE, MONDAY, SECOND, SESSIONS, TUESDAY
 from tests.support.desks.desk_run import drop
-from tests.support.desks.redis_server import RedisServer
-from tests.support.desks.stream import Logged
 from tests.support.models.online_models import NAME
+from tests.support.outside.redis_server import RedisServer
+from tests.support.outside.stream import Logged
 from training.online.served import Serving
 
 JOURNAL = ("online", "e1")

@@ -9,7 +9,7 @@ from typing import Any
 
 from daemon.host.service import Service
 from strategies.kit.model_config.indicators import shipped
-from tests.support.desks.stream import LIMIT_S, Logged
+from tests.support.outside.stream import LIMIT_S, Logged
 from training.online.command import parser
 from training.online.reward import RewardAgent
 from training.online.work import Pulse, Work

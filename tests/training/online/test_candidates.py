@@ -12,7 +12,7 @@ from msgspec.structs import replace
 
 from daemon.experience.experience import Chosen, Experience
 from tests.support.rl.stream_learner import ACTIONS, WIDTH, made
-from training.evidence.off_policy import OffPolicy
+from training.evidence.off_policy.evaluation import OffPolicy
 from training.export.reference import Watched
 from training.online.candidates import Candidates, Origin
 from training.online.judging import exchanged, judged

@@ -20,8 +20,8 @@ from daemon.models.store import versions
 from strategies.kit.card import CARD_FILE, decode
 from strategies.online_dqn import OnlineDqn
 from tests.support.desks.desk_run import tape_rows, write_tape
-from tests.support.desks.redis_server import RedisServer
-from tests.support.desks.stream import LIMIT_S, Logged, redis_anywhere
+from tests.support.outside.redis_server import RedisServer
+from tests.support.outside.stream import LIMIT_S, Logged, redis_anywhere
 from tests.support.rl.stream_learner import A_SESSION, made, put
 from tests.support.rl.trainer_work import work
 from training.online.beginning import COLD_FILE, OtherFolder

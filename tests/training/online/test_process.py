@@ -30,8 +30,8 @@ from daemon.models.store import load, versions
 from strategies.kit.card import Card
 from strategies.registry import strategy
 from tests.support.desks.desk_run import Desk, tape_rows, write_tape
-from tests.support.desks.redis_server import RedisServer
-from tests.support.desks.stream import Logged, redis_anywhere, until
+from tests.support.outside.redis_server import RedisServer
+from tests.support.outside.stream import Logged, redis_anywhere, until
 from tests.support.paths import REPOSITORY
 from tests.support.rl.trainer_work import work
 from training.online.trainer import CHECKPOINT

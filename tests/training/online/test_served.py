@@ -13,10 +13,10 @@ from daemon.models.runtime import OnnxPolicy
 from daemon.models.store import load
 from strategies.registry import strategy
 from tests.support.desks.desk_run import records, verified
-from tests.support.desks.redis_server import RedisServer
 from tests.support.desks.served_desk import DEADLINE_S, served_desk, serving_answers
-from tests.support.desks.stream import redis_anywhere
 from tests.support.models.online_models import NAME, put_momentum
+from tests.support.outside.redis_server import RedisServer
+from tests.support.outside.stream import redis_anywhere
 
 RISING = (500.0, 500.5, 501.0)
 

@@ -14,8 +14,8 @@ from msgspec.structs import replace
 from daemon.experience.experience import Experience, to_entry
 from daemon.experience.link import GROUP
 from tests.support.desks.desk_run import Crash
-from tests.support.desks.redis_server import RedisServer
-from tests.support.desks.stream import STREAM, Logged, redis_anywhere, until
+from tests.support.outside.redis_server import RedisServer
+from tests.support.outside.stream import STREAM, Logged, redis_anywhere, until
 from tests.support.rl.stream_learner import A_SESSION, TinyLearner, made, put
 from training.online.consume import CONSUMER, Consumer
 from training.online.reward import RewardAgent

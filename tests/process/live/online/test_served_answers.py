@@ -10,8 +10,8 @@ from strategies.registry import strategy
 from tests.support.desks.desk_run import verified
 from tests.support.desks.online_day import SYMBOLS, online_stage
 from tests.support.desks.stage import KEYS, Table
-from tests.support.desks.stream import Logged, redis_anywhere
 from tests.support.models.online_models import NAME, VERSION, put_momentum
+from tests.support.outside.stream import Logged, redis_anywhere
 from training.online.served import Serving
 
 RATE = 5.0  # ten seconds of the desk's clock are two of this machine

@@ -18,8 +18,8 @@ from daemon.experience.publisher import Publisher
 from daemon.experience.walk import Walk
 from daemon.operator.log import Log
 from tests.support.core.share_bars import SPEC
-from tests.support.desks.redis_server import RedisServer, running
 from tests.support.desks.share_bar_run import META
+from tests.support.outside.redis_server import RedisServer, running
 
 STREAM = stream_name(META["desk"], "e1")
 LIMIT_S = 180.0  # generous: nothing here is measured

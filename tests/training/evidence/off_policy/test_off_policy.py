@@ -6,8 +6,7 @@ import numpy as np
 import pytest
 
 from tests.support.planted.tabular_market import SIGNALS, STATES, TabularMarket, transitions
-from training.evidence.off_policy import Least, effective_of, evaluate, overlap_of
-from training.evidence.off_policy_estimators import (
+from training.evidence.off_policy.estimators import (
     Logged,
     coefficients,
     corrected,
@@ -16,6 +15,7 @@ from training.evidence.off_policy_estimators import (
     weights,
     wis,
 )
+from training.evidence.off_policy.evaluation import Least, effective_of, evaluate, overlap_of
 from training.evidence.resampling import pooled_intervals
 from training.evidence.statistics import Series
 

@@ -12,7 +12,7 @@ import math
 import msgspec
 import numpy as np
 
-from training.evidence.off_policy_estimators import (
+from training.evidence.off_policy.estimators import (
     Episodes,
     Figure,
     Logged,

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from strategies.kit.card import DEVIATIONS_MOST, FORMAT, STAKES, Card, Lead
-from training.evidence.off_policy import OffPolicy
+from training.evidence.off_policy.evaluation import OffPolicy
 from training.evidence.statistics import Series, checked
 
 
