@@ -20,6 +20,7 @@ from daemon.core.paper.state import broker_snapshot
 from daemon.core.state import Identity, State
 from daemon.core.step import Core
 from strategies.kit.contract import AnyStrategy, configured
+from training.study.progress import report_piece
 
 MODEL, FEED = "candidate", "sip"
 Answering = Callable[[AskPolicy, int], PolicyAnswered]
@@ -69,6 +70,7 @@ def desks_before(
             machine.run(earlier.popleft(), answer)
         if date in wanted:
             found.append(Desk(date, machine.state, machine.market_state, tuple(feed)))
+            report_piece(len(found), len(wanted), "sessions made ready")
             if len(found) == len(wanted):
                 return tuple(found)
         machine.run(feed, answer)

@@ -6,6 +6,7 @@ from collections.abc import Callable, Sequence
 from typing import TypeVar
 
 from training.study.evaluation import SessionResult
+from training.study.progress import counted
 
 Trader = TypeVar("Trader")
 
@@ -23,7 +24,7 @@ def random_like(
     held = sum(result.held_min for result in results) / len(results)
     flat = sum(result.decisions_flat for result in results) / len(results)
     enter, leave = min(trades / max(flat, 1.0), 1.0), min(trades / max(held, 1.0), 1.0)
-    for _ in range(3):
+    for _ in counted(range(3), "tries"):
         found = measure(make(enter, leave))
         found_trades = sum(result.trades for result in found) / len(found)
         found_held = sum(result.held_min for result in found) / len(found)

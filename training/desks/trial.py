@@ -69,6 +69,7 @@ class Stage:
     name: str
     tasks: int
     steps: int = 0
+    unit: str = "steps"  # what the news of the stage count
 
 
 class Control(Protocol):

@@ -19,9 +19,9 @@ from training.evidence.cross_validation import backtest_overfitting
 from training.evidence.findings import REPORT_FILE, Findings, Line, encode
 from training.evidence.heads import KEY as HEADS
 from training.evidence.overfitting import deflated_sharpe, effective_trials
-from training.evidence.resampling import paired_difference
+from training.evidence.resampling import Interval, paired_difference
 from training.evidence.significance import detectable, snooping
-from training.evidence.statistics import headline, session_returns, sharpes, trial_matrix
+from training.evidence.statistics import Series, headline, session_returns, sharpes, trial_matrix
 from training.evidence.verdict import abstract, verdict
 from training.forecast.findings import KEY
 from training.report.lines import (
@@ -39,6 +39,7 @@ from training.report.lines import (
 from training.report.page import page
 from training.report.study_check import check
 from training.study.evaluation import SessionResult
+from training.study.progress import counted, phase
 from training.study.study import Study
 
 PAGE_FILE = "report.html"
@@ -52,8 +53,9 @@ def write_report(study: Study, folder: Path) -> Findings:
         OSError: the folder is missing or the disk is full.
     """
     findings = find(study)
-    for name, data in files(study, findings).items():
-        write_whole(folder / name, data)
+    with phase("the report's page"):
+        for name, data in files(study, findings).items():
+            write_whole(folder / name, data)
     return findings
 
 
@@ -75,7 +77,14 @@ def find(study: Study) -> Findings:
     def line(name: str, text: str, sessions: Sequence[SessionResult]) -> Line:
         return line_of(name, text, sessions, capital, compounds=one_account)
 
-    policy = line("policy", "", results)
+    with phase("intervals by bootstrap"):
+        policy = line("policy", "", results)
+        lines = [line(one.name, one.description, joined(one.folds)) for one in counted(study.baselines, "baselines")]
+        scenarios = [line(name, "", joined(study.scenarios[name])) for name in counted([*study.scenarios], "scenarios")]
+    with phase("differences by bootstrap"):
+        differences = _differences(study, returns)
+    with phase("figures of choosing among all trials"):
+        overfitting, snooped = backtest_overfitting(matrix), snooping(matrix) if matrix.shape[1] else None
     entries = [entry for index in study.chosen for entry in study.trials[index].test.entries]
     correlation, chance = rank_correlation(study)
     findings = Findings(
@@ -95,10 +104,8 @@ def find(study: Study) -> Findings:
         last_session=study.folds[-1].test[-1],
         seeds=min(len(seeds_of(study, fold)) for fold in range(len(study.folds))),
         policy=policy,
-        baselines=tuple(line(one.name, one.description, joined(one.folds)) for one in study.baselines),
-        over_baselines={
-            one.name: paired_difference(returns, session_returns(joined(one.folds), capital)) for one in study.baselines
-        },
+        baselines=tuple(lines),
+        over_baselines=differences,
         folds=tuple(fold_line(study, index) for index in range(len(study.folds))),
         runs=tuple(run_line(study, index) for index in range(len(study.trials))),
         rewards=reward_lines(study),
@@ -112,15 +119,15 @@ def find(study: Study) -> Findings:
             trials=len(study.trials) + len(study.prior_sharpes),
             effective=effective_trials(matrix) + len(study.prior_sharpes) if matrix.shape[1] else None,
         ),
-        overfitting=backtest_overfitting(matrix),
-        snooping=snooping(matrix) if matrix.shape[1] else None,
+        overfitting=overfitting,
+        snooping=snooped,
         prior_trials=len(study.prior_sharpes),
         prior_openings=study.prior_openings,
         detectable=detectable(len(returns), policy.figures.deviation),
         detectable_fold=detectable(min(len(fold.test) for fold in study.folds), policy.figures.deviation)
         if len(study.folds) > 1
         else None,
-        scenarios=tuple(line(name, "", joined(folds)) for name, folds in study.scenarios.items()),
+        scenarios=tuple(scenarios),
         calibration=calibration(
             np.array([entry.confidence for entry in entries], dtype=np.float64),
             np.array([entry.pnl_usd > 0.0 for entry in entries], dtype=np.bool_),
@@ -137,3 +144,11 @@ def find(study: Study) -> Findings:
         verdict=verdict(findings, criteria),
         abstract=abstract(findings, study, known_today),
     )
+
+
+def _differences(study: Study, returns: Series) -> dict[str, Interval]:
+    """How much better than each baseline the policy is, a session; `returns` are the policy's."""
+    return {
+        one.name: paired_difference(returns, session_returns(joined(one.folds), study.capital_usd))
+        for one in counted(study.baselines, "baselines")
+    }

@@ -1,6 +1,7 @@
-"""Progress of a run on standard error: a bar with steps a second and the time left, and lines of results.
+"""Progress of a run on standard error: bars with the speed and the time left, and lines of results.
 
-Shows, and decides nothing. The bar is for terminals; elsewhere the lines stand alone.
+Shows, and decides nothing. Bars are for terminals; elsewhere the lines stand alone, with one now and then for a phase
+that takes long.
 """
 
 from __future__ import annotations
@@ -8,6 +9,7 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Sequence
+from dataclasses import dataclass, field
 from datetime import timedelta
 from typing import Self
 
@@ -16,7 +18,33 @@ from rich.progress import BarColumn, Progress, TaskID, TextColumn
 
 from training.desks.trial import TRIALS, News, Stage, trial_name
 from training.study.evaluation import SessionResult
+from training.study.progress import Part
 from training.study.study import Point, Trial
+
+LINE_EVERY_S = 30.0  # of a phase that takes long, where there is no bar
+SHORT_S = 1.0  # a phase that is over sooner leaves no line
+
+
+@dataclass(slots=True)
+class _Phase:
+    """A phase under way. The first piece counts for no speed: it may do what the others find done."""
+
+    began_s: float
+    counted_s: float = 0.0  # when the first piece was done
+    counted: int = 0  # pieces that were done then
+    line_s: float = 0.0
+    bar: TaskID | None = field(default=None)
+
+    def left(self, part: Part, now_s: float) -> str:
+        """The time that the other pieces will take at this speed, "" where that is unknown."""
+        if part.done == 0:
+            self.counted_s, self.counted = 0.0, 0
+        elif not self.counted:
+            self.counted_s, self.counted = now_s, part.done
+        done = part.done - self.counted
+        if done <= 0 or part.done >= part.total:
+            return ""
+        return f"{_duration((now_s - self.counted_s) / done * (part.total - part.done))} left"
 
 
 class Display:
@@ -27,12 +55,12 @@ class Display:
         self._bar = Progress(
             TextColumn("{task.description}"),
             BarColumn(),
-            TextColumn("{task.completed:,.0f}/{task.total:,.0f} steps"),
+            TextColumn("{task.fields[count]}"),
             TextColumn("{task.fields[speed]}"),
             console=self._console,
             disable=not self._console.is_terminal,
         )
-        self._title = "training"
+        self._title, self._unit = "training", "steps"
         self._in_lines: set[str] | None = None  # tasks of this stage that are done; None where trials have lines
         self._trials = trials
         self._totals: dict[str, int] = {}
@@ -42,6 +70,7 @@ class Display:
         self._began_s = 0.0
         self._earlier: dict[str, int] = {}  # steps that do not count for the speed
         self._done = 0
+        self._phases: dict[tuple[str, str], _Phase] = {}
 
     def __enter__(self) -> Self:
         self._bar.start()
@@ -50,26 +79,36 @@ class Display:
     def __exit__(self, *_: object) -> None:
         self._bar.stop()
 
-    def __call__(self, news: News | Stage | Trial | str) -> None:
+    def __call__(self, news: News | Stage | Trial | Part | str) -> None:
         """Show one piece of news."""
-        if isinstance(news, str):
-            self._print(news)
-        elif isinstance(news, Trial):
-            self._trial(news)
-        elif isinstance(news, Stage):
-            self._stage(news)
-        else:
-            self._news(news)
+        match news:
+            case str():
+                self._print(news)
+            case Trial():
+                self._trial(news)
+            case Stage():
+                self._stage(news)
+            case Part():
+                self._part(news)
+            case _:
+                self._news(news)
+
+    # --- the steps of a stage ---------------------------------------------------------------------------------------
 
     def _stage(self, stage: Stage) -> None:
         """Begin to count anew: the steps of one stage are not those of another."""
         self._print(f"{stage.name}: {stage.tasks}")
-        if self._task is not None:
-            self._bar.remove_task(self._task)
-        self._trials, self._given, self._task, self._began_s, self._done = stage.tasks, stage.steps, None, 0.0, 0
-        self._title, self._in_lines = stage.name, None if stage.name == TRIALS else set()
+        self._without_bar()
+        self._trials, self._given, self._began_s, self._done = stage.tasks, stage.steps, 0.0, 0
+        self._title, self._unit, self._in_lines = stage.name, stage.unit, None if stage.name == TRIALS else set()
         for counted in (self._totals, self._steps, self._earlier):
             counted.clear()
+
+    def _without_bar(self) -> None:
+        """Remove the stage's bar: what follows is not training."""
+        if self._task is not None:
+            self._bar.remove_task(self._task)
+        self._task = None
 
     def _news(self, news: News) -> None:
         if 0 < news.began < news.total and news.name not in self._earlier:
@@ -83,8 +122,9 @@ class Display:
             self._task_done(news.name, self._in_lines)
         point = news.point
         if point is not None and self._trials == 1:
+            speed = f"{self.speed:8,.0f} steps/s  " if self.speed else ""
             self._print(
-                f"{news.steps:>12,} steps  {self.speed:8,.0f} steps/s  validation {point.validate_return:+8.2%}  "
+                f"{news.steps:>12,} steps  {speed}validation {point.validate_return:+8.2%}  "
                 f"{point.validate_trades:5d} trades  {_learnt(point)}{' best so far' if news.best else ''}"
             )
 
@@ -99,6 +139,8 @@ class Display:
         name = trial_name(trial.fold, trial.reward, trial.seed)
         self._earlier.setdefault(name, trial.steps)  # without news it was there already
         self._counted(name, trial.steps, trial.steps)  # it may have stopped early
+        if self._done >= self._trials:
+            self._without_bar()
         if self._trials == 1:
             return
         self._print(
@@ -112,15 +154,11 @@ class Display:
         """Bring the bar up to date with one trial."""
         self._steps[name], self._totals[name] = steps, total
         if self._task is None:
-            self._task = self._bar.add_task(self._title, speed="")
-        speed = self.speed
-        left = f"{self.left} left" if speed else ""
-        self._bar.update(
-            self._task,
-            completed=self.done,
-            total=self.total,
-            speed=f"{speed:,.0f} steps/s  {left}" if speed else "",
-        )
+            self._task = self._bar.add_task(self._title, count="", speed="")
+        speed = f"{self.speed:,.0f} {self._unit}/s  " if self.speed and self._unit == "steps" else ""
+        left = f"{self.left} left" if self.left and self.done < self.total else ""
+        count = f"{self.done:,.0f}/{self.total:,.0f} {self._unit}"
+        self._bar.update(self._task, completed=self.done, total=self.total, count=count, speed=speed + left)
 
     @property
     def done(self) -> int:
@@ -137,7 +175,7 @@ class Display:
     @property
     def left(self) -> str:
         """The time that the rest of this stage will take at this speed, "" where that is unknown."""
-        return str(timedelta(seconds=round((self.total - self.done) / self.speed))) if self.speed else ""
+        return _duration((self.total - self.done) / self.speed) if self.speed else ""
 
     @property
     def speed(self) -> float:
@@ -146,8 +184,40 @@ class Display:
         done = self.done - sum(self._earlier.values())
         return done / elapsed if self._began_s and elapsed > 0.0 and done > 0 else 0.0
 
+    # --- phases -----------------------------------------------------------------------------------------------------
+
+    def _part(self, part: Part) -> None:
+        """Bring a phase's own bar up to date; one of several trials under way has the stage's bar alone."""
+        if part.task and self._in_lines is None and self._done < self._trials > 1:
+            return
+        key, now_s = (part.task, part.phase), time.monotonic()
+        found = self._phases.setdefault(key, _Phase(now_s, line_s=now_s))
+        title = f"{part.task}: {part.phase}" if part.task else part.phase
+        if part.ended:
+            del self._phases[key]
+            if found.bar is not None:
+                self._bar.remove_task(found.bar)
+            has_line = bool(part.task) and self._in_lines is not None  # its task has one
+            if now_s - found.began_s >= SHORT_S and not has_line:
+                self._print(f"{title}: {_duration(now_s - found.began_s)}")
+            return
+        left = found.left(part, now_s)
+        count = f"{part.done:,}/{part.total:,} {part.unit}" if part.total else ""
+        if self._bar.disable:
+            if part.total and now_s - found.line_s >= LINE_EVERY_S:
+                found.line_s = now_s
+                self._print("  ".join(filter(None, (f"{title}: {count}", left))))
+            return
+        if found.bar is None:
+            found.bar = self._bar.add_task(title, total=None, count="", speed="")
+        self._bar.update(found.bar, completed=part.done, total=part.total or None, count=count, speed=left)
+
     def _print(self, text: str) -> None:
         self._console.print(text, highlight=False, markup=False, soft_wrap=True)
+
+
+def _duration(seconds: float) -> str:
+    return str(timedelta(seconds=round(seconds)))
 
 
 def _learnt(point: Point) -> str:

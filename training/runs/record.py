@@ -23,6 +23,7 @@ from training.runs.ledger import Ledger, Line, utc_now
 from training.runs.prepared import Prepared
 from training.runs.settings import requests_of
 from training.study.evaluation import SessionResult, as_metrics
+from training.study.progress import phase
 from training.study.study import Baseline, Fold, PlayResult, Study, Trial, encode
 
 PROBES = 1000
@@ -130,7 +131,8 @@ class RunRecord:
                 write_whole(folder / name, data)
 
         trial = study.trials[study.chosen[-1]]
-        watched = p.data.watch(policy, p.span(p.folds[-1].train))
+        with phase("distributions of the training sessions"):
+            watched = p.data.watch(policy, p.span(p.folds[-1].train))
         release = Release(
             training=study.data,
             hyperparameters={**study.settings, **study.machine, "seed": trial.seed, "chosen_steps": trial.chosen_steps},
@@ -147,8 +149,9 @@ class RunRecord:
             reference=reference_of(p.kind.inputs, watched, p.machine.spec),
             symbols=configured(p.machine.spec),
         )
-        probes = p.data.probes(p.folds[-1], PROBES, trial.seed)
-        version = export(policy, p.machine, release, out=settings.out, probes=probes)
+        with phase("export to ONNX, read back and compared"):
+            probes = p.data.probes(p.folds[-1], PROBES, trial.seed)
+            version = export(policy, p.machine, release, out=settings.out, probes=probes)
         return Outcome(version, p.folder, findings)
 
     def for_report(self, policies: Sequence[nn.Module]) -> dict[str, Any]:

@@ -32,13 +32,14 @@ from training.runs.record import Outcome, RunRecord
 from training.runs.settings import Settings, choose, requests_of, split_note
 from training.runs.tasks import Chosen, Player, by_fold, compare, play_one, prior_one, train_group, train_one
 from training.runs.trial import check_shares
+from training.study.progress import Part, phase, reported
 from training.study.study import PlayResult, Trial
 
 T = TypeVar("T")
 RUNS = Path("runs")
 
-Listener = Callable[[News | Stage | Trial | str], None]
-"""Called with the stages of a run, every update and validation of its trials, and finished trials."""
+Listener = Callable[[News | Stage | Trial | Part | str], None]
+"""Called with the stages and phases of a run, every update and validation of its trials, and finished trials."""
 
 
 def train_and_export(settings: Settings, listen: Listener, flag: Flag | None = None) -> Outcome:
@@ -67,8 +68,8 @@ class Run:
         self._flag = flag
         self._cluster: ClusterPool | None = None  # while Ray is connected
         version = code_version(settings.strategy)
-        listen(f"reading {settings.bars.name}")
-        prepared = prepare((settings, Path(), version))
+        with reported("", listen), phase(f"reading {settings.bars.name}"):
+            prepared = prepare((settings, Path(), version))
         if note := split_note(settings, prepared.data):
             listen(note)
         identity = {**settings.identity(prepared.data.info.sha256), **(also or {})}
@@ -130,10 +131,11 @@ class Run:
         self._ledger.record(*(self._record.line(trial) for trial in trials))
         self._listen("comparing the chosen policies with the baselines, through the dry run")
         account, compared = self._compared(trials, chosen, policies)
-        extra = self._record.for_report(policies)
-        study = self._record.study(trials, chosen, compared, account=account, extra=extra)
-        self._listen("writing the report and exporting")
-        return self._record.exported(study, policies[-1])
+        with reported("", self._listen):
+            with phase("figures for the report"):
+                extra = self._record.for_report(policies)
+                study = self._record.study(trials, chosen, compared, account=account, extra=extra)
+            return self._record.exported(study, policies[-1])
 
     def _compared(
         self, trials: Sequence[Trial], chosen: Sequence[int], policies: Sequence[nn.Module]
@@ -146,13 +148,13 @@ class Run:
                 compare, [Chosen(trials[i].fold, trials[i].seed, policy, trials[i].test) for i, policy in picked]
             )
         names = p.kind.procedure.players(p.settings.plan)
-        self._listen(Stage("players", len(names)))
+        self._listen(Stage("players", len(names), unit="players"))
         tasks = [Player(name, tuple(policies), trials[chosen[-1]].seed) for name in names]
         played = dict(zip(names, self._through(play_one, tasks), strict=True))
         account = played[POLICY].folds if p.kind.compounds else ()  # else each session has its own
         return account, by_fold(played, tuple(p.kind.baselines))
 
-    def _listen(self, news: News | Stage | Trial | str) -> None:
+    def _listen(self, news: News | Stage | Trial | Part | str) -> None:
         """Pass it on; a finished trial has seen the test sessions, so it is on record from then on."""
         if isinstance(news, Trial):
             self._ledger.record(self._record.line(news))

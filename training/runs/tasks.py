@@ -21,6 +21,7 @@ from training.rl.process_group import ProcessGroup, run_group
 from training.runs.prepared import Prepared, prepare_same
 from training.runs.settings import requests_of
 from training.runs.trial import run_trial
+from training.study.progress import phase, reported
 from training.study.study import PlayResult, Trial
 
 
@@ -48,15 +49,17 @@ def train_one(prepared: Prepared, request: Request, flag: Flag, emit: Emit, grou
     control = CheckpointTimer(flag, prepared.settings.checkpoint_s)
     fold = prepared.folds[request.fold]
     own = prepared.kind.procedure
-    if own is None:
-        trained = run_trial(group, request, prepared.data, fold, prepared.trading, folder, control, emit)
-    else:
-        trained = own.trial(request, prepared.data, fold, folder, prepared.done, control, emit)
+    with reported(request.name, emit):
+        if own is None:
+            trained = run_trial(group, request, prepared.data, fold, prepared.trading, folder, control, emit)
+        else:
+            trained = own.trial(request, prepared.data, fold, folder, prepared.done, control, emit)
     if group.rank:
         return _trial(request, trained, PlayResult(()))
     folder.save_weights(trained.weights)
     policy, tested = prepared.policy(request, trained.weights), prepared.span(fold.test, request.reward)
-    trial = _trial(request, trained, prepared.data.test(policy, tested))
+    with reported(request.name, emit), phase("test sessions"):  # not stopped: its training would have to be repeated
+        trial = _trial(request, trained, prepared.data.test(policy, tested))
     folder.finish(trial)
     emit(trial)
     return trial
@@ -95,15 +98,20 @@ class Chosen:
 def compare(prepared: Prepared, chosen: Chosen, flag: Flag, emit: Emit) -> Compared:
     """The baselines, the random traders and the scenarios of one fold. Raises `Stopped` when `flag` is set."""
 
-    def check_stop() -> None:
-        if flag.is_set():
-            raise Stopped(f"fold {chosen.fold + 1}")
-
+    name = f"fold {chosen.fold + 1}"
+    check_stop = functools.partial(_check_stop, flag, name)
     check_stop()
     tested = prepared.span(prepared.folds[chosen.fold].test)
-    found = prepared.data.compare(chosen.policy, chosen.played, tested, chosen.seed, check_stop)
-    emit(f"compared fold {chosen.fold + 1}")
+    with reported(name, emit, check_stop):
+        found = prepared.data.compare(chosen.policy, chosen.played, tested, chosen.seed, check_stop)
+    emit(f"compared {name}")
     return found
+
+
+def _check_stop(flag: Flag, name: str) -> None:
+    """Raises `Stopped` when `flag` is set."""
+    if flag.is_set():
+        raise Stopped(name)
 
 
 @dataclass(frozen=True, slots=True)
@@ -123,10 +131,7 @@ class Player:
 def play_one(prepared: Prepared, player: Player, flag: Flag, emit: Emit) -> Played:
     """Let one player go through the tests of all folds; what is done already is read. Raises `Stopped`."""
 
-    def check_stop() -> None:
-        if flag.is_set():
-            raise Stopped(player.task)
-
+    check_stop = functools.partial(_check_stop, flag, player.task)
     own, folder = prepared.kind.procedure, prepared.task_folder(player.task)
     assert own is not None, f"{prepared.kind.strategy} has no procedure of its own"
     kept = folder.checkpoint()
@@ -135,7 +140,8 @@ def play_one(prepared: Prepared, player: Player, flag: Flag, emit: Emit) -> Play
         return msgspec.json.decode(kept["played"], type=Played)
     check_stop()
     spans = [prepared.span(fold.test) for fold in prepared.folds]
-    played = own.play(player.name, player.policies, prepared.data, spans, player.seed, check_stop)
+    with reported(player.task, emit, check_stop), phase(player.name):
+        played = own.play(player.name, player.policies, prepared.data, spans, player.seed, check_stop)
     folder.save({"played": msgspec.json.encode(played).decode()})
     emit(News(player.task, 1, 1))
     return played

@@ -23,6 +23,7 @@ from training.rl.ppo import Trainer
 from training.rl.process_group import ProcessGroup
 from training.runs.folder import TENSORBOARD_FOLDER, TrialFolder
 from training.study.evaluation import SessionResult
+from training.study.progress import phase
 from training.study.study import Fold, Point
 
 CHECKS = 40  # at most about as many looks at the validation sessions
@@ -183,7 +184,8 @@ class _TrialRun:
     def _look(self, progress: Progress, evaluator: Evaluator) -> Point:
         """Play the validation sessions with the weights as they are now, on the live path."""
         best = self.best
-        results = evaluator(self._network.policy)
+        with phase("a look at the validation sessions"):
+            results = evaluator(self._network.policy)
         found = self._data.figures(results)
         point = Point(
             steps=self.steps,

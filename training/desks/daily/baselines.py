@@ -40,6 +40,7 @@ from training.desks.daily.table import TICKS, BoolArray, DailyTable, Float64Arra
 from training.evidence.criteria import COSTS_TWICE, ONE_BAR_LATE
 from training.rl.protocols import Step
 from training.study.evaluation import SessionResult
+from training.study.progress import counted, phase
 from training.study.study import PlayResult
 
 ETF_FILE = "etf_daily_2010_2022.parquet"
@@ -90,7 +91,8 @@ def rebalancer_baselines(
     `pause` is called between players, and may raise.
     """
     dates = _dates(desk)
-    found = {FLAT: dry_run(flat, desk)}
+    with phase(FLAT):
+        found = {FLAT: dry_run(flat, desk)}
     check_stop()
     found[HOLD_ALL] = owned(desk.table, dates, desk.trading, lambda day: day == 0)
     months = [date[:7] for date in dates]
@@ -104,9 +106,11 @@ def regime_baselines(desk: Desk, check_stop: Callable[[], None] = _never_stop) -
     """`regime_switcher`'s baselines but the random one, on the desk's sessions."""
     found: dict[str, PlayResult] = {}
     for name in (ALL_SPY, ALL_QQQ, ALL_IWM, EQUAL_WEIGHT):
-        found[name] = dry_run(always(_REGIME[name]), desk)
+        with phase(name):
+            found[name] = dry_run(always(_REGIME[name]), desk)
         check_stop()
-    return found | {HOLD: dry_run(StartingRegime(_REGIME[EQUAL_WEIGHT]), desk)}
+    with phase(HOLD):
+        return found | {HOLD: dry_run(StartingRegime(_REGIME[EQUAL_WEIGHT]), desk)}
 
 
 def funds_beside(path: Path) -> DailyTable | None:
@@ -214,7 +218,8 @@ def random_rebalancers(
     median, totals = median_and_totals(draws, totals_of, check_stop)
     answers = of_other_stocks(actions, 1, seed + median)
     days = count_up()
-    return dry_run(lambda _: answers(next(days)), desk), totals
+    with phase(RANDOM):
+        return dry_run(lambda _: answers(next(days)), desk), totals
 
 
 def random_switchers(
@@ -242,7 +247,8 @@ def random_switchers(
     median, totals = median_and_totals(draws, totals_of, check_stop)
     answers = at_other_times(regimes, 1, seed + median)
     days = count_up()
-    return dry_run(lambda _, hidden: (certain(answers(next(days))), hidden), desk), totals
+    with phase(RANDOM):
+        return dry_run(lambda _, hidden: (certain(answers(next(days))), hidden), desk), totals
 
 
 def of_other_stocks(actions: Tensor, count: int, seed: int) -> Answers:
@@ -276,12 +282,14 @@ def median_and_totals(
     draws: int, totals_of: Callable[[int, int], tuple[float, ...]], check_stop: Callable[[], None]
 ) -> tuple[int, tuple[float, ...]]:
     """The number of the random trader, of the first few, whose P&L is in the middle; the P&L of `draws` others."""
-    pnl = [totals_of(1, nth)[0] for nth in range(RANDOM_RUNS)]
+    with phase("random traders, a few"):
+        pnl = [totals_of(1, nth)[0] for nth in counted(range(RANDOM_RUNS), "traders")]
     median = sorted(range(RANDOM_RUNS), key=lambda nth: pnl[nth])[RANDOM_RUNS // 2]
     totals: list[float] = []
-    while len(totals) < draws:
-        check_stop()
-        totals.extend(totals_of(ACCOUNTS, RANDOM_RUNS + len(totals) // ACCOUNTS))
+    with phase("random traders, all"):
+        for go in counted(range(-(-draws // ACCOUNTS)), f"times {ACCOUNTS} traders"):
+            check_stop()
+            totals.extend(totals_of(ACCOUNTS, RANDOM_RUNS + go))
     return median, tuple(totals[:draws])
 
 
@@ -297,14 +305,17 @@ def scenarios(policy: Policy, desk: Desk, check_stop: Callable[[], None] = _neve
     recurrent = desk.strategy.spec.recurrent_shape is not None
     found: dict[str, PlayResult] = {}
     for name, times in ((NO_COSTS, 0), (COSTS_TWICE, 2), (COSTS_THRICE, 3)):
-        found[name] = dry_run(policy, under(desk, with_costs(desk.trading, times)))
+        with phase(name):
+            found[name] = dry_run(policy, under(desk, with_costs(desk.trading, times)))
         check_stop()
-    found[ONE_BAR_LATE] = dry_run(DelayedSwitcher(policy) if recurrent else DelayedRebalancer(policy), desk)
+    with phase(ONE_BAR_LATE):
+        found[ONE_BAR_LATE] = dry_run(DelayedSwitcher(policy) if recurrent else DelayedRebalancer(policy), desk)
     check_stop()
     table, dates, rules = desk.table, _dates(desk), desk.trading
     if recurrent:
         found[SAME_CLOSE] = PlayResult(play_regime(policy, table, dates, rules, fill="same_close"))
-        found[RESET] = dry_run(MemoryResetSwitcher(policy, EPISODE), desk)
+        with phase(RESET):
+            found[RESET] = dry_run(MemoryResetSwitcher(policy, EPISODE), desk)
     else:
         variant = variant_of(rules)
         found[SAME_CLOSE] = PlayResult(play_rebalancer(policy, table, dates, rules, variant=variant, fill="same_close"))

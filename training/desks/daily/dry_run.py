@@ -44,6 +44,7 @@ from training.desks.daily.play import SESSION_MIN
 from training.desks.daily.rebalancer_market import unit_usd
 from training.desks.daily.table import DailyTable
 from training.study.evaluation import SessionResult
+from training.study.progress import counted
 from training.study.study import PlayResult
 
 MODEL, FEED = "candidate", "sip"
@@ -165,7 +166,7 @@ def played(policy: Policy, desk: Desk) -> tuple[PlayResult, Desk]:
     machine = Machine(Core(desk.strategy), desk.state, market, desk.market_state)
     answer, watch = _answering(policy, spec), _Watch()
     results: list[SessionResult] = []
-    for day in range(desk.first, desk.last + 1):
+    for day in counted(range(desk.first, desk.last + 1), "sessions"):
         before = machine.state
         watch.orders.clear()
         after = machine.run(feed(table, day, desk.trading), answer, watch)

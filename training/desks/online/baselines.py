@@ -14,6 +14,7 @@ from training.desks.online.task_data import OnlineTaskData
 from training.desks.random_like import random_like
 from training.evidence.criteria import COSTS_TWICE, ONE_BAR_LATE
 from training.study.evaluation import SessionResult
+from training.study.progress import counted, phase
 from training.study.study import PlayResult
 
 RANDOM_DRAWS = 1000  # traders behind the p-value
@@ -89,14 +90,18 @@ def _random(
     def measure(trader: RandomTrader) -> Sequence[SessionResult]:
         return play(trader, material, dates, trading, at_once)
 
-    goal = play(policy, material, dates, trading)
-    trader = random_like(goal, lambda enter, leave: RandomTrader(enter, leave, seed), measure)
-    few = sorted((play(trader, material, dates, trading) for _ in range(RANDOM_RUNS)), key=_total)
+    with phase("a random trader like the policy"):
+        goal = play(policy, material, dates, trading)
+        trader = random_like(goal, lambda enter, leave: RandomTrader(enter, leave, seed), measure)
+    with phase("random traders, a few"):
+        runs = counted(range(RANDOM_RUNS), "traders")
+        few = sorted((play(trader, material, dates, trading) for _ in runs), key=_total)
     totals: list[float] = []
-    while len(totals) < RANDOM_DRAWS:
-        check_stop()
-        results = measure(trader)
-        totals.extend(round(_total(part), 2) for part in _draws(results, len(dates)))
+    with phase("random traders, all"):
+        for _ in counted(range(-(-RANDOM_DRAWS // at_once)), f"times {at_once} traders"):
+            check_stop()
+            results = measure(trader)
+            totals.extend(round(_total(part), 2) for part in _draws(results, len(dates)))
     return PlayResult(few[RANDOM_RUNS // 2]), tuple(totals[:RANDOM_DRAWS])
 
 

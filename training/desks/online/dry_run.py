@@ -23,6 +23,7 @@ from training.desks.minutes import MODEL, Answering, Desk, desks_before, started
 from training.desks.online.data import OnlineData
 from training.desks.online.play import Player, flat
 from training.study.evaluation import SessionResult
+from training.study.progress import counted
 from training.study.study import PlayResult
 
 
@@ -44,7 +45,7 @@ def dry_run(player: Player, ready: Sequence[Desk], data: OnlineData, trading: Tr
     """Play one session on each desk; every desk stays as it is, so players can follow one another."""
     results: list[SessionResult] = []
     denials: Counter[str] = Counter()
-    for desk in ready:
+    for desk in counted(ready, "sessions"):
         market = _broker(trading, data.spec)
         machine = Machine(Core(data.strategy), desk.state, market, desk.market_state)
         watch = _Watch(machine)

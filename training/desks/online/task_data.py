@@ -23,6 +23,7 @@ from training.desks.online.play import Player, values_of
 from training.evidence.heads import HeadScores, direction_scores, risk_scores
 from training.export.reference import Watched
 from training.study.evaluation import Figures, SessionResult, figures
+from training.study.progress import counted
 from training.study.study import Fold, PlayResult
 
 
@@ -63,7 +64,7 @@ class OnlineTaskData:
             self.ready[dates] = desks(self.data, self.data.trading, dates)
         sessions: list[SessionResult] = []
         denials: Counter[str] = Counter()
-        for desk in self.ready[dates]:
+        for desk in counted(self.ready[dates], "sessions"):
             check_stop()
             state = msgspec.structs.replace(desk.state, trading=trading)  # nothing was traded yet
             found = dry_run(make(), (replace(desk, state=state),), self.data, trading)

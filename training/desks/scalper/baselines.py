@@ -27,6 +27,7 @@ from training.desks.scalper.play import (
     play,
 )
 from training.study.evaluation import SessionResult
+from training.study.progress import counted, phase
 from training.study.study import PlayResult
 
 RANDOM_DRAWS = 1000
@@ -96,7 +97,8 @@ def random_trader(policy: PlayResult, data: Data, dates: Sequence[str], trading:
 def random_totals(trader: RandomTrader, data: Data, dates: Sequence[str], trading: Trading, draws: int) -> list[float]:
     """Net P&L in USD over all of `dates` of each of `draws` random traders, through the tensor market."""
     totals: list[float] = []
-    while len(totals) < draws:
+    at_once = _at_once(dates)
+    for _ in counted(range(-(-draws // at_once)), f"times {at_once} traders"):
         results = _market_play(trader, data, dates, trading)
         pnl = torch.tensor([result.pnl_usd for result in results], dtype=torch.float64).reshape(-1, len(dates))
         totals.extend(round(total, 2) for total in pnl.sum(dim=1).tolist())
@@ -105,7 +107,7 @@ def random_totals(trader: RandomTrader, data: Data, dates: Sequence[str], tradin
 
 def random_on_desk(trader: RandomTrader, ready: Sequence[Desk], machine: Strategy, trading: Trading) -> PlayResult:
     """The median, by net P&L, of a few random traders through the dry run."""
-    found = [dry_run(trader, ready, machine, trading) for _ in range(RANDOM_DESKS)]
+    found = [dry_run(trader, ready, machine, trading) for _ in counted(range(RANDOM_DESKS), "traders")]
     return sorted(found, key=lambda played: sum(result.pnl_usd for result in played.sessions))[len(found) // 2]
 
 
@@ -113,11 +115,12 @@ def standard(
     ready: Sequence[Desk], data: Data, dates: Sequence[str], machine: Strategy, trading: Trading
 ) -> dict[str, PlayResult]:
     """The baselines that need no policy."""
-    return {
-        FLAT: dry_run(always_hold, ready, machine, trading),
-        HOLD_SHARES: buy_and_hold(data, dates, float(trading.paper.cash_usd)),
-        RULE: dry_run(moving_averages, ready, machine, trading),
-    }
+    with phase(FLAT):
+        found = {FLAT: dry_run(always_hold, ready, machine, trading)}
+    found[HOLD_SHARES] = buy_and_hold(data, dates, float(trading.paper.cash_usd))
+    with phase(RULE):
+        found[RULE] = dry_run(moving_averages, ready, machine, trading)
+    return found
 
 
 def with_costs(trading: Trading, times: int) -> Trading:
@@ -150,13 +153,19 @@ def scenarios(
     found = {}
     for name, times in (("no costs", 0), ("costs x 2", 2), ("costs x 3", 3)):
         other = with_costs(trading, times)
-        found[name] = dry_run(player, desks(data.source, machine, other, dates), machine, other)
-    found["one bar late"] = dry_run(DelayedPlayer(player), ready, machine, trading)
+        with phase(name):
+            found[name] = dry_run(player, desks(data.source, machine, other, dates), machine, other)
+    with phase("one bar late"):
+        found["one bar late"] = dry_run(DelayedPlayer(player), ready, machine, trading)
     return found
 
 
 def _market_play(trader: RandomTrader, data: Data, dates: Sequence[str], trading: Trading) -> tuple[SessionResult, ...]:
     days = data.on(dates)
-    draws = -(-ENVIRONMENTS // len(days))
-    market = Market(data.history, data.prices, days, trading, count=draws * len(days), auto_reset=False)
+    market = Market(data.history, data.prices, days, trading, count=_at_once(dates) * len(days), auto_reset=False)
     return play(market, trader, dates, trading.risk.confidence_min)
+
+
+def _at_once(dates: Sequence[str]) -> int:
+    """How many random traders the tensor market plays together."""
+    return -(-ENVIRONMENTS // len(dates))

@@ -22,6 +22,7 @@ from strategies.kit.contract import Strategy
 from training.desks.minutes import MODEL, Answering, Desk, desks_before, started
 from training.desks.scalper.play import Player, always_hold
 from training.study.evaluation import SessionResult
+from training.study.progress import counted
 from training.study.study import Entry, PlayResult
 
 
@@ -39,7 +40,7 @@ def dry_run(player: Player, ready: Sequence[Desk], strategy: Strategy, trading: 
     denials: Counter[str] = Counter()
     rules = trading.execution
     unused = strategy.spec.window + rules.flat_before_close_min + rules.flatten_lead_min
-    for desk in ready:
+    for desk in counted(ready, "sessions"):
         market = PaperBroker(trading, strategy.spec.symbols[0])
         machine = Machine(Core(strategy), desk.state, market, desk.market_state)
         watch = _Watch(machine)

@@ -22,6 +22,7 @@ from training.desks.scalper.networks import build
 from training.desks.scalper.play import play
 from training.export.reference import Recorder, Watched
 from training.study.evaluation import Figures, SessionResult, figures
+from training.study.progress import phase
 from training.study.study import Fold, PlayResult
 
 
@@ -80,11 +81,16 @@ class ScalperTaskData:
         self, policy: nn.Module, played: PlayResult, span: Span, seed: int, check_stop: Callable[[], None]
     ) -> Compared:
         """See `TaskData`."""
-        ready, data, dates, trading = self._desks(span), self.data, span.dates, span.trading
+        with phase("the test sessions are made ready"):
+            ready = self._desks(span)
+        data, dates, trading = self.data, span.dates, span.trading
         found = baselines.standard(ready, data, dates, self.machine, trading)
-        trader = baselines.random_trader(played, data, dates, trading, seed)
-        found[baselines.RANDOM] = baselines.random_on_desk(trader, ready, self.machine, trading)
-        totals = baselines.random_totals(trader, data, dates, trading, baselines.RANDOM_DRAWS)
+        with phase("a random trader like the policy"):
+            trader = baselines.random_trader(played, data, dates, trading, seed)
+        with phase("random traders, dry run"):
+            found[baselines.RANDOM] = baselines.random_on_desk(trader, ready, self.machine, trading)
+        with phase("random traders, all"):
+            totals = baselines.random_totals(trader, data, dates, trading, baselines.RANDOM_DRAWS)
         check_stop()
         return Compared(found, tuple(totals), baselines.scenarios(policy, ready, data, self.machine, trading))
 

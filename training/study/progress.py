@@ -1,0 +1,97 @@
+"""Progress of long work: its phases, and the pieces of each, reported to the run that does it.
+
+Work that takes long names its phases (`phase`) and goes through its pieces with `counted`. The task that runs it says
+once who listens (`reported`). Nothing is reported where nobody listens, and nothing here changes a result.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from contextvars import ContextVar
+from dataclasses import dataclass
+from typing import Any, TypeVar
+
+T = TypeVar("T")
+
+
+@dataclass(frozen=True, slots=True)
+class Part:
+    """How far one phase of a task is: `done` of `total` pieces that take about equally long.
+
+    `total` 0: it is unknown how long the phase takes. `ended` is true once, in the last one of a phase.
+    """
+
+    task: str  # "" of the run itself
+    phase: str
+    done: int = 0
+    total: int = 0
+    unit: str = ""  # what the pieces are
+    ended: bool = False
+
+
+class _Reporter:
+    """Who listens to a task, and which phase it is in."""
+
+    def __init__(self, task: str, emit: Callable[[Any], None], check_stop: Callable[[], None]) -> None:
+        self.task, self.emit, self.check_stop = task, emit, check_stop
+        self.phase = ""
+        self.counting = False  # the outermost loop of a phase is the one that counts
+
+
+_REPORTER: ContextVar[_Reporter | None] = ContextVar("reporter", default=None)
+
+
+def _never_stop() -> None:
+    """The check of a task that cannot be stopped in the middle."""
+
+
+@contextmanager
+def reported(task: str, emit: Callable[[Any], None], check_stop: Callable[[], None] = _never_stop) -> Iterator[None]:
+    """While this lasts, phases are reported to `emit` as those of `task`; `check_stop` is called after each piece."""
+    token = _REPORTER.set(_Reporter(task, emit, check_stop))
+    try:
+        yield
+    finally:
+        _REPORTER.reset(token)
+
+
+@contextmanager
+def phase(name: str) -> Iterator[None]:
+    """Report the beginning and the end of a phase; one inside another takes its place for as long as it lasts."""
+    reporter = _REPORTER.get()
+    if reporter is None or reporter.counting:
+        yield
+        return
+    outer, reporter.phase = reporter.phase, name
+    reporter.emit(Part(reporter.task, name))
+    try:
+        yield
+        reporter.emit(Part(reporter.task, name, ended=True))
+    finally:
+        reporter.phase = outer
+
+
+def report_piece(done: int, total: int, unit: str) -> None:
+    """Report that `done` of `total` pieces of the phase under way are done, where a loop cannot be `counted`."""
+    reporter = _REPORTER.get()
+    if reporter is not None and reporter.phase and not reporter.counting:
+        reporter.emit(Part(reporter.task, reporter.phase, done, total, unit))
+        reporter.check_stop()
+
+
+def counted(pieces: Sequence[T], unit: str) -> Iterator[T]:
+    """Yield the pieces of the phase under way, and report each that is done; a loop inside another is not counted."""
+    reporter = _REPORTER.get()
+    if reporter is None or reporter.counting or not reporter.phase:
+        yield from pieces
+        return
+    reporter.counting = True
+    try:
+        for done, piece in enumerate(pieces):
+            reporter.emit(Part(reporter.task, reporter.phase, done, len(pieces), unit))
+            yield piece
+            reporter.check_stop()
+        reporter.emit(Part(reporter.task, reporter.phase, len(pieces), len(pieces), unit))
+    finally:
+        reporter.counting = False
