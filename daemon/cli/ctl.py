@@ -47,7 +47,7 @@ COMMANDS = {
     "shadow": ("daemon.cli.shadow", "candidates and the live model: agreement, confidence, and a hypothetical result"),
     "drift": ("daemon.cli.drift", "live features and actions against those of the model's training"),
     "heads": ("daemon.cli.heads", "the newest head of the journal's chain, and its signature"),
-    "models": ("daemon.cli.models.command", "the model store: list, check, promote, roll back, sign"),
+    "models": ("daemon.cli.models.command", "the model store: list, check, activate, roll back, sign"),
     "pause": (JOURNALED, "take no new positions until resumed; exits go on"),
     "resume": (JOURNALED, "end a halt or a pause"),
     "halt": (JOURNALED, "take no new positions and cancel entries, until resumed with a reason; exits go on"),

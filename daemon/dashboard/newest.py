@@ -158,5 +158,5 @@ def _command(kind: str, fields: _Payload) -> tuple[str, str]:
 def _swap(kind: str, fields: _Payload) -> tuple[str, str]:
     """Return name and text of a model change."""
     if kind == "ModelPromoted":
-        return "promoted", f"{fields.version} in place of {fields.previous or 'none'}"
+        return "activated", f"{fields.version} in place of {fields.previous or 'none'}"
     return "refused", f"{fields.version}: {fields.reason}" if fields.version else fields.reason

@@ -261,7 +261,7 @@ class ModelsPage(msgspec.Struct, frozen=True):
     store: str
     versions: tuple[ModelLine, ...]
     shadows: tuple[ShadowSummary, ...]
-    swaps: tuple[AlarmLine, ...]  # promotions and refusals in the journal, newest first
+    swaps: tuple[AlarmLine, ...]  # activations and refusals in the journal, newest first
 
 
 class LimitLine(msgspec.Struct, frozen=True):

@@ -1,1 +1,1 @@
-"""Models of a policy: store, pointers, signatures, trial, runtime, promotion, drift."""
+"""Models of a policy: store, pointers, signatures, trial, runtime, activation, drift."""

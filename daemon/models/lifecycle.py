@@ -1,4 +1,4 @@
-"""Watch the store's pointers, verify new versions off the trading loop, and promote them by one journaled event.
+"""Watch the store's pointers, verify new versions off the trading loop, and activate them by one journaled event.
 
 Nothing here makes an order or touches the live policy: a version is verified, staged and announced. Invariant: a
 version that fails a check changes nothing but the journal, which records it once; one version is verified at a time.
@@ -149,7 +149,7 @@ class Lifecycle:
             self._models.set_candidate(policy, loaded)
             self._log("candidate_ready", version=loaded.version)
         else:
-            await self._promote(policy, loaded)
+            await self._activate(policy, loaded)
         return False
 
     def _nothing_to_do(self, role: Role, seen: Sight | _Missing) -> bool:
@@ -208,7 +208,7 @@ class Lifecycle:
 
     # --- results ------------------------------------------------------------------------------------------------------
 
-    async def _promote(self, policy: OnnxPolicy, loaded: LoadedModel) -> None:
+    async def _activate(self, policy: OnnxPolicy, loaded: LoadedModel) -> None:
         """Stage it and submit the event; returns when it was stepped."""
         self._models.stage(policy, loaded)
         previous, manifest = self._models.running.version, loaded.manifest

@@ -103,7 +103,7 @@ def read_plain(path: Path, root: Path, limit: int, cure: str) -> bytes:
     return data
 
 
-def pointed(shelf: Path, pointer: str, cure: str = "rltraderctl models promote names one") -> str:
+def pointed(shelf: Path, pointer: str, cure: str = "rltraderctl models activate names one") -> str:
     """Return the version that the shelf's pointer names. Raises ModelError where it is missing or invalid."""
     path = shelf / pointer
     data = read_plain(path, shelf.parent.resolve(), NAME_BYTES_MAX, cure)
@@ -201,7 +201,7 @@ def before(shelf: Path) -> str:
     if len(stack) < 2 or stack[-1] != now:
         found = f"nothing that leads to {now!r}" if not stack or stack[-1] != now else f"no version before {now!r}"
         raise ModelError(
-            "rollback", f"{path} tells {found}, expected the version before it: promote the one you want by its name"
+            "rollback", f"{path} tells {found}, expected the version before it: activate the one you want by its name"
         )
     return checked_name(stack[-2], str(path))
 

@@ -92,7 +92,7 @@ def load(models_dir: Path, strategy: Strategy, version: str = CURRENT, public_ke
         )
     root = models_dir.resolve()
     if version in POINTERS:
-        version = pointed(shelf, version, f"write a version's name into it or set policy.version; {_known(shelf)}")
+        version = pointed(shelf, version, _naming(shelf, version))
     else:
         version = checked_name(version, "policy.version")
     folder = shelf / version
@@ -123,6 +123,24 @@ def load(models_dir: Path, strategy: Strategy, version: str = CURRENT, public_ke
         policy=policy,
         manifest_digest=sha256(data).hexdigest(),
     )
+
+
+def _naming(shelf: Path, pointer: str) -> str:
+    """How a pointer that names nothing is made to name one of the shelf's versions."""
+    known = versions(shelf.parent, shelf.name)
+    if not known:
+        return _known(shelf)
+    verb = "activate" if pointer == CURRENT else pointer
+    where = f"--strategy {shelf.name} --models-dir {shelf.parent}"
+    command = f'rltraderctl models {verb} {known[-1]} {where} --reason "..."'
+    return f"no version was chosen yet, so choose one: {command}; {_known(shelf)}"
+
+
+def trades_in_test(manifest: Manifest) -> int | None:
+    """Return how often the policy traded in the sessions it was tested on; None where the manifest does not say."""
+    tested = manifest.metrics.get("test")
+    found = tested.get("trades") if isinstance(tested, dict) else None
+    return found if isinstance(found, int) else None
 
 
 def sight(models_dir: Path, strategy: str, version: str) -> Sight:

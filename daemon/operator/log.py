@@ -135,7 +135,7 @@ class Log:
             case BrokerReported() | BrokerLost():
                 self._agreement(step)
             case ModelPromoted():
-                self("model_promoted", version=event.version, previous=event.previous, promoted=event.promoted)
+                self("model_activated", version=event.version, previous=event.previous, promoted=event.promoted)
             case LadderMoved():
                 self(
                     "ladder_moved",

@@ -242,7 +242,7 @@ LOG_EVENTS: dict[str, LogEvent] = {
         "warning", ("broker", "reason", "wait_s", "dropped"), "The broker is gone; it is tried again after the wait."
     ),
     "metrics_listening": LogEvent("info", ("url",), "Prometheus finds the metrics here."),
-    "model_promoted": LogEvent("info", ("version", "previous", "promoted"), "Another version answers from here on."),
+    "model_activated": LogEvent("info", ("version", "previous", "promoted"), "Another version answers from here on."),
     "ladder_moved": LogEvent(
         "info",
         ("version", "from_step", "to_step", "sessions", "reason", "detail"),

@@ -58,8 +58,8 @@ def current(store: Path) -> str:
     return path.read_text().strip() if path.exists() else ""
 
 
-def test_a_version_is_promoted_after_all_checks_and_the_history_says_who_and_why(run: Run, store: Path) -> None:
-    code, said, _ = run("promote", "a", "--reason", "the first", "--who", "alice")
+def test_a_version_is_activated_after_all_checks_and_the_history_says_who_and_why(run: Run, store: Path) -> None:
+    code, said, _ = run("activate", "a", "--reason", "the first", "--who", "alice")
     assert (code, current(store)) == (0, "a")
     assert "none -> a" in said
     (line,) = (store / "option_scalper" / PROMOTIONS_FILE).read_text().splitlines()
@@ -68,11 +68,30 @@ def test_a_version_is_promoted_after_all_checks_and_the_history_says_who_and_why
     assert told["time_ns"] > 1_700_000_000 * 10**9
 
 
+def test_the_former_name_of_the_command_still_works_and_names_the_new_one(run: Run, store: Path) -> None:
+    code, _, error = run("promote", "a", "--reason", "from a script")
+    assert (code, current(store)) == (0, "a")
+    assert error == "rltraderctl: models promote is now called models activate\n"
+
+
+@pytest.mark.parametrize(("trades", "options", "active"), [(0, (), ""), (0, ("--allow-passive",), "b"), (1, (), "b")])
+def test_a_version_that_never_traded_in_its_test_is_activated_on_a_further_request_alone(
+    run: Run, store: Path, trades: int, options: tuple[str, ...], active: str
+) -> None:
+    path = store / "option_scalper" / "b" / MANIFEST_FILE
+    manifest = json.loads(path.read_bytes())
+    manifest["metrics"] = {"test": {"trades": trades}}
+    path.write_text(json.dumps(manifest))
+    code, _, error = run("activate", "b", "--reason", "x", *options)
+    assert (code, current(store)) == (0 if active else REFUSED, active)
+    assert ("add --allow-passive" in error) == (not active)
+
+
 @pytest.mark.parametrize(
     ("version", "check"), [("damaged", "policy digest"), ("malicious", MALICIOUS["an If"][1]), ("../a", "version name")]
 )
 def test_a_broken_version_is_named_by_no_pointer(run: Run, store: Path, version: str, check: str) -> None:
-    for arguments in (("promote", version, "--reason", "why not"), ("check", version)):
+    for arguments in (("activate", version, "--reason", "why not"), ("check", version)):
         code, _, error = run(*arguments)
         assert code == REFUSED
         assert f"model refused, {check}" in error
@@ -81,8 +100,8 @@ def test_a_broken_version_is_named_by_no_pointer(run: Run, store: Path, version:
 
 def test_a_rollback_goes_to_the_version_before_and_is_checked_too(run: Run, store: Path) -> None:
     assert run("rollback", "--reason", "x")[0] == REFUSED  # there is no history
-    run("promote", "a", "--reason", "first")
-    run("promote", "b", "--reason", "second")
+    run("activate", "a", "--reason", "first")
+    run("activate", "b", "--reason", "second")
     damage(store / "option_scalper" / "a")
     assert run("rollback", "--reason", "b loses")[0] == REFUSED
     assert current(store) == "b"
@@ -102,7 +121,7 @@ def test_the_candidate_is_named_and_taken_back(run: Run, store: Path) -> None:
 
 
 def test_the_list_shows_every_version_its_pointers_and_what_is_refused(run: Run, store: Path) -> None:
-    run("promote", "a", "--reason", "x")
+    run("activate", "a", "--reason", "x")
     run("candidate", "b", "--reason", "x")
     code, said, _ = run("list")
     assert code == 0
@@ -115,7 +134,7 @@ def test_the_list_shows_every_version_its_pointers_and_what_is_refused(run: Run,
 
 
 def test_a_version_is_shown_with_its_history(run: Run) -> None:
-    run("promote", "a", "--reason", "for a start")
+    run("activate", "a", "--reason", "for a start")
     code, said, _ = run("show", "current")
     assert code == 0
     for part in ("version            a", "named by           current", "for a start", "bars.parquet", "2024-07-05"):
@@ -146,11 +165,11 @@ def test_a_signed_version_is_good_for_its_public_key_alone(
     public = said.split('"')[1]
     assert (code, len(public)) == (0, 44)
     monkeypatch.setenv("RLTRADER_POLICY__PUBLIC_KEY", public)
-    assert "model refused, signature" in run("promote", "a", "--reason", "x")[2]
+    assert "model refused, signature" in run("activate", "a", "--reason", "x")[2]
     code, said, _ = run("sign", "a", "--key", str(key))
     assert (code, public in said) == (0, True)
     assert (store / "option_scalper" / "a" / SIGNATURE_FILE).exists()
-    assert run("promote", "a", "--reason", "x")[0] == 0
+    assert run("activate", "a", "--reason", "x")[0] == 0
     assert "signed             yes" in run("show", "a")[1]
     assert run("keygen", str(key))[0] == EXIT_CODE
     assert run("sign", "damaged", "--key", str(key))[0] == REFUSED
@@ -162,19 +181,19 @@ def test_a_signed_version_is_good_for_its_public_key_alone(
 def test_on_a_live_account_an_unpromoted_version_takes_no_promoted_ones_place(
     run: Run, store: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    assert run("promote", "a", "--reason", "x")[0] == 0
+    assert run("activate", "a", "--reason", "x")[0] == 0
     monkeypatch.setenv("RLTRADER_DESK__ACCOUNT", "live")
     monkeypatch.setenv("RLTRADER_DESK__ACCOUNT_NUMBER", "12345")
     monkeypatch.setenv("RLTRADER_ALPACA__TRADING_URL", "https://api.alpaca.markets")
     monkeypatch.setenv("RLTRADER_ALPACA__TRADE_STREAM_URL", "wss://api.alpaca.markets/stream")
-    code, _, error = run("promote", "b", "--reason", "x")
+    code, _, error = run("activate", "b", "--reason", "x")
     assert (code, "model refused, not promoted" in error) == (REFUSED, True)
     assert current(store) == "a"
 
 
 @pytest.mark.parametrize("reason", ["", "  ", "x" * 501, "two\nlines"])
 def test_a_change_without_a_plain_reason_is_not_made(run: Run, store: Path, reason: str) -> None:
-    assert run("promote", "a", "--reason", reason)[0] == EXIT_CODE
+    assert run("activate", "a", "--reason", reason)[0] == EXIT_CODE
     assert current(store) == ""
 
 

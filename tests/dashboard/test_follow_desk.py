@@ -168,7 +168,7 @@ def test_alarms_commands_and_swaps_are_read_once_and_kept(played: Played, tmp_pa
     assert (after.alarms[0].name, after.alarms[0].detail) == ("operator", "<b>")
     assert [(line.name, line.detail) for line in after.swaps[:2]] == [
         ("refused", "v3: digest"),
-        ("promoted", "v2 in place of v1"),
+        ("activated", "v2 in place of v1"),
     ]
     assert after.starts == before.starts
 

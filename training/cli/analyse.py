@@ -33,6 +33,7 @@ from training.analysis.strategy_runs import (
     wild,
 )
 from training.analysis.subjects import AnalyseError, Policy, Subject, linear_policy, made, model_policy, subject_named
+from training.cli.commands import add_models_dir
 
 CLEAN, CHANGES, USAGE_ERROR = 0, 1, 2
 MULTIPLES = (1, 2, 4)  # of spec.history_bars, compared with all the history there is
@@ -139,7 +140,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--strategy", required=True, help="a registered name, package.module:Class, or file.py:Class")
     parser.add_argument("--bars", type=Path, help="CSV, CSV.gz or Parquet file (the bundled made-up tape)")
     parser.add_argument("--model", default="", help="version, its folder, or an ONNX file (the store's current one)")
-    parser.add_argument("--models", type=Path, default=Path("onnx_models"), help="model store (%(default)s)")
+    add_models_dir(parser, "model store", "--models")
     parser.add_argument("--samples", type=int, default=20, help="bars, or sessions, to look at (%(default)s)")
     parser.add_argument("--seed", type=int, default=0, help="which of them, and of the stand-in policy (%(default)s)")
 
@@ -176,7 +177,7 @@ def _spec_of(subject: Subject) -> Spec:
 
 def _policy(chosen: argparse.Namespace, subject: Subject, spec: Spec, moments: Sequence[Moment]) -> Policy:
     contract = contract_hash(made(subject, golden_bars())) if subject.name in registry.STRATEGIES else ""
-    policy = model_policy(chosen.model, chosen.models, spec, contract)
+    policy = model_policy(chosen.model, chosen.models_dir, spec, contract)
     if policy is not None:
         return policy
     observations = observed(made(subject, bars_of(moments)), moments)

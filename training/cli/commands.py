@@ -5,8 +5,11 @@ This module imports no training library, so each command loads only its own.
 
 from __future__ import annotations
 
+import argparse
 import errno
 import sys
+from pathlib import Path
+from typing import Any
 
 COMMANDS = {
     "download": "bars from Alpaca into a file that training, dry run and replay read",
@@ -18,7 +21,18 @@ COMMANDS = {
 }
 """Command -> its text. The module of the same name in this package has its `main`."""
 DONE, NOT_PROMOTED, USAGE_ERROR, STOPPED = 0, 1, 2, 130
+NOT_ACTIVE = NOT_PROMOTED
 STOPPED_TEXT = "stopped; give the same command again to go on"
+
+
+def add_models_dir(command: Any, text: str, former: str) -> None:
+    """Add `--models-dir`, the name of the model store in all commands; its former name still works.
+
+    `command` is a parser, or one of its groups.
+    """
+    usual = Path("onnx_models")
+    command.add_argument("--models-dir", type=Path, default=usual, metavar="DIR", help=f"{text} (%(default)s)")
+    command.add_argument(former, dest="models_dir", type=Path, default=argparse.SUPPRESS, help=argparse.SUPPRESS)
 
 
 def wrong(error: BaseException) -> int:

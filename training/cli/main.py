@@ -15,7 +15,7 @@ from training.cli.commands import COMMANDS, STOPPED, STOPPED_TEXT, wrong
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run the command; returns the exit code: 0, 1 not promoted, 2 a file or an argument at fault, 130 stopped."""
+    """Run the command; returns the exit code: 0, 1 not promoted or not active, 2 a fault of the user, 130 stopped."""
     given = list(sys.argv[1:] if arguments is None else arguments)
     try:
         return _carried_out(given)

@@ -19,7 +19,7 @@ from daemon.host.whole_files import write_whole
 from strategies.kit import manifest as manifests
 from strategies.kit.manifest import MANIFEST_FILE, POLICY_FILE, Manifest
 from strategies.registry import strategy
-from training.cli.commands import DONE, wrong
+from training.cli.commands import DONE, add_models_dir, wrong
 from training.cli.errors import ERRORS
 from training.desks.kind import Span, TaskData
 from training.desks.registry import KINDS, kind
@@ -71,9 +71,9 @@ def main(arguments: Sequence[str]) -> int:
     options.add_argument("--strategy", required=True, choices=tuple(KINDS), metavar="NAME", help="of the version")
     options.add_argument("--bars", required=True, type=Path, metavar="FILE", help="the file it was trained on")
     options.add_argument("--version", required=True, metavar="NAME", help="of the version, such as 2024-12-04-ef2af89f")
-    options.add_argument("--out", type=Path, default=Path("onnx_models"), metavar="STORE", help="(%(default)s)")
+    add_models_dir(options, "model store", "--out")
     chosen = options.parse_args(arguments)
-    folder = chosen.out / chosen.strategy / chosen.version
+    folder = chosen.models_dir / chosen.strategy / chosen.version
     try:
         updated = add_reference(folder, chosen.bars)
     except ERRORS as error:

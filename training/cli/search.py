@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
-from training.cli.commands import DONE, STOPPED, STOPPED_TEXT, USAGE_ERROR
+from training.cli.commands import DONE, STOPPED, STOPPED_TEXT, USAGE_ERROR, add_models_dir
 from training.cli.errors import ERRORS
 from training.desks.registry import KINDS, kind
 from training.rl.kernels import slow_products
@@ -42,7 +42,7 @@ def parser() -> argparse.ArgumentParser:
     found = argparse.ArgumentParser(prog="train-and-export search", description=__doc__.partition("\n")[0])
     found.add_argument("--strategy", required=True, metavar="NAME", help=f"one of {', '.join(KINDS)}")
     found.add_argument("--bars", required=True, type=Path, help="CSV, CSV.gz or Parquet file of bars")
-    found.add_argument("--out", required=True, type=Path, help="model store: its ledger counts the trials")
+    add_models_dir(found, "model store: its ledger counts the trials", "--out")
     found.add_argument("--trials", type=int, default=50, help="in all; give more later to go on (%(default)s)")
     found.add_argument("--steps", type=int, help=f"transitions of each training ({STEPS:,}, or {UPDATES} rollouts)")
     found.add_argument("--seed", type=int, default=1, help="of the suggestions and the first training (%(default)s)")
@@ -73,7 +73,10 @@ def search_from(chosen: argparse.Namespace) -> Search:
     Raises:
         ValueError: the strategy, or its preset, is unknown.
     """
-    known, usual = kind(chosen.strategy), settings_for(chosen.strategy, chosen.bars, chosen.out, preset=chosen.preset)
+    known, usual = (
+        kind(chosen.strategy),
+        settings_for(chosen.strategy, chosen.bars, chosen.models_dir, preset=chosen.preset),
+    )
     start, own, plan = usual.coefficients, known.procedure, usual.plan
     rollouts = UPDATES * start.environments * start.rollout_steps
     run = replace(

@@ -8,18 +8,20 @@ from __future__ import annotations
 import argparse
 import difflib
 import re
+import shlex
 import sys
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
 from daemon.host.version import add_version
-from training.cli.commands import COMMANDS, DONE, STOPPED, STOPPED_TEXT, wrong
+from training.cli.commands import COMMANDS, DONE, NOT_ACTIVE, STOPPED, STOPPED_TEXT, add_models_dir, wrong
 from training.cli.errors import ERRORS
 from training.cli.promote import promoted
 from training.desks.kind import TrainingKind
 from training.desks.registry import KINDS, kind
 from training.desks.trial import ENGINES, OWN, RLLIB
+from training.export.export import activate
 from training.export.import_sb3 import ACTIVATIONS
 from training.rl.kernels import slow_products
 from training.rl.pool import Stopped
@@ -31,6 +33,7 @@ from training.runs.settings import Settings, requests_of, settings_for
 from training.search.coefficients_file import read_coefficients, read_plan
 
 SEED_MAX = 2**31
+FORMERLY = "--out"  # what --models-dir was called
 
 
 def parser() -> argparse.ArgumentParser:
@@ -38,7 +41,7 @@ def parser() -> argparse.ArgumentParser:
     defaults = Settings("", Path(), Path())
     found = argparse.ArgumentParser(
         prog="train-and-export",
-        usage="%(prog)s --strategy NAME --bars FILE --out STORE [options]\n       %(prog)s COMMAND [options]",
+        usage="%(prog)s --strategy NAME --bars FILE [options]\n       %(prog)s COMMAND [options]",
         description=__doc__.partition("\n")[0],
         formatter_class=argparse.RawDescriptionHelpFormatter,
         epilog="what each strategy has, its default first:\n"
@@ -52,7 +55,7 @@ def parser() -> argparse.ArgumentParser:
     bars = "CSV, CSV.gz or Parquet file of bars; several times for a strategy with an open universe"
     what.add_argument("--bars", required=True, type=Path, action="append", metavar="FILE", help=bars)
     what.add_argument("--symbols", metavar="A,B,...", help="the universe, where the strategy leaves it open (its own)")
-    what.add_argument("--out", required=True, type=Path, metavar="STORE", help="model store, such as onnx_models")
+    add_models_dir(what, "model store", FORMERLY)
     what.add_argument("--feed", default=defaults.feed, help="the feed the bars come from (%(default)s)")
     how = found.add_argument_group("how to train")
     how.add_argument("--preset", metavar="NAME", help="steps and coefficients that go together: see below")
@@ -81,7 +84,7 @@ def parser() -> argparse.ArgumentParser:
     test.add_argument("--train-sessions", type=int, help="of the first fold (48 %% of all)")
     test.add_argument("--validate-sessions", type=int, default=defaults.validate_sessions, help="(%(default)s)")
     test.add_argument("--test-sessions", type=int, default=defaults.test_sessions, help="(%(default)s)")
-    test.add_argument("--promote", action="store_true", help="promote the new version if it passes every criterion")
+    _add_afterwards(found)
     run = found.add_argument_group("the run's folder (give the same command again to go on after a stop)")
     run.add_argument("--run-dir", type=Path, help="(runs/<strategy>-<network>-<digest of the settings>)")
     run.add_argument("--restart", action="store_true", help="throw away what an earlier run left there")
@@ -94,6 +97,17 @@ def parser() -> argparse.ArgumentParser:
     proof = "outputs of the original that the imported policy must give again; see training/export/import_sb3.py"
     other.add_argument("--golden", type=Path, metavar="NPZ", help=proof)
     return found
+
+
+def _add_afterwards(found: argparse.ArgumentParser) -> None:
+    """The options on what becomes of the new version."""
+    after = found.add_argument_group("what to do with the new version (it is written into the store, and nothing else)")
+    promote = "let it trade real money, if it passes every criterion"
+    after.add_argument("--promote", action="store_true", help=promote)
+    active = "let the store's `current` name it: desks of that store use it from then on"
+    after.add_argument("--activate", action="store_true", help=active)
+    passive = "with --activate: also if it never traded in its test"
+    after.add_argument("--allow-passive", action="store_true", help=passive)
 
 
 def _offered(known: TrainingKind) -> str:
@@ -109,7 +123,7 @@ def settings_from(chosen: argparse.Namespace) -> Settings:
         OSError, ValueError: the file of coefficients cannot be read; the text names file, field and cure. Or the
             strategy is unknown.
     """
-    usual = settings_for(chosen.strategy, chosen.bars[0], chosen.out, preset=chosen.preset)
+    usual = settings_for(chosen.strategy, chosen.bars[0], chosen.models_dir, preset=chosen.preset)
     own, plan, coefficients = kind(chosen.strategy).procedure, usual.plan, usual.coefficients
     if own is not None and plan is not None:
         plan = replace(plan, members=chosen.members or plan.members)
@@ -146,7 +160,7 @@ def settings_from(chosen: argparse.Namespace) -> Settings:
 
 
 def main(arguments: Sequence[str]) -> int:
-    """Train, or import, and export; returns the exit code: 0, 1 not promoted, 2 a fault, 130 stopped."""
+    """Train, or import, and export; returns the exit code: 0, 1 not promoted or not active, 2 a fault, 130 stopped."""
     options = parser()
     if fault := _mistyped(arguments, options):
         options.error(fault)
@@ -178,12 +192,12 @@ def main(arguments: Sequence[str]) -> int:
         return STOPPED
     except ERRORS as error:
         return wrong(error)
-    return _told(outcome, promote_it=chosen.promote)
+    return _ended(outcome, chosen)
 
 
 def _mistyped(arguments: Sequence[str], options: argparse.ArgumentParser) -> str:
     """Return the first unknown option with the nearest known one; it is reported before a missing option."""
-    known = sorted(set(re.findall(r"--[a-z][a-z0-9-]*", options.format_help())))
+    known = sorted({*re.findall(r"--[a-z][a-z0-9-]*", options.format_help()), FORMERLY})
     for name in (argument.partition("=")[0] for argument in arguments if argument.startswith("--")):
         if not any(option.startswith(name) for option in known):  # argparse takes what is short for one
             near = difflib.get_close_matches(name, known, 1)
@@ -229,11 +243,33 @@ def _contradiction(chosen: argparse.Namespace, options: argparse.ArgumentParser,
                 return f"--{name} needs --import-sb3: it describes a model that was trained elsewhere"
     if chosen.import_sb3 is not None and (chosen.folds or 1, chosen.seeds, chosen.ablation) != (1, 1, False):
         return "--import-sb3 brings in one policy: it goes with neither --folds, --seeds nor --ablation"
+    if chosen.allow_passive and not chosen.activate:
+        return "--allow-passive needs --activate: it lets a version answer that never traded in its test"
     return ""
 
 
-def _told(outcome: Outcome, *, promote_it: bool) -> int:
-    """Print the result, and promote it if requested."""
+def _ended(outcome: Outcome, chosen: argparse.Namespace) -> int:
+    """Print the result, promote and activate it if requested, and print what comes next; returns the exit code."""
     sys.stderr.write(f"\n{outcome.findings.verdict}\nreport: {outcome.version / 'report.html'}\n")
     sys.stdout.write(f"{outcome.version}\n")
-    return promoted(outcome.version) if promote_it else DONE
+    code = promoted(outcome.version) if chosen.promote else DONE
+    figures, version = outcome.findings.policy.figures, outcome.version
+    passive = f"it never traded in its {figures.sessions} test sessions" if not figures.trades else ""
+    if not chosen.activate or (passive and not chosen.allow_passive):
+        cure = "--allow-passive" if passive else ""
+        command = activation(version, cure)
+        sys.stderr.write(f"exported, not active{': ' + passive if passive else ''}; to let desks use it: {command}\n")
+        return NOT_ACTIVE if chosen.activate else code
+    try:
+        activate(version, "exported with its report")
+    except ERRORS as error:
+        return wrong(error)
+    sys.stderr.write(f"exported and active: `current` in {version.parent} names it, and running desks follow it\n")
+    return code
+
+
+def activation(version: Path, more: str = "") -> str:
+    """The command that activates a version of a store."""
+    store, strategy = version.parent.parent, version.parent.name
+    given = ["models", "activate", version.name, "--strategy", strategy, "--models-dir", str(store), *more.split()]
+    return f'rltraderctl {shlex.join(given)} --reason "…"'

@@ -25,7 +25,7 @@ import torch
 from torch import nn
 
 from daemon.host.whole_files import sync, write_whole
-from daemon.models.pointer import CURRENT, point
+from daemon.models.pointer import CURRENT, ModelError, point
 from strategies.golden import contract_hash, golden_observations
 from strategies.kit.contract import AnyStrategy, Float32Array, Observation, Spec
 from strategies.kit.manifest import (
@@ -88,9 +88,8 @@ def export(
     *,
     out: Path,
     probes: Float32Array,
-    current: bool = True,
 ) -> Path:
-    """Write `<out>/<strategy>/<version>/` and point `<out>/<strategy>/current` at it; returns the version's folder.
+    """Write `<out>/<strategy>/<version>/`; returns this folder. No pointer moves: `activate` does that.
 
     Args:
         policy: raw observations, float32 (batch, *observation shape), to logits, float32 (batch, actions); of a
@@ -100,7 +99,6 @@ def export(
         out: the model store. A version of the same name is replaced.
         probes: float32 (n, *observation shape), real observations on which torch and onnxruntime must agree; a policy
             with a memory sees them as one sequence.
-        current: false leaves `current` as it is: the daemon of a desk that learns moves it.
 
     Raises:
         ExportError: answers that are not finite, of another shape, or further than 1e-5 from onnxruntime's.
@@ -115,12 +113,22 @@ def export(
         final = shelf / manifest.version
         _put(folder, final, workshop / "replaced")
         sync(shelf)
-        if current:
-            why = "exported" if release.report is None else "exported with its report"
-            point(shelf, CURRENT, manifest.version, who="train-and-export", why=why, now_ns=time.time_ns())
     finally:
         shutil.rmtree(workshop)
     return final
+
+
+def activate(version: Path, why: str) -> None:
+    """Point `current` next to this version's folder at it: running desks of that store follow.
+
+    Raises:
+        ExportError: its name is no version's.
+        OSError: the store cannot be written; the pointer is unchanged.
+    """
+    try:
+        point(version.parent, CURRENT, version.name, who="train-and-export", why=why, now_ns=time.time_ns())
+    except ModelError as error:
+        raise ExportError(error.text) from error
 
 
 class Exported(nn.Module):

@@ -79,7 +79,7 @@ def _run(
             "trainer_started",
             desk=options.desk,
             redis=str(link),
-            store=str(options.store),
+            store=str(options.models_dir),
             own_dir=str(options.own_dir),
         )
         Work(options, client, config, rewards, log, pulse, stop).run()
@@ -108,7 +108,10 @@ def parser() -> argparse.ArgumentParser:
     add_version(line)
     line.add_argument("--desk", required=True, metavar="NAME", help="the desk's name (desk.name of the daemon)")
     add_arguments(line, "rltrader-trainer")
-    line.add_argument("--store", type=Path, required=True, metavar="DIR", help="model store (paths.models_dir)")
+    store = "model store: paths.models_dir of the daemon (%(default)s)"
+    line.add_argument("--models-dir", type=Path, default=Path("onnx_models"), metavar="DIR", help=store)
+    former = argparse.SUPPRESS  # its former name still works
+    line.add_argument("--store", dest="models_dir", type=Path, default=former, help=former)
     line.add_argument(
         "--own-dir", type=Path, required=True, metavar="DIR", help="for checkpoint and replays; of one desk alone"
     )
@@ -193,8 +196,8 @@ def _checked(options: argparse.Namespace) -> ModelConfig:
     for path in options.bars:
         if not path.is_file():
             raise ValueError(f"--bars {path}: no such file: name recorded bars (train-and-export download makes them)")
-    if not options.store.is_dir():
-        raise ValueError(f"--store {options.store}: no such folder: name the model store (paths.models_dir)")
+    if not options.models_dir.is_dir():
+        raise ValueError(f"--models-dir {options.models_dir}: no such folder: name the model store (paths.models_dir)")
     path = options.model_config or SHIPPED
     config = parse(path.read_bytes(), path.name)
     return msgspec.structs.replace(config, symbols=tuple(options.symbols)) if options.symbols else config

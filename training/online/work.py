@@ -97,7 +97,7 @@ class Work:
         self._log, self._pulse, self._stop = log, pulse, stop
         self._strategy = OnlineDqn(config, config.symbols)
         self._trading = trading_for(self._strategy.spec.name)
-        self._shelf: Path = options.store / self._strategy.spec.name
+        self._shelf: Path = options.models_dir / self._strategy.spec.name
         self._told = self._looked = -TELL_S
         self._shown, self._shown_at = -1, 0.0
         self._held_problem = ""
@@ -148,7 +148,7 @@ class Work:
             "cold_start": begun.figures,
             "online": asdict(begun.coefficients),
         }
-        self._versions = Versions(o.store, self._strategy, begun.training, hyperparameters, begun.apart, self._log)
+        self._versions = Versions(o.models_dir, self._strategy, begun.training, hyperparameters, begun.apart, self._log)
         candidates = Candidates(
             begun.network,
             self._versions,
@@ -202,7 +202,7 @@ class Work:
         """Take turns until stopped, and serve the desk's questions beside; then keep what was learned."""
         spec = self._strategy.spec
         served = strategy(spec.name, spec.symbols, spec.config)
-        with Serving(self._client, self._options.store, served, self._log) as serving:
+        with Serving(self._client, self._options.models_dir, served, self._log) as serving:
             if trainer.stream:
                 serving.turn_to(trainer.stream)
             while not self._stop.is_set():

@@ -126,7 +126,8 @@ class Settings:
         given = " ".join(
             f"--{name.replace('_', '-')} {value}".rstrip() for name, value in options.items() if value is not None
         )
-        return f"train-and-export --strategy {self.strategy} --bars {self.bars.name} --out onnx_models {given}".rstrip()
+        what = f"--strategy {self.strategy} --bars {self.bars.name} --models-dir onnx_models"
+        return f"train-and-export {what} {given}".rstrip()
 
     def _tuned(self, usual: Plan | None) -> bool:
         """Whether a plan has other values than its preset's."""

@@ -81,7 +81,7 @@ def _command(search: Search, folder: Path) -> list[str]:
     run = search.run
     if run.plan is not None:
         return [
-            "train-and-export", "--strategy", run.strategy, "--bars", str(run.bars), "--out", str(run.out),
+            "train-and-export", "--strategy", run.strategy, "--bars", str(run.bars), "--models-dir", str(run.out),
             "--preset", search.preset or next(iter(kind(run.strategy).presets)),
             "--coefficients", str(folder / COEFFICIENTS_FILE),
         ]  # fmt: skip
@@ -89,7 +89,7 @@ def _command(search: Search, folder: Path) -> list[str]:
     if run.folds > 1 or sizes:
         sizes += ["--validate-sessions", str(run.validate_sessions), "--test-sessions", str(run.test_sessions)]
     return [
-        "train-and-export", "--strategy", run.strategy, "--bars", str(run.bars), "--out", str(run.out),
+        "train-and-export", "--strategy", run.strategy, "--bars", str(run.bars), "--models-dir", str(run.out),
         "--network", run.network, "--reward", run.rewards[0], "--steps", str(run.steps), "--folds", str(run.folds),
         *sizes, "--coefficients", str(folder / COEFFICIENTS_FILE),
     ]  # fmt: skip

@@ -33,7 +33,7 @@ from daemon.models.pointer import (
     point,
 )
 from daemon.models.signature import SIGNATURE_FILE, sign
-from daemon.models.store import LoadedModel
+from daemon.models.store import LoadedModel, trades_in_test
 from daemon.models.store import load as load_model
 from strategies.kit.manifest import MANIFEST_FILE
 
@@ -43,7 +43,7 @@ WORDS = {
     "list": "the versions of a strategy, and which of them the pointers name",
     "show": "one version: what it is, what it was trained on, how it came to answer",
     "check": "all checks that a version must pass before it may answer",
-    "promote": "check a version, then let `current` name it",
+    "activate": "check a version, then let `current` name it: desks that follow the store use it from then on",
     "candidate": "check a version, then let `candidate` name it: it answers along with the live one (policy.shadow)",
     "rollback": "check the version that `current` named before, then name it again",
     "hold": "keep a version off the ladder; one that climbs is refused or rolled back",
@@ -53,8 +53,10 @@ WORDS = {
     "sign": "vouch for a version with a private key (Ed25519)",
     "keygen": "make such a key; prints the public one for policy.public_key",
 }
-_OF_A_VERSION = frozenset({"show", "check", "promote", "hold", "release", "sign"})
-_CHANGES = frozenset({"promote", "candidate", "rollback", "hold", "release", "freeze", "thaw"})
+_OF_A_VERSION = frozenset({"show", "check", "activate", "hold", "release", "sign"})
+_CHANGES = frozenset({"activate", "candidate", "rollback", "hold", "release", "freeze", "thaw"})
+FORMERLY = {"promote": "activate"}
+"""Former name of a command -> its name."""
 
 
 def add_options(command: argparse.ArgumentParser) -> None:
@@ -62,7 +64,8 @@ def add_options(command: argparse.ArgumentParser) -> None:
     command.set_defaults(run=run)
     words = command.add_subparsers(dest="word", required=True, metavar="COMMAND")
     for word, text in WORDS.items():
-        made = words.add_parser(word, help=text, description=text)
+        former = [name for name, now in FORMERLY.items() if now == word]
+        made = words.add_parser(word, help=text, description=text, aliases=former)
         if word == "keygen":
             made.add_argument("file", type=Path, metavar="FILE", help="where the private key goes; must not exist")
             continue
@@ -77,12 +80,18 @@ def add_options(command: argparse.ArgumentParser) -> None:
         if word in _CHANGES:
             made.add_argument("--reason", required=True, help="why; it is written down")
             made.add_argument("--who", default="", help="who asks for it (default: this user); it is written down")
+        if word == "activate":
+            passive = "also a version that never traded in its test"
+            made.add_argument("--allow-passive", action="store_true", help=passive)
         if word == "sign":
             made.add_argument("--key", type=Path, required=True, metavar="FILE", help="the private key")
 
 
 def run(options: argparse.Namespace, console: Console) -> int:
     """Carry out one of `WORDS`: 0, 1 where a version was refused, 2 where it cannot be done. Raises ConfigError."""
+    if options.word in FORMERLY:
+        options.word, former = FORMERLY[options.word], options.word
+        sys.stderr.write(f"rltraderctl: models {former} is now called models {options.word}\n")
     try:
         if options.word == "keygen":
             console.print(f'public_key = "{keygen(options.file)}"', soft_wrap=True, highlight=False)
@@ -114,7 +123,14 @@ def _check(store: ModelStore, options: argparse.Namespace, console: Console) -> 
 # --- changing -----------------------------------------------------------------------------------------------------
 
 
-def _promote(store: ModelStore, options: argparse.Namespace, console: Console) -> int:
+def _activate(store: ModelStore, options: argparse.Namespace, console: Console) -> int:
+    model = load_model(store.models_dir, store.strategy, options.version)
+    if trades_in_test(model.manifest) == 0 and not options.allow_passive:
+        raise ModelError(
+            "passive",
+            f"{model.version} never traded in its test, so a desk with it would do nothing: train longer or with "
+            f"another seed, or add --allow-passive",
+        )
     return _name(store, CURRENT, options.version, options, console)
 
 
@@ -234,7 +250,7 @@ _DO: dict[str, Callable[[ModelStore, argparse.Namespace, Console], int]] = {
     "list": show_all,
     "show": show_one,
     "check": _check,
-    "promote": _promote,
+    "activate": _activate,
     "candidate": _candidate,
     "rollback": _rollback,
     **dict.fromkeys(("hold", "release", "freeze", "thaw"), _holds),

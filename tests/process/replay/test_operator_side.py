@@ -333,7 +333,7 @@ def test_ten_promotions_under_a_running_daemon_miss_no_bar_and_two_broken_ones_c
     with rltraderd(tmp_path / "first", tape, state_dir, *paced, RLTRADER_POLICY__POLL_S="1", **settings) as desk:
         until(lambda: bool(desk.told("control_listening")), "it takes commands")
         for version in swaps:
-            promoted = ctl.main(["models", "promote", version, "--models-dir", str(store), "--reason", "a test"])
+            promoted = ctl.main(["models", "activate", version, "--models-dir", str(store), "--reason", "a test"])
             broken = version in ("damaged", "malicious")
             assert promoted == broken
             if broken:

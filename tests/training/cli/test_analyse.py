@@ -181,7 +181,7 @@ def test_symbols_that_close_together_are_one_moment_and_decisions_may_feed_back(
 
 @pytest.mark.parametrize("analysis", ["lookahead", "warmup"])
 def test_option_scalper_is_clean_on_the_bundled_tape(analysis: str, capsys: pytest.CaptureFixture[str]) -> None:
-    code = analyse.main([analysis, "--strategy", "option_scalper", "--models", str(STORE), "--samples", "3"])
+    code = analyse.main([analysis, "--strategy", "option_scalper", "--models-dir", str(STORE), "--samples", "3"])
     out, err = capsys.readouterr()
     assert code == 0, out
     assert "/policy.onnx" in err
@@ -189,7 +189,7 @@ def test_option_scalper_is_clean_on_the_bundled_tape(analysis: str, capsys: pyte
 
 
 def test_without_a_model_a_random_policy_decides(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    arguments = ["warmup", "--strategy", "option_scalper", "--models", str(tmp_path), "--samples", "2"]
+    arguments = ["warmup", "--strategy", "option_scalper", "--models-dir", str(tmp_path), "--samples", "2"]
     assert analyse.main(arguments) == 0
     assert "decisions by a random linear policy (no model)" in capsys.readouterr().err
 

@@ -148,7 +148,7 @@ def test_a_registered_daily_strategy_is_clean(
 ) -> None:
     dates = days("2021-01-04", "2023-12-29", spec.history_bars + 8)
     bars = write_days(tmp_path / "days.csv", spec.symbols, dates)
-    given = [analysis, "--strategy", spec.name, "--bars", str(bars), "--models", str(tmp_path), "--samples", "1"]
+    given = [analysis, "--strategy", spec.name, "--bars", str(bars), "--models-dir", str(tmp_path), "--samples", "1"]
     assert analyse.main(given) == 0
     said = capsys.readouterr()
     assert f"{len(dates)} sessions; decisions by a random linear policy" in said.err

@@ -8,6 +8,8 @@ import fcntl
 import io
 import json
 import os
+import shlex
+import shutil
 import signal
 import termios
 import threading
@@ -24,7 +26,9 @@ from strategies.kit.synthetic import synthetic_sessions
 from tests.support.training.made_up import sessions, write_csv
 from training.cli.main import main
 from training.cli.train import parser, settings_from
+from training.evidence.findings import decode as decode_findings
 from training.gym import OptionScalperEnv
+from training.runs.record import Outcome
 
 Trained = tuple[Path, Path, str, int]
 
@@ -49,19 +53,52 @@ def trained(bars: Path, tmp_path_factory: pytest.TempPathFactory) -> Trained:
 def test_the_command_ends_with_verdict_report_and_version_and_promotes_nothing_unproven(trained: Trained) -> None:
     version, _, said, code = trained
     findings = json.loads((version / "report.json").read_bytes())
-    assert (version.parent / "current").read_text().strip() == version.name
+    assert not (version.parent / "current").exists()  # exporting and activating are two acts
     assert "16,384 steps" in said  # one whole rollout: 256 environments x 64 steps
     assert "best so far" in said
     assert findings["verdict"] in said
     assert f"{version.name} is not promoted" in said
     assert "seeds: at least 10 seeds in every fold; found 1" in said
     assert code == 1
+    (last,) = (line for line in said.splitlines() if line.startswith("exported, not active"))
+    asked = shlex.split(last.partition("use it: ")[2])
+    assert asked[:5] == ["rltraderctl", "models", "activate", version.name, "--strategy"]
+    assert asked[asked.index("--models-dir") + 1] == str(version.parent.parent)
     assert not decode((version / "manifest.json").read_bytes()).promoted
+
+
+def ended(
+    trained: Trained, trades: int, monkeypatch: pytest.MonkeyPatch, store: Path, *options: str
+) -> tuple[int, Path]:
+    """The exit code of a run whose policy traded so often in its test, and the version that it left in `store`."""
+    version = shutil.copytree(trained[0], store / "option_scalper" / trained[0].name)
+    findings = decode_findings((version / "report.json").read_bytes())
+    figures = msgspec.structs.replace(findings.policy.figures, trades=trades)
+    findings = msgspec.structs.replace(findings, policy=msgspec.structs.replace(findings.policy, figures=figures))
+    monkeypatch.setattr("training.cli.train.train_and_export", lambda *_: Outcome(version, trained[1], findings))
+    return main(["--strategy", "option_scalper", "--bars", "b.csv", "--out", str(store), *options]), version
+
+
+@pytest.mark.parametrize(
+    ("trades", "options", "code", "active"),
+    [(3, (), 0, False), (3, ("--activate",), 0, True), (0, ("--activate",), 1, False),
+     (0, ("--activate", "--allow-passive"), 0, True)],
+)  # fmt: skip
+def test_a_version_is_activated_on_request_and_one_that_never_traded_only_on_a_further_one(
+    trades: int, options: tuple[str, ...], code: int, active: bool, trained: Trained, tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str],
+) -> None:  # fmt: skip
+    found, version = ended(trained, trades, monkeypatch, tmp_path / "store", *options)
+    pointer, said = version.parent / "current", capsys.readouterr().err
+    assert (found, pointer.exists()) == (code, active)
+    assert not active or pointer.read_text() == f"{version.name}\n"
+    assert ("exported and active" in said, "exported, not active" in said) == (active, not active)
+    assert ("it never traded in its" in said and "--allow-passive" in said) == (trades == 0 and not active)
 
 
 def test_the_report_says_the_command_that_makes_it_again(trained: Trained) -> None:
     version, run, _, _ = trained
-    command = "--strategy option_scalper --bars walk.csv --out onnx_models --steps 1 --processes 1"
+    command = "--strategy option_scalper --bars walk.csv --models-dir onnx_models --steps 1 --processes 1"
     assert f"train-and-export {command}" in (version / "report.html").read_text()
     asked_for = json.loads((run / "run.json").read_bytes())
     assert asked_for.pop("made_with")["device"] == "cpu"

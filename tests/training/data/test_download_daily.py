@@ -114,7 +114,17 @@ def test_training_and_analysis_read_the_funds_that_were_downloaded(
     assert (summary.missing_sessions, set(summary.bars.values())) == ({}, {HISTORY_BARS + 20})
     data = kind("regime_switcher").load(out, trading_for("regime_switcher"))
     assert list(data.days) == [session.date for session in kept[HISTORY_BARS:]]
-    given = ["warmup", "--strategy", "regime_switcher", "--bars", str(out), "--models", str(tmp_path), "--samples", "2"]
+    given = [
+        "warmup",
+        "--strategy",
+        "regime_switcher",
+        "--bars",
+        str(out),
+        "--models-dir",
+        str(tmp_path),
+        "--samples",
+        "2",
+    ]
     assert analyse.main(given) == 0
     assert "272 sessions" in capsys.readouterr().err
 

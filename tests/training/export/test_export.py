@@ -26,7 +26,7 @@ from tests.support.paths import REPOSITORY
 from tests.support.toy.registered import registered
 from training.desks.scalper.data import load, observations
 from training.desks.scalper.network import CLIP, ActorCritic, Policy, Scaling
-from training.export.export import ExportError, Release, export, run_onnx, run_onnx_sequence
+from training.export.export import ExportError, Release, activate, export, run_onnx, run_onnx_sequence
 from training.study.folds import single
 
 TRAINED = Training(
@@ -86,14 +86,19 @@ def folder(
     random_observations: Float32Array,
 ) -> Path:
     store = tmp_path_factory.mktemp("store")
-    return export(policy, strategy(SPEC.name), RELEASE, out=store, probes=random_observations)
+    version = export(policy, strategy(SPEC.name), RELEASE, out=store, probes=random_observations)
+    assert not (version.parent / "current").exists()  # exporting moves no pointer
+    activate(version, "a test")
+    return version
 
 
 def _manifest(folder: Path) -> Manifest:
     return decode((folder / "manifest.json").read_bytes())
 
 
-def test_a_version_has_its_last_session_and_its_digest_as_name_and_current_points_to_it(folder: Path) -> None:
+def test_a_version_has_its_last_session_and_its_digest_as_name_and_current_points_to_it_once_activated(
+    folder: Path,
+) -> None:
     digest = hashlib.sha256((folder / "policy.onnx").read_bytes()).hexdigest()
     assert folder.name == f"2024-01-16-{digest[:8]}"
     assert (folder.parent / "current").read_text() == f"{folder.name}\n"
@@ -164,6 +169,7 @@ def test_a_policy_that_fails_its_checks_leaves_nothing_behind_and_the_old_versio
     policy: Policy,
 ) -> None:
     good = export(policy, strategy(SPEC.name), RELEASE, out=tmp_path, probes=random_observations)
+    activate(good, "a test")
     before = sorted(path.relative_to(tmp_path) for path in tmp_path.rglob("*"))
     with pytest.raises(ExportError, match=complaint):
         export(module, strategy(SPEC.name), RELEASE, out=tmp_path, probes=random_observations)

@@ -56,7 +56,7 @@ def bars(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def arguments(folder: Path, bars: Path, server: RedisServer, *more: str) -> list[str]:
     (folder / "store").mkdir(exist_ok=True)
-    folders = ["--store", str(folder / "store"), "--own-dir", str(folder / "own"), "--bars", str(bars)]
+    folders = ["--models-dir", str(folder / "store"), "--own-dir", str(folder / "own"), "--bars", str(bars)]
     return ["--desk", DESK, "--redis", f"unix://{server.socket}", *folders, "--preset", "smoke", *more]
 
 
@@ -178,7 +178,7 @@ def test_too_few_sessions_for_a_card_are_named(tmp_path: Path, client: Any, serv
         (["--redis", "redis://10.0.0.1"], "use rediss://10.0.0.1:6379"),
         (["--desk", "*"], r"--desk is '*': expected the desk's name"),
         (["--bars", "/nowhere"], "--bars /nowhere: no such file"),
-        (["--store", "/nowhere"], "--store /nowhere: no such folder"),
+        (["--store", "/nowhere"], "--models-dir /nowhere: no such folder"),
         (["--model-config", "/nowhere"], "No such file or directory"),
         (["--reward", "gian=1"], "reward term 'gian' is unknown: did you mean gain?"),
     ],

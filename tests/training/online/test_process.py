@@ -65,7 +65,7 @@ class Place:
     def given(self) -> list[str]:
         self.store.mkdir(parents=True, exist_ok=True)
         bars = write_tape(self.path / "bars.csv", tape_rows(11, 390, stubs=0))
-        folders = ["--store", str(self.store), "--own-dir", str(self.own), "--bars", str(bars)]
+        folders = ["--models-dir", str(self.store), "--own-dir", str(self.own), "--bars", str(bars)]
         return ["--desk", DESK, "--redis", f"unix://{self.server.socket}", *folders, *SETTINGS]
 
     def start(self) -> subprocess.Popen[bytes]:

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import pytest
 
 from training.desks.trial import TRIALS, News, Stage
 from training.runs.display import Display
+from training.study.progress import Part
 from training.study.study import PlayResult, Point, Trial
 
 
@@ -113,3 +115,39 @@ def test_a_look_of_an_agent_with_a_replay_shows_its_own_figures(
     line = capsys.readouterr().err
     assert "sac  gain 0.001  cost -0.0002  bonus 0.0001  critic loss 1.25  Q mean 3  updates/step 0.002" in line
     assert "explained" not in line
+
+
+def test_a_phase_leaves_a_line_when_it_lasted_and_one_now_and_then_with_the_time_left(
+    clock: Clock, capsys: pytest.CaptureFixture[str]
+) -> None:
+    show = Display(1, 1000)
+    show(Part("fold 1", "random traders"))
+    for done, pause_s in ((0, 50.0), (1, 10.0), (2, 10.0), (3, 10.0), (4, 10.0)):
+        show(Part("fold 1", "random traders", done, 5, "draws"))
+        clock.now_s += pause_s  # the first piece takes longer, as it prepares what the others find done
+    show(Part("fold 1", "random traders", ended=True))
+    show(Part("", "export"))
+    show(Part("", "export", ended=True))  # over at once
+    assert capsys.readouterr().err.splitlines() == [
+        "fold 1: random traders: 1/5 draws",  # the speed of one piece alone is unknown
+        "fold 1: random traders: 4/5 draws  0:00:10 left",
+        "fold 1: random traders: 0:01:30",
+    ]
+
+
+def test_a_phase_of_one_trial_among_others_leaves_no_line(clock: Clock, capsys: pytest.CaptureFixture[str]) -> None:
+    show = Display(2, 1000)
+    for news_s, part in ((40.0, Part("fold1-potential-seed1", "test sessions", 1, 9)), (40.0, Part("", "reading"))):
+        show(part)
+        clock.now_s += news_s
+        show(replace(part, ended=True))
+    assert capsys.readouterr().err.splitlines() == ["reading: 0:00:40"]
+
+
+def test_what_was_trained_has_no_time_left(clock: Clock) -> None:
+    show = Display(1, 1000)
+    show(news(1, 100))
+    clock.now_s += 1.0
+    show(news(1, 1000))
+    (bar,) = show._bar.tasks
+    assert bar.fields["speed"] == "900 steps/s  "

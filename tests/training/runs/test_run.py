@@ -29,6 +29,7 @@ from training.runs.record import Outcome
 from training.runs.run import train_and_export
 from training.runs.settings import Settings, requests_of
 from training.runs.tasks import train_one
+from training.study.progress import Part
 from training.study.study import Study, Trial
 
 
@@ -49,6 +50,12 @@ def test_a_run_writes_a_version_with_its_report_and_says_how_far_it_is(
     assert findings["verdict"] == manifest.note == whole.findings.verdict
     assert findings["policy_sha256"] == manifest.policy_sha256
     assert [news.steps for news in heard if isinstance(news, News)] == [UPDATE * n for n in range(1, 7)]
+    ended = [part.phase for part in heard if isinstance(part, Part) and part.ended]
+    assert ended[0] == "reading walk.csv"
+    assert ended[-1] == "export to ONNX, read back and compared"
+    assert {"test sessions", "always flat", "random traders, all", "costs x 3", "intervals by bootstrap"} <= {*ended}
+    counts = [part for part in heard if isinstance(part, Part) and part.phase == "simple rule" and part.total]
+    assert [(part.done, part.total) for part in counts] == [(0, 2), (1, 2), (2, 2)]  # the test has two sessions
     for name in ("run.json", "study.json", "report.html", f"{TRIAL}/metrics.jsonl"):
         assert (whole.run_folder / name).exists(), name
     assert list((whole.run_folder / TRIAL / "tensorboard").glob("events.out.tfevents.*"))

@@ -17,7 +17,7 @@ FILE, STORE = Path("bars.csv"), Path("onnx_models")
 
 def given(*options: str, strategy: str = "daily_rebalancer") -> Settings:
     """The settings of a command."""
-    command = ["--strategy", strategy, "--bars", "bars.csv", "--out", "onnx_models", *options]
+    command = ["--strategy", strategy, "--bars", "bars.csv", "--models-dir", "onnx_models", *options]
     return settings_from(parser().parse_args(command))
 
 
@@ -30,7 +30,7 @@ def test_a_strategy_is_trained_with_its_first_preset_network_and_variant() -> No
         found = given(strategy=strategy)
         assert found == settings_for(strategy, FILE, STORE)
         assert (found.network, found.rewards, found.steps) == (network, (variant,), steps)
-        assert found.command() == f"train-and-export --strategy {strategy} --bars bars.csv --out onnx_models"
+        assert found.command() == f"train-and-export --strategy {strategy} --bars bars.csv --models-dir onnx_models"
 
 
 def test_the_presets_are_the_references_hyperparameters() -> None:
@@ -51,7 +51,7 @@ def test_a_preset_brings_its_steps_which_may_be_others() -> None:
     wide = kind("daily_rebalancer").preset("wide")
     found = given("--preset", "wide")
     assert (found.steps, found.coefficients) == (wide.steps, wide.coefficients)
-    assert found.command().endswith("--out onnx_models --preset wide")
+    assert found.command().endswith("--models-dir onnx_models --preset wide")
     fewer = given("--preset", "wide", "--steps", "1000", "--seeds", "2")
     assert (fewer.steps, fewer.coefficients) == (1000, wide.coefficients)
     assert fewer.command().endswith("--preset wide --steps 1000 --seeds 2")

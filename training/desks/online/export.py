@@ -30,7 +30,6 @@ def export_online(
     version: str | None = None,
     note: str = "",
     reference: Reference | None = None,
-    current: bool = False,
 ) -> Path:
     """Write `<out>/online_dqn/<version>/`; returns the folder.
 
@@ -39,7 +38,6 @@ def export_online(
         files: further files of the version, such as its card; the manifest holds their digests.
         reference: what live features and actions are compared with; see `training.export.reference`.
         version: its name; None names it by its last session and its digest.
-        current: true points `current` at it. A trainer leaves that to the daemon.
 
     Raises:
         ExportError: nothing was left behind; the text gives the reason.
@@ -59,7 +57,7 @@ def export_online(
         symbols=strategy.spec.symbols,
         reference=reference,
     )
-    return export(network, strategy, release, out=out, probes=probes, current=current)
+    return export(network, strategy, release, out=out, probes=probes)
 
 
 def training_of(data: OnlineData, apart: tuple[str, ...], feed: str) -> Training:

@@ -93,7 +93,9 @@ def switcher(home: Path) -> Made:
 
 
 def test_a_run_of_the_rebalancer_ends_with_a_version_that_the_daemon_opens(rebalancer: Made) -> None:
-    opened = OnnxPolicy.open(load(rebalancer.store, registered(STOCKS)), registered(STOCKS), "cpu")
+    opened = OnnxPolicy.open(
+        load(rebalancer.store, registered(STOCKS), rebalancer.version.name), registered(STOCKS), "cpu"
+    )
     assert opened.version == rebalancer.version.name
     manifest = decode((rebalancer.version / "manifest.json").read_bytes())
     usable = days("2020-01-02", "2022-06-30", 420)[400:]
@@ -129,7 +131,7 @@ def test_both_sizes_of_an_action_are_trained_and_the_headline_s_is_chosen_and_co
 
 
 def test_a_policy_with_a_memory_is_exported_with_its_states_and_the_daemon_opens_it(switcher: Made) -> None:
-    OnnxPolicy.open(load(switcher.store, registered(FUNDS)), registered(FUNDS), "cpu")
+    OnnxPolicy.open(load(switcher.store, registered(FUNDS), switcher.version.name), registered(FUNDS), "cpu")
     graph = onnx.load(switcher.version / "policy.onnx").graph
     assert [item.name for item in (*graph.input, *graph.output)] == ["observation", "hidden", "logits", "next_hidden"]
     golden = decode((switcher.version / "manifest.json").read_bytes()).golden

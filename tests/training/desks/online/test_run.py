@@ -58,13 +58,13 @@ def study_of(settings: Settings) -> Study:
     return decode_study((settings.run_folder / STUDY_FILE).read_bytes())
 
 
-def test_the_version_is_current_has_the_contract_and_is_one_that_the_daemon_opens(
+def test_the_version_has_the_contract_and_is_one_that_the_daemon_opens(
     settings: Settings, version: Path, manifest: Manifest
 ) -> None:
     maker = strategy(NAME)
     assert manifest.contract_hash == contract_hash(maker)
     assert manifest.model_config == msgspec.json.decode(maker.spec.config)
-    loaded = load(settings.out, maker)
+    loaded = load(settings.out, maker, version.name)
     assert loaded.manifest.version == version.name
     OnnxPolicy.open(loaded, maker)
 
