@@ -9,6 +9,7 @@ from __future__ import annotations
 import argparse
 import getpass
 import os
+import shlex
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -54,11 +55,11 @@ def add_panic(command: argparse.ArgumentParser) -> None:
     _add_config(command)
     desk = "the desk that stands down (default: paths.state_dir)"
     command.add_argument("--state-dir", type=Path, metavar="DIR", help=desk)
-    _add_yes(command)
+    _add_yes(command, "do not ask; needed where there is no terminal, as in a script")
 
 
-def _add_yes(command: argparse.ArgumentParser) -> None:
-    command.add_argument("--yes", action="store_true", help="do not ask on a terminal")
+def _add_yes(command: argparse.ArgumentParser, text: str = "do not ask on a terminal") -> None:
+    command.add_argument("--yes", action="store_true", help=text)
 
 
 def _add_config(command: argparse.ArgumentParser) -> None:
@@ -101,14 +102,33 @@ def panic(options: argparse.Namespace, _console: Console) -> int:
     from daemon.brokers.registry import broker_of
 
     print_line(f"the {settings.desk.account} account at {broker_of(settings).service(settings)}: cancel all, close all")
+    if not options.yes and not has_terminal() and not started_by_systemd():
+        again = shlex.join(["rltraderctl", "panic", "--yes", *_places(options)])
+        raise NotFound(f"nothing was touched: there is no terminal to confirm this on, so --yes has to: {again}")
     if not options.yes and not confirmed("PANIC"):
         raise NotFound("nothing was touched")
     return rescue(settings, keys, options.state_dir or settings.paths.state_dir)
 
 
+def _places(options: argparse.Namespace) -> list[str]:
+    """The options of a panic that name files, as they were given."""
+    given = (("--config", options.config), ("--state-dir", options.state_dir))
+    return [part for name, path in given if path is not None for part in (name, str(path))]
+
+
+def has_terminal() -> bool:
+    """Whether a person can be asked."""
+    return sys.stdin is not None and sys.stdin.isatty()
+
+
+def started_by_systemd() -> bool:
+    """Whether this very process is a unit's own: its command was decided on before, also by a unit without --yes."""
+    return os.environ.get("SYSTEMD_EXEC_PID") == str(os.getpid())
+
+
 def confirmed(word: str) -> bool:
     """Ask a person at the terminal to confirm; True without a terminal."""
-    if sys.stdin is None or not sys.stdin.isatty():
+    if not has_terminal():
         return True
     try:
         return input(f"type {word} to go on: ") == word

@@ -87,7 +87,7 @@ def flat(desk: Stage) -> bool:
 
 def panic(desk: Stage, capsys: pytest.CaptureFixture[str], code: int, **keys: object) -> str:
     """What `panic` says; it ended with `code`. No key is in it."""
-    assert ctl.main(["panic", "--config", str(config(desk, **keys))]) == code
+    assert ctl.main(["panic", "--yes", "--config", str(config(desk, **keys))]) == code
     shown = capsys.readouterr()
     for key in KEYS.values():
         assert key not in shown.out + shown.err
@@ -226,7 +226,7 @@ def test_without_keys_or_with_a_wrong_configuration_nothing_is_touched(
 ) -> None:
     path = config(desk)
     path.write_text(path.read_text() + "\n[dsk]\nname = 1\n")
-    assert ctl.main(["panic", "--config", str(path)]) == 2
+    assert ctl.main(["panic", "--yes", "--config", str(path)]) == 2
     assert "did you mean desk?" in capsys.readouterr().err
     monkeypatch.delenv("APCA_API_SECRET_KEY")
     assert "no broker keys: set APCA_API_KEY_ID and APCA_API_SECRET_KEY" in panic(desk, capsys, 2)
@@ -242,12 +242,36 @@ def environment() -> dict[str, str]:
 
 @pytest.mark.parametrize("streams", ["</dev/null", "<&-", "| true", ">/dev/full"])
 def test_no_terminal_no_input_and_no_reader_stop_nothing(desk: Stage, streams: str) -> None:
-    line = f"{sys.executable} -m daemon.cli.ctl panic --config '{config(desk)}' {streams}; exit ${{PIPESTATUS[0]}}"
+    line = (
+        f"{sys.executable} -m daemon.cli.ctl panic --yes --config '{config(desk)}' {streams}; exit ${{PIPESTATUS[0]}}"
+    )
     finished = subprocess.run(
         ["bash", "-c", line], cwd=desk.folder, env=environment(), capture_output=True, text=True, check=False
     )
     assert flat(desk), finished.stderr
     assert (finished.returncode, finished.stderr) == (0, "")
+
+
+def test_without_a_terminal_yes_has_to_confirm_and_a_unit_of_systemd_needs_none(desk: Stage) -> None:
+    path = config(desk)
+
+    def run(shell: str = "exec") -> subprocess.CompletedProcess[str]:
+        line = f'{shell} "$0" -m daemon.cli.ctl panic --config "$1" </dev/null'
+        return subprocess.run(
+            ["bash", "-c", line, sys.executable, str(path)],
+            cwd=desk.folder, env=environment(), capture_output=True, text=True, check=False,
+        )  # fmt: skip
+
+    refused = run()
+    assert (refused.returncode, untouched(desk)) == (2, True)
+    assert refused.stderr == (
+        "rltraderctl: nothing was touched: there is no terminal to confirm this on, so --yes has to: "
+        f"rltraderctl panic --yes --config {path}\n"
+    )
+    of_another = run(shell="SYSTEMD_EXEC_PID=$PPID exec")  # a unit's process that started this one
+    assert (of_another.returncode, untouched(desk)) == (2, True)
+    assert run(shell="SYSTEMD_EXEC_PID=$$ exec").returncode == 0
+    assert flat(desk)
 
 
 @pytest.mark.parametrize(("typed", "code"), [("PANIC", 0), ("yes", 2), ("", 2), ("\x04", 2)])
