@@ -87,6 +87,8 @@ lint: .venv/.installed-tests
 	.venv/bin/mypy
 	.venv/bin/lint-imports
 
+# Each test process, and each of the hundreds that they start, would else compile the project anew.
+test: export PYTHONDONTWRITEBYTECODE :=
 test: lint debian-tools
 	.venv/bin/python -m pytest -n $(TEST_PROCESSES) --dist loadfile --no-loadscope-reorder --cov=strategies --cov=daemon.core --cov-fail-under=$(COVERAGE_MIN) $(PYTEST_ARGS)
 

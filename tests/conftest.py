@@ -1,5 +1,5 @@
-"""What all tests share: the folder of real market data, Hypothesis without a clock, where coverage is measured, and
-which files come first.
+"""What all tests share: the folder of real market data, Hypothesis without a clock, where coverage is measured, which
+files come first, and one garbage collection for all that was collected.
 
 Tests that need real data take `data_dir`: they are skipped where the folder is missing, and fail where it exists but a
 file in it does not. Expected values never come from here.
@@ -7,9 +7,15 @@ file in it does not. Expected values never come from here.
 
 from __future__ import annotations
 
+import contextlib
+import gc
+import importlib
 import os
+from collections.abc import Generator, Iterator
 from pathlib import Path
+from typing import Any
 
+import coverage
 import hypothesis
 import pytest
 
@@ -18,8 +24,11 @@ from tests.support.paths import REPOSITORY
 hypothesis.settings.register_profile("rltrader", deadline=None, print_blob=True)  # no test asserts a wall-clock time
 hypothesis.settings.load_profile("rltrader")
 
-COVERING = (REPOSITORY / "tests" / "core", REPOSITORY / "tests" / "strategies")
+COVERING = tuple(REPOSITORY / "tests" / name for name in ("core", "strategies", "training/desks/online/test_market.py"))
 """The tests whose coverage counts: those that test the pure code for its own sake. Tracing nearly doubles its cost."""
+
+COVERED = (REPOSITORY / "daemon" / "core", REPOSITORY / "strategies")
+"""What `make test` measures."""
 
 
 LONGEST = (
@@ -48,14 +57,62 @@ A file's tests stay together, so a new long file belongs here."""
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """The longest files come first; no test outside `COVERING` is traced."""
+    """The longest files come first."""
     first = {REPOSITORY / "tests" / name: place for place, name in enumerate(LONGEST)}
     if missing := [str(path) for path in first if not path.exists()]:
         raise pytest.UsageError(f"LONGEST in tests/conftest.py names files that are not there: {', '.join(missing)}")
     items.sort(key=lambda item: first.get(item.path, len(first)))
-    for item in items:
-        if not any(item.path.is_relative_to(folder) for folder in COVERING):
-            item.add_marker(pytest.mark.no_cover)
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_collection(session: pytest.Session) -> None:
+    """In a process of pytest-xdist that runs all tests, import the measured code, then the tests, untraced.
+
+    Each process begins at another file: in a fresh checkout each rewrites the assertions of some files, and reads the
+    bytecode that the others wrote of theirs. The collection comes after; it reports what cannot be imported.
+    """
+    worker: dict[str, Any] | None = getattr(session.config, "workerinput", None)
+    if worker is None or session.config.args != session.config.getini("testpaths"):
+        return
+    _import_all([path for folder in COVERED for path in sorted(folder.rglob("*.py"))])
+    tests = sorted((REPOSITORY / "tests").rglob("test_*.py"))
+    first = len(tests) * int(str(worker["workerid"]).removeprefix("gw")) // int(worker["workercount"])
+    with untraced():
+        _import_all(tests[first:] + tests[:first])
+
+
+def _import_all(files: list[Path]) -> None:
+    for path in files:
+        with contextlib.suppress(Exception, pytest.skip.Exception):
+            importlib.import_module(".".join(path.relative_to(REPOSITORY).with_suffix("").parts))
+
+
+def pytest_collection_finish() -> None:
+    """Keep the garbage collector from walking through thousands of tests and all libraries at each full collection."""
+    gc.collect()
+    gc.freeze()
+
+
+@contextlib.contextmanager
+def untraced() -> Iterator[None]:
+    """Pause the measuring of coverage, where there is one."""
+    if (running := coverage.Coverage.current()) is None:
+        yield
+        return
+    running.stop()
+    try:
+        yield
+    finally:
+        running.start()
+
+
+@pytest.hookimpl(wrapper=True, tryfirst=True)
+def pytest_runtest_protocol(item: pytest.Item) -> Generator[None, object, object]:
+    """Trace no test outside `COVERING`, nor its fixtures, which pytest-cov's marker would trace."""
+    if any(item.path.is_relative_to(folder) for folder in COVERING):
+        return (yield)
+    with untraced():
+        return (yield)
 
 
 @pytest.fixture(scope="session")
