@@ -1,11 +1,13 @@
-"""A thousand simulated crashes at every kind of boundary: the desk always ends where the undisturbed one ended.
+"""Simulated crashes at every kind of boundary: the desk always ends where the undisturbed one ended.
 
-Each crash unwinds everything; batches that the writer had not begun are lost, as with a killed process. Group sizes,
-snapshot intervals and moments are drawn from a printed seed.
+Each crash unwinds everything; batches that the writer had not begun are lost, as with a killed process. Every boundary
+comes with every group size and snapshot interval, equally often; their order and the moments are drawn from a printed
+seed.
 """
 
 from __future__ import annotations
 
+import itertools
 import random
 import shutil
 from collections import Counter
@@ -20,9 +22,10 @@ from daemon.models.answering import Models
 from daemon.models.runtime import OnnxPolicy
 from tests.support.desks.desk_run import Crash, Desk, chained, table, tape_rows, verified, write_tape
 
-CRASHES_EACH = 50  # at least, at each boundary
-CRASHES = 1000
 BOUNDARIES = ("before step", "after step", "before commit", "after commit", "before release")
+GROUPS = (1, 3, 8, 32)
+SNAPSHOTS = (1, 100, 10_000)
+CRASHES_EACH = 5  # of each boundary with each group size and snapshot interval
 
 
 @pytest.fixture(scope="module")
@@ -67,8 +70,9 @@ def orders_and_fills(path: Path) -> dict[str, list[tuple[Any, ...]]]:
     return {name: table(path, name) for name in ("orders", "fills", "decisions", "equity")}
 
 
-def test_a_thousand_crashes_lose_no_fill_and_send_no_order_twice(
-    desk: Desk, undisturbed: tuple[str, Path], tmp_path: Path
+@pytest.mark.parametrize("outside", [True, False], ids=["orders leave", "paper"])
+def test_crashes_at_every_boundary_lose_no_fill_and_send_no_order_twice(
+    desk: Desk, undisturbed: tuple[str, Path], tmp_path: Path, outside: bool
 ) -> None:
     expected_digest, expected = undisturbed
     orders, fills = table(expected, "orders"), table(expected, "fills")
@@ -78,36 +82,39 @@ def test_a_thousand_crashes_lose_no_fill_and_send_no_order_twice(
     seed = 20261120
     print(f"seed {seed}")
     draw = random.Random(seed)
+    boundaries = BOUNDARIES if outside else BOUNDARIES[:-1]
+    left = list(itertools.product(boundaries, GROUPS, SNAPSHOTS)) * CRASHES_EACH
+    draw.shuffle(left)
     crashes: Counter[str] = Counter()
     passes = 0
-    while crashes.total() < CRASHES or min(crashes[name] for name in BOUNDARIES) < CRASHES_EACH:
+    while left:
         path = tmp_path / f"pass{passes}"
         passes += 1
-        outside = Broker() if draw.random() < 0.5 else None
+        broker = Broker() if outside else None
         while True:
-            name = draw.choice(BOUNDARIES if outside else BOUNDARIES[:-1])
-            commits = name in ("before commit", "after commit")
-            group = draw.choice((1, 3, 8, 32))
-            count = draw.randint(1, 8 if commits or name == "before release" else 60)
+            name, group, snapshots = left[-1] if left else ("", 64, 100)  # then to the end, without a crash
+            early = name in ("before commit", "after commit", "before release")
             recorded = desk.run(
                 path,
                 group_events=group,
-                snapshot_events=draw.choice((1, 100, 10_000)),
-                boundary=crash_at(name, count, crashes),
-                outside=outside,
+                snapshot_events=snapshots,
+                boundary=crash_at(name, draw.randint(1, 8 if early else 60), crashes),
+                outside=broker,
             )
             if recorded.failure is None:
                 break
             assert isinstance(recorded.failure, Crash), f"seed {seed}, pass {passes}: {recorded.failure!r}"
+            left.pop()
         assert recorded.digest == expected_digest, f"seed {seed}, pass {passes}"
         assert orders_and_fills(path) == orders_and_fills(expected), f"seed {seed}, pass {passes}"
         assert chained(path) == chained(expected), f"seed {seed}, pass {passes}"
         assert verified(path).difference == "", f"seed {seed}, pass {passes}"
-        if outside is not None:
-            sent = [e.client_order_id for e in outside.taken if isinstance(e, SubmitOrder)]
+        if broker is not None:
+            sent = [e.client_order_id for e in broker.taken if isinstance(e, SubmitOrder)]
             assert len(sent) == len(set(sent)), f"seed {seed}, pass {passes}"
             assert set(sent) <= {order[0] for order in orders}
         shutil.rmtree(path)
+    assert crashes == dict.fromkeys(boundaries, len(GROUPS) * len(SNAPSHOTS) * CRASHES_EACH)
     print(f"{crashes.total()} crashes in {passes} passes: {dict(crashes)}; {len(orders)} orders, {len(fills)} fills")
 
 

@@ -60,6 +60,10 @@ STUB_BARS = 86  # three such sessions hold the 256 bars that the strategy wants 
 HEADER = "symbol,timestamp,open,high,low,close,volume"
 
 
+own_code = cache(code_digest)
+"""The digest of the deciding code, whose files are read once: a desk of a test starts hundreds of times."""
+
+
 @cache
 def bundled_rows() -> dict[str, list[str]]:
     """The bundled tape's rows by New York date, in order."""
@@ -135,7 +139,7 @@ class Desk:
         ballast_mib: int = 0,
     ) -> Recorded:
         """Recover and run to the tape's end, or to what ends it: then the journal is left as a crash leaves it."""
-        replay, code = self.replay, code or code_digest()
+        replay, code = self.replay, code or own_code()
         trading = replay.settings.trading()
         state_dir = self.fresh_state(path)
         writer: JournalWriter | None = None
@@ -331,7 +335,7 @@ def chained(state_dir: Path) -> list[tuple[Any, ...]]:
 
 def verified(state_dir: Path, code: str | None = None) -> Verified:
     """What verify says of the journal."""
-    return verify(state_dir / FILE, code or code_digest(), strategy_named)
+    return verify(state_dir / FILE, code or own_code(), strategy_named)
 
 
 def execute(state_dir: Path, sql: str, *values: Any) -> int:

@@ -11,7 +11,7 @@ from pathlib import Path
 from daemon.core.events import Event, ModelVerified, RunStarted
 from daemon.core.limits import Paper, Trading
 from daemon.core.step import Step
-from daemon.engine.code import code_digest, libraries
+from daemon.engine.code import libraries
 from daemon.engine.engine import Engine
 from daemon.engine.recover import recover
 from daemon.engine.recovery import fresh_machine, identity_of
@@ -21,7 +21,7 @@ from daemon.journal.writer import JournalWriter
 from daemon.tapes.minutes import TapeInfo, TapeSource, scan
 from strategies.registry import strategy as strategy_named
 from tests.support.core.share_bars import SPEC, EveryThird
-from tests.support.desks.desk_run import Crash, Tape, drop, tape_rows, write_tape
+from tests.support.desks.desk_run import Crash, Tape, drop, own_code, tape_rows, write_tape
 
 RULES = Trading(paper=Paper(cash_usd=Decimal(10_000)))
 META = {"mode": "replay", "account": "paper", "strategy": SPEC.name, "feed": "sip", "desk": "toy", "tape": "tape.csv"}
@@ -46,7 +46,7 @@ class Toy:
         epoch: str = "e1",
     ) -> str:
         """Run to the tape's end, or to a crash; returns the state's digest, "" after a crash."""
-        state_dir, code = open_state_dir(path, META, epoch), code_digest()
+        state_dir, code = open_state_dir(path, META, epoch), own_code()
         identity = identity_of(state_dir.meta)
         machine = fresh_machine(strategy_named(identity.strategy, identity.symbols, identity.config), identity, RULES)
         recovered = recover(state_dir.journal.reader(), machine, code)

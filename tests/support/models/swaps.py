@@ -20,7 +20,6 @@ from daemon.core.events import (
 )
 from daemon.core.records import DecisionRow
 from daemon.core.step import Step
-from daemon.engine.code import code_digest
 from daemon.engine.engine import Engine
 from daemon.engine.intake import Intake
 from daemon.engine.recover import recover
@@ -36,7 +35,7 @@ from daemon.operator.gateway import Gateway
 from strategies.golden import golden_observations
 from strategies.kit.manifest import POLICY_FILE
 from strategies.registry import strategy as registered
-from tests.support.desks.desk_run import Desk, tape_rows, write_tape
+from tests.support.desks.desk_run import Desk, own_code, tape_rows, write_tape
 from tests.support.models.malicious_models import MALICIOUS
 from tests.support.models.tiny_models import forward, manifest_of, mlp, put, weights
 
@@ -125,7 +124,7 @@ class Running:
 @contextlib.asynccontextmanager
 async def running(desk: Desk, path: Path, *, shadow: str = "", public_key: str = "") -> AsyncIterator[Running]:
     """The desk over an intake, with its models and their lifecycle; ended cleanly."""
-    replay, code = desk.replay, code_digest()
+    replay, code = desk.replay, own_code()
     settings = replay.settings
     trading, strategy = settings.trading(), replay.strategy
     state_dir = desk.fresh_state(path)
