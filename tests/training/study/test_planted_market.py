@@ -171,7 +171,7 @@ def test_stable_baselines3_trains_on_the_very_same_tensors() -> None:
 
 
 def test_ppo_reaches_95_percent_of_the_optimum() -> None:
-    network = _trained(PLANTED, seed=1, steps=400_000)
+    network = _trained(PLANTED, seed=1, steps=600_000)  # 400,000 end at 94.99 to 96.4 %: seed and CPU
     found = play(PLANTED, greedy(network.policy), episodes=EPISODES, seed=99)  # the episodes of `simulated`
     assert float(found.mean()) >= 0.95 * plan().net_return
     assert float(found.mean()) >= 0.95 * float(simulated(windowed=False).mean())
