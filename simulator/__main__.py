@@ -20,7 +20,7 @@ from aiohttp import web
 
 from daemon.host.version import add_version
 from simulator.clock import SimClock
-from simulator.desks_by_hand import DESKS, accounts_of, environment, market_of, names_of
+from simulator.desks_by_hand import DESKS, accounts_of, add_own, environment, market_of, names_of
 from simulator.prices.market import Market
 from simulator.prices.tape import NEW_YORK
 from simulator.server import AlpacaServer, LoggedRequest
@@ -41,6 +41,8 @@ def parser() -> argparse.ArgumentParser:
     add_version(made)
     made.add_argument("--bars", type=Path, help="tape of minute bars, CSV(.gz) or Parquet (30 made-up sessions of SPY)")
     made.add_argument("--accounts", metavar="NAMES", help=f"desks with an account of their own: {','.join(DESKS)}")
+    own = "a strategy of yours, by its file or its name: a desk with an account of its own"
+    made.add_argument("--strategy", metavar="FILE.py", help=own)
     made.add_argument(
         "--daily", type=Path, action="append", default=[], metavar="FILE", help="daily bars, Parquet (made up)"
     )
@@ -132,7 +134,8 @@ def refused(request: LoggedRequest) -> str:
 
 async def serve(options: argparse.Namespace) -> None:
     """Serve until a signal or the tape's end. Raises ValueError for options that do not fit the tape."""
-    names = names_of(options.accounts) if options.accounts else []
+    names = [add_own(options.strategy)] if options.strategy else []
+    names += names_of(options.accounts) if options.accounts else []
     market = market_of(names, options.bars, options.daily)
     begin_ns = start_ns(market, options.date, options.sim_start)
     stop = asyncio.Event()

@@ -18,7 +18,8 @@ from simulator.prices.market import Market
 from simulator.prices.tape import NEW_YORK, calendar_sessions, new_york_date, read_bars
 from simulator.server import AlpacaServer
 from simulator.trading.account import Account
-from strategies.registry import STRATEGIES, entry
+from strategies.kit.entry import INSTALLED
+from strategies.registry import STRATEGIES, add, entry, own
 
 BUNDLED = Path(__file__).resolve().parents[1] / "daemon" / "tapes" / "spy_synthetic_30.csv.gz"
 HISTORY = timedelta(days=2 * 365)  # of made-up daily bars before the tape: more than the longest strategy looks back
@@ -28,7 +29,7 @@ HISTORY = timedelta(days=2 * 365)  # of made-up daily bars before the tape: more
 class Desk:
     """One account by the name of its desk: the strategy that trades there, and what it starts with."""
 
-    strategy: str
+    strategy: str  # its name, or the file of one that is not shipped
     cash: Decimal
     margin: int
     shares: tuple[str, ...]  # traded on daily prices
@@ -46,6 +47,21 @@ def desk_of(strategy: str) -> Desk:
 
 
 DESKS = {entry(name).desk: desk_of(name) for name in STRATEGIES}
+
+
+def add_own(text: str) -> str:
+    """Make a desk for a strategy of one's own, by its name or `path/to/file.py`; returns the desk's name.
+
+    Raises ValueError for a strategy that cannot be used, or whose desk has the name of another one.
+    """
+    strategy = add(text)
+    made = desk_of(strategy)
+    name, there = entry(strategy).desk, own(strategy)
+    if name in DESKS and DESKS[name].strategy != strategy:
+        raise ValueError(f"--strategy {text}: its desk is {name!r}, like that of {DESKS[name].strategy}: rename it")
+    is_file = there is not None and not there.place.startswith(INSTALLED)
+    DESKS[name] = dataclasses.replace(made, strategy=there.place) if there is not None and is_file else made
+    return name
 
 
 def names_of(text: str) -> list[str]:

@@ -7,7 +7,6 @@ arguments only; there is no cache.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from math import inf
 
 import msgspec
 import numpy as np
@@ -19,13 +18,21 @@ from strategies.kit.contract import (
     Basket,
     DailySpec,
     Float32Array,
-    Leg,
     Observation,
     Portfolio,
     Rebalance,
     View,
 )
-from strategies.kit.daily import KeepsBars, KeptBars, count, no_bars, portfolio_of, prices, remembered
+from strategies.kit.daily import (
+    KeepsBars,
+    KeptBars,
+    basket_of_weights,
+    count,
+    no_bars,
+    portfolio_of,
+    prices,
+    remembered,
+)
 from strategies.kit.daily_features import fund_features, regime_table
 from strategies.kit.entry import BoolArray, Columns, Float64Array, StrategyEntry, defaults_of_days
 from strategies.kit.sampling import SAMPLING, choose
@@ -150,22 +157,10 @@ def performance(equities: Sequence[float]) -> tuple[float, float]:
 def basket_of(regime: int, portfolio: Portfolio) -> Basket:
     """Return the basket of a regime (index into `REGIMES`): no legs for HOLD, or while the equity is not above 0.
 
-    A symbol's goal is int(weight x equity / price) shares, float64, truncated; a weight that would change by less than
-    `portfolio.band` stays, and so does a symbol without a price. Sells come first, each kind in the order of `SYMBOLS`.
+    See `strategies.kit.daily.basket_of_weights`.
     """
     weights = REGIMES[regime][1]
-    if weights is None or not portfolio.equity > 0.0:
-        return Basket()
-    sells: list[Leg] = []
-    buys: list[Leg] = []
-    each = zip(SYMBOLS, weights, weights_of(portfolio)[1:], portfolio.shares, portfolio.prices, strict=True)
-    for symbol, weight, present, held, price in each:
-        if not 0.0 < price < inf or abs(weight - present) < portfolio.band:
-            continue
-        goal = int(weight * portfolio.equity / price)
-        if goal != held:
-            (sells if goal < held else buys).append(Leg(symbol, goal))
-    return Basket((*sells, *buys))
+    return Basket() if weights is None else basket_of_weights(SYMBOLS, weights, portfolio)
 
 
 class RegimeSwitcher(KeepsBars[RegimeState]):

@@ -1,17 +1,24 @@
-"""The strategies by name, each in a file of its own, imported on first use.
+"""The strategies by name, each in a file of its own, imported on first use; and those of one's own.
 
-No I/O but that import. Strategies never import one another.
+No I/O but that import. Strategies never import one another. A strategy of one's own is a file that the user named
+(`add`), one that a state directory remembers (`remember`), or an installed package with an entry point; a shipped
+strategy's name always means the shipped one.
 """
 
 from __future__ import annotations
 
+import json
+import os
 from collections.abc import Mapping
 from difflib import get_close_matches
 from importlib import import_module
-from typing import cast
+from typing import TYPE_CHECKING, cast
 
 from strategies.kit.contract import AnyStrategy, DailyStrategy, Strategy
-from strategies.kit.entry import StrategyEntry
+from strategies.kit.entry import GROUP, INSTALLED, OwnStrategyError, StrategyEntry
+
+if TYPE_CHECKING:  # imported when a strategy is asked for that is not shipped
+    from strategies.kit.own.load import OwnStrategy
 
 STRATEGIES: dict[str, str] = {
     "option_scalper": "strategies.option_scalper",
@@ -23,14 +30,119 @@ STRATEGIES: dict[str, str] = {
 """Name -> module, whose `STRATEGY` is the entry (`strategies.kit.entry.StrategyEntry`)."""
 
 
+VARIABLE = "RLTRADER_OWN_STRATEGIES"
+"""Environment: name -> place of the files that were added, as JSON. It lets child processes find them."""
+
+_own: dict[str, OwnStrategy] = {}
+_remembered: dict[str, str] = {}  # name -> place, as a state directory has it; not imported yet
+
+
 def entry(name: str) -> StrategyEntry:
-    """Return the strategy's entry. `ValueError` for an unknown name, with the nearest known one."""
-    if name not in STRATEGIES:
-        known = ", ".join(sorted(STRATEGIES))
-        nearest = get_close_matches(name, STRATEGIES, n=1, cutoff=0.5)
-        cure = f"did you mean {nearest[0]!r}?" if nearest else "choose one of these."
-        raise ValueError(f"strategy is {name!r}, expected one of: {known}; {cure}")
-    return cast("StrategyEntry", import_module(STRATEGIES[name]).STRATEGY)
+    """Return the strategy's entry. `ValueError` for an unknown name, with the nearest known one, and as `own`."""
+    if name in STRATEGIES:
+        return cast("StrategyEntry", import_module(STRATEGIES[name]).STRATEGY)
+    found = own(name)
+    if found is not None:
+        return found.entry
+    known = names()
+    nearest = get_close_matches(name, known, n=1, cutoff=0.5)
+    cure = f"did you mean {nearest[0]!r}?" if nearest else "choose one of these,"
+    own_file = "or name a file of yours: path/to/file.py"
+    raise ValueError(f"strategy is {name!r}, expected one of: {', '.join(sorted(known))}; {cure} {own_file}")
+
+
+def names() -> tuple[str, ...]:
+    """Return all known names: shipped ones first, then added and installed ones. Imports none of them."""
+    from strategies.kit.own.load import installed
+
+    return (*STRATEGIES, *sorted({*_own, *_remembered, *_of_environment(), *installed()} - {*STRATEGIES}))
+
+
+def is_known(name: str) -> bool:
+    """Return whether a strategy has this name. Imports nothing."""
+    return name in STRATEGIES or name in _own or name in names()
+
+
+def own(name: str) -> OwnStrategy | None:
+    """Return the strategy of this name that is not shipped, imported at the first call; None where there is none.
+
+    Raises OwnStrategyError where it cannot be imported.
+    """
+    if name in STRATEGIES or name in _own:
+        return _own.get(name)
+    from strategies.kit.own.load import installed, of_file, of_package
+
+    place, by_user = _of_environment().get(name, ""), True
+    if not place:
+        place, by_user = _remembered.get(name, ""), False
+    if place and not place.startswith(INSTALLED):
+        return _kept(name, of_file(place, named_by_user=by_user))
+    points = installed().get(name)
+    if points:
+        return _kept(name, of_package(name, points))
+    if place:
+        raise OwnStrategyError(
+            f"the strategy {name!r} came with a package that offers it in the group {GROUP}, and none does here: "
+            "install that package again, or name its file with --strategy path/to/file.py"
+        )
+    return None
+
+
+def add(text: str) -> str:
+    """Make the strategy that a user named usable, and return its name: a known name, or `path/to/file.py:NAME`.
+
+    Raises ValueError for an unknown name, OwnStrategyError for a file that cannot be used, or whose name is taken.
+    """
+    if "/" not in text and not text.partition(":")[0].endswith(".py"):
+        entry(text)
+        return text
+    from strategies.kit.own.load import of_file
+
+    found = of_file(text)
+    if found.name in STRATEGIES:
+        raise OwnStrategyError(
+            f"{found.file}: spec.name is {found.name!r}, the name of a shipped strategy: choose another name"
+        )
+    there = _own.get(found.name)
+    if there is not None and there.place != found.place:
+        raise OwnStrategyError(
+            f"{found.file}: {found.name!r} is already the name of {there.shown}: give one of them another name"
+        )
+    if there is None:
+        _kept(found.name, found)
+        os.environ[VARIABLE] = places()
+    return found.name
+
+
+def places() -> str:
+    """Return the files of the strategies that were imported from one, as `VARIABLE` holds them for a child process."""
+    files = {name: found.place for name, found in _own.items() if not found.place.startswith(INSTALLED)}
+    return json.dumps(_of_environment() | files)
+
+
+def remember(name: str, place: str) -> None:
+    """Note where a state directory found its strategy. It is imported when it is asked for."""
+    if name not in STRATEGIES and place:
+        _remembered[name] = place
+
+
+def _kept(name: str, found: OwnStrategy) -> OwnStrategy:
+    if found.name != name:
+        raise OwnStrategyError(
+            f"{found.file}: spec.name is {found.name!r}, expected {name!r}: the file was changed; name the file of "
+            f"{name} with --strategy path/to/file.py"
+        )
+    _own[name] = found
+    return found
+
+
+def _of_environment() -> dict[str, str]:
+    """Return name -> place as a process above added them."""
+    try:
+        found = json.loads(os.environ.get(VARIABLE) or "{}")
+    except ValueError:
+        return {}
+    return found if isinstance(found, dict) else {}
 
 
 def strategy(name: str, symbols: tuple[str, ...] = (), config: str = "") -> Strategy:
@@ -47,7 +159,7 @@ def daily_strategy(name: str, symbols: tuple[str, ...] = ()) -> DailyStrategy:
     """Return a new strategy that decides once a session. `ValueError` for another, and as `strategy`."""
     made = _made(name, symbols)
     if made.spec.decides != "session":
-        daily = [known for known in STRATEGIES if entry(known).make().spec.decides == "session"]
+        daily = [known for known in (*STRATEGIES, *_own) if entry(known).make().spec.decides == "session"]
         raise ValueError(f"strategy is {name!r}, expected one that decides daily: choose one of {', '.join(daily)}")
     return cast("DailyStrategy", made)
 

@@ -62,7 +62,7 @@ def command_offline(path: Path, event: Callable[[int], Event]) -> State[Any]:
         for stepped in (*before, *panicked, event(machine.state.now_ns)):
             _into(batch, chain, machine, stepped)
         if before and not machine.queue:
-            batch.snapshots.append(snapshot_of(machine, chain.next_id - 1, code_digest(), kept=True))
+            batch.snapshots.append(snapshot_of(machine, chain.next_id - 1, _code(recovered), kept=True))
         journal.commit(batch)
         if panicked:
             clear(path)
@@ -87,17 +87,21 @@ def rotate_offline(path: Path) -> Rotation:
 
 def taken_over(recovered: Recovered, reader: JournalReader) -> list[Event]:
     """Return what to journal first if other code or other libraries wrote the last rows."""
-    if recovered.own(code_digest(), libraries()):
+    code = _code(recovered)
+    if recovered.own(code, libraries()):
         return []
     try:
         last = decode_event(reader.newest_of(RunStarted.__name__) or "")
     except msgspec.DecodeError as error:
         raise JournalError(f"{reader.path}: its newest start is damaged: {error}; run rltraderctl verify") from error
     assert isinstance(last, RunStarted)
-    started = replace(
-        last, time_ns=recovered.machine.state.now_ns, code=code_digest(), libraries=libraries()
-    )  # else as it was
+    started = replace(last, time_ns=recovered.machine.state.now_ns, code=code, libraries=libraries())  # else as it was
     return [started] if recovered.handover is None else [started, recovered.handover]
+
+
+def _code(recovered: Recovered) -> str:
+    """Return the digest of the code that decides for this desk."""
+    return code_digest(recovered.machine.state.identity.strategy)
 
 
 def _panicked(path: Path, machine: Machine) -> list[PanicNoticed]:

@@ -14,6 +14,13 @@ def add_state_dir(command: argparse.ArgumentParser) -> None:
     """Add `--state-dir`: the one state directory that the command is about."""
     text = "folder of the journal (default: paths.state_dir of ./config.toml and the environment)"
     command.add_argument("--state-dir", type=Path, metavar="DIR", help=text)
+    add_own_strategy(command)
+
+
+def add_own_strategy(command: argparse.ArgumentParser) -> None:
+    """Add `--strategy`: where the desk's own strategy is now, if its file was moved."""
+    text = "file of the desk's strategy of your own, if it was moved (default: the one that the journal remembers)"
+    command.add_argument("--strategy", dest="own_strategy", metavar="FILE.py", help=text)
 
 
 def add_limit(command: argparse.ArgumentParser) -> None:

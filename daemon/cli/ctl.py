@@ -26,6 +26,7 @@ from daemon.journal.journal import FILE
 from daemon.journal.reader import unreadable
 from daemon.journal.rows import JournalError, WriteFailed
 from daemon.operator.control.client import ControlError
+from strategies.kit.entry import OwnStrategyError
 
 JOURNALED = "daemon.cli.control"
 COMMANDS = {
@@ -48,6 +49,7 @@ COMMANDS = {
     "drift": ("daemon.cli.drift", "live features and actions against those of the model's training"),
     "heads": ("daemon.cli.heads", "the newest head of the journal's chain, and its signature"),
     "models": ("daemon.cli.models.command", "the model store: list, check, activate, roll back, sign"),
+    "new-strategy": ("daemon.cli.new_strategy", "write a package with a strategy of your own, which runs at once"),
     "pause": (JOURNALED, "take no new positions until resumed; exits go on"),
     "resume": (JOURNALED, "end a halt or a pause"),
     "halt": (JOURNALED, "take no new positions and cancel entries, until resumed with a reason; exits go on"),
@@ -99,12 +101,18 @@ def main(arguments: Sequence[str] | None = None) -> int:
             options.state_dir = configured_state_dir()
         if getattr(options, "state_dir", None) is not None and chosen != "panic":  # which nothing may refuse
             enter(options.state_dir)
+        if getattr(options, "own_strategy", None):
+            from strategies.registry import add
+
+            add(options.own_strategy)
         code: int = options.run(options, _console())
         sys.stdout.flush()
     except BrokenPipeError:  # the reader, such as `head`, has seen enough
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 0
-    except (ConfigError, ControlError, JournalError, StateDirError, WriteFailed, NotFound) as error:
+    except (
+        ConfigError, ControlError, JournalError, StateDirError, WriteFailed, NotFound, OwnStrategyError
+    ) as error:  # fmt: skip
         problem: Exception = error
     except OSError as error:  # a folder that this user may not enter
         problem = error

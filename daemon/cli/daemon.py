@@ -40,7 +40,7 @@ def parser() -> argparse.ArgumentParser:
         "--speed", default="max", metavar="max|N", help="replay as fast as possible (max), or N times real time"
     )
     line.add_argument("--state-dir", type=_folder, metavar="DIR", help="folder of the journal (paths.state_dir)")
-    line.add_argument("--strategy", metavar="NAME", help="the strategy (desk.strategy)")
+    line.add_argument("--strategy", metavar="NAME", help="the strategy (desk.strategy), or your file: path/to/file.py")
     line.add_argument(
         "--check",
         action="store_true",

@@ -16,7 +16,7 @@ from typing import Any
 from urllib.parse import SplitResult, urlsplit
 
 from daemon.config.tables import Alpaca, Clock, Desk, Settings
-from strategies.registry import STRATEGIES, entry
+from strategies.registry import entry, is_known, names
 
 ADDRESSES = {
     "trading_url": ("https", "http"),
@@ -55,9 +55,11 @@ def contradictions(settings: Settings) -> Iterator[Problem]:
 
 def _wrong_trading(settings: Settings) -> Iterator[Problem]:
     """Yield trading rules that exclude one another, and an unknown strategy."""
-    if settings.desk.strategy not in STRATEGIES:
-        nearest = get_close_matches(settings.desk.strategy, STRATEGIES, n=1, cutoff=0.0)[0]
-        yield "desk.strategy", settings.desk.strategy, f"one of {', '.join(STRATEGIES)} (nearest: {nearest})"
+    if not is_known(settings.desk.strategy):
+        known = names()
+        nearest = get_close_matches(settings.desk.strategy, known, n=1, cutoff=0.0)[0]
+        expected = f"one of {', '.join(known)} (nearest: {nearest}), or a file of yours: path/to/file.py"
+        yield "desk.strategy", settings.desk.strategy, expected
     yield from _wrong_symbols(settings.desk)
     if settings.exploration.kind != "none" and not _chooses_by_row(settings.desk.strategy):
         yield "exploration.kind", settings.exploration.kind, f'"none": {settings.desk.strategy} draws no action'
@@ -88,12 +90,12 @@ def _wrong_trading(settings: Settings) -> Iterator[Problem]:
 
 
 def _chooses_by_row(strategy: str) -> bool:
-    return strategy in STRATEGIES and entry(strategy).make().spec.by_row
+    return is_known(strategy) and entry(strategy).make().spec.by_row
 
 
 def _wrong_symbols(desk: Desk) -> Iterator[Problem]:
     """Symbols of a strategy that trades its own, and one that is named twice."""
-    if desk.strategy not in STRATEGIES:
+    if not is_known(desk.strategy):
         return
     known = entry(desk.strategy)
     if desk.model_config and known.with_config is None:

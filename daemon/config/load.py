@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 import os
 import re
+import sqlite3
 import tomllib
 from collections.abc import Iterable, Mapping
 from difflib import get_close_matches
@@ -20,9 +21,13 @@ from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from daemon.config.checks import ADDRESSES, contradictions, sim_start_ns, values
 from daemon.config.tables import Settings
+from daemon.engine.state_dir import peek
 from daemon.host.credential import CredentialProblem, credential
+from daemon.host.own_files import StateDirError
 from daemon.host.state_place import CONFIG as DEFAULT_CONFIG
-from strategies.registry import STRATEGIES, entry
+from daemon.journal.rows import JournalError
+from strategies.kit.entry import OwnStrategyError
+from strategies.registry import STRATEGIES, VARIABLE, add, entry, is_known, names
 
 __all__ = (
     "ADDRESSES",
@@ -40,7 +45,7 @@ __all__ = (
 )
 
 ENVIRONMENT_PREFIX = "RLTRADER_"
-OTHER_VARIABLES = ("RLTRADER_DATA",)  # not settings: where the tests find recorded data
+OTHER_VARIABLES = ("RLTRADER_DATA", VARIABLE)  # not settings: recorded data for the tests; files of strategies
 EXIT_CODE = 2
 
 STRATEGY_DEFAULT, FILE, ENVIRONMENT, COMMAND_LINE = range(4)  # precedence, highest last
@@ -143,6 +148,7 @@ def load(config_file: Path | None, overrides: Mapping[str, object]) -> Settings:
     for key, value in overrides.items():
         if value is not None:
             merged.put(key, value, "the command line", COMMAND_LINE)
+    merged.name_strategy()
     merged.add_strategy()
     if merged.problems:
         raise _refusal(merged.problems)
@@ -169,6 +175,7 @@ class _Merged:
         self._ranks: dict[str, int] = {}
         self._common: dict[str, object] = {}  # keys of the file's tables for all strategies, by dotted key
         self._of_strategies: dict[str, dict[str, object]] = {}  # keys of its tables for one strategy
+        self._unknown: list[tuple[str, object, str]] = []  # tables of strategies that are not shipped, or of nothing
         self._file = ""
 
     def add_file(self, path: Path) -> None:
@@ -188,9 +195,44 @@ class _Merged:
             elif section in self._sections:
                 self.problems.append(f"{section} is {keys!r} (from {path}): expected a table: write [{section}]")
             else:
-                secrets = [key for key in keys if _SECRET.search(key)] if isinstance(keys, dict) else []
-                for key in secrets or [""]:
-                    self._refuse(f"{section}.{key}" if key else section, str(path), (*self._sections, *STRATEGIES))
+                self._unknown.append((section, keys, str(path)))
+
+    def name_strategy(self) -> None:
+        """Import a strategy of one's own and put its name in place of its file; then judge the unknown tables.
+
+        The state directory remembers the file. Raises ConfigError for a file that cannot be used.
+        """
+        desk = self.tables.get("desk", {})
+        text = desk.get("strategy")
+        if text is None or (isinstance(text, str) and not is_known(text)):
+            remembered = self._remembered()
+            if text is None and remembered not in ("", *STRATEGIES):
+                self.put("desk.strategy", remembered, "the state directory", STRATEGY_DEFAULT)
+                text = remembered
+        if isinstance(text, str):
+            try:
+                self.tables.setdefault("desk", {})["strategy"] = add(text)
+            except OwnStrategyError as error:
+                raise ConfigError(f"desk.strategy (from {self.origins['desk.strategy']}): {error}") from error
+            except ValueError:
+                pass  # an unknown name: the checks report it
+        for section, keys, path in self._unknown:
+            if isinstance(keys, dict) and is_known(section):
+                self._add_table_of(section, keys, path)
+                continue
+            secrets = [key for key in keys if _SECRET.search(key)] if isinstance(keys, dict) else []
+            for key in secrets or [""]:
+                self._refuse(f"{section}.{key}" if key else section, path, (*self._sections, *names()))
+
+    def _remembered(self) -> str:
+        """Return the strategy of the state directory's journal, "" without one; the registry notes its file."""
+        path = Path(str(self.tables.get("paths", {}).get("state_dir") or self._defaults["paths.state_dir"]))
+        try:
+            mine = path.is_dir() and path.stat().st_uid == os.geteuid()
+            meta = peek(path) if mine else None
+        except (OSError, ValueError, sqlite3.Error, StateDirError, JournalError):
+            return ""  # who opens it reports that
+        return meta.get("strategy", "") if meta else ""
 
     def _add_table_of(self, strategy: str, tables: Mapping[str, object], path: str) -> None:
         """Add the file's tables for one strategy; they count when it is the desk's."""
@@ -213,7 +255,7 @@ class _Merged:
         name = self.tables.get("desk", {}).get("strategy", self._defaults["desk.strategy"])
         if not isinstance(name, str):
             return
-        for table, keys in entry(name).defaults.items() if name in STRATEGIES else ():
+        for table, keys in entry(name).defaults.items() if is_known(name) else ():
             for key, value in keys.items():
                 self._defaults[f"{table}.{key}"] = value
                 self.put(f"{table}.{key}", value, f"default of {name}", STRATEGY_DEFAULT)

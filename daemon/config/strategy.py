@@ -5,10 +5,11 @@ from __future__ import annotations
 from pathlib import Path
 
 from daemon.config.load import ConfigError, Settings
+from strategies.golden import contract_hash
 from strategies.kit.contract import Strategy
 from strategies.kit.model_config.config import TEXT_MAX, ModelConfigError
 from strategies.kit.model_config.indicators import parse, shipped
-from strategies.registry import entry
+from strategies.registry import entry, own
 from strategies.registry import strategy as strategy_named
 
 
@@ -23,6 +24,15 @@ def strategy_of(settings: Settings) -> Strategy:
     except ModelConfigError as error:
         raise ConfigError(f"desk.model_config (from {settings.origin('desk.model_config')}): {error}") from error
     return strategy_named(desk.strategy, desk.symbols or config.symbols, config.text)
+
+
+def described(strategy: Strategy) -> str:
+    """Return the strategy's name; of one's own also package or file, digest and contract hash."""
+    found = own(strategy.spec.name)
+    if found is None:
+        return strategy.spec.name
+    contract = contract_hash(strategy)[:12]
+    return f"{found.shown}, contract {contract}; it is not shipped, and runs with the daemon's rights"
 
 
 def _read(path: Path) -> bytes:

@@ -14,6 +14,9 @@ def trading_for(strategy: str) -> Trading:
     rules = Trading()
     for table, keys in entry(strategy).defaults.items():
         if hasattr(rules, table):  # of the step; other tables belong to the shell
-            changed: dict[str, Any] = {table: replace(getattr(rules, table), **keys)}
+            try:
+                changed: dict[str, Any] = {table: replace(getattr(rules, table), **keys)}
+            except TypeError as error:
+                raise ValueError(f"the defaults of {strategy} in [{table}]: {error}: see config.toml") from error
             rules = replace(rules, **changed)
     return rules

@@ -21,6 +21,7 @@ from daemon.host.own_files import StateDirError
 from daemon.host.state_place import configured_state_dir
 from daemon.host.version import add_version
 from daemon.journal.journal import FILE
+from strategies.registry import add
 
 PORT = 8420
 DESKS_MOST = 32
@@ -30,6 +31,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Serve until a signal ends the process."""
     options = _options(arguments)
     try:
+        for place in options.strategy:
+            add(place)
         paths = _chosen(options)
         listening = listen(options.port)
     except (StateDirError, OSError, ValueError) as error:
@@ -58,6 +61,8 @@ def _options(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument(
         "--models-dir", type=Path, default=Path("onnx_models"), metavar="DIR", help="the model store (%(default)s)"
     )
+    moved = "file of a strategy of your own, if the journals do not know where it is; may be given repeatedly"
+    parser.add_argument("--strategy", action="append", default=[], metavar="FILE.py", help=moved)
     parser.add_argument("--port", type=_port, default=PORT, help="on 127.0.0.1; 0 takes a free one (%(default)s)")
     return parser.parse_args(arguments)
 

@@ -47,7 +47,7 @@ class Dashboard:
         self._pool = ThreadPoolExecutor(THREADS, thread_name_prefix="dashboard")
         self._digging = ThreadPoolExecutor(1, thread_name_prefix="history")
         self._explainer = Explainer(models_dir)
-        self._own_code = code_digest()
+        self._codes: dict[str, str] = {}  # strategy -> digest of this process's code for it
         self._channels = {name: Channel(desk, self._pool, self._digging) for name, desk in desks.items()}
 
     def app(self, port: int) -> ASGIApp:
@@ -89,12 +89,20 @@ class Dashboard:
         channel = self._channel(request)
         await channel.fresh()
         query = {**request.query_params, **request.path_params}
-        around = api.AnswerContext(
-            channel.history, self._explainer, self.models_dir, self._own_code, self.streams.count
-        )
+        own_code = self._own_code(channel.desk.picture.meta.get("strategy", ""))
+        around = api.AnswerContext(channel.history, self._explainer, self.models_dir, own_code, self.streams.count)
         loop = asyncio.get_running_loop()
         call = partial(api.guarded, partial(answer, channel.desk, query, around))
         return _json(await loop.run_in_executor(self._pool, call))
+
+    def _own_code(self, strategy: str) -> str:
+        """Return the digest of this process's code for a strategy, "" where that cannot be imported."""
+        if strategy not in self._codes:
+            try:
+                self._codes[strategy] = code_digest(strategy)
+            except ValueError:
+                return ""
+        return self._codes[strategy]
 
     async def _stream(self, request: Request) -> ASGIApp:
         channel = self._channel(request)

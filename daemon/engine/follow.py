@@ -55,7 +55,7 @@ class Follower:
         self._file: tuple[int, int] | None = None  # device and inode of the open journal
         self._row: bytes | None = None  # hash of row `last_id`; None: not read yet
         self._head = b""  # hash of the last chained row
-        self._code = code_digest()
+        self._code = ""  # digest of this code, for the journal's strategy
         self._run_code = ""
         self._astray = ""  # why only a newer snapshot of this code leads beyond `last_id`; "": nothing is in the way
 
@@ -124,6 +124,7 @@ class Follower:
         """Start afresh with the current journal: at its newest snapshot, or before its first row."""
         machine = machine_of(reader)
         self.meta, self._machine, self._astray = meta, machine, ""
+        self._code = code_digest(machine.state.identity.strategy)
         self.last_id, self._row, self._head, self._run_code = 0, None, chain_start(meta), ""
         self.generation += 1
         base = base_of(meta)

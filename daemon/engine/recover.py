@@ -76,7 +76,8 @@ def recover(reader: JournalReader, machine: Machine, code: str, versions: str | 
 
 def recovered_desk(reader: JournalReader, otherwise: Trading | None = None) -> Recovered:
     """Recover a journal's own desk by this code; `otherwise` are its rules if it never ran. Raises as `recover`."""
-    return recover(reader, machine_of(reader, otherwise), code_digest())
+    machine = machine_of(reader, otherwise)
+    return recover(reader, machine, code_digest(machine.state.identity.strategy))
 
 
 class _Recovery:

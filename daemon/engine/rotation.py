@@ -30,7 +30,8 @@ def rotate_recovered(state_dir: StateDir, recovered: Recovered) -> Rotation:
 
     Raises NotAtRest, JournalError, WriteFailed, OSError: the journal is unchanged.
     """
-    machine, code, journal = recovered.machine, code_digest(), state_dir.journal
+    machine, journal = recovered.machine, state_dir.journal
+    code = code_digest(machine.state.identity.strategy)
     try:
         if not recovered.own(code, libraries()) or machine.queue or recovered.raised is not None:
             raise NotAtRest(

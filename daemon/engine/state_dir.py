@@ -19,6 +19,7 @@ from daemon.host.own_files import NotOwnError, StateDirError, become_owner, open
 from daemon.host.passing import MayPass, may_pass, retry_while_busy
 from daemon.journal.journal import FILE, Journal
 from daemon.journal.reader import JournalReader, reading
+from daemon.journal.rows import STRATEGY_FROM
 from strategies.kit.contract import Session
 
 LOCK_FILE = "lock"
@@ -101,6 +102,10 @@ def _opened(path: Path, lock: IO[str], wanted: dict[str, str], epoch: str) -> St
         with reading(file):
             meta = journal.reader().meta()
         check_identity(path, meta, wanted)
+        place = wanted.get(STRATEGY_FROM, "")
+        if place and meta.get(STRATEGY_FROM) != place:  # the strategy's file was moved
+            journal.note(STRATEGY_FROM, place)
+            meta[STRATEGY_FROM] = place
     except BaseException:
         journal.close()
         raise

@@ -123,6 +123,13 @@ class Journal:
             raise WriteFailed(f"{path}: cannot create the journal: {error}") from error
         return cls(path)
 
+    def note(self, key: str, value: str) -> None:
+        """Replace a value of the table meta that the hash chain leaves out. Raises WriteFailed."""
+        try:
+            self._db.execute("INSERT OR REPLACE INTO meta VALUES (?, ?)", (key, value))
+        except sqlite3.Error as error:
+            raise WriteFailed(f"{self.path}: cannot be written: {error}") from error
+
     def commit(self, batch: Batch) -> None:
         """Write the batch in one transaction, durable when this returns; on an exception nothing is written.
 

@@ -12,7 +12,8 @@ import msgspec
 
 from daemon.host.own_files import refuse_links
 from daemon.host.passing import busy, may_pass
-from daemon.journal.rows import Entry, JournalBusy, JournalError, Snapshot, base_of, chain_start
+from daemon.journal.rows import STRATEGY_FROM, Entry, JournalBusy, JournalError, Snapshot, base_of, chain_start
+from strategies.registry import remember
 
 SCHEMA_VERSION = 1
 NEWEST = 2**63 - 1  # above every row
@@ -27,12 +28,16 @@ class JournalReader:
         self._version = 0  # of the data at `hold`
 
     def meta(self) -> dict[str, str]:
-        """Return the journal's meta and its head. Raises JournalError when it is no text."""
+        """Return the journal's meta and its head. Raises JournalError when it is no text.
+
+        The registry notes the place of a strategy of one's own, and imports it when it is asked for.
+        """
         found = dict(self._db.execute("SELECT key, value FROM meta"))
         try:
             msgspec.json.encode(found)
         except (UnicodeEncodeError, TypeError):
             raise JournalError(f"{self.path}: damaged in its table meta: restore it from a copy") from None
+        remember(found.get("strategy", ""), found.get(STRATEGY_FROM, ""))
         return found
 
     def entries(self, after_id: int = 0, page: int = 2000) -> Iterator[Entry]:

@@ -79,9 +79,13 @@ class Snapshot(NamedTuple):
         return all(hashlib.sha256(part).hexdigest() == digest for part, digest in parts)
 
 
+STRATEGY_FROM = "strategy_from"
+"""The key in the table meta of the place of a strategy of one's own. It may move, so the hash chain leaves it out."""
+
+
 def genesis(meta: Mapping[str, str]) -> bytes:
-    """Return the start of the hash chain: SHA-256 over the meta, so that none of it can be changed."""
-    made_with = sorted((key, value) for key, value in meta.items() if key not in ("head", "base"))
+    """Return the start of the hash chain: SHA-256 over the meta, so that what the journal was made with stays."""
+    made_with = sorted((key, value) for key, value in meta.items() if key not in ("head", "base", STRATEGY_FROM))
     return hashlib.sha256(msgspec.json.encode(made_with)).digest()
 
 

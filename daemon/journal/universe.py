@@ -4,7 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
+from daemon.journal.rows import STRATEGY_FROM
 from strategies.kit.contract import Spec, Strategy, configured
+from strategies.registry import own
 from strategies.registry import strategy as strategy_named
 
 SYMBOLS = "symbols"  # the key in the journal's table meta; absent where the symbols are the strategy's own
@@ -12,10 +14,12 @@ MODEL_CONFIG = "model_config"  # the same of its canonical text; absent where th
 
 
 def made_with(spec: Spec) -> dict[str, str]:
-    """What a journal's table meta holds of symbols and model configuration; nothing where the strategy has its own."""
+    """What a journal's table meta holds of symbols, model configuration and the file of a strategy of one's own."""
     symbols = configured(spec)
     named = {SYMBOLS: ",".join(symbols)} if symbols else {}
-    return named | ({MODEL_CONFIG: spec.config} if spec.config else {})
+    there = own(spec.name)
+    place = {STRATEGY_FROM: there.place} if there is not None else {}
+    return named | place | ({MODEL_CONFIG: spec.config} if spec.config else {})
 
 
 def symbols_of(meta: Mapping[str, str]) -> tuple[str, ...]:

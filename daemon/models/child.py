@@ -7,6 +7,8 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
+from strategies.registry import VARIABLE, places
+
 _HERE = str(Path(__file__).resolve().parents[2])
 _START = "import sys; sys.path.insert(0, sys.argv.pop(1)); from {module} import main; main()"
 
@@ -25,6 +27,7 @@ def start_child(module: str, arguments: Sequence[str] = ()) -> subprocess.Popen[
 
 
 def environment() -> dict[str, str]:
-    """Return the environment of a child: no key or setting of this process."""
+    """Return the environment of a child: no key or setting of this process, but the files of its strategies."""
     threads = dict.fromkeys(("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"), "1")
-    return {"PATH": "/usr/bin:/bin", "LC_ALL": "C.UTF-8", "HOME": "/nonexistent", **threads}
+    own = {VARIABLE: places()}  # where strategies of one's own are
+    return {"PATH": "/usr/bin:/bin", "LC_ALL": "C.UTF-8", "HOME": "/nonexistent", **threads, **own}

@@ -6,9 +6,10 @@ them is finite and above 0 (`usable`).
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from datetime import date
 from itertools import pairwise
+from math import inf
 from struct import Struct as Layout
 from typing import Generic, Protocol, TypeVar
 
@@ -17,7 +18,7 @@ import numpy.typing as npt
 from msgspec import Struct
 from msgspec.structs import replace
 
-from strategies.kit.contract import Bar, DailySpec, Portfolio, View
+from strategies.kit.contract import Bar, Basket, DailySpec, Leg, Portfolio, View
 
 Float64Array = npt.NDArray[np.float64]
 Series = tuple[bytes, ...]
@@ -129,6 +130,27 @@ def portfolio_of(spec: DailySpec, view: View) -> Portfolio:
             "give them in the spec's order"
         )
     return portfolio
+
+
+def basket_of_weights(symbols: Sequence[str], weights: Sequence[float], portfolio: Portfolio) -> Basket:
+    """Return the basket that holds these parts of the equity, all in the order of `symbols`; the rest is cash.
+
+    A symbol's goal is int(weight x equity / price) shares, float64, truncated; a weight that would change by less than
+    `portfolio.band` stays, and so does a symbol without a price. Sells come first, each kind in the order of `symbols`.
+    No legs while the equity is not above 0.
+    """
+    equity = portfolio.equity
+    if not equity > 0.0:
+        return Basket()
+    sells: list[Leg] = []
+    buys: list[Leg] = []
+    for symbol, weight, held, price in zip(symbols, weights, portfolio.shares, portfolio.prices, strict=True):
+        if not 0.0 < price < inf or abs(weight - held * price / equity) < portfolio.band:
+            continue
+        goal = int(weight * equity / price)
+        if goal != held:
+            (sells if goal < held else buys).append(Leg(symbol, goal))
+    return Basket((*sells, *buys))
 
 
 def weekday_of(view: View) -> int:

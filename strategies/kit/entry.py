@@ -12,6 +12,11 @@ import numpy.typing as npt
 
 from strategies.kit.contract import AnyStrategy, Float32Array
 
+GROUP = "rltrader.strategies"
+"""The group of entry points under which a package offers its strategies."""
+INSTALLED = "entry point "
+"""How the place of an installed strategy begins; the place of a file is `/path/to/file.py:NAME`."""
+
 Float64Array = npt.NDArray[np.float64]
 BoolArray = npt.NDArray[np.bool_]
 Defaults = Mapping[str, Mapping[str, object]]
@@ -48,6 +53,12 @@ class StrategyEntry(NamedTuple):
     the sessions' New York dates (d,)."""
     trust: Callable[[Mapping[str, tuple[float, ...]]], float] | None = None
     """The part of each wish, 0 to 1, that a symbol's heads, by name, let pass; None: known by the answer alone."""
+    training: str = ""
+    """Of a strategy that is not shipped: `module:NAME` of the object that trains it; "" where nothing does."""
+
+
+class OwnStrategyError(ValueError):
+    """A strategy of one's own cannot be used. The text names the file, the line, the cause and the cure."""
 
 
 def defaults_of_days(capital_usd: int) -> Defaults:

@@ -57,6 +57,7 @@ def subject_named(name: str) -> Subject:
     origin, colon, attribute = name.rpartition(":")
     if not colon:
         try:
+            name = registry.add(name)
             entry = registry.entry(name)
         except ValueError as error:
             raise AnalyseError(f"--{error} (or package.module:Class, or path/to/file.py:Class)") from None

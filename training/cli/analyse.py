@@ -176,7 +176,7 @@ def _spec_of(subject: Subject) -> Spec:
 
 
 def _policy(chosen: argparse.Namespace, subject: Subject, spec: Spec, moments: Sequence[Moment]) -> Policy:
-    contract = contract_hash(made(subject, golden_bars())) if subject.name in registry.STRATEGIES else ""
+    contract = contract_hash(made(subject, golden_bars())) if registry.is_known(subject.name) else ""
     policy = model_policy(chosen.model, chosen.models_dir, spec, contract)
     if policy is not None:
         return policy

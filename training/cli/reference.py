@@ -18,11 +18,11 @@ from daemon.core.strategy_rules import trading_for
 from daemon.host.whole_files import write_whole
 from strategies.kit import manifest as manifests
 from strategies.kit.manifest import MANIFEST_FILE, POLICY_FILE, Manifest
-from strategies.registry import strategy
+from strategies.registry import add, strategy
 from training.cli.commands import DONE, add_models_dir, wrong
 from training.cli.errors import ERRORS
 from training.desks.kind import Span, TaskData
-from training.desks.registry import KINDS, kind
+from training.desks.registry import kind
 from training.export.export import Exported
 from training.export.reference import reference_of
 
@@ -68,13 +68,13 @@ def main(arguments: Sequence[str]) -> int:
         prog="train-and-export reference",
         description="put the distributions of features and actions in training into the manifest of a version",
     )
-    options.add_argument("--strategy", required=True, choices=tuple(KINDS), metavar="NAME", help="of the version")
+    options.add_argument("--strategy", required=True, metavar="NAME", help="of the version, or its file")
     options.add_argument("--bars", required=True, type=Path, metavar="FILE", help="the file it was trained on")
     options.add_argument("--version", required=True, metavar="NAME", help="of the version, such as 2024-12-04-ef2af89f")
     add_models_dir(options, "model store", "--out")
     chosen = options.parse_args(arguments)
-    folder = chosen.models_dir / chosen.strategy / chosen.version
     try:
+        folder = chosen.models_dir / add(chosen.strategy) / chosen.version
         updated = add_reference(folder, chosen.bars)
     except ERRORS as error:
         return wrong(error)

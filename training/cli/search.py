@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
+from strategies.registry import add
 from training.cli.commands import DONE, STOPPED, STOPPED_TEXT, USAGE_ERROR, add_models_dir
 from training.cli.errors import ERRORS
 from training.desks.registry import KINDS, kind
@@ -73,6 +74,7 @@ def search_from(chosen: argparse.Namespace) -> Search:
     Raises:
         ValueError: the strategy, or its preset, is unknown.
     """
+    chosen.strategy = add(chosen.strategy)
     known, usual = (
         kind(chosen.strategy),
         settings_for(chosen.strategy, chosen.bars, chosen.models_dir, preset=chosen.preset),

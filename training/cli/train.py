@@ -15,6 +15,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from daemon.host.version import add_version
+from strategies.registry import add
 from training.cli.commands import COMMANDS, DONE, NOT_ACTIVE, STOPPED, STOPPED_TEXT, add_models_dir, wrong
 from training.cli.errors import ERRORS
 from training.cli.promote import promoted
@@ -34,6 +35,7 @@ from training.search.coefficients_file import read_coefficients, read_plan
 
 SEED_MAX = 2**31
 FORMERLY = "--out"  # what --models-dir was called
+_NAMED = f"one of {', '.join(KINDS)}, an installed one of yours, or its file: path/to/file.py"
 
 
 def parser() -> argparse.ArgumentParser:
@@ -51,7 +53,7 @@ def parser() -> argparse.ArgumentParser:
     )
     add_version(found)
     what = found.add_argument_group("what to train on")
-    what.add_argument("--strategy", required=True, metavar="NAME", help=f"one of {', '.join(KINDS)}")
+    what.add_argument("--strategy", required=True, metavar="NAME", help=_NAMED)
     bars = "CSV, CSV.gz or Parquet file of bars; several times for a strategy with an open universe"
     what.add_argument("--bars", required=True, type=Path, action="append", metavar="FILE", help=bars)
     what.add_argument("--symbols", metavar="A,B,...", help="the universe, where the strategy leaves it open (its own)")
@@ -166,6 +168,7 @@ def main(arguments: Sequence[str]) -> int:
         options.error(fault)
     chosen = options.parse_args(arguments)
     try:
+        chosen.strategy = add(chosen.strategy)
         known = kind(chosen.strategy)
     except ValueError as error:
         return wrong(error)

@@ -265,6 +265,7 @@ class TrainingKind:
     imports: bool = False  # whether a policy that was trained elsewhere can be brought in
     reference: Reference | None = None  # what others claim for it, for the report
     procedure: Procedure | None = None  # of its own; None: `load`, one network, and PPO
+    rule: Callable[[], nn.Module] | None = None  # makes a policy that needs no training
 
     def preset(self, name: str) -> Preset:
         """The preset of this name. Raises `ValueError` for an unknown one."""

@@ -5,7 +5,9 @@ from __future__ import annotations
 from importlib import import_module
 from typing import cast
 
-from strategies.registry import entry
+from strategies.kit.entry import OwnStrategyError
+from strategies.kit.own.load import OwnStrategy, training_of
+from strategies.registry import entry, own
 from training.desks.kind import TrainingKind
 from training.evidence.claims import Reference
 
@@ -25,11 +27,28 @@ def kind(name: str) -> TrainingKind:
     Raises:
         ValueError: no strategy has that name, or it is not trained here.
     """
-    entry(name)
+    known = entry(name)
     if name not in KINDS:
-        raise ValueError(f"strategy {name} cannot be trained yet: add its `TrainingKind` to training/desks/registry.py")
+        found = own(name)
+        if found is None or not known.training:
+            raise ValueError(
+                f"strategy {name} cannot be trained yet: name its `TrainingKind` in its StrategyEntry, such as "
+                f'training="{name}_training:KIND" (docs/ADD_A_STRATEGY.md)'
+            )
+        return _of_own(found)
     module, _, attribute = KINDS[name].partition(":")
     return cast("TrainingKind", getattr(import_module(module), attribute))
+
+
+def _of_own(found: OwnStrategy) -> TrainingKind:
+    """The training object of a strategy that is not shipped. Raises OwnStrategyError."""
+    made = training_of(found)
+    if not isinstance(made, TrainingKind) or made.strategy != found.name:
+        raise OwnStrategyError(
+            f"{found.file}: training={found.entry.training!r} names {made!r:.80}, expected a TrainingKind of "
+            f"{found.name}: correct one of them"
+        )
+    return made
 
 
 def reference_of(name: str) -> Reference | None:

@@ -9,7 +9,7 @@ import json
 from pathlib import Path
 
 from daemon.page_kit.render import render
-from strategies.registry import STRATEGIES, entry
+from strategies.registry import entry, is_known
 from training.desks.registry import reference_of
 from training.evidence.findings import Findings
 from training.evidence.heads import read as read_heads
@@ -50,7 +50,7 @@ def page(study: Study, findings: Findings) -> str:
 
 
 def _holds_shares(strategy: str) -> bool:
-    return strategy in STRATEGIES and entry(strategy).make().spec.holds == "shares"
+    return is_known(strategy) and entry(strategy).make().spec.holds == "shares"
 
 
 def _facts(study: Study, f: Findings) -> list[Row]:

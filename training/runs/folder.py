@@ -27,7 +27,8 @@ import msgspec
 import torch
 
 from daemon.host.whole_files import write_whole
-from strategies.registry import STRATEGIES
+from strategies.kit.own.load import OwnStrategy, sources_of
+from strategies.registry import STRATEGIES, own
 from training.desks.registry import KINDS, kind
 from training.study.study import Trial
 
@@ -58,10 +59,21 @@ def code_version(strategy: str = "") -> str:
     if strategy:
         kind(strategy)
     names = [strategy] if strategy else list(KINDS)
-    modules = ("training.runs.tasks", *(STRATEGIES[name] for name in names), *(_module(name) for name in names))
+    shipped = [name for name in names if name in STRATEGIES]
+    modules = ("training.runs.tasks", *(STRATEGIES[name] for name in shipped), *(_module(name) for name in shipped))
     for path in sorted(_reached(root, {root / f"{module.replace('.', '/')}.py" for module in modules})):
         digest.update(f"{path.relative_to(root)}\0".encode() + path.read_bytes() + b"\0")
+    found = own(strategy) if strategy else None
+    for path in _of_own(found) if found is not None else ():
+        digest.update(path.read_bytes() + b"\0")
     return digest.hexdigest()[:12]
+
+
+def _of_own(found: OwnStrategy) -> tuple[Path, ...]:
+    """The files that a strategy of one's own is trained by."""
+    module = found.entry.training.partition(":")[0].replace(".", "/")
+    start = [path for path in (found.file, found.root / f"{module}.py") if path.is_file()]
+    return sources_of(start, found.root)
 
 
 def _module(strategy: str) -> str:

@@ -20,6 +20,7 @@ from typing import Any, TypeVar
 from torch import nn
 
 from training.desks.kind import POLICY, Compared
+from training.desks.registry import kind
 from training.desks.trial import RLLIB, TRIALS, News, Request, Stage
 from training.evidence.wording import counted
 from training.rl.pool import Flag, stop_on_signals, work_through
@@ -55,7 +56,8 @@ def train_and_export(settings: Settings, listen: Listener, flag: Flag | None = N
     with stop_on_signals(stop):
         run = Run(settings, listen, stop)
         with run.begun():
-            return run.outcome()
+            rule = kind(settings.strategy).rule
+            return run.outcome() if rule is None else run.imported(rule(), 0, "a rule, not trained")
 
 
 class Run:
@@ -107,7 +109,7 @@ class Run:
         policies = [p.policy(requests[i], p.trial_folder(requests[i]).weights()) for i in chosen]
         return self._told(trials, chosen, policies)
 
-    def imported(self, policy: nn.Module, steps: int) -> Outcome:
+    def imported(self, policy: nn.Module, steps: int, origin: str = "trained elsewhere") -> Outcome:
         """The same for a policy that was trained elsewhere: it is the only trial, and nothing is chosen."""
         p = self._prepared
         self._ledger.record(*self._record.openings())
@@ -119,7 +121,7 @@ class Run:
             steps=steps,
             seconds=0.0,
             chosen_steps=steps,
-            stopped="trained elsewhere",
+            stopped=origin,
             curve=(),
             validate=evaluator(policy),
             test=p.data.test(policy, p.span(p.folds[0].test)),

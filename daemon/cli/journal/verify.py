@@ -41,15 +41,17 @@ def run(options: argparse.Namespace, console: Console) -> int:
         if options.against is None:
             raise NotFound("--public-key without --against: name the file of signed heads too")
         check_signed(options.against, options.public_key)
-    total = JournalReader(path).query("SELECT count(*) AS n FROM events")[0]["n"]
+    reader = JournalReader(path)
+    total = reader.query("SELECT count(*) AS n FROM events")[0]["n"]
+    own_code = code_digest(reader.meta().get("strategy", ""))
     screen = Console(stderr=True)
     with Progress(console=screen, transient=True, disable=not screen.is_terminal) as bar:
         task = bar.add_task("verify", total=total)
-        report = verify(path, code_digest(), strategy_named, lambda done: bar.update(task, completed=done))
+        report = verify(path, own_code, strategy_named, lambda done: bar.update(task, completed=done))
     if report.before:
         console.print(f"rows up to {report.before:,} are in the file before this one (folder rotated): verify that too")
     for code, rows in report.other_code.items():
-        by = "other code" if code != code_digest() else "this code before its first snapshot"
+        by = "other code" if code != own_code else "this code before its first snapshot"
         console.print(f"{rows:,} rows were written by {by} ({code}): their hashes were checked, not stepped again")
     for versions, rows in report.other_libraries.items():
         console.print(

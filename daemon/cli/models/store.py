@@ -13,7 +13,7 @@ from daemon.models.store import LoadedModel, check_rules
 from daemon.models.store import load as load_model
 from daemon.models.trial import try_model
 from strategies.kit.contract import Strategy, configured
-from strategies.registry import STRATEGIES
+from strategies.registry import add
 
 
 class NotPossible(ValueError):
@@ -50,8 +50,11 @@ def store_of(options: argparse.Namespace) -> ModelStore:
     """The store that the options name. Raises NotPossible, ConfigError."""
     config = options.config or (DEFAULT_CONFIG if DEFAULT_CONFIG.is_file() else None)
     given = {"desk.strategy": options.strategy} if options.strategy else {}
-    if options.strategy and options.strategy not in STRATEGIES:
-        raise NotPossible(f"--strategy is {options.strategy!r}: expected one of {', '.join(STRATEGIES)}")
+    if options.strategy:
+        try:
+            given = {"desk.strategy": add(options.strategy)}
+        except ValueError as error:
+            raise NotPossible(f"--strategy: {error}") from error
     settings = load(config, given)
     strategy = strategy_of(settings)
     return ModelStore(settings, options.models_dir or settings.paths.models_dir, strategy)

@@ -21,6 +21,7 @@ from daemon.cli.start.finding import FAIL, OK, WARN, Finding
 from daemon.cli.start.host_checks import calendar_finding, other_desk_findings, state_dir_findings
 from daemon.config.limits_shown import in_force
 from daemon.config.load import EXIT_CODE, ConfigError, Credentials, Settings
+from daemon.config.strategy import described, strategy_of
 from daemon.host.time.calendar import CalendarError
 from daemon.models.store import ModelError, other_symbols
 
@@ -42,6 +43,7 @@ async def findings_of(settings: Settings, keys: Credentials, *, dry_run: bool) -
     mode = DRY_RUN if dry_run else settings.desk.account
     sends = "orders are filled on paper here, nothing is sent" if dry_run else f"orders go to the {mode} account"
     found = [Finding("configuration", OK, f"desk {settings.desk.name}, mode {mode}: {sends}")]
+    found.append(Finding("strategy", OK, described(strategy_of(settings))))
     found += [Finding("limits", OK, in_force(settings)), _addresses(settings, broker), *_operator(settings)]
     live, model = _model(settings, keys, dry_run=dry_run)
     found += [model, calendar_finding(clock), *state_dir_findings(settings, live)]

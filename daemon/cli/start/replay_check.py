@@ -11,6 +11,7 @@ from daemon.app.replay_start import prepare_replay
 from daemon.cli.start.exits import REFUSALS, refuse
 from daemon.config.limits_shown import in_force
 from daemon.config.load import Settings
+from daemon.config.strategy import described
 from daemon.engine.state_dir import check_identity, locked_by, peek
 from daemon.host.own_files import StateDirError
 from daemon.models.store import other_symbols
@@ -34,7 +35,7 @@ def check(settings: Settings, tape: Path) -> int:
         "configuration": "ok",
         "desk": settings.desk.name,
         "mode": "replay (dry run)",
-        "strategy": replay.strategy.spec.name,
+        "strategy": described(replay.strategy),
         "tape": f"{replay.tape.name}, {replay.info.rows} rows, {replay.info.first_date} to {replay.info.last_date}",
         "synthetic": bool(replay.info.synthetic),
         "model": f"{replay.model.version} on {replay.policy.provider}, verified, "

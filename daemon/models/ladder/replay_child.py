@@ -217,7 +217,8 @@ def _started(request: Request, strategy: Strategy, trading: Trading, model: Load
     """Return a desk in a replay that just started with this model, as the engine starts one."""
     who = msgspec.structs.replace(request.identity, mode=REPLAY, account="paper")
     machine = fresh_machine(strategy, who, trading)
-    machine.apply(RunStarted(now_ns, who.mode, who.account, who.strategy, who.epoch, code_digest(), who.feed, trading))
+    code = code_digest(who.strategy)
+    machine.apply(RunStarted(now_ns, who.mode, who.account, who.strategy, who.epoch, code, who.feed, trading))
     adopt_trading(machine)
     manifest = model.manifest
     machine.apply(ModelVerified(now_ns, model.version, model.digest, manifest.promoted, manifest.training.feed))

@@ -25,6 +25,7 @@ from daemon.host.time.calendar import SessionCalendar, midnight_ns
 from daemon.tapes.days import DailyTapeSource, scan_daily
 from strategies.golden import contract_hash
 from strategies.kit.contract import Bar, DailySpec, DailyStrategy, Float32Array, Session, configured
+from strategies.kit.entry import Columns
 from strategies.registry import entry
 from training.data.daily_bars import days_of
 from training.rl.pool import stop_signals_blocked
@@ -140,8 +141,7 @@ def _assembled(
     close = ticks(bars[CLOSE])
     for day in range(1, len(close)):
         close[day] = np.where(present[day], close[day], close[day - 1])
-    columns = entry(spec.name).columns
-    assert columns is not None, f"{spec.name} has no `columns` in its entry: it cannot be trained on a daily table"
+    columns = entry(spec.name).columns or _without_columns
     seen = columns(bars, present, spec.history_bars, [session.date for session in sessions])
     return DailyTable(
         file=file,
@@ -158,6 +158,12 @@ def _assembled(
         tradable=seen.tradable,
         warm=seen.warm,
     )
+
+
+def _without_columns(_bars: Float64Array, present: BoolArray, window: int, dates: Sequence[str]) -> Columns:
+    """The columns of a strategy that has none: it is warm when each symbol has W bars."""
+    warm: BoolArray = np.logical_and.reduce(np.cumsum(present, axis=0) >= window, axis=1)
+    return Columns(np.zeros((len(dates), 0), dtype=np.float32), present.astype(np.float32), warm)
 
 
 _ARRAYS = ("bars", "present", "open_ticks", "close_ticks", "features", "tradable", "warm")

@@ -1,0 +1,122 @@
+"""`rltraderctl new-strategy`: write a package with a strategy of one's own that runs at once."""
+
+from __future__ import annotations
+
+import argparse
+import gzip
+import keyword
+import re
+import sys
+from pathlib import Path
+from string import Template
+
+from rich.console import Console
+
+from daemon.cli.arguments import NotFound
+from daemon.tapes import BUNDLED_TAPE, DAILY_TAPE
+from strategies.registry import STRATEGIES
+
+TEMPLATES = Path(__file__).with_name("templates")
+RULES, PPO, SB3 = "rules", "ppo", "sb3"
+_POLICY = {
+    RULES: "a rule, which is exported as it is",
+    PPO: "how PPO trains it, with a reward and a network to change",
+    SB3: "how Stable-Baselines3 trains it",
+}
+_SESSION, _SHARES, _OPTION = ("session", "shares"), ("bar", "shares"), ("bar", "option")
+_WHAT = {
+    _SESSION: "SPY, QQQ, both or cash, once a day, by the cross of two moving averages.",
+    _SHARES: "SPY or cash, every minute, by the cross of two moving averages; flat before the close.",
+    _OPTION: "Calls, puts or nothing on SPY, every minute, by the cross of two moving averages.",
+}
+_OF_THE_DESK = {_SESSION: '"weight"', _SHARES: '"held"', _OPTION: '"side"'}
+_IMPORTS = {_SESSION: "FAST, SLOW, SPEC, SYMBOLS", _SHARES: "FAST, SLOW, SPEC", _OPTION: "FAST, SLOW, SPEC"}
+_CONTRACT = {_SESSION: "Portfolio, Session, View", _SHARES: "Portfolio, Session, View", _OPTION: "Session, View"}
+
+
+def add_options(command: argparse.ArgumentParser) -> None:
+    """Add the options of `new-strategy`."""
+    command.set_defaults(run=run)
+    command.add_argument("name", type=_name, help="small letters, digits and _, such as sma_cross: also the folder")
+    command.add_argument("--cadence", choices=("bar", "session"), required=True, help="when it decides")
+    command.add_argument("--holds", choices=("option", "shares"), required=True, help="what it holds")
+    template = "where its policy comes from: a rule, our PPO, or Stable-Baselines3 (default: %(default)s)"
+    command.add_argument("--template", choices=tuple(_POLICY), default=RULES, help=template)
+
+
+def run(options: argparse.Namespace, console: Console) -> int:
+    """Write the package into a new folder of its name. Raises NotFound where it cannot be, OSError."""
+    kind = (options.cadence, options.holds)
+    if kind not in _WHAT:
+        raise NotFound(
+            "--cadence session --holds option: no desk decides once a day about options; choose --cadence bar, or "
+            "--holds shares"
+        )
+    folder = Path(options.name)
+    if folder.exists():
+        raise NotFound(f"{folder} is there already: choose another name, or move it away")
+    files = _files(options.name, kind, options.template)
+    folder.mkdir()
+    for name, text in files.items():
+        (folder / name).write_text(text, encoding="utf-8")
+    symbols = ("SPY", "QQQ") if kind == _SESSION else ("SPY",)
+    (folder / "tape.csv.gz").write_bytes(_tape(DAILY_TAPE if kind == _SESSION else BUNDLED_TAPE, symbols))
+    console.print(f"wrote {folder}/: {', '.join(sorted((*files, 'tape.csv.gz')))}")
+    console.print(f"next: cd {folder}, then the commands of its README.md")
+    return 0
+
+
+def _name(text: str) -> str:
+    if not re.fullmatch(r"[a-z][a-z0-9_]{0,39}", text, re.ASCII):
+        raise argparse.ArgumentTypeError(f"{text!r}: expected small letters, digits and _, such as sma_cross")
+    if text in STRATEGIES:
+        raise argparse.ArgumentTypeError(f"{text!r} is a shipped strategy: choose another name")
+    if keyword.iskeyword(text) or text in sys.stdlib_module_names or text in ("daemon", "strategies", "training"):
+        raise argparse.ArgumentTypeError(f"{text!r} is the name of another Python module: choose another name")
+    return text
+
+
+def _files(name: str, kind: tuple[str, str], template: str) -> dict[str, str]:
+    """Return file name -> text."""
+    suffix = "_".join(kind)
+    cls = "".join(part.capitalize() for part in name.split("_"))
+    words = {
+        "name": name,
+        "cls": cls,
+        "package": name.replace("_", "-"),
+        "what": _WHAT[kind],
+        "policy": _POLICY[template],
+        "of_the_desk": _OF_THE_DESK[kind],
+        "imports": f"{_IMPORTS[kind]}, {cls}",
+        "contract": _CONTRACT[kind],
+        "optional": '\n[project.optional-dependencies]\nsb3 = ["stable-baselines3"]\n' if template == SB3 else "",
+        "commands": _commands(name, template),
+    }
+    words["rule"] = _filled(f"rule_{suffix}", words)
+    words["tests"] = _filled(f"test_{suffix}", words).rstrip("\n")
+    return {
+        f"{name}.py": _filled(f"strategy_{suffix}", words),
+        f"{name}_training.py": _filled(f"training_{template}", words),
+        f"test_{name}.py": _filled("test", words),
+        "pyproject.toml": _filled("pyproject", words),
+        "README.md": _filled("readme", words),
+    }
+
+
+def _commands(name: str, template: str) -> str:
+    """Return the lines that make the model."""
+    export = f"    train-and-export --strategy {name}.py --bars tape.csv.gz --out onnx_models"
+    if template != SB3:
+        return export
+    return f"    python {name}_training.py tape.csv.gz model.zip\n{export} --import-sb3 model.zip"
+
+
+def _filled(template: str, words: dict[str, str]) -> str:
+    return Template((TEMPLATES / f"{template}.txt").read_text(encoding="utf-8")).substitute(words)
+
+
+def _tape(path: Path, symbols: tuple[str, ...]) -> bytes:
+    """Return the bundled tape's rows of these symbols, with its comment and its header."""
+    lines = gzip.decompress(path.read_bytes()).decode("ascii").splitlines(keepends=True)
+    kept = [line for line in lines[2:] if line.startswith(tuple(f"{symbol}," for symbol in symbols))]
+    return gzip.compress("".join((*lines[:2], *kept)).encode(), compresslevel=9, mtime=0)

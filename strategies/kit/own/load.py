@@ -1,0 +1,256 @@
+"""A strategy of one's own: a Python file that a user names, or an installed package with an entry point.
+
+Imports what was named and nothing else. Invariant: whatever that code does wrong leaves here as an `OwnStrategyError`
+that names the file, the line, the cause and the cure.
+"""
+
+from __future__ import annotations
+
+import ast
+import importlib
+import inspect
+import os
+import re
+import stat
+import sys
+import traceback
+from collections.abc import Callable, Iterable
+from hashlib import sha256
+from importlib.metadata import EntryPoint, entry_points
+from pathlib import Path
+from types import ModuleType
+from typing import Any, NamedTuple
+
+from strategies.kit.contract import Spec
+from strategies.kit.entry import GROUP, INSTALLED, OwnStrategyError, StrategyEntry
+
+DEFAULT_NAME = "STRATEGY"
+NAME = re.compile(r"[a-z][a-z0-9_]{0,39}", re.ASCII)
+_PLACE = re.compile(r"(?P<file>.+\.py)(?::(?P<name>[A-Za-z_][A-Za-z0-9_]*))?", re.DOTALL)
+
+
+class OwnStrategy(NamedTuple):
+    """A strategy that is not shipped, as it was when it was imported."""
+
+    name: str
+    entry: StrategyEntry
+    place: str  # to find it again: `/path/to/file.py:NAME` or `entry point NAME`
+    package: str  # name and version of the installed package, "" for a file
+    file: Path
+    root: Path  # the folder that its imports start from
+    sources: tuple[Path, ...]  # the file, and the files below `root` that it imports
+    digest: str  # 12 hex digits over the sources
+
+    @property
+    def shown(self) -> str:
+        """Name, package, file and digest on one line."""
+        package = f"package {self.package}, " if self.package else ""
+        return f"{self.name} ({package}{self.file}, digest {self.digest})"
+
+
+def installed() -> dict[str, tuple[EntryPoint, ...]]:
+    """Return the installed entry points by name. More than one of a name is a clash. Imports nothing."""
+    found: dict[str, dict[str, EntryPoint]] = {}
+    for point in entry_points(group=GROUP):
+        found.setdefault(point.name, {}).setdefault(f"{_package(point)} {point.value}", point)
+    return {name: tuple(points.values()) for name, points in found.items()}
+
+
+def _package(point: EntryPoint) -> str:
+    return f"{point.dist.name} {point.dist.version}" if point.dist is not None else "unknown"
+
+
+def of_file(text: str, *, named_by_user: bool = True) -> OwnStrategy:
+    """Import the strategy at `path/to/file.py` or `path/to/file.py:NAME`, a class or a `StrategyEntry`.
+
+    A file that a state directory names, and not the user, must belong to this user or to root, and nobody else may
+    write to it. Raises OwnStrategyError.
+    """
+    match = _PLACE.fullmatch(text)
+    if match is None:
+        raise OwnStrategyError(f"{text}: expected a Python file: write path/to/file.py or path/to/file.py:Class")
+    path = Path(match["file"]).expanduser().resolve()
+    if not path.is_file():
+        raise OwnStrategyError(f"{path}: no such file: correct the path, or name it with --strategy path/to/file.py")
+    if not named_by_user:
+        _refuse_foreign(path)
+    root, dotted = _module_of(path)
+    if str(root) not in sys.path:
+        sys.path.append(str(root))
+    module = _imported(lambda: importlib.import_module(dotted), path)
+    _refuse_another(module, path, dotted)
+    entry, name = _entry_of(module, match["name"] or "", path)
+    return _found(entry, f"{path}:{name}", "", path, root)
+
+
+def of_package(name: str, points: tuple[EntryPoint, ...]) -> OwnStrategy:
+    """Import an installed strategy. Raises OwnStrategyError, also where two packages offer the same name."""
+    packages = sorted({_package(point) for point in points})
+    if len(points) > 1:
+        raise OwnStrategyError(
+            f"the strategy {name!r} is offered by {len(points)} packages ({', '.join(packages)}): uninstall all but one"
+        )
+    point = points[0]
+    module = _imported(lambda: importlib.import_module(point.module), Path(point.module))
+    path = Path(getattr(module, "__file__", None) or point.module)
+    entry, _ = _entry_of(module, point.attr, path)
+    found = _found(entry, f"{INSTALLED}{name}", packages[0], path, _module_of(path)[0])
+    if found.name != name:
+        raise OwnStrategyError(
+            f"package {packages[0]}: its entry point is {name!r} and its spec.name is {found.name!r}: "
+            "give both the same name"
+        )
+    return found
+
+
+def training_of(own: OwnStrategy) -> Any:
+    """Import the object that `StrategyEntry.training` names. Raises OwnStrategyError."""
+    module_name, _, attribute = own.entry.training.partition(":")
+    module = _imported(lambda: importlib.import_module(module_name), own.file.parent / f"{module_name}.py")
+    found = getattr(module, attribute or "KIND", None)
+    if found is None:
+        raise OwnStrategyError(
+            f"{module.__file__}: has no {attribute or 'KIND'}, which training={own.entry.training!r} of {own.file} "
+            "names: correct one of them"
+        )
+    return found
+
+
+def sources_of(start: Iterable[Path], root: Path) -> tuple[Path, ...]:
+    """Return these files and the files below `root` that they import, and those that these import, by path."""
+    found, open_ = set(start), list(start)
+    while open_:
+        path = open_.pop()
+        for name in _imports(ast.parse(path.read_bytes()), path, root):
+            stem = root / name.replace(".", "/")
+            for there in (stem.with_name(f"{stem.name}.py"), stem / "__init__.py"):
+                if there not in found and there.is_file():
+                    found.add(there)
+                    open_.append(there)
+    return tuple(sorted(found))
+
+
+def _imports(tree: ast.Module, path: Path, root: Path) -> Iterable[str]:
+    """Yield the dotted names that a module imports, and their packages."""
+    package = path.relative_to(root).parent.parts
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Import):
+            names = [alias.name for alias in node.names]
+        elif isinstance(node, ast.ImportFrom):
+            before = package[: len(package) - node.level + 1] if node.level else ()
+            origin = ".".join((*before, *([node.module] if node.module else [])))
+            names = [origin, *(f"{origin}.{alias.name}".lstrip(".") for alias in node.names)]
+        else:
+            continue
+        for name in filter(None, names):
+            parts = name.split(".")
+            yield from (".".join(parts[: end + 1]) for end in range(len(parts)))
+
+
+def _found(entry: StrategyEntry, place: str, package: str, path: Path, root: Path) -> OwnStrategy:
+    name = _checked(entry, path)
+    sources = sources_of([path], root)
+    digest = sha256()
+    for source in sources:
+        digest.update(source.relative_to(root).as_posix().encode() + b"\0" + source.read_bytes() + b"\0")
+    return OwnStrategy(name, entry, place, package, path, root, sources, digest.hexdigest()[:12])
+
+
+def _module_of(path: Path) -> tuple[Path, str]:
+    """Return the folder that imports start from, and the module's dotted name: a package counts as a whole."""
+    root, parts = path.parent, [] if path.stem == "__init__" else [path.stem]
+    while (root / "__init__.py").is_file():
+        root, parts = root.parent, [root.name, *parts]
+    return root, ".".join(parts)
+
+
+def _imported(load: Callable[[], ModuleType], path: Path) -> ModuleType:
+    """Return the loaded module. Raises OwnStrategyError with the line at which the user's code failed."""
+    importlib.invalidate_caches()
+    try:
+        return load()
+    except SyntaxError as error:
+        raise OwnStrategyError(f"{error.filename}, line {error.lineno}: {error.msg}: correct that line") from error
+    except (Exception, SystemExit) as error:
+        own = [frame for frame in traceback.extract_tb(error.__traceback__) if _is_own(frame.filename)]
+        where = f"{own[-1].filename}, line {own[-1].lineno}" if own else str(path)
+        cure = "correct it there"
+        if isinstance(error, ModuleNotFoundError) and error.name:
+            cure = f"install {error.name.partition('.')[0]}, or correct the import"
+        raise OwnStrategyError(f"{where}: cannot be imported: {type(error).__name__}: {error}: {cure}") from error
+
+
+_NOT_OWN = (str(Path(__file__)), str(Path(importlib.__file__ or "").parent), "<")
+
+
+def _is_own(filename: str) -> bool:
+    """Return whether a frame of a traceback lies neither here nor in the interpreter's importer."""
+    return not filename.startswith(_NOT_OWN)
+
+
+def _refuse_another(module: ModuleType, path: Path, dotted: str) -> None:
+    """Raise OwnStrategyError where another module has the file's name."""
+    found = getattr(module, "__file__", None)
+    if found is None or Path(found).resolve() != path:
+        raise OwnStrategyError(
+            f"{path}: the module name {dotted!r} is already taken by {found or 'a module of Python'}: rename the file"
+        )
+
+
+def _refuse_foreign(path: Path) -> None:
+    """Raise OwnStrategyError for a file that another user could have written."""
+    for each in (path, path.parent):
+        info = each.stat()
+        if info.st_uid not in (os.geteuid(), 0) or info.st_mode & stat.S_IWOTH:
+            raise OwnStrategyError(
+                f"{path}: another user may write to {each}, so the state directory's word is not enough to run it: "
+                f"name it yourself with --strategy {path}"
+            )
+
+
+def _entry_of(module: ModuleType, attribute: str, path: Path) -> tuple[StrategyEntry, str]:
+    """Return the entry that `attribute` names in the module, by default `STRATEGY`, and its name there."""
+    target = getattr(module, attribute or DEFAULT_NAME, None)
+    if target is None:
+        there = [name for name, value in vars(module).items() if isinstance(value, StrategyEntry) or _is_class(value)]
+        hint = f"name one of {', '.join(there)}" if there else "give it STRATEGY = StrategyEntry(...)"
+        raise OwnStrategyError(f"{path}: has no {attribute or DEFAULT_NAME}: {hint}")
+    if isinstance(target, StrategyEntry):
+        return target, attribute or DEFAULT_NAME
+    default = getattr(module, DEFAULT_NAME, None)
+    if isinstance(default, StrategyEntry) and default.make is target:
+        return default, DEFAULT_NAME
+    declaration = getattr(target, "declaration", getattr(module, "DECLARATION", None))
+    if not _is_class(target) or declaration is None:
+        raise OwnStrategyError(
+            f"{path}: {attribute} is no StrategyEntry, nor a class with `spec` in a file with DECLARATION: "
+            "see docs/ADD_A_STRATEGY.md"
+        )
+    return StrategyEntry(target, declaration, desk=target.__name__.lower()), attribute
+
+
+def _is_class(value: object) -> bool:
+    return inspect.isclass(value) and hasattr(value, "spec") and hasattr(value, "observe")
+
+
+def _checked(entry: StrategyEntry, path: Path) -> str:
+    """Return the strategy's name. Raises OwnStrategyError for an object that is no strategy."""
+    try:
+        made = entry.make()
+    except Exception as error:
+        raise OwnStrategyError(f"{path}: the strategy cannot be made: {type(error).__name__}: {error}") from error
+    spec = getattr(made, "spec", None)
+    daily = getattr(spec, "decides", "") == "session"
+    keeps = ("remember", "readjust", "known") if daily else ("correct",)
+    parts = ("state_type", "start", "observe", "decide", *keeps)
+    lacking = [name for name in parts if not hasattr(made, name)]
+    if lacking or not isinstance(spec, Spec):
+        raise OwnStrategyError(
+            f"{path}: {type(made).__name__} is no strategy: {', '.join(lacking) or 'a spec of type Spec'} is missing: "
+            "see strategies/kit/contract.py"
+        )
+    if not NAME.fullmatch(spec.name):
+        raise OwnStrategyError(
+            f"{path}: spec.name is {spec.name!r}, expected small letters, digits and _, such as sma_cross"
+        )
+    return spec.name

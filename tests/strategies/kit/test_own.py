@@ -1,0 +1,181 @@
+"""A strategy of one's own is found by its file or its package; what is wrong with it is an error and no traceback."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from daemon.core.strategy_rules import trading_for
+from daemon.engine.code import code_digest
+from strategies.golden import contract_hash
+from strategies.kit.entry import OwnStrategyError
+from strategies.registry import VARIABLE, add, declaration, entry, names, own, places, remember, strategy
+from tests.support.own.files import forgotten_again, install, write_strategy
+
+
+@pytest.fixture(autouse=True)
+def patch() -> Iterator[pytest.MonkeyPatch]:
+    """The registry forgets what a test added."""
+    with forgotten_again() as patched:
+        yield patched
+
+
+@pytest.mark.parametrize("suffix", ["", ":STRATEGY", ":ToyKeeper"])
+def test_a_file_is_known_by_the_name_of_its_spec(tmp_path: Path, suffix: str) -> None:
+    path = write_strategy(tmp_path / "mine_a.py", "mine_a")
+    assert add(f"{path}{suffix}") == "mine_a"
+    assert strategy("mine_a").spec.name == "mine_a"
+    assert declaration("mine_a")["basket"] == "all or nothing in whole shares"
+    assert float(trading_for("mine_a").paper.cash_usd) == 50_000.0
+    found = own("mine_a")
+    assert found is not None
+    assert (found.place, found.package, found.sources) == (f"{path}:STRATEGY", "", (path,))
+    assert add(str(path)) == "mine_a"  # twice is once
+
+
+def test_the_contract_hash_keeps_it_apart_from_any_other(tmp_path: Path) -> None:
+    for name in ("mine_b", "mine_c"):
+        add(str(write_strategy(tmp_path / f"{name}.py", name)))
+    assert contract_hash(strategy("mine_b")) != contract_hash(strategy("mine_c"))
+
+
+@pytest.mark.parametrize(
+    ("code", "expected"),
+    [
+        ("x = (\n", r"mine_d\.py, line \d+: '\(' was never closed: correct that line"),
+        ("import no_such_library\n", r"mine_d\.py, line 1: .*ModuleNotFoundError.*: install no_such_library, or corr"),
+        ("x = 1\ny = x / 0\n", r"mine_d\.py, line 2: cannot be imported: ZeroDivisionError: division by zero"),
+        ("import sys\nsys.exit(3)\n", r"mine_d\.py, line 2: cannot be imported: SystemExit: 3"),
+        ("x = 1\n", r"mine_d\.py: has no STRATEGY: give it STRATEGY = StrategyEntry\(\.\.\.\)"),
+        ("STRATEGY = 5\n", r"mine_d\.py: .* is no StrategyEntry"),
+    ],
+)
+def test_a_file_that_cannot_be_used_is_named_with_line_and_cause(tmp_path: Path, code: str, expected: str) -> None:
+    (tmp_path / "mine_d.py").write_text(code)
+    with pytest.raises(OwnStrategyError, match=expected):
+        add(str(tmp_path / "mine_d.py"))
+
+
+def test_a_file_that_is_not_there_and_a_name_that_is_not_in_it(tmp_path: Path) -> None:
+    with pytest.raises(OwnStrategyError, match=r"gone\.py: no such file: correct the path"):
+        add(str(tmp_path / "gone.py"))
+    path = write_strategy(tmp_path / "mine_e.py", "mine_e")
+    with pytest.raises(OwnStrategyError, match=r"has no Keeper: name one of .*ToyKeeper.*STRATEGY"):
+        add(f"{path}:Keeper")
+    with pytest.raises(OwnStrategyError, match="expected a Python file"):
+        add(str(tmp_path))
+
+
+def test_the_name_of_a_shipped_strategy_and_that_of_another_file_are_refused(tmp_path: Path) -> None:
+    with pytest.raises(OwnStrategyError, match=r"'regime_switcher', the name of a shipped strategy: choose another"):
+        add(str(write_strategy(tmp_path / "mine_f.py", "regime_switcher")))
+    add(str(write_strategy(tmp_path / "mine_g.py", "mine_g")))
+    with pytest.raises(OwnStrategyError, match=r"'mine_g' is already the name of mine_g \(.*mine_g\.py, digest"):
+        add(str(write_strategy(tmp_path / "mine_h.py", "mine_g")))
+
+
+def test_a_file_named_like_a_module_of_python_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(OwnStrategyError, match=r"the module name 'json' is already taken by .*: rename the file"):
+        add(str(write_strategy(tmp_path / "json.py", "mine_i")))
+
+
+def test_an_unknown_name_is_answered_with_all_that_are_known(tmp_path: Path, patch: pytest.MonkeyPatch) -> None:
+    add(str(write_strategy(tmp_path / "mine_j.py", "mine_j")))
+    install(tmp_path / "site", "their-package", "1.2", {"theirs": "their_module:STRATEGY"})
+    patch.syspath_prepend(tmp_path / "site")
+    expected = r"expected one of: .*mine_j, .*option_scalper, .*theirs; did you mean 'mine_j'\? or name a file"
+    with pytest.raises(ValueError, match=expected):
+        entry("mine_i")
+
+
+def test_an_installed_package_offers_its_strategy_by_name(tmp_path: Path, patch: pytest.MonkeyPatch) -> None:
+    write_strategy(tmp_path / "their_module.py", "theirs")
+    install(tmp_path, "their-package", "1.2", {"theirs": "their_module:STRATEGY"})
+    patch.syspath_prepend(tmp_path)
+    assert "theirs" in names()
+    assert "their_module" not in sys.modules  # it is imported when it is asked for
+    assert add("theirs") == "theirs"
+    found = own("theirs")
+    assert found is not None
+    assert (found.place, found.package) == ("entry point theirs", "their-package 1.2")
+    assert str(tmp_path / "their_module.py") in found.shown
+
+
+def test_packages_that_clash_or_lie_about_a_name_are_refused(tmp_path: Path, patch: pytest.MonkeyPatch) -> None:
+    write_strategy(tmp_path / "their_other.py", "another_name")
+    install(tmp_path / "a", "one", "1", {"clash": "their_other:STRATEGY", "option_scalper": "their_other:STRATEGY"})
+    install(tmp_path / "b", "two", "2", {"clash": "their_other:STRATEGY", "liar": "their_other:STRATEGY"})
+    for folder in (tmp_path, tmp_path / "a", tmp_path / "b"):
+        patch.syspath_prepend(folder)
+    with pytest.raises(OwnStrategyError, match=r"'clash' is offered by 2 packages \(one 1, two 2\): uninstall all but"):
+        add("clash")
+    with pytest.raises(OwnStrategyError, match=r"its entry point is 'liar' and its spec\.name is 'another_name'"):
+        add("liar")
+    assert strategy("option_scalper").spec.name == "option_scalper"
+    assert own("option_scalper") is None
+
+
+def test_the_digest_covers_the_file_and_what_it_imports_next_to_it_alone(tmp_path: Path) -> None:
+    (tmp_path / "mine_helper.py").write_text("NUMBER = 1\n")
+    (tmp_path / "mine_other.py").write_text("NUMBER = 1\n")
+    path = write_strategy(tmp_path / "mine_k.py", "mine_k", before="import mine_helper\n")
+    code = (
+        "import sys; from strategies.registry import add; from daemon.engine.code import code_digest; "
+        "print(code_digest(add(sys.argv[1])))"
+    )
+
+    def digest() -> str:
+        line = [sys.executable, "-c", code, str(path)]
+        return subprocess.run(line, check=True, capture_output=True, text=True).stdout
+
+    before = digest()
+    (tmp_path / "mine_other.py").write_text("NUMBER = 2\n")
+    assert digest() == before
+    (tmp_path / "mine_helper.py").write_text("NUMBER = 22\n")
+    assert digest() != before
+
+
+def test_the_code_of_a_shipped_strategy_has_the_digest_that_it_had(tmp_path: Path) -> None:
+    add(str(write_strategy(tmp_path / "mine_l.py", "mine_l")))
+    assert code_digest("option_scalper") == code_digest()
+    assert code_digest("mine_l") != code_digest()
+
+
+def test_a_child_process_finds_it_by_its_name(tmp_path: Path) -> None:
+    add(str(write_strategy(tmp_path / "mine_m.py", "mine_m")))
+    assert json.loads(os.environ[VARIABLE]) == json.loads(places())
+    code = "from strategies.registry import strategy; print(strategy('mine_m').spec.symbols)"
+    found = subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, text=True)
+    assert found.stdout == "('SPY',)\n"
+
+
+def test_what_a_state_directory_remembers_is_imported_only_when_no_other_user_could_have_written_it(
+    tmp_path: Path,
+) -> None:
+    path = write_strategy(tmp_path / "mine_n.py", "mine_n", before="import mine_marker\n")
+    (tmp_path / "mine_marker.py").write_text("")
+    remember("mine_n", f"{path}:STRATEGY")
+    path.chmod(0o646)
+    with pytest.raises(OwnStrategyError, match=r"another user may write to .*mine_n\.py.*--strategy .*mine_n\.py"):
+        strategy("mine_n")
+    assert "mine_marker" not in sys.modules
+    path.chmod(0o644)
+    assert strategy("mine_n").spec.name == "mine_n"
+
+
+def test_a_remembered_file_that_is_gone_or_holds_another_strategy_is_reported(tmp_path: Path) -> None:
+    remember("mine_o", str(tmp_path / "moved.py"))
+    with pytest.raises(OwnStrategyError, match=r"moved\.py: no such file: correct the path, or name it with --strat"):
+        strategy("mine_o")
+    remember("mine_o", str(write_strategy(tmp_path / "mine_p.py", "mine_p")))
+    with pytest.raises(OwnStrategyError, match=r"spec\.name is 'mine_p', expected 'mine_o': the file was changed"):
+        strategy("mine_o")
+    remember("mine_q", "entry point mine_q")
+    with pytest.raises(OwnStrategyError, match=r"came with a package .* install that package again, or name its file"):
+        strategy("mine_q")

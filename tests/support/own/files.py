@@ -1,0 +1,47 @@
+"""A strategy of one's own in a file, and an installed package that offers it."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import pytest
+
+from strategies import registry
+from tests.support.paths import REPOSITORY
+
+TOY = (REPOSITORY / "tests" / "support" / "toy" / "strategy.py").read_text(encoding="utf-8")
+
+
+def write_strategy(path: Path, name: str, *, before: str = "", after: str = "") -> Path:
+    """Write the toy under another name, with more code before and after it; returns the file."""
+    future = "from __future__ import annotations\n"
+    path.write_text(TOY.replace('"toy_keeper"', f'"{name}"').replace(future, future + before) + after, encoding="utf-8")
+    return path
+
+
+def install(site: Path, package: str, version: str, points: dict[str, str]) -> None:
+    """Write what an installed package leaves behind: its name, its version, its entry points."""
+    folder = site / f"{package.replace('-', '_')}-{version}.dist-info"
+    folder.mkdir(parents=True)
+    (folder / "METADATA").write_text(f"Metadata-Version: 2.1\nName: {package}\nVersion: {version}\n", encoding="utf-8")
+    lines = "".join(f"{name} = {value}\n" for name, value in points.items())
+    (folder / "entry_points.txt").write_text(f"[rltrader.strategies]\n{lines}", encoding="utf-8")
+
+
+@contextmanager
+def forgotten_again() -> Iterator[pytest.MonkeyPatch]:
+    """Leave registry, modules, path and environment as they were."""
+    modules = set(sys.modules)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(registry, "_own", {})
+        patch.setattr(registry, "_remembered", {})
+        patch.setattr(sys, "path", [*sys.path])
+        patch.setenv(registry.VARIABLE, "{}")
+        yield patch
+    for name in set(sys.modules) - modules:
+        origin = getattr(sys.modules[name], "__file__", None) or ""
+        if not origin.startswith((str(REPOSITORY), sys.prefix, sys.base_prefix)):
+            del sys.modules[name]

@@ -1,0 +1,1 @@
+"""How a strategy of one's own is trained: everything but its rewards, networks and environments."""

@@ -1,0 +1,192 @@
+"""The desk itself as a gymnasium environment: core, gates, order life and paper broker in memory.
+
+A step is a decision. Nothing is simplified, so it is slower than a tensor market, and nothing has to be written for it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Generator, Iterable
+from typing import Any, NamedTuple
+
+import gymnasium
+import numpy as np
+import torch
+from gymnasium.spaces import Box, Discrete
+from torch import Tensor
+
+from daemon.core.effects import AskPolicy
+from daemon.core.events import Event, PolicyAnswered
+from daemon.core.machine import Machine
+from strategies.kit.contract import Float32Array, Spec
+from training.rl.protocols import Step
+
+MODEL = "candidate"
+CERTAIN = 50.0  # a logit that leaves the other actions nothing
+
+
+class Episode(NamedTuple):
+    """A desk just before a session, and the events to come."""
+
+    machine: Machine
+    feed: Iterable[Event]
+
+
+class Outcome(NamedTuple):
+    """What happened between two decisions: what a reward is made of. Money in USD."""
+
+    action: int  # the index of the action taken; -1 of a continuous policy
+    equity_before: float
+    equity_after: float
+    fees: float  # paid between the two
+    trades: int  # closed between the two
+
+
+def gain(outcome: Outcome) -> float:
+    """The usual reward: the change of the equity in percent, after all costs."""
+    return 100.0 * (outcome.equity_after / outcome.equity_before - 1.0) if outcome.equity_before > 0.0 else 0.0
+
+
+class DeskEnv(gymnasium.Env[Float32Array, Any]):
+    """One desk, one decision a step. `reset(options={"episode": n})` chooses the episode, else it is drawn.
+
+    Actions are the indices of `spec.actions`, or numbers in [-1, 1] of a continuous policy. `terminated` at the end of
+    an episode: a session of a desk that is flat at the close, so many sessions of a daily one.
+    """
+
+    metadata: dict[str, Any] = {"render_modes": []}  # noqa: RUF012
+
+    def __init__(
+        self, spec: Spec, begin: Callable[[int], Episode], episodes: int, reward: Callable[[Outcome], float] = gain
+    ) -> None:
+        if spec.rows_are_symbols or spec.recurrent_shape is not None:
+            raise ValueError(f"{spec.name} has rows of symbols or a memory: give it an environment of its own")
+        self._spec, self._begin, self._episodes, self._reward = spec, begin, episodes, reward
+        self.observation_space = Box(-np.inf, np.inf, spec.observation_shape, np.float32)
+        count = len(spec.actions)
+        self.action_space = Box(-1.0, 1.0, (count,), np.float32) if spec.continuous else Discrete(count)
+        self._machine: Machine | None = None
+        self._questions: Generator[AskPolicy, PolicyAnswered, None] | None = None
+        self._question: AskPolicy | None = None
+
+    def reset(
+        self, *, seed: int | None = None, options: dict[str, Any] | None = None
+    ) -> tuple[Float32Array, dict[str, Any]]:
+        """The first observation of an episode. Raises ValueError where no episode has a decision."""
+        super().reset(seed=seed)
+        chosen = (options or {}).get("episode")
+        number = int(self.np_random.integers(self._episodes) if chosen is None else chosen)
+        for after in range(self._episodes):
+            self._machine, feed = self._begin((number + after) % self._episodes)
+            self._questions = questions(self._machine, feed)
+            self._question = next(self._questions, None)
+            if self._question is not None:
+                return self._observation(self._question), {}
+        raise ValueError(f"{self._spec.name} asks its policy in none of {self._episodes} episodes: look at `observe`")
+
+    def step(self, action: Any) -> tuple[Float32Array, float, bool, bool, dict[str, Any]]:
+        """Answer the open question, and go on to the next one."""
+        machine, asked, question = self._machine, self._questions, self._question
+        assert machine is not None
+        assert asked is not None
+        assert question is not None, "the episode is over: reset first"
+        seen, before = self._observation(question), machine.state
+        logits = answer_of(self._spec, action)
+        try:
+            self._question = asked.send(PolicyAnswered(machine.state.now_ns, question.decision, logits, b"", MODEL))
+        except StopIteration:
+            self._question = None
+        after = machine.state
+        outcome = Outcome(
+            action=-1 if self._spec.continuous else int(action),
+            equity_before=float(before.book.equity),
+            equity_after=float(after.book.equity),
+            fees=float(after.book.fees - before.book.fees),
+            trades=after.stats.trades - before.stats.trades,
+        )
+        over = self._question is None
+        following = seen if self._question is None else self._observation(self._question)
+        return following, float(self._reward(outcome)), over, False, {"equity_usd": outcome.equity_after}
+
+    def _observation(self, question: AskPolicy) -> Float32Array:
+        found: Float32Array = question.observation.array().astype(np.float32)
+        return found
+
+
+def answer_of(spec: Spec, action: Any) -> tuple[float, ...]:
+    """The answer of a policy that is certain of this action."""
+    if spec.continuous:
+        return tuple(np.clip(np.asarray(action, dtype=np.float64), -1.0, 1.0).tolist())
+    return tuple(CERTAIN if place == int(action) else 0.0 for place in range(len(spec.actions)))
+
+
+def questions(machine: Machine, feed: Iterable[Event]) -> Generator[AskPolicy, PolicyAnswered, None]:
+    """Step the feed as `Machine.run` does, and yield each question to the policy; send its answer."""
+    for fed in feed:
+        event: Event = fed
+        while True:
+            machine.apply(event)
+            if not machine.queue:
+                break
+            caused = machine.queue.popleft()
+            event = (yield caused) if isinstance(caused, AskPolicy) else caused
+
+
+class GymEnvironments:
+    """Some gymnasium environments under our PPO; see `training.rl.protocols.Environment`.
+
+    An episode is seeded by the seed, the environment's place and the episode's number. A state is these numbers and the
+    actions since: to go on, the actions are taken again, so an environment must depend on its seed and actions alone.
+    """
+
+    def __init__(self, make: Callable[[], gymnasium.Env[Any, Any]], count: int, seed: int) -> None:
+        self._envs = [make() for _ in range(count)]
+        self._seed = seed
+        self._episodes = [0] * count
+        self._taken: list[list[Any]] = [[] for _ in range(count)]
+        self._seen = [self._reset(place) for place in range(count)]
+
+    def observe(self) -> Tensor:
+        """Float32 (n, *shape)."""
+        return torch.from_numpy(np.stack(self._seen).astype(np.float32))
+
+    def step(self, actions: Tensor) -> Step:
+        """See `Environment`; a finished environment begins its next episode."""
+        rewards, ends, limits = [], [], []
+        last = []
+        for place, action in enumerate(actions.tolist()):
+            self._taken[place].append(action)
+            seen, reward, terminated, truncated, _ = self._envs[place].step(_of_gym(action))
+            last.append(np.asarray(seen, dtype=np.float32))
+            rewards.append(float(reward))
+            ends.append(bool(terminated))
+            limits.append(bool(truncated))
+            if terminated or truncated:
+                self._episodes[place] += 1
+                self._taken[place] = []
+                seen = self._reset(place)
+            self._seen[place] = seen
+        if not any(limits):
+            return Step(torch.tensor(rewards), torch.tensor(ends))
+        return Step(torch.tensor(rewards), torch.tensor(ends), torch.tensor(limits), torch.from_numpy(np.stack(last)))
+
+    def state_dict(self) -> dict[str, Any]:
+        """The episodes' numbers, and the actions taken in them."""
+        return {"episodes": list(self._episodes), "taken": [list(taken) for taken in self._taken]}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Begin the same episodes and take the same actions."""
+        self._episodes = list(state["episodes"])
+        self._taken = [list(taken) for taken in state["taken"]]
+        for place, taken in enumerate(self._taken):
+            self._seen[place] = self._reset(place)
+            for action in taken:
+                self._seen[place] = self._envs[place].step(_of_gym(action))[0]
+
+    def _reset(self, place: int) -> Any:
+        drawn = np.random.SeedSequence([self._seed, place, self._episodes[place]]).generate_state(1)
+        return self._envs[place].reset(seed=int(drawn[0]))[0]
+
+
+def _of_gym(action: Any) -> Any:
+    """An action as gymnasium's spaces have it."""
+    return np.asarray(action, dtype=np.float32) if isinstance(action, list) else action

@@ -1,0 +1,85 @@
+"""The training object of a strategy of one's own: `own_kind(SPEC)`, and what may be changed in it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import gymnasium
+from torch import Tensor, nn
+
+from strategies.kit.contract import Spec
+from training.desks.kind import Span, TrainingKind
+from training.desks.own.data import RANDOM, Hooks, OwnData, constant_players, learner, load
+from training.desks.own.environment import Outcome, gain
+from training.export.reference import Input, each_column
+from training.rl.coefficients import Coefficients
+from training.rl.presets import Preset
+
+QUICK = Preset(
+    "a first look: some minutes", 20_480, Coefficients(environments=16, rollout_steps=64, batch=256, epochs=4)
+)
+
+
+class Rule(nn.Module):
+    """A policy that was not trained: a function of observations."""
+
+    def __init__(self, function: Callable[[Tensor], Tensor]) -> None:
+        super().__init__()
+        self._function = function
+
+    def forward(self, observation: Tensor) -> Tensor:
+        """Logits, float32 (batch, actions)."""
+        return self._function(observation)
+
+
+def own_kind(
+    spec: Spec,
+    *,
+    rule: Callable[[Tensor], Tensor] | None = None,
+    reward: Callable[[Outcome], float] = gain,
+    network: Callable[[Spec], nn.Module] | None = None,
+    environment: Callable[[OwnData, Span], gymnasium.Env[Any, Any]] | None = None,
+    presets: Mapping[str, Preset] | None = None,
+    of_the_desk: tuple[str, ...] = (),
+) -> TrainingKind:
+    """Return how a strategy is trained: by our PPO on its own desk, where nothing else is given.
+
+    Args:
+        rule: the policy itself: observations, float32 (batch, *shape), to logits, float32 (batch, actions); of a
+            continuous policy to actions in [-1, 1]. Only operations of torch that ONNX has. Then nothing is trained.
+        reward: of what happened between two decisions; by default the change of the equity in percent.
+        network: makes the policy, a module as `rule`; by default two layers of 64 units.
+        environment: makes a gymnasium environment of the bars made ready and the sessions to train on; its spaces are
+            those of the spec. By default the desk itself (`training.desks.own.environment.DeskEnv`).
+        presets: steps and coefficients of PPO, the first is the default.
+        of_the_desk: beginnings of the names of features that follow from what the desk holds.
+    """
+    hooks = Hooks(reward, network, environment)
+    found = {name: f"Takes {name.removeprefix('always ')} at each decision." for name in constant_players(spec)}
+
+    def policy(_network: str, seed: int, weights: Mapping[str, Any]) -> nn.Module:
+        made = learner(spec, seed, hooks)
+        made.load_state_dict(weights)
+        return made.eval().policy
+
+    return TrainingKind(
+        strategy=spec.name,
+        networks=("own" if network is not None else "small",),
+        variants=("own" if reward is not gain else "gain",),
+        presets=presets or {"quick": QUICK},
+        baselines=found | {RANDOM: "Draws each action."},
+        load=lambda path, trading: load(spec.name, path, trading, hooks),
+        policy=policy,
+        inputs=_inputs(spec, of_the_desk),
+        before=f"that warm the desk up ({spec.history_bars} bars, and of options the volatility)",
+        compounds=spec.decides == "session",
+        imports=True,
+        rule=None if rule is None else lambda: Rule(rule),
+    )
+
+
+def _inputs(spec: Spec, of_the_desk: tuple[str, ...]) -> tuple[Input, ...]:
+    """The features of the newest row, one by one."""
+    width = spec.observation_shape[-1]
+    return each_column(spec, range(min(width, len(spec.features))), of_the_desk)
