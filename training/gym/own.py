@@ -30,11 +30,12 @@ def own_env(strategy: str, bars: Path | str, split: str = "train") -> gymnasium.
     if split not in SPLITS:
         raise ValueError(f"split is {split!r}: expected one of {', '.join(SPLITS)}")
     name = add(strategy)
-    data = kind(name).load(Path(bars), trading_for(name))
+    data: Any = kind(name).load(Path(bars), trading_for(name))
     made_here = isinstance(data, OwnDays | OwnMinutes)
     if not made_here:
         raise ValueError(f"{name} has a training object of its own kind: expected one of own_kind")
     (fold,) = single(tuple(data.days))
     span = Span(cast("tuple[str, ...]", getattr(fold, split)), "", data.trading)
     own = data.hooks.environment
-    return data.desk_env(span) if own is None else own(data, span)
+    found: gymnasium.Env[Any, Any] = data.desk_env(span) if own is None else own(data, span)
+    return found

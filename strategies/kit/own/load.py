@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import ast
 import importlib
+import importlib.util
 import inspect
 import os
 import re
@@ -77,8 +78,8 @@ def of_file(text: str, *, named_by_user: bool = True) -> OwnStrategy:
     root, dotted = _module_of(path)
     if str(root) not in sys.path:
         sys.path.append(str(root))
-    module = _imported(lambda: importlib.import_module(dotted), path)
-    _refuse_another(module, path, dotted)
+    _refuse_taken(path, dotted)
+    module = _imported(lambda: _module_at(path, dotted), path)
     entry, name = _entry_of(module, match["name"] or "", path)
     return _found(entry, f"{path}:{name}", "", path, root)
 
@@ -188,13 +189,35 @@ def _is_own(filename: str) -> bool:
     return not filename.startswith(_NOT_OWN)
 
 
-def _refuse_another(module: ModuleType, path: Path, dotted: str) -> None:
-    """Raise OwnStrategyError where another module has the file's name."""
-    found = getattr(module, "__file__", None)
-    if found is None or Path(found).resolve() != path:
-        raise OwnStrategyError(
-            f"{path}: the module name {dotted!r} is already taken by {found or 'a module of Python'}: rename the file"
-        )
+def _refuse_taken(path: Path, dotted: str) -> None:
+    """Raise OwnStrategyError where another module, of Python or of a library, has the file's name."""
+    taken = getattr(sys.modules.get(dotted), "__file__", None) or ""
+    if dotted not in sys.modules and "." not in dotted:
+        found = importlib.util.find_spec(dotted)
+        origin = (found.origin or "") if found is not None else ""
+        libraries = (sys.prefix, sys.base_prefix, "built-in", "frozen")
+        taken = origin if origin.startswith(libraries) else ""
+    if taken and Path(taken).resolve() != path:
+        raise OwnStrategyError(f"{path}: the module name {dotted!r} is already taken by {taken}: rename the file")
+
+
+def _module_at(path: Path, dotted: str) -> ModuleType:
+    """Import the file itself, whatever else on the path has its name; of a package by the package."""
+    if dotted in sys.modules or "." in dotted:
+        found = importlib.import_module(dotted)
+        if Path(found.__file__ or "").resolve() != path:
+            raise ImportError(f"the package of {dotted} is already taken by {found.__file__}: rename the folder")
+        return found
+    spec = importlib.util.spec_from_file_location(dotted, path)
+    assert spec is not None
+    assert spec.loader is not None
+    module = sys.modules[dotted] = importlib.util.module_from_spec(spec)
+    try:
+        spec.loader.exec_module(module)
+    except BaseException:
+        del sys.modules[dotted]
+        raise
+    return module
 
 
 def _refuse_foreign(path: Path) -> None:
