@@ -105,7 +105,7 @@ def _files(name: str, kind: tuple[str, str], template: str) -> dict[str, str]:
 
 def _commands(name: str, template: str) -> str:
     """Return the lines that make the model."""
-    export = f"    train-and-export --strategy {name}.py --bars tape.csv.gz --out onnx_models"
+    export = f"    train-and-export --strategy {name}.py --bars tape.csv.gz --activate"
     if template != SB3:
         return export
     return f"    python {name}_training.py tape.csv.gz model.zip\n{export} --import-sb3 model.zip"
