@@ -1,0 +1,1 @@
+"""Whole processes of a strategy of one's own."""
