@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ast
 import re
+from functools import cache
 
 from daemon.core.desks.gates import GATES
 from daemon.core.risk.desk_gates import LOSSES
@@ -14,18 +15,29 @@ from tests.support.paths import REPOSITORY
 OPERATIONS = (REPOSITORY / "docs" / "OPERATIONS.md").read_text()
 
 
+@cache
+def _calls() -> tuple[tuple[str, tuple[tuple[object, str], ...]], ...]:
+    """All calls in the daemon: the name, and of each positional argument its literal and its attribute's name."""
+    return tuple(
+        (
+            getattr(node.func, "id", getattr(node.func, "attr", "")),
+            tuple(
+                (given.value if isinstance(given, ast.Constant) else None, getattr(given, "attr", ""))
+                for given in node.args
+            ),
+        )
+        for path in (REPOSITORY / "daemon").rglob("*.py")
+        for node in ast.walk(ast.parse(path.read_text()))
+        if isinstance(node, ast.Call)
+    )
+
+
 def _named_in_calls(function: str, argument: int, after: str = "") -> set[str]:
     """String literals given to a function of this name anywhere in the daemon; `after` an attribute of that name."""
-    found = set()
-    for path in (REPOSITORY / "daemon").rglob("*.py"):
-        for node in ast.walk(ast.parse(path.read_text())):
-            if isinstance(node, ast.Call) and getattr(node.func, "id", getattr(node.func, "attr", "")) == function:
-                if after and getattr(node.args[argument - 1], "attr", "") != after:
-                    continue
-                match node.args[argument : argument + 1]:
-                    case [ast.Constant(value=str(text))]:
-                        found.add(text)
-    return found
+    given = [arguments for name, arguments in _calls() if name == function and len(arguments) > argument]
+    if after:
+        given = [arguments for arguments in given if arguments[argument - 1][1] == after]
+    return {value for arguments in given if isinstance(value := arguments[argument][0], str)}
 
 
 def _headings(pattern: str) -> set[str]:
