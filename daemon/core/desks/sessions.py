@@ -36,10 +36,12 @@ class OnceASession:
     quiet: ClassVar[frozenset[type[Event]]] = frozenset((PricesPrinted, RebalanceDue))
     rebalances: ClassVar[bool] = True
 
-    __slots__ = ("_strategy", "handlers")
+    __slots__ = ("_gathered", "_keys", "_strategy", "handlers")
 
     def __init__(self, strategy: DailyStrategy) -> None:
         self._strategy = strategy
+        self._gathered: tuple[Bar, ...] = ()
+        self._keys: set[tuple[str, int]] = set()  # of `_gathered` alone: not state, it is made again for other bars
         self.handlers: Mapping[type[Event], Handler] = {
             BarClosed: self.on_bar_closed,
             BarCorrected: self.on_bar_corrected,
@@ -82,12 +84,16 @@ class OnceASession:
         if bar.start_ns > event.time_ns:
             draft.count_rejected("early", bar.symbol)
             return
-        if any((b.symbol, b.start_ns) == (bar.symbol, bar.start_ns) for b in draft.pending_bars):
+        if self._waits(draft.pending_bars, bar):
             draft.count_rejected("duplicate", bar.symbol)
             return
         if draft.pending_bars and bar.start_ns > draft.pending_bars[-1].start_ns:
             self._remember_pending(draft)
-        draft.pending_bars = (*draft.pending_bars, bar)
+        gathered = draft.pending_bars
+        draft.pending_bars = (*gathered, bar)
+        if gathered is self._gathered:
+            self._gathered = draft.pending_bars
+            self._keys.add((bar.symbol, bar.start_ns))
         draft.stats = replace(draft.stats, bars=draft.stats.bars + 1)
         if bar.start_ns >= draft.session.last_bar_ns:
             draft.session = replace(draft.session, last_bar_ns=bar.start_ns)
@@ -95,6 +101,12 @@ class OnceASession:
             late = session is not None and date_of(bar) != session.date
             if not (late and bar.symbol in draft.book.positions and bar.symbol in draft.marks):  # known since then
                 draft.desk.holds.mark_bars(draft, (bar,))
+
+    def _waits(self, gathered: tuple[Bar, ...], bar: Bar) -> bool:
+        """Whether a bar of this symbol and time is gathered: hundreds of symbols close at once, one after the other."""
+        if gathered is not self._gathered:
+            self._gathered, self._keys = gathered, {(b.symbol, b.start_ns) for b in gathered}
+        return (bar.symbol, bar.start_ns) in self._keys
 
     def on_bar_corrected(self, draft: Draft, event: BarCorrected) -> None:
         """Replace the bar where the strategy keeps it, or where it still waits."""

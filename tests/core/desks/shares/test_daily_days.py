@@ -53,6 +53,22 @@ def test_a_bar_that_comes_twice_too_early_or_of_another_symbol_is_counted_and_ea
     assert d.state.marks == dict.fromkeys(SYMBOLS, Decimal(100))
 
 
+@pytest.mark.parametrize("reload", [False, True])
+def test_a_bar_comes_twice_only_where_the_state_that_steps_has_it_already(reload: bool) -> None:
+    d = daily_desk()
+    d.reload = reload
+    before, comes = d.state, ev.BarClosed(MONDAY.close_ns, bar("AAA", MONDAY, 101.0))
+    d.put(comes)
+    after = d.state
+    d.state = before
+    assert alarms(d.put(comes)) == []
+    assert d.state == after
+    for state in (after, d.state):
+        d.state = state
+        assert alarms(d.put(comes)) == ["bar_rejected"]
+        assert d.state.pending_bars == after.pending_bars
+
+
 def test_a_bar_told_the_next_morning_is_known_to_the_decision_and_marks_only_what_is_not_held() -> None:
     d = DailyDesk().fund().holds(AAA=10)
     d.begin(TUESDAY)
