@@ -25,10 +25,11 @@ def add_own_strategy(command: argparse.ArgumentParser) -> None:
 
 def add_limit(command: argparse.ArgumentParser) -> None:
     """Add `--limit`: how many rows are shown."""
-    command.add_argument("--limit", type=_count, default=20, metavar="N", help="at most N (default 20)")
+    command.add_argument("--limit", type=count, default=20, metavar="N", help="at most N (default 20)")
 
 
-def _count(text: str) -> int:
+def count(text: str) -> int:
+    """Read a whole number above 0. Raises argparse.ArgumentTypeError."""
     if not text.isdecimal() or int(text) not in range(1, 2**63):
         raise argparse.ArgumentTypeError(f"{text!r} is no count; expected 1 or more")
     return int(text)

@@ -1,6 +1,6 @@
 """`rltraderctl`: read and verify a state directory; command its desk, running or stopped.
 
-`verify`, `status`, `events` and `decisions` read only, also while a daemon runs. `pause`, `resume`, `halt`,
+`verify`, `status`, `events`, `decisions` and `trades` read only, also while a daemon runs. `pause`, `resume`, `halt`,
 `flatten` and `reload` journal one event with its reason. `panic` needs no state directory at all.
 """
 
@@ -41,6 +41,7 @@ COMMANDS = {
     "status": ("daemon.cli.status", "what the desk is, holds and has earned; without --state-dir all desks"),
     "events": ("daemon.cli.journal.events", "the events, newest last"),
     "decisions": ("daemon.cli.journal.explain", "the decisions, newest last; --bar explains one completely"),
+    "trades": ("daemon.cli.journal.trades", "round trips from flat to flat, newest last: profit, excursion, reasons"),
     "report": (
         "daemon.cli.report",
         "what a session came to and what its trading cost: a table, a page (HTML) and a CSV file of its orders",

@@ -6,7 +6,8 @@ It is thrown away when the step raises, so a failed step changes nothing.
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
 from msgspec import UnsetType
@@ -16,9 +17,10 @@ from daemon.core.effects import AnyEffect, CancelOrder, LookUpOrder, RaiseAlarm
 from daemon.core.events import Contract, Quote
 from daemon.core.instruments.option_market import parse_occ
 from daemon.core.limits import Served
+from daemon.core.moves import RECONCILED, Cause, Move
 from daemon.core.orders import CANCELING, Order, Work, advance
 from daemon.core.records import DecisionRow, EquityRow, Row, order_row
-from daemon.core.state import SEEN_MAX, Ask, Halt, LadderState, Position, State, held_option
+from daemon.core.state import SEEN_MAX, Ask, Book, Halt, LadderState, Position, State, held_option
 from strategies.kit.units import MINUTE_NS, SECOND_NS
 
 if TYPE_CHECKING:
@@ -38,10 +40,11 @@ class Draft:
     """The next state in the making: one attribute for each field of `State`, plus effects and read-model rows."""
 
     __slots__ = (
+        "_book",
         "ask",
         "basket",
-        "book",
         "broker",
+        "cause",
         "chain",
         "closed",
         "contracts",
@@ -51,12 +54,15 @@ class Draft:
         "effects",
         "facts",
         "fed",
+        "former",
         "identity",
         "ladder",
         "leaps",
         "marks",
         "model",
+        "moves",
         "now_ns",
+        "observed",
         "orders",
         "pending_bars",
         "quotes",
@@ -89,7 +95,7 @@ class Draft:
         self.watched = state.watched
         self.contracts = state.contracts
         self.quotes = state.quotes
-        self.book = state.book
+        self._book: Book = state.book
         self.orders = state.orders
         self.closed = state.closed
         self.works = state.works
@@ -110,6 +116,10 @@ class Draft:
         self.facts: tuple[AnyEffect, ...] | None = None
         self.effects: list[AnyEffect] = []
         self.records: list[Row] = []
+        self.former = state
+        self.cause = RECONCILED  # why the book moves
+        self.moves: list[Move] = []
+        self.observed = 0  # bars that the strategy saw in this step
 
     def freeze(self) -> State[Any]:
         return State(
@@ -125,7 +135,7 @@ class Draft:
             self.watched,
             self.contracts,
             self.quotes,
-            self.book,
+            self._book,
             self.orders,
             self.closed,
             self.works,
@@ -143,6 +153,27 @@ class Draft:
             self.doubted,
             self.ladder,
         )
+
+    @property
+    def book(self) -> Book:
+        """The book. Setting it notes each change of a position or of the realised profit, with the cause of now."""
+        return self._book
+
+    @book.setter
+    def book(self, book: Book) -> None:
+        former = self._book
+        if book.positions is not former.positions or book.realized is not former.realized:
+            self.moves.append(Move(former, book, self.cause))
+        self._book = book
+
+    @contextmanager
+    def because(self, cause: Cause) -> Iterator[None]:
+        """What moves the book within has this cause."""
+        former, self.cause = self.cause, cause
+        try:
+            yield
+        finally:
+            self.cause = former
 
     @property
     def holding(self) -> Position | None:

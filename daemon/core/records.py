@@ -113,6 +113,87 @@ class FillRow(msgspec.Struct, frozen=True, gc=False):
     time_ns: int
 
 
+class MoveRow(msgspec.Struct, frozen=True, gc=False, kw_only=True):
+    """One change of a position, or of the realised profit without one (symbol "", `opened_ns` 0: a fee, a dividend).
+
+    A trade is all rows of one (`opened_ns`, `symbol`). Amounts are USD with the contract's multiplier.
+    """
+
+    TABLE: ClassVar[str] = "moves"
+    KEY: ClassVar[int] = 4
+
+    opened_ns: int  # of the position
+    symbol: str
+    seq: int  # of the event
+    part: int  # within the event
+    at_ns: int  # when it was filled, by the broker's clock
+    time_ns: int
+    step: str  # enter, add, reduce, leave, or change: the quantity stays
+    reason: str  # policy, the rule that wanted the order, or what moved the book without one
+    decision: int | None
+    client_order_id: str | None
+    quantity: int  # signed change of contracts or shares
+    held: int  # afterwards
+    multiplier: int
+    entered_usd: str  # value bought, at cost
+    left_usd: str  # value sold, before fees
+    realized_usd: str  # after fees
+    fees_usd: str
+    pnl_usd: str | None  # realised by the position so far, after fees; None where no position moved
+
+
+class RoundTripRow(msgspec.Struct, frozen=True, gc=False, kw_only=True):
+    """What a step adds to a trade: its moves, or its profit at a new mark. Rows of a key are merged as `MERGED` says.
+
+    Amounts are USD with the contract's multiplier, as numbers: sums of `moves`, whose amounts are exact.
+    """
+
+    TABLE: ClassVar[str] = "round_trips"
+    KEY: ClassVar[int] = 2
+    MERGED: ClassVar[dict[str, str]] = {
+        "time_ns": "max(time_ns, excluded.time_ns)",
+        "multiplier": "max(multiplier, excluded.multiplier)",
+        **{
+            name: f"{name} + excluded.{name}"
+            for name in (
+                "entered",
+                "left_again",
+                "entered_usd",
+                "left_usd",
+                "realized_usd",
+                "fees_usd",
+                "fills",
+                "bars",
+            )
+        },
+        **{name: f"coalesce({name}, excluded.{name})" for name in ("why_entered", "entry_decision")},
+        **{name: f"coalesce(excluded.{name}, {name})" for name in ("left_ns", "why_left", "exit_decision", "now_usd")},
+        "worst_usd": "coalesce(min(worst_usd, excluded.worst_usd), worst_usd, excluded.worst_usd)",
+        "best_usd": "coalesce(max(best_usd, excluded.best_usd), best_usd, excluded.best_usd)",
+    }
+
+    opened_ns: int  # of the position
+    symbol: str
+    time_ns: int
+    multiplier: int = 0
+    entered: int = 0  # contracts or shares, negative when short
+    left_again: int = 0  # signed: the rest that is held is `entered` + `left_again`
+    entered_usd: float = 0.0  # at cost
+    left_usd: float = 0.0  # before fees
+    realized_usd: float = 0.0  # after fees
+    fees_usd: float = 0.0
+    fills: int = 0
+    bars: int = 0  # observed while held
+    left_ns: int | None = None  # when it was flat
+    why_entered: str | None = None
+    why_left: str | None = None
+    entry_decision: int | None = None
+    exit_decision: int | None = None
+    worst_usd: float | None = None  # realised and unrealised, after fees so far
+    best_usd: float | None = None
+    now_usd: float | None = None
+
+
 class EquityRow(msgspec.Struct, frozen=True, gc=False):
     """Equity at a bar's close while positions are open, and at every session's first bar and end."""
 
@@ -144,8 +225,18 @@ class ShadowRow(msgspec.Struct, frozen=True, gc=False, kw_only=True):
     problem: str = ""  # why there is no answer
 
 
-Row = DecisionRow | HeadRow | ChoiceRow | OrderRow | FillRow | EquityRow | ShadowRow
-ROW_TYPES: tuple[type[Row], ...] = (DecisionRow, OrderRow, FillRow, EquityRow, ShadowRow, HeadRow, ChoiceRow)
+Row = DecisionRow | HeadRow | ChoiceRow | OrderRow | FillRow | EquityRow | ShadowRow | MoveRow | RoundTripRow
+ROW_TYPES: tuple[type[Row], ...] = (
+    DecisionRow,
+    OrderRow,
+    FillRow,
+    EquityRow,
+    ShadowRow,
+    HeadRow,
+    ChoiceRow,
+    MoveRow,
+    RoundTripRow,
+)
 
 
 def order_row(order: Order, now_ns: int) -> OrderRow:

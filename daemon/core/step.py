@@ -40,6 +40,7 @@ from daemon.core.handover import take_facts
 from daemon.core.limits import Trading
 from daemon.core.records import Row
 from daemon.core.risk.guards import look_up_overdue
+from daemon.core.risk.round_trips import trade_rows
 from daemon.core.state import Identity, State
 from strategies.kit.contract import AnyStrategy
 
@@ -88,6 +89,7 @@ _FEED = frozenset(ev.FEED_EVENTS)
 _QUIET = _STARTUP | {ev.BarClosed, ev.ShadowAnswered, ev.ShadowFailed}
 """Events after which orders do not move: a bar's fills and quotes follow it, a restart must change nothing, and a
 candidate may move nothing at all."""
+STARTUP_PART = 1000  # a start-up event has no sequence number of its own: its moves are numbered from here
 
 
 class Step(msgspec.Struct, frozen=True, gc=False):
@@ -146,6 +148,8 @@ class Core:
                 look_up_overdue(draft)
         if draft.facts is not None:
             take_facts(draft, draft.facts)
+        if draft.moves or draft.book.positions:
+            draft.records.extend(trade_rows(draft, STARTUP_PART if kind in _STARTUP else 0))
         return Step(draft.freeze(), tuple(draft.effects), tuple(draft.records))
 
     def decoder(self) -> msgspec.json.Decoder[State[Any]]:

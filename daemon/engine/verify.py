@@ -112,6 +112,7 @@ class _Verification:
         self._based = False  # the first snapshot, at the first row, is where this file continues another
         self._own = False  # the machine is at this row, stepped by its own code
         self._whole = True  # no row was left unstepped
+        self._resumed_ns = 0  # when stepping began again after unstepped rows: earlier trades are not whole
         self._handovers: list[int] = []  # rows at which other code took over: pending items may be overwritten there
         self._run_code = self._run_libraries = ""
         self._unlike = False  # the loaded libraries gave another result than those of this run
@@ -264,8 +265,7 @@ class _Verification:
             self._turned |= bool(snapshot.kept)
             if snapshot.whole and snapshot.code == self._code == self._run_code:
                 self._turned = False
-                restore(self._machine, snapshot)
-                self._own = True
+                self._resume(self._machine, snapshot)
                 return
         kept = self._turned or (self._again and bool(snapshot.kept))
         if not snapshot.whole or (snapshot.code, bool(snapshot.kept)) != (self._run_code, kept):
@@ -273,8 +273,7 @@ class _Verification:
         self._turned = self._again = False
         if not self._own:
             if snapshot.code == self._code and snapshot.kept and not self._unlike:
-                restore(self._machine, snapshot)
-                self._own = True
+                self._resume(self._machine, snapshot)
             return
         if self._machine.queue:
             raise _Different(f"the snapshot at event {snapshot.seq} stands at event row {entry.id}, in mid-bar")
@@ -282,6 +281,11 @@ class _Verification:
         if again != Snapshot._make(snapshot):
             raise _Different(f"the snapshot at event {snapshot.seq} differs from the state there")
         self._report.snapshots += 1
+
+    def _resume(self, machine: Machine, snapshot: Snapshot) -> None:
+        """Step on from a snapshot of this code."""
+        restore(machine, snapshot)
+        self._own, self._resumed_ns = True, machine.state.now_ns
 
     def _check_head(self, last: Entry | None) -> None:
         head = self._reader.meta().get("head", "")
@@ -314,8 +318,12 @@ class _Verification:
     def _settled(self, name: str) -> str:
         """Return which rebuilt rows must stand in the journal: all but those that other code continued.
 
-        An order that had ended may go on, too: its fill may come late, or be busted.
+        An order that had ended may go on, too: its fill may come late, or be busted. A trade that was open when the
+        stepping began is not whole.
         """
+        if name == "round_trips":
+            closed = " AND entered + left_again = 0" if self._handovers else ""
+            return f"opened_ns > {self._resumed_ns}{closed}"
         if not self._handovers:
             return "1"
         done = ", ".join(f"'{status}'" for status in sorted(TERMINAL))

@@ -17,10 +17,12 @@ from typing import Any, NamedTuple
 
 import msgspec
 
-from daemon.core.records import ROW_TYPES, Row
+from daemon.core.records import ROW_TYPES, RoundTripRow, Row
 from daemon.host.passing import busy
+from daemon.journal.moves_of_fills import has_moves, moves_of_fills
 from daemon.journal.reader import SCHEMA_VERSION, JournalReader, connect
 from daemon.journal.rows import Batch, Entry, WriteFailed
+from daemon.journal.trade_view import VIEW, renew_view
 
 FILE = "journal.sqlite"
 SNAPSHOTS_KEPT = 3
@@ -32,12 +34,13 @@ class _Table(NamedTuple):
     name: str
     columns: tuple[str, ...]
     create: str
+    merge: str = ""  # what happens to a row whose key is there, "" where the new one replaces it
 
     def insert(self, rows: int) -> str:
         """Return one statement for many rows: it releases the interpreter lock once, not once a row."""
         one = f"({','.join('?' * len(self.columns))})"
-        verb = "INSERT" if self is _EVENTS else "INSERT OR REPLACE"  # events are never overwritten
-        return f"{verb} INTO {self.name} VALUES {','.join([one] * rows)}"
+        verb = "INSERT" if self is _EVENTS or self.merge else "INSERT OR REPLACE"  # events are never overwritten
+        return f"{verb} INTO {self.name} VALUES {','.join([one] * rows)}{self.merge}"
 
 
 def _row_table(row_type: type[Row]) -> _Table:
@@ -51,7 +54,9 @@ def _row_table(row_type: type[Row]) -> _Table:
     key = ", ".join(columns[: row_type.KEY])
     rowid = "" if row_type.KEY == 1 and " INTEGER " in lines[0] else " WITHOUT ROWID"
     create = f"CREATE TABLE {row_type.TABLE} ({', '.join(lines)}, PRIMARY KEY ({key})){rowid}"
-    return _Table(row_type.TABLE, tuple(columns), create)
+    merged = ", ".join(f"{column} = {how}" for column, how in getattr(row_type, "MERGED", {}).items())
+    merge = f" ON CONFLICT ({key}) DO UPDATE SET {merged}" if merged else ""
+    return _Table(row_type.TABLE, tuple(columns), create, merge)
 
 
 _EVENTS = _Table(
@@ -84,8 +89,9 @@ _INDEXES = (  # older journals get them with their first commit
     "CREATE INDEX IF NOT EXISTS orders_by_symbol ON orders (symbol)",
     "CREATE INDEX IF NOT EXISTS fills_by_time ON fills (time_ns)",
     "CREATE INDEX IF NOT EXISTS shadows_by_time ON shadows (time_ns)",
+    "CREATE INDEX IF NOT EXISTS round_trips_by_end ON round_trips (left_ns)",
 )
-SCHEMA = (*_SCHEMA, *_INDEXES)
+SCHEMA = (*_SCHEMA, *_INDEXES, VIEW)
 _OLD_SNAPSHOTS = (  # a rotated file keeps its first one: verify starts there
     "DELETE FROM snapshots WHERE kept = 0 "
     "AND event_id NOT IN (SELECT event_id FROM snapshots ORDER BY event_id DESC LIMIT ?) "
@@ -141,7 +147,7 @@ class Journal:
                 self._begin()
             db.execute("BEGIN IMMEDIATE")
             self._insert(_EVENTS, batch.entries)
-            for table, rows in _by_table(batch.rows).items():
+            for table, rows in grouped(batch.rows).items():
                 self._insert(READ_MODELS[table], rows)
             if batch.digests:
                 db.executemany("INSERT OR REPLACE INTO digests VALUES (?, ?)", batch.digests)
@@ -168,8 +174,13 @@ class Journal:
         Until then the file is unchanged. While another process reads the plain file the log cannot start: this commit
         goes without it, and the next tries again.
         """
+        fills_alone = not has_moves(self._db)
         for table in READ_MODELS.values():
             self._db.execute(table.create.replace("CREATE TABLE", "CREATE TABLE IF NOT EXISTS", 1))
+        if fills_alone:
+            for name, rows in grouped(moves_of_fills(self.reader())).items():
+                self._insert(READ_MODELS[name], rows)
+        renew_view(self._db)
         for index in _INDEXES:
             self._db.execute(index)
         self._begun = self._switch("WAL")
@@ -229,10 +240,14 @@ def _in_64_bits(value: Any) -> Any:
     return min(max(value, -(2**63)), 2**63 - 1) if isinstance(value, int) else value
 
 
-def _by_table(rows: Sequence[Row]) -> dict[str, list[tuple[Any, ...]]]:
-    """Group rows by table, keeping the last of each key: a batch writes an order once, as it ended."""
-    tables: dict[str, dict[tuple[Any, ...], tuple[Any, ...]]] = {}
-    for row in rows:
+def grouped(rows: Sequence[Row]) -> dict[str, list[tuple[Any, ...]]]:
+    """Group rows by table, keeping the last of each key: a batch writes an order once, as it ended.
+
+    Rows that SQLite merges are all kept.
+    """
+    tables: dict[str, dict[Any, tuple[Any, ...]]] = {}
+    for number, row in enumerate(rows):
         values = msgspec.structs.astuple(row)
-        tables.setdefault(row.TABLE, {})[values[: row.KEY]] = values
+        key = number if type(row) is RoundTripRow else values[: row.KEY]
+        tables.setdefault(row.TABLE, {})[key] = values
     return {name: list(keyed.values()) for name, keyed in tables.items()}

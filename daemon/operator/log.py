@@ -32,12 +32,15 @@ from daemon.core.events import (
     SessionEnded,
     SessionScheduled,
 )
-from daemon.core.records import DecisionRow
+from daemon.core.moves import LEAVE
+from daemon.core.records import DecisionRow, MoveRow
 from daemon.core.step import Step
 from daemon.host.printable import printable
 from daemon.operator.log_events import LOG_EVENTS
+from strategies.kit.units import SECOND_NS
 
 _SILENT = frozenset((BarClosed, QuotesReceived, PolicyAnswered))
+PRICE_GRID = Decimal("0.0001")
 EACH_ORDER = frozenset(("order_submitted", "order_cancel_requested", "order_filled"))  # of a daily desk: debug
 LINE_MOST = 100_000  # letters of a value on a terminal
 LEVELS = {"debug": 10, "info": 20, "warning": 30, "error": 40}
@@ -168,6 +171,22 @@ class Log:
                     self("order_cancel_requested", client_order_id=effect.client_order_id)
         if daily:
             self._decided(step)
+        for row in step.rows:
+            if type(row) is MoveRow and row.step == LEAVE:
+                self._closed(row)
+
+    def _closed(self, row: MoveRow) -> None:
+        size = -row.quantity * row.multiplier
+        self(
+            "trade_closed",
+            symbol=row.symbol,
+            quantity=abs(row.quantity),
+            price=f"{(Decimal(row.left_usd) / size).quantize(PRICE_GRID).normalize():f}",
+            pnl_usd=None if row.pnl_usd is None else f"{Decimal(row.pnl_usd):+.2f}",
+            held_s=(row.at_ns - row.opened_ns) // SECOND_NS,
+            reason=row.reason,
+            decision=row.decision,
+        )
 
     def _decided(self, step: Step) -> None:
         for row in step.rows:

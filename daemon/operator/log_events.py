@@ -76,6 +76,11 @@ LOG_EVENTS: dict[str, LogEvent] = {
         ("client_order_id", "symbol", "side", "cumulative_quantity", "price"),
         "A fill was booked. Of a daily desk: debug.",
     ),
+    "trade_closed": LogEvent(
+        "info",
+        ("symbol", "quantity", "price", "pnl_usd", "held_s", "reason", "decision"),
+        "A position is flat again: what left last, its average price and why, and the whole trade's profit after fees.",
+    ),
     "basket_decided": LogEvent(
         "info",
         ("date", "decision", "action", "outcome", "legs"),

@@ -24,8 +24,8 @@ def milliseconds(begin_ns: int, end_ns: int) -> Decimal | None:
     return Decimal(end_ns - begin_ns) / MS if begin_ns and end_ns else None
 
 
-def _utc(time_ns: int) -> str:
-    """ISO 8601 with nanoseconds; "" for never."""
+def utc(time_ns: int) -> str:
+    """Return ISO 8601 with nanoseconds; "" for never."""
     seconds, rest = divmod(time_ns, 10**9)
     return f"{datetime.fromtimestamp(seconds, UTC):%Y-%m-%dT%H:%M:%S}.{rest:09}Z" if time_ns else ""
 
@@ -65,13 +65,13 @@ COLUMNS: dict[str, Callable[[Day, OrderQuality], Cell]] = {
     "corrections": lambda _, order: order.corrections,
     "status": lambda _, order: order.status,
     "reject_reason": lambda _, order: order.reason,
-    "decided_utc": lambda _, order: _utc(order.decided_ns),
-    "submitted_utc": lambda _, order: _utc(order.submitted_ns),
-    "accepted_utc": lambda _, order: _utc(order.accepted_ns),
-    "first_fill_utc": lambda _, order: _utc(order.first_fill_ns),
-    "last_fill_utc": lambda _, order: _utc(order.last_fill_ns),
-    "cancel_asked_utc": lambda _, order: _utc(order.cancel_asked_ns),
-    "canceled_utc": lambda _, order: _utc(order.canceled_ns),
+    "decided_utc": lambda _, order: utc(order.decided_ns),
+    "submitted_utc": lambda _, order: utc(order.submitted_ns),
+    "accepted_utc": lambda _, order: utc(order.accepted_ns),
+    "first_fill_utc": lambda _, order: utc(order.first_fill_ns),
+    "last_fill_utc": lambda _, order: utc(order.last_fill_ns),
+    "cancel_asked_utc": lambda _, order: utc(order.cancel_asked_ns),
+    "canceled_utc": lambda _, order: utc(order.canceled_ns),
     "decided_to_submitted_ms": lambda _, order: milliseconds(order.decided_ns, order.submitted_ns),
     "submitted_to_accepted_ms": lambda _, order: milliseconds(order.submitted_ns, order.accepted_ns),
     "submitted_to_first_fill_ms": lambda _, order: milliseconds(order.submitted_ns, order.first_fill_ns),
@@ -87,11 +87,12 @@ def orders_csv(day: Day) -> str:
     writer = csv.writer(text, lineterminator="\n")
     writer.writerow(COLUMNS)
     for order in day.quality.orders:
-        writer.writerow(_cell(column(day, order)) for column in COLUMNS.values())
+        writer.writerow(as_cell(column(day, order)) for column in COLUMNS.values())
     return text.getvalue()
 
 
-def _cell(value: Cell) -> str:
+def as_cell(value: Cell) -> str:
+    """Return a value as a cell: "" for what is not known, no text that a spreadsheet takes for a formula."""
     match value:
         case None:
             return ""

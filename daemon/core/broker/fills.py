@@ -16,11 +16,12 @@ from daemon.core.broker.news import note_filled, note_touched
 from daemon.core.draft import Draft
 from daemon.core.effects import AskBroker
 from daemon.core.events import BrokerOrder, OrderFilled
+from daemon.core.moves import Cause
 from daemon.core.orders import Order, advance, name_prefix
 from daemon.core.records import FillRow
 from daemon.core.risk.guards import note_fate, revalue, trade_closed
-from daemon.core.risk.marks import mark_book
-from daemon.core.state import ZERO, Book
+from daemon.core.risk.marks import mark_book, marked
+from daemon.core.state import ZERO, Book, Position
 
 COST_GRID = Decimal("0.0001")  # of a share's total cost; an option's is whole cents
 
@@ -86,7 +87,8 @@ def book_totals(draft: Draft, order: Order, event: OrderFilled) -> bool:
     else:
         mismatch(draft, order, event)
         return False
-    draft.book = booked.book
+    with draft.because(Cause("", booked.order, event.filled_ns)):
+        draft.book = booked.book
     note_filled(draft, event.symbol)
     corrected = event.correction > order.correction
     kept = replace(booked.order, executions=() if corrected else order.executions)
@@ -198,9 +200,31 @@ def without_gain(draft: Draft, before: Book) -> None:
     before, book = mark_book(draft, before), mark_book(draft, draft.book)
     moved = book.equity - before.equity
     gained = at_cost(book) - at_cost(before) - moved
+    by_position = _gained_by(draft, before, book) if gained else {}
     book = replace(book, peak=before.peak, max_drawdown=before.max_drawdown, realized=book.realized + gained)
-    draft.book = carried(book, before.equity, moved)
+    with draft.because(draft.cause._replace(gains=by_position)):
+        draft.book = carried(book, before.equity, moved)
     revalue(draft)
+
+
+def _gained_by(draft: Draft, before: Book, after: Book) -> dict[tuple[int, str], Decimal]:
+    """Return the unrealised gain that each changed position loses between the two books, by (opened_ns, symbol)."""
+    gained: dict[tuple[int, str], Decimal] = {}
+    for symbol in {**before.positions, **after.positions}:
+        old, new = before.positions.get(symbol), after.positions.get(symbol)
+        known = old or new
+        if known is not None and old != new:
+            price = marked(draft, symbol)
+            own = _unrealised(old, price) - _unrealised(new, price)
+            if own:
+                gained[known.opened_ns, symbol] = own
+    return gained
+
+
+def _unrealised(position: Position | None, price: Decimal | None) -> Decimal:
+    if position is None or price is None:
+        return ZERO
+    return (price * position.quantity - position.cost) * position.multiplier
 
 
 def at_cost(book: Book) -> Decimal:

@@ -15,12 +15,14 @@ from daemon.core.broker.fills import is_ours, set_totals, total_cost, without_ga
 from daemon.core.broker.news import note_touched
 from daemon.core.draft import Draft
 from daemon.core.events import BrokerOrder
+from daemon.core.moves import Cause
 from daemon.core.orders import ACCEPTED, BROKER_STATUS, CANCELED, Order, advance
 from daemon.core.state import BROKER_MODES, ZERO
 
 FOREIGN = "foreign"  # an order's purpose
 ENDED = frozenset(("filled", "canceled", "expired", "rejected", "replaced", "done_for_day"))
 GRID = Decimal("0.0001")  # of a share of a cost
+SOLD_BY_OTHERS = Cause("foreign_order")
 
 
 def on_foreign_order(draft: Draft, found: BrokerOrder, known: Order | None) -> None:
@@ -181,7 +183,8 @@ def _ignore(draft: Draft, found: BrokerOrder) -> None:
     draft.book = replace(before, cash=before.cash + paid)
     hold_foreign(draft, found.symbol, found.side * (filled - known.filled))
     gave_up = _give_up_sold(draft, found.symbol)
-    without_gain(draft, before)
+    with draft.because(SOLD_BY_OTHERS):
+        without_gain(draft, before)
     if gave_up:
         _refuse(draft, found, "sold what this desk holds")
 
@@ -202,7 +205,8 @@ def give_up_sold(draft: Draft) -> None:
     for symbol in tuple(draft.broker.foreign_held):
         before = draft.book
         if sold := _give_up_sold(draft, symbol):
-            without_gain(draft, before)
+            with draft.because(SOLD_BY_OTHERS):
+                without_gain(draft, before)
             draft.risk = replace(draft.risk, reconciled=False)
             draft.halt("foreign_order", f"others sold {sold} {symbol} that this desk holds")
 
@@ -214,7 +218,8 @@ def keep_own(draft: Draft, symbol: str, quantity: int) -> None:
     if quantity:
         cost = (known.cost * quantity / known.quantity).quantize(GRID)
         positions = {**draft.book.positions, symbol: replace(known, quantity=quantity, cost=cost)}
-    draft.book = replace(draft.book, positions=positions)
+    with draft.because(SOLD_BY_OTHERS):
+        draft.book = replace(draft.book, positions=positions)
 
 
 def hold_foreign(draft: Draft, symbol: str, quantity: int) -> None:

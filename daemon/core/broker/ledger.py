@@ -14,6 +14,7 @@ from daemon.core.broker.on_broker import on_contract_expired
 from daemon.core.draft import Draft
 from daemon.core.events import Activity, ContractExpired
 from daemon.core.instruments.option_market import parse_occ
+from daemon.core.moves import Cause
 from daemon.core.risk.guards import revalue
 from daemon.core.state import ZERO, Position
 
@@ -27,6 +28,25 @@ CONTRACT_ENDS = frozenset(("OPEXP", "OPEXC", "OPASN"))
 REORGANISED = frozenset(("NC", "SC", "MA", "REORG", "SPIN", "SSO"))  # names, symbols, mergers, spin-offs
 SHARES_OF_CONTRACT = 100
 AMENDED = frozenset(("correct", "canceled"))  # statuses of a line that changes or takes back an earlier one
+
+
+REASONS: dict[str, str] = {
+    **dict.fromkeys(FEES, "fee"),
+    **dict.fromkeys(DIVIDENDS, "dividend"),
+    **dict.fromkeys(("INT", "INTNRA"), "interest"),
+    CASH_IN_LIEU: "cash_in_lieu",
+    **dict.fromkeys(SPLITS, "split"),
+    **dict.fromkeys(REORGANISED, "corporate_action"),
+    **dict.fromkeys(("OPEXC", "OPTRD"), "exercise"),
+    "OPASN": "assignment",
+    "OPEXP": "expiry",
+}
+"""What moves the book by a line of each kind."""
+
+
+def cause_of(line: Activity) -> Cause:
+    """Return what a line of the ledger gives as the cause of a move."""
+    return Cause(REASONS.get(line.kind, "transfer"))
 
 
 def arrives(line: Activity) -> bool:

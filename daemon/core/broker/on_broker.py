@@ -31,6 +31,7 @@ from daemon.core.events import (
     OrderUnknown,
     TradeCorrected,
 )
+from daemon.core.moves import RECONCILED, Cause
 from daemon.core.orders import BROKER_STATUS, CANCELED, Order, advance
 from daemon.core.risk.guards import note_fate, revalue, trade_closed
 from daemon.core.state import ZERO
@@ -266,7 +267,10 @@ def on_broker_lost(draft: Draft, event: BrokerLost) -> None:
 
 def on_contract_expired(draft: Draft, event: ContractExpired) -> None:
     """Book an expiry; shares that an exercise left halt new risk until a person has looked at them."""
-    draft.book, ended = book_expiry(draft.book, event)
+    book, ended = book_expiry(draft.book, event)
+    cause = draft.cause if draft.cause is not RECONCILED else Cause("exercise" if event.shares else "expiry")
+    with draft.because(cause):
+        draft.book = book
     if ended is not None:
         trade_closed(draft, ended)
         draft.works = {key: work for key, work in draft.works.items() if work.symbol != event.symbol}

@@ -15,14 +15,15 @@ from daemon.core.book import begin_session
 from daemon.core.broker.fills import is_ours, on_order_filled, transfer, without_gain
 from daemon.core.broker.foreign import can_hold, give_up_sold, is_fraction, met_at_begin
 from daemon.core.broker.funds import deficit
-from daemon.core.broker.ledger import AMENDED, arrives, book_activity, settle_without_ledger
+from daemon.core.broker.ledger import AMENDED, arrives, book_activity, cause_of, settle_without_ledger
 from daemon.core.broker.news import take_available
 from daemon.core.broker.on_broker import absorb
-from daemon.core.broker.takeover import accept, accepts, take_over, whole_shares
+from daemon.core.broker.takeover import ADOPTED, accept, accepts, take_over, whole_shares
 from daemon.core.draft import Draft
 from daemon.core.effects import AskBroker, CancelOrder
 from daemon.core.events import Activity, BrokerPosition, BrokerReported, BrokerSnapshot
 from daemon.core.instruments.option_market import parse_occ
+from daemon.core.moves import Cause
 from daemon.core.orders import SUBMITTED, UNKNOWN
 from daemon.core.risk.guards import revalue
 from daemon.core.risk.marks import mark_book
@@ -136,7 +137,8 @@ def _take_over_lines(draft: Draft, event: BrokerReported) -> None:
     give_up_sold(draft)
     for activity in sorted(event.activities, key=arrives):
         if activity.status != "pending" and _mark_seen(draft, activity):
-            book_activity(draft, activity)
+            with draft.because(cause_of(activity)):
+                book_activity(draft, activity)
 
 
 def _mark_seen(draft: Draft, line: Activity) -> bool:
@@ -344,12 +346,14 @@ def _judge(draft: Draft, event: BrokerReported, found: tuple[str, ...]) -> None:
         if taken:
             draft.alarm("position_changed", f"{rule}: {'; '.join(found)}")
             draft.book = replace(draft.book, cash=event.cash)
-            without_gain(draft, book)
+            with draft.because(ADOPTED):
+                without_gain(draft, book)
     cash = event.cash - draft.book.cash
     if cash and not (differing and rule == "halt") and abs(cash) <= draft.trading.broker.cash_tolerance_usd:
         draft.alarm("cash_adjusted", f"{cash:+} USD that no line of the broker's ledger explains yet")
         book = draft.book
-        draft.book = replace(book, cash=event.cash, realized=book.realized + cash, fees=book.fees - cash)
+        with draft.because(Cause("cash_adjusted")):
+            draft.book = replace(book, cash=event.cash, realized=book.realized + cash, fees=book.fees - cash)
         revalue(draft)
     elif cash and rule == "adopt" and not differing:
         draft.alarm("position_changed", f"adopt: {'; '.join(found)}")

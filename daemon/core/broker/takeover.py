@@ -15,9 +15,12 @@ from daemon.core.broker.foreign import can_hold, hold_foreign, keep_own
 from daemon.core.draft import Draft
 from daemon.core.effects import AskBroker
 from daemon.core.events import AcceptBrokerRequested, BrokerPosition, BrokerReported
+from daemon.core.moves import Cause
 from daemon.core.orders import advance
 from daemon.core.risk.splits import note_accepted
 from daemon.core.state import BROKER_MODES, Position
+
+ADOPTED = Cause("taken_over")
 
 
 def whole_shares(positions: tuple[BrokerPosition, ...]) -> tuple[BrokerPosition, ...]:
@@ -43,7 +46,8 @@ def take_over(draft: Draft, symbol: str, position: BrokerPosition | None, rule: 
         return False
     hold_foreign(draft, symbol, -draft.broker.foreign_held.get(symbol, 0))  # the desk's own from now on
     if position is None:
-        draft.book = replace(draft.book, positions={s: p for s, p in draft.book.positions.items() if s != symbol})
+        with draft.because(ADOPTED):
+            draft.book = replace(draft.book, positions={s: p for s, p in draft.book.positions.items() if s != symbol})
         return True
     contract, known = draft.contract_of(symbol), draft.book.positions.get(symbol)
     right, expiry = (contract.right, contract.expiry) if contract is not None else (0, "")
@@ -51,7 +55,8 @@ def take_over(draft: Draft, symbol: str, position: BrokerPosition | None, rule: 
     opened_ns = known.opened_ns if known is not None else draft.now_ns
     cost = (position.average_price * quantity).quantize(CENT)
     taken = Position(symbol, right, quantity, cost, multiplier, opened_ns, expiry)
-    draft.book = replace(draft.book, positions={**draft.book.positions, symbol: taken})
+    with draft.because(ADOPTED):
+        draft.book = replace(draft.book, positions={**draft.book.positions, symbol: taken})
     if contract is not None:
         draft.contracts = {**draft.contracts, symbol: contract}
     return True
@@ -89,7 +94,8 @@ def accept(draft: Draft, event: BrokerReported) -> None:
             take_over(draft, symbol, theirs.get(symbol), "ignore")
     draft.book = replace(draft.book, cash=event.cash)
     note_accepted(draft, before.positions)
-    without_gain(draft, before)
+    with draft.because(ADOPTED):
+        without_gain(draft, before)
     draft.broker = replace(draft.broker, accept_ns=0, stood_down=False, suspicion=None, cash_since_ns=0)
     held_now = ", ".join(f"{p.quantity} {p.symbol}" for p in draft.book.positions.values()) or "nothing"
     draft.alarm("broker_accepted", f"holds {held_now}, cash {event.cash} USD (book before: {before.cash} USD)")

@@ -182,6 +182,7 @@ class AtEachBar:
         """
         bars, spec = draft.pending_bars, draft.spec
         draft.pending_bars = ()
+        draft.observed += 1
         bar_end_ns = bars[0].start_ns + spec.bar_interval_s * SECOND_NS
         view = draft.desk.holds.view(draft, bar_end_ns)
         draft.strategy, observation = self._strategy.observe(draft.strategy, bars, view)

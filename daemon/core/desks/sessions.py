@@ -145,6 +145,7 @@ class OnceASession:
             return
         self._remember_pending(draft)
         revalue(draft)
+        draft.observed += 1  # the session's bar
         draft.session = replace(draft.session, ended=True)
         draft.desk.holds.session_over(draft)
         if draft.ask is not None:

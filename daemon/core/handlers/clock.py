@@ -15,6 +15,7 @@ from daemon.core.broker.news import clamp_times
 from daemon.core.draft import Draft
 from daemon.core.effects import AskBroker
 from daemon.core.events import ClockReset
+from daemon.core.moves import Cause
 from daemon.core.orders import Work
 from daemon.core.state import Pause
 from strategies.kit.units import MINUTE_NS, SECOND_NS
@@ -34,7 +35,8 @@ def on_clock_reset(draft: Draft, event: ClockReset) -> None:
     draft.works = {key: _past(work, now_ns) for key, work in draft.works.items() if not _by_time_alone(work)}
     draft.quotes = {symbol: _past(quote, now_ns) for symbol, quote in draft.quotes.items()}
     positions = {symbol: _past(held, now_ns) for symbol, held in draft.book.positions.items()}
-    draft.book = replace(draft.book, positions=positions)
+    with draft.because(Cause("clock_reset")):
+        draft.book = replace(draft.book, positions=positions)
     draft.ask = None
     _lead_back_risk(draft)
     suspicion = draft.broker.suspicion

@@ -1,0 +1,118 @@
+"""`rltraderctl trades`: round trips from flat to flat, with their sums. Reads the journal only."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+from contextlib import closing
+from datetime import date
+
+from rich.console import Console
+from rich.table import Table
+
+from daemon.cli.arguments import NotFound, add_state_dir, count
+from daemon.core.session import new_york_text
+from daemon.journal.journal import FILE
+from daemon.journal.reader import JournalReader
+from daemon.journal.trades import RESULTS, SIDES, SORTS, Trade, Wanted, read_trades
+from daemon.reports.trade_tables import (
+    day_begin,
+    day_end,
+    gain,
+    lasted,
+    left_by,
+    percent,
+    sum_line,
+    trades_csv,
+    trades_json,
+    usd,
+    what,
+    why,
+)
+
+SHOWN = 20  # on a terminal
+HEADINGS = ("entered (New York)", "held", "what", "entry", "exit", "P&L USD", "%", "worst", "best", "why", "decisions")
+
+
+def add_options(command: argparse.ArgumentParser) -> None:
+    """Add the options of `trades`."""
+    command.set_defaults(run=run)
+    add_state_dir(command)
+    command.add_argument("--symbol", default="", metavar="S", help="only this symbol, contract or underlying")
+    command.add_argument("--from", dest="since", type=_day, metavar="DATE", help="left on this day or later")
+    command.add_argument("--to", dest="until", type=_day, metavar="DATE", help="left on this day or earlier")
+    command.add_argument("--side", choices=SIDES, metavar="SIDE", default="", help=f"only {', '.join(SIDES)}")
+    command.add_argument("--result", choices=RESULTS, metavar="RESULT", default="", help="only win, or loss")
+    command.add_argument("--open", action="store_true", help="only what is held now")
+    command.add_argument(
+        "--sort", choices=tuple(SORTS), metavar="BY", default="time", help="time (newest last), pnl or duration"
+    )
+    command.add_argument("--limit", type=count, metavar="N", help=f"at most N (default {SHOWN}; --json, --csv: all)")
+    form = command.add_mutually_exclusive_group()
+    form.add_argument("--json", action="store_true", help="trades and sums as one JSON object")
+    form.add_argument("--csv", action="store_true", help="one line of CSV for each trade")
+
+
+def _day(text: str) -> str:
+    try:
+        return date.fromisoformat(text).isoformat()
+    except ValueError:
+        raise argparse.ArgumentTypeError(f"{text!r} is no date; expected YYYY-MM-DD") from None
+
+
+def run(options: argparse.Namespace, console: Console) -> int:
+    """Print the trades that match; returns 0. Raises NotFound, JournalError."""
+    wanted = Wanted(
+        symbol=options.symbol.upper(),
+        start_ns=day_begin(options.since or ""),
+        end_ns=day_end(options.until or ""),
+        side=options.side,
+        result=options.result,
+        open_only=options.open,
+        sort=options.sort,
+        limit=options.limit or (0 if options.json or options.csv else SHOWN),
+    )
+    with closing(JournalReader(options.state_dir / FILE)) as reader:
+        found = read_trades(reader, wanted)
+    if options.json:
+        sys.stdout.write(json.dumps(trades_json(found)) + "\n")
+    elif options.csv:
+        sys.stdout.write(trades_csv(found.trades))
+    elif not found.trades:
+        raise NotFound(f"no trade in {options.state_dir} matches")
+    else:
+        shown = found.trades[::-1] if options.sort == "time" else found.trades
+        console.print(_table(shown))
+        console.print(sum_line(found.totals), soft_wrap=True)
+    return 0
+
+
+def _table(trades: tuple[Trade, ...]) -> Table:
+    table = Table(*HEADINGS)
+    for column in table.columns[3:9]:
+        column.justify = "right"
+    for trade in trades:
+        pnl = trade.pnl_usd or 0.0
+        table.add_row(
+            new_york_text(trade.entered_ns),
+            lasted(trade.held_s) if trade.left_ns is not None else f"open, {lasted(trade.held_s)}",
+            what(trade),
+            usd(trade.entry_price),
+            usd(trade.exit_price),
+            gain(trade.pnl_usd),
+            percent(trade.pnl_pct),
+            gain(trade.worst_usd),
+            gain(trade.best_usd),
+            _why(trade),
+            f"{trade.entry_decision or '–'} → {trade.exit_decision or '–'}",
+            style="green" if pnl > 0 else "red" if pnl < 0 else "",
+        )
+    return table
+
+
+def _why(trade: Trade) -> str:
+    entered = trade.entry_action or why(trade.why_entered)
+    if trade.entry_confidence is not None:
+        entered += f" {trade.entry_confidence:.2f}"
+    return f"{entered} → {left_by(trade)}" if trade.left_ns is not None else entered

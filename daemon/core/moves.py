@@ -1,0 +1,160 @@
+"""What moved the book: each change of a position or of the realised profit as a row of `moves`.
+
+Trades, from flat to flat, are sums of these rows. Invariant: the rows' `realized_usd` add up to the book's `realized`,
+their quantities to its positions.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from decimal import Decimal
+from typing import NamedTuple
+
+from daemon.core.orders import Order
+from daemon.core.records import MoveRow, RoundTripRow
+from daemon.core.state import ZERO, Book, Position
+
+ENTER, ADD, REDUCE, LEAVE, CHANGE = "enter", "add", "reduce", "leave", "change"
+
+
+class Cause(NamedTuple):
+    """Why the book moves: an order's fill at `at_ns`, or another `reason`.
+
+    `gains` is what positions realised without a change of theirs, by (opened_ns, symbol).
+    """
+
+    reason: str
+    order: Order | None = None
+    at_ns: int = 0
+    gains: Mapping[tuple[int, str], Decimal] = {}
+
+
+RECONCILED = Cause("reconciled")
+
+
+class Move(NamedTuple):
+    """One change of the book."""
+
+    before: Book
+    after: Book
+    cause: Cause
+
+
+def move_rows(moves: Iterable[Move], seq: int, now_ns: int, first_part: int) -> list[MoveRow]:
+    """Return the rows of a step's moves, in their order; `first_part` numbers them within the event."""
+    rows: list[MoveRow] = []
+    for move in moves:
+        for part in _parts(move):
+            rows.append(_row(part, move, seq, now_ns, first_part + len(rows)))
+    return rows
+
+
+def round_trip(row: MoveRow) -> RoundTripRow:
+    """Return what a move adds to its trade."""
+    entering, leaving = row.step in (ENTER, ADD), row.step in (REDUCE, LEAVE)
+    ended = row.step == LEAVE
+    return RoundTripRow(
+        opened_ns=row.opened_ns,
+        symbol=row.symbol,
+        time_ns=row.time_ns,
+        multiplier=row.multiplier,
+        entered=row.quantity if entering else 0,
+        left_again=row.quantity if leaving else 0,
+        entered_usd=float(row.entered_usd),
+        left_usd=float(row.left_usd),
+        realized_usd=float(row.realized_usd),
+        fees_usd=float(row.fees_usd),
+        fills=int(row.client_order_id is not None),
+        left_ns=row.at_ns if ended else None,
+        why_entered=row.reason if row.step == ENTER else None,
+        why_left=row.reason if ended else None,
+        entry_decision=row.decision if row.step == ENTER else None,
+        exit_decision=row.decision if ended else None,
+    )
+
+
+class _Part(NamedTuple):
+    """The change of one position, None where it is not held; without both, of the realised profit alone."""
+
+    key: tuple[int, str]  # (opened_ns, symbol), (0, "") where no position is concerned
+    before: Position | None
+    after: Position | None
+    gain: Decimal
+    fees: Decimal
+
+
+def _parts(move: Move) -> list[_Part]:
+    """Split a move by position; the last one has all that the others leave."""
+    before, after = move.before.positions, move.after.positions
+    gain, fees = move.after.realized - move.before.realized, move.after.fees - move.before.fees
+    parts: list[_Part] = []
+    changed = [symbol for symbol in {**before, **after} if before.get(symbol) != after.get(symbol)]
+    for symbol in changed:
+        old, new = before.get(symbol), after.get(symbol)
+        own, own_fees = (gain, fees) if symbol == changed[-1] else (_own_gain(old, new), ZERO)
+        gain, fees = gain - own, fees - own_fees
+        if old is not None and new is not None and old.opened_ns != new.opened_ns:  # the clock was led back
+            parts.append(_Part((old.opened_ns, symbol), old, None, ZERO, ZERO))
+            old = None
+        known = old or new
+        assert known is not None
+        parts.append(_Part((known.opened_ns, symbol), old, new, own, own_fees))
+    for key, own in move.cause.gains.items():
+        gain -= own
+        parts.append(_Part(key, None, None, own, ZERO))
+    if gain or fees:
+        order = move.cause.order
+        parts.append(_Part((0, "" if order is None else order.symbol), None, None, gain, fees))
+    return parts
+
+
+def _own_gain(old: Position | None, new: Position | None) -> Decimal:
+    """Return what one of several positions realised."""
+    if old is None or new is None:
+        return ZERO if old is None else -old.cost * old.multiplier
+    return new.pnl - old.pnl
+
+
+def _row(part: _Part, move: Move, seq: int, now_ns: int, number: int) -> MoveRow:
+    old, new, cause = part.before, part.after, move.cause
+    held, before = new.quantity if new else 0, old.quantity if old else 0
+    known = new or old
+    multiplier = known.multiplier if known else 1
+    cost = ((new.cost if new else ZERO) - (old.cost if old else ZERO)) * multiplier
+    enters = abs(held) > abs(before) or (held == before and cost != 0)
+    pnl = new.pnl if new else old.pnl + part.gain if old else None
+    order = cause.order
+    return MoveRow(
+        opened_ns=part.key[0],
+        symbol=part.key[1],
+        seq=seq,
+        part=number,
+        at_ns=cause.at_ns or now_ns,
+        time_ns=now_ns,
+        step=_kind(before, held),
+        reason=cause.reason if order is None else order.reason,
+        decision=_decision(order),
+        client_order_id=None if order is None else order.client_order_id,
+        quantity=held - before,
+        held=held,
+        multiplier=multiplier,
+        entered_usd=str(cost if enters else ZERO),
+        left_usd=str(ZERO if enters else part.gain + part.fees - cost),
+        realized_usd=str(part.gain),
+        fees_usd=str(part.fees),
+        pnl_usd=None if pnl is None else str(pnl),
+    )
+
+
+def _kind(before: int, held: int) -> str:
+    if before == held:
+        return CHANGE
+    if not before or not held:
+        return LEAVE if before else ENTER
+    return ADD if abs(held) > abs(before) else REDUCE
+
+
+def _decision(order: Order | None) -> int | None:
+    """Return the number of the order's decision; None for a foreign order."""
+    number = order.work.partition(".")[0] if order is not None else ""
+    return int(number) if number.isdecimal() else None

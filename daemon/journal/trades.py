@@ -1,0 +1,232 @@
+"""The trades of a journal: round trips from flat to flat, with their sums. All that shows trades reads them here.
+
+A journal of a release without the table `round_trips` is read too: its trades follow from its fills, in memory.
+"""
+
+from __future__ import annotations
+
+import sqlite3
+from collections.abc import Iterator
+from contextlib import closing, contextmanager
+from typing import Any
+
+import msgspec
+
+from daemon.core.instruments.option_market import parse_occ
+from daemon.journal.journal import READ_MODELS, grouped
+from daemon.journal.moves_of_fills import moves_of_fills
+from daemon.journal.reader import JournalReader
+from daemon.journal.trade_view import SELECT
+
+SORTS = {
+    "time": "at_ns DESC, opened_ns DESC, symbol",
+    "pnl": "pnl_usd DESC, opened_ns, symbol",
+    "duration": "held_ns DESC, opened_ns, symbol",
+}
+SIDES = ("long", "short", "call", "put")
+RESULTS = ("win", "loss")
+_DIGITS = "[0-9]" * 6
+_AT = "coalesce(left_ns, opened_ns)"
+_BASE = (
+    f"SELECT *, {_AT} AS at_ns, coalesce(left_ns, :now) - opened_ns AS held_ns FROM ({SELECT}) "
+    f"WHERE {_AT} BETWEEN :start AND :end"
+)
+_OF_SYMBOL = f" AND (symbol = :symbol OR symbol GLOB :symbol || '{_DIGITS}[CP]*')"
+_OF_RIGHT = f" AND symbol GLOB '*{_DIGITS}' || :right || '????????'"
+LONGEST = 2**63 - 1
+
+
+class Trade(msgspec.Struct, frozen=True, kw_only=True):
+    """One round trip. Times are nanoseconds UTC, amounts USD after fees; None: not known (or not yet)."""
+
+    opened_ns: int
+    symbol: str  # of the shares, or the underlying
+    contract: str  # OCC symbol, "" for shares
+    right: str  # call, put or ""
+    side: str  # long or short
+    quantity: int  # entered in all
+    held: int  # still
+    entered_ns: int
+    left_ns: int | None
+    held_s: float  # until it was left, or until the desk's newest mark
+    bars: int | None
+    entry_price: float | None  # average, USD a share
+    exit_price: float | None
+    entered_usd: float
+    pnl_usd: float | None  # of an open trade: realised, and unrealised at the newest mark
+    pnl_pct: float | None  # of what was entered
+    fees_usd: float
+    worst_usd: float | None
+    worst_pct: float | None
+    best_usd: float | None
+    best_pct: float | None
+    why_entered: str
+    why_left: str
+    entry_decision: int | None
+    exit_decision: int | None
+    entry_action: str
+    entry_confidence: float | None
+    exit_action: str
+    fills: int
+
+
+class Totals(msgspec.Struct, frozen=True, kw_only=True):
+    """Sums over closed trades, in USD after fees; None where there is nothing to divide by."""
+
+    trades: int = 0
+    wins: int = 0
+    losses: int = 0
+    win_rate: float | None = None
+    profit_factor: float | None = None  # gains / losses
+    expectancy_usd: float | None = None  # mean profit of a trade
+    held_s: float | None = None  # mean
+    pnl_usd: float = 0.0
+    fees_usd: float = 0.0
+    open: int = 0
+    open_usd: float | None = None  # at the newest marks
+    other_usd: float = 0.0  # realised without a position: fees of the ledger, dividends, interest
+
+
+class Found(msgspec.Struct, frozen=True):
+    """The trades asked for, and the sums over all that match."""
+
+    trades: tuple[Trade, ...]
+    totals: Totals
+
+
+class Wanted(msgspec.Struct, frozen=True, kw_only=True):
+    """Which trades: of a symbol or underlying, left (open ones: entered) in a time, of a side, result, or open."""
+
+    symbol: str = ""
+    start_ns: int = 0
+    end_ns: int = LONGEST
+    side: str = ""
+    result: str = ""
+    open_only: bool = False
+    closed_only: bool = False
+    sort: str = "time"
+    limit: int = 0  # 0: all
+    offset: int = 0
+
+
+def read_trades(reader: JournalReader, wanted: Wanted) -> Found:
+    """Return the trades of a journal that match, and their sums. Raises sqlite3.Error, KeyError for an unknown sort."""
+    with _with_view(reader) as query:
+        newest = query("SELECT max(time_ns) FROM round_trips", {})[0][0] or 0
+        values = {
+            "now": newest,
+            "start": wanted.start_ns,
+            "end": wanted.end_ns,
+            "symbol": wanted.symbol,
+            "right": wanted.side[:1].upper(),
+            "side": wanted.side,
+            "limit": wanted.limit or -1,
+            "offset": wanted.offset,
+        }
+        chosen = _BASE + _where(wanted)
+        order = SORTS[wanted.sort]
+        keys = f"SELECT opened_ns, symbol FROM ({chosen}) ORDER BY {order} LIMIT :limit OFFSET :offset"
+        if wanted.limit:  # the decisions of these alone are looked up
+            page = f"SELECT * FROM ({_BASE}) WHERE (opened_ns, symbol) IN ({keys}) ORDER BY {order}"
+        else:
+            page = f"{chosen} ORDER BY {order}"
+        return Found(tuple(map(_trade, query(page, values))), _totals(query, chosen, values, wanted))
+
+
+@contextmanager
+def _with_view(reader: JournalReader) -> Iterator[Any]:
+    """Yield a function that queries the journal's view, or that of a copy in memory where it has none."""
+    if reader.query("SELECT 1 FROM sqlite_schema WHERE name = 'round_trips'"):
+        yield reader.query
+        return
+    with closing(sqlite3.connect(":memory:")) as db:
+        db.row_factory = sqlite3.Row
+        for name in ("moves", "round_trips", "decisions"):
+            db.execute(READ_MODELS[name].create)
+        for name, rows in grouped(moves_of_fills(reader)).items():
+            db.executemany(READ_MODELS[name].insert(1), rows)
+        columns = "decision, kind, bar_ns, time_ns, action, resolved, confidence, outcome"
+        found = reader.query(f"SELECT {columns} FROM decisions WHERE work <> '' AND outcome IN ('ordered', 'exit')")
+        db.executemany(f"INSERT INTO decisions ({columns}) VALUES (?, ?, ?, ?, ?, ?, ?, ?)", map(tuple, found))
+        yield lambda sql, values: db.execute(sql, values).fetchall()
+
+
+def _where(wanted: Wanted) -> str:
+    where = _OF_SYMBOL if wanted.symbol else ""
+    if wanted.side in ("call", "put"):
+        where += _OF_RIGHT
+    elif wanted.side:
+        where += " AND side = :side"
+    if wanted.result:
+        where += f" AND left_ns IS NOT NULL AND pnl_usd {'>' if wanted.result == 'win' else '<'} 0"
+    if wanted.open_only or wanted.closed_only:
+        where += f" AND left_ns IS {'' if wanted.open_only else 'NOT '}NULL"
+    return where
+
+
+def _totals(query: Any, chosen: str, values: dict[str, Any], wanted: Wanted) -> Totals:
+    row = query(
+        "SELECT count(left_ns) AS n, sum(left_ns IS NULL) AS open, "
+        "sum(left_ns IS NOT NULL AND pnl_usd > 0) AS wins, sum(left_ns IS NOT NULL AND pnl_usd < 0) AS losses, "
+        "total(iif(left_ns IS NOT NULL AND pnl_usd > 0, pnl_usd, 0)) AS gained, "
+        "total(iif(left_ns IS NOT NULL AND pnl_usd < 0, pnl_usd, 0)) AS lost, "
+        "total(iif(left_ns IS NOT NULL, held_ns, 0)) AS held_ns, total(iif(left_ns IS NOT NULL, fees_usd, 0)) AS fees, "
+        f"sum(iif(left_ns IS NULL, pnl_usd, NULL)) AS open_usd FROM ({chosen})",
+        values,
+    )[0]
+    number = row["n"]
+    other = 0.0
+    if not (wanted.symbol or wanted.side or wanted.result or wanted.open_only):
+        found = query(
+            "SELECT total(realized_usd) FROM moves WHERE opened_ns = 0 AND time_ns BETWEEN :start AND :end", values
+        )
+        other = round(found[0][0], 6)
+    return Totals(
+        trades=number,
+        wins=row["wins"] or 0,
+        losses=row["losses"] or 0,
+        win_rate=row["wins"] / number if number else None,
+        profit_factor=row["gained"] / -row["lost"] if row["lost"] else None,
+        expectancy_usd=(row["gained"] + row["lost"]) / number if number else None,
+        held_s=row["held_ns"] / number / 1e9 if number else None,
+        pnl_usd=round(row["gained"] + row["lost"], 6),
+        fees_usd=round(row["fees"], 6),
+        open=row["open"] or 0,
+        open_usd=None if row["open_usd"] is None else round(row["open_usd"], 6),
+        other_usd=other,
+    )
+
+
+def _trade(row: sqlite3.Row) -> Trade:
+    terms = parse_occ(row["symbol"])
+    return Trade(
+        opened_ns=row["opened_ns"],
+        symbol=row["symbol"] if terms is None else terms.root,
+        contract="" if terms is None else row["symbol"],
+        right="" if terms is None else "call" if terms.right > 0 else "put",
+        side=row["side"],
+        quantity=row["quantity"],
+        held=row["held"],
+        entered_ns=row["entered_ns"],
+        left_ns=row["left_ns"],
+        held_s=row["held_ns"] / 1e9,
+        bars=row["bars"] if row["worst_usd"] is not None else None,
+        entry_price=row["entry_price"],
+        exit_price=row["exit_price"],
+        entered_usd=row["entered_usd"],
+        pnl_usd=row["pnl_usd"],
+        pnl_pct=row["pnl_pct"],
+        fees_usd=row["fees_usd"],
+        worst_usd=row["worst_usd"],
+        worst_pct=row["worst_pct"],
+        best_usd=row["best_usd"],
+        best_pct=row["best_pct"],
+        why_entered=row["why_entered"] or "",
+        why_left=row["why_left"] or "",
+        entry_decision=row["entry_decision"],
+        exit_decision=row["exit_decision"],
+        entry_action=row["entry_action"] or "",
+        entry_confidence=row["entry_confidence"],
+        exit_action=row["exit_action"] or "",
+        fills=row["fills"],
+    )

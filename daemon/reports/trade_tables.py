@@ -1,0 +1,165 @@
+"""Trades of `daemon.journal.trades` for people and programs: words, lines of CSV, objects for JSON."""
+
+from __future__ import annotations
+
+import csv
+import io
+from collections.abc import Callable, Iterable
+from datetime import date, datetime, timedelta
+from decimal import Decimal
+from typing import Any
+
+import msgspec
+
+from daemon.core.session import NEW_YORK
+from daemon.journal.trades import LONGEST, Found, Totals, Trade
+from daemon.reports.csv_tables import as_cell, utc
+from daemon.reports.words import NONE, instrument, money, plural
+
+SECONDS_A_DAY = 86_400
+
+COLUMNS: dict[str, Callable[[Trade], str | int | float | None]] = {
+    "symbol": lambda trade: trade.symbol,
+    "contract": lambda trade: trade.contract,
+    "right": lambda trade: trade.right,
+    "side": lambda trade: trade.side,
+    "quantity": lambda trade: trade.quantity,
+    "held": lambda trade: trade.held,
+    "entered_utc": lambda trade: utc(trade.entered_ns),
+    "left_utc": lambda trade: utc(trade.left_ns or 0),
+    "held_s": lambda trade: trade.held_s,
+    "bars": lambda trade: trade.bars,
+    "entry_usd_per_share": lambda trade: _rounded(trade.entry_price),
+    "exit_usd_per_share": lambda trade: _rounded(trade.exit_price),
+    "entered_usd": lambda trade: _rounded(trade.entered_usd),
+    "pnl_usd": lambda trade: _rounded(trade.pnl_usd),
+    "pnl_percent": lambda trade: _rounded(trade.pnl_pct),
+    "fees_usd": lambda trade: _rounded(trade.fees_usd),
+    "worst_usd": lambda trade: _rounded(trade.worst_usd),
+    "worst_percent": lambda trade: _rounded(trade.worst_pct),
+    "best_usd": lambda trade: _rounded(trade.best_usd),
+    "best_percent": lambda trade: _rounded(trade.best_pct),
+    "why_entered": lambda trade: trade.why_entered,
+    "why_left": lambda trade: trade.why_left,
+    "entry_action": lambda trade: trade.entry_action,
+    "entry_confidence": lambda trade: _rounded(trade.entry_confidence),
+    "exit_action": lambda trade: trade.exit_action,
+    "entry_decision": lambda trade: trade.entry_decision,
+    "exit_decision": lambda trade: trade.exit_decision,
+    "fills": lambda trade: trade.fills,
+}
+"""Column -> its value. docs/OPERATIONS.md explains each; a new one goes to the end."""
+
+
+def trades_csv(trades: Iterable[Trade]) -> str:
+    """Return the header and a line for each trade; what is not known is empty."""
+    text = io.StringIO()
+    writer = csv.writer(text, lineterminator="\n")
+    writer.writerow(COLUMNS)
+    for trade in trades:
+        writer.writerow(_cell(column(trade)) for column in COLUMNS.values())
+    return text.getvalue()
+
+
+def trades_json(found: Found) -> dict[str, Any]:
+    """Return the trades, each by the columns of the CSV, and the totals."""
+    lines = [{name: column(trade) for name, column in COLUMNS.items()} for trade in found.trades]
+    return {"trades": lines, "totals": msgspec.structs.asdict(found.totals)}
+
+
+def _rounded(value: float | None) -> float | None:
+    return None if value is None else round(value, 6)
+
+
+def _cell(value: str | float | None) -> str:
+    return as_cell(Decimal(repr(value)) if isinstance(value, float) else value)
+
+
+# --- words ------------------------------------------------------------------------------------------------------------
+
+
+def what(trade: Trade) -> str:
+    """Return the quantity and the instrument in words."""
+    short = "short " if trade.side == "short" else ""
+    return f"{short}{trade.quantity:,} {instrument(trade.contract or trade.symbol)}"
+
+
+def gain(value: float | None) -> str:
+    """Return USD with an arrow up or down: it reads the same without colour; a dash where it is not known."""
+    if value is None:
+        return NONE
+    arrow = "▲ " if value > 0 else "▼ " if value < 0 else ""
+    return f"{arrow}{money(Decimal(repr(round(value, 2))), sign=True)}"
+
+
+def percent(value: float | None) -> str:
+    """Return a signed percentage, a dash where it is not known."""
+    return NONE if value is None else f"{value:+.2f} %".replace("-", "\N{MINUS SIGN}")
+
+
+def usd(value: float | None) -> str:
+    """Return USD a share, a dash where it is not known."""
+    return NONE if value is None else f"{value:,.2f}"
+
+
+def lasted(seconds: float | None) -> str:
+    """Return a holding time: minutes and hours within a day, days beyond."""
+    if seconds is None:
+        return NONE
+    if seconds < 60:
+        return f"{seconds:.0f} s"
+    minutes = round(seconds / 60)
+    if minutes < 60:
+        return f"{minutes} min"
+    if seconds < SECONDS_A_DAY:
+        return f"{minutes // 60} h {minutes % 60:02} min"
+    return f"{seconds / SECONDS_A_DAY:.1f} days"
+
+
+def why(reason: str) -> str:
+    """Return a reason in words."""
+    return reason.replace("_", " ") or NONE
+
+
+def left_by(trade: Trade) -> str:
+    """Return why a trade was left: the policy's action, or the rule."""
+    return trade.exit_action if trade.why_left == "policy" and trade.exit_action else why(trade.why_left)
+
+
+def sum_line(totals: Totals) -> str:
+    """Return the sums over closed trades in one sentence each."""
+    parts = [plural(totals.trades, "closed trade")]
+    if totals.win_rate is not None:
+        parts.append(f"{100 * totals.win_rate:.0f} % won ({totals.wins:,} of {totals.trades:,})")
+        factor = "no losses" if totals.profit_factor is None else f"profit factor {totals.profit_factor:.2f}"
+        parts.append(factor)
+        parts.append(f"expectancy {_usd(totals.expectancy_usd)} USD")
+        parts.append(f"held {lasted(totals.held_s)} on average")
+    parts.append(f"P&L {_usd(totals.pnl_usd)} USD after {_usd(totals.fees_usd, sign=False)} USD of fees")
+    text = ", ".join(parts) + "."
+    if totals.open:
+        text += f" Open: {totals.open:,}, {_usd(totals.open_usd)} USD at the newest marks."
+    if totals.other_usd:
+        text += f" Not in a trade: {_usd(totals.other_usd)} USD (fees of the ledger, dividends, interest)."
+    return text
+
+
+def _usd(value: float | None, *, sign: bool = True) -> str:
+    return NONE if value is None else money(Decimal(repr(round(value, 2))), sign=sign)
+
+
+# --- days -------------------------------------------------------------------------------------------------------------
+
+
+def day_begin(text: str) -> int:
+    """Return the beginning of a New York day, "YYYY-MM-DD", in nanoseconds; 0 for "". Raises ValueError."""
+    return _midnight(date.fromisoformat(text)) if text else 0
+
+
+def day_end(text: str) -> int:
+    """Return the last nanosecond of a New York day; the greatest number for "". Raises ValueError."""
+    return _midnight(date.fromisoformat(text) + timedelta(days=1)) - 1 if text else LONGEST
+
+
+def _midnight(day: date) -> int:
+    return int(datetime(day.year, day.month, day.day, tzinfo=NEW_YORK).timestamp()) * 10**9
