@@ -12,6 +12,7 @@ from datetime import date
 from pathlib import Path
 from typing import Any
 
+import msgspec
 from rich.console import Console
 from rich.table import Table
 
@@ -24,6 +25,7 @@ from daemon.reports.execution_quality import as_json, plain
 from daemon.reports.gather import read_day
 from daemon.reports.page import day_page
 from daemon.reports.record import Day, session_of
+from daemon.reports.trade_tables import lines, sum_line, trade_row
 from daemon.reports.words import clock, first_sentence, further_sentences, instrument, money, number, price
 
 
@@ -101,6 +103,8 @@ def _figures(day: Day) -> dict[str, Any]:
         "bars_rejected": len(day.rejected),
         "held": {held.symbol: held.quantity for held in day.held if held.quantity},
         "held_exactly_known": day.exact,
+        "trades": lines(day.trades.trades),
+        "trade_sums": msgspec.structs.asdict(day.trades.totals),
         "orders": [
             {name: _value(column(day, order)) for name, column in COLUMNS.items()} for order in day.quality.orders
         ],
@@ -111,9 +115,22 @@ def _value(cell: Any) -> Any:
     return cell if cell is None or isinstance(cell, int | str) else plain(cell)
 
 
+def _show_trades(day: Day, console: Console) -> None:
+    """Print the session's round trips and their sums."""
+    trades = day.trades.trades
+    if not trades:
+        return
+    table = Table("trade", "P&L USD", "entered", "left", "held", "worst", "best", "fees")
+    for trade in trades[::-1]:
+        table.add_row(*(cell.replace("\n", ", ") for cell in trade_row(trade)))
+    console.print(table)
+    console.print(sum_line(day.trades.totals), soft_wrap=True)
+
+
 def _show(day: Day, console: Console) -> None:
     for sentence in (first_sentence(day), *further_sentences(day)):
         console.print(sentence, soft_wrap=True)
+    _show_trades(day, console)
     if not day.quality.orders:
         return
     table = Table("sent", "order", "limit", "arrival", "fill", "bp", "USD", "spread ratio", "fees", "ended")

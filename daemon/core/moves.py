@@ -41,12 +41,20 @@ class Move(NamedTuple):
 
 
 def move_rows(moves: Iterable[Move], seq: int, now_ns: int, first_part: int) -> list[MoveRow]:
-    """Return the rows of a step's moves, in their order; `first_part` numbers them within the event."""
-    rows: list[MoveRow] = []
+    """Return the rows of a step's moves, in their order; `first_part` numbers them within the event.
+
+    A position that is taken out in one step, and then put back (a split of two lines) or valued, moves once.
+    """
+    found: list[tuple[_Part, Cause]] = []
     for move in moves:
         for part in _parts(move):
-            rows.append(_row(part, move, seq, now_ns, first_part + len(rows)))
-    return rows
+            former = next((n for n, (other, _) in enumerate(found) if other.key == part.key), None)
+            whole = part
+            if former is not None and not _held(found[former][0].after) and not _held(part.before):
+                out = found.pop(former)[0]
+                whole = part._replace(before=out.before, gain=out.gain + part.gain, fees=out.fees + part.fees)
+            found.append((whole, move.cause))
+    return [_row(part, cause, seq, now_ns, first_part + n) for n, (part, cause) in enumerate(found)]
 
 
 def round_trip(row: MoveRow) -> RoundTripRow:
@@ -71,6 +79,10 @@ def round_trip(row: MoveRow) -> RoundTripRow:
         entry_decision=row.decision if row.step == ENTER else None,
         exit_decision=row.decision if ended else None,
     )
+
+
+def _held(position: Position | None) -> int:
+    return 0 if position is None else position.quantity
 
 
 class _Part(NamedTuple):
@@ -115,13 +127,13 @@ def _own_gain(old: Position | None, new: Position | None) -> Decimal:
     return new.pnl - old.pnl
 
 
-def _row(part: _Part, move: Move, seq: int, now_ns: int, number: int) -> MoveRow:
-    old, new, cause = part.before, part.after, move.cause
-    held, before = new.quantity if new else 0, old.quantity if old else 0
+def _row(part: _Part, cause: Cause, seq: int, now_ns: int, number: int) -> MoveRow:
+    old, new = part.before, part.after
+    held, before = _held(new), _held(old)
     known = new or old
     multiplier = known.multiplier if known else 1
     cost = ((new.cost if new else ZERO) - (old.cost if old else ZERO)) * multiplier
-    enters = abs(held) > abs(before) or (held == before and cost != 0)
+    enters = abs(held) > abs(before) or (held == before != 0 and cost != 0)
     pnl = new.pnl if new else old.pnl + part.gain if old else None
     order = cause.order
     return MoveRow(

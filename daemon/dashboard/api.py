@@ -8,7 +8,8 @@ from __future__ import annotations
 import json
 import re
 import sqlite3
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
+from datetime import date
 from pathlib import Path
 from typing import Any
 
@@ -24,9 +25,12 @@ from daemon.dashboard.pages.now import now_of
 from daemon.dashboard.pages.occlusion import Explainer, Unexplained
 from daemon.dashboard.pages.price import NotThere, equity_page, price_page
 from daemon.dashboard.pages.risk import risk_page
+from daemon.dashboard.pages.trades import LINES_MOST as TRADES_MOST
+from daemon.dashboard.pages.trades import trades_file, trades_page
 from daemon.dashboard.pages.transitions import transition_page, wanted
 from daemon.dashboard.views import DeskLine, Now
 from daemon.journal.rows import JournalError
+from daemon.journal.trades import RESULTS, SIDES, SORTS, Wanted, day_begin, day_end
 
 _DATE = re.compile(r"\d{4}-\d{2}-\d{2}", re.ASCII)
 
@@ -146,6 +150,58 @@ def decision(desk: FollowedDesk, query: Query, around: AnswerContext) -> Any:
         return decision_page(picture, reader, row, found, explained, why)
 
 
+class TextFile(msgspec.Struct, frozen=True):
+    """An answer that a browser saves as a file instead of reading it."""
+
+    name: str
+    kind: str  # media type
+    text: str
+
+
+def one_of(query: Query, name: str, choices: Sequence[str], default: str = "") -> str:
+    """Read a name of the query, one of `choices`. Raises RefusedRequest."""
+    text = query.get(name, "") or default
+    if text and text not in choices:
+        raise RefusedRequest(400, f"{name} is {text[:40]!r}, expected one of {', '.join(choices)}")
+    return text
+
+
+def _date(query: Query, name: str) -> str:
+    text = query.get(name, "")
+    try:
+        return text and date.fromisoformat(text if _DATE.fullmatch(text) else "").isoformat()
+    except ValueError:
+        raise RefusedRequest(400, f"{name} is {text[:40]!r}, expected a date as 2024-08-05") from None
+
+
+def _wanted(query: Query, most: int) -> Wanted:
+    result = one_of(query, "result", (*RESULTS, "open"))
+    return Wanted(
+        symbol=query.get("symbol", "")[:40].upper(),
+        start_ns=day_begin(_date(query, "from")),
+        end_ns=day_end(_date(query, "to")),
+        side=one_of(query, "side", SIDES),
+        result="" if result == "open" else result,
+        open_only=result == "open",
+        sort=one_of(query, "sort", tuple(SORTS), "time"),
+        limit=whole(query, "limit", 50, most) or most,
+        offset=whole(query, "offset", 0, 2**48),
+    )
+
+
+def trades(desk: FollowedDesk, query: Query, _: AnswerContext) -> Any:
+    """`GET /api/trades`."""
+    with desk.reader() as reader:
+        return trades_page(reader, _wanted(query, TRADES_MOST))
+
+
+def trades_csv(desk: FollowedDesk, query: Query, _: AnswerContext) -> Any:
+    """`GET /api/trades.csv`: the same, all that match, as a file."""
+    wanted = msgspec.structs.replace(_wanted(query, TRADES_MOST), limit=0, offset=0)
+    with desk.reader() as reader:
+        return TextFile("trades.csv", "text/csv", trades_file(reader, wanted))
+
+
 def models(desk: FollowedDesk, _: Query, around: AnswerContext) -> Any:
     """`GET /api/models`."""
     with desk.reader() as reader:
@@ -186,6 +242,8 @@ ANSWERS: dict[str, Answer] = {
     "/api/equity": equity,
     "/api/decisions": decisions,
     "/api/decision/{number}": decision,
+    "/api/trades": trades,
+    "/api/trades.csv": trades_csv,
     "/api/models": models,
     "/api/learning": learning,
     "/api/transition/{number}": transition,

@@ -93,7 +93,8 @@ class Dashboard:
         around = api.AnswerContext(channel.history, self._explainer, self.models_dir, own_code, self.streams.count)
         loop = asyncio.get_running_loop()
         call = partial(api.guarded, partial(answer, channel.desk, query, around))
-        return _json(await loop.run_in_executor(self._pool, call))
+        answered = await loop.run_in_executor(self._pool, call)
+        return _file(answered) if isinstance(answered, api.TextFile) else _json(answered)
 
     def _own_code(self, strategy: str) -> str:
         """Return the digest of this process's code for a strategy, "" where that cannot be imported."""
@@ -114,6 +115,11 @@ class Dashboard:
 def _json(value: Any) -> Response:
     body = msgspec.json.encode(value)
     return Response(body, headers={"cache-control": "no-store"}, media_type="application/json")
+
+
+def _file(answered: api.TextFile) -> Response:
+    headers = {"cache-control": "no-store", "content-disposition": f'attachment; filename="{answered.name}"'}
+    return Response(answered.text, headers=headers, media_type=answered.kind)
 
 
 async def _page(_: Request) -> Response:

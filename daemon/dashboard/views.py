@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import msgspec
 
+from daemon.journal.trades import Totals
 from daemon.reports.heads import DecisionHeads
 
 
@@ -166,6 +167,41 @@ class DecisionLine(msgspec.Struct, frozen=True):
     outcome: str
     denied_by: tuple[str, ...]
     model: str
+
+
+class TradeLine(msgspec.Struct, frozen=True):
+    """A round trip. Amounts are USD after fees, prices USD a share; None where it is not known, or not yet."""
+
+    what: str  # in words
+    symbol: str
+    side: str  # long, short, call or put
+    quantity: int  # entered in all
+    held: int  # still
+    entered: float
+    left: float  # 0 while open
+    held_s: float
+    bars: int | None
+    entry: float | None  # average
+    exit: float | None
+    pnl_usd: float | None  # of an open one at the newest mark
+    pnl_percent: float | None
+    fees_usd: float
+    worst_usd: float | None
+    worst_percent: float | None
+    best_usd: float | None
+    best_percent: float | None
+    why_entered: str
+    confidence: float | None
+    why_left: str
+    entry_decision: int  # 0 for none
+    exit_decision: int
+
+
+class TradesPage(msgspec.Struct, frozen=True):
+    """`GET /api/trades?symbol=S&from=DATE&to=DATE&side=…&result=…&sort=…&offset=N&limit=50`, and the sums of all."""
+
+    trades: tuple[TradeLine, ...]
+    totals: Totals
 
 
 class Contribution(msgspec.Struct, frozen=True):

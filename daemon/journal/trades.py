@@ -8,11 +8,13 @@ from __future__ import annotations
 import sqlite3
 from collections.abc import Iterator
 from contextlib import closing, contextmanager
+from datetime import date, datetime, timedelta
 from typing import Any
 
 import msgspec
 
 from daemon.core.instruments.option_market import parse_occ
+from daemon.core.session import NEW_YORK
 from daemon.journal.journal import READ_MODELS, grouped
 from daemon.journal.moves_of_fills import moves_of_fills
 from daemon.journal.reader import JournalReader
@@ -90,8 +92,8 @@ class Totals(msgspec.Struct, frozen=True, kw_only=True):
 class Found(msgspec.Struct, frozen=True):
     """The trades asked for, and the sums over all that match."""
 
-    trades: tuple[Trade, ...]
-    totals: Totals
+    trades: tuple[Trade, ...] = ()
+    totals: Totals = Totals()
 
 
 class Wanted(msgspec.Struct, frozen=True, kw_only=True):
@@ -230,3 +232,20 @@ def _trade(row: sqlite3.Row) -> Trade:
         exit_action=row["exit_action"] or "",
         fills=row["fills"],
     )
+
+
+# --- days -------------------------------------------------------------------------------------------------------------
+
+
+def day_begin(text: str) -> int:
+    """Return the beginning of a New York day, "YYYY-MM-DD", in nanoseconds; 0 for "". Raises ValueError."""
+    return _midnight(date.fromisoformat(text)) if text else 0
+
+
+def day_end(text: str) -> int:
+    """Return the last nanosecond of a New York day; the greatest number for "". Raises ValueError."""
+    return _midnight(date.fromisoformat(text) + timedelta(days=1)) - 1 if text else LONGEST
+
+
+def _midnight(day: date) -> int:
+    return int(datetime(day.year, day.month, day.day, tzinfo=NEW_YORK).timestamp()) * 10**9

@@ -38,6 +38,7 @@ from daemon.core.events import (
 from daemon.core.session import new_york_text
 from daemon.journal.reader import JournalReader
 from daemon.journal.rows import Entry, decode_event
+from daemon.journal.trades import Wanted, day_begin, day_end, read_trades
 from daemon.journal.universe import strategy_of
 from daemon.reports.execution_quality import Arrival
 from daemon.reports.execution_watch import Watch
@@ -204,6 +205,7 @@ def _read(reader: JournalReader, session: Session) -> Day:
         answers=tuple(done.answers.values()),
         held=held,
         exact=exact,
+        trades=read_trades(reader, Wanted(start_ns=day_begin(session.date), end_ns=day_end(session.date))),
     )
 
 

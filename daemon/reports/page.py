@@ -18,6 +18,7 @@ from daemon.reports import figures
 from daemon.reports.csv_tables import milliseconds
 from daemon.reports.execution_quality import Arrival, OrderQuality, WorkQuality
 from daemon.reports.record import Day, Notice
+from daemon.reports.trade_tables import sum_line, trade_row
 from daemon.reports.words import (
     NONE,
     clock,
@@ -58,6 +59,8 @@ def day_page(day: Day) -> str:
         weights=figures.weights(day),
         costs=figures.costs(day.quality),
         slippage=figures.slippage(day.quality),
+        trades=[trade_row(trade) for trade in day.trades.trades[::-1][:ROWS_MAX]],
+        sums=sum_line(day.trades.totals),
         orders=[_order(order) for order in day.quality.orders[:ROWS_MAX]],
         works=[_work(work) for work in day.quality.works[:ROWS_MAX]],
         decisions=[(action, outcome, f"{count:,}") for action, outcome, count in day.decisions],

@@ -19,6 +19,7 @@ from daemon.core.session import NEW_YORK
 from daemon.engine.segments import parts_of, where_before
 from daemon.journal.reader import JournalReader
 from daemon.journal.rows import JournalError, decode_event
+from daemon.journal.trades import Found
 from daemon.reports.execution_quality import OrderQuality, Quality
 from strategies.kit.contract import Session
 from strategies.kit.units import SECOND_NS
@@ -99,6 +100,7 @@ class Day(msgspec.Struct, frozen=True, kw_only=True):
     answers: tuple[Answers, ...]
     held: tuple[Held, ...]
     exact: bool  # what is held is the desk's book, not the sum of its orders
+    trades: Found = Found()  # round trips that ended in the session, and those that were entered in it and are open
 
     @property
     def gain(self) -> Decimal | None:

@@ -5,16 +5,15 @@ from __future__ import annotations
 import csv
 import io
 from collections.abc import Callable, Iterable
-from datetime import date, datetime, timedelta
 from decimal import Decimal
 from typing import Any
 
 import msgspec
 
-from daemon.core.session import NEW_YORK
-from daemon.journal.trades import LONGEST, Found, Totals, Trade
+from daemon.core.session import new_york_text
+from daemon.journal.trades import Found, Totals, Trade
 from daemon.reports.csv_tables import as_cell, utc
-from daemon.reports.words import NONE, instrument, money, plural
+from daemon.reports.words import NONE, clock, instrument, money, plural
 
 SECONDS_A_DAY = 86_400
 
@@ -63,8 +62,12 @@ def trades_csv(trades: Iterable[Trade]) -> str:
 
 def trades_json(found: Found) -> dict[str, Any]:
     """Return the trades, each by the columns of the CSV, and the totals."""
-    lines = [{name: column(trade) for name, column in COLUMNS.items()} for trade in found.trades]
-    return {"trades": lines, "totals": msgspec.structs.asdict(found.totals)}
+    return {"trades": lines(found.trades), "totals": msgspec.structs.asdict(found.totals)}
+
+
+def lines(trades: Iterable[Trade]) -> list[dict[str, Any]]:
+    """Return the trades as objects, by the columns of the CSV."""
+    return [{name: column(trade) for name, column in COLUMNS.items()} for trade in trades]
 
 
 def _rounded(value: float | None) -> float | None:
@@ -126,6 +129,28 @@ def left_by(trade: Trade) -> str:
     return trade.exit_action if trade.why_left == "policy" and trade.exit_action else why(trade.why_left)
 
 
+def trade_row(trade: Trade) -> tuple[str, ...]:
+    """Return a trade as the row of a report; what stands after a line feed is small."""
+    entered, left = clock(trade.entered_ns), clock(trade.left_ns) if trade.left_ns is not None else "open"
+    if trade.held_s >= SECONDS_A_DAY / 2:
+        entered = new_york_text(trade.entered_ns)[:-3]
+    cause = trade.entry_action or why(trade.why_entered)
+    if trade.entry_confidence is not None:
+        cause += f" {trade.entry_confidence:.2f}"
+    return (
+        what(trade),
+        f"{gain(trade.pnl_usd)}\n{percent(trade.pnl_pct)}",
+        f"{entered} at {usd(trade.entry_price)}\n{cause}, decision {trade.entry_decision or NONE}",
+        f"{left} at {usd(trade.exit_price)}\n{left_by(trade)}, decision {trade.exit_decision or NONE}"
+        if trade.left_ns is not None
+        else left,
+        lasted(trade.held_s),
+        f"{gain(trade.worst_usd)}\n{percent(trade.worst_pct)}",
+        f"{gain(trade.best_usd)}\n{percent(trade.best_pct)}",
+        usd(trade.fees_usd),
+    )
+
+
 def sum_line(totals: Totals) -> str:
     """Return the sums over closed trades in one sentence each."""
     parts = [plural(totals.trades, "closed trade")]
@@ -146,20 +171,3 @@ def sum_line(totals: Totals) -> str:
 
 def _usd(value: float | None, *, sign: bool = True) -> str:
     return NONE if value is None else money(Decimal(repr(round(value, 2))), sign=sign)
-
-
-# --- days -------------------------------------------------------------------------------------------------------------
-
-
-def day_begin(text: str) -> int:
-    """Return the beginning of a New York day, "YYYY-MM-DD", in nanoseconds; 0 for "". Raises ValueError."""
-    return _midnight(date.fromisoformat(text)) if text else 0
-
-
-def day_end(text: str) -> int:
-    """Return the last nanosecond of a New York day; the greatest number for "". Raises ValueError."""
-    return _midnight(date.fromisoformat(text) + timedelta(days=1)) - 1 if text else LONGEST
-
-
-def _midnight(day: date) -> int:
-    return int(datetime(day.year, day.month, day.day, tzinfo=NEW_YORK).timestamp()) * 10**9

@@ -15,10 +15,8 @@ from daemon.cli.arguments import NotFound, add_state_dir, count
 from daemon.core.session import new_york_text
 from daemon.journal.journal import FILE
 from daemon.journal.reader import JournalReader
-from daemon.journal.trades import RESULTS, SIDES, SORTS, Trade, Wanted, read_trades
+from daemon.journal.trades import RESULTS, SIDES, SORTS, Trade, Wanted, day_begin, day_end, read_trades
 from daemon.reports.trade_tables import (
-    day_begin,
-    day_end,
     gain,
     lasted,
     left_by,

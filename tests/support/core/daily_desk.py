@@ -47,7 +47,7 @@ from strategies.kit.contract import (
     Session,
     View,
 )
-from tests.support.core.desk import DAY, MINUTE, MONDAY, SESSIONS, adds_up, of
+from tests.support.core.desk import DAY, MINUTE, MONDAY, SESSIONS, adds_up, moves_add_up, of
 
 MIDNIGHT = 34_200 * 1_000_000_000  # from midnight in New York to the open
 SYMBOLS = ("AAA", "BBB", "CCC")
@@ -148,6 +148,7 @@ class DailyDesk:
         for event in events:
             step = self.core.step(self.state, event)
             adds_up(self.state, event, step.state)
+            moves_add_up(self.state, event, step)
             self.state = step.state
             if self.reload:
                 self.state = self.core.decoder().decode(encode_state(self.state))

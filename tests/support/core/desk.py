@@ -32,9 +32,9 @@ from daemon.core.events import (
 )
 from daemon.core.limits import Trading
 from daemon.core.orders import Order
-from daemon.core.records import DecisionRow, Row
+from daemon.core.records import DecisionRow, MoveRow, Row
 from daemon.core.state import Book, Identity, State, encode_state
-from daemon.core.step import Core
+from daemon.core.step import Core, Step
 from strategies.kit.contract import Answer, Bar, Choice, Decision, Observation, Session, Spec, Target, View
 
 SECOND = 1_000_000_000
@@ -163,6 +163,7 @@ class Desk:
         for event in events:
             step = self.core.step(self.state, event)
             adds_up(self.state, event, step.state)
+            moves_add_up(self.state, event, step)
             self.state = step.state
             if self.reload:
                 self.state = self.core.decoder().decode(encode_state(self.state))
@@ -312,6 +313,26 @@ def adds_up(before: State[Any], event: Event, after: State[Any]) -> None:
     transfers = Decimal(0) if again else new.transfers - old.transfers
     moved, explained = at_cost(new) - at_cost(old), transfers + new.realized - old.realized
     assert moved == explained, f"{event}: {moved} USD moved, {explained} explained"
+
+
+def moves_add_up(before: State[Any], event: Event, step: Step) -> None:
+    """A step's rows of `moves` are all that it did to positions, their cost, the realised profit and the fees."""
+    old, new = before.book, step.state.book
+    moves = [row for row in step.rows if isinstance(row, MoveRow)]
+    for symbol in {*old.positions, *new.positions, *(row.symbol for row in moves)}:
+        mine = [row for row in moves if row.symbol == symbol and row.opened_ns]
+        ends = [book.positions.get(symbol) for book in (old, new)]
+        held = [0 if end is None else end.quantity for end in ends]
+        cost = [Decimal(0) if end is None else end.cost * end.multiplier for end in ends]
+        assert sum(row.quantity for row in mine) == held[1] - held[0], f"{event}: {mine}"
+        moved = sum(
+            Decimal(row.entered_usd) - Decimal(row.left_usd) + Decimal(row.realized_usd) + Decimal(row.fees_usd)
+            for row in mine
+        )
+        assert moved == cost[1] - cost[0], f"{event}: {mine}"
+    assert sum(Decimal(row.realized_usd) for row in moves) == new.realized - old.realized, f"{event}: {moves}"
+    assert sum(Decimal(row.fees_usd) for row in moves) == new.fees - old.fees, f"{event}: {moves}"
+    assert len({(row.opened_ns, row.symbol, row.seq, row.part) for row in moves}) == len(moves)
 
 
 def desk(trading: Trading | None = None, *, cash: str = "10000", mode: str = "replay", warm_after: int = 1) -> Desk:

@@ -11,8 +11,9 @@ import * as learning from "./learning.js";
 import * as models from "./models.js";
 import * as now from "./now.js";
 import * as risk from "./risk.js";
+import * as trades from "./trades.js";
 
-const PAGES = { now, decisions, decision, models, learning, risk, health };
+const PAGES = { now, trades, decisions, decision, models, learning, risk, health };
 const main = document.getElementById("main");
 const top = header({ choose: (desk) => go(route().page, route().rest, desk) });
 let desks = [];

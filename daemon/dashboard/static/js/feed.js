@@ -3,9 +3,14 @@
 
 export class Refused extends Error {}
 
-export async function ask(path, params = {}, signal = undefined) {
+// The address of a request; values that are empty are left out.
+export function target(path, params = {}) {
   const query = new URLSearchParams(Object.entries(params).filter(([, value]) => value !== "" && value !== undefined));
-  const answer = await fetch(`/api/${path}${query.size ? `?${query}` : ""}`, { signal, cache: "no-store" });
+  return `/api/${path}${query.size ? `?${query}` : ""}`;
+}
+
+export async function ask(path, params = {}, signal = undefined) {
+  const answer = await fetch(target(path, params), { signal, cache: "no-store" });
   let body = null;
   try {
     body = await answer.json();

@@ -1,0 +1,365 @@
+"""Trades in the journal: what becomes a round trip, its average prices, profit, excursions and reasons.
+
+Prices and sums are computed by hand: an option's contract is 100 shares. A desk buys 9 calls at 2.00: 1,800 USD.
+"""
+
+from __future__ import annotations
+
+import sqlite3
+from contextlib import closing
+from decimal import Decimal
+from pathlib import Path
+
+import pytest
+from msgspec.structs import replace
+
+from daemon.core import events as ev
+from daemon.core.limits import Broker, Risk, Sizing, Trading
+from daemon.core.records import DecisionRow, FillRow, OrderRow, Row
+from daemon.journal.journal import Journal
+from daemon.journal.reader import JournalReader
+from daemon.journal.rows import Batch
+from daemon.journal.trades import Found, Trade, Wanted, day_begin, day_end, read_trades
+from tests.support.core.account import Account, agreed, line
+from tests.support.core.daily_desk import DailyDesk
+from tests.support.core.desk import (
+    BUY_CALL,
+    BUY_PUT,
+    CALL,
+    EXIT,
+    HALF_DAY,
+    MINUTE,
+    MONDAY,
+    PUT,
+    TRIM_50,
+    TUESDAY,
+    Desk,
+    desk,
+    quote,
+    sent,
+)
+from tests.support.core.others import ADOPT, IGNORE, closed_by_hand, holding
+
+RIDE = Trading(sizing=Sizing(stop_loss=0.99, take_profit=9.0), risk=Risk(cooldown_trade_s=0, cooldown_loss_s=0))
+
+
+def journal_of(folder: Path, *batches: list[Row]) -> Path:
+    """A journal of these rows, each list in a transaction of its own."""
+    path = folder / "journal.sqlite"
+    journal = Journal.create(path, {})
+    for rows in batches:
+        batch = Batch()
+        batch.rows = rows
+        journal.commit(batch)
+    journal.close()
+    return path
+
+
+def found_in(path: Path, wanted: Wanted | None = None) -> Found:
+    with closing(JournalReader(path)) as reader:
+        return read_trades(reader, wanted or Wanted())
+
+
+def trades_of(d: Desk | DailyDesk, folder: Path) -> tuple[Trade, ...]:
+    """The desk's trades, oldest first."""
+    return found_in(journal_of(folder, list(d.rows))).trades[::-1]
+
+
+def sold(d: Desk, action: int, minute: int, price: str, fees: str = "0") -> None:
+    """The answer's sale, wholly filled at `price`."""
+    d.bar(minute)
+    order = sent(d.answer(action))
+    d.fill(order.client_order_id, order.quantity, price, fees=fees)
+
+
+# --- one trade ----------------------------------------------------------------------------------------------------
+
+
+def test_partial_fills_and_part_exits_are_one_trade_at_average_prices(tmp_path: Path) -> None:
+    d = desk(RIDE)
+    order = d.buys()
+    d.fill(order, 4, "2.00", fees="0.10")
+    d.fill(order, 9, cost="18.50", price="2.10", fees="0.30")  # 4 at 2.00 and 5 at 2.10: 1,850 USD
+    sold(d, TRIM_50, 1, "2.20", "0.25")
+    held = d.held[CALL]
+    sold(d, EXIT, 2, "2.00", "0.15")
+    (trade,) = trades_of(d, tmp_path)
+    left = (9 - held) * 220 + held * 200
+    assert (trade.symbol, trade.contract, trade.right, trade.side) == ("SPY", CALL, "call", "long")
+    assert (trade.quantity, trade.held, trade.fills) == (9, 0, 4)
+    assert trade.entry_price == pytest.approx(1850 / 900)
+    assert trade.exit_price == pytest.approx(left / 900)
+    assert (trade.pnl_usd, trade.fees_usd) == (pytest.approx(left - 1850 - 0.70), pytest.approx(0.70))
+    assert trade.pnl_pct == pytest.approx(100 * (left - 1850 - 0.70) / 1850)
+    assert trade.pnl_usd == float(d.state.book.realized)
+    assert (trade.entered_ns, trade.left_ns, trade.held_s) == (d.at(1), d.at(3), 120.0)
+    assert (trade.why_entered, trade.entry_action, trade.entry_decision) == ("policy", "BUY_CALL", 1)
+    assert (trade.why_left, trade.exit_action, trade.exit_decision) == ("policy", "EXIT", 3)
+    assert trade.entry_confidence == pytest.approx(0.9)
+
+
+def test_the_worst_and_the_best_profit_are_those_of_the_marks_seen_and_bars_are_counted(tmp_path: Path) -> None:
+    d = desk(RIDE)
+    d.holds()
+    for minute, middle in enumerate((190, 230, 210), 1):  # 9 calls from 2.00: -90, +270, +90
+        d.bar(minute, quotes=(quote(CALL, f"{middle - 2}e-2", f"{middle + 2}e-2"),))
+    sold_at = sent(d.answer(EXIT))
+    d.fill(sold_at.client_order_id, 9, "2.05")
+    (trade,) = trades_of(d, tmp_path)
+    assert (trade.worst_usd, trade.best_usd, trade.pnl_usd, trade.bars) == (-90.0, 270.0, 45.0, 3)
+    assert (trade.worst_pct, trade.best_pct) == (-5.0, 15.0)
+
+
+def test_a_stop_is_why_a_trade_was_left_and_the_last_fill_is_its_worst(tmp_path: Path) -> None:
+    d = desk(Trading(sizing=Sizing(stop_loss=0.2)))
+    d.holds()
+    order = sent(d.bar(1, quotes=(quote(CALL, "1.50", "1.54"),)))
+    d.fill(order.client_order_id, 9, "1.40")
+    (trade,) = trades_of(d, tmp_path)
+    assert (trade.why_left, trade.exit_action, trade.pnl_usd, trade.worst_usd) == (
+        "stop_loss",
+        "EXIT",
+        -540.0,
+        -540.0,
+    )
+    rule = next(row for row in d.rows if isinstance(row, DecisionRow) and row.kind == "rule")
+    assert trade.exit_decision == rule.decision
+
+
+def test_an_open_trade_has_its_profit_at_the_newest_mark(tmp_path: Path) -> None:
+    d = desk(RIDE)
+    d.holds()
+    sold(d, TRIM_50, 1, "2.20")
+    kept = d.held[CALL]
+    d.bar(2, quotes=(quote(CALL, "2.48", "2.52"),))
+    path = journal_of(tmp_path, list(d.rows))
+    found = found_in(path, Wanted(open_only=True))
+    (trade,) = found.trades
+    assert (trade.left_ns, trade.held, trade.why_left, trade.exit_decision) == (None, kept, "", None)
+    assert trade.pnl_usd == pytest.approx((9 - kept) * 20 + kept * 50)
+    assert (found.totals.trades, found.totals.open, found.totals.open_usd) == (0, 1, trade.pnl_usd)
+    assert found_in(path, Wanted(closed_only=True)).trades == ()
+
+
+def test_the_next_position_in_the_same_symbol_is_another_trade(tmp_path: Path) -> None:
+    d = desk(RIDE)
+    d.holds()
+    sold(d, EXIT, 1, "2.10")
+    d.holds(minute=2)
+    sold(d, EXIT, 3, "1.90")
+    assert [trade.pnl_usd for trade in trades_of(d, tmp_path)] == [90.0, -90.0]
+
+
+# --- other ways out -----------------------------------------------------------------------------------------------
+
+
+def test_an_option_that_expires_worthless_is_left_by_expiry_at_nothing(tmp_path: Path) -> None:
+    d = desk(RIDE)
+    d.holds()
+    d.put(ev.ContractExpired(d.at(390), CALL, 9, "SPY", 0, Decimal(500)))
+    (trade,) = trades_of(d, tmp_path)
+    assert (trade.why_left, trade.exit_price, trade.pnl_usd, trade.fills) == ("expiry", 0.0, -1800.0, 1)
+
+
+def test_an_exercise_ends_the_option_and_its_shares_are_a_trade_at_the_strike(tmp_path: Path) -> None:
+    d = desk(Trading(broker=Broker(exercised_shares="hold")), cash="1000000")
+    d.holds()
+    count = d.held[CALL]
+    d.put(ev.ContractExpired(d.at(390), CALL, count, "SPY", 100 * count, Decimal(500)))
+    option, shares = trades_of(d, tmp_path)
+    assert (option.why_left, option.pnl_usd) == ("exercise", -200.0 * count)
+    assert (shares.symbol, shares.contract, shares.quantity, shares.entry_price) == ("SPY", "", 100 * count, 500.0)
+    assert (shares.why_entered, shares.left_ns, shares.entry_decision) == ("exercise", None, None)
+
+
+def test_a_line_of_the_ledger_names_an_assignment(tmp_path: Path) -> None:
+    account = Account()
+    d = holding(account, Broker(exercised_shares="hold"), 1)
+    d.begin(TUESDAY, HALF_DAY.date)
+    account.positions.pop(CALL)
+    account.book(line("OPASN", CALL, -1))
+    d.put(account.report(d.at(-0.5)))
+    (trade,) = trades_of(d, tmp_path)
+    assert (trade.why_left, trade.pnl_usd) == ("assignment", -200.0)
+
+
+def test_a_position_closed_by_somebody_else_is_left_at_the_last_mark(tmp_path: Path) -> None:
+    account = Account()
+    d = holding(account, ADOPT)
+    d.quotes(1, quote(CALL, "2.18", "2.22"), second=30)  # 9 x 20 USD above the cost
+    closed_by_hand(d, account)
+    (trade,) = trades_of(d, tmp_path)
+    assert (trade.why_left, trade.pnl_usd, trade.exit_price) == ("taken_over", 180.0, pytest.approx(2.20))
+    assert trade.exit_decision is None
+
+
+def test_a_part_sold_by_somebody_else_is_a_part_exit(tmp_path: Path) -> None:
+    account = Account()
+    d = holding(account, IGNORE)
+    name = account.by_hand("by-hand", CALL, -1, 4, d.at(2))
+    d.put(account.fill(name, 4, "2.00", d.at(2)), account.report(d.at(2)), account.report(d.at(2, 10)))
+    assert d.held == {CALL: 5}
+    (trade,) = trades_of(d, tmp_path)
+    assert (trade.quantity, trade.held, trade.left_ns) == (9, 5, None)
+
+
+def test_accept_broker_opens_a_trade_at_the_broker_s_price(tmp_path: Path) -> None:
+    account = Account()
+    d = holding(account, Broker())
+    account.positions[PUT] = (2, Decimal("1.50"))
+    d.put(ev.AcceptBrokerRequested(d.at(2), "found it", "me"), account.report(d.at(2, 30)))
+    assert d.held == {CALL: 9, PUT: 2}
+    call, put = trades_of(d, tmp_path)
+    assert (call.contract, call.quantity, call.why_entered) == (CALL, 9, "policy")
+    assert (put.quantity, put.entry_price, put.why_entered) == (2, 1.5, "taken_over")
+
+
+@pytest.mark.parametrize("lines", [(60,), (-60, 120)])
+def test_a_split_stays_one_trade_whose_entry_price_follows_it(lines: tuple[int, ...], tmp_path: Path) -> None:
+    d = DailyDesk().fund().holds(AAA=60)
+    d.begin(TUESDAY)
+    d.state = replace(d.state, broker=replace(d.state.broker, began_ns=1, account="A"))
+    told = tuple(line("SPLIT", "AAA", count) for count in lines)
+    positions = (ev.BrokerPosition("AAA", Decimal(120), Decimal(50)),)
+    now = d.state.now_ns
+    d.put(ev.BrokerReported(now, now, "A", d.state.book.cash, "", positions, (), (), (), told))
+    (trade,) = trades_of(d, tmp_path)
+    assert (trade.quantity, trade.held, trade.entered_usd, trade.entry_price) == (120, 120, 6000.0, 50.0)
+
+
+def test_a_new_name_ends_the_trade_at_cost_and_begins_another_one(tmp_path: Path) -> None:
+    d = DailyDesk().fund().holds(AAA=60)
+    d.begin(TUESDAY)
+    d.state = replace(d.state, broker=replace(d.state.broker, began_ns=1, account="A"))
+    positions = (ev.BrokerPosition("CCC", Decimal(60), Decimal(100)),)
+    now = d.state.now_ns
+    told = (line("NC", "AAA", -60), line("NC", "CCC", 60))
+    d.put(ev.BrokerReported(now, now, "A", d.state.book.cash, "", positions, (), (), (), told))
+    old, new = trades_of(d, tmp_path)
+    assert (old.symbol, old.why_left, old.pnl_usd) == ("AAA", "corporate_action", 0.0)
+    assert (new.symbol, new.entered_usd, new.why_entered, new.held) == ("CCC", 6000.0, "corporate_action", 60)
+
+
+def test_fees_and_dividends_of_the_ledger_are_in_no_trade_but_in_the_sums(tmp_path: Path) -> None:
+    account = Account()
+    d = holding(account, Broker())
+    account.book(line("FEE", amount="-0.31"))
+    account.book(line("DIV", "SPY", amount="2.50"))
+    agreed(d, account, 2)
+    found = found_in(journal_of(tmp_path, list(d.rows)))
+    assert (len(found.trades), found.totals.other_usd) == (1, 2.19)
+
+
+def test_a_correction_after_the_end_is_in_no_trade(tmp_path: Path) -> None:
+    d = desk(RIDE)
+    d.holds()
+    d.bar(1)
+    sale = sent(d.answer(EXIT)).client_order_id
+    d.fill(sale, 9, "2.10")
+    d.fill(sale, 9, cost="18.00", correction=1)  # 90 USD less than told
+    found = found_in(journal_of(tmp_path, list(d.rows)))
+    assert (found.trades[0].pnl_usd, found.totals.pnl_usd, found.totals.other_usd) == (90.0, 90.0, -90.0)
+
+
+def test_a_clock_led_back_over_the_entry_goes_on_as_another_trade_at_cost(tmp_path: Path) -> None:
+    d = desk(RIDE, mode="live")
+    d.state = replace(d.state, risk=replace(d.state.risk, reconciled=True))
+    d.holds()
+    d.put(ev.ClockReset(d.at(0.5), "broker", "me"))
+    old, new = sorted(trades_of(d, tmp_path), key=lambda trade: trade.held)
+    assert (old.why_left, old.pnl_usd, old.exit_price) == ("clock_reset", 0.0, 2.0)
+    assert (new.why_entered, new.held, new.entry_price) == ("clock_reset", 9, 2.0)
+
+
+# --- the journal --------------------------------------------------------------------------------------------------
+
+
+def a_day(action: int = BUY_CALL) -> Desk:
+    """Two trades on Monday, +90 and −180 USD, and one from Tuesday on that is open."""
+    d = desk(RIDE)
+    d.holds(action)
+    sold(d, EXIT, 1, "2.10")
+    d.holds(BUY_PUT, minute=2)
+    sold(d, EXIT, 4, "1.80")
+    d.begin(TUESDAY, HALF_DAY.date)
+    d.bar(0)
+    order = sent(d.answer(BUY_PUT))
+    d.fill(order.client_order_id, order.quantity)
+    return d
+
+
+def test_many_transactions_give_the_same_trades_as_one(tmp_path: Path) -> None:
+    rows = list(a_day().rows)
+    (tmp_path / "one").mkdir()
+    (tmp_path / "many").mkdir()
+    whole = found_in(journal_of(tmp_path / "one", rows))
+    assert found_in(journal_of(tmp_path / "many", *([row] for row in rows))) == whole
+    assert [trade.pnl_usd for trade in whole.trades if trade.left_ns] == [-180.0, 90.0]
+
+
+def test_filters_sorts_and_sums(tmp_path: Path) -> None:
+    path = journal_of(tmp_path, list(a_day().rows))
+    monday = {"start_ns": day_begin(MONDAY.date), "end_ns": day_end(MONDAY.date)}
+
+    def shown(**wanted: object) -> list[float | None]:
+        return [trade.pnl_usd for trade in found_in(path, Wanted(**wanted)).trades]  # type: ignore[arg-type]
+
+    assert shown(**monday) == [-180.0, 90.0]
+    assert shown(**monday, sort="pnl") == [90.0, -180.0]
+    assert shown(**monday, sort="duration") == [-180.0, 90.0]
+    assert shown(result="win") == shown(side="call") == shown(symbol=CALL) == [90.0]
+    assert shown(result="loss") == [-180.0]
+    assert shown(symbol="SPY") == shown() == shown(side="long")
+    assert shown(symbol="SP") == shown(side="short") == []
+    assert (shown(limit=1, offset=1), shown(start_ns=day_begin(TUESDAY.date))) == ([-180.0], shown(open_only=True))
+    totals = found_in(path, Wanted(limit=1)).totals
+    assert (totals.trades, totals.wins, totals.losses, totals.open) == (2, 1, 1, 1)
+    assert (totals.win_rate, totals.profit_factor, totals.expectancy_usd) == (0.5, 0.5, -45.0)
+    assert (totals.pnl_usd, totals.held_s) == (-90.0, 90.0)
+
+
+def test_the_view_of_the_journal_has_the_same_trades_for_plain_sql(tmp_path: Path) -> None:
+    path = journal_of(tmp_path, list(a_day().rows))
+    with closing(sqlite3.connect(path)) as db:
+        rows = db.execute("SELECT symbol, pnl_usd, why_left FROM trades WHERE left_ns > 0 ORDER BY left_ns").fetchall()
+    assert [(row[1], row[2]) for row in rows] == [(90.0, "policy"), (-180.0, "policy")]
+    assert rows[0][0] == CALL
+
+
+def older(path: Path) -> None:
+    """Take away what a release before trades did not write."""
+    with closing(sqlite3.connect(path)) as db:
+        for statement in ("DROP VIEW trades", "DROP TABLE moves", "DROP TABLE round_trips"):
+            db.execute(statement)
+
+
+def test_an_older_journal_s_trades_follow_from_its_fills_and_go_on_when_it_does(tmp_path: Path) -> None:
+    d = a_day()
+    path = journal_of(tmp_path, [row for row in d.rows if isinstance(row, DecisionRow | OrderRow | FillRow)])
+    older(path)
+    fills = found_in(path)
+    assert [(trade.pnl_usd, trade.worst_usd, trade.bars) for trade in fills.trades[1:]] == [
+        (-180.0, None, None),
+        (90.0, None, None),
+    ]
+    assert (fills.trades[0].pnl_usd, fills.trades[0].held, fills.totals.open_usd) == (
+        None,
+        d.held[fills.trades[0].contract],
+        None,
+    )
+    assert fills.trades[1].entry_action == "BUY_PUT"
+
+    before = len(d.rows)
+    d.bar(1)
+    order = sent(d.answer(EXIT))
+    d.fill(order.client_order_id, order.quantity, "2.30")
+    journal = Journal(path)
+    batch = Batch()
+    batch.rows = d.rows[before:]
+    journal.commit(batch)
+    journal.close()
+    found = found_in(path)
+    assert found.trades[1:] == fills.trades[1:]
+    last = found.trades[0]
+    assert (last.held, last.pnl_usd, last.why_entered, last.why_left) == (0, 30.0 * last.quantity, "policy", "policy")
+    assert last.held_s == MINUTE / 1e9
