@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import csv
 import dataclasses
 import http.client
+import io
 import json
 from collections import Counter
 from contextlib import closing
+from datetime import datetime
+from decimal import Decimal
 from pathlib import Path
 from typing import Any
 
@@ -15,10 +19,12 @@ from msgspec.structs import replace
 
 from daemon.core.desks.gates import OPTION_GATES
 from daemon.core.limits import Risk
+from daemon.core.session import NEW_YORK
 from daemon.core.state import Pause
 from daemon.dashboard.desks import FollowedDesk
 from daemon.dashboard.pages.risk import gates_now
 from tests.dashboard.conftest import Played, Served, serving
+from tests.support.trades import prove_trades
 
 
 def test_the_state_now_is_the_journals_last_word(served: Served, played: Played) -> None:
@@ -166,6 +172,11 @@ def test_health_counts_the_newest_session_by_kind(served: Served, played: Played
         ("/api/decision/x", 400),
         ("/api/decisions?limit=1000000", 400),
         ("/api/decisions?outcome=won", 400),
+        ("/api/trades?result=won", 400),
+        ("/api/trades?side=buy", 400),
+        ("/api/trades?sort=size", 400),
+        ("/api/trades?from=2024-13-01", 400),
+        ("/api/trades.csv?to=yesterday", 400),
         ("/api/price?session=1999-01-01", 404),
         ("/api/price?session=../x", 400),
         ("/api/price?symbol=TSLA", 404),
@@ -204,3 +215,44 @@ def test_a_desk_whose_journal_cannot_be_read_hides_no_other(played: Played, tmp_
         assert dashboard.json(f"/api/now?desk={lines[2]['name']}")["decision"] > 0
         assert dashboard.json("/api/now")["stale"]
         assert dashboard.ask("/api/equity")[0] == 503
+
+
+def test_trades_are_those_that_the_fills_give_with_their_sums(served: Served, played: Played) -> None:
+    proven = prove_trades(played.path)
+    assert len(proven) > 2
+    page = served.json("/api/trades?limit=200")
+    assert [(line["symbol"], line["quantity"], line["held"]) for line in page["trades"]] == [
+        (trade.contract, trade.quantity, trade.held) for trade in proven
+    ]
+    closed = [line for line in page["trades"] if line["left"]]
+    sums = page["totals"]
+    assert (sums["trades"], sums["wins"]) == (len(closed), sum(line["pnl_usd"] > 0 for line in closed))
+    money = played.sql("SELECT realized_usd FROM equity ORDER BY time_ns DESC LIMIT 1")[0]
+    if len(closed) == len(page["trades"]):
+        assert sums["pnl_usd"] == pytest.approx(float(money["realized_usd"]), abs=0.005)
+    line = closed[0]
+    why = played.sql("SELECT resolved, confidence FROM decisions WHERE decision = ?", line["entry_decision"])[0]
+    assert (line["why_entered"], line["confidence"]) == (why["resolved"], why["confidence"])
+
+
+def test_trades_are_filtered_sorted_and_shown_a_page_at_a_time(served: Served) -> None:
+    everything = served.json("/api/trades?limit=200&sort=pnl")["trades"]
+    gains = [line["pnl_usd"] for line in everything]
+    assert gains == sorted(gains, reverse=True)
+    assert served.json("/api/trades?sort=pnl&offset=1&limit=1")["trades"] == everything[1:2]
+    won = served.json("/api/trades?result=win&sort=pnl&limit=200")["trades"]
+    assert won == [line for line in everything if line["left"] and line["pnl_usd"] > 0]
+    assert served.json("/api/trades?side=short")["trades"] == served.json("/api/trades?symbol=QQQ")["trades"] == []
+    day = datetime.fromtimestamp(everything[0]["left"], NEW_YORK).date().isoformat()
+    of_day = served.json(f"/api/trades?from={day}&to={day}&sort=pnl&limit=200")["trades"]
+    assert everything[0] in of_day
+    assert all(datetime.fromtimestamp(line["left"], NEW_YORK).date().isoformat() == day for line in of_day)
+
+
+def test_all_trades_that_match_are_a_file_of_csv(served: Served) -> None:
+    status, headers, body = served.ask("/api/trades.csv?limit=1&result=loss")
+    lines = list(csv.DictReader(io.StringIO(body.decode())))
+    assert (status, headers["content-type"].split(";")[0]) == (200, "text/csv")
+    assert headers["content-disposition"] == 'attachment; filename="trades.csv"'
+    assert len(lines) == served.json("/api/trades?result=loss")["totals"]["losses"] > 1
+    assert all(Decimal(line["pnl_usd"]) < 0 and line["left_utc"] for line in lines)

@@ -105,6 +105,7 @@ def opened(browser: Browser, address: str) -> Iterator[Opener]:
 
 READY = {
     "now": "#answer [data-action]",
+    "trades": "#trips tr[data-trade]",
     "decisions": "#list tr[data-decision]",
     "decision": "#contributions [data-name]",
     "models": "#versions tr[data-version]",
@@ -192,6 +193,30 @@ def test_an_arrow_of_the_chart_leads_to_its_decision(opened: Opener, told: Told)
     page.wait_for_selector("#orders [data-order]")
     number = int(page.url.rsplit("/", 1)[1])
     assert told.row("SELECT outcome FROM decisions WHERE decision = ?", number)["outcome"] == "ordered"
+
+
+def test_trades_are_shown_with_an_arrow_a_sign_and_a_link_to_their_decisions(opened: Opener, told: Told) -> None:
+    page = opened("trades", READY["trades"]).page
+    trades = told.rows("SELECT * FROM trades ORDER BY coalesce(left_ns, opened_ns) DESC, opened_ns DESC LIMIT 50")
+    rows = page.locator("#trips tr[data-trade]")
+    assert rows.count() == len(trades) > 2
+    kinds = [rows.nth(n).locator("td").first.locator("span").get_attribute("class") for n in range(len(trades))]
+    assert kinds == ["gain" if row["pnl_usd"] > 0 else "loss" if row["pnl_usd"] < 0 else "even" for row in trades]
+    arrows = page.evaluate(
+        "['gain', 'loss'].map(name => getComputedStyle(document.querySelector(`.${name}`), '::before').content)"
+    )
+    assert arrows == ['"▲ "', '"▼ "']
+    closed = [row for row in trades if row["left_ns"]]
+    assert named(page, "Closed trades") == str(len(closed))
+    total = sum(row["pnl_usd"] for row in closed)
+    assert named(page, "Total P&L") == f"{'−' if total < 0 else '+'}${abs(total):,.2f}"
+    page.get_by_label("Result", exact=True).select_option("win")
+    won = [row for row in closed if row["pnl_usd"] > 0]
+    expect(rows).to_have_count(len(won))
+    assert "result=win" in (page.locator("a[download]").get_attribute("href") or "")
+    rows.first.locator("a").first.click()
+    page.wait_for_selector("#orders [data-order]")
+    assert page.url.endswith(f"decision/{won[0]['entry_decision']}")
 
 
 def test_the_chart_shows_every_session_that_was_traded(opened: Opener, told: Told) -> None:

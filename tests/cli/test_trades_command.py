@@ -1,0 +1,88 @@
+"""`rltraderctl trades`: what it prints for a journal of two closed trades and an open one.
+
+A desk buys 9 calls at 2.00 and sells them at 2.10: 90 USD; 9 puts at 2.00, sold at 1.80: 180 USD lost.
+"""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+from pathlib import Path
+
+import pytest
+
+from daemon.cli.ctl import main
+from daemon.core.limits import Risk, Sizing, Trading
+from daemon.journal.journal import FILE, Journal
+from daemon.journal.rows import Batch
+from tests.support.core.desk import BUY_CALL, BUY_PUT, CALL, EXIT, HALF_DAY, PUT, TUESDAY, desk, sent
+
+RULES = Trading(sizing=Sizing(stop_loss=0.99, take_profit=9.0), risk=Risk(cooldown_trade_s=0, cooldown_loss_s=0))
+
+
+@pytest.fixture(scope="module")
+def state_dir(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    d = desk(RULES)
+    for minute, action, price in ((0, BUY_CALL, "2.10"), (2, BUY_PUT, "1.80")):
+        d.holds(action, minute=minute)
+        d.bar(minute + 1)
+        order = sent(d.answer(EXIT))
+        d.fill(order.client_order_id, order.quantity, price)
+    d.begin(TUESDAY, HALF_DAY.date)
+    d.bar(0)
+    order = sent(d.answer(BUY_CALL))
+    d.fill(order.client_order_id, order.quantity)
+    folder = tmp_path_factory.mktemp("trades")
+    journal = Journal.create(folder / FILE, {})
+    batch = Batch()
+    batch.rows = d.rows
+    journal.commit(batch)
+    journal.close()
+    return folder
+
+
+def test_the_table_has_the_newest_last_and_the_sums_below(state_dir: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["trades", "--state-dir", str(state_dir)]) == 0
+    shown = capsys.readouterr().out
+    won, lost, held = shown.index("▲ +90.00"), shown.index("▼ −180.00"), shown.index("open, ")
+    assert won < lost < held
+    assert "2 closed trades, 50 % won (1 of 2), profit factor 0.50, expectancy −45.00 USD" in shown
+    assert "BUY_CALL 0.90 → EXIT" in shown
+    assert "Open: 1" in shown
+
+
+def test_json_and_csv_have_the_same_trades_and_all_of_them(state_dir: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["trades", "--state-dir", str(state_dir), "--json"]) == 0
+    page = json.loads(capsys.readouterr().out)
+    assert main(["trades", "--state-dir", str(state_dir), "--csv"]) == 0
+    lines = list(csv.DictReader(io.StringIO(capsys.readouterr().out)))
+    assert [line["contract"] for line in lines] == [trade["contract"] for trade in page["trades"]]
+    assert [line["contract"] for line in lines[1:]] == [PUT, CALL]
+    assert (page["trades"][1]["pnl_usd"], page["totals"]["pnl_usd"], lines[1]["pnl_usd"]) == (-180.0, -90.0, "-180")
+    assert (lines[0]["left_utc"], lines[0]["exit_usd_per_share"], lines[2]["left_utc"] > "") == ("", "", True)
+
+
+@pytest.mark.parametrize(
+    ("options", "gains"),
+    [
+        (["--result", "win"], [90.0]),
+        (["--side", "put"], [-180.0]),
+        (["--sort", "pnl", "--to", "2024-07-01"], [90.0, -180.0]),
+        (["--from", "2024-07-01", "--to", "2024-07-01", "--limit", "1"], [-180.0]),
+        (["--symbol", "spy", "--to", "2024-06-30"], []),
+    ],
+)
+def test_options_choose(
+    options: list[str], gains: list[float], state_dir: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["trades", "--state-dir", str(state_dir), "--json", *options]) == 0
+    assert [trade["pnl_usd"] for trade in json.loads(capsys.readouterr().out)["trades"]] == gains
+
+
+def test_no_match_is_named_and_a_wrong_day_refused(state_dir: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["trades", "--state-dir", str(state_dir), "--symbol", "QQQ"]) == 2
+    assert "no trade in" in capsys.readouterr().err
+    with pytest.raises(SystemExit):
+        main(["trades", "--state-dir", str(state_dir), "--from", "monday"])
+    assert "expected YYYY-MM-DD" in capsys.readouterr().err
