@@ -35,11 +35,13 @@ from tests.support.desks.desk_run import (
     crashed,
     environment,
     execute,
+    read_models,
     table,
     tape_rows,
     verified,
     write_tape,
 )
+from tests.support.trades import prove_trades
 
 COLUMNS = ("id", "seq", "time_ns", "kind", "payload", "effects", "hash")
 OTHER = "0123456789ab"
@@ -84,7 +86,7 @@ def test_an_undisturbed_and_a_resumed_journal_are_identical(desk: Desk, original
     assert desk.run(tmp_path / "undisturbed").failure is None
     for path in (tmp_path / "undisturbed", original):
         report = verified(path)
-        models = sum(len(table(path, name)) for name in ("decisions", "orders", "fills", "equity"))
+        models = sum(map(len, read_models(path).values()))
         count = sum(1 for row in rows(path) if row[1] is not None)
         assert report == Verified(
             events=count,
@@ -95,6 +97,7 @@ def test_an_undisturbed_and_a_resumed_journal_are_identical(desk: Desk, original
         )
         assert count > 1000
         assert models > 200
+        prove_trades(path)
     kinds = [row[3] for row in rows(original)]
     assert kinds.count("RunStarted") == 2
 

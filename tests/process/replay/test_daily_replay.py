@@ -47,6 +47,7 @@ from tests.support.desks.desk_run import (
     verified,
 )
 from tests.support.models.daily_models import HEADER, VERSION, put_models, write_days
+from tests.support.trades import prove_trades
 
 MINUTE = 60 * 10**9
 SEED = 20261120
@@ -124,6 +125,7 @@ def test_cost_is_counted_once_and_every_cent_is_in_the_fills(stage: Stage, tmp_p
     assert float(costs) == told["fees_usd"]
     cash = Decimal(100_000) - sum(row[4] * traded for row, traded in zip(fills, paid, strict=True)) - costs
     assert Decimal(table(state_dir, "equity")[-1][2]) == cash
+    prove_trades(state_dir)
 
 
 def test_a_file_sorted_by_time_comes_to_the_state_of_one_sorted_by_symbol(stage: Stage, tmp_path: Path) -> None:
@@ -197,6 +199,7 @@ def test_killed_in_the_middle_of_a_basket_it_ends_where_nobody_disturbed_it(stag
     assert expected["decisions"] == 406 - 400
     assert expected["actions"] == {}
     assert expected["fills"] > 60
+    prove_trades(undisturbed)
     env = stage.environment(RLTRADER_LOG__LEVEL="debug", RLTRADER_JOURNAL__GROUP_EVENTS="8")
     arguments = ("--dry-run", "--strategy", "daily_rebalancer", "--bars", stage.rebalancer, "--state-dir", state_dir)
     for orders in (20, 45):

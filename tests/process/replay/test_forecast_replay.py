@@ -33,6 +33,7 @@ from strategies.kit.forecast_features import COUNT, HISTORY_BARS
 from tests.support.desks.desk_run import Desk, recovered, verified
 from tests.support.models import faulty_days as days
 from tests.support.models.forecast_models import VERSION, put_relay
+from tests.support.trades import prove_trades
 
 SETTLED = 360  # bars of its own, after which a symbol has 60 settled rows
 ROWS = 60
@@ -79,6 +80,10 @@ class Played:
 @pytest.fixture(scope="module")
 def played(tmp_path_factory: pytest.TempPathFactory) -> Played:
     return Played(tmp_path_factory.mktemp("faulty"))
+
+
+def test_its_trades_are_those_of_its_fills_and_come_to_the_book(played: Played) -> None:
+    assert len(prove_trades(played.path)) > 5
 
 
 def spans(masked: dict[int, str]) -> list[tuple[str, int, int]]:

@@ -305,7 +305,7 @@ def table(state_dir: Path, name: str) -> list[tuple[Any, ...]]:
     """All rows of a table, in the order of its key, straight from SQLite."""
     db = sqlite3.connect(f"{(state_dir / FILE).resolve().as_uri()}?mode=ro", uri=True)
     try:
-        return db.execute(f"SELECT * FROM {name} ORDER BY 1, 2, 3").fetchall()
+        return db.execute(f"SELECT * FROM {name} ORDER BY 1, 2, 3, 4").fetchall()
     finally:
         db.close()
 
@@ -320,8 +320,9 @@ def records(state_dir: Path, name: str, order: str = "decision") -> list[sqlite3
 
 
 def read_models(state_dir: Path) -> dict[str, list[tuple[Any, ...]]]:
-    """Decisions, orders, fills and equity."""
-    return {name: table(state_dir, name) for name in ("decisions", "orders", "fills", "equity")}
+    """Decisions, orders, fills, equity, and what trades are made of."""
+    names = ("decisions", "orders", "fills", "equity", "moves", "round_trips")
+    return {name: table(state_dir, name) for name in names}
 
 
 def chained(state_dir: Path) -> list[tuple[Any, ...]]:

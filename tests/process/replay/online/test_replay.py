@@ -34,6 +34,7 @@ from tests.support.desks.desk_run import (
     write_tape,
 )
 from tests.support.models.online_models import NAME, VERSION, expected, put_momentum
+from tests.support.trades import prove_trades
 
 POSITION = strategy(NAME).spec.features.index("position")
 
@@ -71,6 +72,12 @@ def test_it_trades_at_the_next_bars_open_and_verifies(tape: Path, played: Path) 
         assert float(fill["price"]) == opens[fill["filled_ns"] - 1]  # a nanosecond after the bar's start
     assert [fill["side"] for fill in fills] == [1, -1] * (len(fills) // 2) + [1] * (len(fills) % 2)
     assert verified(played).difference == ""
+
+
+def test_its_trades_are_those_of_its_fills_and_come_to_the_book(played: Path) -> None:
+    trades = prove_trades(played)
+    assert len(trades) > 10
+    assert {trade.symbol for trade in trades} == {"SPY"}
 
 
 def test_values_heads_and_choices_of_each_decision_are_kept(played: Path) -> None:
