@@ -80,9 +80,7 @@ def prove_trades(journal_or_folder: Path) -> tuple[Trade, ...]:
         assert (trade.left_ns or 0) == trip.left_ns, key
         assert trade.entry_price == pytest.approx(trip.entry, rel=1e-9)
         assert trade.fees_usd == pytest.approx(float(trip.fees), abs=1e-6)
-        rounded = (
-            0.01 * trip.fills if trip.held else 1e-6
-        )  # a part's cost is on a grid of a hundredth of a cent a share
+        rounded = 0.01 * trip.fills if trip.held else 1e-6  # a part's cost is on a grid
         assert realised[key] == pytest.approx(float(trip.realised), abs=rounded), key
         if not trip.held:
             assert trade.pnl_usd == pytest.approx(float(trip.realised), abs=1e-6)
