@@ -1,8 +1,9 @@
-"""Arguments that several commands of `rltraderctl` share, and the error of a request without a result."""
+"""What the commands of `rltraderctl` share: arguments, the error of a request without a result, what leads on."""
 
 from __future__ import annotations
 
 import argparse
+import shlex
 from pathlib import Path
 
 
@@ -21,6 +22,27 @@ def add_own_strategy(command: argparse.ArgumentParser) -> None:
     """Add `--strategy`: where the desk's own strategy is now, if its file was moved."""
     text = "file of the desk's strategy of your own, if it was moved (default: the one that the journal remembers)"
     command.add_argument("--strategy", dest="own_strategy", metavar="FILE.py", help=text)
+
+
+PLACES = ("state_dir", "models_dir", "strategy", "config")
+"""Options that name what a command is about; the next command is about the same."""
+
+
+def remember_places(options: argparse.Namespace) -> None:
+    """Keep which of `PLACES` were given on the command line, before defaults take the place of the others."""
+    options.places = {name: getattr(options, name) for name in PLACES if getattr(options, name, None) is not None}
+
+
+def lead_on(options: argparse.Namespace, *words: str, about: tuple[str, ...] = ("state_dir",)) -> None:
+    """Set the one command that leads on from here: `rltraderctl` prints it at the end, with the places in `about`."""
+    given: dict[str, object] = getattr(options, "places", {})
+    more = [part for name in about if name in given for part in (f"--{name.replace('_', '-')}", str(given[name]))]
+    options.next_command = " ".join(["rltraderctl", *map(_quoted, words), *map(shlex.quote, more)])
+
+
+def _quoted(word: str) -> str:
+    """A word for the shell; one in capitals is for a person to fill in."""
+    return word if word.startswith("--") or word.isupper() else shlex.quote(word)
 
 
 def add_limit(command: argparse.ArgumentParser) -> None:

@@ -16,7 +16,7 @@ from pathlib import Path
 
 from rich.console import Console
 
-from daemon.cli.arguments import NotFound, add_state_dir
+from daemon.cli.arguments import NotFound, add_state_dir, lead_on
 from daemon.config.load import DEFAULT_CONFIG, ConfigError, Credentials, Settings, credentials, load
 from daemon.engine.state_dir import locked_by, peek
 from daemon.host.own_files import StateDirError
@@ -90,9 +90,21 @@ def run(options: argparse.Namespace, console: Console) -> int:
         )
     if name == "flatten" and not options.yes and not confirmed("FLATTEN"):
         raise NotFound("nothing was touched")
-    if holder:
-        return _show(_asked(options, holder), console)
-    return _show(_offline(options), console, AT_START)
+    answer = _asked(options, holder) if holder else _offline(options)
+    _lead_on(options, answer.status, running=bool(holder))
+    return _show(answer, console, "" if holder else AT_START)
+
+
+def _lead_on(options: argparse.Namespace, status: DeskStatus | None, *, running: bool) -> None:
+    """Set the command that leads on from what the desk came to."""
+    if status is not None and status.then and options.command != "accept-broker":
+        lead_on(options, "accept-broker", "--reason", "TEXT")
+    elif status is not None and (status.halt or status.pause):
+        lead_on(options, "resume", "--reason", "TEXT")
+    elif running:
+        lead_on(options, "status", "--watch")
+    else:
+        options.next_command = "rltraderd --check"
 
 
 def panic(options: argparse.Namespace, _console: Console) -> int:

@@ -16,7 +16,7 @@ from pathlib import Path
 
 from rich.console import Console
 
-from daemon.cli.arguments import NotFound
+from daemon.cli.arguments import NotFound, remember_places
 from daemon.config.load import EXIT_CODE, ConfigError
 from daemon.engine.state_dir import enter
 from daemon.host.own_files import StateDirError
@@ -73,6 +73,10 @@ The module is imported when its command is chosen: all of them together load num
 """
 
 
+CHANGES = frozenset(
+    {"pause", "resume", "halt", "flatten", "reload", "accept-broker", "reset-clock", "models", "rotate", "remote"}
+)
+"""Commands that change something: what leads on from there is printed where no terminal is, too."""
 OWN_DEFAULT = ("status", "panic")
 """Commands that find a state directory by themselves."""
 
@@ -97,6 +101,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     given = sys.argv[1:] if arguments is None else arguments
     chosen = next((argument for argument in given if not argument.startswith("-")), "")
     options = parser(chosen).parse_args(given)
+    remember_places(options)
     try:
         if getattr(options, "state_dir", "") is None and chosen not in OWN_DEFAULT:
             options.state_dir = configured_state_dir()
@@ -108,6 +113,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
             add(options.own_strategy)
         code: int = options.run(options, _console())
         sys.stdout.flush()
+        _print_next(options, code)
     except BrokenPipeError:  # the reader, such as `head`, has seen enough
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 0
@@ -123,6 +129,15 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return code
     sys.stderr.write(f"rltraderctl: {problem}\n")
     return EXIT_CODE
+
+
+def _print_next(options: argparse.Namespace, code: int) -> None:
+    """Print the command that leads on: at a terminal, and after whatever changed something; never beside JSON."""
+    found = getattr(options, "next_command", "")
+    if not found or code or getattr(options, "json", False):
+        return
+    if options.command in CHANGES or sys.stderr.isatty():
+        sys.stderr.write(f"next: {found}\n")
 
 
 def _console() -> Console:

@@ -14,7 +14,7 @@ import msgspec
 from rich.console import Console
 from rich.table import Table
 
-from daemon.cli.arguments import NotFound, add_state_dir
+from daemon.cli.arguments import NotFound, add_state_dir, lead_on
 from daemon.config.tables import Drift as Settings
 from daemon.core.session import new_york_text
 from daemon.journal.journal import FILE
@@ -60,6 +60,7 @@ def run(options: argparse.Namespace, console: Console) -> int:
         f"{new_york_text(drift.last_ns)} against {manifest.reference.samples:,} of its training"
     )
     console.print(_table(drift))
+    lead_on(options, "models", "list", about=("models_dir",))
     if drift.decisions < USUAL.least:
         console.print(f"fewer than {USUAL.least} decisions: by the default settings nothing is alarmed on yet")
     elif drift.actions.beyond(USUAL.action_psi_max) or any(f.beyond(USUAL.feature_psi_max) for f in drift.features):

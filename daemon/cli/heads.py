@@ -12,7 +12,7 @@ from pathlib import Path
 
 from rich.console import Console
 
-from daemon.cli.arguments import NotFound, add_state_dir
+from daemon.cli.arguments import NotFound, add_state_dir, lead_on
 from daemon.host.ed25519 import KeyProblem
 from daemon.journal.journal import FILE
 from daemon.journal.published import heads_in, sign_head
@@ -40,6 +40,7 @@ def run(options: argparse.Namespace, console: Console) -> int:
         with reading(options.state_dir / FILE):
             row, head = newest_head(options.state_dir / FILE)
         console.print(f"{row}:{head}")
+        lead_on(options, "heads", "sign", "--key", "FILE", "--to", "FILE", about=())
         return 0
     heads = heads_in(sys.stdin.read(HEAD_BYTES_MAX))
     if len(heads) != 1:
@@ -50,5 +51,6 @@ def run(options: argparse.Namespace, console: Console) -> int:
         raise NotFound(str(error)) from error
     except OSError as error:
         raise NotFound(f"{options.to}: the signed head cannot be written: {error.strerror}") from error
+    lead_on(options, "verify", "--against", str(options.to), about=())
     console.print(f"signed row {heads[0][0]} by {public_key}")
     return 0

@@ -16,7 +16,7 @@ import msgspec
 from rich.console import Console
 from rich.table import Table
 
-from daemon.cli.arguments import NotFound, add_state_dir
+from daemon.cli.arguments import NotFound, add_state_dir, lead_on
 from daemon.engine.state_dir import REPORTS
 from daemon.host.whole_files import whole_text
 from daemon.journal.journal import FILE
@@ -55,6 +55,7 @@ def run(options: argparse.Namespace, console: Console) -> int:
     _write(page, day_page(day), "--html", new_folder=options.html is None)
     if options.csv is not None:
         _write(options.csv, orders_csv(day), "--csv", new_folder=False)
+    lead_on(options, "decisions", "--outcome", "ordered")
     if not options.json:
         console.print(f"page: {page}" + (f"\nCSV:  {options.csv}" if options.csv is not None else ""))
     return 0

@@ -15,7 +15,7 @@ from rich.console import Console
 from rich.table import Table
 
 import daemon.reports
-from daemon.cli.arguments import NotFound, add_state_dir
+from daemon.cli.arguments import NotFound, add_state_dir, lead_on
 from daemon.journal.journal import FILE
 from daemon.page_kit.render import render
 from daemon.reports.shadow import ShadowReport, shadow_reports
@@ -45,6 +45,7 @@ def run(options: argparse.Namespace, console: Console) -> int:
         for report in reports:
             sys.stdout.buffer.write(msgspec.json.encode(report) + b"\n")
         return 0
+    lead_on(options, "models", "list", about=())
     for report in reports:
         _show(report, console)
     if options.html is not None:

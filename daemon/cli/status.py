@@ -4,18 +4,21 @@ from __future__ import annotations
 
 import argparse
 from pathlib import Path
+from typing import Any
 
 from rich.console import Console
 
 from daemon.app import desks
 from daemon.app.desks import ROOT
-from daemon.cli.arguments import NotFound, add_state_dir
+from daemon.cli.arguments import NotFound, add_state_dir, lead_on
 from daemon.cli.status_table import journaled, table
 from daemon.cli.watch import watch
+from daemon.core.state import State
 from daemon.engine.recover import recovered_desk
 from daemon.engine.state_dir import locked_by
 from daemon.journal.journal import FILE
 from daemon.journal.reader import JournalReader
+from daemon.operator.status import status_of
 
 EVERY_S = 1.0
 EVERY_LEAST_S = 0.1
@@ -59,8 +62,22 @@ def run(options: argparse.Namespace, console: Console) -> int:
     reader = JournalReader(path / FILE)
     found = recovered_desk(reader)
     state = found.machine.state
+    _lead_on(options, state, running=bool(locked_by(path)))
     console.print(table(reader.meta(), state, locked_by(path), journaled(path, state)))
     if (took := found.handover) is not None and not locked_by(path):
         reason = "journal_damaged" if took.damaged else "code_changed"
         console.print(f"it did not stop cleanly: its next start is halted ({reason}): {took.detail}")
     return 0
+
+
+def _lead_on(options: argparse.Namespace, state: State[Any], *, running: bool) -> None:
+    """Set the command that leads on from this state of a desk."""
+    status = status_of(state, "")
+    if status.then:
+        lead_on(options, "accept-broker", "--reason", "TEXT")
+    elif status.halt or status.pause:
+        lead_on(options, "resume", "--reason", "TEXT")
+    elif running:
+        lead_on(options, "status", "--watch")
+    else:
+        lead_on(options, "report")

@@ -68,10 +68,27 @@ def test_a_version_is_activated_after_all_checks_and_the_history_says_who_and_wh
     assert told["time_ns"] > 1_700_000_000 * 10**9
 
 
+def test_each_command_names_the_one_that_leads_on_about_the_same_store(run: Run, store: Path) -> None:
+    def follows(word: str, *arguments: str) -> str:
+        code, _, error = run(word, *arguments)
+        assert code == 0
+        (line,) = error.splitlines()
+        return line
+
+    where = f" --models-dir {store}"
+    assert follows("check", "a") == f"next: rltraderctl models activate a --reason TEXT{where}"
+    assert follows("activate", "a", "--reason", "x") == "next: rltraderctl reload --reason TEXT"
+    assert follows("check", "a") == f"next: rltraderctl models list{where}"
+    assert follows("list") == f"next: rltraderctl models show a{where}"
+    assert follows("candidate", "b", "--reason", "x") == "next: rltraderctl shadow"
+    assert follows("hold", "b", "--reason", "x") == f"next: rltraderctl models release b --reason TEXT{where}"
+    assert "next:" not in run("activate", "damaged", "--reason", "x")[2]
+
+
 def test_the_former_name_of_the_command_still_works_and_names_the_new_one(run: Run, store: Path) -> None:
     code, _, error = run("promote", "a", "--reason", "from a script")
     assert (code, current(store)) == (0, "a")
-    assert error == "rltraderctl: models promote is now called models activate\n"
+    assert error.splitlines()[0] == "rltraderctl: models promote is now called models activate"
 
 
 @pytest.mark.parametrize(("trades", "options", "active"), [(0, (), ""), (0, ("--allow-passive",), "b"), (1, (), "b")])

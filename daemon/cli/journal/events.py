@@ -14,7 +14,7 @@ import msgspec
 from rich.console import Console
 from rich.table import Table
 
-from daemon.cli.arguments import NotFound, add_limit, add_state_dir
+from daemon.cli.arguments import NotFound, add_limit, add_state_dir, lead_on
 from daemon.core.events import AnyEvent
 from daemon.core.session import new_york_text
 from daemon.engine.segments import parts_of, where_before
@@ -65,6 +65,7 @@ def run(options: argparse.Namespace, console: Console) -> int:
         seq = "start-up" if row["seq"] is None else f"{row['seq']:,}"
         table.add_row(seq, new_york_text(row["time_ns"]), row["kind"], _short(payload), names)
     console.print(table)
+    lead_on(options, "decisions")
     return 0
 
 

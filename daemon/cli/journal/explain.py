@@ -15,7 +15,7 @@ import numpy as np
 from rich.console import Console
 from rich.table import Column, Table
 
-from daemon.cli.arguments import NotFound, add_limit, add_state_dir
+from daemon.cli.arguments import NotFound, add_limit, add_state_dir, lead_on
 from daemon.core.session import NEW_YORK, new_york_text
 from daemon.journal.journal import FILE
 from daemon.journal.reader import JournalReader
@@ -45,11 +45,13 @@ def run(options: argparse.Namespace, console: Console) -> int:
     """Print the list, or with `options.bar` one decision; returns 0. Raises NotFound."""
     reader = JournalReader(options.state_dir / FILE)
     if options.bar:
+        lead_on(options, "report")
         return _explain(reader, options, console)
     where, values = ("WHERE outcome = ?", (options.outcome,)) if options.outcome else ("", ())
     rows = reader.query(f"SELECT * FROM decisions {where} ORDER BY decision DESC LIMIT ?", (*values, options.limit))
     if not rows:
         raise NotFound(f"no decision in {options.state_dir} matches")
+    lead_on(options, "decisions", "--bar", new_york_text(rows[0]["bar_ns"])[:16].replace(" ", "T"))
     table = Table("decision", "bar (New York)", "action", "resolved", "confidence", "outcome", "denied by")
     for row in rows[::-1]:
         denied = ", ".join(name for name, reason in json.loads(row["gates"] or "{}").items() if reason)

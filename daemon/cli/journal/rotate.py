@@ -6,7 +6,7 @@ import argparse
 
 from rich.console import Console
 
-from daemon.cli.arguments import add_state_dir
+from daemon.cli.arguments import add_state_dir, lead_on
 from daemon.host.own_files import StateDirError
 
 
@@ -26,4 +26,5 @@ def run(options: argparse.Namespace, console: Console) -> int:
         raise StateDirError(f"{options.state_dir}: cannot be rotated: {error}; the journal is as it was") from error
     console.print(f"rotated at event row {made.row:,}, chain head {made.head}")
     console.print(f"what was, {made.before >> 20} MiB: {made.old}; the journal has {made.after >> 20} MiB")
+    lead_on(options, "verify", "--file", str(made.old))
     return 0

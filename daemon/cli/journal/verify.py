@@ -9,7 +9,7 @@ from pathlib import Path
 from rich.console import Console
 from rich.progress import Progress
 
-from daemon.cli.arguments import NotFound, add_state_dir
+from daemon.cli.arguments import NotFound, add_state_dir, lead_on
 from daemon.engine.code import code_digest, libraries
 from daemon.engine.segments import check_follows, parts_of
 from daemon.engine.verify import verify
@@ -72,6 +72,7 @@ def run(options: argparse.Namespace, console: Console) -> int:
         f"{word}: {report.events:,} events, {report.stepped:,} stepped again, {report.digests:,} state digests, "
         f"{report.snapshots} snapshots, {report.read_model_rows:,} read-model rows",
     )
+    lead_on(options, "report")
     return 0
 
 

@@ -16,6 +16,7 @@ from pathlib import Path
 
 from rich.console import Console
 
+from daemon.cli.arguments import lead_on
 from daemon.cli.models.shown import show_all, show_one
 from daemon.cli.models.store import ModelStore, NotPossible, store_of
 from daemon.config.load import EXIT_CODE
@@ -38,6 +39,8 @@ from daemon.models.store import load as load_model
 from strategies.kit.manifest import MANIFEST_FILE
 
 REFUSED = 1
+STORE = ("models_dir", "strategy", "config")
+"""Options that name a store: the next command gets the same."""
 
 WORDS = {
     "list": "the versions of a strategy, and which of them the pointers name",
@@ -94,6 +97,7 @@ def run(options: argparse.Namespace, console: Console) -> int:
         sys.stderr.write(f"rltraderctl: models {former} is now called models {options.word}\n")
     try:
         if options.word == "keygen":
+            lead_on(options, "models", "sign", "VERSION", "--key", str(options.file), about=())
             console.print(f'public_key = "{keygen(options.file)}"', soft_wrap=True, highlight=False)
             return 0
         store = store_of(options)
@@ -110,6 +114,7 @@ def run(options: argparse.Namespace, console: Console) -> int:
 
 def _check(store: ModelStore, options: argparse.Namespace, console: Console) -> int:
     model = store.proved(options.version)
+    _lead_to_activation(store, options, model.version)
     signature = "signature, " if store.settings.policy.public_key else ""
     console.print(
         f"{model.version}: {signature}digests, contract hash, rules, graph, trial and golden answers are right",
@@ -121,6 +126,14 @@ def _check(store: ModelStore, options: argparse.Namespace, console: Console) -> 
 
 
 # --- changing -----------------------------------------------------------------------------------------------------
+
+
+def _lead_to_activation(store: ModelStore, options: argparse.Namespace, version: str) -> None:
+    """Set what leads on from a whole version: to activate it, or the list where it is active already."""
+    if version == named(store.shelf, CURRENT):
+        lead_on(options, "models", "list", about=STORE)
+    else:
+        lead_on(options, "models", "activate", version, "--reason", "TEXT", about=STORE)
 
 
 def _activate(store: ModelStore, options: argparse.Namespace, console: Console) -> int:
@@ -161,6 +174,12 @@ def _name(
             _check_promoted(store, model)
         version = model.version
     change = point(store.shelf, pointer, version, who=who, why=why, now_ns=Clock.real().now_ns(), rollback=rollback)
+    if pointer == CURRENT:
+        lead_on(options, "reload", "--reason", "TEXT")
+    elif version:
+        lead_on(options, "shadow")
+    else:
+        lead_on(options, "models", "list", about=STORE)
     message = f"{pointer}: {change.before or 'none'} -> {change.after or 'none'}"
     if change.before == change.after:
         message += ", as before"
@@ -209,6 +228,9 @@ def _holds(store: ModelStore, options: argparse.Namespace, console: Console) -> 
         case _:
             frozen = ""
     write_holds(store.shelf, Holds(frozen, held))
+    undone = {"hold": "release", "freeze": "thaw"}.get(options.word)
+    of = [options.version] if options.word == "hold" else []
+    lead_on(options, "models", *([undone, *of, "--reason", "TEXT"] if undone else ["list"]), about=STORE)
     text = f"learning: {'frozen, ' + frozen if frozen else 'goes on'}; held back: {', '.join(held) or 'none'}"
     console.print(text, highlight=False, markup=False, soft_wrap=True)
     return 0
@@ -221,6 +243,7 @@ def _sign(store: ModelStore, options: argparse.Namespace, console: Console) -> i
     if sha256(manifest).hexdigest() != model.manifest_digest:
         raise NotPossible(f"{folder / MANIFEST_FILE} changed while it was looked at: sign it again")
     public = sign(folder, manifest, options.key)
+    lead_on(options, "models", "check", model.version, about=STORE)
     console.print(
         f'{folder / SIGNATURE_FILE} is written; it is good for\npublic_key = "{public}"',
         highlight=False,

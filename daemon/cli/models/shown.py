@@ -9,11 +9,12 @@ from contextlib import contextmanager
 from rich.console import Console
 from rich.table import Table
 
+from daemon.cli.arguments import lead_on
 from daemon.cli.models.store import ModelStore, NotPossible
 from daemon.core.session import new_york_text
 from daemon.host.printable import printable
 from daemon.models.ladder.cards import card_of
-from daemon.models.pointer import POINTERS, ModelError, changes, named
+from daemon.models.pointer import CURRENT, POINTERS, ModelError, changes, named
 from daemon.models.signature import SIGNATURE_FILE
 from daemon.models.store import LoadedModel, versions
 from daemon.models.store import load as load_model
@@ -23,7 +24,7 @@ HISTORY_SHOWN = 10
 SHOW_FIGURES = 12  # of the manifest's metrics
 
 
-def show_all(store: ModelStore, _options: argparse.Namespace, console: Console) -> int:
+def show_all(store: ModelStore, options: argparse.Namespace, console: Console) -> int:
     pointers = {pointer: named(store.shelf, pointer) for pointer in POINTERS}
     table = Table(box=None, pad_edge=False)
     for title in ("version", "named by", "promoted", "trained until", "feed", "signed", "note"):
@@ -43,6 +44,9 @@ def show_all(store: ModelStore, _options: argparse.Namespace, console: Console) 
             ]
     if not known:
         raise NotPossible(f"{store.shelf} holds no version: train and export a model, or correct --models-dir")
+    newest, active = known[-1], pointers[CURRENT]
+    words = ["show", active] if active in known else ["activate", newest, "--reason", "TEXT"]
+    lead_on(options, "models", *words, about=("models_dir", "strategy", "config"))
     console.print(table)
     for pointer, name in pointers.items():
         if name and name not in known:
@@ -77,6 +81,7 @@ def _signed(store: ModelStore, version: str) -> str:
 
 def show_one(store: ModelStore, options: argparse.Namespace, console: Console) -> int:
     model = load_model(store.models_dir, store.strategy, options.version)
+    lead_on(options, "models", "check", model.version, about=("models_dir", "strategy", "config"))
     manifest, trained = model.manifest, model.manifest.training
     lines: list[tuple[str, object]] = [
         ("version", model.version),

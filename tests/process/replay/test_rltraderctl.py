@@ -244,6 +244,25 @@ def test_halt_and_resume_are_journaled_with_reason_and_person_and_hold_for_the_n
     assert verified(state).difference == ""
 
 
+def test_a_command_names_the_one_that_leads_on_and_a_look_does_so_at_a_terminal_alone(
+    desk: Desk, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    state = tmp_path / "state"
+    assert desk.run(state, engine_made=lambda engine: engine.stop("at once")).failure is None
+
+    def follows(*arguments: str) -> str:
+        assert ctl.main([*arguments, "--state-dir", str(state)]) == 0
+        return capsys.readouterr().err
+
+    assert follows("halt", "--reason", "x") == f"next: rltraderctl resume --reason TEXT --state-dir {state}\n"
+    assert follows("status") == ""
+    monkeypatch.setattr("sys.stderr.isatty", lambda: True, raising=False)
+    assert follows("status") == f"next: rltraderctl resume --reason TEXT --state-dir {state}\n"
+    assert follows("status", "--json") == ""
+    assert follows("resume", "--reason", "x") == "next: rltraderd --check\n"
+    assert follows("events") == f"next: rltraderctl decisions --state-dir {state}\n"
+
+
 def test_a_command_that_falls_on_a_thousandth_event_leaves_its_digest(
     desk: Desk, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
