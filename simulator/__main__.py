@@ -23,7 +23,7 @@ from simulator.clock import SimClock
 from simulator.desks_by_hand import DESKS, accounts_of, add_own, environment, market_of, names_of
 from simulator.prices.market import Market
 from simulator.prices.tape import NEW_YORK
-from simulator.server import AlpacaServer, LoggedRequest
+from simulator.server import AlpacaServer, LoggedRequest, Rules
 from simulator.trading.account import Account
 from simulator.trading.trade_stream import TradeStream
 from strategies.kit.contract import Session
@@ -50,6 +50,8 @@ def parser() -> argparse.ArgumentParser:
     made.add_argument("--date", help="session to begin with, YYYY-MM-DD (the tape's last); those before are history")
     made.add_argument("--port", type=int, default=0, help="port on 127.0.0.1 (a free one)")
     made.add_argument("--env", type=Path, metavar="FILE", help="write the environment there, of NAME to FILE.NAME")
+    free = "the accounts have the free data plan: IEX and indicative option quotes alone"
+    made.add_argument("--free-plan", action="store_true", help=free)
     made.add_argument("--sim-start", help="where simulated time begins, ISO 8601 with a zone (10 min before the open)")
     return made
 
@@ -143,7 +145,8 @@ async def serve(options: argparse.Namespace) -> None:
         asyncio.get_running_loop().add_signal_handler(number, stop.set)
     clock = SimClock.starting_now(begin_ns, options.speed)
     accounts = accounts_of(names)
-    server = AlpacaServer(market, clock, accounts=accounts.values())
+    rules = Rules(free_plan=options.free_plan)
+    server = AlpacaServer(market, clock, accounts=accounts.values(), rules=rules)
     server.trade_stream = PrintedStream(server)
     stream_log = logging.getLogger("simulator")
     stream_log.addHandler(Lines(server))

@@ -130,6 +130,8 @@ def environment(server: AlpacaServer, account: Account | None = None, strategy: 
     clock, owner = server.clock, account or server.account
     names = ("trading_url", "data_url", "stream_url", "trade_stream_url", "option_stream_url")
     addresses = {name: getattr(server, name) for name in names}
+    addresses["stream_url"] = addresses["stream_url"].replace("/sip", "/{feed}")
+    addresses["option_stream_url"] = addresses["option_stream_url"].replace("/indicative", "/{options}")
     if account is not None:
         addresses["trade_stream_url"] = server.trade_stream_url_of(account)
     variables = {
@@ -139,7 +141,6 @@ def environment(server: AlpacaServer, account: Account | None = None, strategy: 
         "RLTRADER_CLOCK__ANCHOR_UNIX_S": repr(clock.anchor_unix_s),
         "RLTRADER_CLOCK__SIM_START": rfc3339(clock.sim_start_ns, NEW_YORK),
         "RLTRADER_CLOCK__RATE": repr(clock.rate),
-        "RLTRADER_FEED__OPTIONS": "indicative",
         **({"RLTRADER_DESK__STRATEGY": strategy} if strategy else {}),
     }
     return "".join(f"export {name}={value}\n" for name, value in variables.items())

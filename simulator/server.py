@@ -54,6 +54,7 @@ class Rules:
     dead_session_s: float = 90.0  # how long a session is held whose client vanished without a close frame
     late_activities: bool = False  # paper shows expiry, exercise and assignment on the next day only
     fee_per_contract: Decimal = Decimal(0)  # USD, booked as FEE at the session's close
+    free_plan: bool = False  # of market data: IEX and indicative option quotes alone
     venue_delay_s: float = 0.0  # between pending_new and new
 
 

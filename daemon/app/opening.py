@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from daemon.app.desk import AssembledDesk, Start, assemble
 from daemon.config.limits_shown import origins_of
 from daemon.config.load import Settings
+from daemon.config.tables import AUTO, STOCK_FEEDS
 from daemon.core.effects import AskPolicy
 from daemon.core.events import Event
 from daemon.core.step import Step
@@ -28,6 +29,9 @@ from daemon.models.store import LoadedModel, other_symbols
 from daemon.operator.log import Log
 from strategies.kit.contract import Strategy
 
+RECORDED = STOCK_FEEDS[0]
+"""The feed of a replay, whose bars are on file; a live desk's `auto` was replaced by a name before."""
+
 
 @dataclass(slots=True)
 class CheckedDesk:
@@ -46,7 +50,7 @@ class CheckedDesk:
             "mode": mode,
             "account": account,
             "strategy": self.strategy.spec.name,
-            "feed": self.settings.feed.name,
+            "feed": RECORDED if self.settings.feed.name == AUTO else self.settings.feed.name,
             "desk": desk.name,
             **made_with(self.strategy.spec),
         }
@@ -146,8 +150,8 @@ def announce(desk: OpenDesk, log: Log) -> None:
     )
     if not manifest.promoted:
         log("model_warning", version=model.version, reason="it is not promoted")
-    if manifest.training.feed != settings.feed.name:
-        reason = f"it was trained on feed {manifest.training.feed}, this desk uses {settings.feed.name}"
+    if manifest.training.feed != meta["feed"]:
+        reason = f"it was trained on feed {manifest.training.feed}, this desk uses {meta['feed']}"
         log("model_warning", version=model.version, reason=reason)
     if other := other_symbols(manifest, checked.strategy.spec):
         log("model_warning", version=model.version, reason=other)

@@ -243,6 +243,12 @@ class Admin(Protocol):
     async def quotes(self, symbols: Sequence[str]) -> Mapping[str, Decimal]:
         """Return symbol -> newest bid (0 without one); symbols without a quote are absent."""
 
+    async def feeds(self, symbol: str, *, options: bool) -> tuple[str, str]:
+        """Return the best feeds that the account's data plan allows: `feed.name` and `feed.options`, by one read each.
+
+        Without `options` the second is not asked for. Raises BrokerRefused where the plan allows none.
+        """
+
     async def bars(self, symbol: str, start_ns: int, end_ns: int) -> int:
         """Return the number of minute bars of the configured feed that begin between the two times."""
 

@@ -6,10 +6,10 @@ Checks across keys are in `checks`, the sources of values in `load`.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime
 from pathlib import Path
-from typing import Annotated, ClassVar, Literal, Self
+from typing import Annotated, ClassVar, Literal, Self, cast
 
 from annotated_types import Ge, Gt, Le, Lt
 from msgspec import UNSET
@@ -79,13 +79,20 @@ class Journal:
     rotate_mib: Annotated[int, Ge(0)] = 1024
 
 
+AUTO = "auto"
+StockFeed = Literal["auto", "sip", "iex"]
+OptionFeed = Literal["auto", "opra", "indicative"]
+STOCK_FEEDS, OPTION_FEEDS = ("sip", "iex"), ("opra", "indicative")
+"""The feeds by subscription first, then the free ones."""
+
+
 @dataclass(frozen=True, slots=True)
 class Feed:
-    """Source of live bars."""
+    """Source of live bars. `auto`: what the account's data plan allows (`daemon.app.live.feed_choice`)."""
 
     __pydantic_config__: ClassVar = {"extra": "forbid"}
-    name: Literal["sip", "iex"] = "sip"
-    options: Literal["opra", "indicative"] = "opra"
+    name: StockFeed = "auto"
+    options: OptionFeed = "auto"
     warm_up_min: _Positive = 30
     silence_s: _Positive = 120
     repair_s: _Positive = 20
@@ -278,6 +285,13 @@ class Settings(BaseModel):
             exploration=self.exploration if self.exploration != Exploration() else UNSET,
             served=Served(self.policy.served_deadline_ms) if self.policy.answers == "served" else UNSET,
         )
+
+    def with_feed(self, name: str, options: str) -> Self:
+        """Return the same settings where each feed that is `auto` has its name."""
+        feed = self.feed
+        stocks = cast("StockFeed", name) if feed.name == AUTO else feed.name
+        chained = cast("OptionFeed", options) if feed.options == AUTO else feed.options
+        return self.model_copy(update={"feed": replace(feed, name=stocks, options=chained)})
 
     def address(self, name: str) -> str:
         """Return an address of `[alpaca]` by its key, with the feed's name filled in."""

@@ -102,6 +102,9 @@ LOG_EVENTS: dict[str, LogEvent] = {
     ),
     "alarm": LogEvent("warning", ("alarm", "detail"), "Something needs a person; docs/OPERATIONS.md has its heading."),
     # --- the live feed
+    "feed_chosen": LogEvent(
+        "info", ("name", "options", "how"), "`feed.name` or `feed.options` is `auto`: the feeds that this desk uses."
+    ),
     "stream_up": LogEvent("info", ("url", "subscribed"), "A market stream is open and subscribed."),
     "stream_lost": LogEvent(
         "warning", ("url", "reason", "wait_s"), "A market stream is gone; it is opened again after the wait."

@@ -84,9 +84,22 @@ def page_after(query: Mapping[str, str]) -> tuple[str, str] | None:
 def check_plan(server: AlpacaServer, query: Mapping[str, str], end_ns: int, now_ns: int) -> None:
     """HTTP 403 where the script has the plan Basic: recent SIP data are not for it."""
     recent = end_ns > now_ns - RECENT_NS and query.get("feed", "sip") == "sip"
+    if recent and server.rules.free_plan:
+        raise not_in_plan("SIP")
     basic = [
         fault for fault in server.faults.waiting("insufficient_subscription") if fault.where.get("stream") == "rest"
     ]
     if recent and basic and server.faults.take("insufficient_subscription", {"stream": "rest"}) is not None:
-        message = {"message": "subscription does not permit querying recent SIP data"}
-        raise web.HTTPForbidden(text=msgspec.json.encode(message).decode(), content_type="application/json")
+        raise not_in_plan("SIP")
+
+
+def check_feed(server: AlpacaServer, query: Mapping[str, str], paid: str) -> None:
+    """HTTP 403 where the newest data of the feed by subscription are asked for on a free plan."""
+    if server.rules.free_plan and query.get("feed", paid) == paid:
+        raise not_in_plan(paid.upper())
+
+
+def not_in_plan(feed: str) -> web.HTTPForbidden:
+    """The refusal of data that the plan does not have; that of OPRA is worded as that of SIP (its own is unknown)."""
+    message = {"message": f"subscription does not permit querying recent {feed} data"}
+    return web.HTTPForbidden(text=msgspec.json.encode(message).decode(), content_type="application/json")

@@ -14,7 +14,7 @@ from aiohttp import web
 from simulator.data import contracts_rest
 from simulator.data.bar_history import day_bar, known_bars, stock_bars
 from simulator.data.fields import Fields, bar_row, quote_row, trade_row
-from simulator.data.queries import BadRequest, limit_of, page_after, page_token, reply, symbols_of
+from simulator.data.queries import BadRequest, check_feed, limit_of, page_after, page_token, reply, symbols_of
 from simulator.prices.market import BAR_DELAY_NS
 from strategies.kit.units import MINUTE_NS
 
@@ -30,6 +30,8 @@ def routes(server: AlpacaServer) -> list[web.RouteDef]:
 
     def get(path: str, answer: Callable[[AlpacaServer, Mapping[str, str]], object]) -> web.RouteDef:
         async def handler(request: web.Request) -> web.Response:
+            if path != "/v2/stocks/bars":  # whose age decides
+                check_feed(server, request.query, "sip" if path.startswith("/v2/stocks") else "opra")
             return reply(answer(server, {**request.query, **request.match_info}))
 
         return web.get(path, handler)

@@ -38,6 +38,7 @@ ERRORS = {
     412: "option messages are only available in MsgPack format",
     413: "star subscription is not allowed for option quotes",
 }
+BY_SUBSCRIPTION = ("/v2/sip", "/v1beta1/opra")
 CLOSE_TIMEOUT_S = 3.0  # real seconds for the closing handshake
 OUTBOX_FRAMES = 1_024  # waiting for one client; more makes it a slow client
 
@@ -224,7 +225,7 @@ class Session:
             self.mute = True
         elif self.hub.server.authentic(key, secret) is None or faults.take("auth_failed", context):
             self.error(402)
-        elif faults.take("insufficient_subscription", context):
+        elif faults.take("insufficient_subscription", context) or self.beyond_plan():
             self.error(409)
         elif faults.take("connection_limit", context) or not self.hub.claim(self, key):
             self.error(406)
@@ -232,6 +233,10 @@ class Session:
             self.key = key
             self.control({"T": "success", "msg": "authenticated"})
             log.info("%s stream %s: authenticated", self.stream, self.path)
+
+    def beyond_plan(self) -> bool:
+        """Whether this stream is by subscription, and the account has the free plan."""
+        return self.hub.server.rules.free_plan and self.path in BY_SUBSCRIPTION
 
     def subscribe(self, asked: Mapping[str, object], add: bool) -> None:
         """Add or take away symbols: all of the request, or an error and nothing. The ack lists the whole set."""

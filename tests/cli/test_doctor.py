@@ -26,7 +26,7 @@ from daemon.tapes import BUNDLED_TAPE
 from simulator.clock import SimClock
 from simulator.prices.market import Market
 from simulator.prices.tape import calendar_sessions, new_york_date, read_bars
-from simulator.server import DEFAULT_KEY, DEFAULT_SECRET
+from simulator.server import DEFAULT_KEY, DEFAULT_SECRET, Rules
 from simulator.serving import Serving, serving
 from simulator.trading.account import Account
 from tests.support.desks.daily_stage import made_up, swapping
@@ -316,12 +316,54 @@ def test_a_calendar_near_its_end_is_told(
 # --- market data --------------------------------------------------------------------------------------------------
 
 
+@pytest.fixture
+def free(
+    market: Market, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> Iterator[Desk]:
+    """A desk whose account has the free data plan."""
+    with desk_at(market, morning(market), tmp_path, capsys, monkeypatch, rules=Rules(free_plan=True)) as made:
+        yield made
+
+
+def test_auto_finds_out_what_the_account_has(desk: Desk) -> None:
+    desk.check({"feed": {"name": "auto", "options": "auto"}}, code=0)
+    assert desk.told["feed"] == ("ok", 'feed.name = "sip", feed.options = "opra": by the account\'s data plan')
+    assert (desk.told["feed sip"][0], desk.told["options opra"][0]) == ("ok", "ok")
+
+
+def test_on_a_free_plan_auto_takes_the_free_feeds(free: Desk) -> None:
+    free.check({"feed": {"name": "auto", "options": "auto"}}, code=0)
+    assert free.told["feed"] == ("ok", 'feed.name = "iex", feed.options = "indicative": by the account\'s data plan')
+    assert (free.told["feed iex"][0], free.told["options indicative"][0]) == ("ok", "ok")
+    assert "it was trained on feed sip, this desk uses iex" in free.told["model"][1]
+
+
+def test_on_a_free_plan_a_named_feed_fails_with_key_value_and_cure(free: Desk) -> None:
+    free.check({"feed": {"name": "sip", "options": "opra"}}, code=2)
+    assert free.verdicts("FAIL") == ["feed sip", "history"]
+    assert free.told["feed sip"][1].endswith(
+        'feed.name = "sip" is not in the account\'s data plan: set it to "iex" (free) or "auto", or subscribe'
+    )
+    free.check({"feed": {"name": "iex", "options": "opra"}}, code=2)
+    assert free.verdicts("FAIL") == ["options opra"]
+    cure = 'set it to "indicative" (free) or "auto", or subscribe'
+    assert free.told["options opra"][1].endswith(f'feed.options = "opra" is not in the account\'s data plan: {cure}')
+
+
+def test_auto_with_keys_that_are_refused_names_no_feed(desk: Desk) -> None:
+    desk.check({"feed": {"name": "auto"}}, code=2, secret="wrong")
+    assert desk.verdicts("FAIL") == ["feed", "keys"]
+    assert desk.told["feed"][1].startswith("feed is 'auto' and the broker refuses the keys for every feed")
+
+
 def test_a_feed_that_the_plan_does_not_have_fails_with_the_broker_s_words(desk: Desk) -> None:
     desk.server.faults.add("insufficient_subscription", where={"stream": "rest"})
     desk.check(code=2)
     assert desk.verdicts("FAIL") == ["history"]
-    text = "403 - subscription does not permit querying recent SIP data: subscribe to it, or set feed.name"
-    assert desk.told["history"][1] == text
+    assert desk.told["history"][1] == (
+        "403 - subscription does not permit querying recent SIP data: "
+        'feed.name = "sip" is not in the account\'s data plan: set it to "iex" (free) or "auto", or subscribe'
+    )
     desk.server.faults.clear()
     desk.check({"feed": {"name": "iex"}}, code=0)
     assert desk.told["feed iex"][0] == "ok"
@@ -332,7 +374,7 @@ def test_option_quotes_that_are_refused_fail(desk: Desk) -> None:
     desk.server.faults.add("http_error", status=403, where={"path": "/v1beta1/options/*"})
     desk.check(code=2)
     assert desk.verdicts("FAIL") == ["options indicative"]
-    assert desk.told["options indicative"][1].endswith(": subscribe to it, or set feed.options")
+    assert desk.told["options indicative"][1].endswith("is not in the account's data plan: look at the plan")
 
 
 def test_before_any_quote_the_options_are_not_checked(

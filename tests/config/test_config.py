@@ -474,7 +474,9 @@ def refusal(**overrides: object) -> str:
 
 
 def test_an_address_has_the_feeds_in_it_and_no_slash_at_its_end() -> None:
-    settings = load(None, {"feed.name": "iex", "alpaca.data_url": "https://data.alpaca.markets/"})
+    settings = load(
+        None, {"feed.name": "iex", "feed.options": "opra", "alpaca.data_url": "https://data.alpaca.markets/"}
+    )
     assert settings.address("stream_url") == "wss://stream.data.alpaca.markets/v2/iex"
     assert settings.address("option_stream_url") == "wss://stream.data.alpaca.markets/v1beta1/opra"
     assert settings.address("data_url") == "https://data.alpaca.markets"

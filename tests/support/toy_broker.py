@@ -155,6 +155,9 @@ class ToyAccount:
     async def quotes(self, symbols: Sequence[str]) -> Mapping[str, Decimal]:
         return {symbol: Decimal(str(spot(self._clock.now_ns()))) for symbol in symbols}
 
+    async def feeds(self, symbol: str, *, options: bool) -> tuple[str, str]:
+        return "sip", "opra"
+
     async def bars(self, symbol: str, start_ns: int, end_ns: int) -> int:
         return (end_ns - start_ns) // MINUTE_NS
 
@@ -278,7 +281,8 @@ class ToyDesk:
         return ToyTrading(self._clock, self.admin, desk)
 
     async def close(self) -> None:
-        self._path.write_text(json.dumps({"cash": str(self.admin.cash), "held": self.admin.held}))
+        if self._path.parent.is_dir():  # a connection from before the desk's first start has traded nothing
+            self._path.write_text(json.dumps({"cash": str(self.admin.cash), "held": self.admin.held}))
 
 
 class Toy:

@@ -3,17 +3,19 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from decimal import Decimal
 
 from daemon.brokers.alpaca import wire
+from daemon.brokers.alpaca.rest.errors import Refused
 from daemon.brokers.alpaca.rest.market_data import MarketData
 from daemon.brokers.alpaca.rest.rest import Raw
 from daemon.brokers.alpaca.trading.report import blocked
 from daemon.brokers.alpaca.trading.trading import TradingOrders, TradingReads
 from daemon.brokers.api import Account, Asked, BrokerClock, ShortSales
-from daemon.config.tables import Feed
+from daemon.config.tables import OPTION_FEEDS, STOCK_FEEDS, Feed
 
+NOT_IN_PLAN = 403  # "subscription does not permit querying recent SIP data"; also of keys of another service
 DONE = ("200", "204", "207")
 SHORTING_CURE = (
     "set no_shorting in the account's configuration (its page at the broker, or PATCH /v2/account/configurations)"
@@ -58,6 +60,14 @@ class AlpacaAdmin:
         rows = await self._market().latest_quotes(tuple(symbols), self._feed.name)
         return {symbol: _bid(row) for symbol, row in rows.items()}
 
+    async def feeds(self, symbol: str, *, options: bool) -> tuple[str, str]:
+        """Read a quote, and a contract's snapshot, of the feeds by subscription; 403 means the free ones."""
+        market = self._market()
+        stocks = await _allowed(STOCK_FEEDS, lambda feed: market.latest_quotes((symbol,), feed))
+        if not options:
+            return stocks, OPTION_FEEDS[0]
+        return stocks, await _allowed(OPTION_FEEDS, lambda feed: market.any_snapshot(symbol, feed))
+
     async def bars(self, symbol: str, start_ns: int, end_ns: int) -> int:
         """Return the feed's number of minute bars."""
         return len(await self._market().bars(symbol, start_ns, end_ns, self._feed.name))
@@ -87,6 +97,19 @@ class AlpacaAdmin:
             *(f"order {row.get('id')} {row.get('side')} {row.get('qty')} {row.get('symbol')}" for row in open_orders),
             *(f"position {row.get('qty')} {row.get('symbol')}" for row in positions),
         )
+
+
+async def _allowed(feeds: tuple[str, str], ask: Callable[[str], Awaitable[object]]) -> str:
+    """The first of these feeds that the account may read. Raises RestError; Refused where it may read neither."""
+    by_subscription, free = feeds
+    try:
+        await ask(by_subscription)
+    except Refused as refused:
+        if refused.status != NOT_IN_PLAN:
+            raise
+        await ask(free)  # keys that are refused altogether are refused here, too
+        return free
+    return by_subscription
 
 
 def broker_clock(raw: Raw) -> BrokerClock:

@@ -17,6 +17,7 @@ from daemon.brokers.alpaca.rest.market_data import MarketData
 from daemon.brokers.alpaca.trading.trading import TradingReads
 from daemon.brokers.api import FeedDesk, LogEvent, Put
 from daemon.config.load import Credentials, Settings
+from daemon.config.tables import AUTO
 from daemon.host.time.clock import Clock
 from strategies.kit.contract import DailyStrategy, once_a_session
 from strategies.kit.units import MINUTE_NS, SECOND_NS
@@ -43,6 +44,8 @@ class Feeds:
 
     def market_feed(self, desk: FeedDesk) -> LiveFeed | DailyFeed:
         """Return the feed for the strategy's decisions: at each bar, or once a session."""
+        if AUTO in (self.settings.feed.name, self.settings.feed.options):
+            raise ValueError(f"feed is {AUTO!r}: its name is chosen before a desk is made (feed_choice)")
         strategy = desk.strategy
         return self._daily_feed(desk, strategy) if once_a_session(strategy) else self._bar_feed(desk)
 

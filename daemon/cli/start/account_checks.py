@@ -10,6 +10,7 @@ from daemon.brokers.api import Account, Admin, Broker, BrokerError, BrokerRefuse
 from daemon.cli.start.finding import FAIL, OK, WARN, Finding
 from daemon.config.load import Settings
 from daemon.config.strategy import strategy_of
+from daemon.config.tables import OPTION_FEEDS, STOCK_FEEDS
 from daemon.host.time.clock import Clock, skew_ns
 from strategies.kit.contract import Spec
 from strategies.kit.units import DAY_NS, HOUR_NS, SECOND_NS
@@ -98,7 +99,10 @@ async def feeds_findings(settings: Settings, admin: Admin, clock: Clock) -> list
         return f"{await admin.bars(symbol, now_ns - 96 * HOUR_NS, now_ns - 60 * SECOND_NS)} bars of the last days"
 
     async def options() -> str:
-        spot = (await admin.quotes((symbol,))).get(symbol)
+        try:
+            spot = (await admin.quotes((symbol,))).get(symbol)
+        except BrokerRefused as refused:  # the other line's fault
+            raise BrokerUnreadable(str(refused)) from refused
         if not spot:
             raise BrokerUnreadable(f"{symbol} has no bid")
         days = (datetime.fromtimestamp(ns / SECOND_NS, UTC).date() for ns in (now_ns, now_ns + 7 * DAY_NS))
@@ -106,12 +110,19 @@ async def feeds_findings(settings: Settings, admin: Admin, clock: Clock) -> list
         near = (spot * Decimal("0.99"), spot * Decimal("1.01"))
         return f"{await admin.contracts(symbol, (today, week), near)} contracts near the money this week"
 
-    cure = "subscribe to it, or set feed.name"
+    cure = _cure("name", settings.feed.name, STOCK_FEEDS)
+    of_options = _cure("options", settings.feed.options, OPTION_FEEDS)
     return [
         await _entitled(f"feed {settings.feed.name}", quote, cure),
         await _entitled("history", bars, cure),
-        await _entitled(f"options {settings.feed.options}", options, "subscribe to it, or set feed.options"),
+        await _entitled(f"options {settings.feed.options}", options, of_options),
     ]
+
+
+def _cure(key: str, feed: str, feeds: tuple[str, str]) -> str:
+    """What to do where the broker refuses this feed."""
+    cure = f'set it to "{feeds[1]}" (free) or "auto", or subscribe' if feed != feeds[1] else "look at the plan"
+    return f'feed.{key} = "{feed}" is not in the account\'s data plan: {cure}'
 
 
 async def _share_feeds(settings: Settings, admin: Admin, clock: Clock) -> list[Finding]:
@@ -123,7 +134,7 @@ async def _share_feeds(settings: Settings, admin: Admin, clock: Clock) -> list[F
     async def quotes() -> str:
         return f"quotes of {len(await admin.quotes(symbols))} of {len(symbols)} symbols"
 
-    cure = "subscribe to it, or set feed.name"
+    cure = _cure("name", feed, STOCK_FEEDS)
     found = [await _entitled(f"feed {feed}", quotes, cure)]
     bars: dict[str, int] = {}
 

@@ -12,6 +12,7 @@ import os
 import sys
 from pathlib import Path
 
+from daemon.app.live.feed_choice import FeedUnknown, choose_feed
 from daemon.app.live.start import DRY_RUN, Live, clock_of, prepare_live
 from daemon.app.telemetry import broker_keys
 from daemon.brokers.api import Broker, alone
@@ -22,6 +23,7 @@ from daemon.cli.start.host_checks import calendar_finding, other_desk_findings, 
 from daemon.config.limits_shown import in_force
 from daemon.config.load import EXIT_CODE, ConfigError, Credentials, Settings
 from daemon.config.strategy import described, strategy_of
+from daemon.config.tables import OPTION_FEEDS, STOCK_FEEDS
 from daemon.host.time.calendar import CalendarError
 from daemon.models.store import ModelError, other_symbols
 
@@ -44,7 +46,8 @@ async def findings_of(settings: Settings, keys: Credentials, *, dry_run: bool) -
     sends = "orders are filled on paper here, nothing is sent" if dry_run else f"orders go to the {mode} account"
     found = [Finding("configuration", OK, f"desk {settings.desk.name}, mode {mode}: {sends}")]
     found.append(Finding("strategy", OK, described(strategy_of(settings))))
-    found += [Finding("limits", OK, in_force(settings)), _addresses(settings, broker), *_operator(settings)]
+    settings, feed = await _feed(settings, keys)
+    found += [Finding("limits", OK, in_force(settings)), _addresses(settings, broker), *_operator(settings), *feed]
     live, model = _model(settings, keys, dry_run=dry_run)
     found += [model, calendar_finding(clock), *state_dir_findings(settings, live)]
     if not dry_run:
@@ -56,10 +59,22 @@ async def findings_of(settings: Settings, keys: Credentials, *, dry_run: bool) -
         found += account
         if account[0].verdict != FAIL:
             found.append(await clock_finding(connection.clock_skew_max_s, admin, clock))
-        found += await feeds_findings(settings, admin, clock)
+        if not any(finding.verdict == FAIL for finding in feed):
+            found += await feeds_findings(settings, admin, clock)
     finally:
         await connection.close()
     return found
+
+
+async def _feed(settings: Settings, keys: Credentials) -> tuple[Settings, list[Finding]]:
+    """Name the feed where the configuration says `auto`, as a start would."""
+    try:
+        chosen = await choose_feed(settings, keys)
+    except (FeedUnknown, ConfigError) as error:
+        return settings.with_feed(STOCK_FEEDS[0], OPTION_FEEDS[0]), [Finding("feed", FAIL, str(error))]
+    feed = chosen.settings.feed
+    shown = f'feed.name = "{feed.name}", feed.options = "{feed.options}": {chosen.how}'
+    return chosen.settings, [Finding("feed", OK, shown)] if chosen.how else []
 
 
 def _addresses(settings: Settings, broker: Broker) -> Finding:

@@ -13,7 +13,7 @@ import pytest
 import websockets
 
 from simulator.prices.market import Market
-from simulator.server import AlpacaServer
+from simulator.server import AlpacaServer, Rules
 from strategies.kit.contract import Bar
 from tests.support.simulator.lone_loop import clock_of_loop
 from tests.support.simulator.stream_clients import (
@@ -87,6 +87,17 @@ async def test_the_script_refuses_right_keys_and_the_socket_stays_open(fault: st
         await socket.hear()
         assert await socket.log_in() == error(code, text)
         assert await socket.log_in() == AUTHENTICATED
+
+
+async def test_a_free_plan_has_no_stream_by_subscription() -> None:
+    async with serving(-3600) as server:
+        server.rules = Rules(free_plan=True)
+        async with connected(server.stream_url) as socket:
+            await socket.hear()
+            assert await socket.log_in() == error(409, "insufficient subscription")
+        async with connected(server.stream_url.replace("/sip", "/iex")) as socket:
+            await socket.hear()
+            assert await socket.log_in() == AUTHENTICATED
 
 
 async def test_a_symbol_limit_after_the_ack_leaves_a_session_without_data() -> None:

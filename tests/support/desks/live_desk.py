@@ -65,7 +65,7 @@ def write_config(
             "option_stream_url": serving.option_stream_url,
         },
         "clock": clock.settings(),
-        "feed": {"options": "indicative"},
+        "feed": {"name": "sip", "options": "indicative"},
         "log": {"format": "json"},
     }
     for table in tables:

@@ -86,6 +86,11 @@ class MarketData:
             found |= an_object(answer.get("quotes") or {}, "quotes")
         return found
 
+    async def any_snapshot(self, underlying: str, feed: str) -> bool:
+        """Return whether the chain has a contract; one row alone is asked for."""
+        answer = await self._options.get(f"/options/snapshots/{underlying}", {"feed": feed, "limit": 1})
+        return bool(an_object(answer, "snapshots").get("snapshots"))
+
     async def option_chain(
         self, underlying: str, expiry_from: str, expiry_to: str, strike_from: object, strike_to: object, feed: str
     ) -> dict[str, Raw]:

@@ -1,0 +1,103 @@
+"""Which data feed a live desk uses where its configuration says `auto`: the best one that the account's plan allows.
+
+It is found out once for a desk, at its first start, and kept in its folder. So a desk never changes to a lesser feed by
+itself, neither while it runs nor at a later start.
+"""
+
+from __future__ import annotations
+
+import contextlib
+from dataclasses import dataclass
+from pathlib import Path
+
+from daemon.brokers.api import BrokerError, BrokerRefused, alone
+from daemon.brokers.registry import broker_of
+from daemon.config.load import ConfigError, Credentials, Settings
+from daemon.config.strategy import strategy_of
+from daemon.config.tables import AUTO, OPTION_FEEDS, STOCK_FEEDS
+from daemon.engine.state_dir import peek
+from daemon.host.passing import MayPass
+from daemon.host.time.clock import Clock
+from daemon.host.whole_files import write_whole
+from daemon.journal.rows import JournalError
+
+FILE = "feed"
+"""In the state directory: the feeds of shares and of options, of a desk that chose them itself."""
+CURE = 'set feed.name ("sip" or "iex") and feed.options ("opra" or "indicative")'
+
+
+class FeedUnknown(MayPass):
+    """The broker cannot be asked for the account's data plan now."""
+
+
+@dataclass(frozen=True, slots=True)
+class FeedChoice:
+    """Settings with a named feed, and how it was found; `how` is "" where the configuration names it."""
+
+    settings: Settings
+    how: str = ""
+    asked: bool = True  # false: the broker could not be asked, so the next start tries again
+
+
+async def choose_feed(settings: Settings, keys: Credentials) -> FeedChoice:
+    """Return the settings with the feed to use. Asks the broker at the first start of a desk alone; writes nothing.
+
+    Raises:
+        FeedUnknown: the broker cannot be asked, and this desk has no journal that names its feed.
+        ConfigError: the broker refuses the keys for every feed.
+    """
+    if AUTO not in (settings.feed.name, settings.feed.options):
+        return FeedChoice(settings)
+    if (kept := _kept(settings.paths.state_dir)) is not None:
+        return FeedChoice(settings.with_feed(*kept), "as at this desk's first start")
+    journaled = _journaled(settings.paths.state_dir)
+    try:
+        name, options = await _allowed(settings, keys)
+    except BrokerError as error:
+        if journaled:
+            how = f"as this desk's journal has it; the account's data plan cannot be asked ({error})"
+            return FeedChoice(settings.with_feed(journaled, OPTION_FEEDS[0]), how, asked=False)
+        if isinstance(error, BrokerRefused) and error.of_keys:
+            raise ConfigError(
+                f"feed is {AUTO!r} and the broker refuses the keys for every feed ({error}): use the keys made for "
+                f"this environment, or {CURE}"
+            ) from error
+        raise FeedUnknown(
+            f"feed is {AUTO!r} and the account's data plan cannot be asked ({error}): it is tried again, or {CURE}"
+        ) from error
+    return FeedChoice(settings.with_feed(journaled or name, options), "by the account's data plan")
+
+
+def keep_feed(state_dir: Path, choice: FeedChoice) -> None:
+    """Keep a choice for the later starts of this desk; where the folder cannot be written, the next one asks again."""
+    feed = choice.settings.feed
+    with contextlib.suppress(OSError):
+        if choice.how and choice.asked and _kept(state_dir) is None:
+            write_whole(state_dir / FILE, f"{feed.name} {feed.options}\n".encode())
+
+
+async def _allowed(settings: Settings, keys: Credentials) -> tuple[str, str]:
+    """Ask the broker for the feeds of shares and of options. Raises BrokerError."""
+    spec = strategy_of(settings).spec
+    connection = alone(broker_of(settings), settings, keys, Clock.real())
+    try:
+        return await connection.admin.feeds(spec.symbols[0], options=spec.holds != "shares")
+    finally:
+        await connection.close()
+
+
+def _journaled(state_dir: Path) -> str:
+    """The feed that this folder's journal is bound to, "" without one."""
+    with contextlib.suppress(JournalError, OSError):  # what is wrong with it is said where it is opened
+        name = (peek(state_dir) or {}).get("feed", "")
+        return name if name in STOCK_FEEDS else ""
+    return ""
+
+
+def _kept(state_dir: Path) -> tuple[str, str] | None:
+    """What an earlier start chose; None where there is nothing, or nothing that can be read."""
+    try:
+        name, options = (state_dir / FILE).read_text().split()
+    except (OSError, ValueError):
+        return None
+    return (name, options) if name in STOCK_FEEDS and options in OPTION_FEEDS else None
