@@ -13,13 +13,15 @@ from typing import Any
 
 COMMANDS = {
     "download": "bars from Alpaca into a file that training, dry run and replay read",
+    "convert": "vendors' option quotes, or stock minutes, into files that this project reads",
+    "check-quotes": "what is wrong with a file of option quotes, and what it covers",
     "search": "look for better coefficients with Optuna, or with Ray on a cluster",
     "analyse": "does a strategy look ahead, or depend on how much history it was given?",
     "report": "make the report of a run folder again",
     "promote": "let a version of the store trade real money, if its report passes every criterion",
     "reference": "put the distributions that drift is measured against into a version that has none",
 }
-"""Command -> its text. The module of the same name in this package has its `main`."""
+"""Command -> its text. The module of the same name in this package has its `main` (`_` for `-`)."""
 DONE, NOT_PROMOTED, USAGE_ERROR, STOPPED = 0, 1, 2, 130
 NOT_ACTIVE = NOT_PROMOTED
 STOPPED_TEXT = "stopped; give the same command again to go on"

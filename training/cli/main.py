@@ -36,5 +36,5 @@ def _carried_out(given: list[str]) -> int:
 
 def _command(name: str) -> Callable[[Sequence[str]], int]:
     """A command's own main."""
-    found: Callable[[Sequence[str]], int] = import_module(f"training.cli.{name}").main
+    found: Callable[[Sequence[str]], int] = import_module(f"training.cli.{name.replace('-', '_')}").main
     return found

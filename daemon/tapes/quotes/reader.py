@@ -1,0 +1,207 @@
+"""Recorded option quotes as numpy columns, one session at a time: the one place that reads the schema.
+
+Bounded by the largest session of the file. An unusable file raises `TapeError`; values are judged by `faults`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from itertools import pairwise
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+import pyarrow.parquet
+
+from daemon.core.instruments.option_market import parse_occ
+from daemon.tapes.files import TapeError
+from daemon.tapes.minutes import new_york_days
+from daemon.tapes.quotes.schema import (
+    EXTREMES,
+    FORMAT_KEY,
+    INTERVAL_KEY,
+    INTERVALS,
+    REQUIRED,
+    SCHEMA,
+    SYNTHETIC_KEY,
+    VERSION,
+    VERSION_KEY,
+)
+
+Int64Array = npt.NDArray[np.int64]
+Float64Array = npt.NDArray[np.float64]
+_BATCH_ROWS = 65_536
+
+
+@dataclass(frozen=True, slots=True)
+class Contracts:
+    """The k contracts of a session. `expiry` (k,) is the New York date as datetime64[D], NaT where unreadable."""
+
+    symbols: tuple[str, ...]
+    roots: tuple[str, ...]  # "" where the symbol is no OCC symbol
+    expiry: npt.NDArray[np.datetime64]
+    strike: Float64Array  # (k,) USD, NaN where unreadable
+    right: Int64Array  # (k,) +1 call, -1 put, 0 where unreadable
+
+
+@dataclass(frozen=True, slots=True)
+class SessionQuotes:
+    """The n quotes of one New York date, by time, then by symbol. Prices in USD a share, 0 for no such side."""
+
+    date: str
+    contracts: Contracts
+    codes: Int64Array  # (n,) index into the contracts
+    end_ns: Int64Array  # (n,) the minute's end
+    bid: Float64Array  # (n,)
+    ask: Float64Array  # (n,)
+    sizes: Int64Array  # (2, n) of bid and ask in contracts, -1 where unknown
+    extremes: Float64Array  # (4, n) as `EXTREMES`, NaN where unknown
+    underlying: Float64Array  # (n,) USD, NaN where unknown
+    sources: tuple[str, ...]
+
+    @property
+    def mid(self) -> Float64Array:
+        """(n,) the middle of bid and ask, NaN where one side is missing."""
+        both = (self.bid > 0) & (self.ask > 0)
+        return np.where(both, (self.bid + self.ask) / 2, np.nan)
+
+
+class QuoteFile:
+    """A file of recorded option quotes with checked columns. Raises TapeError for an unusable file."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        if not path.is_file():
+            found = "a folder" if path.is_dir() else "no such file"
+            raise TapeError(f"{path}: {found}; expected a file of option quotes: check the path")
+        try:
+            with pa.parquet.ParquetFile(path) as file:
+                schema, self.rows = file.schema_arrow, int(file.metadata.num_rows)
+        except (pa.ArrowException, OSError) as error:
+            raise TapeError(f"{path}: no Parquet file ({_line(error)}); expected option quotes: {_CONVERT}") from error
+        self._columns = [name for name in SCHEMA.names if name in schema.names]
+        if missing := [name for name in REQUIRED if name not in schema.names]:
+            raise TapeError(
+                f"{path}: the column {', '.join(missing)} is missing; found {', '.join(schema.names)}; expected "
+                f"{', '.join(REQUIRED)}: {_CONVERT}"
+            )
+        kind = schema.field("timestamp").type
+        if not pa.types.is_timestamp(kind) or kind.tz is None:
+            raise TapeError(f"{path}: the column timestamp has type {kind}; expected a time with a zone: {_CONVERT}")
+        metadata = schema.metadata or {}
+        version = metadata.get(VERSION_KEY, VERSION.encode()).decode()
+        if version != VERSION:
+            raise TapeError(f"{path}: version {version} of the schema; expected {VERSION}: {_CONVERT}")
+        self.format = metadata.get(FORMAT_KEY, b"").decode()
+        self.interval = metadata.get(INTERVAL_KEY, INTERVALS[0].encode()).decode()
+        self.synthetic = metadata.get(SYNTHETIC_KEY, b"").decode()
+        if self.interval not in INTERVALS:
+            found = f"interval {self.interval!r} in the metadata"
+            raise TapeError(f"{path}: {found}; expected one of {', '.join(INTERVALS)}: {_CONVERT}")
+
+    def tables(self) -> Iterator[Any]:
+        """Yield the rows as pyarrow tables of the schema, in file order. Raises TapeError for a damaged file."""
+        try:
+            with pa.parquet.ParquetFile(self.path, read_dictionary=["symbol", "source"]) as file:
+                for batch in file.iter_batches(_BATCH_ROWS, columns=self._columns, use_threads=False):
+                    yield pa.Table.from_batches([batch])
+        except (pa.ArrowException, OSError) as error:
+            raise TapeError(f"{self.path}: the file is damaged ({_line(error)}): fetch or write it again") from error
+
+    def sessions(self) -> Iterator[SessionQuotes]:
+        """Yield the quotes of each New York date, in order of time.
+
+        Raises TapeError for a damaged file, a row without symbol or time, and rows that are not in order.
+        """
+        held: list[Any] = []
+        day, last_ns, seen = None, -1, 0
+        for table in self.tables():
+            ends = self._ends(table, seen)
+            if ends.size and (ends[0] < last_ns or np.any(np.diff(ends) < 0)):
+                late = 0 if ends[0] < last_ns else int(np.argmax(np.diff(ends) < 0)) + 1
+                raise TapeError(
+                    f"{self.path}: row {seen + late + 1} is earlier than the one before it; expected order of time: "
+                    "sort it with `train-and-export convert --from quotes`"
+                )
+            seen += ends.size
+            days = new_york_days(ends)
+            cuts = [0, *(np.flatnonzero(days[1:] != days[:-1]) + 1).tolist(), ends.size]
+            for begin, end in pairwise(cuts):
+                if begin == end:
+                    continue
+                if day is not None and days[begin] != day:
+                    yield session_quotes(str(day), held)
+                    held = []
+                day = days[begin]
+                held.append(table.slice(begin, end - begin))
+            last_ns = int(ends[-1]) if ends.size else last_ns
+        if held:
+            yield session_quotes(str(day), held)
+
+    def _ends(self, table: Any, seen: int) -> Int64Array:
+        for name in ("timestamp", "symbol"):
+            if table.column(name).null_count:
+                row = seen + int(np.argmax(table.column(name).is_null().to_numpy())) + 1
+                raise TapeError(f"{self.path}: row {row} has no {name}; expected one in every row: repair it")
+        return end_ns_of(table)
+
+
+def end_ns_of(table: Any) -> Int64Array:
+    """Return the times of a table of quotes: (n,) nanoseconds UTC."""
+    times: Int64Array = table.column("timestamp").cast(SCHEMA.field("timestamp").type).cast(pa.int64()).to_numpy()
+    return times
+
+
+def session_quotes(date: str, tables: list[Any]) -> SessionQuotes:
+    """Return tables of the schema (one date's rows, in order) as numpy columns."""
+    table = pa.concat_tables(tables, promote_options="permissive").unify_dictionaries().combine_chunks()
+    symbols = table.column("symbol").cast(pa.dictionary(pa.int32(), pa.string())).combine_chunks()
+    names, codes = symbols.dictionary.to_pylist(), symbols.indices.to_numpy(zero_copy_only=False).astype(np.int64)
+    rows = table.num_rows
+    return SessionQuotes(
+        date=date,
+        contracts=contracts_of(tuple(names)),
+        codes=codes,
+        end_ns=end_ns_of(table),
+        bid=_floats(table, "bid", rows),
+        ask=_floats(table, "ask", rows),
+        sizes=np.stack([_sizes(table, name) for name in ("bid_size", "ask_size")]),
+        extremes=np.stack([_floats(table, name, rows) for name in EXTREMES]),
+        underlying=_floats(table, "underlying", rows),
+        sources=tuple(sorted(filter(None, table.column("source").unique().to_pylist()))),
+    )
+
+
+def contracts_of(symbols: tuple[str, ...]) -> Contracts:
+    """Return the terms of OCC symbols; of other texts none."""
+    parsed = [parse_occ(symbol) for symbol in symbols]
+    return Contracts(
+        symbols=symbols,
+        roots=tuple("" if found is None else found.root for found in parsed),
+        expiry=np.array(["NaT" if found is None else found.expiry for found in parsed], dtype="datetime64[D]"),
+        strike=np.array([np.nan if found is None else float(found.strike) for found in parsed], dtype=np.float64),
+        right=np.array([0 if found is None else found.right for found in parsed], dtype=np.int64),
+    )
+
+
+def _floats(table: Any, name: str, rows: int) -> Float64Array:
+    """Return a column of prices; NaN where a value, or the column, is missing."""
+    if name not in table.column_names:
+        return np.full(rows, np.nan)
+    values: Float64Array = table.column(name).cast(pa.float64()).to_numpy()
+    return values
+
+
+def _sizes(table: Any, name: str) -> Int64Array:
+    values: Int64Array = table.column(name).cast(pa.int64()).fill_null(-1).to_numpy()
+    return values
+
+
+def _line(error: BaseException) -> str:
+    return (str(error).splitlines() or [type(error).__name__])[0]
+
+
+_CONVERT = "make such a file with `train-and-export convert` (docs/DATA.md)"

@@ -1,0 +1,66 @@
+"""`train-and-export convert` and `check-quotes` as a user gives them."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+
+from daemon.tapes.quotes.faults import FAULTS, REMARKS
+from tests.support.paths import REPOSITORY
+from tests.support.quote_files import lean_zip
+from training.cli.main import main
+
+NAME = "20240815_spy_minute_quote_american_call_5500000_20240816.csv"
+GOOD = "34200000,10000,10000,10000,10000,1,11000,11000,11000,11000,1"
+CROSSED = "34260000,10000,10000,10000,10000,1,9000,9000,9000,9000,1"
+
+
+def convert(tmp_path: Path, *lines: str) -> Path:
+    path = lean_zip(tmp_path / "in.zip", {NAME: lines})
+    assert main(["convert", "--from", "lean", str(path), "--out", str(tmp_path / "q.parquet")]) == 0
+    return tmp_path / "q.parquet"
+
+
+def test_convert_says_what_it_wrote_and_check_finds_nothing_wrong(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    out = convert(tmp_path, GOOD)
+    assert "q.parquet: 1 quote of 1 session, 2024-08-15 to 2024-08-15" in capsys.readouterr().out
+    assert main(["check-quotes", str(out)]) == 0
+    assert "fault" not in capsys.readouterr().out
+
+
+def test_check_names_a_fault_in_the_table_and_as_json_and_exits_with_1(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    out = convert(tmp_path, GOOD, CROSSED)
+    capsys.readouterr()
+    assert main(["check-quotes", str(out)]) == 1
+    assert "crossed (fault)" in capsys.readouterr().out
+    assert main(["check-quotes", "--json", str(out)]) == 1
+    found = json.loads(capsys.readouterr().out)
+    assert [(one["name"], one["rows"]) for one in found["findings"]] == [("crossed", 1)]
+    assert found["coverage"][0]["expiry"] == "2024-08-16"
+
+
+def test_an_unusable_file_and_a_wrong_option_are_one_line_and_exit_code_2(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    out = str(tmp_path / "q.parquet")
+    assert main(["check-quotes", str(tmp_path / "none.parquet")]) == 2
+    assert main(["convert", "--from", "lean", str(tmp_path / "none.zip"), "--out", out]) == 2
+    assert main(["convert", "--from", "lean", str(tmp_path / "none.zip"), "--out", out, "--max-days", "-1"]) == 2
+    lines = capsys.readouterr().err.splitlines()
+    assert [line.partition(": ")[2].removeprefix(f"{tmp_path}/") for line in lines] == [
+        "none.parquet: no such file; expected a file of option quotes: check the path",
+        "none.zip: no such file; expected a file",
+        "--max-days is -1; expected 0 or more",
+    ]
+
+
+def test_the_manual_lists_every_fault_and_remark() -> None:
+    text = (REPOSITORY / "docs" / "DATA.md").read_text()
+    for name, what in (FAULTS | REMARKS).items():
+        assert f"| `{name}` | {what} |" in text

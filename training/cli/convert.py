@@ -1,0 +1,94 @@
+"""`train-and-export convert`: vendors' option quotes into one file of the schema; Massive's stock minutes into bars.
+
+The output is replaced whole; an interrupted conversion leaves the former file as it was.
+"""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import sys
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+from rich.console import Console
+from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TimeRemainingColumn
+
+from daemon.tapes.files import TapeError
+from training.cli.commands import COMMANDS, DONE, wrong
+from training.data.quotes.convert import Converted, convert
+from training.data.quotes.convert import Progress as Listen
+from training.data.quotes.formats import BARS, FORMATS
+from training.data.quotes.massive import convert_bars
+from training.data.quotes.source import ConvertError, Request
+from training.evidence.wording import counted
+
+
+def main(arguments: Sequence[str]) -> int:
+    """`train-and-export convert …`; returns the exit code: 0, or 2 with one line on standard error."""
+    chosen = parser().parse_args(arguments)
+    roots = frozenset(name.strip().upper() for name in chosen.symbols.split(",") if name.strip())
+    if chosen.max_days is not None and chosen.max_days < 0:
+        return wrong(ConvertError(f"--max-days is {chosen.max_days}; expected 0 or more"))
+    try:
+        with _progress(chosen.files) as progress:
+            if chosen.format in BARS:
+                rows = convert_bars(chosen.files, chosen.out, roots, progress)
+                text = f"{chosen.out}: {counted(rows, 'bar')} of {', '.join(sorted(roots))}"
+            else:
+                request = Request(roots=roots, max_days=chosen.max_days)
+                text = _text(chosen.out, convert(chosen.format, chosen.files, chosen.out, request, progress))
+    except (ConvertError, TapeError, OSError) as error:
+        return wrong(error)
+    sys.stdout.write(f"{text}\n")
+    return DONE
+
+
+def parser() -> argparse.ArgumentParser:
+    """The command's options."""
+    known = FORMATS | BARS
+    texts = "; ".join(f"{name}: {getattr(what, 'text', what)}" for name, what in known.items())
+    options = argparse.ArgumentParser(
+        prog="train-and-export convert", description=COMMANDS["convert"], epilog=f"Formats. {texts}."
+    )
+    options.add_argument("files", nargs="+", type=Path, metavar="FILE", help="the vendor's files, all of one format")
+    options.add_argument("--from", dest="format", required=True, choices=tuple(known), help="the files' format")
+    options.add_argument("--out", required=True, type=Path, help="the file to write, such as quotes.parquet")
+    options.add_argument(
+        "--symbols", default="", help="only these OCC roots, such as SPXW,SPX (all); of massive and optionsdx required"
+    )
+    options.add_argument("--max-days", type=int, help="only expiries within so many calendar days of the quote (all)")
+    return options
+
+
+def _text(out: Path, made: Converted) -> str:
+    written = made.written
+    dates = sorted(written.by_date)
+    lines = [
+        f"{out}: {counted(written.rows, 'quote')} of {counted(len(dates), 'session')}, {dates[0]} to {dates[-1]}",
+    ]
+    if written.repeated:
+        lines.append(f"given twice with the same values, written once: {counted(written.repeated, 'quote')}")
+    lines += [f"left out, {reason}: {counted(count, 'quote')}" for reason, count in made.left_out.items()]
+    lines.append(f"look at it with: train-and-export check-quotes {out}")
+    return "\n".join(lines)
+
+
+@contextlib.contextmanager
+def _progress(files: Sequence[Path]) -> Iterator[Listen]:
+    """Yield a listener that draws a bar on a terminal, and does nothing elsewhere."""
+    console = Console(stderr=True)
+    if not console.is_terminal:
+        yield lambda _path, _done, _rows: None
+        return
+    before: dict[Path, int] = {}
+    total = sum(path.stat().st_size for path in files if path.is_file())
+    columns = (BarColumn(), DownloadColumn(), TextColumn("{task.fields[rows]:,} quotes"), TimeRemainingColumn())
+    with Progress(*columns, console=console, transient=True) as bar:
+        task = bar.add_task("", total=total, rows=0)
+
+        def listen(path: Path, done: int, rows: int) -> None:
+            before[path] = max(done, before.get(path, 0))
+            bar.update(task, completed=sum(before.values()), rows=rows)
+
+        yield listen
