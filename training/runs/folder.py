@@ -20,6 +20,7 @@ import shutil
 from collections.abc import Iterator, Mapping
 from collections.abc import Set as AbstractSet
 from contextlib import contextmanager
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -85,19 +86,25 @@ def _reached(root: Path, start: AbstractSet[Path]) -> set[Path]:
     """`start` and the files under `root` that they import, and those that these import."""
     found, open_ = set(start), list(start)
     while open_:
-        for node in ast.walk(ast.parse(open_.pop().read_bytes())):
-            names: list[str] = []
-            if isinstance(node, ast.ImportFrom):
-                names = [f"{node.module}", *(f"{node.module}.{alias.name}" for alias in node.names)]
-            elif isinstance(node, ast.Import):
-                names = [alias.name for alias in node.names]
-            for name in names:
-                stem = root / name.replace(".", "/")
-                there = {path for path in (stem.with_suffix(".py"), stem / "__init__.py") if path.exists()}
-                new = there - found
-                found |= new
-                open_ += new
+        for name in _imported(open_.pop().read_bytes()):
+            stem = root / name.replace(".", "/")
+            there = {path for path in (stem.with_suffix(".py"), stem / "__init__.py") if path.exists()}
+            new = there - found
+            found |= new
+            open_ += new
     return found
+
+
+@cache
+def _imported(source: bytes) -> tuple[str, ...]:
+    """The names that a module's source imports; a source is parsed once."""
+    names: dict[str, None] = {}
+    for node in ast.walk(ast.parse(source)):
+        if isinstance(node, ast.ImportFrom):
+            names |= dict.fromkeys([f"{node.module}", *(f"{node.module}.{alias.name}" for alias in node.names)])
+        elif isinstance(node, ast.Import):
+            names |= dict.fromkeys(alias.name for alias in node.names)
+    return tuple(names)
 
 
 def machine(device: str, processes: int) -> dict[str, str]:

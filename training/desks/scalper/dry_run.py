@@ -30,7 +30,12 @@ def desks(events: Iterable[Event], strategy: Strategy, trading: Trading, dates: 
     """As `desks_before`, after as many sessions as warm the strategy and give the volatility."""
     before = trading.paper.volatility_sessions + 2
     machine = started(strategy, trading, PaperBroker(trading, strategy.spec.symbols[0]))
-    return desks_before(events, machine, _answering(always_hold), dates, before)
+    logits = tuple(always_hold(torch.zeros(1))[0].tolist())  # whatever is observed
+
+    def hold(question: AskPolicy, now_ns: int) -> PolicyAnswered:
+        return PolicyAnswered(now_ns, question.decision, logits, b"", MODEL)
+
+    return desks_before(events, machine, hold, dates, before)
 
 
 def dry_run(player: Player, ready: Sequence[Desk], strategy: Strategy, trading: Trading) -> PlayResult:
