@@ -23,6 +23,7 @@ _POLICY = {
     PPO: "how PPO trains it, with a reward and a network to change",
     SB3: "how Stable-Baselines3 trains it",
 }
+_PASSIVE = "\nThe prices of the tape are random, so the policy may learn to hold nothing: hence `--allow-passive`.\n"
 _SESSION, _SHARES, _OPTION = ("session", "shares"), ("bar", "shares"), ("bar", "option")
 _WHAT = {
     _SESSION: "SPY, QQQ, both or cash, once a day, by the cross of two moving averages.",
@@ -67,8 +68,8 @@ def run(options: argparse.Namespace, console: Console) -> int:
 
 
 def _name(text: str) -> str:
-    if not re.fullmatch(r"[a-z][a-z0-9_]{0,39}", text, re.ASCII):
-        raise argparse.ArgumentTypeError(f"{text!r}: expected small letters, digits and _, such as sma_cross")
+    if not re.fullmatch(r"[a-z][a-z0-9_]{0,29}", text, re.ASCII):
+        raise argparse.ArgumentTypeError(f"{text!r}: expected at most 30 small letters, digits and _: sma_cross")
     if text in STRATEGIES:
         raise argparse.ArgumentTypeError(f"{text!r} is a shipped strategy: choose another name")
     if keyword.iskeyword(text) or text in sys.stdlib_module_names or text in ("daemon", "strategies", "training"):
@@ -91,6 +92,7 @@ def _files(name: str, kind: tuple[str, str], template: str) -> dict[str, str]:
         "contract": _CONTRACT[kind],
         "optional": '\n[project.optional-dependencies]\nsb3 = ["stable-baselines3"]\n' if template == SB3 else "",
         "commands": _commands(name, template),
+        "passive": "" if template == RULES else _PASSIVE,
     }
     words["rule"] = _filled(f"rule_{suffix}", words)
     words["tests"] = _filled(f"test_{suffix}", words).rstrip("\n")
@@ -106,7 +108,10 @@ def _files(name: str, kind: tuple[str, str], template: str) -> dict[str, str]:
 def _commands(name: str, template: str) -> str:
     """Return the lines that make the model."""
     export = f"    train-and-export --strategy {name}.py --bars tape.csv.gz --activate"
-    if template != SB3:
+    if template == RULES:
+        return export
+    export += " --allow-passive"  # it may have learned to hold nothing: the tape is random
+    if template == PPO:
         return export
     return f"    python {name}_training.py tape.csv.gz model.zip\n{export} --import-sb3 model.zip"
 

@@ -66,11 +66,12 @@ def read_sb3(path: Path, strategy: Strategy, *, activation: str | None = None) -
 
     Raises:
         ImportSb3Error: not such a file, a member too large or unknown, a pickle where weights should be, observations
-            or actions of another shape, layers that are not understood, a policy that needs VecNormalize, or a daily
-            strategy.
+            or actions of another shape, layers that are not understood, a policy that needs VecNormalize, or a
+            strategy with continuous actions, rows of symbols, or a memory from day to day.
         OSError: the file cannot be read.
     """
-    if strategy.spec.decides == "session":
+    spec = strategy.spec
+    if spec.continuous or spec.rows_are_symbols or (spec.decides == "session" and spec.recurrent_shape is not None):
         raise ImportSb3Error(
             f"{path.name}: a policy that was trained elsewhere cannot be brought in for {strategy.spec.name}: train it "
             "with train-and-export"

@@ -15,6 +15,7 @@ from pathlib import Path
 _BLOCK = re.compile(r"(?:<!-- until: (?P<until>.+?) -->\n)?```(?P<language>sh|text)\n(?P<text>.*?)```\n", re.DOTALL)
 _ESCAPE = re.compile(r"\x1b\[[0-9;?]*[A-Za-z]")
 _NUMBER = re.compile(r"[-−+]?[0-9][0-9.,:/]*")
+_DIGEST = re.compile(r"[0-9a-f]{8,64}")
 PATIENCE_S = 400.0
 
 
@@ -100,8 +101,9 @@ def missing(promised: list[str], shown: str) -> list[str]:
 
 
 def _words(line: str) -> list[str]:
-    words = [_NUMBER.sub("", word.rsplit("/", 1)[-1]).strip(",.;:()") for word in re.sub(r"[│┃|]", " ", line).split()]
-    return [word for word in words if re.search(r"[^\W\d_]", word) and not re.fullmatch(r"[0-9a-f]{6,}", word)]
+    words = [word.rsplit("/", 1)[-1].strip(",.;:()") for word in re.sub(r"[│┃|]", " ", line).split()]
+    plain = [_NUMBER.sub("", word) for word in words if not _DIGEST.fullmatch(word)]
+    return [word for word in plain if re.search(r"[^\W\d_]", word)]
 
 
 def _contains(have: list[str], wanted: list[str]) -> bool:

@@ -1,0 +1,104 @@
+"""`rltraderctl new-strategy`: what it writes is short and clean, and its tests pass."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from itertools import product
+from pathlib import Path
+
+import pytest
+
+from daemon.cli import ctl
+from tests.support.paths import REPOSITORY
+
+KINDS = (("session", "shares"), ("bar", "shares"), ("bar", "option"))
+TEMPLATES = ("rules", "ppo", "sb3")
+
+
+def write(name: str, cadence: str, holds: str, *more: str) -> int:
+    """Run the command."""
+    return ctl.main(["new-strategy", name, "--cadence", cadence, "--holds", holds, *more])
+
+
+def name_of(cadence: str, holds: str, template: str) -> str:
+    """A name as long as may be."""
+    return f"own_{cadence}_{holds}_{template}".ljust(30, "x")
+
+
+@pytest.fixture(scope="module")
+def written(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with every kind and template."""
+    folder = tmp_path_factory.mktemp("written")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.chdir(folder)
+        for (cadence, holds), template in product(KINDS, TEMPLATES):
+            assert write(name_of(cadence, holds, template), cadence, holds, "--template", template) == 0
+    return folder
+
+
+def test_it_is_short_and_clean_whatever_it_is_called(written: Path) -> None:
+    for command in (["check", "--select", "ALL"], ["format", "--check"]):
+        ignored = ["--ignore", "D,INP,S101,PLR2004,ERA001,CPY,T201,COM812,PLC0415,TC"] if "check" in command else []
+        line = [sys.executable, "-m", "ruff", *command, *ignored, "--no-cache", "."]
+        done = subprocess.run(line, cwd=written, capture_output=True, text=True, check=False)
+        assert done.returncode == 0, done.stdout
+    lengths = {path.name: len(path.read_text().splitlines()) for path in written.rglob("*.py")}
+    assert len(lengths) == 27
+    assert {name: count for name, count in lengths.items() if count > 110} == {}
+
+
+@pytest.mark.parametrize(("cadence", "holds"), KINDS)
+def test_its_tests_pass(written: Path, cadence: str, holds: str) -> None:
+    line = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", "-p", "no:xdist"]
+    folder = written / name_of(cadence, holds, "rules")
+    done = subprocess.run(line, cwd=folder, capture_output=True, text=True, check=False, timeout=300)
+    assert done.returncode == 0, done.stdout
+    assert f"{6 if cadence == 'session' or holds == 'shares' else 5} passed" in done.stdout
+
+
+@pytest.mark.parametrize("template", TEMPLATES)
+def test_its_readme_names_the_commands_of_its_template(written: Path, template: str) -> None:
+    name = name_of("bar", "option", template)
+    text = (written / name / "README.md").read_text()
+    assert f"train-and-export --strategy {name}.py --bars tape.csv.gz --activate" in text
+    assert (f"python {name}_training.py tape.csv.gz model.zip" in text) == (template == "sb3")
+
+
+@pytest.mark.parametrize(
+    ("given", "expected"),
+    [
+        (("option_scalper", "bar", "shares"), "'option_scalper' is a shipped strategy: choose another name"),
+        (("json", "bar", "shares"), "'json' is the name of another Python module: choose another name"),
+        (("My-Own", "bar", "shares"), "'My-Own': expected at most 30 small letters, digits and _"),
+    ],
+)
+def test_a_name_that_cannot_be_is_refused(
+    given: tuple[str, str, str],
+    expected: str,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(SystemExit):
+        write(*given)
+    assert expected in capsys.readouterr().err
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_folder_that_is_there_and_a_kind_that_is_not_are_refused(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "mine").mkdir()
+    assert write("mine", "bar", "shares") == 2
+    assert "mine is there already: choose another name" in capsys.readouterr().err
+    assert write("other", "session", "option") == 2
+    assert "choose --cadence bar, or --holds shares" in capsys.readouterr().err
+    assert [path.name for path in tmp_path.iterdir()] == ["mine"]
+
+
+def test_the_templates_are_package_data() -> None:
+    text = (REPOSITORY / "pyproject.toml").read_text()
+    assert '"daemon.cli" = ["templates/*.txt"]' in text

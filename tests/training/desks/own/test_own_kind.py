@@ -1,0 +1,194 @@
+"""Training a strategy of one's own: the desk as an environment, and hooks for reward, network and environment."""
+
+from __future__ import annotations
+
+import contextlib
+import io
+import warnings
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import msgspec
+import numpy as np
+import pytest
+import torch
+from torch import Tensor
+
+from daemon.cli import ctl
+from daemon.core.strategy_rules import trading_for
+from strategies.kit.manifest import MANIFEST_FILE, decode
+from strategies.registry import add
+from tests.support.own.files import forgotten_again, write_strategy
+from tests.support.training.made_files import days, write_days
+from training.cli.main import main
+from training.desks.kind import EnvSettings, Span
+from training.desks.own.environment import CERTAIN, GymEnvironments
+from training.desks.registry import kind
+from training.gym.own import own_env
+
+KINDS = (("session", "shares"), ("bar", "shares"), ("bar", "option"))
+HOOKS = '''
+"""Own hooks, which note that they were used."""
+import gymnasium
+from torch import nn
+
+from mine_hooked import SPEC
+from training.desks.own.kind import own_kind
+from training.rl.coefficients import Coefficients
+from training.rl.presets import Preset
+
+USED = {"reward": 0, "network": 0, "environment": 0}
+
+
+def reward(outcome):
+    USED["reward"] += 1
+    return outcome.equity_after - outcome.equity_before
+
+
+def network(spec):
+    USED["network"] += 1
+    return nn.Sequential(nn.Linear(3, 5), nn.Tanh(), nn.Linear(5, 2))
+
+
+def environment(data, span):
+    USED["environment"] += 1
+    return gymnasium.wrappers.TransformReward(data.desk_env(span), lambda value: value / 1000.0)
+
+
+PRESET = Preset("tiny", 64, Coefficients(environments=2, rollout_steps=16, batch=16, epochs=1))
+KIND = own_kind(SPEC, reward=reward, network=network, environment=environment, presets={"tiny": PRESET})
+'''
+
+
+@pytest.fixture(scope="module")
+def packages(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+    """A written package of each kind, known to the registry."""
+    folder = tmp_path_factory.mktemp("packages")
+    with forgotten_again() as patch:
+        patch.chdir(folder)
+        for cadence, holds in KINDS:
+            assert ctl.main(["new-strategy", f"env_{cadence}_{holds}", "--cadence", cadence, "--holds", holds]) == 0
+            add(f"env_{cadence}_{holds}/env_{cadence}_{holds}.py")
+        yield folder
+
+
+def loaded(packages: Path, name: str) -> Any:
+    """The package's tape made ready."""
+    return kind(name).load(packages / name / "tape.csv.gz", trading_for(name))
+
+
+@pytest.mark.parametrize(("cadence", "holds"), KINDS)
+def test_the_environment_earns_what_the_dry_run_earns_with_the_same_actions(
+    packages: Path, cadence: str, holds: str
+) -> None:
+    data = loaded(packages, f"env_{cadence}_{holds}")
+    dates = tuple(data.days)[:3] if cadence == "bar" else tuple(data.days)[:20]
+    span = Span(dates, "", data.trading)
+    env, drawn = data.desk_env(span), np.random.default_rng(3)
+    taken: list[int] = []
+    earned = []
+    for episode in range(len(dates) if cadence == "bar" else 1):
+        env.reset(options={"episode": episode})
+        over, before = False, float(data.trading.paper.cash_usd)
+        equity = before
+        while not over:
+            action = taken[-1] if taken and drawn.random() < 0.9 else int(drawn.integers(env.action_space.n))
+            taken.append(action)
+            _, _, over, _, info = env.step(action)
+            equity = info["equity_usd"]
+        earned.append(equity - before)
+    again = iter(taken)
+
+    def player(observations: Tensor) -> Tensor:
+        return CERTAIN * torch.nn.functional.one_hot(torch.tensor([next(again)]), env.action_space.n).float()
+
+    played = data.play(player, span)
+    assert next(again, None) is None
+    found = [session.pnl_usd for session in played.sessions]
+    assert sum(found) == pytest.approx(sum(earned), abs=0.01)
+    assert any(found)
+
+
+def test_environments_go_on_from_a_state_as_if_they_had_not_stopped(packages: Path) -> None:
+    data = loaded(packages, "env_session_shares")
+    span = Span(tuple(data.days)[:40], "", data.trading)
+
+    def made() -> GymEnvironments:
+        found = data.environment(span, EnvSettings(count=2, seed=5, discount=0.99, device="cpu"))
+        assert isinstance(found, GymEnvironments)
+        return found
+
+    drawn = torch.Generator().manual_seed(1)
+    actions = [torch.randint(4, (2,), generator=drawn) for _ in range(70)]
+    one = made()
+    for action in actions[:50]:
+        one.step(action)
+    other = made()
+    other.load_state_dict(one.state_dict())
+    assert torch.equal(one.observe(), other.observe())
+    ends = 0
+    for action in actions[50:]:
+        mine, theirs = one.step(action), other.step(action)
+        assert torch.equal(mine.rewards, theirs.rewards)
+        ends += int(mine.terminals.sum())
+        assert torch.equal(one.observe(), other.observe())
+
+
+def exported(*command: str) -> Path:
+    """Run `train-and-export` in this process; returns the version's folder."""
+    out, err = io.StringIO(), io.StringIO()
+    with contextlib.redirect_stdout(out), contextlib.redirect_stderr(err):
+        code = main([*command, "--processes", "1"])
+    assert code == 0, err.getvalue()
+    return Path(out.getvalue().strip().splitlines()[-1])
+
+
+def test_an_own_reward_network_and_environment_are_what_ppo_trains_with(tmp_path: Path) -> None:
+    after = "STRATEGY = STRATEGY._replace(training='hooks:KIND')\n"
+    write_strategy(tmp_path / "mine_hooked.py", "mine_hooked", after=after)
+    (tmp_path / "hooks.py").write_text(HOOKS)
+    tape = write_days(tmp_path / "spy.csv", ("SPY",), days("2024-01-02", "2024-12-31", 40))
+    with forgotten_again():
+        given = ("--strategy", str(tmp_path / "mine_hooked.py"), "--bars", str(tape))
+        version = exported(*given, "--models-dir", str(tmp_path / "store"), "--run-dir", str(tmp_path / "run"))
+        import hooks  # type: ignore[import-not-found]
+
+        assert hooks.USED["environment"] == 2
+        assert hooks.USED["reward"] == 64
+        assert hooks.USED["network"] >= 1
+    manifest = decode((version / MANIFEST_FILE).read_bytes())
+    assert manifest.strategy == "mine_hooked"
+    weights = msgspec.json.encode(manifest.hyperparameters).decode()
+    assert "own" in weights
+
+
+def test_stable_baselines3_trains_on_the_desk_and_its_model_is_imported(packages: Path, tmp_path: Path) -> None:
+    from gymnasium.utils.env_checker import check_env
+    from stable_baselines3 import PPO
+
+    folder = packages / "env_session_shares"
+    env = own_env("env_session_shares", folder / "tape.csv.gz")
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # a raw observation has no limits
+        check_env(env, skip_render_check=True)
+    model = PPO("MlpPolicy", env, n_steps=32, batch_size=32, n_epochs=1, seed=1, device="cpu")
+    model.learn(32)
+    model.save(tmp_path / "model.zip")
+    given = ("--strategy", "env_session_shares", "--bars", str(folder / "tape.csv.gz"))
+    store = ("--models-dir", str(tmp_path / "store"), "--run-dir", str(tmp_path / "run"))
+    version = exported(*given, *store, "--import-sb3", str(tmp_path / "model.zip"))
+    manifest = decode((version / MANIFEST_FILE).read_bytes())
+    assert (manifest.strategy, manifest.actions) == ("env_session_shares", ("CASH", "SPY", "QQQ", "BOTH"))
+    assert "imported" in msgspec.json.encode(manifest.hyperparameters).decode()
+
+
+def test_a_training_object_that_is_not_there_or_of_another_strategy_is_refused(tmp_path: Path) -> None:
+    with forgotten_again():
+        without = write_strategy(tmp_path / "mine_without.py", "mine_without")
+        with pytest.raises(ValueError, match=r"mine_without cannot be trained yet: name its `TrainingKind` in its"):
+            kind(add(str(without)))
+        after = "STRATEGY = STRATEGY._replace(training='no_such_training:KIND')\n"
+        lost = write_strategy(tmp_path / "mine_lost.py", "mine_lost", after=after)
+        with pytest.raises(ValueError, match=r"ModuleNotFoundError: No module named 'no_such_training'"):
+            kind(add(str(lost)))
