@@ -64,7 +64,7 @@ help:
 
 .venv/.installed-tests: pyproject.toml constraints.txt .venv/.installed-daemon
 	@echo "== installing the tools of tests and training (torch among them) into .venv"
-	@$(PIP) install --quiet -c constraints.txt -e '.[$(RUNTIME),dev,training,scale,online]'
+	@$(PIP) install --quiet -c constraints.txt -e '.[$(RUNTIME),dev,training,scale,online,notify]'
 	@.venv/bin/python -c 'import torch; print("== torch", torch.__version__, "is", "CUDA " + torch.version.cuda if torch.version.cuda else "CPU only")'
 	@touch $@
 
@@ -138,7 +138,7 @@ install: .venv/bin/python
 	echo "== $$venv: the daemon and its libraries ($(RUNTIME)), versions from constraints.txt"; \
 	if [ -s $$release/code ]; then echo "== it is there already"; else \
 	  rm -rf $$release build; install -d $$release; .venv/bin/python -m venv $$venv; \
-	  $$venv/bin/python -m pip --disable-pip-version-check install --quiet -c constraints.txt '.[$(RUNTIME),online]'; rm -rf build; \
+	  $$venv/bin/python -m pip --disable-pip-version-check install --quiet -c constraints.txt '.[$(RUNTIME),online,notify]'; rm -rf build; \
 	  [ -z "$(DESTDIR)" ] || { grep -rlI '$(DESTDIR)' $$venv/bin $$venv/pyvenv.cfg || true; } | xargs -r sed -i 's|$(DESTDIR)||g'; \
 	  (cd /; "$$venv/bin/python" -c 'from daemon.engine.recovery import code_digest; print(code_digest())') > $$release/code.new; \
 	  mv $$release/code.new $$release/code; fi
@@ -160,6 +160,7 @@ install: .venv/bin/python
 	@ln -sfn $(PREFIX)/current/venv/bin/rltraderd $(DESTDIR)/usr/local/bin/rltraderd
 	@ln -sfn $(PREFIX)/current/venv/bin/rltraderctl $(DESTDIR)/usr/local/bin/rltraderctl
 	@ln -sfn $(PREFIX)/current/venv/bin/rltrader-dashboard $(DESTDIR)/usr/local/bin/rltrader-dashboard
+	@ln -sfn $(PREFIX)/current/venv/bin/rltrader-notify $(DESTDIR)/usr/local/bin/rltrader-notify
 	@echo "== $(UNITS): the units, none enabled, none started"
 	@install -d $(UNITS) $(DESTDIR)/usr/local/lib/sysusers.d
 	@for unit in systemd/*.service systemd/*.timer; do \

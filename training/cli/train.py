@@ -260,7 +260,7 @@ def _ended(outcome: Outcome, chosen: argparse.Namespace) -> int:
     passive = f"it never traded in its {figures.sessions} test sessions" if not figures.trades else ""
     if not chosen.activate or (passive and not chosen.allow_passive):
         cure = "--allow-passive" if passive else ""
-        command = activation(version, cure)
+        command = activation(version, chosen.strategy, cure)
         sys.stderr.write(f"exported, not active{': ' + passive if passive else ''}; to let desks use it: {command}\n")
         return NOT_ACTIVE if chosen.activate else code
     try:
@@ -271,8 +271,8 @@ def _ended(outcome: Outcome, chosen: argparse.Namespace) -> int:
     return code
 
 
-def activation(version: Path, more: str = "") -> str:
-    """The command that activates a version of a store."""
-    store, strategy = version.parent.parent, version.parent.name
+def activation(version: Path, strategy: str, more: str = "") -> str:
+    """The command that activates a version of a store; `strategy` is a name or the file of one's own."""
+    store = version.parent.parent
     given = ["models", "activate", version.name, "--strategy", strategy, "--models-dir", str(store), *more.split()]
     return f'rltraderctl {shlex.join(given)} --reason "…"'

@@ -26,6 +26,7 @@ UNITS = (DAEMON, DESK, PANIC)
 HEADS, DESK_HEADS = "rltrader-heads.service", "rltrader-heads@.service"
 TIMERS = ("rltrader-heads.timer", "rltrader-heads@.timer")
 REDIS, PUBLISHER, TRAINER = "rltrader-redis.service", "rltrader-publisher.service", "rltrader-trainer.service"
+NOTIFY = ("rltrader-notify.service", "rltrader-notify@.service")
 LEARNING = (REDIS, PUBLISHER, TRAINER)
 EXPOSURE_MAX = "--threshold=15"  # tenths: 1.5 of 10
 
@@ -55,14 +56,14 @@ def seconds(text: str) -> int:
 def installed(tmp_path: Path) -> Path:
     """The units beside programs that exist, with the panic unit switched on."""
     folders = {"rltrader-trainer": "trainer", "redis-server": "of-debian"}
-    for name in ("rltraderd", "rltraderctl", "rltrader-publisher", *folders):
+    for name in ("rltraderd", "rltraderctl", "rltrader-publisher", "rltrader-notify", *folders):
         program = tmp_path / folders.get(name, "current") / "venv" / "bin" / name
         program.parent.mkdir(parents=True, exist_ok=True)
         program.write_text("#!/bin/sh\n")
         program.chmod(0o755)
     units = tmp_path / "units"
     units.mkdir()
-    for name in (*UNITS, HEADS, DESK_HEADS, *TIMERS, *LEARNING):
+    for name in (*UNITS, HEADS, DESK_HEADS, *TIMERS, *LEARNING, *NOTIFY):
         text = (SYSTEMD / name).read_text().replace("/opt/rltrader", str(tmp_path))
         text = text.replace("/usr/bin/redis-server", str(tmp_path / "of-debian" / "venv" / "bin" / "redis-server"))
         (units / name).write_text(text.replace("#OnFailure=", "OnFailure="))
@@ -76,14 +77,14 @@ def analyze(*arguments: str) -> subprocess.CompletedProcess[str]:
 
 
 @needs_systemd
-@pytest.mark.parametrize("unit", [*UNITS, HEADS, DESK_HEADS, *TIMERS, *LEARNING])
+@pytest.mark.parametrize("unit", [*UNITS, HEADS, DESK_HEADS, *TIMERS, *LEARNING, *NOTIFY])
 def test_systemd_accepts_the_unit_without_a_word(installed: Path, unit: str) -> None:
     told = analyze("verify", "--man=no", str(installed / unit))
     assert (told.returncode, told.stdout, told.stderr) == (0, "", "")
 
 
 @needs_systemd
-@pytest.mark.parametrize("unit", [*UNITS, HEADS, DESK_HEADS, *LEARNING])
+@pytest.mark.parametrize("unit", [*UNITS, HEADS, DESK_HEADS, *LEARNING, *NOTIFY])
 def test_the_unit_is_exposed_by_no_more_than_its_work_needs(installed: Path, unit: str) -> None:
     text = (installed / unit).read_text()
     assert analyze("security", "--offline=true", EXPOSURE_MAX, str(installed / unit)).returncode == 0
@@ -129,6 +130,11 @@ def test_a_desk_s_unit_differs_from_the_single_one_in_its_paths_alone() -> None:
         return [(key, text.replace("/%i", "").replace(", desk %i", "")) for key, text in single]
 
     assert unnamed(DESK) == unnamed(DAEMON)
+
+
+def test_the_units_that_send_messages_differ_in_their_paths_alone() -> None:
+    single, of_desk = map(settings, NOTIFY)
+    assert [(key, text.replace("/%i", "").replace(" of desk %i", "")) for key, text in of_desk] == single
 
 
 def test_the_units_that_sign_heads_differ_in_their_paths_alone() -> None:

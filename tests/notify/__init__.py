@@ -1,0 +1,1 @@
+"""`rltrader-notify`: addresses, messages, their rate, and the command."""

@@ -1,0 +1,94 @@
+"""`rltrader-notify` as it is used: a test message, an alarm of the daemon, and a desk that is followed."""
+
+from __future__ import annotations
+
+import io
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from daemon.cli import ctl
+from daemon.notify.command import main
+from tests.support.desks.desk_run import Desk, tape_rows, write_tape
+from tests.support.outside.inbox import Inbox, inbox
+from tests.support.paths import REPOSITORY
+
+pytest.importorskip("apprise", reason="needs apprise: make training installs it")
+LINE = {"desk": "paper-1", "alarm": "wal_large", "detail": "mib 300", "time": "2023-11-14T22:13:20+00:00"}
+
+
+def written(folder: Path, *boxes: Inbox) -> Path:
+    (folder / "urls").write_text("".join(f"{box.url}\n" for box in boxes))
+    return folder / "urls"
+
+
+def test_a_test_message_arrives_or_the_exit_code_says_no(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    with inbox() as box:
+        given = ["test", "--urls", str(written(tmp_path, box))]
+        assert main(given) == 0
+        assert box.titles == ["rltrader: a test message"]
+        assert capsys.readouterr().out == "sent to 1 service\n"
+        box.status = 403
+        assert main(given) == 1
+    error = capsys.readouterr().err
+    assert error == "rltrader-notify: not taken by json: check its address and the network\n"
+    assert "s3cret" not in error
+
+
+def test_an_alarm_on_standard_input_is_sent(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with inbox() as box:
+        given = ["alarm", "--urls", str(written(tmp_path, box))]
+        monkeypatch.setattr("sys.stdin", io.StringIO(json.dumps(LINE)))
+        assert main(given) == 0
+        assert (box.titles, box.messages[0]["message"].splitlines()[0]) == (["paper-1: wal_large"], "mib 300")
+        monkeypatch.setattr("sys.stdin", io.StringIO("hello"))
+        assert main(given) == 2
+    assert capsys.readouterr().err.startswith("rltrader-notify: ")
+
+
+def test_wrong_use_names_what_there_is(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    with inbox() as box:
+        urls = written(tmp_path, box)
+        assert main(["follow", "--urls", str(urls), "--state-dir", str(tmp_path), "--send", "fils"]) == 2
+        assert "'fils' is none of alarms, fills, days, models" in capsys.readouterr().err
+        assert main(["follow", "--urls", str(urls), "--state-dir", str(tmp_path)]) == 2
+        assert str(tmp_path) in capsys.readouterr().err
+
+
+def until(reached: Callable[[], bool]) -> None:
+    end = time.monotonic() + 300
+    while not reached():
+        assert time.monotonic() < end
+        time.sleep(0.05)
+
+
+def test_a_halt_of_a_desk_that_is_followed_becomes_a_message(tmp_path: Path) -> None:
+    desk = Desk(write_tape(tmp_path / "tape.csv", tape_rows(2, 75)))
+    state = tmp_path / "state"
+    assert desk.run(state, engine_made=lambda engine: engine.stop("at once")).failure is None
+    with inbox() as box:
+        line = [sys.executable, "-m", "daemon.notify", "follow", "--state-dir", str(state)]
+        line += ["--urls", str(written(tmp_path, box))]
+        with subprocess.Popen(
+            line, cwd=REPOSITORY, env={"PATH": os.environ["PATH"]}, stdout=subprocess.PIPE, text=True
+        ) as process:
+            try:
+                assert process.stdout is not None
+                assert process.stdout.readline().startswith("rltrader-notify: follows ")
+                assert ctl.main(["halt", "--state-dir", str(state), "--reason", "a test", "--who", "ann"]) == 0
+                until(lambda: bool(box.messages))
+                assert box.titles[0].endswith(": operator")
+                assert "a test" in box.messages[0]["message"]
+                process.send_signal(signal.SIGTERM)
+                assert process.wait(300) == 0
+            finally:
+                process.kill()

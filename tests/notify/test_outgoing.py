@@ -1,0 +1,63 @@
+"""The rate of messages, and the summary of what was held back."""
+
+from __future__ import annotations
+
+from daemon.notify.news import ALARMS, FILLS, Message
+from daemon.notify.outgoing import WAITING_MOST, Outgoing
+
+SECOND_NS = 10**9
+
+
+class Stage:
+    """A service that takes everything, and a clock that passes when told."""
+
+    def __init__(self, per_minute: int) -> None:
+        self.now_ns, self.out, self.refused = 0, list[tuple[str, str]](), list[str]()
+        self.problems: list[list[str]] = []
+        self.outgoing = Outgoing(self.send, per_minute, lambda: self.now_ns, self.problems.append)
+
+    def send(self, title: str, body: str) -> list[str]:
+        self.out.append((title, body))
+        return self.refused
+
+    def put(self, *messages: Message) -> None:
+        for message in messages:
+            self.outgoing.put(message)
+        self.outgoing.turn()
+
+
+def fill(number: int) -> Message:
+    return Message(FILLS, "fill", f"fill {number}", "noon")
+
+
+def alarm(name: str) -> Message:
+    return Message(ALARMS, name, f"desk: {name}", "its detail")
+
+
+def test_what_the_rate_allows_goes_one_by_one_and_the_rest_as_a_summary() -> None:
+    stage = Stage(3)
+    stage.put(*(fill(n) for n in range(6)), alarm("wal_large"), fill(6))
+    assert [title for title, _ in stage.out] == ["fill 0", "fill 1", "desk: wal_large"]
+    assert stage.out[-1][1] == "its detail\nHeld back: 5 x fill"  # the alarm comes in full
+    stage.put(fill(7))
+    assert len(stage.out) == 3
+    stage.now_ns += 20 * SECOND_NS  # three a minute
+    stage.outgoing.turn()
+    assert stage.out[3:] == [("fill 7", "noon")]
+
+
+def test_a_flood_is_bounded_loses_no_alarm_and_counts_what_it_let_go() -> None:
+    stage = Stage(1)
+    stage.put(fill(0))
+    stage.put(alarm("feed_silent"), *(fill(n) for n in range(WAITING_MOST + 50)))
+    stage.now_ns += 60 * SECOND_NS
+    stage.outgoing.turn()
+    assert stage.out[1:] == [("desk: feed_silent", f"its detail\nHeld back: {WAITING_MOST + 50} x fill")]
+
+
+def test_a_service_that_takes_nothing_is_reported_and_the_message_is_not_repeated() -> None:
+    stage = Stage(6)
+    stage.refused = ["tgram"]
+    stage.put(fill(1))
+    stage.put()
+    assert (stage.problems, len(stage.out)) == ([["tgram"]], 1)

@@ -1,0 +1,62 @@
+"""Where messages go: addresses from a file or a credential, none of which is ever shown."""
+
+from __future__ import annotations
+
+import importlib
+import sys
+from pathlib import Path
+
+import pytest
+
+from daemon.notify.services import MISSING, NotifyProblem, Services, addresses
+from tests.support.outside.inbox import inbox
+
+pytest.importorskip("apprise", reason="needs apprise: make training installs it")
+
+
+def test_addresses_are_lines_of_a_file_or_of_the_credential(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    file = tmp_path / "urls"
+    file.write_text("# my phone\nntfy://localhost/a\n\n  json://localhost  \n")
+    assert addresses(file) == (["ntfy://localhost/a", "json://localhost"], str(file))
+    monkeypatch.setenv("NOTIFY_URLS", "json://environment")
+    assert addresses(None) == (["json://environment"], "environment NOTIFY_URLS")
+    monkeypatch.setenv("CREDENTIALS_DIRECTORY", str(tmp_path))
+    (tmp_path / "NOTIFY_URLS").write_text("json://credential\n")
+    assert addresses(None) == (["json://credential"], str(tmp_path / "NOTIFY_URLS"))
+
+
+def test_what_is_wrong_is_named_with_the_cure_and_without_the_address(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in ("NOTIFY_URLS", "CREDENTIALS_DIRECTORY"):
+        monkeypatch.delenv(name, raising=False)
+    with pytest.raises(NotifyProblem, match="environment NOTIFY_URLS holds no address: write one of Apprise's"):
+        addresses(None)
+    with pytest.raises(NotifyProblem, match="nowhere: the addresses cannot be read"):
+        addresses(tmp_path / "nowhere")
+    with pytest.raises(NotifyProblem, match="urls: address 2 is none that Apprise knows") as refused:
+        Services(["json://localhost", "telegraph://t0ken"], "urls")
+    assert "t0ken" not in str(refused.value)
+
+
+def test_a_message_goes_to_every_service_and_one_that_refuses_is_named_by_its_kind(
+    capfd: pytest.CaptureFixture[str],
+) -> None:
+    with inbox() as box, inbox() as other:
+        services = Services([box.url, other.url], "urls")
+        assert services.send("a title", "a body") == []
+        box.status = 500
+        assert services.send("another", "body") == ["json"]
+        assert (box.titles, other.titles) == (["a title"], ["a title", "another"])
+        assert box.messages[0]["message"] == "a body"
+    assert services.send("nobody listens", "") == ["json", "json"]
+    assert capfd.readouterr() == ("", "")
+
+
+def test_without_apprise_the_cure_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "apprise", None)
+    with pytest.raises(ImportError):
+        importlib.import_module("apprise")
+    with pytest.raises(NotifyProblem) as refused:
+        Services(["json://localhost"], "urls")
+    assert str(refused.value) == MISSING

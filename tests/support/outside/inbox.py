@@ -1,0 +1,58 @@
+"""A loopback HTTP server that takes messages as Apprise's json:// sends them."""
+
+from __future__ import annotations
+
+import json
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from typing import Any
+
+
+@dataclass(slots=True)
+class Inbox:
+    """What came; `status` is what the next ones are answered with."""
+
+    port: int = 0
+    status: int = 200
+    messages: list[dict[str, Any]] = field(default_factory=list)
+
+    @property
+    def url(self) -> str:
+        """Its address for Apprise, with a secret in it."""
+        return f"json://user:s3cret@127.0.0.1:{self.port}/box"
+
+    @property
+    def titles(self) -> list[str]:
+        """Of the messages, in the order in which they came."""
+        return [message["title"] for message in self.messages]
+
+
+@contextmanager
+def inbox() -> Iterator[Inbox]:
+    """Serve for the time of a `with`."""
+    found = Inbox()
+
+    class Handler(BaseHTTPRequestHandler):
+        def do_POST(self) -> None:
+            body = self.rfile.read(int(self.headers["Content-Length"]))
+            if found.status < 300:
+                found.messages.append(json.loads(body))
+            self.send_response(found.status)
+            self.end_headers()
+
+        def log_message(self, *_: object) -> None:
+            """Say nothing."""
+
+    server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+    found.port = server.server_address[1]
+    thread = threading.Thread(target=server.serve_forever, args=(0.05,), daemon=True)
+    thread.start()
+    try:
+        yield found
+    finally:
+        server.shutdown()
+        server.server_close()
+        thread.join()
