@@ -22,7 +22,7 @@ from training.search.space import Search, space_around
 SHOWN = 10  # trials in the table
 STEPS, UPDATES = 150_000, 4  # of a training where nothing else is asked for: so many, or so many rollouts
 PART = 4  # or this part of the preset's, for a strategy with a procedure of its own
-FOLDS = 3  # where a strategy has no years of its own
+FOLDS = 3  # of a strategy that is not tested by years
 
 
 def row(found: Found) -> str:
@@ -54,10 +54,11 @@ def parser() -> argparse.ArgumentParser:
     found.add_argument("--precision", choices=("float32", "bf16"), default=defaults.precision, help="(%(default)s)")
     found.add_argument("--device", default=defaults.device, help="cpu, cuda or cuda:N (%(default)s)")
     folds = "folds of the run to come, and spans to validate on before its first test"
-    found.add_argument("--folds", type=int, help=f"{folds} ({FOLDS}; 1 for a strategy with years of its own)")
-    found.add_argument("--train-sessions", type=int, help="of that run's first fold (48 %% of all)")
-    found.add_argument("--validate-sessions", type=int, default=defaults.validate_sessions, help="(%(default)s)")
-    found.add_argument("--test-sessions", type=int, default=defaults.test_sessions, help="(%(default)s)")
+    found.add_argument("--folds", type=int, help=f"{folds} ({FOLDS}; 1 for a strategy that is tested by years)")
+    found.add_argument("--train-sessions", type=int, help="the fewest that a fold of that run trains on")
+    found.add_argument("--validate-sessions", type=int, help="(the strategy's)")
+    found.add_argument("--test-sessions", type=int, help="(the strategy's)")
+    found.add_argument("--purge-sessions", type=int, help="left out between spans (the strategy's)")
     found.add_argument("--processes", type=int, default=2, help="of one thread each, one trial each (%(default)s)")
     found.add_argument("--study-dir", type=Path, help="(runs/search-<strategy>-<network>-<digest of the settings>)")
     found.add_argument("--restart", action="store_true", help="throw away what an earlier search left there")
@@ -89,10 +90,11 @@ def search_from(chosen: argparse.Namespace) -> Search:
         network=chosen.network or usual.network,
         precision=chosen.precision,
         device=chosen.device,
-        folds=chosen.folds or (FOLDS if known.split is None and plan is None else 1),
+        folds=chosen.folds or (FOLDS if not known.walk.years and plan is None else 1),
         train_sessions=chosen.train_sessions,
         validate_sessions=chosen.validate_sessions,
         test_sessions=chosen.test_sessions,
+        purge_sessions=chosen.purge_sessions,
         processes=chosen.processes,
         run_folder=chosen.study_dir,
         restart=chosen.restart,

@@ -68,6 +68,8 @@ def parser() -> argparse.ArgumentParser:
     how.add_argument("--reward", metavar="NAME", help="or size of an action: see below")
     how.add_argument("--coefficients", type=Path, metavar="FILE", help="as `search` writes them (the preset's)")
     how.add_argument("--ablation", action="store_true", help="train on the other rewards as well, to compare")
+    refit = "export the last fold's choice trained once more on all sessions, which nothing then tests"
+    how.add_argument("--refit", action="store_true", help=refit)
     members = "networks of a deep ensemble, of a strategy that has one (the preset's)"
     how.add_argument("--members", type=int, metavar="N", help=members)
     early = "stop early after so many looks at the validation sessions without a better one (never)"
@@ -80,12 +82,7 @@ def parser() -> argparse.ArgumentParser:
     how.add_argument("--engine", choices=ENGINES, default=defaults.engine, help=engine)
     ray = "train through Ray: 'local' starts it here, 'auto' joins this machine's cluster, or the address of one"
     how.add_argument("--ray", default=defaults.ray, metavar="local|auto|ADDRESS", help=ray)
-    test = found.add_argument_group("how to evaluate")
-    folds = "walk-forward folds (the strategy's own years, else one fold of 60/20/20)"
-    test.add_argument("--folds", type=int, help=folds)
-    test.add_argument("--train-sessions", type=int, help="of the first fold (48 %% of all)")
-    test.add_argument("--validate-sessions", type=int, default=defaults.validate_sessions, help="(%(default)s)")
-    test.add_argument("--test-sessions", type=int, default=defaults.test_sessions, help="(%(default)s)")
+    _evaluation(found)
     _add_afterwards(found)
     run = found.add_argument_group("the run's folder (give the same command again to go on after a stop)")
     run.add_argument("--run-dir", type=Path, help="(runs/<strategy>-<network>-<digest of the settings>)")
@@ -110,6 +107,20 @@ def _add_afterwards(found: argparse.ArgumentParser) -> None:
     after.add_argument("--activate", action="store_true", help=active)
     passive = "with --activate: also if it never traded in its test"
     after.add_argument("--allow-passive", action="store_true", help=passive)
+
+
+def _evaluation(found: argparse.ArgumentParser) -> None:
+    """The options of folds."""
+    test = found.add_argument_group("how to evaluate")
+    folds = "walk-forward folds, counted from the end of the file (1; a file too short for it is split 60/20/20)"
+    test.add_argument("--folds", type=int, help=folds)
+    test.add_argument("--train-sessions", type=int, help="the fewest that a fold trains on (the strategy's)")
+    test.add_argument("--validate-sessions", type=int, help="(the strategy's)")
+    test.add_argument("--test-sessions", type=int, help="(the strategy's: 20 of minutes, calendar years of days)")
+    purge = "left out between spans (the strategy's: its look-back and the time until a decision's result is known)"
+    test.add_argument("--purge-sessions", type=int, help=purge)
+    years = "one fold of the years that the strategy's reference has, not purged"
+    test.add_argument("--reference-years", action="store_true", help=years)
 
 
 def _offered(known: TrainingKind) -> str:
@@ -147,6 +158,9 @@ def settings_from(chosen: argparse.Namespace) -> Settings:
         train_sessions=chosen.train_sessions,
         validate_sessions=chosen.validate_sessions,
         test_sessions=chosen.test_sessions,
+        purge_sessions=chosen.purge_sessions,
+        reference_years=chosen.reference_years,
+        refit=chosen.refit,
         patience=chosen.patience,
         coefficients=coefficients,
         plan=plan,
@@ -174,11 +188,12 @@ def main(arguments: Sequence[str]) -> int:
         return wrong(error)
     for name, least in (
         ("steps", 1), ("seed", 0), ("seeds", 1), ("folds", 1), ("processes", 1), ("patience", 0), ("members", 1),
-        ("validate_sessions", 1), ("test_sessions", 1), ("checkpoint_s", 0),
+        ("train_sessions", 1), ("validate_sessions", 1), ("test_sessions", 1), ("purge_sessions", 0),
+        ("checkpoint_s", 0),
     ):  # fmt: skip
         if getattr(chosen, name) is not None and getattr(chosen, name) < least:
             options.error(f"--{name.replace('_', '-')} is {getattr(chosen, name)}: expected at least {least}")
-    if fault := _foreign(chosen, known) or _contradiction(chosen, options, known):
+    if fault := _foreign(chosen, known) or _contradiction(chosen, known):
         options.error(fault)
     try:
         settings = settings_from(chosen)
@@ -217,35 +232,39 @@ def _foreign(chosen: argparse.Namespace, known: TrainingKind) -> str:
     return ""
 
 
-def _contradiction(chosen: argparse.Namespace, options: argparse.ArgumentParser, known: TrainingKind) -> str:
+def _contradiction(chosen: argparse.Namespace, known: TrainingKind) -> str:
     """Return why these options contradict each other although each is in bounds; "" when they do not."""
     if chosen.seed + chosen.seeds > SEED_MAX:
         return f"--seed is {chosen.seed}: expected seeds below {SEED_MAX}"
-    if chosen.train_sessions is not None and chosen.train_sessions < 1:
-        return f"--train-sessions is {chosen.train_sessions}: expected at least 1"
+    sizes = ("train_sessions", "validate_sessions", "test_sessions", "purge_sessions")
     if known.procedure is not None:
-        for name in ("folds", "train_sessions"):
-            if getattr(chosen, name) is not None:
+        for name in ("folds", *sizes, "reference_years"):
+            if getattr(chosen, name):
                 return f"--{name.replace('_', '-')} is not for {chosen.strategy}: its procedure has its own folds"
+        if chosen.refit:
+            return f"--refit is not for {chosen.strategy}: its procedure trains for each fold"
         if chosen.engine == RLLIB and (chosen.precision, chosen.device) != ("float32", "cpu"):
             return "--engine rllib computes in float32 on a CPU: leave --precision and --device out"
     elif chosen.engine != OWN:
         return f"--engine is not for {chosen.strategy}: no SAC is trained for it"
     elif chosen.members is not None:
         return f"--members is not for {chosen.strategy}: it is one network"
-    if chosen.folds in (None, 1) and chosen.train_sessions is None:
-        split = "60/20/20" if known.split is None else "by years"
-        for name in ("validate_sessions", "test_sessions"):
-            if getattr(chosen, name) != options.get_default(name):
-                return f"--{name.replace('_', '-')} needs --folds or --train-sessions: one fold is split {split}"
+    if chosen.reference_years:
+        for name in ("folds", *sizes):
+            if getattr(chosen, name) is not None:
+                return f"--reference-years is one fold of given years: leave --{name.replace('_', '-')} out"
+        if known.split is None:
+            return f"--reference-years is not for {chosen.strategy}: its reference names no years"
     if known.procedure is None and chosen.preset is not None and chosen.coefficients is not None:
         return "--preset and --coefficients are two ways to set the same: give one of them"
     if chosen.import_sb3 is None:
         for name in ("activation", "golden"):
             if getattr(chosen, name) is not None:
                 return f"--{name} needs --import-sb3: it describes a model that was trained elsewhere"
-    if chosen.import_sb3 is not None and (chosen.folds or 1, chosen.seeds, chosen.ablation) != (1, 1, False):
-        return "--import-sb3 brings in one policy: it goes with neither --folds, --seeds nor --ablation"
+    if chosen.import_sb3 is not None and (chosen.folds or 1, chosen.seeds, chosen.ablation, chosen.refit) != (
+        1, 1, False, False
+    ):  # fmt: skip
+        return "--import-sb3 brings in one policy: it goes with neither --folds, --seeds, --ablation nor --refit"
     if chosen.allow_passive and not chosen.activate:
         return "--allow-passive needs --activate: it lets a version answer that never traded in its test"
     return ""

@@ -24,7 +24,7 @@ from training.rl.dimensions import Dimension
 from training.rl.presets import Plan, Preset
 from training.rl.protocols import CarryingNetwork, Environment, Network
 from training.study.evaluation import Figures, SessionResult
-from training.study.folds import Split
+from training.study.folds import Split, Walk
 from training.study.study import Fold, PlayResult
 
 
@@ -259,7 +259,9 @@ class TrainingKind:
     policy: Callable[[str, int, Mapping[str, Any]], nn.Module]  # network, seed, weights -> the module that is exported
     inputs: tuple[Input, ...]  # whose distributions live ones are compared with
     before: str  # which sessions of a file cannot be decided on, for an error: "those ..."
-    split: Split | None = None  # the years of its description; None: 60/20/20
+    walk: Walk  # how its sessions are cut into folds
+    split: Split | None = None  # the years of its reference, which `--reference-years` asks for
+    starts: int = 1  # of the accounts that look at a validation span, the later ones each a part of it later
     compounds: bool = False  # one account through all sessions of a span
     rules: Callable[[Span], Mapping[str, str]] = lambda _: {}  # what the daemon must be configured with: see Manifest
     imports: bool = False  # whether a policy that was trained elsewhere can be brought in
@@ -285,7 +287,7 @@ def _one_of(what: str, name: str, owner: str, known: Sequence[str]) -> str:
 
 
 def described(data: TaskData, file: str, feed: str, fold: Fold) -> Training:
-    """What a model of this fold was made from."""
+    """What a model of this fold was made from; a fold without a test and validation trained on all sessions."""
     spans = (("train", fold.train), ("validate", fold.validate), ("test", fold.test))
     return Training(
         file=file,
@@ -294,6 +296,6 @@ def described(data: TaskData, file: str, feed: str, fold: Fold) -> Training:
         synthetic=bool(data.info.synthetic),
         sessions=sum(len(dates) for _, dates in spans),
         first_session=fold.train[0],
-        last_session=fold.test[-1],
-        splits={name: (dates[0], dates[-1]) for name, dates in spans},
+        last_session=next(dates[-1] for _, dates in reversed(spans) if dates),
+        splits={name: (dates[0], dates[-1]) for name, dates in spans if dates},
     )

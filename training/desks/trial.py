@@ -35,11 +35,12 @@ class Request:
     plan: Plan | None = None  # of a strategy with a procedure of its own: then nothing asks the coefficients
     engine: str = OWN
     runners: int = 1  # of RLlib, each of which steps its part of the environments
+    refit: bool = False  # on all sessions, without validation and test
 
     @property
     def name(self) -> str:
         """Its folder's name."""
-        return trial_name(self.fold, self.reward, self.seed)
+        return f"refit-{self.reward}-seed{self.seed}" if self.refit else trial_name(self.fold, self.reward, self.seed)
 
 
 def trial_name(fold: int, reward: str, seed: int) -> str:
@@ -93,6 +94,7 @@ class Trained:
     seconds: float
     stopped: str
     curve: tuple[Point, ...]
+    score: float | None = None  # what the checkpoint was chosen by; None: the net return of `validate`
 
 
 Listener = Callable[[News], None]

@@ -57,7 +57,14 @@ def abstract(f: Findings, study: Study, known_today: str = "") -> tuple[str, ...
         f"{counted(own.figures.trades, 'trade')}{bounds}."
     )
     symbols = [known_today] if known_today else []
-    return f"Tested: {_tested(f, study)} {opened}", earned, *symbols, re.sub(r"(?<=\d)%", " %", f.detectable.words)
+    refit = [study.refit] if study.refit else []
+    return (
+        f"Tested: {_tested(f, study)} {opened}",
+        earned,
+        *refit,
+        *symbols,
+        re.sub(r"(?<=\d)%", " %", f.detectable.words),
+    )
 
 
 def _tested(f: Findings, study: Study) -> str:

@@ -29,9 +29,10 @@ from gymnasium.vector.utils import batch_space
 from daemon.core.limits import Trading
 from strategies.option_scalper import SPEC, OptionScalper
 from training.desks.scalper.data import Data, load
+from training.desks.scalper.kind import KIND
 from training.desks.scalper.market import Market
 from training.gym.daily import funds_env, funds_vector_env, stocks_env, stocks_vector_env
-from training.study.folds import single
+from training.study.folds import last_fold
 from training.study.study import Fold
 
 Float32Array = npt.NDArray[np.float32]
@@ -56,7 +57,7 @@ class SplitAccounts:
             raise ValueError(f"split is {split_name!r}, expected one of {', '.join(names)}: choose one of these")
         path, trading = Path(bars), Trading()
         data = _read(path, path.stat().st_mtime_ns)
-        self.dates: tuple[str, ...] = getattr(single(tuple(data.days))[0], split_name)
+        self.dates: tuple[str, ...] = getattr(last_fold(tuple(data.days), KIND.walk), split_name)
         self.days = data.on(self.dates)
         self.market = Market(
             data.history, data.prices, self.days, trading,
@@ -118,7 +119,7 @@ class OptionScalperEnv(gymnasium.Env[Float32Array, np.int64]):
         discount: float = 0.99,
         render_mode: str | None = None,
     ) -> None:
-        """Play the sessions of a `split` ("train", "validate", "test": 60/20/20 by time) of a bars file.
+        """Play the sessions of a `split` ("train", "validate", "test": those of our own training) of a bars file.
 
         Raises:
             ValueError: the split is unknown.

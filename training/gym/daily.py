@@ -140,8 +140,8 @@ def stocks_env(
 ) -> DailyEnv:
     """`daily_rebalancer`: `Box` (803,) raw and `Box` (50,) within [-1, 1]; an episode ends with the split.
 
-    The split ("train", "validate", "test") is that of our own training: the strategy's years where the file covers
-    them, else 60/20/20. `variant` is what one unit of action is, "shares" or "notional".
+    The split ("train", "validate", "test") is that of our own training: the last fold of the strategy's walk, or
+    60/20/20 where the file is too short for one. `variant` is what one unit of action is, "shares" or "notional".
 
     Raises:
         ValueError: the split or the variant is unknown.

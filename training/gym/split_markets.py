@@ -21,7 +21,7 @@ from training.desks.daily.rebalancer_market import RebalancerMarket
 from training.desks.daily.regime_market import RegimeMarket
 from training.desks.daily.table import DailyTable, read_table, table_cache
 from training.desks.registry import kind
-from training.study.folds import by_years, single
+from training.study.folds import last_fold
 from training.study.study import Fold
 
 DailyMarket = RebalancerMarket | RegimeMarket
@@ -76,8 +76,7 @@ class SplitMarkets:
         self._trading: Trading = trading_for(definition.spec.name)
         self._variant = {"variant": variant or known.variants[0]} if definition.spec.continuous else {}
         days = tuple(self._table.dates[self._table.first_decision :])
-        fold = by_years(days, known.split) if known.split is not None else None
-        self.dates: tuple[str, ...] = getattr(fold or single(days, known.before)[0], split)
+        self.dates: tuple[str, ...] = getattr(last_fold(days, known.walk, known.before), split)
         self.first, self.last = self._table.span(self.dates)
 
     def market(self, count: int, seed: int) -> DailyMarket:

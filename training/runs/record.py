@@ -117,12 +117,13 @@ class RunRecord:
             scenarios={name: tuple(found.scenarios[name] for found in compared) for name in compared[0].scenarios},
             extra=extra,
             account=account,
+            refit=refit_words(tuple(p.data.days), p.folds) if settings.refit else "",
         )
         write_whole(p.folder / STUDY_FILE, encode(study))
         return study
 
-    def exported(self, study: Study, policy: nn.Module) -> Outcome:
-        """The last fold's chosen policy as a version of the store, with the report on all folds next to it."""
+    def exported(self, study: Study, policy: nn.Module, refit: nn.Module | None = None) -> Outcome:
+        """The last fold's chosen policy, or `refit`, as a version of the store with the report on all folds."""
         settings, p = self.prepared.settings, self.prepared
         findings = write_report(study, p.folder)
 
@@ -131,10 +132,14 @@ class RunRecord:
                 write_whole(folder / name, data)
 
         trial = study.trials[study.chosen[-1]]
+        learnt = p.folds[-1].train if refit is None else tuple(p.data.days)
+        policy = refit or policy
         with phase("distributions of the training sessions"):
-            watched = p.data.watch(policy, p.span(p.folds[-1].train))
+            watched = p.data.watch(policy, p.span(learnt))
         release = Release(
-            training=study.data,
+            training=study.data
+            if refit is None
+            else described(p.data, study.data.file, study.data.feed, Fold(learnt, (), ())),
             hyperparameters={**study.settings, **study.machine, "seed": trial.seed, "chosen_steps": trial.chosen_steps},
             metrics={
                 "test": self._metrics(trial.test.sessions),
@@ -144,7 +149,7 @@ class RunRecord:
                 **self._found(study.chosen[-1]),
             },
             report=write_files,
-            note=findings.verdict,
+            note=f"{findings.verdict} {study.refit}".rstrip(),
             rules=p.kind.rules(p.span(p.folds[-1].test)),
             reference=reference_of(p.kind.inputs, watched, p.machine.spec),
             symbols=configured(p.machine.spec),
@@ -173,3 +178,13 @@ class RunRecord:
         """The figures for the manifest; of a basket no win rate, because its trades are orders, which earn nothing."""
         found = as_metrics(self.prepared.data.figures(results))
         return {name: value for name, value in found.items() if name != "win_rate" or not self.prepared.kind.compounds}
+
+
+def refit_words(dates: Sequence[str], folds: Sequence[Fold]) -> str:
+    """What the weights of a refit were trained on, and what was tested in their place."""
+    tested = f"{folds[0].test[0]} to {folds[-1].test[-1]}"
+    return (
+        f"The exported weights were trained once more, by the settings and for the steps of the last fold's choice, on "
+        f"all {len(dates)} sessions from {dates[0]} to {dates[-1]}. No session tests these weights: the tests "
+        f"({tested}) are of the weights that each fold trained on its own earlier sessions."
+    )

@@ -31,7 +31,7 @@ from training.runs.ledger import Ledger, ledger_path, settings_digest
 from training.runs.prepared import check_device, prepare, prepare_same
 from training.runs.record import Outcome, RunRecord
 from training.runs.settings import Settings, choose, requests_of, split_note
-from training.runs.tasks import Chosen, Player, by_fold, compare, play_one, prior_one, train_group, train_one
+from training.runs.tasks import Chosen, Player, by_fold, compare, play_one, prior_one, refit_one, train_group, train_one
 from training.runs.trial import check_shares
 from training.study.progress import Part, phase, reported
 from training.study.study import PlayResult, Trial
@@ -107,7 +107,15 @@ class Run:
         trials = self._trained(requests)
         chosen = choose(trials, self._settings)
         policies = [p.policy(requests[i], p.trial_folder(requests[i]).weights()) for i in chosen]
-        return self._told(trials, chosen, policies)
+        refit = self._refit(requests[chosen[-1]], trials[chosen[-1]]) if self._settings.refit else None
+        return self._told(trials, chosen, policies, refit)
+
+    def _refit(self, request: Request, trial: Trial) -> nn.Module:
+        """The last fold's choice, trained once more for as many steps as its checkpoint on all sessions."""
+        again = replace(request, steps=trial.chosen_steps, patience=0, refit=True)
+        self._listen(f"training once more on all sessions, {again.steps:,} steps")
+        self._through(refit_one, [again])
+        return self._prepared.policy(again, self._prepared.trial_folder(again).weights())
 
     def imported(self, policy: nn.Module, steps: int, origin: str = "trained elsewhere") -> Outcome:
         """The same for a policy that was trained elsewhere: it is the only trial, and nothing is chosen."""
@@ -128,7 +136,13 @@ class Run:
         )
         return self._told((trial,), (0,), [policy])
 
-    def _told(self, trials: Sequence[Trial], chosen: Sequence[int], policies: Sequence[nn.Module]) -> Outcome:
+    def _told(
+        self,
+        trials: Sequence[Trial],
+        chosen: Sequence[int],
+        policies: Sequence[nn.Module],
+        refit: nn.Module | None = None,
+    ) -> Outcome:
         """Compare, report, export."""
         self._ledger.record(*(self._record.line(trial) for trial in trials))
         self._listen("comparing the chosen policies with the baselines, through the dry run")
@@ -137,7 +151,7 @@ class Run:
             with phase("figures for the report"):
                 extra = self._record.for_report(policies)
                 study = self._record.study(trials, chosen, compared, account=account, extra=extra)
-            return self._record.exported(study, policies[-1])
+            return self._record.exported(study, policies[-1], refit)
 
     def _compared(
         self, trials: Sequence[Trial], chosen: Sequence[int], policies: Sequence[nn.Module]

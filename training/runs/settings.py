@@ -19,7 +19,7 @@ from training.desks.trial import OWN, Request
 from training.rl.coefficients import Coefficients
 from training.rl.dimensions import value_of, with_values
 from training.rl.presets import Plan
-from training.study.folds import by_years, expanding, single
+from training.study.folds import Walk, by_years, is_short, last_fold, walk
 from training.study.study import Fold, Trial
 
 PROCESSES = 2
@@ -40,10 +40,13 @@ class Settings:
     precision: str = "float32"
     device: str = "cpu"
     feed: str = "sip"  # whose bars the file holds; it goes into the manifest
-    folds: int = 1  # 1: the strategy's own years, or 60/20/20
-    train_sessions: int | None = None  # of the first fold
-    validate_sessions: int = 10
-    test_sessions: int = 20
+    folds: int = 1  # the last ones of the walk
+    train_sessions: int | None = None  # the fewest that a fold trains on; None: the strategy's, as in the next three
+    validate_sessions: int | None = None
+    test_sessions: int | None = None  # of a daily strategy: instead of years
+    purge_sessions: int | None = None  # left out between two spans
+    reference_years: bool = False  # one fold of the years that the strategy's reference has, in place of the walk
+    refit: bool = False  # train the last fold's choice once more, on all sessions, and export that
     patience: int = 0
     coefficients: Coefficients = field(default_factory=Coefficients)
     plan: Plan | None = None  # of a strategy with a procedure of its own, which nothing asks for coefficients
@@ -69,6 +72,23 @@ class Settings:
                 return name
         return None
 
+    @property
+    def walk(self) -> Walk:
+        """How sessions are cut into folds: the strategy's rule with the sizes that were asked for."""
+        own = kind(self.strategy).walk
+        return Walk(
+            train=own.train if self.train_sessions is None else self.train_sessions,
+            validate=own.validate if self.validate_sessions is None else self.validate_sessions,
+            test=own.test if self.test_sessions is None else self.test_sessions,
+            purge=own.purge if self.purge_sessions is None else self.purge_sessions,
+            years=own.years and self.test_sessions is None,
+        )
+
+    @property
+    def strict(self) -> bool:
+        """Whether the folds are stated, so that a file that is too short for them is refused."""
+        return self.folds > 1 or self.walk != kind(self.strategy).walk
+
     def anywhere(self) -> Settings:
         """The same for a process in another folder or on another machine: files by their whole paths."""
         more = tuple(path.absolute() for path in self.more_bars)
@@ -90,9 +110,12 @@ class Settings:
         if self.engine == OWN:
             del kept["engine"]
         kept |= {"more_bars": [path.name for path in self.more_bars]} if self.more_bars else {}
+        for name in ("train_sessions", "validate_sessions", "test_sessions", "purge_sessions"):
+            del kept[name]
         trials = self.folds * len(self.seeds) * len(self.rewards)
         found = {
             **kept,
+            "walk": self.walk._asdict(),
             "bars": self.bars.name,
             "bars_sha256": bars_sha256,
             "processes_a_trial": self.processes if trials == 1 or self.engine != OWN else 1,
@@ -110,6 +133,8 @@ class Settings:
             "seed": self.seeds[0] if self.seeds[0] != default.seeds[0] else None,
             "seeds": len(self.seeds) if len(self.seeds) > 1 else None,
             "reward": self.rewards[0] if self.rewards[0] != default.rewards[0] else None,
+            "reference_years": "" if self.reference_years else None,
+            "refit": "" if self.refit else None,
             "ablation": "" if len(self.rewards) > 1 else None,
             "coefficients": "coefficients.json" if preset is None or self._tuned(default.plan) else None,
             "members": self.plan.members if self.plan is not None and self.plan.members > 1 else None,
@@ -117,7 +142,7 @@ class Settings:
         }
         for name in (
             "network", "precision", "device", "engine", "feed", "folds", "train_sessions", "validate_sessions",
-            "test_sessions", "patience",
+            "test_sessions", "purge_sessions", "patience",
         ):  # fmt: skip
             value = getattr(self, name)
             options[name] = value if value != getattr(default, name) else None
@@ -159,28 +184,25 @@ def folds_of(settings: Settings, data: TaskData) -> tuple[Fold, ...]:
     known = kind(settings.strategy)
     if known.procedure is not None and settings.plan is not None:
         return known.procedure.folds(dates, settings.plan)
-    if settings.folds == 1 and settings.train_sessions is None:
-        own = by_years(dates, known.split) if known.split is not None else None
-        return (own,) if own is not None else single(dates, known.before)
-    return expanding(
-        dates,
-        settings.folds,
-        train=settings.train_sessions,
-        validate=settings.validate_sessions,
-        test=settings.test_sessions,
-    )
+    if settings.reference_years:
+        if known.split is None:
+            raise ValueError(f"the reference of {settings.strategy} names no years: leave --reference-years out")
+        return (by_years(dates, known.split),)
+    if settings.strict:
+        return walk(dates, settings.walk, settings.folds)
+    return (last_fold(dates, settings.walk, known.before),)
 
 
 def split_note(settings: Settings, data: TaskData) -> str:
-    """A line for a file that does not hold the years of the strategy's description; "" where it does."""
-    split = kind(settings.strategy).split
-    fixed = settings.folds == 1 and settings.train_sessions is None and split is not None
-    if not fixed or split is None or by_years(tuple(data.days), split) is not None:
-        return ""
+    """A line on what is not purged: a file too short for the strategy's folds, or a reference's years; "" else."""
     dates = tuple(data.days)
+    if settings.reference_years:
+        return f"the years are the reference's ({kind(settings.strategy).split}): nothing is left out between them"
+    if settings.strict or not is_short(dates, settings.walk):
+        return ""
     return (
-        f"{settings.bars.name} can be decided on from {dates[0]} to {dates[-1]}, which does not cover the strategy's "
-        f"years ({split}): its sessions are split 60/20/20"
+        f"{settings.bars.name} can be decided on in {len(dates)} sessions from {dates[0]} to {dates[-1]}, too few to "
+        f"{settings.walk}: they are split 60/20/20, with nothing left out"
     )
 
 
@@ -198,11 +220,11 @@ def requests_of(settings: Settings) -> list[Request]:
 
 
 def choose(trials: Sequence[Trial], settings: Settings) -> tuple[int, ...]:
-    """For each fold the trial of the first reward with the best net validation return, the lowest seed on a tie."""
+    """For each fold the trial of the first reward that did best on validation, the lowest seed on a tie."""
     return tuple(
         max(
             (i for i, trial in enumerate(trials) if trial.fold == fold and trial.reward == settings.rewards[0]),
-            key=lambda index: (trials[index].validated_usd, -trials[index].seed),
+            key=lambda index: (trials[index].merit, -trials[index].seed),
         )
         for fold in range(settings.folds)
     )

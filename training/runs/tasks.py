@@ -22,7 +22,7 @@ from training.runs.prepared import Prepared, prepare_same
 from training.runs.settings import requests_of
 from training.runs.trial import run_trial
 from training.study.progress import phase, reported
-from training.study.study import PlayResult, Trial
+from training.study.study import Fold, PlayResult, Trial
 
 
 def prior_one(prepared: Prepared, task: str, flag: Flag, emit: Emit) -> None:
@@ -51,7 +51,10 @@ def train_one(prepared: Prepared, request: Request, flag: Flag, emit: Emit, grou
     own = prepared.kind.procedure
     with reported(request.name, emit):
         if own is None:
-            trained = run_trial(group, request, prepared.data, fold, prepared.trading, folder, control, emit)
+            starts = prepared.kind.starts
+            trained = run_trial(
+                group, request, prepared.data, fold, prepared.trading, folder, control, emit, starts=starts
+            )
         else:
             trained = own.trial(request, prepared.data, fold, folder, prepared.done, control, emit)
     if group.rank:
@@ -63,6 +66,17 @@ def train_one(prepared: Prepared, request: Request, flag: Flag, emit: Emit, grou
     folder.finish(trial)
     emit(trial)
     return trial
+
+
+def refit_one(prepared: Prepared, request: Request, flag: Flag, emit: Emit) -> None:
+    """Train on all sessions that can be decided on, without a look at any of them; the last weights are kept."""
+    folder, every = prepared.trial_folder(request), Fold(tuple(prepared.data.days), (), ())
+    if folder.finished() is not None:
+        return
+    control = CheckpointTimer(flag, prepared.settings.checkpoint_s)
+    trained = run_trial(ProcessGroup(), request, prepared.data, every, prepared.trading, folder, control, emit)
+    folder.save_weights(trained.weights)
+    folder.finish(_trial(request, trained, PlayResult(())))
 
 
 class CheckpointTimer:
@@ -191,4 +205,5 @@ def _trial(request: Request, trained: Trained, test: PlayResult) -> Trial:
         curve=trained.curve,
         validate=trained.validate,
         test=test,
+        score=trained.score,
     )

@@ -1,13 +1,17 @@
 """One training run: train, look at the validation sessions now and then, keep the best weights, go on after a stop.
 
 Invariant: a run that was stopped or killed any number of times gives the weights of an undisturbed one, byte for byte
-(CPU). Reward chooses nothing; the net return on the validation sessions does, the earliest on a tie.
+(CPU). Reward chooses nothing; the net return on the validation sessions does, of several accounts that begin on
+different days their mean log growth, the earliest on a tie.
 """
 
 from __future__ import annotations
 
 import copy
+import math
+import statistics
 import time
+from collections.abc import Sequence
 from dataclasses import asdict, replace
 from typing import Any
 
@@ -29,6 +33,7 @@ from training.study.study import Fold, Point
 CHECKS = 40  # at most about as many looks at the validation sessions
 CHECK_UPDATES = 2  # at least as many updates between two of them
 GO, SAVE, STOP = 0, 1, 2
+ALL_BUT_LOST = -1.0 + 1e-9  # of which a logarithm exists
 
 
 def run_trial(
@@ -40,12 +45,15 @@ def run_trial(
     folder: TrialFolder | None,
     control: Control,
     listen: Listener,
+    *,
+    starts: int = 1,
 ) -> Trained:
     """Train as asked, with this process's share of the environments; the result of rank 0 counts.
 
     Args:
         folder: where checkpoints and metrics go; a checkpoint there is gone on from. None keeps nothing.
         control: asked in the first process alone.
+        starts: accounts that look at the validation span, each begun on another day; their mean chooses.
 
     Raises:
         Stopped: after the checkpoint that `control.stop` asked for.
@@ -53,7 +61,7 @@ def run_trial(
         OSError: a checkpoint could not be written; the one before it stays.
     """
     began = time.monotonic()
-    run = _TrialRun(group, request, data, fold, trading, folder)
+    run = _TrialRun(group, request, data, fold, trading, folder, starts)
     earlier, stopped = run.best.seconds, ""
     try:
         while not run.trainer.done:
@@ -82,6 +90,7 @@ def run_trial(
         seconds=earlier + time.monotonic() - began,
         stopped=stopped,
         curve=tuple(best.curve),
+        score=best.earned if starts > 1 else None,
     )
 
 
@@ -92,7 +101,7 @@ class _Best:
         self.weights: dict[str, Any] = {}
         self.validate: tuple[SessionResult, ...] = ()
         self.steps = 0
-        self.earned = float("-inf")
+        self.earned = float("-inf")  # the net return, or the mean of several accounts: see `_score`
         self.curve: list[Point] = []
         self.rewards: list[float] = []  # of the updates since the last look
         self.without = 0  # looks since the best one
@@ -126,6 +135,7 @@ class _TrialRun:
         fold: Fold,
         trading: Trading,
         folder: TrialFolder | None,
+        starts: int,
     ) -> None:
         self._group = group
         self._request = request
@@ -141,7 +151,9 @@ class _TrialRun:
         self._began = self.steps
         self._every = max(CHECK_UPDATES, self.trainer.total_updates // CHECKS)
         looked_at = Span(fold.validate, request.reward, trading)
-        self._evaluator = None if group.rank else data.evaluator(looked_at, request.device)
+        later = [] if group.rank else later_starts(fold.validate, starts)
+        self._evaluator = None if group.rank or not fold.validate else data.evaluator(looked_at, request.device)
+        self._later = [data.evaluator(replace(looked_at, dates=dates), request.device) for dates in later]
         self._metrics = (
             None if group.rank or folder is None else _MetricsWriter(folder, self.trainer.updates, self.steps)
         )
@@ -159,11 +171,13 @@ class _TrialRun:
         except NotFiniteError as error:
             raise Diverged(self._diverged(error)) from error
         progress = replace(progress, steps=self.steps)
-        if self._evaluator is None:
+        if self._group.rank:
             return None
         self.best.rewards.append(progress.reward)
         looked = trainer.updates % self._every == 0 or trainer.done
-        point = self._look(progress, self._evaluator) if looked else None
+        point = self._look(progress, self._evaluator) if looked and self._evaluator is not None else None
+        if self._evaluator is None and trainer.done:
+            self.best.weights, self.best.steps = copy.deepcopy(trainer.network.state_dict()), self.steps
         if self._metrics is not None:
             self._metrics.write(progress, point)
         total = trainer.total_updates * (self.steps // trainer.updates)
@@ -200,16 +214,37 @@ class _TrialRun:
         best.rewards.clear()
         best.curve.append(point)
         best.without += 1
-        if found.net_return > best.earned:
+        earned = self._score(found.net_return, len(results))
+        if earned > best.earned:
             best.weights = copy.deepcopy(self.trainer.network.state_dict())
-            best.validate, best.steps, best.earned, best.without = results, self.steps, found.net_return, 0
+            best.validate, best.steps, best.earned, best.without = results, self.steps, earned, 0
         return point
+
+    def _score(self, net_return: float, sessions: int) -> float:
+        """What a checkpoint is chosen by: the net return, or of several accounts the mean log growth a session."""
+        if not self._later:
+            return net_return
+        found = [(net_return, sessions)]
+        for evaluator in self._later:
+            results = evaluator(self._network.policy)
+            found.append((self._data.figures(results).net_return, len(results)))
+        return mean_growth(found)
 
     def _diverged(self, error: NotFiniteError) -> str:
         kept = self._folder.checkpoint() if self._folder is not None else None
         good = f"the last good checkpoint is at step {kept['steps']:,}" if kept else "there is no checkpoint yet"
         where = f" in {self._folder.path}" if self._folder is not None and kept else ""
         return f"{self._request.name} stopped after step {self.steps:,}: {error}; {good}{where}"
+
+
+def mean_growth(accounts: Sequence[tuple[float, int]]) -> float:
+    """The mean log growth a session of accounts, each with its net return and its number of sessions."""
+    return statistics.fmean(math.log1p(max(earned, ALL_BUT_LOST)) / count for earned, count in accounts)
+
+
+def later_starts(dates: Sequence[str], starts: int) -> list[Sequence[str]]:
+    """The parts of a validation span that further accounts play: they begin evenly spread over its first half."""
+    return [dates[len(dates) * nth // (2 * starts) :] for nth in range(1, starts)]
 
 
 def check_shares(coefficients: Coefficients, processes: int) -> None:

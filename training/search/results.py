@@ -85,9 +85,10 @@ def _command(search: Search, folder: Path) -> list[str]:
             "--preset", search.preset or next(iter(kind(run.strategy).presets)),
             "--coefficients", str(folder / COEFFICIENTS_FILE),
         ]  # fmt: skip
-    sizes = [] if run.train_sessions is None else ["--train-sessions", str(run.train_sessions)]
-    if run.folds > 1 or sizes:
-        sizes += ["--validate-sessions", str(run.validate_sessions), "--test-sessions", str(run.test_sessions)]
+    sizes = []
+    for name in ("train_sessions", "validate_sessions", "test_sessions", "purge_sessions"):
+        if (size := getattr(run, name)) is not None:
+            sizes += [f"--{name.replace('_', '-')}", str(size)]
     return [
         "train-and-export", "--strategy", run.strategy, "--bars", str(run.bars), "--models-dir", str(run.out),
         "--network", run.network, "--reward", run.rewards[0], "--steps", str(run.steps), "--folds", str(run.folds),

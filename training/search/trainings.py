@@ -74,7 +74,9 @@ class Ready:
         )  # fmt: skip
         control, span = CheckpointTimer(flag, math.inf), self.folds[fold]
         if plan is None:
-            trained = run_trial(ProcessGroup(), request, p.data, span, p.trading, None, control, lambda _: None)
+            trained = run_trial(
+                ProcessGroup(), request, p.data, span, p.trading, None, control, lambda _: None, starts=p.kind.starts
+            )
         else:
             trained = self._staged(request, plan, span, control)
         capital = float(p.trading.paper.cash_usd)

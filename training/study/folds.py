@@ -1,7 +1,8 @@
 """Splits of sessions into training, validation and test. Pure; works on dates only.
 
-Invariant: in the order of time, no session in two spans. Walk-forward folds leave `gap` sessions out between spans
-(purge and embargo, López de Prado 2018, chapter 7), although nothing here is carried through a night.
+One rule for every strategy (`walk`): folds are counted from the end of the file, whose last session is always tested,
+and `purge` sessions between two spans are left out (purge and embargo, López de Prado 2018, chapters 7 and 12).
+Invariant: in the order of time, no session in two spans of a fold, none tested twice.
 """
 
 from __future__ import annotations
@@ -13,11 +14,90 @@ from training.study.study import Fold
 
 SESSIONS_MIN = 5
 SESSIONS_A_YEAR = 252
-FIRST_TRAIN = 0.48  # of all sessions: 60 % of what is left when a fifth is kept for later
+FIRST_YEAR = 2014  # the earliest that is tested, where years are
 
 
 class HistoryError(Exception):
     """The bars file cannot be trained on; the text names the file's figure, the one needed and the cure."""
+
+
+class Walk(NamedTuple):
+    """How a strategy's sessions are cut into folds; all sizes in sessions."""
+
+    train: int  # the fewest that a fold trains on; a fold trains on all sessions up to its validation
+    validate: int
+    test: int  # the span of a test; of `years` not used
+    purge: int  # left out between two spans: the look-back of an observation and how long a decision's result takes
+    years: bool = False  # tests are calendar years; the last one ends with the file
+
+    def __str__(self) -> str:
+        size = "a calendar year" if self.years else f"{self.test} sessions"
+        return (
+            f"train on {self.train} sessions and more, validate on {self.validate}, test on {size}, "
+            f"{self.purge} left out between spans"
+        )
+
+
+def walk(dates: Sequence[str], rule: Walk, count: int) -> tuple[Fold, ...]:
+    """The last `count` folds of a file, in the order of time; the last test ends with the last session.
+
+    Tests follow one another without a hole. Each fold validates on `rule.validate` sessions and trains on all before
+    them, with `rule.purge` sessions left out before the validation and before the test.
+
+    Raises:
+        HistoryError: too few sessions; the text names how many folds there can be, and what one needs.
+    """
+    begins = _years(dates) if rule.years else [*range(len(dates) - rule.test, -1, -rule.test)][::-1]
+    least = rule.train + rule.purge + rule.validate + rule.purge
+    fit = [begin for begin in begins if begin >= least]
+    if count > len(fit):
+        raise HistoryError(
+            f"too little history: {len(dates)} usable sessions; {count} folds that {rule} need "
+            f"{_needed(rule, count, least)}, there can be {len(fit)}: give a longer file, or ask for fewer folds or "
+            "shorter spans"
+        )
+    ends = [*fit[1:], len(dates)]
+    return tuple(_fold(dates, rule, begin, end) for begin, end in list(zip(fit, ends, strict=True))[len(fit) - count :])
+
+
+def _needed(rule: Walk, count: int, least: int) -> str:
+    if rule.years:
+        return f"{least} before the first tested year ({FIRST_YEAR} or later)"
+    return str(least + count * rule.test)
+
+
+def _years(dates: Sequence[str]) -> list[int]:
+    """Where the tested years begin; the end of a file with less than half a year in it belongs to the year before."""
+    years = [int(date[:4]) for date in dates]
+    begins = [at for at, year in enumerate(years) if year >= FIRST_YEAR and (at == 0 or years[at - 1] < year)]
+    if len(begins) > 1 and len(dates) - begins[-1] < SESSIONS_A_YEAR // 2:
+        begins.pop()
+    return begins
+
+
+def _fold(dates: Sequence[str], rule: Walk, begin: int, end: int) -> Fold:
+    chosen = begin - rule.purge - rule.validate
+    return Fold(
+        tuple(dates[: chosen - rule.purge]), tuple(dates[chosen : chosen + rule.validate]), tuple(dates[begin:end])
+    )
+
+
+def last_fold(dates: Sequence[str], rule: Walk, before: str = "that warm the desk up") -> Fold:
+    """The last fold of the walk, or 60/20/20 without purge where the sessions are too few for one (see `is_short`).
+
+    Raises:
+        HistoryError: fewer than five sessions.
+    """
+    return single(dates, before)[0] if is_short(dates, rule) else walk(dates, rule, 1)[0]
+
+
+def is_short(dates: Sequence[str], rule: Walk) -> bool:
+    """Whether there are too few sessions for one fold of the walk."""
+    try:
+        walk(dates, rule, 1)
+    except HistoryError:
+        return True
+    return False
 
 
 def single(dates: Sequence[str], before: str = "that warm the desk up") -> tuple[Fold, ...]:
@@ -49,43 +129,21 @@ class Split(NamedTuple):
         return ", ".join(f"{name} {f'{first} to {last}' if first < last else first}" for name, (first, last) in spans)
 
 
-def by_years(dates: Sequence[str], split: Split) -> Fold | None:
-    """The fold of these years; None where the sessions do not cover them, each span at least half."""
-    spans = []
-    for first, last in split:
-        found = tuple(date for date in dates if first <= int(date[:4]) <= last)
-        if len(found) < SESSIONS_A_YEAR * (last - first + 1) // 2:
-            return None
-        spans.append(found)
-    return Fold(*spans)
-
-
-def expanding(
-    dates: Sequence[str], count: int, *, train: int | None = None, validate: int = 10, test: int = 20, gap: int = 1
-) -> tuple[Fold, ...]:
-    """`count` walk-forward folds: each trains on all sessions from the first, `test` more than the one before it.
-
-    Tests follow one another without a hole. `train` sessions in the first fold, 48 % of all when None.
+def by_years(dates: Sequence[str], split: Split) -> Fold:
+    """The fold of these years, as a reference has them: nothing is purged, and the test goes on to the last session.
 
     Raises:
-        HistoryError: too few sessions; the text names how many are needed.
+        HistoryError: a span is not covered by half of its sessions.
     """
-    if train is not None and train < 1:
-        raise HistoryError(f"the first fold trains on {train} sessions: expected at least 1")
-    first = int(len(dates) * FIRST_TRAIN) if train is None else train
-    needed = first + (count - 1) * test + gap + validate + gap + test
-    if first < 1 or needed > len(dates):
-        raise HistoryError(
-            f"too little history: {len(dates)} usable sessions; {count} folds that train on {max(first, 1)} sessions "
-            f"and more, validate on {validate} and test on {test} need {needed}: give a longer file, or ask for fewer "
-            "folds or shorter spans"
-        )
-    folds = []
-    for index in range(count):
-        trained = first + index * test
-        chosen = trained + gap
-        tested = chosen + validate + gap
-        folds.append(
-            Fold(tuple(dates[:trained]), tuple(dates[chosen : chosen + validate]), tuple(dates[tested : tested + test]))
-        )
-    return tuple(folds)
+    spans = []
+    for name, (first, last) in zip(Split._fields, split, strict=True):
+        until = last if name != "test" else 9999
+        found = tuple(date for date in dates if first <= int(date[:4]) <= until)
+        needed = SESSIONS_A_YEAR * (last - first + 1) // 2
+        if len(found) < needed:
+            raise HistoryError(
+                f"too little history: {len(found)} usable sessions in the years that {name} ({first} to {last}), at "
+                f"least {needed} are needed: give a longer file, or leave --reference-years out"
+            )
+        spans.append(found)
+    return Fold(*spans)

@@ -64,16 +64,22 @@ class Trial(msgspec.Struct, frozen=True):
     reward: str  # or the variant of the action that it was trained with
     steps: int  # trained
     seconds: float
-    chosen_steps: int  # of the checkpoint with the best net return on validation
+    chosen_steps: int  # of the checkpoint that did best on validation
     stopped: str  # "" when all steps were trained, else why not
     curve: tuple[Point, ...]
     validate: tuple[SessionResult, ...]  # the chosen checkpoint, on the tensor market
     test: PlayResult
+    score: float | None = None  # mean log growth a session, of accounts that begin on several validation days
 
     @property
     def validated_usd(self) -> float:
-        """What it earned on the validation sessions: trials are chosen by it."""
+        """What it earned on the validation sessions."""
         return math.fsum(result.pnl_usd for result in self.validate)
+
+    @property
+    def merit(self) -> float:
+        """By which it is compared with other seeds of its fold: the score, else what it earned, in USD."""
+        return self.validated_usd if self.score is None else self.score
 
 
 class Baseline(msgspec.Struct, frozen=True):
@@ -113,6 +119,7 @@ class Study(msgspec.Struct, frozen=True, kw_only=True):
     extra: dict[str, Any] = {}  # what a strategy's own procedure found, as JSON: its pages read it
     account: tuple[PlayResult, ...] = ()  # the chosen trials, fold by fold, where one account goes through all tests
     prior_sharpes: tuple[float, ...] = ()  # a session's, of every earlier trial in the ledger on the same data
+    refit: str = ""  # what the exported weights were trained on and what of it is untested, where all sessions trained
     prior_openings: int = 0  # times the test sessions were opened before this study
 
 

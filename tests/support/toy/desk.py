@@ -24,6 +24,7 @@ from training.export.reference import each_column
 from training.rl.coefficients import Coefficients
 from training.rl.presets import Preset
 from training.rl.protocols import Step
+from training.study.folds import Walk
 from training.study.study import Fold, PlayResult
 
 BASELINES = {"always flat": "Never trades.", "SPY": "All money in SPY.", "random": "A coin for each session."}
@@ -170,6 +171,7 @@ KIND = TrainingKind(
     load=_load,
     policy=_policy,
     inputs=each_column(SPEC, range(len(SPEC.features)), of_the_desk=("weight",)),
+    walk=Walk(train=60, validate=20, test=20, purge=SPEC.history_bars + 1),
     before=f"that warm the desk up ({SPEC.history_bars})",
     compounds=True,
 )

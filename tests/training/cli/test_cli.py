@@ -180,10 +180,11 @@ def test_more_folds_than_the_sessions_allow_are_refused_with_what_is_needed(
 ) -> None:
     given = ["--strategy", "option_scalper", "--bars", str(bars), "--out", str(tmp_path / "s"), "--folds", "3"]
     assert main([*given, "--run-dir", str(tmp_path / "r")]) == 2
-    # 48 % of 6 sessions are 2; 2 + 2 x 20 + 1 + 10 + 1 + 20 = 74
-    assert "6 usable sessions; 3 folds that train on 2 sessions and more, validate on 10 and test on 20 need 74" in (
-        capsys.readouterr().err
-    )
+    # 20 + 22 + 20 + 22 + 3 x 20
+    assert (
+        "6 usable sessions; 3 folds that train on 20 sessions and more, validate on 20, test on 20 sessions, 22 left "
+        "out between spans need 144, there can be 0"
+    ) in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(
@@ -196,7 +197,10 @@ def test_more_folds_than_the_sessions_allow_are_refused_with_what_is_needed(
         ["--seeds", "0"],
         ["--network", "cnn"],
         ["--train-sessions", "0"],
-        ["--test-sessions", "5"],  # without folds nothing would come of it
+        ["--test-sessions", "0"],
+        ["--purge-sessions", "-1"],
+        ["--reference-years"],  # no reference names any
+        ["--import-sb3", "model.zip", "--refit"],
         ["--seed", "9999999999999"],
         ["--import-sb3", "model.zip", "--folds", "2"],
         ["--golden", "golden.npz"],  # of no model

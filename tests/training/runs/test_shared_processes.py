@@ -32,8 +32,8 @@ def test_folds_seeds_and_rewards_share_the_processes_and_every_trial_is_in_the_l
     walk = write_csv(tmp_path / "longer.csv", synthetic_sessions(4, sessions(30)))
     many = replace(
         small, bars=walk, out=tmp_path / "store", run_folder=tmp_path / "run", folds=2, train_sessions=3,
-        validate_sessions=1, test_sessions=1, seeds=(1, 2), rewards=("potential", "reference"), steps=2 * UPDATE,
-        processes=2,
+        validate_sessions=1, test_sessions=1, purge_sessions=1, seeds=(1, 2),
+        rewards=("potential", "reference"), steps=2 * UPDATE, processes=2,
     )  # fmt: skip
     heard: list[object] = []
     made = train_and_export(many, heard.append)
@@ -41,7 +41,7 @@ def test_folds_seeds_and_rewards_share_the_processes_and_every_trial_is_in_the_l
     assert [(t.fold, t.reward, t.seed) for t in study.trials] == [
         (fold, reward, seed) for fold in (0, 1) for reward in ("potential", "reference") for seed in (1, 2)
     ]
-    # 2024-06-20 is the first session with a volatility; one session lies between spans
+    # 2024-06-20 is the first session with a volatility; one session lies between spans, and the last is tested
     assert [(f.train, f.validate, f.test) for f in study.folds] == [
         (("2024-06-20", "2024-06-21", "2024-06-24"), ("2024-06-26",), ("2024-06-28",)),
         (("2024-06-20", "2024-06-21", "2024-06-24", "2024-06-25"), ("2024-06-27",), ("2024-07-01",)),

@@ -61,7 +61,7 @@ def bars(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def _search(bars: Path, folder: Path, *, trials: int, steps: int = 1, folds: int = 2) -> Search:
     run = Settings(
         "option_scalper", bars, folder / "store", steps=steps, folds=folds, train_sessions=3, validate_sessions=1,
-        test_sessions=1, coefficients=SMALL, processes=1, run_folder=folder / "study",
+        test_sessions=1, purge_sessions=1, coefficients=SMALL, processes=1, run_folder=folder / "study",
     )  # fmt: skip
     return Search(run, trials=trials, space=FEW)
 

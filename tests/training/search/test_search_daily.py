@@ -76,7 +76,7 @@ def test_other_bars_in_the_test_sessions_change_no_trial_of_a_daily_strategy(
         return run_search(Search(run, trials=2, space=FEW), heard.append)[0]
 
     results, again = searched("one", one), searched("mixed", mixed)
-    assert any("its sessions are split 60/20/20" in news for news in heard if isinstance(news, str))
+    assert any("they are split 60/20/20" in news for news in heard if isinstance(news, str))
     assert results.validation == (dates[-8], dates[-5])
     assert results.first_test == again.first_test == tested[0]
     assert again.settings["bars_sha256"] != results.settings["bars_sha256"]

@@ -22,12 +22,14 @@ from training.export.reference import Input, Recorder, Watched
 from training.rl.coefficients import Coefficients
 from training.rl.presets import Preset
 from training.study.evaluation import SessionResult
-from training.study.folds import Split
+from training.study.folds import SESSIONS_A_YEAR, Split, Walk
 from training.study.study import Fold, PlayResult
 
 SEEN_ACCOUNTS = 64  # that trade at random, and whose observations fix the scaling and check exports
 SCALING_ROWS = 4096
 RANDOM_DRAWS = 1000  # traders behind the p-value
+PURGE = daily_rebalancer.HISTORY_BARS + 1  # the look-back, and the session in which a decision earns
+STARTS = 4  # accounts that look at a validation span: a portfolio depends on the day on which it began
 SCALING_SEED = 20240703  # the same for every trial: seeds differ by weights and draws alone
 
 
@@ -146,6 +148,8 @@ KIND = TrainingKind(
     policy=_policy,
     inputs=tuple(map(_pooled, STATIONARY)),
     before=f"that warm the desk up ({daily_rebalancer.HISTORY_BARS})",
+    walk=Walk(SESSIONS_A_YEAR, SESSIONS_A_YEAR, SESSIONS_A_YEAR, PURGE, years=True),
+    starts=STARTS,
     split=Split((2010, 2019), (2020, 2020), (2021, 2022)),
     compounds=True,
     rules=_unit_of_action,

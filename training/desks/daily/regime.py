@@ -20,10 +20,12 @@ from training.desks.kind import Compared, EnvSettings, Evaluator, Learner, Span,
 from training.export.reference import Recorder, Watched, each_column
 from training.rl.coefficients import Coefficients
 from training.rl.presets import Preset
-from training.study.folds import Split
+from training.study.folds import SESSIONS_A_YEAR, Split, Walk
 from training.study.study import Fold, PlayResult
 
 RANDOM_DRAWS = 1000  # traders behind the p-value
+PURGE = regime_switcher.HISTORY_BARS + 1  # the look-back, and the session in which a decision earns
+STARTS = 4  # accounts that look at a validation span: the result moves with the day on which the memory begins
 
 NETWORKS: dict[str, Callable[[int], RegimeActorCritic]] = {"gru": RegimeActorCritic}
 
@@ -111,6 +113,8 @@ KIND = TrainingKind(
         of_the_desk=("weight ", "portfolio_return", "drawdown"),
     ),
     before=f"that warm the desk up ({regime_switcher.HISTORY_BARS})",
+    walk=Walk(SESSIONS_A_YEAR, SESSIONS_A_YEAR, SESSIONS_A_YEAR, PURGE, years=True),
+    starts=STARTS,
     split=Split((2015, 2018), (2019, 2019), (2020, 2022)),
     compounds=True,
 )

@@ -15,7 +15,7 @@ from training.desks.forecast.baselines import BASELINES
 from training.desks.forecast.claims import REFERENCE
 from training.desks.forecast.graph import policy_of
 from training.desks.forecast.load import load
-from training.desks.forecast.plan import PRESETS, ForecastPlan
+from training.desks.forecast.plan import PRESETS, WALK, ForecastPlan
 from training.desks.forecast.procedure import WalkByYears
 from training.desks.kind import Sources, Span, TrainingKind
 from training.export.reference import each_column
@@ -43,6 +43,7 @@ KIND = TrainingKind(
     load=_load,
     policy=_policy,
     inputs=each_column(SPEC, range(COUNT)),
+    walk=WALK,
     before=f"that warm the desk up ({SPEC.history_bars})",
     compounds=True,
     reference=REFERENCE,

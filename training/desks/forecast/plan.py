@@ -14,7 +14,7 @@ from training.rl.dimensions import Dimension
 from training.rl.off_policy.coefficients import OffPolicyCoefficients
 from training.rl.off_policy.presets import RECIPES
 from training.rl.presets import Plan, Preset
-from training.study.folds import HistoryError
+from training.study.folds import SESSIONS_A_YEAR, HistoryError, Walk, walk
 from training.study.study import Fold
 
 FEW_LARGE, TEXTBOOK = RECIPES["few_large"], RECIPES["textbook"]
@@ -23,13 +23,16 @@ SCALE = 100.0  # of a reward, which is about a hundredth: the return of a day
 SAC = replace(FEW_LARGE.sac, capacity=CAPACITY, reward_scale=SCALE)
 TD3 = replace(FEW_LARGE.td3, capacity=CAPACITY, reward_scale=SCALE)
 
+PURGE = 60 + 100 + 5  # sessions: rows of a sequence, the longest window of a feature, the horizon of a label
+WALK = Walk(train=100, validate=SESSIONS_A_YEAR, test=SESSIONS_A_YEAR, purge=PURGE, years=True)
+
 
 @dataclass(frozen=True, slots=True)
 class ForecastPlan(Plan):
     """The forecaster of year y trains up to y - 2, is calibrated on y - 1 and forecasts y.
 
-    The agents tested on year y learn from the forecasts of all years before y - 1 and are chosen on y - 1: no forecast
-    they see is of a session that its forecaster has learnt from.
+    The agents tested on year y learn from and are chosen on forecasts of earlier years, with sessions left out between
+    the spans (`WALK`): no forecast they see is of a session that its forecaster has learnt from.
     """
 
     forecaster: ForecasterPlan = field(default_factory=ForecasterPlan)
@@ -66,7 +69,7 @@ class ForecastPlan(Plan):
 
 
 def folds_of(dates: Sequence[str], plan: ForecastPlan) -> tuple[Fold, ...]:
-    """A fold for each tested year.
+    """A fold for each tested year: see `WALK`. Agents learn on forecasts alone, so from the first forecast year on.
 
     The first session of the first forecast year is left out: what is decided before its open rests on the close before,
     which nobody forecast out of sample.
@@ -90,13 +93,10 @@ def folds_of(dates: Sequence[str], plan: ForecastPlan) -> tuple[Fold, ...]:
             f"no session of {missing or 'a year that the agents could learn on'} can be decided on; expected all of "
             f"{first} to {plan.last_test}, the first two years before {plan.first_test}: give a longer file"
         )
-    folds = []
-    for test in plan.tests:
-        learnt = [date for year in range(first, test - 1) for date in by_year[year]][1:]
-        folds.append(
-            Fold(tuple(learnt), tuple(by_year[test - 1][: plan.sessions]), tuple(by_year[test][: plan.sessions]))
-        )
-    return tuple(folds)
+    forecast = [date for year in plan.years for date in by_year[year]][1:]
+    rule = WALK if plan.sessions is None else WALK._replace(validate=plan.sessions)
+    folds = walk(forecast, rule, len(plan.tests))
+    return tuple(Fold(fold.train, fold.validate, fold.test[: plan.sessions]) for fold in folds)
 
 
 def space_of(plan: ForecastPlan) -> tuple[Dimension, ...]:

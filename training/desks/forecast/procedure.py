@@ -103,14 +103,15 @@ class WalkByYears:
     ) -> Trained:
         """See `Procedure`."""
         plan = _own(request.plan)
-        test = int(fold.validate[0][:4]) + 1
-        forecasts = joined(data, [done(YEAR_TASK.format(year=year)) for year in range(plan.years[0], test)])
+        last = int(fold.validate[-1][:4])
+        forecasts = joined(data, [done(YEAR_TASK.format(year=year)) for year in range(plan.years[0], last + 1)])
         work = Work(request, data, data.outlook(forecasts), fold, keeper, plan)
         work.run(control, listen)
         chosen = work.choose()
         weights: dict[str, Any] = {}
         if fold.test:
-            policy = Policy(forecaster_of(plan, done(YEAR_TASK.format(year=test))), chosen.agents, chosen.threshold)
+            year = done(YEAR_TASK.format(year=int(fold.test[0][:4])))
+            policy = Policy(forecaster_of(plan, year), chosen.agents, chosen.threshold)
             weights = made_weights(policy)
         return Trained(
             weights=weights,
@@ -166,7 +167,7 @@ class WalkByYears:
         return space_of(_own(plan))
 
     def search_folds(self, dates: Sequence[str], plan: Plan, count: int) -> tuple[Fold, ...]:
-        """See `Procedure`: the years before the first tested one, each for validation."""
+        """See `Procedure`: the years before the first tested one, as if each were tested: for validation."""
         own = _own(plan)
         found = []
         for test in range(own.first_test - count + 1, own.first_test + 1):
@@ -176,7 +177,7 @@ class WalkByYears:
 
     def needed(self, plan: Plan, fold: Fold) -> Sequence[str]:
         """See `Procedure`: the forecasts up to the validation year."""
-        last = int(fold.validate[0][:4])
+        last = int(fold.validate[-1][:4])
         tasks = (task for stage in self.stages(plan).values() for task in stage)
         return [task for task in tasks if int(task.split("-")[1]) <= last]
 

@@ -16,7 +16,7 @@ from training.desks.kind import Sources, TrainingKind
 from training.desks.online.baselines import BASELINES
 from training.desks.online.network import network_of_weights
 from training.desks.online.plan import PRESETS, OnlinePlan
-from training.desks.online.procedure import BEFORE, FromHistory
+from training.desks.online.procedure import BEFORE, WALK, FromHistory
 from training.export.reference import each_column
 
 SPEC = spec_of(shipped())
@@ -40,5 +40,6 @@ KIND = TrainingKind(
     policy=_policy,
     inputs=each_column(SPEC, range(len(SPEC.features)), of_the_desk=PORTFOLIO),
     before=BEFORE,
+    walk=WALK,
     procedure=FromHistory(),
 )

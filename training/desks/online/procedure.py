@@ -1,4 +1,4 @@
-"""How `online_dqn` is trained: one fold of 60/20/20 sessions, PQN as in the trainer's cold start, its heads scored."""
+"""How `online_dqn` is trained: one fold, PQN as in the trainer's cold start, its heads scored."""
 
 from __future__ import annotations
 
@@ -22,11 +22,13 @@ from training.desks.trial import OWN, Control, Listener, Request, Trained
 from training.evidence.heads import KEY
 from training.rl.dimensions import Dimension
 from training.rl.presets import Plan
-from training.study.folds import expanding, single
+from training.study.folds import Walk, last_fold, walk
 from training.study.study import Fold
 
 BEFORE = "that warm the indicators up"
 SPAN = 10  # sessions by which each validation span of a search is later than the one before it
+PURGE = 2  # the look-back, which the session before covers, and the session of an episode
+WALK = Walk(train=60, validate=20, test=40, purge=PURGE)
 
 
 class FromHistory:
@@ -44,7 +46,7 @@ class FromHistory:
 
     def folds(self, dates: Sequence[str], _: Plan) -> tuple[Fold, ...]:
         """See `Procedure`."""
-        return single(dates, BEFORE)
+        return (last_fold(dates, WALK, BEFORE),)
 
     def count(self, _: Plan) -> int:
         """See `Procedure`."""
@@ -109,7 +111,8 @@ class FromHistory:
         """See `Procedure`: the fold without its test, or parts of what lies before the test."""
         fold = self.folds(dates, plan)[0]
         before = (*fold.train, *fold.validate)
-        folds = (fold,) if count == 1 else expanding(before, count, test=SPAN)
+        spans = Walk(train=1, validate=SPAN, test=SPAN, purge=PURGE)
+        folds = (fold,) if count == 1 else walk(before, spans, count)
         return tuple(Fold(one.train, one.validate, ()) for one in folds)
 
     def needed(self, _: Plan, __: Fold) -> Sequence[str]:

@@ -21,6 +21,9 @@ from training.desks.scalper.task_data import ScalperTaskData
 from training.export.reference import each_column
 from training.rl.coefficients import Coefficients
 from training.rl.presets import Preset
+from training.study.folds import Walk
+
+PURGE = 22  # the 21 closes that volatility and so every price rests on, and the session of an episode
 
 
 def _load(path: Path, trading: Trading) -> ScalperTaskData:
@@ -45,4 +48,5 @@ KIND = TrainingKind(
     inputs=each_column(SPEC, range(len(SPEC.features)), of_the_desk=("position_",)),
     before="from which the first volatility comes (21 by default)",
     imports=True,
+    walk=Walk(train=20, validate=20, test=20, purge=PURGE),
 )

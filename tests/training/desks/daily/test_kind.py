@@ -23,6 +23,7 @@ from training.desks.registry import kind
 from training.rl.protocols import CarryingNetwork
 from training.runs.settings import folds_of, settings_for, split_note
 from training.study.evaluation import SessionResult
+from training.study.folds import HistoryError
 from training.study.study import Fold
 
 STOCKS, FUNDS = daily_rebalancer.SPEC.name, regime_switcher.SPEC.name
@@ -91,25 +92,35 @@ def test_a_session_is_decided_on_once_the_strategy_has_its_bars(
     assert described(stocks, stock_file.name, "sip", Fold(("a",), ("b",), ("c", "d"))).sessions == 4
 
 
-def test_a_file_that_holds_the_years_is_split_by_them_and_another_by_shares_with_a_line_that_says_so(
+def test_tests_are_years_from_the_end_and_a_short_file_is_split_with_a_line_that_says_so(
     stocks: TaskData, funds: TaskData, stock_file: Path, fund_file: Path
 ) -> None:
-    asked = settings_for(FUNDS, fund_file, Path("store"))
-    (own,) = folds_of(asked, funds)
+    asked, dates = settings_for(FUNDS, fund_file, Path("store")), list(funds.days)
+    first, last = folds_of(replace(asked, folds=2), funds)
+    assert [(span[0][:4], span[-1]) for span in (first.test, last.test)] == [
+        ("2021", "2021-12-31"), ("2022", "2022-12-30"),
+    ]  # fmt: skip
+    for fold in (first, last):  # a look-back of 252 bars and the session in which a decision earns
+        assert dates.index(fold.test[0]) - dates.index(fold.validate[-1]) == 254
+        assert dates.index(fold.validate[0]) - dates.index(fold.train[-1]) == 254
+        assert (fold.train[0], len(fold.validate)) == (dates[0], 252)
+    assert folds_of(asked, funds) == (last,)
+    assert split_note(asked, funds) == ""
+    (own,) = folds_of(replace(asked, reference_years=True), funds)
     assert [(span[0], span[-1]) for span in (own.train, own.validate, own.test)] == [
         ("2015-01-02", "2018-12-31"), ("2019-01-02", "2019-12-31"), ("2020-01-02", "2022-12-30"),
     ]  # fmt: skip
-    assert split_note(asked, funds) == ""
+    assert "nothing is left out between them" in split_note(replace(asked, reference_years=True), funds)
     other = settings_for(STOCKS, stock_file, Path("store"))
     (shares,) = folds_of(other, stocks)
     assert [len(span) for span in (shares.train, shares.validate, shares.test)] == [18, 6, 6]
     assert split_note(other, stocks) == (
-        f"stocks.csv can be decided on from {shares.train[0]} to {shares.test[-1]}, which does not cover the "
-        "strategy's years (train 2010 to 2019, validate 2020, test 2021 to 2022): its sessions are split 60/20/20"
+        f"stocks.csv can be decided on in 30 sessions from {shares.train[0]} to {shares.test[-1]}, too few to train on "
+        "252 sessions and more, validate on 252, test on a calendar year, 401 left out between spans: they are split "
+        "60/20/20, with nothing left out"
     )
-    walking = replace(asked, folds=2)
-    assert len(folds_of(walking, funds)) == 2
-    assert split_note(replace(other, folds=2), stocks) == ""
+    with pytest.raises(HistoryError, match="need 1306 before the first tested year"):
+        folds_of(replace(other, folds=2), stocks)
 
 
 def test_a_table_is_read_once_for_a_file(stock_file: Path, home: Path) -> None:

@@ -102,9 +102,8 @@ def test_a_run_of_the_rebalancer_ends_with_a_version_that_the_daemon_opens(rebal
     assert manifest.training.splits == {
         "train": (usable[0], usable[11]), "validate": (usable[12], usable[15]), "test": (usable[16], usable[19]),
     }  # fmt: skip
-    assert (
-        "does not cover the strategy's years (train 2010 to 2019, validate 2020, test 2021 to 2022)" in rebalancer.said
-    )
+    assert "20 sessions from " in rebalancer.said
+    assert "they are split 60/20/20, with nothing left out" in rebalancer.said
     assert "turnover" in manifest.metrics["test"]
     assert "win_rate" not in manifest.metrics["test"]  # orders filled are no trades that could be won
     assert sorted(path.name for path in rebalancer.version.iterdir()) == [
@@ -214,7 +213,7 @@ def _same(one: Path, other: Path) -> bool:
         ),
         (["--network", "lstm"], "argument --network: invalid choice: 'lstm' (choose from 'mlp')"),
         (["--preset", "finrl", "--coefficients", "c.json"], "--preset and --coefficients are two ways to set the same"),
-        (["--test-sessions", "5"], "--test-sessions needs --folds or --train-sessions: one fold is split by years"),
+        (["--reference-years", "--folds", "2"], "--reference-years is one fold of given years: leave --folds out"),
     ],
 )
 def test_what_the_strategy_does_not_have_ends_with_exit_code_2(
