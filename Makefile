@@ -17,7 +17,7 @@ DESKS_ARGS ?= --sessions 20
 COVERAGE_MIN := 97
 PIP := .venv/bin/python -m pip --disable-pip-version-check
 
-.PHONY: help demo training test lint format bench bench-train bench-flips off-policy-coverage soak chaos chaos-desks install install-trainer prune images check-images check-deploy check-units debian-tools dashboard vendor clean
+.PHONY: help demo training test lint format bench bench-train bench-flips bench-promotion off-policy-coverage soak chaos chaos-desks install install-trainer prune images check-images check-deploy check-units debian-tools dashboard vendor clean
 
 help:
 	@echo "make demo      install the daemon and run a bundled tape through it (dry run, no account needed);"
@@ -29,7 +29,8 @@ help:
 	@echo "make chaos-desks  five desks on one host, 20 sessions with their nights under faults, 15 minutes"
 	@echo "make bench     the daemon's benchmarks, as JSON"
 	@echo "make bench-train  training against Stable-Baselines3, in steps a second and in seconds to the same score, as JSON"
-	@echo "make bench-flips  how often online learning recovers after the rule of a planted market flipped, as JSON"
+	@echo "make bench-promotion  how often noise and planted edges pass the criteria of promotion, as a table"
+	@echo "make bench-flips bench-promotion  how often online learning recovers after the rule of a planted market flipped, as JSON"
 	@echo "make off-policy-coverage  how often the intervals of the off-policy card hold the truth: 10,000 logs, as JSON"
 	@echo "make soak      twenty sessions of live trading at a loopback broker in 17 minutes, as JSON"
 	@echo "make install   put daemon, units and an example configuration on a trading host (docs/TRADING_HOST.md)"
@@ -109,6 +110,9 @@ bench-train: .venv/.installed-tests
 
 off-policy-coverage: .venv/.installed-tests
 	@OMP_NUM_THREADS=1 .venv/bin/python -m bench.training.off_policy_coverage
+
+bench-promotion: .venv/.installed-tests
+	@OMP_NUM_THREADS=1 .venv/bin/python -m bench.training.bench_promotion
 
 bench-flips: .venv/.installed-tests
 	.venv/bin/python -m bench.training.bench_dqn --flips

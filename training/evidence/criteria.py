@@ -11,8 +11,11 @@ from collections.abc import Callable
 from typing import NamedTuple
 
 from training.evidence.findings import Findings, Judged
-from training.evidence.resampling import FEWEST
 from training.evidence.wording import number, percent, share
+
+MINUTE_SESSIONS, DAILY_SESSIONS = 60, 756
+"""The fewest test sessions: of desks whose sessions have accounts of their own, and of one account through all."""
+DRAWDOWN = 0.25
 
 COSTS_TWICE, ONE_BAR_LATE = "costs x 2", "one bar late"
 """Names of the scenarios of a study that a policy has to survive."""
@@ -42,20 +45,29 @@ def _lead(findings: Findings) -> float | None:
 
 
 def _lower_bound(findings: Findings) -> float | None:
-    """Of the mean session return's interval; None where sessions are too few or all alike, so that it shows nothing.
-
-    Of a desk of shares, which the market alone may lift above 0, the lowest of this and its leads over the baselines.
-    """
-    own = findings.policy.figures
-    if own.sessions < FEWEST or own.deviation <= 0.0:
-        return None
-    leads = [gap.low for gap in findings.over_baselines.values()] if findings.compounds else []
-    return min([findings.policy.session_return.low, *leads])
+    """Of the mean lead of a session; None where sessions are too few, or all alike, so that it shows nothing."""
+    return findings.lead.low if findings.lead is not None else None
 
 
 def _deflated(findings: Findings) -> float | None:
     """None for an imported policy: the number of its trials is unknown."""
-    return None if findings.imported else findings.deflated.deflated
+    return None if findings.imported or findings.lead is None else findings.lead.deflated
+
+
+def _loss(findings: Findings) -> float | None:
+    return findings.lead.loss if findings.lead is not None else None
+
+
+def _length(findings: Findings) -> float:
+    """Test sessions over the fewest that count."""
+    return findings.policy.figures.sessions / (DAILY_SESSIONS if findings.compounds else MINUTE_SESSIONS)
+
+
+def _drawdown(findings: Findings) -> float:
+    """The largest drawdown less what is allowed: the limit, or the best baseline's where that is deeper."""
+    best = max(findings.baselines, key=lambda line: line.figures.net_return, default=None)
+    theirs = best.figures.max_drawdown if best is not None else 0.0
+    return findings.policy.figures.max_drawdown - max(DRAWDOWN, theirs)
 
 
 def _scenario(name: str) -> Callable[[Findings], float | None]:
@@ -63,12 +75,6 @@ def _scenario(name: str) -> Callable[[Findings], float | None]:
         return next((line.figures.net_return for line in findings.scenarios if line.name == name), None)
 
     return figure
-
-
-def _of_minimum(findings: Findings) -> float | None:
-    """Test sessions over the minimum track record."""
-    minimum = findings.deflated.minimum_sessions
-    return None if minimum is None else findings.policy.figures.sessions / minimum
 
 
 def _recorded(made_up: float) -> str:
@@ -85,8 +91,23 @@ def _of_them(part: float) -> str:
 
 CRITERIA: tuple[Criterion, ...] = (
     Criterion("data", "bars are recorded, not made up", lambda f: f.synthetic, operator.le, 0, _recorded),
+    Criterion(
+        "weights",
+        "the exported weights are those that the last fold tested",
+        lambda f: f.refit,
+        operator.le,
+        0,
+        lambda refit: "trained once more" if refit else "the tested ones",
+    ),
     Criterion("seeds", "at least 10 seeds in every fold", lambda f: f.seeds, operator.ge, 10, "{:.0f}".format),
-    Criterion("folds", "at least 3 folds", lambda f: len(f.folds), operator.ge, 3, "{:.0f}".format),
+    Criterion(
+        "length",
+        f"at least {MINUTE_SESSIONS} test sessions, of a basket of shares {DAILY_SESSIONS}",
+        _length,
+        operator.ge,
+        1.0,
+        lambda part: f"{share(part)} of the fewest",
+    ),
     Criterion(
         "trades",
         "at least 30 trades on the test sessions, of a basket of shares on 30 of them",
@@ -98,16 +119,16 @@ CRITERIA: tuple[Criterion, ...] = (
     Criterion("profit", "net return above 0", lambda f: f.policy.figures.net_return, operator.gt, 0.0, percent),
     Criterion("baselines", "net return above every baseline's", _lead, operator.gt, 0.0, _against_the_best),
     Criterion(
-        "mean return",
-        "95 % interval of the mean session return above 0, of a basket of shares that over every baseline too",
+        "lead",
+        "lower bound of the mean lead over the best baseline above 0, one-sided at 99 %",
         _lower_bound,
         operator.gt,
         0.0,
-        lambda low: f"lower bound {percent(low, 3)}",
+        lambda low: f"lower bound {percent(low, 3)} a session",
     ),
     Criterion(
-        "deflated Sharpe",
-        "deflated Sharpe ratio at least 0.95",
+        "deflated lead",
+        "deflated Sharpe ratio of that lead, among all trials, at least 0.95",
         _deflated,
         operator.ge,
         0.95,
@@ -115,34 +136,40 @@ CRITERIA: tuple[Criterion, ...] = (
     ),
     Criterion(
         "overfitting",
-        "probability of backtest overfitting at most 0.2",
-        lambda f: f.overfitting.probability,
+        "the best seed of one half of the sessions trails that baseline in the other in at most 20 % of the splits",
+        _loss,
         operator.le,
         0.2,
-        number,
+        lambda part: f"{share(part)} of the splits",
+    ),
+    Criterion(
+        "drawdown",
+        f"largest drawdown at most {DRAWDOWN:.0%}, or the best baseline's where that is deeper".replace("%", " %"),
+        _drawdown,
+        operator.le,
+        0.0,
+        lambda over: f"{percent(over)} against the limit",
     ),
     Criterion("luck", "at most 5 % of random traders did as well", lambda f: f.random_p, operator.le, 0.05, _of_them),
     Criterion("costs", "net return above 0 at twice the costs", _scenario(COSTS_TWICE), operator.gt, 0.0, percent),
     Criterion("delay", "net return above 0 one bar late", _scenario(ONE_BAR_LATE), operator.gt, 0.0, percent),
-    Criterion(
-        "track record",
-        "as many test sessions as the minimum track record",
-        _of_minimum,
-        operator.ge,
-        1.0,
-        _of_them,
-    ),
 )
 """What a policy must show before it may trade real money."""
 
 
 def judge(findings: Findings) -> tuple[Judged, ...]:
     """Every criterion of `CRITERIA` on these findings, in its order. What is not known (None, or not finite) fails."""
-    return tuple(_judged(criterion, criterion.figure(findings)) for criterion in CRITERIA)
+    return tuple(_judged(criterion, findings) for criterion in CRITERIA)
 
 
-def _judged(criterion: Criterion, figure: float | None) -> Judged:
-    if figure is None or not math.isfinite(figure):
-        return Judged(criterion.name, criterion.rule, "not known", passes=False)
-    holds = criterion.compare(figure, criterion.threshold)
-    return Judged(criterion.name, criterion.rule, criterion.shown(figure), passes=bool(holds))
+def passes(criterion: Criterion, findings: Findings) -> bool:
+    """Whether the findings meet it; a figure that is not known (None, or not finite) fails."""
+    figure = criterion.figure(findings)
+    return figure is not None and math.isfinite(figure) and bool(criterion.compare(figure, criterion.threshold))
+
+
+def _judged(criterion: Criterion, findings: Findings) -> Judged:
+    figure = criterion.figure(findings)
+    known = figure is not None and math.isfinite(figure)
+    found = criterion.shown(figure) if known and figure is not None else "not known"
+    return Judged(criterion.name, criterion.rule, found, passes=passes(criterion, findings))

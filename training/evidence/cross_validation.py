@@ -78,6 +78,20 @@ def backtest_overfitting(matrix: Series, blocks: int = BLOCKS) -> Overfitting:
     )
 
 
+def loss_probability(matrix: Series, blocks: int = BLOCKS) -> float | None:
+    """The share of splits in which the best trial of one half earns less than nothing in the other; None: undefined.
+
+    `probability_of_loss` of `backtest_overfitting` without all else. A trial that trails never raises it, and a bad one
+    never lowers it, as it is not the best of a half.
+    """
+    values = np.asarray(matrix, dtype=np.float64)
+    if values.shape[1] == 0 or len(values) < max(blocks, FEWEST):
+        return None
+    inside, outside = _halves(checked(values), blocks)
+    best = inside == inside.max(axis=1, keepdims=True)
+    return float((best / best.sum(axis=1, keepdims=True) * (outside < 0.0)).sum()) / len(inside)
+
+
 def _histogram(logit: Series, weight: Series, trials: int) -> tuple[tuple[float, float, float], ...]:
     """Bins (above, up to, share of splits); zero is an edge and belongs to the bin below it."""
     edges = np.linspace(-1.0, 1.0, LOGIT_BINS + 1) * (math.log(trials) + 1e-9)  # ln(N / 1) is the largest
@@ -116,4 +130,5 @@ def _halves(values: Series, blocks: int) -> tuple[Series, Series]:
         found: Series = np.where(usable, mean / np.where(usable, deviation, 1.0), 0.0)
         return found.round(10)  # so that equal trials tie
 
-    return ratios(member), ratios(1.0 - member)
+    inside = ratios(member)
+    return inside, inside[::-1]  # in the order of combinations the n-th half from the end is the rest of the n-th

@@ -12,6 +12,7 @@ import msgspec
 
 from training.evidence.calibration import Calibration
 from training.evidence.cross_validation import Overfitting
+from training.evidence.lead import Lead
 from training.evidence.overfitting import Deflated
 from training.evidence.resampling import FEWEST, Interval
 from training.evidence.significance import Detectable, Snooping
@@ -97,6 +98,7 @@ class Findings(msgspec.Struct, frozen=True, kw_only=True):
     data_file: str
     data_sha256: str
     synthetic: bool  # the bars were made up
+    refit: bool = False  # the exported weights were trained once more on all sessions, which nothing tests
     imported: bool = False  # trained elsewhere: on which sessions, and chosen among how many, is not known
     code_version: str
     policy_sha256: str | None = None  # of the model that the report ships with; filled at export
@@ -106,6 +108,7 @@ class Findings(msgspec.Struct, frozen=True, kw_only=True):
     policy: Line
     baselines: tuple[Line, ...]
     over_baselines: dict[str, Interval]  # the policy's mean session return less theirs, paired by session
+    lead: Lead | None = None  # over the best baseline; None without baselines, and in reports of earlier versions
     folds: tuple[FoldLine, ...]
     runs: tuple[Run, ...]
     rewards: tuple[RewardLine, ...]
@@ -114,7 +117,7 @@ class Findings(msgspec.Struct, frozen=True, kw_only=True):
     rank_correlation: float | None  # of validation and test return within folds, headline's reward, mean over folds
     rank_chance: float | None = None  # by chance one such correlation in twenty is above this
     deflated: Deflated
-    overfitting: Overfitting
+    overfitting: Overfitting  # of the headline's trials alone
     snooping: Snooping | None
     prior_trials: int
     prior_openings: int

@@ -65,14 +65,16 @@ def chosen_results(study: Study) -> tuple[PlayResult, ...]:
     return study.account or tuple(study.trials[index].test for index in study.chosen)
 
 
-def trial_matrix(study: Study) -> tuple[tuple[str, ...], Series]:
-    """Names and test returns, float64 (sessions, N), of each reward and seed that was trained in every fold.
+def trial_matrix(study: Study, reward: str = "") -> tuple[tuple[str, ...], Series]:
+    """Names and test returns, float64 (sessions, N), of each seed, of all rewards or one, trained in every fold.
 
     Raises:
         ValueError: a trial's test sessions are not those of its fold.
     """
     runs: dict[str, list[list[Series]]] = {}
     for trial in study.trials:
+        if reward not in {"", trial.reward}:
+            continue
         wanted, found = study.folds[trial.fold].test, tuple(result.date for result in trial.test.sessions)
         if found != wanted:
             raise ValueError(

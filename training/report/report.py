@@ -18,6 +18,7 @@ from training.evidence.criteria import judge
 from training.evidence.cross_validation import backtest_overfitting
 from training.evidence.findings import REPORT_FILE, Findings, Line, encode
 from training.evidence.heads import KEY as HEADS
+from training.evidence.lead import lead_of
 from training.evidence.overfitting import deflated_sharpe, effective_trials
 from training.evidence.resampling import Interval, paired_difference
 from training.evidence.significance import detectable, snooping
@@ -71,6 +72,8 @@ def find(study: Study) -> Findings:
     capital, results = study.capital_usd, headline(study)
     returns = session_returns(results, capital)
     _, matrix = trial_matrix(study)
+    _, own_runs = trial_matrix(study, study.reward)
+    played = {one.name: session_returns(joined(one.folds), capital) for one in study.baselines}
     ratios = [*sharpes(matrix.T).tolist(), *study.prior_sharpes]
     one_account = study.compounds
 
@@ -84,7 +87,8 @@ def find(study: Study) -> Findings:
     with phase("differences by bootstrap"):
         differences = _differences(study, returns)
     with phase("figures of choosing among all trials"):
-        overfitting, snooped = backtest_overfitting(matrix), snooping(matrix) if matrix.shape[1] else None
+        overfitting, snooped = backtest_overfitting(own_runs), snooping(matrix) if matrix.shape[1] else None
+        lead = lead_of(returns, played, own_runs, earlier=len(study.prior_sharpes), compounds=one_account)
     entries = [entry for index in study.chosen for entry in study.trials[index].test.entries]
     correlation, chance = rank_correlation(study)
     findings = Findings(
@@ -99,6 +103,7 @@ def find(study: Study) -> Findings:
         data_sha256=study.data.file_sha256,
         synthetic=study.data.synthetic,
         imported="imported" in study.settings,
+        refit=bool(study.refit),
         code_version=study.code_version,
         first_session=study.folds[0].test[0],
         last_session=study.folds[-1].test[-1],
@@ -106,6 +111,7 @@ def find(study: Study) -> Findings:
         policy=policy,
         baselines=tuple(lines),
         over_baselines=differences,
+        lead=lead,
         folds=tuple(fold_line(study, index) for index in range(len(study.folds))),
         runs=tuple(run_line(study, index) for index in range(len(study.trials))),
         rewards=reward_lines(study),

@@ -53,12 +53,12 @@ def _check_choice(study: Study, fold: int) -> None:
     if not 0 <= place < len(study.trials) or study.trials[place].fold != fold:
         raise ValueError(f"the chosen trial of fold {fold} is trial {place}, which is not of that fold")
     rivals = [trial for trial in study.trials if trial.fold == fold and trial.reward == study.reward]
-    best = max((trial.validated_usd for trial in rivals), default=0.0)
+    best = max((trial.merit for trial in rivals), default=0.0)
     chosen = study.trials[place]
-    if chosen.reward != study.reward or chosen.validated_usd < best - 1e-6:
+    if chosen.reward != study.reward or chosen.merit < best - 1e-9:
         raise ValueError(
             f"the chosen trial of fold {fold} is of reward {chosen.reward} and seed {chosen.seed}; expected the one of "
-            f"reward {study.reward} that earned most on validation, or the test sessions would have chosen"
+            f"reward {study.reward} that did best on validation, or the test sessions would have chosen"
         )
     for trial in rivals:
         if tuple(result.date for result in trial.validate) != study.folds[fold].validate:

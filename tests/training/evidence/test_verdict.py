@@ -93,7 +93,7 @@ def test_a_policy_that_never_trades_equals_always_flat() -> None:
     assert "No baseline was played" in words
     assert "The policy made no trade" in words
     assert "No learning curve was recorded." in words
-    assert not any(judged.passes for judged in found.criteria if judged.name in {"profit", "mean return", "baselines"})
+    assert not any(judged.passes for judged in found.criteria if judged.name in {"profit", "lead", "baselines"})
 
     assert found.abstract[1] == "The policy earned 0.00 % of its capital in sum with 0 trades."
 
@@ -109,7 +109,7 @@ def test_a_lead_that_may_be_luck_is_not_called_beating() -> None:
     assert "(too few sessions to decide)" in words
     sure = find(example_study(edge_usd=160.0))
     assert sure.verdict.startswith("Beats every baseline with ")
-    assert sure.verdict.endswith("passes all 13 criteria for real money.")
+    assert sure.verdict.endswith("passes all 14 criteria for real money.")
 
 
 @pytest.mark.parametrize(
@@ -130,7 +130,7 @@ def test_what_was_trained_elsewhere_is_not_said_to_be_tested_on_unseen_sessions(
     words = page_words(files(study, found)["report.html"].decode())
     assert "it may have learned from these very sessions" in words
     assert "deflated Sharpe not known, as it was trained elsewhere" in found.verdict
-    assert {judged.name: judged.found for judged in found.criteria}["deflated Sharpe"] == "not known"
+    assert {judged.name: judged.found for judged in found.criteria}["deflated lead"] == "not known"
     assert "by a reward that is not known here" in words
     assert "later than what" not in words
     assert re.search(r"deflated Sharpe ratio \(DSR\) at most \d", words)

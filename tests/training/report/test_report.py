@@ -118,3 +118,16 @@ def test_the_bins_of_the_logits_hold_every_split_and_the_pbo_lies_left_of_zero(f
 def test_a_study_whose_parts_do_not_fit_is_refused(change: dict[str, object], said: str) -> None:
     with pytest.raises(ValueError, match=said):
         find(msgspec.structs.replace(hand_study(), **change))
+
+
+def test_the_ablation_does_not_count_among_what_was_chosen() -> None:
+    study = example_study(folds=3, seeds=10)
+    alone = msgspec.structs.replace(
+        study, trials=tuple(trial for trial in study.trials if trial.reward == study.reward)
+    )
+    places = {id(trial): place for place, trial in enumerate(alone.trials)}
+    alone = msgspec.structs.replace(alone, chosen=tuple(places[id(study.trials[index])] for index in study.chosen))
+    both, one = find(study), find(alone)
+    assert both.overfitting == one.overfitting
+    assert both.overfitting.trials == 10
+    assert both.lead == one.lead

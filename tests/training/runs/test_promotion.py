@@ -91,7 +91,7 @@ def test_a_refusal_has_one_line_for_each_failed_criterion(tmp_path: Path) -> Non
     weak = find(example_study(folds=2, seeds=2))
     lines = _refused(_version(tmp_path, weak)).splitlines()
     failed = [judged.name for judged in judge(weak) if not judged.passes]
-    assert {"seeds", "folds"} <= {*failed}
+    assert {"seeds", "length"} <= {*failed}
     assert lines[0].startswith("2024-10-31-0badcafe is not promoted")
     assert [line.partition(":")[0] for line in lines[1:]] == failed
     assert "seeds: at least 10 seeds in every fold; found 2" in lines
@@ -119,25 +119,25 @@ def _at(good: Findings, criterion: str, edge: bool) -> dict[str, Any]:
     p = good.policy
     sides: dict[str, Callable[[], dict[str, Any]]] = {
         "data": lambda: {"synthetic": not edge},
+        "weights": lambda: {"refit": not edge},
         "seeds": lambda: {"seeds": 10 if edge else 9},
-        "folds": lambda: {"folds": good.folds if edge else good.folds[:2]},
+        "length": lambda: {"policy": _figures(p, sessions=60 if edge else 59)},
         "trades": lambda: {"policy": _figures(p, trades=30 if edge else 29)},
         "profit": lambda: {
             "policy": _figures(p, net_return=1e-6 if edge else 0.0),
             "baselines": tuple(_figures(line, net_return=-1.0) for line in good.baselines),
         },
         "baselines": lambda: {"policy": _figures(p, net_return=best + 1e-9 if edge else best)},
-        "mean return": lambda: {
-            "policy": msgspec.structs.replace(
-                p, session_return=msgspec.structs.replace(p.session_return, low=1e-9 if edge else 0.0)
-            )
+        "lead": lambda: _changed(good, "lead", low=1e-9 if edge else 0.0),
+        "deflated lead": lambda: _changed(good, "lead", deflated=0.95 if edge else 0.9499),
+        "overfitting": lambda: _changed(good, "lead", loss=0.2 if edge else 0.2001),
+        "drawdown": lambda: {
+            "policy": _figures(p, max_drawdown=0.25 if edge else 0.2501),
+            "baselines": tuple(_figures(line, max_drawdown=0.2) for line in good.baselines),
         },
-        "deflated Sharpe": lambda: _changed(good, "deflated", deflated=0.95 if edge else 0.9499),
-        "overfitting": lambda: _changed(good, "overfitting", probability=0.2 if edge else 0.2001),
         "luck": lambda: {"random_p": 0.05 if edge else 0.0501},
         "costs": lambda: _with_scenario(good, "costs x 2", 1e-9 if edge else 0.0),
         "delay": lambda: _with_scenario(good, "one bar late", 1e-9 if edge else -0.01),
-        "track record": lambda: _changed(good, "deflated", minimum_sessions=60.0 if edge else 60.5),
     }
     return sides[criterion]()
 
@@ -156,14 +156,13 @@ def test_each_criterion_alone_stops_a_promotion_and_its_threshold_is_where_the_r
 @pytest.mark.parametrize(
     ("name", "changes"),
     [
-        ("deflated Sharpe", lambda f: _changed(f, "deflated", deflated=UNKNOWN)),
-        ("overfitting", lambda f: _changed(f, "overfitting", probability=None)),
+        ("deflated lead", lambda f: _changed(f, "lead", deflated=UNKNOWN)),
+        ("overfitting", lambda f: _changed(f, "lead", loss=None)),
         ("luck", lambda _: {"random_p": None}),
-        ("track record", lambda f: _changed(f, "deflated", minimum_sessions=None)),
         ("baselines", lambda _: {"baselines": ()}),
-        ("mean return", lambda f: {"policy": _figures(f.policy, deviation=0.0)}),
-        ("mean return", lambda f: {"policy": _figures(f.policy, sessions=15)}),  # an interval of so few says nothing
-        ("deflated Sharpe", lambda _: {"imported": True}),
+        ("lead", lambda _: {"lead": None}),
+        ("lead", lambda f: _changed(f, "lead", low=None)),  # a bound of so few sessions says nothing
+        ("deflated lead", lambda _: {"imported": True}),
         ("delay", lambda f: {"scenarios": f.scenarios[:1]}),
     ],
 )

@@ -43,15 +43,15 @@ def test_folds_seeds_and_rewards_share_the_processes_and_every_trial_is_in_the_l
     ]
     # 2024-06-20 is the first session with a volatility; one session lies between spans, and the last is tested
     assert [(f.train, f.validate, f.test) for f in study.folds] == [
-        (("2024-06-20", "2024-06-21", "2024-06-24"), ("2024-06-26",), ("2024-06-28",)),
         (("2024-06-20", "2024-06-21", "2024-06-24", "2024-06-25"), ("2024-06-27",), ("2024-07-01",)),
+        (("2024-06-20", "2024-06-21", "2024-06-24", "2024-06-25", "2024-06-26"), ("2024-06-28",), ("2024-07-02",)),
     ]
     assert all(study.trials[index].reward == "potential" for index in study.chosen)
     assert sum(isinstance(news, Trial) for news in heard) == 8
     lines = Ledger(ledger_path(many.out, "option_scalper")).read().lines
     assert [line.kind for line in lines].count("trial") == 8
     assert [(line.first, line.last) for line in lines if line.kind == "opening"] == [
-        ("2024-06-28", "2024-06-28"), ("2024-07-01", "2024-07-01"),
+        ("2024-07-01", "2024-07-01"), ("2024-07-02", "2024-07-02"),
     ]  # fmt: skip
     assert isinstance(made.findings, Findings)
     alone = replace(prepare((many, Path(), code_version())), folder=tmp_path / "alone")

@@ -1,0 +1,127 @@
+"""How often a policy passes those criteria of promotion that its returns alone decide, in simulated tests.
+
+Returns have fat tails (Student's t with 4 degrees of freedom), calm and wild weeks, and ten seeds whose leads
+share half of their variance. A series without an edge is what validation would have chosen from noise: it has not seen
+the test. Not simulated are the criteria of seeds, trades, random traders, costs and delay, which only lower the rates.
+"""
+
+from __future__ import annotations
+
+import math
+from collections import Counter
+from collections.abc import Mapping
+from dataclasses import dataclass
+from types import SimpleNamespace
+from typing import NamedTuple, cast
+
+import numpy as np
+
+from training.evidence.criteria import CRITERIA, Criterion, passes
+from training.evidence.findings import Findings
+from training.evidence.lead import lead_of, lower_bound
+from training.evidence.statistics import SESSIONS_A_YEAR, Series, max_drawdown, total
+
+SEEDS = 10
+FREEDOM = 4  # of Student's t
+WILD, TURN = 2.0, 0.05  # times the calm deviation; the chance of a session that it changes
+LINK = 0.5  # of the seeds' leads: the part of their variance that they share
+OF_RETURNS = ("length", "profit", "baselines", "lead", "deflated lead", "overfitting", "drawdown")
+
+
+@dataclass(frozen=True, slots=True)
+class Cadence:
+    """A kind of desk: what its market and its lead over the best baseline are like, a session."""
+
+    name: str
+    compounds: bool  # one account in the market; else one for each session, flat at night
+    lead_deviation: float
+    market_deviation: float = 0.011
+    market_sharpe: float = 0.7  # a year
+
+    @property
+    def edge(self) -> str:
+        """What the ratio of an edge is a ratio of."""
+        return "lead over the market" if self.compounds else "returns"
+
+
+MINUTES = Cadence("minutes", compounds=False, lead_deviation=0.012)
+DAYS = Cadence("days", compounds=True, lead_deviation=0.005)
+
+
+class Drawn(NamedTuple):
+    """One simulated test."""
+
+    own: Series  # (sessions,)
+    baselines: Mapping[str, Series]
+    trials: Series  # (sessions, SEEDS); the policy is the first
+
+
+class Rate(NamedTuple):
+    """How many of the simulated tests passed, and which criteria the others failed first."""
+
+    passed: int
+    series: int
+    failed: Mapping[str, int]
+
+    @property
+    def share(self) -> float:
+        """Of all."""
+        return self.passed / self.series
+
+
+def drawn(cadence: Cadence, sessions: int, ratio: float, random: np.random.Generator) -> Drawn:
+    """One test of a policy whose edge has the annual ratio `ratio` of mean to deviation; 0 is noise."""
+    wild = (random.random(sessions) < TURN).cumsum() % 2 == random.integers(2)
+    scale = np.where(wild, WILD, 1.0) / math.sqrt((1.0 + WILD**2) / 2.0)
+
+    def noise(count: int) -> Series:
+        fat = random.standard_t(FREEDOM, (sessions, count)) / math.sqrt(FREEDOM / (FREEDOM - 2.0))
+        return np.asarray(fat * scale[:, None], dtype=np.float64)
+
+    year = math.sqrt(SESSIONS_A_YEAR)
+    market = cadence.market_deviation * (noise(1)[:, 0] + cadence.market_sharpe / year)
+    leads = math.sqrt(LINK) * noise(1) + math.sqrt(1.0 - LINK) * noise(SEEDS) + ratio / year
+    trials = cadence.lead_deviation * leads
+    baselines = {"always flat": np.zeros(sessions), "buy and hold": market}
+    if cadence.compounds:
+        trials = trials + market[:, None]
+        baselines["equal weight"] = market + 0.2 * cadence.lead_deviation * noise(1)[:, 0]
+    return Drawn(trials[:, 0], baselines, trials)
+
+
+def first_failed(test: Drawn, compounds: bool) -> str:
+    """The first criterion of `OF_RETURNS` that this test fails, in the table's order; "" where it passes all."""
+    nets = {name: total(returns, compounds=compounds) for name, returns in test.baselines.items()}
+    gap = test.own - test.baselines[max(nets, key=lambda name: nets[name])]
+    if lower_bound(gap, math.cbrt(len(gap))) <= 0.0:  # decides alone, and most of noise ends here
+        return "lead"
+    seen = SimpleNamespace(
+        policy=_player(test.own, compounds),
+        baselines=[_player(returns, compounds) for returns in test.baselines.values()],
+        lead=lead_of(test.own, test.baselines, test.trials, compounds=compounds),
+        compounds=compounds,
+        imported=False,
+    )
+    return next((one.name for one in _of_returns() if not passes(one, cast("Findings", seen))), "")
+
+
+def rate(cadence: Cadence, sessions: int, ratio: float, series: int, seed: int = 0) -> Rate:
+    """How many of `series` simulated tests pass."""
+    random = np.random.default_rng([seed, sessions, round(1000 * ratio)])
+    found = Counter(first_failed(drawn(cadence, sessions, ratio, random), cadence.compounds) for _ in range(series))
+    return Rate(found.pop("", 0), series, dict(found))
+
+
+def _of_returns() -> list[Criterion]:
+    return [criterion for criterion in CRITERIA if criterion.name in OF_RETURNS]
+
+
+def _player(returns: Series, compounds: bool) -> SimpleNamespace:
+    """What the criteria look at of a player."""
+    return SimpleNamespace(
+        figures=SimpleNamespace(
+            sessions=len(returns),
+            net_return=total(returns, compounds=compounds),
+            max_drawdown=max_drawdown(returns, compounds=compounds),
+        )
+    )
