@@ -15,7 +15,10 @@ from training.desks.own.environment import Outcome, gain
 from training.export.reference import Input, each_column
 from training.rl.coefficients import Coefficients
 from training.rl.presets import Preset
+from training.study.folds import SESSIONS_A_YEAR, Walk
 
+SESSION_S = 390 * 60
+VOLATILITY_CLOSES = 21  # which the prices of options rest on
 QUICK = Preset(
     "a first look: some minutes", 20_480, Coefficients(environments=16, rollout_steps=64, batch=256, epochs=4)
 )
@@ -72,11 +75,22 @@ def own_kind(
         load=lambda path, trading: load(spec.name, path, trading, hooks),
         policy=policy,
         inputs=_inputs(spec, of_the_desk),
+        walk=walk_of(spec),
         before=f"that warm the desk up ({spec.history_bars} bars, and of options the volatility)",
         compounds=spec.decides == "session",
         imports=True,
         rule=None if rule is None else lambda: Rule(rule),
     )
+
+
+def walk_of(spec: Spec) -> Walk:
+    """How sessions are cut into folds: years of days, or 20 sessions; between spans the look-back and one session."""
+    if spec.decides == "session":
+        return Walk(SESSIONS_A_YEAR, SESSIONS_A_YEAR, SESSIONS_A_YEAR, spec.history_bars + 1, years=True)
+    back = -(-spec.history_bars * spec.bar_interval_s // SESSION_S)
+    if spec.holds == "option":
+        back = max(back, VOLATILITY_CLOSES)
+    return Walk(train=20, validate=20, test=20, purge=back + 1)
 
 
 def _inputs(spec: Spec, of_the_desk: tuple[str, ...]) -> tuple[Input, ...]:

@@ -17,6 +17,7 @@ from torch import Tensor
 
 from daemon.cli import ctl
 from daemon.core.strategy_rules import trading_for
+from strategies import option_scalper, regime_switcher
 from strategies.kit.manifest import MANIFEST_FILE, decode
 from strategies.registry import add
 from tests.support.own.files import forgotten_again, write_strategy
@@ -24,6 +25,7 @@ from tests.support.training.made_files import days, write_days
 from training.cli.main import main
 from training.desks.kind import EnvSettings, Span
 from training.desks.own.environment import CERTAIN, GymEnvironments
+from training.desks.own.kind import walk_of
 from training.desks.registry import kind
 from training.gym.own import own_env
 
@@ -192,3 +194,11 @@ def test_a_training_object_that_is_not_there_or_of_another_strategy_is_refused(t
         lost = write_strategy(tmp_path / "mine_lost.py", "mine_lost", after=after)
         with pytest.raises(ValueError, match=r"ModuleNotFoundError: No module named 'no_such_training'"):
             kind(add(str(lost)))
+
+
+def test_the_look_back_lies_between_spans_in_sessions() -> None:
+    bars = msgspec.structs.replace(option_scalper.SPEC, history_bars=391)  # one bar more than a session has
+    assert walk_of(bars).purge == 22  # the volatility of options looks back further
+    assert walk_of(msgspec.structs.replace(bars, history_bars=390 * 30)).purge == 31
+    daily = walk_of(regime_switcher.SPEC)
+    assert (daily.purge, daily.years) == (253, True)
