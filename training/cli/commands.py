@@ -15,6 +15,7 @@ COMMANDS = {
     "download": "bars from Alpaca into a file that training, dry run and replay read",
     "convert": "vendors' option quotes, or stock minutes, into files that this project reads",
     "check-quotes": "what is wrong with a file of option quotes, and what it covers",
+    "calibrate": "what recorded option quotes say of the option market's constants, as a file",
     "search": "look for better coefficients with Optuna, or with Ray on a cluster",
     "analyse": "does a strategy look ahead, or depend on how much history it was given?",
     "report": "make the report of a run folder again",

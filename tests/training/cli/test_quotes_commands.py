@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+from daemon.tapes.quotes.calibration_file import read_calibration
 from daemon.tapes.quotes.faults import FAULTS, REMARKS
 from tests.support.paths import REPOSITORY
 from tests.support.quote_files import lean_zip
@@ -64,3 +65,20 @@ def test_the_manual_lists_every_fault_and_remark() -> None:
     text = (REPOSITORY / "docs" / "DATA.md").read_text()
     for name, what in (FAULTS | REMARKS).items():
         assert f"| `{name}` | {what} |" in text
+
+
+def test_calibrate_prints_the_present_constants_next_to_the_fitted_ones_and_writes_a_sealed_file(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    put = NAME.replace("call", "put")
+    quote = "34260000,9900,9900,9900,9900,1,10100,10100,10100,10100,1"
+    path = lean_zip(tmp_path / "in.zip", {NAME: [quote], put: [quote]})
+    assert main(["convert", "--from", "lean", str(path), "--out", str(tmp_path / "q.parquet")]) == 0
+    capsys.readouterr()
+    out = tmp_path / "calibration.json"
+    assert main(["calibrate", "--quotes", str(tmp_path / "q.parquet"), "--out", str(out)]) == 0
+    rows = [[cell.strip() for cell in line.split("│")[1:4]] for line in capsys.readouterr().out.splitlines()]
+    assert ["half_spread", "0.004", "0.01"] in rows
+    assert ["volatility_premium", "1.25", "–"] in rows
+    assert read_calibration(out).fitted.half_spread == 0.01
+    assert main(["calibrate", "--quotes", str(out), "--out", str(out)]) == 2

@@ -1,0 +1,101 @@
+"""The file that `train-and-export calibrate` writes: what recorded quotes say of spreads and volatilities.
+
+JSON with a digest of its own content, so a changed file is refused. Numbers are medians over sessions of each session's
+median, so neither one bad quote nor one bad day moves them.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from pathlib import Path
+
+import msgspec
+
+from daemon.host.whole_files import write_whole
+from daemon.tapes.files import TapeError
+
+VERSION = 1
+
+
+class Estimate(msgspec.Struct, frozen=True):
+    """A median over sessions, with the quartiles over sessions, and what it rests on."""
+
+    median: float
+    low: float
+    high: float
+    sessions: int
+    rows: int
+
+
+class SpreadCell(msgspec.Struct, frozen=True):
+    """Half-spreads of one cell: trading days to the expiry, distance of the strike, part of the session."""
+
+    days: str
+    moneyness: str
+    part: str
+    share: Estimate  # of the mid
+    usd: Estimate
+    assumed: Estimate  # share that the default constants of `[paper]` give for the same mids
+
+
+class TermCell(msgspec.Struct, frozen=True):
+    """Volatilities of one range of trading days to the expiry. `premium` is null without closes."""
+
+    days: str
+    implied: Estimate  # annualised, at the money
+    skew: Estimate | None  # change of the volatility for each 1.0 of ln(strike / forward)
+    premium: Estimate | None  # implied over realised
+
+
+class Fitted(msgspec.Struct, frozen=True):
+    """Values for the keys of `[paper]`; null where the quotes do not say."""
+
+    half_spread: float | None
+    half_spread_min_usd: float | None
+    volatility_premium: float | None
+
+
+class Calibration(msgspec.Struct, frozen=True):
+    """The whole file. `digest` is the SHA-256 of the file with an empty digest."""
+
+    version: int
+    quotes: str  # the file's name
+    quotes_sha256: str
+    closes: str  # the file of closes, "" for none
+    interval: str
+    synthetic: str
+    first_date: str
+    last_date: str
+    sessions: int
+    rows: int  # that were usable
+    fitted: Fitted
+    spreads: tuple[SpreadCell, ...]
+    terms: tuple[TermCell, ...]
+    digest: str = ""
+
+
+def write_calibration(path: Path, made: Calibration) -> Calibration:
+    """Write the file whole, with its digest; return what was written. Raises OSError."""
+    sealed = msgspec.structs.replace(made, digest=_digest(made))
+    write_whole(path, msgspec.json.format(msgspec.json.encode(sealed), indent=1) + b"\n")
+    return sealed
+
+
+def read_calibration(path: Path) -> Calibration:
+    """Read the file. Raises TapeError for another version, a changed content, or no such file."""
+    cure = "make it with `train-and-export calibrate`"
+    try:
+        found = msgspec.json.decode(path.read_bytes(), type=Calibration)
+    except OSError as error:
+        raise TapeError(f"{path}: cannot be read ({error.strerror}): {cure}") from error
+    except msgspec.DecodeError as error:
+        raise TapeError(f"{path}: no calibration ({error}): {cure}") from error
+    if found.version != VERSION:
+        raise TapeError(f"{path}: version {found.version}; expected {VERSION}: {cure} of this release")
+    if found.digest != _digest(found):
+        raise TapeError(f"{path}: the content was changed after it was written (digest {found.digest[:8]}): {cure}")
+    return found
+
+
+def _digest(made: Calibration) -> str:
+    return hashlib.sha256(msgspec.json.encode(msgspec.structs.replace(made, digest=""))).hexdigest()

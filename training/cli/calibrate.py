@@ -1,0 +1,116 @@
+"""`train-and-export calibrate`: what recorded option quotes say of the constants of the option market, as a file."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+import msgspec
+from rich.console import Console
+from rich.table import Table
+
+from daemon.core.limits import Paper
+from daemon.host.time.calendar import CalendarError
+from daemon.tapes.files import TapeError
+from daemon.tapes.quotes.calibration_file import Calibration, Estimate, write_calibration
+from training.analysis.calibrate import DAYS, MONEYNESS, NEAR, PARTS, WHOLE, calibrate, closes_in
+from training.cli.commands import COMMANDS, DONE, wrong
+from training.evidence.wording import UNKNOWN, counted
+
+
+def main(arguments: Sequence[str]) -> int:
+    """`train-and-export calibrate …`; returns the exit code: 0, or 2 with one line on standard error."""
+    options = argparse.ArgumentParser(prog="train-and-export calibrate", description=COMMANDS["calibrate"])
+    options.add_argument("--quotes", required=True, type=Path, metavar="FILE", help="option quotes (docs/DATA.md)")
+    options.add_argument(
+        "--closes", type=Path, metavar="FILE", help="bars of the underlying, 20 sessions before included"
+    )
+    options.add_argument("--symbol", default="SPY", help="whose bars of --closes (%(default)s)")
+    options.add_argument("--out", type=Path, metavar="FILE", help="the file to write, such as calibration.json")
+    options.add_argument("--json", action="store_true", help="one JSON object instead of tables")
+    chosen = options.parse_args(arguments)
+    console = Console(highlight=False, markup=False)
+    progress = Console(stderr=True)
+    try:
+        closes = {} if chosen.closes is None else closes_in(chosen.closes, chosen.symbol)
+        if chosen.out is not None and chosen.out.exists() and chosen.out.samefile(chosen.quotes):
+            return wrong(TapeError(f"--out {chosen.out} is the file of quotes: choose another name"))
+        with progress.status("reading") as status:
+            made = calibrate(chosen.quotes, closes, chosen.closes.name if chosen.closes else "", status.update)
+        if chosen.out is not None:
+            made = write_calibration(chosen.out, made)
+    except (TapeError, CalendarError, OSError) as error:
+        return wrong(error)
+    if chosen.json:
+        sys.stdout.write(msgspec.json.encode(made).decode() + "\n")
+    else:
+        show(made, console if console.is_terminal else Console(highlight=False, markup=False, width=160))
+        if chosen.out is not None:
+            sys.stdout.write(f"{chosen.out}: digest {made.digest[:16]}\n")
+    return DONE
+
+
+def show(made: Calibration, console: Console) -> None:
+    """Print the fitted constants next to the present ones, then the cells they come from."""
+    paper = Paper()
+    made_up = f" · SYNTHETIC: {made.synthetic}" if made.synthetic else ""
+    console.print(
+        f"{made.quotes}: {counted(made.rows, 'usable quote')} of {counted(made.sessions, 'session')}, "
+        f"{made.first_date} to {made.last_date}; interval {made.interval}{made_up}"
+    )
+    table = Table("constant", "assumed", "these quotes", "what it is")
+    rows = (
+        ("half_spread", paper.half_spread, made.fitted.half_spread, "of the mid, 1 to 5 days, strikes within 0.5 %"),
+        ("half_spread_min_usd", paper.half_spread_min_usd, made.fitted.half_spread_min_usd, "USD, mids below 0.20 USD"),
+        (
+            "volatility_premium",
+            paper.volatility_premium,
+            made.fitted.volatility_premium,
+            "implied over realised, 1 to 5 days",
+        ),
+    )
+    for name, assumed, found, what in rows:
+        table.add_row(name, f"{assumed:g}", UNKNOWN if found is None else f"{found:.4g}", what)
+    console.print(table)
+    console.print(_spreads(made))
+    console.print(_parts(made))
+    console.print(_terms(made))
+
+
+def _spreads(made: Calibration) -> Table:
+    cells = {(cell.days, cell.moneyness): cell for cell in made.spreads if cell.part == WHOLE}
+    names = [name for _, name in MONEYNESS]
+    title = "half-spread of the mid: these quotes / assumed for the same mids; by distance of the strike"
+    table = Table("trading days", *names, title=title)
+    for _, days in DAYS:
+        row = [cells.get((days, name)) for name in names]
+        if any(row):
+            table.add_row(days, *("" if c is None else f"{c.share.median:.2%} / {c.assumed.median:.2%}" for c in row))
+    return table
+
+
+def _parts(made: Calibration) -> Table:
+    cells = {(cell.days, cell.part): cell for cell in made.spreads if cell.moneyness == NEAR}
+    names = [name for _, name in PARTS]
+    table = Table("trading days", *names, title="half-spread of strikes within 0.5 %, by part of the session")
+    for _, days in DAYS:
+        row = [cells.get((days, name)) for name in names]
+        if any(row):
+            table.add_row(days, *("" if cell is None else _share(cell.share) for cell in row))
+    return table
+
+
+def _terms(made: Calibration) -> Table:
+    title = "volatility at the money (assumed: one for all days, premium x realised, no skew)"
+    table = Table("trading days", "implied", "premium over realised", "skew a 1 % of strike", "sessions", title=title)
+    for term in made.terms:
+        premium = UNKNOWN if term.premium is None else f"{term.premium.median:.2f}"
+        skew = UNKNOWN if term.skew is None else f"{term.skew.median / 100:+.3%}"
+        table.add_row(term.days, f"{term.implied.median:.2%}", premium, skew, f"{term.implied.sessions}")
+    return table
+
+
+def _share(found: Estimate) -> str:
+    return f"{found.median:.2%} ({found.low:.2%} to {found.high:.2%})"
