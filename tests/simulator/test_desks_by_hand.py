@@ -11,15 +11,17 @@ from typing import Any
 
 import pytest
 
+import simulator.desks_by_hand
 from simulator.clock import SimClock
 from simulator.data.bar_history import day_bar
-from simulator.desks_by_hand import DESKS, accounts_of, environment, market_of, names_of
+from simulator.desks_by_hand import DESKS, accounts_of, add_own, environment, market_of, names_of
 from simulator.prices.market import Market
 from simulator.prices.tape import calendar_sessions
 from simulator.server import AlpacaServer
 from simulator.trading.account import Account
 from strategies.kit.contract import Bar
 from strategies.kit.units import SECOND_NS
+from tests.support.own.files import forgotten_again, write_strategy
 from tests.support.simulator.lone_loop import clock_of_loop
 from tests.support.simulator.share_days import OPENS, accounts, shares
 from tests.support.simulator.stream_clients import PATIENCE_S, Socket, connected
@@ -30,6 +32,20 @@ def test_desks_are_named_once_each() -> None:
     for wrong in ("foo", "regime,regime", ","):
         with pytest.raises(ValueError, match="expected each at most once of scalper, rebalancer, regime"):
             names_of(wrong)
+
+
+def test_a_strategy_of_one_s_own_has_a_desk_with_its_own_cash_and_its_file(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("simulator.desks_by_hand.DESKS", dict(DESKS))
+    with forgotten_again():
+        path = write_strategy(tmp_path / "mine_desk.py", "mine_desk")
+        assert add_own(f"{path}:ToyKeeper") == "toy"
+        desk = simulator.desks_by_hand.DESKS["toy"]
+        assert (desk.strategy, desk.cash, desk.shares) == (f"{path}:STRATEGY", Decimal(50_000), ("SPY",))
+        after = "STRATEGY = STRATEGY._replace(desk='scalper')\n"
+        with pytest.raises(ValueError, match=r"its desk is 'scalper', like that of option_scalper: rename it"):
+            add_own(str(write_strategy(tmp_path / "mine_scalper.py", "mine_scalper", after=after)))
 
 
 def test_the_scalper_alone_trades_the_tape_as_ever() -> None:

@@ -13,6 +13,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
+from daemon.dashboard.desks import FollowedDesk
 from daemon.engine.code import code_digest
 from strategies.golden import contract_hash
 from strategies.kit.manifest import Training
@@ -83,6 +84,14 @@ def test_every_command_finds_the_strategy_by_the_state_directory(made: Path, tmp
     status = rltraderctl("status", "--state-dir", made / "whole", "--json", cwd=tmp_path)
     assert json.loads(status.stdout)["strategy"] == NAME
     assert json.loads(status.stdout)["problem"] == ""
+
+
+def test_the_dashboard_follows_it_by_the_journal_alone(made: Path) -> None:
+    with forgotten_again():
+        picture = FollowedDesk("mine", made / "whole").look()
+    assert picture.problem == ""
+    assert picture.spec is not None
+    assert (picture.spec.name, picture.caught_up) == (NAME, True)
 
 
 def test_a_start_finds_it_too_and_changed_code_goes_on_where_the_desk_stopped_cleanly(home: Path, made: Path) -> None:
