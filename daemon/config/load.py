@@ -25,7 +25,7 @@ from daemon.engine.state_dir import peek
 from daemon.host.credential import CredentialProblem, credential
 from daemon.host.own_files import StateDirError
 from daemon.host.state_place import CONFIG as DEFAULT_CONFIG
-from daemon.journal.rows import JournalError
+from daemon.journal.rows import STRATEGY_FROM, JournalError
 from strategies.kit.entry import OwnStrategyError
 from strategies.registry import STRATEGIES, VARIABLE, add, entry, is_known, names
 
@@ -206,7 +206,7 @@ class _Merged:
         text = desk.get("strategy")
         if text is None or (isinstance(text, str) and not is_known(text)):
             remembered = self._remembered()
-            if text is None and remembered not in ("", *STRATEGIES):
+            if text is None and remembered:
                 self.put("desk.strategy", remembered, "the state directory", STRATEGY_DEFAULT)
                 text = remembered
         if isinstance(text, str):
@@ -225,14 +225,14 @@ class _Merged:
                 self._refuse(f"{section}.{key}" if key else section, path, (*self._sections, *names()))
 
     def _remembered(self) -> str:
-        """Return the strategy of the state directory's journal, "" without one; the registry notes its file."""
+        """Return the own strategy of the state directory's journal, "" for none; the registry notes its file."""
         path = Path(str(self.tables.get("paths", {}).get("state_dir") or self._defaults["paths.state_dir"]))
         try:
             mine = path.is_dir() and path.stat().st_uid == os.geteuid()
             meta = peek(path) if mine else None
         except (OSError, ValueError, sqlite3.Error, StateDirError, JournalError):
             return ""  # who opens it reports that
-        return meta.get("strategy", "") if meta else ""
+        return meta.get("strategy", "") if meta and STRATEGY_FROM in meta else ""
 
     def _add_table_of(self, strategy: str, tables: Mapping[str, object], path: str) -> None:
         """Add the file's tables for one strategy; they count when it is the desk's."""

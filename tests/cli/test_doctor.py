@@ -40,6 +40,7 @@ DAY_NS = 24 * HOUR_NS
 META = {"mode": "paper", "account": "paper", "strategy": "option_scalper", "feed": "sip", "desk": "paper-1"}
 SUBJECTS = [
     "configuration",
+    "strategy",
     "limits",
     "addresses",
     "model",
@@ -169,6 +170,7 @@ def test_a_host_that_is_ready_ends_with_0(desk: Desk, market: Market) -> None:
     assert desk.order == SUBJECTS
     assert desk.verdicts("warn") == ["model", "shorting"]
     assert desk.told["model"][1].endswith("hash and golden answers verified; it is not promoted")
+    assert desk.told["strategy"] == ("ok", "option_scalper")
     assert desk.told["configuration"][1] == "desk paper-1, mode paper: orders go to the paper account"
     assert desk.told["keys"][1] == "accepted for the paper account PA3LOOPBACK1"
     assert desk.told["account"][1] == "ACTIVE, 10000.00 USD of cash, equity 10000.00 USD"
@@ -448,6 +450,7 @@ def test_a_model_that_is_not_promoted_fails_with_real_money(desk: Desk) -> None:
     desk.check({"desk": {"account": "live", "account_number": "PA3LOOPBACK1"}}, code=2)
     assert desk.verdicts("FAIL") == ["model"]
     assert desk.told["model"][1].endswith("every entry would be denied; promote a model, or trade on paper")
+    assert desk.told["strategy"] == ("ok", "option_scalper")
     assert desk.told["configuration"][1] == "desk paper-1, mode live: orders go to the live account"
 
 

@@ -7,6 +7,7 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
+from strategies.registry import add, entry
 from training.cli.commands import COMMANDS, DONE, wrong
 from training.report.report import write_report
 from training.runs.folder import STUDY_FILE
@@ -17,11 +18,18 @@ def main(arguments: Sequence[str]) -> int:
     """Run the command; returns the exit code: 0, 2 no folder of a finished run."""
     options = argparse.ArgumentParser(prog="train-and-export report", description=COMMANDS["report"])
     options.add_argument("run", type=Path, metavar="FOLDER", help="of a finished run, such as runs/<its name>")
-    folder = options.parse_args(arguments).run
+    moved = "file of the run's strategy, where it is one of your own that is not installed"
+    options.add_argument("--strategy", metavar="FILE.py", help=moved)
+    chosen = options.parse_args(arguments)
+    folder = chosen.run
     if not (folder / STUDY_FILE).is_file():
         return wrong(ValueError(f"{folder} holds no {STUDY_FILE}: give the folder of a run that has tested its trials"))
     try:
-        findings = write_report(decode((folder / STUDY_FILE).read_bytes()), folder)
+        if chosen.strategy:
+            add(chosen.strategy)
+        study = decode((folder / STUDY_FILE).read_bytes())
+        entry(study.strategy)
+        findings = write_report(study, folder)
     except (OSError, ValueError) as error:
         return wrong(error)
     sys.stderr.write(f"{findings.verdict}\n")
