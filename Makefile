@@ -98,7 +98,7 @@ format: .venv/.installed-tests
 	.venv/bin/ruff format .
 
 bench: .venv/.installed-tests
-	@for bench in burst daily dashboard latency metrics mqtt publisher replay; do .venv/bin/python -m "bench.bench_$$bench"; done
+	@for bench in burst daily dashboard latency metrics mqtt publisher replay trades; do .venv/bin/python -m "bench.bench_$$bench"; done
 
 bench-train: .venv/.installed-tests
 	.venv/bin/python -m bench.bench_market

@@ -48,7 +48,8 @@ def move_rows(moves: Iterable[Move], seq: int, now_ns: int, first_part: int) -> 
     found: list[tuple[_Part, Cause]] = []
     for move in moves:
         for part in _parts(move):
-            former = next((n for n, (other, _) in enumerate(found) if other.key == part.key), None)
+            before = [n for n, (other, _) in enumerate(found) if other.key == part.key]
+            former = before[-1] if before and part.key[0] else None
             whole = part
             if former is not None and not _held(found[former][0].after) and not _held(part.before):
                 out = found.pop(former)[0]

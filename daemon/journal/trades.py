@@ -21,7 +21,7 @@ from daemon.journal.reader import JournalReader
 from daemon.journal.trade_view import SELECT
 
 SORTS = {
-    "time": "at_ns DESC, opened_ns DESC, symbol",
+    "time": "left_ns IS NOT NULL, at_ns DESC, opened_ns DESC, symbol",  # what is open first, then the newest
     "pnl": "pnl_usd DESC, opened_ns, symbol",
     "duration": "held_ns DESC, opened_ns, symbol",
 }

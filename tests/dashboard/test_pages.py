@@ -197,7 +197,7 @@ def test_an_arrow_of_the_chart_leads_to_its_decision(opened: Opener, told: Told)
 
 def test_trades_are_shown_with_an_arrow_a_sign_and_a_link_to_their_decisions(opened: Opener, told: Told) -> None:
     page = opened("trades", READY["trades"]).page
-    trades = told.rows("SELECT * FROM trades ORDER BY coalesce(left_ns, opened_ns) DESC, opened_ns DESC LIMIT 50")
+    trades = told.rows("SELECT * FROM trades ORDER BY left_ns IS NOT NULL, coalesce(left_ns, opened_ns) DESC LIMIT 50")
     rows = page.locator("#trips tr[data-trade]")
     assert rows.count() == len(trades) > 2
     kinds = [rows.nth(n).locator("td").first.locator("span").get_attribute("class") for n in range(len(trades))]

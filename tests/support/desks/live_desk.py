@@ -217,6 +217,7 @@ class Books:
     fills: list[dict[str, Any]] = field(default_factory=list)
     orders: dict[str, dict[str, Any]] = field(default_factory=dict)
     decisions: list[dict[str, Any]] = field(default_factory=list)
+    moves: list[dict[str, Any]] = field(default_factory=list)
 
 
 def books(state_dir: Path) -> Books:
@@ -228,6 +229,7 @@ def books(state_dir: Path) -> Books:
             [dict(row) for row in reader.query("SELECT * FROM fills ORDER BY client_order_id, correction, cumulative")],
             {row["client_order_id"]: dict(row) for row in reader.query("SELECT * FROM orders")},
             [dict(row) for row in reader.query("SELECT * FROM decisions ORDER BY decision")],
+            [dict(row) for row in reader.query("SELECT * FROM moves ORDER BY seq, part")],
         )
     finally:
         reader.close()
@@ -243,6 +245,9 @@ def differences(ours: Books, account: Account) -> list[str]:
     held = {symbol: Decimal(position.quantity) for symbol, position in book.positions.items()}
     if theirs != held:
         found.append(f"positions: server {theirs}, daemon {held}")
+    moved = sum((Decimal(row["realized_usd"]) for row in ours.moves), Decimal(0))
+    if moved != book.realized:
+        found.append(f"moves: they realised {moved}, the book {book.realized}")
     names = {order.id: order.client_order_id for order in account.orders.values()}
     executed: dict[tuple[str, int], tuple[Decimal, Decimal]] = {}
     cumulative: dict[str, Decimal] = {}
