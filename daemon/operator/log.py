@@ -67,12 +67,13 @@ class Log:
     def __init__(self, level: str = "info", style: str = "auto", stream: TextIO | io.TextIOBase | None = None) -> None:
         stream = cast(TextIO, stream if stream is not None else sys.stderr)
         pretty = style == "pretty" or (style == "auto" and stream.isatty())
-        processors: list[Any] = [
-            structlog.processors.TimeStamper(fmt="iso", utc=True),
-            structlog.processors.add_log_level,
-        ]
+        times = structlog.processors.TimeStamper("%Y-%m-%d %H:%M:%S" if pretty else "iso", utc=not pretty)
+        processors: list[Any] = [times, structlog.processors.add_log_level]
         if pretty:
-            processors += [_seen, structlog.dev.ConsoleRenderer(colors=stream.isatty())]
+            processors += [
+                _seen,
+                structlog.dev.ConsoleRenderer(pad_event_to=22, colors=stream.isatty(), sort_keys=False),
+            ]
         else:
             processors.append(structlog.processors.JSONRenderer())
         self._threshold = LEVELS[level]

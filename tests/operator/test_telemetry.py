@@ -6,9 +6,12 @@ import ast
 import io
 import json
 import os
+import time
 from collections import defaultdict
+from datetime import UTC, datetime
 from decimal import Decimal
 from pathlib import Path
+from zoneinfo import ZoneInfo
 
 import pytest
 from msgspec.structs import replace
@@ -139,6 +142,19 @@ def test_the_pretty_style_is_text() -> None:
     assert "stopping" in stream.getvalue()
     assert "reason=SIGTERM" in stream.getvalue()
     assert not stream.getvalue().startswith("{")
+
+
+def test_a_terminal_gets_local_times_and_one_line_for_each_event(monkeypatch: pytest.MonkeyPatch) -> None:
+    stream = io.StringIO()
+    with monkeypatch.context() as patch:
+        patch.setenv("TZ", "Asia/Tokyo")
+        time.tzset()
+        Log(style="pretty", stream=stream)("task_failed", task="mqtt", problem="two\nlines")
+    time.tzset()
+    (line,) = stream.getvalue().splitlines()
+    told = datetime.strptime(line[:19], "%Y-%m-%d %H:%M:%S").replace(tzinfo=ZoneInfo("Asia/Tokyo"))
+    assert abs((datetime.now(UTC) - told).total_seconds()) < 300
+    assert line[19:].split()[:3] == ["[error", "]", "task_failed"]
 
 
 @pytest.mark.parametrize("style", ["pretty", "json"])

@@ -44,7 +44,8 @@ class _Phase:
         done = part.done - self.counted
         if done <= 0 or part.done >= part.total:
             return ""
-        return f"{_duration((now_s - self.counted_s) / done * (part.total - part.done))} left"
+        seconds = (now_s - self.counted_s) / done * (part.total - part.done)
+        return f"{_duration(seconds)} left" if seconds >= 1.0 else ""  # never "0:00:00 left" of work that goes on
 
 
 class Display:
@@ -156,7 +157,7 @@ class Display:
         if self._task is None:
             self._task = self._bar.add_task(self._title, count="", speed="")
         speed = f"{self.speed:,.0f} {self._unit}/s  " if self.speed and self._unit == "steps" else ""
-        left = f"{self.left} left" if self.left and self.done < self.total else ""
+        left = f"{self.left} left" if self.left not in {"", _duration(0.0)} and self.done < self.total else ""
         count = f"{self.done:,.0f}/{self.total:,.0f} {self._unit}"
         self._bar.update(self._task, completed=self.done, total=self.total, count=count, speed=speed + left)
 

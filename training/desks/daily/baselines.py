@@ -287,7 +287,7 @@ def median_and_totals(
     median = sorted(range(RANDOM_RUNS), key=lambda nth: pnl[nth])[RANDOM_RUNS // 2]
     totals: list[float] = []
     with phase("random traders, all"):
-        for go in counted(range(-(-draws // ACCOUNTS)), f"times {ACCOUNTS} traders"):
+        for go in counted(range(-(-draws // ACCOUNTS)), f"rounds of {ACCOUNTS} traders"):
             check_stop()
             totals.extend(totals_of(ACCOUNTS, RANDOM_RUNS + go))
     return median, tuple(totals[:draws])

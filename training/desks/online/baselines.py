@@ -98,7 +98,7 @@ def _random(
         few = sorted((play(trader, material, dates, trading) for _ in runs), key=_total)
     totals: list[float] = []
     with phase("random traders, all"):
-        for _ in counted(range(-(-RANDOM_DRAWS // at_once)), f"times {at_once} traders"):
+        for _ in counted(range(-(-RANDOM_DRAWS // at_once)), f"rounds of {at_once} traders"):
             check_stop()
             results = measure(trader)
             totals.extend(round(_total(part), 2) for part in _draws(results, len(dates)))

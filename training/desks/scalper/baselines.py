@@ -98,7 +98,7 @@ def random_totals(trader: RandomTrader, data: Data, dates: Sequence[str], tradin
     """Net P&L in USD over all of `dates` of each of `draws` random traders, through the tensor market."""
     totals: list[float] = []
     at_once = _at_once(dates)
-    for _ in counted(range(-(-draws // at_once)), f"times {at_once} traders"):
+    for _ in counted(range(-(-draws // at_once)), f"rounds of {at_once} traders"):
         results = _market_play(trader, data, dates, trading)
         pnl = torch.tensor([result.pnl_usd for result in results], dtype=torch.float64).reshape(-1, len(dates))
         totals.extend(round(total, 2) for total in pnl.sum(dim=1).tolist())
