@@ -6,6 +6,7 @@ compared; a model that fails any check is refused with the check's name.
 
 from __future__ import annotations
 
+import os
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -92,7 +93,8 @@ def load(models_dir: Path, strategy: Strategy, version: str = CURRENT, public_ke
         )
     root = models_dir.resolve()
     if version in POINTERS:
-        version = pointed(shelf, version, _naming(shelf, version))
+        _check_chosen(shelf, version)
+        version = pointed(shelf, version, f"write a version's name into it or set policy.version; {_known(shelf)}")
     else:
         version = checked_name(version, "policy.version")
     folder = shelf / version
@@ -125,15 +127,16 @@ def load(models_dir: Path, strategy: Strategy, version: str = CURRENT, public_ke
     )
 
 
-def _naming(shelf: Path, pointer: str) -> str:
-    """How a pointer that names nothing is made to name one of the shelf's versions."""
+def _check_chosen(shelf: Path, pointer: str) -> None:
+    """Raise ModelError where versions are there and the pointer is not: the text is the command to type."""
     known = versions(shelf.parent, shelf.name)
-    if not known:
-        return _known(shelf)
-    verb = "activate" if pointer == CURRENT else pointer
+    if not known or os.path.lexists(shelf / pointer):
+        return
+    verb, state = ("activate", "active") if pointer == CURRENT else (pointer, f"the {pointer}")
     where = f"--strategy {shelf.name} --models-dir {shelf.parent}"
+    more = f" (others: {', '.join(known[:-1])})" if len(known) > 1 else ""
     command = f'rltraderctl models {verb} {known[-1]} {where} --reason "..."'
-    return f"no version was chosen yet, so choose one: {command}; {_known(shelf)}"
+    raise ModelError("missing file", f"no version in {shelf} is {state} yet, so type: {command}{more}")
 
 
 def trades_in_test(manifest: Manifest) -> int | None:

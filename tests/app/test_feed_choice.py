@@ -14,6 +14,7 @@ from daemon.app.live.feed_choice import FILE, FeedChoice, FeedUnknown, choose_fe
 from daemon.brokers.api import BrokerError
 from daemon.config.load import ConfigError, Credentials, Settings, load
 from daemon.engine.state_dir import open_state_dir
+from daemon.host.time.clock import Clock
 from simulator.server import DEFAULT_KEY, DEFAULT_SECRET
 from tests.support.alpaca.free_plan import free_plan
 
@@ -36,7 +37,7 @@ def settings(folder: Path, data_url: str, **feed: str) -> Settings:
 
 
 def choose(given: Settings, keys: Credentials = KEYS) -> FeedChoice:
-    return asyncio.run(choose_feed(given, keys))
+    return asyncio.run(choose_feed(given, keys, Clock.real()))
 
 
 def feeds(choice: FeedChoice) -> tuple[str, str]:

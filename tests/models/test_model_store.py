@@ -130,6 +130,17 @@ def test_a_version_that_is_no_plain_name_is_refused(folder: Path, scalper: Strat
     assert repr(name) in text
 
 
+def test_a_store_without_an_active_version_names_the_command_to_type(folder: Path, scalper: Strategy) -> None:
+    (folder.parent / "current").unlink()
+    check, text = refusal(folder, scalper)
+    where = f"--strategy {scalper.spec.name} --models-dir {folder.parent.parent}"
+    assert (check, text) == (
+        "missing file",
+        f"model refused, missing file: no version in {folder.parent} is active yet, so type: "
+        f'rltraderctl models activate v1 {where} --reason "..."',
+    )
+
+
 @pytest.mark.parametrize("name", [b"../../elsewhere", b"", b"current", b"\xff\xfe", b"v1\nv2"])
 def test_a_current_file_that_names_no_version_is_refused_by_its_path(
     folder: Path, scalper: Strategy, name: bytes

@@ -39,7 +39,7 @@ class FeedChoice:
     asked: bool = True  # false: the broker could not be asked, so the next start tries again
 
 
-async def choose_feed(settings: Settings, keys: Credentials) -> FeedChoice:
+async def choose_feed(settings: Settings, keys: Credentials, clock: Clock) -> FeedChoice:
     """Return the settings with the feed to use. Asks the broker at the first start of a desk alone; writes nothing.
 
     Raises:
@@ -52,7 +52,7 @@ async def choose_feed(settings: Settings, keys: Credentials) -> FeedChoice:
         return FeedChoice(settings.with_feed(*kept), "as at this desk's first start")
     journaled = _journaled(settings.paths.state_dir)
     try:
-        name, options = await _allowed(settings, keys)
+        name, options = await _allowed(settings, keys, clock)
     except BrokerError as error:
         if journaled:
             how = f"as this desk's journal has it; the account's data plan cannot be asked ({error})"
@@ -76,10 +76,10 @@ def keep_feed(state_dir: Path, choice: FeedChoice) -> None:
             write_whole(state_dir / FILE, f"{feed.name} {feed.options}\n".encode())
 
 
-async def _allowed(settings: Settings, keys: Credentials) -> tuple[str, str]:
+async def _allowed(settings: Settings, keys: Credentials, clock: Clock) -> tuple[str, str]:
     """Ask the broker for the feeds of shares and of options. Raises BrokerError."""
     spec = strategy_of(settings).spec
-    connection = alone(broker_of(settings), settings, keys, Clock.real())
+    connection = alone(broker_of(settings), settings, keys, clock)
     try:
         return await connection.admin.feeds(spec.symbols[0], options=spec.holds != "shares")
     finally:

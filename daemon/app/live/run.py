@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from daemon.app.desk import prepare_interpreter
 from daemon.app.live.desk import LiveDesk
-from daemon.app.live.feed_choice import keep_feed
+from daemon.app.live.feed_choice import choose_feed, keep_feed
 from daemon.app.live.start import Live, open_live
 from daemon.app.opening import announce
 from daemon.app.telemetry import broker_keys
@@ -13,18 +13,22 @@ from daemon.operator.log import Log
 
 
 async def run_live(live: Live, log: Log) -> str:
-    """Run a live desk until it is stopped; returns what stopped it."""
+    """Run a live desk until it is stopped; returns what stopped it.
+
+    Raises what `choose_feed` and `open_live` raise, with nothing written.
+    """
     keys = broker_keys(live.settings)
+    chosen = await choose_feed(live.settings, live.credentials, live.clock)
+    live.settings = chosen.settings
     account, opened = open_live(live, log)
     recovered = opened.recovered
     try:
         if live.clock.is_simulated:
             log.market_time = lambda: new_york_text(live.clock.now_ns())
         announce(opened, log)
-        if live.feed is not None and live.feed.how:
-            keep_feed(opened.state_dir.path, live.feed)
-            feed = live.settings.feed
-            log("feed_chosen", name=feed.name, options=feed.options, how=live.feed.how)
+        if chosen.how:
+            keep_feed(opened.state_dir.path, chosen)
+            log("feed_chosen", name=live.settings.feed.name, options=live.settings.feed.options, how=chosen.how)
         if live.refused:
             reason = f"it answered last and goes on, because {live.refused}"
             log("model_warning", version=live.model.version, reason=reason)

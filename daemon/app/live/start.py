@@ -12,7 +12,6 @@ import secrets
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 
-from daemon.app.live.feed_choice import FeedChoice
 from daemon.app.live.model_choice import choose_model
 from daemon.app.opening import CheckedDesk, OpenDesk, open_desk
 from daemon.brokers.api import Broker
@@ -43,7 +42,6 @@ class Live(CheckedDesk):
     broker: Broker
     clock: Clock
     refused: str = ""  # why the configured version was refused and the last one answers instead, "" if it was not
-    feed: FeedChoice | None = None  # how the feed of `settings` was chosen
 
     @property
     def mode(self) -> str:

@@ -25,6 +25,7 @@ from daemon.config.load import EXIT_CODE, ConfigError, Credentials, Settings
 from daemon.config.strategy import described, strategy_of
 from daemon.config.tables import OPTION_FEEDS, STOCK_FEEDS
 from daemon.host.time.calendar import CalendarError
+from daemon.host.time.clock import Clock
 from daemon.models.store import ModelError, other_symbols
 
 
@@ -46,7 +47,7 @@ async def findings_of(settings: Settings, keys: Credentials, *, dry_run: bool) -
     sends = "orders are filled on paper here, nothing is sent" if dry_run else f"orders go to the {mode} account"
     found = [Finding("configuration", OK, f"desk {settings.desk.name}, mode {mode}: {sends}")]
     found.append(Finding("strategy", OK, described(strategy_of(settings))))
-    settings, feed = await _feed(settings, keys)
+    settings, feed = await _feed(settings, keys, clock)
     found += [Finding("limits", OK, in_force(settings)), _addresses(settings, broker), *_operator(settings), *feed]
     live, model = _model(settings, keys, dry_run=dry_run)
     found += [model, calendar_finding(clock), *state_dir_findings(settings, live)]
@@ -66,10 +67,10 @@ async def findings_of(settings: Settings, keys: Credentials, *, dry_run: bool) -
     return found
 
 
-async def _feed(settings: Settings, keys: Credentials) -> tuple[Settings, list[Finding]]:
+async def _feed(settings: Settings, keys: Credentials, clock: Clock) -> tuple[Settings, list[Finding]]:
     """Name the feed where the configuration says `auto`, as a start would."""
     try:
-        chosen = await choose_feed(settings, keys)
+        chosen = await choose_feed(settings, keys, clock)
     except (FeedUnknown, ConfigError) as error:
         return settings.with_feed(STOCK_FEEDS[0], OPTION_FEEDS[0]), [Finding("feed", FAIL, str(error))]
     feed = chosen.settings.feed

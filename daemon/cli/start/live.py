@@ -9,7 +9,6 @@ from functools import partial
 
 import uvloop
 
-from daemon.app.live.feed_choice import choose_feed
 from daemon.app.live.first_model import wait_for_first
 from daemon.app.live.run import run_live
 from daemon.app.live.start import prepare_live
@@ -31,9 +30,7 @@ def run(settings: Settings, keys: Credentials, *, dry_run: bool) -> int:
         service = Service()
         wait_for_first(settings, log, service)
         service.close()
-        chosen = asyncio.run(choose_feed(settings, keys))
-        live = prepare_live(chosen.settings, keys, dry_run=dry_run)
-        live.feed = chosen
+        live = prepare_live(settings, keys, dry_run=dry_run)
         joined = live.clock.participant
         with asyncio.Runner(loop_factory=partial(VirtualLoop, joined) if joined else uvloop.new_event_loop) as runner:
             stopped_by = runner.run(run_live(live, log))
