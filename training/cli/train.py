@@ -30,7 +30,7 @@ from training.runs.display import Display
 from training.runs.import_run import import_and_export
 from training.runs.record import Outcome
 from training.runs.run import train_and_export
-from training.runs.settings import Settings, requests_of, settings_for
+from training.runs.settings import IQM, SELECTS, Settings, requests_of, settings_for
 from training.search.coefficients_file import read_coefficients, read_plan
 
 SEED_MAX = 2**31
@@ -107,6 +107,8 @@ def _add_afterwards(found: argparse.ArgumentParser) -> None:
     after.add_argument("--activate", action="store_true", help=active)
     passive = "with --activate: also if it never traded in its test"
     after.add_argument("--allow-passive", action="store_true", help=passive)
+    unproven = "export what was learned, marked so, where no lead over the best baseline is proven (the passive policy)"
+    after.add_argument("--allow-unproven", action="store_true", help=unproven)
 
 
 def _evaluation(found: argparse.ArgumentParser) -> None:
@@ -120,6 +122,10 @@ def _evaluation(found: argparse.ArgumentParser) -> None:
     purge = "left out between spans (the strategy's: its look-back and the time until a decision's result is known)"
     test.add_argument("--purge-sessions", type=int, help=purge)
     years = "one fold of the years that the strategy's reference has, not purged"
+    select = (
+        "settings and seeds by validation: a typical seed of the setting with the best middle half, or the best one"
+    )
+    test.add_argument("--select", choices=SELECTS, default=IQM, help=f"{select} (%(default)s)")
     test.add_argument("--reference-years", action="store_true", help=years)
 
 
@@ -161,6 +167,8 @@ def settings_from(chosen: argparse.Namespace) -> Settings:
         purge_sessions=chosen.purge_sessions,
         reference_years=chosen.reference_years,
         refit=chosen.refit,
+        select=chosen.select,
+        allow_unproven=chosen.allow_unproven,
         patience=chosen.patience,
         coefficients=coefficients,
         plan=plan,

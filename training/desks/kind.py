@@ -12,6 +12,7 @@ from io import TextIOWrapper
 from pathlib import Path
 from typing import Any, Protocol
 
+import torch
 from torch import nn
 
 from daemon.core.limits import Trading
@@ -247,6 +248,26 @@ class Procedure(Protocol):
 
 
 @dataclass(frozen=True, slots=True)
+class Passive:
+    """The policy of a strategy that takes no skill, and how a network plays it: by the biases of its last layer."""
+
+    words: str  # what it does
+    layer: str  # the last one of a learner, by its name
+    biases: tuple[float, ...]
+
+    @torch.no_grad()
+    def begin(self, network: Any) -> None:
+        """Set the biases. The small weights of the last layer stay as they were drawn: training departs from here."""
+        network.get_submodule(self.layer).bias.copy_(torch.tensor(self.biases))
+
+    @torch.no_grad()
+    def play(self, network: Any) -> None:
+        """Set the biases and no weights: the same answer to all that is observed."""
+        self.begin(network)
+        network.get_submodule(self.layer).weight.zero_()
+
+
+@dataclass(frozen=True, slots=True)
 class TrainingKind:
     """What a strategy brings to training. The first of `networks`, `variants` and `presets` is the default."""
 
@@ -268,6 +289,7 @@ class TrainingKind:
     reference: Reference | None = None  # what others claim for it, for the report
     procedure: Procedure | None = None  # of its own; None: `load`, one network, and PPO
     rule: Callable[[], nn.Module] | None = None  # makes a policy that needs no training
+    passive: Passive | None = None  # what is exported where no lead is proven; None: what was learned
 
     def preset(self, name: str) -> Preset:
         """The preset of this name. Raises `ValueError` for an unknown one."""

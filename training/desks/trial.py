@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Any, Protocol
 
 from training.rl.coefficients import Coefficients
-from training.rl.presets import Plan
+from training.rl.presets import RANDOM, Plan
 from training.study.evaluation import SessionResult
 from training.study.study import Point
 
@@ -35,6 +35,7 @@ class Request:
     plan: Plan | None = None  # of a strategy with a procedure of its own: then nothing asks the coefficients
     engine: str = OWN
     runners: int = 1  # of RLlib, each of which steps its part of the environments
+    begins: str = RANDOM
     refit: bool = False  # on all sessions, without validation and test
 
     @property

@@ -176,6 +176,12 @@ def interquartile_mean(scores: Series) -> float:
     return float(_middle(np.sort(checked(scores).ravel())))
 
 
+def typical(scores: Sequence[float]) -> int:
+    """The place of the score that is nearest to their interquartile mean; the first on a tie."""
+    middle = interquartile_mean(np.array(scores, dtype=np.float64))
+    return min(range(len(scores)), key=lambda place: abs(scores[place] - middle))
+
+
 def _middle(ascending: Series) -> Series:
     cut = ascending.shape[-1] // 4
     middle: Series = ascending[..., cut : ascending.shape[-1] - cut].mean(axis=-1)

@@ -88,7 +88,7 @@ def find(study: Study) -> Findings:
         differences = _differences(study, returns)
     with phase("figures of choosing among all trials"):
         overfitting, snooped = backtest_overfitting(own_runs), snooping(matrix) if matrix.shape[1] else None
-        lead = lead_of(returns, played, own_runs, earlier=len(study.prior_sharpes), compounds=one_account)
+        lead = lead_of(returns, played, own_runs, earlier=_others(study, own_runs), compounds=one_account)
     entries = [entry for index in study.chosen for entry in study.trials[index].test.entries]
     correlation, chance = rank_correlation(study)
     findings = Findings(
@@ -147,9 +147,15 @@ def find(study: Study) -> Findings:
     return msgspec.structs.replace(
         findings,
         criteria=criteria,
-        verdict=verdict(findings, criteria),
+        verdict=f"{study.exported} {verdict(findings, criteria)}".lstrip(),
         abstract=abstract(findings, study, known_today),
     )
+
+
+def _others(study: Study, own_runs: Series) -> int:
+    """How many trials the headline's were chosen among: earlier ones, and other settings where validation chose one."""
+    settings = len(study.trials) // len(study.folds) - own_runs.shape[1] if study.settings.get("select") == "iqm" else 0
+    return len(study.prior_sharpes) + max(settings, 0)
 
 
 def _differences(study: Study, returns: Series) -> dict[str, Interval]:

@@ -5,7 +5,8 @@ from __future__ import annotations
 import itertools
 from collections.abc import Sequence
 
-from training.study.study import FORMAT, Fold, Study
+from training.evidence.resampling import typical
+from training.study.study import FORMAT, Fold, Study, Trial
 
 
 def check(study: Study) -> None:
@@ -53,13 +54,20 @@ def _check_choice(study: Study, fold: int) -> None:
     if not 0 <= place < len(study.trials) or study.trials[place].fold != fold:
         raise ValueError(f"the chosen trial of fold {fold} is trial {place}, which is not of that fold")
     rivals = [trial for trial in study.trials if trial.fold == fold and trial.reward == study.reward]
-    best = max((trial.merit for trial in rivals), default=0.0)
     chosen = study.trials[place]
-    if chosen.reward != study.reward or chosen.merit < best - 1e-9:
+    merits = [merit for _, merit in sorted((trial.seed, trial.merit) for trial in rivals)]
+    typically = study.settings.get("select") == "iqm"
+    wanted = merits[typical(merits)] if typically and merits else max(merits, default=0.0)
+    if chosen.reward != study.reward or abs(chosen.merit - wanted) > 1e-9:
+        which = "is typical" if typically else "did best"
         raise ValueError(
             f"the chosen trial of fold {fold} is of reward {chosen.reward} and seed {chosen.seed}; expected the one of "
-            f"reward {study.reward} that did best on validation, or the test sessions would have chosen"
+            f"reward {study.reward} that {which} on validation, or the test sessions would have chosen"
         )
+    _check_validated(study, fold, rivals)
+
+
+def _check_validated(study: Study, fold: int, rivals: Sequence[Trial]) -> None:
     for trial in rivals:
         if tuple(result.date for result in trial.validate) != study.folds[fold].validate:
             raise ValueError(f"seed {trial.seed} of fold {fold} was validated on other sessions than the fold's")

@@ -6,6 +6,9 @@ from dataclasses import dataclass, field
 
 from training.rl.coefficients import Coefficients
 
+RANDOM, PASSIVE = "random", "passive"
+"""Where training begins: at weights that are drawn, or near the strategy's passive policy."""
+
 
 @dataclass(frozen=True, slots=True)
 class Plan:
@@ -21,4 +24,5 @@ class Preset:
     why: str
     steps: int  # transitions of each trial
     coefficients: Coefficients = field(default_factory=Coefficients)
+    begins: str = RANDOM
     plan: Plan | None = None  # of a strategy with a procedure of its own, instead of coefficients

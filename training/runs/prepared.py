@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -21,6 +21,7 @@ from training.desks.registry import kind
 from training.desks.trial import Request
 from training.rl.kernels import use_fast_float32
 from training.rl.ppo import make_deterministic
+from training.rl.presets import PASSIVE
 from training.runs.folder import TRIALS_FOLDER, RunFolderError, TrialFolder
 from training.runs.settings import Settings, folds_of
 from training.study.study import Fold
@@ -46,6 +47,22 @@ class Prepared:
     def policy(self, request: Request, weights: Mapping[str, Any]) -> nn.Module:
         """The module that is exported, raw observations to answers, with these weights of its network."""
         return self.kind.policy(request.network, request.seed, weights)
+
+    def begin(self, request: Request) -> Callable[[Any], None] | None:
+        """What is done to a network before its training. Raises `ValueError` where the kind names no passive policy."""
+        if request.begins != PASSIVE:
+            return None
+        if self.kind.passive is None:
+            raise ValueError(f"{self.kind.strategy} names no passive policy to begin at")
+        return self.kind.passive.begin
+
+    def passive(self, network: str, train: Sequence[str]) -> nn.Module | None:
+        """The kind's passive policy under the same contract, scaled by these sessions; None where it names none."""
+        if self.kind.passive is None:
+            return None
+        learner: Any = self.data.network(network, 0, train)
+        self.kind.passive.play(learner)
+        return self.kind.policy(network, 0, learner.state_dict())
 
     def trial_folder(self, request: Request) -> TrialFolder:
         """The files of this trial."""

@@ -96,7 +96,7 @@ class RunRecord:
         study = Study(
             strategy=settings.strategy,
             network=self.identity["network"],
-            reward=settings.rewards[0],
+            reward=trials[chosen[0]].reward,
             capital_usd=float(p.trading.paper.cash_usd),
             compounds=p.kind.compounds,
             code_version=p.version,
@@ -126,6 +126,14 @@ class RunRecord:
         """The last fold's chosen policy, or `refit`, as a version of the store with the report on all folds."""
         settings, p = self.prepared.settings, self.prepared
         findings = write_report(study, p.folder)
+        instead, words = self._unproven(study, findings)
+        if words:
+            study = msgspec.structs.replace(study, exported=words)
+            findings = msgspec.structs.replace(findings, verdict=f"{words} {findings.verdict}")
+            write_whole(p.folder / STUDY_FILE, encode(study))
+            for name, data in files(study, findings).items():
+                write_whole(p.folder / name, data)
+        refit = None if instead is not None else refit
 
         def write_files(folder: Path, digest: str) -> None:
             for name, data in files(study, findings, policy_sha256=digest).items():
@@ -133,9 +141,9 @@ class RunRecord:
 
         trial = study.trials[study.chosen[-1]]
         learnt = p.folds[-1].train if refit is None else tuple(p.data.days)
-        policy = refit or policy
+        policy = instead or refit or policy
         with phase("distributions of the training sessions"):
-            watched = p.data.watch(policy, p.span(learnt))
+            watched = p.data.watch(policy, p.span(learnt, study.reward))
         release = Release(
             training=study.data
             if refit is None
@@ -149,8 +157,8 @@ class RunRecord:
                 **self._found(study.chosen[-1]),
             },
             report=write_files,
-            note=f"{findings.verdict} {study.refit}".rstrip(),
-            rules=p.kind.rules(p.span(p.folds[-1].test)),
+            note=findings.verdict if refit is None else f"{findings.verdict} {study.refit}",
+            rules=p.kind.rules(p.span(p.folds[-1].test, study.reward)),
             reference=reference_of(p.kind.inputs, watched, p.machine.spec),
             symbols=configured(p.machine.spec),
         )
@@ -158,6 +166,21 @@ class RunRecord:
             probes = p.data.probes(p.folds[-1], PROBES, trial.seed)
             version = export(policy, p.machine, release, out=settings.out, probes=probes)
         return Outcome(version, p.folder, findings)
+
+    def _unproven(self, study: Study, findings: Findings) -> tuple[nn.Module | None, str]:
+        """The passive policy, to be exported where no lead is proven, and the sentence that says what is exported.
+
+        None and "" where a lead is proven, the policy was trained elsewhere, or the strategy names no passive policy.
+        """
+        p, known = self.prepared, self.prepared.kind.passive
+        if known is None or findings.imported or (findings.lead is not None and (findings.lead.low or 0.0) > 0.0):
+            return None, ""
+        if p.settings.allow_unproven:
+            return None, "Exported although no lead over the best baseline is proven."
+        return p.passive(study.network, p.folds[-1].train), (
+            f"The exported policy is the passive one, which {known.words}: for what was learned no lead over the best "
+            "baseline is proven. What was learned:"
+        )
 
     def for_report(self, policies: Sequence[nn.Module]) -> dict[str, Any]:
         """What a procedure of the strategy's own has for the pages of the report."""

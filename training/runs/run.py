@@ -30,7 +30,7 @@ from training.runs.folder import code_version, held, machine, open_run
 from training.runs.ledger import Ledger, ledger_path, settings_digest
 from training.runs.prepared import check_device, prepare, prepare_same
 from training.runs.record import Outcome, RunRecord
-from training.runs.settings import Settings, choose, requests_of, split_note
+from training.runs.settings import Settings, choose, headline_of, requests_of, split_note
 from training.runs.tasks import Chosen, Player, by_fold, compare, play_one, prior_one, refit_one, train_group, train_one
 from training.runs.trial import check_shares
 from training.study.progress import Part, phase, reported
@@ -105,7 +105,7 @@ class Run:
         self._ledger.record(*self._record.openings())
         self._prior()
         trials = self._trained(requests)
-        chosen = choose(trials, self._settings)
+        chosen = choose(trials, self._settings, headline_of(trials, self._settings))
         policies = [p.policy(requests[i], p.trial_folder(requests[i]).weights()) for i in chosen]
         refit = self._refit(requests[chosen[-1]], trials[chosen[-1]]) if self._settings.refit else None
         return self._told(trials, chosen, policies, refit)
@@ -159,9 +159,10 @@ class Run:
         """What the policies did on the account of all tests, where there is one; baselines and scenarios by fold."""
         p = self._prepared
         if p.kind.procedure is None or p.settings.plan is None:
-            picked = zip(chosen, policies, strict=True)
+            picked = [(trials[i], policy) for i, policy in zip(chosen, policies, strict=True)]
             return (), self._through(
-                compare, [Chosen(trials[i].fold, trials[i].seed, policy, trials[i].test) for i, policy in picked]
+                compare,
+                [Chosen(one.fold, one.seed, one.reward, policy, one.test) for one, policy in picked],
             )
         names = p.kind.procedure.players(p.settings.plan)
         self._listen(Stage("players", len(names), unit="players"))

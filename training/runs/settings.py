@@ -12,17 +12,20 @@ from pathlib import Path
 from typing import Any
 
 import msgspec
+import numpy as np
 
 from training.desks.kind import TaskData, TrainingKind
 from training.desks.registry import kind
 from training.desks.trial import OWN, Request
+from training.evidence.resampling import interquartile_mean, typical
 from training.rl.coefficients import Coefficients
 from training.rl.dimensions import value_of, with_values
-from training.rl.presets import Plan
+from training.rl.presets import RANDOM, Plan
 from training.study.folds import Walk, by_years, is_short, last_fold, walk
 from training.study.study import Fold, Trial
 
 PROCESSES = 2
+IQM, BEST = SELECTS = ("iqm", "best")
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,6 +49,8 @@ class Settings:
     test_sessions: int | None = None  # of a daily strategy: instead of years
     purge_sessions: int | None = None  # left out between two spans
     reference_years: bool = False  # one fold of the years that the strategy's reference has, in place of the walk
+    begins: str = RANDOM
+    select: str = IQM  # how settings and seeds are chosen on validation
     refit: bool = False  # train the last fold's choice once more, on all sessions, and export that
     patience: int = 0
     coefficients: Coefficients = field(default_factory=Coefficients)
@@ -58,6 +63,7 @@ class Settings:
     checkpoint_s: float = 300.0
     run_folder: Path | None = None
     restart: bool = False
+    allow_unproven: bool = False  # export what was learned although no lead over the best baseline is proven
 
     @property
     def preset(self) -> str | None:
@@ -68,7 +74,7 @@ class Settings:
             if own is not None and plan is not None and known.procedure is not None:
                 searched = [dimension.name for dimension in known.procedure.searched(own)]
                 own = with_values(own, {each: value_of(plan, each) for each in (*searched, "members")})
-            if (preset.coefficients, own) == (self.coefficients, plan):
+            if (preset.coefficients, preset.begins, own) == (self.coefficients, self.begins, plan):
                 return name
         return None
 
@@ -97,7 +103,7 @@ class Settings:
     def identity(self, bars_sha256: str) -> dict[str, Any]:
         """What decides the result, as JSON."""
         kept = asdict(self)
-        for name in ("out", "checkpoint_s", "run_folder", "restart", "processes", "ray"):
+        for name in ("out", "checkpoint_s", "run_folder", "restart", "processes", "ray", "allow_unproven"):
             del kept[name]
         if self.plan is None:
             del kept["plan"]
@@ -141,8 +147,8 @@ class Settings:
             "symbols": ",".join(self.symbols) or None,
         }
         for name in (
-            "network", "precision", "device", "engine", "feed", "folds", "train_sessions", "validate_sessions",
-            "test_sessions", "purge_sessions", "patience",
+            "select", "network", "precision", "device", "engine", "feed", "folds", "train_sessions",
+            "validate_sessions", "test_sessions", "purge_sessions", "patience",
         ):  # fmt: skip
             value = getattr(self, name)
             options[name] = value if value != getattr(default, name) else None
@@ -169,7 +175,8 @@ def settings_for(strategy: str, bars: Path, out: Path, *, preset: str | None = N
     chosen = known.preset(preset or next(iter(known.presets)))
     return Settings(
         strategy, bars, out, steps=chosen.steps, rewards=known.variants[:1], network=known.networks[0],
-        coefficients=chosen.coefficients, plan=chosen.plan, folds=_folds_of_plan(known, chosen.plan),
+        coefficients=chosen.coefficients, begins=chosen.begins, plan=chosen.plan,
+        folds=_folds_of_plan(known, chosen.plan),
     )  # fmt: skip
 
 
@@ -212,6 +219,7 @@ def requests_of(settings: Settings) -> list[Request]:
         Request(
             fold, seed, reward, settings.network, settings.steps, settings.precision, settings.device,
             settings.patience, settings.coefficients, settings.plan, settings.engine, settings.processes,
+            settings.begins,
         )
         for fold in range(settings.folds)
         for reward in settings.rewards
@@ -219,12 +227,33 @@ def requests_of(settings: Settings) -> list[Request]:
     ]  # fmt: skip
 
 
-def choose(trials: Sequence[Trial], settings: Settings) -> tuple[int, ...]:
-    """For each fold the trial of the first reward that did best on validation, the lowest seed on a tie."""
-    return tuple(
-        max(
-            (i for i, trial in enumerate(trials) if trial.fold == fold and trial.reward == settings.rewards[0]),
-            key=lambda index: (trials[index].merit, -trials[index].seed),
-        )
-        for fold in range(settings.folds)
-    )
+def headline_of(trials: Sequence[Trial], settings: Settings) -> str:
+    """The reward, or variant, of the headline: by `iqm` the one that leads most on validation, else the first.
+
+    Its measure is the interquartile mean, over seeds and folds, of a trial's lead over the best of the passive policy
+    and of never trading. The first of the settings on a tie.
+    """
+    if settings.select == BEST:
+        return settings.rewards[0]
+
+    def middle(reward: str) -> float:
+        leads = [trial.validate_lead for trial in trials if trial.reward == reward]
+        return interquartile_mean(np.array(leads, dtype=np.float64))
+
+    return max(settings.rewards, key=middle)
+
+
+def choose(trials: Sequence[Trial], settings: Settings, reward: str) -> tuple[int, ...]:
+    """For each fold a trial of this reward, by what it did on validation; the lowest seed on a tie.
+
+    By `best` the one that did best: of many, mostly the luckiest. By `iqm` a typical one: the nearest to the
+    interquartile mean of its fold.
+    """
+    found = []
+    for fold in range(settings.folds):
+        own = [i for i, trial in enumerate(trials) if trial.fold == fold and trial.reward == reward]
+        own.sort(key=lambda index: trials[index].seed)
+        merits = [trials[index].merit for index in own]
+        place = typical(merits) if settings.select == IQM else merits.index(max(merits))
+        found.append(own[place])
+    return tuple(found)

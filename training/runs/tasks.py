@@ -53,19 +53,31 @@ def train_one(prepared: Prepared, request: Request, flag: Flag, emit: Emit, grou
         if own is None:
             starts = prepared.kind.starts
             trained = run_trial(
-                group, request, prepared.data, fold, prepared.trading, folder, control, emit, starts=starts
-            )
+                group, request, prepared.data, fold, prepared.trading, folder, control, emit, starts=starts,
+                begin=prepared.begin(request),
+            )  # fmt: skip
         else:
             trained = own.trial(request, prepared.data, fold, folder, prepared.done, control, emit)
     if group.rank:
         return _trial(request, trained, PlayResult(()))
     folder.save_weights(trained.weights)
+    lead = _validate_lead(prepared, request, trained, fold) if own is None else None
     policy, tested = prepared.policy(request, trained.weights), prepared.span(fold.test, request.reward)
     with reported(request.name, emit), phase("test sessions"):  # not stopped: its training would have to be repeated
-        trial = _trial(request, trained, prepared.data.test(policy, tested))
+        trial = msgspec.structs.replace(_trial(request, trained, prepared.data.test(policy, tested)), lead=lead)
     folder.finish(trial)
     emit(trial)
     return trial
+
+
+def _validate_lead(prepared: Prepared, request: Request, trained: Trained, fold: Fold) -> float | None:
+    """What the trial earned on validation less the best of the passive policy and 0; None where none is named."""
+    passive = prepared.passive(request.network, fold.train)
+    if passive is None:
+        return None
+    play = prepared.data.evaluator(prepared.span(fold.validate, request.reward), "cpu")
+    theirs = prepared.data.figures(play(passive)).net_return
+    return prepared.data.figures(trained.validate).net_return - max(theirs, 0.0)
 
 
 def refit_one(prepared: Prepared, request: Request, flag: Flag, emit: Emit) -> None:
@@ -74,7 +86,10 @@ def refit_one(prepared: Prepared, request: Request, flag: Flag, emit: Emit) -> N
     if folder.finished() is not None:
         return
     control = CheckpointTimer(flag, prepared.settings.checkpoint_s)
-    trained = run_trial(ProcessGroup(), request, prepared.data, every, prepared.trading, folder, control, emit)
+    begin = prepared.begin(request)
+    trained = run_trial(
+        ProcessGroup(), request, prepared.data, every, prepared.trading, folder, control, emit, begin=begin
+    )
     folder.save_weights(trained.weights)
     folder.finish(_trial(request, trained, PlayResult(())))
 
@@ -105,6 +120,7 @@ class Chosen:
 
     fold: int
     seed: int
+    reward: str  # or variant
     policy: nn.Module
     played: PlayResult
 
@@ -115,7 +131,7 @@ def compare(prepared: Prepared, chosen: Chosen, flag: Flag, emit: Emit) -> Compa
     name = f"fold {chosen.fold + 1}"
     check_stop = functools.partial(_check_stop, flag, name)
     check_stop()
-    tested = prepared.span(prepared.folds[chosen.fold].test)
+    tested = prepared.span(prepared.folds[chosen.fold].test, chosen.reward)
     with reported(name, emit, check_stop):
         found = prepared.data.compare(chosen.policy, chosen.played, tested, chosen.seed, check_stop)
     emit(f"compared {name}")

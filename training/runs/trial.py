@@ -11,7 +11,7 @@ import copy
 import math
 import statistics
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, replace
 from typing import Any
 
@@ -47,12 +47,14 @@ def run_trial(
     listen: Listener,
     *,
     starts: int = 1,
+    begin: Callable[[Any], None] | None = None,
 ) -> Trained:
     """Train as asked, with this process's share of the environments; the result of rank 0 counts.
 
     Args:
         folder: where checkpoints and metrics go; a checkpoint there is gone on from. None keeps nothing.
         control: asked in the first process alone.
+        begin: what is done to the network before the first step, in every process alike.
         starts: accounts that look at the validation span, each begun on another day; their mean chooses.
 
     Raises:
@@ -61,7 +63,7 @@ def run_trial(
         OSError: a checkpoint could not be written; the one before it stays.
     """
     began = time.monotonic()
-    run = _TrialRun(group, request, data, fold, trading, folder, starts)
+    run = _TrialRun(group, request, data, fold, trading, folder, starts, begin)
     earlier, stopped = run.best.seconds, ""
     try:
         while not run.trainer.done:
@@ -136,12 +138,15 @@ class _TrialRun:
         trading: Trading,
         folder: TrialFolder | None,
         starts: int,
+        begin: Callable[[Any], None] | None,
     ) -> None:
         self._group = group
         self._request = request
         self._data = data
         self._folder = folder
         self._network = data.network(request.network, request.seed, fold.train)
+        if begin is not None:
+            begin(self._network)
         self.trainer = _trainer(group, request, data, Span(fold.train, request.reward, trading), self._network)
         self.best = _Best()
         kept = folder.checkpoint() if folder is not None else None

@@ -70,13 +70,14 @@ class Ready:
         coefficients, plan = (recipe, None) if isinstance(recipe, Coefficients) else (run.coefficients, recipe)
         request = Request(
             fold, seed, run.rewards[0], run.network, run.steps, run.precision, run.device, run.patience, coefficients,
-            plan,
+            plan, begins=run.begins,
         )  # fmt: skip
         control, span = CheckpointTimer(flag, math.inf), self.folds[fold]
         if plan is None:
             trained = run_trial(
-                ProcessGroup(), request, p.data, span, p.trading, None, control, lambda _: None, starts=p.kind.starts
-            )
+                ProcessGroup(), request, p.data, span, p.trading, None, control, lambda _: None, starts=p.kind.starts,
+                begin=p.begin(request),
+            )  # fmt: skip
         else:
             trained = self._staged(request, plan, span, control)
         capital = float(p.trading.paper.cash_usd)

@@ -69,12 +69,21 @@ class Trial(msgspec.Struct, frozen=True):
     curve: tuple[Point, ...]
     validate: tuple[SessionResult, ...]  # the chosen checkpoint, on the tensor market
     test: PlayResult
+    lead: float | None = None  # on validation: net return less the best of the passive policy's and 0; None: not played
     score: float | None = None  # mean log growth a session, of accounts that begin on several validation days
 
     @property
     def validated_usd(self) -> float:
         """What it earned on the validation sessions."""
         return math.fsum(result.pnl_usd for result in self.validate)
+
+    @property
+    def validate_lead(self) -> float:
+        """The lead on validation; of a strategy without a passive policy the gain, over the capital it began with."""
+        if self.lead is not None:
+            return self.lead
+        began = self.validate[0].capital_usd if self.validate else 0.0
+        return self.validated_usd / (began or 1.0)
 
     @property
     def merit(self) -> float:
@@ -119,6 +128,7 @@ class Study(msgspec.Struct, frozen=True, kw_only=True):
     extra: dict[str, Any] = {}  # what a strategy's own procedure found, as JSON: its pages read it
     account: tuple[PlayResult, ...] = ()  # the chosen trials, fold by fold, where one account goes through all tests
     prior_sharpes: tuple[float, ...] = ()  # a session's, of every earlier trial in the ledger on the same data
+    exported: str = ""  # what is exported in place of what was learned, or although it is unproven: a sentence
     refit: str = ""  # what the exported weights were trained on and what of it is untested, where all sessions trained
     prior_openings: int = 0  # times the test sessions were opened before this study
 

@@ -31,7 +31,7 @@ def small_settings(home: Path) -> Settings:
     bars = write_csv(home / "walk.csv", synthetic_sessions(3, sessions(27)))
     return Settings(
         "option_scalper", bars, home / "store", steps=6 * UPDATE, seeds=(2,), coefficients=SMALL, processes=1,
-        run_folder=home / "run",
+        run_folder=home / "run", allow_unproven=True,
     )  # fmt: skip
 
 

@@ -71,7 +71,7 @@ def test_coefficients_of_no_preset_are_said_to_come_from_a_file() -> None:
 
 
 def test_what_a_strategy_does_not_have_is_refused_with_what_it_has() -> None:
-    with pytest.raises(ValueError, match=r"the preset is called 'regime': expected finrl, wide for daily_rebalancer"):
+    with pytest.raises(ValueError, match=r"the preset is called 'regime': expected finrl, wide, passive for daily_reb"):
         kind("daily_rebalancer").preset("regime")
     with pytest.raises(ValueError, match=r"the reward is called 'potential': expected alpha for regime_switcher"):
         kind("regime_switcher").check(("potential",), "gru")

@@ -17,10 +17,10 @@ from training.desks.daily.play import RandomRebalancer, play_rebalancer
 from training.desks.daily.rebalancer_market import VARIANTS, RebalancerMarket
 from training.desks.daily.rebalancer_network import IDENTITY, RebalancerActorCritic, fit_scaling
 from training.desks.daily.task_data import DailyTaskData, on_cpu
-from training.desks.kind import Compared, EnvSettings, Evaluator, Learner, Span, TrainingKind
+from training.desks.kind import Compared, EnvSettings, Evaluator, Learner, Passive, Span, TrainingKind
 from training.export.reference import Input, Recorder, Watched
 from training.rl.coefficients import Coefficients
-from training.rl.presets import Preset
+from training.rl.presets import PASSIVE, Preset
 from training.study.evaluation import SessionResult
 from training.study.folds import SESSIONS_A_YEAR, Split, Walk
 from training.study.study import Fold, PlayResult
@@ -28,6 +28,7 @@ from training.study.study import Fold, PlayResult
 SEEN_ACCOUNTS = 64  # that trade at random, and whose observations fix the scaling and check exports
 SCALING_ROWS = 4096
 RANDOM_DRAWS = 1000  # traders behind the p-value
+BIAS = 1.0  # before the tanh: three quarters of a unit of every stock
 PURGE = daily_rebalancer.HISTORY_BARS + 1  # the look-back, and the session in which a decision earns
 STARTS = 4  # accounts that look at a validation span: a portfolio depends on the day on which it began
 SCALING_SEED = 20240703  # the same for every trial: seeds differ by weights and draws alone
@@ -131,6 +132,12 @@ PRESETS: Mapping[str, Preset] = {
         500_000,
         Coefficients(environments=256, rollout_steps=64, batch=4096, epochs=4),
     ),
+    "passive": Preset(
+        "those of `wide` in minibatches of 256, from a network that buys all stocks",
+        500_000,
+        Coefficients(environments=256, rollout_steps=64, batch=256, epochs=4),
+        PASSIVE,
+    ),
 }
 """FinRL: learning rate 3e-4 constant, 10 epochs, discount 0.99, lambda 0.95, clip 0.2, entropy 0, value 0.5, gradient
 norm 0.5, of which only the constant rate differs from our defaults. It leaves open how many environments share 2,048
@@ -150,6 +157,11 @@ KIND = TrainingKind(
     before=f"that warm the desk up ({daily_rebalancer.HISTORY_BARS})",
     walk=Walk(SESSIONS_A_YEAR, SESSIONS_A_YEAR, SESSIONS_A_YEAR, PURGE, years=True),
     starts=STARTS,
+    passive=Passive(
+        "buys all 50 stocks alike until the cash is spent, and holds them",
+        "policy.actor.4",
+        (BIAS,) * len(daily_rebalancer.SPEC.actions),
+    ),
     split=Split((2010, 2019), (2020, 2020), (2021, 2022)),
     compounds=True,
     rules=_unit_of_action,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -16,14 +17,15 @@ from training.desks.daily.play import RandomSwitcher, play_regime
 from training.desks.daily.regime_market import RegimeMarket
 from training.desks.daily.regime_network import RegimeActorCritic
 from training.desks.daily.task_data import DailyTaskData, on_cpu
-from training.desks.kind import Compared, EnvSettings, Evaluator, Learner, Span, TrainingKind
+from training.desks.kind import Compared, EnvSettings, Evaluator, Learner, Passive, Span, TrainingKind
 from training.export.reference import Recorder, Watched, each_column
 from training.rl.coefficients import Coefficients
-from training.rl.presets import Preset
+from training.rl.presets import PASSIVE, Preset
 from training.study.folds import SESSIONS_A_YEAR, Split, Walk
 from training.study.study import Fold, PlayResult
 
 RANDOM_DRAWS = 1000  # traders behind the p-value
+BIAS = 3.0  # of a logit: more than half of the first decisions are of it
 PURGE = regime_switcher.HISTORY_BARS + 1  # the look-back, and the session in which a decision earns
 STARTS = 4  # accounts that look at a validation span: the result moves with the day on which the memory begins
 
@@ -87,14 +89,16 @@ def _policy(network: str, seed: int, weights: Mapping[str, Any]) -> nn.Module:
     return found.eval().policy
 
 
-PRESETS: Mapping[str, Preset] = {
-    "regime": Preset(
-        "2,048 environments of 256 steps, 4 epochs, minibatches of 64 sequences of 32 steps, a cosine, entropy 0.01",
-        5_000_000,
-        Coefficients(
-            schedule="cosine", entropy=0.01, epochs=4, environments=2048, rollout_steps=256, batch=2048, sequence=32
-        ),
+REGIME = Preset(
+    "2,048 environments of 256 steps, 4 epochs, minibatches of 64 sequences of 32 steps, a cosine, entropy 0.01",
+    5_000_000,
+    Coefficients(
+        schedule="cosine", entropy=0.01, epochs=4, environments=2048, rollout_steps=256, batch=2048, sequence=32
     ),
+)
+PRESETS: Mapping[str, Preset] = {
+    "regime": REGIME,
+    "passive": replace(REGIME, why="the same, from a network that mostly takes EQUAL_WEIGHT", begins=PASSIVE),
 }
 
 
@@ -115,6 +119,11 @@ KIND = TrainingKind(
     before=f"that warm the desk up ({regime_switcher.HISTORY_BARS})",
     walk=Walk(SESSIONS_A_YEAR, SESSIONS_A_YEAR, SESSIONS_A_YEAR, PURGE, years=True),
     starts=STARTS,
+    passive=Passive(
+        "EQUAL_WEIGHT every day",
+        "policy.actor",
+        tuple(BIAS if name == baselines.EQUAL_WEIGHT else 0.0 for name in regime_switcher.SPEC.actions),
+    ),
     split=Split((2015, 2018), (2019, 2019), (2020, 2022)),
     compounds=True,
 )

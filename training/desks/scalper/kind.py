@@ -9,9 +9,9 @@ from typing import Any
 from torch import nn
 
 from daemon.core.limits import Trading
-from strategies.option_scalper import SPEC
+from strategies.option_scalper import HOLD, SPEC
 from strategies.registry import strategy as registered
-from training.desks.kind import TrainingKind
+from training.desks.kind import Passive, TrainingKind
 from training.desks.scalper import baselines
 from training.desks.scalper.data import load
 from training.desks.scalper.network import IDENTITY
@@ -20,9 +20,10 @@ from training.desks.scalper.reward import REWARDS
 from training.desks.scalper.task_data import ScalperTaskData
 from training.export.reference import each_column
 from training.rl.coefficients import Coefficients
-from training.rl.presets import Preset
+from training.rl.presets import PASSIVE, Preset
 from training.study.folds import Walk
 
+BIAS = 3.0  # of a logit: four in five of the first decisions hold
 PURGE = 22  # the 21 closes that volatility and so every price rests on, and the session of an episode
 
 
@@ -41,12 +42,18 @@ KIND = TrainingKind(
     strategy=SPEC.name,
     networks=NETWORKS,
     variants=REWARDS,
-    presets={"standard": Preset("Stable-Baselines3's, over 256 environments", 2_000_000, Coefficients())},
+    presets={
+        "standard": Preset("Stable-Baselines3's, over 256 environments", 2_000_000, Coefficients()),
+        "passive": Preset("the same, from a network that holds nothing", 2_000_000, Coefficients(), PASSIVE),
+    },
     baselines=baselines.DESCRIPTIONS,
     load=_load,
     policy=_policy,
     inputs=each_column(SPEC, range(len(SPEC.features)), of_the_desk=("position_",)),
     before="from which the first volatility comes (21 by default)",
     imports=True,
+    passive=Passive(
+        "holds nothing", "policy.actor.2", tuple(BIAS if action == HOLD else 0.0 for action in range(len(SPEC.actions)))
+    ),
     walk=Walk(train=20, validate=20, test=20, purge=PURGE),
 )

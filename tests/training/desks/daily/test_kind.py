@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -16,8 +17,10 @@ from strategies import daily_rebalancer, regime_switcher
 from strategies.daily_rebalancer import CASH, HOLDINGS, TRADABLE
 from strategies.regime_switcher import REGIMES, WEIGHTS
 from tests.support.training.made_files import days, write_days
+from training.desks.daily.baselines import regime_baselines
 from training.desks.daily.rebalancer import RebalancerTaskData
 from training.desks.daily.table import table_of
+from training.desks.daily.task_data import DailyTaskData
 from training.desks.kind import EnvSettings, Span, TaskData, described
 from training.desks.registry import kind
 from training.rl.protocols import CarryingNetwork
@@ -223,3 +226,32 @@ def test_a_look_and_the_dry_run_tell_of_the_same_account(stocks: TaskData, funds
     assert [result.date for result in looked] == few
     for mine, theirs in zip(looked, played.sessions, strict=True):  # weights here, whole shares there
         assert abs(mine.pnl_usd - theirs.pnl_usd) < 0.005 * 100_000.0
+
+
+def test_the_passive_policy_of_the_switcher_is_its_baseline_equal_weight(funds: TaskData) -> None:
+    known = kind(FUNDS)
+    assert known.passive is not None
+    assert isinstance(funds, DailyTaskData)
+    learner: Any = funds.network("gru", 5, ())
+    known.passive.begin(learner)
+    probes = torch.from_numpy(funds.probes(Fold(tuple(funds.days)[:30], (), ()), 20, 1))
+    logits, _ = learner.policy(probes, torch.zeros(len(probes), 128))
+    assert set(logits.argmax(1).tolist()) == {regime_switcher.SPEC.actions.index("EQUAL_WEIGHT")}
+    assert float(logits.detach().std(dim=0).max()) > 0.0  # it still departs from there
+    known.passive.play(learner)
+    span = Span(tuple(funds.days)[-5:], "alpha", trading_for(FUNDS))
+    found = funds.test(known.policy("gru", 5, learner.state_dict()), span)
+    assert found.sessions == regime_baselines(funds.desk(span))["EQUAL_WEIGHT"].sessions
+
+
+def test_the_passive_policy_of_the_rebalancer_buys_every_stock_alike(stocks: TaskData) -> None:
+    known = kind(STOCKS)
+    assert known.passive is not None
+    train = tuple(stocks.days)[:18]
+    learner: Any = stocks.network("mlp", 5, train)
+    known.passive.play(learner)
+    seen = stocks.probes(Fold(train, (), ()), 30, 1)
+    answers = known.policy("mlp", 5, learner.state_dict())(torch.from_numpy(seen)).detach().numpy()
+    tradable = seen[:, daily_rebalancer.TRADABLE] != 0.0
+    assert answers[tradable] == pytest.approx(0.7615942, abs=1e-6)  # tanh(1)
+    assert not answers[~tradable].any()

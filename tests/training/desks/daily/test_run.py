@@ -52,7 +52,7 @@ class Made:
         self.run, self.store = home / f"run-{strategy}", home / "store"
         self.command = [
             "--strategy", strategy, "--bars", str(bars), "--out", str(self.store), "--run-dir", str(self.run),
-            "--coefficients", str(home / "small.json"), "--processes", "1", *options,
+            "--coefficients", str(home / "small.json"), "--processes", "1", "--allow-unproven", *options,
         ]  # fmt: skip
         out, err = io.StringIO(), io.StringIO()
         with contextlib.redirect_stdout(out), contextlib.redirect_stderr(err):
@@ -83,7 +83,7 @@ def _cache(home: Path) -> Any:
 @pytest.fixture(scope="module")
 def rebalancer(home: Path) -> Made:
     """Both sizes of an action, two updates each."""
-    return Made(home, STOCKS, "--steps", str(2 * UPDATE), "--ablation")
+    return Made(home, STOCKS, "--steps", str(2 * UPDATE), "--ablation", "--select", "best")
 
 
 @pytest.fixture(scope="module")
@@ -206,7 +206,10 @@ def _same(one: Path, other: Path) -> bool:
 @pytest.mark.parametrize(
     ("options", "complaint"),
     [
-        (["--preset", "regime"], "argument --preset: invalid choice: 'regime' (choose from 'finrl', 'wide')"),
+        (
+            ["--preset", "regime"],
+            "argument --preset: invalid choice: 'regime' (choose from 'finrl', 'wide', 'passive')",
+        ),
         (
             ["--reward", "potential"],
             "argument --reward: invalid choice: 'potential' (choose from 'shares', 'notional')",
