@@ -136,8 +136,10 @@ def test_a_store_without_an_active_version_names_the_command_to_type(folder: Pat
     where = f"--strategy {scalper.spec.name} --models-dir {folder.parent.parent}"
     assert (check, text) == (
         "missing file",
-        f"model refused, missing file: no version in {folder.parent} is active yet, so type: "
-        f'rltraderctl models activate v1 {where} --reason "..."',
+        (
+            f"model refused, missing file: no version in {folder.parent} is active yet, so type: "
+            f'rltraderctl models activate v1 {where} --reason "..."'
+        ),
     )
 
 
