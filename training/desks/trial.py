@@ -95,6 +95,7 @@ class Trained:
     seconds: float
     stopped: str
     curve: tuple[Point, ...]
+    gradient_steps: int = 0  # of the optimizer, until the chosen checkpoint; 0: not counted
     score: float | None = None  # what the checkpoint was chosen by; None: the net return of `validate`
 
 

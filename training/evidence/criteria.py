@@ -16,6 +16,7 @@ from training.evidence.wording import number, percent, share
 MINUTE_SESSIONS, DAILY_SESSIONS = 60, 756
 """The fewest test sessions: of desks whose sessions have accounts of their own, and of one account through all."""
 DRAWDOWN = 0.25
+MOVED = 0.01  # nats, or deviation of an action or a probability
 
 COSTS_TWICE, ONE_BAR_LATE = "costs x 2", "one bar late"
 """Names of the scenarios of a study that a policy has to survive."""
@@ -68,6 +69,12 @@ def _drawdown(findings: Findings) -> float:
     best = max(findings.baselines, key=lambda line: line.figures.net_return, default=None)
     theirs = best.figures.max_drawdown if best is not None else 0.0
     return findings.policy.figures.max_drawdown - max(DRAWDOWN, theirs)
+
+
+def _moved(findings: Findings) -> float | None:
+    """The KL divergence from the start, or the variation where that is smaller, over the least; None: not measured."""
+    learnt = findings.learnt
+    return None if learnt is None or learnt.kl is None else min(learnt.kl, learnt.variation) / MOVED
 
 
 def _scenario(name: str) -> Callable[[Findings], float | None]:
@@ -149,6 +156,14 @@ CRITERIA: tuple[Criterion, ...] = (
         operator.le,
         0.0,
         lambda over: f"{percent(over)} against the limit",
+    ),
+    Criterion(
+        "moved",
+        "answers at least 0.01 nats from those of the network it began as, which vary by 0.01 over what it sees",
+        _moved,
+        operator.ge,
+        1.0,
+        lambda part: f"{share(part)} of the least",
     ),
     Criterion("luck", "at most 5 % of random traders did as well", lambda f: f.random_p, operator.le, 0.05, _of_them),
     Criterion("costs", "net return above 0 at twice the costs", _scenario(COSTS_TWICE), operator.gt, 0.0, percent),

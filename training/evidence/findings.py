@@ -17,6 +17,7 @@ from training.evidence.overfitting import Deflated
 from training.evidence.resampling import FEWEST, Interval
 from training.evidence.significance import Detectable, Snooping
 from training.evidence.statistics import Summary
+from training.study.study import Learnt
 
 FORMAT = 1
 REPORT_FILE = "report.json"
@@ -109,6 +110,7 @@ class Findings(msgspec.Struct, frozen=True, kw_only=True):
     baselines: tuple[Line, ...]
     over_baselines: dict[str, Interval]  # the policy's mean session return less theirs, paired by session
     lead: Lead | None = None  # over the best baseline; None without baselines, and in reports of earlier versions
+    learnt: Learnt | None = None  # of the chosen trial that moved least; None: not measured
     folds: tuple[FoldLine, ...]
     runs: tuple[Run, ...]
     rewards: tuple[RewardLine, ...]

@@ -58,12 +58,26 @@ def abstract(f: Findings, study: Study, known_today: str = "") -> tuple[str, ...
     )
     symbols = [known_today] if known_today else []
     refit = [study.refit] if study.refit else []
+    learnt = [_learnt(f)] if f.learnt is not None else []
     return (
         f"Tested: {_tested(f, study)} {opened}",
         earned,
         *refit,
+        *learnt,
         *symbols,
         re.sub(r"(?<=\d)%", " %", f.detectable.words),
+    )
+
+
+def _learnt(f: Findings) -> str:
+    """How much was learned."""
+    one = f.learnt
+    assert one is not None, "asked for a study that measured it"
+    return (
+        f"Learned: {one.gradient_steps:,} gradient steps to the chosen checkpoint. Its answers are {number(one.kl, 3)} "
+        f"nats from those of the network that it began as, have a mean size of {number(one.size, 3)} and deviate by "
+        f"{number(one.variation, 3)} over what it sees; the critic explains {number(one.explained_variance)} of the "
+        "variance."
     )
 
 

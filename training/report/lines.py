@@ -17,7 +17,7 @@ from training.evidence.resampling import Interval, improvement_probability, inte
 from training.evidence.significance import random_p_value
 from training.evidence.statistics import SESSIONS_A_YEAR, Series, chosen_results, session_returns, summarise
 from training.study.evaluation import SessionResult
-from training.study.study import PlayResult, Study
+from training.study.study import Learnt, PlayResult, Study
 
 ALL_LOST_USD = 1e-4
 ALL_BUT_LOST = -1.0 + 1e-9  # a session's return of which a logarithm exists
@@ -206,6 +206,13 @@ def _ranks(spans: Sequence[Sequence[SessionResult]], study: Study) -> Series:
     below = (returns[:, None] > returns).sum(axis=1)
     ranks: Series = below + (returns[:, None] == returns).sum(axis=1) / 2.0
     return ranks
+
+
+def least_learnt(study: Study) -> Learnt | None:
+    """What the chosen trial learned whose answers moved least from its start; None where one was not measured."""
+    found = [study.trials[index].learnt for index in study.chosen]
+    known = [one for one in found if one is not None]
+    return min(known, key=lambda one: one.kl or 0.0) if len(known) == len(found) else None
 
 
 def denials(study: Study) -> dict[str, int]:

@@ -126,6 +126,7 @@ class Trainer:
         self.environment = environment
         self.coefficients = c = coefficients
         self.updates = 0
+        self.gradient_steps = 0
         self.total_updates = max(1, -(-total_steps // (c.environments * c.rollout_steps)))
         self._carrying = network if isinstance(network, CarryingNetwork) else None
         self._sequence = c.sequence if self._carrying else 1
@@ -161,6 +162,7 @@ class Trainer:
         """A copy of all that the next updates depend on: tensors and plain values."""
         state = {
             "updates": self.updates,
+            "gradient_steps": self.gradient_steps,
             "network": self.network.state_dict(),
             "optimizer": self._optimizer.state_dict(),
             "generator": self._generator.get_state(),
@@ -183,7 +185,7 @@ class Trainer:
                 f"the state is of {found} environments with{'out' if state['hidden'] is None else ''} a carried state, "
                 f"expected {expected} with{'out' if self._hidden is None else ''}: use the settings it was made with"
             )
-        self.updates = state["updates"]
+        self.updates, self.gradient_steps = state["updates"], state["gradient_steps"]
         self.network.load_state_dict(state["network"])
         self._optimizer.load_state_dict(state["optimizer"])
         self._generator.set_state(state["generator"].cpu())
@@ -211,6 +213,7 @@ class Trainer:
             math.fsum(column) / len(rows) for column in zip(*rows, strict=True)
         )
         self.updates += 1
+        self.gradient_steps += len(rows)
         of_policy = (policy_loss, value_loss, entropy, kl, clip_fraction)
         return Progress(self.steps, self.updates, reward, *of_policy, explained, norm, rate, epochs)
 

@@ -26,6 +26,8 @@ from training.runs.folder import TRIALS_FOLDER, RunFolderError, TrialFolder
 from training.runs.settings import Settings, folds_of
 from training.study.study import Fold
 
+UNTRAINED, UNTRAINED_WORDS = "untrained network", "the same network with the weights as they are drawn"
+
 
 @dataclass(frozen=True, slots=True)
 class Prepared:
@@ -55,6 +57,11 @@ class Prepared:
         if self.kind.passive is None:
             raise ValueError(f"{self.kind.strategy} names no passive policy to begin at")
         return self.kind.passive.begin
+
+    def untrained(self, network: str, seed: int, train: Sequence[str]) -> nn.Module:
+        """The policy of a network as it is drawn, scaled by these sessions."""
+        learner: Any = self.data.network(network, seed, train)
+        return self.kind.policy(network, seed, learner.state_dict())
 
     def passive(self, network: str, train: Sequence[str]) -> nn.Module | None:
         """The kind's passive policy under the same contract, scaled by these sessions; None where it names none."""

@@ -20,7 +20,7 @@ from training.report.lines import joined
 from training.report.report import files, write_report
 from training.runs.folder import STUDY_FILE, machine
 from training.runs.ledger import Ledger, Line, utc_now
-from training.runs.prepared import Prepared
+from training.runs.prepared import UNTRAINED, UNTRAINED_WORDS, Prepared
 from training.runs.settings import requests_of
 from training.study.evaluation import SessionResult, as_metrics
 from training.study.progress import phase
@@ -108,7 +108,7 @@ class RunRecord:
             chosen=tuple(chosen),
             baselines=tuple(
                 Baseline(name, text, tuple(found.baselines[name] for found in compared))
-                for name, text in p.kind.baselines.items()
+                for name, text in (*p.kind.baselines.items(), (UNTRAINED, UNTRAINED_WORDS))
                 if all(name in found.baselines for found in compared)
             ),
             random_pnl_usd=tuple(found.random_pnl_usd for found in compared),
@@ -153,6 +153,7 @@ class RunRecord:
                 "test": self._metrics(trial.test.sessions),
                 "test_denials": dict(trial.test.denials),
                 "validate": self._metrics(trial.validate),
+                **({"learnt": msgspec.to_builtins(trial.learnt)} if trial.learnt is not None else {}),
                 **({"account": self._metrics(joined(study.account))} if study.account else {}),
                 **self._found(study.chosen[-1]),
             },

@@ -27,6 +27,7 @@ from training.rl.pool import Flag, stop_on_signals, work_through
 from training.rl.ray_cluster import LOCAL, connected
 from training.rl.ray_pool import ClusterPool
 from training.runs.folder import code_version, held, machine, open_run
+from training.runs.learnt import few_words
 from training.runs.ledger import Ledger, ledger_path, settings_digest
 from training.runs.prepared import check_device, prepare, prepare_same
 from training.runs.record import Outcome, RunRecord
@@ -68,6 +69,7 @@ class Run:
         self._settings = settings
         self._told_of = listen
         self._flag = flag
+        self._trains = True  # else the policy comes from elsewhere
         self._cluster: ClusterPool | None = None  # while Ray is connected
         version = code_version(settings.strategy)
         with reported("", listen), phase(f"reading {settings.bars.name}"):
@@ -102,6 +104,8 @@ class Run:
         """Everything from the first trial to the version in the store."""
         p, requests = self._prepared, requests_of(self._settings)
         self._listen(f"{counted(len(requests), 'trial')} of {self._settings.steps:,} steps; run folder {p.folder}")
+        if p.kind.procedure is None and (few := few_words(self._settings.coefficients, self._settings.steps)):
+            self._listen(few)
         self._ledger.record(*self._record.openings())
         self._prior()
         trials = self._trained(requests)
@@ -119,7 +123,7 @@ class Run:
 
     def imported(self, policy: nn.Module, steps: int, origin: str = "trained elsewhere") -> Outcome:
         """The same for a policy that was trained elsewhere: it is the only trial, and nothing is chosen."""
-        p = self._prepared
+        p, self._trains = self._prepared, False
         self._ledger.record(*self._record.openings())
         evaluator = p.data.evaluator(p.span(p.folds[0].validate), "cpu")
         trial = Trial(
@@ -159,10 +163,11 @@ class Run:
         """What the policies did on the account of all tests, where there is one; baselines and scenarios by fold."""
         p = self._prepared
         if p.kind.procedure is None or p.settings.plan is None:
+            network = self._settings.network if self._trains else ""
             picked = [(trials[i], policy) for i, policy in zip(chosen, policies, strict=True)]
             return (), self._through(
                 compare,
-                [Chosen(one.fold, one.seed, one.reward, policy, one.test) for one, policy in picked],
+                [Chosen(one.fold, one.seed, one.reward, network, policy, one.test) for one, policy in picked],
             )
         names = p.kind.procedure.players(p.settings.plan)
         self._listen(Stage("players", len(names), unit="players"))

@@ -18,7 +18,8 @@ from training.desks.kind import POLICY, Compared, Played
 from training.desks.trial import News, Request, Trained
 from training.rl.pool import Emit, Flag, Stopped
 from training.rl.process_group import ProcessGroup, run_group
-from training.runs.prepared import Prepared, prepare_same
+from training.runs.learnt import learnt_by
+from training.runs.prepared import UNTRAINED, Prepared, prepare_same
 from training.runs.settings import requests_of
 from training.runs.trial import run_trial
 from training.study.progress import phase, reported
@@ -65,6 +66,7 @@ def train_one(prepared: Prepared, request: Request, flag: Flag, emit: Emit, grou
     policy, tested = prepared.policy(request, trained.weights), prepared.span(fold.test, request.reward)
     with reported(request.name, emit), phase("test sessions"):  # not stopped: its training would have to be repeated
         trial = msgspec.structs.replace(_trial(request, trained, prepared.data.test(policy, tested)), lead=lead)
+    trial = msgspec.structs.replace(trial, learnt=learnt_by(prepared, request, trained, fold, policy))
     folder.finish(trial)
     emit(trial)
     return trial
@@ -121,6 +123,7 @@ class Chosen:
     fold: int
     seed: int
     reward: str  # or variant
+    network: str  # "" where it was trained elsewhere
     policy: nn.Module
     played: PlayResult
 
@@ -134,6 +137,9 @@ def compare(prepared: Prepared, chosen: Chosen, flag: Flag, emit: Emit) -> Compa
     tested = prepared.span(prepared.folds[chosen.fold].test, chosen.reward)
     with reported(name, emit, check_stop):
         found = prepared.data.compare(chosen.policy, chosen.played, tested, chosen.seed, check_stop)
+    if chosen.network:
+        untrained = prepared.untrained(chosen.network, chosen.seed, prepared.folds[chosen.fold].train)
+        found.baselines[UNTRAINED] = prepared.data.test(untrained, tested)
     emit(f"compared {name}")
     return found
 

@@ -92,6 +92,7 @@ def run_trial(
         seconds=earlier + time.monotonic() - began,
         stopped=stopped,
         curve=tuple(best.curve),
+        gradient_steps=best.gradient_steps,
         score=best.earned if starts > 1 else None,
     )
 
@@ -102,7 +103,7 @@ class _Best:
     def __init__(self) -> None:
         self.weights: dict[str, Any] = {}
         self.validate: tuple[SessionResult, ...] = ()
-        self.steps = 0
+        self.steps = self.gradient_steps = 0
         self.earned = float("-inf")  # the net return, or the mean of several accounts: see `_score`
         self.curve: list[Point] = []
         self.rewards: list[float] = []  # of the updates since the last look
@@ -110,7 +111,7 @@ class _Best:
         self.seconds = 0.0
 
     def state_dict(self) -> dict[str, Any]:
-        plain = (self.validate, self.steps, self.curve, self.rewards, self.without)
+        plain = (self.validate, self.steps, self.curve, self.rewards, self.without, self.gradient_steps)
         return {
             "weights": self.weights,
             "plain": msgspec.json.encode(plain).decode(),
@@ -120,8 +121,8 @@ class _Best:
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         self.weights, self.earned, self.seconds = state["weights"], state["earned"], state["seconds"]
-        plain = tuple[tuple[SessionResult, ...], int, list[Point], list[float], int]
-        self.validate, self.steps, self.curve, self.rewards, self.without = msgspec.json.decode(
+        plain = tuple[tuple[SessionResult, ...], int, list[Point], list[float], int, int]
+        self.validate, self.steps, self.curve, self.rewards, self.without, self.gradient_steps = msgspec.json.decode(
             state["plain"], type=plain
         )
 
@@ -183,6 +184,7 @@ class _TrialRun:
         point = self._look(progress, self._evaluator) if looked and self._evaluator is not None else None
         if self._evaluator is None and trainer.done:
             self.best.weights, self.best.steps = copy.deepcopy(trainer.network.state_dict()), self.steps
+            self.best.gradient_steps = trainer.gradient_steps
         if self._metrics is not None:
             self._metrics.write(progress, point)
         total = trainer.total_updates * (self.steps // trainer.updates)
@@ -223,6 +225,7 @@ class _TrialRun:
         if earned > best.earned:
             best.weights = copy.deepcopy(self.trainer.network.state_dict())
             best.validate, best.steps, best.earned, best.without = results, self.steps, earned, 0
+            best.gradient_steps = self.trainer.gradient_steps
         return point
 
     def _score(self, net_return: float, sessions: int) -> float:

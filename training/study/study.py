@@ -56,6 +56,16 @@ class Point(msgspec.Struct, frozen=True):
     figures: dict[str, float] = {}  # of SAC and TD3, by the names of the metrics: means since the last check
 
 
+class Learnt(msgspec.Struct, frozen=True):
+    """How far a trial's chosen checkpoint is from the network that it began as, over observations of its fold."""
+
+    gradient_steps: int  # until that checkpoint; 0: not counted
+    kl: float | None  # nats, of its answers from those of the start; None: not known
+    size: float  # mean absolute action, or mean probability of the likeliest one
+    variation: float  # deviation over the observations of an action, or of its probability; mean over actions
+    explained_variance: float  # of the critic at the last look
+
+
 class Trial(msgspec.Struct, frozen=True):
     """One training run: what it was asked for, how it went, and what its chosen checkpoint earned."""
 
@@ -69,6 +79,7 @@ class Trial(msgspec.Struct, frozen=True):
     curve: tuple[Point, ...]
     validate: tuple[SessionResult, ...]  # the chosen checkpoint, on the tensor market
     test: PlayResult
+    learnt: Learnt | None = None
     lead: float | None = None  # on validation: net return less the best of the passive policy's and 0; None: not played
     score: float | None = None  # mean log growth a session, of accounts that begin on several validation days
 

@@ -12,7 +12,7 @@ import numpy.typing as npt
 
 from strategies.kit.manifest import Training
 from training.study.evaluation import SessionResult
-from training.study.study import Baseline, Entry, Fold, PlayResult, Point, Study, Trial
+from training.study.study import Baseline, Entry, Fold, Learnt, PlayResult, Point, Study, Trial
 
 CAPITAL_USD = 10_000.0
 FEE_USD = 1.3  # a trade
@@ -127,6 +127,7 @@ def _trial(random: np.random.Generator, index: int, number: int, reward: str, sp
         chosen_steps=2_000_000 * int(random.integers(4, CHECKS + 1)) // CHECKS,
         stopped="",
         curve=_curve(random),
+        learnt=Learnt(3040, 0.4, 0.6, 0.1, 0.3),
         validate=validate,
         test=PlayResult(
             test, {"cooldown": 12, "spread_too_wide": 5, "confidence_below_min": 41}, _entries(random, test)

@@ -135,6 +135,7 @@ def _at(good: Findings, criterion: str, edge: bool) -> dict[str, Any]:
             "policy": _figures(p, max_drawdown=0.25 if edge else 0.2501),
             "baselines": tuple(_figures(line, max_drawdown=0.2) for line in good.baselines),
         },
+        "moved": lambda: _changed(good, "learnt", kl=0.01 if edge else 0.0099),
         "luck": lambda: {"random_p": 0.05 if edge else 0.0501},
         "costs": lambda: _with_scenario(good, "costs x 2", 1e-9 if edge else 0.0),
         "delay": lambda: _with_scenario(good, "one bar late", 1e-9 if edge else -0.01),
@@ -159,6 +160,7 @@ def test_each_criterion_alone_stops_a_promotion_and_its_threshold_is_where_the_r
         ("deflated lead", lambda f: _changed(f, "lead", deflated=UNKNOWN)),
         ("overfitting", lambda f: _changed(f, "lead", loss=None)),
         ("luck", lambda _: {"random_p": None}),
+        ("moved", lambda _: {"learnt": None}),
         ("baselines", lambda _: {"baselines": ()}),
         ("lead", lambda _: {"lead": None}),
         ("lead", lambda f: _changed(f, "lead", low=None)),  # a bound of so few sessions says nothing

@@ -28,7 +28,7 @@ from training.rl.coefficients import Coefficients
 from training.rl.pool import Flag, Stopped
 from training.runs.folder import code_version
 from training.runs.ledger import Ledger, ledger_path
-from training.runs.prepared import prepare
+from training.runs.prepared import UNTRAINED, prepare
 from training.runs.settings import Settings, requests_of, settings_for
 from training.runs.tasks import train_one
 from training.search.coefficients_file import write_coefficients
@@ -116,7 +116,8 @@ def test_both_sizes_of_an_action_are_trained_and_the_headline_s_is_chosen_and_co
     assert [(trial.reward, trial.seed) for trial in study.trials] == [("shares", 1), ("notional", 1)]
     assert (study.reward, study.chosen, study.compounds, study.capital_usd) == ("shares", (0,), True, 1_000_000.0)
     assert [one.name for one in study.baselines] == [
-        name for name in baselines.REBALANCER_BASELINES if name != baselines.SPY  # no file of funds beside it
+        *(name for name in baselines.REBALANCER_BASELINES if name != baselines.SPY),  # no file of funds beside it
+        UNTRAINED,
     ]  # fmt: skip
     assert {"costs x 2", "one bar late"} <= set(study.scenarios)
     assert len(study.random_pnl_usd[0]) == 1000
@@ -139,7 +140,7 @@ def test_a_policy_with_a_memory_is_exported_with_its_states_and_the_daemon_opens
     assert len(np.unique(states, axis=0)) == len(states)
     study = switcher.study
     assert (study.network, study.reward, study.compounds, study.capital_usd) == ("gru", "alpha", True, 100_000.0)
-    assert [one.name for one in study.baselines] == list(baselines.REGIME_BASELINES)
+    assert [one.name for one in study.baselines] == [*baselines.REGIME_BASELINES, UNTRAINED]
     assert baselines.RESET in study.scenarios
 
 

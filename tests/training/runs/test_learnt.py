@@ -1,0 +1,59 @@
+"""How much was learned: divergence by hand, steps of the optimizer counted, and what a run reports of them."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from math import log
+from pathlib import Path
+
+import pytest
+import torch
+
+from strategies.kit.manifest import decode
+from tests.support.training.small_runs import Train
+from training.desks.registry import kind
+from training.runs.learnt import few_words, moved, planned_gradient_steps
+from training.runs.prepared import UNTRAINED
+from training.runs.record import Outcome
+from training.runs.settings import Settings
+
+
+def test_answers_are_compared_as_what_is_drawn_from_them() -> None:
+    before = torch.zeros(2, 2)
+    after = torch.tensor([[log(3.0), 0.0], [0.0, log(3.0)]])  # 0.75 and 0.25, then the other way round
+    kl, size, variation = moved(before, after, None)
+    assert kl == pytest.approx(0.75 * log(1.5) + 0.25 * log(0.5), rel=1e-5)
+    assert size == pytest.approx(0.75)
+    assert variation == pytest.approx(0.5 / 2**0.5)  # the sample deviation of 0.75 and 0.25
+    assert moved(after, after, None)[0] == 0.0
+    # means moved by 0.1 at a deviation of 0.5, in two actions: 2 x 0.2 x 0.2 / 2
+    kl, size, variation = moved(torch.zeros(3, 2), torch.full((3, 2), -0.1), torch.tensor([0.5, 0.5]))
+    assert (kl, size, variation) == pytest.approx((0.04, 0.1, 0.0))
+
+
+def test_a_preset_of_large_minibatches_takes_few_gradient_steps_and_says_so() -> None:
+    wide = kind("daily_rebalancer").presets["wide"]
+    assert planned_gradient_steps(wide.coefficients, wide.steps) == 31 * 4 * 4  # 500,000 / (256 x 64), 16,384 / 4,096
+    assert few_words(wide.coefficients, wide.steps).startswith("496 gradient steps a trial are few (below 2,000)")
+    finrl = kind("daily_rebalancer").presets["finrl"]
+    assert few_words(finrl.coefficients, finrl.steps) == ""
+
+
+def test_a_trial_counts_its_steps_and_says_how_far_it_came(
+    trained: Train, small: Settings, whole: Outcome, tmp_path: Path, heard: list[object]
+) -> None:
+    found = trained(small).learnt
+    assert found is not None
+    # an update is 2 epochs of 256 / 128 minibatches
+    assert found.gradient_steps in {4 * update for update in range(1, 7)}
+    assert found.kl is not None
+    assert found.kl > 0.0
+    assert 1 / 6 <= found.size <= 1.0
+    assert any(isinstance(news, str) and "24 gradient steps a trial are few" in news for news in heard)
+    manifest = decode((whole.version / "manifest.json").read_bytes())
+    assert manifest.metrics["learnt"]["gradient_steps"] == found.gradient_steps
+    assert any(sentence.startswith("Learned: ") for sentence in whole.findings.abstract)
+    assert whole.findings.baselines[-1].name == UNTRAINED
+    still = trained(replace(small, coefficients=replace(small.coefficients, learning_rate=1e-12)), "still").learnt
+    assert still is not None
+    assert still.kl == pytest.approx(0.0, abs=1e-9)
