@@ -80,6 +80,13 @@ def test_options_choose(
     assert [trade["pnl_usd"] for trade in json.loads(capsys.readouterr().out)["trades"]] == gains
 
 
+def test_a_table_that_is_cut_says_how_to_see_all(state_dir: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["trades", "--state-dir", str(state_dir), "--limit", "1"]) == 0
+    assert capsys.readouterr().out.endswith("1 of 3 are shown; --limit 3 shows all\n")
+    assert main(["trades", "--state-dir", str(state_dir)]) == 0
+    assert "shows all" not in capsys.readouterr().out
+
+
 def test_no_match_is_named_and_a_wrong_day_refused(state_dir: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["trades", "--state-dir", str(state_dir), "--symbol", "QQQ"]) == 2
     assert "no trade in" in capsys.readouterr().err

@@ -83,6 +83,8 @@ def run(options: argparse.Namespace, console: Console) -> int:
         shown = found.trades[::-1] if options.sort == "time" else found.trades
         console.print(_table(shown))
         console.print(sum_line(found.totals), soft_wrap=True)
+        if (matching := found.totals.trades + found.totals.open) > len(shown):
+            console.print(f"{len(shown)} of {matching} are shown; --limit {matching} shows all", soft_wrap=True)
     return 0
 
 
