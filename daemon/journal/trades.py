@@ -36,6 +36,7 @@ _BASE = (
 _OF_SYMBOL = f" AND (symbol = :symbol OR symbol GLOB :symbol || '{_DIGITS}[CP]*')"
 _OF_RIGHT = f" AND symbol GLOB '*{_DIGITS}' || :right || '????????'"
 LONGEST = 2**63 - 1
+FIRST_YEAR = 1971  # earlier days begin before the journal's times
 
 
 class Trade(msgspec.Struct, frozen=True, kw_only=True):
@@ -244,8 +245,12 @@ def day_begin(text: str) -> int:
 
 def day_end(text: str) -> int:
     """Return the last nanosecond of a New York day; the greatest number for "". Raises ValueError."""
-    return _midnight(date.fromisoformat(text) + timedelta(days=1)) - 1 if text else LONGEST
+    day = date.fromisoformat(text) if text else date.max
+    return LONGEST if day == date.max else _midnight(day + timedelta(days=1)) - 1
 
 
 def _midnight(day: date) -> int:
-    return int(datetime(day.year, day.month, day.day, tzinfo=NEW_YORK).timestamp()) * 10**9
+    if day.year < FIRST_YEAR:
+        return 0
+    at_ns = int(datetime(day.year, day.month, day.day, tzinfo=NEW_YORK).timestamp()) * 10**9
+    return min(at_ns, LONGEST)

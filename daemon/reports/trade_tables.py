@@ -163,7 +163,8 @@ def sum_line(totals: Totals) -> str:
     parts.append(f"P&L {_usd(totals.pnl_usd)} USD after {_usd(totals.fees_usd, sign=False)} USD of fees")
     text = ", ".join(parts) + "."
     if totals.open:
-        text += f" Open: {totals.open:,}, {_usd(totals.open_usd)} USD at the newest marks."
+        marked = "" if totals.open_usd is None else f", {_usd(totals.open_usd)} USD at the newest marks"
+        text += f" Open: {totals.open:,}{marked}."
     if totals.other_usd:
         text += f" Not in a trade: {_usd(totals.other_usd)} USD (fees of the ledger, dividends, interest)."
     return text

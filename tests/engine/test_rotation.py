@@ -33,6 +33,7 @@ from tests.support.desks.desk_run import (
     verified,
 )
 from tests.support.desks.long_past import EVERY, operations, put_before
+from tests.support.trades import prove_trades
 
 INDEXES = {
     "events_by_kind",
@@ -57,6 +58,7 @@ def test_a_desk_that_is_rotated_half_way_ends_as_one_that_was_not(desk: Desk, ha
     assert state_digest(half) == before
     assert desk.run(half).digest == undisturbed.digest
     assert read_models(half) == read_models(whole)
+    assert prove_trades(half) == prove_trades(whole)
     assert [row[:6] for row in table(half, "events")] == [
         row[:6] for row in table(whole, "events") if row[0] >= before[2]
     ]

@@ -320,6 +320,19 @@ def test_filters_sorts_and_sums(tmp_path: Path) -> None:
     assert (totals.pnl_usd, totals.held_s) == (-90.0, 90.0)
 
 
+@pytest.mark.parametrize(
+    ("day", "begin", "end"),
+    [
+        ("2024-07-01", MONDAY.open_ns - 570 * MINUTE, MONDAY.open_ns + 870 * MINUTE - 1),
+        ("", 0, 2**63 - 1),
+        ("0001-01-01", 0, -1),
+        ("9999-12-31", 2**63 - 1, 2**63 - 1),
+    ],
+)
+def test_a_day_is_new_york_s_and_any_day_is_a_time_that_sqlite_holds(day: str, begin: int, end: int) -> None:
+    assert (day_begin(day), day_end(day)) == (begin, end)
+
+
 def test_the_view_of_the_journal_has_the_same_trades_for_plain_sql(tmp_path: Path) -> None:
     path = journal_of(tmp_path, list(a_day().rows))
     with closing(sqlite3.connect(path)) as db:
