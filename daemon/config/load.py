@@ -150,6 +150,7 @@ def load(config_file: Path | None, overrides: Mapping[str, object]) -> Settings:
             merged.put(key, value, "the command line", COMMAND_LINE)
     merged.name_strategy()
     merged.add_strategy()
+    merged.add_calibration()
     if merged.problems:
         raise _refusal(merged.problems)
     try:
@@ -261,6 +262,27 @@ class _Merged:
                 self.put(f"{table}.{key}", value, f"default of {name}", STRATEGY_DEFAULT)
         for key, value in self._of_strategies.get(name, {}).items():
             self._put_of_strategy(name, key, value)
+
+    def add_calibration(self) -> None:
+        """Add what a calibration found as defaults of `[paper]`; what it did not find stays."""
+        path = self.tables.get("paths", {}).get("calibration")
+        if not path or not isinstance(path, str):
+            return
+        from daemon.tapes.files import TapeError
+        from daemon.tapes.quotes.calibration_file import read_calibration
+
+        try:
+            made = read_calibration(Path(path))
+        except TapeError as error:
+            self.problems.append(f"paths.calibration (from {self.origins['paths.calibration']}): {error}")
+            return
+        if made.synthetic:
+            problem = f"{path} was fitted to made-up quotes ({made.synthetic}): expected recorded ones: fit to those"
+            self.problems.append(f"paths.calibration (from {self.origins['paths.calibration']}): {problem}")
+            return
+        for key in made.fitted.__struct_fields__:
+            if (value := getattr(made.fitted, key)) is not None:
+                self.put(f"paper.{key}", value, f"calibration {path}, digest {made.digest[:8]}", STRATEGY_DEFAULT)
 
     def _put_of_strategy(self, strategy: str, key: str, value: object) -> None:
         """Add a key of the file's table for the desk's strategy. The common table may not contradict it."""

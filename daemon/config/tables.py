@@ -42,11 +42,12 @@ class Desk:
 
 @dataclass(frozen=True, slots=True)
 class Paths:
-    """Folders; relative ones count from the working directory."""
+    """Folders and files; relative ones count from the working directory."""
 
     __pydantic_config__: ClassVar = {"extra": "forbid"}
     state_dir: Path = STATE_DIR
     models_dir: Path = Path("onnx_models")
+    calibration: str = ""
 
 
 @dataclass(frozen=True, slots=True)
