@@ -13,6 +13,7 @@ from daemon.config.tables import AUTO, STOCK_FEEDS
 from daemon.core.effects import AskPolicy
 from daemon.core.events import Event
 from daemon.core.step import Step
+from daemon.core.strategy_rules import other_rules
 from daemon.engine.code import code_digest
 from daemon.engine.engine import Outside, Source
 from daemon.engine.recover import Recovered, recovered_desk
@@ -156,6 +157,8 @@ def announce(desk: OpenDesk, log: Log) -> None:
     if other := other_symbols(manifest, checked.strategy.spec):
         log("model_warning", version=model.version, reason=other)
     trading, before = settings.trading(), machine.state.trading
+    if other := other_rules(manifest.rules, trading):
+        log("model_warning", version=model.version, reason=other)
     if trading != before:
         names = [field.name for field in dataclasses.fields(trading)]
         log("rules_changed", tables=[name for name in names if getattr(trading, name) != getattr(before, name)])

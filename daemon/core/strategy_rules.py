@@ -1,12 +1,20 @@
-"""Default trading rules of a strategy: the common defaults with the changes of the strategy's file."""
+"""Trading rules of a strategy: its defaults, and the digest by which a desk knows those that a model was trained by."""
 
 from __future__ import annotations
 
-from dataclasses import replace
+import hashlib
+import json
+from collections.abc import Mapping
+from dataclasses import fields, replace
+from decimal import Decimal
 from typing import Any
 
 from daemon.core.limits import Trading
 from strategies.registry import entry
+
+DIGEST = "digest"  # the name among a manifest's rules
+TABLES = ("sizing", "contracts", "execution", "risk", "basket", "paper")
+"""Of `Trading`: sizes, contracts, orders, gates, baskets, costs; not those of broker, exploration and serving."""
 
 
 def trading_for(strategy: str) -> Trading:
@@ -20,3 +28,38 @@ def trading_for(strategy: str) -> Trading:
                 raise ValueError(f"the defaults of {strategy} in [{table}]: {error}: see config.toml") from error
             rules = replace(rules, **changed)
     return rules
+
+
+def rules_digest(trading: Trading) -> str:
+    """SHA-256, 64 hexadecimal digits, of the tables that training plays by; 0.50 and 0.5 are the same number."""
+    text = json.dumps({f"{table}.{key}": value for table in TABLES for key, value in _values(getattr(trading, table))})
+    return hashlib.sha256(text.encode()).hexdigest()
+
+
+def with_rules(trading: Trading, rules: Mapping[str, str]) -> Trading:
+    """The rules with these values, by dotted keys, in place of their own."""
+    for key, text in rules.items():
+        table, _, name = key.partition(".")
+        own = getattr(trading, table)
+        changed: dict[str, Any] = {table: replace(own, **{name: type(getattr(own, name))(text)})}
+        trading = replace(trading, **changed)
+    return trading
+
+
+def other_rules(rules: Mapping[str, str], trading: Trading) -> str:
+    """How a desk's rules differ from those a model was trained by, in words; "" where they do not or none are known."""
+    trained, here = rules.get(DIGEST, ""), rules_digest(trading)
+    if not trained or trained == here:
+        return ""
+    return (
+        f"it was trained by other sizes, limits, gates or costs (digest {trained[:12]}) than this desk's "
+        f"({here[:12]}): train with this desk's configuration, --config, or expect other results than its report's"
+    )
+
+
+def _values(table: Any) -> list[tuple[str, str]]:
+    return [(field.name, _text(getattr(table, field.name))) for field in fields(table)]
+
+
+def _text(value: Any) -> str:
+    return format(value.normalize(), "f") if isinstance(value, Decimal) else str(value)

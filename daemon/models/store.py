@@ -18,6 +18,7 @@ from typing import Any
 import msgspec
 
 from daemon.core.limits import Trading
+from daemon.core.strategy_rules import DIGEST
 from daemon.models.pointer import CURRENT, POINTERS, ModelError, checked_name, is_name, pointed, read_plain
 from daemon.models.signature import SIGNATURE_BYTES_MAX, SIGNATURE_FILE, check_signature
 from strategies.golden import contract_hash
@@ -177,12 +178,14 @@ def check_rules(model: LoadedModel, strategy: Strategy, trading: Trading) -> Non
         ModelError: a rule differs from the manifest's, or the manifest of a continuous policy names none.
     """
     rules, spec = model.manifest.rules, strategy.spec
-    if spec.continuous and not rules:
+    if spec.continuous and not rules.keys() - {DIGEST}:
         raise ModelError(
             "rules",
             f"{model.path / MANIFEST_FILE} does not say what one unit of its actions is: export the model again",
         )
     for key, expected in rules.items():
+        if key == DIGEST:  # of all rules: a warning, see `other_rules`
+            continue
         table, _, name = key.partition(".")
         found = getattr(getattr(trading, table, None), name, None)
         if found is None or not _same(str(found), expected):

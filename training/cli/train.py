@@ -58,6 +58,8 @@ def parser() -> argparse.ArgumentParser:
     what.add_argument("--bars", required=True, type=Path, action="append", metavar="FILE", help=bars)
     what.add_argument("--symbols", metavar="A,B,...", help="the universe, where the strategy leaves it open (its own)")
     add_models_dir(what, "model store", FORMERLY)
+    config = "of the desk that will use it: train by its limits, costs, gates and sizes (the strategy's defaults)"
+    what.add_argument("--config", type=Path, metavar="FILE", help=config)
     what.add_argument("--feed", default=defaults.feed, help="the feed the bars come from (%(default)s)")
     how = found.add_argument_group("how to train")
     how.add_argument("--preset", metavar="NAME", help="steps and coefficients that go together: see below")
@@ -167,6 +169,7 @@ def settings_from(chosen: argparse.Namespace) -> Settings:
         purge_sessions=chosen.purge_sessions,
         reference_years=chosen.reference_years,
         refit=chosen.refit,
+        config=chosen.config,
         select=chosen.select,
         allow_unproven=chosen.allow_unproven,
         patience=chosen.patience,

@@ -13,7 +13,6 @@ import torch
 from torch import nn
 
 from daemon.core.limits import Trading
-from daemon.core.strategy_rules import trading_for
 from strategies.kit.contract import Strategy
 from strategies.registry import strategy as registered
 from training.desks.kind import Sources, Span, TaskData, TrainingKind
@@ -22,6 +21,7 @@ from training.desks.trial import Request
 from training.rl.kernels import use_fast_float32
 from training.rl.ppo import make_deterministic
 from training.rl.presets import PASSIVE
+from training.runs.desk_rules import trading_of
 from training.runs.folder import TRIALS_FOLDER, RunFolderError, TrialFolder
 from training.runs.settings import Settings, folds_of
 from training.study.study import Fold
@@ -109,7 +109,7 @@ def prepare(arguments: tuple[Settings, Path, str]) -> Prepared:
     use_fast_float32()
     known = kind(settings.strategy)
     known.check(settings.rewards, settings.network)
-    strategy, trading = registered(settings.strategy, settings.symbols), trading_for(settings.strategy)
+    strategy, trading = registered(settings.strategy, settings.symbols), trading_of(settings.strategy, settings.config)
     data = _loaded(known, settings, trading)
     return Prepared(settings, known, strategy, trading, data, folds_of(settings, data), folder, version)
 

@@ -10,6 +10,7 @@ from typing import Any
 import msgspec
 from torch import nn
 
+from daemon.core.strategy_rules import DIGEST, rules_digest, with_rules
 from daemon.host.whole_files import write_whole
 from strategies.kit.contract import configured
 from training.desks.kind import Compared, described
@@ -144,6 +145,7 @@ class RunRecord:
         policy = instead or refit or policy
         with phase("distributions of the training sessions"):
             watched = p.data.watch(policy, p.span(learnt, study.reward))
+        rules = p.kind.rules(p.span(p.folds[-1].test, study.reward))
         release = Release(
             training=study.data
             if refit is None
@@ -159,7 +161,7 @@ class RunRecord:
             },
             report=write_files,
             note=findings.verdict if refit is None else f"{findings.verdict} {study.refit}",
-            rules=p.kind.rules(p.span(p.folds[-1].test, study.reward)),
+            rules={**rules, DIGEST: rules_digest(with_rules(p.trading, rules))},
             reference=reference_of(p.kind.inputs, watched, p.machine.spec),
             symbols=configured(p.machine.spec),
         )

@@ -14,6 +14,7 @@ from typing import Any
 import msgspec
 import numpy as np
 
+from daemon.core.strategy_rules import rules_digest
 from training.desks.kind import TaskData, TrainingKind
 from training.desks.registry import kind
 from training.desks.trial import OWN, Request
@@ -21,6 +22,7 @@ from training.evidence.resampling import interquartile_mean, typical
 from training.rl.coefficients import Coefficients
 from training.rl.dimensions import value_of, with_values
 from training.rl.presets import RANDOM, Plan
+from training.runs.desk_rules import trading_of
 from training.study.folds import Walk, by_years, is_short, last_fold, walk
 from training.study.study import Fold, Trial
 
@@ -63,6 +65,7 @@ class Settings:
     checkpoint_s: float = 300.0
     run_folder: Path | None = None
     restart: bool = False
+    config: Path | None = None  # of a desk, whose limits, costs, gates and sizes are trained by; None: the defaults
     allow_unproven: bool = False  # export what was learned although no lead over the best baseline is proven
 
     @property
@@ -98,12 +101,13 @@ class Settings:
     def anywhere(self) -> Settings:
         """The same for a process in another folder or on another machine: files by their whole paths."""
         more = tuple(path.absolute() for path in self.more_bars)
-        return replace(self, bars=self.bars.absolute(), more_bars=more, out=self.out.absolute())
+        config = self.config.absolute() if self.config is not None else None
+        return replace(self, bars=self.bars.absolute(), more_bars=more, out=self.out.absolute(), config=config)
 
     def identity(self, bars_sha256: str) -> dict[str, Any]:
         """What decides the result, as JSON."""
         kept = asdict(self)
-        for name in ("out", "checkpoint_s", "run_folder", "restart", "processes", "ray", "allow_unproven"):
+        for name in ("out", "checkpoint_s", "run_folder", "restart", "processes", "ray", "allow_unproven", "config"):
             del kept[name]
         if self.plan is None:
             del kept["plan"]
@@ -122,6 +126,7 @@ class Settings:
         found = {
             **kept,
             "walk": self.walk._asdict(),
+            "rules": rules_digest(trading_of(self.strategy, self.config)),
             "bars": self.bars.name,
             "bars_sha256": bars_sha256,
             "processes_a_trial": self.processes if trials == 1 or self.engine != OWN else 1,
@@ -140,6 +145,7 @@ class Settings:
             "seeds": len(self.seeds) if len(self.seeds) > 1 else None,
             "reward": self.rewards[0] if self.rewards[0] != default.rewards[0] else None,
             "reference_years": "" if self.reference_years else None,
+            "config": self.config.name if self.config is not None else None,
             "refit": "" if self.refit else None,
             "ablation": "" if len(self.rewards) > 1 else None,
             "coefficients": "coefficients.json" if preset is None or self._tuned(default.plan) else None,

@@ -24,6 +24,7 @@ from daemon.config.limits_shown import in_force
 from daemon.config.load import EXIT_CODE, ConfigError, Credentials, Settings
 from daemon.config.strategy import described, strategy_of
 from daemon.config.tables import OPTION_FEEDS, STOCK_FEEDS
+from daemon.core.strategy_rules import other_rules
 from daemon.host.time.calendar import CalendarError
 from daemon.host.time.clock import Clock
 from daemon.models.store import ModelError, other_symbols
@@ -117,7 +118,7 @@ def _model(settings: Settings, keys: Credentials, *, dry_run: bool) -> tuple[Liv
         real = live.mode == "live"
         cure = ": every entry would be denied; promote a model, or trade on paper" if real else ""
         return live, Finding("model", FAIL if real else WARN, f"{text}; {' and '.join(problems)}{cure}")
-    if other := other_symbols(manifest, live.strategy.spec):
+    if other := other_symbols(manifest, live.strategy.spec) or other_rules(manifest.rules, settings.trading()):
         return live, Finding("model", WARN, f"{text}; {other}")
     if live.refused:
         return live, Finding("model", WARN, f"{text}: it answered last and would go on, because {live.refused}")

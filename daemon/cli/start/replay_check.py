@@ -12,6 +12,7 @@ from daemon.cli.start.exits import REFUSALS, refuse
 from daemon.config.limits_shown import in_force
 from daemon.config.load import Settings
 from daemon.config.strategy import described
+from daemon.core.strategy_rules import other_rules
 from daemon.engine.state_dir import check_identity, locked_by, peek
 from daemon.host.own_files import StateDirError
 from daemon.models.store import other_symbols
@@ -31,6 +32,8 @@ def check(settings: Settings, tape: Path) -> int:
             raise StateDirError(f"{settings.paths.state_dir}: in use by process {holder}; stop it or choose another")
     except REFUSALS as error:
         return refuse(Log(), str(error))
+    manifest = replay.model.manifest
+    other = other_symbols(manifest, replay.strategy.spec) or other_rules(manifest.rules, settings.trading())
     found = {
         "configuration": "ok",
         "desk": settings.desk.name,
@@ -40,7 +43,7 @@ def check(settings: Settings, tape: Path) -> int:
         "synthetic": bool(replay.info.synthetic),
         "model": f"{replay.model.version} on {replay.policy.provider}, verified, "
         + ("promoted" if replay.model.manifest.promoted else "not promoted: allowed in a dry run only"),
-        **({"warning": other} if (other := other_symbols(replay.model.manifest, replay.strategy.spec)) else {}),
+        **({"warning": other} if other else {}),
         "state_dir": f"{settings.paths.state_dir}: " + ("resumes" if meta else "new"),
         "limits": in_force(settings),
     }

@@ -16,6 +16,7 @@ import msgspec
 import pytest
 import torch
 
+from daemon.core.strategy_rules import rules_digest, trading_for
 from strategies.kit.manifest import decode
 from strategies.kit.synthetic import synthetic_sessions
 from tests.support.training.made_up import sessions, write_csv
@@ -45,6 +46,7 @@ def test_a_run_writes_a_version_with_its_report_and_says_how_far_it_is(
         "validate": ("2024-06-25", "2024-06-25"),
         "test": ("2024-06-26", "2024-06-27"),
     }
+    assert manifest.rules == {"digest": rules_digest(trading_for("option_scalper"))}
     assert (manifest.training.file, manifest.hyperparameters["seed"], manifest.promoted) == ("walk.csv", 2, False)
     findings = json.loads((whole.version / "report.json").read_bytes())
     assert findings["verdict"] == manifest.note == whole.findings.verdict

@@ -63,7 +63,7 @@ def manifest(version: Path) -> Manifest:
 def test_the_version_has_the_contract_of_the_strategy_whatever_its_symbols(manifest: Manifest) -> None:
     assert manifest.contract_hash == contract_hash(strategy(SPEC.name))
     assert manifest.symbols == SYMBOLS
-    assert {"basket.weight_max", "basket.band"} == manifest.rules.keys()
+    assert {"basket.weight_max", "basket.band", "digest"} == manifest.rules.keys()
     assert manifest.hyperparameters["plan"]["forecaster"]["barriers"]["horizon"] == 5
     assert manifest.note
     assert manifest.metrics["chosen"]["bonus"] == 1e-3
