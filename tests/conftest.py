@@ -34,6 +34,7 @@ COVERED = (REPOSITORY / "daemon" / "core", REPOSITORY / "strategies")
 LONGEST = (
     "chaos/desks/test_desks.py",
     "chaos/test_chaos.py",
+    "process/own/test_tutorial.py",
     "process/live/test_session.py",
     "training/study/test_planted_market.py",
     "engine/test_crash.py",

@@ -45,6 +45,16 @@ def _quoted(word: str) -> str:
     return word if word.startswith("--") or word.isupper() else shlex.quote(word)
 
 
+def add_own(text: str) -> None:
+    """Make the strategy that the option names usable. Raises NotFound."""
+    from strategies.registry import add
+
+    try:
+        add(text)
+    except ValueError as error:
+        raise NotFound(f"--strategy: {error}") from error
+
+
 def add_limit(command: argparse.ArgumentParser) -> None:
     """Add `--limit`: how many rows are shown."""
     command.add_argument("--limit", type=count, default=20, metavar="N", help="at most N (default 20)")

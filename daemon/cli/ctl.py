@@ -16,7 +16,7 @@ from pathlib import Path
 
 from rich.console import Console
 
-from daemon.cli.arguments import NotFound, remember_places
+from daemon.cli.arguments import NotFound, add_own, remember_places
 from daemon.config.load import EXIT_CODE, ConfigError
 from daemon.engine.state_dir import enter
 from daemon.host.own_files import StateDirError
@@ -109,9 +109,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         if getattr(options, "state_dir", None) is not None and chosen != "panic":  # which nothing may refuse
             enter(options.state_dir)
         if getattr(options, "own_strategy", None):
-            from strategies.registry import add
-
-            add(options.own_strategy)
+            add_own(options.own_strategy)
         code: int = options.run(options, _console())
         sys.stdout.flush()
         _print_next(options, code)

@@ -23,6 +23,7 @@ import numpy.typing as npt
 
 from strategies import registry
 from strategies.kit.contract import Answer, AnyStrategy, Bar, Observation, Spec, Strategy
+from strategies.kit.entry import OwnStrategyError
 from strategies.kit.manifest import MANIFEST_FILE, POLICY_FILE, answer_name, decode
 
 Float32Array = npt.NDArray[np.float32]
@@ -59,6 +60,8 @@ def subject_named(name: str) -> Subject:
         try:
             name = registry.add(name)
             entry = registry.entry(name)
+        except OwnStrategyError as error:
+            raise AnalyseError(f"--strategy: {error}") from None
         except ValueError as error:
             raise AnalyseError(f"--{error} (or package.module:Class, or path/to/file.py:Class)") from None
         return Subject(name, lambda _: entry.make(), entry.table)

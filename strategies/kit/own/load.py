@@ -246,8 +246,8 @@ def _entry_of(module: ModuleType, attribute: str, path: Path) -> tuple[StrategyE
     declaration = getattr(target, "declaration", getattr(module, "DECLARATION", None))
     if not _is_class(target) or declaration is None:
         raise OwnStrategyError(
-            f"{path}: {attribute} is no StrategyEntry, nor a class with `spec` in a file with DECLARATION: "
-            "see docs/ADD_A_STRATEGY.md"
+            f"{path}: {attribute or DEFAULT_NAME} is no StrategyEntry, nor a class with `spec` in a file with "
+            "DECLARATION: see docs/ADD_A_STRATEGY.md"
         )
     return StrategyEntry(target, declaration, desk=target.__name__.lower()), attribute
 

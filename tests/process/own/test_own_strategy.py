@@ -163,6 +163,15 @@ def test_what_is_not_there_is_refused_in_one_line(home: Path, given: str) -> Non
     assert not (home / "new").exists()
 
 
+def test_rltraderctl_refuses_a_strategy_that_is_not_there_in_one_line(made: Path) -> None:
+    for given, expected in (("mine", "expected one of: "), ("gone.py", "no such file")):
+        refused = rltraderctl("status", "--state-dir", made / "whole", "--strategy", given, cwd=made)
+        assert refused.returncode == 2
+        (line,) = refused.stderr.splitlines()
+        assert line.startswith("rltraderctl: --strategy: ")
+        assert expected in line
+
+
 def test_a_configuration_file_may_name_the_file_and_its_tables(home: Path) -> None:
     text = f'[desk]\nstrategy = "{NAME}.py"\n[{NAME}.risk]\nreject_rate_max = 0.4\n'
     (home / "config.toml").write_text(text)

@@ -53,7 +53,7 @@ def test_the_contract_hash_keeps_it_apart_from_any_other(tmp_path: Path) -> None
         ("x = 1\ny = x / 0\n", r"mine_d\.py, line 2: cannot be imported: ZeroDivisionError: division by zero"),
         ("import sys\nsys.exit(3)\n", r"mine_d\.py, line 2: cannot be imported: SystemExit: 3"),
         ("x = 1\n", r"mine_d\.py: has no STRATEGY: give it STRATEGY = StrategyEntry\(\.\.\.\)"),
-        ("STRATEGY = 5\n", r"mine_d\.py: .* is no StrategyEntry"),
+        ("STRATEGY = 5\n", r"mine_d\.py: STRATEGY is no StrategyEntry"),
     ],
 )
 def test_a_file_that_cannot_be_used_is_named_with_line_and_cause(tmp_path: Path, code: str, expected: str) -> None:

@@ -179,6 +179,7 @@ class OwnDays(Common):
 
     def play(self, player: Player, span: Span) -> PlayResult:
         """See `OwnData`."""
+        check_answer(player, self.spec)
         return daily.dry_run(player, self._desk(span.dates, span.trading))
 
     def episode(self, span: Span, number: int) -> Episode:
@@ -231,6 +232,7 @@ class OwnMinutes(Common):
 
     def play(self, player: Player, span: Span) -> PlayResult:
         """See `OwnData`."""
+        check_answer(player, self.spec)
         results: list[SessionResult] = []
         denials: Counter[str] = Counter()
         answering = _answering(player, self.spec)
@@ -298,6 +300,20 @@ def learner(spec: Spec, seed: int, hooks: Hooks) -> ActorCritic:
     """The strategy's own policy, or the usual one, with a critic; weights drawn from `seed`."""
     torch.manual_seed(seed)
     return ActorCritic(spec, seed, None if hooks.network is None else hooks.network(spec))
+
+
+@torch.no_grad()
+def check_answer(player: Player, spec: Spec) -> None:
+    """Raise ValueError for a policy, a torch module, whose answers are not one number for each action."""
+    if not isinstance(player, nn.Module):
+        return
+    found = player(torch.zeros(2, *spec.observation_shape))
+    if not isinstance(found, Tensor) or tuple(found.shape) != (2, len(spec.actions)):
+        shape = tuple(found.shape) if isinstance(found, Tensor) else type(found).__name__
+        raise ValueError(
+            f"the policy of {spec.name} answers two observations with {shape}, expected a tensor of shape "
+            f"{(2, len(spec.actions))}: one number for each of {', '.join(spec.actions)}"
+        )
 
 
 def dearer(trading: Trading) -> Trading:

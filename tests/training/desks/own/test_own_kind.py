@@ -185,6 +185,14 @@ def test_stable_baselines3_trains_on_the_desk_and_its_model_is_imported(packages
     assert "imported" in msgspec.json.encode(manifest.hyperparameters).decode()
 
 
+def test_a_policy_of_another_shape_is_refused_with_the_names_of_the_actions(packages: Path) -> None:
+    data = loaded(packages, "env_session_shares")
+    span = Span(tuple(data.days)[:3], "", data.trading)
+    expected = r"with \(2, 3\), expected a tensor of shape \(2, 4\): one number for each of CASH, SPY, QQQ, BOTH"
+    with pytest.raises(ValueError, match=expected):
+        data.play(torch.nn.Linear(4, 3), span)
+
+
 def test_a_training_object_that_is_not_there_or_of_another_strategy_is_refused(tmp_path: Path) -> None:
     with forgotten_again():
         without = write_strategy(tmp_path / "mine_without.py", "mine_without")
