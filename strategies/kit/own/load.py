@@ -7,6 +7,7 @@ that names the file, the line, the cause and the cure.
 from __future__ import annotations
 
 import ast
+import contextlib
 import importlib
 import importlib.util
 import inspect
@@ -73,9 +74,9 @@ def of_file(text: str, *, named_by_user: bool = True) -> OwnStrategy:
     path = Path(match["file"]).expanduser().resolve()
     if not path.is_file():
         raise OwnStrategyError(f"{path}: no such file: correct the path, or name it with --strategy path/to/file.py")
-    if not named_by_user:
-        _refuse_foreign(path)
     root, dotted = _module_of(path)
+    if not named_by_user:
+        _refuse_foreign(path, root)
     if str(root) not in sys.path:
         sys.path.append(str(root))
     _refuse_taken(path, dotted)
@@ -220,11 +221,17 @@ def _module_at(path: Path, dotted: str) -> ModuleType:
     return module
 
 
-def _refuse_foreign(path: Path) -> None:
-    """Raise OwnStrategyError for a file that another user could have written."""
-    for each in (path, path.parent):
+def _refuse_foreign(path: Path, root: Path) -> None:
+    """Raise OwnStrategyError where another user could have written the file, what it imports, or a folder above."""
+    sources: tuple[Path, ...] = (path,)
+    with contextlib.suppress(SyntaxError):  # the import reports it
+        sources = sources_of([path], root)
+    for each in (*sources, *path.parents):
         info = each.stat()
-        if info.st_uid not in (os.geteuid(), 0) or info.st_mode & stat.S_IWOTH:
+        others = bool(info.st_mode & stat.S_IWOTH)
+        if each in path.parents and each != path.parent:
+            others = others and not info.st_mode & stat.S_ISVTX  # such as /tmp: nobody moves another's folder away
+        if info.st_uid not in (os.geteuid(), 0) or others:
             raise OwnStrategyError(
                 f"{path}: another user may write to {each}, so the state directory's word is not enough to run it: "
                 f"name it yourself with --strategy {path}"

@@ -161,11 +161,13 @@ def test_what_a_state_directory_remembers_is_imported_only_when_no_other_user_co
     path = write_strategy(tmp_path / "mine_n.py", "mine_n", before="import mine_marker\n")
     (tmp_path / "mine_marker.py").write_text("")
     remember("mine_n", f"{path}:STRATEGY")
-    path.chmod(0o646)
-    with pytest.raises(OwnStrategyError, match=r"another user may write to .*mine_n\.py.*--strategy .*mine_n\.py"):
-        strategy("mine_n")
+    for each in (path, tmp_path / "mine_marker.py", tmp_path):
+        mode = each.stat().st_mode
+        each.chmod(mode | 0o002)
+        with pytest.raises(OwnStrategyError, match=rf"another user may write to {each}, .*--strategy .*mine_n\.py"):
+            strategy("mine_n")
+        each.chmod(mode)
     assert "mine_marker" not in sys.modules
-    path.chmod(0o644)
     assert strategy("mine_n").spec.name == "mine_n"
 
 
