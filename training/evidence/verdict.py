@@ -90,6 +90,8 @@ def _tested(f: Findings, study: Study) -> str:
             f"a policy for {f.strategy} that was trained elsewhere, {span}. On which sessions it was trained, and "
             "among how many it was chosen, is not known: it may have learned from these very sessions."
         )
+    if not any(trial.steps for trial in study.trials):
+        return f"a rule for {f.strategy} that nothing trained, {span}."
     runs = "once" if len(study.trials) == 1 else f"{len(study.trials)} times"
     word = "setting" if f.compounds else "reward"
     rewards = f"{listed([line.reward for line in f.rewards])} {word}{'s' * (len(f.rewards) > 1)}"

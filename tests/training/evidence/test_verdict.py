@@ -137,6 +137,15 @@ def test_what_was_trained_elsewhere_is_not_said_to_be_tested_on_unseen_sessions(
     assert "potential" not in words
 
 
+def test_a_rule_is_not_said_to_be_trained() -> None:
+    study = example_study(folds=1, seeds=1, rewards=("potential",), edge_usd=160.0)
+    trial = msgspec.structs.replace(study.trials[0], steps=0, chosen_steps=0, curve=(), stopped="a rule, not trained")
+    study = msgspec.structs.replace(study, trials=(trial,))
+    words = page_words(files(study, find(study))["report.html"].decode())
+    assert f"Tested: a rule for {study.strategy} that nothing trained, on " in words
+    assert "trained once" not in words
+
+
 def test_one_seed_for_each_reward_has_no_interval_and_one_trade_is_no_plural() -> None:
     study = example_study(folds=1, seeds=1, test_sessions=1, seed=3)
     trial = study.trials[0]

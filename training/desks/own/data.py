@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from decimal import Decimal
 from itertools import chain
 from math import ceil
 from pathlib import Path
@@ -20,12 +21,12 @@ import torch
 from torch import Tensor, nn
 
 from daemon.core.effects import AskPolicy
-from daemon.core.events import Event, PolicyAnswered
+from daemon.core.events import Event, OrderFilled, PolicyAnswered, QuotesReceived
 from daemon.core.limits import Trading
 from daemon.core.machine import Machine
 from daemon.core.paper.paper import PaperBroker
 from daemon.core.paper.shares import SharePaperBroker
-from daemon.core.step import Core
+from daemon.core.step import Core, Step
 from daemon.host.time.calendar import SessionCalendar
 from daemon.tapes.minutes import TapeInfo, TapeSource, scan
 from strategies.kit.contract import AnyStrategy, DailySpec, DailyStrategy, Float32Array, Spec
@@ -239,7 +240,8 @@ class OwnMinutes(Common):
         for date in span.dates:
             desk = self._desk(date, span.trading)
             machine = self._machine(desk, span.trading)
-            end = machine.run(desk.feed, answering)
+            watch = _Watch(machine)
+            end = machine.run(desk.feed, answering, watch)
             before, stats = desk.state.stats, end.stats
             denials.update({gate: count - before.denials.get(gate, 0) for gate, count in stats.denials.items()})
             results.append(
@@ -249,8 +251,8 @@ class OwnMinutes(Common):
                     trades=stats.trades - before.trades,
                     wins=stats.wins - before.wins,
                     fees_usd=float(end.book.fees - desk.state.book.fees),
-                    premium_usd=0.0,
-                    held_min=0,
+                    premium_usd=watch.traded_usd(self.spec),
+                    held_min=len(watch.held) * self.spec.bar_interval_s // 60,
                     minutes=stats.bars - before.bars,
                 )
             )
@@ -364,6 +366,28 @@ class Late:
         """What the player answers to the observation before."""
         before, self._before = self._before, observations.clone()
         return self._first(observations) if before is None else self._player(before)
+
+
+class _Watch:
+    """The value that each order traded, and the bars at whose close something was held."""
+
+    def __init__(self, machine: Machine) -> None:
+        self._machine = machine
+        self._bought: dict[str, Decimal] = {}
+        self._sold: dict[str, Decimal] = {}
+        self.held: set[int] = set()
+
+    def __call__(self, event: Event, _: Step) -> None:
+        """Note one event of the session."""
+        if isinstance(event, OrderFilled):
+            (self._bought if event.side > 0 else self._sold)[event.client_order_id] = event.cumulative_cost
+        elif isinstance(event, QuotesReceived) and event.closes_bar_ns and self._machine.state.book.positions:
+            self.held.add(event.closes_bar_ns)
+
+    def traded_usd(self, spec: Spec) -> float:
+        """USD: of options the premium paid, of shares all that was traded."""
+        bought, sold = sum(self._bought.values(), Decimal(0)), sum(self._sold.values(), Decimal(0))
+        return 100.0 * float(bought) if spec.holds == "option" else float(bought + sold)
 
 
 def _broker(spec: Spec, trading: Trading) -> Any:

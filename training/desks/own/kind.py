@@ -68,7 +68,7 @@ def own_kind(
 
     return TrainingKind(
         strategy=spec.name,
-        networks=("own" if network is not None else "small",),
+        networks=("rule" if rule is not None else "own" if network is not None else "small",),
         variants=("own" if reward is not gain else "gain",),
         presets=presets or {"quick": QUICK},
         baselines=found | {RANDOM: "Draws each action."},

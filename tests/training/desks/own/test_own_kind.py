@@ -110,6 +110,10 @@ def test_the_environment_earns_what_the_dry_run_earns_with_the_same_actions(
     found = [session.pnl_usd for session in played.sessions]
     assert sum(found) == pytest.approx(sum(earned), abs=0.01)
     assert any(found)
+    if cadence == "bar":  # each session is alone: what traded held something, and the other way round
+        assert [s.premium_usd > 0.0 for s in played.sessions] == [s.trades > 0 for s in played.sessions]
+        assert [0 < s.held_min <= 390 for s in played.sessions] == [s.trades > 0 for s in played.sessions]
+    assert sum(session.held_min for session in played.sessions) > 0
 
 
 def test_environments_go_on_from_a_state_as_if_they_had_not_stopped(packages: Path) -> None:
