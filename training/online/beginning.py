@@ -56,7 +56,7 @@ class Plan(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     checkpoint_every: int
 
 
-class _Made(msgspec.Struct, frozen=True):
+class Made(msgspec.Struct, frozen=True):
     """The content of `cold.json`."""
 
     plan: Plan
@@ -142,7 +142,7 @@ def begin(
         data = apart.data
         started = cold_start(data, preset=preset, seed=plan.seed, threads=threads, folder=folder, report=report)
         figures = {name: value for name, value in started.figures.items() if isfinite(value)}  # JSON has no others
-        made = _Made(plan, training_of(data, started.dates, feed), figures)
+        made = Made(plan, training_of(data, started.dates, feed), figures)
         write_whole(folder / COLD_FILE, msgspec.json.format(msgspec.json.encode(made), indent=1) + b"\n")
         network, cold = started.network, started.replay
     else:
@@ -156,16 +156,21 @@ def begin(
     return Begun(learner, network, c, replay, made.training, made.figures, apart, fresh)
 
 
-def _read(folder: Path, plan: Plan) -> _Made | None:
-    """Return what the folder was made with; None where its cold start is not whole."""
-    if not (folder / CHECKPOINT).exists():
-        return None
+def made_in(folder: Path) -> Made:
+    """Return what a folder was made with. Raises OtherFolder where that cannot be read."""
     try:
-        made = msgspec.json.decode((folder / COLD_FILE).read_bytes(), type=_Made)
+        return msgspec.json.decode((folder / COLD_FILE).read_bytes(), type=Made)
     except (FileNotFoundError, msgspec.DecodeError) as error:
         raise OtherFolder(
             f"{folder / COLD_FILE} cannot be read ({error}): restore it, or begin anew with an empty --own-dir"
         ) from None
+
+
+def _read(folder: Path, plan: Plan) -> Made | None:
+    """Return what the folder was made with; None where its cold start is not whole."""
+    if not (folder / CHECKPOINT).exists():
+        return None
+    made = made_in(folder)
     for name in Plan.__struct_fields__:
         found, wanted = getattr(made.plan, name), getattr(plan, name)
         if found != wanted:

@@ -19,7 +19,7 @@ from daemon.experience.experience import Experience
 from training.evidence.off_policy.evaluation import OffPolicy
 from training.evidence.statistics import Series
 from training.export.reference import Watched
-from training.online.judging import FEATURES, MODEL, judged
+from training.online.judging import FEATURES, MODEL, judged, rows_of
 from training.rl.dqn.networks import QNetwork
 
 
@@ -141,13 +141,15 @@ class Candidates:
             return
         if experience.model not in self._models:
             self._models.append(experience.model)
-        model = float(self._models.index(experience.model))
-        width = len(experience.chosen)
-        state = np.frombuffer(experience.state, dtype="<f4").reshape(width, -1)
-        for lane, (chosen, reward) in enumerate(zip(experience.chosen, rewards, strict=True)):
-            fields = state[lane, state.shape[1] - self._features :].tolist()
-            about = [float(self._ended), float(lane), self._place, model, float(chosen.action), reward]
-            self._log.append([*about, *chosen.probabilities, *fields])
+        self._log += rows_of(
+            experience,
+            rewards,
+            session=self._ended,
+            place=self._place,
+            model=self._models.index(experience.model),
+            features=self._features,
+        )
+        state = np.frombuffer(experience.state, dtype="<f4").reshape(len(experience.chosen), -1)
         self._place += 1.0 if follows else 2.0
         for each in self._waiting:
             each.values.extend(_values(each.network, state))

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import numpy as np
 from numpy.typing import NDArray
 
+from daemon.experience.experience import Experience
 from training.evidence.off_policy.estimators import Logged
 from training.evidence.off_policy.evaluation import OffPolicy, evaluate
 from training.evidence.statistics import Series
@@ -17,6 +20,24 @@ FEATURES = slice(6 + ACTIONS, None)
 """Columns of a logged decision of one symbol: number of the session; place of the symbol; a number that grows by one
 where the decision follows from the one before; number of the model; the action; its reward; the probabilities of the
 actions; the newest row of features, those of the portfolio last."""
+
+
+def rows_of(
+    experience: Experience, rewards: Sequence[float], *, session: int, place: float, model: int, features: int
+) -> list[list[float]]:
+    """Return the rows of the log of one decision, one for each symbol.
+
+    Args:
+        rewards: one for each symbol.
+        session, place, model: as in the columns above.
+        features: how many of an observation's last numbers are its newest row of features.
+    """
+    state = np.frombuffer(experience.state, dtype="<f4").reshape(len(experience.chosen), -1)
+    found = []
+    for lane, (chosen, reward) in enumerate(zip(experience.chosen, rewards, strict=True)):
+        about = [float(session), float(lane), place, float(model), float(chosen.action), reward]
+        found.append([*about, *chosen.probabilities, *state[lane, state.shape[1] - features :].tolist()])
+    return found
 
 
 def judged(

@@ -43,6 +43,11 @@ class ColdPreset:
 COLD_PRESETS: Mapping[str, ColdPreset] = MappingProxyType(
     {
         "cold": ColdPreset(),
+        "quick": ColdPreset(  # for what pays within minutes: it looks ten decisions ahead
+            steps=200_000,
+            pqn=replace(_pqn((64, 64)), learning_rate=1e-3, discount=0.9),
+            online=replace(_online((64, 64)), learning_rate=5e-5, discount=0.9),
+        ),
         "smoke": ColdPreset(
             steps=8192,
             pqn=replace(_pqn((16, 16)), environments=32, rollout_steps=16, batch=128),

@@ -1,0 +1,1 @@
+"""A demonstration of learning while trading: whole desk, made-up market, no account."""

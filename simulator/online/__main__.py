@@ -1,0 +1,52 @@
+"""`make online`: a desk learns while it trades, from no model to a new champion, in about twenty lines."""
+
+from __future__ import annotations
+
+import argparse
+import shutil
+import signal
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+from simulator.online.processes import ShowError
+from simulator.online.show import Show
+from simulator.online.story import Story
+
+
+def main() -> int:
+    """Play the show; exit code 0 where everything was seen, else 1."""
+    line = argparse.ArgumentParser(
+        prog="python -m simulator.online",
+        description="A desk learns while it trades: a made-up market, a real Redis, all processes. Minutes.",
+    )
+    line.add_argument("--keep", action="store_true", help="leave the folder with journal, store and logs")
+    line.add_argument("--patience", type=float, default=3.0, help="stretches what is waited for (%(default)s)")
+    options = line.parse_args()
+    folder, began = Path(tempfile.mkdtemp(prefix="online.")), time.monotonic()
+    story = Story(lambda text: print(text, flush=True))
+    problem = ""
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, signal.default_int_handler)  # whatever started it: the processes are stopped first
+    try:
+        Show(folder, story, options.patience, _progress).run()
+    except (ShowError, KeyboardInterrupt) as error:
+        problem = str(error) or "interrupted"
+    code = story.end(problem)
+    print(f"    {time.monotonic() - began:.0f} s", flush=True)
+    if code or options.keep:
+        print(f"    journal, store and logs: {folder}", flush=True)
+    else:
+        shutil.rmtree(folder, ignore_errors=True)
+    return code
+
+
+def _progress(text: str) -> None:
+    if sys.stderr.isatty():
+        sys.stderr.write(f"\r{text} \r")
+        sys.stderr.flush()
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,118 @@
+"""What the desk's files say: the steps of the ladder in its journal, exploration, the versions in its store.
+
+The journal is plain SQLite and is only read; nothing here imports the daemon.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import sqlite3
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from strategies.kit.contract import Session
+
+
+@dataclass(frozen=True, slots=True)
+class Moved:
+    """One step of the ladder, or one session on a step."""
+
+    version: str
+    from_step: str
+    to_step: str
+    champion: str
+    reason: str
+    detail: str
+    figures: dict[str, float]
+
+
+@dataclass(frozen=True, slots=True)
+class Explored:
+    """Choices of a session: all, those that were not the best by the model, and what was taken."""
+
+    choices: int
+    explored: int
+    actions: dict[str, int]
+
+
+class Books:
+    """The journal in `state_dir`, and the shelf of its versions."""
+
+    def __init__(self, state_dir: Path, shelf: Path) -> None:
+        self._journal, self._shelf = state_dir / "journal.sqlite", shelf
+
+    def moves(self) -> list[Moved]:
+        """The ladder's steps so far, oldest first."""
+        with self._reading() as database:
+            rows = database.execute("SELECT payload FROM events WHERE kind = 'LadderMoved' ORDER BY id").fetchall()
+        return [_moved(json.loads(row[0])) for row in rows]
+
+    def meta(self, key: str) -> str:
+        """A value that the journal is bound to."""
+        with self._reading() as database:
+            return str(database.execute("SELECT value FROM meta WHERE key = ?", (key,)).fetchone()[0])
+
+    def last_row(self, kind: str) -> int:
+        """The newest row of an event's kind, 0 without one."""
+        with self._reading() as database:
+            return int(database.execute("SELECT max(id) FROM events WHERE kind = ?", (kind,)).fetchone()[0] or 0)
+
+    def explored(self, session: Session) -> Explored:
+        """What was chosen within a session."""
+        span = (session.open_ns, session.close_ns)
+        with self._reading() as database:
+            rows = database.execute(
+                "SELECT drawn, drawn != greedy, count(*) FROM choices WHERE time_ns > ? AND time_ns <= ? GROUP BY 1, 2",
+                span,
+            ).fetchall()
+        actions: dict[str, int] = {}
+        for drawn, _, count in rows:
+            actions[drawn] = actions.get(drawn, 0) + count
+        return Explored(sum(actions.values()), sum(row[2] for row in rows if row[1]), actions)
+
+    def answered(self, session: Session) -> dict[str, int]:
+        """How many decisions of a session each version answered."""
+        with self._reading() as database:
+            rows = database.execute(
+                "SELECT model, count(*) FROM decisions WHERE kind = 'policy' AND model IS NOT NULL AND time_ns > ? "
+                "AND time_ns <= ? GROUP BY 1",
+                (session.open_ns, session.close_ns),
+            ).fetchall()
+        return dict(rows)
+
+    def versions(self) -> list[str]:
+        """The versions with a card, by the age of their cards."""
+        cards = sorted((path.stat().st_mtime_ns, path.parent.name) for path in self._shelf.glob("*/card.json"))
+        return [name for _, name in cards]
+
+    def card(self, version: str) -> dict[str, Any]:
+        """A version's card."""
+        found: dict[str, Any] = json.loads((self._shelf / version / "card.json").read_text())
+        return found
+
+    def current(self) -> str:
+        """The version that the store names."""
+        return (self._shelf / "current").read_text().strip()
+
+    @contextlib.contextmanager
+    def _reading(self) -> Iterator[sqlite3.Connection]:
+        database = sqlite3.connect(f"file:{self._journal}?mode=ro", uri=True, timeout=30.0)
+        try:
+            yield database
+        finally:
+            database.close()
+
+
+def _moved(payload: dict[str, Any]) -> Moved:
+    return Moved(
+        payload["version"],
+        payload["from_step"],
+        payload["to_step"],
+        payload["champion"],
+        payload["reason"],
+        payload["detail"],
+        payload.get("figures", {}),
+    )

@@ -1,0 +1,75 @@
+"""A made-up market with a rule that the recorded history does not have.
+
+After a burst of volume the price rises within the next minute, and falls a little in the one after. A dip means nothing
+in the history; later it comes back in the same way. Ordinary minutes make up for all of it, so that holding earns
+nothing. Pure.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+from numpy.typing import NDArray
+
+from strategies.kit.contract import Bar, Session
+from strategies.kit.units import MINUTE_NS
+
+PRICE, VOLUME = 100.0, 2000.0  # USD, shares a minute
+NOISE = 1e-4  # standard deviation of a minute's log return
+BURST = 6.0  # times the usual volume
+MOVE = 0.004  # log return of the rise after a burst, and of a dip's two minutes
+BACK = 0.0015  # of the fall in the minute after a rise
+BURSTS = 0.08  # chance that a minute begins one
+DIPS_BEFORE, DIPS = 0.01, 0.06  # the same in the history, and after it
+APART = 4  # minutes from one to the next, at least
+
+
+def bars_of(symbols: Sequence[str], sessions: Sequence[Session], seed: int, *, recorded: bool) -> list[Bar]:
+    """Minute bars of all symbols, by time: of the recorded history, or of the market after it."""
+    found = [bar for place, symbol in enumerate(symbols) for bar in _series(symbol, sessions, [seed, place], recorded)]
+    return sorted(found, key=lambda bar: (bar.start_ns, bar.symbol))
+
+
+def as_csv(bars: Sequence[Bar]) -> str:
+    """The bars as the trainer reads them."""
+    rows = [f"{b.symbol},{b.start_ns},{b.open},{b.high},{b.low},{b.close},{b.volume}" for b in bars]
+    return "\n".join(["symbol,timestamp,open,high,low,close,volume", *rows]) + "\n"
+
+
+def _series(symbol: str, sessions: Sequence[Session], seed: list[int], recorded: bool) -> list[Bar]:
+    draw, last, found = np.random.default_rng(seed), PRICE, list[Bar]()
+    for session in sessions:
+        count = (session.close_ns - session.open_ns) // MINUTE_NS
+        returns, volumes = _session(draw, count, recorded, last)
+        closes = last * np.exp(np.cumsum(returns))
+        opens = np.append(last, closes[:-1])
+        beyond = np.abs(draw.normal(0.0, NOISE / 3, (2, count)))
+        highs, lows = np.maximum(opens, closes) * (1 + beyond[0]), np.minimum(opens, closes) * (1 - beyond[1])
+        prices = np.round([opens, highs, lows, closes], 2)
+        for minute, (values, volume) in enumerate(zip(prices.T.tolist(), volumes.tolist(), strict=True)):
+            opened, high, low, close = values
+            found.append(Bar(symbol, session.open_ns + minute * MINUTE_NS, opened, high, low, close, int(volume)))
+        last = float(closes[-1])
+    return found
+
+
+def _session(
+    draw: np.random.Generator, count: int, recorded: bool, last: float
+) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """Log returns and volumes of a session's minutes; it ends about where prices began."""
+    returns, volumes = draw.normal(0.0, NOISE, count), draw.lognormal(np.log(VOLUME), 0.2, count)
+    moved, minute, dips = np.zeros(count), APART, DIPS_BEFORE if recorded else DIPS
+    while minute < count - 2 * APART:
+        drawn = draw.random()
+        if drawn < BURSTS:
+            volumes[minute] *= BURST
+            moved[minute + 1 : minute + 3] = (MOVE, -BACK)
+        elif drawn < BURSTS + dips:
+            moved[minute] = -MOVE
+            moved[minute + 1 : minute + 3] = (0.0, 0.0) if recorded else (MOVE, -BACK)
+        minute += APART if drawn < BURSTS + dips else 1
+    ordinary = moved == 0.0
+    returns += moved
+    returns[ordinary] -= (moved.sum() + np.log(last / PRICE)) / ordinary.sum()
+    return returns, volumes

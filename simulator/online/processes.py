@@ -1,0 +1,153 @@
+"""The processes of a desk that learns, each started as an operator starts it, and a Redis of their own."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import secrets
+import shutil
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from simulator.server import DEFAULT_KEY, DEFAULT_SECRET
+
+USERS = ("rltrader-publisher", "rltrader-trainer")
+LOOK_S = 0.1
+STOP_S = 60.0
+TAIL = 1500  # characters of a log that an error shows
+
+
+class ShowError(RuntimeError):
+    """The show cannot go on; the text gives the reason."""
+
+
+class Processes:
+    """Starts processes, their logs in `folder`, and stops them in the opposite order; `patience` stretches waits."""
+
+    def __init__(self, folder: Path, patience: float) -> None:
+        self.folder, self._patience = folder, patience
+        self.secret = secrets.token_hex(16)
+        self._processors = os.sched_getaffinity(0)  # virtual time keeps this process on one of them
+        self._running: dict[str, subprocess.Popen[bytes]] = {}
+        self._ending: dict[str, subprocess.Popen[bytes]] = {}
+
+    @property
+    def redis_socket(self) -> Path:
+        """Where Redis listens."""
+        return self.folder / "redis.sock"
+
+    def start(self, name: str, command: Sequence[str], *, pinned: bool = False) -> int:
+        """Start a process whose output goes to its log; returns its id. `pinned`: on this process' processor."""
+        environment = {
+            **os.environ,
+            "REDIS_PASSWORD": self.secret,
+            "APCA_API_KEY_ID": DEFAULT_KEY,
+            "APCA_API_SECRET_KEY": DEFAULT_SECRET,
+            "RUNTIME_DIRECTORY": str(self.folder / "run"),
+            "OMP_NUM_THREADS": "1",
+        }
+        with self.log(name).open("ab") as log:
+            process = subprocess.Popen(command, env=environment, stdout=log, stderr=log, start_new_session=True)
+        if not pinned:
+            with contextlib.suppress(ProcessLookupError):
+                os.sched_setaffinity(process.pid, self._processors)
+        self._running[name] = process
+        return process.pid
+
+    def program(self, module: str, *arguments: object) -> list[str]:
+        """The command line of a module of this project."""
+        return [sys.executable, "-m", module, *map(str, arguments)]
+
+    def start_redis(self) -> None:
+        """Start `redis-server` and wait for its socket. Raises ShowError."""
+        binary = shutil.which("redis-server")
+        if binary is None:
+            raise ShowError("redis-server is missing: install Debian's package redis-server")
+        users = [f"user {name} on >{self.secret} ~rltrader:* +@all" for name in USERS]
+        lines = ["port 0", f"unixsocket {self.redis_socket}", f"dir {self.folder}", "appendonly yes", 'save ""', *users]
+        path = self.folder / "redis.conf"
+        path.write_text("\n".join(lines) + "\n")
+        path.chmod(0o600)
+        self.start("redis", [binary, str(path)])
+        self.until(self.redis_socket.exists, "Redis answers", 30.0)
+
+    def log(self, name: str) -> Path:
+        """The log of a process."""
+        return self.folder / f"{name}.log"
+
+    def logged(self, name: str, event: str) -> list[dict[str, Any]]:
+        """The lines of one event in a JSON log so far."""
+        found = []
+        for line in self.log(name).read_text(errors="replace").splitlines():
+            with contextlib.suppress(json.JSONDecodeError):
+                told = json.loads(line)
+                if isinstance(told, dict) and told.get("event") == event:
+                    found.append(told)
+        return found
+
+    def check(self) -> None:
+        """Raise ShowError where a process has ended."""
+        for name, process in self._running.items():
+            if process.poll() is not None:
+                end = self.log(name).read_text(errors="replace")[-TAIL:]
+                raise ShowError(f"{name} ended with {process.returncode}: {end}")
+
+    def until(self, reached: Callable[[], bool], what: str, limit_s: float) -> None:
+        """Wait for a condition, as long as all processes run. Raises ShowError."""
+        end_s = time.monotonic() + limit_s * self._patience
+        while not reached():
+            self.check()
+            if time.monotonic() > end_s:
+                raise ShowError(
+                    f"waited {limit_s * self._patience:.0f} s for this: {what}; the logs are in {self.folder}"
+                )
+            time.sleep(LOOK_S)
+
+    def begin(self, name: str, command: Sequence[str]) -> None:
+        """Start a command that ends by itself; `finish` waits for it."""
+        self.start(name, command)
+        self._ending[name] = self._running.pop(name)
+
+    def finish(self, name: str, limit_s: float) -> str:
+        """Wait for the end of a command; returns its output. Raises ShowError."""
+        process = self._ending.pop(name)
+        try:
+            code = process.wait(limit_s * self._patience)
+        except subprocess.TimeoutExpired:
+            process.kill()
+            code = process.wait()
+        text = self.log(name).read_text(errors="replace")
+        if code:
+            raise ShowError(f"{name} ended with {code}: {text[-TAIL:]}")
+        return text
+
+    def stop(self, name: str, passing: Callable[[], contextlib.AbstractContextManager[None]] | None = None) -> None:
+        """Stop one process by SIGTERM; `passing` lets virtual time pass meanwhile."""
+        process = self._running.pop(name, None)
+        if process is None or process.poll() is not None:
+            return
+        process.terminate()
+        with contextlib.suppress(subprocess.TimeoutExpired), passing() if passing else contextlib.nullcontext():
+            process.wait(STOP_S * self._patience)
+        if process.poll() is None:
+            process.kill()
+            process.wait()
+
+    def stop_all(self) -> None:
+        """Stop what still runs, the newest first."""
+        self._running |= self._ending
+        for name in reversed(list(self._running)):
+            self.stop(name)
+
+
+def configuration(tables: Mapping[str, Mapping[str, object]]) -> str:
+    """A daemon's configuration as TOML."""
+    lines = []
+    for table, keys in tables.items():
+        lines += [f"[{table}]", *(f"{key} = {json.dumps(value)}" for key, value in keys.items()), ""]
+    return "\n".join(lines)

@@ -1,0 +1,356 @@
+"""Lets a desk learn while it trades, for as many sessions as one version needs for the whole ladder.
+
+Real are all processes, Redis and the ladder with the criteria as shipped; only shadow and canary are shorter. The
+market is made up and its time virtual: a session ends when everything in it was computed. The trainer works in real
+time, so the next session waits for it.
+"""
+
+from __future__ import annotations
+
+import json
+import socket
+import time
+import urllib.request
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from decimal import Decimal
+from pathlib import Path
+from typing import Any
+
+from simulator.clock import SimClock
+from simulator.faults import Faults
+from simulator.online.books import Books, Moved
+from simulator.online.prices import BURSTS, MOVE, as_csv, bars_of
+from simulator.online.processes import Processes, ShowError, configuration
+from simulator.online.settings import (
+    CARD,
+    CASH,
+    DESK,
+    FIRST,
+    HISTORY,
+    LEARN,
+    NEGATED,
+    SESSIONS,
+    SHADOW,
+    STRATEGY,
+    SYMBOLS,
+    DeskAt,
+)
+from simulator.online.story import Story
+from simulator.prices.market import Market
+from simulator.prices.tape import calendar_sessions
+from simulator.server import DEFAULT_KEY, DEFAULT_SECRET, Rules
+from simulator.serving import Serving, serving
+from simulator.trading.account import Account
+from simulator.virtual_clock import virtual_clock
+from strategies.kit.contract import Session
+from strategies.kit.units import MINUTE_NS
+
+SPREAD = Decimal("0.03")  # USD: a purchase without a reason costs more than an ordinary minute
+AFTER_CLOSE_NS, STEP_NS = 20 * MINUTE_NS, 30 * MINUTE_NS
+HOURS = 3  # of virtual time, for a step of the ladder that is due
+
+
+class Show:
+    """One run in `folder`, an empty one with a short name. `patience` stretches what is waited for."""
+
+    def __init__(self, folder: Path, story: Story, patience: float, progress: Callable[[str], None]) -> None:
+        self._folder, self._story, self._patience, self._progress = folder, story, patience, progress
+        self._processes = Processes(folder, patience)
+        self._desk_at = DeskAt(folder, self._processes.redis_socket)
+        self._books = Books(folder / "state", folder / "store" / STRATEGY)
+        sessions = calendar_sessions(FIRST, "2024-04-01")
+        self._history, self._live = sessions[:HISTORY], sessions[HISTORY : HISTORY + SESSIONS]
+        self._sessions = sessions
+        self._account = Account(DEFAULT_KEY, DEFAULT_SECRET, cash=Decimal(CASH), margin=1)
+        self._returns: list[float] = []  # of each session, parts of the equity before it
+        self._first = self._forged = self._negated = self._challenger = ""
+        with socket.socket() as door:
+            door.bind(("127.0.0.1", 0))
+            self._port = int(door.getsockname()[1])  # of the dashboard
+
+    def run(self) -> None:
+        """Play all of it. Raises ShowError where it cannot go on."""
+        try:
+            self._prepare()
+            with self._desk() as (clock, server):
+                self._wake(clock, server)
+                for number, session in enumerate(self._live, 1):
+                    self._progress(f"session {number} of {SESSIONS}")
+                    self._session(clock, number, session)
+                self._last(clock)
+        finally:
+            self._processes.stop_all()
+
+    # --- what there is ------------------------------------------------------------------------------------------------
+
+    def _prepare(self) -> None:
+        """Write the bars, start Redis and the trainer."""
+        for name in ("store", "state", "trainer", "publisher", "run"):
+            (self._folder / name).mkdir()
+        self._desk_at.history.write_text(as_csv(bars_of(SYMBOLS, self._history, 1, recorded=True)))
+        self._story.tell(
+            "market",
+            f"A made-up market of {len(SYMBOLS)} shares: in {BURSTS:.0%} of the minutes a burst of volume, after which "
+            f"the price rises by {MOVE:.1%}. In {HISTORY} recorded sessions a dip of {MOVE:.1%} means nothing. From "
+            "now on it comes back within the next minute.",
+        )
+        self._processes.start_redis()
+
+    @contextmanager
+    def _desk(self) -> Iterator[tuple[SimClock, Serving]]:
+        """Serve the market, and start the daemon without a model."""
+        seen = [*self._history[-2:], *self._live]
+        bars = [*bars_of(SYMBOLS, self._history, 1, recorded=True), *bars_of(SYMBOLS, self._live, 2, recorded=False)]
+        market = Market(
+            [bar for bar in bars if bar.start_ns >= seen[0].open_ns],
+            SYMBOLS[0],
+            stock_spread=SPREAD,
+            sessions=self._sessions[HISTORY - 4 : HISTORY + SESSIONS + 15],
+        )
+        rules = Rules(fill_sizes=(1000, 1000), rate_limit=10_000)
+        with (
+            virtual_clock(self._live[0].open_ns - 60 * MINUTE_NS) as clock,
+            serving(market, clock, rules=rules, accounts=[self._account], faults=Faults()) as server,
+        ):
+            try:
+                yield clock, server
+            finally:
+                self._processes.stop("daemon", clock.passing)
+
+    # --- before the first session -------------------------------------------------------------------------------------
+
+    def _wake(self, clock: SimClock, server: Serving) -> None:
+        """The desk waits for its first model, which the trainer makes; then it wakes."""
+        p, story = self._processes, self._story
+        config = self._folder / "config.toml"
+        config.write_text(configuration(self._desk_at.tables(clock, server)))
+        pid = p.start("daemon", p.program("daemon", "--config", config), pinned=True)
+        clock.expect(pid)
+        p.until(lambda: bool(p.logged("daemon", "no_model")), "the desk waits for a model", 120.0)
+        story.tell("waits", "The desk starts without a model: it waits, asks nothing and trades nothing.")
+        began = time.monotonic()
+        p.start("trainer", p.program("training.online", *self._desk_at.trainer()))
+        p.until(lambda: bool(self._books.versions()), "the first version", 600.0)
+        (self._first,) = self._books.versions()
+        card = self._books.card(self._first)
+        story.tell(
+            "cold start",
+            f"The trainer makes the first model of the history in {time.monotonic() - began:.0f} s: {self._first}, "
+            f"which earns {card['session_mean']:+.2%} a session on sessions kept apart.",
+        )
+        p.until(lambda: bool(p.logged("daemon", "run_started")), "the desk runs", 120.0)
+        if p.logged("daemon", "first_model") and self._books.current() == self._first:
+            story.tell("wakes", f"The first model wakes the desk: {self._first} answers, at the full size.")
+        p.start("publisher", p.program("daemon.experience", *self._desk_at.publisher()))
+        p.start("dashboard", p.program("daemon.dashboard", *self._desk_at.dashboard(self._port)))
+        p.until((self._folder / "trainer" / "trainer.pt").exists, "the trainer's first checkpoint", 60.0)
+        p.begin("forger", self._planter("promising"))
+        self._forged = p.finish("forger", 120.0).split()[-1]
+
+    # --- one session --------------------------------------------------------------------------------------------------
+
+    def _session(self, clock: SimClock, number: int, session: Session) -> None:
+        before = self._account.cash
+        self._pass(clock, session.close_ns + AFTER_CLOSE_NS)
+        self._returns.append(float(self._account.cash / before) - 1.0)
+        self._processes.until(self._learned, "the trainer learns the session", 120.0)
+        if number == 1:
+            self._first_session(session)
+        if number <= LEARN:
+            self._look_at_forged(clock, number)
+        if number == LEARN:
+            rows = sum(self._books.explored(each).choices for each in self._live[:LEARN])
+            self._story.tell(
+                "learns",
+                f"After {LEARN} sessions the trainer has learned from {rows:,} choices, sets a version aside, and lets "
+                f"{CARD} further sessions judge it.",
+            )
+        if number == NEGATED:
+            self._processes.begin("negater", self._planter("negated"))
+        if number == NEGATED + 1:
+            self._look_at_negated(clock)
+        if number == LEARN + CARD:
+            self._look_at_card(clock)
+        if number > LEARN + CARD:
+            self._look_at_climb(clock, number)
+
+    def _first_session(self, session: Session) -> None:
+        found = self._books.explored(session)
+        stream = self._redis().xinfo_stream(self._stream)
+        self._story.tell(
+            "explores",
+            f"Session 1: {found.choices:,} choices, {found.explored} of them drawn against the model; "
+            f"{self._returns[0]:+.2%}; {stream['entries-added']} decisions went over Redis to the trainer.",
+        )
+
+    def _look_at_forged(self, clock: SimClock, number: int) -> None:
+        """A card that promises too much passes the criteria, and the canary finds it out."""
+        if number == 1 and (passed := self._moved(self._forged, "replay")):
+            self._story.tell(
+                "forged card",
+                f"A version with a forged card, {self._forged}, promises "
+                f"{self._books.card(self._forged)['session_mean']:+.1%} a session: its card passes ({passed.detail}).",
+            )
+        if number == SHADOW and (step := self._await(clock, self._forged, "canary_10")):
+            self._story.tell(
+                "forged canary", f"In shadow it is as good as the champion ({step.detail}): it trades 10 % of the size."
+            )
+        if number == LEARN and (step := self._await(clock, self._forged, "rolled_back")):
+            returned = self._until(clock, lambda: self._books.current() == self._first)
+            if returned:
+                self._story.tell(
+                    "rolled back",
+                    f"Its sessions fall short of its promise: rolled back from {step.from_step} ({step.reason}: "
+                    f"{step.detail}); {self._first} answers again.",
+                )
+
+    def _look_at_negated(self, clock: SimClock) -> None:
+        self._negated = self._processes.finish("negater", 600.0).split()[-1]
+        if step := self._await(clock, self._negated, "refused"):
+            self._story.tell(
+                "negated",
+                f"A version that wants the opposite of what was learned, {self._negated}, with an honest card: refused "
+                f"({step.reason}: {step.detail}).",
+            )
+
+    def _look_at_card(self, clock: SimClock) -> None:
+        """The trainer's own version is published and judged."""
+        known = {self._first, self._forged, self._negated}
+        self._processes.until(
+            lambda: bool(set(self._books.versions()) - known), "the trainer publishes its version", 300.0
+        )
+        (self._challenger,) = set(self._books.versions()) - known
+        card = self._books.card(self._challenger)
+        self._story.tell(
+            "published",
+            f"The trainer publishes {self._challenger}: judged on {card['decisions']:,} choices of {card['sessions']} "
+            f"sessions that it did not learn from, {card['exploration']:.1%} of them explored.",
+        )
+        if step := self._await(clock, self._challenger, "replay"):
+            self._story.tell(
+                "card",
+                f"Its card passes: overlap {card['overlap']:.2f}, {card['effective']:,.0f} effective episodes, "
+                f"{step.detail}.",
+            )
+        if step := self._await(clock, self._challenger, "shadow"):
+            self._story.tell("replay", f"The replay of the journal's sessions passes: {step.detail}.")
+
+    def _look_at_climb(self, clock: SimClock, number: int) -> None:
+        steps = ("canary_10", "canary_25", "canary_50", "canary_100", "champion")
+        place = number - LEARN - CARD - SHADOW
+        if place < 0:
+            return
+        step = self._await(clock, self._challenger, steps[place])
+        if step is None:
+            return
+        if place == 0:
+            self._story.tell("shadow", f"In shadow for {SHADOW} sessions it leads: {step.detail}.")
+            return
+        part = steps[place - 1].removeprefix("canary_")
+        self._story.tell(
+            f"canary {part} %",
+            f"It trades {part} % of the size for a session: {self._returns[-1]:+.2%} of the equity, no breach.",
+        )
+        if place == len(steps) - 1:
+            self._story.tell("champion", f"{self._challenger} is the champion; {step.champion} answered before.")
+
+    # --- the end ------------------------------------------------------------------------------------------------------
+
+    def _last(self, clock: SimClock) -> None:
+        former, newest = self._returns[LEARN : LEARN + CARD], self._returns[-1]
+        mean = sum(former) / len(former)
+        if newest > mean:
+            self._story.tell(
+                "earns",
+                f"The first model earned {mean:+.2%} a session on average ({min(former):+.2%} to {max(former):+.2%}), "
+                f"the one that learned {newest:+.2%} in its session at the full size.",
+            )
+        for rung in self._page()["rungs"]:
+            if (rung["version"], rung["step"], rung["running"]) == (self._challenger, "champion", True):
+                self._story.tell(
+                    "dashboard",
+                    f"The dashboard's page Learning shows {self._challenger} as the champion, with its card and the "
+                    f"{len(rung['steps'])} steps that led there.",
+                )
+        added = int(self._redis().xinfo_stream(self._stream)["entries-added"])
+        self._processes.until(lambda: self._transitions() >= added * len(SYMBOLS), "all is in the checkpoint", 120.0)
+        if self._transitions() == added * len(SYMBOLS):
+            self._story.tell("once", f"{added:,} decisions came over Redis; the trainer learned each of them once.")
+        self._processes.stop("daemon", clock.passing)
+        p = self._processes
+        p.begin("verify", p.program("daemon.cli.ctl", "verify", "--state-dir", self._folder / "state"))
+        text = p.finish("verify", 600.0)
+        if "identical" in text:
+            self._story.tell(
+                "verified", f"The whole journal steps again to the same bytes: {text.strip().splitlines()[-1]}"
+            )
+
+    def _planter(self, kind: str) -> list[str]:
+        """The command that plants a bad version next to the champion."""
+        return self._processes.program(
+            "training.online.planted", *self._desk_at.planter(kind, self._first, self._stream)
+        )
+
+    # --- looking ------------------------------------------------------------------------------------------------------
+
+    @property
+    def _stream(self) -> str:
+        return f"rltrader:{DESK}:{self._books.meta('epoch')}:experience"
+
+    def _redis(self) -> Any:
+        import redis
+
+        path = str(self._processes.redis_socket)
+        return redis.Redis(unix_socket_path=path, username="rltrader-trainer", password=self._processes.secret)
+
+    def _learned(self) -> bool:
+        """Whether all experience of the journal's sessions was read by the trainer."""
+        import redis
+
+        try:
+            stream = self._redis().xinfo_stream(self._stream)
+            (group,) = self._redis().xinfo_groups(self._stream)
+        except (redis.RedisError, ValueError):
+            return False
+        newest = stream["last-generated-id"]
+        return bool(
+            int(newest.split(b"-")[0]) >= self._books.last_row("SessionEnded") and group["last-delivered-id"] == newest
+        )
+
+    def _transitions(self) -> int:
+        path = self._folder / "store" / STRATEGY / "learning.json"
+        return int(json.loads(path.read_text())["transitions"]) if path.exists() else 0
+
+    def _page(self) -> dict[str, Any]:
+        with urllib.request.urlopen(f"http://127.0.0.1:{self._port}/api/learning", timeout=60.0) as answer:
+            found: dict[str, Any] = json.loads(answer.read())
+        return found
+
+    def _moved(self, version: str, to_step: str) -> Moved | None:
+        """The step that brought a version there, None where it was not taken."""
+        steps = [move for move in self._books.moves() if move.version == version and move.from_step != move.to_step]
+        return next((move for move in steps if move.to_step == to_step), None)
+
+    def _await(self, clock: SimClock, version: str, to_step: str) -> Moved | None:
+        """The same, after some hours at most."""
+        self._until(clock, lambda: self._moved(version, to_step) is not None)
+        return self._moved(version, to_step)
+
+    def _until(self, clock: SimClock, reached: Callable[[], bool]) -> bool:
+        end_ns = clock.now_ns() + HOURS * 60 * MINUTE_NS
+        while not reached() and clock.now_ns() < end_ns:
+            self._pass(clock, clock.now_ns() + 5 * MINUTE_NS)
+        return reached()
+
+    def _pass(self, clock: SimClock, until_ns: int) -> None:
+        """Let virtual time pass, as long as all processes run. Raises ShowError."""
+        stood = 0
+        while (left_ns := until_ns - clock.now_ns()) > 0:
+            self._processes.check()
+            try:
+                clock.pass_s(min(left_ns, STEP_NS) / 1e9)
+            except AssertionError as error:  # a replay of the journal on a busy machine
+                stood += 1
+                if stood > self._patience:
+                    raise ShowError(str(error)) from None

@@ -1,0 +1,35 @@
+"""The desk of the show: a configuration that the daemon takes, with the ladder's criteria as shipped."""
+
+from __future__ import annotations
+
+from dataclasses import asdict
+from pathlib import Path
+
+import pytest
+
+from daemon.config.load import load
+from daemon.config.tables import Ladder
+from simulator.online.processes import configuration
+from simulator.online.settings import DeskAt
+from training.online.command import parser
+
+SHORTER = {"promotion", "shadow_sessions", "canary_sessions"}
+
+
+def test_no_criterion_of_the_ladder_is_changed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    path = tmp_path / "show.toml"
+    path.write_text(configuration(DeskAt(tmp_path, tmp_path / "redis.sock").own_tables()))
+    found, shipped = load(path, {}).ladder, Ladder()
+    differing = {name for name, value in asdict(found).items() if getattr(shipped, name) != value}
+    assert differing == SHORTER
+    assert (found.promotion, found.shadow_sessions, found.canary_sessions) == ("automatic", 2, 1)
+
+
+def test_the_trainer_makes_the_card_as_shipped(tmp_path: Path) -> None:
+    given = [str(each) for each in DeskAt(tmp_path, tmp_path / "redis.sock").trainer()]
+    options = parser().parse_args(given)
+    shipped = parser().parse_args(["--desk", "x", "--redis", "x", "--models-dir", "x", "--own-dir", "x", "--bars", "x"])
+    for name in ("card_horizon", "publish_every", "reward", "seed"):
+        assert getattr(options, name) == getattr(shipped, name)
+    assert options.card_sessions >= Ladder().card_sessions_min

@@ -1,0 +1,44 @@
+"""The show succeeds only with every line, and names what it did not see."""
+
+from __future__ import annotations
+
+import pytest
+
+from simulator.online.story import LINES, Story
+
+
+def test_every_line_seen_ends_with_0() -> None:
+    written: list[str] = []
+    story = Story(written.append)
+    for name in LINES:
+        story.tell(name, f"the line {name}")
+    assert story.end() == 0
+    assert written[0] == " 1  the line market"
+    assert written[-1] == f"    All {len(LINES)} were seen."
+    assert 18 <= len(LINES) <= 24
+
+
+def test_a_missing_line_is_named_and_ends_with_1() -> None:
+    written: list[str] = []
+    story = Story(written.append)
+    for name in LINES:
+        if name not in {"negated", "champion"}:
+            story.tell(name, name)
+            story.tell(name, "again")
+    assert story.end() == 1
+    assert len(written) == len(LINES) - 2 + 1
+    assert written[-1] == "    Not seen: negated, champion."
+
+
+def test_a_problem_ends_with_1_though_all_was_seen() -> None:
+    written: list[str] = []
+    story = Story(written.append)
+    for name in LINES:
+        story.tell(name, name)
+    assert story.end("the trainer ended") == 1
+    assert "the trainer ended" in written[-2]
+
+
+def test_an_unknown_line_is_an_error() -> None:
+    with pytest.raises(ValueError, match="'encore' is no line"):
+        Story(print).tell("encore", "")
