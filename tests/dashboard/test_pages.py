@@ -357,10 +357,11 @@ def test_a_change_of_the_journal_and_a_restart_of_the_dashboard_reach_an_open_pa
         after = newest(Told(copy))["decision"]
         assert after > before
         expect(page.locator("#answer .action")).to_contain_text(f"{after:,}", timeout=10_000)
-        expect(page.locator("#connection")).to_have_text("connected")
+        expect(page.locator("#connection")).to_have_text("desk stopped")
+        expect(page.locator("#clock")).to_contain_text("recorded time: ")
     expect(page.locator("#connection")).to_contain_text("reconnecting", timeout=10_000)
     with dashboard(port, copy):
-        expect(page.locator("#connection")).to_have_text("connected", timeout=20_000)
+        expect(page.locator("#connection")).to_have_text("desk stopped", timeout=20_000)
     page.close()
 
 

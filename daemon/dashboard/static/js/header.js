@@ -22,18 +22,27 @@ export function header({ choose }) {
   function tick() {
     if (document.hidden) return;
     const box = find("connection");
-    box.dataset.state = link;
+    const shown = link === "open" && state && !state.running ? "stopped" : link;
+    box.dataset.state = shown;
     const silent = (performance.now() - since) / 1000;
-    const labels = { open: "connected", lost: `reconnecting for ${span(silent)}`, hidden: "paused", unknown: "connecting" };
-    if (box.textContent !== labels[link]) box.textContent = labels[link];
+    const labels = {
+      open: "connected",
+      stopped: "desk stopped",
+      lost: `reconnecting for ${span(silent)}`,
+      hidden: "paused",
+      unknown: "connecting",
+    };
+    if (box.textContent !== labels[shown]) box.textContent = labels[shown];
     if (state) find("clock").textContent = age();
     for (const node of document.querySelectorAll("[data-ends]")) countdown(node);
   }
 
   function age() {
+    const newest = `${day(state.time)}, ${clock(state.time)}`;
+    if (state.mode === "replay") return `recorded time: ${newest}`; // how long ago that was says nothing
     const passed = (performance.now() - heard) / 1000;
     const old = state.read_at - state.time + passed;
-    return `${day(state.time)}, ${clock(state.time)} · newest event ${span(old)} ago`;
+    return `${newest} · newest event ${span(old)} ago`;
   }
 
   function countdown(node) {
