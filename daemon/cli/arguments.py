@@ -24,7 +24,7 @@ def add_own_strategy(command: argparse.ArgumentParser) -> None:
     command.add_argument("--strategy", dest="own_strategy", metavar="FILE.py", help=text)
 
 
-PLACES = ("state_dir", "models_dir", "strategy", "config")
+PLACES = ("state_dir", "models_dir", "strategy", "config", "desk", "key", "username")
 """Options that name what a command is about; the next command is about the same."""
 
 

@@ -18,6 +18,7 @@ import msgspec
 from aiomqtt import Client, MqttError
 from rich.console import Console
 
+from daemon.cli.arguments import lead_on
 from daemon.config.load import DEFAULT_CONFIG, EXIT_CODE, ConfigError, load, operator_secrets
 from daemon.host.printable import printable
 from daemon.host.safe_decode import Unreadable, typed
@@ -97,6 +98,9 @@ def run(options: argparse.Namespace, console: Console) -> int:
         cure = "check host, port, tls, ca_file and username of [mqtt], and MQTT_PASSWORD"
         console.print(printable(f"{broker}: {safe_text(error, password)}: {cure}"))
         return EXIT_CODE
+    if answer.status is not None and (answer.status.halt or answer.status.pause):
+        about = ("config", "desk", "key", "username")
+        lead_on(options, "remote", "resume", "--reason", "TEXT", about=about)
     return _show(answer, route, options.name, console)
 
 

@@ -11,7 +11,7 @@ from datetime import date
 from rich.console import Console
 from rich.table import Table
 
-from daemon.cli.arguments import NotFound, add_state_dir, count
+from daemon.cli.arguments import NotFound, add_state_dir, count, lead_on
 from daemon.core.session import new_york_text
 from daemon.journal.journal import FILE
 from daemon.journal.reader import JournalReader
@@ -80,6 +80,7 @@ def run(options: argparse.Namespace, console: Console) -> int:
     elif not found.trades:
         raise NotFound(f"no trade in {options.state_dir} matches")
     else:
+        lead_on(options, "decisions", "--outcome", "ordered")
         shown = found.trades[::-1] if options.sort == "time" else found.trades
         console.print(_table(shown))
         console.print(sum_line(found.totals), soft_wrap=True)
