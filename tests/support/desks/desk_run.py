@@ -320,9 +320,10 @@ def records(state_dir: Path, name: str, order: str = "decision") -> list[sqlite3
 
 
 def read_models(state_dir: Path) -> dict[str, list[tuple[Any, ...]]]:
-    """Decisions, orders, fills, equity, and what trades are made of."""
+    """Decisions, orders, fills, equity, and what trades are made of; moves without the number of their event."""
     names = ("decisions", "orders", "fills", "equity", "moves", "round_trips")
-    return {name: table(state_dir, name) for name in names}
+    models = {name: table(state_dir, name) for name in names}
+    return models | {"moves": [(*row[:2], *row[3:]) for row in models["moves"]]}
 
 
 def chained(state_dir: Path) -> list[tuple[Any, ...]]:
