@@ -347,8 +347,9 @@ def test_under_other_rules_or_unknown_ones_it_is_refused(
 
 def test_the_digest_of_all_rules_refuses_nothing_and_stands_for_no_unit_of_action(tmp_path: Path) -> None:
     check_rules(rebalancing(tmp_path, {**UNITS, "digest": "0" * 64}), registered("daily_rebalancer"), with_basket())
+    alone = rebalancing(tmp_path / "alone", {"digest": "0" * 64})
     with pytest.raises(ModelError, match="does not say what one unit of its actions is"):
-        check_rules(rebalancing(tmp_path, {"digest": "0" * 64}), registered("daily_rebalancer"), with_basket())
+        check_rules(alone, registered("daily_rebalancer"), with_basket())
 
 
 def test_a_policy_of_logits_needs_no_rules(folder: Path, scalper: Strategy) -> None:
