@@ -9,6 +9,7 @@ import signal
 import subprocess
 import threading
 import time
+from collections import Counter
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -95,7 +96,7 @@ class Typed:
 
 
 def missing(promised: list[str], shown: str) -> list[str]:
-    """Return the promised lines whose words do not stand in one shown line, in order; numbers and frames are free."""
+    """Return the promised lines whose words do not all stand in one shown line; order, numbers and frames are free."""
     lines = [_words(line) for line in shown.splitlines()]
     return [line for line in promised if not any(_contains(have, _words(line)) for have in lines)]
 
@@ -107,5 +108,4 @@ def _words(line: str) -> list[str]:
 
 
 def _contains(have: list[str], wanted: list[str]) -> bool:
-    rest = iter(have)
-    return all(any(word == other for other in rest) for word in wanted)
+    return not Counter(wanted) - Counter(have)
