@@ -29,8 +29,8 @@ class DeskAt:
         """The daemon's configuration at this server."""
         urls = ("trading_url", "data_url", "stream_url", "trade_stream_url", "option_stream_url")
         return {
-            **self.own_tables(),
-            "alpaca": {**{name: getattr(server, name) for name in urls}, "ping_s": 600, "report_every_s": 600},
+            **self.own_tables(),  # nights cost less with fewer reports; they count as lost after broker.blind_min
+            "alpaca": {**{name: getattr(server, name) for name in urls}, "ping_s": 600, "report_every_s": 150},
             "clock": clock.settings(),
         }
 
