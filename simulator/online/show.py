@@ -201,7 +201,7 @@ class Show:
             if returned:
                 self._story.tell(
                     "rolled back",
-                    f"Its sessions fall short of its promise: rolled back from {step.from_step} ({step.reason}: "
+                    f"The canary finds it out: rolled back from {step.from_step} ({step.reason}: "
                     f"{step.detail}); {self._first} answers again.",
                 )
 
