@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import msgspec
-from msgspec import UNSET
+from msgspec import UNSET, UnsetType
 
 from daemon.config.tables import Ladder
 from daemon.core.events import (
@@ -152,7 +152,7 @@ class Climber:
         """Take one step; False when none is due."""
         ladder = self._gateway.state.ladder
         if ladder is UNSET or ladder.step not in CLIMBING:
-            return not holds.frozen and await self._propose(holds)
+            return not holds.frozen and not _falls(ladder) and await self._propose(holds)
         running = self._models.running.version
         if ladder.version in holds.held:
             self._due = [Move(_out(ladder), "held_back", holds.held[ladder.version])]
@@ -184,6 +184,8 @@ class Climber:
         judged = state.ladder.judged if state.ladder is not UNSET else ()
         champion = self._models.running.version
         known = {*judged, *holds.held, champion}
+        if state.ladder is not UNSET:
+            known.add(state.ladder.champion)  # it answered before; its own card is about another parent
         version = await asyncio.to_thread(newest_with_card, self._models_dir, self._strategy.spec.name, known)
         if not version:
             return False
@@ -295,7 +297,7 @@ class Climber:
         ladder = self._gateway.state.ladder
         if ladder is UNSET:
             return
-        falls = ladder.step == ROLLED_BACK and "left" not in ladder.figures
+        falls = _falls(ladder)
         running = self._models.running.version
         if falls and running != ladder.version:
             await self._submit(ladder, ROLLED_BACK, 0, {**ladder.figures, "left": 1.0}, "left", f"{running} answers")
@@ -313,6 +315,11 @@ class Climber:
                 point, self._shelf, CURRENT, wanted, who=WHO, why=why, now_ns=self._gateway.now_ns()
             )
             self._lifecycle.wake()
+
+
+def _falls(ladder: LadderState | UnsetType) -> bool:
+    """Return whether a version was rolled back and still answers: nothing is proposed before another one does."""
+    return ladder is not UNSET and ladder.step == ROLLED_BACK and "left" not in ladder.figures
 
 
 def _out(ladder: LadderState) -> str:

@@ -17,7 +17,7 @@ from daemon.models.ladder.holds import Holds, write_holds
 from daemon.models.pointer import CURRENT, named
 from strategies.kit import card as cards
 from tests.support.desks.desk_run import Desk, tape_rows, verified, write_tape
-from tests.support.models.cards import CARD, with_card
+from tests.support.models.cards import CARD, vouch, with_card
 from tests.support.models.climbing import RULES, Climb, climber_of
 from tests.support.models.swaps import alarms, events, name, publish, running
 
@@ -156,6 +156,25 @@ def test_a_canary_far_below_its_card_is_rolled_back_for_its_rewards(tmp_path: Pa
     assert alarms(tmp_path / "state").count("ladder_rolled_back") == 1
     swaps = [(event.previous, event.version) for event in events(tmp_path / "state", "ModelPromoted")]
     assert swaps == [("v1", "v2"), ("v2", "v1")]
+
+
+def test_a_champion_with_a_card_of_its_own_answers_again_after_a_canary_fell(tmp_path: Path) -> None:
+    """A trainer's first version has a card, which was never judged; it must not take the place of the one that fell."""
+    store = tmp_path / "store"
+
+    async def play(climb: Climb) -> None:
+        vouch(store / "option_scalper" / "v1", msgspec.structs.replace(CARD, version="v1", parent=""))
+        with_card(store, CARD)
+        await climb.settle()
+        await climb.session()
+        climb.climber.drifted("v2", "index 3.1")
+        await climb.settle()
+        assert (climb.step, climb.run.models.running.version) == ("v2 rolled_back", "v1")
+        assert named(store / "option_scalper", CURRENT) == "v1"
+
+    moves = climbed(tmp_path, play)
+    assert {move.version for move in moves} == {"v2"}
+    assert moves[-1].share == 1.0
 
 
 def test_a_loss_since_its_promotion_rolls_a_canary_back_within_the_session(tmp_path: Path) -> None:
