@@ -273,7 +273,8 @@ def test_the_best_of_many_is_told_with_what_luck_alone_would_give(ready: Ready, 
     assert f"the best would have {luck:+.3f} a session" in results.caution
     assert max(results.importances, key=lambda name: results.importances[name]) == "learning_rate"
     assert results.best == max(found, key=lambda each: each.validation_return)
-    assert results.command.endswith(f"--test-sessions 1 --purge-sessions 1 --coefficients {tmp_path / 'coefficients.json'}")
+    sessions = "--test-sessions 1 --purge-sessions 1"
+    assert results.command.endswith(f"{sessions} --coefficients {tmp_path / 'coefficients.json'}")
 
 
 def test_the_defaults_lie_in_the_space_and_every_suggestion_is_a_coefficient_that_a_file_may_hold(
