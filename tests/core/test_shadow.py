@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from daemon.core.effects import AnyEffect, AskPolicy, SubmitOrder
 from daemon.core.events import Event, OrderAccepted, SessionEnded, ShadowAnswered, ShadowFailed
 from daemon.core.limits import Trading
-from daemon.core.records import FillRow, OrderRow, Row, ShadowRow
+from daemon.core.records import FillRow, MoveRow, OrderRow, Row, ShadowRow
 from daemon.core.state import Identity, ShadowState, State
 from daemon.core.step import Core, Step
 from tests.support.core.daily_desk import IDENTITY as DAILY
@@ -216,6 +216,11 @@ def _width(core: Core) -> int:
     return len(core.strategy.spec.actions)
 
 
+def unnumbered(row: Row) -> Row:
+    """A move without the number of its event: a candidate's answers are events too."""
+    return msgspec.structs.replace(row, seq=0) if isinstance(row, MoveRow) else row
+
+
 POSITIONS = st.dictionaries(
     st.integers(2, 80),  # after the start: before it nothing is asked
     st.lists(
@@ -247,6 +252,6 @@ def test_a_candidate_never_changes_book_works_orders_fills_strategy_or_risk(
         extra = sum(len(said) for place, said in beside.items() if place < len(events))
         assert state == msgspec.structs.replace(alone, seq=alone.seq + extra, shadow=state.shadow)
         assert list(map(told, other_effects)) == list(map(told, effects))
-        assert other_rows == rows
+        assert list(map(unnumbered, other_rows)) == list(map(unnumbered, rows))
 
     holds()

@@ -26,6 +26,7 @@ MODELS = FIXTURE_MODELS
 NOWHERE = {name: f"http://127.0.0.1:9/{name}" for name in ("alpaca.trading_url", "alpaca.data_url")} | {
     f"alpaca.{name}": "ws://127.0.0.1:9" for name in ("stream_url", "trade_stream_url", "option_stream_url")
 }
+FEED = {"feed.name": "sip", "feed.options": "opra"}  # there is nothing to ask
 
 pytestmark = pytest.mark.filterwarnings("ignore:websockets.legacy is deprecated:DeprecationWarning")
 
@@ -33,7 +34,7 @@ pytestmark = pytest.mark.filterwarnings("ignore:websockets.legacy is deprecated:
 @contextlib.asynccontextmanager
 async def desk(folder: Path) -> AsyncIterator[LiveDesk]:
     """A live desk whose engine runs and whose feed and broker do not."""
-    settings = load(None, {"paths.state_dir": folder, "paths.models_dir": MODELS, **NOWHERE})
+    settings = load(None, {"paths.state_dir": folder, "paths.models_dir": MODELS, **FEED, **NOWHERE})
     keys = Credentials(api_key_id=SecretStr("a-key-id"), api_secret_key=SecretStr("a-secret-key"))
     live = prepare_live(settings, keys, dry_run=False)
     log = Log("error", "json", io.StringIO())

@@ -58,7 +58,9 @@ def log_calls() -> dict[str | None, list[tuple[str, frozenset[str]]]]:
             if not isinstance(node, ast.Call):
                 continue
             called = ast.unparse(node.func)
-            is_log = called.rpartition(".")[2] in NAMES and not called.startswith(("math.", "self._notifier."))
+            is_log = called.rpartition(".")[2] in NAMES and not called.startswith(
+                ("math.", "self._notifier.", "service.")
+            )
             if is_log or called == "Log()" or (called == "self" and path == Path(log.__file__)):
                 assert len(node.args) == 1, f"{path}:{node.lineno}: one name, and fields by keyword"
                 name = node.args[0].value if isinstance(node.args[0], ast.Constant) else None
