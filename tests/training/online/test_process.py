@@ -168,7 +168,7 @@ def test_killed_at_any_moment_it_publishes_the_same_versions_and_ends_in_the_sam
 
     stream, publisher, client = stream_of(state), disturbed.publisher(state), disturbed.server.client()
     for share in sorted(draw.random() for _ in range(KILLS)):
-        publish(publisher, int(share * SESSIONS * BARS))
+        publish(publisher, 1 + int(share * SESSIONS * BARS))
         alive(process, partial(has_read, client, stream, draw.randint(1, publisher.row)))
         killed(process)
         process = disturbed.start()

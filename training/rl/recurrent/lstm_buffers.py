@@ -101,8 +101,12 @@ class Workspace:
 
 
 def _wide(rows: int, steps: int, samples: int, dtype: torch.dtype) -> Tensor:
-    """A buffer (rows, steps, samples) whose rows do not lie a power of two apart (they would share cache sets)."""
-    return torch.empty(rows, steps * samples + 16, dtype=dtype)[:, : steps * samples].view(rows, steps, samples)
+    """A buffer (rows, steps, samples) of zeros; rows do not lie a power of two apart (they would share cache sets).
+
+    A bfloat16 product on AMX reads rows in blocks of 32 and multiplies what lies beyond a row by zero (oneDNN as of
+    torch 2.13): a NaN there would spread. So what is never written is zero, and after the last row comes a block more.
+    """
+    return torch.zeros(rows, steps * samples + 32, dtype=dtype)[:, : steps * samples].view(rows, steps, samples)
 
 
 _free: list[Workspace] = []  # held by no run

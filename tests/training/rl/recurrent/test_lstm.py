@@ -126,6 +126,24 @@ def test_under_autocast_the_products_are_bfloat16_and_the_result_stays_near() ->
         _close([output.detach(), *gradients], [expected[0], *expected[1]], tolerance=2e-2)
 
 
+@pytest.mark.parametrize(("steps", "batch", "inputs", "hidden"), [(20, 50, 23, 64), (7, 33, 5, 8), (3, 7, 3, 5)])
+@pytest.mark.parametrize("products", [torch.float32, torch.bfloat16])
+def test_what_lies_in_memory_that_was_never_written_reaches_no_result(
+    steps: int, batch: int, inputs: int, hidden: int, products: torch.dtype, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    module = nn.LSTM(inputs, hidden, 2, batch_first=True)
+    monkeypatch.setattr(lstm_buffers, "_free", [])
+    before = torch.are_deterministic_algorithms_enabled()
+    torch.use_deterministic_algorithms(True)  # fills new memory with NaN
+    try:
+        with torch.autocast("cpu", products, enabled=products != torch.float32):
+            output = recurrence(_inputs(steps, batch, inputs), list(module.parameters()))
+        gradients = torch.autograd.grad(output.sum(), list(module.parameters()))
+    finally:
+        torch.use_deterministic_algorithms(before)
+    assert all(bool(torch.isfinite(each).all()) for each in (output, *gradients))
+
+
 def test_a_second_backward_and_one_without_kept_buffers_give_the_same_bits(monkeypatch: pytest.MonkeyPatch) -> None:
     module = nn.LSTM(3, 4, 2, batch_first=True)
     parameters, rows = list(module.parameters()), _inputs(6, 5, 3)
