@@ -7,8 +7,8 @@ from pathlib import Path
 from daemon.config.load import ConfigError, Settings
 from strategies.golden import contract_hash
 from strategies.kit.contract import Strategy
-from strategies.kit.model_config.config import TEXT_MAX, ModelConfigError
-from strategies.kit.model_config.indicators import parse, shipped
+from strategies.kit.model_config.config import ModelConfigError
+from strategies.kit.model_config.indicators import read_file, shipped
 from strategies.registry import entry, own
 from strategies.registry import strategy as strategy_named
 
@@ -19,8 +19,7 @@ def strategy_of(settings: Settings) -> Strategy:
     if entry(desk.strategy).with_config is None:
         return strategy_named(desk.strategy, desk.symbols)
     try:
-        path = Path(desk.model_config)
-        config = parse(_read(path), str(path)) if desk.model_config else shipped()
+        config = read_file(Path(desk.model_config)) if desk.model_config else shipped()
     except ModelConfigError as error:
         raise ConfigError(f"desk.model_config (from {settings.origin('desk.model_config')}): {error}") from error
     return strategy_named(desk.strategy, desk.symbols or config.symbols, config.text)
@@ -33,11 +32,3 @@ def described(strategy: Strategy) -> str:
         return strategy.spec.name
     contract = contract_hash(strategy)[:12]
     return f"{found.shown}, contract {contract}; it is not shipped, and runs with the daemon's rights"
-
-
-def _read(path: Path) -> bytes:
-    try:
-        with path.open("rb") as file:
-            return file.read(TEXT_MAX + 1)
-    except OSError as error:
-        raise ModelConfigError(f"{path} cannot be read ({error.strerror}): name a readable YAML file") from error

@@ -23,8 +23,9 @@ import numpy.typing as npt
 
 from strategies import registry
 from strategies.kit.contract import Answer, AnyStrategy, Bar, Observation, Spec, Strategy
-from strategies.kit.entry import OwnStrategyError
+from strategies.kit.entry import OwnStrategyError, StrategyEntry
 from strategies.kit.manifest import MANIFEST_FILE, POLICY_FILE, answer_name, decode
+from strategies.kit.model_config.config import ModelConfig
 
 Float32Array = npt.NDArray[np.float32]
 Float64Array = npt.NDArray[np.float64]
@@ -47,8 +48,10 @@ class Subject:
     takes_bars: bool = False
 
 
-def subject_named(name: str) -> Subject:
+def subject_named(name: str, config: ModelConfig | None = None) -> Subject:
     """A strategy by its registry name, `package.module:Class` or `path/to/file.py:Class`.
+
+    `config` is the model configuration of a strategy that has one; None is the shipped one.
 
     What is named is called without arguments, or with `bars=` all bars of the file where it takes that. A function
     `feature_table` in the same file is how training sees its features; it gets `dates` where it names them.
@@ -64,7 +67,9 @@ def subject_named(name: str) -> Subject:
             raise AnalyseError(f"--strategy: {error}") from None
         except ValueError as error:
             raise AnalyseError(f"--{error} (or package.module:Class, or path/to/file.py:Class)") from None
-        return Subject(name, lambda _: entry.make(), entry.table)
+        return Subject(name, _maker(name, entry, config), entry.table)
+    if config is not None:
+        raise AnalyseError(f"--strategy {name} has no model configuration: leave --model-config out")
     module = _module(origin)
     maker = getattr(module, attribute, None)
     if not callable(maker):
@@ -81,6 +86,17 @@ def subject_named(name: str) -> Subject:
     make = (lambda bars: maker(bars=bars)) if takes_bars else (lambda _: maker())
     table = getattr(module, "feature_table", None)
     return Subject(attribute, make, table if callable(table) else None, takes_bars)
+
+
+def _maker(name: str, entry: StrategyEntry, config: ModelConfig | None) -> Callable[[tuple[Bar, ...]], AnyStrategy]:
+    """What makes a registered strategy. Raises AnalyseError."""
+    with_config = entry.with_config
+    if config is None:
+        return lambda _: entry.make()
+    if with_config is None:
+        raise AnalyseError(f"{name} has no model configuration: leave --model-config out")
+    text, symbols = config.text, config.symbols
+    return lambda _: with_config(text, symbols)
 
 
 def _module(origin: str) -> Any:

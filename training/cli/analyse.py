@@ -19,6 +19,8 @@ from daemon.tapes.files import TapeError
 from strategies import registry
 from strategies.golden import contract_hash, golden_bars
 from strategies.kit.contract import Spec
+from strategies.kit.model_config.config import ModelConfigError
+from strategies.kit.model_config.indicators import read_file
 from training.analysis.differences import Findings, Report
 from training.analysis.strategy_runs import (
     Moment,
@@ -139,6 +141,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("analysis", choices=tuple(ANALYSES), help="what to look for")
     parser.add_argument("--strategy", required=True, help="a registered name, package.module:Class, or file.py:Class")
     parser.add_argument("--bars", type=Path, help="CSV, CSV.gz or Parquet file (the bundled made-up tape)")
+    file = "state vector, of a strategy that a file describes (the shipped one)"
+    parser.add_argument("--model-config", type=Path, metavar="FILE", help=file)
     parser.add_argument("--model", default="", help="version, its folder, or an ONNX file (the store's current one)")
     add_models_dir(parser, "model store", "--models")
     parser.add_argument("--samples", type=int, default=20, help="bars, or sessions, to look at (%(default)s)")
@@ -153,7 +157,8 @@ def run(chosen: argparse.Namespace) -> int:
         )
         return USAGE_ERROR
     try:
-        subject = subject_named(chosen.strategy)
+        config = read_file(chosen.model_config) if chosen.model_config else None
+        subject = subject_named(chosen.strategy, config)
         spec = _spec_of(subject)
         daily = spec.decides == "session"
         path = chosen.bars or bundled(spec)
@@ -163,7 +168,7 @@ def run(chosen: argparse.Namespace) -> int:
             f"analyse: {path.name}, {len(moments):,} {'sessions' if daily else 'bars'}; decisions by {policy.name}\n"
         )
         report = ANALYSES[chosen.analysis](subject, moments, policy, chosen.samples, chosen.seed)
-    except (AnalyseError, TapeError, CalendarError) as error:
+    except (AnalyseError, ModelConfigError, TapeError, CalendarError) as error:
         sys.stderr.write(f"analyse: {error}\n")
         return USAGE_ERROR
     sys.stdout.write(f"{report_text(report)}\n")

@@ -47,11 +47,12 @@ def add_reference(folder: Path, bars: Path) -> Manifest:
         found = hashlib.sha256(data).hexdigest()
         if found != expected:
             raise NoReference(f"{what} has SHA-256 {found}, {MANIFEST_FILE} expects {expected}: {cure}")
-    known, trading = kind(manifest.strategy), trading_for(manifest.strategy)
+    config = manifests.config_text(manifest)
+    known, trading = kind(manifest.strategy, config), trading_for(manifest.strategy)
     loaded = known.load(bars, trading)
     span = Span(_train_dates(loaded, manifest), manifest.hyperparameters["rewards"][0], trading)
     watched = loaded.watch(Exported(folder / POLICY_FILE).eval(), span)
-    reference = reference_of(known.inputs, watched, strategy(manifest.strategy).spec)
+    reference = reference_of(known.inputs, watched, strategy(manifest.strategy, (), config).spec)
     updated = msgspec.structs.replace(manifest, reference=reference)
     write_whole(folder / MANIFEST_FILE, manifests.encode(updated))
     return updated

@@ -11,6 +11,7 @@ from pathlib import Path
 from strategies.registry import add
 from training.cli.commands import DONE, STOPPED, STOPPED_TEXT, USAGE_ERROR, add_models_dir
 from training.cli.errors import ERRORS
+from training.cli.model_config import add_model_config, with_model_config
 from training.desks.registry import KINDS, kind
 from training.rl.kernels import slow_products
 from training.rl.pool import Stopped
@@ -44,6 +45,7 @@ def parser() -> argparse.ArgumentParser:
     found.add_argument("--strategy", required=True, metavar="NAME", help=f"one of {', '.join(KINDS)}")
     found.add_argument("--bars", required=True, type=Path, help="CSV, CSV.gz or Parquet file of bars")
     add_models_dir(found, "model store: its ledger counts the trials", "--out")
+    add_model_config(found)
     found.add_argument("--trials", type=int, default=50, help="in all; give more later to go on (%(default)s)")
     found.add_argument("--steps", type=int, help=f"transitions of each training ({STEPS:,}, or {UPDATES} rollouts)")
     found.add_argument("--seed", type=int, default=1, help="of the suggestions and the first training (%(default)s)")
@@ -73,7 +75,7 @@ def search_from(chosen: argparse.Namespace) -> Search:
     """Return the search of these options, with the strategy's defaults.
 
     Raises:
-        ValueError: the strategy, or its preset, is unknown.
+        ValueError: the strategy, or its preset, is unknown, or the model configuration cannot be used.
     """
     chosen.strategy = add(chosen.strategy)
     known, usual = (
@@ -99,6 +101,7 @@ def search_from(chosen: argparse.Namespace) -> Search:
         run_folder=chosen.study_dir,
         restart=chosen.restart,
     )
+    run = with_model_config(run, chosen.model_config)
     space = space_around(start) if own is None or plan is None else own.searched(plan)
     space = tuple(dimension for dimension in space if dimension.name.startswith(chosen.only))
     if not space:

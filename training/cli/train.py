@@ -18,6 +18,7 @@ from daemon.host.version import add_version
 from strategies.registry import add
 from training.cli.commands import COMMANDS, DONE, NOT_ACTIVE, STOPPED, STOPPED_TEXT, add_models_dir, wrong
 from training.cli.errors import ERRORS
+from training.cli.model_config import add_model_config, with_model_config
 from training.cli.promote import promoted
 from training.desks.kind import TrainingKind
 from training.desks.registry import KINDS, kind
@@ -58,6 +59,7 @@ def parser() -> argparse.ArgumentParser:
     what.add_argument("--bars", required=True, type=Path, action="append", metavar="FILE", help=bars)
     what.add_argument("--symbols", metavar="A,B,...", help="the universe, where the strategy leaves it open (its own)")
     add_models_dir(what, "model store", FORMERLY)
+    add_model_config(what)
     config = "of the desk that will use it: train by its limits, costs, gates and sizes (the strategy's defaults)"
     what.add_argument("--config", type=Path, metavar="FILE", help=config)
     what.add_argument("--feed", default=defaults.feed, help="the feed the bars come from (%(default)s)")
@@ -141,8 +143,8 @@ def settings_from(chosen: argparse.Namespace) -> Settings:
     """Return the settings of these options.
 
     Raises:
-        OSError, ValueError: the file of coefficients cannot be read; the text names file, field and cure. Or the
-            strategy is unknown.
+        OSError, ValueError: the file of coefficients, or the model configuration, cannot be used; the text names file,
+            field and cure. Or the strategy is unknown.
     """
     usual = settings_for(chosen.strategy, chosen.bars[0], chosen.models_dir, preset=chosen.preset)
     own, plan, coefficients = kind(chosen.strategy).procedure, usual.plan, usual.coefficients
@@ -153,7 +155,7 @@ def settings_from(chosen: argparse.Namespace) -> Settings:
         coefficients = read_coefficients(chosen.coefficients)
     first = chosen.reward or usual.rewards[0]
     others = [name for name in kind(chosen.strategy).variants if chosen.ablation and name != first]
-    return replace(
+    found = replace(
         usual,
         steps=usual.steps if chosen.steps is None else chosen.steps,
         seeds=tuple(range(chosen.seed, chosen.seed + chosen.seeds)),
@@ -184,6 +186,7 @@ def settings_from(chosen: argparse.Namespace) -> Settings:
         run_folder=chosen.run_dir,
         restart=chosen.restart,
     )
+    return with_model_config(found, chosen.model_config)
 
 
 def main(arguments: Sequence[str]) -> int:

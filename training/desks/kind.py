@@ -288,6 +288,7 @@ class TrainingKind:
     imports: bool = False  # whether a policy that was trained elsewhere can be brought in
     reference: Reference | None = None  # what others claim for it, for the report
     procedure: Procedure | None = None  # of its own; None: `load`, one network, and PPO
+    with_config: Callable[[str], TrainingKind] | None = None  # for the canonical text of another model configuration
     rule: Callable[[], nn.Module] | None = None  # makes a policy that needs no training
     passive: Passive | None = None  # what is exported where no lead is proven; None: what was learned
 

@@ -21,12 +21,25 @@ KINDS: dict[str, str] = {
 """Strategy -> module and name of its `TrainingKind`."""
 
 
-def kind(name: str) -> TrainingKind:
+def kind(name: str, config: str = "") -> TrainingKind:
     """How the strategy of this name is trained.
 
+    Args:
+        config: the canonical text of a model configuration, "" for the shipped one.
+
     Raises:
-        ValueError: no strategy has that name, or it is not trained here.
+        ValueError: no strategy has that name, it is not trained here, or it has no model configuration.
     """
+    found = _named(name)
+    if not config:
+        return found
+    if found.with_config is None:
+        raise ValueError(f"{name} has no model configuration: leave --model-config out")
+    return found.with_config(config)
+
+
+def _named(name: str) -> TrainingKind:
+    """The training object by name."""
     known = entry(name)
     if name not in KINDS:
         found = own(name)

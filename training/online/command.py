@@ -23,8 +23,8 @@ from daemon.host.time.calendar import CalendarError
 from daemon.host.version import add_version
 from daemon.operator.log import Log
 from daemon.tapes.files import TapeError
-from strategies.kit.model_config.config import SHIPPED, ModelConfig
-from strategies.kit.model_config.indicators import parse
+from strategies.kit.model_config.config import ModelConfig
+from strategies.kit.model_config.indicators import read_file, shipped
 from training.desks.online.network import COLD_PRESETS
 from training.online.beginning import OtherFolder
 from training.online.reward import RewardAgent
@@ -198,8 +198,7 @@ def _checked(options: argparse.Namespace) -> ModelConfig:
             raise ValueError(f"--bars {path}: no such file: name recorded bars (train-and-export download makes them)")
     if not options.models_dir.is_dir():
         raise ValueError(f"--models-dir {options.models_dir}: no such folder: name the model store (paths.models_dir)")
-    path = options.model_config or SHIPPED
-    config = parse(path.read_bytes(), path.name)
+    config = read_file(options.model_config) if options.model_config else shipped()
     return msgspec.structs.replace(config, symbols=tuple(options.symbols)) if options.symbols else config
 
 

@@ -22,7 +22,7 @@ from daemon.experience.of_journal import Experiences
 from daemon.experience.walk import Walk
 from daemon.operator.log import Log
 from strategies.kit.model_config.config import ModelConfig
-from strategies.kit.model_config.indicators import parse
+from strategies.kit.model_config.indicators import read_file
 from strategies.online_dqn import OnlineDqn
 from training.desks.online.network import COLD_PRESETS, network_of
 from training.evidence.off_policy.evaluation import Estimate, OffPolicy
@@ -54,9 +54,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Plant one version; prints its name."""
     options = _parser().parse_args(arguments)
     made = made_in(options.own_dir)
-    config = msgspec.structs.replace(
-        parse(options.model_config.read_bytes(), options.model_config.name), symbols=made.plan.symbols
-    )
+    config = msgspec.structs.replace(read_file(options.model_config), symbols=made.plan.symbols)
     strategy, trading = OnlineDqn(config, config.symbols), trading_for("online_dqn")
     network = network_of(config, COLD_PRESETS[made.plan.preset], made.plan.seed)
     state = torch.load(options.own_dir / CHECKPOINT, weights_only=True)

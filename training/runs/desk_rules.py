@@ -1,10 +1,10 @@
-"""The trading rules that a run plays by: the strategy's defaults, or those of a desk's configuration."""
+"""What a run takes from a desk's configuration: its trading rules, and the file of its state vector."""
 
 from __future__ import annotations
 
 from pathlib import Path
 
-from daemon.config.load import ConfigError, load
+from daemon.config.load import ConfigError, Settings, load
 from daemon.core.limits import Trading
 from daemon.core.strategy_rules import trading_for
 
@@ -15,9 +15,17 @@ def trading_of(strategy: str, config: Path | None) -> Trading:
     Raises:
         ValueError: the configuration cannot be read or is wrong; the text names each key, its value and the cure.
     """
-    if config is None:
-        return trading_for(strategy)
+    return trading_for(strategy) if config is None else _settings(strategy, config).trading()
+
+
+def model_config_of(strategy: str, config: Path | None) -> Path | None:
+    """The file that `config` names for the state vector; None where it names none. Raises ValueError as above."""
+    named = "" if config is None else _settings(strategy, config).desk.model_config
+    return Path(named) if named else None
+
+
+def _settings(strategy: str, config: Path) -> Settings:
     try:
-        return load(config, {"desk.strategy": strategy}).trading()
+        return load(config, {"desk.strategy": strategy})
     except ConfigError as error:
         raise ValueError(str(error)) from error

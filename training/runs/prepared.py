@@ -16,7 +16,6 @@ from daemon.core.limits import Trading
 from strategies.kit.contract import Strategy
 from strategies.registry import strategy as registered
 from training.desks.kind import Sources, Span, TaskData, TrainingKind
-from training.desks.registry import kind
 from training.desks.trial import Request
 from training.rl.kernels import use_fast_float32
 from training.rl.ppo import make_deterministic
@@ -107,9 +106,10 @@ def prepare(arguments: tuple[Settings, Path, str]) -> Prepared:
     settings, folder, version = arguments
     make_deterministic()
     use_fast_float32()
-    known = kind(settings.strategy)
+    known = settings.kind
     known.check(settings.rewards, settings.network)
-    strategy, trading = registered(settings.strategy, settings.symbols), trading_of(settings.strategy, settings.config)
+    strategy = registered(settings.strategy, settings.symbols, settings.model_config)
+    trading = trading_of(settings.strategy, settings.config)
     data = _loaded(known, settings, trading)
     return Prepared(settings, known, strategy, trading, data, folds_of(settings, data), folder, version)
 

@@ -5,6 +5,7 @@ Invariant: two runs with the same `identity` give the same weights (CPU).
 
 from __future__ import annotations
 
+import hashlib
 import json
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field, replace
@@ -59,6 +60,8 @@ class Settings:
     plan: Plan | None = None  # of a strategy with a procedure of its own, which nothing asks for coefficients
     more_bars: tuple[Path, ...] = ()  # further files, for an open universe
     symbols: tuple[str, ...] = ()  # the universe, where it is open; none: the strategy's own
+    model_config: str = ""  # canonical text of the file that describes the state vector; "": the shipped one
+    model_config_file: str = ""  # its name, for the command that repeats the run
     processes: int = PROCESSES
     engine: str = OWN  # what a SAC is trained by
     ray: str = ""  # "local", "auto", a cluster's address; "" is this machine's processes without Ray
@@ -69,9 +72,14 @@ class Settings:
     allow_unproven: bool = False  # export what was learned although no lead over the best baseline is proven
 
     @property
+    def kind(self) -> TrainingKind:
+        """How the strategy is trained, with this model configuration. Raises ValueError as `registry.kind`."""
+        return kind(self.strategy, self.model_config)
+
+    @property
     def preset(self) -> str | None:
         """The preset that has these coefficients; None when they are no preset's. A plan may have searched values."""
-        known, plan = kind(self.strategy), self.plan
+        known, plan = self.kind, self.plan
         for name, preset in known.presets.items():
             own = preset.plan
             if own is not None and plan is not None and known.procedure is not None:
@@ -84,7 +92,7 @@ class Settings:
     @property
     def walk(self) -> Walk:
         """How sessions are cut into folds: the strategy's rule with the sizes that were asked for."""
-        own = kind(self.strategy).walk
+        own = self.kind.walk
         return Walk(
             train=own.train if self.train_sessions is None else self.train_sessions,
             validate=own.validate if self.validate_sessions is None else self.validate_sessions,
@@ -96,7 +104,7 @@ class Settings:
     @property
     def strict(self) -> bool:
         """Whether the folds are stated, so that a file that is too short for them is refused."""
-        return self.folds > 1 or self.walk != kind(self.strategy).walk
+        return self.folds > 1 or self.walk != self.kind.walk
 
     def anywhere(self) -> Settings:
         """The same for a process in another folder or on another machine: files by their whole paths."""
@@ -114,7 +122,10 @@ class Settings:
         else:
             del kept["coefficients"]
             kept["plan"] = msgspec.to_builtins(self.plan)
-        for name in ("more_bars", "symbols"):
+        del kept["model_config_file"]
+        if self.model_config:
+            kept["model_config"] = hashlib.sha256(self.model_config.encode()).hexdigest()
+        for name in ("more_bars", "symbols", "model_config"):
             if not kept[name]:
                 del kept[name]
         if self.engine == OWN:
@@ -150,6 +161,7 @@ class Settings:
             "ablation": "" if len(self.rewards) > 1 else None,
             "coefficients": "coefficients.json" if preset is None or self._tuned(default.plan) else None,
             "members": self.plan.members if self.plan is not None and self.plan.members > 1 else None,
+            "model_config": self.model_config_file or None,
             "symbols": ",".join(self.symbols) or None,
         }
         for name in (
@@ -194,7 +206,7 @@ def _folds_of_plan(known: TrainingKind, plan: Plan | None) -> int:
 def folds_of(settings: Settings, data: TaskData) -> tuple[Fold, ...]:
     """The folds that were asked for. Raises HistoryError when the sessions do not suffice."""
     dates = tuple(data.days)
-    known = kind(settings.strategy)
+    known = settings.kind
     if known.procedure is not None and settings.plan is not None:
         return known.procedure.folds(dates, settings.plan)
     if settings.reference_years:

@@ -84,6 +84,7 @@ def _command(search: Search, folder: Path) -> list[str]:
             "train-and-export", "--strategy", run.strategy, "--bars", str(run.bars), "--models-dir", str(run.out),
             "--preset", search.preset or next(iter(kind(run.strategy).presets)),
             "--coefficients", str(folder / COEFFICIENTS_FILE),
+            *(("--model-config", run.model_config_file) if run.model_config_file else ()),
         ]  # fmt: skip
     sizes = []
     for name in ("train_sessions", "validate_sessions", "test_sessions", "purge_sessions"):

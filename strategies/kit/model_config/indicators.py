@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from functools import lru_cache
 from importlib import import_module
+from pathlib import Path
 from typing import Any
 
 import msgspec
@@ -18,6 +19,7 @@ import numpy.typing as npt
 from strategies.kit.model_config.config import (
     INPUTS,
     SHIPPED,
+    TEXT_MAX,
     Indicator,
     ModelConfig,
     ModelConfigError,
@@ -65,6 +67,16 @@ def parse(data: bytes, name: str) -> ModelConfig:
         )
     _check_level(found, name)
     return found
+
+
+def read_file(path: Path) -> ModelConfig:
+    """Read and check a YAML file as `parse`. Raises ModelConfigError, also where it cannot be read."""
+    try:
+        with path.open("rb") as file:
+            data = file.read(TEXT_MAX + 1)
+    except OSError as error:
+        raise ModelConfigError(f"{path} cannot be read ({error.strerror}): name a readable YAML file") from error
+    return parse(data, str(path))
 
 
 @lru_cache(maxsize=1)

@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterator
 from typing import Any
 
 from daemon.host.service import Service
-from strategies.kit.model_config.indicators import shipped
+from strategies.kit.model_config.indicators import read_file, shipped
 from tests.support.outside.stream import LIMIT_S, Logged
 from training.online.command import parser
 from training.online.reward import RewardAgent
@@ -40,5 +40,7 @@ class Script(threading.Event):
 def work(given: list[str], client: Any, logged: Logged, steps: Iterator[Callable[[], bool]]) -> None:
     """Run the command's work until the steps are done."""
     pulse = Pulse(Service())
-    Work(parser().parse_args(given), client, shipped(), RewardAgent(), logged.log, pulse, Script(steps)).run()
+    options = parser().parse_args(given)
+    config = read_file(options.model_config) if options.model_config else shipped()
+    Work(options, client, config, RewardAgent(), logged.log, pulse, Script(steps)).run()
     pulse.close()

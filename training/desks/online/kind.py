@@ -9,37 +9,41 @@ from typing import Any
 from torch import nn
 
 from daemon.core.limits import Trading
-from strategies.kit.model_config.config import PORTFOLIO
+from strategies.kit.model_config.config import PORTFOLIO, ModelConfig, of_text
 from strategies.kit.model_config.indicators import shipped
 from strategies.online_dqn import spec_of
 from training.desks.kind import Sources, TrainingKind
 from training.desks.online.baselines import BASELINES
 from training.desks.online.network import network_of_weights
 from training.desks.online.plan import PRESETS, OnlinePlan
-from training.desks.online.procedure import BEFORE, WALK, FromHistory
+from training.desks.online.procedure import BEFORE, FromHistory
 from training.export.reference import each_column
 
-SPEC = spec_of(shipped())
+
+def kind_of(config: ModelConfig) -> TrainingKind:
+    """The training object for one model configuration: it fixes network, bars, inputs and folds."""
+    spec, own = spec_of(config), FromHistory(config)
+
+    def load(path: Path, trading: Trading) -> Any:
+        return own.load(path, trading, Sources(), OnlinePlan())
+
+    def policy(_network: str, _seed: int, weights: Mapping[str, Any]) -> nn.Module:
+        return network_of_weights(config, weights)
+
+    return TrainingKind(
+        strategy=spec.name,
+        networks=("dueling",),
+        variants=("gain",),
+        presets=PRESETS,
+        baselines=BASELINES,
+        load=load,
+        policy=policy,
+        inputs=each_column(spec, range(len(spec.features)), of_the_desk=PORTFOLIO),
+        before=BEFORE,
+        walk=own.walk,
+        procedure=own,
+        with_config=lambda text: kind_of(of_text(text)),
+    )
 
 
-def _load(path: Path, trading: Trading) -> Any:
-    return FromHistory().load(path, trading, Sources(), OnlinePlan())
-
-
-def _policy(_network: str, _seed: int, weights: Mapping[str, Any]) -> nn.Module:
-    return network_of_weights(shipped(), weights)
-
-
-KIND = TrainingKind(
-    strategy=SPEC.name,
-    networks=("dueling",),
-    variants=("gain",),
-    presets=PRESETS,
-    baselines=BASELINES,
-    load=_load,
-    policy=_policy,
-    inputs=each_column(SPEC, range(len(SPEC.features)), of_the_desk=PORTFOLIO),
-    before=BEFORE,
-    walk=WALK,
-    procedure=FromHistory(),
-)
+KIND = kind_of(shipped())

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, cast
 
@@ -10,7 +11,8 @@ import msgspec
 from torch import nn
 
 from daemon.core.limits import Trading
-from strategies.kit.model_config.indicators import shipped
+from strategies.kit.model_config.config import ModelConfig
+from strategies.kit.model_config.indicators import history_bars, shipped
 from training.desks.kind import Keeper, Played, Sources, Span
 from training.desks.online.baselines import play_one, players
 from training.desks.online.data import load
@@ -27,12 +29,20 @@ from training.study.study import Fold
 
 BEFORE = "that warm the indicators up"
 SPAN = 10  # sessions by which each validation span of a search is later than the one before it
-PURGE = 2  # the look-back, which the session before covers, and the session of an episode
-WALK = Walk(train=60, validate=20, test=40, purge=PURGE)
+SESSION_MINUTES = 390
 
 
+@dataclass(frozen=True, slots=True)
 class FromHistory:
-    """See `training.desks.kind.Procedure`."""
+    """See `training.desks.kind.Procedure`. Of one model configuration."""
+
+    config: ModelConfig = field(default_factory=shipped)
+
+    @property
+    def walk(self) -> Walk:
+        """How sessions are cut: purged are those that the look-back covers, and the session of an episode."""
+        looked_back = -(-history_bars(self.config) * self.config.bar_minutes // SESSION_MINUTES)
+        return Walk(train=60, validate=20, test=40, purge=looked_back + 1)
 
     def load(self, path: Path, trading: Trading, sources: Sources, plan: Plan) -> OnlineTaskData:
         """See `Procedure`; several files hold one symbol each, in the order of the symbols.
@@ -42,11 +52,11 @@ class FromHistory:
         """
         if plan.members > 1:
             raise ValueError(f"members is {plan.members}: online_dqn is one network: leave --members out")
-        return OnlineTaskData(load((path, *sources.files), shipped(), sources.symbols, trading))
+        return OnlineTaskData(load((path, *sources.files), self.config, sources.symbols, trading))
 
     def folds(self, dates: Sequence[str], _: Plan) -> tuple[Fold, ...]:
         """See `Procedure`."""
-        return (last_fold(dates, WALK, BEFORE),)
+        return (last_fold(dates, self.walk, BEFORE),)
 
     def count(self, _: Plan) -> int:
         """See `Procedure`."""
@@ -111,7 +121,7 @@ class FromHistory:
         """See `Procedure`: the fold without its test, or parts of what lies before the test."""
         fold = self.folds(dates, plan)[0]
         before = (*fold.train, *fold.validate)
-        spans = Walk(train=1, validate=SPAN, test=SPAN, purge=PURGE)
+        spans = Walk(train=1, validate=SPAN, test=SPAN, purge=self.walk.purge)
         folds = (fold,) if count == 1 else walk(before, spans, count)
         return tuple(Fold(one.train, one.validate, ()) for one in folds)
 

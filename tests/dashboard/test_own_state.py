@@ -1,0 +1,57 @@
+"""A desk with a model configuration of its own: the page shows its features by the journal alone, without the file."""
+
+from __future__ import annotations
+
+import time
+from pathlib import Path
+from typing import Any
+
+from daemon.config.strategy import strategy_of
+from tests.dashboard.conftest import Served, serving
+from tests.support.browser import Told
+from tests.support.desks.desk_run import Desk, settings, tape_rows, write_tape
+from tests.support.models.online_models import NAME, VERSION, put_momentum
+
+OWN = """
+version: 1
+window: 2
+indicators:
+  - {name: ROCP, parameters: {timeperiod: 3}, scale: {divide_by: 0.002}}
+  - {name: RSI, parameters: {timeperiod: 7}, scale: {center: 50, divide_by: 20}}
+portfolio: [age, position]
+heads: {direction: {bars: 4}, risk: {bars: 4}}
+"""
+FEATURES = ["ROCP(3)", "RSI(7)", "age", "position"]
+
+
+def test_the_page_names_its_own_features(tmp_path: Path) -> None:
+    file = tmp_path / "own.yaml"
+    file.write_text(OWN)
+    given = {"desk__strategy": NAME, "desk__model_config": str(file)}
+    store = put_momentum(tmp_path / "store", strategy_of(settings(tmp_path, **given)))
+    desk = Desk(
+        write_tape(tmp_path / "tape.csv", tape_rows(1, 40, stubs=2)),
+        paths__models_dir=store,
+        policy__version=VERSION,
+        **given,
+    )
+    assert desk.run(tmp_path / "state").failure is None
+    file.unlink()
+    told = Told(tmp_path / "state")
+    (row,) = told.rows("SELECT decision FROM decisions WHERE kind = 'policy' ORDER BY decision DESC LIMIT 1 OFFSET 5")
+    with serving(tmp_path / "state", models_dir=store) as served:
+        page = computed(served, f"/api/decision/{row['decision']}")
+        assert [name.removesuffix(" SPY") for name in page["features"]] == FEATURES
+        state = computed(served, f"/api/transition/{row['decision']}")["rows"][0]["state"]
+    assert [cell["feature"] for cell in state] == FEATURES
+    assert [cell["before"] for cell in state] == page["rows"][-1][-len(FEATURES) :]
+
+
+def computed(served: Served, path: str) -> Any:
+    """Ask until it is computed."""
+    for _ in range(1000):
+        page = served.json(path)
+        if not page["pending"]:
+            return page
+        time.sleep(0.05)
+    raise AssertionError(f"{path} is pending for ever")
