@@ -11,14 +11,18 @@ import sys
 import threading
 import time
 from collections.abc import Sequence
+from contextlib import closing
 from pathlib import Path
 
-from daemon.experience.link import add_arguments, link_of, password
+from daemon.experience.examine import CHECKED, PUBLISHER, examine
+from daemon.experience.link import CREDENTIAL, Link, add_arguments, link_of, password
 from daemon.experience.publisher import Publisher
-from daemon.host.credential import CredentialProblem
+from daemon.host.credential import CredentialProblem, credential
 from daemon.host.service import Service
 from daemon.host.version import add_version
 from daemon.journal.journal import FILE
+from daemon.journal.reader import JournalReader, reading
+from daemon.journal.rows import JournalError
 from daemon.operator.log import Log
 
 REPORT_S = 60.0  # between two log lines about what was published
@@ -29,9 +33,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
     options = _options(arguments)
     try:
         link = link_of(options.redis, options.redis_user, options.redis_ca_file)
+        if options.check:
+            return _check(options.state_dir, link)
         client = link.client(password())
         _make_ready(options.state_dir, options.own_dir)
-    except (CredentialProblem, OSError, ValueError) as error:
+    except (CredentialProblem, JournalError, OSError, ValueError) as error:
         sys.stderr.write(f"rltrader-publisher: {error}\n")
         return 2
     stop = threading.Event()
@@ -44,11 +50,31 @@ def main(arguments: Sequence[str] | None = None) -> int:
     return 0
 
 
+def _check(state_dir: Path, link: Link) -> int:
+    """Print what Redis allows this process, a line each; returns 0, or 2 where it could not work.
+
+    Raises CredentialProblem, JournalError, KeyError, ValueError.
+    """
+    _check_journal(state_dir)
+    with closing(JournalReader(state_dir / FILE)) as reader, reading(reader.path):
+        desk = reader.meta()["desk"]
+    secret, origin = credential(CREDENTIAL)
+    lines = examine(link, secret, origin, desk, PUBLISHER)
+    for line in lines:
+        verdict = "ok" if line.good else "FAIL" if line.subject == CHECKED else "warn"
+        sys.stdout.write(f"{line.subject:<11}  {verdict:<4}  {line.text}\n")
+    return 0 if lines[0].good else 2
+
+
 def _make_ready(state_dir: Path, own_dir: Path) -> None:
     """Raises ValueError without a journal, OSError."""
+    _check_journal(state_dir)
+    own_dir.mkdir(mode=0o700, parents=True, exist_ok=True)
+
+
+def _check_journal(state_dir: Path) -> None:
     if not (state_dir / FILE).exists():
         raise ValueError(f"{state_dir}: no journal here; is this the right --state-dir?")
-    own_dir.mkdir(mode=0o700, parents=True, exist_ok=True)
 
 
 def _publish(publisher: Publisher, service: Service, log: Log, stop: threading.Event) -> None:
@@ -76,6 +102,7 @@ def _options(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("--state-dir", type=Path, required=True, metavar="DIR", help="the desk's; it is only read")
     parser.add_argument("--own-dir", type=Path, required=True, metavar="DIR", help="for the publisher's checkpoint")
     add_arguments(parser, "rltrader-publisher")
+    parser.add_argument("--check", action="store_true", help="try Redis, print what was found, and end with 0 or 2")
     parser.add_argument("--log-level", choices=("debug", "info", "warning", "error"), default="info")
     parser.add_argument("--log-format", choices=("auto", "json", "pretty"), default="auto")
     return parser.parse_args(arguments)

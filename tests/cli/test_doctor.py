@@ -34,6 +34,7 @@ from tests.support.desks.live_desk import write_config
 from tests.support.desks.online_day import HALF_DAY, SYMBOLS, tape
 from tests.support.desks.stage import new_york_ns
 from tests.support.models.online_models import NAME, put_momentum
+from tests.support.outside.stream import redis_anywhere
 
 HOUR_NS = 3_600 * 10**9
 DAY_NS = 24 * HOUR_NS
@@ -599,3 +600,29 @@ def test_a_desk_of_shares_by_the_minute_needs_minute_bars_and_quotes_of_each_and
         assert desk.told["history"][0] == "warn"
         assert desk.told["history"][1].startswith("minute bars of 2 of 3 symbols in the last days: none of IWM")
     assert [subject for subject in desk.order if "options" in subject] == []
+
+
+def test_redis_of_served_answers_is_tried_as_the_daemon_would(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    store, nowhere = put_momentum(tmp_path / "models"), "unix:///nowhere/r.sock"
+    shared: dict[str, Mapping[str, object]] = {
+        "desk": {"strategy": NAME, "symbols": list(SYMBOLS)},
+        "paths": {"models_dir": str(store)},
+    }
+    begin_ns = new_york_ns(HALF_DAY, "09:00")
+    with desk_at(tape().market(HALF_DAY), begin_ns, tmp_path, capsys, monkeypatch) as desk, redis_anywhere() as redis:
+        desk.check({**shared, "policy": {"answers": "served", "redis": nowhere}}, code=2)
+        assert desk.told["redis"][0] == "FAIL"
+        assert desk.told["redis"][1].startswith(f"policy.redis = {nowhere}: /nowhere/r.sock: ConnectionError: ")
+        desk.check({**shared, "policy": {"redis": nowhere}}, code=0)
+        assert desk.told["redis"][0] == "warn"
+        monkeypatch.setenv("REDIS_PASSWORD", redis.passwords["rltraderd"])
+        desk.check({**shared, "policy": {"answers": "served", "redis": f"unix://{redis.socket}"}}, code=0)
+        text = f"policy.redis = unix://{redis.socket}: {redis.socket}: user rltraderd may XADD, XREAD"
+        assert desk.told["redis"] == ("ok", text)
+        assert desk.told["redis keeps"][0] == "ok"
+        monkeypatch.setenv("REDIS_PASSWORD", redis.passwords["rltrader-trainer"])
+        desk.check({**shared, "policy": {"answers": "served", "redis": f"unix://{redis.socket}"}}, code=2)
+        assert "user rltraderd is refused with the password (from environment REDIS_PASSWORD)" in desk.told["redis"][1]
+        assert redis.passwords["rltrader-trainer"] not in desk.told["redis"][1]

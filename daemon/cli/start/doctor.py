@@ -20,6 +20,7 @@ from daemon.brokers.registry import broker_of
 from daemon.cli.start.account_checks import account_findings, clock_finding, feeds_findings, trades_shares
 from daemon.cli.start.finding import FAIL, OK, WARN, Finding
 from daemon.cli.start.host_checks import calendar_finding, other_desk_findings, state_dir_findings
+from daemon.cli.start.redis_check import redis_findings
 from daemon.config.limits_shown import in_force
 from daemon.config.load import EXIT_CODE, ConfigError, Credentials, Settings
 from daemon.config.strategy import described, strategy_of
@@ -49,7 +50,8 @@ async def findings_of(settings: Settings, keys: Credentials, *, dry_run: bool) -
     found = [Finding("configuration", OK, f"desk {settings.desk.name}, mode {mode}: {sends}")]
     found.append(Finding("strategy", OK, described(strategy_of(settings))))
     settings, feed = await _feed(settings, keys, clock)
-    found += [Finding("limits", OK, in_force(settings)), _addresses(settings, broker), *_operator(settings), *feed]
+    found += [Finding("limits", OK, in_force(settings)), _addresses(settings, broker), *_operator(settings)]
+    found += [*redis_findings(settings), *feed]
     live, model = _model(settings, keys, dry_run=dry_run)
     found += [model, calendar_finding(clock), *state_dir_findings(settings, live)]
     if not dry_run:
