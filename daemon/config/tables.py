@@ -58,7 +58,7 @@ class Policy:
     version: _Name = "current"
     wait_for_first: bool = False
     poll_s: Annotated[int, Ge(0)] = 30
-    public_key: Annotated[str, StringConstraints(pattern=r"^([A-Za-z0-9+/]{43}=)?$")] = ""
+    public_key: Annotated[str, StringConstraints(pattern=r"^([A-Za-z0-9+/]{43}=(,[A-Za-z0-9+/]{43}=)*)?$")] = ""
     shadow: Annotated[str, StringConstraints(pattern=r"^([a-z0-9][a-z0-9._-]{0,39})?$")] = ""
     provider: Literal["auto", "cuda", "cpu"] = "auto"
     threads: _Positive = 1

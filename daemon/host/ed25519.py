@@ -57,7 +57,7 @@ def signature_of(data: bytes, key_file: Path) -> tuple[str, str]:
             mode, pem = os.fstat(file.fileno()).st_mode, file.read(KEY_BYTES_MAX)
     except (OSError, ValueError) as error:
         raise KeyProblem(f"{key_file}: the key cannot be read ({type(error).__name__}): check path and owner") from None
-    if mode & (stat.S_IRWXG | stat.S_IRWXO):
+    if mode & _open_bits(key_file):
         raise KeyProblem(f"{key_file}: others may use this key (mode {stat.S_IMODE(mode):o}): chmod 600, or a new key")
     try:
         key = load_pem_private_key(pem, password=None)
@@ -67,6 +67,13 @@ def signature_of(data: bytes, key_file: Path) -> tuple[str, str]:
         raise KeyProblem(f"{key_file}: no Ed25519 private key in PEM: make one with rltraderctl models keygen")
     public_key = key.public_key().public_bytes_raw()
     return base64.b64encode(key.sign(data)).decode(), base64.b64encode(public_key).decode()
+
+
+def _open_bits(key_file: Path) -> int:
+    """Return the permissions that a key's file may not have; a credential's group may read: it is the service's own."""
+    folder = os.environ.get("CREDENTIALS_DIRECTORY", "")
+    own = folder and key_file.absolute().parent == Path(folder).absolute()
+    return stat.S_IRWXO | (stat.S_IWGRP | stat.S_IXGRP if own else stat.S_IRWXG)
 
 
 def is_signature(data: bytes, signature: bytes, public_key: str) -> bool:

@@ -15,6 +15,11 @@ SIGNATURE_FILE = "manifest.sig"
 SIGNATURE_BYTES_MAX = 256
 
 
+def keys_of(public_key: str) -> frozenset[str]:
+    """Return the keys of `policy.public_key`."""
+    return frozenset(filter(None, public_key.split(",")))
+
+
 def sign(folder: Path, manifest: bytes, key_file: Path) -> str:
     """Write the version's `manifest.sig` with the private key in `key_file`; returns the public key in base64.
 
@@ -28,13 +33,16 @@ def sign(folder: Path, manifest: bytes, key_file: Path) -> str:
 
 
 def check_signature(path: Path, manifest: bytes, signature: bytes, public_key: str) -> None:
-    """Check the signature (base64) with the public key (base64, 32 bytes) over a manifest's bytes.
+    """Check the signature (base64) over a manifest's bytes: one of these public keys made it.
+
+    Args:
+        public_key: base64, 32 bytes; several are separated by commas.
 
     Raises:
         ModelError: it is wrong, or key or signature are malformed; check "signature".
     """
     try:
-        good = is_signature(manifest, signature, public_key)
+        good = any(is_signature(manifest, signature, key) for key in sorted(keys_of(public_key)))
     except ValueError as error:
         raise ModelError(
             "signature", f"policy.public_key is no Ed25519 key ({error}): give {PUBLIC_KEY_BYTES} bytes in base64"

@@ -418,6 +418,8 @@ def test_with_a_public_key_only_its_own_signature_over_these_bytes_is_good(
     assert sign(folder, manifest.read_bytes(), tmp_path / "key") == public
     assert load(store, scalper, public_key=public).version == "v1"
     assert refused(other) == "signature"
+    for keys in (f"{other},{public}", f"{public},{other}"):
+        assert load(store, scalper, public_key=keys).version == "v1"
     manifest.write_bytes(manifest.read_bytes() + b"\n")  # the same content in other bytes
     assert refused() == "signature"
     load(store, scalper)  # without a key nobody is asked
@@ -438,7 +440,9 @@ def test_the_signature_is_what_openssl_makes_of_the_same_key(tmp_path: Path, fol
     assert base64.b64decode((folder / SIGNATURE_FILE).read_bytes()) == told
 
 
-def test_a_private_key_is_for_its_owner_alone_and_never_told(tmp_path: Path, folder: Path) -> None:
+def test_a_private_key_is_for_its_owner_alone_and_never_told(
+    tmp_path: Path, folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     key = tmp_path / "key"
     keygen(key)
     assert key.stat().st_mode & 0o777 == 0o600
@@ -449,6 +453,16 @@ def test_a_private_key_is_for_its_owner_alone_and_never_told(tmp_path: Path, fol
     with pytest.raises(KeyProblem, match="mode 644") as caught:
         sign(folder, b"", key)
     assert secret not in str(caught.value)
+    key.chmod(0o440)
+    with pytest.raises(KeyProblem, match="mode 440"):
+        sign(folder, b"", key)
+    monkeypatch.setenv("CREDENTIALS_DIRECTORY", str(tmp_path))  # its group is the service's own
+    sign(folder, b"", key)
+    for mode in (0o444, 0o460):
+        key.chmod(mode)
+        with pytest.raises(KeyProblem, match=f"mode {mode:o}"):
+            sign(folder, b"", key)
+    key.chmod(0o600)
     for content in (b"", b"-----BEGIN PRIVATE KEY-----\nAAAA\n-----END PRIVATE KEY-----\n", b"\0" * 5000):
         key.write_bytes(content)
         key.chmod(0o600)

@@ -79,6 +79,7 @@ class Release:
     rules: Mapping[str, str] = field(default_factory=dict)  # see `strategies.kit.manifest.Manifest`
     symbols: tuple[str, ...] = ()  # the same; trained on, where a configuration may name others
     reference: Reference | None = None  # what live features and actions are compared with
+    sign: Callable[[Path, bytes], object] | None = None  # adds a signature of these bytes of the manifest to the folder
 
 
 def export(
@@ -242,7 +243,10 @@ def _write(policy: nn.Module, strategy: AnyStrategy, release: Release, folder: P
             if extra.name != POLICY_FILE
         },
     )
-    write_whole(folder / MANIFEST_FILE, encode(manifest))
+    data = encode(manifest)
+    write_whole(folder / MANIFEST_FILE, data)
+    if release.sign is not None:
+        release.sign(folder, data)
     sync(folder)
     return manifest
 

@@ -18,9 +18,11 @@ import msgspec
 
 from daemon.experience.link import Link, add_arguments, link_of, password
 from daemon.host.credential import CredentialProblem
+from daemon.host.ed25519 import signature_of
 from daemon.host.service import Service
 from daemon.host.time.calendar import CalendarError
 from daemon.host.version import add_version
+from daemon.models.signature import keys_of
 from daemon.operator.log import Log
 from daemon.tapes.files import TapeError
 from strategies.kit.model_config.config import ModelConfig
@@ -31,14 +33,17 @@ from training.online.reward import RewardAgent
 from training.online.trainer import OtherDesk
 from training.online.work import NoFirstVersion, Pulse, Stopped, Work
 from training.runs.folder import RunFolderError
+from training.runs.ledger import LedgerError
 from training.study.folds import HistoryError
 
+KEY = re.compile(r"[A-Za-z0-9+/]{43}=")
 NAME = re.compile(r"[a-z0-9][a-z0-9._-]{0,39}")
 WRONG_USE = (
     CredentialProblem,
     OtherDesk,
     OtherFolder,
     RunFolderError,
+    LedgerError,
     NoFirstVersion,
     TapeError,
     CalendarError,
@@ -112,6 +117,10 @@ def parser() -> argparse.ArgumentParser:
     line.add_argument("--models-dir", type=Path, default=Path("onnx_models"), metavar="DIR", help=store)
     former = argparse.SUPPRESS  # its former name still works
     line.add_argument("--store", dest="models_dir", type=Path, default=former, help=former)
+    key = "private key that signs each version (rltraderctl models keygen makes one); needed where the daemon has keys"
+    line.add_argument("--signing-key", type=Path, metavar="FILE", help=key)
+    keys = "policy.public_key of the daemon: answers are served from versions that one of these keys signed"
+    line.add_argument("--public-key", default="", metavar="KEY[,KEY]", help=keys)
     line.add_argument(
         "--own-dir", type=Path, required=True, metavar="DIR", help="for checkpoint and replays; of one desk alone"
     )
@@ -199,7 +208,26 @@ def _checked(options: argparse.Namespace) -> ModelConfig:
     if not options.models_dir.is_dir():
         raise ValueError(f"--models-dir {options.models_dir}: no such folder: name the model store (paths.models_dir)")
     config = read_file(options.model_config) if options.model_config else shipped()
+    _check_keys(options)
     return msgspec.structs.replace(config, symbols=tuple(options.symbols)) if options.symbols else config
+
+
+def _check_keys(options: argparse.Namespace) -> None:
+    """Raise ValueError for keys by which the daemon would refuse every version of this process."""
+    known = keys_of(options.public_key)
+    for key in known:
+        if KEY.fullmatch(key) is None:
+            raise ValueError(f"--public-key {key}: expected policy.public_key of the daemon: 44 characters of base64")
+    if options.signing_key is None:
+        if known:
+            raise ValueError("--public-key without --signing-key: the daemon would refuse what is published here")
+        return
+    own = signature_of(b"", options.signing_key)[1]
+    if known and own not in known:
+        raise ValueError(
+            f"--signing-key {options.signing_key} is the key of {own}, which is not in --public-key: add it there and "
+            "to policy.public_key of the daemon"
+        )
 
 
 def _refused(error: Exception) -> int:

@@ -7,6 +7,8 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
+import msgspec
+
 from strategies.kit.card import CARD_FILE, encode
 from strategies.kit.manifest import MANIFEST_FILE, Reference, Training
 from strategies.kit.model_config.config import PORTFOLIO
@@ -14,11 +16,13 @@ from strategies.online_dqn import OnlineDqn
 from training.desks.online.export import export_online
 from training.evidence.off_policy.card import card_of
 from training.evidence.off_policy.evaluation import OffPolicy
+from training.evidence.statistics import Series
 from training.export.export import ExportError
 from training.export.reference import Watched, each_column, reference_of
 from training.online.beginning import Apart
 from training.online.candidates import Origin, weights_digest
 from training.rl.dqn.networks import QNetwork
+from training.runs.ledger import Ledger, Line, ledger_path, settings_digest, utc_now
 
 CODE = ("online", "rl/dqn", "desks/online")
 """Folders of this package with the trainer's code."""
@@ -38,11 +42,12 @@ class Versions:
         hyperparameters: Mapping[str, Any],
         apart: Apart,
         log: Callable[..., None],
+        sign: Callable[[Path, bytes], object] | None = None,
     ) -> None:
-        """Write into `<store>/<strategy>/`; `training` is what the cold start was made from."""
+        """Write into `<store>/<strategy>/`; `training` is what the cold start was made from. `sign`: see `Release`."""
         self._store, self._strategy, self._training = store, strategy, training
         self._hyperparameters, self._apart, self._log = hyperparameters, apart, log
-        self._code = code_digest()
+        self._code, self._sign = code_digest(), sign
         self.newest = ""
 
     def __call__(self, network: QNetwork, found: OffPolicy, origin: Origin, parent: str, watched: Watched) -> None:
@@ -63,14 +68,19 @@ class Versions:
             ExportError: the network's answers cannot be exported.
             ValueError: a card cannot be made, for want of sessions kept apart for example.
             OSError: the store cannot be written.
+            KeyProblem: the signing key cannot be used any more.
+            LedgerError: the cold start cannot be counted.
         """
         version = f"{origin.session}-{weights_digest(network)[:8]}"
         if (self._store / self._strategy.spec.name / version / MANIFEST_FILE).exists():
             self.newest = version  # this trainer was killed between the version and its checkpoint
             return
+        returns = self._apart.returns(network)
+        if not origin.stream:
+            self._record(returns)
         card = card_of(
             found,
-            self._apart.returns(network),
+            returns,
             version=version,
             parent=parent,
             trainer=self._code,
@@ -90,6 +100,7 @@ class Versions:
             version=version,
             note=rows if card.stream else "the cold start",
             reference=self._reference(self._apart.watched(network) if watched is None else watched),
+            sign=self._sign,
         )
         self.newest = version
         self._log(
@@ -101,6 +112,30 @@ class Versions:
             cannot_be_said=found.cannot_be_said,
             leads={one.name: one.lead.estimate for one in found.estimates},
         )
+
+    def _record(self, returns: Series) -> None:
+        """Count the cold start, which has seen the sessions kept apart; later versions are judged on later sessions."""
+        first, last = self._training.splits["test"]
+        settings = {**self._hyperparameters, "cold_start": "", "bars": self._training.file_sha256}
+        digest, deviation = settings_digest(settings), float(returns.std(ddof=1)) if len(returns) > 1 else 0.0
+        opening = Line(
+            kind="opening",
+            utc=utc_now(),
+            strategy=self._strategy.spec.name,
+            data_sha256=self._training.file_sha256,
+            first=first,
+            last=last,
+            study=f"rltrader-trainer-{digest[:8]}",
+            note=f"the cold start's sessions kept apart, code {self._code}",
+        )
+        trial = msgspec.structs.replace(
+            opening,
+            kind="trial",
+            sharpe=float(returns.mean()) / deviation if deviation > 0.0 else 0.0,
+            settings_sha256=digest,
+            note="the cold start",
+        )
+        Ledger(ledger_path(self._store, self._strategy.spec.name)).record(opening, trial)
 
     def _reference(self, watched: Watched) -> Reference:
         spec = self._strategy.spec

@@ -8,6 +8,7 @@ import threading
 import time
 from collections.abc import Mapping
 from dataclasses import asdict
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +20,7 @@ from daemon.experience.link import RedisError
 from daemon.host.service import Service
 from daemon.models.ladder.holds import holds_of
 from daemon.models.pointer import ModelError
+from daemon.models.signature import sign as sign_version
 from daemon.operator.log import Log
 from strategies.kit.model_config.config import ModelConfig
 from strategies.online_dqn import OnlineDqn
@@ -148,7 +150,10 @@ class Work:
             "cold_start": begun.figures,
             "online": asdict(begun.coefficients),
         }
-        self._versions = Versions(o.models_dir, self._strategy, begun.training, hyperparameters, begun.apart, self._log)
+        sign = None if o.signing_key is None else partial(sign_version, key_file=o.signing_key)
+        self._versions = Versions(
+            o.models_dir, self._strategy, begun.training, hyperparameters, begun.apart, self._log, sign
+        )
         candidates = Candidates(
             begun.network,
             self._versions,
@@ -202,7 +207,8 @@ class Work:
         """Take turns until stopped, and serve the desk's questions beside; then keep what was learned."""
         spec = self._strategy.spec
         served = strategy(spec.name, spec.symbols, spec.config)
-        with Serving(self._client, self._options.models_dir, served, self._log) as serving:
+        keys = self._options.public_key
+        with Serving(self._client, self._options.models_dir, served, self._log, keys) as serving:
             if trainer.stream:
                 serving.turn_to(trainer.stream)
             while not self._stop.is_set():

@@ -15,6 +15,7 @@ import pytest
 
 from daemon.config.strategy import strategy_of
 from daemon.core.strategy_rules import trading_for
+from daemon.host.ed25519 import keygen
 from daemon.models.store import ModelError, load, versions
 from strategies.kit.manifest import MANIFEST_FILE, Manifest, decode
 from strategies.kit.model_config.indicators import parse
@@ -131,19 +132,26 @@ def test_the_model_and_a_desk_of_another_file_refuse_each_other_by_name(
         load(version.parent.parent, strategy(NAME), version.name)
 
 
-def test_the_trainer_makes_its_first_version_for_the_same_contract(
-    own: Path, bars: Path, manifest: Manifest, tmp_path: Path, server: RedisServer
+def test_the_trainer_makes_and_signs_its_first_version_for_the_same_contract(
+    own: Path, bars: Path, version: Path, manifest: Manifest, tmp_path: Path, server: RedisServer
 ) -> None:
     store = tmp_path / "store"
     store.mkdir()
     given = ["--desk", "toy", "--redis", f"unix://{server.socket}", "--models-dir", str(store), "--bars", str(bars)]
+    public = keygen(tmp_path / "key")
+    given += ["--signing-key", str(tmp_path / "key"), "--public-key", f"{keygen(tmp_path / 'other')},{public}"]
     given += ["--own-dir", str(tmp_path / "own"), "--preset", "smoke", "--model-config", str(own)]
     with server.client("rltrader-trainer") as client:
         work(given, client, Logged(), iter([lambda: bool(versions(store, NAME))]))
     (name,) = versions(store, NAME)
     made = decode((store / NAME / name / MANIFEST_FILE).read_bytes())
     assert (made.contract_hash, made.model_config) == (manifest.contract_hash, manifest.model_config)
-    load(store, strategy_of(settings(tmp_path, desk__strategy=NAME, desk__model_config=str(own))), name)
+    maker = strategy_of(settings(tmp_path, desk__strategy=NAME, desk__model_config=str(own)))
+    assert load(store, maker, name, public).version == name
+    with pytest.raises(ModelError, match="is not the signature of this manifest"):
+        load(store, maker, name, keygen(tmp_path / "third"))
+    with pytest.raises(ModelError, match="sign the version"):
+        load(version.parent.parent, maker, version.name, public)
 
 
 @pytest.fixture(scope="module")

@@ -14,10 +14,13 @@ from msgspec.structs import replace
 from daemon.experience.experience import Experience
 from daemon.experience.link import stream_name
 from daemon.experience.questions import Question, answers_name, questions_name, read_reply, written
+from daemon.host.ed25519 import keygen
 from daemon.host.service import Service
 from daemon.models.ladder.holds import Holds, write_holds
 from daemon.models.store import versions
 from strategies.kit.card import CARD_FILE, decode
+from strategies.kit.manifest import MANIFEST_FILE
+from strategies.kit.manifest import decode as manifest_of
 from strategies.online_dqn import OnlineDqn
 from tests.support.desks.desk_run import tape_rows, write_tape
 from tests.support.outside.redis_server import RedisServer
@@ -30,6 +33,7 @@ from training.online.consume import newest_stream
 from training.online.trainer import FROZEN, OtherDesk
 from training.online.work import NoFirstVersion, Pulse
 from training.runs.folder import LOCK_FILE, RunFolderError, alone
+from training.runs.ledger import Ledger, ledger_path
 
 DESK = "toy"
 FIRST, SECOND = stream_name(DESK, "e1"), stream_name(DESK, "e2")
@@ -145,7 +149,20 @@ def test_it_follows_the_desk_from_epoch_to_epoch_serves_its_questions_and_stops_
     assert (card.version, card.parent, card.stream) == (version, "", "")
     assert card.cannot_be_said == "it is the first version: nothing was logged"
     assert not (shelf / "current").exists()
+    the_cold_start_is_counted_once(tmp_path / "store", version)
     other_settings_and_another_desk_are_refused(tmp_path, bars, client, server)
+
+
+def the_cold_start_is_counted_once(store: Path, version: str) -> None:
+    """One look at the sessions kept apart, by what the policy earned there; a second start adds none."""
+    opening, trial = Ledger(ledger_path(store, "online_dqn")).read().lines
+    manifest = manifest_of((store / "online_dqn" / version / MANIFEST_FILE).read_bytes())
+    for line in (opening, trial):
+        assert (line.first, line.last) == manifest.training.splits["test"]
+        assert line.data_sha256 == manifest.training.file_sha256
+    card = decode((store / "online_dqn" / version / CARD_FILE).read_bytes())
+    assert (opening.kind, opening.sharpe, trial.kind) == ("opening", None, "trial")
+    assert trial.sharpe == pytest.approx(card.session_mean / card.session_deviation)
 
 
 def other_settings_and_another_desk_are_refused(folder: Path, bars: Path, client: Any, server: RedisServer) -> None:
@@ -181,6 +198,9 @@ def test_too_few_sessions_for_a_card_are_named(tmp_path: Path, client: Any, serv
         (["--store", "/nowhere"], "--models-dir /nowhere: no such folder"),
         (["--model-config", "/nowhere"], "No such file or directory"),
         (["--reward", "gian=1"], "reward term 'gian' is unknown: did you mean gain?"),
+        (["--signing-key", "/nowhere"], "/nowhere: the key cannot be read"),
+        (["--public-key", "abc"], "--public-key abc: expected policy.public_key of the daemon"),
+        (["--public-key", f"{'A' * 43}="], "--public-key without --signing-key: the daemon would refuse"),
     ],
 )
 def test_wrong_use_is_named(
@@ -188,6 +208,14 @@ def test_wrong_use_is_named(
 ) -> None:
     assert main(arguments(tmp_path, bars, server, *given)) == 2
     assert problem in capsys.readouterr().err
+
+
+def test_a_signing_key_that_the_daemon_does_not_know_is_named(
+    tmp_path: Path, bars: Path, server: RedisServer, capsys: pytest.CaptureFixture[str]
+) -> None:
+    own, other = keygen(tmp_path / "key"), keygen(tmp_path / "other")
+    assert main(arguments(tmp_path, bars, server, "--signing-key", str(tmp_path / "key"), "--public-key", other)) == 2
+    assert f"is the key of {own}, which is not in --public-key: add it there and to" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(

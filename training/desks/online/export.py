@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -30,6 +30,7 @@ def export_online(
     version: str | None = None,
     note: str = "",
     reference: Reference | None = None,
+    sign: Callable[[Path, bytes], object] | None = None,
 ) -> Path:
     """Write `<out>/online_dqn/<version>/`; returns the folder.
 
@@ -37,6 +38,7 @@ def export_online(
         probes: real observations, float32 (n, width), on which torch and onnxruntime must agree.
         files: further files of the version, such as its card; the manifest holds their digests.
         reference: what live features and actions are compared with; see `training.export.reference`.
+        sign: see `training.export.export.Release`.
         version: its name; None names it by its last session and its digest.
 
     Raises:
@@ -56,6 +58,7 @@ def export_online(
         note=note,
         symbols=strategy.spec.symbols,
         reference=reference,
+        sign=sign,
     )
     return export(network, strategy, release, out=out, probes=probes)
 
