@@ -20,7 +20,9 @@ import time
 from collections import Counter
 from collections.abc import Iterator
 from decimal import Decimal
+from importlib.util import find_spec
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from daemon.cli.ctl import main as rltraderctl
 from simulator.server import Rules
@@ -47,7 +49,11 @@ from tests.support.desks.live_desk import Books, Daemon
 from tests.support.models.daily_models import put_models
 from tests.support.models.forecast_models import put_relay
 from tests.support.models.online_models import put_momentum
+from tests.support.outside.redis_server import BINARY
 from tests.support.paths import FIXTURE_MODELS, REPOSITORY
+
+if TYPE_CHECKING:  # it needs torch
+    from tests.chaos.desks.stream import Stream
 
 SHIPPED = REPOSITORY / "onnx_models"
 LOOK_S = 5.0  # virtual
@@ -70,9 +76,13 @@ def play(host: Host, session: Session, before_ns: int) -> None:
         station.run.up_ns = session.open_ns
         drawn = desks_plan.troubles(host.seed, session.date, station.name)
         station.drawn = [(bound(trouble, station.account.key), stage) for trouble, stage in drawn]
+    if host.stream is not None:
+        host.stream.draw(desks_plan.stream_troubles(host.seed, session.date))
     calm_ns = session.close_ns - int(CALM_MIN * MINUTE_NS)
     while host.now_ns() < session.close_ns + 6 * MINUTE_NS:
         host.tend()
+        if host.stream is not None:
+            host.stream.tend(host.now_ns(), session.open_ns)
         for station in host.stations:
             if host.now_ns() < calm_ns and not station.back_ns:
                 _strike(host, station, session, before_ns)
@@ -134,6 +144,9 @@ def judge(host: Host, session: Session, before_ns: int) -> None:
         outcome = basket_verdict.baskets(books).get(session.date, "none") if station.name in DAILY else ""
         station.baskets += outcome == "ordered"
         orders = sum(order.created_ns >= before_ns for order in station.account.orders.values())
+        if host.stream is not None and station.name == ONLINE:
+            for found in host.stream.settle():
+                host.problem(session.date, station, f"stream of experience: {found}")
         told.append(f"{station.name} {outcome + ', ' if station.name in DAILY else ''}{orders} orders")
     host.lines.append(f"{session.date}: {'; '.join(told)}")
     print(host.lines[-1], f"; {len(host.problems)} problems", flush=True)
@@ -257,10 +270,23 @@ def hosted(seed: int, count: int, folder: Path, *, shipped: bool) -> Iterator[tu
                 host.stations.append(Station(name, run, account, config))
                 host.write(host.stations[-1])
                 run.start()
+            host.stream = _stream(host)
             yield host, sessions
         finally:
+            if host.stream is not None:
+                host.stream.close()
             for station in host.stations:
                 station.run.desk.kill()
+
+
+def _stream(host: Host) -> Stream | None:
+    """The online desk's stream of experience, where Redis and torch are installed."""
+    if BINARY is None or find_spec("torch") is None:
+        print("no redis-server or no torch: the stream of experience is left out")
+        return None
+    from tests.chaos.desks.stream import Stream
+
+    return Stream(host.folder / "stream", host.folder / "desks" / ONLINE, host.seed)
 
 
 def campaign(seed: int, count: int, folder: Path, *, shipped: bool = True) -> Host:
@@ -293,6 +319,8 @@ def told(host: Host) -> str:
         desk, _, kind = name.partition(": ")
         families[f"{desk:17s} {desks_plan.family(kind)}"] += count
     lines = ["", "met, by desk and family:", *(f"  {name:46s} {count:4d}" for name, count in sorted(families.items()))]
+    if host.stream is not None:
+        lines += [f"  {ONLINE:17s} {name:28s} {count:4d}" for name, count in sorted(Counter(host.stream.met).items())]
     for station in host.stations:
         fills = len(station.account.trades)
         lines.append(f"{station.name}: {station.run.desk.lives} lives, {fills} fills, {station.baskets} baskets")

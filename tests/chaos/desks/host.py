@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from simulator.serving import Serving
 from simulator.trading.account import Account
@@ -16,6 +17,9 @@ from tests.chaos.plan import Trouble
 from tests.chaos.session import Run
 from tests.chaos.tally import Tally
 from tests.support.desks.live_desk import LOOSE, write_config
+
+if TYPE_CHECKING:  # it needs torch
+    from tests.chaos.desks.stream import Stream
 
 
 @dataclass(slots=True)
@@ -49,6 +53,7 @@ class Host:
     clock: VirtualClock
     tally: Tally
     stations: list[Station]
+    stream: Stream | None = None  # of the desk that learns; None without redis-server or torch
     problems: list[str] = field(default_factory=list)
     lines: list[str] = field(default_factory=list)
 

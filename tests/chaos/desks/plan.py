@@ -45,6 +45,15 @@ AUCTION, DAY = (-DECIDE_MIN + 2.0, 2.0), (2.0, 240.0)
 
 
 @dataclass(frozen=True, slots=True)
+class StreamTrouble:
+    """One of `STREAM`: minutes from the session's open, and how long it lasts where it does."""
+
+    name: str
+    from_min: int
+    lasts_min: int
+
+
+@dataclass(frozen=True, slots=True)
 class Own:
     """A daily desk's own kind, when it may begin, and the stage of the basket that it waits for ("" none).
 
@@ -111,6 +120,13 @@ SHARES: dict[str, Own] = dict(
     )
 )
 """Kinds of a desk that trades shares by the minute, by name."""
+STREAM = (
+    "redis: killed", "redis: frozen", "redis: full", "redis: emptied", "publisher: killed",
+    "publisher: its checkpoint lost", "trainer: killed", "stream: foreign entries", "stream: an entry twice",
+    "stream: an entry taken away",
+)  # fmt: skip
+"""What befalls the stream of experience of the desk that learns; see `tests.chaos.desks.stream`."""
+STREAM_OF_A_SESSION = 4
 NOT_OF_SHARES = (
     "option: ", "quote_", "greeks_missing", "odd_symbol", "list of contracts", "split of the underlying",
     "refused: options", "refused: uncovered", "refused: level2", "refused: expire", "refused: position_intent",
@@ -151,6 +167,13 @@ def troubles(seed: int, date: str, desk: str) -> list[tuple[Trouble, str]]:
         window = chance.choice((AUCTION, DAY)) if desk in DAILY else DAY
         drawn.append((_trouble(kind, window, chance, desk), ""))
     return sorted(drawn, key=lambda pair: pair[0].from_min)
+
+
+def stream_troubles(seed: int, date: str) -> list[StreamTrouble]:
+    """What befalls the stream of experience in the session of `date`."""
+    chance = random.Random(f"stream {seed} {date}")
+    names = chance.sample(STREAM, STREAM_OF_A_SESSION)
+    return [StreamTrouble(name, chance.randint(10, 200), chance.randint(2, 12)) for name in names]
 
 
 def _trouble(kind: Kind, window: Window, chance: random.Random, desk: str) -> Trouble:

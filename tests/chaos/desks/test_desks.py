@@ -7,7 +7,7 @@ from pathlib import Path
 from tests.chaos.desks import market as desks_market
 from tests.chaos.desks import plan as desks_plan
 from tests.chaos.desks.__main__ import campaign, told
-from tests.chaos.desks.plan import DAILY, DESKS, ONLINE, OWN, SCALPER, SHARES
+from tests.chaos.desks.plan import DAILY, DESKS, ONLINE, OWN, SCALPER, SHARES, STREAM
 
 SEED = 20261284
 SESSIONS = 2
@@ -51,6 +51,11 @@ def test_five_campaigns_deal_every_kind_of_shares_by_the_minute() -> None:
     assert dealt >= SHARES.keys()
 
 
+def test_five_campaigns_deal_every_kind_of_the_stream() -> None:
+    dealt = {one.name for seed in range(5) for date in DATES for one in desks_plan.stream_troubles(seed, date)}
+    assert dealt == {*STREAM}
+
+
 def test_a_trouble_acts_on_its_own_account_wherever_the_server_knows_the_account() -> None:
     for trouble, _ in desks_plan.troubles(7, DATES[0], DESKS[1]):
         for line in desks_plan.bound(trouble, "K").lines:
@@ -67,3 +72,4 @@ def test_whatever_befalls_five_desks_each_keeps_its_own_book_and_a_daily_one_its
     assert len(host.lines) == SESSIONS
     assert sum(station.baskets for station in host.stations) > 0
     assert all(station.account.trades for station in host.stations)
+    assert host.stream is None or host.stream.met
