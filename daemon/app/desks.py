@@ -26,7 +26,7 @@ from daemon.host.state_place import configured_state_dir
 from daemon.journal.journal import FILE
 from daemon.journal.reader import JournalReader
 from daemon.journal.rows import JournalError
-from daemon.operator.status import DeskStatus, holdings_in_words, status_of, unreadable_desk
+from daemon.operator.status import DeskStatus, holdings_in_words, option_fills_of, status_of, unreadable_desk
 from daemon.reports.heads import left_alone
 
 ROOT = Path("/var/lib/rltrader")  # the units' state directories
@@ -57,12 +57,20 @@ def desk_of(path: Path) -> DeskStatus:
     """Return the status from the journal in `path`; `problem` reports an unreadable journal."""
     try:
         with closing(JournalReader(path / FILE)) as reader:
-            state = recovered_desk(reader).machine.state
+            machine = recovered_desk(reader).machine
+            state, market = machine.state, machine.market_state
             meta = reader.meta()
             limits = limits_of(meta["strategy"], state.trading, journaled_origins(reader))
             alone = left_alone(reader)
         status = status_of(state, meta.get("desk", ""))
-        return replace(status, state_dir=str(path), process=locked_by(path), limits=limits, left_alone=alone)
+        return replace(
+            status,
+            state_dir=str(path),
+            process=locked_by(path),
+            limits=limits,
+            left_alone=alone,
+            option_fills=option_fills_of(market),
+        )
     except (JournalError, StateDirError, sqlite3.Error, OSError, ValueError, KeyError) as error:
         return unreadable_desk(str(path), f"{type(error).__name__}: {error}")
 

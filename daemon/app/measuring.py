@@ -54,7 +54,7 @@ class Measuring:
             self.observers.append(("metrics", metrics.observe))
             self.works.append(("loop lag", lag.run))
             self.works.append(("metrics", partial(serve, metrics.registry, settings.metrics.port, log)))
-        if settings.drift.every_min and gateway.state.identity.mode != "replay":
+        if settings.drift.every_min and not gateway.state.identity.by_tape:
             self.works.append(("drift", _drift_watch(opened, journal, gateway, notify, metrics, drifted)))
 
 

@@ -61,7 +61,7 @@ class OperatorSide:
         settings = opened.checked.settings
         self.gateway = Gateway(engine, ports.put, ports.now_ns, ports.clock_fault)
         self._log, self._opened = log, opened
-        replay = self.gateway.state.identity.mode == "replay"
+        replay = self.gateway.state.identity.by_tape
         name = f"{settings.desk.name}-{DESK_OF_A_REPLAY}" if replay else settings.desk.name
         lifecycle = self._lifecycle()
         climber = None if replay else self._climber(lifecycle)

@@ -9,8 +9,10 @@ from collections.abc import Callable
 from decimal import Decimal
 from typing import Any
 
+import msgspec
+
 from daemon.app.desk import prepare_interpreter
-from daemon.app.replay_figures import equity_curve, session_ends
+from daemon.app.replay_figures import equity_curve, quotes_used, session_ends
 from daemon.app.replay_remarks import remarks
 from daemon.app.replay_start import Replay, ReplayRun, open_replay
 from daemon.core.state import State
@@ -48,7 +50,10 @@ async def run_replay(
             rejected=dict(counts.rejected),
         )
         bars_run = state.stats.bars - run.bars_before
-        found = () if engine.stopped_by else remarks(replay, counts, state, bars_run)
+        quoted = quotes_used(replay, run.tape, engine.machine.market_state)
+        if quoted is not None:
+            log("option_quotes_used", **msgspec.structs.asdict(quoted))
+        found = () if engine.stopped_by else remarks(replay, counts, state, bars_run, quoted)
         for remark in found:
             log("replay_remark", remark=remark)
         state_digest = engine.state_digest()
@@ -68,6 +73,7 @@ async def run_replay(
         stopped_by=engine.stopped_by,
         daily=daily,
         remarks=found,
+        option_quotes=quoted,
     )
     return summary, curve
 

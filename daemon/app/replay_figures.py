@@ -4,9 +4,13 @@ from __future__ import annotations
 
 from bisect import bisect_left
 from decimal import Decimal
+from typing import Any
 
+from daemon.app.replay_start import Replay
 from daemon.core.session import new_york_text
 from daemon.journal.reader import JournalReader
+from daemon.operator.summary import QuotesUsed
+from daemon.tapes.quotes.tape import QuotedTape
 
 CURVE_POINTS = 600  # of the end summary's equity curve
 
@@ -34,3 +38,23 @@ def session_ends(reader: JournalReader) -> list[tuple[str, float]]:
     }
     decided, dates = new_york_text(first)[:10], sorted(ends)
     return [(date, ends[date]) for date in dates[max(bisect_left(dates, decided) - 1, 0) :]]
+
+
+def quotes_used(replay: Replay, tape: object, market: Any) -> QuotesUsed | None:
+    """Return what a replay did with recorded option quotes, None without any; `market` is its paper broker's state."""
+    if replay.quotes is None or not isinstance(tape, QuotedTape):
+        return None
+    counts, file = tape.quote_counts, replay.quotes.file
+    return QuotesUsed(
+        file=file.path.name,
+        synthetic=file.synthetic,
+        sessions=counts.sessions,
+        sessions_quoted=counts.with_quotes,
+        asked=counts.quotes.total(),
+        recorded=counts.quotes["recorded"],
+        standing=counts.quotes["standing"],
+        missing=counts.quotes["missing"],
+        faulty_rows=counts.faulty,
+        fills_recorded=market.fills_recorded,
+        fills_modelled=market.fills_modelled,
+    )

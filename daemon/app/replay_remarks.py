@@ -6,7 +6,9 @@ from collections.abc import Iterator
 from typing import Any
 
 from daemon.app.replay_start import Replay
+from daemon.core.paper.state import SHARES
 from daemon.core.state import State
+from daemon.operator.summary import QuotesUsed
 from daemon.tapes import bundled
 from daemon.tapes.minutes import DAY_S, TapeCounts
 from daemon.tapes.zones import hours_off
@@ -23,9 +25,34 @@ CURES = {
 }
 
 
-def remarks(replay: Replay, counts: TapeCounts, state: State[Any], bars_run: int) -> tuple[str, ...]:
+def remarks(
+    replay: Replay, counts: TapeCounts, state: State[Any], bars_run: int, quoted: QuotesUsed | None = None
+) -> tuple[str, ...]:
     """Return one sentence, with its cure, for each thing that the figures of a replay that ended would hide."""
-    return tuple(_remarks(replay, counts, state, bars_run))
+    return (*_remarks(replay, counts, state, bars_run), *(() if quoted is None else _of_quotes(replay, quoted)))
+
+
+def _of_quotes(replay: Replay, quoted: QuotesUsed) -> Iterator[str]:
+    """Yield in what the fills differ from fills at recorded quotes of the desk's own market."""
+    underlying, quotes = replay.strategy.spec.symbols[0], replay.quotes
+    if quoted.synthetic:
+        yield f"The option quotes are made up ({quoted.synthetic}): the result says nothing about a market."
+    if quotes is not None and quotes.root != underlying:
+        yield (
+            f"The contracts are of {quotes.root}, the bars were taken as {underlying}'s: {quotes.root} settles as if "
+            f"exercised into {SHARES} shares of {underlying}."
+        )
+    if quoted.sessions_quoted < quoted.sessions:
+        yield (
+            f"{quoted.sessions - quoted.sessions_quoted:,} of {quoted.sessions:,} sessions have no option quote on "
+            f"file: nothing was traded there. Convert their quotes too."
+        )
+    if quoted.fills_modelled:
+        fills = quoted.fills_recorded + quoted.fills_modelled
+        yield (
+            f"{quoted.fills_modelled:,} of {fills:,} fills are at Black-Scholes prices, because the minute had no "
+            f"quote of the contract: a file with every minute fills them at the market's."
+        )
 
 
 def _remarks(replay: Replay, counts: TapeCounts, state: State[Any], bars_run: int) -> Iterator[str]:

@@ -12,10 +12,11 @@ from daemon.app.desk import AssembledDesk
 from daemon.app.opening import CheckedDesk, OpenDesk, announce, open_desk
 from daemon.app.operator_side import DeskPorts, OperatorSide
 from daemon.app.telemetry import BrokerKeys, broker_keys
-from daemon.config.load import Settings
+from daemon.config.load import ConfigError, Settings
 from daemon.config.strategy import strategy_of
 from daemon.core.desks.bars import MINUTE_WAIT_NS
 from daemon.core.events import Event
+from daemon.core.machine import Machine
 from daemon.core.step import Step
 from daemon.engine.replay import ReplaySource
 from daemon.host.time.calendar import SessionCalendar
@@ -24,9 +25,11 @@ from daemon.models.store import check_rules, load
 from daemon.operator.log import Log
 from daemon.tapes.days import DailyTapeSource, check_rule, scan_daily
 from daemon.tapes.minutes import TapeInfo, TapeSource, scan
+from daemon.tapes.quotes.choice import QuoteChoice
+from daemon.tapes.quotes.tape import OptionQuotes, QuotedTape, option_quotes
 from strategies.kit.contract import configured
 
-REPLAY = "replay"
+REPLAY, RECORDED_QUOTES = "replay", "recorded"  # modes: with the option market of the paper broker, with quotes on file
 PAPER_ACCOUNT = "paper"
 
 
@@ -36,19 +39,34 @@ class Replay(CheckedDesk):
 
     tape: Path
     info: TapeInfo
+    quotes: OptionQuotes | None = None
 
     def meta(self) -> dict[str, str]:
         """The journal's meta rows, without the epoch."""
-        return self.identity(REPLAY, PAPER_ACCOUNT) | {
+        found = self.identity(REPLAY if self.quotes is None else RECORDED_QUOTES, PAPER_ACCOUNT) | {
             "tape": self.tape.name,
             "tape_sha256": self.info.sha256,
             "synthetic": self.info.synthetic,
         }
+        if self.quotes is not None:
+            found |= {
+                "option_quotes": self.quotes.file.path.name,
+                "option_quotes_sha256": self.quotes.sha256,
+                "option_quotes_synthetic": self.quotes.file.synthetic,
+            }
+        return found
 
-    def source(self, skip: int = 0) -> TapeSource | DailyTapeSource:
-        """Return the tape's feed events after the first `skip`, which are in the journal."""
+    def source(self, skip: int = 0, machine: Machine | None = None) -> TapeSource | DailyTapeSource | QuotedTape:
+        """Return the tape's feed events after the first `skip`, which are in the journal.
+
+        Which recorded quotes are among them depends on what the desk of `machine` uses then.
+        """
+        trading = self.settings.trading()
         if self.strategy.spec.decides == "session":
-            return DailyTapeSource(self.tape, self.info, self.calendar, self.settings.trading().basket, skip)
+            return DailyTapeSource(self.tape, self.info, self.calendar, trading.basket, skip)
+        if self.quotes is not None and machine is not None:
+            bars, symbol = TapeSource(self.tape, self.info, self.calendar), self.strategy.spec.symbols[0]
+            return QuotedTape(bars, self.quotes, self.calendar, trading, symbol, lambda: machine.market_state, skip)
         tick_ns = MINUTE_WAIT_NS if len(self.strategy.spec.symbols) > 1 else 0
         return TapeSource(self.tape, self.info, self.calendar, skip, tick_ns=tick_ns)
 
@@ -64,14 +82,17 @@ class Replay(CheckedDesk):
         """Return an epoch derived from tape, configuration and strategy: two replays give the same order ids."""
         spec = self.strategy.spec
         named = "|".join((spec.name, *configured(spec), *([spec.config] if spec.config else ())))
-        seed = f"{self.info.sha256}|{named}|".encode() + msgspec.json.encode(self.settings.trading())
+        quotes = "" if self.quotes is None else f"{self.quotes.sha256}|{self.quotes.root}|{self.quotes.closes_name}|"
+        seed = f"{self.info.sha256}|{named}|{quotes}".encode() + msgspec.json.encode(self.settings.trading())
         return hashlib.sha256(seed).hexdigest()[:10]
 
 
-def prepare_replay(settings: Settings, tape: Path) -> Replay:
-    """Check tape and model; nothing is written. Raises TapeError, CalendarError, ModelError."""
+def prepare_replay(settings: Settings, tape: Path, chosen: QuoteChoice | None = None) -> Replay:
+    """Check tape, quotes and model; nothing is written. Raises TapeError, CalendarError, ModelError, ConfigError."""
     strategy = strategy_of(settings)
     spec = strategy.spec
+    if chosen is not None and spec.holds != "option":
+        raise ConfigError(f"--option-quotes {chosen.path}: {spec.name} trades no options: leave it out")
     if spec.decides == "session":
         info = scan_daily(tape, spec.symbols)
         check_rule(tape, info, settings.trading().basket)
@@ -81,7 +102,10 @@ def prepare_replay(settings: Settings, tape: Path) -> Replay:
     model = load(settings.paths.models_dir, strategy, settings.policy.version, settings.policy.public_key)
     check_rules(model, strategy, settings.trading())
     policy = OnnxPolicy.open(model, strategy, settings.policy.provider, settings.policy.threads)
-    return Replay(settings, strategy, calendar, model, policy, tape, info)
+    quotes = None
+    if chosen is not None:
+        quotes = option_quotes(chosen.path, spec.symbols[0], chosen.root, chosen.closes)
+    return Replay(settings, strategy, calendar, model, policy, tape, info, quotes)
 
 
 @dataclass(slots=True)
@@ -91,7 +115,7 @@ class ReplayRun:
     opened: OpenDesk
     desk: AssembledDesk
     source: ReplaySource
-    tape: TapeSource | DailyTapeSource
+    tape: TapeSource | DailyTapeSource | QuotedTape
     bars_before: int  # bars in the journal when it began
     operator: OperatorSide
 
@@ -109,7 +133,7 @@ def open_replay(replay: Replay, log: Log, speed: float | None) -> ReplayRun:
 
 def _wired(replay: Replay, opened: OpenDesk, log: Log, speed: float | None, keys: BrokerKeys) -> ReplayRun:
     machine = opened.recovered.machine
-    tape = replay.source(opened.recovered.fed)
+    tape = replay.source(opened.recovered.fed, machine)
     source = ReplaySource(iter(tape), speed)
 
     def observe(event: Event, step: Step) -> None:

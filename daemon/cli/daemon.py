@@ -19,6 +19,7 @@ from daemon.host.version import add_version
 from daemon.operator.log import Log
 from daemon.tapes import bundled
 from daemon.tapes.minutes import TapeError
+from daemon.tapes.quotes.choice import QuoteChoice
 
 
 def parser() -> argparse.ArgumentParser:
@@ -35,6 +36,13 @@ def parser() -> argparse.ArgumentParser:
     line.add_argument("--dry-run", action="store_true", help="do everything but send orders: a paper broker fills them")
     line.add_argument(
         "--bars", type=Path, metavar="FILE", help="replay this tape (CSV, CSV.gz, Parquet); needs --dry-run"
+    )
+    line.add_argument(
+        "--option-quotes", type=Path, metavar="FILE", help="fill option orders at these recorded quotes; needs --bars"
+    )
+    line.add_argument("--option-root", default="", metavar="ROOT", help="of the contracts (default: the underlying)")
+    line.add_argument(
+        "--closes", type=Path, metavar="FILE", help="bars for the volatility where the tape is short; with those quotes"
     )
     line.add_argument(
         "--speed", default="max", metavar="max|N", help="replay as fast as possible (max), or N times real time"
@@ -63,6 +71,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         speed = _speed(options.speed)
         keys = credentials()
         tape = _tape(options, settings, keys)
+        chosen = _quotes(options)
         if tape is None:
             _known_broker(settings)
         enter(settings.paths.state_dir)
@@ -72,10 +81,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
         if options.check:
             from daemon.cli.start.replay_check import check
 
-            return check(settings, tape)
+            return check(settings, tape, chosen)
         from daemon.cli.start.replay import run
 
-        return run(settings, tape, speed)
+        return run(settings, tape, speed, chosen)
     if options.check:
         from daemon.cli.start.doctor import examine
 
@@ -109,6 +118,17 @@ def _speed(text: str) -> float | None:
     if not (math.isfinite(speed) and speed > 0):
         raise ConfigError(f"--speed is {text!r}: expected max, or a number above 0 such as 60 (times real time)")
     return speed
+
+
+def _quotes(options: argparse.Namespace) -> QuoteChoice | None:
+    """Return the recorded option quotes to replay with, None for none."""
+    if options.option_quotes is None:
+        if options.closes is not None or options.option_root:
+            raise ConfigError("--closes and --option-root belong to --option-quotes FILE: add it, or leave them out")
+        return None
+    if options.bars is None:
+        raise ConfigError(f"--option-quotes {options.option_quotes} needs --bars: the bars of the same sessions")
+    return QuoteChoice(options.option_quotes, options.option_root, options.closes)
 
 
 def _tape(options: argparse.Namespace, settings: Settings, keys: Credentials) -> Path | None:

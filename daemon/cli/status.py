@@ -6,6 +6,7 @@ import argparse
 from pathlib import Path
 from typing import Any
 
+from msgspec.structs import replace
 from rich.console import Console
 
 from daemon.app import desks
@@ -18,7 +19,7 @@ from daemon.engine.recover import recovered_desk
 from daemon.engine.state_dir import locked_by
 from daemon.journal.journal import FILE
 from daemon.journal.reader import JournalReader
-from daemon.operator.status import status_of
+from daemon.operator.status import option_fills_of, status_of
 
 EVERY_S = 1.0
 EVERY_LEAST_S = 0.1
@@ -63,7 +64,8 @@ def run(options: argparse.Namespace, console: Console) -> int:
     found = recovered_desk(reader)
     state = found.machine.state
     _lead_on(options, state, running=bool(locked_by(path)))
-    console.print(table(reader.meta(), state, locked_by(path), journaled(path, state)))
+    facts = replace(journaled(path, state), option_fills=option_fills_of(found.machine.market_state))
+    console.print(table(reader.meta(), state, locked_by(path), facts))
     if (took := found.handover) is not None and not locked_by(path):
         reason = "journal_damaged" if took.damaged else "code_changed"
         console.print(f"it did not stop cleanly: its next start is halted ({reason}): {took.detail}")

@@ -16,7 +16,7 @@ from daemon.core.session import new_york_text
 from daemon.core.state import State
 from daemon.journal.journal import FILE
 from daemon.journal.reader import JournalReader
-from daemon.operator.status import challenger_of, differences_of, way_out
+from daemon.operator.status import OptionFills, challenger_of, differences_of, way_out
 from daemon.reports.heads import left_alone
 
 
@@ -25,6 +25,7 @@ class Journaled(msgspec.Struct, frozen=True):
 
     limits: tuple[Limit, ...] = ()
     left_alone: dict[str, str] = {}  # symbol to reason
+    option_fills: OptionFills | None = None  # of a replay with recorded option quotes
 
 
 def table(meta: dict[str, str], state: State[Any], holder: str, facts: Journaled) -> Table:
@@ -44,6 +45,8 @@ def table(meta: dict[str, str], state: State[Any], holder: str, facts: Journaled
     shown.add_row("bars", f"{stats.bars:,} ({stats.bars_rejected:,} rejected)")
     shown.add_row("decisions", f"{stats.decisions:,}")
     shown.add_row("orders, fills", f"{stats.orders:,}, {stats.fills:,} ({stats.partial_fills:,} partial)")
+    if (filled := facts.option_fills) is not None:
+        shown.add_row("option fills", f"{filled.recorded:,} at recorded quotes, {filled.modelled:,} at Black-Scholes")
     shown.add_row("trades", f"{stats.trades:,}, {stats.wins:,} won")
     denials = ", ".join(f"{gate} {count:,}" for gate, count in sorted(stats.denials.items(), key=lambda d: -d[1]))
     shown.add_row("denials", denials or "none")

@@ -386,7 +386,7 @@ class Draft:
     def served(self) -> Served | None:
         """The rules where another process answers; None where this one does, as in every replay of a tape."""
         rules = self.trading.served
-        return None if isinstance(rules, UnsetType) or self.identity.mode == "replay" else rules
+        return None if isinstance(rules, UnsetType) or self.identity.by_tape else rules
 
     def end_unanswered(self, ask: Ask, outcome: str) -> None:
         """End the open question without an answer (`expired` or `failed`): one decision row, no action."""

@@ -21,6 +21,7 @@ from strategies.kit.contract import Bar, Leg, Session
 S = TypeVar("S")
 ZERO = Decimal(0)
 BROKER_MODES = frozenset(("paper", "live"))  # modes with a real broker
+TAPE_MODES = frozenset(("replay", "recorded"))  # a tape moves the desk: with its own option market, with quotes on file
 SEEN_MAX = 2000  # names kept in `BrokerState.seen`; a report repeats at most two days
 
 
@@ -38,6 +39,11 @@ class Identity(msgspec.Struct, frozen=True, gc=False, omit_defaults=True):
     feed: str
     symbols: tuple[str, ...] = ()
     config: str = ""
+
+    @property
+    def by_tape(self) -> bool:
+        """Whether a recorded tape moves this desk."""
+        return self.mode in TAPE_MODES
 
 
 class Halt(msgspec.Struct, frozen=True, gc=False):

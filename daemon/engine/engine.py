@@ -135,7 +135,7 @@ class Engine:
 
         Raises StepFailed for a bug and WriteFailed when the journal cannot be written any more.
         """
-        live = self._outside is not None or self.machine.state.identity.mode != "replay"
+        live = self._outside is not None or not self.machine.state.identity.by_tape
         own = self._recovered.own(self._code, _libraries_of(startup))
         if own and not live:  # before any rule of the new start checks the time: as if there had been no restart
             await self._finish()

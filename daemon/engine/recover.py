@@ -18,7 +18,7 @@ from daemon.core.events import FEED_EVENTS, ClockTicked, CodeChanged, Event, Run
 from daemon.core.limits import Trading
 from daemon.core.machine import Machine
 from daemon.engine.code import code_digest, libraries
-from daemon.engine.recovery import REPLAY, adopt_trading, machine_of, reapply, restore
+from daemon.engine.recovery import adopt_trading, machine_of, reapply, restore
 from daemon.journal.reader import JournalReader, reading
 from daemon.journal.rows import Entry, JournalError, Snapshot, base_of, chain_start, decode_event, row_hash
 
@@ -170,7 +170,7 @@ class _Recovery:
     def _leave_out(self, entry: Entry, gap: int) -> None:
         """Go on after a damaged row. A replay raises: its tape would go on from the wrong place."""
         where = f"row {self.last_id + 1}"
-        if self._machine.state.identity.mode == REPLAY:
+        if self._machine.state.identity.by_tape:
             raise JournalError(f"{self._reader.path}: damaged at event {_named(entry)}; run rltraderctl verify")
         missing = f", {gap} rows are missing" if gap else ""
         self._damaged = True

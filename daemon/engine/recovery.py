@@ -8,11 +8,13 @@ from typing import Any
 
 import msgspec
 
+from daemon.core.desks.kind import PaperMarket
 from daemon.core.events import Event, RunStarted
 from daemon.core.limits import Trading
 from daemon.core.machine import Machine
+from daemon.core.paper.recorded import RecordedPaperBroker
 from daemon.core.paper.shares import SharePaperBroker
-from daemon.core.paper.state import PaperState, SharePaperState
+from daemon.core.paper.state import PaperState, RecordedState, SharePaperState
 from daemon.core.records import Row
 from daemon.core.state import Identity, State, encode_state
 from daemon.core.step import Core
@@ -27,6 +29,7 @@ REPLAY, DRY_RUN = "replay", "dry_run"  # the modes that have a paper broker
 _market_encoder = msgspec.json.Encoder(order="deterministic")
 _market_decoder = msgspec.json.Decoder(PaperState)
 _share_market_decoder = msgspec.json.Decoder(SharePaperState)
+_recorded_market_decoder = msgspec.json.Decoder(RecordedState)
 
 
 def identity_of(meta: dict[str, str]) -> Identity:
@@ -82,11 +85,17 @@ def machine_of(reader: JournalReader, otherwise: Trading | None = None) -> Machi
 def restore(machine: Machine, snapshot: Snapshot) -> None:
     """Put a snapshot's state into the machine. Raises msgspec.ValidationError when this code's state differs."""
     state: State[Any] = machine.core.decoder().decode(snapshot.state)
-    decoder = _share_market_decoder if isinstance(machine.market, SharePaperBroker) else _market_decoder
-    market_state = decoder.decode(snapshot.market) if snapshot.market else None
+    market_state = _decoder_of(machine.market).decode(snapshot.market) if snapshot.market else None
     machine.state, machine.market_state = state, market_state
     machine.queue.clear()
     adopt_trading(machine)
+
+
+def _decoder_of(market: PaperMarket | None) -> msgspec.json.Decoder[Any]:
+    """Return the decoder of a paper broker's state."""
+    if isinstance(market, SharePaperBroker):
+        return _share_market_decoder
+    return _recorded_market_decoder if isinstance(market, RecordedPaperBroker) else _market_decoder
 
 
 def snapshot_of(machine: Machine, event_id: int, code: str, *, kept: bool = False) -> Snapshot:

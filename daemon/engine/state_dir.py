@@ -33,6 +33,7 @@ _CURES = {
     "model_config": "set desk.model_config to the file it was made with, or use another --state-dir",
     "feed": "use the feed it was made for, or another --state-dir",
     "tape_sha256": "resume with the tape it was made from, or use another --state-dir",
+    "option_quotes_sha256": "resume with the quotes it was made from, or use another --state-dir",
 }
 
 
@@ -119,9 +120,9 @@ def check_identity(path: Path, meta: dict[str, str], wanted: dict[str, str]) -> 
     for key, cure in _CURES.items():
         if meta.get(key, "") != wanted.get(key, ""):
             found, expected = meta.get(key) or "none", wanted.get(key) or "none"
-            named = "tape" if key == "tape_sha256" else key
-            if named == "tape":
-                found, expected = f"{meta.get('tape')} ({found[:12]})", f"{wanted.get('tape')} ({expected[:12]})"
+            named = key.removesuffix("_sha256")
+            if named != key:
+                found, expected = f"{meta.get(named)} ({found[:12]})", f"{wanted.get(named)} ({expected[:12]})"
             if key == "model_config":
                 found, expected = (sha256(text.encode()).hexdigest()[:12] for text in (found, expected))
             raise StateDirError(

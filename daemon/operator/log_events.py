@@ -29,6 +29,24 @@ LOG_EVENTS: dict[str, LogEvent] = {
     "replay_remark": LogEvent(
         "warning", ("remark",), "What the replay's figures alone would hide, and its cure, at the end."
     ),
+    "option_quotes_used": LogEvent(
+        "info",
+        (
+            "file",
+            "synthetic",
+            "sessions",
+            "sessions_quoted",
+            "asked",
+            "recorded",
+            "standing",
+            "missing",
+            "faulty_rows",
+            "fills_recorded",
+            "fills_modelled",
+        ),
+        "A replay with recorded option quotes ended: sessions of the tape and those with quotes, contracts times "
+        "minutes that were asked for and what the file had, fills at recorded quotes and at Black-Scholes prices.",
+    ),
     "no_model": LogEvent(
         "warning",
         ("reason",),

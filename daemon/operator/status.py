@@ -12,6 +12,7 @@ from msgspec.structs import replace
 
 from daemon.core.handlers.operator import ACCEPT
 from daemon.core.limits import Limit
+from daemon.core.paper.state import RecordedState
 from daemon.core.state import LadderState, State
 
 NAMED_MOST = 5  # positions that a line names one by one
@@ -35,6 +36,13 @@ class Challenger(msgspec.Struct, frozen=True):
     champion: str  # that it is compared with
     size: float  # 0 to 1, part of the desk's size that it trades while it answers
     sessions: int  # on this step
+
+
+class OptionFills(msgspec.Struct, frozen=True):
+    """Fills at recorded option quotes, and at Black-Scholes prices where the minute had no quote."""
+
+    recorded: int
+    modelled: int
 
 
 class DeskStatus(msgspec.Struct, frozen=True):
@@ -78,6 +86,7 @@ class DeskStatus(msgspec.Struct, frozen=True):
     left_alone: dict[str, str] = {}  # at the newest decision: symbol to reason
     problem: str = ""
     challenger: Challenger | None = None
+    option_fills: OptionFills | None = None  # of a replay with recorded option quotes, read from its state directory
 
 
 _BLANK = DeskStatus(
@@ -130,6 +139,13 @@ def status_of(state: State[Any], desk: str) -> DeskStatus:
         last_basket=state.basket.date,
         challenger=challenger_of(state),
     )
+
+
+def option_fills_of(market: object) -> OptionFills | None:
+    """Return the counts of a paper broker on recorded quotes from its state, None for any other."""
+    if not isinstance(market, RecordedState):
+        return None
+    return OptionFills(market.fills_recorded, market.fills_modelled)
 
 
 def challenger_of(state: State[Any]) -> Challenger | None:

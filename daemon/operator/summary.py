@@ -30,6 +30,22 @@ class Daily(msgspec.Struct, frozen=True):
     sharpe: float  # mean / deviation of the sessions' returns x sqrt(252), no interest; 0 below two, or without any
 
 
+class QuotesUsed(msgspec.Struct, frozen=True):
+    """Recorded option quotes of a replay, and what it filled at. `asked` is contracts times minutes."""
+
+    file: str
+    synthetic: str  # what made the quotes up, "" for recorded ones
+    sessions: int  # of the tape
+    sessions_quoted: int  # of them with quotes on file
+    asked: int  # by this run, for contracts that were watched, held or ordered
+    recorded: int
+    standing: int  # the last quote, of a source that has no row for a minute without a new one
+    missing: int
+    faulty_rows: int  # of the file, left out
+    fills_recorded: int  # since the journal began
+    fills_modelled: int  # at Black-Scholes, because the minute had no quote
+
+
 class Summary(msgspec.Struct, frozen=True):
     """The last line on standard output. Counts are since the journal began, times of this run."""
 
@@ -63,6 +79,7 @@ class Summary(msgspec.Struct, frozen=True):
     stopped_by: str
     daily: Daily | None = None  # of daily desks alone
     remarks: tuple[str, ...] = ()  # what the figures alone would hide, each with its cure
+    option_quotes: QuotesUsed | None = None  # of a replay with recorded ones alone
 
 
 def daily_figures(closes: Sequence[tuple[str, float]]) -> Daily:
@@ -89,6 +106,7 @@ def summarise(
     stopped_by: str,
     daily: Daily | None = None,
     remarks: tuple[str, ...] = (),
+    option_quotes: QuotesUsed | None = None,
 ) -> Summary:
     """Return the figures of a run that ended in `state`; `actions` are empty for a continuous policy."""
     stats, book = state.stats, state.book
@@ -124,12 +142,22 @@ def summarise(
         stopped_by=stopped_by,
         daily=daily,
         remarks=remarks,
+        option_quotes=option_quotes,
     )
 
 
 def _sessions_text(daily: Daily) -> str:
     """Describe the sessions with decisions."""
     return f"{daily.sessions:,} with decisions, {daily.first} to {daily.last}" if daily.sessions else "none decided for"
+
+
+def _quotes_text(used: QuotesUsed) -> str:
+    """Describe the recorded quotes and the fills."""
+    fills = f"{used.fills_recorded:,} fills at recorded quotes, {used.fills_modelled:,} at Black-Scholes"
+    part = (used.recorded + used.standing) / used.asked if used.asked else 0.0
+    cover = f"{part:.1%} of {used.asked:,} asked ({used.standing:,} standing)".replace("%", " %")
+    made_up = ", SYNTHETIC" if used.synthetic else ""
+    return f"{escape(used.file)}{made_up}: {used.sessions_quoted:,} of {used.sessions:,} sessions, {cover}; {fills}"
 
 
 def sparkline(values: Sequence[float], width: int = 56) -> str:
@@ -163,6 +191,8 @@ def show(console: Console, summary: Summary, equity: Sequence[Decimal]) -> None:
     table.add_row("decisions", f"{decided}: {listed}" if listed else decided)
     table.add_row("orders, fills", f"{summary.orders:,}, {summary.fills:,} ({summary.partial_fills:,} partial)")
     table.add_row("trades", f"{summary.trades:,}")
+    if summary.option_quotes is not None:
+        table.add_row("option quotes", _quotes_text(summary.option_quotes))
     table.add_row("denials by gate", denied or "none")
     table.add_row("realised P&L", f"{summary.realized_pnl_usd:+,.2f} USD after {summary.fees_usd:,.2f} USD of fees")
     table.add_row("equity", f"{summary.equity_usd:,.2f} USD, largest drawdown {summary.max_drawdown:.2%}")

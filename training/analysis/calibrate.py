@@ -20,8 +20,7 @@ from scipy.stats import theilslopes
 from daemon.core.instruments.option_market import MINUTE_SHARE, NIGHT_SHARE, SESSIONS_PER_YEAR
 from daemon.core.limits import Paper
 from daemon.host.time.calendar import SessionCalendar
-from daemon.tapes.files import TapeError, TapeFile
-from daemon.tapes.minutes import new_york_days
+from daemon.tapes.files import TapeError
 from daemon.tapes.quotes.calibration_file import VERSION, Calibration, Estimate, Fitted, SpreadCell, TermCell
 from daemon.tapes.quotes.faults import usable
 from daemon.tapes.quotes.reader import QuoteFile, SessionQuotes
@@ -125,27 +124,6 @@ def calibrate(
 def _sha256(path: Path) -> str:
     with path.open("rb") as stream:
         return hashlib.file_digest(stream, "sha256").hexdigest()
-
-
-def closes_in(path: Path, symbol: str) -> dict[str, float]:
-    """Return the last close of each New York date in a file of bars, days or minutes. Raises TapeError."""
-    found: dict[str, tuple[int, float]] = {}
-    calendar: SessionCalendar | None = None
-    for batch in TapeFile(path, (symbol,)).batches():
-        if symbol not in batch.names:
-            continue
-        ours = np.flatnonzero(batch.codes == batch.names.index(symbol))
-        days = new_york_days(batch.start_ns[ours])
-        if calendar is None and ours.size:
-            calendar = SessionCalendar.to_horizon(str(days.min()))
-            ends = {session.date: session.close_ns for session in calendar.sessions}
-        for row, day in zip(ours.tolist(), days.tolist(), strict=True):
-            start, date = int(batch.start_ns[row]), str(day)
-            if start < ends.get(date, 0) and start >= found.get(date, (0, 0.0))[0]:
-                found[date] = start, float(batch.prices[3, row])
-    if not found:
-        raise TapeError(f"{path}: no bar of {symbol} in a session: check the file and --symbol")
-    return {date: close for date, (_, close) in found.items()}
 
 
 def _rows_of(quotes: SessionQuotes, calendar: SessionCalendar, *, minutes: bool) -> _Rows | None:

@@ -47,7 +47,8 @@ def run(options: argparse.Namespace, console: Console) -> int:
     journal = options.state_dir / FILE
     parts = parts_of(journal)
     with closing(JournalReader(journal)) as reader:
-        synthetic = MADE_UP if reader.meta().get("mode") == "replay" else ""
+        meta = reader.meta()
+        synthetic = MADE_UP if meta.get("mode") == "replay" else meta.get("option_quotes_synthetic", "")
     try:
         with writing_quotes(options.out, source=SOURCE, interval=MINUTE, synthetic=synthetic) as writer:
             rows = 0

@@ -20,6 +20,7 @@ from daemon.config.load import Settings
 from daemon.core.state import State
 from daemon.operator.log import Log
 from daemon.operator.summary import Summary, show
+from daemon.tapes.quotes.choice import QuoteChoice
 
 NEXT = {
     "why it decided so:": "rltraderctl decisions --state-dir {}",
@@ -29,7 +30,7 @@ NEXT = {
 """What a person does next with a replay."""
 
 
-def run(settings: Settings, tape: Path, speed: float | None) -> int:
+def run(settings: Settings, tape: Path, speed: float | None, chosen: QuoteChoice | None = None) -> int:
     """Run the tape and print the summary; returns the exit code."""
     screen = Console(stderr=True)
     with _progress(screen) as bar:  # the log is made while the bar owns standard error: its lines stand above the bar
@@ -37,7 +38,7 @@ def run(settings: Settings, tape: Path, speed: float | None) -> int:
         ended: list[tuple[Summary, list[Decimal]]] = []
 
         def work() -> int:
-            replay = prepare_replay(settings, tape)
+            replay = prepare_replay(settings, tape, chosen)
             task = bar.add_task(escape(replay.tape.name), total=replay.bars, equity="")
 
             def shown(state: State[object]) -> None:

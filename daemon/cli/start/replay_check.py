@@ -17,12 +17,14 @@ from daemon.engine.state_dir import check_identity, locked_by, peek
 from daemon.host.own_files import StateDirError
 from daemon.models.store import other_symbols
 from daemon.operator.log import Log
+from daemon.tapes.quotes.choice import QuoteChoice
+from daemon.tapes.quotes.tape import OptionQuotes
 
 
-def check(settings: Settings, tape: Path) -> int:
+def check(settings: Settings, tape: Path, chosen: QuoteChoice | None = None) -> int:
     """Check configuration, tape, model and state directory; print what would run."""
     try:
-        replay = prepare_replay(settings, tape)
+        replay = prepare_replay(settings, tape, chosen)
         _check_folder(settings.paths.state_dir)
         meta = peek(settings.paths.state_dir)
         if meta is not None:
@@ -37,10 +39,11 @@ def check(settings: Settings, tape: Path) -> int:
     found = {
         "configuration": "ok",
         "desk": settings.desk.name,
-        "mode": "replay (dry run)",
+        "mode": "replay (dry run)" + ("" if replay.quotes is None else " with recorded option quotes"),
         "strategy": described(replay.strategy),
         "tape": f"{replay.tape.name}, {replay.info.rows} rows, {replay.info.first_date} to {replay.info.last_date}",
         "synthetic": bool(replay.info.synthetic),
+        **({} if replay.quotes is None else {"option_quotes": _described(replay.quotes)}),
         "model": f"{replay.model.version} on {replay.policy.provider}, verified, "
         + ("promoted" if replay.model.manifest.promoted else "not promoted: allowed in a dry run only"),
         **({"warning": other} if other else {}),
@@ -52,6 +55,11 @@ def check(settings: Settings, tape: Path) -> int:
         sys.stdout.write(f"{key:<{width}}  {value}\n")
     sys.stdout.write(json.dumps({"check": "ok"}) + "\n")
     return 0
+
+
+def _described(quotes: OptionQuotes) -> str:
+    made_up = f", SYNTHETIC: {quotes.file.synthetic}" if quotes.file.synthetic else ""
+    return f"{quotes.file.path.name}, {quotes.file.rows} rows, contracts of {quotes.root}{made_up}"
 
 
 def _check_folder(path: Path) -> None:

@@ -45,7 +45,7 @@ def on_broker_snapshot(draft: Draft, event: BrokerSnapshot) -> None:
 
     Paper broker and book come from the same journal, so a difference is a bug and there is nothing to settle.
     """
-    if draft.identity.mode != "replay":  # its state must not depend on the number of restarts
+    if not draft.identity.by_tape:  # its state must not depend on the number of restarts
         draft.broker = replace(draft.broker, reported_ns=draft.now_ns)
     if draft.seq == 0 and not draft.orders and draft.book.cash == 0:
         if event.positions or event.open_orders:

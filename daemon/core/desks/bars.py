@@ -50,7 +50,7 @@ class AtEachBar:
 
     def fills_to_come(self, draft: Draft) -> bool:
         """Bars of one time come one after the other, and each fills the orders of its symbol."""
-        return _several(draft) and bool(draft.pending_bars) and draft.identity.mode == "replay"
+        return _several(draft) and bool(draft.pending_bars) and draft.identity.by_tape
 
     def known(self, _: Draft) -> Mapping[str, tuple[Bar, ...]]:
         return {}

@@ -166,7 +166,7 @@ class Holds(Protocol):
         """Return the paper broker of a replay, or of a dry run on a live feed."""
 
 
-PAPER_MODES = frozenset(("replay", "dry_run"))
+PAPER_MODES = frozenset(("replay", "recorded", "dry_run"))
 
 
 class DeskKind:

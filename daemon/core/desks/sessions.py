@@ -183,7 +183,7 @@ class OnceASession:
 
 def _report_cold(draft: Draft, date: str) -> None:
     """Raise an alarm for a session without a decision, unless a tape has not come to its first one."""
-    if draft.decision or draft.identity.mode != "replay":
+    if draft.decision or not draft.identity.by_tape:
         text = f"no decision for {date}: no symbol of {len(draft.spec.symbols)} has a whole history up to now"
         draft.alarm("symbols_masked", text, once=True, about=date)
 

@@ -10,7 +10,7 @@ from daemon.core.broker.exits import exit_by_rule
 from daemon.core.draft import Draft, wording
 from daemon.core.orders import advance
 from daemon.core.risk.guards import check_blind
-from daemon.core.state import BROKER_MODES, Model, Pause
+from daemon.core.state import BROKER_MODES, TAPE_MODES, Model, Pause
 from strategies.kit.units import HOUR_NS
 
 ACCEPT = "rltraderctl accept-broker --reason TEXT"
@@ -20,7 +20,7 @@ def on_run_started(draft: Draft, event: ev.RunStarted) -> None:
     draft.trading = event.trading
     draft.risk = replace(draft.risk, stopping="", stop_flat=False)
     draft.broker = replace(draft.broker, expected=event.account_number)
-    if event.mode != "replay":  # a real broker may have moved on; the replay's market lives in this journal
+    if event.mode not in TAPE_MODES:  # a real broker may have moved on; the replay's market lives in this journal
         draft.broker = replace(draft.broker, started_ns=draft.now_ns)
         draft.risk = replace(draft.risk, reconciled=False)
     if event.mode in BROKER_MODES:

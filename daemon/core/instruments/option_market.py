@@ -91,10 +91,15 @@ def session_market(
     volatility = session_volatility(closes, paper)
     if volatility is None:
         return None
+    return SessionMarket(session, expiries_from(session, upcoming), volatility, math.floor(closes[-1] + 0.5))
+
+
+def expiries_from(session: Session, upcoming: Sequence[Session]) -> tuple[Expiry, ...]:
+    """Return the session's own date and those of the sessions after it, as expiries seen from it."""
     expiries = [Expiry(session.date, 0, 0)]
     for nights, later in enumerate(upcoming, start=1):
         expiries.append(Expiry(later.date, expiries[-1].later_ns + later.close_ns - later.open_ns, nights))
-    return SessionMarket(session, tuple(expiries), volatility, math.floor(closes[-1] + 0.5))
+    return tuple(expiries)
 
 
 def price(spot: float, strike: float, years: float, volatility: float, right: int) -> float:

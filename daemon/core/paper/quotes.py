@@ -62,7 +62,7 @@ class QuotePaperBroker:
             case BarClosed():
                 state = self._remember(state, event.bar)
             case ContractsListed():
-                state = replace(state, listed=tuple(contract.symbol for contract in event.contracts))
+                state = self._list(state, event)
             case QuotesReceived():
                 state = self._trade(state, event, news)
             case SessionScheduled():
@@ -91,6 +91,10 @@ class QuotePaperBroker:
             seen=tuple(order.client_order_id for order in state.orders),
             listed=tuple(symbol for symbol in state.listed if option_terms(symbol)[2] >= session.date),
         )
+
+    def _list(self, state: PaperState, event: ContractsListed) -> PaperState:
+        """Note which contracts can be traded."""
+        return replace(state, listed=tuple(contract.symbol for contract in event.contracts))
 
     def _remember(self, state: PaperState, bar: Bar) -> PaperState:
         """Keep the underlying's newest regular bar of this session; its close settles what expires today."""

@@ -65,6 +65,15 @@ class PaperState(msgspec.Struct, frozen=True):
     quotes: tuple[Quote, ...] = ()  # their last quotes of this session
 
 
+class RecordedState(PaperState, frozen=True):
+    """As `PaperState`, where recorded quotes come from a tape. Counts are since the journal began."""
+
+    listed_for: str = ""  # date of the session whose contracts are listed
+    closed_bar_ns: int = 0  # start of the newest bar that quotes closed
+    fills_recorded: int = 0  # at a recorded quote
+    fills_modelled: int = 0  # at a Black-Scholes price, because the minute had no quote
+
+
 class ShareOrder(msgspec.Struct, frozen=True):
     """An accepted order for whole shares; it trades whole or not at all. `reserved` is the USD that it may cost."""
 

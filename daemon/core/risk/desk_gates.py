@@ -18,7 +18,7 @@ from daemon.core.state import Position, RiskState
 from strategies.kit.units import MINUTE_NS, SECOND_NS
 
 LOSSES = "consecutive_losses"  # the pause's reason
-REPLAY_MODES = frozenset({"replay", "dry_run", "paper"})  # no real money: unpromoted models may run
+REPLAY_MODES = frozenset({"replay", "recorded", "dry_run", "paper"})  # no real money: unpromoted models may run
 
 
 def halted(view: RiskView, _: Intent) -> str | None:

@@ -103,7 +103,7 @@ def check_blind(draft: Draft) -> None:
     `on_blind` applies with a position open and bars, quotes or reconciliation lost for too long.
     """
     session, rules = draft.session.session, draft.trading.broker
-    if draft.identity.mode == "replay" or session is None or draft.session.ended:
+    if draft.identity.by_tape or session is None or draft.session.ended:
         return  # a tape is never lost
     if not session.open_ns <= draft.now_ns < session.close_ns:
         return

@@ -185,7 +185,7 @@ def for_stop(draft: Draft, quote: Quote) -> Quote | None:
     if not guarded(draft):
         return quote
     price = draft.marks.get(quote.symbol)
-    if price is None or (draft.identity.mode == "replay" and price == mid(quote)):
+    if price is None or (draft.identity.by_tape and price == mid(quote)):
         return None if price is None else quote
     return replace(quote, low=price, high=price)
 

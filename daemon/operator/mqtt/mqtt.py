@@ -67,7 +67,7 @@ class MqttSide:
         self._settings, self._password, self._outbox = settings, password, outbox
         self._state, self._log = state, log
         desk = state()
-        known_ns = 0 if desk.identity.mode == "replay" else desk.now_ns  # of a replay that is the tape's time
+        known_ns = 0 if desk.identity.by_tape else desk.now_ns  # of a replay that is the tape's time
         judge = Judge(settings.desk, keys, now_ns, known_ns)
         self._commands = CommandTopic(settings, judge, submit, log) if settings.commands and keys else None
         self._encode = msgspec.json.Encoder().encode

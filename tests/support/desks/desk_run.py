@@ -39,6 +39,7 @@ from daemon.journal.journal import FILE
 from daemon.journal.reader import JournalReader
 from daemon.journal.writer import JournalWriter
 from daemon.tapes import BUNDLED_TAPE
+from daemon.tapes.quotes.choice import QuoteChoice
 from strategies.registry import strategy as strategy_named
 from tests.support.desks.warm import Command
 from tests.support.paths import FIXTURE_MODELS, REPOSITORY
@@ -115,8 +116,8 @@ class Recorded:
 class Desk:
     """One tape and strategy, prepared once; `run` starts it on a state directory as often as asked."""
 
-    def __init__(self, tape: Path, **overrides: object) -> None:
-        self.replay: Replay = prepare_replay(settings(Path("unused"), **overrides), tape)
+    def __init__(self, tape: Path, quotes: QuoteChoice | None = None, **overrides: object) -> None:
+        self.replay: Replay = prepare_replay(settings(Path("unused"), **overrides), tape, quotes)
 
     def fresh_state(self, path: Path) -> StateDir:
         """The state directory, opened or made."""
@@ -152,7 +153,7 @@ class Desk:
             if core is not None:
                 machine.core = core
             recovered = recover(state_dir.journal.reader(), machine, code)
-            tape = Tape(replay.source(recovered.fed))
+            tape = Tape(replay.source(recovered.fed, recovered.machine))
             writer = JournalWriter(state_dir.journal, ballast_mib)
             assembled = assemble(
                 Start(identity, trading, replay.model, code),

@@ -15,8 +15,9 @@ from daemon.core.instruments.option_market import occ_symbol, price, years_to_ex
 from daemon.host.time.calendar import SessionCalendar
 from daemon.tapes.files import TapeError
 from daemon.tapes.quotes.calibration_file import Calibration, SpreadCell, read_calibration, write_calibration
+from daemon.tapes.quotes.closes import closes_in
 from tests.support.quote_files import write_quotes
-from training.analysis.calibrate import WHOLE, calibrate, closes_in
+from training.analysis.calibrate import WHOLE, calibrate
 from training.analysis.implied import implied_volatility
 from training.data.quotes.convert import convert
 from training.data.quotes.source import Request

@@ -28,12 +28,16 @@ from daemon.core.limits import Trading
 from daemon.core.orders import Work
 from daemon.core.paper.paper import PaperBroker
 from daemon.core.paper.quotes import QuotePaperBroker
+from daemon.core.paper.recorded import RecordedPaperBroker
 from daemon.core.risk.marks import QuoteGuard, is_quote, mark_options, option_guard
 from daemon.core.state import Ask, Book
 from strategies.kit.contract import Answer, Bar, Session, Spec, Strategy, View
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
+
+_PAPERS: Mapping[str, type[PaperBroker | QuotePaperBroker]] = {"replay": PaperBroker, "recorded": RecordedPaperBroker}
+"""The paper brokers of replays by mode; every other mode without a real broker is on a live feed."""
 
 
 class OneOption:
@@ -138,5 +142,4 @@ class OneOption:
         """Do nothing: contracts have no splits that the ledger reports late."""
 
     def paper(self, trading: Trading, spec: Spec, mode: str) -> PaperBroker | QuotePaperBroker:
-        kind = PaperBroker if mode == "replay" else QuotePaperBroker
-        return kind(trading, spec.symbols[0])
+        return _PAPERS.get(mode, QuotePaperBroker)(trading, spec.symbols[0])

@@ -257,7 +257,7 @@ def _offer(draft: Draft, symbol: str) -> tuple[Quote | None, Decimal | None]:
 
 
 def _fine(draft: Draft) -> bool:
-    return draft.identity.mode == "replay"
+    return draft.identity.by_tape
 
 
 def _auction_valid_s(draft: Draft) -> int:

@@ -99,7 +99,7 @@ def _begin_basket(draft: Draft, legs: tuple[Leg, ...], row: DecisionRow, bounds:
 
 def _bounds(draft: Draft, legs: tuple[Leg, ...]) -> dict[str, Decimal]:
     """Return the highest price of each buy: its shares were counted at current prices. None for a replay's tape."""
-    if draft.identity.mode == "replay":
+    if draft.identity.by_tape:
         return {}
     known = {leg.symbol: draft.marks.get(leg.symbol, ZERO) for leg in legs}
     return {symbol: price * BOUND for symbol, price in known.items()}

@@ -8,7 +8,9 @@ const MODES = {
   paper: "live with a paper account",
   dry_run: "dry run on live data",
   replay: "replay of recorded data",
+  recorded: "replay with recorded option quotes",
 };
+const BY_TAPE = new Set(["replay", "recorded"]); // how long ago their newest event was says nothing
 const find = (id) => document.getElementById(id);
 
 export function header({ choose }) {
@@ -39,7 +41,7 @@ export function header({ choose }) {
 
   function age() {
     const newest = `${day(state.time)}, ${clock(state.time)}`;
-    if (state.mode === "replay") return `recorded time: ${newest}`; // how long ago that was says nothing
+    if (BY_TAPE.has(state.mode)) return `recorded time: ${newest}`;
     const passed = (performance.now() - heard) / 1000;
     const old = state.read_at - state.time + passed;
     return `${newest} · newest event ${span(old)} ago`;
@@ -73,7 +75,7 @@ export function header({ choose }) {
     const lines = [
       now.halt && ["halt", `HALTED: ${now.halt}. Nothing is opened until the desk is resumed.`],
       now.pause && ["pause", `PAUSED: ${now.pause}. No new risk is taken.`],
-      !now.reconciled && now.mode !== "replay" && ["pause", "Book and broker are not yet compared: no new risk is taken."],
+      !now.reconciled && !BY_TAPE.has(now.mode) && ["pause", "Book and broker are not yet compared: no new risk is taken."],
     ].filter(Boolean);
     const box = find("banner");
     const key = JSON.stringify(lines);
