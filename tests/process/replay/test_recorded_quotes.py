@@ -128,7 +128,7 @@ def test_each_fill_is_at_the_quote_of_a_later_minute_or_counted(
     assert (used["fills_recorded"], used["fills_modelled"]) == (recorded, modelled)
     assert used["recorded"] + used["standing"] + used["missing"] == used["asked"]
     assert (used["sessions"], used["sessions_quoted"], used["standing"]) == (5, 2, 0)
-    assert [line for line in log if line["event"] == "option_quotes_used"][0]["fills_modelled"] == modelled
+    assert next(line for line in log if line["event"] == "option_quotes_used")["fills_modelled"] == modelled
     assert summary["mode"] == "recorded"
     assert any(f"{modelled} of {recorded + modelled} fills are at Black-Scholes" in text for text in summary["remarks"])
     assert any("3 of 5 sessions have no option quote" in text for text in summary["remarks"])
@@ -139,7 +139,8 @@ def test_its_journal_verifies_without_the_files_and_status_counts_the_fills(
 ) -> None:
     state, summary, _ = ran
     report = verified(state)
-    assert report.difference == "" and report.events == summary["journal_events"]
+    assert report.difference == ""
+    assert report.events == summary["journal_events"]
     used = summary["option_quotes"]
     assert ctl(["status", "--json", "--state-dir", str(state)]) == 0
     status = msgspec.json.decode(capsys.readouterr().out)

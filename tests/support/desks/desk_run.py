@@ -116,7 +116,7 @@ class Recorded:
 class Desk:
     """One tape and strategy, prepared once; `run` starts it on a state directory as often as asked."""
 
-    def __init__(self, tape: Path, quotes: QuoteChoice | None = None, **overrides: object) -> None:
+    def __init__(self, tape: Path, quotes: QuoteChoice | None = None, /, **overrides: object) -> None:
         self.replay: Replay = prepare_replay(settings(Path("unused"), **overrides), tape, quotes)
 
     def fresh_state(self, path: Path) -> StateDir:

@@ -113,7 +113,8 @@ def test_contracts_follow_the_session_and_quotes_each_bar(tape: Path, quotes: Pa
         [(CALL, "2.4", "2.5")],  # the put's is crossed
     ]
     bar, closing = found[-3], found[-2]
-    assert isinstance(bar, BarClosed) and isinstance(closing, QuotesReceived)
+    assert isinstance(bar, BarClosed)
+    assert isinstance(closing, QuotesReceived)
     assert closing.closes_bar_ns == bar.bar.start_ns
     assert {quote.quoted_ns for quote in closing.quotes} == {bar.time_ns}
     assert dict(feed.tape.quote_counts.quotes) == {"recorded": 4, "missing": 2}
