@@ -18,15 +18,22 @@ def main(arguments: Sequence[str]) -> int:
     """Run the command; returns the exit code: 0, 1 not promoted, 2 no version of the store."""
     options = argparse.ArgumentParser(prog="train-and-export promote", description=COMMANDS["promote"])
     options.add_argument("version", type=Path, metavar="FOLDER", help=f"of the version, such as {EXAMPLE}")
-    return promoted(options.parse_args(arguments).version)
+    options.add_argument(
+        "--recorded",
+        type=Path,
+        metavar="FILE",
+        help="of a policy that trades options: the JSON that `rltraderd --dry-run --option-quotes` printed",
+    )
+    chosen = options.parse_args(arguments)
+    return promoted(chosen.version, chosen.recorded)
 
 
-def promoted(version: Path) -> int:
+def promoted(version: Path, recorded: Path | None = None) -> int:
     """Promote this version; returns the exit code."""
     if not (version / MANIFEST_FILE).is_file():
         return wrong(ValueError(f"{version} is no version of the store: give its folder, such as {EXAMPLE}"))
     try:
-        judgement = promote(version)
+        judgement = promote(version, recorded)
     except (OSError, ValueError) as error:
         return wrong(error)
     except PromotionError as error:

@@ -16,6 +16,7 @@ from training.evidence.wording import number, percent, share
 MINUTE_SESSIONS, DAILY_SESSIONS = 60, 756
 """The fewest test sessions: of desks whose sessions have accounts of their own, and of one account through all."""
 DRAWDOWN = 0.25
+MODELLED = 0.1  # of the fills of a run on recorded option quotes, at most, at a modelled price
 MOVED = 0.01  # nats, or deviation of an action or a probability
 
 COSTS_TWICE, ONE_BAR_LATE = "costs x 2", "one bar late"
@@ -77,6 +78,16 @@ def _moved(findings: Findings) -> float | None:
     return None if learnt is None or learnt.kl is None else min(learnt.kl, learnt.variation) / MOVED
 
 
+def _on_quotes(findings: Findings) -> float | None:
+    """1 and more on recorded quotes, or without options; 0 on made-up prices alone; None: it is not known."""
+    run = findings.recorded_run
+    if not findings.trades_options:
+        return None if findings.trades_options is None else 1.0
+    if run is None or run.profit_usd <= 0.0 or run.modelled > MODELLED * run.fills:
+        return 0.0
+    return run.sessions / MINUTE_SESSIONS
+
+
 def _scenario(name: str) -> Callable[[Findings], float | None]:
     def figure(findings: Findings) -> float | None:
         return next((line.figures.net_return for line in findings.scenarios if line.name == name), None)
@@ -86,6 +97,10 @@ def _scenario(name: str) -> Callable[[Findings], float | None]:
 
 def _recorded(made_up: float) -> str:
     return "made up" if made_up else "recorded"
+
+
+def _shown_on_quotes(part: float) -> str:
+    return f"{share(part)} of it" if part else "none, or without a profit, or on modelled prices"
 
 
 def _against_the_best(lead: float) -> str:
@@ -98,6 +113,15 @@ def _of_them(part: float) -> str:
 
 CRITERIA: tuple[Criterion, ...] = (
     Criterion("data", "bars are recorded, not made up", lambda f: f.synthetic, operator.le, 0, _recorded),
+    Criterion(
+        "recorded options",
+        f"options: a profit on recorded quotes of at least {MINUTE_SESSIONS} sessions, at most {MODELLED:.0%} of the "
+        "fills at modelled prices".replace("%", " %"),
+        _on_quotes,
+        operator.ge,
+        1.0,
+        _shown_on_quotes,
+    ),
     Criterion(
         "weights",
         "the exported weights are those that the last fold tested",

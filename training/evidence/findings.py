@@ -85,6 +85,15 @@ class Judged(msgspec.Struct, frozen=True):
     passes: bool
 
 
+class RecordedRun(msgspec.Struct, frozen=True):
+    """A dry run of the policy on recorded option quotes, as its summary says. `profit_usd` is after fees."""
+
+    sessions: int  # with quotes on file
+    fills: int
+    modelled: int  # of them at Black-Scholes prices
+    profit_usd: float
+
+
 class Findings(msgspec.Struct, frozen=True, kw_only=True):
     """All figures of a report, made from a study by `training.report.report`. `scenarios` are the policy once more."""
 
@@ -106,6 +115,8 @@ class Findings(msgspec.Struct, frozen=True, kw_only=True):
     first_session: str
     last_session: str
     seeds: int  # of the headline's reward, the fewest of any fold
+    trades_options: bool | None = None  # then the figures here are on made-up prices; None: not known
+    recorded_run: RecordedRun | None = None  # of a policy that trades options; read when it is promoted
     policy: Line
     baselines: tuple[Line, ...]
     over_baselines: dict[str, Interval]  # the policy's mean session return less theirs, paired by session

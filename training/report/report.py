@@ -12,6 +12,7 @@ import msgspec
 import numpy as np
 
 from daemon.host.whole_files import write_whole
+from strategies.registry import strategy
 from training.desks.registry import reference_of
 from training.evidence.calibration import calibration
 from training.evidence.criteria import judge
@@ -67,6 +68,14 @@ def files(study: Study, findings: Findings, *, policy_sha256: str | None = None)
     return {PAGE_FILE: page(study, bound).encode(), REPORT_FILE: encode(bound)}
 
 
+def _trades_options(name: str) -> bool | None:
+    """Whether a strategy holds options; None for one that is not known here."""
+    try:
+        return strategy(name).spec.holds == "option"
+    except ValueError:
+        return None
+
+
 def find(study: Study) -> Findings:
     """All figures of a study, judged. Raises `ValueError` where folds, chosen trials or sessions do not fit."""
     check(study)
@@ -103,6 +112,7 @@ def find(study: Study) -> Findings:
         data_file=study.data.file,
         data_sha256=study.data.file_sha256,
         synthetic=study.data.synthetic,
+        trades_options=_trades_options(study.strategy),
         imported="imported" in study.settings,
         refit=bool(study.refit),
         code_version=study.code_version,

@@ -14,7 +14,7 @@ from daemon.host.whole_files import write_whole
 from strategies.kit import manifest as manifests
 from strategies.kit.manifest import MANIFEST_FILE, POLICY_FILE, Manifest
 from training.evidence.criteria import judge
-from training.evidence.findings import FORMAT, REPORT_FILE, Findings, Judged, decode
+from training.evidence.findings import FORMAT, REPORT_FILE, Findings, Judged, RecordedRun, decode
 
 
 class PromotionError(Exception):
@@ -28,10 +28,56 @@ class Judgement(msgspec.Struct, frozen=True):
     criteria: tuple[Judged, ...]
 
 
-def promote(version_folder: Path) -> Judgement:
+class _Quotes(msgspec.Struct, frozen=True):
+    """Of a summary of `rltraderd --dry-run --option-quotes`: what was on file, and the fills."""
+
+    synthetic: str
+    sessions_quoted: int
+    fills_recorded: int
+    fills_modelled: int
+
+
+class _Summary(msgspec.Struct, frozen=True):
+    """The parts of such a summary that count; `option_quotes` is null for any other run."""
+
+    strategy: str
+    model: str
+    synthetic: bool
+    stopped_by: str
+    realized_pnl_usd: float
+    option_quotes: _Quotes | None
+
+
+def recorded_run(path: Path, manifest: Manifest) -> RecordedRun:
+    """Read the summary, one JSON object, of a dry run on recorded option quotes. Raises PromotionError."""
+    cure = "give the last line of standard output of rltraderd --dry-run --option-quotes"
+    try:
+        found = msgspec.json.decode(_read(path), type=_Summary)
+    except (msgspec.ValidationError, msgspec.DecodeError) as error:
+        raise PromotionError(f"{path} is no summary of a run ({error}): {cure}") from error
+    quotes = found.option_quotes
+    if quotes is None:
+        raise PromotionError(f"{path} is of a run without recorded option quotes: {cure}")
+    for what, value, expected in (
+        ("strategy", found.strategy, manifest.strategy),
+        ("model", found.model, manifest.version),
+        ("made-up bars", found.synthetic, False),
+        ("made-up quotes", quotes.synthetic, ""),
+        ("stopped by", found.stopped_by, ""),
+    ):
+        if value != expected:
+            raise PromotionError(
+                f"{path}: {what} {value!r}, expected {expected!r}: run this version to the end of both"
+            )
+    fills = quotes.fills_recorded + quotes.fills_modelled
+    return RecordedRun(quotes.sessions_quoted, fills, quotes.fills_modelled, found.realized_pnl_usd)
+
+
+def promote(version_folder: Path, recorded: Path | None = None) -> Judgement:
     """Set `promoted` in the manifest of a version of the model store whose report passes every criterion.
 
-    The report's own judgement counts for nothing: its figures are judged again. The manifest is replaced by one rename.
+    The report's own judgement counts for nothing: its figures are judged again, with those of the dry run on recorded
+    option quotes whose summary is `recorded`. The manifest is replaced by one rename.
 
     Raises:
         PromotionError: a file is missing or damaged, the report is of another policy or other data, or a criterion
@@ -50,7 +96,8 @@ def promote(version_folder: Path) -> Judgement:
                 f"{version_folder.name}: {of} has digest {digest or 'none'}, {MANIFEST_FILE} names {expected}: they "
                 "are not of one training run; export the policy again with its own report"
             )
-    criteria = judge(findings)
+    run = None if recorded is None else recorded_run(recorded, manifest)
+    criteria = judge(msgspec.structs.replace(findings, recorded_run=run))
     failed = [judged for judged in criteria if not judged.passes]
     if failed:
         lines = [f"{judged.name}: {judged.rule}; found {judged.found}" for judged in failed]

@@ -109,7 +109,7 @@ def test_a_lead_that_may_be_luck_is_not_called_beating() -> None:
     assert "(too few sessions to decide)" in words
     sure = find(example_study(edge_usd=160.0))
     assert sure.verdict.startswith("Beats every baseline with ")
-    assert sure.verdict.endswith("passes all 15 criteria for real money.")
+    assert sure.verdict.endswith("fails 1 of 16 criteria for real money (recorded options).")
 
 
 @pytest.mark.parametrize(

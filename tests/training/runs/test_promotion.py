@@ -14,20 +14,25 @@ import pytest
 from strategies.kit.manifest import FORMAT, Golden, Manifest, decode, encode
 from tests.support.training.example_study import example_study
 from training.evidence.criteria import CRITERIA, judge
-from training.evidence.findings import Findings, Line
+from training.evidence.findings import Findings, Line, RecordedRun
 from training.evidence.findings import encode as encode_findings
 from training.report.report import find
-from training.runs.promotion import PromotionError, promote
+from training.runs.promotion import Judgement, PromotionError, promote
 
 POLICY = b"weights"
 DIGEST = hashlib.sha256(POLICY).hexdigest()
 UNKNOWN = float("nan")
+SUMMARY = "recorded.json"
+RECORDED = RecordedRun(sessions=60, fills=100, modelled=10, profit_usd=0.01)
 
 
 @pytest.fixture(scope="module")
 def good() -> Findings:
     """A policy with an edge that no market gives: 1.6 % of the capital a session."""
-    return find(example_study(edge_usd=160.0))
+    found = find(example_study(edge_usd=160.0))
+    assert found.trades_options
+    with_run = msgspec.structs.replace(found, recorded_run=RECORDED)
+    return msgspec.structs.replace(with_run, criteria=judge(with_run))
 
 
 def _version(store: Path, findings: Findings, **changes: Any) -> Path:
@@ -53,14 +58,43 @@ def _version(store: Path, findings: Findings, **changes: Any) -> Path:
     (folder / "policy.onnx").write_bytes(POLICY)
     (folder / "manifest.json").write_bytes(encode(manifest))
     (folder / "report.json").write_bytes(encode_findings(bound))
+    if findings.recorded_run is not None:
+        (store / SUMMARY).write_bytes(_summary(findings.recorded_run))
     return folder
+
+
+def _summary(run: RecordedRun, **changes: Any) -> bytes:
+    """What `rltraderd --dry-run --option-quotes` prints for this run, and more that does not count."""
+    quotes = {
+        "file": "quotes.parquet",
+        "synthetic": changes.pop("quotes", ""),
+        "sessions_quoted": run.sessions,
+        "fills_recorded": run.fills - run.modelled,
+        "fills_modelled": run.modelled,
+    }
+    whole = {
+        "strategy": "option_scalper",
+        "model": "2024-10-31-0badcafe",
+        "mode": "recorded",
+        "synthetic": False,
+        "stopped_by": "",
+        "realized_pnl_usd": run.profit_usd,
+        "option_quotes": quotes,
+    }
+    return json.dumps(whole | changes).encode()
+
+
+def _promote(folder: Path) -> Judgement:
+    """Promote with the summary next to the folder, where there is one."""
+    summary = folder.parent / SUMMARY
+    return promote(folder, summary if summary.exists() else None)
 
 
 def _refused(folder: Path) -> str:
     """The text of the refusal, which leaves every file as it was."""
     before = {path.name: path.read_bytes() for path in folder.iterdir()}
     with pytest.raises(PromotionError) as refusal:
-        promote(folder)
+        _promote(folder)
     assert {path.name: path.read_bytes() for path in folder.iterdir()} == before
     return str(refusal.value)
 
@@ -70,7 +104,7 @@ def test_a_version_whose_report_passes_is_promoted_and_nothing_else_of_it_change
 ) -> None:
     folder = _version(tmp_path, good)
     before = decode((folder / "manifest.json").read_bytes())
-    judgement = promote(folder)
+    judgement = _promote(folder)
     after = decode((folder / "manifest.json").read_bytes())
     assert after == msgspec.structs.replace(before, promoted=True)
     assert judgement.version == before.version
@@ -81,9 +115,9 @@ def test_a_version_whose_report_passes_is_promoted_and_nothing_else_of_it_change
 
 def test_promoting_again_changes_nothing(good: Findings, tmp_path: Path) -> None:
     folder = _version(tmp_path, good)
-    first = promote(folder)
+    first = _promote(folder)
     written = (folder / "manifest.json").read_bytes()
-    assert promote(folder) == first
+    assert _promote(folder) == first
     assert (folder / "manifest.json").read_bytes() == written
 
 
@@ -119,6 +153,9 @@ def _at(good: Findings, criterion: str, edge: bool) -> dict[str, Any]:
     p = good.policy
     sides: dict[str, Callable[[], dict[str, Any]]] = {
         "data": lambda: {"synthetic": not edge},
+        "recorded options": lambda: {
+            "recorded_run": msgspec.structs.replace(RECORDED, sessions=60 if edge else 59),
+        },
         "weights": lambda: {"refit": not edge},
         "seeds": lambda: {"seeds": 10 if edge else 9},
         "length": lambda: {"policy": _figures(p, sessions=60 if edge else 59)},
@@ -166,12 +203,57 @@ def test_each_criterion_alone_stops_a_promotion_and_its_threshold_is_where_the_r
         ("lead", lambda f: _changed(f, "lead", low=None)),  # a bound of so few sessions says nothing
         ("deflated lead", lambda _: {"imported": True}),
         ("delay", lambda f: {"scenarios": f.scenarios[:1]}),
+        ("recorded options", lambda _: {"trades_options": None}),  # a report of an earlier version
     ],
 )
 def test_what_is_not_known_fails(good: Findings, name: str, changes: Any) -> None:
     judged = {one.name: one for one in judge(msgspec.structs.replace(good, **changes(good)))}
     assert not judged[name].passes
     assert judged[name].found == "not known"
+
+
+@pytest.mark.parametrize(
+    ("run", "passes"),
+    [
+        (None, False),
+        (RECORDED, True),
+        (msgspec.structs.replace(RECORDED, modelled=11), False),
+        (msgspec.structs.replace(RECORDED, profit_usd=0.0), False),
+    ],
+)
+def test_made_up_option_prices_alone_promote_no_policy_that_trades_options(
+    good: Findings, run: RecordedRun | None, passes: bool
+) -> None:
+    found = msgspec.structs.replace(good, recorded_run=run)
+    assert {one.name: one.passes for one in judge(found)}["recorded options"] is passes
+    shares = msgspec.structs.replace(found, trades_options=False)
+    assert {one.name: one.passes for one in judge(shares)}["recorded options"]
+
+
+def test_the_run_on_recorded_quotes_counts_from_its_summary_alone(good: Findings, tmp_path: Path) -> None:
+    folder = _version(tmp_path, good)
+    (tmp_path / SUMMARY).unlink()
+    assert "recorded options: " in _refused(folder)
+
+
+@pytest.mark.parametrize(
+    ("changes", "problem"),
+    [
+        ({"model": "2024-10-31-other"}, "model '2024-10-31-other', expected '2024-10-31-0badcafe'"),
+        ({"strategy": "other"}, "strategy 'other'"),
+        ({"synthetic": True}, "made-up bars True"),
+        ({"quotes": "a generator"}, "made-up quotes 'a generator'"),
+        ({"stopped_by": "SIGTERM"}, "stopped by 'SIGTERM'"),
+        ({"option_quotes": None}, "without recorded option quotes"),
+        ({"realized_pnl_usd": "much"}, "is no summary of a run"),
+    ],
+)
+def test_a_summary_of_another_run_is_refused(
+    good: Findings, changes: dict[str, Any], problem: str, tmp_path: Path
+) -> None:
+    folder = _version(tmp_path, good)
+    (tmp_path / SUMMARY).write_bytes(_summary(RECORDED, **changes))
+    assert problem in _refused(folder)
 
 
 def test_what_the_report_says_of_itself_counts_for_nothing(good: Findings, tmp_path: Path) -> None:
