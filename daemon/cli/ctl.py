@@ -47,6 +47,7 @@ COMMANDS = {
         "daemon.cli.report",
         "what a session came to and what its trading cost: a table, a page (HTML) and a CSV file of its orders",
     ),
+    "gap": ("daemon.cli.journal.gap", "a session's orders at the broker next to the same orders on paper, by reason"),
     "shadow": ("daemon.cli.shadow", "candidates and the live model: agreement, confidence, and a hypothetical result"),
     "drift": ("daemon.cli.drift", "live features and actions against those of the model's training"),
     "heads": ("daemon.cli.heads", "the newest head of the journal's chain, and its signature"),

@@ -1,0 +1,123 @@
+"""`rltraderctl gap`: a session's orders at the broker next to the same orders on paper; or several sessions in sum.
+
+Reads the journal only, also while a daemon runs.
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from contextlib import closing
+from datetime import date
+from pathlib import Path
+
+import msgspec
+from rich.console import Console
+from rich.table import Table
+
+from daemon.cli.arguments import NotFound, add_state_dir
+from daemon.core.events import SessionScheduled
+from daemon.engine.segments import parts_of
+from daemon.journal.journal import FILE
+from daemon.journal.reader import JournalReader
+from daemon.journal.rows import decode_event
+from daemon.reports.gap.gap import REASONS, Gap, GapSummary, read_gap, summary_of
+from daemon.reports.words import instrument, money, number, price
+
+
+def add_options(command: argparse.ArgumentParser) -> None:
+    """Add the options of `gap`."""
+    command.set_defaults(run=run)
+    add_state_dir(command)
+    command.add_argument(
+        "--day", type=_date, metavar="DATE", help="YYYY-MM-DD (default: the newest session with an event)"
+    )
+    command.add_argument("--days", type=_count, metavar="N", help="the newest N sessions up to that day, in sum")
+    command.add_argument("--json", action="store_true", help="one JSON object a session, or their sum")
+
+
+def run(options: argparse.Namespace, console: Console) -> int:
+    """Print the gap; returns 0. Raises JournalError, NotFound."""
+    journal = options.state_dir / FILE
+    try:
+        if options.days is None:
+            gaps = [read_gap(journal, options.day)]
+        else:
+            dates = [found for found in sessions_in(journal) if options.day is None or found <= options.day]
+            gaps = [read_gap(journal, found) for found in dates[-options.days :]]
+    except ValueError as error:
+        raise NotFound(str(error)) from error
+    if not gaps:
+        raise NotFound(f"{options.state_dir} holds no session up to {options.day}")
+    summary = summary_of(gaps)
+    if options.json:
+        shown = gaps[0] if options.days is None else summary
+        sys.stdout.write(msgspec.json.encode(shown).decode() + "\n")
+        return 0
+    if options.days is None:
+        _show(gaps[0], console)
+    _show_sum(summary, console)
+    return 0
+
+
+def sessions_in(journal: Path) -> list[str]:
+    """Return the dates of the sessions that the journal and its rotated parts hold, oldest first."""
+    dates = set()
+    for path in parts_of(journal):
+        with closing(JournalReader(path)) as reader:
+            newest = reader.query("SELECT max(time_ns) AS newest FROM events")[0]["newest"] or 0
+            for row in reader.query("SELECT payload FROM events WHERE kind = 'SessionScheduled'"):
+                event = decode_event(row["payload"])
+                if isinstance(event, SessionScheduled) and event.session.open_ns <= newest:
+                    dates.add(event.session.date)
+    return sorted(dates)
+
+
+def _date(text: str) -> str:
+    try:
+        return date.fromisoformat(text).isoformat()
+    except ValueError:
+        raise argparse.ArgumentTypeError(f"{text!r} is no date; expected YYYY-MM-DD") from None
+
+
+def _count(text: str) -> int:
+    if not text.isdecimal() or not int(text):
+        raise argparse.ArgumentTypeError(f"{text!r} is no number of sessions; expected 1 or more")
+    return int(text)
+
+
+def _show(gap: Gap, console: Console) -> None:
+    """Print a line for each order."""
+    if not gap.lines:
+        console.print(f"{gap.date}: no order was sent")
+        return
+    table = Table("order", "at the broker", "after s", "on paper", "after s", "cost USD", "bp", "why", title=gap.date)
+    for line in gap.lines:
+        table.add_row(
+            f"{'buy' if line.side > 0 else 'sell'} {line.quantity} {instrument(line.symbol)}",
+            "" if line.live_price is None else f"{line.live_filled} at {price(line.live_price)}",
+            "" if line.live_delay_s is None else f"{line.live_delay_s:.1f}",
+            "" if line.paper_price is None else f"{line.paper_filled} at {price(line.paper_price)}",
+            "" if line.paper_delay_s is None else f"{line.paper_delay_s:.1f}",
+            "" if line.cost_usd is None else money(line.cost_usd),
+            "" if line.cost_bp is None else number(line.cost_bp, 1),
+            line.reason.replace("_", " ") + (f": {line.paper_refusal}" if line.paper_refusal else ""),
+        )
+    console.print(table)
+
+
+def _show_sum(summary: GapSummary, console: Console) -> None:
+    """Print the sums by reason, and the mean with its interval."""
+    table = Table("orders", "cost USD", "why")
+    for line in summary.reasons:
+        table.add_row(f"{line.orders:,}", money(line.cost_usd) if line.notional_usd else "", REASONS[line.reason])
+    if summary.reasons:
+        console.print(table)
+    bp = "" if summary.cost_bp is None else f", {number(summary.cost_bp, 1)} bp of what both filled"
+    alike = "" if summary.alike is None else f"; {summary.alike:.0%} filled alike".replace("%", " %")
+    cost = f"real fills cost {money(summary.cost_usd)} USD more than on paper{bp}"
+    console.print(f"sessions: {len(summary.sessions):,}, orders: {summary.orders:,}{alike}; {cost}", soft_wrap=True)
+    if summary.low_usd is not None and summary.high_usd is not None:
+        console.print(
+            f"a session {summary.mean_usd:+,.2f} USD, 95 % interval {summary.low_usd:+,.2f} to {summary.high_usd:+,.2f}"
+        )

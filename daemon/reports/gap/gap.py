@@ -1,0 +1,183 @@
+"""The gap of a session, and over several: real fills against paper fills of the same orders, by reason.
+
+A cost is positive where the real fill was the worse one. Money is Decimal, times are nanoseconds UTC.
+"""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Sequence
+from decimal import Decimal
+from pathlib import Path
+
+import msgspec
+import numpy as np
+
+from daemon.reports.execution_quality import BP, ZERO, OrderQuality
+from daemon.reports.gap.paper_day import PaperOrder, paper_orders
+from daemon.reports.gather import read_day
+from daemon.reports.record import session_of
+from daemon.reports.shadow import FEWEST, interval_of_mean
+
+REASONS = {
+    "same": "both filled alike",
+    "price": "both filled as much, at other prices",
+    "quantity": "both filled, not as much",
+    "live_only": "filled, on paper not: no later quote before its end reached the limit",
+    "paper_refused": "filled, on paper refused",
+    "paper_only": "on paper filled, not at the broker: canceled, expired or rejected there",
+    "neither": "neither filled",
+}
+
+
+class GapLine(msgspec.Struct, frozen=True, kw_only=True):
+    """One order at the broker and on paper. Prices USD a share, averages None without a fill."""
+
+    client_order_id: str
+    symbol: str
+    side: int
+    purpose: str  # entry or exit
+    quantity: int
+    multiplier: int
+    reason: str  # of `REASONS`
+    live_status: str
+    live_filled: int
+    live_price: Decimal | None
+    live_delay_s: float | None  # from sending to the first fill
+    paper_filled: int
+    paper_price: Decimal | None
+    paper_delay_s: float | None
+    paper_refusal: str
+    cost_usd: Decimal | None  # of what both filled
+    notional_usd: Decimal  # of what both filled, at the paper's price
+
+    @property
+    def cost_bp(self) -> Decimal | None:
+        """The cost in basis points of the paper's price."""
+        return self.cost_usd / self.notional_usd * BP if self.cost_usd is not None and self.notional_usd else None
+
+
+class Gap(msgspec.Struct, frozen=True):
+    """A session of a desk."""
+
+    date: str
+    mode: str
+    lines: tuple[GapLine, ...]
+
+    @property
+    def cost_usd(self) -> Decimal:
+        return sum((line.cost_usd or ZERO for line in self.lines), ZERO)
+
+    @property
+    def notional_usd(self) -> Decimal:
+        return sum((line.notional_usd for line in self.lines), ZERO)
+
+
+class ReasonLine(msgspec.Struct, frozen=True):
+    """All orders of one reason."""
+
+    reason: str
+    orders: int
+    cost_usd: Decimal
+    notional_usd: Decimal
+
+
+class GapSummary(msgspec.Struct, frozen=True):
+    """Several sessions. The interval is of the mean cost of a session with a fill on both sides, at 95 %."""
+
+    sessions: tuple[str, ...]
+    orders: int
+    alike: float | None  # share of the orders that filled as much on paper as at the broker, or on neither side
+    cost_usd: Decimal
+    cost_bp: Decimal | None
+    mean_usd: float | None
+    low_usd: float | None  # None with fewer than FEWEST such sessions
+    high_usd: float | None
+    reasons: tuple[ReasonLine, ...]
+
+
+def read_gap(journal: Path, date: str | None) -> Gap:
+    """Return the gap of a session, the newest without a date. Raises JournalError, ValueError."""
+    with session_of(journal, date) as (reader, session):
+        day = read_day(reader, session)
+        paper = paper_orders(reader, session)
+    lines = [line_of(order, paper.get(order.client_order_id, PaperOrder())) for order in day.quality.orders]
+    return Gap(session.date, day.mode, tuple(lines))
+
+
+def line_of(order: OrderQuality, paper: PaperOrder) -> GapLine:
+    """Return an order next to what it came to on paper."""
+    price = paper.cost / paper.filled if paper.filled else None
+    both = min(order.filled, paper.filled)
+    cost, notional = None, ZERO
+    if both and order.average is not None and price is not None:
+        cost = order.side * (order.average - price) * both * order.multiplier + ZERO  # no negative zero
+        notional = price * both * order.multiplier
+    return GapLine(
+        client_order_id=order.client_order_id,
+        symbol=order.symbol,
+        side=order.side,
+        purpose=order.purpose,
+        quantity=order.quantity,
+        multiplier=order.multiplier,
+        reason=_reason(order, paper),
+        live_status=order.status,
+        live_filled=order.filled,
+        live_price=order.average,
+        live_delay_s=_delay(order.first_fill_ns, order.submitted_ns),
+        paper_filled=paper.filled,
+        paper_price=price,
+        paper_delay_s=_delay(paper.first_fill_ns, order.submitted_ns),
+        paper_refusal=paper.rejected,
+        cost_usd=cost,
+        notional_usd=notional,
+    )
+
+
+def _reason(order: OrderQuality, paper: PaperOrder) -> str:
+    if not order.filled or not paper.filled:
+        if order.filled:
+            return "paper_refused" if paper.rejected else "live_only"
+        return "paper_only" if paper.filled else "neither"
+    if order.filled != paper.filled:
+        return "quantity"
+    return "same" if order.cost == paper.cost else "price"
+
+
+def _delay(filled_ns: int, sent_ns: int) -> float | None:
+    return (filled_ns - sent_ns) / 1e9 if filled_ns else None
+
+
+def summary_of(gaps: Sequence[Gap]) -> GapSummary:
+    """Return the sessions' sums, by reason, and the interval of their mean cost."""
+    by_reason: dict[str, list[GapLine]] = defaultdict(list)
+    for line in (line for gap in gaps for line in gap.lines):
+        by_reason[line.reason].append(line)
+    costs = np.array([float(gap.cost_usd) for gap in gaps if gap.notional_usd], dtype=np.float64)
+    low, high = None, None
+    if costs.size >= FEWEST:
+        low, high = interval_of_mean(costs, max(costs.size ** (1.0 / 3.0), 1.0))
+    orders = sum(len(lines) for lines in by_reason.values())
+    alike = sum(len(by_reason[name]) for name in ("same", "price", "neither"))
+    cost = sum((gap.cost_usd for gap in gaps), ZERO)
+    notional = sum((gap.notional_usd for gap in gaps), ZERO)
+    return GapSummary(
+        sessions=tuple(gap.date for gap in gaps),
+        orders=orders,
+        alike=alike / orders if orders else None,
+        cost_usd=cost,
+        cost_bp=cost / notional * BP if notional else None,
+        mean_usd=float(costs.mean()) if costs.size else None,
+        low_usd=low,
+        high_usd=high,
+        reasons=tuple(_reason_line(name, by_reason[name]) for name in REASONS if by_reason[name]),
+    )
+
+
+def _reason_line(name: str, lines: Sequence[GapLine]) -> ReasonLine:
+    return ReasonLine(
+        name,
+        len(lines),
+        sum((line.cost_usd or ZERO for line in lines), ZERO),
+        sum((line.notional_usd for line in lines), ZERO),
+    )

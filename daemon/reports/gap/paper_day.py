@@ -1,0 +1,103 @@
+"""What the paper broker of a dry run does with the orders that a desk sent in one session, from the journal alone.
+
+Each order is judged by itself: the paper account always has the cash and the position that the order needs, so a fill
+that only one side had changes no later order.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from decimal import Decimal
+from typing import Any
+
+import msgspec
+from msgspec.structs import replace
+
+from daemon.core.effects import AnyEffect, SubmitOrder
+from daemon.core.events import Event, OrderFilled, OrderRejected, SessionScheduled
+from daemon.core.paper.state import Holding, PaperState, SharePaperState
+from daemon.core.step import Core
+from daemon.engine.recover import left_of
+from daemon.engine.recovery import DRY_RUN, first_trading
+from daemon.journal.reader import JournalReader
+from daemon.journal.rows import decode_event
+from daemon.journal.universe import strategy_of
+from daemon.reports.holdings import rows_between
+from daemon.reports.record import REPORT_SPAN_NS, WARM_NS, first_id
+from strategies.kit.contract import Session
+
+PLENTY = Decimal(10) ** 12  # USD: no order is refused for its price
+
+
+class PaperOrder(msgspec.Struct, frozen=True):
+    """What became of an order on paper. `cost` is the sum of price x quantity, `first_fill_ns` 0 without a fill."""
+
+    filled: int = 0
+    cost: Decimal = Decimal(0)
+    first_fill_ns: int = 0
+    rejected: str = ""
+
+
+def paper_orders(reader: JournalReader, session: Session) -> dict[str, PaperOrder]:
+    """Return the session's orders by name, as the paper broker of a dry run on a live feed fills them.
+
+    Raises JournalError, ValueError for a strategy that is not known here.
+    """
+    market = Core(strategy_of(reader.meta())).desk.paper(first_trading(reader), DRY_RUN)
+    if market is None:
+        raise ValueError(f"the mode {DRY_RUN!r} has no paper broker")
+    state: Any = market.start()
+    found: dict[str, PaperOrder] = {}
+    for event, effects in _events(reader, session):
+        first: list[AnyEffect] = []
+        for effect in effects:
+            if isinstance(effect, SubmitOrder):
+                if effect.client_order_id in found:
+                    continue  # sent again under its name
+                found[effect.client_order_id] = PaperOrder()
+                state = _endowed(state, effect)
+            first.append(effect)
+        state, news = market.step(state, event, tuple(first))
+        _note(found, news)
+    return found
+
+
+def _events(reader: JournalReader, session: Session) -> Iterator[tuple[Event, tuple[AnyEffect, ...]]]:
+    """Yield the session's events from its first schedule on, with the effects that left the desk."""
+    begin, end = first_id(reader, session.open_ns - WARM_NS), first_id(reader, session.close_ns + REPORT_SPAN_NS)
+    begun = False
+    for entry in rows_between(reader, begin, end):
+        event = decode_event(entry.payload)
+        if isinstance(event, SessionScheduled):
+            if begun and event.session.date > session.date:
+                return
+            begun = begun or event.session.date == session.date
+        if begun:
+            yield event, left_of(entry.effects)
+
+
+def _endowed(state: PaperState | SharePaperState, order: SubmitOrder) -> PaperState | SharePaperState:
+    """Return the state with cash for the order and, for a sale, with what it and the working ones sell."""
+    state = replace(state, cash=PLENTY)
+    if order.side > 0:
+        return state
+    working = sum(other.quantity for other in state.orders if other.symbol == order.symbol and other.side < 0)
+    held = Holding(order.symbol, order.quantity + working, Decimal(0))
+    if isinstance(state, SharePaperState):
+        return replace(state, holdings={**state.holdings, order.symbol: held})
+    others = tuple(holding for holding in state.holdings if holding.symbol != order.symbol)
+    return replace(state, holdings=(*others, held))
+
+
+def _note(found: dict[str, PaperOrder], news: Sequence[Event]) -> None:
+    for event in news:
+        if isinstance(event, OrderRejected):
+            name = event.client_order_id
+            found[name] = replace(found[name], rejected=event.reason)
+        elif isinstance(event, OrderFilled):
+            name = event.client_order_id
+            found[name] = PaperOrder(
+                event.cumulative_quantity,
+                event.cumulative_cost,
+                found[name].first_fill_ns or event.filled_ns,
+            )
