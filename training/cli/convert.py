@@ -14,11 +14,13 @@ from pathlib import Path
 from rich.console import Console
 from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TimeRemainingColumn
 
+from daemon.host.time.calendar import CalendarError
 from daemon.tapes.files import TapeError
 from training.cli.commands import COMMANDS, DONE, wrong
 from training.data.quotes.convert import Converted, convert
 from training.data.quotes.convert import Progress as Listen
 from training.data.quotes.formats import BARS, FORMATS
+from training.data.quotes.implied_bars import implied_bars
 from training.data.quotes.massive import convert_bars
 from training.data.quotes.source import ConvertError, Request
 from training.evidence.wording import counted
@@ -33,12 +35,13 @@ def main(arguments: Sequence[str]) -> int:
     try:
         with _progress(chosen.files) as progress:
             if chosen.format in BARS:
-                rows = convert_bars(chosen.files, chosen.out, roots, progress)
+                make = implied_bars if chosen.format == "implied-bars" else convert_bars
+                rows = make(chosen.files, chosen.out, roots, progress)
                 text = f"{chosen.out}: {counted(rows, 'bar')} of {', '.join(sorted(roots))}"
             else:
                 request = Request(roots=roots, max_days=chosen.max_days)
                 text = _text(chosen.out, convert(chosen.format, chosen.files, chosen.out, request, progress))
-    except (ConvertError, TapeError, OSError) as error:
+    except (ConvertError, TapeError, CalendarError, OSError) as error:
         return wrong(error)
     sys.stdout.write(f"{text}\n")
     return DONE
@@ -55,7 +58,9 @@ def parser() -> argparse.ArgumentParser:
     options.add_argument("--from", dest="format", required=True, choices=tuple(known), help="the files' format")
     options.add_argument("--out", required=True, type=Path, help="the file to write, such as quotes.parquet")
     options.add_argument(
-        "--symbols", default="", help="only these OCC roots, such as SPXW,SPX (all); of massive and optionsdx required"
+        "--symbols",
+        default="",
+        help="only these OCC roots, such as SPXW,SPX (all); of massive, optionsdx and implied-bars required",
     )
     options.add_argument("--max-days", type=int, help="only expiries within so many calendar days of the quote (all)")
     return options

@@ -26,4 +26,7 @@ FORMATS = {
     "snapshots": Format(snapshots.read, SNAPSHOT, "Parquet of chain snapshots (yfinance's names), for calibration"),
     "quotes": Format(_own, MINUTE, "files of this schema: joins and sorts them"),
 }
-BARS = {"massive": "CSV of Massive's (Polygon's) flat files of stock minutes: makes a file of bars"}
+BARS = {
+    "massive": "CSV of Massive's (Polygon's) flat files of stock minutes: makes a file of bars",
+    "implied-bars": "a file of this schema: makes bars of its underlying, by put-call parity where it is not recorded",
+}
