@@ -108,6 +108,7 @@ bench-train: .venv/.installed-tests
 	.venv/bin/python -m bench.training.bench_train
 	.venv/bin/python -m bench.training.bench_off_policy
 	.venv/bin/python -m bench.training.bench_dqn
+	.venv/bin/python -m bench.training.bench_ensemble
 	.venv/bin/python -m bench.training.train_forecaster
 
 off-policy-coverage: .venv/.installed-tests

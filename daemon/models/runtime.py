@@ -21,7 +21,7 @@ from daemon.host.printable import printable
 from daemon.models.store import LoadedModel, ModelError
 from strategies.golden import GOLDEN_SYMBOLS, golden_observations
 from strategies.kit.contract import Answer, Observation, Spec, Strategy
-from strategies.kit.manifest import POLICY_FILE, answer_name, output_shapes
+from strategies.kit.manifest import POLICY_FILE, answer_name, memory_shape, output_shapes
 
 Provider = Literal["auto", "cuda", "cpu"]
 
@@ -66,8 +66,11 @@ class OnnxPolicy:
         "version",
     )
 
-    def __init__(self, session: Any, spec: Spec, version: str, digest: str = "") -> None:
-        """Bind buffers of the spec's shapes to an `onnxruntime.InferenceSession` whose signature was checked."""
+    def __init__(self, session: Any, spec: Spec, version: str, digest: str = "", members: int = 1) -> None:
+        """Bind buffers of the spec's shapes to an `onnxruntime.InferenceSession` whose signature was checked.
+
+        `members` are the policies in the graph: each has a memory of its own.
+        """
         self.version = version
         self.digest = digest  # of the graph's bytes
         self.provider: str = session.get_providers()[0]
@@ -78,9 +81,10 @@ class OnnxPolicy:
         self._observation = self._bound("input", "observation", spec.observation_shape)
         self._continuous = spec.continuous
         self._hidden = None
-        if spec.recurrent_shape is not None:
-            self._hidden = self._bound("input", "hidden", spec.recurrent_shape)
-        outputs = {name: self._bound("output", name, shape) for name, shape in output_shapes(spec).items()}
+        memory = memory_shape(spec, members)
+        if memory is not None:
+            self._hidden = self._bound("input", "hidden", memory)
+        outputs = {name: self._bound("output", name, shape) for name, shape in output_shapes(spec, members).items()}
         self._logits = outputs[answer_name(spec)]
         self._next_hidden = outputs.get("next_hidden")
         self._heads = {head.name: outputs[head.name] for head in spec.heads}
@@ -98,10 +102,10 @@ class OnnxPolicy:
                 inputs or outputs differ from the spec, or golden observations or logits differ from the manifest's.
         """
         session = _session(model, provider, threads)
-        spec = strategy.spec
+        spec, members = strategy.spec, model.manifest.members
         _check_signature(session, model, spec)
         if not spec.rows_are_symbols:
-            policy = cls(session, spec, model.version, model.digest)
+            policy = cls(session, spec, model.version, model.digest, members)
             policy._check_golden(model, golden_observations(strategy))
             return policy
         proved = cls(session, msgspec.structs.replace(spec, symbols=GOLDEN_SYMBOLS), model.version)
@@ -277,9 +281,11 @@ def _check_signature(session: Any, model: LoadedModel, spec: Spec) -> None:
 
     The first dimension is the batch: free, or 1 where rows are no symbols.
     """
-    inputs, outputs = {"observation": spec.observation_shape}, output_shapes(spec)
-    if spec.recurrent_shape is not None:
-        inputs["hidden"] = spec.recurrent_shape
+    members = model.manifest.members
+    inputs, outputs = {"observation": spec.observation_shape}, output_shapes(spec, members)
+    memory = memory_shape(spec, members)
+    if memory is not None:
+        inputs["hidden"] = memory
     fixed = () if spec.rows_are_symbols else (1,)
     for kind, nodes, wanted in (("inputs", session.get_inputs(), inputs), ("outputs", session.get_outputs(), outputs)):
         found = {node.name: (node.type, *node.shape) for node in nodes}

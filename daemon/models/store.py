@@ -44,6 +44,7 @@ POLICY_BYTES_MAX = 64 * 2**20
 FILE_BYTES_MAX = 64 * 2**20  # of each of the other files
 FILES_MAX = 32
 NAMED = 5  # symbols that a warning names
+MEMBERS_MAX = 100  # policies in one graph
 AGAIN = "export the model again"
 
 _FILE_NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9._-]{0,99}")
@@ -145,6 +146,11 @@ def trades_in_test(manifest: Manifest) -> int | None:
     tested = manifest.metrics.get("test")
     found = tested.get("trades") if isinstance(tested, dict) else None
     return found if isinstance(found, int) else None
+
+
+def is_passive(manifest: Manifest) -> bool:
+    """Return whether this is the strategy's passive policy, which nothing trained: it may never trade."""
+    return manifest.metrics.get("exported") == "passive"
 
 
 def sight(models_dir: Path, strategy: str, version: str) -> Sight:
@@ -310,6 +316,8 @@ def _check_manifest(path: Path, manifest: Manifest, strategy: Strategy, version:
     for check, found, expected, cure in checks:
         if found != expected:
             raise ModelError(check, f"{path} says {found!r}, expected {expected!r}: {cure}")
+    if not 1 <= manifest.members <= MEMBERS_MAX:
+        raise ModelError("members", f"{path} says {manifest.members!r}, expected 1 to {MEMBERS_MAX}: {again}")
 
 
 def _config_differs(theirs: Mapping[str, Any], ours: Mapping[str, Any]) -> str:

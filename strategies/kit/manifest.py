@@ -4,7 +4,8 @@ Written by the export, read by the model store. `policy.onnx` has one input `obs
 shape) and one output (float32, batch x actions): `logits`, or `actions` of a continuous policy. Recurrent policies add
 the input `hidden` and the output `next_hidden` (float32, batch x hidden). The heads of the spec follow in their order,
 by name (float32, batch x the head's shape). Where rows are symbols, the batch holds the symbols, and the first output
-of a continuous policy has the shape (batch,).
+of a continuous policy has the shape (batch,). A policy of several `members` is their mean; recurrent ones have a memory
+each, and hidden is members x hidden.
 """
 
 from __future__ import annotations
@@ -91,6 +92,7 @@ class Manifest(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_def
     symbols: tuple[str, ...] = ()  # that it was trained on, where a configuration may name others
     model_config: dict[str, Any] = {}  # the state vector and heads it was trained with, where a file describes them
     model_config_digest: str = ""  # SHA-256 of its canonical text
+    members: int = 1  # policies in the graph, which answers with their mean
     files: dict[str, str] = {}  # the version's other files by name -> SHA-256; the policy's stands above
 
 
@@ -104,11 +106,19 @@ def answer_name(spec: Spec) -> str:
     return "actions" if spec.continuous else "logits"
 
 
-def output_shapes(spec: Spec) -> dict[str, tuple[int, ...]]:
+def memory_shape(spec: Spec, members: int = 1) -> tuple[int, ...] | None:
+    """Return the shape of a policy's memory without the batch; None for a policy without one."""
+    if spec.recurrent_shape is None or members == 1:
+        return spec.recurrent_shape
+    return (members, *spec.recurrent_shape)
+
+
+def output_shapes(spec: Spec, members: int = 1) -> dict[str, tuple[int, ...]]:
     """The graph's outputs in their order: name -> shape without the batch."""
     found: dict[str, tuple[int, ...]] = {answer_name(spec): _answer_shape(spec)}
-    if spec.recurrent_shape is not None:
-        found["next_hidden"] = spec.recurrent_shape
+    memory = memory_shape(spec, members)
+    if memory is not None:
+        found["next_hidden"] = memory
     return found | {head.name: head.shape for head in spec.heads}
 
 

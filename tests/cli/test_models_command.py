@@ -104,6 +104,15 @@ def test_a_version_that_never_traded_in_its_test_is_activated_on_a_further_reque
     assert ("add --allow-passive" in error) == (not active)
 
 
+def test_the_passive_policy_is_activated_although_it_never_trades(run: Run, store: Path) -> None:
+    path = store / "option_scalper" / "b" / MANIFEST_FILE
+    manifest = json.loads(path.read_bytes())
+    manifest["metrics"] = {"exported": "passive", "test": {"trades": 0}}
+    path.write_text(json.dumps(manifest))
+    assert run("activate", "b", "--reason", "x")[0] == 0
+    assert current(store) == "b"
+
+
 @pytest.mark.parametrize(
     ("version", "check"), [("damaged", "policy digest"), ("malicious", MALICIOUS["an If"][1]), ("../a", "version name")]
 )

@@ -17,12 +17,16 @@ COMMANDS = {
     "check-quotes": "what is wrong with a file of option quotes, and what it covers",
     "calibrate": "what recorded option quotes say of the option market's constants, as a file",
     "search": "look for better coefficients with Optuna, or with Ray on a cluster",
+    "sweep": "one policy of the store under many desk rules: a table, a heat map, and how much of it is luck",
+    "compare": "finished runs side by side: one table, one plot, and their updates as CSV",
     "analyse": "does a strategy look ahead, or depend on how much history it was given?",
     "report": "make the report of a run folder again",
     "promote": "let a version of the store trade real money, if its report passes every criterion",
     "reference": "put the distributions that drift is measured against into a version that has none",
 }
 """Command -> its text. The module of the same name in this package has its `main` (`_` for `-`)."""
+FOLDERS = {"sweep": "studies", "compare": "studies"}
+"""Of the commands whose module is in a folder of this package."""
 DONE, NOT_PROMOTED, USAGE_ERROR, STOPPED = 0, 1, 2, 130
 NOT_ACTIVE = NOT_PROMOTED
 STOPPED_TEXT = "stopped; give the same command again to go on"

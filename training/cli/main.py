@@ -11,7 +11,7 @@ import sys
 from collections.abc import Callable, Sequence
 from importlib import import_module
 
-from training.cli.commands import COMMANDS, STOPPED, STOPPED_TEXT, wrong
+from training.cli.commands import COMMANDS, FOLDERS, STOPPED, STOPPED_TEXT, wrong
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -36,5 +36,6 @@ def _carried_out(given: list[str]) -> int:
 
 def _command(name: str) -> Callable[[Sequence[str]], int]:
     """A command's own main."""
-    found: Callable[[Sequence[str]], int] = import_module(f"training.cli.{name.replace('-', '_')}").main
+    module = ".".join(["training.cli", *([FOLDERS[name]] if name in FOLDERS else []), name.replace("-", "_")])
+    found: Callable[[Sequence[str]], int] = import_module(module).main
     return found

@@ -14,7 +14,7 @@ from pathlib import Path
 
 import msgspec
 
-from daemon.core.strategy_rules import trading_for
+from daemon.core.strategy_rules import DIGEST, other_rules, with_rules
 from daemon.host.whole_files import write_whole
 from strategies.kit import manifest as manifests
 from strategies.kit.manifest import MANIFEST_FILE, POLICY_FILE, Manifest
@@ -25,17 +25,21 @@ from training.desks.kind import Span, TaskData
 from training.desks.registry import kind
 from training.export.export import Exported
 from training.export.reference import reference_of
+from training.runs.desk_rules import trading_of
 
 
 class NoReference(ValueError):
     """No reference can be made; the text names what was found and expected."""
 
 
-def add_reference(folder: Path, bars: Path) -> Manifest:
+def add_reference(folder: Path, bars: Path, config: Path | None = None) -> Manifest:
     """Make the reference of the version in `folder` from its own bars file and write its manifest; returns it.
 
+    `config` is that of the desk by whose rules it was trained; None: the strategy's defaults.
+
     Raises:
-        NoReference, a ValueError: the file is not the one it was trained on, or the policy not the manifest's.
+        NoReference, a ValueError: the file is not the one it was trained on, the policy not the manifest's, or the
+            rules are others than those that it was trained by.
         TapeError, CalendarError, HistoryError, ValueError, OSError: as reading the file or the manifest does.
     """
     manifest = manifests.decode((folder / MANIFEST_FILE).read_bytes())
@@ -47,12 +51,15 @@ def add_reference(folder: Path, bars: Path) -> Manifest:
         found = hashlib.sha256(data).hexdigest()
         if found != expected:
             raise NoReference(f"{what} has SHA-256 {found}, {MANIFEST_FILE} expects {expected}: {cure}")
-    config = manifests.config_text(manifest)
-    known, trading = kind(manifest.strategy, config), trading_for(manifest.strategy)
+    described = manifests.config_text(manifest)
+    known, trading = kind(manifest.strategy, described), trading_of(manifest.strategy, config)
+    own = {key: value for key, value in manifest.rules.items() if key != DIGEST}
+    if problem := other_rules(manifest.rules, with_rules(trading, own)):
+        raise NoReference(f"{folder.name}: {problem}. Give the configuration that it was trained with: --config FILE")
     loaded = known.load(bars, trading)
     span = Span(_train_dates(loaded, manifest), manifest.hyperparameters["rewards"][0], trading)
     watched = loaded.watch(Exported(folder / POLICY_FILE).eval(), span)
-    reference = reference_of(known.inputs, watched, strategy(manifest.strategy, (), config).spec)
+    reference = reference_of(known.inputs, watched, strategy(manifest.strategy, (), described).spec)
     updated = msgspec.structs.replace(manifest, reference=reference)
     write_whole(folder / MANIFEST_FILE, manifests.encode(updated))
     return updated
@@ -72,11 +79,13 @@ def main(arguments: Sequence[str]) -> int:
     options.add_argument("--strategy", required=True, metavar="NAME", help="of the version, or its file")
     options.add_argument("--bars", required=True, type=Path, metavar="FILE", help="the file it was trained on")
     options.add_argument("--version", required=True, metavar="NAME", help="of the version, such as 2024-12-04-ef2af89f")
+    config = "of the desk by whose rules it was trained (the strategy's defaults)"
+    options.add_argument("--config", type=Path, metavar="FILE", help=config)
     add_models_dir(options, "model store", "--out")
     chosen = options.parse_args(arguments)
     try:
         folder = chosen.models_dir / add(chosen.strategy) / chosen.version
-        updated = add_reference(folder, chosen.bars)
+        updated = add_reference(folder, chosen.bars, chosen.config)
     except ERRORS as error:
         return wrong(error)
     assert updated.reference is not None

@@ -34,7 +34,7 @@ def row(found: Found) -> str:
     )
     return (
         f"trial {found.number:>3}  {found.state:<8}  validation {found.validation_return:+8.3%}  "
-        f"Sharpe {found.sharpe:+.3f}  {found.steps_per_s:7,.0f} steps/s  {values or 'the defaults'}"
+        f"Sharpe {found.sharpe:+.3f}  {found.steps_per_s:7,.0f} steps/s  {values or 'those of the preset'}"
     )
 
 
@@ -45,6 +45,10 @@ def parser() -> argparse.ArgumentParser:
     found.add_argument("--strategy", required=True, metavar="NAME", help=f"one of {', '.join(KINDS)}")
     found.add_argument("--bars", required=True, type=Path, help="CSV, CSV.gz or Parquet file of bars")
     add_models_dir(found, "model store: its ledger counts the trials", "--out")
+    config = (
+        "of the desk that will use the policy: train by its limits, costs, gates and sizes (the strategy's defaults)"
+    )
+    found.add_argument("--config", type=Path, metavar="FILE", help=config)
     add_model_config(found)
     found.add_argument("--trials", type=int, default=50, help="in all; give more later to go on (%(default)s)")
     found.add_argument("--steps", type=int, help=f"transitions of each training ({STEPS:,}, or {UPDATES} rollouts)")
@@ -92,6 +96,7 @@ def search_from(chosen: argparse.Namespace) -> Search:
         network=chosen.network or usual.network,
         precision=chosen.precision,
         device=chosen.device,
+        config=chosen.config,
         folds=chosen.folds or (FOLDS if not known.walk.years and plan is None else 1),
         train_sessions=chosen.train_sessions,
         validate_sessions=chosen.validate_sessions,

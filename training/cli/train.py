@@ -31,7 +31,7 @@ from training.runs.display import Display
 from training.runs.import_run import import_and_export
 from training.runs.record import Outcome
 from training.runs.run import train_and_export
-from training.runs.settings import IQM, SELECTS, Settings, requests_of, settings_for
+from training.runs.settings import ENSEMBLES, IQM, SEEDS, SELECTS, Settings, requests_of, settings_for
 from training.search.coefficients_file import read_coefficients, read_plan
 
 SEED_MAX = 2**31
@@ -70,7 +70,9 @@ def parser() -> argparse.ArgumentParser:
     how.add_argument("--seeds", type=int, default=1, help="how many, one after the other (%(default)s)")
     how.add_argument("--network", metavar="NAME", help="see below")
     how.add_argument("--reward", metavar="NAME", help="or size of an action: see below")
-    how.add_argument("--coefficients", type=Path, metavar="FILE", help="as `search` writes them (the preset's)")
+    how.add_argument(
+        "--coefficients", type=Path, metavar="FILE", help="changes to the preset's, as `search` writes them"
+    )
     how.add_argument("--ablation", action="store_true", help="train on the other rewards as well, to compare")
     refit = "export the last fold's choice trained once more on all sessions, which nothing then tests"
     how.add_argument("--refit", action="store_true", help=refit)
@@ -130,6 +132,8 @@ def _evaluation(found: argparse.ArgumentParser) -> None:
         "settings and seeds by validation: a typical seed of the setting with the best middle half, or the best one"
     )
     test.add_argument("--select", choices=SELECTS, default=IQM, help=f"{select} (%(default)s)")
+    mean = "what a fold ends with: the mean of all its seeds in one graph, or the seed that --select takes"
+    test.add_argument("--ensemble", choices=ENSEMBLES, help=f"{mean} ({SEEDS}, where a strategy has one network)")
     test.add_argument("--reference-years", action="store_true", help=years)
 
 
@@ -152,7 +156,7 @@ def settings_from(chosen: argparse.Namespace) -> Settings:
         plan = replace(plan, members=chosen.members or plan.members)
         plan = read_plan(chosen.coefficients, plan, own.searched(plan)) if chosen.coefficients else plan
     elif chosen.coefficients:
-        coefficients = read_coefficients(chosen.coefficients)
+        coefficients = read_coefficients(chosen.coefficients, usual.coefficients)
     first = chosen.reward or usual.rewards[0]
     others = [name for name in kind(chosen.strategy).variants if chosen.ablation and name != first]
     found = replace(
@@ -173,10 +177,12 @@ def settings_from(chosen: argparse.Namespace) -> Settings:
         refit=chosen.refit,
         config=chosen.config,
         select=chosen.select,
+        ensemble=chosen.ensemble or usual.ensemble,
         allow_unproven=chosen.allow_unproven,
         patience=chosen.patience,
         coefficients=coefficients,
         plan=plan,
+        base=chosen.preset or "",
         more_bars=tuple(chosen.bars[1:]),
         symbols=tuple((chosen.symbols or "").split(",")) if chosen.symbols else (),
         processes=chosen.processes,
@@ -255,6 +261,8 @@ def _contradiction(chosen: argparse.Namespace, known: TrainingKind) -> str:
         for name in ("folds", *sizes, "reference_years"):
             if getattr(chosen, name):
                 return f"--{name.replace('_', '-')} is not for {chosen.strategy}: its procedure has its own folds"
+        if chosen.ensemble == SEEDS:
+            return f"--ensemble is not for {chosen.strategy}: its procedure joins what it trains"
         if chosen.refit:
             return f"--refit is not for {chosen.strategy}: its procedure trains for each fold"
         if chosen.engine == RLLIB and (chosen.precision, chosen.device) != ("float32", "cpu"):
@@ -269,8 +277,6 @@ def _contradiction(chosen: argparse.Namespace, known: TrainingKind) -> str:
                 return f"--reference-years is one fold of given years: leave --{name.replace('_', '-')} out"
         if known.split is None:
             return f"--reference-years is not for {chosen.strategy}: its reference names no years"
-    if known.procedure is None and chosen.preset is not None and chosen.coefficients is not None:
-        return "--preset and --coefficients are two ways to set the same: give one of them"
     if chosen.import_sb3 is None:
         for name in ("activation", "golden"):
             if getattr(chosen, name) is not None:
@@ -290,7 +296,8 @@ def _ended(outcome: Outcome, chosen: argparse.Namespace) -> int:
     sys.stdout.write(f"{outcome.version}\n")
     code = promoted(outcome.version) if chosen.promote else DONE
     figures, version = outcome.findings.policy.figures, outcome.version
-    passive = f"it never traded in its {figures.sessions} test sessions" if not figures.trades else ""
+    idle = not figures.trades and not outcome.passive  # the passive policy may never trade: that is what it is for
+    passive = f"it never traded in its {figures.sessions} test sessions" if idle else ""
     if not chosen.activate or (passive and not chosen.allow_passive):
         cure = "--allow-passive" if passive else ""
         command = activation(version, chosen.strategy, cure)

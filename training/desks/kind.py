@@ -222,6 +222,15 @@ class Procedure(Protocol):
     def common(self, plan: Plan, /) -> Any:
         """What of a plan decides the outcome of the tasks before the trials, as JSON."""
 
+    def start(
+        self, request: Request, data: Any, fold: Fold, trained: nn.Module, /
+    ) -> tuple[nn.Module, float | None] | None:
+        """The policy that a trial began as, given what it ended as, and how far its actions explore.
+
+        That is their deviation; None for a policy that answers with values of actions. None where the engine that
+        trained it draws the first weights.
+        """
+
     def players(self, plan: Plan, /) -> Sequence[str]:
         """Who plays the account of all tests: `POLICY`, the kind's baselines, then the policy's scenarios."""
 
@@ -249,11 +258,15 @@ class Procedure(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class Passive:
-    """The policy of a strategy that takes no skill, and how a network plays it: by the biases of its last layer."""
+    """The policy of a strategy that takes no skill, and how a network plays it: by the biases of its last layer.
+
+    A strategy with a procedure of its own makes it `of` a trained policy, with the same outputs.
+    """
 
     words: str  # what it does
-    layer: str  # the last one of a learner, by its name
-    biases: tuple[float, ...]
+    layer: str = ""  # the last one of a learner, by its name
+    biases: tuple[float, ...] = ()
+    of: Callable[[nn.Module], nn.Module] | None = None
 
     @torch.no_grad()
     def begin(self, network: Any) -> None:

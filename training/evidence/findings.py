@@ -117,6 +117,7 @@ class Findings(msgspec.Struct, frozen=True, kw_only=True):
     seeds: int  # of the headline's reward, the fewest of any fold
     trades_options: bool | None = None  # then the figures here are on made-up prices; None: not known
     recorded_run: RecordedRun | None = None  # of a policy that trades options; read when it is promoted
+    members: int = 1  # seeds whose answers the policy is the mean of
     policy: Line
     baselines: tuple[Line, ...]
     over_baselines: dict[str, Interval]  # the policy's mean session return less theirs, paired by session

@@ -62,7 +62,7 @@ def headline(study: Study) -> tuple[SessionResult, ...]:
 
 def chosen_results(study: Study) -> tuple[PlayResult, ...]:
     """What was chosen in each fold on its test sessions: on the account of all tests where there is one."""
-    return study.account or tuple(study.trials[index].test for index in study.chosen)
+    return study.account or tuple(trial.test for trial in study.headline)
 
 
 def trial_matrix(study: Study, reward: str = "") -> tuple[tuple[str, ...], Series]:

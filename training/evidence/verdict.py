@@ -73,11 +73,13 @@ def _learnt(f: Findings) -> str:
     """How much was learned."""
     one = f.learnt
     assert one is not None, "asked for a study that measured it"
+    steps = f"{one.gradient_steps:,} gradient steps to the chosen checkpoint"
+    critic = f"; the critic explains {number(one.explained_variance)} of the variance" if one.explained_variance else ""
+    several = f", the mean of {f.members} seeds," if f.members > 1 else ""
     return (
-        f"Learned: {one.gradient_steps:,} gradient steps to the chosen checkpoint. Its answers are {number(one.kl, 3)} "
-        f"nats from those of the network that it began as, have a mean size of {number(one.size, 3)} and deviate by "
-        f"{number(one.variation, 3)} over what it sees; the critic explains {number(one.explained_variance)} of the "
-        "variance."
+        f"Learned: {steps}{' of the seed with the fewest' if several else ''}. The policy's answers{several} are "
+        f"{number(one.kl, 3)} nats from those of the network that it began as, have a mean size of "
+        f"{number(one.size, 3)} and deviate by {number(one.variation, 3)} over what it sees{critic}."
     )
 
 

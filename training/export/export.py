@@ -38,8 +38,10 @@ from strategies.kit.manifest import (
     Training,
     answer_name,
     encode,
+    memory_shape,
     output_shapes,
 )
+from training.export.ensemble import count_of
 from training.rl.kernels import plain_float32
 
 OPSET = 20
@@ -74,6 +76,7 @@ class Release:
     metrics: dict[str, Any]
     report: Callable[[Path, str], object] | None = None
     version: str | None = None
+    label: str = ""  # a word in the name of a version that is named so
     promoted: bool = False
     note: str = ""
     rules: Mapping[str, str] = field(default_factory=dict)  # see `strategies.kit.manifest.Manifest`
@@ -137,13 +140,21 @@ class Exported(nn.Module):
 
     def __init__(self, path: Path) -> None:
         super().__init__()
-        self._session = _session(path)
+        self._session = session_of(path)
 
     def forward(self, observation: torch.Tensor, hidden: torch.Tensor | None = None) -> Any:
-        """The answers; of a policy with a memory the next state as well."""
-        given = {"observation": observation.numpy()} | ({} if hidden is None else {"hidden": hidden.numpy()})
+        """The answers; of a policy with heads or a memory these as well."""
+        given = {"observation": observation.numpy()} | ({} if hidden is None else {"hidden": self._memory(hidden)})
         answers = [torch.from_numpy(answer) for answer in self._session.run(None, given)]
-        return answers[0] if hidden is None else tuple(answers)
+        return answers[0] if len(answers) == 1 else tuple(answers)
+
+    def _memory(self, hidden: torch.Tensor) -> Float32Array:
+        """A memory as the graph takes it: that of one member is taken as that of each."""
+        (shape,) = (node.shape for node in self._session.get_inputs() if node.name == "hidden")
+        if hidden.dim() == len(shape) - 1:
+            hidden = hidden.unsqueeze(1).expand(-1, *shape[1:]).contiguous()
+        found: Float32Array = hidden.numpy()
+        return found
 
 
 def run_onnx(path: Path, observations: Float32Array) -> Float32Array:
@@ -151,13 +162,13 @@ def run_onnx(path: Path, observations: Float32Array) -> Float32Array:
 
     Of a policy with a memory use `run_onnx_sequence`.
     """
-    answers: Float32Array = _session(path).run(None, {"observation": observations})[0]
+    answers: Float32Array = session_of(path).run(None, {"observation": observations})[0]
     return answers
 
 
 def run_onnx_sequence(path: Path, observations: Float32Array, hidden: tuple[int, ...]) -> Answered:
     """What onnxruntime gives to one sequence of observations that begins at the zero state, on one thread."""
-    session = _session(path)
+    session = session_of(path)
 
     def step(observation: Float32Array, state: Float32Array) -> Sequence[Float32Array]:
         answers: Sequence[Float32Array] = session.run(None, {"observation": observation, "hidden": state})
@@ -166,7 +177,8 @@ def run_onnx_sequence(path: Path, observations: Float32Array, hidden: tuple[int,
     return _in_sequence(step, observations, hidden)
 
 
-def _session(path: Path) -> Any:
+def session_of(path: Path) -> Any:
+    """A session of onnxruntime over a graph, on one thread of the CPU."""
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = options.inter_op_num_threads = 1
     return onnxruntime.InferenceSession(path, options, providers=["CPUExecutionProvider"])
@@ -204,12 +216,16 @@ def _write(policy: nn.Module, strategy: AnyStrategy, release: Release, folder: P
     spec = strategy.spec
     golden = golden_observations(strategy)
     golden_array = np.stack([observation.array() for observation in golden]).reshape(-1, *spec.observation_shape)
-    answered = _torch_answers(policy, spec, golden_array)
+    members = count_of(policy)
+    memory = memory_shape(spec, members)
+    answered = _torch_answers(policy, memory, golden_array)
     _check_answers(spec, answered, len(golden_array))
     path = folder / POLICY_FILE
-    write_whole(path, _onnx_bytes(policy, golden_array, spec))
+    write_whole(path, onnx_bytes(policy, golden_array, spec))
     for name, observations in (("golden", golden_array), ("real", probes), ("single", probes[:1])):
-        difference = _difference(_torch_answers(policy, spec, observations), _onnx_answers(path, spec, observations))
+        difference = _difference(
+            _torch_answers(policy, memory, observations), _onnx_answers(path, memory, observations)
+        )
         if not difference <= TOLERANCE:
             raise ExportError(
                 f"torch and onnxruntime differ by {difference} on {len(observations)} {name} observations; expected at "
@@ -221,7 +237,7 @@ def _write(policy: nn.Module, strategy: AnyStrategy, release: Release, folder: P
     manifest = Manifest(
         format=FORMAT,
         strategy=spec.name,
-        version=release.version or f"{release.training.last_session}-{digest[:8]}",
+        version=release.version or "-".join(filter(None, (release.training.last_session, release.label, digest[:8]))),
         contract_hash=contract_hash(strategy),
         policy_sha256=digest,
         observation_shape=spec.observation_shape,
@@ -235,6 +251,7 @@ def _write(policy: nn.Module, strategy: AnyStrategy, release: Release, folder: P
         rules=dict(release.rules),
         symbols=release.symbols,
         reference=release.reference,
+        members=members,
         model_config=msgspec.json.decode(spec.config) if spec.config else {},
         model_config_digest=hashlib.sha256(spec.config.encode()).hexdigest() if spec.config else "",
         files={
@@ -293,20 +310,28 @@ def _difference(one: Answered, other: Answered) -> float:
     return max(float(np.abs(mine - theirs).max()) for mine, theirs in pairs)
 
 
-def _onnx_answers(path: Path, spec: Spec, observations: Float32Array) -> Answered:
-    if spec.recurrent_shape is None:
-        answers, *heads = _session(path).run(None, {"observation": observations})
+def _onnx_answers(path: Path, memory: tuple[int, ...] | None, observations: Float32Array) -> Answered:
+    if memory is None:
+        answers, *heads = session_of(path).run(None, {"observation": observations})
         return Answered(answers, None, tuple(heads))
-    return run_onnx_sequence(path, observations, spec.recurrent_shape)
+    return run_onnx_sequence(path, observations, memory)
 
 
-def _onnx_bytes(policy: nn.Module, example: Float32Array, spec: Spec) -> bytes:
-    """The policy as a serialised ONNX model with a dynamic batch, without traces of where it was exported."""
+def onnx_bytes(policy: nn.Module, example: Float32Array, spec: Spec) -> bytes:
+    """The policy as a serialised ONNX model with a dynamic batch, without traces of where it was exported.
+
+    Args:
+        example: observations, float32 (n, *observation shape), to trace it with.
+
+    Raises:
+        ExportError: a weight is outside of the model.
+    """
     logging.getLogger("torch.onnx").setLevel(logging.ERROR)  # it misses torchvision, which nothing here uses
     inputs, outputs, given = ["observation"], [*output_shapes(spec)], [torch.from_numpy(example)]
-    if spec.recurrent_shape is not None:
+    memory = memory_shape(spec, count_of(policy))
+    if memory is not None:
         inputs = [*inputs, "hidden"]
-        given.append(torch.zeros(len(example), *spec.recurrent_shape))
+        given.append(torch.zeros(len(example), *memory))
     batch = torch.export.Dim("batch", min=1, max=1 << 20)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # the exporter warns about its own internals
@@ -338,13 +363,13 @@ def _onnx_bytes(policy: nn.Module, example: Float32Array, spec: Spec) -> bytes:
 
 
 @torch.no_grad()
-def _torch_answers(policy: nn.Module, spec: Spec, observations: Float32Array) -> Answered:
+def _torch_answers(policy: nn.Module, memory: tuple[int, ...] | None, observations: Float32Array) -> Answered:
     def step(observation: Float32Array, state: Float32Array) -> Sequence[Float32Array]:
         return [output.numpy() for output in policy(torch.from_numpy(observation), torch.from_numpy(state))]
 
     with plain_float32():
-        if spec.recurrent_shape is not None:
-            return _in_sequence(step, observations, spec.recurrent_shape)
+        if memory is not None:
+            return _in_sequence(step, observations, memory)
         found = policy(torch.from_numpy(observations))
         answers, *heads = found if isinstance(found, tuple) else (found,)
         return Answered(answers.numpy(), None, tuple(head.numpy() for head in heads))

@@ -70,7 +70,7 @@ def seeds_of(study: Study, fold: int) -> set[int]:
 
 def fold_line(study: Study, index: int) -> FoldLine:
     """What was chosen in a fold and what it earned there."""
-    fold, trial = study.folds[index], study.trials[study.chosen[index]]
+    fold, trial = study.folds[index], study.headline[index]
     tested = chosen_results(study)[index].sessions
     return FoldLine(
         train=(fold.train[0], fold.train[-1], len(fold.train)),
@@ -105,7 +105,7 @@ def run_line(study: Study, index: int) -> Run:
         validate_return=_net(trial.validate, study.capital_usd),
         test_return=_net(trial.test.sessions, study.capital_usd),
         test_trades=sum(session.trades for session in trial.test.sessions),
-        chosen=index in study.chosen,
+        chosen=index in study.chosen and not study.ensembles,
     )
 
 
@@ -209,8 +209,8 @@ def _ranks(spans: Sequence[Sequence[SessionResult]], study: Study) -> Series:
 
 
 def least_learnt(study: Study) -> Learnt | None:
-    """What the chosen trial learned whose answers moved least from its start; None where one was not measured."""
-    found = [study.trials[index].learnt for index in study.chosen]
+    """What the fold's policy learned whose answers moved least from its start; None where one was not measured."""
+    found = [trial.learnt for trial in study.headline]
     known = [one for one in found if one is not None]
     return min(known, key=lambda one: one.kl or 0.0) if len(known) == len(found) else None
 

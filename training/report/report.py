@@ -99,7 +99,7 @@ def find(study: Study) -> Findings:
     with phase("figures of choosing among all trials"):
         overfitting, snooped = backtest_overfitting(own_runs), snooping(matrix) if matrix.shape[1] else None
         lead = lead_of(returns, played, own_runs, earlier=_others(study, own_runs), compounds=one_account)
-    entries = [entry for index in study.chosen for entry in study.trials[index].test.entries]
+    entries = [entry for trial in study.headline for entry in trial.test.entries]
     correlation, chance = rank_correlation(study)
     findings = Findings(
         verdict="",
@@ -118,6 +118,7 @@ def find(study: Study) -> Findings:
         code_version=study.code_version,
         first_session=study.folds[0].test[0],
         last_session=study.folds[-1].test[-1],
+        members=study.headline[-1].members,
         seeds=min(len(seeds_of(study, fold)) for fold in range(len(study.folds))),
         policy=policy,
         baselines=tuple(lines),

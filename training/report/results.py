@@ -12,7 +12,7 @@ from markupsafe import Markup
 
 from daemon.page_kit import plots
 from daemon.page_kit.svg import Point, millions
-from training.evidence.findings import Findings, Line
+from training.evidence.findings import Findings, FoldLine, Line
 from training.evidence.statistics import chosen_results, running, session_returns
 from training.evidence.wording import UNKNOWN, number, percent, share
 from training.report.cells import PLAYER_STYLES, Row, sharpe, with_interval
@@ -109,7 +109,7 @@ def fold_rows(f: Findings) -> list[Row]:
     return [
         (
             str(index),
-            "not known" if f.imported else f"{fold.seed}\nat {millions(fold.chosen_steps)}",
+            _policy_of(f, fold),
             percent(fold.validate_return),
             Markup("<b>{}</b>").format(percent(fold.net_return)),
             str(fold.trades),
@@ -118,6 +118,13 @@ def fold_rows(f: Findings) -> list[Row]:
         )
         for index, fold in enumerate(f.folds, 1)
     ]
+
+
+def _policy_of(f: Findings, fold: FoldLine) -> str:
+    """Which policy a fold ended with."""
+    if f.imported:
+        return "not known"
+    return f"mean of {f.members}" if f.members > 1 else f"{fold.seed}\nat {millions(fold.chosen_steps)}"
 
 
 def chosen_rows(study: Study) -> list[Row]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 
 from daemon.config.load import ConfigError, Settings, load
@@ -9,13 +10,15 @@ from daemon.core.limits import Trading
 from daemon.core.strategy_rules import trading_for
 
 
-def trading_of(strategy: str, config: Path | None) -> Trading:
-    """The rules of this strategy under `config`; None: its defaults.
+def trading_of(strategy: str, config: Path | None, changes: Mapping[str, object] | None = None) -> Trading:
+    """The rules of this strategy under `config`; None: its defaults. `changes` are by dotted keys.
 
     Raises:
         ValueError: the configuration cannot be read or is wrong; the text names each key, its value and the cure.
     """
-    return trading_for(strategy) if config is None else _settings(strategy, config).trading()
+    if config is None and not changes:
+        return trading_for(strategy)
+    return _settings(strategy, config, changes).trading()
 
 
 def model_config_of(strategy: str, config: Path | None) -> Path | None:
@@ -24,8 +27,8 @@ def model_config_of(strategy: str, config: Path | None) -> Path | None:
     return Path(named) if named else None
 
 
-def _settings(strategy: str, config: Path) -> Settings:
+def _settings(strategy: str, config: Path | None, changes: Mapping[str, object] | None = None) -> Settings:
     try:
-        return load(config, {"desk.strategy": strategy})
+        return load(config, {"desk.strategy": strategy, **(changes or {})})
     except ConfigError as error:
         raise ValueError(str(error)) from error

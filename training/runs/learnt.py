@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import math
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from training.desks.trial import Request, Trained
+from training.export.ensemble import together
 from training.rl.coefficients import Coefficients
 from training.runs.prepared import Prepared
-from training.study.study import Fold, Learnt
+from training.study.study import Fold, Learnt, Trial
 
 OBSERVATIONS = 256
 FEW_GRADIENT_STEPS = 2_000
@@ -18,19 +21,68 @@ FEWEST_VALUES = 2  # of answers that have a deviation
 
 
 def learnt_by(prepared: Prepared, request: Request, trained: Trained, fold: Fold, policy: nn.Module) -> Learnt | None:
-    """What the chosen checkpoint learned; None for a strategy with a procedure of its own, whose start is not known."""
-    if prepared.kind.procedure is not None:
+    """What the chosen checkpoint learned; None where another engine drew the weights that it began with."""
+    own = prepared.kind.procedure
+    if own is None:
+        start: nn.Module = first_policy(prepared, request, fold)
+        deviations = deviations_of(prepared, trained.weights)
+    else:
+        begun = own.start(request, prepared.data, fold, policy)
+        if begun is None:
+            return None
+        start, explored = begun
+        deviations = None if explored is None else torch.tensor(explored)
+    kl, size, variation = compared(prepared, fold, request.seed, start, policy, deviations)
+    explained = trained.curve[-1].explained_variance if trained.curve and own is None else 0.0
+    return Learnt(trained.gradient_steps, kl, size, variation, explained)
+
+
+def learnt_together(
+    prepared: Prepared,
+    requests: Sequence[Request],
+    trials: Sequence[Trial],
+    weights: Sequence[Mapping[str, Any]],
+    policy: nn.Module,
+) -> Learnt | None:
+    """What the mean of trials of PPO learned, against the mean of what they began as; steps are the fewest of one."""
+    fold, learnt = prepared.folds[requests[0].fold], [trial.learnt for trial in trials]
+    known = [one for one in learnt if one is not None]
+    if len(known) < len(learnt):
         return None
+    starts = [first_policy(prepared, request, fold) for request in requests]
+    start = together(starts, prepared.machine.spec.recurrent_shape)
+    found = [deviations_of(prepared, each) for each in weights]
+    known_deviations = [each for each in found if each is not None]
+    deviations = torch.stack(known_deviations).mean(dim=0) if known_deviations else None
+    kl, size, variation = compared(prepared, fold, requests[0].seed, start, policy, deviations)
+    steps = min(one.gradient_steps for one in known)
+    explained = math.fsum(one.explained_variance for one in known) / len(known)
+    return Learnt(steps, kl, size, variation, explained)
+
+
+def first_policy(prepared: Prepared, request: Request, fold: Fold) -> nn.Module:
+    """The policy that a trial of PPO began as."""
     start: Any = prepared.data.network(request.network, request.seed, fold.train)
     if (begin := prepared.begin(request)) is not None:
         begin(start)
-    seen = torch.from_numpy(prepared.data.probes(fold, OBSERVATIONS, request.seed))
-    continuous = prepared.machine.spec.continuous
-    logs = next((found for name, found in trained.weights.items() if name.endswith("log_std")), torch.zeros(()))
-    deviations = logs.float().exp().cpu() if continuous else None
-    kl, size, variation = moved(_answers(start.policy, seen, prepared), _answers(policy, seen, prepared), deviations)
-    explained = trained.curve[-1].explained_variance if trained.curve else 0.0
-    return Learnt(trained.gradient_steps, kl, size, variation, explained)
+    found: nn.Module = start.policy
+    return found
+
+
+def deviations_of(prepared: Prepared, weights: Mapping[str, Any]) -> Tensor | None:
+    """Deviations, (actions,), of the actions that a network of PPO draws; None for one that answers with logits."""
+    if not prepared.machine.spec.continuous:
+        return None
+    logs = next((found for name, found in weights.items() if name.endswith("log_std")), torch.zeros(()))
+    return logs.float().exp().cpu()
+
+
+def compared(
+    prepared: Prepared, fold: Fold, seed: int, start: nn.Module, policy: nn.Module, deviations: Tensor | None
+) -> tuple[float, float, float]:
+    """`moved` over observations of a fold that are drawn by a seed."""
+    seen = torch.from_numpy(prepared.data.probes(fold, OBSERVATIONS, seed))
+    return moved(_answers(start, seen, prepared), _answers(policy, seen, prepared), deviations)
 
 
 def moved(before: Tensor, after: Tensor, deviations: Tensor | None) -> tuple[float, float, float]:
@@ -39,7 +91,7 @@ def moved(before: Tensor, after: Tensor, deviations: Tensor | None) -> tuple[flo
     Args:
         before: float32 (n, actions), logits, or means of actions.
         after: the same of the policy itself.
-        deviations: (actions,) of the actions that are drawn in training; None for logits.
+        deviations: (actions,), or one for all, of the actions that are drawn in training; None for logits.
     """
     if deviations is not None:
         kl = ((after - before) / deviations).square().sum(dim=1).mean() / 2.0
@@ -57,7 +109,7 @@ def _answers(policy: nn.Module, seen: Tensor, prepared: Prepared) -> Tensor:
     hidden = prepared.machine.spec.recurrent_shape
     found = policy(seen, torch.zeros(len(seen), *hidden)) if hidden else policy(seen)
     answers: Tensor = found[0] if isinstance(found, tuple) else found
-    return answers.float()
+    return answers.float().reshape(len(seen), -1)  # of a row for each symbol a single action
 
 
 def planned_gradient_steps(coefficients: Coefficients, steps: int) -> int:

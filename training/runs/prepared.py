@@ -17,6 +17,7 @@ from strategies.kit.contract import Strategy
 from strategies.registry import strategy as registered
 from training.desks.kind import Sources, Span, TaskData, TrainingKind
 from training.desks.trial import Request
+from training.export.ensemble import together
 from training.rl.kernels import use_fast_float32
 from training.rl.ppo import make_deterministic
 from training.rl.presets import PASSIVE
@@ -49,11 +50,16 @@ class Prepared:
         """The module that is exported, raw observations to answers, with these weights of its network."""
         return self.kind.policy(request.network, request.seed, weights)
 
+    def mean_policy(self, requests: Sequence[Request], weights: Sequence[Mapping[str, Any]]) -> nn.Module:
+        """The policies of requests that differ by their seed as one, which answers with their mean."""
+        members = [self.policy(request, one) for request, one in zip(requests, weights, strict=True)]
+        return together(members, self.machine.spec.recurrent_shape)
+
     def begin(self, request: Request) -> Callable[[Any], None] | None:
         """What is done to a network before its training. Raises `ValueError` where the kind names no passive policy."""
         if request.begins != PASSIVE:
             return None
-        if self.kind.passive is None:
+        if self.kind.passive is None or not self.kind.passive.layer:
             raise ValueError(f"{self.kind.strategy} names no passive policy to begin at")
         return self.kind.passive.begin
 
@@ -62,17 +68,22 @@ class Prepared:
         learner: Any = self.data.network(network, seed, train)
         return self.kind.policy(network, seed, learner.state_dict())
 
-    def passive(self, network: str, train: Sequence[str]) -> nn.Module | None:
-        """The kind's passive policy under the same contract, scaled by these sessions; None where it names none."""
+    def passive(self, network: str, train: Sequence[str], trained: nn.Module | None = None) -> nn.Module | None:
+        """The kind's passive policy under the same contract, scaled by these sessions; None where it names none.
+
+        That of a strategy with a procedure of its own is made of a `trained` one.
+        """
         if self.kind.passive is None:
             return None
+        if self.kind.passive.of is not None:
+            return None if trained is None else self.kind.passive.of(trained)
         learner: Any = self.data.network(network, 0, train)
         self.kind.passive.play(learner)
         return self.kind.policy(network, 0, learner.state_dict())
 
-    def trial_folder(self, request: Request) -> TrialFolder:
-        """The files of this trial."""
-        return self.task_folder(request.name)
+    def trial_folder(self, request: Request, name: str = "") -> TrialFolder:
+        """The files of this trial, or of what several are together, by its name."""
+        return self.task_folder(name or request.name)
 
     def task_folder(self, name: str) -> TrialFolder:
         """The files of a trial, or of a task that comes before all trials."""
@@ -110,11 +121,11 @@ def prepare(arguments: tuple[Settings, Path, str]) -> Prepared:
     known.check(settings.rewards, settings.network)
     strategy = registered(settings.strategy, settings.symbols, settings.model_config)
     trading = trading_of(settings.strategy, settings.config)
-    data = _loaded(known, settings, trading)
+    data = loaded(known, settings, trading)
     return Prepared(settings, known, strategy, trading, data, folds_of(settings, data), folder, version)
 
 
-def _loaded(known: TrainingKind, settings: Settings, trading: Trading) -> TaskData:
+def loaded(known: TrainingKind, settings: Settings, trading: Trading) -> TaskData:
     """The bars made ready. Raises `ValueError` for what only a strategy with an open universe is asked."""
     if known.procedure is not None and settings.plan is not None:
         sources = Sources(settings.more_bars, settings.symbols)

@@ -37,6 +37,7 @@ class Outcome:
     version: Path
     run_folder: Path
     findings: Findings
+    passive: bool = False  # the version is the strategy's passive policy, not what was learned
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,7 +60,8 @@ class RunRecord:
         fold = self.prepared.folds[trial.fold]
         found = self.prepared.data.figures(trial.test.sessions)
         deviation = found.session_deviation
-        opened = self._opening(fold, f"fold {trial.fold + 1}, {trial.reward}, seed {trial.seed}")
+        who = f"mean of {trial.members} seeds" if trial.members > 1 else f"seed {trial.seed}"
+        opened = self._opening(fold, f"fold {trial.fold + 1}, {trial.reward}, {who}")
         return msgspec.structs.replace(
             opened,
             kind="trial",
@@ -86,13 +88,14 @@ class RunRecord:
         chosen: Sequence[int],
         compared: Sequence[Compared],
         *,
+        means: Sequence[Trial],
         account: tuple[PlayResult, ...],
         extra: dict[str, Any],
     ) -> Study:
         """All trials, and what the chosen ones were compared with; also written into the run's folder."""
         settings, p = self.prepared.settings, self.prepared
         dates = [date for fold in p.folds for date in fold.test]
-        own = [*self.openings(), *(self.line(trial) for trial in trials)]
+        own = [*self.openings(), *(self.line(trial) for trial in (*trials, *means))]
         sharpes, openings = self.ledger.prior(dates, own=own)
         study = Study(
             strategy=settings.strategy,
@@ -117,6 +120,7 @@ class RunRecord:
             prior_openings=openings,
             scenarios={name: tuple(found.scenarios[name] for found in compared) for name in compared[0].scenarios},
             extra=extra,
+            ensembles=tuple(means),
             account=account,
             refit=refit_words(tuple(p.data.days), p.folds) if settings.refit else "",
         )
@@ -124,10 +128,10 @@ class RunRecord:
         return study
 
     def exported(self, study: Study, policy: nn.Module, refit: nn.Module | None = None) -> Outcome:
-        """The last fold's chosen policy, or `refit`, as a version of the store with the report on all folds."""
+        """The last fold's policy, or `refit`, as a version of the store with the report on all folds."""
         settings, p = self.prepared.settings, self.prepared
         findings = write_report(study, p.folder)
-        instead, words = self._unproven(study, findings)
+        instead, words = self._unproven(study, findings, policy)
         if words:
             study = msgspec.structs.replace(study, exported=words)
             findings = msgspec.structs.replace(findings, verdict=f"{words} {findings.verdict}")
@@ -140,7 +144,7 @@ class RunRecord:
             for name, data in files(study, findings, policy_sha256=digest).items():
                 write_whole(folder / name, data)
 
-        trial = study.trials[study.chosen[-1]]
+        trial = study.headline[-1]
         learnt = p.folds[-1].train if refit is None else tuple(p.data.days)
         policy = instead or refit or policy
         with phase("distributions of the training sessions"):
@@ -151,16 +155,10 @@ class RunRecord:
             if refit is None
             else described(p.data, study.data.file, study.data.feed, Fold(learnt, (), ())),
             hyperparameters={**study.settings, **study.machine, "seed": trial.seed, "chosen_steps": trial.chosen_steps},
-            metrics={
-                "test": self._metrics(trial.test.sessions),
-                "test_denials": dict(trial.test.denials),
-                "validate": self._metrics(trial.validate),
-                **({"learnt": msgspec.to_builtins(trial.learnt)} if trial.learnt is not None else {}),
-                **({"account": self._metrics(joined(study.account))} if study.account else {}),
-                **self._found(study.chosen[-1]),
-            },
+            metrics=self._of_passive(study, instead) if instead is not None else self._learned(study),
             report=write_files,
             note=findings.verdict if refit is None else f"{findings.verdict} {study.refit}",
+            label="passive" if instead is not None else "",
             rules={**rules, DIGEST: rules_digest(with_rules(p.trading, rules))},
             reference=reference_of(p.kind.inputs, watched, p.machine.spec),
             symbols=configured(p.machine.spec),
@@ -168,9 +166,32 @@ class RunRecord:
         with phase("export to ONNX, read back and compared"):
             probes = p.data.probes(p.folds[-1], PROBES, trial.seed)
             version = export(policy, p.machine, release, out=settings.out, probes=probes)
-        return Outcome(version, p.folder, findings)
+        return Outcome(version, p.folder, findings, passive=instead is not None)
 
-    def _unproven(self, study: Study, findings: Findings) -> tuple[nn.Module | None, str]:
+    def _learned(self, study: Study) -> dict[str, Any]:
+        """The figures of what was learned, for the manifest."""
+        trial = study.headline[-1]
+        return {
+            "test": self._metrics(trial.test.sessions),
+            "test_denials": dict(trial.test.denials),
+            "validate": self._metrics(trial.validate),
+            **({"learnt": msgspec.to_builtins(trial.learnt)} if trial.learnt is not None else {}),
+            **({"account": self._metrics(joined(study.account))} if study.account else {}),
+            **self._found(study.chosen[-1]),
+        }
+
+    def _of_passive(self, study: Study, policy: nn.Module) -> dict[str, Any]:
+        """The figures of the passive policy on the last fold's test sessions, and of what was learned."""
+        p = self.prepared
+        tested = p.data.test(policy, p.span(p.folds[-1].test, study.reward))
+        return {
+            "exported": "passive",
+            "test": self._metrics(tested.sessions),
+            "test_denials": dict(tested.denials),
+            "learned": self._learned(study),
+        }
+
+    def _unproven(self, study: Study, findings: Findings, policy: nn.Module) -> tuple[nn.Module | None, str]:
         """The passive policy, to be exported where no lead is proven, and the sentence that says what is exported.
 
         None and "" where a lead is proven, the policy was trained elsewhere, or the strategy names no passive policy.
@@ -180,7 +201,7 @@ class RunRecord:
             return None, ""
         if p.settings.allow_unproven:
             return None, "Exported although no lead over the best baseline is proven."
-        return p.passive(study.network, p.folds[-1].train), (
+        return p.passive(study.network, p.folds[-1].train, policy), (
             f"The exported policy is the passive one, which {known.words}: for what was learned no lead over the best "
             "baseline is proven. What was learned:"
         )

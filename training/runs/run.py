@@ -1,6 +1,6 @@
 """From a bars file to a version in the model store: fold, train every trial, choose, test, compare, report, export.
 
-The test sessions choose nothing: within a fold the trial with the best net validation return is taken, and every
+The test sessions choose nothing: a fold ends with the mean of its seeds or with one that validation chose, and every
 opening of the test sessions stands in the store's ledger. Invariant: the same file, settings and number of processes
 give the same weights byte for byte on one machine's CPU, stopped and gone on with or not.
 """
@@ -32,7 +32,19 @@ from training.runs.ledger import Ledger, ledger_path, settings_digest
 from training.runs.prepared import check_device, prepare, prepare_same
 from training.runs.record import Outcome, RunRecord
 from training.runs.settings import Settings, choose, headline_of, requests_of, split_note
-from training.runs.tasks import Chosen, Player, by_fold, compare, play_one, prior_one, refit_one, train_group, train_one
+from training.runs.tasks import (
+    Chosen,
+    Player,
+    Together,
+    by_fold,
+    compare,
+    mean_one,
+    play_one,
+    prior_one,
+    refit_one,
+    train_group,
+    train_one,
+)
 from training.runs.trial import check_shares
 from training.study.progress import Part, phase, reported
 from training.study.study import PlayResult, Trial
@@ -110,16 +122,36 @@ class Run:
         self._prior()
         trials = self._trained(requests)
         chosen = choose(trials, self._settings, headline_of(trials, self._settings))
-        policies = [p.policy(requests[i], p.trial_folder(requests[i]).weights()) for i in chosen]
-        refit = self._refit(requests[chosen[-1]], trials[chosen[-1]]) if self._settings.refit else None
-        return self._told(trials, chosen, policies, refit)
+        groups = self._groups(requests, trials, chosen)
+        policies = [
+            p.mean_policy(of.requests, [p.trial_folder(each).weights() for each in of.requests]) for of in groups
+        ]
+        means: Sequence[Trial] = ()
+        if self._settings.averages:
+            self._listen(f"testing the mean of {len(self._settings.seeds)} seeds")
+            means = self._through(mean_one, groups)
+        refit = self._refit(groups[-1]) if self._settings.refit else None
+        return self._told(trials, chosen, policies, means, refit)
 
-    def _refit(self, request: Request, trial: Trial) -> nn.Module:
-        """The last fold's choice, trained once more for as many steps as its checkpoint on all sessions."""
-        again = replace(request, steps=trial.chosen_steps, patience=0, refit=True)
-        self._listen(f"training once more on all sessions, {again.steps:,} steps")
-        self._through(refit_one, [again])
-        return self._prepared.policy(again, self._prepared.trial_folder(again).weights())
+    def _groups(self, requests: Sequence[Request], trials: Sequence[Trial], chosen: Sequence[int]) -> list[Together]:
+        """The trials that each fold's policy is made of: the chosen one, or all seeds of its reward."""
+        found = []
+        for index in chosen:
+            one = requests[index]
+            own = [i for i, each in enumerate(requests) if (each.fold, each.reward) == (one.fold, one.reward)]
+            places = own if self._settings.averages else [index]
+            found.append(Together(tuple(requests[i] for i in places), tuple(trials[i] for i in places)))
+        return found
+
+    def _refit(self, of: Together) -> nn.Module:
+        """The last fold's policy, trained once more for as many steps as its checkpoints on all sessions."""
+        again = [
+            replace(request, steps=trial.chosen_steps, patience=0, refit=True)
+            for request, trial in zip(of.requests, of.trials, strict=True)
+        ]
+        self._listen(f"training once more on all sessions, {sum(each.steps for each in again):,} steps")
+        self._through(refit_one, again)
+        return self._prepared.mean_policy(again, [self._prepared.trial_folder(each).weights() for each in again])
 
     def imported(self, policy: nn.Module, steps: int, origin: str = "trained elsewhere") -> Outcome:
         """The same for a policy that was trained elsewhere: it is the only trial, and nothing is chosen."""
@@ -145,33 +177,35 @@ class Run:
         trials: Sequence[Trial],
         chosen: Sequence[int],
         policies: Sequence[nn.Module],
+        means: Sequence[Trial] = (),
         refit: nn.Module | None = None,
     ) -> Outcome:
-        """Compare, report, export."""
-        self._ledger.record(*(self._record.line(trial) for trial in trials))
+        """Compare, report, export; `means` are the means of each fold's seeds, where these are the policies."""
+        self._ledger.record(*(self._record.line(trial) for trial in (*trials, *means)))
         self._listen("comparing the chosen policies with the baselines, through the dry run")
-        account, compared = self._compared(trials, chosen, policies)
+        tested = means or [trials[index] for index in chosen]
+        account, compared = self._compared(tested, policies)
         with reported("", self._listen):
             with phase("figures for the report"):
                 extra = self._record.for_report(policies)
-                study = self._record.study(trials, chosen, compared, account=account, extra=extra)
+                study = self._record.study(trials, chosen, compared, means=means, account=account, extra=extra)
             return self._record.exported(study, policies[-1], refit)
 
     def _compared(
-        self, trials: Sequence[Trial], chosen: Sequence[int], policies: Sequence[nn.Module]
+        self, tested: Sequence[Trial], policies: Sequence[nn.Module]
     ) -> tuple[tuple[PlayResult, ...], Sequence[Compared]]:
         """What the policies did on the account of all tests, where there is one; baselines and scenarios by fold."""
         p = self._prepared
         if p.kind.procedure is None or p.settings.plan is None:
             network = self._settings.network if self._trains else ""
-            picked = [(trials[i], policy) for i, policy in zip(chosen, policies, strict=True)]
+            picked = zip(tested, policies, strict=True)
             return (), self._through(
                 compare,
                 [Chosen(one.fold, one.seed, one.reward, network, policy, one.test) for one, policy in picked],
             )
         names = p.kind.procedure.players(p.settings.plan)
         self._listen(Stage("players", len(names), unit="players"))
-        tasks = [Player(name, tuple(policies), trials[chosen[-1]].seed) for name in names]
+        tasks = [Player(name, tuple(policies), tested[-1].seed) for name in names]
         played = dict(zip(names, self._through(play_one, tasks), strict=True))
         account = played[POLICY].folds if p.kind.compounds else ()  # else each session has its own
         return account, by_fold(played, tuple(p.kind.baselines))

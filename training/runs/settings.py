@@ -29,12 +29,14 @@ from training.study.study import Fold, Trial
 
 PROCESSES = 2
 IQM, BEST = SELECTS = ("iqm", "best")
+SEEDS, NONE = ENSEMBLES = ("seeds", "none")
+"""What a fold ends with: the mean of its seeds, or the seed that validation chose."""
 
 
 @dataclass(frozen=True, slots=True)
 class Settings:
-    """What a run is asked for. All but `out`, `run_folder`, `processes` of many trials, `ray` and the checkpoints'
-    interval decides what comes out, and so belongs to the run's identity."""
+    """What a run is asked for. All but `out`, `run_folder`, `processes` of many trials, `ray`, what is made of finished
+    trials and the checkpoints' interval decides what comes out, and so belongs to the run's identity."""
 
     strategy: str
     bars: Path
@@ -54,6 +56,7 @@ class Settings:
     reference_years: bool = False  # one fold of the years that the strategy's reference has, in place of the walk
     begins: str = RANDOM
     select: str = IQM  # how settings and seeds are chosen on validation
+    ensemble: str = SEEDS
     refit: bool = False  # train the last fold's choice once more, on all sessions, and export that
     patience: int = 0
     coefficients: Coefficients = field(default_factory=Coefficients)
@@ -69,6 +72,7 @@ class Settings:
     run_folder: Path | None = None
     restart: bool = False
     config: Path | None = None  # of a desk, whose limits, costs, gates and sizes are trained by; None: the defaults
+    base: str = ""  # the preset that the coefficients change; "": the strategy's first
     allow_unproven: bool = False  # export what was learned although no lead over the best baseline is proven
 
     @property
@@ -102,6 +106,11 @@ class Settings:
         )
 
     @property
+    def averages(self) -> bool:
+        """Whether each fold ends with the mean of its seeds."""
+        return self.ensemble == SEEDS and len(self.seeds) > 1 and self.plan is None
+
+    @property
     def strict(self) -> bool:
         """Whether the folds are stated, so that a file that is too short for them is refused."""
         return self.folds > 1 or self.walk != self.kind.walk
@@ -115,7 +124,10 @@ class Settings:
     def identity(self, bars_sha256: str) -> dict[str, Any]:
         """What decides the result, as JSON."""
         kept = asdict(self)
-        for name in ("out", "checkpoint_s", "run_folder", "restart", "processes", "ray", "allow_unproven", "config"):
+        for name in (
+            "out", "checkpoint_s", "run_folder", "restart", "processes", "ray", "allow_unproven", "config", "ensemble",
+            "base",
+        ):  # fmt: skip
             del kept[name]
         if self.plan is None:
             del kept["plan"]
@@ -147,10 +159,11 @@ class Settings:
 
     def command(self) -> str:
         """The command line that repeats the run, with the options that are not the defaults; files by their names."""
-        preset, default = self.preset, settings_for(self.strategy, Path(), Path(), preset=self.preset)
+        preset = self.preset
+        default = settings_for(self.strategy, Path(), Path(), preset=preset or self.base or None)
         usual = next(iter(kind(self.strategy).presets))
         options = {
-            "preset": preset if preset not in {None, usual} else None,
+            "preset": (preset or self.base) if (preset or self.base) not in {"", usual} else None,
             "steps": self.steps if self.steps != default.steps else None,
             "seed": self.seeds[0] if self.seeds[0] != default.seeds[0] else None,
             "seeds": len(self.seeds) if len(self.seeds) > 1 else None,
@@ -165,7 +178,7 @@ class Settings:
             "symbols": ",".join(self.symbols) or None,
         }
         for name in (
-            "select", "network", "precision", "device", "engine", "feed", "folds", "train_sessions",
+            "select", "ensemble", "network", "precision", "device", "engine", "feed", "folds", "train_sessions",
             "validate_sessions", "test_sessions", "purge_sessions", "patience",
         ):  # fmt: skip
             value = getattr(self, name)

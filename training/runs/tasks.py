@@ -18,7 +18,7 @@ from training.desks.kind import POLICY, Compared, Played
 from training.desks.trial import News, Request, Trained
 from training.rl.pool import Emit, Flag, Stopped
 from training.rl.process_group import ProcessGroup, run_group
-from training.runs.learnt import learnt_by
+from training.runs.learnt import learnt_by, learnt_together
 from training.runs.prepared import UNTRAINED, Prepared, prepare_same
 from training.runs.settings import requests_of
 from training.runs.trial import run_trial
@@ -94,6 +94,52 @@ def refit_one(prepared: Prepared, request: Request, flag: Flag, emit: Emit) -> N
     )
     folder.save_weights(trained.weights)
     folder.finish(_trial(request, trained, PlayResult(())))
+
+
+@dataclass(frozen=True, slots=True)
+class Together:
+    """The trials of a fold that differ by their seed, with what each found."""
+
+    requests: tuple[Request, ...]
+    trials: tuple[Trial, ...]
+
+    @property
+    def name(self) -> str:
+        """The name of its folder."""
+        first = self.requests[0]
+        return f"fold{first.fold + 1}-{first.reward}-mean"
+
+
+def mean_one(prepared: Prepared, of: Together, flag: Flag, emit: Emit) -> Trial:
+    """Let the mean of a fold's seeds play its validation and test sessions; what is done is read again."""
+    folder, first = prepared.trial_folder(of.requests[0], of.name), of.requests[0]
+    done = folder.finished()
+    if done is not None:
+        return done
+    _check_stop(flag, of.name)
+    weights = [prepared.trial_folder(request).weights() for request in of.requests]
+    policy, fold = prepared.mean_policy(of.requests, weights), prepared.folds[first.fold]
+    validated, tested = (prepared.span(dates, first.reward) for dates in (fold.validate, fold.test))
+    with reported(of.name, emit), phase("the mean of the seeds"):
+        validate = prepared.data.evaluator(validated, "cpu")(policy)
+        test = prepared.data.test(policy, tested)
+    found = Trial(
+        fold=first.fold,
+        seed=first.seed,
+        reward=first.reward,
+        steps=sum(trial.steps for trial in of.trials),
+        seconds=0.0,
+        chosen_steps=max(trial.chosen_steps for trial in of.trials),
+        stopped="",
+        curve=(),
+        validate=validate,
+        test=test,
+        learnt=learnt_together(prepared, of.requests, of.trials, weights, policy),
+        members=len(of.requests),
+    )
+    folder.save_weights({})
+    folder.finish(found)
+    return found
 
 
 class CheckpointTimer:

@@ -35,7 +35,7 @@ class Found(msgspec.Struct, frozen=True):
     sharpe: float  # a session, over the sessions of all its trainings
     steps_per_s: float
     trainings: int
-    coefficients: dict[str, Any]  # those that differ from the defaults
+    coefficients: dict[str, Any]  # those that differ from the preset's
     reason: str = ""
 
 

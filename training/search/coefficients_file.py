@@ -1,4 +1,4 @@
-"""A file of coefficients: JSON with the fields of `Coefficients` that differ from the defaults.
+"""A file of coefficients: JSON with the fields of `Coefficients` that differ from a preset's.
 
 Invariant: what is read is whole, of the right types and within bounds, or an error names the field and the cure.
 """
@@ -70,15 +70,15 @@ BOUNDS = {
 """What each number may be; `schedule` is a word, `normalize_advantage` true or false."""
 
 
-def differences(coefficients: Coefficients) -> dict[str, Any]:
-    """The fields that differ from the defaults, by name."""
-    defaults = asdict(Coefficients())
-    return {name: value for name, value in asdict(coefficients).items() if value != defaults[name]}
+def differences(coefficients: Coefficients, usual: Coefficients | None = None) -> dict[str, Any]:
+    """The fields that differ from the usual ones (None: the defaults), by name."""
+    others = asdict(usual or Coefficients())
+    return {name: value for name, value in asdict(coefficients).items() if value != others[name]}
 
 
-def write_coefficients(path: Path, coefficients: Coefficients) -> None:
-    """Put the differences from the defaults at `path`, whole or not at all. Raises `OSError`."""
-    write_values(path, differences(coefficients))
+def write_coefficients(path: Path, coefficients: Coefficients, usual: Coefficients | None = None) -> None:
+    """Put the differences from the usual ones (None: the defaults) at `path`, whole or not at all. Raises `OSError`."""
+    write_values(path, differences(coefficients, usual))
 
 
 def write_values(path: Path, values: Mapping[str, Any]) -> None:
@@ -86,8 +86,8 @@ def write_values(path: Path, values: Mapping[str, Any]) -> None:
     write_whole(path, msgspec.json.format(msgspec.json.encode(values), indent=1) + b"\n")
 
 
-def read_coefficients(path: Path) -> Coefficients:
-    """The coefficients of a file, with the defaults for what it does not name.
+def read_coefficients(path: Path, usual: Coefficients | None = None) -> Coefficients:
+    """The coefficients of a file, with the usual ones (None: the defaults) for what it does not name.
 
     Raises:
         OSError: the file cannot be read.
@@ -98,7 +98,7 @@ def read_coefficients(path: Path) -> Coefficients:
         problem = _problem(name, value)
         if problem:
             raise ValueError(f"{path}: {problem}")
-    return replace(Coefficients(), **found)
+    return replace(usual or Coefficients(), **found)
 
 
 def read_plan(path: Path, plan: P, space: Sequence[Dimension]) -> P:

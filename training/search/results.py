@@ -79,19 +79,20 @@ def _importances(study: optuna.Study) -> dict[str, float]:
 def _command(search: Search, folder: Path) -> list[str]:
     """Trains with what was found, on the folds whose tests were kept from the search."""
     run = search.run
+    config = ["--config", str(run.config)] if run.config is not None else []
     if run.plan is not None:
         return [
             "train-and-export", "--strategy", run.strategy, "--bars", str(run.bars), "--models-dir", str(run.out),
             "--preset", search.preset or next(iter(kind(run.strategy).presets)),
-            "--coefficients", str(folder / COEFFICIENTS_FILE),
+            *config, "--coefficients", str(folder / COEFFICIENTS_FILE),
             *(("--model-config", run.model_config_file) if run.model_config_file else ()),
         ]  # fmt: skip
-    sizes = []
+    sizes, preset = [], ["--preset", search.preset] if search.preset else []
     for name in ("train_sessions", "validate_sessions", "test_sessions", "purge_sessions"):
         if (size := getattr(run, name)) is not None:
             sizes += [f"--{name.replace('_', '-')}", str(size)]
     return [
         "train-and-export", "--strategy", run.strategy, "--bars", str(run.bars), "--models-dir", str(run.out),
-        "--network", run.network, "--reward", run.rewards[0], "--steps", str(run.steps), "--folds", str(run.folds),
-        *sizes, "--coefficients", str(folder / COEFFICIENTS_FILE),
+        *preset, *config, "--network", run.network, "--reward", run.rewards[0], "--steps", str(run.steps),
+        "--folds", str(run.folds), *sizes, "--coefficients", str(folder / COEFFICIENTS_FILE),
     ]  # fmt: skip

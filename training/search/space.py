@@ -69,6 +69,12 @@ class Search:
         return normal
 
     @property
+    def usual(self) -> Coefficients:
+        """Those of the preset, which a file of coefficients changes."""
+        known = self.run.kind
+        return known.preset(self.preset or next(iter(known.presets))).coefficients
+
+    @property
     def start(self) -> Recipe:
         """What the first trial is trained with."""
         return self.run.plan or self.run.coefficients
@@ -86,9 +92,9 @@ class Search:
         return Coefficients(**values) if self.run.plan is None else self.recipe(values)
 
     def described(self, recipe: Recipe) -> dict[str, Any]:
-        """Where it differs: from the defaults, or a plan from the preset's."""
+        """Where it differs from the preset's."""
         if isinstance(recipe, Coefficients):
-            return differences(recipe)
+            return differences(recipe, self.usual)
         values = {each.name: value_of(recipe, each.name) for each in self.space}
         return {name: value for name, value in values.items() if value != value_of(self.start, name)}
 

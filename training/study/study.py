@@ -80,6 +80,7 @@ class Trial(msgspec.Struct, frozen=True):
     validate: tuple[SessionResult, ...]  # the chosen checkpoint, on the tensor market
     test: PlayResult
     learnt: Learnt | None = None
+    members: int = 1  # seeds whose answers it is the mean of
     lead: float | None = None  # on validation: net return less the best of the passive policy's and 0; None: not played
     score: float | None = None  # mean log growth a session, of accounts that begin on several validation days
 
@@ -113,9 +114,10 @@ class Baseline(msgspec.Struct, frozen=True):
 class Study(msgspec.Struct, frozen=True, kw_only=True):
     """All data that the report is made of.
 
-    The headline series is what the procedure itself would have earned: in each fold the trial of `reward` with the best
-    net validation return (`chosen`), on that fold's test sessions, joined in the order of time. With an `account` it is
-    that one, and baselines, random traders and scenarios are such accounts too; else each fold begins anew.
+    The headline series is what the procedure itself would have earned: in each fold the mean of all seeds of `reward`
+    (`ensembles`), or one that validation chose (`chosen`), on that fold's test sessions, joined in the order of time.
+    With an `account` it is that one, and baselines, random traders and scenarios are such accounts too; else each fold
+    begins anew.
     """
 
     format: int = FORMAT
@@ -137,11 +139,17 @@ class Study(msgspec.Struct, frozen=True, kw_only=True):
         str, tuple[PlayResult, ...]
     ]  # the chosen trials once more, by fold: "costs x 2", "one bar late", ...
     extra: dict[str, Any] = {}  # what a strategy's own procedure found, as JSON: its pages read it
+    ensembles: tuple[Trial, ...] = ()  # for each fold the mean of its seeds, which then is the headline
     account: tuple[PlayResult, ...] = ()  # the chosen trials, fold by fold, where one account goes through all tests
     prior_sharpes: tuple[float, ...] = ()  # a session's, of every earlier trial in the ledger on the same data
     exported: str = ""  # what is exported in place of what was learned, or although it is unproven: a sentence
     refit: str = ""  # what the exported weights were trained on and what of it is untested, where all sessions trained
     prior_openings: int = 0  # times the test sessions were opened before this study
+
+    @property
+    def headline(self) -> tuple[Trial, ...]:
+        """What each fold ends with: the mean of its seeds, or the chosen one."""
+        return self.ensembles or tuple(self.trials[index] for index in self.chosen)
 
 
 def encode(study: Study) -> bytes:

@@ -34,7 +34,7 @@ from daemon.models.pointer import (
     point,
 )
 from daemon.models.signature import SIGNATURE_FILE, sign
-from daemon.models.store import LoadedModel, trades_in_test
+from daemon.models.store import LoadedModel, is_passive, trades_in_test
 from daemon.models.store import load as load_model
 from strategies.kit.manifest import MANIFEST_FILE
 
@@ -138,7 +138,8 @@ def _lead_to_activation(store: ModelStore, options: argparse.Namespace, version:
 
 def _activate(store: ModelStore, options: argparse.Namespace, console: Console) -> int:
     model = load_model(store.models_dir, store.strategy, options.version)
-    if trades_in_test(model.manifest) == 0 and not options.allow_passive:
+    idle = trades_in_test(model.manifest) == 0 and not is_passive(model.manifest)
+    if idle and not options.allow_passive:
         raise ModelError(
             "passive",
             f"{model.version} never traded in its test, so a desk with it would do nothing: train longer or with "

@@ -21,7 +21,7 @@ from daemon.dashboard.views import Contribution
 from daemon.models.store import LoadedModel, ModelError, load
 from daemon.models.trial import try_model
 from strategies.kit.contract import Observation, Spec
-from strategies.kit.manifest import POLICY_FILE, Histogram, Reference, answer_name
+from strategies.kit.manifest import POLICY_FILE, Histogram, Reference, answer_name, memory_shape
 from strategies.registry import strategy as strategy_named
 
 BATCH = 128
@@ -59,7 +59,7 @@ class Runner:
         inputs = {node.name: node.shape for node in self._session.get_inputs()}
         self._batch = 1 if inputs.get("observation", [1])[:1] == [1] else BATCH
         self._output = answer_name(spec)
-        self._hidden = spec.recurrent_shape
+        self._hidden = memory_shape(spec, model.manifest.members)
         self.reference = model.manifest.reference
 
     def answers(self, observations: Float32, hidden: bytes) -> npt.NDArray[np.float64]:

@@ -68,14 +68,15 @@ def test_the_command_ends_with_verdict_report_and_version_and_promotes_nothing_u
 
 
 def ended(
-    trained: Trained, trades: int, monkeypatch: pytest.MonkeyPatch, store: Path, *options: str
+    trained: Trained, trades: int, monkeypatch: pytest.MonkeyPatch, store: Path, *options: str, passive: bool = False
 ) -> tuple[int, Path]:
     """The exit code of a run whose policy traded so often in its test, and the version that it left in `store`."""
     version = shutil.copytree(trained[0], store / "option_scalper" / trained[0].name)
     findings = decode_findings((version / "report.json").read_bytes())
     figures = msgspec.structs.replace(findings.policy.figures, trades=trades)
     findings = msgspec.structs.replace(findings, policy=msgspec.structs.replace(findings.policy, figures=figures))
-    monkeypatch.setattr("training.cli.train.train_and_export", lambda *_: Outcome(version, trained[1], findings))
+    outcome = Outcome(version, trained[1], findings, passive)
+    monkeypatch.setattr("training.cli.train.train_and_export", lambda *_: outcome)
     return main(["--strategy", "option_scalper", "--bars", "b.csv", "--out", str(store), *options]), version
 
 
@@ -94,6 +95,13 @@ def test_a_version_is_activated_on_request_and_one_that_never_traded_only_on_a_f
     assert not active or pointer.read_text() == f"{version.name}\n"
     assert ("exported and active" in said, "exported, not active" in said) == (active, not active)
     assert ("it never traded in its" in said and "--allow-passive" in said) == (trades == 0 and not active)
+
+
+def test_the_passive_policy_is_activated_although_it_never_trades(
+    trained: Trained, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    code, version = ended(trained, 0, monkeypatch, tmp_path / "store", "--activate", passive=True)
+    assert (code, (version.parent / "current").read_text()) == (0, f"{version.name}\n")
 
 
 def test_the_report_says_the_command_that_makes_it_again(trained: Trained) -> None:

@@ -1,4 +1,4 @@
-"""What is exported where no lead is proven, and which setting and seed validation chooses."""
+"""What is exported: the passive policy, the mean of the seeds, or the seed and setting that validation chooses."""
 
 from __future__ import annotations
 
@@ -9,13 +9,19 @@ from pathlib import Path
 import msgspec
 import numpy as np
 import pytest
+import torch
 
+from daemon.models.store import is_passive
 from strategies.kit.manifest import decode
 from strategies.option_scalper import HOLD, SPEC
-from tests.support.training.small_runs import quiet, weights
+from tests.support.training.small_runs import UPDATE, quiet, weights
+from training.cli.main import main
+from training.cli.train import parser, settings_from
 from training.desks.registry import kind
+from training.desks.scalper.kind import KIND
 from training.export.export import run_onnx
 from training.report.report import find
+from training.runs.ledger import Ledger, ledger_path
 from training.runs.run import train_and_export
 from training.runs.settings import Settings, choose, headline_of, settings_for
 from training.study.evaluation import SessionResult
@@ -38,12 +44,19 @@ def test_without_a_proven_lead_the_passive_policy_is_exported_and_the_first_sent
     assert np.ptp(answers, axis=0).max() == 0.0
     study = msgspec.json.decode((tmp_path / "run" / "study.json").read_bytes(), type=Study)
     assert find(study).verdict == manifest.note  # the report can be made again
+    assert made.passive
+    assert made.version.name == f"{manifest.training.last_session}-passive-{manifest.policy_sha256[:8]}"
+    assert is_passive(manifest)
+    assert manifest.metrics["test"]["trades"] == 0  # of what is exported, not of what was learned
+    assert manifest.metrics["learned"]["test"]["trades"] == made.findings.policy.figures.trades
 
     learned = train_and_export(replace(asked, allow_unproven=True), quiet)  # the same run: nothing is trained again
     assert decode((learned.version / "manifest.json").read_bytes()).note.startswith(
         "Exported although no lead over the best baseline is proven. "
     )
     assert np.ptp(run_onnx(learned.version / "policy.onnx", seen), axis=0).max() > 0.0
+    assert not learned.passive
+    assert not is_passive(decode((learned.version / "manifest.json").read_bytes()))
 
 
 def test_a_preset_begins_at_the_passive_policy(small: Settings, tmp_path: Path) -> None:
@@ -82,3 +95,58 @@ def test_the_middle_half_chooses_the_setting_and_a_typical_seed_and_best_the_luc
     best = replace(asked, select="best")
     assert headline_of(trials, best) == "potential"
     assert [trials[i].seed for i in choose(trials, best, "potential")] == [4]
+
+
+def test_several_seeds_are_exported_as_their_mean_which_the_test_sessions_tested(
+    small: Settings, tmp_path: Path
+) -> None:
+    asked = replace(small, seeds=(1, 2), steps=2 * UPDATE, out=tmp_path / "store", run_folder=tmp_path / "run")
+    made = train_and_export(asked, quiet)
+    seen = np.random.default_rng(1).normal(size=(50, *SPEC.observation_shape)).astype(np.float32)
+    policies = [
+        KIND.policy("mlp", seed, weights(tmp_path / "run", f"trials/fold1-potential-seed{seed}")) for seed in (1, 2)
+    ]
+
+    with torch.no_grad():
+        one, other = (policy(torch.from_numpy(seen)).numpy() for policy in policies)
+    found = run_onnx(made.version / "policy.onnx", seen)
+    assert np.abs(found - (one + other) / 2).max() < 1e-5
+    assert np.abs(one - other).max() > 1e-3
+    manifest = decode((made.version / "manifest.json").read_bytes())
+    assert manifest.members == 2
+    study = msgspec.json.decode((tmp_path / "run/study.json").read_bytes(), type=Study)
+    (mean,) = study.ensembles
+    assert study.headline == (mean,)
+    assert mean.members == made.findings.members == 2
+    assert made.findings.policy.figures.trades == sum(session.trades for session in mean.test.sessions)
+    assert tuple(session.date for session in mean.validate) == study.folds[0].validate
+    assert made.findings.learnt == mean.learnt
+    assert mean.learnt is not None
+    assert mean.learnt.kl is not None
+    assert mean.learnt.kl > 0.0
+    assert any("the mean of 2 seeds" in sentence for sentence in made.findings.abstract)
+    notes = [line.note for line in Ledger(ledger_path(asked.out, asked.strategy)).read().lines if line.kind == "trial"]
+    assert notes == ["fold 1, potential, seed 1", "fold 1, potential, seed 2", "fold 1, potential, mean of 2 seeds"]
+
+    heard: list[object] = []  # what is made of finished trials may change: nothing is trained again
+    single = train_and_export(replace(asked, ensemble="none"), heard.append)
+    assert decode((single.version / "manifest.json").read_bytes()).members == 1
+    assert len([news for news in heard if isinstance(news, Trial)]) == 2
+    assert not [news for news in heard if type(news).__name__ == "News"]
+    answer = run_onnx(single.version / "policy.onnx", seen)
+    assert min(np.abs(answer - one).max(), np.abs(answer - other).max()) < 1e-5
+
+
+def test_one_seed_and_a_procedure_of_its_own_have_no_mean(capsys: pytest.CaptureFixture[str]) -> None:
+    def given(*options: str) -> Settings:
+        return settings_from(parser().parse_args(["--bars", "b.csv", *options]))
+
+    assert not given("--strategy", "option_scalper").averages
+    assert given("--strategy", "option_scalper", "--seeds", "2").averages
+    assert not given("--strategy", "online_dqn", "--seeds", "2").averages
+    chosen = given("--strategy", "regime_switcher", "--seeds", "2", "--ensemble", "none")
+    assert not chosen.averages
+    assert chosen.command().endswith("--seeds 2 --ensemble none")
+    with pytest.raises(SystemExit):
+        main(["--strategy", "online_dqn", "--bars", "b.csv", "--ensemble", "seeds"])
+    assert "--ensemble is not for online_dqn" in capsys.readouterr().err

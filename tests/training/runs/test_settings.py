@@ -70,6 +70,17 @@ def test_coefficients_of_no_preset_are_said_to_come_from_a_file() -> None:
     assert own.command().endswith("--coefficients coefficients.json")
 
 
+def test_a_file_of_coefficients_changes_the_preset_that_is_asked_for(tmp_path: Path) -> None:
+    (tmp_path / "c.json").write_text('{"epochs": 3}')
+    wide = kind("daily_rebalancer").preset("wide")
+    found = given("--preset", "wide", "--coefficients", str(tmp_path / "c.json"))
+    assert found.coefficients == replace(wide.coefficients, epochs=3)
+    assert found.steps == wide.steps
+    assert found.command().endswith("--models-dir onnx_models --preset wide --coefficients coefficients.json")
+    first = given("--coefficients", str(tmp_path / "c.json"))
+    assert first.coefficients == replace(kind("daily_rebalancer").preset("finrl").coefficients, epochs=3)
+
+
 def test_what_a_strategy_does_not_have_is_refused_with_what_it_has() -> None:
     with pytest.raises(ValueError, match=r"the preset is called 'regime': expected finrl, wide, passive for daily_reb"):
         kind("daily_rebalancer").preset("regime")

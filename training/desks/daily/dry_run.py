@@ -6,6 +6,7 @@ and has remembered W bars of each symbol before its first decision.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from decimal import Decimal
@@ -214,6 +215,12 @@ def _of_rows(answered: Sequence[Tensor], spec: DailySpec, decision: int, now_ns:
     )
 
 
+def _memory(carried: bytes, shape: tuple[int, ...]) -> Tensor:
+    """The memory that was carried, float32 (1, *shape), or (1, members, *shape) of an ensemble; zeros at the start."""
+    found = torch.frombuffer(bytearray(carried), dtype=torch.float32) if carried else torch.zeros(math.prod(shape))
+    return found.reshape(1, *shape) if found.numel() == math.prod(shape) else found.reshape(1, -1, *shape)
+
+
 def _answering(policy: Policy, spec: DailySpec) -> Callable[[AskPolicy, int], PolicyAnswered]:
     """The policy as that of a machine; those of a continuous one are clipped to [-1, 1]."""
     shape = spec.recurrent_shape
@@ -228,9 +235,7 @@ def _answering(policy: Policy, spec: DailySpec) -> Callable[[AskPolicy, int], Po
             answered = policy(observation)[0]
             actions = answered.clamp(-1.0, 1.0) if spec.continuous else answered
             return PolicyAnswered(now_ns, question.decision, tuple(actions.tolist()), b"", MODEL)
-        carried = question.observation.hidden
-        before = np.frombuffer(carried, dtype="<f4").reshape(1, *shape) if carried else np.zeros((1, *shape), "<f4")
-        logits, hidden = policy(observation, torch.from_numpy(before.copy()))
+        logits, hidden = policy(observation, _memory(question.observation.hidden, shape))
         after = hidden[0].contiguous().numpy().astype("<f4").tobytes()
         return PolicyAnswered(now_ns, question.decision, tuple(logits[0].tolist()), after, MODEL)
 

@@ -75,6 +75,7 @@ class Chosen:
     curve: tuple[Point, ...]
     steps: int  # transitions of all agents
     chosen_steps: int
+    gradient_steps: int  # of both, until their chosen checkpoints
 
 
 class Work:
@@ -136,7 +137,7 @@ class Work:
     def course_parts(self, name: str) -> tuple[AnyTrainer, ForecastMarket | None, dict[str, Any] | None]:
         """A trainer of one agent, as it was left where it had begun, and its market where that is in this process."""
         request, c = self._request, self.plan.coefficients(name)
-        seed = 1000 * request.seed + len(self.finished)
+        seed = seed_of(request, len(self.finished))
         if request.engine == RLLIB and name == "sac":
             from training.rl.rllib.engine import RllibSac
 
@@ -178,7 +179,8 @@ class Work:
         threshold = max(thresholds, key=lambda least: self.net(self.look(threshold_rule(least, most))))
         points = [point for done in self.finished for point in msgspec.json.decode(done["curve"], type=list[Point])]
         chosen_steps = sum(int(done["best_steps"]) for done in self.finished)
-        return Chosen(agents, threshold, self.look(wish_of(agents)), tuple(points), self.steps, chosen_steps)
+        gradients = sum(int(done["gradient_steps"]) for done in self.finished)
+        return Chosen(agents, threshold, self.look(wish_of(agents)), tuple(points), self.steps, chosen_steps, gradients)
 
     def _actor(self, name: str, weights: dict[str, Any]) -> Actor:
         c = self.plan.coefficients(name)
@@ -192,6 +194,30 @@ class Work:
         return Diverged(f"{self._request.name}, {name}, stopped after step {steps:,}: {error}")
 
 
+def seed_of(request: Request, place: int) -> int:
+    """The seed of an agent by its place among `MEMBERS`."""
+    return 1000 * request.seed + place
+
+
+def first_agents(plan: ForecastPlan, request: Request, trained: Ensemble) -> Ensemble:
+    """The agents with the weights that they were drawn with, of equal shares; the scaling is that of trained ones."""
+    found = []
+    for place, (name, member) in enumerate(zip(MEMBERS, trained.members, strict=True)):
+        c = plan.coefficients(name)
+        assert isinstance(member, Actor)
+        found.append(
+            Actor(
+                AGENT_WIDTH,
+                c.actor_widths,
+                seed=seed_of(request, place),
+                spread=name == "sac",
+                normalised=c.normalised,
+                scaling=member.scaling,
+            )
+        )
+    return Ensemble(found)
+
+
 class _Course:
     """One agent under way."""
 
@@ -201,11 +227,13 @@ class _Course:
         self._every = max(1, self.trainer.total_updates // work.plan.looks)
         self._weights: dict[str, Any] = {}
         self._best_steps, self._earned, self.without = 0, float("-inf"), 0
+        self._gradient_steps = 0  # until the chosen checkpoint
         self._curve: list[Point] = []
         self._told: list[dict[str, float]] = []  # of each update since the last look
         if kept is not None and isinstance(self.trainer, OffPolicyTrainer):
             self.trainer.load_state_dict(kept["trainer"])
             self._weights, self._best_steps, self._earned = kept["weights"], kept["best_steps"], kept["earned"]
+            self._gradient_steps = kept["gradient_steps"]
             self._curve = msgspec.json.decode(kept["curve"], type=list[Point])
             self._told, self.without = [dict(each) for each in kept["told"]], kept["without"]
         self._terms()
@@ -269,6 +297,7 @@ class _Course:
         if earned > self._earned:
             self._weights = copy.deepcopy(on_cpu.state_dict())
             self._best_steps, self._earned, self.without = self.trainer.steps, earned, 0
+            self._gradient_steps = self.trainer.gradient_steps
         return point
 
     def _kept(self) -> dict[str, Any]:
@@ -276,6 +305,7 @@ class _Course:
             "weights": self._weights,
             "best_steps": self._best_steps,
             "earned": self._earned,
+            "gradient_steps": self._gradient_steps,
             "curve": msgspec.json.encode(self._curve).decode(),
         }
 

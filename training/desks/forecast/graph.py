@@ -100,6 +100,27 @@ class Policy(nn.Module):
         return self.agents.weights[0] * answers.sac + self.agents.weights[1] * answers.td3
 
 
+class Passive(nn.Module):
+    """Wants as much of every symbol as it may weigh, whatever is forecast; the forecasts are the trained policy's."""
+
+    def __init__(self, policy: Policy) -> None:
+        super().__init__()
+        self.policy = policy
+
+    def forward(self, observation: Tensor) -> Answers:
+        """As `Policy`."""
+        probabilities, confidence = self.policy.forecast(observation)
+        wish = torch.ones_like(confidence)
+        return Answers(wish, probabilities, confidence, wish.clone(), wish.clone(), wish.clone())
+
+
+def passive_of(trained: nn.Module) -> Passive:
+    """The passive policy with the forecasts of a trained one. Raises `TypeError` where that is no `Policy`."""
+    if not isinstance(trained, Policy):
+        raise TypeError(f"the policy is a {type(trained).__name__}: expected a Policy")
+    return Passive(trained).eval()
+
+
 def weighted(wish: Tensor, confidence: Tensor) -> Tensor:
     """What confidence leaves of a wish."""
     return wish.clamp(-1.0, 1.0) * (2.0 * confidence).clamp(max=1.0)

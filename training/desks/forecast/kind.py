@@ -13,11 +13,11 @@ from strategies.forecast_ensemble import SPEC
 from strategies.kit.forecast_features import COUNT
 from training.desks.forecast.baselines import BASELINES
 from training.desks.forecast.claims import REFERENCE
-from training.desks.forecast.graph import policy_of
+from training.desks.forecast.graph import passive_of, policy_of
 from training.desks.forecast.load import load
 from training.desks.forecast.plan import PRESETS, WALK, ForecastPlan
 from training.desks.forecast.procedure import WalkByYears
-from training.desks.kind import Sources, Span, TrainingKind
+from training.desks.kind import Passive, Sources, Span, TrainingKind
 from training.export.reference import each_column
 
 
@@ -49,4 +49,5 @@ KIND = TrainingKind(
     reference=REFERENCE,
     rules=_rules,
     procedure=WalkByYears(),
+    passive=Passive("holds as much of each stock as one may weigh, whatever is forecast", of=passive_of),
 )

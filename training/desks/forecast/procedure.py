@@ -16,7 +16,7 @@ from torch import nn
 
 from daemon.core.limits import Trading
 from training.desks.forecast import graph
-from training.desks.forecast.agents import Work
+from training.desks.forecast.agents import Work, first_agents
 from training.desks.forecast.baselines import players
 from training.desks.forecast.claims import DECISION_MS
 from training.desks.forecast.graph import Policy, made_weights
@@ -35,7 +35,7 @@ from training.desks.forecast.years import (
     year_task,
 )
 from training.desks.kind import Keeper, Played, Sources, Span
-from training.desks.trial import Control, Listener, News, Request, Trained
+from training.desks.trial import RLLIB, Control, Listener, News, Request, Trained
 from training.forecast.findings import KEY, find
 from training.forecast.folds import by_years
 from training.rl.dimensions import Dimension
@@ -121,7 +121,20 @@ class WalkByYears:
             seconds=work.seconds,
             stopped="",
             curve=chosen.curve,
+            gradient_steps=chosen.gradient_steps,
         )
+
+    def start(
+        self, request: Request, _: ForecastTaskData, __: Fold, trained: nn.Module
+    ) -> tuple[nn.Module, float] | None:
+        """See `Procedure`: the agents as they are drawn, on the forecasts of the trained policy.
+
+        Their actions explore by TD3's noise. RLlib draws the weights of its SAC itself.
+        """
+        if request.engine == RLLIB:
+            return None
+        plan, policy = _own(request.plan), cast("Policy", trained)
+        return Policy(policy.forecaster, first_agents(plan, request, policy.agents)).eval(), plan.td3.exploration
 
     def players(self, _: Plan) -> Sequence[str]:
         """See `Procedure`."""

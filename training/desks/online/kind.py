@@ -12,9 +12,9 @@ from daemon.core.limits import Trading
 from strategies.kit.model_config.config import PORTFOLIO, ModelConfig, of_text
 from strategies.kit.model_config.indicators import shipped
 from strategies.online_dqn import spec_of
-from training.desks.kind import Sources, TrainingKind
+from training.desks.kind import Passive, Sources, TrainingKind
 from training.desks.online.baselines import BASELINES
-from training.desks.online.network import network_of_weights
+from training.desks.online.network import network_of_weights, passive_of
 from training.desks.online.plan import PRESETS, OnlinePlan
 from training.desks.online.procedure import BEFORE, FromHistory
 from training.export.reference import each_column
@@ -42,6 +42,7 @@ def kind_of(config: ModelConfig) -> TrainingKind:
         before=BEFORE,
         walk=own.walk,
         procedure=own,
+        passive=Passive("holds nothing", of=passive_of),
         with_config=lambda text: kind_of(of_text(text)),
     )
 

@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from types import MappingProxyType
 from typing import Any
 
+import torch
+from torch import nn
+
 from strategies.kit.model_config.config import ModelConfig
-from strategies.online_dqn import ACTIONS, spec_of
+from strategies.online_dqn import ACTIONS, HOLD, spec_of
 from training.rl.dqn.coefficients import DqnCoefficients, PqnCoefficients
 from training.rl.dqn.networks import Head, QNetwork
 from training.rl.dqn.presets import RECIPES
@@ -76,6 +80,23 @@ def network_of(config: ModelConfig, preset: ColdPreset, seed: int) -> QNetwork:
         normalised=c.normalised,
         heads=heads_of(config),
     )
+
+
+@torch.no_grad()
+def passive_of(trained: nn.Module) -> QNetwork:
+    """A network that values HOLD by 1 more than all else, whatever it sees; its heads are the trained one's.
+
+    Raises:
+        TypeError: it is no network of this strategy.
+    """
+    if not isinstance(trained, QNetwork):
+        raise TypeError(f"the policy is a {type(trained).__name__}: expected a QNetwork")
+    found = copy.deepcopy(trained)
+    for layers in (found.advantages, found.value):
+        for values in () if layers is None else (layers.weights[-1], layers.biases[-1]):
+            values.zero_()
+    found.advantages.biases[-1][HOLD] = 1.0
+    return found
 
 
 def network_of_weights(config: ModelConfig, weights: Mapping[str, Any]) -> QNetwork:

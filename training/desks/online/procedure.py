@@ -16,7 +16,7 @@ from strategies.kit.model_config.indicators import history_bars, shipped
 from training.desks.kind import Keeper, Played, Sources, Span
 from training.desks.online.baselines import play_one, players
 from training.desks.online.data import load
-from training.desks.online.network import heads_of
+from training.desks.online.network import heads_of, network_of
 from training.desks.online.plan import SPACE, OnlinePlan
 from training.desks.online.task_data import OnlineTaskData
 from training.desks.online.trial import Course
@@ -87,6 +87,10 @@ class FromHistory:
                 "engine: leave --device and --engine out"
             )
         return Course(request, data.data, fold, keeper, _own(request.plan)).run(control, listen)
+
+    def start(self, request: Request, data: OnlineTaskData, _: Fold, __: nn.Module) -> tuple[nn.Module, None]:
+        """See `Procedure`: the network as it is drawn, which answers with values."""
+        return network_of(data.data.config, _own(request.plan).cold, request.seed).eval(), None
 
     def players(self, _: Plan) -> Sequence[str]:
         """See `Procedure`."""

@@ -43,6 +43,7 @@ class Course:
         self._curve: list[Point] = []
         self._seen: list[dict[str, float]] = []  # figures of each update since the last look
         self._chosen_steps, self._earned, self._without, self._seconds = 0, -math.inf, 0, 0.0
+        self._gradient_steps = 0  # until the chosen checkpoint
         kept = keeper.checkpoint()
         if kept is not None:
             self._load(kept)
@@ -74,6 +75,7 @@ class Course:
             seconds=self._seconds,
             stopped=stopped,
             curve=tuple(self._curve),
+            gradient_steps=self._gradient_steps,
         )
 
     def _update(self) -> tuple[dict[str, Any], Point | None]:
@@ -115,6 +117,7 @@ class Course:
         if earned > self._earned:
             self._weights = copy.deepcopy(self._network.state_dict())
             self._validate, self._chosen_steps, self._earned, self._without = results, self._trainer.steps, earned, 0
+            self._gradient_steps = self._trainer.gradient_steps
         return point
 
     def _state(self) -> dict[str, Any]:
@@ -124,12 +127,13 @@ class Course:
             "trainer": self._trainer.state_dict(),
             "weights": self._weights,
             "earned": self._earned,
+            "gradient_steps": self._gradient_steps,
             "plain": msgspec.json.encode(plain).decode(),
         }
 
     def _load(self, kept: dict[str, Any]) -> None:
         self._trainer.load_state_dict(kept["trainer"])
-        self._weights, self._earned = kept["weights"], kept["earned"]
+        self._weights, self._earned, self._gradient_steps = kept["weights"], kept["earned"], kept["gradient_steps"]
         plain = tuple[tuple[SessionResult, ...], list[Point], list[dict[str, float]], int, int, float]
         self._validate, self._curve, self._seen, self._chosen_steps, self._without, self._seconds = msgspec.json.decode(
             kept["plain"], type=plain

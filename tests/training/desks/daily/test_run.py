@@ -48,11 +48,12 @@ class Made:
         bars = write_days(
             home / f"{strategy}.csv", SYMBOLS[strategy], days("2020-01-02", "2022-06-30", WARM[strategy] + 20)
         )
-        write_coefficients(home / "small.json", SMALL)
+        changes = home / f"{strategy}.json"
+        write_coefficients(changes, SMALL, settings_for(strategy, bars, home).coefficients)
         self.run, self.store = home / f"run-{strategy}", home / "store"
         self.command = [
             "--strategy", strategy, "--bars", str(bars), "--out", str(self.store), "--run-dir", str(self.run),
-            "--coefficients", str(home / "small.json"), "--processes", "1", "--allow-unproven", *options,
+            "--coefficients", str(changes), "--processes", "1", "--allow-unproven", *options,
         ]  # fmt: skip
         out, err = io.StringIO(), io.StringIO()
         with contextlib.redirect_stdout(out), contextlib.redirect_stderr(err):
@@ -216,7 +217,6 @@ def _same(one: Path, other: Path) -> bool:
             "argument --reward: invalid choice: 'potential' (choose from 'shares', 'notional')",
         ),
         (["--network", "lstm"], "argument --network: invalid choice: 'lstm' (choose from 'mlp')"),
-        (["--preset", "finrl", "--coefficients", "c.json"], "--preset and --coefficients are two ways to set the same"),
         (["--reference-years", "--folds", "2"], "--reference-years is one fold of given years: leave --folds out"),
     ],
 )

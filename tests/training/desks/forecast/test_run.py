@@ -40,7 +40,7 @@ def settings(tmp_path_factory: pytest.TempPathFactory) -> Settings:
     home = tmp_path_factory.mktemp("forecast")
     bars = write_days(home / "days.csv", SYMBOLS, days("2016-06-01", "2022-07-15"))
     found = settings_for(SPEC.name, bars, home / "store", preset="smoke")
-    return replace(found, symbols=SYMBOLS, processes=1, run_folder=home / "run", checkpoint_s=0.0)
+    return replace(found, symbols=SYMBOLS, processes=1, run_folder=home / "run", checkpoint_s=0.0, allow_unproven=True)
 
 
 @pytest.fixture(scope="module")
@@ -78,6 +78,28 @@ def test_the_graph_is_one_with_the_heads_in_their_order(version: Path) -> None:
     graph = onnx.load(version / "policy.onnx").graph
     assert [output.name for output in graph.output] == ["actions", *(head.name for head in SPEC.heads)]
     assert not any(initializer.external_data for initializer in graph.initializer)
+
+
+def test_a_trial_says_how_far_its_agents_came(settings: Settings, version: Path) -> None:
+    assert settings.run_folder is not None
+    (trial,) = decode_study((settings.run_folder / STUDY_FILE).read_bytes()).trials
+    assert trial.learnt is not None
+    assert trial.learnt.gradient_steps > 0
+    assert trial.learnt.kl is not None
+    assert trial.learnt.kl > 0.0
+    assert 0.0 < trial.learnt.size <= 1.0
+
+
+def test_without_a_proven_lead_a_policy_that_wants_all_of_every_stock_is_exported(
+    settings: Settings, version: Path, manifest: Manifest
+) -> None:
+    made = train_and_export(replace(settings, allow_unproven=False), lambda _: None).version  # nothing is trained
+    passive = decode((made / MANIFEST_FILE).read_bytes())
+    assert passive.note.startswith("The exported policy is the passive one, which holds as much of each stock as ")
+    assert {value for row in passive.golden.logits for value in row} == {1.0}
+    given = [one.heads[0] for one in (passive.golden, manifest.golden)]
+    assert given[0]["probabilities"] == pytest.approx(given[1]["probabilities"], abs=1e-6)
+    assert passive.metrics["test"]["trades"] > 0
 
 
 def test_stages_come_in_order_with_their_number_of_tasks(version: Path, told: list[object]) -> None:

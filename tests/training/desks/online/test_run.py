@@ -6,6 +6,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import msgspec
+import numpy as np
 import pytest
 import torch
 
@@ -35,7 +36,7 @@ def settings(tmp_path_factory: pytest.TempPathFactory) -> Settings:
     """A smoke run."""
     home = tmp_path_factory.mktemp("online")
     found = settings_for(NAME, first_sessions(home / "bars.csv", 12), home / "store", preset="smoke")
-    return replace(found, processes=1, run_folder=home / "run", checkpoint_s=0.0)
+    return replace(found, processes=1, run_folder=home / "run", checkpoint_s=0.0, allow_unproven=True)
 
 
 @pytest.fixture(scope="module")
@@ -98,6 +99,30 @@ def test_the_report_says_what_the_heads_knew_beside_the_base_rate(version: Path,
     assert "direction, log loss in nats" in words
     assert "Option prices" not in words
     assert msgspec.json.decode((version / REPORT_FILE).read_bytes())["heads"] == found
+
+
+def test_a_trial_says_how_far_it_came_from_the_network_that_it_began_as(study: Study) -> None:
+    found = study.trials[0].learnt
+    assert found is not None
+    # 32 rows of 16 steps an update, 4 minibatches of 128 each; the checkpoint is of one of two looks
+    assert found.gradient_steps == 4 * study.trials[0].chosen_steps // (32 * 16)
+    assert found.kl is not None
+    assert found.kl > 0.0
+    assert 1 / 3 <= found.size <= 1.0
+
+
+def test_without_a_proven_lead_a_network_that_holds_nothing_is_exported(
+    settings: Settings, version: Path, manifest: Manifest
+) -> None:
+    made = train_and_export(replace(settings, allow_unproven=False), lambda _: None).version  # nothing is trained
+    passive = decode((made / MANIFEST_FILE).read_bytes())
+    assert passive.note.startswith("The exported policy is the passive one, which holds nothing: ")
+    values = np.array(passive.golden.logits).reshape(-1, 3)  # HOLD, BUY, SELL of each golden symbol
+    assert values[:, 0] - values[:, 1] == pytest.approx(np.ones(len(values)))
+    assert values[:, 0] - values[:, 2] == pytest.approx(np.ones(len(values)))
+    assert passive.metrics["test"]["trades"] == 0
+    given = [one.heads for one in (passive.golden, manifest.golden)]
+    assert [head["direction"] for head in given[0]] == [head["direction"] for head in given[1]]
 
 
 def test_a_run_that_was_stopped_ends_in_the_same_bytes(settings: Settings, version: Path, tmp_path: Path) -> None:

@@ -16,7 +16,7 @@ from tests.support.rl.carrying_gru import CarryingGru
 from training.desks.scalper.lstm_policy import LstmActorCritic, LstmPolicy
 from training.desks.scalper.network import CLIP, FEATURES, IDENTITY, Scaling, parameter_count
 from training.desks.scalper.networks import build
-from training.export.export import TOLERANCE, _onnx_bytes
+from training.export.export import TOLERANCE, onnx_bytes
 from training.rl.protocols import CarryingNetwork, Network
 
 SCALING = Scaling(mean=(0.5,) * FEATURES, scale=(2.0,) * FEATURES, clip=(CLIP,) * FEATURES)
@@ -63,7 +63,7 @@ def test_the_logits_are_those_of_torch_modules_put_together() -> None:
 
 def test_the_onnx_graph_is_one_standard_lstm_with_a_dynamic_batch_and_no_state_in_or_out() -> None:
     policy = _lively(SCALING).policy.eval()
-    data = _onnx_bytes(policy, _observations(3).numpy(), SPEC)
+    data = onnx_bytes(policy, _observations(3).numpy(), SPEC)
     session = onnxruntime.InferenceSession(data, providers=["CPUExecutionProvider"])
     assert [(item.name, item.shape[1:]) for item in session.get_inputs()] == [("observation", [20, FEATURES])]
     assert [(item.name, item.shape[1:]) for item in session.get_outputs()] == [("logits", [6])]

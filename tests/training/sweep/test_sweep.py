@@ -1,0 +1,118 @@
+"""A policy under many rules: each cell is a dry run, all are judged together, and the ledger counts the sweep once."""
+
+from __future__ import annotations
+
+import shutil
+import threading
+from pathlib import Path
+
+import msgspec
+import pytest
+
+from strategies.kit.synthetic import synthetic_sessions
+from tests.support.paths import REPOSITORY
+from tests.support.training.made_up import sessions, write_csv
+from training.cli.main import main
+from training.export.version import VersionError, read_version
+from training.rl.pool import Stopped
+from training.runs.ledger import Ledger, ledger_path
+from training.sweep.cells import Cell, Swept
+from training.sweep.grid import axis_of
+from training.sweep.sweep import Asked, run_sweep, sessions_of
+
+NAME = "option_scalper"
+NO_ENTRY, COMMISSION = "risk.no_entry_after_open_min", "paper.commission_usd"
+
+
+@pytest.fixture(scope="module")
+def asked(tmp_path_factory: pytest.TempPathFactory) -> Asked:
+    """Entries at all times or never, with and without a commission, for the policy that trades all day."""
+    home = tmp_path_factory.mktemp("sweep")
+    shutil.copytree(REPOSITORY / "tests/fixture_policy/onnx_models" / NAME, home / "store" / NAME)
+    bars = write_csv(home / "walk.csv", synthetic_sessions(3, sessions(27)))
+    axes = (axis_of(f"{NO_ENTRY}=0,390"), axis_of(f"{COMMISSION}=0,3"))
+    return Asked(NAME, bars, home / "store", axes, first="2024-06-26", processes=1, folder=home / "out")
+
+
+@pytest.fixture(scope="module")
+def swept(asked: Asked) -> Swept:
+    """The sweep, which was stopped after its second cell and given again."""
+    flag, heard = threading.Event(), list[Cell]()
+
+    def stop(news: object) -> None:
+        if isinstance(news, Cell):
+            heard.append(news)
+            if len(heard) == 2:
+                flag.set()
+
+    with pytest.raises(Stopped):
+        run_sweep(asked, stop, flag)
+    later: list[object] = []
+    found, _ = run_sweep(asked, later.append)
+    assert sum(isinstance(news, Cell) for news in later) == 3  # of five: one as configured, four cells
+    return found
+
+
+def test_each_cell_is_played_by_its_own_rules(swept: Swept) -> None:
+    cells = {(cell.rules[NO_ENTRY], cell.rules[COMMISSION]): cell for cell in swept.cells}
+    assert list(cells) == [(0, "0"), (0, "3"), (390, "0"), (390, "3")]
+    assert (swept.sessions, swept.seen) == (2, 0)
+    free, paid = cells[0, "0"], cells[0, "3"]
+    assert free.returns == swept.configured.returns  # these are the defaults
+    assert free.trades == swept.configured.trades > 0
+    assert paid.net_return < free.net_return
+    for never in (cells[390, "0"], cells[390, "3"]):
+        assert (never.trades, never.returns) == (0, (0.0, 0.0))
+        assert never.denials["near_open"] > 0
+
+
+def test_all_cells_are_judged_together_and_counted_once(asked: Asked, swept: Swept) -> None:
+    assert (swept.deflated.trials, swept.overfitting.trials) == (4, 4)
+    assert swept.overfitting.probability is None  # two sessions are too few
+    assert "No configuration was changed." in swept.words
+    (line,) = Ledger(ledger_path(asked.store, NAME)).read().lines
+    assert line.note.startswith(f"sweep of {NO_ENTRY}, {COMMISSION}, 4 cells of ")
+    assert asked.folder is not None
+    page = (asked.folder / "sweep.html").read_text()
+    assert "shade-8" in page
+    assert "as configured" in page
+    written = msgspec.json.decode((asked.folder / "sweep.json").read_bytes(), type=Swept)
+    assert written == swept
+
+
+def test_the_command_prints_the_page_s_path_and_refuses_a_value_out_of_bounds(
+    asked: Asked, swept: Swept, capsys: pytest.CaptureFixture[str]
+) -> None:
+    given = ["sweep", "--strategy", NAME, "--bars", str(asked.bars), "--models-dir", str(asked.store)]
+    again = [*given, "--set", f"{NO_ENTRY}=0,390", "--set", f"{COMMISSION}=0,3", "--first", asked.first]
+    assert main([*again, "--out", str(asked.folder), "--processes", "1"]) == 0
+    told = capsys.readouterr()
+    assert told.out.strip() == str(asked.folder / "sweep.html" if asked.folder else "")
+    assert swept.words in told.err
+    assert main([*given, "--set", "risk.confidence_min=0.5,1.5"]) == 2
+    assert "risk.confidence_min" in capsys.readouterr().err
+
+
+def test_sessions_are_the_policy_s_tests_or_all_after_its_last_one(asked: Asked) -> None:
+    version = read_version(asked.store, NAME)
+    manifest, days = version.manifest, ["2024-01-02", "2024-01-03", "2024-01-04", "2024-01-05"]
+    training = msgspec.structs.replace(
+        manifest.training, file_sha256="a" * 64, last_session="2024-01-03", splits={"test": (days[1], days[2])}
+    )
+    manifest = msgspec.structs.replace(manifest, training=training)
+    assert sessions_of(days, "a" * 64, manifest) == tuple(days[1:3])
+    assert sessions_of(days, "b" * 64, manifest) == tuple(days[2:])
+    assert sessions_of(days, "a" * 64, manifest, last=days[0]) == (days[0],)
+    with pytest.raises(ValueError, match="no session from 2024-02-01 to the last"):
+        sessions_of(days, "a" * 64, manifest, first="2024-02-01")
+
+
+def test_a_version_whose_graph_was_changed_is_refused(asked: Asked, tmp_path: Path) -> None:
+    store = shutil.copytree(asked.store, tmp_path / "store")
+    version = read_version(store, NAME)
+    with version.policy.open("ab") as graph:
+        graph.write(b"\0")
+    with pytest.raises(VersionError, match="restore the version's folder"):
+        read_version(store, NAME, version.folder.name)
+    with pytest.raises(VersionError, match=f"expected one of {version.folder.name}"):
+        read_version(store, NAME, "nowhere")

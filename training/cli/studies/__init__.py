@@ -1,0 +1,1 @@
+"""Commands on finished work: a sweep of desk rules, runs side by side."""

@@ -1,0 +1,41 @@
+"""`train-and-export compare`: finished runs side by side, as a table and a page with a plot."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+from daemon.host.whole_files import write_whole
+from training.cli.commands import COMMANDS, DONE, wrong
+from training.report.compare import page, read_run, rows_of, updates_csv
+
+
+def parser() -> argparse.ArgumentParser:
+    """The options of `compare`."""
+    found = argparse.ArgumentParser(prog="train-and-export compare", description=COMMANDS["compare"])
+    found.add_argument("runs", nargs="+", type=Path, metavar="RUN", help="folder of a finished run, or of a version")
+    page_help = "the page (%(default)s)"
+    found.add_argument("--out", type=Path, default=Path("compare.html"), metavar="FILE", help=page_help)
+    found.add_argument("--csv", type=Path, metavar="FILE", help="every update of every trial of these runs, as CSV")
+    return found
+
+
+def main(arguments: Sequence[str]) -> int:
+    """Run the command; returns the exit code: 0, 2 for a folder that is no finished run's."""
+    chosen = parser().parse_args(arguments)
+    try:
+        runs = [read_run(folder) for folder in chosen.runs]
+        write_whole(chosen.out, page(runs).encode())
+        if chosen.csv is not None:
+            write_whole(chosen.csv, updates_csv(runs).encode())
+    except (OSError, ValueError) as error:
+        return wrong(error)
+    rows = [("", *(run.name for run in runs)), *rows_of(runs)]
+    cells = [[text.replace("\n", ", ") for text in row] for row in rows]
+    widths = [max(len(row[place]) for row in cells) for place in range(len(cells[0]))]
+    for row in cells:
+        sys.stderr.write("  ".join(text.ljust(width) for text, width in zip(row, widths, strict=True)).rstrip() + "\n")
+    sys.stdout.write(f"{chosen.out}\n")
+    return DONE

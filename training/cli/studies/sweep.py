@@ -1,0 +1,82 @@
+"""`train-and-export sweep`: one policy of the store under many desk rules, as a table and a heat map."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from strategies.registry import add
+from training.cli.commands import COMMANDS, DONE, STOPPED, STOPPED_TEXT, add_models_dir, wrong
+from training.cli.errors import ERRORS
+from training.desks.registry import KINDS
+from training.rl.pool import Stopped
+from training.sweep.cells import Cell, Swept
+from training.sweep.grid import axis_of
+from training.sweep.page import head_of, rows_of
+from training.sweep.sweep import PAGE_FILE, Asked, run_sweep
+
+SHOWN = 15  # cells in the table
+
+
+def parser() -> argparse.ArgumentParser:
+    """The options of `sweep`."""
+    found = argparse.ArgumentParser(prog="train-and-export sweep", description=COMMANDS["sweep"])
+    found.add_argument("--strategy", required=True, metavar="NAME", help=f"one of {', '.join(KINDS)}, or its file")
+    found.add_argument("--bars", required=True, type=Path, metavar="FILE", help="CSV, CSV.gz or Parquet file of bars")
+    axis = "a rule and its values, also KEY=VALUE,VALUE; several times for all combinations"
+    found.add_argument("--set", required=True, action="append", metavar="KEY=LOW:HIGH:COUNT", dest="axes", help=axis)
+    add_models_dir(found, "model store, whose ledger counts the sweep", "--store")
+    found.add_argument("--version", default="current", metavar="NAME", help="of the store (%(default)s)")
+    found.add_argument("--config", type=Path, metavar="FILE", help="of the desk: its other rules (the strategy's)")
+    dates = "New York date; without both: the policy's test sessions, or all after its training"
+    found.add_argument("--first", default="", metavar="DATE", help=f"first session, {dates}")
+    found.add_argument("--last", default="", metavar="DATE", help="last session")
+    found.add_argument("--processes", type=int, default=2, help="that share the cells (%(default)s)")
+    ray = "through Ray: 'auto' joins the running cluster, 'local' starts one on this machine, or a cluster's address"
+    found.add_argument("--ray", default="", metavar="auto|local|ADDRESS", help=ray)
+    found.add_argument("--out", type=Path, metavar="DIR", help="(runs/sweep-<strategy>-<digest>)")
+    return found
+
+
+def main(arguments: Sequence[str]) -> int:
+    """Run the command: 0, 2 for a file or an argument at fault, 130 stopped."""
+    options = parser()
+    chosen = options.parse_args(arguments)
+    if chosen.processes < 1:
+        options.error(f"--processes is {chosen.processes}: expected at least 1")
+    done = 0
+
+    def listen(news: Any) -> None:
+        nonlocal done
+        if isinstance(news, Cell):
+            done += 1
+            rules = ", ".join(f"{key} {value}" for key, value in news.rules.items()) or "as configured"
+            sys.stderr.write(f"{done:>5}  {rules}: Sharpe ratio {news.sharpe_annual:+.2f}\n")
+        elif isinstance(news, str):
+            sys.stderr.write(f"{news}\n")
+
+    try:
+        asked = Asked(
+            add(chosen.strategy), chosen.bars.absolute(), chosen.models_dir.absolute(),
+            tuple(axis_of(text) for text in chosen.axes), chosen.version,
+            chosen.config.absolute() if chosen.config is not None else None, chosen.first, chosen.last,
+            chosen.processes, chosen.ray, chosen.out,
+        )  # fmt: skip
+        swept, folder = run_sweep(asked, listen)
+    except Stopped:
+        sys.stderr.write(f"train-and-export sweep: {STOPPED_TEXT}\n")
+        return STOPPED
+    except ERRORS as error:
+        return wrong(error)
+    sys.stderr.write(f"\n{_table(swept)}\n{swept.words}\n")
+    sys.stdout.write(f"{folder / PAGE_FILE}\n")
+    return DONE
+
+
+def _table(swept: Swept) -> str:
+    rows = [head_of(swept), *rows_of(swept)[: SHOWN + 1]]
+    widths = [max(len(row[place]) for row in rows) for place in range(len(rows[0]))]
+    return "\n".join("  ".join(text.rjust(width) for text, width in zip(row, widths, strict=True)) for row in rows)

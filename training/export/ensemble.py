@@ -1,0 +1,55 @@
+"""Several policies that differ by their seed as one: the mean of their answers, in one graph."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+
+class SeedEnsemble(nn.Module):
+    """The mean of the members' logits, or actions, and of each head; the members know nothing of one another.
+
+    Members with a memory keep one each: its state is (batch, members, *state of one).
+    """
+
+    def __init__(self, members: Sequence[nn.Module], state: tuple[int, ...] | None = None) -> None:
+        """Join them; `state` is the shape of one member's memory, None for members without one.
+
+        Raises:
+            ValueError: there is no member.
+        """
+        super().__init__()
+        if not members:
+            raise ValueError("an ensemble has no member: expected at least one policy")
+        self.members = nn.ModuleList(members)
+        self._state = state
+
+    def forward(self, observation: Tensor, hidden: Tensor | None = None) -> Any:
+        """What one member answers, of all: a tensor, or a tuple of the answer and the heads, or the next state.
+
+        A memory without the members' dimension, such as zeros at the beginning, is taken as that of each member.
+        """
+        if self._state is None:
+            found = [member(observation) for member in self.members]
+            if isinstance(found[0], tuple):
+                return tuple(torch.stack(outputs).mean(dim=0) for outputs in zip(*found, strict=True))
+            return torch.stack(found).mean(dim=0)
+        assert hidden is not None, "members with a memory are asked with one"
+        if hidden.dim() == len(self._state) + 1:
+            hidden = hidden.unsqueeze(1).expand(-1, len(self.members), *self._state)
+        found = [member(observation, hidden[:, place].contiguous()) for place, member in enumerate(self.members)]
+        answers, states = zip(*found, strict=True)
+        return torch.stack(answers).mean(dim=0), torch.stack(states, dim=1)
+
+
+def together(members: Sequence[nn.Module], state: tuple[int, ...] | None) -> nn.Module:
+    """The members as one policy in evaluation mode; a single one stays what it is."""
+    return members[0] if len(members) == 1 else SeedEnsemble(members, state).eval()
+
+
+def count_of(policy: nn.Module) -> int:
+    """How many seeds are in a policy."""
+    return len(policy.members) if isinstance(policy, SeedEnsemble) else 1

@@ -1,0 +1,54 @@
+"""A version of the model store, read for training: its manifest and its graph, which belong to each other."""
+
+from __future__ import annotations
+
+import hashlib
+from dataclasses import dataclass
+from pathlib import Path
+
+import msgspec
+
+from strategies.kit import manifest as manifests
+from strategies.kit.manifest import MANIFEST_FILE, POLICY_FILE, Manifest
+
+CURRENT = "current"
+
+
+class VersionError(ValueError):
+    """There is no such version, or its files do not belong together; the text has the cure."""
+
+
+@dataclass(frozen=True, slots=True)
+class Version:
+    """A version's folder with its manifest."""
+
+    folder: Path
+    manifest: Manifest
+
+    @property
+    def policy(self) -> Path:
+        """Its graph."""
+        return self.folder / POLICY_FILE
+
+
+def read_version(store: Path, strategy: str, name: str = CURRENT) -> Version:
+    """The version of this name, or the one that the store's `current` names.
+
+    Raises:
+        VersionError: it is not there, unreadable, or its graph is another one than the manifest's.
+    """
+    shelf = store / strategy
+    try:
+        named = (shelf / CURRENT).read_text(encoding="utf-8").strip() if name == CURRENT else name
+        folder = shelf / named
+        manifest = manifests.decode((folder / MANIFEST_FILE).read_bytes())
+        found = hashlib.sha256((folder / POLICY_FILE).read_bytes()).hexdigest()
+    except (OSError, msgspec.DecodeError, UnicodeDecodeError) as error:
+        known = ", ".join(sorted(path.parent.name for path in shelf.glob(f"*/{MANIFEST_FILE}"))) or "none"
+        raise VersionError(f"{shelf}: version {name} cannot be read ({error}): expected one of {known}") from error
+    if found != manifest.policy_sha256:
+        raise VersionError(
+            f"{folder / POLICY_FILE} has SHA-256 {found}, {MANIFEST_FILE} expects {manifest.policy_sha256}: restore "
+            "the version's folder"
+        )
+    return Version(folder, manifest)

@@ -1,0 +1,1 @@
+"""A fixed policy under many desk rules."""

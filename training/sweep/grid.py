@@ -1,0 +1,99 @@
+"""The cells of a sweep: every combination of the values that keys of a desk's configuration are given. Pure."""
+
+from __future__ import annotations
+
+import difflib
+import itertools
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from dataclasses import fields as fields_of
+from decimal import Decimal
+from typing import Any
+
+from daemon.core.limits import Trading
+from daemon.core.strategy_rules import TABLES
+
+CELLS_MOST = 2_500
+LEFT_OUT = ("paper.cash_usd",)  # returns are parts of it
+Value = bool | int | float | str
+
+
+@dataclass(frozen=True, slots=True)
+class Axis:
+    """A dotted key and its values, in their order."""
+
+    key: str
+    values: tuple[Value, ...]
+
+
+def axis_of(text: str) -> Axis:
+    """The axis that `KEY=LOW:HIGH:COUNT` or `KEY=VALUE,VALUE,...` describes.
+
+    Raises:
+        ValueError: an unknown key, a value of another type, or a range of less than two.
+    """
+    key, _, given = text.partition("=")
+    own = _defaults()
+    if key not in own:
+        near = difflib.get_close_matches(key, own, n=1)
+        hint = (
+            f"did you mean {near[0]}?" if near else f"expected a key of {', '.join(TABLES)}, such as {next(iter(own))}"
+        )
+        raise ValueError(f"--set {text}: {key} is no rule that a sweep can change: {hint}")
+    kind = type(own[key])
+    parts = given.split(":")
+    values = _range(text, parts) if len(parts) == 3 else [part.strip() for part in given.split(",")]
+    return Axis(key, tuple(_value(text, value, kind) for value in values))
+
+
+def _defaults() -> dict[str, Any]:
+    rules = Trading()
+    found = {
+        f"{table}.{field.name}": getattr(getattr(rules, table), field.name)
+        for table in TABLES
+        for field in fields_of(getattr(rules, table))
+    }
+    return {key: value for key, value in found.items() if key not in LEFT_OUT and not isinstance(value, tuple)}
+
+
+def _range(text: str, parts: Sequence[str]) -> list[str]:
+    try:
+        low, high, count = float(parts[0]), float(parts[1]), int(parts[2])
+    except ValueError as error:
+        raise ValueError(f"--set {text}: {error}: expected LOW:HIGH:COUNT, such as 0.4:0.8:5") from error
+    if count < 2 or not math.isfinite(low) or not math.isfinite(high):
+        raise ValueError(f"--set {text}: expected two values at least, between finite numbers")
+    return [f"{round(low + (high - low) * nth / (count - 1), 10):.10g}" for nth in range(count)]
+
+
+def _value(text: str, value: str, kind: type) -> Value:
+    """A value as the configuration takes it."""
+    try:
+        if kind is bool:
+            return {"true": True, "false": False}[value]
+        if kind is int:
+            return int(value)
+        if kind is float:
+            return float(value)
+        if kind is Decimal:
+            return str(Decimal(value))
+    except (ValueError, KeyError, ArithmeticError):
+        wanted = {bool: "true or false", int: "whole numbers"}.get(kind, "numbers")
+        raise ValueError(f"--set {text}: found {value!r}, expected {wanted}") from None
+    return value
+
+
+def cells_of(axes: Sequence[Axis]) -> tuple[Mapping[str, Value], ...]:
+    """Every combination, the last axis changing fastest.
+
+    Raises:
+        ValueError: no axis, one twice, or too many cells.
+    """
+    keys = [axis.key for axis in axes]
+    if not axes or len(set(keys)) < len(keys):
+        raise ValueError(f"--set is given for {', '.join(keys) or 'nothing'}: expected each key once, one at least")
+    count = math.prod(len(axis.values) for axis in axes)
+    if count > CELLS_MOST:
+        raise ValueError(f"{count:,} cells are too many: expected at most {CELLS_MOST:,}; give fewer values")
+    return tuple(dict(zip(keys, values, strict=True)) for values in itertools.product(*(axis.values for axis in axes)))
