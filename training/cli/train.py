@@ -7,12 +7,14 @@ from __future__ import annotations
 
 import argparse
 import difflib
+import json
 import re
 import shlex
 import sys
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 from daemon.host.version import add_version
 from strategies.registry import add
@@ -20,6 +22,7 @@ from training.cli.commands import COMMANDS, DONE, NOT_ACTIVE, STOPPED, STOPPED_T
 from training.cli.errors import ERRORS
 from training.cli.model_config import add_model_config, with_model_config
 from training.cli.promote import promoted
+from training.cli.studies.run_file import CHANGES, OPTION, expanded
 from training.desks.kind import TrainingKind
 from training.desks.registry import KINDS, kind
 from training.desks.trial import ENGINES, OWN, RLLIB
@@ -32,7 +35,7 @@ from training.runs.import_run import import_and_export
 from training.runs.record import Outcome
 from training.runs.run import train_and_export
 from training.runs.settings import ENSEMBLES, IQM, SEEDS, SELECTS, Settings, requests_of, settings_for
-from training.search.coefficients_file import read_coefficients, read_plan
+from training.search.coefficients_file import changed, changed_plan, read_coefficients, read_plan
 
 SEED_MAX = 2**31
 FORMERLY = "--out"  # what --models-dir was called
@@ -54,6 +57,7 @@ def parser() -> argparse.ArgumentParser:
     )
     add_version(found)
     what = found.add_argument_group("what to train on")
+    _from_file(what)
     what.add_argument("--strategy", required=True, metavar="NAME", help=_NAMED)
     bars = "CSV, CSV.gz or Parquet file of bars; several times for a strategy with an open universe"
     what.add_argument("--bars", required=True, type=Path, action="append", metavar="FILE", help=bars)
@@ -76,8 +80,7 @@ def parser() -> argparse.ArgumentParser:
     how.add_argument("--ablation", action="store_true", help="train on the other rewards as well, to compare")
     refit = "export the last fold's choice trained once more on all sessions, which nothing then tests"
     how.add_argument("--refit", action="store_true", help=refit)
-    members = "networks of a deep ensemble, of a strategy that has one (the preset's)"
-    how.add_argument("--members", type=int, metavar="N", help=members)
+    how.add_argument("--members", type=int, metavar="N", help="networks of a deep ensemble (the preset's)")
     early = "stop early after so many looks at the validation sessions without a better one (never)"
     how.add_argument("--patience", type=int, default=defaults.patience, metavar="LOOKS", help=early)
     how.add_argument("--precision", choices=("float32", "bf16"), default=defaults.precision, help="(%(default)s)")
@@ -102,6 +105,13 @@ def parser() -> argparse.ArgumentParser:
     proof = "outputs of the original that the imported policy must give again; see training/export/import_sb3.py"
     other.add_argument("--golden", type=Path, metavar="NPZ", help=proof)
     return found
+
+
+def _from_file(what: Any) -> None:
+    """The option of a file with all options; `expanded` reads it."""
+    text = "TOML file with these options as its keys, and [coefficients] that change the preset's"
+    what.add_argument(OPTION, type=Path, metavar="FILE", help=text)
+    what.add_argument(CHANGES, default="{}", help=argparse.SUPPRESS)  # its table of coefficients
 
 
 def _add_afterwards(found: argparse.ArgumentParser) -> None:
@@ -152,11 +162,15 @@ def settings_from(chosen: argparse.Namespace) -> Settings:
     """
     usual = settings_for(chosen.strategy, chosen.bars[0], chosen.models_dir, preset=chosen.preset)
     own, plan, coefficients = kind(chosen.strategy).procedure, usual.plan, usual.coefficients
+    changes = json.loads(chosen.changes)
     if own is not None and plan is not None:
         plan = replace(plan, members=chosen.members or plan.members)
         plan = read_plan(chosen.coefficients, plan, own.searched(plan)) if chosen.coefficients else plan
-    elif chosen.coefficients:
-        coefficients = read_coefficients(chosen.coefficients, usual.coefficients)
+        plan = changed_plan(plan, own.searched(plan), changes, "[coefficients]")
+    else:
+        if chosen.coefficients:
+            coefficients = read_coefficients(chosen.coefficients, coefficients)
+        coefficients = changed(coefficients, changes, "[coefficients]")
     first = chosen.reward or usual.rewards[0]
     others = [name for name in kind(chosen.strategy).variants if chosen.ablation and name != first]
     found = replace(
@@ -198,6 +212,10 @@ def settings_from(chosen: argparse.Namespace) -> Settings:
 def main(arguments: Sequence[str]) -> int:
     """Train, or import, and export; returns the exit code: 0, 1 not promoted or not active, 2 a fault, 130 stopped."""
     options = parser()
+    try:
+        arguments = expanded(arguments)
+    except ValueError as error:
+        return wrong(error)
     if fault := _mistyped(arguments, options):
         options.error(fault)
     chosen = options.parse_args(arguments)
@@ -235,7 +253,7 @@ def main(arguments: Sequence[str]) -> int:
 
 def _mistyped(arguments: Sequence[str], options: argparse.ArgumentParser) -> str:
     """Return the first unknown option with the nearest known one; it is reported before a missing option."""
-    known = sorted({*re.findall(r"--[a-z][a-z0-9-]*", options.format_help()), FORMERLY})
+    known = sorted({*re.findall(r"--[a-z][a-z0-9-]*", options.format_help()), FORMERLY, CHANGES})
     for name in (argument.partition("=")[0] for argument in arguments if argument.startswith("--")):
         if not any(option.startswith(name) for option in known):  # argparse takes what is short for one
             near = difflib.get_close_matches(name, known, 1)

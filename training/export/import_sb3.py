@@ -16,10 +16,10 @@ import numpy as np
 import torch
 from torch import nn
 
-from strategies.kit.contract import Spec, Strategy
+from strategies.kit.contract import AnyStrategy, Spec
 from strategies.registry import strategy as registered
 from training.export.sb3_file import ImportSb3Error, members_of, plain_of, refuse_normalised, weights_of
-from training.export.sb3_network import FlatPolicy, LstmPolicy, built
+from training.export.sb3_network import FlatPolicy, LstmPolicy, built, in_sequence
 
 __all__ = ["ACTIVATIONS", "ImportSb3Error", "ImportedPolicy", "check_golden", "import_sb3", "read_sb3"]
 
@@ -57,8 +57,10 @@ def import_sb3(
     return imported
 
 
-def read_sb3(path: Path, strategy: Strategy, *, activation: str | None = None) -> ImportedPolicy:
+def read_sb3(path: Path, strategy: AnyStrategy, *, activation: str | None = None) -> ImportedPolicy:
     """Read the policy of a PPO or A2C `MlpPolicy`, or of a RecurrentPPO `MlpLstmPolicy`, for `strategy`.
+
+    Of a continuous strategy its answer is the mean action, clipped to [-1, 1], as the original's own prediction is.
 
     The value network is dropped. The weights do not show the activation; it is the `activation` given, else the name
     that the file has as plain text in its `policy_kwargs`, else Tanh, the default of Stable-Baselines3. That name is
@@ -67,11 +69,11 @@ def read_sb3(path: Path, strategy: Strategy, *, activation: str | None = None) -
     Raises:
         ImportSb3Error: not such a file, a member too large or unknown, a pickle where weights should be, observations
             or actions of another shape, layers that are not understood, a policy that needs VecNormalize, or a
-            strategy with continuous actions, rows of symbols, or a memory from day to day.
+            strategy whose rows are symbols.
         OSError: the file cannot be read.
     """
     spec = strategy.spec
-    if spec.continuous or spec.rows_are_symbols or (spec.decides == "session" and spec.recurrent_shape is not None):
+    if spec.rows_are_symbols:
         raise ImportSb3Error(
             f"{path.name}: a policy that was trained elsewhere cannot be brought in for {strategy.spec.name}: train it "
             "with train-and-export"
@@ -96,25 +98,33 @@ def check_golden(module: nn.Module, golden: Path) -> None:
             given = model.policy.get_distribution(torch.as_tensor(observations)).distribution.logits
         numpy.savez("golden.npz", observations=observations, logits=given.numpy())
 
-    Both sides are taken as log-probabilities, so it does not matter whether the logits were normalised.
+    Both sides are taken as log-probabilities, so it does not matter whether the logits were normalised. A policy with a
+    memory saw the observations one after the other from the zero state. A continuous one has `actions` in place of
+    `logits`: `model.predict(observations, deterministic=True)[0]`.
 
     Raises:
-        ImportSb3Error: the file has no such arrays, or a log-probability differs by more than 1e-5.
+        ImportSb3Error: the file has no such arrays, or a log-probability or an action differs by more than 1e-5.
     """
+    acts = isinstance(module, FlatPolicy) and module.acts
     try:
         with np.load(golden, allow_pickle=False) as arrays:
-            observations, logits = (torch.from_numpy(arrays[name]).float() for name in ("observations", "logits"))
+            names = ("observations", "actions" if acts else "logits")
+            observations, given = (torch.from_numpy(arrays[name]).float() for name in names)
         with torch.no_grad():
-            found = torch.log_softmax(module(observations).double(), dim=1)
-        difference = float((found - torch.log_softmax(logits.double(), dim=1)).abs().max())
+            found = in_sequence(module, observations) if isinstance(module, LstmPolicy) else module(observations)
+        pair = (found.double(), given.double())
+        one, other = pair if acts else (torch.log_softmax(each, dim=1) for each in pair)
+        difference = float((one - other).abs().max())
     except (OSError, LookupError, TypeError, ValueError, RuntimeError, zipfile.BadZipFile) as error:
         raise ImportSb3Error(
-            f"{golden.name}: {error}; expected an .npz with `observations` and `logits`, a row for each observation: "
+            f"{golden.name}: {error}; expected an .npz with `observations` and `{'actions' if acts else 'logits'}`, a "
+            "row for each observation: "
             "make it as the docstring of training.export.import_sb3.check_golden shows"
         ) from error
     if not difference <= TOLERANCE:
         raise ImportSb3Error(
-            f"{golden.name}: log-probabilities differ by {difference:.3g}, expected at most {TOLERANCE}: check the "
+            f"{golden.name}: {'actions' if acts else 'log-probabilities'} differ by {difference:.3g}, expected at most "
+            f"{TOLERANCE}: check the "
             "activation (activation='relu'?), that the model is the same, and that the observations were raw"
         )
 
@@ -128,12 +138,27 @@ def _check_spaces(path: Path, plain: dict[str, Any], spec: Spec) -> None:
             f"{path.name}: observations have the shape {shape}, {spec.name} has {list(spec.observation_shape)}: train "
             "on the strategy's own environment (training.gym)"
         )
+    if spec.continuous:
+        _check_box(path, acted, spec)
+        return
     count, start = (acted.get("n"), acted.get("start", "0")) if isinstance(acted, dict) else (None, None)
     if (str(count), str(start)) != (str(len(spec.actions)), "0"):
         kind = acted.get(":type:") if isinstance(acted, dict) else acted
         raise ImportSb3Error(
             f"{path.name}: the action space is {kind} with n {count} from {start}, {spec.name} has Discrete "
             f"{len(spec.actions)} from 0: train on the strategy's own environment (training.gym)"
+        )
+
+
+def _check_box(path: Path, acted: object, spec: Spec) -> None:
+    """The space of continuous actions, each within [-1, 1]."""
+    given = acted if isinstance(acted, dict) else {}
+    low, high = (", ".join(sorted(set(re.findall(r"[^\s\[\]]+", str(given.get(name)))))) for name in ("low", "high"))
+    if (given.get("_shape"), low, high) != ([len(spec.actions)], "-1.", "1."):
+        raise ImportSb3Error(
+            f"{path.name}: the action space is {given.get(':type:', acted)} of shape {given.get('_shape')} from {low} "
+            f"to {high}, {spec.name} has a Box of {len(spec.actions)} from -1.0 to 1.0: train on the strategy's own "
+            "environment (training.gym)"
         )
 
 
@@ -147,6 +172,8 @@ def _activation(path: Path, plain: dict[str, Any], given: str | None) -> str:
             f"{path.name}: the features extractor is {extractor[:100]}, expected MlpPolicy's FlattenExtractor: "
             "train without features_extractor_class"
         )
+    if isinstance(stated, dict) and stated.get("squash_output"):
+        raise ImportSb3Error(f"{path.name}: policy_kwargs has squash_output, expected none: train without it")
     found = re.sub(r".*\.|\W", "", text).lower() or None
     chosen = given or found or "tanh"
     if chosen not in ACTIVATIONS or (given and found and given != found):

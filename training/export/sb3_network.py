@@ -20,20 +20,25 @@ _KNOWN = re.compile(
     r"(mlp_extractor\.(shared_net|policy_net|value_net)\.\d+|action_net|value_net|critic)\.(weight|bias)"
     r"|lstm_(actor|critic)\.(weight|bias)_[ih]h_l\d+"
 )
+_DEVIATIONS = "log_std"  # of continuous actions, which only training draws
 
 
 class FlatPolicy(nn.Module):
     """Flatten, hidden layers each with the activation, action layer; Stable-Baselines3's `MlpPolicy` without critic."""
 
-    def __init__(self, layers: list[nn.Linear], action: nn.Linear, activation: type[nn.Module]) -> None:
+    def __init__(
+        self, layers: list[nn.Linear], action: nn.Linear, activation: type[nn.Module], *, acts: bool = False
+    ) -> None:
+        """Join the layers; `acts` is true of one whose answers are actions in [-1, 1]."""
         super().__init__()
+        self.acts = acts
         self.hidden = nn.Sequential(*[part for layer in layers for part in (layer, activation())])
         self.action = action
 
     def forward(self, observation: Tensor) -> Tensor:
-        """Logits, float32 (batch, actions), of raw observations, float32 (batch, *observation shape)."""
-        logits: Tensor = self.action(self.hidden(observation.flatten(1)))
-        return logits
+        """Logits, or actions, float32 (batch, actions), of raw observations, float32 (batch, *observation shape)."""
+        found: Tensor = self.action(self.hidden(observation.flatten(1)))
+        return found.clamp(-1.0, 1.0) if self.acts else found
 
 
 class LstmPolicy(nn.Module):
@@ -57,13 +62,25 @@ class LstmPolicy(nn.Module):
         return logits, torch.stack(following).permute(2, 0, 1, 3).reshape(-1, *self._shape)
 
 
+def in_sequence(policy: LstmPolicy, observations: Tensor) -> Tensor:
+    """Logits (n, actions) of observations (n, *shape) that follow one another, from the zero state."""
+    units, found = policy.lstm.num_layers * policy.lstm.hidden_size, []
+    hidden = observations.new_zeros(1, 2 * units)
+    for place in range(len(observations)):
+        logits, hidden = policy(observations[place : place + 1], hidden)
+        found.append(logits)
+    return torch.cat(found)
+
+
 def built(path: Path, weights: dict[str, Tensor], spec: Spec, activation: type[nn.Module]) -> FlatPolicy | LstmPolicy:
     """The module that the weights describe. Raises ImportSb3Error, which names `path`, when they are not understood."""
-    strange = sorted(name for name in weights if not _KNOWN.fullmatch(name))
+    known = {_DEVIATIONS} if spec.continuous else set()
+    strange = sorted(name for name in weights if name not in known and not _KNOWN.fullmatch(name))
     if strange or "action_net.weight" not in weights:
         raise ImportSb3Error(
             f"{path.name}: policy.pth has {strange[0] if strange else 'no action_net.weight'}; expected the layers of "
-            "MlpPolicy or MlpLstmPolicy with discrete actions (mlp_extractor, action_net): train one of these with PPO"
+            "MlpPolicy or MlpLstmPolicy (mlp_extractor, action_net): train one of these with PPO on the strategy's own "
+            "environment"
         )
     lstm = _lstm(path, weights, spec)
     width = math.prod(spec.observation_shape) if lstm is None else lstm.hidden_size
@@ -76,10 +93,10 @@ def built(path: Path, weights: dict[str, Tensor], spec: Spec, activation: type[n
     action = _linear(path, weights, "action_net", width)
     if action.out_features != len(spec.actions):
         raise ImportSb3Error(
-            f"{path.name}: action_net gives {action.out_features} logits, {spec.name} has {len(spec.actions)} actions: "
-            "train on the strategy's own environment (training.gym)"
+            f"{path.name}: action_net gives {action.out_features} numbers, {spec.name} has {len(spec.actions)} "
+            "actions: train on the strategy's own environment (training.gym)"
         )
-    head = FlatPolicy(layers, action, activation)
+    head = FlatPolicy(layers, action, activation, acts=spec.continuous)
     return head if lstm is None else LstmPolicy(lstm, head, spec.recurrent_shape or ())
 
 

@@ -93,12 +93,20 @@ def read_coefficients(path: Path, usual: Coefficients | None = None) -> Coeffici
         OSError: the file cannot be read.
         ValueError: it is no JSON object, or a field is unknown, of the wrong type or out of bounds.
     """
-    found = _object(path)
-    for name, value in found.items():
+    return changed(usual or Coefficients(), _object(path), str(path))
+
+
+def changed(usual: Coefficients, values: Mapping[str, Any], origin: str) -> Coefficients:
+    """The coefficients with these values in place of their own; `origin` names where they are from.
+
+    Raises:
+        ValueError: a field is unknown, of the wrong type or out of bounds.
+    """
+    for name, value in values.items():
         problem = _problem(name, value)
         if problem:
-            raise ValueError(f"{path}: {problem}")
-    return replace(usual or Coefficients(), **found)
+            raise ValueError(f"{origin}: {problem}")
+    return replace(usual, **values)
 
 
 def read_plan(path: Path, plan: P, space: Sequence[Dimension]) -> P:
@@ -108,18 +116,22 @@ def read_plan(path: Path, plan: P, space: Sequence[Dimension]) -> P:
         OSError: the file cannot be read.
         ValueError: it is no JSON object, or a field is unknown, of the wrong type or out of bounds.
     """
+    return changed_plan(plan, space, _object(path), str(path))
+
+
+def changed_plan(plan: P, space: Sequence[Dimension], values: Mapping[str, Any], origin: str) -> P:
+    """The plan with these values, each within what is searched; see `read_plan`."""
     known = {dimension.name: dimension for dimension in space}
-    found = _object(path)
-    for name, value in found.items():
+    for name, value in values.items():
         if name not in known:
             near = difflib.get_close_matches(name, known, n=1)
             hint = f"did you mean {near[0]!r}?" if near else f"expected some of {', '.join(known)}"
-            raise ValueError(f"{path}: unknown coefficient {name!r}: {hint}")
+            raise ValueError(f"{origin}: unknown coefficient {name!r}: {hint}")
         try:
             known[name].fixed(None if isinstance(value, bool) else value)
         except (ValueError, TypeError) as error:
-            raise ValueError(f"{path}: {name} is {value!r}: {error}") from error
-    return with_values(plan, found)
+            raise ValueError(f"{origin}: {name} is {value!r}: {error}") from error
+    return with_values(plan, values)
 
 
 def _object(path: Path) -> dict[str, Any]:

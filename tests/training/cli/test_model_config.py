@@ -45,7 +45,7 @@ portfolio: [position, age]
 heads: {direction: {bars: 2}}
 """
 FEATURES = ("ROCP(1)", "RSI(5)", "STOCH(5,3,0,3,0).slowk", "position", "age")
-SMALL = ["--preset", "smoke", "--steps", "1024", "--processes", "1"]
+SMALL = ["--preset", "smoke", "--steps", "1024", "--processes", "1", "--allow-unproven"]
 
 
 @pytest.fixture(scope="module")

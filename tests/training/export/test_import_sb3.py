@@ -216,8 +216,8 @@ def test_strategies_are_found_by_name(model_zip: Path) -> None:
     assert read_sb3(model_zip, strategy).activation == "tanh"
 
 
-@pytest.mark.parametrize("name", ["daily_rebalancer", "regime_switcher"])
-def test_a_daily_strategy_is_refused_before_the_file_is_opened(name: str, tmp_path: Path) -> None:
+@pytest.mark.parametrize("name", ["forecast_ensemble", "online_dqn"])
+def test_a_strategy_whose_rows_are_symbols_is_refused_before_the_file_is_opened(name: str, tmp_path: Path) -> None:
     with pytest.raises(
         ImportSb3Error, match=f"missing.zip: a policy .* cannot be brought in for {name}: train it with"
     ):

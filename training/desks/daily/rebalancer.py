@@ -164,5 +164,6 @@ KIND = TrainingKind(
     ),
     split=Split((2010, 2019), (2020, 2020), (2021, 2022)),
     compounds=True,
+    imports=True,
     rules=_unit_of_action,
 )

@@ -126,4 +126,5 @@ KIND = TrainingKind(
     ),
     split=Split((2015, 2018), (2019, 2019), (2020, 2022)),
     compounds=True,
+    imports=True,
 )

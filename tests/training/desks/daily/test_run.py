@@ -239,7 +239,7 @@ def test_what_the_strategy_does_not_have_ends_with_exit_code_2(
             "too little history: 4 usable sessions, at least 5 are needed after those that warm the desk up",
         ),
         (FUNDS, 0, [], "bars.csv: no such file"),
-        (FUNDS, 0, ["--import-sb3", "model.zip"], "cannot be brought in for regime_switcher: train it here"),
+        (FUNDS, 0, ["--import-sb3", "model.zip"], "model.zip: No such file or directory"),
         (STOCKS, 3, ["--strategy", FUNDS], "no row of SPY, QQQ, IWM"),
     ],
 )
