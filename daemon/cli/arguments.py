@@ -4,7 +4,11 @@ from __future__ import annotations
 
 import argparse
 import shlex
+from datetime import date
 from pathlib import Path
+from typing import Any
+
+from daemon.host.whole_files import whole_text
 
 
 class NotFound(Exception):
@@ -16,6 +20,43 @@ def add_state_dir(command: argparse.ArgumentParser) -> None:
     text = "folder of the journal (default: paths.state_dir of ./config.toml and the environment)"
     command.add_argument("--state-dir", type=Path, metavar="DIR", help=text)
     add_own_strategy(command)
+
+
+class _StateDirs(argparse.Action):
+    """Keep the first as `state_dir`, and all as `state_dirs`."""
+
+    def __call__(
+        self, _: argparse.ArgumentParser, namespace: argparse.Namespace, values: Any, __: str | None = None
+    ) -> None:
+        namespace.state_dirs = (*getattr(namespace, "state_dirs", ()), values)
+        namespace.state_dir = namespace.state_dirs[0]
+
+
+def add_state_dirs(command: argparse.ArgumentParser) -> None:
+    """Add `--state-dir`, which may be repeated: `state_dir` is the first, `state_dirs` has all that were given."""
+    text = "folder of a journal, may be repeated (default: paths.state_dir of ./config.toml and the environment)"
+    command.add_argument("--state-dir", type=Path, action=_StateDirs, metavar="DIR", help=text)
+    add_own_strategy(command)
+
+
+def a_date(text: str) -> str:
+    """Read a date. Raises argparse.ArgumentTypeError."""
+    try:
+        return date.fromisoformat(text).isoformat()
+    except ValueError:
+        raise argparse.ArgumentTypeError(f"{text!r} is no date; expected YYYY-MM-DD") from None
+
+
+def write_file(path: Path, text: str, option: str, *, new_folder: bool) -> None:
+    """Write a file whole or not at all. Raises NotFound, which names the option that helps."""
+    try:
+        if new_folder:
+            path.parent.mkdir(mode=0o750, exist_ok=True)
+        whole_text(path, text)
+    except OSError as error:
+        raise NotFound(
+            f"{path} cannot be written: {error.strerror or error}; name another place with {option} FILE"
+        ) from error
 
 
 def add_own_strategy(command: argparse.ArgumentParser) -> None:

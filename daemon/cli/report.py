@@ -1,6 +1,7 @@
 """`rltraderctl report`: a session's result and its trading costs, as a table, a page and a CSV file.
 
-Reads the journal only, also while a daemon runs. The files are written whole or not at all.
+With a span, or for several desks, it is the tear sheet of `daemon.cli.journal.tear_sheet`. Reads the journal only, also
+while a daemon runs. The files are written whole or not at all.
 """
 
 from __future__ import annotations
@@ -8,7 +9,6 @@ from __future__ import annotations
 import argparse
 import json
 import sys
-from datetime import date
 from pathlib import Path
 from typing import Any
 
@@ -16,9 +16,9 @@ import msgspec
 from rich.console import Console
 from rich.table import Table
 
-from daemon.cli.arguments import NotFound, add_state_dir, lead_on
+from daemon.cli.arguments import a_date, add_state_dirs, lead_on, write_file
+from daemon.cli.journal import tear_sheet
 from daemon.engine.state_dir import REPORTS
-from daemon.host.whole_files import whole_text
 from daemon.journal.journal import FILE
 from daemon.reports.csv_tables import COLUMNS, orders_csv
 from daemon.reports.execution_quality import as_json, plain
@@ -32,11 +32,12 @@ from daemon.reports.words import clock, first_sentence, further_sentences, instr
 def add_options(command: argparse.ArgumentParser) -> None:
     """Add the options of `report`."""
     command.set_defaults(run=run)
-    add_state_dir(command)
+    add_state_dirs(command)
+    tear_sheet.add_options(command)
     command.add_argument(
-        "--day", type=_date, metavar="DATE", help="YYYY-MM-DD (default: the newest session with an event)"
+        "--day", type=a_date, metavar="DATE", help="YYYY-MM-DD (default: the newest session with an event)"
     )
-    command.add_argument("--html", type=Path, metavar="FILE", help="the page (default: DIR/reports/<day>.html)")
+    command.add_argument("--html", type=Path, metavar="FILE", help="the page (a day's default: DIR/reports/<day>.html)")
     command.add_argument(
         "--csv", type=Path, metavar="FILE", help="one line for each order; docs/REPORT.md names the columns"
     )
@@ -45,6 +46,8 @@ def add_options(command: argparse.ArgumentParser) -> None:
 
 def run(options: argparse.Namespace, console: Console) -> int:
     """Print the summary and write the files. Returns 0. Raises JournalError; NotFound for what cannot be written."""
+    if tear_sheet.wanted(options):
+        return tear_sheet.run(options, console)
     with session_of(options.state_dir / FILE, options.day) as (reader, session):
         day = read_day(reader, session)
     page = options.html or options.state_dir / REPORTS / f"{day.session.date}.html"
@@ -52,31 +55,13 @@ def run(options: argparse.Namespace, console: Console) -> int:
         sys.stdout.write(json.dumps(_figures(day)) + "\n")
     else:
         _show(day, console)
-    _write(page, day_page(day), "--html", new_folder=options.html is None)
+    write_file(page, day_page(day), "--html", new_folder=options.html is None)
     if options.csv is not None:
-        _write(options.csv, orders_csv(day), "--csv", new_folder=False)
+        write_file(options.csv, orders_csv(day), "--csv", new_folder=False)
     lead_on(options, "decisions", "--outcome", "ordered")
     if not options.json:
         console.print(f"page: {page}" + (f"\nCSV:  {options.csv}" if options.csv is not None else ""))
     return 0
-
-
-def _date(text: str) -> str:
-    try:
-        return date.fromisoformat(text).isoformat()
-    except ValueError:
-        raise argparse.ArgumentTypeError(f"{text!r} is no date; expected YYYY-MM-DD") from None
-
-
-def _write(path: Path, text: str, option: str, *, new_folder: bool) -> None:
-    try:
-        if new_folder:
-            path.parent.mkdir(mode=0o750, exist_ok=True)
-        whole_text(path, text)
-    except OSError as error:
-        raise NotFound(
-            f"{path} cannot be written: {error.strerror or error}; name another place with {option} FILE"
-        ) from error
 
 
 def _figures(day: Day) -> dict[str, Any]:

@@ -16,13 +16,14 @@ from typing import Any
 import msgspec
 
 from daemon.dashboard.desks import FollowedDesk
-from daemon.dashboard.pages.decisions import LINES_MOST, OUTCOMES, decision_lines, decision_page, decision_row
+from daemon.dashboard.pages.decisions import FILTERS, LINES_MOST, decision_lines, decision_page, decision_row
 from daemon.dashboard.pages.health import health_page
 from daemon.dashboard.pages.history import DecisionHistory, Lookup, Transition
 from daemon.dashboard.pages.learning import learning_page
 from daemon.dashboard.pages.models import models_page
 from daemon.dashboard.pages.now import now_of
 from daemon.dashboard.pages.occlusion import Explainer, Unexplained
+from daemon.dashboard.pages.performance import performance_page
 from daemon.dashboard.pages.price import NotThere, equity_page, price_page
 from daemon.dashboard.pages.risk import risk_page
 from daemon.dashboard.pages.trades import LINES_MOST as TRADES_MOST
@@ -31,6 +32,7 @@ from daemon.dashboard.pages.transitions import transition_page, wanted
 from daemon.dashboard.views import DeskLine, Now
 from daemon.journal.rows import JournalError
 from daemon.journal.trades import RESULTS, SIDES, SORTS, Wanted, day_begin, day_end
+from daemon.reports.performance.figures import RANGES
 
 _DATE = re.compile(r"\d{4}-\d{2}-\d{2}", re.ASCII)
 
@@ -117,11 +119,9 @@ def equity(desk: FollowedDesk, _: Query, __: AnswerContext) -> Any:
 def decisions(desk: FollowedDesk, query: Query, _: AnswerContext) -> Any:
     """`GET /api/decisions`."""
     before, limit = whole(query, "before", 0, 2**48), whole(query, "limit", 50, LINES_MOST)
-    outcome = query.get("outcome", "")
-    if outcome and outcome not in OUTCOMES:
-        raise RefusedRequest(400, f"outcome is {outcome[:40]!r}, expected one of {', '.join(OUTCOMES)}")
+    outcome, until_ns = one_of(query, "outcome", FILTERS), day_end(_date(query, "day"))
     with desk.reader() as reader:
-        return decision_lines(reader, before, limit, outcome)
+        return decision_lines(reader, before, limit, outcome, until_ns)
 
 
 def decision(desk: FollowedDesk, query: Query, around: AnswerContext) -> Any:
@@ -202,6 +202,15 @@ def trades_csv(desk: FollowedDesk, query: Query, _: AnswerContext) -> Any:
         return TextFile("trades.csv", "text/csv", trades_file(reader, wanted))
 
 
+def performance(desk: FollowedDesk, query: Query, _: AnswerContext) -> Any:
+    """`GET /api/performance`."""
+    named = one_of(query, "range", RANGES, RANGES[-1])
+    spec = desk.picture.spec
+    benchmark = one_of(query, "benchmark", spec.symbols if spec is not None else ())
+    with desk.reader() as reader:
+        return performance_page(reader, named, benchmark)
+
+
 def models(desk: FollowedDesk, _: Query, around: AnswerContext) -> Any:
     """`GET /api/models`."""
     with desk.reader() as reader:
@@ -242,6 +251,7 @@ ANSWERS: dict[str, Answer] = {
     "/api/equity": equity,
     "/api/decisions": decisions,
     "/api/decision/{number}": decision,
+    "/api/performance": performance,
     "/api/trades": trades,
     "/api/trades.csv": trades_csv,
     "/api/models": models,

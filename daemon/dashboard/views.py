@@ -10,6 +10,7 @@ import msgspec
 
 from daemon.journal.trades import Totals
 from daemon.reports.heads import DecisionHeads
+from daemon.reports.performance.figures import Performance
 
 
 class DeskLine(msgspec.Struct, frozen=True):
@@ -42,6 +43,8 @@ class PositionLine(msgspec.Struct, frozen=True):
     opened: float
     stop: float = 0.0
     target: float = 0.0
+    value_usd: float = 0.0  # at the mark
+    weight: float | None = None  # of the equity, None without a positive one
 
 
 class OpenOrder(msgspec.Struct, frozen=True):
@@ -155,7 +158,7 @@ class EquityPage(msgspec.Struct, frozen=True):
 
 
 class DecisionLine(msgspec.Struct, frozen=True):
-    """A line of `GET /api/decisions?before=N&limit=50&outcome=…`, newest first."""
+    """A line of `GET /api/decisions?before=N&limit=50&outcome=…&day=DATE`, newest first."""
 
     decision: int
     time: float
@@ -202,6 +205,16 @@ class TradesPage(msgspec.Struct, frozen=True):
 
     trades: tuple[TradeLine, ...]
     totals: Totals
+
+
+class PerformancePage(msgspec.Struct, frozen=True):
+    """`GET /api/performance?range=1M&benchmark=S`: the figures of a range that ends with the newest recorded day."""
+
+    range: str
+    symbols: tuple[str, ...]  # those whose bars can be compared
+    benchmark: str  # one of them, or ""
+    figures: Performance  # without weeks; the newest days and the deepest drawdowns
+    falls: int  # drawdowns in all
 
 
 class Contribution(msgspec.Struct, frozen=True):

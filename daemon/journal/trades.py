@@ -114,7 +114,7 @@ class Wanted(msgspec.Struct, frozen=True, kw_only=True):
 
 def read_trades(reader: JournalReader, wanted: Wanted) -> Found:
     """Return the trades of a journal that match, and their sums. Raises sqlite3.Error, KeyError for an unknown sort."""
-    with _with_view(reader) as query:
+    with with_trades(reader) as query:
         newest = query("SELECT max(time_ns) FROM round_trips", {})[0][0] or 0
         values = {
             "now": newest,
@@ -137,7 +137,7 @@ def read_trades(reader: JournalReader, wanted: Wanted) -> Found:
 
 
 @contextmanager
-def _with_view(reader: JournalReader) -> Iterator[Any]:
+def with_trades(reader: JournalReader) -> Iterator[Any]:
     """Yield a function that queries the journal's view, or that of a copy in memory where it has none."""
     if reader.query("SELECT 1 FROM sqlite_schema WHERE name = 'round_trips'"):
         yield reader.query

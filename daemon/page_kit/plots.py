@@ -185,7 +185,13 @@ def _triangle(plot: Plot, mark: Mark) -> None:
     plot.polygon(((x, tip), (x - 5, base), (x + 5, base)), mark.style, mark.words)
 
 
-def equity(curves: Sequence[Curve], band: Band | None, folds: Sequence[tuple[float, str]], width: int) -> Markup:
+def equity(
+    curves: Sequence[Curve],
+    band: Band | None,
+    folds: Sequence[tuple[float, str]],
+    width: int,
+    title: str = "Running sum of net returns over the test sessions",
+) -> Markup:
     """Running sums of returns over sessions with their names at the right edge; `folds` are (session, label)."""
     spread = [point[1] for curve in curves for point in curve.points]
     spread += [value for row in (band.points if band else ()) for value in row[1:]]
@@ -214,7 +220,7 @@ def equity(curves: Sequence[Curve], band: Band | None, folds: Sequence[tuple[flo
     places = apart([end[0] for end in ends], TEXT + 2, plot.top, plot.floor)
     for y, (_, label, style) in zip(places, ends, strict=True):
         plot.text(plot.edge + 5, y + 4, label, style=style)
-    return plot.markup("Running sum of net returns over the test sessions")
+    return plot.markup(title)
 
 
 def apart(wanted: Sequence[float], gap: float, low: float, high: float) -> list[float]:

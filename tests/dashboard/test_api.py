@@ -106,7 +106,11 @@ def _marks(served: Served, session: str) -> list[dict[str, Any]]:
 
 def test_the_equity_has_each_recorded_point_and_its_drawdown(served: Served, played: Played) -> None:
     course = served.json("/api/equity")
-    rows = played.sql("SELECT time_ns, equity_usd FROM equity ORDER BY time_ns")
+    everything = played.sql("SELECT time_ns, equity_usd FROM equity ORDER BY time_ns")
+    traded = played.sql("SELECT min(opened_ns) AS t FROM round_trips")[0]["t"]
+    flat = sum(row["time_ns"] < traded for row in everything)
+    rows = everything[flat - 1 :]  # before the first trade nothing moves
+    assert len({row["equity_usd"] for row in everything[:flat]}) == 1 < flat
     assert course["times"] == [row["time_ns"] / 1e9 for row in rows]
     values = [float(row["equity_usd"]) for row in rows]
     assert course["equity"] == values
@@ -122,6 +126,20 @@ def test_decisions_are_listed_newest_first_page_by_page(served: Served, played: 
     assert [line["decision"] for line in second] == [row["decision"] for row in rows[10:20]]
     ordered = served.json("/api/decisions?limit=200&outcome=ordered")
     assert [line["decision"] for line in ordered] == [r["decision"] for r in rows if r["outcome"] == "ordered"]
+    acted = served.json("/api/decisions?limit=200&outcome=acted")
+    assert [line["decision"] for line in acted] == [
+        row["decision"] for row in rows if row["outcome"] in ("ordered", "exit")
+    ][:200]
+
+
+def test_decisions_are_listed_from_the_end_of_a_day_on(served: Served, played: Played) -> None:
+    rows = played.sql("SELECT decision, time_ns FROM decisions ORDER BY decision DESC")
+    days = [datetime.fromtimestamp(row["time_ns"] / 1e9, NEW_YORK).date().isoformat() for row in rows]
+    day = min(days)
+    assert day < max(days)
+    newest = next(row["decision"] for row, of_day in zip(rows, days, strict=True) if of_day == day)
+    assert served.json(f"/api/decisions?limit=1&day={day}")[0]["decision"] == newest
+    assert served.json("/api/decisions?day=1999-01-04") == []
 
 
 def test_a_decision_has_its_orders_and_their_fills(served: Served, played: Played) -> None:
@@ -233,6 +251,20 @@ def test_trades_are_those_that_the_fills_give_with_their_sums(served: Served, pl
     line = closed[0]
     why = played.sql("SELECT resolved, confidence FROM decisions WHERE decision = ?", line["entry_decision"])[0]
     assert (line["why_entered"], line["confidence"]) == (why["resolved"], why["confidence"])
+
+
+def test_the_performance_of_a_range_ends_with_the_newest_day(served: Served, played: Played) -> None:
+    everything, newest = (served.json(f"/api/performance?range={name}") for name in ("ALL", "1D"))
+    rows = played.sql("SELECT time_ns, equity_usd FROM equity ORDER BY time_ns")
+    assert everything["figures"]["end_usd"] == newest["figures"]["end_usd"] == float(rows[-1]["equity_usd"])
+    day = datetime.fromtimestamp(rows[-1]["time_ns"] / 1e9, NEW_YORK).date().isoformat()
+    assert [one["name"] for one in newest["figures"]["days"]] == [day] == [everything["figures"]["last"]]
+    of_day = [row for row in rows if datetime.fromtimestamp(row["time_ns"] / 1e9, NEW_YORK).date().isoformat() == day]
+    assert len(newest["figures"]["lines"][0]["times"]) == len(of_day) + 1
+    assert served.json("/api/performance?benchmark=SPY")["figures"]["compared"][1]["name"] == "SPY"
+    for wrong, expected in (("range=2W", "expected one of 1D, 1W"), ("benchmark=QQQ", "expected one of SPY")):
+        status, _, body = served.ask(f"/api/performance?{wrong}")
+        assert (status, expected in body.decode()) == (400, True)
 
 
 def test_trades_are_filtered_sorted_and_shown_a_page_at_a_time(served: Served) -> None:

@@ -105,6 +105,7 @@ def opened(browser: Browser, address: str) -> Iterator[Opener]:
 
 READY = {
     "now": "#answer [data-action]",
+    "performance": "#days td[data-day]",
     "trades": "#trips tr[data-trade]",
     "decisions": "#list tr[data-decision]",
     "decision": "#contributions [data-name]",
@@ -219,6 +220,29 @@ def test_trades_are_shown_with_an_arrow_a_sign_and_a_link_to_their_decisions(ope
     assert page.url.endswith(f"decision/{won[0]['entry_decision']}")
 
 
+def test_the_performance_is_that_of_the_journal_s_equity(opened: Opener, told: Told) -> None:
+    page = opened("performance", READY["performance"]).page
+    last: dict[str, float] = {}
+    for row in told.rows("SELECT time_ns, equity_usd FROM equity ORDER BY time_ns"):
+        last[new_york(row["time_ns"]).date().isoformat()] = float(row["equity_usd"])
+    first = new_york(told.row("SELECT min(opened_ns) AS t FROM round_trips")["t"]).date().isoformat()
+    dates = [date for date in last if date >= first]
+    before = last[max(date for date in last if date < first)]
+    shown = page.locator("#days td[data-day]").evaluate_all("all => all.map(n => [n.dataset.day, n.textContent])")
+    starts = [before, *(last[date] for date in dates)]
+    moved = {date: last[date] - start for date, start in zip(dates, starts, strict=False)}
+    assert dict(shown) == {date: "▲" if gain > 0 else "▼" if gain < 0 else "·" for date, gain in moved.items()}
+    total = last[dates[-1]] - before
+    assert named(page, "P&L") == f"{'−' if total < 0 else '+'}${abs(total):,.2f}"
+    assert page.locator("#course [data-line]").count() == 2
+    page.get_by_role("button", name="1D").click()
+    expect(page.locator("#days td[data-day]")).to_have_count(1)
+    assert page.get_by_role("button", name="1D").get_attribute("aria-pressed") == "true"
+    day = moved[dates[-1]]
+    expect(page.locator('[data-figure="P&L"] span')).to_have_text(f"{'−' if day < 0 else '+'}${abs(day):,.2f}")
+    assert int(page.locator("#course .chart").get_attribute("data-points") or 0) > 10
+
+
 def test_the_chart_shows_every_session_that_was_traded(opened: Opener, told: Told) -> None:
     page = opened("now", "#price .choosers select").page
     sessions = page.locator("#price .choosers option").all_text_contents()
@@ -232,10 +256,17 @@ def test_the_chart_shows_every_session_that_was_traded(opened: Opener, told: Tol
 
 def test_the_list_is_the_journals_newest_first_by_outcome_and_by_page(opened: Opener, told: Told) -> None:
     page = opened("decisions", READY["decisions"]).page
+    acted = told.rows(
+        "SELECT decision FROM decisions WHERE outcome IN ('ordered', 'exit') ORDER BY decision DESC LIMIT 50"
+    )
+    shown = page.locator("tr[data-decision]").evaluate_all("all => all.map(n => n.dataset.decision)")
+    assert shown == [str(row["decision"]) for row in acted]
+    page.get_by_label("Outcome").select_option("")
     wanted = [
         str(row["decision"]) for row in told.rows("SELECT decision FROM decisions ORDER BY decision DESC LIMIT 100")
     ]
     numbers = "all => all.map(n => n.dataset.decision)"
+    page.wait_for_selector(f'tr[data-decision="{wanted[0]}"] ~ tr[data-decision="{wanted[49]}"]')
     assert page.locator("tr[data-decision]").evaluate_all(numbers) == wanted[:50]
     page.get_by_role("button", name="Older").click()
     page.wait_for_selector(f'tr[data-decision="{wanted[50]}"]')

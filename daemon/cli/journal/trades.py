@@ -6,12 +6,11 @@ import argparse
 import json
 import sys
 from contextlib import closing
-from datetime import date
 
 from rich.console import Console
 from rich.table import Table
 
-from daemon.cli.arguments import NotFound, add_state_dir, count, lead_on
+from daemon.cli.arguments import NotFound, a_date, add_state_dir, count, lead_on
 from daemon.core.session import new_york_text
 from daemon.journal.journal import FILE
 from daemon.journal.reader import JournalReader
@@ -38,8 +37,8 @@ def add_options(command: argparse.ArgumentParser) -> None:
     command.set_defaults(run=run)
     add_state_dir(command)
     command.add_argument("--symbol", default="", metavar="S", help="only this symbol, contract or underlying")
-    command.add_argument("--from", dest="since", type=_day, metavar="DATE", help="left on this day or later")
-    command.add_argument("--to", dest="until", type=_day, metavar="DATE", help="left on this day or earlier")
+    command.add_argument("--from", dest="since", type=a_date, metavar="DATE", help="left on this day or later")
+    command.add_argument("--to", dest="until", type=a_date, metavar="DATE", help="left on this day or earlier")
     command.add_argument("--side", choices=SIDES, metavar="SIDE", default="", help=f"only {', '.join(SIDES)}")
     command.add_argument("--result", choices=RESULTS, metavar="RESULT", default="", help="only win, or loss")
     command.add_argument("--open", action="store_true", help="only what is held now")
@@ -50,13 +49,6 @@ def add_options(command: argparse.ArgumentParser) -> None:
     form = command.add_mutually_exclusive_group()
     form.add_argument("--json", action="store_true", help="trades and sums as one JSON object")
     form.add_argument("--csv", action="store_true", help="one line of CSV for each trade")
-
-
-def _day(text: str) -> str:
-    try:
-        return date.fromisoformat(text).isoformat()
-    except ValueError:
-        raise argparse.ArgumentTypeError(f"{text!r} is no date; expected YYYY-MM-DD") from None
 
 
 def run(options: argparse.Namespace, console: Console) -> int:

@@ -26,22 +26,35 @@ from daemon.dashboard.views import (
     Shadowed,
 )
 from daemon.journal.reader import JournalReader
+from daemon.journal.trades import LONGEST
 from daemon.reports.heads import heads_at
 from strategies.kit.contract import Observation, Spec
 
 OUTCOMES = ("hold", "ordered", "exit", "denied", "expired", "failed")
+ACTED = "acted"  # what led to orders
+FILTERS = (ACTED, *OUTCOMES)
 LINES_MOST = 200
 SYMBOLS_MOST = 50  # of which a page shows what was seen, where rows are symbols
 Rows = tuple[tuple[float, ...], ...]
 NOT_PUT = "not put to this order"
 
 
-def decision_lines(reader: JournalReader, before: int, limit: int, outcome: str) -> tuple[DecisionLine, ...]:
-    """`GET /api/decisions`: below number `before` (0: from the newest), newest first. Raises sqlite3.Error."""
+def decision_lines(
+    reader: JournalReader, before: int, limit: int, outcome: str, until_ns: int = LONGEST
+) -> tuple[DecisionLine, ...]:
+    """`GET /api/decisions`, newest first: below number `before`, or up to a time. Raises sqlite3.Error."""
+    if not before and until_ns < LONGEST:
+        newest = reader.query(
+            "SELECT decision FROM decisions WHERE time_ns <= ? ORDER BY time_ns DESC, decision DESC LIMIT 1",
+            (until_ns,),
+        )
+        before = newest[0]["decision"] + 1 if newest else 1
+    wanted = ("ordered", "exit") if outcome == ACTED else (outcome,) if outcome else ()
+    chosen = f" AND outcome IN ({','.join('?' * len(wanted))})" if wanted else ""
     rows = reader.query(
         "SELECT decision, time_ns, bar_ns, kind, action, resolved, confidence, outcome, gates, model FROM decisions "
-        "WHERE decision < ? AND (? = '' OR outcome = ?) ORDER BY decision DESC LIMIT ?",
-        (before or 2**62, outcome, outcome, limit),
+        f"WHERE decision < ?{chosen} ORDER BY decision DESC LIMIT ?",
+        (before or 2**62, *wanted, limit),
     )
     return tuple(map(_line, rows))
 

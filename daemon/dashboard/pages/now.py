@@ -124,6 +124,7 @@ def _position(state: State[Any], spec: Spec, held: Held) -> PositionLine:
         mark = (quote.bid + quote.ask) / 2
     if mark is None:
         mark = entry
+    value, equity = mark * held.quantity * held.multiplier, state.book.equity
     sizing, has_stop = state.trading.sizing, bool(held.right) or (spec.holds == "shares" and spec.decides == "bar")
     return PositionLine(
         symbol=held.symbol,
@@ -134,6 +135,8 @@ def _position(state: State[Any], spec: Spec, held: Held) -> PositionLine:
         opened=held.opened_ns / 1e9,
         stop=float(entry) * (1 - sizing.stop_loss) if has_stop else 0.0,
         target=float(entry) * (1 + sizing.take_profit) if has_stop else 0.0,
+        value_usd=float(value),
+        weight=float(value / equity) if equity > 0 else None,
     )
 
 

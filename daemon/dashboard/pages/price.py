@@ -84,7 +84,7 @@ def price_page(picture: Picture, reader: JournalReader, session: str = "", symbo
     spec = picture.spec
     if spec is None:
         return PricePage("", (), "", (), (), ())
-    symbol = symbol or spec.symbols[0]
+    symbol = symbol or _largest_held(picture, spec) or spec.symbols[0]
     if symbol not in spec.symbols:
         raise NotThere(f"symbol is {symbol!r}, expected one of this desk: {', '.join(spec.symbols[:60])}")
     if spec.decides == "session":
@@ -99,6 +99,14 @@ def price_page(picture: Picture, reader: JournalReader, session: str = "", symbo
     from_ns, until_ns = midnight_ns(day), midnight_ns(day + timedelta(days=1))
     bars = _bars_of(reader, symbol, from_ns, until_ns)
     return PricePage(symbol, spec.symbols, chosen, tuple(sessions), bars, _marks(reader, from_ns, until_ns))
+
+
+def _largest_held(picture: Picture, spec: Spec) -> str:
+    """Return the symbol of the desk with the most at cost, "" for none."""
+    state: State[Any] | None = picture.state
+    held = state.book.positions.values() if state is not None else ()
+    own = [position for position in held if position.symbol in spec.symbols]
+    return max(own, key=lambda position: abs(position.cost)).symbol if own else ""
 
 
 def _bars_of(reader: JournalReader, symbol: str, from_ns: int, until_ns: int) -> tuple[Candle, ...]:
@@ -180,13 +188,18 @@ def decision_of(work: str | None) -> int:
 def equity_page(reader: JournalReader) -> EquityPage:
     """`GET /api/equity`: at most POINTS points; of each stretch its lowest one and its last. Raises sqlite3.Error.
 
-    The drawdown is the recorded equity's from its highest recorded value before.
+    It begins with the last record before the first trade: until then it is flat. The drawdown is the recorded equity's
+    from its highest recorded value before.
     """
-    rows = reader.query("SELECT time_ns, equity_usd FROM equity ORDER BY time_ns")
+    begin = 0
+    if reader.query("SELECT 1 FROM sqlite_schema WHERE name = 'round_trips'"):
+        first = "SELECT min(opened_ns) FROM round_trips"
+        begin = reader.query(f"SELECT max(time_ns) AS t FROM equity WHERE time_ns < ({first})")[0]["t"] or 0
+    rows = reader.query("SELECT time_ns, equity_usd FROM equity WHERE time_ns >= ? ORDER BY time_ns", (begin,))
     equity = [float(row["equity_usd"]) for row in rows]
     peaks = accumulate(equity, max)
     drawdown = [(peak - value) / peak if peak > 0 else 0.0 for value, peak in zip(equity, peaks, strict=True)]
-    chosen = _thinned(equity)
+    chosen = thinned(equity)
     return EquityPage(
         tuple(rows[i]["time_ns"] / 1e9 for i in chosen),
         tuple(equity[i] for i in chosen),
@@ -194,7 +207,7 @@ def equity_page(reader: JournalReader) -> EquityPage:
     )
 
 
-def _thinned(equity: list[float]) -> list[int]:
+def thinned(equity: list[float]) -> list[int]:
     """Return the indices of at most POINTS values."""
     count = len(equity)
     if count <= POINTS:

@@ -10,10 +10,11 @@ import * as health from "./health.js";
 import * as learning from "./learning.js";
 import * as models from "./models.js";
 import * as now from "./now.js";
+import * as performance from "./performance.js";
 import * as risk from "./risk.js";
 import * as trades from "./trades.js";
 
-const PAGES = { now, trades, decisions, decision, models, learning, risk, health };
+const PAGES = { now, performance, trades, decisions, decision, models, learning, risk, health };
 const main = document.getElementById("main");
 const top = header({ choose: (desk) => go(route().page, route().rest, desk) });
 let desks = [];

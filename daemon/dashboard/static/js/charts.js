@@ -1,9 +1,11 @@
 // The two charts, drawn by TradingView Lightweight Charts: a session's candles with fills and position lines, and the
 // equity with its drawdown. Times are true; only their labels are New York's. A table next to each shows the same.
 
-import { clock, day, minute, number, percent, usd } from "./format.js";
+import { clock, day, minute, number, percent, signed, usd } from "./format.js";
 
 const DAILY_S = 6 * 3600;
+const TIMES_UP_TO = 4; // days: beyond, an axis shows dates alone
+const MONTHS_FROM = 120;
 
 function colour(name) {
   const probe = document.createElement("i");
@@ -29,7 +31,7 @@ function look() {
 
 function chart(container, { daily = () => false } = {}) {
   const label = (seconds) => (daily() ? day(seconds) : `${day(seconds)}, ${clock(seconds)}`);
-  return LightweightCharts.createChart(container, {
+  const board = LightweightCharts.createChart(container, {
     ...look(),
     autoSize: true,
     handleScroll: { vertTouchDrag: false, mouseWheel: false },
@@ -39,10 +41,22 @@ function chart(container, { daily = () => false } = {}) {
       borderVisible: false,
       timeVisible: true,
       secondsVisible: false,
-      tickMarkFormatter: (seconds, kind) => (kind >= 3 ? minute(seconds) : day(seconds).replace(/ \d{4}$/, "")),
+      tickMarkFormatter: (seconds, kind) => tick(seconds, kind, board),
     },
     localization: { timeFormatter: label },
   });
+  return board;
+}
+
+// A mark of the time axis: years, months or days where more than a few days are shown, clock times else, never both.
+function tick(seconds, kind, board) {
+  const range = board?.timeScale().getVisibleRange();
+  const days = range ? (range.to - range.from) / 86_400 : 0;
+  if (kind >= 3) return days > TIMES_UP_TO ? "" : minute(seconds);
+  const [date, month, year] = day(seconds).split(" ");
+  if (kind === 0) return year;
+  if (days > MONTHS_FROM) return kind === 1 ? month : "";
+  return `${date} ${month}`;
 }
 
 // Whether these bars are days: nothing of a minute desk is so far apart.
@@ -139,6 +153,35 @@ export function equityChart(container) {
             `${day(course.times.at(-1))}; deepest drawdown ${percent(deepest, 2)}.`
         : "No equity yet.",
     );
+  }
+  return { show, close: themed(board, paint) };
+}
+
+const STYLES = [["accent", 0], ["warn", 2], ["good", 1]]; // tone, and pattern: whole, dashed, dotted
+
+// Returns since the begin of a span: the desk's line, and what it is compared with in other patterns.
+export function returnsChart(container) {
+  const board = chart(container);
+  const share = { type: "custom", minMove: 0.01, formatter: (value) => `${signed(value, 2)} %` };
+  let lines = [];
+  const paint = () => lines.forEach((line, place) => line.applyOptions({ color: colour(STYLES[place][0]) }));
+
+  function show(shown) {
+    lines.forEach((line) => board.removeSeries(line));
+    lines = shown.slice(0, STYLES.length).map((line, place) => {
+      const [, pattern] = STYLES[place];
+      const series = board.addSeries(LightweightCharts.LineSeries, {
+        lineWidth: 2, lineStyle: pattern, priceFormat: share, priceLineVisible: false,
+      });
+      series.setData(rising(line.times.map((time, index) => ({ time, value: 100 * line.shares[index] }))));
+      return series;
+    });
+    paint();
+    if (lines.length) lines[0].createPriceLine({ price: 0, color: colour("muted"), lineWidth: 1, lineStyle: 3, axisLabelVisible: false });
+    board.timeScale().fitContent();
+    container.dataset.points = shown[0]?.times.length ?? 0;
+    const ends = shown.map((line) => `${line.name} ${signed(100 * (line.shares.at(-1) ?? 0), 2)} %`);
+    container.setAttribute("aria-label", shown.length ? `Return since the span began: ${ends.join(", ")}.` : "No day yet.");
   }
   return { show, close: themed(board, paint) };
 }

@@ -1,33 +1,40 @@
 // The list of decisions, newest first, by outcome, a page at a time. The first page grows with new decisions.
 
-import { card, chooser, el, empty, table } from "./dom.js";
+import { card, chooser, el, empty, field, table } from "./dom.js";
 import { ask, resource } from "./feed.js";
 import { clock, day, number, percent, words } from "./format.js";
 import { opening, outcome, trouble } from "./parts.js";
 
 export const title = "Decisions";
 const LIMIT = 50;
-const OUTCOMES = ["", "hold", "ordered", "exit", "denied", "expired", "failed"];
+const OUTCOMES = ["acted", "", "hold", "ordered", "exit", "denied", "expired", "failed"];
+const named = (outcome) => (outcome === "acted" ? "ordered or exit" : outcome ? words(outcome) : "all");
 
 export function mount(main, { desk, address }) {
   const problems = trouble();
   const list = card("Newest first", { id: "list" });
   const pager = el("p", { class: "pager" });
-  let wished = "";
+  let wished = OUTCOMES[0];
+  let until = ""; // a New York day, "" for the newest
   let before = [""]; // of each page so far: below which number it begins
   let known = -1;
   const lines = resource(
-    (signal) => ask("decisions", { desk, before: before.at(-1), limit: LIMIT, outcome: wished }, signal),
+    (signal) => ask("decisions", { desk, before: before.at(-1), limit: LIMIT, outcome: wished, day: until }, signal),
     show,
     problems.fail,
     1000,
   );
-  const filter = chooser("Outcome", OUTCOMES.map((name) => [name, name ? words(name) : "all"]), "", (name) => {
+  const filter = chooser("Outcome", OUTCOMES.map((name) => [name, named(name)]), wished, (name) => {
     wished = name;
     before = [""];
     lines.refresh(true);
   });
-  list.head.append(el("div", { class: "choosers" }, filter));
+  const upTo = field("Up to", "date", (day) => {
+    until = day;
+    before = [""];
+    lines.refresh(true);
+  });
+  list.head.append(el("div", { class: "choosers" }, filter, upTo));
   main.append(...opening("Decisions", "What the policy, or a rule such as the stop-loss, decided, and what became of it."), problems.box, list.section, pager);
 
   const turn = (words, act) =>
@@ -35,7 +42,7 @@ export function mount(main, { desk, address }) {
 
   function show(data) {
     problems.fine();
-    list.show(data, () => (data.length ? rows(data, address) : empty(wished ? `No decision with the outcome ${words(wished)}.` : "No decision yet.")));
+    list.show(data, () => (data.length ? rows(data, address) : empty(wished ? `No decision with the outcome ${named(wished)}.` : "No decision yet.")));
     pager.replaceChildren(
       ...[
         before.length > 1 && turn("Newer", () => before.pop()),

@@ -117,3 +117,9 @@ export function chooser(label, options, chosen, choose) {
   );
   return el("label", { class: "chooser" }, el("span", {}, label), select);
 }
+
+// An input with a visible label.
+export function field(label, type, wish) {
+  const input = el("input", { type, "aria-label": label, on: { change: () => wish(input.value) } });
+  return el("label", { class: "chooser" }, el("span", {}, label), input);
+}

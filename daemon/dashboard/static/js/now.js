@@ -5,7 +5,7 @@ import { card, chooser, el, empty, figures, more, refill, table } from "./dom.js
 import { ask, resource } from "./feed.js";
 import { daily, equityChart, priceChart } from "./charts.js";
 import { clock, count, day, moment, number, percent, signed, usd, words } from "./format.js";
-import { alarms, gates, holding, opening, orders, outcome, probabilities, trouble } from "./parts.js";
+import { alarms, gain, gates, holding, opening, orders, outcome, probabilities, trouble } from "./parts.js";
 
 export const title = "Now";
 const FULL = 3; // positions that are shown in full
@@ -121,10 +121,10 @@ export function mount(main, { desk, address, go }) {
     money.replaceChildren(
       figures([
         ["Equity", usd(now.equity_usd)],
-        ["Since the session's start", usd(now.day_usd, { sign: true })],
+        ["Since the session's start", now.day_usd === "" ? "–" : gain(Number(now.day_usd))],
         ["Drawdown", percent(now.drawdown, 2), "from the highest equity since the last resume"],
         ["Cash", usd(now.cash_usd)],
-        ["Realised", usd(now.realized_usd, { sign: true }), "since the journal began"],
+        ["Realised", now.realized_usd === "" ? "–" : gain(Number(now.realized_usd)), "since the journal began"],
       ]),
     );
     answer.show([now.decision, now.action, now.resolved, now.outcome, now.confidence, now.probabilities], () => newest(now, address));
@@ -176,14 +176,16 @@ function holdings(all) {
         { name: "Symbol", of: (held) => held.symbol },
         { name: "Shares", number: true, of: (held) => number(held.quantity) },
         { name: "Mark", number: true, of: (held) => usd(held.mark) },
-        { name: "Gain", number: true, of: (held) => usd(held.pnl_usd, { sign: true }) },
+        { name: "Weight", number: true, of: (held) => percent(held.weight) },
+        { name: "Gain", number: true, of: (held) => gain(held.pnl_usd) },
       ],
       some,
       { stacked: false, row: (held) => ({ data: { symbol: held.symbol } }) },
     );
   const rest = sorted.slice(TABLE);
+  const [value, weight] = ["value_usd", "weight"].map((name) => all.reduce((sum, held) => sum + (held[name] ?? 0), 0));
   return [
-    el("p", { class: "headline" }, count(all.length, "position")),
+    el("p", { class: "headline" }, `${count(all.length, "position")}, ${usd(value)}, ${percent(weight)} of the equity`),
     list(sorted.slice(0, TABLE)),
     rest.length > 0 && more("positions", `The other ${number(rest.length)}`, list(rest)),
   ];

@@ -92,6 +92,20 @@ export function leaning(pairs, { limit = 0, most = 30, digits = 4 } = {}) {
   return [bars(sorted.slice(0, open)), more("rest", `The other ${number(sorted.length - open)}`, bars(sorted.slice(open)))];
 }
 
+// An amount with an arrow and a sign, so that a gain and a loss differ without colour, too.
+export function gain(amount, share = null) {
+  if (amount === null || amount === undefined) return "–";
+  const kind = amount > 0 ? "gain" : amount < 0 ? "loss" : "even";
+  return el("span", { class: kind }, usd(amount, { sign: true }), share !== null && el("small", {}, ` ${signed(share, 2)} %`));
+}
+
+// The same of a share: 0.01 is 1 %.
+export function change(share, digits = 2) {
+  if (share === null || share === undefined) return "–";
+  const kind = share > 0 ? "gain" : share < 0 ? "loss" : "even";
+  return el("span", { class: kind }, `${signed(100 * share, digits)} %`);
+}
+
 export function alarms(lines, none) {
   if (!lines.length) return empty(none);
   return el(
@@ -130,7 +144,8 @@ export function holding(held) {
       [
         ["Entry", usd(held.entry)],
         ["Mark", usd(held.mark)],
-        ["Gain", usd(held.pnl_usd, { sign: true }), held.entry ? `${signed(100 * (held.mark / held.entry - 1), 1)} %` : ""],
+        ["Weight", percent(held.weight), "of the equity"],
+        ["Gain", gain(held.pnl_usd), held.entry ? `${signed(100 * (held.mark / held.entry - 1), 1)} %` : ""],
         held.stop > 0 && ["Stop-loss", usd(held.stop)],
         held.target > 0 && ["Take-profit", usd(held.target)],
         ["Held since", clock(held.opened), day(held.opened)],

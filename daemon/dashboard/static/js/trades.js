@@ -1,9 +1,9 @@
 // Trades: round trips from flat to flat, their sums, filters, and a file of what matches.
 
-import { card, chooser, el, empty, figures, table } from "./dom.js";
+import { card, chooser, el, empty, field, figures, table } from "./dom.js";
 import { ask, resource, target } from "./feed.js";
 import { count, day, minute, number, percent, span, usd, words } from "./format.js";
-import { opening, trouble } from "./parts.js";
+import { gain, opening, trouble } from "./parts.js";
 
 export const title = "Trades";
 const LIMIT = 50;
@@ -84,11 +84,6 @@ export function mount(main, { desk, address }) {
   };
 }
 
-function field(label, type, wish) {
-  const input = el("input", { type, "aria-label": label, on: { change: () => wish(input.value) } });
-  return el("label", { class: "chooser" }, el("span", {}, label), input);
-}
-
 function summed(totals) {
   const known = totals.win_rate !== null;
   return figures([
@@ -101,13 +96,6 @@ function summed(totals) {
     totals.open > 0 && ["Open", number(totals.open), totals.open_usd === null ? "" : `${usd(totals.open_usd, { sign: true })} at the newest marks`],
     totals.other_usd !== 0 && ["Not in a trade", usd(totals.other_usd, { sign: true }), "fees of the ledger, dividends, interest"],
   ]);
-}
-
-// An amount with an arrow and a sign, so that a gain and a loss differ without colour, too.
-function gain(amount, share = null) {
-  if (amount === null) return "–";
-  const kind = amount > 0 ? "gain" : amount < 0 ? "loss" : "even";
-  return el("span", { class: kind }, usd(amount, { sign: true }), share !== null && el("small", {}, ` ${share > 0 ? "+" : ""}${number(share, 2)} %`));
 }
 
 // When, and below it why: a link to the decision where there is one.

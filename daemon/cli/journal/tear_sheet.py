@@ -1,0 +1,182 @@
+"""`rltraderctl report --from --to`: the figures of one desk, or of several and their sum, over a span. Reads only."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+import msgspec
+from rich.console import Console
+from rich.table import Table
+
+from daemon.cli.arguments import NotFound, a_date, lead_on, write_file
+from daemon.engine.state_dir import enter
+from daemon.reports.performance.figures import RANGES, Performance
+from daemon.reports.performance.page import sheet_page
+from daemon.reports.performance.prices import closes_of_file
+from daemon.reports.performance.read import Benchmark, Sheet, read_sheet
+from daemon.reports.performance.words import (
+    MONTHS,
+    calendar,
+    compared_rows,
+    drawdown_row,
+    rows,
+    share,
+    span_words,
+    verdict,
+)
+from daemon.tapes.files import TapeError
+
+DRAWDOWNS = 5
+
+
+def add_options(command: argparse.ArgumentParser) -> None:
+    """Add the options of a span."""
+    command.add_argument("--from", dest="since", type=a_date, metavar="DATE", help="a tear sheet from this day on")
+    command.add_argument("--to", dest="until", type=a_date, metavar="DATE", help="a tear sheet up to this day")
+    command.add_argument(
+        "--range",
+        choices=RANGES,
+        metavar="RANGE",
+        default="",
+        help=f"a tear sheet of the newest {', '.join(RANGES[:-1])}, or {RANGES[-1]}",
+    )
+    command.add_argument(
+        "--benchmark",
+        default="",
+        metavar="WHAT",
+        help="of a tear sheet: a symbol of the journal, or bars: FILE or FILE:SYMBOL",
+    )
+
+
+def wanted(options: argparse.Namespace) -> bool:
+    """Return whether a span is asked for, and not a session. Raises NotFound where both are."""
+    spanned = options.since or options.until or options.range or options.benchmark
+    several = len(getattr(options, "state_dirs", ())) > 1
+    if not spanned and not several:
+        return False
+    if options.day or options.csv:
+        given = "--day" if options.day else "--csv"
+        raise NotFound(f"{given} is about one session of one desk: leave it out, or what is about a span")
+    if options.range and (options.since or options.until):
+        raise NotFound("--range ends with the newest session: name it alone, or --from and --to")
+    if options.since and options.until and options.since > options.until:
+        raise NotFound(f"--from {options.since} is later than --to {options.until}: exchange them")
+    return True
+
+
+def run(options: argparse.Namespace, console: Console) -> int:
+    """Print the tear sheet, write its page. Returns 0. Raises NotFound, JournalError."""
+    places = getattr(options, "state_dirs", None) or (options.state_dir,)
+    for path in places[1:]:
+        enter(path)
+    benchmark = _benchmark(options.benchmark)
+    sheet = read_sheet(places, options.since or "", options.until or "", options.range, benchmark)
+    _check(sheet, benchmark)
+    if options.json:
+        sys.stdout.write(msgspec.json.encode(sheet).decode() + "\n")
+    else:
+        _show(sheet, console)
+    if options.html is not None:
+        write_file(options.html, sheet_page(sheet), "--html", new_folder=False)
+        if not options.json:
+            console.print(f"page: {options.html}")
+    lead_on(options, "trades")
+    return 0
+
+
+def _benchmark(text: str) -> Benchmark | None:
+    """Read the option: a file where there is one, else a symbol."""
+    if not text:
+        return None
+    if not _names_file(text):
+        return Benchmark(text.upper())
+    try:
+        return Benchmark(*closes_of_file(text))
+    except TapeError as error:
+        raise NotFound(f"--benchmark: {error}") from error
+
+
+def _names_file(text: str) -> bool:
+    return "/" in text or ".csv" in text or ".parquet" in text or Path(text).exists()
+
+
+def _check(sheet: Sheet, benchmark: Benchmark | None) -> None:
+    """Refuse a benchmark that no desk could be compared with."""
+    traded = [desk for desk in sheet.desks if desk.figures.sessions]
+    if benchmark is None or not traded or any(_has(desk.figures, benchmark.name) for desk in traded):
+        return
+    begin = min(desk.figures.first for desk in traded)
+    if benchmark.closes:
+        raise NotFound(
+            f"--benchmark: {benchmark.name} begins on {min(benchmark.closes)}, the span on {begin}: "
+            "name a file that begins before it, or a later --from"
+        )
+    known = sorted({symbol for desk in sheet.desks for symbol in desk.symbols})
+    raise NotFound(
+        f"--benchmark {benchmark.name}: no bar of it is in the journal, which has {', '.join(known[:20])}; "
+        "name a file of bars: FILE.csv or FILE.parquet"
+    )
+
+
+def _has(figures: Performance, name: str) -> bool:
+    return any(one.name == name for one in figures.compared)
+
+
+# --- the terminal -----------------------------------------------------------------------------------------------------
+
+
+def _show(sheet: Sheet, console: Console) -> None:
+    named = [(f"{desk.desk} ({desk.strategy})", desk.figures) for desk in sheet.desks]
+    if sheet.total is not None:
+        named.append(("all desks", sheet.total))
+    for name, figures in named:
+        console.print(verdict(name, figures), soft_wrap=True)
+        if figures.sessions:
+            console.print(span_words(figures), soft_wrap=True)
+    named = [(name, figures) for name, figures in named if figures.sessions]
+    if not named:
+        return
+    console.print(_figures(named))
+    for name, figures in named:
+        if len(figures.compared) > 0:
+            console.print(_table(("compared", "return", "largest drawdown", "Sharpe"), compared_rows(figures), name))
+        console.print(_months(name, figures))
+        falls = [drawdown_row(fall) for fall in figures.drawdowns[:DRAWDOWNS]]
+        if falls:
+            heads = ("drawdown", "start", "trough", "end", "sessions", "to the trough")
+            console.print(_table(heads, falls, name))
+
+
+def _figures(named: Sequence[tuple[str, Performance]]) -> Table:
+    columns = [dict(rows(figures)) for _, figures in named]
+    names = list(dict.fromkeys(name for column in columns for name in column))
+    table = Table("", *(name for name, _ in named))
+    for column in table.columns[1:]:
+        column.justify = "right"
+    for name in names:
+        table.add_row(name, *(column.get(name, "").replace("\n", ", ") for column in columns))
+    return table
+
+
+def _months(name: str, figures: Performance) -> Table:
+    years = calendar(figures)
+    shown = [place for place in range(12) if any(months[place] is not None for _, months, _ in years)]
+    table = Table(name, *(MONTHS[place] for place in shown), "year")
+    for column in table.columns[1:]:
+        column.justify = "right"
+    for year, months, total in years:
+        cells = [months[place] for place in shown]
+        table.add_row(year, *("" if one is None else share(one.share, 1) for one in cells), share(total.share, 1))
+    return table
+
+
+def _table(heads: Sequence[str], lines: Sequence[Sequence[str]], title: str) -> Table:
+    table = Table(*heads, title=title, title_justify="left")
+    for column in table.columns[1:]:
+        column.justify = "right"
+    for line in lines:
+        table.add_row(*line)
+    return table

@@ -1,0 +1,50 @@
+"""The page of the performance over time. Its figures are those of `daemon.reports.performance`."""
+
+from __future__ import annotations
+
+import msgspec
+
+from daemon.dashboard.pages.price import thinned
+from daemon.dashboard.views import PerformancePage
+from daemon.journal.reader import JournalReader
+from daemon.reports.performance.figures import Line, Performance
+from daemon.reports.performance.read import Benchmark, read_performance
+
+WITHIN_DAYS = ("1D", "1W")  # ranges whose curve has the records within the days
+DAYS_MOST = 3 * 262  # of the calendar; months and years are always whole
+DRAWDOWNS_MOST = 10
+SYMBOLS_MOST = 60
+
+
+def performance_page(reader: JournalReader, named: str, benchmark: str) -> PerformancePage:
+    """`GET /api/performance`. Raises JournalError, sqlite3.Error."""
+    found = read_performance(reader, named=named, benchmark=Benchmark(benchmark) if benchmark else None)
+    figures = found.figures
+    lines = figures.lines
+    if named in WITHIN_DAYS and lines and not figures.transfers_usd:
+        lines = (_within_days(reader, figures), *lines[1:])
+    return PerformancePage(
+        range=named,
+        symbols=found.symbols[:SYMBOLS_MOST],
+        benchmark=benchmark,
+        figures=msgspec.structs.replace(
+            figures, lines=lines, days=figures.days[-DAYS_MOST:], weeks=(), drawdowns=figures.drawdowns[:DRAWDOWNS_MOST]
+        ),
+        falls=len(figures.drawdowns),
+    )
+
+
+def _within_days(reader: JournalReader, figures: Performance) -> Line:
+    """The desk's line with all recorded equity of the span, thinned."""
+    line = figures.lines[0]
+    rows = reader.query(
+        "SELECT time_ns, equity_usd + 0.0 AS equity FROM equity WHERE time_ns > ? AND time_ns <= ? ORDER BY time_ns",
+        (round(line.times[0] * 1e9), round(line.times[-1] * 1e9) + 10**6),
+    )
+    equity = [row["equity"] / figures.start_usd - 1.0 for row in rows]
+    chosen = thinned(equity)
+    return Line(
+        line.name,
+        (line.times[0], *(rows[place]["time_ns"] / 1e9 for place in chosen)),
+        (0.0, *(equity[place] for place in chosen)),
+    )

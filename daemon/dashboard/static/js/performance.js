@@ -1,0 +1,267 @@
+// What the desk earned over time: a range, its figures, the curve next to buy and hold, a calendar, drawdowns.
+
+import { card, chooser, el, empty, figures, more, table } from "./dom.js";
+import { returnsChart } from "./charts.js";
+import { ask, resource } from "./feed.js";
+import { count, number, percent, signed, span, usd } from "./format.js";
+import { change, gain, opening, trouble } from "./parts.js";
+
+export const title = "Performance";
+const RANGES = [["1D", "1 day"], ["1W", "1 week"], ["1M", "1 month"], ["3M", "3 months"], ["YTD", "this year"], ["ALL", "all"]];
+const MONTHS = ["Jan", "Feb", "Mar", "Apr", "May", "Jun", "Jul", "Aug", "Sep", "Oct", "Nov", "Dec"];
+const WEEKDAYS = ["Mon", "Tue", "Wed", "Thu", "Fri", "Sat", "Sun"];
+const STEPS = 4;
+const FEW = 60; // sessions below which a ratio is mostly chance
+const PATTERNS = ["whole", "dashed", "dotted"];
+
+export function mount(main, { desk }) {
+  const problems = trouble();
+  const sums = card("Figures", { id: "figures" });
+  const curve = card("Return, next to buy and hold", { id: "course", wide: true });
+  const months = card("Months", { id: "months", wide: true });
+  const days = card("Days", { id: "days", wide: true, note: "▲ gain, ▼ loss; the stronger the colour, the larger the return." });
+  const falls = card("Drawdowns", { id: "falls", wide: true, note: "From the highest return so far, at the ends of days; lengths in sessions." });
+  const canvas = el("div", { class: "chart", role: "img", "aria-label": "No day yet." });
+  const names = el("ul", { class: "lines" });
+  const compare = el("div", { class: "choosers" });
+  curve.head.append(compare);
+  curve.body.append(names, canvas);
+  let range = "ALL";
+  let benchmark = "";
+  let known = "";
+  const buttons = RANGES.map(([name, words]) =>
+    el("button", { type: "button", "aria-pressed": String(name === range), title: words, data: { range: name }, on: { click: () => choose(name) } }, name === "ALL" ? "All" : name),
+  );
+  main.append(
+    ...opening("Performance", "What the desk earned, after fees and without transfers. Ranges end with the newest recorded day."),
+    problems.box,
+    el("div", { class: "choosers ranges", role: "group", "aria-label": "Range" }, buttons),
+    sums.section,
+    curve.section,
+    months.section,
+    days.section,
+    falls.section,
+  );
+  const chart = returnsChart(canvas);
+  const answer = resource((signal) => ask("performance", { desk, range, benchmark }, signal), show, problems.fail, 5000);
+
+  function choose(name) {
+    range = name;
+    for (const button of buttons) button.setAttribute("aria-pressed", String(button.dataset.range === name));
+    answer.refresh(true);
+  }
+
+  function show(data) {
+    problems.fine();
+    const found = data.figures;
+    sums.section.dataset.range = data.range;
+    sums.show(found, () => (found.sessions ? summed(found) : empty("No session with a recorded equity yet.")));
+    chart.show(found.lines);
+    names.replaceChildren(...found.lines.map(line));
+    comparison(data.symbols);
+    months.show(found.months, () => calendar(found));
+    days.show(found.days, () => heat(found.days));
+    falls.show([found.drawdowns, data.falls], () => fallen(found.drawdowns, data.falls));
+  }
+
+  function comparison(symbols) {
+    const key = JSON.stringify([symbols, benchmark]);
+    if (compare.dataset.key === key || symbols.length < 2) return;
+    compare.dataset.key = key;
+    compare.replaceChildren(
+      chooser("Compare with", [["", "buy and hold of all"], ...symbols.map((name) => [name, name])], benchmark, (name) => {
+        benchmark = name;
+        answer.refresh(true);
+      }),
+    );
+  }
+
+  answer.refresh();
+  return {
+    update(now) {
+      const key = `${now.realized_usd}/${now.session}/${now.session_ended}/${now.positions.length}`;
+      if (key !== known) answer.refresh();
+      known = key;
+    },
+    close() {
+      answer.close();
+      chart.close();
+    },
+  };
+}
+
+// A line of the chart by name, with a sample of its pattern.
+function line(shown, place) {
+  return el("li", { data: { line: shown.name } }, el("i", { class: `sample ${PATTERNS[place]}`, "aria-hidden": "true" }), `${shown.name} `, change(shown.shares.at(-1)));
+}
+
+function summed(found) {
+  const { trades } = found;
+  const few = found.sessions < FEW ? "few sessions: mostly chance" : "";
+  return [
+    el(
+      "p",
+      { class: "note" },
+      `${found.first} to ${found.last}, ${count(found.sessions, "session")}.`,
+      found.warm_up > 0 && ` ${count(found.warm_up, "session")} before the first trade left out.`,
+    ),
+    figures([
+      ["P&L", gain(found.pnl_usd), `${usd(found.start_usd)} → ${usd(found.end_usd)}`],
+      ["Return", change(found.share), found.annual === null ? "" : `${signed(100 * found.annual, 1)} % a year`],
+      ["Sharpe", number(found.sharpe, 2), found.sharpe_error === null ? "" : `± ${number(found.sharpe_error, 2)}${few ? `, ${few}` : ""}`],
+      ["Sortino", number(found.sortino, 2)],
+      ["Volatility", percent(found.volatility), "a year"],
+      [
+        "Largest drawdown",
+        percent(found.max_drawdown, 2),
+        found.marked_drawdown !== null && found.marked_drawdown - found.max_drawdown > 5e-5 ? `${percent(found.marked_drawdown, 2)} at the marks` : "",
+      ],
+      ["Days won", percent(found.days_won)],
+      found.best && ["Best day", change(found.best.share), found.best.name],
+      found.worst && ["Worst day", change(found.worst.share), found.worst.name],
+      ["Closed trades", number(trades.trades), trades.win_rate === null ? "" : `${percent(trades.win_rate)} won`],
+      trades.trades > 0 && ["Profit factor", number(trades.profit_factor, 2), trades.profit_factor === null ? "no losses" : "gains / losses"],
+      trades.trades > 0 && ["Expectancy", gain(trades.expectancy_usd), `held ${span(trades.held_s)} on average`],
+      trades.open > 0 && ["Open trades", number(trades.open), trades.open_usd === null ? "" : `${usd(trades.open_usd, { sign: true })} at the newest marks`],
+      ["Time in the market", percent(found.in_market), found.at_work === null ? "" : `${percent(found.at_work)} of the equity at work then`],
+      found.transfers_usd !== 0 && ["Transfers", usd(found.transfers_usd, { sign: true }), "neither gain nor loss"],
+    ]),
+  ];
+}
+
+// gain1 to gain4, loss1 to loss4: how large a return is next to the largest.
+function shade(share, largest) {
+  if (Math.abs(share) < 5e-7 || largest <= 0) return "even";
+  return `${share > 0 ? "up" : "down"}${Math.min(STEPS, 1 + Math.floor((STEPS - 0.001) * Math.abs(share) / largest))}`;
+}
+const dollars = (amount) => `${amount < 0 ? "−" : "+"}$${number(Math.abs(amount))}`;
+const arrow = (share) => (share > 0 ? "▲" : share < 0 ? "▼" : "·");
+const largest = (periods) => Math.max(0, ...periods.map((period) => Math.abs(period.share)));
+
+function calendar(found) {
+  if (!found.months.length) return empty("No month yet.");
+  const most = largest(found.months);
+  const known = new Map(found.months.map((month) => [month.name, month]));
+  const traded = new Set(found.months.map((month) => Number(month.name.slice(5)) - 1));
+  const columns = MONTHS.map((_, index) => index).filter((index) => traded.has(index));
+  const cell = (period, kind) =>
+    period
+      ? el("td", { class: kind, data: { month: period.name, share: period.share } }, el("span", { "aria-hidden": "true" }, arrow(period.share)), ` ${signed(100 * period.share, 1)} %`, el("small", {}, dollars(period.pnl_usd)))
+      : el("td", { class: "none" }, "");
+  return el(
+    "div",
+    { class: "scroll", tabindex: 0, role: "group", "aria-label": "Returns by month" },
+    el(
+      "table",
+      { class: "calendar" },
+      el("caption", { class: "hidden" }, "Returns by month"),
+      el("thead", {}, el("tr", {}, ["Year", ...columns.map((index) => MONTHS[index]), "Total"].map((name) => el("th", { scope: "col" }, name)))),
+      el(
+        "tbody",
+        {},
+        [...found.years].reverse().map((year) =>
+          el(
+            "tr",
+            {},
+            el("th", { scope: "row" }, year.name),
+            columns.map((index) => {
+              const month = known.get(`${year.name}-${String(index + 1).padStart(2, "0")}`);
+              return cell(month, month && shade(month.share, most));
+            }),
+            cell(year, "total"),
+          ),
+        ),
+      ),
+    ),
+  );
+}
+
+// Days since 1970, and the Monday of a day's week among them.
+const ordinal = (name) => Date.parse(`${name}T00:00Z`) / 86_400_000;
+const weekday = (at) => (((at + 3) % 7) + 7) % 7;
+
+// Years of weeks as columns and weekdays as rows, the newest year first; a day's numbers stand below when pointed at.
+function heat(days) {
+  if (!days.length) return empty("No day yet.");
+  const most = largest(days);
+  const readout = el("p", { class: "readout" }, told(days.at(-1)));
+  const years = [...new Set(days.map((day) => day.name.slice(0, 4)))].reverse();
+  return [
+    years.map((year) => yearOf(year, days.filter((day) => day.name.startsWith(year)), most, readout)),
+    readout,
+    more("days", "The days as a list", list(days)),
+  ];
+}
+
+function yearOf(year, days, most, readout) {
+  const first = ordinal(days[0].name);
+  const begin = first - weekday(first);
+  const place = (day) => [weekday(ordinal(day.name)), Math.floor((ordinal(day.name) - begin) / 7)];
+  const grid = new Map(days.map((day) => [place(day).join(), day]));
+  const columns = place(days.at(-1))[1] + 1;
+  const rows = WEEKDAYS.filter((_, row) => row < 5 || days.some((day) => place(day)[0] === row));
+  const show = (day) => () => (readout.textContent = told(day));
+  const headed = Array.from({ length: columns }, (_, week) => days.find((day) => place(day)[1] === week)?.name.slice(5, 7) ?? "");
+  return el(
+    "div",
+    { class: "scroll", tabindex: 0, role: "group", "aria-label": `Returns by day, ${year}` },
+    el(
+      "table",
+      { class: "days" },
+      el("caption", {}, year),
+      el("thead", {}, el("tr", {}, el("td", {}), headed.map((month, week) => el("th", { scope: "col" }, month && month !== headed[week - 1] ? MONTHS[Number(month) - 1] : "")))),
+      el(
+        "tbody",
+        {},
+        rows.map((name, row) =>
+          el(
+            "tr",
+            {},
+            el("th", { scope: "row" }, name),
+            Array.from({ length: columns }, (_, week) => {
+              const day = grid.get(`${row},${week}`);
+              return day
+                ? el("td", { class: shade(day.share, most), title: told(day), data: { day: day.name, share: day.share }, on: { pointerenter: show(day) } }, arrow(day.share))
+                : el("td", {});
+            }),
+          ),
+        ),
+      ),
+    ),
+  );
+}
+
+const told = (day) => `${day.name}: ${usd(day.pnl_usd, { sign: true })}, ${signed(100 * day.share, 2)} %`;
+
+function list(days) {
+  return table(
+    "Days",
+    [
+      { name: "Day", of: (day) => day.name },
+      { name: "P&L", number: true, of: (day) => gain(day.pnl_usd) },
+      { name: "Return", number: true, of: (day) => change(day.share) },
+    ],
+    [...days].reverse().slice(0, 262),
+    { tight: true },
+  );
+}
+
+function fallen(falls, all) {
+  if (!falls.length) return empty("The return never fell below its highest value at the end of a day.");
+  return [
+    table(
+      "Drawdowns",
+      [
+        { name: "Start", of: (fall) => fall.start },
+        { name: "Depth", number: true, of: (fall) => el("span", { class: "loss" }, `${signed(-100 * fall.depth, 2)} %`) },
+        { name: "Trough", of: (fall) => fall.trough },
+        { name: "End", of: (fall) => fall.end || el("span", { class: "badge warn" }, "lasts") },
+        { name: "Length", number: true, of: (fall) => number(fall.length) },
+        { name: "To the trough", number: true, of: (fall) => number(fall.to_trough) },
+      ],
+      falls,
+      { tight: true, row: (fall) => ({ data: { fall: fall.start } }) },
+    ),
+    all > falls.length && el("p", { class: "note" }, `The deepest ${number(falls.length)} of ${number(all)}.`),
+  ];
+}

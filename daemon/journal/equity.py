@@ -1,0 +1,97 @@
+"""The recorded equity of a journal by day: a few numbers for each New York date, however many rows there are."""
+
+from __future__ import annotations
+
+import sqlite3
+from bisect import bisect_left, bisect_right
+from collections.abc import Sequence
+from itertools import accumulate
+
+import msgspec
+
+from daemon.core.session import new_york_text
+from daemon.journal.reader import JournalReader
+from daemon.journal.trades import with_trades
+
+_DAY = "(time_ns - 18000000000000) / 86400000000000"  # five hours behind UTC: no session crosses this midnight
+_DAYS = f"SELECT min(time_ns) AS first_ns, max(time_ns) AS last_ns FROM equity GROUP BY {_DAY}"
+_RECORD = (
+    "SELECT equity_usd + 0.0 AS equity, cash_usd + 0.0 AS cash, realized_usd + 0.0 AS realized, max_drawdown "
+    "FROM equity WHERE time_ns = ?"
+)
+_AT_COST = (  # what the moves of each stretch between two records added to the cost of all positions
+    "SELECT time_ns, entered_usd - (left_usd - fees_usd - realized_usd) AS cost FROM moves WHERE opened_ns <> 0 "
+    "ORDER BY time_ns"
+)
+_AT_WORK = (
+    "SELECT count(*) AS n, total(abs(equity_usd - cash_usd) / nullif(equity_usd + 0.0, 0)) AS at_work FROM equity "
+    "WHERE time_ns BETWEEN ? AND ? AND equity_usd <> cash_usd"
+)
+CENT = 0.005
+
+
+class EquityDay(msgspec.Struct, frozen=True, kw_only=True):
+    """A New York date with recorded equity. Times are nanoseconds UTC, amounts USD."""
+
+    date: str
+    first_ns: int
+    last_ns: int
+    opened_usd: float  # equity at the first record
+    closed_usd: float  # and at the last
+    transfers_usd: float = 0.0  # came or went since the day before (of the first day: since its first record)
+    held: bool = False  # a position was open at the last record
+    deepest: float | None = None  # the largest drawdown so far, as the desk recorded it at its marks
+
+
+def equity_days(reader: JournalReader) -> tuple[EquityDay, ...]:
+    """Return the days of a journal, oldest first, from one pass over the recorded equity and the moves.
+
+    Transfers follow from the book's balance: cash + positions at cost = start + transfers + realised profit.
+    Raises sqlite3.Error.
+    """
+    rows = reader.query(_DAYS)
+    if not rows:
+        return ()
+    firsts = [reader.query(_RECORD, (row["first_ns"],))[0] for row in rows]
+    lasts = [reader.query(_RECORD, (row["last_ns"],))[0] for row in rows]
+    costs = _costs(reader, [rows[0]["first_ns"], *(row["last_ns"] for row in rows)])
+    before = _base(firsts[0], costs[0][:1] if firsts[0]["equity"] == firsts[0]["cash"] else costs[0][1:], 0.0)
+    days = []
+    for row, first, last, cost in zip(rows, firsts, lasts, costs[1:], strict=True):
+        base = _base(last, cost, before)
+        moved, before = base - before, base
+        days.append(
+            EquityDay(
+                date=new_york_text(row["last_ns"])[:10],
+                first_ns=row["first_ns"],
+                last_ns=row["last_ns"],
+                opened_usd=first["equity"],
+                closed_usd=last["equity"],
+                transfers_usd=round(moved, 2) if abs(moved) > CENT else 0.0,
+                held=last["equity"] != last["cash"],
+                deepest=last["max_drawdown"],
+            )
+        )
+    return tuple(days)
+
+
+def _base(record: sqlite3.Row, costs: Sequence[float], before: float) -> float:
+    """Return start + transfers at a record: of the moves of that very moment none came before it, or all did."""
+    bases = [float(record["cash"] - record["realized"]) + cost for cost in costs]
+    return min(bases, key=lambda base: abs(base - before))
+
+
+def _costs(reader: JournalReader, times: Sequence[int]) -> list[tuple[float, float]]:
+    """Return the cost of all positions just before each of these rising times, and at it."""
+    below, within = [0.0] * (len(times) + 1), [0.0] * (len(times) + 1)
+    with with_trades(reader) as query:
+        for row in query(_AT_COST, {}):
+            below[bisect_right(times, row["time_ns"])] += row["cost"]
+            within[bisect_left(times, row["time_ns"])] += row["cost"]
+    return list(zip(accumulate(below), accumulate(within), strict=True))[: len(times)]
+
+
+def at_work(reader: JournalReader, start_ns: int, end_ns: int) -> float | None:
+    """Return the mean share of the equity in positions, over the records with a position; None without one."""
+    row = reader.query(_AT_WORK, (start_ns, end_ns))[0]
+    return row["at_work"] / row["n"] if row["n"] else None

@@ -1,0 +1,121 @@
+"""The tear sheet as one page of HTML that needs nothing else. `sheet.html` has the order and the fixed words."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import NamedTuple
+
+from daemon.page_kit.plots import NARROW, Curve, Figure, equity, in_both_widths
+from daemon.page_kit.render import render
+from daemon.reports.performance.figures import Performance, Period
+from daemon.reports.performance.read import DeskPerformance, Sheet
+from daemon.reports.performance.words import (
+    MONTHS,
+    calendar,
+    compared_rows,
+    day_words,
+    drawdown_row,
+    heat,
+    period_row,
+    rows,
+    share,
+    span_words,
+    verdict,
+)
+
+TEMPLATE = Path(__file__).with_name("sheet.html")
+STYLES = ("desk", "hold", "other", "other")
+DRAWDOWNS_MOST, PERIODS_MOST = 10, 60
+MARKS, MARKS_NARROW = 6, 2  # dates below a plot
+
+
+class Cell(NamedTuple):
+    """A month of the calendar: words, and how strongly it is coloured."""
+
+    words: str
+    style: str
+
+
+class Part(NamedTuple):
+    """A desk's part of the page, or that of the sum."""
+
+    title: str
+    about: str
+    tone: str
+    figures: Performance
+    rows: list[tuple[str, str]]
+    compared: list[tuple[str, str, str, str]]
+    plot: Figure | None
+    caption: str
+    calendar: list[tuple[str, list[Cell]]]
+    weeks: list[tuple[str, ...]]
+    days: list[tuple[str, ...]]
+    drawdowns: list[tuple[str, ...]]
+
+
+def sheet_page(sheet: Sheet) -> str:
+    """Return the page, UTF-8 text. The same figures give the same bytes. Raises what `render` raises."""
+    parts = [_of_desk(desk) for desk in sheet.desks]
+    if sheet.total is not None:
+        parts.insert(0, _part(f"Sum of {len(sheet.desks)} desks", "as one account", sheet.total))
+    title = parts[0].title if parts else "no desk"
+    return render(TEMPLATE, title=f"Performance · {title}", parts=parts, months=MONTHS)
+
+
+def _of_desk(desk: DeskPerformance) -> Part:
+    kind = f"{desk.mode}, synthetic bars" if desk.synthetic else desk.mode
+    return _part(f"{desk.desk} · {desk.strategy}", kind, desk.figures)
+
+
+def _part(title: str, kind: str, figures: Performance) -> Part:
+    return Part(
+        title=title,
+        about=f"{kind}. {span_words(figures)}",
+        tone="good" if figures.pnl_usd > 0 else "bad" if figures.pnl_usd < 0 else "even",
+        figures=figures,
+        rows=rows(figures) if figures.sessions else [],
+        compared=compared_rows(figures),
+        plot=_plot(figures),
+        caption=verdict("Return since the span began", figures),
+        calendar=_calendar(figures),
+        weeks=[period_row(week) for week in reversed(figures.weeks[-PERIODS_MOST:])],
+        days=[period_row(day) for day in reversed(figures.days[-PERIODS_MOST:])],
+        drawdowns=[drawdown_row(fall) for fall in figures.drawdowns[:DRAWDOWNS_MOST]],
+    )
+
+
+def _plot(figures: Performance) -> Figure | None:
+    """Plot the returns since the begin; None without a day."""
+    if not figures.sessions:
+        return None
+    curves = [
+        Curve(line.name.partition(" of ")[0], style, list(enumerate(line.shares)))
+        for line, style in zip(figures.lines, STYLES, strict=False)
+    ]
+    names = [day.name for day in figures.days]
+    title = "Return since the span began"
+    return in_both_widths(lambda width: equity(curves, None, _marks(names, width), width, title))
+
+
+def _marks(names: Sequence[str], width: int) -> list[tuple[float, str]]:
+    """Return some days of the plot, as (session, date)."""
+    step = max(1, -(-len(names) // (MARKS if width > NARROW else MARKS_NARROW)))
+    return [(float(place), day_words(names[max(place - 1, 0)])) for place in range(0, len(names), step)]
+
+
+def _calendar(figures: Performance) -> list[tuple[str, list[Cell]]]:
+    largest = max((abs(month.share) for month in figures.months), default=0.0)
+    return [
+        (year, [*(_cell(month, largest) for month in months), Cell(_arrow(total.share), "total")])
+        for year, months, total in calendar(figures)
+    ]
+
+
+def _cell(month: Period | None, largest: float) -> Cell:
+    return Cell("", "none") if month is None else Cell(_arrow(month.share), heat(month.share, largest))
+
+
+def _arrow(value: float) -> str:
+    """An arrow and a sign: a gain and a loss differ without colour."""
+    return f"{'▲' if value > 0 else '▼' if value < 0 else ''} {share(value, 1)}".strip()

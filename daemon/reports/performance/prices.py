@@ -1,0 +1,222 @@
+"""Closes of what is traded, as the journal has them, or of a file, and what buying and holding them brings.
+
+A desk that decides at each bar has thousands of bars a day: of each day the newest bar before its last record is looked
+up. A daily desk's bars stand shortly before a session's end, or before its decision.
+"""
+
+from __future__ import annotations
+
+from bisect import bisect_left, bisect_right
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import closing
+from pathlib import Path
+
+import msgspec
+import numpy as np
+
+from daemon.core.session import new_york_text
+from daemon.engine.segments import parts_of
+from daemon.journal.equity import EquityDay
+from daemon.journal.reader import JournalReader
+from daemon.reports.performance.figures import Series, Span
+from daemon.reports.record import first_id
+from daemon.tapes.files import TapeError, TapeFile
+from strategies.kit.contract import Bar
+
+Closes = dict[str, dict[str, float]]
+"""Symbol -> New York date -> close in USD a share."""
+LOOK_BACK = 400  # rows before a time among which a symbol's newest bar stands
+SPARE = 60  # rows of other kinds next to a daily desk's bars
+
+
+class _OneBar(msgspec.Struct):
+    """The part of `BarClosed` and `BarCorrected` that is needed."""
+
+    bar: Bar
+
+
+class _ManyBars(msgspec.Struct):
+    """The part of `HistoryAdjusted` that is needed."""
+
+    symbol: str
+    bars: tuple[Bar, ...]
+
+
+_one = msgspec.json.Decoder(_OneBar)
+_many = msgspec.json.Decoder(_ManyBars)
+
+
+def closes_at(journal: JournalReader, symbols: Sequence[str], days: Sequence[EquityDay], *, daily: bool) -> Closes:
+    """Return the closes of these days, and of the first day's first record under the date "".
+
+    Damaged rows are left out. Raises JournalError, sqlite3.Error.
+    """
+    found: Closes = {symbol: {} for symbol in symbols}
+    if not days:
+        return found
+    for reader, some in _by_part(journal, days):
+        ends = _session_ends(reader, some)
+        if daily:
+            _daily(reader, found, some, ends)
+            continue
+        if some[0] is days[0]:
+            for symbol, close in _newest(reader, symbols, first_id(reader, some[0].first_ns + 1)).items():
+                found[symbol][""] = close
+        for day in some:
+            beyond = ends.get(day.date) or first_id(reader, day.last_ns + 1)
+            for symbol, close in _newest(reader, symbols, beyond).items():
+                found[symbol][day.date] = close
+    return found
+
+
+def _by_part(journal: JournalReader, days: Sequence[EquityDay]) -> Iterator[tuple[JournalReader, Sequence[EquityDay]]]:
+    """Yield the files that hold the events of these days with the days of each, oldest first."""
+    parts = parts_of(journal.path)
+    if len(parts) == 1:
+        yield journal, days
+        return
+    begins = []
+    for path in parts:
+        with closing(JournalReader(path)) as reader:
+            first = reader.query("SELECT time_ns FROM events ORDER BY id LIMIT 1")
+            begins.append(first[0]["time_ns"] if first else 0)
+    places = [max(bisect_right(begins, day.last_ns) - 1, 0) for day in days]
+    for place, path in enumerate(parts):
+        some = [day for day, at in zip(days, places, strict=True) if at == place]
+        if some:
+            with closing(JournalReader(path)) as reader:
+                yield reader, some
+
+
+def _session_ends(reader: JournalReader, days: Sequence[EquityDay]) -> dict[str, int]:
+    """Return the event row of each day's end of the session, by date."""
+    rows = reader.query(
+        "SELECT id, time_ns FROM events WHERE kind = 'SessionEnded' AND time_ns BETWEEN ? AND ?",
+        (days[0].first_ns, days[-1].last_ns),
+    )
+    return {new_york_text(row["time_ns"])[:10]: row["id"] for row in rows}
+
+
+def _newest(reader: JournalReader, symbols: Sequence[str], beyond: int) -> dict[str, float]:
+    """Return the close of each symbol's newest bar among the rows before `beyond`."""
+    found: dict[str, float] = {}
+    for look_back in (12 * len(symbols), LOOK_BACK * len(symbols)):
+        rows = reader.query(
+            "SELECT payload FROM events WHERE id >= ? AND id < ? AND kind = 'BarClosed' ORDER BY id DESC",
+            (beyond - look_back, beyond),
+        )
+        for row in rows:
+            for bar in _bars(row["payload"]):
+                if bar.symbol in symbols:
+                    found.setdefault(bar.symbol, bar.close)
+        if len(found) == len(symbols):
+            break
+    return found
+
+
+def _bars(payload: str, kind: str = "BarClosed") -> tuple[Bar, ...]:
+    try:
+        return _many.decode(payload).bars if kind == "HistoryAdjusted" else (_one.decode(payload).bar,)
+    except (msgspec.DecodeError, UnicodeError):
+        return ()  # `verify` reports it
+
+
+def _daily(reader: JournalReader, found: Closes, days: Sequence[EquityDay], ends: Mapping[str, int]) -> None:
+    """Add the daily closes: before each session's end; where a day has none there, before the decisions after it."""
+    _add_before(reader, found, ends.values())
+    missing = [day.first_ns for day in days if not all(day.date in closes for closes in found.values())]
+    if missing:
+        decided = reader.query(
+            "SELECT DISTINCT time_ns FROM decisions WHERE kind = 'policy' AND time_ns >= ? AND time_ns <= ?",
+            (missing[0], days[-1].last_ns),
+        )
+        _add_before(reader, found, [first_id(reader, row["time_ns"]) for row in decided])
+
+
+def _add_before(reader: JournalReader, found: Closes, places: Iterable[int]) -> None:
+    back = 4 * len(found) + SPARE
+    for first, beyond in _joined((place - back, place) for place in places):
+        rows = reader.query(
+            "SELECT kind, payload FROM events WHERE id >= ? AND id < ? "
+            "AND kind IN ('BarClosed', 'BarCorrected', 'HistoryAdjusted') ORDER BY id",
+            (first, beyond),
+        )
+        for row in rows:
+            bars = [bar for bar in _bars(row["payload"], row["kind"]) if bar.symbol in found]
+            if row["kind"] == "HistoryAdjusted" and bars:
+                _rescale(found[bars[0].symbol], bars[0])
+            for bar in bars:
+                found[bar.symbol][new_york_text(bar.start_ns)[:10]] = bar.close
+
+
+def _joined(spans: Iterable[tuple[int, int]]) -> list[tuple[int, int]]:
+    joined: list[tuple[int, int]] = []
+    for begin, end in sorted(spans):
+        if joined and begin <= joined[-1][1]:
+            joined[-1] = (joined[-1][0], max(end, joined[-1][1]))
+        else:
+            joined.append((begin, end))
+    return joined
+
+
+def _rescale(known: dict[str, float], oldest: Bar) -> None:
+    """Bring the closes before an adjusted history to its scale: a split would look like a loss."""
+    date = new_york_text(oldest.start_ns)[:10]
+    if date in known and known[date] > 0:
+        factor = oldest.close / known[date]
+        for earlier in [name for name in known if name < date]:
+            known[earlier] *= factor
+
+
+def closes_of_file(text: str) -> tuple[str, dict[str, float]]:
+    """Return the symbol and the last close of each New York date of a bar file, `FILE` or `FILE:SYMBOL`.
+
+    Raises TapeError for an unusable file, or one of several symbols without one of them named.
+    """
+    name, colon, symbol = text.rpartition(":")
+    path, symbol = (Path(name), symbol) if colon and not Path(text).exists() else (Path(text), "")
+    label = symbol or path.name.split(".")[0]
+    closes: dict[str, float] = {}
+    for rows in TapeFile(path, (label,)).in_order():
+        if not symbol and len(rows.names) > 1:
+            raise TapeError(
+                f"{path}: it has {len(rows.names)} symbols ({', '.join(rows.names[:8])} …): name one: {path}:SYMBOL"
+            )
+        label = symbol or rows.names[0]
+        chosen = np.isin(rows.codes, [place for place, known in enumerate(rows.names) if known == label])
+        for start, close in zip(rows.start_ns[chosen].tolist(), rows.prices[3][chosen].tolist(), strict=True):
+            if close > 0:
+                closes[new_york_text(start)[:10]] = close
+    if not closes:
+        raise TapeError(f"{path}: no bar of {label}; name a symbol that is in it: {path}:SYMBOL")
+    return label, closes
+
+
+def held_returns(closes: Sequence[Mapping[str, float]], span: Span) -> Series | None:
+    """Return the daily returns, (sessions,), of equal amounts bought at the span's begin and held; None without prices.
+
+    A price that is missing on a day stays as it was. What has no price at the begin is not bought.
+    """
+    chosen = span.chosen
+    if not chosen:
+        return None
+    values = []
+    for of_symbol in closes:
+        known = sorted(name for name in of_symbol if name)
+        place = bisect_left(known, chosen[0].date)
+        start = of_symbol[known[place - 1]] if place else of_symbol.get("")
+        if start is None and place < len(known) and known[place] == chosen[0].date:
+            start = of_symbol[known[place]]
+        if not start:
+            continue
+        last, course = start, []
+        for day in chosen:
+            last = of_symbol.get(day.date, last)
+            course.append(last / start)
+        values.append(course)
+    if not values:
+        return None
+    index = np.mean(np.array(values), axis=0)
+    before = np.concatenate(([1.0], index[:-1]))
+    returns: Series = index / before - 1.0
+    return returns

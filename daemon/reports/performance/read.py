@@ -1,0 +1,154 @@
+"""The figures of a desk's journal over a span, and of several desks and their sum."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from contextlib import closing
+from pathlib import Path
+
+import msgspec
+
+from daemon.journal.equity import EquityDay, at_work, equity_days
+from daemon.journal.journal import FILE
+from daemon.journal.reader import JournalReader, reading
+from daemon.journal.trades import LONGEST, Found, Wanted, read_trades, with_trades
+from daemon.journal.universe import strategy_of, symbols_of
+from daemon.reports.performance.figures import (
+    Performance,
+    Series,
+    Span,
+    begin_of,
+    performance,
+    span_of,
+    summed,
+    totals_of,
+)
+from daemon.reports.performance.prices import Closes, closes_at, held_returns
+from strategies.kit.contract import Spec
+
+_HELD = "SELECT opened_ns, iif(entered + left_again = 0, left_ns, NULL) AS left_ns FROM round_trips"
+
+
+class Benchmark(msgspec.Struct, frozen=True):
+    """What is compared besides: a name, and its closes by New York date, or a symbol of the journal (no closes)."""
+
+    name: str
+    closes: dict[str, float] = {}
+
+
+class DeskPerformance(msgspec.Struct, frozen=True, kw_only=True):
+    """A desk's figures and what they are of."""
+
+    desk: str
+    strategy: str
+    mode: str
+    synthetic: bool
+    symbols: tuple[str, ...]  # what it may trade: its own bars can be a benchmark
+    figures: Performance
+
+
+def spec_of(meta: Mapping[str, str]) -> Spec | None:
+    """Return the spec of a journal's strategy, None where this code does not know it."""
+    try:
+        return strategy_of(meta).spec
+    except (KeyError, ValueError):
+        return None
+
+
+def held_times(reader: JournalReader) -> list[tuple[int, int]]:
+    """Return from when to when each position was held, in nanoseconds, without an end where it is still."""
+    with with_trades(reader) as query:
+        return [(row["opened_ns"], LONGEST if row["left_ns"] is None else row["left_ns"]) for row in query(_HELD, {})]
+
+
+def read_span(days: Sequence[EquityDay], held: Sequence[tuple[int, int]], since: str, until: str, named: str) -> Span:
+    """Return the chosen days: from a date to another, or a range that ends with the newest day."""
+    if named and days:
+        since = begin_of(named, days[-1].date)
+    return span_of(days, since, until, min((opened for opened, _ in held), default=None))
+
+
+def read_performance(
+    reader: JournalReader, since: str = "", until: str = "", named: str = "", benchmark: Benchmark | None = None
+) -> DeskPerformance:
+    """Return a desk's figures over a span, or over one of `RANGES`. Raises JournalError, sqlite3.Error."""
+    return _desk(reader, since, until, named, benchmark)[0]
+
+
+def _desk(
+    reader: JournalReader, since: str, until: str, named: str, benchmark: Benchmark | None
+) -> tuple[DeskPerformance, Sequence[EquityDay], list[tuple[int, int]], Found]:
+    meta, days, held = reader.meta(), equity_days(reader), held_times(reader)
+    span = read_span(days, held, since, until, named)
+    start_ns, end_ns = span.times
+    found = read_trades(reader, Wanted(start_ns=start_ns, end_ns=end_ns))
+    spec = spec_of(meta)
+    symbols = spec.symbols if spec is not None else symbols_of(meta)
+    closes = _closes(reader, spec, symbols, span)
+    figures = performance(
+        span, held, found.totals, at_work(reader, start_ns, end_ns), _lines(closes, span, benchmark, symbols)
+    )
+    desk = DeskPerformance(
+        desk=meta.get("desk", ""),
+        strategy=meta.get("strategy", ""),
+        mode=meta.get("mode", ""),
+        synthetic=bool(meta.get("synthetic")),
+        symbols=tuple(symbols),
+        figures=figures,
+    )
+    return desk, days, held, found
+
+
+def _closes(reader: JournalReader, spec: Spec | None, symbols: Sequence[str], span: Span) -> Closes:
+    """The closes of the span's days and of the one before."""
+    days = (*((span.before,) if span.before is not None else ()), *span.chosen)
+    return closes_at(reader, symbols, days, daily=spec is not None and spec.decides == "session")
+
+
+def _lines(closes: Closes, span: Span, benchmark: Benchmark | None, symbols: Sequence[str]) -> dict[str, Series]:
+    lines = {_hold_name(symbols): held_returns(list(closes.values()), span)}
+    if benchmark is not None:
+        lines[benchmark.name] = held_returns([benchmark.closes or closes.get(benchmark.name, {})], span)
+    return {name: line for name, line in lines.items() if line is not None}
+
+
+def _hold_name(symbols: Sequence[str]) -> str:
+    named = ", ".join(symbols) if len(symbols) <= 3 else f"{len(symbols)} symbols"
+    return f"buy and hold of {named}"
+
+
+# --- several desks ----------------------------------------------------------------------------------------------------
+
+
+class Sheet(msgspec.Struct, frozen=True):
+    """The figures of several desks, and of their sum where there are several."""
+
+    desks: tuple[DeskPerformance, ...]
+    total: Performance | None = None
+
+
+def read_sheet(
+    state_dirs: Sequence[Path], since: str = "", until: str = "", named: str = "", benchmark: Benchmark | None = None
+) -> Sheet:
+    """Return the figures of these state directories. A range ends with the newest day of each desk.
+
+    Raises JournalError.
+    """
+    desks, all_days, all_held, all_found = [], [], [], []
+    for path in state_dirs:
+        with closing(JournalReader(path / FILE)) as reader, reading(path / FILE):
+            desk, days, held, found = _desk(reader, since, until, named, benchmark)
+        desks.append(desk)
+        all_days.append(days)
+        all_held += held
+        all_found.append(found)
+    if len(desks) < 2:
+        return Sheet(tuple(desks))
+    span = read_span(summed(all_days), all_held, since, until, named)
+    totals = totals_of(
+        [trade for found in all_found for trade in found.trades], sum(found.totals.other_usd for found in all_found)
+    )
+    lines = {}
+    if benchmark is not None and benchmark.closes and (line := held_returns([benchmark.closes], span)) is not None:
+        lines[benchmark.name] = line
+    return Sheet(tuple(desks), performance(span, all_held, totals, None, lines))

@@ -1,0 +1,133 @@
+"""The figures of a span in words: rows of names and values for a terminal and for a page."""
+
+from __future__ import annotations
+
+from datetime import date
+from decimal import Decimal
+
+from daemon.page_kit.svg import MINUS
+from daemon.reports.performance.figures import Drawdown, Performance, Period
+from daemon.reports.trade_tables import gain, lasted
+from daemon.reports.words import NONE, money, number, plural
+
+MONTHS = ("Jan", "Feb", "Mar", "Apr", "May", "Jun", "Jul", "Aug", "Sep", "Oct", "Nov", "Dec")
+FEW = 60  # sessions below which a ratio of them is mostly chance
+
+
+def share(value: float | None, digits: int = 2, *, sign: bool = True) -> str:
+    """Return a fraction as a percentage with its sign, a dash where it is not known."""
+    if value is None:
+        return NONE
+    text = f"{100 * value:{'+' if sign else ''}.{digits}f} %"
+    return text.replace("-", MINUS)
+
+
+def ratio(value: float | None, digits: int = 2) -> str:
+    """Return a number, a dash where it is not known."""
+    return NONE if value is None else number(Decimal(repr(value)), digits)
+
+
+def usd(value: float) -> str:
+    """Return USD with two decimals."""
+    return money(Decimal(repr(round(value, 2))))
+
+
+def span_words(figures: Performance) -> str:
+    """Return which days these are, in a sentence."""
+    if not figures.sessions:
+        return "No session with a recorded equity lies in this span."
+    text = f"{figures.first} to {figures.last}, {plural(figures.sessions, 'session')}."
+    if figures.warm_up:
+        text += f" {plural(figures.warm_up, 'session')} before the first trade left out."
+    if figures.sessions < FEW:
+        text += " So few sessions tell little: see the error of the Sharpe ratio."
+    return text
+
+
+def verdict(name: str, figures: Performance) -> str:
+    """Return the result in one sentence, next to what it is compared with."""
+    if not figures.sessions:
+        return f"{name}: {span_words(figures)}"
+    others = "; ".join(f"{one.name} {share(one.share)}" for one in figures.compared)
+    return f"{name}: {gain(figures.pnl_usd)} USD, {share(figures.share)}{f' ({others})' if others else ''}."
+
+
+def rows(figures: Performance) -> list[tuple[str, str]]:
+    """Return the names and values of all single figures."""
+    trades, best, worst = figures.trades, figures.best, figures.worst
+    drawdown = share(-figures.max_drawdown, sign=False)
+    if figures.marked_drawdown is not None:
+        drawdown += f"\n{share(-figures.marked_drawdown, sign=False)} at the marks"
+    sharpe = ratio(figures.sharpe)
+    if figures.sharpe_error is not None:
+        sharpe += f"\n± {ratio(figures.sharpe_error)}"
+    found = [
+        ("P&L", f"{gain(figures.pnl_usd)} USD"),
+        ("Return", share(figures.share)),
+        ("Return a year", share(figures.annual)),
+        ("Equity", f"{usd(figures.start_usd)} → {usd(figures.end_usd)}"),
+        ("Volatility a year", share(figures.volatility, sign=False)),
+        ("Sharpe", sharpe),
+        ("Sortino", ratio(figures.sortino)),
+        ("Largest drawdown", drawdown),
+        ("Days won", share(figures.days_won, 1, sign=False)),
+        ("Best day", f"{share(best.share)}\n{best.name}" if best else NONE),
+        ("Worst day", f"{share(worst.share)}\n{worst.name}" if worst else NONE),
+        ("Closed trades", f"{trades.trades:,}"),
+        ("Win rate", share(trades.win_rate, 1, sign=False)),
+        ("Profit factor", ratio(trades.profit_factor)),
+        ("Expectancy", NONE if trades.expectancy_usd is None else f"{gain(trades.expectancy_usd)} USD"),
+        ("Average holding", lasted(trades.held_s)),
+        ("Time in the market", share(figures.in_market, 1, sign=False)),
+        ("Equity at work while held", share(figures.at_work, 1, sign=False)),
+    ]
+    if figures.transfers_usd:
+        found.insert(3, ("Transfers", f"{usd(figures.transfers_usd)} USD"))
+    return found
+
+
+def compared_rows(figures: Performance) -> list[tuple[str, str, str, str]]:
+    """Return name, return, largest drawdown and Sharpe ratio of the desk and of what it is compared with."""
+    own = ("equity", share(figures.share), share(-figures.max_drawdown, sign=False), ratio(figures.sharpe))
+    return [
+        own,
+        *(
+            (one.name, share(one.share), share(-one.max_drawdown, sign=False), ratio(one.sharpe))
+            for one in figures.compared
+        ),
+    ]
+
+
+def period_row(period: Period) -> tuple[str, str, str, str]:
+    """Return name, P&L, return and sessions."""
+    return period.name, gain(period.pnl_usd), share(period.share), f"{period.sessions:,}"
+
+
+def drawdown_row(fall: Drawdown) -> tuple[str, str, str, str, str, str]:
+    """Return depth, start, trough, end, length and sessions to the trough."""
+    end = fall.end or "lasts"
+    return share(-fall.depth, sign=False), fall.start, fall.trough, end, f"{fall.length:,}", f"{fall.to_trough:,}"
+
+
+def calendar(figures: Performance) -> list[tuple[str, tuple[Period | None, ...], Period]]:
+    """Return each year with its twelve months (None without a session) and its sum, the newest first."""
+    months = {month.name: month for month in figures.months}
+    found = []
+    for year in reversed(figures.years):
+        of_year = tuple(months.get(f"{year.name}-{month:02}") for month in range(1, 13))
+        found.append((year.name, of_year, year))
+    return found
+
+
+def heat(value: float, largest: float) -> str:
+    """Return the style of a cell: gain or loss, from 1 (faint) to 4 (as large as the largest)."""
+    if abs(value) < 5e-7 or largest <= 0:
+        return "even"
+    step = min(4, 1 + int(3.999 * abs(value) / largest))
+    return f"{'gain' if value > 0 else 'loss'}{step}"
+
+
+def day_words(name: str) -> str:
+    """2024-12-03 is "3 Dec 24"."""
+    day = date.fromisoformat(name)
+    return f"{day.day} {MONTHS[day.month - 1]} {day:%y}"

@@ -1,0 +1,71 @@
+"""The equity of a journal by day: transfers follow from the book, also while something is held.
+
+By hand: a desk has 10,000 USD and buys 9 calls at 2.00, which are 1,800 USD at cost.
+"""
+
+from __future__ import annotations
+
+from contextlib import closing
+from decimal import Decimal
+from pathlib import Path
+
+import pytest
+
+from daemon.core import events as ev
+from daemon.core.limits import Sizing, Trading
+from daemon.journal.equity import at_work, equity_days
+from daemon.journal.journal import Journal
+from daemon.journal.reader import JournalReader
+from daemon.journal.rows import Batch
+from tests.support.core.desk import CALL, HALF_DAY, MONDAY, TUESDAY, Desk, desk, quote
+
+
+def written(d: Desk, folder: Path) -> Path:
+    path = folder / "journal.sqlite"
+    journal = Journal.create(path, {})
+    batch = Batch()
+    batch.rows = list(d.rows)
+    journal.commit(batch)
+    journal.close()
+    return path
+
+
+def test_a_transfer_while_a_position_is_held_is_no_gain(tmp_path: Path) -> None:
+    d = desk(Trading(sizing=Sizing(stop_loss=0.99, take_profit=9.0)))
+    d.holds()
+    d.bar(1, quotes=(quote(CALL, "2.08", "2.12"),))  # 9 calls are worth 90 USD more
+    d.put(ev.CashTransferred(d.at(2), Decimal(500)))
+    d.bar(3, quotes=(quote(CALL, "2.08", "2.12"),))
+    d.put(ev.SessionEnded(MONDAY.close_ns, MONDAY.date))
+    d.begin(TUESDAY, HALF_DAY.date)
+    d.bar(0, quotes=(quote(CALL, "2.08", "2.12"),))
+    with closing(JournalReader(written(d, tmp_path))) as reader:
+        monday, tuesday = equity_days(reader)
+        share = at_work(reader, 0, 2**62)
+        none = at_work(reader, 0, 1)
+    assert (monday.date, tuesday.date) == (MONDAY.date, TUESDAY.date)
+    assert (monday.opened_usd, monday.closed_usd, monday.transfers_usd) == (10_000.0, 10_590.0, 500.0)
+    assert (tuesday.closed_usd, tuesday.transfers_usd) == (10_590.0, 0.0)
+    assert monday.held
+    assert share is not None
+    assert 0.17 < share < 0.19  # 1,800 of 10,000 at first, 1,890 of 10,590 later
+    assert none is None
+
+
+def test_a_journal_without_records_has_no_days(tmp_path: Path) -> None:
+    path = tmp_path / "journal.sqlite"
+    Journal.create(path, {}).close()
+    with closing(JournalReader(path)) as reader:
+        assert equity_days(reader) == ()
+
+
+def test_fees_and_a_closed_trade_are_no_transfer(tmp_path: Path) -> None:
+    d = desk(Trading(sizing=Sizing(stop_loss=0.99, take_profit=9.0)))
+    order = d.buys()
+    d.fill(order, 9, fees="6.30")
+    d.bar(1)
+    d.put(ev.SessionEnded(MONDAY.close_ns, MONDAY.date))
+    with closing(JournalReader(written(d, tmp_path))) as reader:
+        (monday,) = equity_days(reader)
+    assert monday.transfers_usd == 0.0
+    assert monday.closed_usd == pytest.approx(9_993.70)

@@ -1,0 +1,168 @@
+"""The figures of a span: against quantstats, and by hand."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pytest
+import quantstats.stats as oracle
+
+from daemon.journal.equity import EquityDay
+from daemon.reports.performance.figures import (
+    Drawdown,
+    Performance,
+    Period,
+    begin_of,
+    in_market,
+    performance,
+    span_of,
+    summed,
+)
+
+HOUR = 3600 * 10**9
+
+
+def day(date: str, closed: float, opened: float = 0.0, *, moved: float = 0.0, hours: float = 6.5) -> EquityDay:
+    """A session that ended at 21:00 UTC."""
+    last = int(datetime.fromisoformat(f"{date}T21:00").replace(tzinfo=UTC).timestamp()) * 10**9
+    return EquityDay(
+        date=date,
+        first_ns=last - int(hours * HOUR),
+        last_ns=last,
+        opened_usd=opened or closed,
+        closed_usd=closed,
+        transfers_usd=moved,
+    )
+
+
+def made(seed: int, count: int = 300) -> tuple[list[EquityDay], pd.Series]:
+    """Days with random returns, and those returns with their dates; the first is from its own opening record."""
+    returns = np.random.default_rng(seed).normal(0.0004, 0.011, count)
+    dates = pd.date_range("2023-03-01", periods=count, freq="B")
+    course = 50_000.0 * np.cumprod(1.0 + returns)
+    days = [day(f"{at:%Y-%m-%d}", float(value), 50_000.0) for at, value in zip(dates, course, strict=True)]
+    return days, pd.Series(returns, index=dates)
+
+
+@pytest.mark.parametrize("seed", [1, 2])
+def test_quantstats_finds_the_same_figures(seed: int) -> None:
+    days, returns = made(seed)
+    found = performance(span_of(days))
+    assert found.share == pytest.approx(oracle.comp(returns))
+    assert found.sharpe == pytest.approx(oracle.sharpe(returns, periods=252))
+    assert found.sortino == pytest.approx(oracle.sortino(returns, periods=252))
+    assert found.volatility == pytest.approx(oracle.volatility(returns, periods=252))
+    assert found.max_drawdown == pytest.approx(-oracle.max_drawdown(returns))
+    assert found.annual == pytest.approx((1 + oracle.comp(returns)) ** (252 / len(returns)) - 1)
+    assert found.best is not None
+    assert found.best.share == pytest.approx(returns.max())
+    assert found.best.name == f"{returns.idxmax():%Y-%m-%d}"
+    monthly = returns.groupby(returns.index.strftime("%Y-%m")).apply(oracle.comp)
+    assert {month.name: month.share for month in found.months} == pytest.approx(monthly.to_dict())
+
+
+@pytest.mark.parametrize("seed", [1, 2])
+def test_quantstats_finds_the_same_drawdowns(seed: int) -> None:
+    days, returns = made(seed)
+    quantstats: Any = oracle  # without types
+    table = quantstats.drawdown_details(quantstats.to_drawdown_series(returns))
+    wanted = {
+        (str(row["start"])[:10], str(row["valley"])[:10]): -row["max drawdown"] / 100 for _, row in table.iterrows()
+    }
+    found = {(fall.start, fall.trough): fall.depth for fall in performance(span_of(days)).drawdowns}
+    assert set(found) == set(wanted)
+    assert found == pytest.approx(wanted)
+    assert len(found) > 3
+
+
+def test_the_error_of_the_sharpe_ratio_is_lo_s() -> None:
+    days = [day("2024-03-04", 101.0, 100.0), day("2024-03-05", 101.0), day("2024-03-06", 104.03)]
+    found = performance(span_of(days))
+    daily = 0.04 / 3 / np.std([0.01, 0.0, 0.03], ddof=1)
+    assert found.sharpe == pytest.approx(daily * np.sqrt(252))
+    assert found.sharpe_error == pytest.approx(np.sqrt((1 + daily**2 / 2) / 3) * np.sqrt(252))
+
+
+def test_days_weeks_and_months_add_up_and_leave_transfers_out() -> None:
+    """Friday 2 February ends at 1,010; on Monday 500 come and 10 are lost; on Tuesday 15 are earned."""
+    days = [
+        day("2024-01-31", 1_000.0, 990.0),
+        day("2024-02-02", 1_010.0),
+        day("2024-02-05", 1_500.0, moved=500.0),
+        day("2024-02-06", 1_515.0),
+    ]
+    found = performance(span_of(days, "2024-02-01"))
+    assert [(one.name, one.pnl_usd) for one in found.days] == [
+        ("2024-02-02", 10.0),
+        ("2024-02-05", -10.0),
+        ("2024-02-06", 15.0),
+    ]
+    assert found.days[1].share == pytest.approx(-10 / 1_010)
+    assert [(one.name, one.pnl_usd, one.sessions) for one in found.weeks] == [
+        ("2024-01-29", 10.0, 1),
+        ("2024-02-05", 5.0, 2),
+    ]
+    assert found.months == (Period("2024-02", 15.0, found.share, 3),)
+    assert found.share == pytest.approx(1.01 * (1 - 10 / 1_010) * 1.01 - 1)
+    assert (found.start_usd, found.end_usd, found.transfers_usd, found.pnl_usd) == (1_000.0, 1_515.0, 500.0, 15.0)
+    assert found.days_won == pytest.approx(2 / 3)
+
+
+def test_a_drawdown_ends_on_the_day_that_makes_it_up_or_lasts() -> None:
+    days = [day(f"2024-05-{n:02}", value, 100.0) for n, value in ((6, 100), (7, 90), (8, 95), (9, 100), (10, 99))]
+    first, second = performance(span_of(days)).drawdowns
+    assert (first.depth, second.depth) == pytest.approx((0.1, 0.01))
+    assert first == Drawdown("2024-05-07", "2024-05-07", "2024-05-09", first.depth, 2, 1)
+    assert second == Drawdown("2024-05-10", "2024-05-10", "", second.depth, 1, 1)
+
+
+def test_sessions_before_the_first_trade_are_left_out_unless_a_date_is_given() -> None:
+    days = [day(f"2024-05-{n:02}", 100.0) for n in (6, 7, 8)] + [day("2024-05-09", 99.0)]
+    traded = days[3].last_ns - HOUR
+    found = performance(span_of(days, traded_ns=traded))
+    assert (found.first, found.sessions, found.warm_up, found.start_usd) == ("2024-05-09", 1, 3, 100.0)
+    assert performance(span_of(days, "2024-05-07", traded_ns=traded)).sessions == 3
+    assert performance(span_of(days, "2024-05-07", "2024-05-08")).last == "2024-05-08"
+    assert performance(span_of(days, "2025-01-01")) == Performance()
+    assert performance(span_of([])) == Performance()
+
+
+@pytest.mark.parametrize(
+    ("name", "newest", "begin"),
+    [
+        ("1D", "2024-03-29", "2024-03-29"),
+        ("1W", "2024-03-29", "2024-03-23"),
+        ("1M", "2024-03-31", "2024-03-01"),
+        ("1M", "2024-01-15", "2023-12-16"),
+        ("3M", "2024-05-31", "2024-03-01"),
+        ("YTD", "2024-03-29", "2024-01-01"),
+        ("ALL", "2024-03-29", ""),
+    ],
+)
+def test_ranges_end_with_the_newest_day(name: str, newest: str, begin: str) -> None:
+    assert begin_of(name, newest) == begin
+
+
+def test_time_in_the_market_counts_overlapping_positions_once_and_no_night() -> None:
+    monday, tuesday = day("2024-03-04", 100.0), day("2024-03-05", 100.0)
+    close = monday.last_ns
+    held = [(close - 2 * HOUR, close - HOUR), (close - 3 * HOUR // 2, close + 2 * HOUR)]  # the last two hours
+    assert in_market(span_of([monday, tuesday]), held) == pytest.approx(2 / 13)
+    assert in_market(span_of([monday, tuesday]), [(0, 2**62)]) == 1.0
+    assert in_market(span_of([monday]), []) == 0.0
+
+
+def test_the_sum_of_two_desks_counts_a_later_desk_s_capital_as_a_transfer() -> None:
+    """A gains 10 each day; B begins on the second day with 1,000 and loses 30 then, and has no third day."""
+    first = [day("2024-03-04", 110.0, 100.0), day("2024-03-05", 120.0), day("2024-03-06", 130.0)]
+    second = [day("2024-03-05", 970.0, 1_000.0)]
+    found = performance(span_of(summed([first, second])))
+    assert [(one.name, one.pnl_usd) for one in found.days] == [
+        ("2024-03-04", 10.0),
+        ("2024-03-05", -20.0),
+        ("2024-03-06", 10.0),
+    ]
+    assert (found.end_usd, found.transfers_usd) == (1_100.0, 1_000.0)
