@@ -15,14 +15,16 @@ TEST_PROCESSES ?= 3
 CHAOS_ARGS ?= --sessions 500 --parallel 3
 DESKS_ARGS ?= --sessions 20
 ONLINE_ARGS ?=
+LEARN_ARGS ?=
 COVERAGE_MIN := 97
 PIP := .venv/bin/python -m pip --disable-pip-version-check
 
-.PHONY: help demo training test lint format bench bench-train bench-flips bench-promotion off-policy-coverage soak online chaos chaos-desks install install-trainer prune images check-images check-deploy check-units debian-tools dashboard vendor clean
+.PHONY: help demo training test lint format bench bench-train bench-flips bench-promotion off-policy-coverage soak learn online chaos chaos-desks install install-trainer prune images check-images check-deploy check-units debian-tools dashboard vendor clean
 
 help:
 	@echo "make demo      install the daemon and run a bundled tape through it (dry run, no account needed);"
 	@echo "               STRATEGY=NAME shows another strategy (regime_switcher, daily_rebalancer, forecast_ensemble, online_dqn)"
+	@echo "make learn     a policy learns a made-up market while you watch, and trades it in the dry run"
 	@echo "make online    a desk learns while it trades: from no model to a new champion in 19 sessions of a made-up market"
 	@echo "make test      install everything, then lint, type check and test with coverage"
 	@echo "make training  install what train-and-export, the tests and the loopback Alpaca need (torch, 1.6 GB)"
@@ -122,6 +124,9 @@ bench-flips: .venv/.installed-tests
 
 soak: .venv/.installed-tests
 	@.venv/bin/python -m bench.soak
+
+learn: .venv/.installed-tests
+	@.venv/bin/train-and-export learn $(LEARN_ARGS)
 
 online: .venv/.installed-tests
 	@command -v redis-server >/dev/null || { echo "make: redis-server is missing: run 'apt-get install redis-server' as root" >&2; exit 1; }

@@ -8,6 +8,7 @@ nothing. Pure.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
@@ -25,10 +26,24 @@ DIPS_BEFORE, DIPS = 0.01, 0.06  # the same in the history, and after it
 APART = 4  # minutes from one to the next, at least
 
 
-def bars_of(symbols: Sequence[str], sessions: Sequence[Session], seed: int, *, recorded: bool) -> list[Bar]:
+@dataclass(frozen=True, slots=True)
+class Rule:
+    """How clear the rule is: log returns."""
+
+    noise: float = NOISE
+    move: float = MOVE
+    back: float = BACK
+
+
+USUAL = Rule()
+
+
+def bars_of(
+    symbols: Sequence[str], sessions: Sequence[Session], seed: int, *, recorded: bool, rule: Rule = USUAL
+) -> list[Bar]:
     """Minute bars of all symbols, by time: of the recorded history, or of the market after it."""
-    found = [bar for place, symbol in enumerate(symbols) for bar in _series(symbol, sessions, [seed, place], recorded)]
-    return sorted(found, key=lambda bar: (bar.start_ns, bar.symbol))
+    series = [_series(symbol, sessions, [seed, place], recorded, rule) for place, symbol in enumerate(symbols)]
+    return sorted((bar for bars in series for bar in bars), key=lambda bar: (bar.start_ns, bar.symbol))
 
 
 def as_csv(bars: Sequence[Bar]) -> str:
@@ -37,14 +52,14 @@ def as_csv(bars: Sequence[Bar]) -> str:
     return "\n".join(["symbol,timestamp,open,high,low,close,volume", *rows]) + "\n"
 
 
-def _series(symbol: str, sessions: Sequence[Session], seed: list[int], recorded: bool) -> list[Bar]:
+def _series(symbol: str, sessions: Sequence[Session], seed: list[int], recorded: bool, rule: Rule) -> list[Bar]:
     draw, last, found = np.random.default_rng(seed), PRICE, list[Bar]()
     for session in sessions:
         count = (session.close_ns - session.open_ns) // MINUTE_NS
-        returns, volumes = _session(draw, count, recorded, last)
+        returns, volumes = _session(draw, count, recorded, last, rule)
         closes = last * np.exp(np.cumsum(returns))
         opens = np.append(last, closes[:-1])
-        beyond = np.abs(draw.normal(0.0, NOISE / 3, (2, count)))
+        beyond = np.abs(draw.normal(0.0, rule.noise / 3, (2, count)))
         highs, lows = np.maximum(opens, closes) * (1 + beyond[0]), np.minimum(opens, closes) * (1 - beyond[1])
         prices = np.round([opens, highs, lows, closes], 2)
         for minute, (values, volume) in enumerate(zip(prices.T.tolist(), volumes.tolist(), strict=True)):
@@ -55,19 +70,19 @@ def _series(symbol: str, sessions: Sequence[Session], seed: list[int], recorded:
 
 
 def _session(
-    draw: np.random.Generator, count: int, recorded: bool, last: float
+    draw: np.random.Generator, count: int, recorded: bool, last: float, rule: Rule
 ) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
     """Log returns and volumes of a session's minutes; it ends about where prices began."""
-    returns, volumes = draw.normal(0.0, NOISE, count), draw.lognormal(np.log(VOLUME), 0.2, count)
+    returns, volumes = draw.normal(0.0, rule.noise, count), draw.lognormal(np.log(VOLUME), 0.2, count)
     moved, minute, dips = np.zeros(count), APART, DIPS_BEFORE if recorded else DIPS
     while minute < count - 2 * APART:
         drawn = draw.random()
         if drawn < BURSTS:
             volumes[minute] *= BURST
-            moved[minute + 1 : minute + 3] = (MOVE, -BACK)
+            moved[minute + 1 : minute + 3] = (rule.move, -rule.back)
         elif drawn < BURSTS + dips:
-            moved[minute] = -MOVE
-            moved[minute + 1 : minute + 3] = (0.0, 0.0) if recorded else (MOVE, -BACK)
+            moved[minute] = -rule.move
+            moved[minute + 1 : minute + 3] = (0.0, 0.0) if recorded else (rule.move, -rule.back)
         minute += APART if drawn < BURSTS + dips else 1
     ordinary = moved == 0.0
     returns += moved

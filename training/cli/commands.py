@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 COMMANDS = {
+    "learn": "watch a policy learn a made-up market whose rule is known, then trade it in the dry run",
     "download": "bars from Alpaca into a file that training, dry run and replay read",
     "convert": "vendors' option quotes, or stock minutes, into files that this project reads",
     "check-quotes": "what is wrong with a file of option quotes, and what it covers",
