@@ -1,0 +1,41 @@
+"""The README is short, its commands and files are there, and its moving picture is of the recorded output."""
+
+from __future__ import annotations
+
+import json
+import re
+import runpy
+
+from tests.support.paths import REPOSITORY
+
+README = (REPOSITORY / "README.md").read_text()
+MOST_LINES = 120
+
+
+def test_it_has_120_lines_at_most() -> None:
+    assert len(README.splitlines()) <= MOST_LINES
+
+
+def test_each_make_command_is_a_target() -> None:
+    targets = set(re.findall(r"^([a-z-]+):", (REPOSITORY / "Makefile").read_text(), re.MULTILINE))
+    named = set(re.findall(r"\bmake ([a-z-]+)", README))
+    assert {"demo", "test", "learn"} <= named <= targets
+
+
+def test_what_ci_runs_is_what_the_readme_asks_for_first() -> None:
+    first = re.findall(r"^    make ([a-z]+)", README, re.MULTILINE)[:2]
+    ci = re.findall(r"^make ([a-z]+)", (REPOSITORY / ".ci" / "run").read_text(), re.MULTILINE)
+    assert first == ci == ["demo", "test"]
+
+
+def test_each_link_of_the_readme_and_the_guide_leads_somewhere() -> None:
+    for folder, text in ((REPOSITORY, README), (REPOSITORY / "docs", (REPOSITORY / "docs" / "GUIDE.md").read_text())):
+        links = re.findall(r"\]\(([^)#]+)(?:#[^)]*)?\)", text)
+        assert len(links) > 10
+        assert [link for link in links if not (folder / link).exists()] == []
+
+
+def test_the_moving_picture_is_what_was_recorded() -> None:
+    tour = REPOSITORY / "docs" / "tour"
+    drawn = runpy.run_path(str(tour / "make_tour.py"))["draw"](json.loads((tour / "tour.json").read_text()))
+    assert drawn == (tour / "tour.svg").read_text()
