@@ -19,7 +19,7 @@ LEARN_ARGS ?=
 COVERAGE_MIN := 97
 PIP := .venv/bin/python -m pip --disable-pip-version-check
 
-.PHONY: help demo training test lint format bench bench-train bench-flips bench-promotion off-policy-coverage soak learn online chaos chaos-desks install install-trainer prune images check-images check-deploy check-units debian-tools dashboard vendor clean
+.PHONY: help demo training test lint format bench bench-train bench-flips bench-promotion off-policy-coverage soak learn online chaos chaos-desks install install-trainer prune dist images check-images check-deploy check-units debian-tools dashboard vendor clean
 
 help:
 	@echo "make demo      install the daemon and run a bundled tape through it (dry run, no account needed);"
@@ -38,6 +38,7 @@ help:
 	@echo "make off-policy-coverage  how often the intervals of the off-policy card hold the truth: 10,000 logs, as JSON"
 	@echo "make soak      twenty sessions of live trading at a loopback broker in 17 minutes, as JSON"
 	@echo "make install   put daemon, units and an example configuration on a trading host (docs/TRADING_HOST.md)"
+	@echo "make dist      build the wheel into dist/ and prove it in an empty environment (DIST_PYTHON names its Python)"
 	@echo "make prune     remove releases there that neither runs, nor is the current or the former one"
 	@echo "make dashboard run the demo, then show it at http://127.0.0.1:8420 until Ctrl-C"
 	@echo "make vendor    fetch the dashboard's chart library from the npm registry again"
@@ -218,6 +219,14 @@ check-units: .venv/.installed-tests debian-tools
 	@command -v systemd-analyze >/dev/null || { echo "make: systemd-analyze is missing: run 'apt-get install systemd' as root" >&2; exit 1; }
 	.venv/bin/python -m pytest tests/process/host/test_systemd.py
 
+# The wheel, proven far from the checkout.
+DIST_PYTHON ?= .venv/bin/python
+dist: .venv/bin/python
+	@rm -rf dist build
+	@$(PIP) wheel --quiet --no-deps --wheel-dir dist .
+	@rm -rf build
+	@PYTHON=$(DIST_PYTHON) deploy/prove-wheel dist/rltrader-*.whl
+
 images:
 	deploy/images/build
 
@@ -262,5 +271,5 @@ vendor:
 	@bash daemon/dashboard/static/vendor/fetch.sh
 
 clean:
-	rm -rf .venv build *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis .import_linter_cache .coverage htmlcov
+	rm -rf .venv build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis .import_linter_cache .coverage htmlcov
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +

@@ -27,7 +27,7 @@ def _open() -> int:
     if missing:
         sys.stderr.write(
             f"train-and-export: {', '.join(missing)} is not installed; training needs more than the daemon: "
-            "run `make training`\n"
+            "run `make training` in a checkout, or pip install 'rltrader[cpu,training]' (Python 3.11)\n"
         )
         return USAGE_ERROR
     from training.cli import main as cli

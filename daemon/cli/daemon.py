@@ -16,6 +16,7 @@ from daemon.config.strategy import strategy_of
 from daemon.engine.state_dir import enter
 from daemon.host.own_files import StateDirError
 from daemon.host.version import add_version
+from daemon.models.shipped import to_read
 from daemon.operator.log import Log
 from daemon.tapes import bundled
 from daemon.tapes.minutes import TapeError
@@ -105,7 +106,10 @@ def _settings(options: argparse.Namespace) -> Settings:
     config = options.config
     if config is None and DEFAULT_CONFIG.is_file():
         config = DEFAULT_CONFIG
-    return load(config, {"paths.state_dir": options.state_dir, "desk.strategy": options.strategy})
+    given: dict[str, object] = {"paths.state_dir": options.state_dir, "desk.strategy": options.strategy}
+    settings = load(config, given)
+    store = to_read(settings.paths.models_dir) if options.dry_run else settings.paths.models_dir
+    return settings if store == settings.paths.models_dir else load(config, {**given, "paths.models_dir": store})
 
 
 def _speed(text: str) -> float | None:

@@ -20,6 +20,7 @@ from daemon.core.session import new_york_text
 from daemon.journal.journal import FILE
 from daemon.journal.reader import JournalReader
 from daemon.models.drift import DriftLimits, DriftResult, QuantityDrift, measure
+from daemon.models.shipped import to_read
 from strategies.kit import manifest as manifests
 from strategies.kit.manifest import MANIFEST_FILE, Manifest
 
@@ -43,7 +44,7 @@ def run(options: argparse.Namespace, console: Console) -> int:
     """Print the features, the largest index first, and the actions; returns 0. Raises NotFound, JournalError."""
     if options.window < 1:
         raise NotFound(f"--window {options.window} is no number of decisions: expected 1 or more")
-    manifest = _manifest(options.state_dir / FILE, options.models_dir)
+    manifest = _manifest(options.state_dir / FILE, to_read(options.models_dir))
     if manifest.reference is None:
         raise NotFound(
             f"the manifest of {manifest.version} holds no reference: add it with train-and-export reference, or export "

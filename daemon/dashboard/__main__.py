@@ -21,6 +21,7 @@ from daemon.host.own_files import StateDirError
 from daemon.host.state_place import configured_state_dir
 from daemon.host.version import add_version
 from daemon.journal.journal import FILE
+from daemon.models.shipped import to_read
 from strategies.registry import add
 
 PORT = 8420
@@ -41,6 +42,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     for path in paths:
         if not (path / FILE).exists():
             sys.stderr.write(f"rltrader-dashboard: {path}: no journal here yet: shown once there is one\n")
+    options.models_dir = to_read(options.models_dir)
     if not options.models_dir.is_dir():
         sys.stderr.write(f"rltrader-dashboard: {options.models_dir}: no model store here; name it with --models-dir\n")
     desks = named(paths)

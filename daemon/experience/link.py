@@ -18,7 +18,7 @@ from redis.retry import Retry
 
 from daemon.host.credential import credential
 
-__all__ = ("Link", "RedisError", "ResponseError", "add_arguments", "link_of", "password", "row_of", "stream_name")
+__all__ = ("Link", "RedisError", "ResponseError", "add_arguments", "link_of", "password")
 
 ANSWER_S = 5.0  # timeout of each request; a frozen server is taken for an absent one after this
 LOOPBACK = frozenset(("127.0.0.1", "::1", "localhost"))
@@ -95,13 +95,3 @@ def add_arguments(parser: argparse.ArgumentParser, user: str) -> None:
     parser.add_argument(
         "--redis-ca-file", default="", metavar="FILE", help="the authority of its certificate; else the system's"
     )
-
-
-def stream_name(desk: str, epoch: str) -> str:
-    """Return the stream of a desk's journal: a journal of another epoch has another stream."""
-    return f"rltrader:{desk}:{epoch}:experience"
-
-
-def row_of(identifier: bytes) -> int:
-    """Return the journal's row of an entry's id."""
-    return int(identifier.partition(b"-")[0])

@@ -20,6 +20,7 @@ import msgspec
 from daemon.core.limits import Trading
 from daemon.core.strategy_rules import DIGEST
 from daemon.models.pointer import CURRENT, POINTERS, ModelError, checked_name, is_name, pointed, read_plain
+from daemon.models.shipped import how_to_copy
 from daemon.models.signature import SIGNATURE_BYTES_MAX, SIGNATURE_FILE, check_signature
 from strategies.golden import contract_hash
 from strategies.kit.contract import Spec, Strategy, configured
@@ -91,7 +92,7 @@ def load(models_dir: Path, strategy: Strategy, version: str = CURRENT, public_ke
         raise ModelError(
             "missing folder",
             f"{shelf} is no folder that can be read, expected the versions of {name} in it: "
-            f"correct paths.models_dir, or train and export a model",
+            f"correct paths.models_dir{how_to_copy()}, or train and export a model",
         )
     root = models_dir.resolve()
     if version in POINTERS:

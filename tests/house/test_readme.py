@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import re
 import runpy
+import tomllib
 
 from tests.support.paths import REPOSITORY
 
@@ -39,3 +40,10 @@ def test_the_moving_picture_is_what_was_recorded() -> None:
     tour = REPOSITORY / "docs" / "tour"
     drawn = runpy.run_path(str(tour / "make_tour.py"))["draw"](json.loads((tour / "tour.json").read_text()))
     assert drawn == (tour / "tour.svg").read_text()
+
+
+def test_the_version_of_the_package_is_the_newest_of_the_changelog_and_the_wheel_s() -> None:
+    version = tomllib.loads((REPOSITORY / "pyproject.toml").read_text())["project"]["version"]
+    newest = re.findall(r"^## (\d+\.\d+\.\d+)", (REPOSITORY / "CHANGELOG.md").read_text(), re.MULTILINE)[0]
+    named = re.findall(r"rltrader-(\d+\.\d+\.\d+)-py3", README)
+    assert [newest, *named] == [version] * 2

@@ -10,7 +10,8 @@ from contextlib import suppress
 from typing import Any
 
 from daemon.experience.experience import ForeignEntry, of_entry
-from daemon.experience.link import GROUP, ResponseError, row_of, stream_name
+from daemon.experience.link import GROUP, ResponseError
+from daemon.experience.stream import row_of, stream_name
 
 CONSUMER = "trainer"  # one name wherever it runs: what a dead one left is this one's own
 CLAIM_MS = 60_000  # another consumer that was silent for this long is dead

@@ -28,7 +28,7 @@ from daemon.dashboard.pages.models import manifest_in
 from daemon.dashboard.pages.now import learns
 from daemon.dashboard.pages.price import day_of
 from daemon.experience.learning import LearningUnreadable, read_learning
-from daemon.experience.link import stream_name
+from daemon.experience.stream import stream_name
 from daemon.journal.reader import JournalReader
 from daemon.models.ladder.cards import carded, read_card
 from daemon.models.ladder.holds import Holds, holds_of

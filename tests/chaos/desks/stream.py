@@ -21,8 +21,9 @@ from typing import Any, ClassVar
 import numpy as np
 
 from daemon.experience.experience import Experience, ForeignEntry, of_entry
-from daemon.experience.link import GROUP, row_of, stream_name
+from daemon.experience.link import GROUP
 from daemon.experience.publisher import CHECKPOINT, Publisher
+from daemon.experience.stream import row_of, stream_name
 from daemon.journal.journal import FILE
 from daemon.journal.reader import JournalReader
 from daemon.journal.universe import strategy_of

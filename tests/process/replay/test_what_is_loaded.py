@@ -85,3 +85,9 @@ def test_rltraderctl_loads_the_code_of_the_chosen_command_alone(tmp_path: Path) 
         assert modules.isdisjoint(("onnxruntime", "talib", "pandas", "aiomqtt", "jinja2"))
         assert ("daemon.cli.status" in modules) is (arguments[0] == "status")
     assert "aiomqtt" in loaded(CTL, tmp_path, "remote", "-h")
+
+
+def test_the_dashboard_starts_without_redis_which_is_an_extra(tmp_path: Path) -> None:
+    modules = loaded(f"import sys, daemon.dashboard.__main__\n{TELL}", tmp_path)
+    assert "daemon.dashboard.server" in modules
+    assert not {"redis", "torch"} & modules

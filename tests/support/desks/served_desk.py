@@ -31,7 +31,7 @@ from daemon.engine.code import code_digest
 from daemon.engine.recover import recover
 from daemon.engine.recovery import fresh_machine, identity_of
 from daemon.engine.state_dir import open_state_dir
-from daemon.experience.link import stream_name
+from daemon.experience.stream import stream_name
 from daemon.journal.universe import made_with
 from daemon.journal.writer import JournalWriter
 from daemon.models.answering import Models

@@ -18,5 +18,6 @@ def test_without_torch_the_command_names_what_is_missing_and_the_cure() -> None:
     done = subprocess.run([sys.executable, "-c", WITHOUT_TORCH], capture_output=True, text=True, check=False)
     assert done.returncode == 2
     assert done.stderr == (
-        "train-and-export: torch is not installed; training needs more than the daemon: run `make training`\n"
+        "train-and-export: torch is not installed; training needs more than the daemon: run `make training` in a "
+        "checkout, or pip install 'rltrader[cpu,training]' (Python 3.11)\n"
     )

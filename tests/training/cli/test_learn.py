@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from strategies.kit.manifest import decode
-from training.cli.learn import Found
+from training.cli.learn.command import Found
 from training.cli.main import main
 
 STEPS = 65_536

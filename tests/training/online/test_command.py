@@ -12,8 +12,8 @@ import pytest
 from msgspec.structs import replace
 
 from daemon.experience.experience import Experience
-from daemon.experience.link import stream_name
 from daemon.experience.questions import Question, answers_name, questions_name, read_reply, written
+from daemon.experience.stream import stream_name
 from daemon.host.ed25519 import keygen
 from daemon.host.service import Service
 from daemon.models.ladder.holds import Holds, write_holds
