@@ -6,7 +6,6 @@ and the rules `basket` only. No event has a price before its time, and times nev
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -28,7 +27,7 @@ from daemon.core.limits import Basket
 from daemon.core.paper.shares import on_grid
 from daemon.host.time.calendar import SessionCalendar, midnight_ns
 from daemon.tapes.bar_check import FAULTS, faults, values_text
-from daemon.tapes.files import TapeError, TapeFile
+from daemon.tapes.files import TapeError, TapeFile, digest_of
 from daemon.tapes.minutes import (
     DAY_S,
     TapeCounts,
@@ -63,8 +62,7 @@ def scan_daily(path: Path, symbols: tuple[str, ...]) -> TapeInfo:
     Raises TapeError, whose message names the file, the finding, the expected and the cure.
     """
     file = TapeFile(path, symbols, adjust=True)
-    with path.open("rb") as stream:
-        digest = hashlib.file_digest(stream, "sha256").hexdigest()
+    digest = digest_of(path)
     columns = _read(file, symbols)
     if not columns.counts:
         raise TapeError(f"{path}: the file has a header and no row; expected bars: check how it was written")

@@ -8,6 +8,7 @@ open, high, low, close, volume, and adj_close where a reader adjusts by it; othe
 from __future__ import annotations
 
 import gzip
+import hashlib
 import io
 import zlib
 from collections.abc import Iterator
@@ -35,6 +36,12 @@ _INSTANT = pa.timestamp("ns", "UTC")
 
 class TapeError(Exception):
     """An unusable tape: the operator's mistake (exit code 2). The message names file, fault and cure."""
+
+
+def digest_of(path: Path) -> str:
+    """Return the SHA-256 of a file, hexadecimal. Raises OSError."""
+    with path.open("rb") as stream:
+        return hashlib.file_digest(stream, "sha256").hexdigest()
 
 
 @dataclass(frozen=True, slots=True)

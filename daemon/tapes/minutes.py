@@ -6,7 +6,6 @@ clock, so a replay resumes by skipping a count. A bad row becomes `BarRejected`,
 
 from __future__ import annotations
 
-import hashlib
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
@@ -21,7 +20,7 @@ import numpy.typing as npt
 from daemon.core.events import BarClosed, BarRejected, ClockTicked, Event, SessionEnded, SessionScheduled
 from daemon.host.time.calendar import SessionCalendar, midnight_ns
 from daemon.tapes.bar_check import FAULTS, faults, values_text
-from daemon.tapes.files import Rows, TapeError, TapeFile
+from daemon.tapes.files import Rows, TapeError, TapeFile, digest_of
 from strategies.kit.contract import Bar
 from strategies.kit.units import SECOND_NS
 
@@ -68,8 +67,7 @@ def scan(path: Path, symbols: tuple[str, ...], interval_s: int) -> TapeInfo:
     the expected and the cure.
     """
     file = TapeFile(path, symbols)
-    with path.open("rb") as stream:
-        digest = hashlib.file_digest(stream, "sha256").hexdigest()
+    digest = digest_of(path)
     counts: Counter[str] = Counter()
     days: set[date] = set()  # that have rows of the strategy
     begun: set[int] = set()  # the strategy's symbols seen, by place

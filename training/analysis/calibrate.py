@@ -6,7 +6,6 @@ Each session gives medians, and the result is the median over sessions. Only usa
 
 from __future__ import annotations
 
-import hashlib
 import math
 from collections import defaultdict
 from collections.abc import Callable, Mapping, Sequence
@@ -20,7 +19,7 @@ from scipy.stats import theilslopes
 from daemon.core.instruments.option_market import MINUTE_SHARE, NIGHT_SHARE, SESSIONS_PER_YEAR
 from daemon.core.limits import Paper
 from daemon.host.time.calendar import SessionCalendar
-from daemon.tapes.files import TapeError
+from daemon.tapes.files import TapeError, digest_of
 from daemon.tapes.quotes.calibration_file import VERSION, Calibration, Estimate, Fitted, SpreadCell, TermCell
 from daemon.tapes.quotes.faults import usable
 from daemon.tapes.quotes.reader import QuoteFile, SessionQuotes
@@ -115,15 +114,10 @@ def calibrate(
     if not dates:
         raise TapeError(f"{path}: no usable quote in it: look at it with `train-and-export check-quotes`")
     return Calibration(
-        version=VERSION, quotes=path.name, quotes_sha256=_sha256(path), closes=closes_name, interval=file.interval,
+        version=VERSION, quotes=path.name, quotes_sha256=digest_of(path), closes=closes_name, interval=file.interval,
         synthetic=file.synthetic, first_date=dates[0], last_date=dates[-1], sessions=len(dates), rows=rows,
         fitted=_fitted(spreads, terms), spreads=_spread_cells(spreads), terms=_term_cells(terms),
     )  # fmt: skip
-
-
-def _sha256(path: Path) -> str:
-    with path.open("rb") as stream:
-        return hashlib.file_digest(stream, "sha256").hexdigest()
 
 
 def _rows_of(quotes: SessionQuotes, calendar: SessionCalendar, *, minutes: bool) -> _Rows | None:

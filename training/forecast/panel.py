@@ -16,13 +16,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from daemon.core.limits import Basket
-from daemon.host.time.calendar import SessionCalendar
 from daemon.tapes.days import DailyTapeSource, scan_daily
-from daemon.tapes.files import TapeError, TapeFile
+from daemon.tapes.files import TapeError, TapeFile, digest_of
 from strategies.kit.forecast_masks import GOOD, jumps, reasons
 from training.data.daily_bars import days_of
+from training.data.sessions import calendar_of
 from training.forecast.labels import BoolArray, Float64Array
-from training.rl.pool import stop_signals_blocked
 
 Features = Callable[
     [Float64Array, Float64Array, Float64Array, Float64Array, Float64Array, NDArray[np.datetime64]],
@@ -138,10 +137,8 @@ def _source(path: Path, symbols: Sequence[str]) -> Source:
     kind = "column" if file.adjustable else file.adjustment
     if kind not in ADJUSTMENTS:
         kind = "split" if on_cents > ON_CENTS * rows else "all"
-    with path.open("rb") as stream:
-        digest = hashlib.file_digest(stream, "sha256").hexdigest()
     wanted = tuple(symbol for symbol in sorted(names) if not symbols or symbol in symbols)
-    return Source(path.name, digest, wanted, ADJUSTMENTS[kind], file.synthetic)
+    return Source(path.name, digest_of(path), wanted, ADJUSTMENTS[kind], file.synthetic)
 
 
 def _checked(sources: list[Source], symbols: Sequence[str]) -> tuple[Source, ...]:
@@ -168,8 +165,7 @@ def _checked(sources: list[Source], symbols: Sequence[str]) -> tuple[Source, ...
 def _read(path: Path, source: Source) -> tuple[Float64Array, tuple[str, ...], BoolArray]:
     """Bars (5, d, n), dates and what was refused, of the file's own sessions."""
     info = scan_daily(path, source.symbols)
-    with stop_signals_blocked():  # the calendar asks a process of its own, which Ctrl-C would end
-        calendar = SessionCalendar.load(info.first_date, info.last_date)
+    calendar = calendar_of(info.first_date, info.last_date)
     bars, sessions, refused = days_of(DailyTapeSource(path, info, calendar, Basket()), source.symbols)
     return bars, tuple(session.date for session in sessions), refused
 

@@ -10,7 +10,6 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from decimal import Decimal
 from itertools import count as count_up
-from pathlib import Path
 from typing import Protocol
 
 import numpy as np
@@ -18,7 +17,8 @@ import torch
 from torch import Tensor
 
 from daemon.core.limits import Trading
-from strategies.regime_switcher import EPISODE, REGIMES, RegimeSwitcher
+from strategies.kit.entry import BoolArray, Float64Array
+from strategies.regime_switcher import EPISODE, REGIMES
 from training.desks.daily.dry_run import Desk, Policy, dry_run, under
 from training.desks.daily.play import (
     SESSION_MIN,
@@ -36,15 +36,13 @@ from training.desks.daily.play import (
 )
 from training.desks.daily.rebalancer_market import RebalancerMarket
 from training.desks.daily.regime_market import RegimeMarket
-from training.desks.daily.table import TICKS, BoolArray, DailyTable, Float64Array, read_table, table_cache
+from training.desks.daily.table import TICKS, DailyTable
 from training.evidence.criteria import COSTS_TWICE, ONE_BAR_LATE
 from training.rl.protocols import Step
 from training.study.evaluation import SessionResult
 from training.study.progress import counted, phase
 from training.study.study import PlayResult
 
-ETF_FILE = "etf_daily_2010_2022.parquet"
-"""Expected next to the file of stocks; the baseline SPY comes from there."""
 FLAT, HOLD_ALL, MONTHLY, SPY, RANDOM = "always flat", "buy and hold", "equal weight monthly", "SPY", "random"
 ALL_SPY, ALL_QQQ, ALL_IWM, EQUAL_WEIGHT, HOLD = "ALL_SPY", "ALL_QQQ", "ALL_IWM", "EQUAL_WEIGHT", "HOLD"
 NO_COSTS, COSTS_THRICE = "no costs", "costs x 3"
@@ -111,12 +109,6 @@ def regime_baselines(desk: Desk, check_stop: Callable[[], None] = _never_stop) -
         check_stop()
     with phase(HOLD):
         return found | {HOLD: dry_run(StartingRegime(_REGIME[EQUAL_WEIGHT]), desk)}
-
-
-def funds_beside(path: Path) -> DailyTable | None:
-    """SPY, QQQ and IWM from the file of ETFs next to a file of stocks; None where there is none."""
-    etfs = path.with_name(ETF_FILE)
-    return read_table(etfs, RegimeSwitcher(), table_cache()) if etfs.is_file() else None
 
 
 def owned(

@@ -16,7 +16,7 @@ from training.desks.daily.dry_run import rules_for
 from training.desks.daily.play import RandomRebalancer, play_rebalancer
 from training.desks.daily.rebalancer_market import VARIANTS, RebalancerMarket
 from training.desks.daily.rebalancer_network import IDENTITY, RebalancerActorCritic, fit_scaling
-from training.desks.daily.task_data import DailyTaskData, on_cpu
+from training.desks.daily.task_data import DailyTaskData, funds_beside, on_cpu
 from training.desks.kind import Compared, EnvSettings, Evaluator, Learner, Passive, Span, TrainingKind
 from training.export.reference import Input, Recorder, Watched
 from training.rl.coefficients import Coefficients
@@ -71,7 +71,7 @@ class RebalancerTaskData(DailyTaskData):
     ) -> Compared:
         """See `TaskData`; SPY comes from the ETF file next to the bars, where there is one."""
         desk = self.desk(span)
-        found = baselines.rebalancer_baselines(desk, baselines.funds_beside(self.path), check_stop)
+        found = baselines.rebalancer_baselines(desk, funds_beside(self.path), check_stop)
         found[baselines.RANDOM], totals = baselines.random_rebalancers(policy, desk, RANDOM_DRAWS, seed, check_stop)
         return Compared(found, totals, baselines.scenarios(policy, desk, check_stop))
 

@@ -17,21 +17,17 @@ from zipfile import BadZipFile
 
 import msgspec
 import numpy as np
-import numpy.typing as npt
 
 from daemon.core.limits import Basket
 from daemon.core.paper.shares import on_grid
-from daemon.host.time.calendar import SessionCalendar, midnight_ns
+from daemon.host.time.calendar import midnight_ns
 from daemon.tapes.days import DailyTapeSource, scan_daily
 from strategies.golden import contract_hash
 from strategies.kit.contract import Bar, DailySpec, DailyStrategy, Float32Array, Session, configured
-from strategies.kit.entry import Columns
+from strategies.kit.entry import BoolArray, Columns, Float64Array
 from strategies.registry import entry
 from training.data.daily_bars import days_of
-from training.rl.pool import stop_signals_blocked
-
-Float64Array = npt.NDArray[np.float64]
-BoolArray = npt.NDArray[np.bool_]
+from training.data.sessions import calendar_of
 
 TICKS = 10_000
 """Ticks of a US dollar: the grid of prices in the paper broker and here."""
@@ -111,8 +107,7 @@ def read_table(path: Path, strategy: DailyStrategy, cache: Path | None = None) -
     table = None if kept is None else _restored(kept, path.name, info.sha256, spec)
     if table is not None:
         return table
-    with stop_signals_blocked():  # the calendar asks a process of its own, which Ctrl-C would end
-        calendar = SessionCalendar.load(info.first_date, info.last_date)
+    calendar = calendar_of(info.first_date, info.last_date)
     bars, sessions, _ = days_of(DailyTapeSource(path, info, calendar, Basket()), spec.symbols)
     table = _assembled(bars, sessions, spec, path.name, info.sha256, info.synthetic)
     if kept is not None:

@@ -12,6 +12,7 @@ from torch import nn
 
 from daemon.core.limits import Trading
 from strategies.kit.contract import DailyStrategy
+from strategies.regime_switcher import RegimeSwitcher
 from strategies.registry import daily_strategy
 from training.desks.daily.dry_run import Desk, desk_before, dry_run, rules_for
 from training.desks.daily.table import DailyTable, read_table, table_cache
@@ -80,3 +81,13 @@ class DailyTaskData:
 def on_cpu(policy: nn.Module, device: str) -> nn.Module:
     """The policy on the CPU: itself, or a copy of one that trains elsewhere."""
     return policy if device == "cpu" else copy.deepcopy(policy).cpu()
+
+
+ETF_FILE = "etf_daily_2010_2022.parquet"
+"""Expected next to the file of stocks; the baseline SPY comes from there."""
+
+
+def funds_beside(path: Path) -> DailyTable | None:
+    """SPY, QQQ and IWM from the file of ETFs next to a file of stocks; None where there is none."""
+    etfs = path.with_name(ETF_FILE)
+    return read_table(etfs, RegimeSwitcher(), table_cache()) if etfs.is_file() else None

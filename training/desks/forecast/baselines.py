@@ -19,6 +19,7 @@ from torch import Tensor, nn
 
 from training.desks.daily import baselines as daily
 from training.desks.daily.dry_run import Desk, relay, under
+from training.desks.daily.task_data import funds_beside
 from training.desks.forecast.graph import SEEN, SEQUENCE, Answers, Policy, weighted
 from training.desks.forecast.market import ACCOUNT, ForecastMarket, Outlook, weight_max
 from training.desks.forecast.play import play, threshold_rule
@@ -185,7 +186,7 @@ class Account:
         """What only owns; None of SPY where there is no file."""
         months = [date[:7] for date in self._dates]
         if player == daily.SPY:
-            funds = daily.funds_beside(self._path)
+            funds = funds_beside(self._path)
             if funds is None or not set(self._dates) <= set(funds.dates):
                 return None
             return daily.owned(funds, self._dates, self._desk.trading, lambda day: day == 0, symbols=("SPY",))

@@ -10,11 +10,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from daemon.core.limits import Trading
-from daemon.host.time.calendar import SessionCalendar
 from strategies import forecast_ensemble
 from strategies.kit import forecast_features
 from strategies.kit.contract import DailySpec
 from strategies.registry import daily_strategy
+from training.data.sessions import calendar_of
 from training.desks.daily.table import DailyTable, read_table, table_cache, table_of
 from training.desks.forecast.plan import ForecastPlan
 from training.desks.forecast.task_data import ForecastTaskData
@@ -23,7 +23,6 @@ from training.forecast.labels import triple_barrier
 from training.forecast.panel import Panel
 from training.forecast.stage import Material
 from training.forecast.windows import Windows
-from training.rl.pool import stop_signals_blocked
 
 
 def load(path: Path, trading: Trading, sources: Sources, plan: ForecastPlan) -> ForecastTaskData:
@@ -48,8 +47,7 @@ def load(path: Path, trading: Trading, sources: Sources, plan: ForecastPlan) -> 
 
 def _joined(panel: Panel, spec: DailySpec) -> DailyTable:
     """The universe's table of several files."""
-    with stop_signals_blocked():  # the calendar asks a process of its own, which Ctrl-C would end
-        calendar = SessionCalendar.load(panel.dates[0], panel.dates[-1])
+    calendar = calendar_of(panel.dates[0], panel.dates[-1])
     known = {session.date: session for session in calendar.sessions}
     table = table_of(
         panel.bars[:, :, _found(spec.symbols, panel.symbols)],

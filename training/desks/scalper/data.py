@@ -12,12 +12,11 @@ from pathlib import Path
 import numpy as np
 
 from daemon.core.limits import Trading
-from daemon.host.time.calendar import SessionCalendar
 from daemon.tapes.minutes import TapeInfo, TapeSource, scan
 from strategies.kit.contract import Float32Array, Strategy
+from training.data.sessions import calendar_of
 from training.desks.scalper.history import History, TradingDay, read_history
 from training.desks.scalper.prices import PriceTable, price_table
-from training.rl.pool import stop_signals_blocked
 from training.study.study import Fold
 
 
@@ -49,8 +48,7 @@ def load(path: Path, machine: Strategy, trading: Trading) -> Data:
     """
     spec = machine.spec
     info = scan(path, spec.symbols, spec.bar_interval_s)
-    with stop_signals_blocked():  # the calendar asks a process of its own, which Ctrl-C would end
-        calendar = SessionCalendar.load(info.first_date, info.last_date)
+    calendar = calendar_of(info.first_date, info.last_date)
     source = TapeSource(path, info, calendar)
     history = read_history(source, spec, trading)
     usable = history.usable

@@ -45,6 +45,7 @@ from training.desks.daily.play import (
     play_rebalancer,
     play_regime,
 )
+from training.desks.daily.task_data import funds_beside
 from training.evidence.criteria import COSTS_TWICE, ONE_BAR_LATE
 from training.evidence.significance import random_p_value
 from training.study.evaluation import SessionResult
@@ -99,7 +100,7 @@ def test_equal_weights_are_set_again_without_money_from_outside() -> None:
 
 
 def test_the_rebalancers_baselines_play_its_sessions_and_spy_is_left_out_without_its_file(tmp_path: Path) -> None:
-    assert baselines.funds_beside(tmp_path / "stocks.parquet") is None
+    assert funds_beside(tmp_path / "stocks.parquet") is None
     desk = stocks_desk()
     found = rebalancer_baselines(desk, None)
     assert set(found) == set(baselines.REBALANCER_BASELINES) - {baselines.SPY, baselines.RANDOM}

@@ -12,12 +12,11 @@ import numpy.typing as npt
 
 from daemon.core.desks.bars import MINUTE_WAIT_NS
 from daemon.core.events import BarClosed, ClockTicked, Event, SessionEnded, SessionScheduled
-from daemon.host.time.calendar import SessionCalendar
 from daemon.tapes.minutes import TapeInfo, TapeSource, scan
 from strategies.kit.contract import Bar, ShareSpec
 from strategies.kit.daily import usable
 from strategies.kit.units import SECOND_NS
-from training.rl.pool import stop_signals_blocked
+from training.data.sessions import calendar_of
 from training.study.folds import HistoryError
 
 Float64Array = npt.NDArray[np.float64]
@@ -85,8 +84,7 @@ def read_bars(paths: Sequence[Path], spec: ShareSpec) -> Bars:
         )
     parts = [spec.symbols] if len(paths) == 1 else [(symbol,) for symbol in spec.symbols]
     infos = [scan(path, symbols, spec.bar_interval_s) for path, symbols in zip(paths, parts, strict=True)]
-    with stop_signals_blocked():  # the calendar asks a process of its own, which Ctrl-C would end
-        calendar = SessionCalendar.load(min(i.first_date for i in infos), max(i.last_date for i in infos))
+    calendar = calendar_of(min(i.first_date for i in infos), max(i.last_date for i in infos))
     known: dict[str, SessionScheduled] = {}
     found: dict[str, list[Bar]] = {symbol: [] for symbol in spec.symbols}
     for path, info in zip(paths, infos, strict=True):
