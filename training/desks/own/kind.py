@@ -10,8 +10,10 @@ from torch import Tensor, nn
 
 from strategies.kit.contract import Spec
 from training.desks.kind import Span, TrainingKind
-from training.desks.own.data import RANDOM, Hooks, OwnData, constant_players, learner, load
+from training.desks.own.data import RANDOM, Hooks, OwnData, learner
 from training.desks.own.environment import Outcome, gain
+from training.desks.own.load import load
+from training.desks.own.players import constant_players
 from training.export.reference import Input, each_column
 from training.rl.coefficients import Coefficients
 from training.rl.presets import Preset

@@ -1,0 +1,73 @@
+"""Daily bars made ready for a strategy of one's own: one account goes through all sessions."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Sequence
+from dataclasses import dataclass, field
+from itertools import chain
+
+from daemon.core.limits import Trading
+from daemon.core.machine import Machine
+from daemon.core.paper.shares import SharePaperBroker
+from daemon.core.step import Core
+from strategies.kit.contract import DailySpec, DailyStrategy
+from training.desks.daily import dry_run as daily
+from training.desks.daily.table import DailyTable
+from training.desks.kind import Span
+from training.desks.own.data import Common, Hooks
+from training.desks.own.environment import Episode
+from training.desks.own.players import Player, check_answer
+from training.study.evaluation import Figures, SessionResult, figures
+from training.study.study import PlayResult
+
+EPISODE_SESSIONS = 60  # of a daily desk
+
+
+@dataclass(frozen=True, slots=True)
+class OwnDays(Common):
+    """Daily bars; one account goes through all sessions."""
+
+    table: DailyTable
+    strategy: DailyStrategy
+    trading: Trading
+    hooks: Hooks
+    ready: dict[tuple[str, str, Trading], daily.Desk] = field(default_factory=dict)  # made when first needed
+
+    @property
+    def spec(self) -> DailySpec:
+        """The strategy's."""
+        return self.strategy.spec
+
+    @property
+    def info(self) -> DailyTable:
+        """The file."""
+        return self.table
+
+    @property
+    def days(self) -> Collection[str]:
+        """The sessions before whose open the strategy is warm, ascending."""
+        return self.table.dates[self.table.first_decision :]
+
+    def figures(self, results: Sequence[SessionResult]) -> Figures:
+        """See `TaskData`; of one account, so returns compound."""
+        return figures(results, float(self.trading.paper.cash_usd), compounds=True)
+
+    def play(self, player: Player, span: Span) -> PlayResult:
+        """See `OwnData`."""
+        check_answer(player, self.spec)
+        return daily.dry_run(player, self._desk(span.dates, span.trading))
+
+    def episode(self, span: Span, number: int) -> Episode:
+        """See `OwnData`: so many sessions from this one on."""
+        desk = self._desk(span.dates[number : number + EPISODE_SESSIONS], span.trading)
+        market = SharePaperBroker(desk.trading, self.spec.symbols)
+        machine = Machine(Core(self.strategy), desk.state, market, desk.market_state)
+        days = range(desk.first, desk.last + 1)
+        return Episode(machine, chain.from_iterable(daily.feed(self.table, day, desk.trading) for day in days))
+
+    def _desk(self, dates: Sequence[str], trading: Trading) -> daily.Desk:
+        key = (dates[0], dates[-1], trading)
+        if key not in self.ready:
+            rules = daily.rules_for(trading, self.spec)
+            self.ready[key] = daily.desk_before(self.table, dates, self.strategy, rules)
+        return self.ready[key]
