@@ -1,4 +1,4 @@
-"""The figures of a report as data: `report.json` is one `Findings`, made by `training.report.report`.
+"""The figures of a report as data: `report.json` is one `Findings`, made by `training.report.find`.
 
 Computes nothing but whether an interval leaves zero out. Returns are fractions of the capital with which a session
 begins: added up over sessions, or compounded where one account goes through all of them.
@@ -95,7 +95,7 @@ class RecordedRun(msgspec.Struct, frozen=True):
 
 
 class Findings(msgspec.Struct, frozen=True, kw_only=True):
-    """All figures of a report, made from a study by `training.report.report`. `scenarios` are the policy once more."""
+    """All figures of a report, made from a study by `training.report.find`. `scenarios` are the policy once more."""
 
     format: int = FORMAT
     verdict: str

@@ -14,7 +14,8 @@ from tests.support.training.hand_study import hand_study, session
 from tests.support.training.page_words import page_words
 from training.evidence.findings import Findings, told_apart
 from training.evidence.resampling import Interval
-from training.report.report import files, find, write_report
+from training.report.find import find
+from training.report.report import files, write_report
 from training.study.evaluation import SessionResult
 from training.study.study import Entry, PlayResult, Study
 

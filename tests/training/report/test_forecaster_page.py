@@ -15,6 +15,7 @@ from tests.support.training.page_words import page_words
 from training.evidence.findings import decode
 from training.forecast.findings import KEY, Forecast, ForecasterFindings, find
 from training.report import forecaster, report
+from training.report.find import find as find_all
 from training.study.study import Study
 
 
@@ -47,7 +48,7 @@ def study(found: ForecasterFindings) -> Study:
 
 @pytest.fixture(scope="module")
 def page(study: Study) -> str:
-    return report.files(study, report.find(study))["report.html"].decode()
+    return report.files(study, find_all(study))["report.html"].decode()
 
 
 def test_each_score_stands_with_its_interval_before_and_after_the_temperature(
@@ -97,7 +98,7 @@ def test_claims_stand_beside_what_was_found_with_what_differs(page: str, found: 
 
 
 def test_the_figures_of_each_year_stand_in_the_file_of_figures(study: Study) -> None:
-    told = decode(report.files(study, report.find(study))["report.json"]).forecaster
+    told = decode(report.files(study, find_all(study))["report.json"]).forecaster
     assert told is not None
     assert [year["year"] for year in told["years"]] == [2012, 2013]
     assert len(told["years"][0]["figures"]["confusion"]) == 3
@@ -112,6 +113,6 @@ def test_whether_it_knows_more_than_the_commonest_class_is_in_words(found: Forec
 
 def test_a_study_of_another_strategy_has_no_such_section() -> None:
     study = account_study()
-    page = report.files(study, report.find(study))["report.html"].decode()
+    page = report.files(study, find_all(study))["report.html"].decode()
     assert 'id="forecaster"' not in page
     assert "accuracy on three classes 43 % –" in page_words(page)

@@ -7,7 +7,8 @@ import pytest
 
 from tests.support.training.account_study import account_study
 from tests.support.training.page_words import page_words
-from training.report.report import files, find
+from training.report.find import find
+from training.report.report import files
 from training.study.study import Study
 
 

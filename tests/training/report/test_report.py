@@ -11,7 +11,8 @@ import pytest
 from tests.support.training.example_study import example_study
 from tests.support.training.hand_study import hand_study, session
 from training.evidence.findings import Findings, decode
-from training.report.report import files, find, write_report
+from training.report.find import find
+from training.report.report import files, write_report
 from training.study.study import Fold, PlayResult, Study
 
 

@@ -11,7 +11,8 @@ from tests.support.training.example_study import example_study
 from tests.support.training.hand_study import hand_study
 from tests.support.training.page_words import page_words
 from training.evidence.findings import Findings, decode
-from training.report.report import files, find
+from training.report.find import find
+from training.report.report import files
 from training.study.study import Study
 
 

@@ -16,7 +16,7 @@ from tests.support.training.example_study import example_study
 from training.evidence.criteria import CRITERIA, judge
 from training.evidence.findings import Findings, Line, RecordedRun
 from training.evidence.findings import encode as encode_findings
-from training.report.report import find
+from training.report.find import find
 from training.runs.promotion import Judgement, PromotionError, promote
 
 POLICY = b"weights"

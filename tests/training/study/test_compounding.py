@@ -15,7 +15,8 @@ from training.desks.registry import reference_of
 from training.evidence.criteria import judge
 from training.evidence.lead import lead_of
 from training.evidence.statistics import annual_return, calmar, max_drawdown, running, summarise, total
-from training.report.report import files, find
+from training.report.find import find
+from training.report.report import files
 from training.study.evaluation import SessionResult, figures
 from training.study.study import Baseline, Fold, PlayResult, Point, Study, Trial
 
