@@ -31,8 +31,8 @@ from training.export.import_sb3 import ACTIVATIONS
 from training.rl.kernels import slow_products
 from training.rl.pool import Stopped
 from training.runs.display import Display
+from training.runs.exporting import Outcome
 from training.runs.import_run import import_and_export
-from training.runs.record import Outcome
 from training.runs.run import train_and_export
 from training.runs.settings import ENSEMBLES, IQM, SEEDS, SELECTS, Settings, requests_of, settings_for
 from training.search.coefficients_file import changed, changed_plan, read_coefficients, read_plan

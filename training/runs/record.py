@@ -1,43 +1,22 @@
-"""What a run leaves behind: lines of the ledger, the study, and the version in the store with its report."""
+"""What a run puts on record: lines of the ledger, and the study."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import msgspec
 from torch import nn
 
-from daemon.core.strategy_rules import DIGEST, rules_digest, with_rules
 from daemon.host.whole_files import write_whole
-from strategies.kit.contract import configured
 from training.desks.kind import Compared, described
-from training.evidence.findings import Findings
-from training.export.export import Release, export
-from training.export.reference import reference_of
-from training.report.lines import joined
-from training.report.report import files, write_report
 from training.runs.folder import STUDY_FILE, machine
 from training.runs.ledger import Ledger, Line, utc_now
 from training.runs.prepared import UNTRAINED, UNTRAINED_WORDS, Prepared
 from training.runs.settings import requests_of
 from training.study.evaluation import SessionResult, as_metrics
-from training.study.progress import phase
 from training.study.study import Baseline, Fold, PlayResult, Study, Trial, encode
-
-PROBES = 1000
-
-
-@dataclass(frozen=True, slots=True)
-class Outcome:
-    """What a run made: the version in the store, the run's folder, and the report's findings."""
-
-    version: Path
-    run_folder: Path
-    findings: Findings
-    passive: bool = False  # the version is the strategy's passive policy, not what was learned
 
 
 @dataclass(frozen=True, slots=True)
@@ -124,87 +103,12 @@ class RunRecord:
             account=account,
             refit=refit_words(tuple(p.data.days), p.folds) if settings.refit else "",
         )
-        write_whole(p.folder / STUDY_FILE, encode(study))
+        self.write(study)
         return study
 
-    def exported(self, study: Study, policy: nn.Module, refit: nn.Module | None = None) -> Outcome:
-        """The last fold's policy, or `refit`, as a version of the store with the report on all folds."""
-        settings, p = self.prepared.settings, self.prepared
-        findings = write_report(study, p.folder)
-        instead, words = self._unproven(study, findings, policy)
-        if words:
-            study = msgspec.structs.replace(study, exported=words)
-            findings = msgspec.structs.replace(findings, verdict=f"{words} {findings.verdict}")
-            write_whole(p.folder / STUDY_FILE, encode(study))
-            for name, data in files(study, findings).items():
-                write_whole(p.folder / name, data)
-        refit = None if instead is not None else refit
-
-        def write_files(folder: Path, digest: str) -> None:
-            for name, data in files(study, findings, policy_sha256=digest).items():
-                write_whole(folder / name, data)
-
-        trial = study.headline[-1]
-        learnt = p.folds[-1].train if refit is None else tuple(p.data.days)
-        policy = instead or refit or policy
-        with phase("distributions of the training sessions"):
-            watched = p.data.watch(policy, p.span(learnt, study.reward))
-        rules = p.kind.rules(p.span(p.folds[-1].test, study.reward))
-        release = Release(
-            training=study.data
-            if refit is None
-            else described(p.data, study.data.file, study.data.feed, Fold(learnt, (), ())),
-            hyperparameters={**study.settings, **study.machine, "seed": trial.seed, "chosen_steps": trial.chosen_steps},
-            metrics=self._of_passive(study, instead) if instead is not None else self._learned(study),
-            report=write_files,
-            note=findings.verdict if refit is None else f"{findings.verdict} {study.refit}",
-            label="passive" if instead is not None else "",
-            rules={**rules, DIGEST: rules_digest(with_rules(p.trading, rules))},
-            reference=reference_of(p.kind.inputs, watched, p.machine.spec),
-            symbols=configured(p.machine.spec),
-        )
-        with phase("export to ONNX, read back and compared"):
-            probes = p.data.probes(p.folds[-1], PROBES, trial.seed)
-            version = export(policy, p.machine, release, out=settings.out, probes=probes)
-        return Outcome(version, p.folder, findings, passive=instead is not None)
-
-    def _learned(self, study: Study) -> dict[str, Any]:
-        """The figures of what was learned, for the manifest."""
-        trial = study.headline[-1]
-        return {
-            "test": self._metrics(trial.test.sessions),
-            "test_denials": dict(trial.test.denials),
-            "validate": self._metrics(trial.validate),
-            **({"learnt": msgspec.to_builtins(trial.learnt)} if trial.learnt is not None else {}),
-            **({"account": self._metrics(joined(study.account))} if study.account else {}),
-            **self._found(study.chosen[-1]),
-        }
-
-    def _of_passive(self, study: Study, policy: nn.Module) -> dict[str, Any]:
-        """The figures of the passive policy on the last fold's test sessions, and of what was learned."""
-        p = self.prepared
-        tested = p.data.test(policy, p.span(p.folds[-1].test, study.reward))
-        return {
-            "exported": "passive",
-            "test": self._metrics(tested.sessions),
-            "test_denials": dict(tested.denials),
-            "learned": self._learned(study),
-        }
-
-    def _unproven(self, study: Study, findings: Findings, policy: nn.Module) -> tuple[nn.Module | None, str]:
-        """The passive policy, to be exported where no lead is proven, and the sentence that says what is exported.
-
-        None and "" where a lead is proven, the policy was trained elsewhere, or the strategy names no passive policy.
-        """
-        p, known = self.prepared, self.prepared.kind.passive
-        if known is None or findings.imported or (findings.lead is not None and (findings.lead.low or 0.0) > 0.0):
-            return None, ""
-        if p.settings.allow_unproven:
-            return None, "Exported although no lead over the best baseline is proven."
-        return p.passive(study.network, p.folds[-1].train, policy), (
-            f"The exported policy is the passive one, which {known.words}: for what was learned no lead over the best "
-            "baseline is proven. What was learned:"
-        )
+    def write(self, study: Study) -> None:
+        """Write the study into the run's folder."""
+        write_whole(self.prepared.folder / STUDY_FILE, encode(study))
 
     def for_report(self, policies: Sequence[nn.Module]) -> dict[str, Any]:
         """What a procedure of the strategy's own has for the pages of the report."""
@@ -213,7 +117,7 @@ class RunRecord:
             return {}
         return p.kind.procedure.for_report(p.settings.plan, policies, p.data, p.done)
 
-    def _found(self, chosen: int) -> Mapping[str, Any]:
+    def found(self, chosen: int) -> Mapping[str, Any]:
         """What a procedure of the strategy's own has to say of its stages and the chosen trial."""
         p = self.prepared
         if p.kind.procedure is None or p.settings.plan is None:
@@ -221,7 +125,7 @@ class RunRecord:
         weights = p.trial_folder(requests_of(p.settings)[chosen]).weights()
         return p.kind.procedure.figures(p.settings.plan, weights, p.done)
 
-    def _metrics(self, results: Sequence[SessionResult]) -> dict[str, Any]:
+    def metrics(self, results: Sequence[SessionResult]) -> dict[str, Any]:
         """The figures for the manifest; of a basket no win rate, because its trades are orders, which earn nothing."""
         found = as_metrics(self.prepared.data.figures(results))
         return {name: value for name, value in found.items() if name != "win_rate" or not self.prepared.kind.compounds}

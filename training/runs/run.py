@@ -26,11 +26,12 @@ from training.evidence.wording import counted
 from training.rl.pool import Flag, stop_on_signals, work_through
 from training.rl.ray_cluster import LOCAL, connected
 from training.rl.ray_pool import ClusterPool
+from training.runs.exporting import Outcome, exported
 from training.runs.folder import code_version, held, machine, open_run
 from training.runs.learnt import few_words
 from training.runs.ledger import Ledger, ledger_path, settings_digest
 from training.runs.prepared import check_device, prepare, prepare_same
-from training.runs.record import Outcome, RunRecord
+from training.runs.record import RunRecord
 from training.runs.settings import Settings, choose, headline_of, requests_of, split_note
 from training.runs.tasks import (
     Chosen,
@@ -189,7 +190,7 @@ class Run:
             with phase("figures for the report"):
                 extra = self._record.for_report(policies)
                 study = self._record.study(trials, chosen, compared, means=means, account=account, extra=extra)
-            return self._record.exported(study, policies[-1], refit)
+            return exported(self._record, study, policies[-1], refit)
 
     def _compared(
         self, tested: Sequence[Trial], policies: Sequence[nn.Module]

@@ -28,7 +28,7 @@ from training.cli.main import main
 from training.cli.train import parser, settings_from
 from training.evidence.findings import decode as decode_findings
 from training.gym import OptionScalperEnv
-from training.runs.record import Outcome
+from training.runs.exporting import Outcome
 
 Trained = tuple[Path, Path, str, int]
 

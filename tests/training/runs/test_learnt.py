@@ -12,9 +12,9 @@ import torch
 from strategies.kit.manifest import decode
 from tests.support.training.small_runs import Train
 from training.desks.registry import kind
+from training.runs.exporting import Outcome
 from training.runs.learnt import few_words, moved, planned_gradient_steps
 from training.runs.prepared import UNTRAINED
-from training.runs.record import Outcome
 from training.runs.settings import Settings
 
 

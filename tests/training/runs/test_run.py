@@ -23,10 +23,10 @@ from tests.support.training.made_up import sessions, write_csv
 from tests.support.training.small_runs import TRIAL, UPDATE, StopAfter, Train, quiet, same, timeless, weights
 from training.desks.trial import Diverged, News
 from training.rl.pool import Stopped
+from training.runs.exporting import Outcome
 from training.runs.folder import RunFolderError, held
 from training.runs.ledger import Ledger, ledger_path
 from training.runs.prepared import Prepared, prepare_same
-from training.runs.record import Outcome
 from training.runs.run import train_and_export
 from training.runs.settings import Settings, requests_of
 from training.runs.tasks import train_one

@@ -99,6 +99,15 @@ def folds_of(dates: Sequence[str], plan: ForecastPlan) -> tuple[Fold, ...]:
     return tuple(Fold(fold.train, fold.validate, fold.test[: plan.sessions]) for fold in folds)
 
 
+def search_folds(dates: Sequence[str], plan: ForecastPlan, count: int) -> tuple[Fold, ...]:
+    """See `Procedure.search_folds`: the years before the first tested one, as if each were tested: for validation."""
+    found = []
+    for test in range(plan.first_test - count + 1, plan.first_test + 1):
+        fold = folds_of(dates, replace(plan, first_test=test, last_test=test))[0]
+        found.append(Fold(fold.train, fold.validate, ()))
+    return tuple(found)
+
+
 def space_of(plan: ForecastPlan) -> tuple[Dimension, ...]:
     """What a search may vary of a plan: of the forecaster, and of each agent."""
     batch = plan.forecaster.recipe.batch

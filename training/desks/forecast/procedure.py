@@ -7,7 +7,6 @@ agents on the forecasts of the years before, so what an agent sees was out of sa
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import replace
 from pathlib import Path
 from typing import Any, cast
 
@@ -15,35 +14,29 @@ import msgspec
 from torch import nn
 
 from daemon.core.limits import Trading
-from training.desks.forecast import graph
 from training.desks.forecast.agents import Work, first_agents
 from training.desks.forecast.baselines import players
-from training.desks.forecast.claims import DECISION_MS
 from training.desks.forecast.graph import Policy, made_weights
 from training.desks.forecast.load import load
-from training.desks.forecast.market import BONUS
-from training.desks.forecast.plan import ForecastPlan, folds_of, space_of
+from training.desks.forecast.plan import ForecastPlan, folds_of, search_folds, space_of
+from training.desks.forecast.reporting import figures, for_report
 from training.desks.forecast.task_data import ForecastTaskData
 from training.desks.forecast.years import (
     MEMBER_TASK,
     YEAR_TASK,
-    forecast_of,
     forecaster_of,
     joined,
     member_task,
-    milliseconds,
     year_task,
 )
 from training.desks.kind import Keeper, Played, Sources, Span
 from training.desks.trial import RLLIB, Control, Listener, News, Request, Trained
-from training.forecast.findings import KEY, find
 from training.forecast.folds import by_years
 from training.rl.dimensions import Dimension
 from training.rl.presets import Plan
 from training.study.study import Fold
 
 MEMBERS, FORECASTS = "forecaster folds", "forecasts"
-ALPHA_IS = "given, not chosen: no action changes the bonus, so no choice depends on alpha"
 
 
 class WalkByYears:
@@ -160,20 +153,7 @@ class WalkByYears:
         done: Callable[[str], Mapping[str, Any]],
     ) -> dict[str, Any]:
         """See `Procedure`: how good the forecasts of all years were, and how long a decision takes."""
-        own, paper = _own(plan), data.rules.paper
-        cost = float(2 * paper.share_cost_rate + paper.share_wait_rate)
-        of_folds = [cast("Policy", policy) for policy in policies]
-        net = of_folds[-1].forecaster
-        facts = {
-            "parameters": sum(one.numel() for one in net.members[0].parameters()),
-            "members": len(net.members),
-            "confidence": net.confidence,
-        }
-        years = [forecast_of(done(YEAR_TASK.format(year=year))) for year in own.years]
-        found = find(data.material, data.panel.bars, years, own.tests, cost, facts)
-        sizes = {str(count): milliseconds(of_folds[-1], count) for count in (1, len(data.table.symbols))}
-        chosen = [_shares(each.state_dict()) | {"threshold": float(each.threshold)} for each in of_folds]
-        return {KEY: msgspec.to_builtins(found), DECISION_MS: sizes, "chosen": chosen}
+        return for_report(_own(plan), policies, data, done)
 
     def searched(self, plan: Plan) -> tuple[Dimension, ...]:
         """See `Procedure`."""
@@ -181,12 +161,7 @@ class WalkByYears:
 
     def search_folds(self, dates: Sequence[str], plan: Plan, count: int) -> tuple[Fold, ...]:
         """See `Procedure`: the years before the first tested one, as if each were tested: for validation."""
-        own = _own(plan)
-        found = []
-        for test in range(own.first_test - count + 1, own.first_test + 1):
-            fold = folds_of(dates, replace(own, first_test=test, last_test=test))[0]
-            found.append(Fold(fold.train, fold.validate, ()))
-        return tuple(found)
+        return search_folds(dates, _own(plan), count)
 
     def needed(self, plan: Plan, fold: Fold) -> Sequence[str]:
         """See `Procedure`: the forecasts up to the validation year."""
@@ -202,27 +177,7 @@ class WalkByYears:
         self, plan: Plan, weights: Mapping[str, Any], done: Callable[[str], Mapping[str, Any]]
     ) -> Mapping[str, Any]:
         """See `Procedure`: what validation chose, and how good each year's forecasts were, calibrated or not."""
-        own, state = _own(plan), weights["state"]
-        years = {year: done(YEAR_TASK.format(year=year)) for year in own.years}
-        return {
-            "chosen": {
-                "alpha": own.alpha,
-                "alpha_is": ALPHA_IS,
-                "bonus": BONUS,
-                "shares": _shares(state),
-                "threshold": float(state["threshold"]),
-            },
-            "forecaster": {
-                str(year): {"purged": found["purged"]}
-                | {name: msgspec.json.decode(found[name]) for name in ("validated", "tested")}
-                for year, found in years.items()
-            },
-        }
-
-
-def _shares(state: Mapping[str, Any]) -> dict[str, float]:
-    """The weight of each agent in a policy's state."""
-    return dict(zip(graph.MEMBERS, state["agents.weights"].tolist(), strict=True))
+        return figures(_own(plan), weights, done)
 
 
 def _own(plan: Plan | None) -> ForecastPlan:
