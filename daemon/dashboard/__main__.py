@@ -16,7 +16,8 @@ from pathlib import Path
 os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")  # before onnxruntime is loaded, however late that is
 
 from daemon.dashboard.desks import named
-from daemon.dashboard.server import Dashboard, listen, names, serve
+from daemon.dashboard.server import Dashboard, names
+from daemon.dashboard.serving import listen, serve
 from daemon.host.own_files import StateDirError
 from daemon.host.state_place import configured_state_dir
 from daemon.host.version import add_version

@@ -6,10 +6,7 @@ Every value from outside is checked here. A refusal names what was found and wha
 from __future__ import annotations
 
 import json
-import re
-import sqlite3
-from collections.abc import Callable, Mapping, Sequence
-from datetime import date
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -29,21 +26,10 @@ from daemon.dashboard.pages.risk import risk_page
 from daemon.dashboard.pages.trades import LINES_MOST as TRADES_MOST
 from daemon.dashboard.pages.trades import trades_file, trades_page
 from daemon.dashboard.pages.transitions import transition_page, wanted
+from daemon.dashboard.queries import DATE, Query, RefusedRequest, date_of, one_of, whole
 from daemon.dashboard.views import DeskLine, Now
-from daemon.journal.rows import JournalError
 from daemon.journal.trades import RESULTS, SIDES, SORTS, Wanted, day_begin, day_end
 from daemon.reports.performance.figures import RANGES
-
-_DATE = re.compile(r"\d{4}-\d{2}-\d{2}", re.ASCII)
-
-
-class RefusedRequest(Exception):
-    """The request is answered by this HTTP status and text."""
-
-    def __init__(self, status: int, text: str) -> None:
-        super().__init__(text)
-        self.status = status
-        self.text = text
 
 
 class AnswerContext(msgspec.Struct, frozen=True):
@@ -56,28 +42,7 @@ class AnswerContext(msgspec.Struct, frozen=True):
     clients: int
 
 
-Query = Mapping[str, str]
 Answer = Callable[[FollowedDesk, Query, AnswerContext], Any]
-
-
-def guarded(answer: Callable[[], Any]) -> Any:
-    """Run `answer`; turn the errors of a journal into refusals. Raises RefusedRequest."""
-    try:
-        return answer()
-    except NotThere as error:
-        raise RefusedRequest(404, str(error)) from error
-    except (JournalError, sqlite3.Error, OSError) as error:
-        raise RefusedRequest(503, f"the journal cannot be read at the moment: {type(error).__name__}") from error
-
-
-def whole(query: Query, name: str, default: int, most: int) -> int:
-    """Read a whole number of the query, 0 to `most`. Raises RefusedRequest."""
-    text = query.get(name, "")
-    if not text:
-        return default
-    if not (text.isascii() and text.isdecimal() and len(text) <= 15) or int(text) > most:
-        raise RefusedRequest(400, f"{name} is {text[:40]!r}, expected a whole number from 0 to {most}")
-    return int(text)
 
 
 def desk_line(desk: FollowedDesk) -> DeskLine:
@@ -104,7 +69,7 @@ def now(desk: FollowedDesk) -> Now:
 def price(desk: FollowedDesk, query: Query, _: AnswerContext) -> Any:
     """`GET /api/price`."""
     session, symbol = query.get("session", ""), query.get("symbol", "")
-    if session and _DATE.fullmatch(session) is None:
+    if session and DATE.fullmatch(session) is None:
         raise RefusedRequest(400, f"session is {session[:40]!r}, expected a date as 2024-08-05")
     with desk.reader() as reader:
         return price_page(desk.picture, reader, session, symbol[:40])
@@ -158,28 +123,12 @@ class TextFile(msgspec.Struct, frozen=True):
     text: str
 
 
-def one_of(query: Query, name: str, choices: Sequence[str], default: str = "") -> str:
-    """Read a name of the query, one of `choices`. Raises RefusedRequest."""
-    text = query.get(name, "") or default
-    if text and text not in choices:
-        raise RefusedRequest(400, f"{name} is {text[:40]!r}, expected one of {', '.join(choices)}")
-    return text
-
-
-def _date(query: Query, name: str) -> str:
-    text = query.get(name, "")
-    try:
-        return text and date.fromisoformat(text if _DATE.fullmatch(text) else "").isoformat()
-    except ValueError:
-        raise RefusedRequest(400, f"{name} is {text[:40]!r}, expected a date as 2024-08-05") from None
-
-
 def _wanted(query: Query, most: int) -> Wanted:
     result = one_of(query, "result", (*RESULTS, "open"))
     return Wanted(
         symbol=query.get("symbol", "")[:40].upper(),
-        start_ns=day_begin(_date(query, "from")),
-        end_ns=day_end(_date(query, "to")),
+        start_ns=day_begin(date_of(query, "from")),
+        end_ns=day_end(date_of(query, "to")),
         side=one_of(query, "side", SIDES),
         result="" if result == "open" else result,
         open_only=result == "open",

@@ -19,6 +19,7 @@ import msgspec
 
 from daemon.core.state import State
 from daemon.dashboard.newest import Newest, read_on
+from daemon.engine.code import code_digest
 from daemon.engine.follow import Follower
 from daemon.engine.state_dir import last_locked_by, locked_by
 from daemon.host.own_files import StateDirError
@@ -165,3 +166,19 @@ def _name(path: Path) -> str:
             return reader.meta().get("desk") or path.name
     except _TROUBLE:
         return path.resolve().name
+
+
+class OwnCode:
+    """The digests of this process's code, by strategy: computed once for each."""
+
+    def __init__(self) -> None:
+        self._digests: dict[str, str] = {}
+
+    def digest(self, strategy: str) -> str:
+        """Return the digest of this process's code for a strategy, "" where that cannot be imported."""
+        if strategy not in self._digests:
+            try:
+                self._digests[strategy] = code_digest(strategy)
+            except ValueError:
+                return ""
+        return self._digests[strategy]

@@ -1,4 +1,4 @@
-"""The dashboard's process: one event loop serves the API, the stream and the page, on 127.0.0.1 only.
+"""The dashboard's application: the API, the stream and the page over some desks.
 
 Everything that blocks (SQLite, stepping, ONNX) runs in a few threads.
 """
@@ -7,33 +7,28 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import socket
 from collections.abc import AsyncIterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from pathlib import Path
 from typing import Any
 
-import msgspec
-import uvicorn
 from starlette.applications import Starlette
-from starlette.exceptions import HTTPException
 from starlette.requests import Request
-from starlette.responses import FileResponse, Response
+from starlette.responses import Response
 from starlette.routing import Mount, Route
 from starlette.staticfiles import StaticFiles
 from starlette.types import ASGIApp
 
 from daemon.dashboard import api
-from daemon.dashboard.desks import FollowedDesk
-from daemon.dashboard.guard import HEAD_MOST, Guard, failed
+from daemon.dashboard.desks import FollowedDesk, OwnCode
+from daemon.dashboard.guard import Guard, failed
 from daemon.dashboard.pages.occlusion import Explainer
-from daemon.dashboard.stream import WRITE_S, Channel, OpenStreams, Stream
-from daemon.engine.code import code_digest
+from daemon.dashboard.queries import RefusedRequest, guarded
+from daemon.dashboard.responses import HANDLERS, STATIC, file_response, json_response, page
+from daemon.dashboard.stream import Channel, OpenStreams, Stream
 
-STATIC = Path(__file__).parent / "static"
 STREAMS_MOST = 64
-CONNECTIONS_MOST = 256
 THREADS = 4
 
 
@@ -47,16 +42,15 @@ class Dashboard:
         self._pool = ThreadPoolExecutor(THREADS, thread_name_prefix="dashboard")
         self._digging = ThreadPoolExecutor(1, thread_name_prefix="history")
         self._explainer = Explainer(models_dir)
-        self._codes: dict[str, str] = {}  # strategy -> digest of this process's code for it
+        self._code = OwnCode()
         self._channels = {name: Channel(desk, self._pool, self._digging) for name, desk in desks.items()}
 
     def app(self, port: int) -> ASGIApp:
         """The ASGI application for this port."""
         routes: list[Any] = [Route("/api/desks", self._desks), Route("/api/stream", self._stream)]
         routes += [Route(path, partial(self._answer, answer)) for path, answer in api.ANSWERS.items()]
-        routes += [Route("/", _page), Mount("/static", StaticFiles(directory=STATIC))]
-        handlers: dict[Any, Any] = {HTTPException: _http_error, api.RefusedRequest: _refused, Exception: _broken}
-        return Guard(Starlette(routes=routes, exception_handlers=handlers, lifespan=self._lifespan), port)
+        routes += [Route("/", page), Mount("/static", StaticFiles(directory=STATIC))]
+        return Guard(Starlette(routes=routes, exception_handlers=HANDLERS, lifespan=self._lifespan), port)
 
     @contextlib.asynccontextmanager
     async def _lifespan(self, _: Starlette) -> AsyncIterator[None]:
@@ -78,108 +72,29 @@ class Dashboard:
         if name is None:
             return next(iter(self._channels.values()))
         if name not in self._channels:
-            raise api.RefusedRequest(404, f"desk is {name[:60]!r}, expected a name of /api/desks")
+            raise RefusedRequest(404, f"desk is {name[:60]!r}, expected a name of /api/desks")
         return self._channels[name]
 
     async def _desks(self, _: Request) -> Response:
         await asyncio.gather(*(channel.fresh() for channel in self._channels.values()))
-        return _json([api.desk_line(desk) for desk in self.desks.values()])
+        return json_response([api.desk_line(desk) for desk in self.desks.values()])
 
     async def _answer(self, answer: api.Answer, request: Request) -> Response:
         channel = self._channel(request)
         await channel.fresh()
         query = {**request.query_params, **request.path_params}
-        own_code = self._own_code(channel.desk.picture.meta.get("strategy", ""))
+        own_code = self._code.digest(channel.desk.picture.meta.get("strategy", ""))
         around = api.AnswerContext(channel.history, self._explainer, self.models_dir, own_code, self.streams.count)
         loop = asyncio.get_running_loop()
-        call = partial(api.guarded, partial(answer, channel.desk, query, around))
+        call = partial(guarded, partial(answer, channel.desk, query, around))
         answered = await loop.run_in_executor(self._pool, call)
-        return _file(answered) if isinstance(answered, api.TextFile) else _json(answered)
-
-    def _own_code(self, strategy: str) -> str:
-        """Return the digest of this process's code for a strategy, "" where that cannot be imported."""
-        if strategy not in self._codes:
-            try:
-                self._codes[strategy] = code_digest(strategy)
-            except ValueError:
-                return ""
-        return self._codes[strategy]
+        return file_response(answered) if isinstance(answered, api.TextFile) else json_response(answered)
 
     async def _stream(self, request: Request) -> ASGIApp:
         channel = self._channel(request)
         if self.streams.count >= STREAMS_MOST:
             return failed(503, f"{STREAMS_MOST} pages are open already", **{"retry-after": "30"})
         return Stream(self.streams, channel)
-
-
-def _json(value: Any) -> Response:
-    body = msgspec.json.encode(value)
-    return Response(body, headers={"cache-control": "no-store"}, media_type="application/json")
-
-
-def _file(answered: api.TextFile) -> Response:
-    headers = {"cache-control": "no-store", "content-disposition": f'attachment; filename="{answered.name}"'}
-    return Response(answered.text, headers=headers, media_type=answered.kind)
-
-
-async def _page(_: Request) -> Response:
-    return FileResponse(STATIC / "index.html", headers={"cache-control": "no-cache"})
-
-
-async def _http_error(_: Request, error: Exception) -> Response:
-    status = error.status_code if isinstance(error, HTTPException) else 500
-    return failed(status, "there is nothing here" if status == 404 else f"HTTP status {status}")
-
-
-async def _refused(_: Request, error: Exception) -> Response:
-    assert isinstance(error, api.RefusedRequest)
-    return failed(error.status, error.text)
-
-
-async def _broken(_: Request, error: Exception) -> Response:
-    return failed(
-        500, f"a bug in the dashboard ({type(error).__name__}): its log has the details; trading is not affected"
-    )
-
-
-def listen(port: int) -> socket.socket:
-    """Open a socket on 127.0.0.1; port 0 takes a free one. The kernel drops a peer that does not read.
-
-    Raises:
-        OSError: the port cannot be had; the text names it and the cure.
-    """
-    listening = socket.socket(socket.AF_INET, socket.SOCK_STREAM)
-    listening.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-    listening.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, int(WRITE_S * 2000))
-    try:
-        listening.bind(("127.0.0.1", port))
-        listening.listen(128)
-    except OSError as error:
-        listening.close()
-        raise OSError(f"port {port}: {error.strerror}: choose another with --port, or 0 for a free one") from error
-    return listening
-
-
-async def serve(dashboard: Dashboard, listening: socket.socket) -> None:
-    """Serve until SIGTERM or SIGINT."""
-    port = listening.getsockname()[1]
-    config = uvicorn.Config(
-        dashboard.app(port),
-        http="h11",
-        ws="none",
-        loop="asyncio",
-        lifespan="on",
-        log_level="warning",
-        access_log=False,
-        proxy_headers=False,
-        server_header=False,
-        limit_concurrency=CONNECTIONS_MOST,
-        h11_max_incomplete_event_size=2 * HEAD_MOST,
-        timeout_graceful_shutdown=3,
-    )
-    server = uvicorn.Server(config)
-    dashboard.streams.ending = lambda: server.should_exit
-    await server.serve(sockets=[listening])
 
 
 def names(desks: Sequence[FollowedDesk]) -> str:

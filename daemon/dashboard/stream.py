@@ -19,6 +19,7 @@ from starlette.types import Receive, Scope, Send
 from daemon.dashboard import api
 from daemon.dashboard.desks import FollowedDesk
 from daemon.dashboard.pages.history import DecisionHistory
+from daemon.dashboard.queries import RefusedRequest, guarded
 from daemon.dashboard.views import Now
 
 BETWEEN_S = 0.5  # looks, and messages of a stream: at most two a second
@@ -60,8 +61,8 @@ class Channel:
     def _look(self) -> Now | None:
         self.desk.look()
         try:
-            now: Now = api.guarded(partial(api.now, self.desk))
-        except api.RefusedRequest:
+            now: Now = guarded(partial(api.now, self.desk))
+        except RefusedRequest:
             return None
         return now
 

@@ -15,22 +15,20 @@ from collections import OrderedDict, deque
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import closing
-from pathlib import Path
 from typing import Any, TypeVar
 
 import msgspec
 
-from daemon.core.effects import AskPolicy
 from daemon.core.machine import Caused, Divergence, Machine
 from daemon.core.state import State
-from daemon.core.step import Step
 from daemon.dashboard.desks import FollowedDesk
-from daemon.engine.recovery import adopt_trading, leave_out, machine_of, restore
-from daemon.engine.segments import part_of, where_before
+from daemon.dashboard.pages.stepping import describe, file_of, questions, stepped
+from daemon.engine.recovery import adopt_trading, machine_of, restore
+from daemon.engine.segments import where_before
 from daemon.experience.experience import Experience
 from daemon.experience.of_journal import Experiences
 from daemon.journal.reader import JournalReader
-from daemon.journal.rows import Entry, JournalError, decode_event, encode_effects
+from daemon.journal.rows import Entry, JournalError
 from strategies.kit.contract import Observation
 
 ANCHORS_MOST = 64
@@ -140,7 +138,7 @@ class DecisionHistory:
     def _seek(self, decision: int, generation: int) -> None:
         """Step to the question and a little beyond; keep every result."""
         try:
-            with self._desk.reader() as newest, closing(JournalReader(_file_of(newest, decision))) as reader:
+            with self._desk.reader() as newest, closing(JournalReader(file_of(newest, decision))) as reader:
                 machine, after = self._start(reader, decision)
                 where = "" if after else where_before(reader)
                 if where:
@@ -148,7 +146,7 @@ class DecisionHistory:
                 else:
                     self._step(reader, machine, after, decision, generation)
         except (Divergence, JournalError, sqlite3.Error, OSError, ValueError, TypeError, KeyError) as error:
-            why = f"the journal cannot be stepped again to this decision: {_describe(error)}"
+            why = f"the journal cannot be stepped again to this decision: {describe(error)}"
             self._keep(decision, Lookup(missing=why), generation)
             self._fail(decision)
 
@@ -182,8 +180,8 @@ class DecisionHistory:
                 return
             if entry.kind == "SessionScheduled":
                 self._anchor(machine, entry.id - 1, generation)
-            step = _stepped(machine, entry)
-            for question in _questions(step):
+            step = stepped(machine, entry)
+            for question in questions(step):
                 beyond += found
                 found = found or question.decision == decision
                 self._keep(question.decision, Lookup(question.observation), generation)
@@ -248,40 +246,9 @@ def _size_followed(found: Experience) -> int:
     return len(found.state) + len(found.next_state)
 
 
-def _describe(error: Exception) -> str:
-    """Describe the error without a path of this host."""
-    return str(error)[:200] if isinstance(error, Divergence) else type(error).__name__
-
-
-def _file_of(reader: JournalReader, decision: int) -> Path:
-    """Return the file with the decision's events; after a rotation it may be a former one."""
-    rows = reader.query("SELECT time_ns FROM decisions WHERE decision = ?", (decision,))
-    return part_of(reader.path, rows[0]["time_ns"]) if rows else reader.path
-
-
 def _event_id(anchor: Anchor) -> int:
     return anchor.event_id
 
 
 def _entries(reader: JournalReader, after: int) -> Iterator[Entry]:
     return reader.entries(after, page=500)
-
-
-def _stepped(machine: Machine, entry: Entry) -> Step | None:
-    """Step the row again; None for a row that left nothing. Raises Divergence if the effects differ."""
-    if entry.raised:
-        return None
-    event = decode_event(entry.payload)
-    if entry.quarantined:
-        leave_out(machine, event)
-        return None
-    step = machine.reapply(event)
-    if encode_effects(step.effects) != entry.effects:  # an observation stands in it by its digest
-        raise Divergence(f"other code wrote event row {entry.id} ({entry.kind}): its effects differ")
-    if entry.kind == "RunStarted":
-        adopt_trading(machine)
-    return step
-
-
-def _questions(step: Step | None) -> list[AskPolicy]:
-    return [effect for effect in step.effects if isinstance(effect, AskPolicy)] if step is not None else []
