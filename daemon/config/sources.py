@@ -1,0 +1,267 @@
+"""The merged sources of the settings: defaults, the strategy's, a calibration, the file, environment, command line.
+
+Each value keeps its origin. Each problem is one line that names key, value, source, expectation and cure.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import sqlite3
+import tomllib
+from collections.abc import Iterable, Mapping
+from difflib import get_close_matches
+from pathlib import Path
+from typing import Any
+
+from daemon.engine.state_dir import peek
+from daemon.host.own_files import StateDirError
+from daemon.journal.rows import STRATEGY_FROM, JournalError
+from strategies.kit.entry import OwnStrategyError
+from strategies.registry import STRATEGIES, VARIABLE, add, entry, is_known, names
+
+ENVIRONMENT_PREFIX = "RLTRADER_"
+OTHER_VARIABLES = ("RLTRADER_DATA", VARIABLE)  # not settings: recorded data for the tests; files of strategies
+STRATEGY_DEFAULT, FILE, ENVIRONMENT, COMMAND_LINE = range(4)  # precedence, highest last
+NOT_OF_A_STRATEGY = frozenset(
+    ("desk", "paths", "alpaca", "clock", "service", "log", "journal", "control", "mqtt", "metrics", "alarms")
+)
+RETIRED = {
+    "risk.day_trades_max": "the rule of day trades ended in June 2026: remove the key; risk.intraday_exposure_max "
+    "limits what is held and ordered to what the equity carries"
+}
+"""Keys of older files, and what to do about one that limits something. Others are ignored."""
+KEYS = ("APCA_API_KEY_ID", "APCA_API_SECRET_KEY")
+OPERATOR_SECRETS = ("MQTT_PASSWORD", "MQTT_COMMAND_KEYS")
+KEY_LEAST = 8  # letters: anything shorter is no key and may be part of a word
+_SECRET = re.compile(r"apca|secret|password|token|api_?key", re.IGNORECASE)
+
+
+class ConfigError(Exception):
+    """A mistake of the operator: the daemon refuses to start, with exit code `EXIT_CODE`. One line for each problem."""
+
+
+class Merged:
+    """The merged sources: values, their origins, and problems so far."""
+
+    def __init__(self, known: Mapping[str, Mapping[str, object]]) -> None:
+        self.tables: dict[str, dict[str, object]] = {}
+        self.problems: list[str] = []
+        self._defaults = {f"{section}.{key}": value for section, keys in known.items() for key, value in keys.items()}
+        self._sections = tuple(known)
+        self.origins: dict[str, str] = {}
+        self._ranks: dict[str, int] = {}
+        self._common: dict[str, object] = {}  # keys of the file's tables for all strategies, by dotted key
+        self._of_strategies: dict[str, dict[str, object]] = {}  # keys of its tables for one strategy
+        self._unknown: list[tuple[str, object, str]] = []  # tables of strategies that are not shipped, or of nothing
+        self._file = ""
+
+    def add_file(self, path: Path) -> None:
+        try:
+            tables = tomllib.loads(path.read_text(encoding="utf-8"))
+        except (OSError, UnicodeDecodeError) as error:
+            raise ConfigError(f"{path}: cannot be read ({error}): check the path given with --config") from error
+        except tomllib.TOMLDecodeError as error:
+            raise ConfigError(f"{path}: is not valid TOML: {error}: correct that line") from error
+        for section, keys in tables.items():
+            if isinstance(keys, dict) and section in self._sections:
+                for key, value in keys.items():
+                    self._common[f"{section}.{key}"] = value
+                    self.put(f"{section}.{key}", value, str(path), FILE)
+            elif isinstance(keys, dict) and section in STRATEGIES:
+                self._add_table_of(section, keys, str(path))
+            elif section in self._sections:
+                self.problems.append(f"{section} is {keys!r} (from {path}): expected a table: write [{section}]")
+            else:
+                self._unknown.append((section, keys, str(path)))
+
+    def name_strategy(self) -> None:
+        """Import a strategy of one's own and put its name in place of its file; then judge the unknown tables.
+
+        The state directory remembers the file. Raises ConfigError for a file that cannot be used.
+        """
+        desk = self.tables.get("desk", {})
+        text = desk.get("strategy")
+        if text is None or (isinstance(text, str) and not is_known(text)):
+            remembered = self._remembered()
+            if text is None and remembered:
+                self.put("desk.strategy", remembered, "the state directory", STRATEGY_DEFAULT)
+                text = remembered
+        if isinstance(text, str):
+            try:
+                self.tables.setdefault("desk", {})["strategy"] = add(text)
+            except OwnStrategyError as error:
+                raise ConfigError(f"desk.strategy (from {self.origins['desk.strategy']}): {error}") from error
+            except ValueError:
+                pass  # an unknown name: the checks report it
+        for section, keys, path in self._unknown:
+            if isinstance(keys, dict) and is_known(section):
+                self._add_table_of(section, keys, path)
+                continue
+            secrets = [key for key in keys if _SECRET.search(key)] if isinstance(keys, dict) else []
+            for key in secrets or [""]:
+                self._refuse(f"{section}.{key}" if key else section, path, (*self._sections, *names()))
+
+    def _remembered(self) -> str:
+        """Return the own strategy of the state directory's journal, "" for none; the registry notes its file."""
+        path = Path(str(self.tables.get("paths", {}).get("state_dir") or self._defaults["paths.state_dir"]))
+        try:
+            mine = path.is_dir() and path.stat().st_uid == os.geteuid()
+            meta = peek(path) if mine else None
+        except (OSError, ValueError, sqlite3.Error, StateDirError, JournalError):
+            return ""  # who opens it reports that
+        return meta.get("strategy", "") if meta and STRATEGY_FROM in meta else ""
+
+    def _add_table_of(self, strategy: str, tables: Mapping[str, object], path: str) -> None:
+        """Add the file's tables for one strategy; they count when it is the desk's."""
+        self._file, found = path, self._of_strategies.setdefault(strategy, {})
+        for table, keys in tables.items():
+            if not isinstance(keys, dict):
+                expected = f"expected a table: write [{strategy}.{table}]"
+                self.problems.append(f"{strategy}.{table} is {keys!r} (from {path}): {expected}")
+                continue
+            for key, value in keys.items():
+                name = f"{table}.{key}"
+                if (name not in self._defaults and name not in RETIRED) or table in NOT_OF_A_STRATEGY:
+                    allowed = [known for known in self._defaults if known.partition(".")[0] not in NOT_OF_A_STRATEGY]
+                    self._refuse(f"{strategy}.{name}", path, [f"{strategy}.{known}" for known in allowed])
+                else:
+                    found[name] = value
+
+    def add_strategy(self) -> None:
+        """Add the defaults of the desk's strategy, once its name is known."""
+        name = self.tables.get("desk", {}).get("strategy", self._defaults["desk.strategy"])
+        if not isinstance(name, str):
+            return
+        for table, keys in entry(name).defaults.items() if is_known(name) else ():
+            for key, value in keys.items():
+                self._defaults[f"{table}.{key}"] = value
+                self.put(f"{table}.{key}", value, f"default of {name}", STRATEGY_DEFAULT)
+        for key, value in self._of_strategies.get(name, {}).items():
+            self._put_of_strategy(name, key, value)
+
+    def add_calibration(self) -> None:
+        """Add what a calibration found as defaults of `[paper]`; what it did not find stays."""
+        path = self.tables.get("paths", {}).get("calibration")
+        if not path or not isinstance(path, str):
+            return
+        from daemon.tapes.files import TapeError
+        from daemon.tapes.quotes.calibration_file import read_calibration
+
+        try:
+            made = read_calibration(Path(path))
+        except TapeError as error:
+            self.problems.append(f"paths.calibration (from {self.origins['paths.calibration']}): {error}")
+            return
+        if made.synthetic:
+            problem = f"{path} was fitted to made-up quotes ({made.synthetic}): expected recorded ones: fit to those"
+            self.problems.append(f"paths.calibration (from {self.origins['paths.calibration']}): {problem}")
+            return
+        for key in made.fitted.__struct_fields__:
+            if (value := getattr(made.fitted, key)) is not None:
+                self.put(f"paper.{key}", value, f"calibration {path}, digest {made.digest[:8]}", STRATEGY_DEFAULT)
+
+    def _put_of_strategy(self, strategy: str, key: str, value: object) -> None:
+        """Add a key of the file's table for the desk's strategy. The common table may not contradict it."""
+        table, _, word = key.partition(".")
+        common = self._common.get(key, value)
+        if common != value:
+            both = f"{word} = {_shown(common)} in [{table}] and {word} = {_shown(value)} in [{strategy}.{table}]"
+            expected = f"expected one value for a desk of {strategy}: remove one of them"
+            self.problems.append(f"{key} is written twice in {self._file}: {both}: {expected}")
+            return
+        self.put(key, value, f"{self._file}, [{strategy}.{table}]", FILE)
+
+    def add_environment(self, variables: Mapping[str, str]) -> None:
+        known = {_variable(key): key for key in (*self._defaults, *RETIRED)}
+        for name, text in sorted(variables.items()):
+            if not name.startswith(ENVIRONMENT_PREFIX) or name in OTHER_VARIABLES:
+                continue
+            if name in known:
+                key = known[name]
+                self.put(
+                    key,
+                    _listed(text) if isinstance(self._defaults.get(key), tuple) else text,
+                    f"environment {name}",
+                    ENVIRONMENT,
+                )
+            else:
+                self._refuse(name, "the environment", (*known, *OTHER_VARIABLES))
+
+    def put(self, key: str, value: object, origin: str, rank: int) -> None:
+        """Add one value; refuse an unknown key, or a type that pydantic would convert.
+
+        A value of a higher rank stays.
+        """
+        if key in RETIRED:
+            if value not in (0, "0"):
+                self.problems.append(f"{key} is {_shown(value)} (from {origin}): {RETIRED[key]}")
+            return
+        if key not in self._defaults:
+            self._refuse(key, origin, self._defaults)
+            return
+        if self._ranks.get(key, -1) > rank:
+            return
+        self.origins[key], self._ranks[key] = origin, rank
+        if isinstance(value, bool) and not isinstance(self._defaults[key], bool):
+            self.problems.append(self.problem(key, value, f"a value like {_shown(self._defaults[key])}"))
+        section, _, name = key.partition(".")
+        self.tables.setdefault(section, {})[name] = value
+
+    def problem(self, key: str, value: object, expected: str) -> str:
+        origin = self.origins.get(key, "default")
+        default = _shown(self._defaults[key]) if key in self._defaults else "none"
+        shown = _public(_shown(value)) if key.startswith("alpaca.") else _shown(value)
+        return f"{key} is {shown} (from {origin}): expected {expected}: change it there (default: {default})"
+
+    def _refuse(self, key: str, origin: str, known: Iterable[str]) -> None:
+        if _SECRET.search(key):
+            self.problems.append(
+                f"{key} (from {origin}) is a secret: expected only in the environment variables "
+                f"{', '.join((*KEYS, *OPERATOR_SECRETS))}: remove it there, and replace it if others could read it"
+            )
+            return
+        nearest = get_close_matches(key, list(known), n=1, cutoff=0.0)[0]
+        self.problems.append(f"{key} (from {origin}) is unknown: did you mean {nearest}? Correct or remove it")
+
+
+def explained(detail: Mapping[str, Any]) -> tuple[str, object, str]:
+    """Return pydantic's error of one value as (dotted key, value, expected)."""
+    key = ".".join(str(part) for part in detail["loc"][:2])
+    expected = re.sub(r"^(Input|Value|String) should ", "a value that should ", detail["msg"])
+    expected = expected.removeprefix("a value that should be ").replace("a value that should ", "text that should ")
+    return key, detail["input"], expected
+
+
+def refusal(problems: Iterable[str]) -> ConfigError:
+    """Join all problems, a line each; mask this process's environment keys in them."""
+    text = "\n".join(problems)
+    for name in (*KEYS, *OPERATOR_SECRETS):
+        key = os.environ.get(name, "").strip()
+        text = text.replace(key, "[hidden]") if len(key) >= KEY_LEAST else text
+    return ConfigError(text)
+
+
+def _variable(key: str) -> str:
+    return ENVIRONMENT_PREFIX + key.upper().replace(".", "__")
+
+
+def _listed(text: str) -> object:
+    """Parse a list from the environment: JSON (`["09:30-09:45"]`) or words with commas between them."""
+    if text.lstrip().startswith("["):
+        try:
+            return json.loads(text)
+        except json.JSONDecodeError:
+            return text
+    return [word.strip() for word in text.split(",") if word.strip()]
+
+
+def _shown(value: object) -> str:
+    return str(value) if not isinstance(value, str | tuple | list) else json.dumps(value, ensure_ascii=False)
+
+
+def _public(address: str) -> str:
+    """Return an address without secrets: no user, password, query or fragment."""
+    _, at, behind = address.rpartition("@")
+    return ('"[hidden]@' if at else "") + re.sub(r"[?#].*", '[hidden]"', behind, flags=re.DOTALL)
