@@ -2,18 +2,16 @@
 
 from __future__ import annotations
 
-import dataclasses
 from collections.abc import Callable
 from dataclasses import dataclass
 
+from daemon.app.checked import CheckedDesk
 from daemon.app.desk import AssembledDesk, Start, assemble
 from daemon.config.limits_shown import origins_of
 from daemon.config.load import Settings
-from daemon.config.tables import AUTO, STOCK_FEEDS
 from daemon.core.effects import AskPolicy
 from daemon.core.events import Event
 from daemon.core.step import Step
-from daemon.core.strategy_rules import other_rules
 from daemon.engine.code import code_digest
 from daemon.engine.engine import Outside, Source
 from daemon.engine.recover import Recovered, recovered_desk
@@ -21,40 +19,9 @@ from daemon.engine.recovery import identity_of
 from daemon.engine.rotation import rotate_when_due
 from daemon.engine.state_dir import StateDir, open_state_dir
 from daemon.host.passing import retry_while_busy
-from daemon.host.time.calendar import SessionCalendar
-from daemon.journal.universe import made_with
 from daemon.journal.writer import JournalWriter
 from daemon.models.answering import Models
-from daemon.models.runtime import OnnxPolicy
-from daemon.models.store import LoadedModel, other_symbols
 from daemon.operator.log import Log
-from strategies.kit.contract import Strategy
-
-RECORDED = STOCK_FEEDS[0]
-"""The feed of a replay, whose bars are on file; a live desk's `auto` was replaced by a name before."""
-
-
-@dataclass(slots=True)
-class CheckedDesk:
-    """A desk that passed every check. Nothing is written yet."""
-
-    settings: Settings
-    strategy: Strategy
-    calendar: SessionCalendar
-    model: LoadedModel
-    policy: OnnxPolicy
-
-    def identity(self, mode: str, account: str) -> dict[str, str]:
-        """The journal's meta rows that every kind of desk has, without the epoch."""
-        desk = self.settings.desk
-        return {
-            "mode": mode,
-            "account": account,
-            "strategy": self.strategy.spec.name,
-            "feed": RECORDED if self.settings.feed.name == AUTO else self.settings.feed.name,
-            "desk": desk.name,
-            **made_with(self.strategy.spec),
-        }
 
 
 @dataclass(slots=True)
@@ -122,45 +89,3 @@ def open_desk(checked: CheckedDesk, meta: dict[str, str], epoch: str, log: Log, 
 def _recovered(settings: Settings, state_dir: StateDir) -> Recovered:
     reader = state_dir.journal.reader()
     return retry_while_busy(lambda: recovered_desk(reader, settings.trading()))
-
-
-def announce(desk: OpenDesk, log: Log) -> None:
-    """Log what starts: desk and journal, model, changed rules, what was recovered."""
-    checked, recovered, meta = desk.checked, desk.recovered, desk.state_dir.meta
-    settings, model, machine = checked.settings, checked.model, recovered.machine
-    log(
-        "run_started",
-        desk=settings.desk.name,
-        mode=meta["mode"],
-        account=meta["account"],
-        strategy=checked.strategy.spec.name,
-        tape=meta.get("tape", ""),
-        synthetic=bool(meta.get("synthetic")),
-        state_dir=str(desk.state_dir.path),
-        epoch=meta["epoch"],
-        code=desk.code,
-        resumed_at_event=machine.state.seq,
-    )
-    manifest = model.manifest
-    log(
-        "model_verified",
-        version=model.version,
-        promoted=manifest.promoted,
-        feed=manifest.training.feed,
-        provider=checked.policy.provider,
-    )
-    if not manifest.promoted:
-        log("model_warning", version=model.version, reason="it is not promoted")
-    if manifest.training.feed != meta["feed"]:
-        reason = f"it was trained on feed {manifest.training.feed}, this desk uses {meta['feed']}"
-        log("model_warning", version=model.version, reason=reason)
-    if other := other_symbols(manifest, checked.strategy.spec):
-        log("model_warning", version=model.version, reason=other)
-    trading, before = settings.trading(), machine.state.trading
-    if other := other_rules(manifest.rules, trading):
-        log("model_warning", version=model.version, reason=other)
-    if trading != before:
-        names = [field.name for field in dataclasses.fields(trading)]
-        log("rules_changed", tables=[name for name in names if getattr(trading, name) != getattr(before, name)])
-    if desk.state_dir.fresh is False:
-        log("recovered", events_replayed=recovered.replayed, under_way=len(machine.queue))

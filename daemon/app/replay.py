@@ -13,8 +13,9 @@ import msgspec
 
 from daemon.app.desk import prepare_interpreter
 from daemon.app.replay_figures import equity_curve, quotes_used, session_ends
+from daemon.app.replay_open import ReplayRun, open_replay
 from daemon.app.replay_remarks import remarks
-from daemon.app.replay_start import Replay, ReplayRun, open_replay
+from daemon.app.replay_start import Replay
 from daemon.core.state import State
 from daemon.engine.engine import Engine
 from daemon.engine.replay import ReplaySource

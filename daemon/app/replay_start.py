@@ -1,4 +1,4 @@
-"""Check a recorded tape and the desk that will replay it, then open it."""
+"""Check a recorded tape and the desk that will replay it. Nothing is written."""
 
 from __future__ import annotations
 
@@ -8,21 +8,14 @@ from pathlib import Path
 
 import msgspec
 
-from daemon.app.desk import AssembledDesk
-from daemon.app.opening import CheckedDesk, OpenDesk, announce, open_desk
-from daemon.app.operator_side import DeskPorts, OperatorSide
-from daemon.app.telemetry import BrokerKeys, broker_keys
+from daemon.app.checked import CheckedDesk
 from daemon.config.load import ConfigError, Settings
 from daemon.config.strategy import strategy_of
 from daemon.core.desks.bars import MINUTE_WAIT_NS
-from daemon.core.events import Event
 from daemon.core.machine import Machine
-from daemon.core.step import Step
-from daemon.engine.replay import ReplaySource
 from daemon.host.time.calendar import SessionCalendar
 from daemon.models.runtime import OnnxPolicy
 from daemon.models.store import check_rules, load
-from daemon.operator.log import Log
 from daemon.tapes.days import DailyTapeSource, check_rule, scan_daily
 from daemon.tapes.minutes import TapeInfo, TapeSource, scan
 from daemon.tapes.quotes.choice import QuoteChoice
@@ -106,48 +99,3 @@ def prepare_replay(settings: Settings, tape: Path, chosen: QuoteChoice | None = 
     if chosen is not None:
         quotes = option_quotes(chosen.path, spec.symbols[0], chosen.root, chosen.closes)
     return Replay(settings, strategy, calendar, model, policy, tape, info, quotes)
-
-
-@dataclass(slots=True)
-class ReplayRun:
-    """A replay under way: its desk, its tape and its operator's side."""
-
-    opened: OpenDesk
-    desk: AssembledDesk
-    source: ReplaySource
-    tape: TapeSource | DailyTapeSource | QuotedTape
-    bars_before: int  # bars in the journal when it began
-    operator: OperatorSide
-
-
-def open_replay(replay: Replay, log: Log, speed: float | None) -> ReplayRun:
-    """Open the state directory, recover and wire the desk. The caller closes `opened`."""
-    keys = broker_keys(replay.settings)
-    opened = open_desk(replay, replay.meta(), replay.epoch(), log)
-    try:
-        return _wired(replay, opened, log, speed, keys)
-    except BaseException:
-        opened.close()
-        raise
-
-
-def _wired(replay: Replay, opened: OpenDesk, log: Log, speed: float | None, keys: BrokerKeys) -> ReplayRun:
-    machine = opened.recovered.machine
-    tape = replay.source(opened.recovered.fed, machine)
-    source = ReplaySource(iter(tape), speed)
-
-    def observe(event: Event, step: Step) -> None:
-        log.step(event, step)
-        operator.observe(event, step)
-
-    desk = opened.assemble(source, observe)
-    ports = DeskPorts(source.put, lambda: machine.state.now_ns)
-    operator = OperatorSide(opened, desk.engine, keys, ports, log, log)
-    announce(opened, log)
-    for snapshot in opened.recovered.passed_over:
-        log("snapshot_passed_over", snapshot=snapshot)
-    if replay.info.symbol_assumed:
-        log("symbol_assumed", tape=replay.tape.name, symbol=replay.strategy.spec.symbols[0])
-    if replay.info.adjusted:
-        log("prices_adjusted", tape=replay.tape.name)
-    return ReplayRun(opened, desk, source, tape, machine.state.stats.bars, operator)

@@ -15,7 +15,7 @@ import pytest
 from pydantic import SecretStr
 
 from daemon.app.live.desk import LiveDesk
-from daemon.app.live.start import prepare_live
+from daemon.app.live.prepare import prepare_live
 from daemon.app.opening import open_desk
 from daemon.app.telemetry import BrokerKeys
 from daemon.config.load import Credentials, load

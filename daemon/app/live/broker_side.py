@@ -9,7 +9,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from daemon.app.live.start import Live
+from daemon.app.live.prepare import Live
 from daemon.app.live.ticks import Ticks
 from daemon.brokers.api import FeedDesk, Known, LogEvent, Trading, TradingDesk
 from daemon.brokers.clock_check import ClockCheck

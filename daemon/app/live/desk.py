@@ -7,14 +7,13 @@ process; all else is supervised.
 from __future__ import annotations
 
 import asyncio
-import signal
 from typing import Any
 
 from daemon.app.live.broker_side import BrokerSide
+from daemon.app.live.prepare import Live
 from daemon.app.live.serving import served_answers
 from daemon.app.live.session_jobs import SessionJobs
-from daemon.app.live.start import Live
-from daemon.app.live.stop import StandDown, stop_cleanly
+from daemon.app.live.stop import StandDown, stop_at_signals, stop_cleanly
 from daemon.app.live.ticks import Ticks
 from daemon.app.live.watch import HeadPublisher, Notifier, StatusLine
 from daemon.app.opening import OpenDesk
@@ -90,15 +89,7 @@ class LiveDesk:
     async def run(self) -> None:
         """Run until the engine ends. Raises what ended engine, journal, feed or broker."""
         began_ns = self._live.clock.now_ns()
-        loop = asyncio.get_running_loop()
-        stops: list[asyncio.Task[None]] = []
-
-        def stop(name: str) -> None:
-            if not stops:
-                stops.append(loop.create_task(self._stop(name), name="stop"))
-
-        for number in (signal.SIGTERM, signal.SIGINT):
-            loop.add_signal_handler(number, stop, number.name)
+        stops = stop_at_signals(self._stop)
         self._stand_down.at_start()
         self._jobs.schedule.start()
         if self._served is not None:

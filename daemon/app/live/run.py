@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+from daemon.app.announce import announce
 from daemon.app.desk import prepare_interpreter
 from daemon.app.live.desk import LiveDesk
 from daemon.app.live.feed_choice import choose_feed, keep_feed
-from daemon.app.live.start import Live, open_live
-from daemon.app.opening import announce
+from daemon.app.live.prepare import Live
+from daemon.app.live.start import open_live
 from daemon.app.telemetry import broker_keys
 from daemon.core.session import new_york_text
 from daemon.operator.log import Log

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from daemon.app.live.start import Live
+from daemon.app.live.prepare import Live
 from daemon.app.opening import OpenDesk
 from daemon.brokers.api import LogEvent, Put
 from daemon.config.load import ConfigError

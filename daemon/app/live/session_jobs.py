@@ -7,7 +7,7 @@ from collections.abc import Awaitable, Callable
 from functools import partial
 from pathlib import Path
 
-from daemon.app.live.start import Live
+from daemon.app.live.prepare import Live
 from daemon.brokers.api import MarketFeed
 from daemon.core.events import ClockTicked
 from daemon.core.session import new_york_text

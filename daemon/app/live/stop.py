@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import asyncio
+import signal
+from collections.abc import Callable, Coroutine
 from pathlib import Path
 from typing import Any
 
-from daemon.app.live.start import Live
+from daemon.app.live.prepare import Live
 from daemon.app.live.ticks import Ticks
 from daemon.core.events import PanicNoticed, StopRequested
 from daemon.core.state import State
@@ -14,6 +16,19 @@ from daemon.engine.engine import Engine
 from daemon.engine.intake import Intake
 from daemon.host.panic_marker import noticed, obey
 from daemon.operator.log import Log
+
+
+def stop_at_signals(stop: Callable[[str], Coroutine[Any, Any, None]]) -> list[asyncio.Task[None]]:
+    """Run `stop(name)` on this loop at the first SIGTERM or SIGINT; the list holds its task from then on."""
+    loop, stops = asyncio.get_running_loop(), list[asyncio.Task[None]]()
+
+    def at_signal(name: str) -> None:
+        if not stops:
+            stops.append(loop.create_task(stop(name), name="stop"))
+
+    for number in (signal.SIGTERM, signal.SIGINT):
+        loop.add_signal_handler(number, at_signal, number.name)
+    return stops
 
 
 async def stop_cleanly(name: str, live: Live, engine: Engine, intake: Intake, ticks: Ticks, log: Log) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable
 
-from daemon.app.live.start import Live
+from daemon.app.live.prepare import Live
 from daemon.app.operator_side import OperatorSide
 from daemon.core.events import TroubleNoticed
 from daemon.engine.engine import Engine

@@ -10,8 +10,8 @@ from functools import partial
 import uvloop
 
 from daemon.app.live.first_model import wait_for_first
+from daemon.app.live.prepare import prepare_live
 from daemon.app.live.run import run_live
-from daemon.app.live.start import prepare_live
 from daemon.cli.start.exits import TROUBLE, exit_code
 from daemon.config.load import Credentials, Settings
 from daemon.host.service import Service

@@ -13,7 +13,7 @@ import onnxruntime
 import pytest
 from pydantic import SecretStr
 
-from daemon.app.live.start import Live, prepare_live
+from daemon.app.live.prepare import Live, prepare_live
 from daemon.config.load import Credentials, Settings, load
 from daemon.core.events import (
     Event,

@@ -1,0 +1,52 @@
+"""Log what a desk starts with."""
+
+from __future__ import annotations
+
+import dataclasses
+
+from daemon.app.opening import OpenDesk
+from daemon.core.strategy_rules import other_rules
+from daemon.models.store import other_symbols
+from daemon.operator.log import Log
+
+
+def announce(desk: OpenDesk, log: Log) -> None:
+    """Log what starts: desk and journal, model, changed rules, what was recovered."""
+    checked, recovered, meta = desk.checked, desk.recovered, desk.state_dir.meta
+    settings, model, machine = checked.settings, checked.model, recovered.machine
+    log(
+        "run_started",
+        desk=settings.desk.name,
+        mode=meta["mode"],
+        account=meta["account"],
+        strategy=checked.strategy.spec.name,
+        tape=meta.get("tape", ""),
+        synthetic=bool(meta.get("synthetic")),
+        state_dir=str(desk.state_dir.path),
+        epoch=meta["epoch"],
+        code=desk.code,
+        resumed_at_event=machine.state.seq,
+    )
+    manifest = model.manifest
+    log(
+        "model_verified",
+        version=model.version,
+        promoted=manifest.promoted,
+        feed=manifest.training.feed,
+        provider=checked.policy.provider,
+    )
+    if not manifest.promoted:
+        log("model_warning", version=model.version, reason="it is not promoted")
+    if manifest.training.feed != meta["feed"]:
+        reason = f"it was trained on feed {manifest.training.feed}, this desk uses {meta['feed']}"
+        log("model_warning", version=model.version, reason=reason)
+    if other := other_symbols(manifest, checked.strategy.spec):
+        log("model_warning", version=model.version, reason=other)
+    trading, before = settings.trading(), machine.state.trading
+    if other := other_rules(manifest.rules, trading):
+        log("model_warning", version=model.version, reason=other)
+    if trading != before:
+        names = [field.name for field in dataclasses.fields(trading)]
+        log("rules_changed", tables=[name for name in names if getattr(trading, name) != getattr(before, name)])
+    if desk.state_dir.fresh is False:
+        log("recovered", events_replayed=recovered.replayed, under_way=len(machine.queue))

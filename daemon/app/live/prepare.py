@@ -1,0 +1,79 @@
+"""Check a live desk before anything is written: strategy, broker, clock, calendar, model.
+
+Nothing is sent and no stream is opened. A pointer to a broken model does not stop the start where positions may be
+open: the version that answered last continues."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+
+from daemon.app.checked import CheckedDesk
+from daemon.app.live.model_choice import choose_model
+from daemon.brokers.api import Broker
+from daemon.brokers.registry import broker_of
+from daemon.config.load import Credentials, Settings, sim_start_ns
+from daemon.config.strategy import strategy_of
+from daemon.host.time.calendar import SessionCalendar
+from daemon.host.time.clock import Clock
+from daemon.host.time.clock_watch import LeapWatch
+from daemon.host.time.virtual_time import Participant
+from strategies.kit.contract import Strategy
+from strategies.kit.units import SECOND_NS
+
+DRY_RUN = "dry_run"
+DAYS_A_SESSION = 1.5  # of the calendar, at most, over many sessions
+DAYS_MORE = 60  # days before those that a strategy's history needs
+
+
+@dataclass(slots=True)
+class Live(CheckedDesk):
+    """A live desk that passed its checks."""
+
+    credentials: Credentials
+    dry_run: bool
+    broker: Broker
+    clock: Clock
+    refused: str = ""  # why the configured version was refused and the last one answers instead, "" if it was not
+
+    @property
+    def mode(self) -> str:
+        """`dry_run`, `paper` or `live`."""
+        return DRY_RUN if self.dry_run else self.settings.desk.account
+
+    def meta(self) -> dict[str, str]:
+        """The journal's meta rows, without the epoch."""
+        return self.identity(self.mode, self.settings.desk.account)
+
+
+def prepare_live(settings: Settings, credentials: Credentials, *, dry_run: bool) -> Live:
+    """Check broker, model and calendar. Raises CalendarError, ConfigError, ModelError: nothing was written yet.
+
+    If the configured model is refused, the last model in this desk's journal is used, unless it changed or fails a
+    check; `refused` is the reason. A fresh desk and a dry run raise.
+    """
+    strategy = strategy_of(settings)
+    broker = broker_of(settings)
+    clock = clock_of(settings)
+    calendar = SessionCalendar.to_horizon(_first_date(strategy, clock.now_ns()))
+    calendar.next_after(clock.now_ns())
+    model, policy, refused = choose_model(settings, strategy, dry_run=dry_run)
+    return Live(settings, strategy, calendar, model, policy, credentials, dry_run, broker, clock, refused)
+
+
+def clock_of(settings: Settings) -> Clock:
+    """Return the clock: real, simulated or virtual. Raises OSError where nothing serves the virtual one."""
+    if settings.clock.socket:
+        return Clock.virtual(Participant(settings.clock.socket, settings.desk.name))
+    start_ns = sim_start_ns(settings.clock)
+    if start_ns is None:
+        return Clock.real(watch=LeapWatch())
+    return Clock.simulated(settings.clock.anchor_unix_s, start_ns, settings.clock.rate, watch=LeapWatch())
+
+
+def _first_date(strategy: Strategy, now_ns: int) -> str:
+    """Return the calendar's first needed day: a daily desk's history is years long."""
+    today = datetime.fromtimestamp(now_ns / SECOND_NS, UTC).date()
+    if strategy.spec.decides == "bar":
+        return today.isoformat()
+    return (today - timedelta(days=DAYS_A_SESSION * strategy.spec.history_bars + DAYS_MORE)).isoformat()
