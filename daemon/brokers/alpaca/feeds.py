@@ -7,8 +7,8 @@ from dataclasses import dataclass
 from functools import partial
 
 from daemon.brokers.alpaca.market.chain import ChainReader
-from daemon.brokers.alpaca.market.daily_feed import DailyFeed, OwnDesk
-from daemon.brokers.alpaca.market.daily_history import DailyHistory
+from daemon.brokers.alpaca.market.daily_feed import DailyFeed
+from daemon.brokers.alpaca.market.daily_history import DailyHistory, OwnDesk
 from daemon.brokers.alpaca.market.feed import LiveFeed, Options, Timing
 from daemon.brokers.alpaca.market.history import BarHistory
 from daemon.brokers.alpaca.market.share_quotes import ShareQuotes

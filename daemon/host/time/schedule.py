@@ -184,3 +184,11 @@ class Schedule:
 
     def _left_out(self, event: JobSubmissionEvent) -> None:
         self._log_problem(event.job_id, "left out, because a job of this name was still running")
+
+
+def deadline_ns(session: Session, basket: Basket) -> int:
+    """Return the time after which nothing is decided for this session."""
+    if basket.decide == "before_close":
+        end_ns = session.close_ns - basket.end_before_close_min * MINUTE_NS
+        return max(end_ns, decision_ns(session, basket) + MINUTE_NS)
+    return session.open_ns

@@ -14,8 +14,8 @@ from typing import Any
 
 from msgspec.structs import replace
 
-from daemon.brokers.alpaca.market.daily_feed import DailyFeed, OwnDesk
-from daemon.brokers.alpaca.market.daily_history import DailyHistory
+from daemon.brokers.alpaca.market.daily_feed import DailyFeed
+from daemon.brokers.alpaca.market.daily_history import DailyHistory, OwnDesk
 from daemon.brokers.alpaca.market.live_bars import Timing
 from daemon.brokers.alpaca.market.share_quotes import ShareQuotes
 from daemon.brokers.alpaca.rest.errors import Unanswered

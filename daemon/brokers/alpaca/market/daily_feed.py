@@ -10,11 +10,17 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import random
-from collections.abc import Awaitable, Callable, Iterable, Sequence
-from dataclasses import dataclass
-from typing import Any
+from collections.abc import Callable, Iterable, Sequence
 
-from daemon.brokers.alpaca.market.daily_history import SETTLED_NS, Bars, DailyHistory, is_final, news
+from daemon.brokers.alpaca.market.daily_history import (
+    SETTLED_NS,
+    Bars,
+    DailyHistory,
+    OwnDesk,
+    is_final,
+    known_bars,
+    news,
+)
 from daemon.brokers.alpaca.market.live_bars import Timing
 from daemon.brokers.alpaca.market.share_quotes import ShareQuotes
 from daemon.brokers.alpaca.rest.errors import RestError
@@ -29,13 +35,11 @@ from daemon.core.events import (
     SessionScheduled,
     TroubleNoticed,
 )
-from daemon.core.limits import Basket
 from daemon.core.risk.splits import undecidable
-from daemon.core.state import State
 from daemon.host.time.calendar import SessionCalendar, midnight_ns
 from daemon.host.time.clock import Clock
-from daemon.host.time.schedule import decision_ns
-from strategies.kit.contract import Bar, DailyStrategy, Session
+from daemon.host.time.schedule import deadline_ns, decision_ns
+from strategies.kit.contract import Bar, Session
 from strategies.kit.units import MINUTE_NS, SECOND_NS
 
 MISSING_MAX = 0.2  # of the symbols: with more of them missing the last session's bar, nothing is decided
@@ -43,24 +47,6 @@ SESSIONS_BACK = 10  # missed sessions that are emitted one by one; older ones co
 MARGIN = 10  # sessions requested beyond those that the strategy keeps
 GRACE_NS = 2 * MINUTE_NS  # how late the day's bars may come after they should be final
 LAST_ASK_NS = MINUTE_NS  # before the deadline: a decision waits for the broker until then
-
-
-def _deadline_ns(session: Session, basket: Basket) -> int:
-    """Return the time after which nothing is decided for this session."""
-    if basket.decide == "before_close":
-        end_ns = session.close_ns - basket.end_before_close_min * MINUTE_NS
-        return max(end_ns, decision_ns(session, basket) + MINUTE_NS)
-    return session.open_ns
-
-
-@dataclass(frozen=True, slots=True)
-class OwnDesk:
-    """The desk as its feed sees it: strategy, state, and a wait until events are stepped."""
-
-    strategy: DailyStrategy
-    basket: Basket
-    state: Callable[[], State[Any]]
-    settled: Callable[[], Awaitable[None]]
 
 
 class DailyFeed:
@@ -155,14 +141,14 @@ class DailyFeed:
         if self._desk.state().basket.date >= session.date:
             return  # an earlier run of this journal decided
         self._announce(session)
-        deadline_ns = _deadline_ns(session, self._desk.basket)
+        until_ns = deadline_ns(session, self._desk.basket)
         problem, tries = "the daemon started too late", 0
-        while self._clock.now_ns() < deadline_ns:
+        while self._clock.now_ns() < until_ns:
             running, problem = await self._all_that_is_needed(session, again=tries > 0)
             problem = problem or undecidable(self._desk.state().basket)
-            if not problem and self._broker_may_agree(deadline_ns):
+            if not problem and self._broker_may_agree(until_ns):
                 problem = "book and broker did not agree"
-            if not problem and self._clock.now_ns() < deadline_ns:
+            if not problem and self._clock.now_ns() < until_ns:
                 self._put(RebalanceDue(self._clock.now_ns(), session.date, running))
                 return
             await self._pause(tries)
@@ -171,12 +157,12 @@ class DailyFeed:
         detail = f"no basket for {session.date}: {problem or 'its bars came too late'}"
         alarm(self._notice, "basket_missed", detail)
 
-    def _broker_may_agree(self, deadline_ns: int) -> bool:
+    def _broker_may_agree(self, until_ns: int) -> bool:
         """Return True while a basket would be denied only because a report is pending, and there is time for one.
 
         At last the question is asked all the same: the gates deny it, and the policy's memory goes on.
         """
-        return not self._desk.state().risk.reconciled and self._clock.now_ns() < deadline_ns - LAST_ASK_NS
+        return not self._desk.state().risk.reconciled and self._clock.now_ns() < until_ns - LAST_ASK_NS
 
     async def end(self, session: Session) -> None:
         """Emit the session's end, after its bars if they come in time; else they come before the next decision."""
@@ -307,12 +293,3 @@ class DailyFeed:
 def alarm(notice: Callable[[str, str], None], name: str, detail: str) -> None:
     """Raise an alarm of this name, which has its heading in docs/OPERATIONS.md, through the step."""
     notice(name, detail)
-
-
-def known_bars(strategy: DailyStrategy, state: State[Any]) -> dict[str, Bars]:
-    """Return all bars that the desk knows, with the running session's: by symbol, oldest first."""
-    known = {symbol: tuple(bars) for symbol, bars in strategy.known(state.strategy).items() if bars}
-    for pending in state.pending_bars:
-        old = tuple(bar for bar in known.get(pending.symbol, ()) if bar.start_ns < pending.start_ns)
-        known[pending.symbol] = (*old, pending)
-    return known

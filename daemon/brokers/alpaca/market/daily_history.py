@@ -6,16 +6,18 @@ have, because no message reports a split or a dividend.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Any, Protocol
 
 from daemon.brokers.alpaca.rest.rest import Raw
 from daemon.brokers.alpaca.wire import Malformed, time_ns
 from daemon.brokers.api import LogEvent
+from daemon.core.limits import Basket
+from daemon.core.state import State
 from daemon.host.time.calendar import midnight_ns
 from daemon.tapes.bar_check import fault_names, values_text
-from strategies.kit.contract import Bar, Session
+from strategies.kit.contract import Bar, DailyStrategy, Session
 from strategies.kit.units import MINUTE_NS
 
 # after the close: the closing auction is in the day's bar; later changes are found by comparison
@@ -161,3 +163,22 @@ def _alike(old: Bar, new: Bar) -> bool:
         abs(a - b) <= GRID
         for a, b in ((old.open, new.open), (old.high, new.high), (old.low, new.low), (old.close, new.close))
     )
+
+
+@dataclass(frozen=True, slots=True)
+class OwnDesk:
+    """The desk as its feed sees it: strategy, state, and a wait until events are stepped."""
+
+    strategy: DailyStrategy
+    basket: Basket
+    state: Callable[[], State[Any]]
+    settled: Callable[[], Awaitable[None]]
+
+
+def known_bars(strategy: DailyStrategy, state: State[Any]) -> dict[str, Bars]:
+    """Return all bars that the desk knows, with the running session's: by symbol, oldest first."""
+    known = {symbol: tuple(bars) for symbol, bars in strategy.known(state.strategy).items() if bars}
+    for pending in state.pending_bars:
+        old = tuple(bar for bar in known.get(pending.symbol, ()) if bar.start_ns < pending.start_ns)
+        known[pending.symbol] = (*old, pending)
+    return known
