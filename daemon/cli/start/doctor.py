@@ -8,18 +8,15 @@ from __future__ import annotations
 
 import asyncio
 import json
-import os
 import sys
-from pathlib import Path
 
 from daemon.app.live.feed_choice import FeedUnknown, choose_feed
-from daemon.app.live.start import DRY_RUN, Live, clock_of, prepare_live
-from daemon.app.telemetry import broker_keys
+from daemon.app.live.prepare import DRY_RUN, Live, clock_of, prepare_live
 from daemon.brokers.api import Broker, alone
 from daemon.brokers.registry import broker_of
 from daemon.cli.start.account_checks import account_findings, clock_finding, feeds_findings, trades_shares
 from daemon.cli.start.finding import FAIL, OK, WARN, Finding
-from daemon.cli.start.host_checks import calendar_finding, other_desk_findings, state_dir_findings
+from daemon.cli.start.host_checks import calendar_finding, operator_findings, other_desk_findings, state_dir_findings
 from daemon.cli.start.redis_check import redis_findings
 from daemon.config.limits_shown import in_force
 from daemon.config.load import EXIT_CODE, ConfigError, Credentials, Settings
@@ -50,7 +47,7 @@ async def findings_of(settings: Settings, keys: Credentials, *, dry_run: bool) -
     found = [Finding("configuration", OK, f"desk {settings.desk.name}, mode {mode}: {sends}")]
     found.append(Finding("strategy", OK, described(strategy_of(settings))))
     settings, feed = await _feed(settings, keys, clock)
-    found += [Finding("limits", OK, in_force(settings)), _addresses(settings, broker), *_operator(settings)]
+    found += [Finding("limits", OK, in_force(settings)), _addresses(settings, broker), *operator_findings(settings)]
     found += [*redis_findings(settings), *feed]
     live, model = _model(settings, keys, dry_run=dry_run)
     found += [model, calendar_finding(clock), *state_dir_findings(settings, live)]
@@ -85,23 +82,6 @@ def _addresses(settings: Settings, broker: Broker) -> Finding:
     shown = ", ".join(dict.fromkeys(address.split("/")[2] for address in broker.services(settings)))
     text = f"{shown}; simulated clock at {settings.clock.rate:g} times real time" if settings.clock.sim_start else shown
     return Finding("addresses", OK, text)
-
-
-def _operator(settings: Settings) -> list[Finding]:
-    """Check what commands, telemetry and alarms need on this host. Asks no MQTT broker: trading does not need it."""
-    found, mqtt, command = [], settings.mqtt, settings.alarms.command
-    if mqtt.enabled:
-        try:
-            keys = broker_keys(settings)
-            taken = f"commands signed by {', '.join(sorted(keys.commands))}" if mqtt.commands else "no commands taken"
-            missing = bool(mqtt.ca_file) and not Path(mqtt.ca_file).is_file()
-            text = f"; mqtt.ca_file {mqtt.ca_file} is no file: the broker cannot be trusted" if missing else ""
-            found.append(Finding("mqtt", WARN if missing else OK, f"{mqtt.host}:{mqtt.port}, {taken}{text}"))
-        except ConfigError as error:
-            found.append(Finding("mqtt", FAIL, str(error)))
-    if command and not os.access(command[0], os.X_OK):
-        found.append(Finding("alarms", WARN, f"alarms.command {command[0]} cannot be run: mend its path or its mode"))
-    return found
 
 
 def _model(settings: Settings, keys: Credentials, *, dry_run: bool) -> tuple[Live | None, Finding]:

@@ -8,10 +8,11 @@ import stat
 from datetime import UTC, datetime
 from pathlib import Path
 
-from daemon.app.live.start import Live
+from daemon.app.live.prepare import Live
+from daemon.app.telemetry import broker_keys
 from daemon.brokers.api import Broker
 from daemon.cli.start.finding import FAIL, OK, WARN, Finding
-from daemon.config.load import Credentials, Settings
+from daemon.config.load import ConfigError, Credentials, Settings
 from daemon.engine.state_dir import check_identity, locked_by, peek
 from daemon.host.account_lock import AccountLock, Holder, lock_folder
 from daemon.host.own_files import StateDirError
@@ -97,3 +98,20 @@ def _permissions(path: Path) -> Finding:
         text = f"{', '.join(open_to_all)}: open to every user: chmod -R o-rwx {path}"
         return Finding("permissions", WARN, text)
     return Finding("permissions", OK, "the state directory is closed to other users")
+
+
+def operator_findings(settings: Settings) -> list[Finding]:
+    """Check what commands, telemetry and alarms need on this host. Asks no MQTT broker: trading does not need it."""
+    found, mqtt, command = [], settings.mqtt, settings.alarms.command
+    if mqtt.enabled:
+        try:
+            keys = broker_keys(settings)
+            taken = f"commands signed by {', '.join(sorted(keys.commands))}" if mqtt.commands else "no commands taken"
+            missing = bool(mqtt.ca_file) and not Path(mqtt.ca_file).is_file()
+            text = f"; mqtt.ca_file {mqtt.ca_file} is no file: the broker cannot be trusted" if missing else ""
+            found.append(Finding("mqtt", WARN if missing else OK, f"{mqtt.host}:{mqtt.port}, {taken}{text}"))
+        except ConfigError as error:
+            found.append(Finding("mqtt", FAIL, str(error)))
+    if command and not os.access(command[0], os.X_OK):
+        found.append(Finding("alarms", WARN, f"alarms.command {command[0]} cannot be run: mend its path or its mode"))
+    return found

@@ -27,16 +27,14 @@ from daemon.core.state import LadderState, State
 from daemon.core.step import Step
 from daemon.models.answering import Models
 from daemon.models.ladder import rules as rules_of
-from daemon.models.ladder.cards import card_of, figures_of, newest_with_card
+from daemon.models.ladder.cards import figures_of, newest_with_card, verified_card
 from daemon.models.ladder.holds import Holds, holds_of
 from daemon.models.ladder.replaying import Replaying
 from daemon.models.ladder.rules import CANARY, CHAMPION, CLIMBING, REFUSED, REPLAY, ROLLED_BACK, SHADOW, Move
 from daemon.models.ladder.shadow_account import ShadowAccount
 from daemon.models.lifecycle import Lifecycle, WriteLog
 from daemon.models.pointer import CURRENT, ModelError, named, point
-from daemon.models.store import load
 from daemon.operator.gateway import Gateway
-from strategies.kit.card import Card
 from strategies.kit.contract import Strategy
 
 WHO = "ladder"
@@ -190,7 +188,7 @@ class Climber:
         if not version:
             return False
         try:
-            card = await asyncio.to_thread(self._card, version)
+            card = await asyncio.to_thread(verified_card, self._models_dir, self._strategy, version, self._public_key)
             move, figures = rules_of.judged(card, champion, self._rules), figures_of(card)
         except ModelError as error:
             move, figures = Move(REFUSED, "card_refused", str(error)), {}
@@ -200,10 +198,6 @@ class Climber:
         self._account = ShadowAccount(self._strategy)
         await self._move(proposed, move)
         return True
-
-    def _card(self, version: str) -> Card:
-        """Return the version's card after all checks of the store. Raises ModelError."""
-        return card_of(load(self._models_dir, self._strategy, version, self._public_key))
 
     async def _replay(self, ladder: LadderState) -> bool:
         """Judge the replay when it is over, else see that it runs: always over the same sessions."""
