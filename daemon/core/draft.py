@@ -123,36 +123,11 @@ class Draft:
 
     def freeze(self) -> State[Any]:
         return State(
-            self.strategy,
-            self.identity,
-            self.trading,
-            self.now_ns,
-            self.seq,
-            self.fed,
-            self.decision,
-            self.session,
-            self.chain,
-            self.watched,
-            self.contracts,
-            self.quotes,
-            self._book,
-            self.orders,
-            self.closed,
-            self.works,
-            self.risk,
-            self.model,
-            self.pending_bars,
-            self.ask,
-            self.stats,
-            self.broker,
-            self.marks,
-            self.basket,
-            self.shadow,
-            self.leaps,
-            self.wanted,
-            self.doubted,
-            self.ladder,
-        )
+            self.strategy, self.identity, self.trading, self.now_ns, self.seq, self.fed, self.decision, self.session,
+            self.chain, self.watched, self.contracts, self.quotes, self._book, self.orders, self.closed, self.works,
+            self.risk, self.model, self.pending_bars, self.ask, self.stats, self.broker, self.marks, self.basket,
+            self.shadow, self.leaps, self.wanted, self.doubted, self.ladder,
+        )  # fmt: skip
 
     @property
     def book(self) -> Book:

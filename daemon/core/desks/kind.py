@@ -10,6 +10,8 @@ from collections.abc import Callable, Iterable, Mapping
 from decimal import Decimal
 from typing import Any, NamedTuple, Protocol
 
+import msgspec
+
 from daemon.core.draft import Draft
 from daemon.core.events import Activity, BrokerPosition, Event, Funds, Quote, QuotesReceived
 from daemon.core.limits import Trading
@@ -32,6 +34,11 @@ class ShownDecision(NamedTuple):
     action: str
     choice: Choice | None
     target: bytes
+
+    @classmethod
+    def of(cls, action: str, choice: Choice | None, target: object) -> ShownDecision:
+        """Encode the target."""
+        return cls(action, choice, msgspec.json.encode(target))
 
 
 class Decides(Protocol):

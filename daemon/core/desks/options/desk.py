@@ -6,8 +6,6 @@ from collections.abc import Mapping
 from decimal import Decimal
 from typing import TYPE_CHECKING, ClassVar
 
-import msgspec
-
 from daemon.core.book import OPTION_MULTIPLIER
 from daemon.core.desks.kind import Handler, ShownDecision
 from daemon.core.desks.options.decide import act
@@ -67,7 +65,7 @@ class OneOption:
     def shown(self, draft: Draft, answer: Answer) -> ShownDecision:
         _, decision = self._strategy.decide(draft.strategy, answer, view_at(draft, draft.now_ns))
         choice = decision.choice
-        return ShownDecision(draft.spec.actions[choice.action], choice, msgspec.json.encode(decision.target))
+        return ShownDecision.of(draft.spec.actions[choice.action], choice, decision.target)
 
     # --- bars and quotes ----------------------------------------------------------------------------------------------
 

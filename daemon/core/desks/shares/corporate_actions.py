@@ -6,6 +6,7 @@ equity does not change, unless cash comes; no fraction of a share is held.
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from decimal import ROUND_FLOOR, Decimal
 
 from msgspec.structs import replace
@@ -13,10 +14,21 @@ from msgspec.structs import replace
 from daemon.core.book import COST_GRID, rescaled
 from daemon.core.draft import Draft
 from daemon.core.effects import RaiseAlarm
-from daemon.core.events import Activity
+from daemon.core.events import Activity, BrokerPosition
+from daemon.core.risk import splits
 from daemon.core.risk.guards import revalue, trade_closed
-from daemon.core.risk.splits import note_booked
 from daemon.core.state import ZERO, Leaver, Position
+
+
+def note_positions(draft: Draft, positions: Iterable[BrokerPosition]) -> None:
+    """Compare the broker's positions with the book; an alarm names each split without its ledger line yet."""
+    for symbol, detail in splits.note_positions(draft, positions).items():
+        draft.alarm("split_awaited", detail, once=True, about=symbol)
+
+
+def end_waits(draft: Draft) -> None:
+    """End the waits for splits that a session over has answered."""
+    splits.on_session_over(draft)
 
 
 def split_shares(draft: Draft, line: Activity) -> None:
@@ -24,7 +36,7 @@ def split_shares(draft: Draft, line: Activity) -> None:
     before, mark = draft.held(line.symbol), draft.marks.get(line.symbol)
     _split(draft, line)
     if draft.held(line.symbol) != before:  # a line of leaving shares is followed by one of arriving shares
-        note_booked(draft, line.symbol, mark)
+        splits.note_booked(draft, line.symbol, mark)
 
 
 def _split(draft: Draft, line: Activity) -> None:

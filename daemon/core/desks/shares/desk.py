@@ -6,20 +6,18 @@ from collections.abc import Iterable, Mapping
 from decimal import Decimal
 from typing import ClassVar, cast
 
-import msgspec
-
-from daemon.core.book import mid
 from daemon.core.broker.exits import exit_at_stop, exit_in_time
 from daemon.core.broker.funds import is_cash_account
 from daemon.core.broker.on_broker import HAPPENED
 from daemon.core.desks.kind import Handler, ShownDecision
 from daemon.core.desks.shares.choices import chosen
-from daemon.core.desks.shares.corporate_actions import reorganise, split_shares
+from daemon.core.desks.shares.corporate_actions import end_waits, note_positions, reorganise, split_shares
 from daemon.core.desks.shares.orders import drive_shares, note_ended
 from daemon.core.desks.shares.prices import (
     mark_bars,
     on_prices_printed,
     on_share_quotes,
+    price_since,
     record_traded,
     share_view,
     sized_view,
@@ -39,8 +37,7 @@ from daemon.core.events import (
 from daemon.core.limits import Trading
 from daemon.core.orders import Work
 from daemon.core.paper.shares import SharePaperBroker
-from daemon.core.risk import splits
-from daemon.core.risk.marks import QuoteGuard, is_quote, mark_shares, middle_of, share_guard
+from daemon.core.risk.marks import QuoteGuard, mark_shares, share_guard
 from daemon.core.state import Ask, Book
 from strategies.kit.contract import Answer, Bar, DailyStrategy, RowStrategy, Session, ShareStrategy, Spec, View
 
@@ -82,7 +79,7 @@ class Shares:
 
     def shown(self, draft: Draft, answer: Answer) -> ShownDecision:
         _, decided = self._strategy.decide(draft.strategy, answer, share_view(draft, draft.now_ns))
-        return ShownDecision(decided.name, decided.choice, msgspec.json.encode(decided.basket.legs))
+        return ShownDecision.of(decided.name, decided.choice, decided.basket.legs)
 
     # --- bars and quotes ----------------------------------------------------------------------------------------------
 
@@ -97,13 +94,7 @@ class Shares:
                 exit_at_stop(draft, position, quote, bar_ns)
 
     def implied_price(self, draft: Draft, bar: Bar, event: QuotesReceived) -> float | None:
-        since = [
-            quote
-            for quote in event.quotes
-            if quote.symbol == bar.symbol and is_quote(quote, draft.now_ns) and quote.quoted_ns >= bar.start_ns
-        ]
-        narrow = [quote for quote in since if middle_of(quote, self.guard(draft.trading)) is not None]
-        return float(mid(narrow[-1])) if narrow else None
+        return price_since(event.quotes, bar, draft.now_ns, self.guard(draft.trading))
 
     def mark_bars(self, draft: Draft, bars: tuple[Bar, ...]) -> None:
         mark_bars(draft, bars)
@@ -142,7 +133,7 @@ class Shares:
         note_ended(draft, works)
 
     def session_over(self, draft: Draft) -> None:
-        splits.on_session_over(draft)
+        end_waits(draft)
 
     def risked(self, draft: Draft) -> list[str]:
         symbols = draft.spec.symbols
@@ -163,8 +154,7 @@ class Shares:
         return True
 
     def note_positions(self, draft: Draft, positions: Iterable[BrokerPosition]) -> None:
-        for symbol, detail in splits.note_positions(draft, positions).items():
-            draft.alarm("split_awaited", detail, once=True, about=symbol)
+        note_positions(draft, positions)
 
     def paper(self, trading: Trading, spec: Spec, mode: str) -> SharePaperBroker:
         return SharePaperBroker(trading, spec.symbols, live=mode == "dry_run", by_bar=spec.decides == "bar")

@@ -6,14 +6,15 @@ from decimal import Decimal
 
 from msgspec.structs import replace
 
+from daemon.core.book import mid
 from daemon.core.desks.shares.basket import free_cash
 from daemon.core.desks.view import cost_rate
 from daemon.core.draft import Draft
-from daemon.core.events import PricesPrinted, QuotesReceived
+from daemon.core.events import PricesPrinted, Quote, QuotesReceived
 from daemon.core.paper.shares import on_grid
 from daemon.core.risk import splits
 from daemon.core.risk.guards import revalue
-from daemon.core.risk.marks import take_quotes
+from daemon.core.risk.marks import QuoteGuard, is_quote, middle_of, take_quotes
 from daemon.core.state import ZERO, Position
 from strategies.kit.contract import Bar, Portfolio, View
 from strategies.kit.daily import usable
@@ -32,6 +33,13 @@ def on_share_quotes(draft: Draft, event: QuotesReceived) -> None:
     if draft.book.positions:
         revalue(draft)
     record_traded(draft)
+
+
+def price_since(quotes: tuple[Quote, ...], bar: Bar, now_ns: int, guard: QuoteGuard) -> float | None:
+    """Return the mid in USD of the last narrow quote of the bar's symbol since the bar began; None without one."""
+    since = [q for q in quotes if q.symbol == bar.symbol and is_quote(q, now_ns) and q.quoted_ns >= bar.start_ns]
+    narrow = [quote for quote in since if middle_of(quote, guard) is not None]
+    return float(mid(narrow[-1])) if narrow else None
 
 
 def record_traded(draft: Draft) -> None:

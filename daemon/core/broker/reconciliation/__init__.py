@@ -1,0 +1,1 @@
+"""Book and broker compared: the account, the differences, the verdicts."""
