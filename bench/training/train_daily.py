@@ -27,10 +27,10 @@ from strategies.regime_switcher import HIDDEN
 from strategies.regime_switcher import SPEC as SWITCHER
 from strategies.registry import daily_strategy
 from tests.support.planted.market import TensorVecEnv
-from training.desks.daily.rebalancer_market import RebalancerMarket
-from training.desks.daily.rebalancer_network import RebalancerActorCritic, fit_scaling
-from training.desks.daily.regime_market import RegimeMarket
-from training.desks.daily.regime_network import RegimeActorCritic
+from training.desks.daily.markets.rebalancer import RebalancerMarket
+from training.desks.daily.markets.regime import RegimeMarket
+from training.desks.daily.networks.rebalancer import RebalancerActorCritic, fit_scaling
+from training.desks.daily.networks.regime import RegimeActorCritic
 from training.desks.daily.table import DailyTable, read_table
 from training.rl.coefficients import Coefficients
 from training.rl.kernels import use_fast_float32

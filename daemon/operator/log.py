@@ -17,7 +17,7 @@ from typing import Any, TextIO, cast
 import msgspec
 import structlog
 
-from daemon.core.effects import CancelOrder, RaiseAlarm, SubmitOrder
+from daemon.core.effects import AnyEffect, CancelOrder, RaiseAlarm, SubmitOrder
 from daemon.core.events import (
     BarClosed,
     BrokerLost,
@@ -34,6 +34,7 @@ from daemon.core.events import (
 )
 from daemon.core.moves import LEAVE
 from daemon.core.records import DecisionRow, MoveRow
+from daemon.core.state import Halt
 from daemon.core.step import Step
 from daemon.host.printable import printable
 from daemon.operator.log_events import LOG_EVENTS
@@ -107,6 +108,17 @@ class Log:
             return
         daily = bool(step.state.basket.date)
         self._quiet = EACH_ORDER if daily else frozenset()
+        self._event(event, step, daily=daily)
+        halt = step.state.risk.halt
+        for effect in step.effects:
+            self._effect(effect, halt)
+        if daily:
+            self._decided(step)
+        for row in step.rows:
+            if type(row) is MoveRow and row.step == LEAVE:
+                self._closed(row)
+
+    def _event(self, event: Event, step: Step, *, daily: bool) -> None:
         match event:
             case SessionScheduled():
                 self._traded = _Traded()
@@ -150,31 +162,26 @@ class Log:
                     reason=event.reason,
                     detail=event.detail,
                 )
-        halt = step.state.risk.halt
-        for effect in step.effects:
-            match effect:
-                case RaiseAlarm() if halt is not None and (halt.reason, halt.detail) == (effect.name, effect.detail):
-                    self("halted", reason=halt.reason, detail=halt.detail)
-                case RaiseAlarm():
-                    self("alarm", alarm=effect.name, detail=effect.detail)
-                case SubmitOrder():
-                    self._traded.orders += 1
-                    self(
-                        "order_submitted",
-                        client_order_id=effect.client_order_id,
-                        symbol=effect.symbol,
-                        side=effect.side,
-                        quantity=effect.quantity,
-                        limit_price=None if effect.limit_price is None else str(effect.limit_price),
-                        intent=effect.intent,
-                    )
-                case CancelOrder():
-                    self("order_cancel_requested", client_order_id=effect.client_order_id)
-        if daily:
-            self._decided(step)
-        for row in step.rows:
-            if type(row) is MoveRow and row.step == LEAVE:
-                self._closed(row)
+
+    def _effect(self, effect: AnyEffect, halt: Halt | None) -> None:
+        match effect:
+            case RaiseAlarm() if halt is not None and (halt.reason, halt.detail) == (effect.name, effect.detail):
+                self("halted", reason=halt.reason, detail=halt.detail)
+            case RaiseAlarm():
+                self("alarm", alarm=effect.name, detail=effect.detail)
+            case SubmitOrder():
+                self._traded.orders += 1
+                self(
+                    "order_submitted",
+                    client_order_id=effect.client_order_id,
+                    symbol=effect.symbol,
+                    side=effect.side,
+                    quantity=effect.quantity,
+                    limit_price=None if effect.limit_price is None else str(effect.limit_price),
+                    intent=effect.intent,
+                )
+            case CancelOrder():
+                self("order_cancel_requested", client_order_id=effect.client_order_id)
 
     def _closed(self, row: MoveRow) -> None:
         size = -row.quantity * row.multiplier

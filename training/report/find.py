@@ -107,6 +107,11 @@ def find(study: Study) -> Findings:
         forecaster=study.extra.get(KEY),
         heads=study.extra.get(HEADS),
     )
+    return _judged(study, findings)
+
+
+def _judged(study: Study, findings: Findings) -> Findings:
+    """The findings with criteria, verdict and abstract."""
     criteria, reference = judge(findings), reference_of(study.strategy)
     known_today = reference.survivorship if reference is not None else ""
     return msgspec.structs.replace(

@@ -15,7 +15,8 @@ from strategies.kit.contract import Float32Array
 from strategies.registry import daily_strategy
 from tests.support.toy.strategy import CASH, SPEC, SPY
 from training.desks.daily.baselines import with_costs
-from training.desks.daily.dry_run import Desk, dry_run, under
+from training.desks.daily.desk import Desk, under
+from training.desks.daily.dry_run import dry_run
 from training.desks.daily.table import TICKS, DailyTable, read_table
 from training.desks.daily.task_data import DailyTaskData
 from training.desks.kind import Compared, EnvSettings, Learner, Span, TrainingKind

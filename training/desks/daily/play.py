@@ -13,8 +13,8 @@ from torch import Tensor
 
 from daemon.core.limits import Trading
 from strategies.regime_switcher import HIDDEN, HOLD, SPEC
-from training.desks.daily.rebalancer_market import RebalancerMarket
-from training.desks.daily.regime_market import RegimeMarket
+from training.desks.daily.markets.rebalancer import RebalancerMarket
+from training.desks.daily.markets.regime import RegimeMarket
 from training.desks.daily.share_accounts import ShareAccounts
 from training.desks.daily.table import DailyTable
 from training.study.evaluation import SessionResult

@@ -11,11 +11,10 @@ from torch import nn
 
 from strategies import daily_rebalancer
 from strategies.kit.contract import Float32Array
-from training.desks.daily import baselines, claims
-from training.desks.daily.dry_run import rules_for
+from training.desks.daily import baselines, claims, random_traders
+from training.desks.daily.markets.rebalancer import VARIANTS, RebalancerMarket, unit_usd
+from training.desks.daily.networks.rebalancer import IDENTITY, RebalancerActorCritic, fit_scaling
 from training.desks.daily.play import RandomRebalancer, play_rebalancer
-from training.desks.daily.rebalancer_market import VARIANTS, RebalancerMarket
-from training.desks.daily.rebalancer_network import IDENTITY, RebalancerActorCritic, fit_scaling
 from training.desks.daily.task_data import DailyTaskData, funds_beside, on_cpu
 from training.desks.kind import Compared, EnvSettings, Evaluator, Learner, Passive, Span, TrainingKind
 from training.export.reference import Input, Recorder, Watched
@@ -72,7 +71,8 @@ class RebalancerTaskData(DailyTaskData):
         """See `TaskData`; SPY comes from the ETF file next to the bars, where there is one."""
         desk = self.desk(span)
         found = baselines.rebalancer_baselines(desk, funds_beside(self.path), check_stop)
-        found[baselines.RANDOM], totals = baselines.random_rebalancers(policy, desk, RANDOM_DRAWS, seed, check_stop)
+        traders = random_traders.random_rebalancers(policy, desk, RANDOM_DRAWS, seed, check_stop)
+        found[random_traders.RANDOM], totals = traders
         return Compared(found, totals, baselines.scenarios(policy, desk, check_stop))
 
     def probes(self, fold: Fold, count: int, seed: int) -> Float32Array:
@@ -105,9 +105,10 @@ def _policy(network: str, seed: int, weights: Mapping[str, Any]) -> nn.Module:
 
 def _unit_of_action(span: Span) -> dict[str, str]:
     """What one unit of the policy's actions was in training."""
-    basket = rules_for(span.trading, daily_rebalancer.SPEC, span.variant).basket
-    keys = ("shares_per_unit", "notional_per_unit_usd")
-    return {f"basket.{key}": str(getattr(basket, key)) for key in keys}
+    return {
+        "basket.shares_per_unit": str(span.trading.basket.shares_per_unit),
+        "basket.notional_per_unit_usd": str(unit_usd(span.trading, span.variant)),
+    }
 
 
 STATIONARY = ("rsi14", "cci20", "dx14", "williams_r14", "stochastic_k14", "tradable")

@@ -12,10 +12,10 @@ from torch import Tensor, nn
 
 from strategies import regime_switcher
 from strategies.kit.contract import Float32Array
-from training.desks.daily import baselines, claims
+from training.desks.daily import baselines, claims, random_traders
+from training.desks.daily.markets.regime import RegimeMarket
+from training.desks.daily.networks.regime import RegimeActorCritic
 from training.desks.daily.play import RandomSwitcher, play_regime
-from training.desks.daily.regime_market import RegimeMarket
-from training.desks.daily.regime_network import RegimeActorCritic
 from training.desks.daily.task_data import DailyTaskData, on_cpu
 from training.desks.kind import Compared, EnvSettings, Evaluator, Learner, Passive, Span, TrainingKind
 from training.export.reference import Recorder, Watched, each_column
@@ -56,7 +56,8 @@ class RegimeTaskData(DailyTaskData):
         """See `TaskData`."""
         desk = self.desk(span)
         found = baselines.regime_baselines(desk, check_stop)
-        found[baselines.RANDOM], totals = baselines.random_switchers(policy, desk, RANDOM_DRAWS, seed, check_stop)
+        traders = random_traders.random_switchers(policy, desk, RANDOM_DRAWS, seed, check_stop)
+        found[random_traders.RANDOM], totals = traders
         return Compared(found, totals, baselines.scenarios(policy, desk, check_stop))
 
     def probes(self, fold: Fold, count: int, seed: int) -> Float32Array:

@@ -11,7 +11,8 @@ from torch import Tensor, nn
 
 from daemon.core.limits import Trading
 from strategies.kit.contract import Float32Array
-from training.desks.daily.dry_run import dry_run, rules_for
+from training.desks.daily.desk import rules_for
+from training.desks.daily.dry_run import dry_run
 from training.desks.daily.task_data import DailyTaskData
 from training.desks.forecast import baselines
 from training.desks.forecast.graph import COLUMNS, SEQUENCE, Answers, Policy

@@ -11,7 +11,8 @@ from daemon.core.machine import Machine
 from daemon.core.paper.shares import SharePaperBroker
 from daemon.core.step import Core
 from strategies.kit.contract import DailySpec, DailyStrategy
-from training.desks.daily import dry_run as daily
+from training.desks.daily import desk as daily
+from training.desks.daily.dry_run import dry_run
 from training.desks.daily.table import DailyTable
 from training.desks.kind import Span
 from training.desks.own.data import Common, Hooks
@@ -55,7 +56,7 @@ class OwnDays(Common):
     def play(self, player: Player, span: Span) -> PlayResult:
         """See `OwnData`."""
         check_answer(player, self.spec)
-        return daily.dry_run(player, self._desk(span.dates, span.trading))
+        return dry_run(player, self._desk(span.dates, span.trading))
 
     def episode(self, span: Span, number: int) -> Episode:
         """See `OwnData`: so many sessions from this one on."""

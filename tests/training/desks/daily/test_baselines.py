@@ -23,18 +23,14 @@ from training.desks.daily.baselines import (
     NO_COSTS,
     RESET,
     SAME_CLOSE,
-    at_other_times,
-    of_other_stocks,
     owned,
-    random_rebalancers,
-    random_switchers,
     rebalancer_baselines,
     regime_baselines,
     scenarios,
-    variant_of,
     with_costs,
 )
-from training.desks.daily.dry_run import Desk, desk_before, dry_run, rules_for
+from training.desks.daily.desk import Desk, desk_before, rules_for, variant_of
+from training.desks.daily.dry_run import dry_run
 from training.desks.daily.play import (
     DelayedRebalancer,
     DelayedSwitcher,
@@ -44,6 +40,13 @@ from training.desks.daily.play import (
     flat,
     play_rebalancer,
     play_regime,
+)
+from training.desks.daily.random_traders import (
+    RANDOM,
+    at_other_times,
+    of_other_stocks,
+    random_rebalancers,
+    random_switchers,
 )
 from training.desks.daily.task_data import funds_beside
 from training.evidence.criteria import COSTS_TWICE, ONE_BAR_LATE
@@ -103,7 +106,7 @@ def test_the_rebalancers_baselines_play_its_sessions_and_spy_is_left_out_without
     assert funds_beside(tmp_path / "stocks.parquet") is None
     desk = stocks_desk()
     found = rebalancer_baselines(desk, None)
-    assert set(found) == set(baselines.REBALANCER_BASELINES) - {baselines.SPY, baselines.RANDOM}
+    assert set(found) == set(baselines.REBALANCER_BASELINES) - {baselines.SPY, RANDOM}
     for played in found.values():
         assert [result.date for result in played.sessions] == list(desk.table.dates[405:])
     assert total(found[baselines.FLAT].sessions) == 0.0
@@ -117,7 +120,7 @@ def test_the_rebalancers_baselines_play_its_sessions_and_spy_is_left_out_without
 def test_the_switchers_baselines_hold_what_their_names_say() -> None:
     desk = funds_desk()
     found = regime_baselines(desk)
-    assert set(found) == set(baselines.REGIME_BASELINES) - {baselines.RANDOM}
+    assert set(found) == set(baselines.REGIME_BASELINES) - {RANDOM}
     closes, opens = desk.table.close_ticks, desk.table.open_ticks
     grown = closes[559] / opens[260]
     for name, growth in (("ALL_SPY", grown[0]), ("ALL_QQQ", grown[1]), ("ALL_IWM", grown[2]), ("HOLD", grown.mean())):

@@ -22,7 +22,8 @@ from strategies import daily_rebalancer, regime_switcher
 from strategies.daily_rebalancer import CASH, HOLDINGS, TRADABLE, VALUE, DailyRebalancer
 from strategies.regime_switcher import HIDDEN, RegimeSwitcher
 from tests.support.training.made_up_days import walk
-from training.desks.daily.dry_run import desk_before, dry_run, rules_for, under
+from training.desks.daily.desk import desk_before, rules_for, under
+from training.desks.daily.dry_run import dry_run
 from training.desks.daily.play import RandomSwitcher, StartingRegime, always, flat, play_rebalancer, play_regime
 from training.desks.daily.table import DailyTable, read_table
 from training.study.evaluation import SessionResult

@@ -12,8 +12,8 @@ import torch
 from torch import Tensor, nn
 
 from strategies.daily_rebalancer import CASH, CLOSES, HOLDINGS, INDICATORS, STOCKS, TRADABLE, VALUE, WEEKDAY, WIDTH
-from training.desks.daily.rebalancer_network import CLIP, IDENTITY, LOG_STD, Policy, RebalancerActorCritic, fit_scaling
-from training.desks.daily.regime_network import RegimeActorCritic
+from training.desks.daily.networks.rebalancer import CLIP, IDENTITY, LOG_STD, Policy, RebalancerActorCritic, fit_scaling
+from training.desks.daily.networks.regime import RegimeActorCritic
 from training.desks.scalper.network import parameter_count
 from training.rl.coefficients import Coefficients
 from training.rl.ppo import Trainer, make_deterministic

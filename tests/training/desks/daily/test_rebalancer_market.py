@@ -15,7 +15,7 @@ from daemon.core.limits import Trading
 from strategies.daily_rebalancer import SYMBOLS, WEEKDAY, basket_of, vector
 from strategies.kit.contract import Portfolio
 from tests.support.training.made_up_days import trading, walk, written
-from training.desks.daily.rebalancer_market import RebalancerMarket
+from training.desks.daily.markets.rebalancer import RebalancerMarket
 from training.desks.daily.table import DailyTable
 
 GRID = Decimal("0.0001")

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 from strategies.regime_switcher import REGIMES, SPEC, performance, vector
 from tests.support.training.made_up_days import trading, walk, written
-from training.desks.daily.regime_market import REWARD_COST, RegimeMarket
+from training.desks.daily.markets.regime import REWARD_COST, RegimeMarket
 
 FUNDS = msgspec.structs.replace(SPEC, history_bars=2)
 HAND = {

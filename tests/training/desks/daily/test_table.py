@@ -17,7 +17,7 @@ from daemon.tapes.files import TapeError
 from strategies import regime_switcher
 from strategies.regime_switcher import RegimeSwitcher
 from tests.support.training.made_up_days import SHORT, walk, written
-from training.desks.daily.dry_run import feed
+from training.desks.daily.desk import feed
 from training.desks.daily.table import read_table, ticks
 
 HEADER = "symbol,timestamp,open,high,low,close,volume,adj_close\n"

@@ -16,7 +16,7 @@ from torch import Tensor
 from daemon.core.limits import Trading
 from strategies.regime_switcher import DRAWDOWN, EPISODE, HOLD, PORTFOLIO_RETURN, PRICES, REGIMES, VOLATILITIES, WIDTH
 from training.desks.daily.episodes import Course, Episodes
-from training.desks.daily.rebalancer_market import FILLS
+from training.desks.daily.markets.rebalancer import FILLS
 from training.desks.daily.table import DailyTable
 from training.rl.protocols import Step
 

@@ -1,0 +1,1 @@
+"""The tensor markets of the daily strategies."""

@@ -1,0 +1,147 @@
+"""Random traders next to a policy: its decisions for other stocks, or at other times, on the tensor markets."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from itertools import count as count_up
+from typing import Protocol
+
+import torch
+from torch import Tensor
+
+from strategies.regime_switcher import REGIMES
+from training.desks.daily.desk import Desk, variant_of
+from training.desks.daily.dry_run import dry_run
+from training.desks.daily.markets.rebalancer import RebalancerMarket
+from training.desks.daily.markets.regime import RegimeMarket
+from training.desks.daily.play import (
+    Rebalancer,
+    Switcher,
+    certain,
+    play_rebalancer,
+    play_regime,
+)
+from training.rl.protocols import Step
+from training.study.progress import counted, phase
+from training.study.study import PlayResult
+
+RANDOM = "random"
+RANDOM_RUNS = 5  # random traders whose median stands in the table of baselines
+ACCOUNTS = 500  # of the tensor market, for random traders played at once
+REGIME = {name: number for number, (name, _) in enumerate(REGIMES)}
+Answers = Callable[[int], Tensor]
+"""Of each session by its number from 0: actions (n, 50), or regimes int64 (n,), of n accounts."""
+
+
+def never_stop() -> None:
+    """The pause of a caller who needs none."""
+
+
+class Market(Protocol):
+    """Accounts that can be stepped together."""
+
+    @property
+    def closing_usd(self) -> tuple[Tensor, Tensor]: ...
+
+    def step(self, actions: Tensor) -> Step: ...
+
+
+def random_rebalancers(
+    policy: Rebalancer, desk: Desk, draws: int, seed: int, check_stop: Callable[[], None] = never_stop
+) -> tuple[PlayResult, tuple[float, ...]]:
+    """Random traders with the decisions of `policy`: one through the dry run, and the totals of `draws`.
+
+    Each gives the actions of every session to the stocks in an order of its own: as much is wanted at the same times,
+    but of other stocks. So they separate choice from luck, and being invested alone earns no credit. The one
+    is the median of a few by net P&L; totals are net P&L in USD over all of the desk's sessions.
+    """
+    table, rules, variant = desk.table, desk.trading, variant_of(desk.trading)
+    seen: list[Tensor] = []
+
+    def noted(observations: Tensor) -> Tensor:
+        seen.append(policy(observations).clamp(-1.0, 1.0))
+        return seen[-1]
+
+    play_rebalancer(noted, table, desk.dates, rules, variant=variant)
+    actions = torch.cat(seen)
+
+    def totals_of(count: int, nth: int) -> tuple[float, ...]:
+        market = RebalancerMarket(table, desk.first, desk.last, rules, count=count, variant=variant, draws=False)
+        return net_totals(market, of_other_stocks(actions, count, seed + nth), desk)
+
+    median, totals = median_and_totals(draws, totals_of, check_stop)
+    answers = of_other_stocks(actions, 1, seed + median)
+    days = count_up()
+    with phase(RANDOM):
+        return dry_run(lambda _: answers(next(days)), desk), totals
+
+
+def random_switchers(
+    policy: Switcher, desk: Desk, draws: int, seed: int, check_stop: Callable[[], None] = never_stop
+) -> tuple[PlayResult, tuple[float, ...]]:
+    """As `random_rebalancers`, for regimes, which are shifted in time alone: the same portfolios for as long.
+
+    The totals are those of weights, not of whole shares.
+    """
+    table, rules = desk.table, desk.trading
+    seen: list[Tensor] = []
+
+    def noted(observations: Tensor, hidden: Tensor) -> tuple[Tensor, Tensor]:
+        logits, hidden = policy(observations, hidden)
+        seen.append(logits.argmax(1))
+        return logits, hidden
+
+    play_regime(noted, table, desk.dates, rules)
+    regimes = torch.cat(seen)
+
+    def totals_of(count: int, nth: int) -> tuple[float, ...]:
+        market = RegimeMarket(table, desk.first, desk.last, rules, count=count, episode=None, draws=False)
+        return net_totals(market, at_other_times(regimes, count, seed + nth), desk)
+
+    median, totals = median_and_totals(draws, totals_of, check_stop)
+    answers = at_other_times(regimes, 1, seed + median)
+    days = count_up()
+    with phase(RANDOM):
+        return dry_run(lambda _, hidden: (certain(answers(next(days))), hidden), desk), totals
+
+
+def of_other_stocks(actions: Tensor, count: int, seed: int) -> Answers:
+    """The actions (sessions, n) of `count` accounts, each with the stocks in an order of its own."""
+    order = torch.rand(count, actions.shape[1], generator=torch.Generator().manual_seed(seed)).argsort(1)
+    return lambda day: actions[day].index_select(0, order.flatten()).view(order.shape)
+
+
+def at_other_times(regimes: Tensor, count: int, seed: int) -> Answers:
+    """The regimes (sessions,) of `count` accounts, each by a shift in time of its own.
+
+    Who begins amid a HOLD takes what is held there; what is held before the first regime is cash.
+    """
+    days = len(regimes)
+    place = torch.where(regimes != REGIME["HOLD"], torch.arange(days), -1).cummax(0).values
+    held = torch.where(place >= 0, regimes[place.clamp(min=0)], REGIME["ALL_CASH"])
+    later = torch.where(place >= 0, regimes, held)
+    shifts = torch.randint(0, days, (count,), generator=torch.Generator().manual_seed(seed))
+    return lambda day: (later if day else held)[(day + shifts) % days]
+
+
+def net_totals(market: Market, answers: Answers, desk: Desk) -> tuple[float, ...]:
+    """Net P&L in USD of all accounts of a market over the desk's sessions."""
+    for day in range(desk.last - desk.first + 1):
+        market.step(answers(day))
+    pnl = market.closing_usd[0] - float(desk.trading.paper.cash_usd)
+    return tuple(round(value, 2) for value in pnl.tolist())
+
+
+def median_and_totals(
+    draws: int, totals_of: Callable[[int, int], tuple[float, ...]], check_stop: Callable[[], None]
+) -> tuple[int, tuple[float, ...]]:
+    """The number of the random trader, of the first few, whose P&L is in the middle; the P&L of `draws` others."""
+    with phase("random traders, a few"):
+        pnl = [totals_of(1, nth)[0] for nth in counted(range(RANDOM_RUNS), "traders")]
+    median = sorted(range(RANDOM_RUNS), key=lambda nth: pnl[nth])[RANDOM_RUNS // 2]
+    totals: list[float] = []
+    with phase("random traders, all"):
+        for go in counted(range(-(-draws // ACCOUNTS)), f"rounds of {ACCOUNTS} traders"):
+            check_stop()
+            totals.extend(totals_of(ACCOUNTS, RANDOM_RUNS + go))
+    return median, tuple(totals[:draws])
