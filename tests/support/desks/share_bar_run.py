@@ -8,11 +8,10 @@ from dataclasses import dataclass
 from decimal import Decimal
 from pathlib import Path
 
-from daemon.core.events import Event, ModelVerified, RunStarted
+from daemon.app.desk import Start, assemble
+from daemon.core.events import Event
 from daemon.core.limits import Paper, Trading
 from daemon.core.step import Step
-from daemon.engine.code import libraries
-from daemon.engine.engine import Engine
 from daemon.engine.recover import recover
 from daemon.engine.recovery import fresh_machine, identity_of
 from daemon.engine.state_dir import open_state_dir
@@ -22,6 +21,7 @@ from daemon.tapes.minutes import TapeInfo, TapeSource, scan
 from strategies.registry import strategy as strategy_named
 from tests.support.core.share_bars import SPEC, EveryThird
 from tests.support.desks.desk_run import Crash, Tape, drop, own_code, tape_rows, write_tape
+from tests.support.models.layers import plain
 
 RULES = Trading(paper=Paper(cash_usd=Decimal(10_000)))
 META = {"mode": "replay", "account": "paper", "strategy": SPEC.name, "feed": "sip", "desk": "toy", "tape": "tape.csv"}
@@ -52,24 +52,20 @@ class Toy:
         recovered = recover(state_dir.journal.reader(), machine, code)
         source = Tape(TapeSource(self.tape, self.info, self.calendar, recovered.fed))
         writer, crashed = JournalWriter(state_dir.journal, 0), False
-        engine = Engine(
+        desk = assemble(
+            Start(identity, RULES, plain(), code),
             recovered,
             writer,
-            EveryThird(),
             source,
-            code=code,
+            EveryThird(),
             group_events=group,
             snapshot_events=snapshots,
             observe=observe or (lambda _event, _step: None),
             boundary=boundary,
         )
-        now, who = machine.state.now_ns, identity
-        started = RunStarted(
-            now, who.mode, who.account, who.strategy, who.epoch, code, who.feed, RULES, libraries=libraries()
-        )
         try:
-            asyncio.run(engine.run([started, ModelVerified(now, "v1", "d", promoted=True, feed="sip")]))
-            return engine.state_digest()
+            asyncio.run(desk.run())
+            return desk.engine.state_digest()
         except Crash:
             crashed = True
             return ""
