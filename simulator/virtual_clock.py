@@ -335,13 +335,3 @@ def virtual_clock(start_ns: int, seed: object = 0) -> Iterator[VirtualClock]:
         yield clock
     finally:
         clock.close()
-
-
-@contextlib.contextmanager
-def clock_from(start_ns: int, rate: float | None = None, seed: object = 0) -> Iterator[SimClock]:
-    """A clock for the time of a `with`: virtual, or at `rate` simulated seconds a second where there is one."""
-    if rate is not None:
-        yield SimClock.starting_now(start_ns, rate)
-        return
-    with virtual_clock(start_ns, seed) as clock:
-        yield clock

@@ -18,10 +18,10 @@ from pathlib import Path
 from daemon.journal.journal import FILE
 from daemon.journal.reader import JournalReader
 from simulator.clock import SimClock
-from simulator.virtual_clock import clock_from
 from tests.support.desks.live_desk import LOOSE, books
 from tests.support.desks.stage import UNENDING, new_york_ns
 from tests.support.paths import REPOSITORY
+from tests.support.simulator.clocks import clock_from
 from tests.support.toy_broker import BOOK, CASH
 
 DAY, BEGIN = "2024-10-29", "10:00"

@@ -21,13 +21,13 @@ from simulator.prices.tape import calendar_sessions
 from simulator.server import DEFAULT_KEY, DEFAULT_SECRET, Rules
 from simulator.serving import serving
 from simulator.trading.account import Account
-from simulator.virtual_clock import clock_from
 from strategies.golden import golden_observations
 from strategies.kit.manifest import Golden
 from strategies.regime_switcher import ASSETS, HIDDEN, REGIMES, SPEC, SYMBOLS, WEIGHTS, WIDTH
 from strategies.registry import strategy
 from tests.support.desks.stage import QUICK, SELDOM_PINGED, Stage, Table, new_york_ns
 from tests.support.models.tiny_models import graph, manifest_of, put
+from tests.support.simulator.clocks import clock_from
 
 HALF_DAY, NEXT_DAY = "2024-07-03", "2024-07-05"
 CASH = 100_000

@@ -25,10 +25,10 @@ from simulator.prices.tape import NEW_YORK
 from simulator.server import DEFAULT_KEY, DEFAULT_SECRET, LoggedRequest, Rules
 from simulator.serving import Serving, serving
 from simulator.trading.account import Account
-from simulator.virtual_clock import clock_from
 from strategies.kit.contract import Bar, Session
 from strategies.kit.units import SECOND_NS
 from tests.support.desks.live_desk import LOOSE, Books, Daemon, books, write_config
+from tests.support.simulator.clocks import clock_from
 
 KEYS = {"APCA_API_KEY_ID": DEFAULT_KEY, "APCA_API_SECRET_KEY": DEFAULT_SECRET}
 IN_PARTS = Rules(fill_sizes=(1, 2))  # orders of three and more fill in parts

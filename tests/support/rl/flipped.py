@@ -8,11 +8,11 @@ from dataclasses import replace
 import torch
 
 from tests.support.planted.flipping import INPUTS, Flipping, FlippingMarket, share_of_optimum
-from training.rl.dqn.coefficients import DqnCoefficients
+from training.rl.dqn.coefficients import DqnCoefficients, PqnCoefficients
 from training.rl.dqn.networks import QNetwork, explore
 from training.rl.dqn.online import OnlineCoefficients, OnlineLearner
 from training.rl.dqn.pqn import PqnTrainer
-from training.rl.dqn.presets import COLD, RECIPES, build, build_pqn
+from training.rl.dqn.presets import RECIPES, build, build_pqn
 from training.rl.dqn.replay import ChoiceReplay, OneStep, Returns
 
 MARKET = Flipping()
@@ -20,7 +20,7 @@ EPSILON = 0.05
 BEFORE, AFTER = 1.0, -1.0
 WIDTHS, DISCOUNT, REWARD_SCALE = (32, 32), 0.95, 5.0
 START = replace(
-    COLD,
+    PqnCoefficients(),
     learning_rate=2e-3,
     environments=64,
     rollout_steps=32,

@@ -57,9 +57,6 @@ RECIPES: Mapping[str, DqnCoefficients] = MappingProxyType(
     }
 )
 
-COLD = PqnCoefficients()
-"""The cold start: the first policy, from history."""
-
 
 def build(
     inputs: int,
