@@ -20,9 +20,9 @@ import numpy as np
 
 from strategies.golden import golden_observations
 from strategies.registry import strategy
-from training.desks.daily.rebalancer_network import IDENTITY as DAILY_IDENTITY
-from training.desks.daily.rebalancer_network import RebalancerActorCritic
-from training.desks.daily.regime_network import RegimeActorCritic
+from training.desks.daily.networks.rebalancer import IDENTITY as DAILY_IDENTITY
+from training.desks.daily.networks.rebalancer import RebalancerActorCritic
+from training.desks.daily.networks.regime import RegimeActorCritic
 from training.desks.scalper.lstm_policy import LstmActorCritic
 from training.desks.scalper.network import IDENTITY, ActorCritic
 from training.export.ensemble import together

@@ -26,7 +26,7 @@ from training.cli.studies.run_file import CHANGES, OPTION, expanded
 from training.desks.kind import TrainingKind
 from training.desks.registry import KINDS, kind
 from training.desks.trial import ENGINES, OWN, RLLIB
-from training.export.export import activate
+from training.export.activate import activate
 from training.export.import_sb3 import ACTIVATIONS
 from training.rl.kernels import slow_products
 from training.rl.pool import Stopped

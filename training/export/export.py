@@ -10,7 +10,6 @@ import hashlib
 import logging
 import shutil
 import tempfile
-import time
 import warnings
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -25,7 +24,6 @@ import torch
 from torch import nn
 
 from daemon.host.whole_files import sync, write_whole
-from daemon.models.pointer import CURRENT, ModelError, point
 from strategies.golden import contract_hash, golden_observations
 from strategies.kit.contract import AnyStrategy, Float32Array, Observation, Spec
 from strategies.kit.manifest import (
@@ -120,19 +118,6 @@ def export(
     finally:
         shutil.rmtree(workshop)
     return final
-
-
-def activate(version: Path, why: str) -> None:
-    """Point `current` next to this version's folder at it: running desks of that store follow.
-
-    Raises:
-        ExportError: its name is no version's.
-        OSError: the store cannot be written; the pointer is unchanged.
-    """
-    try:
-        point(version.parent, CURRENT, version.name, who="train-and-export", why=why, now_ns=time.time_ns())
-    except ModelError as error:
-        raise ExportError(error.text) from error
 
 
 class Exported(nn.Module):

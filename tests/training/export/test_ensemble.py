@@ -20,9 +20,9 @@ from daemon.models.store import load
 from strategies.kit.contract import AnyStrategy, Float32Array, Observation
 from strategies.kit.manifest import MANIFEST_FILE, Training, decode, encode
 from strategies.registry import strategy
-from training.desks.daily.rebalancer_network import RebalancerActorCritic
-from training.desks.daily.rebalancer_network import Scaling as DailyScaling
-from training.desks.daily.regime_network import RegimeActorCritic
+from training.desks.daily.networks.rebalancer import RebalancerActorCritic
+from training.desks.daily.networks.rebalancer import Scaling as DailyScaling
+from training.desks.daily.networks.regime import RegimeActorCritic
 from training.desks.scalper.network import IDENTITY, ActorCritic
 from training.export.ensemble import SeedEnsemble, together
 from training.export.export import Exported, Release, export, run_onnx

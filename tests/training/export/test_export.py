@@ -26,7 +26,8 @@ from tests.support.paths import REPOSITORY
 from tests.support.toy.registered import registered
 from training.desks.scalper.data import load, observations
 from training.desks.scalper.network import CLIP, ActorCritic, Policy, Scaling
-from training.export.export import ExportError, Release, activate, export, run_onnx, run_onnx_sequence
+from training.export.activate import activate
+from training.export.export import ExportError, Release, export, run_onnx, run_onnx_sequence
 from training.study.folds import single
 
 TRAINED = Training(

@@ -7,7 +7,6 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, cast
 
-import msgspec
 from torch import nn
 
 from daemon.core.limits import Trading
@@ -16,12 +15,11 @@ from strategies.kit.model_config.indicators import history_bars, shipped
 from training.desks.kind import Keeper, Played, Sources, Span
 from training.desks.online.baselines import play_one, players
 from training.desks.online.data import load
-from training.desks.online.network import heads_of, network_of
+from training.desks.online.network import network_of
 from training.desks.online.plan import SPACE, OnlinePlan
 from training.desks.online.task_data import OnlineTaskData
 from training.desks.online.trial import Course
 from training.desks.trial import OWN, Control, Listener, Request, Trained
-from training.evidence.heads import KEY
 from training.rl.dimensions import Dimension
 from training.rl.presets import Plan
 from training.study.folds import Walk, last_fold, walk
@@ -113,9 +111,7 @@ class FromHistory:
     ) -> dict[str, Any]:
         """See `Procedure`: how good the heads are on the test sessions."""
         fold = self.folds(tuple(data.days), plan)[-1]
-        if not heads_of(data.data.config):
-            return {}
-        return {KEY: msgspec.to_builtins(data.heads(policies[-1], fold))}
+        return data.heads_for_report(policies[-1], fold)
 
     def searched(self, _: Plan) -> tuple[Dimension, ...]:
         """See `Procedure`."""

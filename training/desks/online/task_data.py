@@ -20,7 +20,7 @@ from training.desks.online.data import OnlineData
 from training.desks.online.dry_run import desks, dry_run
 from training.desks.online.market.bars import Bars
 from training.desks.online.play import Player, values_of
-from training.evidence.heads import HeadScores, direction_scores, risk_scores
+from training.evidence.heads import KEY, HeadScores, direction_scores, risk_scores
 from training.export.reference import Watched
 from training.study.evaluation import Figures, SessionResult, figures
 from training.study.progress import counted
@@ -95,6 +95,10 @@ class OnlineTaskData:
         return Watched(np.stack(rows, axis=1)[played], np.stack(answers, axis=1)[played])
 
     @torch.no_grad()
+    def heads_for_report(self, policy: nn.Module, fold: Fold) -> dict[str, Any]:
+        """The scores of the heads as the report takes them; empty without heads."""
+        return {KEY: msgspec.to_builtins(self.heads(policy, fold))} if self.data.spec.heads else {}
+
     def heads(self, policy: nn.Module, fold: Fold) -> HeadScores:
         """How good the heads are on the fold's test sessions while nothing is held; their base is of the training."""
         data, labels = self.data, self.data.history.labels
