@@ -110,7 +110,7 @@ def _lead_on(options: argparse.Namespace, status: DeskStatus | None, *, running:
 def panic(options: argparse.Namespace, _console: Console) -> int:
     """Flatten the account without daemon or journal; returns what `rescue` does. Raises ConfigError, NotFound."""
     settings, keys = _with_keys(options)
-    from daemon.app.rescue import print_line, rescue
+    from daemon.app.offline.rescue import print_line, rescue
     from daemon.brokers.registry import broker_of
 
     print_line(f"the {settings.desk.account} account at {broker_of(settings).service(settings)}: cancel all, close all")
@@ -172,7 +172,7 @@ def _asked(options: argparse.Namespace, holder: str) -> Answer:
 
 def _offline(options: argparse.Namespace) -> Answer:
     """Journal the command for a stopped desk."""
-    from daemon.app.offline import command_offline
+    from daemon.app.offline.command import command_offline
 
     who = options.who.strip() or _user()
     command = Command(options.command, options.reason, f"offline/{who} (uid {os.getuid()})")

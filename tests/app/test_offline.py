@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from daemon.app.offline import command_offline
+from daemon.app.offline.command import command_offline
 from daemon.core.events import AcceptBrokerRequested, PanicNoticed, ResumeRequested, RunStarted
 from daemon.core.limits import Trading
 from daemon.engine.code import code_digest, libraries

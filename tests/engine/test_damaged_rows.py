@@ -12,8 +12,8 @@ from pathlib import Path
 import pytest
 from msgspec.structs import replace
 
-from daemon.app.offline import command_offline
-from daemon.app.stopped import rotate_offline
+from daemon.app.offline.command import command_offline
+from daemon.app.offline.desk import rotate_offline
 from daemon.cli import ctl
 from daemon.core.effects import SubmitOrder
 from daemon.core.events import ClockTicked, Event, PauseRequested, RunStarted

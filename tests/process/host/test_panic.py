@@ -15,7 +15,7 @@ from pathlib import Path
 
 import pytest
 
-from daemon.app import rescue
+from daemon.app.offline import rescue
 from daemon.cli import ctl
 from daemon.engine.state_dir import locked_by
 from daemon.host.panic_marker import MARKER

@@ -9,7 +9,7 @@ from typing import Any
 import msgspec
 from msgspec.structs import replace
 
-from daemon.app.stopped import stopped_desk
+from daemon.app.offline.desk import stopped_desk
 from daemon.core.events import Event, PanicNoticed, RunStarted
 from daemon.core.machine import Machine
 from daemon.core.state import State, digest
