@@ -6,7 +6,6 @@ the contracts that the desk uses: watched, held and ordered. A journal resumes a
 
 from __future__ import annotations
 
-import hashlib
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
@@ -21,7 +20,7 @@ from daemon.core.instruments.option_market import parse_occ, session_volatility
 from daemon.core.limits import Trading
 from daemon.core.paper.state import RecordedState
 from daemon.host.time.calendar import SessionCalendar
-from daemon.tapes.files import TapeError
+from daemon.tapes.files import TapeError, digest_of
 from daemon.tapes.minutes import TapeCounts, TapeSource
 from daemon.tapes.quotes.closes import closes_in
 from daemon.tapes.quotes.faults import FAULTS, STALE_NS, faults
@@ -61,8 +60,7 @@ def option_quotes(path: Path, underlying: str, root: str = "", closes: Path | No
         raise TapeError(
             f"{path}: no contract of {wanted} in its first session; found {found}: name it by --option-root"
         )
-    with path.open("rb") as stream:
-        digest = hashlib.file_digest(stream, "sha256").hexdigest()
+    digest = digest_of(path)
     if closes is None:
         return OptionQuotes(file, digest, wanted)
     return OptionQuotes(file, digest, wanted, closes_in(closes, underlying), closes.name)
