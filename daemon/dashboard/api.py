@@ -84,7 +84,7 @@ def equity(desk: FollowedDesk, _: Query, __: AnswerContext) -> Any:
 def decisions(desk: FollowedDesk, query: Query, _: AnswerContext) -> Any:
     """`GET /api/decisions`."""
     before, limit = whole(query, "before", 0, 2**48), whole(query, "limit", 50, LINES_MOST)
-    outcome, until_ns = one_of(query, "outcome", FILTERS), day_end(_date(query, "day"))
+    outcome, until_ns = one_of(query, "outcome", FILTERS), day_end(date_of(query, "day"))
     with desk.reader() as reader:
         return decision_lines(reader, before, limit, outcome, until_ns)
 

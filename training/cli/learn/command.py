@@ -34,7 +34,7 @@ from training.desks.online.data import OnlineData, load
 from training.desks.online.export import PROBES, export_online, training_of
 from training.desks.online.network import COLD_PRESETS, network_of
 from training.desks.online.play import Player, RandomTrader, certain, play
-from training.export.export import activate
+from training.export.activate import activate
 from training.rl.kernels import use_fast_float32
 from training.rl.ppo import make_deterministic
 from training.runs.desk_rules import trading_of
