@@ -43,7 +43,7 @@ from training.export.ensemble import count_of
 from training.rl.kernels import plain_float32
 
 OPSET = 20
-TOLERANCE = 1e-5  # largest difference of a logit, an action or a hidden state between torch and onnxruntime
+TOLERANCE = 1e-5  # largest difference between torch and onnxruntime, of the largest answer where that is above 1
 
 
 class Answered(NamedTuple):
@@ -103,7 +103,7 @@ def export(
             with a memory sees them as one sequence.
 
     Raises:
-        ExportError: answers that are not finite, of another shape, or further than 1e-5 from onnxruntime's.
+        ExportError: answers that are not finite, of another shape, or further from onnxruntime's than `TOLERANCE`.
     """
     shelf = out / strategy.spec.name
     shelf.mkdir(parents=True, exist_ok=True)
@@ -288,11 +288,14 @@ def _check_answers(spec: Spec, answered: Answered, count: int) -> None:
 
 
 def _difference(one: Answered, other: Answered) -> float:
-    """The largest difference between answers, and between states and heads where there are any."""
+    """The largest difference between answers, and between states and heads where there are any.
+
+    Float32 rounds in proportion: where answers are above 1, it is a share of the largest.
+    """
     pairs = [(one.answers, other.answers), *zip(one.heads, other.heads, strict=True)]
     if one.states is not None and other.states is not None:
         pairs.append((one.states, other.states))
-    return max(float(np.abs(mine - theirs).max()) for mine, theirs in pairs)
+    return max(float(np.abs(mine - theirs).max()) / max(1.0, float(np.abs(mine).max())) for mine, theirs in pairs)
 
 
 def _onnx_answers(path: Path, memory: tuple[int, ...] | None, observations: Float32Array) -> Answered:
