@@ -1,7 +1,6 @@
 """What a desk earned over a span, from its days and its trades: arithmetic alone, no journal and no clock.
 
-Returns are of days: (equity at the end − transfers) / equity at the end of the day before − 1. They compound. Sharpe
-and Sortino are annual, from 252 days a year and without a risk-free rate, as `quantstats` has them.
+Returns are of days: (equity at the end − transfers) / equity at the end of the day before − 1. They compound.
 """
 
 from __future__ import annotations
@@ -15,17 +14,25 @@ from typing import NamedTuple
 
 import msgspec
 import numpy as np
-import numpy.typing as npt
 
 from daemon.journal.equity import EquityDay
 from daemon.journal.trades import Totals, Trade
+from daemon.reports.performance.ratios import (
+    YEAR,
+    Drawdown,
+    Series,
+    compounded,
+    drawdowns,
+    falls,
+    sharpe,
+    sharpe_error,
+    sortino,
+)
 from strategies.kit.units import HOUR_NS
 
-YEAR = 252  # sessions
 NO_TRADES = Totals()
 SESSION_NS = 13 * HOUR_NS // 2
 RANGES = ("1D", "1W", "1M", "3M", "YTD", "ALL")
-Series = npt.NDArray[np.float64]
 
 
 class Period(msgspec.Struct, frozen=True):
@@ -35,17 +42,6 @@ class Period(msgspec.Struct, frozen=True):
     pnl_usd: float
     share: float  # return, 0.01 is 1 %
     sessions: int
-
-
-class Drawdown(msgspec.Struct, frozen=True):
-    """A fall of the returns' index below its highest value at the ends of days. Lengths are in sessions."""
-
-    start: str  # the first day below
-    trough: str
-    end: str  # the day on which it was made up, "" while it lasts
-    depth: float  # 0.1 is 10 %
-    length: int  # from the start to the last day below
-    to_trough: int
 
 
 class Line(msgspec.Struct, frozen=True):
@@ -183,67 +179,6 @@ def returns_of(span: Span) -> Series:
     starts = np.array([before, *(day.closed_usd for day in chosen[:-1])])
     found: Series = np.divide(closed, starts, out=np.ones_like(closed), where=starts > 0) - 1.0
     return found
-
-
-def compounded(returns: Series) -> Series:
-    """Return the sums of returns up to each day, compounded: 0.1 is 10 % above the begin."""
-    index: Series = np.cumprod(1.0 + returns, dtype=np.float64)
-    return index - 1.0
-
-
-def sharpe(returns: Series) -> float | None:
-    """Return mean / standard deviation, annual; None below two days, or where nothing moved."""
-    spread = float(returns.std(ddof=1)) if returns.size > 1 else 0.0
-    return float(returns.mean()) / spread * math.sqrt(YEAR) if spread > 1e-12 else None
-
-
-def sharpe_error(returns: Series) -> float | None:
-    """Return the annual Sharpe ratio's standard error for independent returns.
-
-    Lo, "The statistics of Sharpe ratios", Financial Analysts Journal 58(4), 2002, equation 10.
-    """
-    found = sharpe(returns)
-    if found is None:
-        return None
-    return math.sqrt((1.0 + found**2 / YEAR / 2.0) / returns.size * YEAR)
-
-
-def sortino(returns: Series) -> float | None:
-    """Return mean / downside deviation from zero over all days, annual; None without a losing day."""
-    if returns.size < 2:
-        return None
-    below = math.sqrt(float(np.square(np.minimum(returns, 0.0)).sum()) / returns.size)
-    return float(returns.mean()) / below * math.sqrt(YEAR) if below > 0 else None
-
-
-def falls(returns: Series) -> Series:
-    """Return the fall from the highest index so far (at least that of the begin) at each day; 0 is none."""
-    index = np.cumprod(1.0 + returns)
-    peaks = np.maximum(np.maximum.accumulate(index), 1.0)
-    below: Series = 1.0 - np.divide(index, peaks)
-    return below
-
-
-def drawdowns(names: Sequence[str], returns: Series) -> tuple[Drawdown, ...]:
-    """Return every fall below the highest index, the deepest first."""
-    below, found = falls(returns), []
-    for under, group in groupby(range(len(names)), key=lambda index: bool(below[index] > 1e-12)):
-        places = list(group)
-        if not under:
-            continue
-        trough = max(places, key=lambda index: below[index])
-        end = places[-1] + 1
-        found.append(
-            Drawdown(
-                start=names[places[0]],
-                trough=names[trough],
-                end=names[end] if end < len(names) else "",
-                depth=float(below[trough]),
-                length=len(places),
-                to_trough=trough - places[0] + 1,
-            )
-        )
-    return tuple(sorted(found, key=lambda fall: (-fall.depth, fall.start)))
 
 
 # --- periods ----------------------------------------------------------------------------------------------------------

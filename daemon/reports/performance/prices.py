@@ -18,7 +18,8 @@ from daemon.core.session import new_york_text
 from daemon.engine.segments import parts_of
 from daemon.journal.equity import EquityDay
 from daemon.journal.reader import JournalReader
-from daemon.reports.performance.figures import Series, Span
+from daemon.reports.performance.figures import Span
+from daemon.reports.performance.ratios import Series
 from daemon.reports.record import first_id
 from daemon.tapes.files import TapeError, TapeFile
 from strategies.kit.contract import Bar

@@ -15,7 +15,6 @@ from daemon.journal.trades import LONGEST, Found, Wanted, read_trades, with_trad
 from daemon.journal.universe import strategy_of, symbols_of
 from daemon.reports.performance.figures import (
     Performance,
-    Series,
     Span,
     begin_of,
     performance,
@@ -24,6 +23,7 @@ from daemon.reports.performance.figures import (
     totals_of,
 )
 from daemon.reports.performance.prices import Closes, closes_at, held_returns
+from daemon.reports.performance.ratios import Series
 from strategies.kit.contract import Spec
 
 _HELD = "SELECT opened_ns, iif(entered + left_again = 0, left_ns, NULL) AS left_ns FROM round_trips"

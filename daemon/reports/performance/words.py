@@ -6,7 +6,8 @@ from datetime import date
 from decimal import Decimal
 
 from daemon.page_kit.svg import MINUS
-from daemon.reports.performance.figures import Drawdown, Performance, Period
+from daemon.reports.performance.figures import Performance, Period
+from daemon.reports.performance.ratios import Drawdown
 from daemon.reports.trade_tables import gain, lasted
 from daemon.reports.words import NONE, money, number, plural
 

@@ -12,7 +12,6 @@ import quantstats.stats as oracle
 
 from daemon.journal.equity import EquityDay
 from daemon.reports.performance.figures import (
-    Drawdown,
     Performance,
     Period,
     begin_of,
@@ -21,6 +20,7 @@ from daemon.reports.performance.figures import (
     span_of,
     summed,
 )
+from daemon.reports.performance.ratios import Drawdown
 
 HOUR = 3600 * 10**9
 
