@@ -9,8 +9,6 @@ from collections.abc import Callable
 from decimal import Decimal
 from typing import Any
 
-import msgspec
-
 from daemon.app.desk import prepare_interpreter
 from daemon.app.replay_figures import equity_curve, quotes_used, session_ends
 from daemon.app.replay_open import ReplayRun, open_replay
@@ -21,7 +19,7 @@ from daemon.engine.engine import Engine
 from daemon.engine.replay import ReplaySource
 from daemon.operator.log import Log
 from daemon.operator.side_thread import supervised
-from daemon.operator.summary import Summary, daily_figures, summarise
+from daemon.operator.summary import QuotesUsed, Summary, daily_figures, summarise
 
 
 async def run_replay(
@@ -53,7 +51,7 @@ async def run_replay(
         bars_run = state.stats.bars - run.bars_before
         quoted = quotes_used(replay, run.tape, engine.machine.market_state)
         if quoted is not None:
-            log("option_quotes_used", **msgspec.structs.asdict(quoted))
+            _log_quotes(log, quoted)
         found = () if engine.stopped_by else remarks(replay, counts, state, bars_run, quoted)
         for remark in found:
             log("replay_remark", remark=remark)
@@ -122,3 +120,20 @@ def _on_signals(engine: Engine, source: ReplaySource, log: Log) -> None:
     loop = asyncio.get_running_loop()
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, stop, number.name)
+
+
+def _log_quotes(log: Log, used: QuotesUsed) -> None:
+    log(
+        "option_quotes_used",
+        file=used.file,
+        synthetic=used.synthetic,
+        sessions=used.sessions,
+        sessions_quoted=used.sessions_quoted,
+        asked=used.asked,
+        recorded=used.recorded,
+        standing=used.standing,
+        missing=used.missing,
+        faulty_rows=used.faulty_rows,
+        fills_recorded=used.fills_recorded,
+        fills_modelled=used.fills_modelled,
+    )

@@ -29,7 +29,7 @@ import sys
 from pydantic import SecretStr
 from daemon.host.lean import without_pandas
 without_pandas()
-from daemon.app.live.start import prepare_live
+from daemon.app.live.prepare import prepare_live
 from daemon.brokers.alpaca.rest.client import Access
 from daemon.brokers.alpaca.rest.queues import account_queues, market_queue
 from daemon.brokers.alpaca.rest.market_data import MarketData
@@ -75,7 +75,7 @@ def test_a_replay_loads_nothing_of_any_broker_nor_pandas(tmp_path: Path) -> None
 
 def test_a_live_desk_at_alpaca_loads_the_library_s_client_and_no_pandas(tmp_path: Path) -> None:
     modules = loaded(LIVE, tmp_path)
-    assert {"alpaca.common.rest", "daemon.app.live.start"} <= modules
+    assert {"alpaca.common.rest", "daemon.app.live.prepare"} <= modules
     assert modules.isdisjoint(("pandas", "alpaca.trading", "alpaca.data"))
 
 
