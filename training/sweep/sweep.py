@@ -1,181 +1,37 @@
 """One policy of the store under many desk rules: each cell is a dry run, and all of them are judged together.
 
-Nothing is written into a configuration. The best of many cells flatters, so the result has the probability of backtest
-overfitting over the cells, and the deflated Sharpe ratio of the best one.
+Nothing is written into a configuration.
 """
 
 from __future__ import annotations
 
 import contextlib
-import dataclasses
 import functools
 import operator
 import threading
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import msgspec
-import numpy as np
 
-from daemon.core.limits import Trading
-from daemon.core.strategy_rules import DIGEST
 from daemon.host.whole_files import write_whole
-from strategies.kit.manifest import Manifest, config_text
-from training.desks.kind import Span, TaskData
-from training.desks.registry import kind
-from training.evidence.cross_validation import Overfitting, backtest_overfitting
-from training.evidence.overfitting import Deflated, deflated_sharpe, effective_trials
-from training.evidence.statistics import session_returns, sharpes
-from training.export.export import Exported
-from training.export.version import Version, read_version
-from training.rl.pool import Emit, Flag, Stopped, stop_on_signals, work_through
-from training.rl.ppo import make_deterministic
+from training.rl.pool import Emit, Flag, stop_on_signals, work_through
 from training.rl.ray_cluster import connected
 from training.rl.ray_pool import ClusterPool
 from training.runs.desk_rules import trading_of
-from training.runs.folder import RunFolderError, alone
-from training.runs.ledger import Ledger, Line, ledger_path, settings_digest, utc_now
-from training.runs.prepared import loaded
-from training.runs.settings import settings_for
+from training.runs.folder import alone
+from training.runs.ledger import settings_digest
 from training.study.progress import phase, reported
 from training.sweep.cells import Cell, Swept
-from training.sweep.grid import Axis, Value, cells_of
+from training.sweep.grid import Value, cells_of
+from training.sweep.judge import judged
 from training.sweep.page import page
+from training.sweep.play import play_cell
+from training.sweep.ready import Asked, Ready, make_ready, make_same
 
 RUNS = Path("runs")
 CELLS_FILE, SWEEP_FILE, PAGE_FILE, LOCK_FILE = "cells.jsonl", "sweep.json", "sweep.html", ".lock"
-
-
-@dataclass(frozen=True, slots=True)
-class Asked:
-    """What a sweep is asked for."""
-
-    strategy: str
-    bars: Path
-    store: Path
-    axes: tuple[Axis, ...]
-    version: str = "current"
-    config: Path | None = None  # whose other rules hold; None: the strategy's defaults
-    first: str = ""  # session, New York date; "": see `sessions_of`
-    last: str = ""
-    processes: int = 2
-    ray: str = ""  # "local", "auto", an address; "" is this machine's processes without Ray
-    folder: Path | None = None
-
-
-@dataclass(frozen=True, slots=True)
-class Ready:
-    """What a process needs to play a cell."""
-
-    asked: Asked
-    version: Version
-    data: TaskData
-    dates: tuple[str, ...]
-    trading: Trading  # without any change
-
-    @property
-    def variant(self) -> str:
-        """What one unit of an action is, or the reward that the policy was trained with."""
-        rewards = self.version.manifest.hyperparameters.get("rewards") or kind(self.asked.strategy).variants
-        return str(rewards[0])
-
-    def identity(self) -> dict[str, Any]:
-        """What decides the result, as JSON."""
-        return {
-            "policy": self.version.manifest.policy_sha256,
-            "bars": self.data.info.sha256,
-            "sessions": [self.dates[0], self.dates[-1], len(self.dates)],
-            "axes": [[axis.key, list(axis.values)] for axis in self.asked.axes],
-            "rules": repr(self.trading),
-        }
-
-
-def make_ready(asked: Asked) -> Ready:
-    """Read everything.
-
-    Raises:
-        VersionError: the store has no such version.
-        ValueError: a key's value is out of bounds, or fixed by the model; no session is left.
-        TapeError, CalendarError, HistoryError, OSError: as reading the bars does.
-    """
-    make_deterministic()
-    version, trading = (
-        read_version(asked.store, asked.strategy, asked.version),
-        trading_of(asked.strategy, asked.config),
-    )
-    fixed = version.manifest.rules.keys() - {DIGEST}
-    for axis in asked.axes:
-        if axis.key in fixed:
-            raise ValueError(f"--set {axis.key}: the model {version.folder.name} was trained with one value of it")
-    settings = dataclasses.replace(
-        settings_for(asked.strategy, asked.bars, asked.store),
-        symbols=version.manifest.symbols or (),
-        model_config=config_text(version.manifest),
-    )
-    if settings.plan is None:
-        settings = dataclasses.replace(settings, symbols=())
-    data = loaded(settings.kind, settings, trading)
-    dates = sessions_of(tuple(data.days), data.info.sha256, version.manifest, asked.first, asked.last)
-    return Ready(asked, version, data, dates, trading)
-
-
-def make_same(asked: Asked, sha256: str) -> Ready:
-    """Read everything once more, in a further process. Raises `RunFolderError` where the bars have changed."""
-    ready = make_ready(asked)
-    if ready.data.info.sha256 != sha256:
-        raise RunFolderError(f"{asked.bars} changed while the sweep was at work: give the same command again")
-    return ready
-
-
-def sessions_of(
-    days: Sequence[str], sha256: str, manifest: Manifest, first: str = "", last: str = ""
-) -> tuple[str, ...]:
-    """The sessions from `first` to `last`; without either the policy's test sessions, or all after its last session.
-
-    Raises:
-        ValueError: there is none.
-    """
-    test = manifest.training.splits.get("test") if sha256 == manifest.training.file_sha256 else None
-    if not first and not last and test is not None:
-        first, last = test
-    elif not first and not last:
-        first = f"{manifest.training.last_session}~"  # after every text that begins so
-    found = tuple(day for day in days if (not first or day >= first) and (not last or day <= last))
-    if not found:
-        raise ValueError(
-            f"no session from {first.rstrip('~') or 'the first'} to {last or 'the last'} can be decided on; the file "
-            f"has {len(days)} from {days[0] if days else 'none'} to {days[-1] if days else 'none'}: give --first and "
-            "--last"
-        )
-    return found
-
-
-def play_cell(ready: Ready, rules: Mapping[str, Value], flag: Flag, emit: Emit) -> Cell:
-    """Let the policy play all sessions under these rules. Raises `Stopped` when `flag` is set before it begins."""
-    if flag.is_set():
-        raise Stopped("a cell")
-    asked = ready.asked
-    trading = trading_of(asked.strategy, asked.config, rules) if rules else ready.trading
-    data: Any = ready.data
-    if any(field.name == "ready" for field in dataclasses.fields(data)):
-        data = dataclasses.replace(data, ready={})  # desks that are made ready know the rules that they began with
-    played = data.test(Exported(ready.version.policy).eval(), Span(ready.dates, ready.variant, trading))
-    found, capital = data.figures(played.sessions), float(ready.trading.paper.cash_usd)
-    cell = Cell(
-        rules=dict(rules),
-        returns=tuple(session_returns(played.sessions, capital).tolist()),
-        net_return=found.net_return,
-        sharpe_annual=found.sharpe_annual,
-        max_drawdown=found.max_drawdown,
-        trades=found.trades,
-        denials=dict(played.denials),
-    )
-    emit(cell)
-    return cell
-
-
 Listener = Callable[[Any], None]
 
 
@@ -197,7 +53,7 @@ def run_sweep(asked: Asked, listen: Listener, flag: Flag | None = None) -> tuple
         folder.mkdir(parents=True, exist_ok=True)
         with alone(folder / LOCK_FILE, f"{folder} is in use by another sweep: wait for it, or use --out"):
             played = _played(ready, cells, digest, folder, listen, stop)
-            swept = _swept(ready, played, digest)
+            swept = judged(ready, played, digest)
             write_whole(folder / SWEEP_FILE, msgspec.json.format(msgspec.json.encode(swept), indent=1) + b"\n")
             write_whole(folder / PAGE_FILE, page(swept, asked.axes).encode())
     return swept, folder
@@ -254,66 +110,3 @@ def _kept(path: Path) -> list[Cell]:
         with contextlib.suppress(msgspec.DecodeError):
             found.append(msgspec.json.decode(line, type=Cell))
     return found
-
-
-def _swept(ready: Ready, played: Sequence[Cell], digest: str) -> Swept:
-    """What all cells show together; one line of the ledger counts the sweep."""
-    asked, manifest, cells = ready.asked, ready.version.manifest, played[1:]
-    matrix = np.array([cell.returns for cell in cells], dtype=np.float64).T
-    ratios = sharpes(matrix.T)
-    best = int(ratios.argmax())
-    line = Line(
-        kind="trial",
-        utc=utc_now(),
-        strategy=asked.strategy,
-        data_sha256=ready.data.info.sha256,
-        first=ready.dates[0],
-        last=ready.dates[-1],
-        study=f"sweep-{asked.strategy}-{digest[:8]}",
-        sharpe=float(ratios[best]),
-        settings_sha256=digest,
-        note=f"sweep of {', '.join(axis.key for axis in asked.axes)}, {len(cells)} cells of {manifest.version}: the "
-        "best one's Sharpe ratio",
-    )
-    ledger = Ledger(ledger_path(asked.store, asked.strategy))
-    prior, _ = ledger.prior(ready.dates, own=[line])
-    ledger.record(line)
-    deflated = deflated_sharpe(
-        matrix[:, best],
-        [*ratios.tolist(), *prior],
-        trials=len(cells) + len(prior),
-        effective=effective_trials(matrix) + len(prior),
-    )
-    spans = [manifest.training.splits[name] for name in ("train", "validate") if name in manifest.training.splits]
-    overfitting = backtest_overfitting(matrix)
-    return Swept(
-        strategy=asked.strategy,
-        version=manifest.version,
-        bars=asked.bars.name,
-        first=ready.dates[0],
-        last=ready.dates[-1],
-        sessions=len(ready.dates),
-        seen=sum(any(first <= day <= last for first, last in spans) for day in ready.dates),
-        keys=tuple(axis.key for axis in asked.axes),
-        configured=played[0],
-        cells=tuple(cells),
-        best=best,
-        overfitting=overfitting,
-        deflated=deflated,
-        words=_words(cells[best], played[0], len(cells), deflated, overfitting),
-    )
-
-
-def _words(best: Cell, configured: Cell, count: int, deflated: Deflated, overfitting: Overfitting) -> str:
-    named = ", ".join(f"{key} {value}" for key, value in best.rules.items())
-    luck = (
-        f"the best of one half of the sessions is in the worse half of the other in {overfitting.probability:.0%} of "
-        "the splits (PBO)".replace("%", " %")
-        if overfitting.probability is not None
-        else f"PBO is not known: {overfitting.note}"
-    )
-    return (
-        f"The largest Sharpe ratio of {count} cells, {best.sharpe_annual:+.2f} a year, is that of {named}; as "
-        f"configured it is {configured.sharpe_annual:+.2f}. The best of many flatters: its deflated Sharpe ratio is "
-        f"{deflated.deflated:.2f} among {deflated.trials} trials, and {luck}. No configuration was changed."
-    )

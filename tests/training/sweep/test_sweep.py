@@ -18,7 +18,8 @@ from training.rl.pool import Stopped
 from training.runs.ledger import Ledger, ledger_path
 from training.sweep.cells import Cell, Swept
 from training.sweep.grid import axis_of
-from training.sweep.sweep import Asked, run_sweep, sessions_of
+from training.sweep.ready import Asked, sessions_of
+from training.sweep.sweep import run_sweep
 
 NAME = "option_scalper"
 NO_ENTRY, COMMISSION = "risk.no_entry_after_open_min", "paper.commission_usd"

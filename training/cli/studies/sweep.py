@@ -16,7 +16,8 @@ from training.rl.pool import Stopped
 from training.sweep.cells import Cell, Swept
 from training.sweep.grid import axis_of
 from training.sweep.page import head_of, rows_of
-from training.sweep.sweep import PAGE_FILE, Asked, run_sweep
+from training.sweep.ready import Asked
+from training.sweep.sweep import PAGE_FILE, run_sweep
 
 SHOWN = 15  # cells in the table
 
