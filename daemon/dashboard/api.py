@@ -5,7 +5,6 @@ Every value from outside is checked here. A refusal names what was found and wha
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -26,9 +25,8 @@ from daemon.dashboard.pages.risk import risk_page
 from daemon.dashboard.pages.trades import LINES_MOST as TRADES_MOST
 from daemon.dashboard.pages.trades import trades_file, trades_page
 from daemon.dashboard.pages.transitions import transition_page, wanted
-from daemon.dashboard.queries import DATE, Query, RefusedRequest, date_of, one_of, whole
+from daemon.dashboard.queries import DATE, Query, RefusedRequest, end_of, one_of, wanted_trades, whole
 from daemon.dashboard.views import DeskLine, Now
-from daemon.journal.trades import RESULTS, SIDES, SORTS, Wanted, day_begin, day_end
 from daemon.reports.performance.figures import RANGES
 
 
@@ -84,7 +82,7 @@ def equity(desk: FollowedDesk, _: Query, __: AnswerContext) -> Any:
 def decisions(desk: FollowedDesk, query: Query, _: AnswerContext) -> Any:
     """`GET /api/decisions`."""
     before, limit = whole(query, "before", 0, 2**48), whole(query, "limit", 50, LINES_MOST)
-    outcome, until_ns = one_of(query, "outcome", FILTERS), day_end(date_of(query, "day"))
+    outcome, until_ns = one_of(query, "outcome", FILTERS), end_of(query, "day")
     with desk.reader() as reader:
         return decision_lines(reader, before, limit, outcome, until_ns)
 
@@ -105,7 +103,7 @@ def decision(desk: FollowedDesk, query: Query, around: AnswerContext) -> Any:
             found = around.history.find(number)
         if found.observation is not None and spec is not None:
             if row["logits"]:
-                logits = tuple(json.loads(row["logits"]))
+                logits = tuple(msgspec.json.decode(row["logits"]))
                 try:
                     explained = around.explainer.explain(spec, row["model"], found.observation, logits, row["action"])
                 except Unexplained as error:
@@ -123,30 +121,15 @@ class TextFile(msgspec.Struct, frozen=True):
     text: str
 
 
-def _wanted(query: Query, most: int) -> Wanted:
-    result = one_of(query, "result", (*RESULTS, "open"))
-    return Wanted(
-        symbol=query.get("symbol", "")[:40].upper(),
-        start_ns=day_begin(date_of(query, "from")),
-        end_ns=day_end(date_of(query, "to")),
-        side=one_of(query, "side", SIDES),
-        result="" if result == "open" else result,
-        open_only=result == "open",
-        sort=one_of(query, "sort", tuple(SORTS), "time"),
-        limit=whole(query, "limit", 50, most) or most,
-        offset=whole(query, "offset", 0, 2**48),
-    )
-
-
 def trades(desk: FollowedDesk, query: Query, _: AnswerContext) -> Any:
     """`GET /api/trades`."""
     with desk.reader() as reader:
-        return trades_page(reader, _wanted(query, TRADES_MOST))
+        return trades_page(reader, wanted_trades(query, TRADES_MOST))
 
 
 def trades_csv(desk: FollowedDesk, query: Query, _: AnswerContext) -> Any:
     """`GET /api/trades.csv`: the same, all that match, as a file."""
-    wanted = msgspec.structs.replace(_wanted(query, TRADES_MOST), limit=0, offset=0)
+    wanted = msgspec.structs.replace(wanted_trades(query, TRADES_MOST), limit=0, offset=0)
     with desk.reader() as reader:
         return TextFile("trades.csv", "text/csv", trades_file(reader, wanted))
 

@@ -10,6 +10,7 @@ from typing import Any
 
 from daemon.dashboard.pages.price import NotThere
 from daemon.journal.rows import JournalError
+from daemon.journal.trades import RESULTS, SIDES, SORTS, Wanted, day_begin, day_end
 
 DATE = re.compile(r"\d{4}-\d{2}-\d{2}", re.ASCII)
 Query = Mapping[str, str]
@@ -58,3 +59,24 @@ def date_of(query: Query, name: str) -> str:
         return text and date.fromisoformat(text if DATE.fullmatch(text) else "").isoformat()
     except ValueError:
         raise RefusedRequest(400, f"{name} is {text[:40]!r}, expected a date as 2024-08-05") from None
+
+
+def end_of(query: Query, name: str) -> int:
+    """Read a date of the query; the end of that day in New York, nanoseconds UTC. Raises RefusedRequest."""
+    return day_end(date_of(query, name))
+
+
+def wanted_trades(query: Query, most: int) -> Wanted:
+    """Read which trades are asked for, `most` at a time. Raises RefusedRequest."""
+    result = one_of(query, "result", (*RESULTS, "open"))
+    return Wanted(
+        symbol=query.get("symbol", "")[:40].upper(),
+        start_ns=day_begin(date_of(query, "from")),
+        end_ns=end_of(query, "to"),
+        side=one_of(query, "side", SIDES),
+        result="" if result == "open" else result,
+        open_only=result == "open",
+        sort=one_of(query, "sort", tuple(SORTS), "time"),
+        limit=whole(query, "limit", 50, most) or most,
+        offset=whole(query, "offset", 0, 2**48),
+    )

@@ -6,8 +6,6 @@ Nothing is written into a configuration.
 from __future__ import annotations
 
 import contextlib
-import functools
-import operator
 import threading
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
@@ -16,9 +14,7 @@ from typing import Any
 import msgspec
 
 from daemon.host.whole_files import write_whole
-from training.rl.pool import Emit, Flag, stop_on_signals, work_through
-from training.rl.ray_cluster import connected
-from training.rl.ray_pool import ClusterPool
+from training.rl.pool import Flag, stop_on_signals
 from training.runs.desk_rules import trading_of
 from training.runs.folder import alone
 from training.runs.ledger import settings_digest
@@ -27,8 +23,8 @@ from training.sweep.cells import Cell, Swept
 from training.sweep.grid import Value, cells_of
 from training.sweep.judge import judged
 from training.sweep.page import page
-from training.sweep.play import play_cell
-from training.sweep.ready import Asked, Ready, make_ready, make_same
+from training.sweep.play import play_cells
+from training.sweep.ready import Asked, Ready, make_ready
 
 RUNS = Path("runs")
 CELLS_FILE, SWEEP_FILE, PAGE_FILE, LOCK_FILE = "cells.jsonl", "sweep.json", "sweep.html", ".lock"
@@ -76,27 +72,8 @@ def _played(
                 book.write(msgspec.json.encode(cell) + b"\n")
             listen(news)
 
-        _work(ready, left, keep, stop)
+        play_cells(ready, left, keep, stop)
     return [kept[_key(rules)] for rules in wanted]
-
-
-def _work(ready: Ready, left: Sequence[Mapping[str, Value]], emit: Emit, stop: Flag) -> None:
-    asked, again = ready.asked, functools.partial(make_same, ready.asked, ready.data.info.sha256)
-    if asked.ray and left:
-        with contextlib.ExitStack() as stack:
-            ray = stack.enter_context(connected(asked.ray, asked.processes))
-            ClusterPool(ray, "cpu", operator.call, again).work_through(play_cell, left, flag=stop, emit=emit)
-        return
-    single = asked.processes == 1 or len(left) <= 1
-    work_through(
-        play_cell,
-        left,
-        prepare=(lambda given: given) if single else operator.call,
-        argument=ready if single else again,
-        processes=asked.processes,
-        flag=stop,
-        emit=emit,
-    )
 
 
 def _key(rules: Mapping[str, Value]) -> str:
