@@ -19,6 +19,7 @@ from daemon.page_kit.svg import (
     Plot,
     Point,
     Show,
+    apart,
     millions,
     padded,
     percent,
@@ -221,19 +222,6 @@ def equity(
     for y, (_, label, style) in zip(places, ends, strict=True):
         plot.text(plot.edge + 5, y + 4, label, style=style)
     return plot.markup(title)
-
-
-def apart(wanted: Sequence[float], gap: float, low: float, high: float) -> list[float]:
-    """Positions near those wanted, in the same order, at least `gap` apart, within low to high where they fit."""
-    order = sorted(range(len(wanted)), key=lambda index: wanted[index])
-    placed = [0.0] * len(wanted)
-    previous = low - gap
-    for index in order:
-        previous = placed[index] = max(wanted[index], previous + gap)
-    following = high + gap
-    for index in reversed(order):
-        following = placed[index] = min(placed[index], following - gap)
-    return placed
 
 
 STEPS = (millions, "training steps")

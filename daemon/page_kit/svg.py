@@ -181,6 +181,19 @@ class Plot:
         return Markup(tostring(svg, encoding="unicode"))
 
 
+def apart(wanted: Sequence[float], gap: float, low: float, high: float) -> list[float]:
+    """Positions near those wanted, in the same order, at least `gap` apart, within low to high where they fit."""
+    order = sorted(range(len(wanted)), key=lambda index: wanted[index])
+    placed = [0.0] * len(wanted)
+    previous = low - gap
+    for index in order:
+        previous = placed[index] = max(wanted[index], previous + gap)
+    following = high + gap
+    for index in reversed(order):
+        following = placed[index] = min(placed[index], following - gap)
+    return placed
+
+
 def _number(value: float) -> str:
     return f"{value:.1f}".removesuffix(".0")
 

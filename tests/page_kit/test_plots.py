@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from daemon.page_kit import plots
-from daemon.page_kit.svg import ticks
+from daemon.page_kit.svg import apart, ticks
 
 OPEN, CLOSE = 1_733_236_200 * 10**9, 1_733_259_600 * 10**9  # 9:30 and 16:00 in New York
 HOSTILE = "<script>alert(1)</script>&\"'"
@@ -26,7 +26,7 @@ def test_ticks_are_few_and_always_inside(low: float, width: float) -> None:
 
 @given(st.lists(st.floats(0.0, 100.0), min_size=1, max_size=7))
 def test_labels_never_overlap_and_never_leave_the_plot(wanted: list[float]) -> None:
-    placed = sorted(plots.apart(wanted, 13.0, 0.0, 100.0))
+    placed = sorted(apart(wanted, 13.0, 0.0, 100.0))
     assert placed[0] >= -1e-9
     assert placed[-1] <= 100.0 + 1e-9
     assert all(after - before >= 13.0 - 1e-9 for before, after in pairwise(placed))
