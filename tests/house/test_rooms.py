@@ -1,7 +1,8 @@
-"""Folders stay small enough to read at a glance."""
+"""Folders and files stay small enough to read at a glance."""
 
 from __future__ import annotations
 
+import ast
 import subprocess
 from collections import Counter
 from pathlib import Path
@@ -9,6 +10,11 @@ from pathlib import Path
 from tests.support.paths import REPOSITORY
 
 MOST_FILES = 15
+MOST_LINES = 400
+MANY_MODULES, MOST_WIDE = 20, 10
+PRODUCT = [
+    path for room in ("daemon", "strategies", "training", "simulator") for path in (REPOSITORY / room).rglob("*.py")
+]
 
 
 def test_no_folder_has_more_than_fifteen_python_files() -> None:
@@ -26,3 +32,26 @@ def test_no_folder_has_more_than_fifteen_python_files() -> None:
     assert len(files) > 500
     folders = Counter(str(Path(name).parent) for name in files)
     assert {folder: count for folder, count in folders.items() if count > MOST_FILES} == {}
+
+
+def test_no_file_of_the_product_has_more_than_400_lines() -> None:
+    lines = {str(path.relative_to(REPOSITORY)): path.read_text().count("\n") for path in PRODUCT}
+    assert len(lines) > 500
+    assert {name: count for name, count in lines.items() if count > MOST_LINES} == {}
+
+
+def test_at_most_ten_modules_import_more_than_twenty() -> None:
+    """Libraries count; `from a.b import c` is one of a.b, unless c is a module itself."""
+    own = {".".join(path.relative_to(REPOSITORY).with_suffix("").parts).removesuffix(".__init__") for path in PRODUCT}
+    wide = {}
+    for path in PRODUCT:
+        found = {"__future__"}
+        for node in ast.walk(ast.parse(path.read_bytes())):
+            if isinstance(node, ast.Import):
+                found |= {name.name for name in node.names}
+            elif isinstance(node, ast.ImportFrom):
+                names = {f"{node.module}.{name.name}" for name in node.names}
+                found |= names & own | ({str(node.module)} if names - own else set())
+        if len(found) - 1 > MANY_MODULES:
+            wide[str(path.relative_to(REPOSITORY))] = len(found) - 1
+    assert len(wide) <= MOST_WIDE, wide
