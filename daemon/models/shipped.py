@@ -1,4 +1,4 @@
-"""Where the shipped policies are: `onnx_models` of a checkout, or inside an installed wheel, which nobody writes to."""
+"""Where the shipped policies are: `onnx_models` of a checkout, or inside an installed wheel, which stays as it is."""
 
 from __future__ import annotations
 
