@@ -57,8 +57,15 @@ def flip_snapshot(run: Run) -> None:
 
 def flip_row(run: Run) -> None:
     """SIGKILL, one bit of an event flips, and the next life, which leaves that event out and is halted for it."""
+    until = run.minute() + START_LIMIT_S / 60
     run.desk.kill()
-    run.desk.flip_in_row(run.chance)
+    while not run.desk.flip_in_row(run.chance):  # killed before its first event, or right after a snapshot
+        run.start()
+        if run.minute() > until:
+            run.problems.append(f"no event was there to be damaged within {START_LIMIT_S} s")
+            return
+        run.nap(10.0)
+        run.desk.kill()
     run.start()
     until = run.minute() + START_LIMIT_S / 60
     while run.minute() < until and not run.desk.listening():

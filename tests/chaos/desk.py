@@ -151,19 +151,24 @@ class Desk:
         self._flipped.setdefault(row, state)
         return f"event {seq}: it is damaged"
 
-    def flip_in_row(self, chance: random.Random) -> None:
-        """Flip a bit of one of the newest events' payloads, of a life that is over: rows that no snapshot covers."""
+    def flip_in_row(self, chance: random.Random) -> bool:
+        """Flip a bit of one of the newest events' payloads, of a life that is over, among the rows that no snapshot
+        covers; False if there is no such row.
+        """
         with contextlib.closing(sqlite3.connect(self.state_dir / FILE, isolation_level=None)) as journal:
             uncovered = "id > (SELECT coalesce(max(event_id), 0) FROM snapshots)"
             found = f"SELECT id, kind, payload FROM events WHERE {uncovered} ORDER BY id DESC LIMIT 200"
             kinds: dict[str, list[tuple[int, str]]] = {}
             for row, kind, payload in journal.execute(found):
                 kinds.setdefault(kind, []).append((row, payload))
+            if not kinds:
+                return False
             row, payload = chance.choice(kinds[chance.choice(sorted(kinds))])  # most rows are quotes and ticks
             flipped, bit = bytearray(payload.encode()), chance.randrange(8 * len(payload))
             flipped[bit // 8] ^= 1 << bit % 8
             journal.execute("UPDATE events SET payload = CAST(? AS TEXT) WHERE id = ?", (bytes(flipped), row))
         self._damaged = True
+        return True
 
     def halted_for(self) -> set[str]:
         """The reasons of all halts that the log names."""
