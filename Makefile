@@ -19,7 +19,7 @@ LEARN_ARGS ?=
 COVERAGE_MIN := 97
 PIP := .venv/bin/python -m pip --disable-pip-version-check
 
-.PHONY: help demo training test lint format bench bench-train bench-flips bench-promotion off-policy-coverage soak learn online chaos chaos-desks install install-trainer prune dist images check-images check-deploy check-units debian-tools dashboard vendor clean
+.PHONY: help demo training test lint format bench bench-train bench-flips bench-promotion off-policy-coverage site soak learn online chaos chaos-desks install install-trainer prune dist images check-images check-deploy check-units debian-tools dashboard vendor clean
 
 help:
 	@echo "make demo      install the daemon and run a bundled tape through it (dry run, no account needed);"
@@ -40,6 +40,7 @@ help:
 	@echo "make install   put daemon, units and an example configuration on a trading host (docs/TRADING_HOST.md)"
 	@echo "make dist      build the wheel into dist/ and prove it in an empty environment (DIST_PYTHON names its Python)"
 	@echo "make prune     remove releases there that neither runs, nor is the current or the former one"
+	@echo "make site      the manuals as a site with search, and the reference of all commands and keys: site/html"
 	@echo "make dashboard run the demo, then show it at http://127.0.0.1:8420 until Ctrl-C"
 	@echo "make vendor    fetch the dashboard's chart library from the npm registry again"
 	@echo "make check-units  let systemd's own tools judge the units"
@@ -86,6 +87,16 @@ dashboard: .venv/.installed-daemon
 	@state=$$(mktemp -d -t rltrader-demo.XXXXXX); \
 	.venv/bin/rltraderd --dry-run --strategy $(STRATEGY) --bars $(TAPE) --state-dir "$$state"; \
 	.venv/bin/rltrader-dashboard --state-dir "$$state" --models-dir onnx_models
+
+.venv/.installed-docs: pyproject.toml constraints.txt .venv/.installed-tests
+	@echo "== installing the tools of the site into .venv"
+	@$(PIP) install --quiet -c constraints.txt -e '.[$(RUNTIME),docs]'
+	@touch $@
+
+# Only installing reaches another host.
+site: .venv/.installed-docs
+	@.venv/bin/python docs/site/make_site.py site
+	@echo "== site/html; look at it with: .venv/bin/python -m http.server --bind 127.0.0.1 --directory site/html 8000"
 
 lint: .venv/.installed-tests
 	.venv/bin/ruff check .
@@ -271,5 +282,5 @@ vendor:
 	@bash daemon/dashboard/static/vendor/fetch.sh
 
 clean:
-	rm -rf .venv build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis .import_linter_cache .coverage htmlcov
+	rm -rf .venv build dist site *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis .import_linter_cache .coverage htmlcov
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
