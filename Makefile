@@ -9,9 +9,9 @@ STRATEGY ?= option_scalper
 TAPE = $(shell .venv/bin/python -m daemon.tapes $(STRATEGY))
 RUNTIME ?= cpu
 PYTEST_ARGS ?=
-# Many tests wait for a daemon or a server, so three processes keep two cores busy. A file's tests stay together; the
+# Many tests wait for a daemon or a server, so four processes keep two cores busy. A file's tests stay together; the
 # longest files come first (tests/conftest.py), where pytest-xdist alone would begin with the files of most tests.
-TEST_PROCESSES ?= 3
+TEST_PROCESSES ?= 4
 CHAOS_ARGS ?= --sessions 500 --parallel 3
 DESKS_ARGS ?= --sessions 20
 ONLINE_ARGS ?=

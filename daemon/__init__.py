@@ -1,5 +1,6 @@
-"""Set before anything of this package loads onnxruntime, which would else tell its maker what runs here."""
+"""The trading daemon."""
 
 import os
 
+# before any module here loads onnxruntime, which otherwise sends usage data to its maker
 os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")

@@ -1,4 +1,4 @@
-"""The door of the process `rltraderd`: says what it does not load, then hands over to `daemon.cli.daemon`."""
+"""Entry point of `rltraderd`: limits what is loaded, then calls `daemon.cli.daemon`."""
 
 from __future__ import annotations
 

@@ -197,7 +197,7 @@ def _user() -> str:
     try:
         return getpass.getuser()
     except (KeyError, OSError):
-        return "nobody"
+        return "unknown"
 
 
 def _show(answer: Answer, console: Console, more: str = "") -> int:

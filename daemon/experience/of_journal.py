@@ -1,7 +1,7 @@
 """Experiences out of a journal's steps. Pure: the same rows give the same experiences, live, in a replay, and later.
 
-A decision is complete at the next question of its session, or at the session's end. Rows must come without a gap; after
-one, `begin` again: the decision that was open is lost.
+A decision is complete at the next question of its session, or at the session's end. Rows must be consecutive. After a
+gap call `begin`: the open decision is lost.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """Publish a journal's experience to its Redis stream: at least once, counted once.
 
-An entry's id is its journal row, and Redis refuses an id that is not above the last one: what was sent twice stands
-there once. The stream itself says how far it goes; where it lost entries (restored, emptied), they are sent again.
+An entry's id is its journal row. Redis refuses ids that do not increase, so a repeated entry is stored once. The stream
+itself shows how far it goes. If it lost entries (restored, emptied), they are sent again.
 Only what the trainer acknowledged is trimmed. The daemon knows nothing of this process.
 """
 
@@ -49,8 +49,10 @@ class StreamForeign(Exception):
 
 
 class Publisher:
-    """Carries one desk's experience. `turn` does a bit and returns how long to wait, in seconds; it never raises for
-    Redis or the journal. Used by one thread. `published` counts entries since the start."""
+    """Publishes one desk's experience. `turn` does one piece of work and returns the wait in seconds.
+
+    It never raises for Redis or the journal. One thread only. `published` counts entries since the start.
+    """
 
     def __init__(self, state_dir: Path, folder: Path, client: Any, log: Callable[..., None]) -> None:
         self._state_dir, self._file = state_dir, folder / CHECKPOINT

@@ -1,4 +1,4 @@
-"""What a journal's new rows have to say: alarms, fills, model changes and ended sessions, as short messages.
+"""Turn new journal rows into short messages: alarms, fills, model changes, ended sessions.
 
 Reads only. Everything that rows hold is data from outside, so it is made printable.
 """

@@ -321,7 +321,7 @@ LOG_EVENTS: dict[str, LogEvent] = {
         "The daemon ends and these stay open at the broker: nothing watches them until it starts.",
     ),
     "job_failed": LogEvent("error", ("job", "problem"), "A scheduled job raised; trading goes on.", alarm=True),
-    "task_failed": LogEvent("error", ("task", "problem"), "Something that only watches raised and is begun again."),
+    "task_failed": LogEvent("error", ("task", "problem"), "A task that only watches raised and was restarted."),
     "stop_late": LogEvent("warning", ("open",), "The stop's deadline passed with these still open."),
     "day_ended": LogEvent(
         "info", ("date", "report", "archive"), "The day's report was written, and the journal copied where configured."

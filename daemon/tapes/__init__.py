@@ -1,4 +1,4 @@
-"""The bundled tapes, and the tool that writes them. Data only: nothing here decides anything."""
+"""Readers of recorded bars and quotes, and the bundled tapes."""
 
 from pathlib import Path
 

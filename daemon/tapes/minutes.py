@@ -152,8 +152,8 @@ class TapeSource:
     when the tape is past its start. Times never go backwards. A file that is sorted otherwise (`TapeInfo.resorted`) is
     read in order of time. Sessions without a row are left out.
 
-    With `tick_ns`, a `ClockTicked` follows so long after the end of bars that some symbols do not have: a desk that
-    waits for all of them decides then.
+    With `tick_ns`, a `ClockTicked` follows `tick_ns` after the end of a bar that some symbols lack. A desk that waits
+    for all symbols then decides.
 
     `skip` is the number of feed events in the journal; they are skipped. Raises TapeError when the tape has fewer or
     the calendar does not span it, CalendarError when it lacks the days around a session.

@@ -1,6 +1,6 @@
 """The stock and option data streams of one server: their routes, the sessions on them, and who may have one.
 
-The hub publishes to subscribers; the protocol is in `data_session.py`, the market's events are in `timeline.py`.
+The hub publishes to subscribers; the protocol is in `session.py`, the market's events are in `timeline.py`.
 """
 
 from __future__ import annotations

@@ -39,7 +39,7 @@ class AnalyseError(Exception):
 class Subject:
     """The strategy to analyse. `make` gets all bars of the file, for strategies that prepare something at start.
 
-    `table` is how training sees the features (`strategies.kit.entry.Entry.table`); None where it has none.
+    `table` is how training sees the features (`strategies.kit.entry.StrategyEntry.table`); None where it has none.
     """
 
     name: str

@@ -26,7 +26,7 @@ Listen = Callable[[str], None]
 PAGE_BARS = 10_000  # Alpaca's most
 PAGES_MAX = 1_000  # of one chunk
 TRIES = 8  # of one page; with the pauses between them it gets over 90 s without an answer
-PAUSE_MAX_S = 300.0  # no word of the broker's makes us wait longer
+PAUSE_MAX_S = 300.0  # longest Retry-After that is obeyed
 BODY_MAX = 64 * 1024 * 1024  # bytes of one answer
 KEY_VARIABLES = ("APCA_API_KEY_ID", "APCA_API_SECRET_KEY")
 

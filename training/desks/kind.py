@@ -1,7 +1,7 @@
 """The interface of a trainable strategy: `TrainingKind` before a bars file is read, `TaskData` after.
 
-The pipeline (settings, trials, runs, export) knows these two alone, and no strategy. `kind` is the one place that knows
-them all.
+The pipeline (settings, trials, runs, export) knows these two alone, and no strategy. `training.desks.registry` is
+the one place that knows them all.
 """
 
 from __future__ import annotations

@@ -34,7 +34,10 @@ class Watched(NamedTuple):
 
 
 def each_column(spec: Spec, columns: range, of_the_desk: Sequence[str] = ()) -> tuple[Input, ...]:
-    """These columns one by one under their feature's name; a name that begins as one of `of_the_desk` is the desk's."""
+    """One input for each column, named after its feature.
+
+    Names that start with one of `of_the_desk` follow from the policy's own actions.
+    """
     names = [(column, spec.features[column]) for column in columns]
     return tuple(Input(name, (column,), name.startswith(tuple(of_the_desk))) for column, name in names)
 

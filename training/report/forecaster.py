@@ -76,11 +76,11 @@ def judgement(found: ForecasterFindings) -> str:
         return "No row of the tested years has a label, so nothing is known."
     own, base = found.scores.after.accuracy, found.scores.after.base_rate
     if own.low > base.high:
-        lead = "so it is surely right more often than one who always names the commonest class"
+        lead = "so it is right more often than always naming the commonest class, beyond chance"
     elif own.high < base.low:
-        lead = "so one who always names the commonest class is surely right more often"
+        lead = "so always naming the commonest class is right more often, beyond chance"
     else:
-        lead = "and the intervals overlap: that it knows anything is not shown by this"
+        lead = "and the intervals overlap: no knowledge is shown"
     points = f"{number((own.estimate - base.estimate) * 100.0, 1)} points"
     return f"Accuracy {share(own.estimate)}, commonest class {share(base.estimate)} ({points}), {lead}."
 

@@ -35,8 +35,7 @@ SEEDS, NONE = ENSEMBLES = ("seeds", "none")
 
 @dataclass(frozen=True, slots=True)
 class Settings:
-    """What a run is asked for. All but `out`, `run_folder`, `processes` of many trials, `ray`, what is made of finished
-    trials and the checkpoints' interval decides what comes out, and so belongs to the run's identity."""
+    """Settings of a run. Every field is part of its identity, except those that `identity` removes."""
 
     strategy: str
     bars: Path
@@ -71,7 +70,7 @@ class Settings:
     checkpoint_s: float = 300.0
     run_folder: Path | None = None
     restart: bool = False
-    config: Path | None = None  # of a desk, whose limits, costs, gates and sizes are trained by; None: the defaults
+    config: Path | None = None  # desk configuration: its limits, costs, gates and sizes apply; None: the defaults
     base: str = ""  # the preset that the coefficients change; "": the strategy's first
     allow_unproven: bool = False  # export what was learned although no lead over the best baseline is proven
 

@@ -1,7 +1,7 @@
 """Progress of long work: its phases, and the pieces of each, reported to the run that does it.
 
-Work that takes long names its phases (`phase`) and goes through its pieces with `counted`. The task that runs it says
-once who listens (`reported`). Nothing is reported where nobody listens, and nothing here changes a result.
+Long work names its phases (`phase`) and iterates with `counted`. `reported` sets the listener. Without a listener
+nothing is emitted. Results never change.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ class Part:
 
 
 class _Reporter:
-    """Who listens to a task, and which phase it is in."""
+    """A task's listener, and the phase that it is in."""
 
     def __init__(self, task: str, emit: Callable[[Any], None], check_stop: Callable[[], None]) -> None:
         self.task, self.emit, self.check_stop = task, emit, check_stop
@@ -58,7 +58,7 @@ def reported(task: str, emit: Callable[[Any], None], check_stop: Callable[[], No
 
 @contextmanager
 def phase(name: str) -> Iterator[None]:
-    """Report the beginning and the end of a phase; one inside another takes its place for as long as it lasts."""
+    """Report begin and end of a phase. A nested phase replaces the outer one until it ends."""
     reporter = _REPORTER.get()
     if reporter is None or reporter.counting:
         yield

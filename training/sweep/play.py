@@ -29,7 +29,7 @@ def play_cell(ready: Ready, rules: Mapping[str, Value], flag: Flag, emit: Emit) 
     trading = trading_of(asked.strategy, asked.config, rules) if rules else ready.trading
     data: Any = ready.data
     if any(field.name == "ready" for field in dataclasses.fields(data)):
-        data = dataclasses.replace(data, ready={})  # desks that are made ready know the rules that they began with
+        data = dataclasses.replace(data, ready={})  # prepared desks depend on the rules that they were made with
     played = data.test(Exported(ready.version.policy).eval(), Span(ready.dates, ready.variant, trading))
     found, capital = data.figures(played.sessions), float(ready.trading.paper.cash_usd)
     cell = Cell(

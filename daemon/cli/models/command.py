@@ -266,7 +266,7 @@ def _user() -> str:
     try:
         name = getpass.getuser()
     except (KeyError, OSError):
-        name = "nobody"
+        name = "unknown"
     return f"{name} (uid {os.getuid()})"
 
 

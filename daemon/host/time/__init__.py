@@ -1,0 +1,1 @@
+"""Clocks: the guarded host clock, virtual time, time zones and schedules."""

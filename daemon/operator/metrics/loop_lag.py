@@ -1,4 +1,4 @@
-"""Measure the lag of the trading loop: a task sleeps a known time; its delay is the wait of everything else.
+"""Measure the lag of the trading loop: how much later than asked a sleeping task wakes.
 
 It measures and decides nothing. Ten wakes a second at most, on the loop whose lag it is.
 """

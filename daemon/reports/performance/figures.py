@@ -62,7 +62,7 @@ class Compared(msgspec.Struct, frozen=True):
 
 
 class Performance(msgspec.Struct, frozen=True, kw_only=True):
-    """All figures of a span. Amounts are USD, shares are fractions; None where there is nothing to tell it from."""
+    """Figures of a span. Amounts in USD, shares as fractions; None: cannot be computed."""
 
     first: str = ""  # dates of New York, "" without a session
     last: str = ""
@@ -79,7 +79,7 @@ class Performance(msgspec.Struct, frozen=True, kw_only=True):
     sharpe_error: float | None = None  # standard error (Lo 2002)
     sortino: float | None = None
     max_drawdown: float = 0.0  # at the ends of days
-    marked_drawdown: float | None = None  # at the marks within the days; known of a span from the desk's begin alone
+    marked_drawdown: float | None = None  # from marks within days; known only if the span starts with the desk
     days_won: float | None = None  # share of the days that were not even
     best: Period | None = None
     worst: Period | None = None

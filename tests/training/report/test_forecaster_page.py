@@ -105,8 +105,8 @@ def test_the_figures_of_each_year_stand_in_the_file_of_figures(study: Study) -> 
 
 
 def test_whether_it_knows_more_than_the_commonest_class_is_in_words(found: ForecasterFindings) -> None:
-    assert "surely right more often than one who always names" in forecaster.judgement(found)
-    assert "not shown" in forecaster.judgement(found_of(planted=False))
+    assert "right more often than always naming the commonest class, beyond chance" in forecaster.judgement(found)
+    assert "no knowledge is shown" in forecaster.judgement(found_of(planted=False))
     nothing = msgspec.structs.replace(found, scores=None, figures=None)
     assert "nothing is known" in forecaster.judgement(nothing)
 

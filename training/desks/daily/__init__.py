@@ -1,1 +1,1 @@
-"""Training of the daily desks: networks, markets, evaluation and baselines of both."""
+"""Training of `daily_rebalancer` and `regime_switcher`: networks, markets, evaluation, baselines."""

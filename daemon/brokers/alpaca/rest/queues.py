@@ -103,8 +103,8 @@ class RequestQueue:
         finally:
             call.answer.cancel()  # leaves the queue; nothing where it is done
         if call.started.is_set():
-            raise StillRunning(f"lane {self.name}: no answer within {deadline_s} s")
-        raise NotStarted(f"lane {self.name}: its turn did not come within {waited_s:g} s; nothing was sent")
+            raise StillRunning(f"queue {self.name}: no answer within {deadline_s} s")
+        raise NotStarted(f"queue {self.name}: its turn did not come within {waited_s:g} s; nothing was sent")
 
     def observe(self, status: int, headers: Mapping[str, str]) -> None:
         """Apply the broker's rate headers: pause until Reset, or for Retry-After, at most a minute. From the thread."""
@@ -122,7 +122,7 @@ class RequestQueue:
         self._closed = True
         for _, _, call in self._queue:
             if not call.answer.done():
-                call.answer.set_exception(NotStarted(f"lane {self.name} was closed; nothing was sent"))
+                call.answer.set_exception(NotStarted(f"queue {self.name} was closed; nothing was sent"))
         self._wake.set()
         if self._dispatcher is not None:
             await self._dispatcher
@@ -132,14 +132,14 @@ class RequestQueue:
 
     def _admit(self, *, full_too: bool) -> None:
         if self._closed:
-            raise NotStarted(f"lane {self.name} is closed; nothing was sent")
+            raise NotStarted(f"queue {self.name} is closed; nothing was sent")
         if full_too:
             return
         if len(self._queue) >= self._capacity:
             self._queue = [entry for entry in self._queue if not entry[2].answer.done()]
             heapq.heapify(self._queue)
         if len(self._queue) >= self._capacity:
-            raise NotStarted(f"lane {self.name}: {len(self._queue)} calls wait already; nothing was sent")
+            raise NotStarted(f"queue {self.name}: {len(self._queue)} calls wait already; nothing was sent")
 
     async def _dispatch(self) -> None:
         loop = asyncio.get_running_loop()

@@ -76,7 +76,7 @@ def _give_up(draft: Draft) -> None:
 
 
 def note_given_up(draft: Draft, works: Sequence[Work]) -> None:
-    """Note and report what these works did not reach; they are not begun again that day."""
+    """Note and report what these works did not reach; they do not start again that day."""
     missing: dict[str, int] = {}
     for work in works:
         position = draft.book.positions.get(work.symbol)
