@@ -25,9 +25,10 @@ from strategies.registry import daily_strategy, strategy
 from tests.support.paths import REPOSITORY
 from tests.support.toy.registered import registered
 from training.desks.scalper.data import load, observations
-from training.desks.scalper.network import CLIP, ActorCritic, Policy, Scaling
+from training.desks.scalper.network import CLIP, ActorCritic, Policy
 from training.export.activate import activate
 from training.export.export import ExportError, Release, export, run_onnx, run_onnx_sequence
+from training.rl.layers.scaling import Scaling
 from training.study.folds import single
 
 TRAINED = Training(

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from strategies.regime_switcher import REGIMES
 from training.desks.daily.desk import Desk, variant_of
-from training.desks.daily.dry_run import dry_run
+from training.desks.daily.dry_run import Policy, dry_run
 from training.desks.daily.markets.rebalancer import RebalancerMarket
 from training.desks.daily.markets.regime import RegimeMarket
 from training.desks.daily.play import (
@@ -31,6 +31,8 @@ ACCOUNTS = 500  # of the tensor market, for random traders played at once
 REGIME = {name: number for number, (name, _) in enumerate(REGIMES)}
 Answers = Callable[[int], Tensor]
 """Of each session by its number from 0: actions (n, 50), or regimes int64 (n,), of n accounts."""
+Following = Callable[[], Tensor]
+"""What one trader does in the next session."""
 
 
 def never_stop() -> None:
@@ -65,15 +67,13 @@ def random_rebalancers(
     play_rebalancer(noted, table, desk.dates, rules, variant=variant)
     actions = torch.cat(seen)
 
-    def totals_of(count: int, nth: int) -> tuple[float, ...]:
-        market = RebalancerMarket(table, desk.first, desk.last, rules, count=count, variant=variant, draws=False)
-        return net_totals(market, of_other_stocks(actions, count, seed + nth), desk)
+    def market_of(count: int) -> Market:
+        return RebalancerMarket(table, desk.first, desk.last, rules, count=count, variant=variant, draws=False)
 
-    median, totals = median_and_totals(draws, totals_of, check_stop)
-    answers = of_other_stocks(actions, 1, seed + median)
-    days = count_up()
-    with phase(RANDOM):
-        return dry_run(lambda _: answers(next(days)), desk), totals
+    def answers_of(count: int, nth: int) -> Answers:
+        return of_other_stocks(actions, count, seed + nth)
+
+    return _traders(desk, draws, market_of, answers_of, lambda following: lambda _: following(), check_stop)
 
 
 def random_switchers(
@@ -94,15 +94,39 @@ def random_switchers(
     play_regime(noted, table, desk.dates, rules)
     regimes = torch.cat(seen)
 
+    def market_of(count: int) -> Market:
+        return RegimeMarket(table, desk.first, desk.last, rules, count=count, episode=None, draws=False)
+
+    def answers_of(count: int, nth: int) -> Answers:
+        return at_other_times(regimes, count, seed + nth)
+
+    def asked(following: Following) -> Switcher:
+        return lambda _, hidden: (certain(following()), hidden)
+
+    return _traders(desk, draws, market_of, answers_of, asked, check_stop)
+
+
+def _traders(
+    desk: Desk,
+    draws: int,
+    market_of: Callable[[int], Market],
+    answers_of: Callable[[int, int], Answers],
+    asked: Callable[[Following], Policy],
+    check_stop: Callable[[], None],
+) -> tuple[PlayResult, tuple[float, ...]]:
+    """The median of a few random traders through the dry run, and the totals of `draws` others.
+
+    `market_of` has as many accounts, `answers_of` are those of as many traders with a number of their own, and `asked`
+    makes a policy of what the one trader does next.
+    """
+
     def totals_of(count: int, nth: int) -> tuple[float, ...]:
-        market = RegimeMarket(table, desk.first, desk.last, rules, count=count, episode=None, draws=False)
-        return net_totals(market, at_other_times(regimes, count, seed + nth), desk)
+        return net_totals(market_of(count), answers_of(count, nth), desk)
 
     median, totals = median_and_totals(draws, totals_of, check_stop)
-    answers = at_other_times(regimes, 1, seed + median)
-    days = count_up()
+    answers, days = answers_of(1, median), count_up()
     with phase(RANDOM):
-        return dry_run(lambda _, hidden: (certain(answers(next(days))), hidden), desk), totals
+        return dry_run(asked(lambda: answers(next(days))), desk), totals
 
 
 def of_other_stocks(actions: Tensor, count: int, seed: int) -> Answers:

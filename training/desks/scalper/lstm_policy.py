@@ -6,12 +6,12 @@ alone.
 
 from __future__ import annotations
 
-import math
-
 import torch
 from torch import Tensor, nn
 
-from training.desks.scalper.network import ACTIONS, FEATURE_VECTOR, FEATURES, Scaling
+from training.desks.scalper.network import ACTIONS, FEATURE_VECTOR, FEATURES
+from training.rl.layers.scaling import Scaling
+from training.rl.layers.start import start_linear
 from training.rl.recurrent.lstm import Lstm
 
 LAYERS = 2
@@ -27,9 +27,7 @@ class LstmPolicy(nn.Module):
     def __init__(self, scaling: Scaling, generator: torch.Generator | None = None) -> None:
         """Weights of the LSTM are drawn from `generator` (None: one with seed 0), those of the actor by torch."""
         super().__init__()
-        self.register_buffer("mean", torch.tensor(scaling.mean, dtype=torch.float32))
-        self.register_buffer("scale", torch.tensor(scaling.scale, dtype=torch.float32))
-        self.register_buffer("clip", torch.tensor(scaling.clip, dtype=torch.float32))
+        scaling.keep_in(self)
         self.lstm = Lstm(FEATURES, FEATURE_VECTOR, LAYERS, generator or torch.Generator().manual_seed(0))
         self.actor = nn.Sequential(nn.Linear(FEATURE_VECTOR, 32), nn.ReLU(), nn.Linear(32, ACTIONS))
 
@@ -62,7 +60,7 @@ class LstmActorCritic(nn.Module):
         generator = torch.Generator().manual_seed(seed)
         self.policy = LstmPolicy(scaling, generator)
         self.critic = nn.Sequential(nn.Linear(FEATURE_VECTOR, 32), nn.ReLU(), nn.Linear(32, 1))
-        _start_linear(self, {self.policy.actor[-1]: 0.01, self.critic[-1]: 1.0}, generator)
+        start_linear(self, {self.policy.actor[-1]: 0.01, self.critic[-1]: 1.0}, generator)
 
     def prepare(self, observations: Tensor) -> Tensor:
         """Scaled and limited, float32 (batch, 20, 23), of raw observations, float32 (batch, 20, 23)."""
@@ -74,11 +72,3 @@ class LstmActorCritic(nn.Module):
         logits: Tensor = self.policy.actor(vector)
         values: Tensor = self.critic(vector)
         return logits, values.squeeze(-1)
-
-
-def _start_linear(network: nn.Module, gains: dict[nn.Module, float], generator: torch.Generator) -> None:
-    """Orthogonal weights with the gain given or sqrt(2), biases 0, in all linear layers."""
-    for module in network.modules():
-        if isinstance(module, nn.Linear):
-            nn.init.orthogonal_(module.weight, gains.get(module, math.sqrt(2)), generator)
-            nn.init.zeros_(module.bias)

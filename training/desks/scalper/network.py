@@ -5,11 +5,11 @@
 
 from __future__ import annotations
 
-import math
-from dataclasses import dataclass
-
 import torch
 from torch import Tensor, nn
+
+from training.rl.layers.scaling import Scaling, check_rows
+from training.rl.layers.start import start_linear
 
 WINDOW = 20
 FEATURES = 23
@@ -19,16 +19,7 @@ CLIP = 5.0
 """Scaled features are clipped to [-CLIP, CLIP] deviations."""
 
 
-@dataclass(frozen=True, slots=True)
-class Scaling:
-    """How each of the 23 features is scaled: clip((x - mean) / scale, -clip, clip). Fixed before training starts."""
-
-    mean: tuple[float, ...]
-    scale: tuple[float, ...]
-    clip: tuple[float, ...]
-
-
-IDENTITY = Scaling(mean=(0.0,) * FEATURES, scale=(1.0,) * FEATURES, clip=(1e9,) * FEATURES)
+IDENTITY = Scaling.identity(FEATURES)
 """Leaves every feature as it is (for policies that read raw features)."""
 
 
@@ -41,11 +32,7 @@ def fit_scaling(market: Tensor) -> Scaling:
     Raises:
         ValueError: fewer than two rows, or a value that is not finite.
     """
-    if market.shape[0] < 2 or not bool(torch.isfinite(market).all()):
-        raise ValueError(
-            f"scaling needs at least two rows of finite features, found {market.shape[0]} rows of which "
-            f"{int((~torch.isfinite(market)).any(dim=1).sum())} are not finite: check the bars file"
-        )
+    check_rows(market, "features")
     wide = market.to(torch.float64)
     mean = wide.mean(dim=0)
     scale = wide.std(dim=0).clamp_min(1e-8)
@@ -66,9 +53,7 @@ class Policy(nn.Module):
 
     def __init__(self, scaling: Scaling) -> None:
         super().__init__()
-        self.register_buffer("mean", torch.tensor(scaling.mean, dtype=torch.float32))
-        self.register_buffer("scale", torch.tensor(scaling.scale, dtype=torch.float32))
-        self.register_buffer("clip", torch.tensor(scaling.clip, dtype=torch.float32))
+        scaling.keep_in(self)
         self.trunk = nn.Sequential(
             nn.Linear(WINDOW * FEATURES, 256),
             nn.ReLU(),
@@ -107,11 +92,7 @@ class ActorCritic(nn.Module):
         self.policy = Policy(scaling)
         self.critic = nn.Sequential(nn.Linear(FEATURE_VECTOR, 32), nn.ReLU(), nn.Linear(32, 1))
         generator = torch.Generator().manual_seed(seed)
-        gains = {self.policy.actor[-1]: 0.01, self.critic[-1]: 1.0}
-        for module in self.modules():
-            if isinstance(module, nn.Linear):
-                nn.init.orthogonal_(module.weight, gains.get(module, math.sqrt(2)), generator)
-                nn.init.zeros_(module.bias)
+        start_linear(self, {self.policy.actor[-1]: 0.01, self.critic[-1]: 1.0}, generator)
 
     def prepare(self, observations: Tensor) -> Tensor:
         """Scaled, limited and flat, float32 (batch, 460), of raw observations, float32 (batch, 20, 23)."""

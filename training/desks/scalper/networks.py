@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from training.desks.scalper.lstm_policy import LstmActorCritic
-from training.desks.scalper.network import ActorCritic, Scaling
+from training.desks.scalper.network import ActorCritic
+from training.rl.layers.scaling import Scaling
 
 NETWORKS = ("mlp", "lstm")
 """The policies that `build` knows."""

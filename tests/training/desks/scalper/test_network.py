@@ -11,11 +11,11 @@ from training.desks.scalper.network import (
     IDENTITY,
     ActorCritic,
     Policy,
-    Scaling,
     fit_scaling,
     parameter_count,
 )
 from training.desks.scalper.networks import NETWORKS, build
+from training.rl.layers.scaling import Scaling
 from training.rl.protocols import Network
 
 

@@ -17,6 +17,7 @@ from daemon.core.limits import Trading
 from strategies.regime_switcher import DRAWDOWN, EPISODE, HOLD, PORTFOLIO_RETURN, PRICES, REGIMES, VOLATILITIES, WIDTH
 from training.desks.daily.episodes import Course, Episodes
 from training.desks.daily.markets.rebalancer import FILLS
+from training.desks.daily.share_accounts import check_span
 from training.desks.daily.table import DailyTable
 from training.rl.protocols import Step
 
@@ -57,12 +58,9 @@ class RegimeMarket(Episodes):
         Raises:
             ValueError: the span is not one of the table with a session before it, or `fill` is unknown.
         """
-        if not 1 <= first <= last < len(table.sessions) or fill not in FILLS:
-            raise ValueError(
-                f"sessions {first} to {last} are to be traded with the fill {fill!r}; expected 1 <= first <= last < "
-                f"{len(table.sessions)}, the sessions of {table.file}, and one of {', '.join(FILLS)}: give a longer "
-                f"file or another split, or correct the name"
-            )
+        check_span(table, first, last)
+        if fill not in FILLS:
+            raise ValueError(f"fill is {fill!r}; expected one of {', '.join(FILLS)}: correct the name")
         super().__init__(Course(first, last, count, seed, device, episode, draws, whole=True))
         self._capital = float(trading.paper.cash_usd)
         self._rate = float(trading.paper.share_cost_rate)

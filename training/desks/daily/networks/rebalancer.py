@@ -5,9 +5,6 @@
 
 from __future__ import annotations
 
-import math
-from dataclasses import dataclass
-
 import torch
 from torch import Tensor, nn
 
@@ -24,6 +21,8 @@ from strategies.daily_rebalancer import (
     WEEKDAY,
     WIDTH,
 )
+from training.rl.layers.scaling import NO_LIMIT, Scaling, check_rows
+from training.rl.layers.start import start_linear
 
 HIDDEN = 64
 LOG_STD = -0.5
@@ -37,16 +36,7 @@ _MARKET = slice(CLOSES.start, INDICATOR_COLUMNS.stop)  # closes and indicators: 
 _SMA_200 = INDICATORS.index("sma200")
 
 
-@dataclass(frozen=True, slots=True)
-class Scaling:
-    """How each of the 803 normalised inputs is scaled: clip((x - mean) / scale, -clip, clip). Fixed before training."""
-
-    mean: tuple[float, ...]
-    scale: tuple[float, ...]
-    clip: tuple[float, ...]
-
-
-IDENTITY = Scaling(mean=(0.0,) * WIDTH, scale=(1.0,) * WIDTH, clip=(1e9,) * WIDTH)
+IDENTITY = Scaling.identity(WIDTH)
 """Leaves every normalised input as it is; weights that bring their scaling are loaded into it."""
 
 
@@ -64,11 +54,7 @@ def fit_scaling(observations: Tensor) -> Scaling:
     Raises:
         ValueError: fewer than two rows, or a value that is not finite.
     """
-    if observations.shape[0] < 2 or not bool(torch.isfinite(observations).all()):
-        raise ValueError(
-            f"scaling needs at least two rows of finite observations, found {observations.shape[0]} rows of which "
-            f"{int((~torch.isfinite(observations)).any(dim=1).sum())} are not finite: check the bars file"
-        )
+    check_rows(observations, "observations")
     market = Policy(IDENTITY).normalise(observations)[:, _MARKET].double()
     known = observations[:, TRADABLE] != 0.0
     known = torch.cat([known, known.repeat_interleave(len(INDICATORS), dim=1)], dim=1)
@@ -77,7 +63,7 @@ def fit_scaling(observations: Tensor) -> Scaling:
     squares = torch.where(known, (market - mean).square(), 0.0).sum(dim=0)
     scale = (squares / (count - 1).clamp_min(1)).sqrt()
     scale = torch.where(scale < 1e-8, 1.0, scale)  # a column that never changed
-    means, scales, clips = [0.0] * WIDTH, [1.0] * WIDTH, [1e9] * WIDTH
+    means, scales, clips = [0.0] * WIDTH, [1.0] * WIDTH, [NO_LIMIT] * WIDTH
     means[_MARKET], scales[_MARKET], clips[_MARKET] = mean.tolist(), scale.tolist(), [CLIP] * len(mean)
     scales[HOLDINGS] = [EQUAL_SHARE] * STOCKS
     means[VALUE] = 1.0  # the capital at the start
@@ -95,9 +81,7 @@ class Policy(nn.Module):
 
     def __init__(self, scaling: Scaling) -> None:
         super().__init__()
-        self.register_buffer("mean", torch.tensor(scaling.mean, dtype=torch.float32))
-        self.register_buffer("scale", torch.tensor(scaling.scale, dtype=torch.float32))
-        self.register_buffer("clip", torch.tensor(scaling.clip, dtype=torch.float32))
+        scaling.keep_in(self)
         factors = torch.tensor([_FACTORS.get(name, 0.0) for name in INDICATORS])
         self.register_buffer("factors", factors, persistent=False)  # given by the definition, not by training
         self.register_buffer("of_price", factors == 0.0, persistent=False)
@@ -154,11 +138,7 @@ class RebalancerActorCritic(nn.Module):
         self.critic = _layers(1)
         self.log_std = nn.Parameter(torch.full((STOCKS,), log_std))
         generator = torch.Generator().manual_seed(seed)
-        gains = {self.policy.actor[-1]: 0.01, self.critic[-1]: 1.0}
-        for module in self.modules():
-            if isinstance(module, nn.Linear):
-                nn.init.orthogonal_(module.weight, gains.get(module, math.sqrt(2)), generator)
-                nn.init.zeros_(module.bias)
+        start_linear(self, {self.policy.actor[-1]: 0.01, self.critic[-1]: 1.0}, generator)
 
     def prepare(self, observations: Tensor) -> Tensor:
         """Normalised, scaled and limited, float32 (batch, 803), of raw observations, float32 (batch, 803)."""

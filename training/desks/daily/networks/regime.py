@@ -5,13 +5,12 @@
 
 from __future__ import annotations
 
-import math
-
 import torch
 from torch import Tensor, nn
 from torch.nn.functional import linear
 
 from strategies.regime_switcher import DRAWDOWN, HIDDEN, SPEC, WIDTH
+from training.rl.layers.start import start_linear
 from training.rl.recurrent.gru import Gru
 
 ACTIONS = len(SPEC.actions)
@@ -53,11 +52,7 @@ class RegimeActorCritic(nn.Module):
         generator = torch.Generator().manual_seed(seed)
         self.policy = Policy(generator)
         self.critic = nn.Linear(HIDDEN, 1)
-        gains = {self.policy.actor: 0.01, self.critic: 1.0}
-        for module in self.modules():
-            if isinstance(module, nn.Linear):
-                nn.init.orthogonal_(module.weight, gains.get(module, math.sqrt(2)), generator)
-                nn.init.zeros_(module.bias)
+        start_linear(self, {self.policy.actor: 0.01, self.critic: 1.0}, generator)
 
     def prepare(self, observations: Tensor) -> Tensor:
         """Observations without the reserved zeros, float32 (..., 15)."""

@@ -1,0 +1,1 @@
+"""What the networks of several strategies have in common: the scaling of inputs, and where weights start."""
