@@ -28,6 +28,7 @@ from training.desks.registry import KINDS, kind
 from training.desks.trial import ENGINES, OWN, RLLIB
 from training.export.activate import activate
 from training.export.import_sb3 import ACTIVATIONS
+from training.export.version import read_version
 from training.rl.kernels import slow_products
 from training.rl.pool import Stopped
 from training.runs.display import Display
@@ -80,6 +81,8 @@ def parser() -> argparse.ArgumentParser:
     how.add_argument("--ablation", action="store_true", help="train on the other rewards as well, to compare")
     refit = "export the last fold's choice trained once more on all sessions, which nothing then tests"
     how.add_argument("--refit", action="store_true", help=refit)
+    warm = "begin at the weights of this version of the store, critics included; 'current' for the one in use"
+    how.add_argument("--warm-start", default="", metavar="VERSION", help=warm)
     how.add_argument("--members", type=int, metavar="N", help="networks of a deep ensemble (the preset's)")
     early = "stop early after so many looks at the validation sessions without a better one (never)"
     how.add_argument("--patience", type=int, default=defaults.patience, metavar="LOOKS", help=early)
@@ -93,10 +96,7 @@ def parser() -> argparse.ArgumentParser:
     how.add_argument("--ray", default=defaults.ray, metavar="local|auto|ADDRESS", help=ray)
     _evaluation(found)
     _add_afterwards(found)
-    run = found.add_argument_group("the run's folder (give the same command again to go on after a stop)")
-    run.add_argument("--run-dir", type=Path, help="(runs/<strategy>-<network>-<digest of the settings>)")
-    run.add_argument("--restart", action="store_true", help="throw away what an earlier run left there")
-    run.add_argument("--checkpoint-s", type=float, default=defaults.checkpoint_s, help="seconds (%(default)s)")
+    _run_folder(found)
     other = found.add_argument_group("a policy that was trained elsewhere")
     bring = "bring the PPO model in this Stable-Baselines3 zip into the store, with the same checks"
     other.add_argument("--import-sb3", type=Path, metavar="FILE", help=bring)
@@ -105,6 +105,16 @@ def parser() -> argparse.ArgumentParser:
     proof = "outputs of the original that the imported policy must give again; see training/export/import_sb3.py"
     other.add_argument("--golden", type=Path, metavar="NPZ", help=proof)
     return found
+
+
+def _run_folder(found: argparse.ArgumentParser) -> None:
+    """The options of the run's folder, and of what receives the figures."""
+    run = found.add_argument_group("the run's folder (give the same command again to go on after a stop)")
+    run.add_argument("--run-dir", type=Path, help="(runs/<strategy>-<network>-<digest of the settings>)")
+    run.add_argument("--restart", action="store_true", help="throw away what an earlier run left there")
+    sink = "also give each update and look to this: wandb, mlflow, module:Class, or file.py:Class; several times"
+    run.add_argument("--sink", action="append", default=[], metavar="NAME", help=sink)
+    run.add_argument("--checkpoint-s", type=float, default=300.0, help="seconds (%(default)s)")
 
 
 def _from_file(what: Any) -> None:
@@ -194,6 +204,8 @@ def settings_from(chosen: argparse.Namespace) -> Settings:
         ensemble=chosen.ensemble or usual.ensemble,
         allow_unproven=chosen.allow_unproven,
         patience=chosen.patience,
+        sinks=tuple(chosen.sink),
+        warm_start=_version(chosen),
         coefficients=coefficients,
         plan=plan,
         base=chosen.preset or "",
@@ -207,6 +219,13 @@ def settings_from(chosen: argparse.Namespace) -> Settings:
         restart=chosen.restart,
     )
     return with_model_config(found, chosen.model_config)
+
+
+def _version(chosen: argparse.Namespace) -> str:
+    """The name of the version to begin at. Raises ValueError where the store has none of that name."""
+    if not chosen.warm_start:
+        return ""
+    return read_version(chosen.models_dir, chosen.strategy, chosen.warm_start).manifest.version
 
 
 def main(arguments: Sequence[str]) -> int:
@@ -299,6 +318,10 @@ def _contradiction(chosen: argparse.Namespace, known: TrainingKind) -> str:
         for name in ("activation", "golden"):
             if getattr(chosen, name) is not None:
                 return f"--{name} needs --import-sb3: it describes a model that was trained elsewhere"
+    if chosen.import_sb3 is not None and chosen.warm_start:
+        return "--import-sb3 brings in a policy, and nothing is trained: leave --warm-start out"
+    if chosen.warm_start and known.procedure is not None:
+        return f"--warm-start is not for {chosen.strategy}: its procedure has its own beginning"
     if chosen.import_sb3 is not None and (chosen.folds or 1, chosen.seeds, chosen.ablation, chosen.refit) != (
         1, 1, False, False
     ):  # fmt: skip

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
-from io import TextIOWrapper
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -22,8 +21,9 @@ from training.desks.trial import Control, Listener, Request, Trained
 from training.evidence.claims import Reference
 from training.export.reference import Input, Watched
 from training.rl.dimensions import Dimension
-from training.rl.presets import Plan, Preset
+from training.rl.presets import PASSIVE, Plan, Preset
 from training.rl.protocols import CarryingNetwork, Environment, Network
+from training.sinks.feed import MetricsFile
 from training.study.evaluation import Figures, SessionResult
 from training.study.folds import Split, Walk
 from training.study.study import Fold, PlayResult
@@ -147,7 +147,7 @@ class Keeper(Protocol):
     def checkpoint(self) -> dict[str, Any] | None:
         """The checkpoint to go on from; None without one."""
 
-    def metrics(self, keep: int, /) -> TextIOWrapper:
+    def metrics(self, keep: int, /) -> MetricsFile:
         """The metrics file, open for appending after its first `keep` lines."""
 
 
@@ -308,6 +308,14 @@ class TrainingKind:
     def preset(self, name: str) -> Preset:
         """The preset of this name. Raises `ValueError` for an unknown one."""
         return self.presets[_one_of("preset", name, self.strategy, tuple(self.presets))]
+
+    def beginning(self, begins: str) -> Callable[[Any], None] | None:
+        """What is done to a network that begins there. Raises `ValueError` where no passive policy is named."""
+        if begins != PASSIVE:
+            return None
+        if self.passive is None or not self.passive.layer:
+            raise ValueError(f"{self.strategy} names no passive policy to begin at")
+        return self.passive.begin
 
     def check(self, variants: Sequence[str], network: str) -> None:
         """Raises `ValueError` for a variant or a network that the strategy does not have."""

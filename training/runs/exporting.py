@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -16,6 +17,7 @@ from training.desks.kind import described
 from training.evidence.findings import Findings
 from training.export.export import Release, export
 from training.export.reference import reference_of
+from training.export.weights import Weights, write_weights
 from training.report.lines import joined
 from training.report.report import files, write_report
 from training.runs.prepared import Prepared
@@ -36,8 +38,17 @@ class Outcome:
     passive: bool = False  # the version is the strategy's passive policy, not what was learned
 
 
-def exported(record: RunRecord, study: Study, policy: nn.Module, refit: nn.Module | None = None) -> Outcome:
-    """The last fold's policy, or `refit`, as a version of the store with the report on all folds."""
+def exported(
+    record: RunRecord,
+    study: Study,
+    policy: nn.Module,
+    refit: nn.Module | None = None,
+    weights: Sequence[Weights] = (),
+) -> Outcome:
+    """The last fold's policy, or `refit`, as a version of the store with the report on all folds.
+
+    `weights` are those of its networks, which it keeps unless the passive policy takes its place.
+    """
     p = record.prepared
     findings = write_report(study, p.folder)
     instead, words = _unproven(p, study, findings, policy)
@@ -52,6 +63,8 @@ def exported(record: RunRecord, study: Study, policy: nn.Module, refit: nn.Modul
     def write_files(folder: Path, digest: str) -> None:
         for name, data in files(study, findings, policy_sha256=digest).items():
             write_whole(folder / name, data)
+        if weights and instead is None:
+            write_weights(folder, study.network, weights)
 
     trial = study.headline[-1]
     learnt = p.folds[-1].train if refit is None else tuple(p.data.days)

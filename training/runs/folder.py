@@ -12,12 +12,10 @@ from __future__ import annotations
 import ast
 import fcntl
 import hashlib
-import io
 import json
-import pickle
 import platform
 import shutil
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from collections.abc import Set as AbstractSet
 from contextlib import contextmanager
 from functools import cache
@@ -31,6 +29,8 @@ from daemon.host.whole_files import write_whole
 from strategies.kit.own.load import OwnStrategy, sources_of
 from strategies.registry import STRATEGIES, own
 from training.desks.registry import KINDS, kind
+from training.export.weights import packed, unpacked
+from training.sinks.feed import Feed, MetricsFile
 from training.study.study import Trial
 
 MADE_WITH = "made_with"
@@ -210,6 +210,7 @@ class TrialFolder:
 
     def __init__(self, folder: Path, identity: str) -> None:
         self.path = folder
+        self.feed: Callable[[int], Feed] | None = None  # opens the sinks of a trial that has so many updates behind it
         self._identity = identity
         folder.mkdir(parents=True, exist_ok=True)
 
@@ -240,7 +241,7 @@ class TrialFolder:
         Raises:
             OSError: it cannot be written; the one before it stays.
         """
-        write_whole(self.path / CHECKPOINT_FILE, _packed({"identity": self._identity, **checkpoint}))
+        write_whole(self.path / CHECKPOINT_FILE, packed({"identity": self._identity, **checkpoint}))
 
     @property
     def outdated(self) -> bool:
@@ -264,29 +265,24 @@ class TrialFolder:
 
     def save_weights(self, weights: Mapping[str, Any]) -> None:
         """Keep the chosen weights."""
-        write_whole(self.path / BEST_FILE, _packed(weights))
+        write_whole(self.path / BEST_FILE, packed(weights))
 
     def weights(self) -> dict[str, Any]:
         """The chosen weights."""
         return _unpacked(self.path / BEST_FILE)
 
-    def metrics(self, keep: int) -> io.TextIOWrapper:
-        """The metrics file, open for appending after its first `keep` lines (a run that went back forgets the rest)."""
-        path = self.path / METRICS_FILE
-        lines = path.read_text().splitlines(keepends=True)[:keep] if path.exists() else []
-        write_whole(path, "".join(lines).encode())
-        return path.open("a", buffering=1)
+    @property
+    def identity(self) -> str:
+        """What its work is made with, as a digest."""
+        return self._identity
 
-
-def _packed(content: Mapping[str, Any]) -> bytes:
-    buffer = io.BytesIO()
-    torch.save(dict(content), buffer)
-    return buffer.getvalue()
+    def metrics(self, keep: int) -> MetricsFile:
+        """The metrics file after its first `keep` lines, with the trial's sinks."""
+        return MetricsFile(self.path / METRICS_FILE, keep, self.feed(keep) if self.feed is not None else None)
 
 
 def _unpacked(path: Path) -> dict[str, Any]:
     try:
-        found: dict[str, Any] = torch.load(path, weights_only=True, map_location="cpu")
-    except (RuntimeError, EOFError, ValueError, pickle.UnpicklingError) as error:
+        return unpacked(path.read_bytes())
+    except ValueError as error:
         raise RunFolderError(f"{path} is damaged: remove it, and the trial begins anew") from error
-    return found

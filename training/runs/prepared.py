@@ -18,9 +18,9 @@ from strategies.registry import strategy as registered
 from training.desks.kind import Sources, Span, TaskData, TrainingKind
 from training.desks.trial import Request
 from training.export.ensemble import together
+from training.export.weights import Weights, warm_start
 from training.rl.kernels import use_fast_float32
 from training.rl.ppo import make_deterministic
-from training.rl.presets import PASSIVE
 from training.runs.desk_rules import trading_of
 from training.runs.folder import TRIALS_FOLDER, RunFolderError, TrialFolder
 from training.runs.settings import Settings, folds_of
@@ -41,6 +41,7 @@ class Prepared:
     folds: tuple[Fold, ...]
     folder: Path
     version: str
+    warm: tuple[Weights, ...] = ()  # of the version that trials begin at, one for each of its seeds
 
     def span(self, dates: Sequence[str], variant: str | None = None) -> Span:
         """These sessions for a player of this variant, the headline's where none is given."""
@@ -56,12 +57,14 @@ class Prepared:
         return together(members, self.machine.spec.recurrent_shape)
 
     def begin(self, request: Request) -> Callable[[Any], None] | None:
-        """What is done to a network before its training. Raises `ValueError` where the kind names no passive policy."""
-        if request.begins != PASSIVE:
-            return None
-        if self.kind.passive is None or not self.kind.passive.layer:
-            raise ValueError(f"{self.kind.strategy} names no passive policy to begin at")
-        return self.kind.passive.begin
+        """What is done to a network before its training. Raises `ValueError` where the kind names no passive policy.
+
+        Seeds take the members of a version in their order, and again from the first where these are fewer.
+        """
+        if self.warm:
+            weights = self.warm[self.settings.seeds.index(request.seed) % len(self.warm)]
+            return lambda network: network.load_state_dict(weights)
+        return self.kind.beginning(request.begins)
 
     def untrained(self, network: str, seed: int, train: Sequence[str]) -> nn.Module:
         """The policy of a network as it is drawn, scaled by these sessions."""
@@ -122,7 +125,13 @@ def prepare(arguments: tuple[Settings, Path, str]) -> Prepared:
     strategy = registered(settings.strategy, settings.symbols, settings.model_config)
     trading = trading_of(settings.strategy, settings.config)
     data = loaded(known, settings, trading)
-    return Prepared(settings, known, strategy, trading, data, folds_of(settings, data), folder, version)
+    if settings.warm_start and settings.plan is not None:
+        raise ValueError(f"--warm-start is not for {settings.strategy}: its procedure has its own beginning")
+    folds = folds_of(settings, data)
+    warm = (
+        warm_start(settings.out, settings.warm_start, strategy, settings.network, folds) if settings.warm_start else ()
+    )
+    return Prepared(settings, known, strategy, trading, data, folds, folder, version, warm)
 
 
 def loaded(known: TrainingKind, settings: Settings, trading: Trading) -> TaskData:

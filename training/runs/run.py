@@ -23,6 +23,7 @@ from training.desks.kind import POLICY, Compared
 from training.desks.registry import kind
 from training.desks.trial import RLLIB, TRIALS, News, Request, Stage
 from training.evidence.wording import counted
+from training.export.weights import Weights
 from training.rl.pool import Flag, stop_on_signals, work_through
 from training.rl.ray_cluster import LOCAL, connected
 from training.rl.ray_pool import ClusterPool
@@ -47,6 +48,7 @@ from training.runs.tasks import (
     train_one,
 )
 from training.runs.trial import check_shares
+from training.sinks.find import check_sinks
 from training.study.progress import Part, phase, reported
 from training.study.study import PlayResult, Trial
 
@@ -79,6 +81,7 @@ class Run:
 
     def __init__(self, settings: Settings, listen: Listener, flag: Flag, also: Mapping[str, Any] | None = None) -> None:
         check_device(settings.device)
+        check_sinks(settings.sinks)
         self._settings = settings
         self._told_of = listen
         self._flag = flag
@@ -119,20 +122,22 @@ class Run:
         self._listen(f"{counted(len(requests), 'trial')} of {self._settings.steps:,} steps; run folder {p.folder}")
         if p.kind.procedure is None and (few := few_words(self._settings.coefficients, self._settings.steps)):
             self._listen(few)
+        if p.warm:
+            self._listen(f"begins at the weights of {self._settings.warm_start}, critics included")
         self._ledger.record(*self._record.openings())
         self._prior()
         trials = self._trained(requests)
         chosen = choose(trials, self._settings, headline_of(trials, self._settings))
         groups = self._groups(requests, trials, chosen)
-        policies = [
-            p.mean_policy(of.requests, [p.trial_folder(each).weights() for each in of.requests]) for of in groups
-        ]
+        weights = [[p.trial_folder(each).weights() for each in of.requests] for of in groups]
+        policies = [p.mean_policy(of.requests, own) for of, own in zip(groups, weights, strict=True)]
         means: Sequence[Trial] = ()
         if self._settings.averages:
             self._listen(f"testing the mean of {len(self._settings.seeds)} seeds")
             means = self._through(mean_one, groups)
-        refit = self._refit(groups[-1]) if self._settings.refit else None
-        return self._told(trials, chosen, policies, means, refit)
+        kept: tuple[Weights, ...] = () if p.kind.procedure is not None else tuple(weights[-1])
+        refit, kept = self._refit(groups[-1]) if self._settings.refit else (None, kept)
+        return self._told(trials, chosen, policies, means, refit, kept)
 
     def _groups(self, requests: Sequence[Request], trials: Sequence[Trial], chosen: Sequence[int]) -> list[Together]:
         """The trials that each fold's policy is made of: the chosen one, or all seeds of its reward."""
@@ -144,15 +149,16 @@ class Run:
             found.append(Together(tuple(requests[i] for i in places), tuple(trials[i] for i in places)))
         return found
 
-    def _refit(self, of: Together) -> nn.Module:
-        """The last fold's policy, trained once more for as many steps as its checkpoints on all sessions."""
+    def _refit(self, of: Together) -> tuple[nn.Module, tuple[Weights, ...]]:
+        """The last fold's policy and weights, trained again on all sessions for as many steps as its checkpoints."""
         again = [
             replace(request, steps=trial.chosen_steps, patience=0, refit=True)
             for request, trial in zip(of.requests, of.trials, strict=True)
         ]
         self._listen(f"training once more on all sessions, {sum(each.steps for each in again):,} steps")
         self._through(refit_one, again)
-        return self._prepared.mean_policy(again, [self._prepared.trial_folder(each).weights() for each in again])
+        weights = tuple(self._prepared.trial_folder(each).weights() for each in again)
+        return self._prepared.mean_policy(again, weights), weights
 
     def imported(self, policy: nn.Module, steps: int, origin: str = "trained elsewhere") -> Outcome:
         """The same for a policy that was trained elsewhere: it is the only trial, and nothing is chosen."""
@@ -180,8 +186,12 @@ class Run:
         policies: Sequence[nn.Module],
         means: Sequence[Trial] = (),
         refit: nn.Module | None = None,
+        weights: tuple[Weights, ...] = (),
     ) -> Outcome:
-        """Compare, report, export; `means` are the means of each fold's seeds, where these are the policies."""
+        """Compare, report, export; `means` are the means of each fold's seeds, where these are the policies.
+
+        `weights` are those of the networks of what is exported, for a warm start from it.
+        """
         self._ledger.record(*(self._record.line(trial) for trial in (*trials, *means)))
         self._listen("comparing the chosen policies with the baselines, through the dry run")
         tested = means or [trials[index] for index in chosen]
@@ -190,7 +200,7 @@ class Run:
             with phase("figures for the report"):
                 extra = self._record.for_report(policies)
                 study = self._record.study(trials, chosen, compared, means=means, account=account, extra=extra)
-            return exported(self._record, study, policies[-1], refit)
+            return exported(self._record, study, policies[-1], refit, weights)
 
     def _compared(
         self, tested: Sequence[Trial], policies: Sequence[nn.Module]

@@ -24,6 +24,7 @@ from training.rl.coefficients import Coefficients
 from training.rl.dimensions import value_of, with_values
 from training.rl.presets import RANDOM, Plan
 from training.runs.desk_rules import trading_of
+from training.sinks.find import anywhere
 from training.study.folds import Walk, by_years, is_short, last_fold, walk
 from training.study.study import Fold, Trial
 
@@ -72,6 +73,8 @@ class Settings:
     restart: bool = False
     config: Path | None = None  # desk configuration: its limits, costs, gates and sizes apply; None: the defaults
     base: str = ""  # the preset that the coefficients change; "": the strategy's first
+    warm_start: str = ""  # version of the store whose weights trials begin at, critics included
+    sinks: tuple[str, ...] = ()  # that receive each trial's figures: see `training.sinks.find`
     allow_unproven: bool = False  # export what was learned although no lead over the best baseline is proven
 
     @property
@@ -118,14 +121,16 @@ class Settings:
         """The same for a process in another folder or on another machine: files by their whole paths."""
         more = tuple(path.absolute() for path in self.more_bars)
         config = self.config.absolute() if self.config is not None else None
-        return replace(self, bars=self.bars.absolute(), more_bars=more, out=self.out.absolute(), config=config)
+        sinks = tuple(map(anywhere, self.sinks))
+        bars, out = self.bars.absolute(), self.out.absolute()
+        return replace(self, bars=bars, more_bars=more, out=out, config=config, sinks=sinks)
 
     def identity(self, bars_sha256: str) -> dict[str, Any]:
         """What decides the result, as JSON."""
         kept = asdict(self)
         for name in (
             "out", "checkpoint_s", "run_folder", "restart", "processes", "ray", "allow_unproven", "config", "ensemble",
-            "base",
+            "base", "sinks",
         ):  # fmt: skip
             del kept[name]
         if self.plan is None:
@@ -136,7 +141,7 @@ class Settings:
         del kept["model_config_file"]
         if self.model_config:
             kept["model_config"] = hashlib.sha256(self.model_config.encode()).hexdigest()
-        for name in ("more_bars", "symbols", "model_config"):
+        for name in ("more_bars", "symbols", "model_config", "warm_start"):
             if not kept[name]:
                 del kept[name]
         if self.engine == OWN:
@@ -170,6 +175,7 @@ class Settings:
             "reference_years": "" if self.reference_years else None,
             "config": self.config.name if self.config is not None else None,
             "refit": "" if self.refit else None,
+            "warm_start": self.warm_start or None,
             "ablation": "" if len(self.rewards) > 1 else None,
             "coefficients": "coefficients.json" if preset is None or self._tuned(default.plan) else None,
             "members": self.plan.members if self.plan is not None and self.plan.members > 1 else None,

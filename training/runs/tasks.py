@@ -18,10 +18,13 @@ from training.desks.kind import POLICY, Compared, Played
 from training.desks.trial import News, Request, Trained
 from training.rl.pool import Emit, Flag, Stopped
 from training.rl.process_group import ProcessGroup, run_group
+from training.runs.folder import TrialFolder
 from training.runs.learnt import learnt_by, learnt_together
 from training.runs.prepared import UNTRAINED, Prepared, prepare_same
 from training.runs.settings import requests_of
 from training.runs.trial import run_trial
+from training.sinks.feed import Feed
+from training.sinks.sink import Started
 from training.study.progress import phase, reported
 from training.study.study import Fold, PlayResult, Trial
 
@@ -38,7 +41,7 @@ def prior_one(prepared: Prepared, task: str, flag: Flag, emit: Emit) -> None:
 
 def train_one(prepared: Prepared, request: Request, flag: Flag, emit: Emit, group: ProcessGroup | None = None) -> Trial:
     """Train one trial and let its chosen checkpoint play the fold's test sessions; a finished one is read again."""
-    folder = prepared.trial_folder(request)
+    folder = _watched(prepared, request, emit)
     group = group or ProcessGroup()
     done = folder.finished()
     if done is not None:
@@ -72,6 +75,20 @@ def train_one(prepared: Prepared, request: Request, flag: Flag, emit: Emit, grou
     return trial
 
 
+def _watched(prepared: Prepared, request: Request, emit: Emit) -> TrialFolder:
+    """The trial's folder, whose metrics the run's sinks receive."""
+    folder, names = prepared.trial_folder(request), prepared.settings.sinks
+    settings = prepared.settings.identity(prepared.data.info.sha256) if names else {}
+
+    def opened(updates: int) -> Feed:
+        run = prepared.folder.absolute().name
+        started = Started(run, request.name, folder.identity, folder.path, settings, updates)
+        return Feed(names, started, emit)
+
+    folder.feed = opened if names else None
+    return folder
+
+
 def _validate_lead(prepared: Prepared, request: Request, trained: Trained, fold: Fold) -> float | None:
     """What the trial earned on validation less the best of the passive policy and 0; None where none is named."""
     passive = prepared.passive(request.network, fold.train)
@@ -84,7 +101,7 @@ def _validate_lead(prepared: Prepared, request: Request, trained: Trained, fold:
 
 def refit_one(prepared: Prepared, request: Request, flag: Flag, emit: Emit) -> None:
     """Train on all sessions that can be decided on, without a look at any of them; the last weights are kept."""
-    folder, every = prepared.trial_folder(request), Fold(tuple(prepared.data.days), (), ())
+    folder, every = _watched(prepared, request, emit), Fold(tuple(prepared.data.days), (), ())
     if folder.finished() is not None:
         return
     control = CheckpointTimer(flag, prepared.settings.checkpoint_s)

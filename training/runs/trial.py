@@ -282,7 +282,7 @@ def _trainer(group: ProcessGroup, request: Request, data: TaskData, span: Span, 
 
 
 class _MetricsWriter:
-    """metrics.jsonl and TensorBoard, both rewound to the checkpoint the run goes on from."""
+    """metrics.jsonl with its sinks, and TensorBoard, all rewound to the checkpoint the run goes on from."""
 
     def __init__(self, folder: TrialFolder, updates: int, steps: int) -> None:
         self._file = folder.metrics(keep=updates)
@@ -292,7 +292,7 @@ class _MetricsWriter:
         values = asdict(progress)
         if point is not None:
             values |= {"validate_return": point.validate_return, "validate_trades": point.validate_trades}
-        self._file.write(msgspec.json.encode(values).decode() + "\n")
+        self._file.write(values)
         for name, value in values.items():
             if name not in {"steps", "updates"}:
                 self._board.add_scalar(name, value, progress.steps)

@@ -1,4 +1,4 @@
-"""Runs on small made-up files: what they write, that they repeat themselves, that they go on after any stop.
+"""Runs on small made-up files: what they write, that they repeat themselves, go on after any stop, begin at a version.
 
 What a trial does is shown by trials alone (`trained`); whole runs, with comparison, report and export, are few.
 """
@@ -11,6 +11,7 @@ import signal
 import threading
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import msgspec
 import pytest
@@ -19,26 +20,33 @@ import torch
 from daemon.core.strategy_rules import rules_digest, trading_for
 from strategies.kit.manifest import decode
 from strategies.kit.synthetic import synthetic_sessions
+from strategies.registry import strategy
 from tests.support.training.made_up import sessions, write_csv
 from tests.support.training.small_runs import TRIAL, UPDATE, StopAfter, Train, quiet, same, timeless, weights
+from training.cli.main import main
 from training.desks.trial import Diverged, News
+from training.export.version import Version, VersionError, read_version
+from training.export.weights import WEIGHTS_FILE, read_weights
 from training.rl.pool import Stopped
 from training.runs.exporting import Outcome
 from training.runs.folder import RunFolderError, held
+from training.runs.learnt import first_policy
 from training.runs.ledger import Ledger, ledger_path
-from training.runs.prepared import Prepared, prepare_same
+from training.runs.prepared import Prepared, prepare, prepare_same
 from training.runs.run import train_and_export
 from training.runs.settings import Settings, requests_of
 from training.runs.tasks import train_one
 from training.study.progress import Part
 from training.study.study import Study, Trial
 
+SCALPER = strategy("option_scalper")
+
 
 def test_a_run_writes_a_version_with_its_report_and_says_how_far_it_is(
     whole: Outcome, small: Settings, heard: list[object]
 ) -> None:
     assert sorted(path.name for path in whole.version.iterdir()) == [
-        "manifest.json", "policy.onnx", "report.html", "report.json",
+        "manifest.json", "policy.onnx", "report.html", "report.json", "weights.pt",
     ]  # fmt: skip
     manifest = decode((whole.version / "manifest.json").read_bytes())
     assert manifest.training.splits == {
@@ -182,3 +190,91 @@ def test_a_run_has_its_folder_alone(whole: Outcome, small: Settings) -> None:
     ):
         train_and_export(replace(small, restart=True), quiet)
     assert (whole.run_folder / TRIAL / "best.pt").exists()
+
+
+@pytest.fixture(scope="module")
+def version(whole: Outcome, small: Settings) -> Version:
+    """A version that was learned until 2024-06-25."""
+    return read_version(small.out, small.strategy, whole.version.name)
+
+
+def test_a_trial_begins_at_the_weights_of_a_version_its_critic_too(
+    version: Version, whole: Outcome, small: Settings, tmp_path: Path
+) -> None:
+    later = write_csv(tmp_path / "later.csv", synthetic_sessions(4, sessions(60)))
+    settings = replace(small, bars=later, warm_start=version.manifest.version, seeds=(5, 6))
+    prepared = prepare((settings, tmp_path, "code"))
+    kept = weights(whole.run_folder)
+    assert any(name.startswith("critic.") for name in kept)
+    for request in requests_of(settings):  # two seeds, one member
+        begin, network = prepared.begin(request), prepared.data.network("mlp", request.seed, prepared.folds[0].train)
+        found: Any = network
+        assert not same(found.state_dict(), kept)
+        assert begin is not None
+        begin(network)
+        assert same(found.state_dict(), kept)
+    policy = first_policy(prepared, requests_of(settings)[0], prepared.folds[0])  # what is learned is measured from it
+    of_policy = {name.removeprefix("policy."): value for name, value in kept.items() if name.startswith("policy.")}
+    assert same(policy.state_dict(), of_policy)
+    identity = settings.identity("0" * 64)
+    assert identity["warm_start"] == version.manifest.version
+    assert "warm_start" not in small.identity("0" * 64)
+    assert f"--warm-start {version.manifest.version}" in settings.command()
+
+
+def test_a_version_that_has_seen_the_validation_is_refused(version: Version, small: Settings, tmp_path: Path) -> None:
+    with pytest.raises(VersionError, match="up to 2024-06-25, and this run validates from 2024-06-25"):
+        prepare((replace(small, warm_start=version.manifest.version), tmp_path, "code"))
+
+
+def test_another_contract_another_network_and_a_version_without_weights_are_refused_by_name(
+    version: Version, tmp_path: Path
+) -> None:
+    with pytest.raises(VersionError, match="is of the network mlp, this run trains lstm"):
+        read_weights(version, SCALPER, "lstm")
+    other = replace(version, manifest=msgspec.structs.replace(version.manifest, contract_hash="f" * 64))
+    with pytest.raises(VersionError, match="has the contract ffffffffffff, option_scalper has"):
+        read_weights(other, SCALPER, "mlp")
+    with pytest.raises(VersionError, match="keeps no weights to begin at"):
+        read_weights(read_version(Path("onnx_models"), "option_scalper"), SCALPER, "mlp")
+    (tmp_path / WEIGHTS_FILE).write_bytes((version.folder / WEIGHTS_FILE).read_bytes() + b"0")
+    with pytest.raises(VersionError, match="restore the version's folder"):
+        read_weights(replace(version, folder=tmp_path), SCALPER, "mlp")
+
+
+def test_the_command_refuses_it_for_a_strategy_with_a_procedure_of_its_own(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    given = ["--strategy", "online_dqn", "--bars", "bars.csv", "--warm-start", "current"]
+    with pytest.raises(SystemExit) as ended:
+        main(given)
+    assert ended.value.code == 2
+    assert "--warm-start is not for online_dqn" in capsys.readouterr().err
+
+
+def test_sinks_receive_what_the_trial_s_metrics_have(
+    whole: Outcome, small: Settings, trained: Any, tmp_path: Path
+) -> None:
+    (tmp_path / "mine.py").write_text(
+        "import json\n"
+        "from training.sinks.sink import Sink\n"
+        "class Book(Sink):\n"
+        "    def __init__(self, started):\n"
+        "        self.started, self.lines = started, []\n"
+        "    def on_update(self, update, figures):\n"
+        "        self.lines.append([update, figures])\n"
+        "    def on_look(self, update, figures):\n"
+        "        self.lines[-1][1].update(figures)\n"
+        "    def close(self):\n"
+        "        found = {'trial': self.started.trial, 'seeds': self.started.settings['seeds'], 'lines': self.lines}\n"
+        "        (self.started.folder / 'book.json').write_text(json.dumps(found))\n"
+    )
+    trained(replace(small, sinks=(f"{tmp_path / 'mine.py'}:Book",)))
+    folder = tmp_path / "run" / "trials" / "fold1-potential-seed2"
+    metrics = [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
+    assert json.loads((folder / "book.json").read_text()) == {
+        "trial": "fold1-potential-seed2",
+        "seeds": [2],
+        "lines": [[number, line] for number, line in enumerate(metrics, start=1)],
+    }
+    assert same(weights(tmp_path / "run"), weights(whole.run_folder))

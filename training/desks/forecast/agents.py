@@ -108,7 +108,7 @@ class Work:
                     whole = self._lines  # those of the agents before
                     while not course.trainer.done:
                         line, point = course.update()
-                        journal.write(msgspec.json.encode(line).decode() + "\n")
+                        journal.write(line)
                         self._lines += 1
                         self.seconds = earlier + time.monotonic() - began
                         total = course.whole * len(MEMBERS)

@@ -58,7 +58,7 @@ class Course:
                     stopped = f"no better validation in {request.patience} looks"
                     break
                 line, point = self._update()
-                journal.write(msgspec.json.encode(line).decode() + "\n")
+                journal.write(line)
                 self._seconds = earlier + time.monotonic() - began
                 total = trainer.total_updates * (trainer.steps // trainer.updates)
                 best = point is not None and self._without == 0

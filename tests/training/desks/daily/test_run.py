@@ -108,7 +108,7 @@ def test_a_run_of_the_rebalancer_ends_with_a_version_that_the_daemon_opens(rebal
     assert "turnover" in manifest.metrics["test"]
     assert "win_rate" not in manifest.metrics["test"]  # orders filled are no trades that could be won
     assert sorted(path.name for path in rebalancer.version.iterdir()) == [
-        "manifest.json", "policy.onnx", "report.html", "report.json",
+        "manifest.json", "policy.onnx", "report.html", "report.json", "weights.pt",
     ]  # fmt: skip
 
 
