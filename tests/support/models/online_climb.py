@@ -29,9 +29,11 @@ def online_store(store: Path, slope: float = 0.5) -> Path:
     return store
 
 
-def online_desk(folder: Path, store: Path, sessions: int, **more: Any) -> Desk:
+def online_desk(
+    folder: Path, store: Path, sessions: int, bars: int = BARS, *, kind: type[Desk] = Desk, **more: Any
+) -> Desk:
     """The desk on a tape of so many sessions after two that warm its indicators."""
-    tape = write_tape(folder / "tape.csv", tape_rows(sessions, BARS, stubs=2))
+    tape = write_tape(folder / "tape.csv", tape_rows(sessions, bars, stubs=2))
     given: dict[str, Any] = {
         "desk__strategy": NAME,
         "paths__models_dir": store,
@@ -39,7 +41,7 @@ def online_desk(folder: Path, store: Path, sessions: int, **more: Any) -> Desk:
         "exploration__kind": "epsilon",
         "exploration__epsilon": EPSILON,
     }
-    return Desk(tape, **given | more)
+    return kind(tape, **given | more)
 
 
 def climb_online(desk: Desk, state: Path, store: Path, sessions: int, rules: Ladder = RULES) -> list[str]:

@@ -76,9 +76,14 @@ def golden_of(maker: Strategy, policy: bytes) -> Golden:
 
 
 def put_momentum(
-    models_dir: Path, maker: Strategy | None = None, *, slope: float = 1.0, version: str = VERSION
+    models_dir: Path,
+    maker: Strategy | None = None,
+    *,
+    slope: float = 1.0,
+    version: str = VERSION,
+    current: bool = True,
 ) -> Path:
-    """Put the policy into a store as the current one; returns the store."""
+    """Put the policy into a store, as the current one or not; returns the store."""
     maker = maker or strategy(NAME)
     policy = momentum_policy(maker, slope)
     manifest = manifest_of(
@@ -91,5 +96,5 @@ def put_momentum(
         symbols=maker.spec.symbols,
         model_config=msgspec.json.decode(maker.spec.config),
     )
-    put(models_dir, manifest, policy)
+    put(models_dir, manifest, policy, current=current)
     return models_dir

@@ -122,8 +122,10 @@ class Running:
 
 
 @contextlib.asynccontextmanager
-async def running(desk: Desk, path: Path, *, shadow: str = "", public_key: str = "") -> AsyncIterator[Running]:
-    """The desk over an intake, with its models and their lifecycle; ended cleanly."""
+async def running(
+    desk: Desk, path: Path, *, shadow: str = "", public_key: str = "", serve: Callable[[AskPolicy], None] | None = None
+) -> AsyncIterator[Running]:
+    """The desk over an intake, with its models and their lifecycle; ended cleanly. `serve` takes served questions."""
     replay, code = desk.replay, own_code()
     settings = replay.settings
     trading, strategy = settings.trading(), replay.strategy
@@ -150,6 +152,7 @@ async def running(desk: Desk, path: Path, *, shadow: str = "", public_key: str =
         snapshot_events=2_000,
         observe=observe,
         shadow=models,
+        serve=serve,
     )
     engine = assembled.engine
     gateway = Gateway(engine, intake.put, lambda: engine.machine.state.now_ns)
