@@ -33,8 +33,7 @@ def main() -> int:
         Show(folder, story, options.patience, _progress).run()
     except (ShowError, KeyboardInterrupt) as error:
         problem = str(error) or "interrupted"
-    code = story.end(problem)
-    print(f"    {time.monotonic() - began:.0f} s", flush=True)
+    code = story.end(problem, time.monotonic() - began)
     if code or options.keep:
         print(f"    journal, store and logs: {folder}", flush=True)
     else:

@@ -1,8 +1,8 @@
 """Lets a desk learn while it trades, for as many sessions as one version needs for the whole ladder.
 
 Real are all processes, Redis and the ladder with the criteria as shipped; only shadow and canary are shorter. The
-market is made up and its time virtual: a session ends when everything in it was computed. The trainer works in real
-time, so the next session waits for it.
+market is made up and its time virtual: a session ends when everything in it was computed, and nights are left out. The
+trainer works in real time, so the next session waits for it.
 """
 
 from __future__ import annotations
@@ -47,7 +47,7 @@ from strategies.kit.contract import Session
 from strategies.kit.units import MINUTE_NS
 
 SPREAD = Decimal("0.03")  # USD: a purchase without a reason costs more than an ordinary minute
-AFTER_CLOSE_NS, STEP_NS = 20 * MINUTE_NS, 30 * MINUTE_NS
+BEFORE_OPEN_NS, AFTER_CLOSE_NS, STEP_NS = 60 * MINUTE_NS, 20 * MINUTE_NS, 30 * MINUTE_NS
 HOURS = 3  # of virtual time, for a step of the ladder that is due
 
 
@@ -64,6 +64,7 @@ class Show:
         self._sessions = sessions
         self._account = Account(DEFAULT_KEY, DEFAULT_SECRET, cash=Decimal(CASH), margin=1)
         self._returns: list[float] = []  # of each session, parts of the equity before it
+        self._canary: list[str] = []  # its steps, with what each session earned
         self._first = self._forged = self._negated = self._challenger = ""
         with socket.socket() as door:
             door.bind(("127.0.0.1", 0))
@@ -77,6 +78,7 @@ class Show:
                 self._wake(clock, server)
                 for number, session in enumerate(self._live, 1):
                     self._progress(f"session {number} of {SESSIONS}")
+                    self._night(clock, server, session)
                     self._session(clock, number, session)
                 self._last(clock)
         finally:
@@ -110,7 +112,7 @@ class Show:
         )
         rules = Rules(fill_sizes=(1000, 1000), rate_limit=10_000)
         with (
-            virtual_clock(self._live[0].open_ns - 60 * MINUTE_NS) as clock,
+            virtual_clock(self._live[0].open_ns - BEFORE_OPEN_NS) as clock,
             serving(market, clock, rules=rules, accounts=[self._account], faults=Faults()) as server,
         ):
             try:
@@ -150,6 +152,11 @@ class Show:
 
     # --- one session --------------------------------------------------------------------------------------------------
 
+    def _night(self, clock: SimClock, server: Serving, session: Session) -> None:
+        """Leave out the time to an hour before the session: nothing is decided in it, and most of a week is night."""
+        if session.open_ns - BEFORE_OPEN_NS > clock.now_ns():
+            server.jump_to(session.open_ns - BEFORE_OPEN_NS)
+
     def _session(self, clock: SimClock, number: int, session: Session) -> None:
         before = self._account.cash
         self._pass(clock, session.close_ns + AFTER_CLOSE_NS)
@@ -186,15 +193,13 @@ class Show:
 
     def _look_at_forged(self, clock: SimClock, number: int) -> None:
         """A card that promises too much passes the criteria, and the canary finds it out."""
-        if number == 1 and (passed := self._moved(self._forged, "replay")):
+        passed = self._moved(self._forged, "replay")
+        if number == SHADOW and passed and (step := self._await(clock, self._forged, "canary_10")):
             self._story.tell(
                 "forged card",
                 f"A version with a forged card, {self._forged}, promises "
-                f"{self._books.card(self._forged)['session_mean']:+.1%} a session: its card passes ({passed.detail}).",
-            )
-        if number == SHADOW and (step := self._await(clock, self._forged, "canary_10")):
-            self._story.tell(
-                "forged canary", f"In shadow it is as good as the champion ({step.detail}): it trades 10 % of the size."
+                f"{self._books.card(self._forged)['session_mean']:+.1%} a session: its card passes ({passed.detail}), "
+                f"and in shadow it is as good as the champion ({step.detail}).",
             )
         if number == LEARN and (step := self._await(clock, self._forged, "rolled_back")):
             returned = self._until(clock, lambda: self._books.current() == self._first)
@@ -248,11 +253,12 @@ class Show:
             self._story.tell("shadow", f"In shadow for {SHADOW} sessions it leads: {step.detail}.")
             return
         part = steps[place - 1].removeprefix("canary_")
-        self._story.tell(
-            f"canary {part} %",
-            f"It trades {part} % of the size for a session: {self._returns[-1]:+.2%} of the equity, no breach.",
-        )
-        if place == len(steps) - 1:
+        self._canary.append(f"{part} % ({self._returns[-1]:+.2%})")
+        if place == len(steps) - 1 == len(self._canary):
+            self._story.tell(
+                "canary",
+                f"It trades a part of the size for a session each, without a breach: {', '.join(self._canary)}.",
+            )
             self._story.tell("champion", f"{self._challenger} is the champion; {step.champion} answered before.")
 
     # --- the end ------------------------------------------------------------------------------------------------------

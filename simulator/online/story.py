@@ -11,7 +11,6 @@ LINES = (
     "wakes",
     "explores",
     "forged card",
-    "forged canary",
     "rolled back",
     "learns",
     "negated",
@@ -19,10 +18,7 @@ LINES = (
     "card",
     "replay",
     "shadow",
-    "canary 10 %",
-    "canary 25 %",
-    "canary 50 %",
-    "canary 100 %",
+    "canary",
     "champion",
     "earns",
     "dashboard",
@@ -52,10 +48,10 @@ class Story:
         """The lines that were not seen, in their order."""
         return [name for name in LINES if name not in self.seen]
 
-    def end(self, problem: str = "") -> int:
+    def end(self, problem: str = "", seconds: float = 0.0) -> int:
         """Print how it ended; returns the exit code."""
         if not self.missing and not problem:
-            self._write(f"    All {len(LINES)} were seen.")
+            self._write(f"    All {len(LINES)} were seen, in {seconds:.0f} s.")
             return 0
         if problem:
             self._write(f"    It ended early: {problem}")
