@@ -61,6 +61,8 @@ def _wrong_trading(settings: Settings) -> Iterator[Problem]:
         expected = f"one of {', '.join(known)} (nearest: {nearest}), or a file of yours: path/to/file.py"
         yield "desk.strategy", settings.desk.strategy, expected
     yield from _wrong_symbols(settings.desk)
+    if settings.record.enabled and not _trades_options(settings.desk.strategy):
+        yield "record.enabled", True, f"false: {settings.desk.strategy} trades no options, so it streams none"
     if settings.exploration.kind != "none" and not _chooses_by_row(settings.desk.strategy):
         yield "exploration.kind", settings.exploration.kind, f'"none": {settings.desk.strategy} draws no action'
     policy = settings.policy
@@ -91,6 +93,10 @@ def _wrong_trading(settings: Settings) -> Iterator[Problem]:
 
 def _chooses_by_row(strategy: str) -> bool:
     return is_known(strategy) and entry(strategy).make().spec.by_row
+
+
+def _trades_options(strategy: str) -> bool:
+    return is_known(strategy) and entry(strategy).make().spec.holds == "option"
 
 
 def _wrong_symbols(desk: Desk) -> Iterator[Problem]:

@@ -100,6 +100,18 @@ class Feed:
 
 
 @dataclass(frozen=True, slots=True)
+class Record:
+    """Which option quotes a running desk records (`daemon.brokers.alpaca.recorder`)."""
+
+    __pydantic_config__: ClassVar = {"extra": "forbid"}
+    enabled: bool = False
+    strikes: Annotated[int, Ge(1), Le(100)] = 10
+    expiries: Annotated[int, Ge(1), Le(20)] = 3
+    symbols_max: Annotated[int, Ge(50), Le(1000)] = 200
+    free_mib: Annotated[int, Ge(64)] = 1024
+
+
+@dataclass(frozen=True, slots=True)
 class Alpaca:
     """Addresses and timeouts of Alpaca's services."""
 
@@ -237,6 +249,7 @@ class Settings(BaseModel):
     policy: Policy = Field(default_factory=Policy)
     journal: Journal = Field(default_factory=Journal)
     feed: Feed = Field(default_factory=Feed)
+    record: Record = Field(default_factory=Record)
     alpaca: Alpaca = Field(default_factory=Alpaca)
     clock: Clock = Field(default_factory=Clock)
     service: Service = Field(default_factory=Service)

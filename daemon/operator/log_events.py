@@ -6,6 +6,7 @@ import sys
 
 from daemon.operator.log_event import LogEvent
 from daemon.operator.log_events_online import ONLINE_EVENTS
+from daemon.operator.log_events_recording import RECORDING_EVENTS
 
 LOG_EVENTS: dict[str, LogEvent] = {
     "run_started": LogEvent(
@@ -373,6 +374,7 @@ LOG_EVENTS: dict[str, LogEvent] = {
     "run_ended": LogEvent(
         "info", ("events", "state_digest", "stopped_by"), "The run ended cleanly: journal durable, snapshot written."
     ),
+    **RECORDING_EVENTS,
     **ONLINE_EVENTS,
 }
 

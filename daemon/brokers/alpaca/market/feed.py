@@ -17,8 +17,8 @@ from msgspec.structs import replace
 from daemon.brokers.alpaca.market.chain import ChainReader
 from daemon.brokers.alpaca.market.history import BarHistory
 from daemon.brokers.alpaca.market.live_bars import Timing
-from daemon.brokers.alpaca.market.quote_stream import LiveQuotes, ReadQuotes, TakeMessage
-from daemon.brokers.alpaca.market.socket import Endpoint, MarketSocket
+from daemon.brokers.alpaca.market.quote_stream import LiveQuotes, ReadQuotes, Recorder, TakeMessage
+from daemon.brokers.alpaca.market.socket import Endpoint, MarketSocket, State
 from daemon.brokers.alpaca.market.stock_bars import Minutes, StockBars
 from daemon.brokers.alpaca.rest.errors import RestError
 from daemon.brokers.api import Known, LogEvent
@@ -40,6 +40,7 @@ class Options(NamedTuple):
 
     chain: ChainReader
     stream: Endpoint
+    recorder: Recorder | None = None
 
 
 class LiveFeed:
@@ -73,6 +74,7 @@ class LiveFeed:
         self._put = put
         self._log = log
         self._options = options
+        self._recorder = None if options is None else options.recorder
         self._timing = timing or Timing()
         self._rng = rng or random.SystemRandom()
         self._scheduled: SessionScheduled | None = None
@@ -101,13 +103,20 @@ class LiveFeed:
             silence_ns=self._timing.silence_ns,
             breath_s=self._timing.breath_s,
             shares=spec.symbols if options is None else (),
+            recorder=self._recorder,
         )
+        if self._recorder is not None:
+            self._recorder.attach(self._quotes.socket, lambda: self._bars.newest)
 
     def _quote_socket(self, take: TakeMessage) -> MarketSocket:
         """Return the socket of the quotes: of shares that of the bars, of contracts one of their own."""
         if self._options is None:
             return self._bars.stream.quoted_to(take)
-        return MarketSocket(self._options.stream, on_message=take, on_state=lambda _state: None, log=self._log)
+        return MarketSocket(self._options.stream, on_message=take, on_state=self._on_state, log=self._log)
+
+    def _on_state(self, state: State) -> None:
+        if self._recorder is not None:
+            self._recorder.on_state(state)
 
     def _closing(self, symbol: str) -> tuple[Quote, ...]:
         return self._quotes.closing(symbol)
@@ -192,6 +201,8 @@ class LiveFeed:
             if listed is not None and self._scheduled is scheduled:
                 self._put(listed)
                 self._quotes.note_listed(listed.contracts)
+                if self._recorder is not None:
+                    self._recorder.listed(listed.contracts)
                 return
             wait_s = self._timing.retry_s(tries, self._rng.random())
             tries += 1
@@ -205,6 +216,8 @@ class LiveFeed:
         """Emit the session's end, after its last bar if available."""
         await self._bars.finish(session)
         self._put(SessionEnded(self._clock.now_ns(), session.date))
+        if self._recorder is not None:
+            self._recorder.end(session)
         dropped = {f"quote_{reason}": count for reason, count in self._quotes.book.counts.items()}
         self._log("feed_counts", date=session.date, counts=dict(self._bars.counts) | dropped)
 
@@ -215,6 +228,8 @@ class LiveFeed:
         self._scheduled = SessionScheduled(self._clock.now_ns(), *self._calendar.around(session.date))
         self._bars.begin(session)
         self._quotes.note_listed(())
+        if self._recorder is not None:
+            self._recorder.begin(session)
         self._put(self._scheduled)
         return self._scheduled
 
@@ -237,6 +252,8 @@ class LiveFeed:
             if self._options is not None:
                 tasks.create_task(self._run_option_stream(), name="option stream")
             tasks.create_task(self._quotes.run(), name="quotes")
+            if self._recorder is not None:
+                tasks.create_task(self._recorder.run(), name="recorder")
 
     async def _run_option_stream(self) -> None:
         await asyncio.sleep(self._timing.stagger_s)  # simultaneous connects would be refused with 429

@@ -100,6 +100,11 @@ class LiveBars:
         session = self._session
         return session is not None and not self._over and session.open_ns <= self._clock.now_ns() < session.close_ns
 
+    @property
+    def newest(self) -> tuple[int, float]:
+        """Return start and close of the newest minute of the session; the last close known before there is one."""
+        return self._merge.last_ns, self.spot
+
     def begin(self, session: Session) -> None:
         """Emit bars of this session from now on."""
         self._session = session

@@ -11,17 +11,18 @@ import asyncio
 from collections import Counter
 from collections.abc import Awaitable, Callable, Collection, Iterable
 from decimal import Decimal
-from typing import Any
+from typing import Any, Protocol
 
 from daemon.brokers.alpaca.market.chain import with_neighbours
 from daemon.brokers.alpaca.market.silence import Silence
-from daemon.brokers.alpaca.market.socket import MarketSocket
+from daemon.brokers.alpaca.market.socket import MarketSocket, State
 from daemon.brokers.alpaca.market.stock_stream import instant_ns
 from daemon.brokers.alpaca.rest.errors import RestError
 from daemon.brokers.api import LogEvent
 from daemon.core.events import Contract, Event, Quote, QuotesReceived
 from daemon.core.risk.marks import FUTURE_NS
 from daemon.host.time.clock import Clock
+from strategies.kit.contract import Session
 from strategies.kit.units import SECOND_NS
 
 CHANNEL = "quotes"
@@ -35,6 +36,34 @@ OpenSocket = Callable[[TakeMessage], MarketSocket]
 """Returns the socket of the quotes, whose messages go to the argument."""
 ReadQuotes = Callable[[tuple[str, ...]], Awaitable[dict[str, dict[str, Any]]]]
 """Reads the newest quotes over REST, by symbol; those without one are absent. Raises RestError."""
+
+
+class Recorder(Protocol):
+    """Records what the stream carries, next to the desk. No method raises or waits."""
+
+    def attach(self, socket: MarketSocket, last_bar: Callable[[], tuple[int, float]]) -> None:
+        """Use this stream; `last_bar` returns start and close of the underlying's newest minute."""
+
+    def streamed(self, symbols: frozenset[str]) -> None:
+        """Note what the desk streams."""
+
+    def begin(self, session: Session) -> None:
+        """Record this session from now on."""
+
+    def listed(self, contracts: tuple[Contract, ...]) -> None:
+        """Choose contracts from this listing."""
+
+    def take(self, symbol: str, message: dict[str, Any]) -> None:
+        """Take a quote of the stream."""
+
+    def on_state(self, state: State) -> None:
+        """Note a connect or a lost connection."""
+
+    def end(self, session: Session) -> None:
+        """Make the session's file."""
+
+    async def run(self) -> None:
+        """Record until cancelled."""
 
 
 class QuoteBook:
@@ -135,6 +164,7 @@ class LiveQuotes:
         silence_ns: int,
         breath_s: float,
         shares: tuple[str, ...] = (),
+        recorder: Recorder | None = None,
     ) -> None:
         self.book = QuoteBook(clock.now_ns, FINE if shares else CENT)
         self.socket = open_socket(self._take)
@@ -147,6 +177,7 @@ class LiveQuotes:
         self._silence_ns = silence_ns
         self._breath_s = breath_s
         self._shares = shares
+        self._recorder = recorder
         self._streamed: frozenset[str] = frozenset()
         self._came_ns: dict[str, int] = {}  # when the newest streamed quote of each share came; of contracts under ""
         self._contracts: tuple[Contract, ...] = ()
@@ -198,6 +229,8 @@ class LiveQuotes:
         if gone:
             self.socket.unsubscribe(CHANNEL, gone)
             self.book.keep_only(wanted)
+        if self._recorder is not None and (new or gone):
+            self._recorder.streamed(wanted)
         self._ask_for({symbol for symbol in new if symbol not in self.book})
 
     def _ask_for(self, symbols: Collection[str]) -> None:
@@ -209,6 +242,8 @@ class LiveQuotes:
         if message["T"] != "q":
             return
         symbol = str(message["S"])
+        if self._recorder is not None:
+            self._recorder.take(symbol, message)
         if symbol not in self._streamed:
             return  # buffered from before an unsubscribe
         if not self.book.add(symbol, message["bp"], message["ap"], instant_ns(message["t"])):

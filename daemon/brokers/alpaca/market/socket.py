@@ -112,6 +112,7 @@ class MarketSocket:
         self._rng = rng or random.SystemRandom()
         self._sleep = sleep
         self._wanted: set[Pair] = set()
+        self._spare: frozenset[Pair] = frozenset()  # wanted only where the server has room for them
         self._granted: set[Pair] = set()
         self._changed = asyncio.Event()
         self._leave: asyncio.Future[str] | None = None
@@ -127,6 +128,12 @@ class MarketSocket:
     def unsubscribe(self, channel: str, symbols: Iterable[str]) -> None:
         """Remove these from the wanted set."""
         self._wanted -= {(channel, symbol) for symbol in symbols}
+        self._changed.set()
+
+    def spare(self, channel: str, symbols: Iterable[str]) -> None:
+        """Set what to stream where the server has room after all that is wanted; refused ones are requested again."""
+        self._spare = frozenset((channel, symbol) for symbol in symbols)
+        self.refused -= self._spare
         self._changed.set()
 
     @property
@@ -294,13 +301,16 @@ class MarketSocket:
             missing = self._wanted - self._granted - self.refused
             if missing:
                 await self._ask_for(socket, sorted(missing))
-            spare = self._granted - self._wanted
-            if spare:
-                await self._drop(socket, spare)
+            gone = self._granted - self._wanted - self._spare
+            if gone:
+                await self._drop(socket, gone)
             if not self.up:
                 self.up = True
                 self._log("stream_up", url=self._endpoint.url, subscribed=len(self._granted))
                 self._on_state("up")
+            more = self._spare - self._granted - self.refused - self._wanted
+            if more and (await self._request(socket, "subscribe", sorted(more))).get("T") == "error":
+                self.refused |= more
             if not self._changed.is_set():
                 await self._changed.wait()
 

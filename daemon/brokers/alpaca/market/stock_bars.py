@@ -84,6 +84,11 @@ class StockBars:
         return self._first.spot
 
     @property
+    def newest(self) -> tuple[int, float]:
+        """Return start and close of the first symbol's newest minute (see `LiveBars.newest`)."""
+        return self._first.newest
+
+    @property
     def in_session(self) -> bool:
         """Return whether the begun session is running now."""
         return self._first.in_session

@@ -188,6 +188,22 @@ async def test_at_the_limit_what_is_unwanted_makes_room_first() -> None:
         assert "subscription_refused" not in client.names()
 
 
+async def test_what_is_spare_comes_last_and_goes_first() -> None:
+    async with StreamServer() as server, Client(server.url).running() as client:
+        await until(lambda: client.socket.up)
+        server.refuse = lambda pairs: 405 if len(pairs) > 3 else 0
+        client.socket.spare("quotes", ["AAA", "BBB"])
+        await until(lambda: len(server.subscribed) == 3)
+        client.socket.subscribe("quotes", ["QQQ", "IWM"])
+        await until(lambda: server.subscribed == {("quotes", name) for name in ("SPY", "QQQ", "IWM")})
+        await until(lambda: len(client.socket.refused) == 2)
+        assert client.socket.refused == {("quotes", "AAA"), ("quotes", "BBB")}
+        assert "subscription_refused" not in client.names()
+        client.socket.unsubscribe("quotes", ["IWM"])
+        client.socket.spare("quotes", ["AAA"])
+        await until(lambda: server.subscribed == {("quotes", name) for name in ("SPY", "QQQ", "AAA")})
+
+
 @pytest.mark.parametrize("code", [400, 410, 413])
 async def test_a_refused_symbol_is_named_and_the_others_are_subscribed(code: int) -> None:
     async with StreamServer() as server:

@@ -1,0 +1,134 @@
+"""Streamed option quotes, gathered into one row for a contract and a minute. Pure: no clock, no files.
+
+A quote stands until the next one as long as the stream is whole; what a gap leaves unknown is left out.
+"""
+
+from __future__ import annotations
+
+import math
+from collections import Counter
+from collections.abc import Collection
+from dataclasses import dataclass
+from typing import NamedTuple
+
+from daemon.tapes.quotes.faults import STALE_NS
+from strategies.kit.units import MINUTE_NS
+
+AHEAD = 2  # minutes after the last closed one from which quotes are taken
+
+
+class Row(NamedTuple):
+    """A contract at a minute's end: USD a share (0 no such side), contracts. Extremes are None where unknown."""
+
+    symbol: str
+    bid: float
+    ask: float
+    bid_size: int | None
+    ask_size: int | None
+    low_bid: float | None
+    high_bid: float | None
+    low_ask: float | None
+    high_ask: float | None
+
+
+class Seen(NamedTuple):
+    """A quote of the stream."""
+
+    bid: float
+    ask: float
+    bid_size: int | None
+    ask_size: int | None
+    quoted_ns: int
+
+
+@dataclass(slots=True)
+class _Minute:
+    """A contract's newest quote within a minute, and the extremes of its quotes."""
+
+    newest: Seen
+    low_bid: float
+    high_bid: float
+    low_ask: float
+    high_ask: float
+
+    def add(self, seen: Seen) -> None:
+        if seen.quoted_ns >= self.newest.quoted_ns:
+            self.newest = seen
+        self.low_bid, self.high_bid = min(self.low_bid, seen.bid), max(self.high_bid, seen.bid)
+        self.low_ask, self.high_ask = min(self.low_ask, seen.ask), max(self.high_ask, seen.ask)
+
+
+class MinuteBook:
+    """The minutes that are not closed yet, and each contract's last quote before them."""
+
+    def __init__(self, now_ns: int) -> None:
+        self.counts: Counter[str] = Counter()  # quotes that were dropped, by reason
+        self._closed_ns = now_ns // MINUTE_NS * MINUTE_NS
+        self._open: dict[int, dict[str, _Minute]] = {}  # by the minute's end
+        self._last: dict[str, Seen] = {}
+
+    def add(self, symbol: str, seen: Seen) -> None:
+        """Take a quote; one that no market can have, or of a closed or far minute, is counted and dropped."""
+        end_ns = -(-seen.quoted_ns // MINUTE_NS) * MINUTE_NS
+        if reason := self._judge(seen, end_ns):
+            self.counts[reason] += 1
+            return
+        minute = self._open.setdefault(end_ns, {})
+        known = minute.get(symbol)
+        if known is None:
+            minute[symbol] = _Minute(seen, seen.bid, seen.bid, seen.ask, seen.ask)
+        else:
+            known.add(seen)
+
+    def _judge(self, seen: Seen, end_ns: int) -> str:
+        bid, ask = seen.bid, seen.ask
+        if not (math.isfinite(bid) and math.isfinite(ask)) or bid < 0 or ask < 0:
+            return "not_finite"
+        if not bid and not ask:
+            return "empty"
+        if bid > ask > 0:
+            return "crossed"
+        if end_ns <= self._closed_ns:
+            return "late"
+        return "early" if end_ns > self._closed_ns + AHEAD * MINUTE_NS else ""
+
+    def interrupt(self) -> None:
+        """Forget all quotes: the stream has a gap, so none of them is known to stand."""
+        self._open.clear()
+        self._last.clear()
+
+    def keep_only(self, symbols: Collection[str]) -> None:
+        """Forget the contracts that are no longer streamed."""
+        kept = set(symbols)
+        self._last = {symbol: seen for symbol, seen in self._last.items() if symbol in kept}
+        for end_ns, minutes in self._open.items():
+            self._open[end_ns] = {symbol: minute for symbol, minute in minutes.items() if symbol in kept}
+
+    def close(self, end_ns: int) -> list[Row]:
+        """Return the rows of the minute that ends then, by symbol; no quote of it is taken any more."""
+        quoted: dict[str, _Minute] = {}
+        for end in sorted(end for end in self._open if end <= end_ns):  # earlier ones had no row of their own
+            quoted = self._open.pop(end)
+            if end < end_ns:
+                self._last |= {symbol: minute.newest for symbol, minute in quoted.items()}
+                quoted = {}
+        before, self._closed_ns = self._last, max(self._closed_ns, end_ns)
+        stand = before | {symbol: minute.newest for symbol, minute in quoted.items()}
+        self._last = {symbol: seen for symbol, seen in stand.items() if end_ns - seen.quoted_ns <= STALE_NS}
+        return [
+            _row(symbol, seen, before.get(symbol), quoted.get(symbol)) for symbol, seen in sorted(self._last.items())
+        ]
+
+
+def _row(symbol: str, seen: Seen, before: Seen | None, minute: _Minute | None) -> Row:
+    """Return a row; the extremes count the quote that stood when the minute began, and are unknown without one."""
+    extremes: tuple[float | None, ...] = (None,) * 4
+    if before is not None:
+        known = minute or _Minute(before, before.bid, before.bid, before.ask, before.ask)
+        extremes = (
+            min(known.low_bid, before.bid),
+            max(known.high_bid, before.bid),
+            min(known.low_ask, before.ask),
+            max(known.high_ask, before.ask),
+        )
+    return Row(symbol, seen.bid, seen.ask, seen.bid_size, seen.ask_size, *extremes)

@@ -1,0 +1,191 @@
+"""A file of option quotes for each session, written a minute at a time by a thread of its own.
+
+`DATE.part/` holds a whole file for each minute; at the session's end they become `DATE.parquet`. A recording that was
+killed goes on where it was: nothing is kept in memory but what waits for the disk. Whatever happens here stays here: a
+full or slow disk stops the recording, and `problem` names the reason.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import queue
+import shutil
+import threading
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import pyarrow as pa
+import pyarrow.parquet
+
+from daemon.host.time.clock import steady_ns
+from daemon.host.whole_files import whole
+from daemon.tapes.files import TapeError
+from daemon.tapes.quotes.minute_book import Row
+from daemon.tapes.quotes.reader import QuoteFile
+from daemon.tapes.quotes.schema import MINUTE, SCHEMA
+from daemon.tapes.quotes.writer import writing_quotes
+from strategies.kit.units import SECOND_NS
+
+PART = ".part"
+WAITING_MOST = 400  # minutes in memory: a session
+SLOW_S = 60.0  # of the host, that the oldest may wait
+MIB = 1 << 20
+_CHUNK = pa.schema([item for item in SCHEMA if item.name != "source"])
+
+
+class MinuteRows(NamedTuple):
+    """The rows of one minute; `underlying` in USD, None where unknown."""
+
+    date: str
+    end_ns: int
+    underlying: float | None
+    rows: list[Row]
+
+
+class Finished(NamedTuple):
+    """A session's file."""
+
+    path: Path
+    rows: int
+    minutes: int  # that were recorded
+    damaged: int  # files of a minute that could not be read
+
+
+class Recording:
+    """The files of one desk. `add` and `finish` never wait; the thread writes until `stop`.
+
+    `source` names where the quotes come from, `synthetic` what made them up ("" for real ones). Writing stops while
+    less than `free_mib` is left on the disk.
+    """
+
+    def __init__(
+        self, folder: Path, *, source: str, synthetic: str, free_mib: int, now_ns: Callable[[], int] = steady_ns
+    ) -> None:
+        self.problem = ""  # why the recording stopped; "" while it goes on
+        self.finished: queue.SimpleQueue[Finished] = queue.SimpleQueue()
+        self._folder, self._source, self._synthetic = folder, source, synthetic
+        self._free_mib, self._now_ns = free_mib, now_ns
+        self._waiting: queue.Queue[tuple[int, MinuteRows | str] | None] = queue.Queue(WAITING_MOST)
+        self._oldest_ns = 0  # when what the thread works at was added; 0 while it waits
+        self._thread = threading.Thread(target=self._run, name="quote recording", daemon=True)
+
+    def start(self) -> None:
+        """Start the thread; it first finishes what an earlier run left of other sessions."""
+        self._thread.start()
+
+    def begin(self, date: str) -> None:
+        """Begin a session: try again after a problem, and finish the sessions before it."""
+        self.problem = ""
+        self._put(f"<{date}")
+
+    def add(self, minute: MinuteRows) -> None:
+        """Write a minute later. Nothing is taken once there is a problem."""
+        if not self.problem and minute.rows:
+            self._put(minute)
+
+    def finish(self, date: str) -> None:
+        """Make the session's file of its minutes later."""
+        if not self.problem:
+            self._put(date)
+
+    def stop(self, within_s: float) -> None:
+        """End the thread once what waits is written, or leave it behind: every file is whole at any time."""
+        try:
+            self._waiting.put_nowait(None)
+        except queue.Full:
+            return
+        self._thread.join(within_s)
+
+    def _put(self, item: MinuteRows | str) -> None:
+        now_ns = self._now_ns()
+        slow = self._oldest_ns and now_ns - self._oldest_ns > SLOW_S * SECOND_NS
+        if not slow:
+            with contextlib.suppress(queue.Full):
+                self._waiting.put_nowait((now_ns, item))
+                return
+        self.problem = f"the disk is too slow: {self._waiting.qsize()} minutes wait for it"
+
+    # --- on the thread ------------------------------------------------------------------------------------------------
+
+    def _run(self) -> None:
+        while (waiting := self._waiting.get()) is not None:
+            self._oldest_ns, item = waiting
+            try:
+                self._write(item)
+            except Exception as error:  # whatever it is, it must not reach the desk
+                self.problem = f"{type(error).__name__}: {error}"
+            self._oldest_ns = 0
+
+    def _write(self, item: MinuteRows | str) -> None:
+        if self.problem:
+            return
+        if isinstance(item, MinuteRows):
+            self._check_room()
+            write_minute(self._folder, item)
+            return
+        dates = [item] if not item.startswith("<") else [date for date in left_in(self._folder) if date < item[1:]]
+        for date in dates:
+            self._check_room()
+            done = finish(self._folder, date, source=self._source, synthetic=self._synthetic)
+            if done is not None:
+                self.finished.put(done)
+
+    def _check_room(self) -> None:
+        self._folder.mkdir(parents=True, exist_ok=True)
+        free = shutil.disk_usage(self._folder).free // MIB
+        if free < self._free_mib:
+            raise OSError(f"{free} MiB are free in {self._folder}; expected record.free_mib ({self._free_mib})")
+
+
+def write_minute(folder: Path, minute: MinuteRows) -> None:
+    """Write one minute, whole; it replaces the same minute. Raises OSError."""
+    part = folder / f"{minute.date}{PART}"
+    part.mkdir(parents=True, exist_ok=True)
+    count = len(minute.rows)
+    columns = dict(zip(Row._fields, zip(*minute.rows, strict=True), strict=True))
+    columns |= {"timestamp": (minute.end_ns,) * count, "underlying": (minute.underlying,) * count}
+    table = pa.table([pa.array(columns[item.name], item.type) for item in _CHUNK], schema=_CHUNK)
+    with whole(part / f"{minute.end_ns}.parquet") as path:
+        pa.parquet.write_table(table, path, compression="zstd", write_page_checksum=True)
+
+
+def left_in(folder: Path) -> list[str]:
+    """Return the dates of the sessions that have minutes but are not finished."""
+    return sorted(path.name.removesuffix(PART) for path in folder.glob(f"????-??-??{PART}"))
+
+
+def finish(folder: Path, date: str, *, source: str, synthetic: str) -> Finished | None:
+    """Make `DATE.parquet` of the session's minutes and of what it held before; None without a minute.
+
+    Raises OSError, TapeError.
+    """
+    part, out = folder / f"{date}{PART}", folder / f"{date}.parquet"
+    minutes = sorted(part.glob("*.parquet"))
+    if not minutes:
+        return None
+    damaged = 0
+    with writing_quotes(out, source=source, interval=MINUTE, synthetic=synthetic) as writer:
+        held = set()
+        if out.exists():
+            for table in QuoteFile(out).tables():
+                held |= set(table.column("timestamp").cast(pa.int64()).to_pylist())
+                writer.add(table)
+        for path in minutes:
+            table = _read(path)
+            damaged += table is None
+            if table is not None and int(path.stem) not in held:
+                writer.add(table)
+        if damaged == len(minutes) and not held:
+            raise TapeError(f"{part}: all {damaged} files are damaged: remove the folder")
+        written = writer.finish()
+    shutil.rmtree(part)
+    return Finished(out, written.rows, len(minutes) - damaged, damaged)
+
+
+def _read(path: Path) -> Any:
+    """Return the table of a minute's file, None for a damaged one."""
+    try:
+        return pa.parquet.read_table(path)
+    except pa.ArrowException:
+        return None

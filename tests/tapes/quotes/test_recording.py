@@ -1,0 +1,135 @@
+"""The files of a recording: after a crash, beside a damaged minute, on a full disk, on a slow one."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from daemon.tapes.quotes.minute_book import Row
+from daemon.tapes.quotes.reader import QuoteFile
+from daemon.tapes.quotes.recording import MinuteRows, Recording, finish, left_in, write_minute
+from strategies.kit.units import MINUTE_NS, SECOND_NS
+
+OPEN_NS = 1_723_728_600 * SECOND_NS  # 2024-08-15, 13:30 UTC
+DATE = "2024-08-15"
+CALL = "SPY240816C00550000"
+
+
+def minute(number: int, bid: float = 2.0) -> MinuteRows:
+    """The `number`-th minute of the session, of one contract."""
+    row = Row(CALL, bid, bid + 0.1, 3, None, bid, bid, bid + 0.1, None)
+    return MinuteRows(DATE, OPEN_NS + number * MINUTE_NS, 550.5, [row])
+
+
+def recording(folder: Path, *, free_mib: int = 0, now_ns: Callable[[], int] = time.monotonic_ns) -> Recording:
+    return Recording(folder, source="alpaca-opra", synthetic="", free_mib=free_mib, now_ns=now_ns)
+
+
+def until(met: Callable[[], object]) -> None:
+    ends = time.monotonic() + 30
+    while not met():
+        assert time.monotonic() < ends
+        time.sleep(0.005)
+
+
+def rows(folder: Path) -> list[tuple[int, float]]:
+    """Minute and bid of each row of the session's file."""
+    (quotes,) = QuoteFile(folder / f"{DATE}.parquet").sessions()
+    assert quotes.contracts.symbols == (CALL,)
+    return [
+        ((end - OPEN_NS) // MINUTE_NS, bid)
+        for end, bid in zip(quotes.end_ns.tolist(), quotes.bid.tolist(), strict=True)
+    ]
+
+
+def test_a_session_becomes_one_file_of_the_schema(tmp_path: Path) -> None:
+    made = recording(tmp_path)
+    made.start()
+    made.begin(DATE)
+    for number in (2, 1):
+        made.add(minute(number, 2.0 + number / 10))
+    made.finish(DATE)
+    made.stop(30)
+    done = made.finished.get()
+    assert (done.rows, done.minutes, done.damaged, made.problem) == (2, 2, 0, "")
+    assert rows(tmp_path) == [(1, 2.1), (2, 2.2)]
+    assert left_in(tmp_path) == []
+    file = QuoteFile(done.path)
+    (quotes,) = file.sessions()
+    assert (file.format, file.interval, file.synthetic, quotes.sources) == (
+        "alpaca-opra",
+        "minute",
+        "",
+        ("alpaca-opra",),
+    )
+    assert quotes.sizes.tolist() == [[3, 3], [-1, -1]]
+    assert quotes.underlying.tolist() == [550.5, 550.5]
+    assert quotes.extremes[:3].tolist() == [[2.1, 2.2], [2.1, 2.2], [2.2, 2.3]]
+
+
+def test_a_recording_that_was_killed_goes_on_and_a_later_session_finishes_an_earlier_one(tmp_path: Path) -> None:
+    write_minute(tmp_path, minute(1))  # by a process that was killed
+    (tmp_path / f"{DATE}.part" / "9.parquet.part").write_bytes(b"half a minute")
+    again = recording(tmp_path)
+    again.start()
+    again.begin(DATE)  # the same session goes on
+    again.add(minute(2))
+    until((tmp_path / f"{DATE}.part" / f"{minute(2).end_ns}.parquet").exists)
+    assert not (tmp_path / f"{DATE}.parquet").exists()
+    again.begin("2024-08-16")
+    again.stop(30)
+    assert [number for number, _ in rows(tmp_path)] == [1, 2]
+
+
+def test_a_finished_file_keeps_its_minutes_when_more_come(tmp_path: Path) -> None:
+    for number in (1, 2):
+        write_minute(tmp_path, minute(number))
+        finish(tmp_path, DATE, source="alpaca-opra", synthetic="")
+    write_minute(tmp_path, minute(1, 9.0))  # as after a kill between the file and the removal of its minutes
+    finish(tmp_path, DATE, source="alpaca-opra", synthetic="")
+    assert rows(tmp_path) == [(1, 2.0), (2, 2.0)]
+
+
+def test_a_damaged_minute_costs_that_minute(tmp_path: Path) -> None:
+    for number in (1, 2):
+        write_minute(tmp_path, minute(number))
+    (tmp_path / f"{DATE}.part" / f"{minute(1).end_ns}.parquet").write_bytes(b"PAR1 torn")
+    done = finish(tmp_path, DATE, source="alpaca-opra", synthetic="")
+    assert done is not None
+    assert (done.minutes, done.damaged) == (1, 1)
+    assert [number for number, _ in rows(tmp_path)] == [2]
+
+
+def test_a_full_disk_stops_the_recording_until_the_next_session(tmp_path: Path) -> None:
+    made = recording(tmp_path, free_mib=10**9)
+    made.start()
+    made.add(minute(1))
+    until(lambda: made.problem)
+    assert "expected record.free_mib" in made.problem
+    made.begin("2024-08-16")
+    assert made.problem == ""
+    made.stop(30)
+    assert not (tmp_path / f"{DATE}.parquet").exists()
+
+
+def test_a_disk_that_hangs_stops_the_recording_and_nobody_waits(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    hangs: list[int] = [1]
+    monkeypatch.setattr("daemon.tapes.quotes.recording.write_minute", lambda *_: until(lambda: not hangs))
+    now = [1]
+    made = recording(tmp_path, now_ns=lambda: now[0])
+    made.start()
+    made.add(minute(1))
+    until(lambda: made._oldest_ns)
+    now[0] += 59 * SECOND_NS
+    made.add(minute(2))
+    assert made.problem == ""
+    now[0] += 2 * SECOND_NS
+    made.add(minute(3))
+    assert made.problem == "the disk is too slow: 1 minutes wait for it"
+    hangs.clear()
+    made.stop(30)
