@@ -3,16 +3,20 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import asdict
 from typing import Any
 
 from daemon.app.replay_start import Replay
 from daemon.core.paper.state import SHARES
 from daemon.core.state import State
+from daemon.core.strategy_rules import trading_for
 from daemon.operator.summary import QuotesUsed
 from daemon.tapes import bundled
+from daemon.tapes.files import origin_of
 from daemon.tapes.minutes import DAY_S, TapeCounts
 from daemon.tapes.zones import hours_off
 
+IMPLIED = "option quotes"  # how `convert --from implied-bars` begins to name what its bars are made of
 REJECTED_SHARE, OUTSIDE_SHARE = 0.01, 0.5  # of the rows: from there on a person is informed
 CURES = {
     "not_finite": "a price or volume is missing: fill or remove such rows",
@@ -42,6 +46,7 @@ def _of_quotes(replay: Replay, quoted: QuotesUsed) -> Iterator[str]:
             f"The contracts are of {quotes.root}, the bars were taken as {underlying}'s: {quotes.root} settles as if "
             f"exercised into {SHARES} shares of {underlying}."
         )
+    yield from _departures(replay)
     if quoted.sessions_quoted < quoted.sessions:
         yield (
             f"{quoted.sessions - quoted.sessions_quoted:,} of {quoted.sessions:,} sessions have no option quote on "
@@ -52,6 +57,25 @@ def _of_quotes(replay: Replay, quoted: QuotesUsed) -> Iterator[str]:
         yield (
             f"{quoted.fills_modelled:,} of {fills:,} fills are at Black-Scholes prices, because the minute had no "
             f"quote of the contract: a file with every minute fills them at the market's."
+        )
+
+
+def _departures(replay: Replay) -> Iterator[str]:
+    """Yield where the desk, its bars or its volatility are not those of a live desk with the strategy's rules."""
+    quotes, spec = replay.quotes, replay.strategy.spec
+    rules, usual = asdict(replay.settings.contracts), asdict(trading_for(spec.name).contracts)
+    other = [f"{key} {value} (the strategy's: {usual[key]})" for key, value in rules.items() if value != usual[key]]
+    if other:
+        yield f"The contracts are chosen by other rules than the strategy's: {', '.join(other)}."
+    made_of = origin_of(replay.tape)
+    if made_of.startswith(IMPLIED):
+        yield (f"The bars of {spec.symbols[0]} are made of {made_of}: nothing is known within a minute, and no volume.")
+    if quotes is not None:
+        source = f"the closes of {quotes.closes_name}" if quotes.closes is not None else "the closes of the bars"
+        paper = replay.settings.paper
+        yield (
+            f"Where a minute has no quote, the volatility is that of {source}: {paper.volatility_sessions} returns "
+            f"before the session, times {paper.volatility_premium}; without all of them nothing is filled there."
         )
 
 

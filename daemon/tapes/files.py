@@ -26,6 +26,7 @@ import pyarrow.parquet
 
 PRICES = ("open", "high", "low", "close", "volume")
 ADJUSTED = "adj_close"
+SOURCE_KEY = b"source"  # of a Parquet file's metadata: where the bars come from
 ADJUSTMENT_KEY = b"adjustment"  # of a Parquet file's metadata: raw, split, dividend or all
 SYNTHETIC_KEY = b"synthetic"  # of a Parquet file's metadata; in CSV the comment line `# synthetic …` comes first
 _BATCH_ROWS = 16_384
@@ -36,6 +37,15 @@ _INSTANT = pa.timestamp("ns", "UTC")
 
 class TapeError(Exception):
     """An unusable tape: the operator's mistake (exit code 2). The message names file, fault and cure."""
+
+
+def origin_of(path: Path) -> str:
+    """Return where a file's metadata has its bars from, "" where it has nothing of it or is no Parquet."""
+    try:
+        metadata = pa.parquet.read_schema(path).metadata or {}
+    except (pa.ArrowException, OSError):
+        return ""
+    return str(metadata.get(SOURCE_KEY, b"").decode())
 
 
 def digest_of(path: Path) -> str:

@@ -117,6 +117,8 @@ def _show_sum(summary: GapSummary, console: Console) -> None:
     alike = "" if summary.alike is None else f"; {summary.alike:.0%} filled alike".replace("%", " %")
     cost = f"real fills cost {money(summary.cost_usd)} USD more than on paper{bp}"
     console.print(f"sessions: {len(summary.sessions):,}, orders: {summary.orders:,}{alike}; {cost}", soft_wrap=True)
+    fees = f"{money(summary.live_fees_usd)} USD at the broker, {money(summary.paper_fees_usd)} USD on paper"
+    console.print(f"fees, not in these costs: {fees}", soft_wrap=True)
     if summary.low_usd is not None and summary.high_usd is not None:
         console.print(
             f"a session {summary.mean_usd:+,.2f} USD, 95 % interval {summary.low_usd:+,.2f} to {summary.high_usd:+,.2f}"

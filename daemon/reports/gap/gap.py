@@ -13,12 +13,25 @@ from pathlib import Path
 import msgspec
 import numpy as np
 
+from daemon.core.broker.ledger import AMENDED, FEES
+from daemon.core.events import Activity
+from daemon.core.session import new_york_text
+from daemon.journal.reader import JournalReader
 from daemon.reports.execution_quality import BP, ZERO, OrderQuality
 from daemon.reports.gap.paper_day import PaperOrder, paper_orders
 from daemon.reports.gather import read_day
-from daemon.reports.record import session_of
+from daemon.reports.record import WARM_NS, session_of
 from daemon.reports.shadow import FEWEST, interval_of_mean
+from strategies.kit.contract import Session
 
+
+class _Reported(msgspec.Struct):
+    """What of a journaled report is read here."""
+
+    activities: tuple[Activity, ...]
+
+
+_REPORTED = msgspec.json.Decoder(_Reported)
 REASONS = {
     "same": "both filled alike",
     "price": "both filled as much, at other prices",
@@ -50,6 +63,8 @@ class GapLine(msgspec.Struct, frozen=True, kw_only=True):
     paper_refusal: str
     cost_usd: Decimal | None  # of what both filled
     notional_usd: Decimal  # of what both filled, at the paper's price
+    live_fees: Decimal = ZERO  # USD that came with the fills; a broker's ledger may have further ones
+    paper_fees: Decimal = ZERO
 
     @property
     def cost_bp(self) -> Decimal | None:
@@ -63,10 +78,19 @@ class Gap(msgspec.Struct, frozen=True):
     date: str
     mode: str
     lines: tuple[GapLine, ...]
+    ledger_fees_usd: Decimal = ZERO  # that the broker's ledger dates on this day
 
     @property
     def cost_usd(self) -> Decimal:
         return sum((line.cost_usd or ZERO for line in self.lines), ZERO)
+
+    @property
+    def live_fees_usd(self) -> Decimal:
+        return sum((line.live_fees for line in self.lines), self.ledger_fees_usd)
+
+    @property
+    def paper_fees_usd(self) -> Decimal:
+        return sum((line.paper_fees for line in self.lines), ZERO)
 
     @property
     def notional_usd(self) -> Decimal:
@@ -94,6 +118,8 @@ class GapSummary(msgspec.Struct, frozen=True):
     low_usd: float | None  # None with fewer than FEWEST such sessions
     high_usd: float | None
     reasons: tuple[ReasonLine, ...]
+    live_fees_usd: Decimal = ZERO
+    paper_fees_usd: Decimal = ZERO
 
 
 def read_gap(journal: Path, date: str | None) -> Gap:
@@ -101,8 +127,24 @@ def read_gap(journal: Path, date: str | None) -> Gap:
     with session_of(journal, date) as (reader, session):
         day = read_day(reader, session)
         paper = paper_orders(reader, session)
+        fees = ledger_fees(reader, session)
     lines = [line_of(order, paper.get(order.client_order_id, PaperOrder())) for order in day.quality.orders]
-    return Gap(session.date, day.mode, tuple(lines))
+    return Gap(session.date, day.mode, tuple(lines), fees)
+
+
+def ledger_fees(reader: JournalReader, session: Session) -> Decimal:
+    """Return the fees in USD that the broker's ledger dates on the session's day, each line once."""
+    rows = reader.query(
+        "SELECT payload FROM events WHERE kind = 'BrokerReported' AND time_ns BETWEEN ? AND ? ORDER BY id",
+        (session.open_ns, session.close_ns + WARM_NS),
+    )
+    found: dict[str, Decimal] = {}
+    for row in rows:
+        for line in _REPORTED.decode(row["payload"]).activities:
+            counts = line.kind in FEES and line.status not in AMENDED
+            if counts and new_york_text(line.time_ns).startswith(session.date):
+                found[line.id] = -line.amount
+    return sum(found.values(), ZERO)
 
 
 def line_of(order: OrderQuality, paper: PaperOrder) -> GapLine:
@@ -131,6 +173,8 @@ def line_of(order: OrderQuality, paper: PaperOrder) -> GapLine:
         paper_refusal=paper.rejected,
         cost_usd=cost,
         notional_usd=notional,
+        live_fees=order.fees,
+        paper_fees=paper.fees,
     )
 
 
@@ -171,6 +215,8 @@ def summary_of(gaps: Sequence[Gap]) -> GapSummary:
         low_usd=low,
         high_usd=high,
         reasons=tuple(_reason_line(name, by_reason[name]) for name in REASONS if by_reason[name]),
+        live_fees_usd=sum((gap.live_fees_usd for gap in gaps), ZERO),
+        paper_fees_usd=sum((gap.paper_fees_usd for gap in gaps), ZERO),
     )
 
 

@@ -30,12 +30,16 @@ PLENTY = Decimal(10) ** 12  # USD: no order is refused for its price
 
 
 class PaperOrder(msgspec.Struct, frozen=True):
-    """What became of an order on paper. `cost` is the sum of price x quantity, `first_fill_ns` 0 without a fill."""
+    """What became of an order on paper. `cost` is the sum of price x quantity, `first_fill_ns` 0 without a fill.
+
+    `fees` are in USD.
+    """
 
     filled: int = 0
     cost: Decimal = Decimal(0)
     first_fill_ns: int = 0
     rejected: str = ""
+    fees: Decimal = Decimal(0)
 
 
 def paper_orders(reader: JournalReader, session: Session) -> dict[str, PaperOrder]:
@@ -100,4 +104,5 @@ def _note(found: dict[str, PaperOrder], news: Sequence[Event]) -> None:
                 event.cumulative_quantity,
                 event.cumulative_cost,
                 found[name].first_fill_ns or event.filled_ns,
+                fees=event.cumulative_fees,
             )

@@ -18,12 +18,13 @@ import pytest
 from daemon.cli import ctl
 from daemon.journal.journal import FILE
 from daemon.journal.reader import JournalReader
+from daemon.tapes.quotes.reader import QuoteFile
 from simulator.prices.market import POINT_NS
 from simulator.server import DEFAULT_KEY, DEFAULT_SECRET
 from simulator.trading.account import Account
 from strategies.kit.units import MINUTE_NS
 from tests.support.desks.live_desk import Books, differences
-from tests.support.desks.stage import Stage, Tape, new_york_ns, new_york_time, stage
+from tests.support.desks.stage import Stage, Table, Tape, new_york_ns, new_york_time, stage
 from tests.support.paths import FIXTURE_MODELS
 
 STOP_S = 5.0  # a clean stop with nothing to wait for
@@ -52,15 +53,17 @@ class Scenario:
     end: str
     lively: bool = True
     arguments: tuple[str, ...] = ()
+    tables: tuple[Table, ...] = ()
 
 
+RECORD: Table = {"record": {"enabled": True, "strikes": 6, "expiries": 1, "free_mib": 64}}
 TOGETHER: dict[str, tuple[str, ...]] = {
     "trading": ("recorded", "bundled", "dry run"),
     "calendar": ("half day", "spring", "autumn"),
 }
 SCENARIOS = {
     "recorded": Scenario("recorded", "2024-07-01", "16:15"),
-    "bundled": Scenario("bundled", "2024-10-29", "16:15"),
+    "bundled": Scenario("bundled", "2024-10-29", "16:15", tables=(RECORD,)),
     "dry run": Scenario("bundled", "2024-10-30", "16:15", lively=False, arguments=("--dry-run",)),
     "half day": Scenario("recorded", "2024-07-03", "13:15"),
     "spring": Scenario("made_up", "2024-03-11", "16:15", lively=False),
@@ -81,7 +84,7 @@ def live_through(names: tuple[str, ...], request: pytest.FixtureRequest, folder:
             models = request.getfixturevalue("lively") if scenario.lively else FIXTURE_MODELS
             made = stage(tape, scenario.day, "08:50", folder / name.replace(" ", "-"), models)
             stages[name] = stack.enter_context(made)
-            stages[name].start(*scenario.arguments)
+            stages[name].start(*scenario.arguments, tables=scenario.tables)
         with ThreadPoolExecutor(len(stages) or 1) as drivers:
             for _ in drivers.map(lambda name: stages[name].until_time(_end_ns(name)), stages):
                 pass
@@ -209,6 +212,23 @@ def test_a_dry_runs_fills_are_at_quotes_that_the_server_gave(trading: dict[str, 
         moments = range(fill["time_ns"] - 2 * MINUTE_NS, fill["time_ns"] + 1, POINT_NS)
         given = [quote for moment in moments if (quote := market.quote(fill["symbol"], moment)) is not None]
         assert Decimal(fill["price"]) in {ask if fill["side"] > 0 else bid for bid, ask in given}
+
+
+def test_a_recording_holds_what_the_server_quoted_at_each_minutes_end(trading: dict[str, Lived]) -> None:
+    lived = of(trading, "bundled")
+    market, day = lived.stage.market, SCENARIOS["bundled"].day
+    (done,) = lived.stage.told("recording_finished")
+    assert lived.stage.told("recording_stopped") == lived.stage.told("recording_narrowed") == []
+    (quotes,) = QuoteFile(lived.stage.state_dir / "quotes" / f"{day}.parquet").sessions()
+    assert done["minutes"] == 390
+    assert len(set(quotes.end_ns.tolist())) == 390
+    assert len(quotes.bid) > 390 * 20  # six strikes on each side, of both rights, and the desk's own
+    closes = {bar.start_ns + MINUTE_NS: bar.close for bar in market.session_bars(day)}
+    assert quotes.underlying.tolist() == [closes[end] for end in quotes.end_ns.tolist()]
+    for row in range(0, len(quotes.bid), 97):
+        symbol, end = quotes.contracts.symbols[quotes.codes[row]], int(quotes.end_ns[row])
+        given = {market.quote(symbol, end - back) for back in (0, POINT_NS)}  # a quote at the very end may come late
+        assert (Decimal(str(quotes.bid[row])), Decimal(str(quotes.ask[row]))) in given
 
 
 # --- the calendar -----------------------------------------------------------------------------------------------------

@@ -14,6 +14,8 @@ import pytest
 from daemon.cli import ctl
 from daemon.core.effects import AnyEffect, SubmitOrder
 from daemon.core.events import (
+    Activity,
+    BrokerReported,
     Contract,
     ContractsListed,
     Event,
@@ -28,7 +30,7 @@ from daemon.journal.journal import FILE, Journal
 from daemon.journal.rows import Batch, HashChain, encode_effects
 from daemon.reports.gap.gap import Gap, GapLine, read_gap, summary_of
 from strategies.kit.contract import Session
-from strategies.kit.units import SECOND_NS
+from strategies.kit.units import HOUR_NS, SECOND_NS
 
 CALL = "SPY240816C00550000"
 DAY = Session("2024-08-15", 1_723_728_600 * SECOND_NS, 1_723_752_000 * SECOND_NS)
@@ -56,6 +58,14 @@ def fill(second: int, name: str, side: int, price: str, quantity: int = 2) -> Or
     )
 
 
+def fee(name: str, amount: str, day: Session = DAY) -> Activity:
+    return Activity(name, "FEE", "", Decimal(0), None, Decimal(amount), "executed", day.close_ns)
+
+
+def reported(time_ns: int, *activities: Activity) -> BrokerReported:
+    return BrokerReported(time_ns, time_ns, "PA1", Decimal(0), "", (), (), (), (), activities)
+
+
 STORY: tuple[tuple[Event, tuple[AnyEffect, ...]], ...] = (
     (SessionScheduled(DAY.open_ns - 60 * SECOND_NS, DAY, (NEXT,)), ()),
     (ContractsListed(at(0), DAY.date, (Contract(CALL, NEXT.date, 1, Decimal(550), 100),), None), ()),
@@ -71,6 +81,8 @@ STORY: tuple[tuple[Event, tuple[AnyEffect, ...]], ...] = (
     (quote(240, "2.40", "2.50"), (order("e-option_scalper-4-0-0", 1, "2.52"),)),
     (fill(241, "e-option_scalper-4-0-0", 1, "2.51"), ()),
     (SessionEnded(DAY.close_ns, DAY.date), ()),
+    (reported(DAY.close_ns + HOUR_NS, fee("1", "-0.30"), fee("2", "-0.05", day=NEXT)), ()),
+    (reported(NEXT.open_ns - HOUR_NS, fee("1", "-0.30"), fee("3", "0.10")), ()),  # the first once more, a refund
 )
 
 
@@ -106,6 +118,14 @@ def test_each_order_is_next_to_what_the_paper_broker_does_with_it(state_dir: Pat
     assert bought.cost_bp == Decimal("6.00") / Decimal("430.00") * 10_000
     assert sold.notional_usd == Decimal("472.00")
     assert (gap.date, gap.mode, gap.cost_usd) == ("2024-08-15", "paper", Decimal("4.00"))
+
+
+def test_fees_are_those_of_the_fills_and_of_the_ledger_s_day(state_dir: Path) -> None:
+    gap = read_gap(state_dir / FILE, None)
+    assert gap.live_fees_usd == Decimal("0.50")  # three fills of 0.10, and 0.30 - 0.10 of the ledger
+    # on paper, by docs/PAPER.md: three buys of two contracts 2 x 0.04685 -> 0.10 each, unless unfilled (the fourth);
+    # the sale 2 x (0.04685 + 0.00279) = 0.09928 and 472.00 x 0.0000278 = 0.01312 -> 0.12
+    assert [line.paper_fees for line in gap.lines] == [Decimal(text) for text in ("0.10", "0.12", "0.10", "0")]
 
 
 def test_the_account_on_paper_always_suffices(state_dir: Path) -> None:
@@ -146,6 +166,7 @@ def test_the_command_shows_a_day_and_several(state_dir: Path, capsys: pytest.Cap
     assert ctl.main(["gap", "--state-dir", str(state_dir), "--day", "2024-08-15"]) == 0
     shown = " ".join(capsys.readouterr().out.split())
     assert "orders: 4; 50 % filled alike; real fills cost 4.00 USD more than on paper, 44.3 bp of what both" in shown
+    assert "fees, not in these costs: 0.50 USD at the broker, 0.32 USD on paper" in shown
     assert ctl.main(["gap", "--state-dir", str(state_dir), "--days", "9", "--json"]) == 0
     summed = json.loads(capsys.readouterr().out)
     assert (summed["sessions"], summed["orders"]) == (["2024-08-15"], 4)

@@ -15,7 +15,7 @@ import pyarrow.parquet
 
 from daemon.host.time.calendar import SessionCalendar
 from daemon.host.whole_files import whole
-from daemon.tapes.files import ADJUSTMENT_KEY, SYNTHETIC_KEY
+from daemon.tapes.files import ADJUSTMENT_KEY, SOURCE_KEY, SYNTHETIC_KEY
 from daemon.tapes.quotes.reader import QuoteFile, SessionQuotes
 from daemon.tapes.quotes.schema import MINUTE
 from daemon.tapes.quotes.spot import spots
@@ -62,7 +62,7 @@ def implied_bars(paths: Sequence[Path], out: Path, roots: frozenset[str], progre
     table = pa.table(
         {"timestamp": pa.array(starts, pa.int64()).cast(INSTANT), **columns, "volume": pa.array(np.zeros(len(rows)))}
     )
-    metadata = {b"source": SOURCE, ADJUSTMENT_KEY: b"raw"}
+    metadata = {SOURCE_KEY: SOURCE, ADJUSTMENT_KEY: b"raw"}
     if file.synthetic:
         metadata[SYNTHETIC_KEY] = file.synthetic.encode()
     with whole(out) as part:

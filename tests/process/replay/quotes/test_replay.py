@@ -131,6 +131,7 @@ def test_each_fill_is_at_the_quote_of_a_later_minute_or_counted(
     assert next(line for line in log if line["event"] == "option_quotes_used")["fills_modelled"] == modelled
     assert summary["mode"] == "recorded"
     assert any(f"{modelled} of {recorded + modelled} fills are at Black-Scholes" in text for text in summary["remarks"])
+    assert any("the volatility is that of the closes of the bars: 2 returns" in text for text in summary["remarks"])
     assert any("3 of 5 sessions have no option quote" in text for text in summary["remarks"])
 
 
