@@ -5,30 +5,24 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
-from typing import TYPE_CHECKING
-from urllib.parse import urlsplit
 
 from daemon.brokers.alpaca.market.chain import ChainReader
 from daemon.brokers.alpaca.market.daily_feed import DailyFeed
 from daemon.brokers.alpaca.market.daily_history import DailyHistory, OwnDesk
 from daemon.brokers.alpaca.market.feed import LiveFeed, Options, Timing
 from daemon.brokers.alpaca.market.history import BarHistory
+from daemon.brokers.alpaca.market.quote_stream import Recorder
 from daemon.brokers.alpaca.market.share_quotes import ShareQuotes
 from daemon.brokers.alpaca.market.socket import BackOff, Endpoint, SocketDeadlines
 from daemon.brokers.alpaca.rest.market_data import MarketData
 from daemon.brokers.alpaca.trading.trading import TradingReads
 from daemon.brokers.api import FeedDesk, LogEvent, Put
-from daemon.config.checks import LOOPBACK
 from daemon.config.load import Credentials, Settings
 from daemon.config.tables import AUTO
 from daemon.host.time.clock import Clock
 from strategies.kit.contract import DailyStrategy, once_a_session
 from strategies.kit.units import MINUTE_NS, SECOND_NS
 
-if TYPE_CHECKING:
-    from daemon.brokers.alpaca.recorder import OptionRecorder
-
-SIMULATED = "a simulated Alpaca"  # what made its quotes up
 USUAL_BACKOFF_S = 30.0  # the default longest back-off; the waits of streams and look-ups scale with it
 
 
@@ -78,22 +72,14 @@ class Feeds:
             timing=self._timing(),
         )
 
-    def _recorder(self, desk: FeedDesk) -> OptionRecorder | None:
+    def _recorder(self, desk: FeedDesk) -> Recorder | None:
         """Return what records the option quotes, where `[record]` has it."""
         settings = self.settings
         if not settings.record.enabled:
             return None
-        from daemon.brokers.alpaca.recorder import OptionRecorder
-        from daemon.tapes.quotes.recording import Recording
+        from daemon.brokers.alpaca.recorder import recorder_for
 
-        host = urlsplit(settings.address("option_stream_url")).hostname
-        recording = Recording(
-            desk.cache_dir.with_name("quotes"),
-            source=f"alpaca-{settings.feed.options}",
-            synthetic=SIMULATED if self.clock.is_simulated or host in LOOPBACK else "",
-            free_mib=settings.record.free_mib,
-        )
-        return OptionRecorder(settings.record, recording, self.clock, self.log)
+        return recorder_for(settings, desk.cache_dir.with_name("quotes"), self.clock, self.log)
 
     def _daily_feed(self, desk: FeedDesk, strategy: DailyStrategy) -> DailyFeed:
         """Return history and quotes of a daily strategy's symbols."""

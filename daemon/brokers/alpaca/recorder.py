@@ -7,16 +7,19 @@ the desk's contracts come first, a flood of quotes or a refusal halves its share
 from __future__ import annotations
 
 import asyncio
-from collections import defaultdict
 from collections.abc import Callable, Iterable
 from decimal import Decimal
 from functools import wraps
+from pathlib import Path
 from typing import Any, Concatenate, ParamSpec
+from urllib.parse import urlsplit
 
 from daemon.brokers.alpaca.market.quote_stream import CHANNEL
 from daemon.brokers.alpaca.market.socket import MarketSocket, State
 from daemon.brokers.alpaca.market.stock_stream import instant_ns
 from daemon.brokers.api import LogEvent
+from daemon.config.checks import LOOPBACK
+from daemon.config.load import Settings
 from daemon.config.tables import Record
 from daemon.core.events import Contract
 from daemon.host.time.clock import Clock
@@ -29,6 +32,7 @@ GRACE_NS = 5 * SECOND_NS  # after a minute's end: its last quotes and the underl
 RESERVE = 40  # symbols of the stream that stay free for the desk's next contracts
 MESSAGES_MOST = 60_000  # a minute of contracts that the desk does not need; more, and there are fewer of them
 STAY = 2  # strikes that a recorded contract may be further away than a new one
+SIMULATED = "a simulated Alpaca"  # what made its quotes up
 STOP_S = 2.0  # for what waits for the disk
 P = ParamSpec("P")
 
@@ -206,6 +210,19 @@ class OptionRecorder:
         self._reported = problem
 
 
+def recorder_for(settings: Settings, folder: Path, clock: Clock, log: LogEvent) -> OptionRecorder:
+    """Return a recorder into this folder by `[record]`; quotes of a simulated time or of this machine are made up."""
+    rule = settings.record
+    host = urlsplit(settings.address("option_stream_url")).hostname
+    recording = Recording(
+        folder,
+        source=f"alpaca-{settings.feed.options}",
+        synthetic=SIMULATED if clock.is_simulated or host in LOOPBACK else "",
+        free_mib=rule.free_mib,
+    )
+    return OptionRecorder(rule, recording, clock, log)
+
+
 def near(
     contracts: Iterable[Contract], spot: float, strikes: int, expiries: int, kept: frozenset[str]
 ) -> tuple[str, ...]:
@@ -213,9 +230,9 @@ def near(
 
     Those of `kept` stay while they are at most `STAY` strikes further away.
     """
-    by_expiry: dict[str, dict[Decimal, list[str]]] = defaultdict(lambda: defaultdict(list))
+    by_expiry: dict[str, dict[Decimal, list[str]]] = {}
     for contract in contracts:
-        by_expiry[contract.expiry][contract.strike].append(contract.symbol)
+        by_expiry.setdefault(contract.expiry, {}).setdefault(contract.strike, []).append(contract.symbol)
     found: list[tuple[int, str, str]] = []
     for expiry in sorted(by_expiry)[:expiries]:
         ladder = by_expiry[expiry]
