@@ -47,6 +47,8 @@ OF_BARS = frozenset(
     )
 )
 """The same of a desk that decides about shares at each bar, besides those."""
+PREMIUM = "risk.order_notional_max_usd"
+"""Shown as it is in force: `risk.gross_exposure_max_usd` limits it too."""
 STOPS = ("stop_loss", "take_profit")
 WEIGHTS = ("price_collar", "order_weight_max", "position_weight_max", "gross_weight_max", "turnover_max")
 
@@ -82,7 +84,7 @@ def limits_of(strategy: str, trading: Trading, origins: dict[str, tuple[str, ...
     limits = []
     for key in keys_of(strategy):
         table, _, name = key.partition(".")
-        value = values(getattr(trading, table))[name]
+        value = trading.risk.premium_max_usd if key == PREMIUM else values(getattr(trading, table))[name]
         text = ", ".join(value) or "none" if isinstance(value, tuple) else str(value)
         limits.append(Limit(key, text, came_from.get(key, DEFAULT)))
     return tuple(limits)

@@ -18,6 +18,7 @@ Fraction = Annotated[float, Ge(0), Le(1)]
 Minutes = Annotated[int, Ge(0), Le(390)]
 Count = Annotated[int, Ge(0)]
 Usd = Annotated[Decimal, Ge(0)]
+ORDER_SLACK = Decimal("1.5")  # prices and equity move between a decision and its order; a wrong price moves them more
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,7 +81,7 @@ class Risk:
     orders_per_minute: Annotated[int, Ge(1)] = 6
     orders_per_day: Annotated[int, Ge(1)] = 100
     order_contracts_max: Annotated[int, Ge(1)] = 10
-    order_notional_max_usd: Usd = Decimal(25000)
+    order_notional_max_usd: Usd = Decimal(25000)  # see `premium_max_usd`
     position_contracts_max: Annotated[int, Ge(1)] = 10
     gross_exposure_max_usd: Usd = Decimal(25000)
     price_collar: Fraction = 0.20  # an order's limit lies within this part of the mid
@@ -97,6 +98,11 @@ class Risk:
     reject_rate_max: Fraction = 0.5  # of the last reject_rate_orders orders; halts
     reject_rate_orders: Annotated[int, Ge(2)] = 10
     intraday_exposure_max: Annotated[float, Gt(0)] = 1.05  # of the equity: all that is held and ordered
+
+    @property
+    def premium_max_usd(self) -> Decimal:
+        """The most premium of one order in USD: its own limit, and at most half of the exposure."""
+        return min(self.order_notional_max_usd, self.gross_exposure_max_usd / 2)
 
 
 @dataclass(frozen=True, slots=True)
@@ -132,10 +138,14 @@ class Basket:
     price_collar: Annotated[float, Gt(0), Lt(1)] = 0.05  # no order further than this from the last known price
     end_before_close_min: Annotated[int, Ge(1), Le(390)] = 5  # what is not done by then is given up for the day
     order_weight_max: Annotated[float, Gt(0)] = 1.0  # one order
-    order_notional_max_usd: Usd = Decimal(0)  # one buy; 0: no limit but the weights
+    order_notional_max_usd: Usd = Decimal(0)  # one buy; 0: see `buy_max_usd`
     position_weight_max: Annotated[float, Gt(0)] = 1.05  # one symbol after the order
     gross_weight_max: Annotated[float, Gt(0)] = 1.05  # all positions and buys under way
     turnover_max: Annotated[float, Gt(0)] = 2.05  # of one basket: bought and sold
+
+    def buy_max_usd(self, equity: Decimal) -> Decimal:
+        """The most that one buy may cost in USD: its own limit, else 1.5 times what is wanted of one symbol."""
+        return self.order_notional_max_usd or equity * Decimal(str(self.weight_max)) * ORDER_SLACK
 
 
 @dataclass(frozen=True, slots=True)

@@ -78,8 +78,8 @@ BOUNDARY: dict[str, tuple[At, At]] = {
     "orders_per_day": (at(risk={"orders_today": 99}), at(risk={"orders_today": 100})),
     "order_quantity": (at(intent(quantity=10)), at(intent(quantity=11))),
     "order_notional": (
-        at(intent(quantity=10, limit_price=Decimal("25.00"))),
-        at(intent(quantity=10, limit_price=Decimal("25.01"))),
+        at(intent(quantity=10, limit_price=Decimal("12.50"))),  # half of the exposure, 25,000 USD
+        at(intent(quantity=10, limit_price=Decimal("12.51"))),
     ),
     "max_position": (
         at(intent(quantity=5), book={"positions": held(3)}, orders={"o1": order(quantity=3, filled=1)}),
@@ -249,6 +249,13 @@ def test_a_gate_that_raises_is_a_denial_and_the_next_gates_are_still_asked() -> 
         ("broken", "the gate failed: ZeroDivisionError: by nobody")
     ]
     assert verdicts.by_gate["halted"] == ""
+
+
+def test_ten_contracts_at_a_price_that_one_wrong_bar_made_are_no_order_by_the_default_limits() -> None:
+    bad = at(intent(quantity=10, limit_price=Decimal("15.65")))  # 15,650 USD instead of 2,500
+    assert by("order_notional", bad) == ["order_notional"]
+    wider = at(intent(quantity=10, limit_price=Decimal("15.65")), limits={"gross_exposure_max_usd": Decimal(31300)})
+    assert by("order_notional", wider) == []
 
 
 NAN = Decimal("NaN")

@@ -30,7 +30,7 @@ def order_quantity(view: RiskView, intent: Intent) -> str | None:
 
 
 def order_notional(view: RiskView, intent: Intent) -> str | None:
-    notional, limit = intent.notional, view.limits.order_notional_max_usd
+    notional, limit = intent.notional, view.limits.premium_max_usd
     if notional is None:
         return "notional unknown: an entry needs a limit price"
     return f"notional {notional} USD, limit {limit}" if notional > limit else None

@@ -96,11 +96,9 @@ def order_weight(view: RiskView, intent: Intent) -> str | None:
 
 
 def order_notional(view: RiskView, intent: Intent) -> str | None:
-    limit = view.basket.order_notional_max_usd
-    if not limit:
-        return None
     if intent.limit_price is None:
         return "cost unknown: a buy needs a limit price"
+    limit = view.basket.buy_max_usd(view.book.equity)
     value = intent.limit_price * intent.quantity
     return f"notional {value} USD, limit {limit}" if value > limit else None
 

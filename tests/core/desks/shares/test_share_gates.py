@@ -137,6 +137,8 @@ GOOD_BAD: dict[str, list[tuple[RiskView, Intent, str]]] = {
             BUY,
             "notional 1002.0 USD, limit 1001",
         ),
+        # one and a half times 0.066 of 10,000 USD
+        (replace(VIEW, basket=Basket(weight_max=0.066)), BUY, "notional 1002.0 USD, limit 990.0000"),
         (
             replace(VIEW, basket=Basket(order_notional_max_usd=Decimal(5000))),
             replace(BUY, limit_price=None),
