@@ -11,6 +11,7 @@ from msgspec.structs import replace
 from daemon.core.book import book_expiry
 from daemon.core.broker.fills import book_totals, on_unknown_order, record_execution, set_totals, transfer, was_refused
 from daemon.core.broker.foreign import ENDED, on_cancel_by_others, on_foreign_order
+from daemon.core.broker.hanging import works_against
 from daemon.core.broker.sellable import confirmed, sellable
 from daemon.core.broker.sending import may_enter_auction, may_send, submission_of
 from daemon.core.draft import Draft
@@ -32,7 +33,7 @@ from daemon.core.events import (
     TradeCorrected,
 )
 from daemon.core.moves import RECONCILED, Cause
-from daemon.core.orders import BROKER_STATUS, CANCELED, Order, advance
+from daemon.core.orders import BROKER_STATUS, CANCELED, REJECTED, Order, advance
 from daemon.core.risk.guards import note_fate, revalue, trade_closed
 from daemon.core.state import ZERO
 from strategies.kit.units import MINUTE_NS, SECOND_NS
@@ -69,7 +70,15 @@ def on_order_news(draft: Draft, event: OrderNews) -> None:
             draft.effects.append(AskBroker("an exit was rejected"))
     elif isinstance(event, OrderUnknown):
         draft.look_up(draft.orders[order.client_order_id])
-    note_fate(draft, order)
+    _count_fate(draft, order)
+
+
+def _count_fate(draft: Draft, before: Order) -> None:
+    """Count what became of an order, but no exit that is refused while an order on the other side does not end."""
+    order = draft.find_order(before.client_order_id)
+    refused = order is not None and order.status == REJECTED and order.purpose == "exit"
+    if not (refused and works_against(draft, before.symbol, before.side)):
+        note_fate(draft, before)
 
 
 # --- look-ups -----------------------------------------------------------------------------------------------------
@@ -150,7 +159,7 @@ def _follow(draft: Draft, found: BrokerOrder) -> None:
         on_cancel_by_others(draft, order)
     if word == "rejected":
         draft.alarm("order_rejected", f"{found.client_order_id}: found rejected")
-    note_fate(draft, order)
+    _count_fate(draft, order)
 
 
 def on_order_missing(draft: Draft, event: OrderMissing) -> None:

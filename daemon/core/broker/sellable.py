@@ -4,18 +4,27 @@ The broker's figure counts only while it is newer than all news of the symbol. A
 exit of what the book holds: fills confirmed that. But selling shares that another party sold already opens a short
 position, which the broker refuses for options only. After such news shares wait for a newer report; if none comes, they
 leave by the broker's own call, which can only close. That call is also the last way for a position whose orders do not
-end.
+end, its own or those on the other side; past the latter a price that crosses none of them is another way.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from decimal import ROUND_CEILING, ROUND_FLOOR, Decimal
 from typing import NamedTuple
 
-from daemon.core.broker.hanging import given_up, may_be_free, note_held_up, on_its_way
+from daemon.core.broker.hanging import (
+    given_up,
+    may_be_free,
+    note_held_up,
+    on_its_way,
+    stuck_against,
+    works_against,
+)
 from daemon.core.draft import Draft
+from daemon.core.instruments.contracts import price_step
 from daemon.core.instruments.option_market import parse_occ
-from daemon.core.orders import Order
+from daemon.core.orders import REJECTED, Order, Work
 from strategies.kit.units import SECOND_NS
 
 # reports come each minute: without one for this long, shares leave by the broker's own call
@@ -23,11 +32,23 @@ CONFIRM_NS = 120 * SECOND_NS
 
 
 class Leave(NamedTuple):
-    """Quantity that an exit may order; `closing`: by the broker's own call; `waits`: for a report first."""
+    """Quantity that an exit may order; `closing`: by the broker's own call; `waits`: for a report first.
+
+    `beyond` is the nearest limit in USD that crosses no order on the other side, where the exit has to keep to it.
+    """
 
     quantity: int
     closing: bool = False
     waits: bool = False
+    beyond: Decimal | None = None
+
+    def limit(self, wanted: Decimal | None, side: int) -> Decimal | None:
+        """Return the limit in USD of an order on `side` that would have `wanted`; None is a market order."""
+        if self.closing or self.beyond is None:
+            return None if self.closing else wanted
+        if wanted is None:
+            return self.beyond
+        return max(wanted, self.beyond) if side < 0 else min(wanted, self.beyond)
 
 
 def sellable(draft: Draft, symbol: str, side: int, surplus: int, hanging: Sequence[Order] = ()) -> Leave:
@@ -39,7 +60,7 @@ def sellable(draft: Draft, symbol: str, side: int, surplus: int, hanging: Sequen
     gone = max(-broker.foreign_held.get(symbol, 0), 0) if side < 0 else 0  # others sold it of the desk's position
     free = surplus - draft.working(symbol, side) - gone
     if not confirmed(draft, symbol):
-        late = draft.now_ns - broker.asked_ns >= CONFIRM_NS
+        late = draft.now_ns - max(broker.asked_ns, broker.started_ns) >= CONFIRM_NS
         return Leave(free, closing=True) if late and 0 < free == _alone(draft, symbol) else Leave(0, waits=True)
     known = broker.available.get(symbol) if broker.asked_ns >= max(broker.lost_ns, broker.started_ns) else None
     quantity = free
@@ -53,6 +74,36 @@ def sellable(draft: Draft, symbol: str, side: int, surplus: int, hanging: Sequen
         return Leave(surplus, closing=True)
     note_held_up(draft, symbol, surplus, hanging)
     return Leave(quantity)
+
+
+def ways_out(draft: Draft, work: Work, side: int, leave: Leave) -> tuple[Leave, ...]:
+    """Return the ways in which an exit may leave now, the most wanted first: `leave` alone in general.
+
+    The broker refuses an order that crosses one on the other side (a wash trade). When such an order does not end for
+    too long, and the exit's last attempt was refused, the broker's own call and a limit beyond that order take turns.
+    """
+    last = draft.find_order(work.order_id) if work.order_id else None
+    stuck = stuck_against(draft, work.symbol, side)
+    if leave.quantity <= 0 or leave.closing or last is None or not stuck:
+        return (leave,)
+    beyond = _beyond(stuck, side)
+    offered = beyond is not None and last.limit_price is not None and (last.limit_price - beyond) * side <= 0
+    if last.status != REJECTED and not offered:
+        return (leave,)
+    close = [leave._replace(closing=True)] if leave.quantity == _alone(draft, work.symbol) else []
+    offer = [] if beyond is None else [leave._replace(beyond=beyond)]
+    return tuple(offer + close if last.closing else close + offer) or (leave,)
+
+
+def _beyond(stuck: Sequence[Order], side: int) -> Decimal | None:
+    """Return the limit one step beyond those of all these orders; None where one has none, or none is left."""
+    limits = [order.limit_price for order in stuck if order.limit_price is not None]
+    if len(limits) < len(stuck):
+        return None
+    nearest = max(limits) if side < 0 else min(limits)
+    step = price_step(stuck[0].symbol, nearest)
+    steps = (nearest / step).quantize(Decimal(1), rounding=ROUND_FLOOR if side < 0 else ROUND_CEILING) - side
+    return steps * step if steps > 0 else None
 
 
 def _alone(draft: Draft, symbol: str) -> int:
@@ -77,7 +128,10 @@ def report_closing(draft: Draft, symbol: str, quantity: int) -> None:
     """Report that a position leaves by the broker's own call, and why."""
     how = "closed by the broker's own call, which sells no more"
     if confirmed(draft, symbol):
-        why = f"{quantity} {symbol}: orders that do not end hold all of it; {how}"
+        side = -1 if draft.held(symbol) > 0 else 1
+        against = works_against(draft, symbol, side)
+        cause = "an order on the other side does not end" if against else "orders that do not end hold all of it"
+        why = f"{quantity} {symbol}: {cause}; {how}"
         draft.alarm("exit_stuck", why, once=True, about=f"close {symbol}")
         return
     draft.alarm(

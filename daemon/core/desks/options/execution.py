@@ -12,7 +12,7 @@ from msgspec.structs import replace
 
 from daemon.core.book import CENT, OPTION_MULTIPLIER, mid
 from daemon.core.broker.hanging import QUOTE_WAIT_NS, held_up, in_the_way, reprice_ns, tend_exits, worked_ns
-from daemon.core.broker.sellable import sellable
+from daemon.core.broker.sellable import sellable, ways_out
 from daemon.core.broker.sending import may_send, submit
 from daemon.core.desks.view import risk_view
 from daemon.core.draft import ENTRY, EXIT, Draft
@@ -138,11 +138,14 @@ def _drive_exit(draft: Draft, work: Work) -> None:
         return
     if _quote_may_come(draft, work, quote):
         return
-    limit = None if leave.closing else _exit_limit(quote, work.attempt + 1, draft)
-    intent = Intent(EXIT, draft.contract_of(work.symbol), work.symbol, side, quantity, limit, closing=leave.closing)
-    if ask_gates(replace(risk_view(draft), orders=in_the_way(draft)), intent, draft.desk.gates).denials:
-        return
-    submit(draft, work, intent, rules.exit_reprice_s)
+    wanted, contract = _exit_limit(quote, work.attempt + 1, draft), draft.contract_of(work.symbol)
+    view = replace(risk_view(draft), orders=in_the_way(draft))
+    for way in ways_out(draft, work, side, leave):
+        limit = way.limit(wanted, side)
+        intent = Intent(EXIT, contract, work.symbol, side, quantity, limit, closing=way.closing)
+        if not ask_gates(view, intent, draft.desk.gates).denials:
+            submit(draft, work, intent, rules.exit_reprice_s)
+            return
 
 
 def _quote_may_come(draft: Draft, work: Work, quote: Quote | None) -> bool:

@@ -13,7 +13,7 @@ from msgspec.structs import replace
 
 from daemon.core.broker.funds import proceeds_awaited, spendable
 from daemon.core.broker.hanging import QUOTE_WAIT_NS, hangs, held_up, in_the_way, reprice_ns, tend_exits, worked_ns
-from daemon.core.broker.sellable import sellable
+from daemon.core.broker.sellable import sellable, ways_out
 from daemon.core.broker.sending import AUCTION_ENDS_NS, may_enter_auction, may_send, submit
 from daemon.core.desks.shares.basket import (
     ENTRY,
@@ -162,14 +162,18 @@ def _sell_now(draft: Draft, work: Work, surplus: int) -> bool:
 def _sell(draft: Draft, work: Work, surplus: int, limit: Decimal | None, *, auction: bool) -> bool:
     """Send one attempt of a sale; False when nothing is free to be sold, or a gate denies it."""
     hanging = [o for o in draft.orders.values() if (o.symbol, o.side) == (work.symbol, -1) and hangs(draft, o)]
-    quantity, closing, waits = sellable(draft, work.symbol, -1, surplus, hanging)
-    if quantity <= 0 or (closing and work.reason == POLICY):  # only an exit by a rule leaves unconfirmed
-        return waits
-    intent = Intent(EXIT, None, work.symbol, -1, quantity, limit, auction=auction, closing=closing)
-    if _denied(draft, intent, in_the_way(draft)):
-        return False
-    submit(draft, work, intent, _auction_valid_s(draft) if auction else draft.trading.basket.reprice_s)
-    return True
+    leave = sellable(draft, work.symbol, -1, surplus, hanging)
+    by_rule = work.reason != POLICY  # a basket's sale never leaves by the broker's own call
+    ways = [way for way in ways_out(draft, work, -1, leave) if by_rule or not way.closing]
+    if leave.quantity <= 0 or not ways:
+        return leave.waits
+    for way in ways:
+        price = way.limit(limit, -1)
+        intent = Intent(EXIT, None, work.symbol, -1, way.quantity, price, auction=auction, closing=way.closing)
+        if not _denied(draft, intent, in_the_way(draft)):
+            submit(draft, work, intent, _auction_valid_s(draft) if auction else draft.trading.basket.reprice_s)
+            return True
+    return False
 
 
 # --- buys ---------------------------------------------------------------------------------------------------------

@@ -152,11 +152,17 @@ def test_a_missing_exit_of_shares_that_nobody_touched_is_sent_again_under_its_na
     assert again == sale
 
 
-@pytest.mark.parametrize("minute", [0.5, 0.99])
+@pytest.mark.parametrize("minute", [0.5, 0.99, 1.0, 1.99])
 def test_after_a_start_no_share_leaves_before_a_report(minute: float) -> None:
     d = with_shares(Account(), AAA=10)
     d.put(ev.RunStarted(d.at(0), "live", "desk-1", "shelf", "e1", "c", "sip", d.state.trading))
     assert leave(d, minute) == []
+
+
+def test_two_minutes_after_a_start_without_a_report_shares_leave_by_the_broker_s_own_call() -> None:
+    d = with_shares(Account(), AAA=10)
+    d.put(ev.RunStarted(d.at(0), "live", "desk-1", "shelf", "e1", "c", "sip", d.state.trading))
+    assert [(sale.quantity, sale.closing) for sale in leave(d, 2.0)] == [(10, True)]
 
 
 def test_where_no_report_comes_shares_leave_by_the_broker_s_own_call_which_sells_no_more_than_is_there() -> None:
@@ -377,6 +383,22 @@ def test_a_panic_cancels_what_works_and_gives_up_what_is_missing() -> None:
     assert (d.order(sale).status, d.state.works) == ("pending_cancel", {})
     d.put(ev.OrderCanceled(d.at(2, 10), sale))
     assert of(d.put(account.report(d.at(2, 20))) + d.tick(3), SubmitOrder) == []
+
+
+@pytest.mark.parametrize("rule", RULES)
+def test_a_panic_while_flat_ends_the_entry_at_work_and_nothing_is_bought_at_the_next_bar(rule: str) -> None:
+    d = at_broker(account := Account(), RULES[rule])
+    d.bar(0)
+    entry = account.take(sent(d.answer(BUY_CALL)), d.state.now_ns)
+    d.accept(entry)
+    told = panicked(d, 1.1)
+    assert [effect.client_order_id for effect in of(told, CancelOrder)] == [entry]
+    account.end(entry)
+    after = d.put(ev.OrderCanceled(d.at(1.2), entry), account.report(d.at(1.3))) + d.bar(1)
+    assert d.state.ask is not None
+    after += d.answer(BUY_CALL) + d.put(account.report(d.at(2.5))) + d.tick(3)
+    assert of(after, SubmitOrder) == []
+    assert (d.halted(), d.held, list(d.state.stats.denials)) == ("panic", {}, ["halted"])
 
 
 def test_a_panic_outranks_a_halt_that_leaves_every_position() -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from decimal import Decimal
 
 from hypothesis import given, settings
@@ -9,7 +10,7 @@ from hypothesis import strategies as st
 from msgspec.structs import replace
 
 from daemon.core import events as ev
-from daemon.core.effects import SubmitOrder
+from daemon.core.effects import AnyEffect, SubmitOrder
 from daemon.core.limits import Basket, Risk, Trading
 from tests.support.core.account import Account, at_broker
 from tests.support.core.daily_desk import KEEP, DailyDesk, orders
@@ -253,6 +254,98 @@ def test_an_exit_that_a_late_fill_finished_keeps_asking_for_the_cancel_of_what_h
     assert (asked, d.held) == ([second] * 6, {CALL: 5})
     d.canceled(second)
     assert d.state.works == {}
+
+
+# --- a buy that does not end, against an exit ---------------------------------------------------------------------
+
+Sale = tuple[int, str | None, bool]  # seconds after the cancel was first requested, limit, by the broker's own call
+
+
+def refused_as_wash_trades(d: Desk | DailyDesk, quoted: Callable[[int], list[AnyEffect]], limit: str) -> list[Sale]:
+    """Ten minutes with a buy at `limit` that does not end: the broker refuses what crosses it. Returns the sales."""
+    tried: list[Sale] = []
+    for second in range(0, 600, 10):
+        effects = quoted(second)
+        for name in canceling(effects):
+            if d.order(name).side < 0:
+                effects += d.put(ev.OrderCanceled(d.state.now_ns, name))
+        for sale in of(effects, SubmitOrder):
+            tried.append((second, None if sale.limit_price is None else str(sale.limit_price), sale.closing))
+            if sale.limit_price is not None and sale.limit_price > Decimal(limit):
+                d.put(ev.OrderAccepted(d.state.now_ns, sale.client_order_id))
+            else:
+                reason = "403 potential wash trade detected. use complex orders"
+                d.put(ev.OrderRejected(d.state.now_ns, sale.client_order_id, reason))
+    return tried
+
+
+def test_past_a_buy_that_does_not_end_the_broker_s_call_and_a_price_that_crosses_nothing_take_turns() -> None:
+    d = desk(Trading(risk=Risk(orders_per_minute=50, reject_rate_orders=2)), mode="live")
+    order = d.buys()
+    assert d.order(order).limit_price == Decimal("2.12")
+    d.fill(order, 4)
+    d.confirmed(1, STOP, second=10)
+    tried = refused_as_wash_trades(d, lambda second: d.quotes(1, STOP, second=second + 11), "2.12")
+    assert tried == [
+        (30, "1.14", False),  # 5 % below the bid
+        (90, "1.14", False),
+        (150, None, True),
+        (210, "2.13", False),  # its cancel is asked for a minute later
+        (270, None, True),
+        (330, "2.13", False),
+        (390, None, True),
+        (450, "2.13", False),
+        (510, None, True),
+        (570, "2.13", False),
+    ]
+    assert (d.halted(), True in d.state.risk.outcomes, d.held) == ("", False, {CALL: 4})
+    d.fill(list(d.state.orders)[-1], 4, "2.13")
+    assert (d.held, d.state.works) == ({}, {})
+
+
+def test_a_refused_exit_counts_once_no_order_on_the_other_side_is_stuck() -> None:
+    d, trim = trimming()
+    d.put(ev.OrderRejected(d.state.now_ns, trim, "no"))
+    assert d.state.risk.outcomes == (False, True)
+
+
+def test_shares_too_leave_past_a_buy_that_does_not_end() -> None:
+    d = DailyDesk(Trading(basket=Basket(auction=False), risk=Risk(reject_rate_orders=2))).fund().holds(AAA=10)
+    d.begin(TUESDAY)
+    d.due()
+    d.answer(20, KEEP, KEEP)
+    told = d.quotes(1, AAA="100")
+    assert orders(told) == [("AAA", 10, "100.2000")]
+    d.put(ev.OrderAccepted(d.state.now_ns, sent(told).client_order_id))
+    d.put(ev.FlattenRequested(d.at(2), "now", "ann"))
+    tried = refused_as_wash_trades(d, lambda second: d.quotes(2 + second / 60, AAA="100"), "100.2")
+    assert [sale for sale in tried if sale[0] <= 330] == [
+        (30, None, False),
+        (90, None, False),
+        (150, None, True),
+        (210, "100.21", False),
+        (280, None, True),
+    ]
+    assert (d.state.risk.halt is not None and d.state.risk.halt.reason, d.held) == ("flatten", {"AAA": 10})
+    assert True not in d.state.risk.outcomes
+
+
+def test_past_a_buy_far_from_the_market_only_the_broker_s_call_is_left_for_shares() -> None:
+    d = DailyDesk(Trading(basket=Basket(auction=False))).fund().holds(AAA=10)
+    d.begin(TUESDAY)
+    d.due()
+    d.answer(20, KEEP, KEEP)
+    d.put(ev.OrderAccepted(d.state.now_ns, sent(d.quotes(1, AAA="100")).client_order_id))
+    d.put(ev.FlattenRequested(d.at(2), "now", "ann"))
+    tried = refused_as_wash_trades(d, lambda second: d.quotes(2 + second / 60, AAA="80"), "100.2")
+    assert [sale for sale in tried if sale[0] <= 330] == [
+        (30, None, False),
+        (90, None, False),
+        (150, None, True),
+        (210, None, True),
+        (270, None, True),
+        (330, None, True),
+    ]
 
 
 # --- a daily desk -------------------------------------------------------------------------------------------------
