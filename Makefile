@@ -191,7 +191,7 @@ install: .venv/bin/python
 	@ln -sfn $(PREFIX)/current/venv/bin/rltrader-notify $(DESTDIR)/usr/local/bin/rltrader-notify
 	@echo "== $(UNITS): the units, none enabled, none started"
 	@install -d $(UNITS) $(DESTDIR)/usr/local/lib/sysusers.d
-	@for unit in systemd/*.service systemd/*.timer; do \
+	@for unit in systemd/*.service systemd/*.target systemd/*.timer; do \
 	  sed 's|/opt/rltrader|$(PREFIX)|g' "$$unit" > "$(UNITS)/$$(basename "$$unit")"; chmod 644 "$(UNITS)/$$(basename "$$unit")"; done
 	@install -m 644 systemd/rltrader.sysusers $(DESTDIR)/usr/local/lib/sysusers.d/rltrader.conf
 	@echo "== $(ETC): config.toml.example, and config.toml unless there is one"

@@ -38,6 +38,7 @@ COMMANDS = {
         "daemon.cli.journal.rotate",
         "go on in a new file from the newest state; what was goes to the folder rotated (stopped desk)",
     ),
+    "start": ("daemon.cli.start.desks", "start the desks of a desks.toml, each as a daemon of its own"),
     "status": ("daemon.cli.status", "what the desk is, holds and has earned; without --state-dir all desks"),
     "events": ("daemon.cli.journal.events", "the events, newest last"),
     "decisions": ("daemon.cli.journal.explain", "the decisions, newest last; --bar explains one completely"),

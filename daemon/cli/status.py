@@ -3,23 +3,28 @@
 from __future__ import annotations
 
 import argparse
+import json
+import sys
+import time
 from pathlib import Path
 from typing import Any
 
+import msgspec
 from msgspec.structs import replace
 from rich.console import Console
 
 from daemon.app import desks
 from daemon.app.desks import ROOT
 from daemon.cli.arguments import NotFound, add_state_dir, lead_on
-from daemon.cli.status_table import journaled, table
+from daemon.cli.status_table import fleet_table, journaled, table, totals_table
 from daemon.cli.watch import watch
 from daemon.core.state import State
 from daemon.engine.recover import recovered_desk
 from daemon.engine.state_dir import locked_by
 from daemon.journal.journal import FILE
 from daemon.journal.reader import JournalReader
-from daemon.operator.status import option_fills_of, status_of
+from daemon.operator.fleet import fleet_of
+from daemon.operator.status import DeskStatus, option_fills_of, status_of
 
 EVERY_S = 1.0
 EVERY_LEAST_S = 0.1
@@ -30,7 +35,10 @@ def add_options(command: argparse.ArgumentParser) -> None:
     command.set_defaults(run=run)
     add_state_dir(command)
     command.add_argument(
-        "--desks", type=Path, metavar="DIR", help=f"all desks below this folder ({ROOT} where there is no journal here)"
+        "--desks",
+        type=Path,
+        metavar="FILE",
+        help=f"the desks of this desks.toml, or all below this folder ({ROOT} where there is no journal here)",
     )
     command.add_argument("--json", action="store_true", help="one JSON object a desk")
     command.add_argument("--watch", action="store_true", help="follow one desk until Ctrl-C")
@@ -57,9 +65,9 @@ def run(options: argparse.Namespace, console: Console) -> int:
             raise NotFound("--watch follows one desk: name it with --state-dir")
         return watch(path, console, options.every, as_json=options.json or not console.is_terminal)
     if path is None:
-        return desks.show(options.desks or ROOT, console, as_json=options.json)
+        return _show_all(desks.desks_of(options.desks or ROOT), console, as_json=options.json)
     if options.json:
-        return desks.show_one(path)
+        return _as_json([desks.desk_of(path)])
     reader = JournalReader(path / FILE)
     found = recovered_desk(reader)
     state = found.machine.state
@@ -70,6 +78,25 @@ def run(options: argparse.Namespace, console: Console) -> int:
         reason = "journal_damaged" if took.damaged else "code_changed"
         console.print(f"it did not stop cleanly: its next start is halted ({reason}): {took.detail}")
     return 0
+
+
+def _show_all(named: list[tuple[str, DeskStatus]], console: Console, *, as_json: bool) -> int:
+    """Print all desks and their totals; returns 0, or 1 when one could not be read."""
+    if as_json:
+        return _as_json([desk for _, desk in named])
+    fleet = fleet_of(named, time.time())
+    console.print(fleet_table(fleet))
+    if len(fleet.desks) > 1:
+        console.print(totals_table(fleet))
+    for remark in fleet.remarks:
+        console.print(remark, soft_wrap=True)
+    return int(any(desk.problem for desk in fleet.desks))
+
+
+def _as_json(shown: list[DeskStatus]) -> int:
+    for desk in shown:
+        sys.stdout.write(json.dumps(msgspec.to_builtins(desk)) + "\n")
+    return int(any(desk.problem for desk in shown))
 
 
 def _lead_on(options: argparse.Namespace, state: State[Any], *, running: bool) -> None:

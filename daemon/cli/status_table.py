@@ -1,8 +1,9 @@
-"""One desk as a table, for `rltraderctl status`."""
+"""One desk as a table, and several with their totals, for `rltraderctl status`."""
 
 from __future__ import annotations
 
 from contextlib import closing
+from decimal import Decimal
 from pathlib import Path
 from typing import Any
 
@@ -16,8 +17,11 @@ from daemon.core.session import new_york_text
 from daemon.core.state import State
 from daemon.journal.journal import FILE
 from daemon.journal.reader import JournalReader
+from daemon.operator.fleet import PAPER, REAL, Fleet, FleetLine
 from daemon.operator.status import OptionFills, challenger_of, differences_of, way_out
 from daemon.reports.heads import left_alone
+from daemon.reports.performance.words import share
+from daemon.reports.words import NONE, money
 
 
 class Journaled(msgspec.Struct, frozen=True):
@@ -106,3 +110,77 @@ def journaled(path: Path, state: State[Any]) -> Journaled:
     with closing(JournalReader(path / FILE)) as reader:
         limits = limits_of(state.identity.strategy, state.trading, journaled_origins(reader))
         return Journaled(limits, left_alone(reader))
+
+
+def fleet_table(fleet: Fleet) -> Table:
+    """Show several desks, a line each."""
+    table = Table(
+        "desk", "strategy", "account", "trading", "equity USD", "exposure", "P&L of the day", "alarms", "holds", "event"
+    )
+    for column in table.columns[4:7]:
+        column.justify = "right"
+    for line in fleet.desks:
+        if line.problem:
+            table.add_row(line.name, "", line.state_dir, Text(line.problem, "red"))
+            continue
+        trading = line.trading if line.running else f"not running; {line.trading}"
+        table.add_row(
+            line.name,
+            line.strategy,
+            _account(line),
+            Text(trading, "" if line.may_trade else "red"),
+            amount(line.equity_usd),
+            share(line.exposure, 1, sign=False),
+            f"{amount(line.day_usd, sign=True)}\n{line.session}" if line.session else "none",
+            f"{line.alarms}: {line.alarm}" if line.alarms else "none",
+            line.holds + (f"; {line.orders} orders" if line.orders else ""),
+            _newest_event(line),
+        )
+    return table
+
+
+def _account(line: FleetLine) -> str:
+    """Name the account; a dry run and recorded data have a paper broker of their own."""
+    if line.money == REAL:
+        return f"REAL MONEY: {line.account}"
+    return line.account if line.money == PAPER else line.money
+
+
+def _newest_event(line: FleetLine) -> str:
+    """Say when the newest event was: of recorded data its own time, else how long ago."""
+    if not line.time:
+        return "none"
+    return new_york_text(round(line.time * 1e9)) if line.lag_s is None else f"{ago(line.lag_s)} ago"
+
+
+def totals_table(fleet: Fleet) -> Table:
+    """Show the totals by kind of money and by account, which are never added to each other."""
+    table = Table("total of", "desks", "equity USD", "exposure", "P&L of the day", "alarms")
+    for column in table.columns[1:]:
+        column.justify = "right"
+    for total in fleet.totals:
+        of_day = f"{total.session}, {total.counted} of {total.desks}" if total.counted < total.desks else total.session
+        table.add_row(
+            f"  {total.account}" if total.account else total.money,
+            str(total.desks),
+            amount(total.equity_usd),
+            share(total.exposure, 1, sign=False),
+            f"{amount(total.day_usd, sign=True)}\n{of_day}" if total.counted else "none",
+            str(total.alarms),
+        )
+    return table
+
+
+def amount(value: float | None, *, sign: bool = False) -> str:
+    """USD with two decimals, a dash where it is not known."""
+    return NONE if value is None else money(Decimal(str(value)), sign=sign)
+
+
+def ago(seconds: float) -> str:
+    """Say a span in its largest units: 41 s, 3 min, 2 h 5 min, 12 days."""
+    whole = round(seconds)
+    if whole < 120:
+        return f"{whole} s"
+    if whole < 7200:
+        return f"{whole // 60} min"
+    return f"{whole // 3600} h {whole % 3600 // 60} min" if whole < 172_800 else f"{whole // 86_400:,} days"

@@ -15,9 +15,11 @@ from pathlib import Path
 
 os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")  # before onnxruntime is loaded, however late that is
 
-from daemon.dashboard.desks import named
+from daemon.dashboard.desks import FollowedDesk
+from daemon.dashboard.naming import named
 from daemon.dashboard.server import Dashboard, names
 from daemon.dashboard.serving import listen, serve
+from daemon.engine.desks_file import read_desks
 from daemon.host.own_files import StateDirError
 from daemon.host.state_place import configured_state_dir
 from daemon.host.version import add_version
@@ -35,18 +37,17 @@ def main(arguments: Sequence[str] | None = None) -> int:
     try:
         for place in options.strategy:
             add(place)
-        paths = _chosen(options)
+        desks = _chosen(options)
         listening = listen(options.port)
     except (StateDirError, OSError, ValueError) as error:
         sys.stderr.write(f"rltrader-dashboard: {error}\n")
         return 2
-    for path in paths:
-        if not (path / FILE).exists():
-            sys.stderr.write(f"rltrader-dashboard: {path}: no journal here yet: shown once there is one\n")
+    for desk in desks.values():
+        if not desk.file.exists():
+            sys.stderr.write(f"rltrader-dashboard: {desk.path}: no journal here yet: shown once there is one\n")
     options.models_dir = to_read(options.models_dir)
     if not options.models_dir.is_dir():
         sys.stderr.write(f"rltrader-dashboard: {options.models_dir}: no model store here; name it with --models-dir\n")
-    desks = named(paths)
     where = f"http://127.0.0.1:{listening.getsockname()[1]}/"
     sys.stdout.write(f"rltrader-dashboard: {where} shows {names(list(desks.values()))}\n")
     sys.stdout.flush()
@@ -60,7 +61,12 @@ def _options(arguments: Sequence[str] | None) -> argparse.Namespace:
     which = parser.add_mutually_exclusive_group()
     one = "a desk; may be given repeatedly (paths.state_dir of ./config.toml and the environment)"
     which.add_argument("--state-dir", type=Path, action="append", metavar="DIR", help=one)
-    which.add_argument("--desks", type=Path, metavar="ROOT", help="all desks that stand below this folder now")
+    which.add_argument(
+        "--desks",
+        type=Path,
+        metavar="FILE",
+        help="the desks of this desks.toml, or all that stand below this folder now",
+    )
     parser.add_argument(
         "--models-dir", type=Path, default=Path("onnx_models"), metavar="DIR", help="the model store (%(default)s)"
     )
@@ -76,20 +82,22 @@ def _port(text: str) -> int:
     return int(text)
 
 
-def _chosen(options: argparse.Namespace) -> list[Path]:
-    """The state directories. Raises ValueError for none or too many, OSError, StateDirError."""
-    root: Path | None = options.desks
-    if root is None:
-        paths: list[Path] = options.state_dir or [configured_state_dir()]
+def _chosen(options: argparse.Namespace) -> dict[str, FollowedDesk]:
+    """The desks by name. Raises ValueError for none or too many, OSError, StateDirError."""
+    place: Path | None = options.desks
+    if place is not None and place.is_file():
+        desks = {desk.name: FollowedDesk(desk.name, desk.state_dir) for desk in read_desks(place)}
+    elif place is not None:
+        desks = named(sorted({path.parent for pattern in (FILE, f"*/{FILE}") for path in place.glob(pattern)}))
     else:
-        paths = sorted({path.parent for pattern in (FILE, f"*/{FILE}") for path in root.glob(pattern)})
-    if not paths:
+        desks = named(options.state_dir or [configured_state_dir()])
+    if not desks:
         raise ValueError(
-            f"{root}: no desk has a journal here: name one with --state-dir, or their parent folder with --desks"
+            f"{place}: no desk has a journal here: name one with --state-dir, or their parent folder with --desks"
         )
-    if len(paths) > DESKS_MOST:
-        raise ValueError(f"{len(paths)} desks, expected at most {DESKS_MOST}: name fewer by --state-dir")
-    return paths
+    if len(desks) > DESKS_MOST:
+        raise ValueError(f"{len(desks)} desks, expected at most {DESKS_MOST}: name fewer by --state-dir")
+    return desks
 
 
 if __name__ == "__main__":

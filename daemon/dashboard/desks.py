@@ -145,29 +145,6 @@ def process_of(path: Path) -> str:
         return ""
 
 
-def named(paths: list[Path]) -> dict[str, FollowedDesk]:
-    """Name the desks of these state directories: by the journal, else by the folder.
-
-    A second desk of the same name gets a number. Names are fixed here; a journal that appears later changes none.
-    """
-    desks: dict[str, FollowedDesk] = {}
-    for path in paths:
-        wanted = _name(path)
-        name, number = wanted, 2
-        while name in desks:
-            name, number = f"{wanted} ({number})", number + 1
-        desks[name] = FollowedDesk(name, path)
-    return desks
-
-
-def _name(path: Path) -> str:
-    try:
-        with closing(JournalReader(path / FILE)) as reader:
-            return reader.meta().get("desk") or path.name
-    except _TROUBLE:
-        return path.resolve().name
-
-
 class OwnCode:
     """The digests of this process's code, by strategy: computed once for each."""
 

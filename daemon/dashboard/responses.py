@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import time
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +13,9 @@ from starlette.requests import Request
 from starlette.responses import FileResponse, Response
 
 from daemon.dashboard.api import TextFile
+from daemon.dashboard.desks import FollowedDesk
 from daemon.dashboard.guard import failed
+from daemon.dashboard.pages.fleet import fleet_page
 from daemon.dashboard.queries import RefusedRequest
 
 STATIC = Path(__file__).parent / "static"
@@ -20,6 +24,11 @@ STATIC = Path(__file__).parent / "static"
 def json_response(value: Any) -> Response:
     body = msgspec.json.encode(value)
     return Response(body, headers={"cache-control": "no-store"}, media_type="application/json")
+
+
+def fleet_response(desks: Iterable[FollowedDesk]) -> Response:
+    """`GET /api/fleet`."""
+    return json_response(fleet_page([desk.picture for desk in desks], time.time()))
 
 
 def file_response(answered: TextFile) -> Response:

@@ -25,7 +25,7 @@ from daemon.dashboard.desks import FollowedDesk, OwnCode
 from daemon.dashboard.guard import Guard, failed
 from daemon.dashboard.pages.occlusion import Explainer
 from daemon.dashboard.queries import RefusedRequest, guarded
-from daemon.dashboard.responses import HANDLERS, STATIC, file_response, json_response, page
+from daemon.dashboard.responses import HANDLERS, STATIC, file_response, fleet_response, json_response, page
 from daemon.dashboard.stream import Channel, OpenStreams, Stream
 
 STREAMS_MOST = 64
@@ -48,6 +48,7 @@ class Dashboard:
     def app(self, port: int) -> ASGIApp:
         """The ASGI application for this port."""
         routes: list[Any] = [Route("/api/desks", self._desks), Route("/api/stream", self._stream)]
+        routes.append(Route("/api/fleet", self._fleet))
         routes += [Route(path, partial(self._answer, answer)) for path, answer in api.ANSWERS.items()]
         routes += [Route("/", page), Mount("/static", StaticFiles(directory=STATIC))]
         return Guard(Starlette(routes=routes, exception_handlers=HANDLERS, lifespan=self._lifespan), port)
@@ -78,6 +79,10 @@ class Dashboard:
     async def _desks(self, _: Request) -> Response:
         await asyncio.gather(*(channel.fresh() for channel in self._channels.values()))
         return json_response([api.desk_line(desk) for desk in self.desks.values()])
+
+    async def _fleet(self, _: Request) -> Response:
+        await asyncio.gather(*(channel.fresh() for channel in self._channels.values()))
+        return fleet_response(self.desks.values())
 
     async def _answer(self, answer: api.Answer, request: Request) -> Response:
         channel = self._channel(request)

@@ -5,6 +5,7 @@ Pure: a state in, a structure out. Money is USD as text, times are nanoseconds U
 
 from __future__ import annotations
 
+from decimal import Decimal
 from typing import Any
 
 import msgspec
@@ -13,7 +14,7 @@ from msgspec.structs import replace
 from daemon.core.handlers.operator import ACCEPT
 from daemon.core.limits import Limit
 from daemon.core.paper.state import RecordedState
-from daemon.core.state import LadderState, State
+from daemon.core.state import LadderState, Position, State
 
 NAMED_MOST = 5  # positions that a line names one by one
 BY_ACCEPTING = frozenset(("short_position", "reconciliation", "fill_mismatch", "cash_difference"))
@@ -87,6 +88,10 @@ class DeskStatus(msgspec.Struct, frozen=True):
     problem: str = ""
     challenger: Challenger | None = None
     option_fills: OptionFills | None = None  # of a replay with recorded option quotes, read from its state directory
+    day_usd: str = ""  # gain of `session`, without transfers
+    exposed_usd: str = ""  # worth of all positions at the newest marks, at cost where none is known
+    alarms: int = 0  # since the newest session began, read from its state directory; `alarm` is the newest one's name
+    alarm: str = ""
 
 
 _BLANK = DeskStatus(
@@ -138,6 +143,8 @@ def status_of(state: State[Any], desk: str) -> DeskStatus:
         then=way_out(state),
         last_basket=state.basket.date,
         challenger=challenger_of(state),
+        day_usd=f"{book.equity - book.session_start_equity - book.transfers:.2f}",
+        exposed_usd=f"{sum((_worth(state, held) for held in book.positions.values()), Decimal(0)):.2f}",
     )
 
 
@@ -195,3 +202,9 @@ def _mark(state: State[Any], symbol: str) -> str:
     if mark is not None:
         return str(mark)
     return str((quote.bid + quote.ask) / 2) if quote is not None and quote.ask > 0 else ""
+
+
+def _worth(state: State[Any], held: Position) -> Decimal:
+    """What a position is worth at its mark, without one what was paid for it; USD, never negative."""
+    mark = _mark(state, held.symbol)
+    return abs(Decimal(mark) * held.quantity if mark else held.cost) * held.multiplier

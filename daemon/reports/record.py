@@ -15,11 +15,11 @@ import msgspec
 
 from daemon.core.events import SessionScheduled
 from daemon.core.orders import TERMINAL
-from daemon.core.session import NEW_YORK
+from daemon.core.session import NEW_YORK, new_york_text
 from daemon.engine.segments import parts_of, where_before
 from daemon.journal.reader import JournalReader
 from daemon.journal.rows import JournalError, decode_event
-from daemon.journal.trades import Found
+from daemon.journal.trades import Found, day_begin
 from daemon.reports.execution_quality import OrderQuality, Quality
 from strategies.kit.contract import Session
 from strategies.kit.units import SECOND_NS
@@ -183,6 +183,24 @@ def first_id(reader: JournalReader, time_ns: int) -> int:
         else:
             high = middle
     return int(low)
+
+
+def alarms_since_midnight(reader: JournalReader, time_ns: int) -> tuple[int, str]:
+    """Return how many alarms the New York day of `time_ns` raised up to the newest row, and the newest one's name."""
+    begin = first_id(reader, day_begin(new_york_text(time_ns)[:10]))
+    rows = reader.query("SELECT effects FROM events WHERE id >= ? AND effects LIKE '%\"RaiseAlarm\"%'", (begin,))
+    names = [one.name for row in rows for one in _effects.decode(row["effects"]) if one.type == "RaiseAlarm"]
+    return len(names), names[-1] if names else ""
+
+
+class _Effect(msgspec.Struct):
+    """As much of an effect as an alarm's name needs."""
+
+    type: str
+    name: str = ""
+
+
+_effects = msgspec.json.Decoder(list[_Effect])
 
 
 def is_daily(meta: dict[str, str]) -> bool:

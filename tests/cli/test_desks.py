@@ -85,6 +85,29 @@ def test_a_table_is_for_people(tmp_path: Path, capsys: pytest.CaptureFixture[str
         assert word in shown
 
 
+def test_the_start_file_s_names_stand_for_the_journals_and_totals_follow(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    made(tmp_path, "regime", halted=True)
+    made(tmp_path, "scalper")
+    file = tmp_path / "desks.toml"
+    file.write_text('[[desk]]\nname = "mine"\nstate_dir = "regime"\n[[desk]]\nname = "other"\nstate_dir = "scalper"\n')
+    assert ctl.main(["status", "--desks", str(file), "--json"]) == 0
+    rows = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
+    assert [(row["desk"], row["strategy"], row["alarms"], row["alarm"]) for row in rows] == [
+        ("mine", "regime_switcher", 1, "operator"),
+        ("other", "option_scalper", 0, ""),
+    ]
+    assert ctl.main(["status", "--desks", str(file)]) == 0
+    shown = " ".join(capsys.readouterr().out.split())
+    assert "mine │ regime_switcher" in shown
+    assert "1: operator" in shown
+    assert "paper account │ 2 │" in shown  # of no account is a number known yet: both count
+    file.write_text('[[desk]]\nname = "mine"\nstatedir = "regime"\n')
+    assert ctl.main(["status", "--desks", str(file)]) == 2
+    assert "desk[1].statedir is unknown: did you mean state_dir?" in capsys.readouterr().err
+
+
 def test_a_journal_that_cannot_be_read_hides_no_other_desk(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     made(tmp_path, "scalper")
     (tmp_path / "broken").mkdir()

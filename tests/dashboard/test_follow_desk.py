@@ -15,7 +15,8 @@ import pytest
 
 from daemon.core.events import Event
 from daemon.core.state import digest
-from daemon.dashboard.desks import FollowedDesk, Picture, named, process_of
+from daemon.dashboard.desks import FollowedDesk, Picture, process_of
+from daemon.dashboard.naming import named
 from daemon.dashboard.newest import Newest, read_on
 from daemon.dashboard.pages.now import now_of, stale
 from daemon.engine.engine import Source
@@ -142,7 +143,7 @@ def test_a_desk_that_is_run_is_live(desk: desk_run.Desk, tmp_path: Path) -> None
 
 def test_two_desks_of_one_name_are_told_apart(played: Played, tmp_path: Path) -> None:
     desks = named([played.path, played.path, tmp_path / "none"])
-    assert list(desks) == ["paper-1", "paper-1 (2)", "none"]
+    assert list(desks) == ["desk", "desk (2)", "none"]  # both are "paper-1": their folders' names stand instead
 
 
 def test_alarms_commands_and_swaps_are_read_once_and_kept(played: Played, tmp_path: Path) -> None:

@@ -104,6 +104,7 @@ def opened(browser: Browser, address: str) -> Iterator[Opener]:
 
 
 READY = {
+    "fleet": "#desks tr[data-fleet]",
     "now": "#answer [data-action]",
     "performance": "#days td[data-day]",
     "trades": "#trips tr[data-trade]",

@@ -23,6 +23,7 @@ from tests.support.paths import REPOSITORY
 SYSTEMD = REPOSITORY / "systemd"
 DAEMON, DESK, PANIC = "rltraderd.service", "rltraderd@.service", "rltrader-panic@.service"
 UNITS = (DAEMON, DESK, PANIC)
+TARGET = "rltrader-desks.target"
 HEADS, DESK_HEADS = "rltrader-heads.service", "rltrader-heads@.service"
 TIMERS = ("rltrader-heads.timer", "rltrader-heads@.timer")
 REDIS, PUBLISHER, TRAINER = "rltrader-redis.service", "rltrader-publisher.service", "rltrader-trainer.service"
@@ -63,7 +64,7 @@ def installed(tmp_path: Path) -> Path:
         program.chmod(0o755)
     units = tmp_path / "units"
     units.mkdir()
-    for name in (*UNITS, HEADS, DESK_HEADS, *TIMERS, *LEARNING, *NOTIFY):
+    for name in (*UNITS, TARGET, HEADS, DESK_HEADS, *TIMERS, *LEARNING, *NOTIFY):
         text = (SYSTEMD / name).read_text().replace("/opt/rltrader", str(tmp_path))
         text = text.replace("/usr/bin/redis-server", str(tmp_path / "of-debian" / "venv" / "bin" / "redis-server"))
         (units / name).write_text(text.replace("#OnFailure=", "OnFailure="))
@@ -77,7 +78,7 @@ def analyze(*arguments: str) -> subprocess.CompletedProcess[str]:
 
 
 @needs_systemd
-@pytest.mark.parametrize("unit", [*UNITS, HEADS, DESK_HEADS, *TIMERS, *LEARNING, *NOTIFY])
+@pytest.mark.parametrize("unit", [*UNITS, TARGET, HEADS, DESK_HEADS, *TIMERS, *LEARNING, *NOTIFY])
 def test_systemd_accepts_the_unit_without_a_word(installed: Path, unit: str) -> None:
     told = analyze("verify", "--man=no", str(installed / unit))
     assert (told.returncode, told.stdout, told.stderr) == (0, "", "")
@@ -129,7 +130,9 @@ def test_a_desk_s_unit_differs_from_the_single_one_in_its_paths_alone() -> None:
         single = [(key, text.replace("/config.toml", "/%i.toml")) for key, text in settings(unit)]
         return [(key, text.replace("/%i", "").replace(", desk %i", "")) for key, text in single]
 
-    assert unnamed(DESK) == unnamed(DAEMON)
+    belongs = ("PartOf", TARGET)
+    assert [setting for setting in unnamed(DESK) if setting != belongs] == unnamed(DAEMON)
+    assert belongs in settings(DESK)
 
 
 def test_the_units_that_send_messages_differ_in_their_paths_alone() -> None:

@@ -6,6 +6,7 @@ import { ask, stream } from "./feed.js";
 import { header } from "./header.js";
 import * as decision from "./decision.js";
 import * as decisions from "./decisions.js";
+import * as fleet from "./fleet.js";
 import * as health from "./health.js";
 import * as learning from "./learning.js";
 import * as models from "./models.js";
@@ -14,7 +15,7 @@ import * as performance from "./performance.js";
 import * as risk from "./risk.js";
 import * as trades from "./trades.js";
 
-const PAGES = { now, performance, trades, decisions, decision, models, learning, risk, health };
+const PAGES = { fleet, now, performance, trades, decisions, decision, models, learning, risk, health };
 const main = document.getElementById("main");
 const top = header({ choose: (desk) => go(route().page, route().rest, desk) });
 let desks = [];
@@ -73,8 +74,9 @@ function render() {
     if (newest) shown.page.update?.(newest);
     if (!first) main.querySelector("h1")?.focus({ preventScroll: false });
   }
+  document.body.dataset.shown = page;
   top.page(page === "decision" ? "decisions" : page, address);
-  document.title = `${PAGES[page].title} · ${desk} · rltrader`;
+  document.title = page === "fleet" ? "Fleet · rltrader" : `${PAGES[page].title} · ${desk} · rltrader`;
 }
 
 async function start() {
@@ -92,6 +94,7 @@ async function start() {
     main.replaceChildren(el("h1", {}, "No desk"), el("p", {}, "The dashboard was started without a state directory."));
     return;
   }
+  document.getElementById("several").hidden = desks.length < 2;
   addEventListener("hashchange", render);
   render();
 }

@@ -1,0 +1,33 @@
+"""The page of all desks: a line for each, from its state at the newest event, and the totals."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from msgspec.structs import replace
+
+from daemon.core.session import new_york_text
+from daemon.dashboard.desks import Picture
+from daemon.journal.trades import day_begin
+from daemon.operator.fleet import Fleet, fleet_of
+from daemon.operator.status import DeskStatus, status_of, unreadable_desk
+
+
+def fleet_page(pictures: Sequence[Picture], now_s: float) -> Fleet:
+    """`GET /api/fleet`. `now_s` is this host's clock. Pure."""
+    return fleet_of([(picture.desk, _status(picture)) for picture in pictures], now_s)
+
+
+def _status(picture: Picture) -> DeskStatus:
+    state = picture.state
+    if state is None:
+        return unreadable_desk("", picture.problem or "its journal is still being read")
+    since = day_begin(new_york_text(state.now_ns)[:10]) / 1e9 if state.seq else 0.0
+    alarms = [alarm for alarm in picture.newest.alarms if alarm.time >= since]
+    return replace(
+        status_of(state, picture.desk),
+        process=picture.process,
+        problem=picture.problem,
+        alarms=len(alarms),
+        alarm=alarms[0].name if alarms else "",
+    )

@@ -1,0 +1,169 @@
+"""`desks.toml`: the desks of a host by name, each with its configuration file or its state directory.
+
+Relative paths count from the file's folder. Every problem is a line that names key, value and cure.
+"""
+
+from __future__ import annotations
+
+import re
+import tomllib
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from difflib import get_close_matches
+from pathlib import Path
+from typing import Any
+
+import msgspec
+
+from daemon.host.own_files import StateDirError
+from daemon.host.state_place import STATE_DIR
+
+TABLE = "desk"
+NAME = re.compile(r"[a-z0-9][a-z0-9._-]{0,39}")
+_EXPECTED = {
+    "name": 'a name such as "scalper-1": a to z, digits, . _ -, at most 40 characters',
+    "config": 'the desk\'s configuration file, such as "scalper-1.toml"',
+    "state_dir": 'the folder of the desk\'s journal, such as "/var/lib/rltrader/scalper-1"',
+    "credentials": "a folder with the files APCA_API_KEY_ID and APCA_API_SECRET_KEY",
+}
+
+
+class DesksFileError(StateDirError):
+    """The start file is wrong: one line for each problem, with key, value and cure."""
+
+
+class NamedDesk(msgspec.Struct, frozen=True):
+    """A desk of the file. Without `config` it can be shown, not started; without `credentials` the environment's."""
+
+    name: str
+    state_dir: Path
+    config: Path | None = None
+    credentials: Path | None = None
+
+
+class Found(msgspec.Struct):
+    """The desks as far as they can be read, and the problems so far."""
+
+    desks: list[NamedDesk] = []
+    problems: list[str] = []
+
+
+def read_desks(path: Path) -> tuple[NamedDesk, ...]:
+    """Return the desks of the file in its order.
+
+    Left out, `config` is NAME.toml and `credentials` is credentials/NAME, where they exist. Raises DesksFileError:
+    unreadable, an unknown key, a bad value, or two desks of one name or state directory.
+    """
+    tables = _tables(path)
+    found = Found()
+    for number, table in enumerate(tables, 1):
+        _add(found, path, number, table)
+    if not found.problems:
+        found.problems += [f"{path}: {problem}" for problem in shared(found.desks, _own)]
+    if found.problems:
+        raise DesksFileError("\n".join(found.problems))
+    return tuple(found.desks)
+
+
+def _tables(path: Path) -> list[Any]:
+    try:
+        content = tomllib.loads(path.read_text(encoding="utf-8"))
+    except (OSError, UnicodeDecodeError) as error:
+        raise DesksFileError(f"{path}: cannot be read ({error}): check the path given with --desks") from error
+    except tomllib.TOMLDecodeError as error:
+        raise DesksFileError(f"{path}: is not valid TOML: {error}: correct that line") from error
+    for key in content:
+        if key != TABLE:
+            raise DesksFileError(f"{path}: {key} is unknown: expected [[{TABLE}]] tables alone: correct or remove it")
+    tables = content.get(TABLE)
+    if not isinstance(tables, list) or not tables:
+        raise DesksFileError(
+            f"{path}: {TABLE} is {tables!r}: expected one table [[{TABLE}]] or more, each with a name: add them"
+        )
+    return tables
+
+
+def _add(found: Found, path: Path, number: int, table: Any) -> None:
+    """Add the table's desk, or its problems."""
+    where = f"{path}: {TABLE}[{number}]"
+    if not isinstance(table, dict):
+        found.problems.append(f"{where} is {table!r}: expected a table: write [[{TABLE}]]")
+        return
+    problems = list(_wrong(where, table))
+    if "name" not in table:
+        problems.append(f"{where}.name is missing: expected {_EXPECTED['name']}: add it")
+    if problems:
+        found.problems += problems
+        return
+    name, folder = table["name"], path.parent
+    config = folder / table.get("config", f"{name}.toml")
+    keys = folder / table.get("credentials", f"credentials/{name}")
+    if "config" in table and not _exists(config):
+        found.problems.append(
+            f"{where}.config is {table['config']!r}: no such file: expected {_EXPECTED['config']}: correct it"
+        )
+        return
+    if "credentials" in table and not _exists(keys):
+        expected = _EXPECTED["credentials"]
+        found.problems.append(
+            f"{where}.credentials is {table['credentials']!r}: no such folder: expected {expected}: correct it"
+        )
+        return
+    known = config if _exists(config) else None
+    if "state_dir" in table:
+        state_dir = folder / table["state_dir"]
+    elif known is not None:
+        state_dir = folder / str(text_of(tables_of(known), "paths.state_dir") or STATE_DIR)
+    else:
+        found.problems.append(
+            f"{where} ({name!r}) has neither config nor state_dir, and there is no {config}: expected one of them: "
+            "add it"
+        )
+        return
+    found.desks.append(NamedDesk(name, state_dir, known, keys if _exists(keys) else None))
+
+
+def _wrong(where: str, table: Mapping[str, object]) -> Iterator[str]:
+    for key, value in table.items():
+        if key not in _EXPECTED:
+            nearest = get_close_matches(key, list(_EXPECTED), n=1, cutoff=0.0)[0]
+            yield f"{where}.{key} is unknown: did you mean {nearest}? Correct or remove it"
+        elif not isinstance(value, str) or not value or (key == "name" and NAME.fullmatch(value) is None):
+            yield f"{where}.{key} is {value!r}: expected {_EXPECTED[key]}: correct it"
+
+
+def shared(desks: Sequence[NamedDesk], own: Callable[[NamedDesk], Iterable[tuple[str, str, str]]]) -> Iterator[str]:
+    """Yield what two desks have in common, of what `own` yields as a desk's alone: what it is, its key, the cure."""
+    seen: dict[tuple[str, str], NamedDesk] = {}
+    for desk in desks:
+        for what, key, cure in own(desk):
+            other = seen.setdefault((what, key), desk)
+            if other is not desk:
+                yield f"{desk.name!r} and {other.name!r} have one {what}: expected one for each: {cure}"
+
+
+def _own(desk: NamedDesk) -> Iterator[tuple[str, str, str]]:
+    yield f"name {desk.name!r}", "", "name one of them otherwise"
+    yield f"state directory {desk.state_dir.resolve()}", "", "give one of them another state_dir"
+
+
+def tables_of(path: Path) -> Mapping[str, Any]:
+    """Return the tables of a desk's configuration, empty where it cannot be read: the daemon reports that."""
+    try:
+        return tomllib.loads(path.read_text(encoding="utf-8"))
+    except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError):
+        return {}
+
+
+def text_of(tables: Mapping[str, Any], key: str) -> str:
+    """Return the text of a dotted key, "" where there is none."""
+    section, _, word = key.partition(".")
+    table = tables.get(section)
+    value = table.get(word) if isinstance(table, dict) else None
+    return value if isinstance(value, str) else ""
+
+
+def _exists(path: Path) -> bool:
+    try:
+        return path.exists()
+    except OSError:  # a folder that this user may not enter
+        return False

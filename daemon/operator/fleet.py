@@ -1,0 +1,186 @@
+"""Several desks at once: a line for each, totals by account and by kind of money. Pure: statuses in, a structure out.
+
+Real money, paper accounts and recorded data are never added to each other. Amounts are USD.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterator, Sequence
+
+import msgspec
+
+from daemon.operator.status import DeskStatus, holdings_in_words
+
+REAL, PAPER, DRY, RECORDED = "real money", "paper account", "dry run", "recorded data"
+KINDS = {"live": REAL, "paper": PAPER, "dry_run": DRY}
+ORDER = (REAL, PAPER, DRY, RECORDED)
+
+
+class FleetLine(msgspec.Struct, frozen=True):
+    """A desk. `day_usd` is the gain of `session`; None and "" where nothing is known."""
+
+    name: str
+    strategy: str
+    money: str  # one of ORDER
+    account: str
+    running: bool
+    trading: str  # trades, halted, paused, not reconciled: with the reason
+    may_trade: bool
+    equity_usd: float | None
+    exposed_usd: float | None  # worth of all positions at the newest marks
+    exposure: float | None  # of the equity, 0 to 1 and beyond
+    day_usd: float | None
+    session: str  # New York date
+    drawdown: float
+    holds: str
+    orders: int
+    alarms: int  # since the newest session began
+    alarm: str  # the newest one's name
+    time: float  # newest event, seconds since 1970 UTC
+    lag_s: float | None  # since the newest event; None for recorded data
+    problem: str = ""
+    state_dir: str = ""
+
+
+class FleetTotal(msgspec.Struct, frozen=True):
+    """The sum of some desks: of one account, or of all of one kind of money (`account` "")."""
+
+    money: str
+    account: str
+    desks: int
+    equity_usd: float
+    exposed_usd: float
+    exposure: float | None
+    day_usd: float | None
+    session: str  # the newest session: only desks of that one count in `day_usd`
+    counted: int  # how many those are
+    alarms: int
+
+
+class Fleet(msgspec.Struct, frozen=True):
+    """All desks, the totals in the order of ORDER, and what has to be said about them."""
+
+    desks: tuple[FleetLine, ...]
+    totals: tuple[FleetTotal, ...]
+    remarks: tuple[str, ...]
+
+
+def fleet_of(desks: Sequence[tuple[str, DeskStatus]], now_s: float) -> Fleet:
+    """Return the fleet of these names and statuses; `now_s` is this host's clock, seconds since 1970 UTC."""
+    lines = tuple(line_of(name, status, now_s) for name, status in desks)
+    counted, remarks = _once(lines)
+    totals = tuple(total for money in ORDER for total in _totals(money, counted))
+    kinds = [money for money in ORDER if any(line.money == money for line in counted)]
+    if len(kinds) > 1:
+        remarks.append(f"Totals are kept apart: {', '.join(kinds)} are never added to each other.")
+    return Fleet(lines, totals, tuple(remarks))
+
+
+def line_of(name: str, status: DeskStatus, now_s: float) -> FleetLine:
+    """Return a desk's line."""
+    equity, exposed = _number(status.equity_usd), _number(status.exposed_usd)
+    money = KINDS.get(status.mode, RECORDED)
+    trading, may = _trading(status)
+    return FleetLine(
+        name=name,
+        strategy=status.strategy,
+        money=money,
+        account=status.account,
+        running=bool(status.process),
+        trading=trading,
+        may_trade=may,
+        equity_usd=equity,
+        exposed_usd=exposed,
+        exposure=_share(exposed, equity),
+        day_usd=_number(status.day_usd) if status.session else None,
+        session=status.session,
+        drawdown=status.drawdown,
+        holds=holdings_in_words(status) or "flat",
+        orders=status.orders,
+        alarms=status.alarms,
+        alarm=status.alarm,
+        time=status.time_ns / 1e9,
+        lag_s=max(now_s - status.time_ns / 1e9, 0.0) if status.time_ns and money != RECORDED else None,
+        problem=status.problem,
+        state_dir=status.state_dir,
+    )
+
+
+def distinct(named: Sequence[tuple[str, str]]) -> list[str]:
+    """Return a name for each desk of (its own name, its folder's): the folder's where two desks have one name."""
+    often = Counter(own or folder for own, folder in named)
+    names: list[str] = []
+    for own, folder in named:
+        name = own or folder
+        wanted, number = name if often[name] == 1 else folder, 2
+        chosen = wanted
+        while chosen in names:
+            chosen, number = f"{wanted} ({number})", number + 1
+        names.append(chosen)
+    return names
+
+
+def _trading(status: DeskStatus) -> tuple[str, bool]:
+    if status.halt:
+        return f"halted: {status.halt}", False
+    if status.pause:
+        return f"paused: {status.pause}", False
+    if not status.reconciled:
+        return "not reconciled", False
+    return "reconciled", True
+
+
+def _once(lines: Sequence[FleetLine]) -> tuple[list[FleetLine], list[str]]:
+    """Return the desks that count (one for each account: the running one, else of the newest event) and remarks."""
+    by_account: dict[tuple[str, str], list[FleetLine]] = {}
+    counted, remarks = [], []
+    for line in lines:
+        if line.problem:
+            remarks.append(f"{line.name} could not be read and counts in no total.")
+        elif line.money in (REAL, PAPER) and " " in line.account:  # the broker has told its number
+            by_account.setdefault((line.money, line.account), []).append(line)
+        else:
+            counted.append(line)
+    for (_, account), shared in by_account.items():
+        newest = max(shared, key=lambda line: (line.running, line.time))
+        counted.append(newest)
+        if len(shared) > 1:
+            names = " and ".join(line.name for line in shared)
+            remarks.append(f"{names} are desks of one account ({account}): it counts once, as {newest.name} has it.")
+    return counted, remarks
+
+
+def _totals(money: str, lines: Sequence[FleetLine]) -> Iterator[FleetTotal]:
+    of_kind = [line for line in lines if line.money == money]
+    if money in (REAL, PAPER) and len(of_kind) > 1:
+        for line in of_kind:
+            yield _total(money, line.account, [line])
+    if of_kind:
+        yield _total(money, "", of_kind)
+
+
+def _total(money: str, account: str, lines: Sequence[FleetLine]) -> FleetTotal:
+    equity, exposed = sum(line.equity_usd or 0.0 for line in lines), sum(line.exposed_usd or 0.0 for line in lines)
+    session = max(line.session for line in lines)
+    of_day = [line.day_usd for line in lines if line.session == session and line.day_usd is not None]
+    return FleetTotal(
+        money=money,
+        account=account,
+        desks=len(lines),
+        equity_usd=round(equity, 2),
+        exposed_usd=round(exposed, 2),
+        exposure=_share(exposed, equity),
+        day_usd=round(sum(of_day), 2) if of_day else None,
+        session=session,
+        counted=len(of_day),
+        alarms=sum(line.alarms for line in lines),
+    )
+
+
+def _number(text: str) -> float | None:
+    return float(text) if text else None
+
+
+def _share(part: float | None, whole: float | None) -> float | None:
+    return part / whole if part is not None and whole is not None and whole > 0 else None

@@ -1,0 +1,91 @@
+"""Several desks at once: what is added, and what never is. Expected sums are worked out by hand."""
+
+from __future__ import annotations
+
+from msgspec.structs import replace
+
+from daemon.operator.fleet import FleetTotal, distinct, fleet_of
+from daemon.operator.status import DeskStatus, unreadable_desk
+
+NOW_S = 1_720_000_000.0
+DAY = "2024-07-03"
+
+
+def desk(mode: str, account: str, equity: str, **more: object) -> DeskStatus:
+    """A desk that runs and has gained a tenth of a per cent of nothing: what is not named is zero."""
+    status = replace(
+        unreadable_desk("", ""),
+        strategy="option_scalper",
+        mode=mode,
+        account=account,
+        equity_usd=equity,
+        exposed_usd="0.00",
+        day_usd="0.00",
+        session=DAY,
+        reconciled=True,
+        time_ns=int(NOW_S - 30) * 10**9,
+        process="7",
+    )
+    return replace(status, **more)
+
+
+def test_real_money_paper_and_recorded_data_have_totals_of_their_own() -> None:
+    fleet = fleet_of(
+        [
+            ("a", desk("live", "live 111", "1000.00", day_usd="-10.00", exposed_usd="500.00", alarms=2)),
+            ("b", desk("live", "live 222", "3000.00", day_usd="25.50", exposed_usd="300.00")),
+            ("c", desk("paper", "paper PA1", "50000.00", day_usd="1.00", exposed_usd="60000.00")),
+            ("d", desk("replay", "paper", "9999.00")),
+        ],
+        NOW_S,
+    )
+    assert fleet.totals == (
+        FleetTotal("real money", "live 111", 1, 1000.0, 500.0, 0.5, -10.0, DAY, 1, 2),
+        FleetTotal("real money", "live 222", 1, 3000.0, 300.0, 0.1, 25.5, DAY, 1, 0),
+        FleetTotal("real money", "", 2, 4000.0, 800.0, 0.2, 15.5, DAY, 2, 2),
+        FleetTotal("paper account", "", 1, 50000.0, 60000.0, 1.2, 1.0, DAY, 1, 0),
+        FleetTotal("recorded data", "", 1, 9999.0, 0.0, 0.0, 0.0, DAY, 1, 0),
+    )
+    assert fleet.remarks == (
+        "Totals are kept apart: real money, paper account, recorded data are never added to each other.",
+    )
+    assert [line.lag_s for line in fleet.desks] == [30.0, 30.0, 30.0, None]
+
+
+def test_the_day_s_sum_is_of_the_newest_session_alone() -> None:
+    old = desk("dry_run", "paper", "100.00", day_usd="70.00", session="2024-07-02")
+    (total,) = fleet_of([("a", desk("dry_run", "paper", "100.00", day_usd="5.00")), ("b", old)], NOW_S).totals
+    assert (total.equity_usd, total.day_usd, total.session, total.counted) == (200.0, 5.0, DAY, 1)
+
+
+def test_an_account_counts_once_as_the_running_desk_has_it() -> None:
+    stopped = desk("paper", "paper PA1", "900.00", process="", time_ns=int(NOW_S) * 10**9)
+    fleet = fleet_of([("new", desk("paper", "paper PA1", "1000.00")), ("old", stopped)], NOW_S)
+    assert [(total.desks, total.equity_usd) for total in fleet.totals] == [(1, 1000.0)]
+    assert fleet.remarks == ("new and old are desks of one account (paper PA1): it counts once, as new has it.",)
+    unknown = [("x", desk("paper", "paper", "1.00")), ("y", desk("paper", "paper", "2.00"))]  # no number reported yet
+    assert fleet_of(unknown, NOW_S).totals[-1].equity_usd == 3.0
+
+
+def test_a_desk_that_cannot_be_read_counts_in_no_total_and_is_named() -> None:
+    fleet = fleet_of([("a", desk("paper", "paper PA1", "10.00")), ("b", unreadable_desk("/s/b", "damaged"))], NOW_S)
+    assert [total.equity_usd for total in fleet.totals] == [10.0]
+    assert fleet.remarks == ("b could not be read and counts in no total.",)
+    assert fleet.desks[1].problem == "damaged"
+
+
+def test_a_halt_and_a_pause_are_said_with_their_reason() -> None:
+    halted, paused = (
+        desk("paper", "paper PA1", "1.00", halt="drawdown: 20 %"),
+        desk("paper", "p 2", "1.00", pause="lunch"),
+    )
+    lines = fleet_of([("a", halted), ("b", paused)], NOW_S).desks
+    assert [(line.trading, line.may_trade) for line in lines] == [
+        ("halted: drawdown: 20 %", False),
+        ("paused: lunch", False),
+    ]
+
+
+def test_desks_of_one_name_are_called_as_their_folders() -> None:
+    named = [("paper-1", "scalper"), ("paper-1", "regime"), ("mine", "x"), ("", "none"), ("paper-1", "regime")]
+    assert distinct(named) == ["scalper", "regime", "mine", "none", "regime (2)"]
