@@ -40,10 +40,12 @@ def desk_of(strategy: str) -> Desk:
     """The desk that a strategy's file asks for: its paper cash; on margin where it trades options."""
     known = entry(strategy)
     spec, paper = known.make().spec, known.defaults.get("paper", {})
-    cash, shares = Decimal(str(paper.get("cash_usd", Paper().cash_usd))), spec.holds == "shares"
-    daily = spec.symbols if shares and spec.decides == "session" else ()
-    taped = spec.symbols if shares and spec.decides == "bar" else ()
-    return Desk(strategy, cash, 1 if shares else 2, daily, taped)
+    cash = Decimal(str(paper.get("cash_usd", Paper().cash_usd)))
+    return {
+        ("bar", "option"): Desk(strategy, cash, 2, ()),
+        ("bar", "shares"): Desk(strategy, cash, 1, (), spec.symbols),
+        ("session", "shares"): Desk(strategy, cash, 1, spec.symbols),
+    }[spec.kind]
 
 
 DESKS = {entry(name).desk: desk_of(name) for name in STRATEGIES}

@@ -12,7 +12,6 @@ from hashlib import sha256
 from itertools import groupby
 from operator import attrgetter
 from pathlib import Path
-from typing import cast
 
 import msgspec
 
@@ -32,7 +31,7 @@ from strategies.kit.contract import (
 from strategies.kit.features import BAR_NS
 from strategies.kit.synthetic import synthetic_days, synthetic_sessions
 from strategies.kit.units import DAY_NS, HOUR_NS, MINUTE_NS, SECOND_NS
-from strategies.registry import declaration
+from strategies.registry import by_kind, declaration
 from strategies.registry import strategy as strategy_named
 
 GOLDEN_SEED = 20240703
@@ -126,11 +125,7 @@ def golden_observations(strategy: AnyStrategy) -> tuple[Observation, ...]:
     spec = strategy.spec
     if spec.rows_are_symbols and spec.symbols != GOLDEN_SYMBOLS:
         return golden_observations(strategy_named(spec.name, GOLDEN_SYMBOLS, spec.config))
-    if spec.decides == "session":
-        return _daily_observations(cast("DailyStrategy", strategy))
-    if spec.holds == "shares":
-        return _share_observations(cast("ShareStrategy", strategy))
-    return _minute_observations(cast("Strategy", strategy))
+    return by_kind(strategy, option=_minute_observations, shares=_share_observations, days=_daily_observations)
 
 
 def _daily_observations(strategy: DailyStrategy) -> tuple[Observation, ...]:

@@ -9,12 +9,12 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from difflib import get_close_matches
 from importlib import import_module
-from typing import TYPE_CHECKING, cast
+from typing import TYPE_CHECKING, TypeGuard, TypeVar, cast
 
-from strategies.kit.contract import AnyStrategy, DailyStrategy, Strategy
+from strategies.kit.contract import AnyStrategy, DailyStrategy, ShareStrategy, Strategy
 from strategies.kit.entry import GROUP, INSTALLED, OwnStrategyError, StrategyEntry
 
 if TYPE_CHECKING:  # imported when a strategy is asked for that is not shipped
@@ -30,6 +30,7 @@ STRATEGIES: dict[str, str] = {
 """Name -> module, whose `STRATEGY` is the entry (`strategies.kit.entry.StrategyEntry`)."""
 
 
+T = TypeVar("T")
 VARIABLE = "RLTRADER_OWN_STRATEGIES"
 """Environment: name -> place of the files that were added, as JSON. It lets child processes find them."""
 
@@ -145,23 +146,54 @@ def _of_environment() -> dict[str, str]:
     return found if isinstance(found, dict) else {}
 
 
-def strategy(name: str, symbols: tuple[str, ...] = (), config: str = "") -> Strategy:
+def once_a_session(strategy: AnyStrategy) -> TypeGuard[DailyStrategy]:
+    """Return whether the strategy decides once a session, on daily bars, and holds shares."""
+    return strategy.spec.decides == "session"
+
+
+def shares_by_bar(strategy: AnyStrategy) -> TypeGuard[ShareStrategy]:
+    """Return whether the strategy decides at each bar and holds shares."""
+    return strategy.spec.decides == "bar" and strategy.spec.holds == "shares"
+
+
+def option_by_bar(strategy: AnyStrategy) -> TypeGuard[Strategy]:
+    """Return whether the strategy decides at each bar and holds one option position."""
+    return strategy.spec.decides == "bar" and strategy.spec.holds == "option"
+
+
+def by_kind(
+    strategy: AnyStrategy,
+    *,
+    option: Callable[[Strategy], T],
+    shares: Callable[[ShareStrategy], T],
+    days: Callable[[DailyStrategy], T],
+) -> T:
+    """Return what the function for the strategy's kind of desk returns for it. ValueError for no kind of desk."""
+    if once_a_session(strategy):
+        return days(strategy)
+    if shares_by_bar(strategy):
+        return shares(strategy)
+    if option_by_bar(strategy):
+        return option(strategy)
+    raise ValueError(f"{strategy.spec.name}: no desk decides and holds as {strategy.spec.kind}: use a spec of the kit")
+
+
+def strategy(name: str, symbols: tuple[str, ...] = (), config: str = "") -> AnyStrategy:
     """Return a new strategy object with empty caches, for its own or the given symbols.
 
-    `config` is the canonical text of a model configuration, "" for the shipped one. A daily strategy is typed as a
-    `Strategy` here too: callers check its spec. `ValueError` as `entry`, for symbols given to a strategy whose symbols
-    are its own, and for a configuration given to one without.
+    `config` is the canonical text of a model configuration, "" for the shipped one. `ValueError` as `entry`, for
+    symbols given to a strategy whose symbols are its own, and for a configuration given to one without.
     """
-    return cast("Strategy", _made(name, symbols, config))
+    return _made(name, symbols, config)
 
 
 def daily_strategy(name: str, symbols: tuple[str, ...] = ()) -> DailyStrategy:
     """Return a new strategy that decides once a session. `ValueError` for another, and as `strategy`."""
     made = _made(name, symbols)
-    if made.spec.decides != "session":
-        daily = [known for known in (*STRATEGIES, *_own) if entry(known).make().spec.decides == "session"]
-        raise ValueError(f"strategy is {name!r}, expected one that decides daily: choose one of {', '.join(daily)}")
-    return cast("DailyStrategy", made)
+    if once_a_session(made):
+        return made
+    daily = [known for known in (*STRATEGIES, *_own) if once_a_session(entry(known).make())]
+    raise ValueError(f"strategy is {name!r}, expected one that decides daily: choose one of {', '.join(daily)}")
 
 
 def _made(name: str, symbols: tuple[str, ...], config: str = "") -> AnyStrategy:

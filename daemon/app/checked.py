@@ -10,7 +10,7 @@ from daemon.host.time.calendar import SessionCalendar
 from daemon.journal.universe import made_with
 from daemon.models.runtime import OnnxPolicy
 from daemon.models.store import LoadedModel
-from strategies.kit.contract import Strategy
+from strategies.kit.contract import AnyStrategy
 
 RECORDED = STOCK_FEEDS[0]
 """The feed of a replay, whose bars are on file; a live desk's `auto` was replaced by a name before."""
@@ -21,7 +21,7 @@ class CheckedDesk:
     """A desk that passed every check. Nothing is written yet."""
 
     settings: Settings
-    strategy: Strategy
+    strategy: AnyStrategy
     calendar: SessionCalendar
     model: LoadedModel
     policy: OnnxPolicy

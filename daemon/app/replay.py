@@ -40,7 +40,7 @@ async def run_replay(
         state = engine.machine.state
         reader = run.opened.writer.journal.reader()
         curve = equity_curve(reader)
-        daily = daily_figures(session_ends(reader)) if replay.strategy.spec.decides == "session" else None
+        daily = daily_figures(session_ends(reader)) if replay.strategy.spec.compounds else None
         counts = run.tape.counts
         log(
             "rows_left_out",

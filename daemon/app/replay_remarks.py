@@ -129,7 +129,7 @@ def _no_trade(replay: Replay, state: State[Any]) -> str:
         return f"No trade: in none of {stats.decisions:,} decisions did the policy want to change its position."
     gate, count = max(stats.denials.items(), key=lambda denied: denied[1])
     needed = state.trading.paper.volatility_sessions + 1
-    if gate == "no_quote" and spec.holds == "option" and replay.info.dates <= needed:
+    if gate == "no_quote" and replay.info.dates <= needed:
         return (
             f"No trade: the replay's option market quotes after {needed} sessions, and the tape has "
             f"{replay.info.dates}. Pass a longer tape."

@@ -12,6 +12,7 @@ from daemon.app.checked import CheckedDesk
 from daemon.config.load import ConfigError, Settings
 from daemon.config.strategy import strategy_of
 from daemon.core.desks.bars import MINUTE_WAIT_NS
+from daemon.core.limits import Basket
 from daemon.core.machine import Machine
 from daemon.host.time.calendar import SessionCalendar
 from daemon.models.runtime import OnnxPolicy
@@ -20,7 +21,7 @@ from daemon.tapes.days import DailyTapeSource, check_rule, scan_daily
 from daemon.tapes.minutes import TapeInfo, TapeSource, scan
 from daemon.tapes.quotes.choice import QuoteChoice
 from daemon.tapes.quotes.tape import OptionQuotes, QuotedTape, option_quotes
-from strategies.kit.contract import configured
+from strategies.kit.contract import Spec, configured
 
 REPLAY, RECORDED_QUOTES = "replay", "recorded"  # modes: with the option market of the paper broker, with quotes on file
 PAPER_ACCOUNT = "paper"
@@ -54,14 +55,7 @@ class Replay(CheckedDesk):
 
         Which recorded quotes are among them depends on what the desk of `machine` uses then.
         """
-        trading = self.settings.trading()
-        if self.strategy.spec.decides == "session":
-            return DailyTapeSource(self.tape, self.info, self.calendar, trading.basket, skip)
-        if self.quotes is not None and machine is not None:
-            bars, symbol = TapeSource(self.tape, self.info, self.calendar), self.strategy.spec.symbols[0]
-            return QuotedTape(bars, self.quotes, self.calendar, trading, symbol, lambda: machine.market_state, skip)
-        tick_ns = MINUTE_WAIT_NS if len(self.strategy.spec.symbols) > 1 else 0
-        return TapeSource(self.tape, self.info, self.calendar, skip, tick_ns=tick_ns)
+        return _SOURCES[self.strategy.spec.decides](self, skip, machine)
 
     @property
     def bars(self) -> int:
@@ -80,17 +74,42 @@ class Replay(CheckedDesk):
         return hashlib.sha256(seed).hexdigest()[:10]
 
 
+def _of_days(replay: Replay, skip: int, _: Machine | None) -> DailyTapeSource:
+    return DailyTapeSource(replay.tape, replay.info, replay.calendar, replay.settings.trading().basket, skip)
+
+
+def _of_bars(replay: Replay, skip: int, machine: Machine | None) -> TapeSource | QuotedTape:
+    trading = replay.settings.trading()
+    if replay.quotes is not None and machine is not None:
+        bars, symbol = TapeSource(replay.tape, replay.info, replay.calendar), replay.strategy.spec.symbols[0]
+        return QuotedTape(bars, replay.quotes, replay.calendar, trading, symbol, lambda: machine.market_state, skip)
+    tick_ns = MINUTE_WAIT_NS if len(replay.strategy.spec.symbols) > 1 else 0
+    return TapeSource(replay.tape, replay.info, replay.calendar, skip, tick_ns=tick_ns)
+
+
+_SOURCES = {"bar": _of_bars, "session": _of_days}
+
+
+def _scan_bars(tape: Path, spec: Spec, _: Basket) -> TapeInfo:
+    return scan(tape, spec.symbols, spec.bar_interval_s)
+
+
+def _scan_days(tape: Path, spec: Spec, rules: Basket) -> TapeInfo:
+    info = scan_daily(tape, spec.symbols)
+    check_rule(tape, info, rules)
+    return info
+
+
+_SCANS = {"bar": _scan_bars, "session": _scan_days}
+
+
 def prepare_replay(settings: Settings, tape: Path, chosen: QuoteChoice | None = None) -> Replay:
     """Check tape, quotes and model; nothing is written. Raises TapeError, CalendarError, ModelError, ConfigError."""
     strategy = strategy_of(settings)
     spec = strategy.spec
-    if chosen is not None and spec.holds != "option":
+    if chosen is not None and not spec.chained:
         raise ConfigError(f"--option-quotes {chosen.path}: {spec.name} trades no options: leave it out")
-    if spec.decides == "session":
-        info = scan_daily(tape, spec.symbols)
-        check_rule(tape, info, settings.trading().basket)
-    else:
-        info = scan(tape, spec.symbols, spec.bar_interval_s)
+    info = _SCANS[spec.decides](tape, spec, settings.trading().basket)
     calendar = SessionCalendar.load(info.first_date, info.last_date)
     model = load(settings.paths.models_dir, strategy, settings.policy.version, settings.policy.public_key)
     check_rules(model, strategy, settings.trading())

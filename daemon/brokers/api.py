@@ -24,7 +24,7 @@ from daemon.core.events import Event
 from daemon.core.state import BrokerState, Identity, State
 from daemon.host.time.calendar import SessionCalendar
 from daemon.host.time.clock import Clock
-from strategies.kit.contract import Session, Strategy
+from strategies.kit.contract import AnyStrategy, Session
 
 # --- failures -----------------------------------------------------------------------------------------------------
 
@@ -82,7 +82,7 @@ class Known(msgspec.Struct, frozen=True):
 class FeedDesk:
     """The desk as its feed sees it. `settled` returns when all queued events have been stepped."""
 
-    strategy: Strategy
+    strategy: AnyStrategy
     calendar: SessionCalendar
     cache_dir: Path  # for bars of the past; it may not exist yet
     state: Callable[[], State[Any]]

@@ -53,20 +53,27 @@ STOPS = ("stop_loss", "take_profit")
 WEIGHTS = ("price_collar", "order_weight_max", "position_weight_max", "gross_weight_max", "turnover_max")
 
 
+_RISK = tuple(field.name for field in dataclasses.fields(Risk))
+_KEYS: dict[tuple[str, str], tuple[str, ...]] = {
+    ("bar", "option"): (
+        *(f"sizing.{field.name}" for field in dataclasses.fields(Trading().sizing)),
+        *(f"risk.{key}" for key in _RISK),
+    ),
+    ("bar", "shares"): (
+        *(f"sizing.{key}" for key in STOPS),
+        *(f"risk.{key}" for key in _RISK if key in OF_SHARES | OF_BARS),
+        *(f"basket.{key}" for key in ("weight_max", *WEIGHTS)),
+    ),
+    ("session", "shares"): (
+        *(f"risk.{key}" for key in _RISK if key in OF_SHARES),
+        *(f"basket.{key}" for key in WEIGHTS),
+    ),
+}
+
+
 def keys_of(strategy: str) -> tuple[str, ...]:
     """Return the dotted keys of the limits by which a desk of this strategy decides."""
-    risk = [field.name for field in dataclasses.fields(Risk)]
-    spec = strategy_named(strategy).spec
-    if spec.holds == "option":
-        sizing = [field.name for field in dataclasses.fields(Trading().sizing)]
-        return (*(f"sizing.{key}" for key in sizing), *(f"risk.{key}" for key in risk))
-    if spec.decides == "bar":
-        return (
-            *(f"sizing.{key}" for key in STOPS),
-            *(f"risk.{key}" for key in risk if key in OF_SHARES | OF_BARS),
-            *(f"basket.{key}" for key in ("weight_max", *WEIGHTS)),
-        )
-    return (*(f"risk.{key}" for key in risk if key in OF_SHARES), *(f"basket.{key}" for key in WEIGHTS))
+    return _KEYS[strategy_named(strategy).spec.kind]
 
 
 def origins_of(settings: Settings) -> dict[str, tuple[str, ...]]:

@@ -6,14 +6,14 @@ from pathlib import Path
 
 from daemon.config.load import ConfigError, Settings
 from strategies.golden import contract_hash
-from strategies.kit.contract import Strategy
+from strategies.kit.contract import AnyStrategy
 from strategies.kit.model_config.config import ModelConfigError
 from strategies.kit.model_config.indicators import read_file, shipped
 from strategies.registry import entry, own
 from strategies.registry import strategy as strategy_named
 
 
-def strategy_of(settings: Settings) -> Strategy:
+def strategy_of(settings: Settings) -> AnyStrategy:
     """Return the desk's strategy. Raises ConfigError for a model configuration that cannot be used."""
     desk = settings.desk
     if entry(desk.strategy).with_config is None:
@@ -25,7 +25,7 @@ def strategy_of(settings: Settings) -> Strategy:
     return strategy_named(desk.strategy, desk.symbols or config.symbols, config.text)
 
 
-def described(strategy: Strategy) -> str:
+def described(strategy: AnyStrategy) -> str:
     """Return the strategy's name; of one's own also package or file, digest and contract hash."""
     found = own(strategy.spec.name)
     if found is None:

@@ -21,7 +21,7 @@ from daemon.core.step import Core
 from daemon.journal.reader import JournalReader, reading
 from daemon.journal.rows import Entry, JournalError, Snapshot, base_of, decode_event, encode_effects
 from daemon.journal.universe import MODEL_CONFIG, symbols_of
-from strategies.kit.contract import Strategy
+from strategies.kit.contract import AnyStrategy
 from strategies.registry import strategy as strategy_named
 
 TOLD_BY_RUNS = ("mode", "account", "strategy", "epoch", "feed")  # parts of the identity that each start journals
@@ -60,7 +60,7 @@ def first_trading(reader: JournalReader, otherwise: Trading | None = None) -> Tr
     return otherwise or Trading()
 
 
-def fresh_machine(strategy: Strategy, identity: Identity, trading: Trading) -> Machine:
+def fresh_machine(strategy: AnyStrategy, identity: Identity, trading: Trading) -> Machine:
     """Return a machine before any event; with the mode's paper broker, or none with a real broker."""
     core = Core(strategy)
     state = core.start(identity, trading)

@@ -24,9 +24,9 @@ from daemon.engine.recovery import TOLD_BY_RUNS, fresh_machine, identity_of, rea
 from daemon.journal.journal import READ_MODELS, Journal
 from daemon.journal.reader import JournalReader
 from daemon.journal.rows import Base, Batch, Entry, JournalError, Snapshot, base_of, chain_start, decode_event, row_hash
-from strategies.kit.contract import Strategy
+from strategies.kit.contract import AnyStrategy
 
-Registry = Callable[[str, tuple[str, ...], str], Strategy]
+Registry = Callable[[str, tuple[str, ...], str], AnyStrategy]
 """A strategy by its name, for symbols, () for its own, and a model configuration, "" for its own."""
 ATTEMPTS = 3  # when a daemon starts to write the file of a stopped desk
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 from daemon.journal.rows import STRATEGY_FROM
-from strategies.kit.contract import Spec, Strategy, configured
+from strategies.kit.contract import AnyStrategy, Spec, configured
 from strategies.registry import own
 from strategies.registry import strategy as strategy_named
 
@@ -28,6 +28,6 @@ def symbols_of(meta: Mapping[str, str]) -> tuple[str, ...]:
     return tuple(symbols.split(",")) if symbols else ()
 
 
-def strategy_of(meta: Mapping[str, str]) -> Strategy:
+def strategy_of(meta: Mapping[str, str]) -> AnyStrategy:
     """The strategy of a journal, as it was made. Raises KeyError without a name, ValueError as the registry."""
     return strategy_named(meta["strategy"], symbols_of(meta), meta.get(MODEL_CONFIG, ""))

@@ -24,7 +24,7 @@ from daemon.models.runtime import OnnxPolicy, Provider
 from daemon.models.store import LoadedModel, ModelError, Sight, check_rules, load, sight
 from daemon.models.trial import Trial
 from daemon.operator.gateway import Gateway
-from strategies.kit.contract import Strategy, configured
+from strategies.kit.contract import AnyStrategy, configured
 
 REASON_MOST = 1000  # letters; a graph's own names reach into some errors
 _FAILURES: tuple[type[Exception], ...] = (Exception,)
@@ -56,7 +56,7 @@ class Lifecycle:
     def __init__(
         self,
         models_dir: Path,
-        strategy: Strategy,
+        strategy: AnyStrategy,
         version: str,
         shadow: str,
         *,

@@ -20,7 +20,7 @@ from daemon.core.events import PolicyAnswered, PolicyFailed
 from daemon.host.printable import printable
 from daemon.models.store import LoadedModel, ModelError
 from strategies.golden import GOLDEN_SYMBOLS, golden_observations
-from strategies.kit.contract import Answer, Observation, Spec, Strategy
+from strategies.kit.contract import Answer, AnyStrategy, Observation, Spec
 from strategies.kit.manifest import POLICY_FILE, answer_name, memory_shape, output_shapes
 
 Provider = Literal["auto", "cuda", "cpu"]
@@ -90,7 +90,9 @@ class OnnxPolicy:
         self._heads = {head.name: outputs[head.name] for head in spec.heads}
 
     @classmethod
-    def open(cls, model: LoadedModel, strategy: Strategy, provider: Provider = "auto", threads: int = 1) -> OnnxPolicy:
+    def open(
+        cls, model: LoadedModel, strategy: AnyStrategy, provider: Provider = "auto", threads: int = 1
+    ) -> OnnxPolicy:
         """Return a policy that runs `model` and has given its golden answers.
 
         Args:

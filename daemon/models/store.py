@@ -23,7 +23,7 @@ from daemon.models.pointer import CURRENT, POINTERS, ModelError, checked_name, i
 from daemon.models.shipped import how_to_copy
 from daemon.models.signature import SIGNATURE_BYTES_MAX, SIGNATURE_FILE, check_signature
 from strategies.golden import contract_hash
-from strategies.kit.contract import Spec, Strategy, configured
+from strategies.kit.contract import AnyStrategy, Spec, configured
 from strategies.kit.manifest import FORMAT, MANIFEST_FILE, POLICY_FILE, Manifest, decode
 
 __all__ = [
@@ -76,7 +76,7 @@ class Sight:
     others: tuple[tuple[int, int, int], ...]  # inode, size and time of change of policy and signature
 
 
-def load(models_dir: Path, strategy: Strategy, version: str = CURRENT, public_key: str = "") -> LoadedModel:
+def load(models_dir: Path, strategy: AnyStrategy, version: str = CURRENT, public_key: str = "") -> LoadedModel:
     """The strategy's policy of this version from `<models_dir>/<strategy>/<version>/`, read once and checked.
 
     Checks in this order: the version's name and its files, with a `public_key` (Ed25519, base64) the signature of the
@@ -178,7 +178,7 @@ def _touched(path: Path) -> tuple[int, int, int]:
     return (info.st_ino, info.st_size, info.st_mtime_ns)
 
 
-def check_rules(model: LoadedModel, strategy: Strategy, trading: Trading) -> None:
+def check_rules(model: LoadedModel, strategy: AnyStrategy, trading: Trading) -> None:
     """Check that the trading rules match those of the model's training.
 
     Raises:
@@ -298,7 +298,7 @@ def _manifest(path: Path, data: bytes) -> Manifest:
         ) from error
 
 
-def _check_manifest(path: Path, manifest: Manifest, strategy: Strategy, version: str) -> None:
+def _check_manifest(path: Path, manifest: Manifest, strategy: AnyStrategy, version: str) -> None:
     spec = strategy.spec
     again = "export the model again with this code, or run the code it was exported with"
     if spec.config and (differs := _config_differs(manifest.model_config, msgspec.json.decode(spec.config))):

@@ -21,12 +21,12 @@ from daemon.engine.state_dir import report_path
 from daemon.host.whole_files import whole_text
 from daemon.journal.reader import JournalReader
 from daemon.journal.rows import JournalError
+from daemon.journal.universe import strategy_of
 from daemon.reports.execution_quality import as_json
 from daemon.reports.gather import read_day
 from daemon.reports.page import day_page
-from daemon.reports.record import BEFORE_OPEN_NS, REPORT_SPAN_NS, Day, first_id
+from daemon.reports.record import REPORT_SPAN_NS, Day, first_id
 from strategies.kit.contract import Session
-from strategies.registry import strategy
 
 PAGE_FAILURES = (
     ArithmeticError, AssertionError, AttributeError, JournalError, LookupError, MemoryError, OSError, RuntimeError,
@@ -44,8 +44,7 @@ def day_report(journal: Path, session: Session, day: Day | None = None) -> dict[
     `daemon.reports.gather` read it, is not given. Raises JournalError, sqlite3.Error.
     """
     with closing(JournalReader(journal)) as reader:
-        lead_ns = BEFORE_OPEN_NS if strategy(reader.meta()["strategy"]).spec.decides == "session" else 0
-        span = (session.open_ns - lead_ns, session.close_ns + REPORT_SPAN_NS)
+        span = (session.open_ns - strategy_of(reader.meta()).spec.before_open_ns, session.close_ns + REPORT_SPAN_NS)
         outcomes = reader.query(
             "SELECT outcome, count(*) AS n FROM decisions WHERE time_ns BETWEEN ? AND ? GROUP BY outcome", span
         )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from decimal import Decimal
 from itertools import pairwise
 from typing import NamedTuple
@@ -12,6 +13,8 @@ from daemon.reports.execution_quality import OrderQuality, Quality
 from daemon.reports.record import Day
 from daemon.reports.words import NONE, clock, instrument, money, number, plural, price
 from strategies.kit.units import MINUTE_NS
+
+Points = list[tuple[int, float]]
 
 
 class Shown(NamedTuple):
@@ -43,18 +46,39 @@ def equity(day: Day) -> Shown:
     low, high = (money(Decimal(str(value))) for value in (min(values), max(values)))
     first, last = (money(Decimal(str(value))) for value in (values[0], values[-1]))
     summary = f"It went from {first} to {last} USD, between {low} and {high}."
-    if day.daily:
-        span, title = (points[0][0], max(points[-1][0], points[0][0] + 1)), "Equity at the ends of sessions"
-        caption = f"USD, up to three months back; the last points are this session's. {summary}"
-        lines, marks = [points], []
-    else:
-        span, title = _span(day), "Equity in the session"
-        points = [point for point in _stepped(day) if span[0] <= point[0] <= span[1]]
-        caption = f"USD, at every bar's close while something was held. {summary}"
-        lines, marks = [points], _halt_marks(day)
-    if not points:
+    shown = _COURSES[day.decides](day, points)
+    if not shown.points:
         return Shown(None, summary)
-    return Shown(in_both_widths(lambda width: course(lines, marks, span, "USD", title, summary, width)), caption)
+    plot = in_both_widths(
+        lambda width: course([shown.points], shown.marks, shown.span, "USD", shown.title, summary, width)
+    )
+    return Shown(plot, f"USD, {shown.words}. {summary}")
+
+
+class _Course(NamedTuple):
+    """A plot of equity: its points and marks, over which time, and the words of its title and caption."""
+
+    points: Points
+    marks: list[Mark]
+    span: tuple[int, int]
+    title: str
+    words: str
+
+
+def _in_session(day: Day, _: Points) -> _Course:
+    span = _span(day)
+    points = [point for point in _stepped(day) if span[0] <= point[0] <= span[1]]
+    words = "at every bar's close while something was held"
+    return _Course(points, _halt_marks(day), span, "Equity in the session", words)
+
+
+def _at_ends(_: Day, points: Points) -> _Course:
+    span = (points[0][0], max(points[-1][0], points[0][0] + 1))
+    words = "up to three months back; the last points are this session's"
+    return _Course(points, [], span, "Equity at the ends of sessions", words)
+
+
+_COURSES: dict[str, Callable[[Day, Points], _Course]] = {"bar": _in_session, "session": _at_ends}
 
 
 def _stepped(day: Day) -> list[tuple[int, float]]:
@@ -73,9 +97,11 @@ def _stepped(day: Day) -> list[tuple[int, float]]:
 
 
 def prices(day: Day) -> Shown | None:
-    """Plot the underlying's closes with every filled order; None for a daily desk."""
-    if day.daily or not day.bars:
-        return None if day.daily else Shown(None, "No bar came in this session.")
+    """Plot the underlying's closes with every filled order; None for a desk without one."""
+    if not day.underlying:
+        return None
+    if not day.bars:
+        return Shown(None, "No bar came in this session.")
     missing = {start for start, _ in day.gaps}
     lines: list[list[tuple[int, float]]] = [[]]
     previous = 0
@@ -111,9 +137,9 @@ def _mark(day: Day, order: OrderQuality) -> Mark | None:
 
 
 def weights(day: Day) -> Shown | None:
-    """Plot a daily desk's weights: before its decision and at the end."""
+    """Plot the weights of a desk that keeps shares overnight: before its decision and at the end."""
     before, after = day.equity_before, day.equity[-1][1] if day.equity else None
-    if not day.daily or not before or not after:
+    if not day.overnight or not before or not after:
         return None
     held = []
     for one in day.held:

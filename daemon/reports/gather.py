@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 from collections import Counter
+from collections.abc import Callable
 from decimal import Decimal
 from pathlib import Path
 
@@ -44,10 +45,12 @@ from daemon.reports.execution_quality import Arrival
 from daemon.reports.execution_watch import Watch
 from daemon.reports.holdings import holdings, prices_before, rows_between
 from daemon.reports.record import BEFORE_OPEN_NS, HALTS, REPORT_SPAN_NS, WARM_NS, Answers, Day, Notice, first_id
-from strategies.kit.contract import Session
+from strategies.kit.contract import Session, Spec
 from strategies.kit.units import SECOND_NS
 
 HISTORY_NS = 90 * 86_400 * SECOND_NS
+UNDERLYING: dict[str, Callable[[Spec], str]] = {"bar": lambda spec: spec.symbols[0], "session": lambda _: ""}
+"""When a desk decides -> the symbol whose bars its session consists of."""
 
 
 class _Pass:
@@ -149,11 +152,11 @@ def read_day(journal: Path | JournalReader, session: Session) -> Day:
 def _read(reader: JournalReader, session: Session) -> Day:
     meta = reader.meta()
     spec = strategy_of(meta).spec
-    daily = spec.decides == "session"
+    underlying = UNDERLYING[spec.decides](spec)
     span = (session.open_ns - BEFORE_OPEN_NS, session.close_ns + REPORT_SPAN_NS)
     begin, end = first_id(reader, span[0]), first_id(reader, span[1] + 1)
-    done = _Pass(spec.symbols[0])
-    for payload in prices_before(reader, begin, span[0], session, "" if daily else spec.symbols[0]):
+    done = _Pass(underlying)
+    for payload in prices_before(reader, begin, span[0], session, underlying):
         done.watch.see_price(decode_event(payload))
     for entry in rows_between(reader, begin, end):
         done.take(entry, decode_event(entry.payload))
@@ -171,11 +174,12 @@ def _read(reader: JournalReader, session: Session) -> Day:
     )
     places = (max(done.moved_id, 1), done.last_id)
     held, halt, exact = holdings(reader, places, quality, session, span[1], done.prices or {}, done.watch.known)
-    gaps, expected = _gaps(done, session, 0 if daily else spec.bar_interval_s * SECOND_NS)
+    gaps, expected = _gaps(done, session, spec.bar_interval_s * SECOND_NS if underlying else 0)
     return Day(
         desk=meta.get("desk", ""),
         strategy=meta["strategy"],
-        daily=daily,
+        decides=spec.decides,
+        overnight=spec.overnight,
         mode=meta.get("mode", ""),
         account=meta.get("account", ""),
         tape=meta.get("tape", ""),
@@ -190,7 +194,7 @@ def _read(reader: JournalReader, session: Session) -> Day:
         equity_before=Decimal(before[0]["equity_usd"]) if before else None,
         equity=tuple((row["time_ns"], Decimal(row["equity_usd"])) for row in equity),
         at_cost=tuple(start + Decimal(row["realized_usd"]) for row in equity) if start is not None else (),
-        history=_history(reader, session) if daily else (),
+        history=_history(reader, session) if spec.compounds else (),
         transfers=done.transfers,
         underlying=done.underlying,
         bars=tuple((ended_ns, close) for start_ns, ended_ns, close in done.bars if _within(start_ns, session)),

@@ -20,13 +20,13 @@ from daemon.engine.segments import parts_of, where_before
 from daemon.journal.reader import JournalReader
 from daemon.journal.rows import JournalError, decode_event
 from daemon.journal.trades import Found, day_begin
+from daemon.journal.universe import strategy_of
 from daemon.reports.execution_quality import OrderQuality, Quality
-from strategies.kit.contract import Session
+from strategies.kit.contract import DailySpec, Session
 from strategies.kit.units import SECOND_NS
-from strategies.registry import strategy as strategy_named
 
 REPORT_SPAN_NS = 3_600 * SECOND_NS  # after the close: what its orders became still belongs to the session
-BEFORE_OPEN_NS = 240 * 60 * SECOND_NS  # the most that `basket.before_open_min` may be
+BEFORE_OPEN_NS = DailySpec.before_open_ns  # the longest that a session begins before its open
 WARM_NS = 6 * 86_400 * SECOND_NS  # a daily desk's last known prices are at most a long weekend old
 HALTS = frozenset((
     "operator", "daily_loss", "drawdown", "reject_rate", "reconciliation", "fill_mismatch", "order_mismatch",
@@ -70,7 +70,8 @@ class Day(msgspec.Struct, frozen=True, kw_only=True):
 
     desk: str
     strategy: str
-    daily: bool
+    decides: str  # as `Spec.decides`
+    overnight: bool  # as `Spec.overnight`
     mode: str
     account: str
     tape: str
@@ -87,7 +88,7 @@ class Day(msgspec.Struct, frozen=True, kw_only=True):
     at_cost: tuple[Decimal, ...]  # as `equity`, with holdings at cost; () where that is not known
     history: tuple[tuple[int, Decimal], ...]  # of a daily desk: the ends of the sessions before, oldest first
     transfers: Decimal
-    underlying: str
+    underlying: str  # the symbol whose bars the session consists of; "" where it has none
     bars: tuple[tuple[int, float], ...]  # of `underlying`: end of the bar, close
     expected_bars: int  # up to the newest event, 0 where none are expected
     gaps: tuple[tuple[int, int], ...]  # first missing bar's start, how many are missing
@@ -133,7 +134,7 @@ def find_session(reader: JournalReader, date: str | None = None) -> Session:
     if date is not None:
         noon = int(datetime.fromisoformat(f"{date}T12:00").replace(tzinfo=NEW_YORK).timestamp()) * SECOND_NS
         low, high = first_id(reader, noon - WARM_NS), first_id(reader, noon + WARM_NS)
-    lead_ns = BEFORE_OPEN_NS if is_daily(reader.meta()) else 0
+    lead_ns = strategy_of(reader.meta()).spec.before_open_ns
     rows = reader.query(
         "SELECT payload FROM events WHERE kind = 'SessionScheduled' AND id BETWEEN ? AND ? ORDER BY id DESC LIMIT 20",
         (low, high),
@@ -201,8 +202,3 @@ class _Effect(msgspec.Struct):
 
 
 _effects = msgspec.json.Decoder(list[_Effect])
-
-
-def is_daily(meta: dict[str, str]) -> bool:
-    """True for a journal of a desk that decides once a session."""
-    return strategy_named(meta["strategy"]).spec.decides == "session"

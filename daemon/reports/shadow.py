@@ -24,8 +24,8 @@ from daemon.engine.recovery import adopt_trading, leave_out, machine_of
 from daemon.journal.reader import JournalReader
 from daemon.journal.rows import decode_event
 from daemon.journal.universe import strategy_of
-from daemon.models.ladder.minute_play import MINUTE_RULE, MinuteSharePlay, player_of
-from daemon.models.shadow_play import CONTRACT_RULE, SHARE_RULE, Play
+from daemon.models.ladder.minute_play import RULES, MinuteSharePlay, player_of
+from daemon.models.shadow_play import Play
 from strategies.kit.contract import Answer
 from strategies.registry import strategy as strategy_named
 
@@ -121,9 +121,7 @@ def _report(reader: JournalReader, model: str, played: tuple[Play, Play] | None,
     pairs, failures, unmatched = _pairs(reader, model)
     strategy = strategy_of(reader.meta())
     actions, confusion = _confusion(pairs, strategy.spec.actions)
-    by_the_bar = MINUTE_RULE if strategy.spec.decides == "bar" else SHARE_RULE
-    rule = CONTRACT_RULE if strategy.spec.holds == "option" else by_the_bar
-    found = _hypothetical(rule, *played) if played is not None and not untold else None
+    found = _hypothetical(RULES[strategy.spec.kind], *played) if played is not None and not untold else None
     sure = np.array([pair.confidences for pair in pairs if pair.confidences is not None])
     spread = [p for pair in pairs if (p := pair.probabilities) is not None]
     continuous = [pair.logits for pair in pairs if pair.probabilities is None]

@@ -121,7 +121,7 @@ def further_sentences(day: Day) -> tuple[str, ...]:
         )
         sentences.append("It was resumed." if lifted else "Whether it still is halted is not known from this journal.")
     still = [held for held in day.held if held.quantity]
-    if still and not day.daily:
+    if still and not day.overnight:
         names = ", ".join(f"{held.quantity:+,} {instrument(held.symbol)}" for held in still)
         sentences.append(f"Still held {'at the end' if day.ended else 'now'}: {names}.")
     if working := day.open_orders:

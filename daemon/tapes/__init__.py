@@ -11,6 +11,9 @@ DAILY_TAPE = Path(__file__).parent / "daily_synthetic_500.csv.gz"
 """Five hundred synthetic sessions of the 53 symbols of the daily desks in one-day bars."""
 
 
+_TAPES = {"bar": BUNDLED_TAPE, "session": DAILY_TAPE}
+
+
 def bundled(spec: Spec) -> Path:
     """Return the bundled tape for a desk of this strategy: of minutes, or of days."""
-    return DAILY_TAPE if spec.decides == "session" else BUNDLED_TAPE
+    return _TAPES[spec.decides]

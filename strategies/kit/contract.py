@@ -7,11 +7,13 @@ never how to order it. It does no I/O, reads no clock and draws no random number
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any, ClassVar, Protocol, TypeGuard
+from typing import Any, ClassVar, Protocol
 
 import msgspec
 import numpy as np
 import numpy.typing as npt
+
+from strategies.kit.units import HOUR_NS
 
 Float32Array = npt.NDArray[np.float32]
 
@@ -53,12 +55,17 @@ class Spec(msgspec.Struct, frozen=True):
     """A strategy's fixed numbers. Part of the contract hash, so any change refuses older models.
 
     Class attributes name its desk: when it decides (`bar`, or once a `session`), what it holds (one `option` position,
-    or `shares`), and whether it keeps that overnight.
+    or `shares`), and what follows from that. No other code asks for the kind: it reads these facts, looks `decides`,
+    `holds` or `kind` up in a table, or calls `strategies.registry.by_kind`.
     """
 
     decides: ClassVar[str] = "bar"
     holds: ClassVar[str] = "option"
-    overnight: ClassVar[bool] = False
+    overnight: ClassVar[bool] = False  # what it holds is kept overnight
+    chained: ClassVar[bool] = True  # it trades contracts of its first symbol's option chain
+    compounds: ClassVar[bool] = False  # its figures are by session: each begins with what the one before left
+    shares_stopped: ClassVar[bool] = False  # `sizing.stop_loss` and `sizing.take_profit` apply to shares
+    before_open_ns: ClassVar[int] = 0  # its session begins at most so long before the open
 
     name: str
     revision: int
@@ -81,6 +88,21 @@ class Spec(msgspec.Struct, frozen=True):
     with one for each action of each symbol, symbol by symbol.
     """
     config: str = ""  # the canonical text of its model configuration, "" where it has none
+
+    @property
+    def kind(self) -> tuple[str, str]:
+        """The key of its desk in a table by kind: when it decides, and what it holds."""
+        return self.decides, self.holds
+
+    @property
+    def bar_span_s(self) -> int:
+        """Seconds from the start of a bar to its end."""
+        return self.bar_interval_s
+
+    @property
+    def shown_by_symbol(self) -> bool:
+        """Whether an observation is shown as a table of symbols; else as a list of features."""
+        return self.rows_are_symbols
 
     @property
     def rows(self) -> int:
@@ -111,6 +133,8 @@ class ShareSpec(Spec, frozen=True):
     """A strategy that decides at each bar, holds whole shares of `symbols`, and is flat before the close."""
 
     holds: ClassVar[str] = "shares"
+    chained: ClassVar[bool] = False
+    shares_stopped: ClassVar[bool] = True
 
     capital_usd: int = 100_000  # starting cash of dry run and training
 
@@ -125,9 +149,22 @@ class DailySpec(Spec, frozen=True):
     decides: ClassVar[str] = "session"
     holds: ClassVar[str] = "shares"
     overnight: ClassVar[bool] = True
+    chained: ClassVar[bool] = False
+    compounds: ClassVar[bool] = True
+    before_open_ns: ClassVar[int] = 4 * HOUR_NS  # the most that `basket.before_open_min` may be
 
     continuous: bool = False
     capital_usd: int = 100_000  # starting cash of dry run and training
+
+    @property
+    def bar_span_s(self) -> int:
+        """A day's bar starts at midnight in New York and ends at 16:00."""
+        return 16 * 3600
+
+    @property
+    def shown_by_symbol(self) -> bool:
+        """Always: its features are of one symbol each, or of the desk."""
+        return True
 
 
 class Portfolio(msgspec.Struct, frozen=True, gc=False):
@@ -357,8 +394,3 @@ def configured(spec: Spec) -> tuple[str, ...]:
 
 
 AnyStrategy = Strategy | DailyStrategy | ShareStrategy
-
-
-def once_a_session(strategy: AnyStrategy) -> TypeGuard[DailyStrategy]:
-    """Return whether the strategy decides once a session, on daily bars."""
-    return strategy.spec.decides == "session"

@@ -39,7 +39,7 @@ from daemon.models.store import (
     sight,
     versions,
 )
-from strategies.kit.contract import Strategy
+from strategies.kit.contract import AnyStrategy
 from strategies.kit.manifest import MANIFEST_FILE, POLICY_FILE, Manifest
 from strategies.registry import strategy as registered
 from tests.support.models.tiny_models import manifest_of, put
@@ -49,12 +49,12 @@ LOGITS = ((0.0,) * 6,) * 7
 
 
 @pytest.fixture(scope="module")
-def scalper() -> Strategy:
+def scalper() -> AnyStrategy:
     return registered("option_scalper")
 
 
 @pytest.fixture(scope="module")
-def manifest(scalper: Strategy) -> Manifest:
+def manifest(scalper: AnyStrategy) -> Manifest:
     return manifest_of(scalper, GRAPH, LOGITS)
 
 
@@ -64,7 +64,7 @@ def folder(tmp_path: Path, manifest: Manifest) -> Path:
     return put(tmp_path / "store", manifest, GRAPH)
 
 
-def refusal(folder: Path, strategy: Strategy, version: str = "current") -> tuple[str, str]:
+def refusal(folder: Path, strategy: AnyStrategy, version: str = "current") -> tuple[str, str]:
     """The failed check and the whole text."""
     with pytest.raises(ModelError) as caught:
         load(folder.parent.parent, strategy, version)
@@ -83,7 +83,7 @@ def change(folder: Path, key: str, value: object) -> None:
 
 @pytest.mark.parametrize("version", ["current", "v1"])
 def test_a_version_is_loaded_by_its_name_and_as_the_current_one(
-    folder: Path, scalper: Strategy, manifest: Manifest, version: str
+    folder: Path, scalper: AnyStrategy, manifest: Manifest, version: str
 ) -> None:
     model = load(folder.parent.parent, scalper, version)
     assert (model.version, model.path, model.policy) == ("v1", folder, GRAPH)
@@ -92,7 +92,7 @@ def test_a_version_is_loaded_by_its_name_and_as_the_current_one(
 
 
 def test_the_current_version_is_the_one_that_the_file_names(
-    folder: Path, scalper: Strategy, manifest: Manifest
+    folder: Path, scalper: AnyStrategy, manifest: Manifest
 ) -> None:
     newer = manifest_of(scalper, b"newer", LOGITS, version="2024-12-31-0a1b2c3d", promoted=False)
     put(folder.parent.parent, newer, b"newer")
@@ -102,20 +102,20 @@ def test_the_current_version_is_the_one_that_the_file_names(
     assert versions(folder.parent.parent, "option_scalper") == ("2024-12-31-0a1b2c3d", "v1")
 
 
-def test_a_store_without_the_strategy_is_refused_with_the_key_to_correct(tmp_path: Path, scalper: Strategy) -> None:
+def test_a_store_without_the_strategy_is_refused_with_the_key_to_correct(tmp_path: Path, scalper: AnyStrategy) -> None:
     with pytest.raises(ModelError, match=r"option_scalper is no folder .* correct paths\.models_dir"):
         load(tmp_path, scalper)
     assert versions(tmp_path, "option_scalper") == ()
 
 
-def test_an_unknown_version_is_refused_with_the_names_of_those_there_are(folder: Path, scalper: Strategy) -> None:
+def test_an_unknown_version_is_refused_with_the_names_of_those_there_are(folder: Path, scalper: AnyStrategy) -> None:
     check, text = refusal(folder, scalper, "v9")
     assert check == "missing version"
     assert "v9 is no folder" in text
     assert "expected one of: v1" in text
 
 
-def test_a_store_without_any_version_says_so(tmp_path: Path, scalper: Strategy) -> None:
+def test_a_store_without_any_version_says_so(tmp_path: Path, scalper: AnyStrategy) -> None:
     (tmp_path / "option_scalper").mkdir()
     with pytest.raises(ModelError, match="no version at all: train and export a model"):
         load(tmp_path, scalper, "v1")
@@ -124,13 +124,13 @@ def test_a_store_without_any_version_says_so(tmp_path: Path, scalper: Strategy) 
 
 
 @pytest.mark.parametrize("name", ["../v1", "..", ".", "", "a/b", "a\\b", "/etc", ".export-x", "a..b", "v1\0", "v1\n"])
-def test_a_version_that_is_no_plain_name_is_refused(folder: Path, scalper: Strategy, name: str) -> None:
+def test_a_version_that_is_no_plain_name_is_refused(folder: Path, scalper: AnyStrategy, name: str) -> None:
     check, text = refusal(folder, scalper, name)
     assert check == "version name"
     assert repr(name) in text
 
 
-def test_a_store_without_an_active_version_names_the_command_to_type(folder: Path, scalper: Strategy) -> None:
+def test_a_store_without_an_active_version_names_the_command_to_type(folder: Path, scalper: AnyStrategy) -> None:
     (folder.parent / "current").unlink()
     check, text = refusal(folder, scalper)
     where = f"--strategy {scalper.spec.name} --models-dir {folder.parent.parent}"
@@ -145,7 +145,7 @@ def test_a_store_without_an_active_version_names_the_command_to_type(folder: Pat
 
 @pytest.mark.parametrize("name", [b"../../elsewhere", b"", b"current", b"\xff\xfe", b"v1\nv2"])
 def test_a_current_file_that_names_no_version_is_refused_by_its_path(
-    folder: Path, scalper: Strategy, name: bytes
+    folder: Path, scalper: AnyStrategy, name: bytes
 ) -> None:
     (folder.parent / "current").write_bytes(name)
     check, text = refusal(folder, scalper)
@@ -154,7 +154,7 @@ def test_a_current_file_that_names_no_version_is_refused_by_its_path(
 
 
 @pytest.mark.parametrize("name", [MANIFEST_FILE, POLICY_FILE])
-def test_a_missing_file_is_named(folder: Path, scalper: Strategy, name: str) -> None:
+def test_a_missing_file_is_named(folder: Path, scalper: AnyStrategy, name: str) -> None:
     (folder / name).unlink()
     check, text = refusal(folder, scalper)
     assert check == "missing file"
@@ -162,14 +162,16 @@ def test_a_missing_file_is_named(folder: Path, scalper: Strategy, name: str) -> 
 
 
 @pytest.mark.parametrize("name", [MANIFEST_FILE, POLICY_FILE, "../current"])
-def test_a_pipe_in_place_of_a_file_is_refused_and_never_waited_for(folder: Path, scalper: Strategy, name: str) -> None:
+def test_a_pipe_in_place_of_a_file_is_refused_and_never_waited_for(
+    folder: Path, scalper: AnyStrategy, name: str
+) -> None:
     (folder / name).unlink()
     os.mkfifo(folder / name)
     assert refusal(folder, scalper)[0] == "missing file"
 
 
 @pytest.mark.parametrize("name", [MANIFEST_FILE, POLICY_FILE])
-def test_a_link_that_leads_out_of_the_store_is_refused(folder: Path, scalper: Strategy, name: str) -> None:
+def test_a_link_that_leads_out_of_the_store_is_refused(folder: Path, scalper: AnyStrategy, name: str) -> None:
     outside = folder.parent.parent.parent / "outside"
     (folder / name).rename(outside)
     (folder / name).symlink_to(outside)
@@ -178,39 +180,39 @@ def test_a_link_that_leads_out_of_the_store_is_refused(folder: Path, scalper: St
     assert str(outside) in text
 
 
-def test_a_version_folder_that_is_a_link_out_of_the_store_is_refused(folder: Path, scalper: Strategy) -> None:
+def test_a_version_folder_that_is_a_link_out_of_the_store_is_refused(folder: Path, scalper: AnyStrategy) -> None:
     outside = folder.parent.parent.parent / "outside"
     folder.rename(outside)
     folder.symlink_to(outside)
     assert refusal(folder, scalper)[0] == "file outside of the store"
 
 
-def test_links_in_a_circle_are_refused(folder: Path, scalper: Strategy) -> None:
+def test_links_in_a_circle_are_refused(folder: Path, scalper: AnyStrategy) -> None:
     (folder / POLICY_FILE).unlink()
     (folder / POLICY_FILE).symlink_to(folder / POLICY_FILE)
     assert refusal(folder, scalper)[0] == "missing file"
 
 
-def test_a_link_to_the_whole_store_is_followed(folder: Path, scalper: Strategy, tmp_path: Path) -> None:
+def test_a_link_to_the_whole_store_is_followed(folder: Path, scalper: AnyStrategy, tmp_path: Path) -> None:
     (tmp_path / "link").symlink_to(folder.parent.parent)
     assert load(tmp_path / "link", scalper).policy == GRAPH
 
 
 @pytest.mark.parametrize(("name", "limit"), [(MANIFEST_FILE, MANIFEST_BYTES_MAX), (POLICY_FILE, POLICY_BYTES_MAX)])
-def test_a_file_beyond_its_limit_is_refused(folder: Path, scalper: Strategy, name: str, limit: int) -> None:
+def test_a_file_beyond_its_limit_is_refused(folder: Path, scalper: AnyStrategy, name: str, limit: int) -> None:
     os.truncate(folder / name, limit + 1)  # a hole: takes no room on the disk
     check, text = refusal(folder, scalper)
     assert check == "file size"
     assert str(limit) in text
 
 
-def test_a_manifest_that_is_no_json_is_refused(folder: Path, scalper: Strategy) -> None:
+def test_a_manifest_that_is_no_json_is_refused(folder: Path, scalper: AnyStrategy) -> None:
     for damage in (b"{", b"", b"\xff\xff", b"[]"):
         (folder / MANIFEST_FILE).write_bytes(damage)
         assert refusal(folder, scalper)[0] == "manifest"
 
 
-def test_a_manifest_names_the_field_that_is_wrong(folder: Path, scalper: Strategy) -> None:
+def test_a_manifest_names_the_field_that_is_wrong(folder: Path, scalper: AnyStrategy) -> None:
     change(folder, "promoted", "yes")
     check, text = refusal(folder, scalper)
     assert check == "manifest"
@@ -219,7 +221,7 @@ def test_a_manifest_names_the_field_that_is_wrong(folder: Path, scalper: Strateg
     assert "`promoted`" in refusal(folder, scalper)[1]
 
 
-def test_a_newer_format_is_called_so_even_when_its_fields_are_unknown_here(folder: Path, scalper: Strategy) -> None:
+def test_a_newer_format_is_called_so_even_when_its_fields_are_unknown_here(folder: Path, scalper: AnyStrategy) -> None:
     change(folder, "format", 2)
     change(folder, "field_of_the_future", 1)
     check, text = refusal(folder, scalper)
@@ -240,7 +242,7 @@ def test_a_newer_format_is_called_so_even_when_its_fields_are_unknown_here(folde
     ],
 )
 def test_a_manifest_of_something_else_is_refused_with_what_was_found_and_expected(
-    folder: Path, scalper: Strategy, manifest: Manifest, key: str, value: object, check: str
+    folder: Path, scalper: AnyStrategy, manifest: Manifest, key: str, value: object, check: str
 ) -> None:
     change(folder, key, value)
     failed, text = refusal(folder, scalper)
@@ -252,7 +254,7 @@ def test_a_manifest_of_something_else_is_refused_with_what_was_found_and_expecte
         assert (wanted if isinstance(wanted, str) else repr(wanted)) in text
 
 
-def test_checks_come_in_their_order(folder: Path, scalper: Strategy) -> None:
+def test_checks_come_in_their_order(folder: Path, scalper: AnyStrategy) -> None:
     """Everything is wrong at once; each repair brings up the next check."""
     good = json.loads((folder / MANIFEST_FILE).read_bytes())
     wrong: dict[str, object] = {
@@ -294,7 +296,7 @@ def test_checks_come_in_their_order(folder: Path, scalper: Strategy) -> None:
     ids=["first bit", "last bit", "cut", "longer", "empty"],
 )
 def test_one_changed_byte_of_the_policy_is_refused(
-    folder: Path, scalper: Strategy, damage: Callable[[bytes], bytes]
+    folder: Path, scalper: AnyStrategy, damage: Callable[[bytes], bytes]
 ) -> None:
     (folder / POLICY_FILE).write_bytes(damage(GRAPH))
     check, text = refusal(folder, scalper)
@@ -352,14 +354,14 @@ def test_the_digest_of_all_rules_refuses_nothing_and_stands_for_no_unit_of_actio
         check_rules(alone, registered("daily_rebalancer"), with_basket())
 
 
-def test_a_policy_of_logits_needs_no_rules(folder: Path, scalper: Strategy) -> None:
+def test_a_policy_of_logits_needs_no_rules(folder: Path, scalper: AnyStrategy) -> None:
     check_rules(load(folder.parent.parent, scalper), scalper, Trading())
 
 
 # --- the other files ----------------------------------------------------------------------------------------------
 
 
-def vouched(tmp_path: Path, scalper: Strategy, files: dict[str, str]) -> Path:
+def vouched(tmp_path: Path, scalper: AnyStrategy, files: dict[str, str]) -> Path:
     """A version with `report.html` whose manifest vouches for `files`."""
     folder = put(tmp_path / "store", manifest_of(scalper, GRAPH, LOGITS, files=files), GRAPH)
     (folder / "report.html").write_bytes(b"told")
@@ -367,7 +369,7 @@ def vouched(tmp_path: Path, scalper: Strategy, files: dict[str, str]) -> Path:
 
 
 def test_every_file_that_the_manifest_names_must_be_the_one_that_was_exported(
-    tmp_path: Path, scalper: Strategy
+    tmp_path: Path, scalper: AnyStrategy
 ) -> None:
     folder = vouched(tmp_path, scalper, {"report.html": sha256(b"told").hexdigest()})
     load(tmp_path / "store", scalper)
@@ -380,11 +382,13 @@ def test_every_file_that_the_manifest_names_must_be_the_one_that_was_exported(
 
 
 @pytest.mark.parametrize("name", ["../v1/report.html", "/etc/passwd", "", "a\0b", ".hidden", "a..b", "x" * 200])
-def test_a_file_in_the_manifest_that_is_no_plain_name_is_refused(tmp_path: Path, scalper: Strategy, name: str) -> None:
+def test_a_file_in_the_manifest_that_is_no_plain_name_is_refused(
+    tmp_path: Path, scalper: AnyStrategy, name: str
+) -> None:
     assert refusal(vouched(tmp_path, scalper, {name: "0" * 64}), scalper)[0] == "file name"
 
 
-def test_a_file_that_leads_out_of_the_store_is_refused(tmp_path: Path, scalper: Strategy) -> None:
+def test_a_file_that_leads_out_of_the_store_is_refused(tmp_path: Path, scalper: AnyStrategy) -> None:
     (tmp_path / "elsewhere").write_bytes(b"told")
     folder = vouched(tmp_path, scalper, {"report.html": sha256(b"told").hexdigest()})
     (folder / "report.html").unlink()
@@ -392,7 +396,7 @@ def test_a_file_that_leads_out_of_the_store_is_refused(tmp_path: Path, scalper: 
     assert refusal(folder, scalper)[0] == "file outside of the store"
 
 
-def test_a_manifest_nested_too_deep_is_refused(folder: Path, scalper: Strategy) -> None:
+def test_a_manifest_nested_too_deep_is_refused(folder: Path, scalper: AnyStrategy) -> None:
     deep = "[" * 100_000 + "]" * 100_000
     text = (folder / MANIFEST_FILE).read_text().replace('"hyperparameters": {}', f'"hyperparameters": {{"x": {deep}}}')
     (folder / MANIFEST_FILE).write_text(text)
@@ -403,7 +407,7 @@ def test_a_manifest_nested_too_deep_is_refused(folder: Path, scalper: Strategy) 
 
 
 def test_with_a_public_key_only_its_own_signature_over_these_bytes_is_good(
-    folder: Path, tmp_path: Path, scalper: Strategy
+    folder: Path, tmp_path: Path, scalper: AnyStrategy
 ) -> None:
     store, manifest = folder.parent.parent, folder / MANIFEST_FILE
     public, other = keygen(tmp_path / "key"), keygen(tmp_path / "other")
@@ -620,7 +624,7 @@ def test_what_lies_in_the_way_of_a_new_pointer_is_neither_waited_for_nor_followe
 
 
 def test_a_refusal_is_one_short_printable_line_whatever_the_manifest_says(
-    folder: Path, scalper: Strategy, manifest: Manifest
+    folder: Path, scalper: AnyStrategy, manifest: Manifest
 ) -> None:
     told = json.loads((folder / MANIFEST_FILE).read_bytes())
     for field, value in (

@@ -25,6 +25,8 @@ from training.desks.registry import KINDS, kind
 TOY = "toy_keeper"
 SHIPPED = ("option_scalper", "daily_rebalancer", "regime_switcher")
 SESSIONS = 60
+ASKING = ("once_a_session", "shares_by_bar", "option_by_bar")
+"""The functions that tell the kinds of desk apart; all other code looks a fact up, or calls `by_kind`."""
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -106,14 +108,27 @@ def test_no_code_but_its_own_and_the_registries_knows_a_strategy_by_its_name() -
     assert found == {"daemon/config/tables.py"}  # the strategy of a desk whose configuration names none
 
 
-def test_only_the_core_asks_for_the_type_of_a_spec() -> None:
-    asked = {
-        name
+def _asks(node: ast.AST) -> bool:
+    """Whether a node asks for the kind of a desk: compares its words, or calls one of the functions that do."""
+    match node:
+        case ast.Compare(left=left, comparators=others, ops=ops):
+            words = {
+                part.attr for side in (left, *others) for part in ast.walk(side) if isinstance(part, ast.Attribute)
+            }
+            kind = any("spec.kind" in ast.unparse(side) for side in (left, *others))
+            return (kind or not words.isdisjoint(("decides", "holds"))) and not isinstance(ops[0], ast.In | ast.NotIn)
+        case ast.Call(func=ast.Name("isinstance")):
+            return any(spec in ast.unparse(node) for spec in ("DailySpec", "ShareSpec"))
+        case ast.Call(func=ast.Name(name) | ast.Attribute(attr=name)):
+            return name in ASKING
+    return False
+
+
+def test_at_most_five_functions_ask_for_the_kind_of_a_desk() -> None:
+    found = {
+        (name, inner.name)
         for name, module in _modules("daemon", "simulator", "strategies", "training")
-        for node in ast.walk(module)
-        if isinstance(node, ast.Call)
-        and isinstance(node.func, ast.Name)
-        and node.func.id == "isinstance"
-        and "DailySpec" in ast.unparse(node)
+        for inner in ast.walk(module)
+        if isinstance(inner, ast.FunctionDef | ast.AsyncFunctionDef) and any(map(_asks, ast.walk(inner)))
     }
-    assert {name for name in asked if not name.startswith("daemon/core/")} == set()
+    assert found == {("strategies/registry.py", name) for name in (*ASKING, "by_kind", "daily_strategy")}

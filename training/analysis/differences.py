@@ -15,7 +15,7 @@ import numpy as np
 import numpy.typing as npt
 
 from strategies.kit.contract import Spec
-from training.analysis.strategy_runs import Moment, Rows, Step
+from training.analysis.strategy_runs import UNITS, Moment, Rows, Step
 
 Float32Array = npt.NDArray[np.float32]
 
@@ -131,7 +131,7 @@ class Findings:
             analysis=analysis,
             strategy=strategy,
             samples=samples,
-            sampled="bars" if analysis == "lookahead" and self._spec.decides == "bar" else "sessions",
+            sampled=UNITS[self._spec.decides] if analysis == "lookahead" else "sessions",
             compared=self.compared,
             decisions=self.decisions,
             decisions_changed=len(self._decided),

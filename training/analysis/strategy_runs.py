@@ -8,11 +8,11 @@ from __future__ import annotations
 
 import inspect
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from datetime import date
 from pathlib import Path
-from typing import cast
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -34,14 +34,18 @@ from strategies.kit.contract import (
     Rebalance,
     Session,
     ShareSpec,
+    ShareStrategy,
     Spec,
     Strategy,
     View,
 )
 from strategies.kit.units import MINUTE_NS
+from strategies.registry import by_kind
 from training.analysis.subjects import AnalyseError, Policy, Subject, made
 
 Float64Array = npt.NDArray[np.float64]
+UNITS = {"bar": "bars", "session": "sessions"}
+"""When a strategy decides -> what its moments are."""
 PRICE_USD = 100.0  # of every share of the scripted portfolio
 
 
@@ -68,8 +72,10 @@ class Step:
 
 def moments_of(path: Path, spec: Spec) -> tuple[Moment, ...]:
     """The file's regular-session bars of the strategy's symbols, as the daemon would receive them."""
-    if spec.decides == "session":
-        return _days_of(path, spec)
+    return _MOMENTS[spec.decides](path, spec)
+
+
+def _minutes_of(path: Path, spec: Spec) -> tuple[Moment, ...]:
     info = scan(path, spec.symbols, spec.bar_interval_s)
     source = TapeSource(path, info, SessionCalendar.load(info.first_date, info.last_date))
     found: list[Moment] = []
@@ -106,6 +112,9 @@ def _days_of(path: Path, spec: Spec) -> tuple[Moment, ...]:
     return tuple(found)
 
 
+_MOMENTS = {"bar": _minutes_of, "session": _days_of}
+
+
 def scripted_portfolio(spec: DailySpec, session: Session) -> Portfolio:
     """The desk by the date alone: a week in cash, one half in shares of all symbols, one wholly; prices stand still."""
     halves = date.fromisoformat(session.date).toordinal() // 7 % 3
@@ -126,19 +135,21 @@ def scripted_view(moment: Moment, spec: Spec) -> View:
 
     One of shares holds all its symbols for 40 bars and nothing for 40; prices stand still.
     """
+    return _VIEWS[spec.holds](moment, spec)
+
+
+def _option_view(moment: Moment, _: Spec) -> View:
     since = moment.index % 40
-    if isinstance(spec, ShareSpec):
-        return View(moment.end_ns, moment.session, portfolio=_shares_by_the_clock(spec, moment, since))
     side = (0, +1, -1)[moment.index // 40 % 3]
     if side == 0:
         return View(moment.end_ns, moment.session)
     return View(moment.end_ns, moment.session, side, (since - 10) / 20, float(since))
 
 
-def _shares_by_the_clock(spec: ShareSpec, moment: Moment, since: int) -> Portfolio:
-    count = len(spec.symbols)
+def _share_view(moment: Moment, spec: ShareSpec) -> View:
+    count, since = len(spec.symbols), moment.index % 40
     each = int(spec.capital_usd / (2 * count * PRICE_USD)) * (moment.index // 40 % 2)
-    return Portfolio(
+    portfolio = Portfolio(
         spec.capital_usd - each * count * PRICE_USD,
         float(spec.capital_usd),
         (each,) * count,
@@ -146,36 +157,47 @@ def _shares_by_the_clock(spec: ShareSpec, moment: Moment, since: int) -> Portfol
         costs=(PRICE_USD * (1.0 + since / 10_000) if each else 0.0,) * count,
         opened_ns=(moment.end_ns - since * MINUTE_NS if each else 0,) * count,
     )
+    return View(moment.end_ns, moment.session, portfolio=portfolio)
+
+
+_VIEWS: dict[str, Callable[[Moment, Any], View]] = {"option": _option_view, "shares": _share_view}
 
 
 def observed(strategy: AnyStrategy, moments: Sequence[Moment]) -> list[Observation]:
     """All observations of a run in which the policy is never asked."""
-    if strategy.spec.decides == "session":
-        steps = _played_daily(cast("DailyStrategy", strategy), moments, None)
-        return [step.observation for step in steps if step.observation is not None]
-    of_bars, found = cast("Strategy", strategy), []
-    state = of_bars.start()
-    for moment in moments:
-        state, observation = of_bars.observe(state, moment.bars, scripted_view(moment, of_bars.spec))
-        if observation is not None:
-            found.append(observation)
-    return found
+    steps = _run(strategy, moments, None)
+    return [step.observation for step in steps if step.observation is not None]
 
 
 def played(subject: Subject, moments: Sequence[Moment], bars: tuple[Bar, ...], policy: Policy) -> list[Step]:
     """A run with the policy over `moments`, of a strategy made with `bars`; one step for each moment."""
     strategy = made(subject, bars)
-    if strategy.spec.decides == "session":
-        if policy.fresh:
-            policy.prime(observed(made(subject, bars), moments))
-        return _played_daily(cast("DailyStrategy", strategy), moments, policy)
-    policy.prime(observed(made(subject, bars), moments))
+    if _PRIMED[strategy.spec.decides](policy):
+        policy.prime(observed(made(subject, bars), moments))
+    return _run(strategy, moments, policy)
+
+
+_PRIMED: dict[str, Callable[[Policy], bool]] = {"bar": lambda _: True, "session": lambda policy: policy.fresh}
+"""When a strategy decides -> whether what it observes without deciding is answered first, in one batch."""
+
+
+def _run(strategy: AnyStrategy, moments: Sequence[Moment], policy: Policy | None) -> list[Step]:
+    """One step for each moment; without a policy nothing is decided."""
+    return by_kind(
+        strategy,
+        option=lambda of_bars: _played_bars(of_bars, moments, policy),
+        shares=lambda of_bars: _played_bars(of_bars, moments, policy),
+        days=lambda of_days: _played_daily(of_days, moments, policy),
+    )
+
+
+def _played_bars(strategy: Strategy | ShareStrategy, moments: Sequence[Moment], policy: Policy | None) -> list[Step]:
     state, steps = strategy.start(), []
     for moment in moments:
         view = scripted_view(moment, strategy.spec)
         state, observation = strategy.observe(state, moment.bars, view)
         decided: tuple[object, ...] | None = None
-        if observation is not None:
+        if observation is not None and policy is not None:
             state, decision = strategy.decide(state, policy.answer(observation), view)
             decided = _of_decision(decision)
         steps.append(Step(observation, decided))
@@ -189,7 +211,6 @@ def _of_decision(decision: Decision | Rebalance) -> tuple[object, ...]:
 
 
 def _played_daily(strategy: DailyStrategy, moments: Sequence[Moment], policy: Policy | None) -> list[Step]:
-    """The same of a daily strategy; without a policy nothing is decided."""
     state, steps = strategy.start(), []
     for moment in moments:
         view = _asked(strategy.spec, moment)
@@ -211,6 +232,17 @@ def newest(moments: Sequence[Moment], count: int) -> tuple[Moment, ...]:
         if bars := tuple(bar for bar in moment.bars if taken[bar.symbol] <= count):
             found.append(Moment(moment.end_ns, moment.session, moment.index, bars))
     return tuple(reversed(found))
+
+
+def recent(moments: Sequence[Moment], first: int, end: int, count: int, spec: Spec) -> tuple[Moment, ...]:
+    """The moments from `first` up to `end` with `count` bars of history; of days the newest `count` bars of each."""
+    return _RECENT[spec.decides](moments, first, end, count)
+
+
+_RECENT: dict[str, Callable[[Sequence[Moment], int, int, int], tuple[Moment, ...]]] = {
+    "bar": lambda moments, first, end, count: tuple(moments[max(first - count, 0) : end]),
+    "session": lambda moments, _, end, count: newest(moments[:end], count),
+}
 
 
 def bars_of(moments: Sequence[Moment]) -> tuple[Bar, ...]:
@@ -243,14 +275,20 @@ class Rows:
 
 def has_table(subject: Subject, spec: Spec) -> bool:
     """Whether training's table of the features can be made: of one symbol's minutes, or of days."""
-    return subject.table is not None and (spec.decides == "session" or len(spec.symbols) == 1)
+    return subject.table is not None and _TABLED[spec.decides](spec)
+
+
+_TABLED: dict[str, Callable[[Spec], bool]] = {"bar": lambda spec: len(spec.symbols) == 1, "session": lambda _: True}
 
 
 def tabled(subject: Subject, moments: Sequence[Moment], spec: Spec) -> Rows:
     """The table as training makes it from these bars alone. Raises AnalyseError when it has another shape."""
+    return _TABLES[spec.decides](subject, moments, spec)
+
+
+def _of_bars(subject: Subject, moments: Sequence[Moment], spec: Spec) -> Rows:
+    del spec  # the bars are of one symbol
     assert subject.table is not None
-    if spec.decides == "session":
-        return _of_days(subject, moments, spec)
     bars = bars_of(moments)
     firsts = [
         place for place, moment in enumerate(moments) if not place or moment.session != moments[place - 1].session
@@ -280,6 +318,9 @@ def _of_days(subject: Subject, moments: Sequence[Moment], spec: Spec) -> Rows:
         *bars[:4], present=np.isfinite(bars).all(axis=0), **{name: more[name] for name in more if name in asked}
     )
     return _rows(subject, found, [moment.bars[0].start_ns for moment in moments], "sessions")
+
+
+_TABLES = {"bar": _of_bars, "session": _of_days}
 
 
 def _rows(subject: Subject, found: object, starts: list[int], what: str) -> Rows:

@@ -15,14 +15,14 @@ import sys
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, cast
+from typing import Any
 
 import msgspec
 import numpy as np
 import numpy.typing as npt
 
 from strategies import registry
-from strategies.kit.contract import Answer, AnyStrategy, Bar, Observation, Spec, Strategy
+from strategies.kit.contract import Answer, AnyStrategy, Bar, Observation, Spec
 from strategies.kit.entry import OwnStrategyError, StrategyEntry
 from strategies.kit.manifest import MANIFEST_FILE, POLICY_FILE, answer_name, decode
 from strategies.kit.model_config.config import ModelConfig
@@ -116,21 +116,24 @@ def _module(origin: str) -> Any:
     return module
 
 
-def made(subject: Subject, bars: tuple[Bar, ...]) -> Strategy:
-    """The subject's strategy, made of `bars`; who drives one asks its spec when it decides.
+_KEEPS = {"session": ("remember",)}  # when it decides -> more methods that a run calls
+
+
+def made(subject: Subject, bars: tuple[Bar, ...]) -> AnyStrategy:
+    """The subject's strategy, made of `bars`.
 
     Raises AnalyseError when it lacks a part of the contract.
     """
     strategy = subject.make(bars)
-    daily = getattr(getattr(strategy, "spec", None), "decides", "") == "session"
-    parts = ("spec", "state_type", "start", "observe", "decide", *(("remember",) if daily else ()))
+    keeps = _KEEPS.get(getattr(getattr(strategy, "spec", None), "decides", ""), ())
+    parts = ("spec", "state_type", "start", "observe", "decide", *keeps)
     lacking = [name for name in parts if not hasattr(strategy, name)]
     if lacking or not isinstance(strategy.spec, Spec):
         raise AnalyseError(
             f"--strategy {subject.name} is no strategy: {', '.join(lacking) or 'a spec of type Spec'} is missing: "
             "see strategies/kit/contract.py"
         )
-    return cast("Strategy", strategy)
+    return strategy
 
 
 @dataclass(slots=True)

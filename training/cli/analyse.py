@@ -23,14 +23,15 @@ from strategies.kit.model_config.config import ModelConfigError
 from strategies.kit.model_config.indicators import read_file
 from training.analysis.differences import Findings, Report
 from training.analysis.strategy_runs import (
+    UNITS,
     Moment,
     bars_of,
     has_table,
     moments_of,
-    newest,
     observed,
     part_of,
     played,
+    recent,
     tabled,
     wild,
 )
@@ -90,8 +91,7 @@ def warmup(subject: Subject, moments: tuple[Moment, ...], policy: Policy, sample
         table = tabled(subject, everything, spec) if has_table(subject, spec) else None
         for multiple in MULTIPLES:
             count = multiple * history
-            daily = spec.decides == "session"
-            some = newest(everything, count) if daily else moments[max(first - count, 0) : end]
+            some = recent(moments, first, end, count, spec)
             begin = len(some) - len(session)
             found = played(subject, some, bars_of(some), policy)[begin:]
             findings.steps(f"{multiple}x", session, expected, found)
@@ -160,13 +160,10 @@ def run(chosen: argparse.Namespace) -> int:
         config = read_file(chosen.model_config) if chosen.model_config else None
         subject = subject_named(chosen.strategy, config)
         spec = _spec_of(subject)
-        daily = spec.decides == "session"
         path = chosen.bars or bundled(spec)
         moments = moments_of(path, spec)
         policy = _policy(chosen, subject, spec, moments)
-        sys.stderr.write(
-            f"analyse: {path.name}, {len(moments):,} {'sessions' if daily else 'bars'}; decisions by {policy.name}\n"
-        )
+        sys.stderr.write(f"analyse: {path.name}, {len(moments):,} {UNITS[spec.decides]}; decisions by {policy.name}\n")
         report = ANALYSES[chosen.analysis](subject, moments, policy, chosen.samples, chosen.seed)
     except (AnalyseError, ModelConfigError, TapeError, CalendarError) as error:
         sys.stderr.write(f"analyse: {error}\n")

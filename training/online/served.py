@@ -19,7 +19,7 @@ from daemon.experience.link import RedisError
 from daemon.experience.questions import KEPT, Question, Reply, answers_name, questions_name, read_question, written
 from daemon.models.runtime import OnnxPolicy
 from daemon.models.store import ModelError, load
-from strategies.kit.contract import Answer, Strategy
+from strategies.kit.contract import Answer, AnyStrategy
 
 MODELS_KEPT = 3  # the champion, a challenger, and the one before
 BLOCK_MS = 500  # of each look for questions: as long may the end take
@@ -36,7 +36,7 @@ class AnswerServer:
         client: Any,
         journal: tuple[str, str],
         models_dir: Path,
-        strategy: Strategy,
+        strategy: AnyStrategy,
         log: Log,
         public_key: str = "",
     ) -> None:
@@ -94,7 +94,7 @@ class Serving:
     `client` may be shared with other threads. See `AnswerServer` for the rest.
     """
 
-    def __init__(self, client: Any, models_dir: Path, strategy: Strategy, log: Log, public_key: str = "") -> None:
+    def __init__(self, client: Any, models_dir: Path, strategy: AnyStrategy, log: Log, public_key: str = "") -> None:
         self._client, self._models_dir, self._strategy, self._log = client, models_dir, strategy, log
         self._public_key = public_key
         self._server: AnswerServer | None = None

@@ -125,7 +125,7 @@ def _judged(study: Study, findings: Findings) -> Findings:
 def _trades_options(name: str) -> bool | None:
     """Whether a strategy holds options; None for one that is not known here."""
     try:
-        return strategy(name).spec.holds == "option"
+        return strategy(name).spec.chained
     except ValueError:
         return None
 

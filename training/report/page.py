@@ -50,7 +50,7 @@ def page(study: Study, findings: Findings) -> str:
 
 
 def _holds_shares(strategy: str) -> bool:
-    return is_known(strategy) and entry(strategy).make().spec.holds == "shares"
+    return is_known(strategy) and not entry(strategy).make().spec.chained
 
 
 def _facts(study: Study, f: Findings) -> list[Row]:

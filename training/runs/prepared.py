@@ -13,7 +13,7 @@ import torch
 from torch import nn
 
 from daemon.core.limits import Trading
-from strategies.kit.contract import Strategy
+from strategies.kit.contract import AnyStrategy
 from strategies.registry import strategy as registered
 from training.desks.kind import Sources, Span, TaskData, TrainingKind
 from training.desks.trial import Request
@@ -35,7 +35,7 @@ class Prepared:
 
     settings: Settings
     kind: TrainingKind
-    machine: Strategy
+    machine: AnyStrategy
     trading: Trading
     data: TaskData
     folds: tuple[Fold, ...]

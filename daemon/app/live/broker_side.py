@@ -38,7 +38,7 @@ class BrokerSide:
     ) -> None:
         self._intake, self._state, self._ticks = intake, state, ticks
         spec = live.strategy.spec
-        self._by_symbol = spec.decides == "bar" and len(spec.symbols) > 1
+        self._by_symbol = len(spec.symbols) > 1
         self._connection = live.broker.connect(live.settings, live.credentials, live.clock, intake.put, notify)
         self.clock_check = ClockCheck(
             self._connection.admin.clock,

@@ -81,7 +81,7 @@ async def _allowed(settings: Settings, keys: Credentials, clock: Clock) -> tuple
     spec = strategy_of(settings).spec
     connection = alone(broker_of(settings), settings, keys, clock)
     try:
-        return await connection.admin.feeds(spec.symbols[0], options=spec.holds != "shares")
+        return await connection.admin.feeds(spec.symbols[0], options=spec.chained)
     finally:
         await connection.close()
 

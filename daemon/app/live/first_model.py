@@ -17,7 +17,7 @@ from daemon.host.service import Service
 from daemon.models.pointer import CURRENT, ModelError, point
 from daemon.models.store import check_rules, load, versions
 from daemon.operator.log import Log
-from strategies.kit.contract import Strategy
+from strategies.kit.contract import AnyStrategy
 from strategies.kit.manifest import MANIFEST_FILE
 
 WHO, WHY = "rltraderd", "the first version"
@@ -46,7 +46,7 @@ def wait_for_first(settings: Settings, log: Log, service: Service, pause: Callab
         pause(LOOK_S)
 
 
-def _look(settings: Settings, strategy: Strategy, log: Log) -> str | None:
+def _look(settings: Settings, strategy: AnyStrategy, log: Log) -> str | None:
     """Return why there is no model yet; None where one is named, or has just been."""
     name, store, wanted = strategy.spec.name, settings.paths.models_dir, settings.policy.version
     shelf = store / name

@@ -18,10 +18,10 @@ from daemon.journal.rows import JournalError, decode_event
 from daemon.models.runtime import OnnxPolicy
 from daemon.models.store import LoadedModel, ModelError, check_rules, load
 from daemon.models.trial import try_model
-from strategies.kit.contract import Strategy, configured
+from strategies.kit.contract import AnyStrategy, configured
 
 
-def choose_model(settings: Settings, strategy: Strategy, *, dry_run: bool) -> tuple[LoadedModel, OnnxPolicy, str]:
+def choose_model(settings: Settings, strategy: AnyStrategy, *, dry_run: bool) -> tuple[LoadedModel, OnnxPolicy, str]:
     """Return the model, its policy, and why the configured one was refused (or ""). Raises ModelError."""
     last = None if dry_run else _answered_last(settings)
     refused = ""
@@ -48,7 +48,7 @@ class _Answered(NamedTuple):
 
 
 def _verified(
-    settings: Settings, strategy: Strategy, version: str, last: _Answered | None
+    settings: Settings, strategy: AnyStrategy, version: str, last: _Answered | None
 ) -> tuple[LoadedModel, OnnxPolicy]:
     """Load a version after all checks. Raises ModelError.
 

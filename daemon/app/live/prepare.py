@@ -5,6 +5,7 @@ open: the version that answered last continues."""
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 
@@ -18,12 +19,16 @@ from daemon.host.time.calendar import SessionCalendar
 from daemon.host.time.clock import Clock
 from daemon.host.time.clock_watch import LeapWatch
 from daemon.host.time.virtual_time import Participant
-from strategies.kit.contract import Strategy
+from strategies.kit.contract import AnyStrategy, Spec
 from strategies.kit.units import SECOND_NS
 
 DRY_RUN = "dry_run"
 DAYS_A_SESSION = 1.5  # of the calendar, at most, over many sessions
 DAYS_MORE = 60  # days before those that a strategy's history needs
+_DAYS_BACK: dict[str, Callable[[Spec], float]] = {
+    "bar": lambda _: 0,
+    "session": lambda spec: DAYS_A_SESSION * spec.history_bars + DAYS_MORE,
+}
 
 
 @dataclass(slots=True)
@@ -71,9 +76,7 @@ def clock_of(settings: Settings) -> Clock:
     return Clock.simulated(settings.clock.anchor_unix_s, start_ns, settings.clock.rate, watch=LeapWatch())
 
 
-def _first_date(strategy: Strategy, now_ns: int) -> str:
+def _first_date(strategy: AnyStrategy, now_ns: int) -> str:
     """Return the calendar's first needed day: a daily desk's history is years long."""
     today = datetime.fromtimestamp(now_ns / SECOND_NS, UTC).date()
-    if strategy.spec.decides == "bar":
-        return today.isoformat()
-    return (today - timedelta(days=DAYS_A_SESSION * strategy.spec.history_bars + DAYS_MORE)).isoformat()
+    return (today - timedelta(days=_DAYS_BACK[strategy.spec.decides](strategy.spec))).isoformat()

@@ -9,6 +9,7 @@ from pathlib import Path
 
 from daemon.app.live.prepare import Live
 from daemon.brokers.api import MarketFeed
+from daemon.config.load import Settings
 from daemon.core.events import ClockTicked
 from daemon.core.session import new_york_text
 from daemon.engine.engine import Engine
@@ -102,15 +103,23 @@ class SessionJobs:
 
 
 def _day_times(live: Live, close_grace_s: int) -> DayTimes:
-    """Schedule the desk's jobs. A daily desk loads its history before it decides; bars are final at the close."""
-    settings = live.settings
-    warm_up_min, end_of_day_min = settings.feed.warm_up_min, settings.service.end_of_day_min
-    if live.strategy.spec.decides == "bar":
-        return DayTimes(settings.execution, warm_up_min, close_grace_s, end_of_day_min)
+    """Schedule the desk's jobs."""
+    return _TIMES[live.strategy.spec.decides](live.settings, close_grace_s)
+
+
+def _of_bars(settings: Settings, close_grace_s: int) -> DayTimes:
+    return DayTimes(settings.execution, settings.feed.warm_up_min, close_grace_s, settings.service.end_of_day_min)
+
+
+def _of_days(settings: Settings, close_grace_s: int) -> DayTimes:
+    """The history is loaded before the decision; the day's bars are final some time after the close."""
     return DayTimes(
         settings.execution,
-        warm_up_min=max(warm_up_min, settings.basket.before_open_min + HISTORY_MIN),
+        warm_up_min=max(settings.feed.warm_up_min, settings.basket.before_open_min + HISTORY_MIN),
         close_grace_s=close_grace_s,
-        end_of_day_min=max(end_of_day_min, END_OF_DAY_LEAST_MIN),
+        end_of_day_min=max(settings.service.end_of_day_min, END_OF_DAY_LEAST_MIN),
         basket=settings.basket,
     )
+
+
+_TIMES = {"bar": _of_bars, "session": _of_days}

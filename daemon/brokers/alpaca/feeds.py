@@ -11,7 +11,7 @@ from daemon.brokers.alpaca.market.daily_feed import DailyFeed
 from daemon.brokers.alpaca.market.daily_history import DailyHistory, OwnDesk
 from daemon.brokers.alpaca.market.feed import LiveFeed, Options, Timing
 from daemon.brokers.alpaca.market.history import BarHistory
-from daemon.brokers.alpaca.market.quote_stream import Recorder
+from daemon.brokers.alpaca.market.quote_stream import ReadQuotes, Recorder
 from daemon.brokers.alpaca.market.share_quotes import ShareQuotes
 from daemon.brokers.alpaca.market.socket import BackOff, Endpoint, SocketDeadlines
 from daemon.brokers.alpaca.rest.market_data import MarketData
@@ -20,9 +20,11 @@ from daemon.brokers.api import FeedDesk, LogEvent, Put
 from daemon.config.load import Credentials, Settings
 from daemon.config.tables import AUTO
 from daemon.host.time.clock import Clock
-from strategies.kit.contract import DailyStrategy, once_a_session
+from strategies.kit.contract import DailyStrategy, ShareStrategy, Spec, Strategy
 from strategies.kit.units import MINUTE_NS, SECOND_NS
+from strategies.registry import by_kind
 
+Feed = LiveFeed | DailyFeed
 USUAL_BACKOFF_S = 30.0  # the default longest back-off; the waits of streams and look-ups scale with it
 
 
@@ -43,29 +45,39 @@ class Feeds:
     market: MarketData
     listings: Callable[[], TradingReads]
 
-    def market_feed(self, desk: FeedDesk) -> LiveFeed | DailyFeed:
+    def market_feed(self, desk: FeedDesk) -> Feed:
         """Return the feed for the strategy's decisions: at each bar, or once a session."""
         if AUTO in (self.settings.feed.name, self.settings.feed.options):
             raise ValueError(f"feed is {AUTO!r}: its name is chosen before a desk is made (feed_choice)")
-        strategy = desk.strategy
-        return self._daily_feed(desk, strategy) if once_a_session(strategy) else self._bar_feed(desk)
+        return by_kind(
+            desk.strategy,
+            option=partial(self._option_feed, desk),
+            shares=partial(self._share_feed, desk),
+            days=partial(self._daily_feed, desk),
+        )
 
-    def _bar_feed(self, desk: FeedDesk) -> LiveFeed:
-        """Return streams and history of the strategy's symbols; of options with their chain, of shares with quotes."""
-        settings, spec, market = self.settings, desk.strategy.spec, self.market
-        feed, chained = settings.feed.name, settings.feed.options
-        options, read_quotes = None, partial(market.latest_quotes, feed=feed)
-        if spec.holds == "option":
-            chain = ChainReader(self.listings(), market, spec.symbols[0], settings.contracts, chained, self.log)
-            options = Options(chain, self._endpoint("option_stream_url"), self._recorder(desk))
-            read_quotes = partial(market.latest_option_quotes, feed=chained)
+    def _option_feed(self, desk: FeedDesk, strategy: Strategy) -> Feed:
+        """Return streams and history of the underlying, with its option chain."""
+        settings, market = self.settings, self.market
+        symbol, feed = strategy.spec.symbols[0], settings.feed.options
+        chain = ChainReader(self.listings(), market, symbol, settings.contracts, feed, self.log)
+        options = Options(chain, self._endpoint("option_stream_url"), self._recorder(desk))
+        return self._bar_feed(desk, strategy.spec, partial(market.latest_option_quotes, feed=feed), options)
+
+    def _share_feed(self, desk: FeedDesk, strategy: ShareStrategy) -> Feed:
+        """Return streams, history and quotes of the strategy's symbols."""
+        return self._bar_feed(desk, strategy.spec, partial(self.market.latest_quotes, feed=self.settings.feed.name))
+
+    def _bar_feed(
+        self, desk: FeedDesk, spec: Spec, read_quotes: ReadQuotes, options: Options | None = None
+    ) -> LiveFeed:
         return LiveFeed(
             self.clock,
             desk.calendar,
             spec,
             self.put,
             self.log,
-            history=BarHistory(market, desk.cache_dir, feed, MINUTE_NS // SECOND_NS, self.log),
+            history=BarHistory(self.market, desk.cache_dir, self.settings.feed.name, MINUTE_NS // SECOND_NS, self.log),
             read_quotes=read_quotes,
             stock=self._endpoint("stream_url"),
             options=options,
@@ -81,7 +93,7 @@ class Feeds:
 
         return recorder_for(settings, desk.cache_dir.with_name("quotes"), self.clock, self.log)
 
-    def _daily_feed(self, desk: FeedDesk, strategy: DailyStrategy) -> DailyFeed:
+    def _daily_feed(self, desk: FeedDesk, strategy: DailyStrategy) -> Feed:
         """Return history and quotes of a daily strategy's symbols."""
         name, symbols = self.settings.feed.name, strategy.spec.symbols
 

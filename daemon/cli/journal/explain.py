@@ -81,8 +81,7 @@ def _explain(reader: JournalReader, options: argparse.Namespace, console: Consol
     for row in rows:
         console.rule(f"decision {row['decision']} · bar {new_york_text(row['bar_ns'])} · {row['kind']}", align="left")
         tables: list[Table] = []
-        by_symbol = spec.decides == "session" or spec.rows_are_symbols
-        if row["row"] and by_symbol:
+        if row["row"] and spec.shown_by_symbol:
             tables, alone = _symbol_tables(row, spec)
             console.print(tables.pop(0))
             if alone:
@@ -106,7 +105,7 @@ def _explain(reader: JournalReader, options: argparse.Namespace, console: Consol
             )
         elif row["logits"]:
             console.print(f"model {row['model']}", highlight=False)
-        target = "" if by_symbol else f", target {row['target'] or '-'}"
+        target = "" if spec.shown_by_symbol else f", target {row['target'] or '-'}"
         console.print(f"action {row['action']}, resolved to {row['resolved']}{target}")
         console.print(f"outcome: {row['outcome']}")
         if row["gates"]:

@@ -12,7 +12,7 @@ from daemon.models.runtime import OnnxPolicy
 from daemon.models.store import LoadedModel, check_rules
 from daemon.models.store import load as load_model
 from daemon.models.trial import try_model
-from strategies.kit.contract import Strategy, configured
+from strategies.kit.contract import AnyStrategy, configured
 from strategies.registry import add
 
 
@@ -26,7 +26,7 @@ class ModelStore:
 
     settings: Settings
     models_dir: Path
-    strategy: Strategy
+    strategy: AnyStrategy
 
     @property
     def shelf(self) -> Path:

@@ -23,7 +23,7 @@ def _spec(settings: Settings) -> Spec:
 
 
 def trades_shares(settings: Settings) -> bool:
-    return _spec(settings).holds == "shares"
+    return not _spec(settings).chained
 
 
 async def account_findings(
@@ -129,7 +129,6 @@ async def _share_feeds(settings: Settings, admin: Admin, clock: Clock) -> list[F
     """Check the same for all shares of a desk: a quote of each, and a recent bar as the desk decides on."""
     spec, feed = _spec(settings), settings.feed.name
     symbols, now_ns = spec.symbols, clock.now_ns()
-    by_bar = spec.decides == "bar"
 
     async def quotes() -> str:
         return f"quotes of {len(await admin.quotes(symbols))} of {len(symbols)} symbols"
@@ -147,7 +146,7 @@ async def _share_feeds(settings: Settings, admin: Admin, clock: Clock) -> list[F
             bars[symbol] = await admin.bars(symbol, now_ns - 96 * HOUR_NS, now_ns - 60 * SECOND_NS)
         return f"minute bars of {sum(map(bool, bars.values()))} of {len(symbols)} symbols in the last days"
 
-    history = await _entitled("history", minutes if by_bar else days, cure)
+    history = await _entitled("history", {"bar": minutes, "session": days}[spec.decides], cure)
     if history.verdict == OK and (missing := [symbol for symbol in symbols if not bars.get(symbol)]):
         text = f"{history.text}: none of {', '.join(missing)}: halted, delisted or renamed; they are left alone"
         history = Finding("history", WARN, text)

@@ -169,8 +169,8 @@ class Holds(Protocol):
     def note_positions(self, draft: Draft, positions: Iterable[BrokerPosition], /) -> None:
         """Look for splits in the broker's positions."""
 
-    def paper(self, trading: Trading, spec: Spec, mode: str, /) -> PaperMarket:
-        """Return the paper broker of a replay, or of a dry run on a live feed."""
+    def paper(self, trading: Trading, spec: Spec, mode: str, /, *, by_bar: bool) -> PaperMarket:
+        """Return the paper broker of a replay, or of a dry run on a live feed; `by_bar` where bars fill its orders."""
 
 
 PAPER_MODES = frozenset(("replay", "recorded", "dry_run"))
@@ -191,4 +191,4 @@ class DeskKind:
         """Return the desk's paper broker; None in a mode with a real broker."""
         if mode not in PAPER_MODES:
             return None
-        return self.holds.paper(trading, self.spec, mode)
+        return self.holds.paper(trading, self.spec, mode, by_bar=not self.decides.rebalances)

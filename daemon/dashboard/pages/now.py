@@ -112,8 +112,7 @@ def stale(picture: Picture) -> str:
 def _bar_end(state: State[Any], spec: Spec) -> float:
     """Return the newest bar's end; a daily bar's is 16:00 New York, 16 hours after its start."""
     start = state.session.last_bar_ns
-    length_s = 16 * 3600 if spec.decides == "session" else spec.bar_interval_s
-    return start / 1e9 + length_s if start else 0.0
+    return start / 1e9 + spec.bar_span_s if start else 0.0
 
 
 def _position(state: State[Any], spec: Spec, held: Held) -> PositionLine:
@@ -125,7 +124,7 @@ def _position(state: State[Any], spec: Spec, held: Held) -> PositionLine:
     if mark is None:
         mark = entry
     value, equity = mark * held.quantity * held.multiplier, state.book.equity
-    sizing, has_stop = state.trading.sizing, bool(held.right) or (spec.holds == "shares" and spec.decides == "bar")
+    sizing, has_stop = state.trading.sizing, bool(held.right) or spec.shares_stopped
     return PositionLine(
         symbol=held.symbol,
         quantity=held.quantity,

@@ -87,8 +87,11 @@ def price_page(picture: Picture, reader: JournalReader, session: str = "", symbo
     symbol = symbol or _largest_held(picture, spec) or spec.symbols[0]
     if symbol not in spec.symbols:
         raise NotThere(f"symbol is {symbol!r}, expected one of this desk: {', '.join(spec.symbols[:60])}")
-    if spec.decides == "session":
-        return _daily(picture, reader, spec, symbol)
+    return _PAGES[spec.decides](picture, reader, spec, symbol, session)
+
+
+def _of_session(_: Picture, reader: JournalReader, spec: Spec, symbol: str, session: str) -> PricePage:
+    """Return the bars of one session: the chosen one, or the newest."""
     sessions = sessions_of(reader)
     if not sessions:
         return PricePage(symbol, spec.symbols, "", (), (), ())
@@ -143,7 +146,7 @@ def _bars(reader: JournalReader, symbol: str, from_ns: int, until_ns: int) -> tu
     return tuple(_candle(bars[start]) for start in sorted(bars))
 
 
-def _daily(picture: Picture, reader: JournalReader, spec: Spec, symbol: str) -> PricePage:
+def _of_days(picture: Picture, reader: JournalReader, spec: Spec, symbol: str, _: str) -> PricePage:
     """Return the bars that the strategy keeps, with its adjustments."""
     state: State[Any] | None = picture.state
     known: tuple[Bar, ...] = ()
@@ -154,6 +157,9 @@ def _daily(picture: Picture, reader: JournalReader, spec: Spec, symbol: str) -> 
     marks = _marks(reader, known[-len(bars)].start_ns, 2**62, symbol) if bars else ()
     session = new_york_text(known[-1].start_ns)[:10] if known else ""
     return PricePage(symbol, spec.symbols, session, (), bars, marks)
+
+
+_PAGES = {"bar": _of_session, "session": _of_days}
 
 
 def _candle(bar: Bar) -> Candle:

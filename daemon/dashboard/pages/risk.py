@@ -61,37 +61,48 @@ def limits_now(state: State[Any], spec: Spec) -> tuple[LimitLine, ...]:
     risk, limits, book = state.risk, state.trading.risk, state.book
     lost = session_loss(book) or 0.0
     drawdown = float((book.peak - book.equity) / book.peak) if book.peak > 0 else 0.0
-    a_minute = sum(1 for t in risk.order_times if state.now_ns - t < MINUTE_NS)
     rate = reject_rate(risk, limits)
     lines = [
         _part("loss of the session", max(lost, 0.0), limits.daily_loss_max),
         _part("drawdown from the peak", max(drawdown, 0.0), limits.drawdown_max),
         _part("rejected orders", rate or 0.0, limits.reject_rate_max),
+        *_LINES[spec.holds](state, spec),
     ]
-    if spec.holds == "shares":
-        basket, symbols = state.trading.basket, len(spec.symbols)
-        held = sum(abs(p.quantity) * float(state.marks.get(p.symbol, 0)) for p in book.positions.values())
-        widest = max(
-            (abs(p.quantity) * float(state.marks.get(p.symbol, 0)) for p in book.positions.values()), default=0.0
-        )
-        equity = float(book.equity)
-        lines += [
-            _part("all positions of the equity", held / equity if equity > 0 else 0.0, basket.gross_weight_max),
-            _part("largest position of the equity", widest / equity if equity > 0 else 0.0, basket.position_weight_max),
-            _count("orders of the last minute", a_minute, share_gates.A_MINUTE * symbols),
-            _count("orders of the session", risk.orders_today, share_gates.A_DAY * symbols),
-        ]
-    else:
-        contracts = sum(p.quantity for p in book.positions.values() if p.right)
-        coming = sum(o.remaining for o in state.orders.values() if o.side > 0)
-        lines += [
-            _count("contracts held and coming", contracts + coming, limits.position_contracts_max),
-            _usd("exposure", _exposure(state), float(limits.gross_exposure_max_usd)),
-            _count("orders of the last minute", a_minute, limits.orders_per_minute),
-            _count("orders of the session", risk.orders_today, limits.orders_per_day),
-            _count("losses in a row", risk.consecutive_losses, limits.consecutive_losses_max),
-        ]
     return tuple(sorted(lines, key=lambda line: -line.share))
+
+
+def _a_minute(state: State[Any]) -> int:
+    """Return how many orders were sent in the last minute."""
+    return sum(1 for t in state.risk.order_times if state.now_ns - t < MINUTE_NS)
+
+
+def _of_shares(state: State[Any], spec: Spec) -> list[LimitLine]:
+    basket, book, symbols = state.trading.basket, state.book, len(spec.symbols)
+    held = sum(abs(p.quantity) * float(state.marks.get(p.symbol, 0)) for p in book.positions.values())
+    widest = max((abs(p.quantity) * float(state.marks.get(p.symbol, 0)) for p in book.positions.values()), default=0.0)
+    equity = float(book.equity)
+    return [
+        _part("all positions of the equity", held / equity if equity > 0 else 0.0, basket.gross_weight_max),
+        _part("largest position of the equity", widest / equity if equity > 0 else 0.0, basket.position_weight_max),
+        _count("orders of the last minute", _a_minute(state), share_gates.A_MINUTE * symbols),
+        _count("orders of the session", state.risk.orders_today, share_gates.A_DAY * symbols),
+    ]
+
+
+def _of_options(state: State[Any], _: Spec) -> list[LimitLine]:
+    risk, limits = state.risk, state.trading.risk
+    contracts = sum(p.quantity for p in state.book.positions.values() if p.right)
+    coming = sum(o.remaining for o in state.orders.values() if o.side > 0)
+    return [
+        _count("contracts held and coming", contracts + coming, limits.position_contracts_max),
+        _usd("exposure", _exposure(state), float(limits.gross_exposure_max_usd)),
+        _count("orders of the last minute", _a_minute(state), limits.orders_per_minute),
+        _count("orders of the session", risk.orders_today, limits.orders_per_day),
+        _count("losses in a row", risk.consecutive_losses, limits.consecutive_losses_max),
+    ]
+
+
+_LINES = {"option": _of_options, "shares": _of_shares}
 
 
 def _exposure(state: State[Any]) -> float:

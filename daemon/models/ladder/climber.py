@@ -35,7 +35,7 @@ from daemon.models.ladder.shadow_account import ShadowAccount
 from daemon.models.lifecycle import Lifecycle, WriteLog
 from daemon.models.pointer import CURRENT, ModelError, named, point
 from daemon.operator.gateway import Gateway
-from strategies.kit.contract import Strategy
+from strategies.kit.contract import AnyStrategy
 
 WHO = "ladder"
 
@@ -46,7 +46,7 @@ class Climber:
     def __init__(
         self,
         models_dir: Path,
-        strategy: Strategy,
+        strategy: AnyStrategy,
         rules: Ladder,
         *,
         journal: Path,

@@ -2,18 +2,21 @@
 
 from __future__ import annotations
 
-from typing import Any, cast
+from typing import Any
 
 from daemon.core.events import BarClosed, Event
 from daemon.core.state import State
-from daemon.models.shadow_play import ContractPlay, Play, SharePlay
-from strategies.kit.contract import Answer, AnyStrategy, Leg, Portfolio, ShareStrategy, Strategy, View, once_a_session
+from daemon.models.shadow_play import CONTRACT_RULE, SHARE_RULE, ContractPlay, Play, SharePlay
+from strategies.kit.contract import Answer, AnyStrategy, DailyStrategy, Leg, Portfolio, ShareStrategy, Strategy, View
+from strategies.registry import by_kind
 
 MINUTE_RULE = (
     "Each model's own portfolio from paper.cash_usd: its basket is traded at the next bar's opening price, sells "
     "before buys and buys while the cash lasts, at the cost of paper.share_cost_rate, and sold at the session's last "
     "close."
 )
+RULES = {("bar", "option"): CONTRACT_RULE, ("bar", "shares"): MINUTE_RULE, ("session", "shares"): SHARE_RULE}
+"""The rule of the player that `player_of` returns, by `Spec.kind`."""
 
 
 class MinuteSharePlay:
@@ -88,8 +91,14 @@ def _sells_first(legs: tuple[Leg, ...], held: dict[str, int]) -> list[Leg]:
 
 def player_of(strategy: AnyStrategy, cash_usd: float) -> Play:
     """Return a new player of the strategy's kind of desk."""
-    if once_a_session(strategy):
-        return SharePlay(strategy, cash_usd)
-    if strategy.spec.holds == "shares":
-        return MinuteSharePlay(cast("ShareStrategy", strategy), cash_usd)
-    return ContractPlay(cast("Strategy", strategy))
+
+    def of_options(made: Strategy) -> Play:
+        return ContractPlay(made)
+
+    def of_shares(made: ShareStrategy) -> Play:
+        return MinuteSharePlay(made, cash_usd)
+
+    def of_days(made: DailyStrategy) -> Play:
+        return SharePlay(made, cash_usd)
+
+    return by_kind(strategy, option=of_options, shares=of_shares, days=of_days)

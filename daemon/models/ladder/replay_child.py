@@ -38,7 +38,7 @@ from daemon.models.pointer import ModelError
 from daemon.models.runtime import OnnxPolicy
 from daemon.models.store import LoadedModel, check_rules, load
 from daemon.models.trial import try_model
-from strategies.kit.contract import Strategy, configured
+from strategies.kit.contract import AnyStrategy, configured
 from strategies.registry import strategy as strategy_named
 
 NICE = 19
@@ -105,7 +105,7 @@ class Recorded(NamedTuple):
         return sum(isinstance(event, BarClosed) for event in self.events)
 
 
-def recorded_sessions(request: Request, strategy: Strategy) -> list[Recorded]:
+def recorded_sessions(request: Request, strategy: AnyStrategy) -> list[Recorded]:
     """Return the last whole sessions, oldest first, and as many before them as the strategy is warmed by.
 
     Raises JournalError, sqlite3.Error.
@@ -153,7 +153,7 @@ def _sessions(rows: list[Event]) -> list[Recorded]:
     return found
 
 
-def _enough(found: list[Recorded], request: Request, strategy: Strategy) -> bool:
+def _enough(found: list[Recorded], request: Request, strategy: AnyStrategy) -> bool:
     """Return whether enough sessions are there; the oldest one may be cut and does not count."""
     before = found[1 : -request.sessions]
     warm = sum(session.bars for session in before) >= strategy.spec.history_bars * len(strategy.spec.symbols)
@@ -199,7 +199,7 @@ class _Player:
         return _Played(self._asked, self._failed, float(state.book.equity) / equity - 1.0, state.stats.fills - fills)
 
 
-def _play(request: Request, strategy: Strategy, version: str, recorded: list[Recorded], first: Recorded) -> _Played:
+def _play(request: Request, strategy: AnyStrategy, version: str, recorded: list[Recorded], first: Recorded) -> _Played:
     """Replay all sessions with one version, and count from `first` on. Raises ModelError."""
     spec: Any = strategy.spec
     trading = replace(request.trading, exploration=UNSET, served=UNSET)
@@ -213,7 +213,7 @@ def _play(request: Request, strategy: Strategy, version: str, recorded: list[Rec
     return player.result()
 
 
-def _started(request: Request, strategy: Strategy, trading: Trading, model: LoadedModel, now_ns: int) -> Machine:
+def _started(request: Request, strategy: AnyStrategy, trading: Trading, model: LoadedModel, now_ns: int) -> Machine:
     """Return a desk in a replay that just started with this model, as the engine starts one."""
     who = msgspec.structs.replace(request.identity, mode=REPLAY, account="paper")
     machine = fresh_machine(strategy, who, trading)

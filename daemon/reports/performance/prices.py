@@ -47,8 +47,8 @@ _one = msgspec.json.Decoder(_OneBar)
 _many = msgspec.json.Decoder(_ManyBars)
 
 
-def closes_at(journal: JournalReader, symbols: Sequence[str], days: Sequence[EquityDay], *, daily: bool) -> Closes:
-    """Return the closes of these days, and of the first day's first record under the date "".
+def closes_at(journal: JournalReader, symbols: Sequence[str], days: Sequence[EquityDay], *, decides: str) -> Closes:
+    """Return the closes of these days, and of the first day's first record under the date "", by `Spec.decides`.
 
     Damaged rows are left out. Raises JournalError, sqlite3.Error.
     """
@@ -57,16 +57,7 @@ def closes_at(journal: JournalReader, symbols: Sequence[str], days: Sequence[Equ
         return found
     for reader, some in _by_part(journal, days):
         ends = _session_ends(reader, some)
-        if daily:
-            _daily(reader, found, some, ends)
-            continue
-        if some[0] is days[0]:
-            for symbol, close in _newest(reader, symbols, first_id(reader, some[0].first_ns + 1)).items():
-                found[symbol][""] = close
-        for day in some:
-            beyond = ends.get(day.date) or first_id(reader, day.last_ns + 1)
-            for symbol, close in _newest(reader, symbols, beyond).items():
-                found[symbol][day.date] = close
+        _ADD[decides](reader, found, some, ends, days[0])
     return found
 
 
@@ -122,7 +113,23 @@ def _bars(payload: str, kind: str = "BarClosed") -> tuple[Bar, ...]:
         return ()  # `verify` reports it
 
 
-def _daily(reader: JournalReader, found: Closes, days: Sequence[EquityDay], ends: Mapping[str, int]) -> None:
+def _of_bars(
+    reader: JournalReader, found: Closes, days: Sequence[EquityDay], ends: Mapping[str, int], first: EquityDay
+) -> None:
+    """Add the closes of the newest bars before each session's end, and before the first record of all."""
+    symbols = tuple(found)
+    if days[0] is first:
+        for symbol, close in _newest(reader, symbols, first_id(reader, days[0].first_ns + 1)).items():
+            found[symbol][""] = close
+    for day in days:
+        beyond = ends.get(day.date) or first_id(reader, day.last_ns + 1)
+        for symbol, close in _newest(reader, symbols, beyond).items():
+            found[symbol][day.date] = close
+
+
+def _of_days(
+    reader: JournalReader, found: Closes, days: Sequence[EquityDay], ends: Mapping[str, int], _: EquityDay
+) -> None:
     """Add the daily closes: before each session's end; where a day has none there, before the decisions after it."""
     _add_before(reader, found, ends.values())
     missing = [day.first_ns for day in days if not all(day.date in closes for closes in found.values())]
@@ -148,6 +155,10 @@ def _add_before(reader: JournalReader, found: Closes, places: Iterable[int]) -> 
                 _rescale(found[bars[0].symbol], bars[0])
             for bar in bars:
                 found[bar.symbol][new_york_text(bar.start_ns)[:10]] = bar.close
+
+
+_ADD = {"bar": _of_bars, "session": _of_days}
+"""When a desk decides -> what adds the closes of a file's days."""
 
 
 def _joined(spans: Iterable[tuple[int, int]]) -> list[tuple[int, int]]:

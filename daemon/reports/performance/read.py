@@ -102,7 +102,7 @@ def _desk(
 def _closes(reader: JournalReader, spec: Spec | None, symbols: Sequence[str], span: Span) -> Closes:
     """The closes of the span's days and of the one before."""
     days = (*((span.before,) if span.before is not None else ()), *span.chosen)
-    return closes_at(reader, symbols, days, daily=spec is not None and spec.decides == "session")
+    return closes_at(reader, symbols, days, decides=spec.decides if spec is not None else "bar")
 
 
 def _lines(closes: Closes, span: Span, benchmark: Benchmark | None, symbols: Sequence[str]) -> dict[str, Series]:

@@ -27,6 +27,8 @@ from strategies.kit.contract import Spec
 from strategies.kit.entry import GROUP, INSTALLED, OwnStrategyError, StrategyEntry
 
 DEFAULT_NAME = "STRATEGY"
+KEEPS = {"bar": ("correct",), "session": ("remember", "readjust", "known")}
+"""When it decides -> the methods by which such a strategy keeps bars."""
 NAME = re.compile(r"[a-z][a-z0-9_]{0,39}", re.ASCII)
 _PLACE = re.compile(r"(?P<file>.+\.py)(?::(?P<name>[A-Za-z_][A-Za-z0-9_]*))?", re.DOTALL)
 
@@ -270,9 +272,7 @@ def _checked(entry: StrategyEntry, path: Path) -> str:
     except Exception as error:
         raise OwnStrategyError(f"{path}: the strategy cannot be made: {type(error).__name__}: {error}") from error
     spec = getattr(made, "spec", None)
-    daily = getattr(spec, "decides", "") == "session"
-    keeps = ("remember", "readjust", "known") if daily else ("correct",)
-    parts = ("state_type", "start", "observe", "decide", *keeps)
+    parts = ("state_type", "start", "observe", "decide", *KEEPS.get(getattr(spec, "decides", ""), KEEPS["bar"]))
     lacking = [name for name in parts if not hasattr(made, name)]
     if lacking or not isinstance(spec, Spec):
         raise OwnStrategyError(

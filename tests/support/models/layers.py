@@ -8,7 +8,7 @@ from pathlib import Path
 from daemon.models.runtime import OnnxPolicy
 from daemon.models.store import LoadedModel
 from strategies.golden import golden_observations
-from strategies.kit.contract import Observation, Strategy
+from strategies.kit.contract import AnyStrategy, Observation
 from strategies.option_scalper import OptionScalper
 from tests.support.models.tiny_models import forward, manifest_of, mlp, weights
 
@@ -16,7 +16,7 @@ LAYERS = weights()
 
 
 def loaded(
-    policy: bytes, answer: Callable[[Observation], list[float]], strategy: Strategy | None = None
+    policy: bytes, answer: Callable[[Observation], list[float]], strategy: AnyStrategy | None = None
 ) -> LoadedModel:
     """A model as the store would hand it over, its golden answers by `answer`."""
     strategy = strategy or OptionScalper()
@@ -29,5 +29,5 @@ def plain(policy: bytes | None = None) -> LoadedModel:
     return loaded(policy or mlp(LAYERS), lambda observation: forward(LAYERS, observation.array()))
 
 
-def opened(model: LoadedModel, strategy: Strategy | None = None) -> OnnxPolicy:
+def opened(model: LoadedModel, strategy: AnyStrategy | None = None) -> OnnxPolicy:
     return OnnxPolicy.open(model, strategy or OptionScalper(), "cpu", 1)

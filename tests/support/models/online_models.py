@@ -15,7 +15,7 @@ import onnxruntime
 import pytest
 
 from strategies.golden import golden_observations
-from strategies.kit.contract import Strategy
+from strategies.kit.contract import AnyStrategy
 from strategies.kit.manifest import Golden, output_shapes
 from strategies.registry import strategy
 from tests.support.models.tiny_models import graph, manifest_of, put
@@ -25,7 +25,7 @@ NAME = "online_dqn"
 VALUES = np.array([[0.0, 1.0, -1.0]], dtype=np.float32)  # of HOLD, BUY and SELL, times the newest feature
 
 
-def momentum_policy(maker: Strategy, slope: float = 1.0) -> bytes:
+def momentum_policy(maker: AnyStrategy, slope: float = 1.0) -> bytes:
     """The graph over the first indicator of the newest bar: a return."""
     onnx = pytest.importorskip("onnx", reason="the extra training brings onnx, which builds the graphs")
     node = onnx.helper.make_node
@@ -48,7 +48,7 @@ def momentum_policy(maker: Strategy, slope: float = 1.0) -> bytes:
     return graph(nodes, {"observation": ("batch", *spec.observation_shape)}, shapes, constants)
 
 
-def newest_return(maker: Strategy) -> int:
+def newest_return(maker: AnyStrategy) -> int:
     """The place of the first indicator of the newest bar in a row of the observation."""
     return maker.spec.observation_shape[0] - len(maker.spec.features)
 
@@ -63,7 +63,7 @@ def expected(row: npt.ArrayLike) -> dict[str, npt.NDArray[np.float64]]:
     }
 
 
-def golden_of(maker: Strategy, policy: bytes) -> Golden:
+def golden_of(maker: AnyStrategy, policy: bytes) -> Golden:
     """The golden answers as onnxruntime gives them."""
     session = onnxruntime.InferenceSession(policy, providers=["CPUExecutionProvider"])
     names = [*output_shapes(maker.spec)]
@@ -77,7 +77,7 @@ def golden_of(maker: Strategy, policy: bytes) -> Golden:
 
 def put_momentum(
     models_dir: Path,
-    maker: Strategy | None = None,
+    maker: AnyStrategy | None = None,
     *,
     slope: float = 1.0,
     version: str = VERSION,

@@ -14,7 +14,7 @@ import onnxruntime
 import pytest
 
 from strategies.golden import golden_observations
-from strategies.kit.contract import Strategy
+from strategies.kit.contract import AnyStrategy
 from strategies.kit.manifest import Golden
 from tests.support.models.tiny_models import graph, manifest_of, put
 from tests.support.toy.crowd import SPEC
@@ -74,7 +74,7 @@ def expected(observation: npt.ArrayLike) -> dict[str, npt.NDArray[np.float64]]:
     return {"probabilities": probabilities, "confidence": confidence, "bold": bold, "final": final}
 
 
-def put_row_model(models_dir: Path, maker: Strategy, policy: bytes | None = None, **changes: Any) -> Path:
+def put_row_model(models_dir: Path, maker: AnyStrategy, policy: bytes | None = None, **changes: Any) -> Path:
     """The policy in a store, its golden answers onnxruntime's own; returns the store."""
     policy = row_policy() if policy is None else policy
     golden = changes.pop("golden", None) or golden_of(maker, policy)
@@ -84,7 +84,7 @@ def put_row_model(models_dir: Path, maker: Strategy, policy: bytes | None = None
     return models_dir
 
 
-def golden_of(maker: Strategy, policy: bytes) -> Golden:
+def golden_of(maker: AnyStrategy, policy: bytes) -> Golden:
     """The golden answers as onnxruntime gives them."""
     session = onnxruntime.InferenceSession(policy, providers=["CPUExecutionProvider"])
     names = ("actions", *(head.name for head in maker.spec.heads))

@@ -16,7 +16,7 @@ import numpy.typing as npt
 import pytest
 
 from strategies.golden import contract_hash, golden_observations
-from strategies.kit.contract import Float32Array, Strategy
+from strategies.kit.contract import AnyStrategy, Float32Array
 from strategies.kit.manifest import FORMAT, MANIFEST_FILE, POLICY_FILE, Golden, Manifest, Training, encode
 
 Weights = tuple[tuple[Float32Array, Float32Array], ...]
@@ -92,7 +92,9 @@ def graph(
     return data
 
 
-def manifest_of(strategy: Strategy, policy: bytes, logits: tuple[tuple[float, ...], ...], **changes: Any) -> Manifest:
+def manifest_of(
+    strategy: AnyStrategy, policy: bytes, logits: tuple[tuple[float, ...], ...], **changes: Any
+) -> Manifest:
     """A manifest that fits the strategy and the policy's bytes, but for `changes`."""
     observations = tuple(observation.data for observation in golden_observations(strategy))
     manifest = Manifest(

@@ -20,7 +20,8 @@ from training.rl.presets import Preset
 from training.study.folds import SESSIONS_A_YEAR, Walk
 
 SESSION_S = 390 * 60
-VOLATILITY_CLOSES = 21  # which the prices of options rest on
+VOLATILITY_CLOSES = {"option": 21, "shares": 0}
+"""What a desk holds -> the sessions before, on whose closes its prices rest: the volatility of options."""
 QUICK = Preset(
     "a first look: some minutes", 20_480, Coefficients(environments=16, rollout_steps=64, batch=256, epochs=4)
 )
@@ -79,7 +80,7 @@ def own_kind(
         inputs=_inputs(spec, of_the_desk),
         walk=walk_of(spec),
         before=f"that warm the desk up ({spec.history_bars} bars, and of options the volatility)",
-        compounds=spec.decides == "session",
+        compounds=spec.compounds,
         imports=True,
         rule=None if rule is None else lambda: Rule(rule),
     )
@@ -87,12 +88,19 @@ def own_kind(
 
 def walk_of(spec: Spec) -> Walk:
     """How sessions are cut into folds: years of days, or 20 sessions; between spans the look-back and one session."""
-    if spec.decides == "session":
-        return Walk(SESSIONS_A_YEAR, SESSIONS_A_YEAR, SESSIONS_A_YEAR, spec.history_bars + 1, years=True)
-    back = -(-spec.history_bars * spec.bar_interval_s // SESSION_S)
-    if spec.holds == "option":
-        back = max(back, VOLATILITY_CLOSES)
+    return _WALKS[spec.decides](spec)
+
+
+def _of_days(spec: Spec) -> Walk:
+    return Walk(SESSIONS_A_YEAR, SESSIONS_A_YEAR, SESSIONS_A_YEAR, spec.history_bars + 1, years=True)
+
+
+def _of_bars(spec: Spec) -> Walk:
+    back = max(-(-spec.history_bars * spec.bar_interval_s // SESSION_S), VOLATILITY_CLOSES[spec.holds])
     return Walk(train=20, validate=20, test=20, purge=back + 1)
+
+
+_WALKS = {"bar": _of_bars, "session": _of_days}
 
 
 def _inputs(spec: Spec, of_the_desk: tuple[str, ...]) -> tuple[Input, ...]:

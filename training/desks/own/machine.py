@@ -39,13 +39,22 @@ class Watch:
     def traded_usd(self, spec: Spec) -> float:
         """USD: of options the premium paid, of shares all that was traded."""
         bought, sold = sum(self._bought.values(), Decimal(0)), sum(self._sold.values(), Decimal(0))
-        return 100.0 * float(bought) if spec.holds == "option" else float(bought + sold)
+        return _TRADED[spec.holds](bought, sold)
+
+
+_TRADED: dict[str, Callable[[Decimal, Decimal], float]] = {
+    "option": lambda bought, _: 100.0 * float(bought),
+    "shares": lambda bought, sold: float(bought + sold),
+}
+_BROKERS: dict[str, Callable[[Spec, Trading], Any]] = {
+    "option": lambda spec, trading: PaperBroker(trading, spec.symbols[0]),
+    "shares": lambda spec, trading: SharePaperBroker(trading, spec.symbols, by_bar=True),
+}
 
 
 def broker_for(spec: Spec, trading: Trading) -> Any:
-    if spec.holds == "option":
-        return PaperBroker(trading, spec.symbols[0])
-    return SharePaperBroker(trading, spec.symbols, by_bar=True)
+    """Return the paper broker of a desk that decides at each bar."""
+    return _BROKERS[spec.holds](spec, trading)
 
 
 def as_policy(player: Player, spec: Spec) -> Callable[[AskPolicy, int], PolicyAnswered]:

@@ -12,7 +12,7 @@ from decimal import Decimal
 import torch
 
 from daemon.core.limits import Trading
-from strategies.kit.contract import Strategy
+from strategies.kit.contract import AnyStrategy
 from training.desks.minutes import Desk
 from training.desks.random_like import random_like
 from training.desks.scalper.data import Data
@@ -105,14 +105,14 @@ def random_totals(trader: RandomTrader, data: Data, dates: Sequence[str], tradin
     return totals[:draws]
 
 
-def random_on_desk(trader: RandomTrader, ready: Sequence[Desk], machine: Strategy, trading: Trading) -> PlayResult:
+def random_on_desk(trader: RandomTrader, ready: Sequence[Desk], machine: AnyStrategy, trading: Trading) -> PlayResult:
     """The median, by net P&L, of a few random traders through the dry run."""
     found = [dry_run(trader, ready, machine, trading) for _ in counted(range(RANDOM_DESKS), "traders")]
     return sorted(found, key=lambda played: sum(result.pnl_usd for result in played.sessions))[len(found) // 2]
 
 
 def standard(
-    ready: Sequence[Desk], data: Data, dates: Sequence[str], machine: Strategy, trading: Trading
+    ready: Sequence[Desk], data: Data, dates: Sequence[str], machine: AnyStrategy, trading: Trading
 ) -> dict[str, PlayResult]:
     """The baselines that need no policy."""
     with phase(FLAT):
@@ -142,7 +142,7 @@ def with_costs(trading: Trading, times: int) -> Trading:
 
 
 def scenarios(
-    player: Player, ready: Sequence[Desk], data: Data, machine: Strategy, trading: Trading
+    player: Player, ready: Sequence[Desk], data: Data, machine: AnyStrategy, trading: Trading
 ) -> dict[str, PlayResult]:
     """The same player without fees and half-spreads, at twice and three times the costs, and one bar late.
 

@@ -13,7 +13,7 @@ import numpy as np
 
 from daemon.core.limits import Trading
 from daemon.tapes.minutes import TapeInfo, TapeSource, scan
-from strategies.kit.contract import Float32Array, Strategy
+from strategies.kit.contract import AnyStrategy, Float32Array
 from training.data.sessions import calendar_of
 from training.desks.scalper.history import History, TradingDay, read_history
 from training.desks.scalper.prices import PriceTable, price_table
@@ -40,7 +40,7 @@ class Data:
         return np.concatenate(rows).astype(np.float32)
 
 
-def load(path: Path, machine: Strategy, trading: Trading) -> Data:
+def load(path: Path, machine: AnyStrategy, trading: Trading) -> Data:
     """Read a bars file.
 
     Raises:

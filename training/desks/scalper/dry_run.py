@@ -18,7 +18,7 @@ from daemon.core.machine import Machine
 from daemon.core.paper.paper import PaperBroker
 from daemon.core.records import DecisionRow
 from daemon.core.step import Core, Step
-from strategies.kit.contract import Strategy
+from strategies.kit.contract import AnyStrategy
 from training.desks.minutes import MODEL, Answering, Desk, desks_before, started
 from training.desks.scalper.play import Player, always_hold
 from training.study.evaluation import SessionResult
@@ -26,7 +26,7 @@ from training.study.progress import counted
 from training.study.study import Entry, PlayResult
 
 
-def desks(events: Iterable[Event], strategy: Strategy, trading: Trading, dates: Sequence[str]) -> tuple[Desk, ...]:
+def desks(events: Iterable[Event], strategy: AnyStrategy, trading: Trading, dates: Sequence[str]) -> tuple[Desk, ...]:
     """As `desks_before`, after as many sessions as warm the strategy and give the volatility."""
     before = trading.paper.volatility_sessions + 2
     machine = started(strategy, trading, PaperBroker(trading, strategy.spec.symbols[0]))
@@ -38,7 +38,7 @@ def desks(events: Iterable[Event], strategy: Strategy, trading: Trading, dates: 
     return desks_before(events, machine, hold, dates, before)
 
 
-def dry_run(player: Player, ready: Sequence[Desk], strategy: Strategy, trading: Trading) -> PlayResult:
+def dry_run(player: Player, ready: Sequence[Desk], strategy: AnyStrategy, trading: Trading) -> PlayResult:
     """Play one session on each desk; every desk stays as it is, so players can follow one another."""
     results: list[SessionResult] = []
     entries: list[Entry] = []

@@ -9,7 +9,7 @@ import torch
 from torch import nn
 
 from daemon.tapes.minutes import TapeInfo
-from strategies.kit.contract import Float32Array, Strategy
+from strategies.kit.contract import AnyStrategy, Float32Array
 from training.desks.kind import Compared, EnvSettings, Evaluator, Learner, Span
 from training.desks.minutes import Desk
 from training.desks.scalper import baselines
@@ -31,7 +31,7 @@ class ScalperTaskData:
     """Minute bars made ready; see `training.desks.kind.TaskData`."""
 
     data: Data
-    machine: Strategy
+    machine: AnyStrategy
     capital_usd: float
     ready: dict[tuple[str, ...], tuple[Desk, ...]] = field(default_factory=dict)  # made when first needed
 

@@ -139,5 +139,6 @@ class OneOption:
     def note_positions(self, draft: Draft, positions: Iterable[BrokerPosition]) -> None:
         """Do nothing: contracts have no splits that the ledger reports late."""
 
-    def paper(self, trading: Trading, spec: Spec, mode: str) -> PaperBroker | QuotePaperBroker:
+    def paper(self, trading: Trading, spec: Spec, mode: str, *, by_bar: bool) -> PaperBroker | QuotePaperBroker:
+        del by_bar  # contracts are filled at quotes
         return _PAPERS.get(mode, QuotePaperBroker)(trading, spec.symbols[0])

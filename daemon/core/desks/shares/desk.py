@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from decimal import Decimal
-from typing import ClassVar, cast
+from typing import ClassVar
 
 from daemon.core.broker.exits import exit_at_stop, exit_in_time
 from daemon.core.broker.funds import is_cash_account
@@ -56,10 +56,12 @@ class Shares:
     quiet: ClassVar[frozenset[type[Event]]] = frozenset((OrderFilled, *HAPPENED))
     """One print fills many orders; the next requests need the news of all of them."""
 
-    __slots__ = ("_strategy",)
+    __slots__ = ("_rows", "_strategy")
 
-    def __init__(self, strategy: DailyStrategy | ShareStrategy) -> None:
+    def __init__(self, strategy: DailyStrategy | ShareStrategy, rows: RowStrategy | None = None) -> None:
+        """Make the desk of a strategy; `rows` is the same strategy where its policy chooses by row (`Spec.by_row`)."""
         self._strategy = strategy
+        self._rows = rows
 
     # --- deciding -----------------------------------------------------------------------------------------------------
 
@@ -68,14 +70,10 @@ class Shares:
 
     def act(self, draft: Draft, ask: Ask, answer: Answer, model: str) -> None:
         view = sized_view(draft, draft.now_ns)
-        if draft.spec.by_row:
-            answer = chosen(draft, ask, self._by_row.options(draft.strategy, answer, view), answer)
+        if self._rows is not None:
+            answer = chosen(draft, ask, self._rows.options(draft.strategy, answer, view), answer)
         draft.strategy, decided = self._strategy.decide(draft.strategy, answer, view)
         rebalance(draft, ask, decided, answer, model)
-
-    @property
-    def _by_row(self) -> RowStrategy:
-        return cast("RowStrategy", self._strategy)
 
     def shown(self, draft: Draft, answer: Answer) -> ShownDecision:
         _, decided = self._strategy.decide(draft.strategy, answer, share_view(draft, draft.now_ns))
@@ -156,5 +154,5 @@ class Shares:
     def note_positions(self, draft: Draft, positions: Iterable[BrokerPosition]) -> None:
         note_positions(draft, positions)
 
-    def paper(self, trading: Trading, spec: Spec, mode: str) -> SharePaperBroker:
-        return SharePaperBroker(trading, spec.symbols, live=mode == "dry_run", by_bar=spec.decides == "bar")
+    def paper(self, trading: Trading, spec: Spec, mode: str, *, by_bar: bool) -> SharePaperBroker:
+        return SharePaperBroker(trading, spec.symbols, live=mode == "dry_run", by_bar=by_bar)
