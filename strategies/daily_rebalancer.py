@@ -253,6 +253,7 @@ STRATEGY = StrategyEntry(
     DailyRebalancer,
     DECLARATION,
     desk="rebalancer",
+    training="training.desks.daily.rebalancer:KIND",
     defaults=defaults_of_days(SPEC.capital_usd),
     table=feature_table,
     columns=columns_of,

@@ -341,6 +341,7 @@ STRATEGY = StrategyEntry(
     ForecastEnsemble,
     DECLARATION,
     desk="forecast",
+    training="training.desks.forecast.kind:KIND",
     defaults={**defaults_of_days(SPEC.capital_usd), "basket": {"weight_max": 0.10, "band": 0.01}},
     table=feature_table,
     with_symbols=ForecastEnsemble,

@@ -262,6 +262,7 @@ STRATEGY = StrategyEntry(
     OnlineDqn,
     DECLARATION,
     desk="online",
+    training="training.desks.online.kind:KIND",
     defaults={
         "sizing": {"stop_loss": 0.01, "take_profit": 0.02},
         "risk": {"daily_loss_max": 0.03, "drawdown_max": 0.15},

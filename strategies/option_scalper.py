@@ -146,4 +146,10 @@ def _target(resolved: int, side: int) -> Target:
             return Target(side=+1 if resolved == BUY_CALL else -1, percent=100)
 
 
-STRATEGY = StrategyEntry(OptionScalper, DECLARATION, desk="scalper", table=feature_table)
+STRATEGY = StrategyEntry(
+    OptionScalper,
+    DECLARATION,
+    desk="scalper",
+    training="training.desks.scalper.kind:KIND",
+    table=feature_table,
+)

@@ -216,6 +216,7 @@ STRATEGY = StrategyEntry(
     RegimeSwitcher,
     DECLARATION,
     desk="regime",
+    training="training.desks.daily.regime:KIND",
     defaults=defaults_of_days(SPEC.capital_usd),
     table=feature_table,
     columns=columns_of,

@@ -54,7 +54,7 @@ class StrategyEntry(NamedTuple):
     trust: Callable[[Mapping[str, tuple[float, ...]]], float] | None = None
     """The part of each wish, 0 to 1, that a symbol's heads, by name, let pass; None: known by the answer alone."""
     training: str = ""
-    """Of a strategy that is not shipped: `module:NAME` of the object that trains it; "" where nothing does."""
+    """`module:NAME` of the object that trains it (`training.desks.kind.TrainingKind`); "" where nothing does."""
 
 
 class OwnStrategyError(ValueError):

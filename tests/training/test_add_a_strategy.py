@@ -1,4 +1,4 @@
-"""A strategy is one file and one line, and with training one object and one line more: shown with a toy."""
+"""A strategy is one file and one line, and with training one object more: shown with a toy."""
 
 from __future__ import annotations
 
@@ -20,10 +20,18 @@ from tests.support.paths import REPOSITORY
 from tests.support.training.made_files import days, write_days
 from training.analysis.subjects import subject_named
 from training.cli.main import main
-from training.desks.registry import KINDS, kind
+from training.desks.registry import kind
 
 TOY = "toy_keeper"
-SHIPPED = ("option_scalper", "daily_rebalancer", "regime_switcher")
+SHIPPED = tuple(STRATEGIES)
+OF_ONLINE_DQN = (
+    "simulator/online/settings.py",
+    "training/cli/learn/lesson.py",
+    "training/online/planted.py",
+    "training/online/publish.py",
+    "training/online/work.py",
+)
+"""The rooms of learning from a live desk, whose one strategy this is."""
 SESSIONS = 60
 ASKING = ("once_a_session", "shares_by_bar", "option_by_bar")
 """The functions that tell the kinds of desk apart; all other code looks a fact up, or calls `by_kind`."""
@@ -31,10 +39,9 @@ ASKING = ("once_a_session", "shares_by_bar", "option_by_bar")
 
 @pytest.fixture(scope="module", autouse=True)
 def _registered() -> Iterator[None]:
-    """The two lines."""
+    """The one line."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setitem(STRATEGIES, TOY, "tests.support.toy.strategy")
-        patch.setitem(KINDS, TOY, "tests.support.toy.desk:KIND")
         yield
 
 
@@ -105,7 +112,10 @@ def test_no_code_but_its_own_and_the_registries_knows_a_strategy_by_its_name() -
             )
             if named or imported:
                 found.add(name)
-    assert found == {"daemon/config/tables.py"}  # the strategy of a desk whose configuration names none
+    assert found == {
+        "daemon/config/tables.py",  # the strategy of a desk whose configuration names none
+        *OF_ONLINE_DQN,
+    }
 
 
 def _asks(node: ast.AST) -> bool:

@@ -8,11 +8,11 @@ from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
-from strategies.registry import add
+from strategies.registry import STRATEGIES, add
 from training.cli.commands import DONE, STOPPED, STOPPED_TEXT, USAGE_ERROR, add_models_dir
 from training.cli.errors import ERRORS
 from training.cli.model_config import add_model_config, with_model_config
-from training.desks.registry import KINDS, kind
+from training.desks.registry import kind
 from training.rl.kernels import slow_products
 from training.rl.pool import Stopped
 from training.runs.settings import Settings, settings_for
@@ -42,7 +42,7 @@ def parser() -> argparse.ArgumentParser:
     """The options of `search`."""
     defaults = Settings("", Path(), Path())
     found = argparse.ArgumentParser(prog="train-and-export search", description=__doc__.partition("\n")[0])
-    found.add_argument("--strategy", required=True, metavar="NAME", help=f"one of {', '.join(KINDS)}")
+    found.add_argument("--strategy", required=True, metavar="NAME", help=f"one of {', '.join(STRATEGIES)}")
     found.add_argument("--bars", required=True, type=Path, help="CSV, CSV.gz or Parquet file of bars")
     add_models_dir(found, "model store: its ledger counts the trials", "--out")
     config = (

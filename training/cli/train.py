@@ -17,14 +17,14 @@ from pathlib import Path
 from typing import Any
 
 from daemon.host.version import add_version
-from strategies.registry import add
+from strategies.registry import STRATEGIES, add
 from training.cli.commands import COMMANDS, DONE, NOT_ACTIVE, STOPPED, STOPPED_TEXT, add_models_dir, wrong
 from training.cli.errors import ERRORS
 from training.cli.model_config import add_model_config, with_model_config
 from training.cli.promote import promoted
 from training.cli.studies.run_file import CHANGES, OPTION, expanded
 from training.desks.kind import TrainingKind
-from training.desks.registry import KINDS, kind
+from training.desks.registry import kind
 from training.desks.trial import ENGINES, OWN, RLLIB
 from training.export.activate import activate
 from training.export.import_sb3 import ACTIVATIONS
@@ -40,7 +40,7 @@ from training.search.coefficients_file import changed, changed_plan, read_coeffi
 
 SEED_MAX = 2**31
 FORMERLY = "--out"  # what --models-dir was called
-_NAMED = f"one of {', '.join(KINDS)}, an installed one of yours, or its file: path/to/file.py"
+_NAMED = f"one of {', '.join(STRATEGIES)}, an installed one of yours, or its file: path/to/file.py"
 
 
 def parser() -> argparse.ArgumentParser:
@@ -52,7 +52,7 @@ def parser() -> argparse.ArgumentParser:
         description=__doc__.partition("\n")[0],
         formatter_class=argparse.RawDescriptionHelpFormatter,
         epilog="what each strategy has, its default first:\n"
-        + "\n".join(f"  {name:<17} {_offered(kind(name))}" for name in KINDS)
+        + "\n".join(f"  {name:<17} {_offered(kind(name))}" for name in STRATEGIES)
         + "\n\nother commands (each with its own --help):\n"
         + "\n".join(f"  train-and-export {name:<9} {text}" for name, text in COMMANDS.items()),
     )

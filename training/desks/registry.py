@@ -7,18 +7,9 @@ from typing import cast
 
 from strategies.kit.entry import OwnStrategyError
 from strategies.kit.own.load import OwnStrategy, training_of
-from strategies.registry import entry, own
+from strategies.registry import STRATEGIES, entry, own
 from training.desks.kind import TrainingKind
 from training.evidence.claims import Reference
-
-KINDS: dict[str, str] = {
-    "option_scalper": "training.desks.scalper.kind:KIND",
-    "daily_rebalancer": "training.desks.daily.rebalancer:KIND",
-    "regime_switcher": "training.desks.daily.regime:KIND",
-    "forecast_ensemble": "training.desks.forecast.kind:KIND",
-    "online_dqn": "training.desks.online.kind:KIND",
-}
-"""Strategy -> module and name of its `TrainingKind`."""
 
 
 def kind(name: str, config: str = "") -> TrainingKind:
@@ -40,16 +31,16 @@ def kind(name: str, config: str = "") -> TrainingKind:
 
 def _named(name: str) -> TrainingKind:
     """The training object by name."""
-    known = entry(name)
-    if name not in KINDS:
-        found = own(name)
-        if found is None or not known.training:
-            raise ValueError(
-                f"strategy {name} cannot be trained yet: name its `TrainingKind` in its StrategyEntry, such as "
-                f'training="{name}_training:KIND" (docs/ADD_A_STRATEGY.md)'
-            )
+    training = entry(name).training
+    if not training:
+        raise ValueError(
+            f"strategy {name} cannot be trained yet: name its `TrainingKind` in its StrategyEntry, such as "
+            f'training="{name}_training:KIND" (docs/ADD_A_STRATEGY.md)'
+        )
+    found = own(name)
+    if found is not None:
         return _of_own(found)
-    module, _, attribute = KINDS[name].partition(":")
+    module, _, attribute = training.partition(":")
     return cast("TrainingKind", getattr(import_module(module), attribute))
 
 
@@ -66,4 +57,4 @@ def _of_own(found: OwnStrategy) -> TrainingKind:
 
 def reference_of(name: str) -> Reference | None:
     """What others claim for the strategy of this name; None where nothing is, and for a strategy that is not known."""
-    return kind(name).reference if name in KINDS else None
+    return kind(name).reference if name in STRATEGIES else None

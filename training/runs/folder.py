@@ -27,8 +27,8 @@ import torch
 
 from daemon.host.whole_files import write_whole
 from strategies.kit.own.load import OwnStrategy, sources_of
-from strategies.registry import STRATEGIES, own
-from training.desks.registry import KINDS, kind
+from strategies.registry import STRATEGIES, entry, own
+from training.desks.registry import kind
 from training.export.weights import packed, unpacked
 from training.sinks.feed import Feed, MetricsFile
 from training.study.study import Trial
@@ -59,7 +59,7 @@ def code_version(strategy: str = "") -> str:
     digest = hashlib.sha256()
     if strategy:
         kind(strategy)
-    names = [strategy] if strategy else list(KINDS)
+    names = [strategy] if strategy else list(STRATEGIES)
     shipped = [name for name in names if name in STRATEGIES]
     modules = ("training.runs.tasks", *(STRATEGIES[name] for name in shipped), *(_module(name) for name in shipped))
     for path in sorted(_reached(root, {root / f"{module.replace('.', '/')}.py" for module in modules})):
@@ -79,7 +79,7 @@ def _of_own(found: OwnStrategy) -> tuple[Path, ...]:
 
 def _module(strategy: str) -> str:
     """The module that the strategy is trained by."""
-    return KINDS[strategy].partition(":")[0]
+    return entry(strategy).training.partition(":")[0]
 
 
 def _reached(root: Path, start: AbstractSet[Path]) -> set[Path]:

@@ -91,5 +91,10 @@ def columns_of(bars: Float64Array, present: BoolArray, window: int, _dates: Sequ
 
 
 STRATEGY = StrategyEntry(
-    ToyKeeper, DECLARATION, desk="toy", defaults=defaults_of_days(SPEC.capital_usd), columns=columns_of
+    ToyKeeper,
+    DECLARATION,
+    desk="toy",
+    training="tests.support.toy.desk:KIND",
+    defaults=defaults_of_days(SPEC.capital_usd),
+    columns=columns_of,
 )

@@ -20,7 +20,7 @@ from tests.support.paths import REPOSITORY
 from tests.support.training.made_up import random_walk, write_csv
 from training.cli.main import main
 from training.desks.kind import Span
-from training.desks.registry import KINDS, kind
+from training.desks.registry import kind
 from training.export.reference import Input, Recorder, Watched, each_column, reference_of
 
 STORE = REPOSITORY / "onnx_models"
@@ -91,7 +91,7 @@ def test_columns_are_named_by_their_features_and_the_desk_s_are_marked() -> None
 
 
 def test_prices_cash_and_shares_are_never_compared() -> None:
-    named = {name: [quantity.name for quantity in kind(name).inputs] for name in KINDS}
+    named = {name: [quantity.name for quantity in kind(name).inputs] for name in STRATEGIES}
     assert named["daily_rebalancer"] == ["rsi14", "cci20", "dx14", "williams_r14", "stochastic_k14", "tradable"]
     assert named["option_scalper"] == list(SCALPER.features)
     assert named["regime_switcher"] == list(SWITCHER.features[:15])  # the others are reserved and 0
@@ -99,7 +99,7 @@ def test_prices_cash_and_shares_are_never_compared() -> None:
 
 
 def test_what_follows_from_the_policy_s_own_doing_is_marked() -> None:
-    marked = {name: [q.name for q in kind(name).inputs if q.of_the_desk] for name in KINDS}
+    marked = {name: [q.name for q in kind(name).inputs if q.of_the_desk] for name in STRATEGIES}
     assert marked["option_scalper"] == ["position_side", "position_return", "position_age"]
     assert marked["regime_switcher"] == [
         "weight CASH", "weight SPY", "weight QQQ", "weight IWM", "portfolio_return", "drawdown",

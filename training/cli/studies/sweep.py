@@ -8,10 +8,9 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from strategies.registry import add
+from strategies.registry import STRATEGIES, add
 from training.cli.commands import COMMANDS, DONE, STOPPED, STOPPED_TEXT, add_models_dir, wrong
 from training.cli.errors import ERRORS
-from training.desks.registry import KINDS
 from training.rl.pool import Stopped
 from training.sweep.cells import Cell, Swept
 from training.sweep.grid import axis_of
@@ -25,7 +24,7 @@ SHOWN = 15  # cells in the table
 def parser() -> argparse.ArgumentParser:
     """The options of `sweep`."""
     found = argparse.ArgumentParser(prog="train-and-export sweep", description=COMMANDS["sweep"])
-    found.add_argument("--strategy", required=True, metavar="NAME", help=f"one of {', '.join(KINDS)}, or its file")
+    found.add_argument("--strategy", required=True, metavar="NAME", help=f"one of {', '.join(STRATEGIES)}, or its file")
     found.add_argument("--bars", required=True, type=Path, metavar="FILE", help="CSV, CSV.gz or Parquet file of bars")
     axis = "a rule and its values, also KEY=VALUE,VALUE; several times for all combinations"
     found.add_argument("--set", required=True, action="append", metavar="KEY=LOW:HIGH:COUNT", dest="axes", help=axis)
