@@ -23,7 +23,7 @@ from daemon.core.session import NEW_YORK
 from daemon.core.state import Pause
 from daemon.dashboard.desks import FollowedDesk
 from daemon.dashboard.pages.risk import gates_now
-from tests.dashboard.conftest import Played, Served, serving
+from tests.support.dashboards import Played, Served, serving
 from tests.support.trades import prove_trades
 
 

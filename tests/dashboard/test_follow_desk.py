@@ -22,7 +22,7 @@ from daemon.dashboard.pages.now import now_of, stale
 from daemon.engine.engine import Source
 from daemon.journal.journal import FILE
 from daemon.journal.reader import JournalReader
-from tests.dashboard.conftest import Played, serving
+from tests.support.dashboards import Played, serving
 from tests.support.desks import desk_run
 from tests.support.desks.desk_run import execute
 

@@ -15,7 +15,7 @@ from daemon.dashboard.desks import FollowedDesk
 from daemon.dashboard.pages import history as module
 from daemon.dashboard.pages.history import DecisionHistory, Lookup
 from daemon.journal.journal import FILE
-from tests.dashboard.conftest import Played, Served
+from tests.support.dashboards import Played, Served
 from tests.support.desks.desk_run import execute
 
 

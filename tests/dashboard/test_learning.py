@@ -16,8 +16,8 @@ from playwright.sync_api import Browser
 from daemon.experience.learning import LEARNING_FILE, LearningFile
 from daemon.models.ladder.holds import Holds, write_holds
 from strategies.kit.card import CARD_FILE
-from tests.dashboard.conftest import Played, Served, serving
 from tests.support.browser import CONTRAST, PHONE, SMALL, WIDE, Told, Watched, chromium, dashboard, free_port, picture
+from tests.support.dashboards import Played, Served, serving
 from tests.support.models.cards import CARD
 from tests.support.models.online_climb import EPSILON, ONLINE, climb_online, online_desk, online_store
 

@@ -25,7 +25,7 @@ from daemon.journal import journal as journal_module
 from daemon.journal.journal import FILE, Journal
 from daemon.journal.reader import JournalReader
 from daemon.journal.rows import Batch
-from tests.dashboard.conftest import Played
+from tests.support.dashboards import Played
 from tests.support.outside.other_user import GROUP, STRANGER, as_stranger, looked
 from tests.support.paths import REPOSITORY
 

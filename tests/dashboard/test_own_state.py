@@ -7,8 +7,8 @@ from pathlib import Path
 from typing import Any
 
 from daemon.config.strategy import strategy_of
-from tests.dashboard.conftest import Served, serving
 from tests.support.browser import Told
+from tests.support.dashboards import Served, serving
 from tests.support.desks.desk_run import Desk, settings, tape_rows, write_tape
 from tests.support.models.online_models import NAME, VERSION, put_momentum
 

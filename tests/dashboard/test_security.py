@@ -16,7 +16,7 @@ from daemon.dashboard.server import STREAMS_MOST
 from daemon.journal.journal import FILE
 from strategies.kit.contract import Observation
 from strategies.registry import strategy
-from tests.dashboard.conftest import Played, Served
+from tests.support.dashboards import Played, Served
 
 
 def test_every_method_but_get_is_refused(served: Served) -> None:

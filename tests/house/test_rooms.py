@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import re
 import subprocess
 from collections import Counter
 from pathlib import Path
@@ -55,3 +56,18 @@ def test_at_most_ten_modules_import_more_than_twenty() -> None:
         if len(found) - 1 > MANY_MODULES:
             wide[str(path.relative_to(REPOSITORY))] = len(found) - 1
     assert len(wide) <= MOST_WIDE, wide
+
+
+def test_no_test_module_imports_a_conftest_or_a_test_module() -> None:
+    found = {}
+    for path in (REPOSITORY / "tests").rglob("*.py"):
+        names = []
+        for node in ast.walk(ast.parse(path.read_bytes())):
+            if isinstance(node, ast.Import):
+                names += [name.name for name in node.names]
+            elif isinstance(node, ast.ImportFrom):
+                names += [f"{node.module or ''}.{name.name}" for name in node.names]
+        wrong = [name for name in names if re.search(r"(^|\.)(conftest|test_\w*)(\.|$)", name)]
+        if wrong:
+            found[str(path.relative_to(REPOSITORY))] = wrong
+    assert found == {}

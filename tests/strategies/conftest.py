@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from itertools import groupby
 from pathlib import Path
 
@@ -13,6 +12,7 @@ import pytest
 
 from strategies.daily_rebalancer import SYMBOLS as STOCKS
 from strategies.kit.contract import Bar, Session
+from tests.support.strategies.columns import DailyColumns
 from tests.support.strategies.minutes import MINUTE_NS, Minutes, minutes_of
 
 DAY_NS = 86_400_000_000_000
@@ -31,17 +31,6 @@ def spy_minutes(data_dir: Path) -> Minutes:
         minutes = list(group)
         sessions.append(Session(str(day), minutes[0], minutes[-1] + MINUTE_NS))
     return minutes_of(bars, sessions)
-
-
-@dataclass(frozen=True, slots=True)
-class DailyColumns:
-    """Adjusted daily prices in USD, each column (days, symbols)."""
-
-    symbols: tuple[str, ...]
-    columns: dict[str, npt.NDArray[np.float64]]
-
-    def of(self, symbol: str, name: str) -> npt.NDArray[np.float64]:
-        return np.ascontiguousarray(self.columns[name][:, self.symbols.index(symbol)])
 
 
 @pytest.fixture(scope="session")

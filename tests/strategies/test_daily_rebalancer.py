@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 from strategies.daily_rebalancer import SPEC, STOCKS, SYMBOLS, DailyRebalancer, RebalancerState, basket_of, vector
 from strategies.kit.contract import Answer, Bar, Basket, DailyStrategy, Leg, Observation, Portfolio, View
 from strategies.kit.daily_features import STOCK_WINDOW, rebalancer_table
-from tests.strategies.conftest import DailyColumns
+from tests.support.strategies.columns import DailyColumns
 from tests.support.strategies.days import columns_of, days_of, portfolio_with, session_of, start_of, view_of
 from tests.support.strategies.ramps import RAMP_INDICATORS
 

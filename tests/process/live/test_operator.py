@@ -36,7 +36,7 @@ from daemon.journal.rows import decode_event
 from daemon.models.pointer import CURRENT, point
 from daemon.operator.control.client import Request, ask
 from strategies.kit.manifest import MANIFEST_FILE
-from tests.dashboard.conftest import serving
+from tests.support.dashboards import serving
 from tests.support.desks.desk_run import command, environment, verified
 from tests.support.desks.live_desk import differences
 from tests.support.desks.stage import Stage, Tape, new_york_ns, stage, until

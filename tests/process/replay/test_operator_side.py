@@ -31,7 +31,7 @@ from daemon.journal.reader import JournalReader
 from daemon.journal.rows import JournalError
 from daemon.models.pointer import CANDIDATE, CURRENT
 from daemon.operator.control.client import Request, ask
-from tests.dashboard.conftest import serving
+from tests.support.dashboards import serving
 from tests.support.desks.desk_run import Desk, chained, command, environment, read_models, table, tape_rows, write_tape
 from tests.support.models.swaps import KIND, MODEL, alarms, damage, events, name, publish, publish_malicious
 from tests.support.outside.mosquitto import BINARY, PASSWD, Mosquitto, free_port, prepared

@@ -18,7 +18,7 @@ from strategies.kit.daily_features import (
     rebalancer_table,
     regime_table,
 )
-from tests.strategies.conftest import DailyColumns
+from tests.support.strategies.columns import DailyColumns
 from tests.support.strategies.ramps import RAMP_INDICATORS
 
 Float64Array = npt.NDArray[np.float64]
