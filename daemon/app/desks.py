@@ -7,6 +7,7 @@ Root reads each desk as the user who owns its folder.
 from __future__ import annotations
 
 import sqlite3
+from collections.abc import Mapping
 from contextlib import closing
 from pathlib import Path
 
@@ -15,6 +16,8 @@ from msgspec.structs import replace
 
 from daemon.config.desks import checked_desks
 from daemon.config.limits_shown import journaled_origins, limits_of
+from daemon.core.limits import Limit
+from daemon.core.machine import Machine
 from daemon.engine.recover import recovered_desk
 from daemon.engine.state_dir import locked_by
 from daemon.host.own_files import StateDirError, as_owner
@@ -51,27 +54,52 @@ def found(root: Path) -> list[Path]:
     return sorted(folders)
 
 
+class Journaled(msgspec.Struct, frozen=True):
+    """Facts of a journal outside the state: limits of the newest start, symbols that the newest decision left alone.
+
+    And how many alarms the New York day of the newest event raised, with the newest one's name.
+    """
+
+    limits: tuple[Limit, ...] = ()
+    left_alone: dict[str, str] = {}  # symbol to reason
+    alarms: int = 0
+    alarm: str = ""
+
+
+def journaled(reader: JournalReader, machine: Machine) -> Journaled:
+    """Read the facts of this journal outside the machine's state. Raises JournalError."""
+    state = machine.state
+    limits = limits_of(state.identity.strategy, state.trading, journaled_origins(reader))
+    return Journaled(limits, left_alone(reader), *alarms_of(reader, machine))
+
+
+def alarms_of(reader: JournalReader, machine: Machine) -> tuple[int, str]:
+    """Read how many alarms the day of the newest event raised, and the newest one's name."""
+    return alarms_since_midnight(reader, machine.state.now_ns) if machine.state.seq else (0, "")
+
+
+def desk_status(path: Path, meta: Mapping[str, str], machine: Machine, facts: Journaled) -> DeskStatus:
+    """Return the status of the desk in the folder `path`: what every command shows of it, as a table or as JSON."""
+    return replace(
+        status_of(machine.state, meta.get("desk", "")),
+        state_dir=str(path),
+        process=locked_by(path),
+        limits=facts.limits,
+        left_alone=facts.left_alone,
+        option_fills=option_fills_of(machine.market_state),
+        tape=meta.get("tape", ""),
+        synthetic=bool(meta.get("synthetic")),
+        alarms=facts.alarms,
+        alarm=facts.alarm,
+    )
+
+
 def desk_of(path: Path) -> DeskStatus:
     """Return the status from the journal in `path`; `problem` reports an unreadable journal."""
     try:
         with closing(JournalReader(path / FILE)) as reader:
             machine = recovered_desk(reader).machine
-            state, market = machine.state, machine.market_state
-            meta = reader.meta()
-            limits = limits_of(meta["strategy"], state.trading, journaled_origins(reader))
-            alone = left_alone(reader)
-            alarms, alarm = alarms_since_midnight(reader, state.now_ns) if state.seq else (0, "")
-        status = status_of(state, meta.get("desk", ""))
-        return replace(
-            status,
-            state_dir=str(path),
-            process=locked_by(path),
-            limits=limits,
-            left_alone=alone,
-            option_fills=option_fills_of(market),
-            alarms=alarms,
-            alarm=alarm,
-        )
+            return desk_status(path, reader.meta(), machine, journaled(reader, machine))
     except (JournalError, StateDirError, sqlite3.Error, OSError, ValueError, KeyError) as error:
         return unreadable_desk(str(path), f"{type(error).__name__}: {error}")
 

@@ -7,24 +7,20 @@ import json
 import sys
 import time
 from pathlib import Path
-from typing import Any
 
 import msgspec
-from msgspec.structs import replace
 from rich.console import Console
 
 from daemon.app import desks
 from daemon.app.desks import ROOT
 from daemon.cli.arguments import NotFound, add_state_dir, lead_on
-from daemon.cli.status_table import fleet_table, journaled, table, totals_table
+from daemon.cli.status_table import fleet_table, table, totals_table
 from daemon.cli.watch import watch
-from daemon.core.state import State
 from daemon.engine.recover import recovered_desk
-from daemon.engine.state_dir import locked_by
 from daemon.journal.journal import FILE
 from daemon.journal.reader import JournalReader
 from daemon.operator.fleet import fleet_of
-from daemon.operator.status import DeskStatus, option_fills_of, status_of
+from daemon.operator.status import DeskStatus
 
 EVERY_S = 1.0
 EVERY_LEAST_S = 0.1
@@ -70,11 +66,10 @@ def run(options: argparse.Namespace, console: Console) -> int:
         return _as_json([desks.desk_of(path)])
     reader = JournalReader(path / FILE)
     found = recovered_desk(reader)
-    state = found.machine.state
-    _lead_on(options, state, running=bool(locked_by(path)))
-    facts = replace(journaled(path, state), option_fills=option_fills_of(found.machine.market_state))
-    console.print(table(reader.meta(), state, locked_by(path), facts))
-    if (took := found.handover) is not None and not locked_by(path):
+    status = desks.desk_status(path, reader.meta(), found.machine, desks.journaled(reader, found.machine))
+    _lead_on(options, status)
+    console.print(table(status))
+    if (took := found.handover) is not None and not status.process:
         reason = "journal_damaged" if took.damaged else "code_changed"
         console.print(f"it did not stop cleanly: its next start is halted ({reason}): {took.detail}")
     return 0
@@ -99,14 +94,13 @@ def _as_json(shown: list[DeskStatus]) -> int:
     return int(any(desk.problem for desk in shown))
 
 
-def _lead_on(options: argparse.Namespace, state: State[Any], *, running: bool) -> None:
-    """Set the command that leads on from this state of a desk."""
-    status = status_of(state, "")
+def _lead_on(options: argparse.Namespace, status: DeskStatus) -> None:
+    """Set the command that leads on from this status of a desk."""
     if status.then:
         lead_on(options, "accept-broker", "--reason", "TEXT")
     elif status.halt or status.pause:
         lead_on(options, "resume", "--reason", "TEXT")
-    elif running:
+    elif status.process:
         lead_on(options, "status", "--watch")
     else:
         lead_on(options, "report")

@@ -2,114 +2,77 @@
 
 from __future__ import annotations
 
-from contextlib import closing
 from decimal import Decimal
-from pathlib import Path
-from typing import Any
 
-import msgspec
 from rich.table import Table
 from rich.text import Text
 
-from daemon.config.limits_shown import by_origin, journaled_origins, limits_of
-from daemon.core.limits import Limit
+from daemon.config.limits_shown import by_origin
 from daemon.core.session import new_york_text
-from daemon.core.state import State
-from daemon.journal.journal import FILE
-from daemon.journal.reader import JournalReader
 from daemon.operator.fleet import PAPER, REAL, Fleet, FleetLine
-from daemon.operator.status import OptionFills, challenger_of, differences_of, way_out
-from daemon.reports.heads import left_alone
+from daemon.operator.status import DeskStatus
 from daemon.reports.performance.words import share
 from daemon.reports.words import NONE, money
 
 
-class Journaled(msgspec.Struct, frozen=True):
-    """Facts of a journal outside the state: limits of the newest start, symbols that the newest decision left alone."""
-
-    limits: tuple[Limit, ...] = ()
-    left_alone: dict[str, str] = {}  # symbol to reason
-    option_fills: OptionFills | None = None  # of a replay with recorded option quotes
-
-
-def table(meta: dict[str, str], state: State[Any], holder: str, facts: Journaled) -> Table:
-    """Show a desk from its journal; `holder` is the process that runs on it, "" for none."""
-    shown = Table(show_header=False, title=f"{meta.get('desk', '')} · {meta['strategy']}", title_justify="left")
+def table(desk: DeskStatus) -> Table:
+    """Show a desk's status."""
+    shown = Table(show_header=False, title=f"{desk.desk} · {desk.strategy}", title_justify="left")
     shown.add_column(style="cyan")
     shown.add_column()
-    shown.add_row("daemon", f"runs as process {holder}" if holder else "not running")
-    tape = f", tape {meta['tape']}" + (" (synthetic)" if meta.get("synthetic") else "") if meta.get("tape") else ""
-    shown.add_row("mode", f"{meta['mode']}, account {meta['account']}{tape}")
-    shown.add_row("last event", f"{state.seq:,} at {new_york_text(state.now_ns)}" if state.seq else "none")
-    _trading_rows(shown, state)
-    _money_rows(shown, state)
-    for symbol, reason in facts.left_alone.items():
+    shown.add_row("daemon", f"runs as process {desk.process}" if desk.process else "not running")
+    tape = f", tape {desk.tape}" + (" (synthetic)" if desk.synthetic else "") if desk.tape else ""
+    shown.add_row("mode", f"{desk.mode}, account {desk.account}{tape}")
+    shown.add_row("last event", f"{desk.seq:,} at {new_york_text(desk.time_ns)}" if desk.seq else "none")
+    _trading_rows(shown, desk)
+    _money_rows(shown, desk)
+    for symbol, reason in desk.left_alone.items():
         shown.add_row("left alone", f"{symbol}: {reason}")
-    stats = state.stats
-    shown.add_row("bars", f"{stats.bars:,} ({stats.bars_rejected:,} rejected)")
-    shown.add_row("decisions", f"{stats.decisions:,}")
-    shown.add_row("orders, fills", f"{stats.orders:,}, {stats.fills:,} ({stats.partial_fills:,} partial)")
-    if (filled := facts.option_fills) is not None:
+    shown.add_row("bars", f"{desk.bars:,} ({desk.bars_rejected:,} rejected)")
+    shown.add_row("decisions", f"{desk.decisions:,}")
+    shown.add_row("orders, fills", f"{desk.orders_sent:,}, {desk.fills:,} ({desk.partial_fills:,} partial)")
+    if (filled := desk.option_fills) is not None:
         shown.add_row("option fills", f"{filled.recorded:,} at recorded quotes, {filled.modelled:,} at Black-Scholes")
-    shown.add_row("trades", f"{stats.trades:,}, {stats.wins:,} won")
-    denials = ", ".join(f"{gate} {count:,}" for gate, count in sorted(stats.denials.items(), key=lambda d: -d[1]))
+    shown.add_row("trades", f"{desk.trades:,}, {desk.wins:,} won")
+    denials = ", ".join(f"{gate} {count:,}" for gate, count in sorted(desk.denials.items(), key=lambda d: -d[1]))
     shown.add_row("denials", denials or "none")
-    for origin, text in by_origin(facts.limits):
+    for origin, text in by_origin(desk.limits):
         shown.add_row("limits", f"from {origin}: {text}")
     return shown
 
 
-def _trading_rows(shown: Table, state: State[Any]) -> None:
+def _trading_rows(shown: Table, desk: DeskStatus) -> None:
     """Show whether the desk may trade, and with which model."""
-    halt, pause, model = state.risk.halt, state.risk.pause, state.model
-    shown.add_row(
-        "halt",
-        Text.assemble((halt.reason, "red"), f": {halt.detail}, since {new_york_text(halt.since_ns)}") if halt else "no",
-    )
-    if pause is not None and (not pause.until_ns or state.now_ns < pause.until_ns):
-        shown.add_row("pause", pause.reason + (f", until {new_york_text(pause.until_ns)}" if pause.until_ns else ""))
-    differences, then = differences_of(state), way_out(state)
-    shown.add_row("reconciled", "yes" if state.risk.reconciled else f"no: {differences}" if differences else "no")
-    if then:
-        shown.add_row("way out", then)
-    shown.add_row("model", model.version + ("" if model.promoted else " (not promoted)") if model else "none")
-    if (climber := challenger_of(state)) is not None:
+    reason, colon, detail = desk.halt.partition(": ")
+    since = f"{colon}{detail}, since {new_york_text(desk.halt_since_ns)}" if desk.halt else ""
+    shown.add_row("halt", Text.assemble((reason, "red"), since) if desk.halt else "no")
+    if desk.pause:
+        until = f", until {new_york_text(desk.paused_until_ns)}" if desk.paused_until_ns else ""
+        shown.add_row("pause", desk.pause + until)
+    reconciled = "yes" if desk.reconciled else f"no: {desk.differences}" if desk.differences else "no"
+    shown.add_row("reconciled", reconciled)
+    if desk.then:
+        shown.add_row("way out", desk.then)
+    shown.add_row("model", desk.model + ("" if desk.model_promoted else " (not promoted)") if desk.model else "none")
+    if (climber := desk.challenger) is not None:
         where = f"{climber.version}: {climber.step.replace('_', ' ')}, sessions on it: {climber.sessions}"
         shown.add_row("ladder", where)
 
 
-def _money_rows(shown: Table, state: State[Any]) -> None:
+def _money_rows(shown: Table, desk: DeskStatus) -> None:
     """Show money, positions and orders."""
-    book = state.book
-    shown.add_row(
-        "equity",
-        f"{book.equity:,.2f} USD, cash {book.cash:,.2f}, realised {book.realized:+,.2f}, fees {book.fees:,.2f}",
-    )
-    for position in sorted(book.positions.values(), key=lambda held: held.symbol):
-        average, mark = position.cost / position.quantity, state.marks.get(position.symbol)
-        now = "" if mark is None else f", now {mark:.4f}"
-        shown.add_row(
-            "position",
-            f"{position.quantity} {position.symbol} at {average:.4f}{now}, since {new_york_text(position.opened_ns)}",
-        )
-    if state.basket.date:
-        given_up = ", ".join(f"{shares:+,} {symbol}" for symbol, shares in state.basket.given_up.items())
-        shown.add_row("last basket", f"due {state.basket.date}, given up: {given_up or 'nothing'}")
-    for order in state.orders.values():
-        if order.working:
-            limit = "market" if order.limit_price is None else order.limit_price
-            shown.add_row(
-                "order",
-                f"{order.client_order_id}: {order.side:+d} x {order.quantity} {order.symbol} at {limit}, "
-                f"{order.status}",
-            )
-
-
-def journaled(path: Path, state: State[Any]) -> Journaled:
-    """Read the facts of this folder's journal outside its state. Raises JournalError."""
-    with closing(JournalReader(path / FILE)) as reader:
-        limits = limits_of(state.identity.strategy, state.trading, journaled_origins(reader))
-        return Journaled(limits, left_alone(reader))
+    equity, cash, realised, fees = map(Decimal, (desk.equity_usd, desk.cash_usd, desk.realized_usd, desk.fees_usd))
+    shown.add_row("equity", f"{equity:,.2f} USD, cash {cash:,.2f}, realised {realised:+,.2f}, fees {fees:,.2f}")
+    for held in sorted(desk.positions, key=lambda held: held.symbol):
+        now = f", now {Decimal(held.mark_usd):.4f}" if held.mark_usd else ""
+        since = new_york_text(held.opened_ns)
+        shown.add_row("position", f"{held.quantity} {held.symbol} at {held.price_usd}{now}, since {since}")
+    if desk.last_basket:
+        given_up = ", ".join(f"{shares:+,} {symbol}" for symbol, shares in desk.given_up.items())
+        shown.add_row("last basket", f"due {desk.last_basket}, given up: {given_up or 'nothing'}")
+    for order in desk.working:
+        wanted = f"{order.side:+d} x {order.quantity} {order.symbol} at {order.limit_usd or 'market'}"
+        shown.add_row("order", f"{order.client_order_id}: {wanted}, {order.status}")
 
 
 def fleet_table(fleet: Fleet) -> Table:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 import time
+from contextlib import closing
 from pathlib import Path
 
 import msgspec
@@ -13,13 +14,13 @@ from rich.live import Live
 from rich.table import Table
 from rich.text import Text
 
-from daemon.cli.status_table import Journaled, journaled, table
+from daemon.app.desks import Journaled, alarms_of, desk_status, journaled
+from daemon.cli.status_table import table
 from daemon.core.limits import Trading
 from daemon.engine.follow import Follower
-from daemon.engine.state_dir import locked_by
 from daemon.journal.journal import FILE
 from daemon.journal.reader import JournalReader
-from daemon.operator.status import status_of, unreadable_desk
+from daemon.operator.status import unreadable_desk
 
 
 def watch(path: Path, console: Console, every_s: float, *, as_json: bool) -> int:
@@ -59,13 +60,10 @@ def _lines(follower: Follower, every_s: float) -> None:
 
 
 def _status_line(follower: Follower, facts: Journaled) -> bytes:
-    state = follower.state
-    if state is None or follower.problem:
-        return msgspec.json.encode(unreadable_desk(str(follower.path.parent), follower.problem))
-    path = follower.path.parent
-    status = status_of(state, follower.meta.get("desk", ""))
-    known = {"limits": facts.limits, "left_alone": facts.left_alone}
-    return msgspec.json.encode(replace(status, state_dir=str(path), process=locked_by(path), **known))
+    path, machine = follower.path.parent, follower.machine
+    if machine is None or follower.problem:
+        return msgspec.json.encode(unreadable_desk(str(path), follower.problem))
+    return msgspec.json.encode(desk_status(path, follower.meta, machine, facts))
 
 
 def _live(follower: Follower, console: Console, every_s: float) -> None:
@@ -82,28 +80,35 @@ class _FromJournal:
 
     def __init__(self, follower: Follower) -> None:
         self._follower = follower
-        self._of: tuple[Trading | None, int] = None, 0
+        self._of: tuple[Trading | None, int, int] = None, 0, 0
         self._known = Journaled()
 
     def known(self) -> Journaled:
         """Return the facts as of the newest start and decision that were read."""
-        state = self._follower.state
-        if state is None or self._follower.problem:
+        machine = self._follower.machine
+        if machine is None or self._follower.problem:
             return self._known
-        now = state.trading, state.stats.decisions
-        if now[0] is not self._of[0] or now[1] != self._of[1]:
-            self._known, self._of = journaled(self._follower.path.parent, state), now
+        before, now = self._of, (machine.state.trading, machine.state.stats.decisions, machine.state.seq)
+        if now[1:] == before[1:] and now[0] is before[0]:
+            return self._known
+        with closing(JournalReader(self._follower.path)) as reader:
+            if now[0] is before[0] and now[1] == before[1]:
+                alarms, alarm = alarms_of(reader, machine)
+                self._known = replace(self._known, alarms=alarms, alarm=alarm)
+            else:
+                self._known = journaled(reader, machine)
+        self._of = now
         return self._known
 
 
 def live_table(follower: Follower, facts: Journaled) -> Table:
     """Return the desk as last read, and why that may be old."""
-    state = follower.state
-    if state is None:
+    machine = follower.machine
+    if machine is None:
         shown = Table(show_header=False)
         shown.add_row(Text(follower.problem, "red"))
         return shown
-    shown = table(follower.meta, state, locked_by(follower.path.parent), facts)
+    shown = table(desk_status(follower.path.parent, follower.meta, machine, facts))
     if follower.problem:
         shown.add_row("old", Text(follower.problem, "red"))
     return shown

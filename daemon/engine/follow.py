@@ -60,6 +60,11 @@ class Follower:
         self._astray = ""  # why only a newer snapshot of this code leads beyond `last_id`; "": nothing is in the way
 
     @property
+    def machine(self) -> Machine | None:
+        """The machine after the event of row `last_id`, None before a first look succeeded."""
+        return self._machine
+
+    @property
     def state(self) -> State[Any] | None:
         """The desk after the event of row `last_id`: frozen, so any thread may read it."""
         return self._machine.state if self._machine is not None else None

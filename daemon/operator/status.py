@@ -27,6 +27,19 @@ class Holding(msgspec.Struct, frozen=True):
     quantity: int
     cost_usd: str
     mark_usd: str  # a share; "" where none is known
+    price_usd: str = ""  # average paid a share
+    opened_ns: int = 0  # when what is held was first filled
+
+
+class WorkingOrder(msgspec.Struct, frozen=True):
+    """An order that works at the broker. `limit_usd` is "" at the market; `side` +1 buys, -1 sells."""
+
+    client_order_id: str
+    symbol: str
+    side: int
+    quantity: int
+    limit_usd: str
+    status: str
 
 
 class Challenger(msgspec.Struct, frozen=True):
@@ -47,10 +60,11 @@ class OptionFills(msgspec.Struct, frozen=True):
 
 
 class DeskStatus(msgspec.Struct, frozen=True):
-    """A desk after event `seq`; every status prints this, and every `--json` of one is this as JSON.
+    """A desk after event `seq`; every status shows this, and every `--json` of one is this as JSON.
 
-    `halt` and `pause` are "" where there is none, `paused_until_ns` 0: until resumed. The fields from
-    `state_dir` on are known only to who reads the desk's state directory. `problem` is "" when all of it could be read.
+    `halt` and `pause` are "" where there is none, `paused_until_ns` 0: until resumed. `state_dir`, `process`, `limits`,
+    `left_alone`, `option_fills`, `tape`, `synthetic` and `alarms` are known only to a reader of the desk's state
+    directory. `problem` is "" when all of it could be read.
     """
 
     desk: str
@@ -87,11 +101,23 @@ class DeskStatus(msgspec.Struct, frozen=True):
     left_alone: dict[str, str] = {}  # at the newest decision: symbol to reason
     problem: str = ""
     challenger: Challenger | None = None
-    option_fills: OptionFills | None = None  # of a replay with recorded option quotes, read from its state directory
+    option_fills: OptionFills | None = None  # of a replay with recorded option quotes
     day_usd: str = ""  # gain of `session`, without transfers
     exposed_usd: str = ""  # worth of all positions at the newest marks, at cost where none is known
-    alarms: int = 0  # since the newest session began, read from its state directory; `alarm` is the newest one's name
+    alarms: int = 0  # since the newest session began; `alarm` is the newest one's name
     alarm: str = ""
+    tape: str = ""  # of a replay
+    synthetic: bool = False  # its bars are made up
+    halt_since_ns: int = 0
+    fees_usd: str = ""
+    working: tuple[WorkingOrder, ...] = ()
+    given_up: dict[str, int] = {}  # of the last basket: symbol to shares that were given up
+    bars_rejected: int = 0
+    orders_sent: int = 0
+    partial_fills: int = 0
+    trades: int = 0
+    wins: int = 0
+    denials: dict[str, int] = {}  # gate to how often it denied
 
 
 _BLANK = DeskStatus(
@@ -129,7 +155,14 @@ def status_of(state: State[Any], desk: str) -> DeskStatus:
         realized_usd=f"{book.realized:.2f}",
         drawdown=max(drawdown, 0.0),
         positions=tuple(
-            Holding(p.symbol, p.quantity, f"{p.cost * p.multiplier:.2f}", _mark(state, p.symbol))
+            Holding(
+                symbol=p.symbol,
+                quantity=p.quantity,
+                cost_usd=f"{p.cost * p.multiplier:.2f}",
+                mark_usd=_mark(state, p.symbol),
+                price_usd=f"{p.cost / p.quantity:.4f}" if p.quantity else "",
+                opened_ns=p.opened_ns,
+            )
             for p in book.positions.values()
         ),
         orders=sum(order.working for order in state.orders.values()),
@@ -145,6 +178,27 @@ def status_of(state: State[Any], desk: str) -> DeskStatus:
         challenger=challenger_of(state),
         day_usd=f"{book.equity - book.session_start_equity - book.transfers:.2f}",
         exposed_usd=f"{sum((_worth(state, held) for held in book.positions.values()), Decimal(0)):.2f}",
+        halt_since_ns=risk.halt.since_ns if risk.halt is not None else 0,
+        fees_usd=f"{book.fees:.2f}",
+        working=tuple(
+            WorkingOrder(
+                client_order_id=order.client_order_id,
+                symbol=order.symbol,
+                side=order.side,
+                quantity=order.quantity,
+                limit_usd="" if order.limit_price is None else str(order.limit_price),
+                status=order.status,
+            )
+            for order in state.orders.values()
+            if order.working
+        ),
+        given_up=dict(state.basket.given_up),
+        bars_rejected=state.stats.bars_rejected,
+        orders_sent=state.stats.orders,
+        partial_fills=state.stats.partial_fills,
+        trades=state.stats.trades,
+        wins=state.stats.wins,
+        denials=dict(state.stats.denials),
     )
 
 

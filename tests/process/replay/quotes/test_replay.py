@@ -135,8 +135,14 @@ def test_each_fill_is_at_the_quote_of_a_later_minute_or_counted(
     assert any("3 of 5 sessions have no option quote" in text for text in summary["remarks"])
 
 
+def _stopped(_: float) -> None:
+    raise KeyboardInterrupt
+
+
 def test_its_journal_verifies_without_the_files_and_status_counts_the_fills(
-    ran: tuple[Path, dict[str, Any], list[dict[str, Any]]], capsys: pytest.CaptureFixture[str]
+    ran: tuple[Path, dict[str, Any], list[dict[str, Any]]],
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     state, summary, _ = ran
     report = verified(state)
@@ -146,6 +152,10 @@ def test_its_journal_verifies_without_the_files_and_status_counts_the_fills(
     assert ctl(["status", "--json", "--state-dir", str(state)]) == 0
     status = msgspec.json.decode(capsys.readouterr().out)
     assert status["option_fills"] == {"recorded": used["fills_recorded"], "modelled": used["fills_modelled"]}
+    with monkeypatch.context() as patch:
+        patch.setattr("daemon.cli.watch.time.sleep", _stopped)
+        assert ctl(["status", "--watch", "--json", "--state-dir", str(state)]) == 0
+    assert msgspec.json.decode(capsys.readouterr().out) == status
     assert ctl(["status", "--state-dir", str(state)]) == 0
     assert f"{used['fills_recorded']} at recorded quotes, {used['fills_modelled']} at Black-Scholes" in " ".join(
         capsys.readouterr().out.split()
