@@ -41,6 +41,10 @@ def test_no_file_of_the_product_has_more_than_400_lines() -> None:
     assert {name: count for name, count in lines.items() if count > MOST_LINES} == {}
 
 
+def test_the_example_of_a_broker_has_fewer_than_300_lines() -> None:
+    assert (REPOSITORY / "tests" / "support" / "toy_broker.py").read_text().count("\n") < 300
+
+
 def test_at_most_ten_modules_import_more_than_twenty() -> None:
     """Libraries count; `from a.b import c` is one of a.b, unless c is a module itself."""
     own = {".".join(path.relative_to(REPOSITORY).with_suffix("").parts).removesuffix(".__init__") for path in PRODUCT}

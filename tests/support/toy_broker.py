@@ -89,10 +89,8 @@ class ToyFeed:
         if not self._listed:
             expiry = scheduled.upcoming[0].date
             rows = tuple(
-                ev.Contract(
-                    occ_symbol(self._symbol, expiry, right, Decimal(strike)), expiry, right, Decimal(strike), 900
-                )
-                for strike in STRIKES
+                ev.Contract(occ_symbol(self._symbol, expiry, right, strike), expiry, right, strike, 900)
+                for strike in map(Decimal, STRIKES)
                 for right in (1, -1)
             )
             self._listed = tuple(row.symbol for row in rows)

@@ -15,7 +15,7 @@ from typing import Any
 import pytest
 import requests
 
-from daemon.brokers.alpaca.rest.client import Access, Deadlines
+from daemon.brokers.alpaca.rest.client import Access, BoundClient, Deadlines
 from daemon.brokers.alpaca.rest.errors import Lapsed, MethodRefused, NotSent, Refused, RestError, Throttled, Unanswered
 from daemon.brokers.alpaca.rest.queues import RequestQueue
 from daemon.brokers.alpaca.trading.trading import TradingOrders, TradingReads, submission
@@ -46,6 +46,16 @@ def test_a_submission_has_exactly_the_documented_keys_and_exact_numbers() -> Non
     assert "position_intent" not in shares
     assert (shares["type"], shares["side"], "limit_price" in shares) == ("market", "sell", False)
     assert submission(buy(limit="1E+1"))["limit_price"] == "10"
+
+
+@pytest.mark.parametrize("method", ["get", "post", "put", "patch", "delete"])
+def test_each_method_of_the_library_goes_through_the_bounded_session(method: str) -> None:
+    """The session allows no method here, and the address takes no connection: nothing else of the library may send."""
+    clock = Clock.real()
+    queue = RequestQueue("test", TokenBucket(clock.now_ns, 60, 60), clock)
+    client = BoundClient(Access("http://127.0.0.1:9", "key", "secret"), queue, frozenset())
+    with pytest.raises(MethodRefused, match=f"^{method.upper()} through a client"):
+        getattr(client, method)("/orders")
 
 
 # --- what the server says, by the door ----------------------------------------------------------------------------
