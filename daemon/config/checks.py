@@ -96,7 +96,7 @@ def _chooses_by_row(strategy: str) -> bool:
 
 
 def _trades_options(strategy: str) -> bool:
-    return is_known(strategy) and entry(strategy).make().spec.holds == "option"
+    return is_known(strategy) and entry(strategy).make().spec.chained
 
 
 def _wrong_symbols(desk: Desk) -> Iterator[Problem]:
