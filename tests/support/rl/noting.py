@@ -17,7 +17,7 @@ from msgspec.structs import replace
 
 from daemon.experience.experience import Experience
 from strategies.kit.card import Card
-from strategies.kit.contract import Float32Array, Strategy
+from strategies.kit.contract import AnyStrategy, Float32Array
 from tests.support.models.cards import vouch
 from tests.support.models.online_models import NAME, put_momentum
 from training.evidence.off_policy.evaluation import OffPolicy
@@ -71,7 +71,7 @@ class Noting:
 class ByHand:
     """Publishes momentum policies. `cards` has the card of each by the session after which it was taken; no others."""
 
-    def __init__(self, store: Path, maker: Strategy, cards: Mapping[str, Card]) -> None:
+    def __init__(self, store: Path, maker: AnyStrategy, cards: Mapping[str, Card]) -> None:
         self._store, self._maker, self._cards = store, maker, cards
 
     def __call__(self, network: QNetwork, found: OffPolicy, origin: Origin, parent: str, watched: Watched) -> None:
@@ -83,7 +83,7 @@ class ByHand:
             vouch(folder, replace(card, version=version, parent=parent, stream=origin.stream))
 
 
-def candidates_of(learner: Noting, publish: ByHand, maker: Strategy, *, every: int, sessions: int) -> Candidates:
+def candidates_of(learner: Noting, publish: ByHand, maker: AnyStrategy, *, every: int, sessions: int) -> Candidates:
     """The watcher of a trainer with this learner."""
     spec: Any = maker.spec
     return Candidates(
