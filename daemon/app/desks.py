@@ -7,7 +7,6 @@ Root reads each desk as the user who owns its folder.
 from __future__ import annotations
 
 import sqlite3
-from collections.abc import Mapping
 from contextlib import closing
 from pathlib import Path
 
@@ -78,7 +77,7 @@ def alarms_of(reader: JournalReader, machine: Machine) -> tuple[int, str]:
     return alarms_since_midnight(reader, machine.state.now_ns) if machine.state.seq else (0, "")
 
 
-def desk_status(path: Path, meta: Mapping[str, str], machine: Machine, facts: Journaled) -> DeskStatus:
+def desk_status(path: Path, meta: dict[str, str], machine: Machine, facts: Journaled) -> DeskStatus:
     """Return the status of the desk in the folder `path`: what every command shows of it, as a table or as JSON."""
     return replace(
         status_of(machine.state, meta.get("desk", "")),

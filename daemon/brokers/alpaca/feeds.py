@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from functools import partial
 
 from daemon.brokers.alpaca.market.chain import ChainReader
 from daemon.brokers.alpaca.market.daily_feed import DailyFeed
@@ -51,9 +50,9 @@ class Feeds:
             raise ValueError(f"feed is {AUTO!r}: its name is chosen before a desk is made (feed_choice)")
         return by_kind(
             desk.strategy,
-            option=partial(self._option_feed, desk),
-            shares=partial(self._share_feed, desk),
-            days=partial(self._daily_feed, desk),
+            option=lambda strategy: self._option_feed(desk, strategy),
+            shares=lambda strategy: self._share_feed(desk, strategy),
+            days=lambda strategy: self._daily_feed(desk, strategy),
         )
 
     def _option_feed(self, desk: FeedDesk, strategy: Strategy) -> Feed:
@@ -62,11 +61,13 @@ class Feeds:
         symbol, feed = strategy.spec.symbols[0], settings.feed.options
         chain = ChainReader(self.listings(), market, symbol, settings.contracts, feed, self.log)
         options = Options(chain, self._endpoint("option_stream_url"), self._recorder(desk))
-        return self._bar_feed(desk, strategy.spec, partial(market.latest_option_quotes, feed=feed), options)
+        return self._bar_feed(desk, strategy.spec, lambda symbols: market.latest_option_quotes(symbols, feed), options)
 
     def _share_feed(self, desk: FeedDesk, strategy: ShareStrategy) -> Feed:
         """Return streams, history and quotes of the strategy's symbols."""
-        return self._bar_feed(desk, strategy.spec, partial(self.market.latest_quotes, feed=self.settings.feed.name))
+        return self._bar_feed(
+            desk, strategy.spec, lambda symbols: self.market.latest_quotes(symbols, self.settings.feed.name)
+        )
 
     def _bar_feed(
         self, desk: FeedDesk, spec: Spec, read_quotes: ReadQuotes, options: Options | None = None
