@@ -49,7 +49,6 @@ class Member:
     until_ns: int = 0
     outside: int = 0
     released: bool = True  # it works, as far as the clock knows
-    left_out: bool = False
 
 
 class ClockService:
@@ -65,6 +64,7 @@ class ClockService:
         self.steps = 0
         self._members: dict[int, Member] = {}
         self._expected: dict[int, int] = {}  # by the descriptor of a process that has not joined yet: its pid
+        self._left_out: set[int] = set()  # pids
         self._joined = 0
         self._lock = threading.Lock()
         self._listener = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET)
@@ -93,11 +93,9 @@ class ClockService:
                 self._poll.register(descriptor, select.EPOLLIN)
 
     def leave_out(self, pid: int, *, out: bool) -> None:
-        """Let time pass without a participant, as for one that is stopped; or wait for it again."""
+        """Let time pass without a process, joined or expected, as for one that is stopped; or wait for it again."""
         with self._lock:
-            for member in self._members.values():
-                if member.pid == pid:
-                    member.left_out = out
+            (self._left_out.add if out else self._left_out.discard)(pid)
         os.write(self._wake_w, b".")
 
     def jump_to(self, ns: int) -> None:
@@ -109,7 +107,7 @@ class ClockService:
         with self._lock:
             rows = [
                 f"{m.name} ({m.pid}): {'works' if m.released else f'quiet until {m.until_ns}'}, outside {m.outside}"
-                + (", left out" if m.left_out else "")
+                + (", left out" if m.pid in self._left_out else "")
                 for m in self._members.values()
             ]
             return f"{self.now_ns()}; " + "; ".join([*rows, *(f"expected {pid}" for pid in self._expected.values())])
@@ -188,9 +186,10 @@ class ClockService:
 
     def _move(self) -> None:
         """Release the next participant once no other has work to do before."""
-        members = [member for member in self._members.values() if not member.left_out]
-        outside = sum(min(m.outside, 0) if m.left_out else m.outside for m in self._members.values())
-        if self._expected or outside > 0 or any(member.released for member in members):
+        members = [member for member in self._members.values() if member.pid not in self._left_out]
+        outside = sum(min(m.outside, 0) if m.pid in self._left_out else m.outside for m in self._members.values())
+        joined = self._left_out.issuperset(self._expected.values())
+        if not joined or outside > 0 or any(member.released for member in members):
             return
         waiting = select.poll()  # first what came in, then whether they woke: one that wakes reports it before it reads
         for member in members:

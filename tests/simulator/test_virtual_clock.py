@@ -129,9 +129,13 @@ def test_a_further_process_joins_and_time_waits_for_it(clock: VirtualClock, tmp_
     assert [ns / SECOND_NS for ns in told] == [900.0, 1800.0, 2700.0, 3600.0]
 
 
-def test_time_passes_without_a_process_that_is_stopped_when_it_is_left_out(clock: VirtualClock, tmp_path: Path) -> None:
+@pytest.mark.parametrize(("before_s", "seen_s"), [(900.0, [900.0, 4500.0, 5400.0]), (0.0, [4500.0])])
+def test_time_passes_without_a_process_that_is_stopped_when_it_is_left_out(
+    clock: VirtualClock, tmp_path: Path, before_s: float, seen_s: list[float]
+) -> None:
     process = joining(clock, tmp_path / "told")
-    clock.pass_s(900.0)
+    if before_s:  # else it is stopped before it has joined
+        clock.pass_s(before_s)
     os.kill(int(process.pid or 0), signal.SIGSTOP)
     clock.leave_out(int(process.pid or 0), out=True)
     clock.pass_s(HOUR_S)
@@ -141,7 +145,7 @@ def test_time_passes_without_a_process_that_is_stopped_when_it_is_left_out(clock
     process.kill()
     process.join()
     told = [int(line) - START_NS for line in (tmp_path / "told").read_text().split()]
-    assert [ns / SECOND_NS for ns in told] == [900.0, 4500.0, 5400.0]
+    assert [ns / SECOND_NS for ns in told] == seen_s
 
 
 def test_a_process_that_ends_before_it_joins_holds_nothing_up(clock: VirtualClock) -> None:
