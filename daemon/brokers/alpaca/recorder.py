@@ -30,7 +30,7 @@ from strategies.kit.units import MINUTE_NS, SECOND_NS
 
 GRACE_NS = 5 * SECOND_NS  # after a minute's end: its last quotes and the underlying's bar come within two seconds
 RESERVE = 40  # symbols of the stream that stay free for the desk's next contracts
-MESSAGES_MOST = 60_000  # a minute of contracts that the desk does not need; more, and there are fewer of them
+MESSAGES_MOST = 240_000  # a minute of contracts that the desk does not need; more, and there are fewer of them
 STAY = 2  # strikes that a recorded contract may be further away than a new one
 SIMULATED = "a simulated Alpaca"  # what made its quotes up
 STOP_S = 2.0  # for what waits for the disk

@@ -33,6 +33,8 @@ def add_options(command: argparse.ArgumentParser) -> None:
         "--day", type=_date, metavar="DATE", help="YYYY-MM-DD (default: the newest session with an event)"
     )
     command.add_argument("--days", type=_count, metavar="N", help="the newest N sessions up to that day, in sum")
+    recorded = "judge by recorded quotes instead of the journal's: a file, or a folder as `[record]` writes it"
+    command.add_argument("--option-quotes", type=Path, metavar="PATH", help=recorded)
     command.add_argument("--json", action="store_true", help="one JSON object a session, or their sum")
 
 
@@ -41,10 +43,10 @@ def run(options: argparse.Namespace, console: Console) -> int:
     journal = options.state_dir / FILE
     try:
         if options.days is None:
-            gaps = [read_gap(journal, options.day)]
+            gaps = [read_gap(journal, options.day, options.option_quotes)]
         else:
             dates = [found for found in sessions_in(journal) if options.day is None or found <= options.day]
-            gaps = [read_gap(journal, found) for found in dates[-options.days :]]
+            gaps = [read_gap(journal, found, options.option_quotes) for found in dates[-options.days :]]
     except ValueError as error:
         raise NotFound(str(error)) from error
     if not gaps:

@@ -19,6 +19,7 @@ from daemon.core.session import new_york_text
 from daemon.journal.reader import JournalReader
 from daemon.reports.execution_quality import BP, ZERO, OrderQuality
 from daemon.reports.gap.paper_day import PaperOrder, paper_orders
+from daemon.reports.gap.recorded_day import day_quotes
 from daemon.reports.gather import read_day
 from daemon.reports.record import WARM_NS, session_of
 from daemon.reports.shadow import FEWEST, interval_of_mean
@@ -122,11 +123,14 @@ class GapSummary(msgspec.Struct, frozen=True):
     paper_fees_usd: Decimal = ZERO
 
 
-def read_gap(journal: Path, date: str | None) -> Gap:
-    """Return the gap of a session, the newest without a date. Raises JournalError, ValueError."""
+def read_gap(journal: Path, date: str | None, quotes: Path | None = None) -> Gap:
+    """Return the gap of a session, the newest without a date; with `quotes` to a dry run on that file or folder.
+
+    Raises JournalError, ValueError.
+    """
     with session_of(journal, date) as (reader, session):
         day = read_day(reader, session)
-        paper = paper_orders(reader, session)
+        paper = paper_orders(reader, session, None if quotes is None else day_quotes(quotes, session))
         fees = ledger_fees(reader, session)
     lines = [line_of(order, paper.get(order.client_order_id, PaperOrder())) for order in day.quality.orders]
     return Gap(session.date, day.mode, tuple(lines), fees)

@@ -22,10 +22,13 @@ from daemon.engine.recovery import DRY_RUN, first_trading
 from daemon.journal.reader import JournalReader
 from daemon.journal.rows import decode_event
 from daemon.journal.universe import strategy_of
+from daemon.reports.gap.recorded_day import with_recorded
 from daemon.reports.holdings import rows_between
 from daemon.reports.record import REPORT_SPAN_NS, WARM_NS, first_id
+from daemon.tapes.quotes.tape import DayQuotes
 from strategies.kit.contract import Session
 
+RECORDED = "recorded"  # the mode of a dry run on recorded quotes
 PLENTY = Decimal(10) ** 12  # USD: no order is refused for its price
 
 
@@ -42,17 +45,25 @@ class PaperOrder(msgspec.Struct, frozen=True):
     fees: Decimal = Decimal(0)
 
 
-def paper_orders(reader: JournalReader, session: Session) -> dict[str, PaperOrder]:
+def paper_orders(reader: JournalReader, session: Session, quotes: DayQuotes | None = None) -> dict[str, PaperOrder]:
     """Return the session's orders by name, as the paper broker of a dry run on a live feed fills them.
 
-    Raises JournalError, ValueError for a strategy that is not known here.
+    With `quotes` as that of a dry run on these recorded quotes. Raises JournalError, ValueError for a strategy that is
+    not known here, or that trades no options but has quotes.
     """
-    market = Core(strategy_of(reader.meta())).desk.paper(first_trading(reader), DRY_RUN)
+    desk = Core(strategy_of(reader.meta())).desk
+    if quotes is not None and desk.spec.holds != "option":
+        raise ValueError(f"{desk.spec.name} trades no options: leave the quotes out")
+    mode = DRY_RUN if quotes is None else RECORDED
+    market = desk.paper(first_trading(reader), mode)
     if market is None:
-        raise ValueError(f"the mode {DRY_RUN!r} has no paper broker")
+        raise ValueError(f"the mode {mode!r} has no paper broker")
     state: Any = market.start()
     found: dict[str, PaperOrder] = {}
-    for event, effects in _events(reader, session):
+    events = _events(reader, session)
+    if quotes is not None:
+        events = with_recorded(events, session, quotes, lambda: [order.symbol for order in state.orders])
+    for event, effects in events:
         first: list[AnyEffect] = []
         for effect in effects:
             if isinstance(effect, SubmitOrder):

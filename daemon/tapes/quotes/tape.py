@@ -103,7 +103,7 @@ class QuotedTape:
         self._closes = dict(quotes.closes or {})
         self._last_close: float | None = None  # of the tape's last session before the running one
         self._session: Session | None = None
-        self._day: _Day | None = None
+        self._day: DayQuotes | None = None
 
     @property
     def counts(self) -> TapeCounts:
@@ -140,7 +140,7 @@ class QuotedTape:
         self._session = session
         self._day = None
         if quotes is not None and quotes.date == session.date:
-            self._day = _Day(quotes, session, self._quotes.root)
+            self._day = DayQuotes(quotes, session, self._quotes.root)
             self.quote_counts.faulty += self._day.faulty
         self.quote_counts.sessions += 1
         self.quote_counts.with_quotes += self._day is not None
@@ -161,7 +161,7 @@ class QuotedTape:
                 if market.closed_bar_ns < event.bar.start_ns:
                     yield QuotesReceived(event.time_ns, event.bar.start_ns, self._quoted(market, event.time_ns))
 
-    def _listed(self, event: SessionScheduled, day: _Day) -> ContractsListed:
+    def _listed(self, event: SessionScheduled, day: DayQuotes) -> ContractsListed:
         """Return the contracts of the file within the rules' days, so many strikes on each side of the last close."""
         rule, each_side = self._trading.contracts, self._trading.paper.strikes_each_side
         dates = [event.session.date, *(later.date for later in event.upcoming)][rule.min_days : rule.max_days + 1]
@@ -206,7 +206,7 @@ class QuotedTape:
         return tuple(found)
 
 
-class _Day:
+class DayQuotes:
     """One session's usable quotes, by contract."""
 
     def __init__(self, quotes: SessionQuotes, session: Session, root: str) -> None:

@@ -18,6 +18,7 @@ from daemon.config.tables import Record
 from daemon.core.events import Contract
 from daemon.core.instruments.option_market import occ_symbol
 from daemon.host.time.clock import Clock
+from daemon.operator.log_events import LOG_EVENTS
 from daemon.tapes.quotes.minute_book import Row
 from daemon.tapes.quotes.recording import Recording
 from strategies.kit.contract import Session
@@ -89,6 +90,7 @@ class Side:
         self.recorder.listed(LISTING)
 
     def _log(self, event: str, /, **fields: object) -> None:
+        assert set(fields) == set(LOG_EVENTS[event].fields)
         self.told.append((event, fields))
 
     @property

@@ -6,26 +6,29 @@ server's own book, the request log, New York's wall clock, and the market as a f
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
 from dataclasses import dataclass
 from decimal import Decimal
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from daemon.cli import ctl
 from daemon.journal.journal import FILE
 from daemon.journal.reader import JournalReader
+from daemon.reports.gap.gap import read_gap
 from daemon.tapes.quotes.reader import QuoteFile
 from daemon.tapes.quotes.recording import finish
 from simulator.prices.market import POINT_NS
 from simulator.server import DEFAULT_KEY, DEFAULT_SECRET
 from simulator.trading.account import Account
 from strategies.kit.units import MINUTE_NS
-from tests.support.desks.live_desk import Books, differences
-from tests.support.desks.stage import Stage, Table, Tape, new_york_ns, new_york_time, stage
+from tests.support.desks.desk_run import environment, records, rltraderd
+from tests.support.desks.live_desk import LOOSE, Books, differences
+from tests.support.desks.stage import UNENDING, Stage, Table, Tape, new_york_ns, new_york_time, stage
 from tests.support.paths import FIXTURE_MODELS
 
 STOP_S = 5.0  # a clean stop with nothing to wait for
@@ -215,13 +218,24 @@ def test_a_dry_runs_fills_are_at_quotes_that_the_server_gave(trading: dict[str, 
         assert Decimal(fill["price"]) in {ask if fill["side"] > 0 else bid for bid, ask in given}
 
 
-def test_a_recording_holds_what_the_server_quoted_at_each_minutes_end(trading: dict[str, Lived]) -> None:
+# --- the recording ----------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def recording(trading: dict[str, Lived]) -> Path:
+    """The quotes that the desk recorded, finished as a later session does: virtual time may leave none for it."""
+    folder, day = of(trading, "bundled").stage.state_dir / "quotes", SCENARIOS["bundled"].day
+    finish(folder, day, source="again", synthetic="")
+    return folder / f"{day}.parquet"
+
+
+def test_a_recording_holds_what_the_server_quoted_at_each_minutes_end(
+    trading: dict[str, Lived], recording: Path
+) -> None:
     lived = of(trading, "bundled")
     market, day = lived.stage.market, SCENARIOS["bundled"].day
     assert lived.stage.told("recording_stopped") == lived.stage.told("recording_narrowed") == []
-    folder = lived.stage.state_dir / "quotes"
-    finish(folder, day, source="again", synthetic="")  # as a later session does: virtual time may leave none for it
-    (quotes,) = QuoteFile(folder / f"{day}.parquet").sessions()
+    (quotes,) = QuoteFile(recording).sessions()
     assert len(set(quotes.end_ns.tolist())) == 390
     assert len(quotes.bid) > 390 * 20  # six strikes on each side, of both rights, and the desk's own
     closes = {bar.start_ns + MINUTE_NS: bar.close for bar in market.session_bars(day)}
@@ -229,6 +243,54 @@ def test_a_recording_holds_what_the_server_quoted_at_each_minutes_end(trading: d
     for row in range(0, len(quotes.bid), 97):
         symbol, end = quotes.contracts.symbols[quotes.codes[row]], int(quotes.end_ns[row])
         assert (Decimal(str(quotes.bid[row])), Decimal(str(quotes.ask[row]))) == market.quote(symbol, end)
+
+
+def test_a_dry_run_on_the_recording_differs_from_the_live_run_as_the_gap_report_states(
+    trading: dict[str, Lived], recording: Path, tmp_path: Path
+) -> None:
+    """Every order of the dry run is one of the live run's, and it fills as the report has it on paper."""
+    lived, day = of(trading, "bundled"), SCENARIOS["bundled"].day
+    state = _dry_run_on(recording, lived.stage, tmp_path)
+    gap = read_gap(lived.stage.state_dir / FILE, day, recording.parent)
+    lines = {line.client_order_id: line for line in gap.lines}
+    live = {_order(row): row for row in lived.books.orders.values()}
+    dry = {_order(row): row for row in records(state, "orders", "submitted_ns")}
+    assert len(dry) > 60
+    assert dry.keys() <= live.keys()
+    for key, row in dry.items():
+        line = lines[live[key]["client_order_id"]]
+        price = Decimal(row["cost"]) / row["filled"] if row["filled"] else None
+        assert price == line.paper_price, key
+        assert (price == line.live_price) or line.reason != "same"
+    split = {line.client_order_id.rsplit("-", 1)[0] for line in gap.lines if line.reason == "quantity"}
+    for key in live.keys() - dry.keys():  # the rest of an order that the server filled in parts
+        assert live[key]["client_order_id"].rsplit("-", 1)[0] in split
+    assert {line.reason for line in gap.lines} >= {"same", "price", "quantity"}
+
+
+def _order(row: Mapping[str, Any]) -> tuple[int, str, int, str]:
+    """What an order is in both runs: minute, contract, side, limit."""
+    return row["submitted_ns"] // MINUTE_NS, row["symbol"], row["side"], row["limit_price"]
+
+
+def _dry_run_on(quotes: Path, stage: Stage, folder: Path) -> Path:
+    """Replay the stage's bars on these quotes by its rules; return the state directory."""
+    rows = [
+        f"{bar.start_ns},{bar.open!r},{bar.high!r},{bar.low!r},{bar.close!r},{bar.volume!r}"
+        for bar in stage.market.bars["SPY"]
+    ]
+    tape, state = folder / "tape.csv", folder / "state"
+    tape.write_text("\n".join(["timestamp,open,high,low,close,volume", *rows]) + "\n")
+    rules = {
+        f"{table}__{key}": value for made in (LOOSE, UNENDING) for table in made for key, value in made[table].items()
+    }
+    rules["paths__models_dir"] = stage.models_dir
+    usual = {name: value for name, value in environment().items() if not name.startswith("RLTRADER_")}
+    env = usual | {f"RLTRADER_{name}".upper(): str(value) for name, value in rules.items()}
+    arguments = ("--dry-run", "--bars", tape, "--option-quotes", quotes, "--state-dir", state)
+    finished = rltraderd(*arguments, cwd=folder, env=env)
+    assert finished.returncode == 0, finished.stderr
+    return state
 
 
 # --- the calendar -----------------------------------------------------------------------------------------------------

@@ -6,6 +6,7 @@ The desk bought two calls and sold them again; a third order was refused by the 
 from __future__ import annotations
 
 import json
+from datetime import UTC, datetime
 from decimal import Decimal
 from pathlib import Path
 
@@ -31,6 +32,7 @@ from daemon.journal.rows import Batch, HashChain, encode_effects
 from daemon.reports.gap.gap import Gap, GapLine, read_gap, summary_of
 from strategies.kit.contract import Session
 from strategies.kit.units import HOUR_NS, SECOND_NS
+from tests.support.quote_files import write_quotes
 
 CALL = "SPY240816C00550000"
 DAY = Session("2024-08-15", 1_723_728_600 * SECOND_NS, 1_723_752_000 * SECOND_NS)
@@ -126,6 +128,26 @@ def test_fees_are_those_of_the_fills_and_of_the_ledger_s_day(state_dir: Path) ->
     # on paper, by docs/PAPER.md: three buys of two contracts 2 x 0.04685 -> 0.10 each, unless unfilled (the fourth);
     # the sale 2 x (0.04685 + 0.00279) = 0.09928 and 472.00 x 0.0000278 = 0.01312 -> 0.12
     assert [line.paper_fees for line in gap.lines] == [Decimal(text) for text in ("0.10", "0.12", "0.10", "0")]
+
+
+def test_with_recorded_quotes_an_order_fills_at_the_end_of_a_later_minute(state_dir: Path) -> None:
+    prices = {2: (2.12, 2.22), 3: (2.20, 2.30), 4: (2.33, 2.43), 5: (2.50, 2.60)}
+    rows = [
+        {"symbol": CALL, "timestamp": datetime.fromtimestamp(at(60 * minute) // SECOND_NS, UTC), "bid": bid, "ask": ask}
+        for minute, (bid, ask) in prices.items()
+    ]
+    write_quotes(state_dir / "2024-08-15.parquet", rows)
+    gap = read_gap(state_dir / FILE, "2024-08-15", state_dir)
+    # bought at 2.22, the broker's 2.18 was 8 USD better; the sale's limit 2.30 is met at 9:34, at 2.33 for 2.37
+    assert [(*found(line), line.paper_price) for line in gap.lines] == [
+        ("1", "price", 1.0, 60.0, Decimal("-8.00"), Decimal("2.22")),
+        ("2", "price", 3.0, 120.0, Decimal("-8.00"), Decimal("2.33")),
+        ("3", "paper_only", None, 60.0, None, Decimal("2.43")),
+        ("4", "live_only", 1.0, None, None, None),  # 2.60 is above its limit
+    ]
+    write_quotes(state_dir / "2024-08-15.parquet", [{**rows[0], "timestamp": datetime(2024, 8, 14, 15, tzinfo=UTC)}])
+    with pytest.raises(ValueError, match="no quote of 2024-08-15: pass the file of that session"):
+        read_gap(state_dir / FILE, "2024-08-15", state_dir)
 
 
 def test_the_account_on_paper_always_suffices(state_dir: Path) -> None:
