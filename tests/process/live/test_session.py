@@ -254,7 +254,7 @@ def test_a_dry_run_on_the_recording_differs_from_the_live_run_as_the_gap_report_
     gap = read_gap(lived.stage.state_dir / FILE, day, recording.parent)
     lines = {line.client_order_id: line for line in gap.lines}
     live = {_order(row): row for row in lived.books.orders.values()}
-    dry = {_order(row): row for row in records(state, "orders", "submitted_ns")}
+    dry = {_order(row): row for row in map(dict, records(state, "orders", "submitted_ns"))}
     assert len(dry) > 60
     assert dry.keys() <= live.keys()
     for key, row in dry.items():
