@@ -19,7 +19,7 @@ LEARN_ARGS ?=
 COVERAGE_MIN := 97
 PIP := .venv/bin/python -m pip --disable-pip-version-check
 
-.PHONY: help demo training test lint format bench bench-train bench-flips bench-promotion off-policy-coverage site soak learn online chaos chaos-desks install install-trainer prune dist images check-images check-deploy check-units debian-tools dashboard vendor clean
+.PHONY: help demo training test lint format bench bench-train bench-flips bench-promotion off-policy-coverage site notebooks soak learn online chaos chaos-desks install install-trainer prune dist images check-images check-deploy check-units debian-tools dashboard vendor clean
 
 help:
 	@echo "make demo      install the daemon and run a bundled tape through it (dry run, no account needed);"
@@ -40,6 +40,7 @@ help:
 	@echo "make install   put daemon, units and an example configuration on a trading host (docs/TRADING_HOST.md)"
 	@echo "make dist      build the wheel into dist/ and prove it in an empty environment (DIST_PYTHON names its Python)"
 	@echo "make prune     remove releases there that neither runs, nor is the current or the former one"
+	@echo "make notebooks run the notebooks of docs/notebooks; with their outputs they are in site/notebooks"
 	@echo "make site      the manuals as a site with search, and the reference of all commands and keys: site/html"
 	@echo "make dashboard run the demo, then show it at http://127.0.0.1:8420 until Ctrl-C"
 	@echo "make vendor    fetch the dashboard's chart library from the npm registry again"
@@ -71,7 +72,7 @@ help:
 
 .venv/.installed-tests: pyproject.toml constraints.txt .venv/.installed-daemon
 	@echo "== installing the tools of tests and training (torch among them) into .venv"
-	@$(PIP) install --quiet -c constraints.txt -e '.[$(RUNTIME),dev,training,scale,online,notify]'
+	@$(PIP) install --quiet -c constraints.txt -e '.[$(RUNTIME),dev,training,scale,online,notify,notebooks]'
 	@.venv/bin/python -c 'import torch; print("== torch", torch.__version__, "is", "CUDA " + torch.version.cuda if torch.version.cuda else "CPU only")'
 	@touch $@
 
@@ -93,8 +94,11 @@ dashboard: .venv/.installed-daemon
 	@$(PIP) install --quiet -c constraints.txt -e '.[$(RUNTIME),docs]'
 	@touch $@
 
+notebooks: .venv/.installed-tests
+	@.venv/bin/python docs/notebooks/run.py site/notebooks
+
 # Only installing reaches another host.
-site: .venv/.installed-docs
+site: .venv/.installed-docs notebooks
 	@.venv/bin/python docs/site/make_site.py site
 	@echo "== site/html; look at it with: .venv/bin/python -m http.server --bind 127.0.0.1 --directory site/html 8000"
 

@@ -43,7 +43,7 @@ COMMANDS = {
     "events": ("daemon.cli.journal.events", "the events, newest last"),
     "decisions": ("daemon.cli.journal.explain", "the decisions, newest last; --bar explains one completely"),
     "trades": ("daemon.cli.journal.trades", "round trips from flat to flat, newest last: profit, excursion, reasons"),
-    "export": ("daemon.cli.journal.export", "the option quotes that the journal holds, as a file (docs/DATA.md)"),
+    "export": ("daemon.cli.journal.export", "the journal's tables, or its option quotes, as Parquet (docs/DATA.md)"),
     "report": (
         "daemon.cli.report",
         "what a session came to and what its trading cost: a table, a page (HTML) and a CSV file of its orders",

@@ -1,16 +1,21 @@
 """Build the site: `.venv/bin/python docs/site/make_site.py FOLDER` writes FOLDER/html.
 
-Pages are the manuals as they are, each at its place in the repository, and the reference from the code. Nothing is
-fetched, neither here nor by a reader's browser. Exit code 1: a link leads nowhere, or a page would fetch something.
+Pages are the manuals, each at its place in the repository, the notebooks, with the outputs that FOLDER/notebooks has of
+them, and the reference from the code. Nothing is fetched, neither here nor by a reader's browser. Exit code 1: a link
+leads nowhere, or a page would fetch something.
 """
 
 from __future__ import annotations
 
+import base64
+import json
+import re
 import shutil
 import subprocess
 import sys
 from html.parser import HTMLParser
 from pathlib import Path
+from typing import Any
 from urllib.parse import unquote, urlsplit
 
 from reference import command_page, configuration_page, programs
@@ -19,24 +24,59 @@ HERE = Path(__file__).resolve().parent
 REPOSITORY = HERE.parents[1]
 STAGED = ("*.md", ":!daemon", "docs/*.png", "docs/*.svg", "docs/*.css", "docs/schemas")
 """What git knows by these names becomes part of the site, at its place."""
+NOTEBOOKS = REPOSITORY / "docs" / "notebooks"
 ICON = "daemon/dashboard/static/icon.svg"
 FETCHING = {"img": "src", "script": "src", "iframe": "src", "source": "src", "link": "href"}
 
 
 def stage(folder: Path) -> None:
-    """Lay out configuration and pages. The folder is emptied first."""
-    shutil.rmtree(folder, ignore_errors=True)
+    """Lay out configuration and pages; former ones are removed first."""
+    for former in ("pages", "html"):
+        shutil.rmtree(folder / former, ignore_errors=True)
     listed = ["git", "-C", str(REPOSITORY), "ls-files", "--cached", "--others", "--exclude-standard", "--", *STAGED]
     for name in [ICON, *subprocess.run(listed, check=True, capture_output=True, text=True).stdout.splitlines()]:
         page = folder / "pages" / name
         page.parent.mkdir(parents=True, exist_ok=True)
         shutil.copyfile(REPOSITORY / name, page)
+        if page.suffix == ".md":
+            page.write_text(page.read_text().replace(".ipynb)", ".md)"))
+    for notebook in sorted(NOTEBOOKS.glob("*.ipynb")):
+        run = folder / "notebooks" / notebook.name
+        page = folder / "pages" / notebook.relative_to(REPOSITORY).with_suffix(".md")
+        page.parent.mkdir(exist_ok=True)
+        page.write_text(_of_notebook(json.loads((run if run.exists() else notebook).read_text()), page))
     shutil.copyfile(HERE / "zensical.toml", folder / "zensical.toml")
     reference = folder / "pages" / "reference"
     reference.mkdir()
     (reference / "configuration.md").write_text(configuration_page())
     for program in programs():
         (reference / f"{program}.md").write_text(command_page(program))
+
+
+def _of_notebook(notebook: dict[str, Any], page: Path) -> str:
+    """Return a notebook as Markdown; its pictures are written next to the page."""
+    parts = []
+    for cell in notebook["cells"]:
+        source = "".join(cell["source"])
+        if cell["cell_type"] == "markdown":
+            parts.append(source.replace(".ipynb)", ".md)"))
+            continue
+        parts.append(f"```python\n{source}\n```")
+        texts = "".join("".join(output["text"]) for output in cell["outputs"] if output["output_type"] == "stream")
+        if texts:
+            parts.append(f"```text\n{texts.rstrip()}\n```")
+        for number, output in enumerate(cell["outputs"]):
+            data = output.get("data", {})
+            if "image/png" in data:
+                picture = page.with_name(f"{page.stem}-{cell['id']}-{number}.png")
+                picture.write_bytes(base64.b64decode("".join(data["image/png"])))
+                parts.append(f"![{''.join(data['text/plain'])}]({picture.name})")
+            elif "text/html" in data:
+                table = re.sub(r"<style.*?</style>|</?div[^>]*>", "", "".join(data["text/html"]), flags=re.DOTALL)
+                parts.append(re.sub(r"<(table|tr|td|th)\b[^>]*>", r"<\1>", table).strip().replace("\n\n", "\n"))
+            elif "text/plain" in data:
+                parts.append(f"```text\n{''.join(data['text/plain'])}\n```")
+    return "\n\n".join(parts) + "\n"
 
 
 class _Page(HTMLParser):

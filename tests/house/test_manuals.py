@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 
-from tests.support.manuals import Typed, anchors, commands, links, manuals, named
+from tests.support.manuals import Typed, anchors, commands, links, manuals, named, notebooks
 from tests.support.paths import REPOSITORY
 
 SITE = REPOSITORY / "docs" / "site"
@@ -53,6 +53,7 @@ def test_each_manual_has_one_place_in_the_navigation_of_the_site() -> None:
     text = (SITE / "zensical.toml").read_text()
     pages = re.findall(r'= "([\w/.-]+\.md)"', text.partition("[project.plugins")[0])
     made = {f"reference/{program}.md" for program in PROGRAMS} | {"reference/configuration.md"}
+    made |= {f"docs/notebooks/{path.stem}.md" for path in (REPOSITORY / "docs" / "notebooks").glob("*.ipynb")}
     assert len(pages) == len(set(pages))
     assert set(pages) == {str(manual) for manual in manuals()} | made
     tomllib.loads(text)
@@ -64,7 +65,8 @@ def test_each_command_line_of_the_manuals_is_parsed_by_its_program(
     run_file = re.findall(r"```toml\n(strategy = .+?)```", (REPOSITORY / "docs" / "TRAINING.md").read_text(), re.DOTALL)
     (tmp_path / "study.toml").write_text(run_file[0])
     monkeypatch.chdir(tmp_path)
-    typed = [each for manual in manuals() for each in commands(manual) if each.words[0] in PROGRAMS]
+    pages = (*manuals(), *notebooks())
+    typed = [each for page in pages for each in commands(page) if each.words[0] in PROGRAMS]
     wrong = {f"{each.place}: {' '.join(each.words)}": problem for each in typed if (problem := _problem(each, capsys))}
     assert len(typed) > 140
     assert wrong == {}

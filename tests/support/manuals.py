@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 import shlex
 import subprocess
@@ -45,6 +46,12 @@ def manuals() -> tuple[Path, ...]:
     return tuple(map(Path, listed.splitlines()))
 
 
+@cache
+def notebooks() -> tuple[Path, ...]:
+    """Return all notebooks, relative to the repository."""
+    return tuple(path.relative_to(REPOSITORY) for path in sorted((REPOSITORY / "docs" / "notebooks").glob("*.ipynb")))
+
+
 def links(manual: Path) -> Iterator[str]:
     """Yield where the links of a manual lead, those to other hosts left out."""
     for link in _LINK.findall(re.sub(r"`[^`\n]*`", "", _prose(manual))):
@@ -72,7 +79,7 @@ def _prose(manual: Path) -> str:
 
 
 def commands(manual: Path) -> Iterator[Typed]:
-    """Yield each command of the blocks of a manual, as one types them."""
+    """Yield each command of the blocks of a manual, or of the cells of a notebook, as one types them."""
     for place, line in _lines(manual):
         without = re.sub(r"(^|\s)#(\s.*|$)", "", line)
         for part in re.split(r" *(?:;|&&|\|\||(?<= )\|(?= )) *", without):
@@ -104,6 +111,11 @@ def _lines(manual: Path) -> Iterator[tuple[str, str]]:
 
     Indented lines are a block, but for those of a list, whose blocks have a fence.
     """
+    if manual.suffix == ".ipynb":
+        for cell in json.loads((REPOSITORY / manual).read_text())["cells"]:
+            found = re.findall(r"^!(.+)$", "".join(cell["source"]), re.MULTILINE)
+            yield from ((f"{manual}: {cell['id']}", line) for line in found)
+        return
     language: str | None = None
     before, begun, listed = "", 0, False
     for number, line in enumerate((REPOSITORY / manual).read_text().splitlines(), start=1):

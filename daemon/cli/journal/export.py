@@ -1,132 +1,36 @@
-"""`rltraderctl export quotes`: the option quotes that a journal holds, as a file that calibration and checks read."""
+"""`rltraderctl export`: the tables of a journal, or its option quotes, as Parquet."""
 
 from __future__ import annotations
 
 import argparse
-import sys
-from collections.abc import Iterator
-from contextlib import closing
-from itertools import pairwise
 from pathlib import Path
-from typing import Any
 
-import msgspec
-import pyarrow as pa
 from rich.console import Console
 
-from daemon.cli.arguments import NotFound, add_state_dir
-from daemon.core.events import BarClosed, Quote, QuotesReceived
-from daemon.core.instruments.option_market import parse_occ
-from daemon.engine.segments import parts_of
+from daemon.cli.arguments import add_state_dir
 from daemon.journal.journal import FILE
-from daemon.journal.reader import JournalReader
-from daemon.tapes.files import TapeError
-from daemon.tapes.quotes.schema import MINUTE, SCHEMA
-from daemon.tapes.quotes.writer import writing_quotes
-from strategies.kit.units import DAY_NS, HOUR_NS, MINUTE_NS
-
-SOURCE = "journal"
-MADE_UP = "the option market of a replay (Black-Scholes)"
-_PAGE = 5000
-_SELECT = "SELECT id, payload FROM events WHERE id > ? AND kind IN ('BarClosed', 'QuotesReceived') ORDER BY id LIMIT ?"
-_DECODER = msgspec.json.Decoder(QuotesReceived | BarClosed)
 
 
 def add_options(command: argparse.ArgumentParser) -> None:
     """Add the options of `export`."""
     command.set_defaults(run=run)
     command.add_argument(
-        "what", choices=("quotes",), help="quotes: bid and ask of options by the minute (docs/DATA.md)"
+        "what",
+        choices=("quotes", "tables"),
+        help="quotes: bid and ask of options by the minute; tables: trades, decisions, orders, fills, equity and "
+        "others as Parquet (docs/DATA.md)",
     )
     add_state_dir(command)
-    command.add_argument("--out", type=Path, required=True, metavar="FILE", help="the file to write; replaced whole")
+    out = "the file to write, replaced whole; of tables the folder, a file for each"
+    command.add_argument("--out", type=Path, required=True, metavar="FILE|DIR", help=out)
 
 
 def run(options: argparse.Namespace, console: Console) -> int:
-    """Write the file; returns 0. Raises NotFound, JournalError, OSError."""
-    journal = options.state_dir / FILE
-    parts = parts_of(journal)
-    with closing(JournalReader(journal)) as reader:
-        meta = reader.meta()
-        synthetic = MADE_UP if meta.get("mode") == "replay" else meta.get("option_quotes_synthetic", "")
-    try:
-        with writing_quotes(options.out, source=SOURCE, interval=MINUTE, synthetic=synthetic) as writer:
-            rows = 0
-            for table in _tables(parts):
-                writer.add(table)
-                rows += table.num_rows
-            if not rows:
-                raise NotFound(f"{options.state_dir} holds no option quote")
-            written = writer.finish()
-    except TapeError as error:
-        raise NotFound(str(error)) from error
-    if synthetic:
-        sys.stderr.write(f"rltraderctl: the quotes are made up by {synthetic}; the file says so\n")
-    dates = sorted(written.by_date)
-    console.print(f"{options.out}: {written.rows:,} quotes of {len(dates):,} sessions, {dates[0]} to {dates[-1]}")
-    return 0
+    """Write what was asked for; returns 0. Raises NotFound, JournalError, OSError."""
+    if options.what == "tables":
+        from daemon.cli.journal.tables import export_tables
 
+        return export_tables(options.state_dir / FILE, options.out, console)
+    from daemon.cli.journal.quotes import export_quotes
 
-def _tables(parts: list[Path]) -> Iterator[Any]:
-    """Yield the last quote of each contract and minute, a New York date at a time."""
-    held: dict[tuple[str, int], Quote] = {}
-    bars: dict[str, dict[int, float]] = {}
-    day = 0
-    for event in _events(parts):
-        if _day(event.time_ns) != day:
-            if held:
-                yield _table(held, bars)
-            held, bars, day = {}, {}, _day(event.time_ns)
-        match event:
-            case BarClosed():
-                bars.setdefault(event.bar.symbol, {})[event.bar.start_ns] = event.bar.close
-            case QuotesReceived():
-                for quote in event.quotes:
-                    _keep(held, quote, day)
-    if held:
-        yield _table(held, bars)
-
-
-def _keep(held: dict[tuple[str, int], Quote], quote: Quote, day: int) -> None:
-    """Keep an option's quote of this day under the end of the minute in which it was quoted, the latest of them."""
-    if parse_occ(quote.symbol) is None or _day(quote.quoted_ns) != day:
-        return
-    key = quote.symbol, -(-quote.quoted_ns // MINUTE_NS) * MINUTE_NS
-    if key not in held or held[key].quoted_ns <= quote.quoted_ns:
-        held[key] = quote
-
-
-def _table(held: dict[tuple[str, int], Quote], bars: dict[str, dict[int, float]]) -> Any:
-    """Return one day's quotes; the underlying is the close of its bar that ends with the quote's minute."""
-    closes: dict[tuple[str, int], float] = {}
-    for symbol, by_start in bars.items():
-        starts = sorted(by_start)
-        width = min((after - before for before, after in pairwise(starts)), default=MINUTE_NS)
-        closes |= {(symbol, start + width): by_start[start] for start in starts}
-    rows = [
-        {
-            "symbol": symbol,
-            "timestamp": end_ns,
-            "bid": float(quote.bid),
-            "ask": float(quote.ask),
-            "underlying": closes.get((occ.root, end_ns)) if (occ := parse_occ(symbol)) else None,
-        }
-        for (symbol, end_ns), quote in held.items()
-    ]
-    return pa.Table.from_pylist(rows, schema=pa.schema([item for item in SCHEMA if item.name != "source"]))
-
-
-def _events(parts: list[Path]) -> Iterator[QuotesReceived | BarClosed]:
-    """Yield the journal's bars and quotes in order, those of rotated files first."""
-    for path in parts:
-        with closing(JournalReader(path)) as reader:
-            last = 0
-            while rows := reader.query(_SELECT, (last, _PAGE)):
-                last = rows[-1]["id"]
-                for row in rows:
-                    yield _DECODER.decode(row["payload"])
-
-
-def _day(time_ns: int) -> int:
-    """Return a number for the New York date; no quote comes from 20:00 on."""
-    return (time_ns - 4 * HOUR_NS) // DAY_NS
+    return export_quotes(options.state_dir, options.out, console)

@@ -1,0 +1,106 @@
+"""`rltraderctl export tables`: the journal's tables as Parquet files, for pandas, DuckDB and the like.
+
+Times become timestamps (UTC, without a zone, NULL for 0), amounts 64-bit floats, a feature row a list of float32; JSON
+stays text. The journal keeps the exact amounts.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import closing
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import msgspec
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+from rich.console import Console
+
+from daemon.core.records import ROW_TYPES, RoundTripRow, Row
+from daemon.host.whole_files import whole
+from daemon.journal.reader import JournalReader
+from daemon.journal.trades import Trade, Wanted, read_trades
+
+TRADES = "trades"
+_PAGE = 20_000
+_AMOUNTS = ("_usd", "price", "cost")
+_TYPES = {int: pa.int64(), float: pa.float64(), str: pa.string(), bytes: pa.list_(pa.float32())}
+_META = ("desk", "strategy", "mode", "tape", "synthetic")
+
+
+class _Column(NamedTuple):
+    """A column: its name in the journal and in the file, its type there, and what makes a value other than NULL."""
+
+    source: str
+    name: str
+    type: Any
+    made: Callable[[Any], Any] | None
+
+
+def export_tables(journal: Path, folder: Path, console: Console) -> int:
+    """Write a file for each table into `folder`, which is made, each whole; returns 0. Raises JournalError, OSError.
+
+    A table that the journal of an older release lacks is written without a row.
+    """
+    with closing(JournalReader(journal)) as reader:
+        meta = {name: text for name, text in reader.meta().items() if name in _META}
+        folder.mkdir(mode=0o750, parents=True, exist_ok=True)
+        for row_type in (kind for kind in ROW_TYPES if kind is not RoundTripRow):  # `trades` is made of those
+            count = _write(folder / f"{row_type.TABLE}.parquet", _columns(row_type), _pages(reader, row_type), meta)
+            console.print(f"{folder / row_type.TABLE}.parquet: {count:,} rows")
+        trades = [[msgspec.structs.asdict(trade) for trade in read_trades(reader, Wanted()).trades[::-1]]]
+        console.print(
+            f"{folder / TRADES}.parquet: {_write(folder / f'{TRADES}.parquet', _columns(Trade), trades, meta):,} rows"
+        )
+    return 0
+
+
+def _columns(row_type: type[msgspec.Struct]) -> list[_Column]:
+    return [_column(field.name, field.type) for field in msgspec.structs.fields(row_type)]
+
+
+def _column(name: str, declared: Any) -> _Column:
+    kind = declared if isinstance(declared, type) else declared.__args__[0]
+    if name.endswith("_ns"):
+        return _Column(name, f"{name.removesuffix('_ns')}_utc", pa.timestamp("ns"), lambda value: value or None)
+    if kind is str and name.endswith(_AMOUNTS):
+        return _Column(name, name, pa.float64(), float)
+    if kind is bytes:
+        return _Column(name, name, _TYPES[kind], lambda value: np.frombuffer(value, "<f4"))
+    return _Column(name, name, _TYPES[kind], None)
+
+
+def _pages(reader: JournalReader, row_type: type[Row]) -> Iterator[list[Any]]:
+    """Yield the rows of a table in the order of its key."""
+    if not reader.query("SELECT 1 FROM sqlite_schema WHERE type = 'table' AND name = ?", (row_type.TABLE,)):
+        return
+    names = [field.name for field in msgspec.structs.fields(row_type)]
+    page = (
+        f"SELECT {', '.join(names)} FROM {row_type.TABLE} ORDER BY {', '.join(names[: row_type.KEY])} LIMIT ? OFFSET ?"
+    )
+    written = 0
+    while rows := reader.query(page, (_PAGE, written)):
+        yield rows
+        written += len(rows)
+
+
+def _write(
+    path: Path, columns: list[_Column], pages: Iterator[list[Any]] | list[list[Any]], meta: dict[str, str]
+) -> int:
+    """Write one file; returns the number of its rows."""
+    schema = pa.schema([(column.name, column.type) for column in columns], metadata=meta)
+    count = 0
+    with whole(path) as part, pq.ParquetWriter(part, schema, compression="zstd") as writer:
+        for rows in pages:
+            writer.write_table(pa.Table.from_arrays([_array(column, rows) for column in columns], schema=schema))
+            count += len(rows)
+    return count
+
+
+def _array(column: _Column, rows: list[Any]) -> Any:
+    values = (row[column.source] for row in rows)
+    made = column.made
+    if made is not None:
+        values = (None if value is None else made(value) for value in values)
+    return pa.array(list(values), column.type)
