@@ -52,7 +52,7 @@ def paper_orders(reader: JournalReader, session: Session, quotes: DayQuotes | No
     not known here, or that trades no options but has quotes.
     """
     desk = Core(strategy_of(reader.meta())).desk
-    if quotes is not None and desk.spec.holds != "option":
+    if quotes is not None and not desk.spec.chained:
         raise ValueError(f"{desk.spec.name} trades no options: leave the quotes out")
     mode = DRY_RUN if quotes is None else RECORDED
     market = desk.paper(first_trading(reader), mode)
