@@ -7,7 +7,6 @@ restarted; an observer that raises is left out until the next start.
 from __future__ import annotations
 
 import asyncio
-import time
 from collections.abc import Callable
 from dataclasses import dataclass
 
@@ -38,8 +37,8 @@ class DeskPorts:
 
     put: Callable[[Event], None]
     now_ns: Callable[[], int]
+    host_ns: Callable[[], int]  # real time without leaps of the host's clock: remote commands are judged by it
     waiting: Callable[[], tuple[int, int]] = lambda: (0, 0)  # events in the intake, and dropped ones
-    host_ns: Callable[[], int] = time.time_ns
     clock_fault: Callable[[], str] = lambda: "a replay's time is its tape's"
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from dataclasses import dataclass
 
 from daemon.app.announce import announce
@@ -52,7 +53,7 @@ def _wired(replay: Replay, opened: OpenDesk, log: Log, speed: float | None, keys
         operator.observe(event, step)
 
     desk = opened.assemble(source, observe)
-    ports = DeskPorts(source.put, lambda: machine.state.now_ns)
+    ports = DeskPorts(source.put, lambda: machine.state.now_ns, time.time_ns)
     operator = OperatorSide(opened, desk.engine, keys, ports, log, log)
     announce(opened, log)
     for snapshot in opened.recovered.passed_over:

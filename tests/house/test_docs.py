@@ -94,6 +94,17 @@ def test_each_promise_of_the_safety_page_names_tests_that_are_there() -> None:
     assert set(re.findall(r"`([^`]+)`", " ".join(rows))) - _tests() == set()
 
 
+def test_the_manual_says_what_the_tests_hold_that_a_resume_needs_no_stop() -> None:
+    manual = " ".join((REPOSITORY / "docs" / "OPERATIONS.md").read_text().split())
+    halts = manual.partition("## Halts ")[2].partition("### halt")[0]
+    assert "then `rltraderctl resume --state-dir DIR --reason TEXT`, with the daemon up or down;" in halts
+    up, down = (
+        "test_a_running_desk_is_commanded_through_its_socket_and_says_what_came_of_it",
+        "test_halt_and_resume_are_journaled_with_reason_and_person_and_hold_for_the_next_run",
+    )
+    assert {up, down} <= _tests()
+
+
 def _tests() -> set[str]:
     files = (REPOSITORY / "tests").rglob("test_*.py")
     return {name for path in files for name in re.findall(r"def (test_\w+)", path.read_text())}

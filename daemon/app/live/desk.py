@@ -54,8 +54,8 @@ class LiveDesk:
         ports = DeskPorts(
             self.intake.put,
             clock.now_ns,
-            lambda: (len(self.intake), self.intake.dropped),
             clock.host_ns,
+            lambda: (len(self.intake), self.intake.dropped),
             self._broker.clock_check.fault,
         )
         self.operator = OperatorSide(opened, self.engine, keys, ports, log, self.notify)

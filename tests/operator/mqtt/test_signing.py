@@ -13,6 +13,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from daemon.core.events import CommandRefused, Event, HaltRequested
+from daemon.host.time.clock import Clock as HostClock
+from daemon.host.time.clock_watch import LeapWatch
 from daemon.operator.mqtt.remote_commands import Accepted, Judge, Refusals, Refused
 from daemon.operator.mqtt.signing import KeyRefused, SignedCommand, canonical, is_genuine, parse_keys, signed
 
@@ -85,6 +87,16 @@ def test_a_genuine_command_becomes_its_event_with_the_key_as_who() -> None:
     assert isinstance(verdict, Accepted)
     assert verdict.event_at(7) == HaltRequested(7, "operator", "the fair is wrong", "mqtt/ops-laptop")
     assert verdict.wait_ns == 0
+
+
+def test_a_leap_of_the_host_s_clock_by_eight_hours_refuses_no_command_of_the_true_time() -> None:
+    wall, steady = [NOW_NS - 10 * S], [0]
+    clock = HostClock.real(lambda: wall[0], lambda: steady[0], LeapWatch())
+    judge = Judge("paper-1", KEYS, clock.host_ns)
+    wall[0], steady[0] = NOW_NS + 8 * 3600 * S, 10 * S
+    assert isinstance(_verdict(judge, _command()), Accepted)
+    late = _command(issued_ns=NOW_NS + 8 * 3600 * S, nonce=bytes(16))  # of a sender whose clock leapt too
+    assert "in the future" in _reason(_verdict(judge, late))
 
 
 @given(st.sampled_from(SignedCommand.__struct_fields__), st.integers(0, 2**32))
