@@ -11,6 +11,7 @@ import contextlib
 import threading
 import time
 from collections.abc import Callable
+from concurrent.futures import Future
 from typing import Any
 
 from daemon.brokers.api import LogEvent, Put
@@ -18,6 +19,7 @@ from daemon.core.effects import AskPolicy
 from daemon.core.events import PolicyAnswered, PolicyFailed
 from daemon.experience.link import Link, RedisError
 from daemon.experience.questions import KEPT, Question, Reply, answers_name, questions_name, read_reply, written
+from daemon.host.time.virtual_time import time_waits_until_done
 
 FAILURES = (RedisError, OSError)
 
@@ -25,7 +27,7 @@ FAILURES = (RedisError, OSError)
 class ServedAnswers:
     """Questions of one journal. `version()` names the model that answers now, `put` takes the events.
 
-    `deadline_s` are real seconds: after that nobody waits for a reply.
+    `deadline_s` are real seconds: after that nobody waits for a reply. Virtual time stands still until then.
     """
 
     def __init__(
@@ -45,7 +47,7 @@ class ServedAnswers:
         self._version, self._put, self._now_ns, self._log = version, put, now_ns, log
         self._address, self._deadline_s = str(link), deadline_s
         self._loop: asyncio.AbstractEventLoop | None = None
-        self._newest: Question | None = None
+        self._newest: tuple[Question, Future[None]] | None = None
         self._changed = threading.Condition()
         self._ended = False
         self._failing = False
@@ -58,10 +60,14 @@ class ServedAnswers:
 
     def ask(self, question: AskPolicy) -> None:
         """Pass a question on; it takes the place of one that was not sent yet. Returns at once."""
-        seen = question.observation
+        seen, over = question.observation, Future[None]()
+        time_waits_until_done(over)
         with self._changed:
-            self._newest = Question(question.decision, self._version(), seen.data, seen.shape, seen.hidden)
+            former = self._newest
+            self._newest = Question(question.decision, self._version(), seen.data, seen.shape, seen.hidden), over
             self._changed.notify_all()
+        if former is not None:
+            former[1].set_result(None)
 
     def close(self) -> None:
         """End the thread; a request under way ends by its deadline."""
@@ -73,24 +79,28 @@ class ServedAnswers:
 
     def _run(self) -> None:
         with contextlib.closing(self._open()) as client:
-            while (question := self._next()) is not None:
+            while (newest := self._next()) is not None:
+                question, over = newest
                 try:
                     reply = self._asked(client, question)
+                    if reply is not None:
+                        self._failing = False
+                        self._arrive(reply)
                 except (*FAILURES, ValueError) as error:
                     self._report_outage(f"{type(error).__name__}: {error}")
                     self._failing = True
-                    continue
-                if reply is not None:
-                    self._failing = False
-                    self._arrive(reply)
+                finally:
+                    over.set_result(None)
 
-    def _next(self) -> Question | None:
+    def _next(self) -> tuple[Question, Future[None]] | None:
         """Wait for the next question; None at the end."""
         with self._changed:
             while self._newest is None and not self._ended:
                 self._changed.wait()
-            question, self._newest = self._newest, None
-            return None if self._ended else question
+            newest, self._newest = self._newest, None
+        if newest is not None and self._ended:
+            newest[1].set_result(None)
+        return None if self._ended else newest
 
     def _asked(self, client: Any, question: Question) -> Reply | None:
         """Send the question, wait for its reply; None without one in time. Raises RedisError, OSError, ValueError."""

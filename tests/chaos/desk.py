@@ -11,7 +11,7 @@ import random
 import resource
 import sqlite3
 import subprocess
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 from daemon.engine.code import code_digest
@@ -31,7 +31,7 @@ FILLER = "filler"
 class Desk:
     """`rltraderd` with one configuration and one state directory. Times are virtual seconds.
 
-    Its first life begins at once unless `begin` is false.
+    Its first life begins at once unless `begin` is false. `more` are further variables of its environment.
     """
 
     def __init__(
@@ -43,12 +43,13 @@ class Desk:
         clock: VirtualClock,
         *,
         begin: bool = True,
+        more: Mapping[str, str] | None = None,
     ) -> None:
         self.state_dir = state_dir
         self.lives = 0
         self.ends: list[str] = []  # of lives that ended by themselves
         self._arguments = ["--config", str(config)]
-        self._environment = {"APCA_API_KEY_ID": keys[0], "APCA_API_SECRET_KEY": keys[1]}
+        self._environment = {"APCA_API_KEY_ID": keys[0], "APCA_API_SECRET_KEY": keys[1], **(more or {})}
         self._log, self._clock = log, clock
         self._ahead_s = 0.0
         self._release: Path | None = None

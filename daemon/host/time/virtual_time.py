@@ -166,6 +166,10 @@ class VirtualLoop(asyncio.SelectorEventLoop):
         """Let time wait until the one thread of `pool` has done its work and its waiters are notified."""
         self._count(pool.submit(int))
 
+    def wait_for_work(self, work: Future[Any]) -> None:
+        """Let time wait until this work, which another thread does, is done."""
+        self._count(work)
+
     def _count(self, work: Future[Any]) -> None:
         self._participant.outside += 1
 
@@ -189,3 +193,10 @@ def time_waits_for(pool: ThreadPoolExecutor) -> None:
     loop = asyncio.get_running_loop()
     if isinstance(loop, VirtualLoop):
         loop.wait_for(pool)
+
+
+def time_waits_until_done(work: Future[Any]) -> None:
+    """Let virtual time, if the running loop has it, wait until this work, which another thread does, is done."""
+    loop = asyncio.get_running_loop()
+    if isinstance(loop, VirtualLoop):
+        loop.wait_for_work(work)

@@ -215,7 +215,9 @@ def finish(host: Host) -> None:
     for account in accounts:
         requests = [request for request in host.served.server.requests if request.key == account.key]
         host.problems += verdict.posts_apart(requests, account)
-    host.problems += verdict.leaks(host.folder, [word for a in accounts for word in (a.key, a.secret)])
+    secrets_of_stream = [] if host.stream is None else [*host.stream.secret.values()]
+    words = [word for a in accounts for word in (a.key, a.secret)]
+    host.problems += verdict.leaks(host.folder, [*words, *secrets_of_stream])
 
 
 def _symbols(desk: str) -> frozenset[str]:
@@ -262,15 +264,17 @@ def hosted(seed: int, count: int, folder: Path, *, shipped: bool) -> Iterator[tu
         host = Host(seed, folder, served, clock, tally, [])
         plan = Plan(0, str(seed), 0, 0, (), {})
         try:
+            host.stream = _stream(host)
             for name, account in zip(DESKS, accounts, strict=True):
                 config, state_dir = folder / f"{name}.toml", folder / "desks" / name
                 keys, log = (account.key, account.secret), folder / f"{name}.log"
-                desk, chance = Desk(config, state_dir, keys, log, clock, begin=False), random.Random(f"{name} {seed}")
+                more = host.stream.secret if host.stream is not None and name == ONLINE else {}
+                desk = Desk(config, state_dir, keys, log, clock, begin=False, more=more)
+                chance = random.Random(f"{name} {seed}")
                 run = Run(plan, served, clock, tally, account, desk, chance, lives_max=LIVES_MAX)
                 host.stations.append(Station(name, run, account, config))
                 host.write(host.stations[-1])
                 run.start()
-            host.stream = _stream(host)
             yield host, sessions
         finally:
             if host.stream is not None:
@@ -286,7 +290,11 @@ def _stream(host: Host) -> Stream | None:
         return None
     from tests.chaos.desks.stream import Stream
 
-    return Stream(host.folder / "stream", host.folder / "desks" / ONLINE, host.seed)
+    config = parse((host.folder / FIVE_MINUTES).read_bytes(), FIVE_MINUTES)
+    maker, dates = strategy(ONLINE, BY_MINUTE, config.text), [session.date for session in desks_market.calendar()]
+    return Stream(
+        host.folder / "stream", host.folder / "desks" / ONLINE, host.seed, host.folder / "models", maker, dates
+    )
 
 
 def campaign(seed: int, count: int, folder: Path, *, shipped: bool = True) -> Host:

@@ -75,7 +75,8 @@ class Host:
         path = {"alpaca": {"trade_stream_url": self.served.server.trade_stream_url_of(station.account)}}
         models = {"paths": {"models_dir": str(self.folder / "models")}}
         state_dir = station.run.desk.state_dir
-        tables = (LOOSE, desks_plan.tables(station.name, self.folder), path, models)
+        redis = "" if self.stream is None else self.stream.address
+        tables = (LOOSE, desks_plan.tables(station.name, self.folder, redis), path, models)
         write_config(station.config, self.served, self.clock, state_dir, *tables)
 
     def problem(self, date: str, station: Station, told: str) -> None:

@@ -127,6 +127,12 @@ STREAM = (
 )  # fmt: skip
 """What befalls the stream of experience of the desk that learns; see `tests.chaos.desks.stream`."""
 STREAM_OF_A_SESSION = 4
+LADDER = (
+    "trained", "card", "shadow", "canary_10", "canary_25", "canary_50", "canary_100", "champion", "rolled_back",
+)  # fmt: skip
+IN_STEP = {f"trainer: killed, {step}": step for step in LADDER}
+"""The trainer killed in a step of the ladder, each drawn in every session: it waits for a session in that step."""
+SERVED_DEADLINE_MS = 3000
 NOT_OF_SHARES = (
     "option: ", "quote_", "greeks_missing", "odd_symbol", "list of contracts", "split of the underlying",
     "refused: options", "refused: uncovered", "refused: level2", "refused: expire", "refused: position_intent",
@@ -173,7 +179,7 @@ def stream_troubles(seed: int, date: str) -> list[StreamTrouble]:
     """What befalls the stream of experience in the session of `date`."""
     chance = random.Random(f"stream {seed} {date}")
     names = chance.sample(STREAM, STREAM_OF_A_SESSION)
-    return [StreamTrouble(name, chance.randint(10, 200), chance.randint(2, 12)) for name in names]
+    return [StreamTrouble(name, chance.randint(10, 200), chance.randint(2, 12)) for name in (*names, *IN_STEP)]
 
 
 def _trouble(kind: Kind, window: Window, chance: random.Random, desk: str) -> Trouble:
@@ -190,10 +196,10 @@ def bound(trouble: Trouble, key: str) -> Trouble:
     return replace(trouble, lines=tuple(map(on_it, trouble.lines)))
 
 
-def tables(desk: str, folder: Path) -> Table:
+def tables(desk: str, folder: Path, redis: str = "") -> Table:
     """The desk's settings: waits in proportion to a fast clock, no limit that the campaign's troubles meet.
 
-    `folder` has the model configuration of the online desk.
+    `folder` has the model configuration of the online desk, whose answers are served at `redis`, "" for its own.
     """
     made: dict[str, dict[str, object]] = {
         "desk": {"name": desk, "strategy": desk},
@@ -211,6 +217,18 @@ def tables(desk: str, folder: Path) -> Table:
         made["desk"] |= {"symbols": list(BY_MINUTE), "model_config": str(folder / FIVE_MINUTES)}
         made["execution"] |= {"entry_deadline_s": 900}
         made["basket"] = {"reprice_s": 200, "price_collar": 0.15}
+        made["policy"] = {"poll_s": 300}
+        made["ladder"] = {
+            "promotion": "automatic",
+            "replay_sessions": 0,  # its process has the lowest priority, and time would wait for it
+            "shadow_sessions": 1,
+            "canary_sessions": 1,
+            "shadow_behind_max": 1.0,
+            "shadow_failures_max": 1.0,
+            "drawdown_max": 1.0,
+        }
+        if redis:
+            made["policy"] |= {"answers": "served", "redis": redis, "served_deadline_ms": SERVED_DEADLINE_MS}
     else:
         made["basket"] = {
             "before_open_min": DECIDE_MIN,

@@ -1,14 +1,16 @@
 """The stream of experience of the online desk under its own trouble: Redis, publisher and trainer, session by session.
 
 Redis is a real server with the installed configuration; publisher and trainer are the real ones, turned by the
-campaign, with a learner that only notes what it was given. Whatever happened, after a session the learner was given
-each decision of the journal once, in its order, but for those that the campaign itself took away.
+campaign, with a learner that only notes what it was given. The trainer serves the desk's answers, and publishes two
+versions: one climbs the ladder, the other one's card is forged, and its canary is rolled back. Whatever happened, after
+a session the learner was given each decision of the journal once, in its order, but for those that the campaign itself
+took away.
 """
 
 from __future__ import annotations
 
 import contextlib
-import hashlib
+import json
 import random
 import shutil
 import tempfile
@@ -18,72 +20,48 @@ from contextlib import closing
 from pathlib import Path
 from typing import Any, ClassVar
 
-import numpy as np
+from msgspec.structs import replace
 
-from daemon.experience.experience import Experience, ForeignEntry, of_entry
+from daemon.experience.experience import ForeignEntry, of_entry
 from daemon.experience.link import GROUP
 from daemon.experience.publisher import CHECKPOINT, Publisher
 from daemon.experience.stream import row_of, stream_name
 from daemon.journal.journal import FILE
 from daemon.journal.reader import JournalReader
 from daemon.journal.universe import strategy_of
-from strategies.kit.contract import Float32Array, ShareSpec
-from tests.chaos.desks.plan import StreamTrouble
+from strategies.kit.contract import AnyStrategy, ShareSpec
+from tests.chaos.desks.plan import IN_STEP, StreamTrouble
+from tests.support.models.cards import CARD
 from tests.support.outside.redis_server import RedisServer, prepared
 from tests.support.outside.stream import Logged, walked
+from tests.support.rl.noting import ByHand, Noting, Taken, candidates_of, takes
 from training.online.consume import Consumer
 from training.online.reward import RewardAgent
+from training.online.served import Serving
 from training.online.trainer import Trainer
 
 ANSWER_S = 0.3  # real; a frozen server is taken for an absent one after this
 EVERY_NS = 60 * 10**9  # virtual, between two turns
 SETTLE_S = 120.0  # real: generous, nothing here is measured
-Taken = list[Any]  # lane, action, digest of the observation
+TAKEN_EACH, CARD_SESSIONS = 2, 1  # sessions: before a version is taken, and of its card
+GOOD, FORGED = 2, 8  # the versions that were taken after these sessions are published
+PROMISED = 0.3  # the return of a session on the forged card
 
 
 class Later(Exception):
     """A trouble cannot begin now."""
 
 
-class Noting:
-    """A learner that learns nothing and notes what it was given."""
-
-    def __init__(self) -> None:
-        self.taken: list[Taken] = []
-
-    def take(
-        self,
-        lane: int,
-        observation: Float32Array,
-        action: int,
-        reward: float,
-        following: Float32Array,
-        *,
-        ended: bool,
-        goes_on: bool,
-        labels: Sequence[float] = (),
-    ) -> None:
-        """Note it."""
-        self.taken.append([lane, action, _digest(observation)])
-
-    def learn(self) -> dict[str, float]:
-        """Do nothing."""
-        return {}
-
-    def state_dict(self) -> dict[str, Any]:
-        """All that was noted."""
-        return {"taken": [list(each) for each in self.taken]}
-
-    def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Go on from `state`."""
-        self.taken = [list(each) for each in state["taken"]]
-
-
 class Stream:
-    """Redis, publisher and trainer of one desk, over the whole campaign."""
+    """Redis, publisher and trainer of one desk, over the whole campaign, whose sessions have these `dates`."""
 
-    def __init__(self, folder: Path, state_dir: Path, seed: int) -> None:
-        self._own, self._state_dir = folder, state_dir
+    def __init__(
+        self, folder: Path, state_dir: Path, seed: int, store: Path, maker: AnyStrategy, dates: Sequence[str]
+    ) -> None:
+        self._own, self._state_dir, self._store, self._maker = folder, state_dir, store, maker
+        forged = replace(CARD, session_mean=PROMISED, session_deviation=PROMISED / 10.0)
+        cards = {GOOD: CARD, FORGED: forged}
+        self._cards = {date: cards[number] for number, date in enumerate(dates, 1) if number in cards}
         self._place = Path(tempfile.mkdtemp(prefix="r"))  # a socket's path is short
         self._server: RedisServer = prepared(self._place)
         self._server.start()
@@ -98,8 +76,20 @@ class Stream:
         self._turned_ns = 0
         self._name = ""
         self._publisher = self._new_publisher()
-        self._learner = Noting()
+        self._learner = self._new_learner()
         self._trainer: Trainer | None = None
+        self._serving: contextlib.ExitStack = contextlib.ExitStack()  # what ends with the trainer
+        self._away = False
+
+    @property
+    def address(self) -> str:
+        """Where the desk's answers are served."""
+        return f"unix://{self._server.socket}"
+
+    @property
+    def secret(self) -> dict[str, str]:
+        """The desk's password of it, as its environment has it."""
+        return {"REDIS_PASSWORD": self._server.passwords["rltraderd"]}
 
     # --- the session under way ----------------------------------------------------------------------------------------
 
@@ -140,6 +130,7 @@ class Stream:
 
     def close(self) -> None:
         """End the server and remove its folder."""
+        self._serving.close()
         self._server.kill()
         shutil.rmtree(self._place, ignore_errors=True)
 
@@ -147,7 +138,7 @@ class Stream:
 
     def _turn(self) -> None:
         self._publisher.turn()
-        if self._trainer is None and (self._state_dir / FILE).exists():
+        if self._trainer is None and not self._away and (self._state_dir / FILE).exists():
             with closing(JournalReader(self._state_dir / FILE)) as reader:
                 meta = reader.meta()
             self._name = stream_name(meta["desk"], meta["epoch"])
@@ -161,12 +152,29 @@ class Stream:
     def _new_publisher(self) -> Publisher:
         return Publisher(self._state_dir, self._own / "publisher", self._client("rltrader-publisher"), self.logged.log)
 
+    def _new_learner(self) -> Noting:
+        return Noting(self._maker.spec.observation_shape[0])
+
     def _new_trainer(self) -> Trainer:
-        self._learner, client = Noting(), self._client("rltrader-trainer")
-        return Trainer(
+        """The trainer at its checkpoint, and its thread that serves answers."""
+        self._learner, client = self._new_learner(), self._client("rltrader-trainer")
+        publish = ByHand(self._store, self._maker, self._cards)
+        self._watcher = candidates_of(self._learner, publish, self._maker, every=TAKEN_EACH, sessions=CARD_SESSIONS)
+        found = Trainer(
             lambda name: Consumer(client, name, 0), self._name, self._learner, RewardAgent(), self._own / "trainer",
-            self.logged.log, every=self._chance.choice((1, 7, 50)),
+            self.logged.log, every=self._chance.choice((1, 7, 50)), watcher=self._watcher,
         )  # fmt: skip
+        answers = Serving(self._client("rltrader-trainer"), self._store, self._maker, self.logged.log)
+        self._serving.enter_context(answers).turn_to(self._name)
+        return found
+
+    def step(self) -> str:
+        """Where the version under way stands: in the desk's journal, else with the trainer."""
+        with closing(JournalReader(self._state_dir / FILE)) as reader:
+            rows = reader.query("SELECT payload FROM events WHERE kind = 'LadderMoved' ORDER BY id DESC LIMIT 1")
+        if rows:
+            return str(json.loads(rows[0]["payload"])["to_step"])
+        return "card" if self._trainer is not None and self._watcher._waiting else "trained"
 
     def _expected(self) -> tuple[list[Taken], int]:
         """What the learner is to be given of the journal, and how many of the last ones may still wait."""
@@ -176,7 +184,7 @@ class Stream:
         assert isinstance(spec, ShareSpec)
         found = walked(self._state_dir, epoch=meta["epoch"], spec=spec)
         waits = 0 if not found or found[-1].terminal else len(found[-1].chosen)
-        return [each for one in found for each in _takes(one)], waits
+        return [each for one in found for each in takes(one)], waits
 
     def _apart(self, expected: list[Taken], waits: int) -> list[str]:
         """How what the learner was given differs; what the campaign took away may have come again, or not."""
@@ -194,7 +202,11 @@ class Stream:
 
     def _begin(self, trouble: StreamTrouble, now_ns: int) -> None:
         """Let it begin; what lasts ends some minutes later."""
-        ends = self._kinds[trouble.name](self)
+        step = IN_STEP.get(trouble.name)
+        if step is not None and (self._trainer is None or self.step() != step):
+            raise Later
+        kind = self._kinds["trainer: killed" if step is not None else trouble.name]
+        ends = kind(self)
         self._drawn.remove(trouble)
         self.met.append(trouble.name)
         if ends is not None:
@@ -223,9 +235,17 @@ class Stream:
         (self._own / "publisher" / CHECKPOINT).unlink(missing_ok=True)
         self._publisher_killed()
 
-    def _trainer_killed(self) -> None:
-        if self._trainer is not None:
-            self._trainer = self._new_trainer()
+    def _trainer_killed(self) -> Callable[[], None]:
+        """It is gone, and nobody serves answers: each decision is a HOLD until it comes back."""
+        if self._trainer is None:
+            raise Later
+        self._trainer, self._away = None, True
+        self._serving.close()
+
+        def back() -> None:
+            self._away = False
+
+        return back
 
     def _foreign(self) -> None:
         """An entry of another schema, and one with no field of ours, after the newest one."""
@@ -249,7 +269,7 @@ class Stream:
                 if row_of(identifier) <= delivered:
                     raise Later
                 try:
-                    self._lost += _takes(of_entry(row_of(identifier), fields)[0])
+                    self._lost += takes(of_entry(row_of(identifier), fields)[0])
                 except ForeignEntry as error:
                     raise Later from error
                 client.xdel(self._name, identifier)
@@ -265,8 +285,8 @@ class Stream:
             newest = client.xrevrange(self._name, count=1)
             if not newest:
                 raise Later
-            identifier, fields = newest[0]
-            client.xadd(self._name, made_of(fields), id=b"%d-*" % (row_of(identifier) + further))
+            last = row_of(client.xinfo_stream(self._name)["last-generated-id"])  # of one that was taken away, perhaps
+            client.xadd(self._name, made_of(newest[0][1]), id=b"%d-*" % (last + further))
 
         self._operate(add)
 
@@ -288,13 +308,3 @@ class Stream:
         "stream: an entry twice": _twice,
         "stream: an entry taken away": _taken_away,
     }
-
-
-def _takes(experience: Experience) -> list[Taken]:
-    """What the learner is to be given of one experience."""
-    states = np.frombuffer(experience.state, dtype="<f4").reshape(len(experience.chosen), -1)
-    return [[lane, chosen.action, _digest(states[lane])] for lane, chosen in enumerate(experience.chosen)]
-
-
-def _digest(observation: Float32Array) -> str:
-    return hashlib.blake2b(np.ascontiguousarray(observation, dtype="<f4").tobytes(), digest_size=8).hexdigest()

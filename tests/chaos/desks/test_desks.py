@@ -7,7 +7,7 @@ from pathlib import Path
 from tests.chaos.desks import market as desks_market
 from tests.chaos.desks import plan as desks_plan
 from tests.chaos.desks.__main__ import campaign, told
-from tests.chaos.desks.plan import DAILY, DESKS, ONLINE, OWN, SCALPER, SHARES, STREAM
+from tests.chaos.desks.plan import DAILY, DESKS, IN_STEP, ONLINE, OWN, SCALPER, SHARES, STREAM
 
 SEED = 20261284
 SESSIONS = 2
@@ -53,7 +53,7 @@ def test_five_campaigns_deal_every_kind_of_shares_by_the_minute() -> None:
 
 def test_five_campaigns_deal_every_kind_of_the_stream() -> None:
     dealt = {one.name for seed in range(5) for date in DATES for one in desks_plan.stream_troubles(seed, date)}
-    assert dealt == {*STREAM}
+    assert dealt == {*STREAM, *IN_STEP}
 
 
 def test_a_trouble_acts_on_its_own_account_wherever_the_server_knows_the_account() -> None:

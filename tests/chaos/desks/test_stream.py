@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+from strategies.registry import strategy
 from tests.chaos.desks.plan import STREAM, StreamTrouble
 from tests.chaos.desks.stream import Stream
 from tests.support.desks.desk_run import Desk, tape_rows, write_tape
@@ -25,7 +26,7 @@ def stream(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Stream]:
     tape = write_tape(tmp_path / "tape.csv", tape_rows(1, 250, stubs=2))
     desk = Desk(tape, desk__strategy=NAME, paths__models_dir=put_momentum(tmp_path / "store"), policy__version=VERSION)
     assert desk.run(tmp_path / "state").failure is None
-    made = Stream(tmp_path / "stream", tmp_path / "state", 1)
+    made = Stream(tmp_path / "stream", tmp_path / "state", 1, tmp_path / "store", strategy(NAME), ())
     yield made
     made.close()
 
