@@ -19,7 +19,7 @@ LEARN_ARGS ?=
 COVERAGE_MIN := 97
 PIP := .venv/bin/python -m pip --disable-pip-version-check
 
-.PHONY: help demo training test lint format bench bench-train bench-flips bench-promotion off-policy-coverage site notebooks soak learn online chaos chaos-desks install install-trainer prune dist images check-images check-deploy check-units debian-tools dashboard vendor clean
+.PHONY: help demo training test lint format bench bench-train bench-flips bench-noise bench-promotion off-policy-coverage site notebooks soak learn online chaos chaos-desks install install-trainer prune dist images check-images check-deploy check-units debian-tools dashboard vendor clean
 
 help:
 	@echo "make demo      install the daemon and run a bundled tape through it (dry run, no account needed);"
@@ -34,7 +34,8 @@ help:
 	@echo "make bench     the daemon's benchmarks, as JSON"
 	@echo "make bench-train  training against Stable-Baselines3, in steps a second and in seconds to the same score, as JSON"
 	@echo "make bench-promotion  how often noise and planted edges pass the criteria of promotion, as a table"
-	@echo "make bench-flips bench-promotion  how often online learning recovers after the rule of a planted market flipped, as JSON"
+	@echo "make bench-flips  how often online learning recovers after the rule of a planted market flipped; ten seeds, kept and gone on with"
+	@echo "make bench-noise  how often a challenger passes its card where nothing can be learned; ten seeds, kept and gone on with"
 	@echo "make off-policy-coverage  how often the intervals of the off-policy card hold the truth: 10,000 logs, as JSON"
 	@echo "make soak      twenty sessions of live trading at a loopback broker in 17 minutes, as JSON"
 	@echo "make install   put daemon, units and an example configuration on a trading host (docs/TRADING_HOST.md)"
@@ -129,14 +130,20 @@ bench-train: .venv/.installed-tests
 	.venv/bin/python -m bench.training.bench_ensemble
 	.venv/bin/python -m bench.training.train_forecaster
 
+# Studies of an hour and more: each keeps its parts in a file, and goes on there.
+STUDIES ?= .studies
+
 off-policy-coverage: .venv/.installed-tests
-	@OMP_NUM_THREADS=1 .venv/bin/python -m bench.training.off_policy_coverage
+	@OMP_NUM_THREADS=1 .venv/bin/python -m bench.training.off_policy_coverage --into $(STUDIES)/coverage
 
 bench-promotion: .venv/.installed-tests
 	@OMP_NUM_THREADS=1 .venv/bin/python -m bench.training.bench_promotion
 
 bench-flips: .venv/.installed-tests
-	.venv/bin/python -m bench.training.bench_dqn --flips
+	@.venv/bin/python -m bench.training.flips --into $(STUDIES)/flips
+
+bench-noise: .venv/.installed-tests
+	@.venv/bin/python -m bench.training.flips --noise --into $(STUDIES)/noise
 
 soak: .venv/.installed-tests
 	@.venv/bin/python -m bench.soak
@@ -286,5 +293,5 @@ vendor:
 	@bash daemon/dashboard/static/vendor/fetch.sh
 
 clean:
-	rm -rf .venv build dist site *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis .import_linter_cache .coverage htmlcov
+	rm -rf .venv build dist .studies site *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis .import_linter_cache .coverage htmlcov
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +

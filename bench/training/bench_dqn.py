@@ -2,9 +2,8 @@
 
 The cold start is PQN on the planted market: steps a second of whole updates, and seconds to 90 % of the optimum, both
 also of PPO. Online learning is DQN against Stable-Baselines3's on the same task: at its defaults, and with the same
-batch, environments and gradient steps for each transition on both sides. All ratios are of one run. `--flips` measures
-on several seeds how often online learning recovers after the rule of a market flipped. The last line is one JSON
-object; `--quick` is a smoke run.
+batch, environments and gradient steps for each transition on both sides. All ratios are of one run. The last line
+is one JSON object; `--quick` is a smoke run.
 """
 
 from __future__ import annotations
@@ -39,7 +38,6 @@ from bench.training.train_work import (
 )
 from tests.support.planted.flipping import INPUTS, Flipping, FlippingMarket, share_of_optimum
 from tests.support.planted.market import TensorVecEnv
-from tests.support.rl.flipped import AFTER, BEFORE, Desk, champion
 from training.desks.scalper.network import ACTIONS, FEATURES, WINDOW
 from training.rl.dqn.coefficients import DqnCoefficients, PqnCoefficients
 from training.rl.dqn.pqn import PqnTrainer
@@ -70,8 +68,6 @@ class Size:
     start_steps: int = 400_000  # of a cold start, at most
     look: int = 8192  # transitions of ours between two looks
     cap_s: float = 90.0  # for a peer to reach the score
-    flips: int = 10
-    sessions: int = 20
     start: PqnCoefficients = START
 
 
@@ -82,8 +78,6 @@ QUICK = Size(
     start_steps=128,
     look=128,
     cap_s=0.05,
-    flips=1,
-    sessions=1,
     start=PqnCoefficients(environments=16, rollout_steps=8, batch=64, widths=(16,)),
 )
 
@@ -288,18 +282,6 @@ def their_course(c: DqnCoefficients | None, seed: int, size: Size) -> Course:
     return course(work, score, 10**9, ProcessGroup(), cap_s=size.cap_s)
 
 
-def of_flip(seed: int, size: Size) -> tuple[float, float]:
-    """Shares of the new optimum after the flip: of online learning and of the frozen champion."""
-    make_deterministic()
-    network = champion(seed, steps=66_000 if size is not QUICK else 64)
-    desk = Desk(network, seed)
-    desk.market.rule = BEFORE
-    desk.play(size.sessions)
-    desk.market.rule = AFTER
-    desk.play(size.sessions)
-    return desk.share(), share_of_optimum(TASK, network.values, AFTER)
-
-
 def median(found: list[Course]) -> Course:
     """The course whose time is the median; those that never got there are the longest."""
     return sorted(found, key=lambda each: (each.seconds is None, each.seconds or each.spent_s))[len(found) // 2]
@@ -350,7 +332,6 @@ def main(arguments: list[str] | None = None) -> dict[str, Any]:
     """Print the figures, the last line as JSON."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--quick", action="store_true", help="a smoke run: figures mean nothing")
-    parser.add_argument("--flips", action="store_true", help="measure the flipping market alone")
     given = parser.parse_args(arguments)
     size = QUICK if given.quick else Size()
     torch.set_num_threads(1)
@@ -361,12 +342,7 @@ def main(arguments: list[str] | None = None) -> dict[str, Any]:
         "torch": str(torch.__version__),
         "stable_baselines3": stable_baselines3.__version__,
     }
-    if given.flips:
-        shares = [alone(of_flip, seed, size) for seed in range(size.flips)]
-        figures["online"], figures["frozen"] = ([round(each[side], 3) for each in shares] for side in (0, 1))
-        figures["recovered"] = sum(each >= SCORE for each in figures["online"]) / len(shares)
-    else:
-        figures |= {"processes": PROCESSES, **run_start(size), **run_online(size)}
+    figures |= {"processes": PROCESSES, **run_start(size), **run_online(size)}
     for name, value in figures.items():
         print(f"{name:60}{value}", flush=True)
     print(json.dumps(figures), flush=True)

@@ -1,7 +1,8 @@
 """How often the off-policy intervals of 95 % hold the truth, in a market whose values are known exactly.
 
-`python -m bench.training.off_policy_coverage [--replications N] [--processes N]`; prints one line of JSON. Each
-replication draws a new log, and counts for every estimator whether value and lead lie in their intervals.
+`python -m bench.training.off_policy_coverage [--replications N] [--processes N] [--into FILE]`. Each replication draws
+a new log, and counts for every estimator whether value and lead lie in their intervals. Prints its verdict, then one
+line of JSON.
 """
 
 from __future__ import annotations
@@ -9,12 +10,17 @@ from __future__ import annotations
 import argparse
 import json
 import os
+import sys
+from collections.abc import Iterator
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import asdict
 from functools import partial
+from pathlib import Path
+from typing import Any
 
 import numpy as np
 
+from bench.training.resumed import OtherStudy, resumed
 from tests.support.planted.tabular_market import TabularMarket
 from training.evidence.off_policy.evaluation import Least, evaluate
 
@@ -22,6 +28,7 @@ HORIZON = 2
 DRAWS = 1_000
 MARKET = TabularMarket(sessions=100, decisions=60, epsilon=0.6)
 CHUNK = 25  # replications of one task
+LEAST, MOST = 0.93, 0.97  # of intervals of 95 % that hold the truth
 
 Counts = dict[str, list[float]]
 
@@ -53,26 +60,48 @@ def replicate(market: TabularMarket, horizon: int, seeds: range) -> Counts:
     return counts
 
 
+def counted(chunks: list[int], *, processes: int) -> Iterator[tuple[int, Counts]]:
+    """The counts of these chunks, by their first replication."""
+    with ProcessPoolExecutor(processes) as pool:
+        ranges = [range(first, first + CHUNK) for first in chunks]
+        yield from zip(chunks, pool.map(partial(replicate, MARKET, HORIZON), ranges), strict=True)
+
+
+def verdict(figures: dict[str, dict[str, float]], count: int) -> dict[str, Any]:
+    """Whether each interval holds the truth as often as it says, and which ones do not."""
+    outside = [name for name, figure in figures.items() if not LEAST <= figure["coverage"] <= MOST]
+    found = [figure["coverage"] for figure in figures.values()]
+    said = f"{count:,} logs: intervals of 95 % hold the truth in {min(found):.1%} to {max(found):.1%}"
+    return {"holds": not outside, "outside": outside, "verdict": said}
+
+
 def main() -> None:
-    """Run the study."""
+    """Run what is missing of the study."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--replications", type=int, default=10_000)
+    parser.add_argument("--replications", type=int, default=10_000, help=f"in steps of {CHUNK} (10,000)")
     parser.add_argument("--processes", type=int, default=os.cpu_count() or 1)
+    parser.add_argument("--into", type=Path, metavar="FILE", help="keeps each part as it is done; goes on there")
     options = parser.parse_args()
-    chunks = [range(first, min(first + CHUNK, options.replications)) for first in range(0, options.replications, CHUNK)]
+    market = asdict(MARKET) | {"horizon": HORIZON}
+    plan = {"study": "coverage", "chunk": CHUNK, "draws": DRAWS, "market": market}
     total: Counts = {}
-    with ProcessPoolExecutor(options.processes) as pool:
-        for counts in pool.map(partial(replicate, MARKET, HORIZON), chunks):
+    work, firsts = partial(counted, processes=options.processes), range(0, options.replications, CHUNK)
+    try:
+        for _, counts in resumed(options.into, plan, firsts, work):
             for name, sums in counts.items():
                 total[name] = [a + b for a, b in zip(total.get(name, [0.0] * len(sums)), sums, strict=True)]
-    count = options.replications
+    except OtherStudy as error:
+        sys.exit(str(error))
+    count = len(firsts) * CHUNK
     effective = total.pop("effective")[0] / count
     figures = {
         name: {"coverage": round(held / count, 4), "bias": round(off / count, 5), "width": round(wide / count, 4)}
         for name, (held, off, wide) in total.items()
     }
-    market = asdict(MARKET) | {"horizon": HORIZON, "effective_episodes": round(effective)}
-    print(json.dumps({"replications": count, "draws": DRAWS, "market": market, "figures": figures}))
+    judged = verdict(figures, count)
+    print(judged["verdict"])
+    market["effective_episodes"] = round(effective)
+    print(json.dumps({"replications": count, "draws": DRAWS, "market": market, "figures": figures, **judged}))
 
 
 if __name__ == "__main__":

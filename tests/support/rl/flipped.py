@@ -41,20 +41,22 @@ ONLINE = replace(
 )
 
 
-def champion(seed: int, steps: int = 66_000) -> QNetwork:
+def champion(seed: int, steps: int = 66_000, market: Flipping = MARKET) -> QNetwork:
     """The network of a cold start on the rule as it is before the flip."""
     pqn = build_pqn(INPUTS, START, actions=3, seed=seed)
-    trainer = PqnTrainer(pqn, FlippingMarket(MARKET, 64, seed, rule=BEFORE), START, total_steps=steps, seed=seed)
+    trainer = PqnTrainer(pqn, FlippingMarket(market, 64, seed, rule=BEFORE), START, total_steps=steps, seed=seed)
     while not trainer.done:
         trainer.update()
     return pqn.network
 
 
 @torch.no_grad()
-def cold_replay(network: QNetwork, c: DqnCoefficients, seed: int, count: int = 16_384) -> ChoiceReplay:
+def cold_replay(
+    network: QNetwork, c: DqnCoefficients, seed: int, count: int = 16_384, flipping: Flipping = MARKET
+) -> ChoiceReplay:
     """Transitions of the champion before the flip, with much exploration."""
     replay = ChoiceReplay(count, 64, INPUTS, priority=c.priority)
-    returns, market = Returns(c.returns, c.discount), FlippingMarket(MARKET, 64, seed + 100, rule=BEFORE)
+    returns, market = Returns(c.returns, c.discount), FlippingMarket(flipping, 64, seed + 100, rule=BEFORE)
     generator = torch.Generator().manual_seed(seed)
     while replay.size < count:
         before = market.observe()
@@ -71,12 +73,16 @@ def cold_replay(network: QNetwork, c: DqnCoefficients, seed: int, count: int = 1
 class Desk:
     """One desk: it acts by the network as it was at the session's start, and learns from each decision."""
 
-    def __init__(self, network: QNetwork, seed: int, online: OnlineCoefficients | None = None) -> None:
+    def __init__(
+        self, network: QNetwork, seed: int, online: OnlineCoefficients | None = None, *, market: Flipping = MARKET
+    ) -> None:
         dqn = build(INPUTS, ONLINE, actions=3, seed=seed)
         for each in (dqn.network, dqn.target):
             each.load_state_dict(network.state_dict())
-        self.learner = OnlineLearner(dqn, ONLINE, cold_replay(network, ONLINE, seed), seed=seed, online=online)
-        self.market = FlippingMarket(MARKET, 1, seed + 200, rule=BEFORE, scattered=False)
+        self.learner = OnlineLearner(
+            dqn, ONLINE, cold_replay(network, ONLINE, seed, flipping=market), seed=seed, online=online
+        )
+        self.market = FlippingMarket(market, 1, seed + 200, rule=BEFORE, scattered=False)
         self._generator = torch.Generator().manual_seed(seed)
 
     def play(self, sessions: int) -> None:
@@ -90,7 +96,8 @@ class Desk:
         """What the learner's network earns of the optimum of the market's rule."""
         return share_of_optimum(MARKET, self.learner.dqn.network.values, self.market.rule)
 
-    def _decide(self, acting: QNetwork) -> None:
+    def _decide(self, acting: QNetwork) -> tuple[int, float]:
+        """Act and learn; returns the action and its reward."""
         before = self.market.observe()
         with torch.no_grad():
             action = explore(acting.values(before), EPSILON, self._generator)
@@ -100,3 +107,4 @@ class Desk:
             0, before[0], int(action), float(step.rewards), self.market.observe()[0], ended=ended, goes_on=not ended
         )
         self.learner.learn()
+        return int(action), float(step.rewards)

@@ -5,13 +5,19 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
+from collections.abc import Iterator
+from pathlib import Path
 
+import pytest
+
+from bench.training import flips
+from bench.training.resumed import resumed
 from tests.support.paths import REPOSITORY
 
 
-def run(*arguments: str) -> dict[str, object]:
+def run(module: str, *arguments: str) -> dict[str, object]:
     done = subprocess.run(
-        [sys.executable, "-m", "bench.training.bench_dqn", "--quick", *arguments],
+        [sys.executable, "-m", f"bench.training.{module}", "--quick", *arguments],
         cwd=REPOSITORY,
         capture_output=True,
         text=True,
@@ -23,15 +29,40 @@ def run(*arguments: str) -> dict[str, object]:
 
 
 def test_the_benchmark_measures_the_cold_start_ppo_and_both_sides_of_dqn() -> None:
-    figures = run()
+    figures = run("bench_dqn")
     names = ["pqn_float32", "ppo_float32", f"pqn_{figures['precision']}", "sb3_default", "sb3_matched"]
     rates = [figures[f"{name}_steps_per_s"] for name in (*names, "matched", "few_large")]
     assert all(isinstance(rate, int) and rate > 0 for rate in rates)
     assert {"matched_over_sb3_matched_speed", "few_large_over_sb3_default_speed"} < set(figures)
 
 
-def test_the_benchmark_measures_how_often_learning_recovers() -> None:
-    figures = run("--flips")
+def test_the_study_of_flips_keeps_each_seed_goes_on_there_and_prints_a_verdict(tmp_path: Path) -> None:
+    kept = tmp_path / "kept"
+    figures = run("flips", "--seeds", "1", "--into", str(kept))
     assert figures["recovered"] in (0.0, 1.0)
-    assert isinstance(figures["frozen"], list)
-    assert len(figures["frozen"]) == 1
+    line = json.loads(kept.read_text())
+    kept.write_text(json.dumps(line | {"part": [0.99, -0.5]}) + '\n{"cut')
+    again = flips.main(["--quick", "--seeds", "1", "--into", str(kept)])  # what was kept is not made again
+    assert (again["online"], again["frozen"], again["holds"]) == ([0.99], [-0.5], True)
+    with pytest.raises(SystemExit, match="was made with"):
+        flips.main(["--seeds", "1", "--into", str(kept)])
+
+
+def test_a_study_does_only_what_is_missing(tmp_path: Path) -> None:
+    asked: list[list[int]] = []
+
+    def work(keys: list[int]) -> Iterator[tuple[int, int]]:
+        asked.append(keys)
+        return ((key, 10 * key) for key in keys)
+
+    first = resumed(tmp_path / "kept", {"n": 1}, range(4), work)
+    assert [next(first), next(first)] == [(0, 0), (1, 10)]
+    first.close()  # it was stopped
+    assert [*resumed(tmp_path / "kept", {"n": 1}, range(4), work)] == [(0, 0), (1, 10), (2, 20), (3, 30)]
+    assert asked == [[0, 1, 2, 3], [2, 3]]
+
+
+def test_a_version_taken_on_noise_is_judged_by_the_ladder_s_own_criteria() -> None:
+    (version,) = flips.of_noise(0, flips.QUICK)
+    assert version == ["refused", "card_cannot_say", "1 sessions, expected at least 8"]
+    assert flips.verdict([[version], [["replay", "card_passed", ""]]], noise=True)["passed"] == 1

@@ -1,0 +1,195 @@
+"""What online learning does after a flip of the rule, and on noise, with a verdict. `make bench-flips bench-noise`.
+
+`python -m bench.training.flips [--noise] [--seeds N] [--into FILE]`. Without `--noise`: the share of the new optimum
+after 20 sessions of the flipped rule, of the learner and of the frozen champion. With it: a market in which nothing can
+be gained; versions are taken each five sessions, and judged by the card's criteria as shipped on the eight sessions
+after them. A version that passes its card counts as promoted, though replay, shadow and canary would come first. The
+last line is JSON.
+"""
+
+from __future__ import annotations
+
+import argparse
+import copy
+import json
+import sys
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import nn
+
+from bench.training.resumed import OtherStudy, resumed
+from bench.training.train_work import SCORE, alone, progress
+from daemon.config.tables import Ladder
+from daemon.models.ladder import rules
+from strategies.kit.card import FORMAT as CARD_FORMAT
+from strategies.kit.card import STAKES, Card, Lead
+from tests.support.planted.flipping import Flipping, share_of_optimum
+from tests.support.rl.flipped import AFTER, BEFORE, DISCOUNT, EPSILON, MARKET, Desk, champion
+from training.evidence.off_policy.evaluation import OffPolicy
+from training.online.judging import judged
+from training.rl.dqn.networks import QNetwork
+from training.rl.ppo import make_deterministic
+
+NOISE = Flipping(drift=0.0)
+HORIZON = 2
+PORTFOLIO = 2  # of a logged row: position, and the session's share that is left
+
+
+@dataclass(frozen=True, slots=True)
+class Size:
+    """How much is played: sessions after the flip, or of noise; steps of the champion's cold start."""
+
+    sessions: int = 20
+    steps: int = 66_000
+    every: int = 5  # sessions between two versions
+    card: int = 8  # sessions of a card, the least that the ladder takes
+
+
+QUICK = Size(sessions=2, steps=64, every=1, card=1)
+
+
+def of_flip(seed: int, size: Size) -> list[float]:
+    """Shares of the new optimum after the flip: of online learning and of the frozen champion."""
+    make_deterministic()
+    network = champion(seed, steps=size.steps)
+    desk = Desk(network, seed)
+    desk.market.rule = BEFORE
+    desk.play(size.sessions)
+    desk.market.rule = AFTER
+    desk.play(size.sessions)
+    return [desk.share(), share_of_optimum(MARKET, network.values, AFTER)]
+
+
+# --- noise ------------------------------------------------------------------------------------------------------------
+
+
+class Noisy(Desk):
+    """A desk on noise: the frozen champion trades, the learner learns from it, and every decision is logged."""
+
+    def __init__(self, network: QNetwork, seed: int) -> None:
+        super().__init__(copy.deepcopy(network), seed, market=NOISE)
+        self._champion = network
+        self._log: list[list[float]] = []
+        self._seen: list[torch.Tensor] = []
+
+    def play(self, sessions: int) -> None:
+        """Go through whole sessions at `EPSILON`."""
+        for _ in range(sessions * NOISE.steps):
+            seen, session = self.market.observe(), len(self._log) // NOISE.steps
+            with torch.no_grad():
+                best = int(self._champion.values(seen).argmax())
+            behaviour = [EPSILON / 3.0] * 3
+            behaviour[best] += 1.0 - EPSILON
+            action, reward = self._decide(self._champion)
+            place = len(self._log) + session  # it grows by two from session to session
+            about = [float(session), 0.0, float(place), 0.0, float(action), reward]
+            self._log.append([*about, *behaviour, *seen[0, 1:3].tolist()])
+            self._seen.append(seen[0])
+
+    def judged(self, network: QNetwork, since: int, sessions: int) -> OffPolicy:
+        """What so many sessions after the first `since` say about a version that was taken there."""
+        rows = slice(since * NOISE.steps, (since + sessions) * NOISE.steps)
+        with torch.no_grad():
+            values = network.values(torch.stack(self._seen[rows])).double().numpy()
+        log = np.array(self._log[rows], dtype=np.float64)
+        return judged(log, values, 0, portfolio=PORTFOLIO, horizon=HORIZON, discount=DISCOUNT)
+
+
+def of_noise(seed: int, size: Size) -> list[list[Any]]:
+    """The versions of one desk: step, reason and words of the ladder about each card."""
+    make_deterministic()
+    desk, taken, found = Noisy(champion(seed, steps=size.steps, market=NOISE), seed), [], []
+    for session in range(1, size.sessions + 1):
+        desk.play(1)
+        if session % size.every == 0 and session + size.card <= size.sessions:
+            taken.append((session, copy.deepcopy(desk.learner.dqn.network)))
+        for since, network in taken:
+            if session == since + size.card:
+                move = rules.judged(card_of(desk.judged(network, since, size.card)), "champion", Ladder())
+                found.append([move.to_step, move.reason, move.detail])
+    return found
+
+
+def card_of(found: OffPolicy) -> Card:
+    """The card with these figures; its band, which is not in question here, passes."""
+    return Card(
+        format=CARD_FORMAT,
+        version="challenger",
+        parent="champion",
+        trainer="",
+        stream="noise",
+        decisions=found.decisions,
+        sessions=found.sessions,
+        exploration=found.exploration,
+        overlap=found.overlap,
+        effective=found.effective,
+        leads={
+            one.name: Lead(estimate=one.lead.estimate, low=one.lead.low, high=one.lead.high) for one in found.estimates
+        },
+        cannot_be_said=found.cannot_be_said,
+        session_mean=0.0,
+        session_deviation=1.0,
+        band=tuple(stake * stake / 2.0 for stake in STAKES),
+    )
+
+
+# --- the study --------------------------------------------------------------------------------------------------------
+
+
+def studied(seeds: list[int], *, noise: bool, size: Size) -> Iterator[tuple[int, Any]]:
+    """The parts of these seeds, each in a process of its own."""
+    for seed in seeds:
+        progress(f"{'noise' if noise else 'flip'}, seed {seed}")
+        yield seed, alone(of_noise if noise else of_flip, seed, size)
+
+
+def verdict(parts: list[Any], *, noise: bool) -> dict[str, Any]:
+    """The figures of all seeds, and whether they are as promised."""
+    if noise:
+        versions = [version for part in parts for version in part]
+        passed = sum(step != rules.REFUSED for step, _, _ in versions)
+        said = f"{passed} of {len(versions)} challengers passed their card on noise"
+        return {"versions": versions, "passed": passed, "holds": passed == 0, "verdict": said}
+    online, frozen = ([round(part[side], 3) for part in parts] for side in (0, 1))
+    recovered = sum(share >= SCORE for share in online)
+    said = f"{recovered} of {len(parts)} learners reached {SCORE:.0%} of the new optimum, the best frozen champion "
+    return {
+        "online": online,
+        "frozen": frozen,
+        "recovered": recovered / len(parts),
+        "holds": recovered == len(parts) and max(frozen) < SCORE,
+        "verdict": f"{said}{max(frozen):.0%}",
+    }
+
+
+def main(arguments: list[str] | None = None) -> dict[str, Any]:
+    """Run what is missing of the study; print its verdict, and all figures as one line of JSON."""
+    line = argparse.ArgumentParser(description=__doc__)
+    line.add_argument("--noise", action="store_true", help="a market in which nothing can be gained")
+    line.add_argument("--seeds", type=int, default=10)
+    line.add_argument("--into", type=Path, metavar="FILE", help="keeps each seed as it is done; goes on there")
+    line.add_argument("--quick", action="store_true", help="a smoke run: figures mean nothing")
+    given = line.parse_args(arguments)
+    size = QUICK if given.quick else Size()
+    torch.set_num_threads(1)
+    torch.optim.Adam([nn.Parameter(torch.zeros(1))]).step()  # torch imports much at the first one: once, before copies
+    plan = {"study": "noise" if given.noise else "flips", **asdict(size)}
+    work = partial(studied, noise=given.noise, size=size)
+    try:
+        parts = [part for _, part in resumed(given.into, plan, range(given.seeds), work)]
+    except OtherStudy as error:
+        sys.exit(str(error))
+    figures = {**plan, "seeds": given.seeds, **verdict(parts, noise=given.noise)}
+    print(figures["verdict"], flush=True)
+    print(json.dumps(figures), flush=True)
+    return figures
+
+
+if __name__ == "__main__":
+    main()
