@@ -19,6 +19,7 @@ COMMANDS = {
     "calibrate": "what recorded option quotes say of the option market's constants, as a file",
     "search": "look for better coefficients with Optuna, or with Ray on a cluster",
     "sweep": "one policy of the store under many desk rules: a table, a heat map, and how much of it is luck",
+    "ablate": "named settings of a training, compared on validation: keep or drop",
     "compare": "finished runs side by side: one table, one plot, and their updates as CSV",
     "analyse": "does a strategy look ahead, or depend on how much history it was given?",
     "report": "make the report of a run folder again",
@@ -26,7 +27,7 @@ COMMANDS = {
     "reference": "put the distributions that drift is measured against into a version that has none",
 }
 """Command -> its text. The module of the same name in this package has its `main` (`_` for `-`)."""
-FOLDERS = {"sweep": "studies", "compare": "studies"}
+FOLDERS = {"sweep": "studies", "compare": "studies", "ablate": "studies"}
 """Of the commands whose module is in a folder of this package."""
 DONE, NOT_PROMOTED, USAGE_ERROR, STOPPED = 0, 1, 2, 130
 NOT_ACTIVE = NOT_PROMOTED

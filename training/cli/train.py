@@ -24,6 +24,7 @@ from training.cli.model_config import add_model_config, with_model_config
 from training.cli.promote import promoted
 from training.cli.studies.run_file import CHANGES, OPTION, expanded
 from training.desks.kind import TrainingKind
+from training.desks.practice import practice_of
 from training.desks.registry import kind
 from training.desks.trial import ENGINES, OWN, RLLIB
 from training.export.activate import activate
@@ -81,8 +82,7 @@ def parser() -> argparse.ArgumentParser:
     how.add_argument("--ablation", action="store_true", help="train on the other rewards as well, to compare")
     refit = "export the last fold's choice trained once more on all sessions, which nothing then tests"
     how.add_argument("--refit", action="store_true", help=refit)
-    warm = "begin at the weights of this version of the store, critics included; 'current' for the one in use"
-    how.add_argument("--warm-start", default="", metavar="VERSION", help=warm)
+    _otherwise(how)
     how.add_argument("--members", type=int, metavar="N", help="networks of a deep ensemble (the preset's)")
     early = "stop early after so many looks at the validation sessions without a better one (never)"
     how.add_argument("--patience", type=int, default=defaults.patience, metavar="LOOKS", help=early)
@@ -105,6 +105,14 @@ def parser() -> argparse.ArgumentParser:
     proof = "outputs of the original that the imported policy must give again; see training/export/import_sb3.py"
     other.add_argument("--golden", type=Path, metavar="NPZ", help=proof)
     return found
+
+
+def _otherwise(how: Any) -> None:
+    """The options of where training begins and what its environments do."""
+    warm = "begin at the weights of this version of the store, critics included; 'current' for the one in use"
+    how.add_argument("--warm-start", default="", metavar="VERSION", help=warm)
+    practice = "what the environments that train do otherwise than the desk; several times"
+    how.add_argument("--practice", action="append", default=[], metavar="KEY=VALUE", help=practice)
 
 
 def _run_folder(found: argparse.ArgumentParser) -> None:
@@ -206,6 +214,7 @@ def settings_from(chosen: argparse.Namespace) -> Settings:
         patience=chosen.patience,
         sinks=tuple(chosen.sink),
         warm_start=_version(chosen),
+        practice=practice_of(chosen.practice, kind(chosen.strategy).practised, chosen.strategy),
         coefficients=coefficients,
         plan=plan,
         base=chosen.preset or "",
@@ -320,6 +329,8 @@ def _contradiction(chosen: argparse.Namespace, known: TrainingKind) -> str:
                 return f"--{name} needs --import-sb3: it describes a model that was trained elsewhere"
     if chosen.import_sb3 is not None and chosen.warm_start:
         return "--import-sb3 brings in a policy, and nothing is trained: leave --warm-start out"
+    if chosen.refit and any(text.startswith("from_date=") for text in chosen.practice):
+        return "--refit trains on all sessions: leave --practice from_date out"
     if chosen.warm_start and known.procedure is not None:
         return f"--warm-start is not for {chosen.strategy}: its procedure has its own beginning"
     if chosen.import_sb3 is not None and (chosen.folds or 1, chosen.seeds, chosen.ablation, chosen.refit) != (

@@ -7,7 +7,7 @@ the one place that knows them all.
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -21,7 +21,7 @@ from training.desks.trial import Control, Listener, Request, Trained
 from training.evidence.claims import Reference
 from training.export.reference import Input, Watched
 from training.rl.dimensions import Dimension
-from training.rl.presets import PASSIVE, Plan, Preset
+from training.rl.presets import AS_THE_DESK, EVERYWHERE, PASSIVE, Plan, Practice, Preset
 from training.rl.protocols import CarryingNetwork, Environment, Network
 from training.sinks.feed import MetricsFile
 from training.study.evaluation import Figures, SessionResult
@@ -67,6 +67,7 @@ class Span:
     dates: Sequence[str]
     variant: str
     trading: Trading
+    burn_in: int = 0  # sessions before the first that a memory goes through, with an account of its own
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,6 +78,7 @@ class EnvSettings:
     seed: int
     discount: float
     device: str
+    practice: Practice = AS_THE_DESK
 
 
 @dataclass(frozen=True, slots=True)
@@ -281,6 +283,18 @@ class Passive:
 
 
 @dataclass(frozen=True, slots=True)
+class Arm:
+    """One setting that an ablation compares with a run as it is asked for."""
+
+    why: str
+    coefficients: Mapping[str, Any] = field(default_factory=dict)
+    practice: Mapping[str, Any] = field(default_factory=dict)
+    rules: Mapping[str, str] = field(default_factory=dict)  # of the desk, by dotted keys
+    starts: int = 0  # accounts that choose a checkpoint; 0: the strategy's
+    burn_in: int = 0  # sessions before a validation span that the memory goes through
+
+
+@dataclass(frozen=True, slots=True)
 class TrainingKind:
     """What a strategy brings to training. The first of `networks`, `variants` and `presets` is the default."""
 
@@ -303,7 +317,14 @@ class TrainingKind:
     procedure: Procedure | None = None  # of its own; None: `load`, one network, and PPO
     with_config: Callable[[str], TrainingKind] | None = None  # for the canonical text of another model configuration
     rule: Callable[[], nn.Module] | None = None  # makes a policy that needs no training
+    practices: tuple[str, ...] = ()  # the fields of `Practice` that its environments have
+    ablations: Mapping[str, Arm] = field(default_factory=dict)  # settings worth comparing, by name
     passive: Passive | None = None  # what is exported where no lead is proven; None: what was learned
+
+    @property
+    def practised(self) -> tuple[str, ...]:
+        """The fields of `Practice` that can be asked for; none of a procedure of its own."""
+        return (*self.practices, *EVERYWHERE) if self.procedure is None else ()
 
     def preset(self, name: str) -> Preset:
         """The preset of this name. Raises `ValueError` for an unknown one."""

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Any, Protocol
 
 from training.rl.coefficients import Coefficients
-from training.rl.presets import RANDOM, Plan
+from training.rl.presets import AS_THE_DESK, RANDOM, Plan, Practice
 from training.study.evaluation import SessionResult
 from training.study.study import Point
 
@@ -36,6 +36,8 @@ class Request:
     engine: str = OWN
     runners: int = 1  # of RLlib, each of which steps its part of the environments
     begins: str = RANDOM
+    practice: Practice = AS_THE_DESK
+    burn_in: int = 0  # sessions before a look that a memory goes through
     refit: bool = False  # on all sessions, without validation and test
 
     @property

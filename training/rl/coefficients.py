@@ -34,6 +34,7 @@ class Coefficients:
     environments: int = 256
     rollout_steps: int = 64  # of each environment
     batch: int = 1024  # transitions of a minibatch: 300,000 steps take 3,040 of them, with 4096 760
+    weight_average: float | None = None  # decay at each gradient step of the mean weights that are played and kept
     sequence: int = 32  # steps of a truncated back-propagation; only for networks that carry a state
 
 

@@ -25,6 +25,7 @@ from torch import Tensor, nn
 from training.rl.coefficients import FIGURES, Coefficients, NotFiniteError, Progress, check_coefficients, rate_at
 from training.rl.distributions import evaluate, log_deviations, room_for_actions, sample, within_bounds
 from training.rl.kernels import keep_freed_memory
+from training.rl.layers.averaging import averaged
 from training.rl.protocols import Batch, CarryingNetwork, Environment, Network, Step
 
 
@@ -142,6 +143,13 @@ class Trainer:
         self._starts = torch.ones(c.environments, dtype=torch.bool, device=self._device)
         self._hidden = self._carrying.start(c.environments).to(self._device) if self._carrying else None
         self._rollout: Batch | None = None
+        self._averaged = None if c.weight_average is None else averaged(self.network, c.weight_average)
+
+    @property
+    def answering(self) -> nn.Module:
+        """The network that is played and kept: the one that learns, or the running mean of its weights."""
+        found: nn.Module = self.network if self._averaged is None else self._averaged.module
+        return found
 
     @property
     def steps(self) -> int:
@@ -169,6 +177,7 @@ class Trainer:
             "environment": self.environment.state_dict(),
             "starts": self._starts,
             "hidden": self._hidden,
+            "averaged": None if self._averaged is None else self._averaged.state_dict(),
         }
         return copy.deepcopy(state)
 
@@ -190,6 +199,8 @@ class Trainer:
         self._optimizer.load_state_dict(state["optimizer"])
         self._generator.set_state(state["generator"].cpu())
         self.environment.load_state_dict(state["environment"])
+        if self._averaged is not None:
+            self._averaged.load_state_dict(state["averaged"])
         self._starts = state["starts"].to(self._device)
         self._hidden = None if state["hidden"] is None else state["hidden"].to(self._device)
 
@@ -320,6 +331,8 @@ class Trainer:
                     return torch.stack(rows), epoch
                 broken = torch.maximum(broken, (~torch.isfinite(rows[-1]).all()).float())
                 _step_unless(self._optimizer, broken)
+                if self._averaged is not None:
+                    self._averaged.update_parameters(self.network)
         return torch.stack(rows), epoch
 
     def _minibatches(self, rollout: Batch) -> Iterator[Batch]:

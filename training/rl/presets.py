@@ -2,12 +2,37 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
+from typing import Any
 
 from training.rl.coefficients import Coefficients
 
 RANDOM, PASSIVE = "random", "passive"
 """Where training begins: at weights that are drawn, or near the strategy's passive policy."""
+
+
+@dataclass(frozen=True, slots=True)
+class Practice:
+    """What the environments that train do otherwise than the desk. Validation, tests and export are the desk's own.
+
+    A strategy has some of these: see `training.desks.kind.TrainingKind.practices`.
+    """
+
+    permute: bool = False  # each episode shows the symbols in an order of its own
+    universe: float = 1.0  # the share of the symbols that an episode may trade, others drawn for each
+    fixed_start: bool = False  # every episode begins at the first session, none at a random one
+    turnover: float = 0.0  # of the value traded, taken from the reward
+    from_date: str = ""  # trains on no session before this New York date
+
+    @property
+    def changes(self) -> dict[str, Any]:
+        """The fields that are not the defaults, by name."""
+        usual = asdict(AS_THE_DESK)
+        return {name: value for name, value in asdict(self).items() if value != usual[name]}
+
+
+AS_THE_DESK = Practice()
+EVERYWHERE = ("from_date",)  # what every strategy without a procedure of its own has
 
 
 @dataclass(frozen=True, slots=True)

@@ -22,10 +22,10 @@ from training.desks.trial import OWN, Request
 from training.evidence.resampling import interquartile_mean, typical
 from training.rl.coefficients import Coefficients
 from training.rl.dimensions import value_of, with_values
-from training.rl.presets import RANDOM, Plan
+from training.rl.presets import AS_THE_DESK, RANDOM, Plan, Practice
 from training.runs.desk_rules import trading_of
 from training.sinks.find import anywhere
-from training.study.folds import Walk, by_years, is_short, last_fold, walk
+from training.study.folds import Walk, by_years, is_short, last_fold, trained_from, walk
 from training.study.study import Fold, Trial
 
 PROCESSES = 2
@@ -73,6 +73,7 @@ class Settings:
     restart: bool = False
     config: Path | None = None  # desk configuration: its limits, costs, gates and sizes apply; None: the defaults
     base: str = ""  # the preset that the coefficients change; "": the strategy's first
+    practice: Practice = AS_THE_DESK  # what the environments that train do otherwise than the desk
     warm_start: str = ""  # version of the store whose weights trials begin at, critics included
     sinks: tuple[str, ...] = ()  # that receive each trial's figures: see `training.sinks.find`
     allow_unproven: bool = False  # export what was learned although no lead over the best baseline is proven
@@ -146,6 +147,8 @@ class Settings:
                 del kept[name]
         if self.engine == OWN:
             del kept["engine"]
+        del kept["practice"]
+        kept |= {"practice": found} if (found := self.practice.changes) else {}
         kept |= {"more_bars": [path.name for path in self.more_bars]} if self.more_bars else {}
         for name in ("train_sessions", "validate_sessions", "test_sessions", "purge_sessions"):
             del kept[name]
@@ -194,7 +197,8 @@ class Settings:
             f"--{name.replace('_', '-')} {value}".rstrip() for name, value in options.items() if value is not None
         )
         what = f"--strategy {self.strategy} --bars {self.bars.name} --models-dir onnx_models"
-        return f"train-and-export {what} {given}".rstrip()
+        practice = " ".join(f"--practice {key}={str(value).lower()}" for key, value in self.practice.changes.items())
+        return " ".join(filter(None, (f"train-and-export {what}", given, practice)))
 
     def _tuned(self, usual: Plan | None) -> bool:
         """Whether a plan has other values than its preset's."""
@@ -223,6 +227,10 @@ def _folds_of_plan(known: TrainingKind, plan: Plan | None) -> int:
 
 def folds_of(settings: Settings, data: TaskData) -> tuple[Fold, ...]:
     """The folds that were asked for. Raises HistoryError when the sessions do not suffice."""
+    return trained_from(_folds(settings, data), settings.practice.from_date)
+
+
+def _folds(settings: Settings, data: TaskData) -> tuple[Fold, ...]:
     dates = tuple(data.days)
     known = settings.kind
     if known.procedure is not None and settings.plan is not None:
@@ -255,7 +263,7 @@ def requests_of(settings: Settings) -> list[Request]:
         Request(
             fold, seed, reward, settings.network, settings.steps, settings.precision, settings.device,
             settings.patience, settings.coefficients, settings.plan, settings.engine, settings.processes,
-            settings.begins,
+            settings.begins, settings.practice,
         )
         for fold in range(settings.folds)
         for reward in settings.rewards

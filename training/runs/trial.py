@@ -156,7 +156,7 @@ class _TrialRun:
             self.best.load_state_dict(kept["best"])
         self._began = self.steps
         self._every = max(CHECK_UPDATES, self.trainer.total_updates // CHECKS)
-        looked_at = Span(fold.validate, request.reward, trading)
+        looked_at = Span(fold.validate, request.reward, trading, request.burn_in)
         later = [] if group.rank else later_starts(fold.validate, starts)
         self._evaluator = None if group.rank or not fold.validate else data.evaluator(looked_at, request.device)
         self._later = [data.evaluator(replace(looked_at, dates=dates), request.device) for dates in later]
@@ -168,6 +168,12 @@ class _TrialRun:
     def steps(self) -> int:
         """Transitions that the whole group has seen."""
         return self.trainer.steps * self._group.size
+
+    @property
+    def _policy(self) -> Any:
+        """The policy as it is played now."""
+        network: Any = self.trainer.answering
+        return network.policy
 
     def update(self) -> News | None:
         """One update, and a look at the validation sessions when it is time; news in the first process."""
@@ -183,7 +189,7 @@ class _TrialRun:
         looked = trainer.updates % self._every == 0 or trainer.done
         point = self._look(progress, self._evaluator) if looked and self._evaluator is not None else None
         if self._evaluator is None and trainer.done:
-            self.best.weights, self.best.steps = copy.deepcopy(trainer.network.state_dict()), self.steps
+            self.best.weights, self.best.steps = copy.deepcopy(trainer.answering.state_dict()), self.steps
             self.best.gradient_steps = trainer.gradient_steps
         if self._metrics is not None:
             self._metrics.write(progress, point)
@@ -206,7 +212,7 @@ class _TrialRun:
         """Play the validation sessions with the weights as they are now, on the live path."""
         best = self.best
         with phase("a look at the validation sessions"):
-            results = evaluator(self._network.policy)
+            results = evaluator(self._policy)
         found = self._data.figures(results)
         point = Point(
             steps=self.steps,
@@ -223,7 +229,7 @@ class _TrialRun:
         best.without += 1
         earned = self._score(found.net_return, len(results))
         if earned > best.earned:
-            best.weights = copy.deepcopy(self.trainer.network.state_dict())
+            best.weights = copy.deepcopy(self.trainer.answering.state_dict())
             best.validate, best.steps, best.earned, best.without = results, self.steps, earned, 0
             best.gradient_steps = self.trainer.gradient_steps
         return point
@@ -234,7 +240,7 @@ class _TrialRun:
             return net_return
         found = [(net_return, sessions)]
         for evaluator in self._later:
-            results = evaluator(self._network.policy)
+            results = evaluator(self._policy)
             found.append((self._data.figures(results).net_return, len(results)))
         return mean_growth(found)
 
@@ -271,7 +277,7 @@ def _trainer(group: ProcessGroup, request: Request, data: TaskData, span: Span, 
     share, seed = c.environments // group.size, request.seed * group.size + group.rank
     return Trainer(
         network,
-        data.environment(span, EnvSettings(share, seed, c.discount, request.device)),
+        data.environment(span, EnvSettings(share, seed, c.discount, request.device, request.practice)),
         replace(c, environments=share, batch=c.batch // group.size),
         total_steps=-(-request.steps // group.size),
         seed=seed,

@@ -61,6 +61,7 @@ BOUNDS = {
     "value": _Bounds(above=False),
     "max_grad_norm": _Bounds(),
     "target_kl": _Bounds(optional=True),
+    "weight_average": _Bounds(high=0.9999, optional=True),
     "epochs": _COUNT,
     "environments": _COUNT,
     "rollout_steps": _COUNT,

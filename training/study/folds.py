@@ -82,6 +82,18 @@ def _fold(dates: Sequence[str], rule: Walk, begin: int, end: int) -> Fold:
     )
 
 
+def trained_from(folds: Sequence[Fold], date: str) -> tuple[Fold, ...]:
+    """The folds without the training sessions before a date ("": all of them). Raises HistoryError for too few."""
+    found = tuple(Fold(tuple(day for day in fold.train if day >= date), fold.validate, fold.test) for fold in folds)
+    fewest = min(len(fold.train) for fold in found)
+    if date and fewest < SESSIONS_MIN:
+        raise HistoryError(
+            f"from_date is {date}: {fewest} sessions are left to train on, at least {SESSIONS_MIN} are needed: give an "
+            "earlier date or fewer folds"
+        )
+    return found
+
+
 def last_fold(dates: Sequence[str], rule: Walk, before: str = "that warm the desk up") -> Fold:
     """The last fold of the walk, or 60/20/20 without purge where the sessions are too few for one (see `is_short`).
 

@@ -414,3 +414,32 @@ def _draw_weights(module: nn.Module, seed: int) -> None:
 
 def _bytes(module: nn.Module) -> bytes:
     return b"".join(parameter.detach().numpy().tobytes() for parameter in module.parameters())
+
+
+def test_the_running_mean_of_the_weights_is_played_and_goes_on_from_its_state() -> None:
+    one_step = replace(SMALL, epochs=1, batch=128, weight_average=0.75)
+
+    def made() -> Trainer:
+        return Trainer(ActorCritic(IDENTITY, 1), Signpost(16, 2), one_step, total_steps=3 * 128, seed=3)
+
+    trainer, weights, plain = made(), [], []
+    assert trainer.answering is not trainer.network
+    for _ in range(3):
+        trainer.update()
+        plain.append(_flat(trainer.network))
+        weights.append(_flat(trainer.answering))
+        if len(plain) == 2:
+            kept = trainer.state_dict()
+    torch.testing.assert_close(weights[0], plain[0])  # it begins with the weights after the first step
+    torch.testing.assert_close(weights[1], 0.75 * weights[0] + 0.25 * plain[1])
+    torch.testing.assert_close(weights[2], 0.75 * weights[1] + 0.25 * plain[2])
+    again = made()
+    again.load_state_dict(kept)
+    again.update()
+    assert torch.equal(_flat(again.answering), weights[2])
+    usual = Trainer(ActorCritic(IDENTITY, 1), Signpost(16, 2), SMALL, total_steps=1, seed=3)
+    assert usual.answering is usual.network
+
+
+def _flat(module: nn.Module) -> Tensor:
+    return torch.cat([parameter.detach().flatten().clone() for parameter in module.parameters()])

@@ -85,6 +85,11 @@ class Episodes(ABC):
         self._open_again(over)
         return Step(rewards, terminals, over.repeat_interleave(len(rewards) // self._count), last)
 
+    def begin_again(self) -> None:
+        """New accounts everywhere, at the session that is next."""
+        self._age = torch.zeros_like(self._age)
+        self._open_again(torch.ones_like(self._age, dtype=torch.bool))
+
     def _starts(self) -> Tensor:
         """The row at which each account's present episode begins, int64 (n,)."""
         if not self._course.draws:

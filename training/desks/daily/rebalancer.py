@@ -16,7 +16,7 @@ from training.desks.daily.markets.rebalancer import VARIANTS, RebalancerMarket, 
 from training.desks.daily.networks.rebalancer import IDENTITY, RebalancerActorCritic, fit_scaling
 from training.desks.daily.play import RandomRebalancer, play_rebalancer
 from training.desks.daily.task_data import DailyTaskData, funds_beside, on_cpu
-from training.desks.kind import Compared, EnvSettings, Evaluator, Learner, Passive, Span, TrainingKind
+from training.desks.kind import Arm, Compared, EnvSettings, Evaluator, Learner, Passive, Span, TrainingKind
 from training.export.reference import Input, Recorder, Watched
 from training.rl.coefficients import Coefficients
 from training.rl.presets import PASSIVE, Preset
@@ -55,6 +55,8 @@ class RebalancerTaskData(DailyTaskData):
             seed=settings.seed,
             variant=span.variant,
             device=settings.device,
+            draws=not settings.practice.fixed_start,
+            practice=settings.practice,
         )
 
     def evaluator(self, span: Span, device: str) -> Evaluator:
@@ -167,4 +169,11 @@ KIND = TrainingKind(
     compounds=True,
     imports=True,
     rules=_unit_of_action,
+    practices=("permute", "universe", "fixed_start", "turnover"),
+    ablations={
+        "permute": Arm("each episode shows the stocks in another order", practice={"permute": True}),
+        "universe": Arm("each episode trades half of the stocks", practice={"universe": 0.5}),
+        "fixed_start": Arm("every episode begins at the first session", practice={"fixed_start": True}),
+        "turnover": Arm("0.1 % of the value traded taken from the reward", practice={"turnover": 0.001}),
+    },
 )

@@ -17,7 +17,7 @@ from training.desks.daily.markets.regime import RegimeMarket
 from training.desks.daily.networks.regime import RegimeActorCritic
 from training.desks.daily.play import RandomSwitcher, play_regime
 from training.desks.daily.task_data import DailyTaskData, on_cpu
-from training.desks.kind import Compared, EnvSettings, Evaluator, Learner, Passive, Span, TrainingKind
+from training.desks.kind import Arm, Compared, EnvSettings, Evaluator, Learner, Passive, Span, TrainingKind
 from training.export.reference import Recorder, Watched, each_column
 from training.rl.coefficients import Coefficients
 from training.rl.presets import PASSIVE, Preset
@@ -43,12 +43,15 @@ class RegimeTaskData(DailyTaskData):
         """See `TaskData`; episodes of 256 sessions from one drawn at random, which ends by a time limit."""
         first, last = self.table.span(span.dates)
         return RegimeMarket(
-            self.table, first, last, span.trading, count=settings.count, seed=settings.seed, device=settings.device
-        )
+            self.table, first, last, span.trading, count=settings.count, seed=settings.seed, device=settings.device,
+            turnover=settings.practice.turnover,
+        )  # fmt: skip
 
     def evaluator(self, span: Span, device: str) -> Evaluator:
         """See `TaskData`; it is played on the CPU, whatever trains, and the hidden state is carried throughout."""
-        return lambda policy: play_regime(on_cpu(policy, device), self.table, span.dates, span.trading)
+        return lambda policy: play_regime(
+            on_cpu(policy, device), self.table, span.dates, span.trading, burn_in=span.burn_in
+        )
 
     def compare(
         self, policy: nn.Module, _: PlayResult, span: Span, seed: int, check_stop: Callable[[], None]
@@ -128,4 +131,12 @@ KIND = TrainingKind(
     split=Split((2015, 2018), (2019, 2019), (2020, 2022)),
     compounds=True,
     imports=True,
+    practices=("turnover",),
+    ablations={
+        "turnover": Arm("0.1 % more of the turnover taken from the reward", practice={"turnover": 0.001}),
+        "band": Arm("a weight that would change by less than 2 % stays", rules={"basket.band": "0.02"}),
+        "burn_in": Arm("the memory goes through the year before", burn_in=SESSIONS_A_YEAR),
+        "starts_20": Arm("20 accounts choose a checkpoint", starts=20),
+        "from_2015": Arm("trains on no session before 2015", practice={"from_date": "2015-01-01"}),
+    },
 )

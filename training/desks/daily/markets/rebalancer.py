@@ -7,6 +7,7 @@ Sells fill at the open, then buys, the largest action first, as far as the cash 
 from __future__ import annotations
 
 from decimal import Decimal
+from typing import Any
 
 import numpy as np
 import torch
@@ -15,8 +16,11 @@ from torch import Tensor
 from daemon.core.limits import Trading
 from strategies.daily_rebalancer import CASH, CLOSES, HOLDINGS, INDICATOR_COLUMNS, TRADABLE, VALUE, WEEKDAY, WIDTH
 from training.desks.daily.episodes import Course
+from training.desks.daily.markets.layout import Layout
 from training.desks.daily.share_accounts import MICRO, ShareAccounts, check_span, price_rows
 from training.desks.daily.table import DailyTable
+from training.rl.draws import uniform
+from training.rl.presets import AS_THE_DESK, Practice
 from training.rl.protocols import Step
 
 VARIANTS = ("shares", "notional")
@@ -32,6 +36,7 @@ class RebalancerMarket(ShareAccounts):
     trading rules' paper cash and no shares, and ends after session `last` or `episode` sessions: a time limit.
     """
 
+    _layout: Layout | None = None
     CHANGING = ("_cash", "_held", "_value", "_day", "_age", "_episode")
 
     def __init__(
@@ -48,11 +53,12 @@ class RebalancerMarket(ShareAccounts):
         fill: str = "next_open",
         episode: int | None = None,
         draws: bool = True,
+        practice: Practice = AS_THE_DESK,
     ) -> None:
         """Make the tables and begin everywhere. `first` and `last` are the sessions (indices) that may be traded.
 
         `fill` "same_close" trades at the very close of the decision, which is impossible: for comparison only.
-        Without `draws` every episode begins at `first`.
+        Without `draws` every episode begins at `first`. `practice` is for training alone.
 
         Raises:
             ValueError: the span is not one of the table with a session before it, or a name is unknown.
@@ -69,6 +75,8 @@ class RebalancerMarket(ShareAccounts):
         self._tables(table, trading, fill)
         self._open_accounts()
         self._begin_episodes()
+        self._practice = practice
+        self._lay_out()
 
     def _tables(self, table: DailyTable, trading: Trading, fill: str) -> None:
         """What is gathered from, a row for each decision: the observation without the account, and prices."""
@@ -88,13 +96,14 @@ class RebalancerMarket(ShareAccounts):
         observations[:, CASH] = self._cash / MICRO
         observations[:, VALUE] = self._value / MICRO
         observations[:, HOLDINGS] = self._held
-        return observations
+        return observations if self._layout is None else self._layout.shown(observations)
 
     @torch.no_grad()
     def step(self, actions: Tensor) -> Step:
         """Trade float (n, symbols) within [-1, 1] in the next session; rewards float32 (n,), who ran out of time."""
         before = self._value
         allowed, known, sold, paid, limit, closes = self._prices.index_select(0, self._day).unbind(1)
+        actions = actions if self._layout is None else self._layout.meant(actions)
         actions = actions.double().clamp(-1.0, 1.0) * allowed
         up = actions.clamp(min=0.0)
         self._sell((self._held * -actions.clamp(max=0.0)).trunc_(), sold)
@@ -102,7 +111,31 @@ class RebalancerMarket(ShareAccounts):
         self._buy(wanted, up, paid, limit)
         self._mark(closes)
         self._next_day()
-        return self._stepped(((self._value - before) * (REWARD / MICRO)).to(torch.float32))
+        gained = self._value - before
+        if self._practice.turnover:
+            gained = gained - self._practice.turnover * self.traded_usd * MICRO
+        return self._stepped((gained * (REWARD / MICRO)).to(torch.float32))
+
+    def _open_again(self, over: Tensor) -> None:
+        super()._open_again(over)
+        self._lay_out()
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """See `Episodes`."""
+        super().load_state_dict(state)
+        self._lay_out()
+
+    def _lay_out(self) -> None:
+        """How each account's episode shows the stocks; None: as they are."""
+        p = self._practice
+        if p.permute or p.universe < 1.0:
+            draws = [uniform(self._seed, stream, *self._each_stock()).view(self._count, -1) for stream in (1, 2)]
+            self._layout = Layout(draws[0], draws[1], p)
+
+    def _each_stock(self) -> tuple[Tensor, Tensor]:
+        """A place of its own for each stock of each account, and the number of the account's episode there."""
+        places = torch.arange(self._count * self._symbols, device=self.device)
+        return places, self._episode.repeat_interleave(self._symbols)
 
 
 def unit_usd(trading: Trading, variant: str) -> Decimal:

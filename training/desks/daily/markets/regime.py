@@ -49,11 +49,12 @@ class RegimeMarket(Episodes):
         fill: str = "next_open",
         episode: int | None = EPISODE,
         draws: bool = True,
+        turnover: float = 0.0,
     ) -> None:
         """Make the tables and begin everywhere. `first` and `last` are the sessions (indices) that may be traded.
 
         `fill` "same_close" trades at the very close of the decision, which is impossible: for comparison only.
-        Without `draws` every episode begins at `first`.
+        Without `draws` every episode begins at `first`. `turnover` is taken from the reward, besides `REWARD_COST`.
 
         Raises:
             ValueError: the span is not one of the table with a session before it, or `fill` is unknown.
@@ -65,6 +66,7 @@ class RegimeMarket(Episodes):
         self._capital = float(trading.paper.cash_usd)
         self._rate = float(trading.paper.share_cost_rate)
         self._band = trading.basket.band
+        self._penalty = REWARD_COST + turnover
         self._tables(table, fill)
         self._begin_everywhere()
 
@@ -135,7 +137,7 @@ class RegimeMarket(Episodes):
         self._moved = goal != drifted
         self._closing, self._closing_weights = self._equity, self._weights
         equal = whole.mean(1) - 1.0
-        rewards = (slept * grown - 1.0 - equal - REWARD_COST * self._turnover).to(torch.float32)
+        rewards = (slept * grown - 1.0 - equal - self._penalty * self._turnover).to(torch.float32)
         self._next_day()
         self._equities.scatter_(0, (self._age % KEPT).unsqueeze(0), self._equity.unsqueeze(0))
         return self._stepped(rewards)

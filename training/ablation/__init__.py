@@ -1,0 +1,1 @@
+"""Ablations: named settings of a training, compared on validation with paired intervals."""

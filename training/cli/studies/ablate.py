@@ -1,0 +1,126 @@
+"""`train-and-export ablate`: named settings of a training, compared on validation with paired intervals."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from strategies.registry import STRATEGIES, add
+from training.ablation.arms import GENERAL, Ablation
+from training.ablation.judge import Verdict
+from training.ablation.run import RESULT_FILE, Result, run_ablation
+from training.cli.commands import COMMANDS, DONE, STOPPED, STOPPED_TEXT, add_models_dir, wrong
+from training.cli.errors import ERRORS
+from training.desks.kind import Arm
+from training.desks.practice import practice_of
+from training.desks.registry import kind
+from training.evidence.resampling import Interval
+from training.rl.pool import Stopped
+from training.runs.settings import settings_for
+
+HEAD = ("setting", "growth a year", "over starts", "difference, seeds", "difference, sessions", "")
+
+
+def parser() -> argparse.ArgumentParser:
+    """The options of `ablate`."""
+    found = argparse.ArgumentParser(prog="train-and-export ablate", description=COMMANDS["ablate"])
+    found.add_argument("--strategy", required=True, metavar="NAME", help=f"one of {', '.join(STRATEGIES)}, or its file")
+    found.add_argument("--bars", required=True, type=Path, metavar="FILE", help="CSV, CSV.gz or Parquet file of bars")
+    names = "which of the strategy's settings (all; an unknown name lists them)"
+    found.add_argument("--settings", default="", metavar="A,B,...", help=names)
+    add_models_dir(found, "model store, whose ledger counts the settings", "--store")
+    found.add_argument("--preset", metavar="NAME", help="what all settings change (the strategy's first)")
+    found.add_argument("--practice", action="append", default=[], metavar="KEY=VALUE", help="of all settings")
+    found.add_argument("--reward", metavar="NAME", help="(the strategy's first)")
+    found.add_argument("--network", metavar="NAME", help="(the strategy's first)")
+    found.add_argument("--steps", type=int, help="transitions of each training (the preset's)")
+    found.add_argument("--seeds", type=int, default=10, help="of each setting and fold (%(default)s)")
+    found.add_argument("--folds", type=int, default=3, help="validation spans, all before the tests (%(default)s)")
+    found.add_argument("--config", type=Path, metavar="FILE", help="of the desk: its rules (the strategy's)")
+    found.add_argument("--processes", type=int, default=2, help="that share the trainings (%(default)s)")
+    found.add_argument("--out", type=Path, metavar="DIR", help="(runs/ablation-<strategy>-<digest>)")
+    return found
+
+
+def main(arguments: Sequence[str]) -> int:
+    """Run the command: 0, 2 for a file or an argument at fault, 130 stopped."""
+    options = parser()
+    chosen = options.parse_args(arguments)
+    for name in ("seeds", "folds", "processes", "steps"):
+        if getattr(chosen, name) is not None and getattr(chosen, name) < 1:
+            options.error(f"--{name} is {getattr(chosen, name)}: expected at least 1")
+    try:
+        result, folder = run_ablation(asked(chosen), _listen)
+    except Stopped:
+        sys.stderr.write(f"train-and-export ablate: {STOPPED_TEXT}\n")
+        return STOPPED
+    except ERRORS as error:
+        return wrong(error)
+    sys.stderr.write(f"\n{table(result)}\n")
+    sys.stdout.write(f"{folder / RESULT_FILE}\n")
+    return DONE
+
+
+def asked(chosen: argparse.Namespace) -> Ablation:
+    """What the options ask for. Raises ValueError for a name that the strategy does not have."""
+    strategy = add(chosen.strategy)
+    known = kind(strategy)
+    if known.procedure is not None:
+        raise ValueError(f"ablate is not for {strategy}: its procedure is not one network under PPO")
+    usual = settings_for(strategy, chosen.bars.absolute(), chosen.models_dir.absolute(), preset=chosen.preset)
+    run = replace(
+        usual,
+        steps=chosen.steps or usual.steps,
+        seeds=tuple(range(1, chosen.seeds + 1)),
+        folds=chosen.folds,
+        rewards=(chosen.reward or usual.rewards[0],),
+        network=chosen.network or usual.network,
+        practice=practice_of(chosen.practice, known.practised, strategy),
+        config=chosen.config.absolute() if chosen.config is not None else None,
+        processes=chosen.processes,
+        run_folder=chosen.out,
+        base=chosen.preset or "",
+    )
+    return Ablation(run, _named(chosen.settings, {**known.ablations, **GENERAL}, strategy))
+
+
+def _named(text: str, known: Mapping[str, Arm], strategy: str) -> dict[str, Arm]:
+    names = text.split(",") if text else [*known]
+    for name in names:
+        if name not in known:
+            offered = "; ".join(f"{each} ({arm.why})" for each, arm in known.items())
+            raise ValueError(f"--settings {text}: {strategy} has no {name!r}: expected some of {offered}")
+    return {name: known[name] for name in names}
+
+
+def _listen(news: Any) -> None:
+    if isinstance(news, str):
+        sys.stderr.write(f"{news}\n")
+
+
+def table(result: Result) -> str:
+    """All settings as lines of text, and what the verdicts rest on."""
+    rows = [HEAD, *(_row(verdict) for verdict in result.verdicts)]
+    widths = [max(len(row[place]) for row in rows) for place in range(len(HEAD))]
+    lines = ["  ".join(text.ljust(width) for text, width in zip(row, widths, strict=True)).rstrip() for row in rows]
+    first, last = result.validation
+    note = (
+        f"Validation from {first} to {last}, {result.folds} spans, {result.seeds} seeds; no session from "
+        f"{result.first_test} on was used. Intervals are of 95 % each: of many settings some pass by luck."
+    )
+    return "\n".join((*lines, note))
+
+
+def _row(verdict: Verdict) -> tuple[str, ...]:
+    return (
+        verdict.arm, f"{verdict.growth:+.2%}", f"{verdict.over_starts:.2%}", _shown(verdict.seeds),
+        _shown(verdict.sessions), verdict.words,
+    )  # fmt: skip
+
+
+def _shown(found: Interval | None) -> str:
+    return "" if found is None else f"{found.estimate:+.2%} ({found.low:+.2%} to {found.high:+.2%})"
