@@ -26,6 +26,7 @@ from daemon.operator.commands import NAMES, REASON_MOST
 from daemon.operator.mqtt.connection import Broker, connected, properties, safe_text
 from daemon.operator.mqtt.messages import ResponseMessage
 from daemon.operator.mqtt.signing import Key, KeyRefused, SignedCommand, parse_keys, signed
+from strategies.kit.units import SECOND_NS
 
 ANSWER_S = 10.0
 LIFETIME_NS = 30_000_000_000
@@ -109,7 +110,7 @@ async def send(route: Route, command: SignedCommand, wait_s: float) -> ResponseM
     below = f"{route.prefix}/{route.desk}"
     token = secrets.token_hex(8)
     response = f"{below}/response/{route.broker.username or 'anyone'}/{token}"
-    headers = properties(expiry_s=LIFETIME_NS // 1_000_000_000, response_topic=response, correlation=token.encode())
+    headers = properties(expiry_s=LIFETIME_NS // SECOND_NS, response_topic=response, correlation=token.encode())
     async with connected(route.broker, route.password) as client, asyncio.timeout(wait_s):
         await client.subscribe(response, qos=1)
         await client.publish(f"{below}/command", msgspec.json.encode(command), qos=1, properties=headers)

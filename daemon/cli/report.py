@@ -21,7 +21,8 @@ from daemon.cli.journal import tear_sheet
 from daemon.engine.state_dir import REPORTS
 from daemon.journal.journal import FILE
 from daemon.reports.csv_tables import COLUMNS, orders_csv
-from daemon.reports.execution_quality import as_json, plain
+from daemon.reports.end_of_day import DecisionCount, SessionReport
+from daemon.reports.execution_quality import plain, sums_of
 from daemon.reports.gather import read_day
 from daemon.reports.page import day_page
 from daemon.reports.record import Day, session_of
@@ -52,7 +53,7 @@ def run(options: argparse.Namespace, console: Console) -> int:
         day = read_day(reader, session)
     page = options.html or options.state_dir / REPORTS / f"{day.session.date}.html"
     if options.json:
-        sys.stdout.write(json.dumps(_figures(day)) + "\n")
+        sys.stdout.write(json.dumps(msgspec.to_builtins(_document(day))) + "\n")
     else:
         _show(day, console)
     write_file(page, day_page(day), "--html", new_folder=options.html is None)
@@ -64,37 +65,37 @@ def run(options: argparse.Namespace, console: Console) -> int:
     return 0
 
 
-def _figures(day: Day) -> dict[str, Any]:
-    """Return all figures for programs; money and prices as text."""
-    return {
-        "desk": day.desk,
-        "strategy": day.strategy,
-        "mode": day.mode,
-        "account": day.account,
-        "synthetic": day.synthetic,
-        "session": day.session.date,
-        "ended": day.ended,
-        "newest_event_ns": day.last_ns,
-        "said": [first_sentence(day), *further_sentences(day)],
-        "gain_usd": None if day.gain is None else plain(day.gain),
-        "equity_usd": plain(day.equity[-1][1]) if day.equity else None,
-        "execution": as_json(day.quality),
-        "fees_usd": plain(day.quality.fees_usd),
-        "decisions": [{"action": action, "outcome": outcome, "n": n} for action, outcome, n in day.decisions],
-        "denials": dict(day.denials),
-        "alarms": len(day.alarms),
-        "commands": len(day.commands),
-        "halt": day.halt.name if day.halt is not None else "",
-        "bars_missing": sum(count for _, count in day.gaps),
-        "bars_rejected": len(day.rejected),
-        "held": {held.symbol: held.quantity for held in day.held if held.quantity},
-        "held_exactly_known": day.exact,
-        "trades": lines(day.trades.trades),
-        "trade_sums": msgspec.structs.asdict(day.trades.totals),
-        "orders": [
+def _document(day: Day) -> SessionReport:
+    """Return all figures for programs."""
+    return SessionReport(
+        desk=day.desk,
+        strategy=day.strategy,
+        mode=day.mode,
+        account=day.account,
+        synthetic=day.synthetic,
+        session=day.session.date,
+        ended=day.ended,
+        newest_event_ns=day.last_ns,
+        said=(first_sentence(day), *further_sentences(day)),
+        gain_usd=None if day.gain is None else plain(day.gain),
+        equity_usd=plain(day.equity[-1][1]) if day.equity else None,
+        execution=sums_of(day.quality),
+        fees_usd=plain(day.quality.fees_usd),
+        decisions=tuple(DecisionCount(*counted) for counted in day.decisions),
+        denials=dict(day.denials),
+        alarms=len(day.alarms),
+        commands=len(day.commands),
+        halt=day.halt.name if day.halt is not None else "",
+        bars_missing=sum(count for _, count in day.gaps),
+        bars_rejected=len(day.rejected),
+        held={held.symbol: held.quantity for held in day.held if held.quantity},
+        held_exactly_known=day.exact,
+        trades=lines(day.trades.trades),
+        trade_sums=day.trades.totals,
+        orders=tuple(
             {name: _value(column(day, order)) for name, column in COLUMNS.items()} for order in day.quality.orders
-        ],
-    }
+        ),
+    )
 
 
 def _value(cell: Any) -> Any:

@@ -12,17 +12,18 @@ from collections import Counter
 from contextlib import closing, suppress
 from decimal import Decimal
 from pathlib import Path
-from typing import Any
 
 import msgspec
+from msgspec.structs import replace
 
 from daemon.core.instruments.option_market import parse_occ
 from daemon.engine.state_dir import report_path
 from daemon.host.whole_files import whole_text
 from daemon.journal.reader import JournalReader
 from daemon.journal.rows import JournalError
+from daemon.journal.trades import Totals
 from daemon.journal.universe import strategy_of
-from daemon.reports.execution_quality import as_json
+from daemon.reports.execution_quality import ExecutionSums, sums_of
 from daemon.reports.gather import read_day
 from daemon.reports.page import day_page
 from daemon.reports.record import REPORT_SPAN_NS, Day, first_id
@@ -35,7 +36,97 @@ PAGE_FAILURES = (
 """Errors of reading the session or making its page: named in the report, which is written anyway."""
 
 
-def day_report(journal: Path, session: Session, day: Day | None = None) -> dict[str, Any]:
+Cell = str | int | float | None
+
+
+class DecisionCount(msgspec.Struct, frozen=True):
+    """How often an action had an outcome; a rule's action is its reason."""
+
+    action: str
+    outcome: str
+    n: int
+
+
+class SessionReport(msgspec.Struct, frozen=True, kw_only=True):
+    """A session for programs: figures and orders. `orders` and `trades` have the columns of their CSV files.
+
+    Money and prices are USD as exact text, times nanoseconds UTC. A field that is not known is None.
+    """
+
+    desk: str
+    strategy: str
+    mode: str
+    account: str
+    synthetic: bool
+    session: str  # New York date
+    ended: bool
+    newest_event_ns: int
+    said: tuple[str, ...]  # the sentences of the page
+    gain_usd: str | None
+    equity_usd: str | None
+    execution: ExecutionSums
+    fees_usd: str
+    decisions: tuple[DecisionCount, ...]
+    denials: dict[str, int]  # gate to how often it denied
+    alarms: int
+    commands: int
+    halt: str  # that holds at the end, "" for none
+    bars_missing: int
+    bars_rejected: int
+    held: dict[str, int]  # symbol to contracts or shares
+    held_exactly_known: bool
+    trades: tuple[dict[str, Cell], ...]
+    trade_sums: Totals
+    orders: tuple[dict[str, Cell], ...]
+
+
+class Chain(msgspec.Struct, frozen=True):
+    """The last event row, and the hash chain's head there, hex."""
+
+    row: int
+    head: str
+
+
+class OrderCount(msgspec.Struct, frozen=True):
+    """How many orders of a purpose ended in, or have, a status."""
+
+    purpose: str
+    status: str
+    n: int
+
+
+class RaisedAlarm(msgspec.Struct, frozen=True):
+    """One alarm."""
+
+    time_ns: int
+    alarm: str
+    detail: str
+
+
+class DayReport(msgspec.Struct, frozen=True, kw_only=True):
+    """A session as its desk writes it. Money is USD as text.
+
+    `execution` is None where the session could not be read as a whole.
+    """
+
+    date: str  # New York
+    chain: Chain
+    decisions: dict[str, int]  # outcome to count
+    orders: tuple[OrderCount, ...]
+    contracts_bought: int
+    contracts_sold: int
+    shares_bought: int
+    shares_sold: int
+    fees_usd: str
+    equity_first_usd: str | None
+    equity_last_usd: str | None
+    realized_usd: str | None
+    execution: ExecutionSums | None
+    alarms: tuple[RaisedAlarm, ...]
+    page: str = ""  # the page's file, or why there is none
+
+
+def day_report(journal: Path, session: Session, day: Day | None = None) -> DayReport:
     """Decisions, orders, fills, equity and alarms of one session, from its open to an hour after its close.
 
     A daily desk decides and sends its sells before the open: its session begins as long before as that may be.
@@ -66,31 +157,31 @@ def day_report(journal: Path, session: Session, day: Day | None = None) -> dict[
             rows,
         )
         last = reader.last_entry()
-        chain = {"row": last.id if last is not None else 0, "head": reader.chain_head().hex()}
-    return {
-        "date": session.date,
-        "chain": chain,
-        "decisions": {row["outcome"]: row["n"] for row in outcomes},
-        "orders": [
-            {"purpose": purpose, "status": status, "n": n}
+        chain = Chain(last.id if last is not None else 0, reader.chain_head().hex())
+    return DayReport(
+        date=session.date,
+        chain=chain,
+        decisions={row["outcome"]: row["n"] for row in outcomes},
+        orders=tuple(
+            OrderCount(purpose, status, n)
             for (purpose, status), n in Counter((row["purpose"], row["status"]) for row in orders).items()
-        ],
-        "contracts_bought": _filled(orders, 1, options=True),
-        "contracts_sold": _filled(orders, -1, options=True),
-        "shares_bought": _filled(orders, 1, options=False),
-        "shares_sold": _filled(orders, -1, options=False),
-        "fees_usd": str(sum((Decimal(row["fees_usd"]) for row in orders), Decimal(0))),
-        "equity_first_usd": equity[0]["equity_usd"] if equity else None,
-        "equity_last_usd": equity[-1]["equity_usd"] if equity else None,
-        "realized_usd": _gain([*before, *equity]) if equity else None,
-        "execution": as_json(day.quality) if day is not None else None,
-        "alarms": [
-            {"time_ns": row["time_ns"], "alarm": effect["name"], "detail": effect["detail"]}
+        ),
+        contracts_bought=_filled(orders, 1, options=True),
+        contracts_sold=_filled(orders, -1, options=True),
+        shares_bought=_filled(orders, 1, options=False),
+        shares_sold=_filled(orders, -1, options=False),
+        fees_usd=str(sum((Decimal(row["fees_usd"]) for row in orders), Decimal(0))),
+        equity_first_usd=equity[0]["equity_usd"] if equity else None,
+        equity_last_usd=equity[-1]["equity_usd"] if equity else None,
+        realized_usd=_gain([*before, *equity]) if equity else None,
+        execution=sums_of(day.quality) if day is not None else None,
+        alarms=tuple(
+            RaisedAlarm(row["time_ns"], effect["name"], effect["detail"])
             for row in alarms
             for effect in json.loads(row["effects"])
             if effect["type"] == "RaiseAlarm"
-        ],
-    }
+        ),
+    )
 
 
 def newest_head(journal: Path) -> tuple[int, str]:
@@ -120,13 +211,13 @@ def write_report(journal: Path, session: Session) -> Path:
     day, page, failed = _page(journal, session)
     report = day_report(journal, session, day)
     path.parent.mkdir(mode=0o750, exist_ok=True)
-    _write_json(path, report | {"page": f"not made: {failed}" if failed else path.with_suffix(".html").name})
+    _write_json(path, replace(report, page=f"not made: {failed}" if failed else path.with_suffix(".html").name))
     if page:
         try:
             whole_text(path.with_suffix(".html"), page)
         except OSError as error:  # the report comes first, also where the room is for one alone
             with suppress(OSError):
-                _write_json(path, report | {"page": f"not written: {error}"})
+                _write_json(path, replace(report, page=f"not written: {error}"))
     return path
 
 
@@ -140,5 +231,5 @@ def _page(journal: Path, session: Session) -> tuple[Day | None, str, str]:
         return day, "", f"{type(error).__name__}: {error}"
 
 
-def _write_json(path: Path, report: dict[str, Any]) -> None:
-    whole_text(path, json.dumps(report, indent=1) + "\n")
+def _write_json(path: Path, report: DayReport) -> None:
+    whole_text(path, json.dumps(msgspec.to_builtins(report), indent=1) + "\n")

@@ -6,7 +6,6 @@ Figures alone: `daemon.reports.execution_watch` gathers what they are made of. M
 from __future__ import annotations
 
 from decimal import Decimal
-from typing import Any
 
 import msgspec
 
@@ -198,18 +197,30 @@ class Quality(msgspec.Struct, frozen=True):
         return sum(bool(order.filled) and order.arrival is None for order in self.orders)
 
 
-def as_json(quality: Quality) -> dict[str, Any]:
-    """The sums for a report: money as text, shares and basis points as text, counts as numbers."""
+class ExecutionSums(msgspec.Struct, frozen=True):
+    """The sums for a report: money, shares and basis points as text, counts as numbers."""
+
+    orders: int
+    works: int
+    filled_share: str | None
+    slippage_usd: str
+    slippage_mean_bp: str | None
+    shortfall_usd: str
+    unpriced_orders: int
+
+
+def sums_of(quality: Quality) -> ExecutionSums:
+    """Return the sums for a report."""
     share, mean = quality.filled_share, quality.slippage_bp
-    return {
-        "orders": len(quality.orders),
-        "works": len(quality.works),
-        "filled_share": None if share is None else f"{share:.4f}",
-        "slippage_usd": plain(quality.slippage_usd),
-        "slippage_mean_bp": None if mean is None else f"{mean:.2f}",
-        "shortfall_usd": plain(quality.shortfall_usd),
-        "unpriced_orders": quality.unpriced,
-    }
+    return ExecutionSums(
+        orders=len(quality.orders),
+        works=len(quality.works),
+        filled_share=None if share is None else f"{share:.4f}",
+        slippage_usd=plain(quality.slippage_usd),
+        slippage_mean_bp=None if mean is None else f"{mean:.2f}",
+        shortfall_usd=plain(quality.shortfall_usd),
+        unpriced_orders=quality.unpriced,
+    )
 
 
 def plain(value: Decimal) -> str:

@@ -6,7 +6,6 @@ import csv
 import io
 from collections.abc import Callable, Iterable
 from decimal import Decimal
-from typing import Any
 
 import msgspec
 
@@ -60,14 +59,21 @@ def trades_csv(trades: Iterable[Trade]) -> str:
     return text.getvalue()
 
 
-def trades_json(found: Found) -> dict[str, Any]:
-    """Return the trades, each by the columns of the CSV, and the totals."""
-    return {"trades": lines(found.trades), "totals": msgspec.structs.asdict(found.totals)}
+class TradesShown(msgspec.Struct, frozen=True):
+    """The trades that were asked for, each by the columns of the CSV, and the totals of all that match."""
+
+    trades: tuple[dict[str, str | int | float | None], ...]
+    totals: Totals
 
 
-def lines(trades: Iterable[Trade]) -> list[dict[str, Any]]:
+def trades_shown(found: Found) -> TradesShown:
+    """Return the trades for programs."""
+    return TradesShown(lines(found.trades), found.totals)
+
+
+def lines(trades: Iterable[Trade]) -> tuple[dict[str, str | int | float | None], ...]:
     """Return the trades as objects, by the columns of the CSV."""
-    return [{name: column(trade) for name, column in COLUMNS.items()} for trade in trades]
+    return tuple({name: column(trade) for name, column in COLUMNS.items()} for trade in trades)
 
 
 def _rounded(value: float | None) -> float | None:

@@ -34,7 +34,7 @@ from daemon.core.events import (
 from daemon.journal.journal import FILE
 from daemon.journal.reader import JournalReader
 from daemon.journal.rows import JournalError, decode_event, encode_effects
-from daemon.reports.execution_quality import Quality, as_json, plain
+from daemon.reports.execution_quality import Quality, plain, sums_of
 from daemon.reports.execution_watch import Watch
 from daemon.reports.gather import read_day
 from daemon.reports.record import find_session, first_id
@@ -127,7 +127,7 @@ def test_an_entry_that_fills_in_parts_over_two_attempts_costs_what_is_worked_by_
     assert (quality.slippage_usd, quality.fees_usd, quality.filled_share) == (D("15.00"), D("0.34"), D(1))
     assert quality.slippage_bp is not None
     assert round(quality.slippage_bp, 2) == D("138.89")  # 15 of 408 + 672
-    assert as_json(quality) == {
+    assert msgspec.structs.asdict(sums_of(quality)) == {
         "orders": 2,
         "works": 1,
         "filled_share": "1.0000",
@@ -307,7 +307,7 @@ def test_news_of_orders_that_were_not_sent_in_the_session_change_nothing() -> No
     told.see(TradeCorrected(1_300 * MS, ENTRY, "x", 0, D(0), "trade_bust"))
     told.see(OrderFound(1_400 * MS, broker_order(3, "1.04", "filled")))
     assert told.quality() == Quality((), ())
-    assert as_json(told.quality())["filled_share"] is None
+    assert sums_of(told.quality()).filled_share is None
 
 
 def test_a_work_that_goes_on_is_valued_at_what_is_known_now() -> None:

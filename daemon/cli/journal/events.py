@@ -26,6 +26,17 @@ NAMES = ("client_order_id", "order_id")
 _KINDS = tuple(kind.__name__ for kind in get_args(AnyEvent))
 
 
+class EventLine(msgspec.Struct, frozen=True):
+    """One event of `events --json`. `seq` is None for a start-up event.
+
+    `effects` are the step's, or an object with the mark of an event that was not carried out.
+    """
+
+    seq: int | None
+    event: dict[str, Any]
+    effects: list[dict[str, Any]] | dict[str, Any]
+
+
 def add_options(command: argparse.ArgumentParser) -> None:
     """Add the options of `events`."""
     command.set_defaults(run=run)
@@ -53,8 +64,8 @@ def run(options: argparse.Namespace, console: Console) -> int:
         raise NotFound(f"no event in {options.state_dir} matches")
     if options.json:
         for row in rows:
-            line = {"seq": row["seq"], "event": json.loads(row["payload"]), "effects": json.loads(row["effects"])}
-            sys.stdout.write(json.dumps(line) + "\n")
+            line = EventLine(row["seq"], json.loads(row["payload"]), json.loads(row["effects"]))
+            sys.stdout.write(json.dumps(msgspec.to_builtins(line)) + "\n")
         return 0
     table = Table("seq", "New York time", "event", "what", "effects")
     for row in rows:

@@ -22,6 +22,7 @@ from daemon.journal.reader import JournalReader
 from daemon.journal.universe import strategy_of
 from daemon.reports.heads import Chosen, DecisionHeads, heads_at
 from strategies.kit.contract import Spec
+from strategies.kit.units import SECOND_NS
 
 OUTCOMES = ("hold", "ordered", "exit", "denied", "expired", "failed")
 OF_THE_DESK = ("close", "price", "tradable", "shares", "weight", "unrealised_return", "age", "action")
@@ -251,7 +252,7 @@ def _bar_time(text: str) -> int:
         else:
             moment = datetime.fromisoformat(text)
             moment = moment.replace(tzinfo=NEW_YORK) if moment.tzinfo is None else moment
-            bar_ns = int(moment.timestamp()) * 1_000_000_000
+            bar_ns = int(moment.timestamp()) * SECOND_NS
     except (ValueError, OverflowError):
         bar_ns = -1
     if bar_ns not in _TIMES:

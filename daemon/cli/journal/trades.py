@@ -7,6 +7,7 @@ import json
 import sys
 from contextlib import closing
 
+import msgspec
 from rich.console import Console
 from rich.table import Table
 
@@ -22,7 +23,7 @@ from daemon.reports.trade_tables import (
     percent,
     sum_line,
     trades_csv,
-    trades_json,
+    trades_shown,
     usd,
     what,
     why,
@@ -66,7 +67,7 @@ def run(options: argparse.Namespace, console: Console) -> int:
     with closing(JournalReader(options.state_dir / FILE)) as reader:
         found = read_trades(reader, wanted)
     if options.json:
-        sys.stdout.write(json.dumps(trades_json(found)) + "\n")
+        sys.stdout.write(json.dumps(msgspec.to_builtins(trades_shown(found))) + "\n")
     elif options.csv:
         sys.stdout.write(trades_csv(found.trades))
     elif not found.trades:

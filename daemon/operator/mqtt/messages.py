@@ -6,10 +6,8 @@ JSON Schemas (`python -m daemon.operator.mqtt.messages` writes them). Money is U
 
 from __future__ import annotations
 
-import json
 import sys
 from collections.abc import Callable
-from pathlib import Path
 from typing import Any, Literal
 
 import msgspec
@@ -19,10 +17,9 @@ from daemon.core.events import BarClosed, CandidateRefused, LadderMoved, ModelPr
 from daemon.core.records import DecisionRow, EquityRow, FillRow, OrderRow
 from daemon.core.state import State
 from daemon.operator.mqtt.outbox import Counts
+from daemon.operator.mqtt.schema import schema_of, schema_text, write
 from daemon.operator.status import DeskStatus, status_of
 from strategies.kit.units import MINUTE_NS
-
-SCHEMAS = Path(__file__).parents[3] / "docs" / "schemas"
 
 
 class _Message(msgspec.Struct, frozen=True, kw_only=True, gc=False):
@@ -372,19 +369,16 @@ def schemas() -> dict[str, str]:
     for topic, kind in kinds.items():
         fields = {field.name: field.default for field in msgspec.structs.fields(kind)}
         name = str(fields.get("schema", topic))
-        schema = {"$schema": "https://json-schema.org/draft/2020-12/schema", **msgspec.json.schema(kind)}
+        schema = schema_of(kind)
         body = schema["$defs"][kind.__name__]
         body["required"] = [name for name in body["properties"] if name in ("v", "schema") or name in body["required"]]
-        files[f"{name}.v1.json"] = json.dumps(schema, indent=2) + "\n"
+        files[f"{name}.v1.json"] = schema_text(schema)
     return files
 
 
 def main(arguments: list[str]) -> None:
     """Write the schemas into the named folder, or where they are published."""
-    folder = Path(arguments[0]) if arguments else SCHEMAS
-    folder.mkdir(parents=True, exist_ok=True)
-    for name, text in schemas().items():
-        (folder / name).write_text(text)
+    write(schemas(), arguments)
 
 
 if __name__ == "__main__":

@@ -1,0 +1,47 @@
+"""The JSON Schema of each `--json` of a command: `python -m daemon.cli.journal.schemas` writes them."""
+
+from __future__ import annotations
+
+import sys
+from typing import Any
+
+from daemon.cli.journal.events import EventLine
+from daemon.models.drift import DriftResult
+from daemon.operator.mqtt.schema import schema_of, schema_text, write
+from daemon.operator.status import DeskStatus
+from daemon.operator.summary import Summary
+from daemon.reports.end_of_day import DayReport, SessionReport
+from daemon.reports.gap.gap import Gap, GapSummary
+from daemon.reports.performance.read import Sheet
+from daemon.reports.shadow import ShadowReport
+from daemon.reports.trade_tables import TradesShown
+from daemon.tapes.quotes.calibration_file import Calibration
+from daemon.tapes.quotes.coverage import QuoteReport
+
+PREFIXES = ("ctl-", "train-and-export-")
+PRINTED: dict[str, Any] = {
+    "ctl-day": DayReport,
+    "ctl-drift": DriftResult,
+    "ctl-events": EventLine,
+    "ctl-gap": Gap,
+    "ctl-gap-days": GapSummary,
+    "ctl-performance": Sheet,
+    "ctl-replay": Summary,
+    "ctl-report": SessionReport,
+    "ctl-shadow": ShadowReport,
+    "ctl-status": DeskStatus,
+    "ctl-trades": TradesShown,
+    "train-and-export-calibrate": Calibration,
+    "train-and-export-check-quotes": QuoteReport,
+}
+"""Name -> what is printed: by a command's `--json`, by `report` over a span (`performance`), by `gap --days`, by a
+replay into a pipe, and into the file `reports/<day>.json` (`day`)."""
+
+
+def schemas() -> dict[str, str]:
+    """Each schema's file name and text."""
+    return {f"{name}.v1.json": schema_text(schema_of(kind)) for name, kind in PRINTED.items()}
+
+
+if __name__ == "__main__":
+    write(schemas(), sys.argv[1:])
