@@ -62,7 +62,10 @@ class ClockComparison(Protocol):
     next_open_ns: int
 
     async def measure(self) -> None:
-        """Read the broker's clock once and judge the difference. Raises BrokerError."""
+        """Read the broker's clock once and judge the difference. Raises BrokerError.
+
+        It may be repeated: each call replaces the last result.
+        """
 
 
 class Known(msgspec.Struct, frozen=True):
@@ -173,7 +176,10 @@ class Trading(Protocol):
         """
 
     def stepped(self, event: Event) -> None:
-        """Handle an event that a step has taken: a missing name may be looked up again."""
+        """Handle an event that a step has taken: a missing name may be looked up again.
+
+        Called once for each event, in their order; a repeated one changes nothing.
+        """
 
     def follow(self, order_ids: Mapping[str, str], closings: Mapping[str, str]) -> None:
         """Add orders of earlier runs, client order id -> the broker's id. Called once, before `run`.
@@ -228,7 +234,9 @@ class Asked:
 class Admin(Protocol):
     """The account outside of a desk: `--check`, the clock, and the panic. Every method raises BrokerError.
 
-    Reads may be repeated. The two that send need no journal, and are repeated until `left` is empty.
+    Time: each request of a method ends in a bounded time, with its answer or a BrokerError, also where the broker never
+    answers. No method repeats a request. Reads may be repeated. The two that send need no journal, and are repeated
+    until `left` is empty.
     """
 
     async def account(self) -> Account:
@@ -287,7 +295,7 @@ class Connection(Protocol):
         """Return the desk's trading side; called once, and never by a dry run."""
 
     async def close(self) -> None:
-        """End threads and connections; waiting requests are not sent."""
+        """End threads and connections; waiting requests are not sent. A repeated call does nothing."""
 
 
 class Broker(Protocol):

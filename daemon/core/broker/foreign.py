@@ -20,7 +20,8 @@ from daemon.core.orders import ACCEPTED, BROKER_STATUS, CANCELED, Order, advance
 from daemon.core.state import BROKER_MODES, ZERO
 
 FOREIGN = "foreign"  # an order's purpose
-ENDED = frozenset(("filled", "canceled", "expired", "rejected", "replaced", "done_for_day"))
+ENDED = frozenset(word for word, news in BROKER_STATUS.items() if news not in ("accepted", "pending_cancel"))
+"""Statuses of a broker's order that it never leaves."""
 GRID = Decimal("0.0001")  # of a share of a cost
 SOLD_BY_OTHERS = Cause("foreign_order")
 
