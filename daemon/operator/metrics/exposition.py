@@ -10,8 +10,9 @@ import sys
 from collections.abc import Iterable, Iterator
 from typing import NamedTuple
 
-from prometheus_client.core import Metric, Sample
+from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, HistogramMetricFamily, Metric, Sample
 
+_Family = CounterMetricFamily | GaugeMetricFamily | HistogramMetricFamily
 COUNTER, GAUGE, HISTOGRAM = "counter", "gauge", "histogram"
 OTHER = "other"
 
@@ -138,35 +139,43 @@ METRICS: dict[str, Declared] = {
 }
 
 
+_FAMILIES: dict[str, type[_Family]] = {
+    COUNTER: CounterMetricFamily,
+    GAUGE: GaugeMetricFamily,
+    HISTOGRAM: HistogramMetricFamily,
+}
+
+
 class Exposition:
     """The families of one scrape, in the order of `METRICS`; each sample gets the label `desk`."""
 
     def __init__(self, desk: str) -> None:
-        self._desk = {"desk": desk}
+        self._desk = desk
         self._families = {
-            name: Metric(name.removesuffix("_total"), declared.meaning, declared.kind)
+            name: _FAMILIES[declared.kind](name, declared.meaning, labels=("desk", *declared.labels))
             for name, declared in METRICS.items()
         }
 
     def add(self, name: str, value: float, **labels: str) -> None:
         """Add the value of a gauge or a counter."""
         assert tuple(labels) == METRICS[name].labels
-        self._families[name].add_sample(name, {**self._desk, **labels}, value)
+        family = self._families[name]
+        assert not isinstance(family, HistogramMetricFamily)
+        family.add_metric((self._desk, *labels.values()), value)
 
     def add_histogram(self, name: str, bounds: Iterable[float], cumulative: list[int], total: float) -> None:
         """Add a histogram: for each bound how many values did not exceed it, their number, and their sum."""
         family = self._families[name]
-        for bound, count in zip((*map(str, bounds), "+Inf"), cumulative, strict=True):
-            family.add_sample(f"{name}_bucket", {**self._desk, "le": bound}, count)
-        family.add_sample(f"{name}_count", dict(self._desk), cumulative[-1])
-        family.add_sample(f"{name}_sum", dict(self._desk), total)
+        assert isinstance(family, HistogramMetricFamily)
+        buckets = tuple(zip((*map(str, bounds), "+Inf"), cumulative, strict=True))
+        family.add_metric((self._desk,), buckets, total)
 
     def take_over(self, families: Iterable[Metric]) -> None:
         """Add another collector's samples under the same names."""
         for family in families:
             for sample in family.samples:
                 self._families[sample.name].samples.append(
-                    Sample(sample.name, {**self._desk, **sample.labels}, sample.value)
+                    Sample(sample.name, {"desk": self._desk, **sample.labels}, sample.value)
                 )
 
     def __iter__(self) -> Iterator[Metric]:
