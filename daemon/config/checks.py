@@ -16,6 +16,7 @@ from typing import Any
 from urllib.parse import SplitResult, urlsplit
 
 from daemon.config.tables import Alpaca, Clock, Desk, Settings
+from strategies.kit.units import SECOND_NS
 from strategies.registry import entry, is_known, names
 
 ADDRESSES = {
@@ -176,7 +177,7 @@ def _wrong_clock(settings: Settings) -> Iterator[Problem]:
 def sim_start_ns(clock: Clock) -> int | None:
     """Return `sim_start` as nanoseconds UTC; None when neither a time with a zone nor seconds since 1970."""
     if re.fullmatch(r"\d{1,10}(\.\d{1,9})?", clock.sim_start, re.ASCII):
-        return int(Decimal(clock.sim_start) * 1_000_000_000)
+        return int(Decimal(clock.sim_start) * SECOND_NS)
     try:
         moment = datetime.fromisoformat(clock.sim_start)
     except ValueError:

@@ -11,7 +11,7 @@ from zoneinfo import ZoneInfo
 
 from daemon.core.limits import Execution
 from strategies.kit.contract import Session
-from strategies.kit.units import MINUTE_NS
+from strategies.kit.units import MINUTE_NS, SECOND_NS
 
 NEW_YORK = ZoneInfo("America/New_York")
 _WINDOW = re.compile(r"(\d\d):([0-5]\d)-(\d\d):([0-5]\d)", re.ASCII)
@@ -24,13 +24,13 @@ def minutes_to(deadline_ns: int, now_ns: int) -> float:
 
 def new_york_minute(now_ns: int) -> int:
     """Return the minute of the New York day, 0 to 1439."""
-    local = datetime.fromtimestamp(now_ns // 1_000_000_000, UTC).astimezone(NEW_YORK)
+    local = datetime.fromtimestamp(now_ns // SECOND_NS, UTC).astimezone(NEW_YORK)
     return local.hour * 60 + local.minute
 
 
 def new_york_text(time_ns: int) -> str:
     """Return the New York wall time, to the second."""
-    local = datetime.fromtimestamp(time_ns // 1_000_000_000, UTC).astimezone(NEW_YORK)
+    local = datetime.fromtimestamp(time_ns // SECOND_NS, UTC).astimezone(NEW_YORK)
     return local.strftime("%Y-%m-%d %H:%M:%S")
 
 

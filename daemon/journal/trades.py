@@ -19,6 +19,7 @@ from daemon.journal.journal import READ_MODELS, grouped
 from daemon.journal.moves_of_fills import moves_of_fills
 from daemon.journal.reader import JournalReader
 from daemon.journal.trade_view import SELECT
+from strategies.kit.units import SECOND_NS
 
 SORTS = {
     "time": "left_ns IS NOT NULL, at_ns DESC, opened_ns DESC, symbol",  # what is open first, then the newest
@@ -252,5 +253,5 @@ def day_end(text: str) -> int:
 def _midnight(day: date) -> int:
     if day.year < FIRST_YEAR:
         return 0
-    at_ns = int(datetime(day.year, day.month, day.day, tzinfo=NEW_YORK).timestamp()) * 10**9
+    at_ns = int(datetime(day.year, day.month, day.day, tzinfo=NEW_YORK).timestamp()) * SECOND_NS
     return min(at_ns, LONGEST)

@@ -25,6 +25,7 @@ from daemon.core.events import Event
 from daemon.core.state import State
 from daemon.core.step import Step
 from daemon.pacing.token_bucket import TokenBucket
+from strategies.kit.units import SECOND_NS
 
 WAITING_MOST = 64  # halts, and as many other alarms
 STDERR_MOST = 200  # letters of it that are logged
@@ -169,7 +170,7 @@ def _line_of(effect: RaiseAlarm, state: State[Any], desk: str) -> tuple[AlarmLin
         alarm=effect.name,
         detail=effect.detail,
         time_ns=state.now_ns,
-        time=datetime.fromtimestamp(state.now_ns // 1_000_000_000, UTC).isoformat(),
+        time=datetime.fromtimestamp(state.now_ns // SECOND_NS, UTC).isoformat(),
         halted=halt is not None,
         missed=0,
     )

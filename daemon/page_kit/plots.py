@@ -28,7 +28,7 @@ from daemon.page_kit.svg import (
     tick_room,
     width_of,
 )
-from strategies.kit.units import DAY_NS, HOUR_NS
+from strategies.kit.units import DAY_NS, HOUR_NS, SECOND_NS
 
 NARROW, WIDE = 340, 780
 TEXT = 11.0  # px, as in the style sheet
@@ -131,7 +131,7 @@ def time_ticks(begin_ns: int, end_ns: int, count: int) -> tuple[tuple[int, str],
 
 
 def _local(time_ns: int) -> datetime:
-    return datetime.fromtimestamp(time_ns // 10**9, UTC).astimezone(NEW_YORK)
+    return datetime.fromtimestamp(time_ns // SECOND_NS, UTC).astimezone(NEW_YORK)
 
 
 def _time_axis(plot: Plot) -> None:

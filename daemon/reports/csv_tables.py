@@ -13,6 +13,7 @@ from decimal import Decimal
 
 from daemon.reports.execution_quality import OrderQuality, plain
 from daemon.reports.record import Day
+from strategies.kit.units import SECOND_NS
 
 Cell = str | int | Decimal | None
 FORMULA = ("=", "+", "-", "@", "\t", "\r", "\n", "|", "%")  # OWASP, "CSV injection", and what DDE begins with
@@ -26,7 +27,7 @@ def milliseconds(begin_ns: int, end_ns: int) -> Decimal | None:
 
 def utc(time_ns: int) -> str:
     """Return ISO 8601 with nanoseconds; "" for never."""
-    seconds, rest = divmod(time_ns, 10**9)
+    seconds, rest = divmod(time_ns, SECOND_NS)
     return f"{datetime.fromtimestamp(seconds, UTC):%Y-%m-%dT%H:%M:%S}.{rest:09}Z" if time_ns else ""
 
 

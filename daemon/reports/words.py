@@ -13,6 +13,7 @@ from daemon.core.orders import TERMINAL
 from daemon.core.session import NEW_YORK
 from daemon.page_kit.svg import MINUS
 from daemon.reports.record import Day, Notice
+from strategies.kit.units import SECOND_NS
 
 NONE = "\N{EN DASH}"
 
@@ -40,7 +41,7 @@ def price(value: Decimal) -> str:
 
 def clock(time_ns: int, *, seconds: bool = False) -> str:
     """New York time of day, "never" for 0."""
-    local = datetime.fromtimestamp(time_ns // 10**9, UTC).astimezone(NEW_YORK)
+    local = datetime.fromtimestamp(time_ns // SECOND_NS, UTC).astimezone(NEW_YORK)
     return local.strftime("%H:%M:%S" if seconds else "%H:%M") if time_ns else "never"
 
 

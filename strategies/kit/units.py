@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 SECOND_NS = 1_000_000_000
+MILLISECOND_NS = SECOND_NS // 1000
 MINUTE_NS = 60 * SECOND_NS
 HOUR_NS = 60 * MINUTE_NS
 DAY_NS = 24 * HOUR_NS

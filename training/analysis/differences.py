@@ -15,6 +15,7 @@ import numpy as np
 import numpy.typing as npt
 
 from strategies.kit.contract import Spec
+from strategies.kit.units import SECOND_NS
 from training.analysis.strategy_runs import UNITS, Moment, Rows, Step
 
 Float32Array = npt.NDArray[np.float32]
@@ -146,4 +147,4 @@ class Findings:
 
 
 def _utc(time_ns: int) -> str:
-    return datetime.fromtimestamp(time_ns // 1_000_000_000, UTC).isoformat().replace("+00:00", "Z")
+    return datetime.fromtimestamp(time_ns // SECOND_NS, UTC).isoformat().replace("+00:00", "Z")

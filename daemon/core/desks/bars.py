@@ -24,9 +24,8 @@ from daemon.core.risk.guards import check_blind, revalue
 from daemon.core.risk.marks import take_quotes
 from daemon.core.state import Ask
 from strategies.kit.contract import Bar, BarStrategy, Leg
-from strategies.kit.units import SECOND_NS
+from strategies.kit.units import MILLISECOND_NS, SECOND_NS
 
-MILLISECOND_NS = SECOND_NS // 1000
 MINUTE_WAIT_NS = 5 * SECOND_NS  # after a minute's end, for the bars of further symbols: they come within two
 
 

@@ -20,11 +20,12 @@ from daemon.dashboard.views import Candle, EquityPage, FillMark, PricePage
 from daemon.engine.segments import part_of, where_before
 from daemon.journal.reader import JournalReader
 from strategies.kit.contract import Bar, Spec
+from strategies.kit.units import SECOND_NS
 from strategies.registry import daily_strategy
 
 DAILY_BARS = 250
 POINTS = 1000
-OPEN_NS = int(9.5 * 3600) * 10**9
+OPEN_NS = int(9.5 * 3600) * SECOND_NS
 
 
 class NotThere(LookupError):
@@ -42,12 +43,12 @@ _bar_event = msgspec.json.Decoder(_BarEvent)
 
 def midnight_ns(day: date) -> int:
     """Return the start of the New York day."""
-    return int(datetime(day.year, day.month, day.day, tzinfo=NEW_YORK).timestamp()) * 10**9
+    return int(datetime(day.year, day.month, day.day, tzinfo=NEW_YORK).timestamp()) * SECOND_NS
 
 
 def day_of(time_ns: int) -> date:
     """The New York date."""
-    return datetime.fromtimestamp(time_ns // 10**9, UTC).astimezone(NEW_YORK).date()
+    return datetime.fromtimestamp(time_ns // SECOND_NS, UTC).astimezone(NEW_YORK).date()
 
 
 def sessions_of(reader: JournalReader) -> list[str]:

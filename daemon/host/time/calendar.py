@@ -24,6 +24,7 @@ import msgspec
 from daemon.host.own_files import open_own, open_own_folder
 from daemon.host.whole_files import write_whole
 from strategies.kit.contract import Session
+from strategies.kit.units import SECOND_NS
 
 NEW_YORK = ZoneInfo("America/New_York")
 SESSIONS_AROUND = 8  # sessions before and after one that come with it
@@ -126,7 +127,7 @@ def _moment(now_ns: int) -> str:
 
 def midnight_ns(day: str) -> int:
     """Return midnight New York that begins `day` (`YYYY-MM-DD`), in nanoseconds UTC: the start of a one-day bar."""
-    return int(datetime.combine(_date(day), datetime.min.time(), NEW_YORK).timestamp()) * 1_000_000_000
+    return int(datetime.combine(_date(day), datetime.min.time(), NEW_YORK).timestamp()) * SECOND_NS
 
 
 def _date(text: str) -> date:

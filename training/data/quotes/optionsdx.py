@@ -12,6 +12,7 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from strategies.kit.units import SECOND_NS
 from training.data.quotes.columns import INSTANT, occ_symbols, side, taken
 from training.data.quotes.csv_files import csv_tables
 from training.data.quotes.source import ConvertError, Request, Tables
@@ -46,7 +47,7 @@ def _half(path: Path, table: Any, root: str, letter: str) -> Any:
                 rights,
                 table.column("strike").combine_chunks(),
             ),
-            "timestamp": pc.multiply(table.column("quote_unixtime"), 1_000_000_000).cast(INSTANT),
+            "timestamp": pc.multiply(table.column("quote_unixtime"), SECOND_NS).cast(INSTANT),
             "bid": side(table.column(f"{letter}_bid")),
             "ask": side(table.column(f"{letter}_ask")),
             "bid_size": pc.struct_field(sizes, "bid").cast(pa.int32()),

@@ -18,7 +18,7 @@ from daemon.core.limits import Trading
 from daemon.core.session import flatten_from_ns
 from strategies.kit.contract import Session, Spec
 from strategies.kit.features import feature_table
-from strategies.kit.units import MINUTE_NS
+from strategies.kit.units import MINUTE_NS, SECOND_NS
 from training.study.folds import HistoryError
 
 Float64Array = npt.NDArray[np.float64]
@@ -118,7 +118,7 @@ def read_history(events: Iterable[Event], spec: Spec, trading: Trading) -> Histo
             )
         )
     gap = _gaps(start_ns, starts, spec)
-    usual = int(np.median(np.diff(start_ns))) // 1_000_000_000 if len(rows) > 1 else spec.bar_interval_s
+    usual = int(np.median(np.diff(start_ns))) // SECOND_NS if len(rows) > 1 else spec.bar_interval_s
     if usual != spec.bar_interval_s:
         raise HistoryError(
             f"wrong bar interval: bars are {usual} s apart, {spec.name} needs {spec.bar_interval_s} s: "
@@ -144,7 +144,7 @@ def entry_rows(history: History, days: Sequence[TradingDay], trading: Trading) -
 def _flatten_row(session: Session, starts: Int64Array, spec: Spec, trading: Trading) -> int:
     """The first row whose close is at or after the time at which the flatten is sent; the row count if none is."""
     deadline = flatten_from_ns(session, "9999-12-31", trading.execution)  # an expiry after today
-    return int(np.searchsorted(starts + spec.bar_interval_s * 1_000_000_000, deadline))
+    return int(np.searchsorted(starts + spec.bar_interval_s * SECOND_NS, deadline))
 
 
 def _gaps(start_ns: Int64Array, starts: Int64Array, spec: Spec) -> Int64Array:

@@ -20,7 +20,7 @@ from daemon.brokers.alpaca.market.stock_stream import read_bar
 from daemon.brokers.api import LogEvent
 from daemon.core.events import BarRejected
 from strategies.kit.contract import Bar, Session
-from strategies.kit.units import MINUTE_NS
+from strategies.kit.units import MINUTE_NS, SECOND_NS
 
 SETTLED_NS = 30 * MINUTE_NS  # after the close: late trades are booked, the session's bars are final
 CACHE_VERSION = 1
@@ -67,7 +67,7 @@ class BarHistory:
 
     async def so_far(self, symbol: str, session: Session, from_ns: int, now_ns: int) -> tuple[Bar, ...]:
         """Return the session's complete bars that start at `from_ns` or later."""
-        interval_ns = self._interval_s * 1_000_000_000
+        interval_ns = self._interval_s * SECOND_NS
         begin = max(from_ns, session.open_ns)
         complete = (min(now_ns, session.close_ns) - session.open_ns) // interval_ns  # bars since the open
         last = session.open_ns + (complete - 1) * interval_ns

@@ -15,9 +15,7 @@ from daemon.brokers.alpaca.rest.queues import RequestQueue, Urgency
 from daemon.brokers.alpaca.rest.rest import PAGES_MAX, READING, TRADING, QueuedClient, Raw, a_list, an_object
 from daemon.brokers.alpaca.wire import is_option, text, time_ns, time_text
 from daemon.core.effects import SubmitOrder
-
-MILLISECOND_NS = 1_000_000
-
+from strategies.kit.units import MILLISECOND_NS
 
 # --- reading the account ------------------------------------------------------------------------------------------
 
