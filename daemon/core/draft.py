@@ -186,7 +186,7 @@ class Draft:
 
     def case_over(self, *names: str) -> None:
         """End the cases of these alarms: the next one is a new case."""
-        kept = tuple(case_ for case_ in self.risk.alarms if not any(_is_of(case_, name) for name in names))
+        kept = tuple([case_ for case_ in self.risk.alarms if not any(_is_of(case_, name) for name in names)])
         if len(kept) != len(self.risk.alarms):
             self.risk = replace(self.risk, alarms=kept)
 

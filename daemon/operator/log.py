@@ -17,7 +17,7 @@ from typing import Any, TextIO, cast
 import msgspec
 import structlog
 
-from daemon.core.effects import AnyEffect, CancelOrder, RaiseAlarm, SubmitOrder
+from daemon.core.effects import AnyEffect, AskPolicy, CancelOrder, RaiseAlarm, SubmitOrder
 from daemon.core.events import (
     BarClosed,
     BrokerLost,
@@ -104,14 +104,13 @@ class Log:
 
     def step(self, event: Event, step: Step) -> None:
         """Log a step: the baskets of a daily desk, each order of other desks."""
-        if type(event) in _SILENT and not step.effects and not step.rows:
-            return
         daily = bool(step.state.basket.date)
         self._quiet = EACH_ORDER if daily else frozenset()
-        self._event(event, step, daily=daily)
-        halt = step.state.risk.halt
+        if type(event) not in _SILENT:
+            self._event(event, step, daily=daily)
         for effect in step.effects:
-            self._effect(effect, halt)
+            if type(effect) is not AskPolicy:
+                self._effect(effect, step.state.risk.halt)
         if daily:
             self._decided(step)
         for row in step.rows:

@@ -133,7 +133,7 @@ class AtEachBar:
             draft.count_rejected("leap", doubted.symbol)
             return
         same = (doubted.close - spot) * (later.close - spot) > 0
-        if same and _far(draft, doubted.close, spot) and _far(draft, later.close, spot):
+        if same and _far(draft, spot, doubted.close) and _far(draft, spot, later.close):
             self._take(draft, doubted)
             self._observe(draft, ask=False)
         else:
@@ -255,19 +255,20 @@ def _is_known(draft: Draft, bar: Bar) -> bool:
     return bar.start_ns == draft.session.last_bar_ns and (not pending or bar.symbol in pending)
 
 
-def _far(draft: Draft, price: float, known: float) -> bool:
-    return abs(price - known) > draft.trading.risk.bar_leap_max * max(price, known)
+def _far(draft: Draft, known: float, *prices: float) -> bool:
+    """Return True when one of the prices is too far from the known one."""
+    most = draft.trading.risk.bar_leap_max
+    return any([abs(price - known) > most * max(price, known) for price in prices])
 
 
 def _leaps(draft: Draft, bar: Bar) -> bool:
     """Return True for a bar with a price far from the last close, or of several symbols from the symbol's mark."""
     known = float(draft.marks.get(bar.symbol, 0)) if _several(draft) else draft.session.spot
     mine = known > 0 and bar.symbol in draft.spec.symbols
-    return mine and any(_far(draft, price, known) for price in (bar.open, bar.high, bar.low, bar.close))
+    return mine and _far(draft, known, bar.open, bar.high, bar.low, bar.close)
 
 
 def _supported(draft: Draft, bar: Bar, event: QuotesReceived) -> bool:
     """Return True when the quotes since the bar began imply prices near all of the bar's."""
     implied = draft.desk.holds.implied_price(draft, bar, event)
-    prices = (bar.open, bar.high, bar.low, bar.close)
-    return implied is not None and not any(_far(draft, price, implied) for price in prices)
+    return implied is not None and not _far(draft, implied, bar.open, bar.high, bar.low, bar.close)

@@ -29,10 +29,10 @@ class Applies(Enum):
     BASKET = "basket"
 
 
-_PUT: dict[str, frozenset[Applies]] = {
-    "entry": frozenset((Applies.NEW_RISK, Applies.EVERY_ORDER, Applies.ENTRY)),
-    "exit": frozenset((Applies.EVERY_ORDER,)),
-    "basket": frozenset((Applies.NEW_RISK, Applies.BASKET)),
+_PUT: dict[str, tuple[Applies, ...]] = {
+    "entry": (Applies.NEW_RISK, Applies.EVERY_ORDER, Applies.ENTRY),
+    "exit": (Applies.EVERY_ORDER,),
+    "basket": (Applies.NEW_RISK, Applies.BASKET),
 }
 
 
