@@ -32,6 +32,7 @@ help:
 	@echo "make chaos     the fault campaign: 500 sessions at a loopback Alpaca, 15 minutes"
 	@echo "make chaos-desks  five desks on one host, 20 sessions with their nights under faults, 15 minutes"
 	@echo "make bench     the daemon's benchmarks, as JSON"
+	@echo "make bench-nautilus  replays against NautilusTrader's backtest of the same bars, in alternation, as JSON"
 	@echo "make bench-train  training against Stable-Baselines3, in steps a second and in seconds to the same score, as JSON"
 	@echo "make bench-promotion  how often noise and planted edges pass the criteria of promotion, as a table"
 	@echo "make bench-flips  how often online learning recovers after the rule of a planted market flipped; ten seeds, kept and gone on with"
@@ -120,6 +121,18 @@ format: .venv/.installed-tests
 
 bench: .venv/.installed-tests
 	@for bench in burst daily dashboard latency metrics mqtt publisher replay trades; do .venv/bin/python -m "bench.bench_$$bench"; done
+
+# The peer has an environment of its own: it is installed here on request, and is no dependency.
+NAUTILUS := .venv/peers/nautilus
+$(NAUTILUS)/.installed: bench/peers/nautilus.txt | .venv/bin/python
+	@echo "== installing NautilusTrader into $(NAUTILUS)" >&2
+	@.venv/bin/python -m venv $(NAUTILUS)
+	@$(NAUTILUS)/bin/python -m pip --disable-pip-version-check install --quiet -r bench/peers/nautilus.txt
+	@touch $@
+
+.PHONY: bench-nautilus
+bench-nautilus: .venv/.installed-tests $(NAUTILUS)/.installed
+	@.venv/bin/python -m bench.peers.bench_nautilus $(NAUTILUS_ARGS)
 
 bench-train: .venv/.installed-tests
 	.venv/bin/python -m bench.bench_market

@@ -163,8 +163,8 @@ class Engine:
             self._bar_clock = time.perf_counter_ns()
             if isinstance(event, PolicyAnswered | PolicyFailed):
                 await self._step_served(event)
-            else:
-                await self._step(event)
+            elif self._take(event):
+                await self._settle()
             await self._drain()
             if self._ending and not (self.machine.state.book.positions or self.machine.state.orders):
                 self.stop(self._ending)

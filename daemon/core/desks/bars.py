@@ -258,7 +258,7 @@ def _is_known(draft: Draft, bar: Bar) -> bool:
 def _far(draft: Draft, known: float, *prices: float) -> bool:
     """Return True when one of the prices is too far from the known one."""
     most = draft.trading.risk.bar_leap_max
-    return any([abs(price - known) > most * max(price, known) for price in prices])
+    return any(abs(price - known) > most * max(price, known) for price in prices)
 
 
 def _leaps(draft: Draft, bar: Bar) -> bool:

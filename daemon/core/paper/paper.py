@@ -254,10 +254,12 @@ class PaperBroker:
         if held:
             symbols = tuple(dict.fromkeys((*symbols, *held)))
         end_ns, volatility = bar.start_ns + MINUTE_NS, market.volatility
-        quotes = []
+        quotes: list[Quote] = []
+        years, known = None, ""  # the time to the expiry of the last symbol: mostly all have the same
         for symbol in symbols:
             strike, right, expiry = option_terms(symbol)
-            years = market.years(expiry, end_ns)
+            if expiry != known:
+                years, known = market.years(expiry, end_ns), expiry
             if years is None:
                 continue
             bid, ask = bid_ask_cents(price(bar.close, strike, years, volatility, right), paper)
