@@ -6,11 +6,15 @@ Each act returns when it is done; the daemon is running, or about to, afterwards
 from __future__ import annotations
 
 import contextlib
+import sqlite3
 import time
 from collections.abc import Callable
 from decimal import Decimal
 from typing import TYPE_CHECKING
 
+from daemon.host.panic_marker import leave
+from daemon.journal.journal import FILE
+from daemon.operator.control.client import Answer, ControlError, Request, ask
 from simulator.trading.refusals import Refused
 from tests.chaos.desk import START_LIMIT_S, fill, make_room
 
@@ -18,6 +22,11 @@ if TYPE_CHECKING:
     from tests.chaos.session import Run
 
 LAST_BYTES = 64 * 1024
+FEE_LATE_S = 300.0  # virtual
+LOCKED_S = 5.0  # real: SQLite waits by the machine's clock
+SETTLED_LIMIT_S = 1200.0  # virtual seconds from a panic until the desk goes on
+ANSWER_S = 30.0  # real: virtual time stands still
+WHO = "ann"
 FULL_LIMIT_S = 3600.0  # virtual seconds until a daemon without room for its journal has halted and ended
 
 
@@ -72,6 +81,21 @@ def flip_row(run: Run) -> None:
         run.nap(1.0)
     if "journal_damaged" not in run.desk.halted_for():
         run.problems.append(f"the damaged row halted nothing: {sorted(run.desk.halted_for())}")
+
+
+def locked(run: Run) -> None:
+    """SIGKILL, and another program keeps the journal for itself while the next life starts, which waits for it."""
+    run.desk.kill()
+    with contextlib.closing(sqlite3.connect(run.desk.state_dir / FILE, isolation_level=None)) as other:
+        other.execute("BEGIN EXCLUSIVE")
+        run.start()
+        time.sleep(LOCKED_S)
+        other.execute("COMMIT")
+    until = run.minute() + START_LIMIT_S / 60
+    while run.minute() < until and not run.desk.listening():
+        run.nap(1.0)
+    if not run.desk.listening():
+        run.problems.append(f"it did not start within {START_LIMIT_S} s after its journal was locked")
 
 
 def new_release(run: Run) -> None:
@@ -154,6 +178,21 @@ def fee(run: Run) -> None:
     run.served.call(book)
 
 
+def fee_late(run: Run) -> None:
+    """The broker takes a fee; its line comes five minutes later."""
+
+    def take() -> None:
+        run.account.cash -= Decimal("5.00")
+
+    def explain() -> None:
+        row = {"activity_type": "FEE", "net_amount": "-5.00", "date": "2024-11-20", "status": "executed"}
+        run.account.note(run.served.server.clock.now_ns(), {**row, "description": "Regulatory fees"})
+
+    run.served.call(take)
+    run.nap(FEE_LATE_S)
+    run.served.call(explain)
+
+
 def cash_account(run: Run) -> None:
     """The broker takes the margin away: what was sold today pays for nothing before tomorrow."""
 
@@ -199,6 +238,42 @@ def hand_cancel(run: Run) -> None:
             run.served.by_hand("cancel", order_id=order_id)
 
 
+def panic(run: Run) -> None:
+    """A person's panic: its file in the desk's folder, then all is cancelled and closed; then `accept-broker` and
+    `resume`, until the desk goes on.
+    """
+    until = run.minute() + SETTLED_LIMIT_S / 60
+    leave(run.desk.state_dir, WHO)
+    while run.exposed() and run.minute() < until:
+        hand_cancel(run)
+        run.nap(1.0)
+        for symbol in list(run.account.positions):
+            with contextlib.suppress(Refused):
+                run.served.by_hand("close", symbol=symbol)
+        run.nap(1.0)
+    while run.minute() < until and "panic" not in run.desk.halted_for():
+        run.nap(1.0)
+    if "panic" not in run.desk.halted_for():
+        run.problems.append(f"a panic halted nothing: {sorted(run.desk.halted_for())}")
+    while run.minute() < until and not _asked(run, "accept-broker"):
+        run.nap(1.0)
+    halted = True
+    while halted and run.minute() < until:
+        run.nap(10.0)
+        answer = _asked(run, "resume")
+        halted = answer is None or answer.status is None or bool(answer.status.halt)
+    if halted and len(run.plan.troubles) == 1:  # another trouble may keep the broker's report away
+        run.problems.append(f"still halted {SETTLED_LIMIT_S} s after the panic")
+
+
+def _asked(run: Run, command: str) -> Answer | None:
+    """What the daemon answers to an operator's command; None for no answer, or no."""
+    with contextlib.suppress(ControlError):
+        answer = ask(run.desk.state_dir, Request(1, command, "settled", WHO), ANSWER_S)
+        return answer if answer.ok else None
+    return None
+
+
 def _held(run: Run) -> str:
     return next((symbol for symbol in run.account.positions if symbol != "SPY"), "")  # half a share lies beside
 
@@ -208,6 +283,7 @@ ACTS: dict[str, Callable[[Run], None]] = {
     "kill_twice": kill_twice,
     "flip_snapshot": flip_snapshot,
     "flip_row": flip_row,
+    "locked": locked,
     "new_release": new_release,
     "kill_stopping": kill_stopping,
     "restart": restart,
@@ -216,11 +292,13 @@ ACTS: dict[str, Callable[[Run], None]] = {
     "clock_leap": clock_leap,
     "disk_full": disk_full,
     "fee": fee,
+    "fee_late": fee_late,
     "cash_account": cash_account,
     "split": split,
     "drip": drip,
     "hand_buy": hand_buy,
     "hand_close": hand_close,
     "hand_cancel": hand_cancel,
+    "panic": panic,
 }
 """Every act by the name that `tests.chaos.kinds` gives it."""

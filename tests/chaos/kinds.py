@@ -251,6 +251,7 @@ def _account() -> Iterator[Kind]:
     yield Kind("dividend", "ledger line", _fixed(_line("dividend")))
     yield Kind("split of the underlying", "ledger line", _fixed(_line("split")))
     yield Kind("fee", "ledger line", act="fee")
+    yield Kind("fee whose line comes late", "ledger line", act="fee_late")
     yield Kind("dividend reinvested into half a share", "ledger line", act="drip")
     split = frozenset({"reconciliation"})
     yield Kind("split of a held contract", "contract adjusted", act="split", halts=split, alone=True, books=False)
@@ -288,6 +289,9 @@ def _process() -> Iterator[Kind]:
     yield Kind("a bit of the newest snapshot flips", "snapshot damaged", act="flip_snapshot", tables=early)
     row, damaged = "a bit of an event flips", frozenset({"journal_damaged"})
     yield Kind(row, "row damaged", act="flip_row", halts=damaged, alone=True)
+    yield Kind("another program locks the journal", "journal locked", act="locked")
+    stood_down = frozenset({"panic", "foreign_order"})  # late news of what it sold is news of a person's order
+    yield Kind("panic", "panic", act="panic", halts=stood_down, alone=True, books=False)
     changed = frozenset({"code_changed"})
     yield Kind("another release, then killed", "new release", act="new_release", halts=changed, alone=True)
     yield Kind("stopped and started", "restart", act="restart")

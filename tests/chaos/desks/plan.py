@@ -32,6 +32,7 @@ HOUR_S = 3600.0
 BARS = {"method": "GET", "path": "/v2/stocks/bars"}
 QUOTES = {"method": "GET", "path": "/v2/stocks/quotes/latest"}
 REJECTIONS = frozenset({"reject_rate"})
+OF_ONE_DESK = ("fee", "fee_late", "locked")  # acts of the campaign of one desk
 BEFORE_THE_KEY = ("upgrade_refused", "mute_after_connect", "connection_limit", "clock_skew", "market_closed")
 OF_THE_MARKET = ("bar_", "quote_", "greeks_missing", "odd_symbol")
 NOWHERE = BEFORE_THE_KEY + OF_THE_MARKET
@@ -149,7 +150,7 @@ ORDERS = (
 @cache
 def shared_kinds(desk: str) -> tuple[Kind, ...]:
     """The campaign's kinds that this desk can meet and trade on after."""
-    fit = [k for k in KINDS.values() if not (k.halts - REJECTIONS or k.alone or k.tables or k.act == "fee")]
+    fit = [k for k in KINDS.values() if not (k.halts - REJECTIONS or k.alone or k.tables or k.act in OF_ONE_DESK)]
     if desk == SCALPER:
         return tuple(fit)
     if desk == ONLINE:
