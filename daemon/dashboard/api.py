@@ -23,7 +23,7 @@ from daemon.dashboard.pages.performance import performance_page
 from daemon.dashboard.pages.price import NotThere, equity_page, price_page
 from daemon.dashboard.pages.risk import risk_page
 from daemon.dashboard.pages.trades import LINES_MOST as TRADES_MOST
-from daemon.dashboard.pages.trades import trades_file, trades_page
+from daemon.dashboard.pages.trades import around_page, trades_file, trades_page
 from daemon.dashboard.pages.transitions import transition_page, wanted
 from daemon.dashboard.queries import DATE, Query, RefusedRequest, end_of, one_of, wanted_trades, whole
 from daemon.dashboard.views import DeskLine, Now
@@ -113,6 +113,13 @@ def decision(desk: FollowedDesk, query: Query, around: AnswerContext) -> Any:
         return decision_page(picture, reader, row, found, explained, why)
 
 
+def around(desk: FollowedDesk, query: Query, _: AnswerContext) -> Any:
+    """`GET /api/around/N`; N comes as `number`."""
+    number = whole(query, "number", 0, 2**48)
+    with desk.reader() as reader:
+        return around_page(desk.picture, reader, decision_row(reader, number), query.get("symbol", "")[:40])
+
+
 class TextFile(msgspec.Struct, frozen=True):
     """An answer that a browser saves as a file instead of reading it."""
 
@@ -183,6 +190,7 @@ ANSWERS: dict[str, Answer] = {
     "/api/equity": equity,
     "/api/decisions": decisions,
     "/api/decision/{number}": decision,
+    "/api/around/{number}": around,
     "/api/performance": performance,
     "/api/trades": trades,
     "/api/trades.csv": trades_csv,

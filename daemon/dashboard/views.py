@@ -207,6 +207,16 @@ class TradesPage(msgspec.Struct, frozen=True):
     totals: Totals
 
 
+class AroundPage(msgspec.Struct, frozen=True):
+    """`GET /api/around/N?symbol=S`: the price around a decision, the fills within, and the trades it took part in."""
+
+    symbol: str
+    symbols: tuple[str, ...]  # what the decision traded first
+    bars: tuple[Candle, ...]
+    marks: tuple[FillMark, ...]
+    trades: tuple[TradeLine, ...]
+
+
 class PerformancePage(msgspec.Struct, frozen=True):
     """`GET /api/performance?range=1M&benchmark=S`: the figures of a range that ends with the newest recorded day."""
 
@@ -332,6 +342,17 @@ class RiskPage(msgspec.Struct, frozen=True):
     commands: tuple[AlarmLine, ...]  # what operators asked for, newest first
 
 
+class TimingLine(msgspec.Struct, frozen=True):
+    """Durations in seconds of the newest `count` of one kind."""
+
+    name: str
+    what: str
+    count: int
+    median_s: float
+    p99_s: float
+    worst_s: float
+
+
 class HealthPage(msgspec.Struct, frozen=True):
     """`GET /api/health`."""
 
@@ -350,3 +371,4 @@ class HealthPage(msgspec.Struct, frozen=True):
     rejected_bars: int
     follow_ms: float  # how long the last look at the journal took
     clients: int  # pages that are open
+    timings: tuple[TimingLine, ...] = ()  # none of recorded data

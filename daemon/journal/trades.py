@@ -137,6 +137,21 @@ def read_trades(reader: JournalReader, wanted: Wanted) -> Found:
         return Found(tuple(map(_trade, query(page, values))), _totals(query, chosen, values, wanted))
 
 
+def trades_of_decision(reader: JournalReader, decision: int, most: int) -> tuple[Trade, ...]:
+    """Return the trades that a decision opened, changed or closed, the largest change first. Raises sqlite3.Error."""
+    with with_trades(reader) as query:
+        values = {
+            "now": query("SELECT max(time_ns) FROM round_trips", {})[0][0] or 0,
+            "start": 0,
+            "end": LONGEST,
+            "decision": decision,
+            "most": most,
+        }
+        keys = "SELECT DISTINCT opened_ns, symbol FROM moves WHERE decision = :decision AND opened_ns <> 0"
+        found = f"{_BASE} AND (opened_ns, symbol) IN ({keys}) ORDER BY abs(pnl_usd) DESC, symbol LIMIT :most"
+        return tuple(map(_trade, query(found, values)))
+
+
 @contextmanager
 def with_trades(reader: JournalReader) -> Iterator[Any]:
     """Yield a function that queries the journal's view, or that of a copy in memory where it has none."""

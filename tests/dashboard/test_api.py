@@ -7,6 +7,8 @@ import dataclasses
 import http.client
 import io
 import json
+import shutil
+import sqlite3
 from collections import Counter
 from contextlib import closing
 from datetime import datetime
@@ -22,7 +24,11 @@ from daemon.core.limits import Risk
 from daemon.core.session import NEW_YORK
 from daemon.core.state import Pause
 from daemon.dashboard.desks import FollowedDesk
+from daemon.dashboard.pages.health import timings_of
 from daemon.dashboard.pages.risk import gates_now
+from daemon.journal.journal import FILE
+from daemon.journal.reader import JournalReader
+from strategies.option_scalper import SPEC
 from tests.support.dashboards import Played, Served, serving
 from tests.support.trades import prove_trades
 
@@ -288,3 +294,50 @@ def test_all_trades_that_match_are_a_file_of_csv(served: Served) -> None:
     assert headers["content-disposition"] == 'attachment; filename="trades.csv"'
     assert len(lines) == served.json("/api/trades?result=loss")["totals"]["losses"] > 1
     assert all(Decimal(line["pnl_usd"]) < 0 and line["left_utc"] for line in lines)
+
+
+def test_a_decision_s_price_is_that_around_it_and_its_trades_are_those_it_moved(served: Served, played: Played) -> None:
+    move = played.sql("SELECT decision, opened_ns, symbol FROM moves WHERE step = 'leave' ORDER BY decision LIMIT 1")[0]
+    row = played.sql("SELECT bar_ns FROM decisions WHERE decision = ?", move["decision"])[0]
+    page = served.json(f"/api/around/{move['decision']}")
+    begin, end = row["bar_ns"] - 60 * 60 * 10**9, row["bar_ns"] + 61 * 60 * 10**9
+    told = [line.split(",") for line in played.rows]
+    wanted = [[int(line[1]) / 1e9, *map(float, line[2:])] for line in told if begin <= int(line[1]) < end]
+    assert len(wanted) > 60
+    assert page["bars"] == wanted
+    trade = played.sql("SELECT * FROM trades WHERE opened_ns = ? AND symbol = ?", move["opened_ns"], move["symbol"])[0]
+    (shown,) = [line for line in page["trades"] if line["symbol"] == trade["symbol"]]
+    assert (shown["pnl_usd"], shown["exit_decision"]) == (trade["pnl_usd"], move["decision"])
+    fills = played.sql("SELECT filled_ns FROM fills WHERE filled_ns BETWEEN ? AND ? ORDER BY filled_ns", begin, end - 1)
+    assert [mark["time"] for mark in page["marks"]] == [fill["filled_ns"] / 1e9 for fill in fills]
+    held = played.sql("SELECT decision FROM decisions WHERE outcome = 'hold' LIMIT 1")[0]["decision"]
+    assert served.json(f"/api/around/{held}")["trades"] == []
+    assert served.ask(f"/api/around/{held}?symbol=XYZ")[0] == 404
+
+
+def test_the_speeds_of_a_live_desk_follow_from_its_journal_s_times(played: Played, tmp_path: Path) -> None:
+    shutil.copyfile(played.path / FILE, tmp_path / FILE)
+    later = {"BarClosed": 1.5, "OrderAccepted": 2.0}  # seconds that the host knew these events later
+    with closing(sqlite3.connect(tmp_path / FILE)) as db:
+        for kind, seconds in later.items():
+            db.execute("UPDATE events SET time_ns = time_ns + ? WHERE kind = ?", (int(seconds * 1e9), kind))
+        db.execute("UPDATE decisions SET time_ns = time_ns + 500000000")
+        db.execute("UPDATE orders SET submitted_ns = submitted_ns + 750000000")
+        db.commit()
+    with closing(JournalReader(tmp_path / FILE)) as reader:
+        lines = timings_of(reader, SPEC, "paper")
+        assert timings_of(reader, SPEC, "replay") == ()
+    assert {line.name: (line.median_s, line.worst_s) for line in lines} == {
+        "feed lag": (1.5, 1.5),
+        "bar to decision": (0.5, 0.5),
+        "bar to order": (0.75, 0.75),
+        "broker round trip": (1.25, 1.25),
+    }
+
+
+def test_the_fleet_is_each_desk_s_own_word(served: Served, played: Played) -> None:
+    money = played.sql("SELECT equity_usd FROM equity ORDER BY time_ns DESC LIMIT 1")[0]["equity_usd"]
+    fleet = served.json("/api/fleet")
+    (line,) = fleet["desks"]
+    assert (line["equity_usd"], line["money"], line["running"]) == (float(money), "recorded data", False)
+    assert [total["equity_usd"] for total in fleet["totals"]] == [float(money)]

@@ -373,6 +373,42 @@ def test_risk_and_health_say_what_the_journal_says(opened: Opener, told: Told) -
     assert named(page, "Events") == f"{told.row('SELECT COUNT(seq) AS n FROM events')['n']:,}"
 
 
+def test_a_decision_shows_the_price_around_it_and_the_trade_it_opened(opened: Opener, told: Told) -> None:
+    row = told.row("SELECT * FROM trades WHERE left_ns IS NOT NULL ORDER BY opened_ns LIMIT 1")
+    page = opened(f"decision/{row['entry_decision']}", "#ended tr[data-ended]").page
+    assert page.locator("#ended tr[data-ended]").get_attribute("data-ended") == row["symbol"]
+    kind = "gain" if row["pnl_usd"] > 0 else "loss" if row["pnl_usd"] < 0 else "even"
+    shown = page.locator("#ended td").first.locator("span")
+    assert shown.get_attribute("class") == kind
+    assert f"${abs(Decimal(str(row['pnl_usd']))):,.2f}" in (shown.text_content() or "")
+    assert "opened it" in (page.locator("#ended").text_content() or "")
+    assert int(page.locator("#around .chart").get_attribute("data-bars") or 0) > 30
+
+
+def test_a_basket_s_orders_have_one_heading_and_two_versions_stand_side_by_side(opened: Opener, told: Told) -> None:
+    def two(found: Any) -> Any:
+        if "orders" in found and "line" in found:
+            (order, *_) = found["orders"]
+            found["orders"] = [{**order, "symbol": name, "client_order_id": name} for name in ("AAA", "BBB")]
+        if "versions" in found:
+            (version, *_) = found["versions"]
+            other = {**version, "version": "2030-01-01-other", "current": False, "running": False}
+            found["versions"] = [
+                {**version, "metrics": [["net return", "0.25"], ["trades", "7"]]},
+                {**other, "metrics": [["net return", "0.5"], ["trades", "7"]]},
+            ]
+        return found
+
+    between = changed(two, lambda now: now)
+    page = opened(route_of("decision", told), "#orders tr[data-order]", answers=between).page
+    assert page.locator("#orders tr[data-order]").count() == 2
+    assert page.locator("#orders h3").count() == 0
+    watched = opened("models", "#compare tr[data-compared]", answers=between)
+    cells = watched.page.locator('#compare tr[data-compared="net return"] td').all_text_contents()
+    assert cells == ["0.25", "0.5", "+0.25"]
+    assert watched.page.locator('#compare tr[data-compared="trades"] td').last.text_content() == "–"
+
+
 # --- whatever happens ---------------------------------------------------------------------------------------------
 
 

@@ -1,15 +1,29 @@
-"""The health of daemon, journal and dashboard: file sizes, counts and times, without a verdict."""
+"""The health of daemon, journal and dashboard: file sizes, counts and times, without a verdict.
+
+How fast a live desk is follows from its journal's newest rows: times are when this host knew an event, by its clock.
+"""
 
 from __future__ import annotations
 
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
+import msgspec
+
 from daemon.dashboard.desks import Picture
-from daemon.dashboard.pages.price import day_of, first_id, midnight_ns
-from daemon.dashboard.views import HealthPage
+from daemon.dashboard.pages.price import day_of, decision_of, first_id, midnight_ns
+from daemon.dashboard.views import HealthPage, TimingLine
 from daemon.journal.reader import JournalReader
+from strategies.kit.contract import Bar, Spec
+from strategies.kit.units import SECOND_NS
 
 MIB = 2**20
+NEWEST = 200  # of what is measured
+ROWS = 20_000  # newest rows of the journal that are looked at
+FEED = "feed lag", "from a bar's end until the desk had it"
+DECISION = "bar to decision", "from a bar's end until the decision"
+ORDER = "bar to order", "from a bar's end until its order was journaled to be sent"
+BROKER = "broker round trip", "from an order until its acceptance was known"
 
 
 def health_page(picture: Picture, reader: JournalReader, file: Path, own_code: str, clients: int) -> HealthPage:
@@ -46,6 +60,7 @@ def health_page(picture: Picture, reader: JournalReader, file: Path, own_code: s
         rejected_bars=picture.state.stats.bars_rejected if picture.state is not None else 0,
         follow_ms=picture.look_ms,
         clients=clients,
+        timings=timings_of(reader, picture.spec, picture.meta.get("mode", "")),
     )
 
 
@@ -54,3 +69,76 @@ def _mib(path: Path) -> float:
         return path.stat().st_size / MIB
     except OSError:
         return 0.0
+
+
+# --- how fast ---------------------------------------------------------------------------------------------------------
+
+
+class _Bar(msgspec.Struct):
+    bar: Bar
+
+
+class _Accepted(msgspec.Struct):
+    client_order_id: str
+
+
+_bar, _accepted = msgspec.json.Decoder(_Bar), msgspec.json.Decoder(_Accepted)
+
+
+def timings_of(reader: JournalReader, spec: Spec | None, mode: str) -> tuple[TimingLine, ...]:
+    """Return what could be measured, none for recorded data, whose times are the tape's. Raises sqlite3.Error."""
+    if spec is None or mode not in ("live", "paper", "dry_run"):
+        return ()
+    measured = [(BROKER, list(_round_trips(reader)))]
+    if spec.decides == "bar":
+        length_ns = spec.bar_interval_s * SECOND_NS
+        bars = [(DECISION, _decisions(reader, length_ns)), (ORDER, _orders(reader, length_ns))]
+        measured = [(FEED, list(_bars(reader, length_ns))), *((name, list(some)) for name, some in bars), *measured]
+    return tuple(_line(*name, some) for name, some in measured if some)
+
+
+def _newest(reader: JournalReader, kind: str) -> list[tuple[int, str]]:
+    newest = reader.query("SELECT max(id) AS id FROM events")[0]["id"] or 0
+    rows = reader.query(
+        "SELECT time_ns, payload FROM events WHERE id > ? AND +kind = ? AND seq IS NOT NULL ORDER BY id DESC LIMIT ?",
+        (newest - ROWS, kind, NEWEST),
+    )
+    return [(row["time_ns"], row["payload"]) for row in rows]
+
+
+def _bars(reader: JournalReader, length_ns: int) -> Iterator[int]:
+    for time_ns, payload in _newest(reader, "BarClosed"):
+        try:
+            yield time_ns - _bar.decode(payload).bar.start_ns - length_ns
+        except msgspec.DecodeError:
+            continue  # a damaged row: the follower reports it
+
+
+def _decisions(reader: JournalReader, length_ns: int) -> Iterator[int]:
+    rows = reader.query("SELECT kind, time_ns, bar_ns FROM decisions ORDER BY decision DESC LIMIT ?", (NEWEST,))
+    yield from (row["time_ns"] - row["bar_ns"] - length_ns for row in rows if row["kind"] == "policy")
+
+
+def _orders(reader: JournalReader, length_ns: int) -> Iterator[int]:
+    """The first order of each decision: later ones wait for what became of it."""
+    rows = reader.query("SELECT work, reason, submitted_ns FROM orders ORDER BY submitted_ns DESC LIMIT ?", (NEWEST,))
+    first = {decision_of(row["work"]): row["submitted_ns"] for row in rows if row["reason"] == "policy"}
+    for number, submitted_ns in first.items():
+        bars = reader.query("SELECT bar_ns FROM decisions WHERE decision = ?", (number,))
+        yield from (submitted_ns - found["bar_ns"] - length_ns for found in bars)
+
+
+def _round_trips(reader: JournalReader) -> Iterator[int]:
+    for time_ns, payload in _newest(reader, "OrderAccepted"):
+        try:
+            name = _accepted.decode(payload).client_order_id
+        except msgspec.DecodeError:
+            continue
+        for row in reader.query("SELECT submitted_ns FROM orders WHERE client_order_id = ?", (name,)):
+            yield time_ns - row["submitted_ns"]
+
+
+def _line(name: str, what: str, durations_ns: Sequence[int]) -> TimingLine:
+    ordered = sorted(max(duration, 0) / SECOND_NS for duration in durations_ns)
+    last = len(ordered) - 1
+    return TimingLine(name, what, len(ordered), ordered[last // 2], ordered[round(last * 0.99)], ordered[last])

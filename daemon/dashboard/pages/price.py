@@ -102,7 +102,7 @@ def _of_session(_: Picture, reader: JournalReader, spec: Spec, symbol: str, sess
     day = date.fromisoformat(chosen)
     from_ns, until_ns = midnight_ns(day), midnight_ns(day + timedelta(days=1))
     bars = _bars_of(reader, symbol, from_ns, until_ns)
-    return PricePage(symbol, spec.symbols, chosen, tuple(sessions), bars, _marks(reader, from_ns, until_ns))
+    return PricePage(symbol, spec.symbols, chosen, tuple(sessions), bars, fill_marks(reader, from_ns, until_ns))
 
 
 def _largest_held(picture: Picture, spec: Spec) -> str:
@@ -125,13 +125,19 @@ def _bars_of(reader: JournalReader, symbol: str, from_ns: int, until_ns: int) ->
     return bars
 
 
+def bars_between(reader: JournalReader, symbol: str, from_ns: int, until_ns: int) -> tuple[Candle, ...]:
+    """Return the bars of a symbol that start within, from the file that holds the middle of the time."""
+    with closing(JournalReader(part_of(reader.path, (from_ns + until_ns) // 2))) as part:
+        return _bars(part, symbol, from_ns, until_ns)
+
+
 def _bars(reader: JournalReader, symbol: str, from_ns: int, until_ns: int) -> tuple[Candle, ...]:
     """Return the bars that start within; corrections count until the next day's open."""
     first, beyond = first_id(reader, from_ns), first_id(reader, until_ns + OPEN_NS)
     rows = reader.query(
         "SELECT kind, payload FROM events WHERE id >= ? AND id < ? AND kind IN ('BarClosed', 'BarCorrected') "
-        "ORDER BY id",
-        (first, beyond),
+        "AND payload LIKE ? ORDER BY id",
+        (first, beyond, f'%"{symbol}"%'),
     )
     bars: dict[int, Bar] = {}
     for row in rows:
@@ -155,7 +161,7 @@ def _of_days(picture: Picture, reader: JournalReader, spec: Spec, symbol: str, _
         strategy = daily_strategy(state.identity.strategy, state.identity.symbols)
         known = strategy.known(state.strategy).get(symbol, ())
     bars = tuple(_candle(bar) for bar in known[-DAILY_BARS:])
-    marks = _marks(reader, known[-len(bars)].start_ns, 2**62, symbol) if bars else ()
+    marks = fill_marks(reader, known[-len(bars)].start_ns, 2**62, symbol) if bars else ()
     session = new_york_text(known[-1].start_ns)[:10] if known else ""
     return PricePage(symbol, spec.symbols, session, (), bars, marks)
 
@@ -167,7 +173,7 @@ def _candle(bar: Bar) -> Candle:
     return Candle(bar.start_ns / 1e9, bar.open, bar.high, bar.low, bar.close, bar.volume)
 
 
-def _marks(reader: JournalReader, from_ns: int, until_ns: int, symbol: str = "") -> tuple[FillMark, ...]:
+def fill_marks(reader: JournalReader, from_ns: int, until_ns: int, symbol: str = "") -> tuple[FillMark, ...]:
     """Return the fills within, oldest first, of one symbol or of all."""
     rows = reader.query(
         "SELECT f.filled_ns, f.side, f.quantity, f.price, f.symbol, o.work, o.purpose, o.reason "

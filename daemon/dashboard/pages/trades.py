@@ -1,13 +1,25 @@
-"""The page of trades: round trips from flat to flat, with their sums. They come from `daemon.journal.trades`."""
+"""The page of trades: round trips from flat to flat, with their sums. They come from `daemon.journal.trades`.
+
+For a decision: those that it opened, changed or closed, and the price around it.
+"""
 
 from __future__ import annotations
 
-from daemon.dashboard.views import TradeLine, TradesPage
+import sqlite3
+
+from daemon.dashboard.desks import Picture
+from daemon.dashboard.pages.price import NotThere, bars_between, fill_marks
+from daemon.dashboard.views import AroundPage, TradeLine, TradesPage
 from daemon.journal.reader import JournalReader
-from daemon.journal.trades import Trade, Wanted, read_trades
+from daemon.journal.trades import Trade, Wanted, read_trades, trades_of_decision
 from daemon.reports.trade_tables import left_by, trades_csv, what, why
+from strategies.kit.contract import Spec
+from strategies.kit.units import DAY_NS, SECOND_NS
 
 LINES_MOST = 200
+BARS_BEFORE, BARS_AFTER = 60, 60  # of a desk that decides at each bar
+DAYS_BEFORE, DAYS_AFTER = 60, 40
+TRADES_MOST = 100
 
 
 def trades_page(reader: JournalReader, wanted: Wanted) -> TradesPage:
@@ -47,3 +59,27 @@ def _line(trade: Trade) -> TradeLine:
         entry_decision=trade.entry_decision or 0,
         exit_decision=trade.exit_decision or 0,
     )
+
+
+def around_page(picture: Picture, reader: JournalReader, row: sqlite3.Row, symbol: str) -> AroundPage:
+    """`GET /api/around/N`. Raises NotThere for an unknown symbol, sqlite3.Error."""
+    spec = picture.spec
+    trades = tuple(map(_line, trades_of_decision(reader, row["decision"], TRADES_MOST)))
+    if spec is None:
+        return AroundPage("", (), (), (), trades)
+    traded = {trade.symbol for trade in trades}
+    symbols = tuple(sorted(spec.symbols, key=lambda name: name not in traded))  # what was traded first
+    symbol = symbol or symbols[0]
+    if symbol not in symbols:
+        raise NotThere(f"symbol is {symbol!r}, expected one of this desk: {', '.join(spec.symbols[:60])}")
+    begin_ns, end_ns = _span(spec, row["bar_ns"], row["time_ns"])
+    bars = bars_between(reader, symbol, begin_ns, end_ns)
+    marks = fill_marks(reader, begin_ns, end_ns, symbol if spec.holds == "shares" else "") if bars else ()
+    return AroundPage(symbol, symbols, bars, marks, trades)
+
+
+def _span(spec: Spec, bar_ns: int, time_ns: int) -> tuple[int, int]:
+    if spec.decides == "session":
+        return time_ns - DAYS_BEFORE * DAY_NS, time_ns + DAYS_AFTER * DAY_NS
+    length_ns = spec.bar_interval_s * SECOND_NS
+    return bar_ns - BARS_BEFORE * length_ns, bar_ns + (BARS_AFTER + 1) * length_ns

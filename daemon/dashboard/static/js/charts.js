@@ -83,12 +83,13 @@ export function priceChart(container, open) {
     if (which !== fitted) board.timeScale().fitContent();
     fitted = which;
     container.dataset.bars = bars.length;
-    container.dataset.marks = price.marks.length;
+    const fills = price.marks.filter((mark) => mark.kind !== "here");
+    container.dataset.marks = fills.length;
     const last = bars.at(-1);
     container.setAttribute(
       "aria-label",
       `Candles of ${price.symbol}, ${price.session}: ${number(bars.length)} bars, ` +
-        `${last ? `last close ${usd(last.close)}, ` : ""}${number(price.marks.length)} fills, listed below.`,
+        `${last ? `last close ${usd(last.close)}, ` : ""}${number(fills.length)} fills, listed below.`,
     );
   }
 
@@ -116,6 +117,9 @@ function candleColours() {
 function marker(mark, bars) {
   const bar = bars.findLast((other) => other.time <= mark.time) ?? bars[0];
   if (!bar) return null;
+  if (mark.kind === "here") {
+    return { time: bar.time, position: "aboveBar", shape: "circle", color: colour("text"), text: mark.text, size: 1 };
+  }
   const entry = mark.kind === "entry";
   return {
     time: bar.time,

@@ -1,13 +1,14 @@
 // One decision in full: observation, contribution of each input, answer, gates, orders.
 // Previous and next by buttons and arrow keys; play walks through the past, faster or slower.
 
-import { card, chooser, el, empty, figures, more, table } from "./dom.js";
+import { priceChart } from "./charts.js";
+import { card, chooser, el, empty, figures, more, pair, table } from "./dom.js";
 import { ask, resource } from "./feed.js";
-import { clock, count, day, moment, number, percent, side, signed, usd, words } from "./format.js";
+import { clock, count, day, moment, number, percent, side, signed, span, usd, words } from "./format.js";
 import { headTables } from "./heads.js";
 import { heatmap } from "./heatmap.js";
 import { layout, plainList } from "./observation.js";
-import { continuous, gates, leaning, opening, outcome, probabilities, trouble } from "./parts.js";
+import { continuous, gain, gates, leaning, opening, outcome, probabilities, trouble } from "./parts.js";
 
 export const title = "Decision";
 const AGAIN_MS = 700;
@@ -23,6 +24,8 @@ export function mount(main, { desk, go }, first) {
   const answer = card("The answer", { id: "answer" });
   const gate = card("Gates", { id: "gates" });
   const orders = card("Orders and fills", { id: "orders" });
+  const ended = card("How it ended", { id: "ended", wide: true });
+  const price = around(desk, (number) => go("decision", [number]));
   const heads = card("What the policy says of each symbol", { id: "heads", wide: true });
   const shadow = card("The candidate's answer", { id: "shadow" });
   let wanted = Number(first) || 0;
@@ -51,6 +54,8 @@ export function mount(main, { desk, go }, first) {
     controls,
     problems.box,
     summary.section,
+    price.section,
+    ended.section,
     heads.section,
     el(
       "div",
@@ -121,6 +126,7 @@ export function mount(main, { desk, go }, first) {
     gate.show(data.gates, (all) => gates(all, { none: "No gate was asked: nothing was to be ordered.", unknown: "not asked", of: "what was wanted" }));
     orders.show(data.orders, followed);
     shadow.show(data.shadow, shadowed);
+    price.show(data.line, (trades) => ended.show([trades, data.line.outcome], () => outcomes(trades, data.line)));
     heads.section.hidden = !data.heads;
     heads.show(data.heads, headTables);
     seen.show([data.rows, data.contribution?.cells, data.pending, data.missing], () => observation(data));
@@ -170,11 +176,87 @@ export function mount(main, { desk, go }, first) {
       stop();
       clearTimeout(again);
       lines.close();
+      price.close();
       removeEventListener("keydown", keys);
       removeEventListener("themechange", repaint);
     },
   };
 }
+
+// The price around a decision: its own answer, asked for again with each decision and symbol.
+function around(desk, open) {
+  const box = card("The price around it", { id: "around", wide: true });
+  const canvas = el("div", { class: "chart low", role: "img", "aria-label": "No bar yet." });
+  const none = empty("The journal has no bar of this time.");
+  const choose = el("div", { class: "choosers" });
+  box.head.append(choose);
+  box.body.append(canvas, none);
+  const chart = priceChart(canvas, open);
+  let line = null;
+  let symbol = "";
+  let tell = () => {};
+  const answer = resource((signal) => ask(`around/${line.decision}`, { desk, symbol }, signal), shown, () => {}, 0);
+
+  function shown(data) {
+    none.hidden = data.bars.length > 0;
+    canvas.hidden = !data.bars.length;
+    const here = { time: line.time, kind: "here", text: "decided" };
+    chart.show({ ...data, session: `around ${moment(line.time)}`, marks: [...data.marks, ...(data.bars.length ? [here] : [])] });
+    const key = JSON.stringify([data.symbols, data.symbol]);
+    if (data.symbols.length > 1 && choose.dataset.key !== key) {
+      choose.dataset.key = key;
+      choose.replaceChildren(
+        chooser("Symbol", data.symbols.map((name) => [name, name]), data.symbol, (name) => {
+          symbol = name;
+          answer.refresh(true);
+        }),
+      );
+    }
+    tell(data.trades);
+  }
+
+  return {
+    section: box.section,
+    show(now, then) {
+      tell = then;
+      if (line?.decision === now.decision) return;
+      line = now;
+      symbol = "";
+      answer.refresh(true);
+    },
+    close() {
+      answer.close();
+      chart.close();
+    },
+  };
+}
+
+// The round trips that the decision opened, changed or closed; of a basket the largest gains and losses first.
+function outcomes(trades, line) {
+  if (!trades.length) return empty(line.outcome === "ordered" || line.outcome === "exit" ? "None of its orders moved a position." : "It traded nothing.");
+  const closed = trades.filter((trade) => trade.left);
+  const total = trades.reduce((sum, trade) => sum + (trade.pnl_usd ?? 0), 0);
+  return [
+    trades.length > 1 &&
+      el("p", { class: "headline" }, `It took part in ${count(trades.length, "round trip")}, ${number(closed.length)} closed; together `, gain(total)),
+    table(
+      "Round trips of this decision",
+      [
+        { name: "Trade", of: (trade) => trade.what },
+        { name: "P&L", number: true, of: (trade) => gain(trade.pnl_usd, trade.pnl_percent) },
+        { name: "This decision", of: (trade) => part(trade, line.decision) },
+        { name: "Entered", of: (trade) => pair(moment(trade.entered), usd(trade.entry)) },
+        { name: "Left", of: (trade) => (trade.left ? pair(moment(trade.left), `${usd(trade.exit)}, ${words(trade.why_left)}`) : "still held") },
+        { name: "Held", number: true, of: (trade) => span(trade.held_s) },
+      ],
+      trades,
+      { row: (trade) => ({ data: { ended: trade.symbol } }) },
+    ),
+  ];
+}
+
+const part = (trade, number) =>
+  [trade.entry_decision === number && "opened it", trade.exit_decision === number && "closed it"].filter(Boolean).join(", ") || "changed it";
 
 function inShort(line) {
   const became = line.resolved && line.resolved !== line.action ? `, which means ${words(line.resolved)} here` : "";
@@ -233,8 +315,43 @@ function contracts({ side, percent, keep }) {
 
 function followed(all) {
   if (!all.length) return empty("No order followed.");
+  if (new Set(all.map((line) => line.symbol)).size > 1) return basket(all);
   const others = all.slice(ORDERS_FIRST);
   return [all.slice(0, ORDERS_FIRST).map(order), others.length > 0 && more("orders", `The other ${number(others.length)}`, others.map(order))];
+}
+
+// The orders of a basket under one heading, a line each: sells first, as they are sent.
+function basket(all) {
+  const cost = ({ fills }) => fills.reduce((sum, [, quantity, price]) => sum + quantity * price, 0);
+  const average = (line) => (line.filled ? cost(line) / line.filled : null);
+  const fees = ({ fills }) => fills.reduce((sum, fill) => sum + fill[3], 0);
+  const of = (sign) => all.filter((line) => line.side === sign);
+  const total = (some) => `${count(some.length, "order")}, ${usd(some.reduce((sum, line) => sum + cost(line), 0))}`;
+  return [
+    figures(
+      [
+        ["Sold", total(of(-1))],
+        ["Bought", total(of(1))],
+        ["Fees", usd(all.reduce((sum, line) => sum + fees(line), 0))],
+        ["Sent", clock(all[0].submitted)],
+      ],
+      "figures small",
+    ),
+    table(
+      "Orders of the basket",
+      [
+        { name: "Order", of: (line) => `${side(line.side)} ${number(line.quantity)} ${line.symbol}` },
+        { name: "Limit", number: true, of: (line) => (line.limit ? usd(line.limit) : "market") },
+        { name: "Filled", number: true, of: (line) => number(line.filled) },
+        { name: "Price", number: true, of: (line) => usd(average(line)) },
+        { name: "Fees", number: true, of: (line) => usd(fees(line)) },
+        { name: "Status", of: (line) => words(line.status) },
+        { name: "Name", minor: true, of: (line) => el("code", {}, line.client_order_id) },
+      ],
+      all,
+      { tight: true, row: (line) => ({ data: { order: line.client_order_id } }) },
+    ),
+  ];
 }
 
 function order(line) {

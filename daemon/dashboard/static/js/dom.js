@@ -106,6 +106,9 @@ export function figures(pairs, name = "figures") {
   );
 }
 
+// A value of a table with a note below it: one box, so that a card on a phone keeps them together.
+export const pair = (value, note) => el("span", { class: "pair" }, value, note && el("small", {}, note));
+
 export const badge = (words, kind = "plain") => el("span", { class: `badge ${kind}` }, words);
 
 // A select with a visible label.

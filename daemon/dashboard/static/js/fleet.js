@@ -1,6 +1,6 @@
 // All desks at once: a line for each, and totals by account and by kind of money, which are never added to each other.
 
-import { badge, card, el, empty, figures, table } from "./dom.js";
+import { badge, card, el, empty, figures, pair, table } from "./dom.js";
 import { ask, resource } from "./feed.js";
 import { count, day, minute, number, percent, span, usd, words } from "./format.js";
 import { gain, opening, trouble } from "./parts.js";
@@ -96,8 +96,6 @@ function lines(all, address) {
     { row: (line) => ({ data: { fleet: line.name } }) },
   );
 }
-
-const pair = (value, note) => el("span", { class: "pair" }, value, note && el("small", {}, note));
 
 function trading(line) {
   if (line.problem) return el("span", { class: "bad-text" }, line.problem);

@@ -2,7 +2,7 @@
 
 import { card, el, empty, figures, table } from "./dom.js";
 import { ask, resource } from "./feed.js";
-import { count, moment, number } from "./format.js";
+import { count, moment, number, span, words } from "./format.js";
 import { opening, trouble } from "./parts.js";
 
 export const title = "Health";
@@ -13,6 +13,7 @@ export function mount(main, { desk }) {
   const journal = card("Journal", { id: "journal" });
   const board = card("This dashboard", { id: "dashboard" });
   const kinds = card("Events of the newest session, by kind", { id: "kinds" });
+  const timings = card("How fast", { id: "timings" });
   const starts = card("Starts", { id: "starts" });
   main.append(
     ...opening("Health"),
@@ -20,7 +21,7 @@ export function mount(main, { desk }) {
     el(
       "div",
       { class: "columns even" },
-      el("div", { class: "column" }, daemon.section, journal.section, board.section),
+      el("div", { class: "column" }, daemon.section, timings.section, journal.section, board.section),
       el("div", { class: "column" }, kinds.section, starts.section),
     ),
   );
@@ -62,6 +63,7 @@ export function mount(main, { desk }) {
         "figures small",
       ),
     );
+    timings.show(data.timings, (all) => (all.length ? speeds(all) : empty("Nothing to measure: recorded data has the tape's times, and a live desk's come with its first bars and orders.")));
     kinds.show(data.kinds, (all) =>
       all.length
         ? table("Events by kind", [{ name: "Kind", of: ([name]) => name }, { name: "Events", number: true, of: ([, many]) => number(many) }], all, { stacked: false })
@@ -72,4 +74,25 @@ export function mount(main, { desk }) {
     );
   }
   return { update: () => page.refresh(), close: () => page.close() };
+}
+
+// Durations: from milliseconds to minutes.
+const short = (seconds) => (seconds < 1 ? `${number(1e3 * seconds, seconds < 0.01 ? 1 : 0)} ms` : seconds < 120 ? `${number(seconds, 2)} s` : span(seconds));
+
+function speeds(all) {
+  return [
+    table(
+      "How fast",
+      [
+        { name: "What", of: (line) => words(line.name) },
+        { name: "Median", number: true, of: (line) => short(line.median_s) },
+        { name: "99 %", number: true, of: (line) => short(line.p99_s) },
+        { name: "Longest", number: true, of: (line) => short(line.worst_s) },
+        { name: "Of", number: true, of: (line) => number(line.count) },
+      ],
+      all,
+      { stacked: false, row: (line) => ({ data: { timing: line.name } }) },
+    ),
+    el("ul", { class: "plain-list note" }, all.map((line) => el("li", {}, `${line.name}: ${line.what}`))),
+  ];
 }

@@ -209,7 +209,7 @@ function yearOf(year, days, most, readout) {
       "table",
       { class: "days" },
       el("caption", {}, year),
-      el("thead", {}, el("tr", {}, el("td", {}), headed.map((month, week) => el("th", { scope: "col" }, month && month !== headed[week - 1] ? MONTHS[Number(month) - 1] : "")))),
+      el("thead", {}, el("tr", {}, el("td", {}), headed.map((month, week) => (month && month !== headed[week - 1] ? el("th", { scope: "col" }, MONTHS[Number(month) - 1]) : el("td", {}))))),
       el(
         "tbody",
         {},

@@ -1,0 +1,1 @@
+"""Benchmarks of the dashboard on a long journal."""
