@@ -199,7 +199,13 @@ def test_a_policy_of_another_shape_is_refused_with_the_names_of_the_actions(pack
 
 def test_a_training_object_that_is_not_there_or_of_another_strategy_is_refused(tmp_path: Path) -> None:
     with forgotten_again():
-        without = write_strategy(tmp_path / "mine_without.py", "mine_without")
+        other = write_strategy(tmp_path / "mine_other.py", "mine_other")
+        with pytest.raises(
+            ValueError, match=r"training='tests.support.toy.desk:KIND' .* expected a TrainingKind of mine_other"
+        ):
+            kind(add(str(other)))
+        after = "STRATEGY = STRATEGY._replace(training='')\n"
+        without = write_strategy(tmp_path / "mine_without.py", "mine_without", after=after)
         with pytest.raises(ValueError, match=r"mine_without cannot be trained yet: name its `TrainingKind` in its"):
             kind(add(str(without)))
         after = "STRATEGY = STRATEGY._replace(training='no_such_training:KIND')\n"
