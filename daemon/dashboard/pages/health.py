@@ -90,7 +90,7 @@ def timings_of(reader: JournalReader, spec: Spec | None, mode: str) -> tuple[Tim
     if spec is None or mode not in ("live", "paper", "dry_run"):
         return ()
     measured = [(BROKER, list(_round_trips(reader)))]
-    if spec.decides == "bar":
+    if not spec.before_open_ns:  # it decides at the ends of bars, not before the open
         length_ns = spec.bar_interval_s * SECOND_NS
         bars = [(DECISION, _decisions(reader, length_ns)), (ORDER, _orders(reader, length_ns))]
         measured = [(FEED, list(_bars(reader, length_ns))), *((name, list(some)) for name, some in bars), *measured]

@@ -17,7 +17,7 @@ from strategies.kit.contract import Spec
 from strategies.kit.units import DAY_NS, SECOND_NS
 
 LINES_MOST = 200
-BARS_BEFORE, BARS_AFTER = 60, 60  # of a desk that decides at each bar
+BARS_BEFORE, BARS_AFTER = 60, 60  # of a desk that is flat overnight
 DAYS_BEFORE, DAYS_AFTER = 60, 40
 TRADES_MOST = 100
 
@@ -74,12 +74,12 @@ def around_page(picture: Picture, reader: JournalReader, row: sqlite3.Row, symbo
         raise NotThere(f"symbol is {symbol!r}, expected one of this desk: {', '.join(spec.symbols[:60])}")
     begin_ns, end_ns = _span(spec, row["bar_ns"], row["time_ns"])
     bars = bars_between(reader, symbol, begin_ns, end_ns)
-    marks = fill_marks(reader, begin_ns, end_ns, symbol if spec.holds == "shares" else "") if bars else ()
+    marks = fill_marks(reader, begin_ns, end_ns, "" if spec.chained else symbol) if bars else ()
     return AroundPage(symbol, symbols, bars, marks, trades)
 
 
 def _span(spec: Spec, bar_ns: int, time_ns: int) -> tuple[int, int]:
-    if spec.decides == "session":
+    if spec.overnight:
         return time_ns - DAYS_BEFORE * DAY_NS, time_ns + DAYS_AFTER * DAY_NS
     length_ns = spec.bar_interval_s * SECOND_NS
     return bar_ns - BARS_BEFORE * length_ns, bar_ns + (BARS_AFTER + 1) * length_ns
