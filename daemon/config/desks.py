@@ -7,9 +7,8 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from daemon.config.sources import KEYS, ConfigError, refusal
+from daemon.config.tables import Alpaca
 from daemon.engine.desks_file import DesksFileError, NamedDesk, read_desks, shared, tables_of, text_of
-
-ALPACA = "https://paper-api.alpaca.markets"
 
 
 def checked_desks(path: Path) -> tuple[NamedDesk, ...]:
@@ -25,7 +24,7 @@ def checked_desks(path: Path) -> tuple[NamedDesk, ...]:
 
 def _account(desk: NamedDesk) -> Iterator[tuple[str, str, str]]:
     config = tables_of(desk.config) if desk.config is not None else {}
-    service = text_of(config, "alpaca.trading_url") or ALPACA
+    service = text_of(config, "alpaca.trading_url") or Alpaca().trading_url
     number = text_of(config, "desk.account_number")
     if number:
         yield f"account {number} at {service}", "", "give one of them another desk.account_number, and its keys"

@@ -35,7 +35,7 @@ class FleetLine(msgspec.Struct, frozen=True):
     drawdown: float
     holds: str
     orders: int
-    alarms: int  # since the newest session began
+    alarms: int  # of the New York day of the newest event
     alarm: str  # the newest one's name
     time: float  # newest event, seconds since 1970 UTC
     lag_s: float | None  # since the newest event; None for recorded data

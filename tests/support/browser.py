@@ -31,6 +31,7 @@ from daemon.core.session import NEW_YORK
 from daemon.core.state import State
 from daemon.engine.engine import Engine, Source
 from daemon.journal.journal import FILE
+from tests.support.dashboards import end
 from tests.support.desks.desk_run import Desk, bundled_rows, environment
 from tests.support.paths import FIXTURE_MODELS, REPOSITORY
 
@@ -152,12 +153,7 @@ def dashboard(port: int, *state_dirs: Path, models_dir: Path = FIXTURE_MODELS) -
             time.sleep(0.1)
         yield address
     finally:
-        process.terminate()
-        try:
-            process.communicate(timeout=120)
-        except subprocess.TimeoutExpired:
-            process.kill()
-            process.communicate()
+        end(process)
 
 
 # --- the browser ----------------------------------------------------------------------------------------------------

@@ -75,9 +75,14 @@ def serving(*state_dirs: Path, models_dir: Path = FIXTURE_MODELS) -> Iterator[Se
         line = process.stdout.readline()  # the socket listens by then
         yield Served(int(line.split("http://127.0.0.1:")[1].split("/")[0]), process)
     finally:
-        process.terminate()
-        try:
-            process.communicate(timeout=120)
-        except subprocess.TimeoutExpired:
-            process.kill()
-            process.communicate()
+        end(process)
+
+
+def end(process: subprocess.Popen[str]) -> None:
+    """End a process and read what is left of its output."""
+    process.terminate()
+    try:
+        process.communicate(timeout=120)
+    except subprocess.TimeoutExpired:
+        process.kill()
+        process.communicate()

@@ -72,14 +72,14 @@ def held_up(draft: Draft, symbol: str, side: int) -> bool:
     return any(not hangs(draft, order) for order in against)
 
 
-def works_against(draft: Draft, symbol: str, side: int) -> list[Order]:
-    """Return the hanging orders opposite to an exit on `side`."""
-    return [o for o in draft.orders.values() if (o.symbol, o.side) == (symbol, -side) and hangs(draft, o)]
+def hanging_orders(draft: Draft, symbol: str, side: int) -> list[Order]:
+    """Return the orders of `symbol` on `side` that hang."""
+    return [o for o in draft.orders.values() if (o.symbol, o.side) == (symbol, side) and hangs(draft, o)]
 
 
 def stuck_against(draft: Draft, symbol: str, side: int) -> list[Order]:
     """Return the hanging orders opposite to an exit once one of them hangs for too long, else none."""
-    against = works_against(draft, symbol, side)
+    against = hanging_orders(draft, symbol, -side)
     since_ns = min((order.cancel_since_ns or order.submitted_ns for order in against), default=draft.now_ns)
     return against if draft.now_ns - since_ns >= GIVEN_UP_NS else []
 

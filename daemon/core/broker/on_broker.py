@@ -11,7 +11,7 @@ from msgspec.structs import replace
 from daemon.core.book import book_expiry
 from daemon.core.broker.fills import book_totals, on_unknown_order, record_execution, set_totals, transfer, was_refused
 from daemon.core.broker.foreign import ENDED, on_cancel_by_others, on_foreign_order
-from daemon.core.broker.hanging import works_against
+from daemon.core.broker.hanging import hanging_orders
 from daemon.core.broker.sellable import confirmed, sellable
 from daemon.core.broker.sending import may_enter_auction, may_send, submission_of
 from daemon.core.draft import Draft
@@ -77,7 +77,7 @@ def _count_fate(draft: Draft, before: Order) -> None:
     """Count what became of an order, but no exit that is refused while an order on the other side does not end."""
     order = draft.find_order(before.client_order_id)
     refused = order is not None and order.status == REJECTED and order.purpose == "exit"
-    if not (refused and works_against(draft, before.symbol, before.side)):
+    if not (refused and hanging_orders(draft, before.symbol, -before.side)):
         note_fate(draft, before)
 
 

@@ -15,11 +15,11 @@ from typing import NamedTuple
 
 from daemon.core.broker.hanging import (
     given_up,
+    hanging_orders,
     may_be_free,
     note_held_up,
     on_its_way,
     stuck_against,
-    works_against,
 )
 from daemon.core.draft import Draft
 from daemon.core.instruments.contracts import price_step
@@ -128,8 +128,7 @@ def report_closing(draft: Draft, symbol: str, quantity: int) -> None:
     """Report that a position leaves by the broker's own call, and why."""
     how = "closed by the broker's own call, which sells no more"
     if confirmed(draft, symbol):
-        side = -1 if draft.held(symbol) > 0 else 1
-        against = works_against(draft, symbol, side)
+        against = hanging_orders(draft, symbol, 1 if draft.held(symbol) > 0 else -1)
         cause = "an order on the other side does not end" if against else "orders that do not end hold all of it"
         why = f"{quantity} {symbol}: {cause}; {how}"
         draft.alarm("exit_stuck", why, once=True, about=f"close {symbol}")

@@ -78,8 +78,8 @@ def _a_minute(state: State[Any]) -> int:
 
 def _of_shares(state: State[Any], spec: Spec) -> list[LimitLine]:
     basket, book, symbols = state.trading.basket, state.book, len(spec.symbols)
-    held = sum(abs(p.quantity) * float(state.marks.get(p.symbol, 0)) for p in book.positions.values())
-    widest = max((abs(p.quantity) * float(state.marks.get(p.symbol, 0)) for p in book.positions.values()), default=0.0)
+    worth = [abs(p.quantity) * float(state.marks.get(p.symbol, 0)) for p in book.positions.values()]
+    held, widest = sum(worth), max(worth, default=0.0)
     equity = float(book.equity)
     return [
         _part("all positions of the equity", held / equity if equity > 0 else 0.0, basket.gross_weight_max),

@@ -12,7 +12,15 @@ from decimal import Decimal
 from msgspec.structs import replace
 
 from daemon.core.broker.funds import proceeds_awaited, spendable
-from daemon.core.broker.hanging import QUOTE_WAIT_NS, hangs, held_up, in_the_way, reprice_ns, tend_exits, worked_ns
+from daemon.core.broker.hanging import (
+    QUOTE_WAIT_NS,
+    hanging_orders,
+    held_up,
+    in_the_way,
+    reprice_ns,
+    tend_exits,
+    worked_ns,
+)
 from daemon.core.broker.sellable import sellable, ways_out
 from daemon.core.broker.sending import AUCTION_ENDS_NS, may_enter_auction, may_send, submit
 from daemon.core.desks.shares.basket import (
@@ -161,8 +169,7 @@ def _sell_now(draft: Draft, work: Work, surplus: int) -> bool:
 
 def _sell(draft: Draft, work: Work, surplus: int, limit: Decimal | None, *, auction: bool) -> bool:
     """Send one attempt of a sale; False when nothing is free to be sold, or a gate denies it."""
-    hanging = [o for o in draft.orders.values() if (o.symbol, o.side) == (work.symbol, -1) and hangs(draft, o)]
-    leave = sellable(draft, work.symbol, -1, surplus, hanging)
+    leave = sellable(draft, work.symbol, -1, surplus, hanging_orders(draft, work.symbol, -1))
     by_rule = work.reason != POLICY  # a basket's sale never leaves by the broker's own call
     ways = [way for way in ways_out(draft, work, -1, leave) if by_rule or not way.closing]
     if leave.quantity <= 0 or not ways:
