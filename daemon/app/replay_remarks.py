@@ -135,6 +135,6 @@ def _no_trade(replay: Replay, state: State[Any]) -> str:
             f"{replay.info.dates}. Pass a longer tape."
         )
     return (
-        f"No trade: {count:,} wishes were denied by the gate {gate}; docs/OPERATIONS.md explains it, and rltraderctl "
+        f"No trade: {count:,} wishes were denied by the gate {gate}; docs/GATES.md explains it, and rltraderctl "
         f"decisions lists them."
     )

@@ -1,6 +1,6 @@
 """The table of gates: one row for each gate and kind of desk. A desk asks its gates in the order of this table.
 
-The meaning and cure of each gate stand under its name in docs/OPERATIONS.md. A policy's confidence is no gate for
+The meaning and cure of each gate stand under its name in docs/GATES.md. A policy's confidence is no gate for
 shares: the largest of 16 probabilities is always low, and actions have none.
 """
 

@@ -50,7 +50,7 @@ class LadderMoved(Event, frozen=True, tag=True, omit_defaults=True):
     champion: str
     share: float
     sessions: int  # on this step so far
-    reason: str  # a heading of docs/OPERATIONS.md where it was refused or rolled back
+    reason: str  # docs/LADDER.md, where it was refused or rolled back
     detail: str
     figures: dict[str, float] = msgspec.field(default_factory=dict)
 

@@ -1,7 +1,7 @@
 """Gates on new risk for every desk: state, session, bars, model, pace and losses.
 
 Each is a function (view, intent) -> reason or None that ignores which order it is. `daemon.core.desks.gates` names and
-orders them; meaning and cure stand under each name in docs/OPERATIONS.md.
+orders them; meaning and cure stand under each name in docs/GATES.md.
 """
 
 from __future__ import annotations

@@ -2,7 +2,7 @@
 
 Orders and fills are taken over first (they explain most), then the ledger, then the remaining differences. A difference
 is judged only after it stood for `SETTLE_NS`: the parts of a report are requested one after another, and the broker's
-own books lag. Until book and broker agree there is no new risk. Verdicts: docs/OPERATIONS.md, "Reconciliation".
+own books lag. Until book and broker agree there is no new risk. Verdicts: docs/BOOK.md.
 """
 
 from __future__ import annotations

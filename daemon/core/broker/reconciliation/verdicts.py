@@ -1,4 +1,4 @@
-"""The written verdict for each kind of difference: docs/OPERATIONS.md, "Reconciliation"."""
+"""The written verdict for each kind of difference: docs/BOOK.md."""
 
 from __future__ import annotations
 

@@ -1,7 +1,7 @@
 """Gates of one option order: the answer behind it, size, money, price and other orders.
 
 Each is a function (view, intent) -> reason or None; unknown is a reason to deny. `daemon.core.desks.gates` names and
-orders them; meaning and cure stand under each name in docs/OPERATIONS.md.
+orders them; meaning and cure stand under each name in docs/GATES.md.
 """
 
 from __future__ import annotations

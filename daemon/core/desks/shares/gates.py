@@ -1,7 +1,7 @@
 """Gates of a desk of shares: for a basket before its first order, and for each order.
 
 Each is a function (view, intent) -> reason or None; unknown is a reason to deny. `daemon.core.desks.gates` names and
-orders them; meaning and cure stand under each name in docs/OPERATIONS.md.
+orders them; meaning and cure stand under each name in docs/GATES.md.
 """
 
 from __future__ import annotations
