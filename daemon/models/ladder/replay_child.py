@@ -6,7 +6,6 @@ import os
 import resource
 import sqlite3
 import sys
-from contextlib import closing
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -16,12 +15,10 @@ from msgspec import UNSET
 
 from daemon.core.effects import AskPolicy
 from daemon.core.events import (
-    BarClosed,
     Event,
     ModelVerified,
     PolicyFailed,
     RunStarted,
-    SessionEnded,
     SessionScheduled,
 )
 from daemon.core.limits import Trading
@@ -30,9 +27,8 @@ from daemon.core.paper.state import broker_snapshot
 from daemon.core.step import Step
 from daemon.engine.code import code_digest
 from daemon.engine.recovery import REPLAY, adopt_trading, fresh_machine
-from daemon.engine.segments import parts_of
-from daemon.journal.reader import JournalReader, reading
-from daemon.journal.rows import JournalError, decode_event
+from daemon.journal.rows import JournalError
+from daemon.models.ladder.recorded import Recorded, recorded_sessions, timed_as_on_a_tape
 from daemon.models.ladder.replay_gate import Replayed, Request
 from daemon.models.pointer import ModelError
 from daemon.models.runtime import OnnxPolicy
@@ -44,9 +40,6 @@ from strategies.registry import strategy as strategy_named
 NICE = 19
 CPU_S = 3600  # processor time of both replays together
 TRIAL_S = 3600.0  # for the trial of the version, which has this priority too
-ROWS_AT_ONCE = 20_000  # of one short transaction
-ROWS_MOST = 5_000_000  # that are looked at, from the newest on
-KINDS = ("SessionScheduled", "BarClosed", "BarCorrected", "SessionEnded")
 
 
 def main() -> None:
@@ -83,81 +76,6 @@ def replayed(request: Request) -> Replayed:
         trades=ours.trades,
         champion_trades=theirs.trades,
     )
-
-
-# --- the bars ---------------------------------------------------------------------------------------------------------
-
-
-class Recorded(NamedTuple):
-    """One session of the journal: its events in their order."""
-
-    date: str
-    events: list[Event]
-
-    @property
-    def whole(self) -> bool:
-        """Whether it was followed to its end."""
-        return any(isinstance(event, SessionEnded) for event in self.events)
-
-    @property
-    def bars(self) -> int:
-        """Bars of all symbols."""
-        return sum(isinstance(event, BarClosed) for event in self.events)
-
-
-def recorded_sessions(request: Request, strategy: AnyStrategy) -> list[Recorded]:
-    """Return the last whole sessions, oldest first, and as many before them as the strategy is warmed by.
-
-    Raises JournalError, sqlite3.Error.
-    """
-    rows: list[Event] = []  # newest first
-    looked, before = 0, 2**62  # rows, and the id below the last of them
-    for part in reversed(parts_of(Path(request.journal))):
-        with closing(JournalReader(part)) as reader, reading(part):
-            newest, first = _bounds(reader)
-            before = min(before, newest)
-            while before >= first and looked < ROWS_MOST:
-                rows += _rows(reader, before, request.seq)
-                before, looked = max(before - ROWS_AT_ONCE, first - 1), looked + ROWS_AT_ONCE
-                found = _sessions(rows)
-                if _enough(found, request, strategy):
-                    return found
-    return _sessions(rows)
-
-
-def _bounds(reader: JournalReader) -> tuple[int, int]:
-    row = reader.query("SELECT max(id) AS newest, min(id) AS first FROM events")[0]
-    return row["newest"] or 0, row["first"] or 1
-
-
-def _rows(reader: JournalReader, newest: int, seq: int) -> list[Event]:
-    """Return the feed's events among `ROWS_AT_ONCE` rows, newest first."""
-    found = reader.query(
-        f"SELECT payload FROM events WHERE id <= ? AND id > ? AND seq <= ? "
-        f"AND kind IN ({','.join('?' * len(KINDS))}) ORDER BY id DESC",
-        (newest, newest - ROWS_AT_ONCE, seq, *KINDS),
-    )
-    return [decode_event(row["payload"]) for row in found]
-
-
-def _sessions(rows: list[Event]) -> list[Recorded]:
-    """Group events, given newest first, by session, oldest first; what is before the first, or not whole last, goes."""
-    found: list[Recorded] = []
-    for event in reversed(rows):
-        if isinstance(event, SessionScheduled) and (not found or found[-1].date != event.session.date):
-            found.append(Recorded(event.session.date, []))
-        if found:
-            found[-1].events.append(event)
-    while found and not found[-1].whole:
-        found.pop()
-    return found
-
-
-def _enough(found: list[Recorded], request: Request, strategy: AnyStrategy) -> bool:
-    """Return whether enough sessions are there; the oldest one may be cut and does not count."""
-    before = found[1 : -request.sessions]
-    warm = sum(session.bars for session in before) >= strategy.spec.history_bars * len(strategy.spec.symbols)
-    return warm and len(before) > request.trading.paper.volatility_sessions
 
 
 # --- one version ------------------------------------------------------------------------------------------------------
@@ -209,7 +127,8 @@ def _play(request: Request, strategy: AnyStrategy, version: str, recorded: list[
         try_model(model, TRIAL_S, configured(spec), spec.config)
     machine = _started(request, strategy, trading, model, recorded[0].events[0].time_ns)
     player = _Player(OnnxPolicy.open(model, strategy, "cpu", 1), machine, first.date)
-    machine.run((event for session in recorded for event in session.events), player.answer, player.watch)
+    events = (event for session in recorded for event in timed_as_on_a_tape(session.events, spec))
+    machine.run(events, player.answer, player.watch)
     return player.result()
 
 

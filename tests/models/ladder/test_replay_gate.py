@@ -7,9 +7,11 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import json
 import os
 import shutil
 import signal
+import sqlite3
 from collections.abc import Awaitable, Callable
 from dataclasses import replace
 from pathlib import Path
@@ -17,20 +19,26 @@ from typing import Any
 
 import pytest
 
-from daemon.core.events import LadderMoved
+from daemon.core.events import BarClosed, BarCorrected, ClockTicked, LadderMoved, SessionEnded, SessionScheduled
 from daemon.core.state import LadderState
 from daemon.engine.recovery import identity_of
 from daemon.journal.journal import FILE
+from daemon.models.ladder.recorded import timed_as_on_a_tape
 from daemon.models.ladder.replay_child import NICE, replayed
 from daemon.models.ladder.replay_gate import Replay, ReplayLost, Request
 from daemon.models.pointer import ModelError
+from strategies.kit.contract import Bar, Session
 from strategies.kit.manifest import POLICY_FILE
+from strategies.kit.units import MINUTE_NS
+from strategies.registry import strategy as registered
 from tests.support.desks.desk_run import Crash, records, rltraderctl, verified
 from tests.support.models.climbing import RULES, Climb, climber_of
 from tests.support.models.online_climb import ONLINE, climb_online, online_desk, online_store
 from tests.support.models.swaps import events, name, running
 
 NAME = ONLINE.spec.name
+NEW_YORK_0930_NS = 1_704_205_800_000_000_000  # 2024-01-02
+PLACES = (("SPY", NEW_YORK_0930_NS), ("QQQ", NEW_YORK_0930_NS), ("SPY", NEW_YORK_0930_NS + MINUTE_NS))
 SESSIONS, REPLAYED = 6, 3  # of the tape, two of which warm the indicators
 Play = Callable[[Climb], Awaitable[None]]
 
@@ -135,6 +143,43 @@ def test_only_whole_sessions_up_to_the_named_event_are_replayed(desk: Path) -> N
     early = replayed(request_of(desk, seq=ends[-1] - 1, sessions=100))
     assert early.sessions == SESSIONS - 1
     assert early == replayed(request_of(desk, seq=ends[-2], sessions=100))
+
+
+def test_bars_that_came_a_second_after_their_end_give_the_figures_of_a_tape(desk: Path) -> None:
+    expected = replayed(request_of(desk))
+    assert expected.trades > 0
+    with contextlib.closing(sqlite3.connect(desk / "state" / FILE)) as journal, journal:
+        rows = journal.execute("SELECT id, payload FROM events WHERE kind = 'BarClosed' ORDER BY id").fetchall()
+        for place, (row, payload) in enumerate(rows):
+            bar = json.loads(payload)
+            late = json.dumps({**bar, "time_ns": bar["time_ns"] + 1_200_000_000 + place % 4})
+            journal.execute("UPDATE events SET payload = ? WHERE id = ?", (late, row))
+    assert replayed(request_of(desk)) == expected
+
+
+def test_a_recorded_minute_that_lacks_a_symbol_ends_with_a_tick_as_on_a_tape() -> None:
+    first, second = NEW_YORK_0930_NS, NEW_YORK_0930_NS + MINUTE_NS
+    session = Session("2024-01-02", first, first + 390 * MINUTE_NS)
+    spy, qqq, later = (Bar(name, start, 1.0, 1.0, 1.0, 1.0, 1) for name, start in PLACES)
+    came = [
+        SessionScheduled(first - 5, session, ()),
+        BarClosed(second + 1_100, qqq),
+        BarCorrected(second + 2_000, qqq),
+        BarClosed(second + MINUTE_NS + 900, later),
+        BarClosed(second + MINUTE_NS + 950, spy),  # of the first minute
+        SessionEnded(session.close_ns + 7, session.date),
+    ]
+    spec = registered(NAME, ("SPY", "QQQ")).spec
+    assert list(timed_as_on_a_tape(came, spec)) == [
+        came[0],
+        BarClosed(second, qqq),
+        BarCorrected(second, qqq),
+        ClockTicked(second + 5_000_000_000),
+        BarClosed(second + MINUTE_NS, later),
+        BarClosed(second + MINUTE_NS, spy),
+        ClockTicked(second + MINUTE_NS + 5_000_000_000),
+        came[-1],
+    ]
 
 
 def test_a_rotated_journal_is_replayed_across_its_files(desk: Path, tmp_path: Path) -> None:
