@@ -113,6 +113,8 @@ lint: .venv/.installed-tests
 
 # Each test process, and each of the hundreds that they start, would else compile the project anew.
 test: export PYTHONDONTWRITEBYTECODE :=
+# One thread for each process: several wait for one another at the end of each product, and spin meanwhile.
+test: export OMP_NUM_THREADS := 1
 test: lint debian-tools
 	.venv/bin/python -m pytest -n $(TEST_PROCESSES) --dist loadfile --no-loadscope-reorder --cov=strategies --cov=daemon.core --cov-fail-under=$(COVERAGE_MIN) $(PYTEST_ARGS)
 

@@ -66,8 +66,8 @@ LONGEST = (
     "training/online/test_process.py",
     "training/rl/off_policy/test_benchmark.py",
 )
-"""Files of half a minute and more on a busy machine, the longest first: several processes then end together, because the last is short.
-A file's tests stay together, so a new long file belongs here."""
+"""Files of half a minute and more on a busy machine, the longest first: several processes then end together, as the
+last is short. A file's tests stay together, so a new long file belongs here."""
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
