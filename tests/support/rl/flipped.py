@@ -88,13 +88,13 @@ class Desk:
     def play(self, sessions: int) -> None:
         """Go through whole sessions at `EPSILON`."""
         for _ in range(sessions):
-            acting = copy.deepcopy(self.learner.dqn.network)
+            acting = copy.deepcopy(self.learner.answering)
             for _ in range(MARKET.steps):
                 self._decide(acting)
 
     def share(self) -> float:
-        """What the learner's network earns of the optimum of the market's rule."""
-        return share_of_optimum(MARKET, self.learner.dqn.network.values, self.market.rule)
+        """What the learner's averaged weights earn of the optimum of the market's rule."""
+        return share_of_optimum(MARKET, self.learner.answering.values, self.market.rule)
 
     def _decide(self, acting: QNetwork) -> tuple[int, float]:
         """Act and learn; returns the action and its reward."""
