@@ -8,8 +8,10 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
+
+import msgspec
 
 from daemon.core.desks.kind import PaperMarket
 from daemon.core.effects import AskPolicy
@@ -34,6 +36,11 @@ class Desk:
     state: State[Any]
     market_state: Any  # of the paper broker
     feed: tuple[Event, ...]
+
+
+def under(ready: Sequence[Desk], trading: Trading) -> tuple[Desk, ...]:
+    """The same desks under other limits and costs: they held so far, so nothing depends on these."""
+    return tuple(replace(desk, state=msgspec.structs.replace(desk.state, trading=trading)) for desk in ready)
 
 
 def started(strategy: AnyStrategy, trading: Trading, market: PaperMarket) -> Machine:

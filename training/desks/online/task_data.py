@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from typing import Any
 
 import msgspec
@@ -15,7 +15,7 @@ from torch import nn
 from daemon.core.limits import Trading
 from strategies.kit.contract import Float32Array
 from training.desks.kind import Span
-from training.desks.minutes import Desk
+from training.desks.minutes import Desk, under
 from training.desks.online.data import OnlineData
 from training.desks.online.dry_run import desks, dry_run
 from training.desks.online.market.bars import Bars
@@ -64,10 +64,9 @@ class OnlineTaskData:
             self.ready[dates] = desks(self.data, self.data.trading, dates)
         sessions: list[SessionResult] = []
         denials: Counter[str] = Counter()
-        for desk in counted(self.ready[dates], "sessions"):
+        for desk in counted(under(self.ready[dates], trading), "sessions"):
             check_stop()
-            state = msgspec.structs.replace(desk.state, trading=trading)  # nothing was traded yet
-            found = dry_run(make(), (replace(desk, state=state),), self.data, trading)
+            found = dry_run(make(), (desk,), self.data, trading)
             sessions.extend(found.sessions)
             denials.update(found.denials)
         return PlayResult(tuple(sessions), dict(sorted(denials.items())))

@@ -13,10 +13,10 @@ import torch
 
 from daemon.core.limits import Trading
 from strategies.kit.contract import AnyStrategy
-from training.desks.minutes import Desk
+from training.desks.minutes import Desk, under
 from training.desks.random_like import random_like
 from training.desks.scalper.data import Data
-from training.desks.scalper.dry_run import desks, dry_run
+from training.desks.scalper.dry_run import dry_run
 from training.desks.scalper.market import Market
 from training.desks.scalper.play import (
     DelayedPlayer,
@@ -141,20 +141,17 @@ def with_costs(trading: Trading, times: int) -> Trading:
     )
 
 
-def scenarios(
-    player: Player, ready: Sequence[Desk], data: Data, machine: AnyStrategy, trading: Trading
-) -> dict[str, PlayResult]:
+def scenarios(player: Player, ready: Sequence[Desk], machine: AnyStrategy, trading: Trading) -> dict[str, PlayResult]:
     """The same player without fees and half-spreads, at twice and three times the costs, and one bar late.
 
     Prices are whole cents in all of them, so up to a cent of spread remains without costs. `ready` are the desks at the
     costs as they are.
     """
-    dates = [desk.date for desk in ready]
     found = {}
     for name, times in (("no costs", 0), ("costs x 2", 2), ("costs x 3", 3)):
         other = with_costs(trading, times)
         with phase(name):
-            found[name] = dry_run(player, desks(data.source, machine, other, dates), machine, other)
+            found[name] = dry_run(player, under(ready, other), machine, other)
     with phase("one bar late"):
         found["one bar late"] = dry_run(DelayedPlayer(player), ready, machine, trading)
     return found

@@ -92,7 +92,7 @@ class ScalperTaskData:
         with phase("random traders, all"):
             totals = baselines.random_totals(trader, data, dates, trading, baselines.RANDOM_DRAWS)
         check_stop()
-        return Compared(found, tuple(totals), baselines.scenarios(policy, ready, data, self.machine, trading))
+        return Compared(found, tuple(totals), baselines.scenarios(policy, ready, self.machine, trading))
 
     def probes(self, fold: Fold, count: int, seed: int) -> Float32Array:
         """See `TaskData`; the positions in them are drawn."""

@@ -61,7 +61,7 @@ def test_costs_are_multiplied_everywhere_and_nothing_else_changes() -> None:
 def test_the_same_decisions_earn_more_without_costs_and_less_at_twice_and_three_times_the_costs(data: Data) -> None:
     dates = tuple(data.days)[:2]
     ready = desks(data.source, MACHINE, TRADING, dates)
-    found = baselines.scenarios(erratic, ready, data, MACHINE, TRADING)
+    found = baselines.scenarios(erratic, ready, MACHINE, TRADING)
     as_they_are = dry_run(erratic, ready, MACHINE, TRADING)
     earned = [sum(s.pnl_usd for s in p.sessions) for p in (
         found["no costs"], as_they_are, found["costs x 2"], found["costs x 3"],
@@ -70,6 +70,9 @@ def test_the_same_decisions_earn_more_without_costs_and_less_at_twice_and_three_
     assert earned == sorted(earned, reverse=True)
     assert sum(session.fees_usd for session in found["no costs"].sessions) == 0.0
     assert list(found) == ["no costs", "costs x 2", "costs x 3", "one bar late"]
+    for name, times in (("no costs", 0), ("costs x 3", 3)):  # as desks that had these costs from their first day on
+        other = baselines.with_costs(TRADING, times)
+        assert found[name] == dry_run(erratic, desks(data.source, MACHINE, other, dates), MACHINE, other)
 
 
 def test_each_trade_has_the_confidence_it_was_entered_with_and_together_they_are_the_profit(data: Data) -> None:
