@@ -115,6 +115,8 @@ lint: .venv/.installed-tests
 test: export PYTHONDONTWRITEBYTECODE :=
 # One thread for each process: several wait for one another at the end of each product, and spin meanwhile.
 test: export OMP_NUM_THREADS := 1
+# Ray's workers are as nice as the rest: at Ray's own 15 they stand still beside three busy test processes.
+test: export RAY_worker_niceness := 0
 test: lint debian-tools
 	.venv/bin/python -m pytest -n $(TEST_PROCESSES) --dist loadfile --no-loadscope-reorder --cov=strategies --cov=daemon.core --cov-fail-under=$(COVERAGE_MIN) $(PYTEST_ARGS)
 
