@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import Any, Protocol
 
 import msgspec
 
@@ -28,14 +28,29 @@ MODEL, FEED = "candidate", "sip"
 Answering = Callable[[AskPolicy, int], PolicyAnswered]
 
 
+class Venue(Protocol):
+    """Where a desk trades: its paper broker, and what joins the bars of its feed."""
+
+    @property
+    def mode(self) -> str:
+        """The mode of the desk."""
+
+    def broker(self, trading: Trading, underlying: str, /) -> PaperMarket:
+        """The paper broker."""
+
+    def feed(self, machine: Machine, events: Iterable[Event], /) -> Iterable[Event]:
+        """One session's bars as `machine` gets them."""
+
+
 @dataclass(frozen=True, slots=True)
 class Desk:
-    """A desk just before a session, and the feed events of that session."""
+    """A desk just before a session, and the feed events of that session's bars."""
 
     date: str
     state: State[Any]
     market_state: Any  # of the paper broker
     feed: tuple[Event, ...]
+    venue: Venue | None = None  # None: the bars are the whole feed
 
 
 def under(ready: Sequence[Desk], trading: Trading) -> tuple[Desk, ...]:
@@ -43,10 +58,10 @@ def under(ready: Sequence[Desk], trading: Trading) -> tuple[Desk, ...]:
     return tuple(replace(desk, state=msgspec.structs.replace(desk.state, trading=trading)) for desk in ready)
 
 
-def started(strategy: AnyStrategy, trading: Trading, market: PaperMarket) -> Machine:
+def started(strategy: AnyStrategy, trading: Trading, market: PaperMarket, mode: str = "replay") -> Machine:
     """A desk on its first day: reconciled, with a verified model, and nothing but cash."""
     core, spec = Core(strategy), strategy.spec
-    identity = Identity("replay", "evaluation", spec.name, "evaluation", FEED, configured(spec), spec.config)
+    identity = Identity(mode, "evaluation", spec.name, "evaluation", FEED, configured(spec), spec.config)
     machine = Machine(core, core.start(identity, trading), market, market.start())
     machine.apply(RunStarted(0, identity.mode, identity.account, identity.strategy, identity.epoch, "", FEED, trading))
     machine.apply(ModelVerified(0, MODEL, "", promoted=False, feed=FEED))
@@ -55,7 +70,12 @@ def started(strategy: AnyStrategy, trading: Trading, market: PaperMarket) -> Mac
 
 
 def desks_before(
-    events: Iterable[Event], machine: Machine, answer: Answering, dates: Sequence[str], before: int
+    events: Iterable[Event],
+    machine: Machine,
+    answer: Answering,
+    dates: Sequence[str],
+    before: int,
+    venue: Venue | None = None,
 ) -> tuple[Desk, ...]:
     """The desks before the sessions of `dates`, ascending, in one pass over the feed, read no further.
 
@@ -69,20 +89,29 @@ def desks_before(
     wanted = frozenset(dates)
     earlier: deque[list[Event]] = deque(maxlen=before)  # sessions until the first wanted
     found: list[Desk] = []
-    for date, feed in _sessions(events):
+    for date, session in _sessions(events):
         if not found and date not in wanted:
-            earlier.append(feed)
+            earlier.append(session)
             continue
         while earlier:
-            machine.run(earlier.popleft(), answer)
+            machine.run(_feed(machine, earlier.popleft(), venue), answer)
         if date in wanted:
-            found.append(Desk(date, machine.state, machine.market_state, tuple(feed)))
+            found.append(Desk(date, machine.state, machine.market_state, tuple(session), venue))
             report_piece(len(found), len(wanted), "sessions made ready")
             if len(found) == len(wanted):
                 return tuple(found)
-        machine.run(feed, answer)
+        machine.run(_feed(machine, session, venue), answer)
     missing = min(wanted - {desk.date for desk in found})
     raise ValueError(f"no session {missing} in the feed: check the dates against the file")
+
+
+def feed_of(desk: Desk, machine: Machine) -> Iterable[Event]:
+    """The feed of the desk's session for a machine that stands just before it."""
+    return _feed(machine, desk.feed, desk.venue)
+
+
+def _feed(machine: Machine, events: Iterable[Event], venue: Venue | None) -> Iterable[Event]:
+    return events if venue is None else venue.feed(machine, events)
 
 
 def _sessions(events: Iterable[Event]) -> Iterator[tuple[str, list[Event]]]:

@@ -25,7 +25,7 @@ from daemon.journal.universe import strategy_of
 from daemon.reports.gap.recorded_day import with_recorded
 from daemon.reports.holdings import rows_between
 from daemon.reports.record import REPORT_SPAN_NS, WARM_NS, first_id
-from daemon.tapes.quotes.tape import DayQuotes
+from daemon.tapes.quotes.day import DayQuotes
 from strategies.kit.contract import Session
 
 RECORDED = "recorded"  # the mode of a dry run on recorded quotes

@@ -11,8 +11,8 @@ from daemon.core.effects import AnyEffect
 from daemon.core.events import Event, Quote, QuotesReceived
 from daemon.core.instruments.option_market import parse_occ
 from daemon.tapes.files import TapeError
+from daemon.tapes.quotes.day import DayQuotes
 from daemon.tapes.quotes.reader import QuoteFile
-from daemon.tapes.quotes.tape import DayQuotes
 from strategies.kit.contract import Session
 from strategies.kit.units import MINUTE_NS
 

@@ -6,7 +6,7 @@ Bounded by the largest session of the file. An unusable file raises `TapeError`;
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
@@ -173,6 +173,13 @@ def session_quotes(date: str, tables: list[Any]) -> SessionQuotes:
         underlying=_floats(table, "underlying", rows),
         sources=tuple(sorted(filter(None, table.column("source").unique().to_pylist()))),
     )
+
+
+def rows_of(quotes: SessionQuotes, rows: Int64Array) -> SessionQuotes:
+    """Return these rows alone, in their order by contract, then by time; the contracts stay."""
+    ordered = rows[np.lexsort((quotes.end_ns[rows], quotes.codes[rows]))]
+    columns = {name: getattr(quotes, name)[ordered] for name in ("codes", "end_ns", "bid", "ask", "underlying")}
+    return replace(quotes, sizes=quotes.sizes[:, ordered], extremes=quotes.extremes[:, ordered], **columns)
 
 
 def contracts_of(symbols: tuple[str, ...]) -> Contracts:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterable, Sequence
+from typing import Final
 
 import torch
 
@@ -19,23 +20,46 @@ from daemon.core.paper.paper import PaperBroker
 from daemon.core.records import DecisionRow
 from daemon.core.step import Core, Step
 from strategies.kit.contract import AnyStrategy
-from training.desks.minutes import MODEL, Answering, Desk, desks_before, started
+from training.desks.minutes import MODEL, Answering, Desk, Venue, desks_before, feed_of, started
 from training.desks.scalper.play import Player, always_hold
 from training.study.evaluation import SessionResult
 from training.study.progress import counted
 from training.study.study import Entry, PlayResult
 
 
-def desks(events: Iterable[Event], strategy: AnyStrategy, trading: Trading, dates: Sequence[str]) -> tuple[Desk, ...]:
+class Modelled:
+    """The option market of the paper broker, whose quotes follow from the bars. See `training.desks.minutes.Venue`."""
+
+    mode: Final = "replay"
+
+    def broker(self, trading: Trading, underlying: str) -> PaperBroker:
+        """See `Venue`."""
+        return PaperBroker(trading, underlying)
+
+    def feed(self, _: Machine, events: Iterable[Event]) -> Iterable[Event]:
+        """See `Venue`."""
+        return events
+
+
+MODELLED: Final = Modelled()
+
+
+def desks(
+    events: Iterable[Event],
+    strategy: AnyStrategy,
+    trading: Trading,
+    dates: Sequence[str],
+    venue: Venue = MODELLED,
+) -> tuple[Desk, ...]:
     """As `desks_before`, after as many sessions as warm the strategy and give the volatility."""
     before = trading.paper.volatility_sessions + 2
-    machine = started(strategy, trading, PaperBroker(trading, strategy.spec.symbols[0]))
+    machine = started(strategy, trading, venue.broker(trading, strategy.spec.symbols[0]), venue.mode)
     logits = tuple(always_hold(torch.zeros(1))[0].tolist())  # whatever is observed
 
     def hold(question: AskPolicy, now_ns: int) -> PolicyAnswered:
         return PolicyAnswered(now_ns, question.decision, logits, b"", MODEL)
 
-    return desks_before(events, machine, hold, dates, before)
+    return desks_before(events, machine, hold, dates, before, venue)
 
 
 def dry_run(player: Player, ready: Sequence[Desk], strategy: AnyStrategy, trading: Trading) -> PlayResult:
@@ -46,10 +70,10 @@ def dry_run(player: Player, ready: Sequence[Desk], strategy: AnyStrategy, tradin
     rules = trading.execution
     unused = strategy.spec.window + rules.flat_before_close_min + rules.flatten_lead_min
     for desk in counted(ready, "sessions"):
-        market = PaperBroker(trading, strategy.spec.symbols[0])
+        market = (desk.venue or MODELLED).broker(trading, strategy.spec.symbols[0])
         machine = Machine(Core(strategy), desk.state, market, desk.market_state)
         watch = _Watch(machine)
-        end = machine.run(desk.feed, _answering(player), watch)
+        end = machine.run(feed_of(desk, machine), _answering(player), watch)
         before, stats = desk.state.stats, end.stats
         denials.update({gate: count - before.denials.get(gate, 0) for gate, count in stats.denials.items()})
         entries.extend(Entry(desk.date, confidence, pnl_usd) for confidence, pnl_usd in watch.closed)

@@ -8,7 +8,7 @@ Invariant: nothing is priced or estimated here; every number is gathered from ta
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 import torch
@@ -49,6 +49,8 @@ class Market:
     the number of its episodes alone, so the CPU and every device play the same ones; without, it stands still, and
     `begin` chooses the session that each one plays.
     """
+
+    changing: ClassVar[tuple[str, ...]] = _CHANGING
 
     def __init__(
         self,
@@ -188,7 +190,7 @@ class Market:
 
     def state_dict(self) -> dict[str, Any]:
         """All state that the next steps depend on, apart from the arguments of the constructor; tensors are copies."""
-        state: dict[str, Any] = {name.strip("_"): getattr(self, name).clone() for name in _CHANGING}
+        state: dict[str, Any] = {name.strip("_"): getattr(self, name).clone() for name in self.changing}
         return state | {"seed": self._seed, "days": len(self._first_decision), "rows": len(self._features)}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
@@ -202,7 +204,7 @@ class Market:
         if wanted != found:
             raise ValueError(f"the market's state is of {found}, this one has {wanted}: give the same file and count")
         self._seed = int(state["seed"])
-        for name in _CHANGING:
+        for name in self.changing:
             getattr(self, name).copy_(state[name.strip("_")])
 
     def _entries(self, entry_minute: Tensor) -> Tensor:

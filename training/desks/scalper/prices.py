@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, fields
 from decimal import Decimal
+from typing import Self
 
 import numpy as np
 import numpy.typing as npt
@@ -43,9 +44,9 @@ class PriceTable:
     costs: Tensor  # int64 (cells,): of a contract at its entry limit, millionths of a cent, or `DENIED`
     lanes: Tensor  # int64 (rows, 2): the lane of the call and of the put nearest the money at this row's close
 
-    def to(self, device: torch.device | str) -> PriceTable:
+    def to(self, device: torch.device | str) -> Self:
         """The same table on `device`; itself where it is there already."""
-        return PriceTable(**{field.name: getattr(self, field.name).to(device) for field in fields(self)})
+        return type(self)(**{field.name: getattr(self, field.name).to(device) for field in fields(self)})
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,8 +63,41 @@ class DayPrices:
     nearest: Int64Array  # (bars,) index into strikes
 
 
+@dataclass(frozen=True, slots=True)
+class DayQuoted:
+    """One session's contracts near the money with their bid and ask in cents at four moments of each bar.
+
+    Each of `open`, `close`, `lowest`, `highest` is (bid, ask), int64 arrays (2 rights, strikes, bars).
+    """
+
+    strikes: tuple[float, ...]
+    nearest: Int64Array  # (bars,) index into strikes at each close
+    open: tuple[Int64Array, Int64Array]
+    close: tuple[Int64Array, Int64Array]
+    lowest: tuple[Int64Array, Int64Array]
+    highest: tuple[Int64Array, Int64Array]
+
+
 def price_day(history: History, day: TradingDay, trading: Trading) -> DayPrices:
     """Price every contract that could be entered on this session: the nearest expiry allowed, strikes near the money.
+
+    Raises HistoryError as `quote_day`.
+    """
+    found = quote_day(history, day, trading)
+    return DayPrices(
+        strikes=tuple(int(strike) for strike in found.strikes),
+        open_bid=found.open[0],
+        open_ask=found.open[1],
+        close_bid=found.close[0],
+        close_ask=found.close[1],
+        lowest=found.lowest[0] + found.lowest[1],
+        highest=found.highest[0] + found.highest[1],
+        nearest=found.nearest,
+    )
+
+
+def quote_day(history: History, day: TradingDay, trading: Trading) -> DayQuoted:
+    """Quote every contract that could be entered on this session, in the option market of the paper broker.
 
     Calls are lowest at the bar's low, puts at its high; both at the bar's end, like its close.
 
@@ -71,11 +105,7 @@ def price_day(history: History, day: TradingDay, trading: Trading) -> DayPrices:
         HistoryError: the configured contracts have no upcoming session, expire today, or go by delta.
     """
     rule = trading.contracts
-    if rule.min_days < 1 or rule.strike != "nearest" or len(day.upcoming) < rule.min_days:
-        raise HistoryError(
-            f"training prices the strike nearest the money, 1 or more sessions to expiry; found strike {rule.strike!r},"
-            f" min_days {rule.min_days} and {len(day.upcoming)} sessions after {day.session.date}: use the defaults"
-        )
+    check_contracts(day, trading)
     if day.volatility is None:
         raise HistoryError(f"session {day.session.date} has no volatility yet: skip it")
     rows = slice(day.first, day.end)
@@ -101,16 +131,17 @@ def price_day(history: History, day: TradingDay, trading: Trading) -> DayPrices:
     ):
         mids = price_array(spot, grid, np.array(years), day.volatility, rights)
         quoted[moment] = bid_ask_cents_array(mids, trading.paper)
-    return DayPrices(
-        strikes=tuple(int(strike) for strike in strikes),
-        open_bid=quoted["open"][0],
-        open_ask=quoted["open"][1],
-        close_bid=quoted["close"][0],
-        close_ask=quoted["close"][1],
-        lowest=quoted["lowest"][0] + quoted["lowest"][1],
-        highest=quoted["highest"][0] + quoted["highest"][1],
-        nearest=at_close - lowest_index,
-    )
+    return DayQuoted(strikes, at_close - lowest_index, **quoted)
+
+
+def check_contracts(day: TradingDay, trading: Trading) -> None:
+    """Raise HistoryError where the rules choose contracts that training cannot price."""
+    rule = trading.contracts
+    if rule.min_days < 1 or rule.strike != "nearest" or len(day.upcoming) < rule.min_days:
+        raise HistoryError(
+            f"training prices the strike nearest the money, 1 or more sessions to expiry; found strike {rule.strike!r},"
+            f" min_days {rule.min_days} and {len(day.upcoming)} sessions after {day.session.date}: use the defaults"
+        )
 
 
 def price_table(history: History, days: tuple[TradingDay, ...], trading: Trading) -> PriceTable:

@@ -1,0 +1,199 @@
+"""One session's recorded quotes as a replay gives them: its contracts, then the quotes that close each bar."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from decimal import Decimal
+
+import numpy as np
+import numpy.typing as npt
+from msgspec.structs import replace
+
+from daemon.core.events import BarClosed, Contract, ContractsListed, Event, Quote, QuotesReceived, SessionScheduled
+from daemon.core.instruments.option_market import parse_occ, session_volatility
+from daemon.core.limits import Paper, Trading
+from daemon.core.paper.state import RecordedState
+from daemon.tapes.quotes.faults import FAULTS, STALE_NS, faults
+from daemon.tapes.quotes.reader import Float64Array, Int64Array, SessionQuotes, rows_of
+from daemon.tapes.quotes.spot import spots
+from strategies.kit.contract import Session
+
+STANDING = frozenset(("lean", "databento"))
+"""Sources without a row for a minute without a new quote: there the last quote stands, for `STALE_NS` at most."""
+GRID = 10_000  # prices are whole multiples of a part of a dollar
+_NONE: Int64Array = np.empty(0, dtype=np.int64)
+
+
+@dataclass(slots=True)
+class QuoteCounts:
+    """What the desk was given since this run began. `quotes` counts asked contracts and minutes by what there was."""
+
+    sessions: int = 0  # of the tape
+    with_quotes: int = 0  # of them
+    quotes: Counter[str] = field(default_factory=Counter)  # recorded, standing, missing
+    faulty: int = 0  # rows of the file that are left out, in sessions of the tape
+
+
+class QuotedSession:
+    """What a replay adds to the bars of one session; None for `day` where the file has none."""
+
+    def __init__(self, underlying: str, day: DayQuotes | None, listed: ContractsListed | None) -> None:
+        self._underlying = underlying
+        self._day = day
+        self._listed = listed
+
+    def following(self, event: Event, market: RecordedState, counts: QuoteCounts) -> Iterator[Event]:
+        """Yield what follows an event of the bars, unless the journal holds it; `market` is the paper broker's."""
+        match event:
+            case SessionScheduled() if self._listed is not None and market.listed_for < event.session.date:
+                yield self._listed
+            case BarClosed() if event.bar.symbol == self._underlying:
+                if market.closed_bar_ns < event.bar.start_ns:
+                    yield QuotesReceived(event.time_ns, event.bar.start_ns, self._quoted(market, event.time_ns, counts))
+
+    def _quoted(self, market: RecordedState, end_ns: int, counts: QuoteCounts) -> tuple[Quote, ...]:
+        """Return the quotes at a minute's end of the contracts in use."""
+        used = (
+            *market.watched,
+            *(held.symbol for held in market.holdings if held.symbol != self._underlying),
+            *(order.symbol for order in market.orders),
+        )
+        found: list[Quote] = []
+        for symbol in dict.fromkeys(used):
+            quote, kind = self._day.quote(symbol, end_ns) if self._day is not None else (None, "missing")
+            counts.quotes[kind] += 1
+            if quote is not None:
+                found.append(quote)
+        return tuple(found)
+
+
+class DayQuotes:
+    """One session's usable quotes, by contract."""
+
+    def __init__(self, quotes: SessionQuotes, session: Session, root: str) -> None:
+        found = faults(quotes, session)
+        wrong = np.any([found[name] for name in FAULTS], axis=0)
+        kept = np.flatnonzero(~wrong & ~found["outside"] & ~found["zero"])
+        kept = kept[np.lexsort((quotes.end_ns[kept], quotes.codes[kept]))]
+        self.faulty = int(np.count_nonzero(wrong))
+        self.date = quotes.date
+        self._quotes = quotes
+        self._root = root
+        self._stands = bool(quotes.sources) and STANDING.issuperset(quotes.sources)
+        self._rows = self._by_contract(kept)
+
+    def _by_contract(self, rows: Int64Array) -> dict[str, Int64Array]:
+        """Return the rows of each contract; `rows` are in order of contracts, then of time."""
+        codes, begins = np.unique(self._quotes.codes[rows], return_index=True)
+        names = self._quotes.contracts.symbols
+        parts = np.split(rows, begins[1:]) if rows.size else []
+        return {names[code]: own for code, own in zip(codes.tolist(), parts, strict=True)}
+
+    @property
+    def first_spot(self) -> float | None:
+        """The underlying at the first usable quote: recorded, else by put-call parity."""
+        if not self._rows:
+            return None
+        rows = np.sort(np.concatenate(list(self._rows.values())))
+        known = spots(self._quotes)[rows]
+        known = known[np.isfinite(known)]
+        return float(known[0]) if known.size else None
+
+    def contracts(self, open_interest: int) -> list[Contract]:
+        """Return the contracts with a usable quote by expiry, strike and right; their interest is not on file."""
+        found = [
+            Contract(symbol, occ.expiry, occ.right, occ.strike, open_interest)
+            for symbol in self._rows
+            if (occ := parse_occ(symbol)) is not None and occ.root == self._root
+        ]
+        return sorted(found, key=lambda contract: (contract.expiry, contract.strike, -contract.right))
+
+    def listed(
+        self, event: SessionScheduled, spot: float | None, volatility: float | None, trading: Trading
+    ) -> ContractsListed:
+        """Return the contracts within the rules' days, so many strikes on each side of `spot`, the last close in USD.
+
+        Where none is known, the underlying at the first quote takes its place. `volatility` is the session's.
+        """
+        rule, each_side = trading.contracts, trading.paper.strikes_each_side
+        dates = [event.session.date, *(later.date for later in event.upcoming)][rule.min_days : rule.max_days + 1]
+        terms = [found for found in self.contracts(trading.paper.open_interest) if found.expiry in set(dates)]
+        strikes = sorted({found.strike for found in terms})
+        middle = self.first_spot if spot is None else spot
+        if middle is not None:
+            below = [strike for strike in strikes if strike <= middle][-each_side:]
+            above = [strike for strike in strikes if strike > middle][:each_side]
+            strikes = [*below, *above]
+        kept = set(strikes)
+        contracts = tuple(found for found in terms if found.strike in kept)
+        return ContractsListed(event.time_ns, event.session.date, contracts, volatility)
+
+    def keep(self, symbols: Collection[str]) -> None:
+        """Forget all other contracts."""
+        codes = [self._quotes.contracts.symbols.index(symbol) for symbol in symbols if symbol in self._rows]
+        self._quotes = rows_of(self._quotes, np.flatnonzero(np.isin(self._quotes.codes, codes)))
+        self._rows = self._by_contract(np.arange(self._quotes.codes.size))
+
+    def quote(self, symbol: str, end_ns: int) -> tuple[Quote | None, str]:
+        """Return the quote at a minute's end, and whether it is `recorded`, `standing` or `missing`."""
+        rows, fresh = self.rows_at(symbol, np.array([end_ns]))
+        row = int(rows[0])
+        if row < 0:
+            return None, "missing"
+        return self._made(symbol, row, end_ns, fresh=bool(fresh[0])), "recorded" if fresh[0] else "standing"
+
+    def rows_at(self, symbol: str, ends_ns: Int64Array) -> tuple[Int64Array, npt.NDArray[np.bool_]]:
+        """Return (n,) the row whose quote holds at each time, -1 for none, and whether it is of that very minute."""
+        rows = self._rows.get(symbol, _NONE)
+        if not rows.size:
+            return np.full(ends_ns.size, -1), np.zeros(ends_ns.size, dtype=np.bool_)
+        at = np.searchsorted(self._quotes.end_ns[rows], ends_ns, side="right") - 1
+        found = rows[np.maximum(at, 0)]
+        ages_ns = np.where(at < 0, 2 * STALE_NS, ends_ns - self._quotes.end_ns[found])
+        holds = ages_ns <= (STALE_NS if self._stands else 0)
+        return np.where(holds, found, -1), ages_ns == 0
+
+    def sides(self, rows: Int64Array, fresh: npt.NDArray[np.bool_]) -> tuple[Float64Array, ...]:
+        """Return bid, ask, lowest and highest mid of rows, (n,) each in USD; of a row -1 nothing is meant."""
+        bid, ask = (np.rint(side[rows] * GRID) for side in (self._quotes.bid, self._quotes.ask))
+        low_bid, high_bid, low_ask, high_ask = np.rint(self._quotes.extremes[:, rows] * GRID)
+        both = fresh & (np.minimum(bid, ask) > 0)
+        middle = bid + ask  # twice the mid: sums are exact
+        with np.errstate(invalid="ignore"):
+            low = np.where(both & (low_bid > 0) & (low_ask > 0), np.minimum(middle, low_bid + low_ask), middle)
+            high = np.where(both & (high_bid > 0) & (high_ask > 0), np.maximum(middle, high_bid + high_ask), middle)
+        return bid / GRID, ask / GRID, low / (2 * GRID), high / (2 * GRID)
+
+    def _made(self, symbol: str, row: int, end_ns: int, *, fresh: bool) -> Quote:
+        """Return a row as a quote; its range are the mids of the minute's lowest and of its highest bid and ask."""
+        bid, ask = _usd(self._quotes.bid[row]), _usd(self._quotes.ask[row])
+        middle = (bid + ask) / 2
+        low_bid, high_bid, low_ask, high_ask = self._quotes.extremes[:, row].tolist()
+        low = high = middle
+        if fresh and min(bid, ask) > 0 and low_bid > 0 and low_ask > 0:  # NaN is above nothing
+            low = min(middle, (_usd(low_bid) + _usd(low_ask)) / 2)
+        if fresh and min(bid, ask) > 0 and high_bid > 0 and high_ask > 0:
+            high = max(middle, (_usd(high_bid) + _usd(high_ask)) / 2)
+        return Quote(symbol, bid, ask, low, high, end_ns)
+
+
+def volatility_of(closes: Mapping[str, float], event: SessionScheduled, paper: Paper) -> float | None:
+    """Return a session's volatility from earlier closes by date; None where the last or too many are missing."""
+    known = sorted(date for date in closes if date < event.session.date)
+    before = event.previous[-1].date if event.previous else ""
+    if not known or known[-1] != before:
+        return None
+    return session_volatility([closes[date] for date in known], paper)
+
+
+def later_sessions(event: SessionScheduled, sessions: Sequence[Session], trading: Trading) -> SessionScheduled:
+    """Return the event with more sessions after it than a live desk knows, where the rules allow later expiries."""
+    at, most = sessions.index(event.session), max(trading.contracts.max_days, len(event.upcoming))
+    return replace(event, upcoming=tuple(sessions[at + 1 : at + 1 + most]))
+
+
+def _usd(value: float) -> Decimal:
+    """Return a price of the schema, exact to 0.0001 USD."""
+    return Decimal(repr(round(float(value), 4)))

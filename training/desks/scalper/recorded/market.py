@@ -1,0 +1,353 @@
+"""The tensor market with the timing of a dry run on recorded quotes: an order fills at the quote of a later minute.
+
+Each row goes as on the desk: its quote moves the mark, stops and limits are checked, the observation is made, working
+orders fill or end, and what did not fill is sent again; then the policy decides. Rows without a position and without an
+order cost nothing. Money is in cents, marks in half cents.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, fields, replace
+from typing import Any, ClassVar
+
+import torch
+from torch import Tensor
+
+from daemon.core.limits import Trading
+from daemon.core.risk.guards import TOUCH_USD
+from training.desks.scalper.account import FOREVER, SHARES, Account, Fill, account_of, matrix_of
+from training.desks.scalper.history import History, TradingDay
+from training.desks.scalper.market import Market
+from training.desks.scalper.prices import DENIED, MILLION
+from training.desks.scalper.recorded.rules import HALF_CENTS, QuoteRules
+from training.desks.scalper.recorded.table import QuoteTable
+from training.rl.draws import uniform
+
+NONE, ENTRY, EXIT = range(3)
+
+
+@dataclass(frozen=True, slots=True)
+class Work:
+    """What each environment is about to trade, and what its position counts; all int64 (n,)."""
+
+    kind: Tensor  # NONE, ENTRY or EXIT
+    order: Tensor  # contracts of the working order, 0 for none
+    limit: Tensor  # of it, 0 for a market order
+    goal: Tensor  # contracts that an exit keeps; of an entry those it wants
+    attempt: Tensor  # orders sent for it
+    sent: Tensor  # orders of the session
+    started: Tensor  # minute
+    bound: Tensor  # of an entry's limits
+    right: Tensor  # of what an entry buys: 0 calls, 1 puts
+    mark: Tensor  # of the position, 0 before there is one
+    doubt: Tensor  # a price that leapt and waits for another quote, 0 for none
+
+
+@dataclass(frozen=True, slots=True)
+class _Seen:
+    """One row of some environments: the minute, and what is known of their contract there."""
+
+    minute: Tensor
+    entry_minute: Tensor
+    near: Tensor  # bool: the contract is nearest the money of its right
+    cell: Tensor
+    bid: Tensor  # newest quote that is young enough to act on; 0 for none
+    ask: Tensor
+    paired: Tensor
+    alone: Tensor
+
+
+class RecordedMarket(Market):
+    """As `Market`, on a `QuoteTable`. The last `made` sessions of `days` are drawn with the chance `share`."""
+
+    changing: ClassVar[tuple[str, ...]] = (*Market.changing, "_works", "_busy", "_tails")
+
+    def __init__(
+        self,
+        history: History,
+        prices: QuoteTable,
+        days: Sequence[TradingDay],
+        trading: Trading,
+        *,
+        made: int = 0,
+        share: float = 0.0,
+        **more: Any,
+    ) -> None:
+        """See `Market`. Raises HistoryError as `QuoteRules`."""
+        self._rules = QuoteRules(trading)
+        self._made, self._share = made, share
+        super().__init__(history, prices, days, trading, **more)
+        assert isinstance(self._prices, QuoteTable)
+        self._newest = self._prices.known
+
+    def _tables(self, history: History, days: Sequence[TradingDay]) -> None:
+        super()._tables(history, days)
+        tails = [day.end - 1 - day.flatten for day in days]
+        self._tail = torch.tensor(tails, device=self.device)
+        self._longest_tail = max(tails, default=0)
+
+    def _state(self, count: int) -> None:
+        super()._state(count)
+        self._works = torch.zeros(len(fields(Work)), count, dtype=torch.int64, device=self.device)
+        self.work = _work_of(self._works)
+        self._busy = torch.full((count,), -1, dtype=torch.int64, device=self.device)
+        self._tails = torch.zeros(count, dtype=torch.int64, device=self.device)
+
+    def begin(self, days: Tensor, which: Tensor | None = None) -> None:
+        """See `Market`."""
+        super().begin(days, which)
+        mask = torch.ones_like(self.active) if which is None else which
+        self._tails.copy_(torch.where(mask, self._tail.index_select(0, days.to(self.device)), self._tails))
+        self._works.masked_fill_(mask, 0)
+        self._busy.masked_fill_(mask, -1)
+
+    def _draw(self) -> Tensor:
+        number = len(self._first_decision)
+        if not self._made or self._share <= 0.0:
+            return (uniform(self._seed, 0, self._everyone, self._episode) * (number - self._made)).floor().long()
+        place = uniform(self._seed, 0, self._everyone, self._episode)
+        of_made = uniform(self._seed, 2, self._everyone, self._episode) < self._share
+        recorded = (place * (number - self._made)).floor()
+        return torch.where(of_made, number - self._made + (place * self._made).floor(), recorded).to(torch.int64)
+
+    # --- the policy's decision ----------------------------------------------------------------------------------------
+
+    def _trade(self, actions: Tensor) -> None:
+        """What the actions order at this row's close; then the next row begins."""
+        account, work = self.account, self.work
+        buys, right, percent = self._meant.index_select(0, account.side * 6 + 6 + actions).unbind(1)
+        _, entry_minute, call, put = self._known.index_select(0, self.row).unbind(1)
+        free = (account.contracts == 0) & (work.kind == NONE)
+        self._lane.copy_(torch.where(free, torch.where(right == 1, put, call), self._lane))
+        entering = (buys > 0) & free & self._entries(entry_minute)
+        reducing = (percent > 0) & (account.contracts > 0) & self.active
+        reducing &= (work.kind != EXIT) | (percent == 100)
+        rows = self._rows(entering | reducing)
+        if rows.numel():
+            before = account_of(self._accounts.index_select(1, rows))
+            now, mine = self._at(rows, self.row.index_select(0, rows)), _work_of(self._works.index_select(1, rows))
+            mine = self._enter(mine, before, now, rows, entering.index_select(0, rows), right.index_select(0, rows))
+            part, asked = percent.index_select(0, rows), reducing.index_select(0, rows)
+            kept = before.contracts - torch.maximum(before.contracts * part // 100, torch.ones_like(part))
+            mine = _requested(mine, torch.where(part == 100, 0, kept), now.minute, asked)
+            mine = self._send_exits(mine, before, now, asked)
+            self._put_work(rows, mine)
+        self.row.add_(self.active)
+
+    def _enter(self, work: Work, account: Account, now: _Seen, rows: Tensor, entering: Tensor, right: Tensor) -> Work:
+        """Send the entries that gates and sizes allow."""
+        busy = self._busy.index_select(0, rows) == self._lane.index_select(0, rows)
+        near = self._newest.index_select(0, now.cell)[:, 2:4]
+        bid, ask = torch.where(busy, now.bid, near[:, 0]), torch.where(busy, now.ask, near[:, 1])
+        bound = self._rules.entry_bound(bid, ask)
+        limit = self._rules.entry_limit(ask, bound)
+        cost = self._prices.costs.index_select(0, now.cell)
+        own = (now.paired > 0) & self._rules.may_pay(limit, bid, ask)
+        cost = torch.where(busy, torch.where(own, limit.clamp(min=1) * SHARES * MILLION, DENIED), cost)
+        sizing = self._trading.sizing
+        quantity = (account.cash * self._budget // cost).clamp(0, sizing.max_contracts)
+        goes = entering & (quantity >= sizing.min_contracts)
+        return _changed(
+            work,
+            goes,
+            kind=ENTRY,
+            order=quantity,
+            limit=limit,
+            goal=quantity,
+            attempt=1,
+            sent=work.sent + 1,
+            started=now.minute,
+            bound=bound,
+            right=right,
+        )
+
+    # --- a row --------------------------------------------------------------------------------------------------------
+
+    def _mark(self) -> None:
+        """Go through this row, then note what the accounts are worth at the last bid."""
+        account, work = self.account, self.work
+        used = ((account.contracts > 0) | (work.kind != NONE)) & self.active
+        self._busy.copy_(torch.where(used, self._lane, -1))
+        columns = torch.zeros(self._count, 3, device=self.device)
+        rows = self._rows(used)
+        if rows.numel():
+            due = (self.row == self._last_row).index_select(0, rows)
+            self._minute(rows, self.row.index_select(0, rows), due, used.index_select(0, rows), columns)
+        newest = columns.unsqueeze(1)
+        self._positions.copy_(torch.cat([self._positions.narrow(1, 1, self._positions.shape[1] - 1), newest], dim=1))
+        bid = self._prices.closes.index_select(0, self._lane + self.row).select(1, 0)
+        worth = account.cash + account.contracts * SHARES * bid
+        self._equity.copy_(torch.where(self.active, worth, self._equity))
+        torch.maximum(self._peak, self._equity, out=self._peak)
+
+    def _minute(self, rows: Tensor, row: Tensor, due: Tensor, real: Tensor, columns: Tensor | None) -> None:
+        """One row of the environments `rows` where `real`; `due` where the position must be left.
+
+        The position columns of the observation, float32 (n, 3), are written into `columns`.
+        """
+        before, work = account_of(self._accounts.index_select(1, rows)), _work_of(self._works.index_select(1, rows))
+        now = self._at(rows, row)
+        held = (before.contracts > 0) & real
+        work, reached = self._quoted(work, before, now, held)
+        halted, leaves, peak = self._valued(before, work, self._mark_peak.index_select(0, rows), held)
+        if columns is not None:
+            columns.index_copy_(0, rows, _columns(before, work, now.minute, held))
+        work = _requested(work, torch.zeros_like(row), now.minute, held & (reached | leaves | due))
+        more, limit = self._next_to_market(work, before, now, real)
+        filled, bought, sold, fill = self._fills(work, now, real)
+        booked = self._broker.book(before, fill)
+        after = replace(
+            booked.account,
+            opened=torch.where(bought, now.minute, before.opened),
+            held_min=before.held_min + held,
+            rests_until=booked.account.rests_until.masked_fill(halted, FOREVER),
+        )
+        self._remember(rows, booked)
+        fresh = bought | (after.contracts == 0)
+        had_order = work.order > 0
+        work = _changed(work, real & had_order, order=more)
+        work = _changed(work, more > 0, limit=limit, attempt=work.attempt + 1, sent=work.sent + 1)
+        work = _changed(work, filled & fresh, mark=0, doubt=0)
+        halted, leaves, peak = self._valued(after, work, peak, filled)
+        after.rests_until.masked_fill_(halted, FOREVER)
+        work = _changed(work, bought, kind=NONE)
+        held = (after.contracts > 0) & real
+        work = _requested(work, torch.zeros_like(row), now.minute, held & (leaves | due))
+        work = _changed(work, sold & (after.contracts <= work.goal), kind=NONE)
+        work = self._send_entries(work, after, now, real & had_order & ~bought)
+        work = self._send_exits(work, after, now, real)
+        self._accounts.index_copy_(1, rows, torch.where(real, matrix_of(after), matrix_of(before)))
+        self._mark_peak.index_copy_(0, rows, torch.where(real, peak, self._mark_peak.index_select(0, rows)))
+        old = _work_of(self._works.index_select(1, rows))
+        self._put_work(rows, _changed(old, real, **{name: getattr(work, name) for name in _COLUMNS}))
+
+    def _at(self, rows: Tensor, row: Tensor) -> _Seen:
+        lane = self._lane.index_select(0, rows)
+        cell = lane + row
+        minute, entry_minute, call, put = self._known.index_select(0, row).unbind(1)
+        known = self._newest.index_select(0, cell)
+        bid, ask, paired, alone = (known.select(1, place) for place in (0, 1, 4, 5))
+        return _Seen(minute, entry_minute, (lane == call) | (lane == put), cell, bid, ask, paired, alone)
+
+    def _quoted(self, work: Work, account: Account, now: _Seen, held: Tensor) -> tuple[Work, Tensor]:
+        """Move the marks by this minute's quotes; also returns where a stop or a target is reached."""
+        bid, both = self._prices.closes.index_select(0, now.cell).unbind(1)
+        low, high, _ = self._prices.mids.index_select(0, now.cell).unbind(1)
+        quoted = held & (both > 0)
+        known = _measure(work, account)
+        mark, doubt = self._rules.marked(work.mark, work.doubt, known, bid, both - bid, quoted)
+        price, own = mark.double() / HALF_CENTS, mark == both
+        contracts, sizing = account.contracts.clamp(min=1), self._trading.sizing
+        average = (account.entry * contracts).double() / 100.0 / contracts  # as the core computes it, to the last bit
+        down = torch.where(own, low, price) <= average * (1.0 - sizing.stop_loss) + TOUCH_USD
+        up = torch.where(own, high, price) >= average * (1.0 + sizing.take_profit) - TOUCH_USD
+        return replace(work, mark=mark, doubt=doubt), quoted & (mark > 0) & (down | up)
+
+    def _valued(self, account: Account, work: Work, peak: Tensor, where: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """Where the desk halts and where it leaves everything at the marks, both bool, and the new peaks."""
+        risk = self._trading.risk
+        worth = _measure(work, account)
+        marked = account.cash + account.contracts * (SHARES // 2) * worth
+        peak = torch.where(where, torch.maximum(peak, marked), peak)
+        lost = where & (marked <= self._day_lost)
+        drawn_down = where & ((peak - marked).double() / peak >= risk.drawdown_max)
+        leaves = lost if risk.daily_loss_flatten else torch.zeros_like(lost)
+        return lost | drawn_down, leaves, peak
+
+    def _fills(self, work: Work, now: _Seen, real: Tensor) -> tuple[Tensor, Tensor, Tensor, Fill]:
+        """Which working orders this minute fills: all, buys and sales (bool), and these."""
+        bid, ask = self._prices.opens.index_select(0, now.cell).unbind(1)
+        works = real & (work.order > 0)
+        bought = works & (work.kind == ENTRY) & (ask > 0) & (ask <= work.limit)
+        sold = works & (work.kind == EXIT) & (bid > 0) & (bid >= work.limit)
+        fill = Fill(work.order * bought, work.order * sold, ask, bid, work.right, now.minute)
+        return bought | sold, bought, sold, fill
+
+    # --- orders -------------------------------------------------------------------------------------------------------
+
+    def _send_entries(self, work: Work, account: Account, now: _Seen, where: Tensor) -> Work:
+        """Send entries again whose order did not fill, or give them up."""
+        rules = self._trading.execution
+        again = where & (work.kind == ENTRY)
+        limit = self._rules.entry_limit(now.ask, work.bound)
+        late = (now.minute - work.started) * 60 >= rules.entry_deadline_s
+        supported = torch.where(now.near, now.paired, now.alone) > 0
+        goes = again & ~late & supported & (limit >= now.ask) & self._rules.may_pay(limit, now.bid, now.ask)
+        goes &= now.entry_minute >= account.rests_until
+        goes &= (work.sent < self._trading.risk.orders_per_day) & (limit * SHARES * work.goal <= account.cash)
+        work = _changed(work, goes, order=work.goal, limit=limit, attempt=work.attempt + 1, sent=work.sent + 1)
+        return _changed(work, again & ~goes, kind=NONE)
+
+    def _send_exits(self, work: Work, account: Account, now: _Seen, where: Tensor) -> Work:
+        """Send the exits that have no working order; those without a bid, or at a price in doubt, wait."""
+        quoted, surplus = now.ask + now.bid > 0, account.contracts - work.goal
+        measure = _measure(work, account)
+        price, implies = self._rules.price(now.bid, now.ask, measure)
+        waits = quoted & (work.started == now.minute) & implies & self._rules.leaps(price, measure)
+        goes = where & (work.kind == EXIT) & (work.order == 0) & (surplus > 0) & ~waits & (~quoted | (now.bid > 0))
+        limit = self._rules.exit_limit(now.bid, measure, work.attempt) * quoted
+        return _changed(work, goes, order=surplus, limit=limit, attempt=work.attempt + 1, sent=work.sent + 1)
+
+    def _next_to_market(self, work: Work, account: Account, now: _Seen, real: Tensor) -> tuple[Tensor, Tensor]:
+        """Contracts that an exit sends while a market order of it still works, for which the desk does not wait, and
+        their limit."""
+        surplus, quoted = account.contracts - work.goal - work.order, now.ask + now.bid > 0
+        goes = real & (work.kind == EXIT) & (work.order > 0) & (work.limit == 0) & (~quoted | (now.bid > 0))
+        limit = self._rules.exit_limit(now.bid, _measure(work, account), work.attempt) * quoted
+        return surplus.clamp(min=0) * goes, limit
+
+    def _put_work(self, rows: Tensor, work: Work) -> None:
+        """Store the works, and the number of orders that were sent."""
+        self._works.index_copy_(1, rows, torch.stack([getattr(work, name) for name in _COLUMNS]))
+        self.account.orders.index_copy_(0, rows, work.sent)
+
+    def _leave(self, terminal: Tensor) -> None:
+        """Go on until what is held at the flatten is sold, at most to the session's end. Looks, where there is any."""
+        account, work = self.account, self.work
+        for later in range(1, self._longest_tail + 1):
+            open_ = terminal & ((account.contracts > 0) | (work.kind != NONE)) & (later <= self._tails)
+            if not bool(open_.any()):
+                break
+            rows = self._rows(open_)
+            row = (self.row + torch.where(open_, later, 0)).index_select(0, rows)
+            here = open_.index_select(0, rows)
+            self._minute(rows, row, here, here, None)
+        worth = _measure(work, account)
+        ends = account.cash + account.contracts * (SHARES // 2) * worth
+        self._equity.copy_(torch.where(terminal, ends, self._equity))
+        torch.maximum(self._peak, self._equity, out=self._peak)
+
+
+_COLUMNS = tuple(column.name for column in fields(Work))
+
+
+def _work_of(matrix: Tensor) -> Work:
+    """The works whose columns are the rows of `matrix`, as views of it."""
+    return Work(*matrix.unbind(0))
+
+
+def _changed(work: Work, where: Tensor, **values: Tensor | int) -> Work:
+    """The works with these values `where` true."""
+    return replace(work, **{name: torch.where(where, value, getattr(work, name)) for name, value in values.items()})
+
+
+def _measure(work: Work, account: Account) -> Tensor:
+    """The mark of a position, or before there is one the price paid."""
+    return torch.where(work.mark > 0, work.mark, 2 * account.entry)
+
+
+def _requested(work: Work, goal: Tensor, minute: Tensor, where: Tensor) -> Work:
+    """The works with exits down to `goal` requested; an exit under way takes the lower goal."""
+    under_way = work.kind == EXIT
+    work = _changed(work, where & ~under_way, kind=EXIT, order=0, attempt=0, started=minute, goal=goal)
+    return _changed(work, where & under_way, goal=torch.minimum(work.goal, goal))
+
+
+def _columns(account: Account, work: Work, minute: Tensor, held: Tensor) -> Tensor:
+    """Side, return at the mark and age in hours of what is held, float32 (n, 3)."""
+    value = work.mark.double() / (2 * account.entry).clamp(min=1) - 1.0
+    value = torch.where(work.mark > 0, value, 0.0).clamp(-1.0, 3.0)
+    age = ((minute - account.opened).double() / 60.0).clamp(0.0, 2.0)
+    columns = torch.stack([account.side.double(), value, age], dim=1)
+    return columns.masked_fill(~held.unsqueeze(1), 0.0).to(torch.float32)
