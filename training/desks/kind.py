@@ -161,6 +161,25 @@ class Sources:
     symbols: tuple[str, ...] = ()  # the universe; none: the strategy's own
 
 
+@dataclass(frozen=True, slots=True)
+class QuoteSource:
+    """Recorded option quotes that a run trains and tests on."""
+
+    path: Path
+    sha256: str
+    root: str = ""  # of the contracts; "" is the strategy's underlying
+    closes: Path | None = None  # bars whose closes give the volatility of modelled fills; None: the run's bars
+    closes_sha256: str = ""
+    synthetic_share: float = 0.0  # of the training episodes, on Black-Scholes prices
+
+    @property
+    def identity(self) -> dict[str, Any]:
+        """What of it decides the result, as JSON."""
+        closes = {} if self.closes is None else {"closes": self.closes.name, "closes_sha256": self.closes_sha256}
+        named = {"file": self.path.name, "sha256": self.sha256, "synthetic_share": self.synthetic_share}
+        return named | ({"root": self.root} if self.root else {}) | closes
+
+
 POLICY = "policy"  # the chosen ones, among the players
 
 
@@ -319,6 +338,8 @@ class TrainingKind:
     rule: Callable[[], nn.Module] | None = None  # makes a policy that needs no training
     practices: tuple[str, ...] = ()  # the fields of `Practice` that its environments have
     ablations: Mapping[str, Arm] = field(default_factory=dict)  # settings worth comparing, by name
+    quoted: Callable[[Path, Trading, QuoteSource], TaskData] | None = None  # `load` with recorded option quotes
+    facts: Callable[[Any], Mapping[str, Any]] = lambda _: {}  # of the data, as JSON, for manifest and report
     passive: Passive | None = None  # what is exported where no lead is proven; None: what was learned
 
     @property

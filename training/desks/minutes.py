@@ -41,6 +41,9 @@ class Venue(Protocol):
     def feed(self, machine: Machine, events: Iterable[Event], /) -> Iterable[Event]:
         """One session's bars as `machine` gets them."""
 
+    def widened(self, times: int, /) -> Venue:
+        """The same venue with `times` the half-spreads that do not follow from the rules."""
+
 
 @dataclass(frozen=True, slots=True)
 class Desk:
@@ -53,9 +56,19 @@ class Desk:
     venue: Venue | None = None  # None: the bars are the whole feed
 
 
-def under(ready: Sequence[Desk], trading: Trading) -> tuple[Desk, ...]:
-    """The same desks under other limits and costs: they held so far, so nothing depends on these."""
-    return tuple(replace(desk, state=msgspec.structs.replace(desk.state, trading=trading)) for desk in ready)
+def under(ready: Sequence[Desk], trading: Trading, times: int = 1) -> tuple[Desk, ...]:
+    """The same desks under other limits and costs: they held so far, so nothing depends on these.
+
+    Recorded half-spreads are `times` what they were; those that are modelled follow from the rules.
+    """
+    return tuple(
+        replace(
+            desk,
+            state=msgspec.structs.replace(desk.state, trading=trading),
+            venue=None if desk.venue is None else desk.venue.widened(times),
+        )
+        for desk in ready
+    )
 
 
 def started(strategy: AnyStrategy, trading: Trading, market: PaperMarket, mode: str = "replay") -> Machine:

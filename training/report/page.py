@@ -65,6 +65,7 @@ def _facts(study: Study, f: Findings) -> list[Row]:
             f"{data.file}, feed {data.feed}, {'made up' if data.synthetic else 'recorded'}, {data.sessions} sessions",
         ),
         ("SHA-256 of the bars", data.file_sha256),
+        *_quotes(study),
         ("SHA-256 of the policy", f.policy_sha256 or "not exported with this report"),
         ("code version", study.code_version),
         (
@@ -72,6 +73,23 @@ def _facts(study: Study, f: Findings) -> list[Row]:
             "trained elsewhere" if f.imported else f"{len(study.trials)}, {seconds / 60:,.1f} minutes of training",
         ),
         *study.machine.items(),
+    ]
+
+
+def _quotes(study: Study) -> list[Row]:
+    """The recorded option quotes of a run that trained on some."""
+    quotes, found = study.settings.get("option_quotes"), study.settings.get("option_quote_coverage")
+    if not quotes or not found:
+        return []
+    minutes = found["contract_minutes"]
+    parts = [f"{share(count / (sum(minutes.values()) or 1))} {name}" for name, count in minutes.items()]
+    made = f"made up ({found['synthetic']})" if found["synthetic"] else "recorded"
+    sessions = f"{found['sessions']} of {found['sessions_of_the_bars']} sessions"
+    return [
+        ("option quotes", f"{quotes['file']}, {made}, {sessions} from {found['first_session']}"),
+        ("contract minutes near the money", ", ".join(parts)),
+        ("Black-Scholes prices", f"{share(quotes['synthetic_share'])} of the training episodes"),
+        ("SHA-256 of the option quotes", quotes["sha256"]),
     ]
 
 

@@ -136,12 +136,16 @@ def prepare(arguments: tuple[Settings, Path, str]) -> Prepared:
 
 def loaded(known: TrainingKind, settings: Settings, trading: Trading) -> TaskData:
     """The bars made ready. Raises `ValueError` for what only a strategy with an open universe is asked."""
+    if settings.quotes is not None and known.quoted is None:
+        raise ValueError(f"--option-quotes is not for {settings.strategy}: it trades no options: leave it out")
     if known.procedure is not None and settings.plan is not None:
         sources = Sources(settings.more_bars, settings.symbols)
         found: TaskData = known.procedure.load(settings.bars, trading, sources, settings.plan)
         return found
     if settings.more_bars or settings.symbols:
         raise ValueError(f"{settings.strategy} has its own symbols, all in one file: give --bars once and no --symbols")
+    if settings.quotes is not None and known.quoted is not None:
+        return known.quoted(settings.bars, trading, settings.quotes)
     return known.load(settings.bars, trading)
 
 

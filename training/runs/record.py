@@ -83,7 +83,7 @@ class RunRecord:
             capital_usd=float(p.trading.paper.cash_usd),
             compounds=p.kind.compounds,
             code_version=p.version,
-            settings={**self.identity, "command": settings.command()},
+            settings={**self.identity, **p.kind.facts(p.data), "command": settings.command()},
             machine=machine(settings.device, settings.processes),
             data=described(p.data, settings.bars.name, settings.feed, p.folds[-1]),
             folds=p.folds,

@@ -16,7 +16,7 @@ import msgspec
 import numpy as np
 
 from daemon.core.strategy_rules import rules_digest
-from training.desks.kind import TaskData, TrainingKind
+from training.desks.kind import QuoteSource, TaskData, TrainingKind
 from training.desks.registry import kind
 from training.desks.trial import OWN, Request
 from training.evidence.resampling import interquartile_mean, typical
@@ -74,6 +74,7 @@ class Settings:
     config: Path | None = None  # desk configuration: its limits, costs, gates and sizes apply; None: the defaults
     base: str = ""  # the preset that the coefficients change; "": the strategy's first
     practice: Practice = AS_THE_DESK  # what the environments that train do otherwise than the desk
+    quotes: QuoteSource | None = None  # recorded option quotes; None: prices of the option market
     warm_start: str = ""  # version of the store whose weights trials begin at, critics included
     sinks: tuple[str, ...] = ()  # that receive each trial's figures: see `training.sinks.find`
     allow_unproven: bool = False  # export what was learned although no lead over the best baseline is proven
@@ -124,7 +125,11 @@ class Settings:
         config = self.config.absolute() if self.config is not None else None
         sinks = tuple(map(anywhere, self.sinks))
         bars, out = self.bars.absolute(), self.out.absolute()
-        return replace(self, bars=bars, more_bars=more, out=out, config=config, sinks=sinks)
+        quotes = self.quotes
+        if quotes is not None:
+            closes = None if quotes.closes is None else quotes.closes.absolute()
+            quotes = replace(quotes, path=quotes.path.absolute(), closes=closes)
+        return replace(self, bars=bars, more_bars=more, out=out, config=config, sinks=sinks, quotes=quotes)
 
     def identity(self, bars_sha256: str) -> dict[str, Any]:
         """What decides the result, as JSON."""
@@ -139,7 +144,8 @@ class Settings:
         else:
             del kept["coefficients"]
             kept["plan"] = msgspec.to_builtins(self.plan)
-        del kept["model_config_file"]
+        del kept["model_config_file"], kept["quotes"]
+        kept |= {"option_quotes": self.quotes.identity} if self.quotes is not None else {}
         if self.model_config:
             kept["model_config"] = hashlib.sha256(self.model_config.encode()).hexdigest()
         for name in ("more_bars", "symbols", "model_config", "warm_start"):
@@ -185,6 +191,13 @@ class Settings:
             "model_config": self.model_config_file or None,
             "symbols": ",".join(self.symbols) or None,
         }
+        if self.quotes is not None:
+            options |= {
+                "option_quotes": self.quotes.path.name,
+                "option_root": self.quotes.root or None,
+                "closes": None if self.quotes.closes is None else self.quotes.closes.name,
+                "synthetic_share": str(self.quotes.synthetic_share) if self.quotes.synthetic_share else None,
+            }
         for name in (
             "select", "ensemble", "network", "precision", "device", "engine", "feed", "folds", "train_sessions",
             "validate_sessions", "test_sessions", "purge_sessions", "patience",

@@ -16,8 +16,7 @@ from strategies.kit.contract import AnyStrategy
 from training.desks.minutes import Desk, under
 from training.desks.random_like import random_like
 from training.desks.scalper.data import Data
-from training.desks.scalper.dry_run import dry_run
-from training.desks.scalper.market import Market
+from training.desks.scalper.dry_run import desks, dry_run
 from training.desks.scalper.play import (
     DelayedPlayer,
     Player,
@@ -151,15 +150,26 @@ def scenarios(player: Player, ready: Sequence[Desk], machine: AnyStrategy, tradi
     for name, times in (("no costs", 0), ("costs x 2", 2), ("costs x 3", 3)):
         other = with_costs(trading, times)
         with phase(name):
-            found[name] = dry_run(player, under(ready, other), machine, other)
+            found[name] = dry_run(player, under(ready, other, times), machine, other)
     with phase("one bar late"):
         found["one bar late"] = dry_run(DelayedPlayer(player), ready, machine, trading)
     return found
 
 
+def elsewhere(
+    player: Player, data: Data, dates: Sequence[str], machine: AnyStrategy, trading: Trading
+) -> dict[str, PlayResult]:
+    """The same player on the data's other markets."""
+    found = {}
+    for name, venue in data.other_venues.items():
+        with phase(name):
+            found[name] = dry_run(player, desks(data.source, machine, trading, dates, venue), machine, trading)
+    return found
+
+
 def _market_play(trader: RandomTrader, data: Data, dates: Sequence[str], trading: Trading) -> tuple[SessionResult, ...]:
     days = data.on(dates)
-    market = Market(data.history, data.prices, days, trading, count=_at_once(dates) * len(days), auto_reset=False)
+    market = data.market(days, trading, count=_at_once(dates) * len(days), auto_reset=False)
     return play(market, trader, dates, trading.risk.confidence_min)
 
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -15,7 +16,10 @@ from daemon.core.limits import Trading
 from daemon.tapes.minutes import TapeInfo, TapeSource, scan
 from strategies.kit.contract import AnyStrategy, Float32Array
 from training.data.sessions import calendar_of
+from training.desks.minutes import Venue
+from training.desks.scalper.dry_run import MODELLED
 from training.desks.scalper.history import History, TradingDay, read_history
+from training.desks.scalper.market import Market
 from training.desks.scalper.prices import PriceTable, price_table
 from training.study.study import Fold
 
@@ -29,6 +33,30 @@ class Data:
     history: History
     prices: PriceTable
     days: dict[str, TradingDay]
+
+    @property
+    def facts(self) -> dict[str, Any]:
+        """What the manifest and the report say of the prices, as JSON."""
+        return {}
+
+    @property
+    def other_venues(self) -> dict[str, Venue]:
+        """Other markets on which a report plays the policy once more, by name."""
+        return {}
+
+    @property
+    def venue(self) -> Venue:
+        """Where a dry run trades."""
+        return MODELLED
+
+    def market(self, days: Sequence[TradingDay], trading: Trading, **more: Any) -> Market:
+        """The tensor market on these sessions; `more` are arguments of `Market`."""
+        return Market(self.history, self.prices, days, trading, **more)
+
+    def training_market(self, dates: Sequence[str], from_date: str, trading: Trading, **more: Any) -> Market:
+        """The tensor market that trains on these sessions; none before `from_date` joins them."""
+        del from_date
+        return self.market(self.on(dates), trading, **more)
 
     def on(self, dates: Sequence[str]) -> tuple[TradingDay, ...]:
         """The sessions of these dates."""

@@ -40,6 +40,10 @@ class Modelled:
         """See `Venue`."""
         return events
 
+    def widened(self, _: int) -> Modelled:
+        """See `Venue`."""
+        return self
+
 
 MODELLED: Final = Modelled()
 

@@ -11,11 +11,12 @@ from torch import nn
 from daemon.core.limits import Trading
 from strategies.option_scalper import HOLD, SPEC
 from strategies.registry import strategy as registered
-from training.desks.kind import Passive, TrainingKind
+from training.desks.kind import Passive, QuoteSource, TrainingKind
 from training.desks.scalper import baselines
 from training.desks.scalper.data import load
 from training.desks.scalper.network import IDENTITY
 from training.desks.scalper.networks import NETWORKS, build
+from training.desks.scalper.recorded.data import load_quoted
 from training.desks.scalper.reward import REWARDS
 from training.desks.scalper.task_data import ScalperTaskData
 from training.export.reference import each_column
@@ -30,6 +31,11 @@ PURGE = 22  # the 21 closes that volatility and so every price rests on, and the
 def _load(path: Path, trading: Trading) -> ScalperTaskData:
     machine = registered(SPEC.name)
     return ScalperTaskData(load(path, machine, trading), machine, float(trading.paper.cash_usd))
+
+
+def _quoted(path: Path, trading: Trading, source: QuoteSource) -> ScalperTaskData:
+    machine = registered(SPEC.name)
+    return ScalperTaskData(load_quoted(path, machine, trading, source), machine, float(trading.paper.cash_usd))
 
 
 def _policy(network: str, seed: int, weights: Mapping[str, Any]) -> nn.Module:
@@ -48,6 +54,8 @@ KIND = TrainingKind(
     },
     baselines=baselines.DESCRIPTIONS,
     load=_load,
+    quoted=_quoted,
+    facts=lambda data: data.data.facts,
     policy=_policy,
     inputs=each_column(SPEC, range(len(SPEC.features)), of_the_desk=("position_",)),
     before="from which the first volatility comes (21 by default)",

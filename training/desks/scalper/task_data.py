@@ -51,10 +51,9 @@ class ScalperTaskData:
 
     def environment(self, span: Span, settings: EnvSettings) -> Market:
         """See `TaskData`; the variant is the reward."""
-        return Market(
-            self.data.history,
-            self.data.prices,
-            self.data.on(span.dates),
+        return self.data.training_market(
+            span.dates,
+            settings.practice.from_date,
             span.trading,
             count=settings.count,
             reward_name=span.variant,
@@ -66,7 +65,7 @@ class ScalperTaskData:
     def evaluator(self, span: Span, device: str) -> Evaluator:
         """See `TaskData`."""
         days, data = self.data.on(span.dates), self.data
-        market = Market(data.history, data.prices, days, span.trading, count=len(days), auto_reset=False, device=device)
+        market = data.market(days, span.trading, count=len(days), auto_reset=False, device=device)
         return lambda policy: play(market, policy, span.dates, span.trading.risk.confidence_min)
 
     def figures(self, results: Sequence[SessionResult]) -> Figures:
@@ -92,7 +91,9 @@ class ScalperTaskData:
         with phase("random traders, all"):
             totals = baselines.random_totals(trader, data, dates, trading, baselines.RANDOM_DRAWS)
         check_stop()
-        return Compared(found, tuple(totals), baselines.scenarios(policy, ready, self.machine, trading))
+        others = baselines.scenarios(policy, ready, self.machine, trading)
+        others |= baselines.elsewhere(policy, data, dates, self.machine, trading)
+        return Compared(found, tuple(totals), others)
 
     def probes(self, fold: Fold, count: int, seed: int) -> Float32Array:
         """See `TaskData`; the positions in them are drawn."""
@@ -108,5 +109,5 @@ class ScalperTaskData:
         """The desks before these sessions."""
         dates = tuple(span.dates)
         if dates not in self.ready:
-            self.ready[dates] = desks(self.data.source, self.machine, span.trading, dates)
+            self.ready[dates] = desks(self.data.source, self.machine, span.trading, dates, self.data.venue)
         return self.ready[dates]

@@ -50,6 +50,10 @@ class Recorded:
             for following in session.following(event, machine.market_state, counts):
                 yield self._widened(following)
 
+    def widened(self, times: int) -> Recorded:
+        """See `Venue`."""
+        return Recorded(self._days, self._underlying, times)
+
     def _widened(self, event: Event) -> Event:
         if self._times == 1 or not isinstance(event, QuotesReceived):
             return event

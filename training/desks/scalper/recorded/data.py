@@ -1,0 +1,120 @@
+"""A file of minute bars with recorded option quotes made ready for `option_scalper`."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from daemon.core.limits import Trading
+from daemon.tapes.minutes import TapeSource, scan
+from daemon.tapes.quotes.tape import OptionQuotes, option_quotes
+from strategies.kit.contract import AnyStrategy
+from training.data.sessions import calendar_of
+from training.desks.kind import QuoteSource
+from training.desks.minutes import Venue
+from training.desks.scalper.data import Data
+from training.desks.scalper.dry_run import MODELLED
+from training.desks.scalper.history import History, TradingDay, read_history
+from training.desks.scalper.market import Market
+from training.desks.scalper.recorded.days import QuotedDay, coverage, quoted_days, session_quotes
+from training.desks.scalper.recorded.market import RecordedMarket
+from training.desks.scalper.recorded.table import QuoteTable, modelled, quote_table
+from training.desks.scalper.recorded.venue import Recorded
+
+SYNTHETIC = "Black-Scholes prices"
+_ROWS = ("start_ns", "open", "high", "low", "close", "features", "minute", "gap")
+
+
+@dataclass(frozen=True, slots=True)
+class QuotedData(Data):
+    """As `Data`; its days have recorded quotes. Copies of sessions on modelled prices follow at the history's end."""
+
+    prices: QuoteTable
+    quoted: dict[str, QuotedDay]
+    quotes: OptionQuotes
+    usable: int  # sessions of the bars, with quotes or without
+    share: float  # of the episodes, on modelled prices
+    copies: dict[str, TradingDay]  # the sessions of these by date
+
+    @property
+    def facts(self) -> dict[str, Any]:
+        """See `Data`."""
+        return {
+            "option_quote_coverage": {
+                "synthetic": self.quotes.file.synthetic,
+                "sessions": len(self.days),
+                "sessions_of_the_bars": self.usable,
+                "first_session": min(self.days),
+                "last_session": max(self.days),
+                "contract_minutes": coverage(self.quoted, tuple(self.days)),
+                "faulty_rows": sum(day.quotes.faulty for day in self.quoted.values()),
+            }
+        }
+
+    @property
+    def other_venues(self) -> dict[str, Venue]:
+        """See `Data`."""
+        return {SYNTHETIC: MODELLED}
+
+    @property
+    def venue(self) -> Venue:
+        """See `Data`."""
+        return Recorded(self.quoted, self.info.symbols[0])
+
+    def market(self, days: Sequence[TradingDay], trading: Trading, **more: Any) -> Market:
+        """See `Data`."""
+        return RecordedMarket(self.history, self.prices, days, trading, **more)
+
+    def training_market(self, dates: Sequence[str], from_date: str, trading: Trading, **more: Any) -> Market:
+        """See `Data`; modelled sessions are all up to the last of `dates`, also those without quotes."""
+        made = [day for date, day in self.copies.items() if from_date <= date <= dates[-1]]
+        days = (*self.on(dates), *made)
+        return RecordedMarket(self.history, self.prices, days, trading, made=len(made), share=self.share, **more)
+
+
+def load_quoted(path: Path, machine: AnyStrategy, trading: Trading, source: QuoteSource) -> QuotedData:
+    """Read a bars file and a file of option quotes.
+
+    Raises:
+        TapeError, CalendarError, HistoryError: a file cannot be trained on; the text gives reason and cure.
+        ValueError: the quotes are no longer those that the run began with.
+    """
+    spec = machine.spec
+    info = scan(path, spec.symbols, spec.bar_interval_s)
+    quotes = option_quotes(source.path, spec.symbols[0], source.root, source.closes)
+    if quotes.sha256 != source.sha256:
+        raise ValueError(
+            f"{source.path} changed while the run was at work: its SHA-256 is {quotes.sha256[:12]}, expected "
+            f"{source.sha256[:12]}; put the old file back and give the same command again"
+        )
+    calendar = calendar_of(info.first_date, info.last_date)
+    bars = TapeSource(path, info, calendar)
+    history = read_history(bars, spec, trading)
+    quoted = quoted_days(quotes, history, calendar, trading)
+    days = {day.session.date: day for day in history.usable if day.session.date in quoted}
+    sessions = [(day, session_quotes(quoted[date], history, day, trading)) for date, day in days.items()]
+    usable = history.usable
+    copies: dict[str, TradingDay] = {}
+    if source.synthetic_share > 0.0:
+        prices = [modelled(history, day, trading) for day in usable]
+        history, made = with_copies(history, usable)
+        sessions += zip(made, prices, strict=True)
+        copies = {day.session.date: day for day in made}
+    table = quote_table(history, sessions, trading)
+    return QuotedData(info, bars, history, table, days, quoted, quotes, len(usable), source.synthetic_share, copies)
+
+
+def with_copies(history: History, days: Sequence[TradingDay]) -> tuple[History, tuple[TradingDay, ...]]:
+    """The history with the rows of these sessions once more at its end, and the sessions there."""
+    end = len(history.close)
+    copies: list[TradingDay] = []
+    for day in days:
+        by = end - day.first
+        copies.append(replace(day, first=end, end=day.end + by, flatten=day.flatten + by))
+        end += day.end - day.first
+    rows = np.concatenate([np.arange(len(history.close)), *(np.arange(day.first, day.end) for day in days)])
+    return replace(history, **{name: getattr(history, name)[rows] for name in _ROWS}), tuple(copies)
