@@ -281,8 +281,8 @@ def test_make_install_puts_releases_side_by_side_and_the_units_run_the_current_o
     assert "systemd/*.timer" in told
 
 
-def test_the_manual_names_only_files_that_are_there_and_every_drop_in() -> None:
-    manual = (REPOSITORY / "docs" / "TRADING_HOST.md").read_text()
+def test_the_manuals_name_only_files_that_are_there_and_every_drop_in() -> None:
+    manual = "".join((REPOSITORY / "docs" / name).read_text() for name in ("TRADING_HOST.md", "JOURNAL.md"))
     named = set(re.findall(r"/opt/rltrader/((?:systemd|docs)/[\w.@-]+)", manual))
     assert {name for name in named if not (REPOSITORY / name).is_file()} == set()
     assert {f"systemd/{path.name}" for path in SYSTEMD.glob("*.conf")} <= named
