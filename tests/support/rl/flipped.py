@@ -71,7 +71,11 @@ def cold_replay(
 
 
 class Desk:
-    """One desk: it acts by the network as it was at the session's start, and learns from each decision."""
+    """One desk: it acts by the newest weights as they were at the session's start, and learns from each decision.
+
+    What it learned are the averaged weights, of which a version is made. They are too steady to act by here: on their
+    way from one rule to the other they stay flat, where 5 % exploration shows next to nothing.
+    """
 
     def __init__(
         self, network: QNetwork, seed: int, online: OnlineCoefficients | None = None, *, market: Flipping = MARKET
@@ -88,7 +92,7 @@ class Desk:
     def play(self, sessions: int) -> None:
         """Go through whole sessions at `EPSILON`."""
         for _ in range(sessions):
-            acting = copy.deepcopy(self.learner.answering)
+            acting = copy.deepcopy(self.learner.dqn.network)
             for _ in range(MARKET.steps):
                 self._decide(acting)
 
