@@ -1,0 +1,70 @@
+"""The tensor market on recorded quotes as an environment: on devices, and from a saved state."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import torch
+
+from daemon.core.limits import Trading
+from daemon.host.time.calendar import SessionCalendar
+from daemon.tapes.quotes.tape import option_quotes
+from strategies.option_scalper import SPEC
+from tests.support.training.made_up import random_walk
+from tests.support.training.option_quotes import troubled
+from training.desks.scalper.history import History, read_history
+from training.desks.scalper.recorded.days import quoted_days, session_quotes
+from training.desks.scalper.recorded.market import RecordedMarket
+from training.desks.scalper.recorded.table import QuoteTable, quote_table
+
+TRADING, COUNT, STEPS = Trading(), 24, 420  # more than a session
+Made = tuple[History, QuoteTable]
+
+
+@pytest.fixture(scope="module")
+def made(tmp_path_factory: pytest.TempPathFactory) -> Made:
+    """Two sessions with quotes."""
+    events = random_walk(23)
+    history = read_history(events, SPEC, TRADING)
+    path = tmp_path_factory.mktemp("quotes") / "quotes.parquet"
+    quotes = option_quotes(troubled(path, events, [day.session.date for day in history.usable], missing=0.2), "SPY")
+    quoted = quoted_days(quotes, history, SessionCalendar.load("2024-05-20", "2024-10-31"), TRADING)
+    days = [(day, session_quotes(quoted[day.session.date], history, day, TRADING)) for day in history.usable]
+    return history, quote_table(history, days, TRADING)
+
+
+def opened(made: Made) -> RecordedMarket:
+    return RecordedMarket(made[0], made[1], made[0].usable, TRADING, count=COUNT, seed=1)
+
+
+def actions() -> torch.Tensor:
+    return torch.randint(0, 6, (STEPS, COUNT), generator=torch.Generator().manual_seed(1))
+
+
+def test_masked_for_all_rows_or_done_for_a_few_a_step_is_the_same_to_the_bit(made: Made) -> None:
+    few, every = opened(made), opened(made)
+    every._looks = False  # as on a device
+    ended = 0
+    for chosen in actions():
+        one, other = few.step(chosen), every.step(chosen)
+        assert torch.equal(one.rewards, other.rewards)
+        assert torch.equal(one.terminals, other.terminals)
+        ended += int(one.terminals.sum())
+    assert torch.equal(few.observe(), every.observe())
+    assert torch.equal(few.account.cash, every.account.cash)
+    assert ended > COUNT
+
+
+def test_a_market_that_was_saved_and_loaded_goes_on_with_its_orders(made: Made, tmp_path: Path) -> None:
+    market, other = opened(made), opened(made)
+    chosen = actions()
+    begun = 0
+    while begun < 40 or not bool((market.work.order > 0).any()):
+        market.step(chosen[begun])
+        begun += 1
+    torch.save(market.state_dict(), tmp_path / "state.pt")
+    other.load_state_dict(torch.load(tmp_path / "state.pt", weights_only=True))
+    for index in range(begun, begun + 100):
+        assert torch.equal(market.step(chosen[index]).rewards, other.step(chosen[index]).rewards)
+    assert torch.equal(market.observe(), other.observe())
