@@ -1,6 +1,7 @@
 """`rltrader-publisher`: carries a desk's experience from its journal to a Redis stream.
 
-A process of its own next to the daemon; it reads the journal only. Exit code 2: wrong use.
+A process of its own next to the daemon; it reads the journal only. A desk that waits for its first model has none yet:
+then it waits too. Exit code 2: wrong use.
 """
 
 from __future__ import annotations
@@ -36,7 +37,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         if options.check:
             return _check(options.state_dir, link)
         client = link.client(password())
-        _make_ready(options.state_dir, options.own_dir)
+        options.own_dir.mkdir(mode=0o700, parents=True, exist_ok=True)
     except (CredentialProblem, JournalError, OSError, ValueError) as error:
         sys.stderr.write(f"rltrader-publisher: {error}\n")
         return 2
@@ -55,7 +56,8 @@ def _check(state_dir: Path, link: Link) -> int:
 
     Raises CredentialProblem, JournalError, KeyError, ValueError.
     """
-    _check_journal(state_dir)
+    if not (state_dir / FILE).exists():
+        raise ValueError(f"{state_dir}: no journal here; is this the right --state-dir?")
     with closing(JournalReader(state_dir / FILE)) as reader, reading(reader.path):
         desk = reader.meta()["desk"]
     secret, origin = credential(CREDENTIAL)
@@ -64,17 +66,6 @@ def _check(state_dir: Path, link: Link) -> int:
         verdict = "ok" if line.good else "FAIL" if line.subject == CHECKED else "warn"
         sys.stdout.write(f"{line.subject:<11}  {verdict:<4}  {line.text}\n")
     return 0 if lines[0].good else 2
-
-
-def _make_ready(state_dir: Path, own_dir: Path) -> None:
-    """Raises ValueError without a journal, OSError."""
-    _check_journal(state_dir)
-    own_dir.mkdir(mode=0o700, parents=True, exist_ok=True)
-
-
-def _check_journal(state_dir: Path) -> None:
-    if not (state_dir / FILE).exists():
-        raise ValueError(f"{state_dir}: no journal here; is this the right --state-dir?")
 
 
 def _publish(publisher: Publisher, service: Service, log: Log, stop: threading.Event) -> None:

@@ -358,7 +358,7 @@ def test_each_process_may_do_its_own_work_alone(server: RedisServer, client: Any
         (["--redis", "https://x"], "expected unix:///"),
         (["--redis", "rediss://user:word@host"], "expected unix:///"),
         (["--redis", "redis://127.0.0.1:x"], "expected unix:///"),
-        (["--redis", "redis://127.0.0.1", "--state-dir", "/nowhere"], "no journal here"),
+        (["--redis", "redis://127.0.0.1", "--state-dir", "/nowhere", "--check"], "no journal here"),
     ],
 )
 def test_wrong_use_is_named(given: list[str], problem: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
