@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import re
-from pathlib import PurePosixPath
+import subprocess
+from pathlib import Path, PurePosixPath
 
 import pytest
 
@@ -28,6 +29,7 @@ from tests.support.deploy.manifests import (
     workload,
     workloads,
 )
+from tests.support.paths import REPOSITORY
 
 OF_THE_CLUSTER = {"kube-root-ca.crt"}  # every namespace has it
 EACH = pytest.mark.parametrize("each", containers(), ids=lambda each: each.name)
@@ -214,8 +216,22 @@ def test_the_configuration_of_the_pod_is_found_where_it_is_mounted() -> None:
     settings = load(K3S / path.name, {})
     assert str(settings.paths.models_dir) in daemon.mounts()
     assert settings.desk.strategy in STRATEGIES
-    shelf = (IMAGES / "put-models").read_text()
-    assert f'install -d -m 3771 "$store/{settings.desk.strategy}"' in shelf
+    assert settings.policy.wait_for_first
+
+
+def test_the_store_begins_with_the_shipped_models_and_an_empty_shelf_for_the_trainer(tmp_path: Path) -> None:
+    shipped, shelf = REPOSITORY / "onnx_models", load(K3S / "config.toml", {}).desk.strategy
+    (tmp_path / "option_scalper").mkdir()
+    (tmp_path / "option_scalper" / "current").write_text("mine")
+    for _ in range(2):  # each start of the pod
+        subprocess.run([IMAGES / "put-models", tmp_path, shipped], check=True)
+    assert {path.name for path in tmp_path.iterdir()} == {path.name for path in shipped.iterdir()}
+    assert not any((tmp_path / shelf).iterdir())
+    assert (tmp_path / shelf).stat().st_mode & 0o7777 == 0o3771
+    others = [path for path in shipped.rglob("*") if path.is_file() and path.relative_to(shipped).parts[0] != shelf]
+    kept = {path.relative_to(shipped): (tmp_path / path.relative_to(shipped)).read_bytes() for path in others}
+    assert kept.pop(Path("option_scalper/current")) == b"mine"
+    assert all(content == (shipped / name).read_bytes() for name, content in kept.items())
 
 
 def test_redis_is_reached_by_a_socket_that_its_pod_and_its_clients_share() -> None:
