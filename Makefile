@@ -48,7 +48,7 @@ help:
 	@echo "make vendor    fetch the dashboard's chart library from the npm registry again"
 	@echo "make check-units  let systemd's own tools judge the units"
 	@echo "make check-pages  check every page of the dashboard with axe-core, which is fetched from npm"
-	@echo "make images    build the four container images (deploy/README.md); make check-images runs them in their roots"
+	@echo "make images    build the four container images (deploy/README.md); make check-images runs all four for a session"
 	@echo "make check-deploy  let hadolint, kubernetes-validate, checkov and kustomize judge images and manifests"
 	@echo "make clean     remove the environment and all caches"
 
