@@ -14,8 +14,10 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor
 
+from daemon.core.broker.hanging import HANGS_NS
 from daemon.core.limits import Trading
 from daemon.core.risk.guards import TOUCH_USD
+from strategies.kit.units import SECOND_NS
 from training.desks.scalper.account import FOREVER, SHARES, Account, Fill, account_of, matrix_of
 from training.desks.scalper.history import History, TradingDay
 from training.desks.scalper.market import Market
@@ -49,6 +51,7 @@ class _Seen:
     """One row of some environments: the minute, and what is known of their contract there."""
 
     minute: Tensor
+    pause: Tensor  # minutes since the row before
     entry_minute: Tensor
     near: Tensor  # bool: the contract is nearest the money of its right
     cell: Tensor
@@ -76,6 +79,7 @@ class RecordedMarket(Market):
     ) -> None:
         """See `Market`. Raises HistoryError as `QuoteRules`."""
         self._rules = QuoteRules(trading)
+        self._hangs_min = -(-(trading.execution.exit_reprice_s + HANGS_NS // SECOND_NS) // 60)
         self._made, self._share = made, share
         super().__init__(history, prices, days, trading, **more)
         assert isinstance(self._prices, QuoteTable)
@@ -194,7 +198,7 @@ class RecordedMarket(Market):
         if columns is not None:
             columns.index_copy_(0, rows, _columns(before, work, now.minute, held))
         work = _requested(work, torch.zeros_like(row), now.minute, held & (reached | leaves | due))
-        more, limit = self._next_to_market(work, before, now, real)
+        more, limit = self._next_to_hanging(work, before, now, real)
         filled, bought, sold, fill = self._fills(work, now, real)
         booked = self._broker.book(before, fill)
         after = replace(
@@ -226,9 +230,10 @@ class RecordedMarket(Market):
         lane = self._lane.index_select(0, rows)
         cell = lane + row
         minute, entry_minute, call, put = self._known.index_select(0, row).unbind(1)
+        pause = minute - self._known.index_select(0, (row - 1).clamp(min=0)).select(1, 0)
         known = self._newest.index_select(0, cell)
         bid, ask, paired, alone = (known.select(1, place) for place in (0, 1, 4, 5))
-        return _Seen(minute, entry_minute, (lane == call) | (lane == put), cell, bid, ask, paired, alone)
+        return _Seen(minute, pause, entry_minute, (lane == call) | (lane == put), cell, bid, ask, paired, alone)
 
     def _quoted(self, work: Work, account: Account, now: _Seen, held: Tensor) -> tuple[Work, Tensor]:
         """Move the marks by this minute's quotes; also returns where a stop or a target is reached."""
@@ -289,11 +294,14 @@ class RecordedMarket(Market):
         limit = self._rules.exit_limit(now.bid, measure, work.attempt) * quoted
         return _changed(work, goes, order=surplus, limit=limit, attempt=work.attempt + 1, sent=work.sent + 1)
 
-    def _next_to_market(self, work: Work, account: Account, now: _Seen, real: Tensor) -> tuple[Tensor, Tensor]:
-        """Contracts that an exit sends while a market order of it still works, for which the desk does not wait, and
-        their limit."""
+    def _next_to_hanging(self, work: Work, account: Account, now: _Seen, real: Tensor) -> tuple[Tensor, Tensor]:
+        """Contracts that an exit sends while an order of it hangs, for which the desk does not wait; their limit too.
+
+        A market order hangs after its minute, another one only after minutes without a bar.
+        """
+        hangs = (work.limit == 0) | (now.pause >= self._hangs_min)
         surplus, quoted = account.contracts - work.goal - work.order, now.ask + now.bid > 0
-        goes = real & (work.kind == EXIT) & (work.order > 0) & (work.limit == 0) & (~quoted | (now.bid > 0))
+        goes = real & (work.kind == EXIT) & (work.order > 0) & hangs & (~quoted | (now.bid > 0))
         limit = self._rules.exit_limit(now.bid, _measure(work, account), work.attempt) * quoted
         return surplus.clamp(min=0) * goes, limit
 

@@ -76,12 +76,14 @@ def test_a_day_comes_to_the_same_cent_as_a_dry_run_with_option_quotes(tmp_path: 
 @pytest.mark.parametrize(
     ("trading", "missing", "modelled"),
     [(TRADING, 0.06, True), (RESTLESS, 0.3, False)],
-    ids=["as the desk trades", "without pauses, many minutes missing, none modelled"],
+    ids=["as the desk trades", "without pauses, bars and many quotes missing, none modelled"],
 )
 def test_sessions_come_to_the_same_cent_as_on_the_desk(
     trading: Trading, missing: float, *, modelled: bool, tmp_path: Path
 ) -> None:
     events, machine = random_walk(24), strategy(SPEC.name)
+    if not modelled:
+        events = [event for index, event in enumerate(events) if index % 41 or not isinstance(event, BarClosed)]
     history = read_history(events, SPEC, trading)
     days = history.usable
     dates = [day.session.date for day in days]
@@ -91,7 +93,7 @@ def test_sessions_come_to_the_same_cent_as_on_the_desk(
     mine = played(history, days, quoted, trading)
     theirs = dry_run(moody, desks(events, machine, trading, dates, Recorded(quoted, "SPY")), machine, trading)
     assert sum(result.trades for result in mine) > 45
-    assert {"consecutive_losses", "near_close", "wide_spread", "duplicate_intent"} <= theirs.denials.keys()
+    assert {"near_close", "wide_spread", "duplicate_intent"} <= theirs.denials.keys()
     for one, other in zip(mine, theirs.sessions, strict=True):
         assert (one.date, one.trades, one.wins, one.held_min, one.minutes) == (
             other.date, other.trades, other.wins, other.held_min, other.minutes,
