@@ -56,7 +56,7 @@ if TYPE_CHECKING:  # it needs torch
     from tests.chaos.desks.stream import Stream
 
 SHIPPED = REPOSITORY / "onnx_models"
-LOOK_S = 5.0  # virtual
+LOOK_S, NIGHT_LOOK_S = 5.0, 30.0  # virtual: at the desks, and at those that wait for the open
 SETTLE_S = 3600.0  # virtual, after a session's close without faults, within which all books agree
 CALM_MIN = 90.0  # before the close: nothing begins any more
 NIGHTS = 0.35  # of those within a week are lived through; over all others, and over weekends, the host is off
@@ -86,7 +86,7 @@ def play(host: Host, session: Session, before_ns: int) -> None:
         for station in host.stations:
             if host.now_ns() < calm_ns and not station.back_ns:
                 _strike(host, station, session, before_ns)
-        host.clock.pass_s(LOOK_S)
+        host.clock.pass_s(NIGHT_LOOK_S if host.now_ns() < session.open_ns - 10 * MINUTE_NS else LOOK_S)
 
 
 def _strike(host: Host, station: Station, session: Session, before_ns: int) -> None:
