@@ -99,8 +99,9 @@ class ClockCheck:
             if ahead_ns > LEAP_NS and self._agrees and not self._unsettled and not self._ahead_logged:
                 self._log("clock_ahead", by_s=round(ahead_ns / SECOND_NS, 1))
             self._ahead_logged = ahead_ns > LEAP_NS
-            await asyncio.sleep(look_s(LOOK_S))
-            pause_s -= look_s(LOOK_S)
+            nap_s = look_s(LOOK_S)
+            await asyncio.sleep(nap_s)
+            pause_s -= nap_s
 
     async def _asked(self) -> tuple[int, int]:
         """Return how far the broker's clock is ahead of ours, and the doubt: half of the request's duration."""

@@ -12,6 +12,7 @@ from daemon.engine.engine import Engine
 from daemon.engine.intake import Intake
 from daemon.host.service import Service
 from daemon.host.time.clock import Clock
+from daemon.host.time.virtual_time import look_s
 from daemon.operator.log import Log
 from daemon.operator.log_events import LOG_EVENTS
 from daemon.operator.status import in_one_line, status_of
@@ -56,7 +57,7 @@ class StatusLine:
             if back_ns > known_ns + SECOND_NS:
                 known_ns = back_ns
                 self._notify("clock_stepped_back", by_s=round(back_ns / SECOND_NS, 1))
-            await asyncio.sleep(EVERY_S)
+            await asyncio.sleep(look_s(EVERY_S))
 
 
 class HeadPublisher:

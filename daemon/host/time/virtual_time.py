@@ -26,6 +26,7 @@ GO = struct.Struct("<q")  # clock to participant: the turn that is over
 SEAT = struct.Struct("<qq")  # clock to participant when it joins: its word and the number of words; one descriptor
 WORD = 8
 LOOK_S = 5.0
+GRID_NS = 1_000  # timers end on it: those for one time, computed as floats, then do end at one time
 T = TypeVar("T")
 Args = TypeVarTuple("Args")
 
@@ -130,7 +131,10 @@ class _Selector(selectors.EpollSelector):
         if ready or (timeout is not None and timeout <= 0):
             return ready
         participant = self._participant
-        until_ns = NEVER_NS if timeout is None else participant.now_ns() - int(-timeout * SECOND_NS // 1)
+        until_ns = NEVER_NS
+        if timeout is not None:
+            until_ns = participant.now_ns() - int(-timeout * SECOND_NS // 1)
+            until_ns += -until_ns % GRID_NS
         participant.quiet(until_ns)
         ready = self._ready(None)
         participant.wake()
@@ -154,6 +158,10 @@ class VirtualLoop(asyncio.SelectorEventLoop):
     def time(self) -> float:
         """Return virtual seconds since the loop was made."""
         return (self._participant.now_ns() - self._began_ns) / SECOND_NS
+
+    def now_ns(self) -> int:
+        """Return the virtual time, nanoseconds since 1970 UTC."""
+        return self._participant.now_ns()
 
     def run_in_executor(self, executor: Executor | None, func: Callable[[*Args], T], *args: *Args) -> asyncio.Future[T]:
         """Run as any loop does; time waits for it."""
@@ -184,8 +192,15 @@ class VirtualLoop(asyncio.SelectorEventLoop):
 
 
 def look_s(real_s: float) -> float:
-    """Return the seconds between two polls: longer in virtual time, because each stops the clock."""
-    return max(real_s, LOOK_S) if isinstance(asyncio.get_running_loop(), VirtualLoop) else real_s
+    """Return the seconds to the next poll.
+
+    In virtual time each poll stops the clock. So they are rarer there, and those of all processes are at one time.
+    """
+    loop = asyncio.get_running_loop()
+    if not isinstance(loop, VirtualLoop):
+        return real_s
+    step_ns = int(max(real_s, LOOK_S) * SECOND_NS)
+    return (step_ns - loop.now_ns() % step_ns) / SECOND_NS
 
 
 def time_waits_for(pool: ThreadPoolExecutor) -> None:
