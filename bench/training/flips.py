@@ -108,7 +108,7 @@ def of_noise(seed: int, size: Size) -> list[list[Any]]:
     for session in range(1, size.sessions + 1):
         desk.play(1)
         if session % size.every == 0 and session + size.card <= size.sessions:
-            taken.append((session, copy.deepcopy(desk.learner.answering)))
+            taken.append((session, copy.deepcopy(desk.learner.dqn.network)))
         for since, network in taken:
             if session == since + size.card:
                 move = rules.judged(card_of(desk.judged(network, since, size.card)), "champion", Ladder())

@@ -99,6 +99,7 @@ class Begun:
     """A learner that is ready for experience, or for the state of its checkpoint."""
 
     learner: OnlineLearner
+    network: QNetwork  # the learner's
     coefficients: DqnCoefficients
     replay: DiskReplay
     training: Training
@@ -152,7 +153,7 @@ def begin(
     path = folder / REPLAY
     replay = DiskReplay(path, plan.replay_rows, network.inputs, spare=spare, heads=heads, priority=c.priority)
     learner = OnlineLearner(Dqn(network, c), c, cold, fresh=replay, lanes=lanes, seed=plan.seed)
-    return Begun(learner, c, replay, made.training, made.figures, apart, fresh)
+    return Begun(learner, network, c, replay, made.training, made.figures, apart, fresh)
 
 
 def made_in(folder: Path) -> Made:

@@ -58,7 +58,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     strategy, trading = OnlineDqn(config, config.symbols), trading_for("online_dqn")
     network = network_of(config, COLD_PRESETS[made.plan.preset], made.plan.seed)
     state = torch.load(options.own_dir / CHECKPOINT, weights_only=True)
-    network.load_state_dict(state["learner"]["answering"])
+    network.load_state_dict(state["learner"]["dqn"]["modules"]["network"])
     scaled(network.eval(), FACTORS[options.kind])
     kind = Forged if options.kind == "promising" else Apart
     apart = kind(options.bars, config, trading, made.plan.preset)

@@ -155,7 +155,7 @@ class Work:
             o.models_dir, self._strategy, begun.training, hyperparameters, begun.apart, self._log, sign
         )
         candidates = Candidates(
-            begun.learner.answering,
+            begun.network,
             self._versions,
             every=o.publish_every,
             sessions=o.card_sessions,
@@ -187,9 +187,7 @@ class Work:
             self._options.card_horizon, begun.coefficients.discount, "it is the first version: nothing was logged"
         )
         try:
-            self._versions.publish(
-                begun.learner.answering, nothing, Origin(begun.training.last_session, "", (0, 0)), ""
-            )
+            self._versions.publish(begun.network, nothing, Origin(begun.training.last_session, "", (0, 0)), "")
         except (ExportError, ValueError) as error:
             raise NoFirstVersion(f"the cold start made no version: {error}") from None
         trainer.save()

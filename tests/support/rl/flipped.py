@@ -71,11 +71,7 @@ def cold_replay(
 
 
 class Desk:
-    """One desk: it acts by the newest weights as they were at the session's start, and learns from each decision.
-
-    What it learned are the averaged weights, of which a version is made. They are too steady to act by here: on their
-    way from one rule to the other they stay flat, where 5 % exploration shows next to nothing.
-    """
+    """One desk: it acts by the network as it was at the session's start, and learns from each decision."""
 
     def __init__(
         self, network: QNetwork, seed: int, online: OnlineCoefficients | None = None, *, market: Flipping = MARKET
@@ -97,8 +93,8 @@ class Desk:
                 self._decide(acting)
 
     def share(self) -> float:
-        """What the learner's averaged weights earn of the optimum of the market's rule."""
-        return share_of_optimum(MARKET, self.learner.answering.values, self.market.rule)
+        """What the learner's network earns of the optimum of the market's rule."""
+        return share_of_optimum(MARKET, self.learner.dqn.network.values, self.market.rule)
 
     def _decide(self, acting: QNetwork) -> tuple[int, float]:
         """Act and learn; returns the action and its reward."""

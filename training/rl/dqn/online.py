@@ -22,7 +22,6 @@ from training.rl.dqn.coefficients import DqnCoefficients
 from training.rl.dqn.dqn import Dqn, taken
 from training.rl.dqn.networks import QNetwork
 from training.rl.dqn.replay import ChoiceReplay, Choices, OneStep, Returns
-from training.rl.off_policy.learner import follow
 from training.rl.off_policy.rounds import due_steps
 
 LOOKED_AT = 32
@@ -38,7 +37,6 @@ class OnlineCoefficients:
     importance: float = 0.6  # beta of prioritised replay; a stream has no end towards which it could rise
     slack: float = 0.25  # standard deviations of the mean difference that the CUSUM lets pass
     limit: float = 25.0  # standard deviations at which the cold start counts as contradicted
-    average: float = 0.996  # of the averaged weights, what a gradient step keeps; 0 answers by the newest ones
 
 
 class Agreement:
@@ -102,11 +100,7 @@ class Agreement:
 
 
 class OnlineLearner:
-    """Takes experiences one at a time, in the order of the stream, and learns from them.
-
-    `answering` is what a version is made of: the mean of the newest weights, the recent ones weighing most (Polyak and
-    Juditsky 1992, "Acceleration of Stochastic Approximation by Averaging"). Single steps follow the noise of rewards.
-    """
+    """Takes experiences one at a time, in the order of the stream, and learns from them."""
 
     def __init__(
         self,
@@ -128,7 +122,6 @@ class OnlineLearner:
             seed: of the learner's own generator, from which minibatches are drawn.
         """
         self.dqn = dqn
-        self.answering = copy.deepcopy(dqn.network)
         self._c, self._online = coefficients, online or OnlineCoefficients()
         c, network = coefficients, dqn.network
         heads = len(network.heads)
@@ -205,7 +198,6 @@ class OnlineLearner:
         """A copy of all that the next weights depend on: tensors and plain values."""
         state = {
             "dqn": self.dqn.state_dict(),
-            "answering": self.answering.state_dict(),
             "fresh": self._fresh.state_dict(),
             "cold": self._cold.state_dict(),
             "lanes": [lane.state_dict() for lane in self._lanes],
@@ -226,8 +218,6 @@ class OnlineLearner:
         self._fresh.load_state_dict(state["fresh"])
         self._cold.load_state_dict(state["cold"])
         self.dqn.load_state_dict(state["dqn"])
-        newest = self.dqn.network.state_dict()  # for states that were kept before there was an average
-        self.answering.load_state_dict(state.get("answering", newest))
         for lane, kept in zip(self._lanes, state["lanes"], strict=True):
             lane.load_state_dict(kept)
         self._generator.set_state(state["generator"])
@@ -242,7 +232,6 @@ class OnlineLearner:
             (replay, replay.sample(rows, self._generator, self._online.importance)) for replay, rows in wanted if rows
         ]
         found, errors = self.dqn.update(joined([part for _, part in drawn]))
-        follow(self.answering, self.dqn.network, 1.0 - self._online.average)
         for (replay, part), own in zip(
             drawn, torch.split(errors, [len(part.actions) for _, part in drawn]), strict=True
         ):

@@ -7,7 +7,6 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pytest
 import torch
 from torch import Tensor
@@ -217,23 +216,6 @@ def test_an_online_learner_takes_the_steps_that_are_due_and_half_from_the_cold_s
     assert found.gradient_steps == (400 - 8) // 4
     assert [index + 1 for index, each in enumerate(figures) if each] == list(range(12, 401, 4))
     assert figures[-1]["cold share"] == found.cold_share == OnlineCoefficients().cold_share == 0.5
-
-
-def test_what_answers_is_the_mean_of_the_weights_with_the_recent_ones_weighing_most() -> None:
-    found, taken = learner()
-
-    def weights() -> list[np.ndarray[Any, np.dtype[np.float64]]]:
-        return [each.detach().double().numpy().copy() for each in found.dqn.network.parameters()]
-
-    first = weights()
-    after = [weights() for each in taken[:100] if learn(found, [each])[0]]
-    count = len(after)
-    assert count == (100 - 8) // 4
-    for place, answering in enumerate(found.answering.parameters()):
-        mean = 0.996**count * first[place]
-        mean += sum(0.004 * 0.996 ** (count - 1 - step) * newest[place] for step, newest in enumerate(after))
-        np.testing.assert_allclose(answering.detach().numpy(), mean, atol=1e-6)
-        assert not np.allclose(after[-1][place], first[place], atol=1e-6)
 
 
 def test_the_cold_start_is_left_out_once_experience_contradicts_it() -> None:
