@@ -111,25 +111,22 @@ def timed_as_on_a_tape(events: list[Event], spec: Spec) -> Iterator[Event]:
     session: Session | None = None
     now_ns, slot_ns, seen = 0, 0, set[str]()
     for event in events:
+        at_ns = event.time_ns
         match event:
             case SessionScheduled():
                 session = event.session
             case BarClosed(bar=bar) if session is not None and bar.start_ns >= slot_ns:
-                end_ns = min(bar.start_ns + spec.bar_span_s * SECOND_NS, session.close_ns)
+                at_ns = min(bar.start_ns + spec.bar_span_s * SECOND_NS, session.close_ns)
                 if bar.start_ns > slot_ns:
-                    yield from _tick(seen, spec, now_ns, end_ns)
+                    yield from _tick(seen, spec, now_ns, at_ns)
                     slot_ns, seen = bar.start_ns, set()
                 seen.add(bar.symbol)
-                now_ns = max(now_ns, end_ns)
-                yield replace(event, time_ns=now_ns)
-                continue
             case BarClosed() | BarCorrected() if session is not None:
-                yield replace(event, time_ns=now_ns)
-                continue
+                at_ns = now_ns
             case SessionEnded() if session is not None:
                 yield from _tick(seen, spec, now_ns, session.close_ns)
                 seen = set()
-        now_ns = max(now_ns, event.time_ns)
+        now_ns = max(now_ns, at_ns)
         yield replace(event, time_ns=now_ns)
 
 

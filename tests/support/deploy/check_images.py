@@ -36,7 +36,7 @@ from tests.support.deploy.manifests import K3S, containers, users
 from tests.support.deploy.roots import Root, Volumes, acl, asked_inside, environments, root_of, stopped, until
 
 SPEED = 120.0
-BEFORE_OPEN_S = 180.0  # real seconds for the cold start: simulated time begins so long before the session
+BEFORE_OPEN_S = 180.0  # real seconds for the cold start: simulated time begins this long before the session
 DECISIONS_LEAST = 300  # of each desk, of a session of 390 minutes
 EVERY = 50  # decisions between two checkpoints of the trainer
 LEARNER, SCALPER = "desk", "scalper"  # folders in the state volume

@@ -18,6 +18,7 @@ from torch.overrides import TorchFunctionMode
 from daemon.core.limits import Trading
 from strategies.option_scalper import SPEC
 from tests.support.training.made_up import random_walk
+from tests.support.training.twin_markets import same_to_the_bit
 from training.desks.scalper.history import read_history
 from training.desks.scalper.market import Market
 from training.desks.scalper.network import IDENTITY
@@ -91,16 +92,8 @@ def test_masked_for_all_rows_or_done_for_a_few_a_step_is_the_same_to_the_bit() -
     every = Market(HISTORY, PRICES, HISTORY.usable, TRADING, count=COUNT, seed=1)
     every._looks = False  # as on a device
     generator = torch.Generator().manual_seed(1)
-    ended = 0
-    for _ in range(400):
-        actions = torch.randint(0, 6, (COUNT,), generator=generator)
-        one, other = few.step(actions), every.step(actions)
-        assert torch.equal(one.rewards, other.rewards)
-        assert torch.equal(one.terminals, other.terminals)
-        ended += int(one.terminals.sum())
-    assert torch.equal(few.observe(), every.observe())
-    assert torch.equal(few.account.cash, every.account.cash)
-    assert ended > COUNT
+    choices = (torch.randint(0, 6, (COUNT,), generator=generator) for _ in range(400))
+    assert same_to_the_bit(few, every, choices) > COUNT
 
 
 def test_the_network_plays_on_the_market_s_device() -> None:

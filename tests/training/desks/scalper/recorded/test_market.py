@@ -13,6 +13,7 @@ from daemon.tapes.quotes.tape import option_quotes
 from strategies.option_scalper import SPEC
 from tests.support.training.made_up import random_walk
 from tests.support.training.option_quotes import troubled
+from tests.support.training.twin_markets import same_to_the_bit
 from training.desks.scalper.history import History, read_history
 from training.desks.scalper.recorded.days import quoted_days, session_quotes
 from training.desks.scalper.recorded.market import RecordedMarket
@@ -45,15 +46,7 @@ def actions() -> torch.Tensor:
 def test_masked_for_all_rows_or_done_for_a_few_a_step_is_the_same_to_the_bit(made: Made) -> None:
     few, every = opened(made), opened(made)
     every._looks = False  # as on a device
-    ended = 0
-    for chosen in actions():
-        one, other = few.step(chosen), every.step(chosen)
-        assert torch.equal(one.rewards, other.rewards)
-        assert torch.equal(one.terminals, other.terminals)
-        ended += int(one.terminals.sum())
-    assert torch.equal(few.observe(), every.observe())
-    assert torch.equal(few.account.cash, every.account.cash)
-    assert ended > COUNT
+    assert same_to_the_bit(few, every, actions()) > COUNT
 
 
 def test_a_market_that_was_saved_and_loaded_goes_on_with_its_orders(made: Made, tmp_path: Path) -> None:
