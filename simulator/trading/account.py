@@ -127,6 +127,7 @@ class Account:
         self.orders: dict[str, Order] = {}
         self.working: dict[str, Order] = {}  # by id: those that may still fill
         self.by_client_id: dict[str, Order] = {}
+        self.by_hand: set[str] = set()  # ids of the orders that a person placed
         self.trades: list[Trade] = []
         self.activities: list[Activity] = []  # oldest first
         self.entitled: dict[Dividend, Decimal] = {}  # shares held at the ex-date of what is still to be paid

@@ -280,13 +280,17 @@ class Matching:
         """A person's `place`, `cancel` or `close`; see `AlpacaServer.by_hand`."""
         match action:
             case "place":
-                return self.submit(account, {"type": "market", "time_in_force": "day", **fields}).shown()
+                order = self.submit(account, {"type": "market", "time_in_force": "day", **fields})
+                account.by_hand.add(order.id)
+                return order.shown()
             case "cancel":
                 order = account.orders[fields["order_id"]]
                 order_changes.cancel(self, account, order)
                 return order.shown()
             case "close":
-                return self.close(account, fields["symbol"], None, None).shown()
+                order = self.close(account, fields["symbol"], None, None)
+                account.by_hand.add(order.id)
+                return order.shown()
             case _:
                 raise ValueError(f"by_hand: found {action!r}; expected place, cancel or close")
 

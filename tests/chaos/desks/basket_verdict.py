@@ -90,12 +90,15 @@ def strangers(
 ) -> list[str]:
     """Orders in an account that are not its desk's, by name or symbol, and requests with names of other desks.
 
+    What a person placed by hand is the account's own trouble: it is no order of another desk.
     `accounts`: by desk its account, the epoch of its journal, and the symbols that it may trade (empty: any).
     """
     found = []
     by_key = {account.key: (desk, epoch) for desk, (account, epoch, _) in accounts.items()}
     for desk, (account, epoch, symbols) in accounts.items():
         for order in account.orders.values():
+            if order.id in account.by_hand:
+                continue
             if not order.client_order_id.startswith(f"{epoch}-{desk}"):
                 found.append(f"{desk}: order {order.client_order_id} in its account is not its own")
             if symbols and order.symbol not in symbols:

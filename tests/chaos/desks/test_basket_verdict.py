@@ -126,6 +126,10 @@ def test_an_order_of_another_desk_or_symbol_and_a_request_with_a_wrong_key_are_t
     scene.epoch = "e2"
     scene.order("1-2-0", "buy", 1, "10.00", 12)
     assert len(basket_verdict.strangers(owners, [])) == 2
+    by_hand = scene.order("1-3-0", "buy", 1, "10.00", 13, "SPY")
+    assert len(basket_verdict.strangers(owners, [])) == 4
+    scene.account.by_hand.add(by_hand.id)
+    assert len(basket_verdict.strangers(owners, [])) == 2
 
 
 def test_a_name_in_two_accounts_is_told() -> None:

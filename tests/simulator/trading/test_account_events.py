@@ -124,8 +124,10 @@ def test_a_person_in_the_account_places_cancels_and_closes() -> None:
         waiting = server.by_hand("place", symbol="SPY", qty="1", side="buy", type="limit", limit_price="400")
         server.by_hand("cancel", order_id=waiting["id"])
         assert client.get_orders() == []
-        server.by_hand("close", symbol=CALL)
+        closed = server.by_hand("close", symbol=CALL)
         assert client.get_all_positions() == []
+        client.submit_order(buy("SPY", 1))
+        assert server.server.account.by_hand == {placed["id"], waiting["id"], closed["id"]}
 
 
 def test_a_manual_order_of_the_script_comes_at_its_time() -> None:
