@@ -70,7 +70,8 @@ class Hub:
     async def watch(self) -> None:
         """Strike for ever, so that sockets fail outside of trading hours too."""
         while True:
-            await asyncio.sleep(self.server.clock.nap_s(5 * SECOND_NS))
+            armed = self.server.faults.waiting(*SOCKET_FAULTS)
+            await asyncio.sleep(self.server.clock.nap_s((5 if armed else 60) * SECOND_NS))
             self.strike()
 
     def publish(self, messages: list[Message]) -> None:
