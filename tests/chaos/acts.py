@@ -255,18 +255,18 @@ def panic(run: Run) -> None:
         run.nap(1.0)
     if "panic" not in run.desk.halted_for():
         run.problems.append(f"a panic halted nothing: {sorted(run.desk.halted_for())}")
-    while run.minute() < until and not _asked(run, "accept-broker"):
+    while run.minute() < until and not asked(run, "accept-broker"):
         run.nap(1.0)
     halted = True
     while halted and run.minute() < until:
         run.nap(10.0)
-        answer = _asked(run, "resume")
+        answer = asked(run, "resume")
         halted = answer is None or answer.status is None or bool(answer.status.halt)
     if halted and len(run.plan.troubles) == 1:  # another trouble may keep the broker's report away
         run.problems.append(f"still halted {SETTLED_LIMIT_S} s after the panic")
 
 
-def _asked(run: Run, command: str) -> Answer | None:
+def asked(run: Run, command: str) -> Answer | None:
     """What the daemon answers to an operator's command; None for no answer, or no."""
     with contextlib.suppress(ControlError):
         answer = ask(run.desk.state_dir, Request(1, command, "settled", WHO), ANSWER_S)

@@ -28,6 +28,10 @@ class Trouble:
     from_min: float
 
 
+OUTAGES = frozenset({"blind", "history_missing"})
+"""Halts for an outage that lasted too long, whatever the kind: a person resumes them when it is over."""
+
+
 @dataclass(frozen=True, slots=True)
 class Plan:
     """One session. `day` counts the tape's sessions, `start_min` from the day's open; `tables` are its settings."""
@@ -42,7 +46,7 @@ class Plan:
     @property
     def halts(self) -> frozenset[str]:
         """The reasons of a halt that this session may end in: those of its kinds, and those of too long an outage."""
-        return frozenset({"blind", "history_missing"}).union(*(trouble.kind.halts for trouble in self.troubles))
+        return OUTAGES.union(*(trouble.kind.halts for trouble in self.troubles))
 
     @property
     def books(self) -> bool:

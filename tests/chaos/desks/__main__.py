@@ -35,6 +35,7 @@ from strategies.kit.model_config.indicators import parse
 from strategies.kit.units import SECOND_NS
 from strategies.registry import strategy
 from tests.chaos import verdict
+from tests.chaos.acts import asked
 from tests.chaos.desk import START_LIMIT_S, Desk
 from tests.chaos.desks import basket_verdict
 from tests.chaos.desks import market as desks_market
@@ -42,7 +43,7 @@ from tests.chaos.desks import plan as desks_plan
 from tests.chaos.desks import policy as desks_policy
 from tests.chaos.desks.host import Host, Station
 from tests.chaos.desks.plan import BY_MINUTE, CASH_USD, DAILY, DESKS, FIVE_MINUTES, ONLINE, SCALPER, bound
-from tests.chaos.plan import Plan
+from tests.chaos.plan import OUTAGES, Plan
 from tests.chaos.session import MINUTE_NS, Run, begin, due
 from tests.chaos.tally import Tally
 from tests.support.desks.live_desk import Books, Daemon
@@ -105,7 +106,10 @@ def _strike(host: Host, station: Station, session: Session, before_ns: int) -> N
 
 
 def settle(host: Host, session: Session) -> None:
-    """Take all faults away; every desk is up, not halted, and its book is the server's."""
+    """Take all faults away; every desk is up, not halted, and its book is the server's.
+
+    A person resumes what an outage halted, as the manual says; any other halt is a problem.
+    """
     host.served.call(host.served.faults.clear)
     until_ns = host.now_ns() + int(SETTLE_S * SECOND_NS)
     apart = {station.name: ["no journal yet"] for station in host.stations}
@@ -125,6 +129,9 @@ def _apart(host: Host, station: Station) -> list[str]:
     if books is None:
         return ["not up"]
     halt = books.state.risk.halt
+    if halt is not None and halt.reason in OUTAGES and asked(station.run, "resume") is not None:
+        host.resumed.append(f"{station.name}: {halt.reason}")
+        return ["resumed this moment"]
     told = host.served.call(verdict.disagreements, books, station.account)
     if halt is not None:
         told.append(f"halted: {halt.reason}: {halt.detail[:300]}")
@@ -332,6 +339,7 @@ def told(host: Host) -> str:
     for station in host.stations:
         fills = len(station.account.trades)
         lines.append(f"{station.name}: {station.run.desk.lives} lives, {fills} fills, {station.baskets} baskets")
+    lines += [f"resumed by a person after an outage: {one}" for one in host.resumed]
     lines += [f"PROBLEM {problem}" for problem in host.problems]
     return "\n".join([*lines, f"sessions: {len(host.lines)}, problems: {len(host.problems)}, seed {host.seed}"])
 

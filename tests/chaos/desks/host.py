@@ -56,6 +56,7 @@ class Host:
     stream: Stream | None = None  # of the desk that learns; None without redis-server or torch
     problems: list[str] = field(default_factory=list)
     lines: list[str] = field(default_factory=list)
+    resumed: list[str] = field(default_factory=list)  # halts for an outage that a person ended: desk and reason
 
     def now_ns(self) -> int:
         """The simulated time."""
@@ -82,3 +83,4 @@ class Host:
     def problem(self, date: str, station: Station, told: str) -> None:
         """Note what must not be."""
         self.problems.append(f"{date} {station.name}: {told[:1500]}")
+        print(self.problems[-1], flush=True)
