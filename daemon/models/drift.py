@@ -150,7 +150,7 @@ class DriftWatch:
                 self._log("drift_unmeasured", model=manifest.version, reason="its manifest holds no reference")
             return
         drift = await asyncio.to_thread(measure, self._journal, manifest, limits.window, limits.least)
-        if drift is None:
+        if drift is None or drift == self.last:  # no decision since the last measurement
             return
         self.last = drift
         largest = next((found for found in drift.features if not found.of_the_desk), drift.actions)

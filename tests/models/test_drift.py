@@ -183,17 +183,18 @@ async def test_a_look_without_drift_is_one_line_of_the_log(tmp_path: Path) -> No
     assert looking.last is not None
 
 
-async def test_drift_is_an_alarm_each_time_and_a_pause_once_a_model_and_day(tmp_path: Path) -> None:
+async def test_drift_is_an_alarm_once_for_the_same_decisions_and_a_pause_once_a_model_and_day(tmp_path: Path) -> None:
     heard = Heard()
     path = journal(tmp_path, [0.0] * 400, [0.0] * 400, [0, 1] * 200)
     looking = watch(path, manifest(EVEN), heard, pause=True)
     await looking.look()
     await looking.look()
-    assert heard.names == ["drift_measured", "drift", "drift_measured", "drift"]
+    assert heard.names == ["drift_measured", "drift"]  # over night nothing is decided, and nothing said again
     assert heard.told[1][1] == {"model": "v1", "detail": "index over 400 decisions: even 4.60"}
     assert heard.pauses == ["drift of v1: index over 400 decisions: even 4.60"]
     journal(tmp_path, [0.0] * 400, [0.0] * 400, [0, 1] * 200, day=1)
     await looking.look()
+    assert heard.names == ["drift_measured", "drift"] * 2
     assert len(heard.pauses) == 2
 
 
