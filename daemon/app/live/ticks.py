@@ -17,6 +17,7 @@ from strategies.kit.units import SECOND_NS
 BUSY_TICK_NS = SECOND_NS  # while something works at the broker or the policy
 HOLDING_TICK_NS = 5 * SECOND_NS
 IDLE_TICK_NS = 60 * SECOND_NS
+AROUND_NS = 1800 * SECOND_NS  # before an open and after a close a position is looked at as within the session
 LEAST_NAP_S = 0.02  # however fast a simulated clock runs
 
 
@@ -32,7 +33,7 @@ class Ticks:
     def observe(self, event: Event, state: State[Any]) -> None:
         """Must see every step."""
         self._stepped.set()
-        if _tick_ns(state) < self._tick_ns:
+        if _tick_ns(state, self._clock.now_ns()) < self._tick_ns:
             self._busier.set()
         if self._probes and (probed := self._probes.get(id(event))) is not None and not probed.done():
             probed.set_result(None)
@@ -41,8 +42,8 @@ class Ticks:
         """Tick often while something waits for the time, else seldom."""
         last_ns = 0
         while True:
-            every_ns = self._tick_ns = _tick_ns(self._state())
             now_ns = self._clock.now_ns()
+            every_ns = self._tick_ns = _tick_ns(self._state(), now_ns)
             if now_ns - last_ns >= every_ns and len(self._intake) == 0:
                 last_ns = now_ns
                 self._intake.put(ClockTicked(now_ns))
@@ -77,9 +78,11 @@ class Ticks:
             await self._stepped.wait()
 
 
-def _tick_ns(state: State[Any]) -> int:
-    """The interval of ticks in this state."""
+def _tick_ns(state: State[Any], now_ns: int) -> int:
+    """The interval of ticks in this state at this time."""
     waits = state.ask is not None or state.basket.waiting is not None or bool(state.pending_bars)
     if state.orders or state.works or waits or state.risk.stopping:
         return BUSY_TICK_NS
-    return HOLDING_TICK_NS if state.book.positions else IDLE_TICK_NS
+    session = state.session.session
+    near = session is None or session.open_ns - AROUND_NS <= now_ns < session.close_ns + AROUND_NS
+    return HOLDING_TICK_NS if state.book.positions and near else IDLE_TICK_NS
