@@ -111,13 +111,19 @@ lint: .venv/.installed-tests
 	.venv/bin/mypy
 	.venv/bin/lint-imports
 
+# Each test process would else compile all tests for itself; an import that fails ends it here.
+.PHONY: compiled
+compiled: .venv/.installed-tests
+	@said=$$(.venv/bin/python -m pytest --collect-only -qq 2>&1) || { tail -n 50 <<< "$$said"; exit 1; }
+
 # Each test process, and each of the hundreds that they start, would else compile the project anew.
 test: export PYTHONDONTWRITEBYTECODE :=
 # One thread for each process: several wait for one another at the end of each product, and spin meanwhile.
 test: export OMP_NUM_THREADS := 1
 # Ray's workers are as nice as the rest: at Ray's own 15 they stand still beside three busy test processes.
 test: export RAY_worker_niceness := 0
-test: lint debian-tools
+test: debian-tools
+	@$(MAKE) --no-print-directory -j 2 lint compiled
 	.venv/bin/python -m pytest -n $(TEST_PROCESSES) --dist loadfile --no-loadscope-reorder --cov=strategies --cov=daemon.core --cov-fail-under=$(COVERAGE_MIN) $(PYTEST_ARGS)
 
 format: .venv/.installed-tests
