@@ -75,6 +75,7 @@ class Trainer:
         self._boundary = boundary or _nothing
         self.stream = stream
         self.row = 0
+        self._held = 0  # the newest row given to the learner that a checkpoint holds
         self.newest_ns = -1  # bar of the newest decision that was seen on this stream
         self.transitions = 0
         self.updates = 0  # since this process began
@@ -150,6 +151,7 @@ class Trainer:
         torch.save(state, data)
         self._boundary("before checkpoint")
         write_whole(self._folder / CHECKPOINT, data.getvalue(), 0o640)
+        self._held = self.row
         self._boundary("after checkpoint")
         if self.transitions > self._saved_at:
             self._report()
@@ -173,14 +175,14 @@ class Trainer:
         self._former = {**state["former"], state["stream"]: (state["row"], state["newest_ns"])}
         self.stream = self.stream or state["stream"]
         self.row, self.newest_ns = self._former.pop(self.stream, (0, -1))
-        self._after = self.row
+        self._after = self._held = self.row
 
     def _begin(self, consumer: Consumer) -> None:
-        """Read from the row that was given last: what waits comes again."""
+        """Read from the row that a checkpoint holds: what was given since is passed over, what waits comes again."""
         self._waiting.clear()
         self._after = self.row
-        consumer.begin(self.row)
-        consumer.acknowledge(self.row)  # a checkpoint held them, and its trainer was killed before this
+        consumer.begin(self._held)
+        consumer.acknowledge(self._held)  # its trainer was killed before this
         self._begun = True
 
     def _look_at_freeze(self) -> None:

@@ -314,6 +314,30 @@ def own_server() -> Iterator[RedisServer]:
         yield running
 
 
+@pytest.mark.parametrize("emptied", [False, True])
+def test_what_no_checkpoint_holds_comes_again_after_redis_failed_and_the_trainer_was_killed(
+    tmp_path: Path, own_server: RedisServer, logged: Logged, experiences: list[Experience], *, emptied: bool
+) -> None:
+    desk = Desk(tmp_path, own_server, logged)
+    client = own_server.client()
+    put(client, STREAM, experiences[:20])
+    trainer = desk.trainer(every=10)  # checkpoints after 10 decisions, and not after those that follow
+    learn_all(trainer, experiences[14].row)
+    assert trainer.checkpoints == 1
+    own_server.kill()
+    assert trainer.turn() > 0.0
+    own_server.start()
+    if emptied:
+        client.flushall()
+        put(client, STREAM, experiences[8:20], experiences[7].row)
+    learn_all(trainer, experiences[16].row)
+    assert trainer.checkpoints == 1
+    anew = desk.trainer()  # the former one is killed
+    put(client, STREAM, experiences[20:], experiences[19].row)
+    learn_all(anew, experiences[-1].row)
+    assert desk.learner.weights() == by_hand(experiences)
+
+
 def test_redis_killed_frozen_and_emptied_is_waited_for_and_nothing_is_learned_twice(
     tmp_path: Path, own_server: RedisServer, logged: Logged, experiences: list[Experience]
 ) -> None:
