@@ -42,7 +42,8 @@ def main() -> None:
     chosen = parser.parse_args()
     if not PEER.is_file():
         sys.exit(f"bench: {PEER} is missing: run `make bench-nautilus`, which installs it")
-    model = next((ROOT / "onnx_models" / "option_scalper").glob("*/policy.onnx"))
+    shelf = ROOT / "onnx_models" / "option_scalper"
+    model = shelf / (shelf / "current").read_text().strip() / "policy.onnx"
     with tempfile.TemporaryDirectory() as folder:
         tape = _tape(Path(folder), chosen.bars)
         idle_s = _replay(_head(tape, Path(folder) / "short.parquet", 1), Path(folder) / "idle")["cpu_s"]

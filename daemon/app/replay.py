@@ -17,6 +17,7 @@ from daemon.app.replay_start import Replay
 from daemon.core.state import State
 from daemon.engine.engine import Engine
 from daemon.engine.replay import ReplaySource
+from daemon.models.store import exported_as
 from daemon.operator.log import Log
 from daemon.operator.side_thread import supervised
 from daemon.operator.summary import QuotesUsed, Summary, daily_figures, summarise
@@ -73,6 +74,7 @@ async def run_replay(
         daily=daily,
         remarks=found,
         option_quotes=quoted,
+        exported=exported_as(replay.model.manifest),
     )
     return summary, curve
 

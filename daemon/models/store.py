@@ -37,6 +37,7 @@ __all__ = [
     "load",
     "other_symbols",
     "sight",
+    "standing",
     "versions",
 ]
 
@@ -47,6 +48,12 @@ FILES_MAX = 32
 NAMED = 5  # symbols that a warning names
 MEMBERS_MAX = 100  # policies in one graph
 AGAIN = "export the model again"
+
+PASSIVE, UNPROVEN = "passive", "unproven"
+_STANDINGS = {
+    PASSIVE: "it is the strategy's passive policy, because no lead of a learned one is proven",
+    UNPROVEN: "it was learned, and no lead over the best baseline is proven",
+}
 
 _FILE_NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9._-]{0,99}")
 
@@ -149,9 +156,20 @@ def trades_in_test(manifest: Manifest) -> int | None:
     return found if isinstance(found, int) else None
 
 
+def exported_as(manifest: Manifest) -> str:
+    """Return PASSIVE for the strategy's passive policy, UNPROVEN for a learned one without a proven lead, else ""."""
+    found = manifest.metrics.get("exported")
+    return found if isinstance(found, str) and found in _STANDINGS else ""
+
+
 def is_passive(manifest: Manifest) -> bool:
     """Return whether this is the strategy's passive policy, which nothing trained: it may never trade."""
-    return manifest.metrics.get("exported") == "passive"
+    return exported_as(manifest) == PASSIVE
+
+
+def standing(manifest: Manifest) -> str:
+    """Return in words what a version without a proven lead is; "" for any other, or where the manifest does not say."""
+    return _STANDINGS.get(exported_as(manifest), "")
 
 
 def sight(models_dir: Path, strategy: str, version: str) -> Sight:

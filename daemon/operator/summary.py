@@ -18,6 +18,7 @@ from daemon.host.latency import Latency
 
 SESSIONS_A_YEAR = 252
 BLOCKS = "▁▂▃▄▅▆▇█"
+_EXPORTED = {"passive": "passive, no lead proven; ", "unproven": "learned, no lead proven; "}
 
 
 class Daily(msgspec.Struct, frozen=True):
@@ -80,6 +81,7 @@ class Summary(msgspec.Struct, frozen=True):
     daily: Daily | None = None  # of daily desks alone
     remarks: tuple[str, ...] = ()  # what the figures alone would hide, each with its cure
     option_quotes: QuotesUsed | None = None  # of a replay with recorded ones alone
+    exported: str = ""  # a model without a proven lead: "passive" or "unproven"; "" for others
 
 
 def daily_figures(closes: Sequence[tuple[str, float]]) -> Daily:
@@ -107,6 +109,7 @@ def summarise(
     daily: Daily | None = None,
     remarks: tuple[str, ...] = (),
     option_quotes: QuotesUsed | None = None,
+    exported: str = "",
 ) -> Summary:
     """Return the figures of a run that ended in `state`; `actions` are empty for a continuous policy."""
     stats, book = state.stats, state.book
@@ -143,6 +146,7 @@ def summarise(
         daily=daily,
         remarks=remarks,
         option_quotes=option_quotes,
+        exported=exported,
     )
 
 
@@ -183,7 +187,8 @@ def show(console: Console, summary: Summary, equity: Sequence[Decimal]) -> None:
     table.add_column()
     listed = ", ".join(f"{name} {count:,}" for name, count in summary.actions.items() if count)
     denied = ", ".join(f"{gate} {count:,}" for gate, count in sorted(summary.denials.items(), key=lambda d: -d[1]))
-    table.add_row("model", summary.model + ("" if summary.promoted else " (not promoted: no real money)"))
+    unproven = _EXPORTED.get(summary.exported, "")
+    table.add_row("model", summary.model + ("" if summary.promoted else f" ({unproven}not promoted: no real money)"))
     if summary.daily is not None:
         table.add_row("sessions", _sessions_text(summary.daily))
     table.add_row("bars", f"{summary.bars:,} ({summary.bars_rejected:,} rejected)")

@@ -20,7 +20,7 @@ ACTIONS = ("HOLD", "BUY_CALL")
 META = {"tape": "t.csv", "synthetic": "synthetic bars"}
 
 
-def summary(*, halted: bool = False, wall_s: float = 2.0, counted: bool = True) -> Summary:
+def summary(*, halted: bool = False, wall_s: float = 2.0, counted: bool = True, exported: str = "") -> Summary:
     state: State[None] = State(
         None,
         Identity("replay", "paper", "option_scalper", "e", "sip"),
@@ -43,6 +43,7 @@ def summary(*, halted: bool = False, wall_s: float = 2.0, counted: bool = True) 
         latency=latency,
         state_digest="d" * 64,
         stopped_by="",
+        exported=exported,
     )
 
 
@@ -118,6 +119,21 @@ def test_the_readable_form_of_a_daily_desk_counts_sessions() -> None:
         assert part in text, part
     assert msgspec.to_builtins(shown)["daily"]["sessions"] == 68
     assert msgspec.to_builtins(summary())["daily"] is None
+
+
+@pytest.mark.parametrize(
+    ("exported", "told"),
+    [
+        ("", "v1 (not promoted: no real money)"),
+        ("passive", "v1 (passive, no lead proven; not promoted: no real money)"),
+        ("unproven", "v1 (learned, no lead proven; not promoted: no real money)"),
+    ],
+)
+def test_the_readable_form_says_whether_the_policy_was_learned(exported: str, told: str) -> None:
+    console = Console(width=160, quiet=False, force_terminal=False)
+    with console.capture() as captured:
+        show(console, summary(exported=exported), [Decimal(1)])
+    assert f"│ {told} " in captured.get()
 
 
 def test_a_sparkline_rises_and_falls_with_the_values() -> None:

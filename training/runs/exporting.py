@@ -77,7 +77,9 @@ def exported(
         if refit is None
         else described(p.data, study.data.file, study.data.feed, Fold(learnt, (), ())),
         hyperparameters={**study.settings, **study.machine, "seed": trial.seed, "chosen_steps": trial.chosen_steps},
-        metrics=_of_passive(record, study, instead) if instead is not None else _learned(record, study),
+        metrics=_of_passive(record, study, instead)
+        if instead is not None
+        else _learned(record, study, unproven=bool(words)),
         report=write_files,
         note=findings.verdict if refit is None else f"{findings.verdict} {study.refit}",
         label="passive" if instead is not None else "",
@@ -91,10 +93,11 @@ def exported(
     return Outcome(version, p.folder, findings, passive=instead is not None)
 
 
-def _learned(record: RunRecord, study: Study) -> dict[str, Any]:
-    """The figures of what was learned, for the manifest."""
+def _learned(record: RunRecord, study: Study, *, unproven: bool = False) -> dict[str, Any]:
+    """The figures of what was learned, for the manifest; `unproven` marks it as exported without a proven lead."""
     trial = study.headline[-1]
     return {
+        **({"exported": "unproven"} if unproven else {}),
         "test": record.metrics(trial.test.sessions),
         "test_denials": dict(trial.test.denials),
         "validate": record.metrics(trial.validate),

@@ -186,6 +186,7 @@ class Settings:
             "refit": "" if self.refit else None,
             "warm_start": self.warm_start or None,
             "ablation": "" if len(self.rewards) > 1 else None,
+            "allow_unproven": "" if self.allow_unproven else None,
             "coefficients": "coefficients.json" if preset is None or self._tuned(default.plan) else None,
             "members": self.plan.members if self.plan is not None and self.plan.members > 1 else None,
             "model_config": self.model_config_file or None,

@@ -25,7 +25,7 @@ from daemon.config.tables import OPTION_FEEDS, STOCK_FEEDS
 from daemon.core.strategy_rules import other_rules
 from daemon.host.time.calendar import CalendarError
 from daemon.host.time.clock import Clock
-from daemon.models.store import ModelError, other_symbols
+from daemon.models.store import ModelError, other_symbols, standing
 
 
 def examine(settings: Settings, keys: Credentials, *, dry_run: bool) -> int:
@@ -93,7 +93,8 @@ def _model(settings: Settings, keys: Credentials, *, dry_run: bool) -> tuple[Liv
     text = f"{live.model.version} on {live.policy.provider}, hash and golden answers verified"
     problems = []
     if not manifest.promoted:
-        problems.append("it is not promoted")
+        told = standing(manifest)
+        problems.append(f"it is not promoted{f' ({told})' if told else ''}")
     if manifest.training.feed != settings.feed.name:
         problems.append(f"it was trained on feed {manifest.training.feed}, this desk uses {settings.feed.name}")
     if problems:

@@ -15,7 +15,7 @@ from daemon.config.strategy import described
 from daemon.core.strategy_rules import other_rules
 from daemon.engine.state_dir import check_identity, locked_by, peek
 from daemon.host.own_files import StateDirError
-from daemon.models.store import other_symbols
+from daemon.models.store import other_symbols, standing
 from daemon.operator.log import Log
 from daemon.tapes.quotes.choice import QuoteChoice
 from daemon.tapes.quotes.tape import OptionQuotes
@@ -35,6 +35,7 @@ def check(settings: Settings, tape: Path, chosen: QuoteChoice | None = None) -> 
     except REFUSALS as error:
         return refuse(Log(), str(error))
     manifest = replay.model.manifest
+    told = standing(manifest)
     other = other_symbols(manifest, replay.strategy.spec) or other_rules(manifest.rules, settings.trading())
     found = {
         "configuration": "ok",
@@ -45,7 +46,8 @@ def check(settings: Settings, tape: Path, chosen: QuoteChoice | None = None) -> 
         "synthetic": bool(replay.info.synthetic),
         **({} if replay.quotes is None else {"option_quotes": _described(replay.quotes)}),
         "model": f"{replay.model.version} on {replay.policy.provider}, verified, "
-        + ("promoted" if replay.model.manifest.promoted else "not promoted: allowed in a dry run only"),
+        + ("promoted" if manifest.promoted else "not promoted: allowed in a dry run only")
+        + (f"; {told}" if told else ""),
         **({"warning": other} if other else {}),
         "state_dir": f"{settings.paths.state_dir}: " + ("resumes" if meta else "new"),
         "limits": in_force(settings),

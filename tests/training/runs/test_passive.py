@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 import torch
 
-from daemon.models.store import is_passive
+from daemon.models.store import is_passive, standing
 from strategies.kit.manifest import decode
 from strategies.option_scalper import HOLD, SPEC
 from tests.support.training.small_runs import UPDATE, quiet, weights
@@ -56,7 +56,9 @@ def test_without_a_proven_lead_the_passive_policy_is_exported_and_the_first_sent
     )
     assert np.ptp(run_onnx(learned.version / "policy.onnx", seen), axis=0).max() > 0.0
     assert not learned.passive
-    assert not is_passive(decode((learned.version / "manifest.json").read_bytes()))
+    manifest = decode((learned.version / "manifest.json").read_bytes())
+    assert not is_passive(manifest)
+    assert standing(manifest) == "it was learned, and no lead over the best baseline is proven"
 
 
 def test_a_preset_begins_at_the_passive_policy(small: Settings, tmp_path: Path) -> None:

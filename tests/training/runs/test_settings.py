@@ -57,6 +57,12 @@ def test_a_preset_brings_its_steps_which_may_be_others() -> None:
     assert fewer.command().endswith("--preset wide --steps 1000 --seeds 2")
 
 
+def test_the_command_of_a_learned_version_repeats_it_with_the_same_run() -> None:
+    learned, passive = given("--preset", "wide", "--allow-unproven"), given("--preset", "wide")
+    assert learned.command() == f"{passive.command()} --allow-unproven"
+    assert learned.identity("0" * 64) == passive.identity("0" * 64)
+
+
 def test_the_ablation_trains_the_other_variants_too() -> None:
     found = given("--reward", "notional", "--ablation")
     assert found.rewards == ("notional", "shares")
