@@ -1,4 +1,4 @@
-"""An installed wheel brings its policies: a dry run reads them where there is no store, and nothing else changes."""
+"""What is shipped says what it is. An installed wheel brings it: a dry run reads it where there is no store."""
 
 from __future__ import annotations
 
@@ -6,10 +6,11 @@ from pathlib import Path
 
 import pytest
 
-from daemon.cli.daemon import _settings, parser
+from daemon.cli.daemon import _settings, main, parser
+from daemon.core.strategy_rules import DIGEST
 from daemon.models import shipped as shipped_models
 from daemon.models.pointer import ModelError
-from daemon.models.store import load
+from daemon.models.store import exported_as, load, versions
 from strategies.registry import strategy
 from tests.support.paths import REPOSITORY
 
@@ -53,3 +54,36 @@ def test_a_trading_desk_needs_a_store_of_its_own_and_the_refusal_says_how(empty:
 def test_a_checkout_has_no_packaged_store() -> None:
     assert not shipped_models.PACKAGED.exists()
     assert shipped_models.how_to_copy() == ""
+
+
+# --- what they are ------------------------------------------------------------------------------------------------
+
+STORE = REPOSITORY / "onnx_models"
+CURRENT = {"daily_rebalancer": "passive"}
+FIRST_WORDS = {
+    "passive": "The exported policy is the passive one, which ",
+    "unproven": "Exported although no lead over the best baseline is proven. ",
+}
+
+
+@pytest.mark.parametrize("name", CURRENT)
+def test_the_passive_policy_and_the_learned_one_are_shipped_and_the_manual_says_which_answers(name: str) -> None:
+    shipped = {version: load(STORE, strategy(name), version).manifest for version in versions(STORE, name)}
+    assert sorted(map(exported_as, shipped.values())) == ["passive", "unproven"]
+    current = load(STORE, strategy(name)).version
+    assert exported_as(shipped[current]) == CURRENT[name]
+    assert f"| `{name}` | `{current}` |" in (REPOSITORY / "docs" / "MODELS.md").read_text()
+    for manifest in shipped.values():
+        assert manifest.note.startswith(FIRST_WORDS[exported_as(manifest)])
+        assert not manifest.promoted
+        assert DIGEST in manifest.rules
+
+
+def test_a_dry_run_s_check_says_what_the_shipped_policy_is(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(REPOSITORY)
+    assert main(["--dry-run", "--check", "--strategy", "daily_rebalancer", "--state-dir", str(tmp_path / "state")]) == 0
+    (line,) = [line for line in capsys.readouterr().out.splitlines() if line.startswith("model ")]
+    told = "it is the strategy's passive policy, because no lead of a learned one is proven"
+    assert line.endswith(f", verified, not promoted: allowed in a dry run only; {told}")

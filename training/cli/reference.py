@@ -78,7 +78,7 @@ def main(arguments: Sequence[str]) -> int:
     )
     options.add_argument("--strategy", required=True, metavar="NAME", help="of the version, or its file")
     options.add_argument("--bars", required=True, type=Path, metavar="FILE", help="the file it was trained on")
-    options.add_argument("--version", required=True, metavar="NAME", help="of the version, such as 2024-12-04-ef2af89f")
+    options.add_argument("--version", required=True, metavar="NAME", help="of the version, such as 2024-12-31-0a1b2c3d")
     config = "of the desk by whose rules it was trained (the strategy's defaults)"
     options.add_argument("--config", type=Path, metavar="FILE", help=config)
     add_models_dir(options, "model store", "--out")

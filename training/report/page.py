@@ -22,13 +22,14 @@ from training.study.study import Study
 TEMPLATE = Path(__file__).with_name("page.html")
 
 
-def page(study: Study, findings: Findings) -> str:
-    """The whole document. Same study and findings, same text."""
+def page(study: Study, findings: Findings, *, passive: bool = False) -> str:
+    """The whole document; `passive` says that what was learned is not what is exported. Same input, same text."""
     text = render(
         TEMPLATE,
         study=study,
         f=findings,
         reference=reference_of(study.strategy),
+        passive=passive,
         variant=variant_word(findings),
         facts=_facts(study, findings),
         settings=_settings(study),

@@ -17,6 +17,8 @@ from training.study.progress import phase
 from training.study.study import Study
 
 PAGE_FILE = "report.html"
+PASSIVE_WORDS = "The exported policy is the passive one, which "
+"""How `Study.exported` begins where what was learned is not what is exported."""
 
 
 def write_report(study: Study, folder: Path) -> Findings:
@@ -36,4 +38,5 @@ def write_report(study: Study, folder: Path) -> Findings:
 def files(study: Study, findings: Findings, *, policy_sha256: str | None = None) -> dict[str, bytes]:
     """The report's files by name; `policy_sha256` binds them to the model that they ship with."""
     bound = msgspec.structs.replace(findings, policy_sha256=policy_sha256 or findings.policy_sha256)
-    return {PAGE_FILE: page(study, bound).encode(), REPORT_FILE: encode(bound)}
+    passive = study.exported.startswith(PASSIVE_WORDS)
+    return {PAGE_FILE: page(study, bound, passive=passive).encode(), REPORT_FILE: encode(bound)}

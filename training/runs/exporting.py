@@ -19,7 +19,7 @@ from training.export.export import Release, export
 from training.export.reference import reference_of
 from training.export.weights import Weights, write_weights
 from training.report.lines import joined
-from training.report.report import files, write_report
+from training.report.report import PASSIVE_WORDS, files, write_report
 from training.runs.prepared import Prepared
 from training.runs.record import RunRecord
 from training.study.progress import phase
@@ -130,6 +130,6 @@ def _unproven(p: Prepared, study: Study, findings: Findings, policy: nn.Module) 
     if p.settings.allow_unproven:
         return None, "Exported although no lead over the best baseline is proven."
     return p.passive(study.network, p.folds[-1].train, policy), (
-        f"The exported policy is the passive one, which {known.words}: for what was learned no lead over the best "
+        f"{PASSIVE_WORDS}{known.words}: for what was learned no lead over the best "
         "baseline is proven. What was learned:"
     )

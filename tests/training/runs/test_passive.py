@@ -27,6 +27,8 @@ from training.runs.settings import Settings, choose, headline_of, settings_for
 from training.study.evaluation import SessionResult
 from training.study.study import PlayResult, Study, Trial
 
+NOT_OF_IT = "No figure on this page is of the exported policy"
+
 
 def test_without_a_proven_lead_the_passive_policy_is_exported_and_the_first_sentence_says_so(
     small: Settings, tmp_path: Path
@@ -38,6 +40,7 @@ def test_without_a_proven_lead_the_passive_policy_is_exported_and_the_first_sent
         "The exported policy is the passive one, which holds nothing: for what was learned no "
     )
     assert json.loads((made.version / "report.json").read_bytes())["verdict"] == manifest.note
+    assert NOT_OF_IT in (made.version / "report.html").read_text()
     seen = np.random.default_rng(1).normal(size=(50, *SPEC.observation_shape)).astype(np.float32)
     answers = run_onnx(made.version / "policy.onnx", seen)
     assert set(answers.argmax(axis=1).tolist()) == {HOLD}
@@ -58,6 +61,7 @@ def test_without_a_proven_lead_the_passive_policy_is_exported_and_the_first_sent
     assert not learned.passive
     manifest = decode((learned.version / "manifest.json").read_bytes())
     assert not is_passive(manifest)
+    assert NOT_OF_IT not in (learned.version / "report.html").read_text()
     assert standing(manifest) == "it was learned, and no lead over the best baseline is proven"
 
 

@@ -116,7 +116,7 @@ def test_the_page_says_what_an_account_of_shares_means() -> None:
 @pytest.mark.parametrize("strategy", DAILY)
 def test_the_claims_of_the_reference_stand_beside_what_was_found_with_what_differs(strategy: str) -> None:
     words = page_words(files(study(strategy), find(study(strategy)))["report.html"].decode())
-    assert "Beside what the reference claims" in words
+    assert "Against what the reference claims" in words
     reference = reference_of(strategy)
     assert reference is not None
     for claim in reference.claims:
