@@ -144,7 +144,7 @@ class Stream:
             self._name = stream_name(meta["desk"], meta["epoch"])
             self._trainer = self._new_trainer()
         if self._trainer is not None:
-            self._trainer.turn(wait_ms=1)
+            self._trainer.turn(wait_ms=0)
 
     def _client(self, user: str) -> Any:
         return self._server.link(user).client(self._server.passwords[user], ANSWER_S)

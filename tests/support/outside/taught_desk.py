@@ -101,7 +101,7 @@ class TrainerProcess:
         """Learn what is there; where it is killed meanwhile, begin again. Returns the boundary of its death."""
         while True:
             try:
-                self.trainer.turn(wait_ms=1)
+                self.trainer.turn(wait_ms=0)
             except Crash:
                 died, self.armed = self.armed, ""
                 self.begin()

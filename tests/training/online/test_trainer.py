@@ -73,7 +73,7 @@ def desk(tmp_path: Path, server: RedisServer, logged: Logged) -> Desk:
 
 def learn_all(trainer: Trainer, row: int) -> None:
     """Take turns until the trainer has learned up to this row."""
-    until(lambda: (trainer.turn(wait_ms=10), trainer.row >= row)[1])
+    until(lambda: (trainer.turn(wait_ms=0), trainer.row >= row)[1])
 
 
 def by_hand(experiences: list[Experience], gaps: tuple[int, ...] = ()) -> list[float]:
@@ -252,13 +252,13 @@ def test_frozen_it_keeps_experience_and_learns_nothing(
     learn_all(trainer, experiences[12].row)
     before = desk.learner.weights()
     (tmp_path / FROZEN).touch()
-    trainer.turn(wait_ms=10)
+    trainer.turn(wait_ms=0)
     put(client, STREAM, experiences[13:26], experiences[12].row)
     learn_all(trainer, experiences[25].row)
     assert desk.learner.weights() == before
     assert len(desk.learner.taken) == 26
     (tmp_path / FROZEN).unlink()
-    trainer.turn(wait_ms=10)
+    trainer.turn(wait_ms=0)
     put(client, STREAM, experiences[26:], experiences[25].row)
     learn_all(trainer, experiences[-1].row)
     assert desk.learner.weights() != before
@@ -357,7 +357,7 @@ def test_redis_killed_frozen_and_emptied_is_waited_for_and_nothing_is_learned_tw
     put(client, STREAM, experiences[30:40], experiences[29].row)
     learn_all(trainer, experiences[38].row)
     client.flushall()
-    until(lambda: trainer.turn(wait_ms=10) > 0.0)
+    until(lambda: trainer.turn(wait_ms=0) > 0.0)
     put(client, STREAM, experiences[10:], experiences[9].row)  # as the publisher sends again what was not acknowledged
     learn_all(trainer, experiences[-1].row)
     trainer.save()
