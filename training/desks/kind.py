@@ -26,7 +26,7 @@ from training.rl.protocols import CarryingNetwork, Environment, Network
 from training.sinks.feed import MetricsFile
 from training.study.evaluation import Figures, SessionResult
 from training.study.folds import Split, Walk
-from training.study.study import Fold, PlayResult
+from training.study.study import Fold, OneAccount, PlayResult
 
 
 class Info(Protocol):
@@ -128,6 +128,12 @@ class TaskData(Protocol):
         self, policy: nn.Module, played: PlayResult, span: Span, seed: int, check_stop: Callable[[], None], /
     ) -> Compared:
         """Baselines and scenarios for a policy that did `played`. `pause` is called now and then and may raise."""
+
+    def relay(self, policies: Sequence[nn.Module], spans: Sequence[Span], /) -> OneAccount:
+        """What policies do on one account through spans that follow one another, each in its own, by the dry run.
+
+        Nobody resumes the desk after a halt. Not asked of a strategy with a procedure of its own, which has `play`.
+        """
 
     def probes(self, fold: Fold, count: int, seed: int) -> Float32Array:
         """Up to `count` raw observations of the fold's sessions to check an export with, float32 (n, *shape)."""

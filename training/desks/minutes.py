@@ -1,12 +1,12 @@
 """Desks that decide at each bar, just before sessions of a feed: core, gates, order life and paper broker in memory.
 
 Each session is played from the state of a desk that held through all sessions before it, so nothing carries over from
-one session's trades to the next.
+one session's trades to the next; or one account goes through all of them (`relay`).
 """
 
 from __future__ import annotations
 
-from collections import deque
+from collections import Counter, deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Protocol
@@ -23,6 +23,7 @@ from daemon.core.state import Identity, State
 from daemon.core.step import Core
 from strategies.kit.contract import AnyStrategy, configured
 from training.study.progress import report_piece
+from training.study.study import PlayResult
 
 MODEL, FEED = "candidate", "sip"
 Answering = Callable[[AskPolicy, int], PolicyAnswered]
@@ -100,22 +101,68 @@ def desks_before(
     if not dates:
         return ()
     wanted = frozenset(dates)
-    earlier: deque[list[Event]] = deque(maxlen=before)  # sessions until the first wanted
     found: list[Desk] = []
-    for date, session in _sessions(events):
-        if not found and date not in wanted:
-            earlier.append(session)
-            continue
-        while earlier:
-            machine.run(_feed(machine, earlier.popleft(), venue), answer)
+    for date, session in _sessions_from(dates[0], events, machine, answer, before, venue):
         if date in wanted:
             found.append(Desk(date, machine.state, machine.market_state, tuple(session), venue))
             report_piece(len(found), len(wanted), "sessions made ready")
             if len(found) == len(wanted):
                 return tuple(found)
         machine.run(_feed(machine, session, venue), answer)
-    missing = min(wanted - {desk.date for desk in found})
-    raise ValueError(f"no session {missing} in the feed: check the dates against the file")
+    raise _missing(wanted - {desk.date for desk in found})
+
+
+def relay(
+    events: Iterable[Event],
+    machine: Machine,
+    answer: Answering,
+    spans: Sequence[Sequence[str]],
+    before: int,
+    play: Callable[[int, str, Iterable[Event]], PlayResult],
+    venue: Venue | None = None,
+) -> tuple[PlayResult, ...]:
+    """Play all `spans` in their order on the account of `machine`, whose state goes on from session to session.
+
+    `play` plays one session with the policy of the span of this number. `answer` holds: `before` sessions before the
+    first one and those between two spans are only watched.
+
+    Raises:
+        ValueError: a date of a span has no session in the feed.
+    """
+    places = {date: nth for nth, dates in enumerate(spans) for date in dates}
+    found: list[list[PlayResult]] = [[] for _ in spans]
+    count = len(places)
+    for date, session in _sessions_from(spans[0][0], events, machine, answer, before, venue):
+        nth, feed = places.pop(date, None), _feed(machine, session, venue)
+        if nth is None:
+            machine.run(feed, answer)
+            continue
+        began = float(machine.state.book.equity)
+        played = play(nth, date, feed)
+        on_it = tuple(replace(one, capital_usd=began) for one in played.sessions)
+        found[nth].append(msgspec.structs.replace(played, sessions=on_it))
+        report_piece(count - len(places), count, "sessions")
+        if not places:
+            return tuple(joined(parts) for parts in found)
+    raise _missing(places)
+
+
+def joined(parts: Iterable[PlayResult]) -> PlayResult:
+    """Results that follow one another as one."""
+    kept = tuple(parts)
+    denials: Counter[str] = Counter()
+    for one in kept:
+        denials.update(one.denials)
+    return PlayResult(
+        tuple(session for one in kept for session in one.sessions),
+        {gate: count for gate, count in sorted(denials.items()) if count},
+        tuple(entry for one in kept for entry in one.entries),
+        tuple(halt for one in kept for halt in one.halts),
+    )
+
+
+def _missing(dates: Iterable[str]) -> ValueError:
+    return ValueError(f"no session {min(dates)} in the feed: check the dates against the file")
 
 
 def feed_of(desk: Desk, machine: Machine) -> Iterable[Event]:
@@ -125,6 +172,20 @@ def feed_of(desk: Desk, machine: Machine) -> Iterable[Event]:
 
 def _feed(machine: Machine, events: Iterable[Event], venue: Venue | None) -> Iterable[Event]:
     return events if venue is None else venue.feed(machine, events)
+
+
+def _sessions_from(
+    first: str, events: Iterable[Event], machine: Machine, answer: Answering, before: int, venue: Venue | None
+) -> Iterator[tuple[str, list[Event]]]:
+    """Each session from `first` on, once the machine has played the `before` sessions ahead of it."""
+    earlier: deque[list[Event]] = deque(maxlen=before)
+    for date, session in _sessions(events):
+        if date < first:
+            earlier.append(session)
+            continue
+        while earlier:
+            machine.run(_feed(machine, earlier.popleft(), venue), answer)
+        yield date, session
 
 
 def _sessions(events: Iterable[Event]) -> Iterator[tuple[str, list[Event]]]:

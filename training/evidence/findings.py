@@ -17,7 +17,7 @@ from training.evidence.overfitting import Deflated
 from training.evidence.resampling import FEWEST, Interval
 from training.evidence.significance import Detectable, Snooping
 from training.evidence.statistics import Summary
-from training.study.study import Learnt
+from training.study.study import AccountHalt, Learnt
 
 FORMAT = 1
 REPORT_FILE = "report.json"
@@ -85,6 +85,24 @@ class Judged(msgspec.Struct, frozen=True):
     passes: bool
 
 
+class AccountLine(msgspec.Struct, frozen=True, kw_only=True):
+    """The policies of all folds on one account through all tests, on which a halt stays. Drawdowns are of closes."""
+
+    anew: bool  # the other figures are of accounts that begin anew, with each session or each fold
+    capital_usd: float  # at its start
+    end_usd: float
+    net_return: float
+    max_drawdown: float
+    trades: int
+    halts: tuple[AccountHalt, ...]
+    sessions_after: int = 0  # after the day of the first halt
+    trades_after: int = 0  # in these
+    trades_anew: int = 0  # in these, on the accounts that begin anew
+    passive: str = ""  # who has such an account next to it
+    passive_return: float = 0.0
+    passive_drawdown: float = 0.0
+
+
 class RecordedRun(msgspec.Struct, frozen=True):
     """A dry run of the policy on recorded option quotes, as its summary says. `profit_usd` is after fees."""
 
@@ -123,6 +141,7 @@ class Findings(msgspec.Struct, frozen=True, kw_only=True):
     over_baselines: dict[str, Interval]  # the policy's mean session return less theirs, paired by session
     lead: Lead | None = None  # over the best baseline; None without baselines, and in reports of earlier versions
     learnt: Learnt | None = None  # of the chosen trial that moved least; None: not measured
+    account: AccountLine | None = None  # None in reports of earlier versions
     folds: tuple[FoldLine, ...]
     runs: tuple[Run, ...]
     rewards: tuple[RewardLine, ...]

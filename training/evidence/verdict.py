@@ -9,7 +9,7 @@ import re
 from collections.abc import Sequence
 
 from training.evidence.findings import Findings, Judged, told_apart
-from training.evidence.wording import counted, listed, number, percent
+from training.evidence.wording import counted, listed, number, percent, share
 from training.study.study import Study
 
 
@@ -40,6 +40,31 @@ def verdict(findings: Findings, criteria: Sequence[Judged]) -> str:
         lead = f"more than every baseline but not surely more than {listed(unsure, 'or')}"
         return f"Earned {earned}, {lead}; {deflated}; {judged_so}."
     return f"Beats every baseline with {earned}; {deflated}; {judged_so}."
+
+
+def account_words(findings: Findings) -> str:
+    """What one account through all tests came to, with its halts; "" where the verdict's figures are that account's."""
+    one = findings.account
+    if one is None or not (one.anew or one.halts):
+        return ""
+    spent = f"{number(one.capital_usd, 0)} USD became {number(one.end_usd, 0)} ({percent(one.net_return)})"
+    beside = f"; {one.passive} {percent(one.passive_return)}" if one.passive else ""
+    return (
+        f"One account through all tests: {spent} with {counted(one.trades, 'trade')}, largest drawdown "
+        f"{share(one.max_drawdown)}{_halted(findings)}{beside}."
+    )
+
+
+def _halted(findings: Findings) -> str:
+    """When and why the account halted, and what it did after it."""
+    one = findings.account
+    if one is None or not one.halts:
+        return ""
+    halts = listed([f"{halt.date} ({halt.reason.replace('_', ' ')})" for halt in one.halts])
+    did = f"made {counted(one.trades_after, 'trade')}" if one.trades_after else "traded nothing"
+    after = f" and {did} in the {counted(one.sessions_after, 'session')} after it" if one.sessions_after else ""
+    others = f", where accounts that begin anew made {counted(one.trades_anew, 'trade')}" if one.trades_anew else ""
+    return f"; halted on {halts}{after}{others}"
 
 
 def abstract(f: Findings, study: Study, known_today: str = "") -> tuple[str, ...]:

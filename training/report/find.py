@@ -16,10 +16,11 @@ from training.evidence.heads import KEY as HEADS
 from training.evidence.resampling import Interval, paired_difference
 from training.evidence.significance import detectable
 from training.evidence.statistics import Series, headline, session_returns
-from training.evidence.verdict import abstract, verdict
+from training.evidence.verdict import abstract, account_words, verdict
 from training.forecast.findings import KEY
 from training.report.choosing import choosing
 from training.report.lines import (
+    account_line,
     denials,
     fold_line,
     joined,
@@ -82,6 +83,7 @@ def find(study: Study) -> Findings:
         over_baselines=differences,
         lead=chosen.lead,
         learnt=least_learnt(study),
+        account=account_line(study),
         folds=tuple(fold_line(study, index) for index in range(len(study.folds))),
         runs=tuple(run_line(study, index) for index in range(len(study.trials))),
         rewards=reward_lines(study),
@@ -117,7 +119,7 @@ def _judged(study: Study, findings: Findings) -> Findings:
     return msgspec.structs.replace(
         findings,
         criteria=criteria,
-        verdict=f"{study.exported} {verdict(findings, criteria)}".lstrip(),
+        verdict=" ".join(filter(None, (study.exported, account_words(findings), verdict(findings, criteria)))),
         abstract=abstract(findings, study, known_today),
     )
 

@@ -12,10 +12,18 @@ from statistics import NormalDist
 import msgspec
 import numpy as np
 
-from training.evidence.findings import FoldLine, Line, RewardLine, Run
+from training.evidence.findings import AccountLine, FoldLine, Line, RewardLine, Run
 from training.evidence.resampling import Interval, improvement_probability, interval, seeds_interval
 from training.evidence.significance import random_p_value
-from training.evidence.statistics import SESSIONS_A_YEAR, Series, chosen_results, session_returns, summarise
+from training.evidence.statistics import (
+    SESSIONS_A_YEAR,
+    Series,
+    chosen_results,
+    max_drawdown,
+    session_returns,
+    summarise,
+    total,
+)
 from training.study.evaluation import SessionResult
 from training.study.study import Learnt, PlayResult, Study
 
@@ -36,6 +44,35 @@ def line_of(
         net_return=_compounded(returns) if compounds else _times(mean, len(returns)),  # a sum is so many means
         session_return=mean,
         sharpe_annual=_times(interval(returns, "sharpe"), math.sqrt(SESSIONS_A_YEAR)),
+    )
+
+
+def account_line(study: Study) -> AccountLine | None:
+    """The account through all tests; None where none was played."""
+    one, alone = study.one_account, tuple(trial.test for trial in study.headline)
+    folds = one.folds if one is not None else study.account
+    if not folds and study.compounds and len(study.folds) == 1:
+        folds = alone
+    if not folds:
+        return None
+    sessions, halts = joined(folds), tuple(halt for each in folds for halt in each.halts)
+    returns, began = session_returns(sessions, study.capital_usd), sessions[0].capital_usd or study.capital_usd
+    after = {session.date: session.trades for session in sessions if halts and session.date > halts[0].date}
+    held = session_returns(one.held, study.capital_usd) if one is not None and one.held else None
+    return AccountLine(
+        anew=one is not None,
+        capital_usd=began,
+        end_usd=round(began + math.fsum(session.pnl_usd for session in sessions), 2),
+        net_return=total(returns, compounds=True),
+        max_drawdown=max_drawdown(returns, compounds=True),
+        trades=sum(session.trades for session in sessions),
+        halts=halts,
+        sessions_after=len(after),
+        trades_after=sum(after.values()),
+        trades_anew=sum(session.trades for session in joined(alone) if session.date in after),
+        passive=one.passive if one is not None and held is not None else "",
+        passive_return=0.0 if held is None else total(held, compounds=True),
+        passive_drawdown=0.0 if held is None else max_drawdown(held, compounds=True),
     )
 
 

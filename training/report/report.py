@@ -1,4 +1,4 @@
-"""The report on a study: one page and one file of figures; its first sentence is the verdict on the policy.
+"""The report on a study: one page and one file of figures; it begins with the verdict on the policy.
 
 The study is the only input; what is not in it is reported as unknown. Same study, same bytes.
 """

@@ -16,6 +16,8 @@ from training.evidence.findings import Findings, FoldLine, Line
 from training.evidence.statistics import chosen_results, running, session_returns
 from training.evidence.wording import UNKNOWN, number, percent, share
 from training.report.cells import PLAYER_STYLES, Row, sharpe, with_interval
+from training.report.lines import joined
+from training.study.evaluation import SessionResult
 from training.study.study import PlayResult, Study
 
 
@@ -85,6 +87,23 @@ def equity_plot(study: Study, f: Findings) -> plots.Figure:
         band = plots.Band("random", edges)
     folds = [(float(at), fold.test[0]) for at, fold in zip(starts, study.folds, strict=False)]
     return plots.in_both_widths(lambda width: plots.equity(curves, band, folds, width))
+
+
+def account_plot(study: Study) -> plots.Figure:
+    """The account through all tests, and the passive one next to it."""
+    one = study.one_account
+    assert one is not None, "asked for a study that has one"
+    curves = [plots.Curve("policy", "policy", _grown(joined(one.folds), study))]
+    if one.held:
+        curves.append(plots.Curve(one.passive, "hold", _grown(one.held, study)))
+    starts = accumulate((len(fold.test) for fold in study.folds), initial=0)
+    folds = [(float(at), fold.test[0]) for at, fold in zip(starts, study.folds, strict=False)]
+    title = "One account through all tests"
+    return plots.in_both_widths(lambda width: plots.equity(curves, None, folds, width, title))
+
+
+def _grown(sessions: Sequence[SessionResult], study: Study) -> list[Point]:
+    return list(enumerate((0.0, *running(session_returns(sessions, study.capital_usd), compounds=True).tolist())))
 
 
 def _running(played: Sequence[PlayResult], study: Study) -> list[Point]:

@@ -28,6 +28,8 @@ def check(study: Study) -> None:
     played = {**{one.name: one.folds for one in study.baselines}, **study.scenarios}
     if study.account:
         played["the account of all tests"] = study.account
+    if study.one_account is not None:
+        played["the one account"] = study.one_account.folds
     if study.ensembles:
         played["the mean of the seeds"] = tuple(trial.test for trial in study.ensembles)
     for name, folds in played.items():

@@ -16,7 +16,7 @@ from training.runs.ledger import Ledger, Line, utc_now
 from training.runs.prepared import UNTRAINED, UNTRAINED_WORDS, Prepared
 from training.runs.settings import requests_of
 from training.study.evaluation import SessionResult, as_metrics
-from training.study.study import Baseline, Fold, PlayResult, Study, Trial, encode
+from training.study.study import Baseline, Fold, OneAccount, PlayResult, Study, Trial, encode
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,6 +69,7 @@ class RunRecord:
         *,
         means: Sequence[Trial],
         account: tuple[PlayResult, ...],
+        one: OneAccount | None,
         extra: dict[str, Any],
     ) -> Study:
         """All trials, and what the chosen ones were compared with; also written into the run's folder."""
@@ -101,6 +102,7 @@ class RunRecord:
             extra=extra,
             ensembles=tuple(means),
             account=account,
+            one_account=one,
             refit=refit_words(tuple(p.data.days), p.folds) if settings.refit else "",
         )
         self.write(study)

@@ -37,6 +37,7 @@ from training.runs.settings import Settings, choose, headline_of, requests_of, s
 from training.runs.tasks import (
     Chosen,
     Player,
+    Relay,
     Together,
     by_fold,
     compare,
@@ -44,13 +45,14 @@ from training.runs.tasks import (
     play_one,
     prior_one,
     refit_one,
+    relay_one,
     train_group,
     train_one,
 )
 from training.runs.trial import check_shares
 from training.sinks.find import check_sinks
 from training.study.progress import Part, phase, reported
-from training.study.study import PlayResult, Trial
+from training.study.study import OneAccount, PlayResult, Trial
 
 T = TypeVar("T")
 RUNS = Path("runs")
@@ -196,10 +198,11 @@ class Run:
         self._listen("comparing the chosen policies with the baselines, through the dry run")
         tested = means or [trials[index] for index in chosen]
         account, compared = self._compared(tested, policies)
+        one = self._one_account(tested, policies)
         with reported("", self._listen):
             with phase("figures for the report"):
                 extra = self._record.for_report(policies)
-                study = self._record.study(trials, chosen, compared, means=means, account=account, extra=extra)
+                study = self._record.study(trials, chosen, compared, means=means, account=account, one=one, extra=extra)
             return exported(self._record, study, policies[-1], refit, weights)
 
     def _compared(
@@ -220,6 +223,13 @@ class Run:
         played = dict(zip(names, self._through(play_one, tasks), strict=True))
         account = played[POLICY].folds if p.kind.compounds else ()  # else each session has its own
         return account, by_fold(played, tuple(p.kind.baselines))
+
+    def _one_account(self, tested: Sequence[Trial], policies: Sequence[nn.Module]) -> OneAccount | None:
+        """What the policies do on one account through all tests; None where the figures are of one already."""
+        p = self._prepared
+        if p.kind.procedure is not None or (p.kind.compounds and len(p.folds) == 1):
+            return None
+        return self._through(relay_one, [Relay(tuple(policies), tested[-1].reward)])[0]
 
     def _listen(self, news: News | Stage | Trial | Part | str) -> None:
         """Pass it on; a finished trial has seen the test sessions, so it is on record from then on."""

@@ -26,7 +26,7 @@ from training.runs.trial import run_trial
 from training.sinks.feed import Feed
 from training.sinks.sink import Started
 from training.study.progress import phase, reported
-from training.study.study import Fold, PlayResult, Trial
+from training.study.study import Fold, OneAccount, PlayResult, Trial
 
 
 def prior_one(prepared: Prepared, task: str, flag: Flag, emit: Emit) -> None:
@@ -243,6 +243,29 @@ def play_one(prepared: Prepared, player: Player, flag: Flag, emit: Emit) -> Play
         played = own.play(player.name, player.policies, prepared.data, spans, player.seed, check_stop)
     folder.save({"played": msgspec.json.encode(played).decode()})
     emit(News(player.task, 1, 1))
+    return played
+
+
+@dataclass(frozen=True, slots=True)
+class Relay:
+    """The chosen policy of each fold, for the account that goes through all tests."""
+
+    policies: Sequence[nn.Module]
+    reward: str  # or variant
+
+
+def relay_one(prepared: Prepared, of: Relay, flag: Flag, emit: Emit) -> OneAccount:
+    """Let the policies go through the tests of all folds on one account, or read what is done. Raises `Stopped`."""
+    task = "one-account"
+    folder, check_stop = prepared.task_folder(task), functools.partial(_check_stop, flag, task)
+    kept = folder.checkpoint()
+    if kept is not None:
+        return msgspec.json.decode(kept["played"], type=OneAccount)
+    check_stop()
+    spans = [prepared.span(fold.test, of.reward) for fold in prepared.folds]
+    with reported(task, emit, check_stop), phase("one account through all tests"):
+        played = prepared.data.relay(of.policies, spans)
+    folder.save({"played": msgspec.json.encode(played).decode()})
     return played
 
 

@@ -33,12 +33,29 @@ class Entry(msgspec.Struct, frozen=True):
     pnl_usd: float  # after spread and fees
 
 
+class AccountHalt(msgspec.Struct, frozen=True):
+    """A halt of the desk that stood at the end of a session and not at its beginning."""
+
+    date: str
+    reason: str
+    detail: str
+
+
 class PlayResult(msgspec.Struct, frozen=True):
     """The results of one policy or baseline on the sessions of one span, from the dry-run engine."""
 
     sessions: tuple[SessionResult, ...]
     denials: dict[str, int] = {}
     entries: tuple[Entry, ...] = ()
+    halts: tuple[AccountHalt, ...] = ()
+
+
+class OneAccount(msgspec.Struct, frozen=True):
+    """The policies of all folds on one account through all tests, as a desk that nobody resumes after a halt."""
+
+    folds: tuple[PlayResult, ...]  # each session has its own `capital_usd`
+    passive: str = ""  # who has an account next to it, "" for none
+    held: tuple[SessionResult, ...] = ()  # of that account
 
 
 class Point(msgspec.Struct, frozen=True):
@@ -141,6 +158,7 @@ class Study(msgspec.Struct, frozen=True, kw_only=True):
     extra: dict[str, Any] = {}  # what a strategy's own procedure found, as JSON: its pages read it
     ensembles: tuple[Trial, ...] = ()  # for each fold the mean of its seeds, which then is the headline
     account: tuple[PlayResult, ...] = ()  # the chosen trials, fold by fold, where one account goes through all tests
+    one_account: OneAccount | None = None  # where the figures are not of one account: the same policies on one
     prior_sharpes: tuple[float, ...] = ()  # a session's, of every earlier trial in the ledger on the same data
     exported: str = ""  # what is exported in place of what was learned, or although it is unproven: a sentence
     refit: str = ""  # what the exported weights were trained on and what of it is untested, where all sessions trained

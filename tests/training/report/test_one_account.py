@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import msgspec
 import pytest
 
 from tests.support.training.account_study import account_study
+from tests.support.training.hand_study import hand_study, session
 from tests.support.training.page_words import page_words
 from training.report.find import find
 from training.report.report import files
-from training.study.study import Study
+from training.study.study import AccountHalt, OneAccount, PlayResult, Study, decode, encode
 
 
 @pytest.fixture(scope="module")
@@ -53,3 +56,50 @@ def test_the_page_tells_of_the_account_and_of_agents_with_a_replay(study: Study)
     assert "for each transition: SAC 0.0020 (after 300 steps), TD3 0.0020 (after 300 steps)." in words
     assert page.count(">TD3</text>") == 7  # of nine plots; TD3 has neither entropy nor temperature
     assert page.count(">SAC</text>") == 9
+
+
+def halted_study() -> Study:
+    """Sessions on accounts of their own; on one account 1,000 -> 900 -> 630, halted, and nothing in the second fold."""
+    study = hand_study()
+    rows = ((1000.0, -100.0, 2), (900.0, -270.0, 1)), ((630.0, 0.0, 0), (630.0, 0.0, 0))
+    folds = [
+        PlayResult(
+            tuple(
+                replace(session(date, earned, trades), capital_usd=began)
+                for date, (began, earned, trades) in zip(fold.test, row, strict=True)
+            )
+        )
+        for fold, row in zip(study.folds, rows, strict=True)
+    ]
+    halt = AccountHalt("2024-01-10", "drawdown", "equity 630 USD, peak 1000 USD, limit 0.3")
+    folds[0] = msgspec.structs.replace(folds[0], halts=(halt,))
+    held = tuple(replace(session(date, 10.0), capital_usd=1000.0) for fold in study.folds for date in fold.test)
+    return msgspec.structs.replace(study, one_account=OneAccount(tuple(folds), "buy and hold", held))
+
+
+def test_the_first_sentence_is_of_the_one_account_and_no_figure_of_the_verdict_changes() -> None:
+    study = halted_study()
+    found, alone = find(study), find(hand_study())
+    assert found.verdict == (
+        "One account through all tests: 1,000 USD became 630 (−37.00 %) with 3 trades, largest drawdown "
+        "37.0 %; halted on 2024-01-10 (drawdown) and traded nothing in the 2 sessions after it, where accounts that "
+        f"begin anew made 2 trades; buy and hold +4.06 %. {alone.verdict}"
+    )
+    assert found.account is not None
+    assert alone.account is None
+    assert msgspec.structs.replace(found, account=None, verdict=alone.verdict) == alone
+    assert find(decode(encode(study))) == found
+    words = page_words(files(study, found)["report.html"].decode())
+    assert "2024-01-10: drawdown , equity 630 USD, peak 1000 USD, limit 0.3" in words
+    assert "The same policies on one account that begins once" in words
+
+
+def test_figures_that_are_of_one_account_already_are_not_repeated_unless_it_halted(study: Study) -> None:
+    found = find(study)
+    assert found.account is not None
+    assert (found.account.end_usd, found.account.trades, found.account.anew) == (106.92, 4, False)
+    halt = AccountHalt("2019-01-07", "daily_loss", "lost")
+    last = msgspec.structs.replace(study.account[1], halts=(halt,))
+    halted = find(msgspec.structs.replace(study, account=(study.account[0], last)))
+    assert halted.verdict.startswith("One account through all tests: 100 USD became 107 (+6.92 %) with 4 trades")
+    assert "; halted on 2019-01-07 (daily loss). Earned +6.92 %" in halted.verdict

@@ -12,6 +12,7 @@ from dataclasses import replace
 from decimal import Decimal
 from typing import Any
 
+import msgspec
 import torch
 from torch import Tensor
 
@@ -23,13 +24,15 @@ from daemon.core.events import (
 )
 from daemon.core.machine import Machine
 from daemon.core.paper.shares import SharePaperBroker
+from daemon.core.state import Model
 from daemon.core.step import Core, Step
 from strategies.kit.contract import DailySpec
-from training.desks.daily.desk import MODEL, Desk, feed
+from training.desks.daily.desk import FEED, MODEL, Desk, feed
 from training.desks.daily.play import SESSION_MIN
+from training.desks.halts import halts_of
 from training.study.evaluation import SessionResult
 from training.study.progress import counted
-from training.study.study import PlayResult
+from training.study.study import AccountHalt, PlayResult
 
 Policy = Callable[..., Any]
 """A `Rebalancer` of `training.desks.daily.play`, or its `Switcher` for a spec with a hidden state; batches of one."""
@@ -43,18 +46,26 @@ def dry_run(policy: Policy, desk: Desk) -> PlayResult:
 def relay(policies: Iterable[Policy], desk: Desk, spans: Sequence[Sequence[str]]) -> tuple[PlayResult, ...]:
     """Play one account through spans that follow one another, each with its own policy; what is held goes on.
 
+    As on a desk whose model changes, the memory of one policy is not given to the next one.
+
     Raises:
         ValueError: a span does not begin with the session after the one before.
     """
     found, next_one = [], desk.first
-    for policy, dates in zip(policies, spans, strict=True):
+    before: Policy | None = None
+    for nth, (policy, dates) in enumerate(zip(policies, spans, strict=True)):
         first, last = desk.table.span(dates)
         if first != next_one:
             raise ValueError(
                 f"{dates[0]} is not the session after {desk.table.dates[next_one - 1]}: expected spans without "
                 "sessions between them, because one account goes through all"
             )
-        result, desk = played(policy, replace(desk, first=first, last=last))
+        desk = replace(desk, first=first, last=last)
+        if before is not None and policy is not before and desk.strategy.spec.recurrent_shape is not None:
+            model = Model(f"{MODEL} {nth + 1}", promoted=False, feed=FEED)
+            desk = replace(desk, state=msgspec.structs.replace(desk.state, model=model))
+        before = policy
+        result, desk = played(policy, desk)
         found.append(result)
         next_one = last + 1
     return tuple(found)
@@ -67,10 +78,12 @@ def played(policy: Policy, desk: Desk) -> tuple[PlayResult, Desk]:
     machine = Machine(Core(desk.strategy), desk.state, market, desk.market_state)
     answer, watch = _answering(policy, spec), _Watch()
     results: list[SessionResult] = []
+    halts: list[AccountHalt] = []
     for day in counted(range(desk.first, desk.last + 1), "sessions"):
         before = machine.state
         watch.orders.clear()
         after = machine.run(feed(table, day, desk.trading), answer, watch)
+        halts += halts_of(table.sessions[day].date, before, after)
         equity = float(after.book.equity)
         invested = 1.0 - float(after.book.cash) / equity if equity > 0.0 else 0.0
         results.append(
@@ -89,7 +102,7 @@ def played(policy: Policy, desk: Desk) -> tuple[PlayResult, Desk]:
     was, now = desk.state.stats.denials, machine.state.stats.denials
     denials = {gate: count - was.get(gate, 0) for gate, count in sorted(now.items()) if count > was.get(gate, 0)}
     after_it = replace(desk, first=desk.last + 1, state=machine.state, market_state=machine.market_state)
-    return PlayResult(tuple(results), denials), after_it
+    return PlayResult(tuple(results), denials, halts=tuple(halts)), after_it
 
 
 class _Watch:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Collection, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Self
 
@@ -15,12 +15,12 @@ from strategies.kit.contract import DailyStrategy
 from strategies.regime_switcher import RegimeSwitcher
 from strategies.registry import daily_strategy
 from training.desks.daily.desk import Desk, desk_before, rules_for
-from training.desks.daily.dry_run import dry_run
+from training.desks.daily.dry_run import dry_run, relay
 from training.desks.daily.table import DailyTable, read_table, table_cache
 from training.desks.kind import Evaluator, Span
 from training.export.reference import Recorder, Watched
 from training.study.evaluation import Figures, SessionResult, figures
-from training.study.study import PlayResult
+from training.study.study import OneAccount, PlayResult
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,6 +63,16 @@ class DailyTaskData:
     def test(self, policy: nn.Module, span: Span) -> PlayResult:
         """See `TaskData`."""
         return dry_run(policy, self.desk(span))
+
+    def relay(self, policies: Sequence[nn.Module], spans: Sequence[Span]) -> OneAccount:
+        """See `TaskData`; next to it what the strategy's `held` names."""
+        dates = [span.dates for span in spans]
+        desk = self.desk(replace(spans[0], dates=[date for each in dates for date in each]))
+        return OneAccount(relay(policies, desk, dates), *self.held(desk))
+
+    def held(self, _: Desk) -> tuple[str, tuple[SessionResult, ...]]:
+        """Who has an account next to that of the policies through the desk's sessions, and what it earned."""
+        return "", ()
 
     def watch(self, policy: nn.Module, span: Span) -> Watched:
         """See `TaskData`; of a policy without a memory."""

@@ -6,20 +6,22 @@ from collections.abc import Collection, Sequence
 from dataclasses import dataclass, field
 from itertools import chain
 
+from torch import nn
+
 from daemon.core.limits import Trading
 from daemon.core.machine import Machine
 from daemon.core.paper.shares import SharePaperBroker
 from daemon.core.step import Core
 from strategies.kit.contract import DailySpec, DailyStrategy
 from training.desks.daily import desk as daily
-from training.desks.daily.dry_run import dry_run
+from training.desks.daily.dry_run import dry_run, relay
 from training.desks.daily.table import DailyTable
 from training.desks.kind import Span
 from training.desks.own.data import Common, Hooks
 from training.desks.own.environment import Episode
 from training.desks.own.players import Player, check_answer
 from training.study.evaluation import Figures, SessionResult, figures
-from training.study.study import PlayResult
+from training.study.study import OneAccount, PlayResult
 
 EPISODE_SESSIONS = 60  # of a daily desk
 
@@ -57,6 +59,12 @@ class OwnDays(Common):
         """See `OwnData`."""
         check_answer(player, self.spec)
         return dry_run(player, self._desk(span.dates, span.trading))
+
+    def relay(self, policies: Sequence[nn.Module], spans: Sequence[Span]) -> OneAccount:
+        """See `TaskData`."""
+        dates = [span.dates for span in spans]
+        desk = self._desk([date for each in dates for date in each], spans[0].trading)
+        return OneAccount(relay(policies, desk, dates))
 
     def episode(self, span: Span, number: int) -> Episode:
         """See `OwnData`: so many sessions from this one on."""

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass, field
+
+from torch import nn
 
 from daemon.core.events import Event
 from daemon.core.limits import Trading
@@ -12,14 +13,15 @@ from daemon.core.machine import Machine
 from daemon.core.step import Core
 from daemon.tapes.minutes import TapeInfo
 from strategies.kit.contract import AnyStrategy, Spec
+from training.desks.halts import halts_of
 from training.desks.kind import Span
-from training.desks.minutes import Desk, desks_before, started
+from training.desks.minutes import Answering, Desk, desks_before, joined, relay, started
 from training.desks.own.data import Common, Hooks
 from training.desks.own.environment import Episode
 from training.desks.own.machine import Watch, as_policy, broker_for
 from training.desks.own.players import Player, check_answer, constant
 from training.study.evaluation import Figures, SessionResult, figures
-from training.study.study import PlayResult
+from training.study.study import OneAccount, PlayResult
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,29 +59,40 @@ class OwnMinutes(Common):
     def play(self, player: Player, span: Span) -> PlayResult:
         """See `OwnData`."""
         check_answer(player, self.spec)
-        results: list[SessionResult] = []
-        denials: Counter[str] = Counter()
         answering = as_policy(player, self.spec)
-        for date in span.dates:
-            desk = self._desk(date, span.trading)
-            machine = self._machine(desk, span.trading)
-            watch = Watch(machine)
-            end = machine.run(desk.feed, answering, watch)
-            before, stats = desk.state.stats, end.stats
-            denials.update({gate: count - before.denials.get(gate, 0) for gate, count in stats.denials.items()})
-            results.append(
-                SessionResult(
-                    date=date,
-                    pnl_usd=float(end.book.equity - desk.state.book.equity),
-                    trades=stats.trades - before.trades,
-                    wins=stats.wins - before.wins,
-                    fees_usd=float(end.book.fees - desk.state.book.fees),
-                    premium_usd=watch.traded_usd(self.spec),
-                    held_min=len(watch.held) * self.spec.bar_interval_s // 60,
-                    minutes=stats.bars - before.bars,
-                )
-            )
-        return PlayResult(tuple(results), {gate: count for gate, count in sorted(denials.items()) if count})
+        ready = [self._desk(date, span.trading) for date in span.dates]
+        return joined(
+            [self._session(self._machine(desk, span.trading), desk.date, desk.feed, answering) for desk in ready]
+        )
+
+    def relay(self, policies: Sequence[nn.Module], spans: Sequence[Span]) -> OneAccount:
+        """See `TaskData`."""
+        trading, hold = spans[0].trading, as_policy(constant(self.spec, 0), self.spec)
+        machine = started(self.strategy, trading, broker_for(self.spec, trading))
+        answering = [as_policy(policy, self.spec) for policy in policies]
+
+        def play(nth: int, date: str, feed: Iterable[Event]) -> PlayResult:
+            return self._session(machine, date, feed, answering[nth])
+
+        return OneAccount(relay(self.source, machine, hold, [span.dates for span in spans], len(self.dates), play))
+
+    def _session(self, machine: Machine, date: str, feed: Iterable[Event], answering: Answering) -> PlayResult:
+        """Play one session on the machine as it stands, which goes on from there."""
+        start, watch = machine.state, Watch(machine)
+        end = machine.run(feed, answering, watch)
+        before, stats = start.stats, end.stats
+        result = SessionResult(
+            date=date,
+            pnl_usd=float(end.book.equity - start.book.equity),
+            trades=stats.trades - before.trades,
+            wins=stats.wins - before.wins,
+            fees_usd=float(end.book.fees - start.book.fees),
+            premium_usd=watch.traded_usd(self.spec),
+            held_min=len(watch.held) * self.spec.bar_interval_s // 60,
+            minutes=stats.bars - before.bars,
+        )
+        denials = {gate: count - before.denials.get(gate, 0) for gate, count in stats.denials.items()}
+        return PlayResult((result,), denials, halts=halts_of(date, start, end))
 
     def episode(self, span: Span, number: int) -> Episode:
         """See `OwnData`: one session."""

@@ -84,6 +84,15 @@ def buy_and_hold(data: Data, dates: Sequence[str], capital_usd: float) -> PlayRe
     return PlayResult(tuple(results))
 
 
+def held_through(data: Data, dates: Sequence[str], capital_usd: float) -> tuple[SessionResult, ...]:
+    """The same shares on one account, whose worth is never restored."""
+    found, equity = [], capital_usd
+    for session in buy_and_hold(data, dates, capital_usd).sessions:
+        found.append(replace(session, pnl_usd=equity * session.pnl_usd / capital_usd, capital_usd=equity))
+        equity += found[-1].pnl_usd
+    return tuple(found)
+
+
 def random_trader(policy: PlayResult, data: Data, dates: Sequence[str], trading: Trading, seed: int) -> RandomTrader:
     """A random trader with about the trades and the holding times of `policy` on these sessions."""
     return random_like(

@@ -1,12 +1,12 @@
 """Evaluation on the desk itself: core, gates, order life and paper broker in memory, one account for each session.
 
 This is where reported figures come from. Each session starts from the state that a desk has after holding through all
-sessions before it, so nothing carries over from one session's trades to the next.
+sessions before it, so nothing carries over from one session's trades to the next; `through` is the one account on which
+everything does.
 """
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Iterable, Sequence
 from typing import Final
 
@@ -20,7 +20,8 @@ from daemon.core.paper.paper import PaperBroker
 from daemon.core.records import DecisionRow
 from daemon.core.step import Core, Step
 from strategies.kit.contract import AnyStrategy
-from training.desks.minutes import MODEL, Answering, Desk, Venue, desks_before, feed_of, started
+from training.desks.halts import halts_of
+from training.desks.minutes import MODEL, Answering, Desk, Venue, desks_before, feed_of, joined, relay, started
 from training.desks.scalper.play import Player, always_hold
 from training.study.evaluation import SessionResult
 from training.study.progress import counted
@@ -56,44 +57,77 @@ def desks(
     venue: Venue = MODELLED,
 ) -> tuple[Desk, ...]:
     """As `desks_before`, after as many sessions as warm the strategy and give the volatility."""
-    before = trading.paper.volatility_sessions + 2
     machine = started(strategy, trading, venue.broker(trading, strategy.spec.symbols[0]), venue.mode)
-    logits = tuple(always_hold(torch.zeros(1))[0].tolist())  # whatever is observed
+    return desks_before(events, machine, _holding(), dates, _warming(trading), venue)
 
-    def hold(question: AskPolicy, now_ns: int) -> PolicyAnswered:
-        return PolicyAnswered(now_ns, question.decision, logits, b"", MODEL)
 
-    return desks_before(events, machine, hold, dates, before, venue)
+def through(
+    players: Sequence[Player],
+    events: Iterable[Event],
+    strategy: AnyStrategy,
+    trading: Trading,
+    spans: Sequence[Sequence[str]],
+    venue: Venue = MODELLED,
+) -> tuple[PlayResult, ...]:
+    """Play one account through all `spans` of dates, each with its own player. See `training.desks.minutes.relay`."""
+    machine = started(strategy, trading, venue.broker(trading, strategy.spec.symbols[0]), venue.mode)
+    unused = _unused(strategy, trading)
+
+    def play(nth: int, date: str, feed: Iterable[Event]) -> PlayResult:
+        return _session(machine, date, feed, players[nth], unused)
+
+    return relay(events, machine, _holding(), spans, _warming(trading), play, venue)
 
 
 def dry_run(player: Player, ready: Sequence[Desk], strategy: AnyStrategy, trading: Trading) -> PlayResult:
     """Play one session on each desk; every desk stays as it is, so players can follow one another."""
-    results: list[SessionResult] = []
-    entries: list[Entry] = []
-    denials: Counter[str] = Counter()
-    rules = trading.execution
-    unused = strategy.spec.window + rules.flat_before_close_min + rules.flatten_lead_min
+    unused = _unused(strategy, trading)
+    results: list[PlayResult] = []
     for desk in counted(ready, "sessions"):
         market = (desk.venue or MODELLED).broker(trading, strategy.spec.symbols[0])
         machine = Machine(Core(strategy), desk.state, market, desk.market_state)
-        watch = _Watch(machine)
-        end = machine.run(feed_of(desk, machine), _answering(player), watch)
-        before, stats = desk.state.stats, end.stats
-        denials.update({gate: count - before.denials.get(gate, 0) for gate, count in stats.denials.items()})
-        entries.extend(Entry(desk.date, confidence, pnl_usd) for confidence, pnl_usd in watch.closed)
-        results.append(
-            SessionResult(
-                date=desk.date,
-                pnl_usd=float(end.book.equity - desk.state.book.equity),
-                trades=stats.trades - before.trades,
-                wins=stats.wins - before.wins,
-                fees_usd=float(end.book.fees - desk.state.book.fees),
-                premium_usd=watch.premium_usd,
-                held_min=watch.held_min,
-                minutes=stats.bars - before.bars - unused,
-            )
-        )
-    return PlayResult(tuple(results), {gate: count for gate, count in sorted(denials.items()) if count}, tuple(entries))
+        results.append(_session(machine, desk.date, feed_of(desk, machine), player, unused))
+    return joined(results)
+
+
+def _session(machine: Machine, date: str, feed: Iterable[Event], player: Player, unused: int) -> PlayResult:
+    """Play one session on the machine as it stands, which goes on from there. `unused` are minutes never held in."""
+    start, watch = machine.state, _Watch(machine)
+    end = machine.run(feed, _answering(player), watch)
+    before, stats = start.stats, end.stats
+    result = SessionResult(
+        date=date,
+        pnl_usd=float(end.book.equity - start.book.equity),
+        trades=stats.trades - before.trades,
+        wins=stats.wins - before.wins,
+        fees_usd=float(end.book.fees - start.book.fees),
+        premium_usd=watch.premium_usd,
+        held_min=watch.held_min,
+        minutes=stats.bars - before.bars - unused,
+    )
+    return PlayResult(
+        (result,),
+        {gate: count - before.denials.get(gate, 0) for gate, count in stats.denials.items()},
+        tuple(Entry(date, confidence, pnl_usd) for confidence, pnl_usd in watch.closed),
+        halts_of(date, start, end),
+    )
+
+
+def _unused(strategy: AnyStrategy, trading: Trading) -> int:
+    """Minutes of a session in which no position can be held."""
+    rules = trading.execution
+    return strategy.spec.window + rules.flat_before_close_min + rules.flatten_lead_min
+
+
+def _warming(trading: Trading) -> int:
+    """Sessions that warm the strategy and give the volatility."""
+    return trading.paper.volatility_sessions + 2
+
+
+def _holding() -> Answering:
+    """The policy of a desk that only watches."""
+    logits = tuple(always_hold(torch.zeros(1))[0].tolist())  # whatever is observed
+    return lambda question, now_ns: PolicyAnswered(now_ns, question.decision, logits, b"", MODEL)
 
 
 class _Watch:

@@ -14,7 +14,7 @@ from training.desks.kind import Compared, EnvSettings, Evaluator, Learner, Span
 from training.desks.minutes import Desk
 from training.desks.scalper import baselines
 from training.desks.scalper.data import Data, observations
-from training.desks.scalper.dry_run import desks, dry_run
+from training.desks.scalper.dry_run import desks, dry_run, through
 from training.desks.scalper.history import TradingDay
 from training.desks.scalper.market import Market
 from training.desks.scalper.network import fit_scaling
@@ -23,7 +23,7 @@ from training.desks.scalper.play import play
 from training.export.reference import Recorder, Watched
 from training.study.evaluation import Figures, SessionResult, figures
 from training.study.progress import phase
-from training.study.study import Fold, PlayResult
+from training.study.study import Fold, OneAccount, PlayResult
 
 
 @dataclass(frozen=True, slots=True)
@@ -94,6 +94,13 @@ class ScalperTaskData:
         others = baselines.scenarios(policy, ready, self.machine, trading)
         others |= baselines.elsewhere(policy, data, dates, self.machine, trading)
         return Compared(found, tuple(totals), others)
+
+    def relay(self, policies: Sequence[nn.Module], spans: Sequence[Span]) -> OneAccount:
+        """See `TaskData`; next to it the shares of the underlying."""
+        dates, data, trading = [span.dates for span in spans], self.data, spans[0].trading
+        folds = through(policies, data.source, self.machine, trading, dates, data.venue)
+        held = baselines.held_through(data, [date for each in dates for date in each], self.capital_usd)
+        return OneAccount(folds, baselines.HOLD_SHARES, held)
 
     def probes(self, fold: Fold, count: int, seed: int) -> Float32Array:
         """See `TaskData`; the positions in them are drawn."""

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import replace
 from decimal import Decimal
-from functools import cache
+from functools import cache, partial
 from pathlib import Path
 
 import pytest
@@ -21,9 +21,9 @@ from daemon.core.strategy_rules import trading_for
 from strategies import daily_rebalancer, regime_switcher
 from strategies.daily_rebalancer import CASH, HOLDINGS, TRADABLE, VALUE, DailyRebalancer
 from strategies.regime_switcher import HIDDEN, RegimeSwitcher
-from tests.support.training.made_up_days import walk
+from tests.support.training.made_up_days import walk, written
 from training.desks.daily.desk import desk_before, rules_for, under
-from training.desks.daily.dry_run import dry_run
+from training.desks.daily.dry_run import dry_run, relay
 from training.desks.daily.play import RandomSwitcher, StartingRegime, always, flat, play_rebalancer, play_regime
 from training.desks.daily.table import DailyTable, read_table
 from training.study.evaluation import SessionResult
@@ -213,3 +213,35 @@ def test_a_desk_that_decides_on_the_running_day_is_not_evaluated_on_daily_bars()
             RegimeSwitcher(),
             replace(rules, basket=replace(rules.basket, decide="before_close")),
         )
+
+
+def test_an_account_through_two_spans_halts_at_its_drawdown_and_trades_nothing_more() -> None:
+    """Everything lost 4 % a session: 0.96 ** 8 is 0.721, 0.96 ** 9 is 0.693, under the 70 % that the limit leaves."""
+    falls = [(100.0, 100.0)] * 253 + [(100.0 * 0.96**n, 100.0 * 0.96 ** (n + 1)) for n in range(14)]
+    table = written(dict.fromkeys(regime_switcher.SYMBOLS, falls), regime_switcher.SPEC)
+    dates = table.dates[253:]
+    rules = rules_for(trading_for("regime_switcher"), regime_switcher.SPEC)
+    rules = replace(rules, risk=replace(rules.risk, drawdown_max=0.3))
+    desk = desk_before(table, dates, RegimeSwitcher(), rules)
+    spans = dates[:6], dates[6:10], dates[10:]
+    found = relay([always(ALL_SPY), always(EQUAL_WEIGHT), always(ALL_CASH)], desk, spans)
+    assert [[(halt.date, halt.reason) for halt in one.halts] for one in found] == [[], [(dates[8], "drawdown")], []]
+    traded = {session.date: session.trades for one in found for session in one.sessions}
+    assert traded[dates[0]] > 0 < traded[dates[6]]
+    assert sum(traded[date] for date in dates[9:]) == 0
+    assert found[2].denials["halted"] == len(spans[2])  # it does not even sell
+
+
+def test_the_memory_of_one_policy_is_not_given_to_the_next() -> None:
+    """A memory that counts the sessions; the same policy in the next span goes on with it."""
+    table = made_up_funds()
+    dates = table.dates[300:306]
+    seen: list[float] = []
+
+    def counting(observations: Tensor, hidden: Tensor) -> tuple[Tensor, Tensor]:
+        seen.append(float(hidden.max()))
+        return torch.eye(len(regime_switcher.SPEC.actions))[[EQUAL_WEIGHT]], hidden + 1.0
+
+    desk = desk_before(table, dates, RegimeSwitcher(), rules_for(trading_for("regime_switcher"), regime_switcher.SPEC))
+    relay([counting, counting, partial(counting)], desk, [dates[:2], dates[2:4], dates[4:]])
+    assert seen == [0.0, 1.0, 2.0, 3.0, 0.0, 1.0]

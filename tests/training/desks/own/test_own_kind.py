@@ -26,6 +26,7 @@ from training.cli.main import main
 from training.desks.kind import EnvSettings, Span
 from training.desks.own.environment import CERTAIN, GymEnvironments
 from training.desks.own.kind import walk_of
+from training.desks.own.players import constant
 from training.desks.registry import kind
 from training.gym.own import own_env
 
@@ -114,6 +115,24 @@ def test_the_environment_earns_what_the_dry_run_earns_with_the_same_actions(
         assert [s.premium_usd > 0.0 for s in played.sessions] == [s.trades > 0 for s in played.sessions]
         assert [0 < s.held_min <= 390 for s in played.sessions] == [s.trades > 0 for s in played.sessions]
     assert sum(session.held_min for session in played.sessions) > 0
+
+
+@pytest.mark.parametrize(("cadence", "holds"), KINDS)
+def test_one_account_goes_through_two_spans_and_begins_as_the_first_of_them_alone(
+    packages: Path, cadence: str, holds: str
+) -> None:
+    data = loaded(packages, f"env_{cadence}_{holds}")
+    dates = tuple(data.days)[:4]
+    first, second = (Span(part, "", data.trading) for part in (dates[:2], dates[2:]))
+    player = constant(data.spec, 1)
+    found = data.relay([player, player], [first, second])
+    sessions = [session for fold in found.folds for session in fold.sessions]
+    assert tuple(session.date for session in sessions) == dates
+    assert sessions[0].pnl_usd == data.play(player, first).sessions[0].pnl_usd != 0.0
+    equity = float(data.trading.paper.cash_usd)
+    for session in sessions:
+        assert session.capital_usd == pytest.approx(equity, abs=0.01)
+        equity += session.pnl_usd
 
 
 def test_environments_go_on_from_a_state_as_if_they_had_not_stopped(packages: Path) -> None:
