@@ -69,8 +69,8 @@ class RunRecord:
         *,
         means: Sequence[Trial],
         account: tuple[PlayResult, ...],
-        one: OneAccount | None,
         extra: dict[str, Any],
+        one: OneAccount | None = None,
     ) -> Study:
         """All trials, and what the chosen ones were compared with; also written into the run's folder."""
         settings, p = self.prepared.settings, self.prepared

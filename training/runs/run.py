@@ -202,7 +202,7 @@ class Run:
         with reported("", self._listen):
             with phase("figures for the report"):
                 extra = self._record.for_report(policies)
-                study = self._record.study(trials, chosen, compared, means=means, account=account, one=one, extra=extra)
+                study = self._record.study(trials, chosen, compared, means=means, account=account, extra=extra, one=one)
             return exported(self._record, study, policies[-1], refit, weights)
 
     def _compared(

@@ -29,13 +29,13 @@ from training.export.version import Version, VersionError, read_version
 from training.export.weights import WEIGHTS_FILE, read_weights
 from training.rl.pool import Stopped
 from training.runs.exporting import Outcome
-from training.runs.folder import RunFolderError, held
+from training.runs.folder import RunFolderError, code_version, held
 from training.runs.learnt import first_policy
 from training.runs.ledger import Ledger, ledger_path
 from training.runs.prepared import Prepared, prepare, prepare_same
 from training.runs.run import train_and_export
 from training.runs.settings import Settings, requests_of
-from training.runs.tasks import train_one
+from training.runs.tasks import Relay, relay_one, train_one
 from training.study.progress import Part
 from training.study.study import Study, Trial
 
@@ -75,6 +75,13 @@ def test_a_run_writes_a_version_with_its_report_and_says_how_far_it_is(
         assert (whole.run_folder / name).exists(), name
     assert list((whole.run_folder / TRIAL / "tensorboard").glob("events.out.tfevents.*"))
     assert [line.kind for line in Ledger(ledger_path(small.out, "option_scalper")).read().lines] == ["opening", "trial"]
+
+
+def test_the_one_account_is_read_again_when_the_run_goes_on(whole: Outcome, small: Settings) -> None:
+    study = msgspec.json.decode((whole.run_folder / "study.json").read_bytes(), type=Study)
+    prepared = prepare((small, whole.run_folder, code_version("option_scalper")))
+    nobody = Relay((), study.reward)  # without a policy nothing can be played
+    assert relay_one(prepared, nobody, threading.Event(), quiet) == study.one_account is not None
 
 
 def test_the_same_seed_gives_the_same_policy_and_another_seed_another(

@@ -100,6 +100,16 @@ def regime_baselines(desk: Desk, check_stop: Callable[[], None] = never_stop) ->
         return found | {HOLD: dry_run(StartingRegime(REGIME[EQUAL_WEIGHT]), desk)}
 
 
+def rebalancer_held(desk: Desk) -> tuple[str, tuple[SessionResult, ...]]:
+    """Who has an account next to that of `daily_rebalancer` through the desk's sessions, and what it earned."""
+    return HOLD_ALL, owned(desk.table, desk.dates, desk.trading, lambda day: day == 0).sessions
+
+
+def regime_held(desk: Desk) -> tuple[str, tuple[SessionResult, ...]]:
+    """The same of `regime_switcher`."""
+    return EQUAL_WEIGHT, dry_run(always(REGIME[EQUAL_WEIGHT]), desk).sessions
+
+
 def owned(
     table: DailyTable,
     dates: Sequence[str],

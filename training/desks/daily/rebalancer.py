@@ -12,7 +12,6 @@ from torch import nn
 from strategies import daily_rebalancer
 from strategies.kit.contract import Float32Array
 from training.desks.daily import baselines, claims, random_traders
-from training.desks.daily.desk import Desk
 from training.desks.daily.markets.rebalancer import VARIANTS, RebalancerMarket, unit_usd
 from training.desks.daily.networks.rebalancer import IDENTITY, RebalancerActorCritic, fit_scaling
 from training.desks.daily.play import RandomRebalancer, play_rebalancer
@@ -39,6 +38,8 @@ NETWORKS: dict[str, Callable[..., RebalancerActorCritic]] = {"mlp": RebalancerAc
 
 class RebalancerTaskData(DailyTaskData):
     """Daily bars of 50 stocks made ready; see `training.desks.kind.TaskData`. Variants: what one unit of action is."""
+
+    held = staticmethod(baselines.rebalancer_held)
 
     def network(self, name: str, seed: int, train: Sequence[str]) -> Learner:
         """See `TaskData`; the scaling is that of accounts which trade at random on the training sessions."""
@@ -77,11 +78,6 @@ class RebalancerTaskData(DailyTaskData):
         traders = random_traders.random_rebalancers(policy, desk, RANDOM_DRAWS, seed, check_stop)
         found[random_traders.RANDOM], totals = traders
         return Compared(found, totals, baselines.scenarios(policy, desk, check_stop))
-
-    def held(self, desk: Desk) -> tuple[str, tuple[SessionResult, ...]]:
-        """See `DailyTaskData`."""
-        owned = baselines.owned(desk.table, desk.dates, desk.trading, lambda day: day == 0)
-        return baselines.HOLD_ALL, owned.sessions
 
     def probes(self, fold: Fold, count: int, seed: int) -> Float32Array:
         """See `TaskData`; they are seen by accounts that trade at random from the first training session on."""

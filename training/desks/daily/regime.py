@@ -13,17 +13,14 @@ from torch import Tensor, nn
 from strategies import regime_switcher
 from strategies.kit.contract import Float32Array
 from training.desks.daily import baselines, claims, random_traders
-from training.desks.daily.desk import Desk
-from training.desks.daily.dry_run import dry_run
 from training.desks.daily.markets.regime import RegimeMarket
 from training.desks.daily.networks.regime import RegimeActorCritic
-from training.desks.daily.play import RandomSwitcher, always, play_regime
+from training.desks.daily.play import RandomSwitcher, play_regime
 from training.desks.daily.task_data import DailyTaskData, on_cpu
 from training.desks.kind import Arm, Compared, EnvSettings, Evaluator, Learner, Passive, Span, TrainingKind
 from training.export.reference import Recorder, Watched, each_column
 from training.rl.coefficients import Coefficients
 from training.rl.presets import PASSIVE, Preset
-from training.study.evaluation import SessionResult
 from training.study.folds import SESSIONS_A_YEAR, Split, Walk
 from training.study.study import Fold, PlayResult
 
@@ -37,6 +34,8 @@ NETWORKS: dict[str, Callable[[int], RegimeActorCritic]] = {"gru": RegimeActorCri
 
 class RegimeTaskData(DailyTaskData):
     """Daily bars of three funds made ready; see `training.desks.kind.TaskData`."""
+
+    held = staticmethod(baselines.regime_held)
 
     def network(self, name: str, seed: int, _train: Sequence[str]) -> Learner:
         """See `TaskData`; nothing is scaled, as the features have one size already."""
@@ -65,11 +64,6 @@ class RegimeTaskData(DailyTaskData):
         traders = random_traders.random_switchers(policy, desk, RANDOM_DRAWS, seed, check_stop)
         found[random_traders.RANDOM], totals = traders
         return Compared(found, totals, baselines.scenarios(policy, desk, check_stop))
-
-    def held(self, desk: Desk) -> tuple[str, tuple[SessionResult, ...]]:
-        """See `DailyTaskData`."""
-        regime = random_traders.REGIME[baselines.EQUAL_WEIGHT]
-        return baselines.EQUAL_WEIGHT, dry_run(always(regime), desk).sessions
 
     def probes(self, fold: Fold, count: int, seed: int) -> Float32Array:
         """See `TaskData`: one account that switches at random from the first training session on, in sequence."""

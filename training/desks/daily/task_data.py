@@ -70,8 +70,10 @@ class DailyTaskData:
         desk = self.desk(replace(spans[0], dates=[date for each in dates for date in each]))
         return OneAccount(relay(policies, desk, dates), *self.held(desk))
 
-    def held(self, _: Desk) -> tuple[str, tuple[SessionResult, ...]]:
+    @staticmethod
+    def held(desk: Desk) -> tuple[str, tuple[SessionResult, ...]]:
         """Who has an account next to that of the policies through the desk's sessions, and what it earned."""
+        del desk
         return "", ()
 
     def watch(self, policy: nn.Module, span: Span) -> Watched:

@@ -11,6 +11,7 @@ from dataclasses import replace
 from decimal import Decimal
 from functools import cache, partial
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -21,11 +22,16 @@ from daemon.core.strategy_rules import trading_for
 from strategies import daily_rebalancer, regime_switcher
 from strategies.daily_rebalancer import CASH, HOLDINGS, TRADABLE, VALUE, DailyRebalancer
 from strategies.regime_switcher import HIDDEN, RegimeSwitcher
+from strategies.registry import daily_strategy
 from tests.support.training.made_up_days import walk, written
+from training.desks.daily import baselines
 from training.desks.daily.desk import desk_before, rules_for, under
 from training.desks.daily.dry_run import dry_run, relay
 from training.desks.daily.play import RandomSwitcher, StartingRegime, always, flat, play_rebalancer, play_regime
+from training.desks.daily.rebalancer import RebalancerTaskData
+from training.desks.daily.regime import RegimeTaskData
 from training.desks.daily.table import DailyTable, read_table
+from training.desks.kind import Span
 from training.study.evaluation import SessionResult
 from training.study.study import PlayResult
 
@@ -245,3 +251,23 @@ def test_the_memory_of_one_policy_is_not_given_to_the_next() -> None:
     desk = desk_before(table, dates, RegimeSwitcher(), rules_for(trading_for("regime_switcher"), regime_switcher.SPEC))
     relay([counting, counting, partial(counting)], desk, [dates[:2], dates[2:4], dates[4:]])
     assert seen == [0.0, 1.0, 2.0, 3.0, 0.0, 1.0]
+
+
+@pytest.mark.parametrize("name", ["daily_rebalancer", "regime_switcher"])
+def test_two_folds_of_the_same_policy_are_one_long_dry_run_next_to_one_passive_account(name: str) -> None:
+    table, kind, player, passive = {
+        "daily_rebalancer": (made_up_stocks(), RebalancerTaskData, trend, baselines.HOLD_ALL),
+        "regime_switcher": (made_up_funds(), RegimeTaskData, always(EQUAL_WEIGHT), baselines.EQUAL_WEIGHT),
+    }[name]
+    dates, trading = table.dates[-12:], trading_for(name)
+    data = kind(Path("made up"), table, daily_strategy(name), trading)
+    variant = "notional" if name == "daily_rebalancer" else "alpha"
+    policy: Any = player
+    found = data.relay([policy, policy], [Span(part, variant, trading) for part in (dates[:5], dates[5:])])
+    straight = data.test(policy, Span(dates, variant, trading)).sessions
+    assert (*found.folds[0].sessions, *found.folds[1].sessions) == straight
+    assert sum(session.trades for session in straight) > 0
+    assert found.passive == passive
+    assert [session.date for session in found.held] == list(dates)
+    if name == "regime_switcher":  # it is the passive policy itself
+        assert found.held == straight
