@@ -6,7 +6,7 @@ import dataclasses
 
 from daemon.app.opening import OpenDesk
 from daemon.core.strategy_rules import other_rules
-from daemon.models.store import other_symbols, standing
+from daemon.models.store import other_symbols, proof_words
 from daemon.operator.log import Log
 
 
@@ -36,8 +36,8 @@ def announce(desk: OpenDesk, log: Log) -> None:
         provider=checked.policy.provider,
     )
     if not manifest.promoted:
-        told = standing(manifest)
-        log("model_warning", version=model.version, reason=f"it is not promoted{': ' + told if told else ''}")
+        unproven = proof_words(manifest)
+        log("model_warning", version=model.version, reason=f"it is not promoted{': ' + unproven if unproven else ''}")
     if manifest.training.feed != meta["feed"]:
         reason = f"it was trained on feed {manifest.training.feed}, this desk uses {meta['feed']}"
         log("model_warning", version=model.version, reason=reason)

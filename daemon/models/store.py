@@ -36,8 +36,8 @@ __all__ = [
     "check_rules",
     "load",
     "other_symbols",
+    "proof_words",
     "sight",
-    "standing",
     "versions",
 ]
 
@@ -167,7 +167,7 @@ def is_passive(manifest: Manifest) -> bool:
     return exported_as(manifest) == PASSIVE
 
 
-def standing(manifest: Manifest) -> str:
+def proof_words(manifest: Manifest) -> str:
     """Return in words what a version without a proven lead is; "" for any other, or where the manifest does not say."""
     return _STANDINGS.get(exported_as(manifest), "")
 

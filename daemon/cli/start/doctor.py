@@ -25,7 +25,7 @@ from daemon.config.tables import OPTION_FEEDS, STOCK_FEEDS
 from daemon.core.strategy_rules import other_rules
 from daemon.host.time.calendar import CalendarError
 from daemon.host.time.clock import Clock
-from daemon.models.store import ModelError, other_symbols, standing
+from daemon.models.store import ModelError, other_symbols, proof_words
 
 
 def examine(settings: Settings, keys: Credentials, *, dry_run: bool) -> int:
@@ -93,8 +93,8 @@ def _model(settings: Settings, keys: Credentials, *, dry_run: bool) -> tuple[Liv
     text = f"{live.model.version} on {live.policy.provider}, hash and golden answers verified"
     problems = []
     if not manifest.promoted:
-        told = standing(manifest)
-        problems.append(f"it is not promoted{f' ({told})' if told else ''}")
+        unproven = proof_words(manifest)
+        problems.append(f"it is not promoted{f' ({unproven})' if unproven else ''}")
     if manifest.training.feed != settings.feed.name:
         problems.append(f"it was trained on feed {manifest.training.feed}, this desk uses {settings.feed.name}")
     if problems:

@@ -15,7 +15,7 @@ from daemon.config.strategy import described
 from daemon.core.strategy_rules import other_rules
 from daemon.engine.state_dir import check_identity, locked_by, peek
 from daemon.host.own_files import StateDirError
-from daemon.models.store import other_symbols, standing
+from daemon.models.store import other_symbols, proof_words
 from daemon.operator.log import Log
 from daemon.tapes.quotes.choice import QuoteChoice
 from daemon.tapes.quotes.tape import OptionQuotes
@@ -35,7 +35,7 @@ def check(settings: Settings, tape: Path, chosen: QuoteChoice | None = None) -> 
     except REFUSALS as error:
         return refuse(Log(), str(error))
     manifest = replay.model.manifest
-    told = standing(manifest)
+    unproven = proof_words(manifest)
     other = other_symbols(manifest, replay.strategy.spec) or other_rules(manifest.rules, settings.trading())
     found = {
         "configuration": "ok",
@@ -47,7 +47,7 @@ def check(settings: Settings, tape: Path, chosen: QuoteChoice | None = None) -> 
         **({} if replay.quotes is None else {"option_quotes": _described(replay.quotes)}),
         "model": f"{replay.model.version} on {replay.policy.provider}, verified, "
         + ("promoted" if manifest.promoted else "not promoted: allowed in a dry run only")
-        + (f"; {told}" if told else ""),
+        + (f"; {unproven}" if unproven else ""),
         **({"warning": other} if other else {}),
         "state_dir": f"{settings.paths.state_dir}: " + ("resumes" if meta else "new"),
         "limits": in_force(settings),

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 import torch
 
-from daemon.models.store import is_passive, standing
+from daemon.models.store import is_passive, proof_words
 from strategies.kit.manifest import decode
 from strategies.option_scalper import HOLD, SPEC
 from tests.support.training.small_runs import UPDATE, quiet, weights
@@ -62,7 +62,7 @@ def test_without_a_proven_lead_the_passive_policy_is_exported_and_the_first_sent
     manifest = decode((learned.version / "manifest.json").read_bytes())
     assert not is_passive(manifest)
     assert NOT_OF_IT not in (learned.version / "report.html").read_text()
-    assert standing(manifest) == "it was learned, and no lead over the best baseline is proven"
+    assert proof_words(manifest) == "it was learned, and no lead over the best baseline is proven"
 
 
 def test_a_preset_begins_at_the_passive_policy(small: Settings, tmp_path: Path) -> None:
