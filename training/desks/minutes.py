@@ -22,8 +22,10 @@ from daemon.core.paper.state import broker_snapshot
 from daemon.core.state import Identity, State
 from daemon.core.step import Core
 from strategies.kit.contract import AnyStrategy, configured
+from training.desks.halts import halts_of
+from training.study.evaluation import SessionResult
 from training.study.progress import report_piece
-from training.study.study import PlayResult
+from training.study.study import Entry, PlayResult
 
 MODEL, FEED = "candidate", "sip"
 Answering = Callable[[AskPolicy, int], PolicyAnswered]
@@ -145,6 +147,32 @@ def relay(
         if not places:
             return tuple(joined(parts) for parts in found)
     raise _missing(places)
+
+
+def session_played(
+    date: str,
+    start: State[Any],
+    end: State[Any],
+    *,
+    premium_usd: float,
+    held_min: int,
+    unused: int = 0,
+    entries: tuple[Entry, ...] = (),
+) -> PlayResult:
+    """One session as a result, from the states around it. `unused` are its minutes in which nothing can be held."""
+    before, stats = start.stats, end.stats
+    result = SessionResult(
+        date=date,
+        pnl_usd=float(end.book.equity - start.book.equity),
+        trades=stats.trades - before.trades,
+        wins=stats.wins - before.wins,
+        fees_usd=float(end.book.fees - start.book.fees),
+        premium_usd=premium_usd,
+        held_min=held_min,
+        minutes=stats.bars - before.bars - unused,
+    )
+    denials = {gate: count - before.denials.get(gate, 0) for gate, count in stats.denials.items()}
+    return PlayResult((result,), denials, entries, halts_of(date, start, end))
 
 
 def joined(parts: Iterable[PlayResult]) -> PlayResult:

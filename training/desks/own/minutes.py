@@ -13,9 +13,8 @@ from daemon.core.machine import Machine
 from daemon.core.step import Core
 from daemon.tapes.minutes import TapeInfo
 from strategies.kit.contract import AnyStrategy, Spec
-from training.desks.halts import halts_of
 from training.desks.kind import Span
-from training.desks.minutes import Answering, Desk, desks_before, joined, relay, started
+from training.desks.minutes import Answering, Desk, desks_before, joined, relay, session_played, started
 from training.desks.own.data import Common, Hooks
 from training.desks.own.environment import Episode
 from training.desks.own.machine import Watch, as_policy, broker_for
@@ -80,19 +79,8 @@ class OwnMinutes(Common):
         """Play one session on the machine as it stands, which goes on from there."""
         start, watch = machine.state, Watch(machine)
         end = machine.run(feed, answering, watch)
-        before, stats = start.stats, end.stats
-        result = SessionResult(
-            date=date,
-            pnl_usd=float(end.book.equity - start.book.equity),
-            trades=stats.trades - before.trades,
-            wins=stats.wins - before.wins,
-            fees_usd=float(end.book.fees - start.book.fees),
-            premium_usd=watch.traded_usd(self.spec),
-            held_min=len(watch.held) * self.spec.bar_interval_s // 60,
-            minutes=stats.bars - before.bars,
-        )
-        denials = {gate: count - before.denials.get(gate, 0) for gate, count in stats.denials.items()}
-        return PlayResult((result,), denials, halts=halts_of(date, start, end))
+        held_min = len(watch.held) * self.spec.bar_interval_s // 60
+        return session_played(date, start, end, premium_usd=watch.traded_usd(self.spec), held_min=held_min)
 
     def episode(self, span: Span, number: int) -> Episode:
         """See `OwnData`: one session."""

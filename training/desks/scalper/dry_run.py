@@ -20,10 +20,19 @@ from daemon.core.paper.paper import PaperBroker
 from daemon.core.records import DecisionRow
 from daemon.core.step import Core, Step
 from strategies.kit.contract import AnyStrategy
-from training.desks.halts import halts_of
-from training.desks.minutes import MODEL, Answering, Desk, Venue, desks_before, feed_of, joined, relay, started
+from training.desks.minutes import (
+    MODEL,
+    Answering,
+    Desk,
+    Venue,
+    desks_before,
+    feed_of,
+    joined,
+    relay,
+    session_played,
+    started,
+)
 from training.desks.scalper.play import Player, always_hold
-from training.study.evaluation import SessionResult
 from training.study.progress import counted
 from training.study.study import Entry, PlayResult
 
@@ -94,22 +103,9 @@ def _session(machine: Machine, date: str, feed: Iterable[Event], player: Player,
     """Play one session on the machine as it stands, which goes on from there. `unused` are minutes never held in."""
     start, watch = machine.state, _Watch(machine)
     end = machine.run(feed, _answering(player), watch)
-    before, stats = start.stats, end.stats
-    result = SessionResult(
-        date=date,
-        pnl_usd=float(end.book.equity - start.book.equity),
-        trades=stats.trades - before.trades,
-        wins=stats.wins - before.wins,
-        fees_usd=float(end.book.fees - start.book.fees),
-        premium_usd=watch.premium_usd,
-        held_min=watch.held_min,
-        minutes=stats.bars - before.bars - unused,
-    )
-    return PlayResult(
-        (result,),
-        {gate: count - before.denials.get(gate, 0) for gate, count in stats.denials.items()},
-        tuple(Entry(date, confidence, pnl_usd) for confidence, pnl_usd in watch.closed),
-        halts_of(date, start, end),
+    entries = tuple(Entry(date, confidence, pnl_usd) for confidence, pnl_usd in watch.closed)
+    return session_played(
+        date, start, end, premium_usd=watch.premium_usd, held_min=watch.held_min, unused=unused, entries=entries
     )
 
 
