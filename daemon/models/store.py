@@ -50,7 +50,7 @@ MEMBERS_MAX = 100  # policies in one graph
 AGAIN = "export the model again"
 
 PASSIVE, UNPROVEN = "passive", "unproven"
-_STANDINGS = {
+_PROOF_WORDS = {
     PASSIVE: "it is the strategy's passive policy, because no lead of a learned one is proven",
     UNPROVEN: "it was learned, and no lead over the best baseline is proven",
 }
@@ -159,7 +159,7 @@ def trades_in_test(manifest: Manifest) -> int | None:
 def exported_as(manifest: Manifest) -> str:
     """Return PASSIVE for the strategy's passive policy, UNPROVEN for a learned one without a proven lead, else ""."""
     found = manifest.metrics.get("exported")
-    return found if isinstance(found, str) and found in _STANDINGS else ""
+    return found if isinstance(found, str) and found in _PROOF_WORDS else ""
 
 
 def is_passive(manifest: Manifest) -> bool:
@@ -169,7 +169,7 @@ def is_passive(manifest: Manifest) -> bool:
 
 def proof_words(manifest: Manifest) -> str:
     """Return in words what a version without a proven lead is; "" for any other, or where the manifest does not say."""
-    return _STANDINGS.get(exported_as(manifest), "")
+    return _PROOF_WORDS.get(exported_as(manifest), "")
 
 
 def sight(models_dir: Path, strategy: str, version: str) -> Sight:

@@ -33,7 +33,7 @@ class Ticks:
     def observe(self, event: Event, state: State[Any]) -> None:
         """Must see every step."""
         self._stepped.set()
-        if _tick_ns(state, self._clock.now_ns()) < self._tick_ns:
+        if _tick_ns(state, event.time_ns) < self._tick_ns:
             self._busier.set()
         if self._probes and (probed := self._probes.get(id(event))) is not None and not probed.done():
             probed.set_result(None)
