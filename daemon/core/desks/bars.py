@@ -35,10 +35,11 @@ class AtEachBar:
     quiet: ClassVar[frozenset[type[Event]]] = frozenset()
     rebalances: ClassVar[bool] = False
 
-    __slots__ = ("_strategy", "handlers")
+    __slots__ = ("_several", "_strategy", "handlers")
 
     def __init__(self, strategy: BarStrategy) -> None:
         self._strategy = strategy
+        self._several = len(strategy.spec.symbols) > 1
         self.handlers: Mapping[type[Event], Handler] = {
             BarClosed: self.on_bar_closed,
             BarCorrected: self.on_bar_corrected,
@@ -49,7 +50,7 @@ class AtEachBar:
 
     def fills_to_come(self, draft: Draft) -> bool:
         """Bars of one time come one after the other, and each fills the orders of its symbol."""
-        return _several(draft) and bool(draft.pending_bars) and draft.identity.by_tape
+        return self._several and bool(draft.pending_bars) and draft.identity.by_tape
 
     def known(self, _: Draft) -> Mapping[str, tuple[Bar, ...]]:
         return {}
@@ -74,8 +75,8 @@ class AtEachBar:
         session, interval_ns = state.session, draft.spec.bar_interval_s * SECOND_NS
         if session is None or not session.open_ns <= bar.start_ns < session.close_ns:
             return
-        if _several(draft) and bar.symbol in draft.spec.symbols and _is_late(draft, bar):
-            if _leaps(draft, bar):
+        if self._several and bar.symbol in draft.spec.symbols and _is_late(draft, bar):
+            if self._leaps(draft, bar):
                 draft.count_rejected("leap", bar.symbol)
                 return
             draft.strategy = self._strategy.correct(draft.strategy, bar)
@@ -89,7 +90,7 @@ class AtEachBar:
             return
         if draft.doubted is not None:
             self._judge(draft, draft.doubted, bar)
-        if _leaps(draft, bar):
+        if self._leaps(draft, bar):
             draft.doubted = bar
             return
         self._take(draft, bar)
@@ -104,7 +105,8 @@ class AtEachBar:
             starts = (*draft.session.starts, bar.start_ns)[-draft.spec.window :]
             draft.session = replace(draft.session, last_bar_ns=bar.start_ns, spot=bar.close, starts=starts)
         draft.pending_bars = (*draft.pending_bars, bar)
-        _note_newest(draft, bar)
+        if self._several:
+            _note_newest(draft, bar)
         draft.stats = replace(draft.stats, bars=draft.stats.bars + 1)
 
     def on_bar_corrected(self, draft: Draft, event: BarCorrected) -> None:
@@ -114,7 +116,7 @@ class AtEachBar:
             draft.doubted = None
             self.on_bar_closed(draft, BarClosed(event.time_ns, bar))
             return
-        if _leaps(draft, bar):
+        if self._leaps(draft, bar):
             draft.count_rejected("leap", bar.symbol)
             return
         same = [b.symbol == bar.symbol and b.start_ns == bar.start_ns for b in draft.pending_bars]
@@ -129,7 +131,7 @@ class AtEachBar:
         The strategy sees a confirmed bar, but no question is asked: it is a bar old.
         """
         spot, draft.doubted = draft.session.spot, None
-        if _several(draft):
+        if self._several:
             draft.count_rejected("leap", doubted.symbol)
             return
         same = (doubted.close - spot) * (later.close - spot) > 0
@@ -138,6 +140,12 @@ class AtEachBar:
             self._observe(draft, ask=False)
         else:
             draft.count_rejected("leap", doubted.symbol)
+
+    def _leaps(self, draft: Draft, bar: Bar) -> bool:
+        """Return True for a bar with a price far from the last close, or of several symbols from the symbol's mark."""
+        known = float(draft.marks.get(bar.symbol, 0)) if self._several else draft.session.spot
+        mine = known > 0 and bar.symbol in draft.spec.symbols
+        return mine and _far(draft, known, bar.open, bar.high, bar.low, bar.close)
 
     # --- quotes -------------------------------------------------------------------------------------------------------
 
@@ -152,7 +160,7 @@ class AtEachBar:
                 draft.doubted = None
                 self._take(draft, doubted)
                 holds.watch(draft)
-            elif _several(draft):
+            elif self._several:
                 draft.doubted = None
                 draft.count_rejected("leap", doubted.symbol)
         quotes = take_quotes(draft, event.quotes)
@@ -166,7 +174,7 @@ class AtEachBar:
 
     def on_clock_ticked(self, draft: Draft, _: ClockTicked) -> None:
         """Observe a minute that some symbols have no bar of, `MINUTE_WAIT_NS` after its end; then as for any desk."""
-        if draft.pending_bars and _several(draft):
+        if draft.pending_bars and self._several:
             end_ns = draft.pending_bars[0].start_ns + draft.spec.bar_interval_s * SECOND_NS
             if draft.now_ns >= end_ns + MINUTE_WAIT_NS:
                 self._observe(draft)
@@ -221,14 +229,10 @@ class AtEachBar:
 # --- several symbols ----------------------------------------------------------------------------------------------
 
 
-def _several(draft: Draft) -> bool:
-    return len(draft.spec.symbols) > 1
-
-
 def _note_newest(draft: Draft, bar: Bar) -> None:
-    """Note each symbol's newest bar, where there are several: a restarted feed goes on after it."""
+    """Note a symbol's newest bar: a restarted feed goes on after it."""
     newest = draft.basket.newest
-    if _several(draft) and bar.start_ns > newest.get(bar.symbol, 0):
+    if bar.start_ns > newest.get(bar.symbol, 0):
         draft.basket = replace(draft.basket, newest={**newest, bar.symbol: bar.start_ns})
 
 
@@ -259,13 +263,6 @@ def _far(draft: Draft, known: float, *prices: float) -> bool:
     """Return True when one of the prices is too far from the known one."""
     most = draft.trading.risk.bar_leap_max
     return any(abs(price - known) > most * max(price, known) for price in prices)
-
-
-def _leaps(draft: Draft, bar: Bar) -> bool:
-    """Return True for a bar with a price far from the last close, or of several symbols from the symbol's mark."""
-    known = float(draft.marks.get(bar.symbol, 0)) if _several(draft) else draft.session.spot
-    mine = known > 0 and bar.symbol in draft.spec.symbols
-    return mine and _far(draft, known, bar.open, bar.high, bar.low, bar.close)
 
 
 def _supported(draft: Draft, bar: Bar, event: QuotesReceived) -> bool:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from decimal import Decimal
 
 from daemon.core.draft import Draft
@@ -13,19 +14,25 @@ from daemon.core.state import Position
 
 def trade_rows(draft: Draft, first_part: int) -> list[Row]:
     """Return the step's moves and what they and the marks add to trades; `first_part` numbers the moves."""
-    moves = move_rows(draft.moves, draft.seq, draft.now_ns, first_part) if draft.moves else []
+    if not draft.moves:  # most steps, so this comes first
+        return _valued(draft, frozenset()) if draft.observed or _marks_differ(draft) else []
+    moves = move_rows(draft.moves, draft.seq, draft.now_ns, first_part)
     rows: list[Row] = list(moves)
     rows.extend(round_trip(row) for row in moves if row.opened_ns)
-    held = draft.book.positions
-    if held and (moves or draft.observed or _marks_differ(draft)):
-        moved = {(row.opened_ns, row.symbol) for row in moves}
-        for symbol, position in held.items():
-            if draft.observed or (position.opened_ns, symbol) in moved or _remarked(draft, symbol):
-                price = marked(draft, symbol)
-                profit = None if price is None else _profit(position, price)
-                if profit is not None or draft.observed:
-                    rows.append(_at_mark(draft, position.opened_ns, symbol, profit, draft.observed))
+    rows.extend(_valued(draft, {(row.opened_ns, row.symbol) for row in moves}))
     rows.extend(_ended(draft, row) for row in moves if row.step == LEAVE)
+    return rows
+
+
+def _valued(draft: Draft, moved: Collection[tuple[int, str]]) -> list[Row]:
+    """Return the profit of each held position that was observed, `moved` or has a new mark."""
+    rows: list[Row] = []
+    for symbol, position in draft.book.positions.items():
+        if draft.observed or (position.opened_ns, symbol) in moved or _remarked(draft, symbol):
+            price = marked(draft, symbol)
+            profit = None if price is None else _profit(position, price)
+            if profit is not None or draft.observed:
+                rows.append(_at_mark(draft, position.opened_ns, symbol, profit, draft.observed))
     return rows
 
 
