@@ -27,6 +27,7 @@ from training.forecast.network import ForecastNet
 from training.forecast.recipe import Epoch, NotFiniteError, Progress, Recipe
 from training.forecast.windows import Windows
 from training.rl.kernels import keep_freed_memory
+from training.rl.layers.adam import AdamW
 from training.rl.pool import Stopped
 
 LOOK = 2048  # sequences answered together when nothing is learnt
@@ -85,9 +86,7 @@ class Trainer:
         self._weights = self.network.log_weights.exp()
         self._generator = torch.Generator().manual_seed(seed)
         self._parameters = list(network.parameters())
-        self._optimizer = torch.optim.AdamW(
-            self._parameters, lr=recipe.learning_rate, weight_decay=recipe.weight_decay, fused=True
-        )
+        self._optimizer = AdamW(self._parameters, lr=recipe.learning_rate, weight_decay=recipe.weight_decay, fused=True)
         self._loss = nn.CrossEntropyLoss(self._weights)
 
     def state_dict(self) -> dict[str, Any]:

@@ -25,6 +25,7 @@ from torch import Tensor, nn
 from training.rl.coefficients import FIGURES, Coefficients, NotFiniteError, Progress, check_coefficients, rate_at
 from training.rl.distributions import evaluate, log_deviations, room_for_actions, sample, within_bounds
 from training.rl.kernels import keep_freed_memory
+from training.rl.layers.adam import Adam
 from training.rl.layers.averaging import averaged
 from training.rl.protocols import Batch, CarryingNetwork, Environment, Network, Step
 
@@ -139,7 +140,7 @@ class Trainer:
         self._average = average
         self._generator = torch.Generator(self._device).manual_seed(seed)
         self._parameters = [parameter for parameter in network.parameters() if parameter.requires_grad]
-        self._optimizer = torch.optim.Adam(self._parameters, lr=c.learning_rate, eps=c.adam_epsilon, fused=True)
+        self._optimizer = Adam(self._parameters, lr=c.learning_rate, eps=c.adam_epsilon, fused=True)
         self._starts = torch.ones(c.environments, dtype=torch.bool, device=self._device)
         self._hidden = self._carrying.start(c.environments).to(self._device) if self._carrying else None
         self._rollout: Batch | None = None
@@ -368,7 +369,7 @@ def _evaluate(network: Network | CarryingNetwork, batch: Batch) -> tuple[Tensor,
     return outputs.flatten(0, 1), values.flatten()
 
 
-def _step_unless(optimizer: torch.optim.Adam, broken: Tensor) -> None:
+def _step_unless(optimizer: Adam, broken: Tensor) -> None:
     """One step, which the fused kernel leaves out where `broken` is 1: torch's way for `GradScaler`, without a wait."""
     vars(optimizer)["found_inf"] = broken
     optimizer.step()

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import functools
+import sys
 import threading
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
@@ -13,7 +15,7 @@ import pytest
 from strategies.kit.synthetic import synthetic_sessions
 from tests.support.training.made_up import sessions, write_csv
 from tests.support.training.small_runs import UPDATE, StopAfter, quiet, same, weights
-from training.desks.trial import News
+from training.desks.trial import News, Request
 from training.evidence.findings import Findings
 from training.rl.pool import Flag, Stopped
 from training.rl.process_group import ProcessGroup, run_group
@@ -71,6 +73,12 @@ def test_folds_seeds_and_rewards_share_the_processes_and_every_trial_is_in_the_l
     assert Ledger(ledger_path(many.out, "option_scalper")).read().lines == lines  # and none is counted twice
 
 
+def member(loaded: Path, group: ProcessGroup, prepare: Callable[[], Prepared], request: Request) -> None:
+    """A further member of a group, which writes down what it has loaded."""
+    run_member(group, prepare, request)
+    loaded.write_text(" ".join(sys.modules))
+
+
 def test_two_processes_train_one_network_the_same_way_every_time(
     small: Settings, ready: Prepared, tmp_path: Path
 ) -> None:
@@ -86,10 +94,13 @@ def test_two_processes_train_one_network_the_same_way_every_time(
 
         sha256 = ready.data.info.sha256
         further = functools.partial(prepare_same, (group, tmp_path / name, ready.version), sha256)
-        run_group(2, first, run_member, further, request)
+        run_group(2, first, functools.partial(member, tmp_path / "loaded"), further, request)
 
     with pytest.raises(Stopped):
         train("stopped", StopAfter(2))
     train("stopped")
     train("whole")
     assert same(weights(tmp_path / "stopped"), weights(tmp_path / "whole"))
+    modules = set((tmp_path / "loaded").read_text().split())
+    assert "torch.optim.adam" in modules
+    assert not {"torch._dynamo", "ray"} & modules  # PyTorch's compiler takes a second of every process

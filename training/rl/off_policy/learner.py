@@ -10,6 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from training.rl.layers.adam import Adam
 from training.rl.off_policy.coefficients import OffPolicyCoefficients
 from training.rl.off_policy.networks import PRODUCTS, Actor, TwinCritics
 from training.rl.off_policy.replay import Transitions
@@ -42,7 +43,7 @@ class Descent:
         max_grad_norm: float | None = None,
     ) -> None:
         self._parameters = list(parameters)
-        self.optimizer = torch.optim.Adam(self._parameters, lr=rate, fused=True)
+        self.optimizer = Adam(self._parameters, lr=rate, fused=True)
         self._guard = guard
         self._average = average
         self._max = max_grad_norm
