@@ -17,7 +17,7 @@ from training.evidence.overfitting import Deflated
 from training.evidence.resampling import FEWEST, Interval
 from training.evidence.significance import Detectable, Snooping
 from training.evidence.statistics import Summary
-from training.study.study import AccountHalt, Learnt
+from training.study.study import AccountHalt, Agreement, Learnt
 
 FORMAT = 1
 REPORT_FILE = "report.json"
@@ -48,6 +48,8 @@ class FoldLine(msgspec.Struct, frozen=True, kw_only=True):
     trades: int
     baselines: dict[str, float]
     random_p: float | None
+    over_passive: Interval | None = None  # net validation return less the passive policy's, a sum; of means of seeds
+    agreement: Agreement | None = None  # of these seeds
 
 
 class Run(msgspec.Struct, frozen=True, kw_only=True):

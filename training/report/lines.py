@@ -13,7 +13,13 @@ import msgspec
 import numpy as np
 
 from training.evidence.findings import AccountLine, FoldLine, Line, RewardLine, Run
-from training.evidence.resampling import Interval, improvement_probability, interval, seeds_interval
+from training.evidence.resampling import (
+    Interval,
+    improvement_probability,
+    interval,
+    paired_difference,
+    seeds_interval,
+)
 from training.evidence.significance import random_p_value
 from training.evidence.statistics import (
     SESSIONS_A_YEAR,
@@ -25,7 +31,7 @@ from training.evidence.statistics import (
     total,
 )
 from training.study.evaluation import SessionResult
-from training.study.study import Learnt, PlayResult, Study
+from training.study.study import Learnt, PlayResult, Study, Trial
 
 ALL_LOST_USD = 1e-4
 ALL_BUT_LOST = -1.0 + 1e-9  # a session's return of which a logarithm exists
@@ -121,7 +127,17 @@ def fold_line(study: Study, index: int) -> FoldLine:
         trades=sum(session.trades for session in tested),
         baselines={one.name: _net(one.folds[index].sessions, study.capital_usd) for one in study.baselines},
         random_p=random_p(study, [index]),
+        over_passive=_over_passive(trial, study.capital_usd),
+        agreement=trial.agreement,
     )
+
+
+def _over_passive(trial: Trial, capital_usd: float) -> Interval | None:
+    """What validation sessions earned more than the passive policy on them, with an interval over sessions."""
+    if not trial.passive:
+        return None
+    own, theirs = (session_returns(results, capital_usd) for results in (trial.validate, trial.passive))
+    return _times(paired_difference(own, theirs), len(own))
 
 
 def _weekdays(last: str, following: str) -> int:

@@ -139,6 +139,20 @@ def fold_rows(f: Findings) -> list[Row]:
     ]
 
 
+def seed_rows(f: Findings) -> list[Row]:
+    """How the mean of a fold's seeds did on validation next to the passive policy, and whether the seeds agree."""
+    return [
+        (
+            str(index),
+            "–" if fold.over_passive is None else with_interval(fold.over_passive),
+            "–" if fold.agreement is None else number(fold.agreement.found, 3),
+            "–" if fold.agreement is None else number(fold.agreement.chance, 3),
+        )
+        for index, fold in enumerate(f.folds, 1)
+        if fold.over_passive is not None or fold.agreement is not None
+    ]
+
+
 def _policy_of(f: Findings, fold: FoldLine) -> str:
     """Which policy a fold ended with."""
     if f.imported:

@@ -4,18 +4,23 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
+from itertools import combinations
 from typing import Any
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from training.desks.trial import Request, Trained
 from training.export.ensemble import together
 from training.rl.coefficients import Coefficients
 from training.runs.prepared import Prepared
-from training.study.study import Fold, Learnt, Trial
+from training.study.study import Agreement, Fold, Learnt, Trial
 
 OBSERVATIONS = 256
+SHUFFLES = 200
+TINY = 1e-12  # of answers whose deviations are rounding
 FEW_GRADIENT_STEPS = 2_000
 FEWEST_VALUES = 2  # of answers that have a deviation
 
@@ -58,6 +63,41 @@ def learnt_together(
     steps = min(one.gradient_steps for one in known)
     explained = math.fsum(one.explained_variance for one in known) / len(known)
     return Learnt(steps, kl, size, variation, explained)
+
+
+def agreement_of(prepared: Prepared, requests: Sequence[Request], weights: Sequence[Mapping[str, Any]]) -> Agreement:
+    """Whether the seeds of a fold answer its observations in the same way."""
+    first = requests[0]
+    seen = torch.from_numpy(prepared.data.probes(prepared.folds[first.fold], OBSERVATIONS, first.seed))
+    answers = [
+        _answers(prepared.policy(request, own), seen, prepared) for request, own in zip(requests, weights, strict=True)
+    ]
+    if not prepared.machine.spec.continuous:
+        answers = [each.softmax(dim=1) for each in answers]
+    return agreement([each.double().numpy() for each in answers], first.seed)
+
+
+def agreement(answers: Sequence[NDArray[np.float64]], seed: int) -> Agreement:
+    """Mean correlation over pairs of what the answers of each deviate from their own means.
+
+    Chance is found by a permutation test: the observations of each second one of a pair are shuffled (Good 2005).
+
+    Args:
+        answers: for each of at least two seeds (n, actions), to the same observations; constant ones agree with none.
+        seed: of the shuffling.
+    """
+    random, apart = np.random.default_rng(seed), []
+    for each in answers:
+        deviations = each - each.mean(axis=0)
+        apart.append(deviations / max(float(np.linalg.norm(deviations)), TINY))
+    pairs = list(combinations(range(len(apart)), 2))
+
+    def mean(shuffled: bool) -> float:
+        order = [random.permutation(len(each)) if shuffled else slice(None) for each in apart]
+        return math.fsum(float((apart[a] * apart[b][order[b]]).sum()) for a, b in pairs) / len(pairs)
+
+    by_chance = [mean(shuffled=True) for _ in range(SHUFFLES)]
+    return Agreement(mean(shuffled=False), float(np.quantile(by_chance, 0.95)))
 
 
 def first_policy(prepared: Prepared, request: Request, fold: Fold) -> nn.Module:

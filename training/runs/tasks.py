@@ -19,7 +19,7 @@ from training.desks.trial import News, Request, Trained
 from training.rl.pool import Emit, Flag, Stopped
 from training.rl.process_group import ProcessGroup, run_group
 from training.runs.folder import TrialFolder
-from training.runs.learnt import learnt_by, learnt_together
+from training.runs.learnt import agreement_of, learnt_by, learnt_together
 from training.runs.prepared import UNTRAINED, Prepared, prepare_same
 from training.runs.settings import requests_of
 from training.runs.trial import run_trial
@@ -136,9 +136,11 @@ def mean_one(prepared: Prepared, of: Together, flag: Flag, emit: Emit) -> Trial:
     _check_stop(flag, of.name)
     weights = [prepared.trial_folder(request).weights() for request in of.requests]
     policy, fold = prepared.mean_policy(of.requests, weights), prepared.folds[first.fold]
+    passive = prepared.passive(first.network, fold.train)
     validated, tested = (prepared.span(dates, first.reward) for dates in (fold.validate, fold.test))
     with reported(of.name, emit), phase("the mean of the seeds"):
-        validate = prepared.data.evaluator(validated, "cpu")(policy)
+        play = prepared.data.evaluator(validated, "cpu")
+        validate, held = play(policy), () if passive is None else play(passive)
         test = prepared.data.test(policy, tested)
     found = Trial(
         fold=first.fold,
@@ -153,6 +155,8 @@ def mean_one(prepared: Prepared, of: Together, flag: Flag, emit: Emit) -> Trial:
         test=test,
         learnt=learnt_together(prepared, of.requests, of.trials, weights, policy),
         members=len(of.requests),
+        agreement=agreement_of(prepared, of.requests, weights),
+        passive=held,
     )
     folder.save_weights({})
     folder.finish(found)

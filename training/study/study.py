@@ -83,6 +83,13 @@ class Learnt(msgspec.Struct, frozen=True):
     explained_variance: float  # of the critic at the last look
 
 
+class Agreement(msgspec.Struct, frozen=True):
+    """Whether the answers of seeds depend on the input in the same way: mean correlation over pairs of seeds."""
+
+    found: float
+    chance: float  # seeds that share nothing are above this once in twenty times
+
+
 class Trial(msgspec.Struct, frozen=True):
     """One training run: what it was asked for, how it went, and what its chosen checkpoint earned."""
 
@@ -98,6 +105,8 @@ class Trial(msgspec.Struct, frozen=True):
     test: PlayResult
     learnt: Learnt | None = None
     members: int = 1  # seeds whose answers it is the mean of
+    agreement: Agreement | None = None  # of these seeds
+    passive: tuple[SessionResult, ...] = ()  # of the passive policy on validation, next to a mean of seeds
     lead: float | None = None  # on validation: net return less the best of the passive policy's and 0; None: not played
     score: float | None = None  # mean log growth a session, of accounts that begin on several validation days
 

@@ -10,10 +10,11 @@ import pytest
 
 from tests.support.training.example_study import example_study
 from tests.support.training.hand_study import hand_study, session
+from tests.support.training.page_words import page_words
 from training.evidence.findings import Findings, decode
 from training.report.find import find
 from training.report.report import files, write_report
-from training.study.study import Fold, PlayResult, Study
+from training.study.study import Agreement, Fold, PlayResult, Study
 
 
 @pytest.fixture(scope="module")
@@ -53,6 +54,26 @@ def test_the_share_of_random_traders_counts_both_folds_and_the_policy_itself() -
         0.25,
     ]  # two of 0, 10, 20 reach 6; none of 0, 16, 5 reaches 20
     assert found.random_ranges[0] == pytest.approx((0.001, 0.019))  # 5 % of the way from 0 to 10, and from 20 to 10
+
+
+def test_a_mean_of_seeds_is_compared_with_the_passive_policy_on_validation() -> None:
+    """Validation earned 9 and 7 USD of 1,000, the passive policy 4 and -1."""
+    plain = hand_study()
+    means = tuple(
+        msgspec.structs.replace(
+            plain.trials[index],
+            members=3,
+            passive=(session(plain.folds[fold].validate[0], held),),
+            agreement=Agreement(0.25, 0.125),
+        )
+        for fold, (index, held) in enumerate(zip(plain.chosen, (4.0, -1.0), strict=True))
+    )
+    study = msgspec.structs.replace(plain, ensembles=means)
+    found = find(study)
+    assert [fold.over_passive.estimate for fold in found.folds if fold.over_passive] == pytest.approx([0.005, 0.008])
+    words = page_words(files(study, found)["report.html"].decode())
+    assert "1 +0.50 % 0.250 0.125 2 +0.80 % 0.250 0.125" in words
+    assert "agreement of the seeds" not in page_words(files(plain, find(plain))["report.html"].decode())
 
 
 def test_validation_is_compared_with_test_by_ranks_within_each_fold() -> None:

@@ -6,6 +6,7 @@ from dataclasses import replace
 from math import log
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 
@@ -13,7 +14,7 @@ from strategies.kit.manifest import decode
 from tests.support.training.small_runs import Train
 from training.desks.registry import kind
 from training.runs.exporting import Outcome
-from training.runs.learnt import few_words, moved, planned_gradient_steps
+from training.runs.learnt import agreement, few_words, moved, planned_gradient_steps
 from training.runs.prepared import UNTRAINED
 from training.runs.settings import Settings
 
@@ -29,6 +30,32 @@ def test_answers_are_compared_as_what_is_drawn_from_them() -> None:
     # means moved by 0.1 at a deviation of 0.5, in two actions: 2 x 0.2 x 0.2 / 2
     kl, size, variation = moved(torch.zeros(3, 2), torch.full((3, 2), -0.1), torch.tensor([0.5, 0.5]))
     assert (kl, size, variation) == pytest.approx((0.04, 0.1, 0.0))
+
+
+def test_seeds_agree_as_far_as_their_answers_vary_together() -> None:
+    random = np.random.default_rng(3)
+    one, other, third = (random.normal(size=(256, 3)) for _ in range(3))
+    same = agreement([one, 5.0 + 2.0 * one], 0)  # another mean and size, and the same dependence
+    assert same.found == pytest.approx(1.0)
+    assert 0.0 < same.chance < 0.2
+    # three pairs, one of which is the same: correlation of 768 pairs of numbers by numpy itself
+    apart = [each - each.mean(axis=0) for each in (one, one, other)]
+    expected = np.corrcoef(np.stack([each.ravel() for each in apart]))
+    found = agreement([one, one, other], 0)
+    assert found.found == pytest.approx((expected[0, 1] + expected[0, 2] + expected[1, 2]) / 3)
+    alone = agreement([one, other, third], 0)
+    assert abs(alone.found) < 2.0 * alone.chance
+    assert agreement([one, np.ones((256, 3))], 0).found == pytest.approx(0.0, abs=1e-9)  # one that sees nothing
+    assert agreement([one, -one], 0).found == pytest.approx(-1.0)
+
+
+def test_chance_is_what_one_in_twenty_unrelated_pairs_exceeds() -> None:
+    random = np.random.default_rng(5)
+    above = 0
+    for _ in range(200):
+        found = agreement([random.normal(size=(64, 2)), random.normal(size=(64, 2))], 0)
+        above += found.found > found.chance
+    assert 3 <= above <= 20  # of 200: outside of these a share of 5 % is seen less than once in two hundred times
 
 
 def test_a_preset_of_large_minibatches_takes_few_gradient_steps_and_says_so() -> None:

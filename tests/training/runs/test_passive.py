@@ -131,6 +131,12 @@ def test_several_seeds_are_exported_as_their_mean_which_the_test_sessions_tested
     assert mean.learnt.kl is not None
     assert mean.learnt.kl > 0.0
     assert any("the mean of 2 seeds" in sentence for sentence in made.findings.abstract)
+    assert tuple(session.date for session in mean.passive) == study.folds[0].validate
+    assert all(session.pnl_usd == 0.0 for session in mean.passive)  # the passive scalper stays flat
+    (fold,) = made.findings.folds
+    assert fold.over_passive is not None
+    assert fold.over_passive.estimate == pytest.approx(fold.validate_return)
+    assert fold.agreement == mean.agreement is not None
     notes = [line.note for line in Ledger(ledger_path(asked.out, asked.strategy)).read().lines if line.kind == "trial"]
     assert notes == ["fold 1, potential, seed 1", "fold 1, potential, seed 2", "fold 1, potential, mean of 2 seeds"]
 
