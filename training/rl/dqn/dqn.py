@@ -15,8 +15,9 @@ from torch import Tensor, nn
 
 from training.rl.dqn.coefficients import DqnCoefficients
 from training.rl.dqn.networks import QNetwork, head_loss
+from training.rl.dqn.passes import Pass
 from training.rl.dqn.replay import Choices
-from training.rl.off_policy.learner import Average, Learner, follow
+from training.rl.off_policy.learner import Average, Learner, follow, in_one_piece
 
 
 def taken(values: Tensor, actions: Tensor) -> Tensor:
@@ -24,10 +25,15 @@ def taken(values: Tensor, actions: Tensor) -> Tensor:
     return values.gather(1, actions.unsqueeze(1)).squeeze(1)
 
 
-def difference_loss(values: Tensor, goals: Tensor, weights: Tensor | None = None) -> Tensor:
-    """The mean of Huber's loss with the bound 1, [1], each row times its importance, [4]."""
-    losses = torch.nn.functional.smooth_l1_loss(values, goals, reduction="none")
-    return losses.mean() if weights is None else (weights * losses).mean()
+def difference_loss(errors: Tensor, weights: Tensor | None = None) -> tuple[Tensor, Tensor]:
+    """The mean of Huber's loss with the bound 1, [1], each row times its importance, [4]; its gradient by the errors.
+
+    Huber's loss is e^2 / 2 within the bound and |e| - 1 / 2 outside: with b = e clamped to the bound, b x (e - b / 2).
+    """
+    bounded = errors.clamp(-1.0, 1.0)
+    by_errors = bounded if weights is None else bounded * weights
+    rows = len(errors)
+    return torch.dot(by_errors, torch.sub(errors, bounded, alpha=0.5)) / rows, by_errors / rows
 
 
 def conservative_loss(values: Tensor, actions: Tensor) -> Tensor:
@@ -58,11 +64,12 @@ class QLearner(Learner):
         self.network = network
         super().__init__({"network": network, **further}, learning_rate, precision=precision, average=average)
         self._descend = self._descent("of_network", network.parameters(), max_grad_norm)
+        self._pass = Pass(network, self._products)
 
     @torch.no_grad()
     def values(self, prepared: Tensor) -> Tensor:
         """Q values to act by, float32 (n, actions)."""
-        return self.network.values(prepared, self._products)
+        return self._pass.values(prepared)
 
 
 class Dqn(QLearner):
@@ -89,15 +96,19 @@ class Dqn(QLearner):
         if c.champion and champion is None:
             raise ValueError(f"champion is {c.champion}: expected 0 without a champion's network")
         self.target, self._c = copy.deepcopy(network), c
+        self._of_target = in_one_piece(self.target.parameters())
         self._champion = copy.deepcopy(champion) if c.champion else None
         modules: dict[str, nn.Module] = {"target": self.target}
         if self._champion is not None:
             modules["champion"] = self._champion
         super().__init__(network, c.learning_rate, c.max_grad_norm, modules, precision=precision, average=average)
         further = (("conservative", c.conservative), ("divergence", c.champion), ("heads loss", network.heads))
-        self.figures = ("loss", "error", "Q mean", "gradient norm", *(name for name, on in further if on))
+        self._terms = tuple(name for name, on in further if on)
+        self._target_pass = Pass(self.target, self._products)
+        self.figures = ("loss", "error", "Q mean", "gradient norm", *self._terms)
         """What `update` returns of each gradient step; "error" is the mean absolute temporal difference."""
 
+    @torch.no_grad()
     def update(self, batch: Choices) -> tuple[Tensor, Tensor]:
         """One gradient step: `figures`, and the temporal-difference errors (n,).
 
@@ -105,18 +116,27 @@ class Dqn(QLearner):
         """
         self.updates += 1
         goals = self._goals(batch)
-        values, heads = self.network.answers(batch.observations, self._products)
+        values, heads = self._pass.answers(batch.observations)
         chosen = taken(values, batch.actions)
-        loss, terms = self._with_terms(difference_loss(chosen, goals, batch.weights), batch, values, heads)
-        errors = (chosen - goals).detach()
-        found, norm = self._descend.step(loss)
+        errors = chosen - goals
+        loss, by_errors = difference_loss(errors, batch.weights)
+        by_values = torch.zeros_like(values).scatter_(1, batch.actions.unsqueeze(1), by_errors.unsqueeze(1))
+        figures, by_heads = [errors.abs().mean(), chosen.mean()], torch.zeros_like(heads)
+        terms: list[Tensor] = []
+        if self._terms:
+            more, terms, of_values, by_heads = self._further(batch, values, heads)
+            loss, by_values = loss + more, by_values.add_(of_values)
+        self._pass.back(by_values, by_heads)
+        found, norm = self._descend.take(loss)
         if self.updates % self._c.target_every == 0:
-            follow(self.target, self.network, self._c.smoothing)
-        return torch.stack([found, errors.abs().mean(), chosen.detach().mean(), norm, *terms]), errors
+            follow(self._of_target, self._descend.numbers, self._c.smoothing)
+        return torch.stack([found, *figures, norm, *terms]), errors
 
-    def _with_terms(self, loss: Tensor, batch: Choices, values: Tensor, heads: Tensor) -> tuple[Tensor, list[Tensor]]:
-        """The loss with its further terms, and these by themselves."""
-        c, terms = self._c, []
+    @torch.enable_grad()
+    def _further(self, batch: Choices, values: Tensor, heads: Tensor) -> tuple[Tensor, list[Tensor], Tensor, Tensor]:
+        """What further terms add to the loss, these by themselves, and the gradients by values and heads."""
+        c, terms, loss = self._c, [], torch.zeros((), device=self.device)
+        values, heads = values.detach().requires_grad_(), heads.detach().requires_grad_()
         if c.conservative:
             terms.append(conservative_loss(values, batch.actions))
             loss = loss + c.conservative * terms[-1]
@@ -128,17 +148,16 @@ class Dqn(QLearner):
         if self.network.heads:
             terms.append(head_loss(self.network.heads, heads, batch.labels))
             loss = loss + c.heads * terms[-1]
-        return loss, [term.detach() for term in terms]
+        by_values, by_heads = torch.autograd.grad(loss, (values, heads), materialize_grads=True)
+        return loss.detach(), [term.detach() for term in terms], by_values, by_heads
 
-    @torch.no_grad()
     def _goals(self, batch: Choices) -> Tensor:
         """What the taken actions' values should be, (n,): rewards + discount x the target's value of what follows.
 
         Of its own best action, [1], or of the network's, [2].
         """
-        after = self.target.values(batch.following, self._products)
-        if self._c.double:
-            best = taken(after, self.network.values(batch.following, self._products).argmax(dim=1))
-        else:
-            best = after.amax(dim=1)
-        return torch.addcmul(batch.rewards, batch.discounts, best)
+        after = self._target_pass.values(batch.following)
+        if not self._c.double:
+            return torch.addcmul(batch.rewards, batch.discounts, after.amax(dim=1))
+        best = self._pass.values(batch.following).argmax(dim=1)
+        return torch.addcmul(batch.rewards, batch.discounts, taken(after, best))

@@ -65,13 +65,13 @@ class QNetwork(nn.Module):
         if unknown:
             raise ValueError(f"a head's kind is {unknown[0]!r}: expected one of {', '.join(KINDS)}")
         self.inputs, self.actions, self.heads = inputs, actions, tuple(heads)
-        self._streams, self._normalised = 2 if dueling else 1, normalised
-        self._width = last = widths[-1]
+        self.streams, self._normalised = 2 if dueling else 1, normalised
+        self.width = last = widths[-1]
         self.scaling = scaling if scaling is not None else nn.Identity()
-        self.body = Layers((inputs, *widths[:-1], self._streams * last), seed=seed, normalised=normalised)
+        self.body = Layers((inputs, *widths[:-1], self.streams * last), seed=seed, normalised=normalised)
         self.advantages = Layers((last, actions), seed=seed + 1)
         self.value = Layers((last, 1), seed=seed + 2) if dueling else None
-        self.of_heads = Layers((self._streams * last, len(heads)), seed=seed + 3) if heads else None
+        self.of_heads = Layers((self.streams * last, len(heads)), seed=seed + 3) if heads else None
 
     def prepare(self, observations: Tensor) -> Tensor:
         """What does not change in training, once for each observation."""
@@ -98,7 +98,7 @@ class QNetwork(nn.Module):
     def _hidden(self, prepared: Tensor, products: torch.dtype) -> Tensor:
         """The last hidden layer, float32 (n, streams, width); each stream is normalised by itself."""
         found = self.body.answer(prepared, products, last=products)
-        streams = found.view(-1, self._streams, self._width)
+        streams = found.view(-1, self.streams, self.width)
         return activated(streams, self._normalised).float()
 
     def _values(self, hidden: Tensor) -> Tensor:

@@ -99,7 +99,7 @@ class Sac(Agent):
             loss, norm = self._of_actor.step(actor_loss(log_probabilities, values, temperature))
             entropy = -log_probabilities.detach().mean()
             of_actor = torch.stack([loss, entropy, norm, loss_of_temperature, temperature.squeeze(0)])
-        follow(self.targets, self.critics, self._c.smoothing)
+        follow(self._of_targets, self._of_critics.numbers, self._c.smoothing)
         return found, of_actor
 
     @torch.no_grad()

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from training.rl.off_policy.coefficients import OffPolicyCoefficients
-from training.rl.off_policy.learner import Agent, Average, follow
+from training.rl.off_policy.learner import Agent, Average, follow, in_one_piece
 from training.rl.off_policy.networks import Actor, TwinCritics
 from training.rl.off_policy.replay import Transitions
 
@@ -44,6 +44,7 @@ class Td3(Agent):
         """As every agent, with a target of the actor too."""
         super().__init__(actor, critics, coefficients, precision=precision, average=average)
         self._target_actor = copy.deepcopy(actor)
+        self._of_target_actor = in_one_piece(self._target_actor.parameters())
         self._modules["target_actor"] = self._target_actor
 
     @torch.no_grad()
@@ -69,8 +70,8 @@ class Td3(Agent):
         actions = self.actor.mean(batch.observations, self._products).tanh()
         values = self.critics(batch.observations, actions, self._products, twins=1)
         of_actor = torch.stack(self._of_actor.step(actor_loss(values)))
-        follow(self.targets, self.critics, self._c.smoothing)
-        follow(self._target_actor, self.actor, self._c.smoothing)
+        follow(self._of_targets, self._of_critics.numbers, self._c.smoothing)
+        follow(self._of_target_actor, self._of_actor.numbers, self._c.smoothing)
         return found, of_actor
 
     @torch.no_grad()

@@ -1,0 +1,71 @@
+"""A descent is `torch.optim.Adam` on parameters in one piece; it goes on from that one's state."""
+
+from __future__ import annotations
+
+import copy
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+from training.rl.off_policy.learner import Descent, Guard
+
+
+def network() -> nn.Sequential:
+    torch.manual_seed(1)
+    return nn.Sequential(nn.Linear(3, 5), nn.Tanh(), nn.Linear(5, 2))
+
+
+def loss_of(module: nn.Module, index: int) -> Tensor:
+    rows = torch.randn(7, 3, generator=torch.Generator().manual_seed(index))
+    found: Tensor = module(rows).square().sum()
+    return found
+
+
+def by_torch(module: nn.Module, optimizer: torch.optim.Adam, index: int, bound: float | None) -> None:
+    parameters = list(module.parameters())
+    for parameter, gradient in zip(parameters, torch.autograd.grad(loss_of(module, index), parameters), strict=True):
+        parameter.grad = gradient
+    if bound is not None:
+        nn.utils.clip_grad_norm_(parameters, bound)
+    optimizer.step()
+
+
+def differ(one: nn.Module, other: nn.Module) -> float:
+    pairs = zip(one.parameters(), other.parameters(), strict=True)
+    return max(float((a - b).detach().abs().max()) for a, b in pairs)
+
+
+@pytest.mark.parametrize("bound", [None, 0.5])
+@pytest.mark.parametrize("before", [0, 3])  # steps of a former release, whose state is that of torch's Adam
+def test_a_descent_is_adam_also_from_the_state_of_torch_s(bound: float | None, before: int) -> None:
+    theirs = network()
+    optimizer = torch.optim.Adam(theirs.parameters(), lr=0.01, fused=True)
+    for index in range(before):
+        by_torch(theirs, optimizer, index, bound)
+    ours = copy.deepcopy(theirs)
+    descent = Descent(ours.parameters(), 0.5, Guard("cpu"), max_grad_norm=bound)
+    descent.load_state_dict(copy.deepcopy(optimizer.state_dict()))
+    start = copy.deepcopy(ours)
+    for index in range(before, before + 5):
+        by_torch(theirs, optimizer, index, bound)
+        descent.step(loss_of(ours, index))
+    assert differ(ours, theirs) < 1e-7
+    assert differ(ours, start) > 1e-3
+    mine, other = descent.state_dict(), optimizer.state_dict()
+    assert mine["param_groups"][0]["lr"] == other["param_groups"][0]["lr"] == 0.01
+    for index, moments in other["state"].items():
+        for name, value in moments.items():
+            assert torch.allclose(mine["state"][index][name], value, atol=1e-6), (index, name)
+
+
+def test_after_a_loss_that_is_not_finite_nothing_moves_any_more() -> None:
+    module = network()
+    descent = Descent(module.parameters(), 0.01, Guard("cpu"))
+    descent.step(loss_of(module, 1))
+    before, state = copy.deepcopy(module), copy.deepcopy(descent.state_dict())
+    descent.step(loss_of(module, 2) * float("inf"))
+    descent.step(loss_of(module, 3))
+    assert differ(module, before) == 0.0
+    assert torch.equal(descent.state_dict()["state"][0]["exp_avg"], state["state"][0]["exp_avg"])
+    assert float(descent.state_dict()["state"][0]["step"]) == 1.0
