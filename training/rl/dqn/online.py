@@ -22,6 +22,7 @@ from training.rl.dqn.coefficients import DqnCoefficients
 from training.rl.dqn.dqn import Dqn, taken
 from training.rl.dqn.networks import QNetwork
 from training.rl.dqn.replay import ChoiceReplay, Choices, OneStep, Returns
+from training.rl.kernels import keep_freed_memory
 from training.rl.off_policy.rounds import due_steps
 
 LOOKED_AT = 32
@@ -124,6 +125,8 @@ class OnlineLearner:
         self.dqn = dqn
         self._c, self._online = coefficients, online or OnlineCoefficients()
         c, network = coefficients, dqn.network
+        if dqn.device.type == "cpu":
+            keep_freed_memory()
         heads = len(network.heads)
         in_memory = partial(ChoiceReplay, c.capacity, 1, network.inputs, heads=heads, priority=c.priority)
         self._fresh = in_memory() if fresh is None else fresh

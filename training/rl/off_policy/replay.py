@@ -57,7 +57,7 @@ class Ring:
 
     def read(self, places: Tensor) -> tuple[Tensor, ...]:
         """The groups of these rows."""
-        return torch.split(self._rows[places], self._widths, dim=1)
+        return self._rows.index_select(0, places).split_with_sizes(self._widths, dim=1)
 
     def state_dict(self) -> dict[str, Any]:
         """The rows that are there, and where the next ones go."""
