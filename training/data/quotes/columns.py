@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import pyarrow as pa
@@ -18,60 +18,84 @@ INSTANT = SCHEMA.field("timestamp").type
 ADJUSTED = "adjusted contracts and symbols outside of the OCC format"
 OTHER_ROOT = "other symbols than --symbols"
 LATER = "expiries after --max-days"
+STRIKE_END = 100_000_000  # in 0.001 USD: OCC symbols have eight digits
+REPAIR = "repair the row, or fetch the file again"
 
 
-def occ_symbols(path: Path, root: Any, expiry: Any, right: Any, strike: Any) -> Any:
+class Named(NamedTuple):
+    """What the file calls the four columns of a contract, for messages."""
+
+    root: str = "root"
+    expiry: str = "expiration"
+    right: str = "right"
+    strike: str = "strike"
+
+
+NAMED = Named()
+
+
+def occ_symbols(path: Path, root: Any, expiry: Any, right: Any, strike: Any, named: Named = NAMED) -> Any:
     """Return OCC symbols of columns: root, expiry (YYYY-MM-DD or YYYYMMDD), right (C…/P…, any case), strike (USD).
 
     Raises ConvertError for a missing value, another expiry or right, or a strike off the grid of 0.001 USD.
     """
+    _require(path, pc.is_valid(root), root, named.root, "the contract's root, such as SPY")
     days = pc.replace_substring(pc.utf8_trim_whitespace(expiry), "-", "")
-    _require(path, pc.match_substring_regex(days, r"^20\d{6}$"), expiry, "an expiry", "YYYY-MM-DD or YYYYMMDD")
+    _require(path, pc.match_substring_regex(days, r"^20\d{6}$"), expiry, named.expiry, "YYYY-MM-DD or YYYYMMDD")
     letters = pc.utf8_upper(pc.utf8_slice_codeunits(pc.utf8_trim_whitespace(right), 0, 1))
-    _require(path, pc.is_in(letters, pa.array(["C", "P"])), right, "a right", "call, put, C or P")
+    _require(path, pc.is_in(letters, pa.array(["C", "P"])), right, named.right, "call, put, C or P")
     thousandths = pc.multiply(strike, 1000.0)
     whole = pc.round(thousandths)
     on_grid = pc.less(pc.abs(pc.subtract(thousandths, whole)), 1e-3)
-    _require(path, pc.and_(on_grid, pc.greater(whole, 0.0)), strike, "a strike", "a multiple of 0.001 USD above 0")
+    in_range = pc.and_(pc.greater(whole, 0.0), pc.less(whole, STRIKE_END))
+    expected = f"a multiple of 0.001 USD above 0 and below {STRIKE_END // 1000:,}"
+    _require(path, pc.and_(on_grid, in_range), strike, named.strike, expected)
     digits = pc.utf8_lpad(whole.cast(pa.int64()).cast(pa.string()), width=8, padding="0")
     parts = (pc.utf8_trim_whitespace(root), pc.utf8_slice_codeunits(days, 2, 8), letters, digits)
     return pc.binary_join_element_wise(*parts, "")
 
 
-def _require(path: Path, good: Any, values: Any, what: str, expected: str) -> None:
+def _require(path: Path, good: Any, values: Any, column: str, expected: str) -> None:
     good = pc.fill_null(good, False)
     if not pc.all(good, min_count=0).as_py():
-        row = int(np.argmin(good.to_numpy(zero_copy_only=False)))
-        raise ConvertError(f"{path}: {values[row].as_py()!r} is no {what.split(' ', 1)[1]}; expected {expected}")
+        value = values[int(np.argmin(good.to_numpy(zero_copy_only=False)))].as_py()
+        found = "nothing" if value is None else repr(value)
+        raise ConvertError(f"{path}: found {found} in the column {column}; expected {expected}: {REPAIR}")
 
 
-def new_york_instants(path: Path, local: Any) -> Any:
+def new_york_instants(path: Path, local: Any, column: str) -> Any:
     """Return wall times of New York (timestamps without a zone) as instants in UTC.
 
-    Raises ConvertError for a time that a change of the clocks leaves out or repeats.
+    Raises ConvertError for no time, and for one that a change of the clocks leaves out or repeats.
     """
+    _require(path, pc.is_valid(local), local, column, "a time in every row")
     try:
         return pc.assume_timezone(local, ZONE).cast(INSTANT)
     except pa.ArrowInvalid as error:
-        raise ConvertError(f"{path}: a time is no single moment in New York ({error}): repair the row") from error
+        reason = f"a time in the column {column} is no single moment in New York ({error})"
+        raise ConvertError(f"{path}: {reason}: repair the row") from error
 
 
-def parsed_times(path: Path, text: Any) -> Any:
+def parsed_times(path: Path, text: Any, column: str) -> Any:
     """Return texts as instants: ISO 8601 with a T or a space; without an offset they are New York's wall time.
 
-    Raises ConvertError for another text.
+    Raises ConvertError for no text, or another one.
     """
     text = pc.utf8_trim_whitespace(text)
+    _require(path, pc.is_valid(text), text, column, "a time in every row")
     if pc.any(pc.match_substring_regex(text, r"\d:\d\d.*(Z|[+-]\d\d:?\d\d)$")).as_py():
-        return _cast(path, text, INSTANT)
-    return new_york_instants(path, _cast(path, text, pa.timestamp("ns")))
+        return _cast(path, text, INSTANT, column)
+    return new_york_instants(path, _cast(path, text, pa.timestamp("ns"), column), column)
 
 
-def _cast(path: Path, text: Any, kind: Any) -> Any:
+def _cast(path: Path, text: Any, kind: Any, column: str) -> Any:
     try:
         return text.cast(kind)
     except pa.ArrowInvalid as error:
-        raise ConvertError(f"{path}: a time is malformed ({error}); expected YYYY-MM-DDTHH:MM:SS") from error
+        found = f"a time in the column {column} is malformed ({error})"
+        raise ConvertError(
+            f"{path}: {found}; expected YYYY-MM-DDTHH:MM:SS, in all rows with an offset or in none: {REPAIR}"
+        ) from error
 
 
 def side(price: Any) -> Any:
@@ -80,12 +104,19 @@ def side(price: Any) -> Any:
 
 
 def counts(size: Any) -> Any:
-    """Return a column of sizes as int32; null where there is none."""
-    return pc.round(size.cast(pa.float64())).cast(pa.int32())
+    """Return a column of sizes as int32; null where there is none, or a number that no size can be."""
+    rounded = pc.round(size.cast(pa.float64()))
+    possible = pc.and_(pc.greater_equal(rounded, 0.0), pc.less(rounded, 2.0**31))
+    return pc.if_else(possible, rounded, None).cast(pa.int32())
 
 
-def taken(table: Any, request: Request) -> Any:
-    """Return the rows that the request asks for and that have an OCC symbol; count the others."""
+def taken(path: Path, table: Any, request: Request) -> Any:
+    """Return the rows that the request asks for and that have an OCC symbol; count the others.
+
+    Raises ConvertError for a row without symbol or time.
+    """
+    for name in ("symbol", "timestamp"):
+        _require(path, pc.is_valid(table.column(name)), table.column(name), name, "a value in every row")
     symbols = table.column("symbol").combine_chunks().dictionary_encode()
     names = symbols.dictionary.to_pylist()
     parsed = [parse_occ(name) for name in names]

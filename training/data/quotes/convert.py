@@ -37,13 +37,13 @@ def convert(name: str, paths: Sequence[Path], out: Path, request: Request, progr
     rows = 0
     with writing_quotes(out, source=name, interval=interval, synthetic=synthetic) as writer:
         for path in paths:
-            for table, done in FORMATS[name].read(path, request):
-                try:
+            try:
+                for table, done in FORMATS[name].read(path, request):
                     writer.add(table)
-                except pa.ArrowException as error:
-                    raise ConvertError(f"{path}: a value has the wrong kind ({error}): repair the file") from error
-                rows += table.num_rows
-                progress(path, done, rows)
+                    rows += table.num_rows
+                    progress(path, done, rows)
+            except pa.ArrowInvalid as error:
+                raise ConvertError(f"{path}: a value has the wrong kind ({error}): repair the file") from error
             progress(path, path.stat().st_size, rows)
         if not rows:
             reasons = ", ".join(f"{count:,} {reason}" for reason, count in request.left_out.items()) or "no row"

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import gzip
+import re
 import zipfile
 import zlib
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -29,8 +30,9 @@ def csv_tables(path: Path, types: Mapping[str, Any]) -> Tables:
 
     Names are compared in lower case, without brackets and blanks. Raises ConvertError that names a missing column.
     """
-    with _reading(path), _opened(path) as (stream, raw):
-        names = _header(stream)
+    names: list[str] = []
+    with _reading(path, names), _opened(path) as (stream, raw):
+        names += _header(stream)
         if missing := [name for name in types if name not in names]:
             raise ConvertError(
                 f"{path}: the column {', '.join(missing)} is missing; found {', '.join(names) or 'nothing'}; expected "
@@ -42,7 +44,7 @@ def csv_tables(path: Path, types: Mapping[str, Any]) -> Tables:
             null_values=["", " ", "NaN", "nan", "null"],
             strings_can_be_null=True,
         )
-        read = pa.csv.ReadOptions(column_names=list(names), use_threads=False, block_size=BLOCK_BYTES)
+        read = pa.csv.ReadOptions(column_names=names, use_threads=False, block_size=BLOCK_BYTES)
         try:
             reader = pa.csv.open_csv(stream, read_options=read, convert_options=options)
         except pa.ArrowInvalid as error:
@@ -80,12 +82,13 @@ def _opened(path: Path) -> Iterator[tuple[Any, Any]]:
 
 
 @contextmanager
-def _reading(path: Path) -> Iterator[None]:
-    """Turn the readers' exceptions into a ConvertError that names the file."""
+def _reading(path: Path, names: Sequence[str] = ()) -> Iterator[None]:
+    """Turn the readers' exceptions into a ConvertError that names the file, and the column where it has a name."""
     try:
         yield
     except (EOFError, zlib.error, gzip.BadGzipFile, zipfile.BadZipFile) as error:
         raise ConvertError(f"{path}: truncated or damaged ({error}): fetch the file again") from error
     except (pa.ArrowInvalid, UnicodeDecodeError) as error:
         reason = (str(error).splitlines() or [""])[0]
+        reason = re.sub(r"CSV column #(\d+)", lambda found: f"the column {names[int(found[1])]}", reason)
         raise ConvertError(f"{path}: a row is malformed ({reason}): repair or fetch the file again") from error

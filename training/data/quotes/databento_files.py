@@ -40,7 +40,10 @@ def read(path: Path, request: Request) -> Tables:
     for frame in store.to_df(price_type="float", pretty_ts=False, map_symbols=True, count=BATCH_ROWS):
         seen += len(frame)
         if len(frame):
-            yield taken(_table(path, frame), request), min(seen * 20, total)  # about 20 bytes a record, compressed
+            yield (
+                taken(path, _table(path, frame), request),
+                min(seen * 20, total),
+            )  # about 20 bytes a record, compressed
 
 
 def _table(path: Path, frame: Any) -> Any:

@@ -14,7 +14,7 @@ from training.data.quotes.source import Format, Request, Tables
 def _own(path: Path, request: Request) -> Tables:
     """Yield the rows of a file that has the schema already."""
     for table in QuoteFile(path).tables():
-        yield taken(table, request), 0
+        yield taken(path, table, request), 0
 
 
 FORMATS = {

@@ -48,7 +48,7 @@ def read(path: Path, request: Request) -> Tables:
                 done += entry.compress_size
                 if entry.file_size:
                     table = _contract(path, entry.filename, found, archive.read(entry))
-                    yield taken(table, request), done
+                    yield taken(path, table, request), done
     except zipfile.BadZipFile as error:
         raise ConvertError(f"{path}: no zip, or damaged ({error}): fetch the file again") from error
 
@@ -64,6 +64,7 @@ def _contract(path: Path, name: str, found: re.Match[str], data: bytes) -> Any:
         )
     except pa.ArrowInvalid as error:
         reason = (str(error).splitlines() or [""])[0]
+        reason = re.sub(r"CSV column #(\d+)", lambda found: f"the column {_NAMES[int(found[1])]}", reason)
         raise ConvertError(f"{path}: {name}: {reason}; expected the columns {', '.join(_NAMES)}") from error
     midnight = np.datetime64(f"{found['date'][:4]}-{found['date'][4:6]}-{found['date'][6:]}", "ms").astype(np.int64)
     ends = pc.add(table.column("ms"), int(midnight) + MINUTE_MS)
@@ -73,7 +74,7 @@ def _contract(path: Path, name: str, found: re.Match[str], data: bytes) -> Any:
     return pa.table(
         {
             "symbol": pa.repeat(pa.scalar(symbol), table.num_rows),
-            "timestamp": new_york_instants(path, ends.cast(pa.timestamp("ms"))),
+            "timestamp": new_york_instants(path, ends.cast(pa.timestamp("ms")), "ms"),
             "bid": side(usd["bid"]),
             "ask": side(usd["ask"]),
             "bid_size": counts(table.column("bid_size")),

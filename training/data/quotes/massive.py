@@ -17,7 +17,7 @@ import pyarrow.parquet
 
 from daemon.host.whole_files import whole
 from daemon.tapes.files import ADJUSTMENT_KEY
-from training.data.quotes.columns import INSTANT
+from training.data.quotes.columns import INSTANT, REPAIR
 from training.data.quotes.convert import Progress, check_paths
 from training.data.quotes.csv_files import csv_tables
 from training.data.quotes.source import ConvertError
@@ -38,6 +38,8 @@ def convert_bars(paths: Sequence[Path], out: Path, symbols: frozenset[str], prog
     for path in paths:
         for table, done in csv_tables(path, _TYPES):
             kept = table.filter(pc.is_in(table.column("ticker"), wanted))
+            if empty := [name for name in _TYPES if kept.column(name).null_count]:
+                raise ConvertError(f"{path}: a row has no {empty[0]}; expected one in every row: {REPAIR}")
             held.append(kept)
             rows += kept.num_rows
             progress(path, done, rows)

@@ -13,7 +13,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from strategies.kit.units import SECOND_NS
-from training.data.quotes.columns import INSTANT, occ_symbols, side, taken
+from training.data.quotes.columns import INSTANT, Named, occ_symbols, side, taken
 from training.data.quotes.csv_files import csv_tables
 from training.data.quotes.source import ConvertError, Request, Tables
 
@@ -30,7 +30,7 @@ def read(path: Path, request: Request) -> Tables:
         raise ConvertError(f"{path}: OptionsDX names no underlying; expected one: give it, such as --symbols SPY")
     (root,) = request.roots
     for table, done in csv_tables(path, _TYPES):
-        yield taken(pa.concat_tables([_half(path, table, root, letter) for letter in "cp"]), request), done
+        yield taken(path, pa.concat_tables([_half(path, table, root, letter) for letter in "cp"]), request), done
 
 
 def _half(path: Path, table: Any, root: str, letter: str) -> Any:
@@ -46,6 +46,7 @@ def _half(path: Path, table: Any, root: str, letter: str) -> Any:
                 table.column("expire_date").combine_chunks(),
                 rights,
                 table.column("strike").combine_chunks(),
+                Named(expiry="expire_date"),
             ),
             "timestamp": pc.multiply(table.column("quote_unixtime"), SECOND_NS).cast(INSTANT),
             "bid": side(table.column(f"{letter}_bid")),

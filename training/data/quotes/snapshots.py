@@ -43,6 +43,6 @@ def read(path: Path, request: Request) -> Tables:
                         "underlying": batch.column("underlying").cast(pa.float64()),
                     }
                 )
-                yield taken(table, request), 0
+                yield taken(path, table, request), 0
     except (pa.ArrowInvalid, OSError) as error:
         raise ConvertError(f"{path}: no Parquet file, or damaged ({error}): fetch the file again") from error

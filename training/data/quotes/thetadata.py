@@ -13,7 +13,7 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from training.data.quotes.columns import counts, new_york_instants, occ_symbols, parsed_times, side, taken
+from training.data.quotes.columns import Named, counts, new_york_instants, occ_symbols, parsed_times, side, taken
 from training.data.quotes.csv_files import csv_tables, header_of
 from training.data.quotes.source import Request, Tables
 
@@ -32,17 +32,20 @@ def read(path: Path, request: Request) -> Tables:
     """Yield the quotes of one file. Raises ConvertError."""
     second = "ms_of_day" in header_of(path)
     for table, done in csv_tables(path, _SECOND if second else _THIRD):
-        root = table.column("root" if second else "symbol")
+        named = Named("root" if second else "symbol")
+        root = table.column(named.root)
         strike = pc.divide(table.column("strike"), 1000.0) if second else table.column("strike")
         made = {
-            "symbol": occ_symbols(path, root, table.column("expiration"), table.column("right"), strike),
-            "timestamp": _second_times(path, table) if second else parsed_times(path, table.column("timestamp")),
+            "symbol": occ_symbols(path, root, table.column("expiration"), table.column("right"), strike, named),
+            "timestamp": _second_times(path, table)
+            if second
+            else parsed_times(path, table.column("timestamp"), "timestamp"),
         }
         made |= {name: side(table.column(name)) for name in ("bid", "ask")}
         made |= {name: counts(table.column(name)) for name in ("bid_size", "ask_size")}
-        yield taken(pa.table(made), request), done
+        yield taken(path, pa.table(made), request), done
 
 
 def _second_times(path: Path, table: Any) -> Any:
     days = pc.strptime(table.column("date"), format="%Y%m%d", unit="ms").cast(pa.int64())
-    return new_york_instants(path, pc.add(days, table.column("ms_of_day")).cast(pa.timestamp("ms")))
+    return new_york_instants(path, pc.add(days, table.column("ms_of_day")).cast(pa.timestamp("ms")), "date, ms_of_day")

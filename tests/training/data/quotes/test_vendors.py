@@ -84,23 +84,30 @@ def test_wall_times_of_new_york_are_right_on_both_sides_of_a_change_of_clocks(
 
 @pytest.mark.parametrize("when", ["2024-03-10T02:30:00", "2024-11-03T01:30:00"])
 def test_a_time_that_the_clocks_skip_or_repeat_is_an_error(tmp_path: Path, when: str) -> None:
-    with pytest.raises(ConvertError, match="a time is no single moment in New York"):
+    with pytest.raises(ConvertError, match="a time in the column timestamp is no single moment in New York"):
         made(tmp_path, "thetadata", [THETA, theta(when)])
+
+
+MORNING = "2024-11-04T09:31:00"
 
 
 @pytest.mark.parametrize(
     ("line", "words"),
     [
-        (theta("2024-11-04 noon"), "a time is malformed"),
-        (theta("2024-11-04T09:31:00", expiry="8 Nov"), "'8 Nov' is no expiry; expected YYYY-MM-DD or YYYYMMDD"),
-        (theta("2024-11-04T09:31:00", right="X"), "'X' is no right; expected call, put, C or P"),
-        (theta("2024-11-04T09:31:00", strike="220.0005"), "220.0005 is no strike; expected a multiple of 0.001 USD"),
-        (theta("2024-11-04T09:31:00").replace("2.34", "two"), "a row is malformed .*two"),
+        (theta("2024-11-04 noon"), "a time in the column timestamp is malformed"),
+        (theta(""), "found nothing in the column timestamp; expected a time in every row: repair the row"),
+        (theta(MORNING + "Z"), "a time in the column timestamp is malformed .* in all rows with an offset or in none"),
+        (theta(MORNING, expiry="8 Nov"), "found '8 Nov' in the column expiration; expected YYYY-MM-DD or YYYYMMDD"),
+        (theta(MORNING, right="X"), "found 'X' in the column right; expected call, put, C or P"),
+        (theta(MORNING, strike="220.0005"), r"found 220\.0005 in the column strike; expected a multiple of 0.001 USD"),
+        (theta(MORNING, strike="1e99"), r"found 1e\+99 in the column strike; expected .* below 100,000"),
+        (theta(MORNING).replace("2.34", "two"), "a row is malformed .*the column bid: .*two"),
+        (theta(MORNING).replace("AAPL", ""), "found nothing in the column symbol; expected the contract's root"),
     ],
 )
 def test_a_malformed_value_is_an_error_that_names_it(tmp_path: Path, line: str, words: str) -> None:
     with pytest.raises(ConvertError, match=words):
-        made(tmp_path, "thetadata", [THETA, theta("2024-11-04T09:31:00"), line])
+        made(tmp_path, "thetadata", [THETA, theta(MORNING), line])
     assert not (tmp_path / "q.parquet").exists()
 
 
@@ -138,6 +145,23 @@ def test_cboe_option_intervals_with_the_underlying(tmp_path: Path) -> None:
     assert quotes_in(out) == [("GLD240925C00400000", "2024-09-04 14:00", 0.2, 0.22)]
     (session,) = sessions_in(out)
     assert (session.underlying.tolist(), session.sizes.tolist()) == ([pytest.approx(400.01)], [[5], [8]])
+
+
+@pytest.mark.parametrize(
+    ("date", "in_utc"),
+    [
+        ("2024-03-08", "2024-03-08 15:00"), ("2024-03-11", "2024-03-11 14:00"),
+        ("2024-11-01", "2024-11-01 14:00"), ("2024-11-04", "2024-11-04 15:00"),
+    ],
+)  # fmt: skip
+def test_cboe_times_are_right_on_both_sides_of_a_change_of_clocks(tmp_path: Path, date: str, in_utc: str) -> None:
+    line = cboe().replace("2024-09-04", date).replace("2024-09-25", "2024-12-20")
+    assert [quote[1] for quote in quotes_in(made(tmp_path, "cboe", [CBOE, line]))] == [in_utc]
+
+
+def test_a_malformed_value_of_cboe_names_its_own_column(tmp_path: Path) -> None:
+    with pytest.raises(ConvertError, match="found 'X' in the column option_type; expected call, put, C or P"):
+        made(tmp_path, "cboe", [CBOE, cboe().replace(",C,", ",X,")])
 
 
 def test_cboe_columns_of_calculations_are_ignored_and_an_underlying_of_0_is_unknown(tmp_path: Path) -> None:
