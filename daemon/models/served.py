@@ -12,6 +12,8 @@ import threading
 import time
 from collections.abc import Callable
 from concurrent.futures import Future
+from itertools import chain
+from math import isfinite, prod
 from typing import Any
 
 from daemon.brokers.api import LogEvent, Put
@@ -19,13 +21,18 @@ from daemon.core.effects import AskPolicy
 from daemon.core.events import PolicyAnswered, PolicyFailed
 from daemon.experience.link import Link, RedisError
 from daemon.experience.questions import KEPT, Question, Reply, answers_name, questions_name, read_reply, written
+from daemon.host.printable import printable
 from daemon.host.time.virtual_time import time_waits_until_done
+from strategies.kit.contract import Answer, Spec
 
 FAILURES = (RedisError, OSError)
+REASON_MOST = 500  # letters of another process's text that are journaled
 
 
 class ServedAnswers:
     """Questions of one journal. `version()` names the model that answers now, `put` takes the events.
+
+    `spec` says what an answer has to be: another one, from whichever process wrote it, is a failed answer.
 
     `deadline_s` are real seconds: after that nobody waits for a reply. Virtual time stands still until then.
     """
@@ -35,6 +42,7 @@ class ServedAnswers:
         link: Link,
         secret: str,
         journal: tuple[str, str],
+        spec: Spec,
         version: Callable[[], str],
         put: Put,
         now_ns: Callable[[], int],
@@ -44,7 +52,7 @@ class ServedAnswers:
     ) -> None:
         self._open: Callable[[], Any] = lambda: link.client(secret, deadline_s)
         self._questions, self._answers = questions_name(*journal), answers_name(*journal)
-        self._version, self._put, self._now_ns, self._log = version, put, now_ns, log
+        self._spec, self._version, self._put, self._now_ns, self._log = spec, version, put, now_ns, log
         self._address, self._deadline_s = str(link), deadline_s
         self._loop: asyncio.AbstractEventLoop | None = None
         self._newest: tuple[Question, Future[None]] | None = None
@@ -118,12 +126,14 @@ class ServedAnswers:
         return None
 
     def _arrive(self, reply: Reply) -> None:
-        """Bring the reply to the event loop."""
+        """Bring the reply to the event loop; an answer that the step could not take is a failed one."""
+        answer = reply.answer
+        failed = printable(reply.failed, REASON_MOST) if answer is None else unfit(answer, self._spec)
 
         def put() -> None:
-            now_ns, answer = self._now_ns(), reply.answer
-            if answer is None:
-                self._put(PolicyFailed(now_ns, reply.decision, f"{reply.version}: {reply.failed}"))
+            now_ns = self._now_ns()
+            if answer is None or failed:
+                self._put(PolicyFailed(now_ns, reply.decision, f"{reply.version}: {failed}"))
             else:
                 self._put(
                     PolicyAnswered(now_ns, reply.decision, answer.logits, answer.hidden, reply.version, answer.heads)
@@ -142,3 +152,18 @@ class ServedAnswers:
         if not self._failing and self._loop is not None:
             with contextlib.suppress(RuntimeError):  # the loop has ended meanwhile
                 self._loop.call_soon_threadsafe(report)
+
+
+def unfit(answer: Answer, spec: Spec) -> str:
+    """Return why an answer of another process cannot answer a question of this spec, "" where it can."""
+    numbers, heads = spec.rows * len(spec.actions), {head.name: spec.rows * prod(head.shape) for head in spec.heads}
+    if len(answer.logits) != numbers:
+        return f"{len(answer.logits)} values, expected {numbers}: serve the models of the desk's own configuration"
+    if {name: len(values) for name, values in answer.heads.items()} != heads:
+        expected = ", ".join(f"{name} of {count}" for name, count in heads.items()) or "none"
+        return f"other heads than expected ({expected}): serve the models of the desk's own configuration"
+    if answer.hidden and spec.recurrent_shape is None:
+        return f"a memory of {len(answer.hidden)} bytes, expected none: the policy has no memory"
+    if not all(map(isfinite, chain(answer.logits, *answer.heads.values()))):
+        return "NaN or infinity, expected finite values: the model is broken for this observation"
+    return ""

@@ -64,7 +64,9 @@ ONLINE_EVENTS: dict[str, LogEvent] = {
         "The desk's questions do not reach the process that serves answers: each is a HOLD until they do.",
     ),
     "question_refused": LogEvent(
-        "warning", ("problem",), "A question in Redis is none of this release: it is not answered."
+        "warning",
+        ("problem",),
+        "A question in Redis is none of this release, or its model cannot be asked: it is not answered.",
     ),
     "trainer_delayed": LogEvent(
         "warning", ("problem",), "The stream cannot be read: nothing is learned until it can; tried again."

@@ -24,6 +24,7 @@ from strategies.kit.contract import Answer, AnyStrategy
 MODELS_KEPT = 3  # the champion, a challenger, and the one before
 BLOCK_MS = 500  # of each look for questions: as long may the end take
 WAIT_S = 0.5  # before the next look where Redis is away
+_FAILURES: tuple[type[Exception], ...] = (Exception,)  # of one question: none may end the thread that serves the next
 
 Log = Callable[..., None]
 
@@ -58,8 +59,8 @@ class AnswerServer:
                 self._last = identifier
                 try:
                     reply = self._reply(read_question(fields))
-                except ValueError as error:
-                    self._log("question_refused", problem=str(error))
+                except _FAILURES as error:
+                    self._log("question_refused", problem=f"{type(error).__name__}: {error}")
                     continue
                 self._client.xadd(self._answers, written(reply), maxlen=KEPT, approximate=True)
                 count += 1

@@ -33,6 +33,7 @@ def served_answers(live: Live, opened: OpenDesk, put: Put, log: LogEvent) -> Ser
         link,
         secret,
         (meta["desk"], meta["epoch"]),
+        live.strategy.spec,
         lambda: models.running.version,
         put,
         live.clock.now_ns,

@@ -20,6 +20,7 @@ from daemon.core.events import (
     ClockTicked,
     Event,
     PolicyAnswered,
+    PolicyFailed,
     Quote,
     QuotesReceived,
     SessionEnded,
@@ -66,6 +67,7 @@ class ServedDesk:
         self.logged = Logged()
         self.questions: list[AskPolicy] = []
         self.answers: list[PolicyAnswered] = []
+        self.failures: list[PolicyFailed] = []
         self.orders: list[SubmitOrder] = []
         self.alarms: list[str] = []
         self.now_ns = MONDAY.open_ns
@@ -85,6 +87,8 @@ class ServedDesk:
         self.state = step.state
         if isinstance(event, PolicyAnswered):
             self.answers.append(event)
+        elif isinstance(event, PolicyFailed):
+            self.failures.append(event)
         self.questions += [effect for effect in step.effects if isinstance(effect, AskPolicy)]
         self.orders += [effect for effect in step.effects if isinstance(effect, SubmitOrder)]
         self.alarms += [effect.name for effect in step.effects if isinstance(effect, RaiseAlarm)]
@@ -124,6 +128,10 @@ class ServedDesk:
         """Wait for so many answers in all."""
         await self.until(lambda: len(self.answers) >= count, f"{count} answers, there are {len(self.answers)}")
 
+    async def refused(self, count: int) -> None:
+        """Wait for so many failed answers in all."""
+        await self.until(lambda: len(self.failures) >= count, f"{count} failed answers, there are {len(self.failures)}")
+
     async def until(self, reached: Callable[[], bool], what: str) -> None:
         end = time.monotonic() + LIMIT_S
         while not reached():
@@ -154,6 +162,7 @@ async def served_desk(folder: Path, models_dir: Path, server: RedisServer) -> As
         server.link("rltraderd"),
         server.passwords["rltraderd"],
         JOURNAL,
+        maker.spec,
         lambda: models.running.version,
         made.put,
         lambda: made.now_ns,

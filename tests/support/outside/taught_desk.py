@@ -280,6 +280,7 @@ def taught(
                     server.link("rltraderd"),
                     server.passwords["rltraderd"],
                     journal,
+                    desk.replay.strategy.spec,
                     lambda: run.models.running.version,
                     run.intake.put,
                     lambda: run.gateway.state.now_ns,

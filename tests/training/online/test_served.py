@@ -3,22 +3,46 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
+import threading
 from collections.abc import Iterator
+from math import nan
 from pathlib import Path
 
 import pytest
 
 from daemon.core.events import PolicyAnswered
+from daemon.experience.questions import (
+    Question,
+    Reply,
+    answers_name,
+    questions_name,
+    read_question,
+    read_reply,
+    written,
+)
 from daemon.models.runtime import OnnxPolicy
-from daemon.models.store import load
+from daemon.models.store import LoadedModel, load
+from strategies.kit.contract import Answer
 from strategies.registry import strategy
 from tests.support.desks.desk_run import records, verified
-from tests.support.desks.served_desk import DEADLINE_S, served_desk, serving_answers
+from tests.support.desks.served_desk import DEADLINE_S, JOURNAL, served_desk, serving_answers
 from tests.support.models.online_models import NAME, put_momentum
 from tests.support.outside.redis_server import RedisServer
-from tests.support.outside.stream import redis_anywhere
+from tests.support.outside.stream import Logged, redis_anywhere
+from training.online import served
 
 RISING = (500.0, 500.5, 501.0)
+HEADS: dict[str, tuple[float, ...]] = {"direction": (0.5,), "risk": (0.001,)}
+UNFIT: dict[str, Answer | str] = {
+    "0 values, expected 3": Answer((), b"", HEADS),
+    "4 values, expected 3": Answer((0.0, 1.0, 2.0, 3.0), b"", HEADS),
+    "other heads than expected (direction of 1, risk of 1)": Answer((0.0, 1.0, 2.0), b"", {"direction": (0.5,)}),
+    "a memory of 2 bytes, expected none": Answer((0.0, 1.0, 2.0), b"ab", HEADS),
+    "NaN or infinity": Answer((0.0, nan, 2.0), b"", HEADS),
+    "\\x1b[2J": "\x1b[2J" * 1000,  # another process's words reach no terminal as they are
+}
+"""What an answer must not be: in part of the journaled reason -> the answer, or the reason why there is none."""
 
 
 @pytest.fixture(scope="module")
@@ -116,3 +140,71 @@ def test_without_a_server_each_question_waits_for_its_deadline_and_no_longer(
 
     asyncio.run(play())
     assert verified(tmp_path / "state").difference == ""
+
+
+def test_an_answer_that_no_model_of_the_desk_gives_is_a_hold_and_the_desk_goes_on(
+    models: Path, server: RedisServer, tmp_path: Path
+) -> None:
+    async def play() -> None:
+        async with served_desk(tmp_path / "state", models, server) as desk:
+            for minute in range(len(UNFIT)):
+                desk.bar(minute, 500.0 + minute)
+                await desk.refused(minute + 1)
+            for failure, reason in zip(desk.failures, UNFIT, strict=True):
+                assert reason in failure.reason
+                assert len(failure.reason) < 600
+            assert desk.orders == []
+            assert set(desk.alarms) == {"policy_failed"}
+
+    with _answering(server, list(UNFIT.values())):
+        asyncio.run(play())
+    assert verified(tmp_path / "state").difference == ""
+    outcomes = [row["outcome"] for row in records(tmp_path / "state", "decisions") if row["kind"] == "policy"]
+    assert outcomes == ["failed"] * len(UNFIT)
+
+
+def test_a_question_whose_model_cannot_be_asked_is_logged_and_the_next_one_is_answered(
+    models: Path, server: RedisServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    maker, logged = strategy(NAME), Logged()
+    data = bytes(4 * maker.spec.observation_shape[0])
+    loaded = load(models, maker)
+
+    def out_of_memory_once(*_: object) -> LoadedModel:
+        monkeypatch.setattr(served, "load", lambda *_: loaded)
+        raise MemoryError("no room")
+
+    monkeypatch.setattr(served, "load", out_of_memory_once)
+    with contextlib.closing(server.client("rltrader-trainer")) as client:
+        serving = served.AnswerServer(client, JOURNAL, models, maker, logged.log)
+        for decision in (1, 2):
+            asked = Question(decision, "v1", data, (1, *maker.spec.observation_shape))
+            client.xadd(questions_name(*JOURNAL), written(asked))
+            serving.turn(1000)
+        found = [read_reply(fields) for _, fields in client.xrange(answers_name(*JOURNAL))]
+    assert [reply.decision for reply in found] == [2]
+    assert found[0].failed == ""
+    assert [line["problem"] for line in logged.lines("question_refused")] == ["MemoryError: no room"]
+
+
+@contextlib.contextmanager
+def _answering(server: RedisServer, answers: list[Answer | str]) -> Iterator[None]:
+    """A process that answers one question after the other with these."""
+
+    def serve() -> None:
+        with contextlib.closing(server.client("rltrader-trainer")) as client:
+            last: bytes | str = "0"
+            for given in answers:
+                while not (found := client.xread({questions_name(*JOURNAL): last}, count=1, block=1000)):
+                    pass
+                last, fields = found[0][1][0]
+                asked = read_question(fields)
+                reply = Reply(asked.decision, asked.version, None if isinstance(given, str) else given)
+                if isinstance(given, str):
+                    reply = Reply(asked.decision, asked.version, failed=given)
+                client.xadd(answers_name(*JOURNAL), written(reply))
+
+    thread = threading.Thread(target=serve, daemon=True)
+    thread.start()
+    yield
+    thread.join()
