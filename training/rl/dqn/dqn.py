@@ -25,26 +25,36 @@ def taken(values: Tensor, actions: Tensor) -> Tensor:
     return values.gather(1, actions.unsqueeze(1)).squeeze(1)
 
 
+def into_taken(numbers: Tensor, values: Tensor, actions: Tensor) -> Tensor:
+    """These numbers (n,) at the actions' places, 0 at all others, in the shape of `values`: the way back of `taken`."""
+    return torch.zeros_like(values).scatter_(1, actions.unsqueeze(1), numbers.unsqueeze(1))
+
+
+# Each loss comes with its gradient.
+
+
 def difference_loss(errors: Tensor, weights: Tensor | None = None) -> tuple[Tensor, Tensor]:
-    """The mean of Huber's loss with the bound 1, [1], each row times its importance, [4]; its gradient by the errors.
+    """The mean of Huber's loss with the bound 1, [1], each row times its importance, [4]; the gradient by `errors`.
 
     Huber's loss is e^2 / 2 within the bound and |e| - 1 / 2 outside: with b = e clamped to the bound, b x (e - b / 2).
     """
-    bounded = errors.clamp(-1.0, 1.0)
+    bounded, rows = errors.clamp(-1.0, 1.0), len(errors)
     by_errors = bounded if weights is None else bounded * weights
-    rows = len(errors)
     return torch.dot(by_errors, torch.sub(errors, bounded, alpha=0.5)) / rows, by_errors / rows
 
 
-def conservative_loss(values: Tensor, actions: Tensor) -> Tensor:
-    """How much the values of all actions stand above those of the actions that were taken: [6], equation 4."""
-    return (values.logsumexp(dim=1) - taken(values, actions)).mean()
+def conservative_loss(values: Tensor, actions: Tensor) -> tuple[Tensor, Tensor]:
+    """How much the values of all actions stand above those of the actions taken: [6], equation 4; the gradient."""
+    above = (values.logsumexp(dim=1) - taken(values, actions)).mean()
+    return above, (values.softmax(dim=1) - into_taken(torch.ones_like(values[:, 0]), values, actions)) / len(values)
 
 
-def divergence(champion: Tensor, values: Tensor, temperature: float) -> Tensor:
-    """Mean KL in nats from the champion's softmax over its Q values to this one's."""
+def divergence(champion: Tensor, values: Tensor, temperature: float) -> tuple[Tensor, Tensor]:
+    """Mean KL in nats from the champion's softmax over its Q values to this one's; the gradient by `values`."""
     ours, theirs = (each.div(temperature).log_softmax(dim=1) for each in (values, champion))
-    return (theirs.exp() * (theirs - ours)).sum(dim=1).mean()
+    chances = theirs.exp()
+    mean = (chances * (theirs - ours)).sum(dim=1).mean()
+    return mean, (ours.exp() - chances) / (temperature * len(values))
 
 
 class QLearner(Learner):
@@ -103,9 +113,8 @@ class Dqn(QLearner):
             modules["champion"] = self._champion
         super().__init__(network, c.learning_rate, c.max_grad_norm, modules, precision=precision, average=average)
         further = (("conservative", c.conservative), ("divergence", c.champion), ("heads loss", network.heads))
-        self._terms = tuple(name for name, on in further if on)
         self._target_pass = Pass(self.target, self._products)
-        self.figures = ("loss", "error", "Q mean", "gradient norm", *self._terms)
+        self.figures = ("loss", "error", "Q mean", "gradient norm", *(name for name, on in further if on))
         """What `update` returns of each gradient step; "error" is the mean absolute temporal difference."""
 
     @torch.no_grad()
@@ -120,36 +129,33 @@ class Dqn(QLearner):
         chosen = taken(values, batch.actions)
         errors = chosen - goals
         loss, by_errors = difference_loss(errors, batch.weights)
-        by_values = torch.zeros_like(values).scatter_(1, batch.actions.unsqueeze(1), by_errors.unsqueeze(1))
-        figures, by_heads = [errors.abs().mean(), chosen.mean()], torch.zeros_like(heads)
-        terms: list[Tensor] = []
-        if self._terms:
-            more, terms, of_values, by_heads = self._further(batch, values, heads)
-            loss, by_values = loss + more, by_values.add_(of_values)
-        self._pass.back(by_values, by_heads)
-        found, norm = self._descend.take(loss)
+        by_values = into_taken(by_errors, values, batch.actions)
+        found, norm, terms = self._descend_further(batch, values, heads, loss, by_values)
         if self.updates % self._c.target_every == 0:
             follow(self._of_target, self._descend.numbers, self._c.smoothing)
-        return torch.stack([found, *figures, norm, *terms]), errors
+        return torch.stack([found, errors.abs().mean(), chosen.mean(), norm, *terms]), errors
 
-    @torch.enable_grad()
-    def _further(self, batch: Choices, values: Tensor, heads: Tensor) -> tuple[Tensor, list[Tensor], Tensor, Tensor]:
-        """What further terms add to the loss, these by themselves, and the gradients by values and heads."""
-        c, terms, loss = self._c, [], torch.zeros((), device=self.device)
-        values, heads = values.detach().requires_grad_(), heads.detach().requires_grad_()
+    def _descend_further(
+        self, batch: Choices, values: Tensor, heads: Tensor, loss: Tensor, by_values: Tensor
+    ) -> tuple[Tensor, Tensor, list[Tensor]]:
+        """A step down the loss and its further terms: the whole loss, the gradients' norm, the terms by themselves."""
+        c, by_heads, terms = self._c, None, []
         if c.conservative:
-            terms.append(conservative_loss(values, batch.actions))
-            loss = loss + c.conservative * terms[-1]
+            term, by_term = conservative_loss(values, batch.actions)
+            loss, by_values = loss + c.conservative * term, by_values + c.conservative * by_term
+            terms.append(term)
         if self._champion is not None:
-            with torch.no_grad():
-                theirs = self._champion.values(batch.observations, self._products)
-            terms.append(divergence(theirs, values, c.champion_temperature))
-            loss = loss + c.champion * (terms[-1] - c.champion_bound).relu()
+            theirs = self._champion.values(batch.observations, self._products)
+            term, by_term = divergence(theirs, values, c.champion_temperature)
+            above = (term - c.champion_bound).relu()
+            loss, by_values = loss + c.champion * above, by_values + c.champion * above.sign() * by_term
+            terms.append(term)
         if self.network.heads:
-            terms.append(head_loss(self.network.heads, heads, batch.labels))
-            loss = loss + c.heads * terms[-1]
-        by_values, by_heads = torch.autograd.grad(loss, (values, heads), materialize_grads=True)
-        return loss.detach(), [term.detach() for term in terms], by_values, by_heads
+            term, by_heads = head_loss(self.network.heads, heads, batch.labels)
+            loss, by_heads = loss + c.heads * term, c.heads * by_heads
+            terms.append(term)
+        self._pass.back(by_values, by_heads)
+        return *self._descend.take(loss), terms
 
     def _goals(self, batch: Choices) -> Tensor:
         """What the taken actions' values should be, (n,): rewards + discount x the target's value of what follows.

@@ -28,11 +28,13 @@ class Head:
         """What is exported, of the network's number."""
         return raw.sigmoid() if self.kind == "probability" else nn.functional.softplus(raw) * self.scale
 
-    def losses(self, raw: Tensor, labels: Tensor) -> Tensor:
-        """Cross entropy, or half the squared error, of each row."""
+    def losses(self, raw: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
+        """Cross entropy, or half the squared error, of each row; the gradients by `raw`."""
         if self.kind == "probability":
-            return nn.functional.binary_cross_entropy_with_logits(raw, labels, reduction="none")
-        return 0.5 * (nn.functional.softplus(raw) - labels / self.scale).square()
+            losses = nn.functional.binary_cross_entropy_with_logits(raw, labels, reduction="none")
+            return losses, raw.sigmoid() - labels
+        errors = nn.functional.softplus(raw) - labels / self.scale
+        return 0.5 * errors.square(), errors * raw.sigmoid()
 
 
 class QNetwork(nn.Module):
@@ -109,15 +111,16 @@ class QNetwork(nn.Module):
         return self.value.answer(hidden[:, 0], torch.float32) + advantages - advantages.mean(dim=1, keepdim=True)
 
 
-def head_loss(heads: Sequence[Head], raw: Tensor, labels: Tensor) -> Tensor:
-    """The sum of the heads' mean losses, each over the rows whose label is known: float32 (n, heads), NaN unknown."""
+def head_loss(heads: Sequence[Head], raw: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
+    """The sum of the heads' mean losses, each over the rows whose label is known, and the gradient by `raw`.
+
+    Both arguments are float32 (n, heads); an unknown label is NaN.
+    """
     known = ~labels.isnan()
-    found = [
-        torch.where(known[:, i], head.losses(raw[:, i], labels[:, i].nan_to_num()), 0.0).sum()
-        / known[:, i].sum().clamp(min=1)
-        for i, head in enumerate(heads)
-    ]
-    return torch.stack(found).sum()
+    shares = known / known.sum(dim=0).clamp(min=1)
+    columns = zip(heads, raw.unbind(dim=1), labels.nan_to_num().unbind(dim=1), strict=True)
+    losses, by_raw = zip(*(head.losses(*column) for head, *column in columns), strict=True)
+    return (torch.stack(losses, dim=1) * shares).sum(), torch.stack(by_raw, dim=1) * shares
 
 
 @torch.no_grad()

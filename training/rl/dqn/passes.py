@@ -14,7 +14,7 @@ from training.rl.dqn.networks import QNetwork
 from training.rl.off_policy.networks import Layers
 
 EPSILON = 1e-5  # added to a variance in layer normalisation, as torch does
-_relu_backward: Any = torch.ops.aten.threshold_backward.default
+_relu_backward: Any = torch.ops.aten.threshold_backward.grad_input
 _layer_norm_backward: Any = torch.ops.aten.native_layer_norm_backward.default
 
 
@@ -72,33 +72,33 @@ class Pass:
         self._advantages = linears(network.advantages, torch.float32)[0]
         self._value, self._of_heads = single(network.value), single(network.of_heads)
         self._kept: list[Kept] = []
-        self._hidden = torch.empty(0)
 
     def values(self, prepared: Tensor) -> Tensor:
         """As `QNetwork.values`."""
-        return self._values(self._through(prepared, []))
+        return self._values(self._through(prepared, None))
 
     def answers(self, prepared: Tensor) -> tuple[Tensor, Tensor]:
         """As `QNetwork.answers`; keeps what `back` needs."""
         self._kept = []
-        self._hidden = hidden = self._through(prepared, self._kept)
+        hidden = self._through(prepared, self._kept)
         values = self._values(hidden)
         return values, values[:, :0] if self._of_heads is None else _linear(hidden, self._of_heads)
 
-    def back(self, by_values: Tensor, by_heads: Tensor | None) -> None:
-        """Write the gradients of a loss from those by the last `answers`, float32 (n, actions) and (n, heads)."""
-        by_hidden = self._by_hidden(by_values, by_heads).to(self._products)
-        for layer, kept in zip(reversed(self._body), reversed(self._kept), strict=True):
-            by_hidden = _relu_backward(by_hidden, kept.active, 0)
+    def back(self, by_values: Tensor, by_heads: Tensor | None = None) -> None:
+        """Write the gradients of a loss from those by the last `answers`, float32 (n, actions) and (n, heads), once."""
+        kept, self._kept = self._kept, []  # what is freed early is used again while the processor has it at hand
+        by_hidden = self._by_hidden(kept[-1].active.float(), by_values, by_heads).to(self._products)
+        for layer, of_layer in zip(reversed(self._body), reversed(kept), strict=True):
+            _relu_backward(by_hidden, of_layer.active, 0, grad_input=by_hidden)
             if self._normalised:
-                rows, shape = kept.found.view(-1, layer.width), (layer.width,)
-                given = (by_hidden.view_as(rows), rows, shape, kept.mean, kept.scale, layer.ones, layer.zeros)
-                by_hidden = _layer_norm_backward(*given, [True, False, False])[0].view_as(kept.found)
-            layer.learn(by_hidden, kept.inputs)
+                rows, shape = of_layer.found.view(-1, layer.width), (layer.width,)
+                given = (by_hidden.view_as(rows), rows, shape, of_layer.mean, of_layer.scale, layer.ones, layer.zeros)
+                by_hidden = _layer_norm_backward(*given, [True, False, False])[0].view_as(of_layer.found)
+            layer.learn(by_hidden, of_layer.inputs)
             if layer is not self._body[0]:
-                by_hidden = by_hidden @ kept.weight
+                by_hidden = by_hidden @ of_layer.weight
 
-    def _through(self, prepared: Tensor, kept: list[Kept]) -> Tensor:
+    def _through(self, prepared: Tensor, kept: list[Kept] | None) -> Tensor:
         """The last hidden layer, float32 (n, streams x width)."""
         active = prepared.to(self._products)
         for layer in self._body:
@@ -110,7 +110,8 @@ class Pass:
                 active = active.relu_().view_as(found)
             else:
                 active = found.relu_()
-            kept.append(Kept(inputs, weight, found, mean, scale, active))
+            if kept is not None:
+                kept.append(Kept(inputs, weight, found, mean, scale, active))
         return active.float()
 
     def _values(self, hidden: Tensor) -> Tensor:
@@ -121,19 +122,19 @@ class Pass:
             _linear(hidden[:, : self._width], self._value)
         )
 
-    def _by_hidden(self, by_values: Tensor, by_heads: Tensor | None) -> Tensor:
+    def _by_hidden(self, hidden: Tensor, by_values: Tensor, by_heads: Tensor | None) -> Tensor:
         """The gradient by the last hidden layer, (n, streams x width); what the last layers learn."""
         by_advantages = by_values
         if self._value is not None:
             by_advantages = by_values - by_values.mean(dim=1, keepdim=True)
-        self._advantages.learn(by_advantages, self._hidden[:, -self._width :])
+        self._advantages.learn(by_advantages, hidden[:, -self._width :])
         found = by_advantages @ self._advantages.weight
         if self._value is not None:
             by_value = by_values.sum(dim=1, keepdim=True)
-            self._value.learn(by_value, self._hidden[:, : self._width])
+            self._value.learn(by_value, hidden[:, : self._width])
             found = torch.cat([by_value @ self._value.weight, found], dim=1)
         if self._of_heads is not None and by_heads is not None:
-            self._of_heads.learn(by_heads, self._hidden)
+            self._of_heads.learn(by_heads, hidden)
             found.addmm_(by_heads, self._of_heads.weight)
         return found
 

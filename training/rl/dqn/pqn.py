@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from training.rl.dqn.coefficients import PqnCoefficients, epsilon_at
-from training.rl.dqn.dqn import QLearner, taken
+from training.rl.dqn.dqn import QLearner, into_taken, taken
 from training.rl.dqn.labels import labels_of
 from training.rl.dqn.networks import QNetwork, explore, head_loss
 from training.rl.off_policy.learner import Average
@@ -51,20 +51,21 @@ class Pqn(QLearner):
         super().__init__(network, c.learning_rate, c.max_grad_norm, {}, precision=precision, average=average)
         self.figures = ("loss", "error", "Q mean", "gradient norm", *(("heads loss",) if network.heads else ()))
 
+    @torch.no_grad()
     def update(self, observations: Tensor, actions: Tensor, goals: Tensor, labels: Tensor) -> Tensor:
         """One gradient step on half the mean squared error, [7]; `figures`."""
         self.updates += 1
-        values, heads = self.network.answers(observations, self._products)
+        values, heads = self._pass.answers(observations)
         chosen = taken(values, actions)
         errors = chosen - goals
-        loss, terms = 0.5 * errors.square().mean(), []
+        loss, by_heads, terms = 0.5 * errors.square().mean(), None, []
         if self.network.heads:
-            terms.append(head_loss(self.network.heads, heads, labels))
-            loss = loss + self._c.heads * terms[0]
-        found, norm = self._descend.step(loss)
-        return torch.stack(
-            [found, errors.detach().abs().mean(), chosen.detach().mean(), norm, *(term.detach() for term in terms)]
-        )
+            term, by_heads = head_loss(self.network.heads, heads, labels)
+            loss, by_heads = loss + self._c.heads * term, self._c.heads * by_heads
+            terms.append(term)
+        self._pass.back(into_taken(errors / len(errors), values, actions), by_heads)
+        found, norm = self._descend.take(loss)
+        return torch.stack([found, errors.abs().mean(), chosen.mean(), norm, *terms])
 
 
 class PqnTrainer(Rounds):

@@ -109,9 +109,9 @@ def test_all_terms_of_the_loss_reach_the_weights_as_by_autograd() -> None:
     assert given.weights is not None
     terms = [
         (given.weights * huber).mean(),
-        conservative_loss(values, given.actions),
-        divergence(theirs, values, 1.0),
-        head_loss(HEADS, heads, given.labels),
+        conservative_loss(values, given.actions)[0],
+        divergence(theirs, values, 1.0)[0],
+        head_loss(HEADS, heads, given.labels)[0],
     ]
     loss = terms[0] + 0.7 * terms[1] + 2.0 * terms[2] + 0.5 * terms[3]
     expected = torch.autograd.grad(loss, parameters)
