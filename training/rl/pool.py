@@ -14,7 +14,8 @@ import threading
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import CancelledError, Future, ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
+from dataclasses import dataclass
 from typing import Any, Protocol, TypeVar
 
 T = TypeVar("T")
@@ -99,29 +100,75 @@ def work_through(
     if processes == 1 or len(tasks) <= 1:
         prepared = prepare(argument)
         return [_alone(work, prepared, task, flag, emit) for task in tasks]
-    context = multiprocessing.get_context("spawn")
-    news: multiprocessing.Queue[Any] = context.Queue()
-    shared = SharedFlag()
-    with ProcessPoolExecutor(
-        min(processes, len(tasks)), context, initializer=_begin, initargs=(prepare, argument, news, shared)
-    ) as pool:
-        with stop_signals_blocked():
-            futures = [pool.submit(_carry_out, work, task) for task in tasks]
+    with closing(ProcessPool(prepare, argument, processes)) as pool:
+        return pool.work_through(work, tasks, flag=flag, emit=emit)
+
+
+class ProcessPool:
+    """Processes of this machine that tasks are given to; they stay for further tasks until it is closed."""
+
+    def __init__(self, prepare: Callable[[Any], Any], argument: Any, processes: int) -> None:
+        """Start none yet; `prepare(argument)` will run once in every process, at its first task."""
+        self._given, self._most = (prepare, argument), processes
+        self._begun: _Begun | None = None
+
+    def work_through(self, work: Work[T], tasks: Sequence[Any], *, flag: Flag, emit: Emit) -> list[T]:
+        """The results of `work` on each task: see the function of this name. Whatever it raises ends the processes."""
+        if flag.is_set():
+            raise Stopped("before it began")
         try:
-            _listen(futures, news, flag, shared, emit)
+            return self._worked_through(work, tasks, flag, emit)
         except BaseException:
-            shared.set()
-            pool.shutdown(cancel_futures=True)
+            self.close()
             raise
-    failures = [error for error in map(_failed, futures) if error is not None]
-    for error in failures:
-        if not isinstance(error, Stopped | CancelledError | BrokenProcessPool):
-            raise error
-    if any(isinstance(error, BrokenProcessPool) for error in failures) and not flag.is_set():
-        raise RuntimeError(ENDED)
-    if failures:
-        raise Stopped("as asked")
-    return [future.result() for future in futures]
+
+    def close(self) -> None:
+        """Stop what is under way, and end the processes."""
+        if self._begun is not None:
+            self._begun.stop.set()
+            self._begun.executor.shutdown(cancel_futures=True)
+            self._begun = None
+
+    def _worked_through(self, work: Work[T], tasks: Sequence[Any], flag: Flag, emit: Emit) -> list[T]:
+        stayed = self._begun is not None
+        try:
+            begun, futures = self._submitted(work, tasks)
+        except BrokenProcessPool:
+            if not stayed:
+                raise
+            self.close()  # one ended while it had no task
+            begun, futures = self._submitted(work, tasks)
+        _listen(futures, begun.news, flag, begun.stop, emit)
+        failures = [error for error in map(_failed, futures) if error is not None]
+        for error in failures:
+            if not isinstance(error, Stopped | CancelledError | BrokenProcessPool):
+                raise error
+        if any(isinstance(error, BrokenProcessPool) for error in failures) and not flag.is_set():
+            raise RuntimeError(ENDED)
+        if failures:
+            raise Stopped("as asked")
+        return [future.result() for future in futures]
+
+    def _submitted(self, work: Work[T], tasks: Sequence[Any]) -> tuple[_Begun, list[Future[T]]]:
+        """The tasks under way; a process is started for each that finds none idle."""
+        begun = self._begun = self._begun or self._start()
+        with stop_signals_blocked():
+            return begun, [begun.executor.submit(_carry_out, work, task) for task in tasks]
+
+    def _start(self) -> _Begun:
+        context = multiprocessing.get_context("spawn")
+        news, stop = context.Queue(), SharedFlag()
+        given = (*self._given, news, stop)
+        return _Begun(ProcessPoolExecutor(self._most, context, initializer=_begin, initargs=given), news, stop)
+
+
+@dataclass(frozen=True, slots=True)
+class _Begun:
+    """Processes, what they report by, and the flag that stops them all."""
+
+    executor: ProcessPoolExecutor
+    news: multiprocessing.Queue[Any]
+    stop: SharedFlag
 
 
 def _alone(work: Work[T], prepared: Any, task: Any, flag: Flag, emit: Emit) -> T:

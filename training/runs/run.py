@@ -24,7 +24,7 @@ from training.desks.registry import kind
 from training.desks.trial import RLLIB, TRIALS, News, Request, Stage
 from training.evidence.wording import counted
 from training.export.weights import Weights
-from training.rl.pool import Flag, stop_on_signals, work_through
+from training.rl.pool import Flag, ProcessPool, stop_on_signals, work_through
 from training.rl.ray_cluster import LOCAL, connected
 from training.rl.ray_pool import ClusterPool
 from training.runs.exporting import Outcome, exported
@@ -100,6 +100,7 @@ class Run:
         folder = settings.run_folder or RUNS / name
         again = ((settings.anywhere(), folder.absolute(), version), prepared.data.info.sha256)
         self._prepare_again = functools.partial(prepare_same, *again)
+        self._processes = ProcessPool(operator.call, self._prepare_again, settings.processes)
         self._prepared = replace(prepared, folder=folder)
         self._ledger = Ledger(ledger_path(settings.out, settings.strategy))
         self._record = RunRecord(self._prepared, identity, digest, name, self._ledger)
@@ -111,7 +112,7 @@ class Run:
         with held(folder):
             made_with = {"code": self._prepared.version, **machine(self._settings.device, self._settings.processes)}
             open_run(folder, self._record.identity, made_with, restart=self._settings.restart)
-            with contextlib.ExitStack() as stack:
+            with contextlib.closing(self._processes), contextlib.ExitStack() as stack:
                 where = self._settings.ray or (LOCAL if self._settings.engine == RLLIB else "")
                 if where:
                     ray = stack.enter_context(connected(where, self._settings.processes))
@@ -263,15 +264,11 @@ class Run:
             return self._cluster.work_through(work, tasks, cores=cores, flag=self._flag, emit=self._listen)
         if self._settings.processes == 1 or len(tasks) == 1:
             return self._here(work, tasks)
-        return work_through(
-            work,
-            tasks,
-            prepare=operator.call,
-            argument=self._prepare_again,
-            processes=self._settings.processes,
-            flag=self._flag,
-            emit=self._listen,
-        )
+        try:
+            return self._processes.work_through(work, tasks, flag=self._flag, emit=self._listen)
+        finally:
+            if self._settings.device != "cpu":  # what they leave on the GPU is in the way of what follows
+                self._processes.close()
 
     def _here(self, work: Callable[..., T], tasks: Sequence[Any]) -> list[T]:
         """Do these tasks in this process, one after the other."""

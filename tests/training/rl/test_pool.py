@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import multiprocessing
 import os
 import signal
@@ -16,7 +17,7 @@ import pytest
 
 from tests.support.paths import REPOSITORY
 from tests.support.rl.pool_tasks import carry_out, nothing
-from training.rl.pool import Flag, SharedFlag, Stopped, work_through
+from training.rl.pool import Flag, ProcessPool, SharedFlag, Stopped, work_through
 
 
 def refuse(argument: Any) -> Any:
@@ -51,6 +52,28 @@ def test_what_the_preparation_of_a_process_raises_is_what_is_told(tmp_path: Path
 def test_a_process_that_is_killed_ends_the_work_with_a_cure_though_another_is_idle(tmp_path: Path) -> None:
     with pytest.raises(RuntimeError, match=r"ended by itself, perhaps for lack of memory.*fewer --processes"):
         through(tmp_path, ["a", "die"])
+    assert not multiprocessing.active_children()
+
+
+def test_processes_stay_for_further_tasks_and_one_that_ended_meanwhile_is_replaced(tmp_path: Path) -> None:
+    flag = threading.Event()
+    heard: list[str] = []
+    with contextlib.closing(ProcessPool(nothing, tmp_path, 2)) as pool:
+
+        def done() -> set[int | None]:
+            assert pool.work_through(carry_out, ["a", "b"], flag=flag, emit=heard.append) == ["A", "B"]
+            return {process.pid for process in multiprocessing.active_children()}
+
+        first = done()
+        assert done() == first
+        multiprocessing.active_children()[0].kill()
+        while multiprocessing.active_children():  # the pool ends the other one
+            time.sleep(0.02)
+        assert first.isdisjoint(done())
+        flag.set()
+        with pytest.raises(Stopped):
+            pool.work_through(carry_out, ["a", "b"], flag=flag, emit=heard.append)
+    assert sorted(heard) == ["a", "a", "a", "b", "b", "b"]
     assert not multiprocessing.active_children()
 
 

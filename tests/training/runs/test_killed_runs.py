@@ -24,6 +24,7 @@ from training.runs.settings import Settings, requests_of
 from training.runs.tasks import train_one
 from training.search.coefficients_file import write_coefficients
 
+pytestmark = pytest.mark.usefixtures("one_export")
 QUICK = Coefficients(environments=64, rollout_steps=32, batch=512, epochs=4)
 QUICK_STEPS = 15 * 64 * 32  # seconds of training, and seconds of comparison after it: the kill comes within two
 

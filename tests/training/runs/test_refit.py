@@ -16,6 +16,8 @@ from training.runs.run import train_and_export
 from training.runs.settings import Settings
 from training.runs.trial import later_starts, mean_growth
 
+pytestmark = pytest.mark.usefixtures("one_export")
+
 
 def test_a_refit_exports_weights_of_all_sessions_and_says_what_was_not_tested(small: Settings, tmp_path: Path) -> None:
     asked = replace(small, out=tmp_path / "store", run_folder=tmp_path / "run", steps=2 * UPDATE, refit=True)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib.util
 import itertools
+import os
 from dataclasses import replace
 from pathlib import Path
 
@@ -22,6 +23,7 @@ from tests.support.training.ray_processes import left, mark
 from tests.support.training.small_runs import StopAfter
 from training.cli.main import main
 from training.desks.forecast.baselines import BASELINES
+from training.desks.forecast.plan import ForecastPlan
 from training.desks.trial import News, Stage
 from training.rl.pool import Stopped
 from training.runs.folder import STUDY_FILE
@@ -31,6 +33,7 @@ from training.study.folds import HistoryError
 from training.study.study import Study, Trial
 from training.study.study import decode as decode_study
 
+pytestmark = pytest.mark.usefixtures("one_export")
 SYMBOLS = ("AAA", "BBB", "CCC")
 
 
@@ -209,8 +212,12 @@ def test_rllib_trains_the_sac_of_the_same_graph_on_two_runners(
     settings: Settings, version: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     mark(monkeypatch, str(tmp_path))
+    cache = os.environ.get("XDG_CACHE_HOME", str(Path.home() / ".cache"))
+    monkeypatch.setenv("XDG_CACHE_HOME", cache)  # of the calendar
     monkeypatch.setenv("HOME", str(tmp_path))  # where RLlib makes its folder
-    own = replace(settings, run_folder=tmp_path / "run", out=tmp_path / "store", processes=2, engine="rllib")
+    assert isinstance(settings.plan, ForecastPlan)
+    plan = replace(settings.plan, sac=replace(settings.plan.sac, per_transitions=256))  # RLlib's rounds are dear
+    own = replace(settings, run_folder=tmp_path / "run", out=tmp_path / "store", processes=2, engine="rllib", plan=plan)
     made = train_and_export(own, lambda _: None).version
     graph, before = (onnx.load(folder / "policy.onnx").graph for folder in (made, version))
     assert [(node.op_type, len(node.input)) for node in graph.node] == [

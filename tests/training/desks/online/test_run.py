@@ -28,6 +28,7 @@ from training.runs.settings import Settings, settings_for
 from training.study.study import Study
 from training.study.study import decode as decode_study
 
+pytestmark = pytest.mark.usefixtures("one_export")
 NAME = "online_dqn"
 
 

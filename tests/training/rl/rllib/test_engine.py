@@ -23,7 +23,7 @@ needs_rllib = pytest.mark.skipif(
     importlib.util.find_spec("ray") is None or importlib.util.find_spec("tree") is None,
     reason="needs RLlib: pip install '.[scale]'",
 )
-RECIPE = replace(FEW_LARGE, gradient_steps=8, smoothing=0.04)
+RECIPE = replace(FEW_LARGE, gradient_steps=8, smoothing=0.04, batch=128)
 TRANSITIONS = 8192
 
 

@@ -1,0 +1,59 @@
+"""What tests of whole runs share: one export to ONNX for equal policies, whose tracing takes seconds."""
+
+from __future__ import annotations
+
+import hashlib
+import io
+import pickle
+from collections.abc import Iterator
+from typing import TYPE_CHECKING, Any
+
+import pytest
+import torch
+from torch import nn
+
+from training.export import export
+
+if TYPE_CHECKING:
+    from strategies.kit.contract import Float32Array, Spec
+
+
+class Values(pickle.Pickler):
+    """Writes a tensor as its values, wherever and in whatever it is stored."""
+
+    def reducer_override(self, found: Any) -> Any:
+        """See `pickle.Pickler`."""
+        if not isinstance(found, torch.Tensor):
+            return NotImplemented
+        values = found.detach().contiguous().numpy().tobytes()
+        return str, (f"{type(found).__name__} {found.dtype} {tuple(found.shape)} {values.hex()}",)
+
+
+def digest(*found: Any) -> str:
+    """Of everything that these hold."""
+    written = io.BytesIO()
+    values = Values(written)
+    values.fast = True  # equal values are written alike, whether they are one object or several
+    values.dump(found)
+    return hashlib.sha256(written.getvalue()).hexdigest()
+
+
+@pytest.fixture(scope="module")
+def one_export() -> Iterator[None]:
+    """Keep the graph of each policy, for a file whose runs end in the same one again and again.
+
+    A policy that differs in anything, to the last bit of a weight, is exported for itself. That an export repeats
+    itself is tested where nothing is kept (`tests/training/export/test_export.py`).
+    """
+    kept: dict[str, bytes] = {}
+    real = export.onnx_bytes
+
+    def onnx_bytes(policy: nn.Module, example: Float32Array, spec: Spec) -> bytes:
+        key = digest(policy, example, spec)
+        if key not in kept:
+            kept[key] = real(policy, example, spec)
+        return kept[key]
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(export, "onnx_bytes", onnx_bytes)
+        yield
