@@ -17,13 +17,12 @@ from msgspec import UNSET, UnsetType
 from daemon.config.tables import Ladder
 from daemon.core.events import (
     CandidateRefused,
-    CashTransferred,
     Event,
     LadderMoved,
     ModelPromoted,
     SessionEnded,
 )
-from daemon.core.state import LadderState, State
+from daemon.core.state import Book, LadderState, State
 from daemon.core.step import Step
 from daemon.models.answering import Models
 from daemon.models.ladder import rules as rules_of
@@ -38,6 +37,8 @@ from daemon.operator.gateway import Gateway
 from strategies.kit.contract import AnyStrategy
 
 WHO = "ladder"
+GAINED, PEAK = "gained", "gained_peak"
+"""Figures of a canary, USD: what the desk had gained when it was promoted, and the most since."""
 
 
 class Climber:
@@ -64,8 +65,7 @@ class Climber:
         self._due: list[Move] = []  # found between two looks
         self._account = ShadowAccount(strategy)
         self._ended: State[Any] | None = None  # the state at the end of a session that is not judged yet
-        self._peak = 0.0
-        self._transfers = 0.0
+        self._peak = float("-inf")  # of the gain since this process began
         self._problem = ""
         self._replaying = Replaying(models_dir, journal, rules.replay_sessions, public_key, self._wake.set, log)
 
@@ -79,8 +79,6 @@ class Climber:
         if ladder.step != REPLAY:
             self._account.observe(event, state, ladder.version)
         match event:
-            case CashTransferred():
-                self._transfers += float(event.amount)
             case CandidateRefused(version=ladder.version, reason=reason):
                 self._found(Move(_out(ladder), "verification", reason))
             case SessionEnded():
@@ -90,8 +88,8 @@ class Climber:
                 self._wake.set()
             case _:
                 pass
-        if ladder.step in CANARY and "base" in ladder.figures:
-            self._check_drawdown(float(state.book.equity), ladder)
+        if ladder.step in CANARY and GAINED in ladder.figures:
+            self._check_drawdown(state.book, ladder)
 
     def drifted(self, version: str, detail: str) -> None:
         """Roll the canary back when its features or actions drift."""
@@ -99,10 +97,11 @@ class Climber:
         if ladder is not UNSET and ladder.version == version and ladder.step in CANARY:
             self._found(Move(ROLLED_BACK, "canary_drift", detail))
 
-    def _check_drawdown(self, equity: float, ladder: LadderState) -> None:
-        equity -= self._transfers
-        self._peak = max(self._peak, equity, ladder.figures["peak"])
-        move = rules_of.drawdown(equity, self._peak, ladder.figures["base"], ladder.share, self._rules)
+    def _check_drawdown(self, book: Book, ladder: LadderState) -> None:
+        gained = rules_of.gained(book)
+        self._peak = max(self._peak, gained, ladder.figures[PEAK])
+        capital = float(book.equity) - (gained - ladder.figures[GAINED])  # that at its promotion, and transfers since
+        move = rules_of.drawdown(gained, self._peak, capital, ladder.share, self._rules)
         if move is not None:
             self._found(move)
 
@@ -167,7 +166,7 @@ class Climber:
         if ladder.step == REPLAY:
             self._ended = None
             return await self._replay(ladder)
-        if ladder.step in CANARY and "base" not in ladder.figures and running == ladder.version:
+        if ladder.step in CANARY and GAINED not in ladder.figures and running == ladder.version:
             await self._begin(ladder)
             return True
         if self._ended is not None:
@@ -211,11 +210,11 @@ class Climber:
         return True
 
     async def _begin(self, ladder: LadderState) -> None:
-        """The challenger answers from here on: note the equity at its promotion."""
+        """The challenger answers from here on: note the equity at its promotion, and what was gained before."""
         state = self._gateway.state
-        base, self._transfers = float(state.book.equity), 0.0
-        self._peak = base
-        figures = {**ladder.figures, "base": base, "peak": base, "began_ns": float(state.now_ns)}
+        base, self._peak = float(state.book.equity), rules_of.gained(state.book)
+        figures = {**ladder.figures, "base": base, "began_ns": float(state.now_ns)}
+        figures |= {GAINED: self._peak, PEAK: self._peak}
         await self._submit(ladder, ladder.step, 0, figures, "answers", f"equity {base:.2f} at its promotion")
 
     async def _shadowed(self, ladder: LadderState, state: State[Any]) -> None:
@@ -241,13 +240,13 @@ class Climber:
         """Count a whole session of the canary, and judge it."""
         session, book = state.session.session, state.book
         base = float(book.session_base or book.session_start_equity)
-        if session is None or "base" not in ladder.figures or base <= 0.0:
+        if session is None or GAINED not in ladder.figures or base <= 0.0:
             return
         if ladder.figures["began_ns"] > session.open_ns:
             return
         earned = float(book.equity) / base - 1.0
         figures = {**ladder.figures, **rules_of.bet(ladder.figures, earned, ladder.share)}
-        figures |= {"peak": max(self._peak, ladder.figures["peak"]), "session_return": earned}
+        figures |= {PEAK: max(self._peak, ladder.figures[PEAK]), "session_return": earned}
         figures["evidence"] = rules_of.evidence_of(figures)
         sessions = ladder.sessions + 1
         await self._counted(

@@ -11,6 +11,8 @@ from collections.abc import Mapping
 from typing import NamedTuple
 
 from daemon.config.tables import Ladder
+from daemon.core.broker.fills import at_cost
+from daemon.core.state import Book
 from daemon.models.ladder.replay_gate import Replayed
 from strategies.kit.card import DEVIATIONS_MOST, STAKES, Card
 
@@ -102,9 +104,14 @@ def after_canary(step: str, sessions: int, evidence: float, rules: Ladder) -> Mo
     return Move(steps[steps.index(step) + 1], "canary_passed", f"{sessions} sessions without a breach")
 
 
-def drawdown(equity: float, peak: float, base: float, share: float, rules: Ladder) -> Move | None:
-    """Judge the loss from the highest equity since the promotion; `base` is the equity at the promotion."""
-    lost, most = (peak - equity) / base if base > 0.0 else 1.0, rules.drawdown_max * share
+def gained(book: Book) -> float:
+    """Return what the desk ever gained, USD, realised and not: no transfer changes it, however it was booked."""
+    return float(book.realized + book.equity - at_cost(book))
+
+
+def drawdown(gain: float, peak: float, capital: float, share: float, rules: Ladder) -> Move | None:
+    """Judge the loss from the highest gain since the promotion, USD, as a part of the capital without that gain."""
+    lost, most = (peak - gain) / capital if capital > 0.0 else 1.0, rules.drawdown_max * share
     if lost <= most:
         return None
     return Move(ROLLED_BACK, "canary_drawdown", f"{lost:.2%} of the equity lost since then, at most {most:.2%}")

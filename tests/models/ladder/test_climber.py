@@ -6,12 +6,13 @@ import asyncio
 import os
 from collections.abc import Awaitable, Callable
 from dataclasses import replace
+from decimal import Decimal
 from pathlib import Path
 
 import msgspec
 
 from daemon.config.tables import Ladder
-from daemon.core.events import LadderMoved
+from daemon.core.events import CashTransferred, ClockTicked, LadderMoved
 from daemon.core.state import LadderState
 from daemon.models.ladder.holds import Holds, write_holds
 from daemon.models.pointer import CURRENT, named
@@ -185,14 +186,47 @@ def test_a_loss_since_its_promotion_rolls_a_canary_back_within_the_session(tmp_p
         await climb.settle()
         await climb.session()
         assert climb.step == "v2 canary_10"
-        ladder = climb.run.gateway.state.ladder
-        assert isinstance(ladder, LadderState)
-        climb.climber._check_drawdown(1.0, ladder)  # the book's equity, all but gone
+        lose(climb, climb.run.gateway.state.book.equity - 1)  # all but gone
         await climb.settle()
         assert (climb.step, climb.run.models.running.version) == ("v2 rolled_back", "v1")
 
     moves = climbed(tmp_path, play, replace(RULES, drawdown_max=0.5))
     assert steps(moves)[-1] == ("rolled_back", "canary_drawdown")
+
+
+def lose(climb: Climb, amount: Decimal) -> None:
+    """Show the climber the book as if this much had been lost."""
+    state = climb.run.gateway.state
+    book, ladder = state.book, state.ladder
+    assert isinstance(ladder, LadderState)
+    left = {name: getattr(book, name) - amount for name in ("cash", "equity", "realized")}
+    climb.climber._check_drawdown(msgspec.structs.replace(book, **left), ladder)
+
+
+def test_a_withdrawal_is_no_loss_of_a_canary_and_what_is_left_is_its_capital(tmp_path: Path) -> None:
+    store = tmp_path / "store"
+    rules = replace(RULES, drawdown_max=0.5, canary_sessions=9)  # a tenth of it: 5 % of the capital
+
+    async def play(climb: Climb) -> None:
+        with_card(store, CARD)
+        await climb.settle()
+        await climb.session()
+        state = climb.run.gateway.state
+        climb.run.intake.put(CashTransferred(state.now_ns, -state.book.equity / 2))
+        await climb.run.quiet()
+        climb.climber = climber_of(climb.run, store, rules)  # as after a restart: it saw no transfer
+        climb.run.intake.put(ClockTicked(state.now_ns + 1))
+        await climb.settle()
+        assert climb.step == "v2 canary_10"
+        left = climb.run.gateway.state.book.equity
+        lose(climb, left * Decimal("0.04"))
+        await climb.settle()
+        assert climb.step == "v2 canary_10"
+        lose(climb, left * Decimal("0.07"))
+        await climb.settle()
+        assert climb.step == "v2 rolled_back"
+
+    assert steps(climbed(tmp_path, play, rules))[-1] == ("rolled_back", "canary_drawdown")
 
 
 def test_a_person_may_promote_a_version_again_that_fell(tmp_path: Path) -> None:
