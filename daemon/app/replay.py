@@ -131,6 +131,8 @@ def _log_quotes(log: Log, used: QuotesUsed) -> None:
         synthetic=used.synthetic,
         sessions=used.sessions,
         sessions_quoted=used.sessions_quoted,
+        first_date=used.first_date,
+        last_date=used.last_date,
         asked=used.asked,
         recorded=used.recorded,
         standing=used.standing,

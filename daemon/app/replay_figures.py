@@ -50,6 +50,8 @@ def quotes_used(replay: Replay, tape: object, market: Any) -> QuotesUsed | None:
         synthetic=file.synthetic,
         sessions=counts.sessions,
         sessions_quoted=counts.with_quotes,
+        first_date=counts.first_date,
+        last_date=counts.last_date,
         asked=counts.quotes.total(),
         recorded=counts.quotes["recorded"],
         standing=counts.quotes["standing"],

@@ -160,7 +160,7 @@ class Merged:
             return
         for key in made.fitted.__struct_fields__:
             if (value := getattr(made.fitted, key)) is not None:
-                self.put(f"paper.{key}", value, f"calibration {path}, digest {made.digest[:8]}", STRATEGY_DEFAULT)
+                self.put(f"paper.{key}", value, f"calibration {path}: {made.about}", STRATEGY_DEFAULT)
 
     def _put_of_strategy(self, strategy: str, key: str, value: object) -> None:
         """Add a key of the file's table for the desk's strategy. The common table may not contradict it."""

@@ -37,6 +37,8 @@ LOG_EVENTS: dict[str, LogEvent] = {
             "synthetic",
             "sessions",
             "sessions_quoted",
+            "first_date",
+            "last_date",
             "asked",
             "recorded",
             "standing",

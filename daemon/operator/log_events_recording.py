@@ -16,6 +16,11 @@ RECORDING_EVENTS: dict[str, LogEvent] = {
     "recording_stopped": LogEvent(
         "warning", ("reason",), "Recording ended for this session: disk full or slow, or a fault. The desk goes on."
     ),
+    "recording_unfinished": LogEvent(
+        "warning",
+        ("reason",),
+        "The minutes of an earlier session became no file: they or its former file are damaged. This one is recorded.",
+    ),
     "recording_finished": LogEvent(
         "info", ("file", "rows", "minutes", "damaged"), "A session's file of option quotes is whole."
     ),

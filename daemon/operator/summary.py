@@ -38,6 +38,8 @@ class QuotesUsed(msgspec.Struct, frozen=True):
     synthetic: str  # what made the quotes up, "" for recorded ones
     sessions: int  # of the tape
     sessions_quoted: int  # of them with quotes on file
+    first_date: str  # New York dates of the first and the last of these, "" where there is none
+    last_date: str
     asked: int  # by this run, for contracts that were watched, held or ordered
     recorded: int
     standing: int  # the last quote, of a source that has no row for a minute without a new one
@@ -161,7 +163,12 @@ def _quotes_text(used: QuotesUsed) -> str:
     part = (used.recorded + used.standing) / used.asked if used.asked else 0.0
     cover = f"{part:.1%} of {used.asked:,} asked ({used.standing:,} standing)".replace("%", " %")
     made_up = ", SYNTHETIC" if used.synthetic else ""
-    return f"{escape(used.file)}{made_up}: {used.sessions_quoted:,} of {used.sessions:,} sessions, {cover}; {fills}"
+    sessions = f"{used.sessions_quoted:,} of {used.sessions:,} sessions{_span(used)}"
+    return f"{escape(used.file)}{made_up}: {sessions}, {cover}; {fills}"
+
+
+def _span(used: QuotesUsed) -> str:
+    return f", {used.first_date} to {used.last_date}" if used.first_date else ""
 
 
 def sparkline(values: Sequence[float], width: int = 56) -> str:

@@ -28,7 +28,7 @@ def test_widened_rules_implied_bars_and_the_source_of_the_volatility_are_stated(
     spec = strategy("option_scalper")
     replay: Any = SimpleNamespace(settings=settings, strategy=spec, tape=tape, info=info, quotes=quotes)
     state = State(spec.start(), Identity("recorded", "paper", "option_scalper", "e", "sip"), settings.trading())
-    used = QuotesUsed("q.parquet", "", 1, 1, 1, 1, 0, 0, 0, 0, 0)
+    used = QuotesUsed("q.parquet", "", 1, 1, "2024-08-15", "2024-08-15", 1, 1, 0, 0, 0, 0, 0)
     found = remarks(replay, TapeCounts(), state, 0, used)
     rules, bars, volatility = found
     assert rules.endswith("max_days 45 (the strategy's: 5), strike delta (the strategy's: nearest).")

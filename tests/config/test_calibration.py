@@ -11,7 +11,7 @@ from daemon.config.load import ConfigError, load
 from daemon.tapes.quotes.calibration_file import Calibration, Fitted, write_calibration
 
 MADE = Calibration(
-    version=1, quotes="q.parquet", quotes_sha256="0" * 64, closes="", interval="minute", synthetic="",
+    version=2, quotes="q.parquet", quotes_sha256="0" * 64, roots=("SPY",), closes="", interval="minute", synthetic="",
     first_date="2024-08-12", last_date="2024-08-14", sessions=3, rows=100,
     fitted=Fitted(half_spread=0.0029, half_spread_min_usd=None, volatility_premium=1.4), spreads=(), terms=(),
 )  # fmt: skip
@@ -27,7 +27,7 @@ def test_what_it_found_replaces_the_defaults_and_the_rest_stays(tmp_path: Path) 
     settings = load(None, {"paths.calibration": str(path)})
     paper = settings.trading().paper
     assert (paper.half_spread, paper.volatility_premium, paper.half_spread_min_usd) == (0.0029, 1.4, 0.005)
-    assert settings.origin("paper.half_spread").startswith(f"calibration {path}, digest ")
+    assert settings.origin("paper.half_spread").startswith(f"calibration {path}: SPY 2024-08-12 to 2024-08-14, digest ")
 
 
 def test_keys_that_are_written_win(tmp_path: Path) -> None:

@@ -99,9 +99,11 @@ def calibrate(
     spreads, terms = _Samples(), _Samples()
     calendar: SessionCalendar | None = None
     dates: list[str] = []
+    roots: set[str] = set()
     rows = 0
     for quotes in file.sessions():
         each(quotes.date)
+        roots |= set(quotes.contracts.roots) - {""}
         if calendar is None:
             calendar = SessionCalendar.to_horizon(quotes.date)
         found = _rows_of(quotes, calendar, minutes=file.interval == MINUTE)
@@ -114,8 +116,9 @@ def calibrate(
     if not dates:
         raise TapeError(f"{path}: no usable quote in it: look at it with `train-and-export check-quotes`")
     return Calibration(
-        version=VERSION, quotes=path.name, quotes_sha256=digest_of(path), closes=closes_name, interval=file.interval,
-        synthetic=file.synthetic, first_date=dates[0], last_date=dates[-1], sessions=len(dates), rows=rows,
+        version=VERSION, quotes=path.name, quotes_sha256=digest_of(path), roots=tuple(sorted(roots)),
+        closes=closes_name, interval=file.interval, synthetic=file.synthetic,
+        first_date=dates[0], last_date=dates[-1], sessions=len(dates), rows=rows,
         fitted=_fitted(spreads, terms), spreads=_spread_cells(spreads), terms=_term_cells(terms),
     )  # fmt: skip
 

@@ -16,6 +16,7 @@ from daemon.host.time.calendar import CalendarError
 from daemon.tapes.files import TapeError
 from daemon.tapes.quotes.calibration_file import Calibration, Estimate, write_calibration
 from daemon.tapes.quotes.closes import closes_in
+from daemon.tapes.quotes.reader import QuoteFile
 from training.analysis.calibrate import DAYS, MONEYNESS, NEAR, PARTS, WHOLE, calibrate
 from training.cli.commands import COMMANDS, DONE, wrong
 from training.evidence.wording import UNKNOWN, counted
@@ -28,14 +29,14 @@ def main(arguments: Sequence[str]) -> int:
     options.add_argument(
         "--closes", type=Path, metavar="FILE", help="bars of the underlying, 20 sessions before included"
     )
-    options.add_argument("--symbol", default="SPY", help="whose bars of --closes (%(default)s)")
+    options.add_argument("--symbol", default="", help="whose bars of --closes (those of the contracts' root)")
     options.add_argument("--out", type=Path, metavar="FILE", help="the file to write, such as calibration.json")
     options.add_argument("--json", action="store_true", help="one JSON object instead of tables")
     chosen = options.parse_args(arguments)
     console = Console(highlight=False, markup=False)
     progress = Console(stderr=True)
     try:
-        closes = {} if chosen.closes is None else closes_in(chosen.closes, chosen.symbol)
+        closes = {} if chosen.closes is None else closes_in(chosen.closes, chosen.symbol or underlying(chosen.quotes))
         if chosen.out is not None and chosen.out.exists() and chosen.out.samefile(chosen.quotes):
             return wrong(TapeError(f"--out {chosen.out} is the file of quotes: choose another name"))
         with progress.status("reading") as status:
@@ -53,13 +54,23 @@ def main(arguments: Sequence[str]) -> int:
     return DONE
 
 
+def underlying(quotes: Path) -> str:
+    """Return the root of the contracts in the file's first session. Raises TapeError where there are several."""
+    first = next(QuoteFile(quotes).sessions(), None)
+    roots = sorted(set() if first is None else set(first.contracts.roots) - {""})
+    if len(roots) != 1:
+        found = ", ".join(roots) or "none"
+        raise TapeError(f"{quotes}: contracts of {found}; expected one root: name the underlying's bars by --symbol")
+    return roots[0]
+
+
 def show(made: Calibration, console: Console) -> None:
     """Print the fitted constants next to the present ones, then the cells they come from."""
     paper = Paper()
     made_up = f" · SYNTHETIC: {made.synthetic}" if made.synthetic else ""
     console.print(
         f"{made.quotes}: {counted(made.rows, 'usable quote')} of {counted(made.sessions, 'session')}, "
-        f"{made.first_date} to {made.last_date}; interval {made.interval}{made_up}"
+        f"{made.first_date} to {made.last_date}, of {', '.join(made.roots)}; interval {made.interval}{made_up}"
     )
     table = Table("constant", "assumed", "these quotes", "what it is")
     rows = (
@@ -105,7 +116,7 @@ def _parts(made: Calibration) -> Table:
 
 def _terms(made: Calibration) -> Table:
     title = "volatility at the money (assumed: one for all days, premium x realised, no skew)"
-    table = Table("trading days", "implied", "premium over realised", "skew a 1 % of strike", "sessions", title=title)
+    table = Table("trading days", "implied", "premium over realised", "skew for 1 % of strike", "sessions", title=title)
     for term in made.terms:
         premium = UNKNOWN if term.premium is None else f"{term.premium.median:.2f}"
         skew = UNKNOWN if term.skew is None else f"{term.skew.median / 100:+.3%}"

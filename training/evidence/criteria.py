@@ -115,8 +115,8 @@ CRITERIA: tuple[Criterion, ...] = (
     Criterion("data", "bars are recorded, not made up", lambda f: f.synthetic, operator.le, 0, _recorded),
     Criterion(
         "recorded options",
-        f"options: a profit on recorded quotes of at least {MINUTE_SESSIONS} sessions, at most {MODELLED:.0%} of the "
-        "fills at modelled prices".replace("%", " %"),
+        f"options: a profit on recorded quotes of at least {MINUTE_SESSIONS} sessions after those it learned from, at "
+        f"most {MODELLED:.0%} of the fills at modelled prices".replace("%", " %"),
         _on_quotes,
         operator.ge,
         1.0,

@@ -9,6 +9,7 @@ import json
 from pathlib import Path
 
 from daemon.page_kit.render import render
+from daemon.tapes.quotes.calibration_file import Fitted
 from strategies.registry import entry, is_known
 from training.desks.registry import reference_of
 from training.evidence.findings import Findings
@@ -66,6 +67,7 @@ def _facts(study: Study, f: Findings) -> list[Row]:
             f"{data.file}, feed {data.feed}, {'made up' if data.synthetic else 'recorded'}, {data.sessions} sessions",
         ),
         ("SHA-256 of the bars", data.file_sha256),
+        *_calibration(study),
         *_quotes(study),
         ("SHA-256 of the policy", f.policy_sha256 or "not exported with this report"),
         ("code version", study.code_version),
@@ -75,6 +77,15 @@ def _facts(study: Study, f: Findings) -> list[Row]:
         ),
         *study.machine.items(),
     ]
+
+
+def _calibration(study: Study) -> list[Row]:
+    """The calibration that the prices of the option market rest on."""
+    found = study.settings.get("calibration")
+    if not found:
+        return []
+    values = ", ".join(f"{name} {found[name]:g}" for name in Fitted.__struct_fields__)
+    return [("calibrated option market", f"{values}; to {found['quotes']}, digest {found['digest'][:16]}")]
 
 
 def _quotes(study: Study) -> list[Row]:

@@ -8,6 +8,7 @@ from pathlib import Path
 from daemon.config.load import ConfigError, Settings, load
 from daemon.core.limits import Trading
 from daemon.core.strategy_rules import trading_for
+from daemon.tapes.quotes.calibration_file import read_calibration
 
 
 def trading_of(strategy: str, config: Path | None, changes: Mapping[str, object] | None = None) -> Trading:
@@ -19,6 +20,19 @@ def trading_of(strategy: str, config: Path | None, changes: Mapping[str, object]
     if config is None and not changes:
         return trading_for(strategy)
     return _settings(strategy, config, changes).trading()
+
+
+def calibration_of(strategy: str, config: Path | None) -> dict[str, object]:
+    """What `paths.calibration` of `config` gave the option market, with the values that count; {} without one.
+
+    Raises ValueError as above.
+    """
+    settings = None if config is None else _settings(strategy, config)
+    if settings is None or not settings.paths.calibration:
+        return {}
+    made, paper = read_calibration(Path(settings.paths.calibration)), settings.trading().paper
+    values = {key: getattr(paper, key) for key in made.fitted.__struct_fields__}
+    return {"quotes": made.quotes, "roots": made.roots, "digest": made.digest, **values}
 
 
 def model_config_of(strategy: str, config: Path | None) -> Path | None:

@@ -33,6 +33,7 @@ class _Quotes(msgspec.Struct, frozen=True):
 
     synthetic: str
     sessions_quoted: int
+    first_date: str
     fills_recorded: int
     fills_modelled: int
 
@@ -69,8 +70,21 @@ def recorded_run(path: Path, manifest: Manifest) -> RecordedRun:
             raise PromotionError(
                 f"{path}: {what} {value!r}, expected {expected!r}: run this version to the end of both"
             )
+    learned = learned_until(manifest)
+    if quotes.first_date <= learned:
+        raise PromotionError(
+            f"{path}: the quotes begin on {quotes.first_date or 'no day'}, and the version was trained and chosen on "
+            f"sessions up to {learned}; expected later ones alone: run it on quotes after {learned}"
+        )
     fills = quotes.fills_recorded + quotes.fills_modelled
     return RecordedRun(quotes.sessions_quoted, fills, quotes.fills_modelled, found.realized_pnl_usd)
+
+
+def learned_until(manifest: Manifest) -> str:
+    """Return the date of the last session that the version was trained or chosen on."""
+    splits = manifest.training.splits
+    spans = [splits[name] for name in ("train", "validate") if name in splits]
+    return max((last for _, last in spans), default=manifest.training.last_session)
 
 
 def promote(version_folder: Path, recorded: Path | None = None) -> Judgement:

@@ -23,7 +23,7 @@ from training.evidence.resampling import interquartile_mean, typical
 from training.rl.coefficients import Coefficients
 from training.rl.dimensions import value_of, with_values
 from training.rl.presets import AS_THE_DESK, RANDOM, Plan, Practice
-from training.runs.desk_rules import trading_of
+from training.runs.desk_rules import calibration_of, trading_of
 from training.sinks.find import anywhere
 from training.study.folds import Walk, by_years, is_short, last_fold, trained_from, walk
 from training.study.study import Fold, Trial
@@ -146,6 +146,7 @@ class Settings:
             kept["plan"] = msgspec.to_builtins(self.plan)
         del kept["model_config_file"], kept["quotes"]
         kept |= {"option_quotes": self.quotes.identity} if self.quotes is not None else {}
+        kept |= {"calibration": found} if (found := calibration_of(self.strategy, self.config)) else {}
         if self.model_config:
             kept["model_config"] = hashlib.sha256(self.model_config.encode()).hexdigest()
         for name in ("more_bars", "symbols", "model_config", "warm_start"):

@@ -204,6 +204,8 @@ class OptionRecorder:
             self._log(
                 "recording_finished", file=str(done.path), rows=done.rows, minutes=done.minutes, damaged=done.damaged
             )
+        while not self._recording.unfinished.empty():
+            self._log("recording_unfinished", reason=self._recording.unfinished.get())
         problem = self._recording.problem
         if problem and problem != self._reported:
             self._log("recording_stopped", reason=problem)

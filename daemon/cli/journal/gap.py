@@ -17,6 +17,7 @@ from rich.table import Table
 
 from daemon.cli.arguments import NotFound, add_state_dir
 from daemon.core.events import SessionScheduled
+from daemon.core.state import BROKER_MODES
 from daemon.engine.segments import parts_of
 from daemon.journal.journal import FILE
 from daemon.journal.reader import JournalReader
@@ -58,6 +59,8 @@ def run(options: argparse.Namespace, console: Console) -> int:
         return 0
     if options.days is None:
         _show(gaps[0], console)
+    if paper := sorted({gap.mode for gap in gaps} - BROKER_MODES):
+        console.print(f"no order of this journal went to a broker (mode {', '.join(paper)}): paper next to paper")
     _show_sum(summary, console)
     return 0
 

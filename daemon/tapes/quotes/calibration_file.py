@@ -14,7 +14,7 @@ import msgspec
 from daemon.host.whole_files import write_whole
 from daemon.tapes.files import TapeError
 
-VERSION = 1
+VERSION = 2
 
 
 class Estimate(msgspec.Struct, frozen=True):
@@ -61,6 +61,7 @@ class Calibration(msgspec.Struct, frozen=True):
     version: int
     quotes: str  # the file's name
     quotes_sha256: str
+    roots: tuple[str, ...]  # OCC roots of its contracts
     closes: str  # the file of closes, "" for none
     interval: str
     synthetic: str
@@ -72,6 +73,11 @@ class Calibration(msgspec.Struct, frozen=True):
     spreads: tuple[SpreadCell, ...]
     terms: tuple[TermCell, ...]
     digest: str = ""
+
+    @property
+    def about(self) -> str:
+        """Of which contracts and dates it is, and its digest, for messages."""
+        return f"{', '.join(self.roots)} {self.first_date} to {self.last_date}, digest {self.digest[:8]}"
 
 
 def write_calibration(path: Path, made: Calibration) -> Calibration:

@@ -28,5 +28,5 @@ def closes_in(path: Path, symbol: str) -> dict[str, float]:
             if start < ends.get(date, 0) and start >= found.get(date, (0, 0.0))[0]:
                 found[date] = start, float(batch.prices[3, row])
     if not found:
-        raise TapeError(f"{path}: no bar of {symbol} in a session: name a file of its bars")
+        raise TapeError(f"{path}: no bar of {symbol} in a session: name a file of its bars, or the symbol of the bars")
     return {date: close for date, (_, close) in found.items()}

@@ -32,6 +32,8 @@ class QuoteCounts:
 
     sessions: int = 0  # of the tape
     with_quotes: int = 0  # of them
+    first_date: str = ""  # of the first and the last session with quotes
+    last_date: str = ""
     quotes: Counter[str] = field(default_factory=Counter)  # recorded, standing, missing
     faulty: int = 0  # rows of the file that are left out, in sessions of the tape
 

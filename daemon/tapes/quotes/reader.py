@@ -105,7 +105,9 @@ class QuoteFile:
     def tables(self) -> Iterator[Any]:
         """Yield the rows as pyarrow tables of the schema, in file order. Raises TapeError for a damaged file."""
         try:
-            with pa.parquet.ParquetFile(self.path, read_dictionary=["symbol", "source"]) as file:
+            with pa.parquet.ParquetFile(
+                self.path, read_dictionary=["symbol", "source"], page_checksum_verification=True
+            ) as file:
                 for batch in file.iter_batches(_BATCH_ROWS, columns=self._columns, use_threads=False):
                     yield pa.Table.from_batches([batch])
         except (pa.ArrowException, OSError) as error:

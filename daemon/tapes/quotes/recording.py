@@ -64,6 +64,7 @@ class Recording:
     ) -> None:
         self.problem = ""  # why the recording stopped; "" while it goes on
         self.finished: queue.SimpleQueue[Finished] = queue.SimpleQueue()
+        self.unfinished: queue.SimpleQueue[str] = queue.SimpleQueue()  # why an earlier session has no file
         self._folder, self._source, self._synthetic = folder, source, synthetic
         self._free_mib, self._now_ns = free_mib, now_ns
         self._waiting: queue.Queue[tuple[int, MinuteRows | str] | None] = queue.Queue(WAITING_MOST)
@@ -124,12 +125,20 @@ class Recording:
             self._check_room()
             write_minute(self._folder, item)
             return
-        dates = [item] if not item.startswith("<") else [date for date in left_in(self._folder) if date < item[1:]]
-        for date in dates:
-            self._check_room()
-            done = finish(self._folder, date, source=self._source, synthetic=self._synthetic)
-            if done is not None:
-                self.finished.put(done)
+        if not item.startswith("<"):
+            self._finish(item)
+            return
+        for date in (date for date in left_in(self._folder) if date < item[1:]):
+            try:
+                self._finish(date)
+            except TapeError as error:  # a damaged session must not cost this one
+                self.unfinished.put(str(error))
+
+    def _finish(self, date: str) -> None:
+        self._check_room()
+        done = finish(self._folder, date, source=self._source, synthetic=self._synthetic)
+        if done is not None:
+            self.finished.put(done)
 
     def _check_room(self) -> None:
         self._folder.mkdir(parents=True, exist_ok=True)
@@ -184,8 +193,10 @@ def finish(folder: Path, date: str, *, source: str, synthetic: str) -> Finished 
 
 
 def _read(path: Path) -> Any:
-    """Return the table of a minute's file, None for a damaged one."""
+    """Return the table of a minute's file, None for a damaged one. Raises OSError where the disk does not give it."""
     try:
-        return pa.parquet.read_table(path)
-    except pa.ArrowException:
+        return pa.parquet.read_table(path, page_checksum_verification=True)
+    except (pa.ArrowException, OSError) as error:
+        if isinstance(error, OSError) and error.errno is not None:  # pyarrow's own, of a damaged page, have none
+            raise
         return None

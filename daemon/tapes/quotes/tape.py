@@ -124,8 +124,11 @@ class QuotedTape:
             volatility = volatility_of(self._closes, event, self._trading.paper)
             listed = day.listed(event, self._last_close, volatility, self._trading)
         self._date, self._session = date, QuotedSession(self._underlying, day, listed)
-        self.quote_counts.sessions += 1
-        self.quote_counts.with_quotes += day is not None
+        counts = self.quote_counts
+        counts.sessions += 1
+        if day is not None:
+            counts.with_quotes += 1
+            counts.first_date, counts.last_date = counts.first_date or date, date
         return event
 
     def _note_close(self, event: BarClosed) -> None:

@@ -90,8 +90,13 @@ STORY: tuple[tuple[Event, tuple[AnyEffect, ...]], ...] = (
 
 @pytest.fixture
 def state_dir(tmp_path: Path) -> Path:
+    return written(tmp_path)
+
+
+def written(tmp_path: Path, mode: str = "paper") -> Path:
+    """The story in a journal of this mode."""
     journal, chain, batch = (
-        Journal.create(tmp_path / FILE, {"strategy": "option_scalper", "mode": "paper"}),
+        Journal.create(tmp_path / FILE, {"strategy": "option_scalper", "mode": mode}),
         HashChain(),
         Batch(),
     )
@@ -189,6 +194,7 @@ def test_the_command_shows_a_day_and_several(state_dir: Path, capsys: pytest.Cap
     shown = " ".join(capsys.readouterr().out.split())
     assert "orders: 4; 50 % filled alike; real fills cost 4.00 USD more than on paper, 44.3 bp of what both" in shown
     assert "fees, not in these costs: 0.50 USD at the broker, 0.32 USD on paper" in shown
+    assert "paper next to paper" not in shown
     assert ctl.main(["gap", "--state-dir", str(state_dir), "--days", "9", "--json"]) == 0
     summed = json.loads(capsys.readouterr().out)
     assert (summed["sessions"], summed["orders"]) == (["2024-08-15"], 4)
@@ -199,3 +205,9 @@ def test_the_command_shows_a_day_and_several(state_dir: Path, capsys: pytest.Cap
     }
     assert ctl.main(["gap", "--state-dir", str(state_dir), "--day", "2024-08-14", "--days", "1"]) == 2
     assert "holds no session up to 2024-08-14" in capsys.readouterr().err
+
+
+def test_a_dry_runs_journal_is_not_taken_for_real_fills(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert ctl.main(["gap", "--state-dir", str(written(tmp_path, "recorded"))]) == 0
+    shown = " ".join(capsys.readouterr().out.split())
+    assert "no order of this journal went to a broker (mode recorded): paper next to paper" in shown

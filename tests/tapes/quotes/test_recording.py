@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+from daemon.tapes.files import TapeError
 from daemon.tapes.quotes.minute_book import Row
 from daemon.tapes.quotes.reader import QuoteFile
 from daemon.tapes.quotes.recording import MinuteRows, Recording, finish, left_in, write_minute
@@ -93,14 +94,50 @@ def test_a_finished_file_keeps_its_minutes_when_more_come(tmp_path: Path) -> Non
     assert rows(tmp_path) == [(1, 2.0), (2, 2.0)]
 
 
-def test_a_damaged_minute_costs_that_minute(tmp_path: Path) -> None:
+def flipped(data: bytes) -> bytes:
+    """The file with one bit of its first page's values changed, which only the page's checksum shows."""
+    return data[:40] + bytes([data[40] ^ 0x40]) + data[41:]
+
+
+@pytest.mark.parametrize("damage", [lambda _: b"PAR1 torn", flipped])
+def test_a_damaged_minute_costs_that_minute(tmp_path: Path, damage: Callable[[bytes], bytes]) -> None:
     for number in (1, 2):
         write_minute(tmp_path, minute(number))
-    (tmp_path / f"{DATE}.part" / f"{minute(1).end_ns}.parquet").write_bytes(b"PAR1 torn")
+    path = tmp_path / f"{DATE}.part" / f"{minute(1).end_ns}.parquet"
+    path.write_bytes(damage(path.read_bytes()))
     done = finish(tmp_path, DATE, source="alpaca-opra", synthetic="")
     assert done is not None
     assert (done.minutes, done.damaged) == (1, 1)
     assert [number for number, _ in rows(tmp_path)] == [2]
+
+
+def test_a_flipped_bit_of_a_sessions_file_is_never_read_as_a_price(tmp_path: Path) -> None:
+    write_minute(tmp_path, minute(1))
+    finish(tmp_path, DATE, source="alpaca-opra", synthetic="")
+    path, refused = tmp_path / f"{DATE}.parquet", 0
+    whole = path.read_bytes()
+    for place in range(4, 400, 9):
+        path.write_bytes(whole[:place] + bytes([whole[place] ^ 0x40]) + whole[place + 1 :])
+        try:
+            assert rows(tmp_path) == [(1, 2.0)]
+        except TapeError as error:
+            assert "damaged" in str(error)  # noqa: PT017
+            refused += 1
+    assert refused > 20
+
+
+def test_a_session_that_cannot_be_finished_is_reported_and_costs_no_other(tmp_path: Path) -> None:
+    write_minute(tmp_path, minute(1))
+    path = tmp_path / f"{DATE}.part" / f"{minute(1).end_ns}.parquet"
+    path.write_bytes(flipped(path.read_bytes()))
+    made = recording(tmp_path)
+    made.start()
+    made.begin("2024-08-16")
+    made.add(minute(1441)._replace(date="2024-08-16"))
+    made.finish("2024-08-16")
+    made.stop(30)
+    assert made.unfinished.get().endswith("all 1 files are damaged: remove the folder")
+    assert (made.problem, made.finished.get().path.name) == ("", "2024-08-16.parquet")
 
 
 def test_a_full_disk_stops_the_recording_until_the_next_session(tmp_path: Path) -> None:

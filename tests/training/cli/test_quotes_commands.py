@@ -81,4 +81,23 @@ def test_calibrate_prints_the_present_constants_next_to_the_fitted_ones_and_writ
     assert ["half_spread", "0.004", "0.01"] in rows
     assert ["volatility_premium", "1.25", "–"] in rows
     assert read_calibration(out).fitted.half_spread == 0.01
+    assert read_calibration(out).roots == ("SPY",)
     assert main(["calibrate", "--quotes", str(out), "--out", str(out)]) == 2
+
+
+def test_the_closes_of_a_calibration_are_those_of_the_contracts_own_root(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    spxw, bars = NAME.replace("spy", "spxw"), tmp_path / "bars.csv"
+    bars.write_text("symbol,timestamp,open,high,low,close,volume\nSPY,1723608000000000000,550,550,550,550,1\n")
+    given = ["calibrate", "--quotes", str(tmp_path / "q.parquet"), "--closes", str(bars)]
+    for entries, words in (
+        ({spxw: [GOOD]}, "no bar of SPXW in a session"),
+        ({spxw: [GOOD], NAME: [GOOD]}, "contracts of SPXW, SPY; expected one root: name the underlying's bars by"),
+    ):
+        path = lean_zip(tmp_path / "in.zip", entries)
+        assert main(["convert", "--from", "lean", str(path), "--out", str(tmp_path / "q.parquet")]) == 0
+        assert main(given) == 2
+        assert words in capsys.readouterr().err
+        main([*given, "--symbol", "SPY"])
+        assert "no usable quote in it" in capsys.readouterr().err  # the bars are taken; a call alone has no forward

@@ -5,9 +5,14 @@ from __future__ import annotations
 from dataclasses import replace
 from pathlib import Path
 
+import msgspec
 import pytest
 
 from daemon.core.strategy_rules import trading_for
+from daemon.tapes.quotes.calibration_file import Calibration, Fitted, write_calibration
+from tests.support.training.hand_study import hand_study
+from training.report.find import find
+from training.report.page import page
 from training.runs.desk_rules import trading_of
 from training.runs.settings import settings_for
 
@@ -24,6 +29,30 @@ def test_a_run_takes_the_desk_s_limits_and_is_another_run_by_them(tmp_path: Path
     assert ours.command().endswith("--config config.toml")
     own.write_text("")  # the defaults: the same run
     assert ours.identity("00") == usual.identity("00")
+
+
+def test_a_run_by_a_calibration_is_another_run_and_names_it_with_the_values_that_count(tmp_path: Path) -> None:
+    made = Calibration(
+        version=2, quotes="q.parquet", quotes_sha256="0" * 64, roots=("SPY",), closes="", interval="minute",
+        synthetic="", first_date="2024-08-12", last_date="2024-08-14", sessions=3, rows=100,
+        fitted=Fitted(0.0029, None, 1.4), spreads=(), terms=(),
+    )  # fmt: skip
+    sealed = write_calibration(tmp_path / "calibration.json", made)
+    own = tmp_path / "config.toml"
+    own.write_text(f'[paths]\ncalibration = "{tmp_path}/calibration.json"\n[paper]\nvolatility_premium = 1.3\n')
+    paper = trading_of("option_scalper", own).paper
+    assert (paper.half_spread, paper.half_spread_min_usd, paper.volatility_premium) == (0.0029, 0.005, 1.3)
+    usual = settings_for("option_scalper", Path("b.csv"), Path("s"))
+    ours = replace(usual, config=own).identity("00")
+    assert ours["rules"] != usual.identity("00")["rules"]
+    assert "calibration" not in usual.identity("00")
+    assert ours["calibration"] == {
+        "quotes": "q.parquet", "roots": ["SPY"], "digest": sealed.digest,
+        "half_spread": 0.0029, "half_spread_min_usd": 0.005, "volatility_premium": 1.3,
+    }  # fmt: skip
+    shown = hand_study()
+    shown = msgspec.structs.replace(shown, settings={**shown.settings, "calibration": ours["calibration"]})
+    assert f"volatility_premium 1.3; to q.parquet, digest {sealed.digest[:16]}" in page(shown, find(shown))
 
 
 def test_a_wrong_key_is_named_with_its_cure(tmp_path: Path) -> None:

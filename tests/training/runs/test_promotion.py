@@ -69,6 +69,7 @@ def _summary(run: RecordedRun, **changes: Any) -> bytes:
         "file": "quotes.parquet",
         "synthetic": changes.pop("quotes", ""),
         "sessions_quoted": run.sessions,
+        "first_date": changes.pop("first_date", "2023-07-18"),  # the day after the last that chose it
         "fills_recorded": run.fills - run.modelled,
         "fills_modelled": run.modelled,
     }
@@ -245,6 +246,11 @@ def test_the_run_on_recorded_quotes_counts_from_its_summary_alone(good: Findings
         ({"quotes": "a generator"}, "made-up quotes 'a generator'"),
         ({"stopped_by": "SIGTERM"}, "stopped by 'SIGTERM'"),
         ({"option_quotes": None}, "without recorded option quotes"),
+        (
+            {"first_date": "2023-07-17"},
+            "begin on 2023-07-17, and the version was trained and chosen on sessions up to 2023-07-17",
+        ),
+        ({"first_date": ""}, "quotes begin on no day"),
         ({"realized_pnl_usd": "much"}, "is no summary of a run"),
     ],
 )

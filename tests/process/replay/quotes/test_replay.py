@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import msgspec
+import pyarrow.parquet
 import pytest
 
 from daemon.cli import daemon as cli
@@ -102,6 +103,7 @@ def filled(state: Path) -> list[OrderFilled]:
 
 
 def test_each_fill_is_at_the_quote_of_a_later_minute_or_counted(
+    files: tuple[Path, Path],
     ran: tuple[Path, dict[str, Any], list[dict[str, Any]]],
 ) -> None:
     state, summary, log = ran
@@ -128,6 +130,8 @@ def test_each_fill_is_at_the_quote_of_a_later_minute_or_counted(
     assert (used["fills_recorded"], used["fills_modelled"]) == (recorded, modelled)
     assert used["recorded"] + used["standing"] + used["missing"] == used["asked"]
     assert (used["sessions"], used["sessions_quoted"], used["standing"]) == (5, 2, 0)
+    ends = pyarrow.parquet.read_table(files[1], columns=["timestamp"]).column(0).to_pylist()
+    assert (used["first_date"], used["last_date"]) == (f"{ends[0]:%Y-%m-%d}", f"{ends[-1]:%Y-%m-%d}")
     assert next(line for line in log if line["event"] == "option_quotes_used")["fills_modelled"] == modelled
     assert summary["mode"] == "recorded"
     assert any(f"{modelled} of {recorded + modelled} fills are at Black-Scholes" in text for text in summary["remarks"])
