@@ -65,6 +65,21 @@ def test_every_alarm_has_a_heading_in_the_manual_and_no_other_has_one() -> None:
     assert _headings("alarm `([a-z_]+)`") == raised
 
 
+def test_every_reason_to_leave_the_ladder_has_a_heading_in_the_manual_and_no_other_has_one() -> None:
+    files = [REPOSITORY / "daemon" / "models" / "ladder" / name for name in ("rules.py", "climber.py")]
+    words = {
+        node.value
+        for path in files
+        for node in ast.walk(ast.parse(path.read_text()))
+        if isinstance(node, ast.Constant) and isinstance(node.value, str)
+    }
+    found = {word for word in words if re.fullmatch("(card|replay|shadow|canary)_[a-z_]+|by_hand|held_back", word)}
+    passes = {"card_passed", "replay_passed", "replay_empty", "shadow_passed", "canary_passed"}
+    figures = {"replay_to"}
+    assert passes | figures <= found
+    assert _headings("ladder `([a-z_]+)`") == found - passes - figures | {"verification"}
+
+
 def test_the_table_of_log_events_is_the_code_s_own() -> None:
     assert table() in (REPOSITORY / "docs" / "LOGS.md").read_text()
 

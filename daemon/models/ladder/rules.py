@@ -1,7 +1,7 @@
 """The ladder of a challenger as a pure machine: proposed, replay, shadow, canary by parts of the size, champion.
 
 No clock, no file: each function takes what is known and returns the next step with its reason, or None to stay. The
-names of the reasons stand in docs/LADDER.md.
+names of the reasons stand in docs/OPERATIONS.md.
 """
 
 from __future__ import annotations
