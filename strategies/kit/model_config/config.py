@@ -6,9 +6,11 @@ model made with another file is refused. Every error names the key, its value an
 
 from __future__ import annotations
 
+import re
 from collections.abc import Hashable, Iterable
 from difflib import get_close_matches
 from hashlib import sha256
+from math import isfinite
 from pathlib import Path
 from typing import Annotated, Any, Literal, get_args, get_origin, get_type_hints
 
@@ -20,6 +22,7 @@ SHIPPED = Path(__file__).parents[2] / "online_dqn.yaml"
 PORTFOLIO = ("position", "cash_share", "inventory_value", "unrealised_return", "age")
 INPUTS = ("open", "high", "low", "close", "volume")
 TEXT_MAX = 65_536  # bytes of a file
+SHOWN_MAX = 60  # letters of a wrong value
 
 _Bars = Annotated[int, Meta(ge=1, le=390)]
 _Positive = Annotated[float, Meta(gt=0.0, le=1e12)]
@@ -121,10 +124,11 @@ def shape_of(data: bytes, name: str) -> ModelConfig:
     if not isinstance(raw, dict):
         raise ModelConfigError(f"{name} holds {type(raw).__name__}, expected keys and values: see online_dqn.yaml")
     _check_names(raw, ModelConfig, name, "")
+    _check_finite(raw, name, "")
     try:
         found = msgspec.convert(raw, ModelConfig)
     except msgspec.ValidationError as error:
-        raise ModelConfigError(f"{name}: {error}: correct it") from error
+        raise ModelConfigError(f"{name}: {_problem(str(error), raw)}") from error
     for key, given in (("portfolio", found.portfolio), ("symbols", found.symbols)):
         if len(set(given)) != len(given):
             raise ModelConfigError(f"{name}: {key} names one twice: {', '.join(given)}: name each once")
@@ -155,6 +159,45 @@ def _check_names(raw: Any, kind: Any, name: str, at: str) -> None:
         inner = _struct_in(fields[key])
         if inner is not None:
             _check_names(value, inner, name, f"{at}.{key}" if at else str(key))
+
+
+def _check_finite(raw: Any, name: str, at: str) -> None:
+    """Raise ModelConfigError for a number below `raw` that JSON, the canonical form, cannot hold."""
+    if isinstance(raw, float) and not isfinite(raw):
+        raise ModelConfigError(f"{name}: {at} is {raw}, expected a finite number: correct it")
+    if isinstance(raw, list):
+        for number, item in enumerate(raw):
+            _check_finite(item, name, f"{at}[{number}]")
+    if isinstance(raw, dict):
+        for key, value in raw.items():
+            _check_finite(value, name, f"{at}.{key}" if at else str(key))
+
+
+def _problem(text: str, raw: Any) -> str:
+    """Return key, value and cure of what msgspec found below `raw`; of a name or a choice also the nearest one."""
+    what, _, path = text.partition(" - at `$.")
+    path = path.removesuffix("`")
+    hint: Any = ModelConfig
+    for name, number in re.findall(r"(\w+)|\[(\d*)", path):
+        inner = _struct_in(hint)
+        hint = get_type_hints(inner).get(name, hint) if name and inner else hint
+        raw = raw[name] if name else raw[int(number)] if number else raw
+    if missing := re.fullmatch(r"Object missing required field `(\w+)`", what):
+        return f"{path or 'the file'} has no {missing[1]}: add it"
+    shown = repr(raw) if len(repr(raw)) <= SHOWN_MAX else f"{repr(raw)[:SHOWN_MAX]}…"
+    if get_origin(hint) is not Literal:
+        return f"{path} is {shown}: {what}: correct it"
+    choices = get_args(hint)
+    return f"{path} is {shown}, expected {' or '.join(map(str, choices))}{_nearest(raw, choices)}"
+
+
+def _nearest(given: Any, choices: tuple[Any, ...]) -> str:
+    """Return the question after the nearest choice, "" where none is near."""
+    if isinstance(given, str) and isinstance(choices[0], str):
+        return f": did you mean {get_close_matches(given, choices, n=1, cutoff=0.0)[0]}?"
+    if isinstance(given, int | float) and isinstance(choices[0], int):
+        return f": did you mean {min(choices, key=lambda choice: abs(choice - given))}?"
+    return ""
 
 
 def _struct_in(hint: Any) -> Any:

@@ -220,6 +220,8 @@ def _check_level(config: ModelConfig, name: str) -> None:
     for number, (one, title) in enumerate(zip(config.indicators, feature_names(config), strict=True)):
         at = f"{name}: indicators[{number}] ({title})"
         usual = _column(one, bars, config.window)
+        if not np.isfinite(usual).any():
+            raise ModelConfigError(f"{at} is no number on usual prices, so it would always be 0: take another function")
         if not one.because and _moved(one, bars, usual, config.window):
             raise ModelConfigError(
                 f"{at} moves with the level of prices or volumes: scale it by price, distance or zscore, or give a "
