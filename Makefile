@@ -19,7 +19,7 @@ LEARN_ARGS ?=
 COVERAGE_MIN := 97
 PIP := .venv/bin/python -m pip --disable-pip-version-check
 
-.PHONY: help demo training test lint format bench bench-train bench-flips bench-noise bench-promotion off-policy-coverage site notebooks soak learn online chaos chaos-desks install install-trainer prune dist images check-images check-deploy check-units debian-tools dashboard vendor clean
+.PHONY: help demo training test lint format bench bench-train bench-flips bench-noise bench-promotion off-policy-coverage site notebooks mutants soak learn online chaos chaos-desks install install-trainer prune dist images check-images check-deploy check-units debian-tools dashboard vendor clean
 
 help:
 	@echo "make demo      install the daemon and run a bundled tape through it (dry run, no account needed);"
@@ -32,6 +32,7 @@ help:
 	@echo "make chaos     the fault campaign: 500 sessions at a loopback Alpaca, 15 minutes"
 	@echo "make chaos-desks  five desks on one host, 20 sessions with their nights under faults, 15 minutes"
 	@echo "make bench     the daemon's benchmarks, as JSON"
+	@echo "make mutants   500 small changes of core, gates, reconcile and journal: how many do the tests see? (kept and gone on with)"
 	@echo "make bench-nautilus  replays against NautilusTrader's backtest of the same bars, in alternation, as JSON"
 	@echo "make bench-train  training against Stable-Baselines3, in steps a second and in seconds to the same score, as JSON"
 	@echo "make bench-promotion  how often noise and planted edges pass the criteria of promotion, as a table"
@@ -145,6 +146,20 @@ $(NAUTILUS)/.installed: bench/peers/nautilus.txt | .venv/bin/python
 bench-nautilus: .venv/.installed-tests $(NAUTILUS)/.installed
 	@.venv/bin/python -m bench.peers.bench_nautilus $(NAUTILUS_ARGS)
 
+# Studies of an hour and more: each keeps its parts in a file, and goes on there.
+STUDIES ?= .studies
+
+# Cosmic Ray has an environment of its own, too. A sample takes an hour or two; a stopped one goes on.
+MUTANTS := .venv/peers/mutants
+$(MUTANTS)/.installed: bench/mutants/requirements.txt | .venv/bin/python
+	@echo "== installing Cosmic Ray into $(MUTANTS)" >&2
+	@.venv/bin/python -m venv $(MUTANTS)
+	@$(MUTANTS)/bin/python -m pip --disable-pip-version-check install --quiet -r bench/mutants/requirements.txt coverage
+	@touch $@
+
+mutants: .venv/.installed-tests $(MUTANTS)/.installed
+	@$(MUTANTS)/bin/python bench/mutants/sample.py --into $(STUDIES)/mutants $(MUTANTS_ARGS)
+
 bench-train: .venv/.installed-tests
 	.venv/bin/python -m bench.bench_market
 	.venv/bin/python -m bench.bench_forecast
@@ -153,9 +168,6 @@ bench-train: .venv/.installed-tests
 	.venv/bin/python -m bench.training.bench_dqn
 	.venv/bin/python -m bench.training.bench_ensemble
 	.venv/bin/python -m bench.training.train_forecaster
-
-# Studies of an hour and more: each keeps its parts in a file, and goes on there.
-STUDIES ?= .studies
 
 off-policy-coverage: .venv/.installed-tests
 	@OMP_NUM_THREADS=1 .venv/bin/python -m bench.training.off_policy_coverage --into $(STUDIES)/coverage
