@@ -11,7 +11,7 @@ from functools import cached_property
 from daemon.brokers.alpaca import wire
 from daemon.brokers.alpaca.admin import AlpacaAdmin
 from daemon.brokers.alpaca.feeds import Feeds, scale_of
-from daemon.brokers.alpaca.rest.client import Access, Deadlines
+from daemon.brokers.alpaca.rest.client import Access, Deadlines, connections
 from daemon.brokers.alpaca.rest.market_data import MarketData
 from daemon.brokers.alpaca.rest.queues import account_queues, listing_queue, market_queue
 from daemon.brokers.alpaca.trading.closing import Closings
@@ -38,10 +38,10 @@ def accesses(settings: Settings, credentials: Credentials) -> tuple[Access, Acce
             return Deadlines(VIRTUAL_S, VIRTUAL_S, VIRTUAL_S, read_s * 2.5, max(60.0, read_s))
         return Deadlines(min(3.0, read_s), read_s, read_s * 1.5, read_s * 2.5, max(60.0, read_s))
 
-    trading, data = settings.address("trading_url"), settings.address("data_url")
+    trading, data, pool = settings.address("trading_url"), settings.address("data_url"), connections()
     return (
-        Access(trading, *keys, deadlines(alpaca.order_timeout_s)),
-        Access(trading, *keys, deadlines(alpaca.read_timeout_s)),
+        Access(trading, *keys, deadlines(alpaca.order_timeout_s), pool),
+        Access(trading, *keys, deadlines(alpaca.read_timeout_s), pool),
         Access(data, *keys, deadlines(alpaca.read_timeout_s)),
     )
 

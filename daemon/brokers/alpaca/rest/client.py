@@ -33,14 +33,24 @@ class Deadlines:
     pages_s: float = 60.0  # a call of a history or a chain, whose queue may wait for its rate
 
 
+def connections() -> HTTPAdapter:
+    """Return kept connections, the one used last goes out first: one for each queue that may send at the same time."""
+    return HTTPAdapter(pool_connections=1, pool_maxsize=3, max_retries=0)
+
+
 @dataclass(frozen=True, slots=True, repr=False)
 class Access:
-    """Address and credentials. Its repr shows no key."""
+    """Address and credentials. Its repr shows no key.
+
+    Clients of one `pool` send over each other's connections. So the reads of each minute keep one open for an order
+    after a quiet hour, and find out in its place when the way to the broker was cut without a word.
+    """
 
     url: str
     key: str
     secret: str
     deadlines: Deadlines = field(default_factory=Deadlines)
+    pool: HTTPAdapter = field(default_factory=connections, compare=False)
 
     def __repr__(self) -> str:
         return f"Access(url={self.url!r})"
@@ -59,7 +69,7 @@ class BoundClient(RESTClient):
 
     def __init__(self, access: Access, queue: RequestQueue, methods: frozenset[str], version: str = V2) -> None:
         super().__init__(access.url, access.key, access.secret, api_version=version, raw_data=True)
-        self._bound = BoundSession(methods, access.deadlines, queue)
+        self._bound = BoundSession(methods, access, queue)
 
     def _one_request(self, method: str, url: str, opts: dict[str, Any], retry: int) -> Any:
         """Send once, whatever `retry` is; None for an empty body. Raises StatusError, and the session's errors."""
@@ -73,14 +83,14 @@ class BoundClient(RESTClient):
 class BoundSession(requests.Session):
     """A session for some methods only, with deadlines, without redirects and without settings of the environment."""
 
-    def __init__(self, methods: frozenset[str], deadlines: Deadlines, queue: RequestQueue) -> None:
+    def __init__(self, methods: frozenset[str], access: Access, queue: RequestQueue) -> None:
         super().__init__()
         self.trust_env = False  # no .netrc in place of our keys
         self._methods = methods
-        self._deadlines = deadlines
+        self._deadlines = access.deadlines
         self._queue = queue
         for scheme in ("http://", "https://"):
-            self.mount(scheme, HTTPAdapter(pool_connections=1, pool_maxsize=2, max_retries=0))
+            self.mount(scheme, access.pool)
 
     def send(self, request: requests.PreparedRequest, **kwargs: Any) -> requests.Response:
         """Send once. Raises MethodRefused, and errors of requests and urllib3."""

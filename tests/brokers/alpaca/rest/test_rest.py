@@ -14,11 +14,14 @@ from typing import Any
 
 import pytest
 import requests
+from pydantic import SecretStr
 
+from daemon.brokers.alpaca.assemble import accesses
 from daemon.brokers.alpaca.rest.client import Access, BoundClient, Deadlines
 from daemon.brokers.alpaca.rest.errors import Lapsed, MethodRefused, NotSent, Refused, RestError, Throttled, Unanswered
 from daemon.brokers.alpaca.rest.queues import RequestQueue
 from daemon.brokers.alpaca.trading.trading import TradingOrders, TradingReads, submission
+from daemon.config.load import Credentials, load
 from daemon.core.effects import SubmitOrder
 from daemon.host.time.clock import Clock
 from daemon.pacing.token_bucket import TokenBucket
@@ -240,6 +243,57 @@ async def test_an_answer_that_cannot_be_read_is_no_answer_and_is_asked_for_once(
         with pytest.raises(Unanswered):
             await orders.submit(SubmitOrder(NAME, CALL, -1, 1, None, "sell_to_close", 0))
         assert len(asked) == 2
+
+
+@contextlib.asynccontextmanager
+async def kept_alive() -> AsyncIterator[tuple[TradingReads, TradingOrders, list[tuple[int, bytes]], list[Any]]]:
+    """A server that keeps connections open, a desk's own clients, requests by their connection, and the connections."""
+    asked: list[tuple[int, bytes]] = []
+    writers: list[asyncio.StreamWriter] = []
+
+    async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        writers.append(writer)
+        number = len(writers)
+        with contextlib.suppress(ConnectionError, asyncio.IncompleteReadError):
+            while True:
+                head = await reader.readuntil(b"\r\n\r\n")
+                length = next(
+                    (line for line in head.split(b"\r\n") if line.lower().startswith(b"content-length:")), b":0"
+                )
+                await reader.readexactly(int(length.split(b":")[1]))
+                asked.append((number, head.split(b" ")[0]))
+                writer.write(b'HTTP/1.1 200 OK\r\nContent-Length: 11\r\n\r\n{"id": "x"}')
+                await writer.drain()
+
+    server = await asyncio.start_server(serve, "127.0.0.1", 0)
+    url = f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}"
+    keys = Credentials(api_key_id=SecretStr(DEFAULT_KEY), api_secret_key=SecretStr(DEFAULT_SECRET))
+    clock = Clock.real()
+    lanes = [RequestQueue(name, TokenBucket(clock.now_ns, 6000, 100), clock) for name in ("orders", "reads")]
+    orders, reads, _ = accesses(load(None, {"alpaca.trading_url": url}), keys)
+    try:
+        yield TradingReads(reads, lanes[1]), TradingOrders(orders, lanes[0]), asked, writers
+    finally:
+        for lane in lanes:
+            await lane.close()
+        for writer in writers:
+            writer.close()
+        server.close()
+
+
+async def test_an_order_after_a_quiet_hour_goes_out_over_the_connection_that_the_reads_keep_open() -> None:
+    sale = SubmitOrder(NAME, CALL, -1, 1, None, "sell_to_close", 0)
+    async with kept_alive() as (reads, orders, asked, writers):
+        await reads.account()
+        await reads.clock()
+        await orders.submit(sale)
+        assert asked == [(1, b"GET"), (1, b"GET"), (1, b"POST")]
+        writers[0].close()  # as a server does with an idle one
+        await writers[0].wait_closed()
+        await orders.submit(sale)
+        assert asked[3:] == [(2, b"POST")]
+        await reads.account()
+        assert asked[4:] == [(2, b"GET")]
 
 
 @pytest.mark.host_time
