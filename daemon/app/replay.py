@@ -50,7 +50,7 @@ async def run_replay(
             rejected=dict(counts.rejected),
         )
         bars_run = state.stats.bars - run.bars_before
-        quoted = quotes_used(replay, run.tape, engine.machine.market_state)
+        quoted = quotes_used(replay, run.tape, engine.machine.market_state, reader)
         if quoted is not None:
             _log_quotes(log, quoted)
         found = () if engine.stopped_by else remarks(replay, counts, state, bars_run, quoted)

@@ -7,9 +7,10 @@ from dataclasses import asdict
 from typing import Any
 
 from daemon.app.replay_start import Replay
+from daemon.core.limits import Trading
 from daemon.core.paper.state import SHARES
 from daemon.core.state import State
-from daemon.core.strategy_rules import trading_for
+from daemon.core.strategy_rules import TABLES, trading_for
 from daemon.operator.summary import QuotesUsed
 from daemon.tapes import bundled
 from daemon.tapes.files import origin_of
@@ -63,10 +64,10 @@ def _of_quotes(replay: Replay, quoted: QuotesUsed) -> Iterator[str]:
 def _departures(replay: Replay) -> Iterator[str]:
     """Yield where the desk, its bars or its volatility are not those of a live desk with the strategy's rules."""
     quotes, spec = replay.quotes, replay.strategy.spec
-    rules, usual = asdict(replay.settings.contracts), asdict(trading_for(spec.name).contracts)
+    rules, usual = _rules(replay.settings.trading()), _rules(trading_for(spec.name))
     other = [f"{key} {value} (the strategy's: {usual[key]})" for key, value in rules.items() if value != usual[key]]
     if other:
-        yield f"The contracts are chosen by other rules than the strategy's: {', '.join(other)}."
+        yield f"The desk has other rules than the strategy's: {', '.join(other)}."
     made_of = origin_of(replay.tape)
     if made_of.startswith(IMPLIED):
         yield (f"The bars of {spec.symbols[0]} are made of {made_of}: nothing is known within a minute, and no volume.")
@@ -77,6 +78,11 @@ def _departures(replay: Replay) -> Iterator[str]:
             f"Where a minute has no quote, the volatility is that of {source}: {paper.volatility_sessions} returns "
             f"before the session, times {paper.volatility_premium}; without all of them nothing is filled there."
         )
+
+
+def _rules(trading: Trading) -> dict[str, object]:
+    """Return the rules that decide a result, by dotted key."""
+    return {f"{table}.{key}": value for table in TABLES for key, value in asdict(getattr(trading, table)).items()}
 
 
 def _remarks(replay: Replay, counts: TapeCounts, state: State[Any], bars_run: int) -> Iterator[str]:
@@ -127,14 +133,15 @@ def _no_trade(replay: Replay, state: State[Any]) -> str:
         )
     if not stats.denials:
         return f"No trade: in none of {stats.decisions:,} decisions did the policy want to change its position."
-    gate, count = max(stats.denials.items(), key=lambda denied: denied[1])
+    denied = sorted(stats.denials.items(), key=lambda found: -found[1])
     needed = state.trading.paper.volatility_sessions + 1
-    if gate == "no_quote" and replay.info.dates <= needed:
+    if denied[0][0] == "no_quote" and replay.quotes is None and replay.info.dates <= needed:
         return (
             f"No trade: the replay's option market quotes after {needed} sessions, and the tape has "
             f"{replay.info.dates}. Pass a longer tape."
         )
+    gates = ", ".join(f"{gate} {count:,}" for gate, count in denied)
     return (
-        f"No trade: {count:,} wishes were denied by the gate {gate}; docs/GATES.md explains it, and rltraderctl "
+        f"No trade: the policy's wishes were denied by {gates}; docs/GATES.md explains each gate, and rltraderctl "
         f"decisions lists them."
     )

@@ -47,6 +47,9 @@ class QuotesUsed(msgspec.Struct, frozen=True):
     faulty_rows: int  # of the file, left out
     fills_recorded: int  # since the journal began
     fills_modelled: int  # at Black-Scholes, because the minute had no quote
+    fills_compared: int  # with the Black-Scholes price of the same minute
+    paid_more_usd: float  # than at these prices, for what was bought
+    received_less_usd: float  # than at these prices, for what was sold
 
 
 class Summary(msgspec.Struct, frozen=True):
@@ -164,7 +167,14 @@ def _quotes_text(used: QuotesUsed) -> str:
     cover = f"{part:.1%} of {used.asked:,} asked ({used.standing:,} standing)".replace("%", " %")
     made_up = ", SYNTHETIC" if used.synthetic else ""
     sessions = f"{used.sessions_quoted:,} of {used.sessions:,} sessions{_span(used)}"
-    return f"{escape(used.file)}{made_up}: {sessions}, {cover}; {fills}"
+    return f"{escape(used.file)}{made_up}: {sessions}, {cover}; {fills}{_compared(used)}"
+
+
+def _compared(used: QuotesUsed) -> str:
+    if not used.fills_compared:
+        return ""
+    paid, received = f"{used.paid_more_usd:+,.2f} USD paid", f"{-used.received_less_usd:+,.2f} USD received"
+    return f"; {used.fills_compared:,} next to Black-Scholes at the same minutes: {paid}, {received}"
 
 
 def _span(used: QuotesUsed) -> str:
