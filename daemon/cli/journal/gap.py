@@ -118,12 +118,15 @@ def _show_sum(summary: GapSummary, console: Console) -> None:
         table.add_row(f"{line.orders:,}", money(line.cost_usd) if line.notional_usd else "", REASONS[line.reason])
     if summary.reasons:
         console.print(table)
-    bp = "" if summary.cost_bp is None else f", {number(summary.cost_bp, 1)} bp of what both filled"
-    alike = "" if summary.alike is None else f"; {summary.alike:.0%} filled alike".replace("%", " %")
-    cost = f"real fills cost {money(summary.cost_usd)} USD more than on paper{bp}"
+    alike = "" if summary.alike is None else f"; {summary.alike:.0%} filled as much on both sides".replace("%", " %")
+    cost = "none filled on both sides, so no price is compared"
+    if summary.cost_bp is not None:
+        bp = f"{number(summary.cost_bp, 1)} bp of what both filled"
+        cost = f"real fills cost {money(summary.cost_usd)} USD more than on paper, {bp}"
     console.print(f"sessions: {len(summary.sessions):,}, orders: {summary.orders:,}{alike}; {cost}", soft_wrap=True)
     fees = f"{money(summary.live_fees_usd)} USD at the broker, {money(summary.paper_fees_usd)} USD on paper"
-    console.print(f"fees, not in these costs: {fees}", soft_wrap=True)
+    net = "" if summary.cost_bp is None else f"; with those of what both filled: {money(summary.net_usd)} USD more"
+    console.print(f"fees, not in these costs: {fees}{net}", soft_wrap=True)
     if summary.low_usd is not None and summary.high_usd is not None:
         console.print(
             f"a session {summary.mean_usd:+,.2f} USD, 95 % interval {summary.low_usd:+,.2f} to {summary.high_usd:+,.2f}"

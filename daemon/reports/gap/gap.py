@@ -94,6 +94,12 @@ class Gap(msgspec.Struct, frozen=True):
         return sum((line.paper_fees for line in self.lines), ZERO)
 
     @property
+    def net_usd(self) -> Decimal:
+        """The cost with the fees of what both filled and those of the ledger."""
+        both = [line for line in self.lines if line.cost_usd is not None]
+        return self.cost_usd + self.ledger_fees_usd + sum((line.live_fees - line.paper_fees for line in both), ZERO)
+
+    @property
     def notional_usd(self) -> Decimal:
         return sum((line.notional_usd for line in self.lines), ZERO)
 
@@ -121,6 +127,7 @@ class GapSummary(msgspec.Struct, frozen=True):
     reasons: tuple[ReasonLine, ...]
     live_fees_usd: Decimal = ZERO
     paper_fees_usd: Decimal = ZERO
+    net_usd: Decimal = ZERO  # the cost with fees, of what both filled
 
 
 def read_gap(journal: Path, date: str | None, quotes: Path | None = None) -> Gap:
@@ -221,6 +228,7 @@ def summary_of(gaps: Sequence[Gap]) -> GapSummary:
         reasons=tuple(_reason_line(name, by_reason[name]) for name in REASONS if by_reason[name]),
         live_fees_usd=sum((gap.live_fees_usd for gap in gaps), ZERO),
         paper_fees_usd=sum((gap.paper_fees_usd for gap in gaps), ZERO),
+        net_usd=sum((gap.net_usd for gap in gaps), ZERO),
     )
 
 

@@ -68,7 +68,8 @@ def reported(time_ns: int, *activities: Activity) -> BrokerReported:
     return BrokerReported(time_ns, time_ns, "PA1", Decimal(0), "", (), (), (), (), activities)
 
 
-STORY: tuple[tuple[Event, tuple[AnyEffect, ...]], ...] = (
+Story = tuple[tuple[Event, tuple[AnyEffect, ...]], ...]
+STORY: Story = (
     (SessionScheduled(DAY.open_ns - 60 * SECOND_NS, DAY, (NEXT,)), ()),
     (ContractsListed(at(0), DAY.date, (Contract(CALL, NEXT.date, 1, Decimal(550), 100),), None), ()),
     (quote(60, "2.00", "2.10"), (order("e-option_scalper-1-0-0", 1, "2.30"),)),
@@ -93,14 +94,14 @@ def state_dir(tmp_path: Path) -> Path:
     return written(tmp_path)
 
 
-def written(tmp_path: Path, mode: str = "paper") -> Path:
+def written(tmp_path: Path, mode: str = "paper", strategy: str = "option_scalper", story: Story = STORY) -> Path:
     """The story in a journal of this mode."""
     journal, chain, batch = (
-        Journal.create(tmp_path / FILE, {"strategy": "option_scalper", "mode": mode}),
+        Journal.create(tmp_path / FILE, {"strategy": strategy, "mode": mode}),
         HashChain(),
         Batch(),
     )
-    for seq, (event, effects) in enumerate(STORY, start=1):
+    for seq, (event, effects) in enumerate(story, start=1):
         batch.entries.append(chain.entry(seq, event, encode_effects(effects)))
     journal.commit(batch)
     journal.close()
@@ -130,6 +131,7 @@ def test_each_order_is_next_to_what_the_paper_broker_does_with_it(state_dir: Pat
 def test_fees_are_those_of_the_fills_and_of_the_ledger_s_day(state_dir: Path) -> None:
     gap = read_gap(state_dir / FILE, None)
     assert gap.live_fees_usd == Decimal("0.50")  # three fills of 0.10, and 0.30 - 0.10 of the ledger
+    assert gap.net_usd == Decimal("4.18")  # 4.00, and 0.20 - 0.22 of the first two fills, and 0.20 of the ledger
     # on paper, by docs/PAPER.md: three buys of two contracts 2 x 0.04685 -> 0.10 each, unless unfilled (the fourth);
     # the sale 2 x (0.04685 + 0.00279) = 0.09928 and 472.00 x 0.0000278 = 0.01312 -> 0.12
     assert [line.paper_fees for line in gap.lines] == [Decimal(text) for text in ("0.10", "0.12", "0.10", "0")]
@@ -192,8 +194,11 @@ def test_a_day_without_a_fill_on_both_sides_does_not_dilute_the_mean() -> None:
 def test_the_command_shows_a_day_and_several(state_dir: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert ctl.main(["gap", "--state-dir", str(state_dir), "--day", "2024-08-15"]) == 0
     shown = " ".join(capsys.readouterr().out.split())
-    assert "orders: 4; 50 % filled alike; real fills cost 4.00 USD more than on paper, 44.3 bp of what both" in shown
-    assert "fees, not in these costs: 0.50 USD at the broker, 0.32 USD on paper" in shown
+    for words in (
+        "orders: 4; 50 % filled as much on both sides; real fills cost 4.00 USD more than on paper, 44.3 bp of what",
+        "0.50 USD at the broker, 0.32 USD on paper; with those of what both filled: 4.18 USD more",
+    ):
+        assert words in shown
     assert "paper next to paper" not in shown
     assert ctl.main(["gap", "--state-dir", str(state_dir), "--days", "9", "--json"]) == 0
     summed = json.loads(capsys.readouterr().out)
@@ -211,3 +216,26 @@ def test_a_dry_runs_journal_is_not_taken_for_real_fills(tmp_path: Path, capsys: 
     assert ctl.main(["gap", "--state-dir", str(written(tmp_path, "recorded"))]) == 0
     shown = " ".join(capsys.readouterr().out.split())
     assert "no order of this journal went to a broker (mode recorded): paper next to paper" in shown
+
+
+def test_shares_have_a_gap_as_options_have_one(tmp_path: Path) -> None:
+    """The paper buys at the later ask and charges 0.1 %; the broker's price was worse, and it charged 0.10 USD."""
+
+    def of_xom(second: int, bid: str, ask: str) -> QuotesReceived:
+        prices = Decimal(bid), Decimal(ask)
+        return QuotesReceived(at(second), 0, (Quote("XOM", *prices, *prices, at(second)),))
+
+    name, price = "e-daily_rebalancer-1-0-0", Decimal("100.10")
+    bought = OrderFilled(at(61), name, "XOM", 1, price, at(61), 10, price * 10, Decimal("0.10"), 10)
+    story: Story = (
+        (SessionScheduled(DAY.open_ns - 60 * SECOND_NS, DAY, (NEXT,)), ()),
+        (of_xom(60, "99.95", "99.97"), (SubmitOrder(name, "XOM", 1, 10, None, "", at(9999)),)),
+        (bought, ()),
+        (of_xom(62, "99.98", "100.00"), ()),
+        (SessionEnded(DAY.close_ns, DAY.date), ()),
+    )
+    gap = read_gap(written(tmp_path, strategy="daily_rebalancer", story=story) / FILE, None)
+    (line,) = gap.lines
+    assert (line.reason, line.paper_price, line.live_delay_s, line.paper_delay_s) == ("price", Decimal(100), 1.0, 2.0)
+    assert (line.cost_usd, line.cost_bp, line.multiplier) == (Decimal("1.00"), Decimal(10), 1)
+    assert gap.net_usd == Decimal("0.10")  # 1.00 + 0.10 - 1.00
