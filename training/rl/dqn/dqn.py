@@ -1,7 +1,8 @@
 """DQN in one file: double, dueling, n-step, prioritised, normalised, with the terms of a careful learner.
 
 With the coefficients of `textbook` loss, gradients and weights are those of Stable-Baselines3's DQN. Dueling and
-normalisation are the network's, n-step returns and priorities the replay's; all else is here.
+normalisation are the network's, n-step returns and priorities the replay's, the layers' gradients those of `passes`;
+all else is here.
 The sources are those of `training.rl.dqn.coefficients`.
 """
 
