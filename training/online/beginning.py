@@ -54,6 +54,7 @@ class Plan(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     seed: int
     replay_rows: int
     checkpoint_every: int
+    reward: dict[str, float] | None = None  # weights of its terms; None of a folder of an earlier release
 
 
 class Made(msgspec.Struct, frozen=True):
@@ -173,7 +174,7 @@ def _read(folder: Path, plan: Plan) -> Made | None:
     made = made_in(folder)
     for name in Plan.__struct_fields__:
         found, wanted = getattr(made.plan, name), getattr(plan, name)
-        if found != wanted:
+        if found != wanted and (found is not None or name != "reward"):
             raise OtherFolder(
                 f"{folder} was made with {name} = {found!r}, now {wanted!r}: give the former value, or begin anew "
                 "with another --own-dir"

@@ -58,7 +58,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         link = link_of(options.redis, options.redis_user, options.redis_ca_file)
         client = link.client(password())
         config = _checked(options)
-        rewards = RewardAgent(dict(options.reward) or None)
+        rewards = RewardAgent(_weights(options.reward))
     except (CredentialProblem, OSError, ValueError) as error:
         return _refused(error)
     stop = threading.Event()
@@ -228,6 +228,14 @@ def _check_keys(options: argparse.Namespace) -> None:
             f"--signing-key {options.signing_key} is the key of {own}, which is not in --public-key: add it there and "
             "to policy.public_key of the daemon"
         )
+
+
+def _weights(given: Sequence[tuple[str, float]]) -> dict[str, float] | None:
+    """Return the weights of the reward, None for the default. Raises ValueError for a term that is given twice."""
+    names = [name for name, _ in given]
+    if twice := [name for name in names if names.count(name) > 1]:
+        raise ValueError(f"--reward {twice[0]} is given twice: name each term once")
+    return dict(given) or None
 
 
 def _refused(error: Exception) -> int:

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from difflib import get_close_matches
+from math import isfinite
 
 from daemon.experience.experience import Experience, Holding
 
@@ -46,12 +47,16 @@ TERMS: Mapping[str, Callable[[Holding], float]] = {
 class RewardAgent:
     """Rewards of the rows of a policy's batch: a symbol each, or all symbols together where there is one row.
 
-    Raises ValueError for an unknown term.
+    Raises ValueError for an unknown term, a weight that is no number, and where no term has a weight.
     """
 
     def __init__(self, weights: Mapping[str, float] | None = None) -> None:
-        self._weights = {name: weight for name, weight in (weights or DEFAULT).items() if weight}
-        for name in self._weights:
+        self.weights = {name: weight for name, weight in (weights or DEFAULT).items() if weight}
+        if not self.weights:
+            raise ValueError("every term of the reward has the weight 0, so nothing could be learned: give one, gain=1")
+        for name, weight in self.weights.items():
+            if not isfinite(weight):
+                raise ValueError(f"the weight of the reward term {name} is {weight}: expected a finite number")
             if name not in TERMS:
                 near = get_close_matches(name, TERMS, 1)
                 hint = f"did you mean {near[0]}?" if near else f"expected one of {', '.join(TERMS)}"
@@ -62,9 +67,9 @@ class RewardAgent:
         rows = [self._of(holding, experience.equity) for holding in experience.holdings]
         if len(rows) == len(experience.chosen):
             return rows
-        return [{name: sum(row[name] for row in rows) for name in self._weights}]
+        return [{name: sum(row[name] for row in rows) for name in self.weights}]
 
     def _of(self, holding: Holding, equity: float) -> dict[str, float]:
         if equity <= 0.0:
-            return dict.fromkeys(self._weights, 0.0)
-        return {name: weight * TERMS[name](holding) / equity for name, weight in self._weights.items()}
+            return dict.fromkeys(self.weights, 0.0)
+        return {name: weight * TERMS[name](holding) / equity for name, weight in self.weights.items()}

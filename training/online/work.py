@@ -133,6 +133,7 @@ class Work:
             seed=o.seed,
             replay_rows=o.replay_rows,
             checkpoint_every=o.checkpoint_every,
+            reward=self._rewards.weights,
         )
         begun = begin(
             o.own_dir,

@@ -42,5 +42,5 @@ def work(given: list[str], client: Any, logged: Logged, steps: Iterator[Callable
     pulse = Pulse(Service())
     options = parser().parse_args(given)
     config = read_file(options.model_config) if options.model_config else shipped()
-    Work(options, client, config, RewardAgent(), logged.log, pulse, Script(steps)).run()
+    Work(options, client, config, RewardAgent(dict(options.reward) or None), logged.log, pulse, Script(steps)).run()
     pulse.close()

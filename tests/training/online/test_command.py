@@ -170,6 +170,8 @@ def other_settings_and_another_desk_are_refused(folder: Path, bars: Path, client
     with server.client("rltrader-trainer") as own_client:
         with pytest.raises(OtherFolder, match=r"made with seed = 1, now 2: give the former value, or begin anew"):
             work(arguments(folder, bars, server, "--seed", "2"), own_client, Logged(), iter([lambda: False]))
+        with pytest.raises(OtherFolder, match=r"made with reward = {'gain': 1.0}, now {'fees': 2.0}: give the former"):
+            work(arguments(folder, bars, server, "--reward", "fees=2"), own_client, Logged(), iter([lambda: False]))
         put(client, stream_name(DESK, "e3"), [replace(e, bar_ns=10**6) for e in made(3)])
         with pytest.raises(OtherDesk, match=r"the shape \(1, 3\), expected \(1, "):
             work(arguments(folder, bars, server), own_client, Logged(), iter([lambda: False]))
@@ -198,6 +200,7 @@ def test_too_few_sessions_for_a_card_are_named(tmp_path: Path, client: Any, serv
         (["--store", "/nowhere"], "--models-dir /nowhere: no such folder"),
         (["--model-config", "/nowhere"], "No such file or directory"),
         (["--reward", "gian=1"], "reward term 'gian' is unknown: did you mean gain?"),
+        (["--reward", "gain=1", "--reward", "gain=2"], "--reward gain is given twice"),
         (["--signing-key", "/nowhere"], "/nowhere: the key cannot be read"),
         (["--public-key", "abc"], "--public-key abc: expected policy.public_key of the daemon"),
         (["--public-key", f"{'A' * 43}="], "--public-key without --signing-key: the daemon would refuse"),

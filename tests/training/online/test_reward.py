@@ -48,3 +48,14 @@ def test_an_unknown_term_names_the_nearest_one() -> None:
         RewardAgent({"turnovr": 1.0})
     with pytest.raises(ValueError, match="expected one of gain, fees, turnover, inventory, adverse"):
         RewardAgent({"zzz": 1.0})
+
+
+@pytest.mark.parametrize("weight", [float("nan"), float("inf")])
+def test_a_weight_that_is_no_number_is_refused(weight: float) -> None:
+    with pytest.raises(ValueError, match=f"the weight of the reward term gain is {weight}: expected a finite number"):
+        RewardAgent({"gain": weight})
+
+
+def test_no_term_with_a_weight_is_refused() -> None:
+    with pytest.raises(ValueError, match="every term of the reward has the weight 0"):
+        RewardAgent({"gain": 0.0, "fees": 0.0})
