@@ -14,6 +14,7 @@ from rich.markup import escape
 from rich.table import Table
 
 from daemon.core.state import State
+from daemon.core.strategy_rules import rules_digest
 from daemon.host.latency import Latency
 
 SESSIONS_A_YEAR = 252
@@ -87,6 +88,7 @@ class Summary(msgspec.Struct, frozen=True):
     remarks: tuple[str, ...] = ()  # what the figures alone would hide, each with its cure
     option_quotes: QuotesUsed | None = None  # of a replay with recorded ones alone
     exported: str = ""  # a model without a proven lead: "passive" or "unproven"; "" for others
+    rules: str = ""  # digest of the sizes, limits, gates and costs that the run ended with, as in a manifest
 
 
 def daily_figures(closes: Sequence[tuple[str, float]]) -> Daily:
@@ -152,6 +154,7 @@ def summarise(
         remarks=remarks,
         option_quotes=option_quotes,
         exported=exported,
+        rules=rules_digest(state.trading),
     )
 
 

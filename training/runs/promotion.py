@@ -10,6 +10,7 @@ from pathlib import Path
 
 import msgspec
 
+from daemon.core.strategy_rules import DIGEST
 from daemon.host.whole_files import write_whole
 from strategies.kit import manifest as manifests
 from strategies.kit.manifest import MANIFEST_FILE, POLICY_FILE, Manifest
@@ -46,6 +47,7 @@ class _Summary(msgspec.Struct, frozen=True):
     synthetic: bool
     stopped_by: str
     realized_pnl_usd: float
+    rules: str
     option_quotes: _Quotes | None
 
 
@@ -65,10 +67,12 @@ def recorded_run(path: Path, manifest: Manifest) -> RecordedRun:
         ("made-up bars", found.synthetic, False),
         ("made-up quotes", quotes.synthetic, ""),
         ("stopped by", found.stopped_by, ""),
+        ("digest of sizes, limits, gates and costs", found.rules, manifest.rules.get(DIGEST, found.rules)),
     ):
         if value != expected:
             raise PromotionError(
-                f"{path}: {what} {value!r}, expected {expected!r}: run this version to the end of both"
+                f"{path}: {what} {value!r}, expected {expected!r}: run this version to the end of both, by the "
+                "configuration that it was trained by"
             )
     learned = learned_until(manifest)
     if quotes.first_date <= learned:

@@ -22,6 +22,7 @@ from training.runs.promotion import Judgement, PromotionError, promote
 POLICY = b"weights"
 DIGEST = hashlib.sha256(POLICY).hexdigest()
 UNKNOWN = float("nan")
+RULES = "cc" * 32
 SUMMARY = "recorded.json"
 RECORDED = RecordedRun(sessions=60, fills=100, modelled=10, profit_usd=0.01)
 
@@ -53,6 +54,7 @@ def _version(store: Path, findings: Findings, **changes: Any) -> Path:
         hyperparameters={"steps": 1},
         metrics={},
         promoted=False,
+        rules={"digest": RULES},
     )
     bound = msgspec.structs.replace(findings, **{"policy_sha256": DIGEST, **changes})
     (folder / "policy.onnx").write_bytes(POLICY)
@@ -80,6 +82,7 @@ def _summary(run: RecordedRun, **changes: Any) -> bytes:
         "synthetic": False,
         "stopped_by": "",
         "realized_pnl_usd": run.profit_usd,
+        "rules": RULES,
         "option_quotes": quotes,
     }
     return json.dumps(whole | changes).encode()
@@ -245,6 +248,7 @@ def test_the_run_on_recorded_quotes_counts_from_its_summary_alone(good: Findings
         ({"synthetic": True}, "made-up bars True"),
         ({"quotes": "a generator"}, "made-up quotes 'a generator'"),
         ({"stopped_by": "SIGTERM"}, "stopped by 'SIGTERM'"),
+        ({"rules": "ee" * 32}, f"digest of sizes, limits, gates and costs '{'ee' * 32}', expected '{'cc' * 32}'"),
         ({"option_quotes": None}, "without recorded option quotes"),
         (
             {"first_date": "2023-07-17"},

@@ -129,6 +129,7 @@ def test_each_fill_is_at_the_quote_of_a_later_minute_or_counted(
     used = summary["option_quotes"]
     assert (used["fills_recorded"], used["fills_modelled"]) == (recorded, modelled)
     assert used["fills_compared"] == len(filled(state))
+    assert len(summary["rules"]) == 64
     assert used["recorded"] + used["standing"] + used["missing"] == used["asked"]
     assert (used["sessions"], used["sessions_quoted"], used["standing"]) == (5, 2, 0)
     ends = pyarrow.parquet.read_table(files[1], columns=["timestamp"]).column(0).to_pylist()
