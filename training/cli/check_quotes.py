@@ -15,6 +15,7 @@ from rich.table import Table
 from daemon.host.time.calendar import CalendarError
 from daemon.tapes.files import TapeError
 from daemon.tapes.quotes.coverage import MONEYNESS_NAMES, Cover, QuoteReport, report_on
+from daemon.tapes.quotes.day import STANDING
 from daemon.tapes.quotes.faults import FAULTS, REMARKS
 from training.cli.commands import COMMANDS, DONE, wrong
 from training.evidence.wording import counted, share
@@ -58,6 +59,11 @@ def show(report: QuoteReport, console: Console) -> None:
             first = finding.examples[0] if finding.examples else ""
             table.add_row(f"{finding.name} ({kind})", f"{finding.rows:,}", f"{finding.contracts:,}", what, first)
         console.print(table)
+    if standing := sorted(STANDING.intersection(report.sources)):
+        console.print(
+            f"{', '.join(standing)}: no row for a minute without a new quote; the last one stood, so gaps and shares "
+            "below 100 % are no holes"
+        )
     console.print(_by_days(report.coverage))
     console.print(_by_session(report.coverage))
 
