@@ -23,6 +23,7 @@ from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass
 from difflib import unified_diff
+from itertools import accumulate
 from pathlib import Path
 
 import coverage
@@ -50,6 +51,7 @@ PLAIN = {
     "ReplaceContinueWithBreak", "NumberReplacer", "ZeroIterationForLoop",
 }  # fmt: skip
 """Cosmic Ray's operators whose changes mean something; the others mostly raise TypeError at once."""
+MOST_S = 60.0  # of tests for one change, traced
 MARGIN_S, SLOWER = 60.0, 10.0  # a change that makes tests run for longer is seen
 
 
@@ -63,6 +65,7 @@ class Mutant:
     occurrence: int
     line: int
     last: int
+    at_import: bool  # outside of every function
 
     @property
     def name(self) -> str:
@@ -221,20 +224,25 @@ class _Sample:
         return Tried(mutant, outcome, len(tests), round(time.monotonic() - began, 1), by, diff)
 
     def _tests_of(self, mutant: Mutant) -> list[str]:
-        """The tests that pass the line, the shortest first; all of the file's for a line that runs at its import."""
+        """The tests that pass the line, the shortest first, `MOST_S` together at most.
+
+        For a line that runs at its import: all of the file's.
+        """
         file = next((name for name in self._passed.measured_files() if name.endswith(f"/{mutant.file}")), None)
         if file is None:
             return []
         by_line = self._passed.contexts_by_lineno(file)
         found = {test for line in range(mutant.line, mutant.last + 1) for test in by_line.get(line, ())}
-        if found == {""}:
+        if mutant.at_import:
             found = {test for tests in by_line.values() for test in tests}
-        return sorted(found & self._seconds.keys(), key=lambda test: (self._seconds[test], test))
+        ordered = sorted(found & self._seconds.keys(), key=lambda test: (self._seconds[test], test))
+        until = list(accumulate(self._seconds[test] for test in ordered))
+        return [test for test, spent in zip(ordered, until, strict=True) if spent <= MOST_S]
 
 
 def _mutants(area: str, file: str, source: str) -> Iterator[Mutant]:
     """All changes of a file, without those of annotations, which nothing evaluates."""
-    tree, annotated = get_ast(source), _annotations(source)
+    tree, annotated, within = get_ast(source), _annotations(source), _lines_of_functions(source)
     for name in operator_names():
         short = name.removeprefix("core/")
         kind = short.removeprefix("ReplaceBinaryOperator_").removeprefix("ReplaceComparisonOperator_")
@@ -244,7 +252,7 @@ def _mutants(area: str, file: str, source: str) -> Iterator[Mutant]:
         places = [place for node in ast_nodes(tree) for place in operator.mutation_positions(node)]
         for occurrence, ((line, column), (last, _)) in enumerate(places):
             if not any(first <= (line, column) < end for first, end in annotated):
-                yield Mutant(area, file, name, occurrence, line, last)
+                yield Mutant(area, file, name, occurrence, line, last, line not in within)
 
 
 def _changed(mutant: Mutant, source: str) -> str:
@@ -265,6 +273,15 @@ def _annotations(source: str) -> list[tuple[tuple[int, int], tuple[int, int]]]:
             if isinstance(part, ast.expr):
                 end = (part.end_lineno or part.lineno, part.end_col_offset or part.col_offset)
                 found.append(((part.lineno, part.col_offset), end))
+    return found
+
+
+def _lines_of_functions(source: str) -> set[int]:
+    """The lines of bodies, without signatures: defaults and decorators run at the import."""
+    found: set[int] = set()
+    for node in ast.walk(ast.parse(source)):
+        if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef):
+            found |= set(range(node.body[0].lineno, (node.end_lineno or node.lineno) + 1))
     return found
 
 
