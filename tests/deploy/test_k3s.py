@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 import subprocess
+import tomllib
 from pathlib import Path, PurePosixPath
 
 import pytest
@@ -25,6 +26,7 @@ from tests.support.deploy.manifests import (
     objects,
     pod_of,
     project,
+    secrets_of,
     users,
     workload,
     workloads,
@@ -99,14 +101,13 @@ def test_every_volume_and_what_it_is_of_is_there(each: Container) -> None:
             assert claim["claimName"] in claims
         for config in find(volume, "configMap"):
             assert config["name"] in configs | OF_THE_CLUSTER
-        if secret := volume.get("secret"):
-            keys = of_the_manual()[secret["secretName"]]
-            assert {item["key"] for item in secret.get("items", [])} <= keys
+        for secret, keys in secrets_of(volume).items():
+            assert keys <= of_the_manual()[secret]
         assert mount.get("readOnly", False) or volume.keys() & {"persistentVolumeClaim", "emptyDir"}
 
 
 def test_nothing_is_defined_that_nothing_uses() -> None:
-    assert set(of_the_manual()) == {secret["secretName"] for each in workloads() for secret in find(each, "secret")}
+    assert set(of_the_manual()) == {secret for each in workloads() for secret in secrets_of(pod_of(each))}
     used = {claim["claimName"] for each in workloads() for claim in find(each, "persistentVolumeClaim")}
     assert names("PersistentVolumeClaim") == used
     for each in workloads():
@@ -168,9 +169,7 @@ def test_the_broker_s_keys_reach_the_daemon_alone_and_by_the_names_that_it_reads
     holders = [
         each.name
         for each in containers()
-        if any(
-            volume.get("secret", {}).get("secretName") == "rltrader-broker-keys" for _, volume in each.mounts().values()
-        )
+        if any("rltrader-broker-keys" in secrets_of(volume) for _, volume in each.mounts().values())
     ]
     assert holders == ["rltraderd/daemon"]
     assert of_the_manual()["rltrader-broker-keys"] == set(KEYS)
@@ -241,4 +240,24 @@ def test_redis_is_reached_by_a_socket_that_its_pod_and_its_clients_share() -> No
         for _, volume in each.mounts().values()
         if volume.get("persistentVolumeClaim") == {"claimName": "rltrader-redis-socket"}
     }
-    assert sharing == {"rltraderd/publisher", "rltrader-redis/redis", "rltrader-trainer/trainer"}
+    clients = {"rltraderd/daemon", "rltraderd/publisher", "rltrader-trainer/trainer"}
+    assert sharing == {*clients, "rltrader-redis/redis"}
+    known_as = [
+        (item["key"], item["path"])
+        for each in containers()
+        if each.name in clients
+        for _, volume in each.mounts().values()
+        for secret in find(volume, "secret")
+        if "rltrader-redis-passwords" in (secret.get("secretName"), secret.get("name"))
+        for item in secret["items"]
+    ]
+    assert known_as == [(user, "REDIS_PASSWORD") for user in ("rltraderd", "rltrader-publisher", "rltrader-trainer")]
+
+
+def test_a_desk_of_the_pod_can_be_served_by_the_socket_that_is_mounted() -> None:
+    (daemon,) = (each for each in containers() if each.name == "rltraderd/daemon")
+    text = (K3S / "config.toml").read_text()
+    served = text.replace('# answers = "served"', 'answers = "served"').replace("# redis = ", "redis = ")
+    found = tomllib.loads(served)["policy"]
+    assert found["answers"] == "served"
+    assert str(PurePosixPath(found["redis"].removeprefix("unix://")).parent) in daemon.mounts()

@@ -103,6 +103,15 @@ def find(tree: Any, key: str) -> Iterator[Any]:
             yield from find(value, key)
 
 
+def secrets_of(tree: Any) -> dict[str, set[str]]:
+    """Secret -> the keys that are named, of all volumes below; a projected volume names them otherwise."""
+    found: dict[str, set[str]] = {}
+    for secret in find(tree, "secret"):
+        name = secret.get("secretName") or secret["name"]
+        found.setdefault(name, set()).update(item["key"] for item in secret.get("items", []))
+    return found
+
+
 @functools.cache
 def compose() -> Object:
     """The compose file, merge keys resolved."""
