@@ -31,6 +31,7 @@ ALPACA = "alpaca"  # the broker that `[alpaca]` belongs to
 LIVE_HOST = "api.alpaca.markets"
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 LOOPBACK = ("127.0.0.1", "::1", "localhost")
+SIMULATED = "a simulated Alpaca"
 
 Problem = tuple[str, object, str]  # the dotted key, its value, what is expected
 
@@ -98,6 +99,12 @@ def _chooses_by_row(strategy: str) -> bool:
 
 def _trades_options(strategy: str) -> bool:
     return is_known(strategy) and entry(strategy).make().spec.chained
+
+
+def quotes_made_up_by(settings: Settings) -> str:
+    """What makes the option quotes up, where they come from a server on this machine; "" for a market's."""
+    server = _host(_split(settings.address("option_stream_url")))
+    return SIMULATED if settings.desk.broker == ALPACA and server in LOOPBACK else ""
 
 
 def _wrong_symbols(desk: Desk) -> Iterator[Problem]:

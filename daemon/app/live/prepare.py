@@ -13,6 +13,7 @@ from daemon.app.checked import CheckedDesk
 from daemon.app.live.model_choice import choose_model
 from daemon.brokers.api import Broker
 from daemon.brokers.registry import broker_of
+from daemon.config.checks import quotes_made_up_by
 from daemon.config.load import Credentials, Settings, sim_start_ns
 from daemon.config.strategy import strategy_of
 from daemon.host.time.calendar import SessionCalendar
@@ -23,6 +24,7 @@ from strategies.kit.contract import AnyStrategy, Spec
 from strategies.kit.units import SECOND_NS
 
 DRY_RUN = "dry_run"
+QUOTES_MADE_UP = "option_quotes_synthetic"  # the key in the journal's meta: what made the option quotes up
 DAYS_A_SESSION = 1.5  # of the calendar, at most, over many sessions
 DAYS_MORE = 60  # days before those that a strategy's history needs
 _DAYS_BACK: dict[str, Callable[[Spec], float]] = {
@@ -48,7 +50,8 @@ class Live(CheckedDesk):
 
     def meta(self) -> dict[str, str]:
         """The journal's meta rows, without the epoch."""
-        return self.identity(self.mode, self.settings.desk.account)
+        made_up = quotes_made_up_by(self.settings) if self.strategy.spec.chained else ""
+        return self.identity(self.mode, self.settings.desk.account) | ({QUOTES_MADE_UP: made_up} if made_up else {})
 
 
 def prepare_live(settings: Settings, credentials: Credentials, *, dry_run: bool) -> Live:

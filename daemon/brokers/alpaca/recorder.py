@@ -12,13 +12,12 @@ from decimal import Decimal
 from functools import wraps
 from pathlib import Path
 from typing import Any, Concatenate, ParamSpec
-from urllib.parse import urlsplit
 
 from daemon.brokers.alpaca.market.quote_stream import CHANNEL
 from daemon.brokers.alpaca.market.socket import MarketSocket, State
 from daemon.brokers.alpaca.market.stock_stream import instant_ns
 from daemon.brokers.api import LogEvent
-from daemon.config.checks import LOOPBACK
+from daemon.config.checks import quotes_made_up_by
 from daemon.config.load import Settings
 from daemon.config.tables import Record
 from daemon.core.events import Contract
@@ -32,7 +31,6 @@ GRACE_NS = 5 * SECOND_NS  # after a minute's end: its last quotes and the underl
 RESERVE = 40  # symbols of the stream that stay free for the desk's next contracts
 MESSAGES_MOST = 240_000  # a minute of contracts that the desk does not need; more, and there are fewer of them
 STAY = 2  # strikes that a recorded contract may be further away than a new one
-SIMULATED = "a simulated Alpaca"  # what made its quotes up
 STOP_S = 2.0  # for what waits for the disk
 P = ParamSpec("P")
 
@@ -213,13 +211,12 @@ class OptionRecorder:
 
 
 def recorder_for(settings: Settings, folder: Path, clock: Clock, log: LogEvent) -> OptionRecorder:
-    """Return a recorder into this folder by `[record]`; quotes of a simulated time or of this machine are made up."""
+    """Return a recorder into this folder by `[record]`; quotes of a server on this machine are made up."""
     rule = settings.record
-    host = urlsplit(settings.address("option_stream_url")).hostname
     recording = Recording(
         folder,
         source=f"alpaca-{settings.feed.options}",
-        synthetic=SIMULATED if clock.is_simulated or host in LOOPBACK else "",
+        synthetic=quotes_made_up_by(settings),
         free_mib=rule.free_mib,
     )
     return OptionRecorder(rule, recording, clock, log)

@@ -246,6 +246,14 @@ def test_a_recording_holds_what_the_server_quoted_at_each_minutes_end(
         assert (Decimal(str(quotes.bid[row])), Decimal(str(quotes.ask[row]))) == market.quote(symbol, end)
 
 
+def test_quotes_of_a_simulated_market_leave_the_journal_marked_as_made_up(
+    trading: dict[str, Lived], tmp_path: Path
+) -> None:
+    state, out = of(trading, "bundled").stage.state_dir, tmp_path / "quotes.parquet"
+    assert ctl.main(["export", "quotes", "--state-dir", str(state), "--out", str(out)]) == 0
+    assert QuoteFile(out).synthetic == "a simulated Alpaca"
+
+
 def test_a_dry_run_on_the_recording_differs_from_the_live_run_as_the_gap_report_states(
     trading: dict[str, Lived], recording: Path, tmp_path: Path
 ) -> None:
