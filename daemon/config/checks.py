@@ -29,6 +29,7 @@ ADDRESSES = {
 """The keys of `[alpaca]` that are addresses, with their schemes: over the network, and on this machine only."""
 ALPACA = "alpaca"  # the broker that `[alpaca]` belongs to
 LIVE_HOST = "api.alpaca.markets"
+LIVE_EPSILON_MAX = 0.05  # of the decisions with real money
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 LOOPBACK = ("127.0.0.1", "::1", "localhost")
 SIMULATED = "a simulated Alpaca"
@@ -67,6 +68,10 @@ def _wrong_trading(settings: Settings) -> Iterator[Problem]:
         yield "record.enabled", True, f"false: {settings.desk.strategy} trades no options, so it streams none"
     if settings.exploration.kind != "none" and not _chooses_by_row(settings.desk.strategy):
         yield "exploration.kind", settings.exploration.kind, f'"none": {settings.desk.strategy} draws no action'
+    elif settings.exploration.kind == "epsilon" and settings.desk.account == "live":
+        epsilon = settings.exploration.epsilon
+        if epsilon > LIVE_EPSILON_MAX:
+            yield "exploration.epsilon", epsilon, f'at most {LIVE_EPSILON_MAX} where desk.account is "live"'
     policy = settings.policy
     if policy.answers == "served" and not _chooses_by_row(settings.desk.strategy):
         yield "policy.answers", policy.answers, f'"local": nothing serves the answers of {settings.desk.strategy}'

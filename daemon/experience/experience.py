@@ -6,6 +6,7 @@ It holds the ingredients of a reward and no reward. Any change of a field's mean
 from __future__ import annotations
 
 from collections.abc import Mapping
+from math import prod
 
 import msgspec
 
@@ -108,4 +109,21 @@ def of_entry(row: int, fields: Mapping[bytes, bytes]) -> tuple[Experience, int]:
         raise ForeignEntry(f"no experience: {error}") from None
     if experience.row != row:
         raise ForeignEntry(f"the experience of row {experience.row} under the id {row}-0")
+    if problem := _unfit(experience):
+        raise ForeignEntry(problem)
     return experience, int(after)
+
+
+def _unfit(experience: Experience) -> str:
+    """Return why the parts of an experience do not fit each other, "" where they do."""
+    size = 4 * prod(experience.shape)
+    for name, data in (("state", experience.state), ("next_state", experience.next_state)):
+        expected = 0 if experience.terminal and name == "next_state" else size
+        if len(data) != expected:
+            return f"{name} has {len(data)} bytes, expected {expected}"
+    if not experience.chosen:
+        return "no choice"
+    for chosen in experience.chosen:
+        if not (0 <= chosen.action < len(chosen.probabilities) and 0 <= chosen.greedy < len(chosen.probabilities)):
+            return f"action {chosen.action} or {chosen.greedy} of {len(chosen.probabilities)}"
+    return ""

@@ -213,8 +213,9 @@ class Publisher:
         if passed > self._mark.passed:
             self._redis.xtrim(self._stream, minid=b"%d-0" % (passed + 1), approximate=False)
             first = self._redis.xinfo_stream(self._stream)["first-entry"]
-            before = self._sent if first is None else int(first[1][FIELDS[1]])  # the newest entry that was trimmed
-            self._mark = msgspec.structs.replace(self._mark, passed=before)
+            after = b"%d" % self._sent if first is None else first[1].get(FIELDS[1], b"")
+            if after.isdigit():  # the newest entry that was trimmed; a foreign entry does not say which
+                self._mark = msgspec.structs.replace(self._mark, passed=int(after))
         self._save()
 
     def _passed(self) -> int:

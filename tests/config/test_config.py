@@ -548,6 +548,15 @@ def test_a_live_desk_is_refused_at_the_paper_host_and_without_its_number() -> No
     assert load(None, LIVE).desk.account_number == "123456789"
 
 
+def test_with_real_money_a_desk_explores_in_few_decisions_alone() -> None:
+    explores = {**LIVE, "desk.strategy": "online_dqn", "exploration.kind": "epsilon"}
+    assert load(None, {**explores, "exploration.epsilon": 0.05}).exploration.epsilon == 0.05
+    with pytest.raises(ConfigError, match=r"exploration\.epsilon is 0\.06 .* at most 0\.05 where desk\.account"):
+        load(None, {**explores, "exploration.epsilon": 0.06})
+    paper = {"desk.strategy": "online_dqn", "exploration.kind": "epsilon", "exploration.epsilon": 0.06}
+    assert load(None, paper).exploration.epsilon == 0.06
+
+
 @pytest.mark.parametrize("name", sorted(LOOPBACK))
 def test_simulated_time_is_refused_while_one_address_is_of_another_machine(name: str) -> None:
     elsewhere = {**LOOPBACK, **CLOCK, name: defaults()["alpaca"][name.removeprefix("alpaca.")]}

@@ -11,9 +11,10 @@ from decimal import Decimal
 from pathlib import Path
 
 import pytest
+from msgspec.structs import replace
 
 from daemon.engine.segments import rotate
-from daemon.experience.experience import ForeignEntry, of_entry, to_entry
+from daemon.experience.experience import Chosen, ForeignEntry, of_entry, to_entry
 from daemon.experience.of_journal import Experiences
 from daemon.experience.walk import OtherJournal, Walk
 from daemon.journal.journal import FILE
@@ -191,3 +192,17 @@ def test_an_entry_is_read_as_it_was_written_and_foreign_ones_are_refused(origina
         of_entry(row, {b"else": b"1"})
     with pytest.raises(ForeignEntry, match=f"row {row} under the id {row + 1}-0"):
         of_entry(row + 1, entry)
+
+
+def test_an_entry_whose_parts_do_not_fit_each_other_is_refused(original: Path) -> None:
+    whole = walked(original)[3]
+    assert not whole.terminal
+    for changes, why in (
+        ({"state": whole.state[4:]}, f"state has {len(whole.state) - 4} bytes, expected {len(whole.state)}"),
+        ({"next_state": b""}, f"next_state has 0 bytes, expected {len(whole.state)}"),
+        ({"terminal": True}, f"next_state has {len(whole.state)} bytes, expected 0"),
+        ({"chosen": ()}, "no choice"),
+        ({"chosen": (Chosen(3, 0, (0.5, 0.25, 0.25)),)}, "action 3 or 0 of 3"),
+    ):
+        with pytest.raises(ForeignEntry, match=why):
+            of_entry(whole.row, to_entry(replace(whole, **changes), 7))

@@ -17,6 +17,7 @@ import pytest
 
 from daemon.experience import publisher as publisher_module
 from daemon.experience.command import main
+from daemon.experience.experience import to_entry
 from daemon.experience.link import GROUP
 from daemon.experience.publisher import CHECKPOINT, Publisher
 from daemon.experience.stream import stream_name
@@ -283,6 +284,20 @@ def test_only_what_the_trainer_acknowledged_is_trimmed(publisher: Publisher, cli
     client.xack(STREAM, GROUP, b"%d-0" % rows[10])
     publisher.turn()
     assert entries(client)[0][0].row == rows[20]
+
+
+def test_a_foreign_entry_in_front_keeps_nothing_back(publisher: Publisher, client: Any, state: Path) -> None:
+    known = walked(state)
+    for after, each in zip((0, known[0].row, known[1].row), known[:3], strict=True):
+        client.xadd(STREAM, to_entry(each, after), id=b"%d-0" % each.row)
+    foreign = b"%d-0" % (known[2].row + 1)
+    client.xadd(STREAM, {"a": "b"}, id=foreign)
+    client.xgroup_create(STREAM, GROUP, id="0")
+    client.xreadgroup(GROUP, "t", {STREAM: ">"}, count=3)
+    client.xack(STREAM, GROUP, *(b"%d-0" % each.row for each in known[:3]))
+    publish_all(publisher)
+    ids = [identifier for identifier, _ in client.xrange(STREAM)]
+    assert ids == [foreign, *(b"%d-0" % each.row for each in known[3:])]
 
 
 # --- other streams, other journals ------------------------------------------------------------------------------------

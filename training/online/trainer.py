@@ -214,6 +214,11 @@ class Trainer:
                 "numbers of each): give the trainer the desk's symbols and model configuration (--symbols, "
                 "--model-config), and a folder of its own for each (--own-dir)"
             )
+        if self._shape and len(experience.chosen) != self._shape[0]:
+            reason = f"{len(experience.chosen)} choices, expected {self._shape[0]}"
+            self._log("experience_refused", entry=f"{row}-0", reason=reason)
+            consumer.refuse(row)
+            return
         whole = after <= self._after
         if not whole:
             self._log("experience_gap", after=self._after, row=row)
