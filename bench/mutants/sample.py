@@ -241,8 +241,8 @@ class _Sample:
 
 
 def _mutants(area: str, file: str, source: str) -> Iterator[Mutant]:
-    """All changes of a file, without those of annotations, which nothing evaluates."""
-    tree, annotated, within = get_ast(source), _annotations(source), _lines_of_functions(source)
+    """All changes of a file but idle ones."""
+    tree, idle, within = get_ast(source), _idle(source), _lines_of_functions(source)
     for name in operator_names():
         short = name.removeprefix("core/")
         kind = short.removeprefix("ReplaceBinaryOperator_").removeprefix("ReplaceComparisonOperator_")
@@ -251,7 +251,7 @@ def _mutants(area: str, file: str, source: str) -> Iterator[Mutant]:
         operator = get_operator(name)()
         places = [place for node in ast_nodes(tree) for place in operator.mutation_positions(node)]
         for occurrence, ((line, column), (last, _)) in enumerate(places):
-            if not any(first <= (line, column) < end for first, end in annotated):
+            if not any(first <= (line, column) < end for first, end in idle):
                 yield Mutant(area, file, name, occurrence, line, last, line not in within)
 
 
@@ -265,11 +265,14 @@ def _changed(mutant: Mutant, source: str) -> str:
     return changed
 
 
-def _annotations(source: str) -> list[tuple[tuple[int, int], tuple[int, int]]]:
-    """Where annotations stand, by line and column."""
+def _idle(source: str) -> list[tuple[tuple[int, int], tuple[int, int]]]:
+    """Where nothing happens that a test could see: annotations, and the keywords of classes (`frozen`, `gc`)."""
     found = []
     for node in ast.walk(ast.parse(source)):
-        for part in (getattr(node, "annotation", None), getattr(node, "returns", None)):
+        parts = [getattr(node, "annotation", None), getattr(node, "returns", None)]
+        if isinstance(node, ast.ClassDef):
+            parts += [keyword.value for keyword in node.keywords]
+        for part in parts:
             if isinstance(part, ast.expr):
                 end = (part.end_lineno or part.lineno, part.end_col_offset or part.col_offset)
                 found.append(((part.lineno, part.col_offset), end))

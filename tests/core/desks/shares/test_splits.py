@@ -193,15 +193,27 @@ def test_a_flatten_leaves_shares_whose_split_is_awaited_and_ends_the_wait() -> N
     assert (d.held, d.state.basket.splits, d.state.basket.sure) == ({}, (), ())
 
 
-def test_a_history_that_changes_by_no_split_s_ratio_is_believed_after_a_session() -> None:
+@pytest.mark.parametrize(
+    ("close", "still_waits"),
+    [
+        (44.0, False),  # shares of a company that was spun off, 2.27 to 1
+        (50.0, True),
+        (20.4, True),  # five for one, and a dividend of two percent
+        (66.6667, True),  # three for two
+        (200.0, True),  # one for two
+    ],
+)
+def test_a_history_that_changes_by_no_split_s_ratio_is_believed_after_a_session(
+    close: float, still_waits: bool
+) -> None:
     d = holding(account := Account())
     waits = []
-    adjusted(d, "AAA", 44.0)  # shares of a company that was spun off, 2.27 to 1
+    adjusted(d, "AAA", close)
     waits.append(d.state.basket.splits)
     reported(d, account, -10)
-    d.end(AAA=44.0, BBB=100.0)
+    d.end(AAA=close, BBB=100.0)
     waits.append(d.state.basket.splits)
-    assert waits == [("AAA",), ()]
+    assert waits == [("AAA",), ("AAA",) if still_waits else ()]
 
 
 def test_what_was_wanted_before_a_split_is_no_limit_for_the_shares_after_it() -> None:
