@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import contextlib
+from collections.abc import Collection
 from hashlib import sha256
 from pathlib import Path
 
 import msgspec
 
+from daemon.core.handlers.ladder import JUDGED_MAX
 from daemon.models.pointer import ModelError, read_plain
 from daemon.models.store import LoadedModel, load, versions
 from strategies.kit.card import CARD_FILE, FORMAT, STAKES, Card, decode
@@ -67,7 +69,12 @@ def carded(models_dir: Path, strategy: str) -> dict[str, int]:
     return found
 
 
-def newest_with_card(models_dir: Path, strategy: str, known: set[str]) -> str:
-    """Return the version, none of the known ones, whose card is the newest file; "" without one."""
-    found = {version: at for version, at in carded(models_dir, strategy).items() if version not in known}
-    return max(found, key=lambda version: (found[version], version), default="")
+def newest_with_card(models_dir: Path, strategy: str, judged: Collection[str], others: Collection[str]) -> str:
+    """Return the version whose card is the newest file, none of the judged and the others; "" without one.
+
+    Where as many were judged as the journal remembers, older cards than theirs may be of versions that it forgot.
+    """
+    cards = carded(models_dir, strategy)
+    oldest = max((cards.get(version, 0) for version in judged), default=0) if len(judged) >= JUDGED_MAX else -1
+    left = [name for name, at in cards.items() if at > oldest and name not in judged and name not in others]
+    return max(left, key=lambda version: (cards[version], version), default="")

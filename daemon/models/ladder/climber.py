@@ -180,10 +180,11 @@ class Climber:
         state = self._gateway.state
         judged = state.ladder.judged if state.ladder is not UNSET else ()
         champion = self._models.running.version
-        known = {*judged, *holds.held, champion}
+        others = {*holds.held, champion}
         if state.ladder is not UNSET:
-            known.add(state.ladder.champion)  # it answered before; its own card is about another parent
-        version = await asyncio.to_thread(newest_with_card, self._models_dir, self._strategy.spec.name, known)
+            others.add(state.ladder.champion)  # it answered before; its own card is about another parent
+        name = self._strategy.spec.name
+        version = await asyncio.to_thread(newest_with_card, self._models_dir, name, judged, others)
         if not version:
             return False
         try:

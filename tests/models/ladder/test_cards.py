@@ -1,0 +1,40 @@
+"""Which version with a card is proposed next."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import pytest
+
+from daemon.core.handlers.ladder import JUDGED_MAX
+from daemon.models.ladder.cards import newest_with_card
+from strategies.kit.card import CARD_FILE
+from strategies.kit.manifest import MANIFEST_FILE
+
+SHELF = "online_dqn"
+
+
+@pytest.fixture
+def store(tmp_path: Path) -> Path:
+    """Versions v0, v1, …: one more than the journal remembers, each card a second younger than the one before."""
+    for number in range(JUDGED_MAX + 1):
+        folder = tmp_path / SHELF / f"v{number}"
+        folder.mkdir(parents=True)
+        for name in (MANIFEST_FILE, CARD_FILE):
+            (folder / name).touch()
+        os.utime(folder / CARD_FILE, (number, number))
+    return tmp_path
+
+
+def test_the_newest_card_of_a_version_that_is_none_of_the_known_comes_next(store: Path) -> None:
+    last = JUDGED_MAX
+    assert newest_with_card(store, SHELF, (), ()) == f"v{last}"
+    assert newest_with_card(store, SHELF, (f"v{last}",), (f"v{last - 1}",)) == f"v{last - 2}"
+
+
+def test_a_version_that_the_journal_has_forgotten_is_not_proposed_for_ever(store: Path) -> None:
+    judged = tuple(f"v{number}" for number in range(1, JUDGED_MAX + 1))
+    assert newest_with_card(store, SHELF, judged[1:], ()) == "v1"
+    assert newest_with_card(store, SHELF, judged, ()) == ""  # v0 was judged before all of these
+    assert newest_with_card(store, SHELF, judged[:-1] + ("gone",), ()) == judged[-1]
