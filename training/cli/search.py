@@ -12,6 +12,7 @@ from strategies.registry import STRATEGIES, add
 from training.cli.commands import DONE, STOPPED, STOPPED_TEXT, USAGE_ERROR, add_models_dir
 from training.cli.errors import ERRORS
 from training.cli.model_config import add_model_config, with_model_config
+from training.cli.studies.option_quotes import add_option_quotes, quote_source
 from training.desks.registry import kind
 from training.rl.kernels import slow_products
 from training.rl.pool import Stopped
@@ -50,6 +51,7 @@ def parser() -> argparse.ArgumentParser:
     )
     found.add_argument("--config", type=Path, metavar="FILE", help=config)
     add_model_config(found)
+    add_option_quotes(found)
     found.add_argument("--trials", type=int, default=50, help="in all; give more later to go on (%(default)s)")
     found.add_argument("--steps", type=int, help=f"transitions of each training ({STEPS:,}, or {UPDATES} rollouts)")
     found.add_argument("--seed", type=int, default=1, help="of the suggestions and the first training (%(default)s)")
@@ -79,7 +81,8 @@ def search_from(chosen: argparse.Namespace) -> Search:
     """Return the search of these options, with the strategy's defaults.
 
     Raises:
-        ValueError: the strategy, or its preset, is unknown, or the model configuration cannot be used.
+        OSError, ValueError: the strategy, or its preset, is unknown, or the model configuration, or the option quotes,
+            cannot be used.
     """
     chosen.strategy = add(chosen.strategy)
     known, usual = (
@@ -105,6 +108,7 @@ def search_from(chosen: argparse.Namespace) -> Search:
         processes=chosen.processes,
         run_folder=chosen.study_dir,
         restart=chosen.restart,
+        quotes=quote_source(chosen),
     )
     run = with_model_config(run, chosen.model_config)
     space = space_around(start) if own is None or plan is None else own.searched(plan)

@@ -17,14 +17,14 @@ from pathlib import Path
 from typing import Any
 
 from daemon.host.version import add_version
-from daemon.tapes.files import digest_of
 from strategies.registry import STRATEGIES, add
 from training.cli.commands import COMMANDS, DONE, NOT_ACTIVE, STOPPED, STOPPED_TEXT, add_models_dir, wrong
 from training.cli.errors import ERRORS
 from training.cli.model_config import add_model_config, with_model_config
 from training.cli.promote import promoted
+from training.cli.studies.option_quotes import add_option_quotes, quote_source
 from training.cli.studies.run_file import CHANGES, OPTION, expanded
-from training.desks.kind import QuoteSource, TrainingKind
+from training.desks.kind import TrainingKind
 from training.desks.practice import practice_of
 from training.desks.registry import kind
 from training.desks.trial import ENGINES, OWN, RLLIB
@@ -70,7 +70,7 @@ def parser() -> argparse.ArgumentParser:
     config = "of the desk that will use it: train by its limits, costs, gates and sizes (the strategy's defaults)"
     what.add_argument("--config", type=Path, metavar="FILE", help=config)
     what.add_argument("--feed", default=defaults.feed, help="the feed the bars come from (%(default)s)")
-    _quotes(found)
+    add_option_quotes(found)
     how = found.add_argument_group("how to train")
     how.add_argument("--preset", metavar="NAME", help="steps and coefficients that go together: see below")
     how.add_argument("--steps", type=int, help="transitions of each trial (the preset's)")
@@ -107,18 +107,6 @@ def parser() -> argparse.ArgumentParser:
     proof = "outputs of the original that the imported policy must give again; see training/export/import_sb3.py"
     other.add_argument("--golden", type=Path, metavar="NPZ", help=proof)
     return found
-
-
-def _quotes(found: argparse.ArgumentParser) -> None:
-    """The options of recorded option quotes."""
-    group = found.add_argument_group("option quotes (see docs/DATA.md)")
-    recorded = "train and test on these recorded quotes in place of Black-Scholes prices"
-    group.add_argument("--option-quotes", type=Path, metavar="FILE", help=recorded)
-    group.add_argument("--option-root", default="", metavar="ROOT", help="of the contracts (the underlying's)")
-    closes = "bars whose closes give the volatility where a minute has no quote (those of --bars)"
-    group.add_argument("--closes", type=Path, metavar="FILE", help=closes)
-    share = "of the training episodes on Black-Scholes prices, from 0 to below 1 (%(default)s)"
-    group.add_argument("--synthetic-share", type=float, default=0.0, metavar="SHARE", help=share)
 
 
 def _otherwise(how: Any) -> None:
@@ -227,7 +215,7 @@ def settings_from(chosen: argparse.Namespace) -> Settings:
         allow_unproven=chosen.allow_unproven,
         patience=chosen.patience,
         sinks=tuple(chosen.sink),
-        quotes=_quote_source(chosen),
+        quotes=quote_source(chosen),
         warm_start=_version(chosen),
         practice=practice_of(chosen.practice, kind(chosen.strategy).practised, chosen.strategy),
         coefficients=coefficients,
@@ -243,17 +231,6 @@ def settings_from(chosen: argparse.Namespace) -> Settings:
         restart=chosen.restart,
     )
     return with_model_config(found, chosen.model_config)
-
-
-def _quote_source(chosen: argparse.Namespace) -> QuoteSource | None:
-    """The recorded quotes. Raises OSError where a file cannot be read."""
-    if chosen.option_quotes is None:
-        return None
-    closes_sha256 = digest_of(chosen.closes) if chosen.closes is not None else ""
-    digest = digest_of(chosen.option_quotes)
-    return QuoteSource(
-        chosen.option_quotes, digest, chosen.option_root, chosen.closes, closes_sha256, chosen.synthetic_share
-    )
 
 
 def _version(chosen: argparse.Namespace) -> str:
@@ -349,10 +326,6 @@ def _contradiction(chosen: argparse.Namespace, known: TrainingKind) -> str:
                 return f"--reference-years is one fold of given years: leave --{name.replace('_', '-')} out"
         if known.split is None:
             return f"--reference-years is not for {chosen.strategy}: its reference names no years"
-    if chosen.option_quotes is None and (chosen.option_root or chosen.closes or chosen.synthetic_share):
-        return "--option-root, --closes and --synthetic-share belong to --option-quotes FILE"
-    if not 0.0 <= chosen.synthetic_share < 1.0:
-        return f"--synthetic-share is {chosen.synthetic_share}: expected 0 or more, and less than 1"
     if chosen.import_sb3 is None:
         for name in ("activation", "golden"):
             if getattr(chosen, name) is not None:

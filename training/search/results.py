@@ -14,6 +14,7 @@ from optuna.trial import FrozenTrial, TrialState
 from training.desks.registry import kind
 from training.evidence.overfitting import expected_maximum
 from training.evidence.statistics import annual
+from training.runs.settings import Settings
 from training.search.book import Book, Found
 from training.search.coefficients_file import COEFFICIENTS_FILE
 from training.search.space import Search
@@ -64,7 +65,7 @@ def results_of(ready: Ready, book: Book, folder: Path) -> Results:
         importances=_importances(book.study),
         expected_maximum_sharpe=luck,
         caution=caution,
-        command=shlex.join(_command(book.search, folder)),
+        command=shlex.join(command(book.search, folder)),
     )
 
 
@@ -76,7 +77,7 @@ def _importances(study: optuna.Study) -> dict[str, float]:
     return {name: round(share, 3) for name, share in optuna.importance.get_param_importances(study).items()}
 
 
-def _command(search: Search, folder: Path) -> list[str]:
+def command(search: Search, folder: Path) -> list[str]:
     """Trains with what was found, on the folds whose tests were kept from the search."""
     run = search.run
     config = ["--config", str(run.config)] if run.config is not None else []
@@ -93,6 +94,22 @@ def _command(search: Search, folder: Path) -> list[str]:
             sizes += [f"--{name.replace('_', '-')}", str(size)]
     return [
         "train-and-export", "--strategy", run.strategy, "--bars", str(run.bars), "--models-dir", str(run.out),
-        *preset, *config, "--network", run.network, "--reward", run.rewards[0], "--steps", str(run.steps),
-        "--folds", str(run.folds), *sizes, "--coefficients", str(folder / COEFFICIENTS_FILE),
+        *preset, *config, *_quotes(run), "--network", run.network, "--reward", run.rewards[0],
+        "--steps", str(run.steps), "--folds", str(run.folds), *sizes, "--coefficients", str(folder / COEFFICIENTS_FILE),
     ]  # fmt: skip
+
+
+def _quotes(run: Settings) -> list[str]:
+    """The options of the recorded option quotes."""
+    quotes = run.quotes
+    if quotes is None:
+        return []
+    share = str(quotes.synthetic_share) if quotes.synthetic_share else ""
+    closes = str(quotes.closes) if quotes.closes is not None else ""
+    given = {
+        "--option-quotes": str(quotes.path),
+        "--option-root": quotes.root,
+        "--closes": closes,
+        "--synthetic-share": share,
+    }
+    return [word for option, value in given.items() if value for word in (option, value)]

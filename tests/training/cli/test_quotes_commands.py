@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
+from hashlib import sha256
 from pathlib import Path
 
 import pytest
@@ -11,7 +13,14 @@ from daemon.tapes.quotes.calibration_file import read_calibration
 from daemon.tapes.quotes.faults import FAULTS, REMARKS
 from tests.support.paths import REPOSITORY
 from tests.support.quote_files import lean_zip
+from training.cli import search, train
 from training.cli.main import main
+from training.cli.search import search_from
+from training.cli.studies import ablate
+from training.cli.studies.ablate import asked
+from training.cli.train import settings_from
+from training.desks.kind import QuoteSource
+from training.search.results import command
 
 NAME = "20240815_spy_minute_quote_american_call_5500000_20240816.csv"
 GOOD = "34200000,10000,10000,10000,10000,1,11000,11000,11000,11000,1"
@@ -103,3 +112,28 @@ def test_the_closes_of_a_calibration_are_those_of_the_contracts_own_root(
         assert words in capsys.readouterr().err
         main([*given, "--symbol", "SPY"])
         assert "no usable quote in it" in capsys.readouterr().err  # the bars are taken; a call alone has no forward
+
+
+def test_every_command_that_trains_takes_recorded_quotes_and_refuses_half_of_their_options(tmp_path: Path) -> None:
+    quotes = tmp_path / "quotes.parquet"
+    quotes.write_bytes(b"quotes")
+    given = ["--strategy", "option_scalper", "--bars", "bars.csv"]
+    expected = QuoteSource(quotes, sha256(b"quotes").hexdigest(), root="SPY", synthetic_share=0.25)
+    makers: tuple[Callable[[list[str]], QuoteSource | None], ...] = (
+        lambda options: settings_from(train.parser().parse_args(options)).quotes,
+        lambda options: search_from(search.parser().parse_args(options)).run.quotes,
+        lambda options: asked(ablate.parser().parse_args(options)).run.quotes,
+    )
+    for made in makers:
+        with_quotes = [*given, "--option-quotes", str(quotes), "--option-root", "SPY"]
+        assert made([*with_quotes, "--synthetic-share", "0.25"]) == expected
+        assert made(given) is None
+        for share in ("1", "-0.1", "nan"):
+            with pytest.raises(ValueError, match=f"--synthetic-share is {share}; expected 0 or more and below 1"):
+                made([*with_quotes, f"--synthetic-share={share}"])
+        with pytest.raises(ValueError, match="--closes is given without --option-quotes"):
+            made([*given, "--closes", "bars.csv"])
+    found = search_from(
+        search.parser().parse_args([*given, "--option-quotes", str(quotes), "--synthetic-share", "0.3"])
+    )
+    assert f"--option-quotes {quotes} --synthetic-share 0.3" in " ".join(command(found, tmp_path))

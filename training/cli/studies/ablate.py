@@ -15,6 +15,7 @@ from training.ablation.judge import Verdict
 from training.ablation.run import RESULT_FILE, Result, run_ablation
 from training.cli.commands import COMMANDS, DONE, STOPPED, STOPPED_TEXT, add_models_dir, wrong
 from training.cli.errors import ERRORS
+from training.cli.studies.option_quotes import add_option_quotes, quote_source
 from training.desks.kind import Arm
 from training.desks.practice import practice_of
 from training.desks.registry import kind
@@ -41,6 +42,7 @@ def parser() -> argparse.ArgumentParser:
     found.add_argument("--seeds", type=int, default=10, help="of each setting and fold (%(default)s)")
     found.add_argument("--folds", type=int, default=3, help="validation spans, all before the tests (%(default)s)")
     found.add_argument("--config", type=Path, metavar="FILE", help="of the desk: its rules (the strategy's)")
+    add_option_quotes(found)
     found.add_argument("--processes", type=int, default=2, help="that share the trainings (%(default)s)")
     found.add_argument("--out", type=Path, metavar="DIR", help="(runs/ablation-<strategy>-<digest>)")
     return found
@@ -66,7 +68,10 @@ def main(arguments: Sequence[str]) -> int:
 
 
 def asked(chosen: argparse.Namespace) -> Ablation:
-    """What the options ask for. Raises ValueError for a name that the strategy does not have."""
+    """What the options ask for.
+
+    Raises OSError, ValueError: a name that the strategy does not have, or option quotes that cannot be used.
+    """
     strategy = add(chosen.strategy)
     known = kind(strategy)
     if known.procedure is not None:
@@ -84,6 +89,7 @@ def asked(chosen: argparse.Namespace) -> Ablation:
         processes=chosen.processes,
         run_folder=chosen.out,
         base=chosen.preset or "",
+        quotes=quote_source(chosen),
     )
     return Ablation(run, _named(chosen.settings, {**known.ablations, **GENERAL}, strategy))
 
