@@ -1,5 +1,5 @@
 """What all tests share: the folder of real market data, Hypothesis without a clock, where coverage is measured, which
-files come first, and one garbage collection for all that was collected.
+files come first, temporary folders in memory, and one garbage collection for all that was collected.
 
 Tests that need real data take `data_dir`: they are skipped where the folder is missing, and fail where it exists but a
 file in it does not. Expected values never come from here.
@@ -11,6 +11,7 @@ import contextlib
 import gc
 import importlib
 import os
+import shutil
 from collections.abc import Generator, Iterator
 from pathlib import Path
 from typing import Any
@@ -68,6 +69,34 @@ LONGEST = (
 )
 """Files of half a minute and more on a busy machine, the longest first: several processes then end together, as the
 last is short. A file's tests stay together, so a new long file belongs here."""
+
+MEMORY, ROOM_GIB = Path("/dev/shm"), 4
+"""Where files are in memory, and what must be free there: all files of the whole suite are below 1 GiB."""
+
+
+def in_memory() -> bool:
+    """Whether temporary folders have their place in memory: programs can be started there, and there is room."""
+    try:
+        found = os.statvfs(MEMORY)
+        lines = dict(line.split(":") for line in Path("/proc/meminfo").read_text().splitlines())
+        free = int(lines["MemAvailable"].split()[0]) * 1024
+    except (OSError, LookupError, ValueError):
+        return False
+    room = min(found.f_bavail * found.f_frsize, free) >= ROOM_GIB * 2**30
+    return room and not found.f_flag & (os.ST_NOEXEC | os.ST_RDONLY) and os.access(MEMORY, os.W_OK | os.X_OK)
+
+
+if in_memory():  # a journal waits for the disk at each commit; the tests kill processes, and cut no power
+    os.environ.setdefault("PYTEST_DEBUG_TEMPROOT", str(MEMORY))
+
+
+@pytest.hookimpl(trylast=True)
+def pytest_sessionfinish(session: pytest.Session, exitstatus: int) -> None:
+    """Give the memory back where all went well; else the folders stay, as on a disk."""
+    made = getattr(session.config, "_tmp_path_factory")._basetemp  # noqa: B009
+    mine = not hasattr(session.config, "workerinput") and made is not None and MEMORY in made.parents
+    if mine and exitstatus == pytest.ExitCode.OK and session.config.option.basetemp is None:
+        shutil.rmtree(made, ignore_errors=True)
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
