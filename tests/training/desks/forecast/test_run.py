@@ -17,7 +17,7 @@ from strategies.forecast_ensemble import SPEC
 from strategies.golden import contract_hash
 from strategies.kit.manifest import MANIFEST_FILE, Manifest, decode
 from strategies.registry import strategy
-from tests.support.desks.desk_run import Desk, verified
+from tests.support.desks.desk_run import Desk, table, verified
 from tests.support.training.made_files import days, write_days
 from tests.support.training.ray_processes import left, mark
 from tests.support.training.small_runs import StopAfter
@@ -252,8 +252,10 @@ def test_an_engine_is_for_a_strategy_with_a_sac(settings: Settings, capsys: pyte
 
 def test_the_model_is_replayed_by_the_daemon_and_verifies(settings: Settings, version: Path, tmp_path: Path) -> None:
     given = {"desk__strategy": SPEC.name, "paths__models_dir": settings.out, "policy__version": version.name}
-    desk = Desk(settings.bars, **given, desk__symbols=list(SYMBOLS))
+    tape = write_days(tmp_path / "tape.csv", SYMBOLS, days("2020-06-01", "2022-07-15"))  # warm after 360 sessions
+    desk = Desk(tape, **given, desk__symbols=list(SYMBOLS))
     assert desk.run(tmp_path / "state").failure is None
+    assert len(table(tmp_path / "state", "decisions")) > 100
     assert verified(tmp_path / "state").difference == ""
 
 
