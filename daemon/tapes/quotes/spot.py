@@ -1,7 +1,7 @@
 """The underlying's price as the option quotes themselves imply it, by put–call parity.
 
 Call mid - put mid + strike, with no interest, so it is the forward of that expiry. Median of the three strikes whose
-two mids are nearest to each other.
+two mids are nearest to each other. Crossed quotes say nothing.
 """
 
 from __future__ import annotations
@@ -56,7 +56,7 @@ def _implied(quotes: SessionQuotes, place: Int64Array) -> tuple[Int64Array, Floa
     """Return the places that have a pair, and their implied forwards."""
     contracts, mid = quotes.contracts, quotes.mid
     strike, right = contracts.strike[quotes.codes], contracts.right[quotes.codes]
-    good = np.isfinite(mid) & np.isfinite(strike)
+    good = np.isfinite(mid) & np.isfinite(strike) & (quotes.bid <= quotes.ask)
     calls, puts = np.flatnonzero(good & (right > 0)), np.flatnonzero(good & (right < 0))
     _, grid = np.unique(strike, return_inverse=True)
     key = place * (grid.max(initial=0) + 1) + grid

@@ -114,6 +114,11 @@ def test_the_forward_is_that_of_the_three_strikes_nearest_to_the_money(tmp_path:
     assert set(spots(found).tolist()) == {551.0}
 
 
+def test_a_crossed_quote_gives_no_price_of_the_underlying(tmp_path: Path) -> None:
+    found = read(tmp_path, [(CALL, NOON, 9.0, 5.0), (PUT, NOON, 4.0, 4.0)])
+    assert np.isnan(forwards(found)).all()
+
+
 def test_a_recorded_underlying_wins_over_the_implied_one(tmp_path: Path) -> None:
     found = read(tmp_path, [(CALL, NOON, 5.0, 5.0), (PUT, NOON, 4.0, 4.0)], underlying=549.5)
     assert set(spots(found).tolist()) == {549.5}
