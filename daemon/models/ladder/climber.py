@@ -37,8 +37,8 @@ from daemon.operator.gateway import Gateway
 from strategies.kit.contract import AnyStrategy
 
 WHO = "ladder"
-GAINED, PEAK = "gained", "gained_peak"
-"""Figures of a canary, USD: what the desk had gained when it was promoted, and the most since."""
+GAINED, PEAK, ASKED = "gained", "gained_peak", "asked_to"
+"""Figures of a canary: USD that the desk had gained when it was promoted, the most since, and the newest question."""
 
 
 class Climber:
@@ -215,7 +215,7 @@ class Climber:
         state = self._gateway.state
         base, self._peak = float(state.book.equity), rules_of.gained(state.book)
         figures = {**ladder.figures, "base": base, "began_ns": float(state.now_ns)}
-        figures |= {GAINED: self._peak, PEAK: self._peak}
+        figures |= {GAINED: self._peak, PEAK: self._peak, ASKED: float(state.decision)}
         await self._submit(ladder, ladder.step, 0, figures, "answers", f"equity {base:.2f} at its promotion")
 
     async def _shadowed(self, ladder: LadderState, state: State[Any]) -> None:
@@ -246,10 +246,14 @@ class Climber:
         if ladder.figures["began_ns"] > session.open_ns:
             return
         earned = float(book.equity) / base - 1.0
-        figures = {**ladder.figures, **rules_of.bet(ladder.figures, earned, ladder.share)}
-        figures |= {PEAK: max(self._peak, ladder.figures[PEAK]), "session_return": earned}
+        figures = {**ladder.figures, PEAK: max(self._peak, ladder.figures[PEAK]), ASKED: float(state.decision)}
+        asked = state.decision - int(ladder.figures.get(ASKED, -1.0))
+        if reason := rules_of.idle(state.risk, state.now_ns, asked):
+            await self._submit(ladder, ladder.step, ladder.sessions, figures, "idle", f"{reason}: it does not count")
+            return
+        figures |= rules_of.bet(ladder.figures, earned, ladder.share) | {"session_return": earned}
         figures["evidence"] = rules_of.evidence_of(figures)
-        sessions = ladder.sessions + 1
+        sessions = ladder.sessions + (state.risk.halt is None)
         await self._counted(
             ladder, sessions, figures, rules_of.after_canary(ladder.step, sessions, figures["evidence"], self._rules)
         )

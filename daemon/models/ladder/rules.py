@@ -12,7 +12,8 @@ from typing import NamedTuple
 
 from daemon.config.tables import Ladder
 from daemon.core.broker.fills import at_cost
-from daemon.core.state import Book
+from daemon.core.risk.desk_gates import LOSSES
+from daemon.core.state import Book, RiskState
 from daemon.models.ladder.replay_gate import Replayed
 from strategies.kit.card import DEVIATIONS_MOST, STAKES, Card
 
@@ -20,6 +21,7 @@ REPLAY, SHADOW, CHAMPION = "replay", "shadow", "champion"
 REFUSED, ROLLED_BACK = "refused", "rolled_back"
 CANARY = {"canary_10": 0.10, "canary_25": 0.25, "canary_50": 0.50, "canary_100": 1.0}
 """The steps at which a challenger trades, and their parts of the size."""
+OWN_HALTS = ("daily_loss", "drawdown")
 CLIMBING = (REPLAY, SHADOW, *CANARY)
 LOSS_MOST = 2.0  # x stake²: more than a card may allow for the tails of its sessions
 
@@ -115,6 +117,21 @@ def drawdown(gain: float, peak: float, capital: float, share: float, rules: Ladd
     if lost <= most:
         return None
     return Move(ROLLED_BACK, "canary_drawdown", f"{lost:.2%} of the equity lost since then, at most {most:.2%}")
+
+
+def idle(risk: RiskState, now_ns: int, asked: int) -> str:
+    """Return why a session shows nothing about a canary, "" where it does; `asked` are its questions.
+
+    What its own losses stopped is no reason.
+    """
+    if not asked:
+        return "no question was asked"
+    pause, halt = risk.pause, risk.halt
+    if halt is not None and halt.reason not in OWN_HALTS:
+        return f"halt {halt.reason}"
+    if pause is None or pause.reason == LOSSES or (pause.until_ns and now_ns >= pause.until_ns):
+        return ""
+    return f"paused: {pause.reason}"
 
 
 def bet(figures: Mapping[str, float], session_return: float, share: float) -> dict[str, float]:

@@ -12,7 +12,7 @@ from pathlib import Path
 import msgspec
 
 from daemon.config.tables import Ladder
-from daemon.core.events import CashTransferred, ClockTicked, LadderMoved
+from daemon.core.events import CashTransferred, ClockTicked, LadderMoved, PauseRequested, ResumeRequested
 from daemon.core.state import LadderState
 from daemon.models.ladder.holds import Holds, write_holds
 from daemon.models.pointer import CURRENT, named
@@ -227,6 +227,25 @@ def test_a_withdrawal_is_no_loss_of_a_canary_and_what_is_left_is_its_capital(tmp
         assert climb.step == "v2 rolled_back"
 
     assert steps(climbed(tmp_path, play, rules))[-1] == ("rolled_back", "canary_drawdown")
+
+
+def test_a_canary_does_not_climb_while_its_desk_is_paused(tmp_path: Path) -> None:
+    store = tmp_path / "store"
+
+    async def play(climb: Climb) -> None:
+        with_card(store, CARD)
+        await climb.settle()
+        await climb.session()
+        for wanted in (PauseRequested, ResumeRequested):
+            climb.run.intake.put(wanted(climb.run.gateway.state.now_ns, "a quiet day", "alice"))
+            await climb.session()
+            stood.append(climb.step)
+
+    stood: list[str] = []
+    moves = climbed(tmp_path, play)
+    assert stood == ["v2 canary_10", "v2 canary_25"]
+    idle = [move.detail for move in moves if move.reason == "idle"]
+    assert idle == ["paused: a quiet day (by alice): it does not count"]
 
 
 def test_a_person_may_promote_a_version_again_that_fell(tmp_path: Path) -> None:

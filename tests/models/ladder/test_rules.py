@@ -12,6 +12,7 @@ import pytest
 
 from daemon.config.load import ConfigError, load
 from daemon.config.tables import Ladder
+from daemon.core.state import Halt, Pause, RiskState
 from daemon.models.ladder.replay_gate import Replayed
 from daemon.models.ladder.rules import (
     CANARY,
@@ -26,6 +27,7 @@ from daemon.models.ladder.rules import (
     bet,
     drawdown,
     evidence_of,
+    idle,
     judged,
 )
 from strategies.kit.card import FORMAT, Card, Lead
@@ -141,6 +143,23 @@ def test_the_drawdown_of_a_canary_is_a_part_of_the_one_at_the_full_size() -> Non
     assert move is not None
     assert (move.to_step, move.reason) == (ROLLED_BACK, "canary_drawdown")
     assert drawdown(10.0, 10.0, 0.0, 1.0, rules) is not None  # an unknown base is no permission
+
+
+@pytest.mark.parametrize(
+    ("risk", "asked", "reason"),
+    [
+        (RiskState(), 390, ""),
+        (RiskState(), 0, "no question was asked"),
+        (RiskState(pause=Pause("by alice", 0)), 390, "paused: by alice"),
+        (RiskState(pause=Pause("by alice", 2_000)), 390, "paused: by alice"),
+        (RiskState(pause=Pause("by alice", 1_000)), 390, ""),  # over by then
+        (RiskState(pause=Pause("consecutive_losses", 2_000)), 390, ""),  # its own losses
+        (RiskState(halt=Halt("foreign_order", "", 0)), 390, "halt foreign_order"),
+        (RiskState(halt=Halt("daily_loss", "", 0)), 390, ""),
+    ],
+)
+def test_a_session_without_new_risk_shows_nothing_about_a_canary(risk: RiskState, asked: int, reason: str) -> None:
+    assert idle(risk, 1_000, asked) == reason
 
 
 def test_a_bet_is_worked_out_by_hand() -> None:
