@@ -186,6 +186,7 @@ class QuoteSource:
         return named | ({"root": self.root} if self.root else {}) | closes
 
 
+SYNTHETIC = "Black-Scholes prices"  # the scenario of a policy that was tested on recorded option quotes
 POLICY = "policy"  # the chosen ones, among the players
 
 

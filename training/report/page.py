@@ -35,6 +35,7 @@ def page(study: Study, findings: Findings, *, passive: bool = False) -> str:
         facts=_facts(study, findings),
         settings=_settings(study),
         results=results,
+        covered=_covered(study),
         evidence=evidence,
         forecaster=read(study.extra),
         pages=forecaster,
@@ -86,6 +87,19 @@ def _calibration(study: Study) -> list[Row]:
         return []
     values = ", ".join(f"{name} {found[name]:g}" for name in Fitted.__struct_fields__)
     return [("calibrated option market", f"{values}; to {found['quotes']}, digest {found['digest'][:16]}")]
+
+
+def _covered(study: Study) -> str:
+    """How much of what the run could trade has a recorded quote; "" for a run without any."""
+    found = study.settings.get("option_quote_coverage")
+    if not found:
+        return ""
+    minutes = found["contract_minutes"]
+    part = 1.0 - minutes["missing"] / (sum(minutes.values()) or 1)
+    sessions = f"{found['sessions']} of {found['sessions_of_the_bars']} sessions"
+    return (
+        f"The file has quotes of {sessions} of the bars, and of {share(part)} of the contract minutes near the money."
+    )
 
 
 def _quotes(study: Study) -> list[Row]:

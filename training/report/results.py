@@ -12,6 +12,7 @@ from markupsafe import Markup
 
 from daemon.page_kit import plots
 from daemon.page_kit.svg import Point, millions
+from training.desks.kind import SYNTHETIC
 from training.evidence.findings import Findings, FoldLine, Line
 from training.evidence.statistics import chosen_results, running, session_returns
 from training.evidence.wording import UNKNOWN, number, percent, share
@@ -23,7 +24,16 @@ from training.study.study import PlayResult, Study
 
 def result_rows(f: Findings) -> list[Row]:
     """The policy and the baselines side by side, with intervals."""
-    lines = (f.policy, *f.baselines)
+    return _rows(f, (f.policy, *f.baselines))
+
+
+def quoted_rows(f: Findings) -> list[Row]:
+    """The policy on recorded option quotes and on Black-Scholes prices side by side; none without recorded ones."""
+    synthetic = next((line for line in f.scenarios if line.name == SYNTHETIC), None)
+    return [] if synthetic is None else _rows(f, (f.policy, synthetic))
+
+
+def _rows(f: Findings, lines: Sequence[Line]) -> list[Row]:
     return [
         ("net return" if f.compounds else "net return, sum", *(with_interval(line.net_return) for line in lines)),
         *([("a year", *(percent(line.figures.annual_return) for line in lines))] if f.compounds else []),

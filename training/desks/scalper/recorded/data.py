@@ -14,7 +14,7 @@ from daemon.tapes.minutes import TapeSource, scan
 from daemon.tapes.quotes.tape import OptionQuotes, option_quotes
 from strategies.kit.contract import AnyStrategy
 from training.data.sessions import calendar_of
-from training.desks.kind import QuoteSource
+from training.desks.kind import SYNTHETIC, QuoteSource
 from training.desks.minutes import Venue
 from training.desks.scalper.data import Data
 from training.desks.scalper.dry_run import MODELLED
@@ -25,7 +25,6 @@ from training.desks.scalper.recorded.market import RecordedMarket
 from training.desks.scalper.recorded.table import QuoteTable, modelled, quote_table
 from training.desks.scalper.recorded.venue import Recorded
 
-SYNTHETIC = "Black-Scholes prices"
 _ROWS = ("start_ns", "open", "high", "low", "close", "features", "minute", "gap")
 
 
