@@ -29,6 +29,11 @@ CHECKPOINT, FROZEN = "trainer.pt", "frozen"
 EVERY = 500  # transitions between two checkpoints
 WAIT_MS = 1000  # for new entries
 WAIT_FIRST_S, WAIT_MOST_S = 0.5, 30.0
+_FAILURES: tuple[type[Exception], ...] = (Exception,)  # torch's exceptions share no other base
+
+
+class CheckpointUnreadable(ValueError):
+    """The checkpoint is damaged, or no checkpoint."""
 
 
 class OtherDesk(ValueError):
@@ -167,7 +172,16 @@ class Trainer:
         path = self._folder / CHECKPOINT
         if not path.exists():
             return
-        state: dict[str, Any] = torch.load(path, weights_only=True)
+        try:
+            state: dict[str, Any] = torch.load(path, weights_only=True)
+        except OSError:
+            raise
+        except _FAILURES as error:
+            first = str(error).partition("\n")[0][:200]
+            raise CheckpointUnreadable(
+                f"{path} cannot be read ({type(error).__name__}: {first}): restore it, or begin anew with an empty "
+                "--own-dir"
+            ) from None
         self._learner.load_state_dict(state["learner"])
         if self._watcher is not None:
             self._watcher.load_state_dict(state["watcher"])

@@ -19,7 +19,7 @@ from tests.support.outside.stream import STREAM, Logged, redis_anywhere, until
 from tests.support.rl.stream_learner import A_SESSION, TinyLearner, made, put
 from training.online.consume import CONSUMER, Consumer
 from training.online.reward import RewardAgent
-from training.online.trainer import CHECKPOINT, FROZEN, Trainer
+from training.online.trainer import CHECKPOINT, FROZEN, CheckpointUnreadable, Trainer
 
 COUNT = 60
 BOUNDARIES = {"taken", "learned", "before checkpoint", "after checkpoint", "after acknowledgement"}
@@ -162,6 +162,13 @@ def crash_after(left: int, seen: Counter[str]) -> Callable[[str], None]:
             raise Crash(boundary)
 
     return hook
+
+
+@pytest.mark.parametrize("data", [b"", b"no checkpoint", b"PK\x03\x04 cut"])
+def test_a_damaged_checkpoint_is_named_with_the_cure(desk: Desk, data: bytes) -> None:
+    (desk._folder / CHECKPOINT).write_bytes(data)
+    with pytest.raises(CheckpointUnreadable, match=r"trainer\.pt cannot be read .*: restore it, or begin anew with"):
+        desk.trainer()
 
 
 def test_a_stream_that_comes_later_is_waited_for(
