@@ -57,7 +57,7 @@ def bars(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def searching(bars: Path, home: Path) -> Search:
     run = settings_for(SPEC.name, bars, home / "store", preset="smoke")
-    run = replace(run, symbols=SYMBOLS, processes=1, steps=16_384, folds=1, run_folder=home / "study")
+    run = replace(run, symbols=SYMBOLS, processes=1, steps=8_192, folds=1, run_folder=home / "study")
     return Search(run, trials=2, space=FEW, preset="smoke")
 
 
