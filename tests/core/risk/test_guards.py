@@ -252,6 +252,17 @@ def test_losses_in_a_row_pause_for_their_time_and_a_gain_starts_the_count_again(
     assert (d.state.stats.trades, d.state.stats.wins) == (4, 1)
 
 
+def test_losses_after_a_pause_are_counted_anew() -> None:
+    d = desk(configured(ONE, risk=configured(RESTED, consecutive_losses_max=2, consecutive_losses_pause_min=2)))
+    raised = []
+    for minute in (0, 2, 8, 10):
+        lose(d, minute)
+        raised.append(alarms(d.effects).count(LOSSES))
+        for quiet in range(minute + 2, 8 if minute == 2 else minute + 2):
+            d.bar(quiet)
+    assert raised == [0, 1, 1, 2]
+
+
 def test_losses_in_a_row_do_not_shorten_a_pause_that_the_operator_ordered() -> None:
     d = desk(configured(ONE, risk=configured(RESTED, consecutive_losses_max=1)))
     d.holds()
