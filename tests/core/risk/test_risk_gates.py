@@ -13,6 +13,7 @@ import pytest
 
 from daemon.core.desks.gates import OPTION_GATES
 from daemon.core.limits import Execution, Risk
+from daemon.core.orders import Order
 from daemon.core.risk.desk_gates import LOSSES, reject_rate
 from daemon.core.risk.risk import Applies, Gate, ask_gates
 from daemon.core.risk.view import Intent, RiskView
@@ -250,6 +251,22 @@ def test_a_gate_that_raises_is_a_denial_and_the_next_gates_are_still_asked() -> 
         ("broken", "the gate failed: ZeroDivisionError: by nobody")
     ]
     assert verdicts.by_gate["halted"] == ""
+
+
+@pytest.mark.parametrize(
+    ("working", "exposure"),
+    [
+        ({}, 1_060),  # five at 2.12
+        ({"o1": order(symbol=PUT, quantity=40)}, 9_060),  # and forty at 2.00 that may still be bought
+        ({"o1": order(symbol=PUT, quantity=40, filled=10)}, 7_060),
+        ({"o1": order(side=-1, symbol=PUT, quantity=40)}, 1_060),  # a sale costs nothing
+        ({"o1": replace(order(symbol="SPY", quantity=10), limit_price=Decimal(500))}, 6_060),  # shares, one by one
+    ],
+)
+def test_the_exposure_of_an_order_counts_the_buys_that_still_work(working: dict[str, Order], exposure: int) -> None:
+    for limit, denied_by in ((exposure / 10_000, []), ((exposure - 1) / 10_000, ["intraday_margin"])):
+        moment = at(orders=working, limits={"intraday_exposure_max": limit})
+        assert by("intraday_margin", moment) == denied_by
 
 
 def test_ten_contracts_at_a_price_that_one_wrong_bar_made_are_no_order_by_the_default_limits() -> None:
