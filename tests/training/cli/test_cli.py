@@ -47,6 +47,7 @@ def trained(bars: Path, tmp_path_factory: pytest.TempPathFactory) -> Trained:
     out, err = io.StringIO(), io.StringIO()
     with contextlib.redirect_stdout(out), contextlib.redirect_stderr(err):
         code = main([*given, "--steps", "1", "--processes", "1", "--promote"])
+    assert out.getvalue(), err.getvalue()  # without a version an empty path would stand for the whole checkout
     return Path(out.getvalue().strip()), run, err.getvalue(), code
 
 
