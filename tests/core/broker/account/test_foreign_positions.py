@@ -8,6 +8,7 @@ from __future__ import annotations
 from decimal import Decimal
 
 import pytest
+from msgspec.structs import replace
 
 from daemon.core import events as ev
 from daemon.core.effects import SubmitOrder
@@ -129,6 +130,24 @@ def test_shares_sold_short_by_hand_and_adopted_are_bought_back_in_parts() -> Non
     # sold at 500.00, bought 40 at 499.00 and 60 at 498.00
     assert (d.held, d.state.book.realized) == ({}, Decimal(160))
     agreed(d, account, 3)
+
+
+def test_fees_of_each_part_of_a_buy_back_are_paid_once() -> None:
+    d = at_broker(account := Account("60000"), ADOPT)
+    account.positions["SPY"] = (-100, Decimal(500))
+    account.cash += 50_000
+    d.put(account.report(d.at(1)), account.report(d.at(1, 10)))
+    (cover,) = of(d.effects, SubmitOrder)
+    name = account.take(cover, d.state.now_ns)
+    before, paid = d.state.book.fees, Decimal(0)
+    for quantity, fees, minute in ((40, "0.40", 2), (35, "0.75", 3), (25, "1.00", 4)):
+        d.put(replace(account.fill(name, quantity, "499.00", d.at(minute)), cumulative_fees=Decimal(fees)))
+        account.cash -= Decimal(fees) - paid
+        paid = Decimal(fees)
+        assert d.state.book.fees - before == Decimal(fees)
+        assert d.state.book.cash == account.cash
+    assert (d.held, d.state.book.realized) == ({}, Decimal(99))  # a dollar a share, less the fees
+    agreed(d, account, 5)
 
 
 def test_a_sale_against_what_is_owed_is_seen_in_the_positions_alone() -> None:
