@@ -10,6 +10,8 @@ from decimal import Decimal
 from msgspec.structs import replace
 
 from daemon.core import events as ev
+from daemon.core.broker.hanging import hangs
+from daemon.core.draft import Draft
 from daemon.core.effects import AskBroker, SubmitOrder
 from daemon.core.limits import Execution, Risk, Trading
 from daemon.core.orders import EXPIRED, UNKNOWN
@@ -60,6 +62,18 @@ def test_an_entry_that_the_broker_lacks_holds_up_no_exit() -> None:
     sale = sent(d.put(ev.OrderMissing(d.at(1, 39), second)))
     assert (sale.side, sale.quantity) == (-1, 4)
     assert (d.order(second).status, d.order(second).remaining) == (UNKNOWN, 5)  # still exposure
+
+
+def test_an_order_that_the_broker_lacks_hangs_never_and_one_that_it_may_have_does() -> None:
+    d = at_broker(account := Account())
+    sale = leaving(d, account)
+    d.put(ev.OrderUnknown(d.at(2, 6), sale))
+    later = Draft(d.state, d.core.desk)
+    later.now_ns = d.at(12)  # ten minutes after it should have been priced again
+    order = later.orders[sale]
+    assert order.status == UNKNOWN
+    assert hangs(later, order)
+    assert not hangs(later, replace(order, missing_ns=d.at(2, 7)))
 
 
 def test_a_refused_exit_asks_what_the_broker_holds() -> None:
