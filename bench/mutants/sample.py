@@ -23,7 +23,7 @@ from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass
 from difflib import unified_diff
-from itertools import accumulate
+from itertools import accumulate, islice
 from pathlib import Path
 
 import coverage
@@ -180,17 +180,9 @@ class _Sample:
             area = next((area for area, parts in AREAS.items() if file.startswith(parts)), None)
             for mutant in _mutants(area, file, source) if area is not None else ():
                 places[mutant.area].setdefault((file, mutant.line), []).append(mutant)
-        drawn = []
+        drawn: list[Mutant] = []
         for number, lines in enumerate(places.values()):
-            left, order = (self._count + number) // len(AREAS), sorted(lines)
-            chance.shuffle(order)
-            for line in order:
-                chance.shuffle(lines[line])
-                found = next((each for each in lines[line] if _changed(each, sources[each.file])), None)
-                drawn += [found] if found is not None and left else []
-                left -= found is not None
-                if not left:
-                    break
+            drawn += islice(_one_of_each(lines, sources, chance), (self._count + number) // len(AREAS))
         return drawn
 
     def _read(self) -> Iterator[Tried]:
@@ -253,6 +245,17 @@ def _mutants(area: str, file: str, source: str) -> Iterator[Mutant]:
         for occurrence, ((line, column), (last, _)) in enumerate(places):
             if not any(first <= (line, column) < end for first, end in idle):
                 yield Mutant(area, file, name, occurrence, line, last, line not in within)
+
+
+def _one_of_each(
+    lines: dict[tuple[str, int], list[Mutant]], sources: dict[str, str], chance: random.Random
+) -> Iterator[Mutant]:
+    """One change of each line that has some, lines and changes by chance."""
+    order = sorted(lines)
+    chance.shuffle(order)
+    for line in order:
+        chance.shuffle(lines[line])
+        yield from islice((each for each in lines[line] if _changed(each, sources[each.file])), 1)
 
 
 def _changed(mutant: Mutant, source: str) -> str:

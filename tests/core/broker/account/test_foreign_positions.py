@@ -15,7 +15,7 @@ from daemon.core.effects import SubmitOrder
 from daemon.core.limits import Trading
 from strategies.kit.contract import Session
 from tests.support.core.account import Account, agreed, at_broker
-from tests.support.core.desk import BUY_CALL, CALL, DAY, MINUTE, OPEN, PUT, TUESDAY, alarms, of, quote, sent
+from tests.support.core.desk import BUY_CALL, CALL, DAY, MINUTE, OPEN, PUT, TUESDAY, Desk, alarms, of, quote, sent
 from tests.support.core.others import ADOPT, HALT, IGNORE, RULES, closed_by_hand, gain, holding
 
 
@@ -115,12 +115,18 @@ def test_under_ignore_cash_that_nothing_explains_is_no_transfer() -> None:
     )
 
 
-def test_shares_sold_short_by_hand_and_adopted_are_bought_back_in_parts() -> None:
+def owing() -> tuple[Desk, Account, SubmitOrder]:
+    """A desk that took over 100 shares sold short by hand at 500.00, and its order that buys them back."""
     d = at_broker(account := Account("60000"), ADOPT)
     account.positions["SPY"] = (-100, Decimal(500))
     account.cash += 50_000
     d.put(account.report(d.at(1)), account.report(d.at(1, 10)))
     (cover,) = of(d.effects, SubmitOrder)
+    return d, account, cover
+
+
+def test_shares_sold_short_by_hand_and_adopted_are_bought_back_in_parts() -> None:
+    d, account, cover = owing()
     assert (cover.symbol, cover.side, cover.quantity, cover.limit_price) == ("SPY", 1, 100, None)
     assert cover.intent == "buy_to_close"
     name = account.take(cover, d.state.now_ns)
@@ -133,11 +139,7 @@ def test_shares_sold_short_by_hand_and_adopted_are_bought_back_in_parts() -> Non
 
 
 def test_fees_of_each_part_of_a_buy_back_are_paid_once() -> None:
-    d = at_broker(account := Account("60000"), ADOPT)
-    account.positions["SPY"] = (-100, Decimal(500))
-    account.cash += 50_000
-    d.put(account.report(d.at(1)), account.report(d.at(1, 10)))
-    (cover,) = of(d.effects, SubmitOrder)
+    d, account, cover = owing()
     name = account.take(cover, d.state.now_ns)
     before, paid = d.state.book.fees, Decimal(0)
     for quantity, fees, minute in ((40, "0.40", 2), (35, "0.75", 3), (25, "1.00", 4)):
