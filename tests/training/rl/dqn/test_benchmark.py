@@ -41,9 +41,10 @@ def test_the_study_of_flips_keeps_each_seed_goes_on_there_and_prints_a_verdict(t
     figures = run("flips", "--seeds", "1", "--into", str(kept))
     assert figures["recovered"] in (0.0, 1.0)
     line = json.loads(kept.read_text())
-    kept.write_text(json.dumps(line | {"part": [0.99, -0.5]}) + '\n{"cut')
+    kept.write_text(json.dumps(line | {"part": {"online": [0.2, 0.99], "frozen": -0.5}}) + '\n{"cut')
     again = flips.main(["--quick", "--seeds", "1", "--into", str(kept)])  # what was kept is not made again
-    assert (again["online"], again["frozen"], again["holds"]) == ([0.99], [-0.5], True)
+    assert (again["reached_in_session"], again["at_the_end"], again["frozen"]) == ([2], [0.99], -0.5)
+    assert again["holds"]
     with pytest.raises(SystemExit, match="was made with"):
         flips.main(["--seeds", "1", "--into", str(kept)])
 
@@ -65,4 +66,15 @@ def test_a_study_does_only_what_is_missing(tmp_path: Path) -> None:
 def test_a_version_taken_on_noise_is_judged_by_the_ladder_s_own_criteria() -> None:
     (version,) = flips.of_noise(0, flips.QUICK)
     assert version == ["refused", "card_cannot_say", "1 sessions, expected at least 8"]
-    assert flips.verdict([[version], [["replay", "card_passed", ""]]], noise=True)["passed"] == 1
+    both = [[version], [["replay", "card_passed", ""]]]
+    assert flips.verdict(both, noise=True, size=flips.QUICK)["passed"] == 1
+
+
+def test_a_learner_recovered_if_it_came_there_and_holds_it_in_the_mean_of_the_last_sessions() -> None:
+    def recovered(*online: float) -> float:
+        part = {"online": list(online), "frozen": -1.0}
+        return float(flips.verdict([part], noise=False, size=flips.Size(sessions=4, last=2))["recovered"])
+
+    assert recovered(0.1, 0.95, 0.97, 0.86) == 1.0  # the mean of the last two is 0.915
+    assert recovered(0.1, 0.99, 0.93, 0.86) == 0.0  # 0.895
+    assert recovered(0.1, 0.5, 0.8, 0.89) == 0.0
