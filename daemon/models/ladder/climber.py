@@ -40,6 +40,9 @@ WHO = "ladder"
 GAINED, PEAK, ASKED = "gained", "gained_peak", "asked_to"
 """Figures of a canary: USD that the desk had gained when it was promoted, the most since, and the newest question."""
 
+PEAK_STEP = 0.1
+"""A higher gain is journaled once it is above the journaled one by this part of the drawdown that a canary may have."""
+
 
 class Climber:
     """Run `run` on the event loop; `observe` must see every step, after the models."""
@@ -66,6 +69,7 @@ class Climber:
         self._account = ShadowAccount(strategy)
         self._ended: State[Any] | None = None  # the state at the end of a session that is not judged yet
         self._peak = float("-inf")  # of the gain since this process began
+        self._peak_due = False  # it is to be journaled: a restart forgets what is not
         self._problem = ""
         self._replaying = Replaying(models_dir, journal, rules.replay_sessions, public_key, self._wake.set, log)
 
@@ -104,6 +108,10 @@ class Climber:
         move = rules_of.drawdown(gained, self._peak, capital, ladder.share, self._rules)
         if move is not None:
             self._found(move)
+        most = capital * self._rules.drawdown_max * ladder.share
+        if self._peak - ladder.figures[PEAK] > PEAK_STEP * most and not self._peak_due:
+            self._peak_due = True
+            self._wake.set()
 
     def _found(self, move: Move) -> None:
         if not self._due:
@@ -169,6 +177,12 @@ class Climber:
         if ladder.step in CANARY and GAINED not in ladder.figures and running == ladder.version:
             await self._begin(ladder)
             return True
+        if self._peak_due:
+            self._peak_due = False
+            if ladder.step in CANARY and PEAK in ladder.figures:
+                figures = {**ladder.figures, PEAK: self._peak}
+                await self._submit(ladder, ladder.step, ladder.sessions, figures, "peak", "the most it gained so far")
+                return True
         if self._ended is not None:
             state, self._ended = self._ended, None
             await (self._shadowed(ladder, state) if ladder.step == SHADOW else self._traded(ladder, state))

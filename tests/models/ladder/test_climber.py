@@ -229,6 +229,32 @@ def test_a_withdrawal_is_no_loss_of_a_canary_and_what_is_left_is_its_capital(tmp
     assert steps(climbed(tmp_path, play, rules))[-1] == ("rolled_back", "canary_drawdown")
 
 
+def test_a_restart_keeps_the_highest_gain_of_a_canary_s_session(tmp_path: Path) -> None:
+    store = tmp_path / "store"
+    rules = replace(RULES, drawdown_max=0.5, canary_sessions=9)  # a tenth of it: 5 % of the capital
+
+    async def play(climb: Climb) -> None:
+        with_card(store, CARD)
+        await climb.settle()
+        await climb.session()
+        equity = climb.run.gateway.state.book.equity
+        lose(climb, -equity * Decimal("0.004"))  # a gain below a tenth of what may be lost
+        await climb.settle()
+        lose(climb, -equity * Decimal("0.03"))
+        await climb.settle()
+        climb.climber = climber_of(climb.run, store, rules)
+        lose(climb, equity * Decimal("0.015"))
+        await climb.settle()
+        assert climb.step == "v2 canary_10"
+        lose(climb, equity * Decimal("0.025"))  # 2.5 % below its start, 5.5 % below its peak
+        await climb.settle()
+        assert climb.step == "v2 rolled_back"
+
+    moves = climbed(tmp_path, play, rules)
+    assert [move.reason for move in moves].count("peak") == 1
+    assert steps(moves)[-1] == ("rolled_back", "canary_drawdown")
+
+
 def test_a_canary_does_not_climb_while_its_desk_is_paused(tmp_path: Path) -> None:
     store = tmp_path / "store"
 
