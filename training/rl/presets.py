@@ -22,6 +22,7 @@ class Practice:
     universe: float = 1.0  # the share of the symbols that an episode may trade, others drawn for each
     fixed_start: bool = False  # every episode begins at the first session, none at a random one
     turnover: float = 0.0  # of the value traded, taken from the reward
+    over_market: bool = False  # the reward is what is earned more than by the market's return on the starting capital
     from_date: str = ""  # trains on no session before this New York date
 
     @property

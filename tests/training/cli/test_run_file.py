@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from training.cli.main import main
-from training.cli.studies.run_file import expanded
+from training.cli.studies.run_file import PATHS, expanded
 from training.cli.train import parser, settings_from
 from training.desks.registry import kind
 
@@ -36,6 +36,16 @@ def test_the_keys_of_a_file_are_options_and_its_table_changes_the_preset(tmp_pat
     assert (len(found.seeds), found.folds, found.refit, found.rewards) == (5, 2, False, ("shares", "notional"))
     assert found.coefficients == replace(wide.coefficients, epochs=3)
     assert expanded(["--strategy", "x"]) == ["--strategy", "x"]
+
+
+def test_every_path_of_a_file_is_relative_to_it_and_so_is_code_of_one_s_own(tmp_path: Path) -> None:
+    assert {action.option_strings[0][2:] for action in parser()._actions if action.type is Path} - {"run"} == PATHS
+    text = 'option-quotes = "q.parquet"\nstrategy = "mine.py:Mine"\nsink = ["wandb", "sinks/own.py:Own", "a.b:C"]\n'
+    (tmp_path / "study.toml").write_text(text)
+    assert expanded(["--run", str(tmp_path / "study.toml")]) == [
+        "--option-quotes", str(tmp_path / "q.parquet"), "--strategy", str(tmp_path / "mine.py:Mine"),
+        "--sink", "wandb", "--sink", str(tmp_path / "sinks/own.py:Own"), "--sink", "a.b:C",
+    ]  # fmt: skip
 
 
 @pytest.mark.parametrize(

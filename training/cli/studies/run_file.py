@@ -12,7 +12,14 @@ from pathlib import Path
 from typing import Any
 
 OPTION = "--run"
-PATHS = frozenset({"bars", "models-dir", "config", "coefficients", "run-dir", "import-sb3", "golden"})
+PATHS = frozenset(
+    {
+        "bars", "models-dir", "out", "config", "coefficients", "run-dir", "import-sb3", "golden", "option-quotes",
+        "closes", "model-config",
+    }
+)  # fmt: skip
+OF_CODE = frozenset({"strategy", "sink"})
+"""Names, or files of one's own such as `mine.py` and `mine.py:NAME`."""
 CHANGES = "--changes"  # the table of coefficients, as JSON
 
 
@@ -51,5 +58,6 @@ def _options(path: Path) -> Iterator[str]:
             yield from [f"--{name}"] if value else []
         else:
             for one in value if isinstance(value, list) else [value]:
-                text = str(path.parent / one) if name in PATHS else str(one)
+                file = name in PATHS or (name in OF_CODE and str(one).partition(":")[0].endswith(".py"))
+                text = str(path.parent / one) if file else str(one)
                 yield from (f"--{name}", text)

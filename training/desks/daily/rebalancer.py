@@ -171,11 +171,12 @@ KIND = TrainingKind(
     compounds=True,
     imports=True,
     rules=_unit_of_action,
-    practices=("permute", "universe", "fixed_start", "turnover"),
+    practices=("permute", "universe", "fixed_start", "turnover", "over_market"),
     ablations={
         "permute": Arm("each episode shows the stocks in another order", practice={"permute": True}),
         "universe": Arm("each episode trades half of the stocks", practice={"universe": 0.5}),
         "fixed_start": Arm("every episode begins at the first session", practice={"fixed_start": True}),
         "turnover": Arm("0.1 % of the value traded taken from the reward", practice={"turnover": 0.001}),
+        "over_market": Arm("the market's return of the day taken from the reward", practice={"over_market": True}),
     },
 )

@@ -91,6 +91,28 @@ def test_a_penalty_of_turnover_is_taken_from_the_reward_and_from_no_account() ->
     assert float(funds.step(torch.tensor([2])).rewards) == pytest.approx(-0.011)  # all into SPY: a turnover of 1
 
 
+def test_the_market_s_return_is_taken_from_the_reward_alike_whatever_is_done() -> None:
+    prices = {
+        "AAPL": [(100.0, 100.0), (100.0, 100.0), (101.0, 102.0), (102.0, 102.0)],
+        "AMGN": [(200.0, 200.0), (200.0, 200.0), (200.0, 198.0), (198.0, 198.0)],
+    }
+    for day, market_usd in ((2, 100.0), (3, 0.0)):  # of 20,000: (2 % - 1 %) / 2; no price moves on the day after
+        for first in (1.0, 0.0, -1.0):
+            plain, over = (
+                RebalancerMarket(
+                    written(prices), 2, 3, trading("20000"), count=1, draws=False, practice=Practice(over_market=each)
+                )
+                for each in (False, True)
+            )
+            actions = torch.zeros(1, STOCKS)
+            actions[0, 0] = first
+            for _ in range(day - 2):
+                plain.step(actions), over.step(actions)
+            gap = plain.step(actions).rewards - over.step(actions).rewards
+            assert float(gap) == pytest.approx(market_usd * 1e-4, abs=1e-7)
+            assert torch.equal(plain.closing_usd[0], over.closing_usd[0])  # no account is another
+
+
 def test_a_memory_is_burnt_in_before_the_span_with_an_account_of_its_own() -> None:
     rising = {name: [(100.0 + 5 * day, 104.0 + 5 * day) for day in range(9)] for name in ("SPY", "QQQ", "IWM")}
     table, seen = written(rising, FUNDS), []

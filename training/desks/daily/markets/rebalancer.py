@@ -89,6 +89,7 @@ class RebalancerMarket(ShareAccounts):
         seen[:, TRADABLE] = table.tradable[before]
         self._seen = self._table(seen)
         self._prices = self._table(price_rows(table, first, self._last, trading, fill))
+        self._market = self._table(market_returns(table, first, self._last))
 
     def observe(self) -> Tensor:
         """Raw observations, a new tensor of float32 (n, 803)."""
@@ -101,7 +102,7 @@ class RebalancerMarket(ShareAccounts):
     @torch.no_grad()
     def step(self, actions: Tensor) -> Step:
         """Trade float (n, symbols) within [-1, 1] in the next session; rewards float32 (n,), who ran out of time."""
-        before = self._value
+        before, market = self._value, self._market.index_select(0, self._day)
         allowed, known, sold, paid, limit, closes = self._prices.index_select(0, self._day).unbind(1)
         actions = actions if self._layout is None else self._layout.meant(actions)
         actions = actions.double().clamp(-1.0, 1.0) * allowed
@@ -114,6 +115,8 @@ class RebalancerMarket(ShareAccounts):
         gained = self._value - before
         if self._practice.turnover:
             gained = gained - self._practice.turnover * self.traded_usd * MICRO
+        if self._practice.over_market:
+            gained = gained - self._capital * market
         return self._stepped((gained * (REWARD / MICRO)).to(torch.float32))
 
     def _open_again(self, over: Tensor) -> None:
@@ -136,6 +139,19 @@ class RebalancerMarket(ShareAccounts):
         """A place of its own for each stock of each account, and the number of the account's episode there."""
         places = torch.arange(self._count * self._symbols, device=self.device)
         return places, self._episode.repeat_interleave(self._symbols)
+
+
+def market_returns(table: DailyTable, first: int, last: int) -> np.ndarray[Any, Any]:
+    """What the stocks return on average from close to close in sessions `first` to `last`, float64 (sessions,).
+
+    A stock counts from its second known close on. No decision changes it, so a reward less a constant times it has the
+    same optimum: docs/TRAINING.md has the proof.
+    """
+    closes = table.close_ticks[first - 1 : last + 1]
+    known = closes[:-1] > 0
+    returns = np.where(known, closes[1:] / np.where(known, closes[:-1], 1.0) - 1.0, 0.0)
+    found: np.ndarray[Any, Any] = returns.sum(axis=1) / np.maximum(known.sum(axis=1), 1)
+    return found
 
 
 def unit_usd(trading: Trading, variant: str) -> Decimal:
