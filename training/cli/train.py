@@ -33,6 +33,7 @@ from training.export.import_sb3 import ACTIVATIONS
 from training.export.version import read_version
 from training.rl.kernels import slow_products
 from training.rl.pool import Stopped
+from training.rl.presets import PASSIVE
 from training.runs.display import Display
 from training.runs.exporting import Outcome
 from training.runs.import_run import import_and_export
@@ -316,6 +317,8 @@ def _contradiction(chosen: argparse.Namespace, known: TrainingKind) -> str:
             return f"--refit is not for {chosen.strategy}: its procedure trains for each fold"
         if chosen.engine == RLLIB and (chosen.precision, chosen.device) != ("float32", "cpu"):
             return "--engine rllib computes in float32 on a CPU: leave --precision and --device out"
+        if chosen.engine == RLLIB and chosen.preset and known.preset(chosen.preset).begins == PASSIVE:
+            return f"--engine rllib draws the first weights itself: leave it or --preset {chosen.preset} out"
     elif chosen.engine != OWN:
         return f"--engine is not for {chosen.strategy}: no SAC is trained for it"
     elif chosen.members is not None:

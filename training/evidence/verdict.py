@@ -83,7 +83,7 @@ def abstract(f: Findings, study: Study, known_today: str = "") -> tuple[str, ...
     )
     symbols = [known_today] if known_today else []
     refit = [study.refit] if study.refit else []
-    learnt = [_learnt(f)] if f.learnt is not None else []
+    learnt = [_learnt(f, study)] if f.learnt is not None else []
     return (
         f"Tested: {_tested(f, study)} {opened}",
         earned,
@@ -94,7 +94,7 @@ def abstract(f: Findings, study: Study, known_today: str = "") -> tuple[str, ...
     )
 
 
-def _learnt(f: Findings) -> str:
+def _learnt(f: Findings, study: Study) -> str:
     """How much was learned."""
     one = f.learnt
     assert one is not None, "asked for a study that measured it"
@@ -103,9 +103,16 @@ def _learnt(f: Findings) -> str:
     several = f", the mean of {f.members} seeds," if f.members > 1 else ""
     return (
         f"Learned: {steps}{' of the seed with the fewest' if several else ''}. The policy's answers{several} are "
-        f"{number(one.kl, 3)} nats from those of the network that it began as, have a mean size of "
+        f"{number(one.kl, 3)} nats from those of the network that it began as{_begun(study)}, have a mean size of "
         f"{number(one.size, 3)} and deviate by {number(one.variation, 3)} over what it sees{critic}."
     )
+
+
+def _begun(study: Study) -> str:
+    """What the first network was."""
+    warm = study.settings.get("warm_start")
+    known = {"passive": " (near the passive policy)", "random": " (drawn at random)"}
+    return f" (version {warm})" if warm else known.get(study.settings.get("begins", ""), "")
 
 
 def _tested(f: Findings, study: Study) -> str:

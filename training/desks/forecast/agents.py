@@ -34,12 +34,14 @@ from training.rl.off_policy.networks import Actor
 from training.rl.off_policy.presets import build
 from training.rl.off_policy.trainer import OffPolicyTrainer
 from training.rl.pool import Stopped
+from training.rl.presets import PASSIVE
 from training.study.evaluation import SessionResult
 from training.study.study import Fold, Point
 
 if TYPE_CHECKING:
     from training.rl.rllib.engine import RllibSac
 
+LIFT = 1.5  # before the tanh: nine tenths of what a stock may weigh
 SCALING_STEPS = 64  # sessions that accounts trade at random, for the scaling
 
 
@@ -139,6 +141,8 @@ class Work:
         request, c = self._request, self.plan.coefficients(name)
         seed = seed_of(request, len(self.finished))
         if request.engine == RLLIB and name == "sac":
+            if request.begins == PASSIVE:
+                raise ValueError("RLlib draws the weights of its SAC itself: leave --preset passive or --engine out")
             from training.rl.rllib.engine import RllibSac
 
             make, runners = self._maker("cpu"), request.runners
@@ -147,8 +151,9 @@ class Work:
         market = self.market(seed, c.environments)
         c = replace(c, environments=market.rows)
         agent = build(
-            name, AGENT_WIDTH, c, seed=seed, precision=request.precision, scaling=self._scaling(), device=request.device
-        )
+            name, AGENT_WIDTH, c, seed=seed, precision=request.precision, scaling=self._scaling(),
+            device=request.device, begins=lift_of(request),
+        )  # fmt: skip
         trainer = OffPolicyTrainer(agent, market, c, total_steps=self.each, seed=seed)
         return trainer, market, self._open
 
@@ -199,9 +204,14 @@ def seed_of(request: Request, place: int) -> int:
     return 1000 * request.seed + place
 
 
+def lift_of(request: Request) -> float:
+    """What is added to the means of an actor's first actions: much, where it begins at the passive policy."""
+    return LIFT if request.begins == PASSIVE else 0.0
+
+
 def first_agents(plan: ForecastPlan, request: Request, trained: Ensemble) -> Ensemble:
     """The agents with the weights that they were drawn with, of equal shares; the scaling is that of trained ones."""
-    found = []
+    found: list[Actor] = []
     for place, (name, member) in enumerate(zip(MEMBERS, trained.members, strict=True)):
         c = plan.coefficients(name)
         assert isinstance(member, Actor)
@@ -215,6 +225,7 @@ def first_agents(plan: ForecastPlan, request: Request, trained: Ensemble) -> Ens
                 scaling=member.scaling,
             )
         )
+        found[-1].lift(lift_of(request))
     return Ensemble(found)
 
 

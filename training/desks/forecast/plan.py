@@ -13,7 +13,7 @@ from training.forecast.stage import Plan as ForecasterPlan
 from training.rl.dimensions import Dimension
 from training.rl.off_policy.coefficients import OffPolicyCoefficients
 from training.rl.off_policy.presets import RECIPES
-from training.rl.presets import Plan, Preset
+from training.rl.presets import PASSIVE, Plan, Preset
 from training.study.folds import SESSIONS_A_YEAR, HistoryError, Walk, walk
 from training.study.study import Fold
 
@@ -162,6 +162,12 @@ PRESETS = {
     "walk": Preset(
         "walk-forward by years, tested on 2017 to 2022; few and large updates on 1,024 rows",
         2_000_000,
+        plan=ForecastPlan(),
+    ),
+    "passive": Preset(
+        "as `walk`, from agents that want nearly as much of every stock as one may weigh",
+        2_000_000,
+        begins=PASSIVE,
         plan=ForecastPlan(),
     ),
     "textbook": Preset(

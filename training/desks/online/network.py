@@ -18,6 +18,7 @@ from training.rl.dqn.networks import Head, QNetwork
 from training.rl.dqn.presets import RECIPES
 
 SCALE = 1000.0  # of a reward: the gain of a bar is about a thousandth of the equity
+HOLDS = 1.0  # scaled rewards: drawn values differ by a few tenths
 RISK_SCALE = 0.001  # about the fall that follows within a quarter of an hour
 
 
@@ -80,6 +81,12 @@ def network_of(config: ModelConfig, preset: ColdPreset, seed: int) -> QNetwork:
         normalised=c.normalised,
         heads=heads_of(config),
     )
+
+
+@torch.no_grad()
+def begin_passive(network: QNetwork) -> None:
+    """Value HOLD by `HOLDS` more than as drawn, so that training departs from holding nothing."""
+    network.advantages.biases[-1][HOLD] += HOLDS
 
 
 @torch.no_grad()

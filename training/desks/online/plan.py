@@ -8,7 +8,7 @@ from types import MappingProxyType
 
 from training.desks.online.network import COLD_PRESETS, ColdPreset
 from training.rl.dimensions import Dimension
-from training.rl.presets import Plan, Preset
+from training.rl.presets import PASSIVE, Plan, Preset
 
 
 @dataclass(frozen=True, slots=True)
@@ -22,6 +22,9 @@ class OnlinePlan(Plan):
 PRESETS: Mapping[str, Preset] = MappingProxyType(
     {
         "cold": Preset("Q(lambda) on history, as the trainer's cold start", 1_000_000, plan=OnlinePlan()),
+        "passive": Preset(
+            "the same, from a network that mostly holds nothing", 1_000_000, begins=PASSIVE, plan=OnlinePlan()
+        ),
         "smoke": Preset("does it run? A tiny network", 8192, plan=OnlinePlan(cold=COLD_PRESETS["smoke"], looks=2)),
     }
 )

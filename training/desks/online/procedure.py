@@ -15,13 +15,13 @@ from strategies.kit.model_config.indicators import history_bars, shipped
 from training.desks.kind import Keeper, Played, Sources, Span
 from training.desks.online.baselines import play_one, players
 from training.desks.online.data import load
-from training.desks.online.network import network_of
+from training.desks.online.network import begin_passive, network_of
 from training.desks.online.plan import SPACE, OnlinePlan
 from training.desks.online.task_data import OnlineTaskData
 from training.desks.online.trial import Course
 from training.desks.trial import OWN, Control, Listener, Request, Trained
 from training.rl.dimensions import Dimension
-from training.rl.presets import Plan
+from training.rl.presets import PASSIVE, Plan
 from training.study.folds import Walk, last_fold, walk
 from training.study.study import Fold
 
@@ -87,8 +87,11 @@ class FromHistory:
         return Course(request, data.data, fold, keeper, _own(request.plan)).run(control, listen)
 
     def start(self, request: Request, data: OnlineTaskData, _: Fold, __: nn.Module) -> tuple[nn.Module, None]:
-        """See `Procedure`: the network as it is drawn, which answers with values."""
-        return network_of(data.data.config, _own(request.plan).cold, request.seed).eval(), None
+        """See `Procedure`: the network that the trial began as, which answers with values."""
+        found = network_of(data.data.config, _own(request.plan).cold, request.seed)
+        if request.begins == PASSIVE:
+            begin_passive(found)
+        return found.eval(), None
 
     def players(self, _: Plan) -> Sequence[str]:
         """See `Procedure`."""

@@ -17,12 +17,13 @@ import msgspec
 from training.desks.kind import Keeper
 from training.desks.online.cold_start import trainer_of
 from training.desks.online.data import OnlineData
-from training.desks.online.network import network_of
+from training.desks.online.network import begin_passive, network_of
 from training.desks.online.plan import OnlinePlan
 from training.desks.online.play import play
 from training.desks.trial import Control, Diverged, Listener, News, Request, Trained
 from training.rl.coefficients import NotFiniteError
 from training.rl.pool import Stopped
+from training.rl.presets import PASSIVE
 from training.study.evaluation import SessionResult, figures
 from training.study.study import Fold, Point
 
@@ -34,6 +35,8 @@ class Course:
         """Prepare, or go on from the keeper's checkpoint."""
         self._request, self._data, self._fold, self._keeper = request, data, fold, keeper
         self._network = network_of(data.config, plan.cold, request.seed)
+        if request.begins == PASSIVE:
+            begin_passive(self._network)
         self._trainer = trainer_of(
             self._network, data, fold.train, plan.cold, request.seed, request.steps, request.precision
         )

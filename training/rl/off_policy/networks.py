@@ -68,6 +68,11 @@ class Actor(Layers):
         self.inputs = inputs
         self.scaling = scaling if scaling is not None else nn.Identity()
 
+    @torch.no_grad()
+    def lift(self, by: float) -> None:
+        """Add to the biases of the means, before they are squashed."""
+        self.biases[-1][: self.actions] += by
+
     def prepare(self, observations: Tensor) -> Tensor:
         """What does not change in training, once for each observation."""
         prepared: Tensor = self.scaling(observations)

@@ -73,12 +73,14 @@ def build(
     scaling: nn.Module | None = None,
     average: Average | None = None,
     device: str = "cpu",
+    begins: float = 0.0,
 ) -> Agent:
     """A new agent, "sac" or "td3", with weights drawn from `seed`.
 
     Args:
         inputs: numbers of a prepared observation.
         scaling: raw observations to prepared ones; it becomes a part of the exported actor.
+        begins: added to the biases of the actor's means, before they are squashed.
 
     Raises:
         ValueError: an unknown name, or coefficients that do not fit each other.
@@ -89,6 +91,7 @@ def build(
     actor = Actor(
         inputs, c.actor_widths, seed=seed, actions=actions, spread=spread, normalised=c.normalised, scaling=scaling
     )
+    actor.lift(begins)
     critics = TwinCritics(inputs, c.critic_widths, seed=seed + 1, actions=actions, normalised=c.normalised)
     return kind(actor.to(device), critics.to(device), c, precision=precision, average=average)
 

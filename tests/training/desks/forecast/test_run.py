@@ -22,13 +22,17 @@ from tests.support.training.made_files import days, write_days
 from tests.support.training.ray_processes import left, mark
 from tests.support.training.small_runs import StopAfter
 from training.cli.main import main
+from training.desks.forecast.agents import first_agents, lift_of, seed_of
 from training.desks.forecast.baselines import BASELINES
+from training.desks.forecast.graph import AGENT_WIDTH, MEMBERS, RowScaling
 from training.desks.forecast.plan import ForecastPlan
 from training.desks.trial import News, Stage
+from training.rl.off_policy.ensemble import Ensemble
+from training.rl.off_policy.presets import build
 from training.rl.pool import Stopped
 from training.runs.folder import STUDY_FILE
 from training.runs.run import train_and_export
-from training.runs.settings import Settings, settings_for
+from training.runs.settings import Settings, requests_of, settings_for
 from training.study.folds import HistoryError
 from training.study.study import Study, Trial
 from training.study.study import decode as decode_study
@@ -248,6 +252,35 @@ def test_an_engine_is_for_a_strategy_with_a_sac(settings: Settings, capsys: pyte
     with pytest.raises(SystemExit):
         main(["--strategy", SPEC.name, *asked, "--precision", "bf16"])
     assert "computes in float32 on a CPU" in capsys.readouterr().err
+    with pytest.raises(SystemExit):
+        main(["--strategy", SPEC.name, *asked, "--preset", "passive"])
+    assert "draws the first weights itself: leave it or --preset passive out" in capsys.readouterr().err
+
+
+def test_agents_can_begin_near_the_passive_policy_and_are_compared_with_that() -> None:
+    asked = settings_for(SPEC.name, Path(), Path(), preset="passive")
+    assert (asked.preset, asked.begins) == ("passive", "passive")
+    plan, request = asked.plan, requests_of(asked)[0]
+    assert isinstance(plan, ForecastPlan)
+    scaling = RowScaling(torch.zeros(AGENT_WIDTH), torch.ones(AGENT_WIDTH))
+    agents = [
+        build(
+            name, AGENT_WIDTH, plan.coefficients(name), seed=seed_of(request, place), scaling=scaling,
+            begins=lift_of(request),
+        )
+        for place, name in enumerate(MEMBERS)
+    ]  # fmt: skip
+    actors = [agent.actor for agent in agents]
+    begun = first_agents(plan, request, Ensemble(actors))
+    for actor, first in zip(actors, begun.members, strict=True):
+        assert all(torch.equal(actor.state_dict()[name], value) for name, value in first.state_dict().items())
+    of_target = agents[1].state_dict()["modules"]["target_actor"]
+    assert all(torch.equal(actors[1].state_dict()[name], value) for name, value in of_target.items())
+    rows = torch.randn(200, AGENT_WIDTH, generator=torch.Generator().manual_seed(1))
+    drawn = first_agents(plan, replace(request, begins="random"), Ensemble(actors))
+    with torch.no_grad():
+        assert float(begun(rows)[0].min()) > 0.5
+        assert abs(float(drawn(rows)[0].mean())) < 0.3
 
 
 def test_the_model_is_replayed_by_the_daemon_and_verifies(settings: Settings, version: Path, tmp_path: Path) -> None:

@@ -11,6 +11,7 @@ import torch
 
 from daemon.core.limits import Trading
 from strategies.kit.model_config.indicators import shipped
+from strategies.online_dqn import HOLD
 from tests.support.training.online_bars import RULES, bundled, first_sessions, of_bars
 from training.desks.kind import Sources
 from training.desks.online.data import load
@@ -21,6 +22,7 @@ from training.desks.online.network import COLD_PRESETS, network_of, network_of_w
 from training.desks.online.plan import PRESETS, OnlinePlan
 from training.desks.online.procedure import FromHistory
 from training.desks.online.task_data import OnlineTaskData
+from training.desks.online.trial import Course
 from training.runs.folder import TrialFolder
 from training.runs.settings import requests_of, settings_for
 from training.runs.tasks import CheckpointTimer
@@ -100,3 +102,21 @@ def test_a_desk_that_waits_after_the_open_and_never_halts_has_the_same_market() 
     assert data.history.entry[day.first + 29]
     assert not data.history.entry[day.first + 359]  # 30 minutes before the close
     assert data.history.entry[day.first + 358]
+
+
+def test_a_trial_can_begin_near_the_passive_policy_and_is_compared_with_that(tmp_path: Path) -> None:
+    asked = settings_for("online_dqn", Path(), Path(), preset="passive")
+    assert (asked.preset, asked.begins) == ("passive", "passive")
+    data = OnlineTaskData(bundled())
+    fold, request = OWN.folds(tuple(data.days), PLAN)[0], requests_of(asked)[0]
+    seen = torch.from_numpy(data.probes(fold, 100, 1))
+    held = []
+    for begins in ("passive", "random"):
+        own = replace(request, begins=begins)
+        start = OWN.start(own, data, fold, torch.nn.Identity())[0]
+        under_way = Course(own, data.data, fold, TrialFolder(tmp_path / begins, ""), PLAN)
+        begun = under_way._network.state_dict()
+        assert all(torch.equal(begun[name], value) for name, value in start.state_dict().items())
+        with torch.no_grad():
+            held.append(int((start(seen)[0].argmax(dim=1) == HOLD).sum()))
+    assert held[0] > 95 > held[1]
