@@ -19,7 +19,7 @@ LEARN_ARGS ?=
 COVERAGE_MIN := 97
 PIP := .venv/bin/python -m pip --disable-pip-version-check
 
-.PHONY: help demo training test lint format bench bench-train bench-flips bench-noise bench-promotion off-policy-coverage site notebooks mutants soak learn online chaos chaos-desks install install-trainer prune dist images check-images check-deploy check-units debian-tools dashboard vendor clean
+.PHONY: help demo training test lint format bench bench-train bench-flips bench-noise bench-promotion bench-planted off-policy-coverage site notebooks mutants soak learn online chaos chaos-desks install install-trainer prune dist images check-images check-deploy check-units debian-tools dashboard vendor clean
 
 help:
 	@echo "make demo      install the daemon and run a bundled tape through it (dry run, no account needed);"
@@ -36,6 +36,7 @@ help:
 	@echo "make bench-nautilus  replays against NautilusTrader's backtest of the same bars, in alternation, as JSON"
 	@echo "make bench-train  training against Stable-Baselines3, in steps a second and in seconds to the same score, as JSON"
 	@echo "make bench-promotion  how often noise and planted edges pass the criteria of promotion, as a table"
+	@echo "make bench-planted  trained markets with an edge and of noise, ten each for every strategy; hours, kept and gone on with"
 	@echo "make bench-flips  how often online learning recovers after the rule of a planted market flipped; ten seeds, kept and gone on with"
 	@echo "make bench-noise  how often a challenger passes its card where nothing can be learned; ten seeds, kept and gone on with"
 	@echo "make off-policy-coverage  how often the intervals of the off-policy card hold the truth: 10,000 logs, as JSON"
@@ -174,6 +175,9 @@ off-policy-coverage: .venv/.installed-tests
 
 bench-promotion: .venv/.installed-tests
 	@OMP_NUM_THREADS=1 .venv/bin/python -m bench.training.bench_promotion
+
+bench-planted: .venv/.installed-tests
+	@OMP_NUM_THREADS=1 .venv/bin/python -m bench.planted.study --into $(STUDIES)/planted $(PLANTED_ARGS)
 
 bench-flips: .venv/.installed-tests
 	@.venv/bin/python -m bench.training.flips --into $(STUDIES)/flips

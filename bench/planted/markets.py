@@ -1,0 +1,124 @@
+"""Made-up markets with an edge that each strategy can see, and the same prices without one.
+
+Each file is drawn from a seed. Sessions are those of New York's calendar.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from daemon.host.time.calendar import SessionCalendar, midnight_ns
+from simulator.online import prices
+from strategies import daily_rebalancer, regime_switcher
+from strategies.kit.contract import Bar, Session
+from strategies.kit.units import MINUTE_NS
+from tests.support.training.made_up import write_csv
+
+SCALPED, LEARNED = 160, 110  # sessions of minutes of `option_scalper`, and of `online_dqn`
+REBALANCED, SWITCHED = 1200, 1300  # sessions of days
+FORECAST = ("AAA", "BBB", "CCC", "DDD", "EEE", "FFF")
+SPREAD_USD = 0.01
+QUIET, LOUD = 0.00005, 0.0006  # deviation of a minute's return: of a session with a trend, and of one without
+TREND = 0.012  # of the price over a session
+STILL = prices.Rule(noise=0.0012, move=0.0, back=0.0)  # bursts of volume that mean nothing
+
+Returns = NDArray[np.float64]
+
+
+def write(strategy: str, path: Path, seed: int, *, edge: bool) -> Path:
+    """Write the market of a strategy, with or without its edge, as a bars file."""
+    return write_csv(path, MARKETS[strategy](seed, edge))
+
+
+def scalped(seed: int, edge: bool) -> Iterator[Bar]:
+    """Yield minutes of SPY. The edge: a session goes one way from its open to its close, drawn for each."""
+    random, price = np.random.default_rng(seed), 500.0
+    for session in _sessions("2024-01-02", "2024-12-31")[:SCALPED]:
+        count = (session.close_ns - session.open_ns) // MINUTE_NS
+        way = TREND / count * (1.0 if random.random() < 0.5 else -1.0) if edge else 0.0
+        returns = random.normal(way, QUIET if edge else LOUD, count)
+        if edge:
+            returns -= np.log(price / 500.0) / count * 0.05  # it stays about where it is
+        closes = price * np.exp(returns.cumsum())
+        opens = np.append(price, closes[:-1])
+        for minute, (opened, close) in enumerate(zip(opens.tolist(), closes.tolist(), strict=True)):
+            start_ns, volume = session.open_ns + minute * MINUTE_NS, float(random.integers(50_000, 150_000))
+            yield _bar("SPY", start_ns, opened, close, volume)
+        price = float(closes[-1])
+
+
+def learned(seed: int, edge: bool) -> Iterator[Bar]:
+    """Yield minutes of SPY. The edge: the price rises after a burst of volume."""
+    rule = prices.USUAL if edge else STILL
+    sessions = _sessions("2024-01-02", "2024-12-31")[:LEARNED]
+    yield from prices.bars_of(("SPY",), sessions, seed, recorded=True, rule=rule)
+
+
+def rebalanced(seed: int, edge: bool) -> Iterator[Bar]:
+    """Yield days of 50 stocks. The edge: half of them, drawn by the seed, rise, and the others fall."""
+    random, stocks = np.random.default_rng(seed), len(daily_rebalancer.SYMBOLS)
+    ways = random.permutation(np.repeat((1.0, -1.0), stocks // 2)) * (0.001 if edge else 0.0)
+    market = random.normal(0.0003, 0.008, (REBALANCED, 1))
+    own = random.normal(0.0, 0.01, (REBALANCED, stocks))
+    yield from _days(daily_rebalancer.SYMBOLS, market + own + ways, random)
+
+
+def switched(seed: int, edge: bool) -> Iterator[Bar]:
+    """Yield days of three funds. The edge: one of them leads the others, for 40 sessions on average."""
+    random, funds = np.random.default_rng(seed), len(regime_switcher.SYMBOLS)
+    leads = np.zeros((SWITCHED, funds))
+    leader = 0
+    for day in range(SWITCHED):
+        leader = int(random.integers(funds)) if random.random() < 1.0 / 40 else leader
+        leads[day] = -0.002
+        leads[day, leader] = 0.004
+    market = random.normal(0.0003, 0.008, (SWITCHED, 1))
+    own = random.normal(0.0, 0.003, (SWITCHED, funds))
+    yield from _days(regime_switcher.SYMBOLS, market + own + (leads if edge else 0.0), random)
+
+
+def forecast(seed: int, edge: bool) -> Iterator[Bar]:
+    """Yield days of six stocks from 2014 on. The edge: each one's price goes one way for 30 sessions on average."""
+    random, count = np.random.default_rng(seed), len(_sessions("2014-01-02", "2022-12-30"))
+    turns = random.random((count, len(FORECAST))) < 1.0 / 30
+    ways = np.where((turns.cumsum(axis=0) + random.integers(2, size=len(FORECAST))) % 2 == 0, 0.006, -0.006)
+    own = random.normal(0.0, 0.008, (count, len(FORECAST)))
+    returns = own + (ways if edge else 0.0)
+    yield from _days(FORECAST, returns - returns.mean() + 0.0003, random, first="2014-01-02")
+
+
+MARKETS: Mapping[str, Callable[[int, bool], Iterator[Bar]]] = {
+    "option_scalper": scalped,
+    "daily_rebalancer": rebalanced,
+    "regime_switcher": switched,
+    "forecast_ensemble": forecast,
+    "online_dqn": learned,
+}
+
+
+def _sessions(first: str, last: str) -> tuple[Session, ...]:
+    return tuple(each for each in SessionCalendar.load(first, last).sessions if first <= each.date <= last)
+
+
+def _days(
+    symbols: Sequence[str], returns: Returns, random: np.random.Generator, first: str = "2016-01-04"
+) -> Iterator[Bar]:
+    """Yield days whose logarithmic returns these are, float64 (sessions, symbols); a fifth of each comes at night."""
+    sessions = _sessions(first, "2022-12-30")[: len(returns)]
+    closes = random.uniform(50.0, 200.0, len(symbols)) * np.exp(returns.cumsum(axis=0))
+    before = np.vstack([closes[:1] / np.exp(returns[:1]), closes[:-1]])
+    opens = before * (closes / before) ** 0.2
+    for day, session in enumerate(sessions):
+        start_ns = midnight_ns(session.date)
+        for symbol, opened, close in zip(symbols, opens[day].tolist(), closes[day].tolist(), strict=True):
+            yield _bar(symbol, start_ns, opened, close, float(random.integers(100_000, 1_000_000)))
+
+
+def _bar(symbol: str, start_ns: int, opened: float, close: float, volume: float) -> Bar:
+    opened, close = (max(round(price, 2), SPREAD_USD) for price in (opened, close))
+    high, low = round(max(opened, close) + SPREAD_USD, 2), max(round(min(opened, close) - SPREAD_USD, 2), SPREAD_USD)
+    return Bar(symbol, start_ns, opened, high, low, close, volume)

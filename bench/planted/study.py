@@ -1,0 +1,205 @@
+"""Trained markets with a planted edge, and of noise: is an edge proven, and does training add a bias?
+
+`python -m bench.planted.study [--strategy NAME …] [--markets N] [--processes N] [--into FILE]`, `make bench-planted`.
+Each market is a made-up file (`bench.planted.markets`) and a whole run on it: three seeds, the choice on validation,
+tests through the dry run, the criteria of promotion. An edge is to be proven: the lower bound of the lead over the best
+baseline is above 0 (one-sided, 99 %). Noise is not, and the interval of its mean lead reaches down to 0 at least.
+Not judged are the criteria that no made-up market can meet: data, seeds, length, recorded options. Last line: JSON.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import redirect_stderr
+from dataclasses import replace
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import msgspec
+import numpy as np
+
+from bench.planted.markets import FORECAST, MARKETS, write
+from bench.training.resumed import OtherStudy, resumed
+from bench.training.train_work import apart, progress
+from strategies.kit.model_config.indicators import read_file
+from training.cli.learn.lesson import MODEL, RULES
+from training.desks.forecast.plan import PRESETS as FORECAST_PRESETS
+from training.desks.forecast.plan import ForecastPlan
+from training.desks.online.network import COLD_PRESETS
+from training.desks.online.plan import OnlinePlan
+from training.evidence.findings import Findings
+from training.runs.run import train_and_export
+from training.runs.settings import Settings, settings_for
+
+SEEDS = 3
+NOT_OF_A_MARKET = frozenset({"data", "seeds", "length", "recorded options"})
+T_95 = {2: 12.706, 3: 4.303, 4: 3.182, 5: 2.776, 10: 2.262}  # Student's t, 0.975, by the number of markets
+
+
+def settings_of(strategy: str, folder: Path, *, quick: bool) -> Settings:
+    """How this market is trained: the documented presets, with fewer steps where a made-up rule needs fewer."""
+    bars, store = folder / "bars.csv", folder / "store"
+    found = _ASKED[strategy](bars, store)
+    steps = min(found.steps, 8192) if quick else found.steps
+    return replace(
+        found, steps=steps, seeds=(1,) if quick else tuple(range(1, SEEDS + 1)), processes=1,
+        run_folder=folder / "run", checkpoint_s=3600.0, allow_unproven=True,
+    )  # fmt: skip
+
+
+def _scalper(bars: Path, store: Path) -> Settings:
+    return replace(settings_for("option_scalper", bars, store), steps=300_000)
+
+
+def _rebalancer(bars: Path, store: Path) -> Settings:
+    asked = settings_for("daily_rebalancer", bars, store, preset="passive")
+    return replace(asked, steps=300_000, train_sessions=400, validate_sessions=120, test_sessions=252, purge_sessions=5)
+
+
+def _switcher(bars: Path, store: Path) -> Settings:
+    asked = settings_for("regime_switcher", bars, store)
+    coefficients = replace(asked.coefficients, environments=256)
+    return replace(
+        asked, steps=1_000_000, coefficients=coefficients, train_sessions=400, validate_sessions=200,
+        test_sessions=252, purge_sessions=5,
+    )  # fmt: skip
+
+
+def _forecaster(bars: Path, store: Path) -> Settings:
+    asked = settings_for("forecast_ensemble", bars, store, preset="smoke")
+    plan = FORECAST_PRESETS["smoke"].plan
+    assert isinstance(plan, ForecastPlan)
+    recipe = msgspec.structs.replace(plan.forecaster.recipe, epochs=8, stride=3)
+    forecaster = msgspec.structs.replace(plan.forecaster, first_year=2018, recipe=recipe)
+    asked = replace(asked, plan=replace(plan, forecaster=forecaster, sessions=None, looks=8))
+    return replace(asked, steps=60_000, symbols=FORECAST)
+
+
+def _online(bars: Path, store: Path) -> Settings:
+    config = msgspec.structs.replace(read_file(MODEL), symbols=("SPY",))
+    rules = bars.with_name("config.toml")
+    rules.write_text("\n".join(["[risk]", *(f"{key} = {json.dumps(value)}" for key, value in RULES.items()), ""]))
+    asked = settings_for("online_dqn", bars, store)
+    plan = OnlinePlan(cold=COLD_PRESETS["quick"], looks=8)
+    return replace(
+        asked, steps=200_000, plan=plan, config=rules, model_config=config.text, model_config_file="model.yaml",
+        symbols=("SPY",),
+    )  # fmt: skip
+
+
+_ASKED: dict[str, Callable[[Path, Path], Settings]] = {
+    "option_scalper": _scalper,
+    "daily_rebalancer": _rebalancer,
+    "regime_switcher": _switcher,
+    "forecast_ensemble": _forecaster,
+    "online_dqn": _online,
+}
+
+
+def trained(strategy: str, kind: str, seed: int, quick: bool) -> dict[str, Any]:
+    """Train one market, and return what its report says."""
+    began, core = time.perf_counter(), time.process_time()
+    with tempfile.TemporaryDirectory() as home, Path(os.devnull).open("w", encoding="utf-8") as nothing:
+        folder = Path(home)
+        write(strategy, folder / "bars.csv", seed, edge=kind == "edge")
+        with redirect_stderr(nothing):
+            found = train_and_export(settings_of(strategy, folder, quick=quick), lambda _: None).findings
+    seconds = {"seconds": round(time.perf_counter() - began, 1), "core_s": round(time.process_time() - core, 1)}
+    return {**figures(found), **seconds}
+
+
+def figures(found: Findings) -> dict[str, Any]:
+    """What of a report the verdict rests on."""
+    lead, learnt = found.lead, found.learnt
+    failed = [one.name for one in found.criteria if not one.passes and one.name not in NOT_OF_A_MARKET]
+    return {
+        "lead": None if lead is None else lead.mean,
+        "low": None if lead is None else lead.low,
+        "net": found.policy.figures.net_return,
+        "trades": found.policy.figures.trades,
+        "best": None if lead is None else lead.baseline,
+        "validated": float(np.mean([run.validate_return for run in found.runs])),
+        "kl": None if learnt is None else learnt.kl,
+        "gradient_steps": None if learnt is None else learnt.gradient_steps,
+        "failed": failed,
+    }
+
+
+def studied(keys: Sequence[str], *, quick: bool, processes: int) -> Iterator[tuple[str, dict[str, Any]]]:
+    """The markets of these keys, so many at once, each in a process of its own."""
+    for first in range(0, len(keys), processes):
+        together = keys[first : first + processes]
+        for key in together:
+            progress(key)
+        waiting = [apart(trained, *_parts(key), quick) for key in together]
+        yield from zip(together, (result() for result in waiting), strict=True)
+
+
+def _parts(key: str) -> tuple[str, str, int]:
+    strategy, kind, seed = key.split()
+    return strategy, kind, int(seed)
+
+
+def verdict(parts: dict[str, dict[str, Any]], strategy: str) -> dict[str, Any]:
+    """What all markets of a strategy say."""
+    edges, noise = ([parts[key] for key in parts if key.split()[:2] == [strategy, kind]] for kind in ("edge", "noise"))
+    leads = np.array([one["lead"] or 0.0 for one in noise])
+    spread = float(leads.std(ddof=1) / np.sqrt(len(leads))) * T_95.get(len(leads), 2.0) if len(leads) > 1 else np.inf
+    return {
+        "edges": len(edges),
+        "edges_proven": sum((one["low"] or 0.0) > 0.0 for one in edges),
+        "edges_passed": sum(not one["failed"] for one in edges),
+        "noise": len(noise),
+        "noise_proven": sum((one["low"] or 0.0) > 0.0 for one in noise),
+        "noise_passed": sum(not one["failed"] for one in noise),
+        "noise_lead": [float(leads.mean() - spread), float(leads.mean()), float(leads.mean() + spread)],
+        "biased": bool(leads.mean() - spread > 0.0),
+        "core_s": round(sum(one["core_s"] for one in (*edges, *noise)), 1),
+    }
+
+
+def table(found: dict[str, dict[str, Any]]) -> Iterable[str]:
+    """The verdicts as lines of Markdown."""
+    yield "| strategy | edges proven | edges that pass | noise proven | noise that passes | lead on noise, a session |"
+    yield "|---|---|---|---|---|---|"
+    for name, one in found.items():
+        low, mean, high = (f"{value * 100:+.3f} %" for value in one["noise_lead"])
+        yield (
+            f"| `{name}` | {one['edges_proven']} of {one['edges']} | {one['edges_passed']} | "
+            f"{one['noise_proven']} of {one['noise']} | {one['noise_passed']} | {mean} ({low} to {high}) |"
+        )
+
+
+def main(arguments: list[str] | None = None) -> dict[str, Any]:
+    """Train what is missing of the study; print the table, and all figures as one line of JSON."""
+    line = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
+    line.add_argument("--strategy", action="append", choices=list(MARKETS), help="several times (all)")
+    line.add_argument("--markets", type=int, default=10, help="of each kind and strategy (%(default)s)")
+    line.add_argument("--processes", type=int, default=2, help="(%(default)s)")
+    line.add_argument("--into", type=Path, metavar="FILE", help="keeps each market as it is done; goes on there")
+    line.add_argument("--quick", action="store_true", help="a smoke run: figures mean nothing")
+    given = line.parse_args(arguments)
+    names = given.strategy or list(MARKETS)
+    keys = [f"{name} {kind} {seed}" for name in names for seed in range(given.markets) for kind in ("edge", "noise")]
+    plan = {"study": "planted", "quick": given.quick}
+    work = partial(studied, quick=given.quick, processes=given.processes)
+    try:
+        parts = dict(resumed(given.into, plan, keys, work))
+    except OtherStudy as error:
+        sys.exit(str(error))
+    found = {name: verdict(parts, name) for name in names}
+    print(*table(found), sep="\n", flush=True)
+    figures = {**plan, "markets": parts, "verdicts": found}
+    print(json.dumps(figures), flush=True)
+    return figures
+
+
+if __name__ == "__main__":
+    main()

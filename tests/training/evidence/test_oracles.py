@@ -1,0 +1,83 @@
+"""The statistics of choosing against `purgedcv`, and the bootstrap over sessions against `arch`."""
+
+from __future__ import annotations
+
+import numpy as np
+import pandas as pd
+import pytest
+from arch.bootstrap import StationaryBootstrap
+from purgedcv import (
+    deflated_sharpe_ratio_full,
+    min_track_record_length,
+    probability_of_backtest_overfitting,
+    purge,
+)
+
+from strategies.registry import STRATEGIES, strategy
+from training.desks.registry import kind
+from training.evidence.cross_validation import backtest_overfitting
+from training.evidence.overfitting import deflated_sharpe, minimum_track_record, probabilistic_sharpe
+from training.evidence.resampling import block_length, interval
+from training.evidence.statistics import Series, sharpes
+from training.study.folds import walk
+
+
+def returns(seed: int, sessions: int = 300, trials: int = 6) -> Series:
+    """Fat-tailed returns that remember the session before, with an edge that grows from trial to trial."""
+    noise = np.random.default_rng(seed).standard_t(5, (sessions, trials)) * 0.01
+    return np.asarray(noise[1:] + 0.3 * noise[:-1] + np.linspace(-0.0005, 0.001, trials), dtype=np.float64)
+
+
+@pytest.mark.parametrize("seed", [1, 2, 3])
+def test_purgedcv_finds_the_same_overfitting(seed: int) -> None:
+    matrix = returns(seed, sessions=121)
+    found = backtest_overfitting(matrix, blocks=8)
+    assert found.splits == 70
+    assert found.probability == pytest.approx(probability_of_backtest_overfitting(matrix.T, n_splits=8).pbo)
+
+
+@pytest.mark.parametrize("seed", [1, 2, 3])
+def test_purgedcv_finds_the_same_sharpe_ratios_after_a_choice(seed: int) -> None:
+    matrix = returns(seed)
+    own, ratios = matrix[:, -1], sharpes(matrix.T)
+    for trials in (6, 40):
+        found = deflated_sharpe(own, ratios.tolist(), trials=trials)
+        theirs = deflated_sharpe_ratio_full(own, trials, float(ratios.var(ddof=1)))
+        population = found.sharpe * (len(own) / (len(own) - 1)) ** 0.5  # their deviation divides by n
+        assert (population, found.threshold) == pytest.approx((theirs.observed_sr, theirs.sr_star))
+        moments = theirs.skew, theirs.kurt
+        of_theirs = probabilistic_sharpe(theirs.observed_sr, len(own), *moments, threshold=found.threshold)
+        assert of_theirs == pytest.approx(theirs.dsr, abs=1e-12)
+        assert found.deflated == pytest.approx(theirs.dsr, abs=0.003)
+    least = minimum_track_record(0.08, *moments, threshold=0.01)
+    assert least is not None
+    assert np.ceil(least) == min_track_record_length(0.08, 0.01, 0.05, *moments)
+
+
+@pytest.mark.parametrize("statistic", ["mean", "sharpe"])
+def test_arch_finds_the_same_interval_over_sessions(statistic: str) -> None:
+    values = returns(4)[:, -1]
+    found = interval(values, statistic)
+    of = {"mean": np.mean, "sharpe": lambda drawn: np.mean(drawn) / np.std(drawn, ddof=1)}[statistic]
+    theirs = StationaryBootstrap(block_length(values), values, seed=1).conf_int(of, 2000, method="percentile")[:, 0]
+    width = found.high - found.low
+    assert [found.low, found.high] == pytest.approx(theirs.tolist(), abs=0.06 * width)  # 2,000 draws
+
+
+@pytest.mark.parametrize("name", sorted(STRATEGIES))
+def test_purgedcv_would_leave_out_no_session_more_between_spans(name: str) -> None:
+    """A decision for session i sees the bars of the look-back before it and earns in it: [i - look-back, i + 1)."""
+    rule, spec = kind(name).walk, strategy(name).spec
+    look_back = {"option_scalper": 21, "forecast_ensemble": 160}.get(name, spec.history_bars)
+    if name == "online_dqn":  # of minutes, of which a session has 390
+        look_back = -(-spec.history_bars // 390)
+    days = pd.bdate_range("1990-01-01", "2019-12-31")
+    fold = walk(tuple(str(day.date()) for day in days), rule, 1)[0]
+    place = {str(day.date()): at for at, day in enumerate(days)}
+    at = pd.Series(pd.Timestamp("1970-01-01") + pd.to_timedelta(np.arange(len(days)), unit="D"))
+    horizon = 5 if name == "forecast_ensemble" else 1
+    begins, ends = at - pd.Timedelta(days=look_back), at + pd.Timedelta(days=horizon)
+    for span, after in ((fold.train, fold.validate), (fold.validate, fold.test)):
+        before, later = np.arange(place[span[0]], place[after[0]]), np.array([place[day] for day in after])
+        kept = purge(before, later, begins, ends)
+        assert place[span[-1]] <= kept[-1] <= place[span[-1]] + 1
