@@ -143,11 +143,12 @@ def basket_of(
 
     Actions are float64, clipped to [-1, 1]. a < 0 sells int(held x -a) shares; a > 0 buys int(a x shares_per_unit), or
     int(a x notional_per_unit / price) where that is not 0, and nothing without a price; int truncates. A flag of 0
-    leaves a symbol alone. Sells come first, buys by the largest action, ties by `symbols`. `ValueError` for a NaN or
-    when lengths differ.
+    leaves a symbol alone, and so does a change worth less than `portfolio.band` of the equity, but for selling all.
+    Sells come first, buys by the largest action, ties by `symbols`. `ValueError` for a NaN or when lengths differ.
     """
     sells: list[Leg] = []
     buys: list[tuple[float, int, Leg]] = []
+    least = portfolio.band * portfolio.equity
     each = zip(symbols, actions, flags, portfolio.shares, portfolio.prices, strict=True)
     for place, (symbol, action, flag, held, price) in enumerate(each):
         if isnan(action):
@@ -156,9 +157,9 @@ def basket_of(
         if not flag:
             continue
         if wanted < 0.0:
-            if (sold := int(held * -wanted)) > 0:
+            if (sold := int(held * -wanted)) > 0 and (sold == held or not 0.0 < sold * price < least):
                 sells.append(Leg(symbol, held - sold))
-        elif (bought := _bought(wanted, price, portfolio)) > 0:
+        elif (bought := _bought(wanted, price, portfolio)) > 0 and not bought * price < least:
             buys.append((-wanted, place, Leg(symbol, held + bought)))
     return Basket((*sells, *(leg for _, _, leg in sorted(buys, key=itemgetter(0, 1)))))
 

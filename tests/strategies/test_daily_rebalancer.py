@@ -178,6 +178,17 @@ def test_a_negative_action_sells_a_part_of_the_holding_and_a_positive_one_buys_u
     assert basket_of((2.0, 0.0, -3.0), (1, 1, 1), portfolio, THREE) == Basket((Leg("C", 0), Leg("A", 107)))
 
 
+def test_a_change_worth_less_than_the_band_stays_but_for_selling_all() -> None:
+    rules = {"equity": 10_000.0, "prices": (10.0, 20.0, 30.0), "band": 0.05}  # 500 USD
+    assert basket_of((0.49, 0.25, 0.17), (1, 1, 1), of_three((0, 0, 0), **rules), THREE) == Basket(
+        (Leg("B", 25), Leg("C", 17))  # 490 is too little, 500 and 510 are not
+    )
+    held = of_three((49, 100, 16), **rules)
+    assert basket_of((-1.0, -0.24, -0.9), (1, 1, 1), held, THREE) == Basket((Leg("A", 0),))  # of B 480 USD, of C 420
+    unknown = of_three((9, 9, 9), **{**rules, "prices": (0.0, nan, 30.0)})
+    assert basket_of((-0.5, -0.5, -0.5), (1, 1, 1), unknown, THREE) == Basket((Leg("A", 5), Leg("B", 5)))
+
+
 def test_by_notional_a_unit_is_so_many_dollars() -> None:
     portfolio = of_three((0, 0, 0), notional_per_unit=10_000.0)
     assert basket_of((1.0, 0.999, 0.25), (1, 1, 1), portfolio, THREE) == Basket((Leg("A", 1000), Leg("B", 499)))

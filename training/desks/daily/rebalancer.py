@@ -177,6 +177,7 @@ KIND = TrainingKind(
         "universe": Arm("each episode trades half of the stocks", practice={"universe": 0.5}),
         "fixed_start": Arm("every episode begins at the first session", practice={"fixed_start": True}),
         "turnover": Arm("0.1 % of the value traded taken from the reward", practice={"turnover": 0.001}),
+        "band": Arm("a change worth less than 0.2 % of the equity is not traded", rules={"basket.band": "0.002"}),
         "over_market": Arm("the market's return of the day taken from the reward", practice={"over_market": True}),
     },
 )

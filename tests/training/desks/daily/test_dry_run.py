@@ -86,15 +86,21 @@ def stocks_rules(variant: str, cash: int = 1_000_000) -> Trading:
     return replace(rules, paper=replace(rules.paper, cash_usd=Decimal(cash)))
 
 
-@pytest.mark.parametrize(("variant", "cash"), [("shares", 1_000_000), ("notional", 60_000)])
-def test_the_desk_and_the_tensor_market_earn_the_same_on_made_up_days(variant: str, cash: int) -> None:
+@pytest.mark.parametrize(
+    ("variant", "cash", "band"), [("shares", 1_000_000, 0.0), ("notional", 60_000, 0.0), ("shares", 1_000_000, 0.001)]
+)
+def test_the_desk_and_the_tensor_market_earn_the_same_on_made_up_days(variant: str, cash: int, band: float) -> None:
     table, rules = made_up_stocks(), stocks_rules(variant, cash)
+    rules = replace(rules, basket=replace(rules.basket, band=band))
     dates = table.dates[402:]
     desk = desk_before(table, dates, DailyRebalancer(), rules)
     market = play_rebalancer(trend, table, dates, rules, variant=variant)
     agree(dry_run(trend, desk), market)
     assert sum(result.trades for result in market) > 300
     assert max(result.held_min for result in market) > 385  # the money runs out
+    if band:
+        without = play_rebalancer(trend, table, dates, stocks_rules(variant, cash), variant=variant)
+        assert sum(result.trades for result in market) < 0.95 * sum(result.trades for result in without)
 
 
 @pytest.mark.parametrize(("variant", "cash"), [("shares", 1_000_000), ("notional", 60_000)])

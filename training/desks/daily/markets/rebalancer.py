@@ -70,6 +70,7 @@ class RebalancerMarket(ShareAccounts):
                 f"{', '.join(FILLS)}: correct the name"
             )
         super().__init__(Course(first, last, count, seed, device, episode, draws), trading, len(table.symbols))
+        self._band = trading.basket.band
         self._unit_shares = float(trading.basket.shares_per_unit)
         self._unit_usd = float(unit_usd(trading, variant))
         self._tables(table, trading, fill)
@@ -107,8 +108,13 @@ class RebalancerMarket(ShareAccounts):
         actions = actions if self._layout is None else self._layout.meant(actions)
         actions = actions.double().clamp(-1.0, 1.0) * allowed
         up = actions.clamp(min=0.0)
-        self._sell((self._held * -actions.clamp(max=0.0)).trunc_(), sold)
+        leaves = (self._held * -actions.clamp(max=0.0)).trunc_()
         wanted = (up * self._unit_usd / known if self._unit_usd else up * self._unit_shares).trunc_()
+        if self._band > 0.0:
+            least = (self._band / MICRO * before).unsqueeze(1)
+            leaves = leaves.masked_fill((leaves * known < least) & (leaves < self._held), 0.0)
+            wanted = wanted.masked_fill(wanted * known < least, 0.0)
+        self._sell(leaves, sold)
         self._buy(wanted, up, paid, limit)
         self._mark(closes)
         self._next_day()
