@@ -301,6 +301,7 @@ class ModelLine(msgspec.Struct, frozen=True):
     last_session: str
     metrics: tuple[tuple[str, str], ...]
     problem: str  # why it cannot be read
+    verdict: str = ""  # of its training, the manifest's note
 
 
 class ShadowSummary(msgspec.Struct, frozen=True):

@@ -170,6 +170,7 @@ def test_the_models_are_those_of_the_store_and_the_running_one_is_marked(served:
     page = served.json("/api/models")
     assert [(line["version"], line["running"]) for line in page["versions"]] == [("fixture", True)]
     assert page["store"] == "onnx_models/option_scalper"
+    assert [line["verdict"] for line in page["versions"]] == ["a fixture of the tests: every action by the clock"]
 
 
 def test_denials_are_counted_by_gate(served: Served, played: Played) -> None:

@@ -244,6 +244,20 @@ def test_the_performance_is_that_of_the_journal_s_equity(opened: Opener, told: T
     assert int(page.locator("#course .chart").get_attribute("data-points") or 0) > 10
 
 
+def test_twelve_years_of_days_fit_on_a_phone(opened: Opener) -> None:
+    first, days = 1_262_563_200, 3_000
+
+    def long(found: Any) -> Any:
+        if isinstance(found, dict) and "lines" in found.get("figures", ()):
+            times = [first + 86_400 * day for day in range(days)]
+            line = {"name": "equity", "times": times, "shares": [day / days for day in range(days)]}
+            found["figures"]["lines"] = [line]
+        return found
+
+    page = opened("performance", "#course .chart[data-from]", PHONE, answers=changed(long, lambda now: now)).page
+    expect(page.locator("#course .chart")).to_have_attribute("data-from", str(first))
+
+
 def test_the_chart_shows_every_session_that_was_traded(opened: Opener, told: Told) -> None:
     page = opened("now", "#price .choosers select").page
     sessions = page.locator("#price .choosers option").all_text_contents()

@@ -93,6 +93,7 @@ def _line(folder: Path, name: str, *, current: bool, candidate: bool, running: b
         last_session=training.last_session,
         metrics=tuple(_flat(manifest.metrics))[:METRICS_MOST],
         problem="",
+        verdict=manifest.note,
     )
 
 

@@ -6,6 +6,8 @@ import { clock, day, minute, number, percent, signed, usd } from "./format.js";
 const DAILY_S = 6 * 3600;
 const TIMES_UP_TO = 4; // days: beyond, an axis shows dates alone
 const MONTHS_FROM = 120;
+const EDGE = 26; // pixels
+const NARROWEST = 0.01; // pixels from bar to bar: twelve years of days fit on a phone
 
 function colour(name) {
   const probe = document.createElement("i");
@@ -36,16 +38,23 @@ function chart(container, { daily = () => false } = {}) {
     autoSize: true,
     handleScroll: { vertTouchDrag: false, mouseWheel: false },
     handleScale: { mouseWheel: false },
-    rightPriceScale: { borderVisible: false },
+    rightPriceScale: { borderVisible: false, entireTextOnly: true },
     timeScale: {
       borderVisible: false,
       timeVisible: true,
       secondsVisible: false,
+      minBarSpacing: NARROWEST,
       tickMarkFormatter: (seconds, kind) => tick(seconds, kind, board),
     },
     localization: { timeFormatter: label },
   });
   return board;
+}
+
+// Show all points of a chart, with room for half a label at both ends.
+function fit(board, points) {
+  const room = (points * EDGE) / Math.max(board.timeScale().width(), 4 * EDGE);
+  if (points) board.timeScale().setVisibleLogicalRange({ from: -room, to: points - 1 + room });
 }
 
 // A mark of the time axis: years, months or days where more than a few days are shown, clock times else, never both.
@@ -80,7 +89,7 @@ export function priceChart(container, open) {
     candles.setData(bars);
     marks.setMarkers(price.marks.map((mark) => marker(mark, bars)).filter(Boolean));
     const which = `${price.symbol} ${price.session}`;
-    if (which !== fitted) board.timeScale().fitContent();
+    if (which !== fitted) fit(board, bars.length);
     fitted = which;
     container.dataset.bars = bars.length;
     const fills = price.marks.filter((mark) => mark.kind !== "here");
@@ -147,7 +156,7 @@ export function equityChart(container) {
   function show(course) {
     equity.setData(rising(course.times.map((time, index) => ({ time, value: course.equity[index] }))));
     fall.setData(rising(course.times.map((time, index) => ({ time, value: -100 * course.drawdown[index] }))));
-    board.timeScale().fitContent();
+    fit(board, equity.data().length);
     container.dataset.points = course.times.length;
     const deepest = Math.max(0, ...course.drawdown);
     container.setAttribute(
@@ -167,6 +176,7 @@ const STYLES = [["accent", 0], ["warn", 2], ["good", 1]]; // tone, and pattern: 
 export function returnsChart(container) {
   const board = chart(container);
   const share = { type: "custom", minMove: 0.01, formatter: (value) => `${signed(value, 2)} %` };
+  board.timeScale().subscribeVisibleTimeRangeChange((range) => (container.dataset.from = range?.from ?? ""));
   let lines = [];
   const paint = () => lines.forEach((line, place) => line.applyOptions({ color: colour(STYLES[place][0]) }));
 
@@ -182,7 +192,7 @@ export function returnsChart(container) {
     });
     paint();
     if (lines.length) lines[0].createPriceLine({ price: 0, color: colour("muted"), lineWidth: 1, lineStyle: 3, axisLabelVisible: false });
-    board.timeScale().fitContent();
+    fit(board, new Set(lines.flatMap((line) => line.data().map((point) => point.time))).size);
     container.dataset.points = shown[0]?.times.length ?? 0;
     const ends = shown.map((line) => `${line.name} ${signed(100 * (line.shares.at(-1) ?? 0), 2)} %`);
     container.setAttribute("aria-label", shown.length ? `Return since the span began: ${ends.join(", ")}.` : "No day yet.");

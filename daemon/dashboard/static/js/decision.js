@@ -122,9 +122,9 @@ export function mount(main, { desk, go }, first) {
     back.disabled = !data.previous;
     on.disabled = !data.next;
     summary.show(data.line, inShort);
-    answer.show([data.probabilities, data.logits, data.target, data.line.action], () => given(data));
+    answer.show([data.probabilities, data.logits, data.target, data.line.action, !!data.heads], () => given(data));
     gate.show(data.gates, (all) => gates(all, { none: "No gate was asked: nothing was to be ordered.", unknown: "not asked", of: "what was wanted" }));
-    orders.show(data.orders, followed);
+    orders.show([data.orders, data.line.outcome], ([all, became]) => followed(all, became));
     shadow.show(data.shadow, shadowed);
     price.show(data.line, (trades) => ended.show([trades, data.line.outcome], () => outcomes(trades, data.line)));
     heads.section.hidden = !data.heads;
@@ -272,7 +272,7 @@ function inShort(line) {
 function given(data) {
   const aims = target(data.target);
   return [
-    probabilities(data.probabilities, data.line.action),
+    data.heads && !data.probabilities.length ? empty("It answers for each symbol: see above.") : probabilities(data.probabilities, data.line.action),
     data.logits.length > 0 &&
       more(
         "logits",
@@ -313,7 +313,8 @@ function contracts({ side, percent, keep }) {
   return el("p", {}, `Hold ${side > 0 ? "calls" : "puts"}: ${percent} % of the full size when flat, else of what is held.`);
 }
 
-function followed(all) {
+function followed(all, became) {
+  if (!all.length && became === "ordered") return empty("No order followed: the cash covered nothing of it, or a halt or a pause ended it.");
   if (!all.length) return empty("No order followed.");
   if (new Set(all.map((line) => line.symbol)).size > 1) return basket(all);
   const others = all.slice(ORDERS_FIRST);

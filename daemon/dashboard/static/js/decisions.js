@@ -35,7 +35,7 @@ export function mount(main, { desk, address }) {
     lines.refresh(true);
   });
   list.head.append(el("div", { class: "choosers" }, filter, upTo));
-  main.append(...opening("Decisions", "What the policy, or a rule such as the stop-loss, decided, and what became of it."), problems.box, list.section, pager);
+  main.append(...opening("Decisions", "What the policy, or a rule such as the stop-loss, decided, and what became of it. Came to: where the action meant something else with what was held then."), problems.box, list.section, pager);
 
   const turn = (words, act) =>
     el("button", { type: "button", data: { key: words }, on: { click: () => (act(), lines.refresh(true)) } }, words);
@@ -70,7 +70,7 @@ function rows(data, address) {
       { name: "Time", of: (line) => [clock(line.time), " ", el("small", {}, day(line.time))] },
       { name: "By", minor: true, of: (line) => words(line.kind) },
       { name: "Action", of: (line) => words(line.action) || "no answer" },
-      { name: "Meant", of: (line) => words(line.resolved) || "–" },
+      { name: "Came to", of: (line) => (line.resolved === line.action ? "–" : words(line.resolved) || "–") },
       { name: "Confidence", number: true, of: (line) => (line.confidence ? percent(line.confidence) : "–") },
       { name: "Outcome", of: (line) => outcome(line.outcome) },
       { name: "Denied by", of: (line) => line.denied_by.map(words).join(", ") || "–" },

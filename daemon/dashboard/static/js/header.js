@@ -114,9 +114,18 @@ export function header({ choose }) {
       if (link.dataset.page === name) link.setAttribute("aria-current", "page");
       else link.removeAttribute("aria-current");
     }
+    seen(document.querySelector("nav [aria-current]"));
   }
 
   return { show, connection, desk, page };
+}
+
+// Scroll the list of pages, which is wider than a phone, to the page that is shown.
+function seen(link) {
+  const list = link?.closest("ul");
+  if (!list) return;
+  const [inner, outer] = [link, list].map((node) => node.getBoundingClientRect());
+  list.scrollLeft += inner.left + inner.width / 2 - outer.left - outer.width / 2;
 }
 
 // Desks may have the same name: the strategy distinguishes them.

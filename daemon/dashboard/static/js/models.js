@@ -64,7 +64,7 @@ function flags(line) {
     line.running && badge("answers now", "good"),
     line.current && badge("current", "plain"),
     line.candidate && badge("candidate", "plain"),
-    line.promoted && badge("may trade real money", "good"),
+    !line.problem && (line.promoted ? badge("may trade real money", "good") : badge("not promoted", "warn")),
     line.problem && badge("unreadable", "bad"),
   ].filter(Boolean);
   return all.length ? el("span", { class: "badges" }, all) : "–";
@@ -76,6 +76,7 @@ function store(lines) {
     [
       { name: "Version", of: (line) => el("code", {}, line.version) },
       { name: "Flags", of: flags },
+      { name: "Verdict of its training", of: (line) => el("small", {}, line.verdict || "–") },
       { name: "Trained on", of: (line) => line.trained_on || "–" },
       { name: "Last session seen", of: (line) => line.last_session || "–" },
       { name: "Metrics", of: (line) => line.problem || metrics(line) },
@@ -95,7 +96,8 @@ function metrics({ version, metrics: pairs }) {
 function sideBySide(one, other) {
   const about = [
     ["Flags", flags(one), flags(other), ""],
-    ["Trained on", one.trained_on || "–", other.trained_on || "–", ""],
+    ["Verdict of its training", el("small", { class: "text" }, one.verdict || "–"), el("small", { class: "text" }, other.verdict || "–"), ""],
+    ["Trained on", el("span", { class: "text" }, one.trained_on || "–"), el("span", { class: "text" }, other.trained_on || "–"), ""],
     ["Last session seen", one.last_session || "–", other.last_session || "–", ""],
   ];
   const [left, right] = [one, other].map((line) => new Map(line.metrics));

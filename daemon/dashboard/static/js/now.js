@@ -36,8 +36,8 @@ export function mount(main, { desk, address, go }) {
     el(
       "div",
       { class: "columns" },
-      el("div", { class: "column" }, price.section, equity.section, model.section, alarm.section),
-      el("div", { class: "column" }, answer.section, position.section, gate.section, working.section),
+      el("div", { class: "column" }, price.section, equity.section, model.section),
+      el("div", { class: "column" }, answer.section, position.section, gate.section, working.section, alarm.section),
     ),
   );
 
@@ -123,6 +123,7 @@ export function mount(main, { desk, address, go }) {
         ["Equity", usd(now.equity_usd)],
         ["Since the session's start", now.day_usd === "" ? "–" : gain(Number(now.day_usd))],
         ["Drawdown", percent(now.drawdown, 2), "from the highest equity since the last resume"],
+        ["Position", ...held(now.positions)],
         ["Cash", usd(now.cash_usd)],
         ["Realised", now.realized_usd === "" ? "–" : gain(Number(now.realized_usd)), "since the journal began"],
       ]),
@@ -149,13 +150,22 @@ export function mount(main, { desk, address, go }) {
 
 function newest(now, address) {
   if (!now.decision) return empty("No decision yet.");
-  const became = now.resolved && now.resolved !== now.action ? ` → ${words(now.resolved)}` : "";
+  const other = now.resolved && now.resolved !== now.action;
+  const became = other ? ` → ${words(now.resolved)}` : "";
   return [
     el("p", { class: "headline" }, el("span", { data: { action: now.action } }, words(now.action) || "no answer"), became, " ", outcome(now.outcome)),
+    other && el("p", { class: "note" }, `With what was held then, ${words(now.action)} came to ${words(now.resolved)}.`),
     now.confidence > 0 && el("p", {}, "Confidence ", el("strong", { data: { confidence: now.confidence } }, percent(now.confidence))),
     probabilities(now.probabilities, now.action),
     el("p", {}, el("a", { class: "action", data: { key: "open" }, href: address("decision", [now.decision]) }, `Open decision ${number(now.decision)}`)),
   ];
+}
+
+// What is held in a word, and what it has gained so far.
+function held(all) {
+  if (!all.length) return ["none"];
+  const gained = all.reduce((sum, one) => sum + one.pnl_usd, 0);
+  return [all.length > 1 ? count(all.length, "position") : `${number(all[0].quantity)} × ${all[0].symbol}`, gain(gained)];
 }
 
 // Which bars these are: one session's, or of a daily desk all up to one.

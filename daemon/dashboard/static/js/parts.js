@@ -48,7 +48,7 @@ export function continuous(shares) {
 
 // Probabilities as bars; of a continuous policy the actions with the largest values, to both sides of nothing.
 export function probabilities(shares, chosen) {
-  if (!shares.length) return empty("No probabilities: this was decided by a rule, or not answered.");
+  if (!shares.length) return empty("No probabilities: the policy answers for each symbol, a rule decided, or nothing answered.");
   if (continuous(shares)) return leaning(shares.map(({ action, value }) => [action, value]), { limit: 1, most: 12, digits: 3 });
   return el(
     "ul",

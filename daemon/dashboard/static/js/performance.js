@@ -12,6 +12,7 @@ const MONTHS = ["Jan", "Feb", "Mar", "Apr", "May", "Jun", "Jul", "Aug", "Sep", "
 const WEEKDAYS = ["Mon", "Tue", "Wed", "Thu", "Fri", "Sat", "Sun"];
 const STEPS = 4;
 const FEW = 60; // sessions below which a ratio is mostly chance
+const LISTED = 262; // days of the list
 const PATTERNS = ["whole", "dashed", "dotted"];
 
 export function mount(main, { desk }) {
@@ -60,7 +61,7 @@ export function mount(main, { desk }) {
     names.replaceChildren(...found.lines.map(line));
     comparison(data.symbols);
     months.show(found.months, () => calendar(found));
-    days.show(found.days, () => heat(found.days));
+    days.show([found.days, found.sessions], () => heat(found.days, found.sessions));
     falls.show([found.drawdowns, data.falls], () => fallen(found.drawdowns, data.falls));
   }
 
@@ -155,7 +156,7 @@ function calendar(found) {
       "table",
       { class: "calendar" },
       el("caption", { class: "hidden" }, "Returns by month"),
-      el("thead", {}, el("tr", {}, ["Year", ...columns.map((index) => MONTHS[index]), "Total"].map((name) => el("th", { scope: "col" }, name)))),
+      el("thead", {}, el("tr", {}, ["Year", "Total", ...columns.map((index) => MONTHS[index])].map((name) => el("th", { scope: "col" }, name)))),
       el(
         "tbody",
         {},
@@ -164,11 +165,11 @@ function calendar(found) {
             "tr",
             {},
             el("th", { scope: "row" }, year.name),
+            cell(year, "total"),
             columns.map((index) => {
               const month = known.get(`${year.name}-${String(index + 1).padStart(2, "0")}`);
               return cell(month, month && shade(month.share, most));
             }),
-            cell(year, "total"),
           ),
         ),
       ),
@@ -181,7 +182,7 @@ const ordinal = (name) => Date.parse(`${name}T00:00Z`) / 86_400_000;
 const weekday = (at) => (((at + 3) % 7) + 7) % 7;
 
 // Years of weeks as columns and weekdays as rows, the newest year first; a day's numbers stand below when pointed at.
-function heat(days) {
+function heat(days, all) {
   if (!days.length) return empty("No day yet.");
   const most = largest(days);
   const readout = el("p", { class: "readout" }, told(days.at(-1)));
@@ -189,7 +190,8 @@ function heat(days) {
   return [
     years.map((year) => yearOf(year, days.filter((day) => day.name.startsWith(year)), most, readout)),
     readout,
-    more("days", "The days as a list", list(days)),
+    days.length < all && el("p", { class: "note" }, `The newest ${number(days.length)} of ${number(all)} days; months and years have all.`),
+    more("days", `The newest ${number(Math.min(days.length, LISTED))} days as a list`, list(days)),
   ];
 }
 
@@ -241,7 +243,7 @@ function list(days) {
       { name: "P&L", number: true, of: (day) => gain(day.pnl_usd) },
       { name: "Return", number: true, of: (day) => change(day.share) },
     ],
-    [...days].reverse().slice(0, 262),
+    [...days].reverse().slice(0, LISTED),
     { tight: true },
   );
 }

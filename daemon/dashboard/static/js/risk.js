@@ -12,7 +12,7 @@ export function mount(main, { desk }) {
   const limits = card("Limits, and what is used of them", { id: "limits" });
   const gate = card("Gates for a new entry", {
     id: "gates",
-    note: "Each must pass before anything is opened; exits are never kept back by them. “Unknown” needs an order to judge.",
+    note: "Each must pass before anything is opened; exits are never kept back by them.",
   });
   const denials = card("Denied so far, by gate", { id: "denials" });
   const commands = card("Commands of operators", { id: "commands" });
