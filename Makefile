@@ -72,12 +72,12 @@ help:
 	if $(PIP) show -q $$other 2>/dev/null; then \
 	  echo "make: .venv has $$other, which cannot live beside the runtime '$(RUNTIME)': run 'make clean' first" >&2; exit 1; fi
 	@echo "== installing the daemon and its libraries ($(RUNTIME)) into .venv, versions from constraints.txt"
-	@$(PIP) install --quiet -c constraints.txt -e '.[$(RUNTIME)]'
+	@$(PIP) install --quiet --use-pep517 -c constraints.txt -e '.[$(RUNTIME)]'
 	@touch $@
 
 .venv/.installed-tests: pyproject.toml constraints.txt .venv/.installed-daemon
 	@echo "== installing the tools of tests and training (torch among them) into .venv"
-	@$(PIP) install --quiet -c constraints.txt -e '.[$(RUNTIME),dev,training,scale,online,notify,notebooks]'
+	@$(PIP) install --quiet --use-pep517 -c constraints.txt -e '.[$(RUNTIME),dev,training,scale,online,notify,notebooks]'
 	@.venv/bin/python -c 'import torch; print("== torch", torch.__version__, "is", "CUDA " + torch.version.cuda if torch.version.cuda else "CPU only")'
 	@touch $@
 
@@ -96,7 +96,7 @@ dashboard: .venv/.installed-daemon
 
 .venv/.installed-docs: pyproject.toml constraints.txt .venv/.installed-tests
 	@echo "== installing the tools of the site into .venv"
-	@$(PIP) install --quiet -c constraints.txt -e '.[$(RUNTIME),docs]'
+	@$(PIP) install --quiet --use-pep517 -c constraints.txt -e '.[$(RUNTIME),docs]'
 	@touch $@
 
 notebooks: .venv/.installed-tests
@@ -217,7 +217,7 @@ install: .venv/bin/python
 	echo "== $$venv: the daemon and its libraries ($(RUNTIME)), versions from constraints.txt"; \
 	if [ -s $$release/code ]; then echo "== it is there already"; else \
 	  rm -rf $$release build; install -d $$release; .venv/bin/python -m venv $$venv; \
-	  $$venv/bin/python -m pip --disable-pip-version-check install --quiet -c constraints.txt '.[$(RUNTIME),online,notify]'; rm -rf build; \
+	  $$venv/bin/python -m pip --disable-pip-version-check install --quiet --use-pep517 -c constraints.txt '.[$(RUNTIME),online,notify]'; rm -rf build; \
 	  [ -z "$(DESTDIR)" ] || { grep -rlI '$(DESTDIR)' $$venv/bin $$venv/pyvenv.cfg || true; } | xargs -r sed -i 's|$(DESTDIR)||g'; \
 	  (cd /; "$$venv/bin/python" -c 'from daemon.engine.recovery import code_digest; print(code_digest())') > $$release/code.new; \
 	  mv $$release/code.new $$release/code; fi
@@ -263,7 +263,7 @@ install-trainer: install
 	@trainer=$(HERE)/trainers/$(TRAINER); echo "== $$trainer/venv: the trainer with torch, versions from constraints.txt"; \
 	if [ -e $$trainer/whole ]; then echo "== it is there already"; else \
 	  rm -rf $$trainer build; install -d $$trainer; .venv/bin/python -m venv $$trainer/venv; \
-	  $$trainer/venv/bin/python -m pip --disable-pip-version-check install --quiet -c constraints.txt '.[cpu,online,training]'; rm -rf build; \
+	  $$trainer/venv/bin/python -m pip --disable-pip-version-check install --quiet --use-pep517 -c constraints.txt '.[cpu,online,training]'; rm -rf build; \
 	  [ -z "$(DESTDIR)" ] || { grep -rlI '$(DESTDIR)' $$trainer/venv/bin $$trainer/venv/pyvenv.cfg || true; } | xargs -r sed -i 's|$(DESTDIR)||g'; \
 	  touch $$trainer/whole; fi
 	@ln -sfn trainers/$(TRAINER) $(HERE)/.next; mv -T $(HERE)/.next $(HERE)/trainer
