@@ -1,4 +1,4 @@
-"""What the commands of `rltraderctl` share: arguments, the error of a request without a result, what leads on."""
+"""What the commands of `rltraderctl` share: arguments, the error of a request without result, tables, what leads on."""
 
 from __future__ import annotations
 
@@ -7,6 +7,11 @@ import shlex
 from datetime import date
 from pathlib import Path
 from typing import Any
+
+from rich.cells import cell_len
+from rich.console import Console
+from rich.table import Column, Table
+from rich.text import Text
 
 from daemon.host.whole_files import whole_text
 
@@ -94,6 +99,59 @@ def add_own(text: str) -> None:
         add(text)
     except ValueError as error:
         raise NotFound(f"--strategy: {error}") from error
+
+
+FOLD = 16  # columns of a terminal: no cell is folded narrower than that, so that a sentence is no pile of words
+WORD = 24  # a longer word, such as a path, is broken
+
+
+def print_table(console: Console, table: Table, *least: str) -> None:
+    """Print a table in which nothing is cut, on a narrow terminal without those columns of `least` that have no room.
+
+    They go in this order; a line below names them. Cells are text; a column with `no_wrap` is as wide as its longest.
+    """
+    gone: list[str] = []
+    while len(gone) < len(least) and _width([_least(column) for column in table.columns]) > console.width:
+        gone.append(least[len(gone)])
+        table.columns = [column for column in table.columns if column.header != gone[-1]]
+    _share_out(table, console.width)
+    console.print(table)
+    if gone:
+        console.print(f"no room for: {', '.join(gone)}; a wider terminal, or a file or pipe, has them", soft_wrap=True)
+
+
+def _share_out(table: Table, width: int) -> None:
+    """Give each column what it needs at least, and what is left to those that want the least more."""
+    left = width - _width([_least(column) for column in table.columns])
+    if left < 0:  # nothing helps: cells are cut
+        return
+    wanted = {
+        index: max(map(cell_len, (str(column.header), *_lines(column)))) - _least(column)
+        for index, column in enumerate(table.columns)
+    }
+    for column in table.columns:
+        column.overflow = "fold"
+    for index, more in sorted(wanted.items(), key=lambda item: item[1]):
+        table.columns[index].width = _least(table.columns[index]) + min(more, left)
+        left -= min(more, left)
+
+
+def _width(widths: list[int]) -> int:
+    """Return the width of a table whose columns have these widths, with its lines and a space on both sides of each."""
+    return sum(widths) + 3 * len(widths) + 1
+
+
+def _least(column: Column) -> int:
+    """Return the length of a column's longest cell; where it wraps, half of it or `FOLD`, and its longest word."""
+    lines = _lines(column)
+    longest = max(map(cell_len, ("", *lines)))
+    words = max(map(cell_len, ("", *str(column.header).split(), *(word for line in lines for word in line.split()))))
+    return max(longest, words) if column.no_wrap else max(min((longest + 1) // 2, FOLD), min(words, WORD))
+
+
+def _lines(column: Column) -> list[str]:
+    cells = (cell.plain if isinstance(cell, Text) else str(cell) for cell in column.cells)
+    return [line for cell in cells for line in cell.split("\n")]
 
 
 def add_limit(command: argparse.ArgumentParser) -> None:

@@ -16,7 +16,7 @@ import msgspec
 from rich.console import Console
 from rich.table import Table
 
-from daemon.cli.arguments import a_date, add_state_dirs, lead_on, write_file
+from daemon.cli.arguments import a_date, add_state_dirs, lead_on, print_table, write_file
 from daemon.cli.journal import tear_sheet
 from daemon.engine.state_dir import REPORTS
 from daemon.journal.journal import FILE
@@ -110,7 +110,7 @@ def _show_trades(day: Day, console: Console) -> None:
     table = Table("trade", "P&L USD", "entered", "left", "held", "worst", "best", "fees")
     for trade in trades[::-1]:
         table.add_row(*(cell.replace("\n", ", ") for cell in trade_row(trade)))
-    console.print(table)
+    print_table(console, table, "fees", "best", "worst", "held")
     console.print(sum_line(day.trades.totals), soft_wrap=True)
 
 
@@ -137,7 +137,7 @@ def _show(day: Day, console: Console) -> None:
             money(order.fees),
             f"{order.filled} {order.status.replace('_', ' ')}",
         )
-    console.print(table)
+    print_table(console, table, "spread ratio", "arrival", "bp", "fees", "limit")
     quality = day.quality
     share, mean = quality.filled_share, quality.slippage_bp
     console.print(

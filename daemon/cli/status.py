@@ -13,7 +13,7 @@ from rich.console import Console
 
 from daemon.app import desks
 from daemon.app.desks import ROOT
-from daemon.cli.arguments import NotFound, add_state_dir, lead_on
+from daemon.cli.arguments import NotFound, add_state_dir, lead_on, print_table
 from daemon.cli.status_table import fleet_table, table, totals_table
 from daemon.cli.watch import watch
 from daemon.engine.recover import recovered_desk
@@ -61,7 +61,7 @@ def run(options: argparse.Namespace, console: Console) -> int:
             raise NotFound("--watch follows one desk: name it with --state-dir")
         return watch(path, console, options.every, as_json=options.json or not console.is_terminal)
     if path is None:
-        return _show_all(desks.desks_of(options.desks or ROOT), console, as_json=options.json)
+        return _show_all(options, console)
     if options.json:
         return _as_json([desks.desk_of(path)])
     reader = JournalReader(path / FILE)
@@ -75,16 +75,19 @@ def run(options: argparse.Namespace, console: Console) -> int:
     return 0
 
 
-def _show_all(named: list[tuple[str, DeskStatus]], console: Console, *, as_json: bool) -> int:
+def _show_all(options: argparse.Namespace, console: Console) -> int:
     """Print all desks and their totals; returns 0, or 1 when one could not be read."""
-    if as_json:
+    named = desks.desks_of(options.desks or ROOT)
+    if options.json:
         return _as_json([desk for _, desk in named])
     fleet = fleet_of(named, time.time())
-    console.print(fleet_table(fleet))
+    print_table(console, fleet_table(fleet), "event", "strategy", "exposure", "holds", "alarms")
     if len(fleet.desks) > 1:
-        console.print(totals_table(fleet))
+        print_table(console, totals_table(fleet), "exposure", "alarms")
     for remark in fleet.remarks:
         console.print(remark, soft_wrap=True)
+    looked_at = min(fleet.desks, key=lambda desk: bool(desk.problem) or (desk.may_trade and not desk.alarms))
+    lead_on(options, "status", "--state-dir", looked_at.state_dir)
     return int(any(desk.problem for desk in fleet.desks))
 
 

@@ -13,6 +13,7 @@ from typing import Any
 
 import pandas as pd
 import pytest
+from rich.console import Console
 
 from daemon.cli.ctl import main
 from daemon.journal.journal import FILE
@@ -124,6 +125,7 @@ def test_several_desks_stand_next_to_their_sum(
     answer = sheet(capsys, "--state-dir", daily, "--state-dir", minutes[0], "--from", "2024-10-01")
     parts = [desk["figures"] for desk in answer["desks"]]
     assert [desk["strategy"] for desk in answer["desks"]] == ["regime_switcher", "option_scalper"]
+    assert [desk["desk"] for desk in answer["desks"]] == ["state", "state (2)"]  # both are paper-1: by their folders
     assert answer["total"]["pnl_usd"] == pytest.approx(sum(part["pnl_usd"] for part in parts), abs=0.011)
     assert answer["total"]["trades"]["trades"] == sum(part["trades"]["trades"] for part in parts)
     page = tmp_path / "sheet.html"
@@ -135,6 +137,17 @@ def test_several_desks_stand_next_to_their_sum(
     assert text.startswith("<!doctype html>")
     assert text.count("<section>") == 3
     assert "Sum of 2 desks" in text
+
+
+def test_a_narrow_terminal_shows_the_year_in_two_tables_and_cuts_no_month(
+    daily: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    months = [f"{day['share']:+.1%}" for day in one(sheet(capsys, "--state-dir", daily, "--range", "ALL"))["months"]]
+    monkeypatch.setattr("daemon.cli.ctl._console", lambda: Console(width=80, highlight=False))
+    assert main(["report", "--state-dir", str(daily), "--range", "ALL"]) == 0
+    shown = capsys.readouterr().out
+    assert "…" not in shown
+    assert [month for month in months if month.replace("-", "−").replace("%", " %") not in shown] == []
 
 
 @pytest.mark.parametrize(

@@ -11,6 +11,7 @@ import json
 from pathlib import Path
 
 import pytest
+from rich.console import Console
 
 from daemon.cli.ctl import main
 from daemon.core.limits import Risk, Sizing, Trading
@@ -85,6 +86,20 @@ def test_a_table_that_is_cut_says_how_to_see_all(state_dir: Path, capsys: pytest
     assert capsys.readouterr().out.endswith("1 of 3 are shown; --limit 3 shows all\n")
     assert main(["trades", "--state-dir", str(state_dir)]) == 0
     assert "shows all" not in capsys.readouterr().out
+
+
+def test_a_narrow_terminal_cuts_no_number_and_names_the_columns_that_have_no_room(
+    state_dir: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("daemon.cli.ctl._console", lambda: Console(width=80, highlight=False))
+    assert main(["trades", "--state-dir", str(state_dir)]) == 0
+    shown = capsys.readouterr().out
+    table, _, below = shown.partition("no room for: decisions, best, worst")
+    assert "▼ −180.00" in table
+    assert "−10.0" in table
+    assert "…" not in table
+    assert max(map(len, table.splitlines())) == 80
+    assert "a wider terminal" in below
 
 
 def test_no_match_is_named_and_a_wrong_day_refused(state_dir: Path, capsys: pytest.CaptureFixture[str]) -> None:

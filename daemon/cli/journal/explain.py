@@ -15,7 +15,7 @@ import numpy as np
 from rich.console import Console
 from rich.table import Column, Table
 
-from daemon.cli.arguments import NotFound, add_limit, add_state_dir, lead_on
+from daemon.cli.arguments import NotFound, add_limit, add_state_dir, lead_on, print_table
 from daemon.core.session import NEW_YORK, new_york_text
 from daemon.journal.journal import FILE
 from daemon.journal.reader import JournalReader
@@ -66,7 +66,7 @@ def run(options: argparse.Namespace, console: Console) -> int:
             row["outcome"],
             denied,
         )
-    console.print(table)
+    print_table(console, table, "resolved", "denied by")
     return 0
 
 

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from rich.console import Console
 
-from daemon.cli.arguments import add_state_dir
+from daemon.cli.arguments import add_state_dir, lead_on
 from daemon.journal.journal import FILE
 
 
@@ -30,6 +30,7 @@ def run(options: argparse.Namespace, console: Console) -> int:
     if options.what == "tables":
         from daemon.cli.journal.tables import export_tables
 
+        lead_on(options, "trades")
         return export_tables(options.state_dir / FILE, options.out, console)
     from daemon.cli.journal.quotes import export_quotes
 

@@ -15,7 +15,7 @@ import msgspec
 from rich.console import Console
 from rich.table import Table
 
-from daemon.cli.arguments import NotFound, add_state_dir
+from daemon.cli.arguments import NotFound, add_state_dir, lead_on, print_table
 from daemon.core.events import SessionScheduled
 from daemon.core.state import BROKER_MODES
 from daemon.engine.segments import parts_of
@@ -62,6 +62,7 @@ def run(options: argparse.Namespace, console: Console) -> int:
     if paper := sorted({gap.mode for gap in gaps} - BROKER_MODES):
         console.print(f"no order of this journal went to a broker (mode {', '.join(paper)}): paper next to paper")
     _show_sum(summary, console)
+    lead_on(options, *(("gap", "--days", "20") if options.days is None else ("report",)))
     return 0
 
 
@@ -108,7 +109,7 @@ def _show(gap: Gap, console: Console) -> None:
             "" if line.cost_bp is None else number(line.cost_bp, 1),
             line.reason.replace("_", " ") + (f": {line.paper_refusal}" if line.paper_refusal else ""),
         )
-    console.print(table)
+    print_table(console, table, "after s", "bp")
 
 
 def _show_sum(summary: GapSummary, console: Console) -> None:

@@ -11,7 +11,7 @@ import msgspec
 from rich.console import Console
 from rich.table import Table
 
-from daemon.cli.arguments import NotFound, a_date, lead_on, write_file
+from daemon.cli.arguments import NotFound, a_date, lead_on, print_table, write_file
 from daemon.engine.state_dir import enter
 from daemon.reports.performance.figures import RANGES, Performance
 from daemon.reports.performance.page import sheet_page
@@ -30,6 +30,7 @@ from daemon.reports.performance.words import (
 from daemon.tapes.files import TapeError
 
 DRAWDOWNS = 5
+MONTH_WIDTH = 11  # of a column: −100.0 % and its margins
 
 
 def add_options(command: argparse.ArgumentParser) -> None:
@@ -139,15 +140,17 @@ def _show(sheet: Sheet, console: Console) -> None:
     named = [(name, figures) for name, figures in named if figures.sessions]
     if not named:
         return
-    console.print(_figures(named))
+    print_table(console, _figures(named))
     for name, figures in named:
         if len(figures.compared) > 0:
-            console.print(_table(("compared", "return", "largest drawdown", "Sharpe"), compared_rows(figures), name))
-        console.print(_months(name, figures))
+            heads = ("compared", "return", "largest drawdown", "Sharpe")
+            print_table(console, _table(heads, compared_rows(figures), name))
+        for half in _months(name, figures, console.width):
+            print_table(console, half)
         falls = [drawdown_row(fall) for fall in figures.drawdowns[:DRAWDOWNS]]
         if falls:
             heads = ("drawdown", "start", "trough", "end", "sessions", "to the trough")
-            console.print(_table(heads, falls, name))
+            print_table(console, _table(heads, falls, name))
 
 
 def _figures(named: Sequence[tuple[str, Performance]]) -> Table:
@@ -161,22 +164,28 @@ def _figures(named: Sequence[tuple[str, Performance]]) -> Table:
     return table
 
 
-def _months(name: str, figures: Performance) -> Table:
+def _months(name: str, figures: Performance, width: int) -> list[Table]:
+    """Return the months of each year with the year, in two tables where one would be wider than the terminal."""
     years = calendar(figures)
     shown = [place for place in range(12) if any(months[place] is not None for _, months, _ in years)]
-    table = Table(name, *(MONTHS[place] for place in shown), "year")
-    for column in table.columns[1:]:
-        column.justify = "right"
-    for year, months, total in years:
-        cells = [months[place] for place in shown]
-        table.add_row(year, *("" if one is None else share(one.share, 1) for one in cells), share(total.share, 1))
-    return table
+    lines = [
+        (year, *("" if one is None else share(one.share, 1) for one in map(months.__getitem__, shown)))
+        for year, months, _ in years
+    ]
+    sums = [share(total.share, 1) for _, _, total in years]
+    heads = [MONTHS[place] for place in shown]
+    if width >= len(name) + (len(shown) + 1) * MONTH_WIDTH:
+        return [_table((name, *heads, "year"), [(*line, total) for line, total in zip(lines, sums, strict=True)])]
+    half = (len(shown) + 1) // 2
+    first = _table((name, *heads[:half]), [line[: half + 1] for line in lines])
+    rest = [(line[0], *line[half + 1 :], total) for line, total in zip(lines, sums, strict=True)]
+    return [first, _table(("", *heads[half:], "year"), rest)]
 
 
-def _table(heads: Sequence[str], lines: Sequence[Sequence[str]], title: str) -> Table:
+def _table(heads: Sequence[str], lines: Sequence[Sequence[str]], title: str | None = None) -> Table:
     table = Table(*heads, title=title, title_justify="left")
     for column in table.columns[1:]:
-        column.justify = "right"
+        column.justify, column.no_wrap = "right", True
     for line in lines:
         table.add_row(*line)
     return table

@@ -11,7 +11,7 @@ import msgspec
 from rich.console import Console
 from rich.table import Table
 
-from daemon.cli.arguments import NotFound, a_date, add_state_dir, count, lead_on
+from daemon.cli.arguments import NotFound, a_date, add_state_dir, count, lead_on, print_table
 from daemon.core.session import new_york_text
 from daemon.journal.journal import FILE
 from daemon.journal.reader import JournalReader
@@ -31,6 +31,7 @@ from daemon.reports.trade_tables import (
 
 SHOWN = 20  # on a terminal
 HEADINGS = ("entered (New York)", "held", "what", "entry", "exit", "P&L USD", "%", "worst", "best", "why", "decisions")
+LEAST = ("decisions", "best", "worst", "held", "exit", "entry")  # left out on a narrow terminal, the first first
 
 
 def add_options(command: argparse.ArgumentParser) -> None:
@@ -75,7 +76,7 @@ def run(options: argparse.Namespace, console: Console) -> int:
     else:
         lead_on(options, "decisions", "--outcome", "ordered")
         shown = found.trades[::-1] if options.sort == "time" else found.trades
-        console.print(_table(shown))
+        print_table(console, _table(shown), *LEAST)
         console.print(sum_line(found.totals), soft_wrap=True)
         if (matching := found.totals.trades + found.totals.open) > len(shown):
             console.print(f"{len(shown)} of {matching} are shown; --limit {matching} shows all", soft_wrap=True)
@@ -85,7 +86,7 @@ def run(options: argparse.Namespace, console: Console) -> int:
 def _table(trades: tuple[Trade, ...]) -> Table:
     table = Table(*HEADINGS)
     for column in table.columns[3:9]:
-        column.justify = "right"
+        column.justify, column.no_wrap = "right", True
     for trade in trades:
         pnl = trade.pnl_usd or 0.0
         table.add_row(

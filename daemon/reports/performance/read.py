@@ -7,12 +7,14 @@ from contextlib import closing
 from pathlib import Path
 
 import msgspec
+from msgspec.structs import replace
 
 from daemon.journal.equity import EquityDay, at_work, equity_days
 from daemon.journal.journal import FILE
 from daemon.journal.reader import JournalReader, reading
 from daemon.journal.trades import LONGEST, Found, Wanted, read_trades, with_trades
 from daemon.journal.universe import strategy_of, symbols_of
+from daemon.operator.fleet import distinct
 from daemon.reports.performance.figures import (
     Performance,
     Span,
@@ -132,7 +134,7 @@ def read_sheet(
 ) -> Sheet:
     """Return the figures of these state directories. A range ends with the newest day of each desk.
 
-    Raises JournalError.
+    Of two desks with one name each has its folder's. Raises JournalError.
     """
     desks, all_days, all_held, all_found = [], [], [], []
     for path in state_dirs:
@@ -144,6 +146,8 @@ def read_sheet(
         all_found.append(found)
     if len(desks) < 2:
         return Sheet(tuple(desks))
+    names = distinct([(desk.desk, path.resolve().name) for desk, path in zip(desks, state_dirs, strict=True)])
+    desks = [replace(desk, desk=name) for desk, name in zip(desks, names, strict=True)]
     span = read_span(summed(all_days), all_held, since, until, named)
     totals = totals_of(
         [trade for found in all_found for trade in found.trades], sum(found.totals.other_usd for found in all_found)
