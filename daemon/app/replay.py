@@ -35,9 +35,11 @@ async def run_replay(
     prepare_interpreter()
     began = time.perf_counter()
     try:
+        log.tape_time = progress is not None  # for a person: when it was on the tape
         _on_signals(engine, run.source, log)
         await _root(run, log, progress)
         wall_s = time.perf_counter() - began
+        log.tape_time, log.market_time = False, None
         state = engine.machine.state
         reader = run.opened.writer.journal.reader()
         curve = equity_curve(reader)

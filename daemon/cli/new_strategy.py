@@ -7,6 +7,7 @@ import gzip
 import keyword
 import re
 import sys
+from importlib.util import find_spec
 from pathlib import Path
 from string import Template
 
@@ -72,7 +73,7 @@ def _name(text: str) -> str:
         raise argparse.ArgumentTypeError(f"{text!r}: expected at most 30 small letters, digits and _: sma_cross")
     if text in STRATEGIES:
         raise argparse.ArgumentTypeError(f"{text!r} is a shipped strategy: choose another name")
-    if keyword.iskeyword(text) or text in sys.stdlib_module_names or text in ("daemon", "strategies", "training"):
+    if keyword.iskeyword(text) or text in sys.stdlib_module_names or find_spec(text) is not None:
         raise argparse.ArgumentTypeError(f"{text!r} is the name of another Python module: choose another name")
     return text
 

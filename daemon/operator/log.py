@@ -12,6 +12,7 @@ import sys
 from collections.abc import Callable, MutableMapping
 from dataclasses import dataclass, field
 from decimal import Decimal
+from functools import partial
 from typing import Any, TextIO, cast
 
 import msgspec
@@ -34,6 +35,7 @@ from daemon.core.events import (
 )
 from daemon.core.moves import LEAVE
 from daemon.core.records import DecisionRow, MoveRow
+from daemon.core.session import new_york_text
 from daemon.core.state import Halt
 from daemon.core.step import Step
 from daemon.host.printable import printable
@@ -65,7 +67,13 @@ def _seen(_: object, __: str, line: MutableMapping[str, Any]) -> MutableMapping[
 class Log:
     """Writes declared events. Raises ValueError for an undeclared one or other fields: a bug, found by the tests."""
 
-    def __init__(self, level: str = "info", style: str = "auto", stream: TextIO | io.TextIOBase | None = None) -> None:
+    def __init__(
+        self,
+        level: str = "info",
+        style: str = "auto",
+        stream: TextIO | io.TextIOBase | None = None,
+        also: Callable[[str], bool] = lambda _: False,  # is an event of this name written though it is below the level?
+    ) -> None:
         stream = cast(TextIO, stream if stream is not None else sys.stderr)
         pretty = style == "pretty" or (style == "auto" and stream.isatty())
         times = structlog.processors.TimeStamper("%Y-%m-%d %H:%M:%S" if pretty else "iso", utc=not pretty)
@@ -77,11 +85,12 @@ class Log:
             ]
         else:
             processors.append(structlog.processors.JSONRenderer())
-        self._threshold = LEVELS[level]
+        self._threshold, self._also = LEVELS[level], also
         self._reconciled = False
         self._traded = _Traded()
         self._quiet: frozenset[str] = frozenset()  # events that are one of many on this desk: written at debug
         self.market_time: Callable[[], str] | None = None  # added to each line where the clock is simulated
+        self.tape_time = False  # `market_time` follows the steps of a tape
         self.on_event: Callable[[str], None] | None = None  # gets each event's name, at any level; must not raise
         self._logger = structlog.wrap_logger(
             structlog.PrintLogger(stream), processors=processors, wrapper_class=structlog.BoundLogger
@@ -98,12 +107,14 @@ class Log:
         if self.market_time is not None:
             fields["simulated"] = self.market_time()
         level = "debug" if name in self._quiet else declared.level
-        if LEVELS[level] >= self._threshold:
+        if LEVELS[level] >= self._threshold or self._also(name):
             with contextlib.suppress(OSError):  # no reader is left: that stops no trading
                 getattr(self._logger, level)(name, **fields)
 
     def step(self, event: Event, step: Step) -> None:
         """Log a step: the baskets of a daily desk, each order of other desks."""
+        if self.tape_time:
+            self.market_time = partial(new_york_text, event.time_ns)
         daily = bool(step.state.basket.date)
         self._quiet = EACH_ORDER if daily else frozenset()
         if type(event) not in _SILENT:

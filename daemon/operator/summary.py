@@ -200,8 +200,10 @@ def sparkline(values: Sequence[float], width: int = 56) -> str:
 
 
 def show(console: Console, summary: Summary, equity: Sequence[Decimal]) -> None:
-    """Print the summary as a table."""
+    """Print the summary as a table; of a replay that had ended before, its title says so."""
     title = f"{summary.strategy} · {escape(summary.tape)}" + (" · SYNTHETIC bars" if summary.synthetic else "")
+    if summary.bars and not summary.bars_per_s:
+        title += " · figures of an EARLIER run"
     table = Table(title=title, show_header=False, title_justify="left", title_style="bold")
     table.add_column(style="cyan")
     table.add_column()
@@ -227,11 +229,12 @@ def show(console: Console, summary: Summary, equity: Sequence[Decimal]) -> None:
     table.add_row("", sparkline([float(v) for v in equity]))
     if summary.halted:
         table.add_row("halted", f"[red]{summary.halted}[/red] (docs/OPERATIONS.md; ends with rltraderctl resume)")
-    table.add_row(
-        "speed",
-        f"{summary.bars_per_s:,.0f} bars/s, decisions p50 {summary.decision_us_p50} µs, "
-        f"p99 {summary.decision_us_p99} µs",
-    )
+    if summary.bars_per_s:
+        table.add_row(
+            "speed",
+            f"{summary.bars_per_s:,.0f} bars/s, decisions p50 {summary.decision_us_p50} µs, "
+            f"p99 {summary.decision_us_p99} µs",
+        )
     if summary.stopped_by:
         table.add_row("stopped", f"by {summary.stopped_by}: the same command goes on from here")
     table.add_row("journal", f"{summary.journal_events:,} events, state {summary.state_digest[:16]}")

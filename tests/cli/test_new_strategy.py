@@ -70,6 +70,7 @@ def test_its_readme_names_the_commands_of_its_template(written: Path, template: 
     [
         (("option_scalper", "bar", "shares"), "'option_scalper' is a shipped strategy: choose another name"),
         (("json", "bar", "shares"), "'json' is the name of another Python module: choose another name"),
+        (("numpy", "bar", "shares"), "'numpy' is the name of another Python module: choose another name"),
         (("My-Own", "bar", "shares"), "'My-Own': expected at most 30 small letters, digits and _"),
     ],
 )

@@ -30,6 +30,8 @@ from daemon.reports.performance.words import (
 from daemon.tapes.files import TapeError
 
 DRAWDOWNS = 5
+COMPARED = ("compared", "return", "largest drawdown", "Sharpe")
+FALLS = ("drawdown", "start", "trough", "end", "sessions", "to the trough")
 MONTH_WIDTH = 11  # of a column: −100.0 % and its margins
 
 
@@ -143,14 +145,12 @@ def _show(sheet: Sheet, console: Console) -> None:
     print_table(console, _figures(named))
     for name, figures in named:
         if len(figures.compared) > 0:
-            heads = ("compared", "return", "largest drawdown", "Sharpe")
-            print_table(console, _table(heads, compared_rows(figures), name))
+            print_table(console, _table(COMPARED, compared_rows(figures), name))
         for half in _months(name, figures, console.width):
             print_table(console, half)
         falls = [drawdown_row(fall) for fall in figures.drawdowns[:DRAWDOWNS]]
         if falls:
-            heads = ("drawdown", "start", "trough", "end", "sessions", "to the trough")
-            print_table(console, _table(heads, falls, name))
+            print_table(console, _table(FALLS, falls, name))
 
 
 def _figures(named: Sequence[tuple[str, Performance]]) -> Table:

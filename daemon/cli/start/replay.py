@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import sys
+from collections.abc import Callable
 from decimal import Decimal
 from pathlib import Path
 
@@ -23,18 +24,23 @@ from daemon.operator.summary import Summary, show
 from daemon.tapes.quotes.choice import QuoteChoice
 
 NEXT = {
+    "its trades:       ": "rltraderctl trades --state-dir {}",
     "why it decided so:": "rltraderctl decisions --state-dir {}",
     "proof of the run: ": "rltraderctl verify --state-dir {}",
     "its page:         ": "rltrader-dashboard --state-dir {}",
 }
 """What a person does next with a replay."""
+TRADES_MOST = 100  # lines of closed trades on a terminal; `rltraderctl trades` has all
 
 
 def run(settings: Settings, tape: Path, speed: float | None, chosen: QuoteChoice | None = None) -> int:
     """Run the tape and print the summary; returns the exit code."""
     screen = Console(stderr=True)
     with _progress(screen) as bar:  # the log is made while the bar owns standard error: its lines stand above the bar
-        log = Log(settings.log.level if not screen.is_terminal else _quieter(settings.log.level), settings.log.format)
+        if screen.is_terminal:
+            log = Log(_quieter(settings.log.level), settings.log.format, also=_first_trades())
+        else:
+            log = Log(settings.log.level, settings.log.format)
         ended: list[tuple[Summary, list[Decimal]]] = []
 
         def work() -> int:
@@ -73,6 +79,12 @@ def _print(summary: Summary, curve: list[Decimal], state_dir: Path) -> None:
         sys.stdout.flush()
     except BrokenPipeError:  # the reader is gone; the journal has it all
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+
+
+def _first_trades() -> Callable[[str], bool]:
+    """Return what lets the first closed trades be written above the progress bar."""
+    left = iter(range(TRADES_MOST))
+    return lambda name: name == "trade_closed" and next(left, None) is not None
 
 
 def _quieter(level: str) -> str:

@@ -3,12 +3,17 @@
 from __future__ import annotations
 
 import json
+import re
+import sqlite3
 from collections.abc import Sequence
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from daemon.core.session import new_york_text
+from daemon.journal.journal import FILE
 from tests.support.desks.desk_run import environment, log_of, rltraderd, summary_of, tape_rows, write_tape
 
 
@@ -42,6 +47,27 @@ def test_a_file_newest_first_is_sorted_and_trades_as_the_sorted_one(tmp_path: Pa
     (remark,) = again["remarks"]
     assert remark.startswith("Nothing was replayed: ")
     assert "of that run and of its rules" in remark
+
+
+def test_a_terminal_sees_each_closed_trade_when_it_was_on_the_tape_and_what_comes_next(
+    tmp_path: Path, rows: list[str]
+) -> None:
+    tape = write_tape(tmp_path / "tape.csv", rows)
+    terminal = environment(FORCE_COLOR="1", COLUMNS="400")
+    asked = ("--dry-run", "--bars", tape, "--state-dir", tmp_path / "state")
+    first = rltraderd(*asked, cwd=tmp_path, env=terminal)
+    with closing(sqlite3.connect(tmp_path / "state" / FILE)) as db:
+        closed = db.execute("SELECT symbol, pnl_usd, left_ns FROM trades WHERE left_ns IS NOT NULL").fetchall()
+    line = r'\{"symbol": "(\w+)".*"pnl_usd": "([+-][\d.]+)".*"simulated": "([\d: -]+)".*"trade_closed"'
+    seen = re.findall(line, first.stderr)
+    minute_ns = 60 * 10**9  # a bar's fills are known when it closes
+    expected = [(symbol, f"{pnl:+.2f}", new_york_text(left_ns + minute_ns)) for symbol, pnl, left_ns in closed]
+    assert closed
+    assert sorted(seen) == sorted(expected)
+    assert f"rltraderctl trades --state-dir {tmp_path / 'state'}" in first.stdout
+    again = rltraderd(*asked, cwd=tmp_path, env=terminal)
+    assert ("EARLIER run" in first.stdout, "EARLIER run" in again.stdout) == (False, True)
+    assert ("bars/s" in first.stdout, "bars/s" in again.stdout) == (True, False)
 
 
 def test_times_that_are_hours_off_are_named(tmp_path: Path, rows: list[str]) -> None:
