@@ -52,6 +52,8 @@ PLAIN = {
 }  # fmt: skip
 """Cosmic Ray's operators whose changes mean something; the others mostly raise TypeError at once."""
 MOST_S = 60.0  # of tests for one change, traced
+TESTS_FAILED = 1  # pytest's exit code, also for an error while a test is imported; 2 to 5 say nothing of the change
+NO_CONFTEST = "ImportError while loading conftest"  # with exit code 4
 MARGIN_S, SLOWER = 60.0, 10.0  # a change that makes tests run for longer is seen
 
 
@@ -74,7 +76,11 @@ class Mutant:
 
 @dataclass(frozen=True, slots=True)
 class Tried:
-    """What came of a change: `killed`, `survived`, or `unreached` where no test passes its line."""
+    """What came of a change: `killed`, `survived`, `unreached` where no test passes its line, or `error`.
+
+    An error is a run of pytest that ended otherwise (a test that it did not find, a crash): `by` says how, and the next
+    run of the sample tries it again.
+    """
 
     mutant: Mutant
     outcome: str
@@ -114,7 +120,7 @@ class _Sample:
         """Try what is left of the sample; the figures of all of it."""
         self._passed = self._lines()
         mutants = self._drawn()
-        tried = {each.mutant: each for each in self._read()}
+        tried = {each.mutant: each for each in self._read() if each.outcome != "error"}
         left = [mutant for mutant in mutants if mutant not in tried]
         _say(f"{len(mutants)} changes, {len(mutants) - len(left)} tried before; folder {self._folder}")
         with self._kept.open("a", encoding="utf-8") as kept, ThreadPoolExecutor(len(self._trees)) as pool:
@@ -124,7 +130,7 @@ class _Sample:
                 kept.flush()
                 tried[found.mutant] = found
                 if found.outcome != "killed":
-                    _say(f"{found.outcome} ({found.tests} tests): {found.mutant.name}\n{found.diff}")
+                    _say(f"{found.outcome} ({found.tests} tests): {found.mutant.name} {found.by}\n{found.diff}")
         every = [tried[mutant] for mutant in mutants]
         areas = {}
         for area in AREAS:
@@ -207,8 +213,7 @@ class _Sample:
         path.write_text(changed, encoding="utf-8")
         try:
             done = self._pytest(tree, f"@{named}", timeout=limit)
-            last = next((line for line in done.stdout.splitlines() if line.startswith(("FAILED", "ERROR"))), "")
-            outcome, by = ("killed" if done.returncode else "survived"), last[:200]
+            outcome, by = _judged(done.returncode, done.stdout)
         except subprocess.TimeoutExpired:
             outcome, by = "killed", f"ran for more than {limit:.0f} s"
         finally:
@@ -230,6 +235,16 @@ class _Sample:
         ordered = sorted(found & self._seconds.keys(), key=lambda test: (self._seconds[test], test))
         until = list(accumulate(self._seconds[test] for test in ordered))
         return [test for test, spent in zip(ordered, until, strict=True) if spent <= MOST_S]
+
+
+def _judged(code: int, said: str) -> tuple[str, str]:
+    """The outcome of a run of pytest by its exit code, and the test that failed or what went wrong."""
+    last = next((line for line in said.splitlines() if line.startswith(("FAILED", "ERROR"))), "")[:200]
+    if code == 0:
+        return "survived", ""
+    if code == TESTS_FAILED or NO_CONFTEST in said:  # the change is met while the tests are imported
+        return "killed", last
+    return "error", f"pytest ended with {code}: {last or said[-200:]}"
 
 
 def _mutants(area: str, file: str, source: str) -> Iterator[Mutant]:
