@@ -3,11 +3,18 @@
 The broker is a process of its own; the daemon is one too, run whole with a few functions wrapped by time stamps, which
 cost a microsecond each. All read CLOCK_MONOTONIC. References, at the same time on the same machine: a bare
 websocket-to-POST round trip over the same libraries, and one 4 KiB write with fsync on the same disk.
+
+Three sessions of 100 seconds: `as_it_is`; `loaded`, with a load made here (a process for each core that computes, and
+one that writes and syncs); and `idle_hours`, where an order comes only after an hour without any, at a broker that
+closes a connection after four simulated minutes without a request. `--only` names one.
 """
 
 from __future__ import annotations
 
+import argparse
 import asyncio
+import contextlib
+import itertools
 import json
 import multiprocessing
 import os
@@ -24,19 +31,21 @@ from typing import Any
 import msgpack
 import msgspec
 import numpy as np
-import requests
 import uvloop
 from aiohttp import web
 from aiohttp.web_protocol import RequestHandler
-from websockets.asyncio.client import connect
 
+from bench.live.load import load
+from bench.live.references import answer_echoes, serve_echoes
 from bench.tapes import recorded_minutes, synthetic_minutes
 from strategies.kit.units import SECOND_NS
 
 RATE = 240.0  # simulated seconds a real one: a bar every quarter of a second
 HISTORY_SESSIONS = 2  # of the tape, before the one that is traded
 BEFORE_OPEN_S, AFTER_CLOSE_S = 20 * 60, 120  # simulated
-ECHOES, ECHO_EVERY_S = 300, 0.3  # through nearly the whole session: the machine treats both alike
+IDLE_BARS = 60  # an hour without an order, in the session that idles
+PURCHASES = 4  # bars of two purchases and their sales
+KEEP_S = 1.0  # real ones, so four simulated minutes: an idle connection is closed then
 BAR_MARK = b"\xa1T\xa1b"  # {"T": "b" ...} in msgpack
 KEY, SECRET = "PKTEST00000000000000", "loopback-secret-0000000000000000000000000"
 ALTERNATING: dict[str, dict[str, object]] = {
@@ -54,6 +63,7 @@ STAGES = {
     "post": ("posting", "arrived"),  # requests, the kernel, until the server has read the body
     "bar_to_order": ("sent", "arrived"),
 }
+SESSIONS = ("as_it_is", "loaded", "idle_hours")
 Stamps = dict[str, dict[str, float]]
 
 
@@ -72,13 +82,16 @@ class Stamped:
     def __init__(self) -> None:
         self.sent: dict[str, float] = {}  # start of the bar, ns -> s
         self.arrived: dict[str, float] = {}  # client order id -> s
+        self.connected: dict[str, float] = {}  # client order id -> s at which its connection was opened
+        self._opened: dict[int, float] = {}
         self._heard: dict[int, float] = {}
 
     def install(self) -> None:
         """Wrap the classes of this process."""
         from simulator.trading.rest import TradingRest
 
-        send, hear, submit = web.WebSocketResponse.send_bytes, RequestHandler.data_received, TradingRest.submit
+        send, submit = web.WebSocketResponse.send_bytes, TradingRest.submit
+        hear, open_ = RequestHandler.data_received, RequestHandler.connection_made
 
         async def sending(socket: web.WebSocketResponse, data: bytes, compress: int | None = None) -> None:
             if BAR_MARK in data:
@@ -93,12 +106,18 @@ class Stamped:
             hear(handler, data)
 
         async def submitting(rest: TradingRest, request: web.Request) -> web.Response:
-            self.arrived[json.loads(await request.text())["client_order_id"]] = self._heard[id(request.protocol)]
+            name, connection = json.loads(await request.text())["client_order_id"], id(request.protocol)
+            self.arrived[name], self.connected[name] = self._heard[connection], self._opened[connection]
             return await submit(rest, request)
+
+        def opened(handler: RequestHandler, transport: asyncio.BaseTransport) -> None:
+            self._opened[id(handler)] = time.monotonic()
+            open_(handler, transport)
 
         for owner, name, wrapped in (
             (web.WebSocketResponse, "send_bytes", sending),
             (RequestHandler, "data_received", hearing),
+            (RequestHandler, "connection_made", opened),
             (TradingRest, "submit", submitting),
         ):
             setattr(owner, name, wrapped)
@@ -106,6 +125,9 @@ class Stamped:
 
 def _serve(pipe: Connection, tape: str, config: str, state_dir: str) -> None:
     """One session; what was stamped goes back through the pipe."""
+    import simulator.server
+
+    simulator.server.KEEP_S = KEEP_S
     stamped = Stamped()
     stamped.install()
     asyncio.run(_session(pipe, tape, Path(config), Path(state_dir), stamped))
@@ -127,7 +149,7 @@ async def _session(pipe: Connection, tape: str, config: Path, state_dir: Path, s
         write_config(config, Serving(server, asyncio.get_running_loop()), clock, state_dir, LOOSE, ALTERNATING)
         pipe.send("serving")
         await clock.sleep_until(day.close_ns + AFTER_CLOSE_S * SECOND_NS)
-        pipe.send({"sent": stamped.sent, "arrived": stamped.arrived})
+        pipe.send({"sent": stamped.sent, "arrived": stamped.arrived, "connected": stamped.connected})
         await asyncio.to_thread(pipe.recv)
 
 
@@ -135,9 +157,13 @@ async def _session(pipe: Connection, tape: str, config: Path, state_dir: Path, s
 
 
 class Watch:
-    """The daemon's order path with time stamps, by bar (its start, ns) or by client order id; seconds of commits."""
+    """The daemon's order path with time stamps, by bar (its start, ns) or by client order id; seconds of commits.
 
-    def __init__(self) -> None:
+    With `idle_bars`, so many bars pass without an order before two purchases, each sold in the minute after it.
+    """
+
+    def __init__(self, idle_bars: int) -> None:
+        self._idle_bars, self._answers = idle_bars, 0
         self.stamps: Stamps = {name: {} for name in ("received", "put", "stepped", "released", "posting")}
         self.bar_of: dict[str, str] = {}
         self.commits: list[float] = []
@@ -182,7 +208,9 @@ class Watch:
         self._wrap(Intake, "put", before=bar_put)
         self._wrap(Engine, "_gather", after=stepped)
         self._wrap(BrokerLink, "release", before=released)
-        self._wrap(TradingOrders, "_post", before=lambda _orders, order: self._stamp("posting", order.client_order_id))
+        self._wrap(
+            TradingOrders, "_post", before=lambda _orders, order, *_: self._stamp("posting", order.client_order_id)
+        )
         self._time(Journal, "commit")
         self._alternate(OnnxPolicy)
 
@@ -215,9 +243,9 @@ class Watch:
         setattr(owner, name, timed)
 
     def _alternate(self, owner: type) -> None:
-        """The real network runs, its logits are replaced: BUY_CALL when flat, EXIT when something is held."""
+        """The real network runs, its logits are replaced: BUY_CALL when flat (or HOLD for an hour), EXIT when not."""
         from strategies.kit.features import FEATURES, MARKET_FEATURES
-        from strategies.option_scalper import ACTIONS, BUY_CALL, EXIT
+        from strategies.option_scalper import ACTIONS, BUY_CALL, EXIT, HOLD
 
         name = "answer"
         answer, side_at = getattr(owner, name), 4 * (MARKET_FEATURES - len(FEATURES))  # bytes from the window's end
@@ -225,98 +253,45 @@ class Watch:
         def alternating(policy: object, question: Any, now_ns: int) -> Any:
             answered, data = answer(policy, question, now_ns), question.observation.data
             logits = [0.0] * len(ACTIONS)
-            logits[EXIT if struct.unpack_from("<f", data, len(data) + side_at)[0] else BUY_CALL] = 8.0
+            held = struct.unpack_from("<f", data, len(data) + side_at)[0]
+            self._answers += 1
+            idles = self._answers % (self._idle_bars + PURCHASES) < self._idle_bars
+            logits[EXIT if held else HOLD if idles else BUY_CALL] = 8.0
             return msgspec.structs.replace(answered, logits=tuple(logits))
 
         setattr(owner, name, alternating)
 
 
-def _daemon(config: str, result: str) -> None:
+def _daemon(config: str, result: str, idle_bars: int) -> None:
     """Run `rltraderd` whole; what was stamped goes into a file."""
     os.environ.update({"APCA_API_KEY_ID": KEY, "APCA_API_SECRET_KEY": SECRET})
     from daemon.cli.daemon import main as rltraderd
 
-    watch = Watch()
+    watch = Watch(idle_bars)
     watch.install()
     code = rltraderd(["--config", config])
     told = {"stamps": watch.stamps, "bar_of": watch.bar_of, "commits": watch.commits, "exit_code": code}
     Path(result).write_text(json.dumps(told))
 
 
-# --- references -------------------------------------------------------------------------------------------------------
-
-
-def _serve_echoes(pipe: Connection) -> None:
-    asyncio.run(_echo(pipe))
-
-
-async def _echo(pipe: Connection) -> None:
-    """A bare server: a short message over a websocket now and then, and the time at which each POST for it came."""
-    sent: dict[int, float] = {}
-    took: list[float] = []
-
-    async def stream(request: web.Request) -> web.WebSocketResponse:
-        socket = web.WebSocketResponse()
-        await socket.prepare(request)
-        for number in range(ECHOES):
-            await asyncio.sleep(ECHO_EVERY_S)
-            sent[number] = time.monotonic()
-            await socket.send_bytes(msgpack.packb([{"T": "b", "S": "SPY", "n": number, "o": 1.5, "h": 1.5, "l": 1.5}]))
-        await asyncio.sleep(5 * ECHO_EVERY_S)
-        await socket.close()
-        return socket
-
-    async def order(request: web.Request) -> web.Response:
-        number = json.loads(await request.text())["n"]
-        took.append(time.monotonic() - sent[number])
-        return web.json_response({"id": number})
-
-    app = web.Application()
-    app.router.add_routes([web.get("/stream", stream), web.post("/orders", order)])
-    runner = web.AppRunner(app, access_log=None)
-    await runner.setup()
-    await web.TCPSite(runner, "127.0.0.1", 0).start()
-    pipe.send(runner.addresses[0][1])
-    await asyncio.to_thread(pipe.recv)
-    await runner.cleanup()
-    pipe.send(took)
-
-
-async def _answer_echoes(port: int, folder: Path) -> list[float]:
-    """The bare client: a message in, a POST out; then, on its own, a block to the disk, of which the seconds return."""
-    took, session, block = [], requests.Session(), bytes(4096)
-    session.trust_env = False
-    with (folder / "block").open("wb", buffering=0) as file:
-        async with connect(f"ws://127.0.0.1:{port}/stream", proxy=None, ping_interval=None) as socket:
-            async for frame in socket:
-                number = msgpack.unpackb(frame)[0]["n"]
-                body = {"n": number, "symbol": "SPY", "qty": 1, "side": "buy", "type": "limit", "limit_price": "1.50"}
-                session.post(f"http://127.0.0.1:{port}/orders", json=body, timeout=5)
-                began = time.monotonic()
-                file.write(block)
-                os.fsync(file.fileno())
-                took.append(time.monotonic() - began)
-    return took
-
-
 # --- the run ----------------------------------------------------------------------------------------------------------
 
 
-def measure(tape: Path, folder: Path) -> dict[str, Any]:
-    """All figures. Raises RuntimeError when the daemon did not end cleanly."""
+def measure(tape: Path, folder: Path, idle_bars: int = 0) -> dict[str, Any]:
+    """All figures of a session. Raises RuntimeError when the daemon did not end cleanly."""
     spawn = multiprocessing.get_context("spawn")
     pipe, theirs = spawn.Pipe()
     config, result = folder / "config.toml", folder / "stamps.json"
     server = spawn.Process(target=_serve, args=(theirs, str(tape), str(config), str(folder / "state")), daemon=True)
     server.start()
     echo_pipe, echo_theirs = spawn.Pipe()
-    echo = spawn.Process(target=_serve_echoes, args=(echo_theirs,), daemon=True)
+    echo = spawn.Process(target=serve_echoes, args=(echo_theirs,), daemon=True)
     echo.start()
     port = echo_pipe.recv()
     pipe.recv()
-    daemon = spawn.Process(target=_daemon, args=(str(config), str(result)), daemon=True)
+    daemon = spawn.Process(target=_daemon, args=(str(config), str(result), idle_bars), daemon=True)
     daemon.start()
-    disk = uvloop.run(_answer_echoes(port, folder))
+    disk = uvloop.run(answer_echoes(port, folder))
     echo_pipe.send("done")
     bare: list[float] = echo_pipe.recv()
     while not pipe.poll(1.0):
@@ -331,8 +306,12 @@ def measure(tape: Path, folder: Path) -> dict[str, Any]:
         raise RuntimeError(f"rltraderd ended with {daemon.exitcode} and left no time stamps")
     told = json.loads(result.read_text())
     chains = list(_chains(told, served))
+    if idle_bars:
+        return after_idle(chains) | {"exit_code": told["exit_code"]}
+    p99 = float(np.percentile([chain["arrived"] - chain["sent"] for chain in chains], 99))
     return {
         "orders": len(chains),
+        "bar_to_order_p99_of_fsyncs_p99": round(p99 / float(np.percentile(disk, 99)), 2),
         **{name: percentiles([c[end] - c[begin] for c in chains]) for name, (begin, end) in STAGES.items()},
         "commit_and_fsync": percentiles(told["commits"]),
         "reference_bare_round_trip": percentiles(bare),
@@ -344,7 +323,8 @@ def measure(tape: Path, folder: Path) -> dict[str, Any]:
 def _chains(told: dict[str, Any], served: Stamps) -> list[dict[str, float]]:
     """For each order that a bar caused, the moments from the bar's sending to the order's arrival."""
     by_bar = {"sent": served["sent"], **{name: told["stamps"][name] for name in ("received", "put")}}
-    by_order = {"arrived": served["arrived"], **{n: told["stamps"][n] for n in ("stepped", "released", "posting")}}
+    by_order = {name: served[name] for name in ("arrived", "connected")}
+    by_order |= {name: told["stamps"][name] for name in ("stepped", "released", "posting")}
     chains = []
     for name, bar in told["bar_of"].items():
         if all(bar in stamps for stamps in by_bar.values()) and all(name in stamps for stamps in by_order.values()):
@@ -353,16 +333,43 @@ def _chains(told: dict[str, Any], served: Stamps) -> list[dict[str, float]]:
     return chains
 
 
+def after_idle(chains: list[dict[str, float]]) -> dict[str, Any]:
+    """The first purchase after an idle hour and the second, two bars later; the first one's connection, too."""
+    ordered = sorted(chains, key=lambda chain: chain["sent"])
+    hour_s = IDLE_BARS * 60 / RATE
+    firsts = [
+        number
+        for number, (before, chain) in enumerate(itertools.pairwise(ordered), 1)
+        if chain["sent"] - before["sent"] > hour_s * 0.9 and number + 2 < len(ordered)
+    ]
+    took = [chain["arrived"] - chain["sent"] for chain in ordered]
+    return {
+        "idle_hours": len(firsts),
+        "first_order_ms": sorted(round(took[number] * 1e3, 2) for number in firsts),
+        "second_order_ms": sorted(round(took[number + 2] * 1e3, 2) for number in firsts),
+        "connections_opened_for_the_first": sum(ordered[n]["connected"] > ordered[n]["sent"] for n in firsts),
+    }
+
+
 def main() -> None:
     """Print all figures as one JSON object."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--only", choices=SESSIONS)
+    chosen = parser.parse_args().only
+    figures: dict[str, Any] = {"bench": "latency", "rate": RATE, "cores": os.cpu_count()}
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         tape = recorded_minutes() or synthetic_minutes(folder / "tape.parquet", 2000)
-        told = measure(tape, folder)
-        figures = {"bench": "latency", "tape": tape.name, "rate": RATE, "cores": os.cpu_count(), **told}
+        figures["tape"] = tape.name
+        for session in (chosen,) if chosen else SESSIONS:
+            (folder / session).mkdir()
+            with load(folder) if session == "loaded" else contextlib.nullcontext():
+                idle_bars = IDLE_BARS if session == "idle_hours" else 0
+                figures[session] = measure(tape, folder / session, idle_bars)
     sys.stdout.write(json.dumps(figures) + "\n")
-    if told["orders"] < 300:
-        sys.exit(f"bench: {told['orders']} orders prove little; expected 300 or more")
+    for session, least in (("as_it_is", 300), ("loaded", 150)):
+        if session in figures and (orders := figures[session]["orders"]) < least:
+            sys.exit(f"bench: {orders} orders prove little, {session}; expected {least} or more")
 
 
 if __name__ == "__main__":

@@ -120,6 +120,8 @@ def test_an_order_that_was_accepted_once_and_is_missing_is_lost_told_and_not_sen
     d = at_broker(account := Account())
     name = submitted(d, account)
     d.put(ev.OrderAccepted(d.at(1), name, f"id-{name}"))
+    effects = d.put(ev.OrderMissing(d.at(1, 4), name))  # the broker may not show it yet: five seconds are given
+    assert (asked(effects), alarms(effects), resent(effects)) == ([name], [], [])
     assert alarms(d.put(ev.OrderMissing(d.at(1, 8), name))) == ["order_lost"]
     assert (d.order(name).status, resent(d.effects)) == (EXPIRED, [(name, 9)])
     assert len(of(d.effects, AskBroker)) == 1
