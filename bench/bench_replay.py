@@ -1,4 +1,4 @@
-"""How fast a replay runs, where the time goes, how much memory it holds, how soon it is ready: `make bench`.
+"""How fast a replay runs, where the time goes, how much memory it holds: `make bench`.
 
 The reference is the floor of the same work in the same run: the same ONNX answers and the same journal rows written by
 the same statements, with nothing else around them. Figures hold for the machine that printed them.
@@ -80,8 +80,8 @@ def replay_of(tape: Path, state_dir: Path) -> Replay:
 def throughput(tape: Path) -> dict[str, Any]:
     """Undisturbed runs through the daemon's own process, as a user starts it: the fixture policy, the shipped one."""
     with tempfile.TemporaryDirectory() as folder:
-        summary = _run_daemon(tape, Path(folder) / "state", _environment())
-        shipped = _run_daemon(tape, Path(folder) / "shipped", _environment(shipped=True))
+        summary = run_daemon(tape, Path(folder) / "state", environment())
+        shipped = run_daemon(tape, Path(folder) / "shipped", environment(shipped=True))
         keys = ("bars", "decisions", "orders", "fills", "partial_fills", "journal_events", "wall_s", "bars_per_s")
         latency = ("decision_us_p50", "decision_us_p99", "decision_us_p999")
         figures = {key: summary[key] for key in (*keys, *latency)}
@@ -89,18 +89,20 @@ def throughput(tape: Path) -> dict[str, Any]:
         return {**figures, **_floor(tape, Path(folder) / "state", summary)}
 
 
-def _run_daemon(tape: Path, state_dir: Path, environment: dict[str, str]) -> dict[str, Any]:
+def run_daemon(tape: Path, state_dir: Path, variables: dict[str, str]) -> dict[str, Any]:
+    """Play the tape by a process of its own; its summary. Raises RuntimeError where it fails."""
     command = [sys.executable, "-m", "daemon", "--dry-run", "--bars", str(tape), "--state-dir", str(state_dir)]
-    done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
+    done = subprocess.run(command, env=variables, capture_output=True, text=True, check=False)
     if done.returncode != 0:
         raise RuntimeError(f"rltraderd ended with {done.returncode}: {done.stderr[-2000:]}")
     summary: dict[str, Any] = json.loads(done.stdout.splitlines()[-1])
     return summary
 
 
-def _environment(*, shipped: bool = False, level: str = "error") -> dict[str, str]:
+def environment(*, shipped: bool = False, level: str = "error") -> dict[str, str]:
     """Variables of a daemon process: the fixture policy trading freely, or the shipped one under the defaults."""
     kept = {name: value for name, value in os.environ.items() if not name.startswith(("RLTRADER_", "APCA_"))}
+    kept.pop("PYTHONDONTWRITEBYTECODE", None)  # else each start compiles the project anew, which no user's does
     kept["RLTRADER_LOG__LEVEL"] = level
     if shipped:
         return kept
@@ -177,7 +179,7 @@ def memory() -> dict[str, Any]:
         command = [sys.executable, "-m", "daemon", "--dry-run", "--bars", str(tape)]
         process = subprocess.Popen(
             [*command, "--state-dir", str(Path(folder) / "state")],
-            env=_environment(),
+            env=environment(),
             stdout=subprocess.PIPE,
             stderr=subprocess.DEVNULL,
             text=True,
@@ -205,56 +207,7 @@ def _resident_mb(process: int) -> float:
         return 0.0
 
 
-def start_up(tape: Path, runs: int = 5, kill_at: str = '"date": "2024-08') -> dict[str, Any]:
-    """Seconds from the start of the process to its first line of log: everything checked, recovered, ready.
-
-    Then the same after a SIGKILL at the first log line that holds `kill_at`: recovery from the newest snapshot and the
-    journal after it.
-    """
-    took = []
-    with tempfile.TemporaryDirectory() as folder:
-        for run in range(runs):
-            process, seconds, _ = _started(tape, Path(folder) / str(run))
-            took.append(seconds)
-            _killed(process)
-        state_dir = Path(folder) / "disturbed"
-        process, _, _ = _started(tape, state_dir)
-        for line in process.stderr or ():
-            if kill_at in line:
-                break
-        _killed(process)
-        process, recovery_s, told = _started(tape, state_dir)
-        _killed(process)
-    return {
-        "start_up_s": round(statistics.median(took), 3),
-        "python_start_s": _python_start(),
-        "restarts": int(told["resumed_at_event"] > 0),
-        "resumed_at_event": told["resumed_at_event"],
-        "recovery_start_up_s": round(recovery_s, 3),
-    }
-
-
-def _started(tape: Path, state_dir: Path) -> tuple[subprocess.Popen[str], float, dict[str, Any]]:
-    """A daemon under way, the seconds until it said so, and what it said."""
-    command = [sys.executable, "-m", "daemon", "--dry-run", "--bars", str(tape), "--state-dir", str(state_dir)]
-    began = time.perf_counter()
-    process = subprocess.Popen(
-        command, env=_environment(level="info"), stderr=subprocess.PIPE, stdout=subprocess.DEVNULL, text=True
-    )
-    line = process.stderr.readline() if process.stderr else ""
-    seconds = time.perf_counter() - began
-    told: dict[str, Any] = json.loads(line or "{}")
-    if told.get("event") != "run_started":
-        raise RuntimeError(f"rltraderd did not start: {line}")
-    return process, seconds, told
-
-
-def _killed(process: subprocess.Popen[str]) -> None:
-    process.kill()
-    process.communicate()
-
-
-def _machine() -> dict[str, Any]:
+def machine() -> dict[str, Any]:
     """How fast this machine is right now: milliseconds of a million additions in plain Python, the best of five.
 
     Shared machines differ by a factor of two within an hour; compare figures only where this one is alike.
@@ -268,25 +221,17 @@ def _machine() -> dict[str, Any]:
     return {"cores": os.cpu_count(), "million_additions_ms": round(min(took) * 1e3, 1)}
 
 
-def _python_start() -> float:
-    """The reference: an interpreter that imports numpy and onnxruntime and ends."""
-    began = time.perf_counter()
-    subprocess.run([sys.executable, "-c", "import numpy, onnxruntime"], check=True)
-    return round(time.perf_counter() - began, 3)
-
-
 def main() -> None:
     """Print all figures as one JSON object."""
     with tempfile.TemporaryDirectory() as folder:
         tape, kind = recorded_minutes() or synthetic_minutes(Path(folder) / "tape.parquet", 75_000), "synthetic"
         if tape.parent != Path(folder):
             kind = "recorded"
-        figures = {"bench": "replay", "tape": tape.name, "bars_are": kind, **_machine()}
-        kill_at = '"date": "2024-08' if kind == "recorded" else '"date": "2022-06'
-        figures.update(throughput(tape), **stages(tape), **start_up(tape, kill_at=kill_at))
+        figures = {"bench": "replay", "tape": tape.name, "bars_are": kind, **machine()}
+        figures.update(throughput(tape), **stages(tape))
         figures.update(memory())
     sys.stdout.write(json.dumps(figures) + "\n")
-    missing = [name for name in ("orders", "partial_fills", "restarts") if not figures[name]]
+    missing = [name for name in ("orders", "partial_fills") if not figures[name]]
     if missing:
         sys.exit(f"bench: the run proves nothing: no {', no '.join(missing)}")
 

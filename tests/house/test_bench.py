@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import re
 import subprocess
+from pathlib import Path
 
-from bench.bench_replay import start_up, throughput
+from bench.bench_replay import throughput
+from bench.live.recovery import GROUP_EVENTS, after_a_kill
 from daemon.tapes import BUNDLED_TAPE
 from tests.support.paths import REPOSITORY
 
@@ -17,10 +19,10 @@ def test_the_replay_benchmark_measures_a_run_with_orders_and_partial_fills() -> 
     assert min(figures["bars_per_s"], figures["floor_bars_per_s"], figures["share_of_floor"]) > 0
 
 
-def test_the_restart_after_a_kill_goes_on_from_the_journal() -> None:
-    figures = start_up(BUNDLED_TAPE, runs=1, kill_at='"date": "2024-11-29"')
-    assert figures["restarts"] == 1
-    assert figures["resumed_at_event"] > 1000
+def test_a_start_after_a_kill_goes_on_where_the_journal_ends(tmp_path: Path) -> None:
+    figures = after_a_kill(BUNDLED_TAPE, tmp_path / "killed", events=3000, since=1000, runs=1)
+    assert figures["resumed_at_event"] == figures["events"] >= 3000
+    assert figures["events_after_the_snapshot"] >= 1000 - GROUP_EVENTS
 
 
 def test_make_bench_finds_every_benchmark_as_a_module() -> None:
@@ -33,3 +35,4 @@ def test_make_bench_finds_every_benchmark_as_a_module() -> None:
     assert daemon is not None
     training = re.findall(r"-m bench\.bench_([a-z]+)", told[1])
     assert {*daemon.group(1).split(), *training} == names
+    assert "-m bench.live.recovery" in told[0]

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from bench.bench_burst import measure
-from bench.bench_latency import STAGES, _chains, percentiles
+from bench.bench_latency import RATE, STAGES, _chains, after_idle, percentiles
 from bench.soak import Look, connections, growth
 
 
@@ -30,10 +30,25 @@ def test_only_orders_whose_every_moment_is_known_make_a_chain() -> None:
     stamps = {"received": {"60": 2.0}, "put": {"60": 3.0}, "stepped": {"a": 4.0, "b": 4.0}}
     stamps |= {"released": {"a": 6.0}, "posting": {"a": 7.0}}
     told = {"stamps": stamps, "bar_of": {"a": "60", "b": "60"}}
-    (chain,) = _chains(told, {"sent": {"60": 1.0}, "arrived": {"a": 9.0}})
+    (chain,) = _chains(told, {"sent": {"60": 1.0}, "arrived": {"a": 9.0}, "connected": {"a": 0.0}})
     took = {name: chain[end] - chain[begin] for name, (begin, end) in STAGES.items()}
     parts = {"wire": 1.0, "parse": 1.0, "step": 1.0, "journal": 2.0, "queue": 1.0, "post": 2.0}
     assert took == {**parts, "bar_to_order": sum(parts.values())}
+
+
+def test_the_first_purchase_after_an_idle_hour_is_compared_with_the_next_one() -> None:
+    minute_s, chains = 60 / RATE, []
+    for hour in range(3):
+        for minute, took in enumerate((0.004, 0.009, 0.002, 0.009)):  # purchase, sale, purchase, sale
+            sent = (64 * hour + minute) * minute_s
+            connected = sent + 0.001 if (hour, minute) == (2, 0) else 0.0
+            chains.append({"sent": sent, "arrived": sent + took, "connected": connected})
+    assert after_idle(chains) == {
+        "idle_hours": 2,  # before the first one, nobody knows
+        "first_order_ms": [4.0, 4.0],
+        "second_order_ms": [2.0, 2.0],
+        "connections_opened_for_the_first": 1,
+    }
 
 
 def test_growth_compares_the_end_with_the_fifth_session() -> None:

@@ -1,0 +1,1 @@
+"""Benchmarks of the daemon at work: its load, its starts."""
