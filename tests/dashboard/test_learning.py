@@ -16,7 +16,19 @@ from playwright.sync_api import Browser
 from daemon.experience.learning import LEARNING_FILE, LearningFile
 from daemon.models.ladder.holds import Holds, write_holds
 from strategies.kit.card import CARD_FILE
-from tests.support.browser import CONTRAST, PHONE, SMALL, WIDE, Told, Watched, chromium, dashboard, free_port, picture
+from tests.support.browser import (
+    CONTRAST,
+    LIMIT_MS,
+    PHONE,
+    SMALL,
+    WIDE,
+    Told,
+    Watched,
+    chromium,
+    dashboard,
+    free_port,
+    picture,
+)
 from tests.support.dashboards import Played, Served, serving
 from tests.support.models.cards import CARD
 from tests.support.models.online_climb import EPSILON, ONLINE, climb_online, online_desk, online_store
@@ -233,7 +245,7 @@ def watched(home: Path, browser: Browser) -> Iterator[Watched]:
     with dashboard(free_port(), home / "state", models_dir=home / "store") as address:
         context = browser.new_context(viewport={"width": WIDE[0], "height": WIDE[1]}, reduced_motion="reduce")
         seen = Watched(context.new_page(), address)
-        seen.page.set_default_timeout(30_000)
+        seen.page.set_default_timeout(LIMIT_MS)
         yield seen
         assert seen.troubles == []
         context.close()

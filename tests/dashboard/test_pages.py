@@ -24,6 +24,7 @@ from playwright.sync_api import Browser, Page, Route, expect
 from strategies.option_scalper import ACTIONS, SPEC
 from tests.support.browser import (
     CONTRAST,
+    LIMIT_MS,
     PHONE,
     SMALL,
     WIDE,
@@ -89,7 +90,7 @@ def opened(browser: Browser, address: str) -> Iterator[Opener]:
             reduced_motion="reduce",
         )
         watched = Watched(context.new_page(), more.get("address", address))
-        watched.page.set_default_timeout(10_000)
+        watched.page.set_default_timeout(LIMIT_MS)
         if "answers" in more:
             more["answers"](watched.page)
         pages.append(watched)
@@ -434,16 +435,16 @@ def test_a_change_of_the_journal_and_a_restart_of_the_dashboard_reach_an_open_pa
     with dashboard(port, copy) as url:
         page.goto(f"{url}/#/now")
         before = newest(Told(copy))["decision"]
-        expect(page.locator("#answer .action")).to_contain_text(f"{before:,}", timeout=10_000)
+        expect(page.locator("#answer .action")).to_contain_text(f"{before:,}")
         trade(desk[0], copy)
         after = newest(Told(copy))["decision"]
         assert after > before
-        expect(page.locator("#answer .action")).to_contain_text(f"{after:,}", timeout=10_000)
+        expect(page.locator("#answer .action")).to_contain_text(f"{after:,}")
         expect(page.locator("#connection")).to_have_text("desk stopped")
         expect(page.locator("#clock")).to_contain_text("recorded time: ")
-    expect(page.locator("#connection")).to_contain_text("reconnecting", timeout=10_000)
+    expect(page.locator("#connection")).to_contain_text("reconnecting")
     with dashboard(port, copy):
-        expect(page.locator("#connection")).to_have_text("desk stopped", timeout=20_000)
+        expect(page.locator("#connection")).to_have_text("desk stopped")
     page.close()
 
 

@@ -24,9 +24,9 @@ def test_a_thread_without_a_loop_is_told_and_holds_up_no_start(monkeypatch: pyte
     side = SideThread([("idle", idle)], lambda name, problem: told.append((name, problem)))
     starting = threading.Thread(target=side.start, daemon=True)
     starting.start()
-    starting.join(5)
+    starting.join(180)
     assert not starting.is_alive()
-    assert side.stop(10)
+    assert side.stop(180)
     ((name, problem),) = told
     assert name == "operator's thread"
     assert problem.startswith("OSError: [Errno 24]")
@@ -38,12 +38,12 @@ def test_what_ends_ends_and_what_hangs_is_left_behind() -> None:
 
     async def hangs() -> None:
         hung.set()
-        free.wait(30)
+        free.wait(180)
 
     side = SideThread([("hangs", hangs)], lambda name, problem: told.append((name, problem)))
     side.start()
     assert hung.wait(180)
     assert not side.stop(0.05)
     free.set()
-    assert side.stop(10)
+    assert side.stop(180)
     assert told == []

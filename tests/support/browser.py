@@ -24,7 +24,7 @@ from typing import Any
 
 import pyarrow.parquet as pq
 import pytest
-from playwright.sync_api import Browser, ConsoleMessage, Page, Request, Response, sync_playwright
+from playwright.sync_api import Browser, ConsoleMessage, Page, Request, Response, expect, sync_playwright
 
 from daemon.core.events import Event
 from daemon.core.session import NEW_YORK
@@ -38,6 +38,8 @@ from tests.support.paths import FIXTURE_MODELS, REPOSITORY
 CHROMIUM = Path("/usr/bin/chromium")
 SESSIONS = 5  # the first for the indicators, two more for the volatility, two that trade
 WIDE, PHONE = (1280, 900), (390, 844)
+LIMIT_MS = 180_000  # generous: nothing here is measured
+expect.set_options(timeout=LIMIT_MS)
 
 
 # --- a desk and its journal ----------------------------------------------------------------------------------------

@@ -107,7 +107,7 @@ def test_a_child_that_makes_no_progress_is_killed_and_started_again(tmp_path: Pa
 
 def test_a_child_that_is_never_ready_is_killed_and_one_that_needs_time_is_not(tmp_path: Path) -> None:
     mute = "time.sleep(3600)"
-    with Stage(tmp_path, mute, Times(start_s=0.2, restart_s=0.05, look_s=0.02, watchdog_s=0.05)).running() as stage:
+    with Stage(tmp_path, mute, Times(start_s=1.0, restart_s=0.05, look_s=0.02, watchdog_s=0.05)).running() as stage:
         until(lambda: len(stage.lines) >= 2, "it was started again")
     slow = tmp_path / "slow"
     slow.mkdir()

@@ -342,9 +342,14 @@ async def test_the_access_list_lets_a_monitor_command_nothing_and_a_desk_speak_f
         answer = await _asked(operator, command("status", 2))  # what came before it has arrived
         assert answer["ok"] is True
         assert [type(event) for event in made.events] == [StatusRequested]
-        await asyncio.sleep(0.2)
         for reader in (watching, monitor):
-            heard = [(str(message.topic), message.payload) for message in _waiting(reader)]
+            heard: list[tuple[str, Any]] = []
+
+            def last_one(reader: Client = reader, heard: list[tuple[str, Any]] = heard) -> bool:
+                heard.extend((str(message.topic), message.payload) for message in _waiting(reader))
+                return any(topic == "rltrader/paper-2/bars" for topic, _ in heard)
+
+            await _soon(last_one)
             topics = {topic for topic, _ in heard}
             assert [topic for topic, payload in heard if b"forged" in payload] == ["rltrader/paper-2/bars"]
         assert {str(message.topic) for message in _waiting(other)} <= {"rltrader/paper-2/command"}
