@@ -1,7 +1,10 @@
 """How fast training is, against Stable-Baselines3 on the same machine and the same work: `make bench-train`.
 
 Each figure is measured in a process of its own with one thread (a peer with one and with two, the better counts), in
-short windows of which the best and the median are printed. The last line is one JSON object; `--quick` is a smoke run.
+short windows of which the best and the median are printed. The last line is one JSON object, with the processor and
+what is chosen for it; `--quick` is a smoke run. A processor without AVX-512 is played by
+
+    ATEN_CPU_CAPABILITY=avx2 ONEDNN_MAX_CPU_ISA=AVX2 MKL_ENABLE_INSTRUCTIONS=AVX2
 """
 
 from __future__ import annotations
@@ -14,6 +17,7 @@ import statistics
 import time
 from collections.abc import Callable
 from dataclasses import asdict, replace
+from pathlib import Path
 from typing import Any
 
 import sb3_contrib
@@ -53,6 +57,7 @@ from strategies.daily_rebalancer import SPEC as REBALANCER
 from strategies.regime_switcher import SPEC as SWITCHER
 from training.desks.scalper.network import IDENTITY, parameter_count
 from training.desks.scalper.networks import build
+from training.rl.kernels import bf16_cost, fast_precision, how_computed
 from training.rl.process_group import ProcessGroup
 
 
@@ -301,6 +306,12 @@ def run(size: Size, where: str, of_daily: DailySize, daily_alone: bool) -> dict[
     return figures
 
 
+def cpu() -> str:
+    """The processor's name, as Linux knows it."""
+    lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
+    return next((line.partition(":")[2].strip() for line in lines if line.startswith("model name")), "unknown")
+
+
 def main(arguments: list[str] | None = None) -> dict[str, Any]:
     """Print the table and the JSON line; the figures."""
     parser = argparse.ArgumentParser(description=__doc__)
@@ -324,6 +335,10 @@ def main(arguments: list[str] | None = None) -> dict[str, Any]:
         "market": where,
         "parameters": parameter_count(build("mlp", IDENTITY, 0)),
         "lstm_parameters": parameter_count(build("lstm", IDENTITY, 0)),
+        "cpu": cpu(),
+        "computes": alone(how_computed, "float32", "cpu"),
+        "precision": fast_precision(),
+        "bf16_over_float32_s": round(alone(bf16_cost), 2),
         "cores": len(os.sched_getaffinity(0)),
         "processes": PROCESSES,
         "threads_per_process": 1,

@@ -40,10 +40,20 @@ def use_fast_float32() -> str:
 def fast_precision() -> str:
     """The precision whose products are fastest here: "bf16" where the CPU multiplies bfloat16, else "float32".
 
-    It follows from the CPU alone, so that a run that goes on elsewhere on the same kind of CPU takes the same.
+    It follows from the CPU alone, so that a run that goes on elsewhere on the same kind of CPU takes the same. Where
+    ATEN_CPU_CAPABILITY asks for a CPU without AVX-512, it is one.
     """
     found = torch.cpu.get_capabilities()
-    return "bf16" if found.get("avx512_bf16") or found.get("amx_bf16") else "float32"
+    multiplies = found.get("avx512_bf16") or found.get("amx_bf16")
+    return "bf16" if multiplies and torch.backends.cpu.get_cpu_capability() not in ("AVX2", "DEFAULT") else "float32"
+
+
+def how_computed(precision: str, device: str) -> str:
+    """Choose the fast products (process-wide); return what computes, for the beginning of a run."""
+    if device != "cpu":
+        return f"computes in {precision} on {device}"
+    kind = torch.backends.cpu.get_cpu_capability()
+    return f"computes in {precision} on this CPU ({kind}), products in float32 by {use_fast_float32()}"
 
 
 def bf16_cost() -> float:

@@ -24,6 +24,7 @@ from training.desks.registry import kind
 from training.desks.trial import RLLIB, TRIALS, News, Request, Stage
 from training.evidence.wording import counted
 from training.export.weights import Weights
+from training.rl.kernels import how_computed
 from training.rl.pool import Flag, ProcessPool, stop_on_signals, work_through
 from training.rl.ray_cluster import LOCAL, connected
 from training.rl.ray_pool import ClusterPool
@@ -123,6 +124,8 @@ class Run:
         """Everything from the first trial to the version in the store."""
         p, requests = self._prepared, requests_of(self._settings)
         self._listen(f"{counted(len(requests), 'trial')} of {self._settings.steps:,} steps; run folder {p.folder}")
+        if self._settings.engine != RLLIB:
+            self._listen(how_computed(self._settings.precision, self._settings.device))
         if p.kind.procedure is None and (few := few_words(self._settings.coefficients, self._settings.steps)):
             self._listen(few)
         if p.warm:

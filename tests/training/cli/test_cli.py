@@ -56,6 +56,7 @@ def test_the_command_ends_with_verdict_report_and_version_and_promotes_nothing_u
     findings = json.loads((version / "report.json").read_bytes())
     assert not (version.parent / "current").exists()  # exporting and activating are two acts
     assert "16,384 steps" in said  # one whole rollout: 256 environments x 64 steps
+    assert f"computes in float32 on this CPU ({torch.backends.cpu.get_cpu_capability()}), products in" in said
     assert "best so far" in said
     assert findings["verdict"] in said
     assert f"{version.name} is not promoted" in said

@@ -72,6 +72,17 @@ def test_bfloat16_is_taken_where_linux_lists_it_among_the_cpu_s_flags() -> None:
     assert fast_precision() == ("bf16" if flags & {"avx512_bf16", "amx_bf16"} else "float32")
 
 
+def test_a_cpu_that_is_to_have_no_avx_512_is_one_and_a_run_says_what_computes(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(torch.backends.cpu, "get_cpu_capability", lambda: "AVX2")
+    assert fast_precision() == "float32"
+    begins, chosen = kernels.how_computed("float32", "cpu").rsplit(" by ", 1)
+    assert begins == "computes in float32 on this CPU (AVX2), products in float32"
+    assert chosen == ("oneDNN" if MKLDNN.matmul.fp32_precision == "bf16" else "MKL")
+    assert kernels.how_computed("bf16", "cuda:1") == "computes in bf16 on cuda:1"
+
+
 def test_bfloat16_that_is_emulated_is_warned_of_with_what_it_costs(monkeypatch: pytest.MonkeyPatch) -> None:
     assert bf16_cost() > 0.0
     monkeypatch.setattr(kernels, "bf16_cost", lambda: 9.47)
