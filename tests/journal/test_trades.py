@@ -318,6 +318,9 @@ def test_filters_sorts_and_sums(tmp_path: Path) -> None:
     assert (totals.trades, totals.wins, totals.losses, totals.open) == (2, 1, 1, 1)
     assert (totals.win_rate, totals.profit_factor, totals.expectancy_usd) == (0.5, 0.5, -45.0)
     assert (totals.pnl_usd, totals.held_s) == (-90.0, 90.0)
+    won, lost = (found_in(path, Wanted(result=result)).totals for result in ("win", "loss"))
+    assert (won.wins, won.losses, won.profit_factor, won.pnl_usd) == (1, 0, None, 90.0)
+    assert (lost.wins, lost.losses, lost.profit_factor, lost.pnl_usd) == (0, 1, 0.0, -180.0)
 
 
 @pytest.mark.parametrize(
