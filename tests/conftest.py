@@ -17,13 +17,12 @@ from pathlib import Path
 from typing import Any
 
 import coverage
-import hypothesis
 import pytest
 
+from tests.support.examples import load_profile
 from tests.support.paths import REPOSITORY
 
-hypothesis.settings.register_profile("rltrader", deadline=None, print_blob=True)  # no test asserts a wall-clock time
-hypothesis.settings.load_profile("rltrader")
+load_profile()
 
 COVERING = tuple(REPOSITORY / "tests" / name for name in ("core", "strategies", "training/desks/online/test_market.py"))
 """The tests whose coverage counts: those that test the pure code for its own sake. Tracing nearly doubles its cost."""

@@ -32,6 +32,7 @@ from tests.support.core.desk import (
     logits,
     of,
 )
+from tests.support.examples import examples
 
 ANSWER = logits(BUY_PUT, 0.8)
 
@@ -245,7 +246,7 @@ def test_a_candidate_never_changes_book_works_orders_fills_strategy_or_risk(
     assert len([row for row in rows if isinstance(row, FillRow)]) >= 4
     assert len([row for row in rows if isinstance(row, OrderRow)]) >= 8
 
-    @settings(max_examples=60)
+    @settings(max_examples=examples(60))
     @given(beside=POSITIONS)
     def holds(beside: dict[int, list[tuple[int, bool, float, bytes]]]) -> None:
         state, other_effects, other_rows = played(core, identity, events, beside)

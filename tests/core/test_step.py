@@ -52,6 +52,7 @@ from tests.support.core.desk import (
     quote,
     sent,
 )
+from tests.support.examples import examples
 
 
 def bar_at(minute: int, close: float = 500.0, symbol: str = "SPY") -> Bar:
@@ -596,7 +597,7 @@ def plain(step: Step) -> list[Any]:
     return [(e.decision, e.observation.data) if isinstance(e, AskPolicy) else e for e in step.effects]
 
 
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=examples(100), deadline=None)
 @given(EVENTS)
 def test_whatever_happens_the_desk_keeps_its_promises(happenings: list[tuple[str, int, int]]) -> None:
     keeps_its_promises(happenings)

@@ -52,6 +52,7 @@ from tests.support.desks.desk_run import (
     table,
     verified,
 )
+from tests.support.examples import examples
 
 
 @pytest.fixture(scope="module")
@@ -67,7 +68,7 @@ def told(machine: Machine) -> tuple[bytes, bytes, list[str]]:
     return encode_state(machine.state), msgspec.json.encode(machine.market_state, order="deterministic"), queue
 
 
-@settings(max_examples=40, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=examples(40), suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(rows=st.integers(min_value=3, max_value=1200), keep=st.integers(min_value=0, max_value=4))
 def test_recovery_from_any_snapshot_always_equals_recovery_from_the_first_event(
     whole: Path, tmp_path_factory: pytest.TempPathFactory, rows: int, keep: int

@@ -41,6 +41,7 @@ from tests.support.desks.desk_run import (
     verified,
     write_tape,
 )
+from tests.support.examples import examples
 from tests.support.trades import prove_trades
 
 COLUMNS = ("id", "seq", "time_ns", "kind", "payload", "effects", "hash")
@@ -134,7 +135,7 @@ def test_a_journal_that_never_ran_is_empty_and_right(desk: Desk, tmp_path: Path)
     assert verified(tmp_path / "state") == Verified()
 
 
-@settings(max_examples=120, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=examples(120), suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(data=st.data())
 def test_a_changed_byte_in_any_column_of_any_event_is_always_found_and_named(
     original: Path, tmp_path_factory: pytest.TempPathFactory, data: st.DataObject

@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 
 from daemon.models.graph_check import BYTES_MAX, check_graph
 from daemon.models.pointer import ModelError
+from tests.support.examples import examples
 from tests.support.models.malicious_models import MALICIOUS, MATRIX, node
 from tests.support.models.tiny_models import graph, mlp, weights
 from tests.support.paths import REPOSITORY
@@ -67,7 +68,7 @@ def test_a_batch_of_another_size_than_one_is_refused() -> None:
 
 
 @given(st.binary(max_size=64), st.integers(min_value=0, max_value=60_000))
-@settings(max_examples=60)
+@settings(max_examples=examples(60))
 def test_any_damage_is_a_refusal_or_still_a_graph(patch: bytes, at: int) -> None:
     whole = mlp(weights())
     at %= len(whole)

@@ -20,6 +20,7 @@ from strategies.golden import golden_observations
 from strategies.kit.contract import Observation, Spec, Strategy, View
 from strategies.kit.manifest import POLICY_FILE, Golden
 from strategies.option_scalper import SPEC, OptionScalper
+from tests.support.examples import examples
 from tests.support.models.layers import LAYERS, loaded, opened, plain
 from tests.support.models.tiny_models import forward, graph, mlp, put, weights
 
@@ -74,7 +75,7 @@ def test_an_answer_carries_time_decision_and_version_and_has_the_logits_of_numpy
     assert all(type(logit) is float for logit in event.logits)
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=examples(60), deadline=None)
 @given(seed=st.integers(0, 2**32 - 1), scale=st.floats(1e-3, 1e3))
 def test_every_answer_is_what_numpy_computes(policy: OnnxPolicy, seed: int, scale: float) -> None:
     values = (np.random.default_rng(seed).standard_normal(SHAPE) * scale).astype(np.float32)

@@ -16,6 +16,7 @@ from hypothesis import strategies as st
 from strategies.daily_rebalancer import SPEC, STOCKS, SYMBOLS, DailyRebalancer, RebalancerState, basket_of, vector
 from strategies.kit.contract import Answer, Bar, Basket, DailyStrategy, Leg, Observation, Portfolio, View
 from strategies.kit.daily_features import STOCK_WINDOW, rebalancer_table
+from tests.support.examples import examples
 from tests.support.strategies.columns import DailyColumns
 from tests.support.strategies.days import columns_of, days_of, portfolio_with, session_of, start_of, view_of
 from tests.support.strategies.ramps import RAMP_INDICATORS
@@ -267,7 +268,7 @@ def test_a_state_without_an_observation_decides_nothing() -> None:
     assert rebalance.basket == Basket()
 
 
-@settings(max_examples=10)
+@settings(max_examples=examples(10))
 @given(st.integers(1, 3), st.integers(0, STOCKS - 1), st.floats(0.5, 2.0))
 def test_bars_older_than_the_newest_400_change_nothing(older: int, stock: int, by: float) -> None:
     def read(scale: float) -> bytes:

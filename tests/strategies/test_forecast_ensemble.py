@@ -28,6 +28,7 @@ from strategies.kit.contract import Answer, Bar, DailyStrategy, Leg, Observation
 from strategies.kit.forecast_features import COUNT, HISTORY_BARS, NAMES, WINDOW, table
 from strategies.kit.units import DAY_NS, HOUR_NS
 from strategies.registry import daily_strategy, strategy
+from tests.support.examples import examples
 from tests.support.strategies.histories import History, walk, weekdays
 
 THREE = ("AAA", "BBB", "CCC")
@@ -264,7 +265,7 @@ weights = st.floats(-1.0, 1.0)
     prices=st.tuples(*[st.floats(0.01, 1e4)] * 3),
     most=st.floats(0.01, 1.0),
 )
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=examples(200), deadline=None)
 def test_any_basket_is_long_only_and_never_wants_more_than_there_is(
     final: tuple[float, ...], shares: tuple[int, ...], prices: tuple[float, ...], most: float
 ) -> None:

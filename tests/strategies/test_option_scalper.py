@@ -17,6 +17,7 @@ from hypothesis import strategies as st
 from strategies.kit.contract import Answer, Bar, Observation, Session, Strategy, Target, View
 from strategies.kit.synthetic import synthetic_sessions
 from strategies.option_scalper import ACTIONS, OptionScalper, ScalperState, resolve
+from tests.support.examples import examples
 from tests.support.strategies.minutes import MINUTE_NS, Minutes, W, minutes_of
 
 DAY_NS = 86_400_000_000_000
@@ -124,7 +125,7 @@ def test_bars_of_other_symbols_and_outside_of_the_session_are_left_out() -> None
     assert (rolled.session, rolled.bars, rolled.history) == (TODAY, (), DAYS.bars[YESTERDAY_END - W : YESTERDAY_END])
 
 
-@settings(max_examples=15, deadline=None)
+@settings(max_examples=examples(15), deadline=None)
 @given(st.integers(0, 59))
 def test_a_state_that_was_written_and_read_again_gives_the_same_bytes(stop: int) -> None:
     scalper = OptionScalper()
@@ -138,7 +139,7 @@ def test_a_state_that_was_written_and_read_again_gives_the_same_bytes(stop: int)
     assert again == after
 
 
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=examples(25), deadline=None)
 @given(where=st.integers(YESTERDAY_END - W, YESTERDAY_END + 29), at=st.integers(30, 50), cents=st.integers(-500, 500))
 def test_rows_after_a_late_correction_are_those_of_a_rebuild_from_corrected_bars(
     where: int, at: int, cents: int

@@ -25,6 +25,7 @@ from strategies.regime_switcher import (
     vector,
     weights_of,
 )
+from tests.support.examples import examples
 from tests.support.strategies.days import columns_of, days_of, session_of, start_of, view_of
 
 W, DAYS = 252, 300
@@ -227,7 +228,7 @@ def test_without_a_portfolio_there_is_no_decision() -> None:
         DESK.decide(WARM, answer_for(2), View(session.open_ns, session))
 
 
-@settings(max_examples=20)
+@settings(max_examples=examples(20))
 @given(st.integers(1, 40), st.integers(0, 2), st.floats(0.5, 2.0))
 def test_bars_older_than_the_newest_252_change_nothing(older: int, fund: int, by: float) -> None:
     def read(scale: float) -> bytes:

@@ -28,6 +28,7 @@ from daemon.host.time.calendar import SessionCalendar, midnight_ns
 from daemon.tapes.days import DailyTapeSource, check_rule, scan_daily
 from daemon.tapes.files import TapeError
 from strategies.kit.contract import Bar
+from tests.support.examples import examples
 
 MINUTE = 60 * 10**9
 OPEN = 1_719_840_600 * 10**9  # Monday 2024-07-01, 09:30 in New York
@@ -294,7 +295,7 @@ ROWS = st.lists(
 
 
 @given(rows=ROWS, before=st.booleans(), lead=st.integers(3, 120))
-@settings(max_examples=60)
+@settings(max_examples=examples(60))
 def test_times_never_go_backwards_and_no_price_is_told_before_its_minute(
     tmp_path_factory: pytest.TempPathFactory, rows: list[tuple[int, int, str, int]], before: bool, lead: int
 ) -> None:

@@ -23,6 +23,7 @@ from daemon.tapes.files import TapeError
 from daemon.tapes.make_synthetic import tape_bytes
 from daemon.tapes.minutes import REJECT_REASONS, TapeInfo, TapeSource, scan
 from strategies.kit.contract import Bar
+from tests.support.examples import examples
 
 HEADER = "symbol,timestamp,open,high,low,close,volume"
 OPEN = 1_720_013_400 * 10**9  # 2024-07-03T13:30:00Z, the open of a half day
@@ -181,7 +182,7 @@ def test_a_daily_bar_is_labelled_by_midnight_in_new_york_and_closes_with_the_ses
     rows=st.lists(st.tuples(st.integers(0, 6), st.sampled_from(["SPY", "QQQ"])), min_size=1, max_size=40),
     data=st.data(),
 )
-@settings(max_examples=60)
+@settings(max_examples=examples(60))
 def test_order_and_duplicates_follow_the_rule_whatever_the_rows(
     tmp_path_factory: pytest.TempPathFactory, rows: list[tuple[int, str]], data: st.DataObject
 ) -> None:

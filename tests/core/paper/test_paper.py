@@ -40,6 +40,7 @@ from daemon.core.limits import Contracts, Paper, Trading
 from daemon.core.paper.paper import PaperBroker
 from daemon.core.paper.state import Holding, PaperState, SessionClose, WorkingOrder, broker_snapshot
 from strategies.kit.contract import Bar, Session
+from tests.support.examples import examples
 
 MINUTE = 60_000_000_000
 DAY = 1440 * MINUTE
@@ -544,7 +545,7 @@ def tape(minutes: list[tuple[float, list[tuple[str, str, int, int | None]]]]) ->
     return steps
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=examples(40), deadline=None)
 @given(minutes=st.lists(st.tuples(st.floats(-1.5, 1.5), orders_of_a_minute), min_size=1, max_size=12))
 def test_a_decoded_copy_always_continues_like_the_original_and_money_adds_up(
     minutes: list[tuple[float, list[tuple[str, str, int, int | None]]]],

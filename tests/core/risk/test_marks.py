@@ -16,6 +16,7 @@ from daemon.core.risk.marks import is_quote, share_guard
 from daemon.core.state import encode_state
 from tests.support.core.daily_desk import DailyDesk
 from tests.support.core.desk import CALL, EXIT, SECOND, TUESDAY, Desk, alarms, desk, of, quote, sent
+from tests.support.examples import examples
 
 NO_STOP = Trading(sizing=Sizing(stop_loss=0.99, take_profit=9.0))  # so that the loss limits speak first
 
@@ -244,7 +245,7 @@ def test_an_exit_that_starts_at_the_mid_starts_at_the_confirmed_one() -> None:
 CENTS = st.integers(min_value=0, max_value=3000)
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=examples(150), deadline=None)
 @given(st.lists(st.tuples(CENTS, CENTS, st.integers(-5, 90), st.integers(-4, 4)), min_size=1, max_size=12))
 def test_single_bad_quotes_never_sell_never_halt_and_never_move_the_peak(bad: list[tuple[int, int, int, int]]) -> None:
     d = holding(Trading(sizing=Sizing(stop_loss=0.25, take_profit=0.50)))
@@ -263,7 +264,7 @@ def test_single_bad_quotes_never_sell_never_halt_and_never_move_the_peak(bad: li
     assert (d.halted(), d.held) == ("", {CALL: 9})
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=examples(150), deadline=None)
 @given(
     st.lists(st.integers(141, 260), max_size=6),
     st.tuples(st.integers(2, 140), st.integers(2, 140)),

@@ -46,6 +46,7 @@ from tests.support.desks.desk_run import (
     table,
     verified,
 )
+from tests.support.examples import examples
 from tests.support.models.daily_models import HEADER, VERSION, put_models, write_days
 from tests.support.trades import prove_trades
 
@@ -309,7 +310,7 @@ STEPS = st.lists(st.integers(-60, 60), min_size=60, max_size=60)
 
 
 @given(walks=st.lists(STEPS, min_size=3, max_size=3), goals=st.lists(st.integers(0, 90), min_size=9, max_size=9))
-@settings(max_examples=40)
+@settings(max_examples=examples(40))
 @pytest.mark.parametrize("decide", ["before_close", "after_close"])
 def test_nobody_trades_at_a_price_known_before_the_decision(
     tmp_path_factory: pytest.TempPathFactory, decide: Any, walks: list[list[int]], goals: list[int]

@@ -21,12 +21,13 @@ from simulator.prices.market import NEVER_NS, POINT_NS
 from simulator.prices.tape import midnight_ns
 from strategies.kit.contract import Bar, Session
 from strategies.kit.units import MINUTE_NS
+from tests.support.examples import examples
 from tests.support.simulator.share_days import DATES, OPENS, SESSIONS, VOLUME, at, shares
 
 CENTS = st.integers(100, 100_000)
 
 
-@settings(max_examples=50)
+@settings(max_examples=examples(50))
 @given(CENTS, CENTS, CENTS, CENTS, st.integers(390, 10**9), st.sampled_from([390, 210]), st.integers(0, 3))
 def test_the_minutes_of_a_session_put_together_are_always_its_daily_bar(
     one: int, two: int, three: int, four: int, volume: int, count: int, seed: int

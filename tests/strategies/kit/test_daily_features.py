@@ -18,6 +18,7 @@ from strategies.kit.daily_features import (
     rebalancer_table,
     regime_table,
 )
+from tests.support.examples import examples
 from tests.support.strategies.columns import DailyColumns
 from tests.support.strategies.ramps import RAMP_INDICATORS
 
@@ -78,7 +79,7 @@ def test_a_whole_recorded_history_has_the_bits_of_each_days_window(stock_days: D
 PRICES = st.integers(1, 60).flatmap(lambda n: st.lists(st.integers(90, 110) | st.just(100), min_size=n, max_size=n))
 
 
-@settings(max_examples=60)
+@settings(max_examples=examples(60))
 @given(PRICES, st.integers(40, 50))
 def test_any_history_has_the_bits_of_each_days_window(cents: list[int], window: int) -> None:
     close = np.array(cents) / 100.0
@@ -137,7 +138,7 @@ def walk(days: int, n: int, seed: int = 3) -> Float64Array:
     return np.asarray(50.0 * np.exp(np.cumsum(moves, axis=0)))
 
 
-@settings(max_examples=25)
+@settings(max_examples=examples(25))
 @given(st.integers(60, 99), st.integers(0, 2), st.floats(0.5, 2.0))
 def test_the_table_of_stocks_never_sees_the_future_nor_more_than_its_window(cut: int, stock: int, by: float) -> None:
     close = walk(100, 3)
@@ -150,7 +151,7 @@ def test_the_table_of_stocks_never_sees_the_future_nor_more_than_its_window(cut:
         assert changed.tradable[same].tobytes() == found.tradable[same].tobytes()
 
 
-@settings(max_examples=25)
+@settings(max_examples=examples(25))
 @given(st.integers(251, 299), st.integers(0, 2), st.floats(0.5, 2.0))
 def test_the_table_of_funds_never_sees_the_future_nor_more_than_its_window(cut: int, fund: int, by: float) -> None:
     close = walk(300, 3)

@@ -16,6 +16,7 @@ from hypothesis import strategies as st
 from strategies.kit.contract import Bar, Session
 from strategies.kit.features import feature_table
 from strategies.kit.synthetic import synthetic_sessions
+from tests.support.examples import examples
 from tests.support.strategies.minutes import Minutes, W, minutes_of, two_sessions
 
 Shape = tuple[float, float, float, float, float]
@@ -77,7 +78,7 @@ HISTORIES = st.lists(shapes(), min_size=1, max_size=8).map(lambda few: (few * W)
 SESSIONS = st.lists(shapes(), min_size=1, max_size=12)
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=examples(150), deadline=None)
 @given(HISTORIES, SESSIONS)
 def test_any_valid_bars_give_finite_numbers_and_the_same_bits_on_both_paths(
     history: list[Shape], session: list[Shape]
@@ -87,7 +88,7 @@ def test_any_valid_bars_give_finite_numbers_and_the_same_bits_on_both_paths(
     assert_same_bits(minutes)
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=examples(150), deadline=None)
 @given(HISTORIES, SESSIONS, SESSIONS)
 def test_a_row_never_changes_when_later_bars_do(past: list[Shape], seen: list[Shape], later: list[Shape]) -> None:
     now = W + len(seen)

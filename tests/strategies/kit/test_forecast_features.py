@@ -15,6 +15,7 @@ from hypothesis import strategies as st
 
 from strategies.kit.forecast_calls import ANCHORED, EXACT, LEAD, SHORT
 from strategies.kit.forecast_features import AT, COUNT, FEATURES, HISTORY_BARS, NAMES, WINDOW, newest, table, together
+from tests.support.examples import examples
 from tests.support.strategies.histories import recorded_minutes, recorded_stock, walk, weekdays
 
 Float64Array = npt.NDArray[np.float64]
@@ -52,7 +53,7 @@ def test_w_bars_reach_back_to_the_anchor_of_the_oldest_row() -> None:
 
 
 @given(seed=st.integers(0, 2**32 - 1), end=st.integers(HISTORY_BARS, 1400), rough=st.sampled_from((0.0, 0.001, 0.3)))
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=examples(25), deadline=None)
 def test_the_same_of_random_walks(seed: int, end: int, rough: float) -> None:
     history = walk(seed, weekdays("2015-03-02", 1400), rough)
     assert newest(*history.part(end - HISTORY_BARS, end)).tobytes() == table(*history)[end - WINDOW : end].tobytes()

@@ -11,6 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as some
 from hypothesis.extra.numpy import arrays
 
+from tests.support.examples import examples
 from training.evidence.cross_validation import backtest_overfitting
 from training.evidence.statistics import Series
 
@@ -91,7 +92,7 @@ def test_equal_trials_share_a_rank_and_no_choice_is_told_where_there_is_none() -
     assert idle.probability == 0.0
 
 
-@settings(max_examples=10)
+@settings(max_examples=examples(10))
 @given(matrix=arrays(np.float64, (17, 3), elements=some.sampled_from([-0.02, -0.01, 0.0, 0.01, 0.02])))
 def test_whatever_trials_earned_the_shares_are_always_shares(matrix: Series) -> None:
     found = backtest_overfitting(matrix)

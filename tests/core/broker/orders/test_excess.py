@@ -24,6 +24,7 @@ from tests.support.core.desk import (
     quote,
     sent,
 )
+from tests.support.examples import examples
 
 BUSY = Trading(
     risk=Risk(orders_per_minute=90, cooldown_trade_s=0, cooldown_loss_s=0), execution=Execution(entry_deadline_s=600)
@@ -146,7 +147,7 @@ MOVES = st.lists(
 )
 
 
-@settings(max_examples=120, deadline=None)
+@settings(max_examples=examples(120), deadline=None)
 @given(MOVES)
 def test_whatever_fills_late_no_more_than_wanted_stays(moves: list[tuple[int, str]]) -> None:
     d = desk(

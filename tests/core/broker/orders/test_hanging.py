@@ -15,6 +15,7 @@ from daemon.core.limits import Basket, Risk, Trading
 from tests.support.core.account import Account, at_broker
 from tests.support.core.daily_desk import KEEP, DailyDesk, orders
 from tests.support.core.desk import CALL, EXIT, TRIM_50, TUESDAY, Desk, alarms, canceling, desk, of, quote, sent
+from tests.support.examples import examples
 
 BUSY = Trading(risk=Risk(orders_per_minute=50, cooldown_trade_s=0))
 STOP = quote(CALL, "1.20", "1.24")
@@ -391,7 +392,7 @@ MOVES = st.lists(
 )
 
 
-@settings(max_examples=120, deadline=None)
+@settings(max_examples=examples(120), deadline=None)
 @given(MOVES)
 def test_however_orders_hang_no_more_is_ordered_than_is_held(moves: list[str]) -> None:
     d, _ = trimming()

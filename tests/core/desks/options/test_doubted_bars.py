@@ -15,6 +15,7 @@ from daemon.core.instruments.contracts import implied_spot
 from daemon.core.state import encode_state
 from strategies.kit.contract import Bar
 from tests.support.core.desk import BUY_CALL, CALL, MONDAY, PUT, Desk, alarms, desk, of, questions, quote, sent
+from tests.support.examples import examples
 
 
 def closes(d: Desk, minute: int, close: float, **prices: float) -> list[Any]:
@@ -142,7 +143,7 @@ def test_parity_says_what_the_pair_says() -> None:
     assert implied_spot(CALL, {**quotes, PUT: quote(PUT, "0", "1.10")}) is None
 
 
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=examples(100), deadline=None)
 @given(
     st.lists(st.tuples(st.booleans(), st.one_of(st.floats(0.01, 460), st.floats(540, 1e6))), max_size=15),
 )

@@ -28,6 +28,7 @@ from daemon.core.step import Core, Step
 from strategies.kit.contract import Session
 from tests.support.core.daily_desk import IDENTITY, KEEP, LAST_FRIDAY, SYMBOLS, DailyDesk, Shelf, bar
 from tests.support.core.desk import DAY, FRIDAY, HALF_DAY, MINUTE, MONDAY, TUESDAY, of
+from tests.support.examples import examples
 
 DAYS = (MONDAY, TUESDAY, HALF_DAY, FRIDAY)
 RISK = changed(Trading().risk, daily_loss_max=1.0, drawdown_max=1.0)
@@ -59,7 +60,7 @@ def tape(opens: list[tuple[int | None, ...]], again: list[int]) -> Iterator[ev.E
         before = (*before, day)
 
 
-@settings(max_examples=60)
+@settings(max_examples=examples(60))
 @given(
     st.lists(PRICES, min_size=4, max_size=4), st.lists(GOALS, min_size=4, max_size=4),
     st.lists(st.integers(1, 3), min_size=4, max_size=4),
@@ -172,7 +173,7 @@ def happening(state: State[Any], kind: str, a: int, b: int) -> ev.Event:
     return ev.ClockTicked(min(now + step_ns, session.close_ns))
 
 
-@settings(max_examples=150)
+@settings(max_examples=examples(150))
 @given(HAPPENINGS, st.booleans())
 def test_whatever_happens_cash_stays_above_zero_and_there_is_one_basket_a_day(
     happenings: list[tuple[str, int, int]], before_close: bool

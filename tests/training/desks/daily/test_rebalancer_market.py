@@ -14,6 +14,7 @@ from hypothesis import strategies as st
 from daemon.core.limits import Trading
 from strategies.daily_rebalancer import SYMBOLS, WEEKDAY, basket_of, vector
 from strategies.kit.contract import Portfolio
+from tests.support.examples import examples
 from tests.support.training.made_up_days import trading, walk, written
 from training.desks.daily.markets.rebalancer import RebalancerMarket
 from training.desks.daily.table import DailyTable
@@ -152,7 +153,7 @@ class Ledger:
     free = Decimal(0)
 
 
-@settings(max_examples=25)
+@settings(max_examples=examples(25))
 @given(
     seed=st.integers(0, 2**31),
     cash=st.sampled_from(["900", "25000", "1000000"]),
@@ -177,7 +178,7 @@ def test_the_tensor_rule_is_the_live_rule_with_purchases_one_after_the_other(
 
 
 @given(seed=st.integers(0, 2**31))
-@settings(max_examples=15)
+@settings(max_examples=examples(15))
 def test_cash_is_never_negative_and_costs_are_paid_once(seed: int) -> None:
     table = walk(8, seed)
     desk = RebalancerMarket(table, 3, 7, trading("30000"), count=20, draws=False)

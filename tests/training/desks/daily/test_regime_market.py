@@ -12,6 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from strategies.regime_switcher import REGIMES, SPEC, performance, vector
+from tests.support.examples import examples
 from tests.support.training.made_up_days import trading, walk, written
 from training.desks.daily.markets.regime import REWARD_COST, RegimeMarket
 
@@ -66,7 +67,7 @@ def test_hold_keeps_the_drifted_weights_and_costs_nothing() -> None:
     torch.testing.assert_close(desk.weights[0], grown / total)
 
 
-@settings(max_examples=30)
+@settings(max_examples=examples(30))
 @given(seed=st.integers(0, 2**31), band=st.sampled_from([0.0, 0.1, 0.4]))
 def test_weights_with_cash_sum_to_one_and_costs_are_paid_once(seed: int, band: float) -> None:
     table = walk(10, seed, spec=FUNDS)

@@ -14,6 +14,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from daemon.core.limits import Trading
+from tests.support.examples import examples
 from tests.support.training.made_up_days import trading, walk, written
 from training.desks.daily.table import DailyTable
 from training.desks.forecast.market import BUY, HOLD, SELL, ForecastMarket, Outlook, right
@@ -237,7 +238,7 @@ class Ledger:
         return Decimal(int(self.table.open_ticks[day, place])) * GRID
 
 
-@settings(max_examples=25)
+@settings(max_examples=examples(25))
 @given(
     seed=st.integers(0, 2**31),
     cash=st.sampled_from(["900", "25000", "1000000"]),

@@ -15,6 +15,7 @@ from daemon.core.events import BarClosed, Quote
 from daemon.core.instruments.option_market import bid_ask_cents, price, years_to_expiry
 from daemon.core.limits import Paper, Trading
 from strategies.option_scalper import SPEC
+from tests.support.examples import examples
 from tests.support.training.made_up import MINUTE_NS, random_walk
 from training.desks.scalper.history import History, read_history
 from training.desks.scalper.prices import DENIED, MILLION, entry_costs, exact, millionths, price_day
@@ -74,7 +75,7 @@ def test_a_file_without_bars_is_an_error() -> None:
         read_history([], SPEC, TRADING)
 
 
-@settings(max_examples=200)
+@settings(max_examples=examples(200))
 @given(number=st.integers(0, 10), where=st.integers(0, 10**9), right=st.sampled_from([0, 1]))
 def test_every_cell_of_the_table_is_what_the_scalar_option_market_quotes(number: int, where: int, right: int) -> None:
     history, prices = HISTORY, PRICES[number]
@@ -102,7 +103,7 @@ def test_every_cell_of_the_table_is_what_the_scalar_option_market_quotes(number:
         assert int(getattr(prices, name)[right, strike, bar]) == sum(bid_ask_cents(mid, Paper()))
 
 
-@settings(max_examples=300)
+@settings(max_examples=examples(300))
 @given(bid=st.integers(0, 4_000), spread=st.integers(1, 300), cash=st.integers(1, 3_000_000))
 def test_an_entry_costs_and_is_denied_as_the_core_sizes_and_gates_it(bid: int, spread: int, cash: int) -> None:
     limits, ask = TRADING, bid + spread

@@ -14,6 +14,7 @@ from hypothesis import strategies as st
 from daemon.core.broker.fees import fees
 from daemon.core.limits import Paper, Risk, Trading
 from strategies.option_scalper import SPEC
+from tests.support.examples import examples
 from tests.support.training.hand_market import (
     BUY_CALL,
     BUY_PUT,
@@ -225,7 +226,7 @@ def test_the_daily_loss_leaves_also_where_the_drawdown_had_halted_before() -> No
     assert int(market.account.contracts[0]) == 0
 
 
-@settings(max_examples=50)
+@settings(max_examples=examples(50))
 @given(actions=st.lists(st.integers(0, 5), min_size=64, max_size=64), bids=st.lists(st.integers(1, 900), min_size=90))
 def test_cash_always_equals_capital_plus_realised_when_flat(actions: list[int], bids: list[int]) -> None:
     hand = HandMarket(NO_REST)

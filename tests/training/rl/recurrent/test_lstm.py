@@ -11,6 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor, nn
 
+from tests.support.examples import examples
 from training.rl.recurrent import lstm_buffers, lstm_kernel
 from training.rl.recurrent.lstm import Lstm, recurrence
 
@@ -40,7 +41,7 @@ def _inputs(*shape: int, seed: int = 0, dtype: torch.dtype = torch.float32) -> T
     return torch.randn(*shape, generator=torch.Generator().manual_seed(seed), dtype=dtype)
 
 
-@settings(max_examples=25)
+@settings(max_examples=examples(25))
 @given(
     steps=st.integers(1, 6),
     batch=st.integers(1, 9),
