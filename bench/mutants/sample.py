@@ -12,9 +12,12 @@ from __future__ import annotations
 import argparse
 import ast
 import json
+import math
 import os
 import random
+import resource
 import shutil
+import signal
 import subprocess
 import sys
 import time
@@ -23,7 +26,8 @@ from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass
 from difflib import unified_diff
-from itertools import accumulate, islice
+from functools import partial
+from itertools import accumulate, count, islice
 from pathlib import Path
 
 import coverage
@@ -54,7 +58,11 @@ PLAIN = {
 MOST_S = 60.0  # of tests for one change, traced
 TESTS_FAILED = 1  # pytest's exit code, also for an error while a test is imported; 2 to 5 say nothing of the change
 NO_CONFTEST = "ImportError while loading conftest"  # with exit code 4
-MARGIN_S, SLOWER = 60.0, 10.0  # a change that makes tests run for longer is seen
+MARGIN_S, SLOWER = 60.0, 10.0  # of processor time: a change that makes tests run for longer is seen
+IDLE = 20.0  # times as long by the clock: nobody waits longer, also on a busy machine
+
+
+_TIMES = count(1_000_000_000)  # seconds, one for each version of a file
 
 
 @dataclass(frozen=True, slots=True)
@@ -161,18 +169,20 @@ class _Sample:
         found.read()
         return found
 
-    def _pytest(self, tree: Path, *arguments: str, timeout: float | None = None) -> subprocess.CompletedProcess[str]:
+    def _pytest(self, tree: Path, *arguments: str, limit_s: float = 0.0) -> subprocess.CompletedProcess[str]:
         environment = {**os.environ, "PYTHONPATH": str(tree), "MUTANTS_FOLDER": str(self._folder)}
+        environment.pop("PYTHONDONTWRITEBYTECODE", None)  # half of a run is else spent on compiling the tests
         environment.setdefault("RLTRADER_DATA", str(ROOT.parent / "shared" / "data"))
-        command = [str(self._python), "-B", "-m", "pytest", "-q", "-x", "-p", "no:cacheprovider", "-p", "no:xdist"]
+        command = [str(self._python), "-m", "pytest", "-q", "-x", "-p", "no:cacheprovider", "-p", "no:xdist"]
         return subprocess.run(
             [*command, *arguments],
             cwd=tree,
             env=environment,
             capture_output=True,
             text=True,
-            timeout=timeout,
+            timeout=IDLE * limit_s if limit_s else None,
             check=False,
+            preexec_fn=partial(_limit, math.ceil(limit_s)) if limit_s else None,
         )
 
     # --- the sample ---------------------------------------------------------------------------------------------------
@@ -210,14 +220,14 @@ class _Sample:
         named = tree / "tests_of_a_line.txt"
         named.write_text("\n".join(tests), encoding="utf-8")
         limit = MARGIN_S + SLOWER * sum(self._seconds[test] for test in tests)
-        path.write_text(changed, encoding="utf-8")
+        _write(path, changed)
         try:
-            done = self._pytest(tree, f"@{named}", timeout=limit)
+            done = self._pytest(tree, f"@{named}", limit_s=limit)
             outcome, by = _judged(done.returncode, done.stdout)
         except subprocess.TimeoutExpired:
-            outcome, by = "killed", f"ran for more than {limit:.0f} s"
+            outcome, by = "killed", f"waited for more than {IDLE * limit:.0f} s"
         finally:
-            path.write_text(source, encoding="utf-8")
+            _write(path, source)
         return Tried(mutant, outcome, len(tests), round(time.monotonic() - began, 1), by, diff)
 
     def _tests_of(self, mutant: Mutant) -> list[str]:
@@ -237,11 +247,24 @@ class _Sample:
         return [test for test, spent in zip(ordered, until, strict=True) if spent <= MOST_S]
 
 
+def _write(path: Path, text: str) -> None:
+    """Write a file with a time that no version of it had before: Python knows compiled files by time and size."""
+    path.write_text(text, encoding="utf-8")
+    os.utime(path, (next(_TIMES),) * 2)
+
+
+def _limit(seconds: int) -> None:
+    """In the new process: end it after so much processor time."""
+    resource.setrlimit(resource.RLIMIT_CPU, (seconds, seconds + 1))
+
+
 def _judged(code: int, said: str) -> tuple[str, str]:
     """The outcome of a run of pytest by its exit code, and the test that failed or what went wrong."""
     last = next((line for line in said.splitlines() if line.startswith(("FAILED", "ERROR"))), "")[:200]
     if code == 0:
         return "survived", ""
+    if code == -signal.SIGXCPU:
+        return "killed", "took ten times as much processor time"
     if code == TESTS_FAILED or NO_CONFTEST in said:  # the change is met while the tests are imported
         return "killed", last
     return "error", f"pytest ended with {code}: {last or said[-200:]}"
