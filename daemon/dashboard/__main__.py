@@ -21,6 +21,7 @@ from daemon.dashboard.server import Dashboard, names
 from daemon.dashboard.serving import listen, serve
 from daemon.engine.desks_file import read_desks
 from daemon.host.own_files import StateDirError
+from daemon.host.safe_decode import prepare_types
 from daemon.host.state_place import configured_state_dir
 from daemon.host.version import add_version
 from daemon.journal.journal import FILE
@@ -48,6 +49,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     options.models_dir = to_read(options.models_dir)
     if not options.models_dir.is_dir():
         sys.stderr.write(f"rltrader-dashboard: {options.models_dir}: no model store here; name it with --models-dir\n")
+    prepare_types()
     where = f"http://127.0.0.1:{listening.getsockname()[1]}/"
     sys.stdout.write(f"rltrader-dashboard: {where} shows {names(list(desks.values()))}\n")
     sys.stdout.flush()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
+import threading
 from typing import Any
 
 import msgspec
@@ -30,6 +31,7 @@ _market_encoder = msgspec.json.Encoder(order="deterministic")
 _market_decoder = msgspec.json.Decoder(PaperState)
 _share_market_decoder = msgspec.json.Decoder(SharePaperState)
 _recorded_market_decoder = msgspec.json.Decoder(RecordedState)
+_one_at_a_time = threading.Lock()  # msgspec takes in a type in steps, which no other thread may meet
 
 
 def identity_of(meta: dict[str, str]) -> Identity:
@@ -84,7 +86,9 @@ def machine_of(reader: JournalReader, otherwise: Trading | None = None) -> Machi
 
 def restore(machine: Machine, snapshot: Snapshot) -> None:
     """Put a snapshot's state into the machine. Raises msgspec.ValidationError when this code's state differs."""
-    state: State[Any] = machine.core.decoder().decode(snapshot.state)
+    with _one_at_a_time:
+        decoder = machine.core.decoder()
+    state: State[Any] = decoder.decode(snapshot.state)
     market_state = _decoder_of(machine.market).decode(snapshot.market) if snapshot.market else None
     machine.state, machine.market_state = state, market_state
     machine.queue.clear()

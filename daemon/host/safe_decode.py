@@ -6,8 +6,9 @@ it. Neither may end a feed.
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Callable
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import msgpack
 import msgspec
@@ -20,6 +21,20 @@ LEVELS_MOST = 64  # levels of nesting; the deepest message of Alpaca has five
 
 class Unreadable(ValueError):
     """The data cannot be decoded, or is nested too deeply. The text shows none of it."""
+
+
+def prepare_types() -> None:
+    """Let msgspec take in all loaded struct types now, before there are threads.
+
+    It does so when a type is first decoded, in steps: a thread that decodes the same type meanwhile reads a null
+    pointer, and the process ends (msgspec 0.22.0).
+    """
+    kinds: list[type[Any]] = [msgspec.Struct]
+    while kinds:
+        kind = kinds.pop()
+        kinds += kind.__subclasses__()
+        with contextlib.suppress(TypeError, NameError):  # what no decoder is made for
+            msgspec.json.Decoder(kind)
 
 
 def typed(decode: Callable[[bytes], T], data: bytes) -> T:

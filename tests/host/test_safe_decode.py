@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import subprocess
+import sys
 from typing import Any
 
 import msgpack
@@ -14,6 +16,31 @@ from hypothesis import strategies as st
 from daemon.host.safe_decode import LEVELS_MOST, Unreadable, bounded, json_value, msgpack_value, typed, writable
 from daemon.operator.mqtt.remote_commands import Judge, Refused
 from daemon.operator.mqtt.signing import parse_keys
+
+FIRST_DECODES = """
+import sys, threading, msgspec
+from daemon.host.safe_decode import prepare_types
+def kinds():
+    inner = int
+    for _ in range(3):
+        inner = msgspec.defstruct("Kind", [(f"f{n}", inner) for n in range(8)])
+    return inner
+value = {f"f{n}": 1 for n in range(8)}
+for _ in range(2):
+    value = {f"f{n}": value for n in range(8)}
+data, wanted = msgspec.json.encode(value), [kinds() for _ in range(40)]
+prepare_types()
+sys.setswitchinterval(1e-6)
+for kind in wanted:
+    begin = threading.Barrier(4)
+    threads = [threading.Thread(target=lambda: (begin.wait(), msgspec.json.decode(data, type=kind))) for _ in range(4)]
+    [thread.start() for thread in threads]
+    [thread.join() for thread in threads]
+"""
+
+
+def test_types_that_are_prepared_may_be_decoded_first_by_several_threads() -> None:
+    subprocess.run([sys.executable, "-c", FIRST_DECODES], check=True, timeout=120)
 
 
 def nested(levels: int) -> Any:

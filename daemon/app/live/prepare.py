@@ -16,6 +16,7 @@ from daemon.brokers.registry import broker_of
 from daemon.config.checks import quotes_made_up_by
 from daemon.config.load import Credentials, Settings, sim_start_ns
 from daemon.config.strategy import strategy_of
+from daemon.host.safe_decode import prepare_types
 from daemon.host.time.calendar import SessionCalendar
 from daemon.host.time.clock import Clock
 from daemon.host.time.clock_watch import LeapWatch
@@ -61,6 +62,7 @@ def prepare_live(settings: Settings, credentials: Credentials, *, dry_run: bool)
     check; `refused` is the reason. A fresh desk and a dry run raise.
     """
     strategy = strategy_of(settings)
+    prepare_types()
     broker = broker_of(settings)
     clock = clock_of(settings)
     calendar = SessionCalendar.to_horizon(_first_date(strategy, clock.now_ns()))
