@@ -24,7 +24,8 @@ _POLICY = {
     PPO: "how PPO trains it, with a reward and a network to change",
     SB3: "how Stable-Baselines3 trains it",
 }
-_PASSIVE = "\nThe prices of the tape are random, so the policy may learn to hold nothing: hence `--allow-passive`.\n"
+_GRAPH = "An ONNX file of your own takes the rule's place with `--import-onnx FILE` in the first command.\n\n"
+_PASSIVE = "The prices of the tape are random, so the policy may learn to hold nothing: hence `--allow-passive`.\n\n"
 _SESSION, _SHARES, _OPTION = ("session", "shares"), ("bar", "shares"), ("bar", "option")
 _WHAT = {
     _SESSION: "SPY, QQQ, both or cash, once a day, by the cross of two moving averages.",
@@ -93,7 +94,7 @@ def _files(name: str, kind: tuple[str, str], template: str) -> dict[str, str]:
         "contract": _CONTRACT[kind],
         "optional": '\n[project.optional-dependencies]\nsb3 = ["stable-baselines3"]\n' if template == SB3 else "",
         "commands": _commands(name, template),
-        "passive": "" if template == RULES else _PASSIVE,
+        "remark": _GRAPH if template == RULES else _PASSIVE,
     }
     words["rule"] = _filled(f"rule_{suffix}", words)
     words["tests"] = _filled(f"test_{suffix}", words).rstrip("\n")

@@ -36,7 +36,7 @@ from training.rl.pool import Stopped
 from training.rl.presets import PASSIVE
 from training.runs.display import Display
 from training.runs.exporting import Outcome
-from training.runs.import_run import import_and_export
+from training.runs.import_run import import_and_export, import_graph_and_export
 from training.runs.run import train_and_export
 from training.runs.settings import ENSEMBLES, IQM, SEEDS, SELECTS, Settings, requests_of, settings_for
 from training.search.coefficients_file import changed, changed_plan, read_coefficients, read_plan
@@ -100,14 +100,20 @@ def parser() -> argparse.ArgumentParser:
     _evaluation(found)
     _add_afterwards(found)
     _run_folder(found)
+    _elsewhere(found)
+    return found
+
+
+def _elsewhere(found: argparse.ArgumentParser) -> None:
     other = found.add_argument_group("a policy that was trained elsewhere")
     bring = "bring the PPO model in this Stable-Baselines3 zip into the store, with the same checks"
     other.add_argument("--import-sb3", type=Path, metavar="FILE", help=bring)
+    graph = "bring the policy of this ONNX file into the store, made by any library, with the same checks"
+    other.add_argument("--import-onnx", type=Path, metavar="FILE", help=graph)
     layers = "of that model's layers, which its file does not state readably (tanh, unless the file names another)"
     other.add_argument("--activation", choices=sorted(ACTIVATIONS), help=layers)
     proof = "outputs of the original that the imported policy must give again; see training/export/import_sb3.py"
     other.add_argument("--golden", type=Path, metavar="NPZ", help=proof)
-    return found
 
 
 def _otherwise(how: Any) -> None:
@@ -273,6 +279,8 @@ def main(arguments: Sequence[str]) -> int:
             if chosen.import_sb3 is not None:
                 alone = replace(settings, processes=1)
                 outcome = import_and_export(alone, chosen.import_sb3, chosen.activation, chosen.golden, display)
+            elif chosen.import_onnx is not None:
+                outcome = import_graph_and_export(replace(settings, processes=1), chosen.import_onnx, display)
             else:
                 outcome = train_and_export(settings, display)
     except Stopped:
@@ -333,16 +341,18 @@ def _contradiction(chosen: argparse.Namespace, known: TrainingKind) -> str:
         for name in ("activation", "golden"):
             if getattr(chosen, name) is not None:
                 return f"--{name} needs --import-sb3: it describes a model that was trained elsewhere"
-    if chosen.import_sb3 is not None and chosen.warm_start:
-        return "--import-sb3 brings in a policy, and nothing is trained: leave --warm-start out"
+    if chosen.import_sb3 is not None and chosen.import_onnx is not None:
+        return "--import-sb3 and --import-onnx bring in one policy each: choose one"
+    brought = "--import-onnx" if chosen.import_onnx is not None else "--import-sb3" if chosen.import_sb3 else ""
+    if brought and chosen.warm_start:
+        return f"{brought} brings in a policy, and nothing is trained: leave --warm-start out"
     if chosen.refit and any(text.startswith("from_date=") for text in chosen.practice):
         return "--refit trains on all sessions: leave --practice from_date out"
     if chosen.warm_start and known.procedure is not None:
         return f"--warm-start is not for {chosen.strategy}: its procedure has its own beginning"
-    if chosen.import_sb3 is not None and (chosen.folds or 1, chosen.seeds, chosen.ablation, chosen.refit) != (
-        1, 1, False, False
-    ):  # fmt: skip
-        return "--import-sb3 brings in one policy: it goes with neither --folds, --seeds, --ablation nor --refit"
+    alone = (chosen.folds or 1, chosen.seeds, chosen.ablation, chosen.refit) == (1, 1, False, False)
+    if brought and not alone:
+        return f"{brought} brings in one policy: it goes with neither --folds, --seeds, --ablation nor --refit"
     if chosen.allow_passive and not chosen.activate:
         return "--allow-passive needs --activate: it lets a version answer that never traded in its test"
     return ""

@@ -121,17 +121,26 @@ def export(
 
 
 class Exported(nn.Module):
-    """The policy in this file as a module again: onnxruntime on one thread, tensors of the CPU in and out."""
+    """The policy in this file, or of these bytes, as a module again: onnxruntime on one thread, tensors of the CPU.
 
-    def __init__(self, path: Path) -> None:
+    Exported again it is the same graph.
+    """
+
+    def __init__(self, graph: Path | bytes) -> None:
         super().__init__()
-        self._session = session_of(path)
+        self.graph = graph if isinstance(graph, bytes) else graph.read_bytes()
+        self._session = session_of(self.graph)
 
     def forward(self, observation: torch.Tensor, hidden: torch.Tensor | None = None) -> Any:
         """The answers; of a policy with heads or a memory these as well."""
         given = {"observation": observation.numpy()} | ({} if hidden is None else {"hidden": self._memory(hidden)})
         answers = [torch.from_numpy(answer) for answer in self._session.run(None, given)]
         return answers[0] if len(answers) == 1 else tuple(answers)
+
+    def answers(self, observations: Float32Array) -> Float32Array:
+        """The answers of a policy without a memory to observations, float32 (n, *observation shape)."""
+        found: Float32Array = self._session.run(None, {"observation": observations})[0]
+        return found
 
     def _memory(self, hidden: torch.Tensor) -> Float32Array:
         """A memory as the graph takes it: that of one member is taken as that of each."""
@@ -162,11 +171,11 @@ def run_onnx_sequence(path: Path, observations: Float32Array, hidden: tuple[int,
     return _in_sequence(step, observations, hidden)
 
 
-def session_of(path: Path) -> Any:
+def session_of(graph: Path | bytes) -> Any:
     """A session of onnxruntime over a graph, on one thread of the CPU."""
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = options.inter_op_num_threads = 1
-    return onnxruntime.InferenceSession(path, options, providers=["CPUExecutionProvider"])
+    return onnxruntime.InferenceSession(graph, options, providers=["CPUExecutionProvider"])
 
 
 def _in_sequence(
@@ -314,6 +323,8 @@ def onnx_bytes(policy: nn.Module, example: Float32Array, spec: Spec) -> bytes:
     Raises:
         ExportError: a weight is outside of the model.
     """
+    if isinstance(policy, Exported):
+        return policy.graph
     logging.getLogger("torch.onnx").setLevel(logging.ERROR)  # it misses torchvision, which nothing here uses
     inputs, outputs, given = ["observation"], [*output_shapes(spec)], [torch.from_numpy(example)]
     memory = memory_shape(spec, count_of(policy))

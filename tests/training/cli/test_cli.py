@@ -154,6 +154,10 @@ def test_a_model_of_stable_baselines3_comes_into_the_store_with_the_same_checks(
     version = Path(capsys.readouterr().out.strip())
     manifest = decode((version / "manifest.json").read_bytes())
     assert (manifest.hyperparameters["imported"], manifest.promoted) == ("model.zip", False)
+    again = ["--run-dir", str(tmp_path / "again"), "--import-onnx", str(version / "policy.onnx")]
+    assert main([*given, *again]) == 0  # an ONNX file of any origin: here the one just made
+    same = Path(capsys.readouterr().out.strip())
+    assert same == version  # a version is named by the digest of its graph
     (tmp_path / "model.zip").write_bytes(b"no zip")
     assert main([*given, "--restart", "--import-sb3", str(tmp_path / "model.zip")]) == 2
     assert "model.zip" in capsys.readouterr().err

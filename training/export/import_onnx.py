@@ -1,0 +1,103 @@
+"""A policy that is an ONNX file of any library: checked, named as the daemon expects it, exported as it is."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import onnx
+
+from daemon.models.graph_check import check_graph
+from daemon.models.pointer import ModelError
+from strategies.kit.contract import Spec
+from strategies.kit.manifest import answer_name, output_shapes
+from training.export.export import Exported
+
+OBSERVATION = "observation"
+
+
+class ImportOnnxError(ValueError):
+    """The file cannot be imported; the text gives the reason and the cure."""
+
+
+def import_onnx(path: Path, spec: Spec) -> Exported:
+    """Return the policy of an ONNX file: float32 observations (batch, *observation shape) to answers (batch, actions).
+
+    Answers are logits; of a continuous strategy actions in [-1, 1]. Input, output and batch get the names of a version
+    in the store, all else stays.
+
+    Raises:
+        ImportOnnxError: no such file, operators that the daemon refuses, another shape, several inputs or outputs,
+            probabilities in place of logits, a graph that takes one observation only, or a strategy with heads.
+        OSError: the file cannot be read.
+    """
+    if len(output_shapes(spec)) != 1 or spec.rows_are_symbols:
+        raise ImportOnnxError(
+            f"{path.name}: a policy that was trained elsewhere cannot be brought in for {spec.name}, whose policy has "
+            "heads, a memory or rows of symbols: train it with train-and-export"
+        )
+    data = path.read_bytes()
+    try:
+        check_graph(data)
+    except ModelError as error:
+        raise ImportOnnxError(f"{path.name}: the daemon would refuse it: {error}") from error
+    model = onnx.ModelProto.FromString(data)
+    _rename(path, model, spec)
+    policy = Exported(model.SerializeToString(deterministic=True))
+    _check_batch(path, policy, spec)
+    return policy
+
+
+def _rename(path: Path, model: onnx.ModelProto, spec: Spec) -> None:
+    """Give input and output the names and shapes of `spec`. Raises ImportOnnxError where they cannot be those."""
+    weights = {tensor.name for tensor in model.graph.initializer}
+    taken = [port for port in model.graph.input if port.name not in weights]
+    given = list(model.graph.output)
+    for what, ports in (("input", taken), ("output", given)):
+        if len(ports) != 1:
+            names = ", ".join(port.name for port in ports)
+            raise ImportOnnxError(f"{path.name}: {len(ports)} {what}s ({names}), expected one: export the policy alone")
+    _check_shape(path, taken[0], ("observations", spec.observation_shape))
+    _check_shape(path, given[0], ("answers", (len(spec.actions),)))
+    last = next((node.op_type for node in model.graph.node if given[0].name in node.output), "")
+    if last == "Softmax" and not spec.continuous:
+        raise ImportOnnxError(f"{path.name}: it answers probabilities, expected logits: export it without its softmax")
+    new = {taken[0].name: OBSERVATION, given[0].name: answer_name(spec)}
+    used = {name for node in model.graph.node for name in (*node.input, *node.output)} | weights
+    if clash := sorted((set(new.values()) & used) - set(new)):
+        raise ImportOnnxError(f"{path.name}: an inner value is called {clash[0]}: rename it")
+    for node in model.graph.node:
+        node.input[:] = [new.get(name, name) for name in node.input]
+        node.output[:] = [new.get(name, name) for name in node.output]
+    for port in (taken[0], given[0]):
+        port.name = new[port.name]
+        port.type.tensor_type.shape.dim[0].dim_param = "batch"
+
+
+def _check_shape(path: Path, port: onnx.ValueInfoProto, expected: tuple[str, tuple[int, ...]]) -> None:
+    what, shape = expected
+    tensor = port.type.tensor_type
+    found = tuple(dim.dim_value or dim.dim_param or "?" for dim in tensor.shape.dim)
+    kind = onnx.TensorProto.DataType.Name(tensor.elem_type)
+    fits = all(isinstance(size, str) or size == wanted for size, wanted in zip(found[1:], shape, strict=False))
+    if kind != "FLOAT" or len(found) != len(shape) + 1 or not fits:
+        raise ImportOnnxError(
+            f"{path.name}: {what} are {kind} {found}, expected FLOAT (batch, {', '.join(map(str, shape))}): make it "
+            "for the strategy's `SPEC`"
+        )
+
+
+def _check_batch(path: Path, policy: Exported, spec: Spec) -> None:
+    """Ask it about two observations at once. Raises ImportOnnxError."""
+    try:
+        found = policy.answers(np.zeros((2, *spec.observation_shape), dtype=np.float32))
+    except Exception as error:  # onnxruntime's own have no common base
+        raise ImportOnnxError(
+            f"{path.name}: it does not answer two observations at once ({str(error)[:200]}): export it with a dynamic "
+            "batch"
+        ) from error
+    if found.shape != (2, len(spec.actions)):
+        raise ImportOnnxError(
+            f"{path.name}: answers to two observations have the shape {found.shape}, expected "
+            f"{(2, len(spec.actions))}: export it with a dynamic batch"
+        )
