@@ -180,9 +180,13 @@ def show_environment(variables: str, file: Path | None) -> None:
 
 
 async def bind(server: AlpacaServer, port: int) -> None:
-    """Listen on `port` too, and name it in the addresses; nothing happens for 0."""
+    """Listen on `port` too, and name it in the addresses; nothing happens for 0. Raises OSError naming the option."""
     if port and server._runner is not None:
-        await web.TCPSite(server._runner, "127.0.0.1", port).start()
+        try:
+            await web.TCPSite(server._runner, "127.0.0.1", port).start()
+        except OSError as error:
+            problem = str(error).rpartition(": ")[2]
+            raise OSError(f"port {port}: {problem}: choose another with --port, or 0 for a free one") from error
         server.port = port
 
 
@@ -192,7 +196,7 @@ def main() -> int:
     try:
         asyncio.run(serve(options))
     except (OSError, ValueError) as error:
-        print(f"error: {error}", flush=True)
+        print(f"rltrader-simulator: {error}", file=sys.stderr, flush=True)
         return 2
     return 0
 
