@@ -151,7 +151,7 @@ def verdict(parts: dict[str, dict[str, Any]], strategy: str) -> dict[str, Any]:
     """What all markets of a strategy say."""
     edges, noise = ([parts[key] for key in parts if key.split()[:2] == [strategy, kind]] for kind in ("edge", "noise"))
     leads = np.array([one["lead"] or 0.0 for one in noise])
-    spread = float(leads.std(ddof=1) / np.sqrt(len(leads))) * T_95.get(len(leads), 2.0) if len(leads) > 1 else np.inf
+    spread = float(leads.std(ddof=1) / np.sqrt(len(leads))) * T_95.get(len(leads), 2.0) if len(leads) > 1 else 1e9
     return {
         "edges": len(edges),
         "edges_proven": sum((one["low"] or 0.0) > 0.0 for one in edges),
@@ -159,7 +159,7 @@ def verdict(parts: dict[str, dict[str, Any]], strategy: str) -> dict[str, Any]:
         "noise": len(noise),
         "noise_proven": sum((one["low"] or 0.0) > 0.0 for one in noise),
         "noise_passed": sum(not one["failed"] for one in noise),
-        "noise_lead": [float(leads.mean() - spread), float(leads.mean()), float(leads.mean() + spread)],
+        "noise_lead": [round(float(leads.mean() + side * spread), 6) for side in (-1, 0, 1)],
         "biased": bool(leads.mean() - spread > 0.0),
         "core_s": round(sum(one["core_s"] for one in (*edges, *noise)), 1),
     }

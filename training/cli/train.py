@@ -177,7 +177,10 @@ def _evaluation(found: argparse.ArgumentParser) -> None:
 def _offered(known: TrainingKind) -> str:
     """Describe in one line what a strategy offers."""
     names = (("preset", tuple(known.presets)), ("network", known.networks), ("reward", known.variants))
-    return "  ".join(f"--{option} {'|'.join(values)}" for option, values in names)
+    counts = [(name, preset.gradient_steps) for name, preset in known.presets.items()]
+    taken = ", ".join(f"{name} {count:,}" for name, count in counts if count is not None)
+    options = "  ".join(f"--{option} {'|'.join(values)}" for option, values in names)
+    return f"{options}\n{'':20}gradient steps a trial: {taken}" if taken else options
 
 
 def settings_from(chosen: argparse.Namespace) -> Settings:

@@ -132,7 +132,7 @@ class TaskData(Protocol):
     def relay(self, policies: Sequence[nn.Module], spans: Sequence[Span], /) -> OneAccount:
         """What policies do on one account through spans that follow one another, each in its own, by the dry run.
 
-        Nobody resumes the desk after a halt. Not asked of a strategy with a procedure of its own, which has `play`.
+        Nobody resumes the desk after a halt. Not asked of a procedure whose `play` is of one account already.
         """
 
     def probes(self, fold: Fold, count: int, seed: int) -> Float32Array:

@@ -37,6 +37,11 @@ class Coefficients:
     weight_average: float | None = None  # decay at each gradient step of the mean weights that are played and kept
     sequence: int = 32  # steps of a truncated back-propagation; only for networks that carry a state
 
+    def gradient_steps(self, steps: int) -> int:
+        """How many steps of the optimizer a training of so many transitions takes."""
+        rollout = self.environments * self.rollout_steps
+        return max(1, -(-steps // rollout)) * self.epochs * -(-rollout // self.batch)
+
 
 @dataclass(frozen=True, slots=True)
 class Progress:

@@ -52,3 +52,8 @@ class Preset:
     coefficients: Coefficients = field(default_factory=Coefficients)
     begins: str = RANDOM
     plan: Plan | None = None  # of a strategy with a procedure of its own, instead of coefficients
+
+    @property
+    def gradient_steps(self) -> int | None:
+        """How many steps of the optimizer a trial takes; None where a procedure of its own takes them."""
+        return self.coefficients.gradient_steps(self.steps) if self.plan is None else None

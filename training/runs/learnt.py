@@ -152,15 +152,9 @@ def _answers(policy: nn.Module, seen: Tensor, prepared: Prepared) -> Tensor:
     return answers.float().reshape(len(seen), -1)  # of a row for each symbol a single action
 
 
-def planned_gradient_steps(coefficients: Coefficients, steps: int) -> int:
-    """How many steps of the optimizer a training of so many transitions takes."""
-    c, rollout = coefficients, coefficients.environments * coefficients.rollout_steps
-    return max(1, -(-steps // rollout)) * c.epochs * -(-rollout // c.batch)
-
-
 def few_words(coefficients: Coefficients, steps: int) -> str:
     """A warning for a training that takes few steps of the optimizer; "" for others."""
-    planned = planned_gradient_steps(coefficients, steps)
+    planned = coefficients.gradient_steps(steps)
     if planned >= FEW_GRADIENT_STEPS:
         return ""
     return (

@@ -231,7 +231,7 @@ class Run:
     def _one_account(self, tested: Sequence[Trial], policies: Sequence[nn.Module]) -> OneAccount | None:
         """What the policies do on one account through all tests; None where the figures are of one already."""
         p = self._prepared
-        if p.kind.procedure is not None or (p.kind.compounds and len(p.folds) == 1):
+        if p.kind.compounds and (p.kind.procedure is not None or len(p.folds) == 1):
             return None
         return self._through(relay_one, [Relay(tuple(policies), tested[-1].reward)])[0]
 

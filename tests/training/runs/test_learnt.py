@@ -14,7 +14,7 @@ from strategies.kit.manifest import decode
 from tests.support.training.small_runs import Train
 from training.desks.registry import kind
 from training.runs.exporting import Outcome
-from training.runs.learnt import agreement, few_words, moved, planned_gradient_steps
+from training.runs.learnt import agreement, few_words, moved
 from training.runs.prepared import UNTRAINED
 from training.runs.settings import Settings
 
@@ -60,7 +60,7 @@ def test_chance_is_what_one_in_twenty_unrelated_pairs_exceeds() -> None:
 
 def test_a_preset_of_large_minibatches_takes_few_gradient_steps_and_says_so() -> None:
     wide = kind("daily_rebalancer").presets["wide"]
-    assert planned_gradient_steps(wide.coefficients, wide.steps) == 31 * 4 * 4  # 500,000 / (256 x 64), 16,384 / 4,096
+    assert wide.gradient_steps == 31 * 4 * 4  # 500,000 / (256 x 64), 16,384 / 4,096
     assert few_words(wide.coefficients, wide.steps).startswith("496 gradient steps a trial are few (below 2,000)")
     finrl = kind("daily_rebalancer").presets["finrl"]
     assert few_words(finrl.coefficients, finrl.steps) == ""

@@ -9,7 +9,7 @@ from torch import nn
 
 from training.desks.daily.baselines import with_costs
 from training.desks.kind import POLICY, Played
-from training.desks.online.play import Late, Player, RandomTrader, flat, hold_from_open, play
+from training.desks.online.play import FROM_OPEN, Late, Player, RandomTrader, flat, hold_from_open, play
 from training.desks.online.task_data import OnlineTaskData
 from training.desks.random_like import random_like
 from training.evidence.criteria import COSTS_TWICE, ONE_BAR_LATE
@@ -20,7 +20,7 @@ from training.study.study import PlayResult
 RANDOM_DRAWS = 1000  # traders behind the p-value
 RANDOM_RUNS = 5  # of them, whose median stands in the table of baselines
 ROWS = 4000  # of the market, for random traders played at once
-FLAT, HOLD, RANDOM = "always flat", "hold from the open", "random"
+FLAT, HOLD, RANDOM = "always flat", FROM_OPEN, "random"
 COSTS = {"no costs": 0, COSTS_TWICE: 2, "costs x 3": 3}
 
 BASELINES: Mapping[str, str] = {

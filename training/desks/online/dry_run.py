@@ -1,12 +1,11 @@
 """Evaluation on the desk itself: core, gates, order life and paper broker in memory, one account for each session.
 
-This is where reported figures come from.
+This is where reported figures come from; `through` is the one account that goes through all of them.
 """
 
 from __future__ import annotations
 
-from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from decimal import Decimal
 from itertools import chain
 
@@ -19,7 +18,8 @@ from daemon.core.machine import Machine
 from daemon.core.paper.shares import SharePaperBroker
 from daemon.core.step import Core, Step
 from strategies.kit.contract import ShareSpec
-from training.desks.minutes import MODEL, Answering, Desk, desks_before, started
+from training.desks.halts import halts_of
+from training.desks.minutes import MODEL, Answering, Desk, desks_before, joined, relay, started
 from training.desks.online.data import OnlineData
 from training.desks.online.play import Player, flat
 from training.study.evaluation import SessionResult
@@ -31,40 +31,60 @@ def desks(data: OnlineData, trading: Trading, dates: Sequence[str]) -> tuple[Des
     """As `desks_before`, after as many sessions as warm the strategy."""
     if not dates:
         return ()
+    events, before = _warmed(data, dates[0])
+    machine = started(data.strategy, trading, _broker(trading, data.spec))
+    return desks_before(events, machine, _answering(flat, data.spec), dates, before)
+
+
+def through(
+    players: Sequence[Player], data: OnlineData, trading: Trading, spans: Sequence[Sequence[str]]
+) -> tuple[PlayResult, ...]:
+    """Play one account through all `spans` of dates, each with its own player. See `training.desks.minutes.relay`."""
+    events, before = _warmed(data, spans[0][0])
+    machine = started(data.strategy, trading, _broker(trading, data.spec))
+
+    def play(nth: int, date: str, feed: Iterable[Event]) -> PlayResult:
+        return _session(machine, date, feed, players[nth], data)
+
+    return relay(events, machine, _answering(flat, data.spec), spans, before, play)
+
+
+def _warmed(data: OnlineData, date: str) -> tuple[Iterable[Event], int]:
+    """The feed from the session on that warms the strategy for this one, and how many sessions lie before it."""
     spec, bars = data.spec, data.bars
-    first = data.days[dates[0]]
+    first = data.days[date]
     opening = bars.scheduled[first].session.open_ns
     begins = [int(series.start_ns[series.start_ns < opening][-spec.history_bars]) for series in data.bars.series]
     start = sum(scheduled.session.close_ns <= min(begins) for scheduled in bars.scheduled)
-    events = chain.from_iterable(bars.feed(index) for index in range(start, len(bars.scheduled)))
-    machine = started(data.strategy, trading, _broker(trading, spec))
-    return desks_before(events, machine, _answering(flat, spec), dates, first - start)
+    return chain.from_iterable(bars.feed(index) for index in range(start, len(bars.scheduled))), first - start
 
 
 def dry_run(player: Player, ready: Sequence[Desk], data: OnlineData, trading: Trading) -> PlayResult:
     """Play one session on each desk; every desk stays as it is, so players can follow one another."""
-    results: list[SessionResult] = []
-    denials: Counter[str] = Counter()
+    results: list[PlayResult] = []
     for desk in counted(ready, "sessions"):
-        market = _broker(trading, data.spec)
-        machine = Machine(Core(data.strategy), desk.state, market, desk.market_state)
-        watch = _Watch(machine)
-        end = machine.run(desk.feed, _answering(player, data.spec), watch)
-        before, stats = desk.state.stats, end.stats
-        denials.update({gate: count - before.denials.get(gate, 0) for gate, count in stats.denials.items()})
-        results.append(
-            SessionResult(
-                date=desk.date,
-                pnl_usd=float(end.book.equity - desk.state.book.equity),
-                trades=stats.trades - before.trades,
-                wins=stats.wins - before.wins,
-                fees_usd=float(end.book.fees - desk.state.book.fees),
-                premium_usd=float(sum(watch.traded.values(), Decimal(0))),
-                held_min=len(watch.held) * data.history.bar_min,
-                minutes=data.minutes(desk.date),
-            )
-        )
-    return PlayResult(tuple(results), {gate: count for gate, count in sorted(denials.items()) if count})
+        machine = Machine(Core(data.strategy), desk.state, _broker(trading, data.spec), desk.market_state)
+        results.append(_session(machine, desk.date, desk.feed, player, data))
+    return joined(results)
+
+
+def _session(machine: Machine, date: str, feed: Iterable[Event], player: Player, data: OnlineData) -> PlayResult:
+    """Play one session on the machine as it stands, which goes on from there."""
+    start, watch = machine.state, _Watch(machine)
+    end = machine.run(feed, _answering(player, data.spec), watch)
+    before, stats = start.stats, end.stats
+    result = SessionResult(
+        date=date,
+        pnl_usd=float(end.book.equity - start.book.equity),
+        trades=stats.trades - before.trades,
+        wins=stats.wins - before.wins,
+        fees_usd=float(end.book.fees - start.book.fees),
+        premium_usd=float(sum(watch.traded.values(), Decimal(0))),
+        held_min=len(watch.held) * data.history.bar_min,
+        minutes=data.minutes(date),
+    )
+    denials = {gate: count - before.denials.get(gate, 0) for gate, count in stats.denials.items()}
+    return PlayResult((result,), denials, (), halts_of(date, start, end))
 
 
 class _Watch:

@@ -19,6 +19,7 @@ from training.desks.online.market.money import MICRO
 from training.desks.online.market.online_market import OnlineMarket
 from training.study.evaluation import SessionResult
 
+FROM_OPEN = "hold from the open"  # what the report calls that player
 Player = Callable[[Tensor], Any]
 """Observations, float32 (rows, width), to values, float32 (rows, 3), or to these and the heads as a policy gives."""
 

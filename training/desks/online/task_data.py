@@ -17,14 +17,14 @@ from strategies.kit.contract import Float32Array
 from training.desks.kind import Span
 from training.desks.minutes import Desk, under
 from training.desks.online.data import OnlineData
-from training.desks.online.dry_run import desks, dry_run
+from training.desks.online.dry_run import desks, dry_run, through
 from training.desks.online.market.bars import Bars
-from training.desks.online.play import Player, values_of
+from training.desks.online.play import FROM_OPEN, Player, hold_from_open, values_of
 from training.evidence.heads import KEY, HeadScores, direction_scores, risk_scores
 from training.export.reference import Watched
 from training.study.evaluation import Figures, SessionResult, figures
 from training.study.progress import counted
-from training.study.study import Fold, PlayResult
+from training.study.study import Fold, OneAccount, PlayResult
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,6 +70,13 @@ class OnlineTaskData:
             sessions.extend(found.sessions)
             denials.update(found.denials)
         return PlayResult(tuple(sessions), dict(sorted(denials.items())))
+
+    def relay(self, policies: Sequence[nn.Module], spans: Sequence[Span]) -> OneAccount:
+        """See `TaskData`; next to it one that holds from the open."""
+        data, trading, dates = self.data, spans[0].trading, [tuple(span.dates) for span in spans]
+        held = through([hold_from_open] * len(dates), data, trading, dates)
+        sessions = tuple(session for each in held for session in each.sessions)
+        return OneAccount(through(policies, data, trading, dates), FROM_OPEN, sessions)
 
     def probes(self, fold: Fold, count: int, seed: int) -> Float32Array:
         """See `TaskData`; the portfolios in them are drawn."""

@@ -91,6 +91,26 @@ def test_the_players_are_the_baselines_and_the_policy_under_other_costs(study: S
     assert fees[1] > sum(result.fees_usd for result in study.trials[0].test.sessions)
 
 
+def test_the_policy_and_holding_also_play_one_account_that_goes_through_all_tests(
+    settings: Settings, version: Path, study: Study
+) -> None:
+    one = study.one_account
+    assert one is not None
+    assert (one.passive, one.folds[0].halts) == ("hold from the open", ())
+    anew = {"policy": study.trials[0].test.sessions, "hold": study.baselines[1].folds[0].sessions}
+    for name, sessions in (("policy", one.folds[0].sessions), ("hold", one.held)):
+        assert [result.date for result in sessions] == list(study.folds[0].test)
+        began = study.capital_usd
+        for result in sessions:
+            assert result.capital_usd == pytest.approx(began)
+            began += result.pnl_usd
+        assert sessions[0].pnl_usd == pytest.approx(anew[name][0].pnl_usd)  # with the same money
+        assert [result.trades > 0 for result in sessions] == [result.trades > 0 for result in anew[name]]
+    assert one.held[1].pnl_usd != anew["hold"][1].pnl_usd  # with what the first session left
+    verdict = msgspec.json.decode((version / REPORT_FILE).read_bytes())["verdict"]
+    assert "One account through all tests: 100,000 USD became " in verdict
+
+
 def test_the_report_says_what_the_heads_knew_beside_the_base_rate(version: Path, study: Study) -> None:
     found = study.extra["heads"]
     assert found["direction"]["sessions"] == found["risk"]["sessions"] == 3
