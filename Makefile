@@ -85,13 +85,13 @@ training: .venv/.installed-tests
 	@echo "== .venv has what train-and-export, the tests and the loopback Alpaca need"
 
 demo: .venv/.installed-daemon
-	@state=$$(mktemp -d -t rltrader-demo.XXXXXX); \
-	echo "== dry run over $(TAPE), state in $$state"; \
-	.venv/bin/rltraderd --dry-run --strategy $(STRATEGY) --bars $(TAPE) --state-dir "$$state"
+	@state=$$(mktemp -d -t rltrader-demo.XXXXXX); shown=$$(.venv/bin/python -m daemon.models $(STRATEGY)); \
+	echo "== dry run over $(TAPE)$${shown#* }, state in $$state"; \
+	RLTRADER_POLICY__VERSION=$${shown%% *} .venv/bin/rltraderd --dry-run --strategy $(STRATEGY) --bars $(TAPE) --state-dir "$$state"
 
 dashboard: .venv/.installed-daemon
-	@state=$$(mktemp -d -t rltrader-demo.XXXXXX); \
-	.venv/bin/rltraderd --dry-run --strategy $(STRATEGY) --bars $(TAPE) --state-dir "$$state"; \
+	@state=$$(mktemp -d -t rltrader-demo.XXXXXX); shown=$$(.venv/bin/python -m daemon.models $(STRATEGY)); \
+	RLTRADER_POLICY__VERSION=$${shown%% *} .venv/bin/rltraderd --dry-run --strategy $(STRATEGY) --bars $(TAPE) --state-dir "$$state"; \
 	.venv/bin/rltrader-dashboard --state-dir "$$state" --models-dir onnx_models
 
 .venv/.installed-docs: pyproject.toml constraints.txt .venv/.installed-tests

@@ -1,0 +1,41 @@
+"""Prints which version a demonstration runs: `python -m daemon.models STRATEGY`. Used by `make demo`.
+
+The store's `current`, or the newest learned version where `current` is a passive policy that never trades. The rest of
+the line says so.
+"""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+
+from daemon.models.pointer import CURRENT
+from daemon.models.shipped import USUAL, to_read
+from daemon.models.store import UNPROVEN, exported_as, is_passive, trades_in_test, versions
+from strategies.kit.manifest import MANIFEST_FILE, Manifest, decode
+
+
+def shown(models_dir: Path, strategy: str) -> str:
+    """Return the version's name, a space, and words that go on a sentence where it is not the current one.
+
+    Raises OSError, ValueError for a pointer or a manifest that cannot be read.
+    """
+
+    def manifest(version: str) -> Manifest:
+        return decode((models_dir / strategy / version / MANIFEST_FILE).read_bytes())
+
+    current = (models_dir / strategy / CURRENT).read_text().strip()
+    found = manifest(current)
+    if not is_passive(found) or trades_in_test(found) != 0:
+        return f"{CURRENT} "
+    learned = [version for version in versions(models_dir, strategy) if exported_as(manifest(version)) == UNPROVEN]
+    if not learned:
+        return f"{CURRENT} "
+    return f"{learned[-1]}  by the learned policy {learned[-1]}, no lead proven: the active one never trades"
+
+
+if __name__ == "__main__":
+    try:
+        print(shown(to_read(USUAL), sys.argv[1]))
+    except (IndexError, OSError, ValueError) as error:
+        raise SystemExit(f"python -m daemon.models STRATEGY: {error}") from None
