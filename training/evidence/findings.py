@@ -48,7 +48,7 @@ class FoldLine(msgspec.Struct, frozen=True, kw_only=True):
     trades: int
     baselines: dict[str, float]
     random_p: float | None
-    over_passive: Interval | None = None  # net validation return less the passive policy's, a sum; of means of seeds
+    over_passive: Interval | None = None  # net validation return less the passive policy's, a sum
     agreement: Agreement | None = None  # of these seeds
 
 

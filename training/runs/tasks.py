@@ -65,10 +65,15 @@ def train_one(prepared: Prepared, request: Request, flag: Flag, emit: Emit, grou
     if group.rank:
         return _trial(request, trained, PlayResult(()))
     folder.save_weights(trained.weights)
-    lead = _validate_lead(prepared, request, trained, fold) if own is None else None
+    held = _passive_validation(prepared, request, fold) if own is None else PlayResult(())
+    lead = _validate_lead(prepared, trained, held) if held.sessions else None
     policy, tested = prepared.policy(request, trained.weights), prepared.span(fold.test, request.reward)
     with reported(request.name, emit), phase("test sessions"):  # not stopped: its training would have to be repeated
-        trial = msgspec.structs.replace(_trial(request, trained, prepared.data.test(policy, tested)), lead=lead)
+        trial = msgspec.structs.replace(
+            _trial(request, trained, prepared.data.test(policy, tested)),
+            lead=lead,
+            passive=() if prepared.settings.averages else held.sessions,  # else the mean of the seeds has it
+        )
     trial = msgspec.structs.replace(trial, learnt=learnt_by(prepared, request, trained, fold, policy))
     folder.finish(trial)
     emit(trial)
@@ -89,13 +94,17 @@ def _watched(prepared: Prepared, request: Request, emit: Emit) -> TrialFolder:
     return folder
 
 
-def _validate_lead(prepared: Prepared, request: Request, trained: Trained, fold: Fold) -> float | None:
-    """What the trial earned on validation less the best of the passive policy and 0; None where none is named."""
+def _passive_validation(prepared: Prepared, request: Request, fold: Fold) -> PlayResult:
+    """What the passive policy does on the fold's validation sessions; nothing where none is named."""
     passive = prepared.passive(request.network, fold.train)
     if passive is None:
-        return None
-    play = prepared.data.evaluator(prepared.span(fold.validate, request.reward), "cpu")
-    theirs = prepared.data.figures(play(passive)).net_return
+        return PlayResult(())
+    return PlayResult(prepared.data.evaluator(prepared.span(fold.validate, request.reward), "cpu")(passive))
+
+
+def _validate_lead(prepared: Prepared, trained: Trained, held: PlayResult) -> float:
+    """What the trial earned on validation less the best of the passive policy and 0."""
+    theirs = prepared.data.figures(held.sessions).net_return
     return prepared.data.figures(trained.validate).net_return - max(theirs, 0.0)
 
 

@@ -106,7 +106,7 @@ class Trial(msgspec.Struct, frozen=True):
     learnt: Learnt | None = None
     members: int = 1  # seeds whose answers it is the mean of
     agreement: Agreement | None = None  # of these seeds
-    passive: tuple[SessionResult, ...] = ()  # of the passive policy on validation, next to a mean of seeds
+    passive: tuple[SessionResult, ...] = ()  # of the passive policy on validation, next to what a fold ends with
     lead: float | None = None  # on validation: net return less the best of the passive policy's and 0; None: not played
     score: float | None = None  # mean log growth a session, of accounts that begin on several validation days
 

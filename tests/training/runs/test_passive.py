@@ -59,6 +59,9 @@ def test_without_a_proven_lead_the_passive_policy_is_exported_and_the_first_sent
     )
     assert np.ptp(run_onnx(learned.version / "policy.onnx", seen), axis=0).max() > 0.0
     assert not learned.passive
+    (fold,) = learned.findings.folds  # one seed, next to the passive policy, which earns nothing
+    assert fold.over_passive is not None
+    assert fold.over_passive.estimate == pytest.approx(fold.validate_return)
     manifest = decode((learned.version / "manifest.json").read_bytes())
     assert not is_passive(manifest)
     assert NOT_OF_IT not in (learned.version / "report.html").read_text()
