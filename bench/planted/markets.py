@@ -61,9 +61,9 @@ def learned(seed: int, edge: bool) -> Iterator[Bar]:
 def rebalanced(seed: int, edge: bool) -> Iterator[Bar]:
     """Yield days of 50 stocks. The edge: half of them, drawn by the seed, rise, and the others fall."""
     random, stocks = np.random.default_rng(seed), len(daily_rebalancer.SYMBOLS)
-    ways = random.permutation(np.repeat((1.0, -1.0), stocks // 2)) * (0.001 if edge else 0.0)
-    market = random.normal(0.0003, 0.008, (REBALANCED, 1))
-    own = random.normal(0.0, 0.01, (REBALANCED, stocks))
+    ways = random.permutation(np.repeat((1.0, -1.0), stocks // 2)) * (0.002 if edge else 0.0)
+    market = random.normal(0.0003, 0.006, (REBALANCED, 1))
+    own = random.normal(0.0, 0.006, (REBALANCED, stocks))
     yield from _days(daily_rebalancer.SYMBOLS, market + own + ways, random)
 
 

@@ -35,6 +35,7 @@ from training.desks.forecast.plan import ForecastPlan
 from training.desks.online.network import COLD_PRESETS
 from training.desks.online.plan import OnlinePlan
 from training.evidence.findings import Findings
+from training.rl.presets import Practice
 from training.runs.run import train_and_export
 from training.runs.settings import Settings, settings_for
 
@@ -60,7 +61,10 @@ def _scalper(bars: Path, store: Path) -> Settings:
 
 def _rebalancer(bars: Path, store: Path) -> Settings:
     asked = settings_for("daily_rebalancer", bars, store, preset="passive")
-    return replace(asked, steps=300_000, train_sessions=400, validate_sessions=120, test_sessions=252, purge_sessions=5)
+    return replace(
+        asked, steps=500_000, practice=Practice(over_market=True), train_sessions=400, validate_sessions=120,
+        test_sessions=252, purge_sessions=5,
+    )  # fmt: skip
 
 
 def _switcher(bars: Path, store: Path) -> Settings:
