@@ -115,6 +115,12 @@ def add(text: str) -> str:
     return found.name
 
 
+def typed(name: str) -> str:
+    """Return what a command line calls this strategy: its name, or the file of one that is known by its file alone."""
+    found = _own.get(name)
+    return name if found is None or found.package else found.place.removesuffix(":STRATEGY")
+
+
 def places() -> str:
     """Return the files of the strategies that were imported from one, as `VARIABLE` holds them for a child process."""
     files = {name: found.place for name, found in _own.items() if not found.place.startswith(INSTALLED)}

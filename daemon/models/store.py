@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import os
 import re
+import shlex
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from decimal import Decimal, InvalidOperation
@@ -25,6 +26,7 @@ from daemon.models.signature import SIGNATURE_BYTES_MAX, SIGNATURE_FILE, check_s
 from strategies.golden import contract_hash
 from strategies.kit.contract import AnyStrategy, Spec, configured
 from strategies.kit.manifest import FORMAT, MANIFEST_FILE, POLICY_FILE, Manifest, decode
+from strategies.registry import typed
 
 __all__ = [
     "CURRENT",
@@ -143,7 +145,7 @@ def _check_chosen(shelf: Path, pointer: str) -> None:
     if not known or os.path.lexists(shelf / pointer):
         return
     verb, state = ("activate", "active") if pointer == CURRENT else (pointer, f"the {pointer}")
-    where = f"--strategy {shelf.name} --models-dir {shelf.parent}"
+    where = f"--strategy {shlex.quote(typed(shelf.name))} --models-dir {shelf.parent}"
     more = f" (others: {', '.join(known[:-1])})" if len(known) > 1 else ""
     command = f'rltraderctl models {verb} {known[-1]} {where} --reason "..."'
     raise ModelError("missing file", f"no version in {shelf} is {state} yet, so type: {command}{more}")

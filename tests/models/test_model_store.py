@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import json
 import os
+import shlex
 import shutil
 import subprocess
 from collections.abc import Callable
@@ -41,8 +42,11 @@ from daemon.models.store import (
 )
 from strategies.kit.contract import AnyStrategy
 from strategies.kit.manifest import MANIFEST_FILE, POLICY_FILE, Manifest
+from strategies.registry import add
 from strategies.registry import strategy as registered
 from tests.support.models.tiny_models import manifest_of, put
+from tests.support.own.files import forgotten_again, write_strategy
+from training.cli.train import activation
 
 GRAPH = b"the store compares these bytes and never reads them"
 LOGITS = ((0.0,) * 6,) * 7
@@ -141,6 +145,21 @@ def test_a_store_without_an_active_version_names_the_command_to_type(folder: Pat
             f'rltraderctl models activate v1 {where} --reason "..."'
         ),
     )
+
+
+def test_the_command_to_type_names_the_file_of_a_strategy_that_is_known_by_its_file_alone(tmp_path: Path) -> None:
+    file = write_strategy(tmp_path / "my strategy.py", "toy_of_a_file")
+    (tmp_path / "store" / "toy_of_a_file" / "v1").mkdir(parents=True)
+    (tmp_path / "store" / "toy_of_a_file" / "v1" / "manifest.json").touch()
+    with forgotten_again():
+        made = registered(add(str(file)))
+        with pytest.raises(ModelError) as caught:
+            load(tmp_path / "store", made)
+        printed = activation(tmp_path / "store" / "toy_of_a_file" / "v1", "toy_of_a_file")
+    for command in (str(caught.value).partition("so type: ")[2], printed):
+        words = shlex.split(command)
+        with forgotten_again():  # as a new process: only what is typed is known
+            assert add(words[words.index("--strategy") + 1]) == "toy_of_a_file"
 
 
 @pytest.mark.parametrize("name", [b"../../elsewhere", b"", b"current", b"\xff\xfe", b"v1\nv2"])

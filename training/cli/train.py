@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from daemon.host.version import add_version
-from strategies.registry import STRATEGIES, add
+from strategies.registry import STRATEGIES, add, typed
 from training.cli.commands import COMMANDS, DONE, NOT_ACTIVE, STOPPED, STOPPED_TEXT, add_models_dir, wrong
 from training.cli.errors import ERRORS
 from training.cli.model_config import add_model_config, with_model_config
@@ -383,7 +383,16 @@ def _ended(outcome: Outcome, chosen: argparse.Namespace) -> int:
 
 
 def activation(version: Path, strategy: str, more: str = "") -> str:
-    """The command that activates a version of a store; `strategy` is a name or the file of one's own."""
+    """The command that activates a version of a store."""
     store = version.parent.parent
-    given = ["models", "activate", version.name, "--strategy", strategy, "--models-dir", str(store), *more.split()]
+    given = [
+        "models",
+        "activate",
+        version.name,
+        "--strategy",
+        typed(strategy),
+        "--models-dir",
+        str(store),
+        *more.split(),
+    ]
     return f'rltraderctl {shlex.join(given)} --reason "…"'
