@@ -381,3 +381,19 @@ def test_an_older_journal_s_trades_follow_from_its_fills_and_go_on_when_it_does(
     last = found.trades[0]
     assert (last.held, last.pnl_usd, last.why_entered, last.why_left) == (0, 30.0 * last.quantity, "policy", "policy")
     assert last.held_s == MINUTE / 1e9
+
+
+def test_an_older_journal_s_fees_are_paid_and_a_sale_of_what_its_fills_never_bought_is_left_out(tmp_path: Path) -> None:
+    at = MONDAY.open_ns
+    rows: list[Row] = [
+        FillRow("x", 0, 1, CALL, -1, 1, "2.00", "0.05", at, at),
+        FillRow("a", 0, 1, PUT, 1, 1, "1.00", "0.04", at + 1, at + 1),
+        FillRow("a", 0, 2, PUT, 1, 1, "1.00", "0.06", at + 2, at + 2),
+        FillRow("b", 0, 2, PUT, -1, 2, "1.50", "0.20", at + 3, at + 3),
+    ]
+    path = journal_of(tmp_path, rows)
+    older(path)
+    found = found_in(path)
+    # 2 x 100 x 0.50 less 0.04 + 0.06 + 0.20 of fees
+    assert [(trade.contract, trade.quantity, trade.pnl_usd) for trade in found.trades] == [(PUT, 2, 99.7)]
+    assert (found.totals.fees_usd, found.totals.other_usd) == (0.3, 0.0)
