@@ -56,8 +56,8 @@ PLAIN = {
 }  # fmt: skip
 """Cosmic Ray's operators whose changes mean something; the others mostly raise TypeError at once."""
 MOST_S = 60.0  # of tests for one change, traced
-TESTS_FAILED = 1  # pytest's exit code, also for an error while a test is imported; 2 to 5 say nothing of the change
-NO_CONFTEST = "ImportError while loading conftest"  # with exit code 4
+TESTS_FAILED = 1  # pytest's exit code; 2 to 5 say nothing of the change by themselves
+NOT_IMPORTED = ("ERROR tests/", "ImportError while loading conftest")  # how lines begin where an import met the change
 MARGIN_S, SLOWER = 60.0, 10.0  # of processor time: a change that makes tests run for longer is seen
 IDLE = 20.0  # times as long by the clock: nobody waits longer, also on a busy machine
 
@@ -260,14 +260,14 @@ def _limit(seconds: int) -> None:
 
 def _judged(code: int, said: str) -> tuple[str, str]:
     """The outcome of a run of pytest by its exit code, and the test that failed or what went wrong."""
-    last = next((line for line in said.splitlines() if line.startswith(("FAILED", "ERROR"))), "")[:200]
+    last = next((line for line in said.splitlines() if line.startswith(("FAILED", *NOT_IMPORTED))), "")[:200]
     if code == 0:
         return "survived", ""
     if code == -signal.SIGXCPU:
         return "killed", "took ten times as much processor time"
-    if code == TESTS_FAILED or NO_CONFTEST in said:  # the change is met while the tests are imported
+    if code == TESTS_FAILED or last:
         return "killed", last
-    return "error", f"pytest ended with {code}: {last or said[-200:]}"
+    return "error", f"pytest ended with {code}: {said[-200:]}"
 
 
 def _mutants(area: str, file: str, source: str) -> Iterator[Mutant]:
