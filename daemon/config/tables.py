@@ -74,7 +74,7 @@ class Journal:
     """Snapshots, group size of commits, reserve for a full disk, and rotation of the journal."""
 
     __pydantic_config__: ClassVar = {"extra": "forbid"}
-    snapshot_events: _Positive = 1000
+    snapshot_events: _Positive = 2000
     group_events: _Positive = 2048
     ballast_mib: _Positive = 8
     rotate_mib: Annotated[int, Ge(0)] = 1024
