@@ -122,7 +122,7 @@ export function mount(main, { desk, address, go }) {
       figures([
         ["Equity", usd(now.equity_usd)],
         ["Since the session's start", now.day_usd === "" ? "–" : gain(Number(now.day_usd))],
-        ["Drawdown", percent(now.drawdown, 2), "from the highest equity since the last resume"],
+        ["Drawdown", percent(now.drawdown, 2), "from the peak since the last resume"],
         ["Position", ...held(now.positions)],
         ["Cash", usd(now.cash_usd)],
         ["Realised", now.realized_usd === "" ? "–" : gain(Number(now.realized_usd)), "since the journal began"],
