@@ -9,6 +9,7 @@ from __future__ import annotations
 from bisect import bisect_left, bisect_right
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import closing
+from functools import lru_cache
 from pathlib import Path
 
 import msgspec
@@ -22,7 +23,6 @@ from daemon.reports.performance.figures import Span
 from daemon.reports.performance.ratios import Series
 from daemon.reports.record import first_id
 from daemon.tapes.files import TapeError, TapeFile
-from strategies.kit.contract import Bar
 
 Closes = dict[str, dict[str, float]]
 """Symbol -> New York date -> close in USD a share."""
@@ -30,17 +30,25 @@ LOOK_BACK = 400  # rows before a time among which a symbol's newest bar stands
 SPARE = 60  # rows of other kinds next to a daily desk's bars
 
 
-class _OneBar(msgspec.Struct):
+class _Bar(msgspec.Struct, gc=False):
+    """The part of a bar that is needed."""
+
+    symbol: str
+    start_ns: int
+    close: float
+
+
+class _OneBar(msgspec.Struct, gc=False):
     """The part of `BarClosed` and `BarCorrected` that is needed."""
 
-    bar: Bar
+    bar: _Bar
 
 
 class _ManyBars(msgspec.Struct):
     """The part of `HistoryAdjusted` that is needed."""
 
     symbol: str
-    bars: tuple[Bar, ...]
+    bars: tuple[_Bar, ...]
 
 
 _one = msgspec.json.Decoder(_OneBar)
@@ -106,9 +114,14 @@ def _newest(reader: JournalReader, symbols: Sequence[str], beyond: int) -> dict[
     return found
 
 
-def _bars(payload: str, kind: str = "BarClosed") -> tuple[Bar, ...]:
+@lru_cache(1 << 14)  # the symbols of a day have one start
+def _date(start_ns: int) -> str:
+    return new_york_text(start_ns)[:10]
+
+
+def _bars(payload: str | bytes, *, many: bool = False) -> tuple[_Bar, ...]:
     try:
-        return _many.decode(payload).bars if kind == "HistoryAdjusted" else (_one.decode(payload).bar,)
+        return _many.decode(payload).bars if many else (_one.decode(payload).bar,)
     except (msgspec.DecodeError, UnicodeError):
         return ()  # `verify` reports it
 
@@ -145,16 +158,16 @@ def _add_before(reader: JournalReader, found: Closes, places: Iterable[int]) -> 
     back = 4 * len(found) + SPARE
     for first, beyond in _joined((place - back, place) for place in places):
         rows = reader.query(
-            "SELECT kind, payload FROM events WHERE id >= ? AND id < ? "
-            "AND kind IN ('BarClosed', 'BarCorrected', 'HistoryAdjusted') ORDER BY id",
+            "SELECT kind = 'HistoryAdjusted' AS many, CAST(payload AS BLOB) AS payload FROM events "
+            "WHERE id >= ? AND id < ? AND kind IN ('BarClosed', 'BarCorrected', 'HistoryAdjusted') ORDER BY id",
             (first, beyond),
         )
-        for row in rows:
-            bars = [bar for bar in _bars(row["payload"], row["kind"]) if bar.symbol in found]
-            if row["kind"] == "HistoryAdjusted" and bars:
+        for many, payload in rows:
+            bars = [bar for bar in _bars(payload, many=many) if bar.symbol in found]
+            if many and bars:
                 _rescale(found[bars[0].symbol], bars[0])
             for bar in bars:
-                found[bar.symbol][new_york_text(bar.start_ns)[:10]] = bar.close
+                found[bar.symbol][_date(bar.start_ns)] = bar.close
 
 
 _ADD = {"bar": _of_bars, "session": _of_days}
@@ -171,9 +184,9 @@ def _joined(spans: Iterable[tuple[int, int]]) -> list[tuple[int, int]]:
     return joined
 
 
-def _rescale(known: dict[str, float], oldest: Bar) -> None:
+def _rescale(known: dict[str, float], oldest: _Bar) -> None:
     """Bring the closes before an adjusted history to its scale: a split would look like a loss."""
-    date = new_york_text(oldest.start_ns)[:10]
+    date = _date(oldest.start_ns)
     if date in known and known[date] > 0:
         factor = oldest.close / known[date]
         for earlier in [name for name in known if name < date]:
