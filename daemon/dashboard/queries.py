@@ -32,7 +32,8 @@ def guarded(answer: Callable[[], Any]) -> Any:
     except NotThere as error:
         raise RefusedRequest(404, str(error)) from error
     except (JournalError, sqlite3.Error, OSError) as error:
-        raise RefusedRequest(503, f"the journal cannot be read at the moment: {type(error).__name__}") from error
+        why = str(error) if isinstance(error, JournalError) else type(error).__name__
+        raise RefusedRequest(503, f"the journal cannot be read at the moment: {why}") from error
 
 
 def whole(query: Query, name: str, default: int, most: int) -> int:

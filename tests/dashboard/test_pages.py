@@ -12,6 +12,8 @@ import os
 import re
 import shutil
 import struct
+import subprocess
+import sys
 from collections.abc import Callable, Iterator
 from decimal import Decimal
 from pathlib import Path
@@ -39,6 +41,7 @@ from tests.support.browser import (
     synthetic_rows,
     trade,
 )
+from tests.support.dashboards import end
 from tests.support.desks.desk_run import Desk, write_tape
 from tests.support.paths import REPOSITORY
 
@@ -609,3 +612,18 @@ def test_no_script_of_ours_reads_text_as_html() -> None:
     scripts = (REPOSITORY / "daemon" / "dashboard" / "static" / "js").glob("*.js")
     forbidden = re.compile(r"innerHTML|outerHTML|insertAdjacentHTML|document\.write|DOMParser|\beval\b|new Function")
     assert [path.name for path in scripts if forbidden.search(path.read_text())] == []
+
+
+def test_a_desk_without_a_journal_says_so_and_claims_nothing(browser: Browser, tmp_path: Path) -> None:
+    command = [sys.executable, "-m", "daemon.dashboard", "--state-dir", str(tmp_path), "--port", "0"]
+    process = subprocess.Popen(command, cwd=REPOSITORY, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True)
+    try:
+        assert process.stdout is not None
+        page = browser.new_page()
+        page.goto(process.stdout.readline().split()[1] + "#/now")
+        expect(page.locator("#clock")).to_have_text("no event yet")
+        expect(page.locator(".trouble")).to_contain_text("no journal here")
+        expect(page.locator("#banner")).to_be_empty()
+        page.close()
+    finally:
+        end(process)

@@ -97,8 +97,10 @@ export function priceChart(container, open) {
     const last = bars.at(-1);
     container.setAttribute(
       "aria-label",
-      `Candles of ${price.symbol}, ${price.session}: ${number(bars.length)} bars, ` +
-        `${last ? `last close ${usd(last.close)}, ` : ""}${number(fills.length)} fills, listed below.`,
+      last
+        ? `Candles of ${price.symbol}, ${price.session}: ${number(bars.length)} bars, ` +
+            `last close ${usd(last.close)}, ${number(fills.length)} fills, listed below.`
+        : "No bars yet.",
     );
   }
 

@@ -40,6 +40,7 @@ export function header({ choose }) {
   }
 
   function age() {
+    if (!state.time) return "no event yet";
     const newest = `${day(state.time)}, ${clock(state.time)}`;
     if (BY_TAPE.has(state.mode)) return `recorded time: ${newest}`;
     const passed = (performance.now() - heard) / 1000;
@@ -75,7 +76,7 @@ export function header({ choose }) {
     const lines = [
       now.halt && ["halt", `HALTED: ${now.halt}. Nothing is opened until the desk is resumed.`],
       now.pause && ["pause", `PAUSED: ${now.pause}. No new risk is taken.`],
-      !now.reconciled && !BY_TAPE.has(now.mode) && ["pause", "Book and broker are not yet compared: no new risk is taken."],
+      now.time > 0 && !now.reconciled && !BY_TAPE.has(now.mode) && ["pause", "Book and broker are not yet compared: no new risk is taken."],
     ].filter(Boolean);
     const box = find("banner");
     const key = JSON.stringify(lines);

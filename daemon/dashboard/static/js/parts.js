@@ -186,7 +186,8 @@ export function trouble() {
     box,
     fail(problem) {
       box.hidden = false;
-      box.textContent = `Not read: ${problem.message}. What stands below may be old.`;
+      const why = /[.?!]$/.test(problem.message) ? problem.message : `${problem.message}.`;
+      box.textContent = `Not read: ${why} What stands below may be old.`;
     },
     fine() {
       box.hidden = true;
