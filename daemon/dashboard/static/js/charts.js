@@ -44,6 +44,7 @@ function chart(container, { daily = () => false } = {}) {
       timeVisible: true,
       secondsVisible: false,
       minBarSpacing: NARROWEST,
+      lockVisibleTimeRangeOnResize: true,
       tickMarkFormatter: (seconds, kind) => tick(seconds, kind, board),
     },
     localization: { timeFormatter: label },
@@ -224,7 +225,7 @@ export function courseChart(container) {
       const known = points.filter((point) => point.figures[name] !== undefined);
       lines[place].setData(rising(known.map((point) => ({ time: point.time, value: point.figures[name] }))));
     });
-    board.timeScale().fitContent();
+    fit(board, new Set(points.map((point) => Math.floor(point.time))).size);
     container.dataset.points = points.length;
     const newest = points.at(-1);
     const told = names.map((name) => `${name} ${number(newest?.figures[name], 4)}`).join(", ");

@@ -20,6 +20,7 @@ export function header({ choose }) {
   let since = performance.now();
   theme();
   setInterval(tick, 1000);
+  addEventListener("resize", seen);
 
   function tick() {
     if (document.hidden) return;
@@ -60,7 +61,10 @@ export function header({ choose }) {
     heard = performance.now();
     const money = now.mode === "live";
     find("live-money").hidden = !money;
-    find("learns").hidden = !now.learns;
+    if (find("learns").hidden === now.learns) {
+      find("learns").hidden = !now.learns;
+      seen();
+    }
     const mode = find("mode");
     mode.textContent = money ? "LIVE MONEY" : (MODES[now.mode] ?? words(now.mode));
     mode.className = money ? "badge live" : "badge plain";
@@ -115,14 +119,15 @@ export function header({ choose }) {
       if (link.dataset.page === name) link.setAttribute("aria-current", "page");
       else link.removeAttribute("aria-current");
     }
-    seen(document.querySelector("nav [aria-current]"));
+    seen();
   }
 
   return { show, connection, desk, page };
 }
 
 // Scroll the list of pages, which is wider than a phone, to the page that is shown.
-function seen(link) {
+function seen() {
+  const link = document.querySelector("nav [aria-current]");
   const list = link?.closest("ul");
   if (!list) return;
   const [inner, outer] = [link, list].map((node) => node.getBoundingClientRect());
