@@ -18,7 +18,7 @@ from daemon.tapes.minutes import DAY_S, TapeCounts
 from daemon.tapes.zones import hours_off
 
 IMPLIED = "option quotes"  # how `convert --from implied-bars` begins to name what its bars are made of
-REJECTED_SHARE, OUTSIDE_SHARE = 0.01, 0.5  # of the rows: from there on a person is informed
+REJECTED_SHARE, OUTSIDE_SHARE = 0.01, 0.05  # of the rows: from there on a person is informed
 CURES = {
     "not_finite": "a price or volume is missing: fill or remove such rows",
     "not_positive": "a price is zero or negative: check the columns",
@@ -94,7 +94,10 @@ def _remarks(replay: Replay, counts: TapeCounts, state: State[Any], bars_run: in
         )
         return
     if replay.tape == bundled(replay.strategy.spec):
-        yield "The bundled bars are made up: the result says nothing about a market. --bars FILE replays yours."
+        yield (
+            "The bundled bars are made up: the result says nothing about a market. --bars FILE replays yours; with "
+            "broker keys and without --bars, --dry-run is on the live feed."
+        )
     if replay.info.resorted:
         yield f"{replay.tape.name} was not in order of time: its rows were sorted."
     yield from _left_out(replay, counts)
@@ -116,7 +119,7 @@ def _left_out(replay: Replay, counts: TapeCounts) -> Iterator[str]:
         return
     hours = hours_off(replay.tape, replay.strategy.spec.symbols, replay.calendar)
     if hours:
-        moved = f"{abs(hours)} hours {'later' if hours > 0 else 'earlier'}"
+        moved = f"{abs(hours)} hour{'s' * (abs(hours) != 1)} {'later' if hours > 0 else 'earlier'}"
         yield (
             f"{counts.outside_hours:,} of {rows:,} rows lie outside of regular sessions and were left out. {moved} "
             f"most would lie inside: write the times with their real zone."

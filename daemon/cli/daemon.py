@@ -49,6 +49,7 @@ def parser() -> argparse.ArgumentParser:
         "--speed", default="max", metavar="max|N", help="replay as fast as possible (max), or N times real time"
     )
     line.add_argument("--state-dir", type=_folder, metavar="DIR", help="folder of the journal (paths.state_dir)")
+    line.add_argument("--models-dir", type=_folder, metavar="DIR", help="model store (paths.models_dir)")
     line.add_argument("--strategy", metavar="NAME", help="the strategy (desk.strategy), or your file: path/to/file.py")
     line.add_argument(
         "--check",
@@ -106,7 +107,11 @@ def _settings(options: argparse.Namespace) -> Settings:
     config = options.config
     if config is None and DEFAULT_CONFIG.is_file():
         config = DEFAULT_CONFIG
-    given: dict[str, object] = {"paths.state_dir": options.state_dir, "desk.strategy": options.strategy}
+    given: dict[str, object] = {
+        "paths.state_dir": options.state_dir,
+        "paths.models_dir": options.models_dir,
+        "desk.strategy": options.strategy,
+    }
     settings = load(config, given)
     store = to_read(settings.paths.models_dir) if options.dry_run else settings.paths.models_dir
     return settings if store == settings.paths.models_dir else load(config, {**given, "paths.models_dir": store})

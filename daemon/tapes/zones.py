@@ -13,7 +13,8 @@ from strategies.kit.units import HOUR_NS, MINUTE_NS
 
 HALF_HOUR_NS = 30 * MINUTE_NS  # sessions begin and end at a half hour
 HOURS_MAX = 12
-MORE = 1.5  # so many times the rows must lie inside before a shift is believed
+MORE = 1.5  # so many times the rows must lie inside before a shift is believed,
+ALL = 0.995  # or this share of all rows, where the times as they are leave more outside
 
 
 def hours_off(path: Path, symbols: tuple[str, ...], calendar: SessionCalendar) -> int:
@@ -37,4 +38,6 @@ def hours_off(path: Path, symbols: tuple[str, ...], calendar: SessionCalendar) -
         return int(weights[(at >= 0) & (moved < closes[at])].sum())
 
     best = max(range(-HOURS_MAX, HOURS_MAX + 1), key=lambda hours: (inside(hours), -abs(hours)))
-    return best if inside(best) > MORE * max(inside(0), 1) else 0
+    found, as_it_is = inside(best), inside(0)
+    all_of_them = found > as_it_is and found >= ALL * int(weights.sum())
+    return best if all_of_them or found > MORE * max(as_it_is, 1) else 0

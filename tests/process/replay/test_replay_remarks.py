@@ -14,7 +14,7 @@ import pytest
 
 from daemon.core.session import new_york_text
 from daemon.journal.journal import FILE
-from tests.support.desks.desk_run import environment, log_of, rltraderd, summary_of, tape_rows, write_tape
+from tests.support.desks.desk_run import bundled_rows, environment, log_of, rltraderd, summary_of, tape_rows, write_tape
 
 
 @pytest.fixture(scope="module")
@@ -70,11 +70,24 @@ def test_a_terminal_sees_each_closed_trade_when_it_was_on_the_tape_and_what_come
     assert ("bars/s" in first.stdout, "bars/s" in again.stdout) == (True, False)
 
 
-def test_times_that_are_hours_off_are_named(tmp_path: Path, rows: list[str]) -> None:
-    def earlier(row: str) -> str:
-        symbol, start_ns, *prices = row.split(",")
-        return ",".join((symbol, str(int(start_ns) - 5 * 3600 * 10**9), *prices))
+def earlier(row: str, hours: int = 5) -> str:
+    """A row of a tape whose times are so many hours too early."""
+    symbol, start_ns, *prices = row.split(",")
+    return ",".join((symbol, str(int(start_ns) - hours * 3600 * 10**9), *prices))
 
+
+def test_whole_sessions_that_are_one_hour_off_are_named_and_hours_before_the_open_are_not(
+    tmp_path: Path, rows: list[str]
+) -> None:
+    day = next(iter(bundled_rows().values()))  # 390 minutes
+    for name, tape in (("off", [earlier(row, 1) for row in day]), ("early", [earlier(day[0], 2), *day])):
+        (tmp_path / name).mkdir()
+        found = replayed(tmp_path / name, tape)["remarks"]
+        assert any("60 of 390 rows lie outside" in remark for remark in found) == (name == "off")
+        assert any("1 hour later most would lie inside" in remark for remark in found) == (name == "off")
+
+
+def test_times_that_are_hours_off_are_named(tmp_path: Path, rows: list[str]) -> None:
     (remark, *_) = replayed(tmp_path, [earlier(row) for row in rows])["remarks"]
     count = f"{len(rows):,}"
     assert remark == (

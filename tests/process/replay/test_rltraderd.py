@@ -86,6 +86,10 @@ def refused(capsys: pytest.CaptureFixture[str], *arguments: object) -> str:
     return "\n".join(line["problem"] for line in lines)
 
 
+def test_the_store_has_the_option_of_every_other_command(here: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert "elsewhere/option_scalper is no folder" in refused(capsys, "--dry-run", "--models-dir", "elsewhere")
+
+
 # --- refusals before anything is written --------------------------------------------------------------------------
 
 
