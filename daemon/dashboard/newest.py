@@ -129,8 +129,15 @@ def _with(seen: Newest, time: float, kind: str, payload: str, effects: str) -> N
         swaps = (AlarmLine(time, *_swap(kind, fields)), *swaps)[:KEPT]
     elif kind == START:
         starts, code = (time, *starts)[:STARTS_KEPT], fields.code
-    steps = (_step(time, fields), *seen.steps)[:STEPS_KEPT] if kind == STEP else seen.steps
+    steps = _steps(seen.steps, _step(time, fields)) if kind == STEP else seen.steps
     return Newest(seen.last_id, alarms, commands, swaps, starts, code, steps)
+
+
+def _steps(seen: tuple[StepLine, ...], new: StepLine) -> tuple[StepLine, ...]:
+    """Add a step of the ladder. A new peak of a canary's gain takes the place of the one right before."""
+    former = seen[0] if seen else None
+    peaks = former is not None and (former.version, former.reason) == (new.version, new.reason) == (new.version, "peak")
+    return (new, *(seen[1:] if peaks else seen))[:STEPS_KEPT]
 
 
 def _step(time: float, fields: _Payload) -> StepLine:

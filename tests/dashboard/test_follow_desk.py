@@ -156,6 +156,10 @@ def test_alarms_commands_and_swaps_are_read_once_and_kept(played: Played, tmp_pa
         ("HaltRequested", '{"type":"HaltRequested","time_ns":2,"reason":"operator","detail":"<b>","who":"me"}'),
         ("ModelPromoted", '{"type":"ModelPromoted","version":"v2","previous":"v1"}'),
         ("CandidateRefused", '{"type":"CandidateRefused","version":"v3","reason":"digest"}'),
+        *(
+            ("LadderMoved", f'{{"type":"LadderMoved","version":"v2","reason":"{reason}","figures":{{"n":{number}}}}}')
+            for number, reason in enumerate(("peak", "peak", "session", "peak"))
+        ),
     )
     effects = '[{"type":"RaiseAlarm","name":"operator","detail":"<b>"}]'
     for number, (kind, payload) in enumerate(rows, newest + 1):
@@ -172,6 +176,8 @@ def test_alarms_commands_and_swaps_are_read_once_and_kept(played: Played, tmp_pa
         ("activated", "v2 in place of v1"),
     ]
     assert after.starts == before.starts
+    # of peaks in a row the newest one stands
+    assert [(line.reason, line.figures["n"]) for line in after.steps] == [("peak", 3), ("session", 2), ("peak", 1)]
 
 
 def test_the_stream_tells_what_the_journal_got_since(desk: desk_run.Desk, tmp_path: Path) -> None:

@@ -40,7 +40,7 @@ WHO = "ladder"
 GAINED, PEAK, ASKED = "gained", "gained_peak", "asked_to"
 """Figures of a canary: USD that the desk had gained when it was promoted, the most since, and the newest question."""
 
-PEAK_STEP = 0.1
+PEAK_STEP = 0.25
 """A higher gain is journaled once it is above the journaled one by this part of the drawdown that a canary may have."""
 
 
