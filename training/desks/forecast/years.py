@@ -98,7 +98,8 @@ def member_task(
 
     fitted = train_member(data.material, plan.forecast, fold, member, folder=keeper.path, pause=control.stop, tell=tell)
     listen(News(task, steps, steps))  # it may have stopped early
-    return {"weights": fitted.weights, "curve": msgspec.json.encode(fitted.curve).decode(), "steps": steps}
+    curve = msgspec.json.encode(fitted.curve).decode()
+    return {"weights": fitted.weights, "curve": curve, "known_until": fitted.known_until, "steps": steps}
 
 
 def year_task(
@@ -106,7 +107,10 @@ def year_task(
 ) -> dict[str, Any]:
     """Average and calibrate the members of a year, and forecast it."""
     kept = [done(MEMBER_TASK.format(year=fold.year, member=number)) for number in range(1, plan.members + 1)]
-    members = [Fitted(one["weights"], msgspec.json.decode(one["curve"], type=tuple[Epoch, ...])) for one in kept]
+    members = [
+        Fitted(one["weights"], msgspec.json.decode(one["curve"], type=tuple[Epoch, ...]), one["known_until"])
+        for one in kept
+    ]
     result = finish_fold(data.material, plan.forecast, fold, members)
     found = result.forecasts
     return {
