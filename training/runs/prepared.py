@@ -116,12 +116,14 @@ def check_device(name: str) -> None:
 
 
 def prepare(arguments: tuple[Settings, Path, str]) -> Prepared:
-    """Read everything. Raises `ValueError` for an unknown variant or network, and what `TrainingKind.load` raises."""
+    """Read everything. Raises `ValueError` for a name that is unknown or there twice, and as `TrainingKind.load`."""
     settings, folder, version = arguments
     make_deterministic()
     use_fast_float32()
     known = settings.kind
     known.check(settings.rewards, settings.network)
+    if twice := sorted({symbol for symbol in settings.symbols if settings.symbols.count(symbol) > 1}):
+        raise ValueError(f"--symbols names {', '.join(twice)} twice: expected each symbol once")
     strategy = registered(settings.strategy, settings.symbols, settings.model_config)
     trading = trading_of(settings.strategy, settings.config)
     data = loaded(known, settings, trading)

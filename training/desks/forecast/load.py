@@ -10,6 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from daemon.core.limits import Trading
+from daemon.tapes.files import TapeError
 from strategies import forecast_ensemble
 from strategies.kit import forecast_features
 from strategies.kit.contract import DailySpec
@@ -26,9 +27,19 @@ from training.forecast.windows import Windows
 
 
 def load(path: Path, trading: Trading, sources: Sources, plan: ForecastPlan) -> ForecastTaskData:
-    """Read the files: all symbols for the forecaster, the universe for the desk. Raises what `Panel.load` raises."""
+    """Read the files: all symbols for the forecaster, the universe for the desk.
+
+    Raises:
+        TapeError: as `Panel.load`, or no file holds a symbol of the universe.
+    """
     strategy = daily_strategy(forecast_ensemble.SPEC.name, sources.symbols)
     panel = Panel.load((path, *sources.files), forecast_features.table)
+    if absent := [symbol for symbol in strategy.spec.symbols if symbol not in panel.symbols]:
+        files = ", ".join(source.file for source in panel.sources)
+        raise TapeError(
+            f"{files}: no row of {', '.join(absent)}, of the universe: give a further file that holds them by --bars, "
+            "or other symbols by --symbols"
+        )
     table = _joined(panel, strategy.spec) if sources.files else read_table(path, strategy, table_cache())
     windows = Windows(panel.features, forecast_features.WINDOW)
     labels = triple_barrier(panel.bars, plan.forecast.barriers, panel.broken)

@@ -298,6 +298,18 @@ def test_years_that_the_file_does_not_hold_are_an_error_with_the_cure(settings: 
         train_and_export(replace(settings, bars=short, run_folder=tmp_path / "run"), lambda _: None)
 
 
+@pytest.mark.parametrize(
+    ("symbols", "complaint"),
+    [("AAA,XXX,YYY", "no row of XXX, YYY, of the universe"), ("AAA,BBB,AAA", "--symbols names AAA twice")],
+)
+def test_symbols_that_the_files_lack_or_that_come_twice_are_one_line(
+    symbols: str, complaint: str, settings: Settings, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    asked = ["--strategy", SPEC.name, "--preset", "smoke", "--bars", str(settings.bars), "--out", str(settings.out)]
+    assert main([*asked, "--symbols", symbols, "--run-dir", str(tmp_path / "run")]) == 2
+    assert complaint in capsys.readouterr().err.splitlines()[-1]
+
+
 def test_what_is_for_other_strategies_is_refused(settings: Settings, capsys: pytest.CaptureFixture[str]) -> None:
     asked = ["--strategy", SPEC.name, "--bars", str(settings.bars), "--out", str(settings.out)]
     with pytest.raises(SystemExit):
