@@ -119,14 +119,16 @@ def finish_fold(material: Material, plan: Plan, fold: YearFold, members: Sequenc
     validate, classes = _logits(forecaster, material, rows.validate), material.samples(rows.validate).classes
     temperature = best_temperature(validate, classes.astype(np.int64))
     forecaster.temperature.fill_(temperature)
-    probabilities, confidence = _answers(forecaster, material, rows.predict)
+    predicted = answers(forecaster.logits, material.windows, material.windows.places(rows.predict))
+    probabilities = (predicted / forecaster.temperature).softmax(dim=-1)
+    confidence = confidence_of(probabilities, forecaster.confidence)
     known = max(last_known(material.labels, rows.validate), *(fitted.known_until for fitted in members))
     return FoldResult(
         fold=fold,
         forecaster=forecaster,
-        forecasts=FoldForecasts(fold.year, known, rows.predict, probabilities, confidence),
+        forecasts=FoldForecasts(fold.year, known, rows.predict, probabilities.cpu().numpy(), confidence.cpu().numpy()),
         validated=_compared(validate, material, rows.validate, temperature, plan.seed),
-        tested=_tested(forecaster, material, rows.predict, temperature, plan.seed),
+        tested=_tested(predicted.double().cpu().numpy(), material, rows.predict, temperature, plan.seed),
         purged=rows.purged,
     )
 
@@ -146,15 +148,6 @@ def _logits(forecaster: Forecaster, material: Material, rows: NDArray[np.int64])
     return exact
 
 
-def _answers(
-    forecaster: Forecaster, material: Material, rows: NDArray[np.int64]
-) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
-    logits = answers(forecaster.logits, material.windows, material.windows.places(rows))
-    probabilities = (logits / forecaster.temperature).softmax(dim=-1)
-    confidence = confidence_of(probabilities, forecaster.confidence)
-    return probabilities.cpu().numpy(), confidence.cpu().numpy()
-
-
 def _compared(
     logits: NDArray[np.float64], material: Material, rows: NDArray[np.int64], temperature: float, seed: int
 ) -> Calibrated:
@@ -164,12 +157,12 @@ def _compared(
 
 
 def _tested(
-    forecaster: Forecaster, material: Material, rows: NDArray[np.int64], temperature: float, seed: int
+    logits: NDArray[np.float64], material: Material, rows: NDArray[np.int64], temperature: float, seed: int
 ) -> Calibrated | None:
-    labelled = rows[material.labels.known[rows[:, 0], rows[:, 1]]]
-    if not len(labelled):
+    labelled = material.labels.known[rows[:, 0], rows[:, 1]]
+    if not labelled.any():
         return None
-    return _compared(_logits(forecaster, material, labelled), material, labelled, temperature, seed)
+    return _compared(logits[labelled], material, rows[labelled], temperature, seed)
 
 
 def _softmax(logits: NDArray[np.float64]) -> NDArray[np.float64]:
