@@ -98,6 +98,7 @@ def search_from(chosen: argparse.Namespace) -> Search:
         rewards=(chosen.reward or usual.rewards[0],),
         network=chosen.network or usual.network,
         precision=chosen.precision,
+        plan=None if plan is None else plan.at(chosen.precision),
         device=chosen.device,
         config=chosen.config,
         folds=chosen.folds or (FOLDS if not known.walk.years and plan is None else 1),

@@ -195,8 +195,8 @@ def settings_from(chosen: argparse.Namespace) -> Settings:
     changes = json.loads(chosen.changes)
     if own is not None and plan is not None:
         plan = replace(plan, members=chosen.members or plan.members)
-        plan = read_plan(chosen.coefficients, plan, own.searched(plan)) if chosen.coefficients else plan
-        plan = changed_plan(plan, own.searched(plan), changes, "[coefficients]")
+        plan = read_plan(chosen.coefficients, plan, own.settable(plan)) if chosen.coefficients else plan
+        plan = changed_plan(plan, own.settable(plan), changes, "[coefficients]").at(chosen.precision)
     else:
         if chosen.coefficients:
             coefficients = read_coefficients(chosen.coefficients, coefficients)

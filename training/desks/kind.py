@@ -241,6 +241,9 @@ class Procedure(Protocol):
     def searched(self, plan: Plan, /) -> tuple[Dimension, ...]:
         """The fields of the plan, by their dotted names, that a search may vary."""
 
+    def settable(self, plan: Plan, /) -> tuple[Dimension, ...]:
+        """The fields that `--coefficients` may change: what is searched, and others."""
+
     def search_folds(self, dates: Sequence[str], plan: Plan, count: int, /) -> tuple[Fold, ...]:
         """`count` folds without a test, all before the first test session of `folds`. Raises HistoryError."""
 

@@ -50,9 +50,10 @@ class Dimension:
         if self.optional and value == getattr(Coefficients(), self.name):
             return {self.switch: False}
         within = value in self.choices if self.choices else self.low <= value <= self.high
-        if not within:
-            among = self.choices or f"{self.low:g} to {self.high:g}"
-            raise ValueError(f"{self.name} begins at {value!r}: expected {among}, which is searched")
+        broken = within and self.whole and value != int(value)
+        if not within or broken:
+            among = self.choices or f"{self.low:g} to {self.high:g}{', a whole number' if broken else ''}"
+            raise ValueError(f"{self.name} is {value!r}: expected {among}")
         return {self.name: value} | ({self.switch: True} if self.optional else {})
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import asdict, dataclass, field
-from typing import Any
+from typing import Any, Self
 
 from training.rl.coefficients import Coefficients
 
@@ -41,6 +41,10 @@ class Plan:
     """What a procedure of its own is asked for: a strategy's class adds the fields, plain values only."""
 
     members: int = 1  # of a deep ensemble
+
+    def at(self, _precision: str, /) -> Self:
+        """The same plan in a run of this precision, where it holds one of its own."""
+        return self
 
 
 @dataclass(frozen=True, slots=True)

@@ -91,8 +91,8 @@ class Settings:
         for name, preset in known.presets.items():
             own = preset.plan
             if own is not None and plan is not None and known.procedure is not None:
-                searched = [dimension.name for dimension in known.procedure.searched(own)]
-                own = with_values(own, {each: value_of(plan, each) for each in (*searched, "members")})
+                fields = [dimension.name for dimension in known.procedure.settable(own)]
+                own = with_values(own, {each: value_of(plan, each) for each in (*fields, "members")})
             if (preset.coefficients, preset.begins, own) == (self.coefficients, self.begins, plan):
                 return name
         return None
@@ -217,7 +217,9 @@ class Settings:
 
     def _tuned(self, usual: Plan | None) -> bool:
         """Whether a plan has other values than its preset's."""
-        return self.plan is not None and usual is not None and replace(usual, members=self.plan.members) != self.plan
+        if self.plan is None or usual is None:
+            return False
+        return replace(usual.at(self.precision), members=self.plan.members) != self.plan
 
 
 def settings_for(strategy: str, bars: Path, out: Path, *, preset: str | None = None) -> Settings:

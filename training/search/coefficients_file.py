@@ -130,7 +130,9 @@ def changed_plan(plan: P, space: Sequence[Dimension], values: Mapping[str, Any],
             raise ValueError(f"{origin}: unknown coefficient {name!r}: {hint}")
         try:
             known[name].fixed(None if isinstance(value, bool) else value)
-        except (ValueError, TypeError) as error:
+        except ValueError as error:
+            raise ValueError(f"{origin}: {error}") from error
+        except TypeError as error:
             raise ValueError(f"{origin}: {name} is {value!r}: {error}") from error
     return with_values(plan, values)
 

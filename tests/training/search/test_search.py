@@ -291,7 +291,7 @@ def test_the_defaults_lie_in_the_space_and_every_suggestion_is_a_coefficient_tha
         assert read_coefficients(tmp_path / f"{index}.json") == values
         assert values.batch <= values.environments * values.rollout_steps
         assert values.rollout_steps % values.sequence == 0
-    with pytest.raises(ValueError, match="epochs begins at 3: expected 4 to 10, which is searched"):
+    with pytest.raises(ValueError, match="epochs is 3: expected 4 to 10"):
         next(each for each in SPACE if each.name == "epochs").fixed(3)
 
 

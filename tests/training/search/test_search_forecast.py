@@ -20,7 +20,7 @@ from tests.support.training.ray_processes import left, mark
 from training.cli.search import main, parser, search_from
 from training.cli.train import parser as training_parser
 from training.cli.train import settings_from
-from training.desks.forecast.plan import PRESETS, ForecastPlan
+from training.desks.forecast.plan import PRESETS, ForecastPlan, folds_of
 from training.rl.dimensions import Dimension, value_of, with_values
 from training.runs.ledger import Ledger, ledger_path
 from training.runs.settings import settings_for
@@ -31,6 +31,7 @@ from training.search.trainings import make_ready
 from training.study.folds import HistoryError
 
 SYMBOLS = ("AAA", "BBB", "CCC")
+PLAN = msgspec.convert(msgspec.to_builtins(PRESETS["smoke"].plan), ForecastPlan)
 FEW = (
     Dimension("forecaster.recipe.learning_rate", "", 5e-4, 2e-3, log=True),
     Dimension("sac.learning_rate", "", 1e-3, 1e-2, log=True),
@@ -155,8 +156,10 @@ def test_spans_to_validate_on_are_the_years_before_the_first_test(bars: Path, tm
     ("text", "complaint"),
     [
         ('{"sac.learning_rat": 0.001}', "unknown coefficient 'sac.learning_rat': did you mean 'sac.learning_rate'?"),
-        ('{"sac.learning_rate": 3}', "sac.learning_rate is 3: sac.learning_rate begins at 3: expected 0.0001 to 0.01"),
+        ('{"sac.learning_rate": 3}', "values.json: sac.learning_rate is 3: expected 0.0001 to 0.01"),
         ('{"sac.discount": "high"}', "sac.discount is 'high'"),
+        ('{"forecaster.confidence": "sure"}', "forecaster.confidence is 'sure': expected ('calibrated', 'entropy')"),
+        ('{"forecaster.barriers.horizon": 2.5}', "forecaster.barriers.horizon is 2.5: expected 1 to 60, a whole"),
         ("[]", "is not a file of coefficients"),
     ],
 )
@@ -168,6 +171,36 @@ def test_a_wrong_file_of_values_is_refused_with_the_field(
     with pytest.raises(ValueError, match=r"values\.json") as raised:
         settings_from(training_parser().parse_args([*given, "--coefficients", str(tmp_path / "values.json")]))
     assert complaint in str(raised.value)
+
+
+def test_what_is_not_searched_is_changed_by_a_file_too_and_longer_labels_widen_the_holes(
+    bars: Path, tmp_path: Path
+) -> None:
+    given = {"forecaster.confidence": "entropy", "forecaster.barriers.up": 1.5, "forecaster.barriers.horizon": 9}
+    (tmp_path / "values.json").write_text(json.dumps(given | {"alpha": 0.5}))
+    asked = ["--strategy", SPEC.name, "--bars", str(bars), "--out", str(tmp_path / "store"), "--preset", "smoke"]
+    changes = ["--coefficients", str(tmp_path / "values.json")]
+    settings = settings_from(training_parser().parse_args([*asked, *changes]))
+    assert isinstance(settings.plan, ForecastPlan)
+    assert settings.plan.forecast.confidence == "entropy"
+    assert (settings.plan.forecast.barriers.up, settings.plan.alpha) == (1.5, 0.5)
+    assert (settings.preset, "--coefficients" in settings.command()) == ("smoke", True)
+    searched = search_from(parser().parse_args(asked)).space
+    assert not {each.name for each in searched} & {*given, "alpha"}
+    dates = days("2019-06-03", "2022-12-30")
+    usual, longer = (folds_of(dates, plan)[0] for plan in (PLAN, settings.plan))
+    holes = [dates.index(fold.test[0]) - dates.index(fold.validate[-1]) - 1 for fold in (usual, longer)]
+    assert holes == [60 + 100 + 5, 60 + 100 + 9]
+
+
+def test_a_run_in_bf16_trains_its_forecaster_so_too_and_is_still_the_preset(bars: Path, tmp_path: Path) -> None:
+    asked = ["--strategy", SPEC.name, "--bars", str(bars), "--out", str(tmp_path / "store"), "--precision", "bf16"]
+    settings, search = settings_from(training_parser().parse_args(asked)), search_from(parser().parse_args(asked))
+    for plan in (settings.plan, search.run.plan):
+        assert isinstance(plan, ForecastPlan)
+        assert plan.forecast.recipe.precision == "bf16"
+    assert settings.preset == "walk"
+    assert settings.command().endswith("--precision bf16")
 
 
 def test_a_name_that_nothing_begins_with_is_one_line(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

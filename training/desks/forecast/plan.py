@@ -4,13 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
+from typing import Self
 
 import msgspec
 
-from training.forecast.network import Sizes
+from training.forecast.labels import TOUCHES, Barriers
+from training.forecast.network import CONFIDENCES, Sizes
 from training.forecast.recipe import Recipe
 from training.forecast.stage import Plan as ForecasterPlan
-from training.rl.dimensions import Dimension
+from training.rl.coefficients import PRECISIONS
+from training.rl.dimensions import Dimension, with_values
 from training.rl.off_policy.coefficients import OffPolicyCoefficients
 from training.rl.off_policy.presets import RECIPES
 from training.rl.presets import PASSIVE, Plan, Preset
@@ -46,6 +49,10 @@ class ForecastPlan(Plan):
     looks: int = 20  # at the validation sessions, by each agent
     thresholds: tuple[float, ...] = (0.0, 0.35, 0.4, 0.45, 0.5, 0.55, 0.6)  # of the forecaster alone
     sessions: int | None = None  # at most of a validation or a test span; None: the whole year
+
+    def at(self, precision: str, /) -> Self:
+        """The same with the forecaster in bf16 where the run is; see `Plan.at`."""
+        return with_values(self, {"forecaster.recipe.precision": precision}) if precision != PRECISIONS[0] else self
 
     @property
     def forecast(self) -> ForecasterPlan:
@@ -94,9 +101,15 @@ def folds_of(dates: Sequence[str], plan: ForecastPlan) -> tuple[Fold, ...]:
             f"{first} to {plan.last_test}, the first two years before {plan.first_test}: give a longer file"
         )
     forecast = [date for year in plan.years for date in by_year[year]][1:]
-    rule = WALK if plan.sessions is None else WALK._replace(validate=plan.sessions)
-    folds = walk(forecast, rule, len(plan.tests))
+    folds = walk(forecast, _walk_of(plan), len(plan.tests))
     return tuple(Fold(fold.train, fold.validate, fold.test[: plan.sessions]) for fold in folds)
+
+
+def _walk_of(plan: ForecastPlan) -> Walk:
+    """The rule of the spans; a longer label leaves out more sessions between them."""
+    horizons = plan.forecaster.barriers.horizon - Barriers().horizon
+    rule = WALK._replace(purge=WALK.purge + horizons)
+    return rule if plan.sessions is None else rule._replace(validate=plan.sessions)
 
 
 def search_folds(dates: Sequence[str], plan: ForecastPlan, count: int) -> tuple[Fold, ...]:
@@ -126,6 +139,29 @@ def space_of(plan: ForecastPlan) -> tuple[Dimension, ...]:
             Dimension(f"{agent}.gradient_steps", "how much is learnt from what was seen", choices=steps),
         ]
     return (*found, Dimension("td3.exploration", "noise on the actions", 0.05, 0.5))
+
+
+def settable_of(plan: ForecastPlan) -> tuple[Dimension, ...]:
+    """What `--coefficients` may change of a plan: what is searched, and what no search chooses."""
+    return (
+        *space_of(plan),
+        Dimension("forecaster.confidence", "of the predicted class, or of all three", choices=CONFIDENCES),
+        Dimension("forecaster.barriers.up", "width of the upper barrier, in deviations", 0.1, 10.0),
+        Dimension("forecaster.barriers.down", "width of the lower barrier", 0.1, 10.0),
+        Dimension("forecaster.barriers.horizon", "sessions until a label is HOLD", 1, 60, whole=True),
+        Dimension("forecaster.barriers.volatility_rows", "of the deviation", 5, 250, whole=True),
+        Dimension("forecaster.barriers.touch", "what touches a barrier", choices=TOUCHES),
+        Dimension("forecaster.embargo", "sessions after a label", 0, 60, whole=True),
+        Dimension("forecaster.recipe.epochs", "at most", 1, 1000, whole=True),
+        Dimension("forecaster.recipe.patience", "epochs without a better one; 0 never stops", 0, 1000, whole=True),
+        Dimension("forecaster.recipe.stride", "sessions between the rows of an epoch", 1, 60, whole=True),
+        Dimension("forecaster.recipe.precision", "of products, whatever --precision says", choices=PRECISIONS),
+        Dimension("forecaster.seed", "of the forecaster's weights: --seed is the agents'", 0, 2**31, whole=True),
+        Dimension("alpha", "of the bonus, which no action changes", 0.0, 100.0),
+        Dimension("portfolio", "symbols of an account while agents learn", 1, 500, whole=True),
+        Dimension("episode", "sessions of such an account", 5, 2520, whole=True),
+        Dimension("looks", "at the validation sessions, by each agent", 1, 1000, whole=True),
+    )
 
 
 def _smoke() -> ForecastPlan:

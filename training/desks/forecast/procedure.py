@@ -18,7 +18,7 @@ from training.desks.forecast.agents import Work, first_agents
 from training.desks.forecast.baselines import players
 from training.desks.forecast.graph import Policy, made_weights
 from training.desks.forecast.load import load
-from training.desks.forecast.plan import ForecastPlan, folds_of, search_folds, space_of
+from training.desks.forecast.plan import ForecastPlan, folds_of, search_folds, settable_of, space_of
 from training.desks.forecast.reporting import figures, for_report
 from training.desks.forecast.task_data import ForecastTaskData
 from training.desks.forecast.years import (
@@ -158,6 +158,10 @@ class WalkByYears:
     def searched(self, plan: Plan) -> tuple[Dimension, ...]:
         """See `Procedure`."""
         return space_of(_own(plan))
+
+    def settable(self, plan: Plan) -> tuple[Dimension, ...]:
+        """See `Procedure`."""
+        return settable_of(_own(plan))
 
     def search_folds(self, dates: Sequence[str], plan: Plan, count: int) -> tuple[Fold, ...]:
         """See `Procedure`: the years before the first tested one, as if each were tested: for validation."""

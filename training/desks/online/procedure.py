@@ -120,6 +120,10 @@ class FromHistory:
         """See `Procedure`."""
         return SPACE
 
+    def settable(self, plan: Plan) -> tuple[Dimension, ...]:
+        """See `Procedure`."""
+        return self.searched(plan)
+
     def search_folds(self, dates: Sequence[str], plan: Plan, count: int) -> tuple[Fold, ...]:
         """See `Procedure`: the fold without its test, or parts of what lies before the test."""
         fold = self.folds(dates, plan)[0]
