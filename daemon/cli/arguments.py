@@ -79,11 +79,13 @@ def remember_places(options: argparse.Namespace) -> None:
     options.places = {name: getattr(options, name) for name in PLACES if getattr(options, name, None) is not None}
 
 
-def lead_on(options: argparse.Namespace, *words: str, about: tuple[str, ...] = ("state_dir",)) -> None:
+def lead_on(
+    options: argparse.Namespace, *words: str, about: tuple[str, ...] = ("state_dir",), program: str = "rltraderctl"
+) -> None:
     """Set the one command that leads on from here: `rltraderctl` prints it at the end, with the places in `about`."""
     given: dict[str, object] = getattr(options, "places", {})
     more = [part for name in about if name in given for part in (f"--{name.replace('_', '-')}", str(given[name]))]
-    options.next_command = " ".join(["rltraderctl", *map(_quoted, words), *map(shlex.quote, more)])
+    options.next_command = " ".join([program, *map(_quoted, words), *map(shlex.quote, more)])
 
 
 def _quoted(word: str) -> str:

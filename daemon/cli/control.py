@@ -104,7 +104,7 @@ def _lead_on(options: argparse.Namespace, status: DeskStatus | None, *, running:
     elif running:
         lead_on(options, "status", "--watch")
     else:
-        options.next_command = "rltraderd --check"
+        lead_on(options, "--check", program="rltraderd")
 
 
 def panic(options: argparse.Namespace, _console: Console) -> int:

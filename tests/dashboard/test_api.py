@@ -263,6 +263,9 @@ def test_trades_are_those_that_the_fills_give_with_their_sums(served: Served, pl
 def test_the_performance_of_a_range_ends_with_the_newest_day(served: Served, played: Played) -> None:
     everything, newest = (served.json(f"/api/performance?range={name}") for name in ("ALL", "1D"))
     rows = played.sql("SELECT time_ns, equity_usd FROM equity ORDER BY time_ns")
+    weeks = everything["figures"]["weeks"]
+    assert sum(week["pnl_usd"] for week in weeks) == pytest.approx(everything["figures"]["pnl_usd"], abs=0.01)
+    assert {datetime.fromisoformat(week["name"]).weekday() for week in weeks} == {0}
     assert everything["figures"]["end_usd"] == newest["figures"]["end_usd"] == float(rows[-1]["equity_usd"])
     day = datetime.fromtimestamp(rows[-1]["time_ns"] / 1e9, NEW_YORK).date().isoformat()
     assert [one["name"] for one in newest["figures"]["days"]] == [day] == [everything["figures"]["last"]]

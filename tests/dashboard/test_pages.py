@@ -15,6 +15,7 @@ import struct
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
+from datetime import date, timedelta
 from decimal import Decimal
 from pathlib import Path
 from typing import Any
@@ -240,6 +241,11 @@ def test_the_performance_is_that_of_the_journal_s_equity(opened: Opener, told: T
     total = last[dates[-1]] - before
     assert named(page, "P&L") == f"{'−' if total < 0 else '+'}${abs(total):,.2f}"
     assert page.locator("#course [data-line]").count() == 2
+    page.get_by_text("week as a list").or_(page.get_by_text("weeks as a list")).click()
+    mondays = {str(day - timedelta(days=day.weekday())) for day in map(date.fromisoformat, dates)}
+    weeks = page.get_by_role("table", name="Weeks").get_by_role("rowheader")
+    assert sorted(weeks.all_text_contents(), reverse=True) == weeks.all_text_contents()
+    assert set(weeks.all_text_contents()) == mondays
     page.get_by_role("button", name="1D").click()
     expect(page.locator("#days td[data-day]")).to_have_count(1)
     assert page.get_by_role("button", name="1D").get_attribute("aria-pressed") == "true"

@@ -45,7 +45,10 @@ def _rows(f: Findings, lines: Sequence[Line]) -> list[Row]:
             *(_ratio(line, line.figures.sortino_annual, line.figures.worst_session < 0.0) for line in lines),
         ),
         ("Calmar ratio", *(_ratio(line, line.figures.calmar, line.figures.max_drawdown > 0.0) for line in lines)),
-        ("largest drawdown", *(share(line.figures.max_drawdown) for line in lines)),
+        (
+            "largest drawdown" if f.compounds else "largest fall of that sum",
+            *(share(line.figures.max_drawdown) for line in lines),
+        ),
         ("worst session", *(percent(line.figures.worst_session) for line in lines)),
         ("sessions that earned", *(_of(line, line.figures.hit_rate_sessions) for line in lines)),
         *(

@@ -12,6 +12,7 @@ from daemon.reports.performance.read import Benchmark, read_performance
 
 WITHIN_DAYS = ("1D", "1W")  # ranges whose curve has the records within the days
 DAYS_MOST = 3 * 262  # of the calendar; months and years are always whole
+WEEKS_MOST = DAYS_MOST // 5
 DRAWDOWNS_MOST = 10
 SYMBOLS_MOST = 60
 
@@ -28,7 +29,11 @@ def performance_page(reader: JournalReader, named: str, benchmark: str) -> Perfo
         symbols=found.symbols[:SYMBOLS_MOST],
         benchmark=benchmark,
         figures=msgspec.structs.replace(
-            figures, lines=lines, days=figures.days[-DAYS_MOST:], weeks=(), drawdowns=figures.drawdowns[:DRAWDOWNS_MOST]
+            figures,
+            lines=lines,
+            days=figures.days[-DAYS_MOST:],
+            weeks=figures.weeks[-WEEKS_MOST:],
+            drawdowns=figures.drawdowns[:DRAWDOWNS_MOST],
         ),
         falls=len(figures.drawdowns),
     )

@@ -259,7 +259,7 @@ def test_a_command_names_the_one_that_leads_on_and_a_look_does_so_at_a_terminal_
     monkeypatch.setattr("sys.stderr.isatty", lambda: True, raising=False)
     assert follows("status") == f"next: rltraderctl resume --reason TEXT --state-dir {state}\n"
     assert follows("status", "--json") == ""
-    assert follows("resume", "--reason", "x") == "next: rltraderd --check\n"
+    assert follows("resume", "--reason", "x") == f"next: rltraderd --check --state-dir {state}\n"
     assert follows("events") == f"next: rltraderctl decisions --state-dir {state}\n"
 
 

@@ -37,6 +37,16 @@ def test_the_page_is_one_small_file_that_loads_nothing(page: str) -> None:
     assert not re.search(r"<script|<link|<img|<iframe|src=|url\(|@import|https?:", page)
 
 
+def test_sessions_with_the_full_capital_each_have_no_drawdown_that_could_pass_100_percent(
+    page: str, findings: Findings
+) -> None:
+    assert not findings.compounds
+    table = page[page.index("net return, sum") : page.index("worst session")]
+    assert "largest fall of that sum" in table
+    assert "largest drawdown" not in table
+    assert "it is no account's drawdown and may be above 100" in page
+
+
 def test_every_picture_is_well_formed_has_a_name_and_stays_inside_its_frame(page: str) -> None:
     pictures = re.findall(r"<svg.*?</svg>", page, re.DOTALL)
     assert len(pictures) >= 10

@@ -61,7 +61,7 @@ export function mount(main, { desk }) {
     names.replaceChildren(...found.lines.map(line));
     comparison(data.symbols);
     months.show(found.months, () => calendar(found));
-    days.show([found.days, found.sessions], () => heat(found.days, found.sessions));
+    days.show([found.days, found.sessions], () => heat(found.days, found.weeks, found.sessions));
     falls.show([found.drawdowns, data.falls], () => fallen(found.drawdowns, data.falls));
   }
 
@@ -182,7 +182,7 @@ const ordinal = (name) => Date.parse(`${name}T00:00Z`) / 86_400_000;
 const weekday = (at) => (((at + 3) % 7) + 7) % 7;
 
 // Years of weeks as columns and weekdays as rows, the newest year first; a day's numbers stand below when pointed at.
-function heat(days, all) {
+function heat(days, weeks, all) {
   if (!days.length) return empty("No day yet.");
   const most = largest(days);
   const readout = el("p", { class: "readout" }, told(days.at(-1)));
@@ -191,7 +191,8 @@ function heat(days, all) {
     years.map((year) => yearOf(year, days.filter((day) => day.name.startsWith(year)), most, readout)),
     readout,
     days.length < all && el("p", { class: "note" }, `The newest ${number(days.length)} of ${number(all)} days; months and years have all.`),
-    more("days", `The newest ${number(Math.min(days.length, LISTED))} days as a list`, list(days)),
+    more("days", `The newest ${number(Math.min(days.length, LISTED))} days as a list`, list(days, "Days", "Day")),
+    more("weeks", `The newest ${count(Math.min(weeks.length, LISTED), "week")} as a list`, list(weeks, "Weeks", "Week of")),
   ];
 }
 
@@ -235,15 +236,15 @@ function yearOf(year, days, most, readout) {
 
 const told = (day) => `${day.name}: ${usd(day.pnl_usd, { sign: true })}, ${signed(100 * day.share, 2)} %`;
 
-function list(days) {
+function list(periods, caption, name) {
   return table(
-    "Days",
+    caption,
     [
-      { name: "Day", of: (day) => day.name },
-      { name: "P&L", number: true, of: (day) => gain(day.pnl_usd) },
-      { name: "Return", number: true, of: (day) => change(day.share) },
+      { name, of: (period) => period.name },
+      { name: "P&L", number: true, of: (period) => gain(period.pnl_usd) },
+      { name: "Return", number: true, of: (period) => change(period.share) },
     ],
-    [...days].reverse().slice(0, LISTED),
+    [...periods].reverse().slice(0, LISTED),
     { tight: true },
   );
 }
