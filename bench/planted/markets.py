@@ -52,7 +52,7 @@ def scalped(seed: int, edge: bool) -> Iterator[Bar]:
 
 
 def learned(seed: int, edge: bool) -> Iterator[Bar]:
-    """Yield minutes of SPY. The edge: the price rises after a burst of volume."""
+    """Yield minutes of SPY. The edge: the price rises in the minute after a burst of volume; a bar late it is gone."""
     rule = prices.USUAL if edge else STILL
     sessions = _sessions("2024-01-02", "2024-12-31")[:LEARNED]
     yield from prices.bars_of(("SPY",), sessions, seed, recorded=True, rule=rule)

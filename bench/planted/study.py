@@ -24,6 +24,7 @@ from typing import Any
 
 import msgspec
 import numpy as np
+from scipy.stats import t
 
 from bench.planted.markets import FORECAST, MARKETS, write
 from bench.training.resumed import OtherStudy, resumed
@@ -41,7 +42,6 @@ from training.runs.settings import Settings, settings_for
 
 SEEDS = 3
 NOT_OF_A_MARKET = frozenset({"data", "seeds", "length", "recorded options"})
-T_95 = {2: 12.706, 3: 4.303, 4: 3.182, 5: 2.776, 10: 2.262}  # Student's t, 0.975, by the number of markets
 
 
 def settings_of(strategy: str, folder: Path, *, quick: bool) -> Settings:
@@ -155,7 +155,9 @@ def verdict(parts: dict[str, dict[str, Any]], strategy: str) -> dict[str, Any]:
     """What all markets of a strategy say."""
     edges, noise = ([parts[key] for key in parts if key.split()[:2] == [strategy, kind]] for kind in ("edge", "noise"))
     leads = np.array([one["lead"] or 0.0 for one in noise])
-    spread = float(leads.std(ddof=1) / np.sqrt(len(leads))) * T_95.get(len(leads), 2.0) if len(leads) > 1 else 1e9
+    spread = 1e9  # of one market nothing is known
+    if len(leads) > 1:
+        spread = float(leads.std(ddof=1) / np.sqrt(len(leads)) * t.ppf(0.975, len(leads) - 1))
     return {
         "edges": len(edges),
         "edges_proven": sum((one["low"] or 0.0) > 0.0 for one in edges),
