@@ -155,9 +155,8 @@ def verdict(parts: dict[str, dict[str, Any]], strategy: str) -> dict[str, Any]:
     """What all markets of a strategy say."""
     edges, noise = ([parts[key] for key in parts if key.split()[:2] == [strategy, kind]] for kind in ("edge", "noise"))
     leads = np.array([one["lead"] or 0.0 for one in noise])
-    spread = 1e9  # of one market nothing is known
-    if len(leads) > 1:
-        spread = float(leads.std(ddof=1) / np.sqrt(len(leads)) * t.ppf(0.975, len(leads) - 1))
+    few = len(leads) < 2  # of one market there is no interval
+    spread = 0.0 if few else float(leads.std(ddof=1) / np.sqrt(len(leads)) * t.ppf(0.975, len(leads) - 1))
     return {
         "edges": len(edges),
         "edges_proven": sum((one["low"] or 0.0) > 0.0 for one in edges),
@@ -166,7 +165,7 @@ def verdict(parts: dict[str, dict[str, Any]], strategy: str) -> dict[str, Any]:
         "noise_proven": sum((one["low"] or 0.0) > 0.0 for one in noise),
         "noise_passed": sum(not one["failed"] for one in noise),
         "noise_lead": [round(float(leads.mean() + side * spread), 6) for side in (-1, 0, 1)],
-        "biased": bool(leads.mean() - spread > 0.0),
+        "biased": bool(leads.mean() - spread > 0.0) and not few,
         "core_s": round(sum(one["core_s"] for one in (*edges, *noise)), 1),
     }
 
@@ -177,9 +176,10 @@ def table(found: dict[str, dict[str, Any]]) -> Iterable[str]:
     yield "|---|---|---|---|---|---|"
     for name, one in found.items():
         low, mean, high = (f"{value * 100:+.3f} %" for value in one["noise_lead"])
+        known = f" ({low} to {high})" if one["noise"] > 1 else ""
         yield (
             f"| `{name}` | {one['edges_proven']} of {one['edges']} | {one['edges_passed']} | "
-            f"{one['noise_proven']} of {one['noise']} | {one['noise_passed']} | {mean} ({low} to {high}) |"
+            f"{one['noise_proven']} of {one['noise']} | {one['noise_passed']} | {mean}{known} |"
         )
 
 
