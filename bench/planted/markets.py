@@ -22,8 +22,8 @@ SCALPED, LEARNED = 160, 110  # sessions of minutes of `option_scalper`, and of `
 REBALANCED, SWITCHED = 1200, 1300  # sessions of days
 FORECAST = ("AAA", "BBB", "CCC", "DDD", "EEE", "FFF")
 SPREAD_USD = 0.01
-QUIET, LOUD = 0.00005, 0.0006  # deviation of a minute's return: of a session with a trend, and of one without
-TREND = 0.012  # of the price over a session
+QUIET, LOUD = 0.00005, 0.0006  # deviation of a minute's return: of a session that swings, and of one that does not
+SWING, PERIOD = 0.004, 40  # of the price, and minutes
 STILL = prices.Rule(noise=0.0012, move=0.0, back=0.0)  # bursts of volume that mean nothing
 
 Returns = NDArray[np.float64]
@@ -35,14 +35,13 @@ def write(strategy: str, path: Path, seed: int, *, edge: bool) -> Path:
 
 
 def scalped(seed: int, edge: bool) -> Iterator[Bar]:
-    """Yield minutes of SPY. The edge: a session goes one way from its open to its close, drawn for each."""
+    """Yield minutes of SPY. The edge: the price swings to and fro, so fast that a cross of averages comes too late."""
     random, price = np.random.default_rng(seed), 500.0
     for session in _sessions("2024-01-02", "2024-12-31")[:SCALPED]:
         count = (session.close_ns - session.open_ns) // MINUTE_NS
-        way = TREND / count * (1.0 if random.random() < 0.5 else -1.0) if edge else 0.0
-        returns = random.normal(way, QUIET if edge else LOUD, count)
-        if edge:
-            returns -= np.log(price / 500.0) / count * 0.05  # it stays about where it is
+        swing = SWING * np.sin(2.0 * np.pi * (np.arange(count + 1) / PERIOD + random.random()))
+        returns = random.normal(0.0, QUIET if edge else LOUD, count)
+        returns += (np.diff(swing) if edge else 0.0) - np.log(price / 500.0) / count  # it comes back to where it was
         closes = price * np.exp(returns.cumsum())
         opens = np.append(price, closes[:-1])
         for minute, (opened, close) in enumerate(zip(opens.tolist(), closes.tolist(), strict=True)):
