@@ -22,7 +22,7 @@ from reference import command_page, configuration_page, programs
 
 HERE = Path(__file__).resolve().parent
 REPOSITORY = HERE.parents[1]
-STAGED = ("*.md", ":!daemon", "docs/*.png", "docs/*.svg", "docs/*.css", "docs/schemas")
+STAGED = ("*.md", ":!daemon", "docs/*.png", "docs/*.svg", "docs/*.css", "docs/*.js", "docs/schemas")
 """What git knows by these names becomes part of the site, at its place."""
 NOTEBOOKS = REPOSITORY / "docs" / "notebooks"
 ICON = "daemon/dashboard/static/icon.svg"
