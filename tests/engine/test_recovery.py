@@ -105,6 +105,19 @@ def test_a_snapshot_is_read_back_as_the_state_that_was_written(whole: Path) -> N
     assert told(other) == before
 
 
+def test_a_snapshot_on_a_damaged_page_is_passed_over_for_the_one_before(whole: Path, tmp_path: Path) -> None:
+    shutil.copy(whole / FILE, tmp_path / FILE)
+    execute(tmp_path, "VACUUM")  # the newest one's pages are the last ones
+    newest = table(tmp_path, "snapshots")[-1]
+    raw = bytearray((tmp_path / FILE).read_bytes())
+    page = raw.rindex(newest[4][20_000:20_200]) // 8192 * 8192
+    raw[page : page + 4] = b"\xff" * 4  # the number of the page that goes on
+    (tmp_path / FILE).write_bytes(raw)
+    found = recovered(tmp_path)
+    assert found.passed_over == (f"row {newest[0]}: it cannot be read",)
+    assert told(found.machine) == told(recovered(whole).machine)
+
+
 def test_a_snapshot_waits_for_what_is_under_way(whole: Path, tmp_path: Path) -> None:
     shutil.copy(whole / FILE, tmp_path / FILE)
     bar = [row[0] for row in table(tmp_path, "events") if row[3] == "BarClosed"][-1]  # its quotes are still to come

@@ -82,7 +82,8 @@ def test_an_entry_limit_is_the_ask_with_slack_below_the_bound_and_whole_cents() 
 
 
 @pytest.mark.parametrize(
-    ("held", "keep", "sold"), [(10, 50, 5), (9, 50, 4), (1, 50, 1), (10, 30, 7), (9, 30, 6), (3, 30, 2), (1, 30, 1)]
+    ("held", "keep", "sold"),
+    [(10, 50, 5), (9, 50, 4), (1, 50, 1), (10, 30, 7), (9, 30, 6), (3, 30, 2), (1, 30, 1), (17, 30, 11)],
 )
 def test_a_trim_rounds_down_and_sells_at_least_one(held: int, keep: int, sold: int) -> None:
     assert sold_by_trim(held, keep) == sold

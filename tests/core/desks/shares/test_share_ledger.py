@@ -166,6 +166,7 @@ def test_a_new_name_takes_over_shares_cost_and_value() -> None:
         {"BBB": 10, "NEW": 60}, Decimal(6000), Decimal(100),
     )  # fmt: skip
     assert (book.equity, book.realized, d.state.basket.leavers) == (Decimal(10000), Decimal(0), ())
+    assert (book.positions["NEW"].right, book.positions["NEW"].multiplier) == (0, 1)  # shares, no call
 
 
 def test_a_new_name_whose_shares_come_before_the_old_ones_leave_is_the_same() -> None:
