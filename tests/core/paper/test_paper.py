@@ -131,6 +131,7 @@ def test_a_session_lists_whole_dollar_strikes_around_the_last_close_for_the_conf
     assert {contract.strike for contract in listed.contracts} == set(map(Decimal, range(475, 526)))
     assert {contract.open_interest for contract in listed.contracts} == {1000}
     assert len(listed.contracts) == 3 * 51 * 2
+    assert {(contract.right, contract.symbol[-9]) for contract in listed.contracts} == {(1, "C"), (-1, "P")}
     assert CALL in {contract.symbol for contract in listed.contracts}
 
 
