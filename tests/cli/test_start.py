@@ -1,16 +1,24 @@
-"""`rltraderctl start`: each desk gets its files, its name and its keys. A shell script stands in the daemon's place."""
+"""`rltraderctl start`: each desk gets its files, its name and its keys. A shell script stands in the daemon's place.
+
+A desk that stopped names on a terminal what leads on; a file or a pipe gets no such line.
+"""
 
 from __future__ import annotations
 
 import os
+import shlex
 import signal
 import sys
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import pytest
 
 from daemon.cli import ctl
 from daemon.cli.start import desks as started
+from daemon.cli.start import live
+from daemon.config.load import Credentials, load
 
 SCRIPT = """#!/bin/sh
 echo "$RLTRADER_DESK__NAME $CREDENTIALS_DIRECTORY $*"
@@ -105,3 +113,35 @@ def test_systemd_gets_the_units_of_the_file_where_each_expects_its_desk(
         "systemctl add-wants rltrader-desks.target rltraderd@one.service rltraderd@two.service",
         "systemctl enable --now rltrader-desks.target",
     ]
+
+
+# --- a desk that stopped at a terminal ------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(("terminal", "stopped_by", "expected"), [(True, "SIGINT", 4), (False, "SIGINT", 0)])
+def test_a_live_desk_that_stopped_names_what_leads_on_at_a_terminal_alone(
+    *,
+    terminal: bool,
+    stopped_by: str,
+    expected: int,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    async def ended(*_: Any) -> str:
+        return stopped_by
+
+    desk = SimpleNamespace(clock=SimpleNamespace(participant=None))
+    monkeypatch.setattr(live, "wait_for_first", lambda *_: None)
+    monkeypatch.setattr(live, "prepare_live", lambda *_, **__: desk)
+    monkeypatch.setattr(live, "run_live", ended)
+    monkeypatch.setattr("sys.stdout.isatty", lambda: terminal, raising=False)
+    state_dir = tmp_path / "my desk"
+    assert live.run(load(None, {"paths.state_dir": state_dir}), Credentials(), dry_run=True) == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert len(lines) == expected
+    for line in lines:
+        program, *words = shlex.split(line.partition(":")[2])
+        assert words[-2:] == ["--state-dir", str(state_dir)]
+        if program == "rltraderctl":
+            assert ctl.parser(words[0]).parse_args(words).state_dir == state_dir

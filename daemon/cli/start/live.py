@@ -13,6 +13,7 @@ from daemon.app.live.first_model import wait_for_first
 from daemon.app.live.prepare import prepare_live
 from daemon.app.live.run import run_live
 from daemon.cli.start.exits import TROUBLE, exit_code
+from daemon.cli.start.what_next import TRADED, what_next
 from daemon.config.load import Credentials, Settings
 from daemon.host.service import Service
 from daemon.host.time.virtual_time import VirtualLoop
@@ -21,7 +22,7 @@ from daemon.operator.log_stream import LossyStream
 
 
 def run(settings: Settings, keys: Credentials, *, dry_run: bool) -> int:
-    """Run until the desk stops; returns the exit code."""
+    """Run until the desk stops; returns the exit code. A terminal gets what leads on from a desk that stopped."""
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))  # keys in memory never reach a file
     stream = LossyStream(sys.stderr)  # a reader who stalls stalls no trading
     log = Log(settings.log.level, settings.log.format, stream)
@@ -37,6 +38,9 @@ def run(settings: Settings, keys: Credentials, *, dry_run: bool) -> int:
         return TROUBLE if stopped_by == "disk_full" else 0
 
     try:
-        return exit_code(log, work)
+        code = exit_code(log, work)
     finally:
         stream.finish()
+    if not code and sys.stdout is not None and sys.stdout.isatty():
+        sys.stdout.write(what_next(TRADED, settings.paths.state_dir))
+    return code

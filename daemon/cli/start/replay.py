@@ -17,19 +17,13 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from daemon.app.replay import run_replay
 from daemon.app.replay_start import prepare_replay
 from daemon.cli.start.exits import TROUBLE, exit_code
+from daemon.cli.start.what_next import REPLAYED, what_next
 from daemon.config.load import Settings
 from daemon.core.state import State
 from daemon.operator.log import Log
 from daemon.operator.summary import Summary, show
 from daemon.tapes.quotes.choice import QuoteChoice
 
-NEXT = {
-    "its trades:       ": "rltraderctl trades --state-dir {}",
-    "why it decided so:": "rltraderctl decisions --state-dir {}",
-    "proof of the run: ": "rltraderctl verify --state-dir {}",
-    "its page:         ": "rltrader-dashboard --state-dir {}",
-}
-"""What a person does next with a replay."""
 TRADES_MOST = 100  # lines of closed trades on a terminal; `rltraderctl trades` has all
 
 
@@ -71,8 +65,7 @@ def _print(summary: Summary, curve: list[Decimal], state_dir: Path) -> None:
     screen = Console()
     if screen.is_terminal:
         show(screen, summary, curve)
-        for what, then in NEXT.items():
-            screen.print(f"{what}  {escape(then.format(state_dir))}", highlight=False, soft_wrap=True)
+        screen.print(escape(what_next(REPLAYED, state_dir)), end="", highlight=False, soft_wrap=True)
         return
     try:
         sys.stdout.write(msgspec.json.encode(summary).decode() + "\n")

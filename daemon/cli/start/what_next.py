@@ -1,0 +1,27 @@
+"""What a person does next with a run that ended: for a terminal, never for a file or a pipe."""
+
+from __future__ import annotations
+
+import shlex
+from collections.abc import Mapping
+from pathlib import Path
+
+REPLAYED = {  # after a replay
+    "its trades": "rltraderctl trades",
+    "why it decided so": "rltraderctl decisions",
+    "proof of the run": "rltraderctl verify",
+    "its page": "rltrader-dashboard",
+}
+TRADED = {  # after a desk at a broker stopped
+    "what it holds": "rltraderctl status",
+    "its trades": "rltraderctl trades",
+    "the day": "rltraderctl report",
+    "its page": "rltrader-dashboard",
+}
+
+
+def what_next(commands: Mapping[str, str], state_dir: Path) -> str:
+    """Return a line for each command about this state directory, each with its line break."""
+    wide = max(map(len, commands)) + 1
+    where = shlex.quote(str(state_dir))
+    return "".join(f"{what + ':':{wide}}  {command} --state-dir {where}\n" for what, command in commands.items())
