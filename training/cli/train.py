@@ -212,7 +212,7 @@ def settings_from(chosen: argparse.Namespace) -> Settings:
         precision=chosen.precision,
         device=chosen.device,
         feed=chosen.feed,
-        folds=chosen.folds or usual.folds,
+        folds=chosen.folds or (usual.folds if own is None or plan is None else own.count(plan)),
         train_sessions=chosen.train_sessions,
         validate_sessions=chosen.validate_sessions,
         test_sessions=chosen.test_sessions,

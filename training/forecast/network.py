@@ -164,3 +164,9 @@ def confidence_of(probabilities: Tensor, kind: str) -> Tensor:
         return probabilities.amax(dim=-1)
     entropy = -(probabilities * probabilities.clamp_min(1e-30).log()).sum(dim=-1)
     return (1.0 - entropy / math.log(probabilities.shape[-1])).clamp(0.0, 1.0)
+
+
+def confidence_at(share: float, kind: str) -> float:
+    """The confidence of a class predicted with this probability, the others being alike; 0 of 0."""
+    rest = (1.0 - share) / 2.0
+    return float(confidence_of(torch.tensor([share, rest, rest], dtype=torch.float64), kind)) if share else 0.0

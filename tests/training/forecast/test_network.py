@@ -12,7 +12,9 @@ import pytest
 import torch
 from torch import Tensor, nn
 
+from training.desks.forecast.plan import ForecastPlan
 from training.forecast.network import Forecaster, ForecastNet, Frozen, Scaling, Sizes, confidence_of
+from training.forecast.stage import Plan
 
 SMALL = Sizes(features=5, window=9, channels=(4, 6), hidden=8, attention=3)
 PLAIN = Frozen(Scaling.none(5))
@@ -110,6 +112,13 @@ def test_a_temperature_divides_the_logits() -> None:
 def test_entropy_confidence_is_one_where_sure_and_zero_where_all_are_alike() -> None:
     rows = torch.tensor([[1.0, 0.0, 0.0], [1 / 3, 1 / 3, 1 / 3], [0.5, 0.5, 0.0]])
     assert confidence_of(rows, "entropy").tolist() == pytest.approx([1.0, 0.0, 1 - math.log(2) / math.log(3)], abs=1e-6)
+
+
+def test_a_threshold_of_a_probability_is_one_of_the_entropy_s_confidence() -> None:
+    """Of (1/2, 1/4, 1/4) the entropy is 3/2 ln 2."""
+    entropy = ForecastPlan(forecaster=Plan(confidence="entropy"), thresholds=(0.0, 0.5, 1.0))
+    assert entropy.least == pytest.approx((0.0, 1.0 - 1.5 * math.log(2.0) / math.log(3.0), 1.0))
+    assert ForecastPlan().least == ForecastPlan().thresholds
 
 
 def test_no_members_and_an_unknown_confidence_are_refused() -> None:

@@ -23,7 +23,7 @@ from training.cli.train import settings_from
 from training.desks.forecast.plan import PRESETS, ForecastPlan, folds_of
 from training.rl.dimensions import Dimension, value_of, with_values
 from training.runs.ledger import Ledger, ledger_path
-from training.runs.settings import settings_for
+from training.runs.settings import Settings, requests_of, settings_for
 from training.search.book import Found
 from training.search.search import run_search
 from training.search.space import Search
@@ -191,6 +191,23 @@ def test_what_is_not_searched_is_changed_by_a_file_too_and_longer_labels_widen_t
     usual, longer = (folds_of(dates, plan)[0] for plan in (PLAN, settings.plan))
     holes = [dates.index(fold.test[0]) - dates.index(fold.validate[-1]) - 1 for fold in (usual, longer)]
     assert holes == [60 + 100 + 5, 60 + 100 + 9]
+
+
+def test_the_years_are_a_file_s_to_change_and_the_folds_are_theirs(bars: Path, tmp_path: Path) -> None:
+    def settings(**years: int) -> Settings:
+        (tmp_path / "values.json").write_text(json.dumps({"forecaster.first_year": 2018, **years}))
+        asked = ["--strategy", SPEC.name, "--bars", str(bars), "--out", str(tmp_path / "store")]
+        return settings_from(training_parser().parse_args([*asked, "--coefficients", str(tmp_path / "values.json")]))
+
+    two = settings(first_test=2021, last_test=2022)
+    assert isinstance(two.plan, ForecastPlan)
+    assert (two.folds, len(requests_of(two))) == (2, 2)
+    dates = days("2016-06-01", "2022-12-30")
+    assert [fold.test[0][:4] for fold in folds_of(dates, two.plan)] == ["2021", "2022"]
+    none = settings(first_test=2022, last_test=2021)
+    assert isinstance(none.plan, ForecastPlan)
+    with pytest.raises(ValueError, match="first_test is 2022: expected 2021, last_test, at most"):
+        folds_of(dates, none.plan)
 
 
 def test_a_run_in_bf16_trains_its_forecaster_so_too_and_is_still_the_preset(bars: Path, tmp_path: Path) -> None:

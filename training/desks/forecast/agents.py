@@ -180,7 +180,7 @@ class Work:
         actors = [self._actor(name, done["weights"]) for name, done in zip(MEMBERS, self.finished, strict=True)]
         shares, _ = choose_weights(lambda shares: self.net(self.look(wish_of(Ensemble(actors, shares)))), len(MEMBERS))
         agents = Ensemble(actors, shares)
-        thresholds, most = self.plan.thresholds, weight_max(self._data.rules)
+        thresholds, most = self.plan.least, weight_max(self._data.rules)
         threshold = max(thresholds, key=lambda least: self.net(self.look(threshold_rule(least, most))))
         points = [point for done in self.finished for point in msgspec.json.decode(done["curve"], type=list[Point])]
         chosen_steps = sum(int(done["best_steps"]) for done in self.finished)

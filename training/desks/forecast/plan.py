@@ -9,7 +9,7 @@ from typing import Self
 import msgspec
 
 from training.forecast.labels import TOUCHES, Barriers
-from training.forecast.network import CONFIDENCES, Sizes
+from training.forecast.network import CONFIDENCES, Sizes, confidence_at
 from training.forecast.recipe import Recipe
 from training.forecast.stage import Plan as ForecasterPlan
 from training.rl.coefficients import PRECISIONS
@@ -47,7 +47,7 @@ class ForecastPlan(Plan):
     episode: int = 126  # sessions
     alpha: float = 1.0  # of the bonus, which no action changes: there is nothing to choose it by
     looks: int = 20  # at the validation sessions, by each agent
-    thresholds: tuple[float, ...] = (0.0, 0.35, 0.4, 0.45, 0.5, 0.55, 0.6)  # of the forecaster alone
+    thresholds: tuple[float, ...] = (0.0, 0.35, 0.4, 0.45, 0.5, 0.55, 0.6)  # probabilities, of the forecaster alone
     sessions: int | None = None  # at most of a validation or a test span; None: the whole year
 
     def at(self, precision: str, /) -> Self:
@@ -59,6 +59,11 @@ class ForecastPlan(Plan):
         """What the forecaster is asked for."""
         years = {"first_year": self.forecaster.first_year, "last_year": self.last_test}
         return msgspec.structs.replace(self.forecaster, members=self.members, **years)
+
+    @property
+    def least(self) -> tuple[float, ...]:
+        """The thresholds in the unit of the confidence."""
+        return tuple(confidence_at(each, self.forecaster.confidence) for each in self.thresholds)
 
     @property
     def years(self) -> range:
@@ -83,8 +88,10 @@ def folds_of(dates: Sequence[str], plan: ForecastPlan) -> tuple[Fold, ...]:
 
     Raises:
         HistoryError: a year has no session that can be decided on.
-        ValueError: `sessions` would cut holes into the account that goes through all tests.
+        ValueError: no year is tested, or `sessions` would cut holes into the account that goes through all tests.
     """
+    if not plan.tests:
+        raise ValueError(f"first_test is {plan.first_test}: expected {plan.last_test}, last_test, at most")
     if plan.sessions is not None and len(plan.tests) > 1:
         raise ValueError(
             f"sessions is {plan.sessions} and {len(plan.tests)} years are tested by one account: expected whole years, "
@@ -157,6 +164,14 @@ def settable_of(plan: ForecastPlan) -> tuple[Dimension, ...]:
         Dimension("forecaster.recipe.stride", "sessions between the rows of an epoch", 1, 60, whole=True),
         Dimension("forecaster.recipe.precision", "of products, whatever --precision says", choices=PRECISIONS),
         Dimension("forecaster.seed", "of the forecaster's weights: --seed is the agents'", 0, 2**31, whole=True),
+        *(
+            Dimension(name, why, 1990, 2100, whole=True)
+            for name, why in (
+                ("forecaster.first_year", "that is forecast: two years before the first test"),
+                ("first_test", "the first tested year"),
+                ("last_test", "the last tested year"),
+            )
+        ),
         Dimension("alpha", "of the bonus, which no action changes", 0.0, 100.0),
         Dimension("portfolio", "symbols of an account while agents learn", 1, 500, whole=True),
         Dimension("episode", "sessions of such an account", 5, 2520, whole=True),
