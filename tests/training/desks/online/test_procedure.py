@@ -76,7 +76,7 @@ def test_weights_give_the_network_that_they_are_of() -> None:
         seen = torch.randn(3, network.inputs)
         for one, other in zip(network(seen), again(seen), strict=True):
             assert torch.equal(one, other)
-    assert list(KIND.presets) == list(PRESETS) == ["cold", "smoke"]
+    assert list(KIND.presets) == list(PRESETS) == ["cold", "passive", "smoke"]
 
 
 def test_files_that_do_not_suffice_are_refused_with_the_cure(tmp_path: Path) -> None:
