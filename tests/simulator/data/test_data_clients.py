@@ -442,4 +442,4 @@ def test_serving_by_hand_refuses_a_date_that_is_no_session() -> None:
     program = [sys.executable, "-m", "simulator", "--date", "2024-11-28"]  # Thanksgiving
     ended = subprocess.run(program, capture_output=True, text=True, check=False, cwd=REPOSITORY, timeout=120)
     assert ended.returncode == 2
-    assert "2024-11-28 is no session of the tape: expected 2024-10-22 to 2024-12-03" in ended.stdout
+    assert "2024-11-28 is no session of the tape: expected 2024-10-22 to 2024-12-03" in ended.stderr

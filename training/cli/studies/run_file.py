@@ -15,7 +15,7 @@ OPTION = "--run"
 PATHS = frozenset(
     {
         "bars", "models-dir", "out", "config", "coefficients", "run-dir", "import-sb3", "golden", "option-quotes",
-        "closes", "model-config",
+        "closes", "model-config", "import-onnx",
     }
 )  # fmt: skip
 OF_CODE = frozenset({"strategy", "sink"})
