@@ -125,10 +125,10 @@ def started(tape: Path, state_dir: Path) -> tuple[subprocess.Popen[str], float, 
     )
     line = process.stderr.readline() if process.stderr else ""
     seconds = time.perf_counter() - began
-    told: dict[str, Any] = json.loads(line or "{}")
-    if told.get("event") != "run_started":
+    begun: dict[str, Any] = json.loads(line or "{}")
+    if begun.get("event") != "run_started":
         raise RuntimeError(f"rltraderd did not start: {line}")
-    return process, seconds, told
+    return process, seconds, begun
 
 
 def killed(process: subprocess.Popen[str]) -> None:

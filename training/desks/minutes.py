@@ -156,10 +156,14 @@ def session_played(
     *,
     premium_usd: float,
     held_min: int,
+    minutes: int | None = None,
     unused: int = 0,
     entries: tuple[Entry, ...] = (),
 ) -> PlayResult:
-    """One session as a result, from the states around it. `unused` are its minutes in which nothing can be held."""
+    """One session as a result, from the states around it.
+
+    Without `minutes` of its own it has as many as bars came, less the `unused` ones in which nothing can be held.
+    """
     before, stats = start.stats, end.stats
     result = SessionResult(
         date=date,
@@ -169,7 +173,7 @@ def session_played(
         fees_usd=float(end.book.fees - start.book.fees),
         premium_usd=premium_usd,
         held_min=held_min,
-        minutes=stats.bars - before.bars - unused,
+        minutes=stats.bars - before.bars - unused if minutes is None else minutes,
     )
     denials = {gate: count - before.denials.get(gate, 0) for gate, count in stats.denials.items()}
     return PlayResult((result,), denials, entries, halts_of(date, start, end))

@@ -18,11 +18,9 @@ from daemon.core.machine import Machine
 from daemon.core.paper.shares import SharePaperBroker
 from daemon.core.step import Core, Step
 from strategies.kit.contract import ShareSpec
-from training.desks.halts import halts_of
-from training.desks.minutes import MODEL, Answering, Desk, desks_before, joined, relay, started
+from training.desks.minutes import MODEL, Answering, Desk, desks_before, joined, relay, session_played, started
 from training.desks.online.data import OnlineData
 from training.desks.online.play import Player, flat
-from training.study.evaluation import SessionResult
 from training.study.progress import counted
 from training.study.study import PlayResult
 
@@ -72,19 +70,9 @@ def _session(machine: Machine, date: str, feed: Iterable[Event], player: Player,
     """Play one session on the machine as it stands, which goes on from there."""
     start, watch = machine.state, _Watch(machine)
     end = machine.run(feed, _answering(player, data.spec), watch)
-    before, stats = start.stats, end.stats
-    result = SessionResult(
-        date=date,
-        pnl_usd=float(end.book.equity - start.book.equity),
-        trades=stats.trades - before.trades,
-        wins=stats.wins - before.wins,
-        fees_usd=float(end.book.fees - start.book.fees),
-        premium_usd=float(sum(watch.traded.values(), Decimal(0))),
-        held_min=len(watch.held) * data.history.bar_min,
-        minutes=data.minutes(date),
-    )
-    denials = {gate: count - before.denials.get(gate, 0) for gate, count in stats.denials.items()}
-    return PlayResult((result,), denials, (), halts_of(date, start, end))
+    traded = float(sum(watch.traded.values(), Decimal(0)))
+    held_min = len(watch.held) * data.history.bar_min
+    return session_played(date, start, end, premium_usd=traded, held_min=held_min, minutes=data.minutes(date))
 
 
 class _Watch:
