@@ -24,11 +24,12 @@ PIP := .venv/bin/python -m pip --disable-pip-version-check
 help:
 	@echo "make demo      install the daemon and run a bundled tape through it (dry run, no account needed);"
 	@echo "               STRATEGY=NAME shows another strategy (regime_switcher, daily_rebalancer, forecast_ensemble, online_dqn)"
+	@echo "               MODEL=VERSION another version of the store"
 	@echo "make learn     a policy learns a made-up market while you watch, and trades it in the dry run"
 	@echo "make online    a desk learns while it trades: from no model to a new champion in 19 sessions of a made-up market"
 	@echo "make test      install everything, then lint, type check and test with coverage"
-	@echo "make training  install what train-and-export, the tests and the loopback Alpaca need (torch, 1.6 GB)"
-	@echo "make lint      the static checks alone; make format mends what it can"
+	@echo "make training  install what train-and-export, the tests and the loopback Alpaca need (1.9 GB, most of it torch)"
+	@echo "make lint      the static checks alone; make format fixes what it can"
 	@echo "make chaos     the fault campaign: 500 sessions at a loopback Alpaca, 15 minutes"
 	@echo "make chaos-desks  five desks on one host, 20 sessions with their nights under faults, 15 minutes"
 	@echo "make bench     the daemon's benchmarks, as JSON"
@@ -85,7 +86,7 @@ training: .venv/.installed-tests
 	@echo "== .venv has what train-and-export, the tests and the loopback Alpaca need"
 
 demo: .venv/.installed-daemon
-	@state=$$(mktemp -d -t rltrader-demo.XXXXXX); shown=$$(.venv/bin/python -m daemon.models $(STRATEGY)); \
+	@state=$$(mktemp -d -t rltrader-demo.XXXXXX); shown="$(if $(MODEL),$(MODEL)  by version $(MODEL),$$(.venv/bin/python -m daemon.models $(STRATEGY)))"; \
 	echo "== dry run over $(TAPE)$${shown#* }, state in $$state"; \
 	RLTRADER_POLICY__VERSION=$${shown%% *} .venv/bin/rltraderd --dry-run --strategy $(STRATEGY) --bars $(TAPE) --state-dir "$$state"
 

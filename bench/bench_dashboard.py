@@ -1,6 +1,6 @@
 """What the dashboard costs: its first answers, following, and twenty pages that read slowly. Prints JSON.
 
-    .venv/bin/python bench/bench_dashboard.py [--state-dir DIR]
+    .venv/bin/python -m bench.bench_dashboard [--state-dir DIR]
 
 Without a state directory the bundled tape of 30 sessions is played first. Times are wall time in ms unless named `cpu`.
 """
@@ -10,6 +10,7 @@ from __future__ import annotations
 import argparse
 import http.client
 import json
+import os
 import resource
 import shutil
 import socket
@@ -23,6 +24,7 @@ from contextlib import ExitStack, closing
 from pathlib import Path
 from typing import Any
 
+from bench.bench_replay import VERSION, trading_version
 from daemon.dashboard.desks import FollowedDesk
 from daemon.engine.follow import Follower
 from daemon.journal.journal import FILE
@@ -47,7 +49,9 @@ def main() -> int:
 def play(state_dir: Path) -> Path:
     """The bundled tape, played to its end."""
     command = [sys.executable, "-m", "daemon", "--dry-run", "--state-dir", str(state_dir)]
-    subprocess.run(command, cwd=REPOSITORY, check=True, capture_output=True)
+    subprocess.run(
+        command, cwd=REPOSITORY, env=os.environ | {VERSION: trading_version()}, check=True, capture_output=True
+    )
     return state_dir
 
 
@@ -111,7 +115,7 @@ def serving(state_dir: Path, folder: Path) -> dict[str, Any]:
         told["next_now_ms"] = statistics.median(_timed(port, "/api/now") for _ in range(50))
         told["page_and_files_ms"] = _whole_page(port)
         told.update(_slow_pages(port, process.pid, copy / FILE))
-        decision = json.loads(_get(port, "/api/decisions?limit=1"))[0]["decision"]
+        decision = json.loads(_get(port, "/api/decisions?limit=1"))["lines"][0]["decision"]
         told["newest_observation_ms"] = _observation(port, decision)
         told["oldest_observation_ms"] = _observation(port, 1)
         told["rss_mib"] = _rss_mib(process.pid)

@@ -15,6 +15,7 @@ from pathlib import Path
 
 from prometheus_client import generate_latest
 
+from bench.bench_replay import trading_version
 from daemon.app.replay_start import prepare_replay
 from daemon.config.load import load
 from daemon.core.events import Event
@@ -36,7 +37,9 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as name:
         journal = Path(name) / FILE
         journal.write_bytes(b"")
-        replay = prepare_replay(load(None, {"paths.state_dir": Path(name)}), BUNDLED_TAPE)
+        replay = prepare_replay(
+            load(None, {"paths.state_dir": Path(name), "policy.version": trading_version()}), BUNDLED_TAPE
+        )
         spec = replay.strategy.spec
         identity = Identity("replay", "paper", spec.name, replay.epoch(), "sip")
         machine = fresh_machine(replay.strategy, identity, replay.settings.trading())

@@ -27,10 +27,13 @@ from daemon.core.effects import AskPolicy
 from daemon.journal.journal import FILE, Journal
 from daemon.journal.reader import JournalReader
 from daemon.journal.rows import Batch
+from daemon.models.__main__ import shown
 from daemon.operator.log import Log
 
+VERSION = "RLTRADER_POLICY__VERSION"
 MEMORY_BARS = 200_000
-FIXTURE = Path(__file__).parent.parent / "tests" / "fixture_policy" / "onnx_models"
+REPOSITORY = Path(__file__).parents[1]
+FIXTURE = REPOSITORY / "tests" / "fixture_policy" / "onnx_models"
 FREE_TRADING = {  # the fixture policy trades all day: nothing but money and sense stops it
     "risk.cooldown_trade_s": 0,
     "risk.cooldown_loss_s": 0,
@@ -105,9 +108,14 @@ def environment(*, shipped: bool = False, level: str = "error") -> dict[str, str
     kept.pop("PYTHONDONTWRITEBYTECODE", None)  # else each start compiles the project anew, which no user's does
     kept["RLTRADER_LOG__LEVEL"] = level
     if shipped:
-        return kept
+        return kept | {VERSION: trading_version()}
     told = {f"RLTRADER_{key.upper().replace('.', '__')}": str(value) for key, value in FREE_TRADING.items()}
     return {**kept, **told, "RLTRADER_PATHS__MODELS_DIR": str(FIXTURE)}
+
+
+def trading_version() -> str:
+    """The shipped version that `make demo` shows: the active one may hold nothing."""
+    return shown(REPOSITORY / "onnx_models", "option_scalper").split()[0]
 
 
 def _floor(tape: Path, state_dir: Path, summary: dict[str, Any]) -> dict[str, Any]:

@@ -27,6 +27,7 @@ from typing import Any
 
 import pyarrow.parquet as pq
 
+from bench.bench_replay import VERSION, trading_version
 from bench.tapes import recorded_minutes, synthetic_minutes
 
 ROOT = Path(__file__).parents[2]
@@ -100,7 +101,11 @@ def _replay(tape: Path, state_dir: Path) -> dict[str, Any]:
 def _json(command: list[str]) -> dict[str, Any]:
     kept = {name: value for name, value in os.environ.items() if not name.startswith(("RLTRADER_", "APCA_"))}
     done = subprocess.run(
-        command, env={**kept, "RLTRADER_LOG__LEVEL": "error"}, capture_output=True, text=True, check=False
+        command,
+        env={**kept, VERSION: trading_version(), "RLTRADER_LOG__LEVEL": "error"},
+        capture_output=True,
+        text=True,
+        check=False,
     )
     if done.returncode != 0:
         raise RuntimeError(f"{command[:2]} ended with {done.returncode}: {done.stderr[-2000:]}")

@@ -1,7 +1,7 @@
 """Prints which version a demonstration runs: `python -m daemon.models STRATEGY`. Used by `make demo`.
 
-The store's `current`, or the newest learned version where `current` is a passive policy that never trades. The rest of
-the line says so.
+The store's `current`; where that is a passive policy that never trades, the newest learned version that traded in its
+test. The rest of the line says so.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ from pathlib import Path
 
 from daemon.models.pointer import CURRENT
 from daemon.models.shipped import USUAL, to_read
-from daemon.models.store import UNPROVEN, exported_as, is_passive, trades_in_test, versions
+from daemon.models.store import is_passive, trades_in_test, versions
 from strategies.kit.manifest import MANIFEST_FILE, Manifest, decode
 
 
@@ -28,7 +28,8 @@ def shown(models_dir: Path, strategy: str) -> str:
     found = manifest(current)
     if not is_passive(found) or trades_in_test(found) != 0:
         return f"{CURRENT} "
-    learned = [version for version in versions(models_dir, strategy) if exported_as(manifest(version)) == UNPROVEN]
+    others = {version: manifest(version) for version in versions(models_dir, strategy)}
+    learned = [version for version, one in others.items() if not is_passive(one) and trades_in_test(one) != 0]
     if not learned:
         return f"{CURRENT} "
     return f"{learned[-1]}  by the learned policy {learned[-1]}, no lead proven: the active one never trades"

@@ -39,8 +39,7 @@ KILLS = (9_000, 21_000)  # events in the journal after which the process is kill
 def terminal(program: str, *arguments: str, columns: int = COLUMNS) -> list[str]:
     """What a program prints on a terminal of this width, in plain text."""
     control, side = pty.openpty()
-    environment = {k: v for k, v in os.environ.items() if not k.startswith("RLTRADER_")}
-    environment |= {"TERM": "dumb", "NO_COLOR": "1", "COLUMNS": str(columns), "LINES": "50"}
+    environment = of_the_demo() | {"TERM": "dumb", "NO_COLOR": "1", "COLUMNS": str(columns), "LINES": "50"}
     with subprocess.Popen([PROGRAMS / program, *arguments], stdout=side, stderr=subprocess.DEVNULL, env=environment):
         os.close(side)
         found = b""
@@ -67,10 +66,22 @@ def events_in(state: Path) -> int:
         return 0  # there is none yet
 
 
+def of_the_demo() -> dict[str, str]:
+    """Variables of a process that runs the version which `make demo` shows."""
+    found = subprocess.run(
+        [sys.executable, "-m", "daemon.models", "option_scalper"], capture_output=True, text=True, check=True
+    ).stdout
+    kept = {k: v for k, v in os.environ.items() if not k.startswith("RLTRADER_")}
+    return kept | {"RLTRADER_POLICY__VERSION": found.split()[0]}
+
+
 def killed(arguments: list[str], state: Path, after: int) -> int:
     """Start the daemon and kill it when its journal has so many events; returns how many it has."""
     with subprocess.Popen(
-        [PROGRAMS / "rltraderd", *arguments], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
+        [PROGRAMS / "rltraderd", *arguments],
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+        env=of_the_demo(),
     ) as process:
         while events_in(state) < after and process.poll() is None:
             time.sleep(0.005)
@@ -94,7 +105,7 @@ def record() -> None:
         last = terminal("rltraderd", *again)
         verified = terminal("rltraderctl", "verify", "--state-dir", str(other))
     scenes: list[Any] = [
-        {"title": "A dry run: 30 synthetic sessions", "command": "rltraderd --dry-run --bars TAPE --state-dir demo",
+        {"title": "A dry run: 30 synthetic sessions", "command": "make demo",
          "lines": [line for line in _from(table, "option_scalper ·", "└") if "│ speed " not in line]},
         {"title": "Why this decision?",
          "command": f"rltraderctl decisions --state-dir demo --bar {BAR_OF_INTEREST}", "lines": _excerpt(why, WHY)},

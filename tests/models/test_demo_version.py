@@ -42,3 +42,10 @@ def test_a_learned_version_is_shown_where_the_active_one_is_passive_and_never_tr
 def test_without_a_learned_version_the_active_one_is_shown(tmp_path: Path) -> None:
     version(tmp_path, "2024-01-0", "passive", 0, current=True)
     assert shown(tmp_path, NAME) == "current "
+
+
+def test_a_version_that_says_no_proof_or_was_made_before_there_was_one_is_shown_if_it_traded(tmp_path: Path) -> None:
+    version(tmp_path, "2024-01-0", "passive", 0, current=True)
+    version(tmp_path, "2024-02-a", "", 37)
+    version(tmp_path, "2024-03-b", "unproven", 0)
+    assert shown(tmp_path, NAME).startswith("2024-02-a ")
