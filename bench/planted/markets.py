@@ -62,7 +62,7 @@ def rebalanced(seed: int, edge: bool) -> Iterator[Bar]:
     random, stocks = np.random.default_rng(seed), len(daily_rebalancer.SYMBOLS)
     ways = random.permutation(np.repeat((1.0, -1.0), stocks // 2)) * (0.002 if edge else 0.0)
     market = random.normal(0.0003, 0.006, (REBALANCED, 1))
-    own = random.normal(0.0, 0.006, (REBALANCED, stocks))
+    own = random.normal(0.0, 0.002, (REBALANCED, stocks))
     yield from _days(daily_rebalancer.SYMBOLS, market + own + ways, random)
 
 

@@ -32,23 +32,16 @@ from bench.training.resumed import OtherStudy, resumed
 from bench.training.train_work import apart, progress
 from strategies.kit.model_config.indicators import read_file
 from training.cli.learn.lesson import MODEL, RULES
-from training.desks.forecast.baselines import FORECASTER, SAC, TD3, TRUSTING
 from training.desks.forecast.plan import PRESETS as FORECAST_PRESETS
 from training.desks.forecast.plan import ForecastPlan
 from training.desks.online.network import COLD_PRESETS
 from training.desks.online.plan import OnlinePlan
 from training.evidence.findings import Findings
-from training.evidence.lead import Lead, lead_of
-from training.evidence.statistics import headline, session_returns, trial_matrix
-from training.report.lines import joined
 from training.rl.presets import Practice
-from training.runs.folder import STUDY_FILE
 from training.runs.run import train_and_export
 from training.runs.settings import Settings, settings_for
-from training.study.study import Study, decode
 
 SEEDS = 3
-PARTS = frozenset({FORECASTER, SAC, TD3, TRUSTING})  # of forecast_ensemble, which are baselines of its report
 NOT_OF_A_MARKET = frozenset({"data", "seeds", "length", "recorded options"})
 
 
@@ -123,22 +116,13 @@ def trained(strategy: str, kind: str, seed: int, quick: bool) -> dict[str, Any]:
         write(strategy, folder / "bars.csv", seed, edge=kind == "edge")
         with redirect_stderr(nothing):
             found = train_and_export(settings_of(strategy, folder, quick=quick), lambda _: None).findings
-        lead = untrained_lead(decode((folder / "run" / STUDY_FILE).read_bytes()))
     seconds = {"seconds": round(time.perf_counter() - began, 1), "core_s": round(time.process_time() - core, 1)}
-    return {**figures(found, lead), **seconds}
+    return {**figures(found), **seconds}
 
 
-def untrained_lead(study: Study) -> Lead | None:
-    """The lead over the best baseline that nothing trained: parts of the policy see the edge, too."""
-    others = {one.name: session_returns(joined(one.folds), study.capital_usd) for one in study.baselines}
-    rest = {name: returns for name, returns in others.items() if name not in PARTS}
-    own = session_returns(headline(study), study.capital_usd)
-    return lead_of(own, rest, trial_matrix(study, study.reward)[1], compounds=study.compounds)
-
-
-def figures(found: Findings, lead: Lead | None) -> dict[str, Any]:
-    """What of a report the verdict rests on, and the lead over what nothing trained."""
-    learnt = found.learnt
+def figures(found: Findings) -> dict[str, Any]:
+    """What of a report the verdict rests on, and the lead over the best baseline that is no part of the policy."""
+    learnt, lead = found.learnt, found.lead
     failed = [one.name for one in found.criteria if not one.passes and one.name not in NOT_OF_A_MARKET]
     return {
         "lead": None if lead is None else lead.mean,

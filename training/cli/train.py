@@ -16,7 +16,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from daemon.host.version import add_version
+from daemon.host.version import add_version, in_this_shell
 from strategies.registry import STRATEGIES, add, typed
 from training.cli.commands import COMMANDS, DONE, NOT_ACTIVE, STOPPED, STOPPED_TEXT, add_models_dir, wrong
 from training.cli.errors import ERRORS
@@ -395,4 +395,4 @@ def activation(version: Path, strategy: str, more: str = "") -> str:
         str(store),
         *more.split(),
     ]
-    return f'rltraderctl {shlex.join(given)} --reason "…"'
+    return in_this_shell(f'rltraderctl {shlex.join(given)} --reason "…"')

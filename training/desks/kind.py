@@ -340,6 +340,7 @@ class TrainingKind:
     split: Split | None = None  # the years of its reference, which `--reference-years` asks for
     starts: int = 1  # of the accounts that look at a validation span, the later ones each a part of it later
     compounds: bool = False  # one account through all sessions of a span
+    parts: frozenset[str] = frozenset()  # of the baselines: parts of the policy itself, which it need not lead
     rules: Callable[[Span], Mapping[str, str]] = lambda _: {}  # what the daemon must be configured with: see Manifest
     imports: bool = False  # whether a policy that was trained elsewhere can be brought in
     reference: Reference | None = None  # what others claim for it, for the report

@@ -58,3 +58,8 @@ def _of_own(found: OwnStrategy) -> TrainingKind:
 def reference_of(name: str) -> Reference | None:
     """What others claim for the strategy of this name; None where nothing is, and for a strategy that is not known."""
     return kind(name).reference if name in STRATEGIES else None
+
+
+def parts_of(name: str) -> frozenset[str]:
+    """Which baselines of a strategy are parts of its policy; none of a strategy that is not known."""
+    return kind(name).parts if name in STRATEGIES or own(name) is not None else frozenset()

@@ -42,7 +42,7 @@ def _trades(findings: Findings) -> float:
 
 def _lead(findings: Findings) -> float | None:
     """Net return less the best baseline's; None without baselines."""
-    others = [line.figures.net_return for line in findings.baselines]
+    others = [line.figures.net_return for line in findings.rivals]
     return findings.policy.figures.net_return - max(others) if others else None
 
 
@@ -67,7 +67,7 @@ def _length(findings: Findings) -> float:
 
 def _drawdown(findings: Findings) -> float:
     """The largest drawdown less what is allowed: the limit, or the best baseline's where that is deeper."""
-    best = max(findings.baselines, key=lambda line: line.figures.net_return, default=None)
+    best = max(findings.rivals, key=lambda line: line.figures.net_return, default=None)
     theirs = best.figures.max_drawdown if best is not None else 0.0
     return findings.policy.figures.max_drawdown - max(DRAWDOWN, theirs)
 

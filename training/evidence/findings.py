@@ -140,6 +140,7 @@ class Findings(msgspec.Struct, frozen=True, kw_only=True):
     members: int = 1  # seeds whose answers the policy is the mean of
     policy: Line
     baselines: tuple[Line, ...]
+    parts: tuple[str, ...] = ()  # of them: parts of the policy itself, which it need not lead
     over_baselines: dict[str, Interval]  # the policy's mean session return less theirs, paired by session
     lead: Lead | None = None  # over the best baseline; None without baselines, and in reports of earlier versions
     learnt: Learnt | None = None  # of the chosen trial that moved least; None: not measured
@@ -164,6 +165,11 @@ class Findings(msgspec.Struct, frozen=True, kw_only=True):
     criteria: tuple[Judged, ...] = ()
     forecaster: dict[str, Any] | None = None  # of a strategy that has one: `training.forecast.findings`
     heads: dict[str, Any] | None = None  # of a strategy whose policy has some: `training.evidence.heads`
+
+    @property
+    def rivals(self) -> tuple[Line, ...]:
+        """The baselines that are no part of the policy: those that it has to lead."""
+        return tuple(line for line in self.baselines if line.name not in self.parts)
 
 
 def told_apart(gap: Interval, sessions: int) -> bool:

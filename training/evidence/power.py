@@ -97,7 +97,7 @@ def first_failed(test: Drawn, compounds: bool) -> str:
         return "lead"
     seen = SimpleNamespace(
         policy=_player(test.own, compounds),
-        baselines=[_player(returns, compounds) for returns in test.baselines.values()],
+        rivals=[_player(returns, compounds) for returns in test.baselines.values()],
         lead=lead_of(test.own, test.baselines, test.trials, compounds=compounds),
         compounds=compounds,
         imported=False,

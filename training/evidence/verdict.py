@@ -9,17 +9,18 @@ import re
 from collections.abc import Sequence
 
 from training.evidence.findings import Findings, Judged, told_apart
-from training.evidence.wording import counted, listed, number, percent, share
+from training.evidence.wording import MINUS, counted, listed, number, percent, share
 from training.study.study import Study
 
 
 def verdict(findings: Findings, criteria: Sequence[Judged]) -> str:
     """What the policy is worth, in one sentence of plain words."""
     own = findings.policy.figures
-    ahead = [line for line in findings.baselines if line.figures.net_return >= own.net_return]
+    ahead = [line for line in findings.rivals if line.figures.net_return >= own.net_return]
     over = f"over {counted(own.sessions, 'test session')}{' of made-up bars' if findings.synthetic else ''}"
     ratio = "not known, as it was trained elsewhere" if findings.imported else number(findings.deflated.deflated)
-    earned, deflated = f"{percent(own.net_return)} after costs {over}", f"deflated Sharpe {ratio}"
+    earned = f"{percent(own.net_return)} after costs {over}"
+    deflated = f"deflated Sharpe {ratio}{_better_parts(findings)}"
     if own.trades == 0:
         return f"Never traded, so it equals always flat: it earned nothing {over}."
     if ahead:
@@ -33,13 +34,23 @@ def verdict(findings: Findings, criteria: Sequence[Judged]) -> str:
         if failed
         else f"passes all {len(criteria)} criteria for real money"
     )
-    if not findings.baselines:
+    if not findings.rivals:
         return f"Earned {earned}, with no baseline to compare with; {deflated}; {judged_so}."
-    unsure = [name for name, gap in findings.over_baselines.items() if not told_apart(gap, own.sessions)]
+    rivals = {line.name for line in findings.rivals}
+    unsure = [
+        name for name, gap in findings.over_baselines.items() if name in rivals and not told_apart(gap, own.sessions)
+    ]
     if unsure:
         lead = f"more than every baseline but not surely more than {listed(unsure, 'or')}"
         return f"Earned {earned}, {lead}; {deflated}; {judged_so}."
     return f"Beats every baseline with {earned}; {deflated}; {judged_so}."
+
+
+def _better_parts(findings: Findings) -> str:
+    """Which of the policy's own parts earned more than the whole."""
+    own, found = findings.policy.figures.net_return, [one for one in findings.baselines if one.name in findings.parts]
+    more = [f"{one.name} ({percent(one.figures.net_return)})" for one in found if one.figures.net_return > own]
+    return f"; of its own parts {listed(more)} earned more" if more else ""
 
 
 def account_words(findings: Findings) -> str:
@@ -51,7 +62,7 @@ def account_words(findings: Findings) -> str:
     beside = f"; {one.passive} {percent(one.passive_return)}" if one.passive else ""
     return (
         f"One account through all tests: {spent} with {counted(one.trades, 'trade')}, largest drawdown "
-        f"{share(one.max_drawdown)}{_halted(findings)}{beside}."
+        f"{MINUS * (one.max_drawdown > 0.0)}{share(one.max_drawdown)}{_halted(findings)}{beside}."
     )
 
 
@@ -84,9 +95,12 @@ def abstract(f: Findings, study: Study, known_today: str = "") -> tuple[str, ...
     symbols = [known_today] if known_today else []
     refit = [study.refit] if study.refit else []
     learnt = [_learnt(f, study)] if f.learnt is not None else []
+    anew = f"; the figures above are of accounts that begin anew with each {'fold' if f.compounds else 'session'}."
+    account = [account_words(f).removesuffix(".") + anew] if f.account is not None and f.account.anew else []
     return (
         f"Tested: {_tested(f, study)} {opened}",
         earned,
+        *account,
         *refit,
         *learnt,
         *symbols,
@@ -99,12 +113,14 @@ def _learnt(f: Findings, study: Study) -> str:
     one = f.learnt
     assert one is not None, "asked for a study that measured it"
     steps = f"{one.gradient_steps:,} gradient steps to the chosen checkpoint"
-    critic = f"; the critic explains {number(one.explained_variance)} of the variance" if one.explained_variance else ""
+    part = share(one.explained_variance)
+    critic = f"; its forecast of the reward explains {part} of what that varied" if one.explained_variance else ""
     several = f", the mean of {f.members} seeds," if f.members > 1 else ""
     return (
-        f"Learned: {steps}{' of the seed with the fewest' if several else ''}. The policy's answers{several} are "
-        f"{number(one.kl, 3)} nats from those of the network that it began as{_begun(study)}, have a mean size of "
-        f"{number(one.size, 3)} and deviate by {number(one.variation, 3)} over what it sees{critic}."
+        f"Learned: {steps}{' of the seed with the fewest' if several else ''}. The policy's answers{several} moved by "
+        f"{number(one.kl, 3)} (Kullback–Leibler divergence; 0 is not at all) from those of the network that it began "
+        f"as{_begun(study)}, have a mean size of {number(one.size, 3)} and deviate by {number(one.variation, 3)} over "
+        f"what it sees{critic}."
     )
 
 
@@ -128,7 +144,7 @@ def _tested(f: Findings, study: Study) -> str:
         return f"a rule for {f.strategy} that nothing trained, {span}."
     runs = "once" if len(study.trials) == 1 else f"{len(study.trials)} times"
     word = "setting" if f.compounds else "reward"
-    rewards = f"{listed([line.reward for line in f.rewards])} {word}{'s' * (len(f.rewards) > 1)}"
+    rewards = f"{word}{'s' * (len(f.rewards) > 1)} {listed([f'“{line.reward}”' for line in f.rewards])}"
     return (
         f"the {f.network} network of {f.strategy}, trained {runs} ({counted(len(f.folds), 'fold')}, "
         f"{counted(f.seeds, 'seed')}, {rewards}), {span}, all later than what their fold was trained and chosen "

@@ -35,6 +35,7 @@ from strategies.kit.manifest import (
     Reference,
     Training,
     answer_name,
+    decode,
     encode,
     memory_shape,
     output_shapes,
@@ -98,12 +99,13 @@ def export(
             continuous policy to actions in [-1, 1]. One with a memory takes the state, float32 (batch, *hidden), too
             and answers with the next one as well. The heads of the spec follow, each float32 (batch, *shape). Where
             rows are symbols, an observation is a row, and the answer has the shape (batch,) of a continuous policy.
-        out: the model store. A version of the same name is replaced.
+        out: the model store. A version of the same name and contract is replaced.
         probes: float32 (n, *observation shape), real observations on which torch and onnxruntime must agree; a policy
             with a memory sees them as one sequence.
 
     Raises:
-        ExportError: answers that are not finite, of another shape, or further from onnxruntime's than `TOLERANCE`.
+        ExportError: answers that are not finite, of another shape, or further from onnxruntime's than `TOLERANCE`; or
+            a version of the same name has another contract.
     """
     shelf = out / strategy.spec.name
     shelf.mkdir(parents=True, exist_ok=True)
@@ -111,7 +113,7 @@ def export(
     try:
         folder = workshop / "version"
         folder.mkdir(mode=0o755)
-        manifest = _write(policy.eval(), strategy, release, folder, probes)
+        manifest = _write(policy.eval(), strategy, release, folder, probes, shelf)
         final = shelf / manifest.version
         _put(folder, final, workshop / "replaced")
         sync(shelf)
@@ -205,9 +207,25 @@ def _put(folder: Path, final: Path, aside: Path) -> None:
         raise
 
 
-def _write(policy: nn.Module, strategy: AnyStrategy, release: Release, folder: Path, probes: Float32Array) -> Manifest:
-    """Everything of one version into `folder`, checked by reading it back."""
-    spec = strategy.spec
+def _refuse_other_contract(there: Path, contract: str) -> None:
+    """Raise ExportError where a version of this name was made for another contract: a desk may need it."""
+    try:
+        held = decode((there / MANIFEST_FILE).read_bytes()).contract_hash
+    except (OSError, msgspec.DecodeError):
+        return  # no version, or a damaged one, which is replaced
+    if held != contract:
+        raise ExportError(
+            f"version {there.name} is in {there.parent} with the contract {held[:12]}, the strategy's is "
+            f"{contract[:12]} now: the export would replace it. Remove it once no desk runs by it "
+            f"(rm -r {there}), or name another store with --models-dir"
+        )
+
+
+def _write(
+    policy: nn.Module, strategy: AnyStrategy, release: Release, folder: Path, probes: Float32Array, shelf: Path
+) -> Manifest:
+    """Everything of one version into `folder`, checked by reading it back. `shelf` has the strategy's versions."""
+    spec, contract = strategy.spec, contract_hash(strategy)
     golden = golden_observations(strategy)
     golden_array = np.stack([observation.array() for observation in golden]).reshape(-1, *spec.observation_shape)
     members = count_of(policy)
@@ -226,13 +244,15 @@ def _write(policy: nn.Module, strategy: AnyStrategy, release: Release, folder: P
                 f"most {TOLERANCE}: look for an operation of the module that the exporter does not keep exact"
             )
     digest = hashlib.sha256(path.read_bytes()).hexdigest()
+    version = release.version or "-".join(filter(None, (release.training.last_session, release.label, digest[:8])))
+    _refuse_other_contract(shelf / version, contract)
     if release.report is not None:
         release.report(folder, digest)
     manifest = Manifest(
         format=FORMAT,
         strategy=spec.name,
-        version=release.version or "-".join(filter(None, (release.training.last_session, release.label, digest[:8]))),
-        contract_hash=contract_hash(strategy),
+        version=version,
+        contract_hash=contract,
         policy_sha256=digest,
         observation_shape=spec.observation_shape,
         actions=spec.actions,

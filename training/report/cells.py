@@ -43,6 +43,12 @@ def sharpe(line: Line) -> str:
     return f"{number(found.estimate)}\n{number(found.low)} to {number(found.high)}"
 
 
+def fall(part: float) -> str:
+    """A drawdown as a percentage below zero."""
+    words = share(part)
+    return words if words == UNKNOWN or not any(digit in words for digit in "123456789") else f"\N{MINUS SIGN}{words}"
+
+
 def difference(gap: Interval, sessions: int) -> str:
     """Whether a difference is distinguishable from zero."""
     if sessions < FEWEST:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
+from training.desks.registry import parts_of
 from training.evidence.cross_validation import Overfitting, backtest_overfitting
 from training.evidence.lead import Lead, lead_of
 from training.evidence.overfitting import Deflated, deflated_sharpe, effective_trials
@@ -26,7 +27,9 @@ def choosing(study: Study, returns: Series) -> Choosing:
     """Return the figures for a headline of these returns per session, chosen among the trials of the study."""
     _, matrix = trial_matrix(study)
     _, own_runs = trial_matrix(study, study.reward)
-    played = {one.name: session_returns(joined(one.folds), study.capital_usd) for one in study.baselines}
+    parts = parts_of(study.strategy)
+    rivals = [one for one in study.baselines if one.name not in parts]
+    played = {one.name: session_returns(joined(one.folds), study.capital_usd) for one in rivals}
     prior = len(study.prior_sharpes)
     return Choosing(
         overfitting=backtest_overfitting(own_runs),

@@ -16,8 +16,8 @@ from markupsafe import Markup
 from daemon.page_kit import plots
 from daemon.page_kit.render import render
 from training.evidence.findings import REPORT_FILE, Findings, decode
-from training.evidence.wording import UNKNOWN, number, percent, share
-from training.report.cells import Row, sharpe, with_interval
+from training.evidence.wording import UNKNOWN, number, percent
+from training.report.cells import Row, fall, sharpe, with_interval
 
 TEMPLATE = Path(__file__).with_name("compare.html")
 RUN_FILE, TRIALS_FOLDER, METRICS_FILE = "run.json", "trials", "metrics.jsonl"
@@ -76,7 +76,7 @@ def rows_of(runs: Sequence[Compared]) -> list[Row]:
         ("setting", *(f.reward for f in found)),
         ("net return", *(with_interval(f.policy.net_return) for f in found)),
         ("Sharpe ratio, annual", *(sharpe(f.policy) for f in found)),
-        ("largest drawdown", *(share(f.policy.figures.max_drawdown) for f in found)),
+        ("largest drawdown", *(fall(f.policy.figures.max_drawdown) for f in found)),
         ("trades", *(f"{f.policy.figures.trades:,}" for f in found)),
         ("best baseline", *(f.lead.baseline if f.lead is not None else UNKNOWN for f in found)),
         ("lead a session", *(percent(f.lead.mean, 3) if f.lead is not None else UNKNOWN for f in found)),
@@ -101,7 +101,7 @@ def _plot(runs: Sequence[Compared]) -> Markup:
     """Net returns of policies and of their best baselines, with intervals."""
     spans = []
     for run in runs:
-        best = max(run.findings.baselines, key=lambda line: line.figures.net_return, default=None)
+        best = max(run.findings.rivals, key=lambda line: line.figures.net_return, default=None)
         for line, style in ((run.findings.policy, "policy"), (best, "hold")):
             if line is not None:
                 label = f"{run.name}: {line.name}"

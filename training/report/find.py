@@ -4,21 +4,19 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-import msgspec
 import numpy as np
 
 from strategies.registry import strategy
-from training.desks.registry import reference_of
+from training.desks.registry import parts_of
 from training.evidence.calibration import calibration
-from training.evidence.criteria import judge
 from training.evidence.findings import Findings, Line
 from training.evidence.heads import KEY as HEADS
 from training.evidence.resampling import Interval, paired_difference
 from training.evidence.significance import detectable
 from training.evidence.statistics import Series, headline, session_returns
-from training.evidence.verdict import abstract, account_words, verdict
 from training.forecast.findings import KEY
 from training.report.choosing import choosing
+from training.report.judging import judged
 from training.report.lines import (
     account_line,
     denials,
@@ -43,6 +41,7 @@ def find(study: Study) -> Findings:
     """All figures of a study, judged. Raises `ValueError` where folds, chosen trials or sessions do not fit."""
     check(study)
     capital, results = study.capital_usd, headline(study)
+    parts = parts_of(study.strategy)
     returns = session_returns(results, capital)
     one_account = study.compounds
 
@@ -80,6 +79,7 @@ def find(study: Study) -> Findings:
         seeds=min(len(seeds_of(study, fold)) for fold in range(len(study.folds))),
         policy=policy,
         baselines=tuple(lines),
+        parts=tuple(line.name for line in lines if line.name in parts),
         over_baselines=differences,
         lead=chosen.lead,
         learnt=least_learnt(study),
@@ -109,19 +109,7 @@ def find(study: Study) -> Findings:
         forecaster=study.extra.get(KEY),
         heads=study.extra.get(HEADS),
     )
-    return _judged(study, findings)
-
-
-def _judged(study: Study, findings: Findings) -> Findings:
-    """The findings with criteria, verdict and abstract."""
-    criteria, reference = judge(findings), reference_of(study.strategy)
-    known_today = reference.survivorship if reference is not None else ""
-    return msgspec.structs.replace(
-        findings,
-        criteria=criteria,
-        verdict=" ".join(filter(None, (study.exported, account_words(findings), verdict(findings, criteria)))),
-        abstract=abstract(findings, study, known_today),
-    )
+    return judged(study, findings)
 
 
 def _trades_options(name: str) -> bool | None:

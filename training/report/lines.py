@@ -34,6 +34,7 @@ from training.study.evaluation import SessionResult
 from training.study.study import Learnt, PlayResult, Study, Trial
 
 ALL_LOST_USD = 1e-4
+ALIKE_USD = 0.005
 ALL_BUT_LOST = -1.0 + 1e-9  # a session's return of which a logarithm exists
 
 
@@ -205,19 +206,26 @@ def _scores(study: Study, reward: str) -> list[Series]:
 def random_p(study: Study, folds: Sequence[int]) -> float | None:
     """The share of random traders that did as well over these folds together; None where some fold has none.
 
-    On one account through all folds, each one's growth over these folds is compared, else the sums in USD.
+    On one account through all folds, each one's growth over these folds is compared, else the sums in USD. Where a
+    fold's draws are all alike the policy held one portfolio there: it is each of them, whatever market played it.
     """
     draws = [study.random_pnl_usd[index] for index in folds if index < len(study.random_pnl_usd)]
     if len(draws) < len(folds) or not all(draws):
         return None
     results = [chosen_results(study)[index].sessions for index in folds]
+    alike = [max(part) - min(part) < ALIKE_USD for part in draws]
     if not study.account:
-        return random_p_value([math.fsum(one.pnl_usd for one in sessions) for sessions in results], draws)
+        own = [math.fsum(one.pnl_usd for one in sessions) for sessions in results]
+        return random_p_value(
+            [part[0] if same else mine for part, same, mine in zip(draws, alike, own, strict=True)], draws
+        )
     after = study.capital_usd + np.cumsum(np.array(study.random_pnl_usd), axis=0)
     before = np.vstack([np.full(after.shape[1], study.capital_usd), after[:-1]])
     grown = np.log(np.maximum(after, ALL_LOST_USD) / np.maximum(before, ALL_LOST_USD))[list(folds)]
     own = [math.log1p(max(_net(sessions, study.capital_usd), ALL_BUT_LOST)) for sessions in results]
-    return random_p_value(own, grown.tolist())
+    return random_p_value(
+        [part[0] if same else mine for part, same, mine in zip(grown, alike, own, strict=True)], grown.tolist()
+    )
 
 
 def random_ranges(study: Study) -> tuple[tuple[float, float], ...]:

@@ -6,7 +6,9 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 from daemon.page_kit.render import render
 from daemon.tapes.quotes.calibration_file import Fitted
@@ -17,20 +19,25 @@ from training.evidence.heads import read as read_heads
 from training.evidence.wording import counted, number, percent, share
 from training.forecast.findings import read
 from training.report import evidence, forecaster, heads, results
-from training.report.cells import Row, difference, variant_word, with_interval
+from training.report.cells import Row, difference, fall, variant_word, with_interval
 from training.study.study import Study
 
 TEMPLATE = Path(__file__).with_name("page.html")
 
 
-def page(study: Study, findings: Findings, *, passive: bool = False) -> str:
-    """The whole document; `passive` says that what was learned is not what is exported. Same input, same text."""
+def page(study: Study, findings: Findings, *, passive: bool = False, exported: Mapping[str, Any] | None = None) -> str:
+    """The whole document. Same input, same text.
+
+    `passive` says that what was learned is not what is exported, whose figures are `exported`.
+    """
     text = render(
         TEMPLATE,
         study=study,
         f=findings,
         reference=reference_of(study.strategy),
         passive=passive,
+        exported=exported,
+        fall=fall,
         variant=variant_word(findings),
         facts=_facts(study, findings),
         settings=_settings(study),

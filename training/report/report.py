@@ -5,7 +5,9 @@ The study is the only input; what is not in it is reported as unknown. Same stud
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 import msgspec
 
@@ -35,8 +37,13 @@ def write_report(study: Study, folder: Path) -> Findings:
     return findings
 
 
-def files(study: Study, findings: Findings, *, policy_sha256: str | None = None) -> dict[str, bytes]:
-    """The report's files by name; `policy_sha256` binds them to the model that they ship with."""
+def files(
+    study: Study, findings: Findings, *, policy_sha256: str | None = None, exported: Mapping[str, Any] | None = None
+) -> dict[str, bytes]:
+    """The report's files by name; `policy_sha256` binds them to the model that they ship with.
+
+    `exported` are the figures of a passive policy on the last fold's test sessions, as in its manifest.
+    """
     bound = msgspec.structs.replace(findings, policy_sha256=policy_sha256 or findings.policy_sha256)
     passive = study.exported.startswith(PASSIVE_WORDS)
-    return {PAGE_FILE: page(study, bound, passive=passive).encode(), REPORT_FILE: encode(bound)}
+    return {PAGE_FILE: page(study, bound, passive=passive, exported=exported).encode(), REPORT_FILE: encode(bound)}

@@ -16,7 +16,8 @@ from training.desks.kind import SYNTHETIC
 from training.evidence.findings import Findings, FoldLine, Line
 from training.evidence.statistics import chosen_results, running, session_returns
 from training.evidence.wording import UNKNOWN, number, percent, share
-from training.report.cells import PLAYER_STYLES, Row, sharpe, with_interval
+from training.report.cells import PLAYER_STYLES, Row, fall, sharpe, with_interval
+from training.report.framing import framed_curves, framed_spans
 from training.report.lines import joined
 from training.study.evaluation import SessionResult
 from training.study.study import PlayResult, Study
@@ -47,7 +48,7 @@ def _rows(f: Findings, lines: Sequence[Line]) -> list[Row]:
         ("Calmar ratio", *(_ratio(line, line.figures.calmar, line.figures.max_drawdown > 0.0) for line in lines)),
         (
             "largest drawdown" if f.compounds else "largest fall of that sum",
-            *(share(line.figures.max_drawdown) for line in lines),
+            *(fall(line.figures.max_drawdown) for line in lines),
         ),
         ("worst session", *(percent(line.figures.worst_session) for line in lines)),
         ("sessions that earned", *(_of(line, line.figures.hit_rate_sessions) for line in lines)),
@@ -71,10 +72,10 @@ def _ratio(line: Line, value: float, has_loss: bool) -> str:
     return number(value) if has_loss and line.figures.deviation > 0.0 else UNKNOWN
 
 
-def result_plot(f: Findings) -> Markup:
-    """Net returns with their intervals."""
-    styles = [(line.name, line, PLAYER_STYLES.get(line.name, "other")) for line in (f.policy, *f.baselines)]
-    return _net_returns(f, styles, "Net return with 95 % interval")
+def result_plot(f: Findings, own: str = "policy") -> Markup:
+    """Net returns with their intervals; `own` is the policy's name."""
+    styles = [(line.name, line, PLAYER_STYLES.get(line.name, "other")) for line in f.baselines]
+    return _net_returns(f, [(own, f.policy, "policy"), *styles], "Net return with 95 % interval")
 
 
 def _net_returns(f: Findings, lines: Sequence[tuple[str, Line, str]], title: str) -> Markup:
@@ -83,36 +84,47 @@ def _net_returns(f: Findings, lines: Sequence[tuple[str, Line, str]], title: str
         plots.Span(name, line.figures.net_return, line.net_return.low, line.net_return.high, style)
         for name, line, style in lines
     ]
-    return plots.intervals(spans, label, title)
+    return plots.intervals(framed_spans(spans), label, title)
 
 
-def equity_plot(study: Study, f: Findings) -> plots.Figure:
+def equity_plot(study: Study, f: Findings, own: str = "policy") -> plots.Figure:
     """Running sums over the test sessions, with a band of random traders where there are any."""
-    players = [("policy", list(chosen_results(study)))]
+    players = [(own, list(chosen_results(study)))]
     players += [
         (one.name, list(one.folds)) for one in study.baselines if not (f.random_ranges and one.name == "random")
     ]
-    curves = [plots.Curve(name, PLAYER_STYLES.get(name, "other"), _running(played, study)) for name, played in players]
+    curves = [
+        plots.Curve(name, "policy" if name == own else PLAYER_STYLES.get(name, "other"), _running(played, study))
+        for name, played in players
+    ]
     starts = list(accumulate((len(fold.test) for fold in study.folds), initial=0))
     band = None
     if f.random_ranges:
         edges = [(0.0, 0.0, 0.0), *((float(at), *found) for at, found in zip(starts[1:], f.random_ranges, strict=True))]
         band = plots.Band("random", edges)
-    folds = [(float(at), fold.test[0]) for at, fold in zip(starts, study.folds, strict=False)]
-    return plots.in_both_widths(lambda width: plots.equity(curves, band, folds, width))
+    return plots.in_both_widths(lambda width: plots.equity(framed_curves(curves), band, _dates(study), width))
 
 
-def account_plot(study: Study) -> plots.Figure:
+def _dates(study: Study) -> list[tuple[float, str]]:
+    """Where each fold begins, of a single one each year, and the last session."""
+    tests = [fold.test for fold in study.folds]
+    starts = list(accumulate(map(len, tests), initial=0))
+    marks = [(float(at), test[0]) for at, test in zip(starts, tests, strict=False)]
+    if len(tests) == 1:
+        years = [(place, date[:4]) for place, date in enumerate(tests[0])]
+        marks += [(float(at), year) for (at, year), (_, last) in zip(years[1:], years, strict=False) if year != last]
+    return [*marks, (float(starts[-1]), tests[-1][-1])]
+
+
+def account_plot(study: Study, own: str = "policy") -> plots.Figure:
     """The account through all tests, and the passive one next to it."""
     one = study.one_account
     assert one is not None, "asked for a study that has one"
-    curves = [plots.Curve("policy", "policy", _grown(joined(one.folds), study))]
+    curves = [plots.Curve(own, "policy", _grown(joined(one.folds), study))]
     if one.held:
         curves.append(plots.Curve(one.passive, "hold", _grown(one.held, study)))
-    starts = accumulate((len(fold.test) for fold in study.folds), initial=0)
-    folds = [(float(at), fold.test[0]) for at, fold in zip(starts, study.folds, strict=False)]
     title = "One account through all tests"
-    return plots.in_both_widths(lambda width: plots.equity(curves, None, folds, width, title))
+    return plots.in_both_widths(lambda width: plots.equity(curves, None, _dates(study), width, title))
 
 
 def _grown(sessions: Sequence[SessionResult], study: Study) -> list[Point]:
@@ -188,7 +200,7 @@ def scenario_rows(f: Findings) -> list[Row]:
             name,
             with_interval(line.net_return),
             sharpe(line),
-            share(line.figures.max_drawdown),
+            fall(line.figures.max_drawdown),
             f"{line.figures.trades:,}",
             number(line.figures.fees_usd, 0),
         )

@@ -60,8 +60,11 @@ def exported(
             write_whole(p.folder / name, data)
     refit = None if instead is not None else refit
 
+    held = _of_passive(record, study, instead) if instead is not None else None
+
     def write_files(folder: Path, digest: str) -> None:
-        for name, data in files(study, findings, policy_sha256=digest).items():
+        shown = None if held is None else held["test"]
+        for name, data in files(study, findings, policy_sha256=digest, exported=shown).items():
             write_whole(folder / name, data)
         if weights and instead is None:
             write_weights(folder, study.network, weights)
@@ -77,9 +80,7 @@ def exported(
         if refit is None
         else described(p.data, study.data.file, study.data.feed, Fold(learnt, (), ())),
         hyperparameters={**study.settings, **study.machine, "seed": trial.seed, "chosen_steps": trial.chosen_steps},
-        metrics=_of_passive(record, study, instead)
-        if instead is not None
-        else _learned(record, study, unproven=bool(words)),
+        metrics=held if held is not None else _learned(record, study, unproven=bool(words)),
         report=write_files,
         note=findings.verdict if refit is None else f"{findings.verdict} {study.refit}",
         label="passive" if instead is not None else "",

@@ -67,7 +67,7 @@ def test_earlier_trials_and_openings_of_the_ledger_are_counted_and_told(findings
 def test_one_fold_one_seed_and_no_ablation_read_well_and_say_what_is_missing() -> None:
     study = example_study(folds=1, seeds=1, rewards=("potential",), scenarios=False)
     words = page_words(files(study, find(study))["report.html"].decode())
-    assert "trained once (1 fold, 1 seed, potential reward), on 20 sessions" in words
+    assert "trained once (1 fold, 1 seed, reward “potential”), on 20 sessions" in words
     assert "With one fold nothing says whether the result holds in another period." in words
     assert "Only one seed was trained" in words
     assert "Only potential was trained" in words

@@ -5,6 +5,8 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import re
+import shutil
 import subprocess
 import sys
 from dataclasses import replace
@@ -14,12 +16,13 @@ import numpy as np
 import onnx
 import pytest
 import torch
+from msgspec import structs
 from torch import Tensor, nn
 
 from daemon.core.limits import Trading
 from strategies.golden import contract_hash
 from strategies.kit.contract import Float32Array
-from strategies.kit.manifest import Manifest, Training, decode
+from strategies.kit.manifest import Manifest, Training, decode, encode
 from strategies.option_scalper import SPEC
 from strategies.registry import daily_strategy, strategy
 from tests.support.paths import REPOSITORY
@@ -27,7 +30,7 @@ from tests.support.toy.registered import registered
 from training.desks.scalper.data import load, observations
 from training.desks.scalper.network import CLIP, ActorCritic, Policy
 from training.export.activate import activate
-from training.export.export import ExportError, Release, export, run_onnx, run_onnx_sequence
+from training.export.export import Exported, ExportError, Release, export, run_onnx, run_onnx_sequence
 from training.rl.layers.scaling import Scaling
 from training.study.folds import single
 
@@ -160,6 +163,20 @@ def test_the_same_policy_exports_to_the_same_bytes_and_replaces_itself(
     assert again.name == folder.name
     for name in ("policy.onnx", "manifest.json", "report.json"):
         assert (again / name).read_bytes() == (folder / name).read_bytes()
+
+
+def test_a_version_of_the_same_name_with_another_contract_is_never_replaced(
+    folder: Path, random_observations: Float32Array, tmp_path: Path
+) -> None:
+    own, other = contract_hash(strategy(SPEC.name)), "0123456789abcdef" * 4
+    held = tmp_path / SPEC.name / folder.name
+    shutil.copytree(folder, held)
+    (held / "manifest.json").write_bytes(encode(structs.replace(_manifest(folder), contract_hash=other)))
+    before = sorted((path, path.read_bytes()) for path in held.parent.rglob("*") if path.is_file())
+    named = f"{held.name} is in {held.parent} with the contract {other[:12]}, the strategy's is {own[:12]} now: the "
+    with pytest.raises(ExportError, match=re.escape(named)):
+        export(Exported(folder / "policy.onnx"), strategy(SPEC.name), RELEASE, out=tmp_path, probes=random_observations)
+    assert sorted((path, path.read_bytes()) for path in held.parent.rglob("*") if path.is_file()) == before
 
 
 @pytest.mark.parametrize(("module", "complaint"), [(Poisoned(), "finite: False"), (Stubborn(), "differ by 1.0")])

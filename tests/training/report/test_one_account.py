@@ -7,12 +7,12 @@ from dataclasses import replace
 import msgspec
 import pytest
 
-from tests.support.training.account_study import account_study
+from tests.support.training.account_study import account_study, played
 from tests.support.training.hand_study import hand_study, session
 from tests.support.training.page_words import page_words
 from training.report.find import find
 from training.report.report import files
-from training.study.study import AccountHalt, OneAccount, PlayResult, Study, decode, encode
+from training.study.study import AccountHalt, Baseline, OneAccount, PlayResult, Study, decode, encode
 
 
 @pytest.fixture(scope="module")
@@ -77,17 +77,19 @@ def halted_study() -> Study:
     return msgspec.structs.replace(study, one_account=OneAccount(tuple(folds), "buy and hold", held))
 
 
-def test_the_first_sentence_is_of_the_one_account_and_no_figure_of_the_verdict_changes() -> None:
+def test_the_one_account_stands_below_the_verdict_with_its_reason_and_changes_nothing_else() -> None:
     study = halted_study()
     found, alone = find(study), find(hand_study())
-    assert found.verdict == (
+    assert found.verdict == alone.verdict
+    assert found.abstract[2] == (
         "One account through all tests: 1,000 USD became 630 (−37.00 %) with 3 trades, largest drawdown "
-        "37.0 %; halted on 2024-01-10 (drawdown) and traded nothing in the 2 sessions after it, where accounts that "
-        f"begin anew made 2 trades; buy and hold +4.06 %. {alone.verdict}"
+        "−37.0 %; halted on 2024-01-10 (drawdown) and traded nothing in the 2 sessions after it, where accounts that "
+        "begin anew made 2 trades; buy and hold +4.06 %; the figures above are of accounts that begin anew with each "
+        "session."
     )
     assert found.account is not None
     assert alone.account is None
-    assert msgspec.structs.replace(found, account=None, verdict=alone.verdict) == alone
+    assert msgspec.structs.replace(found, account=None, abstract=alone.abstract) == alone
     assert find(decode(encode(study))) == found
     words = page_words(files(study, found)["report.html"].decode())
     assert "2024-01-10: drawdown , equity 630 USD, peak 1000 USD, limit 0.3" in words
@@ -103,3 +105,18 @@ def test_figures_that_are_of_one_account_already_are_not_repeated_unless_it_halt
     halted = find(msgspec.structs.replace(study, account=(study.account[0], last)))
     assert halted.verdict.startswith("One account through all tests: 100 USD became 107 (+6.92 %) with 4 trades")
     assert "; halted on 2019-01-07 (daily loss). Earned +6.92 %" in halted.verdict
+
+
+def test_a_part_of_the_policy_stands_in_the_table_and_need_not_be_led(study: Study) -> None:
+    """100 -> 120 -> 120, then 120 -> 144 -> 144: the part "SAC alone" earned 44 % where the policy earned 6.92 %."""
+    part = played(0, (100.0, 20.0), (120.0, 0.0)), played(1, (120.0, 24.0), (144.0, 0.0))
+    alone = find(study)
+    found = find(msgspec.structs.replace(study, baselines=(*study.baselines, Baseline("SAC alone", "", part))))
+    assert [line.name for line in found.baselines] == ["buy and hold", "SAC alone"]
+    assert found.parts == ("SAC alone",)
+    assert found.lead == alone.lead
+    assert found.criteria == alone.criteria
+    assert "of its own parts SAC alone (+44.00 %) earned more" in found.verdict
+    assert found.verdict.startswith("Earned +6.92 %")
+    rival = find(msgspec.structs.replace(study, baselines=(*study.baselines, Baseline("equal weight", "", part))))
+    assert rival.verdict.startswith("Does not beat equal weight (+44.00 %)")

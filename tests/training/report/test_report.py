@@ -56,6 +56,19 @@ def test_the_share_of_random_traders_counts_both_folds_and_the_policy_itself() -
     assert found.random_ranges[0] == pytest.approx((0.001, 0.019))  # 5 % of the way from 0 to 10, and from 20 to 10
 
 
+def test_a_policy_that_does_what_a_baseline_does_says_so_and_is_each_of_its_random_traders() -> None:
+    """The traders of the first fold all earn 5.50 USD, of another market, where the policy earned 6."""
+    study = hand_study()
+    random = ((5.5, 5.5, 5.5), *study.random_pnl_usd[1:])
+    twin = msgspec.structs.replace(study.baselines[0], folds=tuple(trial.test for trial in study.headline))
+    found = find(msgspec.structs.replace(study, random_pnl_usd=random, baselines=(twin,)))
+    assert found.folds[0].random_p == 1.0
+    assert found.verdict.endswith(
+        f"It held {twin.name} on every day: each session's profit is that of this baseline, to the cent."
+    )
+    assert "It held" not in find(study).verdict
+
+
 def test_a_mean_of_seeds_is_compared_with_the_passive_policy_on_validation() -> None:
     """Validation earned 9 and 7 USD of 1,000, the passive policy 4 and -1."""
     plain = hand_study()

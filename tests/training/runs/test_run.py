@@ -68,7 +68,7 @@ def test_a_run_writes_a_version_with_its_report_and_says_how_far_it_is(
     assert [(part.done, part.total) for part in counts] == [(0, 2), (1, 2), (2, 2)]  # the test has two sessions
     one = whole.findings.account
     assert one is not None
-    assert findings["verdict"].partition("One account through all tests: 10,000 USD became ")[1]
+    assert any(words.startswith("One account through all tests: 10,000 USD became ") for words in findings["abstract"])
     assert one.end_usd == pytest.approx(10_000.0 * (1.0 + one.net_return), abs=0.01)
     assert (whole.run_folder / "trials/one-account/checkpoint.pt").exists()  # read again when the run goes on
     for name in ("run.json", "study.json", "report.html", f"{TRIAL}/metrics.jsonl"):

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import argparse
 import shlex
-import sys
 import tempfile
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
@@ -17,6 +16,7 @@ from pathlib import Path
 import torch
 
 from daemon.host.time.calendar import SessionCalendar
+from daemon.host.version import in_this_shell
 from simulator.online import prices
 from training.cli.commands import DONE, wrong
 from training.cli.errors import ERRORS
@@ -89,7 +89,7 @@ def train(with_rule: Scholar, without: Scholar, optimum: float) -> None:
     """Train both, and print the curve: the looks come closer together where most is learned."""
     total = with_rule.trainer.total_updates
     looks = {round(total ** (look / LOOKS)) for look in range(LOOKS + 1)}
-    tell(f"{'steps':>9}  {'with the rule':<{WIDTH + 12}}  without it")
+    tell(f"{'steps':>9}  {'return a session, with the rule':<{WIDTH + 12}}  without it")
     for update in range(total + 1):
         if update:
             with_rule.update()
@@ -171,8 +171,7 @@ def compare(
 
 def tell_next(folder: Path) -> None:
     """Say what next."""
-    here, state = Path(sys.executable).parent, shlex.quote(str(folder / "state"))
-    programs = f"{here.relative_to(Path.cwd())}/" if here.is_relative_to(Path.cwd()) else ""
+    state = shlex.quote(str(folder / "state"))
     tell("\nwhat next:")
     for command, why in (
         (f"rltraderctl trades --state-dir {state}", "its trades"),
@@ -180,7 +179,7 @@ def tell_next(folder: Path) -> None:
         (f"rltrader-dashboard --state-dir {state}", "the same as a page"),
         ("rltraderctl new-strategy NAME --cadence bar --holds shares", "a strategy of your own (docs/TUTORIAL.md)"),
     ):
-        tell(f"  {programs}{command}\n      {why}")
+        tell(f"  {in_this_shell(command)}\n      {why}")
 
 
 def parser() -> argparse.ArgumentParser:

@@ -126,7 +126,7 @@ KIND = TrainingKind(
     walk=Walk(SESSIONS_A_YEAR, SESSIONS_A_YEAR, SESSIONS_A_YEAR, PURGE, years=True),
     starts=STARTS,
     passive=Passive(
-        "EQUAL_WEIGHT every day",
+        "takes EQUAL_WEIGHT every day",
         "policy.actor",
         tuple(BIAS if name == baselines.EQUAL_WEIGHT else 0.0 for name in regime_switcher.SPEC.actions),
     ),

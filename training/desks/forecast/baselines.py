@@ -32,6 +32,7 @@ from training.study.study import PlayResult
 
 FORECASTER, SAC, TD3 = "forecaster alone", "SAC alone", "TD3 alone"
 TRUSTING = "ensemble without confidence"
+PARTS = frozenset({FORECASTER, SAC, TD3, TRUSTING})  # trained with the policy, and parts of it
 RANDOM_DRAWS = 1000  # traders behind the p-value
 _DESK = "Through the dry run, as the ensemble."
 

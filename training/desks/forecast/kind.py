@@ -11,7 +11,7 @@ from torch import nn
 from daemon.core.limits import Trading
 from strategies.forecast_ensemble import SPEC
 from strategies.kit.forecast_features import COUNT
-from training.desks.forecast.baselines import BASELINES
+from training.desks.forecast.baselines import BASELINES, PARTS
 from training.desks.forecast.claims import REFERENCE
 from training.desks.forecast.graph import passive_of, policy_of
 from training.desks.forecast.load import load
@@ -40,6 +40,7 @@ KIND = TrainingKind(
     variants=("bonus",),
     presets=PRESETS,
     baselines=BASELINES,
+    parts=PARTS,
     load=_load,
     policy=_policy,
     inputs=each_column(SPEC, range(COUNT)),

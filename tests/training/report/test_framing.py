@@ -1,0 +1,33 @@
+"""A baseline that trades by a rule of its own neither stretches an axis nor disappears."""
+
+from __future__ import annotations
+
+from daemon.page_kit.plots import Curve, Span
+from training.report.framing import framed_curves, framed_spans
+
+POLICY = Curve("policy", "policy", [(0, 0.0), (1, 0.2), (2, 0.4)])
+"""With room for half of its range on each side: from -0.2 to 0.6."""
+
+
+def test_a_line_that_leaves_the_range_ends_at_its_edge_and_names_its_last_value() -> None:
+    rule = Curve("simple rule", "rule", [(0, 0.0), (1, -0.4), (2, 0.0), (3, -1.7)])
+    policy, first, last = framed_curves([POLICY, rule])
+    assert policy == POLICY
+    assert (first.label, last.label) == ("", "simple rule −170 %")
+    assert [(round(x, 6), round(y, 6)) for x, y in first.points] == [(0, 0.0), (0.5, -0.2)]
+    assert [(round(x, 6), round(y, 6)) for x, y in last.points][:2] == [(1.5, -0.2), (2, 0.0)]
+    assert last.points[-1][1] == -0.2
+
+
+def test_a_line_within_the_range_stays_whole_and_a_passive_one_makes_it() -> None:
+    near = Curve("random", "random", [(0, 0.0), (2, 0.59)])
+    held = Curve("buy and hold", "hold", [(0, 0.0), (2, 5.0)])
+    assert framed_curves([POLICY, near]) == [POLICY, near]
+    assert framed_curves([POLICY, held]) == [POLICY, held]
+
+
+def test_a_row_outside_is_cut_and_named() -> None:
+    policy, rule = Span("policy", 0.1, 0.0, 0.4, "policy"), Span("simple rule", -0.9, -1.2, 0.1, "rule")
+    kept, cut = framed_spans([policy, rule])
+    assert kept == policy
+    assert cut == Span("simple rule −90 %", -0.2, -0.2, 0.1, "rule")

@@ -1,0 +1,115 @@
+"""What the figures of a study come to: criteria, verdict and first paragraph."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+
+import msgspec
+
+from training.desks.registry import reference_of
+from training.evidence.criteria import DAILY_SESSIONS, DRAWDOWN, MINUTE_SESSIONS, MOVED, judge
+from training.evidence.findings import Findings, Judged, Line
+from training.evidence.statistics import headline
+from training.evidence.verdict import abstract, account_words, verdict
+from training.evidence.wording import counted, number, percent, share
+from training.report.cells import fall
+from training.report.framing import ACTIVE
+from training.report.lines import joined
+from training.study.study import Study
+
+
+def judged(study: Study, findings: Findings) -> Findings:
+    """The findings with criteria, verdict and abstract."""
+    criteria, reference = with_limits(judge(findings), findings), reference_of(study.strategy)
+    halted = account_words(findings) if findings.account is not None and not findings.account.anew else ""
+    known_today = reference.survivorship if reference is not None else ""
+    return msgspec.structs.replace(
+        findings,
+        criteria=criteria,
+        verdict=" ".join(filter(None, (study.exported, halted, verdict(findings, criteria), _twin(study, findings)))),
+        abstract=abstract(findings, study, known_today),
+    )
+
+
+def _twin(study: Study, findings: Findings) -> str:
+    """Which baseline the policy did the same as in every session; "" for none, or where it did nothing."""
+    own = [(session.pnl_usd, session.trades) for session in headline(study)]
+    for one in study.baselines:
+        same = [(session.pnl_usd, session.trades) for session in joined(one.folds)] == own
+        if same and one.name not in (*ACTIVE, *findings.parts) and findings.policy.figures.trades:
+            return f"It held {one.name} on every day: each session's profit is that of this baseline, to the cent."
+    return ""
+
+
+# --- what a criterion found, in the unit of its limit and next to it --------------------------------------------------
+
+
+def with_limits(criteria: Sequence[Judged], f: Findings) -> tuple[Judged, ...]:
+    """Return the criteria with words that name figure and limit in one unit, where the figure is known."""
+    return tuple(
+        msgspec.structs.replace(one, found=_WORDS[one.name](f))
+        if one.name in _WORDS and one.found != "not known"
+        else one
+        for one in criteria
+    )
+
+
+def _best(f: Findings) -> Line | None:
+    return max(f.rivals, key=lambda line: line.figures.net_return, default=None)
+
+
+def _options(f: Findings) -> str:
+    run = f.recorded_run
+    if not f.trades_options:
+        return "holds no options"
+    if run is None:
+        return "no dry run on recorded quotes"
+    modelled = share(run.modelled / run.fills) if run.fills else "none"
+    return (
+        f"{counted(run.sessions, 'session')}, at least {MINUTE_SESSIONS}; profit {number(run.profit_usd, 0)} USD, "
+        f"above 0; modelled {modelled}, at most 10 %"
+    )
+
+
+def _length(f: Findings) -> str:
+    fewest = DAILY_SESSIONS if f.compounds else MINUTE_SESSIONS
+    return f"{counted(f.policy.figures.sessions, 'session')}, at least {fewest}"
+
+
+def _trades(f: Findings) -> str:
+    own = f.policy.figures
+    if f.compounds:
+        return f"on {counted(own.sessions_traded, 'session')}, at least 30 ({counted(own.trades, 'order')} filled)"
+    return f"{counted(own.trades, 'trade')}, at least 30"
+
+
+def _baselines(f: Findings) -> str:
+    best = _best(f)
+    theirs = "" if best is None else f", to beat {percent(best.figures.net_return)} ({best.name})"
+    return f"{percent(f.policy.figures.net_return)}{theirs}"
+
+
+def _drawdown(f: Findings) -> str:
+    best = _best(f)
+    deeper = best if best is not None and best.figures.max_drawdown > DRAWDOWN else None
+    limit = fall(DRAWDOWN) if deeper is None else f"{fall(deeper.figures.max_drawdown)} ({deeper.name})"
+    return f"{fall(f.policy.figures.max_drawdown)}, limit {limit}"
+
+
+def _moved(f: Findings) -> str:
+    one = f.learnt
+    assert one is not None, "asked for a run that measured it"
+    return f"by {number(one.kl, 3)} nats, vary by {number(one.variation, 3)}, at least {number(MOVED)} each"
+
+
+_WORDS: dict[str, Callable[[Findings], str]] = {
+    "recorded options": _options,
+    "seeds": lambda f: f"{f.seeds}, at least 10",
+    "length": _length,
+    "trades": _trades,
+    "profit": lambda f: f"{percent(f.policy.figures.net_return)}, above 0",
+    "baselines": _baselines,
+    "drawdown": _drawdown,
+    "moved": _moved,
+    "luck": lambda f: f"{share(f.random_p)} of them, at most 5 %",
+}
