@@ -19,12 +19,11 @@ from daemon.dashboard.desks import FollowedDesk
 from daemon.dashboard.naming import named
 from daemon.dashboard.server import Dashboard, names
 from daemon.dashboard.serving import listen, serve
-from daemon.engine.desks_file import read_desks
+from daemon.engine.desks_file import DESKS_HELP, desks_at
 from daemon.host.own_files import StateDirError
 from daemon.host.safe_decode import prepare_types
 from daemon.host.state_place import configured_state_dir
 from daemon.host.version import add_version
-from daemon.journal.journal import FILE
 from daemon.models.shipped import to_read
 from strategies.registry import add
 
@@ -63,12 +62,7 @@ def _options(arguments: Sequence[str] | None) -> argparse.Namespace:
     which = parser.add_mutually_exclusive_group()
     one = "a desk; may be given repeatedly (paths.state_dir of ./config.toml and the environment)"
     which.add_argument("--state-dir", type=Path, action="append", metavar="DIR", help=one)
-    which.add_argument(
-        "--desks",
-        type=Path,
-        metavar="FILE",
-        help="the desks of this desks.toml, or all that stand below this folder now",
-    )
+    which.add_argument("--desks", type=Path, metavar="FILE|DIR", help=DESKS_HELP)
     parser.add_argument(
         "--models-dir", type=Path, default=Path("onnx_models"), metavar="DIR", help="the model store (%(default)s)"
     )
@@ -85,18 +79,14 @@ def _port(text: str) -> int:
 
 
 def _chosen(options: argparse.Namespace) -> dict[str, FollowedDesk]:
-    """The desks by name. Raises ValueError for none or too many, OSError, StateDirError."""
+    """The desks by name. Raises ValueError for too many, StateDirError, also for none."""
     place: Path | None = options.desks
     if place is not None and place.is_file():
-        desks = {desk.name: FollowedDesk(desk.name, desk.state_dir) for desk in read_desks(place)}
+        desks = {desk.name: FollowedDesk(desk.name, desk.state_dir) for desk in desks_at(place)}
     elif place is not None:
-        desks = named(sorted({path.parent for pattern in (FILE, f"*/{FILE}") for path in place.glob(pattern)}))
+        desks = named([desk.state_dir for desk in desks_at(place)])
     else:
         desks = named(options.state_dir or [configured_state_dir()])
-    if not desks:
-        raise ValueError(
-            f"{place}: no desk has a journal here: name one with --state-dir, or their parent folder with --desks"
-        )
     if len(desks) > DESKS_MOST:
         raise ValueError(f"{len(desks)} desks, expected at most {DESKS_MOST}: name fewer by --state-dir")
     return desks

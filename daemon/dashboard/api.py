@@ -12,7 +12,7 @@ from typing import Any
 import msgspec
 
 from daemon.dashboard.desks import FollowedDesk
-from daemon.dashboard.pages.decisions import FILTERS, LINES_MOST, decision_lines, decision_page, decision_row
+from daemon.dashboard.pages.decisions import FILTERS, LINES_MOST, decision_page, decision_row, decisions_page
 from daemon.dashboard.pages.health import health_page
 from daemon.dashboard.pages.history import DecisionHistory, Lookup, Transition
 from daemon.dashboard.pages.learning import learning_page
@@ -76,7 +76,7 @@ def price(desk: FollowedDesk, query: Query, _: AnswerContext) -> Any:
 def equity(desk: FollowedDesk, _: Query, __: AnswerContext) -> Any:
     """`GET /api/equity`."""
     with desk.reader() as reader:
-        return equity_page(reader)
+        return equity_page(reader, desk.picture.state)
 
 
 def decisions(desk: FollowedDesk, query: Query, _: AnswerContext) -> Any:
@@ -84,7 +84,7 @@ def decisions(desk: FollowedDesk, query: Query, _: AnswerContext) -> Any:
     before, limit = whole(query, "before", 0, 2**48), whole(query, "limit", 50, LINES_MOST)
     outcome, until_ns = one_of(query, "outcome", FILTERS), end_of(query, "day")
     with desk.reader() as reader:
-        return decision_lines(reader, before, limit, outcome, until_ns)
+        return decisions_page(desk.picture, reader, before, limit, outcome, until_ns)
 
 
 def decision(desk: FollowedDesk, query: Query, around: AnswerContext) -> Any:
@@ -93,7 +93,7 @@ def decision(desk: FollowedDesk, query: Query, around: AnswerContext) -> Any:
     picture = desk.picture
     spec = picture.spec
     with desk.reader() as reader:
-        row = decision_row(reader, number)
+        row = decision_row(picture, reader, number)
         found, explained, why = Lookup(), None, ""
         if row["kind"] != "policy":
             why = "a rule decided, the policy was not asked"
@@ -117,7 +117,8 @@ def around(desk: FollowedDesk, query: Query, _: AnswerContext) -> Any:
     """`GET /api/around/N`; N comes as `number`."""
     number = whole(query, "number", 0, 2**48)
     with desk.reader() as reader:
-        return around_page(desk.picture, reader, decision_row(reader, number), query.get("symbol", "")[:40])
+        row = decision_row(desk.picture, reader, number)
+        return around_page(desk.picture, reader, row, query.get("symbol", "")[:40])
 
 
 class TextFile(msgspec.Struct, frozen=True):

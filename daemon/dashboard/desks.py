@@ -18,7 +18,7 @@ from typing import Any
 import msgspec
 
 from daemon.core.state import State
-from daemon.dashboard.newest import Newest, read_on
+from daemon.dashboard.newest import Newest, entered_of, newest_decision, read_on
 from daemon.engine.code import code_digest
 from daemon.engine.follow import Follower
 from daemon.engine.state_dir import last_locked_by, locked_by
@@ -49,8 +49,9 @@ class Picture(msgspec.Struct, frozen=True):
     read_at: float = 0.0
     look_ms: float = 0.0
     generation: int = 0
-    decision: dict[str, Any] | None = None  # the newest row of `decisions`
+    decision: dict[str, Any] | None = None  # the newest row of `decisions`, with its outcome as it is `shown`
     newest: Newest = Newest()
+    entered: dict[str, int] = {}  # of each open trade what was entered in all, by symbol
 
     @property
     def spec(self) -> Spec | None:
@@ -97,12 +98,13 @@ class FollowedDesk:
         caught_up = follower.caught_up
         follower.close()  # between two looks the journal is not held open
         decision, newest, readable, unread = None, Newest(), False, ""
+        entered: dict[str, int] = {}
         same = follower.generation == former.generation
         try:
             with self.reader() as reader:
                 meta = reader.meta()
-                rows = reader.query("SELECT * FROM decisions ORDER BY decision DESC LIMIT 1")
-                decision = dict(rows[0]) if rows else None
+                decision = newest_decision(reader, follower.state)
+                entered = entered_of(reader, follower.state)
                 newest, readable = read_on(reader, former.newest if same else Newest()), True
         except _TROUBLE as error:
             meta, decision, newest = follower.meta, former.decision if same else None, former.newest
@@ -121,6 +123,7 @@ class FollowedDesk:
             generation=follower.generation,
             decision=decision,
             newest=newest,
+            entered=entered,
         )
 
 

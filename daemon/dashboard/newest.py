@@ -7,12 +7,15 @@ rows added since. The newest `KEPT` of each sort are kept.
 from __future__ import annotations
 
 from contextlib import closing, suppress
+from typing import Any
 
 import msgspec
 
+from daemon.core.state import State
 from daemon.dashboard.learning_views import StepLine
 from daemon.dashboard.views import AlarmLine
 from daemon.engine.segments import parts_of
+from daemon.journal.outcomes import shown_outcome
 from daemon.journal.reader import JournalReader
 from daemon.journal.rows import JournalError, base_of
 
@@ -94,6 +97,30 @@ def read_on(reader: JournalReader, seen: Newest) -> Newest:
     if base is not None and after < base.row:
         seen, after = _before(reader, seen, after, base.row), base.row
     return msgspec.structs.replace(_read(reader, seen, after, newest), last_id=newest)
+
+
+def newest_decision(reader: JournalReader, state: State[Any] | None) -> dict[str, Any] | None:
+    """Return the newest row of `decisions` with its outcome as it is `shown`, None for none. Raises sqlite3.Error."""
+    shown = shown_outcome(under_way(state))
+    rows = reader.query(f"SELECT d.*, {shown} AS shown FROM decisions AS d ORDER BY decision DESC LIMIT 1")
+    return dict(rows[0]) if rows else None
+
+
+def entered_of(reader: JournalReader, state: State[Any] | None) -> dict[str, int]:
+    """Return what was entered in all of each position, by symbol; {} without one, or in a journal without trades."""
+    opened = [held.opened_ns for held in state.book.positions.values()] if state is not None else []
+    if not opened or not reader.query("SELECT 1 FROM sqlite_schema WHERE name = 'round_trips'"):
+        return {}
+    rows = reader.query(
+        "SELECT symbol, abs(entered) AS entered FROM round_trips WHERE opened_ns >= ? AND entered + left_again <> 0",
+        (min(opened),),
+    )
+    return {row["symbol"]: row["entered"] for row in rows}
+
+
+def under_way(state: State[Any] | None) -> frozenset[int]:
+    """Return the decisions whose orders may still come."""
+    return frozenset(work.decision for work in state.works.values()) if state is not None else frozenset()
 
 
 def _before(reader: JournalReader, seen: Newest, after: int, last: int) -> Newest:

@@ -24,7 +24,10 @@ class DeskLine(msgspec.Struct, frozen=True):
 
 
 class GateLine(msgspec.Struct, frozen=True):
-    """A gate as it stands now for a new entry. `state`: passes, denies, or unknown (it needs an order to judge)."""
+    """A gate as it stands now for a new entry. `state`: passes, denies, or unknown (it needs an order to judge).
+
+    A gate that passes has a `reason` where it is not needed.
+    """
 
     name: str
     state: str
@@ -39,11 +42,13 @@ class PositionLine(msgspec.Struct, frozen=True):
     quantity: int
     entry: float
     mark: float
-    pnl_usd: float
+    pnl_usd: float  # unrealised
     opened: float
     stop: float = 0.0
     target: float = 0.0
     value_usd: float = 0.0  # at the mark
+    entered: int = 0  # in all since it was opened, 0 where that is not known
+    realised_usd: float = 0.0  # by what was left again, and fees
     weight: float | None = None  # of the equity, None without a positive one
 
 
@@ -106,6 +111,7 @@ class Now(msgspec.Struct, frozen=True):
     day_usd: str  # gain since the session's start
     drawdown: float
     alarms: tuple[AlarmLine, ...]  # the newest ones, newest first
+    halt_since: float = 0.0
     learns: bool = False  # it explores, or has a ladder: it has a page of learning
 
 
@@ -158,7 +164,7 @@ class EquityPage(msgspec.Struct, frozen=True):
 
 
 class DecisionLine(msgspec.Struct, frozen=True):
-    """A line of `GET /api/decisions?before=N&limit=50&outcome=…&day=DATE`, newest first."""
+    """A decision in a line. `outcome` is `no_change` where nothing was ordered (`daemon.journal.outcomes`)."""
 
     decision: int
     time: float
@@ -170,6 +176,15 @@ class DecisionLine(msgspec.Struct, frozen=True):
     outcome: str
     denied_by: tuple[str, ...]
     model: str
+    traded: str = ""  # what its orders bought and sold, in words
+    realised_usd: float | None = None  # by its fills; None where they closed nothing
+
+
+class DecisionsPage(msgspec.Struct, frozen=True):
+    """`GET /api/decisions?before=N&limit=50&outcome=…&day=DATE`, newest first. `total`: all that match, if counted."""
+
+    lines: tuple[DecisionLine, ...]
+    total: int | None
 
 
 class TradeLine(msgspec.Struct, frozen=True):
@@ -185,9 +200,11 @@ class TradeLine(msgspec.Struct, frozen=True):
     held_s: float
     bars: int | None
     entry: float | None  # average
-    exit: float | None
+    exit: float | None  # while open: of what was left so far
     pnl_usd: float | None  # of an open one at the newest mark
     pnl_percent: float | None
+    realised_usd: float
+    unrealised_usd: float | None  # of what is still held
     fees_usd: float
     worst_usd: float | None
     worst_percent: float | None
@@ -211,7 +228,7 @@ class AroundPage(msgspec.Struct, frozen=True):
     """`GET /api/around/N?symbol=S`: the price around a decision, the fills within, and the trades it took part in."""
 
     symbol: str
-    symbols: tuple[str, ...]  # what the decision traded first
+    symbols: tuple[str, ...]  # what the decision traded first, then what was held
     bars: tuple[Candle, ...]
     marks: tuple[FillMark, ...]
     trades: tuple[TradeLine, ...]
@@ -341,35 +358,3 @@ class RiskPage(msgspec.Struct, frozen=True):
     denials: tuple[tuple[str, int], ...]  # gate and count since the journal began, most first
     alarms: tuple[AlarmLine, ...]
     commands: tuple[AlarmLine, ...]  # what operators asked for, newest first
-
-
-class TimingLine(msgspec.Struct, frozen=True):
-    """Durations in seconds of the newest `count` of one kind."""
-
-    name: str
-    what: str
-    count: int
-    median_s: float
-    p99_s: float
-    worst_s: float
-
-
-class HealthPage(msgspec.Struct, frozen=True):
-    """`GET /api/health`."""
-
-    running: bool
-    process: str
-    code: str  # digest of the deciding code of the last run
-    own_code: str  # this dashboard's
-    journal_mib: float
-    wal_mib: float
-    events: int
-    snapshots: int
-    first_event: float
-    last_event: float
-    starts: tuple[float, ...]  # newest first, at most 20
-    kinds: tuple[tuple[str, int], ...]  # events of the newest session by kind
-    rejected_bars: int
-    follow_ms: float  # how long the last look at the journal took
-    clients: int  # pages that are open
-    timings: tuple[TimingLine, ...] = ()  # none of recorded data

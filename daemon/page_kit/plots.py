@@ -62,7 +62,7 @@ class Bin(NamedTuple):
 
 
 class Curve(NamedTuple):
-    """A line and its style-sheet class; `label` stands at its end."""
+    """A line and its style-sheet class; `label` stands at its end, unless it is ""."""
 
     label: str
     style: str
@@ -193,21 +193,24 @@ def equity(
     width: int,
     title: str = "Running sum of net returns over the test sessions",
 ) -> Markup:
-    """Running sums of returns over sessions with their names at the right edge; `folds` are (session, label)."""
+    """Running sums of returns over sessions, their names at the right edge; `folds` are (session, label), in order."""
     spread = [point[1] for curve in curves for point in curve.points]
     spread += [value for row in (band.points if band else ()) for value in row[1:]]
     labels = [curve.label for curve in curves] + ([band.label] if band else [])
     last = max(point[0] for curve in curves for point in curve.points)
     size = (width, 300 if width > NARROW else 260)
     plot = Plot((0.0, last), padded(spread), size, right=10 + max(map(width_of, labels)), bottom=22)
-    plot.y_axis(percent)
+    plot.y_axis(percent, count=8)
+    free, room = plot.left, plot.edge - (width_of(folds[-1][1]) + 6 if folds and folds[-1][0] >= last else 0)
     for index, (at, label) in enumerate(folds):
         x = plot.px(at)
-        ahead = plot.px(folds[index + 1][0]) if index + 1 < len(folds) else plot.edge
-        if index:
+        if index and at < last:
             plot.line(x, plot.top, x, plot.floor, "fold")
-        if ahead - x > width_of(label):
+        if at >= last:
+            plot.text(plot.edge, plot.floor + 14, label, "end")
+        elif x >= free and x + 3 + width_of(label) <= room:
             plot.text(x + 3, plot.floor + 14, label)
+            free = x + 9 + width_of(label)
     ends: list[tuple[float, str, str]] = []
     if band:
         upper = [(plot.px(x), plot.py(high)) for x, _, high in band.points]
@@ -217,7 +220,8 @@ def equity(
         ends.append((plot.py((low + high) / 2), band.label, "band-label"))
     for curve in reversed(curves):
         plot.curve(curve.points, curve.style)
-        ends.append((plot.py(curve.points[-1][1]), curve.label, f"{curve.style}-label"))
+        if curve.label:
+            ends.append((plot.py(curve.points[-1][1]), curve.label, f"{curve.style}-label"))
     places = apart([end[0] for end in ends], TEXT + 2, plot.top, plot.floor)
     for y, (_, label, style) in zip(places, ends, strict=True):
         plot.text(plot.edge + 5, y + 4, label, style=style)

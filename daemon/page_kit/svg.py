@@ -145,9 +145,9 @@ class Plot:
 
     # --- axes -----------------------------------------------------------------------------------------------------
 
-    def y_axis(self, show: Show | None = None, unit: str = "", least: float = 0.0) -> None:
+    def y_axis(self, show: Show | None = None, unit: str = "", least: float = 0.0, count: int = 5) -> None:
         """Draw horizontal lines at round values, the one at zero darker, with the unit above."""
-        values, decimals = ticks(*self.y, least=least)
+        values, decimals = ticks(*self.y, count, least)
         if unit:
             self.text(4, 13, unit, style="axis")
         for value in values:

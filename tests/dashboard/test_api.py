@@ -20,11 +20,13 @@ import pytest
 from msgspec.structs import replace
 
 from daemon.core.desks.gates import OPTION_GATES
-from daemon.core.limits import Risk
+from daemon.core.limits import Risk, Trading
 from daemon.core.session import NEW_YORK
-from daemon.core.state import Pause
-from daemon.dashboard.desks import FollowedDesk
-from daemon.dashboard.pages.health import timings_of
+from daemon.core.state import Halt, Identity, Pause, RiskState, State
+from daemon.dashboard.desks import FollowedDesk, Picture
+from daemon.dashboard.newest import Newest
+from daemon.dashboard.pages.health import timings_of, troubles_of
+from daemon.dashboard.pages.price import peaks_of
 from daemon.dashboard.pages.risk import gates_now
 from daemon.journal.journal import FILE
 from daemon.journal.reader import JournalReader
@@ -44,7 +46,7 @@ def test_the_state_now_is_the_journals_last_word(served: Served, played: Played)
     assert now["seq"] == played.sql("SELECT count(*) AS n FROM events WHERE seq IS NOT NULL")[0]["n"]
     assert now["model"] == "fixture"
     assert not now["running"]
-    assert "no daemon runs" in now["stale"]
+    assert "the desk is stopped" in now["stale"]
 
 
 def test_the_gates_now_are_all_of_the_desks_kind_and_a_closed_session_denies(served: Served) -> None:
@@ -117,22 +119,39 @@ def test_the_equity_has_each_recorded_point_and_its_drawdown(served: Served, pla
     flat = sum(row["time_ns"] < traded for row in everything)
     rows = everything[flat - 1 :]  # before the first trade nothing moves
     assert len({row["equity_usd"] for row in everything[:flat]}) == 1 < flat
-    assert course["times"] == [row["time_ns"] / 1e9 for row in rows]
-    values = [float(row["equity_usd"]) for row in rows]
-    assert course["equity"] == values
-    expected = [1 - value / max(values[: place + 1]) for place, value in enumerate(values)]
-    assert course["drawdown"] == pytest.approx(expected, abs=1e-12)
+    values, count = [float(row["equity_usd"]) for row in rows], len(rows)
+    assert course["times"][:count] == [row["time_ns"] / 1e9 for row in rows]
+    assert course["equity"][:count] == values
+    now = served.json("/api/now")
+    assert (course["times"][-1], course["equity"][-1]) == (now["time"], float(now["equity_usd"]))
+    assert course["drawdown"][-1] == pytest.approx(now["drawdown"], abs=1e-6)
+    top = values.index(max(values))
+    expected = [1 - value / max(values[: place + 1]) for place, value in enumerate(values[:top])]
+    assert course["drawdown"][:top] == pytest.approx(expected, abs=1e-12)
+
+
+@pytest.mark.parametrize(
+    ("peak", "peaks"),
+    [
+        (0.0, [10.0, 12.0, 12.0, 12.0]),  # not known
+        (12.0, [10.0, 12.0, 12.0, 12.0]),
+        (13.0, [10.0, 13.0, 13.0, 13.0]),  # seen between two records
+        (11.0, [10.0, 12.0, 9.0, 11.0]),  # a resume forgot what was before
+    ],
+)
+def test_the_drawdown_is_from_the_peak_that_the_desk_counts(peak: float, peaks: list[float]) -> None:
+    assert peaks_of([10.0, 12.0, 9.0, 11.0], peak) == peaks
 
 
 def test_decisions_are_listed_newest_first_page_by_page(served: Served, played: Played) -> None:
     rows = played.sql("SELECT decision, outcome FROM decisions ORDER BY decision DESC")
-    first = served.json("/api/decisions?limit=10")
+    first = served.json("/api/decisions?limit=10")["lines"]
     assert [line["decision"] for line in first] == [row["decision"] for row in rows[:10]]
-    second = served.json(f"/api/decisions?limit=10&before={first[-1]['decision']}")
+    second = served.json(f"/api/decisions?limit=10&before={first[-1]['decision']}")["lines"]
     assert [line["decision"] for line in second] == [row["decision"] for row in rows[10:20]]
-    ordered = served.json("/api/decisions?limit=200&outcome=ordered")
+    ordered = served.json("/api/decisions?limit=200&outcome=ordered")["lines"]
     assert [line["decision"] for line in ordered] == [r["decision"] for r in rows if r["outcome"] == "ordered"]
-    acted = served.json("/api/decisions?limit=200&outcome=acted")
+    acted = served.json("/api/decisions?limit=200&outcome=acted")["lines"]
     assert [line["decision"] for line in acted] == [
         row["decision"] for row in rows if row["outcome"] in ("ordered", "exit")
     ][:200]
@@ -144,8 +163,8 @@ def test_decisions_are_listed_from_the_end_of_a_day_on(served: Served, played: P
     day = min(days)
     assert day < max(days)
     newest = next(row["decision"] for row, of_day in zip(rows, days, strict=True) if of_day == day)
-    assert served.json(f"/api/decisions?limit=1&day={day}")[0]["decision"] == newest
-    assert served.json("/api/decisions?day=1999-01-04") == []
+    assert served.json(f"/api/decisions?limit=1&day={day}")["lines"][0]["decision"] == newest
+    assert served.json("/api/decisions?day=1999-01-04")["lines"] == []
 
 
 def test_a_decision_has_its_orders_and_their_fills(served: Served, played: Played) -> None:
@@ -187,6 +206,28 @@ def test_health_counts_the_newest_session_by_kind(served: Served, played: Played
     assert dict(page["kinds"]) == {row["kind"]: row["n"] for row in rows}
     assert page["code"] == page["own_code"]
     assert page["events"] == played.sql("SELECT max(seq) AS n FROM events")[0]["n"]
+    assert page["troubles"] == []
+
+
+def test_health_says_what_to_look_at_since_when_and_what_to_do() -> None:
+    state: State[None] = State(
+        None,
+        Identity("paper", "paper", "option_scalper", "e", "sip"),
+        Trading(),
+        now_ns=9_000_000_000,
+        risk=RiskState(halt=Halt("daily_loss", "equity 90 of 100", 5_000_000_000), pause=Pause("operator", 0)),
+    )
+    stopped = Picture("d", {"mode": "paper"}, state, problem="", newest=Newest(code="abc"))
+    assert [(line.what, line.since) for line in troubles_of(stopped, "def")] == [
+        ("no daemon runs on this desk", 9.0),
+        ("halted: daily loss (equity 90 of 100)", 5.0),
+        ("paused: operator", 0.0),
+        ("this dashboard has other code than the daemon, so it cannot follow its states", 0.0),
+    ]
+    running = replace(stopped, process="7", state=replace(state, risk=RiskState()))
+    (line,) = troubles_of(running, "abc")
+    assert line.what.startswith("book and broker are not compared yet")
+    assert list(troubles_of(replace(running, meta={"mode": "replay"}), "abc")) == []
 
 
 @pytest.mark.parametrize(
@@ -249,6 +290,7 @@ def test_trades_are_those_that_the_fills_give_with_their_sums(served: Served, pl
     assert [(line["symbol"], line["quantity"], line["held"]) for line in page["trades"]] == [
         (trade.contract, trade.quantity, trade.held) for trade in proven
     ]
+    assert all(line["realised_usd"] == line["pnl_usd"] for line in page["trades"] if line["left"])
     closed = [line for line in page["trades"] if line["left"]]
     sums = page["totals"]
     assert (sums["trades"], sums["wins"]) == (len(closed), sum(line["pnl_usd"] > 0 for line in closed))

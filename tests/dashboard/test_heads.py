@@ -17,7 +17,7 @@ import pytest
 from rich.console import Console
 
 from daemon.cli.journal.explain import run
-from daemon.dashboard.desks import FollowedDesk
+from daemon.dashboard.desks import FollowedDesk, Picture
 from daemon.dashboard.pages.decisions import decision_page, decision_row
 from daemon.dashboard.pages.history import DecisionHistory, Lookup
 from daemon.dashboard.pages.now import shares_of
@@ -63,7 +63,7 @@ def state_dir(models: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def row_of(state_dir: Path, number: int = DECISION) -> sqlite3.Row:
     with closing(JournalReader(state_dir / FILE)) as reader:
-        return decision_row(reader, number)
+        return decision_row(Picture(""), reader, number)
 
 
 def newest(state_dir: Path) -> np.ndarray:
@@ -84,7 +84,7 @@ def page(state_dir: Path, models: Path) -> DecisionPage:
         while found.pending and time.monotonic() < until:
             found = history.find(DECISION)
         assert found.observation is not None, found.missing
-        row = decision_row(reader, DECISION)
+        row = decision_row(picture, reader, DECISION)
         logits = tuple(json.loads(row["logits"]))
         runner = Runner(load(models, strategy("toy_crowd"), VERSION), spec)
         explained = contribution(runner, spec, found.observation, logits, chosen_output(spec, row["action"], logits))

@@ -15,7 +15,7 @@ import struct
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
-from datetime import date, timedelta
+from datetime import date, datetime, timedelta
 from decimal import Decimal
 from pathlib import Path
 from typing import Any
@@ -24,6 +24,9 @@ import pytest
 from PIL import Image, ImageColor
 from playwright.sync_api import Browser, Page, Route, expect
 
+from daemon.core.desks.gates import GATES
+from daemon.core.session import NEW_YORK
+from daemon.reports.words import instrument
 from strategies.option_scalper import ACTIONS, SPEC
 from tests.support.browser import (
     CONTRAST,
@@ -167,8 +170,20 @@ def test_the_first_page_shows_the_journals_newest_decision_and_money(opened: Ope
 def test_the_position_is_the_sum_of_the_journals_fills(opened: Opener, told: Told) -> None:
     page = opened("now", "#position [data-symbol]").page
     held = told.rows("SELECT symbol, SUM(side * quantity) AS held FROM fills GROUP BY symbol HAVING held <> 0")
-    shown = page.locator("#position h3").all_text_contents()
-    assert shown == [f"{row['held']:,} × {row['symbol']}" for row in held]
+    assert page.locator("#position h3").all_text_contents() == [instrument(row["symbol"]) for row in held]
+    trades = told.rows("SELECT quantity, held, pnl_usd, realized_usd FROM trades WHERE left_ns IS NULL ORDER BY symbol")
+    assert [trade["held"] for trade in trades] == [row["held"] for row in held]
+    (trade,) = trades
+    of_all = f" of {trade['quantity']}" if trade["quantity"] > trade["held"] else ""
+    expect(page.locator("#position .open")).to_have_text(f"open: {trade['held']}{of_all}")
+    parts = {"Unrealised": trade["pnl_usd"] - trade["realized_usd"], "Realised": trade["realized_usd"]}
+    money = {name: f"{'−' if usd < 0 else '+'}${abs(usd):,.2f}" for name, usd in parts.items()}
+    shown = page.locator("#position .figures")
+    assert {name: shown.locator(f'[data-figure="{name}"] > span').text_content() for name in money} == money
+    line = opened("trades", "#trips tr[data-trade]").page.locator("#trips tr[data-trade]").first
+    expect(line).to_contain_text(f"unrealised {money['Unrealised']}, realised {money['Realised']}")
+    expect(line).to_contain_text(f"open: {trade['held']}{of_all}")
+    expect(line.locator('[data-label="Exit"]')).to_have_text("–")
 
 
 def test_the_chart_has_an_arrow_for_each_fill_of_the_session(opened: Opener, told: Told) -> None:
@@ -196,6 +211,9 @@ def test_an_arrow_of_the_chart_leads_to_its_decision(opened: Opener, told: Told)
     arrows = [divmod(index, image.width) for index, pixel in enumerate(image.get_flattened_data()) if pixel == entry]
     y, x = arrows[len(arrows) // 2]
     chart.hover(position={"x": x, "y": y})
+    expect(page.locator("#price .reading")).to_contain_text(
+        re.compile(r"O [\d.]+ H [\d.]+ L [\d.]+ C [\d.]+ · .*buy \d+ SPY \d")
+    )
     chart.click(position={"x": x, "y": y})
     page.wait_for_selector("#orders [data-order]")
     number = int(page.url.rsplit("/", 1)[1])
@@ -207,7 +225,7 @@ def test_trades_are_shown_with_an_arrow_a_sign_and_a_link_to_their_decisions(ope
     trades = told.rows("SELECT * FROM trades ORDER BY left_ns IS NOT NULL, coalesce(left_ns, opened_ns) DESC LIMIT 50")
     rows = page.locator("#trips tr[data-trade]")
     assert rows.count() == len(trades) > 2
-    kinds = [rows.nth(n).locator("td").first.locator("span").get_attribute("class") for n in range(len(trades))]
+    kinds = [rows.nth(n).locator("td").first.locator("span").first.get_attribute("class") for n in range(len(trades))]
     assert kinds == ["gain" if row["pnl_usd"] > 0 else "loss" if row["pnl_usd"] < 0 else "even" for row in trades]
     arrows = page.evaluate(
         "['gain', 'loss'].map(name => getComputedStyle(document.querySelector(`.${name}`), '::before').content)"
@@ -362,7 +380,8 @@ def test_a_decision_shows_the_journals_gates_orders_and_fills(opened: Opener, to
 def test_a_denied_decision_names_the_gate_and_its_reason(opened: Opener, told: Told) -> None:
     decision = told.row("SELECT * FROM decisions WHERE outcome = 'denied' ORDER BY decision DESC LIMIT 1")
     page = opened(f"decision/{decision['decision']}", "#gates li").page
-    denied = {gate: reason for gate, reason in json.loads(decision["gates"]).items() if reason}
+    gates = {gate: reason for gate, reason in json.loads(decision["gates"]).items() if reason}
+    denied = {gate: re.sub(r"[A-Z]+\d{6}[CP]\d{8}", lambda m: instrument(m[0]), why) for gate, why in gates.items()}
     shown = page.locator("#gates li[data-state=denies]").evaluate_all(
         "all => all.map(n => [n.dataset.gate, n.querySelector('.gate-reason').textContent])"
     )
@@ -394,6 +413,7 @@ def test_risk_and_health_say_what_the_journal_says(opened: Opener, told: Told) -
     shown = page.locator("#denials li").evaluate_all("all => all.map(n => [n.dataset.gate, Number(n.dataset.count)])")
     assert dict(shown) == {gate: count for gate, count in denials.items() if count}
     page = opened("health", READY["health"]).page
+    assert page.locator("#state .headline").text_content() == "Well The run ended, and nothing is wrong with it."
     assert named(page, "Events") == f"{told.row('SELECT COUNT(seq) AS n FROM events')['n']:,}"
 
 
@@ -429,7 +449,7 @@ def test_a_basket_s_orders_have_one_heading_and_two_versions_stand_side_by_side(
     assert page.locator("#orders h3").count() == 0
     watched = opened("models", "#compare tr[data-compared]", answers=between)
     cells = watched.page.locator('#compare tr[data-compared="net return"] td').all_text_contents()
-    assert cells == ["0.25", "0.5", "+0.25"]
+    assert cells == ["25.00 %", "50.00 %", "+25.00 points"]
     assert watched.page.locator('#compare tr[data-compared="trades"] td').last.text_content() == "–"
 
 
@@ -449,11 +469,11 @@ def test_a_change_of_the_journal_and_a_restart_of_the_dashboard_reach_an_open_pa
         after = newest(Told(copy))["decision"]
         assert after > before
         expect(page.locator("#answer .action")).to_contain_text(f"{after:,}")
-        expect(page.locator("#connection")).to_have_text("desk stopped")
+        expect(page.locator("#connection")).to_have_text("stopped")
         expect(page.locator("#clock")).to_contain_text("recorded time: ")
     expect(page.locator("#connection")).to_contain_text("reconnecting")
     with dashboard(port, copy):
-        expect(page.locator("#connection")).to_have_text("desk stopped")
+        expect(page.locator("#connection")).to_have_text("stopped")
     page.close()
 
 
@@ -517,22 +537,77 @@ def test_markup_in_any_text_is_shown_as_text(opened: Opener, told: Told) -> None
 
 def test_live_money_halt_and_stale_are_said_in_words(opened: Opener, tmp_path: Path) -> None:
     stale = "the journal was written by other code"
-    states = {"mode": "live", "account": "live 123456789", "halt": "daily_loss", "stale": stale}
-    page = opened("now", READY["now"], answers=changed(lambda told: told, lambda now: {**now, **states})).page
+    halt = {
+        "halt": "operator: spread (by control/anna (uid 7))",
+        "halt_since": datetime(2024, 1, 5, 10, 30, tzinfo=NEW_YORK).timestamp(),
+    }
+    states = {"mode": "live", "account": "live 123456789", "stale": stale, **halt}
+    between = changed(lambda told: told, lambda now: {**now, **states})
+    page = opened("now", READY["now"], answers=between, size=PHONE).page
+    page.evaluate("scrollTo(0, 900)")
+    for kept in ("#live-money", "nav", "#banner"):
+        expect(page.locator(kept)).to_be_in_viewport(ratio=1)
     expect(page.locator("#live-money")).to_be_visible()
     expect(page.locator("#mode")).to_have_text("LIVE MONEY")
-    expect(page.locator("#banner")).to_contain_text("HALTED: daily_loss")
+    expect(page.locator("#banner")).to_contain_text("HALTED since 5 Jan 2024, 10:30 EST: operator: spread, by anna.")
     expect(page.locator("#stale")).to_have_text("Not live: the journal was written by other code")
     expect(page.locator("#clock")).to_have_class(re.compile("old"))
     picture(page, "halted-1280", tmp_path)
 
 
+def test_the_fleet_has_one_state_for_each_desk_the_troubled_first_and_no_sum_of_other_days(opened: Opener) -> None:
+    def several(found: Any) -> Any:
+        if isinstance(found, dict) and "totals" in found:
+            (desk,), (total,) = found["desks"], found["totals"]
+            desk = {**desk, "holds": "flat", "alarms": 0, "session": "2024-01-05"}
+            lines: dict[str, dict[str, Any]] = {
+                "calm": {"running": True},
+                "over": {},
+                "odd": {"holds": "4 SPY241121C00479000"},
+                "mute": {"problem": "no journal here", "equity_usd": 10_000.0, "day_usd": 0.0},
+                "held": {
+                    "running": True,
+                    "may_trade": False,
+                    "trading": "halted: operator: why (by socket/anna (uid 0))",
+                },
+            }
+            found["desks"] = [{**desk, "name": name, **line} for name, line in lines.items()]
+            found["desks"][0]["session"] = "2024-01-04"
+            found["totals"] = [{**total, "desks": 4, "counted": 3, "day_usd": 12.0}]
+        return found
+
+    page = opened("fleet", READY["fleet"], answers=changed(several, lambda now: now)).page
+    states = page.locator("#desks tr[data-fleet]").evaluate_all(
+        "all => all.map(n => [n.dataset.fleet, n.dataset.state])"
+    )
+    assert states == [
+        ["mute", "UNREADABLE"],
+        ["held", "HALTED"],
+        ["odd", "STOPPED – HOLDING"],
+        ["calm", "running"],
+        ["over", "stopped"],
+    ]
+    cells = page.locator('tr[data-fleet="mute"] td').all_text_contents()
+    assert cells[1:] == ["–"] * len(cells[1:])
+    expect(page.locator('tr[data-fleet="held"]')).to_contain_text("operator: why, by anna")
+    expect(page.locator('tr[data-fleet="odd"]')).to_contain_text("4 SPY 21 Nov 24 479 call")
+    assert named(page, "P&L") == "not comparable"
+    expect(page.locator("#totals .gain, #totals .loss")).to_have_count(0)
+    expect(page.locator("#totals")).to_contain_text("4 Jan 2024 to 5 Jan 2024")
+
+
 def test_a_paper_account_is_told_from_real_money(opened: Opener) -> None:
-    states = {"mode": "paper", "account": "paper PA3TEST", "reconciled": False}
+    denied = [{"name": name, "state": "denies", "reason": "", "ends": 0} for name in ("outside_session", "stale_bar")]
+    states = {"mode": "paper", "account": "paper PA3TEST", "reconciled": False, "gates": denied}
     page = opened("now", READY["now"], answers=changed(lambda told: told, lambda now: {**now, **states})).page
     expect(page.locator("#mode")).to_have_text("live with a paper account")
     expect(page.locator("#live-money")).to_be_hidden()
     expect(page.locator("#banner")).to_contain_text("not yet compared")
+    expect(page.locator("#gates .headline")).to_have_text("Market closed")
+    states["gates"] = [*denied, {**denied[0], "name": "drawdown"}]
+    page.reload()
+    expect(page.locator("#gates .headline")).to_have_text("3 gates deny a new entry.")
+    expect(page.locator('#gates [data-gate="outside_session"]')).to_contain_text("within the session")
 
 
 # --- for everyone -------------------------------------------------------------------------------------------------
@@ -549,6 +624,9 @@ def test_every_page_fits_is_legible_and_can_be_touched(
         assert watched.overflow() <= 0, name
         assert page.evaluate(SMALL) == [], name
         picture(page, f"{name}-{size[0]}", tmp_path)
+        if name == "trades":
+            for excursion in ("Worst", "Best"):
+                expect(page.locator(f'#trips td[data-label="{excursion}"]').first).to_be_visible()
         for colours in ("light", "dark"):
             page.emulate_media(color_scheme="light" if colours == "light" else "dark")
             assert page.evaluate(CONTRAST) == [], (name, colours)
@@ -614,10 +692,35 @@ def test_the_chart_library_is_the_one_that_its_readme_names() -> None:
         assert hashlib.sha256((vendor / name).read_bytes()).hexdigest() == digest
 
 
+def test_each_gate_has_the_name_of_what_it_asks_for() -> None:
+    text = (REPOSITORY / "daemon" / "dashboard" / "static" / "js" / "gates.js").read_text()
+    assert set(re.findall(r"^  (\w+): \"", text, re.MULTILINE)) >= {gate.name for gate in GATES}
+
+
 def test_no_script_of_ours_reads_text_as_html() -> None:
     scripts = (REPOSITORY / "daemon" / "dashboard" / "static" / "js").glob("*.js")
     forbidden = re.compile(r"innerHTML|outerHTML|insertAdjacentHTML|document\.write|DOMParser|\beval\b|new Function")
     assert [path.name for path in scripts if forbidden.search(path.read_text())] == []
+
+
+def test_a_wrong_address_is_one_sentence_with_a_link_and_several_desks_begin_with_the_fleet(
+    opened: Opener, browser: Browser, address: str
+) -> None:
+    def two(found: Any) -> Any:
+        named = isinstance(found, list) and found and "strategy" in found[0]
+        return [*found, {**found[0], "name": "other"}] if named else found
+
+    watched = opened("", READY["fleet"], answers=changed(two, lambda now: now))
+    expect(watched.page.locator("h1")).to_have_text("Fleet")
+    for route, sentence in (("nowhere", 'a page "nowhere"'), ("now?desk=nobody", 'a desk "nobody"')):
+        page = watched.open(route, "main h1")
+        expect(page.locator("main")).to_contain_text(f"This dashboard does not have {sentence}.")
+        expect(page.locator("main a")).to_have_text("All desks")
+    page = browser.new_page()
+    page.goto(f"{address}/#/decision/99999999")
+    expect(page.locator(".trouble")).to_have_text("This journal has no decision 99999999. All decisions")
+    expect(page.locator("main section:visible")).to_have_count(0)
+    page.close()
 
 
 def test_a_desk_without_a_journal_says_so_and_claims_nothing(browser: Browser, tmp_path: Path) -> None:
@@ -630,6 +733,7 @@ def test_a_desk_without_a_journal_says_so_and_claims_nothing(browser: Browser, t
         expect(page.locator("#clock")).to_have_text("no event yet")
         expect(page.locator(".trouble")).to_contain_text("no journal here")
         expect(page.locator("#banner")).to_be_empty()
+        assert {named(page, name) for name in ("Equity", "P&L", "Drawdown", "Position", "Cash")} == {"–"}
         page.close()
     finally:
         end(process)

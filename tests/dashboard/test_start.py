@@ -7,7 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from daemon.dashboard.__main__ import main
+from daemon.dashboard.__main__ import _chosen, _options, main
+from daemon.journal.journal import FILE
 
 
 def test_a_port_in_use_is_named_with_the_option_that_chooses_another(
@@ -19,3 +20,20 @@ def test_a_port_in_use_is_named_with_the_option_that_chooses_another(
     assert capsys.readouterr().err == (
         f"rltrader-dashboard: port {port}: Address already in use: choose another with --port, or 0 for a free one\n"
     )
+
+
+def test_desks_are_those_of_a_start_file_or_those_with_a_journal_below_a_folder(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["--desks", str(tmp_path)]) == 2
+    assert capsys.readouterr().err.startswith(f"rltrader-dashboard: {tmp_path}: no desk has a journal here: name one")
+    for name in ("a", "b"):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / FILE).write_text("cannot be read")
+    file = tmp_path / "desks.toml"
+    file.write_text('[[desk]]\nname = "mine"\nstate_dir = "b"\n')
+    for place, expected in ((tmp_path, {"a": "a", "b": "b"}), (file, {"mine": "b"})):
+        found = _chosen(_options(["--desks", str(place)]))
+        assert {name: desk.path for name, desk in found.items()} == {
+            name: tmp_path / folder for name, folder in expected.items()
+        }

@@ -13,53 +13,66 @@ import msgspec
 import numpy as np
 
 from daemon.dashboard.desks import Picture
+from daemon.dashboard.newest import under_way
 from daemon.dashboard.pages.history import Lookup
 from daemon.dashboard.pages.now import shares_of
 from daemon.dashboard.pages.price import NotThere
-from daemon.dashboard.pages.risk import DENIES, PASSES, UNKNOWN
+from daemon.dashboard.pages.risk import DENIES, PASSES, UNKNOWN, unneeded
 from daemon.dashboard.views import (
     Contribution,
     DecisionLine,
     DecisionPage,
+    DecisionsPage,
     GateLine,
     OrderLine,
     Shadowed,
 )
+from daemon.journal.outcomes import SHOWN, shown_outcome
 from daemon.journal.reader import JournalReader
 from daemon.journal.trades import LONGEST
 from daemon.reports.heads import heads_at
+from daemon.reports.words import instrument
 from strategies.kit.contract import Observation, Spec
 
-OUTCOMES = ("hold", "ordered", "exit", "denied", "expired", "failed")
 ACTED = "acted"  # what led to orders
-FILTERS = (ACTED, *OUTCOMES)
+FILTERS = (ACTED, *SHOWN)
 LINES_MOST = 200
+COUNTED_MOST = 1000  # decisions of one outcome: an exact count reads all of the journal's
 SYMBOLS_MOST = 50  # of which a page shows what was seen, where rows are symbols
 Rows = tuple[tuple[float, ...], ...]
 NOT_PUT = "not put to this order"
 
 
-def decision_lines(
-    reader: JournalReader, before: int, limit: int, outcome: str, until_ns: int = LONGEST
-) -> tuple[DecisionLine, ...]:
+def decisions_page(
+    picture: Picture, reader: JournalReader, before: int, limit: int, outcome: str, until_ns: int = LONGEST
+) -> DecisionsPage:
     """`GET /api/decisions`, newest first: below number `before`, or up to a time. Raises sqlite3.Error."""
-    if not before and until_ns < LONGEST:
-        newest = reader.query(
+    newest = 0
+    if until_ns < LONGEST:
+        found = reader.query(
             "SELECT decision FROM decisions WHERE time_ns <= ? ORDER BY time_ns DESC, decision DESC LIMIT 1",
             (until_ns,),
         )
-        before = newest[0]["decision"] + 1 if newest else 1
+        newest = found[0]["decision"] + 1 if found else 1
+    shown = shown_outcome(under_way(picture.state))
     wanted = ("ordered", "exit") if outcome == ACTED else (outcome,) if outcome else ()
-    chosen = f" AND outcome IN ({','.join('?' * len(wanted))})" if wanted else ""
+    chosen = f" AND ({shown}) IN ({','.join('?' * len(wanted))})" if wanted else ""
     rows = reader.query(
-        "SELECT decision, time_ns, bar_ns, kind, action, resolved, confidence, outcome, gates, model FROM decisions "
-        f"WHERE decision < ?{chosen} ORDER BY decision DESC LIMIT ?",
-        (before or 2**62, *wanted, limit),
+        f"SELECT d.*, {shown} AS shown FROM decisions AS d WHERE decision < ?{chosen} ORDER BY decision DESC LIMIT ?",
+        (before or newest or 2**62, *wanted, limit),
     )
-    return tuple(map(_line, rows))
+    total = len(rows)
+    if wanted and (before or total == limit):
+        some = f"SELECT 1 FROM decisions AS d WHERE decision < ?{chosen} LIMIT {COUNTED_MOST + 1}"
+        total = reader.query(f"SELECT count(*) AS n FROM ({some})", (newest or 2**62, *wanted))[0]["n"]
+    elif not wanted:
+        total = reader.query("SELECT count(*) AS n FROM decisions WHERE time_ns <= ?", (until_ns,))[0]["n"]
+    realised = _realised(reader, [row["decision"] for row in rows if row["work"]])
+    lines = tuple(_line(row, _traded(reader, row), realised.get(row["decision"])) for row in rows)
+    return DecisionsPage(lines, total if not wanted or total <= COUNTED_MOST else None)
 
 
-def _line(row: sqlite3.Row) -> DecisionLine:
+def _line(row: sqlite3.Row, traded: str = "", realised_usd: float | None = None) -> DecisionLine:
     gates: dict[str, str | None] = json.loads(row["gates"] or "{}")
     return DecisionLine(
         decision=row["decision"],
@@ -69,15 +82,47 @@ def _line(row: sqlite3.Row) -> DecisionLine:
         action=row["action"] or "",
         resolved=row["resolved"] or "",
         confidence=row["confidence"] or 0.0,
-        outcome=row["outcome"],
+        outcome=row["shown"],
         denied_by=tuple(name for name, reason in gates.items() if reason),
         model=row["model"] or "",
+        traded=traded,
+        realised_usd=realised_usd,
     )
 
 
-def decision_row(reader: JournalReader, number: int) -> sqlite3.Row:
-    """The row of `decisions`. Raises NotThere, sqlite3.Error."""
-    rows = reader.query("SELECT * FROM decisions WHERE decision = ?", (number,))
+def _traded(reader: JournalReader, row: sqlite3.Row) -> str:
+    """Return what a decision's orders bought and sold in words, "" without an order."""
+    if not row["work"]:
+        return ""
+    found = reader.query(
+        "SELECT symbol, side, iif(sum(filled) > 0, sum(filled), max(quantity)) AS quantity FROM orders "
+        "WHERE work >= ? AND work < ? GROUP BY symbol, side",
+        (f"{row['decision']}.", f"{row['decision']}/"),
+    )
+    if len(found) == 1:
+        ((symbol, side, quantity),) = found
+        return f"{'buy' if side > 0 else 'sell'} {quantity:,} {instrument(symbol)}"
+    many = [(verb, sum(row["side"] == side for row in found)) for verb, side in (("sell", -1), ("buy", 1))]
+    return ", ".join(f"{verb} {count} symbol{'s' * (count != 1)}" for verb, count in many if count)
+
+
+def _realised(reader: JournalReader, decisions: list[int]) -> dict[int, float]:
+    """Return USD that each decision's fills realised after fees, of those that closed something."""
+    if not decisions or not reader.query("SELECT 1 FROM sqlite_schema WHERE name = 'moves'"):
+        return {}
+    rows = reader.query(
+        "SELECT decision, total(realized_usd) AS usd FROM moves "
+        f"WHERE decision IN ({','.join('?' * len(decisions))}) AND opened_ns <> 0 "
+        "GROUP BY decision HAVING sum(step IN ('reduce', 'leave')) > 0",
+        tuple(decisions),
+    )
+    return {row["decision"]: round(row["usd"], 2) for row in rows}
+
+
+def decision_row(picture: Picture, reader: JournalReader, number: int) -> sqlite3.Row:
+    """The row of `decisions`, with its outcome as it is `shown`. Raises NotThere, sqlite3.Error."""
+    shown = shown_outcome(under_way(picture.state))
+    rows = reader.query(f"SELECT d.*, {shown} AS shown FROM decisions AS d WHERE decision = ?", (number,))
     if not rows:
         raise NotThere(f"no decision {number} in this journal")
     return rows[0]
@@ -101,7 +146,7 @@ def decision_page(
         probabilities=shares_of(dict(row), spec),
         logits=tuple(json.loads(row["logits"] or "[]")),
         target=row["target"] or "",
-        gates=tuple(_gate(name, reason) for name, reason in gates.items()),
+        gates=tuple(_gate(name, reason, picture.meta.get("mode", "")) for name, reason in gates.items()),
         orders=_orders(reader, row["work"]),
         contribution=contribution,
         pending=seen.pending,
@@ -139,10 +184,10 @@ def _rows_of(observation: Observation | None, spec: Spec | None) -> Rows:
     return tuple(map(tuple, values.tolist()))
 
 
-def _gate(name: str, reason: str | None) -> GateLine:
+def _gate(name: str, reason: str | None, mode: str) -> GateLine:
     if reason is None:
         return GateLine(name, UNKNOWN, NOT_PUT)
-    return GateLine(name, DENIES if reason else PASSES, reason)
+    return GateLine(name, DENIES, reason) if reason else GateLine(name, PASSES, unneeded(name, mode))
 
 
 def _orders(reader: JournalReader, work: str | None) -> tuple[OrderLine, ...]:

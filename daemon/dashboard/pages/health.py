@@ -1,4 +1,4 @@
-"""The health of daemon, journal and dashboard: file sizes, counts and times, without a verdict.
+"""The health of daemon, journal and dashboard: what to look at, then file sizes, counts and times.
 
 How fast a live desk is follows from its journal's newest rows: times are when this host knew an event, by its clock.
 """
@@ -10,14 +10,16 @@ from pathlib import Path
 
 import msgspec
 
+from daemon.core.state import RiskState
 from daemon.dashboard.desks import Picture
+from daemon.dashboard.health_views import HealthPage, TimingLine, TroubleLine
 from daemon.dashboard.pages.price import day_of, decision_of, first_id, midnight_ns
-from daemon.dashboard.views import HealthPage, TimingLine
 from daemon.journal.reader import JournalReader
 from strategies.kit.contract import Bar, Spec
 from strategies.kit.units import SECOND_NS
 
 MIB = 2**20
+LIVE = ("live", "paper", "dry_run")
 NEWEST = 200  # of what is measured
 ROWS = 20_000  # newest rows of the journal that are looked at
 FEED = "feed lag", "from a bar's end until the desk had it"
@@ -61,7 +63,38 @@ def health_page(picture: Picture, reader: JournalReader, file: Path, own_code: s
         follow_ms=picture.look_ms,
         clients=clients,
         timings=timings_of(reader, picture.spec, picture.meta.get("mode", "")),
+        troubles=tuple(troubles_of(picture, own_code)),
     )
+
+
+# --- what to look at --------------------------------------------------------------------------------------------------
+
+
+def troubles_of(picture: Picture, own_code: str) -> Iterator[TroubleLine]:
+    """Yield what keeps the desk from its work, or this page from showing it; the gravest first."""
+    recorded = picture.meta.get("mode", "") not in LIVE
+    newest_s = picture.state.now_ns / SECOND_NS if picture.state is not None else 0.0
+    if picture.problem:
+        yield TroubleLine(f"the journal: {picture.problem}", 0.0, "rltraderctl verify names the damage")
+    if not picture.process and not recorded:
+        yield TroubleLine("no daemon runs on this desk", newest_s, "start it; its log says why it ended")
+    if picture.state is not None:
+        yield from _risk(picture.state.risk, reconciles=bool(picture.process) and not recorded)
+    if picture.newest.code and picture.newest.code != own_code:
+        cure = "start the dashboard from the release that the daemon runs"
+        yield TroubleLine("this dashboard has other code than the daemon, so it cannot follow its states", 0.0, cure)
+
+
+def _risk(risk: RiskState, *, reconciles: bool) -> Iterator[TroubleLine]:
+    if risk.halt is not None:
+        what = f"halted: {risk.halt.reason.replace('_', ' ')}{f' ({risk.halt.detail})' if risk.halt.detail else ''}"
+        cure = f"docs/OPERATIONS.md, heading {risk.halt.reason}; then rltraderctl resume --reason TEXT"
+        yield TroubleLine(what, risk.halt.since_ns / SECOND_NS, cure)
+    if risk.pause is not None and not risk.pause.until_ns:  # one with an end ends by itself
+        yield TroubleLine(f"paused: {risk.pause.reason.replace('_', ' ')}", 0.0, "rltraderctl resume --reason TEXT")
+    if reconciles and not risk.reconciled:
+        cure = "wait for the broker's next report; if it stays, the log's newest broker event says why"
+        yield TroubleLine("book and broker are not compared yet, so nothing new is opened", 0.0, cure)
 
 
 def _mib(path: Path) -> float:
@@ -87,7 +120,7 @@ _bar, _accepted = msgspec.json.Decoder(_Bar), msgspec.json.Decoder(_Accepted)
 
 def timings_of(reader: JournalReader, spec: Spec | None, mode: str) -> tuple[TimingLine, ...]:
     """Return what could be measured, none for recorded data, whose times are the tape's. Raises sqlite3.Error."""
-    if spec is None or mode not in ("live", "paper", "dry_run"):
+    if spec is None or mode not in LIVE:
         return ()
     measured = [(BROKER, list(_round_trips(reader)))]
     if not spec.before_open_ns:  # it decides at the ends of bars, not before the open

@@ -29,12 +29,12 @@ def now_of(picture: Picture, reader: JournalReader | None = None) -> Now:
         "decision": row.get("decision") or 0,
         "action": row.get("action") or "",
         "resolved": row.get("resolved") or "",
-        "outcome": row.get("outcome") or "",
+        "outcome": row.get("shown") or "",
         "confidence": row.get("confidence") or 0.0,
         "probabilities": shares_of(row, spec),
         "alarms": picture.newest.alarms[:ALARMS],
     }
-    if state is None or spec is None:
+    if state is None or spec is None or (picture.problem and not state.seq):  # nothing was followed yet
         return _from_rows(picture, reader, decided)
     status, session = status_of(state, picture.desk), state.session.session
     book = state.book
@@ -50,6 +50,7 @@ def now_of(picture: Picture, reader: JournalReader | None = None) -> Now:
         stale=stale(picture),
         reconciled=status.reconciled,
         halt=status.halt,
+        halt_since=status.halt_since_ns / 1e9,
         pause=status.pause,
         session=status.session,
         session_open=session.open_ns / 1e9 if session is not None else 0.0,
@@ -61,7 +62,7 @@ def now_of(picture: Picture, reader: JournalReader | None = None) -> Now:
         model=status.model,
         promoted=status.model_promoted,
         gates=gates_now(state),
-        positions=tuple(_position(state, spec, held) for held in book.positions.values()),
+        positions=tuple(_position(picture, state, spec, held) for held in book.positions.values()),
         orders=tuple(
             OpenOrder(
                 client_order_id=name,
@@ -106,7 +107,7 @@ def stale(picture: Picture) -> str:
         return picture.problem
     if not picture.caught_up:
         return f"catching up with the journal, at event row {picture.last_id}"
-    return "" if picture.process else "no daemon runs on this desk; this is its journal's last state"
+    return "" if picture.process else "the desk is stopped; this is its journal's last state"
 
 
 def _bar_end(state: State[Any], spec: Spec) -> float:
@@ -115,7 +116,7 @@ def _bar_end(state: State[Any], spec: Spec) -> float:
     return start / 1e9 + spec.bar_span_s if start else 0.0
 
 
-def _position(state: State[Any], spec: Spec, held: Held) -> PositionLine:
+def _position(picture: Picture, state: State[Any], spec: Spec, held: Held) -> PositionLine:
     """Mark a position at a share's last price, an option's mid, or its cost if neither is known."""
     entry = held.cost / held.quantity if held.quantity else Decimal(0)
     mark, quote = state.marks.get(held.symbol), state.quotes.get(held.symbol)
@@ -135,6 +136,8 @@ def _position(state: State[Any], spec: Spec, held: Held) -> PositionLine:
         stop=float(entry) * (1 - sizing.stop_loss) if has_stop else 0.0,
         target=float(entry) * (1 + sizing.take_profit) if has_stop else 0.0,
         value_usd=float(value),
+        entered=picture.entered.get(held.symbol, 0),
+        realised_usd=float(held.pnl),
         weight=float(value / equity) if equity > 0 else None,
     )
 

@@ -25,6 +25,7 @@ from strategies.registry import daily_strategy
 
 DAILY_BARS = 250
 POINTS = 1000
+CENT = 0.005
 OPEN_NS = int(9.5 * 3600) * SECOND_NS
 
 
@@ -198,26 +199,46 @@ def decision_of(work: str | None) -> int:
     return int(number) if number.isdecimal() else 0
 
 
-def equity_page(reader: JournalReader) -> EquityPage:
+def equity_page(reader: JournalReader, state: State[Any] | None = None) -> EquityPage:
     """`GET /api/equity`: at most POINTS points; of each stretch its lowest one and its last. Raises sqlite3.Error.
 
-    It begins with the last record before the first trade: until then it is flat. The drawdown is the recorded equity's
-    from its highest recorded value before.
+    It begins with the last record before the first trade: until then it is flat. It ends with the desk's newest state.
+    The drawdown is from the highest value before, which the desk sees at each mark and forgets with a resume.
     """
     begin = 0
     if reader.query("SELECT 1 FROM sqlite_schema WHERE name = 'round_trips'"):
         first = "SELECT min(opened_ns) FROM round_trips"
         begin = reader.query(f"SELECT max(time_ns) AS t FROM equity WHERE time_ns < ({first})")[0]["t"] or 0
     rows = reader.query("SELECT time_ns, equity_usd FROM equity WHERE time_ns >= ? ORDER BY time_ns", (begin,))
-    equity = [float(row["equity_usd"]) for row in rows]
-    peaks = accumulate(equity, max)
-    drawdown = [(peak - value) / peak if peak > 0 else 0.0 for value, peak in zip(equity, peaks, strict=True)]
+    times, equity = [row["time_ns"] for row in rows], [float(row["equity_usd"]) for row in rows]
+    if state is not None and rows and state.now_ns > times[-1]:
+        times.append(state.now_ns)
+        equity.append(round(float(state.book.equity), 2))
+    peaks = peaks_of(equity, float(state.book.peak) if state is not None else 0.0)
+    drawdown = [max(peak - value, 0.0) / peak if peak > 0 else 0.0 for value, peak in zip(equity, peaks, strict=True)]
     chosen = thinned(equity)
     return EquityPage(
-        tuple(rows[i]["time_ns"] / 1e9 for i in chosen),
+        tuple(times[i] / 1e9 for i in chosen),
         tuple(equity[i] for i in chosen),
         tuple(drawdown[i] for i in chosen),
     )
+
+
+def peaks_of(equity: list[float], peak: float) -> list[float]:
+    """Return the highest value so far at each place; `peak` is the desk's own at the end, 0 for unknown.
+
+    Recorded values above it are from before a resume: the count begins anew after the last of them. Where it is above
+    all of them since, it was seen between two records, at the highest.
+    """
+    peaks = list(accumulate(equity, max))
+    if peak <= 0 or not equity:
+        return peaks
+    begin = 1 + max((place for place, value in enumerate(equity) if value > peak + CENT), default=-1)
+    since = equity[begin:]
+    if since:
+        top = since.index(max(since))
+        peaks[begin:] = [*accumulate(since[:top], max), *[peak] * (len(since) - top)]
+    return peaks
 
 
 def thinned(equity: list[float]) -> list[int]:

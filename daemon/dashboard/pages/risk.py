@@ -27,6 +27,13 @@ from strategies.kit.units import MINUTE_NS
 from strategies.registry import strategy as strategy_named
 
 PASSES, DENIES, UNKNOWN = "passes", "denies", "unknown"
+_OF_REAL_MONEY = frozenset({"model_not_promoted", "model_other_feed"})
+_WITHOUT = {
+    "replay": "not needed in a replay",
+    "recorded": "not needed in a replay",
+    "dry_run": "not needed in a dry run",
+    "paper": "not needed with a paper account",
+}
 NEEDS_AN_ORDER = "needs an order to judge"
 _ENTRY = Intent("entry", None, "", +1, 1, None)
 _BASKET = Intent("basket", None, "", 0, 0, None)
@@ -38,8 +45,9 @@ def gates_now(state: State[Any]) -> tuple[GateLine, ...]:
     desk = desk_of(strategy)
     by_basket = desk.holds.by_basket
     view = risk_view(Draft(state, desk))
-    if by_basket and state.session.last_bar_ns:
-        view = replace(view, newest_bar=new_york_text(state.session.last_bar_ns)[:10])
+    if by_basket and state.session.last_bar_ns:  # after the session its own bar is there, for the next one
+        newest, expected = new_york_text(state.session.last_bar_ns)[:10], state.session.previous
+        view = replace(view, newest_bar=min(newest, expected) if expected else newest)
     asked = tuple(gate for gate in desk.gates if not gate.needs_order)
     verdicts = ask_gates(view, _ENTRY, asked).by_gate
     if by_basket:
@@ -52,8 +60,13 @@ def _line(gate: Gate, verdict: str | None, view: RiskView) -> GateLine:
     if verdict is None:
         return GateLine(gate.name, UNKNOWN, NEEDS_AN_ORDER)
     if not verdict:
-        return GateLine(gate.name, PASSES, "")
+        return GateLine(gate.name, PASSES, unneeded(gate.name, view.identity.mode))
     return GateLine(gate.name, DENIES, verdict, gate.ends_ns(view) / 1e9 if gate.ends_ns is not None else 0.0)
+
+
+def unneeded(gate: str, mode: str) -> str:
+    """Return why a gate that passes asks for nothing in this mode, "" where it does."""
+    return _WITHOUT.get(mode, "") if gate in _OF_REAL_MONEY else ""
 
 
 def limits_now(state: State[Any], spec: Spec) -> tuple[LimitLine, ...]:
@@ -116,7 +129,7 @@ def _exposure(state: State[Any]) -> float:
 
 
 def _part(name: str, value: float, limit: float) -> LimitLine:
-    return LimitLine(name, f"{value:.2%}", f"{limit:.2%}", value / limit if limit else 0.0)
+    return LimitLine(name, f"{100 * value:.2f} %", f"{100 * limit:.2f} %", value / limit if limit else 0.0)
 
 
 def _count(name: str, value: int, limit: int) -> LimitLine:
@@ -124,7 +137,7 @@ def _count(name: str, value: int, limit: int) -> LimitLine:
 
 
 def _usd(name: str, value: float, limit: float) -> LimitLine:
-    return LimitLine(name, f"{value:,.2f} USD", f"{limit:,.2f} USD", value / limit if limit else 0.0)
+    return LimitLine(name, f"${value:,.2f}", f"${limit:,.2f}", value / limit if limit else 0.0)
 
 
 def risk_page(picture: Picture) -> RiskPage:

@@ -11,7 +11,7 @@ from daemon.dashboard.desks import Picture
 from daemon.dashboard.pages.price import NotThere, bars_between, fill_marks
 from daemon.dashboard.views import AroundPage, TradeLine, TradesPage
 from daemon.journal.reader import JournalReader
-from daemon.journal.trades import Trade, Wanted, read_trades, trades_of_decision
+from daemon.journal.trades import Trade, Wanted, read_trades, trades_of_decision, with_trades
 from daemon.reports.trade_tables import left_by, trades_csv, what, why
 from strategies.kit.contract import Spec
 from strategies.kit.units import DAY_NS, SECOND_NS
@@ -48,6 +48,8 @@ def _line(trade: Trade) -> TradeLine:
         exit=trade.exit_price,
         pnl_usd=trade.pnl_usd,
         pnl_percent=trade.pnl_pct,
+        realised_usd=trade.realized_usd,
+        unrealised_usd=trade.unrealized_usd,
         fees_usd=trade.fees_usd,
         worst_usd=trade.worst_usd,
         worst_percent=trade.worst_pct,
@@ -67,8 +69,9 @@ def around_page(picture: Picture, reader: JournalReader, row: sqlite3.Row, symbo
     trades = tuple(map(_line, trades_of_decision(reader, row["decision"], TRADES_MOST)))
     if spec is None:
         return AroundPage("", (), (), (), trades)
-    traded = {trade.symbol for trade in trades}
-    symbols = tuple(sorted(spec.symbols, key=lambda name: name not in traded))  # what was traded first
+    first = [*(trade.symbol for trade in trades), *_held(reader, row["time_ns"])]
+    places = {name: place for place, name in reversed(list(enumerate(first)))}
+    symbols = tuple(sorted(spec.symbols, key=lambda name: places.get(name, len(first))))
     symbol = symbol or symbols[0]
     if symbol not in symbols:
         raise NotThere(f"symbol is {symbol!r}, expected one of this desk: {', '.join(spec.symbols[:60])}")
@@ -76,6 +79,13 @@ def around_page(picture: Picture, reader: JournalReader, row: sqlite3.Row, symbo
     bars = bars_between(reader, symbol, begin_ns, end_ns)
     marks = fill_marks(reader, begin_ns, end_ns, "" if spec.chained else symbol) if bars else ()
     return AroundPage(symbol, symbols, bars, marks, trades)
+
+
+def _held(reader: JournalReader, time_ns: int) -> list[str]:
+    """Return the symbols that were held at a time, the largest first."""
+    with with_trades(reader) as query:
+        found = "SELECT symbol FROM round_trips WHERE opened_ns <= :at AND (entered + left_again <> 0 OR left_ns > :at)"
+        return [row["symbol"] for row in query(f"{found} ORDER BY abs(entered_usd) DESC, symbol", {"at": time_ns})]
 
 
 def _span(spec: Spec, bar_ns: int, time_ns: int) -> tuple[int, int]:

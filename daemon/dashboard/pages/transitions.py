@@ -6,9 +6,11 @@ import numpy as np
 
 from daemon.dashboard.desks import Picture
 from daemon.dashboard.learning_views import StateCell, TransitionPage, TransitionRow
+from daemon.dashboard.newest import under_way
 from daemon.dashboard.pages.history import Transition
 from daemon.dashboard.pages.price import NotThere
 from daemon.experience.experience import Experience
+from daemon.journal.outcomes import shown_outcome
 from daemon.journal.reader import JournalReader
 from strategies.kit.contract import Spec
 
@@ -25,7 +27,8 @@ def wanted(reader: JournalReader, number: int) -> int:
 
 def transition_page(picture: Picture, reader: JournalReader, number: int, found: Transition) -> TransitionPage:
     """`GET /api/transition/N`. Raises NotThere, sqlite3.Error."""
-    rows = reader.query(f"SELECT time_ns, model, outcome FROM decisions WHERE decision = ? AND {_ASKED}", (number,))
+    shown = f"SELECT time_ns, model, {shown_outcome(under_way(picture.state))} AS shown FROM decisions AS d"
+    rows = reader.query(f"{shown} WHERE decision = ? AND {_ASKED}", (number,))
     if not rows:
         raise NotThere(f"no decision {number} of the policy in this journal")
     before = reader.query(f"SELECT max(decision) AS n FROM decisions WHERE decision < ? AND {_ASKED}", (number,))
@@ -38,7 +41,7 @@ def transition_page(picture: Picture, reader: JournalReader, number: int, found:
         time=rows[0]["time_ns"] / 1e9,
         session=experience.session if experience is not None else "",
         model=rows[0]["model"] or "",
-        outcome=rows[0]["outcome"],
+        outcome=rows[0]["shown"],
         bars=experience.bars if experience is not None else 0,
         terminal=experience is not None and experience.terminal,
         equity=experience.equity if experience is not None else 0.0,

@@ -26,7 +26,8 @@ let newest = null;
 function route() {
   const [path, query = ""] = location.hash.replace(/^#\/?/, "").split("?");
   const [page, ...rest] = path.split("/");
-  return { page: page in PAGES ? page : "now", rest, desk: new URLSearchParams(query).get("desk") ?? "" };
+  const desk = new URLSearchParams(query).get("desk") ?? "";
+  return { page: page || (desks.length > 1 && !desk ? "fleet" : "now"), rest, desk };
 }
 
 // The address of a page of the desk that is shown.
@@ -56,6 +57,11 @@ function follow(desk) {
 function render() {
   if (location.hash && !location.hash.startsWith("#/")) return; // the skip link
   const { page, rest, desk: wished } = route();
+  const missing = !Object.hasOwn(PAGES, page) ? `a page "${page}"` : wished && !desks.some((line) => line.name === wished) ? `a desk "${wished}"` : "";
+  if (missing) {
+    nothing(missing);
+    return;
+  }
   const desk = desks.some((line) => line.name === wished) ? wished : (desks[0]?.name ?? "");
   const line = desks.find((other) => other.name === desk);
   const first = shown === null;
@@ -77,6 +83,21 @@ function render() {
   document.body.dataset.shown = page;
   top.page(page === "decision" ? "decisions" : page, address);
   document.title = page === "fleet" ? "Fleet · rltrader" : `${PAGES[page].title} · ${desk} · rltrader`;
+}
+
+// An address that leads nowhere: one sentence, and where to go on.
+function nothing(what) {
+  shown?.page.close?.();
+  if (!shown) {
+    top.desk(desks, desks[0]);
+    follow(desks[0].name);
+  }
+  shown = { name: "", desk: shown?.desk ?? desks[0].name, page: {} };
+  const [page, name] = desks.length > 1 ? ["fleet", "All desks"] : ["now", "Now"];
+  main.replaceChildren(el("h1", { tabindex: -1 }, "Not here"), el("p", {}, `This dashboard does not have ${what.slice(0, 80)}. `, el("a", { class: "action", href: address(page) }, name)));
+  document.body.dataset.shown = "";
+  document.title = "Not here · rltrader";
+  top.page("", address);
 }
 
 async function start() {

@@ -1,12 +1,15 @@
 // The two charts, drawn by TradingView Lightweight Charts: a session's candles with fills and position lines, and the
 // equity with its drawdown. Times are true; only their labels are New York's. A table next to each shows the same.
 
-import { clock, day, minute, number, percent, signed, usd } from "./format.js";
+import { append, el } from "./dom.js";
+import { clock, day, instrument, minute, number, percent, signed, usd } from "./format.js";
 
 const DAILY_S = 6 * 3600;
 const TIMES_UP_TO = 4; // days: beyond, an axis shows dates alone
 const MONTHS_FROM = 120;
 const EDGE = 26; // pixels
+const LABEL = 15; // pixels of a label on an axis
+const GRID_MOST = 4000; // places of a time axis
 const NARROWEST = 0.01; // pixels from bar to bar: twelve years of days fit on a phone
 
 function colour(name) {
@@ -69,16 +72,80 @@ function tick(seconds, kind, board) {
   return `${date} ${month}`;
 }
 
+// Numbers of an axis, without those that the label of a value covers. `labelled()` gives the values with a label.
+function axis(write, series, labelled, more = {}) {
+  const covered = (price) => {
+    const at = series()?.priceToCoordinate(price) ?? null;
+    if (at === null) return false;
+    return labelled().some((value) => Math.abs((series().priceToCoordinate(value) ?? Infinity) - at) < LABEL);
+  };
+  return { type: "custom", minMove: 0.01, formatter: write, tickmarksFormatter: (prices) => prices.map((price) => (covered(price) ? "" : write(price))), ...more };
+}
+
+// A line of text above a chart: what is under the pointer, else the newest.
+function legend(container, board, describe) {
+  const line = el("p", { class: "reading" });
+  container.before(line);
+  let at = null;
+  const show = () => {
+    line.replaceChildren();
+    append(line, [describe(at)]);
+  };
+  board.subscribeCrosshairMove((event) => {
+    const time = event.point ? (event.time ?? null) : null;
+    if (time === at) return;
+    at = time;
+    show();
+  });
+  return show;
+}
+
+// Minutes in their places: where points are closer than a day the gaps within each day are kept. Nights are left out.
+function spaced(points) {
+  const close = points.filter((point, index) => index && day(point.time) === day(points[index - 1].time)).length;
+  if (close < points.length / 2) return points;
+  const placed = [];
+  const together = points.reduce((sum, point, index) => sum + (index && day(point.time) === day(points[index - 1].time) ? point.time - points[index - 1].time : 0), 0);
+  const step = 60 * Math.max(1, Math.ceil(together / 60 / GRID_MOST));
+  for (const point of points) {
+    const last = placed.at(-1);
+    if (last && day(last.time) === day(point.time)) {
+      for (let time = Math.floor(last.time / step + 1) * step; time < point.time; time += step) placed.push({ time });
+    }
+    placed.push(point);
+  }
+  return placed;
+}
+
 // Whether these bars are days: nothing of a minute desk is so far apart.
 export const daily = (bars) => bars.length > 1 && bars[1][0] - bars[0][0] > DAILY_S;
+
+// How long a bar is, in words: the shortest step from one to the next.
+export function interval(bars) {
+  const steps = bars.slice(1).map(([time], place) => time - bars[place][0]);
+  if (!steps.length) return "";
+  const step = Math.min(...steps);
+  return step > DAILY_S ? "1 day" : `${number(step / 60)} min`;
+}
 
 export function priceChart(container, open) {
   let days = false;
   const board = chart(container, { daily: () => days });
+  const labelled = () => [shown.at(-1)?.close, ...lines.map((line) => line.options().price)].filter((price) => price !== undefined);
   const candles = board.addSeries(LightweightCharts.CandlestickSeries, candleColours());
-  const marks = LightweightCharts.createSeriesMarkers(candles, []);
+  candles.applyOptions({ priceFormat: axis((price) => number(price, 2), () => candles, labelled) });
+  candles.priceScale().applyOptions({ scaleMargins: { top: 0.12, bottom: 0.1 } });
+  const marks = LightweightCharts.createSeriesMarkers(candles, [], { autoScale: false });
   let lines = [];
   let fitted = "";
+  let shown = [];
+  let fills = [];
+  const read = legend(container, board, (time) => {
+    const bar = time === null ? shown.at(-1) : shown.find((one) => one.time === time);
+    if (!bar) return "";
+    const here = time === null ? [] : fills.filter((mark) => barOf(mark, shown) === bar).map((mark) => instrument(mark.text));
+    return [el("b", {}, days ? day(bar.time) : `${day(bar.time)}, ${minute(bar.time)}`), ...["open", "high", "low", "close"].map((name) => ` ${name[0].toUpperCase()} ${number(bar[name], 2)}`), here.length > 0 && ` · ${here.join("; ")}`];
+  });
   board.subscribeClick((event) => {
     const number = Number(event.hoveredInfo?.objectId ?? event.hoveredObjectId);
     if (number > 0) open(number);
@@ -87,15 +154,18 @@ export function priceChart(container, open) {
   function show(price) {
     const bars = rising(price.bars.map(([time, o, h, l, c]) => ({ time, open: o, high: h, low: l, close: c })));
     days = daily(price.bars);
+    shown = bars;
+    fills = price.marks.filter((mark) => mark.kind !== "here");
     candles.setData(bars);
+    const last = bars.at(-1);
+    candles.applyOptions({ priceLineColor: colour(last && last.close < last.open ? "bad" : "good") }); // that of a hollow body is the ground's
     marks.setMarkers(price.marks.map((mark) => marker(mark, bars)).filter(Boolean));
     const which = `${price.symbol} ${price.session}`;
     if (which !== fitted) fit(board, bars.length);
     fitted = which;
     container.dataset.bars = bars.length;
-    const fills = price.marks.filter((mark) => mark.kind !== "here");
     container.dataset.marks = fills.length;
-    const last = bars.at(-1);
+    read();
     container.setAttribute(
       "aria-label",
       last
@@ -114,7 +184,8 @@ export function priceChart(container, open) {
       );
   }
 
-  return { show, position, close: themed(board, () => candles.applyOptions(candleColours())) };
+  const paint = () => candles.applyOptions({ ...candleColours(), priceLineColor: colour(shown.at(-1)?.close < shown.at(-1)?.open ? "bad" : "good") });
+  return { show, position, close: themed(board, paint) };
 }
 
 function candleColours() {
@@ -126,8 +197,10 @@ function candleColours() {
   };
 }
 
+const barOf = (mark, bars) => bars.findLast((other) => other.time <= mark.time) ?? bars[0];
+
 function marker(mark, bars) {
-  const bar = bars.findLast((other) => other.time <= mark.time) ?? bars[0];
+  const bar = barOf(mark, bars);
   if (!bar) return null;
   if (mark.kind === "here") {
     return { time: bar.time, position: "aboveBar", shape: "circle", color: colour("text"), text: mark.text, size: 1 };
@@ -145,28 +218,40 @@ function marker(mark, bars) {
 
 export function equityChart(container) {
   const board = chart(container);
-  const money = { type: "custom", minMove: 0.01, formatter: (value) => usd(value) };
-  const share = { type: "custom", minMove: 0.01, formatter: (value) => percent(value / 100, 2) };
+  let newest = [];
+  const money = axis(usd, () => equity, () => newest.slice(0, 1));
+  const share = axis((value) => percent(value / 100), () => fall, () => newest.slice(1));
   const equity = board.addSeries(LightweightCharts.LineSeries, { lineWidth: 2, priceFormat: money });
   const fall = board.addSeries(LightweightCharts.AreaSeries, { lineWidth: 1, priceFormat: share, invertFilledArea: true }, 1);
-  board.panes()[1].setHeight(70);
+  fall.priceScale().applyOptions({ tickMarkDensity: 1.6, scaleMargins: { top: 0.1, bottom: 0.15 } });
+  board.panes()[1].setHeight(95);
+  let course = { times: [], equity: [], drawdown: [] };
+  const read = legend(container, board, (time) => {
+    const place = time === null ? course.times.length - 1 : course.times.findLastIndex((one) => Math.floor(one) <= time);
+    if (place < 0) return "";
+    return [el("b", {}, `${day(course.times[place])}, ${minute(course.times[place])}`), ` equity ${usd(course.equity[place])} · drawdown ${percent(-course.drawdown[place])}`];
+  });
   const paint = () => {
     equity.applyOptions({ color: colour("accent") });
     fall.applyOptions({ lineColor: colour("bad"), topColor: colour("bad-soft"), bottomColor: colour("bad-soft") });
   };
   paint();
 
-  function show(course) {
-    equity.setData(rising(course.times.map((time, index) => ({ time, value: course.equity[index] }))));
+  function show(found) {
+    course = found;
+    newest = course.times.length ? [course.equity.at(-1), -100 * course.drawdown.at(-1)] : [];
+    const points = rising(spaced(course.times.map((time, index) => ({ time, value: course.equity[index] }))));
+    equity.setData(points);
     fall.setData(rising(course.times.map((time, index) => ({ time, value: -100 * course.drawdown[index] }))));
-    fit(board, equity.data().length);
+    read();
+    fit(board, points.length);
     container.dataset.points = course.times.length;
     const deepest = Math.max(0, ...course.drawdown);
     container.setAttribute(
       "aria-label",
       course.times.length
         ? `Equity from ${usd(course.equity[0])} on ${day(course.times[0])} to ${usd(course.equity.at(-1))} on ` +
-            `${day(course.times.at(-1))}; deepest drawdown ${percent(deepest, 2)}.`
+            `${day(course.times.at(-1))}; deepest drawdown ${percent(-deepest)}.`
         : "No equity yet.",
     );
   }
@@ -178,27 +263,39 @@ const STYLES = [["accent", 0], ["warn", 2], ["good", 1]]; // tone, and pattern: 
 // Returns since the begin of a span: the desk's line, and what it is compared with in other patterns.
 export function returnsChart(container) {
   const board = chart(container);
-  const share = { type: "custom", minMove: 0.01, formatter: (value) => `${signed(value, 2)} %` };
+  const ends = () => drawn.map((line) => 100 * (line.shares.at(-1) ?? 0));
+  const share = axis((value) => `${signed(value, 2)} %`, () => lines[0], ends);
   board.timeScale().subscribeVisibleTimeRangeChange((range) => (container.dataset.from = range?.from ?? ""));
   let lines = [];
+  let drawn = [];
   const paint = () => lines.forEach((line, place) => line.applyOptions({ color: colour(STYLES[place][0]) }));
+  const read = legend(container, board, (time) => {
+    const at = time ?? Math.max(...drawn.map((line) => Math.floor(line.times.at(-1) ?? 0)));
+    const value = (line) => line.shares[line.times.findLastIndex((one) => Math.floor(one) <= at)];
+    return drawn.length > 0 && [el("b", {}, day(at)), drawn.map((line) => ` ${line.name} ${value(line) === undefined ? "–" : `${signed(100 * value(line), 2)} %`}`).join(" ·")];
+  });
 
   function show(shown) {
+    drawn = shown.slice(0, STYLES.length);
+    const times = new Set();
     lines.forEach((line) => board.removeSeries(line));
     lines = shown.slice(0, STYLES.length).map((line, place) => {
       const [, pattern] = STYLES[place];
       const series = board.addSeries(LightweightCharts.LineSeries, {
         lineWidth: 2, lineStyle: pattern, priceFormat: share, priceLineVisible: false,
       });
-      series.setData(rising(line.times.map((time, index) => ({ time, value: 100 * line.shares[index] }))));
+      const points = rising(spaced(line.times.map((time, index) => ({ time, value: 100 * line.shares[index] }))));
+      series.setData(points);
+      points.forEach((point) => times.add(point.time));
       return series;
     });
     paint();
+    read();
     if (lines.length) lines[0].createPriceLine({ price: 0, color: colour("muted"), lineWidth: 1, lineStyle: 3, axisLabelVisible: false });
-    fit(board, new Set(lines.flatMap((line) => line.data().map((point) => point.time))).size);
+    fit(board, times.size);
     container.dataset.points = shown[0]?.times.length ?? 0;
-    const ends = shown.map((line) => `${line.name} ${signed(100 * (line.shares.at(-1) ?? 0), 2)} %`);
-    container.setAttribute("aria-label", shown.length ? `Return since the span began: ${ends.join(", ")}.` : "No day yet.");
+    const sums = shown.map((line) => `${line.name} ${signed(100 * (line.shares.at(-1) ?? 0), 2)} %`);
+    container.setAttribute("aria-label", shown.length ? `Return since the span began: ${sums.join(", ")}.` : "No day yet.");
   }
   return { show, close: themed(board, paint) };
 }

@@ -1,21 +1,23 @@
 // One decision in full: observation, contribution of each input, answer, gates, orders.
 // Previous and next by buttons and arrow keys; play walks through the past, faster or slower.
 
-import { priceChart } from "./charts.js";
+import { interval, priceChart } from "./charts.js";
 import { card, chooser, el, empty, figures, more, pair, table } from "./dom.js";
 import { ask, resource } from "./feed.js";
-import { clock, count, day, moment, number, percent, side, signed, span, usd, words } from "./format.js";
+import { author, clock, count, day, instrument, moment, number, percent, signed, span, usd, words } from "./format.js";
+import { gates } from "./gates.js";
 import { headTables } from "./heads.js";
 import { heatmap } from "./heatmap.js";
 import { layout, plainList } from "./observation.js";
-import { continuous, gain, gates, leaning, opening, outcome, probabilities, trouble } from "./parts.js";
+import { NO_ORDER, followed } from "./orders.js";
+import { continuous, gain, leaning, opening, outcome, probabilities, trouble } from "./parts.js";
 
 export const title = "Decision";
 const AGAIN_MS = 700;
-const ORDERS_FIRST = 8; // shown at once
+const REASONS = 3;
 const SPEEDS = [["2000", "every 2 s"], ["1000", "every second"], ["400", "fast"]];
 
-export function mount(main, { desk, go }, first) {
+export function mount(main, { desk, address, go }, first) {
   const problems = trouble();
   const [heading] = opening("Decision");
   const summary = card("In short", { id: "summary", wide: true });
@@ -49,10 +51,7 @@ export function mount(main, { desk, go }, first) {
     on,
     chooser("Speed", SPEEDS, pause_ms, (value) => (pause_ms = value)),
   );
-  main.append(
-    heading,
-    controls,
-    problems.box,
+  const sections = [
     summary.section,
     price.section,
     ended.section,
@@ -65,14 +64,21 @@ export function mount(main, { desk, go }, first) {
     ),
     seen.section,
     parts.section,
-  );
+  ];
+  main.append(heading, controls, problems.box, ...sections);
   addEventListener("keydown", keys);
   addEventListener("themechange", repaint);
   lines.refresh();
 
   function failed(problem) {
     stop();
-    problems.fail(problem);
+    if (problem.status !== 404) {
+      problems.fail(problem);
+      return;
+    }
+    for (const part of sections) part.hidden = true;
+    heading.textContent = "No such decision";
+    problems.say(`This journal has no decision ${wanted || first}. `, el("a", { class: "action", href: address("decisions") }, "All decisions"));
   }
 
   function turn(number) {
@@ -121,7 +127,8 @@ export function mount(main, { desk, go }, first) {
     heading.textContent = `Decision ${number(data.line.decision)}`;
     back.disabled = !data.previous;
     on.disabled = !data.next;
-    summary.show(data.line, inShort);
+    for (const part of sections) part.hidden = false;
+    summary.show([data.line, data.contribution, data.pending, data.missing], () => [inShort(data.line), reasons(data)]);
     answer.show([data.probabilities, data.logits, data.target, data.line.action, !!data.heads], () => given(data));
     gate.show(data.gates, (all) => gates(all, { none: "No gate was asked: nothing was to be ordered.", unknown: "not asked", of: "what was wanted" }));
     orders.show([data.orders, data.line.outcome], ([all, became]) => followed(all, became));
@@ -201,6 +208,7 @@ function around(desk, open) {
     none.hidden = data.bars.length > 0;
     canvas.hidden = !data.bars.length;
     const here = { time: line.time, kind: "here", text: "decided" };
+    box.heading.textContent = data.bars.length ? `${data.symbol}, ${interval(data.bars)}, around the decision` : "The price around it";
     chart.show({ ...data, session: `around ${moment(line.time)}`, marks: [...data.marks, ...(data.bars.length ? [here] : [])] });
     const key = JSON.stringify([data.symbols, data.symbol]);
     if (data.symbols.length > 1 && choose.dataset.key !== key) {
@@ -269,6 +277,20 @@ function inShort(line) {
   ]);
 }
 
+// Why, in three lines at most: what denied it, then the inputs on which the answer depended most.
+function reasons(data) {
+  const lines = data.gates.filter((gate) => gate.state === "denies").map((gate) => `Denied: ${gate.reason.startsWith(`${words(gate.name)}:`) ? "" : `${words(gate.name)}, `}${author(instrument(gate.reason))}.`);
+  if (data.line.outcome === "no_change") lines.push(NO_ORDER);
+  const found = data.contribution;
+  if (found) {
+    const largest = found.features.map((part, place) => [part, place]).filter(([part]) => part !== 0).sort((a, b) => Math.abs(b[0]) - Math.abs(a[0]));
+    const of = continuous(data.probabilities) ? found.of : words(found.of);
+    for (const [part, place] of largest) lines.push(`${words(data.features[place])}, now ${number(data.rows.at(-1)?.[place], 3)}, ${part > 0 ? "supported" : "opposed"} ${of} (${signed(part, 3)}).`);
+    if (!largest.length) lines.push(`No single input changes the answer for ${of}.`);
+  } else if (data.pending) lines.push("What mattered to the policy is still being computed.");
+  return lines.length > 0 && [el("h3", {}, "Why"), el("ol", { class: "why" }, lines.slice(0, REASONS).map((text) => el("li", {}, text)))];
+}
+
 function given(data) {
   const aims = target(data.target);
   return [
@@ -311,70 +333,6 @@ function contracts({ side, percent, keep }) {
   if (keep) return el("p", {}, "Nothing is to change.");
   if (!side || !percent) return el("p", {}, "Hold nothing.");
   return el("p", {}, `Hold ${side > 0 ? "calls" : "puts"}: ${percent} % of the full size when flat, else of what is held.`);
-}
-
-function followed(all, became) {
-  if (!all.length && became === "ordered") return empty("No order followed: the cash covered nothing of it, or a halt or a pause ended it.");
-  if (!all.length) return empty("No order followed.");
-  if (new Set(all.map((line) => line.symbol)).size > 1) return basket(all);
-  const others = all.slice(ORDERS_FIRST);
-  return [all.slice(0, ORDERS_FIRST).map(order), others.length > 0 && more("orders", `The other ${number(others.length)}`, others.map(order))];
-}
-
-// The orders of a basket under one heading, a line each: sells first, as they are sent.
-function basket(all) {
-  const cost = ({ fills }) => fills.reduce((sum, [, quantity, price]) => sum + quantity * price, 0);
-  const average = (line) => (line.filled ? cost(line) / line.filled : null);
-  const fees = ({ fills }) => fills.reduce((sum, fill) => sum + fill[3], 0);
-  const of = (sign) => all.filter((line) => line.side === sign);
-  const total = (some) => `${count(some.length, "order")}, ${usd(some.reduce((sum, line) => sum + cost(line), 0))}`;
-  return [
-    figures(
-      [
-        ["Sold", total(of(-1))],
-        ["Bought", total(of(1))],
-        ["Fees", usd(all.reduce((sum, line) => sum + fees(line), 0))],
-        ["Sent", clock(all[0].submitted)],
-      ],
-      "figures small",
-    ),
-    table(
-      "Orders of the basket",
-      [
-        { name: "Order", of: (line) => `${side(line.side)} ${number(line.quantity)} ${line.symbol}` },
-        { name: "Limit", number: true, of: (line) => (line.limit ? usd(line.limit) : "market") },
-        { name: "Filled", number: true, of: (line) => number(line.filled) },
-        { name: "Price", number: true, of: (line) => usd(average(line)) },
-        { name: "Fees", number: true, of: (line) => usd(fees(line)) },
-        { name: "Status", of: (line) => words(line.status) },
-        { name: "Name", minor: true, of: (line) => el("code", {}, line.client_order_id) },
-      ],
-      all,
-      { tight: true, row: (line) => ({ data: { order: line.client_order_id } }) },
-    ),
-  ];
-}
-
-function order(line) {
-  return el(
-    "div",
-    { class: "holding", data: { order: line.client_order_id } },
-    el("h3", {}, `${side(line.side)} ${number(line.quantity)} × ${line.symbol}`),
-    el("p", {}, `${line.limit ? `limit ${usd(line.limit)}` : "market"}, ${words(line.status)}, ${number(line.filled)} filled, sent ${clock(line.submitted)}`),
-    el("p", { class: "muted" }, el("code", {}, line.client_order_id)),
-    line.fills.length > 0 &&
-      table(
-        `Fills of ${line.client_order_id}`,
-        [
-          { name: "Filled", of: ([time]) => clock(time) },
-          { name: "Quantity", number: true, of: ([, quantity]) => number(quantity) },
-          { name: "Price", number: true, of: ([, , price]) => usd(price) },
-          { name: "Fees", number: true, of: ([, , , fees]) => usd(fees) },
-        ],
-        line.fills,
-        { stacked: false },
-      ),
-  );
 }
 
 function shadowed(data) {

@@ -3,11 +3,11 @@
 import { card, chooser, el, empty, field, table } from "./dom.js";
 import { ask, resource } from "./feed.js";
 import { clock, day, number, percent, words } from "./format.js";
-import { opening, outcome, trouble } from "./parts.js";
+import { gain, opening, outcome, trouble } from "./parts.js";
 
 export const title = "Decisions";
 const LIMIT = 50;
-const OUTCOMES = ["acted", "", "hold", "ordered", "exit", "denied", "expired", "failed"];
+const OUTCOMES = ["acted", "", "hold", "ordered", "no_change", "exit", "denied", "expired", "failed"];
 const named = (outcome) => (outcome === "acted" ? "ordered or exit" : outcome ? words(outcome) : "all");
 
 export function mount(main, { desk, address }) {
@@ -35,19 +35,21 @@ export function mount(main, { desk, address }) {
     lines.refresh(true);
   });
   list.head.append(el("div", { class: "choosers" }, filter, upTo));
-  main.append(...opening("Decisions", "What the policy, or a rule such as the stop-loss, decided, and what became of it. Came to: where the action meant something else with what was held then."), problems.box, list.section, pager);
+  main.append(...opening("Decisions", "What the policy, or a rule such as the stop-loss, decided, and what became of it. An arrow: the action meant something else with what was held then."), problems.box, list.section, pager);
 
   const turn = (words, act) =>
     el("button", { type: "button", data: { key: words }, on: { click: () => (act(), lines.refresh(true)) } }, words);
 
   function show(data) {
     problems.fine();
-    list.show(data, () => (data.length ? rows(data, address) : empty(wished ? `No decision with the outcome ${named(wished)}.` : "No decision yet.")));
+    const { lines: shown, total } = data;
+    const first = (before.length - 1) * LIMIT;
+    list.show(shown, () => (shown.length ? rows(shown, address) : empty(wished ? `No decision with the outcome ${named(wished)}.` : "No decision yet.")));
     pager.replaceChildren(
       ...[
         before.length > 1 && turn("Newer", () => before.pop()),
-        el("span", {}, `Page ${before.length}`),
-        data.length === LIMIT && turn("Older", () => before.push(data.at(-1).decision)),
+        shown.length > 0 && el("span", {}, `${number(first + 1)} to ${number(first + shown.length)} of ${total === null ? "more than 1,000" : number(total)}`),
+        (total === null || total > first + shown.length) && shown.length > 0 && turn("Older", () => before.push(shown.at(-1).decision)),
       ].filter(Boolean),
     );
   }
@@ -62,21 +64,27 @@ export function mount(main, { desk, address }) {
   };
 }
 
+// What is the same in every row is left out, or stands once above them.
 function rows(data, address) {
-  return table(
-    "Decisions",
-    [
-      { name: "Decision", of: (line) => el("a", { href: address("decision", [line.decision]), data: { key: `${line.decision}` } }, number(line.decision)) },
-      { name: "Time", of: (line) => [clock(line.time), " ", el("small", {}, day(line.time))] },
-      { name: "By", minor: true, of: (line) => words(line.kind) },
-      { name: "Action", of: (line) => words(line.action) || "no answer" },
-      { name: "Came to", of: (line) => (line.resolved === line.action ? "–" : words(line.resolved) || "–") },
-      { name: "Confidence", number: true, of: (line) => (line.confidence ? percent(line.confidence) : "–") },
-      { name: "Outcome", of: (line) => outcome(line.outcome) },
-      { name: "Denied by", of: (line) => line.denied_by.map(words).join(", ") || "–" },
-      { name: "Model", minor: true, of: (line) => (line.model ? el("code", {}, line.model) : "–") },
-    ],
-    data,
-    { tight: true, row: (line) => ({ data: { decision: line.decision } }) },
-  );
+  const models = new Set(data.map((line) => line.model).filter(Boolean));
+  const columns = [
+    { name: "Decision", of: (line) => el("a", { href: address("decision", [line.decision]), data: { key: `${line.decision}` } }, number(line.decision)) },
+    { name: "Time", of: (line) => [clock(line.time), " ", el("small", {}, day(line.time))] },
+    { name: "Action", of: action },
+    data.some((line) => line.confidence) && { name: "Confidence", number: true, of: (line) => (line.confidence ? percent(line.confidence) : "–") },
+    { name: "Outcome", of: (line) => outcome(line.outcome) },
+    data.some((line) => line.traded) && { name: "Orders", of: (line) => line.traded || "–" },
+    data.some((line) => line.realised_usd !== null) && { name: "Realised", number: true, of: (line) => gain(line.realised_usd) },
+    data.some((line) => line.denied_by.length) && { name: "Denied by", of: (line) => line.denied_by.map(words).join(", ") || "–" },
+    models.size > 1 && { name: "Model", minor: true, of: (line) => (line.model ? el("code", {}, line.model) : "–") },
+  ].filter(Boolean);
+  return [
+    models.size === 1 && el("p", { class: "note" }, "Model ", el("code", {}, [...models][0])),
+    table("Decisions", columns, data, { tight: true, row: (line) => ({ data: { decision: line.decision } }) }),
+  ];
+}
+
+function action(line) {
+  const became = line.resolved && line.resolved !== line.action ? ` → ${words(line.resolved)}` : "";
+  return [words(line.action) || "no answer", became, line.kind === "rule" && el("small", {}, " by a rule")];
 }

@@ -63,12 +63,12 @@ export function card(title, { id, wide = false, note = "" } = {}) {
 
 export const empty = (words) => el("p", { class: "empty" }, words);
 
-// A table. `columns`: [{ name, of: row => child, number?: true, minor?: true }]. Where there is little room each row
+// A table. `columns`: [{ name, of: row => child, title?, number?: true, minor?: true }]. Where there is little room each row
 // becomes a card (`tight`: in few lines, without what is minor); the roles keep it a table for a screen reader although
 // its boxes are blocks then.
 export function table(caption, columns, rows, { stacked = true, tight = false, row: mark = () => ({}) } = {}) {
   const kind = ({ number, minor }, value) => [number && "number", minor && "minor", value === "–" && "none"].filter(Boolean).join(" ");
-  const head = columns.map((column) => el("th", { scope: "col", role: "columnheader", class: kind(column) }, column.name));
+  const head = columns.map((column) => el("th", { scope: "col", role: "columnheader", class: kind(column), title: column.title }, column.name));
   const lines = rows.map((row) =>
     el(
       "tr",

@@ -1,7 +1,12 @@
 // What is read from the server: one stream with every change, and resources on request. A resource never has more than
 // one request in flight, and a hidden page requests nothing.
 
-export class Refused extends Error {}
+export class Refused extends Error {
+  constructor(message, status) {
+    super(message);
+    this.status = status;
+  }
+}
 
 // The address of a request; values that are empty are left out.
 export function target(path, params = {}) {
@@ -17,7 +22,7 @@ export async function ask(path, params = {}, signal = undefined) {
   } catch {
     body = null;
   }
-  if (!answer.ok) throw new Refused(body?.error ?? `the dashboard answered ${answer.status}`);
+  if (!answer.ok) throw new Refused(body?.error ?? `the dashboard answered ${answer.status}`, answer.status);
   return body;
 }
 

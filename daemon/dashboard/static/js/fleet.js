@@ -2,7 +2,7 @@
 
 import { badge, card, el, empty, figures, pair, table } from "./dom.js";
 import { ask, resource } from "./feed.js";
-import { count, day, minute, number, percent, span, usd, words } from "./format.js";
+import { author, count, day, instrument, minute, number, percent, span, usd, words } from "./format.js";
 import { gain, opening, trouble } from "./parts.js";
 
 export const title = "Fleet";
@@ -13,10 +13,10 @@ const PLAY = new Set(["dry run", "recorded data"]); // each desk has a paper bro
 export function mount(main, { address }) {
   const problems = trouble();
   const totals = el("div", { class: "columns even", id: "totals" });
-  const desks = card("Desks", { id: "desks", wide: true });
+  const desks = card("Desks, what needs attention first", { id: "desks", wide: true });
   const remarks = el("div", { id: "remarks" });
   main.append(
-    ...opening("Fleet", "All desks of this dashboard. The P&L is that of the newest session, without transfers; lag is the age of the newest event."),
+    ...opening("Fleet", "All desks of this dashboard. The P&L is that of the newest session, without transfers."),
     problems.box,
     totals,
     remarks,
@@ -29,11 +29,11 @@ export function mount(main, { address }) {
 
   function show(data) {
     problems.fine();
-    const key = JSON.stringify([data.totals, data.remarks]);
+    const key = JSON.stringify([data.totals, data.remarks, data.desks.map((line) => line.session)]);
     if (key !== known) {
       known = key;
       const kinds = data.totals.filter((total) => !total.account);
-      totals.replaceChildren(...kinds.map((total) => sum(total, data.totals.filter((part) => part.account && part.money === total.money))));
+      totals.replaceChildren(...kinds.map((total) => sum(total, data)));
       remarks.replaceChildren(...data.remarks.map((text) => el("p", { class: "note" }, text)));
     }
     desks.show(data.desks, (all) => (all.length ? lines(all, address) : empty("No desk.")));
@@ -47,13 +47,18 @@ export function mount(main, { address }) {
   };
 }
 
-function sum(total, accounts) {
+function sum(total, { desks, totals }) {
+  const accounts = totals.filter((part) => part.account && part.money === total.money);
+  const days = desks.filter((line) => line.money === total.money && !line.problem && line.session).map((line) => line.session).sort();
+  const alike = total.counted === total.desks;
   const box = card("", { id: `total-${total.money.replaceAll(" ", "-")}` });
   box.heading.append(kind(total.money), ` ${count(total.desks, "desk")}`);
   box.body.append(
     figures([
       ["Equity", usd(total.equity_usd)],
-      ["P&L", gain(total.day_usd), ofDay(total)],
+      alike || total.day_usd === null
+        ? ["P&L", gain(total.day_usd), dated(total.session)]
+        : ["P&L", el("span", { class: "muted" }, "not comparable"), `newest sessions from ${dated(days[0])} to ${dated(days.at(-1))}`],
       ["Exposure", percent(total.exposure), usd(total.exposed_usd)],
       ["Alarms", number(total.alarms), "of the newest day"],
     ]),
@@ -63,7 +68,7 @@ function sum(total, accounts) {
 }
 
 const kind = (money) => badge(money === REAL ? "LIVE MONEY" : money, money === REAL ? "live" : "plain");
-const ofDay = (total) => (total.counted < total.desks ? `${total.session}: ${total.counted} of ${total.desks} desks` : total.session);
+const dated = (session) => (session ? day(Date.parse(`${session}T17:00Z`) / 1000) : "");
 
 function parts(accounts) {
   return table(
@@ -78,32 +83,46 @@ function parts(accounts) {
   );
 }
 
+// One state for each desk, by how much it wants attention: the rank, the words, the tone, and what is to be said.
+function state(line) {
+  if (line.problem) return [0, "UNREADABLE", "bad", line.problem];
+  const [kind, ...reason] = line.trading.split(": ");
+  const why = [author(reason.join(": ")), !line.running && "stopped"].filter(Boolean).join("; ");
+  if (kind === "halted") return [1, "HALTED", "bad", why];
+  if (kind === "paused") return [2, "PAUSED", "warn", why];
+  if (!line.running && line.holds !== "flat") return [3, "STOPPED – HOLDING", "warn", ""];
+  if (line.running && !line.may_trade) return [4, "NOT RECONCILED", "warn", "book and broker are not yet compared"];
+  return line.running ? [5, "running", "good", ""] : [6, "stopped", "plain", ""];
+}
+
 function lines(all, address) {
+  const sorted = [...all].sort((a, b) => state(a)[0] - state(b)[0] || b.alarms - a.alarms);
+  const kinds = new Set(all.filter((line) => !line.problem).map((line) => line.money));
+  const known = (line, value) => (line.problem ? "–" : value());
   return table(
     "Desks",
     [
       { name: "Desk", of: (line) => pair(el("a", { href: address("now", [], line.name), data: { key: line.name } }, line.name), words(line.strategy)) },
-      { name: "Money", of: (line) => (line.problem ? "–" : pair(kind(line.money), PLAY.has(line.money) ? "" : line.account)) },
-      { name: "Trading", of: trading },
-      { name: "Equity", number: true, of: (line) => usd(line.equity_usd) },
-      { name: "P&L", number: true, of: (line) => (line.day_usd === null ? "–" : pair(gain(line.day_usd), line.session)) },
-      { name: "Exposure", number: true, of: (line) => percent(line.exposure) },
-      { name: "Holds", of: (line) => (line.problem ? "–" : `${line.holds}${line.orders ? `; ${count(line.orders, "order")}` : ""}`) },
-      { name: "Alarms", of: (line) => (line.alarms ? pair(number(line.alarms), words(line.alarm)) : line.problem ? "–" : "none") },
-      { name: "Lag", number: true, of: lag },
-    ],
-    all,
-    { row: (line) => ({ data: { fleet: line.name } }) },
+      { name: "State", of: trading },
+      { name: "Alarms", of: (line) => (line.alarms ? pair(badge(count(line.alarms, "alarm"), "bad"), words(line.alarm)) : line.problem ? "–" : "none") },
+      { name: "Equity", number: true, of: (line) => known(line, () => usd(line.equity_usd)) },
+      { name: "P&L", number: true, of: (line) => known(line, () => (line.day_usd === null ? "–" : pair(gain(line.day_usd), dated(line.session)))) },
+      { name: "Exposure", number: true, of: (line) => known(line, () => percent(line.exposure)) },
+      { name: "Holds", of: (line) => known(line, () => `${instrument(line.holds)}${line.orders ? `; ${count(line.orders, "order")}` : ""}`) },
+      (kinds.size > 1 || !PLAY.has([...kinds][0])) && { name: "Money", of: (line) => known(line, () => pair(kind(line.money), PLAY.has(line.money) ? "" : line.account)) },
+      { name: "Newest event", number: true, of: lag },
+    ].filter(Boolean),
+    sorted,
+    { row: (line) => ({ data: { fleet: line.name, state: state(line)[1] } }) },
   );
 }
 
 function trading(line) {
-  if (line.problem) return el("span", { class: "bad-text" }, line.problem);
-  const state = el("span", { class: line.may_trade ? null : "bad-text" }, line.trading);
-  return pair(badge(line.running ? "runs" : "not running", line.running ? "good" : "plain"), state);
+  const [, text, tone, why] = state(line);
+  return pair(badge(text, tone), why);
 }
 
 function lag(line) {
   if (line.problem || !line.time) return "–";
-  return line.lag_s === null ? pair("recorded", `${day(line.time)}, ${minute(line.time)}`) : span(line.lag_s);
+  return line.lag_s === null ? `${day(line.time)}, ${minute(line.time)}` : `${span(line.lag_s)} ago`;
 }

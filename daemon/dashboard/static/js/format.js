@@ -43,7 +43,7 @@ export function usd(value, { sign = false } = {}) {
 }
 
 export const signed = (value, digits = 3) => `${Number(value) > 0 ? "+" : ""}${number(value, digits)}`;
-export const percent = (value, digits = 1) => (value === null || value === undefined ? DASH : `${number(value * 100, digits)} %`);
+export const percent = (value, digits = 2) => (value === null || value === undefined ? DASH : `${number(value * 100, digits)} %`);
 export const count = (value, one, many = `${one}s`) => `${number(value)} ${value === 1 ? one : many}`;
 
 // All that a float32 holds.
@@ -57,6 +57,17 @@ export function span(seconds) {
   const days = Math.floor(whole / 86400);
   return days < 730 ? count(days, "day") : count(Math.floor(days / 365.25), "year");
 }
+
+// OCC symbols within a text in words, "SPY241121C00479000" -> "SPY 21 Nov 24 479 call"; all else unchanged.
+const OCC = /\b([A-Z][A-Z0-9]{0,5})(\d{2})(\d{2})(\d{2})([CP])(\d{8})\b/g;
+const MONTHS = ["Jan", "Feb", "Mar", "Apr", "May", "Jun", "Jul", "Aug", "Sep", "Oct", "Nov", "Dec"];
+export const instrument = (text) =>
+  String(text ?? "").replace(OCC, (all, root, year, month, date, right, strike) =>
+    MONTHS[month - 1] ? `${root} ${Number(date)} ${MONTHS[month - 1]} ${year} ${Number(strike) / 1000} ${right === "C" ? "call" : "put"}` : all,
+  );
+
+// Who gave a command, by name alone: "… (by control/anna (uid 0))" -> "…, by anna".
+export const author = (text) => String(text ?? "").replace(/\s*\(by (?:[\w.-]+\/)?([^()\s]+)(?: \(uid \d+\))?\)\s*$/, ", by $1");
 
 // "BUY_CALL" -> "buy call", "daily_loss" -> "daily loss".
 export const words = (name) => String(name ?? "").replaceAll("_", " ").toLowerCase();

@@ -2,7 +2,7 @@
 // newest state and counts the seconds since.
 
 import { chooser, el } from "./dom.js";
-import { clock, day, span, words } from "./format.js";
+import { author, clock, day, minute, span, words, zone } from "./format.js";
 
 const MODES = {
   paper: "live with a paper account",
@@ -21,6 +21,7 @@ export function header({ choose }) {
   theme();
   setInterval(tick, 1000);
   addEventListener("resize", seen);
+  document.querySelector("nav ul").addEventListener("scroll", faded);
 
   function tick() {
     if (document.hidden) return;
@@ -30,7 +31,7 @@ export function header({ choose }) {
     const silent = (performance.now() - since) / 1000;
     const labels = {
       open: "connected",
-      stopped: "desk stopped",
+      stopped: "stopped",
       lost: `reconnecting for ${span(silent)}`,
       hidden: "paused",
       unknown: "connecting",
@@ -72,14 +73,15 @@ export function header({ choose }) {
     const stale = find("stale");
     stale.hidden = now.stale === "";
     stale.textContent = now.stale && `Not live: ${now.stale}`;
+    kept();
     banner(now);
     tick();
   }
 
   function banner(now) {
     const lines = [
-      now.halt && ["halt", `HALTED: ${now.halt}. Nothing is opened until the desk is resumed.`],
-      now.pause && ["pause", `PAUSED: ${now.pause}. No new risk is taken.`],
+      now.halt && ["halt", `HALTED${from(now.halt_since, now.time)}: ${author(now.halt)}. Nothing is opened until the desk is resumed.`],
+      now.pause && ["pause", `PAUSED: ${author(now.pause)}. No new risk is taken.`],
       now.time > 0 && !now.reconciled && !BY_TAPE.has(now.mode) && ["pause", "Book and broker are not yet compared: no new risk is taken."],
     ].filter(Boolean);
     const box = find("banner");
@@ -87,6 +89,7 @@ export function header({ choose }) {
     if (box.dataset.key === key) return; // shown once, not with every event
     box.dataset.key = key;
     box.replaceChildren(...lines.map(([kind, text]) => el("p", { class: `banner ${kind}` }, text)));
+    kept();
   }
 
   function connection(now) {
@@ -125,6 +128,18 @@ export function header({ choose }) {
   return { show, connection, desk, page };
 }
 
+// Since when: the time, and the day where it is another one.
+function from(then, now) {
+  if (!then) return "";
+  return ` since ${day(then) === day(now) ? "" : `${day(then)}, `}${minute(then)} ${zone(then)}`;
+}
+
+// What of the header stays in view on a phone begins with the list of pages; on a screen all of it does.
+function kept() {
+  const [top, money, pages] = [find("top"), find("live-money"), document.querySelector("nav")];
+  top.style.setProperty("--lead", `${money.hidden ? pages.offsetTop : Math.min(money.offsetTop, pages.offsetTop)}px`);
+}
+
 // Scroll the list of pages, which is wider than a phone, to the page that is shown.
 function seen() {
   const link = document.querySelector("nav [aria-current]");
@@ -132,6 +147,15 @@ function seen() {
   if (!list) return;
   const [inner, outer] = [link, list].map((node) => node.getBoundingClientRect());
   list.scrollLeft += inner.left + inner.width / 2 - outer.left - outer.width / 2;
+  faded();
+  kept();
+}
+
+// The list fades out where more pages follow.
+function faded() {
+  const list = document.querySelector("nav ul");
+  list.classList.toggle("before", list.scrollLeft > 2);
+  list.classList.toggle("after", list.scrollLeft + list.clientWidth < list.scrollWidth - 2);
 }
 
 // Desks may have the same name: the strategy distinguishes them.

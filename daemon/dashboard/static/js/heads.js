@@ -15,7 +15,7 @@ export function headTables(data) {
     ...Object.keys(data.choices[0].behaviour).map((action) => ({ name: `Value of ${action}`, number: true, of: (one) => signed(one.values[action] ?? null) })),
     { name: "Greedy", of: (one) => one.greedy },
     { name: "Taken", of: (one) => one.drawn },
-    ...Object.keys(data.choices[0].behaviour).map((action) => ({ name: `Probability of ${action}`, number: true, of: (one) => percent(one.behaviour[action], 1) })),
+    ...Object.keys(data.choices[0].behaviour).map((action) => ({ name: `Probability of ${action}`, number: true, of: (one) => percent(one.behaviour[action]) })),
     { name: "Allowed", of: (one) => one.allowed.join(", ") },
   ], data.choices, { tight: true });
   const change = (line) => Math.abs((line.after ?? 0) - (line.before ?? 0));
@@ -27,8 +27,8 @@ export function headTables(data) {
     ...data.columns.map((column, place) => ({ name: words(column.name), number: true, of: (line) => line.heads[place].map((value) => number(value, 3)).join(" · ") || "–" })),
     ...wishes.map(([column, place]) => ({ name: `taken from ${words(column.name)}`, number: true, of: (line) => (line.taken[place] === null ? "–" : signed(line.taken[place])) })),
     !named && !chosen && { name: "Answer", number: true, of: (line) => (line.answer === null ? "–" : signed(line.answer)) },
-    { name: "Weight before", number: true, of: (line) => percent(line.before, 2) },
-    { name: "Weight after", number: true, of: (line) => percent(line.after, 2) },
+    { name: "Weight before", number: true, of: (line) => percent(line.before) },
+    { name: "Weight after", number: true, of: (line) => percent(line.after) },
     data.lines.some((line) => line.note) && { name: "Left alone", of: (line) => line.note || "–" },
   ].filter(Boolean);
   const rows = (some, name) => table(name, columns, some, { tight: true, row: (line) => ({ data: { symbol: line.symbol } }) });

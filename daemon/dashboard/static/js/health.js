@@ -1,6 +1,6 @@
 // The health of daemon, journal and this dashboard, in words with units.
 
-import { card, el, empty, figures, table } from "./dom.js";
+import { badge, card, el, empty, figures, table } from "./dom.js";
 import { ask, resource } from "./feed.js";
 import { count, moment, number, span, words } from "./format.js";
 import { opening, trouble } from "./parts.js";
@@ -9,6 +9,7 @@ export const title = "Health";
 
 export function mount(main, { desk }) {
   const problems = trouble();
+  const state = card("All well?", { id: "state", wide: true });
   const daemon = card("Daemon", { id: "daemon" });
   const journal = card("Journal", { id: "journal" });
   const board = card("This dashboard", { id: "dashboard" });
@@ -18,6 +19,7 @@ export function mount(main, { desk }) {
   main.append(
     ...opening("Health"),
     problems.box,
+    state.section,
     el(
       "div",
       { class: "columns even" },
@@ -31,6 +33,14 @@ export function mount(main, { desk }) {
   function show(data) {
     problems.fine();
     const same = data.code === data.own_code;
+    state.show([data.troubles, data.running], () =>
+      data.troubles.length
+        ? [
+            el("p", { class: "headline" }, badge("Look at", "bad"), ` ${count(data.troubles.length, "thing")}.`),
+            el("ul", { class: "plain-list" }, data.troubles.map(trouble_line)),
+          ]
+        : el("p", { class: "headline" }, badge("Well", "good"), data.running ? " The daemon runs, and nothing keeps it from trading." : " The run ended, and nothing is wrong with it."),
+    );
     daemon.show(data, () =>
       figures(
         [
@@ -57,7 +67,7 @@ export function mount(main, { desk }) {
       figures(
         [
           ["Its code", el("code", {}, data.own_code || "unknown"), same ? "the same as the daemon's: every state is exact" : "not the daemon's: states cannot be followed"],
-          ["Last look at the journal", `${number(data.follow_ms, 1)} ms`],
+          ["Reading the journal took", `${number(data.follow_ms, 1)} ms`, "the newest time; it is read about once a second"],
           ["Open pages", number(data.clients)],
         ],
         "figures small",
@@ -66,7 +76,7 @@ export function mount(main, { desk }) {
     timings.show(data.timings, (all) => (all.length ? speeds(all) : empty("Nothing to measure: recorded data has the tape's times, and a live desk's come with its first bars and orders.")));
     kinds.show(data.kinds, (all) =>
       all.length
-        ? table("Events by kind", [{ name: "Kind", of: ([name]) => name }, { name: "Events", number: true, of: ([, many]) => number(many) }], all, { stacked: false })
+        ? table("Events by kind", [{ name: "Kind", of: ([name]) => el("span", { title: name }, plainly(name)) }, { name: "Events", number: true, of: ([, many]) => number(many) }], all, { stacked: false })
         : empty("No session yet."),
     );
     starts.show(data.starts, (all) =>
@@ -75,6 +85,13 @@ export function mount(main, { desk }) {
   }
   return { update: () => page.refresh(), close: () => page.close() };
 }
+
+// One thing to look at: what, since when, what to do.
+const trouble_line = (one) =>
+  el("li", { data: { trouble: one.what } }, el("strong", {}, one.what), one.since > 0 && ` since ${moment(one.since)}`, ". ", el("span", { class: "muted" }, `What to do: ${one.cure}.`));
+
+// "BarClosed" -> "bar closed".
+const plainly = (name) => name.replace(/([a-z])(?=[A-Z])/g, "$1 ").toLowerCase();
 
 // Durations: from milliseconds to minutes.
 const short = (seconds) => (seconds < 1 ? `${number(1e3 * seconds, seconds < 0.01 ? 1 : 0)} ms` : seconds < 120 ? `${number(seconds, 2)} s` : span(seconds));

@@ -134,8 +134,7 @@ function exploration({ exploration: rule, explored }) {
             "Explored choices by session",
             [
               { name: "Session", of: (line) => line.session },
-              { name: "Choices", number: true, of: (line) => number(line.choices) },
-              { name: "Explored", number: true, of: (line) => number(line.explored) },
+              { name: "Explored", number: true, of: (line) => `${number(line.explored)} of ${number(line.choices)}` },
               { name: "Share", number: true, of: (line) => percent(line.explored / line.choices) },
               { name: "Chance", number: true, of: (line) => percent(line.chance) },
             ],

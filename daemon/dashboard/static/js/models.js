@@ -2,7 +2,7 @@
 
 import { badge, card, chooser, el, empty, figures, more, table } from "./dom.js";
 import { ask, resource } from "./feed.js";
-import { count, number, percent, signed, words } from "./format.js";
+import { count, number, percent, signed, usd, words } from "./format.js";
 import { alarms, opening, trouble } from "./parts.js";
 
 export const title = "Models";
@@ -51,7 +51,7 @@ export function mount(main, { desk }) {
     besides();
     versions.show([data.store, data.versions], () => [
       el("p", { class: "note" }, "Store: ", el("code", {}, data.store || "not given")),
-      data.versions.length ? store(data.versions) : empty("The store has no version of this strategy, or was not given (--models-dir)."),
+      data.versions.length ? [store(data.versions), commands(data.store, data.versions)] : empty("The store has no version of this strategy, or was not given (--models-dir)."),
     ]);
     shadows.show(data.shadows, (all) => (all.length ? candidates(all) : empty("No candidate has answered yet.")));
     swaps.show(data.swaps, (all) => alarms(all, "No model was swapped or refused since the journal began."));
@@ -86,10 +86,48 @@ function store(lines) {
   );
 }
 
+// The six figures that one asks for first, of the last fold's test sessions; the others behind their number.
+const KEY = ["net return", "max drawdown", "sharpe annual", "trades", "win rate", "fees usd"].map((name) => `test ${name}`);
+const PARTS = /(return|drawdown|win rate|hit rate|exposure|deviation|worst session)$/;
+const AMOUNT = /usd$/;
+
 function metrics({ version, metrics: pairs }) {
   if (!pairs.length) return "none";
-  const all = figures(pairs.map(([name, value]) => [words(name), value]), "figures small");
-  return more(`metrics ${version}`, count(pairs.length, "figure"), all);
+  const known = new Map(pairs);
+  const key = KEY.filter((name) => known.has(name));
+  const rest = pairs.filter(([name]) => !key.includes(name));
+  const sessions = known.get("test sessions");
+  const list = (names) => figures(names.map(([name, value, called = name]) => [words(called), figure(name, value)]), "figures small");
+  return [
+    key.length > 0 && el("small", {}, sessions ? `On the ${count(Number(sessions), "test session")} of the last fold:` : "On the test sessions of the last fold:"),
+    key.length > 0 && list(key.map((name) => [name, known.get(name), name.replace(/^test /, "").replace(/ usd$/, "")])),
+    rest.length > 0 && more(`metrics ${version}`, key.length ? `${count(rest.length, "other figure")}` : count(rest.length, "figure"), list(rest)),
+  ];
+}
+
+// A figure of a manifest in its unit: a share as a percentage, a drawdown below zero, USD with cents.
+function figure(name, value) {
+  const found = Number(value);
+  if (value === undefined || value === "" || Number.isNaN(found)) return value ?? "–";
+  if (/drawdown$/.test(name)) return percent(-Math.abs(found), 2);
+  if (PARTS.test(name)) return percent(found, 2);
+  if (AMOUNT.test(name)) return usd(found);
+  return number(found, Number.isInteger(found) ? 0 : 3);
+}
+
+// What one types to let another version answer, and to go back to the one before.
+function commands(store, lines) {
+  const strategy = store.split("/").at(-1);
+  const folder = store.slice(0, -strategy.length - 1);
+  const of = `--strategy ${strategy} --models-dir ${folder}`;
+  const other = lines.find((line) => !line.current && !line.problem);
+  return more(
+    "commands",
+    "Commands and reports",
+    el("p", {}, "Let a version answer: ", el("code", {}, `rltraderctl models activate ${other ? other.version : "VERSION"} ${of} --reason TEXT`)),
+    el("p", {}, "Back to the one before: ", el("code", {}, `rltraderctl models rollback ${of} --reason TEXT`)),
+    lines.map((line) => el("p", {}, "Report of its training: ", el("code", {}, `${store}/${line.version}/report.html`))),
+  );
 }
 
 // What two manifests say, a line each; what differs comes with the difference where both are numbers.
@@ -103,24 +141,31 @@ function sideBySide(one, other) {
   const [left, right] = [one, other].map((line) => new Map(line.metrics));
   const lines = [...new Set([...left.keys(), ...right.keys()])].map((name) => {
     const [a, b] = [left.get(name), right.get(name)];
-    return [words(name), a ?? "–", b ?? "–", difference(a, b)];
+    return [words(name), figure(name, a), figure(name, b), difference(name, a, b), a !== undefined && b !== undefined];
   });
-  return table(
-    "Two versions",
+  const both = lines.filter((line) => line[4]);
+  const alone = lines.filter((line) => !line[4]);
+  const shown = (caption, some) => table(
+    caption,
     [
       { name: "Figure", of: ([name]) => name },
       { name: one.version, number: true, of: (line) => line[1] },
       { name: other.version, number: true, of: (line) => line[2] },
       { name: "Difference", number: true, of: (line) => line[3] || "–" },
     ],
-    [...about, ...lines],
+    some,
     { row: ([name]) => ({ data: { compared: name } }) },
   );
+  return [
+    shown("Two versions", [...about, ...both]),
+    alone.length > 0 && more("alone", `${count(alone.length, "figure")} of one version alone`, shown("Figures of one version alone", alone)),
+  ];
 }
 
-function difference(a, b) {
+function difference(name, a, b) {
   const [x, y] = [Number(a), Number(b)];
   if (!a || !b || Number.isNaN(x) || Number.isNaN(y)) return a === b ? "" : "differs";
+  if (x !== y && PARTS.test(name)) return `${signed(100 * (/drawdown$/.test(name) ? x - y : y - x), 2)} points`;
   return x === y ? "" : signed(Number((y - x).toPrecision(4)), 6).replace(/(\.\d*?)0+$/, "$1").replace(/\.$/, "");
 }
 

@@ -3,9 +3,10 @@
 
 import { card, chooser, el, empty, figures, more, refill, table } from "./dom.js";
 import { ask, resource } from "./feed.js";
-import { daily, equityChart, priceChart } from "./charts.js";
-import { clock, count, day, moment, number, percent, signed, usd, words } from "./format.js";
-import { alarms, gain, gates, holding, opening, orders, outcome, probabilities, trouble } from "./parts.js";
+import { daily, equityChart, interval, priceChart } from "./charts.js";
+import { clock, count, instrument, moment, number, percent, usd, words } from "./format.js";
+import { gates } from "./gates.js";
+import { alarms, gain, holding, opening, orders, outcome, probabilities, soFar, trouble } from "./parts.js";
 
 export const title = "Now";
 const FULL = 3; // positions that are shown in full
@@ -28,7 +29,7 @@ export function mount(main, { desk, address, go }) {
   const fills = el("div", { id: "fills" });
   price.head.append(choosers);
   price.body.append(canvas, el("p", { class: "note" }, "Hollow candle: closed higher. Arrow up: entry, arrow down: exit; choose one to see its decision."), fills);
-  equity.body.append(course);
+  equity.body.append(course, el("p", { class: "note" }, "Times without a session are left out."));
   main.append(
     ...opening("Now"),
     problems.box,
@@ -55,7 +56,7 @@ export function mount(main, { desk, address, go }) {
   function showPrice(data) {
     problems.fine();
     shown = data;
-    price.heading.textContent = data.symbol ? `${data.symbol}, ${when(data)}` : "Price";
+    price.heading.textContent = data.symbol ? [data.symbol, interval(data.bars), when(data)].filter(Boolean).join(", ") : "Price";
     chart.show(data);
     lines();
     const chosen = JSON.stringify([data.sessions, data.symbols, data.session, data.symbol]);
@@ -89,7 +90,7 @@ export function mount(main, { desk, address, go }) {
         [
           { name: "Time", of: (mark) => clock(mark.time) },
           { name: "Kind", of: (mark) => mark.kind },
-          { name: "What", of: (mark) => mark.text },
+          { name: "What", of: (mark) => instrument(mark.text) },
           {
             name: "Decision",
             of: (mark) => (mark.decision ? el("a", { href: address("decision", [mark.decision]) }, `Decision ${number(mark.decision)}`) : "by hand or by a rule"),
@@ -121,16 +122,16 @@ export function mount(main, { desk, address, go }) {
     money.replaceChildren(
       figures([
         ["Equity", usd(now.equity_usd)],
-        ["Since the session's start", now.day_usd === "" ? "–" : gain(Number(now.day_usd))],
-        ["Drawdown", percent(now.drawdown, 2), "from the peak since the last resume"],
-        ["Position", ...held(now.positions)],
+        ["P&L", now.day_usd === "" ? "–" : gain(Number(now.day_usd)), now.session && `session of ${now.session}`],
+        ["Drawdown", now.equity_usd === "" ? "–" : percent(-now.drawdown), "from the highest equity"],
+        ["Position", ...(now.equity_usd === "" ? ["–"] : held(now.positions))],
         ["Cash", usd(now.cash_usd)],
         ["Realised", now.realized_usd === "" ? "–" : gain(Number(now.realized_usd)), "since the journal began"],
       ]),
     );
     answer.show([now.decision, now.action, now.resolved, now.outcome, now.confidence, now.probabilities], () => newest(now, address));
     position.show(now.positions, holdings);
-    gate.show(now.gates, (all) => gates(all, { none: "No gate was asked yet." }));
+    gate.show(now.gates, (all) => gates(all, { none: "No gate was asked yet.", now: true }));
     working.show(now.orders, (open) => orders(open, "No order works at the broker."));
     alarm.show(now.alarms, (all) => alarms(all, "No alarm."));
     model.show([now.model, now.promoted, now.session, now.session_ended, now.last_bar, now.broker_heard, now.broker_lost, now.running], () => situation(now));
@@ -154,7 +155,7 @@ function newest(now, address) {
   const became = other ? ` → ${words(now.resolved)}` : "";
   return [
     el("p", { class: "headline" }, el("span", { data: { action: now.action } }, words(now.action) || "no answer"), became, " ", outcome(now.outcome)),
-    other && el("p", { class: "note" }, `With what was held then, ${words(now.action)} came to ${words(now.resolved)}.`),
+    other && el("p", { class: "note" }, `With what was held then, ${words(now.action)} meant ${words(now.resolved)}.`),
     now.confidence > 0 && el("p", {}, "Confidence ", el("strong", { data: { confidence: now.confidence } }, percent(now.confidence))),
     probabilities(now.probabilities, now.action),
     el("p", {}, el("a", { class: "action", data: { key: "open" }, href: address("decision", [now.decision]) }, `Open decision ${number(now.decision)}`)),
@@ -165,7 +166,8 @@ function newest(now, address) {
 function held(all) {
   if (!all.length) return ["none"];
   const gained = all.reduce((sum, one) => sum + one.pnl_usd, 0);
-  return [all.length > 1 ? count(all.length, "position") : `${number(all[0].quantity)} × ${all[0].symbol}`, gain(gained)];
+  const realised = all.length > 1 ? 0 : all[0].realised_usd;
+  return [all.length > 1 ? count(all.length, "position") : `${number(all[0].quantity)} × ${instrument(all[0].symbol)}`, el("span", {}, soFar(gained, realised))];
 }
 
 // Which bars these are: one session's, or of a daily desk all up to one.
@@ -183,11 +185,9 @@ function holdings(all) {
     table(
       "Positions",
       [
-        { name: "Symbol", of: (held) => held.symbol },
-        { name: "Shares", number: true, of: (held) => number(held.quantity) },
-        { name: "Mark", number: true, of: (held) => usd(held.mark) },
+        { name: "Symbol", of: (held) => [held.symbol, el("small", {}, `${number(held.quantity)} × ${usd(held.mark)}`)] },
         { name: "Weight", number: true, of: (held) => percent(held.weight) },
-        { name: "Gain", number: true, of: (held) => gain(held.pnl_usd) },
+        { name: "Unrealised", number: true, of: (held) => gain(held.pnl_usd) },
       ],
       some,
       { stacked: false, row: (held) => ({ data: { symbol: held.symbol } }) },
@@ -214,7 +214,7 @@ function situation(now) {
       ["Session", now.session || "none yet", `${hours}${now.session_ended ? ", over" : ""}`],
       ["Newest bar", moment(now.last_bar)],
       ["Broker", broker],
-      ["Daemon", now.running ? "runs" : "does not run", count(now.seq, "event")],
+      ["Desk", now.running ? "running" : "stopped", count(now.seq, "event")],
     ],
     "figures small",
   );

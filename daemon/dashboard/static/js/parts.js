@@ -1,42 +1,10 @@
-// What several pages show alike: gates, bars of probabilities, alarms, orders, positions. Data in, elements out.
+// What several pages show alike: bars of probabilities, alarms, orders, positions. Data in, elements out.
 
-import { badge, el, empty, figures, more, table } from "./dom.js";
-import { clock, count, day, moment, number, percent, side, signed, usd, words } from "./format.js";
-
-const GATE = { passes: ["✓", "good"], denies: ["✕", "bad"], unknown: ["?", "plain"] };
-
-// What denies first; what passes, and what was not asked, behind their numbers.
-export function gates(lines, { none = "No gate was asked.", unknown = "need an order to judge", of = "a new entry" } = {}) {
-  if (!lines.length) return empty(none);
-  const [denies, passes, others] = ["denies", "passes", "unknown"].map((state) => lines.filter((gate) => gate.state === state));
-  return [
-    el("p", { class: "headline" }, `${denies.length ? count(denies.length, "gate denies", "gates deny") : "No gate denies"} ${of}.`),
-    denies.length > 0 && list(denies),
-    passes.length > 0 && more("passes", count(passes.length, "gate passes", "gates pass"), list(passes)),
-    others.length > 0 && more("unknown", `${count(others.length, "gate")} ${unknown}`, list(others)),
-  ];
-}
-
-function list(lines) {
-  return el(
-    "ul",
-    { class: "gates" },
-    lines.map((gate) =>
-      el(
-        "li",
-        { data: { gate: gate.name, state: gate.state } },
-        el("span", { class: `sign ${GATE[gate.state]?.[1] ?? "plain"}`, "aria-hidden": "true" }, GATE[gate.state]?.[0] ?? "?"),
-        el("span", { class: "gate-name" }, words(gate.name)),
-        el("span", { class: `gate-state ${GATE[gate.state]?.[1] ?? "plain"}` }, gate.state),
-        gate.reason && el("span", { class: "gate-reason" }, gate.reason),
-        gate.ends > 0 && gate.state === "denies" && el("span", { class: "gate-ends", data: { ends: gate.ends } }),
-      ),
-    ),
-  );
-}
+import { append, badge, el, empty, figures, more, table } from "./dom.js";
+import { author, clock, day, instrument, moment, number, percent, side, signed, usd, words } from "./format.js";
 
 export function outcome(name) {
-  const kinds = { ordered: "good", exit: "good", denied: "bad", failed: "bad", expired: "warn" };
+  const kinds = { ordered: "good", exit: "good", denied: "bad", failed: "bad", expired: "warn" }; // no_change: plain
   return badge(words(name), kinds[name] ?? "plain");
 }
 
@@ -112,7 +80,7 @@ export function alarms(lines, none) {
     "ol",
     { class: "log" },
     lines.map((line) =>
-      el("li", {}, el("time", {}, moment(line.time)), el("strong", {}, words(line.name)), el("span", {}, line.detail)),
+      el("li", {}, el("time", {}, moment(line.time)), el("strong", {}, words(line.name)), el("span", {}, author(instrument(line.detail)))),
     ),
   );
 }
@@ -122,7 +90,7 @@ export function orders(lines, none) {
   return table(
     "Orders",
     [
-      { name: "Order", of: (order) => el("span", {}, `${side(order.side)} ${number(order.quantity)} ${order.symbol}`) },
+      { name: "Order", of: (order) => el("span", {}, `${side(order.side)} ${number(order.quantity)} ${instrument(order.symbol)}`) },
       { name: "Limit", number: true, of: (order) => (order.limit ? usd(order.limit) : "market") },
       { name: "Filled", number: true, of: (order) => `${number(order.filled)} of ${number(order.quantity)}` },
       { name: "Status", of: (order) => words(order.status) },
@@ -134,18 +102,26 @@ export function orders(lines, none) {
   );
 }
 
+// How much of what was entered is still held.
+export const openOf = (held, entered) => `open: ${number(held)}${entered > Math.abs(held) ? ` of ${number(entered)}` : ""}`;
+
+// What an open position has made so far: at the newest mark, and by what was left again.
+export const soFar = (unrealised, realised) => ["unrealised ", gain(unrealised), realised ? [", realised ", gain(realised)] : ""];
+
 // A position in full, with its stop-loss and take-profit where it has them.
 export function holding(held) {
   return el(
     "div",
     { class: "holding", data: { symbol: held.symbol } },
-    el("h3", {}, `${number(held.quantity)} × ${held.symbol}`),
+    el("h3", {}, instrument(held.symbol)),
+    el("p", { class: "open" }, openOf(held.quantity, held.entered)),
     figures(
       [
         ["Entry", usd(held.entry)],
         ["Mark", usd(held.mark)],
         ["Weight", percent(held.weight), "of the equity"],
-        ["Gain", gain(held.pnl_usd), held.entry ? `${signed(100 * (held.mark / held.entry - 1), 1)} %` : ""],
+        ["Unrealised", gain(held.pnl_usd), held.entry ? `${signed(100 * (held.mark / held.entry - 1), 2)} %` : ""],
+        held.realised_usd !== 0 && ["Realised", gain(held.realised_usd), "with fees"],
         held.stop > 0 && ["Stop-loss", usd(held.stop)],
         held.target > 0 && ["Take-profit", usd(held.target)],
         ["Held since", clock(held.opened), day(held.opened)],
@@ -188,6 +164,11 @@ export function trouble() {
       box.hidden = false;
       const why = /[.?!]$/.test(problem.message) ? problem.message : `${problem.message}.`;
       box.textContent = `Not read: ${why} What stands below may be old.`;
+    },
+    say(...words) {
+      box.hidden = false;
+      box.replaceChildren();
+      append(box, words);
     },
     fine() {
       box.hidden = true;

@@ -12,6 +12,7 @@ const MONTHS = ["Jan", "Feb", "Mar", "Apr", "May", "Jun", "Jul", "Aug", "Sep", "
 const WEEKDAYS = ["Mon", "Tue", "Wed", "Thu", "Fri", "Sat", "Sun"];
 const STEPS = 4;
 const FEW = 60; // sessions below which a ratio is mostly chance
+const FEWEST = 20; // sessions below which no ratio is shown
 const LISTED = 262; // days of the list
 const PATTERNS = ["whole", "dashed", "dotted"];
 
@@ -30,6 +31,7 @@ export function mount(main, { desk }) {
   let range = "ALL";
   let benchmark = "";
   let known = "";
+  let seen = ""; // which newest day was brought into view
   const buttons = RANGES.map(([name, words]) =>
     el("button", { type: "button", "aria-pressed": String(name === range), title: words, data: { range: name }, on: { click: () => choose(name) } }, name === "ALL" ? "All" : name),
   );
@@ -62,7 +64,19 @@ export function mount(main, { desk }) {
     comparison(data.symbols);
     months.show(found.months, () => calendar(found));
     days.show([found.days, found.sessions], () => heat(found.days, found.weeks, found.sessions));
+    newestInView([months.body, days.body], JSON.stringify([range, found.days.at(-1)?.name]));
     falls.show([found.drawdowns, data.falls], () => fallen(found.drawdowns, data.falls));
+  }
+
+  // Where a calendar is wider than the page its newest part is shown, once for each new day.
+  function newestInView(boxes, key) {
+    if (key === seen) return;
+    seen = key;
+    for (const box of boxes.flatMap((body) => [...body.querySelectorAll(".scroll")])) {
+      const cells = [...box.querySelectorAll("tbody tr:first-child td[data-month], td[data-day]")];
+      const newest = cells.sort((a, b) => a.offsetLeft - b.offsetLeft).at(-1);
+      if (newest) box.scrollLeft = Math.max(0, newest.offsetLeft + newest.offsetWidth - box.clientWidth + 8);
+    }
   }
 
   function comparison(symbols) {
@@ -99,6 +113,8 @@ function line(shown, place) {
 function summed(found) {
   const { trades } = found;
   const few = found.sessions < FEW ? "few sessions: mostly chance" : "";
+  const told = found.sessions >= FEWEST;
+  const within = found.marked_drawdown !== null && found.marked_drawdown - found.max_drawdown > 5e-5 ? `; ${percent(-found.marked_drawdown)} within days` : "";
   return [
     el(
       "p",
@@ -108,22 +124,22 @@ function summed(found) {
     ),
     figures([
       ["P&L", gain(found.pnl_usd), `${usd(found.start_usd)} → ${usd(found.end_usd)}`],
-      ["Return", change(found.share), found.annual === null ? "" : `${signed(100 * found.annual, 1)} % a year`],
-      ["Sharpe", number(found.sharpe, 2), found.sharpe_error === null ? "" : `± ${number(found.sharpe_error, 2)}${few ? `, ${few}` : ""}`],
-      ["Sortino", number(found.sortino, 2)],
+      ["Return", change(found.share), found.annual === null ? "" : el("span", {}, change(found.annual), " a year")],
+      ["Sharpe", told ? number(found.sharpe, 2) : "–", !told ? `fewer than ${FEWEST} sessions say nothing` : found.sharpe_error === null ? "" : `± ${number(found.sharpe_error, 2)}${few ? `, ${few}` : ""}`],
+      ["Sortino", told ? number(found.sortino, 2) : "–"],
       ["Volatility", percent(found.volatility), "a year"],
       [
         "Largest drawdown",
-        percent(found.max_drawdown, 2),
-        found.marked_drawdown !== null && found.marked_drawdown - found.max_drawdown > 5e-5 ? `${percent(found.marked_drawdown, 2)} at the marks` : "",
+        percent(-found.max_drawdown),
+        `of the highest equity so far, at day ends${within}`,
       ],
       ["Days won", percent(found.days_won)],
       found.best && ["Best day", change(found.best.share), found.best.name],
       found.worst && ["Worst day", change(found.worst.share), found.worst.name],
       ["Closed trades", number(trades.trades), trades.win_rate === null ? "" : `${percent(trades.win_rate)} won`],
-      trades.trades > 0 && ["Profit factor", number(trades.profit_factor, 2), trades.profit_factor === null ? "no losses" : "gains / losses"],
+      trades.trades > 0 && ["Profit factor", number(trades.profit_factor, 2), trades.profit_factor === null ? "no losses" : `gains / losses of ${count(trades.trades, "closed trade")}`],
       trades.trades > 0 && ["Expectancy", gain(trades.expectancy_usd), `held ${span(trades.held_s)} on average`],
-      trades.open > 0 && ["Open trades", number(trades.open), trades.open_usd === null ? "" : `${usd(trades.open_usd, { sign: true })} at the newest marks`],
+      trades.open > 0 && ["Open trades", number(trades.open), trades.open_usd === null ? "" : el("span", {}, gain(trades.open_usd), " with what is unrealised")],
       ["Time in the market", percent(found.in_market), found.at_work === null ? "" : `${percent(found.at_work)} of the equity at work then`],
       found.transfers_usd !== 0 && ["Transfers", usd(found.transfers_usd, { sign: true }), "neither gain nor loss"],
     ]),
@@ -147,7 +163,7 @@ function calendar(found) {
   const columns = MONTHS.map((_, index) => index).filter((index) => traded.has(index));
   const cell = (period, kind) =>
     period
-      ? el("td", { class: kind, data: { month: period.name, share: period.share } }, el("span", { "aria-hidden": "true" }, arrow(period.share)), ` ${signed(100 * period.share, 1)} %`, el("small", {}, dollars(period.pnl_usd)))
+      ? el("td", { class: kind, data: { month: period.name, share: period.share } }, el("span", { "aria-hidden": "true" }, arrow(period.share)), ` ${signed(100 * period.share, 2)} %`, el("small", {}, dollars(period.pnl_usd)))
       : el("td", { class: "none" }, "");
   return el(
     "div",
@@ -185,13 +201,13 @@ const weekday = (at) => (((at + 3) % 7) + 7) % 7;
 function heat(days, weeks, all) {
   if (!days.length) return empty("No day yet.");
   const most = largest(days);
-  const readout = el("p", { class: "readout" }, told(days.at(-1)));
+  const readout = el("p", { class: "readout" }, shown(days.at(-1)));
   const years = [...new Set(days.map((day) => day.name.slice(0, 4)))].reverse();
   return [
     years.map((year) => yearOf(year, days.filter((day) => day.name.startsWith(year)), most, readout)),
     readout,
     days.length < all && el("p", { class: "note" }, `The newest ${number(days.length)} of ${number(all)} days; months and years have all.`),
-    more("days", `The newest ${number(Math.min(days.length, LISTED))} days as a list`, list(days, "Days", "Day")),
+    more("days", `The newest ${count(Math.min(days.length, LISTED), "day")} as a list`, list(days, "Days", "Day")),
     more("weeks", `The newest ${count(Math.min(weeks.length, LISTED), "week")} as a list`, list(weeks, "Weeks", "Week of")),
   ];
 }
@@ -203,7 +219,7 @@ function yearOf(year, days, most, readout) {
   const grid = new Map(days.map((day) => [place(day).join(), day]));
   const columns = place(days.at(-1))[1] + 1;
   const rows = WEEKDAYS.filter((_, row) => row < 5 || days.some((day) => place(day)[0] === row));
-  const show = (day) => () => (readout.textContent = told(day));
+  const show = (day) => () => readout.replaceChildren(...shown(day));
   const headed = Array.from({ length: columns }, (_, week) => days.find((day) => place(day)[1] === week)?.name.slice(5, 7) ?? "");
   return el(
     "div",
@@ -234,6 +250,7 @@ function yearOf(year, days, most, readout) {
   );
 }
 
+const shown = (day) => [`${day.name}: `, gain(day.pnl_usd), ", ", change(day.share)];
 const told = (day) => `${day.name}: ${usd(day.pnl_usd, { sign: true })}, ${signed(100 * day.share, 2)} %`;
 
 function list(periods, caption, name) {
@@ -258,7 +275,7 @@ function fallen(falls, all) {
         { name: "Start", of: (fall) => fall.start },
         { name: "Depth", number: true, of: (fall) => el("span", { class: "loss" }, `${signed(-100 * fall.depth, 2)} %`) },
         { name: "Trough", of: (fall) => fall.trough },
-        { name: "End", of: (fall) => fall.end || el("span", { class: "badge warn" }, "lasts") },
+        { name: "End", of: (fall) => fall.end || el("span", { class: "badge warn" }, "not recovered") },
         { name: "Length", number: true, of: (fall) => number(fall.length) },
         { name: "To the trough", number: true, of: (fall) => number(fall.to_trough) },
       ],

@@ -3,7 +3,8 @@
 import { card, el, empty } from "./dom.js";
 import { ask, resource } from "./feed.js";
 import { count, number, percent, words } from "./format.js";
-import { alarms, gates, opening, trouble } from "./parts.js";
+import { gates } from "./gates.js";
+import { alarms, opening, trouble } from "./parts.js";
 
 export const title = "Risk";
 
@@ -33,7 +34,7 @@ export function mount(main, { desk }) {
   function show(data) {
     problems.fine();
     limits.show(data.limits, (all) => (all.length ? used(all) : empty("No limit is known yet.")));
-    gate.show(data.gates, (all) => gates(all));
+    gate.show(data.gates, (all) => gates(all, { now: true }));
     denials.show(data.denials, (all) => (all.length ? denied(all) : empty("Nothing was denied since the journal began.")));
     commands.show(data.commands, (all) => alarms(all, "No command was given."));
     alarm.show(data.alarms, (all) => alarms(all, "No alarm."));

@@ -3,7 +3,7 @@
 import { card, chooser, el, empty, field, figures, table } from "./dom.js";
 import { ask, resource, target } from "./feed.js";
 import { count, day, minute, number, percent, span, usd, words } from "./format.js";
-import { gain, opening, trouble } from "./parts.js";
+import { gain, openOf, opening, soFar, trouble } from "./parts.js";
 
 export const title = "Trades";
 const LIMIT = 50;
@@ -13,7 +13,7 @@ const SORTS = [["time", "newest first"], ["pnl", "largest P&L first"], ["duratio
 
 export function mount(main, { desk, address }) {
   const problems = trouble();
-  const sums = card("All that match", { id: "sums", note: "Closed trades after fees; a position is one trade from flat to flat, at average cost." });
+  const sums = card("All that match", { id: "sums", note: "A trade is one position from flat to flat, at average cost: it is closed when flat. Amounts are after fees." });
   const list = card("Round trips", { id: "trips" });
   const pager = el("p", { class: "pager" });
   const wished = { symbol: "", from: "", to: "", side: "", result: "", sort: "time" };
@@ -93,7 +93,8 @@ function summed(totals) {
     known && ["Profit factor", totals.profit_factor === null ? "–" : number(totals.profit_factor, 2), totals.profit_factor === null ? "no losses" : "gains / losses"],
     known && ["Expectancy", gain(totals.expectancy_usd), "mean of a trade"],
     known && ["Average holding", span(totals.held_s)],
-    totals.open > 0 && ["Open", number(totals.open), totals.open_usd === null ? "" : `${usd(totals.open_usd, { sign: true })} at the newest marks`],
+    totals.open > 0 && ["Open", number(totals.open), totals.open_usd === null ? "" : el("span", {}, gain(totals.open_usd), ": ", soFar(totals.open_unrealized_usd, totals.open_realized_usd))],
+    totals.open > 0 && ["Realised in all", gain(totals.pnl_usd + totals.open_realized_usd), `closed trades and parts sold, after ${usd(totals.fees_usd + totals.open_fees_usd)} of fees`],
     totals.other_usd !== 0 && ["Not in a trade", usd(totals.other_usd, { sign: true }), "fees of the ledger, dividends, interest"],
   ]);
 }
@@ -110,17 +111,17 @@ function rows(data, address) {
     "Trades",
     [
       { name: "Trade", of: (trade) => trade.what },
-      { name: "P&L", number: true, of: (trade) => gain(trade.pnl_usd, trade.pnl_percent) },
+      { name: "P&L", number: true, of: (trade) => (trade.left ? gain(trade.pnl_usd, trade.pnl_percent) : el("div", { class: "open" }, gain(trade.pnl_usd, trade.pnl_percent), el("small", {}, " ", soFar(trade.unrealised_usd, trade.realised_usd)))) },
       { name: "Entered", of: (trade) => step(trade.entered, trade.why_entered, trade.confidence, trade.entry_decision, address) },
       { name: "Entry", number: true, of: (trade) => usd(trade.entry) },
       {
         name: "Left",
-        of: (trade) => (trade.left ? step(trade.left, trade.why_left, null, trade.exit_decision, address) : el("span", { class: "badge warn" }, `open: ${number(trade.held)}`)),
+        of: (trade) => (trade.left ? step(trade.left, trade.why_left, null, trade.exit_decision, address) : el("span", { class: "badge warn" }, openOf(trade.held, trade.quantity))),
       },
-      { name: "Exit", number: true, of: (trade) => usd(trade.exit) },
+      { name: "Exit", number: true, of: (trade) => (trade.left ? usd(trade.exit) : "–") },
       { name: "Held", number: true, of: (trade) => el("span", {}, span(trade.held_s), trade.bars !== null && el("small", {}, ` ${count(trade.bars, "bar")}`)) },
-      { name: "Worst", number: true, minor: true, of: (trade) => gain(trade.worst_usd, trade.worst_percent) },
-      { name: "Best", number: true, minor: true, of: (trade) => gain(trade.best_usd, trade.best_percent) },
+      { name: "Worst", title: "The lowest P&L while it was held", number: true, of: (trade) => gain(trade.worst_usd, trade.worst_percent) },
+      { name: "Best", title: "The highest P&L while it was held", number: true, of: (trade) => gain(trade.best_usd, trade.best_percent) },
       { name: "Fees", number: true, minor: true, of: (trade) => usd(trade.fees_usd) },
     ],
     data,

@@ -100,7 +100,7 @@ function row(line) {
         { name: "Next state", number: true, of: (cell) => (cell.after === null ? "–" : signed(cell.after, 4)) },
       ],
       line.state,
-      { stacked: false, row: (cell) => ({ data: { feature: cell.feature } }) },
+      { tight: true, row: (cell) => ({ data: { feature: cell.feature } }) },
     ),
   );
 }
