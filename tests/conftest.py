@@ -12,6 +12,7 @@ import gc
 import importlib
 import os
 import shutil
+import sys
 from collections.abc import Generator, Iterator
 from pathlib import Path
 from typing import Any
@@ -23,6 +24,8 @@ from tests.support.examples import load_profile
 from tests.support.paths import REPOSITORY
 
 load_profile()
+
+os.environ["PATH"] = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"  # programs have their bare names
 
 COVERING = tuple(REPOSITORY / "tests" / name for name in ("core", "strategies", "training/desks/online/test_market.py"))
 """The tests whose coverage counts: those that test the pure code for its own sake. Tracing nearly doubles its cost."""

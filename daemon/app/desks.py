@@ -13,7 +13,7 @@ from pathlib import Path
 import msgspec
 from msgspec.structs import replace
 
-from daemon.config.desks import checked_desks
+from daemon.config.desks import checked_desks_at
 from daemon.config.limits_shown import journaled_origins, limits_of
 from daemon.core.limits import Limit
 from daemon.core.machine import Machine
@@ -36,21 +36,6 @@ def configured_desk() -> Path | None:
     """Return the state directory of ./config.toml and the environment where it has a journal. Raises StateDirError."""
     path = configured_state_dir()
     return path if (path / FILE).exists() else None
-
-
-def found(root: Path) -> list[Path]:
-    """Return `root` and its folders that hold a journal, by name. Raises StateDirError for none."""
-    try:
-        folders = [path.parent for pattern in (FILE, f"*/{FILE}") for path in root.glob(pattern)]
-    except OSError as error:
-        raise StateDirError(
-            f"{root}: cannot be read: {error.strerror}: run it as root or as the desks' user"
-        ) from error
-    if not folders:
-        raise StateDirError(
-            f"{root}: no desk has a journal here: name one with --state-dir, or their parent folder with --desks"
-        )
-    return sorted(folders)
 
 
 class Journaled(msgspec.Struct, frozen=True):
@@ -113,8 +98,9 @@ def _seen(path: Path) -> DeskStatus:
 
 def desks_of(place: Path) -> list[tuple[str, DeskStatus]]:
     """Return each desk's name and status, of a start file or of a folder. Raises StateDirError, ConfigError."""
+    named = checked_desks_at(place)
+    desks = [_seen(desk.state_dir) for desk in named]
     if place.is_file():
-        return [(desk.name, replace(_seen(desk.state_dir), desk=desk.name)) for desk in checked_desks(place)]
-    desks = [_seen(path) for path in found(place)]
+        return [(desk.name, replace(status, desk=desk.name)) for desk, status in zip(named, desks, strict=True)]
     names = distinct([(desk.desk, Path(desk.state_dir).name) for desk in desks])
     return list(zip(names, desks, strict=True))

@@ -17,6 +17,7 @@ from daemon.app.replay_start import Replay
 from daemon.core.state import State
 from daemon.engine.engine import Engine
 from daemon.engine.replay import ReplaySource
+from daemon.journal.outcomes import read_baskets
 from daemon.models.store import exported_as
 from daemon.operator.log import Log
 from daemon.operator.side_thread import supervised
@@ -55,7 +56,8 @@ async def run_replay(
         quoted = quotes_used(replay, run.tape, engine.machine.market_state, reader)
         if quoted is not None:
             _log_quotes(log, quoted)
-        found = () if engine.stopped_by else remarks(replay, counts, state, bars_run, quoted)
+        baskets = read_baskets(reader, (work.decision for work in state.works.values()))
+        found = () if engine.stopped_by else remarks(replay, counts, state, bars_run, baskets, quoted)
         for remark in found:
             log("replay_remark", remark=remark)
         state_digest = engine.state_digest()

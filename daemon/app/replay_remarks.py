@@ -11,14 +11,17 @@ from daemon.core.limits import Trading
 from daemon.core.paper.state import SHARES
 from daemon.core.state import State
 from daemon.core.strategy_rules import TABLES, trading_for
+from daemon.journal.outcomes import WHY_NO_CHANGE, Baskets
+from daemon.models.store import is_passive
 from daemon.operator.summary import QuotesUsed
 from daemon.tapes import bundled
 from daemon.tapes.files import origin_of
 from daemon.tapes.minutes import DAY_S, TapeCounts
-from daemon.tapes.zones import hours_off
+from daemon.tapes.zones import half_hours, hours_off, sessions_off
 
 IMPLIED = "option quotes"  # how `convert --from implied-bars` begins to name what its bars are made of
 REJECTED_SHARE, OUTSIDE_SHARE = 0.01, 0.05  # of the rows: from there on a person is informed
+ANOTHER = "It is the strategy's passive one: RLTRADER_POLICY__VERSION=VERSION runs another (rltraderctl models list)."
 CURES = {
     "not_finite": "a price or volume is missing: fill or remove such rows",
     "not_positive": "a price is zero or negative: check the columns",
@@ -31,10 +34,16 @@ CURES = {
 
 
 def remarks(
-    replay: Replay, counts: TapeCounts, state: State[Any], bars_run: int, quoted: QuotesUsed | None = None
+    replay: Replay,
+    counts: TapeCounts,
+    state: State[Any],
+    bars_run: int,
+    baskets: Baskets,
+    quoted: QuotesUsed | None = None,
 ) -> tuple[str, ...]:
     """Return one sentence, with its cure, for each thing that the figures of a replay that ended would hide."""
-    return (*_remarks(replay, counts, state, bars_run), *(() if quoted is None else _of_quotes(replay, quoted)))
+    departures = () if quoted is None else _of_quotes(replay, quoted)
+    return (*_remarks(replay, counts, state, bars_run, baskets), *departures)
 
 
 def _of_quotes(replay: Replay, quoted: QuotesUsed) -> Iterator[str]:
@@ -85,7 +94,7 @@ def _rules(trading: Trading) -> dict[str, object]:
     return {f"{table}.{key}": value for table in TABLES for key, value in asdict(getattr(trading, table)).items()}
 
 
-def _remarks(replay: Replay, counts: TapeCounts, state: State[Any], bars_run: int) -> Iterator[str]:
+def _remarks(replay: Replay, counts: TapeCounts, state: State[Any], bars_run: int, baskets: Baskets) -> Iterator[str]:
     stats = state.stats
     if stats.bars and not bars_run:
         yield (
@@ -108,22 +117,41 @@ def _remarks(replay: Replay, counts: TapeCounts, state: State[Any], bars_run: in
             f"{rejected:,} of {rejected + counts.bars:,} bars were rejected, {count:,} of them as {reason}: "
             f"{CURES[reason]}."
         )
-    if stats.bars and not stats.fills:
+    if baskets.unsent:
+        yield (
+            f"{baskets.unsent:,} of {baskets.ordered:,} ordered baskets sent no order: {WHY_NO_CHANGE}; "
+            f"rltraderctl decisions names them."
+        )
+    unquoted, needed = stats.denials.get("no_quote", 0), state.trading.paper.volatility_sessions
+    if unquoted and stats.fills and replay.quotes is None:
+        yield (
+            f"{unquoted:,} wanted entries were denied by no_quote: no contract that fits had a quote. The replay's "
+            f"option market quotes from session {needed + 2} on: its volatility needs {needed} returns before it."
+        )
+    if stats.bars and not stats.fills and (stats.denials or not baskets.unsent):
         yield _no_trade(replay, state)
 
 
 def _left_out(replay: Replay, counts: TapeCounts) -> Iterator[str]:
-    """Yield why most rows of minutes lie outside of the sessions."""
+    """Yield why rows of minutes lie outside of the sessions: their times are hours off, all or those of some days."""
     rows = counts.outside_hours + counts.rejected.total() + counts.bars
-    if replay.info.interval_s >= DAY_S or counts.outside_hours <= OUTSIDE_SHARE * rows:
+    if replay.info.interval_s >= DAY_S or not counts.outside_hours:
         return
-    hours = hours_off(replay.tape, replay.strategy.spec.symbols, replay.calendar)
+    left_out = f"{counts.outside_hours:,} of {rows:,} rows lie outside of regular sessions and were left out."
+    found = half_hours(replay.tape, replay.strategy.spec.symbols)
+    hours = hours_off(found, replay.calendar) if counts.outside_hours > OUTSIDE_SHARE * rows else 0
     if hours:
-        moved = f"{abs(hours)} hour{'s' * (abs(hours) != 1)} {'later' if hours > 0 else 'earlier'}"
+        yield f"{left_out} {_moved(hours)} most would lie inside: write the times with their real zone."
+    elif off := sessions_off(found, replay.calendar):
         yield (
-            f"{counts.outside_hours:,} of {rows:,} rows lie outside of regular sessions and were left out. {moved} "
-            f"most would lie inside: write the times with their real zone."
+            f"{left_out} {_moved(off.hours)} {off.sessions:,} of {replay.info.dates:,} sessions would lie inside "
+            f"whole, from {off.first} to {off.last}: their times miss a change to or from summer time. "
+            "Write them with their real zone."
         )
+
+
+def _moved(hours: int) -> str:
+    return f"{abs(hours)} hour{'s' * (abs(hours) != 1)} {'later' if hours > 0 else 'earlier'}"
 
 
 def _no_trade(replay: Replay, state: State[Any]) -> str:
@@ -135,7 +163,8 @@ def _no_trade(replay: Replay, state: State[Any]) -> str:
             f"the tape has {stats.bars:,} bars. Pass a longer tape."
         )
     if not stats.denials:
-        return f"No trade: in none of {stats.decisions:,} decisions did the policy want to change its position."
+        found = f"No trade: in none of {stats.decisions:,} decisions did the policy want to change its position."
+        return f"{found} {ANOTHER}" if is_passive(replay.model.manifest) else found
     denied = sorted(stats.denials.items(), key=lambda found: -found[1])
     needed = state.trading.paper.volatility_sessions + 1
     if denied[0][0] == "no_quote" and replay.quotes is None and replay.info.dates <= needed:

@@ -13,6 +13,8 @@ from rich.console import Console
 from rich.table import Column, Table
 from rich.text import Text
 
+from daemon.engine.desks_file import DESKS_HELP, desks_at
+from daemon.host.version import in_this_shell
 from daemon.host.whole_files import whole_text
 
 
@@ -20,10 +22,13 @@ class NotFound(Exception):
     """Nothing to show; the message names what was requested."""
 
 
-def add_state_dir(command: argparse.ArgumentParser) -> None:
-    """Add `--state-dir`: the one state directory that the command is about."""
+def add_state_dir(command: argparse.ArgumentParser, *, desks: str = "") -> None:
+    """Add `--state-dir`: the one state directory that the command is about. With `desks`, a help, `--desks` as well."""
     text = "folder of the journal (default: paths.state_dir of ./config.toml and the environment)"
-    command.add_argument("--state-dir", type=Path, metavar="DIR", help=text)
+    which = command.add_mutually_exclusive_group()
+    which.add_argument("--state-dir", type=Path, metavar="DIR", help=text)
+    if desks:
+        which.add_argument("--desks", type=Path, metavar="FILE|DIR", help=desks)
     add_own_strategy(command)
 
 
@@ -33,15 +38,28 @@ class _StateDirs(argparse.Action):
     def __call__(
         self, _: argparse.ArgumentParser, namespace: argparse.Namespace, values: Any, __: str | None = None
     ) -> None:
-        namespace.state_dirs = (*getattr(namespace, "state_dirs", ()), values)
+        namespace.state_dirs = (*namespace.state_dirs, values)
         namespace.state_dir = namespace.state_dirs[0]
 
 
 def add_state_dirs(command: argparse.ArgumentParser) -> None:
-    """Add `--state-dir`, which may be repeated: `state_dir` is the first, `state_dirs` has all that were given."""
+    """Add `--state-dir`, which may be repeated, or `--desks`: `state_dir` is the first, `state_dirs` has all."""
     text = "folder of a journal, may be repeated (default: paths.state_dir of ./config.toml and the environment)"
-    command.add_argument("--state-dir", type=Path, action=_StateDirs, metavar="DIR", help=text)
+    which = command.add_mutually_exclusive_group()
+    which.add_argument("--state-dir", type=Path, action=_StateDirs, metavar="DIR", help=text)
+    which.add_argument("--desks", type=Path, metavar="FILE|DIR", help=DESKS_HELP)
+    command.set_defaults(state_dirs=(), names=())
     add_own_strategy(command)
+
+
+def take_desks(options: argparse.Namespace) -> None:
+    """Put the desks of `--desks` into `state_dirs`, their names into `names`. Raises StateDirError."""
+    if getattr(options, "desks", None) is None or not hasattr(options, "state_dirs"):
+        return
+    desks = desks_at(options.desks)
+    options.state_dirs = tuple(desk.state_dir for desk in desks)
+    options.names = tuple(desk.name for desk in desks if desk.name)
+    options.state_dir = options.state_dirs[0]
 
 
 def a_date(text: str) -> str:
@@ -85,7 +103,7 @@ def lead_on(
     """Set the one command that leads on from here: `rltraderctl` prints it at the end, with the places in `about`."""
     given: dict[str, object] = getattr(options, "places", {})
     more = [part for name in about if name in given for part in (f"--{name.replace('_', '-')}", str(given[name]))]
-    options.next_command = " ".join([program, *map(_quoted, words), *map(shlex.quote, more)])
+    options.next_command = " ".join([in_this_shell(program), *map(_quoted, words), *map(shlex.quote, more)])
 
 
 def _quoted(word: str) -> str:

@@ -16,7 +16,7 @@ from pathlib import Path
 
 from rich.console import Console
 
-from daemon.cli.arguments import NotFound, add_own, remember_places
+from daemon.cli.arguments import NotFound, add_own, remember_places, take_desks
 from daemon.config.load import EXIT_CODE, ConfigError
 from daemon.engine.state_dir import enter
 from daemon.host.own_files import StateDirError
@@ -78,6 +78,7 @@ The module is imported when its command is chosen: all of them together load num
 
 CHANGES = frozenset(
     {"pause", "resume", "halt", "flatten", "reload", "accept-broker", "reset-clock", "models", "rotate", "remote"}
+    | {"new-strategy"}
 )
 """Commands that change something: what leads on from there is printed where no terminal is, too."""
 OWN_DEFAULT = ("status", "panic")
@@ -104,8 +105,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     given = sys.argv[1:] if arguments is None else arguments
     chosen = next((argument for argument in given if not argument.startswith("-")), "")
     options = parser(chosen).parse_args(given)
-    remember_places(options)
     try:
+        take_desks(options)
+        remember_places(options)
         if getattr(options, "state_dir", "") is None and chosen not in OWN_DEFAULT:
             options.state_dir = configured_state_dir()
         if getattr(options, "state_dir", None) is not None and chosen != "panic":  # which nothing may refuse

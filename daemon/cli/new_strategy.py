@@ -13,7 +13,7 @@ from string import Template
 
 from rich.console import Console
 
-from daemon.cli.arguments import NotFound
+from daemon.cli.arguments import NotFound, lead_on
 from daemon.tapes import BUNDLED_TAPE, DAILY_TAPE
 from strategies.registry import STRATEGIES
 
@@ -65,7 +65,7 @@ def run(options: argparse.Namespace, console: Console) -> int:
     symbols = ("SPY", "QQQ") if kind == _SESSION else ("SPY",)
     (folder / "tape.csv.gz").write_bytes(_tape(DAILY_TAPE if kind == _SESSION else BUNDLED_TAPE, symbols))
     console.print(f"wrote {folder}/: {', '.join(sorted((*files, 'tape.csv.gz')))}")
-    console.print(f"next: cd {folder}, then the commands of its README.md")
+    lead_on(options, program=f"cd {folder} && {_commands(options.name, options.template)[0]}")
     return 0
 
 
@@ -93,7 +93,7 @@ def _files(name: str, kind: tuple[str, str], template: str) -> dict[str, str]:
         "imports": f"{_IMPORTS[kind]}, {cls}",
         "contract": _CONTRACT[kind],
         "optional": '\n[project.optional-dependencies]\nsb3 = ["stable-baselines3"]\n' if template == SB3 else "",
-        "commands": _commands(name, template),
+        "commands": "\n".join(f"    {command}" for command in _commands(name, template)),
         "remark": _GRAPH if template == RULES else _PASSIVE,
     }
     words["rule"] = _filled(f"rule_{suffix}", words)
@@ -107,15 +107,15 @@ def _files(name: str, kind: tuple[str, str], template: str) -> dict[str, str]:
     }
 
 
-def _commands(name: str, template: str) -> str:
-    """Return the lines that make the model."""
-    export = f"    train-and-export --strategy {name}.py --bars tape.csv.gz --activate"
+def _commands(name: str, template: str) -> list[str]:
+    """Return the commands that make the model, in the package's folder."""
+    export = f"train-and-export --strategy {name}.py --bars tape.csv.gz --activate"
     if template == RULES:
-        return export
+        return [export]
     export += " --allow-passive"  # it may have learned to hold nothing: the tape is random
     if template == PPO:
-        return export
-    return f"    python {name}_training.py tape.csv.gz model.zip\n{export} --import-sb3 model.zip"
+        return [export]
+    return [f"python {name}_training.py tape.csv.gz model.zip", f"{export} --import-sb3 model.zip"]
 
 
 def _filled(template: str, words: dict[str, str]) -> str:

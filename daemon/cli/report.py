@@ -27,7 +27,17 @@ from daemon.reports.gather import read_day
 from daemon.reports.page import day_page
 from daemon.reports.record import Day, session_of
 from daemon.reports.trade_tables import lines, sum_line, trade_row
-from daemon.reports.words import clock, first_sentence, further_sentences, instrument, money, number, price
+from daemon.reports.words import (
+    about,
+    clock,
+    first_sentence,
+    further_sentences,
+    instrument,
+    money,
+    number,
+    price,
+    reference,
+)
 
 
 def add_options(command: argparse.ArgumentParser) -> None:
@@ -115,12 +125,13 @@ def _show_trades(day: Day, console: Console) -> None:
 
 
 def _show(day: Day, console: Console) -> None:
+    console.print(about(day), soft_wrap=True, markup=False)
     for sentence in (first_sentence(day), *further_sentences(day)):
         console.print(sentence, soft_wrap=True)
     _show_trades(day, console)
     if not day.quality.orders:
         return
-    table = Table("sent", "order", "limit", "arrival", "fill", "bp", "USD", "spread ratio", "fees", "ended")
+    table = Table("sent", "order", "limit", "arrival price", "fill", "bp", "USD", "spread ratio", "fees", "ended")
     for column in table.columns[2:9]:
         column.justify = "right"
     for order in day.quality.orders:
@@ -137,7 +148,8 @@ def _show(day: Day, console: Console) -> None:
             money(order.fees),
             f"{order.filled} {order.status.replace('_', ' ')}",
         )
-    print_table(console, table, "spread ratio", "arrival", "bp", "fees", "limit")
+    print_table(console, table, "spread ratio", "bp", "fees", "limit", "arrival price")
+    console.print(f"Arrival price, and what slippage is against: {reference(day.quality)}.", soft_wrap=True)
     quality = day.quality
     share, mean = quality.filled_share, quality.slippage_bp
     console.print(

@@ -6,7 +6,6 @@ import argparse
 import json
 import sys
 import time
-from pathlib import Path
 
 import msgspec
 from rich.console import Console
@@ -16,6 +15,7 @@ from daemon.app.desks import ROOT
 from daemon.cli.arguments import NotFound, add_state_dir, lead_on, print_table
 from daemon.cli.status_table import fleet_table, table, totals_table
 from daemon.cli.watch import watch
+from daemon.engine.desks_file import DESKS_HELP
 from daemon.engine.recover import recovered_desk
 from daemon.journal.journal import FILE
 from daemon.journal.reader import JournalReader
@@ -29,13 +29,7 @@ EVERY_LEAST_S = 0.1
 def add_options(command: argparse.ArgumentParser) -> None:
     """Add the options of `status`."""
     command.set_defaults(run=run)
-    add_state_dir(command)
-    command.add_argument(
-        "--desks",
-        type=Path,
-        metavar="FILE",
-        help=f"the desks of this desks.toml, or all below this folder ({ROOT} where there is no journal here)",
-    )
+    add_state_dir(command, desks=f"{DESKS_HELP} ({ROOT} where there is no journal here)")
     command.add_argument("--json", action="store_true", help="one JSON object a desk")
     command.add_argument("--watch", action="store_true", help="follow one desk until Ctrl-C")
     command.add_argument(

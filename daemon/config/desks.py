@@ -8,7 +8,7 @@ from pathlib import Path
 
 from daemon.config.sources import KEYS, ConfigError, refusal
 from daemon.config.tables import Alpaca
-from daemon.engine.desks_file import DesksFileError, NamedDesk, read_desks, shared, tables_of, text_of
+from daemon.engine.desks_file import DesksFileError, NamedDesk, desks_at, read_desks, shared, tables_of, text_of
 
 
 def checked_desks(path: Path) -> tuple[NamedDesk, ...]:
@@ -20,6 +20,11 @@ def checked_desks(path: Path) -> tuple[NamedDesk, ...]:
     if problems := [f"{path}: {problem}" for problem in shared(desks, _account)]:
         raise refusal(problems)
     return desks
+
+
+def checked_desks_at(place: Path) -> tuple[NamedDesk, ...]:
+    """Return the desks of a start file, checked, or those of a folder. Raises ConfigError, StateDirError."""
+    return checked_desks(place) if place.is_file() else desks_at(place)
 
 
 def _account(desk: NamedDesk) -> Iterator[tuple[str, str, str]]:

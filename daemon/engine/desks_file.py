@@ -16,8 +16,10 @@ import msgspec
 
 from daemon.host.own_files import StateDirError
 from daemon.host.state_place import STATE_DIR
+from daemon.journal.journal import FILE
 
 TABLE = "desk"
+DESKS_HELP = "the desks of this desks.toml, or all that have a journal in this folder or one level below it"
 NAME = re.compile(r"[a-z0-9][a-z0-9._-]{0,39}")
 _EXPECTED = {
     "name": 'a name such as "scalper-1": a to z, digits, . _ -, at most 40 characters',
@@ -32,7 +34,10 @@ class DesksFileError(StateDirError):
 
 
 class NamedDesk(msgspec.Struct, frozen=True):
-    """A desk of the file. Without `config` it can be shown, not started; without `credentials` the environment's."""
+    """A desk of the file. Without `config` it can be shown, not started; without `credentials` the environment's.
+
+    `name` "": the desk of a folder, which its journal names.
+    """
 
     name: str
     state_dir: Path
@@ -62,6 +67,26 @@ def read_desks(path: Path) -> tuple[NamedDesk, ...]:
     if found.problems:
         raise DesksFileError("\n".join(found.problems))
     return tuple(found.desks)
+
+
+def desks_at(place: Path) -> tuple[NamedDesk, ...]:
+    """Return the desks of a start file; of a folder those with a journal in it or one level below, by path, unnamed.
+
+    This is what `--desks` names wherever it is an option. Raises StateDirError: unreadable, or no desk there.
+    """
+    if place.is_file():
+        return read_desks(place)
+    try:
+        folders = [path.parent for pattern in (FILE, f"*/{FILE}") for path in place.glob(pattern)]
+    except OSError as error:
+        raise StateDirError(
+            f"{place}: cannot be read: {error.strerror}: run it as root or as the desks' user"
+        ) from error
+    if not folders:
+        raise StateDirError(
+            f"{place}: no desk has a journal here: name one with --state-dir, or their parent folder with --desks"
+        )
+    return tuple(NamedDesk("", path) for path in sorted(folders))
 
 
 def _tables(path: Path) -> list[Any]:

@@ -1,10 +1,14 @@
-"""`--version` of every command."""
+"""What is installed: its version, and its programs as a shell finds them."""
 
 from __future__ import annotations
 
 import argparse
+import os
+import shlex
+import shutil
 import sys
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
 
@@ -24,3 +28,26 @@ class _Print(argparse.Action):
 def add_version(parser: argparse.ArgumentParser) -> None:
     """Add `--version` to a command."""
     parser.add_argument("--version", action=_Print, help="print the installed version and exit")
+
+
+def in_this_shell(command: str) -> str:
+    """Return a command that begins with a program of ours so that it works as it is typed here."""
+    name, space, rest = command.partition(" ")
+    return f"{_program(name)}{space}{rest}"
+
+
+def _program(name: str) -> str:
+    """Return how this shell finds a program: by its name, else by its path, from the working folder where shorter.
+
+    The name alone where the shell's search leads to the same file, and where the file is not next to this Python.
+    """
+    ours = Path(sys.executable).parent / name
+    found = shutil.which(name)
+    if not ours.exists() or (found is not None and ours.samefile(found)):
+        return name
+    try:
+        near = os.path.relpath(ours)
+    except OSError:  # the working folder is gone
+        return shlex.quote(str(ours))
+    near = near if "/" in near else f"./{near}"
+    return shlex.quote(min(near, str(ours), key=len))

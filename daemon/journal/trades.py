@@ -55,10 +55,11 @@ class Trade(msgspec.Struct, frozen=True, kw_only=True):
     held_s: float  # until it was left, or until the desk's newest mark
     bars: int | None
     entry_price: float | None  # average, USD a share
-    exit_price: float | None
+    exit_price: float | None  # average, USD a share; of an open trade: of the part sold so far
     entered_usd: float
     pnl_usd: float | None  # of an open trade: realised, and unrealised at the newest mark
     pnl_pct: float | None  # of what was entered
+    realized_usd: float  # of it: by what was left again, and fees
     fees_usd: float
     worst_usd: float | None
     worst_pct: float | None
@@ -73,9 +74,14 @@ class Trade(msgspec.Struct, frozen=True, kw_only=True):
     exit_action: str
     fills: int
 
+    @property
+    def unrealized_usd(self) -> float | None:
+        """The part of `pnl_usd` that is still held, at the newest mark; None of a closed trade, or without a mark."""
+        return round(self.pnl_usd - self.realized_usd, 6) if self.held and self.pnl_usd is not None else None
+
 
 class Totals(msgspec.Struct, frozen=True, kw_only=True):
-    """Sums over closed trades, in USD after fees; None where there is nothing to divide by."""
+    """Sums over trades, in USD after fees: of closed ones but for the fields `open`; None: nothing to divide by."""
 
     trades: int = 0
     wins: int = 0
@@ -87,7 +93,10 @@ class Totals(msgspec.Struct, frozen=True, kw_only=True):
     pnl_usd: float = 0.0
     fees_usd: float = 0.0
     open: int = 0
-    open_usd: float | None = None  # at the newest marks
+    open_usd: float | None = None  # at the newest marks: realised and unrealised
+    open_realized_usd: float = 0.0  # of open trades: by the parts sold, after all their fees
+    open_unrealized_usd: float | None = None  # of what is still held, at the newest marks
+    open_fees_usd: float = 0.0
     other_usd: float = 0.0  # realised without a position: fees of the ledger, dividends, interest
 
 
@@ -190,7 +199,10 @@ def _totals(query: Any, chosen: str, values: dict[str, Any], wanted: Wanted) -> 
         "total(iif(left_ns IS NOT NULL AND pnl_usd > 0, pnl_usd, 0)) AS gained, "
         "total(iif(left_ns IS NOT NULL AND pnl_usd < 0, pnl_usd, 0)) AS lost, "
         "total(iif(left_ns IS NOT NULL, held_ns, 0)) AS held_ns, total(iif(left_ns IS NOT NULL, fees_usd, 0)) AS fees, "
-        f"sum(iif(left_ns IS NULL, pnl_usd, NULL)) AS open_usd FROM ({chosen})",
+        "sum(iif(left_ns IS NULL, pnl_usd, NULL)) AS open_usd, "
+        "total(iif(left_ns IS NULL, realized_usd, 0)) AS open_realized, "
+        "sum(iif(left_ns IS NULL, pnl_usd - realized_usd, NULL)) AS open_unrealized, "
+        f"total(iif(left_ns IS NULL, fees_usd, 0)) AS open_fees FROM ({chosen})",
         values,
     )[0]
     number = row["n"]
@@ -212,6 +224,9 @@ def _totals(query: Any, chosen: str, values: dict[str, Any], wanted: Wanted) -> 
         fees_usd=round(row["fees"], 6),
         open=row["open"] or 0,
         open_usd=None if row["open_usd"] is None else round(row["open_usd"], 6),
+        open_realized_usd=round(row["open_realized"], 6),
+        open_unrealized_usd=None if row["open_unrealized"] is None else round(row["open_unrealized"], 6),
+        open_fees_usd=round(row["open_fees"], 6),
         other_usd=other,
     )
 
@@ -235,6 +250,7 @@ def _trade(row: sqlite3.Row) -> Trade:
         entered_usd=row["entered_usd"],
         pnl_usd=row["pnl_usd"],
         pnl_pct=row["pnl_pct"],
+        realized_usd=row["realized_usd"],
         fees_usd=row["fees_usd"],
         worst_usd=row["worst_usd"],
         worst_pct=row["worst_pct"],

@@ -18,6 +18,7 @@ from daemon.host.own_files import StateDirError
 from daemon.host.service import Service
 from daemon.host.state_place import configured_state_dir
 from daemon.host.version import add_version
+from daemon.journal.journal import FILE
 from daemon.journal.rows import JournalError
 from daemon.notify.news import ALARMS, KINDS, News, of_alarm
 from daemon.notify.outgoing import Outgoing
@@ -64,15 +65,18 @@ def _refused(problem: str) -> int:
 
 
 def _follow(options: argparse.Namespace, services: Services) -> int:
-    """Send what the journal says from now on, until a signal. Raises JournalError where there is none at the start."""
-    news = News(options.state_dir or configured_state_dir(), _kinds(options.send))
+    """Send what the journal says from now on, until a signal. Raises JournalError for one that cannot be read."""
+    state_dir, kinds = options.state_dir or configured_state_dir(), _kinds(options.send)
     stop, service, complain = threading.Event(), Service(), _Complaints()
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda *_: stop.set())
     outgoing = Outgoing(services.send, options.per_minute, time.monotonic_ns, complain.not_taken)
     service.ready()
-    sys.stdout.write(f"rltrader-notify: follows {news.desk}: {options.send}\n")
-    sys.stdout.flush()
+    waited_ns = _wait_for(state_dir / FILE, stop, service)
+    if stop.is_set():
+        return 0
+    news = News(state_dir, kinds, waited_ns)
+    _say(f"follows {news.desk}: {options.send}")
     while not stop.is_set():
         try:
             for message in news.read():
@@ -84,6 +88,30 @@ def _follow(options: argparse.Namespace, services: Services) -> int:
         stop.wait(LOOK_S)
     service.stopping()
     return 0
+
+
+def _wait_for(journal: Path, stop: threading.Event, service: Service) -> int | None:
+    """Wait for the journal, or for `stop`. Returns when it began to wait, in nanoseconds since 1970 UTC, or None."""
+    if not _absent(journal):
+        return None
+    began_ns = time.time_ns()
+    _say(f"no journal in {journal.parent} yet: waiting until its daemon makes one")
+    while _absent(journal) and not stop.is_set():
+        service.watchdog()
+        stop.wait(LOOK_S)
+    return began_ns
+
+
+def _absent(path: Path) -> bool:
+    try:
+        return not path.exists()
+    except OSError:  # a folder that this user may not enter: named when the journal is opened
+        return False
+
+
+def _say(line: str) -> None:
+    sys.stdout.write(f"rltrader-notify: {line}\n")
+    sys.stdout.flush()
 
 
 class _Complaints:

@@ -27,6 +27,7 @@ KINDS = {
     MODELS: "a model that was activated or refused",
 }
 DETAIL_MOST = 600  # letters
+_FIRST = "SELECT id FROM events WHERE time_ns >= ? ORDER BY id LIMIT 1"
 
 
 class Message(NamedTuple):
@@ -41,15 +42,19 @@ class Message(NamedTuple):
 class News:
     """The rows after the newest one at the time of making, kind by kind as chosen."""
 
-    def __init__(self, state_dir: Path, kinds: Collection[str]) -> None:
-        """Raises JournalError without a readable journal."""
+    def __init__(self, state_dir: Path, kinds: Collection[str], since_ns: int | None = None) -> None:
+        """Begin after the newest row; with `since_ns`, nanoseconds since 1970 UTC, before the first row from then on.
+
+        Raises JournalError without a readable journal.
+        """
         self._journal, self._kinds = state_dir / FILE, frozenset(kinds)
         with reading(self._journal):
             reader = JournalReader(self._journal)
             meta, newest = reader.meta(), reader.last_entry()
+            later = [] if since_ns is None else reader.query(_FIRST, (since_ns,))
             reader.close()
         self.desk = printable(meta.get("desk", "") or meta["strategy"])
-        self._row = newest.id if newest is not None else 0
+        self._row = later[0]["id"] - 1 if later else newest.id if newest is not None else 0
 
     def read(self) -> Iterator[Message]:
         """Yield the messages of new rows. Raises JournalError; what was read before is not read again."""

@@ -33,7 +33,7 @@ from daemon.core.events import (
     SessionEnded,
     SessionScheduled,
 )
-from daemon.core.moves import LEAVE
+from daemon.core.moves import LEAVE, REDUCE
 from daemon.core.records import DecisionRow, MoveRow
 from daemon.core.session import new_york_text
 from daemon.core.state import Halt
@@ -88,6 +88,7 @@ class Log:
         self._threshold, self._also = LEVELS[level], also
         self._reconciled = False
         self._traded = _Traded()
+        self._exits: dict[tuple[int, str], tuple[int, Decimal]] = {}  # of open trades: quantity, value before fees
         self._quiet: frozenset[str] = frozenset()  # events that are one of many on this desk: written at debug
         self.market_time: Callable[[], str] | None = None  # added to each line where the clock is simulated
         self.tape_time = False  # `market_time` follows the steps of a tape
@@ -125,8 +126,8 @@ class Log:
         if daily:
             self._decided(step)
         for row in step.rows:
-            if type(row) is MoveRow and row.step == LEAVE:
-                self._closed(row)
+            if type(row) is MoveRow and row.step in (REDUCE, LEAVE):
+                self._left(row)
 
     def _event(self, event: Event, step: Step, *, daily: bool) -> None:
         match event:
@@ -193,13 +194,19 @@ class Log:
             case CancelOrder():
                 self("order_cancel_requested", client_order_id=effect.client_order_id)
 
-    def _closed(self, row: MoveRow) -> None:
-        size = -row.quantity * row.multiplier
+    def _left(self, row: MoveRow) -> None:
+        """Sum up a trade's exits; log it with the last one."""
+        key = row.opened_ns, row.symbol
+        before, value = self._exits.pop(key, (0, Decimal(0)))
+        quantity, value = before - row.quantity, value + Decimal(row.left_usd)
+        if row.step == REDUCE:
+            self._exits[key] = quantity, value
+            return
         self(
             "trade_closed",
             symbol=row.symbol,
-            quantity=abs(row.quantity),
-            price=f"{(Decimal(row.left_usd) / size).quantize(PRICE_GRID).normalize():f}",
+            quantity=abs(quantity),
+            price=f"{(value / (quantity * row.multiplier)).quantize(PRICE_GRID).normalize():f}",
             pnl_usd=None if row.pnl_usd is None else f"{Decimal(row.pnl_usd):+.2f}",
             held_s=(row.at_ns - row.opened_ns) // SECOND_NS,
             reason=row.reason,

@@ -100,7 +100,8 @@ LOG_EVENTS: dict[str, LogEvent] = {
     "trade_closed": LogEvent(
         "info",
         ("symbol", "quantity", "price", "pnl_usd", "held_s", "reason", "decision"),
-        "A position is flat again: what left last, its average price and why, and the whole trade's profit after fees.",
+        "A position is flat again: the quantity and average price of its exits (after a restart: of those since), why "
+        "the last one left, and the whole trade's profit after fees.",
     ),
     "basket_decided": LogEvent(
         "info",

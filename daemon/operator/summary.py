@@ -199,8 +199,17 @@ def sparkline(values: Sequence[float], width: int = 56) -> str:
     return "".join(BLOCKS[int((v - low) / (high - low) * (len(BLOCKS) - 1))] for v in picked)
 
 
-def show(console: Console, summary: Summary, equity: Sequence[Decimal]) -> None:
-    """Print the summary as a table; of a replay that had ended before, its title says so."""
+def _duration(us: int) -> str:
+    return f"{us:,} µs" if us < 1000 else f"{us / 1000:,.1f} ms"
+
+
+def show(
+    console: Console, summary: Summary, equity: Sequence[Decimal], result: str = "", open_usd: float | None = None
+) -> None:
+    """Print the summary as a table; of a replay that had ended before, its title says so.
+
+    `result` is what the account came to, in words; `open_usd` the profit of what is still held at its last price.
+    """
     title = f"{summary.strategy} · {escape(summary.tape)}" + (" · SYNTHETIC bars" if summary.synthetic else "")
     if summary.bars and not summary.bars_per_s:
         title += " · figures of an EARLIER run"
@@ -210,6 +219,8 @@ def show(console: Console, summary: Summary, equity: Sequence[Decimal]) -> None:
     listed = ", ".join(f"{name} {count:,}" for name, count in summary.actions.items() if count)
     denied = ", ".join(f"{gate} {count:,}" for gate, count in sorted(summary.denials.items(), key=lambda d: -d[1]))
     unproven = _EXPORTED.get(summary.exported, "")
+    if result:
+        table.add_row("[bold]result[/bold]", f"[bold]{escape(result)}[/bold]")
     table.add_row("model", summary.model + ("" if summary.promoted else f" ({unproven}not promoted: no real money)"))
     if summary.daily is not None:
         table.add_row("sessions", _sessions_text(summary.daily))
@@ -217,12 +228,17 @@ def show(console: Console, summary: Summary, equity: Sequence[Decimal]) -> None:
     decided = f"{summary.decisions:,}" if summary.decisions else "none"
     table.add_row("decisions", f"{decided}: {listed}" if listed else decided)
     table.add_row("orders, fills", f"{summary.orders:,}, {summary.fills:,} ({summary.partial_fills:,} partial)")
-    table.add_row("trades", f"{summary.trades:,}")
+    flat = "" if open_usd is None else " (a trade is closed when flat; what is held is still open)"
+    table.add_row("trades", f"{summary.trades:,} closed{flat}")
     if summary.option_quotes is not None:
         table.add_row("option quotes", _quotes_text(summary.option_quotes))
     table.add_row("denials by gate", denied or "none")
-    table.add_row("realised P&L", f"{summary.realized_pnl_usd:+,.2f} USD after {summary.fees_usd:,.2f} USD of fees")
-    table.add_row("equity", f"{summary.equity_usd:,.2f} USD, largest drawdown {summary.max_drawdown:.2%}")
+    still = "" if open_usd is None else f", with the parts sold of open trades; what is still held {open_usd:+,.2f} USD"
+    table.add_row(
+        "realised P&L", f"{summary.realized_pnl_usd:+,.2f} USD after {summary.fees_usd:,.2f} USD of fees{still}"
+    )
+    fell = f"{-summary.max_drawdown:.2%} of the highest equity so far" if summary.max_drawdown else "none"
+    table.add_row("equity", f"{summary.equity_usd:,.2f} USD, largest drawdown {fell}")
     if summary.daily is not None:
         figures = summary.daily
         table.add_row("", f"{figures.annual_return:+.2%} a year, Sharpe ratio {figures.sharpe:.2f}")
@@ -232,8 +248,8 @@ def show(console: Console, summary: Summary, equity: Sequence[Decimal]) -> None:
     if summary.bars_per_s:
         table.add_row(
             "speed",
-            f"{summary.bars_per_s:,.0f} bars/s, decisions p50 {summary.decision_us_p50} µs, "
-            f"p99 {summary.decision_us_p99} µs",
+            f"{summary.bars_per_s:,.0f} bars/s, decisions p50 {_duration(summary.decision_us_p50)}, "
+            f"p99 {_duration(summary.decision_us_p99)}",
         )
     if summary.stopped_by:
         table.add_row("stopped", f"by {summary.stopped_by}: the same command goes on from here")

@@ -11,7 +11,7 @@ from daemon.page_kit.plots import Bar, Bin, Figure, Mark, bars, bin_edges, cours
 from daemon.page_kit.svg import grouped
 from daemon.reports.execution_quality import OrderQuality, Quality
 from daemon.reports.record import Day
-from daemon.reports.words import NONE, clock, instrument, money, number, plural, price
+from daemon.reports.words import NONE, clock, instrument, money, number, plural, price, reference
 from strategies.kit.units import MINUTE_NS
 
 Points = list[tuple[int, float]]
@@ -42,11 +42,11 @@ def equity(day: Day) -> Shown:
     points = [(at, float(value)) for at, value in (*day.history, *day.equity)]
     if not points:
         return Shown(None, "No equity was recorded in this session.")
-    values = [value for _, value in points]
+    shown = _COURSES[day.decides](day, points)
+    values = [value for _, value in shown.points or points]
     low, high = (money(Decimal(str(value))) for value in (min(values), max(values)))
     first, last = (money(Decimal(str(value))) for value in (values[0], values[-1]))
     summary = f"It went from {first} to {last} USD, between {low} and {high}."
-    shown = _COURSES[day.decides](day, points)
     if not shown.points:
         return Shown(None, summary)
     plot = in_both_widths(
@@ -170,9 +170,9 @@ def costs(quality: Quality) -> list[tuple[str, str]]:
     """Return the sums of the execution as rows."""
     share, mean = quality.filled_share, quality.slippage_bp
     return [
-        ("Orders (works)", f"{len(quality.orders):,} ({len(quality.works):,})"),
+        ("Orders\nentries and exits that they served", f"{len(quality.orders):,}\n{len(quality.works):,}"),
         ("Filled of what was wanted", NONE if share is None else f"{number(share * 100, 1)} %"),
-        ("Slippage against the arrival price\ncost is positive", f"{money(quality.slippage_usd, sign=True)} USD"),
+        (f"Slippage against {reference(quality)}\ncost is positive", f"{money(quality.slippage_usd, sign=True)} USD"),
         ("The same, mean weighted by notional", NONE if mean is None else f"{number(mean, 1)} bp"),
         ("Fees", f"{money(quality.fees_usd)} USD"),
         ("Implementation shortfall\nexecution, missed and fees", f"{money(quality.shortfall_usd, sign=True)} USD"),
@@ -185,8 +185,8 @@ def slippage(quality: Quality) -> Shown | None:
     if not values:
         return None
     summary = (
-        f"{sum(value > 0 for value in values)} of {len(values)} orders filled worse than the price at which they "
-        f"were sent, the worst by {number(Decimal(str(max(values))), 1)} bp."
+        f"{sum(value > 0 for value in values)} of {len(values)} orders filled worse than {reference(quality)}, "
+        f"the worst by {number(Decimal(str(max(values))), 1)} bp."
     )
     unit, title, styles = "bp of the arrival price", "Slippage of the filled orders", ("good", "bad")
     bins = slippage_bins(values, unit)

@@ -21,6 +21,7 @@ from daemon.reports.record import Day, Notice
 from daemon.reports.trade_tables import sum_line, trade_row
 from daemon.reports.words import (
     NONE,
+    about,
     clock,
     ending,
     first_sentence,
@@ -39,8 +40,6 @@ Row = tuple[str, ...]
 
 def day_page(day: Day) -> str:
     """The page, UTF-8 text. The same day gives the same bytes. Raises what `render` raises."""
-    kind = "synthetic bars" if day.synthetic else f"tape {day.tape}" if day.tape else ""
-    about = (day.desk, day.strategy, f"{day.mode}, {day.account} account", kind, day.session.date)
     hours = f"Session {clock(day.session.open_ns)} to {clock(day.session.close_ns)} New York"
     newest = f"newest event {new_york_text(day.last_ns)}" if day.last_ns else "no event"
     return render(
@@ -50,7 +49,7 @@ def day_page(day: Day) -> str:
         happened=_happened,
         instrument=instrument,
         title=DOT.join((day.desk, day.strategy, day.session.date)),
-        about=DOT.join(word for word in about if word),
+        about=about(day),
         tone="good" if (day.gain or 0) > 0 else "bad" if (day.gain or 0) < 0 else "even",
         verdict=first_sentence(day),
         further=further_sentences(day),

@@ -45,6 +45,8 @@ COLUMNS: dict[str, Callable[[Trade], str | int | float | None]] = {
     "entry_decision": lambda trade: trade.entry_decision,
     "exit_decision": lambda trade: trade.exit_decision,
     "fills": lambda trade: trade.fills,
+    "realized_usd": lambda trade: _rounded(trade.realized_usd),
+    "unrealized_usd": lambda trade: _rounded(trade.unrealized_usd),
 }
 """Column -> its value. docs/OPERATIONS.md explains each; a new one goes to the end."""
 
@@ -135,9 +137,21 @@ def left_by(trade: Trade) -> str:
     return trade.exit_action if trade.why_left == "policy" and trade.exit_action else why(trade.why_left)
 
 
+def open_of(trade: Trade) -> str:
+    """Return how much of an open trade is still held."""
+    return f"open: {abs(trade.held):,} of {trade.quantity:,}" if abs(trade.held) != trade.quantity else "open"
+
+
+def so_far(trade: Trade) -> str:
+    """Return what an open trade has made: at the newest mark, and by the part that was sold, with its price."""
+    sold = trade.quantity - abs(trade.held)
+    by = f" by {sold:,} {'bought back' if trade.side == 'short' else 'sold'} at {usd(trade.exit_price)}" if sold else ""
+    return f"unrealised {gain(trade.unrealized_usd)}, realised {gain(trade.realized_usd)}{by}"
+
+
 def trade_row(trade: Trade) -> tuple[str, ...]:
     """Return a trade as the row of a report; what stands after a line feed is small."""
-    entered, left = clock(trade.entered_ns), clock(trade.left_ns) if trade.left_ns is not None else "open"
+    entered, left = clock(trade.entered_ns), clock(trade.left_ns) if trade.left_ns is not None else open_of(trade)
     if trade.held_s >= SECONDS_A_DAY / 2:
         entered = new_york_text(trade.entered_ns)[:-3]
     cause = trade.entry_action or why(trade.why_entered)
@@ -149,7 +163,7 @@ def trade_row(trade: Trade) -> tuple[str, ...]:
         f"{entered} at {usd(trade.entry_price)}\n{cause}, decision {trade.entry_decision or NONE}",
         f"{left} at {usd(trade.exit_price)}\n{left_by(trade)}, decision {trade.exit_decision or NONE}"
         if trade.left_ns is not None
-        else left,
+        else f"{left}\n{so_far(trade)}",
         lasted(trade.held_s),
         f"{gain(trade.worst_usd)}\n{percent(trade.worst_pct)}",
         f"{gain(trade.best_usd)}\n{percent(trade.best_pct)}",
@@ -158,8 +172,8 @@ def trade_row(trade: Trade) -> tuple[str, ...]:
 
 
 def sum_line(totals: Totals) -> str:
-    """Return the sums over closed trades in one sentence each."""
-    parts = [plural(totals.trades, "closed trade")]
+    """Return the sums over trades: of those that are flat again, of the open ones, and what both realised."""
+    parts = [plural(totals.trades, "closed trade") + (" (flat again)" if totals.open else "")]
     if totals.win_rate is not None:
         parts.append(f"{100 * totals.win_rate:.0f} % won ({totals.wins:,} of {totals.trades:,})")
         factor = "no losses" if totals.profit_factor is None else f"profit factor {totals.profit_factor:.2f}"
@@ -170,10 +184,24 @@ def sum_line(totals: Totals) -> str:
     text = ", ".join(parts) + "."
     if totals.open:
         marked = "" if totals.open_usd is None else f", {_usd(totals.open_usd)} USD at the newest marks"
-        text += f" Open: {totals.open:,}{marked}."
+        text += f" Open: {totals.open:,}{marked}, {open_parts(totals)}. Realised in all: {realised(totals)}."
     if totals.other_usd:
         text += f" Not in a trade: {_usd(totals.other_usd)} USD (fees of the ledger, dividends, interest)."
     return text
+
+
+def open_parts(totals: Totals) -> str:
+    """Return what open trades realised by the parts sold, and what is unrealised."""
+    return (
+        f"of it realised {_usd(totals.open_realized_usd)} USD by the parts sold and all fees, "
+        f"unrealised {_usd(totals.open_unrealized_usd)} USD"
+    )
+
+
+def realised(totals: Totals) -> str:
+    """Return what closed trades and the parts sold of open ones realised, after the fees of both."""
+    total, fees = totals.pnl_usd + totals.open_realized_usd, totals.fees_usd + totals.open_fees_usd
+    return f"{_usd(total)} USD after {_usd(fees, sign=False)} USD of fees"
 
 
 def _usd(value: float | None, *, sign: bool = True) -> str:

@@ -12,6 +12,7 @@ from daemon.core.instruments.option_market import parse_occ
 from daemon.core.orders import TERMINAL
 from daemon.core.session import NEW_YORK
 from daemon.page_kit.svg import MINUS
+from daemon.reports.execution_quality import Quality
 from daemon.reports.record import Day, Notice
 from strategies.kit.units import SECOND_NS
 
@@ -65,6 +66,18 @@ def plural(count: int, one: str, many: str = "") -> str:
     return f"{count:,} {one if count == 1 else many or one + 's'}"
 
 
+def kind_of(mode: str, account: str = "", *, synthetic: bool = False, tape: str = "") -> str:
+    """Return in words what a journal is of: how it ran, on which account, on which bars."""
+    bars = "synthetic bars" if synthetic else f"tape {tape}" if tape else ""
+    return ", ".join(filter(None, (mode, account and f"{account} account", bars)))
+
+
+def about(day: Day) -> str:
+    """Return whose session it is: the heading of its page and of its table."""
+    kind = kind_of(day.mode, day.account, synthetic=day.synthetic, tape=day.tape)
+    return " \N{MIDDLE DOT} ".join(filter(None, (day.desk, day.strategy, kind, day.session.date)))
+
+
 def first_sentence(day: Day) -> str:
     """Summarise the day's result."""
     when = f"On {long_date(day.session.date)}"
@@ -73,7 +86,7 @@ def first_sentence(day: Day) -> str:
     if not day.ended:
         until = f"up to {clock(day.last_ns)} New York" if day.last_ns else "before its first event"
         when = f"{when.rstrip(',')}, so far ({until}),"
-    return f"{when} {_gain(day)} {_orders(day)}.{_cost(day)}"
+    return f"{when} {_gain(day)} {_orders(day)}.{_cost(day)}{_denied(day)}"
 
 
 def _gain(day: Day) -> str:
@@ -100,7 +113,7 @@ def _orders(day: Day) -> str:
 
 
 def _cost(day: Day) -> str:
-    """What the fills cost beyond the prices at which their orders were sent, and the fees."""
+    """What the fills cost beyond the prices that were known when their orders were sent, and the fees."""
     quality = day.quality
     if quality.slippage_bp is None:
         return ""
@@ -108,7 +121,25 @@ def _cost(day: Day) -> str:
     worse = f"{money(abs(cost))} USD ({number(abs(quality.slippage_bp), 1)} bp) {'worse' if cost > 0 else 'better'}"
     than = "The fills were as good as" if not cost else f"The fills were {worse} than"
     fees = f", and fees took {money(quality.fees_usd)} USD" if quality.fees_usd else ""
-    return f" {than} the prices at which the orders were sent{fees}."
+    return f" {than} {reference(quality)}{fees}."
+
+
+def _denied(day: Day) -> str:
+    """How many decisions a gate denied, of all that a gate was asked for, and which denied most."""
+    denied = sum(count for _, outcome, count in day.decisions if outcome == "denied")
+    if not denied or not day.denials:
+        return ""
+    wanted = denied + sum(count for _, outcome, count in day.decisions if outcome == "ordered")
+    wished = plural(wanted, "wanted basket") if day.overnight else plural(wanted, "wanted entry", "wanted entries")
+    most = f"{'mostly ' * (len(day.denials) > 1)}by {day.denials[0][0]}"
+    return f" {denied:,} of {wished} {'was' if wanted == 1 else 'were'} denied, {most}."
+
+
+def reference(quality: Quality) -> str:
+    """Return in words what a fill is compared with."""
+    arrivals = [order.arrival for order in quality.orders if order.filled and order.arrival is not None]
+    quoted = all(arrival.bid is not None and arrival.ask is not None for arrival in arrivals)
+    return "the middle of bid and ask when sent" if quoted else "the newest price known when sent"
 
 
 def further_sentences(day: Day) -> tuple[str, ...]:

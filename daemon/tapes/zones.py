@@ -1,34 +1,59 @@
-"""Whether a tape's times are hours off: rows outside of the sessions that another zone would put inside."""
+"""Whether a tape's times are hours off: rows outside of the sessions that another zone would put inside.
+
+All of them, or those of some sessions alone: a change to or from summer time that the times miss.
+"""
 
 from __future__ import annotations
 
 from collections import Counter
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
+import numpy.typing as npt
 
 from daemon.host.time.calendar import SessionCalendar
 from daemon.tapes.files import TapeFile
-from strategies.kit.units import HOUR_NS, MINUTE_NS
+from strategies.kit.contract import Session
+from strategies.kit.units import DAY_NS, HOUR_NS, MINUTE_NS
 
 HALF_HOUR_NS = 30 * MINUTE_NS  # sessions begin and end at a half hour
+OPENS_NS = 9 * HOUR_NS + HALF_HOUR_NS  # after midnight in New York
 HOURS_MAX = 12
 MORE = 1.5  # so many times the rows must lie inside before a shift is believed,
 ALL = 0.995  # or this share of all rows, where the times as they are leave more outside
 
 
-def hours_off(path: Path, symbols: tuple[str, ...], calendar: SessionCalendar) -> int:
-    """Return the hours by which the tape's times seem too early (above 0) or too late; 0 where they seem right.
+class HalfHours(NamedTuple):
+    """How many rows start in which half hour."""
 
-    Reads the whole tape. Raises TapeError as a reader does.
-    """
+    times: npt.NDArray[np.int64]  # (n,): its beginning, ns since 1970 UTC, ascending
+    counts: npt.NDArray[np.int64]  # (n,): rows, 1 or more
+
+
+class SessionsOff(NamedTuple):
+    """Sessions whose rows lie one hour off, while those of others lie right."""
+
+    hours: int  # 1: too early, -1: too late
+    sessions: int
+    first: str  # New York date
+    last: str
+
+
+def half_hours(path: Path, symbols: tuple[str, ...]) -> HalfHours:
+    """Count the rows of these symbols by the half hour. Reads the whole tape. Raises TapeError as a reader does."""
     halves: Counter[int] = Counter()
     for rows in TapeFile(path, symbols).batches():
         ours = np.isin(rows.codes, [code for code, name in enumerate(rows.names) if name in symbols])
         values, counts = np.unique(rows.start_ns[ours] // HALF_HOUR_NS, return_counts=True)
         halves.update(dict(zip(values.tolist(), counts.tolist(), strict=True)))
     times = np.array(sorted(halves), dtype=np.int64) * HALF_HOUR_NS
-    weights = np.array([halves[int(half)] for half in times // HALF_HOUR_NS])
+    return HalfHours(times, np.array([halves[int(half)] for half in times // HALF_HOUR_NS], dtype=np.int64))
+
+
+def hours_off(found: HalfHours, calendar: SessionCalendar) -> int:
+    """Return the hours by which the times seem too early (above 0) or too late; 0 where they seem right."""
+    times, weights = found
     opens = np.array([session.open_ns for session in calendar.sessions])
     closes = np.array([session.close_ns for session in calendar.sessions])
 
@@ -38,6 +63,30 @@ def hours_off(path: Path, symbols: tuple[str, ...], calendar: SessionCalendar) -
         return int(weights[(at >= 0) & (moved < closes[at])].sum())
 
     best = max(range(-HOURS_MAX, HOURS_MAX + 1), key=lambda hours: (inside(hours), -abs(hours)))
-    found, as_it_is = inside(best), inside(0)
-    all_of_them = found > as_it_is and found >= ALL * int(weights.sum())
-    return best if all_of_them or found > MORE * max(as_it_is, 1) else 0
+    most, as_it_is = inside(best), inside(0)
+    all_of_them = most > as_it_is and most >= ALL * int(weights.sum())
+    return best if all_of_them or most > MORE * max(as_it_is, 1) else 0
+
+
+def sessions_off(found: HalfHours, calendar: SessionCalendar) -> SessionsOff | None:
+    """Return the sessions that lie one hour off, in the direction of most of them; None where there are none.
+
+    Such a session has rows from its first to its last half hour, and none besides, once its times are moved.
+    """
+    dates: dict[int, list[str]] = {1: [], -1: []}
+    for session in calendar.sessions:
+        midnight_ns = session.open_ns - OPENS_NS
+        day = slice(*np.searchsorted(found.times, (midnight_ns, midnight_ns + DAY_NS)))
+        for hours, off in dates.items():
+            if _fills(session, found.times[day] + hours * HOUR_NS, found.counts[day]):
+                off.append(session.date)
+    hours, off = max(dates.items(), key=lambda item: len(item[1]))
+    return SessionsOff(hours, len(off), off[0], off[-1]) if off else None
+
+
+def _fills(session: Session, times: npt.NDArray[np.int64], counts: npt.NDArray[np.int64]) -> bool:
+    """Return whether rows at these times fill the session from its first to its last half hour, and lie in it alone."""
+    if not len(times) or session.open_ns not in times or session.close_ns - HALF_HOUR_NS not in times:
+        return False
+    inside = counts[(times >= session.open_ns) & (times < session.close_ns)]
+    return bool(inside.sum() >= ALL * counts.sum())

@@ -13,6 +13,7 @@ from msgspec.structs import replace
 from daemon.app.replay_remarks import remarks
 from daemon.config.load import load
 from daemon.core.state import Identity, State
+from daemon.journal.outcomes import Baskets
 from daemon.operator.summary import QuotesUsed
 from daemon.tapes.files import SOURCE_KEY
 from daemon.tapes.minutes import TapeCounts
@@ -30,7 +31,7 @@ def test_widened_rules_implied_bars_and_the_source_of_the_volatility_are_stated(
     replay: Any = SimpleNamespace(settings=settings, strategy=spec, tape=tape, info=info, quotes=quotes)
     state = State(spec.start(), Identity("recorded", "paper", "option_scalper", "e", "sip"), settings.trading())
     used = QuotesUsed("q.parquet", "", 1, 1, "2024-08-15", "2024-08-15", 1, 1, 0, 0, 0, 0, 0, 0, 0.0, 0.0)
-    found = remarks(replay, TapeCounts(), state, 0, used)
+    found = remarks(replay, TapeCounts(), state, 0, Baskets(), used)
     rules, bars, volatility = found
     assert rules == (
         "The desk has other rules than the strategy's: contracts.max_days 45 (the strategy's: 5), "
@@ -40,6 +41,15 @@ def test_widened_rules_implied_bars_and_the_source_of_the_volatility_are_stated(
     assert "the volatility is that of the closes of vix.csv: 20 returns before the session, times 1.25" in volatility
     denials = {"order_quantity": 35, "no_quote": 538}
     untraded = replace(state, stats=replace(state.stats, bars=10, decisions=600, denials=denials))
-    assert remarks(replay, TapeCounts(), untraded, 10, used)[0].startswith(
+    assert remarks(replay, TapeCounts(), untraded, 10, Baskets(), used)[0].startswith(
         "No trade: the policy's wishes were denied by no_quote 538, order_quantity 35; docs/GATES.md"
     )
+    idle = replace(state, stats=replace(state.stats, bars=10, decisions=600))
+    for exported, words in (
+        ("passive", "It is the strategy's passive one: RLTRADER_POLICY__VERSION"),
+        ("unproven", ""),
+    ):
+        replay.model = SimpleNamespace(manifest=SimpleNamespace(metrics={"exported": exported}))
+        (said,) = (each for each in remarks(replay, TapeCounts(), idle, 10, Baskets()) if each.startswith("No trade: "))
+        assert said.partition("change its position.")[2].strip().startswith(words)
+        assert bool(words) == ("VERSION" in said)

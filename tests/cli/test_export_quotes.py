@@ -104,11 +104,16 @@ def test_quotes_of_shares_are_no_option_quotes_and_a_journal_without_any_is_an_e
     assert [path.name for path in tmp_path.iterdir()] == ["state"]
 
 
-def test_quotes_of_a_replay_are_marked_as_made_up(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_quotes_of_a_replay_are_marked_as_made_up_and_a_terminal_gets_the_command_that_checks_them(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("sys.stderr.isatty", lambda: True, raising=False)
     assert Desk(write_tape(tmp_path / "tape.csv", tape_rows(1, 30))).run(tmp_path / "state").failure is None
     out = tmp_path / "q.parquet"
     assert export(tmp_path / "state", out) == 0
-    assert "made up by the option market of a replay" in capsys.readouterr().err
+    made_up, following = capsys.readouterr().err.splitlines()
+    assert "made up by the option market of a replay" in made_up
+    assert following == f"next: train-and-export check-quotes {out}"
     assert pyarrow.parquet.read_schema(out).metadata[b"synthetic"] == b"the option market of a replay (Black-Scholes)"
     expected = {
         (one["symbol"], one["quoted_ns"], float(one["bid"]), float(one["ask"]))

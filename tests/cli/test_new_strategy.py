@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import subprocess
 import sys
 from itertools import product
@@ -28,12 +29,19 @@ def name_of(cadence: str, holds: str, template: str) -> str:
 
 @pytest.fixture(scope="module")
 def written(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A folder with every kind and template."""
+    """A folder with every kind and template; each command names the one that makes the model."""
     folder = tmp_path_factory.mktemp("written")
+    seen = io.StringIO()
     with pytest.MonkeyPatch.context() as patch:
         patch.chdir(folder)
+        patch.setattr(sys, "stderr", seen)
         for (cadence, holds), template in product(KINDS, TEMPLATES):
             assert write(name_of(cadence, holds, template), cadence, holds, "--template", template) == 0
+    names = [name_of(cadence, holds, template) for (cadence, holds), template in product(KINDS, TEMPLATES)]
+    lines = seen.getvalue().splitlines()
+    assert [line.split(" && ")[0] for line in lines] == [f"next: cd {name}" for name in names]
+    for name, line in zip(names, lines, strict=True):
+        assert f"    {line.split(' && ')[1]}\n" in (folder / name / "README.md").read_text()
     return folder
 
 

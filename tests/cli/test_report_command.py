@@ -53,10 +53,11 @@ def newest(state_dir: Path) -> str:
 def test_it_prints_the_newest_session_and_writes_its_page(state: Path) -> None:
     said = report(state)
     page = state / "reports" / f"{newest(state)}.html"
-    assert said.splitlines()[0].startswith("On ")
+    assert said.splitlines()[0].startswith("paper-1 · option_scalper · replay, paper account, tape tape.csv · ")
+    assert said.splitlines()[1].startswith("On ")
     assert f"page: {page}" in said
     assert page.read_text().startswith("<!doctype html>")
-    assert said.splitlines()[0] in page.read_text()
+    assert said.splitlines()[1] in page.read_text()
     assert page.stat().st_mode & 0o777 == 0o640
 
 
@@ -88,7 +89,7 @@ def test_it_reads_beside_a_daemon_that_holds_the_journal(state: Path, tmp_path: 
     reader.close()
     held = open_state_dir(state, meta, epoch)
     try:
-        assert report(state, "--html", str(tmp_path / "page.html")).startswith("On ")
+        assert report(state, "--html", str(tmp_path / "page.html")).splitlines()[1].startswith("On ")
     finally:
         held.journal.close()
         held.close()

@@ -128,15 +128,27 @@ def test_several_desks_stand_next_to_their_sum(
     assert [desk["desk"] for desk in answer["desks"]] == ["state", "state (2)"]  # both are paper-1: by their folders
     assert answer["total"]["pnl_usd"] == pytest.approx(sum(part["pnl_usd"] for part in parts), abs=0.011)
     assert answer["total"]["trades"]["trades"] == sum(part["trades"]["trades"] for part in parts)
-    page = tmp_path / "sheet.html"
-    assert main(["report", "--state-dir", str(daily), "--state-dir", str(minutes[0]), "--html", str(page)]) == 0
+    page, desks = tmp_path / "sheet.html", tmp_path / "desks.toml"
+    named = (("slow", daily), ("quick", minutes[0]))
+    desks.write_text("".join(f'[[desk]]\nname = "{name}"\nstate_dir = "{place}"\n' for name, place in named))
+    assert main(["report", "--desks", str(desks), "--html", str(page)]) == 0
     shown = capsys.readouterr().out
-    assert "all desks: ▼" in shown
+    assert "all desks: −" in shown
+    assert "Still open" in shown
+    assert ("slow (regime_switcher)" in shown, "quick (option_scalper)" in shown) == (True, True)
     assert f"page: {page}" in shown
     text = page.read_text()
     assert text.startswith("<!doctype html>")
     assert text.count("<section>") == 3
     assert "Sum of 2 desks" in text
+
+
+def test_a_folder_names_its_desks(daily: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    span = ("--from", "2024-10-01")
+    answer = sheet(capsys, "--desks", daily.parent, *span)
+    assert answer == sheet(capsys, "--state-dir", daily, *span)
+    assert main(["report", "--desks", str(tmp_path), *span]) == 2
+    assert f"{tmp_path}: no desk has a journal here" in capsys.readouterr().err
 
 
 def test_a_narrow_terminal_shows_the_year_in_two_tables_and_cuts_no_month(

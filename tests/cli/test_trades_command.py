@@ -8,6 +8,7 @@ from __future__ import annotations
 import csv
 import io
 import json
+from contextlib import closing
 from pathlib import Path
 
 import pytest
@@ -16,7 +17,11 @@ from rich.console import Console
 from daemon.cli.ctl import main
 from daemon.core.limits import Risk, Sizing, Trading
 from daemon.journal.journal import FILE, Journal
+from daemon.journal.reader import JournalReader
 from daemon.journal.rows import Batch
+from daemon.journal.trades import Wanted, read_trades
+from daemon.reports.performance.figures import totals_of
+from daemon.reports.trade_tables import open_of, so_far, sum_line, trade_row
 from tests.support.core.desk import BUY_CALL, BUY_PUT, CALL, EXIT, HALF_DAY, PUT, TUESDAY, desk, sent
 
 RULES = Trading(sizing=Sizing(stop_loss=0.99, take_profit=9.0), risk=Risk(cooldown_trade_s=0, cooldown_loss_s=0))
@@ -48,9 +53,31 @@ def test_the_table_has_the_newest_last_and_the_sums_below(state_dir: Path, capsy
     shown = capsys.readouterr().out
     won, lost, held = shown.index("▲ +90.00"), shown.index("▼ −180.00"), shown.index("open, ")
     assert won < lost < held
-    assert "2 closed trades, 50 % won (1 of 2), profit factor 0.50, expectancy −45.00 USD" in shown
+    assert "2 closed trades (flat again), 50 % won (1 of 2), profit factor 0.50, expectancy −45.00 USD" in shown
     assert "BUY_CALL 0.90 → EXIT" in shown
     assert "Open: 1" in shown
+
+
+def test_an_open_trade_has_what_it_realised_apart(tmp_path: Path) -> None:
+    """6 of 9 contracts are sold 0.10 above the entry of 2.00: 60 USD, without fees."""
+    d = desk(RULES)
+    d.holds(BUY_CALL, minute=0)
+    d.bar(1)
+    order = sent(d.answer(EXIT))
+    d.fill(order.client_order_id, 6, "2.10")
+    journal = Batch()
+    journal.rows = d.rows
+    held = Journal.create(tmp_path / FILE, {})
+    held.commit(journal)
+    held.close()
+    with closing(JournalReader(tmp_path / FILE)) as reader:
+        found = read_trades(reader, Wanted())
+    (trade,) = found.trades
+    assert open_of(trade) == "open: 3 of 9"
+    assert so_far(trade).endswith("realised ▲ +60.00 by 6 sold at 2.10")
+    assert trade_row(trade)[3].startswith("open: 3 of 9\nunrealised ")
+    assert "Realised in all: +60.00 USD after 0.00 USD of fees." in sum_line(found.totals)
+    assert found.totals == totals_of(found.trades)
 
 
 def test_json_and_csv_have_the_same_trades_and_all_of_them(state_dir: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -20,8 +20,8 @@ REFERENCE: dict[str, Any] = runpy.run_path(str(SITE / "reference.py"))
 PROGRAMS = frozenset(REFERENCE["programs"]())
 NOT_RUN = {
     "changes the host: its packages, services, users and files": (
-        "apt-get", "chmod", "chown", "cp", "diff", "install", "ln", "mkdir", "mv", "systemctl", "systemd-ask-password",
-        "systemd-run",
+        "apt-get", "chmod", "chown", "cp", "diff", "install", "ln", "mkdir", "mv", "rm", "systemctl",
+        "systemd-ask-password", "systemd-run",
     ),
     "needs a cluster, a registry or another host": ("buildah", "git", "kubectl", "ssh"),
     "is another program, which its own manual explains": (

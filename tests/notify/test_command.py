@@ -15,6 +15,7 @@ from pathlib import Path
 import pytest
 
 from daemon.cli import ctl
+from daemon.journal.journal import FILE
 from daemon.notify.command import main
 from tests.support.desks.desk_run import Desk, tape_rows, write_tape
 from tests.support.outside.inbox import Inbox, inbox
@@ -60,6 +61,7 @@ def test_wrong_use_names_what_there_is(tmp_path: Path, capsys: pytest.CaptureFix
         urls = written(tmp_path, box)
         assert main(["follow", "--urls", str(urls), "--state-dir", str(tmp_path), "--send", "fils"]) == 2
         assert "'fils' is none of alarms, fills, days, models" in capsys.readouterr().err
+        (tmp_path / FILE).write_text("no journal")
         assert main(["follow", "--urls", str(urls), "--state-dir", str(tmp_path)]) == 2
         assert str(tmp_path) in capsys.readouterr().err
 
@@ -71,10 +73,9 @@ def until(reached: Callable[[], bool]) -> None:
         time.sleep(0.05)
 
 
-def test_a_halt_of_a_desk_that_is_followed_becomes_a_message(tmp_path: Path) -> None:
+def test_follow_waits_for_the_journal_and_a_halt_then_becomes_a_message(tmp_path: Path) -> None:
     desk = Desk(write_tape(tmp_path / "tape.csv", tape_rows(2, 75)))
     state = tmp_path / "state"
-    assert desk.run(state, engine_made=lambda engine: engine.stop("at once")).failure is None
     with inbox() as box:
         line = [sys.executable, "-m", "daemon.notify", "follow", "--state-dir", str(state)]
         line += ["--urls", str(written(tmp_path, box))]
@@ -83,6 +84,9 @@ def test_a_halt_of_a_desk_that_is_followed_becomes_a_message(tmp_path: Path) -> 
         ) as process:
             try:
                 assert process.stdout is not None
+                waiting = f"rltrader-notify: no journal in {state} yet: waiting until its daemon makes one\n"
+                assert process.stdout.readline() == waiting
+                assert desk.run(state, engine_made=lambda engine: engine.stop("at once")).failure is None
                 assert process.stdout.readline().startswith("rltrader-notify: follows ")
                 assert ctl.main(["halt", "--state-dir", str(state), "--reason", "a test", "--who", "ann"]) == 0
                 until(lambda: bool(box.messages))

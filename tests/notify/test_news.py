@@ -31,9 +31,7 @@ def state(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def from_the_start(state: Path, *kinds: str) -> News:
-    news = News(state, kinds or tuple(KINDS))
-    news._row = 0
-    return news
+    return News(state, kinds or tuple(KINDS), since_ns=0)
 
 
 def test_a_journal_that_stands_still_has_no_news(state: Path) -> None:
@@ -56,6 +54,14 @@ def test_every_fill_alarm_and_session_is_one_message(state: Path) -> None:
     assert first.title.startswith(f"{news.desk}: bought ")
     day = next(message for message in found if message.kind == DAYS)
     assert " fill" in day.body or "order" in day.body
+
+
+def test_a_journal_that_was_waited_for_is_read_from_then_on(state: Path) -> None:
+    with closing(sqlite3.connect(state / FILE)) as db:
+        times = [row[0] for row in db.execute("SELECT time_ns FROM events WHERE kind = 'OrderFilled' ORDER BY id")]
+    middle, end = times[len(times) // 2], times[-1] + 10**18
+    assert len(list(News(state, (FILLS,), middle).read())) == sum(time >= middle for time in times)
+    assert list(News(state, KINDS, end).read()) == []
 
 
 def test_only_what_was_chosen_is_sent(state: Path) -> None:

@@ -17,15 +17,18 @@ from daemon.operator.log import Log
 from tests.support.core.desk import CALL, EXIT, TRIM_50, Desk, desk, sent
 
 
-def logged(d: Desk, *events: ev.Event) -> list[dict[str, Any]]:
-    """Step the events as `put` does; returns the lines about trades."""
-    stream = io.StringIO()
-    log = Log("debug", "json", stream)
+def logged(d: Desk, *events: ev.Event, stream: io.StringIO, log: Log) -> list[dict[str, Any]]:
+    """Step the events as `put` does; returns all lines about trades so far."""
     for event in events:
         log.step(event, d.core.step(d.state, event))
         d.put(event)
     lines = [json.loads(line) for line in stream.getvalue().splitlines()]
     return [line for line in lines if line["event"] == "trade_closed"]
+
+
+def a_log() -> dict[str, Any]:
+    stream = io.StringIO()
+    return {"stream": stream, "log": Log("debug", "json", stream)}
 
 
 def fill(d: Desk, order: str, quantity: int, price: str, fees: str) -> ev.OrderFilled:
@@ -34,16 +37,17 @@ def fill(d: Desk, order: str, quantity: int, price: str, fees: str) -> ev.OrderF
 
 
 def test_a_part_exit_says_nothing_and_the_last_one_the_profit_of_the_whole_trade() -> None:
-    d = desk(Trading(sizing=Sizing(stop_loss=0.99, take_profit=9.0)))
+    d, of = desk(Trading(sizing=Sizing(stop_loss=0.99, take_profit=9.0))), a_log()
     d.holds()
     d.bar(1)
     trim = sent(d.answer(TRIM_50))
-    assert logged(d, fill(d, trim.client_order_id, trim.quantity, "2.20", "0.25")) == []
+    assert logged(d, fill(d, trim.client_order_id, trim.quantity, "2.20", "0.25"), **of) == []
     d.bar(2)
     rest = sent(d.answer(EXIT))
-    (line,) = logged(d, fill(d, rest.client_order_id, rest.quantity, "1.9050", "0.15"))
+    (line,) = logged(d, fill(d, rest.client_order_id, rest.quantity, "1.9050", "0.15"), **of)
     profit = trim.quantity * 20 - rest.quantity * Decimal("9.50") - Decimal("0.40")
-    assert (line["symbol"], line["quantity"], line["price"]) == (CALL, rest.quantity, "1.905")
+    assert (trim.quantity, rest.quantity) == (4, 5)
+    assert (line["symbol"], line["quantity"], line["price"]) == (CALL, 9, "2.0361")  # (4 x 2.20 + 5 x 1.905) / 9
     assert (line["pnl_usd"], line["held_s"], line["level"]) == (f"{profit:+.2f}", 120, "info")
     newest = [row for row in d.rows if isinstance(row, DecisionRow)][-1]
     assert (line["reason"], line["decision"]) == ("policy", newest.decision)
@@ -52,5 +56,5 @@ def test_a_part_exit_says_nothing_and_the_last_one_the_profit_of_the_whole_trade
 def test_an_expiry_closes_a_trade_without_a_decision() -> None:
     d = desk()
     d.holds()
-    (line,) = logged(d, ev.ContractExpired(d.at(390), CALL, 9, "SPY", 0, Decimal(500)))
+    (line,) = logged(d, ev.ContractExpired(d.at(390), CALL, 9, "SPY", 0, Decimal(500)), **a_log())
     assert (line["pnl_usd"], line["price"], line["reason"], line["decision"]) == ("-1800.00", "0", "expiry", None)

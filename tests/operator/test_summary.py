@@ -155,7 +155,8 @@ def test_a_sparkline_never_exceeds_its_width_and_uses_blocks_only(values: list[f
 def test_the_readable_form_says_what_was_decided_denied_and_earned() -> None:
     console = Console(width=160, record=True, file=None, quiet=False, force_terminal=False)
     with console.capture() as captured:
-        show(console, summary(halted=True), [Decimal(1), Decimal(3), Decimal(2)])
+        shown = msgspec.structs.replace(summary(halted=True), decision_us_p99=12_345)
+        show(console, shown, [Decimal(1), Decimal(3), Decimal(2)], "1,000 → 900 USD, −10 %", -7.0)
     text = captured.get()
     for part in (
         "SYNTHETIC bars",
@@ -164,7 +165,10 @@ def test_the_readable_form_says_what_was_decided_denied_and_earned() -> None:
         "4, 3 (2 partial)",
         "cooldown 7, no_quote 2",
         "-3.50 USD after 0.75 USD of fees",
-        "9,996.50 USD, largest drawdown 12.35%",
+        "9,996.50 USD, largest drawdown -12.35% of the highest equity so far",
+        "1,000 → 900 USD, −10 %",
+        "after 0.75 USD of fees, with the parts sold of open trades; what is still held -7.00 USD",
+        "decisions p50 20 µs, p99 12.3 ms",
         "▁█▄",
         "drawdown (docs/OPERATIONS.md",
         "77 events, state dddddddddddddddd",

@@ -182,8 +182,8 @@ def test_a_running_day_says_so_and_what_it_came_to_so_far(tmp_path: Path) -> Non
     # 10,019.88 - 10,000.00; bought: 2 x 0.03 x 100 = 6; sold: 1 x 0.02 x 100 = 2; 8 of 2 x 102 + 1 x 122 = 326 USD
     assert first_sentence(day) == (
         "On Tuesday, 3 December 2024, so far (up to 09:36 New York), the desk gained 19.88 USD (0.20 %) with 2 orders, "
-        "1 filled, 1 in part. The fills were 8.00 USD (245.4 bp) worse than the prices at which the orders were sent, "
-        "and fees took 0.12 USD."
+        "1 filled, 1 in part. The fills were 8.00 USD (245.4 bp) worse than the middle of bid and ask when sent, "
+        "and fees took 0.12 USD. 2 of 3 wanted entries were denied, mostly by low_confidence."
     )
     assert further_sentences(day) == (
         "Still held now: +1 SPY 4 Dec 24 600 call.",

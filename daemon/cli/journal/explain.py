@@ -18,16 +18,17 @@ from rich.table import Column, Table
 from daemon.cli.arguments import NotFound, add_limit, add_state_dir, lead_on, print_table
 from daemon.core.session import NEW_YORK, new_york_text
 from daemon.journal.journal import FILE
+from daemon.journal.outcomes import NO_CHANGE, SHOWN, WHY_NO_CHANGE, shown_outcome
 from daemon.journal.reader import JournalReader
 from daemon.journal.universe import strategy_of
 from daemon.reports.heads import Chosen, DecisionHeads, heads_at
 from strategies.kit.contract import Spec
 from strategies.kit.units import SECOND_NS
 
-OUTCOMES = ("hold", "ordered", "exit", "denied", "expired", "failed")
 OF_THE_DESK = ("close", "price", "tradable", "shares", "weight", "unrealised_return", "age", "action")
 """Columns that are shown first."""
 COLUMNS = 6  # side by side
+NAMED = 10  # decisions in one sentence
 _TIMES = range(2**63)  # nanoseconds that the journal can hold: to the year 2262
 
 
@@ -38,7 +39,7 @@ def add_options(command: argparse.ArgumentParser) -> None:
     command.add_argument(
         "--bar", metavar="TIME", help="the bar's start: ISO 8601 with zone, New York without one, or ns"
     )
-    command.add_argument("--outcome", choices=OUTCOMES, metavar="NAME", help=f"only one of {', '.join(OUTCOMES)}")
+    command.add_argument("--outcome", choices=SHOWN, metavar="NAME", help=f"only one of {', '.join(SHOWN)}")
     add_limit(command)
 
 
@@ -48,8 +49,10 @@ def run(options: argparse.Namespace, console: Console) -> int:
     if options.bar:
         lead_on(options, "report")
         return _explain(reader, options, console)
-    where, values = ("WHERE outcome = ?", (options.outcome,)) if options.outcome else ("", ())
-    rows = reader.query(f"SELECT * FROM decisions {where} ORDER BY decision DESC LIMIT ?", (*values, options.limit))
+    where, values = ("WHERE shown = ?", (options.outcome,)) if options.outcome else ("", ())
+    rows = reader.query(
+        f"SELECT * FROM ({_decisions(reader)}) {where} ORDER BY decision DESC LIMIT ?", (*values, options.limit)
+    )
     if not rows:
         raise NotFound(f"no decision in {options.state_dir} matches")
     lead_on(options, "decisions", "--bar", new_york_text(rows[0]["bar_ns"])[:16].replace(" ", "T"))
@@ -63,17 +66,33 @@ def run(options: argparse.Namespace, console: Console) -> int:
             row["action"],
             row["resolved"],
             confidence,
-            row["outcome"],
+            row["shown"],
             denied,
         )
     print_table(console, table, "resolved", "denied by")
+    unsent = [str(row["decision"]) for row in rows[::-1] if _unsent(row)]
+    if unsent:
+        named = ", ".join(unsent[-NAMED:]) + (f" and {len(unsent) - NAMED} before" if len(unsent) > NAMED else "")
+        console.print(f"no order followed decision {named}: {WHY_NO_CHANGE}", soft_wrap=True)
     return 0
+
+
+def _decisions(reader: JournalReader) -> str:
+    """Return the query of all decisions with the `shown` outcome. At a broker orders of the newest may still come."""
+    newest = reader.query("SELECT max(decision) AS newest FROM decisions")[0]["newest"]
+    coming = () if newest is None or reader.meta().get("mode") == "replay" else (newest,)
+    return f"SELECT d.*, {shown_outcome(coming)} AS shown FROM decisions AS d"
+
+
+def _unsent(row: sqlite3.Row) -> bool:
+    """Return whether the decision is a basket that led to no order."""
+    return bool(row["shown"] == NO_CHANGE and (row["work"] or "").endswith("."))
 
 
 def _explain(reader: JournalReader, options: argparse.Namespace, console: Console) -> int:
     """Print one decision in full: observation, answer, target, gates, orders and fills."""
     bar_ns = _bar_time(options.bar)
-    rows = reader.query("SELECT * FROM decisions WHERE bar_ns = ? ORDER BY decision", (bar_ns,))
+    rows = reader.query(f"{_decisions(reader)} WHERE bar_ns = ? ORDER BY decision", (bar_ns,))
     if not rows:
         near = reader.query("SELECT bar_ns FROM decisions ORDER BY abs(bar_ns - ?) LIMIT 1", (bar_ns,))
         nearest = f"; the nearest one is {new_york_text(near[0]['bar_ns'])}" if near else ""
@@ -108,7 +127,7 @@ def _explain(reader: JournalReader, options: argparse.Namespace, console: Consol
             console.print(f"model {row['model']}", highlight=False)
         target = "" if spec.shown_by_symbol else f", target {row['target'] or '-'}"
         console.print(f"action {row['action']}, resolved to {row['resolved']}{target}")
-        console.print(f"outcome: {row['outcome']}")
+        console.print(f"outcome: {row['shown']}")
         if row["gates"]:
             verdicts = {"": "passed", None: "not put to this intent"}
             console.print(
@@ -117,7 +136,7 @@ def _explain(reader: JournalReader, options: argparse.Namespace, console: Consol
                     [(g, verdicts.get(v, f"DENIED: {v}")) for g, v in json.loads(row["gates"]).items()],
                 )
             )
-        _explain_work(reader, row["work"], console)
+        _explain_work(reader, row, console)
         console.print(*tables)
     return 0
 
@@ -206,8 +225,9 @@ def _weight(value: float | None) -> str:
     return "" if value is None else f"{value:.2%}"
 
 
-def _explain_work(reader: JournalReader, work: str | None, console: Console) -> None:
-    """Print orders and fills of a work, or of a basket's works (a name that ends with a dot)."""
+def _explain_work(reader: JournalReader, row: sqlite3.Row, console: Console) -> None:
+    """Print orders and fills of a decision's work, or of a basket's works (a name that ends with a dot)."""
+    work = row["work"]
     orders = (
         reader.query(
             "SELECT * FROM orders WHERE work = ? OR (? LIKE '%.' AND work LIKE ? || '%') "
@@ -218,7 +238,7 @@ def _explain_work(reader: JournalReader, work: str | None, console: Console) -> 
         else []
     )
     if not orders:
-        console.print("no orders")
+        console.print(f"no order followed: {WHY_NO_CHANGE}" if _unsent(row) else "no orders")
         return
     lines = [
         (

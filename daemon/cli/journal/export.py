@@ -34,4 +34,5 @@ def run(options: argparse.Namespace, console: Console) -> int:
         return export_tables(options.state_dir / FILE, options.out, console)
     from daemon.cli.journal.quotes import export_quotes
 
+    lead_on(options, "check-quotes", str(options.out), about=(), program="train-and-export")
     return export_quotes(options.state_dir, options.out, console)

@@ -30,7 +30,7 @@ from daemon.reports.performance.words import (
 from daemon.tapes.files import TapeError
 
 DRAWDOWNS = 5
-COMPARED = ("compared", "return", "largest drawdown", "Sharpe")
+COMPARED = ("compared", "return", "drawdown", "Sharpe")
 FALLS = ("drawdown", "start", "trough", "end", "sessions", "to the trough")
 MONTH_WIDTH = 11  # of a column: −100.0 % and its margins
 
@@ -57,7 +57,7 @@ def add_options(command: argparse.ArgumentParser) -> None:
 def wanted(options: argparse.Namespace) -> bool:
     """Return whether a span is asked for, and not a session. Raises NotFound where both are."""
     spanned = options.since or options.until or options.range or options.benchmark
-    several = len(getattr(options, "state_dirs", ())) > 1
+    several = len(options.state_dirs) > 1
     if not spanned and not several:
         return False
     if options.day or options.csv:
@@ -72,11 +72,11 @@ def wanted(options: argparse.Namespace) -> bool:
 
 def run(options: argparse.Namespace, console: Console) -> int:
     """Print the tear sheet, write its page. Returns 0. Raises NotFound, JournalError."""
-    places = getattr(options, "state_dirs", None) or (options.state_dir,)
+    places = options.state_dirs or (options.state_dir,)
     for path in places[1:]:
         enter(path)
     benchmark = _benchmark(options.benchmark)
-    sheet = read_sheet(places, options.since or "", options.until or "", options.range, benchmark)
+    sheet = read_sheet(places, options.since or "", options.until or "", options.range, benchmark, options.names)
     _check(sheet, benchmark)
     if options.json:
         sys.stdout.write(msgspec.json.encode(sheet).decode() + "\n")
@@ -133,6 +133,8 @@ def _has(figures: Performance, name: str) -> bool:
 
 def _show(sheet: Sheet, console: Console) -> None:
     named = [(f"{desk.desk} ({desk.strategy})", desk.figures) for desk in sheet.desks]
+    for desk in sheet.desks:
+        console.print(f"{desk.desk} · {desk.strategy} · {desk.kind}", soft_wrap=True, markup=False)
     if sheet.total is not None:
         named.append(("all desks", sheet.total))
     for name, figures in named:

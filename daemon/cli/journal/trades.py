@@ -20,7 +20,9 @@ from daemon.reports.trade_tables import (
     gain,
     lasted,
     left_by,
+    open_of,
     percent,
+    so_far,
     sum_line,
     trades_csv,
     trades_shown,
@@ -77,6 +79,9 @@ def run(options: argparse.Namespace, console: Console) -> int:
         lead_on(options, "decisions", "--outcome", "ordered")
         shown = found.trades[::-1] if options.sort == "time" else found.trades
         print_table(console, _table(shown), *LEAST)
+        for trade in shown:
+            if abs(trade.held) not in (0, trade.quantity):
+                console.print(f"{what(trade)}, {open_of(trade)}: {so_far(trade)}", soft_wrap=True)
         console.print(sum_line(found.totals), soft_wrap=True)
         if (matching := found.totals.trades + found.totals.open) > len(shown):
             console.print(f"{len(shown)} of {matching} are shown; --limit {matching} shows all", soft_wrap=True)
@@ -91,10 +96,10 @@ def _table(trades: tuple[Trade, ...]) -> Table:
         pnl = trade.pnl_usd or 0.0
         table.add_row(
             new_york_text(trade.entered_ns),
-            lasted(trade.held_s) if trade.left_ns is not None else f"open, {lasted(trade.held_s)}",
+            lasted(trade.held_s) if trade.left_ns is not None else f"{open_of(trade)}, {lasted(trade.held_s)}",
             what(trade),
             usd(trade.entry_price),
-            usd(trade.exit_price),
+            usd(trade.exit_price if trade.left_ns is not None else None),
             gain(trade.pnl_usd),
             percent(trade.pnl_pct),
             gain(trade.worst_usd),

@@ -2,13 +2,10 @@
 
 from __future__ import annotations
 
-import os
-import sys
 from collections.abc import Callable
 from decimal import Decimal
 from pathlib import Path
 
-import msgspec
 import uvloop
 from rich.console import Console
 from rich.markup import escape
@@ -17,11 +14,11 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from daemon.app.replay import run_replay
 from daemon.app.replay_start import prepare_replay
 from daemon.cli.start.exits import TROUBLE, exit_code
-from daemon.cli.start.what_next import REPLAYED, what_next
+from daemon.cli.start.replayed import Outcome, outcome_of, print_summary
 from daemon.config.load import Settings
 from daemon.core.state import State
 from daemon.operator.log import Log
-from daemon.operator.summary import Summary, show
+from daemon.operator.summary import Summary
 from daemon.tapes.quotes.choice import QuoteChoice
 
 TRADES_MOST = 100  # lines of closed trades on a terminal; `rltraderctl trades` has all
@@ -35,7 +32,7 @@ def run(settings: Settings, tape: Path, speed: float | None, chosen: QuoteChoice
             log = Log(_quieter(settings.log.level), settings.log.format, also=_first_trades())
         else:
             log = Log(settings.log.level, settings.log.format)
-        ended: list[tuple[Summary, list[Decimal]]] = []
+        ended: list[tuple[Summary, list[Decimal], Outcome]] = []
 
         def work() -> int:
             replay = prepare_replay(settings, tape, chosen)
@@ -51,27 +48,13 @@ def run(settings: Settings, tape: Path, speed: float | None, chosen: QuoteChoice
             bar.remove_task(task)
             if not summary.bars + summary.bars_rejected:
                 log("no_bars", tape=summary.tape, cure="pass bars labelled by their start, with the right zone")
-            ended.append((summary, curve))
+            ended.append((summary, curve, outcome_of(summary, settings.paths.state_dir)))
             return TROUBLE if summary.stopped_by == "disk_full" else 0
 
         code = exit_code(log, work)
-    for summary, curve in ended:
-        _print(summary, curve, settings.paths.state_dir)
+    for summary, curve, outcome in ended:
+        print_summary(summary, curve, outcome, settings.paths.state_dir)
     return code
-
-
-def _print(summary: Summary, curve: list[Decimal], state_dir: Path) -> None:
-    """Print the table on a terminal, the line of JSON into a file or a pipe."""
-    screen = Console()
-    if screen.is_terminal:
-        show(screen, summary, curve)
-        screen.print(escape(what_next(REPLAYED, state_dir)), end="", highlight=False, soft_wrap=True)
-        return
-    try:
-        sys.stdout.write(msgspec.json.encode(summary).decode() + "\n")
-        sys.stdout.flush()
-    except BrokenPipeError:  # the reader is gone; the journal has it all
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
 def _first_trades() -> Callable[[str], bool]:

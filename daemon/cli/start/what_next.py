@@ -1,4 +1,4 @@
-"""What a person does next with a run that ended: for a terminal, never for a file or a pipe."""
+"""What a person does next, as commands that work as they are typed."""
 
 from __future__ import annotations
 
@@ -6,7 +6,10 @@ import shlex
 from collections.abc import Mapping
 from pathlib import Path
 
+from daemon.host.version import in_this_shell
+
 REPLAYED = {  # after a replay
+    "how it did": "rltraderctl report --range ALL",
     "its trades": "rltraderctl trades",
     "why it decided so": "rltraderctl decisions",
     "proof of the run": "rltraderctl verify",
@@ -24,4 +27,6 @@ def what_next(commands: Mapping[str, str], state_dir: Path) -> str:
     """Return a line for each command about this state directory, each with its line break."""
     wide = max(map(len, commands)) + 1
     where = shlex.quote(str(state_dir))
-    return "".join(f"{what + ':':{wide}}  {command} --state-dir {where}\n" for what, command in commands.items())
+    return "".join(
+        f"{what + ':':{wide}}  {in_this_shell(command)} --state-dir {where}\n" for what, command in commands.items()
+    )

@@ -64,8 +64,7 @@ def sheet_page(sheet: Sheet) -> str:
 
 
 def _of_desk(desk: DeskPerformance) -> Part:
-    kind = f"{desk.mode}, synthetic bars" if desk.synthetic else desk.mode
-    return _part(f"{desk.desk} · {desk.strategy}", kind, desk.figures)
+    return _part(f"{desk.desk} · {desk.strategy}", desk.kind, desk.figures)
 
 
 def _part(title: str, kind: str, figures: Performance) -> Part:
@@ -77,7 +76,7 @@ def _part(title: str, kind: str, figures: Performance) -> Part:
         rows=rows(figures) if figures.sessions else [],
         compared=compared_rows(figures),
         plot=_plot(figures),
-        caption=verdict("Return since the span began", figures),
+        caption=verdict("Result", figures),
         calendar=_calendar(figures),
         weeks=[period_row(week) for week in reversed(figures.weeks[-PERIODS_MOST:])],
         days=[period_row(day) for day in reversed(figures.days[-PERIODS_MOST:])],
@@ -99,9 +98,10 @@ def _plot(figures: Performance) -> Figure | None:
 
 
 def _marks(names: Sequence[str], width: int) -> list[tuple[float, str]]:
-    """Return some days of the plot, as (session, date)."""
+    """Return some days of the plot and the last one, as (session, date)."""
     step = max(1, -(-len(names) // (MARKS if width > NARROW else MARKS_NARROW)))
-    return [(float(place), day_words(names[max(place - 1, 0)])) for place in range(0, len(names), step)]
+    marks = [(float(place), day_words(names[max(place - 1, 0)])) for place in range(0, len(names), step)]
+    return [*marks, (float(len(names)), day_words(names[-1]))]
 
 
 def _calendar(figures: Performance) -> list[tuple[str, list[Cell]]]:

@@ -26,6 +26,7 @@ from daemon.reports.performance.figures import (
 )
 from daemon.reports.performance.prices import Closes, closes_at, held_returns
 from daemon.reports.performance.ratios import Series
+from daemon.reports.words import kind_of
 from strategies.kit.contract import Spec
 
 _HELD = "SELECT opened_ns, iif(entered + left_again = 0, left_ns, NULL) AS left_ns FROM round_trips"
@@ -47,6 +48,13 @@ class DeskPerformance(msgspec.Struct, frozen=True, kw_only=True):
     synthetic: bool
     symbols: tuple[str, ...]  # what it may trade: its own bars can be a benchmark
     figures: Performance
+    account: str = ""
+    tape: str = ""
+
+    @property
+    def kind(self) -> str:
+        """How it ran, on which account, on which bars, in words."""
+        return kind_of(self.mode, self.account, synthetic=self.synthetic, tape=self.tape)
 
 
 def spec_of(meta: Mapping[str, str]) -> Spec | None:
@@ -97,6 +105,8 @@ def _desk(
         synthetic=bool(meta.get("synthetic")),
         symbols=tuple(symbols),
         figures=figures,
+        account=meta.get("account", ""),
+        tape=meta.get("tape", ""),
     )
     return desk, days, held, found
 
@@ -130,11 +140,17 @@ class Sheet(msgspec.Struct, frozen=True):
 
 
 def read_sheet(
-    state_dirs: Sequence[Path], since: str = "", until: str = "", named: str = "", benchmark: Benchmark | None = None
+    state_dirs: Sequence[Path],
+    since: str = "",
+    until: str = "",
+    named: str = "",
+    benchmark: Benchmark | None = None,
+    names: Sequence[str] = (),
 ) -> Sheet:
     """Return the figures of these state directories. A range ends with the newest day of each desk.
 
-    Of two desks with one name each has its folder's. Raises JournalError.
+    The desks have these `names`, else their journals'; of two desks with one name each has its folder's. Raises
+    JournalError.
     """
     desks, all_days, all_held, all_found = [], [], [], []
     for path in state_dirs:
@@ -146,7 +162,7 @@ def read_sheet(
         all_found.append(found)
     if len(desks) < 2:
         return Sheet(tuple(desks))
-    names = distinct([(desk.desk, path.resolve().name) for desk, path in zip(desks, state_dirs, strict=True)])
+    names = names or distinct([(desk.desk, path.resolve().name) for desk, path in zip(desks, state_dirs, strict=True)])
     desks = [replace(desk, desk=name) for desk, name in zip(desks, names, strict=True)]
     span = read_span(summed(all_days), all_held, since, until, named)
     totals = totals_of(

@@ -5,14 +5,16 @@ from __future__ import annotations
 from datetime import date
 from decimal import Decimal
 
+from daemon.journal.trades import Totals
 from daemon.page_kit.svg import MINUS
 from daemon.reports.performance.figures import Performance, Period
 from daemon.reports.performance.ratios import Drawdown
-from daemon.reports.trade_tables import gain, lasted
+from daemon.reports.trade_tables import gain, lasted, realised
 from daemon.reports.words import NONE, money, number, plural
 
 MONTHS = ("Jan", "Feb", "Mar", "Apr", "May", "Jun", "Jul", "Aug", "Sep", "Oct", "Nov", "Dec")
 FEW = 60  # sessions below which a ratio of them is mostly chance
+FEWEST = 20  # sessions below which no ratio is shown
 
 
 def share(value: float | None, digits: int = 2, *, sign: bool = True) -> str:
@@ -41,8 +43,21 @@ def span_words(figures: Performance) -> str:
     if figures.warm_up:
         text += f" {plural(figures.warm_up, 'session')} before the first trade left out."
     if figures.sessions < FEW:
-        text += " So few sessions tell little: see the error of the Sharpe ratio."
+        text += (
+            f" With fewer than {FEWEST} sessions a ratio says nothing, so none is shown."
+            if figures.sessions < FEWEST
+            else " So few sessions tell little: see the error of the Sharpe ratio."
+        )
     return text
+
+
+def result_words(figures: Performance) -> str:
+    """Return what the account came to over at least one session, next to what it is compared with."""
+    others = "".join(f"; {one.name} {share(one.share)}" for one in figures.compared)
+    days = plural(figures.sessions, "session")
+    if figures.warm_up:
+        days += f" ({figures.warm_up:,} before the first trade are not counted)"
+    return f"{usd(figures.start_usd)} → {usd(figures.end_usd)} USD, {share(figures.share)} in {days}{others}"
 
 
 def verdict(name: str, figures: Performance) -> str:
@@ -50,18 +65,20 @@ def verdict(name: str, figures: Performance) -> str:
     if not figures.sessions:
         return f"{name}: {span_words(figures)}"
     others = "; ".join(f"{one.name} {share(one.share)}" for one in figures.compared)
-    return f"{name}: {gain(figures.pnl_usd)} USD, {share(figures.share)}{f' ({others})' if others else ''}."
+    amount = money(Decimal(repr(round(figures.pnl_usd, 2))), sign=True)
+    return f"{name}: {amount} USD, {share(figures.share)}{f' ({others})' if others else ''}."
 
 
 def rows(figures: Performance) -> list[tuple[str, str]]:
     """Return the names and values of all single figures."""
     trades, best, worst = figures.trades, figures.best, figures.worst
-    drawdown = share(-figures.max_drawdown, sign=False)
+    drawdown = f"{share(-figures.max_drawdown, sign=False)}\nat day ends"
     if figures.marked_drawdown is not None:
-        drawdown += f"\n{share(-figures.marked_drawdown, sign=False)} at the marks"
-    sharpe = ratio(figures.sharpe)
-    if figures.sharpe_error is not None:
+        drawdown += f", {share(-figures.marked_drawdown, sign=False)} within days"
+    sharpe = _of_days(figures, figures.sharpe)
+    if sharpe != NONE and figures.sharpe_error is not None:
         sharpe += f"\n± {ratio(figures.sharpe_error)}"
+    of = f"\nof {plural(trades.trades, 'closed trade')}" if trades.trades else ""
     found = [
         ("P&L", f"{gain(figures.pnl_usd)} USD"),
         ("Return", share(figures.share)),
@@ -69,15 +86,16 @@ def rows(figures: Performance) -> list[tuple[str, str]]:
         ("Equity", f"{usd(figures.start_usd)} → {usd(figures.end_usd)}"),
         ("Volatility a year", share(figures.volatility, sign=False)),
         ("Sharpe", sharpe),
-        ("Sortino", ratio(figures.sortino)),
+        ("Sortino", _of_days(figures, figures.sortino)),
         ("Largest drawdown", drawdown),
         ("Days won", share(figures.days_won, 1, sign=False)),
         ("Best day", f"{share(best.share)}\n{best.name}" if best else NONE),
         ("Worst day", f"{share(worst.share)}\n{worst.name}" if worst else NONE),
-        ("Closed trades", f"{trades.trades:,}"),
-        ("Win rate", share(trades.win_rate, 1, sign=False)),
-        ("Profit factor", ratio(trades.profit_factor)),
-        ("Expectancy", NONE if trades.expectancy_usd is None else f"{gain(trades.expectancy_usd)} USD"),
+        ("Closed trades", f"{trades.trades:,}\n{gain(trades.pnl_usd)} USD after {usd(trades.fees_usd)} USD of fees"),
+        *([("Still open", _still_open(trades)), ("Realised", _realised(trades))] if trades.open else []),
+        ("Win rate", share(trades.win_rate, 1, sign=False) + of),
+        ("Profit factor", ratio(trades.profit_factor) + of),
+        ("Expectancy", NONE if trades.expectancy_usd is None else f"{gain(trades.expectancy_usd)} USD{of}"),
         ("Average holding", lasted(trades.held_s)),
         ("Time in the market", share(figures.in_market, 1, sign=False)),
         ("Equity at work while held", share(figures.at_work, 1, sign=False)),
@@ -87,13 +105,35 @@ def rows(figures: Performance) -> list[tuple[str, str]]:
     return found
 
 
+def _of_days(figures: Performance, found: float | None) -> str:
+    """Return a ratio of daily returns, a dash for so few days that it says nothing."""
+    return ratio(found) if figures.sessions >= FEWEST else NONE
+
+
+def _still_open(trades: Totals) -> str:
+    """Return how many trades are open and what they are worth more than they cost."""
+    marked = f"{gain(trades.open_usd)} USD\n" if trades.open_usd is not None else "not priced\n"
+    parts = f"realised {gain(trades.open_realized_usd)}, unrealised {gain(trades.open_unrealized_usd)}"
+    return f"{marked}{plural(trades.open, 'trade')}, at the newest price: {parts}"
+
+
+def _realised(trades: Totals) -> str:
+    """Return what is realised: a trade is closed when flat, and open ones sold parts."""
+    return f"{realised(trades)}\nclosed trades (flat again) and parts sold of open ones"
+
+
 def compared_rows(figures: Performance) -> list[tuple[str, str, str, str]]:
     """Return name, return, largest drawdown and Sharpe ratio of the desk and of what it is compared with."""
-    own = ("equity", share(figures.share), share(-figures.max_drawdown, sign=False), ratio(figures.sharpe))
+    own = (
+        "this account",
+        share(figures.share),
+        share(-figures.max_drawdown, sign=False),
+        _of_days(figures, figures.sharpe),
+    )
     return [
         own,
         *(
-            (one.name, share(one.share), share(-one.max_drawdown, sign=False), ratio(one.sharpe))
+            (one.name, share(one.share), share(-one.max_drawdown, sign=False), _of_days(figures, one.sharpe))
             for one in figures.compared
         ),
     ]
@@ -106,7 +146,7 @@ def period_row(period: Period) -> tuple[str, str, str, str]:
 
 def drawdown_row(fall: Drawdown) -> tuple[str, str, str, str, str, str]:
     """Return depth, start, trough, end, length and sessions to the trough."""
-    end = fall.end or "lasts"
+    end = fall.end or "not recovered"
     return share(-fall.depth, sign=False), fall.start, fall.trough, end, f"{fall.length:,}", f"{fall.to_trough:,}"
 
 

@@ -21,6 +21,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from daemon.cli import ctl
 from daemon.core import events as ev
 from daemon.core.desks.registry import desk_of
 from daemon.core.effects import AskPolicy
@@ -224,6 +225,24 @@ def test_killed_in_the_middle_of_a_basket_it_ends_where_nobody_disturbed_it(stag
     assert read_models(state_dir) == read_models(undisturbed)
     assert verified(state_dir).difference == ""
     assert_every_leg_is_shown(state_dir, tmp_path)
+
+
+def test_baskets_that_no_cash_covers_are_named_at_the_end_of_the_run_and_where_decisions_are_listed(
+    stage: Stage, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """100 shares of each stock are wanted, and the cheapest costs more than the 4 USD of the account."""
+    why = "the cash covered no share of it, or a halt, a pause or a missing price kept it back"
+    state_dir = tmp_path / "state"
+    env = stage.environment() | {"RLTRADER_PAPER__CASH_USD": "4"}
+    asked = ("--dry-run", "--strategy", "daily_rebalancer", "--bars", stage.rebalancer, "--state-dir", state_dir)
+    told = summary_of(rltraderd(*asked, cwd=tmp_path, env=env))
+    assert (told["decisions"], told["orders"], told["denials"]) == (6, 0, {})
+    assert told["remarks"][-1] == f"6 of 6 ordered baskets sent no order: {why}; rltraderctl decisions names them."
+    assert ctl.main(["decisions", "--state-dir", str(state_dir), "--limit", "2"]) == 0
+    assert f"no order followed decision 5, 6: {why}\n" in capsys.readouterr().out
+    last = str(table(state_dir, "decisions")[-1][2])
+    assert ctl.main(["decisions", "--state-dir", str(state_dir), "--bar", last]) == 0
+    assert f"no order followed: {why}\n" in capsys.readouterr().out
 
 
 def assert_every_leg_is_shown(state_dir: Path, folder: Path) -> None:

@@ -58,12 +58,16 @@ def test_a_terminal_sees_each_closed_trade_when_it_was_on_the_tape_and_what_come
     first = rltraderd(*asked, cwd=tmp_path, env=terminal)
     with closing(sqlite3.connect(tmp_path / "state" / FILE)) as db:
         closed = db.execute("SELECT symbol, pnl_usd, left_ns FROM trades WHERE left_ns IS NOT NULL").fetchall()
+        (equity,) = db.execute("SELECT equity_usd FROM equity ORDER BY time_ns DESC LIMIT 1").fetchone()
     line = r'\{"symbol": "(\w+)".*"pnl_usd": "([+-][\d.]+)".*"simulated": "([\d: -]+)".*"trade_closed"'
     seen = re.findall(line, first.stderr)
     minute_ns = 60 * 10**9  # a bar's fills are known when it closes
     expected = [(symbol, f"{pnl:+.2f}", new_york_text(left_ns + minute_ns)) for symbol, pnl, left_ns in closed]
     assert closed
     assert sorted(seen) == sorted(expected)
+    change = f"{100 * (float(equity) / 100_000 - 1):+.2f} %".replace("-", "−")
+    assert f"100,000.00 → {float(equity):,.2f} USD, {change} in 1 session; buy and hold of SPY" in first.stdout
+    assert f"rltraderctl report --range ALL --state-dir {tmp_path / 'state'}" in first.stdout
     assert f"rltraderctl trades --state-dir {tmp_path / 'state'}" in first.stdout
     again = rltraderd(*asked, cwd=tmp_path, env=terminal)
     assert ("EARLIER run" in first.stdout, "EARLIER run" in again.stdout) == (False, True)
@@ -85,6 +89,17 @@ def test_whole_sessions_that_are_one_hour_off_are_named_and_hours_before_the_ope
         found = replayed(tmp_path / name, tape)["remarks"]
         assert any("60 of 390 rows lie outside" in remark for remark in found) == (name == "off")
         assert any("1 hour later most would lie inside" in remark for remark in found) == (name == "off")
+
+
+def test_sessions_that_miss_a_change_of_summer_time_are_named_by_their_first_and_last_day(tmp_path: Path) -> None:
+    days = list(bundled_rows().values())[:3]
+    tape = [*days[0], *(earlier(row, 1) for day in days[1:] for row in day)]
+    dates = [new_york_text(int(day[0].split(",")[1]))[:10] for day in days]
+    assert replayed(tmp_path, tape)["remarks"][0] == (
+        "120 of 1,170 rows lie outside of regular sessions and were left out. 1 hour later 2 of 3 sessions would lie "
+        f"inside whole, from {dates[1]} to {dates[2]}: their times miss a change to or from summer time. Write them "
+        "with their real zone."
+    )
 
 
 def test_times_that_are_hours_off_are_named(tmp_path: Path, rows: list[str]) -> None:

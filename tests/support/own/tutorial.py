@@ -17,7 +17,7 @@ _BLOCK = re.compile(r"(?:<!-- until: (?P<until>.+?) -->\n)?```(?P<language>sh|te
 _ESCAPE = re.compile(r"\x1b\[[0-9;?]*[A-Za-z]")
 _NUMBER = re.compile(r"[-−+]?[0-9][0-9.,:/]*")
 _DIGEST = re.compile(r"[0-9a-f]{8,64}")
-PATIENCE_S = 400.0
+PATIENCE_S = 1200.0
 
 
 @dataclass(frozen=True, slots=True)
