@@ -39,9 +39,7 @@ def span_words(figures: Performance) -> str:
     """Return which days these are, in a sentence."""
     if not figures.sessions:
         return "No session with a recorded equity lies in this span."
-    text = f"{figures.first} to {figures.last}, {plural(figures.sessions, 'session')}."
-    if figures.warm_up:
-        text += f" {plural(figures.warm_up, 'session')} before the first trade left out."
+    text = f"{figures.first} to {figures.last}, {_counted(figures)}."
     if figures.sessions < FEW:
         text += (
             f" With fewer than {FEWEST} sessions a ratio says nothing, so none is shown."
@@ -51,13 +49,19 @@ def span_words(figures: Performance) -> str:
     return text
 
 
+def _counted(figures: Performance) -> str:
+    """Return how many sessions the figures are of, and of how many where those before the first trade are left out."""
+    if not figures.warm_up:
+        return plural(figures.sessions, "session")
+    return f"{figures.sessions:,} of {figures.sessions + figures.warm_up:,} sessions (from the first trade on)"
+
+
 def result_words(figures: Performance) -> str:
     """Return what the account came to over at least one session, next to what it is compared with."""
     others = "".join(f"; {one.name} {share(one.share)}" for one in figures.compared)
-    days = plural(figures.sessions, "session")
-    if figures.warm_up:
-        days += f" ({figures.warm_up:,} before the first trade are not counted)"
-    return f"{usd(figures.start_usd)} → {usd(figures.end_usd)} USD, {share(figures.share)} in {days}{others}"
+    return (
+        f"{usd(figures.start_usd)} → {usd(figures.end_usd)} USD, {share(figures.share)} in {_counted(figures)}{others}"
+    )
 
 
 def verdict(name: str, figures: Performance) -> str:

@@ -66,7 +66,8 @@ def test_a_terminal_sees_each_closed_trade_when_it_was_on_the_tape_and_what_come
     assert closed
     assert sorted(seen) == sorted(expected)
     change = f"{100 * (float(equity) / 100_000 - 1):+.2f} %".replace("-", "−")
-    assert f"100,000.00 → {float(equity):,.2f} USD, {change} in 1 session; buy and hold of SPY" in first.stdout
+    days = "1 of 4 sessions (from the first trade on)"  # the tape's three stubs warm up
+    assert f"100,000.00 → {float(equity):,.2f} USD, {change} in {days}; buy and hold of SPY" in first.stdout
     assert f"rltraderctl report --range ALL --state-dir {tmp_path / 'state'}" in first.stdout
     assert f"rltraderctl trades --state-dir {tmp_path / 'state'}" in first.stdout
     again = rltraderd(*asked, cwd=tmp_path, env=terminal)

@@ -110,18 +110,17 @@ function line(shown, place) {
   return el("li", { data: { line: shown.name } }, el("i", { class: `sample ${PATTERNS[place]}`, "aria-hidden": "true" }), `${shown.name} `, change(shown.shares.at(-1)));
 }
 
+function counted({ sessions, warm_up: before }) {
+  return before ? `${number(sessions)} of ${count(sessions + before, "session")} (from the first trade on)` : count(sessions, "session");
+}
+
 function summed(found) {
   const { trades } = found;
   const few = found.sessions < FEW ? "few sessions: mostly chance" : "";
   const told = found.sessions >= FEWEST;
   const within = found.marked_drawdown !== null && found.marked_drawdown - found.max_drawdown > 5e-5 ? `; ${percent(-found.marked_drawdown)} within days` : "";
   return [
-    el(
-      "p",
-      { class: "note" },
-      `${found.first} to ${found.last}, ${count(found.sessions, "session")}.`,
-      found.warm_up > 0 && ` ${count(found.warm_up, "session")} before the first trade left out.`,
-    ),
+    el("p", { class: "note" }, `${found.first} to ${found.last}, ${counted(found)}.`),
     figures([
       ["P&L", gain(found.pnl_usd), `${usd(found.start_usd)} → ${usd(found.end_usd)}`],
       ["Return", change(found.share), found.annual === null ? "" : el("span", {}, change(found.annual), " a year")],
