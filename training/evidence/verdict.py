@@ -8,6 +8,7 @@ from __future__ import annotations
 import re
 from collections.abc import Sequence
 
+from training.evidence.criteria import DEFLATED
 from training.evidence.findings import Findings, Judged, told_apart
 from training.evidence.wording import MINUS, counted, listed, number, percent, share
 from training.study.study import Study
@@ -20,7 +21,7 @@ def verdict(findings: Findings, criteria: Sequence[Judged]) -> str:
     over = f"over {counted(own.sessions, 'test session')}{' of made-up bars' if findings.synthetic else ''}"
     ratio = "not known, as it was trained elsewhere" if findings.imported else number(findings.deflated.deflated)
     earned = f"{percent(own.net_return)} after costs {over}"
-    deflated = f"deflated Sharpe {ratio}{_better_parts(findings)}"
+    deflated = f"deflated Sharpe {ratio}{_of_the_lead(findings)}{_better_parts(findings)}"
     if own.trades == 0:
         return f"Never traded, so it equals always flat: it earned nothing {over}."
     if ahead:
@@ -44,6 +45,13 @@ def verdict(findings: Findings, criteria: Sequence[Judged]) -> str:
         lead = f"more than every baseline but not surely more than {listed(unsure, 'or')}"
         return f"Earned {earned}, {lead}; {deflated}; {judged_so}."
     return f"Beats every baseline with {earned}; {deflated}; {judged_so}."
+
+
+def _of_the_lead(findings: Findings) -> str:
+    """Return the ratio that has a limit, next to it."""
+    if findings.imported or findings.lead is None or findings.lead.deflated is None:
+        return ""
+    return f", of its lead {number(findings.lead.deflated)} (at least {DEFLATED} for real money)"
 
 
 def _better_parts(findings: Findings) -> str:

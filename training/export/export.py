@@ -67,13 +67,13 @@ class ExportError(Exception):
 class Release:
     """What is known of a policy apart from its weights. `version` None names it by its last session and its digest.
 
-    `report(folder, digest)` writes the report's files into the version's folder for the policy of that digest.
+    `report(folder, digest, version)` writes the report's files into the version's folder for the policy of that digest.
     """
 
     training: Training
     hyperparameters: dict[str, Any]
     metrics: dict[str, Any]
-    report: Callable[[Path, str], object] | None = None
+    report: Callable[[Path, str, str], object] | None = None
     version: str | None = None
     label: str = ""  # a word in the name of a version that is named so
     promoted: bool = False
@@ -247,7 +247,7 @@ def _write(
     version = release.version or "-".join(filter(None, (release.training.last_session, release.label, digest[:8])))
     _refuse_other_contract(shelf / version, contract)
     if release.report is not None:
-        release.report(folder, digest)
+        release.report(folder, digest, version)
     manifest = Manifest(
         format=FORMAT,
         strategy=spec.name,

@@ -7,7 +7,17 @@ from collections.abc import Callable, Sequence
 import msgspec
 
 from training.desks.registry import reference_of
-from training.evidence.criteria import DAILY_SESSIONS, DRAWDOWN, MINUTE_SESSIONS, MOVED, judge
+from training.evidence.criteria import (
+    COSTS_TWICE,
+    DAILY_SESSIONS,
+    DEFLATED,
+    DRAWDOWN,
+    MINUTE_SESSIONS,
+    MOVED,
+    ONE_BAR_LATE,
+    judge,
+    net_return_of,
+)
 from training.evidence.findings import Findings, Judged, Line
 from training.evidence.statistics import headline
 from training.evidence.verdict import abstract, account_words, verdict
@@ -20,6 +30,7 @@ from training.study.study import Study
 
 def judged(study: Study, findings: Findings) -> Findings:
     """The findings with criteria, verdict and abstract."""
+    findings = msgspec.structs.replace(findings, passive=study.passive)
     criteria, reference = with_limits(judge(findings), findings), reference_of(study.strategy)
     halted = account_words(findings) if findings.account is not None and not findings.account.anew else ""
     known_today = reference.survivorship if reference is not None else ""
@@ -102,14 +113,45 @@ def _moved(f: Findings) -> str:
     return f"by {number(one.kl, 3)} nats, vary by {number(one.variation, 3)}, at least {number(MOVED)} each"
 
 
+def _weights(f: Findings) -> str:
+    if f.passive:
+        return "those of the passive policy, of which no figure here is"
+    return "trained once more" if f.refit else "the tested ones"
+
+
+def _lead(f: Findings) -> str:
+    assert f.lead is not None, "asked for a policy with baselines"
+    return f"lower bound {percent(f.lead.low, 3)} a session, above 0"
+
+
+def _deflated(f: Findings) -> str:
+    assert f.lead is not None, "asked for a policy with baselines"
+    return f"{number(f.lead.deflated, 3)}, at least {number(DEFLATED)}"
+
+
+def _overfitting(f: Findings) -> str:
+    assert f.lead is not None, "asked for a policy with baselines"
+    return f"{share(f.lead.loss)} of the splits, at most 20 %"
+
+
+def _scenario(name: str) -> Callable[[Findings], str]:
+    return lambda f: f"{percent(net_return_of(f, name))}, above 0"
+
+
 _WORDS: dict[str, Callable[[Findings], str]] = {
     "recorded options": _options,
+    "weights": _weights,
     "seeds": lambda f: f"{f.seeds}, at least 10",
     "length": _length,
     "trades": _trades,
     "profit": lambda f: f"{percent(f.policy.figures.net_return)}, above 0",
     "baselines": _baselines,
+    "lead": _lead,
+    "deflated lead": _deflated,
+    "overfitting": _overfitting,
     "drawdown": _drawdown,
     "moved": _moved,
     "luck": lambda f: f"{share(f.random_p)} of them, at most 5 %",
+    "costs": _scenario(COSTS_TWICE),
+    "delay": _scenario(ONE_BAR_LATE),
 }

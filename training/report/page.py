@@ -25,18 +25,20 @@ from training.study.study import Study
 TEMPLATE = Path(__file__).with_name("page.html")
 
 
-def page(study: Study, findings: Findings, *, passive: bool = False, exported: Mapping[str, Any] | None = None) -> str:
+def page(study: Study, findings: Findings, *, exported: Mapping[str, Any] | None = None, version: str = "") -> str:
     """The whole document. Same input, same text.
 
-    `passive` says that what was learned is not what is exported, whose figures are `exported`.
+    `exported` are the figures of a passive policy, which is then what is exported; `version` is its name in the store,
+    "" where there is none yet.
     """
     text = render(
         TEMPLATE,
         study=study,
         f=findings,
         reference=reference_of(study.strategy),
-        passive=passive,
+        passive=study.passive,
         exported=exported,
+        version=version,
         fall=fall,
         variant=variant_word(findings),
         facts=_facts(study, findings),

@@ -14,13 +14,12 @@ import msgspec
 from daemon.host.whole_files import write_whole
 from training.evidence.findings import REPORT_FILE, Findings, encode
 from training.report.find import find
+from training.report.judging import judged
 from training.report.page import page
 from training.study.progress import phase
 from training.study.study import Study
 
 PAGE_FILE = "report.html"
-PASSIVE_WORDS = "The exported policy is the passive one, which "
-"""How `Study.exported` begins where what was learned is not what is exported."""
 
 
 def write_report(study: Study, folder: Path) -> Findings:
@@ -32,18 +31,33 @@ def write_report(study: Study, folder: Path) -> Findings:
     """
     findings = find(study)
     with phase("the report's page"):
-        for name, data in files(study, findings).items():
-            write_whole(folder / name, data)
+        _write(study, findings, folder)
     return findings
 
 
+def judge_again(study: Study, findings: Findings, folder: Path) -> Findings:
+    """Write the report once more for a study that now says what is exported; returns the figures, judged again."""
+    again = judged(study, findings)
+    _write(study, again, folder)
+    return again
+
+
+def _write(study: Study, findings: Findings, folder: Path) -> None:
+    for name, data in files(study, findings).items():
+        write_whole(folder / name, data)
+
+
 def files(
-    study: Study, findings: Findings, *, policy_sha256: str | None = None, exported: Mapping[str, Any] | None = None
+    study: Study,
+    findings: Findings,
+    *,
+    policy_sha256: str | None = None,
+    exported: Mapping[str, Any] | None = None,
+    version: str = "",
 ) -> dict[str, bytes]:
-    """The report's files by name; `policy_sha256` binds them to the model that they ship with.
+    """The report's files by name; `policy_sha256` binds them to the model that they ship with, `version` names it.
 
     `exported` are the figures of a passive policy on the last fold's test sessions, as in its manifest.
     """
     bound = msgspec.structs.replace(findings, policy_sha256=policy_sha256 or findings.policy_sha256)
-    passive = study.exported.startswith(PASSIVE_WORDS)
-    return {PAGE_FILE: page(study, bound, passive=passive, exported=exported).encode(), REPORT_FILE: encode(bound)}
+    return {PAGE_FILE: page(study, bound, exported=exported, version=version).encode(), REPORT_FILE: encode(bound)}

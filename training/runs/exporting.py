@@ -19,11 +19,11 @@ from training.export.export import Release, export
 from training.export.reference import reference_of
 from training.export.weights import Weights, write_weights
 from training.report.lines import joined
-from training.report.report import PASSIVE_WORDS, files, write_report
+from training.report.report import files, judge_again, write_report
 from training.runs.prepared import Prepared
 from training.runs.record import RunRecord
 from training.study.progress import phase
-from training.study.study import Fold, Study
+from training.study.study import PASSIVE_WORDS, Fold, Study
 
 PROBES = 1000
 
@@ -54,17 +54,15 @@ def exported(
     instead, words = _unproven(p, study, findings, policy)
     if words:
         study = msgspec.structs.replace(study, exported=words)
-        findings = msgspec.structs.replace(findings, verdict=f"{words} {findings.verdict}")
         record.write(study)
-        for name, data in files(study, findings).items():
-            write_whole(p.folder / name, data)
+        findings = judge_again(study, findings, p.folder)
     refit = None if instead is not None else refit
 
     held = _of_passive(record, study, instead) if instead is not None else None
 
-    def write_files(folder: Path, digest: str) -> None:
+    def write_files(folder: Path, digest: str, version: str) -> None:
         shown = None if held is None else held["test"]
-        for name, data in files(study, findings, policy_sha256=digest, exported=shown).items():
+        for name, data in files(study, findings, policy_sha256=digest, exported=shown, version=version).items():
             write_whole(folder / name, data)
         if weights and instead is None:
             write_weights(folder, study.network, weights)

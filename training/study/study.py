@@ -15,6 +15,8 @@ from strategies.kit.manifest import Training
 from training.study.evaluation import SessionResult
 
 FORMAT = 1
+PASSIVE_WORDS = "The exported policy is the passive one, which "
+"""How `Study.exported` begins where what was learned is not what is exported."""
 
 
 class Fold(msgspec.Struct, frozen=True):
@@ -172,6 +174,11 @@ class Study(msgspec.Struct, frozen=True, kw_only=True):
     exported: str = ""  # what is exported in place of what was learned, or although it is unproven: a sentence
     refit: str = ""  # what the exported weights were trained on and what of it is untested, where all sessions trained
     prior_openings: int = 0  # times the test sessions were opened before this study
+
+    @property
+    def passive(self) -> bool:
+        """Whether the passive policy is exported in place of what was learned, of which all figures are."""
+        return self.exported.startswith(PASSIVE_WORDS)
 
     @property
     def headline(self) -> tuple[Trial, ...]:

@@ -165,3 +165,44 @@ def test_the_policy_that_ships_is_told_from_the_procedure_that_was_tested(page: 
     words = page_words(page)
     assert "What it ships is the last fold's policy, which only the 20 test sessions of that fold tested" in words
     assert "In 20 sessions a test at 5 % finds an edge with 80 % probability only if" in words
+
+
+# --- a report of the store's version ------------------------------------------------------------------------------
+
+
+def test_a_passive_version_does_not_pass_for_the_weights_that_were_tested(study: Study, findings: Findings) -> None:
+    words = "The exported policy is the passive one, which holds nothing: for what was learned no lead is proven."
+    passive = find(msgspec.structs.replace(study, exported=words))
+    (own,) = [one for one in passive.criteria if one.name == "weights"]
+    assert (own.passes, own.found) == (False, "those of the passive policy, of which no figure here is")
+    assert [one for one in passive.criteria if one != own] == [
+        one for one in findings.criteria if one.name != "weights"
+    ]
+    assert {one.name: (one.passes, one.found) for one in findings.criteria}["weights"] == (True, "the tested ones")
+
+
+def test_each_figure_that_has_a_limit_stands_next_to_it(study: Study) -> None:
+    found = {one.name: one.found for one in find(study).criteria}
+    limits = {
+        "seeds": "at least 10", "length": "at least 60", "trades": "at least 30", "profit": "above 0",
+        "baselines": "to beat ", "lead": "above 0", "deflated lead": "at least 0.95",
+        "overfitting": "of the splits, at most 20 %", "drawdown": "limit ", "luck": "at most 5 %",
+        "costs": "above 0", "delay": "above 0",
+    }  # fmt: skip
+    for name, limit in limits.items():
+        figure, _, beside = found[name].partition(", ")
+        assert any(digit in figure for digit in "0123456789"), name
+        assert limit in found[name], name
+        assert beside, name
+    assert re.search(
+        r"deflated Sharpe [\d.]+, of its lead [\d.]+ \(at least 0\.95 for real money\)", find(study).verdict
+    )
+
+
+def test_what_next_names_the_version_that_the_report_is_of(study: Study, findings: Findings, page: str) -> None:
+    named = files(study, findings, version="2024-01-16-0badcafe")["report.html"].decode()
+    commands = "\n".join(re.findall(r"<pre>(.*?)</pre>", named, flags=re.DOTALL))
+    assert "RLTRADER_POLICY__VERSION=2024-01-16-0badcafe rltraderd --dry-run " in commands
+    assert "rltraderctl models activate 2024-01-16-0badcafe --strategy option_scalper" in commands
+    assert "VERSION --" not in commands
+    assert "rltraderctl models list shows the names" in page_words(page)  # of a run's folder, without a version

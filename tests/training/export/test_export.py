@@ -46,7 +46,7 @@ TRAINED = Training(
 )
 
 
-def write_report(folder: Path, digest: str) -> None:
+def write_report(folder: Path, digest: str, _: str) -> None:
     """A report of one line, which names the policy it is of."""
     (folder / "report.json").write_text(f"{digest} earns nothing\n")
 

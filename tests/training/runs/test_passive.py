@@ -43,6 +43,8 @@ def test_without_a_proven_lead_the_passive_policy_is_exported_and_the_first_sent
     assert json.loads((made.version / "report.json").read_bytes())["verdict"] == manifest.note
     page = (made.version / "report.html").read_text().replace("\N{NO-BREAK SPACE}", " ")
     assert NOT_OF_IT in page
+    assert f"rltraderctl models activate {made.version.name} --strategy option_scalper" in page
+    assert "those of the passive policy, of which no figure here is" in page
     assert re.search(
         r"The exported policy on the \d+ test sessions? of the last fold: 0.00 % after costs, .* 0 trades\.", page
     )

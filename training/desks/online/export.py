@@ -45,7 +45,7 @@ def export_online(
         ExportError: nothing was left behind; the text gives the reason.
     """
 
-    def write_files(folder: Path, _: str) -> None:
+    def write_files(folder: Path, _digest: str, _version: str) -> None:
         for name, data in (files or {}).items():
             write_whole(folder / name, data)
 
