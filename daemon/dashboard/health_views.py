@@ -43,4 +43,5 @@ class HealthPage(msgspec.Struct, frozen=True):
     follow_ms: float  # how long the last look at the journal took
     clients: int  # pages that are open
     timings: tuple[TimingLine, ...] = ()  # none of recorded data
-    troubles: tuple[TroubleLine, ...] = ()  # none: all is well
+    troubles: tuple[TroubleLine, ...] = ()  # none: nothing keeps the desk from its work now
+    alarms: int = 0  # of the newest New York day; of recorded data all of the newest rows, at most 50

@@ -97,7 +97,7 @@ class RungLine(msgspec.Struct, frozen=True):
 
     version: str
     step: str  # "" where it was never proposed
-    running: bool  # it answers now
+    running: bool  # it answers now, or answered last where the desk does not run
     parent: str
     card: CardLine | None
     problem: str  # why its card cannot be read, "" where it can or there is none
@@ -117,6 +117,7 @@ class LearningPage(msgspec.Struct, frozen=True):
     frozen: str  # why learning is frozen, "" where it is not
     decision: int  # the newest of the policy
     weights: DecisionHeads | None  # what it was decided by
+    live: bool = False  # the desk runs
 
 
 class StateCell(msgspec.Struct, frozen=True):

@@ -11,6 +11,7 @@ from typing import Any
 
 import msgspec
 
+from daemon.core.session import new_york_text
 from daemon.core.state import State
 from daemon.dashboard.learning_views import StepLine
 from daemon.dashboard.views import AlarmLine
@@ -18,6 +19,8 @@ from daemon.engine.segments import parts_of
 from daemon.journal.outcomes import shown_outcome
 from daemon.journal.reader import JournalReader
 from daemon.journal.rows import JournalError, base_of
+from daemon.journal.trades import day_begin
+from strategies.kit.units import SECOND_NS
 
 FIRST_LOOK = 50_000  # rows
 AT_ONCE = 20_000  # rows of one statement, so that no transaction is long
@@ -116,6 +119,14 @@ def entered_of(reader: JournalReader, state: State[Any] | None) -> dict[str, int
         (min(opened),),
     )
     return {row["symbol"]: row["entered"] for row in rows}
+
+
+def alarms_of_day(newest: Newest, state: State[Any] | None) -> tuple[AlarmLine, ...]:
+    """Return the kept alarms of the newest New York day, newest first; () before the first event."""
+    if state is None or not state.seq:
+        return ()
+    since = day_begin(new_york_text(state.now_ns)[:10]) / SECOND_NS
+    return tuple(alarm for alarm in newest.alarms if alarm.time >= since)
 
 
 def under_way(state: State[Any] | None) -> frozenset[int]:

@@ -339,6 +339,7 @@ class ModelsPage(msgspec.Struct, frozen=True):
     versions: tuple[ModelLine, ...]
     shadows: tuple[ShadowSummary, ...]
     swaps: tuple[AlarmLine, ...]  # activations and refusals in the journal, newest first
+    live: bool = False  # the desk runs: the model of its state answers now, else it answered last
 
 
 class LimitLine(msgspec.Struct, frozen=True):

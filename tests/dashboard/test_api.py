@@ -25,9 +25,10 @@ from daemon.core.session import NEW_YORK
 from daemon.core.state import Halt, Identity, Pause, RiskState, State
 from daemon.dashboard.desks import FollowedDesk, Picture
 from daemon.dashboard.newest import Newest
-from daemon.dashboard.pages.health import timings_of, troubles_of
+from daemon.dashboard.pages.health import alarms_of, timings_of, troubles_of
 from daemon.dashboard.pages.price import peaks_of
 from daemon.dashboard.pages.risk import gates_now
+from daemon.dashboard.views import AlarmLine
 from daemon.journal.journal import FILE
 from daemon.journal.reader import JournalReader
 from strategies.option_scalper import SPEC
@@ -189,6 +190,7 @@ def test_the_models_are_those_of_the_store_and_the_running_one_is_marked(served:
     page = served.json("/api/models")
     assert [(line["version"], line["running"]) for line in page["versions"]] == [("fixture", True)]
     assert page["store"] == "onnx_models/option_scalper"
+    assert not page["live"]
     assert [line["verdict"] for line in page["versions"]] == ["a fixture of the tests: every action by the clock"]
 
 
@@ -207,6 +209,8 @@ def test_health_counts_the_newest_session_by_kind(served: Served, played: Played
     assert page["code"] == page["own_code"]
     assert page["events"] == played.sql("SELECT max(seq) AS n FROM events")[0]["n"]
     assert page["troubles"] == []
+    raised = played.sql("SELECT effects FROM events WHERE effects LIKE '%\"RaiseAlarm\"%'")
+    assert page["alarms"] == sum(row["effects"].count('"RaiseAlarm"') for row in raised)
 
 
 def test_health_says_what_to_look_at_since_when_and_what_to_do() -> None:
@@ -228,6 +232,17 @@ def test_health_says_what_to_look_at_since_when_and_what_to_do() -> None:
     (line,) = troubles_of(running, "abc")
     assert line.what.startswith("book and broker are not compared yet")
     assert list(troubles_of(replace(running, meta={"mode": "replay"}), "abc")) == []
+
+
+def test_a_live_desk_counts_the_alarms_of_its_day_and_recorded_data_those_of_the_whole_run() -> None:
+    noon_ns = 1_732_294_800 * 10**9  # 22 November 2024, 12:00 in New York
+    identity = Identity("paper", "paper", "option_scalper", "e", "sip")
+    state: State[None] = State(None, identity, Trading(), now_ns=noon_ns, seq=9)
+    before, today = (AlarmLine(noon_ns / 1e9 - hours * 3600, "daily_loss", "") for hours in (13, 11))
+    live = Picture("d", {"mode": "paper"}, state, problem="", newest=Newest(alarms=(today, before)))
+    assert alarms_of(live) == (today,)
+    assert alarms_of(replace(live, meta={"mode": "replay"})) == (today, before)
+    assert alarms_of(replace(live, state=None)) == ()
 
 
 @pytest.mark.parametrize(

@@ -416,6 +416,15 @@ def test_risk_and_health_say_what_the_journal_says(opened: Opener, told: Told) -
     assert page.locator("#state .headline").text_content() == "Well The run ended, and nothing is wrong with it."
     assert named(page, "Events") == f"{told.row('SELECT COUNT(seq) AS n FROM events')['n']:,}"
 
+    def alarmed(found: Any) -> Any:
+        return {**found, "alarms": 2} if "troubles" in found else found
+
+    after = changed(alarmed, lambda now: now)
+    page = opened("health", READY["health"], answers=after).page
+    said = "2 alarms during the run: see Risk. It ended, and nothing else is wrong with it."
+    assert page.locator("#state .headline").text_content() == said
+    assert (page.locator("#state .headline a").get_attribute("href") or "").startswith("#/risk")
+
 
 def test_a_decision_shows_the_price_around_it_and_the_trade_it_opened(opened: Opener, told: Told) -> None:
     row = told.row("SELECT * FROM trades WHERE left_ns IS NOT NULL ORDER BY opened_ns LIMIT 1")
@@ -451,6 +460,8 @@ def test_a_basket_s_orders_have_one_heading_and_two_versions_stand_side_by_side(
     cells = watched.page.locator('#compare tr[data-compared="net return"] td').all_text_contents()
     assert cells == ["25.00 %", "50.00 %", "+25.00 points"]
     assert watched.page.locator('#compare tr[data-compared="trades"] td').last.text_content() == "–"
+    assert "answers now" not in (watched.page.locator("#versions").text_content() or "")  # the desk has stopped
+    assert watched.page.locator("#versions .badge").first.text_content() == "answered last"
 
 
 # --- whatever happens ---------------------------------------------------------------------------------------------

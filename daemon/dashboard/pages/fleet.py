@@ -6,9 +6,8 @@ from collections.abc import Sequence
 
 from msgspec.structs import replace
 
-from daemon.core.session import new_york_text
 from daemon.dashboard.desks import Picture
-from daemon.journal.trades import day_begin
+from daemon.dashboard.newest import alarms_of_day
 from daemon.operator.fleet import Fleet, fleet_of
 from daemon.operator.status import DeskStatus, status_of, unreadable_desk
 
@@ -22,8 +21,7 @@ def _status(picture: Picture) -> DeskStatus:
     state = picture.state
     if state is None:
         return unreadable_desk("", picture.problem or "its journal is still being read")
-    since = day_begin(new_york_text(state.now_ns)[:10]) / 1e9 if state.seq else 0.0
-    alarms = [alarm for alarm in picture.newest.alarms if alarm.time >= since]
+    alarms = alarms_of_day(picture.newest, state)
     return replace(
         status_of(state, picture.desk),
         process=picture.process,

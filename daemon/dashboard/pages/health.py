@@ -13,7 +13,9 @@ import msgspec
 from daemon.core.state import RiskState
 from daemon.dashboard.desks import Picture
 from daemon.dashboard.health_views import HealthPage, TimingLine, TroubleLine
+from daemon.dashboard.newest import alarms_of_day
 from daemon.dashboard.pages.price import day_of, decision_of, first_id, midnight_ns
+from daemon.dashboard.views import AlarmLine
 from daemon.journal.reader import JournalReader
 from strategies.kit.contract import Bar, Spec
 from strategies.kit.units import SECOND_NS
@@ -64,6 +66,7 @@ def health_page(picture: Picture, reader: JournalReader, file: Path, own_code: s
         clients=clients,
         timings=timings_of(reader, picture.spec, picture.meta.get("mode", "")),
         troubles=tuple(troubles_of(picture, own_code)),
+        alarms=len(alarms_of(picture)),
     )
 
 
@@ -102,6 +105,13 @@ def _mib(path: Path) -> float:
         return path.stat().st_size / MIB
     except OSError:
         return 0.0
+
+
+def alarms_of(picture: Picture) -> tuple[AlarmLine, ...]:
+    """Return the newest alarms, newest first: of the newest New York day, of recorded data those of the whole run."""
+    if picture.meta.get("mode", "") not in LIVE:
+        return picture.newest.alarms
+    return alarms_of_day(picture.newest, picture.state)
 
 
 # --- how fast ---------------------------------------------------------------------------------------------------------

@@ -62,6 +62,7 @@ def learning_page(picture: Picture, reader: JournalReader, models_dir: Path) -> 
         frozen=holds.frozen,
         decision=decision,
         weights=heads_at(reader, decision, spec) if decision else None,
+        live=bool(picture.process),
     )
 
 

@@ -40,7 +40,7 @@ def models_page(picture: Picture, reader: JournalReader, models_dir: Path) -> Mo
     strategy = picture.meta.get("strategy", "")
     shadows = tuple(map(_summary, shadow_rows(reader, _SHADOWS)))
     if picture.spec is None:
-        return ModelsPage("", (), shadows, picture.newest.swaps)
+        return ModelsPage("", (), shadows, picture.newest.swaps, bool(picture.process))
     shelf = models_dir / strategy
     current, candidate = _pointer(shelf, CURRENT), _pointer(shelf, CANDIDATE)
     model = picture.state.model if picture.state is not None else None
@@ -53,7 +53,8 @@ def models_page(picture: Picture, reader: JournalReader, models_dir: Path) -> Mo
         for name in shown
     )
     gone = () if not running or running in known else (_absent(running),)
-    return ModelsPage(f"{models_dir.name}/{strategy}", (*gone, *lines), shadows, picture.newest.swaps)
+    store = f"{models_dir.name}/{strategy}"
+    return ModelsPage(store, (*gone, *lines), shadows, picture.newest.swaps, bool(picture.process))
 
 
 def _pointer(shelf: Path, name: str) -> str:
@@ -70,7 +71,7 @@ def manifest_in(folder: Path) -> Manifest:
 
 
 def _absent(version: str) -> ModelLine:
-    return ModelLine(version, False, False, True, False, "", "", (), "it answers now, and the store has it no longer")
+    return ModelLine(version, False, False, True, False, "", "", (), "the desk has it, and the store has it no longer")
 
 
 def _line(folder: Path, name: str, *, current: bool, candidate: bool, running: bool) -> ModelLine:

@@ -7,7 +7,7 @@ import { opening, trouble } from "./parts.js";
 
 export const title = "Health";
 
-export function mount(main, { desk }) {
+export function mount(main, { desk, address }) {
   const problems = trouble();
   const state = card("All well?", { id: "state", wide: true });
   const daemon = card("Daemon", { id: "daemon" });
@@ -33,13 +33,13 @@ export function mount(main, { desk }) {
   function show(data) {
     problems.fine();
     const same = data.code === data.own_code;
-    state.show([data.troubles, data.running], () =>
+    state.show([data.troubles, data.running, data.alarms], () =>
       data.troubles.length
         ? [
             el("p", { class: "headline" }, badge("Look at", "bad"), ` ${count(data.troubles.length, "thing")}.`),
             el("ul", { class: "plain-list" }, data.troubles.map(trouble_line)),
           ]
-        : el("p", { class: "headline" }, badge("Well", "good"), data.running ? " The daemon runs, and nothing keeps it from trading." : " The run ended, and nothing is wrong with it."),
+        : headline(data, address),
     );
     daemon.show(data, () =>
       figures(
@@ -84,6 +84,13 @@ export function mount(main, { desk }) {
     );
   }
   return { update: () => page.refresh(), close: () => page.close() };
+}
+
+// Nothing keeps the desk from its work: what of it a person should know all the same.
+function headline({ running, alarms }, address) {
+  if (!alarms) return el("p", { class: "headline" }, badge("Well", "good"), running ? " The daemon runs, and nothing keeps it from trading." : " The run ended, and nothing is wrong with it.");
+  const [when, now] = running ? ["in the newest session", "The daemon runs, and nothing keeps it from trading now."] : ["during the run", "It ended, and nothing else is wrong with it."];
+  return el("p", { class: "headline" }, badge(count(alarms, "alarm"), "warn"), ` ${when}: see `, el("a", { href: address("risk") }, "Risk"), `. ${now}`);
 }
 
 // One thing to look at: what, since when, what to do.

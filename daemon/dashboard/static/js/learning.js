@@ -6,7 +6,7 @@ import { ask, resource } from "./feed.js";
 import { courseChart } from "./charts.js";
 import { count, moment, number, percent, signed, span, words } from "./format.js";
 import { headTables } from "./heads.js";
-import { holding, opening, trouble } from "./parts.js";
+import { answering, holding, opening, trouble } from "./parts.js";
 import { transitions } from "./transitions.js";
 
 export const title = "Learning";
@@ -57,10 +57,11 @@ export function mount(main, { desk, address }) {
       curve.show(data.trainer.course, [...CHARTED.filter((name) => names.includes(name)), ...names.filter((name) => !CHARTED.includes(name))]);
       points.replaceChildren(pointTable(data.trainer.course.slice(-POINTS).reverse(), names));
     }
+    for (const rung of data.rungs) rung.live = data.live;
     explored.show([data.exploration, data.explored], () => exploration(data));
     weights.show([data.decision, data.weights], () => chosen(data, address));
     ladder.show([data.rungs, data.held], () => rungs(data));
-    lineage.show(data.rungs.map(({ version, parent, step, running }) => ({ version, parent, step, running })), tree);
+    lineage.show(data.rungs.map(({ version, parent, step, running, live }) => ({ version, parent, step, running, live })), tree);
     walk.begin();
   }
 
@@ -163,9 +164,9 @@ function chosen({ decision, weights }, address) {
 
 const UP = ["champion", "canary_100", "canary_50", "canary_25", "canary_10", "shadow"];
 
-function standing({ step, running }) {
+function standing({ step, running, live }) {
   const kind = ["refused", "rolled_back"].includes(step) ? "bad" : UP.includes(step) ? "good" : "plain";
-  return el("span", { class: "badges" }, badge(words(step) || "not judged", kind), running && badge("answers now", "good"));
+  return el("span", { class: "badges" }, badge(words(step) || "not judged", kind), running && answering(live));
 }
 
 function rungs({ rungs: all, held }) {

@@ -3,7 +3,7 @@
 import { badge, card, chooser, el, empty, figures, more, table } from "./dom.js";
 import { ask, resource } from "./feed.js";
 import { count, number, percent, signed, usd, words } from "./format.js";
-import { alarms, opening, trouble } from "./parts.js";
+import { alarms, answering, opening, trouble } from "./parts.js";
 
 export const title = "Models";
 
@@ -21,6 +21,7 @@ export function mount(main, { desk }) {
   const page = resource((signal) => ask("models", { desk }, signal), show, problems.fail, 5000);
   let pair = ["", ""]; // the versions that are compared
   let known = [];
+  let live = false; // the desk runs
   page.refresh();
 
   function choose(place, version) {
@@ -39,19 +40,20 @@ export function mount(main, { desk }) {
     const pickers = pair.map((version, place) =>
       chooser(place ? "With" : "Compare", names.map((name) => [name, name]), version, (name) => choose(place, name)),
     );
-    compared.show([known, pair], () => [
+    compared.show([known, pair, live], () => [
       el("div", { class: "choosers" }, pickers),
-      sideBySide(...pair.map((version) => known.find((line) => line.version === version))),
+      sideBySide(...pair.map((version) => known.find((line) => line.version === version)), live),
     ]);
   }
 
   function show(data) {
     problems.fine();
+    live = data.live;
     known = data.versions.filter((line) => !line.problem);
     besides();
-    versions.show([data.store, data.versions], () => [
-      el("p", { class: "note" }, "Store: ", el("code", {}, data.store || "not given")),
-      data.versions.length ? [store(data.versions), commands(data.store, data.versions)] : empty("The store has no version of this strategy, or was not given (--models-dir)."),
+    versions.show([data.store, data.versions, data.live], () => [
+      el("p", { class: "note" }, "Store: ", el("code", {}, data.store || "not given"), whatIsCurrent(data)),
+      data.versions.length ? [store(data.versions, data.live), commands(data.store, data.versions)] : empty("The store has no version of this strategy, or was not given (--models-dir)."),
     ]);
     shadows.show(data.shadows, (all) => (all.length ? candidates(all) : empty("No candidate has answered yet.")));
     swaps.show(data.swaps, (all) => alarms(all, "No model was swapped or refused since the journal began."));
@@ -59,9 +61,9 @@ export function mount(main, { desk }) {
   return { update: () => page.refresh(), close: () => page.close() };
 }
 
-function flags(line) {
+function flags(line, live) {
   const all = [
-    line.running && badge("answers now", "good"),
+    line.running && answering(live),
     line.current && badge("current", "plain"),
     line.candidate && badge("candidate", "plain"),
     !line.problem && (line.promoted ? badge("may trade real money", "good") : badge("not promoted", "warn")),
@@ -70,12 +72,19 @@ function flags(line) {
   return all.length ? el("span", { class: "badges" }, all) : "–";
 }
 
-function store(lines) {
+// Why another version is current than the one that answers, or answered last.
+function whatIsCurrent({ versions: lines, live }) {
+  const [own, named] = [lines.find((line) => line.running), lines.find((line) => line.current)];
+  if (!own || !named || own === named) return "";
+  return `. Its “current” is for desks that name no version. This desk ${live ? "answers" : "answered last"} by ${own.version}.`;
+}
+
+function store(lines, live) {
   return table(
     "Versions",
     [
       { name: "Version", of: (line) => el("code", {}, line.version) },
-      { name: "Flags", of: flags },
+      { name: "Flags", of: (line) => flags(line, live) },
       { name: "Verdict of its training", of: (line) => el("small", {}, line.verdict || "–") },
       { name: "Trained on", of: (line) => line.trained_on || "–" },
       { name: "Last session seen", of: (line) => line.last_session || "–" },
@@ -131,9 +140,9 @@ function commands(store, lines) {
 }
 
 // What two manifests say, a line each; what differs comes with the difference where both are numbers.
-function sideBySide(one, other) {
+function sideBySide(one, other, live) {
   const about = [
-    ["Flags", flags(one), flags(other), ""],
+    ["Flags", flags(one, live), flags(other, live), ""],
     ["Verdict of its training", el("small", { class: "text" }, one.verdict || "–"), el("small", { class: "text" }, other.verdict || "–"), ""],
     ["Trained on", el("span", { class: "text" }, one.trained_on || "–"), el("span", { class: "text" }, other.trained_on || "–"), ""],
     ["Last session seen", one.last_session || "–", other.last_session || "–", ""],

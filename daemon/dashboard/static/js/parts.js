@@ -74,6 +74,9 @@ export function change(share, digits = 2) {
   return el("span", { class: kind }, `${signed(100 * share, digits)} %`);
 }
 
+// Of the version that the desk's newest state names: a desk that does not run answers nothing.
+export const answering = (live) => (live ? badge("answers now", "good") : badge("answered last", "plain"));
+
 export function alarms(lines, none) {
   if (!lines.length) return empty(none);
   return el(
