@@ -18,7 +18,7 @@ from typing import Any
 import msgspec
 
 from daemon.core.state import State
-from daemon.dashboard.newest import Newest, entered_of, newest_decision, read_on
+from daemon.dashboard.newest import Lines, Newest, entered_of, newest_decision, newest_lines, read_on
 from daemon.engine.code import code_digest
 from daemon.engine.follow import Follower
 from daemon.engine.state_dir import last_locked_by, locked_by
@@ -50,6 +50,7 @@ class Picture(msgspec.Struct, frozen=True):
     look_ms: float = 0.0
     generation: int = 0
     decision: dict[str, Any] | None = None  # the newest row of `decisions`, with its outcome as it is `shown`
+    lines: Lines = ()  # the newest decision, and the newest one with orders
     newest: Newest = Newest()
     entered: dict[str, int] = {}  # of each open trade what was entered in all, by symbol
 
@@ -99,15 +100,18 @@ class FollowedDesk:
         follower.close()  # between two looks the journal is not held open
         decision, newest, readable, unread = None, Newest(), False, ""
         entered: dict[str, int] = {}
+        lines: Lines = ()
         same = follower.generation == former.generation
         try:
             with self.reader() as reader:
                 meta = reader.meta()
                 decision = newest_decision(reader, follower.state)
+                lines = newest_lines(reader, follower.state, decision, former.lines if same else ())
                 entered = entered_of(reader, follower.state)
                 newest, readable = read_on(reader, former.newest if same else Newest()), True
         except _TROUBLE as error:
             meta, decision, newest = follower.meta, former.decision if same else None, former.newest
+            lines = former.lines if same else ()
             unread = str(error) if isinstance(error, JournalError) else f"{type(error).__name__}: {error}"
         return Picture(
             desk=self.name,
@@ -122,6 +126,7 @@ class FollowedDesk:
             look_ms=(time.perf_counter() - began) * 1e3,
             generation=follower.generation,
             decision=decision,
+            lines=lines,
             newest=newest,
             entered=entered,
         )

@@ -129,11 +129,16 @@ class StateCell(msgspec.Struct, frozen=True):
 
 
 class TransitionRow(msgspec.Struct, frozen=True):
-    """One row of the policy's batch in a transition. Money is USD."""
+    """One row of the policy's batch in a transition. Money is USD.
+
+    `action`, `greedy` and `probabilities` are the decision's; `learned` is the action that the trainer takes: of a
+    decision that was denied, or had no answer, a hold.
+    """
 
     symbol: str
     state: tuple[StateCell, ...]  # its newest bar's features and its portfolio
     action: str
+    learned: str
     greedy: str
     probabilities: tuple[tuple[str, float], ...]
     shares: int
@@ -165,3 +170,5 @@ class TransitionPage(msgspec.Struct, frozen=True):
     rows: tuple[TransitionRow, ...]
     pending: bool
     missing: str
+    became: str = ""  # as in `DecisionLine`
+    why: tuple[str, ...] = ()

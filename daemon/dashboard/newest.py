@@ -6,6 +6,9 @@ rows added since. The newest `KEPT` of each sort are kept.
 
 from __future__ import annotations
 
+import json
+import sqlite3
+from collections.abc import Sequence
 from contextlib import closing, suppress
 from typing import Any
 
@@ -14,12 +17,13 @@ import msgspec
 from daemon.core.session import new_york_text
 from daemon.core.state import State
 from daemon.dashboard.learning_views import StepLine
-from daemon.dashboard.views import AlarmLine
+from daemon.dashboard.views import AlarmLine, DecisionLine
 from daemon.engine.segments import parts_of
-from daemon.journal.outcomes import shown_outcome
+from daemon.journal.outcomes import ACTED, Booked, Ordered, became, booked, orders_of, reasons, shown_outcome
 from daemon.journal.reader import JournalReader
 from daemon.journal.rows import JournalError, base_of
 from daemon.journal.trades import day_begin
+from daemon.reports.words import instrument
 from strategies.kit.units import SECOND_NS
 
 FIRST_LOOK = 50_000  # rows
@@ -39,6 +43,7 @@ COMMANDS = (
     "StatusRequested",
     "CommandRefused",
 )
+Lines = tuple[DecisionLine, ...]
 SWAPS = ("ModelPromoted", "CandidateRefused", "ModelRefused")
 START = "RunStarted"
 STEP = "LadderMoved"
@@ -107,6 +112,75 @@ def newest_decision(reader: JournalReader, state: State[Any] | None) -> dict[str
     shown = shown_outcome(under_way(state))
     rows = reader.query(f"SELECT d.*, {shown} AS shown FROM decisions AS d ORDER BY decision DESC LIMIT 1")
     return dict(rows[0]) if rows else None
+
+
+def newest_lines(
+    reader: JournalReader, state: State[Any] | None, newest: dict[str, Any] | None, former: Lines
+) -> Lines:
+    """Return the newest decision, and the newest one with orders, as lines: the same one twice, or none.
+
+    A line of `former` stays where nothing of it can have changed. Raises sqlite3.Error.
+    """
+    if newest is None:
+        return ()
+    coming = under_way(state)
+    orders = reader.query("SELECT work FROM orders WHERE work GLOB '[0-9]*' ORDER BY submitted_ns DESC LIMIT 1")
+    wanted = [newest["decision"], *(int(row["work"].partition(".")[0]) for row in orders)]
+    lines = []
+    for number in wanted:
+        known = next((line for line in former if line.decision == number and _over(line, coming)), None)
+        if number == newest["decision"] and known is not None and known.outcome != newest["shown"]:
+            known = None
+        lines.append(known or _line_at(reader, number, coming))
+    return tuple(line for line in lines if line is not None)
+
+
+def _over(line: DecisionLine, coming: frozenset[int]) -> bool:
+    """Return whether the orders of a decision are over."""
+    return line.decision not in coming and line.became not in ("working", *ACTED)
+
+
+def _line_at(reader: JournalReader, number: int, coming: frozenset[int]) -> DecisionLine | None:
+    every = f"SELECT d.*, {shown_outcome(coming)} AS shown FROM decisions AS d"
+    rows = reader.query(f"{every} WHERE decision = ?", (number,))
+    return decision_lines(reader, rows, coming)[0] if rows else None
+
+
+def decision_lines(reader: JournalReader, rows: Sequence[sqlite3.Row], coming: frozenset[int]) -> Lines:
+    """Return rows of `decisions` with their `shown` outcomes as lines. `coming`: those whose orders may follow."""
+    did = booked(reader, [row["decision"] for row in rows if row["work"]])
+    return tuple(_line(reader, row, did.get(row["decision"]), coming) for row in rows)
+
+
+def _line(reader: JournalReader, row: sqlite3.Row, did: Booked | None, coming: frozenset[int]) -> DecisionLine:
+    gates: dict[str, str | None] = json.loads(row["gates"] or "{}")
+    orders = orders_of(reader, row["decision"]) if row["work"] else ()
+    return DecisionLine(
+        decision=row["decision"],
+        time=row["time_ns"] / 1e9,
+        bar=row["bar_ns"] / 1e9,
+        kind=row["kind"],
+        action=row["action"] or "",
+        resolved=row["resolved"] or "",
+        confidence=row["confidence"] or 0.0,
+        outcome=row["shown"],
+        became=became(row["shown"], orders, did, coming=row["decision"] in coming),
+        denied_by=tuple(name for name, reason in gates.items() if reason),
+        model=row["model"] or "",
+        why=reasons(reader, row, row["shown"]),
+        traded=_traded(orders),
+        realised_usd=did.realised_usd if did is not None else None,
+        closed_usd=did.left_usd if did is not None and did.left else None,
+    )
+
+
+def _traded(orders: Sequence[Ordered]) -> str:
+    """Return what was bought and sold in words, "" without an order."""
+    if len(orders) == 1:
+        (order,) = orders
+        return f"{'buy' if order.side > 0 else 'sell'} {order.filled or order.wanted:,} {instrument(order.symbol)}"
+    many = [(verb, sum(order.side == side for order in orders)) for verb, side in (("sell", -1), ("buy", 1))]
+    return ", ".join(f"{verb} {count} symbol{'s' * (count != 1)}" for verb, count in many if count)
 
 
 def entered_of(reader: JournalReader, state: State[Any] | None) -> dict[str, int]:

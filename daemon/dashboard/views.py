@@ -91,7 +91,7 @@ class Now(msgspec.Struct, frozen=True):
     session_open: float
     session_close: float
     session_ended: bool
-    last_bar: float  # end of the newest bar
+    last_bar: float  # end of the newest bar; of a daily one the session's close where it is known
     broker_heard: float  # time of the broker's last full snapshot; 0 with a paper broker
     broker_lost: float  # when its news was last lost
     model: str
@@ -113,6 +113,10 @@ class Now(msgspec.Struct, frozen=True):
     alarms: tuple[AlarmLine, ...]  # the newest ones, newest first
     halt_since: float = 0.0
     learns: bool = False  # it explores, or has a ladder: it has a page of learning
+    became: str = ""  # of the newest decision, as in `DecisionLine`
+    why: tuple[str, ...] = ()
+    acted: DecisionLine | None = None  # the newest decision with orders
+    bars_are_days: bool = False
 
 
 class AlarmLine(msgspec.Struct, frozen=True):
@@ -164,7 +168,9 @@ class EquityPage(msgspec.Struct, frozen=True):
 
 
 class DecisionLine(msgspec.Struct, frozen=True):
-    """A decision in a line. `outcome` is `no_change` where nothing was ordered (`daemon.journal.outcomes`)."""
+    """A decision in a line. `outcome` is `no_change` where nothing was ordered, `became` what its orders did: filled,
+    partly_filled, not_filled, working, trimmed, exited, else the outcome (`daemon.journal.outcomes`).
+    """
 
     decision: int
     time: float
@@ -177,7 +183,10 @@ class DecisionLine(msgspec.Struct, frozen=True):
     denied_by: tuple[str, ...]
     model: str
     traded: str = ""  # what its orders bought and sold, in words
-    realised_usd: float | None = None  # by its fills; None where they closed nothing
+    realised_usd: float | None = None  # by its fills after their fees; None without a fill
+    closed_usd: float | None = None  # P&L of the round trips that it closed, with the fees of their entries
+    became: str = ""
+    why: tuple[str, ...] = ()  # why nothing more became of it, in sentences
 
 
 class DecisionsPage(msgspec.Struct, frozen=True):
@@ -185,6 +194,7 @@ class DecisionsPage(msgspec.Struct, frozen=True):
 
     lines: tuple[DecisionLine, ...]
     total: int | None
+    of: int  # decisions with any outcome
 
 
 class TradeLine(msgspec.Struct, frozen=True):
@@ -252,7 +262,7 @@ class Contribution(msgspec.Struct, frozen=True):
     """
 
     method: str  # "occlusion"
-    of: str  # which output
+    of: str  # which output: an action, a symbol, or an action of a symbol ("BUY SPY")
     baseline: str  # what stands in an occluded input's place, in words
     cells: tuple[tuple[float, ...], ...]
     features: tuple[float, ...]

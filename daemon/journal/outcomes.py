@@ -6,14 +6,18 @@ is held is close enough to the goal.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+import json
+import sqlite3
+from collections.abc import Iterable, Sequence
 from typing import NamedTuple
 
+from daemon.core.orders import TERMINAL
 from daemon.journal.reader import JournalReader
 
 NO_CHANGE = "no_change"
 WHY_NO_CHANGE = "the cash covered no share of it, or a halt, a pause or a missing price kept it back"
 SHOWN = ("hold", "ordered", NO_CHANGE, "exit", "denied", "expired", "failed")
+ACTED = ("ordered", "exit")
 
 
 def shown_outcome(under_way: Iterable[int] = ()) -> str:
@@ -43,3 +47,115 @@ def read_baskets(reader: JournalReader, under_way: Iterable[int] = ()) -> Basket
     )
     (row,) = reader.query(f"SELECT count(*) AS ordered, total(shown = '{NO_CHANGE}') AS unsent FROM ({baskets})")
     return Baskets(row["ordered"], int(row["unsent"]))
+
+
+# --- what its orders did ----------------------------------------------------------------------------------------------
+
+
+class Ordered(NamedTuple):
+    """All orders of a decision for one symbol and side, those that replaced others too."""
+
+    symbol: str
+    side: int
+    wanted: int  # shares or contracts
+    filled: int
+    works: bool  # one of them still works at the broker
+
+
+class Booked(NamedTuple):
+    """What the fills of a decision did to the book. USD after fees."""
+
+    realised_usd: float  # by these fills alone: an entry realises its fees
+    left: int  # round trips that they ended
+    left_usd: float  # the P&L of these round trips, with the fees of their entries
+
+
+def orders_of(reader: JournalReader, decision: int) -> tuple[Ordered, ...]:
+    """Return what a decision ordered, by symbol and side. Raises sqlite3.Error."""
+    ended = ",".join("?" * len(TERMINAL))
+    rows = reader.query(
+        f"SELECT symbol, side, max(quantity) AS wanted, sum(filled) AS filled, max(status NOT IN ({ended})) AS works "
+        "FROM orders WHERE work >= ? AND work < ? GROUP BY symbol, side",
+        (*TERMINAL, f"{decision}.", f"{decision}/"),
+    )
+    return tuple(Ordered(r["symbol"], r["side"], r["wanted"], r["filled"], bool(r["works"])) for r in rows)
+
+
+def booked(reader: JournalReader, decisions: Sequence[int]) -> dict[int, Booked]:
+    """Return what the fills of each decision did, of those that have some. Raises sqlite3.Error."""
+    if not decisions or not _has_moves(reader):
+        return {}
+    rows = reader.query(
+        "SELECT decision, total(realized_usd) AS usd, total(step = 'leave') AS left_count, "
+        "total(iif(step = 'leave', pnl_usd, 0)) AS left_usd FROM moves "
+        f"WHERE decision IN ({','.join('?' * len(decisions))}) AND opened_ns <> 0 GROUP BY decision",
+        tuple(decisions),
+    )
+    return {
+        row["decision"]: Booked(round(row["usd"], 2), int(row["left_count"]), round(row["left_usd"], 2)) for row in rows
+    }
+
+
+def became(shown: str, orders: Sequence[Ordered], did: Booked | None, *, coming: bool = False) -> str:
+    """Return what became of a decision: of one with orders how they ended, of any other its `shown` outcome.
+
+    `coming`: more of its orders may follow. An exit without an order of its own left its part to one under way.
+    """
+    if shown not in ACTED or not orders:
+        return "no_order" if shown == "exit" and not coming else shown
+    if coming or any(order.works for order in orders):
+        return "working"
+    if not any(order.filled for order in orders):
+        return "not_filled"
+    if shown == "exit" and did is not None and did.left:
+        return "exited"
+    if any(order.filled < order.wanted for order in orders):
+        return "partly_filled"
+    return "trimmed" if shown == "exit" else "filled"
+
+
+def reasons(reader: JournalReader, row: sqlite3.Row, shown: str) -> tuple[str, ...]:
+    """Return in sentences why nothing more became of a decision; none where it did what was wanted."""
+    gates: dict[str, str | None] = json.loads(row["gates"] or "{}")
+    denied = tuple(_denial(name, reason) for name, reason in gates.items() if reason)
+    if shown == NO_CHANGE:
+        return (*denied, f"No order followed: {why_no_change(reader, row)}.")
+    if row["kind"] == "rule":
+        return (*denied, f"A rule decided: {_words(row['action'])}.")
+    if row["resolved"] and row["resolved"] != row["action"]:
+        return (*denied, f"With what was held then, {_words(row['action'])} means {_words(row['resolved'])}.")
+    return denied
+
+
+def _words(name: str | None) -> str:
+    return (name or "").replace("_", " ").lower()
+
+
+def _denial(gate: str, reason: str) -> str:
+    name = gate.replace("_", " ")
+    return f"Denied: {reason if reason.startswith(f'{name}:') else f'{name}, {reason}'}."
+
+
+def why_no_change(reader: JournalReader, row: sqlite3.Row) -> str:
+    """Return why a basket led to no order: what it wanted, and the cash at that time. Raises sqlite3.Error."""
+    legs = json.loads(row["target"] or "[]")
+    if not isinstance(legs, list) or not legs or not _has_moves(reader):
+        return WHY_NO_CHANGE
+    held = {
+        found["symbol"]: found["held"]
+        for found in reader.query(
+            "SELECT symbol, held, max(1000 * seq + part) FROM moves WHERE at_ns < ? GROUP BY symbol", (row["time_ns"],)
+        )
+    }
+    changes = [leg["goal"] - held.get(leg["symbol"], 0) for leg in legs]
+    cash = reader.query(
+        "SELECT cash_usd FROM equity WHERE time_ns <= ? ORDER BY time_ns DESC LIMIT 1", (row["time_ns"],)
+    )
+    if not cash or any(change < 0 for change in changes):
+        return WHY_NO_CHANGE
+    buys = sum(change > 0 for change in changes)
+    return f"it wanted to buy {buys:,} symbol{'s' * (buys != 1)} with ${float(cash[0]['cash_usd']):,.2f} of cash"
+
+
+def _has_moves(reader: JournalReader) -> bool:
+    return bool(reader.query("SELECT 1 FROM sqlite_schema WHERE name = 'moves'"))

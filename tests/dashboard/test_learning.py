@@ -206,7 +206,8 @@ def test_a_transition_is_what_the_journal_says_of_the_decision_and_of_the_next(l
         assert [cell["feature"] for cell in row["state"]] == list(ONLINE.spec.features)
         assert [cell["before"] for cell in row["state"]] == before.tolist()
         assert [cell["after"] for cell in row["state"]] == after.tolist()
-        assert row["action"] == (now["action"] if now["outcome"] in ("ordered", "hold") else "HOLD")
+        assert (row["action"], page["outcome"]) == (now["action"], now["outcome"])
+        assert row["learned"] == (now["action"] if now["outcome"] in ("ordered", "hold") else "HOLD")
         assert (page["next"], page["bars"], page["terminal"]) == (then["decision"], 1, False)
     page = transition(learned, bought[0]["decision"])
     (row,) = page["rows"]
@@ -215,6 +216,24 @@ def test_a_transition_is_what_the_journal_says_of_the_decision_and_of_the_next(l
     spent = fill["quantity"] * float(fill["price"]) + float(fill["fees_usd"])
     assert row["gain"] == pytest.approx(fill["quantity"] * row["next_mark"] - spent)
     assert row["reward"] == pytest.approx(row["gain"] / page["equity"])
+
+
+def test_a_denied_choice_is_the_same_on_both_pages_and_the_trainer_learns_it_as_a_hold(tmp_path: Path) -> None:
+    store = online_store(tmp_path / "store")
+    made = online_desk(tmp_path, store, 1, 30, risk__no_entry_before_close_min=375, exploration__kind="none")
+    assert made.run(tmp_path / "state").failure is None
+    told = Told(tmp_path / "state")
+    denied = told.row("SELECT * FROM decisions WHERE outcome = 'denied' AND kind = 'policy' ORDER BY decision LIMIT 1")
+    choice = told.row("SELECT * FROM choices WHERE decision = ?", denied["decision"])
+    with serving(tmp_path / "state", models_dir=store) as dashboard:
+        page = transition(dashboard, denied["decision"])
+        decision = dashboard.json(f"/api/decision/{denied['decision']}")
+    (row,) = page["rows"]
+    assert row["action"] == decision["line"]["action"] == choice["drawn"] != "HOLD"
+    assert (row["greedy"], row["learned"]) == (choice["greedy"], "HOLD")
+    assert [share for _, share in row["probabilities"]] == json.loads(choice["behaviour"])
+    assert page["why"] == decision["line"]["why"]
+    assert decision["line"]["why"][0].startswith("Denied: near close, ")
 
 
 def test_the_newest_complete_transition_comes_first_and_the_open_one_is_not_there_yet(

@@ -475,11 +475,11 @@ def test_a_change_of_the_journal_and_a_restart_of_the_dashboard_reach_an_open_pa
     with dashboard(port, copy) as url:
         page.goto(f"{url}/#/now")
         before = newest(Told(copy))["decision"]
-        expect(page.locator("#answer .action")).to_contain_text(f"{before:,}")
+        expect(page.locator("#answer [data-key=open]")).to_contain_text(f"{before:,}")
         trade(desk[0], copy)
         after = newest(Told(copy))["decision"]
         assert after > before
-        expect(page.locator("#answer .action")).to_contain_text(f"{after:,}")
+        expect(page.locator("#answer [data-key=open]")).to_contain_text(f"{after:,}")
         expect(page.locator("#connection")).to_have_text("stopped")
         expect(page.locator("#clock")).to_contain_text("recorded time: ")
     expect(page.locator("#connection")).to_contain_text("reconnecting")

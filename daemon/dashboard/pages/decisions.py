@@ -13,25 +13,24 @@ import msgspec
 import numpy as np
 
 from daemon.dashboard.desks import Picture
-from daemon.dashboard.newest import under_way
+from daemon.dashboard.newest import decision_lines, under_way
 from daemon.dashboard.pages.history import Lookup
 from daemon.dashboard.pages.now import shares_of
 from daemon.dashboard.pages.price import NotThere
 from daemon.dashboard.pages.risk import DENIES, PASSES, UNKNOWN, unneeded
 from daemon.dashboard.views import (
     Contribution,
-    DecisionLine,
     DecisionPage,
     DecisionsPage,
     GateLine,
     OrderLine,
     Shadowed,
 )
+from daemon.journal.outcomes import ACTED as ACTED_OUTCOMES
 from daemon.journal.outcomes import SHOWN, shown_outcome
 from daemon.journal.reader import JournalReader
 from daemon.journal.trades import LONGEST
 from daemon.reports.heads import heads_at
-from daemon.reports.words import instrument
 from strategies.kit.contract import Observation, Spec
 
 ACTED = "acted"  # what led to orders
@@ -54,69 +53,23 @@ def decisions_page(
             (until_ns,),
         )
         newest = found[0]["decision"] + 1 if found else 1
-    shown = shown_outcome(under_way(picture.state))
-    wanted = ("ordered", "exit") if outcome == ACTED else (outcome,) if outcome else ()
+    coming = under_way(picture.state)
+    shown = shown_outcome(coming)
+    wanted = ACTED_OUTCOMES if outcome == ACTED else (outcome,) if outcome else ()
     chosen = f" AND ({shown}) IN ({','.join('?' * len(wanted))})" if wanted else ""
     rows = reader.query(
         f"SELECT d.*, {shown} AS shown FROM decisions AS d WHERE decision < ?{chosen} ORDER BY decision DESC LIMIT ?",
         (before or newest or 2**62, *wanted, limit),
     )
     total = len(rows)
+    of = reader.query("SELECT count(*) AS n FROM decisions WHERE time_ns <= ?", (until_ns,))[0]["n"]
     if wanted and (before or total == limit):
         some = f"SELECT 1 FROM decisions AS d WHERE decision < ?{chosen} LIMIT {COUNTED_MOST + 1}"
         total = reader.query(f"SELECT count(*) AS n FROM ({some})", (newest or 2**62, *wanted))[0]["n"]
     elif not wanted:
-        total = reader.query("SELECT count(*) AS n FROM decisions WHERE time_ns <= ?", (until_ns,))[0]["n"]
-    realised = _realised(reader, [row["decision"] for row in rows if row["work"]])
-    lines = tuple(_line(row, _traded(reader, row), realised.get(row["decision"])) for row in rows)
-    return DecisionsPage(lines, total if not wanted or total <= COUNTED_MOST else None)
-
-
-def _line(row: sqlite3.Row, traded: str = "", realised_usd: float | None = None) -> DecisionLine:
-    gates: dict[str, str | None] = json.loads(row["gates"] or "{}")
-    return DecisionLine(
-        decision=row["decision"],
-        time=row["time_ns"] / 1e9,
-        bar=row["bar_ns"] / 1e9,
-        kind=row["kind"],
-        action=row["action"] or "",
-        resolved=row["resolved"] or "",
-        confidence=row["confidence"] or 0.0,
-        outcome=row["shown"],
-        denied_by=tuple(name for name, reason in gates.items() if reason),
-        model=row["model"] or "",
-        traded=traded,
-        realised_usd=realised_usd,
-    )
-
-
-def _traded(reader: JournalReader, row: sqlite3.Row) -> str:
-    """Return what a decision's orders bought and sold in words, "" without an order."""
-    if not row["work"]:
-        return ""
-    found = reader.query(
-        "SELECT symbol, side, iif(sum(filled) > 0, sum(filled), max(quantity)) AS quantity FROM orders "
-        "WHERE work >= ? AND work < ? GROUP BY symbol, side",
-        (f"{row['decision']}.", f"{row['decision']}/"),
-    )
-    if len(found) == 1:
-        ((symbol, side, quantity),) = found
-        return f"{'buy' if side > 0 else 'sell'} {quantity:,} {instrument(symbol)}"
-    many = [(verb, sum(row["side"] == side for row in found)) for verb, side in (("sell", -1), ("buy", 1))]
-    return ", ".join(f"{verb} {count} symbol{'s' * (count != 1)}" for verb, count in many if count)
-
-
-def _realised(reader: JournalReader, decisions: list[int]) -> dict[int, float]:
-    """Return USD that each decision's fills realised after fees, of those that closed something."""
-    if not decisions or not reader.query("SELECT 1 FROM sqlite_schema WHERE name = 'moves'"):
-        return {}
-    rows = reader.query(
-        "SELECT decision, total(realized_usd) AS usd FROM moves "
-        f"WHERE decision IN ({','.join('?' * len(decisions))}) AND opened_ns <> 0 "
-        "GROUP BY decision HAVING sum(step IN ('reduce', 'leave')) > 0",
-        tuple(decisions),
-    )
-    return {row["decision"]: round(row["usd"], 2) for row in rows}
+        total = of
+    lines = decision_lines(reader, rows, coming)
+    return DecisionsPage(lines, total if not wanted or total <= COUNTED_MOST else None, of)
 
 
 def decision_row(picture: Picture, reader: JournalReader, number: int) -> sqlite3.Row:
@@ -138,7 +91,7 @@ def decision_page(
     before = reader.query("SELECT max(decision) AS n FROM decisions WHERE decision < ?", (number,))[0]["n"]
     after = reader.query("SELECT min(decision) AS n FROM decisions WHERE decision > ?", (number,))[0]["n"]
     return DecisionPage(
-        line=_line(row),
+        line=decision_lines(reader, [row], under_way(picture.state))[0],
         previous=before or 0,
         next=after or 0,
         features=features,
@@ -171,7 +124,7 @@ def _seen(
     names = tuple(f"{feature} {spec.symbols[place]}" for place in largest for feature in spec.features)
     if explained is not None:  # of one symbol: the others' inputs did nothing to its answer
         parts = [0.0] * len(names)
-        at = [spec.symbols[place] for place in largest].index(explained.of) * len(spec.features)
+        at = [spec.symbols[place] for place in largest].index(explained.of.split(" ")[-1]) * len(spec.features)
         parts[at : at + len(spec.features)] = explained.features
         explained = msgspec.structs.replace(explained, cells=(tuple(parts),), features=tuple(parts))
     return names, (tuple(newest[largest].reshape(-1).tolist()),), explained

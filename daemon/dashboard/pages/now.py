@@ -10,6 +10,7 @@ from decimal import Decimal
 from typing import Any
 
 from daemon.core.orders import TERMINAL
+from daemon.core.session import new_york_text
 from daemon.core.state import Position as Held
 from daemon.core.state import State
 from daemon.dashboard.desks import Picture
@@ -32,6 +33,10 @@ def now_of(picture: Picture, reader: JournalReader | None = None) -> Now:
         "outcome": row.get("shown") or "",
         "confidence": row.get("confidence") or 0.0,
         "probabilities": shares_of(row, spec),
+        "became": picture.lines[0].became if picture.lines else "",
+        "why": picture.lines[0].why if picture.lines else (),
+        "acted": picture.lines[1] if len(picture.lines) > 1 else None,
+        "bars_are_days": spec is not None and spec.decides == "session",
         "alarms": picture.newest.alarms[:ALARMS],
     }
     if state is None or spec is None or (picture.problem and not state.seq):  # nothing was followed yet
@@ -111,9 +116,13 @@ def stale(picture: Picture) -> str:
 
 
 def _bar_end(state: State[Any], spec: Spec) -> float:
-    """Return the newest bar's end; a daily bar's is 16:00 New York, 16 hours after its start."""
-    start = state.session.last_bar_ns
-    return start / 1e9 + spec.bar_span_s if start else 0.0
+    """Return the newest bar's end: of the newest session's daily bar the close, of an earlier one 16:00 New York."""
+    start, session = state.session.last_bar_ns, state.session.session
+    if not start:
+        return 0.0
+    end = start / 1e9 + spec.bar_span_s
+    same_day = session is not None and new_york_text(start)[:10] == session.date
+    return min(end, session.close_ns / 1e9) if session is not None and same_day else end
 
 
 def _position(picture: Picture, state: State[Any], spec: Spec, held: Held) -> PositionLine:

@@ -121,7 +121,7 @@ def _of_a_row(runner: Runner, spec: Spec, seen: Observation, logits: tuple[float
     change = tuple((answers[0] - answers[1:]).tolist())
     if not np.isfinite(change).all():
         raise Unexplained("the model's answers are not finite")
-    return Contribution("occlusion", spec.symbols[place], words, (change,), change)
+    return Contribution("occlusion", spec.answers[chosen], words, (change,), change)
 
 
 def baseline(reference: Reference | None, spec: Spec) -> tuple[Float32, str]:

@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 import numpy as np
 
 from daemon.dashboard.desks import Picture
 from daemon.dashboard.learning_views import StateCell, TransitionPage, TransitionRow
-from daemon.dashboard.newest import under_way
+from daemon.dashboard.newest import decision_lines, under_way
 from daemon.dashboard.pages.history import Transition
 from daemon.dashboard.pages.price import NotThere
 from daemon.experience.experience import Experience
 from daemon.journal.outcomes import shown_outcome
 from daemon.journal.reader import JournalReader
+from daemon.reports.heads import Chosen, heads_at
 from strategies.kit.contract import Spec
 
 _ASKED = "kind = 'policy'"
@@ -27,10 +30,12 @@ def wanted(reader: JournalReader, number: int) -> int:
 
 def transition_page(picture: Picture, reader: JournalReader, number: int, found: Transition) -> TransitionPage:
     """`GET /api/transition/N`. Raises NotThere, sqlite3.Error."""
-    shown = f"SELECT time_ns, model, {shown_outcome(under_way(picture.state))} AS shown FROM decisions AS d"
+    coming = under_way(picture.state)
+    shown = f"SELECT d.*, {shown_outcome(coming)} AS shown FROM decisions AS d"
     rows = reader.query(f"{shown} WHERE decision = ? AND {_ASKED}", (number,))
     if not rows:
         raise NotThere(f"no decision {number} of the policy in this journal")
+    (line,) = decision_lines(reader, rows, coming)
     before = reader.query(f"SELECT max(decision) AS n FROM decisions WHERE decision < ? AND {_ASKED}", (number,))
     after = reader.query(f"SELECT min(decision) AS n FROM decisions WHERE decision > ? AND {_ASKED}", (number,))
     experience, spec = found.experience, picture.spec
@@ -38,23 +43,27 @@ def transition_page(picture: Picture, reader: JournalReader, number: int, found:
         decision=number,
         previous=before[0]["n"] or 0,
         next=after[0]["n"] or 0,
-        time=rows[0]["time_ns"] / 1e9,
+        time=line.time,
         session=experience.session if experience is not None else "",
-        model=rows[0]["model"] or "",
-        outcome=rows[0]["shown"],
+        model=line.model,
+        outcome=line.outcome,
+        became=line.became,
+        why=line.why,
         bars=experience.bars if experience is not None else 0,
         terminal=experience is not None and experience.terminal,
         equity=experience.equity if experience is not None else 0.0,
         next_equity=experience.next_equity if experience is not None else 0.0,
-        rows=_rows(experience, spec) if experience is not None and spec is not None else (),
+        rows=_rows(reader, experience, spec) if experience is not None and spec is not None else (),
         pending=found.pending,
         missing=found.missing,
     )
 
 
-def _rows(experience: Experience, spec: Spec) -> tuple[TransitionRow, ...]:
+def _rows(reader: JournalReader, experience: Experience, spec: Spec) -> tuple[TransitionRow, ...]:
     before, after = _newest(experience.state, spec), _newest(experience.next_state, spec)
-    return tuple(_row(experience, spec, place, before, after) for place in range(len(experience.chosen)))
+    heads = heads_at(reader, experience.decision, spec)
+    choices = {choice.symbol: choice for choice in heads.choices} if heads is not None else {}
+    return tuple(_row(experience, spec, place, before, after, choices) for place in range(len(experience.chosen)))
 
 
 def _newest(data: bytes, spec: Spec) -> np.ndarray | None:
@@ -65,9 +74,15 @@ def _newest(data: bytes, spec: Spec) -> np.ndarray | None:
 
 
 def _row(
-    experience: Experience, spec: Spec, place: int, before: np.ndarray | None, after: np.ndarray | None
+    experience: Experience,
+    spec: Spec,
+    place: int,
+    before: np.ndarray | None,
+    after: np.ndarray | None,
+    choices: Mapping[str, Chosen],
 ) -> TransitionRow:
     chosen, held = experience.chosen[place], experience.holdings[place]
+    learned, choice = spec.actions[chosen.action], choices.get(held.symbol)
     cells = () if before is None else zip(spec.features, before[place].tolist(), strict=True)
     return TransitionRow(
         symbol=held.symbol,
@@ -75,9 +90,12 @@ def _row(
             StateCell(feature, value, None if after is None else float(after[place, column]))
             for column, (feature, value) in enumerate(cells)
         ),
-        action=spec.actions[chosen.action],
-        greedy=spec.actions[chosen.greedy],
-        probabilities=tuple(zip(spec.actions, chosen.probabilities, strict=True)),
+        action=choice.drawn if choice is not None else learned,
+        learned=learned,
+        greedy=choice.greedy if choice is not None else spec.actions[chosen.greedy],
+        probabilities=tuple(
+            choice.behaviour.items() if choice is not None else zip(spec.actions, chosen.probabilities, strict=True)
+        ),
         shares=held.shares,
         next_shares=held.next_shares,
         mark=held.mark,

@@ -4,13 +4,13 @@
 import { interval, priceChart } from "./charts.js";
 import { card, chooser, el, empty, figures, more, pair, table } from "./dom.js";
 import { ask, resource } from "./feed.js";
-import { author, clock, count, day, instrument, moment, number, percent, signed, span, usd, words } from "./format.js";
+import { clock, count, day, moment, number, output, percent, signed, span, usd, words } from "./format.js";
 import { gates } from "./gates.js";
 import { headTables } from "./heads.js";
 import { heatmap } from "./heatmap.js";
 import { layout, plainList } from "./observation.js";
-import { NO_ORDER, followed } from "./orders.js";
-import { continuous, gain, leaning, opening, outcome, probabilities, trouble } from "./parts.js";
+import { followed } from "./orders.js";
+import { chosenAction, continuous, gain, leaning, opening, outcome, probabilities, sentence, trouble } from "./parts.js";
 
 export const title = "Decision";
 const AGAIN_MS = 700;
@@ -131,7 +131,7 @@ export function mount(main, { desk, address, go }, first) {
     summary.show([data.line, data.contribution, data.pending, data.missing], () => [inShort(data.line), reasons(data)]);
     answer.show([data.probabilities, data.logits, data.target, data.line.action, !!data.heads], () => given(data));
     gate.show(data.gates, (all) => gates(all, { none: "No gate was asked: nothing was to be ordered.", unknown: "not asked", of: "what was wanted" }));
-    orders.show([data.orders, data.line.outcome], ([all, became]) => followed(all, became));
+    orders.show([data.orders, data.line.became], ([all, became]) => followed(all, became));
     shadow.show(data.shadow, shadowed);
     price.show(data.line, (trades) => ended.show([trades, data.line.outcome], () => outcomes(trades, data.line)));
     heads.section.hidden = !data.heads;
@@ -267,25 +267,23 @@ const part = (trade, number) =>
   [trade.entry_decision === number && "opened it", trade.exit_decision === number && "closed it"].filter(Boolean).join(", ") || "changed it";
 
 function inShort(line) {
-  const became = line.resolved && line.resolved !== line.action ? `, which means ${words(line.resolved)} here` : "";
   return figures([
-    ["Action", `${words(line.action) || "no answer"}${became}`],
+    ["Action", chosenAction(line)],
     ["Confidence", line.confidence ? percent(line.confidence) : "–"],
-    ["Outcome", outcome(line.outcome), line.denied_by.length ? `by ${line.denied_by.map(words).join(", ")}` : ""],
+    ["Outcome", outcome(line), line.denied_by.length ? `by ${line.denied_by.map(words).join(", ")}` : ""],
     ["Decided", moment(line.time), `on the bar of ${clock(line.bar).startsWith("00:00:00") ? day(line.bar) : clock(line.bar)}`],
     ["By", line.kind === "rule" ? "a rule" : words(line.kind), line.model && `model ${line.model}`],
   ]);
 }
 
-// Why, in three lines at most: what denied it, then the inputs on which the answer depended most.
+// Why, in three lines at most: what became of it and by what, then the inputs on which the answer depended most.
 function reasons(data) {
-  const lines = data.gates.filter((gate) => gate.state === "denies").map((gate) => `Denied: ${gate.reason.startsWith(`${words(gate.name)}:`) ? "" : `${words(gate.name)}, `}${author(instrument(gate.reason))}.`);
-  if (data.line.outcome === "no_change") lines.push(NO_ORDER);
+  const lines = data.line.why.map(sentence);
   const found = data.contribution;
   if (found) {
     const largest = found.features.map((part, place) => [part, place]).filter(([part]) => part !== 0).sort((a, b) => Math.abs(b[0]) - Math.abs(a[0]));
-    const of = continuous(data.probabilities) ? found.of : words(found.of);
-    for (const [part, place] of largest) lines.push(`${words(data.features[place])}, now ${number(data.rows.at(-1)?.[place], 3)}, ${part > 0 ? "supported" : "opposed"} ${of} (${signed(part, 3)}).`);
+    const of = continuous(data.probabilities) ? found.of : output(found.of);
+    for (const [part, place] of largest) lines.push(`${data.features[place]}, now ${number(data.rows.at(-1)?.[place], 3)}, ${part > 0 ? "supported" : "opposed"} ${of} (${signed(part, 3)}).`);
     if (!largest.length) lines.push(`No single input changes the answer for ${of}.`);
   } else if (data.pending) lines.push("What mattered to the policy is still being computed.");
   return lines.length > 0 && [el("h3", {}, "Why"), el("ol", { class: "why" }, lines.slice(0, REASONS).map((text) => el("li", {}, text)))];
@@ -357,7 +355,7 @@ function contributions(data) {
       "p",
       { class: "note" },
       `Method: ${found.method}. Each input in turn is replaced by ${found.baseline}. The bar is how much lower the output `,
-      el("b", {}, continuous(data.probabilities) ? found.of : words(found.of)),
+      el("b", {}, continuous(data.probabilities) ? found.of : output(found.of)),
       " is then. Right: the input supported it, left: it opposed it. It shows what this answer depends on, not why the market moves.",
     ),
     el("h3", {}, data.rows.length > 1 ? "A feature's whole column at once" : "One input at a time"),

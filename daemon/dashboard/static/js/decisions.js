@@ -2,13 +2,14 @@
 
 import { card, chooser, el, empty, field, table } from "./dom.js";
 import { ask, resource } from "./feed.js";
-import { clock, day, number, percent, words } from "./format.js";
-import { gain, opening, outcome, trouble } from "./parts.js";
+import { clock, count, day, number, percent, usd, words } from "./format.js";
+import { chosenAction, gain, opening, outcome, trouble } from "./parts.js";
 
 export const title = "Decisions";
 const LIMIT = 50;
 const OUTCOMES = ["acted", "", "hold", "ordered", "no_change", "exit", "denied", "expired", "failed"];
-const named = (outcome) => (outcome === "acted" ? "ordered or exit" : outcome ? words(outcome) : "all");
+const NAMES = { acted: "with orders", "": "all", ordered: "entry or basket ordered", exit: "exit or trim", no_change: "passed, no order followed" };
+const named = (outcome) => NAMES[outcome] ?? words(outcome);
 
 export function mount(main, { desk, address }) {
   const problems = trouble();
@@ -24,18 +25,22 @@ export function mount(main, { desk, address }) {
     problems.fail,
     1000,
   );
-  const filter = chooser("Outcome", OUTCOMES.map((name) => [name, named(name)]), wished, (name) => {
-    wished = name;
-    before = [""];
-    lines.refresh(true);
-  });
+  const filter = chooser("Outcome", OUTCOMES.map((name) => [name, named(name)]), wished, pick);
+  const all = el("button", { type: "button", on: { click: () => ((filter.querySelector("select").value = ""), pick("")) } }, "Show all");
+  const shares = el("p", { class: "pager", id: "shares" });
   const upTo = field("Up to", "date", (day) => {
     until = day;
     before = [""];
     lines.refresh(true);
   });
   list.head.append(el("div", { class: "choosers" }, filter, upTo));
-  main.append(...opening("Decisions", "What the policy, or a rule such as the stop-loss, decided, and what became of it. An arrow: the action meant something else with what was held then."), problems.box, list.section, pager);
+  main.append(...opening("Decisions", "What the policy, or a rule such as the stop-loss, decided, and what became of it. An arrow: the action meant something else with what was held then. Realised: by the decision's own fills, after their fees (an entry realises its fees alone); below it the whole trade, where this ended one."), problems.box, shares, list.section, pager);
+
+  function pick(name) {
+    wished = name;
+    before = [""];
+    lines.refresh(true);
+  }
 
   const turn = (words, act) =>
     el("button", { type: "button", data: { key: words }, on: { click: () => (act(), lines.refresh(true)) } }, words);
@@ -44,11 +49,14 @@ export function mount(main, { desk, address }) {
     problems.fine();
     const { lines: shown, total } = data;
     const first = (before.length - 1) * LIMIT;
+    const matching = total === null ? "more than 1,000" : number(total);
+    const part = wished && `${matching} of ${count(data.of, "decision")} shown: ${named(wished)}.`;
+    shares.replaceChildren(...(part ? [el("span", {}, part), all] : [el("span", {}, `All ${count(data.of, "decision")}.`)]));
     list.show(shown, () => (shown.length ? rows(shown, address) : empty(wished ? `No decision with the outcome ${named(wished)}.` : "No decision yet.")));
     pager.replaceChildren(
       ...[
         before.length > 1 && turn("Newer", () => before.pop()),
-        shown.length > 0 && el("span", {}, `${number(first + 1)} to ${number(first + shown.length)} of ${total === null ? "more than 1,000" : number(total)}`),
+        shown.length > 0 && el("span", {}, `${number(first + 1)} to ${number(first + shown.length)} of ${matching}`),
         (total === null || total > first + shown.length) && shown.length > 0 && turn("Older", () => before.push(shown.at(-1).decision)),
       ].filter(Boolean),
     );
@@ -72,9 +80,9 @@ function rows(data, address) {
     { name: "Time", of: (line) => [clock(line.time), " ", el("small", {}, day(line.time))] },
     { name: "Action", of: action },
     data.some((line) => line.confidence) && { name: "Confidence", number: true, of: (line) => (line.confidence ? percent(line.confidence) : "–") },
-    { name: "Outcome", of: (line) => outcome(line.outcome) },
+    { name: "Outcome", of: outcome },
     data.some((line) => line.traded) && { name: "Orders", of: (line) => line.traded || "–" },
-    data.some((line) => line.realised_usd !== null) && { name: "Realised", number: true, of: (line) => gain(line.realised_usd) },
+    data.some((line) => line.realised_usd !== null) && { name: "Realised", number: true, of: (line) => [gain(line.realised_usd), line.closed_usd !== null && el("small", {}, ` trade ${usd(line.closed_usd, { sign: true })}`)] },
     data.some((line) => line.denied_by.length) && { name: "Denied by", of: (line) => line.denied_by.map(words).join(", ") || "–" },
     models.size > 1 && { name: "Model", minor: true, of: (line) => (line.model ? el("code", {}, line.model) : "–") },
   ].filter(Boolean);
@@ -84,7 +92,4 @@ function rows(data, address) {
   ];
 }
 
-function action(line) {
-  const became = line.resolved && line.resolved !== line.action ? ` → ${words(line.resolved)}` : "";
-  return [words(line.action) || "no answer", became, line.kind === "rule" && el("small", {}, " by a rule")];
-}
+const action = (line) => [chosenAction(line), line.kind === "rule" && el("small", {}, " by a rule")];

@@ -71,4 +71,9 @@ export const author = (text) => String(text ?? "").replace(/\s*\(by (?:[\w.-]+\/
 
 // "BUY_CALL" -> "buy call", "daily_loss" -> "daily loss".
 export const words = (name) => String(name ?? "").replaceAll("_", " ").toLowerCase();
+// What a number of an answer is about: "BUY SPY" -> "buy SPY".
+export const output = (name) => {
+  const [action, ...symbol] = String(name ?? "").split(" ");
+  return [words(action), ...symbol].join(" ");
+};
 export const side = (value) => (value > 0 ? "buy" : "sell");

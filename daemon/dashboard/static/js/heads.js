@@ -27,8 +27,8 @@ export function headTables(data) {
     ...data.columns.map((column, place) => ({ name: words(column.name), number: true, of: (line) => line.heads[place].map((value) => number(value, 3)).join(" · ") || "–" })),
     ...wishes.map(([column, place]) => ({ name: `taken from ${words(column.name)}`, number: true, of: (line) => (line.taken[place] === null ? "–" : signed(line.taken[place])) })),
     !named && !chosen && { name: "Answer", number: true, of: (line) => (line.answer === null ? "–" : signed(line.answer)) },
-    { name: "Weight before", number: true, of: (line) => percent(line.before) },
-    { name: "Weight after", number: true, of: (line) => percent(line.after) },
+    { name: "Weight held", number: true, of: (line) => percent(line.before) },
+    { name: "Weight wanted", number: true, of: (line) => percent(line.after) },
     data.lines.some((line) => line.note) && { name: "Left alone", of: (line) => line.note || "–" },
   ].filter(Boolean);
   const rows = (some, name) => table(name, columns, some, { tight: true, row: (line) => ({ data: { symbol: line.symbol } }) });

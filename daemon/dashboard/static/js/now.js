@@ -4,9 +4,9 @@
 import { card, chooser, el, empty, figures, more, refill, table } from "./dom.js";
 import { ask, resource } from "./feed.js";
 import { daily, equityChart, interval, priceChart } from "./charts.js";
-import { clock, count, instrument, moment, number, percent, usd, words } from "./format.js";
+import { clock, count, day, instrument, moment, number, percent, usd, words } from "./format.js";
 import { gates } from "./gates.js";
-import { alarms, gain, holding, opening, orders, outcome, probabilities, soFar, trouble } from "./parts.js";
+import { alarms, chosenAction, gain, holding, opening, orders, outcome, probabilities, sentence, soFar, trouble } from "./parts.js";
 
 export const title = "Now";
 const FULL = 3; // positions that are shown in full
@@ -129,7 +129,7 @@ export function mount(main, { desk, address, go }) {
         ["Realised", now.realized_usd === "" ? "–" : gain(Number(now.realized_usd)), "since the journal began"],
       ]),
     );
-    answer.show([now.decision, now.action, now.resolved, now.outcome, now.confidence, now.probabilities], () => newest(now, address));
+    answer.show([now.decision, now.action, now.resolved, now.became, now.why, now.confidence, now.probabilities, now.acted], () => newest(now, address));
     position.show(now.positions, holdings);
     gate.show(now.gates, (all) => gates(all, { none: "No gate was asked yet.", now: true }));
     working.show(now.orders, (open) => orders(open, "No order works at the broker."));
@@ -151,15 +151,27 @@ export function mount(main, { desk, address, go }) {
 
 function newest(now, address) {
   if (!now.decision) return empty("No decision yet.");
-  const other = now.resolved && now.resolved !== now.action;
-  const became = other ? ` → ${words(now.resolved)}` : "";
   return [
-    el("p", { class: "headline" }, el("span", { data: { action: now.action } }, words(now.action) || "no answer"), became, " ", outcome(now.outcome)),
-    other && el("p", { class: "note" }, `With what was held then, ${words(now.action)} meant ${words(now.resolved)}.`),
+    el("p", { class: "headline" }, el("span", { data: { action: now.action } }, chosenAction(now)), " ", outcome(now)),
+    now.why.map((text) => el("p", { class: "note" }, sentence(text))),
     now.confidence > 0 && el("p", {}, "Confidence ", el("strong", { data: { confidence: now.confidence } }, percent(now.confidence))),
     probabilities(now.probabilities, now.action),
     el("p", {}, el("a", { class: "action", data: { key: "open" }, href: address("decision", [now.decision]) }, `Open decision ${number(now.decision)}`)),
+    now.acted && now.acted.decision !== now.decision && lastOrder(now.acted, address),
   ];
+}
+
+// The newest decision that led to orders, for most decisions do nothing.
+function lastOrder(line, address) {
+  return el(
+    "div",
+    { class: "holding", data: { acted: line.decision } },
+    el("h3", {}, "Newest with an order"),
+    el("p", { class: "headline" }, chosenAction(line), " ", outcome(line)),
+    el("p", {}, `${line.traded}, ${moment(line.time)}`, line.closed_usd !== null && ["; the trade made ", gain(line.closed_usd)]),
+    line.why.map((text) => el("p", { class: "note" }, sentence(text))),
+    el("p", {}, el("a", { class: "action", data: { key: "acted" }, href: address("decision", [line.decision]) }, `Open decision ${number(line.decision)}`)),
+  );
 }
 
 // What is held in a word, and what it has gained so far.
@@ -212,7 +224,7 @@ function situation(now) {
     [
       ["Model", el("code", {}, now.model || "none yet"), now.model ? (now.promoted ? "promoted" : "not promoted: no real money") : ""],
       ["Session", now.session || "none yet", `${hours}${now.session_ended ? ", over" : ""}`],
-      ["Newest bar", moment(now.last_bar)],
+      ["Newest bar", ...(now.bars_are_days ? [day(now.last_bar), "the day's bar"] : [moment(now.last_bar)])],
       ["Broker", broker],
       ["Desk", now.running ? "running" : "stopped", count(now.seq, "event")],
     ],

@@ -4,10 +4,9 @@ import { el, empty, figures, more, table } from "./dom.js";
 import { clock, count, instrument, number, side, usd, words } from "./format.js";
 
 const FIRST = 8; // shown at once
-export const NO_ORDER = "No order followed: what is held is near the goal, the cash covered nothing of it, or a halt or a pause ended it.";
 
 export function followed(all, became) {
-  if (!all.length) return empty(became === "no_change" ? NO_ORDER : became === "ordered" ? "Its orders are still to come." : "No order followed.");
+  if (!all.length) return empty(became === "ordered" ? "Its orders are still to come." : "No order followed.");
   if (new Set(all.map((line) => line.symbol)).size > 1) return basket(all);
   const others = all.slice(FIRST);
   return [all.slice(0, FIRST).map(order), others.length > 0 && more("orders", `The other ${number(others.length)}`, others.map(order))];

@@ -3,10 +3,18 @@
 import { append, badge, el, empty, figures, more, table } from "./dom.js";
 import { author, clock, day, instrument, moment, number, percent, side, signed, usd, words } from "./format.js";
 
-export function outcome(name) {
-  const kinds = { ordered: "good", exit: "good", denied: "bad", failed: "bad", expired: "warn" }; // no_change: plain
-  return badge(words(name), kinds[name] ?? "plain");
-}
+// What became of a decision: blue where its orders were filled, for that is neither good nor bad.
+const OUTCOMES = {
+  filled: "done", trimmed: "done", exited: "done", ordered: "done", exit: "done", working: "warn", partly_filled: "warn",
+  not_filled: "warn", no_order: "warn", expired: "warn", denied: "bad", failed: "bad",
+};
+export const outcome = ({ became, outcome: name }) => badge(words(became || name), OUTCOMES[became || name] ?? "plain");
+
+// A sentence of the journal about a decision, in the page's words.
+export const sentence = (text) => author(instrument(text));
+
+// An action as it was chosen, and what it meant with what was held.
+export const chosenAction = ({ action, resolved }) => [words(action) || "no answer", resolved && resolved !== action && ` → ${words(resolved)}`];
 
 // A continuous policy's values are no probabilities: they may be negative, or come to more than one.
 export function continuous(shares) {

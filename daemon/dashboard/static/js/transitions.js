@@ -3,7 +3,7 @@
 import { card, el, empty, figures, table } from "./dom.js";
 import { ask, resource } from "./feed.js";
 import { count, moment, number, percent, signed, usd, words } from "./format.js";
-import { outcome, trouble } from "./parts.js";
+import { outcome, sentence, trouble } from "./parts.js";
 
 const AGAIN_MS = 700;
 
@@ -64,20 +64,22 @@ function drawn(data, address) {
     figures(
       [
         ["Decision", number(data.decision), moment(data.time)],
-        ["Outcome", outcome(data.outcome), data.model && `model ${data.model}`],
+        ["Outcome", outcome(data), data.model && `model ${data.model}`],
         !data.missing && !data.pending && ["What followed", data.terminal ? "the session's end" : count(data.bars, "bar later", "bars later"), data.session],
         !data.missing && !data.pending && ["Equity", usd(data.equity), `then ${usd(data.next_equity)}`],
       ],
       "figures small",
     ),
+    data.why.map((text) => el("p", {}, sentence(text))),
     data.pending && empty("Still being computed: the desk is replayed up to this decision."),
     data.missing && empty(`Nothing to show: ${data.missing}.`),
-    data.rows.map(row),
+    data.rows.map((line) => row(line, data)),
     data.decision > 0 && el("p", {}, el("a", { class: "action", data: { key: "transition" }, href: address("decision", [data.decision]) }, `Open decision ${number(data.decision)}`)),
   ];
 }
 
-function row(line) {
+function row(line, data) {
+  const other = line.learned !== line.action;
   return el(
     "div",
     { class: "holding", data: { symbol: line.symbol } },
@@ -85,6 +87,7 @@ function row(line) {
     figures(
       [
         ["Action", words(line.action), line.action === line.greedy ? "the largest value" : `explored: the largest value was ${words(line.greedy)}`],
+        other && ["Learned as", words(line.learned), `it was ${words(data.became)}`],
         ["Reward", signed(line.reward, 6), usd(line.gain, { sign: true })],
         ["Shares", `${number(line.shares)} → ${number(line.next_shares)}`, line.fees ? `fees ${usd(line.fees)}` : ""],
         ["Mark", `${usd(line.mark)} → ${usd(line.next_mark)}`],

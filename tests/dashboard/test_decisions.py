@@ -1,0 +1,137 @@
+"""What the dashboard says of a decision is what its fills did, on every page the same."""
+
+from __future__ import annotations
+
+import shutil
+import sqlite3
+from collections import defaultdict
+from contextlib import closing
+from datetime import datetime
+from pathlib import Path
+from typing import Any
+
+import pytest
+from msgspec.structs import replace
+
+from daemon.core.session import NEW_YORK
+from daemon.core.state import State
+from daemon.dashboard.desks import FollowedDesk
+from daemon.dashboard.pages.now import now_of
+from daemon.journal.journal import FILE
+from strategies.daily_rebalancer import SPEC as DAILY
+from strategies.kit.contract import Session
+from tests.support.dashboards import Played, Served
+
+ORDERS = "SELECT * FROM orders WHERE work LIKE ? || '.%'"
+ACTED = "/api/decisions?limit=200&outcome=acted"
+
+
+def fills_of(played: Played, number: int) -> list[dict[str, Any]]:
+    """A decision's fills, oldest first, with the order's purpose."""
+    return played.sql(
+        "SELECT f.*, o.purpose, o.work FROM fills f JOIN orders o USING (client_order_id) "
+        "WHERE o.work LIKE ? || '.%' ORDER BY f.filled_ns, f.cumulative",
+        str(number),
+    )
+
+
+def test_the_realised_of_all_decisions_of_a_trade_is_its_profit_with_the_entry_s_fees(
+    served: Served, played: Played
+) -> None:
+    lines = {line["decision"]: line for line in served.json(ACTED)["lines"]}
+    of_symbol: dict[str, list[int]] = defaultdict(list)
+    cash: dict[int, float] = {}
+    for number in sorted(lines):
+        for fill in fills_of(played, number):
+            money = -fill["side"] * fill["quantity"] * float(fill["price"]) * 100 - float(fill["fees_usd"])
+            cash[number] = cash.get(number, 0.0) + money
+            of_symbol[fill["symbol"]] += [number] * (number not in of_symbol[fill["symbol"]])
+    checked = 0
+    for trade in played.sql("SELECT * FROM trades WHERE left_ns IS NOT NULL"):
+        fees = sum(float(fill["fees_usd"]) for fill in fills_of(played, trade["entry_decision"]))
+        assert lines[trade["entry_decision"]]["realised_usd"] == pytest.approx(-fees, abs=0.005)
+        part = [n for n in of_symbol[trade["symbol"]] if trade["entry_decision"] <= n <= trade["exit_decision"]]
+        earned = sum(cash[number] for number in part)
+        assert sum(lines[number]["realised_usd"] for number in part) == pytest.approx(earned, abs=0.01 * len(part))
+        assert lines[trade["exit_decision"]]["closed_usd"] == pytest.approx(earned, abs=0.005)
+        assert lines[trade["entry_decision"]]["closed_usd"] is None
+        checked += 1
+    assert checked > 2
+
+
+def test_a_decision_says_what_its_orders_did_and_a_trim_is_no_exit(served: Served, played: Played) -> None:
+    held: dict[str, int] = defaultdict(int)
+    expected = {}
+    for line in reversed(served.json(ACTED)["lines"]):
+        number = line["decision"]
+        fills = fills_of(played, number)
+        if not fills:
+            statuses = [order["status"] for order in played.sql(ORDERS, str(number))]
+            works = not {"canceled", "expired", "filled", "rejected"} >= set(statuses)
+            expected[number] = "no_order" if not statuses else "working" if works else "not_filled"
+            continue
+        for fill in fills:
+            held[fill["symbol"]] += fill["side"] * fill["quantity"]
+        first = min(served.json(f"/api/decision/{number}")["orders"], key=lambda order: order["client_order_id"])
+        whole = sum(fill["quantity"] for fill in fills) >= first["quantity"]
+        left = "exited" if held[fills[-1]["symbol"]] == 0 else "trimmed"
+        done = "filled" if fills[0]["purpose"] == "entry" else left
+        expected[number] = done if whole else "partly_filled"
+    assert {"partly_filled", "exited", "trimmed"} <= set(expected.values())
+    shown = {line["decision"]: line["became"] for line in served.json(ACTED)["lines"]}
+    newest = max(expected)  # its work is under way where the tape ends
+    assert {number: became for number, became in shown.items() if number != newest} == {
+        number: became for number, became in expected.items() if number != newest
+    }
+    assert shown[newest] == "working"
+    trimmed = next(number for number, became in expected.items() if became == "trimmed")
+    assert served.json(f"/api/decision/{trimmed}")["line"]["became"] == "trimmed"
+
+
+def test_the_state_now_has_the_newest_decision_and_the_newest_with_orders_each_with_its_reason(
+    served: Served, played: Played, tmp_path: Path
+) -> None:
+    last = played.sql("SELECT max(decision) AS n FROM decisions WHERE work <> ''")[0]["n"]
+    assert served.json("/api/now")["acted"]["decision"] == last
+    shutil.copyfile(played.path / FILE, tmp_path / FILE)
+    with closing(sqlite3.connect(tmp_path / FILE)) as db:
+        row = {"kind": "policy", "bar_ns": 1, "time_ns": 1, "action": "HOLD", "resolved": "HOLD", "outcome": "hold"}
+        db.execute(
+            f"INSERT INTO decisions (decision, {', '.join(row)}) VALUES (?{', ?' * len(row)})",
+            (last + 1, *row.values()),
+        )
+        db.commit()
+    now = now_of(FollowedDesk("desk", tmp_path).look())
+    assert now.acted is not None
+    assert (now.decision, now.became, now.acted.decision) == (last + 1, "hold", last)
+    denied = played.sql("SELECT * FROM decisions WHERE outcome = 'denied' ORDER BY decision DESC LIMIT 1")[0]
+    line = served.json(f"/api/decision/{denied['decision']}")["line"]
+    assert line["why"][0].startswith("Denied: ")
+    other = played.sql("SELECT * FROM decisions WHERE outcome = 'hold' AND action <> resolved LIMIT 1")[0]
+    (why,) = served.json(f"/api/decision/{other['decision']}")["line"]["why"]
+    action = other["action"].replace("_", " ").lower()
+    assert why == f"With what was held then, {action} means {other['resolved'].lower()}."
+
+
+def test_the_list_counts_those_that_a_filter_leaves_out(served: Served, played: Played) -> None:
+    every = played.sql("SELECT count(*) AS n FROM decisions")[0]["n"]
+    page = served.json("/api/decisions?outcome=acted")
+    acted = played.sql("SELECT count(*) AS n FROM decisions WHERE outcome IN ('ordered', 'exit')")[0]["n"]
+    assert (page["total"], page["of"]) == (acted, every)
+    assert served.json("/api/decisions")["of"] == every
+
+
+@pytest.mark.parametrize(("bar", "ends"), [(29, "13:00"), (27, "16:00")])  # the day after Thanksgiving closes early
+def test_the_newest_daily_bar_of_a_half_day_ends_with_its_session(played: Played, bar: int, ends: str) -> None:
+    picture = FollowedDesk("desk", played.path).look()
+    state: State[Any] | None = picture.state
+    assert state is not None
+
+    def at(day: int, time: str) -> int:
+        return int(datetime.fromisoformat(f"2024-11-{day}T{time}").replace(tzinfo=NEW_YORK).timestamp()) * 10**9
+
+    half = Session("2024-11-29", at(29, "09:30"), at(29, "13:00"))
+    state = replace(state, session=replace(state.session, session=half, last_bar_ns=at(bar, "00:00")))
+    meta = {**picture.meta, "strategy": DAILY.name, "symbols": "", "config": ""}
+    now = now_of(replace(picture, state=state, meta=meta))
+    assert (now.last_bar, now.bars_are_days) == (at(bar, ends) / 1e9, True)
