@@ -73,6 +73,7 @@ class Log:
         style: str = "auto",
         stream: TextIO | io.TextIOBase | None = None,
         also: Callable[[str], bool] = lambda _: False,  # is an event of this name written though it is below the level?
+        shown: frozenset[str] = frozenset(),  # events that the program shows by other means: written at debug
     ) -> None:
         stream = cast(TextIO, stream if stream is not None else sys.stderr)
         pretty = style == "pretty" or (style == "auto" and stream.isatty())
@@ -85,7 +86,7 @@ class Log:
             ]
         else:
             processors.append(structlog.processors.JSONRenderer())
-        self._threshold, self._also = LEVELS[level], also
+        self._threshold, self._also, self._shown = LEVELS[level], also, shown
         self._reconciled = False
         self._traded = _Traded()
         self._exits: dict[tuple[int, str], tuple[int, Decimal]] = {}  # of open trades: quantity, value before fees
@@ -107,7 +108,7 @@ class Log:
             self.on_event(name)
         if self.market_time is not None:
             fields["simulated"] = self.market_time()
-        level = "debug" if name in self._quiet else declared.level
+        level = "debug" if name in self._quiet | self._shown else declared.level
         if LEVELS[level] >= self._threshold or self._also(name):
             with contextlib.suppress(OSError):  # no reader is left: that stops no trading
                 getattr(self._logger, level)(name, **fields)

@@ -16,6 +16,7 @@ from rich.table import Table
 from daemon.core.state import State
 from daemon.core.strategy_rules import rules_digest
 from daemon.host.latency import Latency
+from daemon.page_kit.svg import MINUS
 
 SESSIONS_A_YEAR = 252
 BLOCKS = "▁▂▃▄▅▆▇█"
@@ -203,6 +204,18 @@ def _duration(us: int) -> str:
     return f"{us:,} µs" if us < 1000 else f"{us / 1000:,.1f} ms"
 
 
+def _usd(value: float) -> str:
+    return f"{value:+,.2f}".replace("-", MINUS)
+
+
+def _number(value: float) -> str:
+    return f"{value:.2f}".replace("-", MINUS)
+
+
+def _part(share: float) -> str:
+    return f"{100 * share:+.2f} %".replace("-", MINUS)
+
+
 def show(
     console: Console, summary: Summary, equity: Sequence[Decimal], result: str = "", open_usd: float | None = None
 ) -> None:
@@ -232,16 +245,16 @@ def show(
     table.add_row("trades", f"{summary.trades:,} closed{flat}")
     if summary.option_quotes is not None:
         table.add_row("option quotes", _quotes_text(summary.option_quotes))
-    table.add_row("denials by gate", denied or "none")
-    still = "" if open_usd is None else f", with the parts sold of open trades; what is still held {open_usd:+,.2f} USD"
+    table.add_row("denials by gate", f"{denied} (docs/GATES.md)" if denied else "none")
+    still = "" if open_usd is None else f", with the parts sold of open trades; what is still held {_usd(open_usd)} USD"
     table.add_row(
-        "realised P&L", f"{summary.realized_pnl_usd:+,.2f} USD after {summary.fees_usd:,.2f} USD of fees{still}"
+        "realised P&L", f"{_usd(summary.realized_pnl_usd)} USD after {summary.fees_usd:,.2f} USD of fees{still}"
     )
-    fell = f"{-summary.max_drawdown:.2%} of the highest equity so far" if summary.max_drawdown else "none"
+    fell = f"{_part(-summary.max_drawdown)} of the highest equity so far" if summary.max_drawdown else "none"
     table.add_row("equity", f"{summary.equity_usd:,.2f} USD, largest drawdown {fell}")
     if summary.daily is not None:
         figures = summary.daily
-        table.add_row("", f"{figures.annual_return:+.2%} a year, Sharpe ratio {figures.sharpe:.2f}")
+        table.add_row("", f"{_part(figures.annual_return)} a year, Sharpe ratio {_number(figures.sharpe)}")
     table.add_row("", sparkline([float(v) for v in equity]))
     if summary.halted:
         table.add_row("halted", f"[red]{summary.halted}[/red] (docs/OPERATIONS.md; ends with rltraderctl resume)")

@@ -137,6 +137,11 @@ def left_by(trade: Trade) -> str:
     return trade.exit_action if trade.why_left == "policy" and trade.exit_action else why(trade.why_left)
 
 
+def unrealised(total: float | None, realised_usd: float) -> float | None:
+    """Return what is left of USD that are shown in cents, so that both parts add up as they stand there."""
+    return None if total is None else round(round(total, 2) - round(realised_usd, 2), 2)
+
+
 def open_of(trade: Trade) -> str:
     """Return how much of an open trade is still held."""
     return f"open: {abs(trade.held):,} of {trade.quantity:,}" if abs(trade.held) != trade.quantity else "open"
@@ -146,7 +151,7 @@ def so_far(trade: Trade) -> str:
     """Return what an open trade has made: at the newest mark, and by the part that was sold, with its price."""
     sold = trade.quantity - abs(trade.held)
     by = f" by {sold:,} {'bought back' if trade.side == 'short' else 'sold'} at {usd(trade.exit_price)}" if sold else ""
-    return f"unrealised {gain(trade.unrealized_usd)}, realised {gain(trade.realized_usd)}{by}"
+    return f"unrealised {gain(unrealised(trade.pnl_usd, trade.realized_usd))}, realised {gain(trade.realized_usd)}{by}"
 
 
 def trade_row(trade: Trade) -> tuple[str, ...]:
@@ -194,7 +199,7 @@ def open_parts(totals: Totals) -> str:
     """Return what open trades realised by the parts sold, and what is unrealised."""
     return (
         f"of it realised {_usd(totals.open_realized_usd)} USD by the parts sold and all fees, "
-        f"unrealised {_usd(totals.open_unrealized_usd)} USD"
+        f"unrealised {_usd(unrealised(totals.open_usd, totals.open_realized_usd))} USD"
     )
 
 

@@ -131,7 +131,7 @@ def _denied(day: Day) -> str:
         return ""
     wanted = denied + sum(count for _, outcome, count in day.decisions if outcome == "ordered")
     wished = plural(wanted, "wanted basket") if day.overnight else plural(wanted, "wanted entry", "wanted entries")
-    most = f"{'mostly ' * (len(day.denials) > 1)}by {day.denials[0][0]}"
+    most = f"{'mostly ' * (len(day.denials) > 1)}by the gate {day.denials[0][0]}"
     return f" {denied:,} of {wished} {'was' if wanted == 1 else 'were'} denied, {most}."
 
 

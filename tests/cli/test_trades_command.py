@@ -19,7 +19,7 @@ from daemon.core.limits import Risk, Sizing, Trading
 from daemon.journal.journal import FILE, Journal
 from daemon.journal.reader import JournalReader
 from daemon.journal.rows import Batch
-from daemon.journal.trades import Wanted, read_trades
+from daemon.journal.trades import Totals, Wanted, read_trades
 from daemon.reports.performance.figures import totals_of
 from daemon.reports.trade_tables import open_of, so_far, sum_line, trade_row
 from tests.support.core.desk import BUY_CALL, BUY_PUT, CALL, EXIT, HALF_DAY, PUT, TUESDAY, desk, sent
@@ -78,6 +78,14 @@ def test_an_open_trade_has_what_it_realised_apart(tmp_path: Path) -> None:
     assert trade_row(trade)[3].startswith("open: 3 of 9\nunrealised ")
     assert "Realised in all: +60.00 USD after 0.00 USD of fees." in sum_line(found.totals)
     assert found.totals == totals_of(found.trades)
+
+
+def test_the_parts_of_an_open_trade_add_up_in_cents() -> None:
+    """-6,792.2362 is -6,792.24, but next to +2,830.68 the rest of -3,961.55 is -6,792.23."""
+    text = sum_line(Totals(open=1, open_usd=-3961.55187, open_realized_usd=2830.68433, open_unrealized_usd=-6792.2362))
+    assert "−3,961.55 USD at the newest marks" in text
+    assert "realised +2,830.68 USD" in text
+    assert "unrealised −6,792.23 USD" in text
 
 
 def test_json_and_csv_have_the_same_trades_and_all_of_them(state_dir: Path, capsys: pytest.CaptureFixture[str]) -> None:

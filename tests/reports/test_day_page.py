@@ -183,7 +183,7 @@ def test_a_running_day_says_so_and_what_it_came_to_so_far(tmp_path: Path) -> Non
     assert first_sentence(day) == (
         "On Tuesday, 3 December 2024, so far (up to 09:36 New York), the desk gained 19.88 USD (0.20 %) with 2 orders, "
         "1 filled, 1 in part. The fills were 8.00 USD (245.4 bp) worse than the middle of bid and ask when sent, "
-        "and fees took 0.12 USD. 2 of 3 wanted entries were denied, mostly by low_confidence."
+        "and fees took 0.12 USD. 2 of 3 wanted entries were denied, mostly by the gate low_confidence."
     )
     assert further_sentences(day) == (
         "Still held now: +1 SPY 4 Dec 24 600 call.",

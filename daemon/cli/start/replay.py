@@ -29,7 +29,8 @@ def run(settings: Settings, tape: Path, speed: float | None, chosen: QuoteChoice
     screen = Console(stderr=True)
     with _progress(screen) as bar:  # the log is made while the bar owns standard error: its lines stand above the bar
         if screen.is_terminal:
-            log = Log(_quieter(settings.log.level), settings.log.format, also=_first_trades())
+            shown = frozenset(("replay_remark",)) if Console().is_terminal else frozenset[str]()  # below the table
+            log = Log(_quieter(settings.log.level), settings.log.format, also=_first_trades(), shown=shown)
         else:
             log = Log(settings.log.level, settings.log.format)
         ended: list[tuple[Summary, list[Decimal], Outcome]] = []
@@ -38,12 +39,12 @@ def run(settings: Settings, tape: Path, speed: float | None, chosen: QuoteChoice
             replay = prepare_replay(settings, tape, chosen)
             task = bar.add_task(escape(replay.tape.name), total=replay.bars, equity="")
 
-            def shown(state: State[object]) -> None:
+            def drawn(state: State[object]) -> None:
                 bar.update(
                     task, completed=state.stats.bars + state.stats.bars_rejected, equity=f"{state.book.equity:,.2f} USD"
                 )
 
-            summary, curve = uvloop.run(run_replay(replay, log, speed, shown if screen.is_terminal else None))
+            summary, curve = uvloop.run(run_replay(replay, log, speed, drawn if screen.is_terminal else None))
             bar.refresh()  # a short run ends before the bar is drawn by its own thread
             bar.remove_task(task)
             if not summary.bars + summary.bars_rejected:

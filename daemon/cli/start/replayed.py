@@ -20,6 +20,7 @@ from daemon.journal.reader import JournalReader
 from daemon.operator.summary import Summary, show
 from daemon.reports.performance.read import read_performance
 from daemon.reports.performance.words import result_words
+from daemon.reports.trade_tables import unrealised
 
 
 class Outcome(NamedTuple):
@@ -37,7 +38,9 @@ def outcome_of(summary: Summary, state_dir: Path) -> Outcome:
         found = read_performance(reader).figures
     if not found.sessions:
         return Outcome()
-    return Outcome(result_words(found), found.pnl_usd - summary.realized_pnl_usd if found.trades.open else None)
+    return Outcome(
+        result_words(found), unrealised(found.pnl_usd, summary.realized_pnl_usd) if found.trades.open else None
+    )
 
 
 def print_summary(summary: Summary, curve: Sequence[Decimal], outcome: Outcome, state_dir: Path) -> None:

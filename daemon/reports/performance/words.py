@@ -9,7 +9,7 @@ from daemon.journal.trades import Totals
 from daemon.page_kit.svg import MINUS
 from daemon.reports.performance.figures import Performance, Period
 from daemon.reports.performance.ratios import Drawdown
-from daemon.reports.trade_tables import gain, lasted, realised
+from daemon.reports.trade_tables import gain, lasted, realised, unrealised
 from daemon.reports.words import NONE, money, number, plural
 
 MONTHS = ("Jan", "Feb", "Mar", "Apr", "May", "Jun", "Jul", "Aug", "Sep", "Oct", "Nov", "Dec")
@@ -117,7 +117,8 @@ def _of_days(figures: Performance, found: float | None) -> str:
 def _still_open(trades: Totals) -> str:
     """Return how many trades are open and what they are worth more than they cost."""
     marked = f"{gain(trades.open_usd)} USD\n" if trades.open_usd is not None else "not priced\n"
-    parts = f"realised {gain(trades.open_realized_usd)}, unrealised {gain(trades.open_unrealized_usd)}"
+    rest = unrealised(trades.open_usd, trades.open_realized_usd)
+    parts = f"realised {gain(trades.open_realized_usd)}, unrealised {gain(rest)}"
     return f"{marked}{plural(trades.open, 'trade')}, at the newest price: {parts}"
 
 

@@ -44,6 +44,9 @@ export function usd(value, { sign = false } = {}) {
 
 export const signed = (value, digits = 3) => `${Number(value) > 0 ? "+" : ""}${number(value, digits)}`;
 export const percent = (value, digits = 2) => (value === null || value === undefined ? DASH : `${number(value * 100, digits)} %`);
+// What is left of USD that are shown in cents, so that both parts add up as they stand there.
+export const left = (total, part) => (total === null ? null : (Math.round(100 * total) - Math.round(100 * part)) / 100);
+
 export const count = (value, one, many = `${one}s`) => `${number(value)} ${value === 1 ? one : many}`;
 
 // All that a float32 holds.

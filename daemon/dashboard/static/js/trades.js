@@ -2,7 +2,7 @@
 
 import { card, chooser, el, empty, field, figures, table } from "./dom.js";
 import { ask, resource, target } from "./feed.js";
-import { count, day, minute, number, percent, span, usd, words } from "./format.js";
+import { count, day, left, minute, number, percent, span, usd, words } from "./format.js";
 import { gain, openOf, opening, soFar, trouble } from "./parts.js";
 
 export const title = "Trades";
@@ -93,7 +93,7 @@ function summed(totals) {
     known && ["Profit factor", totals.profit_factor === null ? "–" : number(totals.profit_factor, 2), totals.profit_factor === null ? "no losses" : "gains / losses"],
     known && ["Expectancy", gain(totals.expectancy_usd), "mean of a trade"],
     known && ["Average holding", span(totals.held_s)],
-    totals.open > 0 && ["Open", number(totals.open), totals.open_usd === null ? "" : el("span", {}, gain(totals.open_usd), ": ", soFar(totals.open_unrealized_usd, totals.open_realized_usd))],
+    totals.open > 0 && ["Open", number(totals.open), totals.open_usd === null ? "" : el("span", {}, gain(totals.open_usd), ": ", soFar(left(totals.open_usd, totals.open_realized_usd), totals.open_realized_usd))],
     totals.open > 0 && ["Realised in all", gain(totals.pnl_usd + totals.open_realized_usd), `closed trades and parts sold, after ${usd(totals.fees_usd + totals.open_fees_usd)} of fees`],
     totals.other_usd !== 0 && ["Not in a trade", usd(totals.other_usd, { sign: true }), "fees of the ledger, dividends, interest"],
   ]);
@@ -111,7 +111,7 @@ function rows(data, address) {
     "Trades",
     [
       { name: "Trade", of: (trade) => trade.what },
-      { name: "P&L", number: true, of: (trade) => (trade.left ? gain(trade.pnl_usd, trade.pnl_percent) : el("div", { class: "open" }, gain(trade.pnl_usd, trade.pnl_percent), el("small", {}, " ", soFar(trade.unrealised_usd, trade.realised_usd)))) },
+      { name: "P&L", number: true, of: (trade) => (trade.left ? gain(trade.pnl_usd, trade.pnl_percent) : el("div", { class: "open" }, gain(trade.pnl_usd, trade.pnl_percent), el("small", {}, " ", soFar(left(trade.pnl_usd, trade.realised_usd), trade.realised_usd)))) },
       { name: "Entered", of: (trade) => step(trade.entered, trade.why_entered, trade.confidence, trade.entry_decision, address) },
       { name: "Entry", number: true, of: (trade) => usd(trade.entry) },
       {
