@@ -435,6 +435,11 @@ def test_a_decision_shows_the_price_around_it_and_the_trade_it_opened(opened: Op
     assert shown.get_attribute("class") == kind
     assert f"${abs(Decimal(str(row['pnl_usd']))):,.2f}" in (shown.text_content() or "")
     assert "opened it" in (page.locator("#ended").text_content() or "")
+    bar = told.row("SELECT bar_ns FROM decisions WHERE decision = ?", row["entry_decision"])["bar_ns"]
+    expect(page.locator("#around .chart")).to_have_attribute("data-decided", str(bar // 10**9))
+    moment = new_york(bar)
+    head = f"{moment.day} {moment:%b %Y, %H:%M} decided on this bar: O"
+    expect(page.locator("#around .reading")).to_contain_text(head)
     assert int(page.locator("#around .chart").get_attribute("data-bars") or 0) > 30
 
 
@@ -556,8 +561,12 @@ def test_live_money_halt_and_stale_are_said_in_words(opened: Opener, tmp_path: P
     between = changed(lambda told: told, lambda now: {**now, **states})
     page = opened("now", READY["now"], answers=between, size=PHONE).page
     page.evaluate("scrollTo(0, 900)")
-    for kept in ("#live-money", "nav", "#banner"):
+    tops = []
+    for kept in ("#live-money", "#desk", "nav", "#banner"):
         expect(page.locator(kept)).to_be_in_viewport(ratio=1)
+        tops.append(page.locator(kept).evaluate("node => node.getBoundingClientRect().top"))
+    expect(page.locator("#mode")).to_be_in_viewport(ratio=1)
+    assert tops == sorted(set(tops))
     expect(page.locator("#live-money")).to_be_visible()
     expect(page.locator("#mode")).to_have_text("LIVE MONEY")
     expect(page.locator("#banner")).to_contain_text("HALTED since 5 Jan 2024, 10:30 EST: operator: spread, by anna.")
@@ -618,7 +627,8 @@ def test_a_paper_account_is_told_from_real_money(opened: Opener) -> None:
     states["gates"] = [*denied, {**denied[0], "name": "drawdown"}]
     page.reload()
     expect(page.locator("#gates .headline")).to_have_text("3 gates deny a new entry.")
-    expect(page.locator('#gates [data-gate="outside_session"]')).to_contain_text("within the session")
+    expect(page.locator('#gates [data-gate="outside_session"]')).to_contain_text("session hoursclosed")
+    expect(page.locator("#gates .gate-state").filter(has_text=re.compile("^(yes|no)$"))).to_have_count(0)
 
 
 # --- for everyone -------------------------------------------------------------------------------------------------
@@ -703,9 +713,11 @@ def test_the_chart_library_is_the_one_that_its_readme_names() -> None:
         assert hashlib.sha256((vendor / name).read_bytes()).hexdigest() == digest
 
 
-def test_each_gate_has_the_name_of_what_it_asks_for() -> None:
+def test_each_gate_says_what_it_looks_at_with_one_answer_for_each_verdict() -> None:
     text = (REPOSITORY / "daemon" / "dashboard" / "static" / "js" / "gates.js").read_text()
-    assert set(re.findall(r"^  (\w+): \"", text, re.MULTILINE)) >= {gate.name for gate in GATES}
+    answers = dict(re.findall(r'^  (\w+): \[".+", "(.+", ".+)"\],$', text, re.MULTILINE))
+    assert set(answers) >= {gate.name for gate in GATES}
+    assert [name for name, both in answers.items() if len(set(both.split('", "'))) != 2] == []
 
 
 def test_no_script_of_ours_reads_text_as_html() -> None:

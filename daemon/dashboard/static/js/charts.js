@@ -136,15 +136,18 @@ export function priceChart(container, open) {
   candles.applyOptions({ priceFormat: axis((price) => number(price, 2), () => candles, labelled) });
   candles.priceScale().applyOptions({ scaleMargins: { top: 0.12, bottom: 0.1 } });
   const marks = LightweightCharts.createSeriesMarkers(candles, [], { autoScale: false });
+  const here = upright();
+  candles.attachPrimitive(here.primitive);
+  let decided = null; // the bar that a decision was made on
   let lines = [];
   let fitted = "";
   let shown = [];
   let fills = [];
   const read = legend(container, board, (time) => {
-    const bar = time === null ? shown.at(-1) : shown.find((one) => one.time === time);
+    const bar = time === null ? (decided ?? shown.at(-1)) : shown.find((one) => one.time === time);
     if (!bar) return "";
     const here = time === null ? [] : fills.filter((mark) => barOf(mark, shown) === bar).map((mark) => instrument(mark.text));
-    return [el("b", {}, days ? day(bar.time) : `${day(bar.time)}, ${minute(bar.time)}`), ...["open", "high", "low", "close"].map((name) => ` ${name[0].toUpperCase()} ${number(bar[name], 2)}`), here.length > 0 && ` · ${here.join("; ")}`];
+    return [el("b", {}, days ? day(bar.time) : `${day(bar.time)}, ${minute(bar.time)}`), bar === decided && " decided on this bar:", ...["open", "high", "low", "close"].map((name) => ` ${name[0].toUpperCase()} ${number(bar[name], 2)}`), here.length > 0 && ` · ${here.join("; ")}`];
   });
   board.subscribeClick((event) => {
     const number = Number(event.hoveredInfo?.objectId ?? event.hoveredObjectId);
@@ -155,11 +158,14 @@ export function priceChart(container, open) {
     const bars = rising(price.bars.map(([time, o, h, l, c]) => ({ time, open: o, high: h, low: l, close: c })));
     days = daily(price.bars);
     shown = bars;
-    fills = price.marks.filter((mark) => mark.kind !== "here");
+    fills = price.marks;
+    decided = price.decided && bars.length ? barOf({ time: price.decided }, bars) : null;
+    here.at(decided?.time ?? null, "decided");
+    container.dataset.decided = decided?.time ?? "";
     candles.setData(bars);
     const last = bars.at(-1);
     candles.applyOptions({ priceLineColor: colour(last && last.close < last.open ? "bad" : "good") }); // that of a hollow body is the ground's
-    marks.setMarkers(price.marks.map((mark) => marker(mark, bars)).filter(Boolean));
+    marks.setMarkers(fills.map((mark) => marker(mark, bars)).filter(Boolean));
     const which = `${price.symbol} ${price.session}`;
     if (which !== fitted) fit(board, bars.length);
     fitted = which;
@@ -184,7 +190,10 @@ export function priceChart(container, open) {
       );
   }
 
-  const paint = () => candles.applyOptions({ ...candleColours(), priceLineColor: colour(shown.at(-1)?.close < shown.at(-1)?.open ? "bad" : "good") });
+  const paint = () => {
+    candles.applyOptions({ ...candleColours(), priceLineColor: colour(shown.at(-1)?.close < shown.at(-1)?.open ? "bad" : "good") });
+    here.paint();
+  };
   return { show, position, close: themed(board, paint) };
 }
 
@@ -197,14 +206,54 @@ function candleColours() {
   };
 }
 
+// A dashed upright line at a time with a word at its top, behind the candles and their arrows.
+function upright() {
+  let board = null;
+  let draw = () => {};
+  let [time, text, tone] = [null, "", colour("muted")];
+  const renderer = {
+    draw: (target) =>
+      target.useMediaCoordinateSpace(({ context, mediaSize }) => {
+        const x = time === null ? null : board.timeScale().timeToCoordinate(time);
+        if (x === null) return;
+        context.save();
+        context.strokeStyle = context.fillStyle = tone;
+        context.font = "12px system-ui, sans-serif";
+        context.textAlign = x > mediaSize.width - 50 ? "right" : x < 50 ? "left" : "center";
+        context.fillText(text, x, 12);
+        context.setLineDash([3, 4]);
+        context.beginPath();
+        context.moveTo(x, 18);
+        context.lineTo(x, mediaSize.height);
+        context.stroke();
+        context.restore();
+      }),
+  };
+  const view = { renderer: () => renderer, zOrder: () => "bottom" };
+  return {
+    primitive: {
+      attached({ chart: of, requestUpdate }) {
+        board = of;
+        draw = requestUpdate;
+      },
+      paneViews: () => [view],
+    },
+    at(when, words) {
+      [time, text] = [when, words];
+      draw();
+    },
+    paint() {
+      tone = colour("muted");
+      draw();
+    },
+  };
+}
+
 const barOf = (mark, bars) => bars.findLast((other) => other.time <= mark.time) ?? bars[0];
 
 function marker(mark, bars) {
   const bar = barOf(mark, bars);
   if (!bar) return null;
-  if (mark.kind === "here") {
-    return { time: bar.time, position: "aboveBar", shape: "circle", color: colour("text"), text: mark.text, size: 1 };
-  }
   const entry = mark.kind === "entry";
   return {
     time: bar.time,

@@ -207,9 +207,8 @@ function around(desk, open) {
   function shown(data) {
     none.hidden = data.bars.length > 0;
     canvas.hidden = !data.bars.length;
-    const here = { time: line.time, kind: "here", text: "decided" };
     box.heading.textContent = data.bars.length ? `${data.symbol}, ${interval(data.bars)}, around the decision` : "The price around it";
-    chart.show({ ...data, session: `around ${moment(line.time)}`, marks: [...data.marks, ...(data.bars.length ? [here] : [])] });
+    chart.show({ ...data, session: `around ${moment(line.time)}`, decided: line.bar || line.time });
     const key = JSON.stringify([data.symbols, data.symbol]);
     if (data.symbols.length > 1 && choose.dataset.key !== key) {
       choose.dataset.key = key;

@@ -114,6 +114,7 @@ export function header({ choose }) {
     find("clock").textContent = line?.problem || "no event yet";
     find("banner").replaceChildren();
     delete find("banner").dataset.key;
+    kept();
   }
 
   function page(name, address) {
@@ -134,10 +135,13 @@ function from(then, now) {
   return ` since ${day(then) === day(now) ? "" : `${day(then)}, `}${minute(then)} ${zone(then)}`;
 }
 
-// What of the header stays in view on a phone begins with the list of pages; on a screen all of it does.
+// On a phone some lines of the header stay in view, each below the one before it; on a screen all of them do.
 function kept() {
-  const [top, money, pages] = [find("top"), find("live-money"), document.querySelector("nav")];
-  top.style.setProperty("--lead", `${money.hidden ? pages.offsetTop : Math.min(money.offsetTop, pages.offsetTop)}px`);
+  let top = 0;
+  for (const node of [find("live-money"), document.querySelector(".identity"), document.querySelector("nav"), find("banner")]) {
+    node.style.setProperty("--kept", `${top}px`);
+    top += Math.floor(node.getBoundingClientRect().height);
+  }
 }
 
 // Scroll the list of pages, which is wider than a phone, to the page that is shown.
@@ -168,7 +172,7 @@ function theme() {
   const root = document.documentElement;
   const button = find("theme");
   const label = () => {
-    button.textContent = `◐ ${root.dataset.theme}`;
+    button.replaceChildren("◐", el("span", {}, ` ${root.dataset.theme}`));
     button.setAttribute("aria-label", `Theme: ${root.dataset.theme}`);
   };
   button.addEventListener("click", () => {
