@@ -77,26 +77,27 @@ def _options(f: Findings) -> str:
         return "no dry run on recorded quotes"
     modelled = share(run.modelled / run.fills) if run.fills else "none"
     return (
-        f"{counted(run.sessions, 'session')}, at least {MINUTE_SESSIONS}; profit {number(run.profit_usd, 0)} USD, "
-        f"above 0; modelled {modelled}, at most 10 %"
+        f"{counted(run.sessions, 'session')}, profit {number(run.profit_usd, 0)} USD, modelled {modelled}; needed: at "
+        f"least {MINUTE_SESSIONS}, above 0, at most 10 %"
     )
 
 
 def _length(f: Findings) -> str:
     fewest = DAILY_SESSIONS if f.compounds else MINUTE_SESSIONS
-    return f"{counted(f.policy.figures.sessions, 'session')}, at least {fewest}"
+    return f"{counted(f.policy.figures.sessions, 'session')}; needed: at least {fewest}"
 
 
 def _trades(f: Findings) -> str:
     own = f.policy.figures
     if f.compounds:
-        return f"on {counted(own.sessions_traded, 'session')}, at least 30 ({counted(own.trades, 'order')} filled)"
-    return f"{counted(own.trades, 'trade')}, at least 30"
+        days = f"{counted(own.trades, 'order')} filled on {counted(own.sessions_traded, 'session')}"
+        return f"{days}; needed: at least 30 sessions"
+    return f"{counted(own.trades, 'trade')}; needed: at least 30"
 
 
 def _baselines(f: Findings) -> str:
     best = _best(f)
-    theirs = "" if best is None else f", to beat {percent(best.figures.net_return)} ({best.name})"
+    theirs = "" if best is None else f"; to beat {percent(best.figures.net_return)} ({best.name})"
     return f"{percent(f.policy.figures.net_return)}{theirs}"
 
 
@@ -104,13 +105,13 @@ def _drawdown(f: Findings) -> str:
     best = _best(f)
     deeper = best if best is not None and best.figures.max_drawdown > DRAWDOWN else None
     limit = fall(DRAWDOWN) if deeper is None else f"{fall(deeper.figures.max_drawdown)} ({deeper.name})"
-    return f"{fall(f.policy.figures.max_drawdown)}, limit {limit}"
+    return f"{fall(f.policy.figures.max_drawdown)}; limit {limit}"
 
 
 def _moved(f: Findings) -> str:
     one = f.learnt
     assert one is not None, "asked for a run that measured it"
-    return f"by {number(one.kl, 3)} nats, vary by {number(one.variation, 3)}, at least {number(MOVED)} each"
+    return f"by {number(one.kl, 3)} nats, vary by {number(one.variation, 3)}; needed: at least {number(MOVED)} each"
 
 
 def _weights(f: Findings) -> str:
@@ -121,37 +122,37 @@ def _weights(f: Findings) -> str:
 
 def _lead(f: Findings) -> str:
     assert f.lead is not None, "asked for a policy with baselines"
-    return f"lower bound {percent(f.lead.low, 3)} a session, above 0"
+    return f"lower bound {percent(f.lead.low, 3)} a session; needed: above 0"
 
 
 def _deflated(f: Findings) -> str:
     assert f.lead is not None, "asked for a policy with baselines"
-    return f"{number(f.lead.deflated, 3)}, at least {number(DEFLATED)}"
+    return f"{number(f.lead.deflated, 3)}; needed: at least {number(DEFLATED)}"
 
 
 def _overfitting(f: Findings) -> str:
     assert f.lead is not None, "asked for a policy with baselines"
-    return f"{share(f.lead.loss)} of the splits, at most 20 %"
+    return f"{share(f.lead.loss)} of the splits; needed: at most 20 %"
 
 
 def _scenario(name: str) -> Callable[[Findings], str]:
-    return lambda f: f"{percent(net_return_of(f, name))}, above 0"
+    return lambda f: f"{percent(net_return_of(f, name))}; needed: above 0"
 
 
 _WORDS: dict[str, Callable[[Findings], str]] = {
     "recorded options": _options,
     "weights": _weights,
-    "seeds": lambda f: f"{f.seeds}, at least 10",
+    "seeds": lambda f: f"{f.seeds}; needed: at least 10",
     "length": _length,
     "trades": _trades,
-    "profit": lambda f: f"{percent(f.policy.figures.net_return)}, above 0",
+    "profit": lambda f: f"{percent(f.policy.figures.net_return)}; needed: above 0",
     "baselines": _baselines,
     "lead": _lead,
     "deflated lead": _deflated,
     "overfitting": _overfitting,
     "drawdown": _drawdown,
     "moved": _moved,
-    "luck": lambda f: f"{share(f.random_p)} of them, at most 5 %",
+    "luck": lambda f: f"{share(f.random_p)} of them; needed: at most 5 %",
     "costs": _scenario(COSTS_TWICE),
     "delay": _scenario(ONE_BAR_LATE),
 }
