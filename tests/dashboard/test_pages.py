@@ -50,6 +50,7 @@ from tests.support.desks.desk_run import Desk, write_tape
 from tests.support.paths import REPOSITORY
 
 ROW = struct.Struct("<23f")
+SAME = [["trades", "7"]]  # of both versions
 HOSTILE = "<img src=x onerror=window.broken=1>"
 Opener = Callable[..., Watched]
 
@@ -180,10 +181,15 @@ def test_the_position_is_the_sum_of_the_journals_fills(opened: Opener, told: Tol
     money = {name: f"{'−' if usd < 0 else '+'}${abs(usd):,.2f}" for name, usd in parts.items()}
     shown = page.locator("#position .figures")
     assert {name: shown.locator(f'[data-figure="{name}"] > span').text_content() for name in money} == money
-    line = opened("trades", "#trips tr[data-trade]").page.locator("#trips tr[data-trade]").first
+    closed = told.row("SELECT count(*) AS n, total(pnl_usd) AS usd FROM trades WHERE left_ns IS NOT NULL")
+    line = opened("trades", "#trips tr[data-trade]").page.locator("#held tr[data-trade]").first
     expect(line).to_contain_text(f"unrealised {money['Unrealised']}, realised {money['Realised']}")
-    expect(line).to_contain_text(f"open: {trade['held']}{of_all}")
-    expect(line.locator('[data-label="Exit"]')).to_have_text("–")
+    expect(line.locator('[data-label="Open"]')).to_have_text(f"{trade['held']}{of_all}")
+    expect(line.locator('[data-label="Exit"]')).to_have_count(0)
+    page = line.page
+    assert page.locator("#trips h2:visible").all_text_contents() == ["Open: 1", f"Closed: {closed['n']}"]
+    usd = trade["pnl_usd"] + closed["usd"]
+    assert named(page, "P&L in all") == f"{'−' if usd < 0 else '+'}${abs(usd):,.2f}"
 
 
 def test_the_chart_has_an_arrow_for_each_fill_of_the_session(opened: Opener, told: Told) -> None:
@@ -234,7 +240,7 @@ def test_trades_are_shown_with_an_arrow_a_sign_and_a_link_to_their_decisions(ope
     closed = [row for row in trades if row["left_ns"]]
     assert named(page, "Closed trades") == str(len(closed))
     total = sum(row["pnl_usd"] for row in closed)
-    assert named(page, "Total P&L") == f"{'−' if total < 0 else '+'}${abs(total):,.2f}"
+    assert named(page, "Closed") == f"{'−' if total < 0 else '+'}${abs(total):,.2f}"
     page.get_by_label("Result", exact=True).select_option("win")
     won = [row for row in closed if row["pnl_usd"] > 0]
     expect(rows).to_have_count(len(won))
@@ -304,7 +310,12 @@ def test_the_list_is_the_journals_newest_first_by_outcome_and_by_page(opened: Op
     )
     shown = page.locator("tr[data-decision]").evaluate_all("all => all.map(n => n.dataset.decision)")
     assert shown == [str(row["decision"]) for row in acted]
-    page.get_by_label("Outcome").select_option("")
+    every = told.row("SELECT count(*) AS n FROM decisions")["n"]
+    total = told.row("SELECT count(*) AS n FROM decisions WHERE outcome IN ('ordered', 'exit')")["n"]
+    expect(page.locator("#shares")).to_contain_text(f"{total:,} of {every:,} decisions shown: with orders.")
+    page.get_by_role("button", name="Show all").click()
+    expect(page.locator("#shares")).to_have_text(f"All {every:,} decisions.")
+    expect(page.get_by_label("Outcome")).to_have_value("")
     wanted = [
         str(row["decision"]) for row in told.rows("SELECT decision FROM decisions ORDER BY decision DESC LIMIT 100")
     ]
@@ -452,8 +463,8 @@ def test_a_basket_s_orders_have_one_heading_and_two_versions_stand_side_by_side(
             (version, *_) = found["versions"]
             other = {**version, "version": "2030-01-01-other", "current": False, "running": False}
             found["versions"] = [
-                {**version, "metrics": [["net return", "0.25"], ["trades", "7"]]},
-                {**other, "metrics": [["net return", "0.5"], ["trades", "7"]]},
+                {**version, "metrics": [*SAME, ["net return", "0.25"], ["max drawdown", "0.10"], ["fees usd", "5"]]},
+                {**other, "metrics": [*SAME, ["net return", "0.5"], ["max drawdown", "0.25"], ["fees usd", "7.5"]]},
             ]
         return found
 
@@ -462,8 +473,15 @@ def test_a_basket_s_orders_have_one_heading_and_two_versions_stand_side_by_side(
     assert page.locator("#orders tr[data-order]").count() == 2
     assert page.locator("#orders h3").count() == 0
     watched = opened("models", "#compare tr[data-compared]", answers=between)
-    cells = watched.page.locator('#compare tr[data-compared="net return"] td').all_text_contents()
-    assert cells == ["25.00 %", "50.00 %", "+25.00 points"]
+    cells = {
+        name: watched.page.locator(f'#compare tr[data-compared="{name}"] td').all_text_contents()
+        for name in ("net return", "max drawdown", "fees usd")
+    }
+    assert cells == {
+        "net return": ["25.00 %", "50.00 %", "better by 25.00 points"],
+        "max drawdown": ["−10.00 %", "−25.00 %", "worse by 15.00 points"],
+        "fees usd": ["$5.00", "$7.50", "worse by $2.50"],
+    }
     assert watched.page.locator('#compare tr[data-compared="trades"] td').last.text_content() == "–"
     assert "answers now" not in (watched.page.locator("#versions").text_content() or "")  # the desk has stopped
     assert watched.page.locator("#versions .badge").first.text_content() == "answered last"

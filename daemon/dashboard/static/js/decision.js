@@ -268,7 +268,7 @@ const part = (trade, number) =>
 function inShort(line) {
   return figures([
     ["Action", chosenAction(line)],
-    ["Confidence", line.confidence ? percent(line.confidence) : "–"],
+    line.confidence > 0 && ["Confidence", percent(line.confidence)],
     ["Outcome", outcome(line), line.denied_by.length ? `by ${line.denied_by.map(words).join(", ")}` : ""],
     ["Decided", moment(line.time), `on the bar of ${clock(line.bar).startsWith("00:00:00") ? day(line.bar) : clock(line.bar)}`],
     ["By", line.kind === "rule" ? "a rule" : words(line.kind), line.model && `model ${line.model}`],
@@ -283,7 +283,7 @@ function reasons(data) {
     const largest = found.features.map((part, place) => [part, place]).filter(([part]) => part !== 0).sort((a, b) => Math.abs(b[0]) - Math.abs(a[0]));
     const of = continuous(data.probabilities) ? found.of : output(found.of);
     for (const [part, place] of largest) lines.push(`${data.features[place]}, now ${number(data.rows.at(-1)?.[place], 3)}, ${part > 0 ? "supported" : "opposed"} ${of} (${signed(part, 3)}).`);
-    if (!largest.length) lines.push(`No single input changes the answer for ${of}.`);
+    if (!largest.length) lines.push(`The answer for ${of} depends on no single input.`);
   } else if (data.pending) lines.push("What mattered to the policy is still being computed.");
   return lines.length > 0 && [el("h3", {}, "Why"), el("ol", { class: "why" }, lines.slice(0, REASONS).map((text) => el("li", {}, text)))];
 }
@@ -292,7 +292,7 @@ function given(data) {
   const aims = target(data.target);
   return [
     data.heads && !data.probabilities.length ? empty("It answers for each symbol: see above.") : probabilities(data.probabilities, data.line.action),
-    data.logits.length > 0 &&
+    data.logits.length > 0 && !data.heads?.choices.length &&
       more(
         "logits",
         continuous(data.probabilities) ? "Raw outputs" : "Logits, before temperature and softmax",
@@ -302,7 +302,7 @@ function given(data) {
           data.logits.map((value, index) => el("li", { data: { logit: value } }, `${words(data.probabilities[index]?.action ?? `output ${index}`)} ${signed(value, 4)}`)),
         ),
       ),
-    aims && el("h3", {}, "Target"),
+    aims && el("h3", {}, "Target: what is to be held"),
     aims,
   ];
 }
@@ -321,8 +321,9 @@ function target(text) {
   if (typeof parsed.percent === "number") return contracts(parsed);
   if (!Array.isArray(parsed)) return figures(Object.entries(parsed).map(([name, value]) => [words(name), flat(value)]), "figures small");
   if (!parsed.length) return el("p", {}, "Nothing is to change.");
-  const list = el("ul", { class: "plain-list inline" }, parsed.map((leg) => el("li", {}, flat(leg))));
-  return parsed.length > 6 ? more("legs", `Shares to hold of ${count(parsed.length, "symbol")}`, list) : list;
+  const leg = (one) => (one !== null && "goal" in Object(one) ? `${number(one.goal)} ${one.symbol}` : flat(one));
+  const list = el("ul", { class: "plain-list inline" }, parsed.map((one) => el("li", {}, leg(one))));
+  return parsed.length > 6 ? more("legs", `Shares of ${count(parsed.length, "symbol")}`, list) : list;
 }
 
 // Of a desk of options: which side, and how much of it (strategies/kit/contract.py, Target).
@@ -346,6 +347,13 @@ function shadowed(data) {
   );
 }
 
+// Which number of the answer is explained, and in what unit its parts are.
+function subject(data) {
+  const { of } = data.contribution;
+  if (continuous(data.probabilities)) return `the answer for ${of}, from −1 to +1`;
+  return data.heads?.choices.length ? `the value of ${output(of)}` : `the logit of ${output(of)}`;
+}
+
 function contributions(data) {
   const found = data.contribution;
   if (!found) return empty(data.pending ? "Still being calculated." : data.missing || "None.");
@@ -357,7 +365,7 @@ function contributions(data) {
       el("b", {}, continuous(data.probabilities) ? found.of : output(found.of)),
       " is then. Right: the input supported it, left: it opposed it. It shows what this answer depends on, not why the market moves.",
     ),
-    el("h3", {}, data.rows.length > 1 ? "A feature's whole column at once" : "One input at a time"),
+    el("h3", {}, `${data.rows.length > 1 ? "A feature's whole column at once" : "One input at a time"}: its part of ${subject(data)}`),
     leaning(found.features.map((value, index) => [data.features[index] ?? `input ${index}`, value])),
   ];
 }

@@ -12,11 +12,11 @@ export function headTables(data) {
   if (!data) return empty("This policy has no heads.");
   const chosen = data.choices.length > 0 && table("Actions by symbol", [
     { name: "Symbol", of: (one) => one.symbol },
-    ...Object.keys(data.choices[0].behaviour).map((action) => ({ name: `Value of ${action}`, number: true, of: (one) => signed(one.values[action] ?? null) })),
-    { name: "Greedy", of: (one) => one.greedy },
-    { name: "Taken", of: (one) => one.drawn },
-    ...Object.keys(data.choices[0].behaviour).map((action) => ({ name: `Probability of ${action}`, number: true, of: (one) => percent(one.behaviour[action]) })),
-    { name: "Allowed", of: (one) => one.allowed.join(", ") },
+    ...Object.keys(data.choices[0].behaviour).map((action) => ({ name: `Value of ${words(action)}`, number: true, of: (one) => signed(one.values[action] ?? null) })),
+    { name: "Greedy", of: (one) => words(one.greedy) },
+    { name: "Taken", of: (one) => words(one.drawn) },
+    ...Object.keys(data.choices[0].behaviour).map((action) => ({ name: `Probability of ${words(action)}`, number: true, of: (one) => percent(one.behaviour[action]) })),
+    { name: "Allowed", of: (one) => one.allowed.map(words).join(", ") },
   ], data.choices, { tight: true });
   const change = (line) => Math.abs((line.after ?? 0) - (line.before ?? 0));
   const lines = [...data.lines].sort((a, b) => change(b) - change(a) || Math.abs(b.answer ?? 0) - Math.abs(a.answer ?? 0));

@@ -2,7 +2,7 @@
 
 import { badge, card, chooser, el, empty, figures, more, table } from "./dom.js";
 import { ask, resource } from "./feed.js";
-import { count, number, percent, signed, usd, words } from "./format.js";
+import { count, number, percent, usd, words } from "./format.js";
 import { alarms, answering, opening, trouble } from "./parts.js";
 
 export const title = "Models";
@@ -21,7 +21,6 @@ export function mount(main, { desk }) {
   const page = resource((signal) => ask("models", { desk }, signal), show, problems.fail, 5000);
   let pair = ["", ""]; // the versions that are compared
   let known = [];
-  let live = false; // the desk runs
   page.refresh();
 
   function choose(place, version) {
@@ -29,26 +28,27 @@ export function mount(main, { desk }) {
     besides();
   }
 
-  // Two versions: those chosen, else the one that answers and the candidate, or the newest other one.
+  // Two versions: those chosen, else the store's current one and the desk's own; where they are one, that and the candidate,
+  // or the newest other one.
   function besides() {
     const names = known.map((line) => line.version);
     compared.section.hidden = names.length < 2;
     if (names.length < 2) return;
-    const first = known.find((line) => line.running || line.current) ?? known[0];
-    const other = known.find((line) => line !== first && line.candidate) ?? known.find((line) => line !== first);
+    const first = known.find((line) => line.current) ?? known.find((line) => line.running) ?? known[0];
+    const others = known.filter((line) => line !== first);
+    const other = others.find((line) => line.running) ?? others.find((line) => line.candidate) ?? others[0];
     pair = [first, other].map((line, place) => (names.includes(pair[place]) ? pair[place] : line.version));
     const pickers = pair.map((version, place) =>
-      chooser(place ? "With" : "Compare", names.map((name) => [name, name]), version, (name) => choose(place, name)),
+      chooser(`Version ${"AB"[place]}`, names.map((name) => [name, name]), version, (name) => choose(place, name)),
     );
-    compared.show([known, pair, live], () => [
+    compared.show([known, pair], () => [
       el("div", { class: "choosers" }, pickers),
-      sideBySide(...pair.map((version) => known.find((line) => line.version === version)), live),
+      sideBySide(...pair.map((version) => known.find((line) => line.version === version))),
     ]);
   }
 
   function show(data) {
     problems.fine();
-    live = data.live;
     known = data.versions.filter((line) => !line.problem);
     besides();
     versions.show([data.store, data.versions, data.live], () => [
@@ -107,11 +107,13 @@ function metrics({ version, metrics: pairs }) {
   const rest = pairs.filter(([name]) => !key.includes(name));
   const sessions = known.get("test sessions");
   const list = (names) => figures(names.map(([name, value, called = name]) => [words(called), figure(name, value)]), "figures small");
-  return [
+  return el(
+    "div",
+    {},
     key.length > 0 && el("small", {}, sessions ? `On the ${count(Number(sessions), "test session")} of the last fold:` : "On the test sessions of the last fold:"),
     key.length > 0 && list(key.map((name) => [name, known.get(name), name.replace(/^test /, "").replace(/ usd$/, "")])),
     rest.length > 0 && more(`metrics ${version}`, key.length ? `${count(rest.length, "other figure")}` : count(rest.length, "figure"), list(rest)),
-  ];
+  );
 }
 
 // A figure of a manifest in its unit: a share as a percentage, a drawdown below zero, USD with cents.
@@ -139,43 +141,47 @@ function commands(store, lines) {
   );
 }
 
-// What two manifests say, a line each; what differs comes with the difference where both are numbers.
-function sideBySide(one, other, live) {
-  const about = [
-    ["Flags", flags(one, live), flags(other, live), ""],
-    ["Verdict of its training", el("small", { class: "text" }, one.verdict || "–"), el("small", { class: "text" }, other.verdict || "–"), ""],
-    ["Trained on", el("span", { class: "text" }, one.trained_on || "–"), el("span", { class: "text" }, other.trained_on || "–"), ""],
-    ["Last session seen", one.last_session || "–", other.last_session || "–", ""],
-  ];
-  const [left, right] = [one, other].map((line) => new Map(line.metrics));
-  const lines = [...new Set([...left.keys(), ...right.keys()])].map((name) => {
-    const [a, b] = [left.get(name), right.get(name)];
-    return [words(name), figure(name, a), figure(name, b), difference(name, a, b), a !== undefined && b !== undefined];
+// Which way is better: up, or down; of other figures neither is.
+const UP = /(return|sharpe annual|worst session|win rate|hit rate|accuracy|profit factor)$/;
+const DOWN = /(drawdown|fees usd|log loss|brier|calibration error)$/;
+const RATE = /(win rate|hit rate)$/;
+
+// What two manifests say, a line each, and whether B is better than A where that can be said.
+function sideBySide(one, other) {
+  const all = [one, other].map((line) => new Map(line.metrics));
+  const value = (known, name) => (RATE.test(name) && known.get(name.replace(RATE, "trades")) === "0" ? "" : known.get(name)); // no trade, no rate
+  const lines = [...new Set(all.flatMap((known) => [...known.keys()]))].map((name) => {
+    const [a, b] = all.map((known) => value(known, name));
+    return [words(name), figure(name, a), figure(name, b), difference(name, a, b), all.every((known) => known.has(name))];
   });
-  const both = lines.filter((line) => line[4]);
-  const alone = lines.filter((line) => !line[4]);
   const shown = (caption, some) => table(
     caption,
     [
       { name: "Figure", of: ([name]) => name },
-      { name: one.version, number: true, of: (line) => line[1] },
-      { name: other.version, number: true, of: (line) => line[2] },
-      { name: "Difference", number: true, of: (line) => line[3] || "–" },
+      { name: "A", number: true, title: one.version, of: (line) => line[1] || "–" },
+      { name: "B", number: true, title: other.version, of: (line) => line[2] || "–" },
+      { name: "B against A", number: true, of: (line) => line[3] || "–" },
     ],
     some,
-    { row: ([name]) => ({ data: { compared: name } }) },
+    { stacked: false, row: ([name]) => ({ data: { compared: name } }) },
   );
+  const alone = lines.filter((line) => !line[4]);
   return [
-    shown("Two versions", [...about, ...both]),
+    shown("Two versions", [["last session seen", one.last_session, other.last_session, ""], ...lines.filter((line) => line[4])]),
     alone.length > 0 && more("alone", `${count(alone.length, "figure")} of one version alone`, shown("Figures of one version alone", alone)),
   ];
 }
 
+// By how much B is better or worse than A; the bare difference where neither way is better.
 function difference(name, a, b) {
   const [x, y] = [Number(a), Number(b)];
-  if (!a || !b || Number.isNaN(x) || Number.isNaN(y)) return a === b ? "" : "differs";
-  if (x !== y && PARTS.test(name)) return `${signed(100 * (/drawdown$/.test(name) ? x - y : y - x), 2)} points`;
-  return x === y ? "" : signed(Number((y - x).toPrecision(4)), 6).replace(/(\.\d*?)0+$/, "$1").replace(/\.$/, "");
+  if (!a || !b || x === y) return "";
+  if (Number.isNaN(x) || Number.isNaN(y)) return a === b ? "" : "differs";
+  const size = (value) => (PARTS.test(name) ? `${number(100 * value, 2)} points` : AMOUNT.test(name) ? usd(value) : number(value, 3, 0));
+  const [from, to] = /drawdown$/.test(name) ? [Math.abs(x), Math.abs(y)] : [x, y];
+  const better = UP.test(name) ? to > from : DOWN.test(name) ? to < from : null;
+  if (better === null) return `${y > x ? "+" : "−"}${size(Math.abs(y - x))}`;
+  return el("span", { class: better ? "good-text" : "bad-text" }, `${better ? "better" : "worse"} by ${size(Math.abs(to - from))}`);
 }
 
 function candidates(lines) {

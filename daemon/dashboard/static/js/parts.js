@@ -25,7 +25,13 @@ export function continuous(shares) {
 // Probabilities as bars; of a continuous policy the actions with the largest values, to both sides of nothing.
 export function probabilities(shares, chosen) {
   if (!shares.length) return empty("No probabilities: the policy answers for each symbol, a rule decided, or nothing answered.");
-  if (continuous(shares)) return leaning(shares.map(({ action, value }) => [action, value]), { limit: 1, most: 12, digits: 3 });
+  if (continuous(shares)) {
+    return [
+      el("h3", {}, "What it wants of each symbol"),
+      el("p", { class: "note" }, "The policy's answer for each symbol, a number without a unit: at −1 it wants the least of it, at +1 the most. The largest come first."),
+      leaning(shares.map(({ action, value }) => [action, value]), { limit: 1, most: 12, digits: 3, ends: ["−1", "0", "+1"] }),
+    ];
+  }
   return el(
     "ul",
     { class: "bars" },
@@ -41,8 +47,8 @@ export function probabilities(shares, chosen) {
   );
 }
 
-// Named numbers of both signs as bars from the middle, the largest first.
-export function leaning(pairs, { limit = 0, most = 30, digits = 4 } = {}) {
+// Named numbers of both signs as bars from the middle, the largest first. `ends`: what left, middle and right mean.
+export function leaning(pairs, { limit = 0, most = 30, digits = 4, ends = ["opposed", "0", "supported"] } = {}) {
   const sorted = [...pairs].sort((a, b) => Math.abs(b[1]) - Math.abs(a[1]));
   const open = Math.min(most, sorted.filter(([, value]) => value !== 0).length || 1); // what did nothing is folded away
   const largest = limit || Math.abs(sorted[0]?.[1] ?? 0) || 1;
@@ -63,7 +69,8 @@ export function leaning(pairs, { limit = 0, most = 30, digits = 4 } = {}) {
       el("span", { class: "bar-value" }, signed(value, digits)),
     );
   };
-  const bars = (some) => el("ul", { class: "bars" }, some.map(row));
+  const scale = el("li", { class: "scale", "aria-hidden": "true" }, el("span", {}, ends.map((text) => el("span", {}, text))));
+  const bars = (some) => el("ul", { class: "bars" }, scale.cloneNode(true), some.map(row));
   if (sorted.length <= open) return bars(sorted);
   return [bars(sorted.slice(0, open)), more("rest", `The other ${number(sorted.length - open)}`, bars(sorted.slice(open)))];
 }
@@ -114,7 +121,7 @@ export function orders(lines, none) {
 }
 
 // How much of what was entered is still held.
-export const openOf = (held, entered) => `open: ${number(held)}${entered > Math.abs(held) ? ` of ${number(entered)}` : ""}`;
+export const partOf = (held, entered) => `${number(held)}${entered > Math.abs(held) ? ` of ${number(entered)}` : ""}`;
 
 // What an open position has made so far: at the newest mark, and by what was left again.
 export const soFar = (unrealised, realised) => ["unrealised ", gain(unrealised), realised ? [", realised ", gain(realised)] : ""];
@@ -125,7 +132,7 @@ export function holding(held) {
     "div",
     { class: "holding", data: { symbol: held.symbol } },
     el("h3", {}, instrument(held.symbol)),
-    el("p", { class: "open" }, openOf(held.quantity, held.entered)),
+    el("p", { class: "open" }, `open: ${partOf(held.quantity, held.entered)}`),
     figures(
       [
         ["Entry", usd(held.entry)],

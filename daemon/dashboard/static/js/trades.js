@@ -3,7 +3,7 @@
 import { card, chooser, el, empty, field, figures, table } from "./dom.js";
 import { ask, resource, target } from "./feed.js";
 import { count, day, left, minute, number, percent, span, usd, words } from "./format.js";
-import { gain, openOf, opening, soFar, trouble } from "./parts.js";
+import { gain, opening, partOf, soFar, trouble } from "./parts.js";
 
 export const title = "Trades";
 const LIMIT = 50;
@@ -14,7 +14,7 @@ const SORTS = [["time", "newest first"], ["pnl", "largest P&L first"], ["duratio
 export function mount(main, { desk, address }) {
   const problems = trouble();
   const sums = card("All that match", { id: "sums", note: "A trade is one position from flat to flat, at average cost: it is closed when flat. Amounts are after fees." });
-  const list = card("Round trips", { id: "trips" });
+  const lists = [["Open", true], ["Closed", false]].map(([name, open]) => ({ name, open, ...card(name, { id: open ? "held" : "closed" }) }));
   const pager = el("p", { class: "pager" });
   const wished = { symbol: "", from: "", to: "", side: "", result: "", sort: "time" };
   let page = 0;
@@ -52,7 +52,7 @@ export function mount(main, { desk, address }) {
     problems.box,
     filters,
     sums.section,
-    list.section,
+    el("div", { id: "trips" }, lists.map((list) => list.section)),
     pager,
   );
 
@@ -63,7 +63,13 @@ export function mount(main, { desk, address }) {
     problems.fine();
     const matching = data.totals.trades + data.totals.open;
     sums.show(data.totals, summed);
-    list.show(data.trades, (all) => (all.length ? rows(all, address) : empty("No trade matches.")));
+    for (const { name, open, heading, section, show } of lists) {
+      const some = data.trades.filter((trade) => !trade.left === open);
+      const all = open ? data.totals.open : data.totals.trades;
+      heading.textContent = `${name}: ${number(all)}`;
+      section.hidden = !some.length && (open || matching > 0);
+      show([some, all], () => (some.length ? rows(some, open, address) : empty("No trade matches.")));
+    }
     pager.replaceChildren(
       ...[
         page > 0 && turn("Earlier lines", () => (page -= 1)),
@@ -87,13 +93,14 @@ export function mount(main, { desk, address }) {
 function summed(totals) {
   const known = totals.win_rate !== null;
   return figures([
+    totals.open > 0 && totals.open_usd !== null && ["P&L in all", gain(totals.pnl_usd + totals.open_usd), `closed and open, after ${usd(totals.fees_usd + totals.open_fees_usd)} of fees`],
+    totals.open > 0 && ["Open", gain(totals.open_usd), [count(totals.open, "trade"), totals.open_usd !== null && [": ", soFar(totals.open_unrealized_usd, totals.open_realized_usd)]]],
+    totals.trades > 0 && ["Closed", gain(totals.pnl_usd), `after ${usd(totals.fees_usd)} of fees`],
     ["Closed trades", number(totals.trades), known ? `${number(totals.wins)} won, ${number(totals.losses)} lost` : ""],
-    ["Total P&L", gain(totals.pnl_usd), `after ${usd(totals.fees_usd)} of fees`],
     known && ["Win rate", percent(totals.win_rate)],
     known && ["Profit factor", totals.profit_factor === null ? "–" : number(totals.profit_factor, 2), totals.profit_factor === null ? "no losses" : "gains / losses"],
     known && ["Expectancy", gain(totals.expectancy_usd), "mean of a trade"],
     known && ["Average holding", span(totals.held_s)],
-    totals.open > 0 && ["Open", number(totals.open), totals.open_usd === null ? "" : el("span", {}, gain(totals.open_usd), ": ", soFar(left(totals.open_usd, totals.open_realized_usd), totals.open_realized_usd))],
     totals.open > 0 && ["Realised in all", gain(totals.pnl_usd + totals.open_realized_usd), `closed trades and parts sold, after ${usd(totals.fees_usd + totals.open_fees_usd)} of fees`],
     totals.other_usd !== 0 && ["Not in a trade", usd(totals.other_usd, { sign: true }), "fees of the ledger, dividends, interest"],
   ]);
@@ -106,24 +113,22 @@ function step(time, why, confidence, decision, address) {
   return [el("span", { class: "when" }, `${day(time)}, ${minute(time)}`), el("span", { class: "cause" }, link || cause)];
 }
 
-function rows(data, address) {
+function rows(data, open, address) {
   return table(
-    "Trades",
+    open ? "Open trades" : "Closed trades",
     [
       { name: "Trade", of: (trade) => trade.what },
-      { name: "P&L", number: true, of: (trade) => (trade.left ? gain(trade.pnl_usd, trade.pnl_percent) : el("div", { class: "open" }, gain(trade.pnl_usd, trade.pnl_percent), el("small", {}, " ", soFar(left(trade.pnl_usd, trade.realised_usd), trade.realised_usd)))) },
+      { name: "P&L", number: true, of: (trade) => (!open ? gain(trade.pnl_usd, trade.pnl_percent) : el("div", { class: "open" }, gain(trade.pnl_usd, trade.pnl_percent), el("small", {}, " ", soFar(left(trade.pnl_usd, trade.realised_usd), trade.realised_usd)))) },
       { name: "Entered", of: (trade) => step(trade.entered, trade.why_entered, trade.confidence, trade.entry_decision, address) },
       { name: "Entry", number: true, of: (trade) => usd(trade.entry) },
-      {
-        name: "Left",
-        of: (trade) => (trade.left ? step(trade.left, trade.why_left, null, trade.exit_decision, address) : el("span", { class: "badge warn" }, openOf(trade.held, trade.quantity))),
-      },
-      { name: "Exit", number: true, of: (trade) => (trade.left ? usd(trade.exit) : "–") },
+      open && { name: "Open", of: (trade) => partOf(trade.held, trade.quantity) },
+      !open && { name: "Left", of: (trade) => step(trade.left, trade.why_left, null, trade.exit_decision, address) },
+      !open && { name: "Exit", number: true, of: (trade) => usd(trade.exit) },
       { name: "Held", number: true, of: (trade) => el("span", {}, span(trade.held_s), trade.bars !== null && el("small", {}, ` ${count(trade.bars, "bar")}`)) },
       { name: "Worst", title: "The lowest P&L while it was held", number: true, of: (trade) => gain(trade.worst_usd, trade.worst_percent) },
       { name: "Best", title: "The highest P&L while it was held", number: true, of: (trade) => gain(trade.best_usd, trade.best_percent) },
       { name: "Fees", number: true, minor: true, of: (trade) => usd(trade.fees_usd) },
-    ],
+    ].filter(Boolean),
     data,
     { tight: true, row: (trade) => ({ data: { trade: `${trade.entered} ${trade.symbol}` } }) },
   );
