@@ -33,7 +33,7 @@ def table(desk: DeskStatus) -> Table:
     shown.add_row("orders, fills", f"{desk.orders_sent:,}, {desk.fills:,} ({desk.partial_fills:,} partial)")
     if (filled := desk.option_fills) is not None:
         shown.add_row("option fills", f"{filled.recorded:,} at recorded quotes, {filled.modelled:,} at Black-Scholes")
-    shown.add_row("trades", f"{desk.trades:,}, {desk.wins:,} won")
+    shown.add_row("trades", f"{desk.trades:,} closed, {desk.wins:,} won")
     denials = ", ".join(f"{gate} {count:,}" for gate, count in sorted(desk.denials.items(), key=lambda d: -d[1]))
     shown.add_row("denials", denials or "none")
     for origin, text in by_origin(desk.limits):
@@ -62,7 +62,8 @@ def _trading_rows(shown: Table, desk: DeskStatus) -> None:
 def _money_rows(shown: Table, desk: DeskStatus) -> None:
     """Show money, positions and orders."""
     equity, cash, realised, fees = map(Decimal, (desk.equity_usd, desk.cash_usd, desk.realized_usd, desk.fees_usd))
-    shown.add_row("equity", f"{equity:,.2f} USD, cash {cash:,.2f}, realised {realised:+,.2f}, fees {fees:,.2f}")
+    earned = f"realised {money(realised, sign=True)} after {money(fees)} of fees"  # as in the summary of a replay
+    shown.add_row("equity", f"{money(equity)} USD, cash {money(cash)}, {earned}")
     for held in sorted(desk.positions, key=lambda held: held.symbol):
         now = f", now {Decimal(held.mark_usd):.4f}" if held.mark_usd else ""
         since = new_york_text(held.opened_ns)
