@@ -16,7 +16,7 @@ from strategies.kit.manifest import MANIFEST_FILE, Manifest, decode
 
 
 def shown(models_dir: Path, strategy: str) -> str:
-    """Return the version's name, a space, and words that go on a sentence where it is not the current one.
+    """Return the version's name, a space, and words for what was not learned or is not current, which go on a sentence.
 
     Raises OSError, ValueError for a pointer or a manifest that cannot be read.
     """
@@ -26,12 +26,15 @@ def shown(models_dir: Path, strategy: str) -> str:
 
     current = (models_dir / strategy / CURRENT).read_text().strip()
     found = manifest(current)
-    if not is_passive(found) or trades_in_test(found) != 0:
+    if not is_passive(found):
         return f"{CURRENT} "
+    passive = f"{CURRENT}  by the passive policy {current}, the active one: no lead of a learned one is proven"
+    if trades_in_test(found) != 0:
+        return passive
     others = {version: manifest(version) for version in versions(models_dir, strategy)}
     learned = [version for version, one in others.items() if not is_passive(one) and trades_in_test(one) != 0]
     if not learned:
-        return f"{CURRENT} "
+        return passive
     return f"{learned[-1]}  by the learned policy {learned[-1]}, no lead proven: the active one never trades"
 
 

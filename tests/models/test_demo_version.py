@@ -12,6 +12,7 @@ from strategies.registry import strategy
 from tests.support.models.tiny_models import manifest_of, mlp, put, weights
 
 NAME = "option_scalper"
+PASSIVE = "the passive policy 2024-01-0, the active one: no lead of a learned one is proven"
 
 
 def version(store: Path, name: str, exported: str, trades: int, *, current: bool = False) -> None:
@@ -25,7 +26,7 @@ def version(store: Path, name: str, exported: str, trades: int, *, current: bool
     ("exported", "trades", "expected"),
     [
         ("passive", 0, "2024-03-b  by the learned policy 2024-03-b, no lead proven: the active one never trades"),
-        ("passive", 7, "current "),  # a passive policy that holds shares has something to show
+        ("passive", 7, f"current  by {PASSIVE}"),  # a passive policy that holds shares has something to show
         ("unproven", 0, "current "),
         ("", 7, "current "),
     ],
@@ -41,7 +42,7 @@ def test_a_learned_version_is_shown_where_the_active_one_is_passive_and_never_tr
 
 def test_without_a_learned_version_the_active_one_is_shown(tmp_path: Path) -> None:
     version(tmp_path, "2024-01-0", "passive", 0, current=True)
-    assert shown(tmp_path, NAME) == "current "
+    assert shown(tmp_path, NAME) == f"current  by {PASSIVE}"
 
 
 def test_a_version_that_says_no_proof_or_was_made_before_there_was_one_is_shown_if_it_traded(tmp_path: Path) -> None:
