@@ -124,7 +124,7 @@ def reasons(reader: JournalReader, row: sqlite3.Row, shown: str) -> tuple[str, .
         return (*denied, f"A rule decided: {_words(row['action'])}.")
     if row["resolved"] and row["resolved"] != row["action"]:
         return (*denied, f"With what was held then, {_words(row['action'])} means {_words(row['resolved'])}.")
-    return denied
+    return (*denied, "No order was wanted: nothing is to change.") if shown == "hold" else denied
 
 
 def _words(name: str | None) -> str:

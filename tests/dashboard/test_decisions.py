@@ -111,6 +111,9 @@ def test_the_state_now_has_the_newest_decision_and_the_newest_with_orders_each_w
     (why,) = served.json(f"/api/decision/{other['decision']}")["line"]["why"]
     action = other["action"].replace("_", " ").lower()
     assert why == f"With what was held then, {action} means {other['resolved'].lower()}."
+    held = played.sql("SELECT * FROM decisions WHERE outcome = 'hold' AND action = resolved LIMIT 1")[0]
+    line = served.json(f"/api/decision/{held['decision']}")["line"]
+    assert line["why"] == ["No order was wanted: nothing is to change."]
 
 
 def test_the_list_counts_those_that_a_filter_leaves_out(served: Served, played: Played) -> None:

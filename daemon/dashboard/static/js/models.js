@@ -167,7 +167,7 @@ function sideBySide(one, other) {
   );
   const alone = lines.filter((line) => !line[4]);
   return [
-    shown("Two versions", [["last session seen", one.last_session, other.last_session, ""], ...lines.filter((line) => line[4])]),
+    shown("Two versions", lines.filter((line) => line[4])),
     alone.length > 0 && more("alone", `${count(alone.length, "figure")} of one version alone`, shown("Figures of one version alone", alone)),
   ];
 }
