@@ -10,7 +10,7 @@ const FOLLOWS = new Set(["near_open", "near_close", "stale_bar", "stale_history"
 const NAMES = {
   halted: ["halt", "none", "halted"],
   paused: ["pause", "none", "paused"],
-  stopping: ["daemon", "stays up", "being stopped"],
+  stopping: ["stop of the daemon", "not asked for", "asked for"],
   not_reconciled: ["book and broker", "agree", "not compared"],
   account_blocked: ["account at the broker", "may trade", "blocked"],
   calendar_unknown: ["session of this time", "known", "unknown"],
@@ -94,7 +94,7 @@ function row(gate, state, tone) {
     el("span", { class: `sign ${tone || kind}`, "aria-hidden": "true" }, sign),
     el("span", { class: "gate-name" }, topic),
     el("span", { class: `gate-state ${tone || kind}` }, { passes, denies, unneeded: "not needed" }[state] ?? ""),
-    gate.reason && el("span", { class: "gate-reason" }, author(instrument(gate.reason))),
+    gate.reason && state !== "unknown" && el("span", { class: "gate-reason" }, author(instrument(gate.reason))),
     gate.ends > 0 && gate.state === "denies" && el("span", { class: "gate-ends", data: { ends: gate.ends } }),
   );
 }
