@@ -18,7 +18,7 @@ from rich.table import Column, Table
 from daemon.cli.arguments import NotFound, add_limit, add_state_dir, lead_on, print_table
 from daemon.core.session import NEW_YORK, new_york_text
 from daemon.journal.journal import FILE
-from daemon.journal.outcomes import NO_CHANGE, SHOWN, WHY_NO_CHANGE, shown_outcome
+from daemon.journal.outcomes import NO_CHANGE, SHOWN, WHY_NO_CHANGE, shown_outcome, why_no_change
 from daemon.journal.reader import JournalReader
 from daemon.journal.universe import strategy_of
 from daemon.reports.heads import Chosen, DecisionHeads, heads_at
@@ -238,7 +238,7 @@ def _explain_work(reader: JournalReader, row: sqlite3.Row, console: Console) -> 
         else []
     )
     if not orders:
-        console.print(f"no order followed: {WHY_NO_CHANGE}" if _unsent(row) else "no orders")
+        console.print(f"no order followed: {why_no_change(reader, row)}" if _unsent(row) else "no orders")
         return
     lines = [
         (

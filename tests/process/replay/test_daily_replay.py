@@ -240,9 +240,11 @@ def test_baskets_that_no_cash_covers_are_named_at_the_end_of_the_run_and_where_d
     assert told["remarks"][-1] == f"6 of 6 ordered baskets sent no order: {why}; rltraderctl decisions names them."
     assert ctl.main(["decisions", "--state-dir", str(state_dir), "--limit", "2"]) == 0
     assert f"no order followed decision 5, 6: {why}\n" in capsys.readouterr().out
-    last = str(table(state_dir, "decisions")[-1][2])
-    assert ctl.main(["decisions", "--state-dir", str(state_dir), "--bar", last]) == 0
-    assert f"no order followed: {why}\n" in capsys.readouterr().out
+    row = table(state_dir, "decisions")[-1]
+    assert ctl.main(["decisions", "--state-dir", str(state_dir), "--bar", str(row[2])]) == 0
+    legs = json.loads(row[9])
+    wanted = f"it wanted to buy {len(legs)} symbols with $4.00 of cash"
+    assert f"no order followed: {wanted}\n" in capsys.readouterr().out
 
 
 def assert_every_leg_is_shown(state_dir: Path, folder: Path) -> None:
