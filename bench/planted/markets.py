@@ -19,7 +19,7 @@ from strategies.kit.units import MINUTE_NS
 from tests.support.training.made_up import write_csv
 
 SCALPED, LEARNED = 160, 110  # sessions of minutes of `option_scalper`, and of `online_dqn`
-REBALANCED, SWITCHED = 1200, 1300  # sessions of days
+REBALANCED, SWITCHED = 3200, 3200  # sessions of days
 FORECAST = ("AAA", "BBB", "CCC", "DDD", "EEE", "FFF")
 SPREAD_USD = 0.01
 QUIET, LOUD = 0.00005, 0.0006  # deviation of a minute's return: of a session that swings, and of one that does not
@@ -58,23 +58,20 @@ def learned(seed: int, edge: bool) -> Iterator[Bar]:
 
 
 def rebalanced(seed: int, edge: bool) -> Iterator[Bar]:
-    """Yield days of 50 stocks. The edge: half of them, drawn by the seed, rise, and the others fall."""
+    """Yield days of 50 stocks. The edge: one half of them, drawn by the seed, leads the other, in turn."""
     random, stocks = np.random.default_rng(seed), len(daily_rebalancer.SYMBOLS)
-    ways = random.permutation(np.repeat((1.0, -1.0), stocks // 2)) * (0.002 if edge else 0.0)
+    halves = random.permutation(np.repeat((1.0, -1.0), stocks // 2))
+    leads = np.where(_turns(random, REBALANCED, 12, 28) % 2 == 0, 0.004, -0.004)[:, None] * halves
     market = random.normal(0.0003, 0.006, (REBALANCED, 1))
-    own = random.normal(0.0, 0.002, (REBALANCED, stocks))
-    yield from _days(daily_rebalancer.SYMBOLS, market + own + ways, random)
+    own = random.normal(0.0, 0.004, (REBALANCED, stocks))
+    yield from _days(daily_rebalancer.SYMBOLS, market + own + (leads if edge else 0.0), random)
 
 
 def switched(seed: int, edge: bool) -> Iterator[Bar]:
-    """Yield days of three funds. The edge: one of them leads the others, for 40 sessions on average."""
+    """Yield days of three funds. The edge: one leads the others for 8 to 16 sessions, then the next in turn."""
     random, funds = np.random.default_rng(seed), len(regime_switcher.SYMBOLS)
-    leads = np.zeros((SWITCHED, funds))
-    leader = 0
-    for day in range(SWITCHED):
-        leader = int(random.integers(funds)) if random.random() < 1.0 / 40 else leader
-        leads[day] = -0.002
-        leads[day, leader] = 0.004
+    leader = _turns(random, SWITCHED, 8, 16) % funds  # in turn: who holds one fund does not earn by luck
+    leads = np.where(np.arange(funds) == leader[:, None], 0.006, -0.003)
     market = random.normal(0.0003, 0.008, (SWITCHED, 1))
     own = random.normal(0.0, 0.003, (SWITCHED, funds))
     yield from _days(regime_switcher.SYMBOLS, market + own + (leads if edge else 0.0), random)
@@ -103,8 +100,14 @@ def _sessions(first: str, last: str) -> tuple[Session, ...]:
     return tuple(each for each in SessionCalendar.load(first, last).sessions if first <= each.date <= last)
 
 
+def _turns(random: np.random.Generator, sessions: int, fewest: int, most: int) -> NDArray[np.int64]:
+    """How often a lead has gone on, int64 (sessions,): each stays for `fewest` to `most` sessions."""
+    stays = random.integers(fewest, most + 1, sessions)
+    return np.repeat(np.arange(sessions), stays)[:sessions]
+
+
 def _days(
-    symbols: Sequence[str], returns: Returns, random: np.random.Generator, first: str = "2016-01-04"
+    symbols: Sequence[str], returns: Returns, random: np.random.Generator, first: str = "2010-01-04"
 ) -> Iterator[Bar]:
     """Yield days whose logarithmic returns these are, float64 (sessions, symbols); a fifth of each comes at night."""
     sessions = _sessions(first, "2022-12-30")[: len(returns)]

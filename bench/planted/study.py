@@ -62,18 +62,19 @@ def _scalper(bars: Path, store: Path) -> Settings:
 
 def _rebalancer(bars: Path, store: Path) -> Settings:
     asked = settings_for("daily_rebalancer", bars, store, preset="passive")
+    coefficients = replace(asked.coefficients, environments=32, learning_rate=1e-3)  # eight times as many updates
     return replace(
-        asked, steps=500_000, practice=Practice(over_market=True), train_sessions=400, validate_sessions=120,
-        test_sessions=252, purge_sessions=5,
+        asked, steps=400_000, coefficients=coefficients, practice=Practice(over_market=True), train_sessions=2000,
+        validate_sessions=252, test_sessions=504, purge_sessions=5,
     )  # fmt: skip
 
 
 def _switcher(bars: Path, store: Path) -> Settings:
     asked = settings_for("regime_switcher", bars, store)
-    coefficients = replace(asked.coefficients, environments=256)
+    coefficients = replace(asked.coefficients, environments=64, batch=512, learning_rate=2e-3, entropy=0.002)
     return replace(
-        asked, steps=1_000_000, coefficients=coefficients, train_sessions=400, validate_sessions=200,
-        test_sessions=252, purge_sessions=5,
+        asked, steps=500_000, coefficients=coefficients, train_sessions=2000, validate_sessions=252,
+        test_sessions=504, purge_sessions=5,
     )  # fmt: skip
 
 
