@@ -11,13 +11,17 @@ import sqlite3
 from collections.abc import Iterable, Sequence
 from typing import NamedTuple
 
+import msgspec
+
 from daemon.core.orders import TERMINAL
 from daemon.journal.reader import JournalReader
+from strategies.kit.contract import Leg
 
 NO_CHANGE = "no_change"
 WHY_NO_CHANGE = "the cash covered no share of it, or a halt, a pause or a missing price kept it back"
 SHOWN = ("hold", "ordered", NO_CHANGE, "exit", "denied", "expired", "failed")
 ACTED = ("ordered", "exit")
+_basket = msgspec.json.Decoder(tuple[Leg, ...])
 
 
 def shown_outcome(under_way: Iterable[int] = ()) -> str:
@@ -138,8 +142,8 @@ def _denial(gate: str, reason: str) -> str:
 
 def why_no_change(reader: JournalReader, row: sqlite3.Row) -> str:
     """Return why a basket led to no order: what it wanted, and the cash at that time. Raises sqlite3.Error."""
-    legs = json.loads(row["target"] or "[]")
-    if not isinstance(legs, list) or not legs or not _has_moves(reader):
+    legs = _legs(row["target"])
+    if not legs or not _has_moves(reader):
         return WHY_NO_CHANGE
     held = {
         found["symbol"]: found["held"]
@@ -147,7 +151,7 @@ def why_no_change(reader: JournalReader, row: sqlite3.Row) -> str:
             "SELECT symbol, held, max(1000 * seq + part) FROM moves WHERE at_ns < ? GROUP BY symbol", (row["time_ns"],)
         )
     }
-    changes = [leg["goal"] - held.get(leg["symbol"], 0) for leg in legs]
+    changes = [leg.goal - held.get(leg.symbol, 0) for leg in legs]
     cash = reader.query(
         "SELECT cash_usd FROM equity WHERE time_ns <= ? ORDER BY time_ns DESC LIMIT 1", (row["time_ns"],)
     )
@@ -155,6 +159,14 @@ def why_no_change(reader: JournalReader, row: sqlite3.Row) -> str:
         return WHY_NO_CHANGE
     buys = sum(change > 0 for change in changes)
     return f"it wanted to buy {buys:,} symbol{'s' * (buys != 1)} with ${float(cash[0]['cash_usd']):,.2f} of cash"
+
+
+def _legs(target: str | None) -> tuple[Leg, ...]:
+    """Return the legs of a basket; none of another target."""
+    try:
+        return _basket.decode(target or "[]")
+    except msgspec.DecodeError:
+        return ()
 
 
 def _has_moves(reader: JournalReader) -> bool:

@@ -90,3 +90,9 @@ def test_a_basket_without_an_order_says_what_it_wanted_and_the_cash(
     legs = json.dumps([{"symbol": symbol, "goal": goal} for symbol, goal in goals.items()])
     row: Any = {"target": legs, "time_ns": 10}
     assert why_no_change(rows, row) == expected
+
+
+@pytest.mark.parametrize("target", [None, "{", "[1]", '{"side":1,"percent":100}', '[{"symbol":"AAA"}]'])
+def test_a_target_that_is_no_basket_has_the_general_reason(rows: Any, target: str | None) -> None:
+    row: Any = {"target": target, "time_ns": 10}
+    assert why_no_change(rows, row).startswith("the cash covered no share of it, or ")
