@@ -42,7 +42,7 @@ const NAMES = {
   buying_power: ["buying power", "enough", "too small"],
   price_collar: ["price", "within the collar", "outside of it"],
   wide_spread: ["spread", "narrow enough", "too wide"],
-  no_quote: ["contract with bid and ask", "found", "none"], // before any gate: there is nothing to order
+  no_quote: ["contract with bid and ask", "found", "none"],
   stale_quote: ["quote", "fresh", "too old"],
   spot_unsupported: ["price of the bar and of the quotes", "agree", "differ"],
   open_interest: ["open interest", "enough", "too small"],
