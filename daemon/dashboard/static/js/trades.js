@@ -67,8 +67,8 @@ export function mount(main, { desk, address }) {
       const some = data.trades.filter((trade) => !trade.left === open);
       const all = open ? data.totals.open : data.totals.trades;
       heading.textContent = `${name}: ${number(all)}`;
-      section.hidden = !some.length && (open || matching > 0);
-      show([some, all], () => (some.length ? rows(some, open, address) : empty("No trade matches.")));
+      section.hidden = !all && (open || matching > 0);
+      show([some, all], () => (some.length ? rows(some, open, address) : empty(all ? "On another page of the list: see below." : "No trade matches.")));
     }
     pager.replaceChildren(
       ...[
