@@ -62,10 +62,9 @@ def _scalper(bars: Path, store: Path) -> Settings:
 
 def _rebalancer(bars: Path, store: Path) -> Settings:
     asked = settings_for("daily_rebalancer", bars, store, preset="passive")
-    coefficients = replace(asked.coefficients, environments=32, learning_rate=1e-3)  # eight times as many updates
     return replace(
-        asked, steps=400_000, coefficients=coefficients, practice=Practice(over_market=True), train_sessions=2000,
-        validate_sessions=252, test_sessions=504, purge_sessions=5,
+        asked, practice=Practice(over_market=True), train_sessions=2000, validate_sessions=252, test_sessions=504,
+        purge_sessions=5,
     )  # fmt: skip
 
 
