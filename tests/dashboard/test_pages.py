@@ -423,15 +423,15 @@ def test_risk_and_health_say_what_the_journal_says(opened: Opener, told: Told) -
             denials[gate] = denials.get(gate, 0) + bool(reason)
     shown = page.locator("#denials li").evaluate_all("all => all.map(n => [n.dataset.gate, Number(n.dataset.count)])")
     assert dict(shown) == {gate: count for gate, count in denials.items() if count}
-    page = opened("health", READY["health"]).page
+
+    def with_alarms(count: int) -> Any:
+        return changed(lambda found: {**found, "alarms": count} if "troubles" in found else found, lambda now: now)
+
+    page = opened("health", READY["health"], answers=with_alarms(0)).page
     assert page.locator("#state .headline").text_content() == "Well The run ended, and nothing is wrong with it."
     assert named(page, "Events") == f"{told.row('SELECT COUNT(seq) AS n FROM events')['n']:,}"
-
-    def alarmed(found: Any) -> Any:
-        return {**found, "alarms": 2} if "troubles" in found else found
-
-    after = changed(alarmed, lambda now: now)
-    page = opened("health", READY["health"], answers=after).page
+    page = opened("health", READY["health"], answers=with_alarms(2)).page
+    assert page.evaluate(SMALL) == []
     said = "2 alarms during the run: see Risk. It ended, and nothing else is wrong with it."
     assert page.locator("#state .headline").text_content() == said
     assert (page.locator("#state .headline a").get_attribute("href") or "").startswith("#/risk")

@@ -36,7 +36,7 @@ def now_of(picture: Picture, reader: JournalReader | None = None) -> Now:
         "became": picture.lines[0].became if picture.lines else "",
         "why": picture.lines[0].why if picture.lines else (),
         "acted": picture.lines[1] if len(picture.lines) > 1 else None,
-        "bars_are_days": spec is not None and spec.decides == "session",
+        "bars_are_days": spec is not None and spec.before_open_ns > 0,
         "alarms": picture.newest.alarms[:ALARMS],
     }
     if state is None or spec is None or (picture.problem and not state.seq):  # nothing was followed yet

@@ -35,7 +35,7 @@ def test_the_verdict_counts_what_is_proven_and_finds_a_bias_where_noise_pays() -
 
 @pytest.mark.parametrize("strategy", ["daily_rebalancer", "regime_switcher"])
 def test_an_edge_of_days_is_in_the_file_and_noise_has_none(strategy: str, tmp_path: Path) -> None:
-    """What is known of each stock's past 20 sessions, and its lead over the others in the next one."""
+    """What is known of each stock's past 5 sessions, and its lead over the others in the next one."""
     slopes, rule = [], settings_of(strategy, tmp_path, quick=False).walk
     for edge in (True, False):
         bars: dict[str, list[float]] = {}
@@ -43,8 +43,8 @@ def test_an_edge_of_days_is_in_the_file_and_noise_has_none(strategy: str, tmp_pa
             bars.setdefault(bar.symbol, []).append(bar.close)
         returns = np.diff(np.log(np.array(list(bars.values()))), axis=1)
         over = returns - returns.mean(axis=0)
-        past = np.stack([over[:, day - 20 : day].sum(axis=1) for day in range(20, over.shape[1])], axis=1)
-        slopes.append(float(np.corrcoef(past.ravel(), over[:, 20:].ravel())[0, 1]))
+        past = np.stack([over[:, day - 5 : day].sum(axis=1) for day in range(5, over.shape[1])], axis=1)
+        slopes.append(float(np.corrcoef(past.ravel(), over[:, 5:].ravel())[0, 1]))
         warm = 400 if strategy == "daily_rebalancer" else 252
         assert len(walk([f"{day:05d}" for day in range(returns.shape[1] - warm)], rule, 1)) == 1  # it is long enough
     assert slopes[0] > 0.04
