@@ -12,6 +12,7 @@ from strategies.registry import STRATEGIES, add
 from training.cli.commands import DONE, STOPPED, STOPPED_TEXT, USAGE_ERROR, add_models_dir
 from training.cli.errors import ERRORS
 from training.cli.model_config import add_model_config, with_model_config
+from training.cli.studies.computing import add_computing
 from training.cli.studies.option_quotes import add_option_quotes, quote_source
 from training.desks.registry import kind
 from training.rl.kernels import slow_products
@@ -41,7 +42,6 @@ def row(found: Found) -> str:
 
 def parser() -> argparse.ArgumentParser:
     """The options of `search`."""
-    defaults = Settings("", Path(), Path())
     found = argparse.ArgumentParser(prog="train-and-export search", description=__doc__.partition("\n")[0])
     found.add_argument("--strategy", required=True, metavar="NAME", help=f"one of {', '.join(STRATEGIES)}")
     found.add_argument("--bars", required=True, type=Path, help="CSV, CSV.gz or Parquet file of bars")
@@ -59,8 +59,7 @@ def parser() -> argparse.ArgumentParser:
     found.add_argument("--preset", metavar="NAME", help="whose coefficients the first trial has (the strategy's first)")
     found.add_argument("--network", metavar="NAME", help="(the strategy's first: see train-and-export --help)")
     found.add_argument("--reward", metavar="NAME", help="or size of an action (the strategy's first)")
-    found.add_argument("--precision", choices=("float32", "bf16"), default=defaults.precision, help="(%(default)s)")
-    found.add_argument("--device", default=defaults.device, help="cpu, cuda or cuda:N (%(default)s)")
+    add_computing(found)
     folds = "folds of the run to come, and spans to validate on before its first test"
     found.add_argument("--folds", type=int, help=f"{folds} ({FOLDS}; 1 for a strategy that is tested by years)")
     found.add_argument("--train-sessions", type=int, help="the fewest that a fold of that run trains on")

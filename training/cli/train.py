@@ -22,6 +22,7 @@ from training.cli.commands import COMMANDS, DONE, NOT_ACTIVE, STOPPED, STOPPED_T
 from training.cli.errors import ERRORS
 from training.cli.model_config import add_model_config, with_model_config
 from training.cli.promote import promoted
+from training.cli.studies.computing import add_computing
 from training.cli.studies.option_quotes import add_option_quotes, quote_source
 from training.cli.studies.run_file import CHANGES, OPTION, expanded
 from training.desks.kind import TrainingKind
@@ -89,8 +90,7 @@ def parser() -> argparse.ArgumentParser:
     how.add_argument("--members", type=int, metavar="N", help="networks of a deep ensemble (the preset's)")
     early = "stop early after so many looks at the validation sessions without a better one (never)"
     how.add_argument("--patience", type=int, default=defaults.patience, metavar="LOOKS", help=early)
-    how.add_argument("--precision", choices=("float32", "bf16"), default=defaults.precision, help="(%(default)s)")
-    how.add_argument("--device", default=defaults.device, help="cpu, cuda or cuda:N (%(default)s)")
+    add_computing(how)
     share = "of one thread each: they share the trials, or the one trial's environments (%(default)s)"
     how.add_argument("--processes", type=int, default=defaults.processes, help=share)
     engine = "that trains a SAC: ours, or RLlib's on --ray (local) with --processes runners (%(default)s)"

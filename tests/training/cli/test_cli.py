@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import argparse
 import contextlib
 import errno
 import fcntl
@@ -14,6 +15,7 @@ import signal
 import termios
 import threading
 import time
+from collections.abc import Callable
 from pathlib import Path
 
 import msgspec
@@ -24,6 +26,7 @@ from stable_baselines3 import PPO
 from strategies.kit.manifest import decode, encode
 from strategies.kit.synthetic import synthetic_sessions
 from tests.support.training.made_up import sessions, write_csv
+from training.cli import search
 from training.cli.main import main
 from training.cli.train import parser, settings_from
 from training.evidence.findings import decode as decode_findings
@@ -329,3 +332,19 @@ def test_who_presses_ctrl_c_before_a_run_has_begun_sees_one_line(
     presser.join()
     signal.signal(signal.SIGINT, heard)
     assert (code, capsys.readouterr().err) == (130, "train-and-export: stopped; give the same command again to go on\n")
+
+
+@pytest.mark.parametrize("command", [parser, search.parser])
+def test_auto_is_bf16_only_where_the_cpu_multiplies_it(
+    command: Callable[[], argparse.ArgumentParser], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    asked = ["--strategy", "option_scalper", "--bars", "bars.csv", "--precision"]
+    flags = set(Path("/proc/cpuinfo").read_text(encoding="utf-8").split())
+    faster = "bf16" if flags & {"avx512_bf16", "amx_bf16"} else "float32"
+    assert command().parse_args([*asked, "auto"]).precision == faster
+    monkeypatch.setattr(torch.backends.cpu, "get_cpu_capability", lambda: "AVX2")
+    assert command().parse_args([*asked, "auto"]).precision == "float32"
+    assert command().parse_args([*asked, "bf16"]).precision == "bf16"
+    with pytest.raises(SystemExit):
+        command().parse_args([*asked, "half"])
+    assert "argument --precision: 'half': expected one of float32, bf16, auto" in capsys.readouterr().err
