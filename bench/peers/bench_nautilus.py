@@ -44,7 +44,7 @@ def main() -> None:
     if not PEER.is_file():
         sys.exit(f"bench: {PEER} is missing: run `make bench-nautilus`, which installs it")
     shelf = ROOT / "onnx_models" / "option_scalper"
-    model = shelf / (shelf / "current").read_text().strip() / "policy.onnx"
+    model = shelf / trading_version() / "policy.onnx"
     with tempfile.TemporaryDirectory() as folder:
         tape = _tape(Path(folder), chosen.bars)
         idle_s = _replay(_head(tape, Path(folder) / "short.parquet", 1), Path(folder) / "idle")["cpu_s"]
