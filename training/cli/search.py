@@ -17,7 +17,7 @@ from training.cli.studies.option_quotes import add_option_quotes, quote_source
 from training.desks.registry import kind
 from training.rl.kernels import slow_products
 from training.rl.pool import Stopped
-from training.runs.settings import Settings, settings_for
+from training.runs.settings import settings_for
 from training.search.book import Found
 from training.search.search import SEARCH_FILE, run_search
 from training.search.space import Search, space_around
