@@ -18,7 +18,17 @@ from rich.table import Column, Table
 from daemon.cli.arguments import NotFound, add_limit, add_state_dir, lead_on, print_table
 from daemon.core.session import NEW_YORK, new_york_text
 from daemon.journal.journal import FILE
-from daemon.journal.outcomes import NO_CHANGE, SHOWN, WHY_NO_CHANGE, shown_outcome, why_no_change
+from daemon.journal.outcomes import (
+    NO_CHANGE,
+    SHOWN,
+    WHY_NO_CHANGE,
+    Booked,
+    became,
+    booked,
+    orders_of,
+    shown_outcome,
+    why_no_change,
+)
 from daemon.journal.reader import JournalReader
 from daemon.journal.universe import strategy_of
 from daemon.reports.heads import Chosen, DecisionHeads, heads_at
@@ -50,13 +60,15 @@ def run(options: argparse.Namespace, console: Console) -> int:
         lead_on(options, "report")
         return _explain(reader, options, console)
     where, values = ("WHERE shown = ?", (options.outcome,)) if options.outcome else ("", ())
+    coming = _coming(reader)
     rows = reader.query(
-        f"SELECT * FROM ({_decisions(reader)}) {where} ORDER BY decision DESC LIMIT ?", (*values, options.limit)
+        f"SELECT * FROM ({_decisions(coming)}) {where} ORDER BY decision DESC LIMIT ?", (*values, options.limit)
     )
     if not rows:
         raise NotFound(f"no decision in {options.state_dir} matches")
     lead_on(options, "decisions", "--bar", new_york_text(rows[0]["bar_ns"])[:16].replace(" ", "T"))
     table = Table("decision", "bar (New York)", "action", "resolved", "confidence", "outcome", "denied by")
+    did = booked(reader, [row["decision"] for row in rows if row["work"]])
     for row in rows[::-1]:
         denied = ", ".join(name for name, reason in json.loads(row["gates"] or "{}").items() if reason)
         confidence = "" if row["confidence"] is None else f"{row['confidence']:.4f}"
@@ -66,7 +78,7 @@ def run(options: argparse.Namespace, console: Console) -> int:
             row["action"],
             row["resolved"],
             confidence,
-            row["shown"],
+            _outcome(reader, row, did, coming),
             denied,
         )
     print_table(console, table, "resolved", "denied by")
@@ -77,10 +89,22 @@ def run(options: argparse.Namespace, console: Console) -> int:
     return 0
 
 
-def _decisions(reader: JournalReader) -> str:
-    """Return the query of all decisions with the `shown` outcome. At a broker orders of the newest may still come."""
+def _coming(reader: JournalReader) -> tuple[int, ...]:
+    """Return the decisions whose orders may still come: the newest one, at a broker."""
     newest = reader.query("SELECT max(decision) AS newest FROM decisions")[0]["newest"]
-    coming = () if newest is None or reader.meta().get("mode") == "replay" else (newest,)
+    return () if newest is None or reader.meta().get("mode") == "replay" else (newest,)
+
+
+def _outcome(reader: JournalReader, row: sqlite3.Row, did: dict[int, Booked], coming: tuple[int, ...]) -> str:
+    """Return the `shown` outcome, and how the orders ended where some followed."""
+    decision = row["decision"]
+    orders = orders_of(reader, decision) if row["work"] else ()
+    found = became(row["shown"], orders, did.get(decision), coming=decision in coming)
+    return row["shown"] if found == row["shown"] else f"{row['shown']}, {found.replace('_', ' ')}"
+
+
+def _decisions(coming: tuple[int, ...]) -> str:
+    """Return the query of all decisions with the `shown` outcome."""
     return f"SELECT d.*, {shown_outcome(coming)} AS shown FROM decisions AS d"
 
 
@@ -92,12 +116,14 @@ def _unsent(row: sqlite3.Row) -> bool:
 def _explain(reader: JournalReader, options: argparse.Namespace, console: Console) -> int:
     """Print one decision in full: observation, answer, target, gates, orders and fills."""
     bar_ns = _bar_time(options.bar)
-    rows = reader.query(f"{_decisions(reader)} WHERE bar_ns = ? ORDER BY decision", (bar_ns,))
+    coming = _coming(reader)
+    rows = reader.query(f"{_decisions(coming)} WHERE bar_ns = ? ORDER BY decision", (bar_ns,))
     if not rows:
         near = reader.query("SELECT bar_ns FROM decisions ORDER BY abs(bar_ns - ?) LIMIT 1", (bar_ns,))
         nearest = f"; the nearest one is {new_york_text(near[0]['bar_ns'])}" if near else ""
         raise NotFound(f"no decision for the bar that starts {new_york_text(bar_ns)}{nearest}")
     spec = strategy_of(reader.meta()).spec
+    did = booked(reader, [row["decision"] for row in rows if row["work"]])
     for row in rows:
         console.rule(f"decision {row['decision']} · bar {new_york_text(row['bar_ns'])} · {row['kind']}", align="left")
         tables: list[Table] = []
@@ -127,7 +153,7 @@ def _explain(reader: JournalReader, options: argparse.Namespace, console: Consol
             console.print(f"model {row['model']}", highlight=False)
         target = "" if spec.shown_by_symbol else f", target {row['target'] or '-'}"
         console.print(f"action {row['action']}, resolved to {row['resolved']}{target}")
-        console.print(f"outcome: {row['shown']}")
+        console.print(f"outcome: {_outcome(reader, row, did, coming)}")
         if row["gates"]:
             verdicts = {"": "passed", None: "not put to this intent"}
             console.print(

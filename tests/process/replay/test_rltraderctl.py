@@ -149,7 +149,11 @@ def test_decisions_lists_the_newest_by_outcome(state: Path, capsys: pytest.Captu
     rows = cells(shown(capsys, "decisions", "--state-dir", state, "--outcome", "ordered", "--limit", "5"))[1:]
     expected = sorted(row[0] for row in table(state, "decisions") if row[12] == "ordered")[-5:]
     assert [int(row[0]) for row in rows] == expected
-    assert {row[5] for row in rows} == {"ordered"}
+    asked = "SELECT sum(o.filled) AS filled, max(o.quantity) AS wanted FROM orders o JOIN decisions d USING (work)"
+    for number, *_, outcome, _ in rows:
+        orders = one(state, f"{asked} WHERE d.decision = {number}")  # one that replaces another asks for the rest
+        ended = "not filled" if not orders["filled"] else "filled" if orders["filled"] == orders["wanted"] else "partly"
+        assert outcome.startswith(f"ordered, {ended}")
 
 
 def explained(path: Path) -> sqlite3.Row:
