@@ -38,7 +38,8 @@ def learnt_by(prepared: Prepared, request: Request, trained: Trained, fold: Fold
         start, explored = begun
         deviations = None if explored is None else torch.tensor(explored)
     kl, size, variation = compared(prepared, fold, request.seed, start, policy, deviations)
-    explained = trained.curve[-1].explained_variance if trained.curve and own is None else 0.0
+    last = {point.agent: point.explained_variance for point in trained.curve}  # of the critics of each agent
+    explained = math.fsum(last.values()) / len(last) if last else 0.0
     return Learnt(trained.gradient_steps, kl, size, variation, explained)
 
 

@@ -30,6 +30,7 @@ from training.desks.kind import Keeper
 from training.desks.trial import RLLIB, Control, Diverged, Listener, News, Request
 from training.rl.coefficients import NotFiniteError
 from training.rl.off_policy.ensemble import Ensemble, choose_weights
+from training.rl.off_policy.learner import EXPLAINED
 from training.rl.off_policy.networks import Actor
 from training.rl.off_policy.presets import build
 from training.rl.off_policy.trainer import OffPolicyTrainer
@@ -296,7 +297,7 @@ class _Course:
             entropy=figures.pop("entropy", 0.0),
             kl=0.0,
             clip_fraction=0.0,
-            explained_variance=0.0,
+            explained_variance=figures.pop(EXPLAINED, 0.0),
             validate_return=earned,
             validate_trades=sum(result.trades for result in results),
             agent=self._name,

@@ -22,6 +22,7 @@ from training.desks.online.plan import OnlinePlan
 from training.desks.online.play import play
 from training.desks.trial import Control, Diverged, Listener, News, Request, Trained
 from training.rl.coefficients import NotFiniteError
+from training.rl.off_policy.learner import EXPLAINED
 from training.rl.pool import Stopped
 from training.rl.presets import PASSIVE
 from training.study.evaluation import SessionResult, figures
@@ -108,7 +109,7 @@ class Course:
             entropy=0.0,
             kl=0.0,
             clip_fraction=0.0,
-            explained_variance=0.0,
+            explained_variance=means.pop(EXPLAINED, 0.0),
             validate_return=earned,
             validate_trades=sum(result.trades for result in results),
             agent="pqn",

@@ -14,7 +14,7 @@ from training.rl.dqn.coefficients import PqnCoefficients, epsilon_at
 from training.rl.dqn.dqn import QLearner, into_taken, taken
 from training.rl.dqn.labels import labels_of
 from training.rl.dqn.networks import QNetwork, explore, head_loss
-from training.rl.off_policy.learner import Average
+from training.rl.off_policy.learner import EXPLAINED, Average, explained
 from training.rl.off_policy.rounds import Figures, Part, Rounds, last_of
 from training.rl.protocols import Environment
 
@@ -49,7 +49,14 @@ class Pqn(QLearner):
         """Learn in place. The rest as `Learner`."""
         c = self._c = coefficients
         super().__init__(network, c.learning_rate, c.max_grad_norm, {}, precision=precision, average=average)
-        self.figures = ("loss", "error", "Q mean", "gradient norm", *(("heads loss",) if network.heads else ()))
+        self.figures = (
+            "loss",
+            "error",
+            "Q mean",
+            "gradient norm",
+            EXPLAINED,
+            *(("heads loss",) if network.heads else ()),
+        )
 
     @torch.no_grad()
     def update(self, observations: Tensor, actions: Tensor, goals: Tensor, labels: Tensor) -> Tensor:
@@ -65,7 +72,7 @@ class Pqn(QLearner):
             terms.append(term)
         self._pass.back(into_taken(errors / len(errors), values, actions), by_heads)
         found, norm = self._descend.take(loss)
-        return torch.stack([found, errors.abs().mean(), chosen.mean(), norm, *terms])
+        return torch.stack([found, errors.abs().mean(), chosen.mean(), norm, explained(chosen, goals), *terms])
 
 
 class PqnTrainer(Rounds):

@@ -14,6 +14,7 @@ from training.rl.off_policy.coefficients import OffPolicyCoefficients
 from training.rl.off_policy.networks import PRODUCTS, Actor, TwinCritics
 from training.rl.off_policy.replay import Transitions
 
+EXPLAINED, TINY = "explained variance", 1e-12
 Average = Callable[[Sequence[Tensor]], None]
 """For several processes with equal weights: replace all tensors by their means over the processes, in place."""
 
@@ -137,6 +138,13 @@ def follow(target: Tensor, source: Tensor, share: float) -> None:
     target.lerp_(source, share)
 
 
+@torch.no_grad()
+def explained(values: Tensor, goals: Tensor) -> Tensor:
+    """The share of what the goals vary that the values follow, at most 1: the mean over values (..., n); goals (n,)."""
+    missed = (values - goals).var(dim=-1, correction=0).mean()
+    return 1.0 - missed / goals.var(correction=0).clamp_min(TINY)
+
+
 class Learner:
     """What every learner has: its precision, its guard, and the state of its modules and of its steps of Adam."""
 
@@ -191,7 +199,7 @@ class Learner:
 class Agent(Learner, ABC):
     """An actor and twin critics that learn from transitions, on one device; how they learn is the subclass's."""
 
-    figures: tuple[str, ...] = ("critic loss", "Q mean", "critic gradient norm")
+    figures: tuple[str, ...] = ("critic loss", "Q mean", "critic gradient norm", EXPLAINED)
     """What `update` returns of each gradient step."""
     of_actor: tuple[str, ...]
     """And what of those in which the actor moved."""

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from training.rl.distributions import LOG_ROOT_TWO_PI
 from training.rl.off_policy.coefficients import OffPolicyCoefficients
-from training.rl.off_policy.learner import Agent, Average, follow
+from training.rl.off_policy.learner import Agent, Average, explained, follow
 from training.rl.off_policy.networks import Actor, TwinCritics
 from training.rl.off_policy.replay import Transitions
 
@@ -91,8 +91,9 @@ class Sac(Agent):
             loss = temperature_loss(self._temperature[0], log_probabilities, self._target_entropy)
             loss_of_temperature, _ = self._of_temperature.step(loss)
         values = self.critics(batch.observations, batch.actions, self._products)
-        loss, norm = self._of_critics.step(critic_loss(values, self._goals(batch, noise[1], temperature)))
-        found = torch.stack([loss, values.detach().mean(), norm])
+        goals = self._goals(batch, noise[1], temperature)
+        loss, norm = self._of_critics.step(critic_loss(values, goals))
+        found = torch.stack([loss, values.detach().mean(), norm, explained(values, goals)])
         of_actor = None
         if moves:
             values = self.critics(batch.observations, actions, self._products)

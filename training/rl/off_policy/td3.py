@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from training.rl.off_policy.coefficients import OffPolicyCoefficients
-from training.rl.off_policy.learner import Agent, Average, follow, in_one_piece
+from training.rl.off_policy.learner import Agent, Average, explained, follow, in_one_piece
 from training.rl.off_policy.networks import Actor, TwinCritics
 from training.rl.off_policy.replay import Transitions
 
@@ -63,8 +63,9 @@ class Td3(Agent):
         """One gradient step with this noise, standard normal (n, actions), on the target's actions."""
         self.updates += 1
         values = self.critics(batch.observations, batch.actions, self._products)
-        loss, norm = self._of_critics.step(critic_loss(values, self._goals(batch, noise)))
-        found = torch.stack([loss, values.detach().mean(), norm])
+        goals = self._goals(batch, noise)
+        loss, norm = self._of_critics.step(critic_loss(values, goals))
+        found = torch.stack([loss, values.detach().mean(), norm, explained(values, goals)])
         if self.updates % self._c.actor_delay:
             return found, None
         actions = self.actor.mean(batch.observations, self._products).tanh()

@@ -95,6 +95,9 @@ def test_a_trial_says_how_far_its_agents_came(settings: Settings, version: Path)
     assert trial.learnt.kl is not None
     assert trial.learnt.kl > 0.0
     assert 0.0 < trial.learnt.size <= 1.0
+    sac, td3 = ({p.agent: p for p in trial.curve}[agent].explained_variance for agent in ("sac", "td3"))
+    assert trial.learnt.explained_variance == pytest.approx((sac + td3) / 2)
+    assert all(0.0 != each <= 1.0 for each in (sac, td3))
 
 
 def test_without_a_proven_lead_a_policy_that_wants_all_of_every_stock_is_exported(

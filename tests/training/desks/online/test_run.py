@@ -130,6 +130,8 @@ def test_a_trial_says_how_far_it_came_from_the_network_that_it_began_as(study: S
     assert found.kl is not None
     assert found.kl > 0.0
     assert 1 / 3 <= found.size <= 1.0
+    assert found.explained_variance == study.trials[0].curve[-1].explained_variance
+    assert 0.0 != found.explained_variance <= 1.0
 
 
 def test_without_a_proven_lead_a_network_that_holds_nothing_is_exported(

@@ -105,7 +105,7 @@ def test_updates_are_due_by_the_stated_ratio() -> None:
 def test_pqn_takes_whole_epochs() -> None:
     progress = pqn().update()
     assert (progress.steps, progress.gradient_steps) == (40, 4)  # two epochs of two batches
-    assert progress.figures.keys() == {"loss", "error", "Q mean", "gradient norm", "heads loss"}
+    assert progress.figures.keys() == {"loss", "error", "Q mean", "gradient norm", "explained variance", "heads loss"}
 
 
 def test_the_share_of_uniform_actions_falls_and_then_stays() -> None:

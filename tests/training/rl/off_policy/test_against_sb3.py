@@ -17,8 +17,10 @@ from gymnasium import spaces
 from stable_baselines3 import SAC, TD3
 from stable_baselines3.common.logger import configure
 from stable_baselines3.common.type_aliases import ReplayBufferSamples
+from stable_baselines3.common.utils import explained_variance
 from torch import Tensor, nn
 
+from training.rl.off_policy.learner import explained
 from training.rl.off_policy.networks import Actor, TwinCritics
 from training.rl.off_policy.presets import RECIPES, build
 from training.rl.off_policy.replay import Transitions
@@ -239,3 +241,13 @@ def test_the_textbook_recipe_has_stable_baselines3_s_coefficients() -> None:
         model.target_policy_noise,
         model.target_noise_clip,
     )
+
+
+def test_what_the_critics_explain_is_what_stable_baselines3_measures_of_its_own() -> None:
+    generator = torch.Generator().manual_seed(3)
+    goals = torch.randn(ROWS, generator=generator)
+    values = torch.stack([0.5 * goals, torch.randn(ROWS, generator=generator)])
+    expected = [explained_variance(each.numpy(), goals.numpy()) for each in values]
+    assert float(explained(values, goals)) == pytest.approx(np.mean(expected), abs=1e-6)
+    assert float(explained(goals, goals)) == 1.0
+    assert float(explained(values[:, :1], goals[:1])) == 1.0  # one goal varies by nothing

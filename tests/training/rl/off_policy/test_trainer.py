@@ -208,6 +208,7 @@ def test_what_an_update_reports() -> None:
             "critic loss",
             "Q mean",
             "critic gradient norm",
+            "explained variance",
             "actor loss",
             "actor gradient norm",
             *more,
