@@ -462,9 +462,16 @@ def test_a_basket_s_orders_have_one_heading_and_two_versions_stand_side_by_side(
         if "versions" in found:
             (version, *_) = found["versions"]
             other = {**version, "version": "2030-01-01-other", "current": False, "running": False}
+            none, some = ([["test trades", n], ["test win rate", rate]] for n, rate in (("0", "0.0"), ("5", "0.4")))
             found["versions"] = [
-                {**version, "metrics": [*SAME, ["net return", "0.25"], ["max drawdown", "0.10"], ["fees usd", "5"]]},
-                {**other, "metrics": [*SAME, ["net return", "0.5"], ["max drawdown", "0.25"], ["fees usd", "7.5"]]},
+                {
+                    **version,
+                    "metrics": [*none, *SAME, ["net return", "0.25"], ["max drawdown", "0.10"], ["fees usd", "5"]],
+                },
+                {
+                    **other,
+                    "metrics": [*some, *SAME, ["net return", "0.5"], ["max drawdown", "0.25"], ["fees usd", "7.5"]],
+                },
             ]
         return found
 
@@ -475,13 +482,18 @@ def test_a_basket_s_orders_have_one_heading_and_two_versions_stand_side_by_side(
     watched = opened("models", "#compare tr[data-compared]", answers=between)
     cells = {
         name: watched.page.locator(f'#compare tr[data-compared="{name}"] td').all_text_contents()
-        for name in ("net return", "max drawdown", "fees usd")
+        for name in ("net return", "max drawdown", "fees usd", "test win rate")
     }
     assert cells == {
         "net return": ["25.00 %", "50.00 %", "better by 25.00 points"],
         "max drawdown": ["−10.00 %", "−25.00 %", "worse by 15.00 points"],
         "fees usd": ["$5.00", "$7.50", "worse by $2.50"],
+        "test win rate": ["–", "40.00 %", "–"],  # no trade, no rate
     }
+    rates = [
+        re.findall(r"win rate(–|[\d.]+ %)", each) for each in watched.page.locator("#versions tr").all_text_contents()
+    ]
+    assert rates[1:] == [["–"], ["40.00 %"]]
     assert watched.page.locator('#compare tr[data-compared="trades"] td').last.text_content() == "–"
     assert "answers now" not in (watched.page.locator("#versions").text_content() or "")  # the desk has stopped
     assert watched.page.locator("#versions .badge").first.text_content() == "answered last"

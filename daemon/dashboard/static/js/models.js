@@ -100,9 +100,19 @@ const KEY = ["net return", "max drawdown", "sharpe annual", "trades", "win rate"
 const PARTS = /(return|drawdown|win rate|hit rate|exposure|deviation|worst session)$/;
 const AMOUNT = /usd$/;
 
-function metrics({ version, metrics: pairs }) {
+// The figures of a manifest by name; without a trade there is no rate.
+const RATE = /(win rate|hit rate)$/;
+
+function figuresOf(line) {
+  const all = new Map(line.metrics);
+  for (const name of all.keys()) if (RATE.test(name) && all.get(name.replace(RATE, "trades")) === "0") all.set(name, "");
+  return all;
+}
+
+function metrics(line) {
+  const known = figuresOf(line);
+  const [pairs, version] = [[...known], line.version];
   if (!pairs.length) return "none";
-  const known = new Map(pairs);
   const key = KEY.filter((name) => known.has(name));
   const rest = pairs.filter(([name]) => !key.includes(name));
   const sessions = known.get("test sessions");
@@ -119,7 +129,7 @@ function metrics({ version, metrics: pairs }) {
 // A figure of a manifest in its unit: a share as a percentage, a drawdown below zero, USD with cents.
 function figure(name, value) {
   const found = Number(value);
-  if (value === undefined || value === "" || Number.isNaN(found)) return value ?? "–";
+  if (value === undefined || value === "" || Number.isNaN(found)) return value || "–";
   if (/drawdown$/.test(name)) return percent(-Math.abs(found), 2);
   if (PARTS.test(name)) return percent(found, 2);
   if (AMOUNT.test(name)) return usd(found);
@@ -144,22 +154,20 @@ function commands(store, lines) {
 // Which way is better: up, or down; of other figures neither is.
 const UP = /(return|sharpe annual|worst session|win rate|hit rate|accuracy|profit factor)$/;
 const DOWN = /(drawdown|fees usd|log loss|brier|calibration error)$/;
-const RATE = /(win rate|hit rate)$/;
 
 // What two manifests say, a line each, and whether B is better than A where that can be said.
 function sideBySide(one, other) {
-  const all = [one, other].map((line) => new Map(line.metrics));
-  const value = (known, name) => (RATE.test(name) && known.get(name.replace(RATE, "trades")) === "0" ? "" : known.get(name)); // no trade, no rate
+  const all = [one, other].map(figuresOf);
   const lines = [...new Set(all.flatMap((known) => [...known.keys()]))].map((name) => {
-    const [a, b] = all.map((known) => value(known, name));
+    const [a, b] = all.map((known) => known.get(name));
     return [words(name), figure(name, a), figure(name, b), difference(name, a, b), all.every((known) => known.has(name))];
   });
   const shown = (caption, some) => table(
     caption,
     [
       { name: "Figure", of: ([name]) => name },
-      { name: "A", number: true, title: one.version, of: (line) => line[1] || "–" },
-      { name: "B", number: true, title: other.version, of: (line) => line[2] || "–" },
+      { name: "A", number: true, title: one.version, of: (line) => line[1] },
+      { name: "B", number: true, title: other.version, of: (line) => line[2] },
       { name: "B against A", number: true, of: (line) => line[3] || "–" },
     ],
     some,
