@@ -5,6 +5,7 @@ Every expected value is read off the written rules: seconds of `execution`, the 
 
 from __future__ import annotations
 
+from dataclasses import replace
 from decimal import Decimal
 
 import pytest
@@ -13,7 +14,7 @@ from daemon.core import events as ev
 from daemon.core.effects import AskPolicy, CancelOrder, SubmitOrder
 from strategies.kit.contract import Bar
 from tests.support.core.desk import of
-from tests.support.core.two_shares import SECOND, SYMBOLS, Desk
+from tests.support.core.two_shares import RULES, SECOND, SYMBOLS, Desk
 
 
 def test_a_minute_is_asked_about_once_when_both_bars_are_there() -> None:
@@ -71,6 +72,24 @@ def test_a_sale_of_the_policy_goes_below_the_bid_and_without_any_quote_to_the_ma
     assert of(d.tick(4, 5.9), SubmitOrder) == []
     (order,) = of(d.tick(4, 6.0), SubmitOrder)
     assert (order.symbol, order.side, order.quantity, order.limit_price) == ("SPY", -1, 10, None)
+
+
+def test_a_sale_of_the_policy_goes_beyond_a_buy_that_does_not_end() -> None:
+    """The buy's limit is 100.23, and a sale would go to 99.80: the broker refuses what crosses the buy."""
+    d = Desk(replace(RULES, execution=replace(RULES.execution, exit_limit_attempts=9)))
+    d.minute(0)
+    sent = d.answer(1.0, 0.0)
+    (buy,) = d.take(sent)
+    d.put(d.account.fill(buy, 4, "100", d.state.now_ns))
+    tried: list[tuple[int, Decimal | None]] = []
+    for minute in range(1, 6):
+        d.minute(minute)
+        d.answer(0.0, 0.0)
+        now = d.at(minute + 1, 40.0)
+        for sale in of(d.put(ev.QuotesReceived(now, 0, (d.quote("SPY", now),))), SubmitOrder):
+            tried.append((sale.quantity, sale.limit_price))
+            d.put(ev.OrderRejected(now, sale.client_order_id, "403 potential wash trade detected"))
+    assert tried == [(4, Decimal(price)) for price in ("99.80", "99.80", "100.24", "100.24", "100.24")]
 
 
 def test_a_bar_that_leaps_away_from_its_own_symbol_s_price_is_refused_unless_its_quotes_support_it() -> None:

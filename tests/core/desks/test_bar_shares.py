@@ -234,6 +234,16 @@ def test_a_paper_broker_is_there_only_where_no_real_one_is(strategy: Any, mode: 
     assert (desk_of(strategy).paper(RULES, mode) is not None) is paper
 
 
+def test_an_order_for_the_opening_auction_trades_at_the_open_of_the_first_bar() -> None:
+    market: Any = machine().market
+    order = SubmitOrder("b", "SPY", +1, 10, Decimal(501), "", MONDAY.close_ns, auction=True)
+    state, _ = market.step(market.start(), SCHEDULED)
+    state, _ = market.step(state, ev.ClockTicked(MONDAY.open_ns - 10 * MINUTE), (order,))
+    state, told = market.step(state, bar(0, 500.0))
+    assert [(f.quantity, f.price) for f in told if isinstance(f, ev.OrderFilled)] == [(10, Decimal(500))]
+    assert state.orders == ()
+
+
 def test_a_bar_outside_of_the_session_fills_and_quotes_nothing() -> None:
     market = machine().market
     assert market is not None

@@ -236,6 +236,7 @@ def test_shares_owed_are_bought_back_up_to_what_is_owed() -> None:
         ("oversell", at(COVER, book={"positions": held(100, "SPY", 0)})),
         ("oversell", at(LEAVE)),
         ("oversell", at(replace(LEAVE, quantity=1))),  # of nothing
+        ("oversell", at(replace(COVER, quantity=1))),  # nothing is owed
     ],
 )
 def test_an_exit_does_not_skip_the_gates_against_doing_it_twice_or_too_much(name: str, moment: At) -> None:

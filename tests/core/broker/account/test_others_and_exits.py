@@ -611,7 +611,8 @@ def unexplained(d: Desk, account: Account, minute: float, amount: str = "-1.01")
 def test_cash_beyond_a_fee_denies_new_risk_and_is_told_before_it_halts() -> None:
     d = at_broker(account := Account())
     unexplained(d, account, 1)
-    assert (d.halted(), d.state.risk.reconciled, alarms(d.effects)) == ("", False, ["cash_unexplained"])
+    d.put(account.report(d.at(1, 20)))
+    assert (d.halted(), d.state.risk.reconciled, alarms(d.effects)) == ("", False, ["cash_unexplained"])  # once
     d.bar(1)
     d.answer(BUY_CALL)
     assert list(d.state.stats.denials) == ["not_reconciled"]

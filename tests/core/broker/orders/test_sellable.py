@@ -7,9 +7,11 @@ from __future__ import annotations
 
 from decimal import Decimal
 
+import pytest
 from msgspec.structs import replace
 
 from daemon.core import events as ev
+from daemon.core.broker.sellable import Leave
 from daemon.core.effects import AskBroker, SubmitOrder
 from tests.support.core.account import Account, agreed, at_broker
 from tests.support.core.daily_desk import KEEP
@@ -27,6 +29,18 @@ def overtaken(account: Account) -> tuple[Desk, ev.BrokerReported]:
     before = account.report(d.at(1, 5))
     d.put(account.fill(name, 9, "2.00", d.at(1, 6)))
     return d, replace(before, time_ns=d.at(1, 8))
+
+
+@pytest.mark.parametrize(
+    ("side", "wanted", "limit"),
+    [(-1, "1.90", "2.13"), (-1, "2.20", "2.20"), (+1, "2.20", "2.13"), (+1, "1.90", "1.90"), (-1, None, "2.13")],
+)
+def test_an_exit_past_a_stuck_order_keeps_to_the_limit_that_crosses_nothing(
+    side: int, wanted: str | None, limit: str
+) -> None:
+    """No sale below 2.13 USD, no buy above it."""
+    way = Leave(4, beyond=Decimal("2.13"))
+    assert way.limit(None if wanted is None else Decimal(wanted), side) == Decimal(limit)
 
 
 def test_a_report_that_a_fill_overtook_holds_back_no_exit() -> None:

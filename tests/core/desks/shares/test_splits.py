@@ -13,10 +13,11 @@ from msgspec.structs import replace
 
 from daemon.core import events as ev
 from daemon.core.effects import AskBroker, AskPolicy, SubmitOrder
+from strategies.kit.contract import Session
 from tests.support.core.account import Account, line
 from tests.support.core.daily_desk import LAST_FRIDAY, DailyDesk, bar, orders
 from tests.support.core.daily_live import ADOPT, with_shares
-from tests.support.core.desk import HALF_DAY, MONDAY, alarms, of
+from tests.support.core.desk import DAY, HALF_DAY, MONDAY, alarms, of
 
 RATIOS = [
     ("2", 100, "50"),
@@ -27,6 +28,7 @@ RATIOS = [
     ("0.5", 25, "200"),
 ]
 WHOLE = Decimal(10_000)
+WEDNESDAY = Session("2024-06-26", LAST_FRIDAY.open_ns - 2 * DAY, LAST_FRIDAY.close_ns - 2 * DAY)  # before that Friday
 
 
 def holding(account: Account) -> DailyDesk:
@@ -125,6 +127,16 @@ def test_after_the_ledger_s_line_nothing_is_decided_until_the_bars_are_adjusted(
     seen = d.strategy.seen[-1]
     assert abs(seen.prices[0] / d.strategy.known(d.state.strategy)["AAA"][-1].close - 1) < 0.02
     assert (d.state.basket.unadjusted, d.state.basket.splits) == ((), ())
+
+
+def test_the_newest_bar_says_whether_the_bars_are_still_of_the_old_shares() -> None:
+    d = holding(account := Account())
+    closes = ((WEDNESDAY, 50.0), (LAST_FRIDAY, 50.0), (MONDAY, 100.0))  # it doubled on Monday
+    d.put(ev.HistoryAdjusted(d.state.now_ns, "AAA", tuple(bar("AAA", day, close) for day, close in closes)))
+    account.positions["AAA"] = (100, Decimal(50))
+    in_two_lines(account, "AAA", 50, 100)
+    reported(d, account, -19)
+    assert d.state.basket.unadjusted == ("AAA",)
 
 
 def test_a_price_that_a_split_would_explain_waits_for_the_broker_s_word_on_the_quantity() -> None:
