@@ -10,7 +10,42 @@ from typing import Any
 
 import pytest
 
-from daemon.journal.outcomes import Booked, Ordered, became, shown_outcome, why_no_change
+from daemon.journal.outcomes import (
+    Baskets,
+    Booked,
+    Ordered,
+    became,
+    booked,
+    orders_of,
+    read_baskets,
+    reasons,
+    shown_outcome,
+    why_no_change,
+)
+
+
+class Rows:
+    """A reader of tables in memory."""
+
+    def __init__(self, db: sqlite3.Connection) -> None:
+        self.db = db
+
+    def query(self, sql: str, values: Any = ()) -> list[sqlite3.Row]:
+        """All rows."""
+        return self.db.execute(sql, values).fetchall()
+
+    def table(self, name: str, columns: str, *rows: tuple[object, ...]) -> None:
+        """A table of these rows."""
+        self.db.execute(f"CREATE TABLE {name} ({columns})")
+        self.db.executemany(f"INSERT INTO {name} VALUES ({', '.join('?' * len(columns.split(',')))})", rows)
+
+
+@pytest.fixture
+def empty() -> Iterator[Any]:
+    """Without a table."""
+    with closing(sqlite3.connect(":memory:")) as db:
+        db.row_factory = sqlite3.Row
+        yield Rows(db)
 
 
 def test_a_decision_without_an_order_changed_nothing() -> None:
@@ -51,28 +86,13 @@ def test_a_decision_is_told_by_what_its_orders_did(
     assert became(shown, orders, did, coming=coming) == expected
 
 
-class Rows:
-    """A reader of tables in memory."""
-
-    def __init__(self, db: sqlite3.Connection) -> None:
-        self.db = db
-
-    def query(self, sql: str, values: Any = ()) -> list[sqlite3.Row]:
-        """All rows."""
-        return self.db.execute(sql, values).fetchall()
-
-
 @pytest.fixture
-def rows() -> Iterator[Any]:
+def rows(empty: Any) -> Any:
     """AAA holds 5 after two moves of one event, BBB 3; 0.23 USD of cash are left at 10 ns."""
-    with closing(sqlite3.connect(":memory:")) as db:
-        db.row_factory = sqlite3.Row
-        db.execute("CREATE TABLE moves (symbol TEXT, held INTEGER, seq INTEGER, part INTEGER, at_ns INTEGER)")
-        moves = [("AAA", 9, 1, 0, 5), ("AAA", 5, 1, 1, 5), ("BBB", 3, 2, 0, 6), ("BBB", 30, 3, 0, 20)]
-        db.executemany("INSERT INTO moves VALUES (?, ?, ?, ?, ?)", moves)
-        db.execute("CREATE TABLE equity (time_ns INTEGER, cash_usd TEXT)")
-        db.executemany("INSERT INTO equity VALUES (?, ?)", [(1, "1000"), (9, "0.2291"), (30, "7")])
-        yield Rows(db)
+    moves = [("AAA", 9, 1, 0, 5), ("AAA", 5, 1, 1, 5), ("BBB", 3, 2, 0, 6), ("BBB", 30, 3, 0, 20)]
+    empty.table("moves", "symbol, held, seq, part, at_ns", *moves)
+    empty.table("equity", "time_ns, cash_usd", (1, "1000"), (9, "0.2291"), (30, "7"))
+    return empty
 
 
 @pytest.mark.parametrize(
@@ -96,3 +116,66 @@ def test_a_basket_without_an_order_says_what_it_wanted_and_the_cash(
 def test_a_target_that_is_no_basket_has_the_general_reason(rows: Any, target: str | None) -> None:
     row: Any = {"target": target, "time_ns": 10}
     assert why_no_change(rows, row).startswith("the cash covered no share of it, or ")
+
+
+# --- orders, fills and reasons ------------------------------------------------------------------------------------
+
+
+def test_the_orders_of_a_decision_are_summed_by_symbol_and_side_and_none_of_another_decision(empty: Any) -> None:
+    empty.table(
+        "orders", "work, symbol, side, quantity, filled, status",
+        ("1.AAA", "AAA", -1, 8, 3, "canceled"), ("1.AAA", "AAA", -1, 5, 5, "filled"),  # the second sold the rest
+        ("1.BBB", "BBB", 1, 4, 1, "partial"), ("1.BBB", "BBB", 1, 2, 0, "rejected"),
+        ("10.AAA", "AAA", -1, 90, 0, "accepted"), ("11.0", "AAA", -1, 7, 7, "filled"),
+        ("0.0", "CCC", 1, 1, 1, "filled"),
+    )  # fmt: skip
+    assert set(orders_of(empty, 1)) == {Ordered("AAA", -1, 8, 8, works=False), Ordered("BBB", 1, 4, 1, works=True)}
+
+
+def test_the_profit_of_a_decision_is_that_of_its_fills_and_of_the_trades_that_they_ended(empty: Any) -> None:
+    moves = [
+        (1, "enter", -0.25, -0.25, 5), (2, "part", 40.0, None, 5), (2, "leave", 60.004, 99.754, 5),
+        (2, "leave", -10.0, -10.5, 6), (2, "leave", 7.0, 7.0, 0),  # the last is of no position
+        (3, "leave", 1.0, 1.0, 7),
+    ]  # fmt: skip
+    assert booked(empty, (1, 2)) == {}  # of an older release
+    empty.table("moves", "decision, step, realized_usd, pnl_usd, opened_ns", *moves)
+    assert booked(empty, ()) == {}
+    assert booked(empty, (1, 2, 9)) == {1: Booked(-0.25, 0, 0.0), 2: Booked(90.0, 2, 89.25)}
+
+
+def test_baskets_that_sent_no_order_are_counted_beside_those_that_did(empty: Any) -> None:
+    decided = [(1, "ordered", "1."), (2, "ordered", "2."), (3, "ordered", "3."), (4, "ordered", "4.0"), (5, "hold", "")]
+    empty.table("decisions", "decision, outcome, work", *decided)
+    empty.table("orders", "work", ("1.AAA",), ("20.AAA",))
+    assert (read_baskets(empty), read_baskets(empty, (3,))) == (Baskets(3, 2), Baskets(3, 1))
+
+
+@pytest.mark.parametrize(
+    ("row", "shown", "expected"),
+    [
+        (
+            {"gates": {"near_close": "28 minutes left", "halted": "", "oversell": None, "low_confidence": "0.4"}},
+            "denied",
+            ("Denied: near close, 28 minutes left.", "Denied: low confidence, 0.4."),
+        ),
+        ({"gates": {"not_reconciled": "not reconciled: no report"}}, "denied", ("Denied: not reconciled: no report.",)),
+        ({"kind": "rule", "action": "STOP_LOSS"}, "exit", ("A rule decided: stop loss.",)),
+        ({"action": "BUY_CALL", "resolved": "HOLD"}, "hold", ("With what was held then, buy call means hold.",)),
+        ({"resolved": None}, "hold", ("No order was wanted: nothing is to change.",)),
+        ({"resolved": "HOLD"}, "hold", ("No order was wanted: nothing is to change.",)),
+        ({"resolved": "HOLD"}, "ordered", ()),
+        (
+            {"target": '[{"symbol":"CCC","goal":2}]', "time_ns": 10},
+            "no_change",
+            ("No order followed: it wanted to buy 1 symbol with $0.23 of cash.",),
+        ),
+    ],
+)
+def test_why_nothing_more_became_of_a_decision_is_told_in_sentences(
+    rows: Any, row: dict[str, Any], shown: str, expected: tuple[str, ...]
+) -> None:
+    full: Any = {"kind": "policy", "action": "HOLD", "target": None} | row
+    full["gates"] = json.dumps(row["gates"]) if "gates" in row else None
+    full.setdefault("resolved", full["action"])
+    assert reasons(rows, full, shown) == expected
