@@ -116,7 +116,6 @@ class Wanted(msgspec.Struct, frozen=True, kw_only=True):
     side: str = ""
     result: str = ""
     open_only: bool = False
-    closed_only: bool = False
     sort: str = "time"
     limit: int = 0  # 0: all
     offset: int = 0
@@ -133,7 +132,7 @@ def read_trades(reader: JournalReader, wanted: Wanted) -> Found:
             "symbol": wanted.symbol,
             "right": wanted.side[:1].upper(),
             "side": wanted.side,
-            "limit": wanted.limit or -1,
+            "limit": wanted.limit,
             "offset": wanted.offset,
         }
         chosen = _BASE + _where(wanted)
@@ -187,8 +186,8 @@ def _where(wanted: Wanted) -> str:
         where += " AND side = :side"
     if wanted.result:
         where += f" AND left_ns IS NOT NULL AND pnl_usd {'>' if wanted.result == 'win' else '<'} 0"
-    if wanted.open_only or wanted.closed_only:
-        where += f" AND left_ns IS {'' if wanted.open_only else 'NOT '}NULL"
+    if wanted.open_only:
+        where += " AND left_ns IS NULL"
     return where
 
 

@@ -15,13 +15,13 @@ from msgspec.structs import replace
 
 from daemon.core import events as ev
 from daemon.core.limits import Broker, Risk, Sizing, Trading
-from daemon.core.records import DecisionRow, FillRow, OrderRow, Row
+from daemon.core.records import DecisionRow, FillRow, MoveRow, OrderRow, Row
 from daemon.journal.journal import Journal
 from daemon.journal.reader import JournalReader
 from daemon.journal.rows import Batch
-from daemon.journal.trades import Found, Trade, Wanted, day_begin, day_end, read_trades
+from daemon.journal.trades import Found, Trade, Wanted, day_begin, day_end, read_trades, trades_of_decision
 from tests.support.core.account import Account, agreed, line
-from tests.support.core.daily_desk import DailyDesk
+from tests.support.core.daily_desk import KEEP, DailyDesk
 from tests.support.core.desk import (
     BUY_CALL,
     BUY_PUT,
@@ -128,18 +128,28 @@ def test_a_stop_is_why_a_trade_was_left_and_the_last_fill_is_its_worst(tmp_path:
 
 
 def test_an_open_trade_has_its_profit_at_the_newest_mark(tmp_path: Path) -> None:
+    """4 of 9 are sold 20 USD above their cost, 5 are marked 50 USD above it, then sold at it. Fees to a millionth."""
     d = desk(RIDE)
-    d.holds()
-    sold(d, TRIM_50, 1, "2.20")
-    kept = d.held[CALL]
+    d.fill(d.buys(), 9, "2.00", fees="0.900001")
+    sold(d, TRIM_50, 1, "2.20", fees="0.40")
     d.bar(2, quotes=(quote(CALL, "2.48", "2.52"),))
-    path = journal_of(tmp_path, list(d.rows))
-    found = found_in(path, Wanted(open_only=True))
-    (trade,) = found.trades
-    assert (trade.left_ns, trade.held, trade.why_left, trade.exit_decision) == (None, kept, "", None)
-    assert trade.pnl_usd == pytest.approx((9 - kept) * 20 + kept * 50)
-    assert (found.totals.trades, found.totals.open, found.totals.open_usd) == (0, 1, trade.pnl_usd)
-    assert found_in(path, Wanted(closed_only=True)).trades == ()
+    (tmp_path / "open").mkdir()
+    found = found_in(journal_of(tmp_path / "open", list(d.rows)), Wanted(open_only=True))
+    (trade,), sums = found.trades, found.totals
+    assert (trade.left_ns, trade.held, trade.why_left, trade.exit_decision) == (None, 5, "", None)
+    assert (trade.pnl_usd, trade.realized_usd, trade.unrealized_usd) == (328.699999, 78.699999, 250.0)
+    assert (sums.trades, sums.open, sums.open_usd, sums.open_fees_usd) == (0, 1, 328.699999, 1.300001)
+    assert (sums.open_realized_usd, sums.open_unrealized_usd) == (78.699999, 250.0)
+    assert (sums.pnl_usd, sums.fees_usd, sums.win_rate, sums.held_s) == (0.0, 0.0, None, None)
+    d.fill(sent(d.answer(EXIT)).client_order_id, 5, "2.00", fees="0.000001")
+    (trade,), sums = (found := found_in(journal_of(tmp_path, list(d.rows)))).trades, found.totals
+    assert (trade.pnl_usd, trade.unrealized_usd, sums.pnl_usd, sums.fees_usd) == (78.699998, None, 78.699998, 1.300002)
+    assert (sums.open, sums.open_usd, sums.open_realized_usd, sums.open_unrealized_usd) == (0, None, 0.0, None)
+
+
+def test_a_journal_without_a_trade_has_sums_of_nothing(tmp_path: Path) -> None:
+    path = journal_of(tmp_path, [])
+    assert found_in(path) == found_in(path, Wanted(symbol="SPY", limit=1)) == Found()
 
 
 def test_the_next_position_in_the_same_symbol_is_another_trade(tmp_path: Path) -> None:
@@ -248,8 +258,18 @@ def test_fees_and_dividends_of_the_ledger_are_in_no_trade_but_in_the_sums(tmp_pa
     account.book(line("FEE", amount="-0.31"))
     account.book(line("DIV", "SPY", amount="2.50"))
     agreed(d, account, 2)
-    found = found_in(journal_of(tmp_path, list(d.rows)))
+    path = journal_of(tmp_path, list(d.rows))
+    found = found_in(path)
     assert (len(found.trades), found.totals.other_usd) == (1, 2.19)
+    (at_ns,) = {row.time_ns for row in d.rows if isinstance(row, MoveRow) and not row.opened_ns}
+    for wanted, other in (
+        (Wanted(start_ns=at_ns, end_ns=at_ns), 2.19),
+        (Wanted(start_ns=at_ns + 1), 0.0),
+        (Wanted(end_ns=at_ns - 1), 0.0),
+        *[(one, 0.0) for one in (Wanted(symbol="SPY"), Wanted(side="long"), Wanted(result="win"))],
+        (Wanted(open_only=True), 0.0),
+    ):
+        assert found_in(path, wanted).totals.other_usd == other
 
 
 def test_a_correction_after_the_end_is_in_no_trade(tmp_path: Path) -> None:
@@ -311,6 +331,7 @@ def test_filters_sorts_and_sums(tmp_path: Path) -> None:
     assert shown(**monday, sort="duration") == [-180.0, 90.0]
     assert shown(result="win") == shown(side="call") == shown(symbol=CALL) == [90.0]
     assert shown(result="loss") == [-180.0]
+    assert shown(side="put") == shown(limit=2) == shown()[:2]
     assert shown(symbol="SPY") == shown() == shown(side="long")
     assert shown(symbol="SP") == shown(side="short") == []
     assert (shown(limit=1, offset=1), shown(start_ns=day_begin(TUESDAY.date))) == ([-180.0], shown(open_only=True))
@@ -334,6 +355,22 @@ def test_filters_sorts_and_sums(tmp_path: Path) -> None:
 )
 def test_a_day_is_new_york_s_and_any_day_is_a_time_that_sqlite_holds(day: str, begin: int, end: int) -> None:
     assert (day_begin(day), day_end(day)) == (begin, end)
+
+
+def test_the_trades_of_a_decision_are_those_that_it_changed_the_largest_first(tmp_path: Path) -> None:
+    d = DailyDesk().fund().holds(AAA=60, BBB=20)  # by the first decision, at 100.00
+    d.begin(TUESDAY)
+    d.due()
+    d.fill(sent(d.answer(50, KEEP, KEEP)).client_order_id, 10, "101")
+    d.quotes(0, AAA="101", BBB="96")  # +60 and −80 USD
+    with closing(JournalReader(journal_of(tmp_path, list(d.rows)))) as reader:
+        found = [trades_of_decision(reader, *asked) for asked in ((1, 9), (1, 1), (2, 9), (3, 9))]
+    assert [[(trade.symbol, trade.pnl_usd) for trade in trades] for trades in found] == [
+        [("BBB", -80.0), ("AAA", 60.0)],
+        [("BBB", -80.0)],
+        [("AAA", 60.0)],
+        [],
+    ]
 
 
 def test_the_view_of_the_journal_has_the_same_trades_for_plain_sql(tmp_path: Path) -> None:
