@@ -22,7 +22,6 @@ from daemon.journal.outcomes import (
     NO_CHANGE,
     SHOWN,
     WHY_NO_CHANGE,
-    Booked,
     became,
     booked,
     orders_of,
@@ -68,7 +67,7 @@ def run(options: argparse.Namespace, console: Console) -> int:
         raise NotFound(f"no decision in {options.state_dir} matches")
     lead_on(options, "decisions", "--bar", new_york_text(rows[0]["bar_ns"])[:16].replace(" ", "T"))
     table = Table("decision", "bar (New York)", "action", "resolved", "confidence", "outcome", "denied by")
-    did = booked(reader, [row["decision"] for row in rows if row["work"]])
+    outcomes = _outcomes(reader, rows, coming)
     for row in rows[::-1]:
         denied = ", ".join(name for name, reason in json.loads(row["gates"] or "{}").items() if reason)
         confidence = "" if row["confidence"] is None else f"{row['confidence']:.4f}"
@@ -78,7 +77,7 @@ def run(options: argparse.Namespace, console: Console) -> int:
             row["action"],
             row["resolved"],
             confidence,
-            _outcome(reader, row, did, coming),
+            outcomes[row["decision"]],
             denied,
         )
     print_table(console, table, "resolved", "denied by")
@@ -95,12 +94,15 @@ def _coming(reader: JournalReader) -> tuple[int, ...]:
     return () if newest is None or reader.meta().get("mode") == "replay" else (newest,)
 
 
-def _outcome(reader: JournalReader, row: sqlite3.Row, did: dict[int, Booked], coming: tuple[int, ...]) -> str:
-    """Return the `shown` outcome, and how the orders ended where some followed."""
-    decision = row["decision"]
-    orders = orders_of(reader, decision) if row["work"] else ()
-    found = became(row["shown"], orders, did.get(decision), coming=decision in coming)
-    return row["shown"] if found == row["shown"] else f"{row['shown']}, {found.replace('_', ' ')}"
+def _outcomes(reader: JournalReader, rows: Sequence[sqlite3.Row], coming: tuple[int, ...]) -> dict[int, str]:
+    """Return the `shown` outcome of each decision, and how its orders ended where some followed."""
+    did, texts = booked(reader, [row["decision"] for row in rows if row["work"]]), {}
+    for row in rows:
+        decision, shown = row["decision"], row["shown"]
+        orders = orders_of(reader, decision) if row["work"] else ()
+        found = became(shown, orders, did.get(decision), coming=decision in coming)
+        texts[decision] = shown if found == shown else f"{shown}, {found.replace('_', ' ')}"
+    return texts
 
 
 def _decisions(coming: tuple[int, ...]) -> str:
@@ -123,7 +125,7 @@ def _explain(reader: JournalReader, options: argparse.Namespace, console: Consol
         nearest = f"; the nearest one is {new_york_text(near[0]['bar_ns'])}" if near else ""
         raise NotFound(f"no decision for the bar that starts {new_york_text(bar_ns)}{nearest}")
     spec = strategy_of(reader.meta()).spec
-    did = booked(reader, [row["decision"] for row in rows if row["work"]])
+    outcomes = _outcomes(reader, rows, coming)
     for row in rows:
         console.rule(f"decision {row['decision']} · bar {new_york_text(row['bar_ns'])} · {row['kind']}", align="left")
         tables: list[Table] = []
@@ -153,7 +155,7 @@ def _explain(reader: JournalReader, options: argparse.Namespace, console: Consol
             console.print(f"model {row['model']}", highlight=False)
         target = "" if spec.shown_by_symbol else f", target {row['target'] or '-'}"
         console.print(f"action {row['action']}, resolved to {row['resolved']}{target}")
-        console.print(f"outcome: {_outcome(reader, row, did, coming)}")
+        console.print(f"outcome: {outcomes[row['decision']]}")
         if row["gates"]:
             verdicts = {"": "passed", None: "not put to this intent"}
             console.print(

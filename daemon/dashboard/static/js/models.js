@@ -100,9 +100,9 @@ const KEY = ["net return", "max drawdown", "sharpe annual", "trades", "win rate"
 const PARTS = /(return|drawdown|win rate|hit rate|exposure|deviation|worst session)$/;
 const AMOUNT = /usd$/;
 
-// The figures of a manifest by name; without a trade there is no rate.
 const RATE = /(win rate|hit rate)$/;
 
+// The figures of a manifest by name; without a trade there is no rate.
 function figuresOf(line) {
   const all = new Map(line.metrics);
   for (const name of all.keys()) if (RATE.test(name) && all.get(name.replace(RATE, "trades")) === "0") all.set(name, "");
@@ -111,10 +111,9 @@ function figuresOf(line) {
 
 function metrics(line) {
   const known = figuresOf(line);
-  const [pairs, version] = [[...known], line.version];
-  if (!pairs.length) return "none";
+  if (!known.size) return "none";
   const key = KEY.filter((name) => known.has(name));
-  const rest = pairs.filter(([name]) => !key.includes(name));
+  const rest = [...known].filter(([name]) => !key.includes(name));
   const sessions = known.get("test sessions");
   const list = (names) => figures(names.map(([name, value, called = name]) => [words(called), figure(name, value)]), "figures small");
   return el(
@@ -122,7 +121,7 @@ function metrics(line) {
     {},
     key.length > 0 && el("small", {}, sessions ? `On the ${count(Number(sessions), "test session")} of the last fold:` : "On the test sessions of the last fold:"),
     key.length > 0 && list(key.map((name) => [name, known.get(name), name.replace(/^test /, "").replace(/ usd$/, "")])),
-    rest.length > 0 && more(`metrics ${version}`, key.length ? `${count(rest.length, "other figure")}` : count(rest.length, "figure"), list(rest)),
+    rest.length > 0 && more(`metrics ${line.version}`, key.length ? `${count(rest.length, "other figure")}` : count(rest.length, "figure"), list(rest)),
   );
 }
 
