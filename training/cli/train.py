@@ -320,7 +320,8 @@ def _contradiction(chosen: argparse.Namespace, known: TrainingKind) -> str:
     sizes = ("train_sessions", "validate_sessions", "test_sessions", "purge_sessions")
     if known.procedure is not None:
         for name in ("folds", *sizes, "reference_years"):
-            if getattr(chosen, name):
+            value = getattr(chosen, name)
+            if value is not None and value is not False:
                 return f"--{name.replace('_', '-')} is not for {chosen.strategy}: its procedure has its own folds"
         if chosen.ensemble == SEEDS:
             return f"--ensemble is not for {chosen.strategy}: its procedure joins what it trains"

@@ -117,7 +117,8 @@ class Settings:
     @property
     def strict(self) -> bool:
         """Whether the folds are stated, so that a file that is too short for them is refused."""
-        return self.folds > 1 or self.walk != self.kind.walk
+        sizes = (self.train_sessions, self.validate_sessions, self.test_sessions, self.purge_sessions)
+        return self.folds > 1 or sizes != (None,) * len(sizes)
 
     def anywhere(self) -> Settings:
         """The same for a process in another folder or on another machine: files by their whole paths."""

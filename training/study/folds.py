@@ -67,12 +67,10 @@ def _needed(rule: Walk, count: int, least: int) -> str:
 
 
 def _years(dates: Sequence[str]) -> list[int]:
-    """Where the tested years begin; the end of a file with less than half a year in it belongs to the year before."""
+    """Where the tested years begin; a year with less than half of its sessions belongs to the test before it."""
     years = [int(date[:4]) for date in dates]
     begins = [at for at, year in enumerate(years) if year >= FIRST_YEAR and (at == 0 or years[at - 1] < year)]
-    if len(begins) > 1 and len(dates) - begins[-1] < SESSIONS_A_YEAR // 2:
-        begins.pop()
-    return begins
+    return [at for at in begins if at == begins[0] or years.count(years[at]) >= SESSIONS_A_YEAR // 2]
 
 
 def _fold(dates: Sequence[str], rule: Walk, begin: int, end: int) -> Fold:

@@ -172,6 +172,7 @@ def test_a_model_of_stable_baselines3_comes_into_the_store_with_the_same_checks(
         ("option_scalpel", "walk.csv", "did you mean 'option_scalper'?"),
         ("option_scalper", "missing.csv", "missing.csv"),
         ("option_scalper", "short.csv", "too little history: 2 usable sessions"),
+        ("option_scalper", "shorter.csv", "too little history: 0 usable sessions, at least 5 are needed"),
         ("option_scalper", "sparse.csv", "most bars are 300 s apart; expected bars of 60 s"),
     ],
 )
@@ -180,6 +181,7 @@ def test_what_cannot_be_trained_on_ends_with_exit_code_2_one_line_and_no_file(
 ) -> None:
     made = list(synthetic_sessions(3, sessions(23)))
     write_csv(tmp_path / "short.csv", made)
+    write_csv(tmp_path / "shorter.csv", made[:390])  # one session, and none that warms the desk up
     write_csv(tmp_path / "sparse.csv", made[::5])
     (tmp_path / "walk.csv").write_bytes(bars.read_bytes())
     out, run = tmp_path / "models", tmp_path / "run"
@@ -202,6 +204,26 @@ def test_more_folds_than_the_sessions_allow_are_refused_with_what_is_needed(
         "6 usable sessions; 3 folds that train on 20 sessions and more, validate on 20, test on 20 sessions, 22 left "
         "out between spans need 144, there can be 0"
     ) in capsys.readouterr().err
+
+
+def test_a_size_that_is_stated_is_not_given_up_for_60_20_20_even_where_it_is_the_usual_one(
+    bars: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    given = ["--strategy", "option_scalper", "--bars", str(bars), "--out", str(tmp_path / "s")]
+    assert main([*given, "--run-dir", str(tmp_path / "r"), "--purge-sessions", "22"]) == 2
+    # 20 + 22 + 20 + 22 + 20
+    assert "6 usable sessions; 1 folds that" in (said := capsys.readouterr().err)
+    assert "22 left out between spans need 104" in said
+
+
+def test_no_size_of_a_fold_is_taken_for_a_strategy_whose_procedure_has_its_own(
+    bars: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    given = ["--strategy", "online_dqn", "--preset", "smoke", "--bars", str(bars), "--out", str(tmp_path)]
+    with pytest.raises(SystemExit) as stopped:
+        main([*given, "--run-dir", str(tmp_path / "r"), "--purge-sessions", "0"])
+    assert stopped.value.code == 2
+    assert "--purge-sessions is not for online_dqn: its procedure has its own folds" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(

@@ -99,6 +99,14 @@ def test_an_unfinished_year_with_half_of_its_sessions_is_a_test_of_its_own() -> 
     assert walk(every, rule, 1)[0].test == tuple(year(2016, 126))
 
 
+def test_a_year_that_is_mostly_missing_in_the_middle_of_a_file_belongs_to_the_test_before_it() -> None:
+    rule = Walk(train=200, validate=100, test=252, purge=50, years=True)
+    every = [day for number in range(2012, 2016) for day in year(number, 250)] + year(2016, 125) + year(2017, 250)
+    folds = walk(every, rule, 3)
+    assert [fold.test[0] for fold in folds] == ["2014-01-01", "2015-01-01", "2017-01-01"]
+    assert folds[1].test == (*year(2015, 250), *year(2016, 125))
+
+
 def test_a_references_years_go_on_to_the_last_session_and_are_refused_where_half_of_a_span_is_missing() -> None:
     split = Split((2010, 2011), (2012, 2012), (2013, 2014))
     assert str(split) == "train 2010 to 2011, validate 2012, test 2013 to 2014"

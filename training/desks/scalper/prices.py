@@ -146,7 +146,7 @@ def check_contracts(day: TradingDay, trading: Trading) -> None:
 
 def price_table(history: History, days: tuple[TradingDay, ...], trading: Trading) -> PriceTable:
     """`price_day` for each of `days`, laid out in one row of cells. Rows of other sessions have lane 0."""
-    columns: dict[str, list[Int64Array]] = {name: [] for name in MOMENTS}
+    columns: dict[str, list[Int64Array]] = {name: [np.zeros(0, dtype=np.int64)] for name in MOMENTS}
     lanes = np.zeros((len(history.close), 2), dtype=np.int64)
     offset = 0
     for day in days:
