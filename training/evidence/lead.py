@@ -13,7 +13,7 @@ import msgspec
 import numpy as np
 
 from training.evidence.cross_validation import loss_probability
-from training.evidence.overfitting import deflated_sharpe
+from training.evidence.overfitting import deflated_sharpe, unskilled
 from training.evidence.resampling import FEWEST
 from training.evidence.statistics import Series, checked, deviations, sharpes, total
 
@@ -43,7 +43,8 @@ def lead_of(
         own: (sessions,) of the policy.
         baselines: (sessions,) each, by name.
         trials: (sessions, N), a column for each run of the headline's reward.
-        earlier: trials of earlier studies on these sessions.
+        earlier: trials of earlier studies on these sessions. Their leads are not known, so the ratios of all deviate
+            as those of trials without skill do, at least: seeds that agree are no sign that earlier settings did.
         compounds: whether returns compound.
 
     Raises:
@@ -61,14 +62,14 @@ def lead_of(
         return Lead(baseline=name, mean=mean, low=None)
     block = math.cbrt(len(gap))
     known = sharpes(gaps.T).tolist()
-    count = max(len(known) + earlier, 1)
+    count, least = max(len(known) + earlier, 1), unskilled(len(gap)) if earlier else 0.0
     return Lead(
         baseline=name,
         mean=mean,
         low=lower_bound(gap, block),
         block=block,
         ratio_annual=mean / deviation * math.sqrt(252),
-        deflated=deflated_sharpe(gap, known, trials=count).deflated,
+        deflated=deflated_sharpe(gap, known, trials=count, least_deviation=least).deflated,
         trials=count,
         loss=loss_probability(gaps),
     )

@@ -77,6 +77,11 @@ def expected_maximum(deviation: float, trials: float) -> float:
     return max(deviation * best, 0.0)  # just above one trial the approximation falls below what one trial has
 
 
+def unskilled(sessions: int) -> float:
+    """The deviation of the Sharpe ratios, a session, of independent trials without skill."""
+    return 1.0 / math.sqrt(max(sessions - 1, 1))
+
+
 def effective_trials(matrix: Series) -> float:
     """How many uncorrelated trials the columns of float64 (sessions, N) amount to: (Σλ)² / Σλ² of their correlations.
 
@@ -92,13 +97,19 @@ def effective_trials(matrix: Series) -> float:
 
 
 def deflated_sharpe(
-    returns: Series, trial_sharpes: Sequence[float], *, trials: int | None = None, effective: float | None = None
+    returns: Series,
+    trial_sharpes: Sequence[float],
+    *,
+    trials: int | None = None,
+    effective: float | None = None,
+    least_deviation: float = 0.0,
 ) -> Deflated:
     """The deflated Sharpe ratio of a series that came out of choosing.
 
     `trial_sharpes` are those of all trials per session, the chosen one and those of earlier studies (the ledger's)
     included; N is their number, or `trials` where more were made than have a ratio of a comparable span. `effective` is
-    an effective number of trials, earlier ones included, to be reported with it. With one trial it is PSR(0).
+    an effective number of trials, earlier ones included, to be reported with it. The deviation of the ratios counts as
+    `least_deviation` where it is smaller. With one trial it is PSR(0).
 
     Raises:
         ValueError: `trials` is below the number of ratios, or a return or ratio is not finite.
@@ -109,7 +120,7 @@ def deflated_sharpe(
         raise ValueError(f"{count} trials with {len(ratios)} Sharpe ratios; expected at least as many trials as ratios")
     found, skew, kurt = sharpe(values), skewness(values), kurtosis(values)
     lone = len(ratios) < 2 <= count
-    deviation = 1.0 / math.sqrt(max(len(values) - 1, 1)) if lone else float(deviations(ratios))
+    deviation = max(unskilled(len(values)) if lone else float(deviations(ratios)), least_deviation)
     notes = (
         (float(deviations(values)) <= 0.0, "no deviation between sessions: the Sharpe ratio is taken as 0"),
         (len(values) < FEW_SESSIONS, f"{sessions_are(len(values))} few: the formula is for many"),

@@ -6,6 +6,7 @@ import math
 
 import numpy as np
 import pytest
+from scipy import stats
 
 from training.evidence.cross_validation import backtest_overfitting, loss_probability
 from training.evidence.lead import lead_of, lower_bound, resampled_deviation
@@ -27,7 +28,6 @@ def test_the_deviation_in_closed_form_is_that_of_resampled_means(sessions: int, 
 
 
 def test_the_bound_of_independent_returns_is_students() -> None:
-    stats = pytest.importorskip("scipy.stats")
     series = _noise(50, 1, 4)[:, 0]
     usual = stats.ttest_1samp(series, 0.0).confidence_interval(0.98).low
     assert lower_bound(series, 1.0) == pytest.approx(usual, abs=1e-12)
@@ -64,6 +64,25 @@ def test_the_probability_of_loss_is_that_of_the_whole_cross_validation() -> None
         assert loss_probability(matrix) == backtest_overfitting(matrix).probability_of_loss
     assert loss_probability(_noise(15, 3, 1)) is None
     assert loss_probability(np.empty((64, 0))) is None
+
+
+def test_seeds_that_agree_do_not_undo_the_deflation_by_earlier_trials() -> None:
+    """Their ratios hardly deviate, but those of the earlier settings did, of which nothing is known but the number."""
+    own = _noise(400, 1, 8)[:, 0] + 0.001
+    agreeing = own[:, None] + 1e-6 * _noise(400, 10, 9)
+    flat = {"flat": np.zeros(400)}
+    alone, later = lead_of(own, flat, agreeing), lead_of(own, flat, agreeing, earlier=90)
+    assert alone is not None
+    assert later is not None
+    ratio = own.mean() / own.std(ddof=1)
+    # of 100 trials without skill: ratios deviate by 1 / sqrt(399), the best one is 2.53 deviations above 0
+    shape = stats.skew(own), stats.kurtosis(own, fisher=False)
+    spread = math.sqrt(1 - shape[0] * ratio + (shape[1] - 1) / 4 * ratio**2)
+    luck = 0.4227843351 * stats.norm.isf(1 / 100) + 0.5772156649 * stats.norm.isf(1 / (100 * math.e))
+    expected = stats.norm.cdf((ratio - luck / math.sqrt(399)) * math.sqrt(399) / spread)
+    assert later.deflated == pytest.approx(expected, abs=1e-9)
+    assert alone.deflated is not None
+    assert alone.deflated > stats.norm.cdf(ratio * math.sqrt(399) / spread) - 0.01  # ten that are one
 
 
 def test_ten_worse_trials_lower_the_overfitting_probability_and_not_the_probability_of_loss() -> None:
