@@ -195,12 +195,13 @@ def settings_from(chosen: argparse.Namespace) -> Settings:
     changes = json.loads(chosen.changes)
     if own is not None and plan is not None:
         plan = replace(plan, members=chosen.members or plan.members)
+        plan = changed_plan(plan, own.settable(plan), changes, "[coefficients]")
         plan = read_plan(chosen.coefficients, plan, own.settable(plan)) if chosen.coefficients else plan
-        plan = changed_plan(plan, own.settable(plan), changes, "[coefficients]").at(chosen.precision)
-    else:
+        plan = plan.at(chosen.precision)
+    else:  # the command line's file comes after the table of `--run`
+        coefficients = changed(coefficients, changes, "[coefficients]")
         if chosen.coefficients:
             coefficients = read_coefficients(chosen.coefficients, coefficients)
-        coefficients = changed(coefficients, changes, "[coefficients]")
     first = chosen.reward or usual.rewards[0]
     others = [name for name in kind(chosen.strategy).variants if chosen.ablation and name != first]
     found = replace(
@@ -254,7 +255,7 @@ def main(arguments: Sequence[str]) -> int:
     """Train, or import, and export; returns the exit code: 0, 1 not promoted or not active, 2 a fault, 130 stopped."""
     options = parser()
     try:
-        arguments = expanded(arguments)
+        arguments = expanded(arguments, options)
     except ValueError as error:
         return wrong(error)
     if fault := _mistyped(arguments, options):

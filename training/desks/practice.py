@@ -16,15 +16,16 @@ def practice_of(texts: Sequence[str], known: Sequence[str], strategy: str) -> Pr
     """The practice of `KEY=VALUE` each, of the keys that the strategy has.
 
     Raises:
-        ValueError: a key is unknown, or a value is of the wrong type or out of bounds.
+        ValueError: a key is unknown or has two values, or a value is of the wrong type or out of bounds.
     """
-    values = {}
+    values: dict[str, str] = {}
     for text in texts:
         key, _, value = text.partition("=")
         if key not in known:
             expected = f"expected one of {', '.join(known)}" if known else "it has none"
             raise ValueError(f"--practice {text}: {strategy} has no {key!r}: {expected}")
-        values[key] = value
+        if values.setdefault(key, value) != value:
+            raise ValueError(f"--practice {text}: {key} is {values[key]} as well: expected one value of it")
     return checked(values)
 
 

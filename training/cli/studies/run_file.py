@@ -1,10 +1,13 @@
 """A whole run as one TOML file: every key is an option of `train-and-export`, `[coefficients]` change a preset's.
 
-Relative paths are those of the file's own folder. What the command line gives comes later, so it wins.
+Relative paths are those of the file's own folder. What the command line gives wins; of an option that may be given
+several times, its values take the place of the file's.
 """
 
 from __future__ import annotations
 
+import argparse
+import difflib
 import json
 import tomllib
 from collections.abc import Iterator, Sequence
@@ -12,52 +15,103 @@ from pathlib import Path
 from typing import Any
 
 OPTION = "--run"
-PATHS = frozenset(
-    {
-        "bars", "models-dir", "out", "config", "coefficients", "run-dir", "import-sb3", "golden", "option-quotes",
-        "closes", "model-config", "import-onnx",
-    }
-)  # fmt: skip
 OF_CODE = frozenset({"strategy", "sink"})
 """Names, or files of one's own such as `mine.py` and `mine.py:NAME`."""
 CHANGES = "--changes"  # the table of coefficients, as JSON
+REPEATED = frozenset({"bars", "practice", "sink"})
+"""Options that may be given several times."""
+NOT_KEYS = frozenset({OPTION, CHANGES, "--help", "--version"})
+CURE = "give a file such as docs/TRAINING.md shows"
 
 
-def expanded(arguments: Sequence[str]) -> list[str]:
+def expanded(arguments: Sequence[str], options: argparse.ArgumentParser) -> list[str]:
     """The arguments, those of the file that `--run FILE` names before all others.
 
     Raises:
-        ValueError: the file cannot be read, or has what is no option; the text names file, key and cure.
+        ValueError: the file cannot be read, or a key is no option or has what the option does not take; the text names
+            file, key, value and cure.
     """
-    given = list(arguments)
-    for place, argument in enumerate(given):
+    rest, files = _without_files(list(arguments))
+    if len(files) > 1:
+        raise ValueError(f"{OPTION} is given {len(files)} times ({', '.join(files)}): expected one file")
+    actions: list[argparse.Action] = vars(options)["_actions"]  # argparse has no public name for it
+    known = {name: action for action in actions for name in action.option_strings if name not in NOT_KEYS}
+    return [*(_options(Path(files[0]), known, rest) if files else ()), *rest]
+
+
+def _without_files(given: Sequence[str]) -> tuple[list[str], list[str]]:
+    """The arguments without `--run FILE` and `--run=FILE`, and these files."""
+    rest: list[str] = []
+    files: list[str] = []
+    waiting = False
+    for argument in given:
         name, equals, value = argument.partition("=")
-        if name == OPTION:
-            follows = given[place + 1 : place + 2]
-            if not equals and not follows:
-                raise ValueError(f"{OPTION}: expected a TOML file after it")
-            path = Path(value if equals else follows[0])
-            rest = given[:place] + given[place + (1 if equals else 2) :]
-            return [*_options(path), *rest]
-    return given
+        if waiting:
+            files.append(argument)
+        elif name == OPTION and equals:
+            files.append(value)
+        elif name != OPTION:
+            rest.append(argument)
+        waiting = not waiting and name == OPTION and not equals
+    if waiting:
+        raise ValueError(f"{OPTION}: expected a TOML file after it")
+    return rest, files
 
 
-def _options(path: Path) -> Iterator[str]:
+def _options(path: Path, known: dict[str, argparse.Action], rest: Sequence[str]) -> Iterator[str]:
     try:
         tables: dict[str, Any] = tomllib.loads(path.read_text(encoding="utf-8"))
     except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
-        cure = "give a file such as docs/TRAINING.md shows"
-        raise ValueError(f"{path}: cannot be read as TOML ({error}): {cure}") from error
+        raise ValueError(f"{path}: cannot be read as TOML ({error}): {CURE}") from error
+    named: dict[str, str] = {}
     for key, value in tables.items():
-        name = key.replace("_", "-")
+        name = f"--{key.replace('_', '-')}"
         if isinstance(value, dict):
-            if name != "coefficients":
+            if name != "--coefficients":
                 raise ValueError(f"{path}: [{key}] is a table, expected [coefficients] alone: write {key} = ...")
-            yield from (CHANGES, json.dumps(value))
-        elif isinstance(value, bool):
-            yield from [f"--{name}"] if value else []
-        else:
-            for one in value if isinstance(value, list) else [value]:
-                file = name in PATHS or (name in OF_CODE and str(one).partition(":")[0].endswith(".py"))
-                text = str(path.parent / one) if file else str(one)
-                yield from (f"--{name}", text)
+            yield from (CHANGES, json.dumps(value, default=str))
+            continue
+        if name not in known:
+            near = difflib.get_close_matches(name, known, 1)
+            raise ValueError(f"{path}: {key} is no option: {f'did you mean {near[0][2:]}?' if near else CURE}")
+        action = known[name]
+        if (other := named.setdefault(action.dest, key)) != key:
+            raise ValueError(f"{path}: {key} is {other} by another name: expected one of them")
+        several = value if isinstance(value, list) and action.dest in REPEATED else [value]
+        texts = [_text(path, key, one, action) for one in several]
+        if action.nargs == 0:
+            yield from [name] if value else []
+        elif action.dest not in REPEATED or not any(_names(one, name) for one in rest):
+            yield from (part for text in texts for part in (name, text))
+
+
+def _names(argument: str, option: str) -> bool:
+    """Whether an argument of the command line names the option, or is short for it."""
+    given = argument.partition("=")[0]
+    return len(given) > len("--") and option.startswith(given)
+
+
+def _text(path: Path, key: str, value: object, action: argparse.Action) -> str:
+    """A value as the command line has it."""
+    if action.nargs == 0:
+        good = isinstance(value, bool)
+    elif action.type in {int, float}:
+        good = isinstance(value, int if action.type is int else (int, float)) and not isinstance(value, bool)
+    else:
+        good = isinstance(value, str)
+    if not good:
+        shown = json.dumps(value, default=str)
+        raise ValueError(f"{path}: {key} is {shown}: expected {_wanted(action)}")
+    text = str(value)
+    name = key.replace("_", "-")
+    file = action.type is Path or (name in OF_CODE and text.partition(":")[0].endswith(".py"))
+    return str(path.parent / text) if file else text
+
+
+def _wanted(action: argparse.Action) -> str:
+    """What an option takes, in words."""
+    words = {int: "a whole number", float: "a number", Path: "a path in quotation marks"}
+    found = "true or false" if action.nargs == 0 else "text in quotation marks"
+    for kind, text in words.items():
+        found = text if action.type is kind else found
+    return f"{found}, or a list of such" if action.dest in REPEATED else found
