@@ -113,8 +113,12 @@ def defaults() -> dict[str, dict[str, object]]:
     return {section: values(getattr(settings, section)) for section in Settings.model_fields}
 
 
-def load(config_file: Path | None, overrides: Mapping[str, object]) -> Settings:
+def load(
+    config_file: Path | None, overrides: Mapping[str, object], environment: Mapping[str, str] | None = None
+) -> Settings:
     """Load the settings from `config_file` (None: defaults), the environment and `overrides`, in rising precedence.
+
+    `environment` takes the place of the process's.
 
     The strategy's own defaults rank below the file. The file's tables for that strategy (`[daily_rebalancer.risk]`)
     rank with its other tables: a key in both with two values is an error. `overrides` maps dotted keys
@@ -124,7 +128,7 @@ def load(config_file: Path | None, overrides: Mapping[str, object]) -> Settings:
     merged = Merged(defaults())
     if config_file is not None:
         merged.add_file(config_file)
-    merged.add_environment(os.environ)
+    merged.add_environment(os.environ if environment is None else environment)
     for key, value in overrides.items():
         if value is not None:
             merged.put(key, value, "the command line", COMMAND_LINE)

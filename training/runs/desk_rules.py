@@ -12,7 +12,7 @@ from daemon.tapes.quotes.calibration_file import read_calibration
 
 
 def trading_of(strategy: str, config: Path | None, changes: Mapping[str, object] | None = None) -> Trading:
-    """The rules of this strategy under `config`; None: its defaults. `changes` are by dotted keys.
+    """The rules of this strategy under `config` and the environment; None: its defaults. `changes` are by dotted keys.
 
     Raises:
         ValueError: the configuration cannot be read or is wrong; the text names each key, its value and the cure.
@@ -43,6 +43,9 @@ def model_config_of(strategy: str, config: Path | None) -> Path | None:
 
 def _settings(strategy: str, config: Path | None, changes: Mapping[str, object] | None = None) -> Settings:
     try:
-        return load(config, {"desk.strategy": strategy, **(changes or {})})
+        environment: dict[str, str] | None = (
+            {} if config is None else None
+        )  # without a configuration the defaults are the strategy's
+        return load(config, {"desk.strategy": strategy, **(changes or {})}, environment)
     except ConfigError as error:
         raise ValueError(str(error)) from error

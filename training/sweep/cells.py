@@ -19,7 +19,7 @@ class Cell(msgspec.Struct, frozen=True, kw_only=True):
     max_drawdown: float
     trades: int
     denials: dict[str, int]
-    sweep: str = ""  # digest of the sweep that it is of
+    sweep: str = ""  # digest of the sweep that it is of, and of the code that played it
 
 
 class Swept(msgspec.Struct, frozen=True, kw_only=True):

@@ -31,7 +31,7 @@ def axis_of(text: str) -> Axis:
     """The axis that `KEY=LOW:HIGH:COUNT` or `KEY=VALUE,VALUE,...` describes.
 
     Raises:
-        ValueError: an unknown key, a value of another type, or a range of less than two.
+        ValueError: an unknown key, a value of another type or given twice, or a range of less than two.
     """
     key, _, given = text.partition("=")
     own = _defaults()
@@ -43,8 +43,12 @@ def axis_of(text: str) -> Axis:
         raise ValueError(f"--set {text}: {key} is no rule that a sweep can change: {hint}")
     kind = type(own[key])
     parts = given.split(":")
-    values = _range(text, parts) if len(parts) == 3 else [part.strip() for part in given.split(",")]
-    return Axis(key, tuple(_value(text, value, kind) for value in values))
+    texts = _range(text, parts) if len(parts) == 3 else [part.strip() for part in given.split(",")]
+    values = tuple(_value(text, value, kind) for value in texts)
+    numbers = [Decimal(value) if kind is Decimal else value for value in map(str, values)]
+    if len(set(numbers)) < len(numbers):
+        raise ValueError(f"--set {text}: a value is there twice: expected different ones, each is a cell and a trial")
+    return Axis(key, values)
 
 
 def _defaults() -> dict[str, Any]:

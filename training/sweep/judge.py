@@ -13,6 +13,7 @@ import numpy as np
 from training.evidence.cross_validation import Overfitting, backtest_overfitting
 from training.evidence.overfitting import Deflated, deflated_sharpe, effective_trials
 from training.evidence.statistics import sharpes
+from training.evidence.wording import counted
 from training.runs.ledger import Ledger, Line, ledger_path, utc_now
 from training.sweep.cells import Cell, Swept
 from training.sweep.ready import Ready
@@ -75,7 +76,7 @@ def _words(best: Cell, configured: Cell, count: int, deflated: Deflated, overfit
         else f"PBO is not known: {overfitting.note}"
     )
     return (
-        f"The largest Sharpe ratio of {count} cells, {best.sharpe_annual:+.2f} a year, is that of {named}; as "
-        f"configured it is {configured.sharpe_annual:+.2f}. The best of many flatters: its deflated Sharpe ratio is "
+        f"The largest Sharpe ratio of {counted(count, 'cell')}, {best.sharpe_annual:+.2f} a year, is that of {named}; "
+        f"as configured it is {configured.sharpe_annual:+.2f}. The best of many flatters: its deflated Sharpe ratio is "
         f"{deflated.deflated:.2f} among {deflated.trials} trials, and {luck}. No configuration was changed."
     )

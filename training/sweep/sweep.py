@@ -16,7 +16,7 @@ import msgspec
 from daemon.host.whole_files import write_whole
 from training.rl.pool import Flag, stop_on_signals
 from training.runs.desk_rules import trading_of
-from training.runs.folder import alone
+from training.runs.folder import alone, code_version
 from training.runs.ledger import settings_digest
 from training.study.progress import phase, reported
 from training.sweep.cells import Cell, Swept
@@ -60,14 +60,17 @@ def _played(
 ) -> list[Cell]:
     """The cell without any change, then all cells in their order; each is kept as soon as it is done."""
     path, wanted = folder / CELLS_FILE, [{}, *map(dict, cells)]
-    kept = {_key(cell.rules): cell for cell in _kept(path) if cell.sweep == digest}
+    made = settings_digest({"sweep": digest, "code": code_version(ready.asked.strategy)})
+    kept = {_key(cell.rules): cell for cell in _kept(path) if cell.sweep == made}
     left = [rules for rules in wanted if _key(rules) not in kept]
     listen(f"{len(cells)} cells over {len(ready.dates)} sessions, {len(wanted) - len(left)} of them done; {folder}")
-    with path.open("ab", buffering=0) as book:
+    with path.open("a+b", buffering=0) as book:
+        if book.tell() and not path.read_bytes().endswith(b"\n"):  # a line that a kill cut off
+            book.write(b"\n")
 
         def keep(news: Any) -> None:
             if isinstance(news, Cell):
-                cell = msgspec.structs.replace(news, sweep=digest)
+                cell = msgspec.structs.replace(news, sweep=made)
                 kept[_key(cell.rules)] = cell
                 book.write(msgspec.json.encode(cell) + b"\n")
             listen(news)

@@ -31,6 +31,18 @@ def test_a_run_takes_the_desk_s_limits_and_is_another_run_by_them(tmp_path: Path
     assert ours.identity("00") == usual.identity("00")
 
 
+def test_the_environment_counts_with_a_configuration_alone_also_where_a_rule_is_changed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("RLTRADER_RISK__CONFIDENCE_MIN", "0.31")
+    usual = trading_for("option_scalper")
+    swept = trading_of("option_scalper", None, {"sizing.stop_loss": 0.11})
+    assert swept == replace(usual, sizing=replace(usual.sizing, stop_loss=0.11))
+    (tmp_path / "config.toml").write_text("")
+    for changes in (None, {"sizing.stop_loss": 0.11}):
+        assert trading_of("option_scalper", tmp_path / "config.toml", changes).risk.confidence_min == 0.31
+
+
 def test_a_run_by_a_calibration_is_another_run_and_names_it_with_the_values_that_count(tmp_path: Path) -> None:
     made = Calibration(
         version=2, quotes="q.parquet", quotes_sha256="0" * 64, roots=("SPY",), closes="", interval="minute",

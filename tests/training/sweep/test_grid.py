@@ -25,6 +25,9 @@ def test_values_are_a_range_or_a_list_in_the_type_of_the_rule() -> None:
         ("sizing.max_contracts=1:2:4", r"found '1\.333333333', expected whole numbers"),
         ("risk.confidence_min=0.4:0.8:1", "expected two values at least"),
         ("risk.confidence_min=low:0.8:2", r"expected LOW:HIGH:COUNT, such as 0\.4:0\.8:5"),
+        ("risk.confidence_min=0.5,0.6,0.50", "a value is there twice"),
+        ("paper.commission_usd=1,1.0", "a value is there twice"),
+        ("risk.confidence_min=0.5:0.5:3", "a value is there twice"),
         ("basket.auction=yes", "found 'yes', expected true or false"),
     ],
 )

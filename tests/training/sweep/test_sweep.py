@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import shutil
 import threading
+from dataclasses import replace
 from pathlib import Path
 
 import msgspec
@@ -65,6 +66,24 @@ def test_each_cell_is_played_by_its_own_rules(swept: Swept) -> None:
     for never in (cells[390, "0"], cells[390, "3"]):
         assert (never.trades, never.returns) == (0, (0.0, 0.0))
         assert never.denials["near_open"] > 0
+
+
+def test_cells_after_a_line_that_a_kill_cut_off_are_kept_and_those_of_other_code_are_not(
+    asked: Asked, swept: Swept, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert asked.folder is not None
+    asked = replace(asked, folder=shutil.copytree(asked.folder, tmp_path / "again"))
+    assert asked.folder is not None
+    book = asked.folder / "cells.jsonl"
+    *whole, last = book.read_bytes().splitlines()
+    for torn in range(2):
+        book.write_bytes(b"\n".join([*whole[:3], last[:40]]) if not torn else book.read_bytes())
+        heard: list[object] = []
+        assert run_sweep(asked, heard.append)[0] == swept
+        assert sum(isinstance(news, Cell) for news in heard) == (0 if torn else 2)
+    monkeypatch.setattr("training.sweep.sweep.code_version", lambda _: "another")
+    run_sweep(asked, heard.append)
+    assert sum(isinstance(news, Cell) for news in heard) == 5
 
 
 def test_all_cells_are_judged_together_and_counted_once(asked: Asked, swept: Swept) -> None:

@@ -142,5 +142,7 @@ def test_a_practice_is_read_within_bounds_and_only_what_the_strategy_has() -> No
         with pytest.raises(ValueError, match="--practice") as refused:
             practice_of([text], ("permute", "universe"), "mine")
         assert words in str(refused.value)
-    with pytest.raises(ValueError, match="--practice universe=0.4: universe is 0.5 as well: expected one value of it"):
+    with pytest.raises(
+        ValueError, match=r"--practice universe=0\.4: universe is 0\.5 as well: expected one value of it"
+    ):
         practice_of(["universe=0.5", "universe=0.4"], ("permute", "universe"), "mine")
