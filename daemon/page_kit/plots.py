@@ -20,6 +20,7 @@ from daemon.page_kit.svg import (
     Point,
     Show,
     apart,
+    fitting,
     millions,
     padded,
     percent,
@@ -32,6 +33,7 @@ from strategies.kit.units import DAY_NS, HOUR_NS, SECOND_NS
 
 NARROW, WIDE = 340, 780
 TEXT = 11.0  # px, as in the style sheet
+LABELS = 0.6  # of a plot's width, at most, that the labels of its rows take
 NEW_YORK = ZoneInfo("America/New_York")
 
 
@@ -355,13 +357,14 @@ def bars(rows: Sequence[Bar], styles: Sequence[str], unit: str, title: str, summ
     return plot.markup(title, summary)
 
 
-def intervals(rows: Sequence[Span], label: str, title: str) -> Markup:
+def intervals(rows: Sequence[Span], label: str, title: str, width: int = NARROW) -> Markup:
     """A dot for each row's value and a bar for its interval, on a common axis with a line at zero."""
     known = [value for row in rows for value in (row.value, row.low, row.high) if value is not None]
-    plot = _rows([row.label for row in rows], [*known, 0.0], 26, 44, label)
+    labels = [fitting(row.label, LABELS * width) for row in rows]
+    plot = _rows(labels, [*known, 0.0], 26, 44, label, width)
     for index, row in enumerate(rows):
         y = plot.top + 26 * (index + 0.5)
-        plot.text(plot.left - 6, y + 4, row.label, "end", f"{row.style}-label")
+        plot.text(plot.left - 6, y + 4, labels[index], "end", f"{row.style}-label")
         if row.low is not None and row.high is not None:
             plot.line(plot.px(row.low), y, plot.px(row.high), y, f"{row.style} interval")
         plot.dot(plot.px(row.value), y, 4.5, f"{row.style}-dot")
@@ -386,10 +389,12 @@ def strips(rows: Sequence[Strip], label: str, title: str) -> Markup:
     return plot.markup(title)
 
 
-def _rows(labels: Sequence[str], values: Sequence[float], tall: int, rest: int, label: str) -> Plot:
+def _rows(
+    labels: Sequence[str], values: Sequence[float], tall: int, rest: int, label: str, width: int = NARROW
+) -> Plot:
     """A plot for rows of the same height over one axis of percentages."""
     left = 10 + max(map(width_of, labels))
-    size = (NARROW, rest + tall * len(labels))
+    size = (width, rest + tall * len(labels))
     plot = Plot(padded(values), (0.0, 1.0), size, left=left, right=16, top=4)
     plot.x_axis(percent, label, grid=True)
     return plot

@@ -46,6 +46,15 @@ def width_of(text: str) -> float:
     return sum(CAPITAL if letter.isupper() or letter == "_" else LETTER for letter in text)
 
 
+def fitting(text: str, room: float) -> str:
+    """The text, or its beginning and its end where it is wider than the room, in pixels."""
+    found = text
+    while width_of(found) > room:
+        half = (len(found) - 2) // 2
+        found = f"{text[:half]}…{text[-half:]}"
+    return found
+
+
 def round_step(raw: float) -> tuple[float, int]:
     """The smallest step of 1, 2 or 5 times a power of ten that is about `raw` or more, and the decimals it needs."""
     magnitude = 10.0 ** math.floor(math.log10(raw))

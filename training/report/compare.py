@@ -5,10 +5,11 @@ from __future__ import annotations
 import csv
 import io
 import json
-from collections.abc import Iterator, Sequence
+import re
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import msgspec
 from markupsafe import Markup
@@ -19,9 +20,11 @@ from training.evidence.findings import REPORT_FILE, Findings, decode
 from training.evidence.wording import UNKNOWN, number, percent
 from training.report.cells import Row, fall, sharpe, with_interval
 
+T = TypeVar("T")
 TEMPLATE = Path(__file__).with_name("compare.html")
 RUN_FILE, TRIALS_FOLDER, METRICS_FILE = "run.json", "trials", "metrics.jsonl"
 LEFT_OUT = frozenset({"bars", "bars_sha256", "made_with", "processes_a_trial"})  # of the settings that may differ
+DIGEST = re.compile("[0-9a-f]{64}")
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,21 +37,43 @@ class Compared:
     settings: dict[str, Any]
 
 
-def read_run(folder: Path) -> Compared:
-    """Read a run's folder, or a version's folder, which has no settings of its own.
+def read_runs(folders: Sequence[Path]) -> list[Compared]:
+    """Read the folders of runs, or of versions, which have no settings of their own.
+
+    A run is called by its folder's name, with the folders above it where others have the same name.
 
     Raises:
-        ValueError: it holds no report; the text has the cure.
+        ValueError: a folder is there twice, holds no report, or has a damaged file; the text names it and the cure.
     """
-    path, settings = folder / REPORT_FILE, folder / RUN_FILE
+    places = [folder.resolve() for folder in folders]
+    if twice := sorted({str(place) for place in places if places.count(place) > 1}):
+        raise ValueError(f"{twice[0]} is given twice: expected each run once")
+    return [
+        Compared(name, folder, _read(folder / REPORT_FILE, decode), _settings(folder / RUN_FILE))
+        for name, folder in zip(_names(places), folders, strict=True)
+    ]
+
+
+def _names(places: Sequence[Path]) -> list[str]:
+    """The last parts of each path, as many as tell all of them apart."""
+    count = 1
+    while len({place.parts[-count:] for place in places}) < len(places):
+        count += 1
+    return ["/".join(place.parts[-count:]) for place in places]
+
+
+def _settings(path: Path) -> dict[str, Any]:
+    """The settings of a run; {} for a version."""
+    return _read(path, lambda data: msgspec.json.decode(data, type=dict[str, Any])) if path.exists() else {}
+
+
+def _read(path: Path, read: Callable[[bytes], T]) -> T:
     try:
-        findings = decode(path.read_bytes())
-        known: dict[str, Any] = json.loads(settings.read_bytes()) if settings.exists() else {}
+        return read(path.read_bytes())
     except (OSError, ValueError, msgspec.DecodeError) as error:
         raise ValueError(
             f"{path} cannot be read ({error}): give the folders of finished runs, or of versions"
         ) from error
-    return Compared(folder.resolve().name, folder, findings, known)
 
 
 def page(runs: Sequence[Compared]) -> str:
@@ -91,13 +116,24 @@ def _known(value: float | None) -> str:
 
 
 def different(runs: Sequence[Compared]) -> list[Row]:
-    """The settings in which the runs differ."""
-    names = sorted({name for run in runs for name in run.settings} - LEFT_OUT)
-    values = {name: [json.dumps(run.settings.get(name)) for run in runs] for name in names}
+    """The settings in which the runs differ, those within a table by dotted names; a dash where a run has none."""
+    settings = [dict(_single(run.settings)) for run in runs]
+    names = sorted({name for one in settings for name in one} - LEFT_OUT)
+    values = {name: [one.get(name, UNKNOWN) for one in settings] for name in names}
     return [(name, *found) for name, found in values.items() if len(set(found)) > 1]
 
 
-def _plot(runs: Sequence[Compared]) -> Markup:
+def _single(settings: dict[str, Any], before: str = "") -> Iterator[tuple[str, str]]:
+    """Each setting and its value as JSON; of a digest the first twelve digits."""
+    for name, value in settings.items():
+        if isinstance(value, dict) and name not in LEFT_OUT:
+            yield from _single(value, f"{before}{name}.")
+        else:
+            digest = isinstance(value, str) and DIGEST.fullmatch(value)
+            yield f"{before}{name}", json.dumps(value[:12] if digest else value)
+
+
+def _plot(runs: Sequence[Compared]) -> plots.Figure:
     """Net returns of policies and of their best baselines, with intervals."""
     spans = []
     for run in runs:
@@ -108,7 +144,11 @@ def _plot(runs: Sequence[Compared]) -> Markup:
                 spans.append(
                     plots.Span(label, line.figures.net_return, line.net_return.low, line.net_return.high, style)
                 )
-    return plots.intervals(spans, "net return on the test sessions", "Runs and their best baselines")
+
+    def chart(width: int) -> Markup:
+        return plots.intervals(spans, "net return on the test sessions", "Runs and their best baselines", width)
+
+    return plots.in_both_widths(chart)
 
 
 def updates_csv(runs: Sequence[Compared]) -> str:
@@ -124,5 +164,9 @@ def updates_csv(runs: Sequence[Compared]) -> str:
 
 def _updates(run: Compared) -> Iterator[dict[str, Any]]:
     for path in sorted((run.folder / TRIALS_FOLDER).glob(f"*/{METRICS_FILE}")):
-        for line in path.read_text(encoding="utf-8").splitlines():
-            yield {"run": run.name, "trial": path.parent.name, **json.loads(line)}
+        for line in _read(path, _lines):
+            yield {"run": run.name, "trial": path.parent.name, **line}
+
+
+def _lines(data: bytes) -> list[dict[str, Any]]:
+    return [msgspec.json.decode(line, type=dict[str, Any]) for line in data.splitlines()]

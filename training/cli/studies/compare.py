@@ -9,7 +9,7 @@ from pathlib import Path
 
 from daemon.host.whole_files import write_whole
 from training.cli.commands import COMMANDS, DONE, wrong
-from training.report.compare import page, read_run, rows_of, updates_csv
+from training.report.compare import page, read_runs, rows_of, updates_csv
 
 
 def parser() -> argparse.ArgumentParser:
@@ -26,7 +26,7 @@ def main(arguments: Sequence[str]) -> int:
     """Run the command; returns the exit code: 0, 2 for a folder that is no finished run's."""
     chosen = parser().parse_args(arguments)
     try:
-        runs = [read_run(folder) for folder in chosen.runs]
+        runs = read_runs(chosen.runs)
         write_whole(chosen.out, page(runs).encode())
         if chosen.csv is not None:
             write_whole(chosen.csv, updates_csv(runs).encode())
