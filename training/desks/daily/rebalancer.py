@@ -138,9 +138,12 @@ PRESETS: Mapping[str, Preset] = {
         Coefficients(environments=256, rollout_steps=64, batch=4096, epochs=4),
     ),
     "passive": Preset(
-        "from a network that buys all stocks, in small updates: 32 environments of 64 steps, batch 256, 4 epochs, 1e-3",
+        "from a network that buys all stocks, in small updates: 32 environments of 64 steps, batch 256, 4 epochs, 1e-3, "
+        "looking ten sessions ahead (discount 0.9, lambda 0.9)",
         400_000,
-        Coefficients(learning_rate=1e-3, environments=32, rollout_steps=64, batch=256, epochs=4),
+        Coefficients(
+            learning_rate=1e-3, discount=0.9, gae_lambda=0.9, environments=32, rollout_steps=64, batch=256, epochs=4
+        ),
         PASSIVE,
     ),
 }
@@ -149,7 +152,8 @@ norm 0.5, of which only the constant rate differs from our defaults. It leaves o
 steps; eight take the same 320 minibatches of an update, and a rollout of each is a year long. `wide` earned more on the
 validation sessions of 2020 with 4 epochs than with 10, at this rate as at 1e-4 (two seeds each). The clip
 limits how far an update moves fifty actions, so their number counts: 31 updates at 3e-4 ended 0.01 nats from the
-passive policy, 196 at 1e-3 end 2 to 14 away."""
+passive policy, 196 at 1e-3 end 2 to 14 away. A desk can sell on the next day what it bought, so a decision is judged by
+ten sessions: on planted markets one seed then leads by 0.11 to 0.13 % a session, at 0.99 and 0.95 by 0.05 %."""
 
 KIND = TrainingKind(
     strategy=daily_rebalancer.SPEC.name,
