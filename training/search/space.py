@@ -30,9 +30,10 @@ SPACE = (
 
 
 def space_around(start: Coefficients) -> tuple[Dimension, ...]:
-    """`SPACE`, with choices around the first trial's batch and rollout where they are not among those there.
+    """`SPACE`, and around the first trial's values where they are not in it.
 
-    Such choices are half, once and twice the number; a rollout stays a multiple of `start.sequence`.
+    A range reaches to that value; choices of batch and rollout are half, once and twice it, a rollout a multiple of
+    `start.sequence`.
     """
     return tuple(_around(dimension, start) for dimension in SPACE)
 
@@ -40,10 +41,14 @@ def space_around(start: Coefficients) -> tuple[Dimension, ...]:
 def _around(dimension: Dimension, start: Coefficients) -> Dimension:
     multiples = {"batch": 1, "rollout_steps": start.sequence}
     value = getattr(start, dimension.name)
-    if dimension.name not in multiples or value in dimension.choices:
+    if dimension.name in multiples:
+        if value in dimension.choices:
+            return dimension
+        near = [n for n in (value // 2, value * 2) if n > 0 and n % multiples[dimension.name] == 0]
+        return replace(dimension, choices=tuple(sorted({value, *near})))
+    if dimension.choices or (dimension.optional and value == getattr(Coefficients(), dimension.name)):
         return dimension
-    near = [n for n in (value // 2, value * 2) if n > 0 and n % multiples[dimension.name] == 0]
-    return replace(dimension, choices=tuple(sorted({value, *near})))
+    return replace(dimension, low=min(dimension.low, value), high=max(dimension.high, value))
 
 
 Recipe = Coefficients | Plan

@@ -123,6 +123,12 @@ def test_choices_are_half_once_and_twice_a_number_that_is_not_among_them() -> No
     assert space_around(Coefficients()) == SPACE
 
 
+def test_a_range_reaches_to_the_first_trials_number() -> None:
+    start = replace(Coefficients(), discount=0.9, epochs=12, entropy=0.05)
+    around = {each.name: (each.low, each.high) for each in space_around(start)}
+    assert (around["discount"], around["epochs"], around["entropy"]) == ((0.9, 0.999), (4, 12), (1e-4, 0.05))
+
+
 def test_a_daily_strategy_is_searched_with_its_own_years_network_and_preset() -> None:
     given = ["--bars", "b.csv", "--out", "store", "--strategy"]
     wide = kind("daily_rebalancer").presets["wide"].coefficients
