@@ -25,8 +25,9 @@ from training.desks.daily.networks.rebalancer import RebalancerActorCritic
 from training.desks.daily.networks.regime import RegimeActorCritic
 from training.desks.scalper.lstm_policy import LstmActorCritic
 from training.desks.scalper.network import IDENTITY, ActorCritic
+from training.export.answers import session_of
 from training.export.ensemble import together
-from training.export.export import onnx_bytes, session_of
+from training.export.export import onnx_bytes
 
 NETWORKS = {
     "option_scalper mlp": ("option_scalper", lambda seed: ActorCritic(IDENTITY, seed)),

@@ -30,7 +30,8 @@ from tests.support.toy.registered import registered
 from training.desks.scalper.data import load, observations
 from training.desks.scalper.network import CLIP, ActorCritic, Policy
 from training.export.activate import activate
-from training.export.export import Exported, ExportError, Release, export, run_onnx, run_onnx_sequence
+from training.export.answers import run_onnx, run_onnx_sequence
+from training.export.export import Exported, ExportError, Release, export
 from training.rl.layers.scaling import Scaling
 from training.study.folds import single
 
@@ -63,10 +64,14 @@ class Poisoned(nn.Module):
 
 
 class Stubborn(nn.Module):
-    """Answers 1 in torch and 0 in the graph, which was traced for zeros."""
+    """Answers `by` in torch and 0 in the graph, which was traced for zeros."""
+
+    def __init__(self, by: float = 1.0) -> None:
+        super().__init__()
+        self.by = by
 
     def forward(self, observation: Tensor) -> Tensor:
-        sign = 0.0 if torch.compiler.is_compiling() else 1.0
+        sign = 0.0 if torch.compiler.is_compiling() else self.by
         return observation[:, -1, :6] * 0.0 + sign
 
 
@@ -179,7 +184,14 @@ def test_a_version_of_the_same_name_with_another_contract_is_never_replaced(
     assert sorted((path, path.read_bytes()) for path in held.parent.rglob("*") if path.is_file()) == before
 
 
-@pytest.mark.parametrize(("module", "complaint"), [(Poisoned(), "finite: False"), (Stubborn(), "differ by 1.0")])
+@pytest.mark.parametrize(
+    ("module", "complaint"),
+    [
+        (Poisoned(), "finite: False"),
+        (Stubborn(), "differ by 1.0"),
+        (Stubborn(2e-5), "expected at most 1e-05"),
+    ],
+)
 def test_a_policy_that_fails_its_checks_leaves_nothing_behind_and_the_old_version_in_place(
     module: nn.Module,
     complaint: str,
@@ -194,6 +206,25 @@ def test_a_policy_that_fails_its_checks_leaves_nothing_behind_and_the_old_versio
         export(module, strategy(SPEC.name), RELEASE, out=tmp_path, probes=random_observations)
     assert sorted(path.relative_to(tmp_path) for path in tmp_path.rglob("*")) == before
     assert (good.parent / "current").read_text() == f"{good.name}\n"
+
+
+class Steep(nn.Module):
+    """A sine of sums of 460 numbers, about 20 each: what their order changes in the last bits is seen in the answer."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.weight = nn.Parameter(torch.randn(6, 460, generator=torch.Generator().manual_seed(0)))
+
+    def forward(self, observation: Tensor) -> Tensor:
+        return torch.sin(nn.functional.linear(observation.flatten(1), self.weight))
+
+
+def test_a_steep_policy_may_differ_by_what_the_last_bits_of_its_inputs_change(tmp_path: Path) -> None:
+    probes = np.random.default_rng(1).normal(size=(200, 20, 23)).astype(np.float32)
+    policy = Steep()
+    made = export(policy, strategy(SPEC.name), RELEASE, out=tmp_path, probes=probes)
+    exact = np.sin(probes.reshape(200, 460).astype(np.float64) @ policy.weight.detach().double().numpy().T)
+    assert np.abs(run_onnx(made / "policy.onnx", probes) - exact).max() <= 1e-4
 
 
 def test_an_exported_policy_runs_where_torch_cannot_be_imported(folder: Path) -> None:

@@ -20,7 +20,7 @@ from training.cli.main import main
 from training.cli.train import parser, settings_from
 from training.desks.registry import kind
 from training.desks.scalper.kind import KIND
-from training.export.export import run_onnx
+from training.export.answers import run_onnx
 from training.report.find import find
 from training.runs.ledger import Ledger, ledger_path
 from training.runs.run import train_and_export
