@@ -138,8 +138,8 @@ PRESETS: Mapping[str, Preset] = {
         Coefficients(environments=256, rollout_steps=64, batch=4096, epochs=4),
     ),
     "passive": Preset(
-        "from a network that buys all stocks, in small updates: 32 environments of 64 steps, batch 256, 4 epochs, 1e-3, "
-        "looking ten sessions ahead (discount 0.9, lambda 0.9)",
+        "from a network that buys all stocks, small updates: 32 environments of 64 steps, batch 256, 4 epochs, 1e-3: "
+        "looks ten sessions ahead",
         400_000,
         Coefficients(
             learning_rate=1e-3, discount=0.9, gae_lambda=0.9, environments=32, rollout_steps=64, batch=256, epochs=4
