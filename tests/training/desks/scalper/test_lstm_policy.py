@@ -16,7 +16,8 @@ from tests.support.rl.carrying_gru import CarryingGru
 from training.desks.scalper.lstm_policy import LstmActorCritic, LstmPolicy
 from training.desks.scalper.network import CLIP, FEATURES, IDENTITY, parameter_count
 from training.desks.scalper.networks import build
-from training.export.export import TOLERANCE, onnx_bytes
+from training.export.answers import TOLERANCE
+from training.export.export import onnx_bytes
 from training.rl.layers.scaling import Scaling
 from training.rl.protocols import CarryingNetwork, Network
 
