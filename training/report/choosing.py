@@ -9,7 +9,7 @@ from training.evidence.cross_validation import Overfitting, backtest_overfitting
 from training.evidence.lead import Lead, lead_of
 from training.evidence.overfitting import Deflated, deflated_sharpe, effective_trials
 from training.evidence.significance import Snooping, snooping
-from training.evidence.statistics import Series, session_returns, sharpes, trial_matrix
+from training.evidence.statistics import Series, deviations, session_returns, sharpes, trial_matrix
 from training.report.lines import joined
 from training.study.study import Study
 
@@ -30,14 +30,15 @@ def choosing(study: Study, returns: Series) -> Choosing:
     parts = parts_of(study.strategy)
     rivals = [one for one in study.baselines if one.name not in parts]
     played = {one.name: session_returns(joined(one.folds), study.capital_usd) for one in rivals}
-    prior = len(study.prior_sharpes)
+    prior, ratios = len(study.prior_sharpes), sharpes(matrix.T)
     return Choosing(
         overfitting=backtest_overfitting(own_runs),
         snooping=snooping(matrix) if matrix.shape[1] else None,
         lead=lead_of(returns, played, own_runs, earlier=_others(study, own_runs), compounds=study.compounds),
         deflated=deflated_sharpe(
             returns,
-            [*sharpes(matrix.T).tolist(), *study.prior_sharpes],
+            [*ratios.tolist(), *study.prior_sharpes],
+            least_deviation=float(deviations(ratios)),  # earlier trials that agree undo no deflation
             trials=len(study.trials) + prior,
             effective=effective_trials(matrix) + prior if matrix.shape[1] else None,
         ),

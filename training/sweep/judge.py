@@ -12,7 +12,7 @@ import numpy as np
 
 from training.evidence.cross_validation import Overfitting, backtest_overfitting
 from training.evidence.overfitting import Deflated, deflated_sharpe, effective_trials
-from training.evidence.statistics import sharpes
+from training.evidence.statistics import deviations, sharpes
 from training.evidence.wording import counted
 from training.runs.ledger import Ledger, Line, ledger_path, utc_now
 from training.sweep.cells import Cell, Swept
@@ -44,6 +44,7 @@ def judged(ready: Ready, played: Sequence[Cell], digest: str) -> Swept:
     deflated = deflated_sharpe(
         matrix[:, best],
         [*ratios.tolist(), *prior],
+        least_deviation=float(deviations(ratios)),
         trials=len(cells) + len(prior),
         effective=effective_trials(matrix) + len(prior),
     )

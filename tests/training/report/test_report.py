@@ -45,6 +45,18 @@ def test_the_headline_joins_the_chosen_seed_of_each_fold_as_calculated_by_hand()
     assert (found.seeds, found.calibration.trades) == (3, 2)
 
 
+def test_earlier_trials_never_raise_a_deflated_ratio_however_much_they_agree(study: Study, findings: Findings) -> None:
+    for earlier in ((0.0,) * 50, (-0.5,) * 50, (findings.deflated.sharpe,) * 50):
+        more = find(msgspec.structs.replace(study, prior_sharpes=earlier))
+        assert more.deflated.trials == findings.deflated.trials + 50
+        assert more.deflated.deflated < findings.deflated.deflated
+        assert more.overfitting == findings.overfitting
+        assert more.lead is not None
+        assert findings.lead is not None
+        assert (more.lead.deflated or 1.0) < (findings.lead.deflated or 0.0)
+        assert (more.lead.low, more.lead.loss) == (findings.lead.low, findings.lead.loss)
+
+
 def test_the_share_of_random_traders_counts_both_folds_and_the_policy_itself() -> None:
     """Totals of the three traders: 0, 26, 25; the policy earned 6 + 20 = 26, so one ties: (1 + 1) / (1 + 3)."""
     found = find(hand_study())

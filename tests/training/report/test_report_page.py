@@ -74,6 +74,12 @@ def test_made_up_bars_are_called_so_and_text_of_the_study_stays_text() -> None:
     assert "&lt;script&gt;" in page
 
 
+def test_the_best_of_several_seeds_is_called_mostly_the_luckiest() -> None:
+    study = hand_study()
+    words = page_words(files(study, find(study))["report.html"].decode())
+    assert "the seed with the best validation return, mostly the luckiest of the 3;" in words
+
+
 def test_the_digest_of_the_policy_stands_in_both_files(study: Study, findings: Findings) -> None:
     written = files(study, findings, policy_sha256="c0ffee" * 10)
     assert decode(written["report.json"]).policy_sha256 == "c0ffee" * 10
