@@ -212,7 +212,8 @@ class Settings:
         given = " ".join(
             f"--{name.replace('_', '-')} {value}".rstrip() for name, value in options.items() if value is not None
         )
-        what = f"--strategy {self.strategy} --bars {self.bars.name} --models-dir onnx_models"
+        bars = " ".join(f"--bars {path.name}" for path in (self.bars, *self.more_bars))
+        what = f"--strategy {self.strategy} {bars} --models-dir onnx_models"
         practice = " ".join(f"--practice {key}={str(value).lower()}" for key, value in self.practice.changes.items())
         return " ".join(filter(None, (f"train-and-export {what}", given, practice)))
 

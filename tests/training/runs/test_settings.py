@@ -63,6 +63,14 @@ def test_the_command_of_a_learned_version_repeats_it_with_the_same_run() -> None
     assert learned.identity("0" * 64) == passive.identity("0" * 64)
 
 
+def test_the_command_names_every_bars_file_in_its_order() -> None:
+    found = given("--bars", "more.csv", "--symbols", "SPY,QQQ", strategy="online_dqn")
+    assert found.command() == (
+        "train-and-export --strategy online_dqn --bars bars.csv --bars more.csv --models-dir onnx_models "
+        "--symbols SPY,QQQ"
+    )
+
+
 def test_the_ablation_trains_the_other_variants_too() -> None:
     found = given("--reward", "notional", "--ablation")
     assert found.rewards == ("notional", "shares")
