@@ -31,14 +31,14 @@ class Feed:
         self._update += 1
         update, (figures, look) = self._update, figures_of(values)
         for name, sink in [*self._sinks.items()]:
-            self._guarded(name, partial(sink.on_update, update, figures))
+            self._guarded(name, partial(_call, sink, "on_update", update, dict(figures)))
             if look and name in self._sinks:
-                self._guarded(name, partial(sink.on_look, update, look))
+                self._guarded(name, partial(_call, sink, "on_look", update, dict(look)))
 
     def close(self) -> None:
         """Close those that are left."""
         for name, sink in [*self._sinks.items()]:
-            self._guarded(name, sink.close)
+            self._guarded(name, partial(_call, sink, "close"))
 
     def _open(self, name: str, started: Started) -> None:
         self._sinks[name] = factory_of(name)(started)
@@ -46,10 +46,15 @@ class Feed:
     def _guarded(self, name: str, call: Callable[[], object]) -> None:
         try:
             call()
-        except Exception as error:
+        except (Exception, SystemExit) as error:
             self._sinks.pop(name, None)
             text = " ".join(str(error).split())
             self._warn(f"{self._trial}: sink {name} is off, training goes on: {type(error).__name__}: {text}")
+
+
+def _call(sink: Sink, method: str, *given: object) -> None:
+    """Call a method of a sink; one of another class may have none of that name. Raises what it raises."""
+    getattr(sink, method)(*given)
 
 
 def figures_of(values: Mapping[str, Any]) -> tuple[dict[str, float], dict[str, float]]:

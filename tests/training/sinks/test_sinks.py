@@ -34,6 +34,19 @@ class Breaks(Sink):
     def on_look(self, update, figures):
         raise OSError("no route to host")
 
+class Bare:
+    def __init__(self, started):
+        pass
+
+class Ends(Sink):
+    def on_update(self, update, figures):
+        raise SystemExit("enough")
+
+class Empties(Sink):
+    def on_update(self, update, figures):
+        figures.clear()
+    on_look = on_update
+
 NUMBER = 7
 """
 
@@ -83,6 +96,21 @@ def test_each_line_of_the_metrics_reaches_a_sink_of_one_s_own_and_one_that_raise
     assert warned == [
         f"fold1-shares-seed1: sink {own}:Breaks is off, training goes on: OSError: no route to host"
     ]  # at its first look, and never asked again
+
+
+def test_no_sink_stops_the_training_or_changes_what_the_next_one_gets(own: str, tmp_path: Path) -> None:
+    warned: list[str] = []
+    feed = Feed([f"{own}:{name}" for name in ("Bare", "Ends", "Empties", "Book")], started(tmp_path), warned.append)
+    feed.write({"steps": 5, "validate_return": 0.25})
+    feed.close()
+    assert (tmp_path / "book.txt").read_text().splitlines() == [
+        "update 1 [('steps', 5)]",
+        "look 1 [('steps', 5), ('validate_return', 0.25)]",
+    ]
+    assert [text.partition("training goes on: ")[2] for text in warned] == [
+        "AttributeError: 'Bare' object has no attribute 'on_update'",
+        "SystemExit: enough",
+    ]
 
 
 def test_the_figures_of_one_of_several_agents_have_its_name() -> None:
