@@ -84,7 +84,7 @@ def _on_quotes(findings: Findings) -> float | None:
     run = findings.recorded_run
     if not findings.trades_options:
         return None if findings.trades_options is None else 1.0
-    if run is None or run.profit_usd <= 0.0 or run.modelled > MODELLED * run.fills:
+    if run is None or run.fills < 1 or run.profit_usd <= 0.0 or run.modelled > MODELLED * run.fills:
         return 0.0
     return run.sessions / MINUTE_SESSIONS
 

@@ -98,20 +98,28 @@ def promote(version_folder: Path, recorded: Path | None = None) -> Judgement:
     option quotes whose summary is `recorded`. The manifest is replaced by one rename.
 
     Raises:
-        PromotionError: a file is missing or damaged, the report is of another policy or other data, or a criterion
-            fails (one line each). The manifest stays as it was.
+        PromotionError: a file is missing or damaged, the report is of another policy or other data or not the one that
+            the manifest vouches for, or a criterion fails (one line each). The manifest stays as it was.
     """
     manifest, findings = _manifest(version_folder), _findings(version_folder)
     found = hashlib.sha256(_read(version_folder / POLICY_FILE)).hexdigest()
-    for of, digest, expected in (
-        (POLICY_FILE, found, manifest.policy_sha256),
-        (f"the policy of {REPORT_FILE}", findings.policy_sha256, manifest.policy_sha256),
-        (f"the bars of {REPORT_FILE}", findings.data_sha256, manifest.training.file_sha256),
-        *((name, _digest(version_folder, name), expected) for name, expected in manifest.files.items()),
+    for what, value, expected in (
+        ("its folder is called", version_folder.resolve().name, manifest.version),
+        (f"{REPORT_FILE} is of the strategy", findings.strategy, manifest.strategy),
+        (
+            f"{REPORT_FILE} says that exported is",
+            _exported(findings.passive),
+            _exported(manifest.metrics.get("exported") == "passive"),
+        ),
+        (f"{POLICY_FILE} has digest", found, manifest.policy_sha256),
+        (f"the policy of {REPORT_FILE} has digest", findings.policy_sha256, manifest.policy_sha256),
+        (f"the bars of {REPORT_FILE} have digest", findings.data_sha256, manifest.training.file_sha256),
+        *((f"{name} has digest", _digest(version_folder, name), vouched) for name, vouched in manifest.files.items()),
+        (f"{REPORT_FILE} has digest", _digest(version_folder, REPORT_FILE), manifest.files.get(REPORT_FILE)),
     ):
-        if digest != expected:
+        if value != expected:
             raise PromotionError(
-                f"{version_folder.name}: {of} has digest {digest or 'none'}, {MANIFEST_FILE} names {expected}: they "
+                f"{version_folder.name}: {what} {value or 'none'}, {MANIFEST_FILE} names {expected or 'none'}: they "
                 "are not of one training run; export the policy again with its own report"
             )
     run = None if recorded is None else recorded_run(recorded, manifest)
@@ -125,6 +133,10 @@ def promote(version_folder: Path, recorded: Path | None = None) -> Judgement:
         promoted = msgspec.structs.replace(manifest, promoted=True)
         write_whole(version_folder / MANIFEST_FILE, manifests.encode(promoted))
     return Judgement(manifest.version, criteria)
+
+
+def _exported(passive: bool) -> str:
+    return "the passive policy" if passive else "what was learned"
 
 
 def _digest(folder: Path, name: str) -> str:

@@ -57,9 +57,11 @@ def _version(store: Path, findings: Findings, **changes: Any) -> Path:
         rules={"digest": RULES},
     )
     bound = msgspec.structs.replace(findings, **{"policy_sha256": DIGEST, **changes})
+    report = encode_findings(bound)
+    files = {"report.json": hashlib.sha256(report).hexdigest()}
     (folder / "policy.onnx").write_bytes(POLICY)
-    (folder / "manifest.json").write_bytes(encode(manifest))
-    (folder / "report.json").write_bytes(encode_findings(bound))
+    (folder / "manifest.json").write_bytes(encode(msgspec.structs.replace(manifest, files=files)))
+    (folder / "report.json").write_bytes(report)
     if findings.recorded_run is not None:
         (store / SUMMARY).write_bytes(_summary(findings.recorded_run))
     return folder
@@ -223,6 +225,7 @@ def test_what_is_not_known_fails(good: Findings, name: str, changes: Any) -> Non
         (RECORDED, True),
         (msgspec.structs.replace(RECORDED, modelled=11), False),
         (msgspec.structs.replace(RECORDED, profit_usd=0.0), False),
+        (msgspec.structs.replace(RECORDED, fills=0, modelled=0), False),
     ],
 )
 def test_made_up_option_prices_alone_promote_no_policy_that_trades_options(
@@ -273,11 +276,43 @@ def test_what_the_report_says_of_itself_counts_for_nothing(good: Findings, tmp_p
     assert text.splitlines()[1:] == ["luck: at most 5 % of random traders did as well; found 30.0 % of them"]
 
 
-@pytest.mark.parametrize("changes", [{"policy_sha256": "22" * 32}, {"policy_sha256": None}, {"data_sha256": "cd" * 32}])
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"policy_sha256": "22" * 32},
+        {"policy_sha256": None},
+        {"data_sha256": "cd" * 32},
+        {"strategy": "daily_rebalancer"},
+        {"passive": True},
+    ],
+)
 def test_a_report_of_another_policy_or_other_bars_is_refused(
     good: Findings, changes: dict[str, Any], tmp_path: Path
 ) -> None:
     assert "not of one training run" in _refused(_version(tmp_path, good, **changes))
+
+
+@pytest.mark.parametrize(
+    ("changes", "said"),
+    [
+        ({"files": {}}, "manifest.json names none"),  # nothing vouches for the report
+        ({"version": "2024-10-31-other"}, "its folder is called 2024-10-31-0badcafe"),
+        ({"metrics": {"exported": "passive"}}, "exported is what was learned, manifest.json names the passive policy"),
+    ],
+)
+def test_a_report_that_the_manifest_does_not_vouch_for_is_refused(
+    good: Findings, changes: dict[str, Any], said: str, tmp_path: Path
+) -> None:
+    folder = _version(tmp_path, good)
+    manifest = decode((folder / "manifest.json").read_bytes())
+    (folder / "manifest.json").write_bytes(encode(msgspec.structs.replace(manifest, **changes)))
+    assert said in _refused(folder)
+
+
+def test_a_report_that_was_edited_after_the_export_is_refused(good: Findings, tmp_path: Path) -> None:
+    folder = _version(tmp_path, good)
+    (folder / "report.json").write_bytes((folder / "report.json").read_bytes() + b" ")
+    assert "report.json has digest" in _refused(folder)
 
 
 def test_a_policy_that_was_exchanged_is_refused(good: Findings, tmp_path: Path) -> None:
