@@ -119,7 +119,7 @@ def weights_of(path: Path, data: bytes) -> dict[str, Tensor]:
         raise ImportSb3Error(f"{path.name}: policy.pth holds a {type(found).__name__}, expected tensors by name")
     for name, value in found.items():
         usable = isinstance(value, Tensor) and value.dtype == torch.float32 and value.is_contiguous()
-        if not usable or not bool(torch.isfinite(value).all()):
+        if not usable or value.is_meta or not bool(torch.isfinite(value).all()):
             raise ImportSb3Error(
                 f"{path.name}: {name} of policy.pth is {_described(value)}; expected finite float32: train again"
             )
@@ -146,5 +146,5 @@ def _refuse_packed(path: Path, data: bytes) -> None:
 
 def _described(value: object) -> str:
     if isinstance(value, Tensor):
-        return f"a tensor of {value.dtype}, contiguous: {value.is_contiguous()}"
+        return f"a tensor of {value.dtype} on {value.device}, contiguous: {value.is_contiguous()}"
     return f"a {type(value).__name__}"

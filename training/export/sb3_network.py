@@ -86,8 +86,9 @@ def built(path: Path, weights: dict[str, Tensor], spec: Spec, activation: type[n
     width = math.prod(spec.observation_shape) if lstm is None else lstm.hidden_size
     layers: list[nn.Linear] = []
     for net in ("shared_net", "policy_net"):
-        found = (re.fullmatch(rf"mlp_extractor\.{net}\.(\d+)\.weight", name) for name in weights)
-        for number in sorted(int(match[1]) for match in found if match):
+        found = (re.fullmatch(rf"mlp_extractor\.{net}\.(\d+)\.(weight|bias)", name) for name in weights)
+        last = max((int(match[1]) for match in found if match), default=-1)
+        for number in range(0, last + 1, 2):  # the odd ones are the activations, which have no weights
             layers.append(_linear(path, weights, f"mlp_extractor.{net}.{number}", width))
             width = layers[-1].out_features
     action = _linear(path, weights, "action_net", width)
@@ -102,10 +103,9 @@ def built(path: Path, weights: dict[str, Tensor], spec: Spec, activation: type[n
 
 def _linear(path: Path, weights: dict[str, Tensor], name: str, width: int) -> nn.Linear:
     """The layer called `name`, which must read `width` values."""
-    weight, bias = weights[f"{name}.weight"], weights.get(f"{name}.bias")
-    shape = tuple(weight.shape)
-    if bias is None or len(shape) != 2 or shape[1] != width or tuple(bias.shape) != shape[:1]:
-        found = None if bias is None else tuple(bias.shape)
+    weight, bias = weights.get(f"{name}.weight"), weights.get(f"{name}.bias")
+    shape, found = (None if tensor is None else tuple(tensor.shape) for tensor in (weight, bias))
+    if weight is None or bias is None or shape is None or shape[1:] != (width,) or found != shape[:1]:
         raise ImportSb3Error(
             f"{path.name}: {name} has a weight {shape} and a bias {found}, expected (units, {width}) and (units,): the "
             "layers do not follow one another; save the model again"

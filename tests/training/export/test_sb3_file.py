@@ -92,6 +92,7 @@ def _bomb() -> bytes:
         ({"policy.pth": stored([1, 2])}, "policy.pth holds a list, expected tensors by name"),
         ({"policy.pth": stored({"action_net.weight": torch.full((6, 8), torch.nan)})}, "expected finite float32"),
         ({"policy.pth": stored({"action_net.weight": torch.zeros(1, 1).expand(10**6, 10**6)})}, "contiguous: False"),
+        ({"policy.pth": stored({"action_net.weight": torch.zeros(6, 8, device="meta")})}, "torch.float32 on meta"),
         ({"policy.pth": stored({"log_std": torch.zeros(2)})}, "policy.pth has log_std; expected the layers"),
         ({"data": b"[" * 100_000}, "`data` is no JSON"),
         ({"data": b"[]"}, "`data` is a list, expected an object"),
@@ -114,6 +115,18 @@ def test_a_recurrent_weight_without_any_axis_is_refused(model_zip: Path) -> None
     rewritten(model_zip, lambda found: found.update({"policy.pth": stored(weights)}))
     with pytest.raises(ImportSb3Error, match="the LSTM's state has h and c of 0 layers x 0 units"):
         read_sb3(model_zip, Carrying())
+
+
+@pytest.mark.parametrize("lost", [{"2.weight"}, {"2.bias"}, {"2.weight", "2.bias"}])
+def test_a_hidden_layer_that_lost_tensors_is_never_left_out(lost: set[str], model_zip: Path) -> None:
+    sizes = {"0": (8, 460), "2": (8, 8), "4": (8, 8)}  # the layers around the lost one follow one another
+    shapes = {f"{number}.{part}": size for number, size in sizes.items() for part in ("weight", "bias")}
+    kept = {name: torch.zeros(size if "weight" in name else size[:1]) for name, size in shapes.items()}
+    layers = {f"mlp_extractor.policy_net.{name}": tensor for name, tensor in kept.items() if name not in lost}
+    weights = {**layers, "action_net.weight": torch.zeros(6, 8), "action_net.bias": torch.zeros(6)}
+    rewritten(model_zip, lambda found: found.update({"policy.pth": stored(weights)}))
+    with pytest.raises(ImportSb3Error, match=r"policy_net\.2 has a weight (None|\(8, 8\)) and a bias (None|\(8,\))"):
+        read_sb3(model_zip, OptionScalper())
 
 
 def test_a_member_whose_compressed_bytes_are_damaged_is_refused(model_zip: Path) -> None:
