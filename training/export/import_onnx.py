@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 import onnx
 
-from daemon.models.graph_check import check_graph
+from daemon.models.graph_check import AGAIN, check_graph
 from daemon.models.pointer import ModelError
 from strategies.kit.contract import Spec
 from strategies.kit.manifest import answer_name, output_shapes
@@ -40,7 +40,11 @@ def import_onnx(path: Path, spec: Spec) -> Exported:
     try:
         check_graph(data)
     except ModelError as error:
-        raise ImportOnnxError(f"{path.name}: the daemon would refuse it: {error}") from error
+        found = str(error).removesuffix(f": {AGAIN}")
+        raise ImportOnnxError(
+            f"{path.name}: the daemon would refuse it: {found}: change that in the library that made it, and export it "
+            "from there again"
+        ) from error
     model = onnx.ModelProto.FromString(data)
     _rename(path, model, spec)
     policy = Exported(model.SerializeToString(deterministic=True))
@@ -59,9 +63,6 @@ def _rename(path: Path, model: onnx.ModelProto, spec: Spec) -> None:
             raise ImportOnnxError(f"{path.name}: {len(ports)} {what}s ({names}), expected one: export the policy alone")
     _check_shape(path, taken[0], ("observations", spec.observation_shape))
     _check_shape(path, given[0], ("answers", (len(spec.actions),)))
-    last = next((node.op_type for node in model.graph.node if given[0].name in node.output), "")
-    if last == "Softmax" and not spec.continuous:
-        raise ImportOnnxError(f"{path.name}: it answers probabilities, expected logits: export it without its softmax")
     new = {taken[0].name: OBSERVATION, given[0].name: answer_name(spec)}
     used = {name for node in model.graph.node for name in (*node.input, *node.output)} | weights
     if clash := sorted((set(new.values()) & used) - set(new)):
@@ -88,9 +89,13 @@ def _check_shape(path: Path, port: onnx.ValueInfoProto, expected: tuple[str, tup
 
 
 def _check_batch(path: Path, policy: Exported, spec: Spec) -> None:
-    """Ask it about two observations at once. Raises ImportOnnxError."""
+    """Ask it about two observations at once: its answers have the right shape, and are no probabilities.
+
+    Raises ImportOnnxError.
+    """
+    asked = np.random.default_rng(0).standard_normal((2, *spec.observation_shape), dtype=np.float32)
     try:
-        found = policy.answers(np.zeros((2, *spec.observation_shape), dtype=np.float32))
+        found = policy.answers(asked)
     except Exception as error:  # onnxruntime's own have no common base
         raise ImportOnnxError(
             f"{path.name}: it does not answer two observations at once ({str(error)[:200]}): export it with a dynamic "
@@ -101,3 +106,5 @@ def _check_batch(path: Path, policy: Exported, spec: Spec) -> None:
             f"{path.name}: answers to two observations have the shape {found.shape}, expected "
             f"{(2, len(spec.actions))}: export it with a dynamic batch"
         )
+    if not spec.continuous and found.min() >= 0.0 and np.allclose(found.sum(axis=1), 1.0, atol=1e-5):
+        raise ImportOnnxError(f"{path.name}: it answers probabilities, expected logits: export it without its softmax")

@@ -97,7 +97,7 @@ def refuse_normalised(path: Path, plain: dict[str, Any]) -> None:
         if any(isinstance(text, str) and re.search("vec_?normalize", text, re.IGNORECASE) for text in texts):
             raise _needs_normalisation(path, f"`{name}` in its data")
     for sibling in sorted(path.parent.glob("*.pkl")):
-        if re.search("vec_?normalize", sibling.name, re.IGNORECASE):
+        if re.search("vec_?norm", sibling.name, re.IGNORECASE):
             raise _needs_normalisation(path, f"the file {sibling.name} next to it")
 
 

@@ -25,12 +25,14 @@ WEIGHTS = np.random.default_rng(1).normal(size=(WIDTH, 6)).astype(np.float32)
 def written(
     path: Path, *, shape: tuple[int | str, ...] = ("n", 20, 23), last: str = "", rows: int = -1, more: bool = False
 ) -> Path:
-    """A linear policy: `features` to `scores`; `rows` fixes the batch inside, `last` is one more operator."""
+    """A linear policy: `features` to `scores`; `rows` fixes the batch inside, `last` is what follows ("A+B")."""
     first = [
         helper.make_node("Reshape", ["features", "flat"], ["row"]),
         helper.make_node("MatMul", ["row", "weights"], ["sums" if last else "scores"]),
     ]
-    nodes = [*first, *([helper.make_node(last, ["sums"], ["scores"])] if last else [])]
+    names = ["sums", *(f"after {number}" for number in range(last.count("+"))), "scores"]
+    kinds = last.split("+") if last else []
+    nodes = [*first, *(helper.make_node(kind, [names[at]], [names[at + 1]]) for at, kind in enumerate(kinds))]
     outputs = [helper.make_tensor_value_info("scores", TensorProto.FLOAT, ["n", 6])]
     if more:
         outputs.append(helper.make_tensor_value_info("row", TensorProto.FLOAT, ["n", WIDTH]))
@@ -58,9 +60,11 @@ def test_it_answers_as_the_file_does_and_is_exported_under_the_store_s_names(tmp
     [
         ({"shape": ("n", 23, 20)}, "expected FLOAT (batch, 20, 23): make it for the strategy's `SPEC`"),
         ({"last": "Softmax"}, "it answers probabilities, expected logits: export it without its softmax"),
+        ({"last": "Softmax+Identity"}, "it answers probabilities, expected logits: export it without its softmax"),
         ({"last": "Celu", "rows": 1}, "export it with a dynamic batch"),
         ({"more": True}, "2 outputs (scores, row), expected one"),
         ({"last": "Bernoulli"}, "the daemon would refuse it: "),
+        ({"last": "Bernoulli"}, "needs: change that in the library that made it, and export it from there again"),
     ],
 )
 def test_what_is_no_policy_of_the_strategy_is_refused_with_the_cure(

@@ -34,7 +34,10 @@ def test_a_policy_that_needs_vec_normalize_is_refused_with_the_reason(model_zip:
     (tmp_path / "vecnormalize.pkl").write_bytes(b"never opened")
     with pytest.raises(ImportSb3Error, match=r"vecnormalize.pkl next to it shows that VecNormalize .* never opened"):
         read_sb3(model_zip, OptionScalper())
-    (tmp_path / "vecnormalize.pkl").unlink()
+    (tmp_path / "vecnormalize.pkl").rename(tmp_path / "vec_norm_spy.pkl")
+    with pytest.raises(ImportSb3Error, match=r"vec_norm_spy.pkl next to it shows that VecNormalize"):
+        read_sb3(model_zip, OptionScalper())
+    (tmp_path / "vec_norm_spy.pkl").unlink()
     with pytest.raises(ImportSb3Error, match="`env_wrapper` in its data shows that VecNormalize"):
         read_sb3(with_data(model_zip, env_wrapper="VecNormalize(DummyVecEnv)"), OptionScalper())
     rewritten(model_zip, lambda members: members.update({"vecnormalize.pkl": b"never opened"}))
