@@ -99,8 +99,7 @@ def export(
 
     Raises:
         ExportError: answers that are not finite, of another shape, or further from onnxruntime's than
-            `allowed_difference` says; or
-            a version of the same name has another contract.
+            `allowed_difference` says; or a version of the same name has another contract.
     """
     shelf = out / strategy.spec.name
     shelf.mkdir(parents=True, exist_ok=True)

@@ -42,10 +42,10 @@ def model_config_of(strategy: str, config: Path | None) -> Path | None:
 
 
 def _settings(strategy: str, config: Path | None, changes: Mapping[str, object] | None = None) -> Settings:
+    environment: dict[str, str] | None = (
+        {} if config is None else None
+    )  # the strategy's defaults alone, or the process's
     try:
-        environment: dict[str, str] | None = (
-            {} if config is None else None
-        )  # without a configuration the defaults are the strategy's
         return load(config, {"desk.strategy": strategy, **(changes or {})}, environment)
     except ConfigError as error:
         raise ValueError(str(error)) from error

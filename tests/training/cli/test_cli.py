@@ -132,14 +132,14 @@ def test_a_report_is_made_again_from_the_run_s_folder(trained: Trained, capsys: 
 def test_a_manifest_of_another_policy_than_the_report_s_is_not_promoted(
     trained: Trained, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    for path in trained[0].iterdir():
-        (tmp_path / path.name).write_bytes(path.read_bytes())
-    manifest = decode((tmp_path / "manifest.json").read_bytes())
+    folder = tmp_path / trained[0].name
+    shutil.copytree(trained[0], folder)
+    manifest = decode((folder / "manifest.json").read_bytes())
     edited = encode(msgspec.structs.replace(manifest, policy_sha256="0" * 64))
-    (tmp_path / "manifest.json").write_bytes(edited)
-    assert main(["promote", str(tmp_path)]) == 1
+    (folder / "manifest.json").write_bytes(edited)
+    assert main(["promote", str(folder)]) == 1
     assert "digest" in capsys.readouterr().err
-    assert (tmp_path / "manifest.json").read_bytes() == edited
+    assert (folder / "manifest.json").read_bytes() == edited
 
 
 def test_a_model_of_stable_baselines3_comes_into_the_store_with_the_same_checks(
@@ -212,8 +212,8 @@ def test_a_size_that_is_stated_is_not_given_up_for_60_20_20_even_where_it_is_the
     given = ["--strategy", "option_scalper", "--bars", str(bars), "--out", str(tmp_path / "s")]
     assert main([*given, "--run-dir", str(tmp_path / "r"), "--purge-sessions", "22"]) == 2
     # 20 + 22 + 20 + 22 + 20
-    assert "6 usable sessions; 1 folds that" in (said := capsys.readouterr().err)
-    assert "22 left out between spans need 104" in said
+    assert "6 usable sessions; 1 folds that" in (printed := capsys.readouterr().err)
+    assert "22 left out between spans need 104" in printed
 
 
 def test_no_size_of_a_fold_is_taken_for_a_strategy_whose_procedure_has_its_own(

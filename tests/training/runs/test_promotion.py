@@ -293,7 +293,7 @@ def test_a_report_of_another_policy_or_other_bars_is_refused(
 
 
 @pytest.mark.parametrize(
-    ("changes", "said"),
+    ("changes", "complaint"),
     [
         ({"files": {}}, "manifest.json names none"),  # nothing vouches for the report
         ({"version": "2024-10-31-other"}, "its folder is called 2024-10-31-0badcafe"),
@@ -301,12 +301,12 @@ def test_a_report_of_another_policy_or_other_bars_is_refused(
     ],
 )
 def test_a_report_that_the_manifest_does_not_vouch_for_is_refused(
-    good: Findings, changes: dict[str, Any], said: str, tmp_path: Path
+    good: Findings, changes: dict[str, Any], complaint: str, tmp_path: Path
 ) -> None:
     folder = _version(tmp_path, good)
     manifest = decode((folder / "manifest.json").read_bytes())
     (folder / "manifest.json").write_bytes(encode(msgspec.structs.replace(manifest, **changes)))
-    assert said in _refused(folder)
+    assert complaint in _refused(folder)
 
 
 def test_a_report_that_was_edited_after_the_export_is_refused(good: Findings, tmp_path: Path) -> None:
@@ -345,7 +345,7 @@ def test_a_report_of_another_format_is_refused(good: Findings, tmp_path: Path) -
 
 
 @pytest.mark.parametrize(
-    ("files", "said"),
+    ("files", "complaint"),
     [
         ({"report.html": "0" * 64}, "report.html has digest"),
         ({"gone.html": "0" * 64}, "gone.html cannot be read"),
@@ -353,10 +353,10 @@ def test_a_report_of_another_format_is_refused(good: Findings, tmp_path: Path) -
     ],
 )
 def test_a_version_with_a_file_that_the_manifest_does_not_vouch_for_is_not_promoted(
-    good: Findings, tmp_path: Path, files: dict[str, str], said: str
+    good: Findings, tmp_path: Path, files: dict[str, str], complaint: str
 ) -> None:
     folder = _version(tmp_path, good)
     (folder / "report.html").write_bytes(b"told")
     manifest = decode((folder / "manifest.json").read_bytes())
     (folder / "manifest.json").write_bytes(encode(msgspec.structs.replace(manifest, files=files)))
-    assert said in _refused(folder)
+    assert complaint in _refused(folder)
