@@ -1,4 +1,6 @@
-"""How often the off-policy intervals of 95 % hold the truth, in a market whose values are known exactly.
+"""How often the off-policy intervals of 95 % hold the truth, in two markets whose values are known exactly.
+
+In `slow` a purchase pays its cost long after the episode that makes it; the challenger `idle` never buys.
 
 `python -m bench.training.off_policy_coverage [--replications N] [--processes N] [--into FILE]`. Each replication draws
 a new log, and counts for every estimator whether value and lead lie in their intervals. Prints its verdict, then one
@@ -25,38 +27,44 @@ from tests.support.planted.tabular_market import TabularMarket
 from training.evidence.off_policy.evaluation import Least, evaluate
 
 HORIZON = 2
+DISCOUNT = 0.99
 DRAWS = 1_000
-MARKET = TabularMarket(sessions=100, decisions=60, epsilon=0.6)
+MARKETS = {
+    "quick": (TabularMarket(sessions=100, decisions=60, epsilon=0.6), "challenger"),
+    "slow": (TabularMarket(sessions=100, decisions=60, epsilon=0.6, stays=0.95, cost=2.5), "idle"),
+}
 CHUNK = 25  # replications of one task
 LEAST, MOST = 0.93, 0.97  # of intervals of 95 % that hold the truth
 
 Counts = dict[str, list[float]]
 
 
-def replicate(market: TabularMarket, horizon: int, seeds: range) -> Counts:
-    """Return for each estimator and figure: intervals that held the truth, sum of the errors, sum of the widths."""
-    truth = [market.value(policy, horizon) for policy in (market.challenger, market.champion)]
-    truths = {"challenger": truth[0], "champion": truth[1], "lead": truth[0] - truth[1]}
+def replicate(seeds: range) -> Counts:
+    """Return for each figure: intervals that held the truth, sum of the errors, sum of the widths."""
     counts: Counts = {}
-    for seed in seeds:
-        log, states = market.log(np.random.default_rng(seed))
-        found = evaluate(
-            log,
-            market.challenger[states],
-            market.champion[states],
-            horizon=horizon,
-            least=Least(effective=0.0, sessions=2),
-            seed=seed,
-            draws=DRAWS,
-        )
-        for estimate in found.estimates:
-            for figure, value in truths.items():
-                one = getattr(estimate, figure)
-                sums = counts.setdefault(f"{estimate.name} {figure}", [0.0, 0.0, 0.0])
-                sums[0] += one.low <= value <= one.high
-                sums[1] += one.estimate - value
-                sums[2] += one.high - one.low
-        counts.setdefault("effective", [0.0])[0] += found.effective
+    for name, (market, challenger) in MARKETS.items():
+        policies = market.explored(getattr(market, challenger)), market.champion
+        truth = [market.value(policy, HORIZON, DISCOUNT) for policy in policies]
+        truths = {"challenger": truth[0], "champion": truth[1], "lead": truth[0] - truth[1]}
+        for seed in seeds:
+            log, states = market.log(np.random.default_rng(seed))
+            evaluated = evaluate(
+                log,
+                *(policy[states] for policy in policies),
+                horizon=HORIZON,
+                discount=DISCOUNT,
+                least=Least(effective=0.0, sessions=2),
+                seed=seed,
+                draws=DRAWS,
+            )
+            for estimate in evaluated.estimates:
+                for figure, value in truths.items():
+                    interval = getattr(estimate, figure)
+                    sums = counts.setdefault(f"{name} {estimate.name} {figure}", [0.0, 0.0, 0.0])
+                    sums[0] += interval.low <= value <= interval.high
+                    sums[1] += interval.estimate - value
+                    sums[2] += interval.high - interval.low
+            counts.setdefault(f"{name} effective", [0.0])[0] += evaluated.effective
     return counts
 
 
@@ -64,7 +72,7 @@ def counted(chunks: list[int], *, processes: int) -> Iterator[tuple[int, Counts]
     """The counts of these chunks, by their first replication."""
     with ProcessPoolExecutor(processes) as pool:
         ranges = [range(first, first + CHUNK) for first in chunks]
-        yield from zip(chunks, pool.map(partial(replicate, MARKET, HORIZON), ranges), strict=True)
+        yield from zip(chunks, pool.map(replicate, ranges), strict=True)
 
 
 def verdict(figures: dict[str, dict[str, float]], count: int) -> dict[str, Any]:
@@ -82,8 +90,8 @@ def main() -> None:
     parser.add_argument("--processes", type=int, default=os.cpu_count() or 1)
     parser.add_argument("--into", type=Path, metavar="FILE", help="keeps each part as it is done; goes on there")
     options = parser.parse_args()
-    market = asdict(MARKET) | {"horizon": HORIZON}
-    plan = {"study": "coverage", "chunk": CHUNK, "draws": DRAWS, "market": market}
+    markets = {name: asdict(market) | {"challenger": challenger} for name, (market, challenger) in MARKETS.items()}
+    plan = {"study": "coverage", "chunk": CHUNK, "draws": DRAWS, "horizon": HORIZON, "discount": DISCOUNT} | markets
     total: Counts = {}
     work, firsts = partial(counted, processes=options.processes), range(0, options.replications, CHUNK)
     try:
@@ -93,15 +101,14 @@ def main() -> None:
     except OtherStudy as error:
         sys.exit(str(error))
     count = len(firsts) * CHUNK
-    effective = total.pop("effective")[0] / count
+    effective = {name: round(total.pop(f"{name} effective")[0] / count) for name in MARKETS}
     figures = {
         name: {"coverage": round(held / count, 4), "bias": round(off / count, 5), "width": round(wide / count, 4)}
         for name, (held, off, wide) in total.items()
     }
     judged = verdict(figures, count)
     print(judged["verdict"])
-    market["effective_episodes"] = round(effective)
-    print(json.dumps({"replications": count, "draws": DRAWS, "market": market, "figures": figures, **judged}))
+    print(json.dumps({"replications": count, **plan, "effective_episodes": effective, "figures": figures, **judged}))
 
 
 if __name__ == "__main__":

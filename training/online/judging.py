@@ -45,7 +45,8 @@ def judged(
 ) -> OffPolicy:
     """Compare a version with the champion on the decisions that the champion made.
 
-    Both explore as the log does: the version takes its own best action wherever the champion took its own.
+    Both explore as the log does: the version takes its own best action wherever the champion took its own. After an
+    episode the champion goes on.
 
     Args:
         log: float64 (n, columns), see above.

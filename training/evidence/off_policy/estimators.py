@@ -1,7 +1,9 @@
 """Estimators of a policy's value on another's decisions: WIS, doubly robust, fitted Q evaluation.
 
 Each is a function of sums over the decisions of a session, so resampling sessions resamples the whole estimator. The
-estimand of all three: the mean, over the episodes, of the discounted rewards of at most `horizon` decisions.
+estimand of all three: the mean, over the episodes, of the discounted rewards of at most `horizon` decisions of the
+policy, and of those that follow to the end of the run, which are the log's. Without the latter a policy that pays no
+costs would seem better than one that pays them for what it earns later.
 """
 
 from __future__ import annotations
@@ -76,6 +78,54 @@ def by_session(values: Series, sessions: Integers) -> Series:
     """Sum rows of the same session: (m, k) to (sessions, k)."""
     starts = np.flatnonzero(np.append(True, sessions[1:] != sessions[:-1]))
     return np.asarray(np.add.reduceat(values, starts, axis=0), dtype=np.float64)
+
+
+# --- the value of an episode's end ------------------------------------------------------------------------------------
+
+
+def tail(logged: Logged, target: Series, episodes: Episodes, discount: float) -> tuple[Series, Figure]:
+    """What the log earns after an episode of the target, to the end of the run: sums by session, and the figure.
+
+    The value of a state is linear in its features and in these times the share of the run that is still to come, by
+    LSTD (Bradtke & Barto 1996) on the log's own decisions, refitted in each resample. Weighted is by how much an
+    episode of the target changes it, so that states that both reach cost no precision. An episode that ends with its
+    run has no tail.
+    """
+    states, goes_on = state_features(logged), ~last_ones(logged)
+    following = np.where(goes_on[:, None], np.roll(states, -1, axis=0), 0.0)
+    slope = (states[:, :, None] * (states - discount * following)[:, None, :]).reshape(len(states), -1)
+    fitted = by_session(np.concatenate([slope, states * logged.rewards[:, None]], axis=1), logged.sessions)
+    first, length = episodes.rows[:, 0], episodes.inside.sum(axis=1)
+    last = episodes.rows[np.arange(len(length)), length - 1]
+    weight = weights(logged, target, episodes)[:, -1:]
+    change = discount ** length[:, None] * following[last] - states[first]
+    counted = [weight * change, states[first], weight, np.ones_like(weight)]
+    parts = np.append(fitted, by_session(np.concatenate(counted, axis=1), logged.sessions[first]), axis=1)
+    width = states.shape[1]
+    cuts = np.cumsum([width * width, width, width, width, 1])
+
+    def figure(sums: Series) -> Series:
+        slopes, earned, changed, began, weighed, count = np.split(sums, cuts, axis=1)
+        values = _solved(slopes.reshape(-1, width, width), earned[:, :, None])[:, :, 0]
+        changes = _ratio((changed * values).sum(axis=1), weighed[:, 0])
+        return np.asarray(changes + (began * values).sum(axis=1) / count[:, 0])
+
+    return parts, figure
+
+
+def state_features(logged: Logged) -> Series:
+    """Return the features of each decision, and these times the share of its run to come, float64 (n, 2 x features)."""
+    last = np.flatnonzero(last_ones(logged))
+    rows = np.arange(len(logged.actions))
+    to_come = last[np.searchsorted(last, rows)] - rows + 1.0
+    return np.append(logged.features, logged.features * (to_come / to_come.max())[:, None], axis=1)
+
+
+def together(one: tuple[Series, Figure], other: tuple[Series, Figure]) -> tuple[Series, Figure]:
+    """Return the sum of two figures, over the sums of both."""
+    (parts, of_one), (others, of_other) = one, other
+    width = parts.shape[1]
+    return np.append(parts, others, axis=1), lambda sums: of_one(sums[:, :width]) + of_other(sums[:, width:])
 
 
 # --- weighted importance sampling -------------------------------------------------------------------------------------

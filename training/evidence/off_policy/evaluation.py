@@ -20,6 +20,8 @@ from training.evidence.off_policy.estimators import (
     episodes_of,
     fqe,
     moments,
+    tail,
+    together,
     weights,
     wis,
 )
@@ -137,6 +139,8 @@ def _estimates(
         ],
         "fqe": [fqe(found, discount) for found in fitted],
     }
+    ends = [tail(logged, target, episodes, discount) for target in both]
+    pairs = {name: [together(*parts) for parts in zip(pair, ends, strict=True)] for name, pair in pairs.items()}
     earned = session_means(logged)
     return tuple(_estimate(name, pair, earned, seed, draws) for name, pair in pairs.items())
 
