@@ -49,7 +49,7 @@ class SubmitOrder(Effect, frozen=True, tag=True):
     intent: str  # buy_to_open, sell_to_close, or buy_to_close for shares owed; "" for shares
     valid_until_ns: int
     auction: bool = False  # into the opening auction instead of the day
-    closing: bool = False  # by the broker's own call to close (a part of) a position: it never sells more than is there
+    closing: bool = False  # by the broker's own call to close `quantity`: it never sells more than is there
 
 
 class CancelOrder(Effect, frozen=True, tag=True):
@@ -62,10 +62,11 @@ class LookUpOrder(Effect, frozen=True, tag=True):
     client_order_id: str
 
 
-class AskBroker(Effect, frozen=True, tag=True):
-    """Request a full broker report now instead of at the next minute."""
+class AskBroker(Effect, frozen=True, tag=True, omit_defaults=True):
+    """Request a full broker report now instead of at the next minute; `at_once` where an exit waits for it."""
 
     why: str
+    at_once: bool = False
 
 
 class RaiseAlarm(Effect, frozen=True, tag=True):

@@ -172,6 +172,7 @@ class Work(msgspec.Struct, frozen=True, gc=False):
     started_ns: int
     limit_bound: Decimal | None  # an entry never pays more than this
     auction: bool = False  # its first attempt went into the opening auction
+    report_ns: int = 0  # when its next attempt requested a report to wait for; 0: it did not
 
 
 def client_order_id(epoch: str, strategy: str, decision: int, leg: int, attempt: int) -> str:

@@ -106,7 +106,7 @@ def test_what_went_wrong_for_others_has_tests_and_kinds_that_are_there() -> None
 
 def test_each_promise_of_the_safety_page_names_tests_that_are_there() -> None:
     rows = re.findall(r"^\| .+ \| (`test_.+`) \| .+ \|$", (REPOSITORY / "docs" / "SAFETY.md").read_text(), re.MULTILINE)
-    assert len(rows) == 80
+    assert len(rows) >= 80
     assert set(re.findall(r"`([^`]+)`", " ".join(rows))) - _tests() == set()
 
 

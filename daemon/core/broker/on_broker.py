@@ -12,13 +12,14 @@ from daemon.core.book import book_expiry
 from daemon.core.broker.fills import book_totals, on_unknown_order, record_execution, set_totals, transfer, was_refused
 from daemon.core.broker.foreign import ENDED, on_cancel_by_others, on_foreign_order
 from daemon.core.broker.hanging import hanging_orders
-from daemon.core.broker.sellable import confirmed, sellable
+from daemon.core.broker.sellable import Leave, sellable
 from daemon.core.broker.sending import may_enter_auction, may_send, submission_of
 from daemon.core.draft import Draft
 from daemon.core.effects import AskBroker
 from daemon.core.events import (
     BrokerLost,
     BrokerOrder,
+    BrokerReported,
     CancelRejected,
     CashTransferred,
     ContractExpired,
@@ -34,8 +35,8 @@ from daemon.core.events import (
 )
 from daemon.core.moves import RECONCILED, Cause
 from daemon.core.orders import BROKER_STATUS, CANCELED, REJECTED, Order, advance
-from daemon.core.risk.guards import note_fate, revalue, trade_closed
-from daemon.core.state import ZERO
+from daemon.core.risk.guards import note_fate, note_outcome, revalue, trade_closed
+from daemon.core.state import BROKER_MODES, ZERO
 from strategies.kit.units import MINUTE_NS, SECOND_NS
 
 OrderNews = OrderAccepted | OrderRejected | OrderCanceled | OrderExpired | OrderUnknown | CancelRejected
@@ -74,11 +75,28 @@ def on_order_news(draft: Draft, event: OrderNews) -> None:
 
 
 def _count_fate(draft: Draft, before: Order) -> None:
-    """Count what became of an order, but no exit that is refused while an order on the other side does not end."""
+    """Count what became of an order; a refused exit is judged by the next report of a real broker."""
     order = draft.find_order(before.client_order_id)
     refused = order is not None and order.status == REJECTED and order.purpose == "exit"
+    if refused and draft.identity.mode in BROKER_MODES:
+        return
     if not (refused and hanging_orders(draft, before.symbol, -before.side)):
         note_fate(draft, before)
+
+
+def count_refused_exits(draft: Draft, event: BrokerReported) -> None:
+    """Count the exits that were refused between the last report's request and this one's.
+
+    None is counted while the account may not trade, nor while an order on the other side does not end: both pass.
+    """
+    last = draft.broker
+    if event.blocked or last.blocked:
+        return
+    for order in tuple(draft.closed.values()):
+        refused = order.purpose == "exit" and order.status == REJECTED and not (order.filled or order.closing)
+        news = last.asked_ns <= order.news_ns < event.asked_ns
+        if refused and news and not hanging_orders(draft, order.symbol, -order.side):
+            note_outcome(draft, rejected=True)
 
 
 # --- look-ups -----------------------------------------------------------------------------------------------------
@@ -189,9 +207,14 @@ def on_order_missing(draft: Draft, event: OrderMissing) -> None:
         draft.put_order(advance(order, "expired"))  # it never arrived and cannot arrive any more
         return
     needed = _needed(draft, order)
-    if order.purpose == "exit" and needed is not None and _gives_way(draft, order, needed):
-        draft.put_order(advance(order, "expired"))
-        return
+    if order.purpose == "exit" and needed is not None:
+        leave = _leave_of(draft, order, needed)
+        if leave.waits:
+            draft.look_up(replace(order, missing_ns=draft.now_ns))  # the report is here with its next answer
+            return
+        if leave.closing or leave.quantity < order.quantity:
+            draft.put_order(advance(order, "expired"))
+            return
     again = submission_of(draft, order)
     if needed is None or needed < order.quantity or not (_allowed(draft, order) and draft.leaves(again)):
         draft.put_order(replace(order, missing_ns=draft.now_ns, looked_up_ns=draft.now_ns))
@@ -209,26 +232,24 @@ def _needed(draft: Draft, order: Order) -> int | None:
     return work.goal - holding if work.purpose == "entry" else abs(holding) - work.goal
 
 
-def _gives_way(draft: Draft, order: Order, needed: int) -> bool:
-    """Return True for an exit to be replaced: less is needed or there, or the broker's own call must close it.
+def _leave_of(draft: Draft, order: Order, needed: int) -> Leave:
+    """Return what may be ordered in place of an exit that never arrived; it gives way to less, and to another way.
 
-    That call has no name of ours: its effect shows in the positions.
+    The broker's own call has no name of ours: its effect shows in the positions, so it is never repeated as it is.
     """
     if needed < order.quantity or order.closing:
-        return True
-    leave = sellable(draft, order.symbol, order.side, needed + order.remaining)
-    return leave.closing or (not leave.waits and leave.quantity < order.quantity)
+        return Leave(0)
+    return sellable(draft, draft.works[order.work], order.side, needed + order.remaining)
 
 
 def _allowed(draft: Draft, order: Order) -> bool:
-    """Return True when an order that the broker does not know may be sent again.
+    """Return True when an order that the broker does not know may be sent again: an exit, and an entry within its time.
 
-    An exit may as soon as a report is newer than foreign news, an entry within its time. After a start or lost news
-    such an order itself keeps the desk unreconciled; a later report in which all else agreed is enough. It keeps its
-    name, so the broker cannot hold it twice.
+    After a start or lost news such an order itself keeps the desk unreconciled; a later report in which all else agreed
+    is enough. It keeps its name, so the broker cannot hold it twice.
     """
     if order.purpose == "exit":
-        return confirmed(draft, order.symbol)
+        return True
     risk, broker = draft.risk, draft.broker
     agrees = risk.reconciled or (broker.suspicion is None and broker.agreed_ns > max(broker.started_ns, broker.lost_ns))
     allowed = agrees and risk.halt is None and risk.pause is None and not risk.stopping

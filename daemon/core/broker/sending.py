@@ -70,7 +70,7 @@ def submit(draft: Draft, work: Work, intent: Intent, valid_s: int) -> None:
         return
     draft.put_order(order)
     if intent.closing:
-        report_closing(draft, intent.symbol, intent.quantity)
+        report_closing(draft, work, intent.quantity)
     if intent.contract is not None:
         draft.contracts = {**draft.contracts, intent.symbol: intent.contract}
     on_its_way = replace(work, attempt=attempt, order_id=name, auction=work.auction or intent.auction)

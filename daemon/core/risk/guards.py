@@ -64,7 +64,7 @@ def trade_closed(draft: Draft, position: Position) -> None:
 
 
 def note_fate(draft: Draft, before: Order) -> None:
-    """Count an order's outcome once, at its first fill or its end; too many rejections halt.
+    """Count an order's outcome once, at its first fill or its end.
 
     An acceptance is no outcome: the venue may still reject the order. A refused close call for what other orders hold
     does not count. `before` is the order before the news.
@@ -73,7 +73,12 @@ def note_fate(draft: Draft, before: Order) -> None:
     assert order is not None
     if _has_fate(before) or not _has_fate(order) or order.purpose == "foreign" or order.closing:
         return
-    limits, rejected = draft.trading.risk, order.status == REJECTED
+    note_outcome(draft, rejected=order.status == REJECTED)
+
+
+def note_outcome(draft: Draft, *, rejected: bool) -> None:
+    """Count the outcome of an order; too many rejections halt."""
+    limits = draft.trading.risk
     draft.risk = replace(draft.risk, outcomes=(*draft.risk.outcomes, rejected)[-limits.reject_rate_orders :])
     rate = reject_rate(draft.risk, limits)
     if rate is not None and rate >= limits.reject_rate_max:

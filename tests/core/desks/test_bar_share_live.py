@@ -85,7 +85,7 @@ def test_a_sale_of_the_policy_goes_beyond_a_buy_that_does_not_end() -> None:
     for minute in range(1, 6):
         d.minute(minute)
         d.answer(0.0, 0.0)
-        now = d.at(minute + 1, 40.0)
+        now = d.at(minute + 1, 40.0 + minute / 10)  # a re-price interval after the last report, and a moment
         for sale in of(d.put(ev.QuotesReceived(now, 0, (d.quote("SPY", now),))), SubmitOrder):
             tried.append((sale.quantity, sale.limit_price))
             d.put(ev.OrderRejected(now, sale.client_order_id, "403 potential wash trade detected"))

@@ -116,11 +116,16 @@ def test_a_desk_that_starts_after_a_panic_stands_down_before_it_sends_anything(m
         assert (state.risk.halt.reason, state.broker.stood_down) == ("panic", True)
 
 
-def test_shares_that_a_person_sold_are_not_sold_again_by_a_flatten_a_moment_later(models: Path, tmp_path: Path) -> None:
+@pytest.mark.parametrize("unheard", [False, True])
+def test_shares_that_a_person_sold_are_not_sold_again_by_a_flatten_a_moment_later(
+    models: Path, tmp_path: Path, unheard: bool
+) -> None:
     with daily_stage(HALF_DAY, BEGIN, tmp_path, models) as played:
         bought(played)
         ours = len(played.posts())
         reports = len(played.journaled("BrokerReported"))
+        if unheard:  # the stream is half open: nothing comes through, and nobody notices
+            played.server.call(lambda: played.server.server.faults.add("update_lost", times=1000))
         played.server.by_hand("close", symbol="SPY")
         played.clock.pass_s(MOMENT_S)
         assert len(played.journaled("BrokerReported")) == reports  # no report can have told of it

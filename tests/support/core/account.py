@@ -116,6 +116,7 @@ def line(kind: str, symbol: str = "", quantity: int = 0, amount: str = "0", stat
 def at_broker(account: Account, broker: Broker | None = None, trading: Trading | None = None) -> Desk:
     """A desk on Monday before the open whose first report came from `account`."""
     d = Desk(trading or Trading(broker=broker or Broker()), mode="live")
+    d.prompt = account.report
     now = d.at(-2)
     d.put(ModelVerified(now, "v1", "d", promoted=True, feed="sip"), account.report(now))
     return d.begin()

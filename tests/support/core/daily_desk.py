@@ -5,14 +5,14 @@ Nothing here computes an expected value. Days are those of `tests.support.core.d
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from decimal import Decimal
 from typing import Any
 
 import msgspec
 import numpy as np
 
-from daemon.core.effects import AnyEffect, SubmitOrder
+from daemon.core.effects import AnyEffect, AskBroker, SubmitOrder
 from daemon.core.events import (
     BarClosed,
     BrokerSnapshot,
@@ -141,21 +141,32 @@ class DailyDesk:
         self.effects: list[AnyEffect] = []
         self.rows: list[Row] = []
         self.reload = False  # every state goes through JSON before the next step
+        self.prompt: Callable[[int], Event] | None = None
 
     def put(self, *events: Event) -> list[AnyEffect]:
-        """Step the events; returns the effects of all of them."""
+        """Step the events; returns the effects of all of them.
+
+        Where an exit requests a report, `prompt` makes it, a nanosecond later; None: no report comes.
+        """
         effects: list[AnyEffect] = []
         for event in events:
-            step = self.core.step(self.state, event)
-            adds_up(self.state, event, step.state)
-            moves_add_up(self.state, event, step)
-            self.state = step.state
-            if self.reload:
-                self.state = self.core.decoder().decode(encode_state(self.state))
-            effects += step.effects
-            self.rows += step.rows
+            stepped = self._step(event)
+            while self.prompt is not None and any(effect.at_once for effect in of(stepped, AskBroker)):
+                effects += stepped
+                stepped = self._step(self.prompt(self.state.now_ns + 1))
+            effects += stepped
         self.effects += effects
         return effects
+
+    def _step(self, event: Event) -> list[AnyEffect]:
+        step = self.core.step(self.state, event)
+        adds_up(self.state, event, step.state)
+        moves_add_up(self.state, event, step)
+        self.state = step.state
+        if self.reload:
+            self.state = self.core.decoder().decode(encode_state(self.state))
+        self.rows += step.rows
+        return list(step.effects)
 
     def at(self, minute: float, second: int = 0) -> int:
         """Nanoseconds UTC that many minutes and seconds after the session's open."""

@@ -18,6 +18,7 @@ ADOPT = Trading(broker=Broker(foreign_orders="adopt"))
 def live(account: Account, trading: Trading | None = None) -> DailyDesk:
     """A desk on Monday before the open whose first report came from `account`."""
     d = DailyDesk(trading, mode="live").begin(MONDAY)
+    d.prompt = account.report
     now = d.at(-20)
     d.put(ev.ModelVerified(now, "v1", "d", promoted=True, feed="sip"), account.report(now))
     d.bars(LAST_FRIDAY, **dict.fromkeys(SYMBOLS, 100.0))

@@ -8,7 +8,7 @@ from typing import Any
 from msgspec.structs import replace
 
 from daemon.core import events as ev
-from daemon.core.effects import AnyEffect, SubmitOrder
+from daemon.core.effects import AnyEffect, AskBroker, SubmitOrder
 from daemon.core.limits import Execution, Risk, Trading
 from daemon.core.state import Identity
 from daemon.core.step import Core
@@ -63,6 +63,8 @@ class Desk:
             step = self.core.step(self.state, event)
             self.state = step.state
             found += step.effects
+            if any(effect.at_once for effect in of([*step.effects], AskBroker)):
+                found += self.put(self.account.report(self.state.now_ns + 1))
         return found
 
     def at(self, minute: int, second: float = 0.0) -> int:

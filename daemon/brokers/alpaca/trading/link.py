@@ -62,6 +62,7 @@ class BrokerLink:
         self._listening = asyncio.Event()
         self._connection = 0  # counts losses of the stream
         self._asked = asyncio.Event()
+        self._awaited = asyncio.Event()  # by an exit
 
     # --- the engine's side ----------------------------------------------------------------------------------------
 
@@ -82,8 +83,10 @@ class BrokerLink:
             match effect:
                 case LookUpOrder(client_order_id=name):
                     self._own.look_up_soon(name)
-                case AskBroker():
+                case AskBroker(at_once=at_once):
                     self._asked.set()
+                    if at_once:
+                        self._awaited.set()
                 case _:
                     pass
 
@@ -147,6 +150,7 @@ class BrokerLink:
             if reported_in != connection:
                 self._reporter.forget()
             self._asked.clear()
+            self._awaited.clear()
             try:
                 report = await self._reporter.report()
             except BrokerError as error:
@@ -184,9 +188,15 @@ class BrokerLink:
         self._put(report)
 
     async def _next_report(self) -> None:
-        """Wait until the next report is due: a minute, a request, or a change of the stream's state."""
+        """Wait until the next report is due: a minute, a request, or a change of the stream's state.
+
+        A request that no exit waits for comes `report_gap_s` after the last report at the earliest.
+        """
         given_ns = self._clock.now_ns()
-        await self._clock.sleep_until(given_ns + round(self._timeouts.report_gap_s * SECOND_NS))
+        least_s = min(self._timeouts.exit_gap_s, self._timeouts.report_gap_s)
+        await self._clock.sleep_until(given_ns + round(least_s * SECOND_NS))
+        gap = self._clock.sleep_until(given_ns + round(self._timeouts.report_gap_s * SECOND_NS))
+        await _first(self._awaited.wait(), gap)
         minute = self._clock.sleep_until(given_ns + round(self._timeouts.report_every_s * SECOND_NS))
         await _first(self._asked.wait(), minute)
 

@@ -47,6 +47,7 @@ class Timeouts:
 
     report_every_s: float = 60.0
     report_gap_s: float = 2.0  # least pause between two reports, however often they are requested
+    exit_gap_s: float = 0.25  # the same where an exit waits for the next one
     missing_answers: int = 3  # 404s before an order is reported as missing
     missing_gap_s: float = 1.0  # between two of them
     first_pause_s: float = 0.5  # after a failure; doubles up to the longest, with jitter

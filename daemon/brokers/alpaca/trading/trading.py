@@ -164,10 +164,10 @@ class TradingOrders:
         return self._client.client.post("/orders", submission(order))
 
     def _close(self, order: SubmitOrder, withdrawn: Callable[[], bool]) -> object:
-        """DELETE /v2/positions/{symbol}: the broker's order against the whole position, under a name of its own."""
+        """DELETE /v2/positions/{symbol}?qty=: the broker's order against that much of it, under a name of its own."""
         if withdrawn():
             raise NotSent(f"order {order.client_order_id} was cancelled while it waited for its turn: not sent")
-        return self._client.client.delete(f"/positions/{order.symbol}")
+        return self._client.client.delete(f"/positions/{order.symbol}", {"qty": order.quantity})
 
     async def cancel(self, order_id: str) -> None:
         """DELETE /v2/orders/{id}: a request only; the trade stream brings the result."""

@@ -16,7 +16,7 @@ from daemon.core.broker.fills import is_ours, on_order_filled
 from daemon.core.broker.foreign import give_up_sold, is_fraction, met_at_begin
 from daemon.core.broker.ledger import AMENDED, arrives, book_activity, cause_of
 from daemon.core.broker.news import take_available
-from daemon.core.broker.on_broker import absorb
+from daemon.core.broker.on_broker import absorb, count_refused_exits
 from daemon.core.broker.reconciliation.account import account_is_right, note_account
 from daemon.core.broker.reconciliation.differences import (
     all_differences,
@@ -81,6 +81,7 @@ def on_broker_reported(draft: Draft, event: BrokerReported) -> None:
     if accepted:
         accept(draft, event)
     _ask_for_the_missing(draft, event)
+    count_refused_exits(draft, event)
     take_available(draft, event)
     draft.desk.holds.note_positions(draft, positions)
     _compare(draft, event)

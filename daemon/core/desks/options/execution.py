@@ -126,7 +126,7 @@ def _drive_exit(draft: Draft, work: Work) -> None:
         return
     if order is not None and order.status == REJECTED and worked_ns(draft, order) < reprice_ns(draft):
         return  # retried one re-price interval later
-    leave = sellable(draft, work.symbol, side, surplus, hanging)
+    leave = sellable(draft, work, side, surplus, hanging)
     quantity = leave.quantity
     if quantity <= 0:
         return

@@ -169,11 +169,13 @@ def _sell_now(draft: Draft, work: Work, surplus: int) -> bool:
 
 def _sell(draft: Draft, work: Work, surplus: int, limit: Decimal | None, *, auction: bool) -> bool:
     """Send one attempt of a sale; False when nothing is free to be sold, or a gate denies it."""
-    leave = sellable(draft, work.symbol, -1, surplus, hanging_orders(draft, work.symbol, -1))
-    by_rule = work.reason != POLICY  # a basket's sale never leaves by the broker's own call
-    ways = [way for way in ways_out(draft, work, -1, leave) if by_rule or not way.closing]
-    if leave.quantity <= 0 or not ways:
+    leave = sellable(draft, work, -1, surplus, hanging_orders(draft, work.symbol, -1))
+    by_call = work.reason != POLICY or (leave.closing and not draft.desk.decides.rebalances)  # never of a rebalancing
+    ways = [way for way in ways_out(draft, work, -1, leave) if by_call or not way.closing]
+    if leave.quantity <= 0:
         return leave.waits
+    if not ways:  # it waits on for a report
+        return draft.now_ns - work.report_ns < SALE_INTERVALS * reprice_ns(draft)
     for way in ways:
         price = way.limit(limit, -1)
         intent = Intent(EXIT, None, work.symbol, -1, way.quantity, price, auction=auction, closing=way.closing)

@@ -52,6 +52,25 @@ async def test_what_the_broker_s_own_call_sells_is_told_under_the_journal_s_name
     assert foreign(it) == []
 
 
+async def test_the_call_closes_no_more_than_the_order_s_quantity() -> None:
+    async with linked() as it:
+        await hold(it)
+        it.desk.server.by_hand("place", symbol=CALL, qty="4", side="buy", position_intent="buy_to_open")
+        await eventually(lambda: it.desk.server.account.quantity(CALL) == 7)
+        await it.link.release([CLOSE])
+        await it.until(OrderFilled, 2)
+        await eventually(lambda: it.desk.server.account.quantity(CALL) == 4)
+
+
+async def test_of_less_than_the_order_s_quantity_the_call_closes_nothing() -> None:
+    async with linked() as it:
+        await hold(it)
+        await it.link.release([replace(CLOSE, quantity=4)])
+        refused = await it.until(OrderRejected)
+        assert "(requested: 4, available: 3)" in refused.reason
+        assert it.desk.server.account.quantity(CALL) == 3
+
+
 async def test_an_update_that_comes_before_the_answer_waits_for_it() -> None:
     async with linked() as it:
         await hold(it)

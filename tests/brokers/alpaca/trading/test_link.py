@@ -283,6 +283,28 @@ async def test_the_broker_reports_each_simulated_minute_and_when_asked() -> None
         await it.until(BrokerReported, 2)
 
 
+async def test_a_report_that_an_exit_waits_for_comes_before_the_next_one_is_due() -> None:
+    rarely = Timeouts(report_every_s=3600.0, report_gap_s=1800.0, exit_gap_s=0.01, missing_gap_s=0.05)
+    async with linked(rarely) as it:
+        it.link.ask([AskBroker("now")])
+        await asyncio.sleep(0.2)
+        assert len(it.of(BrokerReported)) == 1
+        it.link.ask([AskBroker("now", at_once=True)])
+        await it.until(BrokerReported, 2)
+
+
+async def test_a_report_under_way_when_an_exit_begins_to_wait_is_followed_by_another_one() -> None:
+    rarely = Timeouts(report_every_s=3600.0, report_gap_s=1800.0, exit_gap_s=0.01, missing_gap_s=0.05)
+    async with linked(rarely) as it:
+        it.desk.server.faults.add("http_slow", where={"path": "/v2/positions"}, seconds=0.2)
+        it.link.ask([AskBroker("now", at_once=True)])
+        await asyncio.sleep(0.1)
+        decided_ns = it.desk.clock.now_ns()
+        it.link.ask([AskBroker("now", at_once=True)])
+        reports = [await it.until(BrokerReported, count) for count in (2, 3)]
+    assert reports[0].asked_ns < decided_ns < reports[1].asked_ns
+
+
 async def test_an_update_that_cannot_be_read_is_told_and_followed_by_a_report() -> None:
     async with linked() as it:
         it.desk.server.faults.add("data_null", where={"event": "fill"})

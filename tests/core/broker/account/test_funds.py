@@ -71,6 +71,7 @@ def swapping(account: Account, funds: ev.Funds) -> tuple[DailyDesk, str]:
     """On Tuesday 90 of 100 AAA's worth are being sold for BBB; the sale has filled at the open."""
     d = with_shares(account, AAA=90)
     reported(d, account, -18, funds=funds)
+    d.prompt = lambda now_ns: replace(account.report(now_ns), funds=funds)
     d.due()
     (sale,) = of(d.answer(0, 80, KEEP), SubmitOrder)
     name = account.take(sale, d.state.now_ns)

@@ -55,6 +55,7 @@ def test_shares_that_somebody_sold_are_not_sold_again_before_a_newer_report(rule
 
 def test_shares_of_which_somebody_sold_a_part_leave_as_far_as_the_newer_report_has_them() -> None:
     d = with_shares(account := Account(), AAA=10)
+    d.prompt = None
     d.put(account.report(d.at(1)))
     sold_by_hand(d, account, "AAA", 4, "100")
     asked = account.report(d.at(1))  # at the moment of the news: it may not know of it
@@ -148,30 +149,35 @@ def test_a_missing_exit_of_shares_that_nobody_touched_is_sent_again_under_its_na
     d.put(account.report(d.at(1)))
     (sale,) = leave(d, 1.1)
     d.put(ev.OrderUnknown(d.at(1.2), sale.client_order_id))
-    (again,) = of(d.put(ev.OrderMissing(d.at(1.3), sale.client_order_id)), SubmitOrder)
+    assert of(d.put(ev.OrderMissing(d.at(1.3), sale.client_order_id)), SubmitOrder) == []
+    (again,) = of(d.put(ev.OrderMissing(d.at(1.4), sale.client_order_id)), SubmitOrder)
     assert again == sale
 
 
 @pytest.mark.parametrize("minute", [0.5, 0.99, 1.0, 1.99])
 def test_after_a_start_no_share_leaves_before_a_report(minute: float) -> None:
     d = with_shares(Account(), AAA=10)
+    d.prompt = None
     d.put(ev.RunStarted(d.at(0), "live", "desk-1", "shelf", "e1", "c", "sip", d.state.trading))
     assert leave(d, minute) == []
 
 
-def test_two_minutes_after_a_start_without_a_report_shares_leave_by_the_broker_s_own_call() -> None:
+def test_a_minute_after_a_start_without_a_report_shares_leave_by_the_broker_s_own_call() -> None:
     d = with_shares(Account(), AAA=10)
+    d.prompt = None
     d.put(ev.RunStarted(d.at(0), "live", "desk-1", "shelf", "e1", "c", "sip", d.state.trading))
-    assert [(sale.quantity, sale.closing) for sale in leave(d, 2.0)] == [(10, True)]
+    assert (leave(d, 0.1), of(d.tick(0, 59), SubmitOrder), of(d.tick(1, 0), SubmitOrder)) == ([], [], [])
+    assert [(sale.quantity, sale.closing) for sale in of(d.tick(1, 5), SubmitOrder)] == [(10, True)]
 
 
 def test_where_no_report_comes_shares_leave_by_the_broker_s_own_call_which_sells_no_more_than_is_there() -> None:
     d = with_shares(account := Account(), AAA=10)
+    d.prompt = None
     d.put(account.report(d.at(1)))
     sold_by_hand(d, account, "AAA", 4, "100")
     assert leave(d, 1.1) == []
-    assert of(d.tick(2, 59), SubmitOrder) == []
-    told = d.tick(3, 0)  # two minutes after the last report was asked for
+    assert of(d.tick(1, 10), SubmitOrder) == []
+    told = d.tick(1, 11)  # five seconds after the flatten
     (sale,) = of(told, SubmitOrder)
     assert (sale.quantity, sale.limit_price, sale.closing) == (10, None, True)
     assert "exit_unconfirmed" in alarms(told)
@@ -179,6 +185,7 @@ def test_where_no_report_comes_shares_leave_by_the_broker_s_own_call_which_sells
 
 def test_a_lost_stream_may_hide_a_sale_so_shares_wait_for_the_report_that_follows() -> None:
     d = with_shares(account := Account(), AAA=10)
+    d.prompt = None
     d.put(account.report(d.at(1)), ev.BrokerLost(d.at(1.1), "stream ended"))
     assert leave(d, 1.2) == []
     assert [sale.quantity for sale in of(d.put(account.report(d.at(1.3))), SubmitOrder)] == [10]
@@ -195,11 +202,13 @@ def test_a_basket_s_sale_is_never_sent_by_the_broker_s_own_call() -> None:
 
 def test_a_missing_call_to_close_is_followed_by_another_one() -> None:
     d = with_shares(account := Account(), AAA=10)
+    d.prompt = None
     d.put(account.report(d.at(1)), ev.BrokerLost(d.at(1.1), "stream ended"))
     leave(d, 3.5)
-    (first,) = of(d.effects, SubmitOrder)[-1:]
+    (first,) = of(d.tick(3.5, 5), SubmitOrder)
     d.put(ev.OrderUnknown(d.at(3.6), first.client_order_id))
-    again = of(d.put(ev.OrderMissing(d.at(3.7), first.client_order_id)) + d.tick(3.8), SubmitOrder)
+    d.put(ev.OrderMissing(d.at(3.7), first.client_order_id))
+    again = of(d.tick(3.7, 5), SubmitOrder)
     assert [(order.quantity, order.closing) for order in again] == [(10, True)]
     assert again[0].client_order_id != first.client_order_id
 
@@ -681,12 +690,14 @@ def test_a_difference_of_positions_halts_as_before_whatever_the_cash_says() -> N
 
 def test_what_the_broker_s_own_call_closes_is_as_much_as_was_there() -> None:
     d = with_shares(account := Account(), AAA=10)
+    d.prompt = None
     d.put(account.report(d.at(1)), ev.BrokerLost(d.at(1.1), "stream ended"))
-    (sale,) = leave(d, 3.5)
+    leave(d, 3.5)
+    (sale,) = of(d.tick(3.5, 5), SubmitOrder)
     account.positions["AAA"] = (6, Decimal(100))  # somebody sold four while nothing was heard
     account.cash += 400
     name = account.take(replace(sale, quantity=6), d.state.now_ns)
-    d.put(account.found(name, d.at(3.6)), account.fill(name, 6, "100", d.at(3.7)))
+    d.put(account.found(name, d.at(3.65)), account.fill(name, 6, "100", d.at(3.7)))
     order = d.order(name)
     assert (order.quantity, order.status, d.held) == (6, "filled", {"AAA": 4})
 

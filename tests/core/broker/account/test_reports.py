@@ -12,17 +12,17 @@ from msgspec.structs import replace
 
 from daemon.core import events as ev
 from daemon.core.effects import AskBroker, LookUpOrder, SubmitOrder
-from daemon.core.limits import Broker
+from daemon.core.limits import Broker, Risk, Trading
 from daemon.core.state import SEEN_MAX, encode_state
 from tests.support.core.account import NUMBER, Account, agreed, at_broker, line
-from tests.support.core.desk import BUY_CALL, CALL, EXIT, OPEN, TUESDAY, Desk, alarms, canceling, desk, of, sent
+from tests.support.core.desk import BUY_CALL, CALL, EXIT, OPEN, SECOND, TUESDAY, Desk, alarms, canceling, desk, of, sent
 
 ADOPT, IGNORE = Broker(foreign_orders="adopt"), Broker(foreign_orders="ignore")
 
 
-def holding(account: Account, broker: Broker | None = None) -> Desk:
+def holding(account: Account, broker: Broker | None = None, trading: Trading | None = None) -> Desk:
     """A desk that bought 9 calls at 2.00 at this account."""
-    d = at_broker(account, broker)
+    d = at_broker(account, broker, trading)
     d.bar(0)
     name = account.take(sent(d.answer(BUY_CALL)), d.state.now_ns)
     d.put(account.fill(name, 9, "2.00", d.at(1)))
@@ -118,6 +118,32 @@ def test_a_status_that_passes_cancels_an_entry_that_works_and_holds_back_no_exit
     d.put(ev.FlattenRequested(d.at(2), "x", "ann"))
     exits = [order for order in of(d.effects + d.tick(2, 10), SubmitOrder) if order.side < 0]
     assert [order.quantity for order in exits] == [1]
+
+
+def refused_exits(d: Desk, account: Account, count: int, blocked: str) -> None:
+    """As many exits refused, each followed by a report a second later, as the account stands then."""
+    d.prompt = None
+    d.put(ev.FlattenRequested(d.at(2), "x", "ann"))
+    for attempt in range(count):
+        (name,) = d.state.orders
+        now = d.state.now_ns
+        d.put(ev.OrderRejected(now, name, "403 account is restricted"), account.report(now + SECOND, blocked=blocked))
+        d.bar(3 + attempt)  # a minute later: the next attempt
+    assert len([order for order in of(d.effects, SubmitOrder) if order.side < 0]) == count + 1
+
+
+@pytest.mark.parametrize("blocked", PASSING)
+def test_exits_that_are_refused_while_a_status_passes_halt_nothing(blocked: str) -> None:
+    d = holding(account := Account(), trading=Trading(risk=Risk(reject_rate_orders=3)))
+    d.put(ev.HaltRequested(d.at(1, 30), "operator", "x", "ann"))  # so that no other halt can be seen behind it
+    refused_exits(d, account, 12, blocked)
+    assert (d.state.risk.outcomes, "reject_rate" in alarms(d.effects)) == ((False,), False)  # of the entry alone
+
+
+def test_exits_that_are_refused_by_an_account_that_may_trade_halt_as_before() -> None:
+    d = holding(account := Account(), trading=Trading(risk=Risk(reject_rate_orders=3)))
+    refused_exits(d, account, 3, "")
+    assert (d.state.risk.outcomes, "reject_rate" in alarms(d.effects)) == ((True,) * 3, True)
 
 
 def test_a_closed_account_halts_and_what_happened_in_it_is_still_booked() -> None:

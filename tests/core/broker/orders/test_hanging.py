@@ -14,7 +14,7 @@ from daemon.core.effects import AnyEffect, SubmitOrder
 from daemon.core.limits import Basket, Risk, Trading
 from tests.support.core.account import Account, at_broker
 from tests.support.core.daily_desk import KEEP, DailyDesk, orders
-from tests.support.core.desk import CALL, EXIT, TRIM_50, TUESDAY, Desk, alarms, canceling, desk, of, quote, sent
+from tests.support.core.desk import CALL, EXIT, SECOND, TRIM_50, TUESDAY, Desk, alarms, canceling, desk, of, quote, sent
 from tests.support.examples import examples
 
 BUSY = Trading(risk=Risk(orders_per_minute=50, cooldown_trade_s=0))
@@ -306,7 +306,10 @@ def test_past_a_buy_that_does_not_end_the_broker_s_call_and_a_price_that_crosses
 
 def test_a_refused_exit_counts_once_no_order_on_the_other_side_is_stuck() -> None:
     d, trim = trimming()
+    d.state = replace(d.state, broker=replace(d.state.broker, began_ns=1))
     d.put(ev.OrderRejected(d.state.now_ns, trim, "no"))
+    for second in (1, 2):  # the next report judges it
+        d.put(Account().report(d.state.now_ns + second * SECOND))
     assert d.state.risk.outcomes == (False, True)
 
 

@@ -147,6 +147,8 @@ def test_a_fresh_figure_of_the_broker_still_bounds_a_sale_of_shares() -> None:
     d = with_shares(account := Account(), AAA=10)
     said = account.report(d.at(1))
     (position,) = said.positions
-    d.put(replace(said, positions=(replace(position, available=Decimal(6)),)))
+    d.prompt = lambda now_ns: replace(
+        said, time_ns=now_ns, asked_ns=now_ns, positions=(replace(position, available=Decimal(6)),)
+    )
     (sale,) = of(d.put(ev.FlattenRequested(d.at(2), "x", "ann")), SubmitOrder)
     assert sale.quantity == 6

@@ -88,7 +88,9 @@ def test_an_auction_order_that_never_arrived_is_sent_again_while_the_auction_tak
     d.due()
     first = of(d.answer(0, KEEP, KEEP), SubmitOrder)[0]
     d.put(ev.OrderUnknown(d.at(-14), first.client_order_id))
-    again = of(d.put(ev.OrderMissing(d.at(-13), first.client_order_id)), SubmitOrder)
+    told = d.put(ev.OrderMissing(d.at(-13), first.client_order_id))
+    assert (of(told, SubmitOrder), set(of(told, LookUpOrder))) == ([], {LookUpOrder(first.client_order_id)})
+    again = of(d.put(ev.OrderMissing(d.at(-12.9), first.client_order_id)), SubmitOrder)  # with a report from after it
     assert again == [first]
 
 
