@@ -1,14 +1,15 @@
 """DQN that goes on learning from single experiences, half of each batch from the cold start.
 
-The cold start keeps the learner from forgetting what recent days do not show. It is left out once experience
+The cold start keeps the learner from forgetting what recent days do not show. It is left out while experience
 contradicts it: a CUSUM (Page 1954, "Continuous Inspection Schemes") watches how far rewards are from what the first
-network expects, against how far they were in the cold start. Everything here follows from the order of experiences and
-the seed: a resumed learner ends in the same bytes.
+network expects, against how far they were in the cold start, in units of their own recent deviation. Everything here
+follows from the order of experiences and the seed: a resumed learner ends in the same bytes.
 """
 
 from __future__ import annotations
 
 import copy
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass, fields, replace
 from functools import partial
@@ -27,6 +28,8 @@ from training.rl.off_policy.rounds import due_steps
 
 LOOKED_AT = 32
 """Transitions that are looked at together."""
+MOST = 3.0
+"""Deviations that one transition counts at most: a single shock is no change of the world."""
 COLUMNS = tuple(field.name for field in fields(Choices) if field.name not in ("weights", "places"))
 
 
@@ -38,23 +41,27 @@ class OnlineCoefficients:
     importance: float = 0.6  # beta of prioritised replay; a stream has no end towards which it could rise
     slack: float = 0.25  # standard deviations of the mean difference that the CUSUM lets pass
     limit: float = 25.0  # standard deviations at which the cold start counts as contradicted
+    memory: int = 64  # transitions that the recent mean and deviation remember
+    agreed: int = 256  # transitions with a usual recent mean, after which the cold start counts again
 
 
 class Agreement:
     """Whether experience is still as it was in the cold start, seen by the network that the cold start ended with.
 
-    A difference is rewards + discount x V(following) - Q(now, action). Its mean and its deviation in the cold start are
-    what is usual: no trained network fulfils Bellman's equation exactly. A mean that stays away from the usual one by
-    more than `slack` deviations is a change of the world. Transitions of several steps overlap, so each counts that
-    begins where the one before it ended.
+    A difference is rewards + discount x V(following) - Q(now, action). Its mean in the cold start is what is usual: no
+    trained network fulfils Bellman's equation exactly. A mean that stays away from the usual one by more than `slack`
+    deviations is a change of the world; prices that move more, or a position that is held more, are none, so the
+    deviation is the recent one. A recent mean that stays within `slack` for long ends the contradiction. Transitions of
+    several steps overlap, so each counts that begins where the one before it ended.
     """
 
     def __init__(self, network: QNetwork, cold: ChoiceReplay, steps: int, coefficients: OnlineCoefficients) -> None:
         """Begin with the network and the transitions of the cold start; `steps` are those of a transition."""
         self._network = copy.deepcopy(network)
         self._steps, self._c = steps, coefficients
-        self._mean, self._deviation = self._usual(cold)
-        self._seen = 0
+        self._usual, deviation = self._cold_moments(cold)
+        self._mean, self._variance = self._usual, deviation**2  # the recent ones
+        self._seen = self._agreed = 0
         self._waiting: list[Choices] = []
         self._above = self._below = 0.0
         self.broken = False
@@ -62,36 +69,55 @@ class Agreement:
     def look(self, choices: Choices) -> None:
         """Count the next transition."""
         self._seen += 1
-        if self._seen % self._steps or not self._deviation:
+        if self._seen % self._steps or not self._variance:
             return
         self._waiting.append(choices)
         if len(self._waiting) < LOOKED_AT:
             return
         for difference in self._differences(joined(self._waiting)).tolist():
-            standard = (difference - self._mean) / self._deviation
-            self._above = max(0.0, self._above + standard - self._c.slack)
-            self._below = max(0.0, self._below - standard - self._c.slack)
-            self.broken = self.broken or max(self._above, self._below) > self._c.limit
+            self._count(difference)
         self._waiting.clear()
 
     def state_dict(self) -> dict[str, Any]:
-        """The network, what is usual, and how far the CUSUM is."""
-        usual = {"mean": self._mean, "deviation": self._deviation, "seen": self._seen}
+        """The network, what is usual, what is recent, and how far the CUSUM is."""
+        moments = {"usual": self._usual, "mean": self._mean, "variance": self._variance}
+        counts = {"seen": self._seen, "agreed": self._agreed}
         sums = {"above": self._above, "below": self._below, "broken": self.broken}
-        waiting = [{name: getattr(each, name) for name in COLUMNS} for each in self._waiting]
-        return {"network": self._network.state_dict(), "waiting": waiting} | usual | sums
+        waiting = [{name: getattr(choices, name) for name in COLUMNS} for choices in self._waiting]
+        return {"network": self._network.state_dict(), "waiting": waiting} | moments | counts | sums
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Go on from `state`."""
+        """Go on from `state`; one of the former detector has no recent moments, so it begins with the usual ones."""
         self._network.load_state_dict(state["network"])
-        self._waiting = [Choices(**each) for each in state["waiting"]]
-        self._mean, self._deviation, self._seen = state["mean"], state["deviation"], state["seen"]
+        self._waiting = [Choices(**choices) for choices in state["waiting"]]
+        self._mean, self._usual = state["mean"], state.get("usual", state["mean"])
+        self._variance = state["variance"] if "variance" in state else state["deviation"] ** 2
+        self._seen, self._agreed = state["seen"], state.get("agreed", 0)
         self._above, self._below, self.broken = state["above"], state["below"], state["broken"]
 
-    def _usual(self, cold: ChoiceReplay) -> tuple[float, float]:
+    def _count(self, difference: float) -> None:
+        """Take one difference into the recent moments, then into the sums."""
+        share = 1.0 / self._c.memory
+        apart = difference - self._mean
+        self._mean += share * apart
+        self._variance += share * (apart * apart * (1.0 - share) - self._variance)
+        deviation = math.sqrt(self._variance)
+        standard = max(-MOST, min(MOST, (difference - self._usual) / deviation)) if deviation else 0.0
+        if self.broken:
+            usual = abs(self._mean - self._usual) < self._c.slack * deviation
+            self._agreed = self._agreed + 1 if usual else 0
+            self.broken = self._agreed < self._c.agreed
+            return
+        self._agreed = 0
+        self._above = max(0.0, self._above + standard - self._c.slack)
+        self._below = max(0.0, self._below - standard - self._c.slack)
+        if max(self._above, self._below) > self._c.limit:
+            self.broken, self._above, self._below = True, 0.0, 0.0
+
+    def _cold_moments(self, cold: ChoiceReplay) -> tuple[float, float]:
         """The mean and the deviation of the differences in the cold start; zeros without one."""
-        found = self._differences(cold.all()).double() if cold.size > 1 else torch.zeros(2, dtype=torch.float64)
-        return float(found.mean()), float(found.std())
+        differences = self._differences(cold.all()).double() if cold.size > 1 else torch.zeros(2, dtype=torch.float64)
+        return float(differences.mean()), float(differences.std())
 
     @torch.no_grad()
     def _differences(self, choices: Choices) -> Tensor:

@@ -7,6 +7,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from torch import Tensor
@@ -15,10 +16,10 @@ from tests.support.rl.tabular import ACTIONS, STATES, Tabular
 from training.rl.coefficients import NotFiniteError
 from training.rl.dqn.coefficients import DqnCoefficients, PqnCoefficients, epsilon_at
 from training.rl.dqn.networks import Head
-from training.rl.dqn.online import OnlineCoefficients, OnlineLearner
+from training.rl.dqn.online import Agreement, OnlineCoefficients, OnlineLearner
 from training.rl.dqn.pqn import PqnTrainer
 from training.rl.dqn.presets import RECIPES, build, build_pqn
-from training.rl.dqn.replay import ChoiceReplay, OneStep, Returns
+from training.rl.dqn.replay import ChoiceReplay, Choices, OneStep, Returns
 from training.rl.dqn.trainer import DqnTrainer
 from training.rl.ppo import make_deterministic
 from training.rl.protocols import Step
@@ -224,6 +225,66 @@ def test_the_cold_start_is_left_out_once_experience_contradicts_it() -> None:
     assert found.cold_share == 0.5
     learn(found, taken[200:])
     assert found.cold_share == 0.0
+
+
+def agreement() -> tuple[Agreement, Callable[[np.ndarray], list[bool]]]:
+    """A detector whose network values everything by 0, so that a difference is a reward; and a way to feed it."""
+    network = build(STATES, replace(RECIPES["online"], widths=(4,)), actions=ACTIONS, seed=1).network
+    for weights in network.parameters():
+        weights.data.zero_()
+
+    def transitions(rewards: np.ndarray) -> list[Choices]:
+        nothing = torch.zeros(1, STATES)
+        column = torch.zeros(1, dtype=torch.int64)
+        rest = torch.zeros(1), torch.zeros(1, 0)
+        return [Choices(nothing, nothing, column, torch.tensor([reward]), *rest) for reward in rewards.tolist()]
+
+    cold = ChoiceReplay(2_000, 1, STATES)
+    for transition in transitions(np.random.default_rng(1).normal(0.1, 1.0, 2_000).astype(np.float32)):
+        cold.add(transition)
+    detector = Agreement(network, cold, 1, OnlineCoefficients())
+
+    def feed(rewards: np.ndarray) -> list[bool]:
+        broken = []
+        for transition in transitions(rewards.astype(np.float32)):
+            detector.look(transition)
+            broken.append(detector.broken)
+        return broken
+
+    return detector, feed
+
+
+def test_prices_that_move_more_are_no_change_of_the_world() -> None:
+    """Fifty sessions of 39 transitions at twice the deviation, and fifty at four times with heavy tails."""
+    random = np.random.default_rng(2)
+    detector, feed = agreement()
+    assert not any(feed(random.normal(0.1, 2.0, 39 * 50)))
+    assert not any(feed(random.standard_t(3, 39 * 50) * 4.0 / np.sqrt(3.0) + 0.1))
+    assert not detector.broken
+
+
+def test_a_mean_that_moved_contradicts_the_cold_start_until_it_is_back() -> None:
+    random = np.random.default_rng(3)
+    _, feed = agreement()
+    assert not any(feed(random.normal(0.1, 1.0, 390)))
+    moved = feed(random.normal(0.9, 1.0, 390))
+    assert 20 < moved.index(True) < 100  # (0.8 - 0.25) a transition: about 45 to the limit of 25
+    assert moved[-1]
+    back = feed(random.normal(0.1, 1.0, 3_900))
+    assert back.index(False) >= OnlineCoefficients().agreed  # not before so many in a row agree
+    assert not back[-1]
+
+
+def test_a_state_of_the_former_detector_goes_on() -> None:
+    detector, feed = agreement()
+    state = detector.state_dict()
+    former = {name: state[name] for name in ("network", "waiting", "mean", "seen", "above", "below", "broken")}
+    after, feed_after = agreement()
+    after.load_state_dict(former | {"deviation": 1.0})
+    random = np.random.default_rng(4)
+    rewards = random.normal(1.5, 1.0, 390)
+    assert feed(rewards)[-1]
+    assert feed_after(rewards)[-1]
 
 
 def test_without_a_cold_start_all_is_fresh() -> None:
