@@ -78,7 +78,10 @@ def _with_keys(options: argparse.Namespace) -> tuple[Settings, Credentials]:
 
 
 def run(options: argparse.Namespace, console: Console) -> int:
-    """Carry out a command that is journaled; returns 0. Raises NotFound, StateDirError, JournalError, ControlError."""
+    """Carry out a command that is journaled; returns 0, or 1 where the desk refuses it, which is said.
+
+    Raises NotFound, StateDirError, JournalError, ControlError.
+    """
     name = options.command
     if not options.reason.strip():
         raise NotFound(f"--reason is empty: a {name} states why")
@@ -179,11 +182,13 @@ def _offline(options: argparse.Namespace) -> Answer:
     try:
         event_at = event_of(command)
         broker_ns = _broker_ns(options) if options.command == RESET_CLOCK else None
-        state = command_offline(options.state_dir, lambda now_ns: event_at(now_ns if broker_ns is None else broker_ns))
+        state, refused = command_offline(
+            options.state_dir, lambda now_ns: event_at(now_ns if broker_ns is None else broker_ns)
+        )
     except CommandError as error:
         raise NotFound(str(error)) from None
     desk = (peek(options.state_dir) or {}).get("desk", "")
-    return Answer(ok=True, seq=state.seq, status=status_of(state, desk))
+    return Answer(ok=True, seq=state.seq, status=status_of(state, desk), refused=refused)
 
 
 def _broker_ns(options: argparse.Namespace) -> int:
@@ -213,7 +218,9 @@ def _show(answer: Answer, console: Console, more: str = "") -> int:
     console.print(printable("; ".join([*holding(status, answer.effects), *filter(None, (more,))])))
     for line in filter(None, (status.differences and f"book and broker differ: {status.differences}", status.then)):
         console.print(printable(line))
-    return 0
+    if answer.refused:
+        console.print(printable(f"this does nothing: {answer.refused}"))
+    return 1 if answer.refused else 0
 
 
 def holding(status: DeskStatus, effects: Sequence[str] = ()) -> list[str]:

@@ -170,10 +170,16 @@ class BrokerState(msgspec.Struct, frozen=True, gc=False):
     sighted_ns: int = 0  # when positions and orders last agreed, whatever the cash was
     cash_since_ns: int = 0  # since when the cash differs by more than a fee, 0 where it does not
     accept_ns: int = 0  # when a person accepted the next report, 0 if not
-    stood_down: bool = False  # a panic was run: nothing is sent until the broker's report is accepted
+    stood_down: bool = False  # a panic was run: nothing is sent until it fails, or the broker's report is accepted
     foreign: dict[str, Order] = {}  # foreign orders that are ignored, with their fills
     foreign_held: dict[str, int] = {}  # foreign quantities by symbol
     settled: tuple[tuple[str, int], ...] = ()  # shares booked from positions before their ledger line: (symbol, shares)
+    panic_failed_ns: int = 0  # when the panic was known to have failed, 0 if it did not
+
+    @property
+    def follows_panic(self) -> bool:
+        """True while the desk closes what a failed panic left of its own, and nobody accepted the broker's report."""
+        return self.stood_down and self.panic_failed_ns > 0 and not self.accept_ns
 
 
 class Leaver(msgspec.Struct, frozen=True, gc=False):

@@ -64,6 +64,7 @@ HANDLERS: Mapping[type[ev.Event], Handler] = {
     ev.FlattenRequested: operator.on_flatten,
     ev.AcceptBrokerRequested: on_accept_broker,
     ev.PanicNoticed: operator.on_panic,
+    ev.PanicFailed: operator.on_panic_failed,
     ev.StopRequested: operator.on_stop,
     ev.ClockReset: on_clock_reset,
     ev.TroubleNoticed: operator.on_trouble,

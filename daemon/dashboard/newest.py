@@ -38,6 +38,7 @@ COMMANDS = (
     "FlattenRequested",
     "AcceptBrokerRequested",
     "PanicNoticed",
+    "PanicFailed",
     "StopRequested",
     "ReloadRequested",
     "StatusRequested",

@@ -1,34 +1,68 @@
 """The file that a panic leaves in a desk's folder: a daemon that runs or starts there stands down.
 
-The panic needs no journal and writes no event; the daemon does, and removes the file once that is durable.
+The panic needs no journal and writes no event; the daemon does, and sets the file aside once that is durable. The panic
+holds a lock on it while it lives, and its last line is its result. When the lock is free and the result is not that the
+account is flat, the panic failed.
 """
 
 from __future__ import annotations
 
 import asyncio
 import contextlib
+import fcntl
 import os
+import time
 from collections.abc import Awaitable, Callable
 from pathlib import Path
 
 from daemon.host.time.virtual_time import look_s
 
 MARKER = "panic"
+ASIDE = "panic.noted"  # the same file, once the daemon's journal has the panic
+FLAT = "flat"  # the result of a panic that left nothing
 LETTERS_MOST = 200
 LOOK_S = 0.25
+UNLOCKED_S = 300.0  # a panic whose file has no lock (of an older version, or what is no file of ours) lives no longer
 
 
-def leave(folder: Path, who: str) -> None:
-    """Write the file, readable by the desk's user; an existing one is enough. Raises OSError."""
-    flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
+class Marker:
+    """The file as the panic that lives holds it; without one (`file` None) it does nothing."""
+
+    def __init__(self, file: int | None) -> None:
+        self._file = file
+
+    def end(self, result: str) -> None:
+        """Write the result, `FLAT` or what is left, and unlock the file. A repeated call does nothing."""
+        file, self._file = self._file, None
+        if file is None:
+            return
+        with contextlib.suppress(OSError):
+            os.write(file, f"{result}\n".encode(errors="replace"))
+            os.fsync(file)
+        os.close(file)
+
+
+def leave(folder: Path, who: str) -> Marker:
+    """Write the file, readable by the desk's user, and lock it. That of a panic that lives is enough.
+
+    Raises OSError where no file can be made.
+    """
     try:
-        file = os.open(folder / MARKER, flags, 0o644)
-    except FileExistsError:
-        return
-    with os.fdopen(file, "w", encoding="utf-8", errors="replace") as marker:
-        marker.write(who)
-        marker.flush()
-        os.fsync(marker.fileno())
+        file = os.open(folder / MARKER, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC, 0o644)
+    except OSError:
+        if os.path.lexists(folder / MARKER):
+            return Marker(None)  # whatever it is, the desk stands down for it
+        raise
+    try:
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        os.fchmod(file, 0o644)
+        os.ftruncate(file, 0)
+        os.write(file, f"{who}\n".encode(errors="replace"))
+        os.fsync(file)
+    except OSError:  # another panic has the lock, or there is none here: the file is there
+        os.close(file)
+        return Marker(None)
+    return Marker(file)
 
 
 def noticed(folder: Path) -> str:
@@ -37,32 +71,74 @@ def noticed(folder: Path) -> str:
     if not os.path.lexists(place):
         return ""
     try:
-        file = os.open(place, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
-    except OSError as error:
+        text = _text(place)
+    except OSError as error:  # a link, a folder, another user's file
         return f"somebody (the file panic: {error.strerror})"
+    return "".join(filter(str.isprintable, text.partition("\n")[0])) or "somebody"
+
+
+def outcome(folder: Path) -> str | None:
+    """Return the result of the panic that was set aside: `FLAT`, or why it failed; None without one, or while it lives.
+
+    A file that no panic of this version wrote has no lock: it counts as failed once no panic lives that long.
+    """
+    place = folder / ASIDE
+    if not os.path.lexists(place):
+        return None
     try:
-        text = os.read(file, LETTERS_MOST).decode("utf-8", "replace")
-    except OSError:  # a folder
-        text = ""
-    finally:
-        os.close(file)
-    return "".join(filter(str.isprintable, text)) or "somebody"
+        who, line_end, result = _text(place, unlocked=True).partition("\n")
+    except BlockingIOError:
+        return None
+    except OSError:
+        who, line_end, result = "somebody", "", ""
+    if not line_end and time.time() - os.lstat(place).st_mtime < UNLOCKED_S:
+        return None
+    ended = "".join(filter(str.isprintable, result))
+    return ended if ended == FLAT else f"{''.join(filter(str.isprintable, who))}: {ended or 'ended without a result'}"
 
 
-async def obey(folder: Path, stand_down: Callable[[str], None], durable: Callable[[], Awaitable[None]]) -> None:
-    """Poll for the file until cancelled: stand down first, and remove the file when that is durable."""
-    handled = ""
+def set_aside(folder: Path) -> None:
+    """Take the noticed file out of the way of the next panic; its own goes on writing into it."""
+    with contextlib.suppress(OSError):
+        (folder / MARKER).rename(folder / ASIDE)
+
+
+async def obey(
+    folder: Path,
+    stand_down: Callable[[str], None],
+    failed: Callable[[str], None],
+    durable: Callable[[], Awaitable[None]],
+) -> None:
+    """Poll for the file until cancelled: stand down first, and set the file aside when that is durable.
+
+    When its panic is over, `failed` gets why it failed, if it did, and the file goes.
+    """
+    handled, ended = "", False
     while True:
         who = noticed(folder)
         if who and who != handled:
             stand_down(who)
             await durable()
-            clear(folder)
-        handled = noticed(folder)  # a file that cannot be removed is reported once
+            set_aside(folder)
+            ended = False
+        handled = noticed(folder)  # a file that cannot be moved is reported once
+        result = outcome(folder)
+        if result is not None and not ended:
+            if result != FLAT:
+                failed(result)
+                await durable()
+            with contextlib.suppress(OSError):
+                (folder / ASIDE).unlink()
+        ended = result is not None  # what cannot be removed is reported once
         await asyncio.sleep(look_s(LOOK_S))
 
 
-def clear(folder: Path) -> None:
-    """Remove the file; a folder stays, and is noticed again at the next start."""
-    with contextlib.suppress(OSError):
-        (folder / MARKER).unlink()
+def _text(place: Path, *, unlocked: bool = False) -> str:
+    """Return the beginning of the file; raises BlockingIOError where it has to be unlocked and is not, and OSError."""
+    file = os.open(place, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
+    try:
+        if unlocked:
+            fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
+        return os.read(file, LETTERS_MOST).decode("utf-8", "replace")
+    finally:
+        os.close(file)

@@ -6,10 +6,11 @@ decide again, `accept-broker` replaces the book by the broker's report, `reset-c
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 
 import msgspec
 
+from daemon.core.effects import AnyEffect, RaiseAlarm
 from daemon.core.events import (
     AcceptBrokerRequested,
     ClockReset,
@@ -26,6 +27,9 @@ REASON_MOST = 500  # letters of a reason, and of a name
 RESET_CLOCK = "reset-clock"
 ACCEPT_BROKER = "accept-broker"
 NAMES = ("pause", "resume", "halt", "flatten", "reload-model", "status", RESET_CLOCK, ACCEPT_BROKER)
+
+
+REFUSALS = frozenset(("command_refused", "resume_refused"))  # alarms of a command that does nothing
 
 
 class Command(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -66,3 +70,9 @@ def event_of(command: Command) -> Callable[[int], Event]:
             return lambda now_ns: ReloadRequested(now_ns, reason, who)
         case _:
             return lambda now_ns: StatusRequested(now_ns, reason, who)
+
+
+def refused_by(effects: Iterable[AnyEffect]) -> str:
+    """Return why a command does nothing, by the effects of its event; "" where it does something."""
+    alarms = (effect for effect in effects if isinstance(effect, RaiseAlarm) and effect.name in REFUSALS)
+    return "; ".join(alarm.detail for alarm in alarms)

@@ -26,6 +26,7 @@ from daemon.core.events import (
     ModelVerified,
     OrderFilled,
     OrderFound,
+    PanicFailed,
     PanicNoticed,
     PauseRequested,
     PolicyAnswered,
@@ -119,6 +120,8 @@ class _Pass:
                 self.commands.append(Notice(now, "halt", f"{event.reason}: {event.detail}", event.who))
             case PanicNoticed():
                 self.commands.append(Notice(now, "panic", event.detail))
+            case PanicFailed():
+                self.commands.append(Notice(now, "panic failed", event.detail))
             case (
                 PauseRequested() | ResumeRequested() | FlattenRequested() | ReloadRequested() | AcceptBrokerRequested()
             ):

@@ -43,11 +43,11 @@ def kinds(path: Path) -> list[str]:
 def test_a_panic_of_a_stopped_desk_is_journaled_before_what_is_commanded_next(tmp_path: Path) -> None:
     stopped_desk(tmp_path)
     leave(tmp_path, "ann")
-    state = command_offline(tmp_path, lambda now_ns: ResumeRequested(now_ns, "go on", "ann"))
+    state, _ = command_offline(tmp_path, lambda now_ns: ResumeRequested(now_ns, "go on", "ann"))
     assert (state.risk.halt is not None, state.broker.stood_down) == (True, True)  # refused: nothing was accepted
     assert not (tmp_path / MARKER).exists()
     command_offline(tmp_path, lambda now_ns: AcceptBrokerRequested(now_ns, "settled", "ann"))
-    state = command_offline(tmp_path, lambda now_ns: ResumeRequested(now_ns, "go on", "ann"))
+    state, _ = command_offline(tmp_path, lambda now_ns: ResumeRequested(now_ns, "go on", "ann"))
     assert (state.risk.halt, state.broker.stood_down) == (None, True)  # until the broker has reported
     commanded = [ResumeRequested, AcceptBrokerRequested, ResumeRequested]
     assert kinds(tmp_path) == [kind.__name__ for kind in (RunStarted, PanicNoticed, *commanded)]

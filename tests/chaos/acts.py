@@ -12,7 +12,7 @@ from collections.abc import Callable
 from decimal import Decimal
 from typing import TYPE_CHECKING
 
-from daemon.host.panic_marker import leave
+from daemon.host.panic_marker import FLAT, leave
 from daemon.journal.journal import FILE
 from daemon.operator.control.client import Answer, ControlError, Request, ask
 from simulator.trading.refusals import Refused
@@ -243,7 +243,7 @@ def panic(run: Run) -> None:
     `resume`, until the desk goes on.
     """
     until = run.minute() + SETTLED_LIMIT_S / 60
-    leave(run.desk.state_dir, WHO)
+    marker = leave(run.desk.state_dir, WHO)
     while run.exposed() and run.minute() < until:
         hand_cancel(run)
         run.nap(1.0)
@@ -251,6 +251,7 @@ def panic(run: Run) -> None:
             with contextlib.suppress(Refused):
                 run.served.by_hand("close", symbol=symbol)
         run.nap(1.0)
+    marker.end(FLAT if not run.exposed() else "not flat")
     while run.minute() < until and "panic" not in run.desk.halted_for():
         run.nap(1.0)
     if "panic" not in run.desk.halted_for():

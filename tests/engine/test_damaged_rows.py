@@ -124,7 +124,7 @@ def test_a_desk_with_a_damaged_journal_takes_commands_and_goes_on_halted(
     execute(state, "UPDATE events SET payload = '{}' WHERE id = 7")
     assert ctl.main(["status", "--state-dir", str(state)]) == 0
     assert "its next start is halted (journal_damaged): the journal is damaged" in capsys.readouterr().out
-    left = command_offline(state, lambda now_ns: PauseRequested(now_ns, "a look", "ann"))
+    left, _ = command_offline(state, lambda now_ns: PauseRequested(now_ns, "a look", "ann"))
     assert left.risk.halt is not None
     assert left.risk.halt.reason == "journal_damaged"
     found = recovered(state)
@@ -140,7 +140,7 @@ def test_whoever_follows_leaves_out_a_row_that_was_whole_when_it_was_stepped(sta
     assert follower.state.risk.pause is not None
     execute(state, "DELETE FROM snapshots")
     execute(state, "UPDATE events SET payload = '{}' WHERE id = 7")
-    told = command_offline(state, ClockTicked)
+    told, _ = command_offline(state, ClockTicked)
     assert told.risk.pause is None
     for _ in range(2):  # to the snapshot, and from there
         follower.advance()

@@ -10,7 +10,7 @@ from typing import Any
 
 from daemon.app.live.prepare import Live
 from daemon.app.live.ticks import Ticks
-from daemon.core.events import PanicNoticed, StopRequested
+from daemon.core.events import PanicFailed, PanicNoticed, StopRequested
 from daemon.core.state import State
 from daemon.engine.engine import Engine
 from daemon.engine.intake import Intake
@@ -50,7 +50,10 @@ async def stop_cleanly(name: str, live: Live, engine: Engine, intake: Intake, ti
 
 
 class StandDown:
-    """Stops all orders of the desk in `folder` once `rltraderctl panic` has written its file there."""
+    """Stops all orders of the desk in `folder` once `rltraderctl panic` has written its file there, and while it lives.
+
+    What a failed panic leaves is the desk's to close.
+    """
 
     def __init__(self, folder: Path, live: Live, engine: Engine, intake: Intake, ticks: Ticks) -> None:
         self._folder, self._live, self._engine, self._intake, self._ticks = folder, live, engine, intake, ticks
@@ -62,14 +65,17 @@ class StandDown:
 
     def _stand_down(self, who: str) -> None:
         broker = self._engine.machine.state.broker
-        if not broker.stood_down or broker.accept_ns:
+        if not broker.stood_down or broker.accept_ns or broker.panic_failed_ns:
             self._intake.put(PanicNoticed(self._live.clock.now_ns(), who))
+
+    def _failed(self, why: str) -> None:
+        self._intake.put(PanicFailed(self._live.clock.now_ns(), why))
 
     async def run(self) -> None:
         """Watch for the file."""
         if not self._live.dry_run:
             await self._engine.started.wait()
-            await obey(self._folder, self._stand_down, self._ticks.probe)
+            await obey(self._folder, self._stand_down, self._failed, self._ticks.probe)
 
 
 def settled(state: State[Any], *, flatten: bool) -> bool:

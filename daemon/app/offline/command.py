@@ -18,13 +18,16 @@ from daemon.engine.engine import DIGEST_EVERY
 from daemon.engine.recover import Recovered
 from daemon.engine.recovery import adopt_trading, snapshot_of
 from daemon.host.own_files import StateDirError
-from daemon.host.panic_marker import clear, noticed
+from daemon.host.panic_marker import noticed, set_aside
 from daemon.journal.reader import JournalReader
 from daemon.journal.rows import Batch, HashChain, JournalError, decode_event, encode_effects
+from daemon.operator.commands import refused_by
 
 
-def command_offline(path: Path, event: Callable[[int], Event]) -> State[Any]:
+def command_offline(path: Path, event: Callable[[int], Event]) -> tuple[State[Any], str]:
     """Step one operator's event into the journal of a stopped desk; durable when this returns.
+
+    Returns the state after it, and why the desk refuses the command ("" if it does not).
 
     `event(now_ns)` makes it at the journal's time. Its effects (cancels, exits) follow when the daemon starts. As at a
     start, a journal that other code wrote is taken over first, and a panic since the stop is journaled first.
@@ -38,13 +41,13 @@ def command_offline(path: Path, event: Callable[[int], Event]) -> State[Any]:
         batch, chain = Batch(), HashChain(recovered.last_id + 1, recovered.head)
         panicked = _panicked(path, machine)
         for stepped in (*before, *panicked, event(machine.state.now_ns)):
-            _into(batch, chain, machine, stepped)
+            refused = _into(batch, chain, machine, stepped)
         if before and not machine.queue:
             batch.snapshots.append(snapshot_of(machine, chain.next_id - 1, _code(recovered), kept=True))
         journal.commit(batch)
         if panicked:
-            clear(path)
-        return machine.state
+            set_aside(path)
+        return machine.state, refused
 
 
 def taken_over(recovered: Recovered, reader: JournalReader) -> list[Event]:
@@ -72,8 +75,8 @@ def _panicked(path: Path, machine: Machine) -> list[PanicNoticed]:
     return [PanicNoticed(machine.state.now_ns, who)] if who and machine.market is None else []
 
 
-def _into(batch: Batch, chain: HashChain, machine: Machine, event: Event) -> None:
-    """Step an event and put its rows and effects into the batch."""
+def _into(batch: Batch, chain: HashChain, machine: Machine, event: Event) -> str:
+    """Step an event and put its rows and effects into the batch; returns why the desk refuses it, "" if it does not."""
     step = machine.apply(event)
     adopt_trading(machine)
     entry = chain.entry(step.state.seq, event, encode_effects(step.effects))
@@ -81,3 +84,4 @@ def _into(batch: Batch, chain: HashChain, machine: Machine, event: Event) -> Non
     batch.rows.extend(step.rows)
     if entry.seq is not None and entry.seq % DIGEST_EVERY == 0:
         batch.digests.append((entry.seq, digest(step.state)))
+    return refused_by(step.effects)

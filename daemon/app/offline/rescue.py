@@ -1,7 +1,8 @@
 """`rltraderctl panic`: cancel all, close all at the broker. Needs only the configuration and the keys.
 
 No journal, lock, model or calendar is needed: it works with the daemon dead, running, or its journal corrupt. A file in
-the desk's folder makes a daemon that runs or starts there stand down: it sends nothing more, not even exits.
+the desk's folder makes a daemon that runs or starts there stand down: while the panic lives it sends nothing more, not
+even exits. What the panic leaves is then the desk's to close, as far as it is the desk's own.
 """
 
 from __future__ import annotations
@@ -18,13 +19,15 @@ from daemon.brokers.registry import broker_of
 from daemon.config.load import EXIT_CODE, Credentials, Settings
 from daemon.engine.state_dir import enter, locked_by
 from daemon.host.own_files import StateDirError
-from daemon.host.panic_marker import leave, noticed
+from daemon.host.panic_marker import FLAT, Marker, leave, noticed
 from daemon.host.time.clock import Clock
 
 NOT_FLAT = 1
 DEADLINE_S = 240.0
 ASKED_MAX = 3  # times the account's number is asked for before all is closed unseen
 PAUSE_S = 1.0
+AGAIN = "to go on, run the same command again: rltraderctl panic"
+LEFT_TIMEOUT_S = 5.0  # longest wait for what is left, after Ctrl-C
 STAND_DOWN_TIMEOUT_S = 3.0  # longest wait for a running daemon to stand down before orders are cancelled
 
 
@@ -32,48 +35,94 @@ def rescue(settings: Settings, keys: Credentials, state_dir: Path) -> int:
     """Close everything in the account; returns 0 when it is flat, 1 when something remains.
 
     Returns 2, and touches nothing, when the broker refuses the keys or they open another account than configured.
+    Ctrl-C ends it: what is left is printed, with how to go on; a second one does not wait for that.
     """
-    return asyncio.run(_rescue(settings, keys, state_dir))
+    try:
+        return asyncio.run(_rescue(settings, keys, state_dir))
+    except KeyboardInterrupt:
+        print_line("interrupted: look at the broker's web page for what is left")
+        print_line(AGAIN)
+        return NOT_FLAT
 
 
 async def _rescue(settings: Settings, keys: Credentials, state_dir: Path) -> int:
     broker = alone(broker_of(settings), settings, keys, Clock.real())
     try:
-        wrong = await _wrong_account(settings, broker.admin)
+        try:
+            wrong = await _wrong_account(settings, broker.admin)
+        except asyncio.CancelledError:
+            _go_on()
+            print_line("interrupted: nothing was touched")
+            return NOT_FLAT
         if wrong:
             print_line(wrong)
             return EXIT_CODE
-        marked = await _stand_down(state_dir)
-        flat = await panic(broker.admin, print_line, deadline_s=DEADLINE_S)
-        if marked:
-            print_line(f"then, for the desk: rltraderctl accept-broker --state-dir {state_dir} --reason TEXT; resume")
-        return 0 if flat else NOT_FLAT
+        return 0 if await _closed(broker.admin, state_dir) else NOT_FLAT
     finally:
         await broker.close()
 
 
-async def _stand_down(state_dir: Path) -> bool:
-    """Leave the panic file and wait for a running daemon to stand down. False without a desk."""
+async def _closed(admin: Admin, state_dir: Path) -> bool:
+    """Let the desk stand down, close everything, and leave the result for the desk. True for a flat account."""
+    marker, flat = None, False
+    try:
+        marker = await _stand_down(state_dir)
+        flat = await panic(admin, print_line, deadline_s=DEADLINE_S)
+    except asyncio.CancelledError:
+        await _interrupted(admin)
+    if marker is not None:
+        marker.end(FLAT if flat else "not flat")
+    if not flat:
+        print_line(AGAIN)
+    if marker is not None:
+        if not flat:
+            print_line(f"the desk in {state_dir} closes what is its own, once its daemon runs and hears the broker")
+        print_line(f"then, for the desk: rltraderctl accept-broker --state-dir {state_dir} --reason TEXT; resume")
+    return flat
+
+
+async def _interrupted(admin: Admin) -> None:
+    """Print what is left, as far as the broker says it in a short time."""
+    _go_on()
+    print_line("interrupted")
+    try:
+        async with asyncio.timeout(LEFT_TIMEOUT_S):
+            left = await admin.left()
+    except (BrokerError, TimeoutError):
+        left = ("the broker does not say what is left: look at its web page",)
+    for line in left or ("no open order, no position, for now",):
+        print_line(f"NOT flat: {line}" if left else line)
+
+
+def _go_on() -> None:
+    """End the cancellation of this task, after Ctrl-C."""
+    task = asyncio.current_task()
+    assert task is not None
+    task.uncancel()
+
+
+async def _stand_down(state_dir: Path) -> Marker | None:
+    """Leave the panic file and wait for a running daemon to stand down. None without a desk."""
     with contextlib.suppress(StateDirError):  # the panic needs no right of that user: it goes on
         enter(state_dir)
     try:
-        leave(state_dir, f"rltraderctl panic, user id {os.getuid()}")
+        marker = leave(state_dir, f"rltraderctl panic, user id {os.getuid()}")
         running = bool(locked_by(state_dir))
     except FileNotFoundError:
         print_line(f"desk: no folder {state_dir}: where another one is its desk, halt that")
-        return False
+        return None
     except (OSError, StateDirError) as error:
         why = error.strerror if isinstance(error, OSError) else error
         print_line(f"desk in {state_dir}: cannot be notified ({why}): stop its daemon by hand")
-        return False
+        return None
     until_s = asyncio.get_running_loop().time() + STAND_DOWN_TIMEOUT_S
     while running and asyncio.get_running_loop().time() < until_s:
         if not noticed(state_dir):
             print_line(f"desk in {state_dir}: stands down")
-            return True
+            return marker
         await asyncio.sleep(STAND_DOWN_TIMEOUT_S / 50)
     print_line(f"desk in {state_dir}: {'does not answer; going on' if running else 'stands down when it starts'}")
-    return True
+    return marker
 
 
 async def _wrong_account(settings: Settings, admin: Admin) -> str:

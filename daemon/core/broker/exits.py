@@ -91,8 +91,8 @@ def exit_in_time(draft: Draft, position: Position, session: Session) -> None:
 def flatten_when_due(draft: Draft) -> None:
     """Leave positions whose time is over; called after every event.
 
-    A flatten halt, a daily-loss halt (where configured) and a stop that leaves positions leave them at once, including
-    late fills.
+    A flatten halt, a daily-loss halt (where configured), a failed panic and a stop that leaves positions leave them at
+    once, including late fills.
     """
     session = draft.session.session
     if session is None or draft.session.ended:
@@ -101,7 +101,22 @@ def flatten_when_due(draft: Draft) -> None:
     if halted is not None and draft.leaves_all():
         for symbol in holds.risked(draft):
             exit_by_rule(draft, symbol, halted.reason)
+    if draft.broker.stood_down:
+        _leave_after_panic(draft, session)
     if draft.risk.stop_flat:
         for symbol in holds.risked(draft):
             exit_by_rule(draft, symbol, "stop")
     holds.flatten(draft, session)
+
+
+def _leave_after_panic(draft: Draft, session: Session) -> None:
+    """Leave what a failed panic left, and name once a session what the broker still lists of the desk's own."""
+    broker, halted = draft.broker, draft.risk.halt
+    if broker.follows_panic:
+        for symbol in draft.desk.holds.risked(draft):
+            exit_by_rule(draft, symbol, "panic")
+    over = halted is not None and halted.since_ns < session.open_ns  # the panic was in an earlier session
+    held = draft.book.positions.values()
+    left = ", ".join(f"{p.quantity} {p.symbol}" for p in held if broker.available.get(p.symbol, 1))
+    if left and (over or broker.follows_panic):
+        draft.alarm("panic_failed", f"still held after a panic: {left}", once=True, about="left")

@@ -78,7 +78,9 @@ def sellable(draft: Draft, work: Work, side: int, surplus: int, hanging: Sequenc
     if quantity > 0:
         all_left = abs(draft.held(symbol)) - working
         leaves_none = quantity >= (all_left if known is None else min(all_left, known))
-        return _unreported(draft, work, quantity) if leaves_none and awaits_report(draft, work) else Leave(quantity)
+        if leaves_none and awaits_report(draft, work):
+            return _unreported(draft, work, quantity)
+        return Leave(quantity, closing=broker.follows_panic and not is_option(symbol))
     if surplus == _alone(draft, symbol) and given_up(draft, hanging):
         return Leave(surplus, closing=True)
     note_held_up(draft, symbol, surplus, hanging)
@@ -181,6 +183,8 @@ def report_closing(draft: Draft, work: Work, quantity: int) -> None:
         why = f"{quantity} {symbol}: no report says what is there; {how}"
         draft.alarm("exit_unconfirmed", why, once=True, about=symbol)
         return
+    if draft.broker.follows_panic:
+        return  # said already
     against = hanging_orders(draft, symbol, 1 if draft.held(symbol) > 0 else -1)
     cause = "an order on the other side does not end" if against else "orders that do not end hold all of it"
     draft.alarm("exit_stuck", f"{quantity} {symbol}: {cause}; {how}", once=True, about=f"close {symbol}")

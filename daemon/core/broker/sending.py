@@ -36,7 +36,8 @@ def may_enter_auction(draft: Draft) -> bool:
 
 def _broker_reported(draft: Draft) -> bool:
     broker = draft.broker
-    if draft.session.ended or broker.wrong or broker.stood_down:
+    heard = broker.asked_ns > broker.panic_failed_ns
+    if draft.session.ended or broker.wrong or (broker.stood_down and not (broker.follows_panic and heard)):
         return False
     unreported = broker.reported_ns < broker.started_ns and draft.identity.mode in BROKER_MODES
     return not unreported or draft.now_ns - broker.started_ns >= FIRST_REPORT_NS

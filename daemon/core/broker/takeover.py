@@ -96,7 +96,9 @@ def accept(draft: Draft, event: BrokerReported) -> None:
     note_accepted(draft, before.positions)
     with draft.because(ADOPTED):
         without_gain(draft, before)
-    draft.broker = replace(draft.broker, accept_ns=0, stood_down=False, suspicion=None, cash_since_ns=0)
+    draft.broker = replace(
+        draft.broker, accept_ns=0, stood_down=False, panic_failed_ns=0, suspicion=None, cash_since_ns=0
+    )
     held_now = ", ".join(f"{p.quantity} {p.symbol}" for p in draft.book.positions.values()) or "nothing"
     draft.alarm("broker_accepted", f"holds {held_now}, cash {event.cash} USD (book before: {before.cash} USD)")
 

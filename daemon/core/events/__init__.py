@@ -40,6 +40,7 @@ from daemon.core.events.operator import (
     CommandRefused,
     FlattenRequested,
     HaltRequested,
+    PanicFailed,
     PanicNoticed,
     PauseRequested,
     ReloadRequested,
@@ -113,6 +114,7 @@ __all__ = [
     "OrderMissing",
     "OrderRejected",
     "OrderUnknown",
+    "PanicFailed",
     "PanicNoticed",
     "PauseRequested",
     "PolicyAnswered",
@@ -173,6 +175,7 @@ AnyEvent = (
     | FlattenRequested
     | AcceptBrokerRequested
     | PanicNoticed
+    | PanicFailed
     | StopRequested
     | ClockReset
     | ReloadRequested

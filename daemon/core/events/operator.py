@@ -41,6 +41,12 @@ class PanicNoticed(Event, frozen=True, tag=True):
     detail: str
 
 
+class PanicFailed(Event, frozen=True, tag=True):
+    """The panic is over, and did not report a flat account: close what is the desk's own."""
+
+    detail: str
+
+
 class StopRequested(Event, frozen=True, tag=True):
     """End the daemon cleanly: no new risk, working entries are cancelled, positions kept or left."""
 

@@ -8,6 +8,7 @@ from daemon.core import events as ev
 from daemon.core.book import begin_session
 from daemon.core.broker.exits import exit_by_rule
 from daemon.core.draft import Draft, wording
+from daemon.core.effects import AskBroker
 from daemon.core.orders import advance
 from daemon.core.risk.guards import check_blind
 from daemon.core.state import BROKER_MODES, TAPE_MODES, Model, Pause
@@ -75,13 +76,16 @@ def on_pause(draft: Draft, event: ev.PauseRequested) -> None:
 
 
 def on_flatten(draft: Draft, event: ev.FlattenRequested) -> None:
+    if draft.broker.stood_down and not draft.broker.follows_panic:
+        draft.alarm("command_refused", f"flatten (by {event.who}): nothing is sent after a panic; first: {ACCEPT}")
+        return
     draft.halt("flatten", f"{event.reason} (by {event.who})")
     for symbol in draft.desk.holds.risked(draft):
         exit_by_rule(draft, symbol, "operator")
 
 
 def on_panic(draft: Draft, event: ev.PanicNoticed) -> None:
-    """Send nothing more, not even exits: the panic flattens the account, and the book is old.
+    """Send nothing more, not even exits, while the panic lives: it flattens the account, and the book is old.
 
     An earlier acceptance of the broker's report does not hold after the panic.
     """
@@ -90,7 +94,16 @@ def on_panic(draft: Draft, event: ev.PanicNoticed) -> None:
     for name, order in draft.orders.items():
         if order.purpose != "foreign":
             draft.cancel(name)
-    draft.broker = replace(draft.broker, stood_down=True, accept_ns=0)
+    draft.broker = replace(draft.broker, stood_down=True, accept_ns=0, panic_failed_ns=0)
+
+
+def on_panic_failed(draft: Draft, event: ev.PanicFailed) -> None:
+    """Close what is the desk's own, after a report from now on; not where a person has settled it meanwhile."""
+    if not draft.broker.stood_down or draft.broker.accept_ns:
+        return
+    draft.broker = replace(draft.broker, panic_failed_ns=draft.now_ns)
+    draft.alarm("panic_failed", f"{event.detail}; this desk closes what is its own")
+    draft.effects.append(AskBroker("a panic failed", at_once=True))
 
 
 def on_stop(draft: Draft, event: ev.StopRequested) -> None:

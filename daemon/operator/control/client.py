@@ -35,13 +35,17 @@ class Request(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
 
 class Answer(msgspec.Struct, frozen=True):
-    """The daemon's answer. `seq` of the journaled event, 0 for none; `effects` name the event's immediate effects."""
+    """The daemon's answer. `seq` of the journaled event, 0 for none; `effects` name the event's immediate effects.
+
+    `refused` is why the command does nothing, "" where it does something.
+    """
 
     ok: bool
     seq: int = 0
     error: str = ""
     status: DeskStatus | None = None
     effects: tuple[str, ...] = ()
+    refused: str = ""
 
 
 class ControlError(Exception):

@@ -21,7 +21,7 @@ import msgspec
 
 from daemon.core.events import CommandRefused
 from daemon.host.safe_decode import Unreadable, typed
-from daemon.operator.commands import Command, CommandError, event_of
+from daemon.operator.commands import Command, CommandError, event_of, refused_by
 from daemon.operator.control.client import LINE_MOST, SOCKET, Answer, ControlError, Request, address
 from daemon.operator.gateway import Gateway
 from daemon.operator.status import status_of
@@ -140,7 +140,8 @@ class ControlServer:
         reason = request.reason.strip()
         self._log("command", command=request.command, channel=CHANNEL, who=who, reason=reason, seq=seq)
         effects = tuple(type(effect).__name__ for effect in step.effects)
-        return Answer(ok=True, seq=seq, status=status_of(step.state, self._desk), effects=effects)
+        refused = refused_by(step.effects)
+        return Answer(ok=True, seq=seq, status=status_of(step.state, self._desk), effects=effects, refused=refused)
 
     def _refuse(self, reason: str) -> Answer:
         """Raise an alarm, at most one in `REFUSED_EVERY_S` that counts the others."""

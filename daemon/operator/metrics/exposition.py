@@ -32,7 +32,7 @@ candidate_refused command_refused drift wal_large resume_refused stream_busy str
 trade_stream_unauthorized trading_status feed_silent quotes_silent repair_abandoned history_short basket_missed
 symbols_missing symbol_refused clock_skew clock_stepped_back clock_leap
 clock_wrong clock_ahead clock_reset calendar_ends job_failed disk_low snapshot_passed_over
-split_awaited exit_unconfirmed broker_accepted cash_unexplained cash_explained
+split_awaited exit_unconfirmed panic_failed broker_accepted cash_unexplained cash_explained
 """
 ALARMS: tuple[str, ...] = tuple(dict.fromkeys((_HALTS + _ALARMS).split()))
 """Halts and alarms, the headings of docs/OPERATIONS.md (a test compares them). Any other is counted as `OTHER`."""

@@ -219,6 +219,7 @@ async def test_another_user_is_refused_with_an_alarm(work: AtWork, state: Path) 
         "error": f"user id {UID} may not command this desk: its own user and root may",
         "status": None,
         "effects": [],
+        "refused": "",
     }
     await work.quiet()
     assert isinstance(work.stepped[-1], CommandRefused)

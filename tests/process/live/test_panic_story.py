@@ -7,6 +7,7 @@ Expected values: what the server holds, and its log of requests.
 from __future__ import annotations
 
 import os
+import signal
 import time
 from pathlib import Path
 
@@ -40,16 +41,41 @@ def typed(played: Stage, *arguments: str) -> tuple[int, str]:
     return done.returncode, done.stdout + done.stderr
 
 
-def command(played: Stage, name: str, *more: str) -> str:
-    code, told = typed(played, name, "--state-dir", str(played.state_dir), "--reason", "a test", *more)
-    assert code == 0, told
+def command(played: Stage, name: str, *more: str, code: int = 0) -> str:
+    ended, told = typed(played, name, "--state-dir", str(played.state_dir), "--reason", "a test", *more)
+    assert ended == code, told
     return told
+
+
+def panicking(played: Stage) -> Command:
+    """A panic under way."""
+    kept = {name: value for name, value in os.environ.items() if not name.startswith(("RLTRADER_", "APCA_"))}
+    config = ("--config", str(played.folder / "config.toml"))
+    env = {**kept, **KEYS, "PYTHONPATH": str(REPOSITORY)}
+    return Command("daemon.cli.ctl", ("panic", "--yes", *config), REPOSITORY, env)
 
 
 def panic(played: Stage) -> str:
-    code, told = typed(played, "panic", "--yes", "--config", str(played.folder / "config.toml"))
-    assert code == 0, told
-    return told
+    asked = panicking(played)
+    assert played.clock.wait(time.sleep, lambda: asked.poll() is not None, COMMAND_S)
+    done = asked.finish(120)
+    assert done.returncode == 0, done
+    return done.stdout + done.stderr
+
+
+def unreachable(played: Stage) -> None:
+    """The broker answers no request about the account."""
+    refused = [("GET", "/v2/account"), ("GET", "/v2/positions"), ("DELETE", "/v2/positions"), ("DELETE", "/v2/orders")]
+
+    def script() -> None:
+        for method, path in refused:
+            played.server.server.faults.add("http_error", times=100_000, where={"method": method, "path": path})
+
+    played.server.call(script)
+
+
+def reachable(played: Stage) -> None:
+    played.server.call(played.server.server.faults.clear)
 
 
 def bought(played: Stage) -> None:
@@ -75,8 +101,8 @@ def test_after_a_panic_nothing_is_sold_again_and_one_command_leads_out_with_the_
         assert f"desk in {played.state_dir}: stands down" in told
         assert "flat: no open order, no position" in told
         assert "rltraderctl accept-broker" in told.splitlines()[-1]
-        assert "0 sent" in (asked := command(played, "flatten", "--yes")) or "sent" not in asked
-        assert "halted: panic" in command(played, "resume")  # the broker's word comes first
+        assert "this does nothing: flatten (by" in command(played, "flatten", "--yes", code=1)
+        assert "halted: panic" in command(played, "resume", code=1)  # the broker's word comes first
         assert "way out" in typed(played, "status", "--state-dir", str(played.state_dir))[1]
         command(played, "accept-broker")
         played.until_true(lambda: bool(accepted(played)), "the broker's word is accepted")
@@ -114,6 +140,42 @@ def test_a_desk_that_starts_after_a_panic_stands_down_before_it_sends_anything(m
         state = played.books().state
         assert state.risk.halt is not None
         assert (state.risk.halt.reason, state.broker.stood_down) == ("panic", True)
+
+
+@pytest.mark.parametrize("end", ["killed", "interrupted"])
+def test_what_a_panic_could_not_close_the_desk_closes_once_the_broker_is_back(
+    models: Path, tmp_path: Path, end: str
+) -> None:
+    with daily_stage(HALF_DAY, BEGIN, tmp_path, models) as played:
+        bought(played)
+        ours, held = len(played.posts()), played.held()
+        unreachable(played)
+        asked = panicking(played)
+        assert played.clock.wait(time.sleep, lambda: played.journaled("PanicNoticed") != [], COMMAND_S)
+        assert (played.state_dir / "panic.noted").exists()
+        if end == "killed":
+            asked.kill()
+        else:
+            assert played.clock.wait(time.sleep, lambda: closing(played) != [], COMMAND_S)
+            os.kill(asked.pid, signal.SIGINT)
+        assert played.clock.wait(time.sleep, lambda: asked.poll() is not None, COMMAND_S)
+        told = asked.finish(120)
+        if end == "interrupted":
+            assert (told.returncode, "Traceback" in told.stdout + told.stderr) == (1, False)
+            assert "NOT flat: the broker does not say what is left" in told.stdout
+            assert "to go on, run the same command again: rltraderctl panic" in told.stdout
+        played.until_true(lambda: played.journaled("PanicFailed") != [], "the failure is noticed")
+        assert (played.held(), len(played.posts())) == (held, ours)
+        reachable(played)
+        played.until_true(lambda: played.held() == {}, "the desk has closed what is its own")
+        assert (len(played.posts()), never_short(played)) == (ours, True)
+        assert f"/v2/positions/SPY?qty={held['SPY']}" in closing(played)
+        assert not (played.state_dir / "panic.noted").exists()
+        assert "halted: panic" in command(played, "resume", code=1)
+
+
+def closing(played: Stage) -> list[str]:
+    return [row.path for row in played.requests("DELETE") if row.path.startswith("/v2/positions")]
 
 
 @pytest.mark.parametrize("unheard", [False, True])
