@@ -136,6 +136,7 @@ format: .venv/.installed-tests
 bench: .venv/.installed-tests
 	@for bench in burst daily dashboard latency metrics mqtt publisher replay trades; do .venv/bin/python -m "bench.bench_$$bench"; done
 	@.venv/bin/python -m bench.live.recovery
+	@.venv/bin/python -m bench.live.exits
 
 # The peer has an environment of its own: it is installed here on request, and is no dependency.
 NAUTILUS := .venv/peers/nautilus

@@ -238,6 +238,13 @@ def hand_cancel(run: Run) -> None:
             run.served.by_hand("cancel", order_id=order_id)
 
 
+def hand_close_unheard(run: Run) -> None:
+    """A person closes what the desk holds while its stream is half open; a moment later it is commanded to flatten."""
+    hand_close(run)
+    run.nap(run.chance.uniform(0.0, 45.0))
+    asked(run, "flatten")
+
+
 def panic(run: Run) -> None:
     """A person's panic: its file in the desk's folder, then all is cancelled and closed; then `accept-broker` and
     `resume`, until the desk goes on.
@@ -252,6 +259,24 @@ def panic(run: Run) -> None:
                 run.served.by_hand("close", symbol=symbol)
         run.nap(1.0)
     marker.end(FLAT if not run.exposed() else "not flat")
+    _settle(run, until)
+
+
+def panic_unreachable(run: Run) -> None:
+    """A panic that reaches no broker, and gives up: the desk closes what is its own; then as after any panic."""
+    until = run.minute() + SETTLED_LIMIT_S / 60
+    marker = leave(run.desk.state_dir, WHO)
+    run.nap(run.chance.uniform(0.0, 30.0))
+    marker.end("not flat")
+    while run.exposed() and run.minute() < until:
+        run.nap(10.0)
+    if run.exposed() and len(run.plan.troubles) == 1:
+        run.problems.append(f"still exposed {SETTLED_LIMIT_S} s after a panic that failed")
+    _settle(run, until)
+
+
+def _settle(run: Run, until: float) -> None:
+    """The way out after a panic."""
     while run.minute() < until and "panic" not in run.desk.halted_for():
         run.nap(1.0)
     if "panic" not in run.desk.halted_for():
@@ -300,6 +325,8 @@ ACTS: dict[str, Callable[[Run], None]] = {
     "hand_buy": hand_buy,
     "hand_close": hand_close,
     "hand_cancel": hand_cancel,
+    "hand_close_unheard": hand_close_unheard,
     "panic": panic,
+    "panic_unreachable": panic_unreachable,
 }
 """Every act by the name that `tests.chaos.kinds` gives it."""

@@ -277,6 +277,16 @@ def _account() -> Iterator[Kind]:
                 tables=tables,
                 alone=True,
             )
+        yield Kind(
+            f"half-open, closed by hand, flatten: {rule}",
+            f"manual order, {rule}",
+            _fixed(_line("update_lost", times=1000, lasts_s=60)),
+            act="hand_close_unheard",
+            halts=frozenset({"foreign_order", "flatten", "reconciliation"}),
+            books=rule != "halt",
+            tables=tables,
+            alone=True,
+        )
 
 
 def _process() -> Iterator[Kind]:
@@ -292,6 +302,13 @@ def _process() -> Iterator[Kind]:
     yield Kind("another program locks the journal", "journal locked", act="locked")
     stood_down = frozenset({"panic", "foreign_order"})  # late news of what it sold is news of a person's order
     yield Kind("panic", "panic", act="panic", halts=stood_down, alone=True, books=False)
+    outage = _fixed(
+        *(
+            _line("http_error", where={"method": method, "path": path}, times=1000, lasts_s=60, status=503)
+            for method, path in (("GET", "/v2/account"), ("GET", "/v2/positions"), ("GET", "/v2/orders"))
+        )
+    )
+    yield Kind("unreachable panic", "panic", outage, act="panic_unreachable", halts=stood_down, alone=True, books=False)
     changed = frozenset({"code_changed"})
     yield Kind("another release, then killed", "new release", act="new_release", halts=changed, alone=True)
     yield Kind("stopped and started", "restart", act="restart")
