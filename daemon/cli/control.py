@@ -21,9 +21,9 @@ from daemon.config.load import DEFAULT_CONFIG, ConfigError, Credentials, Setting
 from daemon.engine.state_dir import locked_by, peek
 from daemon.host.own_files import StateDirError
 from daemon.host.printable import printable
-from daemon.operator.commands import RESET_CLOCK, Command, CommandError, event_of
+from daemon.operator.commands import RESET_CLOCK, RESET_LIMITS, Command, CommandError, event_of
 from daemon.operator.control.client import Answer, ControlError, Request, ask
-from daemon.operator.status import DeskStatus, holdings_in_words, status_of
+from daemon.operator.status import DeskStatus, holdings_in_words, resume_words, status_of
 
 SENT_AS = {"reload": "reload-model"}
 AT_START = "the daemon is stopped: what this asks for happens at its next start"
@@ -35,6 +35,16 @@ def add_options(command: argparse.ArgumentParser) -> None:
     add_state_dir(command)
     command.add_argument("--reason", required=True, help="why; it is journaled")
     command.add_argument("--who", default="", help="who asks for it (default: this user); it is journaled")
+
+
+def add_resume(command: argparse.ArgumentParser) -> None:
+    """Add the options of `resume`."""
+    add_options(command)
+    command.add_argument(
+        "--reset-limits",
+        action="store_true",
+        help="count daily loss and drawdown from the present equity on: after a halt for either, nothing else resumes",
+    )
 
 
 def add_flatten(command: argparse.ArgumentParser) -> None:
@@ -103,7 +113,7 @@ def _lead_on(options: argparse.Namespace, status: DeskStatus | None, *, running:
     if status is not None and status.then and options.command != "accept-broker":
         lead_on(options, "accept-broker", "--reason", "TEXT")
     elif status is not None and (status.halt or status.pause):
-        lead_on(options, "resume", "--reason", "TEXT")
+        lead_on(options, *resume_words(status.loss_to_reset), "--reason", "TEXT")
     elif running:
         lead_on(options, "status", "--watch")
     else:
@@ -163,7 +173,7 @@ def _running(state_dir: Path) -> str:
 
 def _asked(options: argparse.Namespace, holder: str) -> Answer:
     """Ask the running daemon. Raises ControlError."""
-    command = SENT_AS.get(options.command, options.command)
+    command = _sent_as(options)
     try:
         answer = ask(options.state_dir, Request(1, command, options.reason, options.who))
     except ControlError as error:
@@ -173,12 +183,20 @@ def _asked(options: argparse.Namespace, holder: str) -> Answer:
     return answer
 
 
+def _sent_as(options: argparse.Namespace) -> str:
+    """Return the command's name of `commands.NAMES`."""
+    if getattr(options, "reset_limits", False):
+        return RESET_LIMITS
+    name: str = options.command
+    return SENT_AS.get(name, name)
+
+
 def _offline(options: argparse.Namespace) -> Answer:
     """Journal the command for a stopped desk."""
     from daemon.app.offline.command import command_offline
 
     who = options.who.strip() or _user()
-    command = Command(options.command, options.reason, f"offline/{who} (uid {os.getuid()})")
+    command = Command(_sent_as(options), options.reason, f"offline/{who} (uid {os.getuid()})")
     try:
         event_at = event_of(command)
         broker_ns = _broker_ns(options) if options.command == RESET_CLOCK else None

@@ -55,7 +55,7 @@ COMMANDS = {
     "models": ("daemon.cli.models.command", "the model store: list, check, activate, roll back, sign"),
     "new-strategy": ("daemon.cli.new_strategy", "write a package with a strategy of your own, which runs at once"),
     "pause": (JOURNALED, "take no new positions until resumed; exits go on"),
-    "resume": (JOURNALED, "end a halt or a pause"),
+    "resume": ("daemon.cli.control:add_resume", "end a halt or a pause"),
     "halt": (JOURNALED, "take no new positions and cancel entries, until resumed with a reason; exits go on"),
     "flatten": ("daemon.cli.control:add_flatten", "halt and leave every position"),
     "reload": (JOURNALED, "look at the model store at once (a running daemon alone)"),

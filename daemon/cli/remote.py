@@ -22,7 +22,7 @@ from daemon.cli.arguments import lead_on
 from daemon.config.load import DEFAULT_CONFIG, EXIT_CODE, ConfigError, load, operator_secrets
 from daemon.host.printable import printable
 from daemon.host.safe_decode import Unreadable, typed
-from daemon.operator.commands import NAMES, REASON_MOST
+from daemon.operator.commands import NAMES, REASON_MOST, RESET_LIMITS
 from daemon.operator.mqtt.connection import Broker, connected, properties, safe_text
 from daemon.operator.mqtt.messages import ResponseMessage
 from daemon.operator.mqtt.signing import Key, KeyRefused, SignedCommand, parse_keys, signed
@@ -101,7 +101,8 @@ def run(options: argparse.Namespace, console: Console) -> int:
         return EXIT_CODE
     if answer.status is not None and (answer.status.halt or answer.status.pause):
         about = ("config", "desk", "key", "username")
-        lead_on(options, "remote", "resume", "--reason", "TEXT", about=about)
+        resume = RESET_LIMITS if answer.status.loss_to_reset else "resume"
+        lead_on(options, "remote", resume, "--reason", "TEXT", about=about)
     return _show(answer, route, options.name, console)
 
 

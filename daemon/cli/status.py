@@ -20,7 +20,7 @@ from daemon.engine.recover import recovered_desk
 from daemon.journal.journal import FILE
 from daemon.journal.reader import JournalReader
 from daemon.operator.fleet import fleet_of
-from daemon.operator.status import DeskStatus
+from daemon.operator.status import DeskStatus, resume_words
 
 EVERY_S = 1.0
 EVERY_LEAST_S = 0.1
@@ -96,7 +96,7 @@ def _lead_on(options: argparse.Namespace, status: DeskStatus) -> None:
     if status.then:
         lead_on(options, "accept-broker", "--reason", "TEXT")
     elif status.halt or status.pause:
-        lead_on(options, "resume", "--reason", "TEXT")
+        lead_on(options, *resume_words(status.loss_to_reset), "--reason", "TEXT")
     elif status.process:
         lead_on(options, "status", "--watch")
     else:

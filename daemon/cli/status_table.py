@@ -51,6 +51,9 @@ def _trading_rows(shown: Table, desk: DeskStatus) -> None:
         shown.add_row("pause", desk.pause + until)
     reconciled = "yes" if desk.reconciled else f"no: {desk.differences}" if desk.differences else "no"
     shown.add_row("reconciled", reconciled)
+    if desk.limit_base_usd or desk.limit_peak_usd:
+        counted = ((desk.limit_base_usd, "the session's loss"), (desk.limit_peak_usd, "the drawdown"))
+        shown.add_row("limits reset", ", ".join(f"{what} counts from {usd} USD" for usd, what in counted if usd))
     if desk.then:
         shown.add_row("way out", desk.then)
     shown.add_row("model", desk.model + ("" if desk.model_promoted else " (not promoted)") if desk.model else "none")

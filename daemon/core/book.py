@@ -128,13 +128,37 @@ def book_expiry(book: Book, expired: ContractExpired) -> tuple[Book, Position | 
 
 def begin_session(book: Book) -> Book:
     """Set the equity from which the session's loss is counted."""
-    return replace(book, session_start_equity=book.equity, session_base=book.equity, transfers=ZERO)
+    start = book.equity
+    return replace(book, session_start_equity=start, session_base=start, transfers=ZERO, guard_base=ZERO)
+
+
+def begin_book(book: Book) -> Book:
+    """Begin session, peak and drawdown at the present equity: for a journal's first report."""
+    return begin_session(replace(book, peak=book.equity, max_drawdown=0.0, guard_peak=ZERO))
+
+
+def limits_reset(book: Book) -> Book:
+    """Let the limits of loss and drawdown count from the present equity; session and peak stay what they are."""
+    return replace(book, guard_base=book.equity, guard_peak=book.equity if book.equity < book.peak else ZERO)
 
 
 def session_loss(book: Book) -> float | None:
-    """Return the part of the equity that the session lost; None when its start is unknown. Transfers do not count."""
-    base = book.session_base or book.session_start_equity
+    """Return the part of the equity that the limits count as lost; None when the session's start is unknown.
+
+    It counts from the session's start, or from the equity at which the limits were reset in it. Transfers do not count.
+    """
+    base = book.guard_base or book.session_base or book.session_start_equity
     return float((base - book.equity) / base) if base > 0 else None
+
+
+def limited_peak(book: Book) -> Decimal:
+    """Return the equity that the limit of the drawdown counts from: the peak, or the one since it was reset."""
+    return book.guard_peak or book.peak
+
+
+def fall_from(peak: Decimal, equity: Decimal) -> float:
+    """Return the part of `peak` that `equity` is below it; 0 without a peak."""
+    return max(float((peak - equity) / peak), 0.0) if peak > 0 else 0.0
 
 
 def carried(book: Book, before: Decimal, moved: Decimal) -> Book:
@@ -150,10 +174,18 @@ def rescaled(book: Book, before: Decimal, moved: Decimal) -> Book:
     after = before + moved
 
     def scaled(reference: Decimal) -> Decimal:
+        if not reference:  # not set
+            return reference
         return (reference * after / before).quantize(CENT) if before > 0 and after > 0 else max(after, ZERO)
 
     base = book.session_base or book.session_start_equity
-    return replace(book, peak=scaled(book.peak), session_base=scaled(base))
+    return replace(
+        book,
+        peak=scaled(book.peak),
+        session_base=scaled(base),
+        guard_base=scaled(book.guard_base),
+        guard_peak=scaled(book.guard_peak),
+    )
 
 
 def mid(quote: Quote) -> Decimal:
@@ -185,5 +217,6 @@ def mark(book: Book, prices: dict[str, Decimal], spot: float, *, fine: bool = Fa
     if equity == book.equity:
         return book
     peak = max(equity, book.peak)
-    drawdown = float((peak - equity) / peak) if peak > 0 else 0.0
-    return replace(book, equity=equity, peak=peak, max_drawdown=max(book.max_drawdown, drawdown))
+    guard_peak = max(equity, book.guard_peak) if book.guard_peak and equity < book.peak else ZERO
+    deepest = max(book.max_drawdown, fall_from(peak, equity))
+    return replace(book, equity=equity, peak=peak, max_drawdown=deepest, guard_peak=guard_peak)

@@ -89,6 +89,8 @@ class Book(msgspec.Struct, frozen=True, gc=False):
     session_start_equity: Decimal = ZERO
     transfers: Decimal = ZERO  # of this session
     session_base: Decimal = ZERO  # the equity at the session's start, moved with transfers as the peak; 0: the start
+    guard_base: Decimal = ZERO  # what the limits count from in place of it, since they were reset; 0: not reset
+    guard_peak: Decimal = ZERO  # and in place of the peak, until the peak is passed
 
 
 def held_option(book: Book) -> Position | None:

@@ -1,7 +1,8 @@
 """The operator's commands to a running desk, by socket or MQTT: one name, one event.
 
 Pure. No command opens a position: `flatten` closes positions, `halt` and `pause` stop new risk, `resume` lets the gates
-decide again, `accept-broker` replaces the book by the broker's report, `reset-clock` corrects the desk's time.
+decide again, `resume-reset-limits` also counts loss and drawdown from the present equity, `accept-broker` replaces the
+book by the broker's report, `reset-clock` corrects the desk's time.
 """
 
 from __future__ import annotations
@@ -26,7 +27,8 @@ from daemon.core.events import (
 REASON_MOST = 500  # letters of a reason, and of a name
 RESET_CLOCK = "reset-clock"
 ACCEPT_BROKER = "accept-broker"
-NAMES = ("pause", "resume", "halt", "flatten", "reload-model", "status", RESET_CLOCK, ACCEPT_BROKER)
+RESET_LIMITS = "resume-reset-limits"  # `resume --reset-limits`
+NAMES = ("pause", "resume", "halt", "flatten", "reload-model", "status", RESET_CLOCK, ACCEPT_BROKER, RESET_LIMITS)
 
 
 REFUSALS = frozenset(("command_refused", "resume_refused"))  # alarms of a command that does nothing
@@ -58,6 +60,8 @@ def event_of(command: Command) -> Callable[[int], Event]:
             return lambda now_ns: PauseRequested(now_ns, reason, who)
         case "resume":
             return lambda now_ns: ResumeRequested(now_ns, reason, who)
+        case "resume-reset-limits":
+            return lambda now_ns: ResumeRequested(now_ns, reason, who, reset_limits=True)
         case "halt":
             return lambda now_ns: HaltRequested(now_ns, "operator", reason, who)
         case "flatten":

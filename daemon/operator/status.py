@@ -11,9 +11,11 @@ from typing import Any
 import msgspec
 from msgspec.structs import replace
 
+from daemon.core.book import fall_from
 from daemon.core.handlers.operator import ACCEPT
 from daemon.core.limits import Limit
 from daemon.core.paper.state import RecordedState
+from daemon.core.risk.guards import loss_to_reset
 from daemon.core.state import LadderState, Position, State
 
 NAMED_MOST = 5  # positions that a line names one by one
@@ -118,6 +120,9 @@ class DeskStatus(msgspec.Struct, frozen=True):
     trades: int = 0
     wins: int = 0
     denials: dict[str, int] = {}  # gate to how often it denied
+    loss_to_reset: str = ""  # daily_loss or drawdown: a resume needs --reset-limits; "" where it does not
+    limit_base_usd: str = ""  # that the limit of the day's loss counts from, where it was reset in the session
+    limit_peak_usd: str = ""  # that the limit of the drawdown counts from, where it was reset below the peak
 
 
 _BLANK = DeskStatus(
@@ -135,7 +140,6 @@ def status_of(state: State[Any], desk: str) -> DeskStatus:
     book, risk, session = state.book, state.risk, state.session
     pause = risk.pause
     paused = pause is not None and (not pause.until_ns or state.now_ns < pause.until_ns)
-    drawdown = float((book.peak - book.equity) / book.peak) if book.peak > 0 else 0.0
     return DeskStatus(
         desk=desk,
         strategy=state.identity.strategy,
@@ -153,7 +157,7 @@ def status_of(state: State[Any], desk: str) -> DeskStatus:
         equity_usd=f"{book.equity:.2f}",
         cash_usd=f"{book.cash:.2f}",
         realized_usd=f"{book.realized:.2f}",
-        drawdown=max(drawdown, 0.0),
+        drawdown=fall_from(book.peak, book.equity),
         positions=tuple(
             Holding(
                 symbol=p.symbol,
@@ -199,6 +203,9 @@ def status_of(state: State[Any], desk: str) -> DeskStatus:
         trades=state.stats.trades,
         wins=state.stats.wins,
         denials=dict(state.stats.denials),
+        loss_to_reset=loss_to_reset(state),
+        limit_base_usd=f"{book.guard_base:.2f}" if book.guard_base else "",
+        limit_peak_usd=f"{book.guard_peak:.2f}" if book.guard_peak else "",
     )
 
 
@@ -231,6 +238,11 @@ def holdings_in_words(status: DeskStatus) -> str:
     named = [f"{held.quantity} {held.symbol}" for held in status.positions[:NAMED_MOST]]
     more = len(status.positions) - NAMED_MOST
     return ", ".join(named + [f"{more} more"] * (more > 0))
+
+
+def resume_words(loss: str) -> tuple[str, ...]:
+    """Return the words of the resume that a desk with this `loss_to_reset` takes."""
+    return ("resume", "--reset-limits") if loss else ("resume",)
 
 
 def differences_of(state: State[Any]) -> str:

@@ -127,6 +127,8 @@ class _Pass:
             ):
                 self.moved_id = entry.id
                 name = type(event).__name__.removesuffix("Requested").lower()
+                if isinstance(event, ResumeRequested) and event.reset_limits:
+                    name = "resume --reset-limits"
                 self.commands.append(Notice(now, name, event.reason, event.who))
             case StopRequested():
                 self.commands.append(Notice(now, "stop, flat" if event.flatten else "stop", event.reason))

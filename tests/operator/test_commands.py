@@ -22,6 +22,7 @@ from daemon.operator.commands import NAMES, REASON_MOST, Command, CommandError, 
 EVENTS: dict[str, Event] = {
     "pause": PauseRequested(7, "news", "control/ann (uid 1)"),
     "resume": ResumeRequested(7, "news", "control/ann (uid 1)"),
+    "resume-reset-limits": ResumeRequested(7, "news", "control/ann (uid 1)", reset_limits=True),
     "halt": HaltRequested(7, "operator", "news", "control/ann (uid 1)"),
     "flatten": FlattenRequested(7, "news", "control/ann (uid 1)"),
     "accept-broker": AcceptBrokerRequested(7, "news", "control/ann (uid 1)"),

@@ -201,7 +201,13 @@ def without_gain(draft: Draft, before: Book) -> None:
     moved = book.equity - before.equity
     gained = at_cost(book) - at_cost(before) - moved
     by_position = _gained_by(draft, before, book) if gained else {}
-    book = replace(book, peak=before.peak, max_drawdown=before.max_drawdown, realized=book.realized + gained)
+    book = replace(
+        book,
+        peak=before.peak,
+        max_drawdown=before.max_drawdown,
+        guard_peak=before.guard_peak,
+        realized=book.realized + gained,
+    )
     with draft.because(draft.cause._replace(gains=by_position)):
         draft.book = carried(book, before.equity, moved)
     revalue(draft)

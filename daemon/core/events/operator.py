@@ -12,10 +12,14 @@ class HaltRequested(Event, frozen=True, tag=True):
 
 
 class ResumeRequested(Event, frozen=True, tag=True):
-    """Ends a halt or a pause. `reason` must not be empty."""
+    """Ends a halt or a pause. `reason` must not be empty.
+
+    `reset_limits`: the limits of loss and drawdown count from the present equity on; without it they count as before.
+    """
 
     reason: str
     who: str
+    reset_limits: bool = False
 
 
 class PauseRequested(Event, frozen=True, tag=True):

@@ -5,16 +5,17 @@ from __future__ import annotations
 from msgspec.structs import replace
 
 from daemon.core import events as ev
-from daemon.core.book import begin_session
+from daemon.core.book import limits_reset
 from daemon.core.broker.exits import exit_by_rule
 from daemon.core.draft import Draft, wording
 from daemon.core.effects import AskBroker
 from daemon.core.orders import advance
-from daemon.core.risk.guards import check_blind
+from daemon.core.risk.guards import check_blind, loss_to_reset
 from daemon.core.state import BROKER_MODES, TAPE_MODES, Model, Pause
 from strategies.kit.units import HOUR_NS
 
 ACCEPT = "rltraderctl accept-broker --reason TEXT"
+RESET = "rltraderctl resume --reset-limits --reason TEXT"
 
 
 def on_run_started(draft: Draft, event: ev.RunStarted) -> None:
@@ -58,16 +59,20 @@ def on_halt(draft: Draft, event: ev.HaltRequested) -> None:
 
 
 def on_resume(draft: Draft, event: ev.ResumeRequested) -> None:
-    """End halt and pause. The drawdown guard restarts from the current equity, or it would halt at once."""
+    """End halt and pause. The limits go on counting the whole day and drawdown, unless the command resets them."""
     if not event.reason.strip():
         draft.alarm("resume_refused", "a resume must state its reason")
         return
     if draft.broker.stood_down and not draft.broker.accept_ns:
         draft.alarm("resume_refused", f"after a panic the broker's word comes first: {ACCEPT}")
         return
-    if draft.risk.halt is not None:
-        draft.book = begin_session(replace(draft.book, peak=draft.book.equity))
-    draft.risk = replace(draft.risk, halt=None, pause=None, outcomes=(), consecutive_losses=0)
+    if event.reset_limits:
+        draft.book = limits_reset(draft.book)
+        draft.risk = replace(draft.risk, consecutive_losses=0)
+    elif loss := loss_to_reset(draft):
+        draft.alarm("resume_refused", f"the limit {loss} is reached, and a resume does not forget the loss: {RESET}")
+        return
+    draft.risk = replace(draft.risk, halt=None, pause=None, outcomes=())
 
 
 def on_pause(draft: Draft, event: ev.PauseRequested) -> None:

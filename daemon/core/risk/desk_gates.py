@@ -9,7 +9,7 @@ from __future__ import annotations
 from decimal import Decimal
 from itertools import pairwise
 
-from daemon.core.book import session_loss
+from daemon.core.book import fall_from, limited_peak, session_loss
 from daemon.core.instruments.option_market import parse_occ
 from daemon.core.limits import Risk
 from daemon.core.risk.view import OPTION_SHARES, Intent, RiskView
@@ -166,10 +166,10 @@ def daily_loss(view: RiskView, _: Intent) -> str | None:
 
 
 def drawdown(view: RiskView, _: Intent) -> str | None:
-    peak, limit = view.book.peak, view.limits.drawdown_max
+    peak, limit = limited_peak(view.book), view.limits.drawdown_max
     if peak <= 0:
         return "equity peak unknown"
-    drawdown = float((peak - view.book.equity) / peak)
+    drawdown = fall_from(peak, view.book.equity)
     return None if drawdown < limit else f"drawdown {drawdown:.4f} from the peak, limit {limit}"
 
 

@@ -5,16 +5,18 @@ A halt is state: it cancels working entries, survives a restart and ends only by
 
 from __future__ import annotations
 
+from typing import Any
+
 from msgspec.structs import replace
 
-from daemon.core.book import session_loss
+from daemon.core.book import fall_from, limited_peak, session_loss
 from daemon.core.draft import LEAVING, Draft, wording
 from daemon.core.effects import RaiseAlarm
 from daemon.core.events import Quote
 from daemon.core.orders import CANCELING, REJECTED, SUBMITTED, UNKNOWN, Order
 from daemon.core.risk.desk_gates import LOSSES, reject_rate
 from daemon.core.risk.marks import mark_book
-from daemon.core.state import Pause, Position
+from daemon.core.state import Pause, Position, State
 from strategies.kit.units import MINUTE_NS, SECOND_NS
 
 TOUCH_USD = 1e-9  # an exact touch counts, despite rounding of a product
@@ -30,14 +32,35 @@ def revalue(draft: Draft) -> None:
     if loss is None or (halted is not None and halted.reason in LEAVING):
         return
     if loss >= limits.daily_loss_max:
-        start = f"{book.session_start_equity} USD at the session's start"
         moved = f" and {book.transfers:+} USD of transfers" if book.transfers else ""
+        start = f"{book.session_start_equity} USD at the session's start"
+        if book.guard_base:
+            start, moved = f"{book.guard_base} USD since the limits were reset", ""
         detail = f"lost {loss:.4f} of {start}{moved}, limit {limits.daily_loss_max}"
         draft.halt("daily_loss", detail)
         return
-    drawdown = float((book.peak - book.equity) / book.peak) if book.peak > 0 else 0.0
-    if drawdown >= limits.drawdown_max and halted is None:
-        draft.halt("drawdown", f"equity {book.equity} USD, peak {book.peak} USD, limit {limits.drawdown_max}")
+    peak = limited_peak(book)
+    if fall_from(peak, book.equity) >= limits.drawdown_max and halted is None:
+        since = " since the limits were reset" if book.guard_peak else ""
+        draft.halt("drawdown", f"equity {book.equity} USD, peak {peak} USD{since}, limit {limits.drawdown_max}")
+
+
+def loss_to_reset(draft: Draft | State[Any]) -> str:
+    """Return the loss that keeps a plain resume out, "" for none.
+
+    It is the halt's, or a limit that is reached now whatever the halt is: what halted before does not hide it. A daily
+    loss of an earlier session does not keep out: that day's count is over.
+    """
+    book, limits, halted = draft.book, draft.trading.risk, draft.risk.halt
+    if (loss := session_loss(book)) is not None and loss >= limits.daily_loss_max:
+        return "daily_loss"
+    if fall_from(limited_peak(book), book.equity) >= limits.drawdown_max:
+        return "drawdown"
+    if halted is None or halted.reason not in ("daily_loss", "drawdown"):
+        return ""
+    session = draft.session.session
+    over = halted.reason == "daily_loss" and session is not None and halted.since_ns < session.open_ns
+    return "" if over else halted.reason
 
 
 def trade_closed(draft: Draft, position: Position) -> None:

@@ -7,16 +7,19 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from pathlib import Path
+from typing import Any
 
 import msgspec
 
-from daemon.core.state import RiskState
+from daemon.core.risk.guards import loss_to_reset
+from daemon.core.state import State
 from daemon.dashboard.desks import Picture
 from daemon.dashboard.health_views import HealthPage, TimingLine, TroubleLine
 from daemon.dashboard.newest import alarms_of_day
 from daemon.dashboard.pages.price import day_of, decision_of, first_id, midnight_ns
 from daemon.dashboard.views import AlarmLine
 from daemon.journal.reader import JournalReader
+from daemon.operator.status import resume_words
 from strategies.kit.contract import Bar, Spec
 from strategies.kit.units import SECOND_NS
 
@@ -82,19 +85,21 @@ def troubles_of(picture: Picture, own_code: str) -> Iterator[TroubleLine]:
     if not picture.process and not recorded:
         yield TroubleLine("no daemon runs on this desk", newest_s, "start it; its log says why it ended")
     if picture.state is not None:
-        yield from _risk(picture.state.risk, reconciles=bool(picture.process) and not recorded)
+        yield from _risk(picture.state, reconciles=bool(picture.process) and not recorded)
     if picture.newest.code and picture.newest.code != own_code:
         cure = "start the dashboard from the release that the daemon runs"
         yield TroubleLine("this dashboard has other code than the daemon, so it cannot follow its states", 0.0, cure)
 
 
-def _risk(risk: RiskState, *, reconciles: bool) -> Iterator[TroubleLine]:
+def _risk(state: State[Any], *, reconciles: bool) -> Iterator[TroubleLine]:
+    risk = state.risk
+    resume = f"rltraderctl {' '.join(resume_words(loss_to_reset(state)))} --reason TEXT"
     if risk.halt is not None:
         what = f"halted: {risk.halt.reason.replace('_', ' ')}{f' ({risk.halt.detail})' if risk.halt.detail else ''}"
-        cure = f"docs/OPERATIONS.md, heading {risk.halt.reason}; then rltraderctl resume --reason TEXT"
+        cure = f"docs/OPERATIONS.md, heading {risk.halt.reason}; then {resume}"
         yield TroubleLine(what, risk.halt.since_ns / SECOND_NS, cure)
     if risk.pause is not None and not risk.pause.until_ns:  # one with an end ends by itself
-        yield TroubleLine(f"paused: {risk.pause.reason.replace('_', ' ')}", 0.0, "rltraderctl resume --reason TEXT")
+        yield TroubleLine(f"paused: {risk.pause.reason.replace('_', ' ')}", 0.0, resume)
     if reconciles and not risk.reconciled:
         cure = "wait for the broker's next report; if it stays, the log's newest broker event says why"
         yield TroubleLine("book and broker are not compared yet, so nothing new is opened", 0.0, cure)

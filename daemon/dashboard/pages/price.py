@@ -203,7 +203,7 @@ def equity_page(reader: JournalReader, state: State[Any] | None = None) -> Equit
     """`GET /api/equity`: at most POINTS points; of each stretch its lowest one and its last. Raises sqlite3.Error.
 
     It begins with the last record before the first trade: until then it is flat. It ends with the desk's newest state.
-    The drawdown is from the highest value before, which the desk sees at each mark and forgets with a resume.
+    The drawdown is from the highest value before, which the desk sees at each mark.
     """
     begin = 0
     if reader.query("SELECT 1 FROM sqlite_schema WHERE name = 'round_trips'"):
@@ -227,8 +227,8 @@ def equity_page(reader: JournalReader, state: State[Any] | None = None) -> Equit
 def peaks_of(equity: list[float], peak: float) -> list[float]:
     """Return the highest value so far at each place; `peak` is the desk's own at the end, 0 for unknown.
 
-    Recorded values above it are from before a resume: the count begins anew after the last of them. Where it is above
-    all of them since, it was seen between two records, at the highest.
+    Recorded values above it are from before a withdrawal, which moves the peak: the count begins anew after the last of
+    them. Where it is above all of them since, it was seen between two records, at the highest.
     """
     peaks = list(accumulate(equity, max))
     if peak <= 0 or not equity:

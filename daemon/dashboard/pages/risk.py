@@ -10,7 +10,7 @@ from typing import Any
 
 from msgspec.structs import replace
 
-from daemon.core.book import session_loss
+from daemon.core.book import fall_from, limited_peak, session_loss
 from daemon.core.desks.registry import desk_of
 from daemon.core.desks.shares import gates as share_gates
 from daemon.core.desks.view import risk_view
@@ -34,6 +34,7 @@ _WITHOUT = {
     "dry_run": "not needed in a dry run",
     "paper": "not needed with a paper account",
 }
+SINCE_RESET = "since the limits were reset"
 NEEDS_AN_ORDER = "needs an order to judge"
 _ENTRY = Intent("entry", None, "", +1, 1, None)
 _BASKET = Intent("basket", None, "", 0, 0, None)
@@ -73,11 +74,11 @@ def limits_now(state: State[Any], spec: Spec) -> tuple[LimitLine, ...]:
     """Return the limits that have a figure to compare with, most used first."""
     risk, limits, book = state.risk, state.trading.risk, state.book
     lost = session_loss(book) or 0.0
-    drawdown = float((book.peak - book.equity) / book.peak) if book.peak > 0 else 0.0
+    drawdown = fall_from(limited_peak(book), book.equity)
     rate = reject_rate(risk, limits)
     lines = [
-        _part("loss of the session", max(lost, 0.0), limits.daily_loss_max),
-        _part("drawdown from the peak", max(drawdown, 0.0), limits.drawdown_max),
+        _part(f"loss {SINCE_RESET if book.guard_base else 'of the session'}", max(lost, 0.0), limits.daily_loss_max),
+        _part(f"drawdown {SINCE_RESET if book.guard_peak else 'from the peak'}", drawdown, limits.drawdown_max),
         _part("rejected orders", rate or 0.0, limits.reject_rate_max),
         *_LINES[spec.holds](state, spec),
     ]

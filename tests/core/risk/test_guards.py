@@ -28,6 +28,7 @@ from daemon.core.orders import CANCELING
 from daemon.core.risk.desk_gates import LOSSES
 from daemon.core.risk.guards import stop_reached
 from daemon.core.state import Position, encode_state
+from daemon.operator.status import status_of
 from tests.support.core.desk import (
     BUY_CALL,
     CALL,
@@ -174,16 +175,78 @@ def test_a_halt_ends_only_by_a_command_that_states_a_reason() -> None:
     assert sent(d.answer(BUY_CALL)).side == 1
 
 
-def test_a_resume_takes_the_loss_limits_from_the_equity_of_now() -> None:
+def lost(d: Desk, minute: int, price: str) -> None:
+    """Buy 8 contracts at 2.00 and sell them at `price`."""
+    d.holds(minute=minute)
+    d.bar(minute + 1)
+    d.fill(sent(d.answer(EXIT)).client_order_id, 8, price)
+
+
+def test_halts_and_resumes_do_not_forget_what_the_day_lost() -> None:
+    eight = configured(NO_STOP, max_contracts=8)
+    d = desk(configured(Trading(sizing=eight), risk=configured(RESTED, consecutive_losses_max=4)))
+    for minute in (0, 2):  # 400 of 10,000 each: 4, 8 %; the limit is 10 %
+        lost(d, minute, "1.50")
+        assert not d.halted()
+        d.put(HaltRequested(d.at(minute + 2), "operator", "lunch", "ann"))
+        assert d.put(ResumeRequested(d.at(minute + 2), "back", "ann")) == []
+    book = d.state.book
+    assert (book.session_start_equity, book.peak, book.equity) == (Decimal(10000), Decimal(10000), Decimal(9200))
+    assert d.state.risk.consecutive_losses == 2
+    lost(d, 4, "1.75")  # 200 more: 10 %
+    assert d.halted() == "daily_loss"
+
+
+def test_a_resume_after_a_loss_halt_is_refused_until_the_limits_are_reset() -> None:
     d = desk(Trading(sizing=NO_STOP))
     d.holds()
     sale = sent(d.bar(1, quotes=(quote(CALL, "0.50", "0.50"),)))
     d.fill(sale.client_order_id, 9, "0.50")
-    d.put(ResumeRequested(d.at(2), "understood", "ann"))
+    refused = d.put(ResumeRequested(d.at(2), "understood", "ann"))
+    assert alarms(refused) == ["resume_refused"]
+    assert "resume --reset-limits --reason" in str(refused)
+    assert d.halted() == "daily_loss"
+    d.put(ResumeRequested(d.at(2), "understood", "ann", reset_limits=True))
+    assert not d.halted()
     book = d.state.book
-    assert (book.equity, book.peak, book.session_start_equity) == (Decimal(8650), Decimal(8650), Decimal(8650))
+    assert (book.equity, book.peak, book.session_start_equity) == (Decimal(8650), Decimal(10000), Decimal(10000))
+    assert (book.guard_base, book.guard_peak, book.max_drawdown) == (Decimal(8650), Decimal(8650), 0.135)
+    status = status_of(d.state, "paper")
+    assert (status.day_usd, status.drawdown) == ("-1350.00", 0.135)
+    assert (status.limit_base_usd, status.limit_peak_usd, status.loss_to_reset) == ("8650.00", "8650.00", "")
     d.put(CashTransferred(d.at(2), Decimal(0)))
     assert not d.halted()
+    d.put(CashTransferred(d.at(2), Decimal(-4325)))  # half of it: the references halve too
+    assert (d.halted(), d.state.book.guard_base, d.state.book.guard_peak) == ("", Decimal(4325), Decimal(4325))
+    d.begin(TUESDAY, "2024-07-03")
+    assert (d.state.book.guard_base, d.state.book.guard_peak, d.state.book.peak) == (0, Decimal(4325), Decimal(5000))
+
+
+def test_a_limit_that_is_reached_under_another_halt_keeps_a_plain_resume_out() -> None:
+    d = desk(Trading(sizing=NO_STOP, risk=Risk(daily_loss_max=1.0)))
+    d.holds()
+    d.quotes(1, quote(CALL, "6.00", "6.00"))  # the peak: 13,600
+    d.put(HaltRequested(d.at(1), "operator", "lunch", "ann"))
+    d.quotes(2, quote(CALL, "1.40", "1.40"))  # 9460: drawdown 30.4 %
+    assert d.halted() == "operator"
+    assert alarms(d.put(ResumeRequested(d.at(3), "back", "ann"))) == ["resume_refused"]
+    d.put(ResumeRequested(d.at(3), "back", "ann", reset_limits=True))
+    assert not d.halted()
+    d.quotes(4, quote(CALL, "6.50", "6.50"))  # above the old peak: there is one peak again
+    assert (d.state.book.guard_peak, d.state.book.peak) == (0, Decimal(14050))
+
+
+def test_the_next_session_takes_a_plain_resume_after_a_daily_loss_but_not_after_a_drawdown() -> None:
+    for limits, halted in ((Risk(), ""), (Risk(daily_loss_max=1.0, drawdown_max=0.1), "drawdown")):
+        d = desk(Trading(sizing=NO_STOP, risk=limits))
+        d.holds()
+        d.bar(1, quotes=(quote(CALL, "0.50", "0.50"),))
+        assert d.halted() == (halted or "daily_loss")
+        for order in tuple(d.state.orders):
+            d.fill(order, 9, "0.50")
+        d.begin(TUESDAY, "2024-07-03")
+        d.put(ResumeRequested(d.at(1), "a new day", "ann"))
+        assert d.halted() == halted
 
 
 def test_an_entry_that_the_broker_learns_of_late_is_cancelled_while_halted() -> None:

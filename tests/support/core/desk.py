@@ -28,7 +28,6 @@ from daemon.core.events import (
     PolicyAnswered,
     Quote,
     QuotesReceived,
-    ResumeRequested,
     SessionScheduled,
 )
 from daemon.core.limits import Trading
@@ -316,12 +315,12 @@ def at_cost(book: Book) -> Decimal:
 
 def adds_up(before: State[Any], event: Event, after: State[Any]) -> None:
     """Cash + positions at cost = start + transfers + realised, always: what one step changes on one side it changes on
-    the other. A start sets the left side; a new session and a resume begin the count of the transfers again.
+    the other. A start sets the left side; a new session begins the count of the transfers again.
     """
     old, new = before.book, after.book
     if isinstance(event, BrokerSnapshot) or before.broker.began_ns != after.broker.began_ns:
         return
-    again = isinstance(event, SessionScheduled | ResumeRequested) and not new.transfers
+    again = isinstance(event, SessionScheduled) and not new.transfers
     transfers = Decimal(0) if again else new.transfers - old.transfers
     moved, explained = at_cost(new) - at_cost(old), transfers + new.realized - old.realized
     assert moved == explained, f"{event}: {moved} USD moved, {explained} explained"

@@ -11,7 +11,7 @@ from decimal import Decimal
 
 from msgspec.structs import replace
 
-from daemon.core.book import begin_session
+from daemon.core.book import begin_book
 from daemon.core.broker.fills import is_ours, on_order_filled
 from daemon.core.broker.foreign import give_up_sold, is_fraction, met_at_begin
 from daemon.core.broker.ledger import AMENDED, arrives, book_activity, cause_of
@@ -136,12 +136,12 @@ def _begin(draft: Draft, event: BrokerReported) -> bool:
     for order in foreign:
         met_at_begin(draft, order)
     book = mark_book(draft, draft.book)
-    draft.book = begin_session(replace(book, peak=book.equity, max_drawdown=0.0))
+    draft.book = begin_book(book)
     return True
 
 
 def _adopt_cash(draft: Draft, cash: Decimal) -> None:
-    draft.book = begin_session(replace(draft.book, cash=cash, equity=cash, peak=cash))
+    draft.book = begin_book(replace(draft.book, cash=cash, equity=cash))
 
 
 def _ask_for_the_missing(draft: Draft, event: BrokerReported) -> None:

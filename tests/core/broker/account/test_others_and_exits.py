@@ -467,6 +467,22 @@ def test_what_the_broker_holds_is_accepted_and_a_resume_holds(rule: str) -> None
     assert d.halted() == ""
 
 
+def test_the_broker_s_word_does_not_forget_the_day() -> None:
+    d = holding(account := Account(), RULES["halt"])
+    sale = sent(d.confirmed(1, quote(CALL, "0.80", "0.80"), second=20))  # 9 x 1.20 x 100 = 1080 of 10,000
+    assert d.halted() == "daily_loss"
+    name = account.take(sale, d.state.now_ns)
+    account.fill(name, 9, "0.80", d.at(2))
+    d.put(account.found(name, d.at(2)))
+    d.put(ev.AcceptBrokerRequested(d.at(2, 5), "as it is", "ann"))
+    d.put(account.report(d.at(2, 10)))
+    assert (d.state.broker.accept_ns, d.held, d.state.book.equity) == (0, {}, Decimal(8920))
+    assert (d.state.book.session_start_equity, d.state.book.peak) == (Decimal(10000), Decimal(10000))
+    assert alarms(d.put(ev.ResumeRequested(d.at(3), "on", "ann"))) == ["resume_refused"]
+    d.put(ev.ResumeRequested(d.at(3), "on", "ann", reset_limits=True))
+    assert d.halted() == ""
+
+
 def test_what_is_accepted_is_no_gain_and_an_order_that_works_there_is_cancelled() -> None:
     d = holding(account := Account(), RULES["halt"])
     d.bar(1)
