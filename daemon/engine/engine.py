@@ -11,6 +11,7 @@ import asyncio
 import gc
 import time
 from collections.abc import Callable, Sequence
+from traceback import walk_tb
 from typing import Any, Protocol
 
 import msgspec
@@ -381,12 +382,28 @@ class Engine:
         except Exception as error:
             what = f"{type(error).__name__}: {error}"
             detail = f"event row {entry.id} ({entry.kind}) raised twice: {what}"
-            await self._step(HaltRequested(self.machine.state.now_ns, "quarantine", detail, "engine"))
+            by_strategy = _is_of_strategy(error, self.machine.core.strategy)
+            now_ns = self.machine.state.now_ns
+            await self._step(HaltRequested(now_ns, "quarantine", detail, "engine", strategy=by_strategy))
             mark = msgspec.json.encode({"quarantined": what}).decode()
             self._batch.entries.append(self._chain.entry(None, event, mark))
             return
         if self._gather(event, step):
             await self._settle()
+
+
+def _is_of_strategy(error: Exception, strategy: object) -> bool:
+    """Return whether the strategy raised, or what it had just returned could not be used."""
+    for frame, _ in walk_tb(error.__traceback__):
+        owner = frame.f_locals.get("self")
+        if owner is strategy:
+            return True
+        if frame.f_code.co_name in _ASKING and getattr(owner, "_strategy", None) is strategy:
+            return True
+    return False
+
+
+_ASKING = frozenset(("_observe", "act", "on_rebalance_due"))  # methods of a desk that take the strategy's answer
 
 
 def _libraries_of(startup: Sequence[RunStarted | ModelVerified]) -> str:

@@ -14,13 +14,22 @@ from typing import Any
 import pytest
 
 from daemon.core.effects import AnyEffect, AskPolicy, CancelOrder, SubmitOrder
-from daemon.core.events import BarClosed, ClockTicked, Event, HaltRequested, PolicyAnswered, ShadowAnswered
+from daemon.core.events import (
+    BarClosed,
+    ClockTicked,
+    Event,
+    HaltRequested,
+    PolicyAnswered,
+    ResumeRequested,
+    ShadowAnswered,
+)
 from daemon.core.state import State
 from daemon.core.step import Core, Step
 from daemon.engine.engine import Engine, Source, StepFailed
 from daemon.journal.journal import FILE
 from daemon.journal.reader import JournalReader
 from daemon.journal.rows import WriteFailed, decode_event
+from strategies.option_scalper import OptionScalper
 from strategies.registry import strategy as strategy_named
 from tests.support.desks.desk_at_work import at_work
 from tests.support.desks.desk_run import (
@@ -135,6 +144,52 @@ def test_an_event_that_raises_again_is_quarantined_halts_the_desk_and_everything
     third = Faulty(target)
     resumed = desk.run(tmp_path, core=third)
     assert (resumed.failure, third.stepped, resumed.digest) == (None, 0, recorded.digest)
+
+
+class Raising(OptionScalper):
+    """A strategy that raises at every bar while it holds."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.raised = 0
+
+    def observe(self, state: Any, bars: Any, view: Any) -> Any:
+        if view.side:
+            self.raised += 1
+            raise ZeroDivisionError("planted")
+        return super().observe(state, bars, view)
+
+
+class Mute(OptionScalper):
+    """A strategy that returns no decision."""
+
+    def decide(self, state: Any, answer: Any, view: Any) -> Any:
+        return state, None
+
+
+def test_a_strategy_that_returns_no_decision_twice_is_not_asked_again(desk: Desk, tmp_path: Path) -> None:
+    assert isinstance(desk.run(tmp_path, core=Core(Mute())).failure, StepFailed)
+    recorded = desk.run(tmp_path, core=Core(Mute()))
+    assert recorded.failure is None
+    assert recorded.engine is not None
+    assert recorded.engine.machine.state.risk.strategy_off
+
+
+def test_a_strategy_that_raises_twice_while_it_holds_is_not_asked_again_and_exits_by_rule_go_on(
+    desk: Desk, tmp_path: Path
+) -> None:
+    assert isinstance(desk.run(tmp_path, core=Core(Raising())).failure, StepFailed)
+    again = Raising()
+    recorded = desk.run(tmp_path, core=Core(again))
+    assert (recorded.failure, again.raised) == (None, 1)
+    assert recorded.engine is not None
+    state = recorded.engine.machine.state
+    assert state.risk.halt is not None
+    assert (state.risk.halt.reason, state.risk.strategy_off, state.book.positions) == ("quarantine", True, {})
+    told = [row for row in table(tmp_path, "events") if '"quarantine"' in row[5] and "RaiseAlarm" in row[5]]
+    assert len(told) == 1
+    resumed = Core(OptionScalper()).step(state, ResumeRequested(state.now_ns, "mended", "ann")).state
+    assert (resumed.risk.strategy_off, resumed.risk.halt) == (False, None)
 
 
 def test_a_bug_in_a_new_place_after_a_quarantine_is_marked_in_its_turn(

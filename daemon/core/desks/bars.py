@@ -191,8 +191,10 @@ class AtEachBar:
         draft.pending_bars = ()
         draft.observed += 1
         bar_end_ns = bars[0].start_ns + spec.bar_interval_s * SECOND_NS
-        view = draft.desk.holds.view(draft, bar_end_ns)
-        draft.strategy, observation = self._strategy.observe(draft.strategy, bars, view)
+        observation = None
+        if not draft.risk.strategy_off:
+            view = draft.desk.holds.view(draft, bar_end_ns)
+            draft.strategy, observation = self._strategy.observe(draft.strategy, bars, view)
         if draft.book.positions or len(draft.session.starts) == 1:
             draft.record_equity()
         warm = observation is not None

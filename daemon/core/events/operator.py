@@ -9,6 +9,7 @@ class HaltRequested(Event, frozen=True, tag=True):
     reason: str  # an alarm name of docs/OPERATIONS.md
     detail: str
     who: str
+    strategy: bool = False  # it raised twice: it is not asked again until a resume
 
 
 class ResumeRequested(Event, frozen=True, tag=True):

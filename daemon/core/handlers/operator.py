@@ -56,6 +56,10 @@ def on_clock_ticked(draft: Draft, _: ev.ClockTicked) -> None:
 
 def on_halt(draft: Draft, event: ev.HaltRequested) -> None:
     draft.halt(event.reason, f"{event.detail} (by {event.who})")
+    if event.strategy:
+        draft.risk = replace(draft.risk, strategy_off=True)
+        if draft.ask is not None:
+            draft.end_unanswered(draft.ask, "expired")
 
 
 def on_resume(draft: Draft, event: ev.ResumeRequested) -> None:
@@ -72,7 +76,7 @@ def on_resume(draft: Draft, event: ev.ResumeRequested) -> None:
     elif loss := loss_to_reset(draft):
         draft.alarm("resume_refused", f"the limit {loss} is reached, and a resume does not forget the loss: {RESET}")
         return
-    draft.risk = replace(draft.risk, halt=None, pause=None, outcomes=())
+    draft.risk = replace(draft.risk, halt=None, pause=None, outcomes=(), strategy_off=False)
 
 
 def on_pause(draft: Draft, event: ev.PauseRequested) -> None:

@@ -272,6 +272,16 @@ def test_what_is_due_for_another_session_than_the_scheduled_one_is_refused(date:
     assert (of(told, AskPolicy), alarms(told), d.state.basket.date) == ([], ["rebalance_refused"], "")
 
 
+def test_a_daily_desk_whose_strategy_raised_twice_names_it_and_trades_nothing() -> None:
+    d = daily_desk()
+    d.put(ev.HaltRequested(d.at(-20), "quarantine", "raised twice", "engine", strategy=True))
+    told = d.due()
+    assert (of(told, AskPolicy), alarms(told)) == ([], ["rebalance_refused"])
+    assert "the strategy raised twice" in str(told)
+    d.put(ev.ResumeRequested(d.at(-14), "mended", "ann"))
+    assert len(of(d.due(-13), AskPolicy)) == 1
+
+
 def test_a_desk_that_decides_before_the_open_decides_nothing_after_it() -> None:
     d = daily_desk()
     assert alarms(d.due(0)) == ["rebalance_refused"]
