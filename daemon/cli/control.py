@@ -249,4 +249,5 @@ def holding(status: DeskStatus, effects: Sequence[str] = ()) -> list[str]:
     ]
     sent, canceled = effects.count("SubmitOrder"), effects.count("CancelOrder")
     parts += [f"{sent} sent"] * bool(sent) + [f"{canceled} being cancelled"] * bool(canceled)
+    parts += ["waits for the broker's report"] * ("AskBroker" in effects)
     return parts
