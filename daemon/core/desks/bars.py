@@ -102,7 +102,9 @@ class AtEachBar:
         if bar.start_ns != draft.session.last_bar_ns:
             if draft.pending_bars:
                 self._observe(draft)
-            starts = (*draft.session.starts, bar.start_ns)[-draft.spec.window :]
+            starts = draft.session.starts  # of what the strategy saw: the gate on gaps counts the rest as a hole
+            if not draft.risk.strategy_off:
+                starts = (*starts, bar.start_ns)[-draft.spec.window :]
             draft.session = replace(draft.session, last_bar_ns=bar.start_ns, spot=bar.close, starts=starts)
         draft.pending_bars = (*draft.pending_bars, bar)
         if self._several:

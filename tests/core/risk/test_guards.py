@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from msgspec.structs import replace
 
 from daemon.core.book import session_loss
-from daemon.core.effects import SubmitOrder
+from daemon.core.effects import AskPolicy, SubmitOrder
 from daemon.core.events import (
     CancelRejected,
     CashTransferred,
@@ -247,6 +247,18 @@ def test_the_next_session_takes_a_plain_resume_after_a_daily_loss_but_not_after_
         d.begin(TUESDAY, "2024-07-03")
         d.put(ResumeRequested(d.at(1), "a new day", "ann"))
         assert d.halted() == halted
+
+
+def test_bars_that_a_strategy_did_not_see_are_a_hole_after_the_resume() -> None:
+    d = desk(ONE)
+    d.bar(0)
+    d.put(HaltRequested(d.at(1), "quarantine", "raised twice", "engine", strategy=True))
+    for minute in range(1, 6):
+        assert of(d.bar(minute), AskPolicy) == []
+    d.put(ResumeRequested(d.at(6), "mended", "ann"))
+    d.bar(6)
+    d.answer(BUY_CALL)
+    assert (d.decisions()[-1].outcome, list(d.state.stats.denials)) == ("denied", ["gapped_bars"])
 
 
 def test_an_entry_that_the_broker_learns_of_late_is_cancelled_while_halted() -> None:
