@@ -137,18 +137,19 @@ def begin_book(book: Book) -> Book:
     return begin_session(replace(book, peak=book.equity, max_drawdown=0.0, guard_peak=ZERO))
 
 
-def limits_reset(book: Book) -> Book:
-    """Let the limits of loss and drawdown count from the present equity; session and peak stay what they are."""
-    return replace(book, guard_base=book.equity, guard_peak=book.equity if book.equity < book.peak else ZERO)
+def limits_reset(book: Book, equity: Decimal) -> Book:
+    """Let the limits of loss and drawdown count from `equity` in USD; session and peak stay what they are."""
+    return replace(book, guard_base=equity, guard_peak=equity if equity < book.peak else ZERO)
 
 
-def session_loss(book: Book) -> float | None:
+def session_loss(book: Book, equity: Decimal | None = None) -> float | None:
     """Return the part of the equity that the limits count as lost; None when the session's start is unknown.
 
     It counts from the session's start, or from the equity at which the limits were reset in it. Transfers do not count.
+    `equity`: what the book is worth in USD, where that is not its equity at the marks.
     """
     base = book.guard_base or book.session_base or book.session_start_equity
-    return float((base - book.equity) / base) if base > 0 else None
+    return float((base - (book.equity if equity is None else equity)) / base) if base > 0 else None
 
 
 def limited_peak(book: Book) -> Decimal:

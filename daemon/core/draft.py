@@ -10,7 +10,7 @@ from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
-from msgspec import UnsetType
+from msgspec import UNSET, UnsetType
 from msgspec.structs import replace
 
 from daemon.core.effects import AnyEffect, CancelOrder, LookUpOrder, RaiseAlarm
@@ -20,7 +20,7 @@ from daemon.core.limits import Served
 from daemon.core.moves import RECONCILED, Cause, Move
 from daemon.core.orders import CANCELING, Order, Work, advance
 from daemon.core.records import DecisionRow, EquityRow, Row, order_row
-from daemon.core.state import SEEN_MAX, Ask, Book, Halt, LadderState, Position, State, held_option
+from daemon.core.state import SEEN_MAX, Ask, Book, Halt, LadderState, Position, State, Worth, held_option
 from strategies.kit.units import MINUTE_NS, SECOND_NS
 
 if TYPE_CHECKING:
@@ -78,6 +78,7 @@ class Draft:
         "wanted",
         "watched",
         "works",
+        "worths",
     )
 
     def __init__(self, state: State[Any], desk: DeskKind) -> None:
@@ -112,6 +113,7 @@ class Draft:
         self.wanted = state.wanted
         self.doubted = state.doubted
         self.ladder = state.ladder
+        self.worths: dict[str, Worth] = {} if isinstance(state.worths, UnsetType) else state.worths
         # effects that left the process, when taken over from other code's journal
         self.facts: tuple[AnyEffect, ...] | None = None
         self.effects: list[AnyEffect] = []
@@ -126,7 +128,7 @@ class Draft:
             self.strategy, self.identity, self.trading, self.now_ns, self.seq, self.fed, self.decision, self.session,
             self.chain, self.watched, self.contracts, self.quotes, self._book, self.orders, self.closed, self.works,
             self.risk, self.model, self.pending_bars, self.ask, self.stats, self.broker, self.marks, self.basket,
-            self.shadow, self.leaps, self.wanted, self.doubted, self.ladder,
+            self.shadow, self.leaps, self.wanted, self.doubted, self.ladder, self.worths or UNSET,
         )  # fmt: skip
 
     @property

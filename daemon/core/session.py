@@ -51,6 +51,11 @@ def in_window(minute: int, window: str) -> bool:
     return first <= minute < last
 
 
+def expires_today(session: Session, expiry: str) -> bool:
+    """Return True for the expiry of this session's date, or an earlier one; "" stands for shares."""
+    return "" < expiry <= session.date
+
+
 def flatten_from_ns(session: Session, expiry: str, execution: Execution) -> int:
     """Return when the exit for the flat-before-close rule is sent: earlier for contracts that expire today."""
     return flat_by_ns(session, expiry, execution) - execution.flatten_lead_min * MINUTE_NS
@@ -58,6 +63,5 @@ def flatten_from_ns(session: Session, expiry: str, execution: Execution) -> int:
 
 def flat_by_ns(session: Session, expiry: str, execution: Execution) -> int:
     """Return when every position of this expiry, "" for shares, must be flat."""
-    today = "" < expiry <= session.date
-    before = execution.expiry_day_flat_min if today else execution.flat_before_close_min
+    before = execution.expiry_day_flat_min if expires_today(session, expiry) else execution.flat_before_close_min
     return session.close_ns - before * MINUTE_NS

@@ -260,6 +260,21 @@ class Leap(msgspec.Struct, frozen=True, gc=False):
     quoted_ns: int
 
 
+class Worth(msgspec.Struct, frozen=True, gc=False):
+    """What a share of a held option would fetch, in USD (`daemon.core.risk.worth`).
+
+    The first four are of its last narrow quote, or of the price paid before there was one.
+    """
+
+    middle: Decimal
+    spread: Decimal
+    spot: float  # of the underlying then
+    narrow_ns: int
+    confirmed: Decimal | None = None  # by two figures a second apart
+    doubted: Decimal | None = None  # the newest figure, which the next one has to agree with
+    doubted_ns: int = 0
+
+
 class Stats(msgspec.Struct, frozen=True, gc=False):
     """Counts since the journal began. `actions` by the spec's order, after resolution."""
 
@@ -305,6 +320,7 @@ class State(msgspec.Struct, Generic[S], frozen=True, gc=False):
     wanted: dict[str, int] = {}  # the quantity that the desk last decided to hold of a symbol that it entered or left
     doubted: Bar | None = None  # a bar whose prices leap, until quotes or the next bar decide
     ladder: LadderState | msgspec.UnsetType = msgspec.UNSET  # not encoded until a version climbs
+    worths: dict[str, Worth] | msgspec.UnsetType = msgspec.UNSET  # of held options; not encoded while there is none
 
 
 _ENCODER = msgspec.json.Encoder()  # dicts keep their order, which is part of the state

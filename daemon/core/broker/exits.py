@@ -11,6 +11,7 @@ from daemon.core.orders import Work
 from daemon.core.records import DecisionRow
 from daemon.core.risk.guards import stop_reached
 from daemon.core.risk.marks import for_stop, guarded
+from daemon.core.risk.worth import would_fetch
 from daemon.core.session import flat_by_ns, flatten_from_ns
 from daemon.core.state import Position
 from strategies.kit.contract import Session
@@ -63,9 +64,11 @@ def exit_by_rule(draft: Draft, symbol: str, reason: str, goal: int = 0) -> None:
 
 def exit_at_stop(draft: Draft, position: Position, quote: Quote, bar_ns: int) -> None:
     """Leave a position whose price reached its stop or its target; `bar_ns` is the bar that the quote closes, or 0."""
-    seen = for_stop(draft, quote)
+    seen, fetch = for_stop(draft, quote), would_fetch(draft, position.symbol)
     if seen is None:
         return
+    if fetch is not None and fetch < seen.low:
+        seen = replace(seen, low=fetch)
     if position.opened_ns > bar_ns > 0 and not guarded(draft):  # opened within this bar: part of its range was before
         seen = replace(seen, low=mid(quote), high=mid(quote))
     sizing = draft.trading.sizing

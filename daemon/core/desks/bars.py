@@ -94,6 +94,8 @@ class AtEachBar:
             draft.doubted = bar
             return
         self._take(draft, bar)
+        if draft.book.positions:
+            draft.desk.holds.priced_by_bar(draft)
         if event.time_ns - bar.start_ns <= interval_ns + draft.trading.risk.stale_bar_s * SECOND_NS:
             draft.desk.holds.watch(draft)
 
@@ -167,6 +169,7 @@ class AtEachBar:
                 draft.count_rejected("leap", doubted.symbol)
         quotes = take_quotes(draft, event.quotes)
         if quotes and draft.book.positions:
+            holds.note_quotes(draft, quotes)
             revalue(draft)
         if quotes:
             holds.quoted(draft, quotes, event.closes_bar_ns)

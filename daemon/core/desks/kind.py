@@ -121,6 +121,12 @@ class Holds(Protocol):
     def quoted(self, draft: Draft, quotes: tuple[Quote, ...], bar_ns: int, /) -> None:
         """Handle new quotes, after they marked the book; `bar_ns` is the start of the bar they close, 0 for none."""
 
+    def note_quotes(self, draft: Draft, quotes: tuple[Quote, ...], /) -> None:
+        """Take new quotes into what the positions would fetch, after they marked the book."""
+
+    def priced_by_bar(self, draft: Draft, /) -> None:
+        """Take a new bar into what the positions would fetch, and leave those that reached their stop by it."""
+
     def implied_price(self, draft: Draft, bar: Bar, event: QuotesReceived, /) -> float | None:
         """Return the price of the bar's symbol implied by quotes since the bar began; None where they imply none."""
 

@@ -11,6 +11,7 @@ from daemon.core.draft import Draft, wording
 from daemon.core.effects import AskBroker
 from daemon.core.orders import advance
 from daemon.core.risk.guards import check_blind, loss_to_reset
+from daemon.core.risk.worth import fetch_equity
 from daemon.core.state import BROKER_MODES, TAPE_MODES, Model, Pause
 from strategies.kit.units import HOUR_NS
 
@@ -71,7 +72,7 @@ def on_resume(draft: Draft, event: ev.ResumeRequested) -> None:
         draft.alarm("resume_refused", f"after a panic the broker's word comes first: {ACCEPT}")
         return
     if event.reset_limits:
-        draft.book = limits_reset(draft.book)
+        draft.book = limits_reset(draft.book, fetch_equity(draft, draft.book))
         draft.risk = replace(draft.risk, consecutive_losses=0)
     elif loss := loss_to_reset(draft):
         draft.alarm("resume_refused", f"the limit {loss} is reached, and a resume does not forget the loss: {RESET}")

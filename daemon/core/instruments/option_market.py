@@ -30,6 +30,8 @@ SESSIONS_PER_YEAR = 252
 MINUTE_SHARE = 0.54 / 390  # of a session's variance time; a full session's minutes have 0.54
 NIGHT_SHARE = 0.46
 CERTAIN = 1e-12  # a volatility x sqrt(years) below this leaves nothing to chance
+VOLATILITY_MOST = 10.0
+VOLATILITY_STEPS = 40  # of a bisection: to 1e-11
 ROUNDING_GUARD = 1e-9  # of a cent: a value this close to a whole cent is that cent
 
 _SQRT2 = math.sqrt(2.0)
@@ -115,6 +117,18 @@ def price(spot: float, strike: float, years: float, volatility: float, right: in
     in_spot = 0.5 * (1.0 + math.erf(right * d1 / _SQRT2))
     in_strike = 0.5 * (1.0 + math.erf(right * d2 / _SQRT2))
     return max(right * (spot * in_spot - strike * in_strike), 0.0) + 0.0
+
+
+def volatility_at(value: float, spot: float, strike: float, years: float, right: int) -> float:
+    """Return the annualised volatility at which the option is worth `value` USD a share; 0.0 at or below its intrinsic
+    value or without time left, `VOLATILITY_MOST` where none reaches it. Bisection to the last bits of a cent."""
+    low, high = 0.0, VOLATILITY_MOST
+    if years <= 0.0 or value <= price(spot, strike, years, 0.0, right):
+        return 0.0
+    for _ in range(VOLATILITY_STEPS):
+        middle = 0.5 * (low + high)
+        low, high = (middle, high) if price(spot, strike, years, middle, right) < value else (low, middle)
+    return high
 
 
 def price_array(

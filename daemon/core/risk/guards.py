@@ -16,6 +16,7 @@ from daemon.core.events import Quote
 from daemon.core.orders import CANCELING, REJECTED, SUBMITTED, UNKNOWN, Order
 from daemon.core.risk.desk_gates import LOSSES, reject_rate
 from daemon.core.risk.marks import mark_book
+from daemon.core.risk.worth import fetch_equity, wide_since
 from daemon.core.state import Pause, Position, State
 from strategies.kit.units import MINUTE_NS, SECOND_NS
 
@@ -25,10 +26,10 @@ UNRECONCILED_NS = 5 * MINUTE_NS  # unreconciled for this long: notify the operat
 
 
 def revalue(draft: Draft) -> None:
-    """Mark the book at the last known mids and check the loss limits."""
+    """Mark the book at the last known mids and check the loss limits, by what the positions would fetch."""
     book = draft.book = mark_book(draft, draft.book)
-    limits = draft.trading.risk
-    loss, halted = session_loss(book), draft.risk.halt
+    limits, equity = draft.trading.risk, fetch_equity(draft, draft.book)
+    loss, halted = session_loss(book, equity), draft.risk.halt
     if loss is None or (halted is not None and halted.reason in LEAVING):
         return
     if loss >= limits.daily_loss_max:
@@ -40,9 +41,9 @@ def revalue(draft: Draft) -> None:
         draft.halt("daily_loss", detail)
         return
     peak = limited_peak(book)
-    if fall_from(peak, book.equity) >= limits.drawdown_max and halted is None:
+    if fall_from(peak, equity) >= limits.drawdown_max and halted is None:
         since = " since the limits were reset" if book.guard_peak else ""
-        draft.halt("drawdown", f"equity {book.equity} USD, peak {peak} USD{since}, limit {limits.drawdown_max}")
+        draft.halt("drawdown", f"equity {equity} USD, peak {peak} USD{since}, limit {limits.drawdown_max}")
 
 
 def loss_to_reset(draft: Draft | State[Any]) -> str:
@@ -52,9 +53,10 @@ def loss_to_reset(draft: Draft | State[Any]) -> str:
     loss of an earlier session does not keep out: that day's count is over.
     """
     book, limits, halted = draft.book, draft.trading.risk, draft.risk.halt
-    if (loss := session_loss(book)) is not None and loss >= limits.daily_loss_max:
+    equity = fetch_equity(draft, book)
+    if (loss := session_loss(book, equity)) is not None and loss >= limits.daily_loss_max:
         return "daily_loss"
-    if fall_from(limited_peak(book), book.equity) >= limits.drawdown_max:
+    if fall_from(limited_peak(book), equity) >= limits.drawdown_max:
         return "drawdown"
     if halted is None or halted.reason not in ("daily_loss", "drawdown"):
         return ""
@@ -143,6 +145,9 @@ def check_blind(draft: Draft) -> None:
     if not held:
         return
     limit_ns = rules.blind_min * MINUTE_NS
+    if wide := wide_since(draft, draft.now_ns - limit_ns, since_ns):
+        detail = f"quotes of {', '.join(wide)} are too wide for {rules.blind_min} minutes: stops use the model's price"
+        draft.alarm("blind", detail, once=True, about="wide")
     newest = draft.basket.newest  # where a desk has several symbols
     bar_ns = min(newest.get(position.symbol, 0) for position in held) if newest else draft.session.last_bar_ns
     interval_ns = draft.spec.bar_interval_s * SECOND_NS

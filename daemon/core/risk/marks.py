@@ -70,6 +70,12 @@ def middle_of(quote: Quote, guard: QuoteGuard) -> Decimal | None:
     return middle if ZERO < quote.bid <= quote.ask and narrow else None
 
 
+def is_wide(quote: Quote, limits: Risk) -> bool:
+    """Return True for a quote wider than one at which the desk itself would buy, or without a side."""
+    width = max(Decimal(str(limits.spread_max)) * (quote.bid + quote.ask) / 2, NARROW_USD)
+    return not (ZERO < quote.bid <= quote.ask and quote.ask - quote.bid <= width)
+
+
 def is_leap(price: Decimal, known: Decimal | None, guard: QuoteGuard) -> bool:
     """Return True for a price too far from the last known one to be accepted from one quote alone."""
     return known is not None and abs(price - known) > max(guard.leap * max(price, known), guard.step_usd)

@@ -219,7 +219,11 @@ def test_a_resume_after_a_loss_halt_is_refused_until_the_limits_are_reset() -> N
     d.put(CashTransferred(d.at(2), Decimal(-4325)))  # half of it: the references halve too
     assert (d.halted(), d.state.book.guard_base, d.state.book.guard_peak) == ("", Decimal(4325), Decimal(4325))
     d.begin(TUESDAY, "2024-07-03")
-    assert (d.state.book.guard_base, d.state.book.guard_peak, d.state.book.peak) == (0, Decimal(4325), Decimal(5000))
+    assert (d.state.book.guard_base, d.state.book.guard_peak, d.state.book.peak) == (
+        Decimal(0),
+        Decimal(4325),
+        Decimal(5000),
+    )
 
 
 def test_a_limit_that_is_reached_under_another_halt_keeps_a_plain_resume_out() -> None:
@@ -233,7 +237,7 @@ def test_a_limit_that_is_reached_under_another_halt_keeps_a_plain_resume_out() -
     d.put(ResumeRequested(d.at(3), "back", "ann", reset_limits=True))
     assert not d.halted()
     d.quotes(4, quote(CALL, "6.50", "6.50"))  # above the old peak: there is one peak again
-    assert (d.state.book.guard_peak, d.state.book.peak) == (0, Decimal(14050))
+    assert (d.state.book.guard_peak, d.state.book.peak) == (Decimal(0), Decimal(14050))
 
 
 def test_the_next_session_takes_a_plain_resume_after_a_daily_loss_but_not_after_a_drawdown() -> None:

@@ -217,7 +217,7 @@ def test_an_exit_is_priced_within_the_collar_of_the_confirmed_mark_and_ends_at_t
     sold = [sent(d.answer(EXIT))]
     for minute in (3, 4):
         d.accept(sold[-1].client_order_id)
-        d.quotes(minute, quote(CALL, "0.01", "2.02"))  # a minute is over: the cancel is asked for
+        d.quotes(minute, quote(CALL, "0.50", "0.54"))  # a minute is over: the cancel is asked for
         sold.append(sent(d.canceled(sold[-1].client_order_id)))
     limits = [order.limit_price for order in sold]
     assert limits == [Decimal("1.89"), Decimal("1.60"), None]  # bid 1.98 x 0.95; mark 2.00 x 0.8; the market

@@ -277,6 +277,15 @@ def test_ten_contracts_at_a_price_that_one_wrong_bar_made_are_no_order_by_the_de
     assert by("order_notional", wider) == []
 
 
+@pytest.mark.parametrize(("bid", "ask"), [("0.60", "1.60"), ("0.05", "1.50"), ("0", "1.45"), ("1.45", "0")])
+def test_what_a_held_option_quoted_too_wide_is_worth_is_unknown(bid: str, ask: str) -> None:
+    other = intent(contract=contract(PUT), symbol=PUT)
+    moment = {"positions": held(5)}, {PUT: quote(PUT, at_ns=NOW), CALL: quote(CALL, bid, ask, at_ns=NOW)}
+    assert by("gross_exposure", at(other, book=moment[0], quotes=moment[1])) == ["gross_exposure"]
+    narrow = {**moment[1], CALL: quote(CALL, "1.90", "2.10", at_ns=NOW)}  # 10 %: as wide as the desk itself buys
+    assert by("gross_exposure", at(other, book=moment[0], quotes=narrow)) == []
+
+
 NAN = Decimal("NaN")
 
 

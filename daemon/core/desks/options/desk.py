@@ -27,7 +27,9 @@ from daemon.core.orders import Work
 from daemon.core.paper.paper import PaperBroker
 from daemon.core.paper.quotes import QuotePaperBroker
 from daemon.core.paper.recorded import RecordedPaperBroker
+from daemon.core.risk.guards import revalue
 from daemon.core.risk.marks import QuoteGuard, is_quote, mark_options, option_guard
+from daemon.core.risk.worth import note_bar, note_quotes
 from daemon.core.state import Ask, Book
 from strategies.kit.contract import Answer, Bar, Session, Spec, Strategy, View
 
@@ -75,6 +77,14 @@ class OneOption:
     def quoted(self, draft: Draft, quotes: tuple[Quote, ...], bar_ns: int) -> None:
         if draft.book.positions:
             check_stops(draft, quotes, bar_ns)
+
+    def note_quotes(self, draft: Draft, quotes: tuple[Quote, ...]) -> None:
+        note_quotes(draft, quotes)
+
+    def priced_by_bar(self, draft: Draft) -> None:
+        if note_bar(draft):
+            revalue(draft)
+            check_stops(draft, tuple(draft.quotes[symbol] for symbol in draft.worths), 0)
 
     def implied_price(self, draft: Draft, bar: Bar, event: QuotesReceived) -> float | None:
         fresh = {

@@ -18,12 +18,17 @@ from daemon.core.desks.view import risk_view
 from daemon.core.draft import ENTRY, EXIT, Draft
 from daemon.core.events import Quote
 from daemon.core.instruments.contracts import price_step
+from daemon.core.instruments.option_market import option_terms
 from daemon.core.limits import Sizing
 from daemon.core.orders import REJECTED, Work
-from daemon.core.risk.marks import guarded, leaps, measure
+from daemon.core.risk.marks import guarded, is_wide, leaps, measure
 from daemon.core.risk.risk import ask_gates
 from daemon.core.risk.view import Intent
+from daemon.core.risk.worth import model_price, would_fetch
+from daemon.core.session import expires_today
 from strategies.kit.units import SECOND_NS
+
+BY_PRICE = frozenset(("stop_loss", "daily_loss", "drawdown", "panic"))  # these exits end at the market, however wide
 
 
 def contracts_for(equity: Decimal, limit_price: Decimal, sizing: Sizing) -> int:
@@ -132,13 +137,15 @@ def _drive_exit(draft: Draft, work: Work) -> None:
         return
     # a short position is bought back at the market
     quote = draft.fresh(draft.quotes.get(work.symbol)) if side < 0 else None
+    priced = None if quote is None else _priced_while_wide(draft, quote, work)
     if quote is not None and quote.bid <= 0:
         why = f"{work.symbol}: {quantity} contracts cannot be sold, nobody bids"
         draft.alarm("no_bid", why, once=True, about=work.symbol)
-        return
+        if priced is None:
+            return
     if _quote_may_come(draft, work, quote):
         return
-    wanted, contract = _exit_limit(quote, work.attempt + 1, draft), draft.contract_of(work.symbol)
+    wanted, contract = _exit_limit(quote, priced, work, draft), draft.contract_of(work.symbol)
     view = replace(risk_view(draft), orders=in_the_way(draft))
     for way in ways_out(draft, work, side, leave):
         limit = way.limit(wanted, side)
@@ -163,19 +170,44 @@ def _quote_may_come(draft: Draft, work: Work, quote: Quote | None) -> bool:
     return known is None or known.quoted_ns < max(draft.broker.started_ns, session.open_ns)
 
 
-def _exit_limit(quote: Quote | None, attempt: int, draft: Draft) -> Decimal | None:
-    """Return the attempt's limit: first the mid where configured, then below the bid, then None (market, also
+def _priced_while_wide(draft: Draft, quote: Quote, work: Work) -> Decimal | None:
+    """Return the price in USD that an exit asks for while the quote is wide; None where quote and mark decide.
+
+    It is what the option would fetch where its price is the reason to leave, else the model's price.
+    """
+    if not guarded(draft) or not is_wide(quote, draft.trading.risk):
+        return None
+    modelled = model_price(draft, quote.symbol)
+    fetch = would_fetch(draft, quote.symbol)
+    if work.reason in BY_PRICE and modelled is not None and fetch is not None:
+        return fetch
+    return modelled
+
+
+def _may_reach_market(draft: Draft, quote: Quote, work: Work) -> bool:
+    """Return False where a market order could sell far below the worth, and waiting costs no more than a night."""
+    session = draft.session.session
+    last_day = session is None or expires_today(session, option_terms(quote.symbol)[2])
+    return quote.bid > 0 and (work.reason in BY_PRICE or last_day)
+
+
+def _exit_limit(quote: Quote | None, priced: Decimal | None, work: Work, draft: Draft) -> Decimal | None:
+    """Return the next attempt's limit: first the mid where configured, then below the bid, then None (market, also
     unquoted).
 
     At most the collar below the confirmed mark (or the price paid, before there is one), and never above it, whatever
-    the bid; the walk to the market ends that.
+    the bid; the walk to the market ends that. While the quote is wide `priced` stands in for the mark, and only an
+    exit that the price itself asks for, or of a contract that expires today, ends at the market.
     """
-    rules = draft.trading.execution
-    if quote is None or attempt >= rules.exit_limit_attempts:
+    rules, attempt = draft.trading.execution, work.attempt + 1
+    if quote is None:
         return None
-    price = measure(draft, quote.symbol)
+    if attempt >= rules.exit_limit_attempts and (priced is None or _may_reach_market(draft, quote, work)):
+        return None
+    known = measure(draft, quote.symbol)
     if attempt == 0 and rules.exit_start == "mid":
-        return _on_grid(mid(quote) if price is None else price, quote.symbol, ROUND_CEILING)
+        return _on_grid(mid(quote) if known is None else known, quote.symbol, ROUND_CEILING)
+    price = known if priced is None else priced
     limit = max(quote.bid * (1 - Decimal(str(rules.exit_slack))), CENT)
     if price and guarded(draft):
         limit = max(min(max(limit, price * (1 - Decimal(str(draft.trading.risk.price_collar)))), price), CENT)

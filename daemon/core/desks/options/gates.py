@@ -10,6 +10,7 @@ from decimal import Decimal
 
 from daemon.core.events import Quote
 from daemon.core.instruments.contracts import implied_spot
+from daemon.core.risk.marks import is_wide
 from daemon.core.risk.view import OPTION_SHARES, Intent, RiskView
 from daemon.core.session import minutes_to
 from strategies.kit.units import SECOND_NS
@@ -52,6 +53,8 @@ def gross_exposure(view: RiskView, intent: Intent) -> str | None:
         quote = view.quotes.get(symbol)
         if quote is None or not _fresh(view, quote):
             return f"exposure unknown: no fresh mark for {symbol}"
+        if position.right and is_wide(quote, view.limits):
+            return f"exposure unknown: {symbol} is quoted {quote.bid}/{quote.ask}, too wide for a price"
         total += (quote.bid + quote.ask) / 2 * abs(position.quantity) * position.multiplier
     return f"exposure would be {total} USD, limit {limit}" if total > limit else None
 

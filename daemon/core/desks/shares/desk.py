@@ -91,6 +91,12 @@ class Shares:
             if position is not None:
                 exit_at_stop(draft, position, quote, bar_ns)
 
+    def note_quotes(self, draft: Draft, quotes: tuple[Quote, ...]) -> None:
+        """Do nothing: shares fetch their price, which each bar says."""
+
+    def priced_by_bar(self, draft: Draft) -> None:
+        """Do nothing: the quotes that close a bar mark shares at its price."""
+
     def implied_price(self, draft: Draft, bar: Bar, event: QuotesReceived) -> float | None:
         return price_since(event.quotes, bar, draft.now_ns, self.guard(draft.trading))
 
