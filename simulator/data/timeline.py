@@ -24,7 +24,15 @@ from strategies.kit.units import MINUTE_NS, SECOND_NS
 if TYPE_CHECKING:
     from simulator.data.stream import Hub
 
-QUOTE_FAULTS = ("quote_gap", "quote_one_sided", "quote_crossed", "quote_empty", "quote_absurd", "quote_ahead")
+QUOTE_FAULTS = (
+    "quote_gap",
+    "quote_one_sided",
+    "quote_crossed",
+    "quote_empty",
+    "quote_absurd",
+    "quote_wide",
+    "quote_ahead",
+)
 TEST_SYMBOL = "FAKEPACA"  # what the test stream calls the underlying
 _BAR, _TICK = 0, 1  # events of the timeline, in their order at one time
 
@@ -115,6 +123,10 @@ class Timeline:
             fields |= {"bp": 0.0, "ap": 0.0, "bs": 0, "as": 0}
         if fault := faults.take("quote_absurd", context):
             fields |= {"bp": fault.get("bid", 0.01), "ap": fault.get("ask", fields["ap"])}
+        if fault := faults.take("quote_wide", context):
+            middle = (fields["bp"] + fields["ap"]) / 2
+            parts = {"bp": fault.get("bid", 0.3), "ap": fault.get("ask", 0.8)}
+            fields |= {side: round(middle * part, 2) for side, part in parts.items()}
         if fault := faults.take("quote_ahead", context):
             at_ns += int(fault.get("ahead_s", 59)) * SECOND_NS
         return Message("q", symbol, at_ns, fields)

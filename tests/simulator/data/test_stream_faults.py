@@ -192,6 +192,7 @@ async def test_a_frame_may_come_twice_and_a_word_may_be_one_of_tomorrow() -> Non
         ("quote_gap", lambda quote: quote["S"] == PUT),
         ("quote_empty", lambda quote: quote["bp"] == quote["ap"] == 0),
         ("quote_absurd", lambda quote: quote["bp"] == 0.01 < quote["ap"]),
+        ("quote_wide", lambda quote: abs(quote["bp"] / quote["ap"] - 3 / 8) < 0.02),
         ("quote_ahead", lambda quote: quote["t"].second % 15 == 14),  # 59 s after a path point
     ],
 )
