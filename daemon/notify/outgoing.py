@@ -1,5 +1,7 @@
 """Messages on their way: not more than a rate, and what was held back is summed up in the next one.
 
+Grave alarms go first, each as a message of its own, and are never held back in a sum.
+
 A service that does not answer delays this process alone.
 """
 
@@ -10,9 +12,10 @@ from collections.abc import Callable
 from typing import Protocol
 
 from daemon.notify.news import ALARMS, Message
+from daemon.operator.urgency import Urgency, urgency_of
 from daemon.pacing.token_bucket import TokenBucket
 
-WAITING_MOST = 200  # messages; older ones are counted only
+WAITING_MOST = 200  # messages that are not grave, and as many grave ones of one name; older ones are counted only
 NAMED_MOST = 8  # kinds of messages that a summary names
 
 
@@ -30,33 +33,45 @@ class Outgoing:
     ) -> None:
         self._send, self._problem = send, problem
         self._bucket = TokenBucket(monotonic_ns, per_minute, per_minute)
-        self._waiting: deque[Message] = deque()
+        self._grave: deque[Message] = deque()
+        self._waiting: deque[Message] = deque()  # the others
         self._dropped: Counter[str] = Counter()
 
     def put(self, message: Message) -> None:
-        """Take a message; above `WAITING_MOST` the oldest that is no alarm goes first."""
-        self._waiting.append(message)
-        if len(self._waiting) > WAITING_MOST:
-            oldest = next((one for one in self._waiting if one.kind != ALARMS), self._waiting[0])
-            self._waiting.remove(oldest)
+        """Take a message; above `WAITING_MOST` the oldest of the least urgent goes first."""
+        if _urgency(message) == Urgency.GRAVE:
+            queue = self._grave
+            alike = [other for other in queue if other.what == message.what]
+        else:
+            queue = self._waiting
+            alike = list(queue)
+        queue.append(message)
+        if len(alike) >= WAITING_MOST:
+            oldest = min((*alike, message), key=_urgency)  # the first of equals
+            queue.remove(oldest)
             self._dropped[oldest.what] += 1
 
     def turn(self) -> None:
         """Send what may be sent now: one by one while the rate allows, the rest as one summary with the last of it."""
-        while self._waiting and not self._bucket.wait_ns():
+        while (self._grave or self._waiting) and not self._bucket.wait_ns():
             self._bucket.take()
-            if self._bucket.wait_ns() and (len(self._waiting) > 1 or self._dropped):
+            if self._bucket.wait_ns() and (len(self._waiting) + bool(self._grave) > 1 or self._dropped):
                 self._summary()
                 return
-            message = self._waiting.popleft()
+            message = (self._grave or self._waiting).popleft()
             self._out(message.title, message.body)
 
     def _summary(self) -> None:
-        """All that waits as one message: the newest alarm in full, the others counted."""
+        """One message in full, the oldest grave one or the newest of the most urgent; the others counted.
+
+        Grave ones wait for the next that may be sent.
+        """
         waiting, self._waiting = list(self._waiting), deque()
-        alarms = [message for message in waiting if message.kind == ALARMS]
-        shown = (alarms or waiting)[-1]
-        waiting.remove(shown)
+        if self._grave:
+            shown = self._grave.popleft()
+        else:
+            shown = max(reversed(waiting), key=_urgency)  # the newest of equals
+            waiting.remove(shown)
         counts = Counter(message.what for message in waiting) + self._dropped
         self._dropped.clear()
         body = shown.body
@@ -70,3 +85,8 @@ class Outgoing:
         failed = self._send(title, body)
         if failed:
             self._problem(failed)
+
+
+def _urgency(message: Message) -> int:
+    """How urgent a message is: an alarm by the table, any other less than each alarm."""
+    return urgency_of(message.what) if message.kind == ALARMS else min(Urgency) - 1

@@ -1,7 +1,8 @@
 """Run the operator's program for alarms: JSON on standard input, no shell, a bare environment, a time limit.
 
-The trading loop puts alarms into a bounded queue. The side thread starts the program, one run at a time. Alarms above
-the rate are counted in `missed` of the next run. A program that fails is logged; that never raises an alarm.
+The trading loop queues alarms by their urgency. The side thread starts the program, one run at a time. Grave alarms go
+first, each in a run of its own, and again after a run that failed; others above the rate are counted in `missed` of the
+next run. A program that fails is logged; that never raises an alarm.
 """
 
 from __future__ import annotations
@@ -10,6 +11,7 @@ import asyncio
 import contextlib
 import os
 import signal
+import threading
 import time
 from asyncio.subprocess import Process
 from collections import deque
@@ -24,10 +26,14 @@ from daemon.core.effects import RaiseAlarm
 from daemon.core.events import Event
 from daemon.core.state import State
 from daemon.core.step import Step
+from daemon.operator.urgency import Urgency, urgency_of
+from daemon.pacing.back_off import back_off_s
 from daemon.pacing.token_bucket import TokenBucket
 from strategies.kit.units import SECOND_NS
 
-WAITING_MOST = 64  # halts, and as many other alarms
+WAITING_MOST = 64  # alarms of each lesser urgency, and of each name of a grave one
+RUNS_MOST = 10  # of one grave alarm whose runs fail: the last one about half an hour after the first
+AGAIN_S, AGAIN_MOST_S = 10.0, 300.0  # between them, doubling
 STDERR_MOST = 200  # letters of it that are logged
 STDERR_KEPT = 4 * STDERR_MOST  # bytes: enough for them in any alphabet
 REAPED_S = 1.0
@@ -50,6 +56,65 @@ class AlarmLine(msgspec.Struct, frozen=True):
     missed: int
 
 
+class _Queue:
+    """Alarms that wait for a run. Put by the trading loop, taken by the side thread; each call is short and locked."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._grave: dict[str, deque[AlarmLine]] = {}  # by name; the first name is the next one's turn
+        self._lesser = {urgency: deque[AlarmLine](maxlen=WAITING_MOST) for urgency in (Urgency.WARNING, Urgency.NOTE)}
+        self._put = self._settled = 0  # alarms that came; those of them that were run or counted as missed
+
+    def __len__(self) -> int:
+        with self._lock:
+            return self._waiting()
+
+    def put(self, line: AlarmLine, urgency: Urgency) -> None:
+        """Queue an alarm. Above `WAITING_MOST` the oldest of its urgency goes, of grave ones that of its name."""
+        with self._lock:
+            self._put += 1
+            if urgency is Urgency.GRAVE:
+                self._grave.setdefault(line.alarm, deque(maxlen=WAITING_MOST)).append(line)
+            else:
+                self._lesser[urgency].append(line)
+
+    def has_grave(self) -> bool:
+        """Whether a grave alarm waits."""
+        with self._lock:
+            return bool(self._grave)
+
+    def take(self, *, scarce: bool) -> tuple[AlarmLine, Urgency]:
+        """Return the next alarm, the most urgent first, and what went missing as its `missed`.
+
+        Grave ones name by name in turn, the oldest first. Of the lesser ones, when `scarce`, the newest; the others
+        are let go.
+        """
+        with self._lock:
+            line, urgency = self._next(scarce=scarce)
+            missed = self._put - self._settled - 1 - self._waiting()
+            self._settled += 1 + missed
+            return replace(line, missed=missed), urgency
+
+    def _next(self, *, scarce: bool) -> tuple[AlarmLine, Urgency]:
+        if self._grave:
+            name = next(iter(self._grave))
+            lines = self._grave.pop(name)
+            line = lines.popleft()
+            if lines:
+                self._grave[name] = lines  # behind the other names
+            return line, Urgency.GRAVE
+        urgency = next(urgency for urgency, lines in self._lesser.items() if lines)
+        lines = self._lesser[urgency]
+        line = lines.pop() if scarce else lines.popleft()
+        if scarce:
+            for left in self._lesser.values():
+                left.clear()
+        return line, urgency
+
+    def _waiting(self) -> int:
+        return sum(len(lines) for lines in (*self._grave.values(), *self._lesser.values()))
+
+
 class AlarmCommand:
     """`observe` on the trading loop, `run` on the side thread.
 
@@ -67,30 +132,27 @@ class AlarmCommand:
         monotonic_ns: Callable[[], int] = time.monotonic_ns,
     ) -> None:
         self._command, self._timeout_s, self._desk = command, timeout_s, desk
-        self._log = log
+        self._log, self._monotonic_ns = log, monotonic_ns
         self._bucket = TokenBucket(monotonic_ns, per_minute, per_minute)
-        self._halts: deque[AlarmLine] = deque(maxlen=WAITING_MOST)
-        self._others: deque[AlarmLine] = deque(maxlen=WAITING_MOST)
-        self._put = 0  # alarms that came: counted by the trading loop alone
-        self._settled = 0  # of these, run or counted as missed: by the side thread alone
+        self._queue = _Queue()
+        self._failed: list[tuple[int, int, AlarmLine]] = []  # grave ones: when again, runs so far, the alarm
         self._wake: Callable[[], None] | None = None
 
     # --- the trading loop's thread --------------------------------------------------------------------------------
 
     def observe(self, _: Event, step: Step) -> None:
-        """Queue the step's alarms; above `WAITING_MOST` the oldest are dropped and counted."""
+        """Queue the step's alarms."""
         for effect in step.effects:
             if type(effect) is RaiseAlarm:
-                line, is_halt = _line_of(effect, step.state, self._desk)
-                (self._halts if is_halt else self._others).append(line)
-                self._put += 1
+                line, halts = _line_of(effect, step.state, self._desk)
+                self._queue.put(line, urgency_of(line.alarm, halts=halts))
                 if self._wake is not None:
                     self._wake()
 
     # --- the side thread ------------------------------------------------------------------------------------------
 
     async def run(self) -> None:
-        """Start the program for each alarm, halts first, as often as the rate allows; until cancelled."""
+        """Start the program for each alarm, grave ones first, as often as the rate allows; until cancelled."""
         loop, arrived = asyncio.get_running_loop(), asyncio.Event()
 
         def wake() -> None:
@@ -101,28 +163,38 @@ class AlarmCommand:
         try:
             while True:
                 arrived.clear()
-                if not self._halts and not self._others:
-                    await arrived.wait()
+                if not self._queue and not self._is_due():
+                    with contextlib.suppress(TimeoutError):
+                        await asyncio.wait_for(arrived.wait(), NAP_S if self._failed else None)
+                    continue
                 scarce = False
                 while wait_ns := self._bucket.wait_ns():
                     scarce = True
                     await asyncio.sleep(min(wait_ns / 1e9, NAP_S))
                 self._bucket.take()
-                line = self._choose(scarce=scarce)
-                problem = await self._start(line)
-                if problem:
-                    self._log("alarm_command_failed", alarm=line.alarm, problem=problem)
+                await self._run_next(scarce=scarce)
         finally:
             self._wake = None
 
-    def _choose(self, *, scarce: bool) -> AlarmLine:
-        """Return the oldest halt, else the oldest alarm; when `scarce` the newest, and count the others as missed."""
-        line = self._halts.popleft() if self._halts else self._others.pop() if scarce else self._others.popleft()
-        if scarce:
-            self._others.clear()
-        missed = max(self._put - self._settled - 1 - len(self._halts) - len(self._others), 0)
-        self._settled += 1 + missed
-        return replace(line, missed=missed)
+    def _is_due(self) -> bool:
+        """Whether a grave alarm whose run failed waits for its next one, and its time has come."""
+        return bool(self._failed) and self._failed[0][0] <= self._monotonic_ns()
+
+    async def _run_next(self, *, scarce: bool) -> None:
+        """Run the program for the next alarm. A grave one whose run fails is kept for another run."""
+        if self._is_due() and not self._queue.has_grave():
+            _, runs, line = self._failed.pop(0)
+            urgency = Urgency.GRAVE
+        else:
+            (line, urgency), runs = self._queue.take(scarce=scarce), 0
+        problem = await self._start(line)
+        if not problem:
+            return
+        self._log("alarm_command_failed", alarm=line.alarm, problem=problem)
+        if urgency is Urgency.GRAVE and runs + 1 < RUNS_MOST:
+            again_ns = self._monotonic_ns() + round(back_off_s(runs + 1, AGAIN_S, AGAIN_MOST_S) * SECOND_NS)
+            self._failed.append((again_ns, runs + 1, line))
+            self._failed.sort(key=lambda again: again[0])
 
     async def _start(self, line: AlarmLine) -> str:
         """Run the program once; return the problem, "" for none."""

@@ -9,6 +9,7 @@ from functools import cache
 from daemon.core.desks.gates import GATES
 from daemon.core.risk.desk_gates import LOSSES
 from daemon.operator.log_events import LOG_EVENTS, table
+from daemon.operator.urgency import Urgency, urgency_of
 from tests.chaos.kinds import KINDS
 from tests.support.paths import REPOSITORY
 
@@ -63,6 +64,13 @@ def test_every_alarm_has_a_heading_in_the_manual_and_no_other_has_one() -> None:
         | noticed
     ) - {LOSSES}
     assert _headings("alarm `([a-z_]+)`") == raised
+
+
+def test_the_manual_names_the_grave_alarms_of_the_one_table_of_urgency() -> None:
+    listed = OPERATIONS.partition("every halt that begins, and ")[2].partition("\n\n")[0]
+    halts, alarms = _headings("halt `([a-z_]+)`"), _headings("alarm `([a-z_]+)`")
+    assert set(re.findall("`([a-z_]+)`", listed)) == {name for name in alarms if urgency_of(name) == Urgency.GRAVE}
+    assert {urgency_of(name) for name in halts - alarms} == {Urgency.GRAVE}
 
 
 def test_every_reason_to_leave_the_ladder_has_a_heading_in_the_manual_and_no_other_has_one() -> None:

@@ -55,6 +55,24 @@ def test_a_flood_is_bounded_loses_no_alarm_and_counts_what_it_let_go() -> None:
     assert stage.out[1:] == [("desk: feed_silent", f"its detail\nHeld back: {WAITING_MOST + 50} x fill")]
 
 
+def test_grave_alarms_go_first_and_each_in_full_whatever_came_before() -> None:
+    stage = Stage(1)
+    stage.put(fill(0))
+    flood = [alarm("order_rejected") for _ in range(WAITING_MOST + 50)]
+    stage.put(*flood, alarm("exit_stuck"), alarm("wal_large"), alarm("not_flat"), *flood)
+    for _ in range(3):
+        stage.now_ns += 60 * SECOND_NS
+        stage.outgoing.turn()
+    held_back = f"its detail\nHeld back: {2 * len(flood)} x order_rejected, 1 x wal_large"
+    assert stage.out[1:] == [("desk: exit_stuck", held_back), ("desk: not_flat", "its detail")]
+
+
+def test_a_summary_shows_the_newest_of_the_most_urgent() -> None:
+    stage = Stage(1)
+    stage.put(alarm("bar_rejected"), alarm("disk_low"), fill(0), alarm("wal_large"), fill(1), alarm("bar_rejected"))
+    assert stage.out == [("desk: wal_large", "its detail\nHeld back: 2 x bar_rejected, 2 x fill, 1 x disk_low")]
+
+
 def test_a_service_that_takes_nothing_is_reported_and_the_message_is_not_repeated() -> None:
     stage = Stage(6)
     stage.refused = ["tgram"]

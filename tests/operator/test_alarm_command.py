@@ -12,7 +12,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from msgspec.structs import replace
 
+from daemon.core.effects import RaiseAlarm
 from daemon.core.events import ClockTicked, Event, HaltRequested, TroubleNoticed
 from daemon.core.limits import Trading
 from daemon.core.machine import Machine
@@ -90,6 +92,11 @@ class Programs:
 
     def raise_alarm(self, command: AlarmCommand, event: Event) -> None:
         command.observe(event, self.machine.apply(event))
+
+    def notice(self, command: AlarmCommand, name: str, detail: str) -> None:
+        """Raise an alarm past the rule of one for each case."""
+        step = self.machine.apply(ClockTicked(NOON_NS))
+        command.observe(ClockTicked(NOON_NS), replace(step, effects=(RaiseAlarm(name, detail),)))
 
     def told(self) -> list[dict[str, Any]]:
         return [json.loads(line) for line in self.out.read_text().splitlines()] if self.out.exists() else []
@@ -218,6 +225,56 @@ async def test_halts_are_told_before_other_alarms_that_came_earlier(programs: Pr
         told = await programs.come(4)
     assert [line["alarm"] for line in told] == ["operator", "trouble_0", "trouble_1", "trouble_2"]
     assert [line["missed"] for line in told] == [0, 0, 0, 0]
+
+
+async def test_grave_alarms_are_all_told_and_first_however_many_trivial_ones_came_before_them(
+    programs: Programs,
+) -> None:
+    command = programs.command(programs.program(), per_minute=6)
+    async with running(command):
+        for number in range(6):  # these take the whole rate
+            programs.notice(command, "bar_rejected", f"SPY {number}")
+        await programs.come(6)
+        for number in range(200):
+            programs.notice(command, "order_rejected", f"order {number}")
+        for number in range(3):
+            programs.notice(command, "exit_stuck", f"contract {number}")
+        programs.notice(command, "wal_large", "300 MiB")
+        programs.notice(command, "not_flat", "8 contracts")
+        for number in range(200, 400):
+            programs.notice(command, "order_rejected", f"order {number}")
+        for count in range(7, 12):
+            programs.now_s += 10.0  # one more run at six a minute
+            await programs.come(count)
+        told = [(line["alarm"], line["detail"]) for line in programs.told()[6:]]
+    assert told == [
+        ("exit_stuck", "contract 0"),
+        ("not_flat", "8 contracts"),  # name by name: many of one do not keep another waiting
+        ("exit_stuck", "contract 1"),
+        ("exit_stuck", "contract 2"),
+        ("wal_large", "300 MiB"),
+    ]
+    assert len(programs.told()) + sum(line["missed"] for line in programs.told()) == 6 + 405  # told of, or counted
+
+
+async def test_a_grave_alarm_whose_run_failed_is_told_again_and_another_is_not(programs: Programs) -> None:
+    down = programs.folder / "down"
+    down.touch()
+    command = programs.command(programs.program(f'{RECORD}[ ! -e "{down}" ] || exit 7\n'))
+    async with running(command):
+        programs.notice(command, "bar_rejected", "SPY")
+        programs.notice(command, "not_flat", "8 contracts")
+        await until(lambda: len(programs.logged) == 2)
+        down.unlink()
+        programs.now_s += 9.0
+        await asyncio.sleep(0.2)
+        assert len(programs.told()) == 2
+        programs.now_s += 1.0
+        told = await programs.come(3)
+        programs.now_s += 3600.0
+        await asyncio.sleep(1.5)
+    assert sorted(line["alarm"] for line in told[:2]) == ["bar_rejected", "not_flat"]
+    assert [line["alarm"] for line in programs.told()[2:]] == ["not_flat"]
 
 
 async def test_a_full_queue_lets_the_oldest_go_and_counts_them(programs: Programs) -> None:

@@ -12,29 +12,13 @@ from typing import NamedTuple
 
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, HistogramMetricFamily, Metric, Sample
 
+from daemon.operator.urgency import URGENCY
+
 _Family = CounterMetricFamily | GaugeMetricFamily | HistogramMetricFamily
 COUNTER, GAUGE, HISTOGRAM = "counter", "gauge", "histogram"
 OTHER = "other"
 
-_HALTS = """
-operator daily_loss drawdown reject_rate reconciliation fill_mismatch order_mismatch foreign_order wrong_account
-account_blocked blind blind_hold shares_from_exercise flatten disk_full history_missing quarantine code_changed
-journal_damaged panic short_position accept_broker cash_difference
-"""
-_ALARMS = """
-bar_rejected order_rejected foreign_order broker_lost unreconciled order_lost unknown_status trade_corrected
-position_changed cash_adjusted ledger_amended unknown_activity settled_without_ledger blind no_bid exit_held_up
-exit_stuck cancel_stuck excess_filled not_flat
-basket_unfinished order_denied split_awaited symbols_masked rebalance_refused shares_renamed policy_failed policy_late
-served_late
-model_refused market_closed margin_deficit ladder_refused ladder_rolled_back
-candidate_refused command_refused drift wal_large resume_refused stream_busy stream_refused subscription_refused
-trade_stream_unauthorized trading_status feed_silent quotes_silent repair_abandoned history_short basket_missed
-symbols_missing symbol_refused clock_skew clock_stepped_back clock_leap
-clock_wrong clock_ahead clock_reset calendar_ends job_failed disk_low snapshot_passed_over
-split_awaited exit_unconfirmed panic_failed broker_accepted cash_unexplained cash_explained
-"""
-ALARMS: tuple[str, ...] = tuple(dict.fromkeys((_HALTS + _ALARMS).split()))
+ALARMS: tuple[str, ...] = tuple(URGENCY)
 """Halts and alarms, the headings of docs/OPERATIONS.md (a test compares them). Any other is counted as `OTHER`."""
 
 

@@ -1,0 +1,51 @@
+"""The one table of how urgent each halt and alarm is, for every queue that may have to leave one out.
+
+Grave: money or the way out is at stake, and a person must act now. It goes first and is never left out. A warning waits
+for the person's next look. A note is a single event that the desk dealt with. Every heading of docs/OPERATIONS.md
+stands here (a test compares them); a name that is in no heading is a warning.
+"""
+
+from __future__ import annotations
+
+from enum import IntEnum
+
+
+class Urgency(IntEnum):
+    """How soon a person should know: the higher, the sooner."""
+
+    NOTE = 0
+    WARNING = 1
+    GRAVE = 2
+
+
+_HALTS = """
+operator daily_loss drawdown reject_rate reconciliation fill_mismatch order_mismatch foreign_order wrong_account
+account_blocked blind blind_hold shares_from_exercise flatten disk_full history_missing quarantine code_changed
+journal_damaged panic short_position accept_broker cash_difference
+"""
+_ALARMS: dict[Urgency, str] = {
+    Urgency.GRAVE: """
+exit_stuck exit_held_up exit_unconfirmed not_flat no_bid panic_failed blind account_blocked margin_deficit excess_filled
+cancel_stuck order_lost unreconciled broker_lost trade_stream_unauthorized clock_ahead
+""",
+    Urgency.WARNING: """
+foreign_order position_changed trade_corrected unknown_status broker_accepted cash_unexplained settled_without_ledger
+unknown_activity ledger_amended split_awaited market_closed policy_failed policy_late served_late model_refused
+ladder_rolled_back command_refused drift wal_large disk_low stream_refused subscription_refused feed_silent
+quotes_silent basket_missed basket_unfinished rebalance_refused symbols_missing symbol_refused clock_skew clock_leap
+clock_wrong clock_stepped_back calendar_ends job_failed
+""",
+    Urgency.NOTE: """
+bar_rejected order_rejected order_denied cash_adjusted cash_explained symbols_masked shares_renamed candidate_refused
+ladder_refused resume_refused stream_busy trading_status repair_abandoned history_short clock_reset snapshot_passed_over
+""",
+}
+URGENCY: dict[str, Urgency] = dict.fromkeys(_HALTS.split(), Urgency.GRAVE) | {
+    name: urgency for urgency, names in _ALARMS.items() for name in names.split()
+}
+"""Halts and alarms by name, the headings of docs/OPERATIONS.md."""
+
+
+def urgency_of(name: str, *, halts: bool = False) -> Urgency:
+    """Return how urgent an alarm is; `halts`: a halt began with it."""
+    return Urgency.GRAVE if halts else URGENCY.get(name, Urgency.WARNING)
