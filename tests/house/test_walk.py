@@ -1,0 +1,45 @@
+"""How a walk is cut out of a trace; the trace is written by hand here."""
+
+from __future__ import annotations
+
+from bench.walk import Row, path_of, walk
+
+TRACE: list[Row] = [
+    ("main", "c", "daemon/a.py:1:listen"),
+    ("main", "m", "frame b:SPY"),
+    ("main", "c", "daemon/b.py:1:bar"),
+    ("main", "c", "daemon/operator/log.py:1:say"),
+    ("main", "c", "daemon/c.py:9:word"),  # below an observer
+    ("main", "r", "daemon/c.py:9:word"),
+    ("main", "r", "daemon/operator/log.py:1:say"),
+    ("queue-read", "c", "daemon/d.py:1:send"),
+    ("main", "c", "daemon/b.py:5:part"),
+    ("main", "r", "daemon/b.py:5:part"),
+    ("main", "r", "daemon/b.py:1:bar"),
+    ("main", "r", "daemon/a.py:1:listen"),
+    ("main", "m", "frame q:QQQ"),
+    ("main", "c", "daemon/e.py:1:other"),
+    ("main", "r", "daemon/e.py:1:other"),
+    ("main", "c", "daemon/f.py:1:order"),
+    ("main", "m", "order buy SPY"),
+]
+
+
+def on_main(thread: str) -> bool:
+    return thread == "main"
+
+
+def beside(what: str, _: int) -> bool:
+    return what.startswith("daemon/operator/") or what == "frame q:QQQ"
+
+
+def test_a_walk_has_what_was_on_the_stack_and_all_that_was_called_since() -> None:
+    met = walk("all", path_of(TRACE, 1, len(TRACE), threads=on_main))
+    assert list(met.files) == [f"daemon/{name}.py" for name in ("a", "b", "operator/log", "c", "e", "f")]
+    assert (len(met.functions), met.files["daemon/b.py"]) == (7, 2)
+    assert met.changes == 8  # a b log c log b a e f
+
+
+def test_what_is_left_out_takes_all_below_it_along() -> None:
+    met = walk("alone", path_of(TRACE, 1, len(TRACE), threads=on_main, leave_out=beside))
+    assert list(met.files) == ["daemon/a.py", "daemon/b.py", "daemon/f.py"]
