@@ -31,7 +31,7 @@ LEAVING = frozenset(("daily_loss", "blind", "disk_full", "flatten"))  # the halt
 URGENCY = {"cash_difference": -1, "daily_loss": 1, "blind": 1, "disk_full": 2, "flatten": 2, "panic": 3}  # 0 of others
 CASES_MAX = 20  # cases of one alarm a session, whatever their wording
 CASE_LETTERS = 200
-_FIGURES = re.compile(r"\d+(\.\d+)?")
+_FIGURES = re.compile(r"[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}|\d+(\.\d+)?")
 CANCEL_AGAIN_NS = 30 * SECOND_NS  # a refused or unanswered cancel is repeated only after this
 CANCEL_STUCK_NS = 2 * CANCEL_AGAIN_NS  # and raises an alarm when unanswered for this long
 
@@ -382,7 +382,7 @@ class Draft:
 
 
 def wording(detail: str) -> str:
-    """Return a text without its figures, which may change between calls."""
+    """Return a text without its figures and ids, which may change between calls."""
     return _FIGURES.sub("#", detail)[:CASE_LETTERS]
 
 

@@ -7,8 +7,10 @@ is released at the first full disk, so that cancel, flatten and halt can still b
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import os
 import shutil
+import stat
 import time
 from collections import deque
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -109,16 +111,23 @@ async def _finished(future: Future[None]) -> None:
 def _make_ballast(path: Path, mib: int) -> None:
     """Reserve `mib` MiB next to the journal. Raises JournalError without it: a halt could not be journaled.
 
-    It is a JournalBusy where room, or the disk, may come back.
+    It is a JournalBusy where room, or the disk, may come back. What stands there and is no plain file stays.
     """
     size = mib * 1024 * 1024
-    if path.exists() and path.stat().st_size == size:
-        return
     try:
+        present = path.lstat() if os.path.lexists(path) else None
+        if present is not None and not stat.S_ISREG(present.st_mode):
+            raise JournalError(
+                f"{path}: not a plain file, and the daemon keeps its reserve for the day the disk is full there: "
+                f"move it away, then start again"
+            )
+        if present is not None and present.st_size == size:
+            return
         with path.open("wb") as file:
             os.posix_fallocate(file.fileno(), 0, size)
     except OSError as error:
-        path.unlink(missing_ok=True)
+        with contextlib.suppress(OSError):
+            path.unlink()
         free = shutil.disk_usage(path.parent).free >> 20
         raise (JournalBusy if may_pass(error, path) else JournalError)(
             f"{path}: cannot reserve {mib} MiB for the day the disk is full ({error.strerror}, {free} MiB are free): "

@@ -6,11 +6,13 @@ Reads only. Everything that rows hold is data from outside, so it is made printa
 from __future__ import annotations
 
 import json
+import sqlite3
 from collections.abc import Collection, Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
 
 from daemon.core.session import new_york_text
+from daemon.host.passing import MayPass, may_pass
 from daemon.host.printable import printable
 from daemon.journal.journal import FILE
 from daemon.journal.reader import JournalReader, reading
@@ -27,6 +29,9 @@ KINDS = {
     MODELS: "a model that was activated or refused",
 }
 DETAIL_MOST = 600  # letters
+DAMAGED = "damaged_row"
+_UNREADABLE = (sqlite3.DatabaseError, UnicodeDecodeError)  # the latter where SQLite's message quotes damaged bytes
+_Told = tuple[str, str, str]  # of a message: what, title without the desk, body
 _FIRST = "SELECT id FROM events WHERE time_ns >= ? ORDER BY id LIMIT 1"
 
 
@@ -57,37 +62,81 @@ class News:
         self._row = later[0]["id"] - 1 if later else newest.id if newest is not None else 0
 
     def read(self) -> Iterator[Message]:
-        """Yield the messages of new rows. Raises JournalError; what was read before is not read again."""
+        """Yield the messages of new rows. Raises JournalError; what was read before is not read again.
+
+        What is damaged is skipped, and a message names it.
+        """
         with reading(self._journal):
             reader = JournalReader(self._journal)  # opened anew: a rotation puts another file there
             try:
                 for entry in reader.entries(self._row):
+                    messages = self._messages(entry, reader)
                     self._row = entry.id
-                    yield from self._messages(entry, reader)
+                    yield from messages
+            except _UNREADABLE as error:
+                if may_pass(error, self._journal):
+                    raise
+                yield from self._past_damage(reader, error)
             finally:
                 reader.close()
 
-    def _messages(self, entry: Entry, reader: JournalReader) -> Iterator[Message]:
-        """The messages of one row."""
-        fields: dict[str, Any] = json.loads(entry.payload)
-        when = f"{new_york_text(entry.time_ns)} New York"
-        if ALARMS in self._kinds:
-            for effect in _effects(entry):
-                if effect.get("type") == "RaiseAlarm":
-                    name = _text(effect.get("name"))
-                    yield Message(ALARMS, name, f"{self.desk}: {name}", f"{_text(effect.get('detail'))}\n{when}")
-        if FILLS in self._kinds and entry.kind == "OrderFilled":
-            yield Message(FILLS, "fill", f"{self.desk}: {_fill(fields)}", when)
-        if MODELS in self._kinds and (told := _model(entry.kind, fields)):
-            yield Message(MODELS, told[0], f"{self.desk}: {told[0]}", f"{told[1]}\n{when}")
-        if DAYS in self._kinds and entry.kind == "SessionEnded":
-            yield self._day(reader, _text(fields.get("date")))
+    def _past_damage(self, reader: JournalReader, error: Exception) -> Iterator[Message]:
+        """Yield the messages up to rows that SQLite cannot read; the next look begins at the first one after them.
 
-    def _day(self, reader: JournalReader, date: str) -> Message:
+        Raises the error where nothing after them can be read: more may come.
+        """
+        while (entry := self._readable(reader, self._row)) is not None:
+            messages = self._messages(entry, reader)
+            self._row = entry.id
+            yield from messages
+        last = reader.last_entry()
+        if last is None or last.id - 1 <= self._row:
+            raise error
+        low, high = self._row, last.id - 1  # nothing is read behind `low`; behind `high` the last row is
+        while high - low > 1:
+            middle = (low + high) // 2
+            low, high = (middle, high) if self._readable(reader, middle) is None else (low, middle)
+        first, self._row = self._row + 1, high
+        yield self._damaged(f"rows {first} to {self._row}", error)
+
+    def _readable(self, reader: JournalReader, after: int) -> Entry | None:
+        """The first row after one; None where it cannot be read, or there is none."""
+        try:
+            return next(reader.entries(after, page=1), None)
+        except _UNREADABLE as error:
+            if may_pass(error, self._journal):
+                raise
+            return None
+
+    def _messages(self, entry: Entry, reader: JournalReader) -> list[Message]:
+        """The messages of one row; of one that is damaged what is left of it, and a message that says so."""
+        messages, problems = [], []
+        for kind, part in ((ALARMS, _alarms), (FILLS, _fills), (MODELS, _models), (DAYS, self._days)):
+            if kind not in self._kinds:
+                continue
+            try:
+                messages += [
+                    Message(kind, what, f"{self.desk}: {title}", body) for what, title, body in part(entry, reader)
+                ]
+            except Exception as error:
+                if may_pass(error, self._journal) or isinstance(error, MayPass):
+                    raise
+                problems.append(error)
+        return [*messages, *(self._damaged(f"row {entry.id}", error) for error in problems[:1])]
+
+    def _damaged(self, which: str, error: Exception) -> Message:
+        """The message about rows that were skipped."""
+        text = _text(f"{which} of the journal gave no message and was skipped: {type(error).__name__}: {error}")
+        return Message(
+            ALARMS, DAMAGED, f"{self.desk}: {DAMAGED}", f"{text}\nrltraderctl verify looks at the whole journal."
+        )
+
+    def _days(self, entry: Entry, reader: JournalReader) -> Iterator[_Told]:
         """The report of a session in sentences."""
-        day = read_day(reader, find_session(reader, date))
-        body = "\n".join((first_sentence(day), *further_sentences(day)))
-        return Message(DAYS, "day report", f"{self.desk}: {date}", body)
+        if entry.kind == "SessionEnded":
+            date = _text(_fields(entry).get("date"))
+            day = read_day(reader, find_session(reader, date))
+            yield "day report", date, "\n".join((first_sentence(day), *further_sentences(day)))
 
 
 def of_alarm(line: str) -> Message:
@@ -104,25 +153,46 @@ def of_alarm(line: str) -> Message:
     return Message(ALARMS, name, f"{_text(found['desk'])}: {name}", body)
 
 
-def _effects(entry: Entry) -> list[dict[str, Any]]:
-    """The effects of a row's step; a row that was left out has marks instead."""
-    found = json.loads(entry.effects)
-    return found if isinstance(found, list) else []
+def _alarms(entry: Entry, _: JournalReader) -> Iterator[_Told]:
+    """The alarms of a row's step; a row that was left out has marks instead."""
+    effects = json.loads(entry.effects)
+    for effect in effects if isinstance(effects, list) else ():
+        if effect.get("type") == "RaiseAlarm":
+            name = _text(effect.get("name"))
+            yield name, name, f"{_text(effect.get('detail'))}\n{_when(entry)}"
 
 
-def _fill(fields: dict[str, Any]) -> str:
-    side = "bought" if fields.get("side") == 1 else "sold"
-    return _text(f"{side} {fields.get('quantity')} {fields.get('symbol')} at {fields.get('price')}")
+def _fills(entry: Entry, _: JournalReader) -> Iterator[_Told]:
+    if entry.kind == "OrderFilled":
+        fields = _fields(entry)
+        side = "bought" if fields.get("side") == 1 else "sold"
+        fill = f"{side} {fields.get('quantity')} {fields.get('symbol')} at {fields.get('price')}"
+        yield "fill", _text(fill), _when(entry)
 
 
-def _model(kind: str, fields: dict[str, Any]) -> tuple[str, str] | None:
+def _models(entry: Entry, _: JournalReader) -> Iterator[_Told]:
+    if (change := _model(entry)) is not None:
+        yield change[0], change[0], f"{change[1]}\n{_when(entry)}"
+
+
+def _model(entry: Entry) -> tuple[str, str] | None:
     """What happened to a model, and to which; None for other events."""
-    version = _text(fields.get("version"))
-    if kind == "ModelPromoted":
-        return "model activated", f"{version} in place of {_text(fields.get('previous')) or 'none'}"
-    if kind in ("CandidateRefused", "ModelRefused"):
-        return "model refused", f"{version}: {_text(fields.get('reason'))}"
+    if entry.kind == "ModelPromoted":
+        fields = _fields(entry)
+        return "model activated", f"{_text(fields['version'])} in place of {_text(fields['previous']) or 'none'}"
+    if entry.kind in ("CandidateRefused", "ModelRefused"):
+        fields = _fields(entry)
+        return "model refused", f"{_text(fields.get('version'))}: {_text(fields.get('reason'))}"
     return None
+
+
+def _fields(entry: Entry) -> dict[str, Any]:
+    fields: dict[str, Any] = json.loads(entry.payload)
+    return fields
+
+
+def _when(entry: Entry) -> str:
+    return f"{new_york_text(entry.time_ns)} New York"
 
 
 def _text(value: object) -> str:

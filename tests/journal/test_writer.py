@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import os
 import sqlite3
 import threading
 from collections.abc import Iterator
@@ -204,6 +205,24 @@ def test_a_disk_too_small_for_the_ballast_is_refused_because_a_halt_could_not_be
     with pytest.raises(JournalError, match=r"cannot reserve 2147483648 MiB .* set journal\.ballast_mib lower"):
         JournalWriter(journal, ballast_mib=2**31)
     assert not (tmp_path / BALLAST_FILE).exists()
+
+
+@pytest.mark.parametrize("kind", ["folder", "link", "pipe"])
+def test_what_is_no_plain_file_in_the_ballast_s_place_is_refused_by_name_and_left_alone(
+    journal: Journal, tmp_path: Path, kind: str
+) -> None:
+    ballast, elsewhere = tmp_path / BALLAST_FILE, tmp_path / "elsewhere"
+    elsewhere.write_text("another's")
+    if kind == "folder":
+        ballast.mkdir()
+    elif kind == "link":
+        ballast.symlink_to(elsewhere)
+    else:
+        os.mkfifo(ballast)
+    with pytest.raises(JournalError, match=r"ballast: not a plain file.*: move it away, then start again"):
+        JournalWriter(journal, ballast_mib=1)
+    assert os.path.lexists(ballast)
+    assert elsewhere.read_text() == "another's"
 
 
 async def test_closing_waits_for_what_was_handed_over(journal: Journal, tmp_path: Path) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import sqlite3
 from collections import Counter
 from contextlib import closing
@@ -12,8 +13,9 @@ import pytest
 
 from daemon.core.events import ModelPromoted
 from daemon.journal.journal import FILE
-from daemon.notify.news import ALARMS, DAYS, FILLS, KINDS, MODELS, News, of_alarm
-from daemon.notify.news import _model as of_model
+from daemon.journal.rows import Entry
+from daemon.notify.news import ALARMS, DAYS, FILLS, KINDS, MODELS, Message, News, of_alarm
+from daemon.notify.news import _models as of_models
 from tests.support.desks.desk_run import Desk, tape_rows, write_tape
 
 LINE = {
@@ -68,10 +70,71 @@ def test_only_what_was_chosen_is_sent(state: Path) -> None:
     assert {message.kind for message in from_the_start(state, FILLS).read()} == {FILLS}
 
 
+DAMAGES = {
+    "effects": "UPDATE events SET effects = 'no json' WHERE id = ?",
+    "an effect": "UPDATE events SET effects = '[1]' WHERE id = ?",
+    "payload": "UPDATE events SET payload = x'7bff' WHERE id = ?",
+    "time": "UPDATE events SET time_ns = 'noon' WHERE id = ?",
+}
+
+
+@pytest.fixture
+def copied(state: Path, tmp_path: Path) -> Path:
+    with closing(sqlite3.connect(state / FILE)) as db, closing(sqlite3.connect(tmp_path / FILE)) as copy:
+        db.backup(copy)
+    return tmp_path
+
+
+@pytest.mark.parametrize("damage", DAMAGES)
+def test_a_damaged_row_is_skipped_and_named_and_what_follows_is_told(copied: Path, damage: str) -> None:
+    whole = list(from_the_start(copied, FILLS, ALARMS).read())
+    with closing(sqlite3.connect(copied / FILE)) as db:
+        fills = [row[0] for row in db.execute("SELECT id FROM events WHERE kind = 'OrderFilled' ORDER BY id")]
+        db.execute(DAMAGES[damage], (fills[1],))
+        db.commit()
+    news = from_the_start(copied, FILLS, ALARMS)
+    found = list(news.read())
+    damaged = [message for message in found if message.what == "damaged_row"]
+    assert [f"row {fills[1]} of the journal" in message.body for message in damaged] == [True]
+    left = [message for message in found if message not in damaged]
+    assert len(whole) - len(left) <= 1
+    assert left[-1] == whole[-1]
+    assert list(news.read()) == []
+
+
+def test_rows_that_sqlite_cannot_read_are_passed_over_and_counted(copied: Path) -> None:
+    whole = list(from_the_start(copied, FILLS).read())
+    damaged_page(copied / FILE)
+    news, found = from_the_start(copied, FILLS), list[Message]()
+    for _ in range(3):
+        found += news.read()
+    (damaged,) = [message for message in found if message.what == "damaged_row"]
+    assert re.match(r"rows \d+ to \d+ of the journal gave no message and was skipped: DatabaseError: ", damaged.body)
+    at = found.index(damaged)
+    assert found[:at] == whole[:at]
+    assert found[at + 1 :] == whole[len(whole) - (len(found) - at - 1) :]
+    assert 0 < at < len(found) - 1  # messages from both sides of the damage
+
+
+def damaged_page(path: Path) -> None:
+    """Overwrite a page of the table of events, in the last quarter."""
+    with closing(sqlite3.connect(path)) as db:
+        size = db.execute("PRAGMA page_size").fetchone()[0]
+        leaves = "SELECT pageno FROM dbstat WHERE name = 'events' AND pagetype = 'leaf' ORDER BY path"
+        pages = [row[0] for row in db.execute(leaves)]
+    with path.open("r+b") as file:
+        file.seek((pages[len(pages) * 3 // 4] - 1) * size)
+        file.write(b"\xff" * size)
+
+
 def test_a_model_s_change_names_both_versions() -> None:
-    assert of_model("ModelPromoted", {"version": "v2", "previous": "v1"}) == ("model activated", "v2 in place of v1")
+    def change(kind: str, **fields: str) -> list[tuple[str, str]]:
+        entry = Entry(1, 1, 0, kind, json.dumps(fields), "[]", b"")
+        return [(title, body.splitlines()[0]) for _, title, body in of_models(entry, None)]  # type: ignore[arg-type]
+
+    assert change("ModelPromoted", version="v2", previous="v1") == [("model activated", "v2 in place of v1")]
     assert ModelPromoted.__name__ == "ModelPromoted"
-    assert of_model("CandidateRefused", {"version": "v3", "reason": "digest"}) == ("model refused", "v3: digest")
+    assert change("CandidateRefused", version="v3", reason="digest") == [("model refused", "v3: digest")]
     assert MODELS in KINDS
 
 

@@ -14,7 +14,7 @@ from daemon.core.broker.foreign import ENDED, on_cancel_by_others, on_foreign_or
 from daemon.core.broker.hanging import hanging_orders
 from daemon.core.broker.sellable import Leave, sellable
 from daemon.core.broker.sending import may_enter_auction, may_send, submission_of
-from daemon.core.draft import Draft
+from daemon.core.draft import Draft, wording
 from daemon.core.effects import AskBroker
 from daemon.core.events import (
     BrokerLost,
@@ -48,6 +48,7 @@ HAPPENED: dict[type[OrderNews], str] = {
     OrderUnknown: "unknown",
     CancelRejected: "cancel_rejected",
 }
+REFUSALS_COUNTED = 10  # from so many on an alarm says how many there were
 SENT_EARLY_NS = 10 * MINUTE_NS  # an order created this long before ours was sent is another order
 
 
@@ -66,12 +67,21 @@ def on_order_news(draft: Draft, event: OrderNews) -> None:
     if moved.status == CANCELED:
         on_cancel_by_others(draft, order)
     if isinstance(event, OrderRejected):
-        draft.alarm("order_rejected", f"{event.client_order_id}: {event.reason}")
+        _report_rejection(draft, order, event.reason)
         if order.side * draft.held(order.symbol) < 0:  # a refused exit: perhaps the broker holds another quantity
             draft.effects.append(AskBroker("an exit was rejected"))
     elif isinstance(event, OrderUnknown):
         draft.look_up(draft.orders[order.client_order_id])
     _count_fate(draft, order)
+
+
+def _report_rejection(draft: Draft, order: Order, reason: str) -> None:
+    """Report a refusal once for each symbol, side and wording, and again at the tenth, the hundredth and so on."""
+    alike = (order.symbol, order.side, REJECTED)
+    refused = sum((other.symbol, other.side, other.status) == alike for other in draft.closed.values())
+    times = f" ({refused} of {order.symbol} in this session)" if refused >= REFUSALS_COUNTED else ""
+    about = f"{order.symbol} {order.side:+d} {len(str(refused))} {wording(reason)}"
+    draft.alarm("order_rejected", f"{order.client_order_id}: {reason}{times}", once=True, about=about)
 
 
 def _count_fate(draft: Draft, before: Order) -> None:
@@ -176,7 +186,7 @@ def _follow(draft: Draft, found: BrokerOrder) -> None:
     if word == "canceled":
         on_cancel_by_others(draft, order)
     if word == "rejected":
-        draft.alarm("order_rejected", f"{found.client_order_id}: found rejected")
+        _report_rejection(draft, order, "found rejected")
     _count_fate(draft, order)
 
 

@@ -109,6 +109,23 @@ def test_a_position_that_an_order_holds_which_does_not_end_leaves_by_the_broker_
     assert (d.held, d.state.works, d.halted(), d.state.risk.outcomes) == ({}, {}, "", (False, False))
 
 
+def test_refusals_without_end_are_one_alarm_and_then_counted() -> None:
+    d, _ = hanging_whole(account := Account())
+    d.put(held_back(account, d, 3.7))
+    told, refused = [], 0
+    for number in range(12 * 60 * 2):  # two hours, every five seconds
+        effects = d.tick(4, 5 * number)
+        told += alarms(effects)
+        for order in of(effects, SubmitOrder):
+            refused += 1
+            reason = f"403 insufficient qty available {refused}, order 5f4b2c1e-77aa-4b1e-9d3c-{refused:012x}"
+            told += alarms(d.put(ev.OrderRejected(d.state.now_ns, order.client_order_id, reason)))
+    assert refused > 100
+    assert told.count("order_rejected") == 3  # the first, the tenth, the hundredth
+    order = next(order for second in range(60) for order in of(d.tick(130, second), SubmitOrder))
+    assert alarms(d.put(ev.OrderRejected(d.state.now_ns, order.client_order_id, "wash trade"))) == ["order_rejected"]
+
+
 def test_a_part_of_a_position_is_never_closed_by_a_call_that_closes_all() -> None:
     d, trim = trimming()
     told = [effect for second in range(120, 900, 5) for effect in d.quotes(1, quote(CALL), second=second)]
