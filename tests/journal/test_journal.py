@@ -102,7 +102,7 @@ def test_a_row_is_hashed_over_the_chained_row_before_it_and_its_own_columns() ->
     told = b'1|7|ClockTicked|{"type":"ClockTicked","time_ns":7}|[]'
     assert first.hash == hashlib.sha256(bytes(32) + told).digest()
     second = chain.entry(2, HaltRequested(8, "operator", "é", "me"), "[]")
-    payload = '{"type":"HaltRequested","time_ns":8,"reason":"operator","detail":"é","who":"me"}'
+    payload = '{"type":"HaltRequested","time_ns":8,"reason":"operator","detail":"é","who":"me","strategy":false}'
     assert second.hash == hashlib.sha256(first.hash + f"2|8|HaltRequested|{payload}|[]".encode()).digest()
 
 
