@@ -65,6 +65,16 @@ def test_its_tests_pass(written: Path, cadence: str, holds: str) -> None:
     assert f"{6 if cadence == 'session' or holds == 'shares' else 5} passed" in done.stdout
 
 
+def test_what_the_user_s_environment_adds_to_pytest_reaches_no_pytest_that_a_test_starts(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setenv("PYTEST_ADDOPTS", "-q")
+    test = f"{Path(__file__)}::{test_its_tests_pass.__name__}[bar-option]"
+    line = [sys.executable, "-m", "pytest", "-p", "no:cacheprovider", "-n", "0", test]
+    done = subprocess.run(line, cwd=REPOSITORY, capture_output=True, text=True, check=False, timeout=300)
+    assert done.returncode == 0, done.stdout
+
+
 @pytest.mark.parametrize("template", TEMPLATES)
 def test_its_readme_names_the_commands_of_its_template(written: Path, template: str) -> None:
     name = name_of("bar", "option", template)
