@@ -14,7 +14,12 @@ from daemon.journal.reader import JournalReader
 from daemon.journal.trades import with_trades
 
 _DAY = "(time_ns - 18000000000000) / 86400000000000"  # five hours behind UTC: no session crosses this midnight
-_DAYS = f"SELECT min(time_ns) AS first_ns, max(time_ns) AS last_ns FROM equity GROUP BY {_DAY}"
+_DAYS = (
+    "SELECT min(time_ns) AS first_ns, max(time_ns) AS last_ns, min(usd) AS low, max(usd) AS high, "
+    "max((highest - usd) / nullif(highest, 0)) AS fall FROM (SELECT time_ns, day, usd, max(usd) OVER "
+    "(PARTITION BY day ORDER BY time_ns ROWS UNBOUNDED PRECEDING) AS highest FROM "
+    f"(SELECT time_ns, {_DAY} AS day, equity_usd + 0.0 AS usd FROM equity)) GROUP BY day"
+)
 _RECORD = (
     "SELECT equity_usd + 0.0 AS equity, cash_usd + 0.0 AS cash, realized_usd + 0.0 AS realized, max_drawdown "
     "FROM equity WHERE time_ns = ?"
@@ -41,6 +46,9 @@ class EquityDay(msgspec.Struct, frozen=True, kw_only=True):
     transfers_usd: float = 0.0  # came or went since the day before (of the first day: since its first record)
     held: bool = False  # a position was open at the last record
     deepest: float | None = None  # the largest drawdown so far, as the desk recorded it at its marks
+    low_usd: float | None = None  # the lowest and the highest recorded equity of the day
+    high_usd: float | None = None
+    fall: float = 0.0  # the largest fall from a record of the day to a later one, 0.1 is 10 %
 
 
 def equity_days(reader: JournalReader) -> tuple[EquityDay, ...]:
@@ -70,6 +78,9 @@ def equity_days(reader: JournalReader) -> tuple[EquityDay, ...]:
                 transfers_usd=round(moved, 2) if abs(moved) > CENT else 0.0,
                 held=last["equity"] != last["cash"],
                 deepest=last["max_drawdown"],
+                low_usd=row["low"],
+                high_usd=row["high"],
+                fall=row["fall"] or 0.0,
             )
         )
     return tuple(days)

@@ -13,6 +13,7 @@ import pytest
 
 from daemon.core import events as ev
 from daemon.core.limits import Sizing, Trading
+from daemon.core.records import EquityRow
 from daemon.journal.equity import at_work, equity_days
 from daemon.journal.journal import Journal
 from daemon.journal.reader import JournalReader
@@ -69,3 +70,21 @@ def test_fees_and_a_closed_trade_are_no_transfer(tmp_path: Path) -> None:
         (monday,) = equity_days(reader)
     assert monday.transfers_usd == 0.0
     assert monday.closed_usd == pytest.approx(9_993.70)
+
+
+def test_the_extremes_of_a_day_and_its_largest_fall_are_those_of_its_records(tmp_path: Path) -> None:
+    path = tmp_path / "journal.sqlite"
+    journal = Journal.create(path, {})
+    batch = Batch()
+    records = {MONDAY: ("100", "104", "98", "101"), TUESDAY: ("90", "99")}
+    batch.rows = [
+        EquityRow(session.open_ns + minute * 60 * 10**9, usd, usd, "0", 0.0)
+        for session, course in records.items()
+        for minute, usd in enumerate(course)
+    ]
+    journal.commit(batch)
+    journal.close()
+    with closing(JournalReader(path)) as reader:
+        monday, tuesday = equity_days(reader)
+    assert (monday.low_usd, monday.high_usd, monday.fall) == (98.0, 104.0, pytest.approx(6 / 104))
+    assert (tuesday.low_usd, tuesday.high_usd, tuesday.fall) == (90.0, 99.0, 0.0)  # it rose all day

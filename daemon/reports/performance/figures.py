@@ -79,7 +79,7 @@ class Performance(msgspec.Struct, frozen=True, kw_only=True):
     sharpe_error: float | None = None  # standard error (Lo 2002)
     sortino: float | None = None
     max_drawdown: float = 0.0  # at the ends of days
-    marked_drawdown: float | None = None  # from marks within days; known only if the span starts with the desk
+    marked_drawdown: float | None = None  # within days too, never less than `max_drawdown`; None for several desks
     days_won: float | None = None  # share of the days that were not even
     best: Period | None = None
     worst: Period | None = None
@@ -179,6 +179,28 @@ def returns_of(span: Span) -> Series:
     starts = np.array([before, *(day.closed_usd for day in chosen[:-1])])
     found: Series = np.divide(closed, starts, out=np.ones_like(closed), where=starts > 0) - 1.0
     return found
+
+
+def marked_drawdown(span: Span) -> float | None:
+    """Return the largest fall of the returns' index at all records and, where the span starts with the desk, its marks.
+
+    None where the records of a day are not known. A day with transfers counts at its end: their time is not known.
+    """
+    returns, index, peak, deepest = returns_of(span), 1.0, 1.0, 0.0
+    start = span.before.closed_usd if span.before else (span.chosen[0].opened_usd if span.chosen else 0.0)
+    for day, share in zip(span.chosen, returns.tolist(), strict=True):
+        if day.low_usd is None or day.high_usd is None:
+            return None
+        if start > 0 and not day.transfers_usd:
+            low, high = (index * usd / start for usd in (day.low_usd, day.high_usd))
+            deepest = max(deepest, 1.0 - low / peak, day.fall)
+            peak = max(peak, high)
+        index, start = index * (1.0 + share), day.closed_usd
+        peak = max(peak, index)
+        deepest = max(deepest, 1.0 - index / peak)
+    if span.first == span.warm_up and span.chosen:
+        deepest = max(deepest, span.chosen[-1].deepest or 0.0)
+    return deepest
 
 
 # --- periods ----------------------------------------------------------------------------------------------------------
@@ -311,7 +333,7 @@ def performance(
         sharpe_error=sharpe_error(returns),
         sortino=sortino(returns),
         max_drawdown=float(falls(returns).max()),
-        marked_drawdown=chosen[-1].deepest if span.first == span.warm_up else None,
+        marked_drawdown=marked_drawdown(span),
         days_won=sum(gain > 0 for gain in moved) / len(moved) if moved else None,
         best=max(days, key=lambda day: day.share),
         worst=min(days, key=lambda day: day.share),

@@ -9,6 +9,9 @@ import numpy as np
 import pandas as pd
 import pytest
 import quantstats.stats as oracle
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from msgspec.structs import replace
 
 from daemon.journal.equity import EquityDay
 from daemon.reports.performance.figures import (
@@ -21,6 +24,7 @@ from daemon.reports.performance.figures import (
     summed,
 )
 from daemon.reports.performance.ratios import Drawdown
+from tests.support.examples import examples
 
 HOUR = 3600 * 10**9
 
@@ -117,6 +121,55 @@ def test_a_drawdown_ends_on_the_day_that_makes_it_up_or_lasts() -> None:
     assert (first.depth, second.depth) == pytest.approx((0.1, 0.01))
     assert first == Drawdown("2024-05-07", "2024-05-07", "2024-05-09", first.depth, 2, 1)
     assert second == Drawdown("2024-05-10", "2024-05-10", "", second.depth, 1, 1)
+
+
+COURSES = st.lists(st.lists(st.floats(50.0, 200.0), min_size=1, max_size=5), min_size=1, max_size=6)
+
+
+def recorded(course: list[list[float]], deepest: float = 0.0) -> list[EquityDay]:
+    """Days with these records each; the desk's own figure is `deepest`."""
+    dates = pd.date_range("2023-03-01", periods=len(course), freq="B")
+    days = []
+    for date, usd in zip(dates, course, strict=True):
+        falls = [1.0 - later / max(usd[: place + 1]) for place, later in enumerate(usd)]
+        days.append(
+            replace(
+                day(f"{date:%Y-%m-%d}", usd[-1], usd[0]),
+                low_usd=min(usd), high_usd=max(usd), fall=max(falls), deepest=deepest,
+            )
+        )  # fmt: skip
+    return days
+
+
+@settings(max_examples=examples(100), deadline=None)
+@given(COURSES)
+def test_the_drawdown_within_days_is_that_of_all_records_and_never_smaller_than_at_day_ends(
+    course: list[list[float]],
+) -> None:
+    found = performance(span_of(recorded(course)))
+    records = np.array([usd for session in course for usd in session])
+    assert found.marked_drawdown == pytest.approx((1.0 - records / np.maximum.accumulate(records)).max())
+    assert found.marked_drawdown is not None
+    assert found.marked_drawdown >= found.max_drawdown - 1e-12
+
+
+def test_a_peak_that_the_desk_forgot_makes_no_drawdown_within_days_smaller_than_at_day_ends() -> None:
+    course = [[100.0, 100.0], [98.0, 97.0], [96.0, 94.86]]
+    found = performance(span_of(recorded(course, deepest=0.0397)))  # since a resume before the last day
+    assert (found.max_drawdown, found.marked_drawdown) == (pytest.approx(0.0514), pytest.approx(0.0514))
+
+
+def test_a_deeper_mark_between_the_records_counts_where_the_span_begins_with_the_desk() -> None:
+    days = recorded([[100.0, 99.0], [99.0, 100.0]], deepest=0.02)
+    assert performance(span_of(days)).marked_drawdown == 0.02
+    assert performance(span_of(days, days[1].date)).marked_drawdown == 0.0
+
+
+def test_a_day_with_a_transfer_counts_at_its_end() -> None:
+    first, second = recorded([[100.0, 100.0], [95.0, 195.0]])
+    days = [first, replace(second, transfers_usd=100.0)]
+    assert performance(span_of(days)).marked_drawdown == pytest.approx(0.05)
+    assert performance(span_of(summed([days, days]))).marked_drawdown is None  # of several desks: not known
 
 
 def test_sessions_before_the_first_trade_are_left_out_unless_a_date_is_given() -> None:
