@@ -194,12 +194,16 @@ class Leaver(msgspec.Struct, frozen=True, gc=False):
 
 
 class Waiting(msgspec.Struct, frozen=True, gc=False):
-    """A basket that waits until `until_ns`, the row of its decision, and the highest prices of its buys."""
+    """A basket that waits until `until_ns`, the row of its decision, and the highest prices of its buys.
+
+    `held` are the quantities at the decision, None where they are not known.
+    """
 
     legs: tuple[Leg, ...]
     row: DecisionRow
     until_ns: int
     bounds: dict[str, Decimal] = {}
+    held: dict[str, int] | None = None
 
 
 class BasketState(msgspec.Struct, frozen=True, gc=False):

@@ -98,9 +98,26 @@ def note_given_up(draft: Draft, works: Sequence[Work]) -> None:
 
 
 def note_ended(draft: Draft, works: tuple[Work, ...]) -> None:
-    """Note works of the policy that were given up, and with them the basket that waits for the gates."""
+    """Note works of the policy that were given up, and with them the basket that waits for the gates.
+
+    The latter waits on through a halt or a pause where a resume may trade it.
+    """
+    if waits_for_resume(draft):
+        note_given_up(draft, works)
+        return
     note_given_up(draft, [*works, *_waiting_works(draft)])
     draft.basket = replace(draft.basket, waiting=None)
+
+
+def waits_for_resume(draft: Draft) -> bool:
+    """Return True where a basket that a halt or a pause denies waits for its end: a rebalancing desk's.
+
+    Not where what is held leaves, nor where the strategy is not asked any more, nor on a tape, where nobody resumes.
+    """
+    halted, risk = draft.risk.halt, draft.risk
+    leaves = draft.leaves_all() or (halted is not None and halted.reason == "panic")
+    ends = leaves or risk.stopping or risk.strategy_off or draft.identity.by_tape
+    return draft.desk.decides.rebalances and not ends
 
 
 def _waiting_works(draft: Draft) -> tuple[Work, ...]:

@@ -14,6 +14,7 @@ from msgspec.structs import replace
 from daemon.core.desks.heads import head_rows
 from daemon.core.desks.shares.basket import works_of
 from daemon.core.desks.shares.gates import PASSING
+from daemon.core.desks.shares.orders import waits_for_resume
 from daemon.core.desks.view import risk_view
 from daemon.core.draft import Draft
 from daemon.core.records import DecisionRow
@@ -68,9 +69,9 @@ def rebalance(draft: Draft, ask: Ask, decided: Rebalance, answer: Answer, model:
     )
     if begun:
         row = _begin_basket(draft, begun, row, _bounds(draft, begun))
-    elif verdicts is not None and _only_passing(verdicts):
+    elif verdicts is not None and _may_pass(draft, verdicts):
         until_ns = draft.desk.decides.waits_until_ns(draft, ask)
-        waiting = Waiting(entering, row, until_ns, _bounds(draft, entering))
+        waiting = Waiting(entering, row, until_ns, _bounds(draft, entering), _quantities(draft))
         draft.basket = replace(draft.basket, waiting=waiting)
     draft.records.append(row)
     draft.records.extend(head_rows(draft, ask.decision, answer, decided))
@@ -105,12 +106,21 @@ def _bounds(draft: Draft, legs: tuple[Leg, ...]) -> dict[str, Decimal]:
     return {symbol: price * BOUND for symbol, price in known.items()}
 
 
-def _only_passing(verdicts: Verdicts) -> bool:
-    return all(denial.gate in PASSING for denial in verdicts.denials)
+def _may_pass(draft: Draft, verdicts: Verdicts) -> bool:
+    """Return True while what denies a basket may end before its deadline."""
+    passing = PASSING | {"halted", "paused"} if waits_for_resume(draft) else PASSING
+    return all(denial.gate in passing for denial in verdicts.denials)
+
+
+def _quantities(draft: Draft) -> dict[str, int]:
+    return {symbol: position.quantity for symbol, position in draft.book.positions.items()}
 
 
 def ask_again(draft: Draft) -> None:
-    """Ask the gates again about the waiting basket; it ends at its deadline, or with a lasting cause."""
+    """Ask the gates again about the waiting basket.
+
+    It ends at its deadline, with a lasting cause, or when the desk does not hold any more what the decision saw.
+    """
     waiting = draft.basket.waiting
     if waiting is None:
         return
@@ -118,13 +128,18 @@ def ask_again(draft: Draft) -> None:
     newest = _date_of_ns(max(draft.basket.newest.values(), default=0))
     verdicts = ask_gates(replace(risk_view(draft), newest_bar=newest), intent, draft.desk.gates)
     row = replace(waiting.row, gates=_encode(verdicts.by_gate).decode())
-    if not verdicts.denials and draft.now_ns < waiting.until_ns:
+    late = draft.now_ns >= waiting.until_ns
+    other = waiting.held is not None and waiting.held != _quantities(draft)
+    if not (verdicts.denials or late or other):
         draft.records.append(_begin_basket(draft, waiting.legs, row, waiting.bounds))
-    elif draft.now_ns >= waiting.until_ns or not _only_passing(verdicts):
+    elif late or other or not _may_pass(draft, verdicts):
         draft.basket = replace(draft.basket, waiting=None)
         draft.records.append(row)
-        why = "; ".join(f"{denial.gate}: {denial.reason}" for denial in verdicts.denials) or "its time is over"
-        draft.alarm("basket_missed", f"no basket for {draft.basket.date}: denied: {why}")
+        why = "; ".join(f"{denial.gate}: {denial.reason}" for denial in verdicts.denials)
+        ended = f"denied: {why}" if why else "its time is over"
+        if other:
+            ended = "the desk holds other quantities than at the decision"
+        draft.alarm("basket_missed", f"no basket for {draft.basket.date}: {ended}")
 
 
 def _ask_for_basket(draft: Draft, decided: Rebalance, legs: tuple[Leg, ...], answer: Answer) -> Verdicts:

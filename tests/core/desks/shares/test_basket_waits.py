@@ -8,11 +8,12 @@ from __future__ import annotations
 import pytest
 
 from daemon.core import events as ev
+from daemon.core.effects import RaiseAlarm
 from daemon.core.limits import Basket, Trading
 from tests.support.core.account import Account
 from tests.support.core.daily_desk import KEEP, SYMBOLS, DailyDesk, bar, orders
-from tests.support.core.daily_live import live, with_shares
-from tests.support.core.desk import MONDAY, alarms
+from tests.support.core.daily_live import ADOPT, live, with_shares
+from tests.support.core.desk import MONDAY, alarms, of
 
 LATE = Trading(basket=Basket(decide="before_close"))
 
@@ -72,21 +73,88 @@ def test_a_basket_on_the_running_day_waits_until_the_session_s_end_of_trading() 
     assert orders(d.put(account.report(d.at(384)))) == [("AAA", 10, "100.20")]
 
 
-@pytest.mark.parametrize("how", ["pause", "halt", "stop"])
-def test_a_basket_that_waits_is_ended_like_any_other(how: str) -> None:
-    d = denied("unreconciled", account := Account())
-    now = d.at(-14)
+def stopped(d: DailyDesk, how: str, minute: float) -> list[str]:
+    """Halt, pause, flatten or stop the desk; returns the alarms."""
+    now = d.at(minute)
     match how:
         case "pause":
-            told = d.put(ev.PauseRequested(now, "x", "ann"))
+            return alarms(d.put(ev.PauseRequested(now, "x", "ann")))
         case "halt":
-            told = d.put(ev.HaltRequested(now, "operator", "x", "ann"))
+            return alarms(d.put(ev.HaltRequested(now, "operator", "x", "ann")))
+        case "flatten":
+            return alarms(d.put(ev.FlattenRequested(now, "x", "ann")))
+        case "panic":
+            return alarms(d.put(ev.PanicNoticed(now, "a panic is under way")))
         case _:
-            told = d.put(ev.StopRequested(now, "SIGTERM", flatten=False))
-    assert "basket_unfinished" in alarms(told)
+            return alarms(d.put(ev.StopRequested(now, "SIGTERM", flatten=False)))
+
+
+@pytest.mark.parametrize("how", ["stop", "flatten", "panic"])
+def test_a_basket_that_waits_is_ended_by_a_stop_and_by_what_sells_all(how: str) -> None:
+    d = denied("unreconciled", account := Account())
+    assert "basket_unfinished" in stopped(d, how, -14)
     assert d.state.basket.given_up == {"AAA": -10, "BBB": 10}
     d.put(ev.ResumeRequested(d.at(-13), "on", "ann"), account.report(d.at(-13)))
-    assert orders(d.tick(-12)) == []
+    assert ("BBB", 10) not in [order[:2] for order in orders(d.tick(-12) + d.quotes(0.1, AAA="100", BBB="100"))]
+
+
+@pytest.mark.parametrize("how", ["pause", "halt"])
+@pytest.mark.parametrize("before", [True, False], ids=["at the decision", "while it waits"])
+def test_a_resume_before_the_open_trades_the_basket_that_a_halt_or_a_pause_kept_back(how: str, before: bool) -> None:
+    if before:
+        d = with_shares(account := Account(), AAA=10)
+        stopped(d, how, -20)
+        d.due()
+        assert orders(d.answer(0, 10, KEEP)) == []
+    else:
+        d = denied("unreconciled", account := Account())
+        assert "basket_unfinished" not in stopped(d, how, -14)
+        d.put(account.report(d.at(-13)))
+    assert (d.decisions()[-1].outcome, d.state.basket.given_up) == ("denied", {})
+    assert orders(d.tick(-10)) == []
+    assert orders(d.put(ev.ResumeRequested(d.at(-5), "on", "ann"))) == [("AAA", -10, None)]
+    assert d.decisions()[-1].outcome == "ordered"
+    (sale,) = d.state.orders
+    d.fill(sale, 10, "100")
+    assert orders(d.quotes(0.1, AAA="100", BBB="100")) == [("BBB", 10, "100.20")]
+
+
+@pytest.mark.parametrize("how", ["pause", "halt"])
+def test_without_a_resume_before_the_open_the_basket_is_lost_and_an_alarm_names_the_cause(how: str) -> None:
+    d = with_shares(Account(), AAA=10)
+    stopped(d, how, -20)
+    d.due()
+    d.answer(0, 10, KEEP)
+    (told,) = of(d.tick(0), RaiseAlarm)
+    assert (told.name, f"denied: {how}" in told.detail.replace("halted", "halt").replace("paused", "pause")) == (
+        "basket_missed", True,
+    )  # fmt: skip
+    d.put(ev.ResumeRequested(d.at(1), "on", "ann"))
+    assert orders(d.quotes(2, AAA="100", BBB="100")) == []
+
+
+def test_a_basket_is_not_traded_on_other_holdings_than_its_decision_saw() -> None:
+    d = with_shares(account := Account(), ADOPT, AAA=10)
+    stopped(d, "halt", -20)
+    d.due()
+    d.answer(0, 10, KEEP)
+    account.fill(account.by_hand("theirs", "CCC", 1, 7, d.at(-13)), 7, "100", d.at(-13))
+    for minute in (-12, -11, -10):
+        d.put(account.report(d.at(minute)))
+    assert d.state.book.positions["CCC"].quantity == 7
+    assert "basket_missed" in alarms(d.effects)
+    assert orders(d.put(ev.ResumeRequested(d.at(-5), "on", "ann"))) == []
+
+
+def test_a_halt_that_kept_a_basket_back_survives_a_restart_of_the_daemon() -> None:
+    d = with_shares(account := Account(), AAA=10)
+    stopped(d, "halt", -20)
+    d.due()
+    d.answer(0, 10, KEEP)
+    d.reload = True
+    d.put(ev.RunStarted(d.at(-12), "live", "desk-1", "shelf", "e1", "code", "sip", Trading()))
+    d.put(account.report(d.at(-10)))
+    assert orders(d.put(ev.ResumeRequested(d.at(-5), "on", "ann"))) == [("AAA", -10, None)]
 
 
 def test_a_basket_that_is_denied_for_what_does_not_pass_does_not_wait() -> None:
