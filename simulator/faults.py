@@ -96,6 +96,7 @@ KINDS: dict[str, str] = {
     "dividend": "a DIV activity of `amount` USD a share of `symbol`",
     "assignment": "an early assignment (OPASN, OPTRD) of `quantity` (all) short contracts of `symbol`",
     "transfer": "a CSD or CSW activity of `amount` USD",
+    "ledger_line": "an activity of `activity_type` (FEE): `amount` (0) USD and `quantity` (0) of `symbol` move with it",
     "account_blocked": "account_blocked and trading_blocked are true for the fault's time",
     "margin_deficit": "`amount` (100) USD more margin than equity is asked for; buys are refused (`intraday_margin`)",
     "market_closed": "GET /v2/clock has no session today for the fault's time, as on a day of mourning",

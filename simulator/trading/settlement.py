@@ -23,7 +23,7 @@ from strategies.kit.contract import Session
 if TYPE_CHECKING:
     from simulator.trading.matching import Matching
 
-KINDS = ("trade_bust", "trade_correct", "manual_order", "split", "dividend", "assignment", "transfer")
+KINDS = ("trade_bust", "trade_correct", "manual_order", "split", "dividend", "assignment", "transfer", "ledger_line")
 CENT = Decimal("0.01")
 
 
@@ -126,6 +126,8 @@ def _do(matching: Matching, account: Account, fault: Fault, now_ns: int) -> None
             _dividend(account, str(fault.get("symbol", "SPY")), Decimal(str(fault.get("amount", "1.50"))), now_ns)
         case "transfer":
             _transfer(account, Decimal(str(fault.get("amount", "-100"))), now_ns)
+        case "ledger_line":
+            _ledger_line(account, fault, now_ns)
         case "assignment":
             _assign(matching, account, fault, now_ns)
 
@@ -217,6 +219,19 @@ def cash_row(account: Account, kind: str, amount: Decimal, at_ns: int, descripti
 
 def _transfer(account: Account, amount: Decimal, at_ns: int) -> None:
     cash_row(account, "CSD" if amount > 0 else "CSW", amount, at_ns, "Cash transfer")
+
+
+def _ledger_line(account: Account, fault: Fault, at_ns: int) -> None:
+    """A row of any kind; its shares move without an order, as those of a corporate action or a transfer do."""
+    kind, symbol = str(fault.get("activity_type", "FEE")), str(fault.get("symbol", ""))
+    quantity, more = Decimal(str(fault.get("quantity", 0))), {}
+    if symbol:
+        more = {"symbol": symbol, "qty": text(quantity)}
+    if quantity:
+        account.trade(Trade(symbol, quantity, ZERO, at_ns))
+    if fault.get("activity_sub_type"):
+        more["activity_sub_type"] = str(fault.get("activity_sub_type"))
+    cash_row(account, kind, Decimal(str(fault.get("amount", 0))), at_ns, str(fault.get("description", kind)), **more)
 
 
 def _dividend(account: Account, symbol: str, amount: Decimal, at_ns: int) -> None:

@@ -246,11 +246,18 @@ def _orders() -> Iterator[Kind]:
         yield Kind(kind, "trade update trouble", _fixed(_line(kind, times=2)))
 
 
+def _newer_line(chance: random.Random) -> tuple[Line, ...]:
+    lines = (("WH", "-3.10"), ("INTTW", "-3.10"), ("CGD", "4.20"), ("CORR", "-2"), ("NEW", "-40"), ("NEW", "40"))
+    kind, amount = chance.choice(lines)
+    return (_line("ledger_line", activity_type=kind, amount=amount),)
+
+
 def _account() -> Iterator[Kind]:
     for kind in ("trade_bust", "trade_correct"):
         yield Kind(kind, kind.replace("_", " "), _fixed(_line(kind)), alone=True)
     for amount in ("-250.00", "400.00"):
         yield Kind(f"transfer of {amount} USD", "ledger line", _fixed(_line("transfer", amount=amount)))
+    yield Kind("ledger line of a newer or unknown kind", "ledger line", _newer_line)
     yield Kind("dividend", "ledger line", _fixed(_line("dividend")))
     yield Kind("split of the underlying", "ledger line", _fixed(_line("split")))
     yield Kind("fee", "ledger line", act="fee")

@@ -13,7 +13,7 @@ from tests.chaos.kinds import KINDS
 from tests.chaos.plan import deck, plan
 
 SEED = 20261120
-SESSIONS = 14
+SESSIONS = 15
 FROM_DECK = 5
 PARALLEL = 2
 

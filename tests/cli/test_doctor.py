@@ -257,6 +257,13 @@ def test_a_blocked_account_fails_with_its_reasons(desk: Desk) -> None:
     assert desk.told["account"] == ("FAIL", expected)
 
 
+def test_a_person_s_stop_of_all_trading_is_shown_by_the_name_of_its_setting(desk: Desk) -> None:
+    desk.server.call(desk.server.server.account.configuration.update, {"suspend_trade": True})
+    desk.check(code=2)
+    assert desk.told["account"][0] == "FAIL"
+    assert "trade_suspended_by_user (the account's setting suspend_trade)" in desk.told["account"][1]
+
+
 @pytest.mark.parametrize(
     ("level", "dry_run", "verdict"),
     [(0, False, "FAIL"), (1, False, "FAIL"), (1, True, "warn"), (2, False, "ok"), (3, False, "ok")],

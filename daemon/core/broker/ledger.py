@@ -1,10 +1,13 @@
-"""Lines of the broker's ledger other than fills: each kind has one meaning; unknown kinds are reported, not booked.
+"""Lines of the broker's ledger other than fills: each kind has one meaning.
 
-A line books exactly its own change. Invariant: each id once. The kinds below belong to the core and are journaled; a
-broker's adapter maps its own kinds to them, with these signs of quantity and amount.
+Of an unknown kind the cash is booked, with an alarm. A line books exactly its own change. Invariant: each id once. The
+kinds below belong to the core and are journaled; a broker's adapter maps its own kinds to them, with these signs of
+quantity and amount.
 """
 
 from __future__ import annotations
+
+from decimal import Decimal
 
 from msgspec.structs import replace
 
@@ -16,16 +19,38 @@ from daemon.core.events import Activity, ContractExpired
 from daemon.core.instruments.option_market import parse_occ
 from daemon.core.moves import Cause
 from daemon.core.risk.guards import revalue
-from daemon.core.state import ZERO, Position
+from daemon.core.state import ZERO, Book, Position
 
 FEES = frozenset(("FEE", "CFEE", "PTC", "PTR"))
-DIVIDENDS = ("DIV", "DIVCGL", "DIVCGS", "DIVFEE", "DIVFT", "DIVNRA", "DIVROC", "DIVTW", "DIVTXEX", "DIVWH")
+DIVIDENDS = (
+    "DIV",
+    "DIVCGL",
+    "DIVCGS",
+    "DIVFEE",
+    "DIVFT",
+    "DIVNRA",
+    "DIVROC",
+    "DIVTW",
+    "DIVTXEX",
+    "DIVWH",
+    "DVF",
+    "CGD",
+    "ROC",
+)
+INTEREST = ("INT", "INTNRA", "INTTW")
+WITHHELD = "WH"  # tax, of dividends or interest
 CASH_IN_LIEU = "CIL"  # for the fraction of a share
-INCOME = frozenset((*DIVIDENDS, "INT", "INTNRA", CASH_IN_LIEU))
-TRANSFERS = frozenset(("CSD", "CSW", "JNL", "JNLC", "TRANS", "ACATC"))
+CORRECTION = "CORR"  # of an earlier line's cash
+INCOME = frozenset((*DIVIDENDS, *INTEREST, WITHHELD, CASH_IN_LIEU, CORRECTION))
+SHARE_TRANSFERS = ("JNLS", "ACATS")  # their shares are not the desk's: the comparison judges them
+TRANSFERS = frozenset(("CSD", "CSW", "JNL", "JNLC", "TRANS", "ACATC", *SHARE_TRANSFERS))
 SPLITS = frozenset(("SPLIT", "SSP", "FSPLIT", "RSPLIT"))
-CONTRACT_ENDS = frozenset(("OPEXP", "OPEXC", "OPASN"))
-REORGANISED = frozenset(("NC", "SC", "MA", "REORG", "SPIN", "SSO"))  # names, symbols, mergers, spin-offs
+EXERCISED = ("OPEXC", "OPASN")
+CONTRACT_ENDS = frozenset(("OPEXP", *EXERCISED))
+CONTRACT_CASH = "OPCSH"  # cash for contracts
+WORTHLESS = "REORG"  # shares removed for nothing; reorganisations are REO
+REORGANISED = frozenset(("NC", "SC", "MA", "REO", "VOF", WORTHLESS, "SPIN", "SSO"))
+"""Names, symbols, mergers, offers, spin-offs."""
 SHARES_OF_CONTRACT = 100
 AMENDED = frozenset(("correct", "canceled"))  # statuses of a line that changes or takes back an earlier one
 
@@ -33,8 +58,10 @@ AMENDED = frozenset(("correct", "canceled"))  # statuses of a line that changes 
 REASONS: dict[str, str] = {
     **dict.fromkeys(FEES, "fee"),
     **dict.fromkeys(DIVIDENDS, "dividend"),
-    **dict.fromkeys(("INT", "INTNRA"), "interest"),
+    **dict.fromkeys((*INTEREST, WITHHELD), "interest"),
     CASH_IN_LIEU: "cash_in_lieu",
+    CORRECTION: "correction",
+    CONTRACT_CASH: "corporate_action",
     **dict.fromkeys(SPLITS, "split"),
     **dict.fromkeys(REORGANISED, "corporate_action"),
     **dict.fromkeys(("OPEXC", "OPTRD"), "exercise"),
@@ -59,11 +86,11 @@ def book_activity(draft: Draft, line: Activity) -> None:
     if line.status in AMENDED:
         draft.alarm("ledger_amended", f"{line.kind} {line.id}: {line.status}; the next comparison judges it")
     elif line.kind in FEES or line.kind in INCOME:
-        book = draft.book
-        fees = book.fees - line.amount if line.kind in FEES else book.fees
-        if line.kind == CASH_IN_LIEU:  # its share was no longer counted, which was no loss
-            book = rescaled(book, book.equity, line.amount)
-        draft.book = replace(book, cash=book.cash + line.amount, realized=book.realized + line.amount, fees=fees)
+        _book_income(draft, line)
+    elif line.kind == CONTRACT_CASH:
+        draft.book = income(draft.book, line.amount)
+        if line.quantity:
+            _end_contract(draft, line)
         revalue(draft)
     elif line.kind in TRANSFERS:
         transfer(draft, line.amount)
@@ -76,7 +103,31 @@ def book_activity(draft: Draft, line: Activity) -> None:
     elif line.kind == "OPTRD":
         _move_shares(draft, line)
     else:
-        draft.alarm("unknown_activity", f"{line.kind} {line.symbol} {line.quantity} {line.amount} USD was not booked")
+        _book_unknown(draft, line)
+
+
+def _book_income(draft: Draft, line: Activity) -> None:
+    book = draft.book
+    fees = book.fees - line.amount if line.kind in FEES else book.fees
+    if line.kind == CASH_IN_LIEU:  # its share was no longer counted, which was no loss
+        book = rescaled(book, book.equity, line.amount)
+    draft.book = replace(income(book, line.amount), fees=fees)
+    revalue(draft)
+
+
+def income(book: Book, amount: Decimal) -> Book:
+    """Return the book with `amount` USD of cash realised."""
+    return replace(book, cash=book.cash + amount, realized=book.realized + amount)
+
+
+def _book_unknown(draft: Draft, line: Activity) -> None:
+    """Book the cash of a line nobody knows: what goes is a loss, what comes is no gain."""
+    if line.amount < 0:
+        _book_income(draft, line)
+    elif line.amount:
+        transfer(draft, line.amount)
+    shares = f"; its quantity {line.quantity} was not" if line.quantity else ""
+    draft.alarm("unknown_activity", f"{line.kind} {line.symbol}: {line.amount} USD was booked{shares}")
 
 
 def _end_contract(draft: Draft, line: Activity) -> None:
@@ -91,7 +142,7 @@ def _end_contract(draft: Draft, line: Activity) -> None:
     else:
         over = ContractExpired(line.time_ns, line.symbol, quantity, contract.root, 0, contract.strike)
         on_contract_expired(draft, over)
-    if line.kind != "OPEXP":
+    if line.kind in EXERCISED:
         draft.halt("shares_from_exercise", f"{line.symbol}: {line.kind} of {min(ended, abs(quantity))} contracts")
 
 

@@ -66,6 +66,33 @@ def test_dividends_splits_and_transfers_are_rows_and_book_entries() -> None:
         assert kinds == {"DIV": "5", "CSW": "-100", "SPLIT": "0"}
 
 
+def test_a_line_of_any_kind_moves_its_cash_and_its_shares() -> None:
+    faults = Faults()
+    with broker(faults=faults) as (server, client):
+        submitted(client, buy("SPY", 4))  # 2000.04
+        at_ns = OPEN_NS + 11 * MINUTE_NS
+        faults.add("ledger_line", activity_type="WH", amount="-3.10", from_ns=at_ns)
+        reo = {"activity_type": "REO", "activity_sub_type": "REOSC", "symbol": "SPY", "quantity": "-1", "amount": "510"}
+        faults.add("ledger_line", from_ns=at_ns + MINUTE_NS, **reo)
+        faults.add("ledger_line", activity_type="JNLS", symbol="SPY", quantity="2", from_ns=at_ns + 2 * MINUTE_NS)
+        for minute in (11, 12, 13):
+            server.jump_to(OPEN_NS + minute * MINUTE_NS)
+        assert (cash(client), held(client, "SPY").qty) == (Decimal("8506.86"), "5")  # 10000 - 2000.04 - 3.10 + 510
+        rows = activities(client, category="non_trade_activity", direction="asc")
+        shown = [(row["activity_type"], row["net_amount"], row.get("qty")) for row in rows]
+        assert shown == [("WH", "-3.1", None), ("REO", "510", "-1"), ("JNLS", "0", "2")]
+        assert rows[1]["activity_sub_type"] == "REOSC"
+
+
+def test_one_order_s_fills_are_given_by_its_id() -> None:
+    with broker() as (_, client):
+        submitted(client, buy("SPY", 1))
+        order = submitted(client, buy("SPY", 2))
+        assert [(row["order_id"], row["qty"]) for row in activities(client, order_id=str(order.id))] == [
+            (str(order.id), "2")
+        ]
+
+
 def test_a_blocked_account_says_so_and_takes_no_order() -> None:
     faults = Faults()
     faults.add("account_blocked", until_ns=OPEN_NS + 20 * MINUTE_NS)

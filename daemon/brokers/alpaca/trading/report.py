@@ -27,6 +27,7 @@ if TYPE_CHECKING:
 T = TypeVar("T")
 
 AMENDING = ("canceled", "correct")  # statuses of a ledger line that takes back or changes an earlier one
+SUSPENDED = "trade_suspended_by_user"  # the account's setting `suspend_trade`
 GRID = Decimal("0.0001")  # of a cost: the average price is rounded
 READS_MAX = 3  # attempts to read a report when one of our orders filled meanwhile
 
@@ -257,5 +258,5 @@ def funds_of(account: Raw) -> Funds:
 def blocked(account: Raw) -> str:
     """Return why the account may not trade, from its status and its three flags; `""` when it may."""
     reasons = [] if account.get("status") == "ACTIVE" else [f"status {str(account.get('status'))[:40]}"]
-    flags = ("trading_blocked", "account_blocked", "trade_suspended_by_user")
+    flags = ("trading_blocked", "account_blocked", SUSPENDED)
     return ", ".join(reasons + [flag for flag in flags if account.get(flag) not in (False, None)])

@@ -12,6 +12,7 @@ from decimal import ROUND_FLOOR, Decimal
 from msgspec.structs import replace
 
 from daemon.core.book import COST_GRID, rescaled
+from daemon.core.broker.ledger import WORTHLESS, income
 from daemon.core.draft import Draft
 from daemon.core.effects import RaiseAlarm
 from daemon.core.events import Activity, BrokerPosition
@@ -67,14 +68,14 @@ def reorganise(draft: Draft, line: Activity) -> None:
     elif line.quantity > 0:
         _arrive(draft, line, int(line.quantity))
     else:
-        _income(draft, line.amount)
+        draft.book = income(draft.book, line.amount)
     revalue(draft)
 
 
 def _leave(draft: Draft, line: Activity, count: int) -> None:
-    """Book leaving shares: sold if paid for, else held under the old name until their replacement arrives."""
+    """Book leaving shares: sold if paid for, lost if worthless, else held until their replacement arrives."""
     _stop_trading(draft, line.symbol)
-    if count and line.amount > 0:
+    if count and (line.amount > 0 or line.kind == WORTHLESS):
         known = draft.book.positions[line.symbol]
         cost = (known.cost * count / known.quantity).quantize(COST_GRID)
         left = replace(known, quantity=known.quantity - count, cost=known.cost - cost)
@@ -89,7 +90,7 @@ def _leave(draft: Draft, line: Activity, count: int) -> None:
         if not left.quantity:
             _end(draft, line.symbol)
         return
-    _income(draft, line.amount)
+    draft.book = income(draft.book, line.amount)
     if count:
         leavers = (*draft.basket.leavers, Leaver(line.kind, line.symbol, count))
         draft.basket = replace(draft.basket, leavers=leavers)
@@ -111,7 +112,7 @@ def _arrive(draft: Draft, line: Activity, count: int) -> None:
         mark = value / line.quantity
         _leave_out(draft, mark * (line.quantity - count))
         known = draft.book.positions.get(line.symbol) or replace(known, quantity=0, cost=ZERO)
-    _income(draft, line.amount)
+    draft.book = income(draft.book, line.amount)
     _stop_trading(draft, line.symbol)
     if not count:
         draft.book = replace(draft.book, realized=draft.book.realized - cost)
@@ -165,11 +166,6 @@ def _leave_out(draft: Draft, value: Decimal) -> None:
     """Drop a fraction of `value` USD; it comes as cash, so until then it counts as no loss."""
     if value:
         draft.book = rescaled(draft.book, draft.book.equity, -value)
-
-
-def _income(draft: Draft, amount: Decimal) -> None:
-    if amount:
-        draft.book = replace(draft.book, cash=draft.book.cash + amount, realized=draft.book.realized + amount)
 
 
 def _stop_trading(draft: Draft, symbol: str) -> None:

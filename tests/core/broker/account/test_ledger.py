@@ -64,14 +64,16 @@ def test_money_that_comes_or_goes_is_no_gain(kind: str) -> None:
     assert (book.equity, book.peak, book.transfers, d.halted()) == (Decimal(6000), Decimal(6000), Decimal(-4000), "")
 
 
-@pytest.mark.parametrize("kind", ["REORG", "OPCSH", "BRAND_NEW"])
-def test_a_kind_of_line_that_is_not_known_is_told_and_the_comparison_judges_its_cash(kind: str) -> None:
+@pytest.mark.parametrize("kind", ["REORG", "BRAND_NEW"])
+@pytest.mark.parametrize(("amount", "lost", "moved"), [("-50", "-50", "0"), ("50", "0", "50")])
+def test_cash_of_an_unknown_kind_is_booked_once_with_an_alarm(kind: str, amount: str, lost: str, moved: str) -> None:
     d = at_broker(account := Account())
-    account.book(line(kind, amount="-50"))
+    account.book(line(kind, amount=amount))
     assert alarms(d.put(account.report(d.at(1)))) == ["unknown_activity"]
-    assert d.state.book.cash == Decimal(10000)
     d.put(account.report(d.at(1, 10)))
-    assert (d.state.risk.reconciled, alarms(d.effects)) == (False, ["unknown_activity", "cash_unexplained"])
+    book = d.state.book
+    assert (book.cash, book.realized, book.transfers) == (10000 + Decimal(amount), Decimal(lost), Decimal(moved))
+    assert (d.state.risk.reconciled, alarms(d.effects), d.halted()) == (True, ["unknown_activity"], "")
 
 
 def test_a_line_that_is_pending_is_booked_when_it_is_executed() -> None:
@@ -96,6 +98,14 @@ def test_a_line_that_amends_an_earlier_one_is_told_once_and_books_nothing(status
     for minute in (2, 3):
         agreed(d, account, minute)
     assert (alarms(d.effects), d.state.book.fees) == (["ledger_amended"], Decimal("0.30"))
+
+
+def test_contracts_that_are_taken_for_cash_end_with_it() -> None:
+    d = left_open(account := Account())
+    del account.positions[CALL]
+    account.book(line("OPCSH", CALL, -1, "150"))  # bought at 2.00, 100 shares each
+    agreed(d, account, 391)
+    assert (d.held, d.state.book.realized, alarms(d.effects)) == ({}, Decimal(-50), [])
 
 
 # --- splits -------------------------------------------------------------------------------------------------------

@@ -201,7 +201,7 @@ def test_a_merger_for_cash_sells_the_shares_for_it() -> None:
 
 def test_a_part_that_is_paid_for_takes_its_part_of_the_cost() -> None:
     d = held_over_night()
-    told(d, line("REORG", "AAA", -20, "1900"))
+    told(d, line("REO", "AAA", -20, "1900"))
     position = d.state.book.positions["AAA"]
     assert (position.quantity, position.cost, d.state.book.realized) == (40, Decimal(4000), Decimal(-100))
 
@@ -223,7 +223,7 @@ def test_a_spin_off_costs_nothing_and_is_valued_at_its_line_s_price() -> None:
 
 def test_cash_of_a_corporate_action_without_shares_is_income() -> None:
     d = held_over_night()
-    assert told(d, line("REORG", "AAA", 0, "12.50")) == []
+    assert told(d, line("REO", "AAA", 0, "12.50")) == []
     assert (d.state.book.cash, d.state.book.realized) == (Decimal("3012.50"), Decimal("12.50"))
 
 
@@ -232,7 +232,7 @@ def test_shares_that_leave_for_nothing_stay_until_the_comparison_judges_it() -> 
     now = d.state.now_ns
     d.state = replace(d.state, broker=replace(d.state.broker, began_ns=1, account="A"))
     left = (ev.BrokerPosition("AAA", Decimal(60), Decimal(100)),)
-    d.put(ev.BrokerReported(now, now, "A", d.state.book.cash, "", left, (), (), (), (line("REORG", "BBB", -10),)))
+    d.put(ev.BrokerReported(now, now, "A", d.state.book.cash, "", left, (), (), (), (line("REO", "BBB", -10),)))
     assert (d.held["BBB"], d.state.risk.reconciled) == (10, False)
     assert d.state.broker.suspicion is not None
     assert d.state.broker.suspicion.differences == ("BBB: broker 0, book 10",)
@@ -266,7 +266,7 @@ def test_shares_that_left_and_were_sold_meanwhile_hand_on_nothing() -> None:
 
 def test_a_part_that_leaves_under_a_new_name_takes_its_part_of_the_cost() -> None:
     d = held_over_night()
-    told(d, line("REORG", "AAA", -20), line("REORG", "NEW", 40))
+    told(d, line("REO", "AAA", -20), line("REO", "NEW", 40))
     book = d.state.book
     assert {s: (p.quantity, p.cost) for s, p in book.positions.items()} == {
         "AAA": (40, Decimal(4000)), "BBB": (10, Decimal(1000)), "NEW": (40, Decimal(2000)),
@@ -308,3 +308,12 @@ def test_shares_that_come_for_as_many_that_are_owed_leave_no_position() -> None:
     told(d, line("NC", "BBB", 10))
     assert d.held == {"AAA": 60}
     d.quotes(0, BBB="100")
+
+
+def test_a_worthless_removal_loses_the_cost_of_the_shares() -> None:
+    d = held_over_night()
+    told(d, line("REORG", "BBB", -10))
+    book = d.state.book  # ten shares at 100.00 are gone, for nothing
+    assert (d.held, book.cash, book.realized, book.equity) == (
+        {"AAA": 60}, Decimal(3000), Decimal(-1000), Decimal(9000),
+    )  # fmt: skip
