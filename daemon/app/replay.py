@@ -10,7 +10,7 @@ from decimal import Decimal
 from typing import Any
 
 from daemon.app.desk import prepare_interpreter
-from daemon.app.replay_figures import equity_curve, quotes_used, session_ends
+from daemon.app.replay_figures import equity_curve, halt_date, quotes_used, session_ends
 from daemon.app.replay_open import ReplayRun, open_replay
 from daemon.app.replay_remarks import remarks
 from daemon.app.replay_start import Replay
@@ -44,7 +44,8 @@ async def run_replay(
         state = engine.machine.state
         reader = run.opened.writer.journal.reader()
         curve = equity_curve(reader)
-        daily = daily_figures(session_ends(reader)) if replay.strategy.spec.compounds else None
+        ends, halted_on = session_ends(reader), halt_date(state)
+        daily = daily_figures(ends, halted_on) if replay.strategy.spec.compounds else None
         counts = run.tape.counts
         log(
             "rows_left_out",
@@ -57,7 +58,7 @@ async def run_replay(
         if quoted is not None:
             _log_quotes(log, quoted)
         baskets = read_baskets(reader, (work.decision for work in state.works.values()))
-        found = () if engine.stopped_by else remarks(replay, counts, state, bars_run, baskets, quoted)
+        found = () if engine.stopped_by else remarks(replay, counts, state, bars_run, baskets, ends, quoted)
         for remark in found:
             log("replay_remark", remark=remark)
         state_digest = engine.state_digest()

@@ -14,6 +14,7 @@ from daemon.core.instruments.option_market import SessionMarket, expiries_from
 from daemon.core.limits import Paper
 from daemon.core.paper.state import SHARES
 from daemon.core.session import new_york_text
+from daemon.core.state import State
 from daemon.journal.reader import JournalReader
 from daemon.operator.summary import QuotesUsed
 from daemon.tapes.quotes.tape import QuotedTape
@@ -50,6 +51,12 @@ def session_ends(reader: JournalReader) -> list[tuple[str, float]]:
     }
     decided, dates = new_york_text(first)[:10], sorted(ends)
     return [(date, ends[date]) for date in dates[max(bisect_left(dates, decided) - 1, 0) :]]
+
+
+def halt_date(state: State[Any]) -> str:
+    """Return the New York date of the halt that stands, "" for none."""
+    halt = state.risk.halt
+    return new_york_text(halt.since_ns)[:10] if halt is not None else ""
 
 
 class Compared(NamedTuple):

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import asdict
 from typing import Any
 
+from daemon.app.replay_figures import halt_date
 from daemon.app.replay_start import Replay
 from daemon.core.limits import Trading
 from daemon.core.paper.state import SHARES
@@ -13,7 +14,7 @@ from daemon.core.state import State
 from daemon.core.strategy_rules import TABLES, trading_for
 from daemon.journal.outcomes import WHY_NO_CHANGE, Baskets
 from daemon.models.store import is_passive
-from daemon.operator.summary import QuotesUsed
+from daemon.operator.summary import QuotesUsed, daily_figures
 from daemon.tapes import bundled
 from daemon.tapes.files import origin_of
 from daemon.tapes.minutes import DAY_S, TapeCounts
@@ -39,11 +40,32 @@ def remarks(
     state: State[Any],
     bars_run: int,
     baskets: Baskets,
+    ends: Sequence[tuple[str, float]] = (),
     quoted: QuotesUsed | None = None,
 ) -> tuple[str, ...]:
-    """Return one sentence, with its cure, for each thing that the figures of a replay that ended would hide."""
+    """Return one sentence, with its cure, for each thing that the figures of a replay that ended would hide.
+
+    `ends` are the equity at each session's end, see `session_ends`.
+    """
     departures = () if quoted is None else _of_quotes(replay, quoted)
-    return (*_remarks(replay, counts, state, bars_run, baskets), *departures)
+    return (*_remarks(replay, counts, state, bars_run, baskets), *_of_halt(state, ends), *departures)
+
+
+def _of_halt(state: State[Any], ends: Sequence[tuple[str, float]]) -> Iterator[str]:
+    """Yield since when the desk was halted, and what the figures were up to then."""
+    halt, date = state.risk.halt, halt_date(state)
+    sessions = sum(day > date for day, _ in ends[1:])
+    if halt is None or not sessions:
+        return
+    alive = [end for end in ends if end[0] <= date]
+    figures = daily_figures(alive)
+    earned = f"{100 * (alive[-1][1] / alive[0][1] - 1):+.2f} %" if alive and alive[0][1] > 0 else "nothing known"
+    yield (
+        f"Halted by {halt.reason} on {date} ({halt.detail}): the last {sessions:,} of {len(ends) - 1:,} sessions, up "
+        f"to {ends[-1][0]}, took no new risk, and the figures include them. Up to that day the account made {earned}, "
+        f"{100 * figures.annual_return:+.2f} % a year, Sharpe ratio {figures.sharpe:.2f}. docs/OPERATIONS.md has the "
+        "halt."
+    )
 
 
 def _of_quotes(replay: Replay, quoted: QuotesUsed) -> Iterator[str]:

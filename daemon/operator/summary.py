@@ -31,6 +31,7 @@ class Daily(msgspec.Struct, frozen=True):
     last: str
     annual_return: float  # compounded, 252 sessions a year
     sharpe: float  # mean / deviation of the sessions' returns x sqrt(252), no interest; 0 below two, or without any
+    halted: int = 0  # of these sessions, at the end: after the one of the halt that still stands
 
 
 class QuotesUsed(msgspec.Struct, frozen=True):
@@ -92,8 +93,11 @@ class Summary(msgspec.Struct, frozen=True):
     rules: str = ""  # digest of the sizes, limits, gates and costs that the run ended with, as in a manifest
 
 
-def daily_figures(closes: Sequence[tuple[str, float]]) -> Daily:
-    """Return the figures of sessions (New York date, equity in USD at the end); the first is before any decision."""
+def daily_figures(closes: Sequence[tuple[str, float]], halted_on: str = "") -> Daily:
+    """Return the figures of sessions (New York date, equity in USD at the end); the first is before any decision.
+
+    `halted_on` is the New York date of the halt that stands at the end, "" for none.
+    """
     returns = [after / before - 1.0 for (_, before), (_, after) in pairwise(closes)]
     if not returns:
         return Daily(0, "", "", 0.0, 0.0)
@@ -101,7 +105,8 @@ def daily_figures(closes: Sequence[tuple[str, float]]) -> Daily:
     annual = growth ** (SESSIONS_A_YEAR / len(returns)) - 1.0 if growth > 0 else -1.0
     deviation = stdev(returns) if len(returns) > 1 else 0.0
     sharpe = fmean(returns) / deviation * SESSIONS_A_YEAR**0.5 if deviation else 0.0
-    return Daily(len(returns), closes[1][0], closes[-1][0], round(annual, 6), round(sharpe, 4))
+    halted = sum(date > halted_on for date, _ in closes[1:]) if halted_on else 0
+    return Daily(len(returns), closes[1][0], closes[-1][0], round(annual, 6), round(sharpe, 4), halted)
 
 
 def summarise(
@@ -161,7 +166,10 @@ def summarise(
 
 def _sessions_text(daily: Daily) -> str:
     """Describe the sessions with decisions."""
-    return f"{daily.sessions:,} with decisions, {daily.first} to {daily.last}" if daily.sessions else "none decided for"
+    if not daily.sessions:
+        return "none decided for"
+    halted = f", the last {daily.halted:,} of them halted" if daily.halted else ""
+    return f"{daily.sessions:,} with decisions, {daily.first} to {daily.last}{halted}"
 
 
 def _quotes_text(used: QuotesUsed) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from datetime import datetime
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -12,9 +13,10 @@ from msgspec.structs import replace
 
 from daemon.app.replay_remarks import remarks
 from daemon.config.load import load
-from daemon.core.state import Identity, State
+from daemon.core.state import Halt, Identity, State
+from daemon.host.time.calendar import NEW_YORK
 from daemon.journal.outcomes import Baskets
-from daemon.operator.summary import QuotesUsed
+from daemon.operator.summary import QuotesUsed, daily_figures
 from daemon.tapes.files import SOURCE_KEY
 from daemon.tapes.minutes import TapeCounts
 from strategies.registry import strategy
@@ -31,7 +33,7 @@ def test_widened_rules_implied_bars_and_the_source_of_the_volatility_are_stated(
     replay: Any = SimpleNamespace(settings=settings, strategy=spec, tape=tape, info=info, quotes=quotes)
     state = State(spec.start(), Identity("recorded", "paper", "option_scalper", "e", "sip"), settings.trading())
     used = QuotesUsed("q.parquet", "", 1, 1, "2024-08-15", "2024-08-15", 1, 1, 0, 0, 0, 0, 0, 0, 0.0, 0.0)
-    found = remarks(replay, TapeCounts(), state, 0, Baskets(), used)
+    found = remarks(replay, TapeCounts(), state, 0, Baskets(), (), used)
     rules, bars, volatility = found
     assert rules == (
         "The desk has other rules than the strategy's: contracts.max_days 45 (the strategy's: 5), "
@@ -41,7 +43,7 @@ def test_widened_rules_implied_bars_and_the_source_of_the_volatility_are_stated(
     assert "the volatility is that of the closes of vix.csv: 20 returns before the session, times 1.25" in volatility
     denials = {"order_quantity": 35, "no_quote": 538}
     untraded = replace(state, stats=replace(state.stats, bars=10, decisions=600, denials=denials))
-    assert remarks(replay, TapeCounts(), untraded, 10, Baskets(), used)[0].startswith(
+    assert remarks(replay, TapeCounts(), untraded, 10, Baskets(), (), used)[0].startswith(
         "No trade: the policy's wishes were denied by no_quote 538, order_quantity 35; docs/GATES.md"
     )
     idle = replace(state, stats=replace(state.stats, bars=10, decisions=600))
@@ -53,3 +55,28 @@ def test_widened_rules_implied_bars_and_the_source_of_the_volatility_are_stated(
         (said,) = (each for each in remarks(replay, TapeCounts(), idle, 10, Baskets()) if each.startswith("No trade: "))
         assert said.partition("change its position.")[2].strip().startswith(words)
         assert bool(words) == ("VERSION" in said)
+
+
+def test_a_halt_that_lasted_to_the_end_is_named_with_its_sessions_and_the_figures_up_to_it() -> None:
+    replay: Any = SimpleNamespace(
+        settings=load(None, {}), strategy=strategy("option_scalper"), tape=Path("bars.csv"), quotes=None,
+        info=SimpleNamespace(resorted=False, interval_s=60, dates=7),
+    )  # fmt: skip
+    start = State(
+        replay.strategy.start(), Identity("replay", "paper", "option_scalper", "e", "sip"), replay.settings.trading()
+    )
+    traded = replace(start, stats=replace(start.stats, bars=10, decisions=5, fills=4))
+    day = int(datetime(2024, 7, 24, 14, tzinfo=NEW_YORK).timestamp()) * 10**9
+    halted = replace(traded, risk=replace(traded.risk, halt=Halt("daily_loss", "lost 0.0312", day)))
+    ends = [("2024-07-22", 1000.0), ("2024-07-23", 1020.0), ("2024-07-24", 989.0)]
+    dead = [("2024-07-25", 989.0), ("2024-07-26", 989.0)]
+
+    (said,) = remarks(replay, TapeCounts(), halted, 10, Baskets(), [*ends, *dead])
+    assert said == (
+        "Halted by daily_loss on 2024-07-24 (lost 0.0312): the last 2 of 4 sessions, up to 2024-07-26, took no new "
+        "risk, and the figures include them. Up to that day the account made -1.10 %, -75.18 % a year, Sharpe ratio "
+        "-2.31. docs/OPERATIONS.md has the halt."
+    )
+    assert remarks(replay, TapeCounts(), halted, 10, Baskets(), ends) == ()  # halted on the last day
+    assert remarks(replay, TapeCounts(), traded, 10, Baskets(), [*ends, *dead]) == ()
+    assert (daily_figures([*ends, *dead], "2024-07-24").halted, daily_figures(ends, "").halted) == (2, 0)
