@@ -18,6 +18,7 @@ from daemon.core.state import State
 from daemon.engine.engine import Engine
 from daemon.engine.replay import ReplaySource
 from daemon.journal.outcomes import read_baskets
+from daemon.journal.trades import over_night
 from daemon.models.store import exported_as
 from daemon.operator.log import Log
 from daemon.operator.side_thread import supervised
@@ -44,8 +45,8 @@ async def run_replay(
         state = engine.machine.state
         reader = run.opened.writer.journal.reader()
         curve = equity_curve(reader)
-        ends, halted_on = session_ends(reader), halt_date(state)
-        daily = daily_figures(ends, halted_on) if replay.strategy.spec.compounds else None
+        spec, ends = replay.strategy.spec, session_ends(reader)
+        daily = daily_figures(ends, halt_date(state)) if spec.compounds else None
         counts = run.tape.counts
         log(
             "rows_left_out",
@@ -57,8 +58,9 @@ async def run_replay(
         quoted = quotes_used(replay, run.tape, engine.machine.market_state, reader)
         if quoted is not None:
             _log_quotes(log, quoted)
+        nights = 0 if spec.decides == "session" else over_night(reader, state.now_ns)
         baskets = read_baskets(reader, (work.decision for work in state.works.values()))
-        found = () if engine.stopped_by else remarks(replay, counts, state, bars_run, baskets, ends, quoted)
+        found = () if engine.stopped_by else remarks(replay, counts, state, bars_run, baskets, ends, quoted, nights)
         for remark in found:
             log("replay_remark", remark=remark)
         state_digest = engine.state_digest()
@@ -66,7 +68,6 @@ async def run_replay(
         log("run_ended", events=state.seq, state_digest=state_digest, stopped_by=engine.stopped_by)
     finally:
         run.opened.close()
-    spec = replay.strategy.spec
     summary = summarise(
         state,
         () if spec.continuous else spec.actions,
@@ -80,6 +81,7 @@ async def run_replay(
         remarks=found,
         option_quotes=quoted,
         exported=exported_as(replay.model.manifest),
+        trades_over_night=nights,
     )
     return summary, curve
 

@@ -42,13 +42,16 @@ def remarks(
     baskets: Baskets,
     ends: Sequence[tuple[str, float]] = (),
     quoted: QuotesUsed | None = None,
+    nights: int = 0,
 ) -> tuple[str, ...]:
     """Return one sentence, with its cure, for each thing that the figures of a replay that ended would hide.
 
-    `ends` are the equity at each session's end, see `session_ends`.
+    `ends` are the equity at each session's end, see `session_ends`; `nights` the trades held over a night by a desk
+    that is flat before the close.
     """
     departures = () if quoted is None else _of_quotes(replay, quoted)
-    return (*_remarks(replay, counts, state, bars_run, baskets), *_of_halt(state, ends), *departures)
+    held = () if not nights else (_over_night(nights, state.stats.trades),)
+    return (*_remarks(replay, counts, state, bars_run, baskets), *held, *_of_halt(state, ends), *departures)
 
 
 def _of_halt(state: State[Any], ends: Sequence[tuple[str, float]]) -> Iterator[str]:
@@ -65,6 +68,13 @@ def _of_halt(state: State[Any], ends: Sequence[tuple[str, float]]) -> Iterator[s
         f"to {ends[-1][0]}, took no new risk, and the figures include them. Up to that day the account made {earned}, "
         f"{100 * figures.annual_return:+.2f} % a year, Sharpe ratio {figures.sharpe:.2f}. docs/OPERATIONS.md has the "
         "halt."
+    )
+
+
+def _over_night(nights: int, trades: int) -> str:
+    return (
+        f"{nights:,} of {trades:,} trades were held over night, although the desk is flat before the close: no bar "
+        "followed in which the exit could fill. rltraderctl trades names them; a tape with every bar has none."
     )
 
 

@@ -96,6 +96,10 @@ def _wrong_trading(settings: Settings) -> Iterator[Problem]:
             f"more than execution.flat_before_close_min + flatten_lead_min ({leaving}), or an entry leaves at once"
         )
         yield "risk.no_entry_before_close_min", last_entry, expected
+    for key in ("flat_before_close_min", "expiry_day_flat_min"):
+        if getattr(execution, key) + execution.flatten_lead_min == 0:
+            expected = "1 or more, or a flatten_lead_min of 1 or more: else no exit is sent before the close"
+            yield f"execution.{key}", 0, expected
 
 
 def _chooses_by_row(strategy: str) -> bool:

@@ -13,6 +13,8 @@ from daemon.core.limits import Execution
 from strategies.kit.contract import Session
 from strategies.kit.units import MINUTE_NS, SECOND_NS
 
+LATER = "9999-12-31"  # an expiry after any session
+
 NEW_YORK = ZoneInfo("America/New_York")
 _WINDOW = re.compile(r"(\d\d):([0-5]\d)-(\d\d):([0-5]\d)", re.ASCII)
 
@@ -56,9 +58,15 @@ def expires_today(session: Session, expiry: str) -> bool:
     return "" < expiry <= session.date
 
 
-def flatten_from_ns(session: Session, expiry: str, execution: Execution) -> int:
-    """Return when the exit for the flat-before-close rule is sent: earlier for contracts that expire today."""
-    return flat_by_ns(session, expiry, execution) - execution.flatten_lead_min * MINUTE_NS
+def flatten_from_ns(session: Session, expiry: str, execution: Execution, bar_s: int = 60) -> int:
+    """Return when the exit for the flat-before-close rule is sent: earlier for contracts that expire today.
+
+    It is the close of a bar of `bar_s` seconds, the last one that leaves the time: a tape has no other moments, and
+    a live desk leaves at the same minute. A contract's last day ends a minute before the close at the latest.
+    """
+    latest_ns = session.close_ns - MINUTE_NS if expires_today(session, expiry) else session.close_ns
+    from_ns = min(flat_by_ns(session, expiry, execution) - execution.flatten_lead_min * MINUTE_NS, latest_ns)
+    return from_ns - max(from_ns - session.open_ns, 0) % (bar_s * SECOND_NS)
 
 
 def flat_by_ns(session: Session, expiry: str, execution: Execution) -> int:

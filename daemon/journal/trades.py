@@ -36,8 +36,16 @@ _BASE = (
 )
 _OF_SYMBOL = f" AND (symbol = :symbol OR symbol GLOB :symbol || '{_DIGITS}[CP]*')"
 _OF_RIGHT = f" AND symbol GLOB '*{_DIGITS}' || :right || '????????'"
+_DATE = "date({} / 1000000000 - 18000, 'unixepoch')"  # of New York in the hours of a session
 LONGEST = 2**63 - 1
 FIRST_YEAR = 1971  # earlier days begin before the journal's times
+
+
+def over_night(reader: JournalReader, now_ns: int) -> int:
+    """Count the trades that were held over a night, or still are. Raises sqlite3.Error."""
+    dates = _DATE.format("opened_ns"), _DATE.format("coalesce(left_ns, ?)")
+    (row,) = reader.query(f"SELECT count(*) AS nights FROM ({SELECT}) WHERE {dates[0]} <> {dates[1]}", (now_ns,))
+    return int(row["nights"])
 
 
 class Trade(msgspec.Struct, frozen=True, kw_only=True):

@@ -91,6 +91,7 @@ class Summary(msgspec.Struct, frozen=True):
     option_quotes: QuotesUsed | None = None  # of a replay with recorded ones alone
     exported: str = ""  # a model without a proven lead: "passive" or "unproven"; "" for others
     rules: str = ""  # digest of the sizes, limits, gates and costs that the run ended with, as in a manifest
+    trades_over_night: int = 0  # of a desk that is flat before the close
 
 
 def daily_figures(closes: Sequence[tuple[str, float]], halted_on: str = "") -> Daily:
@@ -123,6 +124,7 @@ def summarise(
     remarks: tuple[str, ...] = (),
     option_quotes: QuotesUsed | None = None,
     exported: str = "",
+    trades_over_night: int = 0,
 ) -> Summary:
     """Return the figures of a run that ended in `state`; `actions` are empty for a continuous policy."""
     stats, book = state.stats, state.book
@@ -161,6 +163,7 @@ def summarise(
         option_quotes=option_quotes,
         exported=exported,
         rules=rules_digest(state.trading),
+        trades_over_night=trades_over_night,
     )
 
 

@@ -11,6 +11,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from datetime import date
 from itertools import islice
+from math import gcd
 from pathlib import Path
 
 import msgspec
@@ -26,7 +27,8 @@ from strategies.kit.units import SECOND_NS
 
 __all__ = ["REJECT_REASONS", "TapeCounts", "TapeError", "TapeInfo", "TapeSource", "scan"]
 
-DAY_S = 86_400
+DAY_S, HOUR_S = 86_400, 3600
+OPEN_S = 1800  # past an hour, in New York and in UTC
 STEPS_TO_JUDGE = 20
 LATE_SHARE = 4  # with more than one row in so many behind another, the file has another order than that of time
 REJECT_REASONS = (*FAULTS[1:], "duplicate", "out_of_order")
@@ -97,6 +99,11 @@ def scan(path: Path, symbols: tuple[str, ...], interval_s: int) -> TapeInfo:
             f"{path}: most bars are {steps.commonest_s()} s apart; expected bars of {interval_s} s: pass a tape of the "
             f"strategy's interval"
         )
+    if steps.off_open():
+        raise TapeError(
+            f"{path}: most bars of {interval_s} s do not begin a multiple of {interval_s} s after the open at 9:30; "
+            f"expected 9:30 and so on: hours from the full hour mix two of the session's, so make them of minutes"
+        )
     return TapeInfo(
         sha256=digest,
         rows=counts.total(),
@@ -113,19 +120,27 @@ def scan(path: Path, symbols: tuple[str, ...], interval_s: int) -> TapeInfo:
 
 
 class _Steps:
-    """Distances of bars: tell a tape of another interval from one with holes."""
+    """Distances of bars, from one another and from the open: tell a tape of another interval from one with holes."""
 
     def __init__(self, interval_s: int) -> None:
         self._interval_s = interval_s
+        self._grid_s = gcd(interval_s, HOUR_S)  # the open is at half past an hour, in UTC too
+        self._bars = self._on_grid = 0
         self._counts: Counter[int] = Counter()
 
     def add(self, starts: npt.NDArray[np.int64]) -> None:
+        self._bars += starts.size
+        self._on_grid += int(np.count_nonzero((starts // SECOND_NS - OPEN_S) % self._grid_s == 0))
         steps = np.abs(np.diff(starts)) // SECOND_NS  # a file may begin with its newest row
         values, counts = np.unique(steps[steps > 0], return_counts=True)
         self._counts.update(dict(zip(values.tolist(), counts.tolist(), strict=True)))
 
     def commonest_s(self) -> int:
         return self._counts.most_common(1)[0][0]
+
+    def off_open(self) -> bool:
+        """Return True with enough bars, fewer than a quarter of them on the grid of the session's open."""
+        return self._interval_s < DAY_S and self._bars >= STEPS_TO_JUDGE and 4 * self._on_grid < self._bars
 
     def wrong(self) -> bool:
         """Return True with enough steps, fewer than a quarter of them the interval. Gaps of days do not count."""

@@ -218,17 +218,38 @@ class Choice(msgspec.Struct, frozen=True, gc=False):
     confidence: float
 
 
+def _made_whole(struct: msgspec.Struct, field: str) -> None:
+    """Let the field be an int: whole numbers of other types are taken as one, others raise ValueError."""
+    value = getattr(struct, field)
+    if type(value) is int:
+        return
+    expected = f"{type(struct).__name__}.{field} is {value!r}: a whole number is expected"
+    try:
+        whole = int(value)
+    except (TypeError, ValueError, OverflowError):
+        raise ValueError(expected) from None
+    if whole != value:
+        raise ValueError(expected)
+    msgspec.structs.force_setattr(struct, field, whole)
+
+
 class Target(msgspec.Struct, frozen=True, gc=False):
     """The position to hold. `side` +1 calls, -1 puts, 0 flat.
 
     `percent` of the full size (the sizing rule's) when flat now, of the present holding when holding now: so
     `Target(side=+1, percent=100)` opens calls when flat and keeps them when already held; `percent=50` keeps half.
-    `keep` is true when nothing has to change.
+    `keep` is true when nothing has to change. Raises ValueError for another `side` and for a fraction of a percent.
     """
 
     side: int
     percent: int
     keep: bool = False
+
+    def __post_init__(self) -> None:
+        _made_whole(self, "side")
+        _made_whole(self, "percent")
+        if self.side not in (-1, 0, 1):
+            raise ValueError(f"Target.side is {self.side}: +1 for calls, -1 for puts or 0 for flat is expected")
 
 
 class Decision(msgspec.Struct, frozen=True, gc=False):
@@ -240,10 +261,13 @@ class Decision(msgspec.Struct, frozen=True, gc=False):
 
 
 class Leg(msgspec.Struct, frozen=True, gc=False):
-    """Hold `goal` whole shares of `symbol`."""
+    """Hold `goal` whole shares of `symbol`. Raises ValueError where `goal` is no whole number."""
 
     symbol: str
     goal: int
+
+    def __post_init__(self) -> None:
+        _made_whole(self, "goal")
 
 
 class Basket(msgspec.Struct, frozen=True, gc=False):

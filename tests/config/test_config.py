@@ -256,6 +256,14 @@ def test_trading_is_its_tables_and_survives_the_journal() -> None:
             "[sizing]\nmin_contracts = 11\n",
             "sizing.min_contracts is 11 (from {file}): expected at most sizing.max_contr",
         ),
+        (
+            "[execution]\nflat_before_close_min = 0\nflatten_lead_min = 0\n",
+            "execution.flat_before_close_min is 0 (from {file}): expected 1 or more, or a flatten_lead_min of 1",
+        ),
+        (
+            "[execution]\nexpiry_day_flat_min = 0\nflatten_lead_min = 0\n",
+            "execution.expiry_day_flat_min is 0 (from {file}): expected 1 or more, or a flatten_lead_min of 1",
+        ),
         ("[risk]\nno_entry_before_close_min = 7\n", "is 7 (from {file}): expected more than execution.flat_before"),
         (
             '[basket]\ndecide = "before_close"\nend_before_close_min = 10\n',

@@ -16,6 +16,7 @@ from daemon.core.session import (
     new_york_text,
     parse_window,
 )
+from strategies.kit.contract import Session
 from tests.support.core.desk import HALF_DAY, MINUTE, MONDAY, TUESDAY
 
 
@@ -73,6 +74,27 @@ def test_a_position_is_flat_five_minutes_before_the_close_and_its_exit_goes_out_
     rules = Execution()
     assert flat_by_ns(MONDAY, TUESDAY.date, rules) == utc("2024-07-01T19:55:00")
     assert flatten_from_ns(MONDAY, TUESDAY.date, rules) == utc("2024-07-01T19:53:00")
+
+
+@pytest.mark.parametrize(
+    ("bar_min", "day", "expected"),
+    [
+        (5, MONDAY, "2024-07-01T19:50:00"),  # 15:50 in New York: the next close, 15:55, is after 15:53
+        (15, MONDAY, "2024-07-01T19:45:00"),
+        (60, MONDAY, "2024-07-01T19:30:00"),  # hours from 9:30 on: 15:30
+        (60, HALF_DAY, "2024-07-03T16:30:00"),  # to 12:53: 12:30
+    ],
+)
+def test_a_desk_of_wide_bars_leaves_at_the_last_close_before_the_deadline(
+    bar_min: int, day: Session, expected: str
+) -> None:
+    assert flatten_from_ns(day, "2024-07-05", Execution(), 60 * bar_min) == utc(expected)
+
+
+def test_without_any_minutes_a_contract_s_last_day_ends_a_minute_before_the_close() -> None:
+    none = Execution(flat_before_close_min=0, flatten_lead_min=0, expiry_day_flat_min=0)
+    assert flatten_from_ns(MONDAY, MONDAY.date, none) == utc("2024-07-01T19:59:00")
+    assert flatten_from_ns(MONDAY, TUESDAY.date, none) == utc("2024-07-01T20:00:00")
 
 
 def test_half_days_have_their_own_deadline() -> None:

@@ -410,3 +410,16 @@ def test_a_tape_of_another_interval_is_refused_and_one_with_holes_is_not(tmp_pat
     assert scan(holes, ("SPY",), 60).rows == 40
     short = write(tmp_path / "short.csv", *(row(2 * minute) for minute in range(20)))  # 19 steps: too few to judge
     assert scan(short, ("SPY",), 60).rows == 20
+
+
+@pytest.mark.parametrize(("interval_min", "first_min", "wrong"), [(60, 0, False), (60, -30, True), (15, 0, False)])
+def test_hours_that_begin_at_the_full_hour_are_refused_with_a_cure(
+    tmp_path: Path, interval_min: int, first_min: int, wrong: bool
+) -> None:
+    rows = [row(first_min + interval_min * n) for n in range(24)]  # minutes after the open
+    tape = write(tmp_path / "wide.csv", *rows)
+    if not wrong:
+        assert scan(tape, ("SPY",), 60 * interval_min).rows == 24
+        return
+    with pytest.raises(TapeError, match="do not begin a multiple of 3600 s after the open at 9:30; expected 9:30 and"):
+        scan(tape, ("SPY",), 60 * interval_min)

@@ -174,6 +174,7 @@ def session_played(
         premium_usd=premium_usd,
         held_min=held_min,
         minutes=stats.bars - before.bars - unused if minutes is None else minutes,
+        over_night=len(end.book.positions),
     )
     denials = {gate: count - before.denials.get(gate, 0) for gate, count in stats.denials.items()}
     return PlayResult((result,), denials, entries, halts_of(date, start, end))

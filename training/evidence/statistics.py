@@ -201,7 +201,9 @@ def summarise(results: Sequence[SessionResult], capital_usd: float, *, compounds
     minutes = sum(result.minutes for result in results)
     deviation, drawdown = float(deviations(returns)), max_drawdown(returns, compounds=compounds)
     turned = (result.premium_usd / (result.capital_usd or capital_usd) for result in results)
+    nights = sum(result.over_night for result in results)
     notes = (
+        (nights > 0, f"{nights} trades were held over night, although the desk is flat before the close"),
         (deviation <= 0.0, "no deviation between sessions: the Sharpe ratio has no meaning and counts as 0"),
         (not (returns < 0.0).any(), "no losing session: the Sortino ratio has no meaning and counts as 0"),
         (drawdown <= 0.0, "no drawdown: the Calmar ratio has no meaning and counts as 0"),

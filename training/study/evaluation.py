@@ -25,6 +25,7 @@ class SessionResult:
     held_min: int  # with a position; of shares the minutes times their part of the equity
     minutes: int  # in which a position could be held
     capital_usd: float = 0.0  # with which this session began; 0: the study's, with which every session begins
+    over_night: int = 0  # positions held at its close by a desk that is flat before it
 
     @property
     def decisions_flat(self) -> int:

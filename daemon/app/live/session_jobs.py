@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Callable
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
@@ -104,7 +105,8 @@ class SessionJobs:
 
 def _day_times(live: Live, close_grace_s: int) -> DayTimes:
     """Schedule the desk's jobs."""
-    return _TIMES[live.strategy.spec.decides](live.settings, close_grace_s)
+    times = _TIMES[live.strategy.spec.decides](live.settings, close_grace_s)
+    return replace(times, bar_s=live.strategy.spec.bar_interval_s)
 
 
 def _of_bars(settings: Settings, close_grace_s: int) -> DayTimes:

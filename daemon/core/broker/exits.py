@@ -82,7 +82,7 @@ def exit_in_time(draft: Draft, position: Position, session: Session) -> None:
     rules, symbol = draft.trading.execution, position.symbol
     if position.opened_ns < session.open_ns <= draft.now_ns:
         exit_by_rule(draft, symbol, "held_overnight")
-    elif draft.now_ns >= flatten_from_ns(session, position.expiry, rules):
+    elif draft.now_ns >= flatten_from_ns(session, position.expiry, rules, draft.spec.bar_interval_s):
         exit_by_rule(draft, symbol, "flat_before_close")
         if draft.now_ns > flat_by_ns(session, position.expiry, rules):
             what = "contracts" if position.right else "shares"

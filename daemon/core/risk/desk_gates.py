@@ -13,7 +13,7 @@ from daemon.core.book import fall_from, limited_peak, session_loss
 from daemon.core.instruments.option_market import parse_occ
 from daemon.core.limits import Risk
 from daemon.core.risk.view import OPTION_SHARES, Intent, RiskView
-from daemon.core.session import in_window, minutes_to, new_york_minute
+from daemon.core.session import LATER, flatten_from_ns, in_window, minutes_to, new_york_minute
 from daemon.core.state import Position, RiskState
 from strategies.kit.units import MINUTE_NS, SECOND_NS
 
@@ -77,10 +77,13 @@ def near_open(view: RiskView, _: Intent) -> str | None:
     return None
 
 
-def near_close(view: RiskView, _: Intent) -> str | None:
+def near_close(view: RiskView, intent: Intent) -> str | None:
     session, limit = view.session.session, view.limits.no_entry_before_close_min
     if session is None or minutes_to(session.close_ns, view.now_ns) <= limit:
         return f"{limit} minutes or less to the close"
+    expiry = intent.contract.expiry if intent.contract is not None else LATER
+    if view.now_ns >= flatten_from_ns(session, expiry, view.execution, view.bar_interval_ns // SECOND_NS):
+        return "positions are already left: no bar closes before the deadline of the flatten"
     return None
 
 

@@ -3,7 +3,7 @@
 A narrow quote fetches its bid. Where quotes are wide, the mark says nothing: it is whatever their ask lets stand. Then
 the option would fetch its Black-Scholes price at the underlying's last bar and at the volatility of the last narrow
 quote, less half of that quote's spread, and never more than the ask. A figure counts when a second one, a second later,
-agrees: the higher of both is believed. A replay's own market has no wide quotes and none of this.
+agrees: the higher of both is believed. A tape, whose quotes are a minute apart, has none of this.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from daemon.core.book import CENT, mid, paid
 from daemon.core.draft import Draft
 from daemon.core.events import Quote
 from daemon.core.instruments.option_market import option_terms, price, volatility_at, years_to_expiry
-from daemon.core.risk.marks import guarded, is_wide
+from daemon.core.risk.marks import is_wide
 from daemon.core.state import ZERO, Book, State, Worth
 from strategies.kit.units import MINUTE_NS, SECOND_NS
 
@@ -27,7 +27,7 @@ SPLIT_MOVE = 0.2  # of the underlying since the last narrow quote; as much as a 
 
 def note_quotes(draft: Draft, quotes: tuple[Quote, ...]) -> None:
     """Take these quotes into what the held options would fetch; forget the options that are held no more."""
-    if not guarded(draft):
+    if draft.identity.by_tape:
         return
     _forget(draft)
     for quote in quotes:
@@ -37,7 +37,7 @@ def note_quotes(draft: Draft, quotes: tuple[Quote, ...]) -> None:
 
 def note_bar(draft: Draft) -> bool:
     """Take the underlying's new close into what options with wide quotes would fetch; returns True if there are any."""
-    if not guarded(draft):
+    if draft.identity.by_tape:
         return False
     _forget(draft)
     wide = [

@@ -16,14 +16,13 @@ from apscheduler.schedulers.asyncio import AsyncIOScheduler
 from apscheduler.triggers.date import DateTrigger
 
 from daemon.core.limits import Basket, Execution
-from daemon.core.session import flatten_from_ns
+from daemon.core.session import LATER, flatten_from_ns
 from daemon.host.time.clock import Clock
 from strategies.kit.contract import Session
 from strategies.kit.units import MINUTE_NS, SECOND_NS
 
 LOOK_S = 5.0  # the scheduler checks the wall clock at least this often
 LOOK_VIRTUAL_S = 86_400.0  # in virtual time jobs come when due
-LATER = "9999-12-31"  # an expiry after any session
 
 WARM_UP = "warm_up"
 OPEN = "open"
@@ -49,6 +48,7 @@ class DayTimes:
     close_grace_s: int = 10  # after the close: the last bar comes about a second after its minute
     end_of_day_min: int = 30  # after the close
     basket: Basket | None = None
+    bar_s: int = 60  # of a desk by the bar
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,8 +89,8 @@ def _leaving(session: Session, times: DayTimes) -> dict[str, int]:
     """Return the moments in which the clock opens or closes positions."""
     if times.basket is None:
         return {
-            FLATTEN_EXPIRY_DAY: flatten_from_ns(session, session.date, times.execution),
-            FLATTEN: flatten_from_ns(session, LATER, times.execution),
+            FLATTEN_EXPIRY_DAY: flatten_from_ns(session, session.date, times.execution, times.bar_s),
+            FLATTEN: flatten_from_ns(session, LATER, times.execution, times.bar_s),
         }
     return {
         DECIDE: decision_ns(session, times.basket),

@@ -15,7 +15,7 @@ import numpy.typing as npt
 from daemon.core.events import BarClosed, Event, SessionScheduled
 from daemon.core.instruments.option_market import session_volatility
 from daemon.core.limits import Trading
-from daemon.core.session import flatten_from_ns
+from daemon.core.session import LATER, flatten_from_ns
 from strategies.kit.contract import Session, Spec
 from strategies.kit.features import feature_table
 from strategies.kit.units import MINUTE_NS, SECOND_NS
@@ -143,7 +143,7 @@ def entry_rows(history: History, days: Sequence[TradingDay], trading: Trading) -
 
 def _flatten_row(session: Session, starts: Int64Array, spec: Spec, trading: Trading) -> int:
     """The first row whose close is at or after the time at which the flatten is sent; the row count if none is."""
-    deadline = flatten_from_ns(session, "9999-12-31", trading.execution)  # an expiry after today
+    deadline = flatten_from_ns(session, LATER, trading.execution, spec.bar_interval_s)
     return int(np.searchsorted(starts + spec.bar_interval_s * SECOND_NS, deadline))
 
 

@@ -53,7 +53,7 @@ def gross_exposure(view: RiskView, intent: Intent) -> str | None:
         quote = view.quotes.get(symbol)
         if quote is None or not _fresh(view, quote):
             return f"exposure unknown: no fresh mark for {symbol}"
-        if position.right and is_wide(quote, view.limits):
+        if position.right and not view.identity.by_tape and is_wide(quote, view.limits):
             return f"exposure unknown: {symbol} is quoted {quote.bid}/{quote.ask}, too wide for a price"
         total += (quote.bid + quote.ask) / 2 * abs(position.quantity) * position.multiplier
     return f"exposure would be {total} USD, limit {limit}" if total > limit else None

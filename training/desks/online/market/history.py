@@ -94,23 +94,10 @@ def history_of(bars: Bars, spec: ShareSpec, config: ModelConfig, trading: Tradin
         days=tuple(days),
     )
     if not found.dates:
-        _check_width(bars, spec, trading)
         raise HistoryError(
             f"{bars.file} has no session with {spec.history_bars} bars of each symbol before it: give a longer file"
         )
     return found
-
-
-def _check_width(bars: Bars, spec: ShareSpec, trading: Trading) -> None:
-    """Raise HistoryError where a bar is wider than the time that is left to leave a position before the close."""
-    longest = max((scheduled.session for scheduled in bars.scheduled), key=lambda one: one.close_ns - one.open_ns)
-    left = (longest.close_ns - flatten_from_ns(longest, "", trading.execution)) // MINUTE_NS
-    if left * MINUTE_NS < spec.bar_interval_s * SECOND_NS:
-        raise HistoryError(
-            f"bar_minutes is {spec.bar_interval_s // 60}, and positions are left from {left} minutes before the close "
-            "on: no bar is left to sell in: set bar_minutes to that or less, or execution.flat_before_close_min higher "
-            "(--config)"
-        )
 
 
 class _Symbol:
@@ -133,7 +120,8 @@ class _Symbol:
         """Its sessions; `first_row` is its first row among those of all symbols."""
         found = []
         for session, first, end in self._spans:
-            deadline = flatten_from_ns(session, "", self._trading.execution) - session.open_ns
+            deadline = flatten_from_ns(session, "", self._trading.execution, self._spec.bar_interval_s)
+            deadline -= session.open_ns
             flatten = first + int(np.searchsorted(self.minute[first:end] * MINUTE_NS, deadline))
             usable = self.newest[first] >= 0 and first < flatten < end - 1 and not self._leaps(first, flatten + 2)
             day = TradingDay(
