@@ -10,6 +10,7 @@ from __future__ import annotations
 import gzip
 import hashlib
 import io
+import itertools
 import zlib
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -26,9 +27,10 @@ import pyarrow.parquet
 
 PRICES = ("open", "high", "low", "close", "volume")
 ADJUSTED = "adj_close"
-SOURCE_KEY = b"source"  # of a Parquet file's metadata: where the bars come from
+SOURCE_KEY = b"source"  # of a Parquet file's metadata: where the bars come from; in CSV the comment line `# source …`
 ADJUSTMENT_KEY = b"adjustment"  # of a Parquet file's metadata: raw, split, dividend or all
 SYNTHETIC_KEY = b"synthetic"  # of a Parquet file's metadata; in CSV the comment line `# synthetic …` comes first
+_SOURCE = "# source"
 _BATCH_ROWS = 16_384
 pa.set_memory_pool(pa.system_memory_pool())  # pyarrow's own pool keeps 10 MB more of what it once used
 _EARLIEST_NS = 315_532_800_000_000_000  # 1980: integers below it are not nanoseconds
@@ -39,13 +41,27 @@ class TapeError(Exception):
     """An unusable tape: the operator's mistake (exit code 2). The message names file, fault and cure."""
 
 
-def origin_of(path: Path) -> str:
-    """Return where a file's metadata has its bars from, "" where it has nothing of it or is no Parquet."""
+def origin_of(*paths: Path) -> str:
+    """Return where the files say that their bars come from, each source once; "" where one of them does not say it."""
+    origins = [_origin(path) for path in paths]
+    return ", ".join(dict.fromkeys(origins)) if all(origins) else ""
+
+
+def _origin(path: Path) -> str:
     try:
-        metadata = pa.parquet.read_schema(path).metadata or {}
-    except (pa.ArrowException, OSError):
+        if path.name.endswith(".parquet"):
+            metadata = pa.parquet.read_schema(path).metadata or {}
+            return str(metadata.get(SOURCE_KEY, b"").decode()).strip()
+        with _opened(path) as stream, io.TextIOWrapper(stream, encoding="utf-8-sig") as text:
+            comments = itertools.takewhile(lambda line: line.startswith("#"), text)
+            return next((line[len(_SOURCE) :].strip(" :\r\n") for line in comments if line.startswith(_SOURCE)), "")
+    except (pa.ArrowException, OSError, EOFError, zlib.error, ValueError):
         return ""
-    return str(metadata.get(SOURCE_KEY, b"").decode())
+
+
+def _opened(path: Path) -> io.BufferedReader:
+    """Open a CSV file, packed or not."""
+    return io.BufferedReader(gzip.GzipFile(path)) if path.name.endswith(".gz") else path.open("rb")
 
 
 def digest_of(path: Path) -> str:
@@ -146,7 +162,7 @@ class TapeFile:
             return list(file.schema_arrow.names)
 
     def _open_csv(self) -> list[str]:
-        with self._bytes() as stream, io.TextIOWrapper(stream, encoding="utf-8-sig") as text:
+        with _opened(self.path) as stream, io.TextIOWrapper(stream, encoding="utf-8-sig") as text:
             line = text.readline()
             while line.startswith("#"):
                 if self._comments == 0 and line.startswith("# synthetic"):
@@ -179,11 +195,6 @@ class TapeFile:
             if zone is None:
                 raise TapeError(naive.format(f"such as {self._sample!r}"))
 
-    def _bytes(self) -> io.BufferedReader:
-        if self.path.name.endswith(".gz"):
-            return io.BufferedReader(gzip.GzipFile(self.path))
-        return self.path.open("rb")
-
     def _parquet_batches(self) -> Iterator[Any]:
         with pa.parquet.ParquetFile(self.path, pre_buffer=False) as file:
             yield from file.iter_batches(_BATCH_ROWS, columns=self._columns, use_threads=False)
@@ -192,7 +203,7 @@ class TapeFile:
         types = dict.fromkeys((*PRICES, ADJUSTED), pa.float64()) | {"symbol": pa.string()}
         types["timestamp"] = pa.int64() if self._epoch else _INSTANT
         with (
-            self._bytes() as stream,
+            _opened(self.path) as stream,
             pa.csv.open_csv(
                 stream,
                 read_options=pa.csv.ReadOptions(use_threads=False, skip_rows=self._comments),

@@ -34,7 +34,7 @@ class Golden(msgspec.Struct, frozen=True, omit_defaults=True):
     heads: tuple[dict[str, tuple[float, ...]], ...] = ()  # empty for policies without heads
 
 
-class Training(msgspec.Struct, frozen=True):
+class Training(msgspec.Struct, frozen=True, omit_defaults=True):
     """The policy's training data. Dates are New York sessions; `synthetic` is true for synthetic bars."""
 
     file: str  # base name only
@@ -45,6 +45,7 @@ class Training(msgspec.Struct, frozen=True):
     first_session: str
     last_session: str
     splits: dict[str, tuple[str, str]]  # train / validate / test -> first and last session
+    source: str = ""  # where the file says that its bars come from, "" where it does not
 
 
 class Histogram(msgspec.Struct, frozen=True, omit_defaults=True):

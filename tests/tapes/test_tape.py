@@ -19,7 +19,7 @@ from hypothesis import strategies as st
 from daemon.core.events import FEED_EVENTS, BarClosed, BarRejected, Event, SessionEnded, SessionScheduled
 from daemon.host.time.calendar import SessionCalendar
 from daemon.tapes import BUNDLED_TAPE
-from daemon.tapes.files import TapeError
+from daemon.tapes.files import SOURCE_KEY, TapeError, origin_of
 from daemon.tapes.make_synthetic import tape_bytes
 from daemon.tapes.minutes import REJECT_REASONS, TapeInfo, TapeSource, scan
 from strategies.kit.contract import Bar
@@ -256,6 +256,24 @@ def test_a_file_without_a_symbol_column_is_the_strategys_one_symbol_and_the_scan
     assert closed(list(TapeSource(path, info, summer))) == [("SPY", 0)]
     with pytest.raises(TapeError, match=r"no column symbol, and the strategy has 2 symbols \(SPY, QQQ\)"):
         scan(path, ("SPY", "QQQ"), 60)
+
+
+def test_a_file_names_where_its_bars_come_from_or_nothing_is_known_of_it(tmp_path: Path) -> None:
+    named = write(tmp_path / "t.csv", row(0), header=f"# bars of a year\n# source: Kibot, 2024-12-01\n{HEADER}")
+    (packed := tmp_path / "t.csv.gz").write_bytes(gzip.compress(named.read_bytes()))
+    table = pa.table({"close": [1.0]})
+    pa.parquet.write_table(
+        table.replace_schema_metadata({SOURCE_KEY: "Alpaca /v2/stocks/bars"}), tmp_path / "t.parquet"
+    )
+    pa.parquet.write_table(table, tmp_path / "bare.parquet")
+    bare = write(tmp_path / "bare.csv", row(0), header=f"# 2024\n{HEADER}")
+    assert [origin_of(path) for path in (named, packed, tmp_path / "t.parquet")] == [
+        "Kibot, 2024-12-01", "Kibot, 2024-12-01", "Alpaca /v2/stocks/bars",
+    ]  # fmt: skip
+    assert [origin_of(path) for path in (bare, tmp_path / "bare.parquet", tmp_path / "none.csv")] == ["", "", ""]
+    assert origin_of(named, packed, tmp_path / "t.parquet") == "Kibot, 2024-12-01, Alpaca /v2/stocks/bars"
+    assert origin_of(named, bare) == ""  # of one file it is not known
+    assert scan(named, ("SPY",), 60).rows == 1
 
 
 def test_a_synthetic_tape_says_so_in_csv_and_in_parquet(tmp_path: Path) -> None:

@@ -383,8 +383,11 @@ def _one_of(what: str, name: str, owner: str, known: Sequence[str]) -> str:
     return name
 
 
-def described(data: TaskData, file: str, feed: str, fold: Fold) -> Training:
-    """What a model of this fold was made from; a fold without a test and validation trained on all sessions."""
+def described(data: TaskData, file: str, feed: str, fold: Fold, source: str) -> Training:
+    """What a model of this fold was made from; a fold without a test and validation trained on all sessions.
+
+    `source` is where the bars come from, "" where it is not known.
+    """
     spans = (("train", fold.train), ("validate", fold.validate), ("test", fold.test))
     return Training(
         file=file,
@@ -395,4 +398,5 @@ def described(data: TaskData, file: str, feed: str, fold: Fold) -> Training:
         first_session=fold.train[0],
         last_session=next(dates[-1] for _, dates in reversed(spans) if dates),
         splits={name: (dates[0], dates[-1]) for name, dates in spans if dates},
+        source=source,
     )

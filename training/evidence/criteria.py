@@ -98,8 +98,19 @@ def _scenario(name: str) -> Callable[[Findings], float | None]:
     return lambda findings: net_return_of(findings, name)
 
 
-def _recorded(made_up: float) -> str:
-    return "made up" if made_up else "recorded"
+def _not_recorded(findings: Findings) -> float:
+    """0 of bars whose file names their source, 1 of others, 2 of made-up ones."""
+    return 2.0 if findings.synthetic else 0.0 if findings.source else 1.0
+
+
+def _shown_kind(not_recorded: float) -> str:
+    return ("recorded", "of a file that names no source", "made up")[round(not_recorded)]
+
+
+def kind_of_bars(findings: Findings) -> str:
+    """Return in words whether the bars were recorded, and by whom."""
+    words = _shown_kind(_not_recorded(findings))
+    return f"{words} ({findings.source})" if findings.source and not findings.synthetic else words
 
 
 def _shown_on_quotes(part: float) -> str:
@@ -115,7 +126,7 @@ def _of_them(part: float) -> str:
 
 
 CRITERIA: tuple[Criterion, ...] = (
-    Criterion("data", "bars are recorded, not made up", lambda f: f.synthetic, operator.le, 0, _recorded),
+    Criterion("data", "bars are recorded: their file names its source", _not_recorded, operator.le, 0, _shown_kind),
     Criterion(
         "recorded options",
         f"options: a profit on recorded quotes of at least {MINUTE_SESSIONS} sessions after those it learned from, at "

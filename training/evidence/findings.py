@@ -128,6 +128,7 @@ class Findings(msgspec.Struct, frozen=True, kw_only=True):
     data_file: str
     data_sha256: str
     synthetic: bool  # the bars were made up
+    source: str = ""  # where their file says that they come from, "" where it does not
     passive: bool = False  # the passive policy is exported in place of what was learned, of which all figures are
     refit: bool = False  # the exported weights were trained once more on all sessions, which nothing tests
     imported: bool = False  # trained elsewhere: on which sessions, and chosen among how many, is not known

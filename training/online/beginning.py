@@ -17,6 +17,7 @@ import torch
 
 from daemon.core.limits import Trading
 from daemon.host.whole_files import write_whole
+from daemon.tapes.files import origin_of
 from strategies.kit.contract import Float32Array
 from strategies.kit.manifest import Training
 from strategies.kit.model_config.config import ModelConfig
@@ -143,7 +144,7 @@ def begin(
         data = apart.data
         started = cold_start(data, preset=preset, seed=plan.seed, threads=threads, folder=folder, report=report)
         figures = {name: value for name, value in started.figures.items() if isfinite(value)}  # JSON has no others
-        made = Made(plan, training_of(data, started.dates, feed), figures)
+        made = Made(plan, training_of(data, started.dates, feed, origin_of(*bars)), figures)
         write_whole(folder / COLD_FILE, msgspec.json.format(msgspec.json.encode(made), indent=1) + b"\n")
         network, cold = started.network, started.replay
     else:

@@ -69,6 +69,7 @@ def find(study: Study) -> Findings:
         data_file=study.data.file,
         data_sha256=study.data.file_sha256,
         synthetic=study.data.synthetic,
+        source=study.data.source,
         trades_options=_trades_options(study.strategy),
         imported="imported" in study.settings,
         refit=bool(study.refit),

@@ -14,6 +14,7 @@ from daemon.page_kit.render import render
 from daemon.tapes.quotes.calibration_file import Fitted
 from strategies.registry import entry, is_known
 from training.desks.registry import reference_of
+from training.evidence.criteria import kind_of_bars
 from training.evidence.findings import Findings
 from training.evidence.heads import read as read_heads
 from training.evidence.wording import counted, number, percent, share
@@ -74,7 +75,7 @@ def _facts(study: Study, f: Findings) -> list[Row]:
         ("capital at the start" if f.compounds else "capital of every session", f"{study.capital_usd:,.0f} USD"),
         (
             "bars",
-            f"{data.file}, feed {data.feed}, {'made up' if data.synthetic else 'recorded'}, {data.sessions} sessions",
+            f"{data.file}, feed {data.feed}, {kind_of_bars(f)}, {data.sessions} sessions",
         ),
         ("SHA-256 of the bars", data.file_sha256),
         *_calibration(study),

@@ -76,7 +76,7 @@ def exported(
     release = Release(
         training=study.data
         if refit is None
-        else described(p.data, study.data.file, study.data.feed, Fold(learnt, (), ())),
+        else described(p.data, study.data.file, study.data.feed, Fold(learnt, (), ()), study.data.source),
         hyperparameters={**study.settings, **study.machine, "seed": trial.seed, "chosen_steps": trial.chosen_steps},
         metrics=held if held is not None else _learned(record, study, unproven=bool(words)),
         report=write_files,

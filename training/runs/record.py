@@ -10,6 +10,7 @@ import msgspec
 from torch import nn
 
 from daemon.host.whole_files import write_whole
+from daemon.tapes.files import origin_of
 from training.desks.kind import Compared, described
 from training.runs.folder import STUDY_FILE, machine
 from training.runs.ledger import Ledger, Line, utc_now
@@ -86,7 +87,9 @@ class RunRecord:
             code_version=p.version,
             settings={**self.identity, **p.kind.facts(p.data), "command": settings.command()},
             machine=machine(settings.device, settings.processes),
-            data=described(p.data, settings.bars.name, settings.feed, p.folds[-1]),
+            data=described(
+                p.data, settings.bars.name, settings.feed, p.folds[-1], origin_of(settings.bars, *settings.more_bars)
+            ),
             folds=p.folds,
             trials=tuple(trials),
             chosen=tuple(chosen),

@@ -64,7 +64,8 @@ def account_study() -> Study:
         settings={},
         machine={},
         data=Training(
-            "stocks.csv", "00" * 32, "sip", synthetic=False, sessions=6, first_session="", last_session="", splits={}
+            "stocks.csv", "00" * 32, "sip", synthetic=False, sessions=6, first_session="", last_session="", splits={},
+            source="x",
         ),
         folds=FOLDS,
         trials=trials,

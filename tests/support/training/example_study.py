@@ -212,6 +212,7 @@ def _training(spans: Sequence[Fold]) -> Training:
         file_sha256="ab" * 32,
         feed="sip",
         synthetic=False,
+        source="an example",
         sessions=len({*first.train, *(date for span in spans for date in (*span.validate, *span.test))}),
         first_session=first.train[0],
         last_session=last.test[-1],

@@ -158,7 +158,7 @@ def _at(good: Findings, criterion: str, edge: bool) -> dict[str, Any]:
     best = max(line.figures.net_return for line in good.baselines)
     p = good.policy
     sides: dict[str, Callable[[], dict[str, Any]]] = {
-        "data": lambda: {"synthetic": not edge},
+        "data": lambda: {"source": "Alpaca /v2/stocks/bars" if edge else ""},
         "recorded options": lambda: {
             "recorded_run": msgspec.structs.replace(RECORDED, sessions=60 if edge else 59),
         },
@@ -195,6 +195,16 @@ def test_each_criterion_alone_stops_a_promotion_and_its_threshold_is_where_the_r
     assert [judged.name for judged in judge(inside) if not judged.passes] == []
     assert [judged.name for judged in judge(outside) if not judged.passes] == [name]
     assert name in _refused(_version(tmp_path, outside))
+
+
+def test_bars_are_recorded_made_up_or_of_a_file_that_names_no_source(good: Findings) -> None:
+    def shown(**changes: Any) -> tuple[str, bool]:
+        data = next(found for found in judge(msgspec.structs.replace(good, **changes)) if found.name == "data")
+        return data.found, data.passes
+
+    assert shown(source="Alpaca") == ("recorded", True)
+    assert shown(source="") == ("of a file that names no source", False)
+    assert shown(source="a walk", synthetic=True) == ("made up", False)
 
 
 @pytest.mark.parametrize(

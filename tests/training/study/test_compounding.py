@@ -56,7 +56,8 @@ def study(strategy: str = "regime_switcher") -> Study:
         settings={},
         machine={},
         data=Training(
-            "etf.csv", "00" * 32, "sip", synthetic=False, sessions=6, first_session="", last_session="", splits={}
+            "etf.csv", "00" * 32, "sip", synthetic=False, sessions=6, first_session="", last_session="", splits={},
+            source="x",
         ),
         folds=(fold,),
         trials=(trial,),

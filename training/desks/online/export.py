@@ -63,8 +63,8 @@ def export_online(
     return export(network, strategy, release, out=out, probes=probes)
 
 
-def training_of(data: OnlineData, apart: tuple[str, ...], feed: str) -> Training:
-    """What the first model was made from: all usable sessions, `apart` of them to test it."""
+def training_of(data: OnlineData, apart: tuple[str, ...], feed: str, source: str = "") -> Training:
+    """What the first model was made from: all usable sessions, `apart` of them to test it; `source` of the bars."""
     dates = tuple(data.days)
     learnt = dates[: len(dates) - len(apart)]
     return Training(
@@ -76,4 +76,5 @@ def training_of(data: OnlineData, apart: tuple[str, ...], feed: str) -> Training
         first_session=dates[0],
         last_session=dates[-1],
         splits={"train": (learnt[0], learnt[-1]), "test": (apart[0], apart[-1])},
+        source=source,
     )
