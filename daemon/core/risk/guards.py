@@ -5,6 +5,7 @@ A halt is state: it cancels working entries, survives a restart and ends only by
 
 from __future__ import annotations
 
+from decimal import Decimal
 from typing import Any
 
 from msgspec.structs import replace
@@ -17,11 +18,12 @@ from daemon.core.orders import CANCELING, REJECTED, SUBMITTED, UNKNOWN, Order
 from daemon.core.risk.desk_gates import LOSSES, reject_rate
 from daemon.core.risk.marks import mark_book
 from daemon.core.risk.worth import fetch_equity, wide_since
-from daemon.core.state import Pause, Position, State
+from daemon.core.state import ZERO, Pause, Position, State
 from strategies.kit.units import MINUTE_NS, SECOND_NS
 
 TOUCH_USD = 1e-9  # an exact touch counts, despite rounding of a product
 _AWAITED = frozenset((UNKNOWN, CANCELING))
+NAMED = 5  # symbols in the words of an alarm
 UNRECONCILED_NS = 5 * MINUTE_NS  # unreconciled for this long: notify the operator
 
 
@@ -130,7 +132,8 @@ def look_up_overdue(draft: Draft) -> None:
 def check_blind(draft: Draft) -> None:
     """Check in a session for lost data: report a desk that stays unreconciled, and apply `on_blind`.
 
-    `on_blind` applies with a position open and bars, quotes or reconciliation lost for too long.
+    `on_blind` applies with a position open and bars, quotes or reconciliation lost for too long. A desk that decides
+    once a session needs no bars meanwhile, and is not sold out for want of quotes: where others leave, it says so.
     """
     session, rules = draft.session.session, draft.trading.broker
     if draft.identity.by_tape or session is None or draft.session.ended:
@@ -139,8 +142,6 @@ def check_blind(draft: Draft) -> None:
         return
     since_ns = max(session.open_ns, draft.broker.started_ns)  # a start needs some time
     _report_unreconciled(draft, since_ns)
-    if draft.desk.decides.rebalances:
-        return  # it needs no prices until its next basket
     held = [draft.book.positions[symbol] for symbol in draft.desk.holds.risked(draft)]
     if not held:
         return
@@ -148,29 +149,53 @@ def check_blind(draft: Draft) -> None:
     if wide := wide_since(draft, draft.now_ns - limit_ns, since_ns):
         detail = f"quotes of {', '.join(wide)} are too wide for {rules.blind_min} minutes: stops use the model's price"
         draft.alarm("blind", detail, once=True, about="wide")
-    newest = draft.basket.newest  # where a desk has several symbols
-    bar_ns = min(newest.get(position.symbol, 0) for position in held) if newest else draft.session.last_bar_ns
-    interval_ns = draft.spec.bar_interval_s * SECOND_NS
-    bar_end_ns = max(bar_ns + interval_ns, since_ns) + interval_ns - MINUTE_NS  # a wide bar is due only then
-    quoted_ns = min(_seen_ns(draft, position) for position in held)
+    at_once = not draft.desk.decides.rebalances
     lost = []
-    if draft.now_ns - bar_end_ns >= limit_ns:
+    if at_once and draft.now_ns - _bar_due_ns(draft, held, since_ns) >= limit_ns:
         lost.append("bars")
-    if draft.now_ns - max(quoted_ns, since_ns) >= limit_ns:
+    unseen = [one for one in held if draft.now_ns - max(_seen_ns(draft, one), since_ns) >= limit_ns]
+    if unseen and (at_once or _hides_a_limit(draft, held, unseen)):
+        held = unseen
         lost.append("quotes")
     agreed_ns = max(draft.broker.agreed_ns, draft.broker.sighted_ns)  # positions are known, whatever the cash is
     if draft.broker.account and draft.now_ns - max(agreed_ns, since_ns) >= limit_ns:
         lost.append("reconciliation")
     if not lost:
         return
-    symbols = ", ".join(position.symbol for position in held)
-    detail = f"{' and '.join(lost)} lost for {rules.blind_min} minutes while {symbols} is held"
-    if rules.on_blind == "flatten":
+    symbols = ", ".join(position.symbol for position in held[:NAMED])
+    more = f" and {len(held) - NAMED} more" if len(held) > NAMED else ""
+    detail = f"{' and '.join(lost)} lost for {rules.blind_min} minutes while {symbols}{more} is held"
+    if rules.on_blind == "flatten" and at_once:
         draft.halt("blind", detail)
     elif rules.on_blind == "hold":
         draft.halt("blind_hold", detail)
     else:
         draft.alarm("blind", detail, once=True, about=wording(detail))
+
+
+def _bar_due_ns(draft: Draft, held: list[Position], since_ns: int) -> int:
+    """Return when the next bar of what is held was due: the end of its newest one, of wide ones their width later."""
+    newest = draft.basket.newest  # where a desk has several symbols
+    bar_ns = min(newest.get(position.symbol, 0) for position in held) if newest else draft.session.last_bar_ns
+    interval_ns = draft.spec.bar_interval_s * SECOND_NS
+    return max(bar_ns + interval_ns, since_ns) + interval_ns - MINUTE_NS
+
+
+def _hides_a_limit(draft: Draft, held: list[Position], unseen: list[Position]) -> bool:
+    """Return True where what is not quoted is worth so much that its fall could reach a loss limit unseen.
+
+    A stock of a basket that is halted, or seldom quoted, hides none.
+    """
+    limits, equity = draft.trading.risk, draft.book.equity
+    hidden, worth = (sum((_worth_usd(draft, one) for one in some), ZERO) for some in (unseen, held))
+    limit = Decimal(str(min(limits.daily_loss_max, limits.drawdown_max))) * equity
+    return hidden >= min(limit, worth / 2)
+
+
+def _worth_usd(draft: Draft, position: Position) -> Decimal:
+    """Return the position's worth at its last known price, or what was paid."""
+    price = draft.marks.get(position.symbol)
+    return position.cost if price is None else abs(price * position.quantity * position.multiplier)
 
 
 def _seen_ns(draft: Draft, position: Position) -> int:

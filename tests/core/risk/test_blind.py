@@ -19,6 +19,7 @@ from daemon.core.instruments.contracts import price_step
 from daemon.core.limits import Broker, Execution, Sizing, Trading
 from strategies.kit.contract import Session
 from tests.support.core.account import Account, at_broker
+from tests.support.core.daily_live import with_shares
 from tests.support.core.desk import (
     BUY_CALL,
     CALL,
@@ -110,6 +111,44 @@ def test_a_position_that_was_never_quoted_is_blind_five_minutes_after_the_open()
     goes_on(d, account, 4, without="quotes")
     assert alarms(d.tick(5)) == ["blind"]
     assert f"quotes lost for 5 minutes while {CALL} is held" in str(d.state.risk.halt)
+
+
+@pytest.mark.parametrize("rule", RULES)
+def test_a_daily_desk_without_quotes_says_so_each_session_and_sells_nothing(rule: str) -> None:
+    account = Account()
+    rules = {"flatten": Broker(), "hold": Broker(on_blind="hold"), "alarm": Broker(on_blind="alarm")}
+    d = with_shares(account, Trading(broker=rules[rule]), AAA=40, BBB=50)
+    told: list[list[str]] = []
+    for minute in range(1, 12):
+        effects = d.put(account.report(d.at(minute))) + d.tick(minute, 30)
+        assert of(effects, SubmitOrder) == []
+        told.append(alarms(effects))
+    assert [minute for minute, names in enumerate(told, 1) if names] == [5]  # five minutes after the open
+    assert told[4] == {"flatten": ["blind"], "hold": ["blind_hold"], "alarm": ["blind"]}[rule]
+    d.put(ev.SessionEnded(TUESDAY.close_ns, TUESDAY.date))
+    d.begin(HALF_DAY)
+    if rule != "hold":
+        assert [alarms(d.tick(minute)) for minute in (-5, 0, 4, 5, 6)][3] == ["blind"]
+
+
+def test_a_daily_desk_that_is_quoted_again_in_time_is_not_blind() -> None:
+    account = Account()
+    d = with_shares(account, None, AAA=40, BBB=50)
+    for minute in range(0, 20, 4):
+        d.quotes(minute, AAA="100", BBB="100")
+        d.put(account.report(d.at(minute + 1)))
+        assert alarms(d.tick(minute + 3)) == []
+
+
+@pytest.mark.parametrize(("unseen", "blind"), [({"AAA": 9}, False), ({"AAA": 11}, True)])
+def test_what_is_not_quoted_blinds_a_daily_desk_once_it_could_hide_a_limit(unseen: dict[str, int], blind: bool) -> None:
+    account = Account()
+    d = with_shares(account, None, **unseen, BBB=50)  # the daily loss may be 10 % of 10,000 USD: 10 shares of 100
+    for minute in range(8):
+        d.quotes(minute, BBB="100")
+        d.put(account.report(d.at(minute)))
+        d.tick(minute, 30)
+    assert ("blind" in alarms(d.effects)) == blind
 
 
 def test_before_the_open_after_the_close_and_in_a_replay_nobody_is_blind() -> None:
