@@ -89,7 +89,7 @@ KINDS: dict[str, str] = {
     "update_late": "the update is sent `delay_s` (10) simulated seconds late",
     # the account, each taken as soon as it is armed: context key
     "trade_bust": "the last fill is busted: the book is turned back, a trade_bust update and a canceled row follow",
-    "trade_correct": "the last fill's price is corrected by `shift` (-0.01) USD",
+    "trade_correct": "the last fill's price is corrected by `shift` (-0.01) USD; by `order_kept` not in its order",
     "manual_order": "a person in the account does `action` (place, cancel, close) with the remaining parameters",
     "split": "a SPLIT activity: positions of `symbol` times `ratio`",
     "split_line_late": "the SPLIT activities of `symbol` are not shown for the fault's time",

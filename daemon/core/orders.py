@@ -128,6 +128,7 @@ class Order(msgspec.Struct, frozen=True, gc=False):
     auction: bool = False  # sent into the opening auction
     cancel_since_ns: int = 0  # when its cancel was first requested
     closing: bool = False  # sent by the broker's own call to close a position, under another name
+    replaced: tuple[tuple[int, Decimal], ...] = ()  # totals that busts and corrections replaced: quantity, cost
 
     @property
     def working(self) -> bool:

@@ -208,10 +208,13 @@ class Account:
         else:
             self.positions.pop(trade.symbol, None)
 
-    def note(self, now_ns: int, fields: Json, *, visible_ns: int | None = None) -> Activity:
-        """Add a row to the activities; its id is `YYYYMMDDHHMMSSmmm::uuid` in New York time."""
+    def note(self, now_ns: int, fields: Json, *, visible_ns: int | None = None, name: str = "") -> Activity:
+        """Add a row to the activities; its id is `YYYYMMDDHHMMSSmmm::uuid` in New York time.
+
+        `name` is the uuid: a fill's is its execution id, as users of the real service found.
+        """
         moment = datetime.fromtimestamp(now_ns // SECOND_NS, NEW_YORK)
-        label = f"{moment:%Y%m%d%H%M%S}{now_ns // 1_000_000 % 1000:03d}::{self.new_id()}"
+        label = f"{moment:%Y%m%d%H%M%S}{now_ns // 1_000_000 % 1000:03d}::{name or self.new_id()}"
         row = Activity(label, now_ns, now_ns if visible_ns is None else visible_ns, {"id": label, **fields})
         self.activities.append(row)
         return row

@@ -250,7 +250,7 @@ class Matching:
         order.status = "filled" if whole else ("partially_filled" if order.status != "pending_cancel" else order.status)
         if whole:
             account.working.pop(order.id, None)
-        account.note(at_ns, fill_fields(order, quantity, price, at_ns, whole=whole))
+        account.note(at_ns, fill_fields(order, quantity, price, at_ns, whole=whole), name=execution_id)
         self.emit(
             account,
             order,

@@ -255,6 +255,8 @@ def _newer_line(chance: random.Random) -> tuple[Line, ...]:
 def _account() -> Iterator[Kind]:
     for kind in ("trade_bust", "trade_correct"):
         yield Kind(kind, kind.replace("_", " "), _fixed(_line(kind)), alone=True)
+        kept = _fixed(_line(kind, order_kept=True, shift="0.50"))
+        yield Kind(f"{kind} that its order does not show", kind.replace("_", " "), kept, alone=True)
     for amount in ("-250.00", "400.00"):
         yield Kind(f"transfer of {amount} USD", "ledger line", _fixed(_line("transfer", amount=amount)))
     yield Kind("ledger line of a newer or unknown kind", "ledger line", _newer_line)

@@ -75,12 +75,15 @@ def fills_apart(books: Books, account: Account, *, whole: bool) -> list[str]:
 
 
 def _totals_apart(books: Books, account: Account, names: Iterable[str]) -> list[str]:
-    """Of orders with a corrected fill what stands of them: quantity and cost, whatever was heard before."""
+    """Of orders with a corrected fill what stands of their executions, whatever was heard or their order shows."""
     found = []
     for name in sorted(names):
         order, row = account.by_client_id[name], books.orders[name]
-        if (order.filled_qty, order.cost) != (row["filled"], Decimal(row["cost"])):
-            found.append(f"{name}: server {order.filled_qty} for {order.cost}, journal {row['filled']}, {row['cost']}")
+        stand = [trade for trade in account.trades if trade.order_id == order.id]
+        filled = sum((abs(trade.quantity) for trade in stand), ZERO)
+        cost = sum((abs(trade.quantity) * trade.price for trade in stand), ZERO)
+        if (filled, cost) != (row["filled"], Decimal(row["cost"])):
+            found.append(f"{name}: server {filled} for {cost}, journal {row['filled']}, {row['cost']}")
     return found
 
 

@@ -36,19 +36,53 @@ def on_order_filled(draft: Draft, event: OrderFilled) -> None:
     if not same:
         mismatch(draft, order, event)
         return
-    if order.correction > event.correction:  # once an order is corrected, its totals come from look-ups alone
+    if event.correction:
+        _take_correction(draft, order, event)
+        return
+    if order.correction:  # once an order is corrected, its totals come from look-ups and the ledger alone
         if event.cumulative_quantity > order.filled:
             draft.look_up(order)
         return
-    if event.correction > order.correction:  # from the ledger: what it changes depends on earlier news
-        event = replace(event, quantity=event.cumulative_quantity - order.filled)
     news = is_news(order, event)
-    known = event.correction == order.correction and event.cumulative_quantity in order.executions
+    known = event.cumulative_quantity in order.executions
     fees = event.cumulative_fees - order.fees if news else ZERO
     if news and not book_totals(draft, order, event):
         return
     if news or not known:
         record_execution(draft, event, fees)
+
+
+def _take_correction(draft: Draft, order: Order, event: OrderFilled) -> None:
+    """Take what the ledger says stands of a corrected order, unless a later correction is known."""
+    for number in range(1, event.correction + 1):
+        draft.first_time(correction_name(order.client_order_id, number))
+    if (event.cumulative_quantity, event.cumulative_cost) == (order.filled, order.cost):
+        if event.correction > order.correction:  # uncorrected news of it is not booked any more
+            draft.put_order(replace(order, correction=event.correction))
+    elif correction_name(order.client_order_id, event.correction + 1) not in draft.broker.seen:
+        book_correction(draft, order, event)
+
+
+def correction_name(client_order_id: str, number: int) -> str:
+    """Return the name under which the `number`th bust or correction of an order is remembered; the first is 1."""
+    return f"{client_order_id} corrected {number}"
+
+
+def is_replaced(order: Order, quantity: int, cost: Decimal) -> bool:
+    """Return True for totals that are the order's already, or that a bust or correction replaced."""
+    return (quantity, cost) in ((order.filled, order.cost), *order.replaced)
+
+
+def book_correction(draft: Draft, order: Order, event: OrderFilled) -> None:
+    """Book the totals that stand after a bust or correction. What they change depends on earlier news."""
+    order = replace(order, replaced=(*order.replaced, (order.filled, order.cost)))
+    stands = replace(
+        event,
+        quantity=event.cumulative_quantity - order.filled,
+        correction=max(event.correction, order.correction + 1),
+    )
+    if book_totals(draft, order, stands):
+        record_execution(draft, stands, ZERO)
 
 
 def record_execution(draft: Draft, event: OrderFilled, fees: Decimal) -> None:
@@ -150,12 +184,15 @@ def was_refused(draft: Draft, client_order_id: str, correction: int, cumulative:
 def set_totals(draft: Draft, order: Order, found: BrokerOrder) -> bool:
     """Book the totals found where they exceed ours; False when they are older, have no price yet, or cannot be booked.
 
-    Single executions come from the stream or the ledger. Totals of a corrected order are set as found.
+    Single executions come from the stream or the ledger. Totals of a corrected order are set as found, but for those
+    that a correction replaced: an answer may be older, and the order's own figures need not follow a correction.
     """
     filled = int(found.filled)
     if filled and found.average_price is None:
         return False
     cost = total_cost(draft, found)
+    if order.correction and not order.working and is_replaced(order, filled, cost):
+        return True
     behind = filled < order.filled
     if behind and not order.correction:
         return False

@@ -51,6 +51,7 @@ CONTRACT_CASH = "OPCSH"  # cash for contracts
 WORTHLESS = "REORG"  # shares removed for nothing; reorganisations are REO
 REORGANISED = frozenset(("NC", "SC", "MA", "REO", "VOF", WORTHLESS, "SPIN", "SSO"))
 """Names, symbols, mergers, offers, spin-offs."""
+AMENDED_FILL = "AMENDED_FILL"  # what a bust or correction of a fill changes; its order may be forgotten
 SHARES_OF_CONTRACT = 100
 AMENDED = frozenset(("correct", "canceled"))  # statuses of a line that changes or takes back an earlier one
 
@@ -67,6 +68,7 @@ REASONS: dict[str, str] = {
     **dict.fromkeys(("OPEXC", "OPTRD"), "exercise"),
     "OPASN": "assignment",
     "OPEXP": "expiry",
+    AMENDED_FILL: "trade_corrected",
 }
 """What moves the book by a line of each kind."""
 
@@ -85,6 +87,8 @@ def book_activity(draft: Draft, line: Activity) -> None:
     """Book one line of the ledger."""
     if line.status in AMENDED:
         draft.alarm("ledger_amended", f"{line.kind} {line.id}: {line.status}; the next comparison judges it")
+    elif line.kind == AMENDED_FILL:
+        _amend_fill(draft, line)
     elif line.kind in FEES or line.kind in INCOME:
         _book_income(draft, line)
     elif line.kind == CONTRACT_CASH:
@@ -128,6 +132,37 @@ def _book_unknown(draft: Draft, line: Activity) -> None:
         transfer(draft, line.amount)
     shares = f"; its quantity {line.quantity} was not" if line.quantity else ""
     draft.alarm("unknown_activity", f"{line.kind} {line.symbol}: {line.amount} USD was booked{shares}")
+
+
+def _amend_fill(draft: Draft, line: Activity) -> None:
+    """Book the bust or correction of a fill whose order is forgotten; a known order's totals are set instead.
+
+    A purchase's cost changes with it while it is held. What is not held any more is realised.
+    """
+    if draft.find_order(line.order) is not None:
+        return
+    book, contract, quantity = draft.book, parse_occ(line.symbol), int(line.quantity)
+    opened = Position(line.symbol, 0, 0, ZERO, 1, line.time_ns, "")
+    if contract is not None:
+        opened = replace(opened, right=contract.right, multiplier=SHARES_OF_CONTRACT, expiry=contract.expiry)
+    known = book.positions.get(line.symbol) or opened
+    draft.alarm("trade_corrected", f"{line.order}: {quantity:+d} {line.symbol} and {line.amount:+} USD, an older order")
+    if known.quantity + quantity < 0 <= known.quantity:
+        draft.risk = replace(draft.risk, reconciled=False)
+        detail = f"{line.order}: {quantity:+d} {line.symbol} of an older order were busted, held {known.quantity}"
+        draft.halt("fill_mismatch", detail)
+        return
+    of_cost = line.side > 0 or quantity  # a sale's price alone is realised
+    left = replace(known, quantity=known.quantity + quantity)
+    if of_cost:
+        left = replace(left, cost=known.cost - line.amount / known.multiplier)
+    gain = ZERO if of_cost else line.amount
+    positions = {**book.positions, line.symbol: left}
+    if not left.quantity:
+        gain -= left.cost * left.multiplier
+        del positions[line.symbol]
+    draft.book = replace(book, cash=book.cash + line.amount, positions=positions, realized=book.realized + gain)
+    revalue(draft)
 
 
 def _end_contract(draft: Draft, line: Activity) -> None:

@@ -9,7 +9,15 @@ from __future__ import annotations
 from msgspec.structs import replace
 
 from daemon.core.book import book_expiry
-from daemon.core.broker.fills import book_totals, on_unknown_order, record_execution, set_totals, transfer, was_refused
+from daemon.core.broker.fills import (
+    book_correction,
+    correction_name,
+    is_replaced,
+    on_unknown_order,
+    set_totals,
+    transfer,
+    was_refused,
+)
 from daemon.core.broker.foreign import ENDED, on_cancel_by_others, on_foreign_order
 from daemon.core.broker.hanging import hanging_orders
 from daemon.core.broker.sellable import Leave, sellable
@@ -267,7 +275,10 @@ def _allowed(draft: Draft, order: Order) -> bool:
 
 
 def on_trade_corrected(draft: Draft, event: TradeCorrected) -> None:
-    """Book a bust or correction: the totals after it become a correction of their own."""
+    """Book a bust or correction: the totals after it become a correction of their own.
+
+    Where the order's own totals do not show it, the ledger has to say which of its fills stand.
+    """
     order = draft.find_order(event.client_order_id)
     if order is None:
         on_unknown_order(draft, event.client_order_id)
@@ -277,6 +288,11 @@ def on_trade_corrected(draft: Draft, event: TradeCorrected) -> None:
     draft.alarm("trade_corrected", f"{event.client_order_id}: {event.reason}, {event.cumulative_quantity} stand")
     order = replace(order, corrected_by=(*order.corrected_by, event.execution_id))
     draft.put_order(order)
+    if is_replaced(order, event.cumulative_quantity, event.cumulative_cost):
+        draft.put_order(replace(order, correction=order.correction + 1))  # older news of it is not booked any more
+        draft.effects.append(AskBroker(f"{event.client_order_id}: {event.reason}", at_once=True))
+        return
+    draft.first_time(correction_name(order.client_order_id, len(order.corrected_by)))
     price = event.cumulative_cost / event.cumulative_quantity if event.cumulative_quantity else ZERO
     fill = OrderFilled(
         event.time_ns,
@@ -288,11 +304,10 @@ def on_trade_corrected(draft: Draft, event: TradeCorrected) -> None:
         event.cumulative_quantity,
         event.cumulative_cost,
         order.fees,
-        event.cumulative_quantity - order.filled,
+        0,
         order.correction + 1,
     )
-    if book_totals(draft, order, fill):
-        record_execution(draft, fill, ZERO)
+    book_correction(draft, order, fill)
 
 
 def on_broker_lost(draft: Draft, event: BrokerLost) -> None:

@@ -18,7 +18,10 @@ class BrokerPosition(msgspec.Struct, frozen=True):
 
 
 class Activity(msgspec.Struct, frozen=True):
-    """A line of the broker's ledger that is no fill. `kind` is its type, `amount` the change of cash in USD."""
+    """A line of the broker's ledger that is no fill. `kind` is its type, `amount` the change of cash in USD.
+
+    Of a bust or correction `order` is the client order id and `side` the side of the fill that it amends.
+    """
 
     id: str
     kind: str
@@ -28,6 +31,8 @@ class Activity(msgspec.Struct, frozen=True):
     amount: Decimal
     status: str  # executed, correct, canceled, pending, or ""
     time_ns: int
+    order: str = ""
+    side: int = 0
 
 
 class BrokerSnapshot(Event, frozen=True, tag=True):

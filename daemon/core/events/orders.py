@@ -87,7 +87,10 @@ class OrderMissing(Event, frozen=True, tag=True):
 
 
 class TradeCorrected(Event, frozen=True, tag=True):
-    """The broker amended or took back an execution. The totals are those after it; `execution_id` names it."""
+    """The broker amended or took back an execution, which `execution_id` names.
+
+    The totals are those of the order in the same message: after the amendment, or still those before it.
+    """
 
     client_order_id: str
     execution_id: str

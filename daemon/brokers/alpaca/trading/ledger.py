@@ -5,7 +5,7 @@ Pure; it sums the executions of one order and decides nothing.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping, Sequence
 from datetime import datetime
 from decimal import Decimal
 
@@ -81,6 +81,94 @@ def ledger_fill(value: object) -> LedgerFill:
         cumulative=decimal(raw.get("cum_qty"), "cum_qty"),
         filled_ns=time_ns(raw.get("transaction_time"), "transaction_time"),
     )
+
+
+AMENDING = ("canceled", "correct")  # statuses of a ledger line that takes back or changes an earlier one
+BUST, CORRECTION = "trade_bust", "trade_correct"  # the same as types of a fill
+
+
+class Amendment(msgspec.Struct, frozen=True):
+    """What a bust or a correction made of one fill of an order; `quantity` is 0 after a bust."""
+
+    fill: LedgerFill
+    before: tuple[Decimal, Decimal]  # quantity and price that stood until then
+    quantity: Decimal
+    price: Decimal
+    time_ns: int
+
+
+class Standing(msgspec.Struct, frozen=True):
+    """An order's fills by the ledger: sums of quantity and of price x quantity, as filled and as they stand now."""
+
+    filled: tuple[Decimal, Decimal]
+    stands: tuple[Decimal, Decimal]
+    amendments: tuple[Amendment, ...]
+
+
+def amends(row: Mapping[str, object]) -> bool:
+    """Return True for a FILL line that takes back or changes an earlier fill."""
+    return row.get("status") in AMENDING or row.get("type") in (BUST, CORRECTION)
+
+
+def standing(rows: Iterable[Mapping[str, object]], named: Sequence[str] = ()) -> Standing:
+    """Return what stands of one order, from all of its FILL lines.
+
+    An amending line names its fill by `previous_id`; else the only fill with its quantity is meant (of a bust also with
+    its price), or among several the one that `named` has: the executions that streams named as amended, in order.
+    Raises Malformed where a line is unreadable or the fill that it amends is not certain.
+    """
+    lines = {required_text(row, "id"): row for row in rows}
+    fills = [ledger_fill(row) for row in lines.values() if not amends(row)]
+    if sum(fill.quantity for fill in fills) != max((fill.cumulative for fill in fills), default=0):
+        raise Malformed("the order's fills are not whole: expected quantities that add up to cum_qty")
+    now = {fill.id: (fill.quantity, fill.price) for fill in fills}
+    by_id = {fill.id: fill for fill in fills}
+    names = {execution_of(fill.id): fill.id for fill in fills}
+    found, hints = [], list(named)
+    for line, row in sorted(lines.items()):
+        if amends(row):
+            bust = row.get("status") == "canceled" or row.get("type") == BUST
+            quantity, price = decimal(row.get("qty"), "qty"), decimal(row.get("price"), "price")
+            amended = _amended_by(row, now, names, quantity, price if bust else None, hints)
+            after = (Decimal(0), price) if bust else (quantity, price)
+            time = time_ns(row.get("transaction_time"), "transaction_time")
+            found.append(Amendment(by_id[amended], now[amended], *after, time))
+            now[amended] = after
+            names[execution_of(line)] = amended
+    filled = (sum(f.quantity for f in fills), sum(f.quantity * f.price for f in fills))
+    stands = (sum(q for q, _ in now.values()), sum(q * p for q, p in now.values()))
+    return Standing(_decimals(filled), _decimals(stands), tuple(found))
+
+
+def _decimals(pair: tuple[Decimal | int, Decimal | int]) -> tuple[Decimal, Decimal]:
+    return Decimal(pair[0]), Decimal(pair[1])
+
+
+def execution_of(line: str) -> str:
+    """Return the part of a line's id that names its execution: `YYYYMMDDHHMMSSmmm::` goes before it."""
+    return line.rpartition("::")[2]
+
+
+def _amended_by(
+    row: Mapping[str, object],
+    now: Mapping[str, tuple[Decimal, Decimal]],
+    names: Mapping[str, str],
+    quantity: Decimal,
+    price: Decimal | None,
+    hints: list[str],
+) -> str:
+    """Return the id of the fill that this line amends; a hint that decides is taken out."""
+    named = text(row.get("previous_id")) or text(row.get("previous_execution_id"))
+    if execution_of(named) in names:
+        return names[execution_of(named)]
+    alike = [line for line, (held, at) in now.items() if held == quantity and price in (None, at)]
+    if not named and len({now[line] for line in alike}) == 1:
+        return alike[0]
+    for hint in hints:
+        if names.get(hint) in alike:
+            hints.remove(hint)
+            return names[hint]
+    raise Malformed(f"{row.get('id')} amends a fill of its order: expected one that it can mean, found {len(alike)}")
 
 
 def order_fills(fills: Iterable[LedgerFill], client_order_id: str, now_ns: int) -> tuple[OrderFilled, ...]:

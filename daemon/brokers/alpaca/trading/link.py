@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 from daemon.brokers.alpaca import wire
 from daemon.brokers.alpaca.trading.closing import Closings
+from daemon.brokers.alpaca.trading.ledger import BUST, CORRECTION
 from daemon.brokers.alpaca.trading.own_orders import OwnOrders, Timeouts
 from daemon.brokers.alpaca.trading.report import Reporter
 from daemon.brokers.alpaca.trading.trading import TradingOrders, TradingReads
@@ -127,6 +128,9 @@ class BrokerLink:
             raise
         if isinstance(data, dict):
             self._own.remember(wire.order(data["order"]))
+            if data["event"] in (BUST, CORRECTION):
+                named = data.get("previous_execution_id") or data.get("execution_id")
+                self._reporter.name_amended(wire.text(data["order"].get("id")), wire.text(named))
         for event in events:
             self._put(event)
 

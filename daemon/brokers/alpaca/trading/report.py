@@ -6,16 +6,28 @@ would look like none; unreadable ledger lines are logged and left out.
 
 from __future__ import annotations
 
-from collections import Counter, defaultdict
+from collections import defaultdict
 from collections.abc import Callable, Iterable
 from decimal import Decimal
 from typing import TYPE_CHECKING, TypeVar
 
+import msgspec
+
 from daemon.brokers.alpaca import wire
 from daemon.brokers.alpaca.rest.errors import Refused
-from daemon.brokers.alpaca.trading.ledger import LedgerFill, activity, ledger_fill, order_fills
+from daemon.brokers.alpaca.trading.ledger import (
+    LedgerFill,
+    Standing,
+    activity,
+    amends,
+    ledger_fill,
+    order_fills,
+    standing,
+)
 from daemon.brokers.alpaca.wire import ENDED, Malformed
 from daemon.brokers.api import ClockComparison
+from daemon.core.broker.fills import correction_name
+from daemon.core.broker.ledger import AMENDED_FILL
 from daemon.core.events import Activity, BrokerOrder, BrokerPosition, BrokerReported, Funds, OrderFilled
 from strategies.kit.units import DAY_NS
 
@@ -26,10 +38,34 @@ if TYPE_CHECKING:
 
 T = TypeVar("T")
 
-AMENDING = ("canceled", "correct")  # statuses of a ledger line that takes back or changes an earlier one
 SUSPENDED = "trade_suspended_by_user"  # the account's setting `suspend_trade`
-GRID = Decimal("0.0001")  # of a cost: the average price is rounded
+GRID = Decimal("0.0001")  # of a cost
+AVERAGE_GRID = Decimal("0.000001")  # of an average price, to which the broker rounds
 READS_MAX = 3  # attempts to read a report when one of our orders filled meanwhile
+
+
+class Amended(msgspec.Struct, frozen=True):
+    """An order whose fills were amended: the ids of its lines, and its fills; None where they are not certain.
+
+    `named` are the amended executions that a stream named, `count` is the number of lines that amend.
+    """
+
+    lines: frozenset[str]
+    named: tuple[str, ...]
+    count: int
+    fills: Standing | None
+
+    def of(self, order: BrokerOrder) -> tuple[Decimal, Decimal]:
+        """Return quantity and cost that stand: the order's own, unless they still are those of before the amendment."""
+        cost = wire.cost(order.symbol, order.filled, order.average_price)
+        if self.fills is None or not _equal((order.filled, cost), self.fills.filled):
+            return order.filled, cost
+        return self.fills.stands
+
+
+def _equal(one: tuple[Decimal, Decimal], other: tuple[Decimal, Decimal]) -> bool:
+    """Return True for equal quantities and for costs that differ only because an average price is rounded."""
+    return one[0] == other[0] and abs(one[1] - other[1]) <= GRID + one[0] * AVERAGE_GRID / 2
 
 
 class Reporter:
@@ -61,7 +97,8 @@ class Reporter:
         self._given_orders: set[BrokerOrder] = set()
         self._given_fills: set[tuple[str, int]] = set()  # order id, cumulative quantity
         self._given_lines: set[tuple[str, str]] = set()  # id, status
-        self._amended: dict[str, int] = {}  # order id -> number of lines of the last ledger that amend its fills
+        self._amended: dict[str, Amended] = {}  # order id -> what the last ledger says of its amended fills
+        self._named_fills: dict[str, list[str]] = {}  # order id -> executions that a stream named as amended
         self._unreadable: set[str] = set()  # lines logged already
 
     def forget(self) -> None:
@@ -69,17 +106,25 @@ class Reporter:
         self._given_orders, self._given_fills, self._given_lines = set(), set(), set()
         self._unreadable = set()
 
+    def name_amended(self, order_id: str, execution: str) -> None:
+        """Note that a stream named this execution of an order as busted or corrected."""
+        named = self._named_fills.setdefault(order_id, [])
+        if execution and execution not in named:
+            named.append(execution)
+
     async def report(self) -> BrokerReported:
         """Read a report now. Raises RestError, Malformed."""
         await self._check.measure()
         for _ in range(READS_MAX):
+            known = {order_id: amended.lines for order_id, amended in self._amended.items()}
             asked_ns = self._clock.now_ns()
             since_ns = self._since_ns(asked_ns)
             orders = await self._orders(since_ns)
             positions = tuple([wire.position(row) for row in await self._reads.positions()])
             account = await self._reads.account()
             fills, other = await self._ledger(await self._reads.activities(since_ns), orders)
-            if _belong_together(orders, fills):
+            amended = {order_id: amended.lines for order_id, amended in self._amended.items()}
+            if _belong_together(orders, fills) and amended == known:  # else the orders were read before a correction
                 break
         return self._assemble(asked_ns, account, positions, orders, fills, other)
 
@@ -111,10 +156,55 @@ class Reporter:
         for fill in self._readable(rows, ledger_fill):
             fills[fill.order_id].append(fill)
         self._names = {order_id: await self._name(order_id) for order_id in orders.keys() | fills.keys()}
-        amended = Counter(wire.text(row.get("order_id")) for row in rows if row.get("status") in AMENDING)
+        of_order: dict[str, list[Raw]] = defaultdict(list)
+        for row in rows:
+            of_order[wire.text(row.get("order_id"))].append(row)
+        amended = {order_id: lines for order_id, lines in of_order.items() if any(map(amends, lines))}
         ours = {name for name in fills if name not in amended and self._is_ours(self._names[name])}
-        self._amended = {name: count for name, count in amended.items() if name in orders}
-        return {order_id: fills[order_id] for order_id in ours}, self._readable(rest, activity)
+        self._amended = {
+            order_id: await self._amended_fills(order_id, lines)
+            for order_id, lines in amended.items()
+            if self._is_ours(self._names.get(order_id, ""))
+        }
+        other = self._readable(rest, activity) + self._amending_lines()
+        return {order_id: fills[order_id] for order_id in ours}, other
+
+    async def _amended_fills(self, order_id: str, rows: list[Raw]) -> Amended:
+        """Read all fills of an order when the ledger has a new line of it, and one amends a fill."""
+        lines = frozenset(wire.text(row.get("id")) for row in rows)
+        known, named = self._amended.get(order_id), tuple(self._named_fills.get(order_id, ()))
+        if known is not None and (known.lines, known.named) == (lines, named):
+            return known
+        count = sum(map(amends, rows))
+        try:
+            return Amended(lines, named, count, standing(await self._reads.order_fills(order_id), named))
+        except Malformed as odd:
+            self._log_unreadable(order_id, odd)
+            return Amended(lines, named, count, None)
+
+    def _amending_lines(self) -> list[Activity]:
+        """Return what each bust and correction changes, for orders that the journal forgot."""
+        found = []
+        for order_id, of_order in self._amended.items():
+            for number, amended in enumerate(of_order.fills.amendments if of_order.fills else (), 1):
+                (had, paid), fill = amended.before, amended.fill
+                multiplier = 100 if wire.is_option(fill.symbol) else 1
+                change = amended.quantity * amended.price - had * paid
+                found.append(
+                    Activity(
+                        id=correction_name(self._names[order_id], number),
+                        kind=AMENDED_FILL,
+                        symbol=fill.symbol,
+                        quantity=fill.side * (amended.quantity - had),
+                        price=amended.price,
+                        amount=-fill.side * change * multiplier,
+                        status="",
+                        time_ns=amended.time_ns,
+                        order=self._names[order_id],
+                        side=fill.side,
+                    )
+                )
+        return found
 
     async def _name(self, order_id: str) -> str:
         """Return the client order id; fills do not carry it, and an order queued days ago is not in the listing."""
@@ -199,25 +289,25 @@ class Reporter:
         return tuple(sorted(found, key=lambda fill: (fill.filled_ns, fill.cumulative_quantity)))
 
     def _corrections(self, orders: dict[str, BrokerOrder], now_ns: int) -> tuple[OrderFilled, ...]:
-        """Return the figures of each amended order of ours, in case the stream missed it; in every report."""
+        """Return what stands of each amended order of ours, in case the stream missed it; in every report."""
         found = []
-        for order_id, count in sorted(self._amended.items()):
-            order = orders[order_id]
-            if self._is_ours(order.client_order_id) and (order.average_price is not None or not order.filled):
-                price = order.average_price or Decimal(0)
+        for order_id, amended in sorted(self._amended.items()):
+            order = orders.get(order_id)
+            if order is not None and (order.average_price is not None or not order.filled):
+                filled, cost = amended.of(order)
                 found.append(
                     OrderFilled(
                         now_ns,
                         client_order_id=order.client_order_id,
                         symbol=order.symbol,
                         side=order.side,
-                        price=price,
+                        price=cost / filled if filled else Decimal(0),
                         filled_ns=now_ns,
-                        cumulative_quantity=int(order.filled),
-                        cumulative_cost=(price * order.filled).quantize(GRID),
+                        cumulative_quantity=int(filled),
+                        cumulative_cost=cost,
                         cumulative_fees=Decimal(0),
                         quantity=0,
-                        correction=count,
+                        correction=len(amended.fills.amendments) if amended.fills else amended.count,
                     )
                 )
         return tuple(found)

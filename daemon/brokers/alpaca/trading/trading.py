@@ -97,10 +97,18 @@ class TradingReads:
 
     async def activities(self, after_ns: int) -> list[Raw]:
         """Return the ledger's lines after `after_ns` (exclusive), oldest first, each once."""
+        return await self._activities({"after": time_text(after_ns)})
+
+    async def order_fills(self, order_id: str) -> list[Raw]:
+        """Return the ledger's FILL lines of one order, however old, oldest first, each once."""
+        rows = await self._activities({"activity_types": "FILL", "order_id": order_id})
+        return [row for row in rows if row.get("order_id") == order_id and row.get("activity_type") == "FILL"]
+
+    async def _activities(self, asked: Raw) -> list[Raw]:
         found: dict[str, Raw] = {}
         token: str | None = None
         for _ in range(PAGES_MAX):
-            query = {"after": time_text(after_ns), "direction": "asc", "page_size": 100, "page_token": token}
+            query = {**asked, "direction": "asc", "page_size": 100, "page_token": token}
             page = a_list(await self._client.get("/account/activities", query), "activities")
             new = {text(row.get("id")): row for row in page if text(row.get("id")) not in found}
             found |= new

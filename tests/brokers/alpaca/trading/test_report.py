@@ -149,6 +149,54 @@ async def test_an_order_whose_fill_was_busted_is_told_by_its_figures_alone() -> 
     assert [(fill.correction, fill.cumulative_quantity) for fill in after.fills] == [(1, 0)]  # where nobody heard it
 
 
+async def test_a_correction_that_its_order_does_not_show_is_told_by_the_fill_that_it_names() -> None:
+    async with desk(rules=Rules(fill_sizes=(9, 9))) as it:
+        making = reporter(it)
+        await filled(it, buy(quantity=2))
+        (price,) = [order.average_price for order in (await making.report()).ended_orders]
+        assert price is not None
+        it.server.faults.add("trade_correct", shift="3.50", order_kept=True)  # 2 x 3.50 x 100 = 700 USD
+        await eventually(lambda: len(it.server.account.activities) == 2)
+        after = await making.report()
+        again = await making.report()
+    for report in (after, again):
+        (fill,) = report.fills
+        assert (fill.correction, fill.cumulative_quantity, fill.cumulative_cost) == (1, 2, 2 * price + 7)
+    (line,) = after.activities  # for a journal that forgot the order
+    assert (line.kind, line.order, line.side) == ("AMENDED_FILL", NAME, 1)
+    assert (line.quantity, line.amount, line.id) == (Decimal(0), Decimal(-700), f"{NAME} corrected 1")
+
+
+async def test_a_bust_that_its_order_does_not_show_takes_the_fill_back() -> None:
+    async with desk(rules=Rules(fill_sizes=(9, 9))) as it:
+        making = reporter(it)
+        await filled(it, buy(quantity=2))
+        (price,) = [order.average_price for order in (await making.report()).ended_orders]
+        assert price is not None
+        it.server.faults.add("trade_bust", order_kept=True)
+        await eventually(lambda: not it.server.account.positions)
+        after = await making.report()
+    assert [(fill.correction, fill.cumulative_quantity, fill.cumulative_cost) for fill in after.fills] == [
+        (1, 0, Decimal(0))
+    ]
+    assert [(line.quantity, line.amount) for line in after.activities] == [(Decimal(-2), 200 * price)]
+
+
+async def test_a_correction_of_an_order_of_long_ago_is_told_with_what_it_changes() -> None:
+    async with desk(rules=Rules(fill_sizes=(9, 9))) as it:
+        await filled(it, buy(quantity=2))
+        next_week = Clock.real(lambda: it.server.clock.now_ns() + 7 * DAY_NS)
+        it.server.faults.add("trade_correct", shift="3.50")
+        await eventually(lambda: len(it.server.account.activities) == 2)
+        amended = it.server.account.activities[-1]
+        object.__setattr__(amended, "time_ns", amended.time_ns + 7 * DAY_NS)
+        report = await reporter_at(it, next_week).report()
+    assert (report.ended_orders, report.fills) == ((), ())
+    assert [(line.order, line.quantity, line.amount) for line in report.activities] == [
+        (NAME, Decimal(0), Decimal(-700))
+    ]
+
+
 async def test_a_ledger_line_that_cannot_be_read_is_told_once_and_left_out() -> None:
     async with desk() as it:
         told = Told()

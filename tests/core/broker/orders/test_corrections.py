@@ -11,8 +11,9 @@ import pytest
 from msgspec.structs import replace
 
 from daemon.core import events as ev
+from daemon.core.effects import AskBroker
 from daemon.core.orders import PARTIAL
-from tests.support.core.account import Account, agreed, at_broker
+from tests.support.core.account import Account, agreed, at_broker, line
 from tests.support.core.desk import CALL, EXIT, alarms, sent
 from tests.support.core.lost_orders import asked, rows, submitted
 
@@ -107,6 +108,73 @@ def test_a_corrected_order_s_totals_are_set_as_found_also_when_they_are_less() -
     more = replace(found, filled=Decimal(9))
     d.put(ev.OrderFound(d.at(4), more))
     assert (d.held, d.state.book.cash, d.order(name).correction) == ({CALL: 9}, Decimal(8110), 2)
+
+
+def test_a_correction_that_its_order_does_not_show_is_booked_by_the_fill_that_it_names() -> None:
+    d = at_broker(account := Account())
+    name = submitted(d, account)
+    d.put(account.fill(name, 9, "2.00", d.at(1)))
+    told = ev.TradeCorrected(d.at(2), name, "x1", 9, Decimal(18), "trade_correct")  # the order shows 9 at 2.00 still
+    effects = d.put(told)
+    assert (alarms(effects), [e.at_once for e in effects if isinstance(e, AskBroker)]) == (["trade_corrected"], [True])
+    account.cash -= 700  # the broker's books have the new price, 9 x 2.7777... = 25.00 USD a share
+    stands = ev.OrderFilled(d.at(3), name, CALL, 1, Decimal(2), d.at(3), 9, Decimal(25), Decimal(0), 0, 1)
+    account.fills[:] = [stands]
+    for minute in (3, 4, 35, 40):
+        agreed(d, account, minute)
+        d.put(account.found(name, d.at(minute, 30)))  # a look-up, with the order's old figures
+        assert (d.state.book.cash, d.held, d.halted()) == (Decimal(7500), {CALL: 9}, "")
+    assert rows(d) == [(0, 9), (2, 9)]
+
+
+@pytest.mark.parametrize(
+    ("side", "held", "quantity", "amount", "cost", "gain"),
+    [
+        (1, 9, 0, "-700", "25", "0"),  # a purchase of 9 at 2.00, still held: it cost more
+        (1, 9, -4, "800", "10", "0"),  # 4 of them were busted
+        (1, 9, -9, "1700", None, "-100"),  # all; what came back is not all that was paid
+        (1, 0, 0, "-700", None, "-700"),  # not held any more
+        (-1, 9, 0, "-700", "18", "-700"),  # a sale brought less
+        (-1, 0, 4, "-880", "8.80", "0"),  # a sale was busted: its contracts are back
+    ],
+)
+def test_a_correction_of_an_order_of_an_earlier_day_is_booked_once(
+    side: int, held: int, quantity: int, amount: str, cost: str | None, gain: str
+) -> None:
+    d = at_broker(account := Account())
+    if held:
+        d.put(account.fill(submitted(d, account), 9, "2.00", d.at(1)))
+        agreed(d, account, 1, 5)
+    before = d.state.book
+    older = replace(
+        line("AMENDED_FILL", CALL, quantity, amount, status=""), order="e1-pointer-0-0-0", side=side, id="older 1"
+    )
+    account.book(older)
+    left = held + quantity
+    account.positions.pop(CALL, None)
+    if left:
+        account.positions[CALL] = (left, Decimal(2))
+    agreed(d, account, 2)
+    agreed(d, account, 3)
+    position = d.state.book.positions.get(CALL)
+    assert (position.cost if position is not None else None) == (None if cost is None else Decimal(cost))
+    assert d.state.book.realized - before.realized == Decimal(gain)
+    assert (alarms(d.effects).count("trade_corrected"), d.halted()) == (1, "")
+
+
+def test_a_correction_that_was_booked_while_its_order_was_known_is_not_booked_again_later() -> None:
+    d = at_broker(account := Account())
+    name = submitted(d, account)
+    d.put(account.fill(name, 9, "2.00", d.at(1)))
+    d.put(ev.TradeCorrected(d.at(2), name, "x1", 9, Decimal(25), "trade_correct"))
+    d.state = replace(d.state, closed={}, orders={})  # as a later session has it
+    late = replace(line("AMENDED_FILL", CALL, 0, "-700", status=""), order=name, side=1, id=f"{name} corrected 1")
+    account.fills.clear()
+    account.orders.clear()
+    account.cash -= 700
+    account.lines.append(late)
+    agreed(d, account, 5)
+    assert d.state.book.cash == Decimal(7500)
 
 
 def test_a_wholly_busted_order_holds_nothing() -> None:
