@@ -17,6 +17,7 @@ from typing import Any
 
 import msgspec
 
+from daemon.core.draft import wording
 from daemon.experience.experience import FIELDS, Experience, to_entry
 from daemon.experience.link import GROUP, RedisError, ResponseError
 from daemon.experience.of_journal import Experiences
@@ -33,7 +34,9 @@ BATCH = 256  # entries in one transaction
 IDLE_S = 0.5  # between two looks at a journal without news
 TIDY_S = 5.0  # between two trims, each with a checkpoint
 WAIT_FIRST_S, WAIT_MOST_S = 0.5, 30.0
+QUIET_S = 600.0  # a problem that comes again sooner is the same one: a server that stays full takes a few entries
 CHECKPOINT = "publisher.json"
+_IN_PIPELINE = " of pipeline caused error: "  # how the library words a request that failed within a transaction
 
 
 class Mark(msgspec.Struct, frozen=True):
@@ -65,14 +68,16 @@ class Publisher:
         self._sent = 0  # the newest row that the stream has
         self._checked = False  # whether the stream is known to end at `_sent`
         self._exists = False
-        self._failures, self._problem = 0, ""
+        self._failures = 0
+        self._problems: dict[str, float] = {}  # by kind when it was met last, seconds of the steady clock
+        self._delayed = False  # one was logged since the last turn that went well
         self._tidied = 0.0
         self.published = 0
 
     @property
     def caught_up(self) -> bool:
         """Whether all experience of the journal is in the stream, as far as known."""
-        return self._walk is not None and self._walk.caught_up and not self._waiting and not self._problem
+        return self._walk is not None and self._walk.caught_up and not self._waiting and not self._failures
 
     @property
     def row(self) -> int:
@@ -95,9 +100,9 @@ class Publisher:
             return 0.0
         except (RedisError, StreamForeign, JournalError, sqlite3.Error, OSError, KeyError, ValueError) as error:
             return self._failed(error)
-        if self._problem:
+        if self._delayed:
             self._log("experience_resumed", row=self._sent)
-        self._failures, self._problem = 0, ""
+        self._failures, self._delayed = 0, False
         return IDLE_S if idle and not self._waiting else 0.0
 
     def close(self) -> None:
@@ -237,13 +242,16 @@ class Publisher:
     # --- failures -----------------------------------------------------------------------------------------------------
 
     def _failed(self, error: Exception) -> float:
-        """Log a new problem once; returns the wait before the next attempt."""
+        """Log a problem whose kind was not met for `QUIET_S`; returns the wait before the next attempt."""
         self._checked, self._tidied = False, 0.0
         self._failures += 1
-        text = str(error)
-        if text != self._problem:
+        text = str(error).rpartition(_IN_PIPELINE)[2]  # before it are the request's rows and bytes
+        kind = f"{type(error).__name__} {wording(text)}"
+        now = time.monotonic()
+        if now - self._problems.get(kind, -QUIET_S) >= QUIET_S:
             self._log("experience_delayed", problem=text)
-        self._problem = text
+            self._delayed = True
+        self._problems[kind] = now
         return back_off_s(self._failures, WAIT_FIRST_S, WAIT_MOST_S)
 
     def _forget(self) -> None:

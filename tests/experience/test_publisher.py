@@ -8,6 +8,7 @@ import shutil
 import signal
 import subprocess
 import sys
+from collections import deque
 from collections.abc import Iterator
 from functools import partial
 from pathlib import Path
@@ -260,6 +261,42 @@ def test_a_full_redis_keeps_what_it_has_and_takes_the_rest_once_the_trainer_has_
     client.config_set("maxmemory", 0)
     publish_all(publisher)
     assert [experience for experience, _ in entries(client)] == walked(state)[3:]
+
+
+def test_a_full_redis_is_reported_once_however_often_it_refuses_other_rows(
+    publisher: Publisher, client: Any, state: Path, logged: Logged, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(publisher_module, "BATCH", 5)
+    monkeypatch.setattr("daemon.experience.walk.ROWS_AT_ONCE", 60)
+    sent, send = list[int](), publisher._send
+
+    def five() -> None:
+        """Redis takes one batch, then it is full."""
+        client.config_set("maxmemory", 0)
+        before, publisher._waiting = publisher._waiting, deque(list(publisher._waiting)[:5])
+        send()
+        publisher._waiting = deque(list(before)[5:])
+        sent.append(publisher.row)
+        client.config_set("maxmemory", 1)
+        send()
+
+    monkeypatch.setattr(publisher, "_send", five)
+    for _ in range(6):
+        publisher.turn()
+    client.config_set("maxmemory", 0)
+    assert len(set(sent)) == 6  # another row was the first to be refused, each time
+    (line,) = logged.lines("experience_delayed")
+    assert line["problem"].endswith("command not allowed when used memory > 'maxmemory'.")
+    assert "XADD" not in line["problem"]
+    monkeypatch.setattr(publisher, "_send", send)
+    publish_all(publisher)
+    assert [line["event"] for line in logged.lines()] == ["experience_delayed", "experience_resumed"]
+    client.delete(STREAM)
+    for _ in range(4):  # a foreign stream that the journal never reaches, while the journal grows
+        client.xadd(STREAM, {b"x": b"y"}, id=f"{client.incr('n') + 100_000}-0")
+        publisher._checked = False
+        publisher.turn()
+    assert len(logged.lines("experience_delayed")) == 2
 
 
 def acknowledge(client: Any, rows: list[int], number: int) -> None:
