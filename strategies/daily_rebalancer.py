@@ -7,6 +7,7 @@ arguments only; there is no cache.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from decimal import Decimal
 from math import inf, isnan
 from operator import itemgetter
 
@@ -62,6 +63,7 @@ WEEKDAY = 752  # 0 Monday to 4 Friday
 TRADABLE = slice(753, 803)  # 1, or 0: halted, missing, delisted, too little history
 WIDTH = 803
 HISTORY_BARS = 400  # W
+UNIT_USD = 10_000  # that an action of 1 buys on a desk whose configuration names nothing else
 
 SPEC = DailySpec(
     name="daily_rebalancer",
@@ -255,7 +257,7 @@ STRATEGY = StrategyEntry(
     DECLARATION,
     desk="rebalancer",
     training="training.desks.daily.rebalancer:KIND",
-    defaults=defaults_of_days(SPEC.capital_usd),
+    defaults={**defaults_of_days(SPEC.capital_usd), "basket": {"notional_per_unit_usd": Decimal(UNIT_USD)}},
     table=feature_table,
     columns=columns_of,
 )

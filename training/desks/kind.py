@@ -291,13 +291,16 @@ class Procedure(Protocol):
 class Passive:
     """The policy of a strategy that takes no skill, and how a network plays it: by the biases of its last layer.
 
-    A strategy with a procedure of its own makes it `of` a trained policy, with the same outputs.
+    Where no constant answer plays it, a `rule` does, and the biases are only where training begins. A strategy with a
+    procedure of its own makes it `of` a trained policy, with the same outputs.
     """
 
     words: str  # what it does
     layer: str = ""  # the last one of a learner, by its name
     biases: tuple[float, ...] = ()
     of: Callable[[nn.Module], nn.Module] | None = None
+    rule: Callable[[Trading], nn.Module] | None = None  # under a desk's rules
+    variant: str = ""  # that it plays by; "": the one of what is trained
 
     @torch.no_grad()
     def begin(self, network: Any) -> None:

@@ -69,10 +69,11 @@ def exported(
 
     trial = study.headline[-1]
     learnt = p.folds[-1].train if refit is None else tuple(p.data.days)
+    span = p.span if instead is None else p.passive_span
     policy = instead or refit or policy
     with phase("distributions of the training sessions"):
-        watched = p.data.watch(policy, p.span(learnt, study.reward))
-    rules = p.kind.rules(p.span(p.folds[-1].test, study.reward))
+        watched = p.data.watch(policy, span(learnt, study.reward))
+    rules = p.kind.rules(span(p.folds[-1].test, study.reward))
     release = Release(
         training=study.data
         if refit is None
@@ -109,7 +110,7 @@ def _learned(record: RunRecord, study: Study, *, unproven: bool = False) -> dict
 def _of_passive(record: RunRecord, study: Study, policy: nn.Module) -> dict[str, Any]:
     """The figures of the passive policy on the last fold's test sessions, and of what was learned."""
     p = record.prepared
-    tested = p.data.test(policy, p.span(p.folds[-1].test, study.reward))
+    tested = p.data.test(policy, p.passive_span(p.folds[-1].test, study.reward))
     return {
         "exported": "passive",
         "test": record.metrics(tested.sessions),

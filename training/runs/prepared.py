@@ -47,6 +47,11 @@ class Prepared:
         """These sessions for a player of this variant, the headline's where none is given."""
         return Span(dates, variant or self.settings.rewards[0], self.trading)
 
+    def passive_span(self, dates: Sequence[str], variant: str) -> Span:
+        """These sessions for the passive policy of what plays them by this variant: by its own, where it has one."""
+        own = "" if self.kind.passive is None else self.kind.passive.variant
+        return self.span(dates, own or variant)
+
     def policy(self, request: Request, weights: Mapping[str, Any]) -> nn.Module:
         """The module that is exported, raw observations to answers, with these weights of its network."""
         return self.kind.policy(request.network, request.seed, weights)
@@ -80,6 +85,8 @@ class Prepared:
             return None
         if self.kind.passive.of is not None:
             return None if trained is None else self.kind.passive.of(trained)
+        if self.kind.passive.rule is not None:
+            return self.kind.passive.rule(self.trading)
         learner: Any = self.data.network(network, 0, train)
         self.kind.passive.play(learner)
         return self.kind.policy(network, 0, learner.state_dict())

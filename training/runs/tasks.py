@@ -99,7 +99,7 @@ def _passive_validation(prepared: Prepared, request: Request, fold: Fold) -> Pla
     passive = prepared.passive(request.network, fold.train)
     if passive is None:
         return PlayResult(())
-    return PlayResult(prepared.data.evaluator(prepared.span(fold.validate, request.reward), "cpu")(passive))
+    return PlayResult(prepared.data.evaluator(prepared.passive_span(fold.validate, request.reward), "cpu")(passive))
 
 
 def _validate_lead(prepared: Prepared, trained: Trained, held: PlayResult) -> float:
@@ -147,9 +147,10 @@ def mean_one(prepared: Prepared, of: Together, flag: Flag, emit: Emit) -> Trial:
     policy, fold = prepared.mean_policy(of.requests, weights), prepared.folds[first.fold]
     passive = prepared.passive(first.network, fold.train)
     validated, tested = (prepared.span(dates, first.reward) for dates in (fold.validate, fold.test))
+    beside = prepared.passive_span(fold.validate, first.reward)
     with reported(of.name, emit), phase("the mean of the seeds"):
-        play = prepared.data.evaluator(validated, "cpu")
-        validate, held = play(policy), () if passive is None else play(passive)
+        validate = prepared.data.evaluator(validated, "cpu")(policy)
+        held = () if passive is None else prepared.data.evaluator(beside, "cpu")(passive)
         test = prepared.data.test(policy, tested)
     found = Trial(
         fold=first.fold,

@@ -12,7 +12,8 @@ from torch import nn
 from strategies import daily_rebalancer
 from strategies.kit.contract import Float32Array
 from training.desks.daily import baselines, claims, random_traders
-from training.desks.daily.markets.rebalancer import VARIANTS, RebalancerMarket, unit_usd
+from training.desks.daily.markets.rebalancer import NOTIONAL, VARIANTS, RebalancerMarket, unit_usd
+from training.desks.daily.networks.equal_money import EqualMoney
 from training.desks.daily.networks.rebalancer import IDENTITY, RebalancerActorCritic, fit_scaling
 from training.desks.daily.play import RandomRebalancer, play_rebalancer
 from training.desks.daily.task_data import DailyTaskData, funds_beside, on_cpu
@@ -169,9 +170,11 @@ KIND = TrainingKind(
     walk=Walk(SESSIONS_A_YEAR, SESSIONS_A_YEAR, SESSIONS_A_YEAR, PURGE, years=True),
     starts=STARTS,
     passive=Passive(
-        "buys all 50 stocks alike until the cash is spent, and holds them",
+        "buys each of the 50 stocks for the same money, and holds them",
         "policy.actor.4",
         (BIAS,) * len(daily_rebalancer.SPEC.actions),
+        rule=lambda trading: EqualMoney(float(unit_usd(trading, NOTIONAL))),
+        variant=NOTIONAL,
     ),
     split=Split((2010, 2019), (2020, 2020), (2021, 2022)),
     compounds=True,

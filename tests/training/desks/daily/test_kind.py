@@ -92,7 +92,7 @@ def test_a_session_is_decided_on_once_the_strategy_has_its_bars(
 ) -> None:
     assert list(stocks.days) == list(days("2020-01-02", "2021-12-31", 430))[400:]
     assert next(iter(funds.days)) == days("2013-01-02", "2022-12-30")[252]
-    assert described(stocks, stock_file.name, "sip", Fold(("a",), ("b",), ("c", "d"))).sessions == 4
+    assert described(stocks, stock_file.name, "sip", Fold(("a",), ("b",), ("c", "d")), "").sessions == 4
 
 
 def test_tests_are_years_from_the_end_and_a_short_file_is_split_with_a_line_that_says_so(

@@ -14,7 +14,17 @@ import torch
 from torch import Tensor
 
 from daemon.core.limits import Trading
-from strategies.daily_rebalancer import CASH, CLOSES, HOLDINGS, INDICATOR_COLUMNS, TRADABLE, VALUE, WEEKDAY, WIDTH
+from strategies.daily_rebalancer import (
+    CASH,
+    CLOSES,
+    HOLDINGS,
+    INDICATOR_COLUMNS,
+    TRADABLE,
+    UNIT_USD,
+    VALUE,
+    WEEKDAY,
+    WIDTH,
+)
 from training.desks.daily.episodes import Course
 from training.desks.daily.markets.layout import Layout
 from training.desks.daily.share_accounts import MICRO, ShareAccounts, check_span, price_rows
@@ -23,9 +33,8 @@ from training.rl.draws import uniform
 from training.rl.presets import AS_THE_DESK, Practice
 from training.rl.protocols import Step
 
-VARIANTS = ("shares", "notional")
+SHARES, NOTIONAL = VARIANTS = ("shares", "notional")
 FILLS = ("next_open", "same_close")
-NOTIONAL_USD = Decimal(10_000)  # of one unit of action in the variant `notional`, where the configuration names none
 REWARD = 1e-4  # of a US dollar
 
 
@@ -162,4 +171,4 @@ def market_returns(table: DailyTable, first: int, last: int) -> np.ndarray[Any, 
 
 def unit_usd(trading: Trading, variant: str) -> Decimal:
     """USD of one unit of action: 0 in the variant `shares`, which counts shares."""
-    return (trading.basket.notional_per_unit_usd or NOTIONAL_USD) if variant == "notional" else Decimal(0)
+    return (trading.basket.notional_per_unit_usd or Decimal(UNIT_USD)) if variant == NOTIONAL else Decimal(0)
