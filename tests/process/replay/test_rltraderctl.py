@@ -243,6 +243,7 @@ def test_halt_and_resume_are_journaled_with_reason_and_person_and_hold_for_the_n
         "reason": "operator",
         "detail": "[/red] lunch [bold]",
         "who": ann,
+        "strategy": False,
     }
     halted = desk.run(state)
     assert halted.failure is None

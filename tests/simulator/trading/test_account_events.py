@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import warnings
 from decimal import Decimal
+from typing import Any
 
 from simulator.faults import Faults
 from simulator.server import DEFAULT_KEY, DEFAULT_SECRET
@@ -72,7 +73,13 @@ def test_a_line_of_any_kind_moves_its_cash_and_its_shares() -> None:
         submitted(client, buy("SPY", 4))  # 2000.04
         at_ns = OPEN_NS + 11 * MINUTE_NS
         faults.add("ledger_line", activity_type="WH", amount="-3.10", from_ns=at_ns)
-        reo = {"activity_type": "REO", "activity_sub_type": "REOSC", "symbol": "SPY", "quantity": "-1", "amount": "510"}
+        reo: dict[str, Any] = {
+            "activity_type": "REO",
+            "activity_sub_type": "REOSC",
+            "symbol": "SPY",
+            "quantity": "-1",
+            "amount": "510",
+        }
         faults.add("ledger_line", from_ns=at_ns + MINUTE_NS, **reo)
         faults.add("ledger_line", activity_type="JNLS", symbol="SPY", quantity="2", from_ns=at_ns + 2 * MINUTE_NS)
         for minute in (11, 12, 13):

@@ -47,7 +47,8 @@ def table(closes: Floats, first: Sequence[int] = (0,) * STOCKS) -> DailyTable:
 def wandering(days: int) -> Floats:
     """Closes around `PRICES`, a hundredth up or down a day."""
     steps = np.random.default_rng(4).normal(0.0, 0.01, (days, STOCKS))
-    return PRICES * np.exp(steps.cumsum(axis=0))
+    closes: Floats = PRICES * np.exp(steps.cumsum(axis=0))
+    return closes
 
 
 def money(closes: Floats, days: int, first: Sequence[int] = (0,) * STOCKS) -> tuple[Floats, list[int], list[float]]:
