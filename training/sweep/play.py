@@ -1,4 +1,4 @@
-"""The cells of a sweep: in each the policy plays all sessions under its rules."""
+"""The cells of a sweep: in each the policy plays all sessions under its rules, on one account, as a dry run does."""
 
 from __future__ import annotations
 
@@ -16,6 +16,7 @@ from training.rl.pool import Emit, Flag, Stopped, work_through
 from training.rl.ray_cluster import connected
 from training.rl.ray_pool import ClusterPool
 from training.runs.desk_rules import trading_of
+from training.study.evaluation import figures
 from training.sweep.cells import Cell
 from training.sweep.grid import Value
 from training.sweep.ready import Ready, make_same
@@ -30,8 +31,10 @@ def play_cell(ready: Ready, rules: Mapping[str, Value], flag: Flag, emit: Emit) 
     data: Any = ready.data
     if any(field.name == "ready" for field in dataclasses.fields(data)):
         data = dataclasses.replace(data, ready={})  # prepared desks depend on the rules that they were made with
-    played = data.test(Exported(ready.version.policy).eval(), Span(ready.dates, ready.variant, trading))
-    found, capital = data.figures(played.sessions), float(ready.trading.paper.cash_usd)
+    span = Span(ready.dates, ready.variant, trading)
+    (played,) = data.relay([Exported(ready.version.policy).eval()], [span]).folds
+    capital = float(ready.trading.paper.cash_usd)
+    found = figures(played.sessions, capital, compounds=True)
     cell = Cell(
         rules=dict(rules),
         returns=tuple(session_returns(played.sessions, capital).tolist()),

@@ -2,14 +2,21 @@
 
 from __future__ import annotations
 
+import json
 import shutil
 import threading
+from contextlib import closing
 from dataclasses import replace
 from pathlib import Path
 
 import msgspec
 import pytest
 
+from daemon.cli import daemon
+from daemon.core.session import new_york_text
+from daemon.journal.journal import FILE
+from daemon.journal.reader import JournalReader
+from daemon.journal.trades import Wanted, read_trades
 from strategies.kit.synthetic import synthetic_sessions
 from tests.support.paths import REPOSITORY
 from tests.support.training.made_up import sessions, write_csv
@@ -66,6 +73,30 @@ def test_each_cell_is_played_by_its_own_rules(swept: Swept) -> None:
     for never in (cells[390, "0"], cells[390, "3"]):
         assert (never.trades, never.returns) == (0, (0.0, 0.0))
         assert never.denials["near_open"] > 0
+
+
+def test_a_sweep_and_a_dry_run_of_one_span_close_the_same_trades(
+    asked: Asked, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Over sessions in which losses in a row, a daily loss and a drawdown end the trading, also beyond a session."""
+    bars = write_csv(tmp_path / "walk.csv", synthetic_sessions(3, sessions(30)))
+    axes = (axis_of(f"{COMMISSION}=0.65,3"),)
+    store = shutil.copytree(asked.store, tmp_path / "store")  # whose ledger gets a line
+    cells = replace(asked, bars=bars, store=store, axes=axes, first="2000-01-01", folder=tmp_path / "out")
+    swept, _ = run_sweep(cells, lambda _: None)
+    state = tmp_path / "state"
+    line = ["--dry-run", "--bars", str(bars), "--state-dir", str(state), "--models-dir", str(store)]
+    capsys.readouterr()
+    assert daemon.main(line) == 0
+    dry = json.loads(capsys.readouterr().out.splitlines()[-1])
+    with closing(JournalReader(state / FILE)) as reader:
+        closed = [new_york_text(t.left_ns)[:10] for t in read_trades(reader, Wanted()).trades if t.left_ns is not None]
+    assert min(closed) == swept.first  # before it no option had a quote
+    assert (swept.configured.trades, dry["halted"]) == (len(closed), "daily_loss")
+    unquoted = dry["denials"].pop("no_quote")  # of the sessions before
+    assert (swept.configured.denials, unquoted > 0) == (dry["denials"], True)
+    assert {"consecutive_losses", "drawdown", "halted"} <= dry["denials"].keys()
+    assert swept.configured.net_return == pytest.approx(dry["equity_usd"] / 10_000 - 1)
 
 
 def test_cells_after_a_line_that_a_kill_cut_off_are_kept_and_those_of_other_code_are_not(
