@@ -87,6 +87,12 @@ KINDS: dict[str, str] = {
     "update_replayed": "new and the fill are sent again, `copies` (1) times, with the same execution ids",
     "update_lost": "the update is never sent",
     "update_late": "the update is sent `delay_s` (10) simulated seconds late",
+    # the stream of activities: context key, activity_type
+    "activity_refused": "the stream of activities is refused with `status` (404), as for keys that may not",
+    "activity_dropped": "the stream of activities is cut before this line",
+    "activity_late": "the line is sent `seconds` (1) late on the stream of activities, and all after it",
+    "activity_garbage": "`text` instead of the line on the stream of activities",
+    "activity_doubled": "the line is sent twice on the stream of activities",
     # the account, each taken as soon as it is armed: context key
     "trade_bust": "the last fill is busted: the book is turned back, a trade_bust update and a canceled row follow",
     "trade_correct": "the last fill's price is corrected by `shift` (-0.01) USD; by `order_kept` not in its order",

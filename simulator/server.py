@@ -21,15 +21,23 @@ from simulator.data import rest as data_rest
 from simulator.data import stream as data_stream
 from simulator.faults import NESTED, Fault, Faults
 from simulator.prices.market import Market
+from simulator.trading import activity_stream, trade_stream
 from simulator.trading import rest as trading_rest
-from simulator.trading import trade_stream
 from simulator.trading.account import Account
 from simulator.trading.matching import Matching
 from simulator.trading.refusals import Refused
 from simulator.trading.trade_stream import TradeStream
 from strategies.kit.units import MINUTE_NS, SECOND_NS
 
-STREAM_PATHS = ("/stream", "/v2/sip", "/v2/iex", "/v2/test", "/v1beta1/indicative", "/v1beta1/opra")
+STREAM_PATHS = (
+    activity_stream.PATH,
+    "/stream",
+    "/v2/sip",
+    "/v2/iex",
+    "/v2/test",
+    "/v1beta1/indicative",
+    "/v1beta1/opra",
+)
 DATA_PREFIXES = ("/v2/stocks", "/v1beta1/")
 HTML_ERROR = "<html><head><title>502 Bad Gateway</title></head><body>502 Bad Gateway</body></html>"
 DEFAULT_KEY = "PKTEST00000000000000"
@@ -164,7 +172,7 @@ class AlpacaServer:
         self.faults.now_ns = self.clock.now_ns
         self.faults.exposed = self.exposed
         app = web.Application(middlewares=[self._middleware], client_max_size=2**24)
-        for module in (trading_rest, trade_stream, data_stream, data_rest, contracts_rest):
+        for module in (trading_rest, trade_stream, activity_stream, data_stream, data_rest, contracts_rest):
             app.router.add_routes(module.routes(self))
         self._runner = web.AppRunner(
             app, access_log=None, shutdown_timeout=0.1, handler_cancellation=True, keepalive_timeout=KEEP_S

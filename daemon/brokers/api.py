@@ -215,6 +215,18 @@ class ShortSales:
 
 
 @dataclass(frozen=True, slots=True)
+class LedgerStream:
+    """Whether a stream of the ledger's lines answers these keys: `problem` says why not, "" that it does.
+
+    Of its `lines` of some time, `same` bear the ledger's own ids.
+    """
+
+    problem: str
+    lines: int
+    same: int
+
+
+@dataclass(frozen=True, slots=True)
 class BrokerClock:
     """The broker's time, and its market. `next_open_ns` is 0 when unknown."""
 
@@ -244,6 +256,9 @@ class Admin(Protocol):
 
     async def short_sales(self) -> ShortSales:
         """Return whether the account may sell short."""
+
+    async def ledger_stream(self, since_ns: int, until_ns: int) -> LedgerStream | None:
+        """Return whether the stream of the ledger's lines answers, asked for the time between; None without one."""
 
     async def clock(self) -> BrokerClock:
         """Return the broker's clock at a time between the call and the return of this method."""

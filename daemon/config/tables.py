@@ -127,6 +127,7 @@ class Alpaca:
     ping_s: _Seconds = 10.0
     backoff_max_s: _Seconds = 30.0
     report_every_s: _Positive = 60
+    activity_stream: bool = False
     clock_skew_max_s: _Seconds = 2.0
 
 

@@ -213,6 +213,11 @@ LOG_EVENTS: dict[str, LogEvent] = {
     "trade_stream_lost": LogEvent(
         "warning", ("detail", "retry_s"), "Order updates are not received; a report follows when they are again."
     ),
+    "activity_stream_listening": LogEvent("info", (), "The stream of activities is heard as a second source."),
+    "activity_stream_lost": LogEvent(
+        "info", ("detail", "retry_s"), "The stream of activities is not heard; the reports go on as without it."
+    ),
+    "activity_unreadable": LogEvent("warning", ("problem",), "A line of the stream of activities could not be read."),
     "trade_stream_unauthorized": LogEvent("error", ("detail",), "The keys were refused for order updates.", alarm=True),
     "trade_update_malformed": LogEvent("warning", ("problem",), "An order update could not be read; the rest goes on."),
     "order_not_sent": LogEvent(

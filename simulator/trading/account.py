@@ -86,12 +86,16 @@ def _ratio(part: Decimal, whole: Decimal) -> str:
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class Activity:
-    """A row of the activities. `time_ns` makes its id, `visible_ns` is when REST shows it."""
+    """A row of the activities. `time_ns` makes its id, `visible_ns` is when REST shows it.
+
+    `amends` is the execution that a bust or correction is about.
+    """
 
     id: str
     time_ns: int
     visible_ns: int
     fields: Json
+    amends: str = ""
 
 
 class Account:
@@ -208,14 +212,16 @@ class Account:
         else:
             self.positions.pop(trade.symbol, None)
 
-    def note(self, now_ns: int, fields: Json, *, visible_ns: int | None = None, name: str = "") -> Activity:
+    def note(
+        self, now_ns: int, fields: Json, *, visible_ns: int | None = None, name: str = "", amends: str = ""
+    ) -> Activity:
         """Add a row to the activities; its id is `YYYYMMDDHHMMSSmmm::uuid` in New York time.
 
         `name` is the uuid: a fill's is its execution id, as users of the real service found.
         """
         moment = datetime.fromtimestamp(now_ns // SECOND_NS, NEW_YORK)
         label = f"{moment:%Y%m%d%H%M%S}{now_ns // 1_000_000 % 1000:03d}::{name or self.new_id()}"
-        row = Activity(label, now_ns, now_ns if visible_ns is None else visible_ns, {"id": label, **fields})
+        row = Activity(label, now_ns, now_ns if visible_ns is None else visible_ns, {"id": label, **fields}, amends)
         self.activities.append(row)
         return row
 

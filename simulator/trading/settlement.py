@@ -295,6 +295,7 @@ def _amend_last_fill(
             "order_status": order.status,
             "status": "canceled" if new is None else "correct",
         },
+        amends=old.execution_id,
     )
     matching.emit(
         account,

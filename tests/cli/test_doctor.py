@@ -53,6 +53,7 @@ SUBJECTS = [
     "options level",
     "shorting",
     "clock",
+    "activity stream",
     "feed sip",
     "history",
     "options indicative",
@@ -255,6 +256,30 @@ def test_a_blocked_account_fails_with_its_reasons(desk: Desk) -> None:
     desk.check(code=2)
     expected = "it may not trade: trading_blocked, account_blocked: see its page at the broker"
     assert desk.told["account"] == ("FAIL", expected)
+
+
+def test_the_stream_of_activities_is_replayed_and_its_ids_are_compared_with_the_ledger_s(desk: Desk) -> None:
+    fee = {"activity_type": "FEE", "date": "2024-01-02", "net_amount": "-0.03", "status": "executed"}
+    account, clock = desk.server.server.account, desk.server.server.clock
+    for _ in range(2):
+        desk.server.call(account.note, clock.now_ns() - HOUR_NS, fee)
+    desk.check(code=0)
+    seen = "answers: 2 lines of the last week, 2 of them under the ledger's own ids"
+    assert desk.told["activity stream"] == ("ok", f"{seen}; alpaca.activity_stream = true listens to it")
+    desk.check({"alpaca": {"activity_stream": True}}, code=0)
+    assert desk.told["activity stream"] == ("ok", f"{seen}; it is listened to")
+
+
+@pytest.mark.parametrize(
+    ("wanted", "verdict", "cure"), [(False, "ok", ""), (True, "warn", ": set alpaca.activity_stream = false")]
+)
+def test_keys_that_the_stream_of_activities_does_not_answer_are_told(
+    desk: Desk, wanted: bool, verdict: str, cure: str
+) -> None:
+    desk.server.server.faults.add("activity_refused", times=9)
+    desk.check({"alpaca": {"activity_stream": wanted}}, code=0)
+    text = "does not answer these keys (HTTP 404); the ledger is read every 60 s without it"
+    assert desk.told["activity stream"] == (verdict, text + cure)
 
 
 def test_a_person_s_stop_of_all_trading_is_shown_by_the_name_of_its_setting(desk: Desk) -> None:

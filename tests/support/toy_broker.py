@@ -147,6 +147,9 @@ class ToyAccount:
     async def short_sales(self) -> api.ShortSales:
         return api.ShortSales(True, "always", "")
 
+    async def ledger_stream(self, since_ns: int, until_ns: int) -> None:
+        return None
+
     async def clock(self) -> api.BrokerClock:
         return api.BrokerClock(self._clock.now_ns(), None, 0)
 
@@ -249,17 +252,12 @@ class ToyTrading:
 
     def _report(self, now_ns: int) -> ev.BrokerReported:
         orders, held = self._account.orders.values(), self._account.held.items()
+        positions = tuple(ev.BrokerPosition(symbol, Decimal(quantity), Decimal(1)) for symbol, quantity in held)
+        working = tuple(order for order in orders if order.status == WORKING)
+        ended = tuple(order for order in orders if order.status != WORKING)
+        fills, lines = (), ()
         return ev.BrokerReported(
-            now_ns,
-            asked_ns=now_ns,
-            account=NUMBER,
-            cash=self._account.cash,
-            blocked="",
-            positions=tuple(ev.BrokerPosition(symbol, Decimal(quantity), Decimal(1)) for symbol, quantity in held),
-            open_orders=tuple(order for order in orders if order.status == WORKING),
-            ended_orders=tuple(order for order in orders if order.status != WORKING),
-            fills=(),
-            activities=(),
+            now_ns, now_ns, NUMBER, self._account.cash, "", positions, working, ended, fills, lines
         )
 
 

@@ -10,10 +10,12 @@ from daemon.brokers.alpaca import wire
 from daemon.brokers.alpaca.rest.errors import Refused
 from daemon.brokers.alpaca.rest.market_data import MarketData
 from daemon.brokers.alpaca.rest.rest import Raw
+from daemon.brokers.alpaca.trading.ledger import execution_of
 from daemon.brokers.alpaca.trading.report import SUSPENDED, blocked
 from daemon.brokers.alpaca.trading.trading import TradingOrders, TradingReads
-from daemon.brokers.api import Account, Asked, BrokerClock, ShortSales
+from daemon.brokers.api import Account, Asked, BrokerClock, LedgerStream, ShortSales
 from daemon.config.tables import OPTION_FEEDS, STOCK_FEEDS, Feed
+from strategies.kit.units import DAY_NS
 
 NOT_IN_PLAN = 403  # "subscription does not permit querying recent SIP data"; also of keys of another service
 DONE = ("200", "204", "207")
@@ -50,6 +52,17 @@ class AlpacaAdmin:
         """GET /v2/account/configurations."""
         refused = (await self._reads.configurations()).get("no_shorting") is True
         return ShortSales(refused, "no_shorting", SHORTING_CURE)
+
+    async def ledger_stream(self, since_ns: int, until_ns: int) -> LedgerStream:
+        """Replay GET /v2beta1/events/activities, and compare each `ref_id` with the ids of the same lines in REST."""
+        from daemon.brokers.alpaca.trading.activity_stream import probe
+
+        access = self._reads.access
+        found = await probe(access, since_ns, until_ns, access.deadlines.whole_s)
+        if found.problem:
+            return LedgerStream(found.problem, 0, 0)
+        known = {execution_of(wire.text(row.get("id"))) for row in await self._reads.activities(since_ns - DAY_NS)}
+        return LedgerStream("", len(found.lines), sum(line.ref_id in known for line in found.lines))
 
     async def clock(self) -> BrokerClock:
         """GET /v2/clock."""

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from functools import cached_property
+from typing import TYPE_CHECKING
 
 from daemon.brokers.alpaca import wire
 from daemon.brokers.alpaca.admin import AlpacaAdmin
@@ -24,6 +25,9 @@ from daemon.brokers.api import FeedDesk, LogEvent, MarketFeed, Put, TradingDesk
 from daemon.config.checks import ADDRESSES
 from daemon.config.load import Credentials, Settings
 from daemon.host.time.clock import Clock
+
+if TYPE_CHECKING:
+    from daemon.brokers.alpaca.trading.activity_stream import ActivityLine, ActivityStream
 
 VIRTUAL_S = 300.0  # real seconds for an answer where time is virtual and passes at full speed
 
@@ -136,7 +140,21 @@ class AlpacaConnection:
                 longest_pause_s=30 * scale,
             ),
             closings,
+            self._activity_stream if settings.alpaca.activity_stream else None,
         )
+
+    def _activity_stream(self, *, on_line: Callable[[ActivityLine | None], None]) -> ActivityStream:
+        from daemon.brokers.alpaca.trading.activity_stream import ActivityDeadlines, ActivityStream
+
+        alpaca, scale = self._settings.alpaca, self._scale
+        deadlines = ActivityDeadlines(
+            open_s=alpaca.handshake_timeout_s,
+            idle_s=900 * scale,
+            first_pause_s=0.5 * scale,
+            longest_pause_s=30 * scale,
+            refused_s=900 * scale,
+        )
+        return ActivityStream(self._read_access, self._clock.now_ns, deadlines, self._log, on_line)
 
     def _trade_stream(
         self, *, on_update: Callable[[object], None], on_state: Callable[[bool, str], None]

@@ -6,7 +6,7 @@ from collections.abc import Awaitable, Callable
 from datetime import UTC, datetime
 from decimal import Decimal
 
-from daemon.brokers.api import Account, Admin, Broker, BrokerError, BrokerRefused, BrokerUnreadable
+from daemon.brokers.api import Account, Admin, Broker, BrokerError, BrokerRefused, BrokerUnreadable, LedgerStream
 from daemon.cli.start.finding import FAIL, OK, WARN, Finding
 from daemon.config.load import Settings
 from daemon.config.strategy import strategy_of
@@ -15,6 +15,7 @@ from daemon.host.time.clock import Clock, skew_ns
 from strategies.kit.contract import Spec
 from strategies.kit.units import DAY_NS, HOUR_NS, SECOND_NS
 
+STREAM_ASKED_NS = 7 * DAY_NS
 OPTIONS_LEVEL = 2  # long calls and puts
 
 
@@ -83,6 +84,25 @@ async def clock_finding(limit_s: float, admin: Admin, clock: Clock) -> Finding:
     if abs(skew_s) - doubt_s <= limit_s:
         return Finding("clock", OK, text)
     return Finding("clock", FAIL, f"{text}, limit {limit_s:g} s: mend time synchronisation (chrony)")
+
+
+async def ledger_stream_findings(settings: Settings, admin: Admin, clock: Clock) -> list[Finding]:
+    """Check whether the stream of the ledger's lines answers these keys; it is a second source and no must."""
+    now_ns, wanted = clock.now_ns(), settings.alpaca.activity_stream
+    try:
+        stream = await admin.ledger_stream(now_ns - STREAM_ASKED_NS, now_ns)
+    except BrokerError as error:
+        stream = LedgerStream(str(error), 0, 0)
+    if stream is None:
+        return []
+    every = f"the ledger is read every {settings.alpaca.report_every_s} s without it"
+    if stream.problem:
+        cure = ": set alpaca.activity_stream = false" if wanted else ""
+        text = f"does not answer these keys ({stream.problem}); {every}{cure}"
+        return [Finding("activity stream", WARN if wanted else OK, text)]
+    seen = f"answers: {stream.lines} lines of the last week, {stream.same} of them under the ledger's own ids"
+    how = "it is listened to" if wanted else "alpaca.activity_stream = true listens to it"
+    return [Finding("activity stream", OK, f"{seen}; {how}")]
 
 
 async def feeds_findings(settings: Settings, admin: Admin, clock: Clock) -> list[Finding]:

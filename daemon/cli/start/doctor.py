@@ -14,7 +14,13 @@ from daemon.app.live.feed_choice import FeedUnknown, choose_feed
 from daemon.app.live.prepare import DRY_RUN, Live, clock_of, prepare_live
 from daemon.brokers.api import Broker, alone
 from daemon.brokers.registry import broker_of
-from daemon.cli.start.account_checks import account_findings, clock_finding, feeds_findings, trades_shares
+from daemon.cli.start.account_checks import (
+    account_findings,
+    clock_finding,
+    feeds_findings,
+    ledger_stream_findings,
+    trades_shares,
+)
 from daemon.cli.start.finding import FAIL, OK, WARN, Finding
 from daemon.cli.start.host_checks import calendar_finding, operator_findings, other_desk_findings, state_dir_findings
 from daemon.cli.start.redis_check import redis_findings
@@ -60,6 +66,7 @@ async def findings_of(settings: Settings, keys: Credentials, *, dry_run: bool) -
         found += account
         if account[0].verdict != FAIL:
             found.append(await clock_finding(connection.clock_skew_max_s, admin, clock))
+            found += await ledger_stream_findings(settings, admin, clock)
         if not any(finding.verdict == FAIL for finding in feed):
             found += await feeds_findings(settings, admin, clock)
     finally:

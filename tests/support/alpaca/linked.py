@@ -9,6 +9,8 @@ from dataclasses import dataclass
 from functools import partial
 from typing import Any, TypeVar
 
+from daemon.brokers.alpaca.rest.client import Access
+from daemon.brokers.alpaca.trading.activity_stream import ActivityDeadlines, ActivityStream
 from daemon.brokers.alpaca.trading.closing import Closings
 from daemon.brokers.alpaca.trading.link import BrokerLink
 from daemon.brokers.alpaca.trading.own_orders import Timeouts
@@ -68,9 +70,17 @@ class Linked:
 
 @contextlib.asynccontextmanager
 async def linked(
-    timeouts: Timeouts = QUICKLY, rate: float = 1.0, rules: Rules = WHOLE, *, stepped: bool = True
+    timeouts: Timeouts = QUICKLY,
+    rate: float = 1.0,
+    rules: Rules = WHOLE,
+    *,
+    stepped: bool = True,
+    activities: bool = False,
 ) -> AsyncIterator[Linked]:
-    """A desk whose link listens and has reported once. What it puts in is `stepped` at once, or when the test says."""
+    """A desk whose link listens and has reported once. What it puts in is `stepped` at once, or when the test says.
+
+    With `activities` it listens to the stream of activities too.
+    """
     async with desk(rate=rate, rules=rules) as it:
         events: list[Event] = []
         told: list[tuple[str, dict[str, Any]]] = []
@@ -88,11 +98,16 @@ async def linked(
         closings = Closings()
         reporter = Reporter(it.reads, it.clock, OURS, tell, clock_check(it.reads, it.clock, tell), named=closings.named)
         parts = (it.orders, it.reads, reporter, open_stream, OURS, timeouts, closings)
-        link = BrokerLink(it.clock, put, tell, *parts)
+        access = Access(it.server.trading_url, DEFAULT_KEY, DEFAULT_SECRET)
+        waits = ActivityDeadlines(open_s=2, idle_s=30, first_pause_s=0.01, longest_pause_s=0.05, refused_s=0.1)
+        open_activities = partial(ActivityStream, access, it.clock.now_ns, waits, tell) if activities else None
+        link = BrokerLink(it.clock, put, tell, *parts, open_activities)
         task = asyncio.create_task(link.run())
         one = Linked(it, link, events, told)
         try:
             await one.until(BrokerReported)
+            if activities:
+                await eventually(lambda: any(name == "activity_stream_listening" for name, _ in told))
             yield one
         finally:
             task.cancel()

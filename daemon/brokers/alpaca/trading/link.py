@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 from daemon.brokers.alpaca import wire
 from daemon.brokers.alpaca.trading.closing import Closings
-from daemon.brokers.alpaca.trading.ledger import BUST, CORRECTION
+from daemon.brokers.alpaca.trading.ledger import BUST, CORRECTION, execution_of
 from daemon.brokers.alpaca.trading.own_orders import OwnOrders, Timeouts
 from daemon.brokers.alpaca.trading.report import Reporter
 from daemon.brokers.alpaca.trading.trading import TradingOrders, TradingReads
@@ -23,6 +23,7 @@ from daemon.core.events import BrokerLost, BrokerReported, Event
 from strategies.kit.units import SECOND_NS
 
 if TYPE_CHECKING:
+    from daemon.brokers.alpaca.trading.activity_stream import ActivityLine, ActivityStream
     from daemon.brokers.alpaca.trading.trade_stream import TradeStream
     from daemon.host.time.clock import Clock
 
@@ -33,6 +34,12 @@ class OpenStream(Protocol):
     def __call__(
         self, *, on_update: Callable[[object], None], on_state: Callable[[bool, str], None]
     ) -> TradeStream: ...
+
+
+class OpenActivities(Protocol):
+    """Makes the stream of activities around the link's callback."""
+
+    def __call__(self, *, on_line: Callable[[ActivityLine | None], None]) -> ActivityStream: ...
 
 
 class BrokerLink:
@@ -50,6 +57,7 @@ class BrokerLink:
         is_ours: Callable[[str], bool],
         timeouts: Timeouts | None = None,
         closings: Closings | None = None,
+        open_activities: OpenActivities | None = None,
     ) -> None:
         self._clock = clock
         self._put = put
@@ -60,6 +68,7 @@ class BrokerLink:
         self._closings = closings or Closings()
         self._own = OwnOrders(clock, put, log, orders, reads, is_ours, self._timeouts, self._closings, self._on_update)
         self._stream = open_stream(on_update=self._on_update, on_state=self._on_state)
+        self._activities = open_activities(on_line=self._on_activity) if open_activities is not None else None
         self._listening = asyncio.Event()
         self._connection = 0  # counts losses of the stream
         self._asked = asyncio.Event()
@@ -109,6 +118,8 @@ class BrokerLink:
             async with asyncio.TaskGroup() as group:
                 group.create_task(self._stream.run(), name="trade stream")
                 group.create_task(self._report_on(), name="broker reports")
+                if self._activities is not None:
+                    group.create_task(self._activities.run(), name="activity stream")
                 await self._own.bug()
         finally:
             await self._own.close()
@@ -133,6 +144,12 @@ class BrokerLink:
                 self._reporter.name_amended(wire.text(data["order"].get("id")), wire.text(named))
         for event in events:
             self._put(event)
+
+    def _on_activity(self, line: ActivityLine | None) -> None:
+        """Ask the ledger at once for a line of the second source; after an unreadable one, too. It books nothing."""
+        if line is not None and line.amends:
+            self._reporter.name_amended(line.order_id, execution_of(line.amends))
+        self._asked.set()
 
     def _on_state(self, listening: bool, detail: str) -> None:
         if listening:

@@ -24,6 +24,7 @@ class TradingReads:
     """The account's reading side: GET only by construction. Every method raises RestError."""
 
     def __init__(self, access: Access, queue: RequestQueue) -> None:
+        self.access = access
         self._client = QueuedClient(access, queue, READING)
 
     async def account(self) -> Raw:
