@@ -28,6 +28,7 @@ GATES: tuple[Gate, ...] = (
         ends_ns=gate_ends.session_opens,
     ),
     Gate("market_closed", desk_gates.market_closed),
+    Gate("blind", desk_gates.blind),
     Gate("near_open", desk_gates.near_open, decides="bar", ends_ns=gate_ends.opening_over),
     Gate("near_close", desk_gates.near_close, decides="bar"),
     Gate("no_trade_window", desk_gates.no_trade_window, decides="bar", ends_ns=gate_ends.window_over),

@@ -6,6 +6,7 @@ from decimal import Decimal
 
 from daemon.core.broker.funds import deficit, spendable
 from daemon.core.draft import Draft
+from daemon.core.risk.guards import blindness
 from daemon.core.risk.view import RiskView
 from daemon.core.state import BROKER_MODES, ZERO
 from strategies.kit.units import SECOND_NS
@@ -33,6 +34,7 @@ def risk_view(draft: Draft) -> RiskView:
         closed=draft.broker.closed,
         spendable=spendable(draft),
         deficit=deficit(draft.broker.funds),
+        blind=blindness(draft),
         cost_rate=cost_rate(draft),
     )
 

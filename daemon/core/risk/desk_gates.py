@@ -57,6 +57,10 @@ def market_closed(view: RiskView, _: Intent) -> str | None:
     return "the broker's market is closed, although the calendar has a session" if view.closed else None
 
 
+def blind(view: RiskView, _: Intent) -> str | None:
+    return view.blind or None
+
+
 def calendar_unknown(view: RiskView, _: Intent) -> str | None:
     return None if view.session.session else "no session known for this moment"
 

@@ -24,6 +24,7 @@ from strategies.kit.units import MINUTE_NS, SECOND_NS
 TOUCH_USD = 1e-9  # an exact touch counts, despite rounding of a product
 _AWAITED = frozenset((UNKNOWN, CANCELING))
 NAMED = 5  # symbols in the words of an alarm
+ONCE_A_MINUTE_NS = 2 * MINUTE_NS  # what is asked for once a minute (reports, a daily desk's quotes) is not lost before
 UNRECONCILED_NS = 5 * MINUTE_NS  # unreconciled for this long: notify the operator
 
 
@@ -145,32 +146,64 @@ def check_blind(draft: Draft) -> None:
     held = [draft.book.positions[symbol] for symbol in draft.desk.holds.risked(draft)]
     if not held:
         return
-    limit_ns = rules.blind_min * MINUTE_NS
-    if wide := wide_since(draft, draft.now_ns - limit_ns, since_ns):
+    if wide := wide_since(draft, draft.now_ns - rules.blind_min * MINUTE_NS, since_ns):
         detail = f"quotes of {', '.join(wide)} are too wide for {rules.blind_min} minutes: stops use the model's price"
         draft.alarm("blind", detail, once=True, about="wide")
-    at_once = not draft.desk.decides.rebalances
-    lost = []
-    if at_once and draft.now_ns - _bar_due_ns(draft, held, since_ns) >= limit_ns:
-        lost.append("bars")
-    unseen = [one for one in held if draft.now_ns - max(_seen_ns(draft, one), since_ns) >= limit_ns]
-    if unseen and (at_once or _hides_a_limit(draft, held, unseen)):
-        held = unseen
-        lost.append("quotes")
-    agreed_ns = max(draft.broker.agreed_ns, draft.broker.sighted_ns)  # positions are known, whatever the cash is
-    if draft.broker.account and draft.now_ns - max(agreed_ns, since_ns) >= limit_ns:
-        lost.append("reconciliation")
+    lost, unseen = _lost(draft, held, since_ns, since_ns)
     if not lost:
         return
-    symbols = ", ".join(position.symbol for position in held[:NAMED])
-    more = f" and {len(held) - NAMED} more" if len(held) > NAMED else ""
-    detail = f"{' and '.join(lost)} lost for {rules.blind_min} minutes while {symbols}{more} is held"
+    at_once = not draft.desk.decides.rebalances
+    detail = _lost_text(draft, lost, unseen or held)
     if rules.on_blind == "flatten" and at_once:
         draft.halt("blind", detail)
     elif rules.on_blind == "hold":
         draft.halt("blind_hold", detail)
+    else:  # of many holdings now these are unseen, now those: one alarm
+        draft.alarm("blind", detail, once=True, about=wording(detail) if at_once else " and ".join(lost))
+
+
+def blindness(draft: Draft) -> str:
+    """Return what the desk does not see of what it holds, "" when it sees enough: new risk waits for it.
+
+    An open has the same time for its first quotes as in `check_blind`; a start has none: what was blind before it stays
+    so until quotes come.
+    """
+    session = draft.session.session
+    if draft.identity.by_tape or session is None or not session.open_ns <= draft.now_ns < session.close_ns:
+        return ""
+    held = [draft.book.positions[symbol] for symbol in draft.desk.holds.risked(draft)]
+    if not held:
+        return ""
+    lost, unseen = _lost(draft, held, max(session.open_ns, draft.broker.started_ns), session.open_ns)
+    if lost:
+        return _lost_text(draft, lost, unseen or held)
+    wide = wide_since(draft, draft.now_ns - draft.trading.broker.blind_min * MINUTE_NS, session.open_ns)
+    return f"quotes of {', '.join(wide)} are too wide" if wide else ""
+
+
+def _lost(draft: Draft, held: list[Position], since_ns: int, quoted_since_ns: int) -> tuple[list[str], list[Position]]:
+    """Return what was lost for `blind_min` minutes, and the positions whose quotes are; nothing earlier counts."""
+    limit_ns, at_once = draft.trading.broker.blind_min * MINUTE_NS, not draft.desk.decides.rebalances
+    lost = []
+    if at_once and draft.now_ns - _bar_due_ns(draft, held, since_ns) >= limit_ns:
+        lost.append("bars")
+    by_minute_ns = max(limit_ns, ONCE_A_MINUTE_NS)
+    quoted_ns = limit_ns if at_once else by_minute_ns
+    unseen = [one for one in held if draft.now_ns - max(_seen_ns(draft, one), quoted_since_ns) >= quoted_ns]
+    if unseen and (at_once or _hides_a_limit(draft, held, unseen)):
+        lost.append("quotes")
     else:
-        draft.alarm("blind", detail, once=True, about=wording(detail))
+        unseen = []
+    agreed_ns = max(draft.broker.agreed_ns, draft.broker.sighted_ns)  # positions are known, whatever the cash is
+    if draft.broker.account and draft.now_ns - max(agreed_ns, since_ns) >= by_minute_ns:
+        lost.append("reconciliation")
+    return lost, unseen
+
+
+def _lost_text(draft: Draft, lost: list[str], positions: list[Position]) -> str:
+    symbols = ", ".join(position.symbol for position in positions[:NAMED])
+    more = f" and {len(positions) - NAMED} more" if len(positions) > NAMED else ""
+    return f"{' and '.join(lost)} lost for {draft.trading.broker.blind_min} minutes while {symbols}{more} is held"
 
 
 def _bar_due_ns(draft: Draft, held: list[Position], since_ns: int) -> int:

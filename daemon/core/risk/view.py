@@ -62,4 +62,5 @@ class RiskView(msgspec.Struct, frozen=True, gc=False):
     closed: bool = False  # the broker's market, in a session of our calendar
     spendable: Decimal | None = None  # USD, by the broker's last report; None when unknown
     deficit: Decimal = ZERO  # of margin, USD, by the broker's last report
+    blind: str = ""  # what the desk does not see of what it holds
     cost_rate: Decimal = ZERO  # of the traded value, leaves the cash with each fill

@@ -19,6 +19,7 @@ from daemon.core.instruments.contracts import price_step
 from daemon.core.limits import Broker, Execution, Sizing, Trading
 from strategies.kit.contract import Session
 from tests.support.core.account import Account, at_broker
+from tests.support.core.daily_desk import KEEP, DailyDesk
 from tests.support.core.daily_live import with_shares
 from tests.support.core.desk import (
     BUY_CALL,
@@ -149,6 +150,69 @@ def test_what_is_not_quoted_blinds_a_daily_desk_once_it_could_hide_a_limit(unsee
         d.put(account.report(d.at(minute)))
         d.tick(minute, 30)
     assert ("blind" in alarms(d.effects)) == blind
+
+
+def buys_five_more(broker: Broker | None = None) -> tuple[DailyDesk, Account]:
+    """A daily desk of 40 AAA and 50 BBB whose basket of Tuesday is 5 CCC."""
+    account = Account()
+    d = with_shares(account, Trading(broker=broker or Broker()), AAA=40, BBB=50)
+    d.due()
+    d.answer(KEEP, KEEP, 5)
+    return d, account
+
+
+def minute_of(d: DailyDesk, account: Account, minute: int, *quoted: str) -> list[SubmitOrder]:
+    """A minute with a report and with quotes of these symbols; returns the orders that were sent."""
+    effects = d.put(account.report(d.at(minute)))
+    if quoted:
+        effects += d.quotes(minute, **dict.fromkeys(quoted, "100"))
+    return of(effects + d.tick(minute, 30), SubmitOrder)
+
+
+@pytest.mark.parametrize("between", ["nothing", "a restart", "a pause and a resume"])
+def test_a_daily_desk_buys_nothing_while_it_is_blind_and_goes_on_by_itself(between: str) -> None:
+    d, account = buys_five_more()
+    for minute in range(9):
+        assert minute_of(d, account, minute, *(("CCC",) if minute >= 5 else ())) == []
+    assert alarms(d.effects).count("blind") == 1
+    if between == "a restart":
+        d.put(ev.RunStarted(d.at(9), "live", "desk-1", "shelf", "e1", "c", "sip", d.state.trading))
+    elif between == "a pause and a resume":
+        d.put(ev.PauseRequested(d.at(9), "to look", "ann"), ev.ResumeRequested(d.at(9, 1), "looked", "ann"))
+        d.due()
+    for minute in range(10, 19):  # longer than the grace of a start
+        assert minute_of(d, account, minute, "CCC") == []
+    assert alarms(d.effects).count("blind") == 1
+    if between == "a pause and a resume":
+        return  # the pause ended the basket's works
+    [bought] = minute_of(d, account, 19, "AAA", "BBB", "CCC")
+    assert (bought.symbol, bought.side, bought.quantity) == ("CCC", 1, 5)
+
+
+def test_a_daily_desk_that_is_blind_still_leaves_when_a_person_says_so() -> None:
+    d, account = buys_five_more()
+    for minute in range(7):
+        minute_of(d, account, minute)
+    d.put(account.report(d.at(7)))
+    sales = of(d.put(ev.FlattenRequested(d.at(7, 1), "out", "ann")) + d.tick(7, 2), SubmitOrder)
+    assert {(order.symbol, order.side, order.quantity) for order in sales} == {("AAA", -1, 40), ("BBB", -1, 50)}
+
+
+def test_quotes_once_a_minute_are_enough_for_a_daily_desk_whatever_the_minutes_of_blindness() -> None:
+    account = Account()
+    d = with_shares(account, Trading(broker=Broker(blind_min=1, on_blind="hold")), AAA=40, BBB=50)
+    for n in range(30):  # a request a minute after the last one's answer
+        d.quotes(n * 62 / 60, AAA="100", BBB="100")
+        d.put(account.report(d.at(n * 62 / 60)))
+        assert "blind_hold" not in alarms(d.tick((n * 62 + 61) / 60))
+
+
+def test_changing_symbols_without_quotes_are_one_alarm_a_session() -> None:
+    account = Account()
+    d = with_shares(account, None, AAA=40, BBB=50)
+    for minute in range(40):
+        minute_of(d, account, minute, "AAA" if minute // 10 % 2 else "BBB")
+    assert alarms(d.effects).count("blind") == 1
 
 
 def test_before_the_open_after_the_close_and_in_a_replay_nobody_is_blind() -> None:

@@ -48,6 +48,7 @@ BOUNDARY: dict[str, tuple[At, At]] = {
     "not_reconciled": (at(), at(risk={"reconciled": False})),
     "account_blocked": (at(), at(blocked="trading_blocked")),
     "market_closed": (at(), at(closed=True)),
+    "blind": (at(), at(blind="quotes lost for 5 minutes while SPY is held")),
     "calendar_unknown": (at(), at(session={"session": None})),
     "outside_session": (at(now_ns=CLOSE - 1), at(now_ns=CLOSE)),
     "near_open": (
@@ -157,7 +158,7 @@ NUMBER: dict[str, str] = {
 }
 """The limit of each gate that has a number; the others ask a yes or no."""
 WITHOUT_NUMBER = {
-    "halted", "paused", "stopping", "not_reconciled", "account_blocked", "market_closed", "calendar_unknown",
+    "halted", "paused", "stopping", "not_reconciled", "account_blocked", "market_closed", "blind", "calendar_unknown",
     "outside_session", "warm_up", "model_not_verified", "model_not_promoted", "model_other_feed", "answer_not_finite",
     "buying_power", "shares_held", "duplicate_intent", "opposite_order", "oversell",
 }  # fmt: skip

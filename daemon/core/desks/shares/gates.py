@@ -15,7 +15,7 @@ from daemon.core.state import ZERO
 from strategies.kit.units import MINUTE_NS
 
 A_MINUTE, A_DAY = 2, 20  # orders for each symbol: a sale and a buy; twenty prices for each of them
-PASSING = frozenset(("not_reconciled", "account_blocked", "market_closed", "basket_under_way"))
+PASSING = frozenset(("not_reconciled", "account_blocked", "market_closed", "blind", "basket_under_way"))
 """Gates with a cause of minutes that does not touch what the policy saw: a basket denied by them alone waits."""
 
 # --- the basket ---------------------------------------------------------------------------------------------------

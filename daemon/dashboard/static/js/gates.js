@@ -18,6 +18,7 @@ const NAMES = {
   near_open: ["time since the open", "enough", "too short"],
   near_close: ["time to the close", "enough", "too short"],
   market_closed: ["closure that the broker reports", "none", "closed"],
+  blind: ["what is held", "seen", "not seen"],
   no_trade_window: ["no-trade window", "none now", "within one"],
   warm_up: ["bars for the indicators", "enough", "too few"],
   stale_bar: ["newest bar", "fresh", "too old"],

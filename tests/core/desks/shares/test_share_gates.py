@@ -86,6 +86,7 @@ DESK = {
     "not_reconciled": replace(VIEW, risk=RiskState()),
     "account_blocked": replace(VIEW, blocked="trading_blocked"),
     "market_closed": replace(VIEW, closed=True),
+    "blind": replace(VIEW, blind="quotes lost for 5 minutes while AAA is held"),
     "warm_up": replace(VIEW, session=replace(VIEW.session, warm=False)),
     "model_not_promoted": replace(VIEW, model=Model("v1", promoted=False, feed="sip")),
     "model_other_feed": replace(VIEW, model=Model("v1", promoted=True, feed="iex")),
