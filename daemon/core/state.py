@@ -148,6 +148,25 @@ class Suspicion(msgspec.Struct, frozen=True, gc=False):
     since_ns: int
 
 
+class HeldAtClose(msgspec.Struct, frozen=True, gc=False, array_like=True):
+    """What desk and others held of a symbol from the close of `date` on, "" from the journal's begin on."""
+
+    date: str
+    own: int
+    others: int
+
+
+class Owners(msgspec.Struct, frozen=True, gc=False):
+    """Who held what beside whom: `daemon.core.broker.owners`. Only symbols that others hold, or held."""
+
+    noted: str = ""  # the date of the last close that was noted
+    closes: dict[str, tuple[HeldAtClose, ...]] = {}
+    moves: dict[str, tuple[int, int]] = {}  # own and others' of shares that left, by the kind of the line
+    lieu: dict[str, Decimal] = {}  # the desk's part of the cash in lieu to come, by symbol
+    owed: dict[str, tuple[int, int]] = {}  # own and others' contracts whose shares are to come, by root
+    disputed: tuple[str, ...] = ()  # symbols with a line whose owner is not known
+
+
 class BrokerState(msgspec.Struct, frozen=True, gc=False):
     """Memory of the real broker's reports. Unused with a paper broker."""
 
@@ -178,6 +197,7 @@ class BrokerState(msgspec.Struct, frozen=True, gc=False):
     foreign_held: dict[str, int] = {}  # foreign quantities by symbol
     settled: tuple[tuple[str, int], ...] = ()  # shares booked from positions before their ledger line: (symbol, shares)
     panic_failed_ns: int = 0  # when the panic was known to have failed, 0 if it did not
+    owners: Owners = Owners()
 
     @property
     def follows_panic(self) -> bool:

@@ -56,7 +56,8 @@ def _take_correction(draft: Draft, order: Order, event: OrderFilled) -> None:
     """Take what the ledger says stands of a corrected order, unless a later correction is known."""
     for number in range(1, event.correction + 1):
         draft.first_time(correction_name(order.client_order_id, number))
-    if (event.cumulative_quantity, event.cumulative_cost) == (order.filled, order.cost):
+    same_fees = event.cumulative_fees in (ZERO, order.fees)  # a broker whose fees come as lines names none
+    if same_fees and (event.cumulative_quantity, event.cumulative_cost) == (order.filled, order.cost):
         if event.correction > order.correction:  # uncorrected news of it is not booked any more
             draft.put_order(replace(order, correction=event.correction))
     elif correction_name(order.client_order_id, event.correction + 1) not in draft.broker.seen:

@@ -14,6 +14,7 @@ from msgspec.structs import replace
 from daemon.core.book import COST_GRID, rescaled
 from daemon.core.broker.fills import transfer
 from daemon.core.broker.on_broker import on_contract_expired
+from daemon.core.broker.owners import contracts_of_the_desk, dispute, part_of, share_of, shares_of_the_desk
 from daemon.core.draft import Draft
 from daemon.core.events import Activity, ContractExpired
 from daemon.core.instruments.option_market import parse_occ
@@ -56,6 +57,9 @@ SHARES_OF_CONTRACT = 100
 AMENDED = frozenset(("correct", "canceled"))  # statuses of a line that changes or takes back an earlier one
 
 
+OWNED = INCOME | SPLITS | REORGANISED
+"""Kinds of lines about a symbol that belong to who held it."""
+
 REASONS: dict[str, str] = {
     **dict.fromkeys(FEES, "fee"),
     **dict.fromkeys(DIVIDENDS, "dividend"),
@@ -79,8 +83,9 @@ def cause_of(line: Activity) -> Cause:
 
 
 def arrives(line: Activity) -> bool:
-    """Return True for shares that a split or reorganisation delivers: the shares they replace are booked first."""
-    return line.quantity > 0 and (line.kind in SPLITS or line.kind in REORGANISED)
+    """Return True for shares that come for something: what they replace is booked first."""
+    brings = line.quantity > 0 and (line.kind in SPLITS or line.kind in REORGANISED)
+    return brings or line.kind == "OPTRD"  # after the contracts that ended for them
 
 
 def book_activity(draft: Draft, line: Activity) -> None:
@@ -89,7 +94,32 @@ def book_activity(draft: Draft, line: Activity) -> None:
         draft.alarm("ledger_amended", f"{line.kind} {line.id}: {line.status}; the next comparison judges it")
     elif line.kind == AMENDED_FILL:
         _amend_fill(draft, line)
-    elif line.kind in FEES or line.kind in INCOME:
+    elif (own := _of_the_desk(draft, line)) is not None:
+        _book(draft, own)
+
+
+def _of_the_desk(draft: Draft, line: Activity) -> Activity | None:
+    """Return the desk's part of the line; the others' is booked, or what nobody knows the owner of reported."""
+    if parse_occ(line.symbol) is not None:
+        return line  # see `_end_contract`
+    if line.kind == "OPTRD":
+        return shares_of_the_desk(draft, line)
+    if not line.symbol or line.kind not in OWNED:
+        return line
+    share = share_of(draft, line, cash=line.kind in INCOME)
+    if share is None:
+        dispute(draft, line)
+        return None
+    own, others = share
+    if line.kind in INCOME:  # it may name how many shares it pays for
+        line = replace(line, quantity=ZERO)
+    left = any((leaver.kind, leaver.symbol) == (line.kind, line.symbol) for leaver in draft.basket.leavers)
+    moves = line.kind in REORGANISED or left or (own > 0 and 0 < own + others <= -line.quantity)
+    return part_of(draft, line, own, others, moves=moves)
+
+
+def _book(draft: Draft, line: Activity) -> None:
+    if line.kind in FEES or line.kind in INCOME:
         _book_income(draft, line)
     elif line.kind == CONTRACT_CASH:
         draft.book = income(draft.book, line.amount)
@@ -169,9 +199,9 @@ def _end_contract(draft: Draft, line: Activity) -> None:
     """End contracts: as many as the line has, or all of them. Shares come as a line of their own."""
     quantity = draft.held(line.symbol)
     contract = parse_occ(line.symbol)
-    if not quantity or contract is None:
+    ended = contracts_of_the_desk(draft, line, exercised=line.kind in EXERCISED)
+    if not ended or contract is None:
         return
-    ended = abs(int(line.quantity)) or abs(quantity)
     if ended < abs(quantity):
         _end_some(draft, line.symbol, ended)
     else:

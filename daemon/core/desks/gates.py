@@ -86,6 +86,8 @@ GATES: tuple[Gate, ...] = (
     Gate("gross_weight", share_gates.gross_weight, Applies.ENTRY, holds="shares", needs_order=True),
     Gate("buying_power", share_gates.buying_power, Applies.ENTRY, holds="shares", needs_order=True),
     Gate("intraday_margin", desk_gates.intraday_margin, Applies.ENTRY, holds="shares"),
+    Gate("owner_unknown", order_gates.owner_unknown, Applies.ENTRY, holds="shares", needs_order=True),
+    Gate("owner_unknown", order_gates.owner_unknown, holds="option", needs_order=True),
     # losses
     Gate("daily_loss", desk_gates.daily_loss),
     Gate("drawdown", desk_gates.drawdown),

@@ -36,6 +36,7 @@ def risk_view(draft: Draft) -> RiskView:
         deficit=deficit(draft.broker.funds),
         blind=blindness(draft),
         cost_rate=cost_rate(draft),
+        disputed=draft.broker.owners.disputed,
     )
 
 

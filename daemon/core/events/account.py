@@ -33,6 +33,7 @@ class Activity(msgspec.Struct, frozen=True):
     time_ns: int
     order: str = ""
     side: int = 0
+    ex_date: str = ""  # YYYY-MM-DD: who held at the close before it is paid; "" where it is not known
 
 
 class BrokerSnapshot(Event, frozen=True, tag=True):

@@ -7,6 +7,7 @@ from msgspec.structs import replace
 from daemon.core import events as ev
 from daemon.core.book import limits_reset
 from daemon.core.broker.exits import exit_by_rule
+from daemon.core.broker.owners import settle_disputes
 from daemon.core.draft import Draft, wording
 from daemon.core.effects import AskBroker
 from daemon.core.orders import advance
@@ -78,6 +79,7 @@ def on_resume(draft: Draft, event: ev.ResumeRequested) -> None:
         draft.alarm("resume_refused", f"the limit {loss} is reached, and a resume does not forget the loss: {RESET}")
         return
     draft.risk = replace(draft.risk, halt=None, pause=None, outcomes=(), strategy_off=False)
+    settle_disputes(draft)
 
 
 def on_pause(draft: Draft, event: ev.PauseRequested) -> None:

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import math
 
+from daemon.core.instruments.option_market import parse_occ
 from daemon.core.risk.view import Intent, RiskView
 from strategies.kit.units import SECOND_NS
 
@@ -23,6 +24,12 @@ def stale_quote(view: RiskView, intent: Intent) -> str | None:
         return f"no quote for {intent.symbol}"
     age, limit = (view.now_ns - quote.quoted_ns) // SECOND_NS, view.limits.quote_age_max_s
     return f"quote is {age} s old, limit {limit} s" if age > limit else None
+
+
+def owner_unknown(view: RiskView, intent: Intent) -> str | None:
+    contract = parse_occ(intent.symbol)
+    symbol = intent.symbol if contract is None else contract.root
+    return f"a line of the ledger about {symbol} has no known owner" if symbol in view.disputed else None
 
 
 def opposite_order(view: RiskView, intent: Intent) -> str | None:

@@ -131,10 +131,17 @@ def _whole(position: BrokerPosition | None) -> int:
 
 
 def _is_split(draft: Draft, symbol: str, position: BrokerPosition | None) -> bool:
-    """Return True when the broker's shares are ours at a split's ratio, and cost what ours cost."""
-    ours = draft.book.positions[symbol]
+    """Return True when the broker's shares are ours at a split's ratio, and cost what ours cost.
+
+    What others hold beside cost what nobody here knows: then a common ratio of all shares is enough.
+    """
+    ours, others = draft.book.positions[symbol], draft.broker.foreign_held.get(symbol, 0)
     if position is None or position.quantity <= 0 or ours.quantity <= 0:
         return False
+    if others:
+        whole = ours.quantity + others
+        after = [math.floor(whole * ratio + 1e-9) for r in COMMON for ratio in (r, 1 / r)]
+        return int(position.quantity) in after
     cost = position.quantity * position.average_price
     same_cost = abs(cost - ours.cost) <= max(COST_NEAR * ours.cost, position.average_price)
     return same_cost and any(math.floor(ours.quantity * ratio + 1e-9) == int(position.quantity) for ratio in RATIOS)

@@ -64,3 +64,4 @@ class RiskView(msgspec.Struct, frozen=True, gc=False):
     deficit: Decimal = ZERO  # of margin, USD, by the broker's last report
     blind: str = ""  # what the desk does not see of what it holds
     cost_rate: Decimal = ZERO  # of the traded value, leaves the cash with each fill
+    disputed: tuple[str, ...] = ()  # symbols with a line of the ledger whose owner is not known

@@ -118,6 +118,7 @@ BOUNDARY: dict[str, tuple[At, At]] = {
     ),
     "shares_held": (at(), at(book={"positions": held(100, "SPY", 0)})),
     "intraday_margin": (at(), at(limits={"intraday_exposure_max": 0.01})),
+    "owner_unknown": (at(disputed=("AAA",)), at(disputed=("SPY",))),
     "duplicate_intent": (at(orders={"o1": order("unknown", -1, PUT)}), at(orders={"o1": order("unknown")})),
     "opposite_order": (
         at(orders={"o1": order("pending_cancel", -1, PUT)}),
@@ -160,7 +161,7 @@ NUMBER: dict[str, str] = {
 WITHOUT_NUMBER = {
     "halted", "paused", "stopping", "not_reconciled", "account_blocked", "market_closed", "blind", "calendar_unknown",
     "outside_session", "warm_up", "model_not_verified", "model_not_promoted", "model_other_feed", "answer_not_finite",
-    "buying_power", "shares_held", "duplicate_intent", "opposite_order", "oversell",
+    "buying_power", "shares_held", "owner_unknown", "duplicate_intent", "opposite_order", "oversell",
 }  # fmt: skip
 BY_NAME = {gate.name: gate for gate in OPTION_GATES}
 

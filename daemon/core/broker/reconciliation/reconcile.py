@@ -17,6 +17,7 @@ from daemon.core.broker.foreign import give_up_sold, is_fraction, met_at_begin
 from daemon.core.broker.ledger import AMENDED, arrives, book_activity, cause_of
 from daemon.core.broker.news import take_available
 from daemon.core.broker.on_broker import absorb, count_refused_exits
+from daemon.core.broker.owners import note_closes
 from daemon.core.broker.reconciliation.account import account_is_right, note_account
 from daemon.core.broker.reconciliation.differences import (
     all_differences,
@@ -75,6 +76,7 @@ def on_broker_reported(draft: Draft, event: BrokerReported) -> None:
     if not draft.broker.began_ns and not _begin(draft, event):
         return
     accepted = accepts(draft, event)
+    note_closes(draft)
     _take_over_lines(draft, event)
     if late:
         return

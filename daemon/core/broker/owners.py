@@ -1,0 +1,201 @@
+"""Whose a line of the ledger is where somebody else holds beside the desk (`foreign_orders = "ignore"`).
+
+A dividend or a corporate action belongs to who held at the close before its ex-date, so the quantities at each close
+are kept. The desk's part is booked as its own, the rest as a transfer; quantities are whole, and what is left over is
+the other's. Where date or owner is not known nothing is booked as the desk's, an alarm says so, and the symbol takes no
+new risk until a person resumes the desk.
+"""
+
+from __future__ import annotations
+
+from datetime import UTC, date, datetime, timedelta
+from decimal import ROUND_FLOOR, Decimal
+
+from msgspec.structs import replace
+
+from daemon.core.book import CENT
+from daemon.core.broker.fills import transfer
+from daemon.core.broker.foreign import hold_foreign
+from daemon.core.draft import Draft
+from daemon.core.events import Activity
+from daemon.core.instruments.option_market import parse_occ
+from daemon.core.session import NEW_YORK
+from daemon.core.state import ZERO, HeldAtClose, Owners
+from strategies.kit.units import SECOND_NS
+
+CLOSES_MAX = 64  # of a symbol: changes of what was held, the oldest goes first
+PAID_WITHIN = timedelta(days=100)  # a dividend after its ex-date
+BEGUN = "0"  # noted before any close is known: earlier than any date
+FRACTION = Decimal(1)
+
+
+def note_closes(draft: Draft) -> None:
+    """Keep what desk and others held at the last close, once for each close, before later lines are booked."""
+    session, owners = draft.session.session, draft.broker.owners
+    if session is None:
+        return
+    closed = session.date if draft.session.ended else draft.session.previous
+    if owners.noted and closed <= owners.noted:
+        return
+    foreign = draft.broker.foreign_held
+    closes = {}
+    for symbol in {**owners.closes, **foreign}:
+        known, now = owners.closes.get(symbol, ()), (draft.held(symbol), foreign.get(symbol, 0))
+        if not known or (known[-1].own, known[-1].others) != now:
+            known = (*known, HeldAtClose(closed if owners.noted else "", *now))[-CLOSES_MAX:]
+        if any(one.others for one in known):
+            closes[symbol] = known
+    _note(draft, replace(owners, noted=closed or BEGUN, closes=closes))
+
+
+def share_of(draft: Draft, line: Activity, *, cash: bool) -> tuple[int, int] | None:
+    """Return what desk and others held of the line's symbol when it counted; None where that is not known.
+
+    `cash`: it pays for what was held before its ex-date, maybe weeks ago. Other lines come on the day they count.
+    """
+    owners, foreign = draft.broker.owners, draft.broker.foreign_held
+    closes = owners.closes.get(line.symbol, ())
+    if cash and line.symbol in owners.lieu:
+        return (1, 1)  # by its fractions, see `_cash_part`
+    if not closes and not foreign.get(line.symbol):
+        if line.quantity > 0 and line.kind in owners.moves:
+            return owners.moves[line.kind]  # the new name of what left
+        desks = not foreign or draft.held(line.symbol) or line.symbol in draft.spec.symbols or not line.symbol
+        return (1, 0) if desks else (0, 1)
+    if not closes:
+        closes = (HeldAtClose("", draft.held(line.symbol), foreign.get(line.symbol, 0)),)
+    day = new_york_date(line.time_ns)
+    if line.ex_date or not cash:
+        known = [one for one in closes if one.date < (line.ex_date or day.isoformat())]
+        return (known[-1].own, known[-1].others) if known and known[-1].own + known[-1].others else None
+    return _all_alike(closes, (day - PAID_WITHIN).isoformat(), day.isoformat(), int(line.quantity))
+
+
+def _all_alike(closes: tuple[HeldAtClose, ...], since: str, until: str, quantity: int) -> tuple[int, int] | None:
+    """Return what was held at every close from `since` to `until`, where it was the same in proportion.
+
+    Only closes with `quantity` shares in all count, where the line names how many it pays for.
+    """
+    earlier = [one for one in closes if one.date < since]
+    within = [*earlier[-1:], *(one for one in closes if since <= one.date < until)]
+    pairs = {(one.own, one.others) for one in within if one.own + one.others}
+    pairs = {pair for pair in pairs if sum(pair) == quantity} or pairs
+    if not pairs:
+        return None
+    own, others = next(iter(pairs))
+    return (own, others) if all(own * more == others * mine for mine, more in pairs) else None
+
+
+def part_of(draft: Draft, line: Activity, own: int, others: int, *, moves: bool) -> Activity | None:
+    """Book the others' part of the line, and return the desk's; None where nothing of it is the desk's.
+
+    `moves`: the line takes all shares away, or brings what replaces them.
+    """
+    if not others:
+        return line
+    whole = own + others
+    quantity, amount = line.quantity * own / whole, line.amount * _cash_part(draft, line, own, whole)
+    amount = amount.quantize(CENT, rounding=ROUND_FLOOR) if own else ZERO
+    if moves:
+        if line.kind != "OPTRD":
+            _note_move(draft, line, own, others)
+        hold_foreign(draft, line.symbol, int(line.quantity) - int(quantity))
+    elif line.quantity:
+        total = draft.held(line.symbol) + draft.broker.foreign_held.get(line.symbol, 0)
+        desk = int((draft.held(line.symbol) + quantity).to_integral_value(ROUND_FLOOR)) if own else 0
+        after = int((total + line.quantity).to_integral_value(ROUND_FLOOR))
+        hold_foreign(draft, line.symbol, after - desk - draft.broker.foreign_held.get(line.symbol, 0))
+    if line.quantity > 0 or (line.quantity and not moves):
+        _note_fractions(draft, line, own, whole, moves=moves)
+    if line.amount != amount:
+        transfer(draft, line.amount - amount)
+    return replace(line, quantity=quantity, amount=amount) if own else None
+
+
+def _cash_part(draft: Draft, line: Activity, own: int, whole: int) -> Decimal:
+    """Return the desk's part of the line's cash: of cash in lieu by the fractions of a share that it is for."""
+    lieu = draft.broker.owners.lieu
+    if line.kind != "CIL" or line.symbol not in lieu:
+        return Decimal(own) / whole
+    part = lieu[line.symbol]
+    _note(draft, replace(draft.broker.owners, lieu={s: one for s, one in lieu.items() if s != line.symbol}))
+    return part
+
+
+def _note_fractions(draft: Draft, line: Activity, own: int, whole: int, *, moves: bool) -> None:
+    """Keep which part of the cash in lieu to come is the desk's."""
+    total = line.quantity if moves else whole + line.quantity
+    all_of_it, desks = total % FRACTION, (total * own / whole) % FRACTION
+    if all_of_it:
+        owners = draft.broker.owners
+        _note(draft, replace(owners, lieu={**owners.lieu, line.symbol: min(desks / all_of_it, FRACTION)}))
+
+
+def _note_move(draft: Draft, line: Activity, own: int, others: int) -> None:
+    """Keep in what proportion shares left until their replacement comes."""
+    moves = {kind: parts for kind, parts in draft.broker.owners.moves.items() if kind != line.kind}
+    if line.quantity < 0:
+        moves[line.kind] = (own, others)
+    _note(draft, replace(draft.broker.owners, moves=moves))
+
+
+def dispute(draft: Draft, line: Activity) -> None:
+    """Book nothing of the line as the desk's: its cash is a transfer, its symbol takes no new risk."""
+    owners = draft.broker.owners
+    if line.amount:
+        transfer(draft, line.amount)
+    if line.symbol not in owners.disputed:
+        _note(draft, replace(owners, disputed=(*owners.disputed, line.symbol)))
+    why = f"{line.kind} {line.symbol} {line.quantity} {line.amount} USD: who held before its ex-date is not known"
+    draft.alarm("owner_unknown", why, once=True, about=f"{line.kind} {line.symbol}")
+
+
+def settle_disputes(draft: Draft) -> None:
+    """A person has looked: the disputed symbols take new risk again."""
+    if draft.broker.owners.disputed:
+        _note(draft, replace(draft.broker.owners, disputed=()))
+
+
+# --- options ----------------------------------------------------------------------------------------------------------
+
+
+def contracts_of_the_desk(draft: Draft, line: Activity, *, exercised: bool) -> int:
+    """Return how many of the desk's contracts end by the line, after those of the others: they chose to, we never do.
+
+    An exercise or assignment notes how many shares each side is owed by it.
+    """
+    foreign, own = draft.broker.foreign_held.get(line.symbol, 0), abs(draft.held(line.symbol))
+    count = abs(int(line.quantity)) or own + abs(foreign)
+    theirs = min(count, abs(foreign)) if foreign else count if not own and draft.broker.foreign_held else 0
+    ours = min(count - theirs, own)
+    if foreign:
+        hold_foreign(draft, line.symbol, -theirs if foreign > 0 else theirs)
+    contract = parse_occ(line.symbol)
+    if exercised and contract is not None and (ours or theirs):
+        owners = draft.broker.owners
+        before = owners.owed.get(contract.root, (0, 0))
+        owed = {**owners.owed, contract.root: (before[0] + ours, before[1] + theirs)}
+        _note(draft, replace(owners, owed=owed))
+    return ours
+
+
+def shares_of_the_desk(draft: Draft, line: Activity) -> Activity | None:
+    """Book the others' shares of an exercise or assignment, and return the desk's part; None where it has none."""
+    owners = draft.broker.owners
+    if (line.symbol, int(line.quantity)) in draft.broker.settled:
+        return line
+    own, others = owners.owed.get(line.symbol, (0, 0))
+    if not own and not others and draft.broker.foreign_held:
+        mine = [contract for s in draft.book.positions if (contract := parse_occ(s)) and contract.root == line.symbol]
+        own, others = (1, 0) if mine else (0, 1)
+    _note(draft, replace(owners, owed={root: one for root, one in owners.owed.items() if root != line.symbol}))
+    return part_of(draft, line, own, others, moves=True)
+
+
+def _note(draft: Draft, owners: Owners) -> None:
+    draft.broker = replace(draft.broker, owners=owners)
+
+
+def new_york_date(time_ns: int) -> date:
+    """Return the New York date of a time in nanoseconds UTC."""
+    return datetime.fromtimestamp(time_ns // SECOND_NS, UTC).astimezone(NEW_YORK).date()

@@ -1,0 +1,185 @@
+"""A person's shares beside the desk's own: each has its part of what the company does, by the close before the ex-date.
+
+The desk bought 50 AAA at 100.00, a person 100 beside it; 10,000 USD at the begin.
+"""
+
+from __future__ import annotations
+
+from decimal import Decimal
+
+import pytest
+
+from daemon.core import events as ev
+from daemon.core.effects import SubmitOrder
+from daemon.core.events import Activity
+from daemon.core.limits import Basket, Broker, Trading
+from tests.support.core.account import Account, at_broker, line
+from tests.support.core.daily_desk import KEEP, SYMBOLS, DailyDesk
+from tests.support.core.daily_live import with_shares
+from tests.support.core.desk import BUY_CALL, CALL, HALF_DAY, SECOND, TUESDAY, Desk, alarms, of, sent
+
+IGNORE = Trading(broker=Broker(foreign_orders="ignore", on_blind="alarm"), basket=Basket(position_weight_max=2.0))
+
+
+def beside(others: int = 100, own: int = 50, *, reload: bool = True) -> tuple[DailyDesk, Account]:
+    """The desk on Tuesday before the open, and the account."""
+    account = Account()
+    account.positions["AAA"] = (others, Decimal(90))
+    d = with_shares(account, IGNORE, AAA=own)
+    d.reload = reload
+    assert (d.held, d.state.broker.foreign_held, d.state.book.cash) == (
+        {"AAA": own}, {"AAA": others}, Decimal(10000 - 100 * own),
+    )  # fmt: skip
+    return d, account
+
+
+def of_today(kind: str, symbol: str, quantity: str, amount: str = "0", ex_date: str = "") -> Activity:
+    """A line dated Tuesday, midnight in New York."""
+    name = f"20240702000000000::{kind}-{symbol}-{quantity}-{amount}"
+    time_ns = TUESDAY.open_ns - 34_200 * SECOND
+    return Activity(name, kind, symbol, Decimal(quantity), None, Decimal(amount), "executed", time_ns, ex_date=ex_date)
+
+
+def told(
+    d: DailyDesk, account: Account, minute: float, shares: int | None, *lines: Activity, symbol: str = "AAA"
+) -> None:
+    """The broker books the lines and holds so many shares of `symbol` afterwards; two reports say so."""
+    for one in lines:
+        account.book(one)
+    if shares is not None:
+        account.positions = {symbol: (shares, Decimal(1))}
+    d.put(account.report(d.at(minute)))
+    d.put(account.report(d.at(minute, 15)))
+
+
+def halted(d: Desk | DailyDesk) -> str:
+    return d.state.risk.halt.reason if d.state.risk.halt else ""
+
+
+def holdings(d: DailyDesk) -> tuple[dict[str, int], dict[str, int]]:
+    return d.held, d.state.broker.foreign_held
+
+
+@pytest.mark.parametrize("lines", [("150",), ("-150", "300")])
+def test_a_split_of_both_s_shares_gives_each_its_own(lines: tuple[str, ...]) -> None:
+    d, account = beside()
+    equity = d.state.book.equity
+    told(d, account, -10, 300, *(of_today("SPLIT", "AAA", quantity) for quantity in lines))
+    assert holdings(d) == ({"AAA": 100}, {"AAA": 200})
+    assert (d.state.book.equity, halted(d), d.state.risk.reconciled) == (equity, "", True)
+
+
+@pytest.mark.parametrize(
+    ("own", "others", "line_of", "shares", "desk"),
+    [
+        (51, 100, "-75.5", 75, 25),  # 1 for 2: 25.5 and 50; the half share comes as cash
+        (51, 101, "-76", 76, 25),  # 25.5 and 50.5: whole shares, what is left over is the other's
+        (50, 101, "-75.5", 75, 25),
+    ],
+)
+def test_a_reverse_split_leaves_whole_shares_and_the_rest_to_the_other(
+    own: int, others: int, line_of: str, shares: int, desk: int
+) -> None:
+    d, account = beside(others, own)
+    told(d, account, -10, shares, of_today("SPLIT", "AAA", line_of))
+    assert holdings(d) == ({"AAA": desk}, {"AAA": shares - desk})
+    assert halted(d) == ""
+
+
+@pytest.mark.parametrize(("own", "others", "realised"), [(51, 100, "40.00"), (50, 101, "0")])
+def test_cash_in_lieu_is_whose_the_fraction_was(own: int, others: int, realised: str) -> None:
+    d, account = beside(others, own)
+    told(d, account, -10, 75, of_today("SPLIT", "AAA", "-75.5"))
+    before = d.state.book.realized
+    told(d, account, -5, None, of_today("CIL", "AAA", "0", "40.00"))
+    assert d.state.book.realized - before == Decimal(realised)
+    assert d.state.book.cash == account.cash
+
+
+@pytest.mark.parametrize(("quantity", "ex_date"), [("0", "2024-07-02"), ("150", "")])  # for 150: since Monday's close
+def test_a_dividend_of_both_s_shares_is_earned_by_the_desk_s_own(quantity: str, ex_date: str) -> None:
+    d, account = beside()
+    before = d.state.book
+    told(d, account, -10, None, of_today("DIV", "AAA", quantity, "525.00", ex_date))
+    assert d.state.book.realized - before.realized == Decimal("175.00")  # 525 x 50 / 150
+    assert (d.state.book.cash, d.state.book.transfers) == (account.cash, Decimal("350.00"))
+
+
+def test_a_dividend_whose_ex_date_was_before_the_desk_bought_is_the_other_s() -> None:
+    d, account = beside()
+    before = d.state.book.realized
+    told(d, account, -10, None, of_today("DIV", "AAA", "0", "300.00", ex_date="2024-06-28"))
+    assert d.state.book.realized == before
+    assert d.state.book.cash == account.cash
+
+
+def test_a_dividend_of_what_the_desk_sold_after_its_ex_date_is_still_its_own() -> None:
+    d, account = beside()
+    d.due()
+    d.answer(*(0 if symbol == "AAA" else KEEP for symbol in SYMBOLS))
+    [sale] = of(d.effects, SubmitOrder)[-1:]
+    name = account.take(sale, d.state.now_ns)
+    d.put(account.fill(name, 50, "100", d.at(1)), account.report(d.at(2)))
+    d.end(**dict.fromkeys(SYMBOLS, 100.0))
+    d.begin(HALF_DAY)
+    before = d.state.book.realized
+    told(d, account, -10, None, of_today("DIV", "AAA", "0", "150.00", ex_date="2024-07-02"))
+    assert holdings(d) == ({}, {"AAA": 100})
+    assert d.state.book.realized - before == Decimal("50.00")
+
+
+def test_where_the_ex_date_is_not_known_and_holdings_changed_nothing_is_the_desk_s_and_it_says_so() -> None:
+    d, account = beside()  # the desk bought on Monday: before, the other held alone
+    before = d.state.book.realized
+    told(d, account, -10, None, of_today("DIV", "AAA", "0", "300.00"))
+    closes = d.state.broker.owners.closes["AAA"]
+    assert [(one.own, one.others) for one in closes] == [(0, 100), (50, 100)]
+    assert d.state.book.realized == before
+    assert (d.state.broker.owners.disputed, d.state.book.cash) == (("AAA",), account.cash)
+    assert "owner_unknown" in alarms(d.effects)
+    d.due()
+    d.answer(80, *(KEEP for _ in SYMBOLS[1:]))
+    assert [order.side for order in of(d.quotes(1, AAA="100"), SubmitOrder)] == []
+    d.put(ev.ResumeRequested(d.at(2), "op", "seen"))
+    assert d.state.broker.owners.disputed == ()
+
+
+def test_a_new_name_takes_both_s_shares_along() -> None:
+    d, account = beside()
+    lines = of_today("NC", "AAA", "-150"), of_today("NC", "BBB", "150")
+    told(d, account, -10, 150, *lines, symbol="BBB")
+    assert holdings(d) == ({"BBB": 50}, {"BBB": 100})
+    assert d.state.risk.reconciled
+
+
+def test_a_dividend_of_what_others_alone_hold_is_no_gain() -> None:
+    d, account = beside()
+    before = d.state.book.realized
+    told(d, account, -10, None, of_today("DIV", "ZZZ", "0", "525.00"))
+    assert (d.state.book.realized, d.state.book.cash) == (before, account.cash)
+
+
+# --- options ----------------------------------------------------------------------------------------------------------
+
+OTHER = "SPY240702C00490000"
+
+
+@pytest.mark.parametrize(("symbol", "count"), [(OTHER, 3), (CALL, 2)])
+def test_a_person_who_exercises_leaves_the_desk_its_contracts_and_no_shares(symbol: str, count: int) -> None:
+    account = Account("1000000")
+    account.positions[symbol] = (count, Decimal(2))
+    d = at_broker(account, Broker(foreign_orders="ignore"))
+    d.bar(0)
+    order = sent(d.answer(BUY_CALL))
+    name = account.take(order, d.state.now_ns)
+    d.put(account.fill(name, order.quantity, "2.00", d.at(1)), account.report(d.at(2)))
+    own = order.quantity
+    assert d.held == {CALL: own}
+    strike = Decimal(symbol[10:]) / 1000
+    shares = 100 * count
+    account.book(line("OPTRD", "SPY", shares, str(-shares * strike)))
+    account.book(line("OPEXC", symbol, -count))
+    account.positions = {CALL: (own, Decimal(2)), "SPY": (shares, strike)}
+    d.put(account.report(d.at(3)), account.report(d.at(3, 20)))
+    assert (d.held, d.state.broker.foreign_held) == ({CALL: own}, {"SPY": shares})
+    assert (halted(d), d.state.risk.reconciled, d.state.book.cash) == ("", True, account.cash)
