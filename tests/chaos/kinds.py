@@ -252,6 +252,13 @@ def _newer_line(chance: random.Random) -> tuple[Line, ...]:
     return (_line("ledger_line", activity_type=kind, amount=amount),)
 
 
+def _heard_badly(chance: random.Random) -> tuple[Line, ...]:
+    """Each line of the stream of activities may be lost with its connection, late, garbled or doubled."""
+    kinds = ("activity_dropped", "activity_late", "activity_garbage", "activity_doubled")
+    faults = (_line(kind, times=chance.randint(1, 4), counts=False) for kind in kinds)
+    return (*faults, *_newer_line(chance))
+
+
 def _account() -> Iterator[Kind]:
     for kind in ("trade_bust", "trade_correct"):
         yield Kind(kind, kind.replace("_", " "), _fixed(_line(kind)), alone=True)
@@ -260,6 +267,8 @@ def _account() -> Iterator[Kind]:
     for amount in ("-250.00", "400.00"):
         yield Kind(f"transfer of {amount} USD", "ledger line", _fixed(_line("transfer", amount=amount)))
     yield Kind("ledger line of a newer or unknown kind", "ledger line", _newer_line)
+    listening: dict[str, dict[str, object]] = {"alpaca": {"activity_stream": True}}
+    yield Kind("stream of activities that misbehaves", "ledger line", _heard_badly, tables=listening)
     yield Kind("dividend", "ledger line", _fixed(_line("dividend")))
     yield Kind("split of the underlying", "ledger line", _fixed(_line("split")))
     yield Kind("fee", "ledger line", act="fee")
