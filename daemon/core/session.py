@@ -6,7 +6,7 @@ Sessions themselves come as events (`SessionScheduled`); nothing here knows a ca
 from __future__ import annotations
 
 import re
-from datetime import UTC, datetime
+from datetime import UTC, date, datetime
 from zoneinfo import ZoneInfo
 
 from daemon.core.limits import Execution
@@ -28,6 +28,11 @@ def new_york_minute(now_ns: int) -> int:
     """Return the minute of the New York day, 0 to 1439."""
     local = datetime.fromtimestamp(now_ns // SECOND_NS, UTC).astimezone(NEW_YORK)
     return local.hour * 60 + local.minute
+
+
+def new_york_date(time_ns: int) -> date:
+    """Return the New York date."""
+    return datetime.fromtimestamp(time_ns // SECOND_NS, UTC).astimezone(NEW_YORK).date()
 
 
 def new_york_text(time_ns: int) -> str:

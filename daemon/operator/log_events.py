@@ -266,6 +266,7 @@ LOG_EVENTS: dict[str, LogEvent] = {
         "The journal's newest time is so far ahead of the clock: what waits for a time waits. See `reset-clock`.",
         alarm=True,
     ),
+    "ex_date_unknown": LogEvent("warning", ("symbol", "problem"), "The announcement of a dividend could not be read."),
     "ledger_line_unreadable": LogEvent("warning", ("line", "problem"), "A line of the broker's ledger was left out."),
     # --- the operator's side
     "command": LogEvent(

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 
 from aiohttp import web
 
+from simulator.prices.corporate_actions import Dividend
 from simulator.prices.option_listing import asset_id
 from simulator.prices.tape import new_york_date
 from simulator.trading import order_changes, settlement
@@ -63,6 +64,20 @@ def routes(server: AlpacaServer) -> list[web.RouteDef]:
         web.post("/v2/positions/{symbol}/exercise", rest.exercise),
         web.post("/v2/positions/{symbol}/do-not-exercise", rest.do_not_exercise),
     ]
+
+
+def _announced(dividend: Dividend) -> Json:
+    """A cash dividend as it was announced."""
+    return {
+        "id": asset_id(f"{dividend.symbol} {dividend.date}"),
+        "ca_type": "dividend",
+        "ca_sub_type": "cash",
+        "initiating_symbol": dividend.symbol,
+        "target_symbol": dividend.symbol,
+        "ex_date": dividend.date,
+        "payable_date": dividend.paid or dividend.date,
+        "cash": text(dividend.amount),
+    }
 
 
 class TradingRest:
@@ -120,8 +135,18 @@ class TradingRest:
         return self.server.faults.take("split_line_late", context) is not None
 
     async def announcements(self, request: web.Request) -> web.Response:
-        """GET /v2/corporate_actions/announcements: none is ever announced."""
-        return web.json_response([])
+        """GET /v2/corporate_actions/announcements: the market's dividends, by their ex-date or the day of payment."""
+        query, days = request.query, self.server.market.days
+        paid = query.get("date_type") == "payable_date"
+        rows = [] if days is None else [_announced(one) for one in days.dividends]
+        rows = [
+            row
+            for row in rows
+            if "dividend" in query.get("ca_types", "dividend").split(",")
+            and query.get("symbol", row["initiating_symbol"]) == row["initiating_symbol"]
+            and query.get("since", "") <= row["payable_date" if paid else "ex_date"] <= query.get("until", "9999-12-31")
+        ]
+        return web.json_response(rows)
 
     # --- orders -----------------------------------------------------------------------------------------------------
 

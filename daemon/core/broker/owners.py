@@ -8,7 +8,7 @@ new risk until a person resumes the desk.
 
 from __future__ import annotations
 
-from datetime import UTC, date, datetime, timedelta
+from datetime import timedelta
 from decimal import ROUND_FLOOR, Decimal
 
 from msgspec.structs import replace
@@ -19,9 +19,8 @@ from daemon.core.broker.foreign import hold_foreign
 from daemon.core.draft import Draft
 from daemon.core.events import Activity
 from daemon.core.instruments.option_market import parse_occ
-from daemon.core.session import NEW_YORK
+from daemon.core.session import new_york_date
 from daemon.core.state import ZERO, HeldAtClose, Owners
-from strategies.kit.units import SECOND_NS
 
 CLOSES_MAX = 64  # of a symbol: changes of what was held, the oldest goes first
 PAID_WITHIN = timedelta(days=100)  # a dividend after its ex-date
@@ -194,8 +193,3 @@ def shares_of_the_desk(draft: Draft, line: Activity) -> Activity | None:
 
 def _note(draft: Draft, owners: Owners) -> None:
     draft.broker = replace(draft.broker, owners=owners)
-
-
-def new_york_date(time_ns: int) -> date:
-    """Return the New York date of a time in nanoseconds UTC."""
-    return datetime.fromtimestamp(time_ns // SECOND_NS, UTC).astimezone(NEW_YORK).date()

@@ -8,13 +8,14 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Callable, Iterable
+from datetime import date, timedelta
 from decimal import Decimal
 from typing import TYPE_CHECKING, TypeVar
 
 import msgspec
 
 from daemon.brokers.alpaca import wire
-from daemon.brokers.alpaca.rest.errors import Refused
+from daemon.brokers.alpaca.rest.errors import Refused, RestError
 from daemon.brokers.alpaca.trading.ledger import (
     LedgerFill,
     Standing,
@@ -27,8 +28,9 @@ from daemon.brokers.alpaca.trading.ledger import (
 from daemon.brokers.alpaca.wire import ENDED, Malformed
 from daemon.brokers.api import ClockComparison
 from daemon.core.broker.fills import correction_name
-from daemon.core.broker.ledger import AMENDED_FILL
+from daemon.core.broker.ledger import AMENDED_FILL, DIVIDENDS
 from daemon.core.events import Activity, BrokerOrder, BrokerPosition, BrokerReported, Funds, OrderFilled
+from daemon.core.session import new_york_date
 from strategies.kit.units import DAY_NS
 
 if TYPE_CHECKING:
@@ -41,6 +43,7 @@ T = TypeVar("T")
 SUSPENDED = "trade_suspended_by_user"  # the account's setting `suspend_trade`
 GRID = Decimal("0.0001")  # of a cost
 AVERAGE_GRID = Decimal("0.000001")  # of an average price, to which the broker rounds
+PAID_LATE = timedelta(days=5)  # the ledger's line after the announced day of payment
 READS_MAX = 3  # attempts to read a report when one of our orders filled meanwhile
 
 
@@ -100,6 +103,7 @@ class Reporter:
         self._amended: dict[str, Amended] = {}  # order id -> what the last ledger says of its amended fills
         self._named_fills: dict[str, list[str]] = {}  # order id -> executions that a stream named as amended
         self._unreadable: set[str] = set()  # lines logged already
+        self._ex_dates: dict[tuple[str, date], str] = {}  # symbol and the date of a dividend's line -> its ex-date
 
     def forget(self) -> None:
         """Make the next report full again, from the New York day before today or before the last agreement."""
@@ -166,8 +170,24 @@ class Reporter:
             for order_id, lines in amended.items()
             if self._is_ours(self._names.get(order_id, ""))
         }
-        other = self._readable(rest, activity) + self._amending_lines()
+        other = [await self._dated(line) for line in self._readable(rest, activity)] + self._amending_lines()
         return {order_id: fills[order_id] for order_id in ours}, other
+
+    async def _dated(self, line: Activity) -> Activity:
+        """Return a dividend's line with the ex-date that was announced; others, and unknown ones, as they are."""
+        if line.kind not in DIVIDENDS or not line.symbol:
+            return line
+        paid = new_york_date(line.time_ns)
+        if (line.symbol, paid) not in self._ex_dates:
+            first = (paid - PAID_LATE).isoformat()
+            try:
+                rows = await self._reads.dividends_paid(line.symbol, first, paid.isoformat())
+            except (RestError, Malformed) as problem:
+                self._log("ex_date_unknown", symbol=line.symbol, problem=str(problem))
+                rows = []
+            dates = {wire.text(row.get("ex_date")) for row in rows}
+            self._ex_dates[line.symbol, paid] = dates.pop() if len(dates) == 1 else ""
+        return msgspec.structs.replace(line, ex_date=self._ex_dates[line.symbol, paid])
 
     async def _amended_fills(self, order_id: str, rows: list[Raw]) -> Amended:
         """Read all fills of an order when the ledger has a new line of it, and one amends a fill."""

@@ -100,6 +100,11 @@ class TradingReads:
         """Return the ledger's lines after `after_ns` (exclusive), oldest first, each once."""
         return await self._activities({"after": time_text(after_ns)})
 
+    async def dividends_paid(self, symbol: str, first: str, last: str) -> list[Raw]:
+        """Return the announced dividends of a share that are paid between two New York dates, both included."""
+        query = {"ca_types": "dividend", "symbol": symbol, "date_type": "payable_date", "since": first, "until": last}
+        return a_list(await self._client.get("/corporate_actions/announcements", query), "announcements")
+
     async def order_fills(self, order_id: str) -> list[Raw]:
         """Return the ledger's FILL lines of one order, however old, oldest first, each once."""
         rows = await self._activities({"activity_types": "FILL", "order_id": order_id})
