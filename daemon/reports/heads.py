@@ -1,6 +1,7 @@
 """Read a decision's heads, wishes and weights by symbol, for the dashboard and the command line.
 
-For each wish `taken` is what the strategy's `trust` did not let pass; without one, the wish less the answer.
+For each wish `taken` is what the strategy's `trust` did not let pass; without one, the wish less the answer. A passive
+policy asks nobody: its wishes are its own answer, and nothing is taken from them.
 """
 
 from __future__ import annotations
@@ -13,7 +14,7 @@ from typing import Any
 import msgspec
 
 from daemon.journal.reader import JournalReader
-from strategies.kit.contract import Spec
+from strategies.kit.contract import Head, Spec
 from strategies.registry import entry
 
 
@@ -64,9 +65,26 @@ def heads_at(reader: JournalReader, decision: int, spec: Spec) -> DecisionHeads 
     if not rows:
         return None
     places = {symbol: place for place, symbol in enumerate(spec.symbols)}
-    lines = sorted((_line(row, spec) for row in rows), key=lambda line: places.get(line.symbol, len(places)))
-    columns = tuple(Column(head.name, head.meaning, head.wish) for head in spec.heads)
+    passive = _answered_by_passive(reader, decision)
+    lines = sorted(
+        (_line(row, spec, passive=passive) for row in rows), key=lambda line: places.get(line.symbol, len(places))
+    )
+    columns = tuple(Column(head.name, _meaning(head, passive=passive), head.wish) for head in spec.heads)
     return DecisionHeads(columns, tuple(lines), tuple(_choices(reader, decision, rows, spec)))
+
+
+def _meaning(head: Head, *, passive: bool) -> str:
+    return (
+        f"not asked: the passive policy's own answer (in a learned one: {head.meaning})"
+        if passive and head.wish
+        else head.meaning
+    )
+
+
+def _answered_by_passive(reader: JournalReader, decision: int) -> bool:
+    """Whether the version that answered is named as a passive policy, as the export names it."""
+    rows = reader.query("SELECT model FROM decisions WHERE decision = ?", (decision,))
+    return bool(rows) and "-passive-" in (rows[0]["model"] or "")
 
 
 def _choices(reader: JournalReader, decision: int, heads: list[sqlite3.Row], spec: Spec) -> Iterator[Chosen]:
@@ -103,13 +121,15 @@ def _rows(reader: JournalReader, where: str, *values: int) -> list[sqlite3.Row]:
         raise
 
 
-def _line(row: sqlite3.Row, spec: Spec) -> Line:
+def _line(row: sqlite3.Row, spec: Spec, *, passive: bool) -> Line:
     values: dict[str, Any] = json.loads(row["heads"])
     answer = json.loads(row["answer"]) if row["symbol"] and not spec.by_row else None
     heads = tuple(_numbers(values.get(head.name)) for head in spec.heads)
     trust = entry(spec.name).trust
     passed = (
-        None if trust is None else trust({head.name: numbers for head, numbers in zip(spec.heads, heads, strict=True)})
+        None
+        if trust is None or passive
+        else trust({head.name: numbers for head, numbers in zip(spec.heads, heads, strict=True)})
     )
 
     def taken_of(wish: float, answer: float) -> float:

@@ -154,3 +154,28 @@ def test_journals_without_the_table_and_policies_without_heads_show_none(state_d
         assert heads_at(reader, DECISION, strategy("toy_crowd", SYMBOLS).spec) is None
         assert heads_at(reader, DECISION, strategy("regime_switcher").spec) is None
     assert shares_of({}, strategy("toy_crowd").spec) == ()
+
+
+def test_a_passive_policys_wishes_are_its_own_answer_and_nothing_is_taken_from_them(
+    state_dir: Path, tmp_path: Path
+) -> None:
+    """The passive policy of `forecast_ensemble` answers 1 whatever its confidence: no agent was asked."""
+    copy, says = tmp_path / FILE, {"probabilities": [0.4, 0.3, 0.3], "confidence": 0.4, "final": 1.0}
+    with closing(sqlite3.connect(state_dir / FILE)) as there, closing(sqlite3.connect(copy)) as here:
+        there.backup(here)
+        assert here.execute("SELECT DISTINCT model FROM decisions").fetchall() == [(VERSION,)]  # a version by its name
+        here.execute("UPDATE heads SET answer = '1.0', heads = ?", (json.dumps(says | {"sac": 1.0, "td3": 1.0}),))
+        here.commit()
+        spec = strategy("forecast_ensemble", SYMBOLS).spec
+        for model, taken in (("2022-12-30-passive-5e87d81b", 0.0), ("2022-12-30-5565b568", 0.2)):
+            here.execute("UPDATE decisions SET model = ?", (model,))
+            here.commit()
+            with closing(JournalReader(copy)) as reader:
+                found = heads_at(reader, DECISION, spec)
+            assert found is not None
+            by_name = {column.name: place for place, column in enumerate(found.columns)}
+            for wish in ("sac", "td3"):
+                assert [line.taken[by_name[wish]] for line in found.lines] == [pytest.approx(taken)] * len(SYMBOLS)
+                meant = found.columns[by_name[wish]].meaning
+                assert meant.startswith("not asked: the passive policy's own answer") == (taken == 0.0)
+            assert "not asked" not in found.columns[by_name["confidence"]].meaning
