@@ -169,7 +169,8 @@ class Work:
 
     def _scaling(self) -> RowScaling:
         """Frozen from accounts that trade at random on the training sessions; the same for all agents."""
-        return RowScaling.of(rows_of(self.market(self._request.seed, 1024), SCALING_STEPS, self._request.seed))
+        rows = rows_of(self.market(self._request.seed, 1024), SCALING_STEPS, self._request.seed)
+        return RowScaling.of(rows, weight_max(self._data.rules))
 
     def _save(self, under_way: dict[str, Any] | None, whole: int) -> None:
         """Keep the agents that are done and the one under way; without the latter's state, it begins anew."""

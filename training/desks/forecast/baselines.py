@@ -58,7 +58,7 @@ class Row(NamedTuple):
     """What a variation decides by."""
 
     answers: Answers
-    account: Tensor  # (rows, 5): weight, unrealised return, age, cash share, drawdown
+    account: Tensor  # (rows, 4): weight, unrealised return, age, cash share
 
 
 Decision = Callable[[Row], Tensor]

@@ -1,7 +1,8 @@
 """The one graph of `forecast_ensemble`: raw rows of symbols to probabilities, confidence, wishes and the final action.
 
 `Policy` is exactly what is exported: scaling, members, temperature, agents, their weights and what confidence takes are
-all inside. An agent's row is what `training.desks.forecast.market` shows, so it answers there as it does here.
+all inside. An agent's row is what `training.desks.forecast.market` shows, so it answers there as it does here. The
+drawdown of an observation is not read: it depends on when a desk began, not on what to hold.
 """
 
 from __future__ import annotations
@@ -13,7 +14,7 @@ import torch
 from torch import Tensor, nn
 
 from strategies.kit.forecast_features import COUNT, NAMES, WINDOW
-from training.desks.forecast.market import ACCOUNT
+from training.desks.forecast.market import ACCOUNT, AGE_MAX, GAIN_MAX
 from training.forecast.network import Forecaster, ForecastNet, Frozen, Scaling, Sizes
 from training.rl.off_policy.ensemble import Ensemble
 from training.rl.off_policy.networks import Actor
@@ -29,6 +30,7 @@ SEQUENCE = WINDOW * COUNT  # numbers of a raw row before those of the account
 AGENT_WIDTH = len(SEEN) + 3 + 1 + ACCOUNT
 MEMBERS = ("sac", "td3")
 CLIP = 5.0  # deviations of what an agent sees
+INSIDE = 4.0  # that the largest gain and age come to
 
 
 class Answers(NamedTuple):
@@ -43,7 +45,10 @@ class Answers(NamedTuple):
 
 
 class RowScaling(nn.Module):
-    """What an agent sees in deviations from its mean, clipped; frozen from accounts that trade at random."""
+    """What an agent sees, scaled and clipped: features and forecasts in deviations from their mean.
+
+    The account's numbers are scaled by what they can be at most, so that a desk that holds for months is inside too.
+    """
 
     mean: Tensor
     scale: Tensor
@@ -54,11 +59,17 @@ class RowScaling(nn.Module):
         self.register_buffer("scale", scale)
 
     @classmethod
-    def of(cls, rows: Tensor) -> RowScaling:
-        """Fixed by rows, float32 (n, columns); what never changed is left as large as it is."""
+    def of(cls, rows: Tensor, weight_max: float) -> RowScaling:
+        """Fixed by rows, float32 (n, columns); what never changed is left as large as it is.
+
+        `weight_max` is the most that one symbol may weigh.
+        """
         exact = rows.double()
-        deviation = exact.std(0)
-        return cls(exact.mean(0).float(), torch.where(deviation < 1e-8, 1.0, deviation).float())
+        mean, deviation = exact.mean(0), exact.std(0)
+        scale = torch.where(deviation < 1e-8, 1.0, deviation)
+        mean[-ACCOUNT:] = torch.tensor([0.0, 0.0, 0.0, 0.5], dtype=torch.float64)
+        scale[-ACCOUNT:] = torch.tensor([weight_max, GAIN_MAX / INSIDE, AGE_MAX / INSIDE, 0.5], dtype=torch.float64)
+        return cls(mean.float(), scale.float())
 
     def forward(self, rows: Tensor) -> Tensor:
         """Scaled rows."""

@@ -32,7 +32,7 @@ from training.rl.draws import uniform
 from training.rl.protocols import Step
 
 HOLD, BUY, SELL = range(3)
-ACCOUNT = 5  # columns of a row behind the forecast: weight, unrealised return, age, cash share, drawdown
+ACCOUNT = 4  # columns of a row behind the forecast: weight, unrealised return, age, cash share
 BONUS = 1e-3
 GAIN_MIN, GAIN_MAX = -1.0, 3.0  # an unrealised return beyond is clipped
 AGE_UNIT, AGE_MAX = 20.0, 5.0  # sessions; in units
@@ -68,7 +68,7 @@ class ForecastMarket(ShareAccounts):
     is a time limit.
     """
 
-    CHANGING = ("_cash", "_held", "_value", "_peak", "_basis", "_ages", "_places", "_day", "_age", "_episode")
+    CHANGING = ("_cash", "_held", "_value", "_basis", "_ages", "_places", "_day", "_age", "_episode")
 
     def __init__(
         self,
@@ -129,7 +129,6 @@ class ForecastMarket(ShareAccounts):
 
     def _begin_everywhere(self) -> None:
         self._open_accounts()
-        self._peak = self._value
         self._basis = torch.zeros_like(self._held)  # USD a share at the decisions that bought it
         self._ages = torch.zeros_like(self._held)  # sessions that each symbol was held
         self._begin_episodes()
@@ -164,16 +163,14 @@ class ForecastMarket(ShareAccounts):
         return (self._day.unsqueeze(1) * self._n + self._places).flatten()
 
     def _account(self) -> Tensor:
-        """Weight, unrealised return, age, cash share and drawdown, float64 (n, k, 5)."""
+        """Weight, unrealised return, age and cash share, float64 (n, k, 4)."""
         marks = self._marks.flatten().index_select(0, self._flat()).view(self._held.shape)
         equity = (self._value / MICRO).unsqueeze(1)
         gain = (marks / self._basis - 1.0).clamp(GAIN_MIN, GAIN_MAX)
         gain = torch.where(self._basis > 0.0, gain, 0.0)
         age = (self._ages / AGE_UNIT).clamp(max=AGE_MAX)
         cash = (self._cash / MICRO).unsqueeze(1) / equity
-        drawdown = 1.0 - equity / (self._peak / MICRO).unsqueeze(1)
-        shared = (cash.expand_as(gain), drawdown.expand_as(gain))
-        return torch.stack([self._held * marks / equity, gain, age, *shared], dim=2)
+        return torch.stack([self._held * marks / equity, gain, age, cash.expand_as(gain)], dim=2)
 
     def final_of(self, actions: Tensor) -> Tensor:
         """What confidence leaves of actions (rows, 1), float32 (n, k)."""
@@ -207,7 +204,6 @@ class ForecastMarket(ShareAccounts):
         self._summed.append(torch.stack(self._terms).mean(1))
         self._remember(held, known)
         self._mark(closes)
-        self._peak = torch.maximum(self._peak, self._value)
         self._next_day()
         return self._stepped(sum(terms[1:], terms[0]).to(torch.float32).flatten())
 
@@ -233,7 +229,6 @@ class ForecastMarket(ShareAccounts):
     def _open_again(self, over: Tensor) -> None:
         """New accounts where `over`, of other symbols."""
         super()._open_again(over)
-        self._peak = self._peak.masked_fill(over, self._capital)
         rows = over.unsqueeze(1)
         self._basis, self._ages = self._basis.masked_fill(rows, 0.0), self._ages.masked_fill(rows, 0.0)
         self._places = torch.where(rows, self._drawn(), self._places)

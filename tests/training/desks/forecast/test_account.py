@@ -51,7 +51,7 @@ def desk() -> tuple[Desk, tuple[tuple[str, ...], ...]]:
 def played() -> dict[str, Played]:
     """What everybody did."""
     before, spans = desk()
-    policies, memories = [untrained(3), untrained(2)], dict[str, baselines.Memory]()
+    policies, memories = [untrained(3), untrained(1)], dict[str, baselines.Memory]()
     account = Account(
         policies, before, spans, path=Path("nowhere.csv"), seed=1, memories=memories, check_stop=lambda: None
     )

@@ -41,9 +41,9 @@ def outlook(table: DailyTable) -> Outlook:
 def rule(rows: Tensor) -> Tensor:
     """Final actions that depend on all of a row's numbers: any difference grows with the sessions."""
     features, account = rows[:, : len(SEEN)], rows[:, -ACCOUNT:]
-    weight, gain, age, cash, drawdown = account.unbind(1)
+    weight, gain, age, cash = account.unbind(1)
     wish = torch.tanh(25.0 * features[:, 0] + 4.0 * features[:, 1] + 0.05 * (features[:, 2] - 50.0))
-    return (wish + cash - 4.0 * weight - gain + 0.1 * age + drawdown).clamp(-1.0, 1.0)
+    return (wish + cash - 4.0 * weight - gain + 0.1 * age).clamp(-1.0, 1.0)
 
 
 def policy(observation: Tensor) -> tuple[Tensor, ...]:

@@ -128,12 +128,12 @@ def test_a_row_shows_features_forecast_and_account() -> None:
     desk = whole(table, 2, trading("100000"))
     desk.trade(finals(table, AAPL=1.0))
     seen = desk.observe()
-    assert seen.shape == (50, 11)
+    assert seen.shape == (50, 10)
     day, equity = 2, float(desk.equity_usd)
     row = [day * 100.0, day * 100.0 + 1.0, 0.2, 0.5, 0.3, 0.5]
-    account = [10_200 / equity, 0.02, 1 / 20, float(desk.cash_usd) / equity, 0.0]
+    account = [10_200 / equity, 0.02, 1 / 20, float(desk.cash_usd) / equity]
     assert seen[0].tolist() == pytest.approx([*row, *account])
-    assert seen[2].tolist() == pytest.approx([0.0] * 6 + [0.0, 0.0, 0.0, account[3], 0.0])  # it may not be traded
+    assert seen[2].tolist() == pytest.approx([0.0] * 6 + [0.0, 0.0, 0.0, account[3]])  # it may not be traded
 
 
 def test_the_basis_is_the_mean_price_of_the_decisions_and_ages_count_sessions() -> None:

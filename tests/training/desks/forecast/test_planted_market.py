@@ -91,7 +91,7 @@ class Line:
         market = ForecastMarket(
             self.table, self.outlook, first, last, self.rules, count=16, portfolio=8, seed=1, episode=40
         )
-        scaling = RowScaling.of(torch.cat([_random_step(market, nth) for nth in range(40)]))
+        scaling = RowScaling.of(torch.cat([_random_step(market, nth) for nth in range(40)]), 0.1)
         c = replace(coefficients, environments=market.rows)
         agent = build(name, self.outlook.width, c, seed=1, scaling=scaling)
         train_agent(OffPolicyTrainer(agent, market, c, total_steps=STEPS, seed=1))
