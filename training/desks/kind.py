@@ -222,6 +222,9 @@ class Procedure(Protocol):
     ) -> None:
         """Do one task of a stage, or go on with it; its result stays in the checkpoint, and is what `done` gives."""
 
+    def concerns(self, plan: Plan, done: Callable[[str], Mapping[str, Any]], /) -> Sequence[str]:
+        """Warnings about what the tasks before the trials came to, in words; none where all is well."""
+
     def trial(
         self,
         request: Request,

@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 
 from training.forecast.figures import Figures, figures
 from training.forecast.labels import Barriers, Float64Array
-from training.forecast.scores import Calibrated, compared
+from training.forecast.scores import Calibrated, Skill, compared, skill
 from training.forecast.stage import Material
 
 SEVERAL = 0.0  # in place of a temperature where each year has its own
@@ -31,6 +31,8 @@ class Year(msgspec.Struct, frozen=True, kw_only=True):
     purged: int  # rows left out before it, because their labels reach into the next span
     scores: Calibrated | None
     figures: Figures | None
+    skill: Skill | None = None
+    gradient_steps: int = 0  # to the chosen epoch, the fewest of a member; 0: not counted
 
 
 class ForecasterFindings(msgspec.Struct, frozen=True, kw_only=True):
@@ -45,6 +47,7 @@ class ForecasterFindings(msgspec.Struct, frozen=True, kw_only=True):
     years: tuple[Year, ...]
     scores: Calibrated | None  # of the tested years together; each year has its own temperature
     figures: Figures | None
+    skill: Skill | None = None  # of the tested years together
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,6 +60,7 @@ class Forecast:
     confidence: NDArray[np.float32]
     temperature: float
     purged: int
+    gradient_steps: int = 0
 
 
 KEY = "forecaster"  # of a study's `extra`
@@ -91,6 +95,8 @@ def find(
             purged=each.purged,
             scores=parts[each.year].scores(each.temperature),
             figures=parts[each.year].figures(cost),
+            skill=parts[each.year].skill(),
+            gradient_steps=each.gradient_steps,
         )
         for each in forecasts
     ]
@@ -103,6 +109,7 @@ def find(
         years=tuple(years),
         scores=joined.scores(SEVERAL),
         figures=joined.figures(cost),
+        skill=joined.skill(),
     )
 
 
@@ -143,6 +150,10 @@ class _Part:
         if not len(self.classes):
             return None
         return compared(self.before, self.after, self.classes, self.sessions, temperature)
+
+    def skill(self) -> Skill | None:
+        """None where a class never came."""
+        return skill(self.after, self.classes, self.sessions) if len(self.classes) else None
 
     def figures(self, cost: float) -> Figures | None:
         """None without a row."""

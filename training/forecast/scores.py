@@ -14,9 +14,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from training.evidence.resampling import Interval, pooled_intervals
-from training.forecast.labels import CLASSES, Float64Array
+from training.forecast.labels import BUY, CLASSES, HOLD, SELL, Float64Array
 
 BINS = 15
+RANKS = 100  # bins of equal count that scores are ranked in
+SKILL_DRAWS = 2_000
 SMALLEST = 1e-15  # below it a probability counts as this, so that one row is not the whole log loss
 
 
@@ -89,6 +91,63 @@ def compared(
 
 def _scores(rows: int, sessions: int, found: list[Interval]) -> Scores:
     return Scores(rows=rows, sessions=sessions, **dict(zip(_FIGURES, found, strict=True)))
+
+
+class Skill(msgspec.Struct, frozen=True, kw_only=True):
+    """What the probabilities tell apart: the chance that of two rows the right one ranks first; 0.5 knows nothing."""
+
+    moves: Interval  # HOLD against BUY and SELL together, by 1 - P(HOLD)
+    sides: Interval  # BUY against SELL of the rows where one of them came, by P(BUY) / (P(BUY) + P(SELL))
+    buy: Interval  # BUY against the others, by P(BUY)
+    sell: Interval  # SELL against the others, by P(SELL)
+
+
+def skill(
+    probabilities: Float64Array, classes: NDArray[np.int64], sessions: NDArray[np.int64], *, seed: int = 0
+) -> Skill | None:
+    """Areas under the ROC curves of probabilities (n, 3); arguments as `scores`. None where a class never came."""
+    if len(np.unique(classes)) < len(CLASSES):
+        return None
+    exact = probabilities.astype(np.float64)
+    move, buy, sell = 1.0 - exact[:, HOLD], exact[:, BUY], exact[:, SELL]
+    side = np.divide(buy, buy + sell, out=np.full(len(buy), 0.5), where=buy + sell > 0.0)
+    everywhere, moved = np.ones(len(classes), dtype=np.bool_), classes != HOLD
+    asked = (
+        (move, moved, everywhere),
+        (side, classes == BUY, moved),
+        (buy, classes == BUY, everywhere),
+        (sell, classes == SELL, everywhere),
+    )
+    parts = np.concatenate([_ranked(score, right, rows, sessions) for score, right, rows in asked], axis=1)
+    of = [_area_of(slice(2 * RANKS * place, 2 * RANKS * (place + 1))) for place in range(len(asked))]
+    day = np.unique(sessions, return_inverse=True)[1]
+    lucky = np.bincount(day, exact.argmax(axis=1) == classes) / np.bincount(day)
+    found = pooled_intervals(parts, of, blocks_of=lucky, seed=seed, draws=SKILL_DRAWS)
+    return Skill(moves=found[0], sides=found[1], buy=found[2], sell=found[3])
+
+
+def _ranked(
+    score: Float64Array, right: NDArray[np.bool_], rows: NDArray[np.bool_], sessions: NDArray[np.int64]
+) -> Float64Array:
+    """How many right and wrong rows each session has in each of `RANKS` bins of equal count, (sessions, 2 * RANKS)."""
+    days, at = np.unique(sessions, return_inverse=True)
+    edges = np.quantile(score[rows], np.linspace(0.0, 1.0, RANKS + 1)[1:-1])
+    place = (np.searchsorted(edges, score, side="left") + RANKS * ~right + 2 * RANKS * at)[rows]
+    return np.bincount(place, minlength=2 * RANKS * len(days)).astype(np.float64).reshape(len(days), 2 * RANKS)
+
+
+def _area_of(columns: slice) -> _Figure:
+    """Mann and Whitney's estimate from counts by bin; rows of one bin count as tied."""
+
+    def area(sums: Float64Array) -> Float64Array:
+        right, wrong = sums[:, columns][:, :RANKS], sums[:, columns][:, RANKS:]
+        below = np.cumsum(wrong, axis=1) - wrong
+        pairs = right.sum(axis=1) * wrong.sum(axis=1)
+        wins = (right * (below + wrong / 2.0)).sum(axis=1)
+        found: Float64Array = np.divide(wins, pairs, out=np.full(len(sums), 0.5), where=pairs > 0.0)
+        return found
+
+    return area
 
 
 _Figure = Callable[[Float64Array], Float64Array]

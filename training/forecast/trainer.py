@@ -48,6 +48,7 @@ class Fitted:
     weights: dict[str, Tensor]
     curve: tuple[Epoch, ...]
     known_until: int = -1  # the last session of which it has seen anything; -1 where that was not asked
+    gradient_steps: int = 0  # to the chosen epoch
 
     @property
     def chosen(self) -> Epoch:
@@ -211,7 +212,8 @@ def fit(
             state = {"identity": identity, "trainer": trainer.state_dict(), "best": best}
             _keep(checkpoint, state | {"curve": msgspec.json.encode(curve).decode()})
         clock.tell(curve[-1])
-    return Fitted(best, tuple(curve))
+    chosen = max(epoch.epoch for epoch in curve if epoch.best)
+    return Fitted(best, tuple(curve), gradient_steps=sum(trainer.batches(epoch) for epoch in range(chosen)))
 
 
 def identity_of(trainer: Trainer, windows: Windows, train: Samples, validate: Samples, seed: int) -> str:

@@ -13,20 +13,21 @@ from training.evidence.wording import UNKNOWN, listed, number, share
 from training.forecast.figures import CoveragePoint, Figures
 from training.forecast.findings import ForecasterFindings, Year
 from training.forecast.labels import CLASSES
-from training.forecast.scores import Calibrated
+from training.forecast.scores import Calibrated, Skill
 from training.report.cells import Row, with_share
 
 HEAD = (
-    "", "rows\nsessions", "accuracy", "commonest class", "log loss, nats\nbefore → after",
-    "Brier score\nbefore → after", "calibration error\nbefore → after", "temperature",
+    "", "rows\nsessions", "moves or not, AUC", "BUY or SELL, AUC", "accuracy", "commonest class",
+    "log loss, nats\nbefore → after", "Brier score\nbefore → after", "calibration error\nbefore → after",
+    "temperature", "gradient steps",
 )  # fmt: skip
 
 
 def score_rows(found: ForecasterFindings) -> list[Row]:
     """A row for the tested years together, then one for each year."""
-    together = [] if found.scores is None else [_scores("tested years", found.scores, UNKNOWN)]
+    together = [] if found.scores is None else [_scores("tested years", found.scores, found.skill, UNKNOWN, 0)]
     years = [
-        _scores(_name(year), year.scores, number(year.scores.temperature))
+        _scores(_name(year), year.scores, year.skill, number(year.scores.temperature), year.gradient_steps)
         for year in found.years
         if year.scores is not None
     ]
@@ -37,18 +38,25 @@ def _name(year: Year) -> str:
     return f"{year.year}" if year.tested else f"{year.year}\nnot tested"
 
 
-def _scores(name: str, found: Calibrated, temperature: str) -> Row:
+def _scores(name: str, found: Calibrated, skill: Skill | None, temperature: str, steps: int) -> Row:
     before, after = found.before, found.after
     return (
         name,
         f"{after.rows:,}\n{after.sessions:,}",
+        UNKNOWN if skill is None else _area(skill.moves),
+        UNKNOWN if skill is None else _area(skill.sides),
         with_share(after.accuracy),
         with_share(after.base_rate),
         _both(before.log_loss, after.log_loss),
         _both(before.brier, after.brier),
         _both(before.expected_calibration_error, after.expected_calibration_error),
         temperature,
+        f"{steps:,}" if steps else UNKNOWN,
     )
+
+
+def _area(found: Interval) -> str:
+    return f"{number(found.estimate, 3)}\n{number(found.low, 3)} to {number(found.high, 3)}"
 
 
 def _both(before: Interval, after: Interval) -> str:
@@ -71,10 +79,32 @@ def changes(found: ForecasterFindings) -> str:
 
 
 def judgement(found: ForecasterFindings) -> str:
-    """Whether the forecasters know more than how often each class comes, in a sentence or two."""
+    """What the forecasters tell apart, and whether they know more than how often each class comes."""
     if found.scores is None:
         return "No row of the tested years has a label, so nothing is known."
-    own, base = found.scores.after.accuracy, found.scores.after.base_rate
+    return f"{skill_words(found.skill)}{accuracy_words(found.scores)}"
+
+
+def skill_words(found: Skill | None) -> str:
+    """Whether forecasts tell a move from none, and a rise from a fall; "" where that is not known."""
+    if found is None:
+        return ""
+    parts = [
+        f"{what}: AUC {number(one.estimate, 3)} ({number(one.low, 3)} to {number(one.high, 3)}), {_above_half(one)}."
+        for what, one in (("Whether a price will move", found.moves), ("Which way, where it moved", found.sides))
+    ]
+    return f"{' '.join(parts)} 0.5 knows nothing. "
+
+
+def _above_half(found: Interval) -> str:
+    if found.low > 0.5:
+        return "more than chance"
+    return "worse than chance" if found.high < 0.5 else "no knowledge is shown"
+
+
+def accuracy_words(found: Calibrated) -> str:
+    """Accuracy beside the commonest class, in a sentence: of a forecaster that knows no side it is no skill of one."""
+    own, base = found.after.accuracy, found.after.base_rate
     if own.low > base.high:
         lead = "so it is right more often than always naming the commonest class, beyond chance"
     elif own.high < base.low:
@@ -96,6 +126,32 @@ def confusion_rows(found: Figures) -> list[Row]:
     predicted = [sum(column) for column in zip(*found.confusion, strict=True)]
     total = sum(predicted)
     rows.append(("all", *(f"{count:,}\n{share(count / total)}" for count in predicted), f"{total:,}"))
+    return rows
+
+
+CLASS_HEAD = ("class", "came", "forecast", "right where forecast", "forecast where it came", "AUC against the others")
+
+
+def class_rows(found: ForecasterFindings) -> list[Row]:
+    """A row for each class over the tested years: how often it came, was forecast, and was right."""
+    if found.figures is None:
+        return []
+    counts, skill = found.figures.confusion, found.skill
+    total = sum(map(sum, counts))
+    areas = (None,) * len(CLASSES) if skill is None else (skill.moves, skill.buy, skill.sell)
+    rows: list[Row] = []
+    for place, (name, area) in enumerate(zip(CLASSES, areas, strict=True)):
+        came, said, right = sum(counts[place]), sum(row[place] for row in counts), counts[place][place]
+        rows.append(
+            (
+                name,
+                share(came / total),
+                share(said / total),
+                share(right / said if said else None),
+                share(right / came if came else None),
+                UNKNOWN if area is None else _area(area),
+            )
+        )
     return rows
 
 

@@ -249,6 +249,8 @@ class Run:
         for stage, tasks in p.kind.procedure.stages(p.settings.plan).items():
             self._listen(Stage(stage, len(tasks)))
             self._through(prior_one, tasks)
+        for words in p.kind.procedure.concerns(p.settings.plan, p.done):
+            self._listen(words)
         self._listen(Stage(TRIALS, len(requests_of(p.settings)), p.settings.steps))
 
     def _trained(self, requests: list[Request]) -> tuple[Trial, ...]:

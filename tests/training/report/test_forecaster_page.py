@@ -63,6 +63,23 @@ def test_each_score_stands_with_its_interval_before_and_after_the_temperature(
         before, after = getattr(scores.before, name), getattr(scores.after, name)
         text = f"{before.estimate:.3f} → {after.estimate:.3f} {after.low:.3f} to {after.high:.3f}"
         assert text in words
+    assert found.skill is not None
+    for name, one in (
+        ("Whether a price will move", found.skill.moves),
+        ("Which way, where it moved", found.skill.sides),
+    ):
+        assert f"{name}: AUC {one.estimate:.3f} ({one.low:.3f} to {one.high:.3f})" in words
+        assert f"{one.estimate:.3f} {one.low:.3f} to {one.high:.3f}" in words
+    assert words.index("Which way, where it moved") < words.index("Accuracy ")  # accuracy is no skill of direction
+    assert found.figures is not None
+    (hold, buy, sell), said = found.figures.confusion, np.array(found.figures.confusion).sum(axis=0)
+    for name, right, came, times in (
+        ("HOLD", hold[0], hold, said[0]),
+        ("BUY", buy[1], buy, said[1]),
+        ("SELL", sell[2], sell, said[2]),
+    ):
+        of = f"{right / times:.1%} {right / sum(came):.1%}".replace("%", " %")
+        assert of in words[words.index("By class over the tested years") :], name
     change = scores.log_loss
     assert f"log loss {change.estimate:.4f} ({change.low:.4f} to {change.high:.4f})".replace("-", "−") in words
     assert "2012 not tested" in words

@@ -6,6 +6,7 @@ from training.evidence.claims import Claim, Reference
 from training.evidence.findings import Findings
 from training.evidence.wording import UNKNOWN, number, share
 from training.forecast.findings import read
+from training.forecast.scores import Skill
 from training.study.study import Study
 
 DECISION_MS = "decision_ms"  # of a study's `extra`: milliseconds by the number of symbols
@@ -18,8 +19,16 @@ def _accuracy(_: Findings, study: Study) -> str:
     own, base = found.scores.after.accuracy, found.scores.after.base_rate
     return (
         f"{share(own.estimate)} ({share(own.low)} to {share(own.high)}); always the commonest class: "
-        f"{share(base.estimate)}"
+        f"{share(base.estimate)}{_sides(found.skill)}"
     )
+
+
+def _sides(found: Skill | None) -> str:
+    """What of it is a skill of direction."""
+    if found is None:
+        return ""
+    one = found.sides
+    return f"; BUY against SELL, AUC {number(one.estimate, 3)} ({number(one.low, 3)} to {number(one.high, 3)})"
 
 
 def _milliseconds(_: Findings, study: Study) -> str:

@@ -37,6 +37,9 @@ from training.rl.presets import Plan
 from training.study.study import Fold
 
 MEMBERS, FORECASTS = "forecaster folds", "forecasts"
+FEW_FORECASTER_STEPS = (
+    200  # Adam moves a weight by its rate at most: 200 x 0.001, where those of the LSTM begin within 1/16
+)
 
 
 class WalkByYears:
@@ -83,6 +86,20 @@ class WalkByYears:
         else:
             keeper.save(year_task(plan, fold, data, done) | {"steps": 1})
             listen(News(task, 1, 1))
+
+    def concerns(self, plan: Plan, done: Callable[[str], Mapping[str, Any]]) -> Sequence[str]:
+        """See `Procedure`: forecasters that hardly moved from their first weights."""
+        few = {year: done(YEAR_TASK.format(year=year))["gradient_steps"] for year in _own(plan).years}
+        few = {year: steps for year, steps in few.items() if steps < FEW_FORECASTER_STEPS}
+        if not few:
+            return ()
+        years = ", ".join(f"{year}: {steps:,}" for year, steps in few.items())
+        least = f"below {FEW_FORECASTER_STEPS:,}"
+        words = (
+            f"few gradient steps of forecasters to their chosen epoch ({least}): {years}; they may forecast little "
+            "more than how often each class comes; more epochs, smaller batches, a smaller stride or more symbols help"
+        )
+        return (words,)
 
     def trial(
         self,

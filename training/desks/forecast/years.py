@@ -54,6 +54,7 @@ def forecast_of(year: Mapping[str, Any]) -> Forecast:
         year["confidence"].numpy(),
         float(year["forecaster"]["temperature"]),
         year["purged"],
+        year["gradient_steps"],
     )
 
 
@@ -99,7 +100,10 @@ def member_task(
     fitted = train_member(data.material, plan.forecast, fold, member, folder=keeper.path, pause=control.stop, tell=tell)
     listen(News(task, steps, steps))  # it may have stopped early
     curve = msgspec.json.encode(fitted.curve).decode()
-    return {"weights": fitted.weights, "curve": curve, "known_until": fitted.known_until, "steps": steps}
+    return {"weights": fitted.weights, "curve": curve, "known_until": fitted.known_until} | {
+        "steps": steps,
+        "gradient_steps": fitted.gradient_steps,
+    }
 
 
 def year_task(
@@ -123,4 +127,5 @@ def year_task(
         "validated": msgspec.json.encode(result.validated).decode(),
         "tested": msgspec.json.encode(result.tested).decode(),
         "purged": result.purged,
+        "gradient_steps": min(one["gradient_steps"] for one in kept),
     }

@@ -64,6 +64,10 @@ class FromHistory:
         """See `Procedure`: there are none."""
         return {}
 
+    def concerns(self, *_: Any) -> Sequence[str]:
+        """See `Procedure`: there are no tasks before the trials."""
+        return ()
+
     def prior(self, task: str, *_: Any) -> None:
         """See `Procedure`. Raises ValueError: nothing comes before the trials."""
         raise ValueError(f"there is no task {task!r}: online_dqn has none before its trials")

@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib.util
 import itertools
 import os
+import re
 from dataclasses import replace
 from pathlib import Path
 
@@ -27,6 +28,7 @@ from training.desks.forecast.baselines import BASELINES
 from training.desks.forecast.graph import AGENT_WIDTH, MEMBERS, RowScaling
 from training.desks.forecast.plan import ForecastPlan
 from training.desks.trial import News, Stage
+from training.forecast.findings import read
 from training.rl.off_policy.ensemble import Ensemble
 from training.rl.off_policy.presets import build
 from training.rl.pool import Stopped
@@ -120,6 +122,21 @@ def test_stages_come_in_order_with_their_number_of_tasks(version: Path, told: li
     assert sum(isinstance(news, Trial) for news in told) == 1
     last = {news.name: news for news in told if isinstance(news, News)}
     assert all(news.steps == news.total for news in last.values())
+
+
+def test_forecasters_of_few_gradient_steps_are_named_before_the_agents_begin(
+    settings: Settings, version: Path, told: list[object]
+) -> None:
+    """Batches of 64 rows from every tenth session, two epochs at most: counted from the rows, not from the run."""
+    (words,) = [news for news in told if isinstance(news, str) and news.startswith("few gradient steps of forecasters")]
+    found = {int(year): int(steps) for year, steps in re.findall(r"(20\d\d): (\d+)", words)}
+    assert set(found) == {2020, 2021, 2022}
+    assert all(1 <= steps <= 2 * 3 * 252 * (year - 2 - 2016 + 1) / 10 / 64 + 2 for year, steps in found.items())
+    trials = [at for at, news in enumerate(told) if isinstance(news, Stage) and news.name == "trials"]
+    assert told.index(words) < trials[0]
+    study = read(study_of(settings.run_folder).extra)
+    assert study is not None
+    assert {year.year: year.gradient_steps for year in study.years} == found
 
 
 def test_metrics_hold_each_term_of_the_reward(settings: Settings, version: Path) -> None:
