@@ -7,34 +7,17 @@ from itertools import pairwise
 from pathlib import Path
 
 import pytest
-import torch
 
 from daemon.core.strategy_rules import trading_for
 from strategies.forecast_ensemble import ForecastEnsemble
 from tests.support.training.made_up_days import walk
+from tests.support.training.untrained_ensemble import untrained
 from training.desks.daily.desk import Desk, desk_before, rules_for
 from training.desks.daily.dry_run import dry_run
 from training.desks.forecast import baselines
 from training.desks.forecast.baselines import Account, players
-from training.desks.forecast.graph import AGENT_WIDTH, MEMBERS, Policy, RowScaling
 from training.desks.kind import Played
-from training.forecast.network import Forecaster, ForecastNet, Frozen, Scaling, Sizes
-from training.rl.off_policy.ensemble import Ensemble
-from training.rl.off_policy.networks import Actor
 from training.study.study import PlayResult
-
-TINY = Sizes(channels=(4, 4), hidden=8, attention=8)
-
-
-def untrained(seed: int) -> Policy:
-    """A policy that has learnt nothing and trades a lot."""
-    scaling = RowScaling(torch.zeros(AGENT_WIDTH), torch.full((AGENT_WIDTH,), 0.2))
-    actors = [
-        Actor(AGENT_WIDTH, (8, 8), seed=seed + nth, spread=name == "sac", normalised=True, scaling=scaling)
-        for nth, name in enumerate(MEMBERS)
-    ]
-    forecaster = Forecaster([ForecastNet(TINY, Frozen(Scaling.none(TINY.features)), seed)], "calibrated")
-    return Policy(forecaster, Ensemble(actors, [0.75, 0.25])).eval()
 
 
 @cache

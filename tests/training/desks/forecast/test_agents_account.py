@@ -10,7 +10,7 @@ import torch
 from strategies.forecast_ensemble import ACCOUNT as COLUMNS
 from strategies.forecast_ensemble import SEQUENCE, WIDTH
 from tests.support.training.made_up_days import trading, walk
-from tests.training.desks.forecast.test_account import untrained
+from tests.support.training.untrained_ensemble import untrained
 from training.desks.forecast.graph import CLIP, RowScaling
 from training.desks.forecast.market import ACCOUNT, ForecastMarket, Outlook
 from training.desks.forecast.play import rows_of
