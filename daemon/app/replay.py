@@ -58,7 +58,7 @@ async def run_replay(
         quoted = quotes_used(replay, run.tape, engine.machine.market_state, reader)
         if quoted is not None:
             _log_quotes(log, quoted)
-        nights = 0 if spec.decides == "session" else over_night(reader, state.now_ns)
+        nights = 0 if spec.overnight else over_night(reader, state.now_ns)
         baskets = read_baskets(reader, (work.decision for work in state.works.values()))
         found = () if engine.stopped_by else remarks(replay, counts, state, bars_run, baskets, ends, quoted, nights)
         for remark in found:

@@ -159,8 +159,9 @@ def session_played(
     minutes: int | None = None,
     unused: int = 0,
     entries: tuple[Entry, ...] = (),
+    overnight: bool = False,
 ) -> PlayResult:
-    """One session as a result, from the states around it.
+    """One session as a result, from the states around it; `overnight` where the desk keeps what it holds.
 
     Without `minutes` of its own it has as many as bars came, less the `unused` ones in which nothing can be held.
     """
@@ -174,7 +175,7 @@ def session_played(
         premium_usd=premium_usd,
         held_min=held_min,
         minutes=stats.bars - before.bars - unused if minutes is None else minutes,
-        over_night=len(end.book.positions),
+        over_night=0 if overnight else len(end.book.positions),
     )
     denials = {gate: count - before.denials.get(gate, 0) for gate, count in stats.denials.items()}
     return PlayResult((result,), denials, entries, halts_of(date, start, end))

@@ -34,6 +34,7 @@ def risk_view(draft: Draft) -> RiskView:
         closed=draft.broker.closed,
         spendable=spendable(draft),
         deficit=deficit(draft.broker.funds),
+        overnight=draft.spec.overnight,
         blind=blindness(draft),
         cost_rate=cost_rate(draft),
         disputed=draft.broker.owners.disputed,

@@ -85,6 +85,8 @@ def near_close(view: RiskView, intent: Intent) -> str | None:
     session, limit = view.session.session, view.limits.no_entry_before_close_min
     if session is None or minutes_to(session.close_ns, view.now_ns) <= limit:
         return f"{limit} minutes or less to the close"
+    if view.overnight:
+        return None
     expiry = intent.contract.expiry if intent.contract is not None else LATER
     if view.now_ns >= flatten_from_ns(session, expiry, view.execution, view.bar_interval_ns // SECOND_NS):
         return "positions are already left: no bar closes before the deadline of the flatten"

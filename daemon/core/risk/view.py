@@ -62,6 +62,7 @@ class RiskView(msgspec.Struct, frozen=True, gc=False):
     closed: bool = False  # the broker's market, in a session of our calendar
     spendable: Decimal | None = None  # USD, by the broker's last report; None when unknown
     deficit: Decimal = ZERO  # of margin, USD, by the broker's last report
+    overnight: bool = False  # what is held is kept over night
     blind: str = ""  # what the desk does not see of what it holds
     cost_rate: Decimal = ZERO  # of the traded value, leaves the cash with each fill
     disputed: tuple[str, ...] = ()  # symbols with a line of the ledger whose owner is not known

@@ -54,15 +54,33 @@ def test_it_leaves_at_the_last_close_before_the_deadline(bar_min: int, leaves_mi
     order = sent(d.answer(BUY_CALL))
     d.accept(order.client_order_id)
     d.fill(order.client_order_id, order.quantity)
-    left = []
+    left, at_market = [], False
     for minute in range(bar_min, 390 - bar_min + 1, bar_min):
         exits = of(wide_bar(d, minute, bar_min), SubmitOrder)
         if d.state.ask is not None:
             d.answer(0)
         if exits:
             left.append((minute + bar_min, exits[0].side, exits[0].symbol))
+            at_market = exits[0].limit_price is None
             break
     assert left == [(leaves_min, -1, CALL)]  # minutes after the open at 9:30; the deadline is 383: 15:53
+    assert at_market == (mode == "replay" and leaves_min + bar_min >= 390)  # live a limit has minutes to be priced anew
+
+
+@pytest.mark.parametrize("mode", ["replay", "live"])
+@pytest.mark.parametrize(("flat_min", "at_market"), [(1, True), (2, False)])
+def test_an_exit_that_cannot_be_priced_anew_before_the_close_goes_to_the_market(
+    flat_min: int, at_market: bool, mode: str
+) -> None:
+    d = Desk(Trading(CALM, execution=Execution(flat_before_close_min=flat_min, flatten_lead_min=0)), mode=mode)
+    d.fund().begin()
+    d.holds()
+    exits: list[SubmitOrder] = []
+    for minute in range(1, 389):
+        exits += of(d.bar(minute), SubmitOrder)
+        if exits:
+            break
+    assert (d.state.now_ns, exits[0].limit_price is None) == (MONDAY.close_ns - flat_min * MINUTE, at_market)
 
 
 def test_nothing_is_entered_once_positions_are_left() -> None:

@@ -381,6 +381,14 @@ def test_a_model_that_is_not_promoted_or_of_another_feed_may_trade_where_no_mone
     assert denied(moment) == []
 
 
+@pytest.mark.parametrize(("overnight", "reasons"), [(False, ["near_close"]), (True, [])])
+def test_the_last_close_before_the_flatten_ends_entries_only_where_there_is_a_flatten(
+    overnight: bool, reasons: list[str]
+) -> None:
+    last = {"now_ns": MONDAY.close_ns - 30 * MINUTE, "bar_interval_ns": 60 * MINUTE}  # hours: 15:30
+    assert by("near_close", at(limits={"no_entry_before_close_min": 8}, overnight=overnight, **last)) == reasons
+
+
 def test_the_reject_rate_is_that_of_the_newest_orders() -> None:
     risk = RiskState(outcomes=(True,) * 10 + (False,) * 9 + (True,))
     assert reject_rate(risk, Risk()) == 0.1

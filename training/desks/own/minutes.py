@@ -80,7 +80,14 @@ class OwnMinutes(Common):
         start, watch = machine.state, Watch(machine)
         end = machine.run(feed, answering, watch)
         held_min = len(watch.held) * self.spec.bar_interval_s // 60
-        return session_played(date, start, end, premium_usd=watch.traded_usd(self.spec), held_min=held_min)
+        return session_played(
+            date,
+            start,
+            end,
+            premium_usd=watch.traded_usd(self.spec),
+            held_min=held_min,
+            overnight=self.spec.overnight,
+        )
 
     def episode(self, span: Span, number: int) -> Episode:
         """See `OwnData`: one session."""

@@ -191,18 +191,29 @@ def _may_reach_market(draft: Draft, quote: Quote, work: Work) -> bool:
     return quote.bid > 0 and (work.reason in BY_PRICE or last_day)
 
 
+def _is_last_attempt(draft: Draft) -> bool:
+    """Return True where an attempt of now is not priced anew before the close; a tape goes on at its next bar's end."""
+    session = draft.session.session
+    again_ns = reprice_ns(draft)
+    if draft.identity.by_tape:
+        again_ns = max(again_ns, draft.spec.bar_interval_s * SECOND_NS)
+    return session is not None and draft.now_ns + again_ns >= session.close_ns
+
+
 def _exit_limit(quote: Quote | None, priced: Decimal | None, work: Work, draft: Draft) -> Decimal | None:
     """Return the next attempt's limit: first the mid where configured, then below the bid, then None (market, also
     unquoted).
 
     At most the collar below the confirmed mark (or the price paid, before there is one), and never above it, whatever
     the bid; the walk to the market ends that. While the quote is wide `priced` stands in for the mark, and only an
-    exit that the price itself asks for, or of a contract that expires today, ends at the market.
+    exit that the price itself asks for, or of a contract that expires today, ends at the market. So does at once the
+    last attempt before the close: a limit that does not fill would be held over night.
     """
     rules, attempt = draft.trading.execution, work.attempt + 1
     if quote is None:
         return None
-    if attempt >= rules.exit_limit_attempts and (priced is None or _may_reach_market(draft, quote, work)):
+    ends = attempt >= rules.exit_limit_attempts or _is_last_attempt(draft)
+    if ends and (priced is None or _may_reach_market(draft, quote, work)):
         return None
     known = measure(draft, quote.symbol)
     if attempt == 0 and rules.exit_start == "mid":
