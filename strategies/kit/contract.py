@@ -236,8 +236,9 @@ def _made_whole(struct: msgspec.Struct, field: str) -> None:
 class Target(msgspec.Struct, frozen=True, gc=False):
     """The position to hold. `side` +1 calls, -1 puts, 0 flat.
 
-    `percent` of the full size (the sizing rule's) when flat now, of the present holding when holding now: so
-    `Target(side=+1, percent=100)` opens calls when flat and keeps them when already held; `percent=50` keeps half.
+    `percent` of the full size (the sizing rule's, which no percent exceeds) when flat now, of the present holding when
+    holding now: so `Target(side=+1, percent=100)` opens calls when flat and keeps them when already held; `percent=50`
+    keeps half.
     `keep` is true when nothing has to change. Raises ValueError for another `side` and for a fraction of a percent.
     """
 

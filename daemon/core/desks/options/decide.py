@@ -97,7 +97,7 @@ def _enter(draft: Draft, decision: int, target: Target, choice: Choice, logits: 
     bound = entry_bound(quote, draft.trading.risk.price_collar)
     limit = entry_limit(quote, draft.trading.execution.entry_slack, bound)
     equity = draft.book.equity * Decimal(str(draft.size_share))
-    size = contracts_for(equity, limit, draft.trading.sizing) * target.percent // 100
+    size = contracts_for(equity, limit, draft.trading.sizing) * min(target.percent, 100) // 100
     intent = Intent(ENTRY, contract, contract.symbol, +1, size, limit, choice.confidence, logits)
     verdicts = ask_gates(risk_view(draft), intent, draft.desk.gates)
     if verdicts.denials:
