@@ -5,13 +5,25 @@ It holds the ingredients of a reward and no reward. Any change of a field's mean
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from math import prod
+import re
+from array import array
+from collections.abc import Iterator, Mapping
+from math import isfinite, prod
 
 import msgspec
 
 SCHEMA = 1
 FIELDS = (b"schema", b"after", b"experience")
+ROW_DIGITS = 19  # of a row
+STATE_MOST = 1e9  # of a number that a policy sees
+PRICE_MOST = 1e7  # USD a share
+SHARES_MOST = 10**9
+EQUITY_LEAST, USD_MOST = 1.0, 1e12
+GAIN_MOST = 10.0  # of the equity, of one symbol until what followed
+TIME_MOST_NS = 4_102_444_800_000_000_000  # 2100
+SYMBOL = re.compile(r"[A-Z][A-Z0-9]*([./-][A-Z0-9]+)?")
+WORD = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.+ -]{0,99}")
+OUTCOMES = frozenset(("ordered", "hold", "denied", "failed", "expired", "exit"))
 
 
 class ForeignEntry(ValueError):
@@ -101,12 +113,12 @@ def of_entry(row: int, fields: Mapping[bytes, bytes]) -> tuple[Experience, int]:
     schema, after = fields.get(FIELDS[0], b""), fields.get(FIELDS[1], b"")
     if schema != b"%d" % SCHEMA:
         raise ForeignEntry(f"schema {schema.decode(errors='replace')[:20]!r}, expected '{SCHEMA}'")
-    if not (after.isdigit() and int(after) < row):
+    if not (after.isdigit() and len(after) <= ROW_DIGITS and int(after) < row):
         raise ForeignEntry(f"after {after.decode(errors='replace')[:20]!r}, expected a row below {row}")
     try:
         experience = _decoder.decode(fields.get(FIELDS[2], b""))
-    except msgspec.DecodeError as error:
-        raise ForeignEntry(f"no experience: {error}") from None
+    except (msgspec.DecodeError, RecursionError) as error:
+        raise ForeignEntry(f"no experience: {str(error)[:200]}") from None
     if experience.row != row:
         raise ForeignEntry(f"the experience of row {experience.row} under the id {row}-0")
     if problem := _unfit(experience):
@@ -116,6 +128,8 @@ def of_entry(row: int, fields: Mapping[bytes, bytes]) -> tuple[Experience, int]:
 
 def _unfit(experience: Experience) -> str:
     """Return why the parts of an experience do not fit each other, "" where they do."""
+    if not experience.shape or min(experience.shape) < 1 or prod(experience.shape) > 2**24:
+        return f"the shape {experience.shape[:4]}"
     size = 4 * prod(experience.shape)
     for name, data in (("state", experience.state), ("next_state", experience.next_state)):
         expected = 0 if experience.terminal and name == "next_state" else size
@@ -126,4 +140,46 @@ def _unfit(experience: Experience) -> str:
     for chosen in experience.chosen:
         if not (0 <= chosen.action < len(chosen.probabilities) and 0 <= chosen.greedy < len(chosen.probabilities)):
             return f"action {chosen.action} or {chosen.greedy} of {len(chosen.probabilities)}"
-    return ""
+    return next(_implausible(experience), "")
+
+
+def _implausible(experience: Experience) -> Iterator[str]:
+    """Yield each figure that no desk can have had: whoever writes to the stream may be wrong, or somebody else."""
+    for name in ("state", "next_state"):
+        numbers = array("f", getattr(experience, name))
+        if not all(abs(number) <= STATE_MOST for number in numbers):  # False for NaN
+            yield f"{name} has a number above {STATE_MOST:g}, or one that is none"
+    for chosen in experience.chosen:
+        if not all(0.0 <= one <= 1.0 for one in chosen.probabilities) or abs(sum(chosen.probabilities) - 1.0) > 1e-3:
+            yield "probabilities outside of 0 to 1, or with another sum"
+    decision, bars = experience.decision, experience.bars
+    if not (0 < decision < 10**ROW_DIGITS and 0 <= bars < 10**6 and 0 <= experience.bar_ns < TIME_MOST_NS):
+        yield f"decision {experience.decision}, {experience.bars} bars, bar {experience.bar_ns}"
+    if not WORD.fullmatch(experience.session) or experience.outcome not in OUTCOMES:
+        yield "session or outcome"
+    if experience.model and (not WORD.fullmatch(experience.model) or ".." in experience.model):
+        yield "the name of the model"
+    if not EQUITY_LEAST <= experience.equity <= USD_MOST:
+        yield f"equity {experience.equity}"
+    if not all(abs(usd) <= USD_MOST for usd in (experience.next_equity, experience.transfers)):
+        yield f"next equity {experience.next_equity}, transfers {experience.transfers}"
+    if not experience.holdings or len(experience.chosen) not in (1, len(experience.holdings)):
+        yield f"{len(experience.holdings)} holdings for {len(experience.chosen)} choices"
+    for holding in experience.holdings:
+        yield from _implausible_holding(holding, experience.equity)
+
+
+def _implausible_holding(holding: Holding, equity: float) -> Iterator[str]:
+    if not SYMBOL.fullmatch(holding.symbol) or len(holding.symbol) > 20:
+        yield "a symbol's name"
+        return
+    for bar in (holding.bar, holding.next_bar):
+        prices = (bar.open, bar.high, bar.low, bar.close)
+        if not all(0.0 < price <= PRICE_MOST for price in prices) or not 0.0 <= bar.volume <= USD_MOST:
+            yield f"{holding.symbol}: a bar of {prices}, volume {bar.volume}"
+    if not all(0.0 < mark <= PRICE_MOST for mark in (holding.mark, holding.next_mark)):
+        yield f"{holding.symbol}: marks {holding.mark} and {holding.next_mark}"
+    if max(abs(holding.shares), abs(holding.next_shares)) > SHARES_MOST:
+        yield f"{holding.symbol}: {holding.shares} and {holding.next_shares} shares"
+    elif not (isfinite(holding.flow) and isfinite(holding.fees) and abs(holding.gain) <= GAIN_MOST * equity):
+        yield f"{holding.symbol}: a flow of {holding.flow} USD, fees of {holding.fees}: a gain beyond the equity"

@@ -74,9 +74,11 @@ ONLINE_EVENTS: dict[str, LogEvent] = {
     "trainer_resumed": LogEvent("info", ("row",), "The stream is read again; `row` is the newest one learned from."),
     "experience_refused": LogEvent(
         "error",
-        ("entry", "reason"),
-        "An entry of the stream is no experience of this schema: it is acknowledged and never learned from.",
+        ("entry", "reason", "refused"),
+        "An entry of the stream is no experience that this desk can have had: it is kept aside, acknowledged and never "
+        "learned from; `refused` counts them since the trainer began.",
     ),
+    "refused_not_kept": LogEvent("warning", ("problem",), "An entry that was refused could not be kept aside."),
     "experience_gap": LogEvent(
         "warning", ("after", "row"), "Entries between these two rows did not come: no return reaches across them."
     ),

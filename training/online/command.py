@@ -30,7 +30,7 @@ from strategies.kit.model_config.indicators import read_file, shipped
 from training.desks.online.network import COLD_PRESETS
 from training.online.beginning import OtherFolder
 from training.online.reward import RewardAgent
-from training.online.trainer import CheckpointUnreadable, OtherDesk
+from training.online.trainer import CheckpointUnreadable
 from training.online.work import NoFirstVersion, Pulse, Stopped, Work
 from training.runs.folder import RunFolderError
 from training.runs.ledger import LedgerError
@@ -41,7 +41,6 @@ NAME = re.compile(r"[a-z0-9][a-z0-9._-]{0,39}")
 WRONG_USE = (
     CredentialProblem,
     CheckpointUnreadable,
-    OtherDesk,
     OtherFolder,
     RunFolderError,
     LedgerError,

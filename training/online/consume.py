@@ -12,6 +12,7 @@ from typing import Any
 from daemon.experience.experience import ForeignEntry, of_entry
 from daemon.experience.link import GROUP, ResponseError
 from daemon.experience.stream import row_of, stream_name
+from strategies.kit.units import DAY_NS
 
 CONSUMER = "trainer"  # one name wherever it runs: what a dead one left is this one's own
 CLAIM_MS = 60_000  # another consumer that was silent for this long is dead
@@ -24,17 +25,18 @@ class NotReady(Exception):
     """The stream cannot be read in its order now: it does not exist yet, or another consumer holds entries of it."""
 
 
-def newest_stream(client: Any, desk: str, known: str, newest_ns: int) -> tuple[str, bool]:
+def newest_stream(client: Any, desk: str, known: str, newest_ns: int, now_ns: int) -> tuple[str, bool]:
     """Return the desk's stream with the newest decision, "" for none, and whether the known one exists.
 
     A journal of another epoch has another stream. The known one stays where no other has a decision newer than
     `newest_ns`, the bar of its own newest, whose entry may be trimmed; where it is gone, any other takes its place.
-    Raises RedisError.
+    A decision more than a day after `now_ns` is none. Raises RedisError.
     """
-    names = [name.decode() for name in client.scan_iter(match=stream_name(desk, "*"), count=1000, _type="stream")]
+    found = client.scan_iter(match=stream_name(desk, "*"), count=1000, _type="stream")
+    names = [name.decode(errors="replace") for name in found if name.count(b":") == stream_name(desk, "").count(":")]
     least = newest_ns if known in names else -1
     others = [(_newest_bar_ns(client, name), name) for name in names if name != known]
-    return max((each for each in others if each[0] > least), default=(0, known))[1], known in names
+    return max((each for each in others if least < each[0] < now_ns + DAY_NS), default=(0, known))[1], known in names
 
 
 def backlog(client: Any, stream: str) -> tuple[int | None, int | None]:

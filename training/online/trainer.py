@@ -12,6 +12,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import numpy as np
 import torch
 
@@ -25,7 +26,8 @@ from training.online.labels import Labels
 from training.online.learning import Learner, Watcher
 from training.online.reward import RewardAgent
 
-CHECKPOINT, FROZEN = "trainer.pt", "frozen"
+CHECKPOINT, FROZEN, REFUSED = "trainer.pt", "frozen", "refused"
+REFUSED_MOST, REFUSED_BYTES = 100, 2**20  # entries that are kept aside, and bytes of each; then the oldest goes
 EVERY = 500  # transitions between two checkpoints
 WAIT_MS = 1000  # for new entries
 WAIT_FIRST_S, WAIT_MOST_S = 0.5, 30.0
@@ -34,10 +36,6 @@ _FAILURES: tuple[type[Exception], ...] = (Exception,)  # torch's exceptions shar
 
 class CheckpointUnreadable(ValueError):
     """The checkpoint is damaged, or no checkpoint."""
-
-
-class OtherDesk(ValueError):
-    """The stream's experience does not fit the learner: another model configuration, or other symbols."""
 
 
 class Trainer:
@@ -59,6 +57,7 @@ class Trainer:
         *,
         every: int = EVERY,
         shape: tuple[int, ...] = (),
+        actions: int = 0,
         labels: Labels | None = None,
         watcher: Watcher | None = None,
         frozen: Callable[[], bool] | None = None,
@@ -71,11 +70,13 @@ class Trainer:
             stream: "" for that of the checkpoint, or none yet.
             every: transitions between two checkpoints; `most_between` is how many there can be.
             shape: of the observations that the learner takes, rows and their width; () for any.
+            actions: from which a row's choice was made; 0 for any.
             frozen: whether learning is frozen now; by default while the file `frozen` is in `folder`.
         """
         self._connect, self._learner, self._rewards = connect, learner, rewards
         self._folder, self._log, self._every = folder, log, every
-        self._shape, self._labels, self._watcher = shape, labels, watcher
+        self._shape, self._actions, self._labels, self._watcher = shape, actions, labels, watcher
+        self.refused = 0  # entries, since this process began
         self._is_frozen = frozen or (folder / FROZEN).exists
         self._boundary = boundary or _nothing
         self.stream = stream
@@ -106,7 +107,6 @@ class Trainer:
         """Read some entries and learn from them. Redis' faults never raise.
 
         Raises:
-            OtherDesk: the learner is not made for this stream.
             OSError: a checkpoint cannot be written.
         """
         if self._consumer is None:
@@ -219,19 +219,10 @@ class Trainer:
         try:
             experience, after = of_entry(row, fields)
         except ForeignEntry as error:
-            self._log("experience_refused", entry=f"{row}-0", reason=str(error))
-            consumer.refuse(row)
+            self._refuse(consumer, row, fields, str(error))
             return
-        if self._shape and experience.shape != self._shape:
-            raise OtherDesk(
-                f"{self.stream} has observations of the shape {experience.shape}, expected {self._shape} (symbols, "
-                "numbers of each): give the trainer the desk's symbols and model configuration (--symbols, "
-                "--model-config), and a folder of its own for each (--own-dir)"
-            )
-        if self._shape and len(experience.chosen) != self._shape[0]:
-            reason = f"{len(experience.chosen)} choices, expected {self._shape[0]}"
-            self._log("experience_refused", entry=f"{row}-0", reason=reason)
-            consumer.refuse(row)
+        if unfit := self._unfit(experience):
+            self._refuse(consumer, row, fields, unfit)
             return
         whole = after <= self._after
         if not whole:
@@ -244,6 +235,36 @@ class Trainer:
             self._give_all()
         elif len(self._waiting) > self._ahead:
             self._give()
+
+    def _unfit(self, experience: Experience) -> str:
+        """Return why the learner cannot take it, "" where it can."""
+        if not self._shape:
+            return ""
+        if experience.shape != self._shape:
+            return (
+                f"observations of the shape {experience.shape}, expected {self._shape} (symbols, numbers of each): is "
+                "this the desk's model configuration (--symbols, --model-config)?"
+            )
+        rows = len(experience.chosen), len(experience.holdings)
+        if rows != (self._shape[0], self._shape[0]):
+            return f"{rows[0]} choices and {rows[1]} holdings, expected {self._shape[0]}"
+        actions = {len(chosen.probabilities) for chosen in experience.chosen}
+        if self._actions and actions != {self._actions}:
+            return f"one of {sorted(actions)} actions, expected {self._actions}"
+        return ""
+
+    def _refuse(self, consumer: Consumer, row: int, fields: dict[bytes, bytes], reason: str) -> None:
+        """Keep an entry aside that nothing is learned from, count it and go on."""
+        self.refused += 1
+        self._log("experience_refused", entry=f"{row}-0", reason=reason[:300], refused=self.refused)
+        aside = self._folder / REFUSED
+        try:
+            aside.mkdir(exist_ok=True)
+            data = msgspec.msgpack.encode(fields)[:REFUSED_BYTES]
+            write_whole(aside / f"{self.refused % REFUSED_MOST:03}.msgpack", data, 0o640)
+        except OSError as problem:
+            self._log("refused_not_kept", problem=str(problem))
+        consumer.refuse(row)
 
     def _give_all(self) -> None:
         """Nothing follows the last one that waits."""

@@ -174,6 +174,7 @@ class Work:
             self._log,
             every=o.checkpoint_every,
             shape=(len(self._config.symbols), self._strategy.spec.observation_shape[0]),
+            actions=len(self._strategy.spec.actions),
             labels=Labels(self._config),
             watcher=candidates,
             frozen=self._frozen,
@@ -230,7 +231,8 @@ class Work:
             return
         self._looked = now
         with contextlib.suppress(RedisError):  # the next turn meets it too, and reports it
-            found, exists = newest_stream(self._client, self._options.desk, trainer.stream, trainer.newest_ns)
+            known = trainer.stream, trainer.newest_ns
+            found, exists = newest_stream(self._client, self._options.desk, *known, time.time_ns())
             if found != trainer.stream and (trainer.caught_up or not exists):
                 trainer.turn_to(found)
                 serving.turn_to(found)
@@ -260,7 +262,7 @@ class Work:
                 rewards=trainer.rewards,
                 version=self._versions.newest,
                 frozen=trainer.frozen,
-                problem=trainer.problem,
+                problem=trainer.problem or _refused_text(trainer.refused),
             )
         except OSError as error:
             self._log("learning_not_shown", problem=str(error))
@@ -276,3 +278,8 @@ class Work:
                 self._held_problem = str(error)
                 self._log("ladder_held", reason=str(error))
             return True
+
+
+def _refused_text(count: int) -> str:
+    """Say how many entries were refused, "" for none."""
+    return f"{count} entries of the stream were refused (experience_refused in the log)" if count else ""

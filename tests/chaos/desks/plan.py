@@ -237,6 +237,8 @@ def tables(desk: str, folder: Path, redis: str = "") -> Table:
             "end_before_close_min": 30,
             "price_collar": 0.15,
         }
+        if desk == REBALANCER:
+            made["basket"]["notional_per_unit_usd"] = 0  # its policy here counts in shares
     return made
 
 

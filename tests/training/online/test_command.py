@@ -30,7 +30,7 @@ from tests.support.rl.trainer_work import work
 from training.online.beginning import COLD_FILE, OtherFolder
 from training.online.command import main
 from training.online.consume import newest_stream
-from training.online.trainer import FROZEN, OtherDesk
+from training.online.trainer import FROZEN
 from training.online.work import NoFirstVersion, Pulse
 from training.runs.folder import LOCK_FILE, RunFolderError, alone
 from training.runs.ledger import Ledger, ledger_path
@@ -58,6 +58,9 @@ def bars(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return write_tape(tmp_path_factory.mktemp("bars") / "bars.csv", tape_rows(11, 390, stubs=0))
 
 
+NOW_NS = 1_900_000_000_000_000_000
+
+
 def arguments(folder: Path, bars: Path, server: RedisServer, *more: str) -> list[str]:
     (folder / "store").mkdir(exist_ok=True)
     folders = ["--models-dir", str(folder / "store"), "--own-dir", str(folder / "own"), "--bars", str(bars)]
@@ -78,17 +81,17 @@ def wide(experiences: list[Experience], later_ns: int = 0) -> list[Experience]:
 
 def test_the_newest_stream_is_the_one_with_the_newest_decision(client: Any, server: RedisServer) -> None:
     with server.client("rltrader-trainer") as own:
-        assert newest_stream(own, DESK, "", -1) == ("", False)
+        assert newest_stream(own, DESK, "", -1, NOW_NS) == ("", False)
         put(client, FIRST, made(3))
         put(client, stream_name("toys", "e9"), [replace(e, bar_ns=10**9) for e in made(3)])  # another desk
         client.xadd(stream_name(DESK, "e0"), {"a": "b"}, id="999-0")  # nothing that can be read
-        assert newest_stream(own, DESK, "", -1) == (FIRST, False)
-        assert newest_stream(own, DESK, FIRST, 2) == (FIRST, True)
+        assert newest_stream(own, DESK, "", -1, NOW_NS) == (FIRST, False)
+        assert newest_stream(own, DESK, FIRST, 2, NOW_NS) == (FIRST, True)
         put(client, SECOND, [replace(e, bar_ns=e.bar_ns + 3) for e in made(1)])
-        assert newest_stream(own, DESK, FIRST, 2) == (SECOND, True)
-        assert newest_stream(own, DESK, FIRST, 3) == (FIRST, True)  # all of a stream may be trimmed
+        assert newest_stream(own, DESK, FIRST, 2, NOW_NS) == (SECOND, True)
+        assert newest_stream(own, DESK, FIRST, 3, NOW_NS) == (FIRST, True)  # all of a stream may be trimmed
         client.delete(FIRST)
-        assert newest_stream(own, DESK, FIRST, 99) == (SECOND, False)
+        assert newest_stream(own, DESK, FIRST, 99, NOW_NS) == (SECOND, False)
 
 
 # --- one process at work ----------------------------------------------------------------------------------------------
@@ -173,8 +176,10 @@ def other_settings_and_another_desk_are_refused(folder: Path, bars: Path, client
         with pytest.raises(OtherFolder, match=r"made with reward = {'gain': 1.0}, now {'fees': 2.0}: give the former"):
             work(arguments(folder, bars, server, "--reward", "fees=2"), own_client, Logged(), iter([lambda: False]))
         put(client, stream_name(DESK, "e3"), [replace(e, bar_ns=10**6) for e in made(3)])
-        with pytest.raises(OtherDesk, match=r"the shape \(1, 3\), expected \(1, "):
-            work(arguments(folder, bars, server), own_client, Logged(), iter([lambda: False]))
+        logged = Logged()
+        refused: Iterator[Callable[[], bool]] = iter([lambda: len(logged.lines("experience_refused")) == 3])
+        work(arguments(folder, bars, server), own_client, logged, refused)
+        assert "of the shape (1, 3), expected (1, " in logged.lines("experience_refused")[0]["reason"]
         with alone(folder / "own" / LOCK_FILE), pytest.raises(RunFolderError, match="another trainer is at work in"):
             work(arguments(folder, bars, server), own_client, Logged(), iter([lambda: False]))
     (folder / "own" / COLD_FILE).write_text("{}")

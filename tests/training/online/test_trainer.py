@@ -2,24 +2,27 @@
 
 from __future__ import annotations
 
+import math
 import random
 from collections import Counter
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 from msgspec.structs import replace
 
-from daemon.experience.experience import Experience, to_entry
+from daemon.experience.experience import Chosen, Experience, to_entry
 from daemon.experience.link import GROUP
+from daemon.experience.stream import stream_name
 from tests.support.desks.desk_run import Crash
 from tests.support.outside.redis_server import RedisServer
 from tests.support.outside.stream import STREAM, Logged, redis_anywhere, until
 from tests.support.rl.stream_learner import A_SESSION, TinyLearner, made, put
-from training.online.consume import CONSUMER, Consumer
+from training.online.consume import CONSUMER, Consumer, newest_stream
 from training.online.reward import RewardAgent
-from training.online.trainer import CHECKPOINT, FROZEN, CheckpointUnreadable, Trainer
+from training.online.trainer import CHECKPOINT, FROZEN, REFUSED, CheckpointUnreadable, Trainer
 
 COUNT = 60
 BOUNDARIES = {"taken", "learned", "before checkpoint", "after checkpoint", "after acknowledgement"}
@@ -234,6 +237,89 @@ def test_foreign_entries_are_refused_and_change_nothing(
     assert [reason.split(",")[0][:18] for reason in reasons] == ["schema '2'", "the experience of ", "schema ''"]
     assert logged.lines("experience_gap") == []
     assert client.xinfo_groups(STREAM)[0]["pending"] == 0
+
+
+def poisoned(good: Experience, name: str) -> dict[bytes, bytes]:
+    """The entry of this row with one thing that no desk can have had."""
+    holding, bar = good.holdings[0], good.holdings[0].bar
+
+    def state(number: float) -> bytes:
+        return np.array([number, 0.0, 0.0], dtype="<f4").tobytes()
+
+    def held(**more: Any) -> Experience:
+        return replace(good, holdings=(replace(holding, **more),))
+
+    changed: dict[str, Experience] = {
+        "action 9 of 12": replace(good, chosen=(Chosen(9, 0, (1 / 12,) * 12),)),
+        "no holdings": replace(good, holdings=()),
+        "two holdings": replace(good, holdings=(holding, holding)),
+        "NaN in the state": replace(good, state=state(math.nan)),
+        "inf in the state": replace(good, next_state=state(math.inf)),
+        "1e30 in the state": replace(good, state=state(1e30)),
+        "equity NaN": replace(good, equity=math.nan),
+        "equity 1e-300": replace(good, equity=1e-300),
+        "another shape": replace(good, shape=(1, 2), state=good.state[:8], next_state=good.next_state[:8]),
+        "price 0": held(next_bar=replace(bar, close=0.0)),
+        "mark NaN": held(next_mark=math.nan),
+        "a gain of 1e14": held(flow=1e14),
+        "probabilities 0": replace(good, chosen=(Chosen(0, 0, (0.0, 0.0, 0.0)),)),
+        "probabilities NaN": replace(good, chosen=(Chosen(0, 0, (math.nan, 0.5, 0.5)),)),
+        "a probability of -5": replace(good, chosen=(Chosen(0, 0, (-5.0, 3.0, 3.0)),)),
+        "decision -1": replace(good, decision=-1),
+        "a model above the folder": replace(good, model="../../evil"),
+        "a symbol above the folder": held(symbol="../A"),
+        "the year 2116": replace(good, bar_ns=4_600_000_000_000_000_000),
+    }
+    fields = to_entry(changed.get(name, good), 0)
+    if name == "after of 20,000 digits":
+        fields[b"after"] = b"1" * 20_000
+    if name == "nested deep":
+        fields[b"experience"] = b"\x91" * 5000 + b"\xc0"
+    return fields
+
+
+POISONS = (
+    "action 9 of 12", "no holdings", "two holdings", "NaN in the state", "inf in the state", "1e30 in the state",
+    "equity NaN", "equity 1e-300", "another shape", "price 0", "mark NaN", "a gain of 1e14", "probabilities 0",
+    "probabilities NaN", "a probability of -5", "decision -1", "a model above the folder",
+    "a symbol above the folder", "the year 2116", "after of 20,000 digits", "nested deep",
+)  # fmt: skip
+
+
+@pytest.mark.parametrize("poison", POISONS)
+def test_an_entry_that_no_desk_can_have_had_is_kept_aside_and_stops_nothing(
+    desk: Desk, client: Any, tmp_path: Path, experiences: list[Experience], logged: Logged, poison: str
+) -> None:
+    put(client, STREAM, experiences[:5])
+    row = experiences[4].row
+    client.xadd(STREAM, poisoned(replace(experiences[5], row=row + 1), poison), id=b"%d-0" % (row + 1))
+    put(client, STREAM, experiences[5:20], row)
+    trainer = desk.trainer(shape=(1, 3), actions=3)
+    learn_all(trainer, experiences[18].row)
+    trainer.save()
+    assert len(logged.lines("experience_refused")) == trainer.refused == 1
+    assert [path.name for path in (tmp_path / REFUSED).iterdir()] == ["001.msgpack"]
+    assert logged.lines("experience_gap") == []
+    whole = by_hand(experiences[:20])
+    learn_all(trainer, experiences[18].row)
+    assert all(math.isfinite(weight) for weight in desk.learner.weights())
+    assert len(desk.learner.taken) == 19
+    again = desk.trainer(shape=(1, 3), actions=3)  # a restart meets nothing of it any more
+    again.turn(wait_ms=0)
+    assert again.refused == 0
+    assert whole != []
+
+
+def test_a_second_stream_of_the_far_future_and_one_of_another_name_draw_nobody_away(
+    client: Any, experiences: list[Experience]
+) -> None:
+    now_ns = 1_700_000_000_000_000_000
+    put(client, STREAM, [replace(one, bar_ns=now_ns + one.bar_ns) for one in experiences[:5]])
+    desk_name = STREAM.split(":")[1]
+    late = replace(experiences[0], bar_ns=now_ns + 90 * 365 * 86_400 * 10**9)
+    put(client, stream_name(desk_name, "e9"), [late])
+    client.xadd(f"rltrader:{desk_name}:e1:more:experience", to_entry(experiences[0], 0), id=b"3-0")
+    assert newest_stream(client, desk_name, "", -1, now_ns) == (STREAM, False)
 
 
 def test_what_a_dead_consumer_held_comes_first(
