@@ -71,5 +71,5 @@ def read_reply(fields: Fields) -> Reply:
 def _read(fields: Fields, kind: type[Entry]) -> Entry:
     try:
         return msgspec.msgpack.decode(fields[b"body"], type=kind)
-    except (KeyError, msgspec.DecodeError) as error:
+    except (KeyError, msgspec.DecodeError, RecursionError) as error:  # nested a thousand times
         raise ValueError(f"no {kind.__name__.lower()} of this release: {error}") from error

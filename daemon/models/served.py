@@ -19,13 +19,13 @@ from typing import Any
 from daemon.brokers.api import LogEvent, Put
 from daemon.core.effects import AskPolicy
 from daemon.core.events import PolicyAnswered, PolicyFailed
-from daemon.experience.link import Link, RedisError
+from daemon.experience.link import Link
 from daemon.experience.questions import KEPT, Question, Reply, answers_name, questions_name, read_reply, written
 from daemon.host.printable import printable
 from daemon.host.time.virtual_time import time_waits_until_done
 from strategies.kit.contract import Answer, Spec
 
-FAILURES = (RedisError, OSError)
+FAILURES: tuple[type[Exception], ...] = (Exception,)  # of one question: none may end the thread that asks the next
 REASON_MOST = 500  # letters of another process's text that are journaled
 
 
@@ -58,6 +58,7 @@ class ServedAnswers:
         self._newest: tuple[Question, Future[None]] | None = None
         self._changed = threading.Condition()
         self._ended = False
+        self._last: bytes | str = "0"  # id of the newest reply seen; never compared with ids of the questions' stream
         self._failing = False
         self._thread = threading.Thread(target=self._run, name="served answers", daemon=True)
 
@@ -94,7 +95,7 @@ class ServedAnswers:
                     if reply is not None:
                         self._failing = False
                         self._arrive(reply)
-                except (*FAILURES, ValueError) as error:
+                except FAILURES as error:
                     self._report_outage(f"{type(error).__name__}: {error}")
                     self._failing = True
                 finally:
@@ -111,19 +112,30 @@ class ServedAnswers:
         return None if self._ended else newest
 
     def _asked(self, client: Any, question: Question) -> Reply | None:
-        """Send the question, wait for its reply; None without one in time. Raises RedisError, OSError, ValueError."""
+        """Send the question, wait for its reply; None without one in time. Raises RedisError, OSError."""
         until_s = time.monotonic() + self._deadline_s
-        sent: bytes = client.xadd(self._questions, written(question), maxlen=KEPT, approximate=True)
-        last = f"{max(int(sent.partition(b'-')[0]) - 1, 0)}-0"  # replies to it are not older than it is
+        self._look(client, None)  # what is there already answers nothing that was not asked yet
+        client.xadd(self._questions, written(question), maxlen=KEPT, approximate=True)
         while (left_ms := int(1000 * (until_s - time.monotonic()))) > 0:
-            found = client.xread({self._answers: last}, block=max(left_ms * 9 // 10, 1))
-            for _, entries in found or ():
-                for identifier, fields in entries:
-                    last = identifier
+            for fields in self._look(client, max(left_ms * 9 // 10, 1)):
+                try:
                     reply = read_reply(fields)
-                    if (reply.decision, reply.version) == (question.decision, question.version):
-                        return reply
+                except ValueError as error:
+                    self._report_outage(str(error))
+                    self._failing = True
+                    continue
+                if (reply.decision, reply.version) == (question.decision, question.version):
+                    return reply
+        self._last = "0"  # a stream that was lost begins again below the ids of the old one
         return None
+
+    def _look(self, client: Any, block_ms: int | None) -> list[dict[bytes, bytes]]:
+        """Return the replies since the last look; waits for one as long as `block_ms` says."""
+        found = client.xread({self._answers: self._last}, block=block_ms)
+        new = [entry for _, entries in found or () for entry in entries]
+        if new:
+            self._last = new[-1][0]
+        return [fields for _, fields in new]
 
     def _arrive(self, reply: Reply) -> None:
         """Bring the reply to the event loop; an answer that the step could not take is a failed one."""

@@ -285,7 +285,9 @@ LOG_EVENTS: dict[str, LogEvent] = {
         "A challenger took a step of the ladder, or ended a session on it.",
     ),
     "ladder_held": LogEvent(
-        "warning", ("reason",), "The shelf's holds.json is unreadable: no version is proposed until it is mended."
+        "warning",
+        ("reason",),
+        "The shelf's holds.json is unreadable, or a look failed: no version is proposed until it is mended.",
     ),
     "ladder_replay_lost": LogEvent(
         "warning", ("version", "problem"), "The process that replayed for a challenger was lost; it is started again."

@@ -53,6 +53,8 @@ class AnswerServer:
             newest = self._client.xrevrange(self._questions, count=2)
             self._last = newest[1][0] if len(newest) > 1 else "0"
         found = self._client.xread({self._questions: self._last}, block=block_ms)
+        if not found:
+            self._begin_again_below()
         count = 0
         for _, entries in found or ():
             for identifier, fields in entries:
@@ -65,6 +67,12 @@ class AnswerServer:
                 self._client.xadd(self._answers, written(reply), maxlen=KEPT, approximate=True)
                 count += 1
         return count
+
+    def _begin_again_below(self) -> None:
+        """A stream that was lost, and made anew, begins below the ids of the old one."""
+        newest = self._client.xrevrange(self._questions, count=1)
+        if not newest or _ids(newest[0][0]) < _ids(self._last):
+            self._last = "0"
 
     def _reply(self, question: Question) -> Reply:
         """Return the answer of the version that the question names."""
@@ -87,6 +95,11 @@ class AnswerServer:
             while len(self._models) > MODELS_KEPT:
                 self._models.popitem(last=False)
         return policy
+
+
+def _ids(identifier: bytes | str) -> tuple[int, ...]:
+    text = identifier.decode() if isinstance(identifier, bytes) else identifier
+    return tuple(map(int, text.split("-")))
 
 
 class Serving:

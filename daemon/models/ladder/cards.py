@@ -43,7 +43,7 @@ def read_card(folder: Path, manifest: Manifest) -> Card:
         raise ModelError("file digest", f"{path} is not the one that the manifest vouches for: {again}")
     try:
         card = decode(data)
-    except (msgspec.DecodeError, UnicodeDecodeError) as error:
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:  # nested a thousand times
         raise ModelError("card", f"{path} is unreadable: {error}: {again}") from None
     if (card.format, card.version) != (FORMAT, folder.name):
         found = f"format {card.format} of {card.version}"

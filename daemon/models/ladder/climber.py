@@ -24,6 +24,7 @@ from daemon.core.events import (
 )
 from daemon.core.state import Book, LadderState, State
 from daemon.core.step import Step
+from daemon.host.printable import printable
 from daemon.models.answering import Models
 from daemon.models.ladder import rules as rules_of
 from daemon.models.ladder.cards import figures_of, newest_with_card, verified_card
@@ -37,6 +38,8 @@ from daemon.operator.gateway import Gateway
 from strategies.kit.contract import AnyStrategy
 
 WHO = "ladder"
+FAILURES: tuple[type[Exception], ...] = (Exception,)  # of one look: none may end the climb, or shut a fall's way
+REASON_MOST = 500  # letters of a problem that are logged
 GAINED, PEAK, ASKED = "gained", "gained_peak", "asked_to"
 """Figures of a canary: USD that the desk had gained when it was promoted, the most since, and the newest question."""
 
@@ -125,7 +128,10 @@ class Climber:
         try:
             while True:
                 self._wake.clear()
-                await self.look()
+                try:
+                    await self.look()
+                except FAILURES as error:
+                    self._hold(f"{type(error).__name__}: {error}")
                 with contextlib.suppress(TimeoutError):
                     async with asyncio.timeout(self._poll_s or None):
                         await self._wake.wait()
@@ -142,12 +148,16 @@ class Climber:
             holds = await asyncio.to_thread(holds_of, self._shelf)
         except ModelError as error:
             holds = Holds(frozen=str(error))
-            if self._problem != str(error):
-                self._problem = str(error)
-                self._log("ladder_held", reason=str(error))
+            self._hold(str(error))
         while await self._step(holds):
             pass
         await self._align()
+
+    def _hold(self, problem: str) -> None:
+        """Log once why nothing climbs; the next look tries again."""
+        if self._problem != problem:
+            self._problem = problem
+            self._log("ladder_held", reason=printable(problem, REASON_MOST))
 
     @property
     def _shelf(self) -> Path:

@@ -7,6 +7,7 @@ import os
 from collections.abc import Awaitable, Callable
 from dataclasses import replace
 from decimal import Decimal
+from hashlib import sha256
 from pathlib import Path
 
 import msgspec
@@ -17,6 +18,7 @@ from daemon.core.state import LadderState
 from daemon.models.ladder.holds import Holds, write_holds
 from daemon.models.pointer import CURRENT, named
 from strategies.kit import card as cards
+from strategies.kit.manifest import MANIFEST_FILE, decode, encode
 from tests.support.desks.desk_run import Desk, tape_rows, verified, write_tape
 from tests.support.models.cards import CARD, vouch, with_card
 from tests.support.models.climbing import RULES, Climb, climber_of
@@ -137,6 +139,23 @@ def test_bad_forged_and_unvouched_cards_are_refused_once_and_the_champion_goes_o
     assert "file digest" in moves[2].detail
     assert "is not named by the manifest" in moves[1].detail
     assert alarms(tmp_path / "state").count("ladder_refused") == 4
+
+
+def test_a_card_that_is_nested_deep_is_refused_and_the_ladder_goes_on(tmp_path: Path) -> None:
+    store = tmp_path / "store"
+
+    async def play(climb: Climb) -> None:
+        folder = with_card(store, msgspec.structs.replace(CARD, version="deep"), seed=5)
+        nested = b'{"x":' + b"[" * 100_000 + b"]" * 100_000 + b"}"
+        (folder / cards.CARD_FILE).write_bytes(nested)
+        manifest = decode((folder / MANIFEST_FILE).read_bytes())
+        files = {cards.CARD_FILE: sha256(nested).hexdigest()}
+        (folder / MANIFEST_FILE).write_bytes(encode(msgspec.structs.replace(manifest, files=files)))
+        await climb.session()
+
+    assert [(move.version, move.to_step, move.reason) for move in climbed(tmp_path, play)] == [
+        ("deep", "refused", "card_refused")
+    ]
 
 
 def test_a_canary_far_below_its_card_is_rolled_back_for_its_rewards(tmp_path: Path) -> None:

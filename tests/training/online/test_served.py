@@ -5,7 +5,8 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import threading
-from collections.abc import Iterator
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from math import nan
 from pathlib import Path
 
@@ -187,9 +188,62 @@ def test_a_question_whose_model_cannot_be_asked_is_logged_and_the_next_one_is_an
     assert [line["problem"] for line in logged.lines("question_refused")] == ["MemoryError: no room"]
 
 
+NESTED = {"id": b"1", "body": b"\x81\xa1x" + b"\x91" * 100_000 + b"\xc0"}
+"""A well-formed body whose one value lies in 100,000 lists."""
+
+
+def test_a_deeply_nested_reply_is_passed_over_and_the_good_one_after_it_is_the_answer(
+    models: Path, server: RedisServer, tmp_path: Path
+) -> None:
+    async def play() -> None:
+        async with served_desk(tmp_path / "state", models, server) as desk:
+            for minute, price in enumerate(RISING):
+                desk.bar(minute, price)
+                await desk.answered(minute + 1)
+
+    good = Answer((0.0, 1.0, 2.0), b"", HEADS)
+    with _answering(server, [good] * len(RISING), before=NESTED):
+        asyncio.run(play())
+
+
+@pytest.mark.parametrize("of", [questions_name, answers_name])
+def test_an_entry_whose_id_is_hours_ahead_keeps_no_answer_back(
+    models: Path, server: RedisServer, tmp_path: Path, of: Callable[[str, str], str]
+) -> None:
+    ahead_ms = int(time.time() * 1000) + 8 * 3_600_000
+
+    async def play() -> None:
+        async with served_desk(tmp_path / "state", models, server) as desk:
+            for minute, price in enumerate(RISING):
+                desk.bar(minute, price)
+                await desk.answered(minute + 1)
+
+    with contextlib.closing(server.client("rltrader-trainer")) as client:
+        client.xadd(of(*JOURNAL), {"id": b"1", "body": b"?"}, id=f"{ahead_ms}-0")
+    with serving_answers(models, server):
+        asyncio.run(play())
+
+
+def test_a_stream_of_questions_that_begins_again_below_its_old_ids_is_answered(
+    models: Path, server: RedisServer
+) -> None:
+    maker = strategy(NAME)
+    asked = Question(1, "v1", bytes(4 * maker.spec.observation_shape[0]), (1, *maker.spec.observation_shape))
+    with contextlib.closing(server.client("rltrader-trainer")) as client:
+        serving = served.AnswerServer(client, JOURNAL, models, maker, Logged().log)
+        client.xadd(questions_name(*JOURNAL), written(asked), id="99999999999999-0")
+        assert serving.turn(10) == 1
+        with contextlib.closing(server.client()) as root:
+            root.delete(questions_name(*JOURNAL))
+        client.xadd(questions_name(*JOURNAL), written(asked))
+        assert sum(serving.turn(10) for _ in range(3)) == 1
+
+
 @contextlib.contextmanager
-def _answering(server: RedisServer, answers: list[Answer | str]) -> Iterator[None]:
-    """A process that answers one question after the other with these."""
+def _answering(
+    server: RedisServer, answers: Sequence[Answer | str], before: Mapping[str, bytes] | None = None
+) -> Iterator[None]:
+    """A process that answers one question after the other with these; `before` each goes this entry."""
 
     def serve() -> None:
         with contextlib.closing(server.client("rltrader-trainer")) as client:
@@ -202,6 +256,8 @@ def _answering(server: RedisServer, answers: list[Answer | str]) -> Iterator[Non
                 reply = Reply(asked.decision, asked.version, None if isinstance(given, str) else given)
                 if isinstance(given, str):
                     reply = Reply(asked.decision, asked.version, failed=given)
+                if before is not None:
+                    client.xadd(answers_name(*JOURNAL), dict(before))
                 client.xadd(answers_name(*JOURNAL), written(reply))
 
     thread = threading.Thread(target=serve, daemon=True)
