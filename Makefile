@@ -68,7 +68,8 @@ help:
 	echo "== creating .venv with $$python"; \
 	$$python -m venv .venv
 
-.venv/.installed-daemon: pyproject.toml constraints.txt | .venv/bin/python
+# A stamp for each runtime: another one than the installed is asked for, and refused, by name.
+.venv/.installed-daemon-$(RUNTIME): pyproject.toml constraints.txt | .venv/bin/python
 	@if [ $(RUNTIME) = gpu ]; then other=onnxruntime; else other=onnxruntime-gpu; fi; \
 	if $(PIP) show -q $$other 2>/dev/null; then \
 	  echo "make: .venv has $$other, which cannot live beside the runtime '$(RUNTIME)': run 'make clean' first" >&2; exit 1; fi
@@ -76,7 +77,7 @@ help:
 	@$(PIP) install --quiet --use-pep517 -c constraints.txt -e '.[$(RUNTIME)]'
 	@touch $@
 
-.venv/.installed-tests: pyproject.toml constraints.txt .venv/.installed-daemon
+.venv/.installed-tests: pyproject.toml constraints.txt .venv/.installed-daemon-$(RUNTIME)
 	@echo "== installing the tools of tests and training (torch among them) into .venv"
 	@$(PIP) install --quiet --use-pep517 -c constraints.txt -e '.[$(RUNTIME),dev,training,scale,online,notify,notebooks]'
 	@.venv/bin/python -c 'import torch; print("== torch", torch.__version__, "is", "CUDA " + torch.version.cuda if torch.version.cuda else "CPU only")'
@@ -85,12 +86,12 @@ help:
 training: .venv/.installed-tests
 	@echo "== .venv has what train-and-export, the tests and the loopback Alpaca need"
 
-demo: .venv/.installed-daemon
+demo: .venv/.installed-daemon-$(RUNTIME)
 	@state=$$(mktemp -d -t rltrader-demo.XXXXXX); shown="$(if $(MODEL),$(MODEL)  by version $(MODEL),$$(.venv/bin/python -m daemon.models $(STRATEGY)))"; \
 	echo "== dry run over $(TAPE)$${shown#* }, state in $$state"; \
 	RLTRADER_POLICY__VERSION=$${shown%% *} .venv/bin/rltraderd --dry-run --strategy $(STRATEGY) --bars $(TAPE) --state-dir "$$state"
 
-dashboard: .venv/.installed-daemon
+dashboard: .venv/.installed-daemon-$(RUNTIME)
 	@state=$$(mktemp -d -t rltrader-demo.XXXXXX); shown=$$(.venv/bin/python -m daemon.models $(STRATEGY)); \
 	RLTRADER_POLICY__VERSION=$${shown%% *} .venv/bin/rltraderd --dry-run --strategy $(STRATEGY) --bars $(TAPE) --state-dir "$$state"; \
 	.venv/bin/rltrader-dashboard --state-dir "$$state" --models-dir onnx_models

@@ -2,6 +2,9 @@
 
 The pointers are the single truth, `promotions.jsonl` is their history. Invariant: a change is recorded before it is
 made and made by one rename, so a reader sees the old name or the new one, and rollback knows both.
+
+A sticky shelf is shared: others add versions there. What they write in a pointer's or the history's place counts for
+nothing, and what was named once may not change: its manifest's digest is in the history.
 """
 
 from __future__ import annotations
@@ -9,9 +12,12 @@ from __future__ import annotations
 import fcntl
 import os
 import re
+import secrets
 import stat
+import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
+from hashlib import sha256
 from pathlib import Path
 from typing import BinaryIO
 
@@ -19,6 +25,7 @@ import msgspec
 
 from daemon.host.printable import printable
 from daemon.host.whole_files import sync, write_whole
+from strategies.kit.manifest import MANIFEST_FILE
 
 CURRENT = "current"
 """The pointer to the live version; used as a version it means the one that this pointer names."""
@@ -29,6 +36,8 @@ PROMOTIONS_FILE = "promotions.jsonl"
 
 NAME_BYTES_MAX = 256
 PROMOTIONS_BYTES_MAX = 16 * 2**20
+MANIFEST_BYTES_MAX = 2 * 2**20  # 40 times a real one; 16 MiB of nothing hold the interpreter, and so trading, for 0.8 s
+LOCK_S = 5.0  # longer than any change of a pointer takes: who holds a shared shelf's lock longer changes none
 TEXT_MOST = 500  # letters of a reason and of a name
 
 _VERSION = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}")
@@ -56,6 +65,8 @@ class PointerChange(msgspec.Struct, frozen=True, rename={"before": "from", "afte
     who: str
     why: str
     rollback: bool = False
+    digest: str = ""
+    """SHA-256 (hex) of the named version's manifest, in a shared shelf."""
 
 
 def checked_name(version: str, origin: str) -> str:
@@ -106,6 +117,11 @@ def read_plain(path: Path, root: Path, limit: int, cure: str) -> bytes:
 def pointed(shelf: Path, pointer: str, cure: str = "rltraderctl models activate names one") -> str:
     """Return the version that the shelf's pointer names. Raises ModelError where it is missing or invalid."""
     path = shelf / pointer
+    if foreign(path):
+        raise ModelError(
+            "owner",
+            f"{path} is not of the shelf's owner, expected a pointer that nobody else could write: remove it; {cure}",
+        )
     data = read_plain(path, shelf.parent.resolve(), NAME_BYTES_MAX, cure)
     return checked_name(data.decode("utf-8", errors="replace").strip(), str(path))
 
@@ -115,11 +131,29 @@ def named(shelf: Path, pointer: str) -> str:
 
     Only files within the store: a privileged user must not copy other files into the history.
     """
+    if foreign(shelf / pointer):
+        return ""
     try:
         data = read_plain(shelf / pointer, shelf.parent.resolve(), NAME_BYTES_MAX, "")
     except ModelError:
         return ""
     return printable(data.decode("utf-8", errors="replace").strip())
+
+
+def foreign(path: Path) -> bool:
+    """Return whether a file of a shared (sticky) shelf is neither its owner's nor root's; False where there is none."""
+    shelf = path.parent.stat()
+    try:
+        return bool(shelf.st_mode & stat.S_ISVTX) and path.lstat().st_uid not in (0, shelf.st_uid)
+    except FileNotFoundError:
+        return False
+
+
+def vouched(shelf: Path, version: str) -> str:
+    """Return the digest that a version's manifest had when a pointer named it last; "" where that is not known."""
+    if not shelf.stat().st_mode & stat.S_ISVTX:
+        return ""
+    return next((change.digest for change in reversed(changes(shelf)) if change.after == version), "")
 
 
 class _NoFile(OSError):
@@ -155,8 +189,17 @@ def point(
     if version and not (shelf / checked_name(version, "the version")).is_dir():
         raise ModelError("missing version", f"{shelf / version} is no folder: choose one of the shelf's versions")
     with _alone(shelf):
+        for name in (PROMOTIONS_FILE, pointer):
+            _put_aside(shelf / name)
         change = PointerChange(
-            now_ns, pointer, named(shelf, pointer), version, who[:TEXT_MOST], why[:TEXT_MOST], rollback
+            now_ns,
+            pointer,
+            named(shelf, pointer),
+            version,
+            who[:TEXT_MOST],
+            why[:TEXT_MOST],
+            rollback,
+            _checked_digest(shelf, version, rollback),
         )
         with _history(shelf / PROMOTIONS_FILE) as file:
             file.write(msgspec.json.encode(change) + b"\n")
@@ -170,9 +213,27 @@ def point(
     return change
 
 
+def _checked_digest(shelf: Path, version: str, rollback: bool) -> str:
+    """Return the digest to record in a shared shelf. Raises ModelError: a rollback to a version that changed."""
+    path = shelf / version / MANIFEST_FILE
+    if not version or not shelf.stat().st_mode & stat.S_ISVTX or not path.exists():
+        return ""
+    data = read_plain(path, shelf.parent.resolve(), MANIFEST_BYTES_MAX, "export it again")
+    digest, before_then = sha256(data).hexdigest(), vouched(shelf, version)
+    if rollback and before_then not in ("", digest):
+        raise ModelError("promoted version", f"{path} is not the one that was current: activate another version")
+    return digest
+
+
+def _put_aside(path: Path) -> None:
+    """Take away what another user put where a pointer or the history belongs: the shelf's owner may, whatever it is."""
+    if foreign(path):
+        path.rename(path.with_name(f".{path.name}.refused-{secrets.token_hex(8)}"))
+
+
 def changes(shelf: Path) -> tuple[PointerChange, ...]:
     """Return the history of the shelf's pointers, oldest first. Unreadable (torn) lines are skipped."""
-    if not (shelf / PROMOTIONS_FILE).exists():
+    if not (shelf / PROMOTIONS_FILE).exists() or foreign(shelf / PROMOTIONS_FILE):
         return ()
     data = read_plain(shelf / PROMOTIONS_FILE, shelf.parent.resolve(), PROMOTIONS_BYTES_MAX, "move it aside")
     return tuple(_lines(data))
@@ -216,10 +277,23 @@ def _lines(data: bytes) -> Iterator[PointerChange]:
 
 @contextmanager
 def _alone(shelf: Path) -> Iterator[None]:
-    """Lock the shelf's pointers against other processes."""
+    """Lock the shelf's pointers against other processes. Who may read a shared shelf can hold its lock for ever."""
     descriptor = os.open(shelf, os.O_RDONLY | os.O_DIRECTORY)
     try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX)
+        if not os.fstat(descriptor).st_mode & stat.S_ISVTX:
+            fcntl.flock(descriptor, fcntl.LOCK_EX)
+        else:
+            _lock_for(descriptor, LOCK_S)
         yield
     finally:
         os.close(descriptor)
+
+
+def _lock_for(descriptor: int, most_s: float) -> None:
+    """Take the lock, or go on without it after this time."""
+    end = time.monotonic() + most_s
+    while time.monotonic() < end:
+        with suppress(BlockingIOError):
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            return
+        time.sleep(0.02)

@@ -20,7 +20,17 @@ import msgspec
 
 from daemon.core.limits import Trading
 from daemon.core.strategy_rules import DIGEST
-from daemon.models.pointer import CURRENT, POINTERS, ModelError, checked_name, is_name, pointed, read_plain
+from daemon.models.pointer import (
+    CURRENT,
+    MANIFEST_BYTES_MAX,
+    POINTERS,
+    ModelError,
+    checked_name,
+    is_name,
+    pointed,
+    read_plain,
+    vouched,
+)
 from daemon.models.shipped import how_to_copy
 from daemon.models.signature import SIGNATURE_BYTES_MAX, SIGNATURE_FILE, check_signature
 from strategies.golden import contract_hash
@@ -43,7 +53,6 @@ __all__ = [
     "versions",
 ]
 
-MANIFEST_BYTES_MAX = 2 * 2**20  # 40 times a real one; 16 MiB of nothing hold the interpreter, and so trading, for 0.8 s
 POLICY_BYTES_MAX = 64 * 2**20
 FILE_BYTES_MAX = 64 * 2**20  # of each of the other files
 FILES_MAX = 32
@@ -113,6 +122,12 @@ def load(models_dir: Path, strategy: AnyStrategy, version: str = CURRENT, public
     if not _is_folder(folder):
         raise ModelError("missing version", f"{folder} is no folder that can be read, {_known(shelf)}")
     data = read_plain(folder / MANIFEST_FILE, root, MANIFEST_BYTES_MAX, AGAIN)
+    if (promised := vouched(shelf, version)) and promised != sha256(data).hexdigest():
+        raise ModelError(
+            "promoted version",
+            f"{folder / MANIFEST_FILE} is not the one that was promoted: it was changed since, so activate another "
+            f"version, or this one again after a look at it",
+        )
     if public_key:
         signature = folder / SIGNATURE_FILE
         cure = "sign the version (rltraderctl models sign), or leave policy.public_key empty"

@@ -175,3 +175,9 @@ def test_an_image_s_folders_are_those_that_are_mounted_there() -> None:
             if place.startswith(("/var/lib", "/run")) and not service["volumes"][0].startswith("."):
                 made = containerfile(image_of(service))
                 assert place in made or image_of(service) == "dashboard", f"{name}: {place}"
+
+
+def test_no_group_can_put_another_shelf_or_socket_in_the_place_of_the_real_one() -> None:
+    for name in ("daemon", "trainer", "redis"):
+        for mode, place in re.findall(r"install -d -o \d+ -g \d+ -m (\d+) ([^\\\n]+)", containerfile(name)):
+            assert not int(mode, 8) & 0o022, f"{name}: {place}"

@@ -66,9 +66,10 @@ def test_services_budgets_and_affinities_select_pods_that_there_are() -> None:
         assert each["spec"]["serviceName"] in names("Service")
     for budget in objects("PodDisruptionBudget"):
         assert matched(budget["spec"]["selector"]) == [budget["metadata"]["name"]]
-    for each in workloads():
+    everyone = sorted(each["metadata"]["name"] for each in workloads())
+    for each in workloads():  # whoever comes first matches itself: also while the desk is scaled to 0
         for term in find(pod_of(each), "requiredDuringSchedulingIgnoredDuringExecution"):
-            assert [matched(rule["labelSelector"]) for rule in term] == [["rltraderd"]]
+            assert [sorted(matched(rule["labelSelector"])) for rule in term] == [everyone]
 
 
 def test_a_service_s_ports_are_ports_of_its_containers() -> None:
@@ -85,6 +86,7 @@ def test_nothing_comes_in_and_the_daemon_alone_has_a_way_out() -> None:
     (opened,) = policies.values()
     assert matched(opened["podSelector"]) == ["rltraderd"]
     assert opened["policyTypes"] == ["Egress"]
+    assert all(rule["to"] for rule in opened["egress"])
     assert {(port["protocol"], port["port"]) for rule in opened["egress"] for port in rule["ports"]} == {
         ("TCP", 443),
         ("TCP", 6443),
@@ -231,6 +233,17 @@ def test_the_store_begins_with_the_shipped_models_and_an_empty_shelf_for_the_tra
     kept = {path.relative_to(shipped): (tmp_path / path.relative_to(shipped)).read_bytes() for path in others}
     assert kept.pop(Path("option_scalper/current")) == b"mine"
     assert all(content == (shipped / name).read_bytes() for name, content in kept.items())
+
+
+def test_the_trainer_can_write_to_its_shelf_alone_and_no_client_to_the_folder_of_the_socket() -> None:
+    (trainer,) = (each for each in containers() if each.name == "rltrader-trainer/trainer")
+    models = [mount for mount, volume in trainer.mounts().values() if volume["name"] == "models"]
+    writable = [(mount["mountPath"], mount["subPath"]) for mount in models if not mount.get("readOnly")]
+    assert writable == [("/var/lib/rltrader-models/online_dqn", "online_dqn")]
+    for each in containers():
+        for place, (mount, _) in each.mounts().items():
+            if place == "/run/rltrader-redis":
+                assert mount.get("readOnly", False) == (each.name != "rltrader-redis/redis")
 
 
 def test_redis_is_reached_by_a_socket_that_its_pod_and_its_clients_share() -> None:

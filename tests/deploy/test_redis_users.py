@@ -109,6 +109,10 @@ def test_a_message_goes_from_the_publisher_to_the_trainer_and_is_acknowledged_an
     ("user", "words"),
     [
         ("rltrader-trainer", ("xtrim", STREAM, "maxlen", "0")),
+        ("rltrader-trainer", ("xadd", STREAM, "9-0", "a", "1")),
+        ("rltrader-trainer", ("xgroup", "destroy", STREAM, "trainer")),
+        *((user, words) for user in USERS for words in (("set", "rltrader:a", "1"), ("get", "rltrader:a"))),
+        *((user, words) for user in USERS for words in (("del", STREAM), ("expire", STREAM, "1"))),
         ("rltrader-publisher", ("xack", STREAM, "trainer", "5-0")),
         ("rltrader-publisher", ("xgroup", "destroy", STREAM, "trainer")),
         ("rltrader-publisher", ("xadd", "other:stream", "1-0", "a", "1")),
@@ -120,6 +124,15 @@ def test_a_message_goes_from_the_publisher_to_the_trainer_and_is_acknowledged_an
 )
 def test_what_a_user_need_not_do_is_refused(redis: Path, user: str, words: tuple[str, ...]) -> None:
     assert "NOPERM" in ask(redis, user, *words)
+
+
+@needs_redis
+def test_the_trainer_adds_answers_and_the_daemon_reads_them(redis: Path) -> None:
+    answers = "rltrader:paper-1:e1:answers"
+    assert ask(redis, "rltrader-trainer", "xadd", answers, "5-0", "a", "1") == "5-0"
+    assert "5-0" in ask(redis, "rltraderd", "xread", "streams", answers, "0")
+    assert ask(redis, "rltraderd", "xadd", "rltrader:paper-1:e1:questions", "6-0", "a", "1") == "6-0"
+    assert "6-0" in ask(redis, "rltrader-trainer", "xread", "streams", "rltrader:paper-1:e1:questions", "0")
 
 
 @needs_redis

@@ -14,7 +14,7 @@ from daemon.config.load import Settings
 from daemon.config.strategy import strategy_of
 from daemon.engine.segments import standing
 from daemon.host.service import Service
-from daemon.models.pointer import CURRENT, ModelError, point
+from daemon.models.pointer import CURRENT, ModelError, foreign, point
 from daemon.models.store import check_rules, load, versions
 from daemon.operator.log import Log
 from strategies.kit.contract import AnyStrategy
@@ -50,7 +50,7 @@ def _look(settings: Settings, strategy: AnyStrategy, log: Log) -> str | None:
     """Return why there is no model yet; None where one is named, or has just been."""
     name, store, wanted = strategy.spec.name, settings.paths.models_dir, settings.policy.version
     shelf = store / name
-    if (shelf / wanted).exists():
+    if (shelf / wanted).exists() and not (wanted == CURRENT and foreign(shelf / wanted)):
         return None
     if wanted != CURRENT:
         return f"{shelf} has no version {wanted} yet"

@@ -40,7 +40,10 @@ def test_a_unit_of_learning_has_no_network_and_no_key_of_the_broker(unit: str) -
 def test_the_trainer_sees_no_journal_and_writes_to_its_own_folder_and_the_store_alone() -> None:
     given = settings(TRAINER)
     assert given["InaccessiblePaths"] == ["-/etc/rltrader -/var/lib/rltrader"]
-    assert (given["ReadWritePaths"], given["StateDirectory"]) == (["/var/lib/rltrader-models"], ["rltrader-trainer"])
+    assert (given["ReadWritePaths"], given["StateDirectory"]) == (
+        ["/var/lib/rltrader-models/online_dqn"],
+        ["rltrader-trainer"],
+    )
     assert settings(PUBLISHER)["ReadOnlyPaths"] == ["/var/lib/rltrader /opt/rltrader"]
 
 

@@ -85,8 +85,8 @@ class Deployment:
 
     def __init__(self, volumes: Volumes, roots: dict[str, Root]) -> None:
         self._volumes, self._roots = volumes, roots
-        self._state, self._models = volumes.make("state", 10001), volumes.make("models", 10001, 0o2771)
-        self._shelf, self._socket = self._models / "online_dqn", volumes.make("socket", 10004)
+        self._state, self._models = volumes.make("state", 10001), volumes.make("models", 10001, 0o2751)
+        self._shelf, self._socket = self._models / "online_dqn", volumes.make("socket", 10004, 0o2750)
         self._own = volumes.make("trainer", 10003)
         self._port = free_port()
         self._keys: list[str] = []

@@ -176,8 +176,8 @@ def test_a_question_whose_model_cannot_be_asked_is_logged_and_the_next_one_is_an
         raise MemoryError("no room")
 
     monkeypatch.setattr(served, "load", out_of_memory_once)
-    with contextlib.closing(server.client("rltrader-trainer")) as client:
-        serving = served.AnswerServer(client, JOURNAL, models, maker, logged.log)
+    with contextlib.closing(server.client("rltrader-trainer")) as own, contextlib.closing(server.client()) as client:
+        serving = served.AnswerServer(own, JOURNAL, models, maker, logged.log)
         for decision in (1, 2):
             asked = Question(decision, "v1", data, (1, *maker.spec.observation_shape))
             client.xadd(questions_name(*JOURNAL), written(asked))
@@ -218,7 +218,7 @@ def test_an_entry_whose_id_is_hours_ahead_keeps_no_answer_back(
                 desk.bar(minute, price)
                 await desk.answered(minute + 1)
 
-    with contextlib.closing(server.client("rltrader-trainer")) as client:
+    with contextlib.closing(server.client()) as client:
         client.xadd(of(*JOURNAL), {"id": b"1", "body": b"?"}, id=f"{ahead_ms}-0")
     with serving_answers(models, server):
         asyncio.run(play())
@@ -229,12 +229,11 @@ def test_a_stream_of_questions_that_begins_again_below_its_old_ids_is_answered(
 ) -> None:
     maker = strategy(NAME)
     asked = Question(1, "v1", bytes(4 * maker.spec.observation_shape[0]), (1, *maker.spec.observation_shape))
-    with contextlib.closing(server.client("rltrader-trainer")) as client:
-        serving = served.AnswerServer(client, JOURNAL, models, maker, Logged().log)
+    with contextlib.closing(server.client("rltrader-trainer")) as own, contextlib.closing(server.client()) as client:
+        serving = served.AnswerServer(own, JOURNAL, models, maker, Logged().log)
         client.xadd(questions_name(*JOURNAL), written(asked), id="99999999999999-0")
         assert serving.turn(10) == 1
-        with contextlib.closing(server.client()) as root:
-            root.delete(questions_name(*JOURNAL))
+        client.delete(questions_name(*JOURNAL))
         client.xadd(questions_name(*JOURNAL), written(asked))
         assert sum(serving.turn(10) for _ in range(3)) == 1
 

@@ -1,0 +1,149 @@
+"""A shelf that the desk's user shares with its trainer, with real users: what the trainer writes there moves nothing.
+
+A child process with the trainer's user and group attacks; this process, as root's stand-in for the desk, becomes the
+desk's user before it looks.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+
+from daemon.models import pointer
+from daemon.models.pointer import CURRENT, PROMOTIONS_FILE, ModelError, before, changes, named, point, pointed
+from daemon.models.store import load
+from strategies.kit.contract import AnyStrategy
+from strategies.registry import strategy
+from tests.support.models.tiny_models import manifest_of, put
+
+DESK, TRAINER, GROUP = 10001, 10003, 10000  # users of the images; no name is needed
+GRAPH, LOGITS = b"graph", ((0.0,) * 6,) * 7
+NAME = "option_scalper"
+
+pytestmark = pytest.mark.skipif(
+    os.geteuid() != 0 or shutil.which("setpriv") is None,
+    reason="needs root, to become other users",
+)
+
+
+@pytest.fixture
+def shelf() -> Iterator[Path]:
+    """The shelf, owned by the desk's user and sticky, in a store that is its own; this process is the desk's user."""
+    root = Path("/tmp") / f"rltrader-shelf-{os.getpid()}"
+    store = root / "store"
+    for folder, mode in ((root, 0o755), (store, 0o2751), (store / NAME, 0o3771)):
+        folder.mkdir()
+        os.chown(folder, DESK, GROUP)
+        folder.chmod(mode)
+    groups = os.getgroups()
+    os.setgroups([])
+    os.setegid(GROUP)
+    os.seteuid(DESK)
+    try:
+        yield store / NAME
+    finally:
+        os.seteuid(0)
+        os.setegid(0)
+        os.setgroups(groups)
+        shutil.rmtree(root)
+
+
+def as_trainer(command: str, folder: Path) -> int:
+    """Let the trainer's user run a line of shell in the folder; returns its exit code."""
+    os.seteuid(0)
+    try:
+        users = [f"--reuid={TRAINER}", f"--regid={GROUP}", "--clear-groups"]
+        done = subprocess.run(["setpriv", *users, "sh", "-ec", command], cwd=folder, check=False, capture_output=True)
+    finally:
+        os.seteuid(DESK)
+    return done.returncode
+
+
+def published(shelf: Path, version: str, graph: bytes = GRAPH) -> None:
+    """Put a version of the trainer's into the shelf."""
+    os.seteuid(0)
+    put(shelf.parent, manifest_of(strategy(NAME), graph, LOGITS, version=version), graph, current=False)
+    for path in (shelf / version, *(shelf / version).iterdir()):
+        os.chown(path, TRAINER, GROUP)
+    os.seteuid(DESK)
+
+
+def name(shelf: Path, version: str, *, rollback: bool = False) -> None:
+    point(shelf, CURRENT, version, who="ladder", why="a test", now_ns=1, rollback=rollback)
+
+
+def test_the_trainer_cannot_put_a_shelf_of_its_own_in_the_place_of_the_real_one(shelf: Path) -> None:
+    assert as_trainer(f"mv {NAME} gone", shelf.parent) != 0
+    assert as_trainer("mkdir evil", shelf) == 0  # in the shelf it may add
+
+
+@pytest.mark.parametrize("made", ["echo evil > current", "ln -s v1/manifest.json current", "mkdir -p current/x"])
+def test_a_current_that_the_trainer_made_names_nothing_and_the_desk_s_own_takes_its_place(
+    shelf: Path, made: str
+) -> None:
+    published(shelf, "v1")
+    assert as_trainer(made, shelf) == 0
+    assert named(shelf, CURRENT) == ""
+    with pytest.raises(ModelError, match="owner"):
+        pointed(shelf, CURRENT)
+    name(shelf, "v1")
+    assert pointed(shelf, CURRENT) == "v1"
+    assert as_trainer("echo evil > current || mv current gone", shelf) != 0
+
+
+@pytest.mark.parametrize("made", ["umask 077; echo '{}' > promotions.jsonl", "mkdir -p promotions.jsonl/x"])
+def test_a_history_that_the_trainer_made_first_keeps_no_rollback_back(shelf: Path, made: str) -> None:
+    published(shelf, "v1")
+    published(shelf, "v2")
+    parts = " ".join(f".current.{os.getpid()}.part/x" for _ in range(1))
+    assert as_trainer(f"{made}; mkdir -p {parts}", shelf) == 0
+    name(shelf, "v1")
+    name(shelf, "v2")
+    name(shelf, before(shelf), rollback=True)
+    assert pointed(shelf, CURRENT) == "v1"
+    assert [change.after for change in changes(shelf)] == ["v1", "v2", "v1"]
+    assert as_trainer(f"echo x >> {PROMOTIONS_FILE} || rm -f {PROMOTIONS_FILE}", shelf) != 0
+
+
+def test_a_version_that_was_changed_after_its_promotion_is_refused(shelf: Path) -> None:
+    scalper: AnyStrategy = strategy(NAME)
+    published(shelf, "v1")
+    published(shelf, "v2")
+    name(shelf, "v1")
+    assert load(shelf.parent, scalper).policy == GRAPH
+    os.seteuid(0)
+    shutil.rmtree(shelf / "v1")
+    os.seteuid(DESK)
+    published(shelf, "v1", b"evil")
+    with pytest.raises(ModelError, match="promoted version"):
+        load(shelf.parent, scalper)
+    name(shelf, "v2")
+    with pytest.raises(ModelError, match="promoted version"):
+        name(shelf, before(shelf), rollback=True)
+    assert load(shelf.parent, scalper).version == "v2"
+
+
+def test_who_holds_the_shelf_s_lock_for_ever_keeps_no_change_back(
+    shelf: Path, monkeypatch: pytest.MonkeyPatch, request: pytest.FixtureRequest
+) -> None:
+    published(shelf, "v1")
+    monkeypatch.setattr(pointer, "LOCK_S", 0.1)
+    holder = subprocess.Popen(["flock", str(shelf), "sh", "-c", "echo held; exec sleep 30"], stdout=subprocess.PIPE)
+    request.addfinalizer(_ended(holder))
+    assert holder.stdout is not None
+    assert holder.stdout.readline() == b"held\n"
+    name(shelf, "v1")
+    assert pointed(shelf, CURRENT) == "v1"
+
+
+def _ended(process: subprocess.Popen[bytes]) -> Callable[[], None]:
+    def end() -> None:
+        with process:  # closes its pipe too
+            process.kill()
+
+    return end
