@@ -29,10 +29,8 @@ from daemon.app.desk import Start, assemble, prepare_interpreter
 from daemon.core.events import (
     BarClosed,
     Event,
-    ModelVerified,
     PolicyAnswered,
     QuotesReceived,
-    RunStarted,
     SessionEnded,
     SessionScheduled,
 )
@@ -132,7 +130,7 @@ def closed(bar: Bar) -> tuple[BarClosed, QuotesReceived]:
     return BarClosed(end_ns, bar), QuotesReceived(end_ns, bar.start_ns, ())
 
 
-def warm_desk(seed: int, today: list[Bar], startup: Sequence[RunStarted | ModelVerified]) -> Machine:
+def warm_desk(seed: int, today: list[Bar], startup: Sequence[Event]) -> Machine:
     """A desk after `today`, its history before that of the same stream."""
     core = Core(OptionScalper())
     machine = Machine(core, core.start(IDENTITY, Trading()))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 
+from daemon.app.checked import CheckedDesk
 from daemon.app.opening import OpenDesk
 from daemon.core.strategy_rules import other_rules
 from daemon.models.store import other_symbols, proof_words
@@ -27,7 +28,21 @@ def announce(desk: OpenDesk, log: Log) -> None:
         code=desk.code,
         resumed_at_event=machine.state.seq,
     )
-    manifest = model.manifest
+    if model.digest:
+        _announce_model(checked, meta["feed"], log)
+    else:
+        log("model_warning", version=model.version, reason=f"exits by rules alone: {checked.refused}")
+    trading, before = settings.trading(), machine.state.trading
+    if trading != before:
+        names = [field.name for field in dataclasses.fields(trading)]
+        log("rules_changed", tables=[name for name in names if getattr(trading, name) != getattr(before, name)])
+    if desk.state_dir.fresh is False:
+        log("recovered", events_replayed=recovered.replayed, under_way=len(machine.queue))
+
+
+def _announce_model(checked: CheckedDesk, feed: str, log: Log) -> None:
+    """Log the model, and what a person should know of it."""
+    model, manifest = checked.model, checked.model.manifest
     log(
         "model_verified",
         version=model.version,
@@ -38,16 +53,12 @@ def announce(desk: OpenDesk, log: Log) -> None:
     if not manifest.promoted:
         unproven = proof_words(manifest)
         log("model_warning", version=model.version, reason=f"it is not promoted{': ' + unproven if unproven else ''}")
-    if manifest.training.feed != meta["feed"]:
-        reason = f"it was trained on feed {manifest.training.feed}, this desk uses {meta['feed']}"
+    if manifest.training.feed != feed:
+        reason = f"it was trained on feed {manifest.training.feed}, this desk uses {feed}"
         log("model_warning", version=model.version, reason=reason)
-    if other := other_symbols(manifest, checked.strategy.spec):
-        log("model_warning", version=model.version, reason=other)
-    trading, before = settings.trading(), machine.state.trading
-    if other := other_rules(manifest.rules, trading):
-        log("model_warning", version=model.version, reason=other)
-    if trading != before:
-        names = [field.name for field in dataclasses.fields(trading)]
-        log("rules_changed", tables=[name for name in names if getattr(trading, name) != getattr(before, name)])
-    if desk.state_dir.fresh is False:
-        log("recovered", events_replayed=recovered.replayed, under_way=len(machine.queue))
+    for other in (
+        other_symbols(manifest, checked.strategy.spec),
+        other_rules(manifest.rules, checked.settings.trading()),
+    ):
+        if other:
+            log("model_warning", version=model.version, reason=other)

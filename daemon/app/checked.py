@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from daemon.config.load import Settings
 from daemon.config.tables import AUTO, STOCK_FEEDS
 from daemon.host.time.calendar import SessionCalendar
 from daemon.journal.universe import made_with
-from daemon.models.runtime import OnnxPolicy
+from daemon.models.runtime import NoPolicy, OnnxPolicy
 from daemon.models.store import LoadedModel
 from strategies.kit.contract import AnyStrategy
 
@@ -24,7 +24,9 @@ class CheckedDesk:
     strategy: AnyStrategy
     calendar: SessionCalendar
     model: LoadedModel
-    policy: OnnxPolicy
+    policy: OnnxPolicy | NoPolicy
+    refused: str = field(default="", kw_only=True)
+    """Why the configured version was refused and another one answers instead, or none; "" if it was not."""
 
     def identity(self, mode: str, account: str) -> dict[str, str]:
         """The journal's meta rows that every kind of desk has, without the epoch."""

@@ -8,7 +8,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 
 from daemon.core.effects import AskPolicy
-from daemon.core.events import Event, ModelVerified, RunStarted
+from daemon.core.events import Event, HaltRequested, ModelRefused, ModelVerified, RunStarted
 from daemon.core.limits import Trading
 from daemon.core.state import Identity
 from daemon.core.step import Step
@@ -32,8 +32,9 @@ class Start:
     code: str  # digest of the deciding code
     account_number: str = ""  # the expected one, "" for any
     origins: Mapping[str, tuple[str, ...]] = field(default_factory=dict)  # limit -> where it was set
+    refused: str = ""  # why there is no model
 
-    def events(self, now_ns: int) -> tuple[RunStarted, ModelVerified]:
+    def events(self, now_ns: int) -> tuple[RunStarted | ModelVerified | ModelRefused | HaltRequested, ...]:
         """Return the start-up events, at `now_ns` UTC."""
         desk, model = self.identity, self.model
         started = RunStarted(
@@ -49,6 +50,9 @@ class Start:
             dict(self.origins),
             libraries(),
         )
+        if not model.digest:
+            halt = HaltRequested(now_ns, "no_model", self.refused, "rltraderd", strategy=True)
+            return started, ModelRefused(now_ns, self.refused), halt
         manifest = model.manifest
         return started, ModelVerified(now_ns, model.version, model.digest, manifest.promoted, manifest.training.feed)
 

@@ -46,7 +46,7 @@ class OpenDesk:
         """Wire the engine. `account_number` is the expected one, "" for any; see `assemble` for `serve`."""
         settings, model = self.checked.settings, self.checked.model
         identity, origins = identity_of(self.state_dir.meta), origins_of(settings)
-        start = Start(identity, settings.trading(), model, self.code, account_number, origins)
+        start = Start(identity, settings.trading(), model, self.code, account_number, origins, self.checked.refused)
         return assemble(
             start,
             self.recovered,

@@ -21,6 +21,7 @@ from daemon.core.effects import AnyEffect, AskPolicy, CancelOrder, SubmitOrder
 from daemon.core.events import (
     Event,
     HaltRequested,
+    ModelRefused,
     ModelVerified,
     PolicyAnswered,
     PolicyFailed,
@@ -131,7 +132,7 @@ class Engine:
         self._ending = ""
         self.started = asyncio.Event()
 
-    async def run(self, startup: Sequence[RunStarted | ModelVerified]) -> None:
+    async def run(self, startup: Sequence[RunStarted | ModelVerified | ModelRefused | HaltRequested]) -> None:
         """Finish the last run's work, reconcile, then step the source until it ends or `stop`.
 
         Raises StepFailed for a bug and WriteFailed when the journal cannot be written any more.
@@ -406,7 +407,7 @@ def _is_of_strategy(error: Exception, strategy: object) -> bool:
 _ASKING = frozenset(("_observe", "act", "on_rebalance_due"))  # methods of a desk that take the strategy's answer
 
 
-def _libraries_of(startup: Sequence[RunStarted | ModelVerified]) -> str:
+def _libraries_of(startup: Sequence[RunStarted | ModelVerified | ModelRefused | HaltRequested]) -> str:
     return next((started.libraries for started in startup if isinstance(started, RunStarted)), "")
 
 

@@ -16,7 +16,7 @@ from daemon.core.effects import AskPolicy
 from daemon.core.events import Event, ModelPromoted, PolicyAnswered, PolicyFailed, ShadowAnswered, ShadowFailed
 from daemon.core.state import State
 from daemon.core.step import Step
-from daemon.models.runtime import OnnxPolicy
+from daemon.models.runtime import NoPolicy, OnnxPolicy
 from daemon.models.store import LoadedModel
 from strategies.kit.contract import Observation
 
@@ -33,12 +33,12 @@ class Models:
     """
 
     def __init__(
-        self, policy: OnnxPolicy, loaded: LoadedModel, clock_ns: Callable[[], int] = time.perf_counter_ns
+        self, policy: OnnxPolicy | NoPolicy, loaded: LoadedModel, clock_ns: Callable[[], int] = time.perf_counter_ns
     ) -> None:
         self.running = loaded
         self.shadow: LoadedModel | None = None
         self.on_shadow_off: Callable[[str, str], None] = lambda _version, _reason: None
-        self._policy = policy
+        self._policy: OnnxPolicy | NoPolicy = policy
         self._staged: tuple[OnnxPolicy, LoadedModel] | None = None
         self._candidate: OnnxPolicy | None = None
         self._strikes = 0

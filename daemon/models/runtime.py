@@ -25,6 +25,7 @@ from strategies.kit.manifest import POLICY_FILE, answer_name, memory_shape, outp
 
 Provider = Literal["auto", "cuda", "cpu"]
 
+NO_MODEL = "none"  # the version where there is none
 CPU = "CPUExecutionProvider"
 CUDA = "CUDAExecutionProvider"
 INPUT_TOLERANCE = 1e-6  # largest difference of a golden observation's value
@@ -305,3 +306,17 @@ def _check_signature(session: Any, model: LoadedModel, spec: Spec) -> None:
                 f"graph {kind}",
                 f"{model.path} has {found}, expected {expected}: export the model again with this code",
             )
+
+
+class NoPolicy:
+    """Stands in for a policy where no model can be loaded: it answers nothing."""
+
+    provider = "none"
+    version = NO_MODEL
+
+    def __init__(self, rows: int, reason: str) -> None:
+        self.rows, self._reason = rows, reason
+
+    def answer(self, question: AskPolicy, now_ns: int) -> PolicyFailed:
+        """Return the failure."""
+        return PolicyFailed(now_ns, question.decision, self._reason)

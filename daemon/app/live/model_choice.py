@@ -1,4 +1,8 @@
-"""Choose the model that a live desk starts with: the configured one, or the last one that answered."""
+"""Choose the model that a live desk starts with: the configured one, the last one that answered, or none.
+
+None is for a desk that holds something, or has an order at work: exits by a rule need no model, and somebody has to
+watch. It starts halted, asks nobody, and takes a model as soon as the store has one and a person resumes.
+"""
 
 from __future__ import annotations
 
@@ -9,20 +13,67 @@ import msgspec
 
 from daemon.config.load import Settings
 from daemon.core.events import ModelPromoted, ModelVerified
+from daemon.engine.recover import recovered_desk
 from daemon.engine.segments import standing
 from daemon.engine.state_dir import peek
 from daemon.host.own_files import StateDirError
 from daemon.host.passing import MayPass, retry_while_busy
 from daemon.journal.reader import JournalReader, reading
 from daemon.journal.rows import JournalError, decode_event
-from daemon.models.runtime import OnnxPolicy
+from daemon.models.runtime import NO_MODEL, NoPolicy, OnnxPolicy
 from daemon.models.store import LoadedModel, ModelError, check_rules, load
 from daemon.models.trial import try_model
 from strategies.kit.contract import AnyStrategy, configured
+from strategies.kit.manifest import Golden, Manifest, Training
 
 
-def choose_model(settings: Settings, strategy: AnyStrategy, *, dry_run: bool) -> tuple[LoadedModel, OnnxPolicy, str]:
-    """Return the model, its policy, and why the configured one was refused (or ""). Raises ModelError."""
+def choose_model(
+    settings: Settings, strategy: AnyStrategy, *, dry_run: bool
+) -> tuple[LoadedModel, OnnxPolicy | NoPolicy, str]:
+    """Return the model, its policy, and why the configured one was refused (or "").
+
+    A desk that holds something, or has an order at work, gets `no_model` where none can be loaded. Raises ModelError
+    for any other.
+    """
+    try:
+        return _choose(settings, strategy, dry_run=dry_run)
+    except ModelError as error:
+        if dry_run or not _exposed(settings):
+            raise
+        return no_model(settings, strategy), NoPolicy(strategy.spec.rows, str(error)), str(error)
+
+
+def no_model(settings: Settings, strategy: AnyStrategy) -> LoadedModel:
+    """Return what stands in the place of a model that cannot be loaded: without a digest, a policy or a promotion."""
+    spec, nowhere = strategy.spec, settings.paths.models_dir / strategy.spec.name / NO_MODEL
+    training = Training("", "", "", synthetic=False, sessions=0, first_session="", last_session="", splits={})
+    actions = () if spec.continuous else spec.actions
+    made_of = (spec.name, NO_MODEL, "", "", spec.observation_shape, actions)
+    return LoadedModel(
+        NO_MODEL, nowhere, Manifest(0, *made_of, Golden((), ()), training, {}, {}, promoted=False), "", b""
+    )
+
+
+def _exposed(settings: Settings) -> bool:
+    """Return True where the desk's journal has a position or an order of its own; also where it cannot be recovered.
+
+    Raises MayPass when it cannot be read at the moment.
+    """
+    path, desk = settings.paths.state_dir, settings.desk
+    try:
+        meta = peek(path)
+        if meta is None or (meta.get("mode"), meta.get("strategy")) != (desk.account, desk.strategy):
+            return False
+        with closing(JournalReader(standing(path))) as reader, reading(reader.path):
+            state = retry_while_busy(lambda: recovered_desk(reader, settings.trading())).machine.state
+    except MayPass:
+        raise
+    except (StateDirError, JournalError, OSError, msgspec.DecodeError):
+        return True  # what the later checks say of it
+    return bool(state.book.positions) or any(order.purpose != "foreign" for order in state.orders.values())
+
+
+def _choose(settings: Settings, strategy: AnyStrategy, *, dry_run: bool) -> tuple[LoadedModel, OnnxPolicy, str]:
     last = None if dry_run else _answered_last(settings)
     refused = ""
     try:

@@ -42,7 +42,6 @@ class Live(CheckedDesk):
     dry_run: bool
     broker: Broker
     clock: Clock
-    refused: str = ""  # why the configured version was refused and the last one answers instead, "" if it was not
 
     @property
     def mode(self) -> str:
@@ -59,7 +58,8 @@ def prepare_live(settings: Settings, credentials: Credentials, *, dry_run: bool)
     """Check broker, model and calendar. Raises CalendarError, ConfigError, ModelError: nothing was written yet.
 
     If the configured model is refused, the last model in this desk's journal is used, unless it changed or fails a
-    check; `refused` is the reason. A fresh desk and a dry run raise.
+    check; `refused` is the reason. Where none can be loaded, a desk that is exposed starts without a model; a fresh
+    one, one that holds nothing, and a dry run raise.
     """
     strategy = strategy_of(settings)
     prepare_types()
@@ -68,7 +68,7 @@ def prepare_live(settings: Settings, credentials: Credentials, *, dry_run: bool)
     calendar = SessionCalendar.to_horizon(_first_date(strategy, clock.now_ns()))
     calendar.next_after(clock.now_ns())
     model, policy, refused = choose_model(settings, strategy, dry_run=dry_run)
-    return Live(settings, strategy, calendar, model, policy, credentials, dry_run, broker, clock, refused)
+    return Live(settings, strategy, calendar, model, policy, credentials, dry_run, broker, clock, refused=refused)
 
 
 def clock_of(settings: Settings) -> Clock:

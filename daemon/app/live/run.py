@@ -30,7 +30,7 @@ async def run_live(live: Live, log: Log) -> str:
         if chosen.how:
             keep_feed(opened.state_dir.path, chosen)
             log("feed_chosen", name=live.settings.feed.name, options=live.settings.feed.options, how=chosen.how)
-        if live.refused:
+        if live.refused and live.model.digest:
             reason = f"it answered last and goes on, because {live.refused}"
             log("model_warning", version=live.model.version, reason=reason)
         prepare_interpreter()

@@ -9,6 +9,7 @@ from daemon.core.draft import Draft
 from daemon.core.events import SessionScheduled
 from strategies.kit.units import DAY_NS
 
+NO_MODEL = "no_model"
 FOREIGN_DAYS_NS = 4 * DAY_NS  # foreign orders are reported again for two days after a start: remember longer
 
 
@@ -38,6 +39,9 @@ def on_session_scheduled(draft: Draft, event: SessionScheduled) -> None:
         kept = {n: o for n, o in draft.broker.foreign.items() if o.working or o.submitted_ns > old_ns}
         draft.broker = replace(draft.broker, foreign=kept)
     draft.risk = replace(draft.risk, order_times=(), orders_today=0, alarms=())
+    if draft.risk.halt is not None and draft.risk.halt.reason == NO_MODEL and draft.book.positions:
+        held = ", ".join(f"{p.quantity} {p.symbol}" for p in draft.book.positions.values())
+        draft.alarm(NO_MODEL, f"no model answers while {held[:200]} is held: {draft.risk.halt.detail}")
     draft.book = begin_session(draft.book)
     draft.chain = None
     used = {*draft.book.positions, *(order.symbol for order in draft.orders.values())}

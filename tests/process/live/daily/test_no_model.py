@@ -1,0 +1,37 @@
+"""A daily desk that is invested starts without its model: it is watched, says so each session, and sells nothing."""
+
+from __future__ import annotations
+
+import signal
+from pathlib import Path
+
+from tests.support.desks.daily_day import BEGIN, bought, stop
+from tests.support.desks.daily_stage import HALF_DAY, NEXT_DAY, daily_stage, jump, swapping
+from tests.support.desks.live_desk import differences
+from tests.support.desks.stage import new_york_ns
+
+
+def test_an_invested_desk_without_its_model_keeps_what_it_holds_and_says_so_each_session(tmp_path: Path) -> None:
+    models = swapping(tmp_path / "models")
+    with daily_stage(HALF_DAY, BEGIN, tmp_path / "desk", models) as played:
+        bought(played)
+        held, orders = played.held(), len(played.posts())
+        (policy,) = (models / "regime_switcher").glob("swapping/policy.onnx")
+        policy.write_bytes(policy.read_bytes()[:-1])
+        played.start()
+        played.until_true(lambda: played.told("halted") != [], "the halt")
+        played.until_time(new_york_ns(HALF_DAY, "12:00"))
+        played.daemons[-1].kill()
+        assert played.daemons[-1].wait(10) == -signal.SIGKILL
+        jump(played, NEXT_DAY, BEGIN)
+        played.start()
+        played.until_time(new_york_ns(NEXT_DAY, "10:00"))
+        stop(played)
+        assert (played.held(), len(played.posts())) == (held, orders)
+        told = [line for line in played.told("alarm") if line["alarm"] == "no_model"]
+        assert len(told) == 1  # the session that began while it was halted
+        assert f"{held['SPY']} SPY" in told[0]["detail"]
+        state = played.books().state
+        assert state.risk.halt is not None
+        assert (state.risk.halt.reason, state.model) == ("no_model", None)
+        assert differences(played.books(), played.account) == []

@@ -1,0 +1,89 @@
+"""A desk that holds something starts without a model: exits by rules go on, and a whole model is taken up again.
+
+Expected values: the exchange's hours of a half day, and the server's own book.
+"""
+
+from __future__ import annotations
+
+import json
+import shutil
+import signal
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from daemon.cli import ctl
+from tests.support.desks.live_desk import differences
+from tests.support.desks.stage import Stage, Tape, new_york_ns, stage
+
+DAY = "2024-11-29"  # closes at 13:00
+
+
+def flipped(shelf: Path) -> None:
+    """One bit of the policy is another."""
+    path = shelf / "lively" / "policy.onnx"
+    data = bytearray(path.read_bytes())
+    data[len(data) // 2] ^= 1
+    path.write_bytes(data)
+
+
+def gone(shelf: Path) -> None:
+    """The version's folder is not there."""
+    shutil.rmtree(shelf / "lively")
+
+
+def without_manifest(shelf: Path) -> None:
+    (shelf / "lively" / "manifest.json").write_text("{")
+
+
+def halts(played: Stage) -> list[str]:
+    return [str(line["reason"]) for line in played.told("halted")]
+
+
+@pytest.mark.parametrize("damage", [flipped, gone, without_manifest])
+def test_a_desk_that_holds_starts_without_its_model_leaves_before_the_close_and_takes_it_up_again(
+    bundled: Tape, lively: Path, tmp_path: Path, damage: Callable[[Path], None]
+) -> None:
+    models = tmp_path / "models"
+    shutil.copytree(lively, models, symlinks=True)
+    whole = tmp_path / "whole"
+    shutil.copytree(lively, whole, symlinks=True)
+    with stage(bundled, DAY, "11:30", tmp_path / "desk", models) as played:
+        daemon = played.start()
+        played.until_true(lambda: bool(played.held()) and bool(played.journaled("OrderFilled")), "something is held")
+        daemon.kill()
+        assert daemon.wait(10) == -signal.SIGKILL
+        damage(models / "option_scalper")
+        orders = len(played.posts())
+        played.start()
+        played.until_true(lambda: "no_model" in halts(played), "the halt")
+        played.until_true(lambda: not played.held(), "it is left")
+        assert played.clock.now_ns() < new_york_ns(DAY, "12:56")
+        assert {post["side"] for post in played.posts()[orders:]} == {"sell"}
+        assert played.books().state.model is None
+        shutil.copytree(whole, models, symlinks=True, dirs_exist_ok=True)
+        played.until_true(lambda: len(played.journaled("ModelPromoted")) > 0, "the model is taken up again")
+        assert ctl.main(["resume", "--state-dir", str(played.state_dir), "--reason", "it is whole again"]) == 0
+        played.until_time(new_york_ns(DAY, "13:01"))
+        played.daemons[-1].terminate()
+        assert played.daemons[-1].wait(60) == 0
+        state = played.books().state
+        assert (state.risk.halt, state.risk.strategy_off, state.model.version) == (None, False, "lively")
+        assert differences(played.books(), played.account) == []
+
+
+def test_a_desk_that_holds_nothing_refuses_to_start_without_its_model(
+    bundled: Tape, lively: Path, tmp_path: Path
+) -> None:
+    models = tmp_path / "models"
+    shutil.copytree(lively, models, symlinks=True)
+    with stage(bundled, DAY, "08:30", tmp_path / "desk", models) as played:
+        daemon = played.start()
+        played.until_true(lambda: played.told("reconciled") != [], "book and broker agree")
+        daemon.terminate()
+        assert daemon.wait(60) == 0
+        flipped(models / "option_scalper")
+        again = played.start()
+        assert again.wait(60) == 2
+        assert "refused" in json.dumps(again.told()[-1])
