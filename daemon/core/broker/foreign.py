@@ -131,6 +131,22 @@ def _adopt(draft: Draft, found: BrokerOrder, known: Order | None) -> None:
                 draft.put_order(moved)
 
 
+def end_unheld_sale(draft: Draft, found: BrokerOrder) -> None:
+    """End an adopted sale of more than the desk holds, by a report that has every purchase; nothing of it is booked.
+
+    The position that it left differs from the book then, and has its own verdict.
+    """
+    known = draft.find_order(found.client_order_id)
+    if known is None or known.purpose != FOREIGN or found.side > 0 or found.status not in ENDED:
+        return
+    if known.working and draft.held(found.symbol) < found.filled - known.filled:
+        sold = replace(known, filled=int(found.filled), cost=total_cost(draft, found))
+        draft.put_order(advance(sold, "filled" if sold.filled == sold.quantity else "canceled"))
+        draft.alarm(
+            "foreign_order", f"{found.client_order_id} ({_describe(found)}): this desk did not hold all of that"
+        )
+
+
 def can_hold(draft: Draft, symbol: str) -> bool:
     """Return True for an option and for shares of the desk's own underlying: nothing else has a mark here."""
     return draft.contract_of(symbol) is not None or symbol in draft.spec.symbols

@@ -13,7 +13,7 @@ from msgspec.structs import replace
 
 from daemon.core.book import begin_book
 from daemon.core.broker.fills import is_ours, on_order_filled
-from daemon.core.broker.foreign import give_up_sold, is_fraction, met_at_begin
+from daemon.core.broker.foreign import end_unheld_sale, give_up_sold, is_fraction, met_at_begin
 from daemon.core.broker.ledger import AMENDED, arrives, book_activity, cause_of
 from daemon.core.broker.news import take_available
 from daemon.core.broker.on_broker import absorb, count_refused_exits
@@ -95,6 +95,8 @@ def _take_over_lines(draft: Draft, event: BrokerReported) -> None:
     noted = draft.broker  # these orders were read before positions and cash, which include them
     for order in (*event.ended_orders, *event.open_orders):
         absorb(draft, order)
+    for order in (*event.ended_orders, *event.open_orders):
+        end_unheld_sale(draft, order)
     touched = {s: at_ns for s, at_ns in draft.broker.touched.items() if noted.filled.get(s, -1) >= event.asked_ns}
     draft.broker = replace(
         draft.broker, moved=noted.moved, filled=noted.filled, touched={**touched, **noted.touched}

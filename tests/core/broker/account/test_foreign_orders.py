@@ -225,3 +225,15 @@ def test_under_adopt_a_hand_sale_of_more_than_is_held_is_taken_over_from_the_pos
     account.positions[CALL] = (-1, Decimal("2.00"))
     d.put(account.report(d.at(2, 10)), account.report(d.at(2, 20)))
     assert ("position_changed" in alarms(d.effects), d.held, gain(d)) == (True, {CALL: -1}, Decimal(0))
+
+
+def test_under_adopt_a_sale_of_what_the_desk_does_not_hold_ends_with_the_report_and_is_taken_over() -> None:
+    d = at_broker(account := Account(), ADOPT)
+    account.by_hand("ann-1", PUT, -1, 2, d.at(1))
+    d.put(account.found("ann-1", d.at(1)))
+    account.fill("ann-1", 2, "2.00", d.at(2))
+    for second in (0, 15, 30):
+        d.put(account.found("ann-1", d.at(2, second)), account.report(d.at(2, second)))
+    assert [order for order in d.state.orders.values() if order.purpose == "foreign"] == []
+    assert ("position_changed" in alarms(d.effects), d.held) == (True, {PUT: -2})
+    assert (d.state.book.cash, d.state.risk.reconciled) == (account.cash, True)
