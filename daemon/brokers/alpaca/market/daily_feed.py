@@ -154,7 +154,8 @@ class DailyFeed:
             await self._pause(tries)
             tries += 1
         self._counts["missed"] += 1
-        detail = f"no basket for {session.date}: {problem or 'its bars came too late'}"
+        problem = undecidable(self._desk.state().basket) or problem or "its bars came too late"
+        detail = f"no basket for {session.date}: {problem}"
         alarm(self._notice, "basket_missed", detail)
 
     def _broker_may_agree(self, until_ns: int) -> bool:

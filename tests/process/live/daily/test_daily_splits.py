@@ -53,6 +53,8 @@ def test_a_split_whose_line_comes_after_the_open_sells_nothing_and_is_booked_whe
         assert (sales(played), books.state.risk.halt) == (0, None)
         assert books.state.book.positions["SPY"].quantity == 2 * held
         assert {"split_awaited", "basket_missed"} <= alarms(played)
+        (missed,) = [line["detail"] for line in played.told("alarm") if line["alarm"] == "basket_missed"]
+        assert "the broker's ledger does not tell the split of SPY yet" in missed
         assert differences(books, played.account) == []
 
 
