@@ -79,7 +79,7 @@ class AtEachBar:
             if self._leaps(draft, bar):
                 draft.count_rejected("leap", bar.symbol)
                 return
-            draft.strategy = self._strategy.correct(draft.strategy, bar)
+            self._correct(draft, bar)
             _note_newest(draft, bar)
             return
         if bar.start_ns < state.last_bar_ns or bar.start_ns > event.time_ns:
@@ -127,7 +127,12 @@ class AtEachBar:
         if any(same):
             draft.pending_bars = tuple(bar if hit else b for b, hit in zip(draft.pending_bars, same, strict=True))
             return
-        draft.strategy = self._strategy.correct(draft.strategy, bar)
+        self._correct(draft, bar)
+
+    def _correct(self, draft: Draft, bar: Bar) -> None:
+        """Let the strategy replace a bar that it saw; one that raised twice is not asked before a resume."""
+        if not draft.risk.strategy_off:
+            draft.strategy = self._strategy.correct(draft.strategy, bar)
 
     def _judge(self, draft: Draft, doubted: Bar, later: Bar) -> None:
         """Judge a doubted bar by the next: beyond the same side of the last close confirms it, else it is refused.
