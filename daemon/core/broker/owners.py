@@ -41,7 +41,8 @@ def note_closes(draft: Draft) -> None:
     for symbol in {**owners.closes, **foreign}:
         known, now = owners.closes.get(symbol, ()), (draft.held(symbol), foreign.get(symbol, 0))
         if not known or (known[-1].own, known[-1].others) != now:
-            known = (*known, HeldAtClose(closed if owners.noted else "", *now))[-CLOSES_MAX:]
+            first = "" if not owners.noted and not now[0] else closed  # a desk that begins has held nothing yet
+            known = (*known, HeldAtClose(first, *now))[-CLOSES_MAX:]
         if any(one.others for one in known):
             closes[symbol] = known
     _note(draft, replace(owners, noted=closed or BEGUN, closes=closes))
@@ -61,8 +62,6 @@ def share_of(draft: Draft, line: Activity, *, cash: bool) -> tuple[int, int] | N
             return owners.moves[line.kind]  # the new name of what left
         desks = not foreign or draft.held(line.symbol) or line.symbol in draft.spec.symbols or not line.symbol
         return (1, 0) if desks else (0, 1)
-    if not closes:
-        closes = (HeldAtClose("", draft.held(line.symbol), foreign.get(line.symbol, 0)),)
     day = new_york_date(line.time_ns)
     if line.ex_date or not cash:
         known = [one for one in closes if one.date < (line.ex_date or day.isoformat())]

@@ -8,11 +8,13 @@ from __future__ import annotations
 from decimal import Decimal
 
 import pytest
+from msgspec.structs import replace
 
 from daemon.core import events as ev
 from daemon.core.effects import SubmitOrder
 from daemon.core.events import Activity
 from daemon.core.limits import Basket, Broker, Trading
+from daemon.core.state import Owners
 from tests.support.core.account import Account, at_broker, line
 from tests.support.core.daily_desk import KEEP, SYMBOLS, DailyDesk
 from tests.support.core.daily_live import with_shares
@@ -142,6 +144,25 @@ def test_where_the_ex_date_is_not_known_and_holdings_changed_nothing_is_the_desk
     assert [order.side for order in of(d.quotes(1, AAA="100"), SubmitOrder)] == []
     d.put(ev.ResumeRequested(d.at(2), "op", "seen"))
     assert d.state.broker.owners.disputed == ()
+
+
+def test_what_an_older_journal_held_before_its_first_note_is_not_known() -> None:
+    d, account = beside()
+    d.state = replace(d.state, broker=replace(d.state.broker, owners=Owners()))  # of a release that kept no closes
+    before = d.state.book.realized
+    told(d, account, -10, None, of_today("DIV", "AAA", "0", "300.00", ex_date="2024-06-28"))
+    assert (d.state.book.realized, d.state.broker.owners.disputed) == (before, ("AAA",))
+    told(d, account, -5, None, of_today("DIV", "AAA", "0", "150.00", ex_date="2024-07-02"))
+    assert d.state.book.realized - before == Decimal("50.00")
+
+
+def test_a_symbol_whose_owner_is_not_known_is_sold_all_the_same() -> None:
+    d, account = beside()
+    told(d, account, -20, None, of_today("DIV", "AAA", "0", "300.00"))
+    assert d.state.broker.owners.disputed == ("AAA",)
+    d.due()
+    [sale] = of(d.answer(0, *(KEEP for _ in SYMBOLS[1:])), SubmitOrder)
+    assert (sale.symbol, sale.side, sale.quantity) == ("AAA", -1, 50)
 
 
 def test_a_new_name_takes_both_s_shares_along() -> None:
