@@ -142,8 +142,8 @@ def named(shelf: Path, pointer: str) -> str:
 
 def foreign(path: Path) -> bool:
     """Return whether a file of a shared (sticky) shelf is neither its owner's nor root's; False where there is none."""
-    shelf = path.parent.stat()
     try:
+        shelf = path.parent.stat()
         return bool(shelf.st_mode & stat.S_ISVTX) and path.lstat().st_uid not in (0, shelf.st_uid)
     except FileNotFoundError:
         return False

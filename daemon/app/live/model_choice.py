@@ -55,7 +55,7 @@ def no_model(settings: Settings, strategy: AnyStrategy) -> LoadedModel:
 
 
 def _exposed(settings: Settings) -> bool:
-    """Return True where the desk's journal has a position or an order of its own; also where it cannot be recovered.
+    """Return True where the desk's journal has a position or an order of its own.
 
     Raises MayPass when it cannot be read at the moment.
     """
@@ -69,7 +69,7 @@ def _exposed(settings: Settings) -> bool:
     except MayPass:
         raise
     except (StateDirError, JournalError, OSError, msgspec.DecodeError):
-        return True  # what the later checks say of it
+        return False  # no start is possible on it anyway
     return bool(state.book.positions) or any(order.purpose != "foreign" for order in state.orders.values())
 
 

@@ -33,7 +33,8 @@ def note_closes(draft: Draft) -> None:
     session, owners = draft.session.session, draft.broker.owners
     if session is None:
         return
-    closed = session.date if draft.session.ended else draft.session.previous
+    over = draft.session.ended or draft.now_ns >= session.close_ns  # its end may come after the first report
+    closed = session.date if over else draft.session.previous
     if owners.noted and closed <= owners.noted:
         return
     foreign = draft.broker.foreign_held

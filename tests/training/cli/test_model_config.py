@@ -14,7 +14,6 @@ import msgspec
 import pytest
 
 from daemon.config.strategy import strategy_of
-from daemon.core.strategy_rules import trading_for
 from daemon.host.ed25519 import keygen
 from daemon.models.store import ModelError, load, versions
 from strategies.kit.manifest import MANIFEST_FILE, Manifest, decode
@@ -26,10 +25,8 @@ from tests.support.outside.stream import Logged, redis_anywhere
 from tests.support.rl.trainer_work import work
 from training.cli.main import main
 from training.cli.train import parser, settings_from
-from training.desks.online.data import load as load_bars
 from training.desks.online.kind import KIND
 from training.desks.registry import kind
-from training.study.folds import HistoryError
 
 NAME = "online_dqn"
 OWN = """
@@ -211,13 +208,6 @@ def test_a_longer_look_back_leaves_more_sessions_out_between_spans() -> None:
     """139 minutes before the open are one session, 4 x 50 + 2 bars of five minutes three; then the episode's own."""
     slow = OWN.replace("{timeperiod: 5}", "{timeperiod: 50}")
     assert (KIND.walk.purge, kind(NAME, _canonical(slow)).walk.purge) == (2, 4)
-
-
-def test_bars_too_wide_to_leave_before_the_close_are_named(bars: Path, tmp_path: Path) -> None:
-    rows = [_bar(day[first : first + 30]) for day in bundled_rows().values() for first in range(0, len(day), 30)]
-    config = parse(OWN.replace("bar_minutes: 5", "bar_minutes: 30").encode(), "own.yaml")
-    with pytest.raises(HistoryError, match=r"bar_minutes is 30, and positions are left from \d+ minutes before the"):
-        load_bars([write_tape(tmp_path / "wide.csv", rows)], config, (), trading_for(NAME))
 
 
 def _canonical(text: str) -> str:
