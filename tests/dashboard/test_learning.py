@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from playwright.sync_api import Browser
+from playwright.sync_api import Browser, expect
 
 from daemon.experience.learning import LEARNING_FILE, LearningFile
 from daemon.models.ladder.holds import Holds, write_holds
@@ -284,9 +284,7 @@ def test_the_page_is_linked_and_shows_trainer_ladder_lineage_and_transitions(wat
     assert page.locator("#levels").text_content()
     first = page.locator('#transitions [data-figure="Decision"]').text_content()
     page.get_by_role("button", name="Earlier").click()
-    page.wait_for_function(
-        "first => document.querySelector('#transitions [data-figure=Decision]')?.textContent !== first", arg=first
-    )
+    expect(page.locator('#transitions [data-figure="Decision"]')).not_to_have_text(first or "", timeout=LIMIT_MS)
     page.wait_for_selector("#transitions [data-feature]")
 
 
@@ -318,7 +316,7 @@ def test_a_desk_that_does_not_learn_is_not_linked(played: Played, browser: Brows
     with dashboard(free_port(), played.path) as address:
         seen = Watched(browser.new_page(), address)
         page = seen.open("learning", "main .about")
-        page.wait_for_function("document.querySelector('main .about').textContent.includes('nothing to show')")
+        expect(page.locator("main .about")).to_contain_text("nothing to show", timeout=LIMIT_MS)
         assert page.get_by_role("link", name="Learning").count() == 0
         assert page.locator("main section:visible").count() == 0
         assert seen.troubles == []

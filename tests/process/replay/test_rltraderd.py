@@ -476,7 +476,7 @@ def test_on_a_terminal_a_progress_bar_and_a_summary_appear(tmp_path: Path, tape:
     text = re.sub(r"\x1b\[[0-9;?]*[A-Za-z]", "", seen.decode(errors="replace"))  # two threads draw
     assert re.search(r"tape\.csv .*\d+/408 bars", text)
     for part in ("decisions", "denials by gate", "realised P&L", "equity", "decisions p50"):
-        assert part in text, part
+        assert part in text, f"{part} is not in {text[-6000:]}"
     assert "{" not in text, "the line of JSON is for a file or a pipe"
     assert f"rltraderctl decisions --state-dir {tmp_path / 'state'}" in text
 

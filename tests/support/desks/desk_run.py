@@ -267,8 +267,12 @@ def _unobserved(_: Event, __: Step) -> None:
 
 
 def environment(**extra: str) -> dict[str, str]:
-    """This process's environment without settings and keys, with free trading and `extra`."""
-    kept = {k: v for k, v in os.environ.items() if not k.startswith(("RLTRADER_", "APCA_", "COV_"))}
+    """This process's environment without settings and keys, with free trading and `extra`.
+
+    Nor with PYTHONUNBUFFERED: Python drops what an unbuffered write to a terminal did not take at once.
+    """
+    unwanted = ("RLTRADER_", "APCA_", "COV_", "PYTHONUNBUFFERED")
+    kept = {k: v for k, v in os.environ.items() if not k.startswith(unwanted)}
     return {**kept, "PYTHONPATH": str(REPOSITORY), **FREE_TRADING, **extra}
 
 
