@@ -33,8 +33,9 @@ from simulator.prices.tape import new_york_date, read_bars
 from strategies.kit.contract import Bar
 from strategies.kit.units import SECOND_NS
 from tests.support.deploy.manifests import K3S, containers, users
-from tests.support.deploy.roots import Root, Volumes, acl, asked_inside, environments, root_of, stopped, until
+from tests.support.deploy.roots import Root, Volumes, acl, asked_inside, environments, exists, root_of, stopped, until
 
+IMAGES = ("daemon", "dashboard", "redis", "trainer")
 SPEED = 120.0
 BEFORE_OPEN_S = 180.0  # real seconds for the cold start: simulated time begins this long before the session
 DECISIONS_LEAST = 300  # of each desk, of a session of 390 minutes
@@ -66,11 +67,16 @@ def main() -> None:
     """Run the session; SystemExit where something is wrong."""
     if os.geteuid() != 0:
         raise SystemExit("check-images: mounting roots is root's: run it as root")
+    if shutil.which("buildah") is None:
+        raise SystemExit("check-images: buildah is missing: run 'apt-get install buildah' as root, then 'make images'")
+    missing = [name for name in IMAGES if not exists(name)]
+    if missing:
+        raise SystemExit(f"check-images: no image of {', '.join(missing)}: run 'make images' first")
     began = time.monotonic()
     with contextlib.ExitStack() as stack:
         folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="rltrader-images.")))
         folder.chmod(0o755)
-        roots = {name: stack.enter_context(root_of(name)) for name in ("daemon", "dashboard", "redis", "trainer")}
+        roots = {name: stack.enter_context(root_of(name)) for name in IMAGES}
         deployment = Deployment(Volumes(folder), roots)
         stack.callback(deployment.kill)
         deployment.start()

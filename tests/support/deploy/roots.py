@@ -83,10 +83,21 @@ class Root:
         )
 
 
+def image(name: str) -> str:
+    """Return the full name of an image of this version."""
+    return f"localhost/rltrader-{name}:{project()['version']}"
+
+
+def exists(name: str) -> bool:
+    """Return True if the image of this version was built here."""
+    words = ["buildah", "inspect", "--type", "image", image(name)]
+    return subprocess.run(words, env=os.environ | ENGINE, capture_output=True, check=False).returncode == 0
+
+
 @contextlib.contextmanager
 def root_of(name: str) -> Iterator[Root]:
     """An image's root, mounted; removed at the end."""
-    container = engine("from", "--pull-never", f"localhost/rltrader-{name}:{project()['version']}")
+    container = engine("from", "--pull-never", image(name))
     try:
         path = Path(engine("mount", container))
         config = json.loads(engine("inspect", container))["OCIv1"]["config"]
