@@ -39,9 +39,10 @@ TRAINING = {
     "online_dqn": ("--preset", "smoke"),
 }
 CHANGING = re.compile(
-    r"seconds|_s$|_us_|per_s|utc|code_version|code$|version$|code_sha|exported_at|started|hardware|cpu"
+    r"seconds|_s$|_us_|per_s|utc|code_version|code$|version$|code_sha|exported_at|started|hardware|cpu|decision_ms"
 )
 READERS = (
+    ("heads", "newest"),
     ("verify",),
     ("status", "--json"),
     ("trades", "--csv"),
