@@ -21,10 +21,10 @@ import numpy as np
 import pandas as pd
 
 from strategies.forecast_ensemble import ForecastEnsemble, ForecastState
+from strategies.forecast_ensemble.calls import ANCHORED, EXACT
+from strategies.forecast_ensemble.features import HISTORY_BARS, table, together
 from strategies.kit.contract import Answer, Portfolio, Session, View
 from strategies.kit.daily import ROW
-from strategies.kit.forecast_calls import ANCHORED, EXACT
-from strategies.kit.forecast_features import HISTORY_BARS, table, together
 from strategies.kit.units import DAY_NS, HOUR_NS
 from tests.support.strategies.histories import History, walk, weekdays
 

@@ -28,7 +28,6 @@ from strategies.kit.contract import (
     Strategy,
     View,
 )
-from strategies.kit.features import BAR_NS
 from strategies.kit.synthetic import synthetic_days, synthetic_sessions
 from strategies.kit.units import DAY_NS, HOUR_NS, MINUTE_NS, SECOND_NS
 from strategies.registry import by_kind, declaration
@@ -76,7 +75,7 @@ def golden_view(session: Session, bar: int) -> View:
     puts, ...."""
     since = bar % 40
     side = (0, +1, -1)[bar // 40 % 3]
-    now_ns = session.open_ns + (bar + 1) * BAR_NS
+    now_ns = session.open_ns + (bar + 1) * MINUTE_NS
     if side == 0:
         return View(now_ns=now_ns, session=session)
     return View(now_ns, session, side, position_return=(since - 10) / 20, position_age_min=float(since))
@@ -153,7 +152,7 @@ def _minute_observations(strategy: Strategy) -> tuple[Observation, ...]:
     bars = iter(golden_bars(strategy.spec.symbols[0]))
     found: list[Observation] = []
     for number, session in enumerate(GOLDEN_SESSIONS):
-        for index in range((session.close_ns - session.open_ns) // BAR_NS):
+        for index in range((session.close_ns - session.open_ns) // MINUTE_NS):
             state, observation = strategy.observe(state, (next(bars),), golden_view(session, index))
             if (number, index) not in GOLDEN_POINTS:
                 continue

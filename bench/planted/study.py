@@ -30,7 +30,7 @@ from scipy.stats import t
 from bench.planted.markets import FORECAST, MARKETS, write
 from bench.training.resumed import OtherStudy, resumed
 from bench.training.train_work import apart, progress
-from strategies.kit.model_config.indicators import read_file
+from strategies.online_dqn.state_vector import read_file
 from training.cli.learn.lesson import MODEL, RULES
 from training.desks.forecast.plan import PRESETS as FORECAST_PRESETS
 from training.desks.forecast.plan import ForecastPlan

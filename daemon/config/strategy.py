@@ -7,8 +7,8 @@ from pathlib import Path
 from daemon.config.load import ConfigError, Settings
 from strategies.golden import contract_hash
 from strategies.kit.contract import AnyStrategy
-from strategies.kit.model_config.config import ModelConfigError
-from strategies.kit.model_config.indicators import read_file, shipped
+from strategies.online_dqn.model_config import ModelConfigError
+from strategies.online_dqn.state_vector import read_file, shipped
 from strategies.registry import entry, own
 from strategies.registry import strategy as strategy_named
 

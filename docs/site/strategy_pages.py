@@ -14,10 +14,11 @@ from torch import nn
 
 from daemon.core.strategy_rules import trading_for
 from strategies import daily_rebalancer, forecast_ensemble, regime_switcher
+from strategies.forecast_ensemble import features as forecast_features
 from strategies.golden import contract_hash
-from strategies.kit import features, forecast_features
 from strategies.kit.contract import Spec
-from strategies.kit.model_config.indicators import shipped
+from strategies.online_dqn.state_vector import shipped
+from strategies.option_scalper import features
 from strategies.registry import STRATEGIES, entry, strategy
 from training.desks.daily.markets import rebalancer, regime
 from training.desks.daily.networks.rebalancer import IDENTITY as OF_STOCKS

@@ -39,14 +39,14 @@ class StrategyEntry(NamedTuple):
     desk: str  # a short name for its desk and its account, where several run on one host
     defaults: Defaults = MappingProxyType({})  # changes to the defaults of all strategies
     table: Callable[..., Any] | None = None
-    """Its features over a whole history, to be analysed. Called like `strategies.kit.features.feature_table`; of days
-    with open, high, low and close, float64 (d, n) in USD, NaN where there is no bar, and `present`, bool (d, n), and
-    where it names them `volume`, float64 (d, n), and `dates`, New York dates (d,); gives a row for each session."""
+    """Its features over a whole history, to be analysed. Called like `feature_table` of `option_scalper.features`; of
+    days with open, high, low and close, float64 (d, n) in USD, NaN where there is no bar, and `present`, bool (d, n),
+    and where it names them `volume`, float64 (d, n), and `dates`, New York dates (d,); gives a row for each session."""
     with_symbols: Callable[[tuple[str, ...]], AnyStrategy] | None = None
     """Makes it for these symbols where rows are symbols (`Spec.rows_are_symbols`), else None."""
     with_config: Callable[[str, tuple[str, ...]], AnyStrategy] | None = None
     """Makes it for the canonical text of a model configuration, "" for the shipped one, and these symbols, where a file
-    describes its state vector (`strategies.kit.model_config`); else None."""
+    describes its state vector (`strategies.online_dqn.model_config`); else None."""
     columns: Callable[[Float64Array, BoolArray, int, Sequence[str]], Columns] | None = None
     """Of a strategy that decides once a session, for training: of bars (5, d, n): open, high, low, close in USD and
     volume, NaN where there is none; of `present`, bool (d, n); of W, the bars that an observation depends on; and of

@@ -21,9 +21,9 @@ from strategies.golden import (
     tape_text,
 )
 from strategies.kit.contract import Bar, Head, Observation, Spec, View
-from strategies.kit.features import MARKET_FEATURES
 from strategies.kit.synthetic import synthetic_sessions
 from strategies.option_scalper import DECLARATION, SPEC, OptionScalper, ScalperState
+from strategies.option_scalper.features import MARKET_FEATURES
 from strategies.registry import strategy
 from tests.support.strategies.minutes import minutes_of
 

@@ -1,7 +1,7 @@
 """What must not change when code only moves: `python -m tests.support.oracle FOLDER [STRATEGY …]` writes it as files.
 
-For each strategy a dry run of its bundled tape by its newest learned version (journal head, state digest, trades,
-status, figures), and a small training, run once whole and once killed and taken up again (report, study and ledger).
+For each strategy a dry run of its bundled tape by its newest learned version (events, state digest, trades, status,
+figures), and a small training, run once whole and once killed and taken up again (report, study and ledger).
 Run it before and after a change, then `diff -r BEFORE AFTER`; times, paths and the digest of the code are left out.
 """
 
@@ -15,8 +15,10 @@ import subprocess
 import sys
 import tempfile
 import time
+from hashlib import sha256
 from pathlib import Path
 
+from daemon.engine.code import code_digest
 from tests.support.paths import REPOSITORY
 from tests.support.training.made_files import days, write_days
 
@@ -42,7 +44,6 @@ CHANGING = re.compile(
     r"seconds|_s$|_us_|per_s|utc|code_version|code$|version$|code_sha|exported_at|started|hardware|cpu|decision_ms"
 )
 READERS = (
-    ("heads", "newest"),
     ("verify",),
     ("status", "--json"),
     ("trades", "--csv"),
@@ -74,6 +75,9 @@ def _replay(name: str, out: Path) -> None:
         for command in READERS:
             said = _run("daemon.cli.ctl", *command, "--state-dir", str(state)).replace(temporary, "FOLDER")
             (out / f"{'_'.join(command)}.txt").write_text(said)
+        events = _run("daemon.cli.ctl", "events", "--json", "--limit", "100000000", "--state-dir", str(state))
+        same = events.replace(code_digest(), "CODE").replace(temporary, "FOLDER")
+        (out / "events.txt").write_text(f"{same.count(chr(10))} events, SHA-256 {sha256(same.encode()).hexdigest()}\n")
 
 
 def _train(name: str, out: Path) -> None:

@@ -15,9 +15,9 @@ import msgspec
 import numpy as np
 import numpy.typing as npt
 
+from strategies.forecast_ensemble.calls import LEAD
+from strategies.forecast_ensemble.features import COUNT, NAMES, WINDOW, newest, table
 from strategies.kit.contract import Answer, Bar, Decision, Observation, Spec, Target, View
-from strategies.kit.forecast_calls import LEAD
-from strategies.kit.forecast_features import COUNT, NAMES, WINDOW, newest, table
 from strategies.kit.sampling import choose
 
 Float64Array = npt.NDArray[np.float64]

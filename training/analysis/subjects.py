@@ -25,7 +25,7 @@ from strategies import registry
 from strategies.kit.contract import Answer, AnyStrategy, Bar, Observation, Spec
 from strategies.kit.entry import OwnStrategyError, StrategyEntry
 from strategies.kit.manifest import MANIFEST_FILE, POLICY_FILE, answer_name, decode
-from strategies.kit.model_config.config import ModelConfig
+from strategies.online_dqn.model_config import ModelConfig
 
 Float32Array = npt.NDArray[np.float32]
 Float64Array = npt.NDArray[np.float64]

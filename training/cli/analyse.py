@@ -19,8 +19,8 @@ from daemon.tapes.files import TapeError
 from strategies import registry
 from strategies.golden import contract_hash, golden_bars
 from strategies.kit.contract import Spec
-from strategies.kit.model_config.config import ModelConfigError
-from strategies.kit.model_config.indicators import read_file
+from strategies.online_dqn.model_config import ModelConfigError
+from strategies.online_dqn.state_vector import read_file
 from training.analysis.differences import Findings, Report
 from training.analysis.strategy_runs import (
     UNITS,

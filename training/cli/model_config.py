@@ -9,7 +9,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from strategies.kit.model_config.indicators import read_file
+from strategies.online_dqn.state_vector import read_file
 from training.desks.registry import kind
 from training.runs.desk_rules import model_config_of
 from training.runs.settings import Settings

@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 from daemon.core.limits import Basket
 from daemon.tapes.days import DailyTapeSource, scan_daily
 from daemon.tapes.files import TapeError, TapeFile, digest_of
-from strategies.kit.forecast_masks import GOOD, jumps, reasons
+from strategies.forecast_ensemble.masks import GOOD, jumps, reasons
 from training.data.daily_bars import days_of
 from training.data.sessions import calendar_of
 from training.forecast.labels import BoolArray, Float64Array

@@ -20,7 +20,7 @@ from daemon.host.whole_files import write_whole
 from daemon.tapes.files import origin_of
 from strategies.kit.contract import Float32Array
 from strategies.kit.manifest import Training
-from strategies.kit.model_config.config import ModelConfig
+from strategies.online_dqn.model_config import ModelConfig
 from training.desks.kind import Span
 from training.desks.online.cold_start import REPLAY_FILE, cold_replay, cold_start, dates_apart, returns_apart
 from training.desks.online.data import OnlineData, load

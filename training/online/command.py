@@ -25,8 +25,8 @@ from daemon.host.version import add_version
 from daemon.models.signature import keys_of
 from daemon.operator.log import Log
 from daemon.tapes.files import TapeError
-from strategies.kit.model_config.config import ModelConfig
-from strategies.kit.model_config.indicators import read_file, shipped
+from strategies.online_dqn.model_config import ModelConfig
+from strategies.online_dqn.state_vector import read_file, shipped
 from training.desks.online.network import COLD_PRESETS
 from training.online.beginning import OtherFolder
 from training.online.reward import RewardAgent

@@ -9,8 +9,8 @@ from collections.abc import Sequence
 from math import nan
 
 from daemon.experience.experience import Experience, Prices
-from strategies.kit.model_config.config import ModelConfig
 from strategies.kit.units import MINUTE_NS
+from strategies.online_dqn.model_config import ModelConfig
 
 
 class Labels:

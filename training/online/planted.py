@@ -21,9 +21,9 @@ from daemon.experience.experience import Experience
 from daemon.experience.of_journal import Experiences
 from daemon.experience.walk import Walk
 from daemon.operator.log import Log
-from strategies.kit.model_config.config import ModelConfig
-from strategies.kit.model_config.indicators import read_file
 from strategies.online_dqn import OnlineDqn
+from strategies.online_dqn.model_config import ModelConfig
+from strategies.online_dqn.state_vector import read_file
 from training.desks.online.network import COLD_PRESETS, network_of
 from training.evidence.off_policy.evaluation import Estimate, OffPolicy
 from training.evidence.resampling import Interval

@@ -11,8 +11,8 @@ import msgspec
 
 from strategies.kit.card import CARD_FILE, encode
 from strategies.kit.manifest import MANIFEST_FILE, Reference, Training
-from strategies.kit.model_config.config import PORTFOLIO
 from strategies.online_dqn import OnlineDqn
+from strategies.online_dqn.model_config import PORTFOLIO
 from training.desks.online.export import export_online
 from training.evidence.off_policy.card import card_of
 from training.evidence.off_policy.evaluation import OffPolicy

@@ -22,8 +22,8 @@ from daemon.models.ladder.holds import holds_of
 from daemon.models.pointer import ModelError
 from daemon.models.signature import sign as sign_version
 from daemon.operator.log import Log
-from strategies.kit.model_config.config import ModelConfig
 from strategies.online_dqn import OnlineDqn
+from strategies.online_dqn.model_config import ModelConfig
 from strategies.registry import strategy
 from training.export.export import ExportError
 from training.online.beginning import Begun, Plan, begin

@@ -62,7 +62,7 @@ def code_version(strategy: str = "") -> str:
     names = [strategy] if strategy else list(STRATEGIES)
     shipped = [name for name in names if name in STRATEGIES]
     modules = ("training.runs.tasks", *(STRATEGIES[name] for name in shipped), *(_module(name) for name in shipped))
-    for path in sorted(_reached(root, {root / f"{module.replace('.', '/')}.py" for module in modules})):
+    for path in sorted(_reached(root, {path for module in modules for path in _files_of(root, module)})):
         digest.update(f"{path.relative_to(root)}\0".encode() + path.read_bytes() + b"\0")
     found = own(strategy) if strategy else None
     for path in _of_own(found) if found is not None else ():
@@ -87,12 +87,16 @@ def _reached(root: Path, start: AbstractSet[Path]) -> set[Path]:
     found, open_ = set(start), list(start)
     while open_:
         for name in _imported(open_.pop().read_bytes()):
-            stem = root / name.replace(".", "/")
-            there = {path for path in (stem.with_suffix(".py"), stem / "__init__.py") if path.exists()}
-            new = there - found
+            new = _files_of(root, name) - found
             found |= new
             open_ += new
     return found
+
+
+def _files_of(root: Path, module: str) -> set[Path]:
+    """The file of a module, or of a package; none where it is not under `root`."""
+    stem = root / module.replace(".", "/")
+    return {path for path in (stem.with_suffix(".py"), stem / "__init__.py") if path.exists()}
 
 
 @cache

@@ -30,9 +30,9 @@ from simulator.serving import serving
 from simulator.trading.account import Account
 from simulator.virtual_clock import virtual_clock
 from strategies.kit.contract import Session
-from strategies.kit.model_config.config import SHIPPED as SHIPPED_CONFIG
-from strategies.kit.model_config.indicators import parse
 from strategies.kit.units import SECOND_NS
+from strategies.online_dqn.model_config import SHIPPED as SHIPPED_CONFIG
+from strategies.online_dqn.state_vector import parse
 from strategies.registry import strategy
 from tests.chaos import verdict
 from tests.chaos.acts import asked

@@ -29,7 +29,7 @@ from daemon.core.effects import RaiseAlarm
 from daemon.journal.journal import FILE
 from daemon.journal.reader import JournalReader
 from strategies.forecast_ensemble import ACCOUNT
-from strategies.kit.forecast_features import COUNT, HISTORY_BARS
+from strategies.forecast_ensemble.features import COUNT, HISTORY_BARS
 from tests.support.desks.desk_run import Desk, recovered, verified
 from tests.support.models import faulty_days as days
 from tests.support.models.forecast_models import VERSION, put_relay

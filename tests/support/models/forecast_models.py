@@ -14,7 +14,7 @@ import numpy.typing as npt
 import pytest
 
 from strategies.forecast_ensemble import ACCOUNT, SEQUENCE, SPEC
-from strategies.kit.forecast_features import COUNT, NAMES
+from strategies.forecast_ensemble.features import COUNT, NAMES
 from strategies.registry import strategy
 from tests.support.models.row_models import golden_of
 from tests.support.models.tiny_models import graph, manifest_of, put

@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterator
 from typing import Any
 
 from daemon.host.service import Service
-from strategies.kit.model_config.indicators import read_file, shipped
+from strategies.online_dqn.state_vector import read_file, shipped
 from tests.support.outside.stream import LIMIT_S, Logged
 from training.online.command import parser
 from training.online.reward import RewardAgent

@@ -16,7 +16,7 @@ IN_ATR = ("sma", "ema", "kama", "dema", "t3", "sar", "linearreg", "tsf", "macd")
 
 
 class History(NamedTuple):
-    """The arguments of `strategies.kit.forecast_features.table`, in its order."""
+    """The arguments of `strategies.forecast_ensemble.features.table`, in its order."""
 
     open: Float64Array
     high: Float64Array
@@ -38,7 +38,7 @@ class History(NamedTuple):
         return self._replace(open=o, high=high, low=low, close=close)
 
     def bars(self) -> dict[str, Float64Array]:
-        """The bars as `strategies.kit.forecast_calls.Bars`."""
+        """The bars as `strategies.forecast_ensemble.calls.Bars`."""
         returns = np.diff(np.log(self.close), prepend=np.nan)
         exact = (np.rint(1e6 * column) for column in self[1:4])
         return dict(zip("OHLCVhlcRT", (*self[:5], *exact, returns, np.arange(float(len(self.close)))), strict=True))

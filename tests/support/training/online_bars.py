@@ -19,9 +19,9 @@ from torch import Tensor
 from daemon.core.limits import Trading
 from daemon.core.strategy_rules import trading_for
 from daemon.tapes import BUNDLED_TAPE
-from strategies.kit.model_config.config import ModelConfig
-from strategies.kit.model_config.indicators import shipped
 from strategies.online_dqn import OnlineDqn
+from strategies.online_dqn.model_config import ModelConfig
+from strategies.online_dqn.state_vector import shipped
 from training.desks.online.data import OnlineData, load
 from training.desks.online.market.bars import Bars, Series
 from training.desks.online.market.history import history_of

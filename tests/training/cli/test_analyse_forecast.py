@@ -7,8 +7,8 @@ from pathlib import Path
 import numpy as np
 
 from strategies.forecast_ensemble import ForecastEnsemble
+from strategies.forecast_ensemble.features import COUNT, NAMES, WINDOW, table
 from strategies.kit.contract import Answer, Bar, Observation, Target
-from strategies.kit.forecast_features import COUNT, NAMES, WINDOW, table
 from tests.support.strategies.histories import walk, weekdays
 from tests.support.training.made_up import sessions, write_csv
 from training.analysis.differences import Findings

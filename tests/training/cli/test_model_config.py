@@ -17,7 +17,7 @@ from daemon.config.strategy import strategy_of
 from daemon.host.ed25519 import keygen
 from daemon.models.store import ModelError, load, versions
 from strategies.kit.manifest import MANIFEST_FILE, Manifest, decode
-from strategies.kit.model_config.indicators import parse
+from strategies.online_dqn.state_vector import parse
 from strategies.registry import strategy
 from tests.support.desks.desk_run import Desk, bundled_rows, records, settings, verified, write_tape
 from tests.support.outside.redis_server import RedisServer

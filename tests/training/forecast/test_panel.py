@@ -14,7 +14,7 @@ import pytest
 from numpy.typing import NDArray
 
 from daemon.tapes.files import TapeError
-from strategies.kit.forecast_masks import REASONS, jumps, reasons
+from strategies.forecast_ensemble.masks import REASONS, jumps, reasons
 from training.forecast.panel import Panel
 
 WINDOW = 5

@@ -8,9 +8,9 @@ import pytest
 from msgspec.structs import replace
 
 from daemon.experience.experience import Chosen, Experience, Holding, Prices
-from strategies.kit.model_config.config import Ahead, Heads
-from strategies.kit.model_config.indicators import shipped
 from strategies.kit.units import MINUTE_NS
+from strategies.online_dqn.model_config import Ahead, Heads
+from strategies.online_dqn.state_vector import shipped
 from tests.support.rl.stream_learner import made
 from training.online.labels import Labels
 

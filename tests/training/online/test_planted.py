@@ -7,7 +7,7 @@ import torch
 
 from daemon.config.tables import Ladder
 from daemon.models.ladder.rules import REPLAY, judged
-from strategies.kit.model_config.indicators import shipped
+from strategies.online_dqn.state_vector import shipped
 from training.desks.online.network import COLD_PRESETS, network_of
 from training.evidence.off_policy.card import card_of
 from training.online.candidates import weights_digest

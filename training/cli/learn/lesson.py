@@ -17,7 +17,7 @@ from torch import Tensor
 from daemon.core.limits import Trading
 from simulator.online import prices
 from strategies.kit.contract import Session
-from strategies.kit.model_config.indicators import parse
+from strategies.online_dqn.state_vector import parse
 from training.desks.online.cold_start import trainer_of
 from training.desks.online.data import OnlineData, load
 from training.desks.online.export import PROBES, export_online, training_of

@@ -13,7 +13,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor, nn
 
-from strategies.kit.forecast_features import COUNT, NAMES, WINDOW
+from strategies.forecast_ensemble.features import COUNT, NAMES, WINDOW
 from training.desks.forecast.market import ACCOUNT, AGE_MAX, GAIN_MAX
 from training.forecast.network import Forecaster, ForecastNet, Frozen, Scaling, Sizes
 from training.rl.off_policy.ensemble import Ensemble

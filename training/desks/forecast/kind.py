@@ -10,7 +10,7 @@ from torch import nn
 
 from daemon.core.limits import Trading
 from strategies.forecast_ensemble import SPEC
-from strategies.kit.forecast_features import COUNT
+from strategies.forecast_ensemble.features import COUNT
 from training.desks.forecast.baselines import BASELINES, PARTS
 from training.desks.forecast.claims import REFERENCE
 from training.desks.forecast.graph import passive_of, policy_of

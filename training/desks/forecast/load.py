@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from daemon.core.limits import Trading
 from daemon.tapes.files import TapeError
 from strategies import forecast_ensemble
-from strategies.kit import forecast_features
+from strategies.forecast_ensemble import features
 from strategies.kit.contract import DailySpec
 from strategies.registry import daily_strategy
 from training.data.sessions import calendar_of
@@ -33,7 +33,7 @@ def load(path: Path, trading: Trading, sources: Sources, plan: ForecastPlan) -> 
         TapeError: as `Panel.load`, or no file holds a symbol of the universe.
     """
     strategy = daily_strategy(forecast_ensemble.SPEC.name, sources.symbols)
-    panel = Panel.load((path, *sources.files), forecast_features.table)
+    panel = Panel.load((path, *sources.files), features.table)
     if absent := [symbol for symbol in strategy.spec.symbols if symbol not in panel.symbols]:
         files = ", ".join(source.file for source in panel.sources)
         raise TapeError(
@@ -41,7 +41,7 @@ def load(path: Path, trading: Trading, sources: Sources, plan: ForecastPlan) -> 
             "or other symbols by --symbols"
         )
     table = _joined(panel, strategy.spec) if sources.files else read_table(path, strategy, table_cache())
-    windows = Windows(panel.features, forecast_features.WINDOW)
+    windows = Windows(panel.features, features.WINDOW)
     labels = triple_barrier(panel.bars, plan.forecast.barriers, panel.broken)
     material = Material(panel.dates, windows, labels, panel.valid)
     return ForecastTaskData(

@@ -10,9 +10,9 @@ import numpy as np
 
 from daemon.core.limits import Trading
 from strategies.kit.contract import Float32Array, ShareSpec
-from strategies.kit.model_config.config import ModelConfig
-from strategies.kit.model_config.portfolio import portfolio_fields
 from strategies.online_dqn import OnlineDqn
+from strategies.online_dqn.model_config import ModelConfig
+from strategies.online_dqn.state_vector import portfolio_fields
 from training.desks.online.market.bars import Bars, Float64Array, Int64Array, read_bars
 from training.desks.online.market.history import History, TradingDay, history_of
 from training.desks.online.market.online_market import OnlineMarket

@@ -9,9 +9,9 @@ from typing import Any
 from torch import nn
 
 from daemon.core.limits import Trading
-from strategies.kit.model_config.config import PORTFOLIO, ModelConfig, of_text
-from strategies.kit.model_config.indicators import shipped
 from strategies.online_dqn import spec_of
+from strategies.online_dqn.model_config import PORTFOLIO, ModelConfig, of_text
+from strategies.online_dqn.state_vector import shipped
 from training.desks.kind import Passive, Sources, TrainingKind
 from training.desks.online.baselines import BASELINES
 from training.desks.online.network import network_of_weights, passive_of

@@ -11,8 +11,8 @@ from typing import Any
 import torch
 from torch import nn
 
-from strategies.kit.model_config.config import ModelConfig
 from strategies.online_dqn import ACTIONS, HOLD, spec_of
+from strategies.online_dqn.model_config import ModelConfig
 from training.rl.dqn.coefficients import DqnCoefficients, PqnCoefficients
 from training.rl.dqn.networks import Head, QNetwork
 from training.rl.dqn.presets import RECIPES

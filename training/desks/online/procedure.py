@@ -10,8 +10,8 @@ from typing import Any, cast
 from torch import nn
 
 from daemon.core.limits import Trading
-from strategies.kit.model_config.config import ModelConfig
-from strategies.kit.model_config.indicators import history_bars, shipped
+from strategies.online_dqn.model_config import ModelConfig
+from strategies.online_dqn.state_vector import history_bars, shipped
 from training.desks.kind import Keeper, Played, Sources, Span
 from training.desks.online.baselines import play_one, players
 from training.desks.online.data import load

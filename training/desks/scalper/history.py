@@ -17,8 +17,8 @@ from daemon.core.instruments.option_market import session_volatility
 from daemon.core.limits import Trading
 from daemon.core.session import LATER, flatten_from_ns
 from strategies.kit.contract import Session, Spec
-from strategies.kit.features import feature_table
 from strategies.kit.units import MINUTE_NS, SECOND_NS
+from strategies.option_scalper.features import feature_table
 from training.study.folds import HistoryError
 
 Float64Array = npt.NDArray[np.float64]

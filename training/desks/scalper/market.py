@@ -16,8 +16,8 @@ from torch import Tensor
 
 from daemon.core.limits import Trading
 from daemon.core.risk.guards import TOUCH_USD
-from strategies.kit.features import MARKET_FEATURES
 from strategies.option_scalper import SPEC, WINDOW
+from strategies.option_scalper.features import MARKET_FEATURES
 from training.desks.scalper import reward
 from training.desks.scalper.account import (
     COLUMNS,

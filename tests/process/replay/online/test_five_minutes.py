@@ -9,7 +9,7 @@ import pyarrow as pa
 import pyarrow.parquet
 
 from daemon.config.strategy import strategy_of
-from strategies.kit.model_config.config import SHIPPED
+from strategies.online_dqn.model_config import SHIPPED
 from tests.support.desks.desk_run import Desk, records, settings, verified
 from tests.support.models.online_models import NAME, VERSION, put_momentum
 

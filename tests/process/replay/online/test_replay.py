@@ -18,7 +18,7 @@ from daemon.journal import universe
 from daemon.journal.journal import FILE
 from daemon.journal.reader import JournalReader
 from daemon.models.store import ModelError, load
-from strategies.kit.model_config.config import SHIPPED
+from strategies.online_dqn.model_config import SHIPPED
 from strategies.registry import strategy
 from tests.support.desks.desk_run import (
     Crash,

@@ -17,7 +17,7 @@ from daemon.core.limits import Trading
 from daemon.core.strategy_rules import trading_for
 from strategies import forecast_ensemble
 from strategies.forecast_ensemble import SEQUENCE, ForecastEnsemble
-from strategies.kit.forecast_features import COUNT, NAMES
+from strategies.forecast_ensemble.features import COUNT, NAMES
 from tests.support.training.made_up_days import walk
 from training.desks.daily.desk import desk_before, rules_for
 from training.desks.daily.dry_run import dry_run, relay

@@ -15,8 +15,8 @@ from daemon.core.limits import Trading
 from daemon.host.time.calendar import SessionCalendar
 from daemon.tapes import BUNDLED_TAPE
 from daemon.tapes.minutes import TapeSource, scan
-from strategies.kit.model_config.indicators import shipped
 from strategies.online_dqn import BUY, HOLD, SELL
+from strategies.online_dqn.state_vector import shipped
 from tests.support.training.online_bars import RULES, bundled, busy, five_minutes_of_two, of_bars, wild
 from training.desks.online.data import OnlineData, load
 from training.desks.online.dry_run import desks, dry_run

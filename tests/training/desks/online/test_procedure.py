@@ -10,8 +10,8 @@ import pytest
 import torch
 
 from daemon.core.limits import Trading
-from strategies.kit.model_config.indicators import shipped
 from strategies.online_dqn import HOLD
+from strategies.online_dqn.state_vector import shipped
 from tests.support.training.online_bars import RULES, bundled, first_sessions, of_bars
 from training.desks.kind import Sources
 from training.desks.online.data import load

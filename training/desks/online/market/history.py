@@ -16,9 +16,9 @@ import numpy.typing as npt
 from daemon.core.limits import Trading
 from daemon.core.session import flatten_from_ns
 from strategies.kit.contract import Session, ShareSpec
-from strategies.kit.model_config.config import ModelConfig
-from strategies.kit.model_config.indicators import market_rows
 from strategies.kit.units import MINUTE_NS, SECOND_NS
+from strategies.online_dqn.model_config import ModelConfig
+from strategies.online_dqn.state_vector import market_rows
 from training.desks.daily.table import TICKS, ticks
 from training.desks.online.market.bars import Bars, Float64Array, Int64Array, Series
 from training.study.folds import HistoryError

@@ -15,9 +15,9 @@ from torch import Tensor
 
 from daemon.core.limits import Trading
 from daemon.core.risk.guards import TOUCH_USD
-from strategies.kit.model_config.config import ModelConfig
-from strategies.kit.model_config.portfolio import portfolio_fields
 from strategies.online_dqn import BUY, SELL, resolve
+from strategies.online_dqn.model_config import ModelConfig
+from strategies.online_dqn.state_vector import portfolio_fields
 from training.desks.daily.table import TICKS
 from training.desks.online.market.accounts import Accounts, BoolArray
 from training.desks.online.market.bars import Float64Array, Int64Array

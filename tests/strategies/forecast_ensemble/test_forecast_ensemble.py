@@ -24,8 +24,8 @@ from strategies.forecast_ensemble import (
     columns_of,
     feature_table,
 )
+from strategies.forecast_ensemble.features import COUNT, HISTORY_BARS, NAMES, WINDOW, table
 from strategies.kit.contract import Answer, Bar, DailyStrategy, Leg, Observation, Portfolio, Session, View
-from strategies.kit.forecast_features import COUNT, HISTORY_BARS, NAMES, WINDOW, table
 from strategies.kit.units import DAY_NS, HOUR_NS
 from strategies.registry import daily_strategy, strategy
 from tests.support.examples import examples

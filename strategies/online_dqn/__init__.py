@@ -1,8 +1,8 @@
 """`online_dqn`: a window of TA-Lib's indicators of a few ETFs in, the values of HOLD, BUY and SELL out, at each bar.
 
-It decides what to hold, never how to order it; no I/O, clock or random number. A YAML file describes the state vector
-(`strategies.kit.model_config`). Each symbol is a row of the batch, so one policy serves any symbols. Invariant: every
-result depends on the arguments alone.
+It decides what to hold, never how to order it; no I/O, clock or random number. A YAML file describes the state
+vector (`strategies.online_dqn.model_config`). Each symbol is a row of the batch, so one policy serves any symbols.
+Invariant: every result depends on the arguments alone.
 """
 
 from __future__ import annotations
@@ -30,10 +30,9 @@ from strategies.kit.contract import (
 )
 from strategies.kit.daily import ROW, usable
 from strategies.kit.entry import Float64Array, StrategyEntry
-from strategies.kit.model_config.config import ModelConfig, of_text
-from strategies.kit.model_config.indicators import feature_names, history_bars, market_rows, shipped
-from strategies.kit.model_config.portfolio import portfolio_fields
 from strategies.kit.units import MINUTE_NS
+from strategies.online_dqn.model_config import ModelConfig, of_text
+from strategies.online_dqn.state_vector import feature_names, history_bars, market_rows, portfolio_fields, shipped
 
 HOLD, BUY, SELL = range(3)
 ACTIONS = ("HOLD", "BUY", "SELL")

@@ -12,8 +12,15 @@ import msgspec
 
 from strategies.kit.contract import Answer, Bar, Decision, Observation, Session, Spec, Target, View
 from strategies.kit.entry import StrategyEntry
-from strategies.kit.features import FEATURES, HISTORY_BARS, PERIODS, SessionStream, feature_table, position_features
 from strategies.kit.sampling import SAMPLING, choose
+from strategies.option_scalper.features import (
+    FEATURES,
+    HISTORY_BARS,
+    PERIODS,
+    SessionStream,
+    feature_table,
+    position_features,
+)
 
 HOLD, BUY_CALL, BUY_PUT, TRIM_50, TRIM_70, EXIT = range(6)
 ACTIONS = ("HOLD", "BUY_CALL", "BUY_PUT", "TRIM_50", "TRIM_70", "EXIT")

@@ -13,6 +13,19 @@ import msgspec
 import numpy as np
 import numpy.typing as npt
 
+from strategies.forecast_ensemble.calls import ANCHORED, LEAD
+from strategies.forecast_ensemble.features import (
+    BLOCK,
+    COUNT,
+    FEATURES,
+    HISTORY_BARS,
+    NAMES,
+    WINDOW,
+    newest,
+    table,
+    together,
+)
+from strategies.forecast_ensemble.masks import ENDED, GAP, GOOD, MASKING, NOT_LISTED, REASONS, SHORT, reasons
 from strategies.kit.contract import (
     Answer,
     Bar,
@@ -28,19 +41,6 @@ from strategies.kit.contract import (
 )
 from strategies.kit.daily import ROW, KeepsBars, KeptBars, Series, count, no_bars, portfolio_of, remembered
 from strategies.kit.entry import BoolArray, Columns, Float64Array, StrategyEntry, defaults_of_days
-from strategies.kit.forecast_calls import ANCHORED, LEAD
-from strategies.kit.forecast_features import (
-    BLOCK,
-    COUNT,
-    FEATURES,
-    HISTORY_BARS,
-    NAMES,
-    WINDOW,
-    newest,
-    table,
-    together,
-)
-from strategies.kit.forecast_masks import ENDED, GAP, GOOD, MASKING, NOT_LISTED, REASONS, SHORT, reasons
 from strategies.kit.units import DAY_NS
 
 SYMBOLS = (

@@ -5,8 +5,8 @@ from __future__ import annotations
 import msgspec
 import pytest
 
-from strategies.kit.model_config.config import TEXT_MAX, ModelConfig, ModelConfigError, of_text
-from strategies.kit.model_config.indicators import feature_names, history_bars, parse, shipped
+from strategies.online_dqn.model_config import TEXT_MAX, ModelConfig, ModelConfigError, of_text
+from strategies.online_dqn.state_vector import feature_names, history_bars, parse, shipped
 
 RSI = "{name: RSI, scale: {center: 50, divide_by: 20}}"
 

@@ -18,7 +18,7 @@ import msgspec
 import yaml
 from msgspec import Meta
 
-SHIPPED = Path(__file__).parents[2] / "online_dqn.yaml"
+SHIPPED = Path(__file__).with_name("online_dqn.yaml")
 PORTFOLIO = ("position", "cash_share", "inventory_value", "unrealised_return", "age")
 INPUTS = ("open", "high", "low", "close", "volume")
 TEXT_MAX = 65_536  # bytes of a file

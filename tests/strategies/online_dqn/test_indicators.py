@@ -7,9 +7,8 @@ import numpy.typing as npt
 import pandas as pd
 import pytest
 
-from strategies.kit.model_config.config import PORTFOLIO, ModelConfig
-from strategies.kit.model_config.indicators import history_bars, market_rows, parse, shipped
-from strategies.kit.model_config.portfolio import portfolio_fields
+from strategies.online_dqn.model_config import PORTFOLIO, ModelConfig
+from strategies.online_dqn.state_vector import history_bars, market_rows, parse, portfolio_fields, shipped
 
 
 def config(indicators: str, window: int = 3, more: str = "") -> ModelConfig:

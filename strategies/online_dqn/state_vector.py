@@ -1,5 +1,6 @@
-"""The market columns of a model configuration: TA-Lib by name, scaled. The same bits from one bar and from a table.
+"""The state vector of a model configuration: its market columns, TA-Lib by name, scaled, and its portfolio fields.
 
+One rule for live and training: the same bits from one bar and from a table.
 A function starts at the first bar of the array that it gets. TA-Lib runs forward from there, so the columns of the
 first n bars are those of any longer array with the same beginning. Live passes the history before a session and the
 session's bars so far; training passes the history and the whole session.
@@ -7,6 +8,7 @@ session's bars so far; training passes the history and the whole session.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from functools import lru_cache
 from importlib import import_module
 from pathlib import Path
@@ -16,7 +18,7 @@ import msgspec
 import numpy as np
 import numpy.typing as npt
 
-from strategies.kit.model_config.config import (
+from strategies.online_dqn.model_config import (
     INPUTS,
     SHIPPED,
     TEXT_MAX,
@@ -39,6 +41,8 @@ OUTSIDE_MAX = 0.9  # share of a sample's values beyond the clip: such a feature 
 HISTORY_MAX = 5_000
 _FAILURES: tuple[type[Exception], ...] = (Exception,)  # TA-Lib raises no kind of its own
 ZERO_SPREAD = 1e-12  # of the mean: below it a window is constant
+RETURN_LEAST, RETURN_MOST = -1.0, 3.0
+AGE_UNIT_MIN, AGE_MOST = 60.0, 6.5  # a session of minutes has 390
 
 
 def parse(data: bytes, name: str) -> ModelConfig:
@@ -258,3 +262,44 @@ def _sample(count: int) -> Float64Array:
         price = path[3]
     found[:4] /= 1000.0
     return found
+
+
+def portfolio_fields(
+    fields: Sequence[str],
+    *,
+    shares: npt.ArrayLike,
+    price: npt.ArrayLike,
+    cash: npt.ArrayLike,
+    equity: npt.ArrayLike,
+    cost: npt.ArrayLike,
+    age_min: npt.ArrayLike,
+) -> Float64Array:
+    """Return the named fields, float64 (..., fields), of arrays that broadcast to one shape.
+
+    Args:
+        fields: names out of `strategies.online_dqn.model_config.PORTFOLIO`.
+        shares: held of the row's symbol.
+        price: last known, USD a share; 0 where none is.
+        cash: USD of the account.
+        equity: USD of the account.
+        cost: average price paid for what is held, USD a share.
+        age_min: whole minutes since its first fill.
+    """
+    given = np.broadcast_arrays(
+        *(np.asarray(x, dtype=np.float64) for x in (shares, price, cash, equity, cost, age_min))
+    )
+    held, now, money, worth, paid, age = given
+    known = worth > 0.0
+    part = 1.0 / np.where(known, worth, np.inf)
+    bought = (held > 0.0) & (paid > 0.0) & (now > 0.0)
+    gain = np.where(bought, now / np.where(bought, paid, 1.0) - 1.0, 0.0)
+    columns = {
+        "position": (held > 0.0).astype(np.float64),
+        "cash_share": money * part,
+        "inventory_value": held * now * part,
+        "unrealised_return": np.clip(gain, RETURN_LEAST, RETURN_MOST),
+        "age": np.where(held > 0.0, np.clip(age / AGE_UNIT_MIN, 0.0, AGE_MOST), 0.0),
+    }
+    if not fields:
+        return np.zeros((*held.shape, 0))
+    return np.stack([columns[name] for name in fields], axis=-1)

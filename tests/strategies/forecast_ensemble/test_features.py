@@ -13,8 +13,18 @@ import talib
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from strategies.kit.forecast_calls import ANCHORED, EXACT, LEAD, SHORT
-from strategies.kit.forecast_features import AT, COUNT, FEATURES, HISTORY_BARS, NAMES, WINDOW, newest, table, together
+from strategies.forecast_ensemble.calls import ANCHORED, EXACT, LEAD, SHORT
+from strategies.forecast_ensemble.features import (
+    AT,
+    COUNT,
+    FEATURES,
+    HISTORY_BARS,
+    NAMES,
+    WINDOW,
+    newest,
+    table,
+    together,
+)
 from tests.support.examples import examples
 from tests.support.strategies.histories import recorded_minutes, recorded_stock, walk, weekdays
 

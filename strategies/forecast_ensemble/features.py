@@ -2,7 +2,7 @@
 
 No I/O, no clock. `table` has the rows of a whole history, for training; `newest` the last 60 rows from the last
 `HISTORY_BARS` bars, as the live desk asks. Invariant: both call TA-Lib on the same arrays, because functions start at
-anchors: some bars before the first bar of a block (`strategies.kit.forecast_calls`), where a block is two calendar
+anchors: some bars before the first bar of a block (`strategies.forecast_ensemble.calls`), where a block is two calendar
 years of daily bars, or a week of intraday bars.
 
 All features are free of scale: prices times 7 give the same numbers, but for rounding. For ADX and DI this takes a
@@ -25,8 +25,8 @@ from typing import Any, NamedTuple
 import numpy as np
 import numpy.typing as npt
 
+from strategies.forecast_ensemble.calls import COS, LEAD, LN, SIN, Float64Array, fill
 from strategies.kit.contract import Float32Array
-from strategies.kit.forecast_calls import COS, LEAD, LN, SIN, Float64Array, fill
 
 DayArray = npt.NDArray[np.datetime64]
 
@@ -107,7 +107,7 @@ FEATURES: tuple[Feature, ...] = (
     Feature("to_month_end", "weekdays after the bar's date up to the month's last, and what is left of the bar's own"),
 )
 """The columns in order. O, H, L, C, V: open, high, low, close, volume; all else by TA-Lib. A quotient is 0 where its
-divisor is not above 0. NaN before a column's functions have settled (`strategies.kit.forecast_calls`)."""
+divisor is not above 0. NaN before a column's functions have settled (`strategies.forecast_ensemble.calls`)."""
 
 NAMES = tuple(feature.name for feature in FEATURES)
 COUNT = len(FEATURES)
