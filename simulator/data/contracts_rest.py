@@ -15,8 +15,7 @@ from aiohttp import web
 
 from simulator.data.fields import rfc3339
 from simulator.data.queries import BadRequest, reply
-from simulator.prices.market import Market
-from simulator.prices.option_listing import asset_id
+from simulator.prices.market import Market, asset_id
 from simulator.prices.tape import NEW_YORK, new_york_date
 from strategies.kit.contract import Session
 from strategies.kit.units import SECOND_NS

@@ -7,19 +7,21 @@ alone (four in a minute: open, both extremes, close), so one price a point serve
 from __future__ import annotations
 
 import math
+import uuid
+import zlib
 from bisect import bisect_left, bisect_right
 from collections.abc import Iterator, Sequence
+from datetime import date
 from decimal import Decimal
+from functools import lru_cache
 from pathlib import Path
 from typing import Any, Self
 
 from daemon.core.instruments import option_market
 from daemon.core.limits import Paper
-from simulator.prices import option_listing
 from simulator.prices.corporate_actions import effective_day
 from simulator.prices.day_path import MinuteStarts
 from simulator.prices.day_prices import DayPrices
-from simulator.prices.option_listing import EXPIRIES
 from simulator.prices.tape import calendar_sessions, cents, grid, new_york_date, price_path, read_bars
 from strategies.kit.contract import Bar, Session
 from strategies.kit.units import MINUTE_NS, SECOND_NS
@@ -29,6 +31,7 @@ BAR_DELAY_NS = SECOND_NS  # a minute's bar is known about one second after its e
 NEVER_NS = 2**63 - 1
 PENNY_SPREAD = Decimal("0.0001")  # of shares below 1.00 USD
 LISTINGS_KEPT = 3  # a listing is a megabyte
+EXPIRIES = 10  # dates listed after a session's own
 _EXPIRED_AFTER_NS = 8 * 3_600 * SECOND_NS  # the last quote of an expired contract stands until midnight
 
 
@@ -267,7 +270,7 @@ class Market:
             if len(self._listings) == LISTINGS_KEPT:
                 self._listings.pop(next(iter(self._listings)))
             self._listings[session_date] = (
-                [] if index is None or centre is None else option_listing.contracts(self, index, centre)
+                [] if index is None or centre is None else _listed_contracts(self, index, centre)
             )
         return self._listings[session_date]
 
@@ -277,9 +280,7 @@ class Market:
         if found is None or not self.is_listed(symbol, now_ns):
             return None
         index = max(bisect_right(self._opens, now_ns) - 1, 0)
-        return option_listing.contract(
-            self, index, self.sessions[self._dates[found.expiry]], found.right, int(found.strike)
-        )
+        return _listed_contract(self, index, self.sessions[self._dates[found.expiry]], found.right, int(found.strike))
 
     # --- inside -----------------------------------------------------------------------------------------------------
 
@@ -334,3 +335,49 @@ def _next_point(starts: Sequence[int], now_ns: int) -> int:
         if step < MINUTE_NS // POINT_NS:
             return starts[index - 1] + step * POINT_NS
     return starts[index] if index < len(starts) else NEVER_NS
+
+
+def _listed_contracts(market: Market, index: int, centre: int) -> list[dict[str, Any]]:
+    """All contracts of the session of this index: its date and EXPIRIES later ones, strikes around `centre` USD."""
+    strikes = range(max(1, centre - market.strikes_each_side), centre + market.strikes_each_side + 1)
+    return [
+        _listed_contract(market, index, expiry, right, strike)
+        for expiry in market.sessions[index : index + EXPIRIES + 1]
+        for right in (1, -1)
+        for strike in strikes
+    ]
+
+
+def _listed_contract(market: Market, index: int, expiry: Session, right: int, strike: int) -> dict[str, Any]:
+    """One contract as of the session of this index."""
+    symbol = option_market.occ_symbol(market.symbol, expiry.date, right, Decimal(strike))
+    before = market.sessions[index - 1] if index else None
+    old = before is not None and market.is_listed(symbol, before.close_ns - 1)  # what is new today has no history
+    quote = market.quote(symbol, before.close_ns - 1) if before is not None and old else None
+    kind = "Call" if right > 0 else "Put"
+    return {
+        "id": asset_id(symbol),
+        "symbol": symbol,
+        "name": f"{market.symbol} {date.fromisoformat(expiry.date):%b %d %Y} {strike} {kind}",
+        "status": "active",
+        "tradable": True,
+        "expiration_date": expiry.date,
+        "root_symbol": market.symbol,
+        "underlying_symbol": market.symbol,
+        "underlying_asset_id": asset_id(market.symbol),
+        "type": kind.lower(),
+        "style": "american",
+        "strike_price": str(strike),
+        "multiplier": "100",
+        "size": "100",
+        "open_interest": str(500 + zlib.crc32(f"{market.seed}:{symbol}".encode()) % 20_000),
+        "open_interest_date": before.date if before is not None else None,
+        "close_price": None if quote is None else str((quote[0] + quote[1]) / 2),
+        "close_price_date": before.date if before is not None and quote is not None else None,
+    }
+
+
+@lru_cache(maxsize=65_536)
+def asset_id(symbol: str) -> str:
+    """The UUID of a symbol: always the same."""
+    return str(uuid.uuid5(uuid.NAMESPACE_OID, symbol))

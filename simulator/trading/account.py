@@ -14,7 +14,7 @@ from datetime import datetime
 from decimal import Decimal
 
 from simulator.prices.corporate_actions import Dividend
-from simulator.prices.option_listing import asset_id
+from simulator.prices.market import asset_id
 from simulator.prices.tape import NEW_YORK, new_york_date
 from simulator.trading.orders import ZERO, Json, Order, money, multiplier, text
 from strategies.kit.units import SECOND_NS

@@ -11,7 +11,7 @@ from decimal import Decimal
 from typing import Any
 
 from daemon.core.instruments.option_market import parse_occ
-from simulator.prices.option_listing import asset_id
+from simulator.prices.market import asset_id
 from simulator.prices.tape import NEW_YORK
 from strategies.kit.units import SECOND_NS
 

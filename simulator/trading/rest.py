@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 from aiohttp import web
 
 from simulator.prices.corporate_actions import Dividend
-from simulator.prices.option_listing import asset_id
+from simulator.prices.market import asset_id
 from simulator.prices.tape import new_york_date
 from simulator.trading import order_changes, settlement
 from simulator.trading.account import Account, Position

@@ -11,7 +11,7 @@ from decimal import Decimal
 from typing import Any
 from uuid import UUID, uuid4
 
-from simulator.prices.option_listing import asset_id
+from simulator.prices.market import asset_id
 from simulator.server import DEFAULT_KEY, DEFAULT_SECRET, Rules
 from simulator.trading.account import Account
 from tests.support.simulator.trading_tape import (
