@@ -33,6 +33,7 @@ class Start:
     account_number: str = ""  # the expected one, "" for any
     origins: Mapping[str, tuple[str, ...]] = field(default_factory=dict)  # limit -> where it was set
     refused: str = ""  # why there is no model
+    hung: str = ""  # where the strategy or its model hung in the last run
 
     def events(self, now_ns: int) -> tuple[RunStarted | ModelVerified | ModelRefused | HaltRequested, ...]:
         """Return the start-up events, at `now_ns` UTC."""
@@ -54,7 +55,11 @@ class Start:
             halt = HaltRequested(now_ns, "no_model", self.refused, "rltraderd", strategy=True)
             return started, ModelRefused(now_ns, self.refused), halt
         manifest = model.manifest
-        return started, ModelVerified(now_ns, model.version, model.digest, manifest.promoted, manifest.training.feed)
+        verified = ModelVerified(now_ns, model.version, model.digest, manifest.promoted, manifest.training.feed)
+        if self.hung:
+            detail = f"the strategy or its model did not return in the last run: {self.hung}"
+            return started, verified, HaltRequested(now_ns, "quarantine", detail, "rltraderd", strategy=True)
+        return started, verified
 
 
 @dataclass(slots=True)

@@ -18,6 +18,7 @@ from daemon.engine.recover import Recovered, recovered_desk
 from daemon.engine.recovery import identity_of
 from daemon.engine.rotation import rotate_when_due
 from daemon.engine.state_dir import StateDir, open_state_dir
+from daemon.host.hang import last_hang, shown_stack
 from daemon.host.passing import retry_while_busy
 from daemon.journal.writer import JournalWriter
 from daemon.models.answering import Models
@@ -46,7 +47,9 @@ class OpenDesk:
         """Wire the engine. `account_number` is the expected one, "" for any; see `assemble` for `serve`."""
         settings, model = self.checked.settings, self.checked.model
         identity, origins = identity_of(self.state_dir.meta), origins_of(settings)
-        start = Start(identity, settings.trading(), model, self.code, account_number, origins, self.checked.refused)
+        hung = shown_stack(last_hang(self.state_dir.path), "desks/guarded.py", "models/runtime.py")
+        refused = self.checked.refused
+        start = Start(identity, settings.trading(), model, self.code, account_number, origins, refused, hung)
         return assemble(
             start,
             self.recovered,

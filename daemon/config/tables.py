@@ -62,6 +62,7 @@ class Policy:
     shadow: Annotated[str, StringConstraints(pattern=r"^([a-z0-9][a-z0-9._-]{0,39})?$")] = ""
     provider: Literal["auto", "cuda", "cpu"] = "auto"
     threads: _Positive = 1
+    hang_s: Annotated[int, Ge(1), Le(45)] = 20
     answers: Literal["local", "served"] = "local"
     served_deadline_ms: Annotated[int, Ge(10), Le(10_000)] = 500
     redis: str = ""

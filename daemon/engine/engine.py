@@ -17,6 +17,7 @@ from typing import Any, Protocol
 import msgspec
 from msgspec.structs import replace
 
+from daemon.core.desks.guarded import GuardedStrategy
 from daemon.core.effects import AnyEffect, AskPolicy, CancelOrder, SubmitOrder
 from daemon.core.events import (
     Event,
@@ -131,6 +132,7 @@ class Engine:
         self._handed_over = asyncio.Event()
         self._ending = ""
         self.started = asyncio.Event()
+        self.stepping_ns = 0  # when the step or answer under way began, by the monotonic clock; 0 between two
 
     async def run(self, startup: Sequence[RunStarted | ModelVerified | ModelRefused | HaltRequested]) -> None:
         """Finish the last run's work, reconcile, then step the source until it ends or `stop`.
@@ -225,11 +227,14 @@ class Engine:
         """Step one event into the batch; True when `_settle` is due. No await: most events need none."""
         if self._boundary is not None:
             self._boundary("before step")
+        self.stepping_ns = time.perf_counter_ns()
         try:
             step = self.machine.apply(event)
         except Exception as error:
             self._raised = (event, error)
             return True
+        finally:
+            self.stepping_ns = 0
         return self._gather(event, step)
 
     def _gather(self, event: Event, step: Step) -> bool:
@@ -279,7 +284,10 @@ class Engine:
         while queue:
             caused = queue.popleft()
             if isinstance(caused, AskPolicy):
-                await self._answered(caused, self._policy.answer(caused, self.machine.state.now_ns))
+                self.stepping_ns = time.perf_counter_ns()
+                answer = self._policy.answer(caused, self.machine.state.now_ns)
+                self.stepping_ns = 0
+                await self._answered(caused, answer)
             elif take(caused):
                 await self._settle()
 
@@ -383,9 +391,8 @@ class Engine:
         except Exception as error:
             what = f"{type(error).__name__}: {error}"
             detail = f"event row {entry.id} ({entry.kind}) raised twice: {what}"
-            by_strategy = _is_of_strategy(error, self.machine.core.strategy)
             now_ns = self.machine.state.now_ns
-            await self._step(HaltRequested(now_ns, "quarantine", detail, "engine", strategy=by_strategy))
+            await self._step(HaltRequested(now_ns, "quarantine", detail, "engine", strategy=_is_of_strategy(error)))
             mark = msgspec.json.encode({"quarantined": what}).decode()
             self._batch.entries.append(self._chain.entry(None, event, mark))
             return
@@ -393,13 +400,13 @@ class Engine:
             await self._settle()
 
 
-def _is_of_strategy(error: Exception, strategy: object) -> bool:
+def _is_of_strategy(error: Exception) -> bool:
     """Return whether the strategy raised, or what it had just returned could not be used."""
     for frame, _ in walk_tb(error.__traceback__):
         owner = frame.f_locals.get("self")
-        if owner is strategy:
+        if isinstance(owner, GuardedStrategy):
             return True
-        if frame.f_code.co_name in _ASKING and getattr(owner, "_strategy", None) is strategy:
+        if frame.f_code.co_name in _ASKING and isinstance(getattr(owner, "_strategy", None), GuardedStrategy):
             return True
     return False
 

@@ -109,10 +109,10 @@ class OnnxPolicy:
         _check_signature(session, model, spec)
         if not spec.rows_are_symbols:
             policy = cls(session, spec, model.version, model.digest, members)
-            policy._check_golden(model, golden_observations(strategy))
+            policy._check_golden(model, _golden(strategy))
             return policy
         proved = cls(session, msgspec.structs.replace(spec, symbols=GOLDEN_SYMBOLS), model.version)
-        proved._check_golden(model, golden_observations(strategy))
+        proved._check_golden(model, _golden(strategy))
         return cls(session, spec, model.version, model.digest)
 
     def answer(self, question: AskPolicy, now_ns: int) -> PolicyAnswered | PolicyFailed:
@@ -207,6 +207,15 @@ class OnnxPolicy:
                 raise _differs(
                     model, "golden output", f"{number} differs on {self.provider}: {difference}, the manifest's"
                 )
+
+
+def _golden(strategy: AnyStrategy) -> tuple[Observation, ...]:
+    """Return the golden observations. Raises ModelError where the strategy itself cannot make them."""
+    try:
+        return golden_observations(strategy)
+    except Exception as error:
+        what = f"{type(error).__name__}: {error}"
+        raise ModelError("golden", f"{strategy.spec.name} raises over the golden bars ({what}): mend it") from error
 
 
 def _finite(name: str, head: _Buffer) -> tuple[float, ...]:

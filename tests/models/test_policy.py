@@ -199,6 +199,19 @@ def test_another_golden_logit_is_refused_with_its_number_and_both_values() -> No
     assert f"expected {third[2]!r}" in text
 
 
+class RaisesOverBars(OptionScalper):
+    """Imports, and raises at the first bar."""
+
+    def observe(self, *_: object) -> Any:
+        raise ZeroDivisionError("volume is 0")
+
+
+def test_a_strategy_that_raises_over_the_golden_bars_is_refused_by_name() -> None:
+    check, text = refusal(plain(), RaisesOverBars())
+    assert check == "golden"
+    assert "option_scalper raises over the golden bars (ZeroDivisionError: volume is 0)" in text
+
+
 def test_the_weights_of_another_model_are_refused_by_the_golden_outputs() -> None:
     assert "golden output 0 differs" in refusal(plain(mlp(weights(seed=8))))[1]
 

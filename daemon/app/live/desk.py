@@ -24,6 +24,7 @@ from daemon.core.state import State
 from daemon.core.step import Step
 from daemon.engine.intake import Intake
 from daemon.host.account_lock import AccountLock
+from daemon.host.hang import HangGuard
 from daemon.host.service import Service
 from daemon.operator.log import Log
 from daemon.operator.side_thread import supervised
@@ -51,6 +52,7 @@ class LiveDesk:
         serve = None if self._served is None else self._served.ask
         self.desk = opened.assemble(self.intake, self._observe, trading, number, serve)
         self.engine = self.desk.engine
+        self._hang = HangGuard(folder, live.settings.policy.hang_s, lambda: self.engine.stepping_ns)
         ports = DeskPorts(
             self.intake.put,
             clock.now_ns,
@@ -95,6 +97,7 @@ class LiveDesk:
         if self._served is not None:
             self._served.start()
         self.operator.start()
+        self._hang.start()
         try:
             await self._tasks(began_ns)
         except BaseExceptionGroup as several:
@@ -109,6 +112,7 @@ class LiveDesk:
             await self._broker.close()
             await self.operator.close()
             self._service.close()
+            self._hang.close()
 
     async def _tasks(self, began_ns: int) -> None:
         """The root task group: a failed order path ends it, a failed monitor does not."""
@@ -145,6 +149,9 @@ class LiveDesk:
         await self._broker.feed.run()
 
     async def _guard(self) -> None:
+        await self.engine.started.wait()
+        await self.ticks.probe()  # the halt for an earlier hang is durable
+        self._hang.forget()
         await self._service.guard(self.ticks.probe, PROBE_S, PROBE_S)
 
     async def _stop(self, name: str) -> None:

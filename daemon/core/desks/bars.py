@@ -16,6 +16,7 @@ from typing import ClassVar
 
 from msgspec.structs import replace
 
+from daemon.core.desks.guarded import GuardedStrategy
 from daemon.core.desks.kind import Handler
 from daemon.core.draft import Draft
 from daemon.core.effects import AskPolicy
@@ -38,7 +39,7 @@ class AtEachBar:
     __slots__ = ("_several", "_strategy", "handlers")
 
     def __init__(self, strategy: BarStrategy) -> None:
-        self._strategy = strategy
+        self._strategy = GuardedStrategy(strategy)
         self._several = len(strategy.spec.symbols) > 1
         self.handlers: Mapping[type[Event], Handler] = {
             BarClosed: self.on_bar_closed,
@@ -79,7 +80,7 @@ class AtEachBar:
             if self._leaps(draft, bar):
                 draft.count_rejected("leap", bar.symbol)
                 return
-            self._correct(draft, bar)
+            self._strategy.correct(draft, bar)
             _note_newest(draft, bar)
             return
         if bar.start_ns < state.last_bar_ns or bar.start_ns > event.time_ns:
@@ -127,12 +128,7 @@ class AtEachBar:
         if any(same):
             draft.pending_bars = tuple(bar if hit else b for b, hit in zip(draft.pending_bars, same, strict=True))
             return
-        self._correct(draft, bar)
-
-    def _correct(self, draft: Draft, bar: Bar) -> None:
-        """Let the strategy replace a bar that it saw; one that raised twice is not asked before a resume."""
-        if not draft.risk.strategy_off:
-            draft.strategy = self._strategy.correct(draft.strategy, bar)
+        self._strategy.correct(draft, bar)
 
     def _judge(self, draft: Draft, doubted: Bar, later: Bar) -> None:
         """Judge a doubted bar by the next: beyond the same side of the last close confirms it, else it is refused.
@@ -201,10 +197,7 @@ class AtEachBar:
         draft.pending_bars = ()
         draft.observed += 1
         bar_end_ns = bars[0].start_ns + spec.bar_interval_s * SECOND_NS
-        observation = None
-        if not draft.risk.strategy_off:
-            view = draft.desk.holds.view(draft, bar_end_ns)
-            draft.strategy, observation = self._strategy.observe(draft.strategy, bars, view)
+        observation = self._strategy.observe(draft, bars, draft.desk.holds.view(draft, bar_end_ns))
         if draft.book.positions or len(draft.session.starts) == 1:
             draft.record_equity()
         warm = observation is not None

@@ -14,10 +14,7 @@ from daemon.core.desks.shares.desk import Shares
 from strategies.kit.contract import AnyStrategy
 
 DECIDES: Mapping[str, Callable[[Any], Decides]] = {"bar": AtEachBar, "session": OnceASession}
-HOLDS: Mapping[str, Callable[[Any], Holds]] = {
-    "option": OneOption,
-    "shares": lambda strategy: Shares(strategy, strategy if strategy.spec.by_row else None),
-}
+HOLDS: Mapping[str, Callable[[Any], Holds]] = {"option": OneOption, "shares": Shares}
 
 
 def desk_of(strategy: AnyStrategy) -> DeskKind:

@@ -10,6 +10,7 @@ from typing import ClassVar
 
 from msgspec.structs import replace
 
+from daemon.core.desks.guarded import GuardedStrategy
 from daemon.core.desks.kind import Handler
 from daemon.core.draft import Draft, wording
 from daemon.core.effects import AskPolicy
@@ -39,7 +40,7 @@ class OnceASession:
     __slots__ = ("_gathered", "_keys", "_strategy", "handlers")
 
     def __init__(self, strategy: DailyStrategy) -> None:
-        self._strategy = strategy
+        self._strategy = GuardedStrategy(strategy)
         self._gathered: tuple[Bar, ...] = ()
         self._keys: set[tuple[str, int]] = set()  # of `_gathered` alone: not state, it is made again for other bars
         self.handlers: Mapping[type[Event], Handler] = {
@@ -54,7 +55,7 @@ class OnceASession:
         return False
 
     def known(self, draft: Draft) -> Mapping[str, tuple[Bar, ...]]:
-        return self._strategy.known(draft.strategy)
+        return self._strategy.known(draft)
 
     def newest(self, draft: Draft) -> Mapping[str, int]:
         newest = draft.basket.newest
@@ -114,14 +115,14 @@ class OnceASession:
         if same in [(b.symbol, b.start_ns) for b in draft.pending_bars]:
             draft.pending_bars = tuple(bar if (b.symbol, b.start_ns) == same else b for b in draft.pending_bars)
         elif bar.start_ns <= draft.basket.newest.get(bar.symbol, 0):
-            draft.strategy = self._strategy.remember(draft.strategy, (bar,))
+            self._strategy.remember(draft, (bar,))
 
     def _remember_pending(self, draft: Draft) -> None:
         """Pass the gathered bars to the strategy, oldest first."""
         if draft.pending_bars:
             bars = tuple(sorted(draft.pending_bars, key=lambda bar: bar.start_ns))
             draft.pending_bars = ()
-            draft.strategy = self._strategy.remember(draft.strategy, bars)
+            self._strategy.remember(draft, bars)
             _note_newest(draft, bars)
 
     def on_history_adjusted(self, draft: Draft, event: HistoryAdjusted) -> None:
@@ -135,7 +136,7 @@ class OnceASession:
         if event.symbol not in draft.book.positions:
             draft.desk.holds.mark_bars(draft, event.bars[-1:])
         splits.note_history(draft, event)
-        draft.strategy = self._strategy.readjust(draft.strategy, event.symbol, event.bars)
+        self._strategy.readjust(draft, event.symbol, event.bars)
         _note_newest(draft, event.bars)
 
     def on_session_ended(self, draft: Draft, event: SessionEnded) -> None:
@@ -168,7 +169,7 @@ class OnceASession:
             draft.session = replace(draft.session, last_bar_ns=last)
         revalue(draft)
         view = draft.desk.holds.view(draft, draft.now_ns)
-        draft.strategy, observation = self._strategy.observe(draft.strategy, event.running, view)
+        observation = self._strategy.observe(draft, event.running, view)
         draft.session = replace(draft.session, warm=observation is not None)
         if observation is None:
             _report_cold(draft, event.date)

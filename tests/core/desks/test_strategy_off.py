@@ -1,11 +1,22 @@
-"""A strategy that raised twice is not called for a correction either, until a person resumes."""
+"""What a strategy returns is checked where its desk calls it; one that is off is not called until a person resumes."""
 
 from __future__ import annotations
 
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import numpy as np
+import pytest
+from msgspec.structs import replace
+
+from daemon.core.desks.guarded import GuardedStrategy
+from daemon.core.draft import Draft
 from daemon.core.events import BarCorrected, HaltRequested, ResumeRequested
 from daemon.core.step import Core
-from strategies.kit.contract import Bar
+from strategies.kit.contract import Bar, Basket, Choice, Decision, Observation, Rebalance, Target
 from tests.support.core.desk import Desk, Pointer, PointerState
+
+BAR = Bar("SPY", 0, 500.5, 500.5, 500.5, 500.5, 1000.0)
 
 
 class Raising(Pointer):
@@ -15,19 +26,126 @@ class Raising(Pointer):
         raise ZeroDivisionError(bar.symbol)
 
 
-def test_a_correction_is_not_told_to_a_strategy_that_is_off() -> None:
+def desk_of(strategy: Any) -> Desk:
     d = Desk()
-    d.core = Core(Raising())
+    d.core = Core(strategy)
     d.state = d.core.start(d.state.identity, d.state.trading)
     d.fund().begin()
     d.bar(0)
-    d.put(HaltRequested(d.at(1), "quarantine", "it raised twice", "rltraderd", strategy=True))
+    return d
+
+
+def halted(d: Desk) -> HaltRequested:
+    return HaltRequested(d.at(1), "quarantine", "it raised twice", "rltraderd", strategy=True)
+
+
+def test_a_correction_is_not_told_to_a_strategy_that_is_off() -> None:
+    d = desk_of(Raising())
+    d.put(halted(d))
     corrected = BarCorrected(d.at(1), Bar("SPY", d.at(0), 500.5, 500.5, 500.5, 500.5, 1000.0))
     d.put(corrected)
     d.put(ResumeRequested(d.at(2), "op", "mended"))
     assert not d.state.risk.strategy_off
-    try:
+    with pytest.raises(ZeroDivisionError):  # it is asked again after a resume
         d.put(corrected)
-    except ZeroDivisionError:
-        return
-    raise AssertionError("it is asked again after a resume")
+
+
+class Failing:
+    """Raises at every call."""
+
+    def __getattr__(self, name: str) -> Any:
+        def call(*_: object) -> Any:
+            raise ZeroDivisionError(name)
+
+        return call
+
+
+class Returning:
+    """Returns the same from every call."""
+
+    def __init__(self, returned: Any) -> None:
+        self.returned = returned
+
+    def __getattr__(self, name: str) -> Any:
+        return lambda *_: self.returned
+
+
+STATE = PointerState("2024-07-01", (1,), (2.0,))
+VIEW: Any = None
+ANSWER: Any = None
+CALLS: Mapping[str, Callable[[GuardedStrategy, Any], Any]] = {
+    "observe": lambda s, d: s.observe(d, (BAR,), VIEW),
+    "correct": lambda s, d: s.correct(d, BAR),
+    "remember": lambda s, d: s.remember(d, (BAR,)),
+    "readjust": lambda s, d: s.readjust(d, "SPY", (BAR,)),
+    "known": lambda s, d: s.known(d),
+}
+
+
+def draft(off: bool = False) -> Draft:
+    """A draft with a strategy's state in it."""
+    d = desk_of(Pointer())
+    made = Draft(d.state, d.core.desk)
+    made.strategy = STATE
+    made.risk = replace(made.risk, strategy_off=off)
+    return made
+
+
+@pytest.mark.parametrize("call", CALLS)
+def test_no_call_reaches_a_strategy_that_is_off_by_an_error(call: str) -> None:
+    off = draft(off=True)
+    assert not CALLS[call](GuardedStrategy(Failing()), off)
+    assert off.strategy is STATE
+    with pytest.raises(ZeroDivisionError):
+        CALLS[call](GuardedStrategy(Failing()), draft())
+
+
+def test_the_bars_that_it_keeps_are_read_while_it_is_off() -> None:
+    kept = {"SPY": (BAR,)}
+    assert GuardedStrategy(Returning(kept)).known(draft(off=True)) == kept
+
+
+NAN = Observation(np.array([1.0, np.nan], dtype="<f4").tobytes(), (1, 2))
+INFINITE = Observation(np.array([1.0, -np.inf], dtype="<f4").tobytes(), (1, 2))
+HOLD = Decision(Choice((0.5, 0.5), 0, 0.5), 0, Target(0, 0))
+
+
+@pytest.mark.parametrize(
+    ("call", "returned", "text"),
+    [
+        ("observe", (None, None), "observe returned None where its new state is expected"),
+        ("observe", (STATE, NAN), "observe returned 1 values that are not finite"),
+        ("observe", (STATE, INFINITE), "observe returned 1 values that are not finite"),
+        ("observe", (STATE, b"1234"), "observe returned bytes: Observation is expected"),
+        ("correct", None, "correct returned None where its new state is expected"),
+        ("remember", None, "remember returned None where its new state is expected"),
+        ("readjust", None, "readjust returned None where its new state is expected"),
+    ],
+)
+def test_what_cannot_be_used_is_refused_before_it_is_kept(call: str, returned: Any, text: str) -> None:
+    made = draft()
+    with pytest.raises((TypeError, ValueError), match=text):
+        CALLS[call](GuardedStrategy(Returning(returned)), made)
+    assert made.strategy is STATE
+
+
+@pytest.mark.parametrize(
+    ("returned", "text"),
+    [
+        ((STATE, None), "decide returned NoneType: Decision is expected"),
+        ((STATE, Rebalance(HOLD.choice, "A", Basket(()))), "decide returned Rebalance: Decision is expected"),
+        ((None, HOLD), "decide returned None where its new state is expected"),
+        ((STATE, replace(HOLD, choice=Choice((0.5, np.nan), 0, 0.5))), "not finite"),
+        ((STATE, replace(HOLD, choice=Choice((0.5, 0.5), 0, np.inf))), "not finite"),
+    ],
+)
+def test_a_decision_that_cannot_be_used_is_refused(returned: Any, text: str) -> None:
+    made = draft()
+    with pytest.raises((TypeError, ValueError), match=text):
+        GuardedStrategy(Returning(returned)).decide(made, ANSWER, VIEW, Decision)
+    assert made.strategy is STATE
+
+
+def test_large_values_are_no_fault() -> None:
+    large = Observation(np.full(2, 3e38, dtype="<f4").tobytes(), (1, 2))
+    assert GuardedStrategy(Returning((STATE, large))).observe(draft(), (BAR,), VIEW) is large

@@ -170,14 +170,17 @@ class Daemon:
         return told
 
 
-def another_release(folder: Path, rule: str = "", otherwise: str = "") -> Path:
+EXECUTION = "daemon/core/desks/options/execution.py"
+
+
+def another_release(folder: Path, rule: str = "", otherwise: str = "", file: str = EXECUTION) -> Path:
     """Make a copy of this program in `folder` with another digest; returns `folder`.
 
-    In `core/desks/options/execution.py` it has `otherwise` where this one has `rule`; without one it decides the same.
+    In `file` it has `otherwise` where this one has `rule`; without one it decides the same.
     """
     for package in ("daemon", "strategies"):
         shutil.copytree(REPOSITORY / package, folder / package, ignore=shutil.ignore_patterns("__pycache__"))
-    rules = folder / "daemon" / "core" / "desks" / "options" / "execution.py"
+    rules = folder / file
     text = rules.read_text()
     if rule and text.count(rule) != 1:
         raise ValueError(f"{rule!r} stands {text.count(rule)} times in {rules}")

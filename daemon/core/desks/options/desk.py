@@ -7,6 +7,7 @@ from decimal import Decimal
 from typing import TYPE_CHECKING, ClassVar
 
 from daemon.core.book import OPTION_MULTIPLIER
+from daemon.core.desks.guarded import GuardedStrategy
 from daemon.core.desks.kind import Handler, ShownDecision
 from daemon.core.desks.options.decide import act
 from daemon.core.desks.options.execution import drive
@@ -31,7 +32,7 @@ from daemon.core.risk.guards import revalue
 from daemon.core.risk.marks import QuoteGuard, is_quote, mark_options, option_guard
 from daemon.core.risk.worth import note_bar, note_quotes
 from daemon.core.state import Ask, Book
-from strategies.kit.contract import Answer, Bar, Session, Spec, Strategy, View
+from strategies.kit.contract import Answer, Bar, Decision, Session, Spec, Strategy, View
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -53,7 +54,7 @@ class OneOption:
     __slots__ = ("_strategy",)
 
     def __init__(self, strategy: Strategy) -> None:
-        self._strategy = strategy
+        self._strategy = GuardedStrategy(strategy)
 
     # --- deciding -----------------------------------------------------------------------------------------------------
 
@@ -61,11 +62,11 @@ class OneOption:
         return view_at(draft, now_ns)
 
     def act(self, draft: Draft, ask: Ask, answer: Answer, model: str) -> None:
-        draft.strategy, decision = self._strategy.decide(draft.strategy, answer, view_at(draft, draft.now_ns))
+        decision = self._strategy.decide(draft, answer, view_at(draft, draft.now_ns), Decision)
         act(draft, ask, decision, answer, model)
 
     def shown(self, draft: Draft, answer: Answer) -> ShownDecision:
-        _, decision = self._strategy.decide(draft.strategy, answer, view_at(draft, draft.now_ns))
+        decision = self._strategy.shown(draft, answer, view_at(draft, draft.now_ns), Decision)
         choice = decision.choice
         return ShownDecision.of(draft.spec.actions[choice.action], choice, decision.target)
 

@@ -9,6 +9,7 @@ from typing import ClassVar
 from daemon.core.broker.exits import exit_at_stop, exit_in_time
 from daemon.core.broker.funds import is_cash_account
 from daemon.core.broker.on_broker import HAPPENED
+from daemon.core.desks.guarded import GuardedStrategy
 from daemon.core.desks.kind import Handler, ShownDecision
 from daemon.core.desks.shares.choices import chosen
 from daemon.core.desks.shares.corporate_actions import end_waits, note_positions, reorganise, split_shares
@@ -39,7 +40,7 @@ from daemon.core.orders import Work
 from daemon.core.paper.shares import SharePaperBroker
 from daemon.core.risk.marks import QuoteGuard, mark_shares, share_guard
 from daemon.core.state import Ask, Book
-from strategies.kit.contract import Answer, Bar, DailyStrategy, RowStrategy, Session, ShareStrategy, Spec, View
+from strategies.kit.contract import Answer, Bar, DailyStrategy, Rebalance, Session, ShareStrategy, Spec, View
 
 
 class Shares:
@@ -56,12 +57,11 @@ class Shares:
     quiet: ClassVar[frozenset[type[Event]]] = frozenset((OrderFilled, *HAPPENED))
     """One print fills many orders; the next requests need the news of all of them."""
 
-    __slots__ = ("_rows", "_strategy")
+    __slots__ = ("_by_row", "_strategy")
 
-    def __init__(self, strategy: DailyStrategy | ShareStrategy, rows: RowStrategy | None = None) -> None:
-        """Make the desk of a strategy; `rows` is the same strategy where its policy chooses by row (`Spec.by_row`)."""
-        self._strategy = strategy
-        self._rows = rows
+    def __init__(self, strategy: DailyStrategy | ShareStrategy) -> None:
+        self._strategy = GuardedStrategy(strategy)
+        self._by_row = strategy.spec.by_row
 
     # --- deciding -----------------------------------------------------------------------------------------------------
 
@@ -70,13 +70,13 @@ class Shares:
 
     def act(self, draft: Draft, ask: Ask, answer: Answer, model: str) -> None:
         view = sized_view(draft, draft.now_ns)
-        if self._rows is not None:
-            answer = chosen(draft, ask, self._rows.options(draft.strategy, answer, view), answer)
-        draft.strategy, decided = self._strategy.decide(draft.strategy, answer, view)
+        if self._by_row:
+            answer = chosen(draft, ask, self._strategy.options(draft, answer, view), answer)
+        decided = self._strategy.decide(draft, answer, view, Rebalance)
         rebalance(draft, ask, decided, answer, model)
 
     def shown(self, draft: Draft, answer: Answer) -> ShownDecision:
-        _, decided = self._strategy.decide(draft.strategy, answer, share_view(draft, draft.now_ns))
+        decided = self._strategy.shown(draft, answer, share_view(draft, draft.now_ns), Rebalance)
         return ShownDecision.of(decided.name, decided.choice, decided.basket.legs)
 
     # --- bars and quotes ----------------------------------------------------------------------------------------------

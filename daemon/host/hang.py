@@ -1,0 +1,98 @@
+"""A process whose step does not come back: it ends itself, and its next start knows where it hung.
+
+A thread looks at the step in real time. Where code in C keeps the interpreter to itself, no thread of Python runs: then
+`faulthandler`'s own thread ends the process, later, before systemd's watchdog would and with the same record.
+"""
+
+from __future__ import annotations
+
+import faulthandler
+import os
+import re
+import threading
+from collections.abc import Callable
+from pathlib import Path
+
+from daemon.host.own_files import open_own
+
+FILE = "hung"  # in the state directory: the stacks of the run that hung, empty after a start that knew
+LOOK_S = 0.5
+LAST_S = 50.0  # of a step that lets no thread run: below systemd's watchdog of 60 s
+SHOWN = 3  # innermost frames
+_FRAME = re.compile(r'^  File "([^"]*)", line (\d+) in (.*)$', re.MULTILINE)
+
+
+class HangGuard:
+    """Ends the process with exit code 1 when one step takes longer than `limit_s` seconds of real time.
+
+    `stepping` returns a number that differs from step to step, 0 between two steps. Only looks at the same step count,
+    so a process that was stopped or suspended meanwhile is not taken for one that hangs. Raises OSError and NotOwnError
+    where its file in `folder` cannot be opened.
+    """
+
+    def __init__(self, folder: Path, limit_s: float, stepping: Callable[[], int]) -> None:
+        self._stepping, self._looks = stepping, max(1, round(limit_s / LOOK_S))
+        directory = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+        try:
+            self._file = open_own(directory, FILE, os.O_WRONLY | os.O_CREAT | os.O_APPEND)
+        finally:
+            os.close(directory)
+        self._ends = threading.Event()
+        self._thread = threading.Thread(target=self._watch, name="hang", daemon=True)
+
+    def start(self) -> None:
+        """Watch from now on."""
+        self._arm()
+        self._thread.start()
+
+    def forget(self) -> None:
+        """Empty the record of an earlier run: it is in the journal."""
+        os.ftruncate(self._file, 0)
+
+    def close(self) -> None:
+        """End the watch."""
+        self._ends.set()
+        if self._thread.is_alive():
+            self._thread.join()
+        os.close(self._file)
+
+    def _watch(self) -> None:
+        seen, looks = 0, 0
+        try:
+            while not self._ends.wait(LOOK_S):
+                self._arm()
+                step = self._stepping()
+                looks = looks + 1 if step and step == seen else 0
+                seen = step
+                if looks >= self._looks:
+                    self._end()
+        finally:
+            faulthandler.cancel_dump_traceback_later()
+
+    def _arm(self) -> None:
+        faulthandler.dump_traceback_later(LAST_S, exit=True, file=self._file)
+
+    def _end(self) -> None:
+        faulthandler.dump_traceback(self._file, all_threads=True)
+        os.fsync(self._file)
+        os._exit(1)
+
+
+def last_hang(folder: Path) -> str:
+    """Return the stack in which the last run hung, innermost frame first; "" where none did."""
+    try:
+        return (folder / FILE).read_text(errors="replace")[-100_000:]
+    except OSError:
+        return ""
+
+
+def shown_stack(stack: str, *within: str) -> str:
+    """Return the innermost frames of the thread that was in one of the files named `within`, in one line.
+
+    "" where no thread was in any.
+    """
+    for thread in stack.split("\n\n"):
+        frames = _FRAME.findall(thread)
+        if any(path.endswith(within) for path, _, _ in frames):
+            return ", from ".join(f"{Path(path).name}:{line} {name}" for path, line, name in frames[:SHOWN])
+    return ""

@@ -1,0 +1,99 @@
+"""A step that does not come back ends the process, one that was stopped meanwhile does not."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from daemon.host.hang import FILE, last_hang, shown_stack
+from daemon.host.own_files import NotOwnError
+from tests.support.paths import REPOSITORY
+
+WATCHED = """
+import ctypes, sys, time
+from pathlib import Path
+import daemon.host.hang as hang
+hang.LAST_S = 2.0
+step = [0]
+guard = hang.HangGuard(Path(sys.argv[1]), 1.0, lambda: step[0])
+guard.start()
+print("on", flush=True)
+def policy():
+    {0}
+{1}
+policy()
+print("back", flush=True)
+step[0] = 0
+guard.close()
+"""
+DEADLINE_S = 60.0
+
+
+def process(folder: Path, body: str, before: str = "step[0] = 1") -> subprocess.Popen[str]:
+    command = [sys.executable, "-c", WATCHED.replace("{0}", body).replace("{1}", before), str(folder)]
+    started = subprocess.Popen(command, cwd=REPOSITORY, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    assert started.stdout is not None
+    assert started.stdout.readline() == "on\n"
+    return started
+
+
+@pytest.mark.parametrize(
+    "body",
+    ["while True: pass", "time.sleep(600)", "ctypes.PyDLL(None).pause()"],
+    ids=["spins", "waits", "keeps the GIL"],
+)
+def test_a_step_that_does_not_come_back_ends_the_process_and_leaves_its_stack(tmp_path: Path, body: str) -> None:
+    with process(tmp_path, body) as hanging:
+        assert hanging.wait(DEADLINE_S) == 1
+    assert "<string>:11 policy, from <string>:13 <module>" in shown_stack(last_hang(tmp_path), "<string>")
+
+
+def test_many_short_steps_and_a_long_time_between_two_are_no_hang(tmp_path: Path) -> None:
+    body = "[(step.__setitem__(0, n + 1), time.sleep(0.1)) for n in range(20)]; step[0] = 0; time.sleep(2.5)"
+    with process(tmp_path, body) as working:
+        assert working.wait(DEADLINE_S) == 0
+    assert last_hang(tmp_path) == ""
+
+
+def test_a_process_that_was_stopped_in_a_step_goes_on(tmp_path: Path) -> None:
+    with process(tmp_path, "sys.stdin.readline()") as stopped:
+        stopped.kill()
+    reads = (
+        WATCHED.replace("{0}", "sys.stdin.readline()").replace("{1}", "step[0] = 1").replace("hang.LAST_S = 2.0", "")
+    )
+    command = [sys.executable, "-c", reads, str(tmp_path)]
+    with subprocess.Popen(
+        command, cwd=REPOSITORY, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+    ) as suspended:
+        assert suspended.stdout is not None
+        assert suspended.stdin is not None
+        assert suspended.stdout.readline() == "on\n"
+        os.kill(suspended.pid, signal.SIGSTOP)
+        time.sleep(2.5)
+        os.kill(suspended.pid, signal.SIGCONT)
+        suspended.stdin.write("go on\n")
+        suspended.stdin.flush()
+        assert suspended.stdout.readline() == "back\n"
+        assert suspended.wait(DEADLINE_S) == 0
+
+
+def test_the_record_of_another_user_s_link_is_not_written(tmp_path: Path) -> None:
+    from daemon.host.hang import HangGuard
+
+    (tmp_path / "target").write_text("kept")
+    (tmp_path / FILE).symlink_to(tmp_path / "target")
+    with pytest.raises((NotOwnError, OSError)):
+        HangGuard(tmp_path, 1.0, lambda: 0)
+    assert (tmp_path / "target").read_text() == "kept"
+
+
+def test_a_stack_that_was_in_no_file_asked_for_is_not_shown() -> None:
+    text = 'Thread 0x1 (most recent call first):\n  File "/a/b.py", line 3 in wait\n'
+    assert shown_stack(text, "desks/guarded.py") == ""
+    assert last_hang(Path("/nowhere")) == ""

@@ -1,0 +1,69 @@
+"""A strategy that raises, returns nothing or NaN, or never returns while it holds: one restart or two, then one halt.
+
+Expected values: the exchange's hours of a half day, and the server's own book.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from daemon.cli import ctl
+from daemon.host.hang import FILE
+from tests.support.desks.live_desk import another_release, differences
+from tests.support.desks.stage import Stage, Tape, new_york_ns, stage
+
+DAY = "2024-11-29"  # closes at 13:00
+STRATEGY = "strategies/option_scalper/__init__.py"
+RULE = "        session = state.session\n        if session is None or session.date != view.session.date:\n"
+FAULTS = {
+    "raises": "raise RuntimeError('no such row')",
+    "None": "return None",
+    "NaN": "return state, Observation(bytes.fromhex('0000c07f') * 460, SPEC.observation_shape)",
+    "hangs": "[None for _ in iter(int, 1)]",
+    "hangs in C": "__import__('ctypes').PyDLL(None).pause()",
+}
+
+
+def halts(played: Stage) -> list[str]:
+    return [str(line["reason"]) for line in played.told("halted")]
+
+
+@pytest.mark.parametrize("fault", FAULTS)
+def test_a_strategy_that_fails_while_it_holds_is_not_asked_again_and_what_it_holds_is_left_by_the_rules(
+    bundled: Tape, lively: Path, tmp_path: Path, fault: str
+) -> None:
+    failing = f"        if view.side and view.session.date == '{DAY}':\n            {FAULTS[fault]}\n"
+    bad = another_release(tmp_path / "bad", RULE, failing + RULE, STRATEGY)
+    guard = bad / "daemon" / "host" / "hang.py"
+    guard.write_text(guard.read_text().replace("LAST_S = 50.0", "LAST_S = 6.0"))
+    with stage(bundled, DAY, "11:30", tmp_path / "desk", lively) as played:
+        tables = ({"policy": {"hang_s": 3}},)
+        ended = 0
+        daemon = played.start(release=bad, tables=tables)
+        while "quarantine" not in halts(played):
+            if daemon.returncode is not None:
+                assert daemon.returncode == 1
+                ended += 1
+                assert ended <= 2, (played.folder / "log").read_text()[-3000:]
+                daemon = played.start(release=bad, tables=tables)
+            played.clock.pass_s(1.0)
+        assert ended == 1
+        (halt,) = [line for line in played.told("halted") if line["reason"] == "quarantine"]
+        assert "__init__.py" in str(halt) or fault not in ("hangs", "hangs in C")
+        assert played.held()
+        orders = len(played.posts())
+        played.until_true(lambda: not played.held(), "it is left")
+        assert played.clock.now_ns() < new_york_ns(DAY, "12:56")
+        assert {post["side"] for post in played.posts()[orders:]} <= {"sell"}
+        assert (played.state_dir / FILE).read_text() == ""
+        assert played.books().state.risk.strategy_off
+        assert ctl.main(["resume", "--state-dir", str(played.state_dir), "--reason", "it is mended"]) == 0
+        played.until_time(new_york_ns(DAY, "13:01"))
+        assert daemon.returncode is None  # flat, it does not fail
+        daemon.terminate()
+        assert daemon.wait(60) == 0
+        state = played.books().state
+        assert (state.risk.halt, state.risk.strategy_off) == (None, False)
+        assert differences(played.books(), played.account) == []
