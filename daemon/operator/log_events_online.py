@@ -79,6 +79,12 @@ ONLINE_EVENTS: dict[str, LogEvent] = {
         "learned from; `refused` counts them since the trainer began.",
     ),
     "refused_not_kept": LogEvent("warning", ("problem",), "An entry that was refused could not be kept aside."),
+    "experience_taken": LogEvent(
+        "warning",
+        ("entries", "by", "taken"),
+        "Another consumer of the group read entries while the trainer runs: they are taken back in their order, once "
+        "it is silent; `taken` counts them since the trainer began.",
+    ),
     "experience_gap": LogEvent(
         "warning", ("after", "row"), "Entries between these two rows did not come: no return reaches across them."
     ),

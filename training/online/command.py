@@ -29,6 +29,7 @@ from strategies.online_dqn.model_config import ModelConfig
 from strategies.online_dqn.state_vector import read_file, shipped
 from training.desks.online.network import COLD_PRESETS
 from training.online.beginning import OtherFolder
+from training.online.lease import LeaseTaken
 from training.online.reward import RewardAgent
 from training.online.trainer import CheckpointUnreadable
 from training.online.work import NoFirstVersion, Pulse, Stopped, Work
@@ -41,6 +42,7 @@ NAME = re.compile(r"[a-z0-9][a-z0-9._-]{0,39}")
 WRONG_USE = (
     CredentialProblem,
     CheckpointUnreadable,
+    LeaseTaken,
     OtherFolder,
     RunFolderError,
     LedgerError,

@@ -59,7 +59,10 @@ def _newest_bar_ns(client: Any, stream: str) -> int:
 
 
 class Consumer:
-    """The entries of a stream, each once after a `begin`. Every method may raise RedisError: then `begin` again."""
+    """The entries of a stream, each once after a `begin`. Every method may raise RedisError: then `begin` again.
+
+    Another consumer that reads beside this one takes entries out of its hands; `missed` finds them.
+    """
 
     def __init__(self, client: Any, stream: str, claim_ms: int = CLAIM_MS) -> None:
         self._redis, self._stream, self._claim_ms = client, stream, claim_ms
@@ -91,6 +94,34 @@ class Consumer:
         found = self._redis.xreadgroup(GROUP, CONSUMER, {self._stream: ">"}, count=PAGE, block=wait_ms or None)
         return [(row_of(identifier), fields) for identifier, fields in found[0][1]] if found else []
 
+    def missed(self, after: int, before: int | None) -> tuple[list[Entry], str]:
+        """Return entries between two rows that were not delivered to this consumer, and who holds any of them.
+
+        Args:
+            after: all up to this row were seen.
+            before: the row of one that was delivered; None for all that were delivered to anyone.
+
+        Returns:
+            The first `PAGE` of them, oldest first, and the names of the consumers that hold them; "" where who read
+            them acknowledged them.
+        """
+        upto = (before or self._delivered() + 1) - 1
+        if upto <= after:
+            return [], ""
+        first, last = b"%d-0" % (after + 1), b"%d-0" % upto
+        found = self._redis.xrange(self._stream, first, last, count=PAGE)
+        if not found:
+            return [], ""
+        held = self._redis.xpending_range(self._stream, GROUP, min=found[0][0], max=found[-1][0], count=PAGE)
+        holders = {entry["consumer"].decode(errors="replace") for entry in held} - {CONSUMER}
+        return [(row_of(identifier), fields) for identifier, fields in found], ", ".join(sorted(holders))
+
+    def _delivered(self) -> int:
+        for group in self._redis.xinfo_groups(self._stream):
+            if group["name"] == GROUP.encode():
+                return row_of(group["last-delivered-id"])
+        return 0
+
     def acknowledge(self, row: int) -> None:
         """Acknowledge all entries up to row `row` that were delivered to this consumer."""
         upto = b"%d-0" % row
@@ -119,4 +150,9 @@ class Consumer:
             if holder["name"] != CONSUMER.encode()
         ]
         if others:
-            raise NotReady(f"{self._stream}: {', '.join(others)} holds entries: they are taken over once it is silent")
+            raise held_by(self._stream, ", ".join(others))
+
+
+def held_by(stream: str, names: str) -> NotReady:
+    """Return what a consumer raises while others hold entries that come before its next one."""
+    return NotReady(f"{stream}: {names} holds entries: they are taken over once it is silent")

@@ -21,7 +21,7 @@ from daemon.experience.link import RedisError
 from daemon.host.whole_files import write_whole
 from daemon.pacing.back_off import back_off_s
 from strategies.kit.contract import Float32Array
-from training.online.consume import Consumer, NotReady
+from training.online.consume import Consumer, NotReady, held_by
 from training.online.labels import Labels
 from training.online.learning import Learner, Watcher
 from training.online.reward import RewardAgent
@@ -61,6 +61,7 @@ class Trainer:
         labels: Labels | None = None,
         watcher: Watcher | None = None,
         frozen: Callable[[], bool] | None = None,
+        check: Callable[[], None] | None = None,
         boundary: Callable[[str], None] | None = None,
     ) -> None:
         """Go on from the checkpoint in `folder`; of another stream, its learner goes on at this one's begin.
@@ -72,11 +73,14 @@ class Trainer:
             shape: of the observations that the learner takes, rows and their width; () for any.
             actions: from which a row's choice was made; 0 for any.
             frozen: whether learning is frozen now; by default while the file `frozen` is in `folder`.
+            check: raises where this trainer may not learn any more; asked before each entry and each checkpoint.
         """
         self._connect, self._learner, self._rewards = connect, learner, rewards
         self._folder, self._log, self._every = folder, log, every
         self._shape, self._actions, self._labels, self._watcher = shape, actions, labels, watcher
+        self._check = check or _nothing
         self.refused = 0  # entries, since this process began
+        self.taken = 0  # entries that another consumer read meanwhile, since this process began
         self._is_frozen = frozen or (folder / FROZEN).exists
         self._boundary = boundary or _nothing
         self.stream = stream
@@ -93,7 +97,8 @@ class Trainer:
         self.caught_up = False  # the last turn found nothing new
         self._waiting: deque[Experience] = deque()  # not given yet, without a gap
         self._ahead = max(1, labels.ahead if labels else 0)
-        self._after = 0  # the newest row that was seen, given or not
+        self._after = 0  # the newest row of a decision that was seen, given or not
+        self._looked = self._told_taken = 0  # the newest row that was seen, and of those that another one read
         self._former: dict[str, tuple[int, int]] = {}  # row and bar of the newest decision of streams that were left
         self._begun = False
         self._wants_checkpoint = False
@@ -108,6 +113,7 @@ class Trainer:
 
         Raises:
             OSError: a checkpoint cannot be written.
+            Exception: what `check` raises.
         """
         if self._consumer is None:
             return WAIT_FIRST_S
@@ -118,7 +124,8 @@ class Trainer:
             entries = self._consumer.read(wait_ms)
             for row, fields in entries:
                 self._take(self._consumer, row, fields)
-                self._save_if_due()
+            if not entries:
+                self._take_missed(self._consumer, None)
         except (RedisError, NotReady) as error:
             return self._failed(error)
         if self.problem:
@@ -138,12 +145,13 @@ class Trainer:
         self._former[self.stream] = (self.row, self.newest_ns)
         self.stream, self._consumer = stream, self._connect(stream)
         self.row, self.newest_ns = self._former.pop(stream, (0, -1))
-        self._after = self.row
+        self._after = self._looked = self._told_taken = self.row
         self._begun = self.caught_up = False
         self.save()
 
     def save(self) -> None:
-        """Write a checkpoint, then acknowledge what it holds. Raises RedisError, OSError."""
+        """Write a checkpoint, then acknowledge what it holds. Raises RedisError, OSError, and what `check` raises."""
+        self._check()
         state = {
             "stream": self.stream,
             "row": self.row,
@@ -189,12 +197,12 @@ class Trainer:
         self._former = {**state["former"], state["stream"]: (state["row"], state["newest_ns"])}
         self.stream = self.stream or state["stream"]
         self.row, self.newest_ns = self._former.pop(self.stream, (0, -1))
-        self._after = self._held = self.row
+        self._after = self._looked = self._held = self.row
 
     def _begin(self, consumer: Consumer) -> None:
         """Read from the row that a checkpoint holds: what was given since is passed over, what waits comes again."""
         self._waiting.clear()
-        self._after = self.row
+        self._after = self._looked = self.row
         consumer.begin(self._held)
         consumer.acknowledge(self._held)  # its trainer was killed before this
         self._begun = True
@@ -214,14 +222,18 @@ class Trainer:
 
     def _take(self, consumer: Consumer, row: int, fields: dict[bytes, bytes]) -> None:
         """Let the entry's experience wait for what follows, and give the learner what waited long enough."""
-        if row <= self._after or not fields:
+        if row <= self._after or row < self._looked or not fields:
             return  # learned from already, or deleted: the next one shows the gap
+        self._check()
+        after, unfit = row, ""
         try:
             experience, after = of_entry(row, fields)
         except ForeignEntry as error:
-            self._refuse(consumer, row, fields, str(error))
-            return
-        if unfit := self._unfit(experience):
+            unfit = str(error)
+        if after > self._looked:
+            self._take_missed(consumer, row)
+        self._looked = row
+        if unfit := unfit or self._unfit(experience):
             self._refuse(consumer, row, fields, unfit)
             return
         whole = after <= self._after
@@ -235,6 +247,22 @@ class Trainer:
             self._give_all()
         elif len(self._waiting) > self._ahead:
             self._give()
+        self._save_if_due()
+
+    def _take_missed(self, consumer: Consumer, before: int | None) -> None:
+        """Take what another consumer read meanwhile, in its place. Raises NotReady while that one holds it."""
+        missed, holders = consumer.missed(self._looked, before)
+        while missed:
+            if missed[-1][0] > self._told_taken:
+                count = sum(row > self._told_taken for row, _ in missed)
+                self.taken += count
+                self._log("experience_taken", entries=count, by=holders or "another", taken=self.taken)
+                self._told_taken = missed[-1][0]
+            if holders:
+                raise held_by(self.stream, holders)
+            for row, fields in missed:
+                self._take(consumer, row, fields)
+            missed, holders = consumer.missed(max(self._looked, missed[-1][0]), before)
 
     def _unfit(self, experience: Experience) -> str:
         """Return why the learner cannot take it, "" where it can."""
@@ -343,5 +371,5 @@ def _observations(data: bytes, width: int) -> Float32Array:
     return np.frombuffer(data, dtype="<f4").reshape(width, -1).copy()  # torch takes no memory that is read-only
 
 
-def _nothing(_: str) -> None:
+def _nothing(_: str = "") -> None:
     """Do nothing."""

@@ -22,6 +22,7 @@ from daemon.models.ladder.holds import holds_of
 from daemon.models.pointer import ModelError
 from daemon.models.signature import sign as sign_version
 from daemon.operator.log import Log
+from daemon.pacing.back_off import back_off_s
 from strategies.online_dqn import OnlineDqn
 from strategies.online_dqn.model_config import ModelConfig
 from strategies.registry import strategy
@@ -31,10 +32,12 @@ from training.online.candidates import Candidates, Origin
 from training.online.consume import Consumer, backlog, newest_stream
 from training.online.judging import nothing_logged
 from training.online.labels import Labels
+from training.online.lease import LOOK_S as LEASE_LOOK_S
+from training.online.lease import Lease
 from training.online.publish import Versions
 from training.online.reward import RewardAgent
 from training.online.served import Serving
-from training.online.trainer import CHECKPOINT, FROZEN, WAIT_FIRST_S, Trainer
+from training.online.trainer import CHECKPOINT, FROZEN, WAIT_FIRST_S, WAIT_MOST_S, Trainer
 from training.runs.folder import LOCK_FILE, alone
 
 BEAT_S = 10.0  # between two messages to the watchdog
@@ -110,8 +113,30 @@ class Work:
         own.mkdir(mode=0o700, parents=True, exist_ok=True)
         taken = f"another trainer is at work in {own}: give each desk an --own-dir of its own, and run one of each"
         with alone(own / LOCK_FILE, taken):
-            if self._thawed():
-                self._learn(self._trainer())
+            self._lease = Lease(self._client, self._options.desk, own)
+            if not self._alone_at_the_desk():
+                return
+            with self._lease:
+                if self._thawed():
+                    self._learn(self._trainer())
+
+    def _alone_at_the_desk(self) -> bool:
+        """Wait for the desk's lease; False where the process was stopped meanwhile. Raises LeaseTaken."""
+        told, failures = "", 0
+        while not self._stop.is_set():
+            try:
+                if self._lease.take():
+                    return True
+                problem, wait_s = self._lease.awaited, LEASE_LOOK_S
+            except RedisError as error:
+                failures += 1
+                problem, wait_s = str(error), back_off_s(failures, WAIT_FIRST_S, WAIT_MOST_S)
+            if problem != told:
+                self._log("trainer_delayed", problem=problem)
+                told = problem
+            self._pulse.beat()
+            self._stop.wait(wait_s)
+        return False
 
     # --- the beginning ------------------------------------------------------------------------------------------------
 
@@ -178,6 +203,7 @@ class Work:
             labels=Labels(self._config),
             watcher=candidates,
             frozen=self._frozen,
+            check=self._lease.check,
         )
         if begun.fresh:
             self._first_version(begun, trainer)
@@ -185,6 +211,7 @@ class Work:
 
     def _first_version(self, begun: Begun, trainer: Trainer) -> None:
         """Publish what the cold start made, then keep it: a kill between the two makes the same again."""
+        self._lease.check()
         nothing = nothing_logged(
             self._options.card_horizon, begun.coefficients.discount, "it is the first version: nothing was logged"
         )

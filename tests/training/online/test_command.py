@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import socket
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -107,7 +108,7 @@ def test_frozen_from_the_start_it_makes_no_model(tmp_path: Path, bars: Path, cli
     (tmp_path / "store" / "online_dqn").mkdir()
     write_holds(tmp_path / "store" / "online_dqn", Holds(frozen="holidays"))
     work(given, client, Logged(), looks)
-    assert [path.name for path in (tmp_path / "own").iterdir()] == [".lock"]
+    assert sorted(path.name for path in (tmp_path / "own").iterdir()) == [".lock", "lease.id"]
 
 
 def test_it_follows_the_desk_from_epoch_to_epoch_serves_its_questions_and_stops_learning_while_frozen(
@@ -154,6 +155,38 @@ def test_it_follows_the_desk_from_epoch_to_epoch_serves_its_questions_and_stops_
     assert not (shelf / "current").exists()
     the_cold_start_is_counted_once(tmp_path / "store", version)
     other_settings_and_another_desk_are_refused(tmp_path, bars, client, server)
+
+
+def test_a_second_trainer_with_a_folder_of_its_own_is_refused_and_the_first_goes_on(
+    tmp_path: Path,
+    bars: Path,
+    client: Any,
+    server: RedisServer,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr("training.online.command.signal.signal", lambda *_: None)
+    monkeypatch.setenv("REDIS_PASSWORD", server.passwords["rltrader-trainer"])
+    experiences, seconds = wide(made(20)), tmp_path / "other"
+    seconds.mkdir()
+
+    def steps() -> Iterator[Callable[[], bool]]:
+        put(client, FIRST, experiences[:10])
+        yield lambda: client.exists(FIRST) and client.xinfo_groups(FIRST) != []
+        assert main(arguments(seconds, bars, server)) == 2
+        assert f"another trainer learns from toy: host {socket.gethostname()}, pid {os.getpid()}, since " in (
+            capsys.readouterr().err
+        )
+        assert not list((seconds / "store").iterdir())  # no cold start, no version
+        put(client, FIRST, experiences[10:], experiences[9].row)
+        yield lambda: client.xinfo_groups(FIRST)[0]["entries-read"] == len(experiences)
+
+    logged = Logged()
+    with server.client("rltrader-trainer") as own_client:
+        work(arguments(tmp_path, bars, server), own_client, logged, steps())
+        assert logged.lines("experience_gap") == []
+        once: Iterator[Callable[[], bool]] = iter([lambda: True])
+        work(arguments(tmp_path, bars, server), own_client, logged, once)  # the same one again, at once
 
 
 def the_cold_start_is_counted_once(store: Path, version: str) -> None:

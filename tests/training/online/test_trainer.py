@@ -337,6 +337,86 @@ def test_what_a_dead_consumer_held_comes_first(
     assert desk.learner.weights() == by_hand(experiences)
 
 
+def test_entries_that_another_consumer_reads_meanwhile_are_claimed_and_learned_in_their_order(
+    desk: Desk, client: Any, experiences: list[Experience], logged: Logged
+) -> None:
+    put(client, STREAM, experiences[:20])
+    trainer = desk.trainer(claim_ms=300)
+    learn_all(trainer, experiences[18].row)
+    put(client, STREAM, experiences[20:30], experiences[19].row)
+    client.xreadgroup(GROUP, "a person", {STREAM: ">"}, count=4)
+    learn_all(trainer, experiences[28].row)
+    put(client, STREAM, experiences[30:], experiences[29].row)
+    client.xreadgroup(GROUP, "a person", {STREAM: ">"})  # all to the end: nothing follows that would show a gap
+    learn_all(trainer, experiences[-1].row)
+    trainer.save()
+    assert logged.lines("experience_gap") == []
+    assert desk.learner.weights() == by_hand(experiences)
+    assert client.xpending(STREAM, GROUP)["pending"] == 0
+    lines = logged.lines("experience_taken")
+    assert [(line["entries"], line["by"], line["taken"]) for line in lines] == [
+        (4, "a person", 4),
+        (len(experiences) - 30, "a person", 4 + len(experiences) - 30),
+    ]
+    assert trainer.taken == 4 + len(experiences) - 30
+    assert "a person holds entries" in logged.lines("trainer_delayed")[0]["problem"]
+
+
+def test_entries_that_another_consumer_reads_and_acknowledges_are_read_again(
+    desk: Desk, client: Any, experiences: list[Experience], logged: Logged
+) -> None:
+    put(client, STREAM, experiences[:20])
+    trainer = desk.trainer()
+    learn_all(trainer, experiences[18].row)
+    put(client, STREAM, experiences[20:], experiences[19].row)
+    ((_, found),) = client.xreadgroup(GROUP, "another", {STREAM: ">"}, count=5)
+    client.xack(STREAM, GROUP, *(identifier for identifier, _ in found))
+    learn_all(trainer, experiences[-1].row)
+    trainer.save()
+    assert logged.lines("experience_gap") == []
+    assert desk.learner.weights() == by_hand(experiences)
+    assert [line["entries"] for line in logged.lines("experience_taken")] == [5]
+
+
+def test_an_entry_that_was_refused_is_not_read_again_by_the_one_that_follows(
+    desk: Desk, client: Any, experiences: list[Experience], logged: Logged
+) -> None:
+    put(client, STREAM, experiences[:20])
+    row = experiences[19].row
+    client.xadd(STREAM, poisoned(replace(experiences[20], row=row + 1), "equity NaN"), id=b"%d-0" % (row + 1))
+    put(client, STREAM, experiences[20:], row + 1)  # as the publisher of the poisoned one goes on
+    trainer = desk.trainer()
+    learn_all(trainer, experiences[-1].row)
+    assert trainer.refused == len(logged.lines("experience_refused")) == 1
+    assert [(line["after"], line["row"]) for line in logged.lines("experience_gap")] == [(row, experiences[20].row)]
+    assert trainer.taken == 0
+
+
+def test_who_may_not_learn_any_more_learns_no_entry_of_those_that_it_has(
+    desk: Desk, client: Any, experiences: list[Experience]
+) -> None:
+    class LostError(Exception):
+        """The lease is another one's."""
+
+    looks = 0
+
+    def check() -> None:
+        nonlocal looks
+        looks += 1
+        if looks > 10:
+            raise LostError
+
+    put(client, STREAM, experiences)
+    trainer = desk.trainer(check=check)
+    with pytest.raises(LostError):
+        learn_all(trainer, experiences[-1].row)
+    assert 0 < desk.learner.updates < 10
+    pending = client.xpending(STREAM, GROUP)["pending"]
+    with pytest.raises(LostError):
+        trainer.save()
+    assert client.xpending(STREAM, GROUP)["pending"] == pending
+
+
 def test_frozen_it_keeps_experience_and_learns_nothing(
     desk: Desk, client: Any, tmp_path: Path, experiences: list[Experience], logged: Logged
 ) -> None:
