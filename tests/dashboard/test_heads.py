@@ -167,7 +167,7 @@ def test_a_passive_policys_wishes_are_its_own_answer_and_nothing_is_taken_from_t
         here.execute("UPDATE heads SET answer = '1.0', heads = ?", (json.dumps(says | {"sac": 1.0, "td3": 1.0}),))
         here.commit()
         spec = strategy("forecast_ensemble", SYMBOLS).spec
-        for model, taken in (("2022-12-30-passive-5e87d81b", 0.0), ("2022-12-30-5565b568", 0.2)):
+        for model, taken in (("2022-12-30-passive-14f528dd", 0.0), ("2022-12-30-0c78cf4c", 0.2)):
             here.execute("UPDATE decisions SET model = ?", (model,))
             here.commit()
             with closing(JournalReader(copy)) as reader:
