@@ -34,9 +34,16 @@ class Start:
     origins: Mapping[str, tuple[str, ...]] = field(default_factory=dict)  # limit -> where it was set
     refused: str = ""  # why there is no model
     hung: str = ""  # where the strategy or its model hung in the last run
+    mistakes: str = ""  # of the configuration, and what takes its place
 
     def events(self, now_ns: int) -> tuple[RunStarted | ModelVerified | ModelRefused | HaltRequested, ...]:
         """Return the start-up events, at `now_ns` UTC."""
+        events = self._of_the_model(now_ns)
+        if not self.mistakes or not self.model.digest:
+            return events
+        return (*events, HaltRequested(now_ns, "configuration", self.mistakes, "rltraderd"))
+
+    def _of_the_model(self, now_ns: int) -> tuple[RunStarted | ModelVerified | ModelRefused | HaltRequested, ...]:
         desk, model = self.identity, self.model
         started = RunStarted(
             now_ns,
@@ -53,6 +60,8 @@ class Start:
         )
         if not model.digest:
             halt = HaltRequested(now_ns, "no_model", self.refused, "rltraderd", strategy=True)
+            if self.mistakes:  # named first
+                halt = HaltRequested(now_ns, "configuration", self.mistakes, "rltraderd", strategy=True)
             return started, ModelRefused(now_ns, self.refused), halt
         manifest = model.manifest
         verified = ModelVerified(now_ns, model.version, model.digest, manifest.promoted, manifest.training.feed)

@@ -20,6 +20,7 @@ from daemon.engine.rotation import rotate_when_due
 from daemon.engine.state_dir import StateDir, open_state_dir
 from daemon.host.hang import last_hang, shown_stack
 from daemon.host.passing import retry_while_busy
+from daemon.journal.rows import JournalBusy, JournalError
 from daemon.journal.writer import JournalWriter
 from daemon.models.answering import Models
 from daemon.operator.log import Log
@@ -49,7 +50,9 @@ class OpenDesk:
         identity, origins = identity_of(self.state_dir.meta), origins_of(settings)
         hung = shown_stack(last_hang(self.state_dir.path), "desks/guarded.py", "models/runtime.py")
         refused = self.checked.refused
-        start = Start(identity, settings.trading(), model, self.code, account_number, origins, refused, hung)
+        start = Start(
+            identity, settings.trading(), model, self.code, account_number, origins, refused, hung, settings.mistakes
+        )
         return assemble(
             start,
             self.recovered,
@@ -81,12 +84,25 @@ def open_desk(checked: CheckedDesk, meta: dict[str, str], epoch: str, log: Log, 
         recovered = _recovered(settings, state_dir)
         if rotate_when_due(state_dir, recovered, rotate_mib, log):
             recovered = _recovered(settings, state_dir)
-        writer = JournalWriter(state_dir.journal, settings.journal.ballast_mib)
+        writer = _writer(settings, state_dir, recovered, log)
     except BaseException:
         state_dir.journal.close()
         state_dir.close()
         raise
     return OpenDesk(checked, state_dir, recovered, writer, Models(checked.policy, checked.model), code)
+
+
+def _writer(settings: Settings, state_dir: StateDir, recovered: Recovered, log: Log) -> JournalWriter:
+    """Return the writer. A desk that holds something goes on without its reserve for a full disk."""
+    try:
+        return JournalWriter(state_dir.journal, settings.journal.ballast_mib)
+    except JournalBusy:
+        raise
+    except JournalError as error:
+        if not recovered.machine.state.exposed:
+            raise
+        log("no_ballast", problem=str(error))
+        return JournalWriter(state_dir.journal)
 
 
 def _recovered(settings: Settings, state_dir: StateDir) -> Recovered:

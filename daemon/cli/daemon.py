@@ -10,11 +10,12 @@ import math
 from collections.abc import Sequence
 from pathlib import Path
 
-from daemon.cli.start.exits import refuse
+from daemon.cli.start.exits import TROUBLE, refuse
 from daemon.config.load import DEFAULT_CONFIG, ConfigError, Credentials, Settings, credentials, load
 from daemon.config.strategy import strategy_of
 from daemon.engine.state_dir import enter
 from daemon.host.own_files import StateDirError
+from daemon.host.passing import MayPass
 from daemon.host.version import add_version
 from daemon.models.shipped import to_read
 from daemon.operator.log import Log
@@ -69,7 +70,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Run `rltraderd`; returns the exit code."""
     options = parser().parse_args(arguments)
     try:
-        settings = _settings(options)
+        settings = _settings(options) if options.check or options.dry_run else _settings_to_trade(options)
         speed = _speed(options.speed)
         keys = credentials()
         tape = _tape(options, settings, keys)
@@ -77,6 +78,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
         if tape is None:
             _known_broker(settings)
         enter(settings.paths.state_dir)
+    except MayPass as error:
+        Log()("start_failed", problem=str(error))
+        return TROUBLE
     except (ConfigError, TapeError, StateDirError) as error:
         return refuse(Log(), str(error))
     if tape is not None:
@@ -103,15 +107,39 @@ def _known_broker(settings: Settings) -> None:
     broker_of(settings)
 
 
-def _settings(options: argparse.Namespace) -> Settings:
+def _sources(options: argparse.Namespace) -> tuple[Path | None, dict[str, object]]:
+    """Return the configuration's file, None for none, and the keys of the command line."""
     config = options.config
     if config is None and DEFAULT_CONFIG.is_file():
         config = DEFAULT_CONFIG
-    given: dict[str, object] = {
+    return config, {
         "paths.state_dir": options.state_dir,
         "paths.models_dir": options.models_dir,
         "desk.strategy": options.strategy,
     }
+
+
+def _settings_to_trade(options: argparse.Namespace) -> Settings:
+    """Load the settings. Where they have mistakes, a desk that holds something goes on with its exits.
+
+    Raises ConfigError where it holds nothing, MayPass where it cannot go on now.
+    """
+    try:
+        return _settings(options)
+    except ConfigError as refused:
+        from daemon.app.live.settings_choice import NotWhole, settings_of_a_held_desk, tell_not_started
+
+        config, given = _sources(options)
+        try:
+            settings, mistakes = settings_of_a_held_desk(config, given, refused)
+        except NotWhole as error:
+            tell_not_started(config, given, str(error), Log())
+            raise
+        return settings.in_place_of(mistakes)
+
+
+def _settings(options: argparse.Namespace) -> Settings:
+    config, given = _sources(options)
     settings = load(config, given)
     store = to_read(settings.paths.models_dir) if options.dry_run else settings.paths.models_dir
     return settings if store == settings.paths.models_dir else load(config, {**given, "paths.models_dir": store})

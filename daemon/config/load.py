@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from pathlib import Path
 from typing import NamedTuple
 
@@ -114,18 +114,22 @@ def defaults() -> dict[str, dict[str, object]]:
 
 
 def load(
-    config_file: Path | None, overrides: Mapping[str, object], environment: Mapping[str, str] | None = None
+    config_file: Path | None,
+    overrides: Mapping[str, object],
+    environment: Mapping[str, str] | None = None,
+    *,
+    only: Collection[str] | None = None,
 ) -> Settings:
     """Load the settings from `config_file` (None: defaults), the environment and `overrides`, in rising precedence.
 
-    `environment` takes the place of the process's.
+    `environment` takes the place of the process's. With `only`, every source counts for these tables alone.
 
     The strategy's own defaults rank below the file. The file's tables for that strategy (`[daily_rebalancer.risk]`)
     rank with its other tables: a key in both with two values is an error. `overrides` maps dotted keys
     (`paths.state_dir`) to command line values; None means not given. Raises ConfigError with one line for each problem
     found.
     """
-    merged = Merged(defaults())
+    merged = Merged(defaults(), only)
     if config_file is not None:
         merged.add_file(config_file)
     merged.add_environment(os.environ if environment is None else environment)

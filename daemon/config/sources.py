@@ -10,7 +10,7 @@ import os
 import re
 import sqlite3
 import tomllib
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from difflib import get_close_matches
 from pathlib import Path
 from typing import Any
@@ -27,6 +27,7 @@ STRATEGY_DEFAULT, FILE, ENVIRONMENT, COMMAND_LINE = range(4)  # precedence, high
 NOT_OF_A_STRATEGY = frozenset(
     ("desk", "paths", "alpaca", "clock", "service", "log", "journal", "control", "mqtt", "metrics", "alarms")
 )
+UNKNOWN_COUNT_WITH = "risk"  # the table to which one that nobody knows is counted
 RETIRED = {
     "risk.day_trades_max": "the rule of day trades ended in June 2026: remove the key; risk.intraday_exposure_max "
     "limits what is held and ordered to what the equity carries"
@@ -45,7 +46,11 @@ class ConfigError(Exception):
 class Merged:
     """The merged sources: values, their origins, and problems so far."""
 
-    def __init__(self, known: Mapping[str, Mapping[str, object]]) -> None:
+    def __init__(self, known: Mapping[str, Mapping[str, object]], only: Collection[str] | None = None) -> None:
+        """Take values for all tables, or `only` for these. A table that nobody knows may mean any: it counts with all
+        that a strategy decides by.
+        """
+        self._only = None if only is None else frozenset(only)
         self.tables: dict[str, dict[str, object]] = {}
         self.problems: list[str] = []
         self._defaults = {f"{section}.{key}": value for section, keys in known.items() for key, value in keys.items()}
@@ -72,6 +77,8 @@ class Merged:
             elif isinstance(keys, dict) and section in STRATEGIES:
                 self._add_table_of(section, keys, str(path))
             elif section in self._sections:
+                if not self._counts(section):
+                    continue
                 self.problems.append(f"{section} is {keys!r} (from {path}): expected a table: write [{section}]")
             else:
                 self._unknown.append((section, keys, str(path)))
@@ -95,7 +102,7 @@ class Merged:
                 raise ConfigError(f"desk.strategy (from {self.origins['desk.strategy']}): {error}") from error
             except ValueError:
                 pass  # an unknown name: the checks report it
-        for section, keys, path in self._unknown:
+        for section, keys, path in self._unknown if self._counts(UNKNOWN_COUNT_WITH) else ():
             if isinstance(keys, dict) and is_known(section):
                 self._add_table_of(section, keys, path)
                 continue
@@ -123,6 +130,8 @@ class Merged:
                 continue
             for key, value in keys.items():
                 name = f"{table}.{key}"
+                if not self._counts(table):
+                    continue
                 if (name not in self._defaults and name not in RETIRED) or table in NOT_OF_A_STRATEGY:
                     allowed = [known for known in self._defaults if known.partition(".")[0] not in NOT_OF_A_STRATEGY]
                     self._refuse(f"{strategy}.{name}", path, [f"{strategy}.{known}" for known in allowed])
@@ -144,7 +153,7 @@ class Merged:
     def add_calibration(self) -> None:
         """Add what a calibration found as defaults of `[paper]`; what it did not find stays."""
         path = self.tables.get("paths", {}).get("calibration")
-        if not path or not isinstance(path, str):
+        if not self._counts("paper") or not path or not isinstance(path, str):
             return
         from daemon.tapes.files import TapeError
         from daemon.tapes.quotes.calibration_file import read_calibration
@@ -186,14 +195,22 @@ class Merged:
                     f"environment {name}",
                     ENVIRONMENT,
                 )
-            else:
+            elif self._counts(name.removeprefix(ENVIRONMENT_PREFIX).partition("__")[0].lower()):
                 self._refuse(name, "the environment", (*known, *OTHER_VARIABLES))
+
+    def _counts(self, section: str) -> bool:
+        """Return whether the values of this table are asked for."""
+        if self._only is None:
+            return True
+        return (section if section in self._sections else UNKNOWN_COUNT_WITH) in self._only
 
     def put(self, key: str, value: object, origin: str, rank: int) -> None:
         """Add one value; refuse an unknown key, or a type that pydantic would convert.
 
         A value of a higher rank stays.
         """
+        if not self._counts(key.partition(".")[0]):
+            return
         if key in RETIRED:
             if value not in (0, "0"):
                 self.problems.append(f"{key} is {_shown(value)} (from {origin}): {RETIRED[key]}")

@@ -271,6 +271,7 @@ class Settings(BaseModel):
     paper: Paper = Field(default_factory=Paper)
     exploration: Exploration = Field(default_factory=Exploration)
     _origins: dict[str, str] = PrivateAttr(default_factory=dict)
+    _mistakes: str = PrivateAttr(default="")
 
     def __eq__(self, other: object) -> bool:
         """Compare values, whatever their sources."""
@@ -282,6 +283,20 @@ class Settings(BaseModel):
     def came_from(self, origins: Mapping[str, str]) -> Self:
         """Return these settings with the source of each dotted key that is no common default."""
         self._origins = dict(origins)
+        return self
+
+    def origins(self) -> dict[str, str]:
+        """Return the sources of all dotted keys that are no common default."""
+        return dict(self._origins)
+
+    @property
+    def mistakes(self) -> str:
+        """Why the configuration was refused, and what takes its place meanwhile; "" where it was not."""
+        return self._mistakes
+
+    def in_place_of(self, mistakes: str) -> Self:
+        """Return these settings as what takes the place of a configuration with mistakes."""
+        self._mistakes = mistakes
         return self
 
     def origin(self, key: str) -> str:

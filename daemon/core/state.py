@@ -346,6 +346,11 @@ class State(msgspec.Struct, Generic[S], frozen=True, gc=False):
     ladder: LadderState | msgspec.UnsetType = msgspec.UNSET  # not encoded until a version climbs
     worths: dict[str, Worth] | msgspec.UnsetType = msgspec.UNSET  # of held options; not encoded while there is none
 
+    @property
+    def exposed(self) -> bool:
+        """Whether the desk holds something, or has an order of its own at work."""
+        return bool(self.book.positions) or any(order.purpose != "foreign" for order in self.orders.values())
+
 
 _ENCODER = msgspec.json.Encoder()  # dicts keep their order, which is part of the state
 

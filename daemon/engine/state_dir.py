@@ -19,7 +19,7 @@ from daemon.host.own_files import NotOwnError, StateDirError, become_owner, open
 from daemon.host.passing import MayPass, may_pass, retry_while_busy
 from daemon.journal.journal import FILE, Journal
 from daemon.journal.reader import JournalReader, reading
-from daemon.journal.rows import STRATEGY_FROM
+from daemon.journal.rows import STRATEGY_FROM, STRATEGY_SPEC
 from strategies.kit.contract import Session
 
 LOCK_FILE = "lock"
@@ -103,10 +103,11 @@ def _opened(path: Path, lock: IO[str], wanted: dict[str, str], epoch: str) -> St
         with reading(file):
             meta = journal.reader().meta()
         check_identity(path, meta, wanted)
-        place = wanted.get(STRATEGY_FROM, "")
-        if place and meta.get(STRATEGY_FROM) != place:  # the strategy's file was moved
-            journal.note(STRATEGY_FROM, place)
-            meta[STRATEGY_FROM] = place
+        for key in (STRATEGY_FROM, STRATEGY_SPEC):
+            found = wanted.get(key, "")
+            if found and meta.get(key) != found:  # the strategy's file was moved or changed
+                journal.note(key, found)
+                meta[key] = found
     except BaseException:
         journal.close()
         raise

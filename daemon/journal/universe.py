@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from daemon.journal.rows import STRATEGY_FROM
+from daemon.journal.rows import STRATEGY_FROM, STRATEGY_SPEC
 from strategies.kit.contract import AnyStrategy, Spec, configured
 from strategies.registry import own
 from strategies.registry import strategy as strategy_named
@@ -18,7 +18,11 @@ def made_with(spec: Spec) -> dict[str, str]:
     symbols = configured(spec)
     named = {SYMBOLS: ",".join(symbols)} if symbols else {}
     there = own(spec.name)
-    place = {STRATEGY_FROM: there.place} if there is not None else {}
+    place = {}
+    if there is not None:
+        from strategies.kit.own.stand_in import spec_text
+
+        place = {STRATEGY_FROM: there.place, STRATEGY_SPEC: spec_text(spec)}
     return named | place | ({MODEL_CONFIG: spec.config} if spec.config else {})
 
 

@@ -187,7 +187,7 @@ class AlarmCommand:
             urgency = Urgency.GRAVE
         else:
             (line, urgency), runs = self._queue.take(scarce=scarce), 0
-        problem = await self._start(line)
+        problem = await self.run_for(line)
         if not problem:
             return
         self._log("alarm_command_failed", alarm=line.alarm, problem=problem)
@@ -196,7 +196,7 @@ class AlarmCommand:
             self._failed.append((again_ns, runs + 1, line))
             self._failed.sort(key=lambda again: again[0])
 
-    async def _start(self, line: AlarmLine) -> str:
+    async def run_for(self, line: AlarmLine) -> str:
         """Run the program once; return the problem, "" for none."""
         environment = {name: os.environ[name] for name in KEPT if name in os.environ}
         starting = asyncio.ensure_future(

@@ -352,10 +352,16 @@ LOG_EVENTS: dict[str, LogEvent] = {
     "refused": LogEvent(
         "error", ("problem",), "The daemon does not start: configuration, files or model; exit code 2."
     ),
+    "no_ballast": LogEvent(
+        "error",
+        ("problem",),
+        "The reserve for a full disk cannot be made; the desk holds something, so it starts without one.",
+    ),
     "start_failed": LogEvent(
         "error",
         ("problem",),
-        "The daemon cannot start now: the journal is locked, or its disk full, failing or read-only; exit code 1.",
+        "The daemon cannot start now: the journal is locked, its disk full, failing or read-only, or the desk holds "
+        "something and [desk], [paths], [alpaca] or [clock] has a mistake; exit code 1.",
     ),
     "journal_failed": LogEvent("error", ("problem",), "The journal cannot be written; the daemon ends, exit code 1."),
     "step_failed": LogEvent(

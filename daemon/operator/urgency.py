@@ -20,8 +20,8 @@ class Urgency(IntEnum):
 
 _HALTS = """
 operator daily_loss drawdown reject_rate reconciliation fill_mismatch order_mismatch foreign_order wrong_account
-no_model account_blocked blind blind_hold shares_from_exercise flatten disk_full history_missing quarantine code_changed
-journal_damaged panic short_position accept_broker cash_difference
+no_model configuration account_blocked blind blind_hold shares_from_exercise flatten disk_full history_missing
+quarantine code_changed journal_damaged panic short_position accept_broker cash_difference
 """
 _ALARMS: dict[Urgency, str] = {
     Urgency.GRAVE: """

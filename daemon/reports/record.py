@@ -30,8 +30,9 @@ BEFORE_OPEN_NS = DailySpec.before_open_ns  # the longest that a session begins b
 WARM_NS = 6 * 86_400 * SECOND_NS  # a daily desk's last known prices are at most a long weekend old
 HALTS = frozenset((
     "operator", "daily_loss", "drawdown", "reject_rate", "reconciliation", "fill_mismatch", "order_mismatch",
-    "no_model", "wrong_account", "blind_hold", "shares_from_exercise", "flatten", "disk_full", "journal_damaged",
-    "history_missing", "quarantine", "code_changed", "panic", "short_position", "accept_broker", "cash_difference",
+    "no_model", "configuration", "wrong_account", "blind_hold", "shares_from_exercise", "flatten", "disk_full",
+    "journal_damaged", "history_missing", "quarantine", "code_changed", "panic", "short_position", "accept_broker",
+    "cash_difference",
 ))  # fmt: skip
 """Alarms that always are halts: the headings of docs/OPERATIONS.md that stand under its halts and not its alarms."""
 

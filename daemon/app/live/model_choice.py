@@ -7,12 +7,13 @@ watch. It starts halted, asks nobody, and takes a model as soon as the store has
 from __future__ import annotations
 
 from contextlib import closing
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import msgspec
 
 from daemon.config.load import Settings
 from daemon.core.events import ModelPromoted, ModelVerified
+from daemon.core.state import State
 from daemon.engine.recover import recovered_desk
 from daemon.engine.segments import standing
 from daemon.engine.state_dir import peek
@@ -25,6 +26,7 @@ from daemon.models.store import LoadedModel, ModelError, check_rules, load
 from daemon.models.trial import try_model
 from strategies.kit.contract import AnyStrategy, configured
 from strategies.kit.manifest import Golden, Manifest, Training
+from strategies.kit.own.stand_in import StandIn
 
 
 def choose_model(
@@ -38,7 +40,7 @@ def choose_model(
     try:
         return _choose(settings, strategy, dry_run=dry_run)
     except ModelError as error:
-        if dry_run or not _exposed(settings):
+        if dry_run or state_if_held(settings) is None:
             raise
         return no_model(settings, strategy), NoPolicy(strategy.spec.rows, str(error)), str(error)
 
@@ -54,8 +56,8 @@ def no_model(settings: Settings, strategy: AnyStrategy) -> LoadedModel:
     )
 
 
-def _exposed(settings: Settings) -> bool:
-    """Return True where the desk's journal has a position or an order of its own.
+def state_if_held(settings: Settings) -> State[Any] | None:
+    """Return the desk's state where its journal has a position or an order of its own; else None.
 
     Raises MayPass when it cannot be read at the moment.
     """
@@ -63,17 +65,19 @@ def _exposed(settings: Settings) -> bool:
     try:
         meta = peek(path)
         if meta is None or (meta.get("mode"), meta.get("strategy")) != (desk.account, desk.strategy):
-            return False
+            return None
         with closing(JournalReader(standing(path))) as reader, reading(reader.path):
             state = retry_while_busy(lambda: recovered_desk(reader, settings.trading())).machine.state
     except MayPass:
         raise
     except (StateDirError, JournalError, OSError, msgspec.DecodeError):
-        return False  # no start is possible on it anyway
-    return bool(state.book.positions) or any(order.purpose != "foreign" for order in state.orders.values())
+        return None  # no start is possible on it anyway
+    return state if state.exposed else None
 
 
 def _choose(settings: Settings, strategy: AnyStrategy, *, dry_run: bool) -> tuple[LoadedModel, OnnxPolicy, str]:
+    if isinstance(strategy, StandIn):
+        raise ModelError("strategy", f"{strategy.spec.name} cannot be imported, and without it no model is asked")
     last = None if dry_run else _answered_last(settings)
     refused = ""
     try:

@@ -37,11 +37,25 @@ def without_manifest(shelf: Path) -> None:
     (shelf / "lively" / "manifest.json").write_text("{")
 
 
+def of_another_contract(shelf: Path) -> None:
+    """The manifest names another contract, as after a release that changed the strategy."""
+    path = shelf / "lively" / "manifest.json"
+    manifest = json.loads(path.read_text())
+    path.write_text(json.dumps(manifest | {"contract_hash": "0" * 64}))
+
+
+def of_another_shape(shelf: Path) -> None:
+    """The manifest names another shape of observations."""
+    path = shelf / "lively" / "manifest.json"
+    manifest = json.loads(path.read_text())
+    path.write_text(json.dumps(manifest | {"observation_shape": [20, 24]}))
+
+
 def halts(played: Stage) -> list[str]:
     return [str(line["reason"]) for line in played.told("halted")]
 
 
-@pytest.mark.parametrize("damage", [flipped, gone, without_manifest])
+@pytest.mark.parametrize("damage", [flipped, gone, without_manifest, of_another_contract, of_another_shape])
 def test_a_desk_that_holds_starts_without_its_model_leaves_before_the_close_and_takes_it_up_again(
     bundled: Tape, lively: Path, tmp_path: Path, damage: Callable[[Path], None]
 ) -> None:

@@ -46,9 +46,12 @@ def answer(observation: Float32) -> tuple[float, ...]:
     return tuple(float(value) for value in row)
 
 
-def store(folder: Path) -> Path:
-    """Make a model store with this policy as version `lively`, current; returns `folder`."""
-    desk = strategy(SPEC.name)
+def store(folder: Path, name: str = SPEC.name) -> Path:
+    """Make a model store with this policy as version `lively`, current; returns `folder`.
+
+    `name` is `option_scalper` or another strategy that sees and answers the same.
+    """
+    desk = strategy(name)
     policy = _policy()
     logits = tuple(answer(observation.array()) for observation in golden_observations(desk))
     put(folder, manifest_of(desk, policy, logits, version="lively", promoted=False), policy)

@@ -1,0 +1,229 @@
+"""Choose the settings of a live desk whose configuration has mistakes, while it holds something: somebody has to watch.
+
+Such a desk starts halted. Nothing is mixed key by key: `[desk]`, `[paths]`, `[alpaca]` and `[clock]` must be whole, or
+the start is tried again; the tables that the step decides by come whole from the configuration, or whole from the last
+start in the journal; each other table is whole or has its defaults.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import re
+import time
+import tomllib
+from collections.abc import Iterator, Mapping
+from contextlib import closing, suppress
+from dataclasses import replace
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import msgspec
+
+from daemon.app.live.model_choice import state_if_held
+from daemon.config.load import ConfigError, Settings, load
+from daemon.config.tables import Feed, Policy
+from daemon.core.limits import Trading
+from daemon.core.state import State
+from daemon.engine.segments import standing
+from daemon.engine.state_dir import enter, peek
+from daemon.host.own_files import StateDirError
+from daemon.host.passing import MayPass
+from daemon.host.state_place import STATE_DIR
+from daemon.journal.reader import JournalReader, reading
+from daemon.journal.rows import STRATEGY_FROM, STRATEGY_SPEC, JournalError, Snapshot
+from daemon.models.runtime import NO_MODEL
+from daemon.operator.alarm_command import AlarmCommand, AlarmLine
+from daemon.operator.log import Log
+from strategies.kit.entry import OwnStrategyError
+from strategies.kit.units import SECOND_NS
+from strategies.registry import own, stand_in
+
+ALARM = "configuration"
+WHOLE = ("desk", "paths", "alpaca", "clock")
+TRADING = tuple(name for name in Trading.__dataclass_fields__ if name in Settings.model_fields)
+OTHERS = tuple(name for name in Settings.model_fields if name not in (*WHOLE, *TRADING))
+JOURNAL = "the last start, in the journal"
+TOLD_FILE, TOLD_AGAIN_S = "not_started", 3600.0  # what the operator's program was told, and when it is told again
+_STATE_DIR = re.compile(r"^\s*state_dir\s*=\s*[\"']([^\"']+)[\"']", re.MULTILINE)
+
+
+class NotWhole(MayPass):
+    """The desk holds something, and where or what it is cannot be read: exit code 1, tried again."""
+
+
+def settings_of_a_held_desk(
+    config: Path | None, given: Mapping[str, object], refused: ConfigError
+) -> tuple[Settings, str]:
+    """Return settings that its exits can go on by, and what they are made of.
+
+    Args:
+        config: the configuration with mistakes; None for the environment and `given` alone.
+        given: the command line's keys, as `load` takes them.
+        refused: why it was refused.
+
+    Raises:
+        ConfigError: `refused`, where the desk holds nothing.
+        StateDirError: root cannot become the owner of the state directory.
+        NotWhole: it holds something, and its identity is not whole or is another one's.
+        MayPass: the journal cannot be read now.
+    """
+    stands_in = ""
+    try:
+        settings = load(config, given, only=WHOLE)
+    except ConfigError as error:
+        places = [place for place in _places(config, given) if _may_hold(place)]
+        if not places:
+            raise refused from None
+        stands_in = _stand_in(config, given, places[0])
+        given = {**given, "desk.strategy": stands_in} if stands_in else given
+        try:
+            settings = load(config, given, only=WHOLE)
+        except ConfigError:
+            problem = f"[{'], ['.join(WHOLE)}] are not whole: {error}"
+            raise NotWhole(f"{places[0]} holds a position or an order, and {problem}") from None
+    enter(settings.paths.state_dir)
+    state = state_if_held(settings)
+    if state is None:
+        raise refused
+    wanted, known = settings.desk.account_number, state.broker.account
+    if wanted and known and wanted != known:
+        raise NotWhole(
+            f"{settings.paths.state_dir} holds a position or an order of account {known}, desk.account_number is "
+            f"{wanted}, and the configuration has mistakes: {refused}"
+        )
+    return _made_whole(config, given, settings, state, refused, stands_in=bool(stands_in))
+
+
+def _stand_in(config: Path | None, given: Mapping[str, object], place: Path) -> str:
+    """Let a stand-in take the place of an own strategy that cannot be imported; return its name, "" where it can."""
+    with suppress(StateDirError, JournalError, OSError, ValueError):
+        meta = peek(place) or {}
+        file, spec = meta.get(STRATEGY_FROM, ""), meta.get(STRATEGY_SPEC, "")
+        if not spec or _wanted(config, given) not in ("", meta["strategy"], file, file.removesuffix(":STRATEGY")):
+            return ""
+        try:
+            own(meta["strategy"])
+        except OwnStrategyError:
+            return stand_in(file, spec)
+    return ""
+
+
+def _wanted(config: Path | None, given: Mapping[str, object]) -> str:
+    """Return the strategy that is asked for, a file by its whole path; "" for the one that the journal has."""
+    text = given.get("desk.strategy") or os.environ.get("RLTRADER_DESK__STRATEGY")
+    if not text and config is not None:
+        text = tomllib.loads(config.read_text(encoding="utf-8")).get("desk", {}).get("strategy")
+    file, dot, name = str(text or "").partition(".py")
+    return f"{Path(file).resolve()}{dot}{name}" if dot else file
+
+
+def _made_whole(
+    config: Path | None,
+    given: Mapping[str, object],
+    settings: Settings,
+    state: State[Any],
+    refused: ConfigError,
+    *,
+    stands_in: bool,
+) -> tuple[Settings, str]:
+    taken: tuple[str, ...] = WHOLE
+    left_out = []
+    for table in OTHERS:
+        try:
+            settings = load(config, given, only=(*taken, table))
+        except ConfigError:
+            left_out.append(table)
+        else:
+            taken = (*taken, table)
+    changes: dict[str, Any] = {
+        "desk": replace(settings.desk, account_number=settings.desk.account_number or state.broker.account)
+    }
+    if "feed" in left_out:  # the journal's own: with another one its directory is refused
+        changes["feed"] = Feed(name=_feed_of(settings))
+    if "policy" in left_out:  # whose keys sign a version is not known: only the one that answered last, by its digest
+        changes["policy"] = Policy(version=NO_MODEL, poll_s=0)
+    try:
+        if stands_in:
+            raise refused  # its own defaults are not known
+        settings = load(config, given, only=(*taken, *TRADING))
+        rules = "trading rules from the configuration, whole"
+    except ConfigError:
+        rules = f"trading rules from {JOURNAL}, whole"
+        found = {name: getattr(state.trading, name) for name in TRADING}
+        changes |= {name: table for name, table in found.items() if table is not msgspec.UNSET}
+        settings.came_from({**settings.origins(), **_origins(state.trading)})
+    by_default = f"; by their defaults: [{'], ['.join(left_out)}]" if left_out else ""
+    return settings.model_copy(update=changes), f"{refused}; meanwhile: {rules}{by_default}"
+
+
+def _origins(trading: Trading) -> dict[str, str]:
+    tables = ((name, getattr(trading, name)) for name in TRADING)
+    return {f"{name}.{key}": JOURNAL for name, table in tables if table is not msgspec.UNSET for key in table.__slots__}
+
+
+def _feed_of(settings: Settings) -> Any:
+    return (peek(settings.paths.state_dir) or {}).get("feed", settings.feed.name)
+
+
+def _places(config: Path | None, given: Mapping[str, object]) -> Iterator[Path]:
+    """Yield the state directories that a configuration which cannot be read may mean."""
+    named = [given.get("paths.state_dir"), os.environ.get("RLTRADER_PATHS__STATE_DIR")]
+    if not any(named):
+        text = ""
+        if config is not None:
+            with suppress(OSError):
+                text = config.read_text(encoding="utf-8", errors="replace")
+        named = _STATE_DIR.findall(text) or [STATE_DIR]
+    yield from (Path(str(name)) for name in named if name)
+
+
+def _may_hold(place: Path) -> bool:
+    """Return False where a broker's desk in this directory surely holds nothing, by its newest snapshot."""
+    try:
+        enter(place)
+        meta = peek(place)
+        if meta is None or meta.get("mode") not in ("paper", "live"):
+            return False
+        with closing(JournalReader(standing(place))) as reader, reading(reader.path):
+            snapshot, last = next(reader.newest_snapshots(), None), reader.last_entry()
+    except (StateDirError, JournalError, OSError):
+        return False  # no start is possible on it anyway
+    if last is None:
+        return False
+    if not isinstance(snapshot, Snapshot) or not snapshot.whole or snapshot.event_id != last.id:
+        return True  # it did not stop in order: not known
+    state = msgspec.json.decode(snapshot.state)
+    orders = state.get("orders") or {}
+    return bool(state["book"].get("positions")) or any(order.get("purpose") != "foreign" for order in orders.values())
+
+
+def tell_not_started(config: Path | None, given: Mapping[str, object], problem: str, log: Log) -> None:
+    """Raise the alarm of a start that is tried again: run `alarms.command`, once an hour for the same problem."""
+    with suppress(ConfigError, OSError):
+        alarms = load(config, {}, only=("alarms",)).alarms
+        told = next(_places(config, given)) / TOLD_FILE
+        if not alarms.command or (told.exists() and _told_lately(told, problem)):
+            return
+        told.write_text(problem, encoding="utf-8")
+        now_ns = time.time_ns()
+        line = AlarmLine(
+            v=1,
+            desk=str(told.parent),
+            strategy="",
+            mode="",
+            alarm=ALARM,
+            detail=problem,
+            time_ns=now_ns,
+            time=datetime.fromtimestamp(now_ns // SECOND_NS, UTC).isoformat(),
+            halted=True,
+            missed=0,
+        )
+        failed = asyncio.run(AlarmCommand(alarms.command, 1, alarms.timeout_s, line.desk, log).run_for(line))
+        if failed:
+            log("alarm_command_failed", alarm=ALARM, problem=failed)
+
+
+def _told_lately(told: Path, problem: str) -> bool:
+    return told.read_text(encoding="utf-8") == problem and time.time() - told.stat().st_mtime < TOLD_AGAIN_S

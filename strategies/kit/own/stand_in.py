@@ -1,0 +1,97 @@
+"""What takes the place of a strategy of one's own that cannot be imported, while its desk holds something.
+
+It has the spec by which the journal was made and decides nothing: the desk's rules need no more to watch and to leave.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from hashlib import sha256
+from pathlib import Path
+from typing import Any
+
+import msgspec
+
+from strategies.kit.contract import AnyStrategy, Bar, DailySpec, Observation, ShareSpec, Spec, View
+from strategies.kit.entry import StrategyEntry
+from strategies.kit.own.load import OwnStrategy
+
+_BASES: tuple[type[Spec], ...] = (Spec, ShareSpec, DailySpec)
+_FACTS = ("decides", "holds", "overnight", "chained", "compounds", "shares_stopped", "before_open_ns")
+
+
+def spec_text(spec: Spec) -> str:
+    """Return what a journal keeps of a spec; "" of one that is no spec of the kit by its class attributes."""
+    base = _base_of(spec)
+    if base is None:
+        return ""
+    fields = {name: getattr(spec, name) for name in base.__struct_fields__}
+    return msgspec.json.encode({"base": base.__name__, "fields": fields}, order="deterministic").decode()
+
+
+def _base_of(spec: Spec) -> type[Spec] | None:
+    facts = [getattr(type(spec), name) for name in _FACTS]
+    return next((base for base in _BASES if facts == [getattr(base, name) for name in _FACTS]), None)
+
+
+def stand_in(place: str, text: str) -> OwnStrategy:
+    """Return the stand-in of the strategy at this place. Raises ValueError where `spec_text` wrote no such text."""
+    try:
+        kept: dict[str, Any] = msgspec.json.decode(text)
+        base = next(each for each in _BASES if each.__name__ == kept["base"])
+        spec = msgspec.convert(kept["fields"], base)
+    except (msgspec.MsgspecError, KeyError, TypeError, StopIteration) as error:
+        raise ValueError(f"the journal's {text[:80]!r} is no spec of a strategy: {error}") from None
+    made: Any = StandIn(spec)
+
+    def make(*_: object) -> AnyStrategy:
+        strategy: AnyStrategy = made
+        return strategy
+
+    with_symbols = make if spec.rows_are_symbols else None
+    entry = StrategyEntry(
+        make,
+        {},
+        spec.name[:16],
+        with_symbols=with_symbols,
+        with_config=make if spec.config else None,
+    )
+    digest = sha256(text.encode()).hexdigest()[:12]
+    return OwnStrategy(spec.name, entry, place, "", Path(place.rpartition(":")[0]), Path(), (), digest)
+
+
+class StandIn:
+    """Keeps the state as it is, whatever its type was, and is never warm."""
+
+    state_type: Any = Any
+
+    def __init__(self, spec: Spec) -> None:
+        self.spec = spec
+
+    def start(self) -> Any:
+        """Return the state before any bar: none."""
+        return {}
+
+    def observe(self, state: Any, _: tuple[Bar, ...], __: View) -> tuple[Any, Observation | None]:
+        """Return the state, and no observation."""
+        return state, None
+
+    def decide(self, *_: object) -> Any:
+        """Raise RuntimeError: without an observation nothing is asked."""
+        raise RuntimeError(f"{self.spec.name} cannot be imported: it decides nothing")
+
+    def correct(self, state: Any, _: Bar) -> Any:
+        """Return the state."""
+        return state
+
+    def remember(self, state: Any, _: tuple[Bar, ...]) -> Any:
+        """Return the state: the history of the next session brings the bars again."""
+        return state
+
+    def readjust(self, state: Any, _: str, __: tuple[Bar, ...]) -> Any:
+        """Return the state, as `remember`."""
+        return state
+
+    def known(self, _: Any) -> Mapping[str, tuple[Bar, ...]]:
+        """Return no bars: what they are in the state is not known."""
+        return {}

@@ -1,0 +1,227 @@
+"""A desk that holds something starts though its configuration has mistakes, halted: exits by rules go on.
+
+Expected values: the exchange's hours of a half day, the server's own book, and the rules of the former start.
+"""
+
+from __future__ import annotations
+
+import json
+import signal
+import sys
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+
+from daemon.app.live.settings_choice import NotWhole, settings_of_a_held_desk
+from daemon.cli import ctl
+from daemon.config.load import ConfigError, Settings, load
+from strategies.registry import add
+from tests.support.desks import lively_policy
+from tests.support.desks.live_desk import differences
+from tests.support.desks.stage import Stage, Table, Tape, new_york_ns, stage
+from tests.support.own.files import forgotten_again
+
+DAY = "2024-11-29"  # closes at 13:00
+RULES: Table = {"sizing": {"stop_loss": 0.98}, "risk": {"daily_loss_max": 0.5}, "mqtt": {"port": 8884}}
+TYPO: Table = {"risk": {"daly_loss_max": 0.02}, "sizing": {"stop_loss": 0.4}}
+
+
+@dataclass(frozen=True)
+class Held:
+    """A desk that was killed while it held something, and the text of its configuration."""
+
+    played: Stage
+    text: str
+
+    def settings(self, change: Callable[[str], str], **given: object) -> tuple[Settings, str]:
+        """What it would start with after this change of its file."""
+        path = self.played.folder / "changed.toml"
+        path.write_text(change(self.text))
+        given = {name.replace("__", "."): value for name, value in given.items()}
+        with pytest.raises(ConfigError) as refused:
+            load(path, given)
+        return settings_of_a_held_desk(path, given, refused.value)
+
+
+@pytest.fixture(scope="module")
+def held(bundled: Tape, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Held]:
+    models = lively_policy.store(tmp_path_factory.mktemp("models"))
+    with stage(bundled, DAY, "11:30", tmp_path_factory.mktemp("desk") / "desk", models, RULES) as played:
+        daemon = played.start()
+        played.until_true(lambda: bool(played.held()) and bool(played.journaled("OrderFilled")), "something is held")
+        daemon.kill()
+        assert daemon.wait(10) == -signal.SIGKILL
+        yield Held(played, (played.folder / "config.toml").read_text())
+
+
+def typo(text: str) -> str:
+    return text.replace("daily_loss_max = 0.5", "daly_loss_max = 0.02").replace("stop_loss = 0.98", "stop_loss = 0.4")
+
+
+def unknown_table(text: str) -> str:
+    return text.replace("[risk]", "[riks]").replace("stop_loss = 0.98", "stop_loss = 0.4")
+
+
+def calibration_gone(text: str) -> str:
+    changed = text.replace("stop_loss = 0.98", "stop_loss = 0.4")
+    return changed.replace("[paths]", '[paths]\ncalibration = "gone.json"')
+
+
+def contradiction(text: str) -> str:
+    return text.replace("stop_loss = 0.98", "stop_loss = 0.98\nmin_contracts = 9\nmax_contracts = 8")
+
+
+@pytest.mark.parametrize("mistake", [typo, unknown_table, calibration_gone, contradiction])
+def test_rules_with_a_mistake_come_whole_from_the_last_start(held: Held, mistake: Callable[[str], str]) -> None:
+    settings, said = held.settings(mistake)
+    assert settings.trading() == load(held.played.folder / "config.toml", {}).trading()
+    assert (settings.sizing.stop_loss, settings.risk.daily_loss_max) == (0.98, 0.5)
+    assert settings.origin("risk.daily_loss_max") == "the last start, in the journal"
+    assert settings.mqtt.port == 8884
+    assert said.endswith("; meanwhile: trading rules from the last start, in the journal, whole")
+
+
+def test_another_table_with_a_mistake_has_its_defaults_and_the_rules_stay_the_file_s(held: Held) -> None:
+    settings, said = held.settings(
+        lambda text: text.replace("port = 8884", "prt = 8884").replace("stop_loss = 0.98", "stop_loss = 0.4")
+    )
+    assert (settings.sizing.stop_loss, settings.mqtt.port) == (0.4, 8883)
+    assert "mqtt.prt (from" in said
+    assert said.endswith("; meanwhile: trading rules from the configuration, whole; by their defaults: [mqtt]")
+
+
+def test_without_its_keys_no_version_counts_but_the_one_that_answered_last(held: Held) -> None:
+    settings, said = held.settings(lambda text: text + '\n[policy]\npublik_key = "A"\n')
+    assert (settings.policy.version, settings.policy.poll_s) == ("none", 0)
+    assert said.endswith("by their defaults: [policy]")
+
+
+def test_the_feed_of_the_journal_takes_the_place_of_one_with_a_mistake(held: Held) -> None:
+    settings, _ = held.settings(lambda text: text.replace('name = "sip"', 'name = "sib"'))
+    assert settings.feed.name == "sip"
+
+
+@pytest.mark.parametrize(
+    "mistake",
+    [
+        lambda text: text.replace("[desk]", "[desk]\nstrateggy = 1") if "[desk]" in text else "[desk]\nx = 1\n" + text,
+        lambda text: text.replace("trading_url", "trading_ulr"),
+        lambda text: text + "\n[risk\n",
+        lambda text: text.replace("state_dir =", "models_dri = 1\nstate_dir ="),
+        lambda text: 'desk.strategy = "option_scalpr"\n' + text,
+        lambda text: 'desk.strategy = "not/there.py"\n' + text,
+    ],
+)
+def test_without_its_identity_the_start_is_tried_again(held: Held, mistake: Callable[[str], str]) -> None:
+    with pytest.raises(NotWhole, match="holds a position or an order, and"):
+        held.settings(mistake)
+
+
+def test_another_account_is_not_traded_with_the_rules_of_this_one(held: Held) -> None:
+    with pytest.raises(NotWhole, match="account_number is PA0000, and"):
+        held.settings(lambda text: 'desk.account_number = "PA0000"\n' + typo(text))
+
+
+def test_the_account_that_the_journal_knows_is_the_expected_one(held: Held) -> None:
+    settings, _ = held.settings(typo)
+    assert settings.desk.account_number == held.played.account.account_number
+
+
+def test_a_desk_that_holds_nothing_is_refused_with_the_mistake(held: Held, tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match="daly_loss_max"):
+        held.settings(typo, paths__state_dir=tmp_path / "fresh")
+
+
+def test_it_goes_on_with_its_exits_and_the_operator_is_told_where_it_cannot(held: Held, tmp_path: Path) -> None:
+    """The last of the module: the desk goes on and leaves."""
+    played, told = held.played, tmp_path / "told"
+    program = tmp_path / "program.py"
+    program.write_text(f"import sys; open({str(told)!r}, 'a').write(sys.stdin.read())")
+    alarms: Table = {"alarms": {"command": [sys.executable, str(program)]}}
+    for _ in range(2):  # the second time within the hour: told once
+        assert played.start(tables=({"desk": {"nmae": "x"}}, alarms)).wait(60) == 1
+        played.daemons.pop()
+    (line,) = told.read_text().splitlines()
+    assert json.loads(line)["alarm"] == "configuration"
+    assert "desk.nmae" in json.loads(line)["detail"]
+    (played.state_dir / "ballast").unlink()
+    (played.state_dir / "ballast").mkdir()  # what is no plain file there keeps no desk that holds something back
+    played.start(tables=(TYPO,))
+    played.until_true(lambda: "configuration" in [row["reason"] for row in played.told("halted")], "the halt")
+    starts = played.journaled("RunStarted")
+    assert starts[-1]["trading"] == starts[0]["trading"]
+    assert starts[-1]["origins"]["the last start, in the journal"]
+    assert "not a plain file" in str(played.told("no_ballast"))
+    (played.state_dir / "ballast").rmdir()
+    played.until_true(lambda: not played.held(), "it is left")
+    assert played.clock.now_ns() < new_york_ns(DAY, "12:56")
+    played.daemons[-1].terminate()
+    assert played.daemons[-1].wait(60) == 0
+    assert played.start(tables=(TYPO,)).wait(60) == 2  # it holds nothing any more
+    played.daemons.pop()
+    played.start()
+    played.until_true(lambda: played.told("reconciled") != [], "book and broker agree")
+    assert ctl.main(["resume", "--state-dir", str(played.state_dir), "--reason", "it is mended"]) == 0
+    played.until_time(new_york_ns(DAY, "13:01"))
+    played.daemons[-1].terminate()
+    assert played.daemons[-1].wait(60) == 0
+    assert played.books().state.risk.halt is None
+    assert differences(played.books(), played.account) == []
+
+
+MINE = """
+from msgspec.structs import replace
+
+from strategies.kit.entry import StrategyEntry
+from strategies.option_scalper import SPEC, STRATEGY as SHIPPED, OptionScalper
+
+
+class Mine(OptionScalper):
+    spec = replace(SPEC, name="mine_scalper")
+
+
+STRATEGY = StrategyEntry(Mine, SHIPPED.declaration, "mine")
+"""
+
+
+def test_a_strategy_of_one_s_own_that_cannot_be_imported_leaves_what_it_holds_and_is_taken_up_again(
+    bundled: Tape, tmp_path: Path
+) -> None:
+    file = tmp_path / "mine.py"
+    file.write_text(MINE)
+    with forgotten_again():
+        add(str(file))
+        models = lively_policy.store(tmp_path / "models", "mine_scalper")
+    tables: tuple[Table, ...] = ({"desk": {"strategy": str(file)}}, {"risk": {"daily_loss_max": 0.5}})
+    with stage(bundled, DAY, "11:30", tmp_path / "desk", models, *tables) as played:
+        daemon = played.start()
+        played.until_true(lambda: bool(played.held()) and bool(played.journaled("OrderFilled")), "something is held")
+        daemon.kill()
+        assert daemon.wait(10) == -signal.SIGKILL
+        file.write_text(MINE + "\nthis is no Python\n")
+        orders = len(played.posts())
+        played.start()
+        played.until_true(lambda: "configuration" in [row["reason"] for row in played.told("halted")], "the halt")
+        assert "mine.py" in str([row for row in played.told("halted") if row["reason"] == "configuration"])
+        starts = played.journaled("RunStarted")
+        assert starts[-1]["trading"] == starts[0]["trading"]
+        played.until_true(lambda: not played.held(), "it is left")
+        assert played.clock.now_ns() < new_york_ns(DAY, "12:56")
+        assert {post["side"] for post in played.posts()[orders:]} == {"sell"}
+        played.daemons[-1].terminate()
+        assert played.daemons[-1].wait(60) == 0
+        assert played.start().wait(60) == 2  # it holds nothing any more
+        played.daemons.pop()
+        file.write_text(MINE)
+        played.start()
+        played.until_true(lambda: played.told("reconciled") != [], "book and broker agree")
+        assert ctl.main(["resume", "--state-dir", str(played.state_dir), "--reason", "it is mended"]) == 0
+        played.until_time(new_york_ns(DAY, "13:01"))
+        played.daemons[-1].terminate()
+        assert played.daemons[-1].wait(60) == 0
+        with forgotten_again():
+            state = played.books().state
+            assert (state.risk.halt, state.risk.strategy_off, state.model.version) == (None, False, "lively")
+            assert differences(played.books(), played.account) == []
