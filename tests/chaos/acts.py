@@ -12,6 +12,7 @@ from collections.abc import Callable
 from decimal import Decimal
 from typing import TYPE_CHECKING
 
+from daemon.config.load import load
 from daemon.host.panic_marker import FLAT, leave
 from daemon.journal.journal import FILE
 from daemon.operator.control.client import Answer, ControlError, Request, ask
@@ -102,6 +103,56 @@ def new_release(run: Run) -> None:
     """Another release is laid under the desk, then SIGKILL, and the next life: halted until a person resumes it."""
     run.desk.update()
     kill(run)
+
+
+def bad_model(run: Run) -> None:
+    """SIGKILL, and the model cannot be loaded: the next life has none, halted, or refuses where it holds nothing; then
+    the model is whole again, and a person resumes.
+    """
+    run.desk.kill()
+    shelf = load(run.desk.config, {}).paths.models_dir
+    (policy,) = shelf.rglob("policy.onnx")
+    whole = policy.read_bytes()
+    damage = run.chance.choice(("flipped", "cut", "gone"))
+    flipped = bytearray(whole)
+    flipped[run.chance.randrange(len(whole))] ^= 1
+    policy.write_bytes(bytes(flipped) if damage == "flipped" else whole[: len(whole) // 2])
+    if damage == "gone":
+        policy.unlink()
+    _mended(run, "no_model", lambda: policy.write_bytes(whole))
+
+
+def bad_configuration(run: Run) -> None:
+    """SIGKILL, and a typo in one of the configuration's tables: as for a model that cannot be loaded."""
+    run.desk.kill()
+    whole = run.desk.config.read_text()
+    table = run.chance.choice(("risk", "execution", "journal", "feed"))
+    run.desk.config.write_text(whole.replace(f"[{table}]\n", f"[{table}]\ntypo = 1\n"))
+    _mended(run, "configuration", lambda: run.desk.config.write_text(whole))
+    restart(run)
+
+
+def _mended(run: Run, reason: str, mend: Callable[[], object]) -> None:
+    """The next life, which halts for this reason or ends with 2; what was wrong is mended, and a person resumes."""
+    run.start()
+    until = run.minute() + START_LIMIT_S / 60
+    while run.minute() < until and run.desk.alive() and reason not in run.desk.halted_for():
+        run.clock.pass_s(1.0)
+    ended = not run.desk.alive()
+    mend()
+    if ended:
+        if not run.desk.why_ended().startswith("2: refused"):
+            run.problems.append(f"{reason}: it ended with {run.desk.why_ended()[:300]}")
+        run.start()
+        return
+    if reason not in run.desk.halted_for():
+        run.problems.append(f"{reason} halted nothing within {START_LIMIT_S} s: {sorted(run.desk.halted_for())}")
+    until = run.minute() + SETTLED_LIMIT_S / 60
+    while run.minute() < until:
+        run.nap(20.0)
+        answer = asked(run, "resume")
+        if answer is not None and answer.status is not None and not answer.status.halt:
+            return
 
 
 def kill_stopping(run: Run) -> None:
@@ -219,6 +270,25 @@ def hand_buy(run: Run) -> None:
         run.served.by_hand("place", symbol=symbol, qty="1", side="buy")
 
 
+def persons_dividend(run: Run) -> None:
+    """A person holds shares of the underlying, and the broker pays a dividend on them."""
+    _persons(run, "dividend")
+
+
+def persons_split(run: Run) -> None:
+    """A person holds shares of the underlying, and they are split."""
+    _persons(run, "split")
+
+
+def _persons(run: Run, action: str) -> None:
+    with contextlib.suppress(Refused):
+        run.served.by_hand("place", symbol="SPY", qty=str(run.chance.randint(1, 8)), side="buy")
+    run.nap(run.chance.uniform(30.0, 200.0))
+    more = {"ratio": run.chance.choice((2, 3))} if action == "split" else {}
+    run.served.call(run.served.faults.add, action, symbol="SPY", **more)
+    run.nap(run.chance.uniform(0.0, 200.0))
+
+
 def drip(run: Run) -> None:
     """The broker buys half a share with a dividend."""
     with contextlib.suppress(Refused):
@@ -311,6 +381,8 @@ ACTS: dict[str, Callable[[Run], None]] = {
     "flip_row": flip_row,
     "locked": locked,
     "new_release": new_release,
+    "bad_model": bad_model,
+    "bad_configuration": bad_configuration,
     "kill_stopping": kill_stopping,
     "restart": restart,
     "down": down,
@@ -322,6 +394,8 @@ ACTS: dict[str, Callable[[Run], None]] = {
     "cash_account": cash_account,
     "split": split,
     "drip": drip,
+    "persons_dividend": persons_dividend,
+    "persons_split": persons_split,
     "hand_buy": hand_buy,
     "hand_close": hand_close,
     "hand_cancel": hand_cancel,

@@ -48,6 +48,7 @@ class Desk:
         self.state_dir = state_dir
         self.lives = 0
         self.ends: list[str] = []  # of lives that ended by themselves
+        self.config = config
         self._arguments = ["--config", str(config)]
         self._environment = {"APCA_API_KEY_ID": keys[0], "APCA_API_SECRET_KEY": keys[1], **(more or {})}
         self._log, self._clock = log, clock

@@ -284,6 +284,10 @@ def _account() -> Iterator[Kind]:
     yield Kind("cash account", "cash account", act="cash_account", halts=unsettled, alone=True)
     yield Kind("market_closed", "market closed", _fixed(_line("market_closed", lasts_s=900)))
     yield Kind("clock skew", "clock skew", _fixed(_line("clock_skew", lasts_s=600, skew_s=30)))
+    ignored: dict[str, dict[str, object]] = {"broker": {"foreign_orders": "ignore"}}
+    for action in ("dividend", "split"):
+        name = f"a person's shares beside: {action}"
+        yield Kind(name, "a person's shares", act=f"persons_{action}", tables=ignored, alone=True)
     for rule in ("halt", "ignore", "adopt"):
         tables: dict[str, dict[str, object]] = {"broker": {"foreign_orders": rule}}
         for act in ("buy", "close", "cancel"):
@@ -315,6 +319,9 @@ def _process() -> Iterator[Kind]:
     yield Kind("killed with an order at work", "SIGKILL", _fixed(HOLD), when=WORKING, act="kill")
     yield Kind("killed at any moment", "SIGKILL", when=ANY, act="kill")
     yield Kind("killed again while it starts", "SIGKILL at start", act="kill_twice")
+    for act, name in (("bad_model", "no model"), ("bad_configuration", "mistake in the configuration")):
+        stays = frozenset({"no_model", "configuration"})  # where no report came by which it may be resumed
+        yield Kind(f"{name} at a restart", name, act=act, halts=stays, alone=True)
     yield Kind("killed while it stops", "SIGKILL at stop", act="kill_stopping")
     early: dict[str, dict[str, object]] = {"journal": {"snapshot_events": 100}}
     yield Kind("a bit of the newest snapshot flips", "snapshot damaged", act="flip_snapshot", tables=early)

@@ -6,6 +6,7 @@ Simulated time decides what happens when; no verdict depends on how fast the mac
 from __future__ import annotations
 
 import random
+import shutil
 import time
 from collections import Counter
 from dataclasses import dataclass, field
@@ -26,7 +27,7 @@ from tests.chaos.operator import examine as examine_operator
 from tests.chaos.plan import CALM_MIN, Plan, Trouble
 from tests.chaos.tally import Tally
 from tests.support.desks.live_desk import LOOSE, Books, write_config
-from tests.support.paths import REPOSITORY
+from tests.support.paths import FIXTURE_MODELS, REPOSITORY
 
 MANUAL = REPOSITORY / "docs" / "OPERATIONS.md"
 MINUTE_NS = 60_000_000_000
@@ -151,7 +152,10 @@ def run(plan: Plan, folder: Path, market: Market, *, operated: bool = False) -> 
         state_dir = folder / "disk" / "state"
         operator = Operator.of(plan, state_dir) if operated else None
         more = operator.tables() if operator is not None else {}
-        config = write_config(folder / "config.toml", served, clock, state_dir, LOOSE, plan.tables, more)
+        models = shutil.copytree(FIXTURE_MODELS, folder / "models")
+        config = write_config(
+            folder / "config.toml", served, clock, state_dir, LOOSE, plan.tables, more, models_dir=models
+        )
         desk = Desk(config, state_dir, (key, secret), folder / "log", clock)
         small_one = folder / "disk" if small else None
         session = Run(plan, served, clock, tally, account, desk, chance, disk=small_one, operator=operator)
