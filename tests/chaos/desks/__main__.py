@@ -28,6 +28,7 @@ from daemon.cli.ctl import main as rltraderctl
 from simulator.server import Rules
 from simulator.serving import serving
 from simulator.trading.account import Account
+from simulator.trading.refusals import Refused
 from simulator.virtual_clock import virtual_clock
 from strategies.kit.contract import Session
 from strategies.kit.units import SECOND_NS
@@ -42,7 +43,7 @@ from tests.chaos.desks import market as desks_market
 from tests.chaos.desks import plan as desks_plan
 from tests.chaos.desks import policy as desks_policy
 from tests.chaos.desks.host import Host, Station
-from tests.chaos.desks.plan import BY_MINUTE, CASH_USD, DAILY, DESKS, FIVE_MINUTES, ONLINE, SCALPER, bound
+from tests.chaos.desks.plan import BY_MINUTE, CASH_USD, DAILY, DESKS, FIVE_MINUTES, ONLINE, REBALANCER, SCALPER, bound
 from tests.chaos.plan import OUTAGES, Plan
 from tests.chaos.session import MINUTE_NS, Run, begin, due
 from tests.chaos.tally import Tally
@@ -79,6 +80,7 @@ def play(host: Host, session: Session, before_ns: int) -> None:
         station.drawn = [(bound(trouble, station.account.key), stage) for trouble, stage in drawn]
     if host.stream is not None:
         host.stream.draw(desks_plan.stream_troubles(host.seed, session.date))
+    _let_persons_trade(host, session)
     calm_ns = session.close_ns - int(CALM_MIN * MINUTE_NS)
     while host.now_ns() < session.close_ns + 6 * MINUTE_NS:
         host.tend()
@@ -87,7 +89,24 @@ def play(host: Host, session: Session, before_ns: int) -> None:
         for station in host.stations:
             if host.now_ns() < calm_ns and not station.back_ns:
                 _strike(host, station, session, before_ns)
+            _trade_by_hand(host, station, session)
         host.clock.pass_s(NIGHT_LOOK_S if host.now_ns() < session.open_ns - 10 * MINUTE_NS else LOOK_S)
+
+
+def _let_persons_trade(host: Host, session: Session) -> None:
+    """Draw what a person does beside the rebalancer."""
+    dates = [each.date for each in desks_market.calendar()]
+    (station,) = (each for each in host.stations if each.name == REBALANCER)
+    station.by_hand = desks_market.persons(host.seed, host.happenings, dates, session.date)
+
+
+def _trade_by_hand(host: Host, station: Station, session: Session) -> None:
+    for order in [each for each in station.by_hand if host.now_ns() >= session.open_ns + each.minute * MINUTE_NS]:
+        station.by_hand.remove(order)
+        with contextlib.suppress(Refused):
+            fields = {"symbol": order.symbol, "qty": str(order.quantity), "side": order.side}
+            host.served.by_hand("place", key=station.account.key, **fields)
+            host.persons += 1
 
 
 def _strike(host: Host, station: Station, session: Session, before_ns: int) -> None:
@@ -268,7 +287,7 @@ def hosted(seed: int, count: int, folder: Path, *, shipped: bool) -> Iterator[tu
         virtual_clock(sessions[0].open_ns - FIRST_MIN * MINUTE_NS, seed) as clock,
         serving(made, clock, faults=tally, accounts=accounts, rules=rules) as served,
     ):
-        host = Host(seed, folder, served, clock, tally, [])
+        host = Host(seed, folder, served, clock, tally, [], happenings)
         plan = Plan(0, str(seed), 0, 0, (), {})
         try:
             host.stream = _stream(host)
@@ -339,6 +358,7 @@ def told(host: Host) -> str:
     for station in host.stations:
         fills = len(station.account.trades)
         lines.append(f"{station.name}: {station.run.desk.lives} lives, {fills} fills, {station.baskets} baskets")
+    lines += [f"orders of a person beside {REBALANCER}: {host.persons}"]
     lines += [f"resumed by a person after an outage: {one}" for one in host.resumed]
     lines += [f"PROBLEM {problem}" for problem in host.problems]
     return "\n".join([*lines, f"sessions: {len(host.lines)}, problems: {len(host.problems)}, seed {host.seed}"])

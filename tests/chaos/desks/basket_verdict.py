@@ -46,11 +46,11 @@ def _movements(account: Account) -> Iterator[tuple[int, Decimal, str]]:
 
 
 def overdrawn(account: Account, start: Decimal) -> list[str]:
-    """Moments at which the cash was below 0; nothing is said twice."""
+    """Moments at which the cash fell below 0, but by an order of a person; nothing is said twice."""
     cash = start
-    for time_ns, amount, _ in sorted(_movements(account), key=lambda movement: movement[0]):
+    for time_ns, amount, order_id in sorted(_movements(account), key=lambda movement: movement[0]):
         cash += amount
-        if cash < 0:
+        if cash < 0 <= cash - amount and order_id not in account.by_hand:
             return [f"cash {cash} USD at {time_ns}"]
     return []
 
@@ -66,7 +66,7 @@ def uncovered(account: Account, start: Decimal, from_ns: int) -> list[str]:
     for trade in account.trades:
         bought.setdefault(trade.order_id, []).append((trade.time_ns, trade.quantity))
     found = []
-    for order in buys:
+    for order in (each for each in buys if each.id not in account.by_hand):
         at_ns = order.created_ns
         cash = start + sum((amount for time_ns, amount, _ in movements if time_ns < at_ns), ZERO)
         kept = sum((_kept(other, bought.get(other.id, []), at_ns) for other in buys if other is not order), ZERO)

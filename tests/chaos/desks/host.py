@@ -13,6 +13,7 @@ from simulator.serving import Serving
 from simulator.trading.account import Account
 from simulator.virtual_clock import VirtualClock
 from tests.chaos.desks import plan as desks_plan
+from tests.chaos.desks.market import ByHand, Happening
 from tests.chaos.plan import Trouble
 from tests.chaos.session import Run
 from tests.chaos.tally import Tally
@@ -33,6 +34,7 @@ class Station:
     drawn: list[tuple[Trouble, str]] = field(default_factory=list)  # troubles to come, and the stage each waits for
     back_ns: int = 0  # it is away until then
     baskets: int = 0
+    by_hand: list[ByHand] = field(default_factory=list)  # what a person does beside it in the session under way
 
     def stage(self, since_ns: int) -> set[str]:
         """Which stages of a basket the account shows: see `desks_plan.Own`."""
@@ -53,9 +55,11 @@ class Host:
     clock: VirtualClock
     tally: Tally
     stations: list[Station]
+    happenings: list[Happening]
     stream: Stream | None = None  # of the desk that learns; None without redis-server or torch
     problems: list[str] = field(default_factory=list)
     lines: list[str] = field(default_factory=list)
+    persons: int = 0  # orders of a person beside a desk that were taken
     resumed: list[str] = field(default_factory=list)  # halts for an outage that a person ended: desk and reason
 
     def now_ns(self) -> int:

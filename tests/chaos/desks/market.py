@@ -73,6 +73,32 @@ def market(seed: int, found: Sequence[Happening]) -> Market:
     return Market((), "SPY", sessions=sessions, days=days, seed=seed)
 
 
+@dataclass(frozen=True, slots=True)
+class ByHand:
+    """What a person does beside the desk on one date: `side`, shares, and minutes from the open."""
+
+    side: str
+    symbol: str
+    quantity: int
+    minute: int
+
+
+def persons(seed: int, found: Sequence[Happening], dates: Sequence[str], date: str) -> list[ByHand]:
+    """Shares that a person buys the session before a split or a dividend, and sells two sessions after it."""
+    orders = []
+    for it in found:
+        chance = random.Random(f"person {seed} {it.symbol}")
+        place, quantity = list(dates).index(it.date), chance.randint(1, 5)
+        minute = chance.randint(20, 200)
+        if it.kind in ("split", "dividend") and it.symbol in daily_rebalancer.SYMBOLS:
+            orders += [
+                ("buy", it.symbol, quantity, minute, place - 1),
+                ("sell", it.symbol, quantity, minute, place + 2),
+            ]
+    at = list(dates).index(date)
+    return [ByHand(side, symbol, quantity, minute) for side, symbol, quantity, minute, place in orders if place == at]
+
+
 def late_parts(seed: int, found: Sequence[Happening], session: Session) -> list[tuple[str, str, int]]:
     """What of the session's splits comes late: (fault, symbol, until when in nanoseconds UTC).
 

@@ -239,7 +239,7 @@ def tables(desk: str, folder: Path, redis: str = "") -> Table:
             "notional_per_unit_usd": 0,  # as the policies of `policy.py` were made: in shares
         }
         if desk == REBALANCER:
-            made["basket"]["notional_per_unit_usd"] = 0  # its policy here counts in shares
+            made["broker"]["foreign_orders"] = "ignore"  # a person holds shares beside it
     return made
 
 
