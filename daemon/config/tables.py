@@ -314,8 +314,12 @@ class Settings(BaseModel):
             basket=self.basket,
             paper=self.paper,
             exploration=self.exploration if self.exploration != Exploration() else UNSET,
-            served=Served(self.policy.served_deadline_ms) if self.policy.answers == "served" else UNSET,
+            served=self._served() if self.policy.answers == "served" else UNSET,
         )
+
+    def _served(self) -> Served:
+        """Return the wait in the desk's time: who answers takes real milliseconds, however fast the clock runs."""
+        return Served(round(self.policy.served_deadline_ms * max(self.clock.rate, 1.0)))
 
     def with_feed(self, name: str, options: str) -> Self:
         """Return the same settings where each feed that is `auto` has its name."""

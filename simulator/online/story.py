@@ -4,28 +4,28 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-LINES = (
-    "market",
-    "waits",
-    "cold start",
-    "wakes",
-    "explores",
-    "forged card",
-    "rolled back",
-    "learns",
-    "negated",
-    "published",
-    "card",
-    "replay",
-    "shadow",
-    "canary",
-    "champion",
-    "earns",
-    "dashboard",
-    "once",
-    "verified",
-)
-"""What has to be seen, in this order."""
+LINES = {
+    "market": "the market is made up, and what it hides",
+    "waits": "the desk starts without a model and trades nothing",
+    "cold start": "the trainer makes the first model of the history",
+    "wakes": "the first model wakes the desk",
+    "explores": "choices against the model, which reach the trainer over Redis",
+    "forged card": "a version that promises 30 % a session passes its card",
+    "rolled back": "its canary finds it out, and the first model answers again",
+    "learns": "after five sessions a version is set aside, and later ones judge it",
+    "negated": "a version that wants the opposite of what was learned is refused",
+    "published": "the version of session 5 is published",
+    "card": "its card passes",
+    "replay": "the replay of the journal's sessions passes",
+    "shadow": "in shadow it leads",
+    "canary": "it trades 10, 25, 50 and 100 % of the size",
+    "champion": "it is the champion",
+    "earns": "what it earns at the full size, beside what the first model earned",
+    "dashboard": "the dashboard's page shows it, its card and its steps",
+    "once": "each decision was learned once",
+    "verified": "the whole journal steps again to the same bytes",
+}
+"""What has to be seen, by name, in this order; docs/ONLINE.md has the same list."""
 
 
 class Story:

@@ -25,7 +25,8 @@ from daemon.config.load import (
     operator_secrets,
     sim_start_ns,
 )
-from daemon.core.limits import Trading
+from daemon.config.tables import Clock
+from daemon.core.limits import Served, Trading
 from daemon.core.strategy_rules import trading_for
 from strategies.kit.contract import DailySpec, ShareSpec
 from strategies.registry import STRATEGIES, entry, strategy
@@ -212,6 +213,20 @@ def test_values_keep_their_kind_from_every_source(tmp_path: Path, monkeypatch: p
     for text in ("11:00-11:30, 15:00-15:10", '["11:00-11:30", "15:00-15:10"]'):
         monkeypatch.setenv("RLTRADER_RISK__NO_TRADE_WINDOWS", text)
         assert load(path, {}).risk.no_trade_windows == ("11:00-11:30", "15:00-15:10")
+
+
+@pytest.mark.parametrize(("rate", "waits_ms"), [(1.0, 400), (60.0, 24_000), (0.5, 400)])
+def test_a_served_answer_has_its_real_milliseconds_however_fast_the_clock_runs(
+    tmp_path: Path, rate: float, waits_ms: int
+) -> None:
+    text = """
+    desk.strategy = "online_dqn"
+    policy = { answers = "served", served_deadline_ms = 400, redis = "unix:///run/redis.sock" }
+    """
+    settings = load(write(tmp_path, text), {})
+    served = settings.model_copy(update={"clock": Clock(rate=rate)}).trading().served
+    assert isinstance(served, Served)
+    assert served.deadline_ms == waits_ms
 
 
 def test_trading_is_its_tables_and_survives_the_journal() -> None:

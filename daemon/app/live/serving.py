@@ -28,7 +28,6 @@ def served_answers(live: Live, opened: OpenDesk, put: Put, log: LogEvent) -> Ser
         link, secret = link_of(policy.redis, policy.redis_user, policy.redis_ca_file), password()
     except (CredentialProblem, ValueError) as error:
         raise ConfigError(f"policy.redis: {error}") from error
-    deadline_s = live.clock.real_s(policy.served_deadline_ms * 1_000_000)
     return ServedAnswers(
         link,
         secret,
@@ -38,5 +37,5 @@ def served_answers(live: Live, opened: OpenDesk, put: Put, log: LogEvent) -> Ser
         put,
         live.clock.now_ns,
         log,
-        deadline_s=deadline_s,
+        deadline_s=policy.served_deadline_ms / 1000,
     )

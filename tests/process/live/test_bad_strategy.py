@@ -12,7 +12,7 @@ import pytest
 from daemon.cli import ctl
 from daemon.host.hang import FILE
 from tests.support.desks.live_desk import another_release, differences
-from tests.support.desks.stage import Stage, Tape, new_york_ns, stage
+from tests.support.desks.stage import Tape, new_york_ns, stage
 
 DAY = "2024-11-29"  # closes at 13:00
 STRATEGY = "strategies/option_scalper/__init__.py"
@@ -24,10 +24,6 @@ FAULTS = {
     "hangs": "[None for _ in iter(int, 1)]",
     "hangs in C": "__import__('ctypes').PyDLL(None).pause()",
 }
-
-
-def halts(played: Stage) -> list[str]:
-    return [str(line["reason"]) for line in played.told("halted")]
 
 
 @pytest.mark.parametrize("fault", FAULTS)
@@ -42,7 +38,7 @@ def test_a_strategy_that_fails_while_it_holds_is_not_asked_again_and_what_it_hol
         tables = ({"policy": {"hang_s": 3}},)
         ended = 0
         daemon = played.start(release=bad, tables=tables)
-        while "quarantine" not in halts(played):
+        while "quarantine" not in played.halts():
             if daemon.returncode is not None:
                 assert daemon.returncode == 1
                 ended += 1

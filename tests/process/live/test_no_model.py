@@ -15,7 +15,7 @@ import pytest
 
 from daemon.cli import ctl
 from tests.support.desks.live_desk import differences
-from tests.support.desks.stage import Stage, Tape, new_york_ns, stage
+from tests.support.desks.stage import Tape, new_york_ns, stage
 
 DAY = "2024-11-29"  # closes at 13:00
 
@@ -51,10 +51,6 @@ def of_another_shape(shelf: Path) -> None:
     path.write_text(json.dumps(manifest | {"observation_shape": [20, 24]}))
 
 
-def halts(played: Stage) -> list[str]:
-    return [str(line["reason"]) for line in played.told("halted")]
-
-
 @pytest.mark.parametrize("damage", [flipped, gone, without_manifest, of_another_contract, of_another_shape])
 def test_a_desk_that_holds_starts_without_its_model_leaves_before_the_close_and_takes_it_up_again(
     bundled: Tape, lively: Path, tmp_path: Path, damage: Callable[[Path], None]
@@ -71,7 +67,7 @@ def test_a_desk_that_holds_starts_without_its_model_leaves_before_the_close_and_
         damage(models / "option_scalper")
         orders = len(played.posts())
         played.start()
-        played.until_true(lambda: "no_model" in halts(played), "the halt")
+        played.until_true(lambda: "no_model" in played.halts(), "the halt")
         played.until_true(lambda: not played.held(), "it is left")
         assert played.clock.now_ns() < new_york_ns(DAY, "12:56")
         assert {post["side"] for post in played.posts()[orders:]} == {"sell"}

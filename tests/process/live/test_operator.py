@@ -14,9 +14,12 @@ import subprocess
 import tempfile
 from collections.abc import Iterator
 from contextlib import ExitStack
+from decimal import Decimal
 from functools import partial
 from pathlib import Path
 from typing import Any
+
+import pytest
 
 from daemon.cli import ctl
 from daemon.core.events import (
@@ -48,6 +51,7 @@ BEGIN = "10:06"  # three minutes before the lively policy's first entry
 PAUSED_MIN = 15  # two entries of the lively policy would fall into it
 MINUTE_NS = 60_000_000_000
 STOPPING = (PauseRequested, FlattenRequested, HaltRequested)
+SMALL_LOSS = 0.001  # of the day's equity: a trade or two of the lively policy
 STOP_S = 20.0  # less than service.stop_deadline_s
 
 
@@ -207,6 +211,26 @@ def _swapped_between_two_bars(state_dir: Path) -> None:
     assert minutes == list(range(minutes[0], minutes[-1] + 1, MINUTE_NS))
     assert all(model == running for model, running in answered)
     assert {model for model, _ in answered} == {"lively", "second"}
+
+
+def test_a_halt_for_the_days_loss_ends_with_a_reset_alone_and_the_desk_trades_again(
+    bundled: Tape, lively: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with stage(bundled, DAY, BEGIN, tmp_path / "stage", lively) as played:
+        played.start(tables=({"risk": {"daily_loss_max": SMALL_LOSS}},))
+        played.until_true(lambda: "daily_loss" in played.halts(), "the day's loss halts")
+        played.until_true(partial(flat, played), "all was left")
+        cash = played.server.call(lambda: played.account.cash)
+        assert cash < played.account.last_equity * (1 - Decimal(str(SMALL_LOSS)))
+        arguments = ["resume", "--state-dir", str(played.state_dir), "--reason", "a test"]
+        assert ctl.main(arguments) == 1
+        assert "resume --reset-limits" in "".join(capsys.readouterr())
+        before = entries(played)
+        assert ctl.main([*arguments, "--reset-limits"]) == 0
+        played.until_true(partial(bought, played, before), "an entry after the reset")
+        played.daemons[-1].terminate()
+        assert played.daemons[-1].wait(STOP_S) == 0, played.log()[-2000:]
+        assert differences(played.books(), played.account) == []
 
 
 # --- the end ------------------------------------------------------------------------------------------------------

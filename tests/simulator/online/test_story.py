@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import re
+
 import pytest
 
 from simulator.online.story import LINES, Story
+from tests.support.paths import REPOSITORY
 
 
 def test_every_line_seen_ends_with_0() -> None:
@@ -42,3 +45,9 @@ def test_a_problem_ends_with_1_though_all_was_seen() -> None:
 def test_an_unknown_line_is_an_error() -> None:
     with pytest.raises(ValueError, match="'encore' is no line"):
         Story(print).tell("encore", "")
+
+
+def test_the_manual_lists_the_lines_of_the_show() -> None:
+    manual = (REPOSITORY / "docs" / "ONLINE.md").read_text()
+    listed = re.findall(r"^\d+\. `([a-z ]+)`: (.+)$", manual, re.MULTILINE)
+    assert listed == list(LINES.items())

@@ -168,6 +168,10 @@ class Stage:
             lambda: {symbol: int(position.qty) for symbol, position in self.account.positions.items()}
         )
 
+    def halts(self) -> list[str]:
+        """The reasons of the halts that the last daemon told, oldest first."""
+        return [str(line["reason"]) for line in self.told("halted")]
+
     def journaled(self, kind: str) -> list[dict[str, Any]]:
         """The journal's events of one kind so far, oldest first; none before the first daemon has taken it over."""
         if not self.told("run_started"):
