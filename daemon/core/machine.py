@@ -10,7 +10,7 @@ from collections import deque
 from collections.abc import Callable, Iterable
 from typing import Any
 
-from daemon.core.desks.kind import PaperMarket
+from daemon.core.draft import PaperMarket
 from daemon.core.effects import AnyEffect, AskPolicy
 from daemon.core.events import FEED_EVENTS, Event, PolicyAnswered, PolicyFailed
 from daemon.core.state import State

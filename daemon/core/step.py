@@ -26,9 +26,8 @@ from daemon.core.broker.on_broker import (
 )
 from daemon.core.broker.reconciliation.reconcile import on_broker_reported, on_broker_snapshot
 from daemon.core.broker.takeover import on_accept_broker
-from daemon.core.desks.kind import DeskKind, Handler
 from daemon.core.desks.registry import desk_of
-from daemon.core.draft import Draft
+from daemon.core.draft import DeskKind, Draft, Handler
 from daemon.core.effects import AnyEffect
 from daemon.core.handlers import operator
 from daemon.core.handlers.clock import on_clock_reset

@@ -9,7 +9,7 @@ from typing import Any
 
 import msgspec
 
-from daemon.core.desks.kind import PaperMarket
+from daemon.core.draft import PaperMarket
 from daemon.core.events import Event, RunStarted
 from daemon.core.limits import Trading
 from daemon.core.machine import Machine

@@ -12,10 +12,10 @@ from typing import Any, Protocol
 
 import msgspec
 
-from daemon.core.broker.fees import fees
 from daemon.core.events import Quote
 from daemon.core.instruments.contracts import candidates
 from daemon.core.instruments.option_market import bid_ask_cents, option_terms, price, years_to_expiry
+from daemon.core.paper.fees import fees
 from daemon.core.state import State
 from strategies.kit.contract import Answer, Bar, DailyStrategy, Leg, Portfolio, Strategy, View
 from strategies.kit.units import DAY_NS

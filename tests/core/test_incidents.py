@@ -13,11 +13,10 @@ import pytest
 from daemon.core import events as ev
 from daemon.core.desks.gates import OPTION_GATES
 from daemon.core.effects import LookUpOrder, SubmitOrder
+from daemon.core.gate import Gate, Intent, RiskView, ask_gates
 from daemon.core.limits import Execution, Risk, Trading
 from daemon.core.orders import ACCEPTED, FILLED, UNKNOWN
 from daemon.core.records import FillRow
-from daemon.core.risk.risk import Gate, ask_gates
-from daemon.core.risk.view import Intent, RiskView
 from daemon.core.state import Identity, encode_state
 from daemon.core.step import Core
 from strategies.kit.contract import Bar, Session

@@ -13,7 +13,7 @@ from typing import Any, Protocol
 
 import msgspec
 
-from daemon.core.desks.kind import PaperMarket
+from daemon.core.draft import PaperMarket
 from daemon.core.effects import AskPolicy
 from daemon.core.events import Event, ModelVerified, PolicyAnswered, RunStarted, SessionScheduled
 from daemon.core.limits import Trading

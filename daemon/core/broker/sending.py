@@ -10,8 +10,8 @@ from msgspec.structs import replace
 from daemon.core.broker.sellable import report_closing
 from daemon.core.draft import Draft
 from daemon.core.effects import SubmitOrder
+from daemon.core.gate import Intent
 from daemon.core.orders import SUBMITTED, Order, Work, client_order_id
-from daemon.core.risk.view import Intent
 from daemon.core.state import BROKER_MODES
 from strategies.kit.units import SECOND_NS
 

@@ -17,8 +17,7 @@ from typing import ClassVar
 from msgspec.structs import replace
 
 from daemon.core.desks.guarded import GuardedStrategy
-from daemon.core.desks.kind import Handler
-from daemon.core.draft import Draft
+from daemon.core.draft import Draft, Handler
 from daemon.core.effects import AskPolicy
 from daemon.core.events import BarClosed, BarCorrected, ClockTicked, Event, QuotesReceived, SessionEnded
 from daemon.core.risk.guards import check_blind, revalue
@@ -31,7 +30,7 @@ MINUTE_WAIT_NS = 5 * SECOND_NS  # after a minute's end, for the bars of further 
 
 
 class AtEachBar:
-    """Ask the policy at each bar. See `desks.kind.Decides` for each member."""
+    """Ask the policy at each bar. See `draft.Decides` for each member."""
 
     quiet: ClassVar[frozenset[type[Event]]] = frozenset()
     rebalances: ClassVar[bool] = False

@@ -8,8 +8,8 @@ from __future__ import annotations
 
 from daemon.core.desks.options import gates as option_gates
 from daemon.core.desks.shares import gates as share_gates
+from daemon.core.gate import Applies, Gate
 from daemon.core.risk import desk_gates, gate_ends, order_gates
-from daemon.core.risk.risk import Applies, Gate
 from strategies.kit.contract import DailySpec, Spec
 
 GATES: tuple[Gate, ...] = (

@@ -11,8 +11,7 @@ from typing import ClassVar
 from msgspec.structs import replace
 
 from daemon.core.desks.guarded import GuardedStrategy
-from daemon.core.desks.kind import Handler
-from daemon.core.draft import Draft, wording
+from daemon.core.draft import Draft, Handler, wording
 from daemon.core.effects import AskPolicy
 from daemon.core.events import (
     BarClosed,
@@ -32,7 +31,7 @@ from strategies.kit.units import MINUTE_NS, SECOND_NS
 
 
 class OnceASession:
-    """Ask the policy when it is due. See `desks.kind.Decides` for each member."""
+    """Ask the policy when it is due. See `draft.Decides` for each member."""
 
     quiet: ClassVar[frozenset[type[Event]]] = frozenset((PricesPrinted, RebalanceDue))
     rebalances: ClassVar[bool] = True

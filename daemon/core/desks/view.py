@@ -6,8 +6,8 @@ from decimal import Decimal
 
 from daemon.core.broker.funds import deficit, spendable
 from daemon.core.draft import Draft
+from daemon.core.gate import RiskView
 from daemon.core.risk.guards import blindness
-from daemon.core.risk.view import RiskView
 from daemon.core.state import BROKER_MODES, ZERO
 from strategies.kit.units import SECOND_NS
 

@@ -13,7 +13,6 @@ from typing import ClassVar
 
 from msgspec.structs import replace
 
-from daemon.core.broker.fees import CENT, fees
 from daemon.core.effects import CancelOrder, Effect, SubmitOrder, WatchContracts
 from daemon.core.events import (
     BarClosed,
@@ -42,6 +41,7 @@ from daemon.core.instruments.option_market import (
     session_market,
 )
 from daemon.core.limits import Paper, Trading
+from daemon.core.paper.fees import CENT, fees
 from daemon.core.paper.refusals import refusal
 from daemon.core.paper.state import (
     SHARES,

@@ -8,10 +8,10 @@ from __future__ import annotations
 from collections.abc import Callable
 from decimal import Decimal
 
-from daemon.core.broker.fees import CENT, fees
 from daemon.core.effects import SubmitOrder
 from daemon.core.instruments.option_market import parse_occ
 from daemon.core.limits import Paper, Trading
+from daemon.core.paper.fees import CENT, fees
 from daemon.core.paper.state import SHARES, ZERO, PaperState, quantity_held, usd
 from strategies.kit.units import MINUTE_NS
 

@@ -10,9 +10,9 @@ from decimal import Decimal
 from itertools import pairwise
 
 from daemon.core.book import fall_from, limited_peak, session_loss
+from daemon.core.gate import OPTION_SHARES, Intent, RiskView
 from daemon.core.instruments.option_market import parse_occ
 from daemon.core.limits import Risk
-from daemon.core.risk.view import OPTION_SHARES, Intent, RiskView
 from daemon.core.session import LATER, flatten_from_ns, in_window, minutes_to, new_york_minute
 from daemon.core.state import Position, RiskState
 from strategies.kit.units import MINUTE_NS, SECOND_NS

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
+from daemon.core.gate import RiskView
 from daemon.core.risk.desk_gates import LOSSES
-from daemon.core.risk.view import RiskView
 from daemon.core.session import in_window, new_york_minute, parse_window
 from strategies.kit.units import MINUTE_NS, SECOND_NS
 

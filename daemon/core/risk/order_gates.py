@@ -7,8 +7,8 @@ from __future__ import annotations
 
 import math
 
+from daemon.core.gate import Intent, RiskView
 from daemon.core.instruments.option_market import parse_occ
-from daemon.core.risk.view import Intent, RiskView
 from strategies.kit.units import SECOND_NS
 
 

@@ -18,7 +18,7 @@ from daemon.core.book import CENT, mid, paid
 from daemon.core.draft import Draft
 from daemon.core.events import Quote
 from daemon.core.instruments.option_market import option_terms, price, volatility_at, years_to_expiry
-from daemon.core.risk.marks import is_wide
+from daemon.core.instruments.quotes import is_wide
 from daemon.core.state import ZERO, Book, State, Worth
 from strategies.kit.units import MINUTE_NS, SECOND_NS
 

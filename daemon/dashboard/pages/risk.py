@@ -15,9 +15,8 @@ from daemon.core.desks.registry import desk_of
 from daemon.core.desks.shares import gates as share_gates
 from daemon.core.desks.view import risk_view
 from daemon.core.draft import Draft
+from daemon.core.gate import Gate, Intent, RiskView, ask_gates
 from daemon.core.risk.desk_gates import reject_rate
-from daemon.core.risk.risk import Gate, ask_gates
-from daemon.core.risk.view import Intent, RiskView
 from daemon.core.session import new_york_text
 from daemon.core.state import State
 from daemon.dashboard.desks import Picture

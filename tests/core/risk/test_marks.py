@@ -11,8 +11,8 @@ from msgspec.structs import replace
 
 from daemon.core.effects import SubmitOrder
 from daemon.core.events import ClockTicked, FlattenRequested, Quote, QuotesReceived
+from daemon.core.instruments.quotes import is_quote, share_guard
 from daemon.core.limits import Execution, Sizing, Trading
-from daemon.core.risk.marks import is_quote, share_guard
 from daemon.core.state import encode_state
 from tests.support.core.daily_desk import DailyDesk
 from tests.support.core.desk import CALL, EXIT, SECOND, TUESDAY, Desk, alarms, desk, of, quote, sent

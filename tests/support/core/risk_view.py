@@ -8,9 +8,9 @@ from typing import Any, NamedTuple
 
 import msgspec
 
+from daemon.core.gate import Intent, RiskView
 from daemon.core.limits import Execution, Risk
 from daemon.core.orders import Order
-from daemon.core.risk.view import Intent, RiskView
 from daemon.core.state import Book, Model, Position, RiskState, SessionState
 from tests.support.core.desk import CALL, IDENTITY, MINUTE, MONDAY, SECOND, contract, quote
 

@@ -13,8 +13,8 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from daemon.core.broker.fees import fees
 from daemon.core.limits import Trading
+from daemon.core.paper.fees import fees
 from strategies.option_scalper import BUY_CALL, BUY_PUT, EXIT, KEPT_PERCENT, RESOLUTION
 
 SHARES = 100  # of the underlying for one contract
@@ -145,7 +145,7 @@ class Broker:
         return Booked(after, ended, pnl.double() / cost.clamp(min=1))
 
     def sell_fee(self, quantity: Tensor, proceeds: Tensor) -> Tensor:
-        """Fees in cents of selling `quantity` contracts for `proceeds` cents, by `daemon.core.broker.fees`."""
+        """Fees in cents of selling `quantity` contracts for `proceeds` cents, by `daemon.core.paper.fees`."""
         nano_usd = quantity * self._units * 100 + proceeds * self._rate  # cents x 1e-7 = 1e-9 USD
         cent = _UNITS_PER_CENT * 100
         return (nano_usd + cent - 1) // cent

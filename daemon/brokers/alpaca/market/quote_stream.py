@@ -20,7 +20,7 @@ from daemon.brokers.alpaca.market.stock_stream import instant_ns
 from daemon.brokers.alpaca.rest.errors import RestError
 from daemon.brokers.api import LogEvent
 from daemon.core.events import Contract, Event, Quote, QuotesReceived
-from daemon.core.risk.marks import FUTURE_NS
+from daemon.core.instruments.quotes import FUTURE_NS
 from daemon.host.time.clock import Clock
 from strategies.kit.contract import Session
 from strategies.kit.units import SECOND_NS

@@ -21,10 +21,9 @@ from daemon.core.desks.options.execution import (
 from daemon.core.desks.view import risk_view
 from daemon.core.draft import ENTRY, EXIT, Draft
 from daemon.core.events import Contract
+from daemon.core.gate import Denial, Intent, Verdicts, ask_gates
 from daemon.core.instruments.contracts import candidates
 from daemon.core.records import DecisionRow
-from daemon.core.risk.risk import Denial, Verdicts, ask_gates
-from daemon.core.risk.view import Intent
 from daemon.core.state import Ask, Position
 from strategies.kit.contract import Answer, Choice, Decision, Target
 

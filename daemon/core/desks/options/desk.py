@@ -8,7 +8,6 @@ from typing import TYPE_CHECKING, ClassVar
 
 from daemon.core.book import OPTION_MULTIPLIER
 from daemon.core.desks.guarded import GuardedStrategy
-from daemon.core.desks.kind import Handler, ShownDecision
 from daemon.core.desks.options.decide import act
 from daemon.core.desks.options.execution import drive
 from daemon.core.desks.options.position import (
@@ -20,16 +19,17 @@ from daemon.core.desks.options.position import (
     view_at,
     watch,
 )
-from daemon.core.draft import EXIT, Draft
+from daemon.core.draft import EXIT, Draft, Handler, ShownDecision
 from daemon.core.events import Activity, BrokerPosition, ContractsListed, Event, Funds, Quote, QuotesReceived
 from daemon.core.instruments.contracts import implied_spot
+from daemon.core.instruments.quotes import QuoteGuard, is_quote, option_guard
 from daemon.core.limits import Trading
 from daemon.core.orders import Work
 from daemon.core.paper.paper import PaperBroker
 from daemon.core.paper.quotes import QuotePaperBroker
 from daemon.core.paper.recorded import RecordedPaperBroker
 from daemon.core.risk.guards import revalue
-from daemon.core.risk.marks import QuoteGuard, is_quote, mark_options, option_guard
+from daemon.core.risk.marks import mark_options
 from daemon.core.risk.worth import note_bar, note_quotes
 from daemon.core.state import Ask, Book
 from strategies.kit.contract import Answer, Bar, Decision, Session, Spec, Strategy, View
@@ -42,7 +42,7 @@ _PAPERS: Mapping[str, type[PaperBroker | QuotePaperBroker]] = {"replay": PaperBr
 
 
 class OneOption:
-    """Hold one option position at a time. See `desks.kind.Holds` for each member."""
+    """Hold one option position at a time. See `draft.Holds` for each member."""
 
     by_basket: ClassVar[bool] = False
     guards_replays: ClassVar[bool] = False

@@ -17,13 +17,13 @@ from daemon.core.broker.sending import may_send, submit
 from daemon.core.desks.view import risk_view
 from daemon.core.draft import ENTRY, EXIT, Draft
 from daemon.core.events import Quote
+from daemon.core.gate import Intent, ask_gates
 from daemon.core.instruments.contracts import price_step
 from daemon.core.instruments.option_market import option_terms
+from daemon.core.instruments.quotes import is_wide
 from daemon.core.limits import Sizing
 from daemon.core.orders import REJECTED, Work
-from daemon.core.risk.marks import guarded, is_wide, leaps, measure
-from daemon.core.risk.risk import ask_gates
-from daemon.core.risk.view import Intent
+from daemon.core.risk.marks import guarded, leaps, measure
 from daemon.core.risk.worth import model_price, would_fetch
 from daemon.core.session import expires_today
 from strategies.kit.units import SECOND_NS

@@ -9,9 +9,9 @@ from __future__ import annotations
 from decimal import Decimal
 
 from daemon.core.events import Quote
+from daemon.core.gate import OPTION_SHARES, Intent, RiskView
 from daemon.core.instruments.contracts import implied_spot
-from daemon.core.risk.marks import is_wide
-from daemon.core.risk.view import OPTION_SHARES, Intent, RiskView
+from daemon.core.instruments.quotes import is_wide
 from daemon.core.session import minutes_to
 from strategies.kit.units import SECOND_NS
 

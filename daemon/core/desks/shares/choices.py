@@ -8,9 +8,8 @@ from msgspec.structs import replace
 from daemon.core.desks.view import risk_view
 from daemon.core.draft import Draft
 from daemon.core.exploration import behaviour, draw
+from daemon.core.gate import Intent, ask_gates
 from daemon.core.records import ChoiceRow
-from daemon.core.risk.risk import ask_gates
-from daemon.core.risk.view import Intent
 from daemon.core.state import Ask
 from strategies.kit.contract import Answer, Leg, RowOptions
 

@@ -10,7 +10,6 @@ from daemon.core.broker.exits import exit_at_stop, exit_in_time
 from daemon.core.broker.funds import is_cash_account
 from daemon.core.broker.on_broker import HAPPENED
 from daemon.core.desks.guarded import GuardedStrategy
-from daemon.core.desks.kind import Handler, ShownDecision
 from daemon.core.desks.shares.choices import chosen
 from daemon.core.desks.shares.corporate_actions import end_waits, note_positions, reorganise, split_shares
 from daemon.core.desks.shares.orders import drive_shares, note_ended
@@ -24,7 +23,7 @@ from daemon.core.desks.shares.prices import (
     sized_view,
 )
 from daemon.core.desks.shares.rebalance import ask_again, rebalance
-from daemon.core.draft import Draft
+from daemon.core.draft import Draft, Handler, ShownDecision
 from daemon.core.events import (
     Activity,
     BrokerPosition,
@@ -35,16 +34,17 @@ from daemon.core.events import (
     Quote,
     QuotesReceived,
 )
+from daemon.core.instruments.quotes import QuoteGuard, share_guard
 from daemon.core.limits import Trading
 from daemon.core.orders import Work
 from daemon.core.paper.shares import SharePaperBroker
-from daemon.core.risk.marks import QuoteGuard, mark_shares, share_guard
+from daemon.core.risk.marks import mark_shares
 from daemon.core.state import Ask, Book
 from strategies.kit.contract import Answer, Bar, DailyStrategy, Rebalance, Session, ShareStrategy, Spec, View
 
 
 class Shares:
-    """Hold whole shares of the spec's symbols. See `desks.kind.Holds` for each member."""
+    """Hold whole shares of the spec's symbols. See `draft.Holds` for each member."""
 
     by_basket: ClassVar[bool] = True
     guards_replays: ClassVar[bool] = True

@@ -9,8 +9,8 @@ from __future__ import annotations
 from decimal import Decimal
 
 from daemon.core.desks.shares.basket import free_cash, reserved
+from daemon.core.gate import Intent, RiskView
 from daemon.core.risk import order_gates
-from daemon.core.risk.view import Intent, RiskView
 from daemon.core.state import ZERO
 from strategies.kit.units import MINUTE_NS
 

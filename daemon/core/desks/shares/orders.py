@@ -38,10 +38,9 @@ from daemon.core.desks.view import cost_rate, risk_view
 from daemon.core.draft import Draft
 from daemon.core.effects import RaiseAlarm
 from daemon.core.events import Quote
+from daemon.core.gate import Intent, ask_gates
 from daemon.core.orders import REJECTED, Order, Work
 from daemon.core.risk.marks import leaps
-from daemon.core.risk.risk import ask_gates
-from daemon.core.risk.view import Intent
 from daemon.core.state import ZERO
 from strategies.kit.units import MINUTE_NS, SECOND_NS
 

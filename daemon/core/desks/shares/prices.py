@@ -11,10 +11,11 @@ from daemon.core.desks.shares.basket import free_cash
 from daemon.core.desks.view import cost_rate
 from daemon.core.draft import Draft
 from daemon.core.events import PricesPrinted, Quote, QuotesReceived
+from daemon.core.instruments.quotes import QuoteGuard, is_quote, middle_of
 from daemon.core.paper.shares import on_grid
 from daemon.core.risk import splits
 from daemon.core.risk.guards import revalue
-from daemon.core.risk.marks import QuoteGuard, is_quote, middle_of, take_quotes
+from daemon.core.risk.marks import take_quotes
 from daemon.core.state import ZERO, Position
 from strategies.kit.contract import Bar, Portfolio, View
 from strategies.kit.daily import usable

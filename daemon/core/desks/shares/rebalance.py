@@ -17,10 +17,9 @@ from daemon.core.desks.shares.gates import PASSING
 from daemon.core.desks.shares.orders import waits_for_resume
 from daemon.core.desks.view import risk_view
 from daemon.core.draft import Draft
+from daemon.core.gate import Intent, Verdicts, ask_gates
 from daemon.core.records import DecisionRow
 from daemon.core.risk import splits
-from daemon.core.risk.risk import Verdicts, ask_gates
-from daemon.core.risk.view import Intent
 from daemon.core.session import new_york_text
 from daemon.core.state import ZERO, Ask, Waiting
 from strategies.kit.contract import Answer, Leg, Rebalance

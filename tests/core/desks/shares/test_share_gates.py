@@ -13,10 +13,9 @@ import pytest
 from msgspec.structs import replace
 
 from daemon.core.desks.gates import SHARE_GATES
+from daemon.core.gate import Applies, Gate, Intent, RiskView, ask_gates
 from daemon.core.limits import Basket, Risk, Trading
 from daemon.core.orders import Order
-from daemon.core.risk.risk import Applies, Gate, ask_gates
-from daemon.core.risk.view import Intent, RiskView
 from daemon.core.state import Book, Halt, Model, Pause, Position, RiskState, SessionState
 from strategies.kit.contract import Leg
 from tests.support.core.daily_desk import IDENTITY, KEEP, LAST_FRIDAY, SYMBOLS, DailyDesk, daily_desk, orders, quote

@@ -11,8 +11,8 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from daemon.core.broker.fees import fees
 from daemon.core.limits import Paper, Risk, Trading
+from daemon.core.paper.fees import fees
 from strategies.option_scalper import SPEC
 from tests.support.examples import examples
 from tests.support.training.hand_market import (

@@ -9,8 +9,8 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from daemon.core.instruments.quotes import NARROW_USD, STEP_USD
 from daemon.core.limits import Trading
-from daemon.core.risk.marks import NARROW_USD, STEP_USD
 from training.desks.scalper.prices import MILLION, exact, millionths
 from training.study.folds import HistoryError
 

@@ -8,8 +8,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from daemon.core.broker.fees import fees
 from daemon.core.limits import Paper
+from daemon.core.paper.fees import fees
 
 RATES = Paper(
     commission_usd=Decimal("0.10"),
