@@ -136,9 +136,10 @@ def _serve(pipe: Connection, tape: str, config: str, state_dir: str) -> None:
 async def _session(pipe: Connection, tape: str, config: Path, state_dir: Path, stamped: Stamped) -> None:
     from simulator.clock import SimClock
     from simulator.prices.market import Market
-    from simulator.server import AlpacaServer, Rules
+    from simulator.server import AlpacaServer
     from simulator.serving import Serving
     from simulator.trading.account import Account
+    from simulator.trading.venue import Rules
     from tests.support.desks.live_desk import LOOSE, write_config
 
     market = Market.from_bars(tape)

@@ -25,9 +25,9 @@ from typing import Any
 from bench.tapes import recorded_minutes, synthetic_minutes
 from simulator.clock import SimClock
 from simulator.prices.market import Market
-from simulator.server import DEFAULT_KEY, DEFAULT_SECRET
 from simulator.serving import Serving, serving
 from simulator.trading.account import Account
+from simulator.trading.venue import DEFAULT_KEY, DEFAULT_SECRET
 from strategies.kit.contract import Session
 from strategies.kit.units import MINUTE_NS, SECOND_NS
 from tests.support.desks.live_desk import LOOSE, books, differences, write_config

@@ -23,9 +23,10 @@ from simulator.clock import SimClock
 from simulator.desks_by_hand import DESKS, accounts_of, add_own, environment, market_of, names_of
 from simulator.prices.market import Market
 from simulator.prices.tape import NEW_YORK
-from simulator.server import AlpacaServer, LoggedRequest, Rules
+from simulator.server import AlpacaServer, LoggedRequest
 from simulator.trading.account import Account
 from simulator.trading.trade_stream import TradeStream
+from simulator.trading.venue import Rules, Venue
 from strategies.kit.contract import Session
 from strategies.kit.units import MINUTE_NS, SECOND_NS
 
@@ -84,17 +85,17 @@ class PrintedStream(TradeStream):
         limit = order["limit_price"] or "market"
         traded = f", {update['qty']} at {update['price']}" if "price" in update else ""
         show(
-            self.server,
+            self.venue,
             f"order {update['event']}: {order['side']} {order['qty']} {order['symbol']} at {limit}{traded}; "
             f"filled {order['filled_qty']} ({order['client_order_id']})"
-            + (f" of {account.account_number}" if len(self.server.accounts) > 1 else ""),
+            + (f" of {account.account_number}" if len(self.venue.accounts) > 1 else ""),
         )
         super().publish(account, update)
 
 
-def show(server: AlpacaServer, text: str) -> None:
+def show(venue: Venue, text: str) -> None:
     """Print one line with the simulated New York time."""
-    moment = datetime.fromtimestamp(server.clock.now_ns() / SECOND_NS, NEW_YORK)
+    moment = datetime.fromtimestamp(venue.clock.now_ns() / SECOND_NS, NEW_YORK)
     print(f"{moment:%Y-%m-%d %H:%M:%S}  {text}", flush=True)
 
 
@@ -146,8 +147,7 @@ async def serve(options: argparse.Namespace) -> None:
     clock = SimClock.starting_now(begin_ns, options.speed)
     accounts = accounts_of(names)
     rules = Rules(free_plan=options.free_plan)
-    server = AlpacaServer(market, clock, accounts=accounts.values(), rules=rules)
-    server.trade_stream = PrintedStream(server)
+    server = AlpacaServer(market, clock, accounts=accounts.values(), rules=rules, trade_stream=PrintedStream)
     stream_log = logging.getLogger("simulator")
     stream_log.addHandler(Lines(server))
     stream_log.setLevel(logging.INFO)

@@ -9,7 +9,6 @@ import asyncio
 import dataclasses
 import json
 from collections.abc import Awaitable, Callable, Iterable
-from decimal import Decimal
 from types import TracebackType
 from typing import Any, Self
 
@@ -18,16 +17,19 @@ from aiohttp import web
 from simulator.clock import SimClock
 from simulator.data import contracts_rest
 from simulator.data import rest as data_rest
-from simulator.data import stream as data_stream
+from simulator.data.stream import Hub
+from simulator.data.timeline import Timeline
 from simulator.faults import NESTED, Fault, Faults
 from simulator.prices.market import Market
-from simulator.trading import activity_stream, trade_stream
+from simulator.trading import activity_stream
 from simulator.trading import rest as trading_rest
 from simulator.trading.account import Account
 from simulator.trading.matching import Matching
 from simulator.trading.refusals import Refused
+from simulator.trading.settlement import BackOffice
 from simulator.trading.trade_stream import TradeStream
-from strategies.kit.units import MINUTE_NS, SECOND_NS
+from simulator.trading.venue import Rules, Venue
+from strategies.kit.units import MINUTE_NS
 
 STREAM_PATHS = (
     activity_stream.PATH,
@@ -40,30 +42,11 @@ STREAM_PATHS = (
 )
 DATA_PREFIXES = ("/v2/stocks", "/v1beta1/")
 HTML_ERROR = "<html><head><title>502 Bad Gateway</title></head><body>502 Bad Gateway</body></html>"
-DEFAULT_KEY = "PKTEST00000000000000"
-DEFAULT_SECRET = "loopback-secret-0000000000000000000000000"
 
 CLOCK = web.RequestKey("clock", SimClock)
 KEEP_S = 86_400.0  # of the loop's time: a connection without requests stays
 
 Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
-
-
-@dataclasses.dataclass(frozen=True, slots=True)
-class Rules:
-    """What differs between brokers, plans and tests; times in simulated seconds."""
-
-    fill_sizes: tuple[int, int] = (1, 10)  # contracts (or hundreds of shares) that one order fills at one path point
-    seed: int = 0
-    rate_limit: int = 200  # trading requests of one account in a simulated minute
-    data_rate_limit: int = 10_000
-    duplicate_id_code: int = 42210000  # 40010001 was recorded too
-    binary_trade_frames: bool = True  # as paper does
-    dead_session_s: float = 90.0  # how long a session is held whose client vanished without a close frame
-    late_activities: bool = False  # paper shows expiry, exercise and assignment on the next day only
-    fee_per_contract: Decimal = Decimal(0)  # USD, booked as FEE at the session's close
-    free_plan: bool = False  # of market data: IEX and indicative option quotes alone
-    venue_delay_s: float = 0.0  # between pending_new and new
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -78,7 +61,7 @@ class LoggedRequest:
     key: str
 
 
-class AlpacaServer:
+class AlpacaServer(Venue):
     """All five services on one port (a free one for 0), for the time of an `async with`.
 
     `accounts` are by key; without any there is one with `DEFAULT_KEY`, `DEFAULT_SECRET` and 10,000.00 USD. Raises
@@ -93,17 +76,15 @@ class AlpacaServer:
         faults: Faults | None = None,
         accounts: Iterable[Account] = (),
         rules: Rules | None = None,
+        trade_stream: type[TradeStream] = TradeStream,
         port: int = 0,
     ) -> None:
-        self.market = market
-        self.clock = clock
-        self.faults = Faults() if faults is None else faults
-        self.rules = Rules() if rules is None else rules
-        listed = tuple(accounts) or (Account(DEFAULT_KEY, DEFAULT_SECRET),)
-        self.accounts: dict[str, Account] = {account.key: account for account in listed}
+        super().__init__(market, clock, faults=faults, accounts=accounts, rules=rules)
         self.requests: list[LoggedRequest] = []
-        self.trade_stream = TradeStream(self)
-        self.matching = Matching(self)
+        self.trade_stream = trade_stream(self)
+        self.matching = Matching(self, self.trade_stream)
+        self.back_office = BackOffice(self.matching)
+        self.data_stream = Hub(self)
         self.port = port
         self._spent: dict[tuple[str, bool], tuple[int, int]] = {}  # (key, data) -> (window, requests)
         self._tasks: list[asyncio.Task[None]] = []
@@ -138,27 +119,6 @@ class AlpacaServer:
         """The trading stream of one account: a second session of it is answered 429, whatever the others do."""
         return f"{self.trade_stream_url}/{account.account_number}"
 
-    @property
-    def account(self) -> Account:
-        """The first account: the only one in most tests."""
-        return next(iter(self.accounts.values()))
-
-    def now_ns(self) -> int:
-        """The broker's clock: simulated time, and `skew_s` (30) more under the fault `clock_skew`."""
-        skewed = self.faults.take("clock_skew")
-        return self.clock.now_ns() + (0 if skewed is None else int(float(skewed.get("skew_s", 30)) * SECOND_NS))
-
-    def authentic(self, key: str, secret: str) -> Account | None:
-        """The account of these credentials; None for wrong ones."""
-        account = self.accounts.get(key)
-        return account if account is not None and account.secret == secret else None
-
-    def exposed(self, key: str | None) -> bool:
-        """Whether this account (any, for None) has a working order or an open position."""
-        if key is not None and key in self.accounts:
-            return self.accounts[key].exposed()
-        return any(account.exposed() for account in self.accounts.values())
-
     def by_hand(self, action: str, *, key: str | None = None, **fields: Any) -> dict[str, Any]:
         """What a person does on the web page: `place` (as POST /v2/orders), `cancel` (order_id), `close` (symbol).
 
@@ -172,7 +132,10 @@ class AlpacaServer:
         self.faults.now_ns = self.clock.now_ns
         self.faults.exposed = self.exposed
         app = web.Application(middlewares=[self._middleware], client_max_size=2**24)
-        for module in (trading_rest, trade_stream, activity_stream, data_stream, data_rest, contracts_rest):
+        app.router.add_routes(trading_rest.routes(self, self.matching))
+        app.router.add_routes(self.trade_stream.routes())
+        app.router.add_routes(self.data_stream.routes())
+        for module in (activity_stream, data_rest, contracts_rest):
             app.router.add_routes(module.routes(self))
         self._runner = web.AppRunner(
             app, access_log=None, shutdown_timeout=0.1, handler_cancellation=True, keepalive_timeout=KEEP_S
@@ -182,8 +145,9 @@ class AlpacaServer:
         await site.start()
         self.port = self._runner.addresses[0][1]
         self._tasks = [
-            asyncio.create_task(self.matching.run(), name="alpaca-matching"),
-            asyncio.create_task(data_stream.run(self), name="alpaca-data-stream"),
+            asyncio.create_task(self.back_office.run(), name="alpaca-back-office"),
+            asyncio.create_task(Timeline(self.data_stream).play(), name="alpaca-tape"),
+            asyncio.create_task(self.data_stream.watch(), name="alpaca-strikes"),
         ]
         return self
 

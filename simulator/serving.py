@@ -46,7 +46,7 @@ class Serving:
 
         def jump() -> None:
             self.server.clock.jump_to(ns)
-            self.server.matching.advance(ns)
+            self.server.back_office.advance(ns)
             self.server.matching.changed.set()
 
         self.call(jump)

@@ -10,8 +10,6 @@ from bisect import bisect_left, bisect_right
 from collections.abc import Mapping, Sequence
 from datetime import date, timedelta
 from functools import lru_cache
-from typing import TYPE_CHECKING
-from weakref import WeakKeyDictionary
 
 from simulator.data.fields import Fields, bar_row, merged
 from simulator.data.queries import (
@@ -26,31 +24,23 @@ from simulator.data.queries import (
 from simulator.prices.corporate_actions import ADJUSTMENTS, Step, adjusted, effective_day
 from simulator.prices.market import BAR_DELAY_NS
 from simulator.prices.tape import midnight_ns, new_york_date
+from simulator.trading.venue import Venue
 from strategies.kit.contract import Bar, Session
 from strategies.kit.units import MINUTE_NS
-
-if TYPE_CHECKING:
-    from simulator.server import AlpacaServer
 
 Corrections = dict[tuple[str, int], tuple[int, Bar]]  # (symbol, start) -> (known from, the bar as corrected)
 
 BARS_LIMIT, BARS_LIMIT_MAX = 1_000, 10_000
 _TIMEFRAME = re.compile(r"([1-9]\d?)(Min|T|Hour|H|Day|D|Week|W|Month|M)")
-_CORRECTIONS: WeakKeyDictionary[AlpacaServer, Corrections] = WeakKeyDictionary()
 
 
-def corrections(server: AlpacaServer) -> Corrections:
-    """The bars that were corrected after the fact: history has them from then on."""
-    return _CORRECTIONS.setdefault(server, {})
-
-
-def stock_bars(server: AlpacaServer, query: Mapping[str, str]) -> object:
+def stock_bars(venue: Venue, query: Mapping[str, str]) -> object:
     """GET /v2/stocks/bars: one page of the history. Raises BadRequest."""
-    now_ns = server.clock.now_ns()
+    now_ns = venue.clock.now_ns()
     symbols = sorted(set(symbols_of(query)))
     start_ns = time_of(query, "start", midnight_ns(new_york_date(now_ns)))
     end_ns = time_of(query, "end", now_ns)
-    check_plan(server, query, end_ns, now_ns)
+    check_plan(venue, query, end_ns, now_ns)
     limit = limit_of(query, BARS_LIMIT, BARS_LIMIT_MAX)
     adjustment = query.get("adjustment") or "raw"
     if adjustment not in ADJUSTMENTS:
@@ -60,10 +50,10 @@ def stock_bars(server: AlpacaServer, query: Mapping[str, str]) -> object:
     found: dict[str, list[Fields]] = {}
     token: str | None = None
     for symbol in symbols:
-        if (after is not None and symbol < after[0]) or not _known(server, symbol, query, now_ns):
+        if (after is not None and symbol < after[0]) or not _known(venue, symbol, query, now_ns):
             continue
-        steps = _steps(server, symbol, adjustment, now_ns)
-        rows = _aggregated(server, symbol, query.get("timeframe", ""), start_ns, end_ns, now_ns, steps)
+        steps = _steps(venue, symbol, adjustment, now_ns)
+        rows = _aggregated(venue, symbol, query.get("timeframe", ""), start_ns, end_ns, now_ns, steps)
         if newest_first:
             rows.reverse()
         if after is not None and symbol == after[0]:
@@ -79,26 +69,26 @@ def stock_bars(server: AlpacaServer, query: Mapping[str, str]) -> object:
     return {"bars": found, "next_page_token": None}
 
 
-def _known(server: AlpacaServer, symbol: str, query: Mapping[str, str], now_ns: int) -> bool:
+def _known(venue: Venue, symbol: str, query: Mapping[str, str], now_ns: int) -> bool:
     """Whether the share has this name on the query's `asof` (today); its history goes back through older names."""
-    days = server.market.days
+    days = venue.market.days
     return days is None or symbol not in days.names or days.called(symbol, query.get("asof") or effective_day(now_ns))
 
 
-def _steps(server: AlpacaServer, symbol: str, adjustment: str, now_ns: int) -> list[Step]:
-    days, today = server.market.days, effective_day(now_ns)
+def _steps(venue: Venue, symbol: str, adjustment: str, now_ns: int) -> list[Step]:
+    days, today = venue.market.days, effective_day(now_ns)
     if days is None:
         return []
     steps = days.steps(symbol, adjustment, today)
     before = [step for step in steps if step.date < today]
-    if len(before) < len(steps) and server.faults.waiting("day_bars_unadjusted"):
+    if len(before) < len(steps) and venue.faults.waiting("day_bars_unadjusted"):
         where = {"stream": "rest", "symbol": symbol}
-        return before if server.faults.take("day_bars_unadjusted", where) is not None else steps
+        return before if venue.faults.take("day_bars_unadjusted", where) is not None else steps
     return steps
 
 
 def _aggregated(
-    server: AlpacaServer,
+    venue: Venue,
     symbol: str,
     timeframe: str,
     start_ns: int,
@@ -114,7 +104,7 @@ def _aggregated(
     groups: dict[int, list[Bar]] = {}
     if unit in {"Min", "T", "Hour", "H"}:
         width = count * MINUTE_NS * (60 if unit in {"Hour", "H"} else 1)
-        rows = list(known_bars(server, symbol, start_ns, end_ns + width - MINUTE_NS, now_ns))
+        rows = list(known_bars(venue, symbol, start_ns, end_ns + width - MINUTE_NS, now_ns))
         if steps:
             rows = [adjusted(bar, new_york_date(bar.start_ns), steps) for bar in rows]
         if width == MINUTE_NS:
@@ -122,10 +112,10 @@ def _aggregated(
         for bar in rows:
             groups.setdefault(bar.start_ns // width * width, []).append(bar)
     else:  # of regular hours
-        for session in server.market.sessions:
+        for session in venue.market.sessions:
             label = _period_ns(session.date, unit, count)
             if start_ns <= label <= end_ns and session.open_ns < now_ns:
-                day = day_bar(server, symbol, session, now_ns)
+                day = day_bar(venue, symbol, session, now_ns)
                 groups.setdefault(label, []).extend([] if day is None else [adjusted(day, session.date, steps)])
     bars = (merged(rows, start) for start, rows in groups.items() if start_ns <= start <= end_ns)
     return [bar for bar in bars if bar is not None]
@@ -141,25 +131,25 @@ def _period_ns(day: str, unit: str, count: int) -> int:
     return midnight_ns(first.isoformat())
 
 
-def day_bar(server: AlpacaServer, symbol: str, session: Session, now_ns: int) -> Bar | None:
+def day_bar(venue: Venue, symbol: str, session: Session, now_ns: int) -> Bar | None:
     """The bar of a session as traded, as far as it is known by now: the running one grows with its minutes."""
-    market = server.market
+    market = venue.market
     late = {"stream": "rest", "symbol": symbol, "date": session.date}
-    if server.faults.waiting("day_bar_missing") and server.faults.take("day_bar_missing", late) is not None:
+    if venue.faults.waiting("day_bar_missing") and venue.faults.take("day_bar_missing", late) is not None:
         return None
     ended = now_ns >= session.close_ns + BAR_DELAY_NS
     taped = symbol in market.bars and symbol not in market.derived
     if market.days is not None and ended and not (taped and market.session_bars(session.date, symbol)):
         return market.days.bar(symbol, session.date)
-    return merged(known_bars(server, symbol, session.open_ns, session.close_ns - 1, now_ns), midnight_ns(session.date))
+    return merged(known_bars(venue, symbol, session.open_ns, session.close_ns - 1, now_ns), midnight_ns(session.date))
 
 
-def known_bars(server: AlpacaServer, symbol: str, start_ns: int, end_ns: int, now_ns: int) -> Sequence[Bar]:
+def known_bars(venue: Venue, symbol: str, start_ns: int, end_ns: int, now_ns: int) -> Sequence[Bar]:
     """The minute bars that start from `start_ns` to `end_ns` and are known at `now_ns`, corrected where they were."""
-    starts = server.market.starts.get(symbol, [])
+    starts = venue.market.starts.get(symbol, [])
     newest_ns = min(end_ns, now_ns - MINUTE_NS - BAR_DELAY_NS)
-    rows = server.market.bars.get(symbol, [])[bisect_left(starts, start_ns) : bisect_right(starts, newest_ns)]
-    changed = corrections(server)
+    rows = venue.market.bars.get(symbol, [])[bisect_left(starts, start_ns) : bisect_right(starts, newest_ns)]
+    changed = venue.corrections
     if not changed:
         return rows
     late = ((bar, changed.get((symbol, bar.start_ns))) for bar in rows)

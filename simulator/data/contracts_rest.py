@@ -9,7 +9,7 @@ import base64
 from bisect import bisect_right
 from collections.abc import Iterable, Mapping
 from datetime import date, datetime, timedelta
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from aiohttp import web
 
@@ -17,32 +17,30 @@ from simulator.data.fields import rfc3339
 from simulator.data.queries import BadRequest, reply
 from simulator.prices.market import Market, asset_id
 from simulator.prices.tape import NEW_YORK, new_york_date
+from simulator.trading.venue import Venue
 from strategies.kit.contract import Session
 from strategies.kit.units import SECOND_NS
-
-if TYPE_CHECKING:
-    from simulator.server import AlpacaServer
 
 CONTRACTS_LIMIT, CONTRACTS_LIMIT_MAX = 100, 10_000
 _AFTER_CLOSE_NS = 8 * 3_600 * SECOND_NS  # a session's listing stands until midnight
 
 
-def routes(server: AlpacaServer) -> list[web.RouteDef]:
+def routes(venue: Venue) -> list[web.RouteDef]:
     """The routes of contracts, assets, clock and calendar under /v2."""
 
     async def contracts(request: web.Request) -> web.Response:
-        return reply(_contracts_page(server, request.query))
+        return reply(_contracts_page(venue, request.query))
 
     async def contract(request: web.Request) -> web.Response:
         wanted = request.match_info["symbol"]
-        known = listing(server.market, server.clock.now_ns())
+        known = listing(venue.market, venue.clock.now_ns())
         found = next((row for row in known if wanted in {row["symbol"], row["id"]}), None)
-        found = found or server.market.contract(wanted, server.clock.now_ns())
+        found = found or venue.market.contract(wanted, venue.clock.now_ns())
         return _found(found, f"option contract not found for {wanted}")
 
     async def assets(request: web.Request) -> web.Response:
-        now_ns = server.clock.now_ns()
-        rows = [_asset(server.market, symbol, now_ns) for symbol in server.market.bars]
+        now_ns = venue.clock.now_ns()
+        rows = [_asset(venue.market, symbol, now_ns) for symbol in venue.market.bars]
         wanted = {key: request.query[key] for key in ("status", "exchange") if request.query.get(key)}
         if request.query.get("asset_class", "us_equity") != "us_equity":
             rows = []
@@ -50,15 +48,15 @@ def routes(server: AlpacaServer) -> list[web.RouteDef]:
 
     async def asset(request: web.Request) -> web.Response:
         wanted = request.match_info["symbol"]
-        found = (symbol for symbol in server.market.bars if wanted in {symbol, asset_id(symbol)})
-        rows = (_asset(server.market, symbol, server.clock.now_ns()) for symbol in found)
+        found = (symbol for symbol in venue.market.bars if wanted in {symbol, asset_id(symbol)})
+        rows = (_asset(venue.market, symbol, venue.clock.now_ns()) for symbol in found)
         return _found(next(rows, None), f"asset not found for {wanted}")
 
     async def clock(_: web.Request) -> web.Response:
-        return reply(_clock(server))
+        return reply(_clock(venue))
 
     async def calendar(request: web.Request) -> web.Response:
-        return reply(_calendar(server.market.sessions, request.query))
+        return reply(_calendar(venue.market.sessions, request.query))
 
     return [
         web.get("/v2/options/contracts", contracts),
@@ -103,8 +101,8 @@ def matching(rows: Iterable[dict[str, Any]], query: Mapping[str, str]) -> list[d
     ]
 
 
-def _contracts_page(server: AlpacaServer, query: Mapping[str, str]) -> object:
-    now_ns = server.clock.now_ns()
+def _contracts_page(venue: Venue, query: Mapping[str, str]) -> object:
+    now_ns = venue.clock.now_ns()
     asked = dict(query)
     if not any(name.startswith("expiration_date") for name in query):  # without a filter: up to the next weekend
         today = datetime.fromtimestamp(now_ns // SECOND_NS, NEW_YORK).date()
@@ -114,7 +112,7 @@ def _contracts_page(server: AlpacaServer, query: Mapping[str, str]) -> object:
         raise BadRequest(f"invalid limit: {text!r}; expected 1 to {CONTRACTS_LIMIT_MAX}")
     limit = int(text)
     try:
-        rows = matching(listing(server.market, now_ns), asked)
+        rows = matching(listing(venue.market, now_ns), asked)
         begin = int(base64.b64decode(query.get("page_token") or "MA=="))  # "0"
     except ValueError as error:
         raise BadRequest("invalid strike price or page_token") from error
@@ -142,10 +140,10 @@ def _asset(market: Market, symbol: str, now_ns: int) -> dict[str, Any]:
     }
 
 
-def _clock(server: AlpacaServer) -> dict[str, Any]:
-    now_ns = server.now_ns()
-    sessions = server.market.sessions
-    closed = server.faults.take("market_closed") is not None
+def _clock(venue: Venue) -> dict[str, Any]:
+    now_ns = venue.now_ns()
+    sessions = venue.market.sessions
+    closed = venue.faults.take("market_closed") is not None
     if closed:
         sessions = [session for session in sessions if session.date != new_york_date(now_ns)]
     later = [session for session in sessions if session.open_ns > now_ns]
@@ -154,7 +152,7 @@ def _clock(server: AlpacaServer) -> dict[str, Any]:
         raise BadRequest(f"the calendar of the tape ends on {sessions[-1].date}: load a longer one")
     return {
         "timestamp": rfc3339(now_ns, NEW_YORK),
-        "is_open": not closed and server.market.session_at(now_ns) is not None,
+        "is_open": not closed and venue.market.session_at(now_ns) is not None,
         "next_open": rfc3339(later[0].open_ns, NEW_YORK),
         "next_close": rfc3339(ending[0].close_ns, NEW_YORK),
     }

@@ -6,15 +6,12 @@ import base64
 import re
 from collections.abc import Mapping
 from datetime import UTC, datetime, timedelta
-from typing import TYPE_CHECKING
 
 import msgspec
 from aiohttp import web
 
+from simulator.trading.venue import Venue
 from strategies.kit.units import MINUTE_NS
-
-if TYPE_CHECKING:
-    from simulator.server import AlpacaServer
 
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 RECENT_NS = 15 * MINUTE_NS  # what a Basic plan may not ask of SIP
@@ -81,21 +78,21 @@ def page_after(query: Mapping[str, str]) -> tuple[str, str] | None:
     return symbol, last
 
 
-def check_plan(server: AlpacaServer, query: Mapping[str, str], end_ns: int, now_ns: int) -> None:
+def check_plan(venue: Venue, query: Mapping[str, str], end_ns: int, now_ns: int) -> None:
     """HTTP 403 where the script has the plan Basic: recent SIP data are not for it."""
     recent = end_ns > now_ns - RECENT_NS and query.get("feed", "sip") == "sip"
-    if recent and server.rules.free_plan:
+    if recent and venue.rules.free_plan:
         raise not_in_plan("SIP")
     basic = [
-        fault for fault in server.faults.waiting("insufficient_subscription") if fault.where.get("stream") == "rest"
+        fault for fault in venue.faults.waiting("insufficient_subscription") if fault.where.get("stream") == "rest"
     ]
-    if recent and basic and server.faults.take("insufficient_subscription", {"stream": "rest"}) is not None:
+    if recent and basic and venue.faults.take("insufficient_subscription", {"stream": "rest"}) is not None:
         raise not_in_plan("SIP")
 
 
-def check_feed(server: AlpacaServer, query: Mapping[str, str], paid: str) -> None:
+def check_feed(venue: Venue, query: Mapping[str, str], paid: str) -> None:
     """HTTP 403 where the newest data of the feed by subscription are asked for on a free plan."""
-    if server.rules.free_plan and query.get("feed", paid) == paid:
+    if venue.rules.free_plan and query.get("feed", paid) == paid:
         raise not_in_plan(paid.upper())
 
 

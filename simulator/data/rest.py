@@ -7,7 +7,6 @@ from __future__ import annotations
 
 from bisect import bisect_right
 from collections.abc import Callable, Mapping
-from typing import TYPE_CHECKING
 
 from aiohttp import web
 
@@ -16,23 +15,21 @@ from simulator.data.bar_history import day_bar, known_bars, stock_bars
 from simulator.data.fields import Fields, bar_row, quote_row, trade_row
 from simulator.data.queries import BadRequest, check_feed, limit_of, page_after, page_token, reply, symbols_of
 from simulator.prices.market import BAR_DELAY_NS
+from simulator.trading.venue import Venue
 from strategies.kit.units import MINUTE_NS
-
-if TYPE_CHECKING:
-    from simulator.server import AlpacaServer
 
 CHAIN_LIMIT, CHAIN_LIMIT_MAX = 100, 1_000
 SYMBOLS_MAX = 100  # of one request for options
 
 
-def routes(server: AlpacaServer) -> list[web.RouteDef]:
+def routes(venue: Venue) -> list[web.RouteDef]:
     """The routes under /v2/stocks and /v1beta1/options."""
 
-    def get(path: str, answer: Callable[[AlpacaServer, Mapping[str, str]], object]) -> web.RouteDef:
+    def get(path: str, answer: Callable[[Venue, Mapping[str, str]], object]) -> web.RouteDef:
         async def handler(request: web.Request) -> web.Response:
             if path != "/v2/stocks/bars":  # whose age decides
-                check_feed(server, request.query, "sip" if path.startswith("/v2/stocks") else "opra")
-            return reply(answer(server, {**request.query, **request.match_info}))
+                check_feed(venue, request.query, "sip" if path.startswith("/v2/stocks") else "opra")
+            return reply(answer(venue, {**request.query, **request.match_info}))
 
         return web.get(path, handler)
 
@@ -52,53 +49,51 @@ def routes(server: AlpacaServer) -> list[web.RouteDef]:
 # --- the newest ---------------------------------------------------------------------------------------------------
 
 
-def _latest(
-    name: str, row: Callable[[AlpacaServer, str, int], Fields | None]
-) -> Callable[[AlpacaServer, Mapping[str, str]], object]:
-    def answer(server: AlpacaServer, query: Mapping[str, str]) -> object:
-        now_ns = server.clock.now_ns()
-        rows = {symbol: row(server, symbol, now_ns) for symbol in symbols_of(query)}
+def _latest(name: str, row: Callable[[Venue, str, int], Fields | None]) -> Callable[[Venue, Mapping[str, str]], object]:
+    def answer(venue: Venue, query: Mapping[str, str]) -> object:
+        now_ns = venue.clock.now_ns()
+        rows = {symbol: row(venue, symbol, now_ns) for symbol in symbols_of(query)}
         return {name: {symbol: found for symbol, found in rows.items() if found is not None}}
 
     return answer
 
 
-def _latest_bar(server: AlpacaServer, symbol: str, now_ns: int) -> Fields | None:
-    starts = server.market.starts.get(symbol, [])
+def _latest_bar(venue: Venue, symbol: str, now_ns: int) -> Fields | None:
+    starts = venue.market.starts.get(symbol, [])
     index = bisect_right(starts, now_ns - MINUTE_NS - BAR_DELAY_NS) - 1
     if index < 0:
         return None
-    return bar_row(known_bars(server, symbol, starts[index], starts[index], now_ns)[0])
+    return bar_row(known_bars(venue, symbol, starts[index], starts[index], now_ns)[0])
 
 
-def _stock_snapshots(server: AlpacaServer, query: Mapping[str, str]) -> object:
-    now_ns = server.clock.now_ns()
+def _stock_snapshots(venue: Venue, query: Mapping[str, str]) -> object:
+    now_ns = venue.clock.now_ns()
     found: dict[str, Fields] = {}
     for symbol in symbols_of(query):
-        if symbol in server.market.bars and server.market.is_listed(symbol, now_ns):
-            days = _daily_rows(server, symbol, now_ns)
+        if symbol in venue.market.bars and venue.market.is_listed(symbol, now_ns):
+            days = _daily_rows(venue, symbol, now_ns)
             found[symbol] = {
-                "latestTrade": trade_row(server, symbol, now_ns),
-                "latestQuote": quote_row(server, symbol, now_ns),
-                "minuteBar": _latest_bar(server, symbol, now_ns),
+                "latestTrade": trade_row(venue, symbol, now_ns),
+                "latestQuote": quote_row(venue, symbol, now_ns),
+                "minuteBar": _latest_bar(venue, symbol, now_ns),
                 "dailyBar": days[0],
                 "prevDailyBar": days[1],
             }
     return found
 
 
-def _daily_rows(server: AlpacaServer, symbol: str, now_ns: int) -> list[Fields | None]:
+def _daily_rows(venue: Venue, symbol: str, now_ns: int) -> list[Fields | None]:
     """The two newest daily bars as traded, newest first, None where there is none.
 
     Those of the last two sessions; of a share that does not trade (halted, delisted) the last there are, however old.
     """
-    begun = [session for session in server.market.sessions if session.open_ns <= now_ns]
-    if symbol not in server.market.derived:
-        bars = [day_bar(server, symbol, session, now_ns) for session in reversed(begun[-2:])]
+    begun = [session for session in venue.market.sessions if session.open_ns <= now_ns]
+    if symbol not in venue.market.derived:
+        bars = [day_bar(venue, symbol, session, now_ns) for session in reversed(begun[-2:])]
         return [None if bar is None else bar_row(bar) for bar in bars] + [None, None]
     found: list[Fields | None] = []
     for session in reversed(begun):
-        bar = day_bar(server, symbol, session, now_ns)
+        bar = day_bar(venue, symbol, session, now_ns)
         found += [] if bar is None else [bar_row(bar)]
         if len(found) == 2:
             break
@@ -108,42 +103,42 @@ def _daily_rows(server: AlpacaServer, symbol: str, now_ns: int) -> list[Fields |
 # --- options ------------------------------------------------------------------------------------------------------
 
 
-def _option_snapshots(server: AlpacaServer, query: Mapping[str, str]) -> object:
+def _option_snapshots(venue: Venue, query: Mapping[str, str]) -> object:
     symbols = symbols_of(query)
     if len(symbols) > SYMBOLS_MAX:
         raise BadRequest(f"too many symbols: {len(symbols)}, the maximum is {SYMBOLS_MAX}")
     return _snapshot_page(
-        server, [symbol for symbol in sorted(symbols) if server.market.quote(symbol, server.clock.now_ns())], query
+        venue, [symbol for symbol in sorted(symbols) if venue.market.quote(symbol, venue.clock.now_ns())], query
     )
 
 
-def _chain(server: AlpacaServer, query: Mapping[str, str]) -> object:
+def _chain(venue: Venue, query: Mapping[str, str]) -> object:
     underlying = {"underlying_symbols": query["underlying"]}
     contracts = contracts_rest.matching(
-        contracts_rest.listing(server.market, server.clock.now_ns()), {**query, **underlying}
+        contracts_rest.listing(venue.market, venue.clock.now_ns()), {**query, **underlying}
     )
-    return _snapshot_page(server, [contract["symbol"] for contract in contracts], query)
+    return _snapshot_page(venue, [contract["symbol"] for contract in contracts], query)
 
 
-def _snapshot_page(server: AlpacaServer, symbols: list[str], query: Mapping[str, str]) -> object:
+def _snapshot_page(venue: Venue, symbols: list[str], query: Mapping[str, str]) -> object:
     limit, after = limit_of(query, CHAIN_LIMIT, CHAIN_LIMIT_MAX), page_after(query)
     rest = symbols if after is None else [symbol for symbol in symbols if symbol > after[0]]
     context = {"path": "/v1beta1/options/snapshots"}
-    bare = server.faults.take("greeks_missing", context) is not None
-    page = {symbol: _option_snapshot(server, symbol, bare=bare) for symbol in rest[:limit]}
+    bare = venue.faults.take("greeks_missing", context) is not None
+    page = {symbol: _option_snapshot(venue, symbol, bare=bare) for symbol in rest[:limit]}
     token = page_token(rest[limit - 1], "") if len(rest) > limit else None
-    if page and server.faults.take("odd_symbol", context) is not None:
+    if page and venue.faults.take("odd_symbol", context) is not None:
         page["XOM2241220P00280000"] = {"latestQuote": next(iter(page.values()))["latestQuote"]}
     return {"snapshots": page, "next_page_token": token}
 
 
-def _option_snapshot(server: AlpacaServer, symbol: str, *, bare: bool) -> Fields:
-    now_ns = server.clock.now_ns()
-    found: Fields = {"latestQuote": quote_row(server, symbol, now_ns)}
-    trade = trade_row(server, symbol, now_ns)
+def _option_snapshot(venue: Venue, symbol: str, *, bare: bool) -> Fields:
+    now_ns = venue.clock.now_ns()
+    found: Fields = {"latestQuote": quote_row(venue, symbol, now_ns)}
+    trade = trade_row(venue, symbol, now_ns)
     if trade is not None:
         found["latestTrade"] = trade
-    greeks = None if bare else server.market.greeks(symbol, now_ns)
+    greeks = None if bare else venue.market.greeks(symbol, now_ns)
     if greeks is not None:
-        found |= {"greeks": greeks, "impliedVolatility": server.market.volatility}
+        found |= {"greeks": greeks, "impliedVolatility": venue.market.volatility}
     return found

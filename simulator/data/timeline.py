@@ -10,19 +10,16 @@ import itertools
 from bisect import bisect_left
 from collections.abc import Callable, Iterator
 from functools import partial
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-from simulator.data.bar_history import corrections
 from simulator.data.fields import bar_fields, merged, never_trades, quote_fields, trade_fields
 from simulator.data.messages import Message
+from simulator.data.stream import TEST_SYMBOL, Hub
 from simulator.faults import Context
 from simulator.prices.market import BAR_DELAY_NS, POINT_NS
 from simulator.prices.tape import midnight_ns, new_york_date
 from strategies.kit.contract import Bar
 from strategies.kit.units import MINUTE_NS, SECOND_NS
-
-if TYPE_CHECKING:
-    from simulator.data.stream import Hub
 
 QUOTE_FAULTS = (
     "quote_gap",
@@ -33,7 +30,6 @@ QUOTE_FAULTS = (
     "quote_wide",
     "quote_ahead",
 )
-TEST_SYMBOL = "FAKEPACA"  # what the test stream calls the underlying
 _BAR, _TICK = 0, 1  # events of the timeline, in their order at one time
 
 
@@ -42,14 +38,14 @@ class Timeline:
 
     def __init__(self, hub: Hub) -> None:
         self.hub = hub
-        self.server = hub.server
+        self.venue = hub.venue
         self._queue: list[tuple[int, int, int, Callable[[], None]]] = []  # time, order, number, what happens then
         self._numbers = itertools.count()
         self._after_next: list[Message] = []  # bars that are sent after their successors
 
     async def play(self) -> None:
         """Publish the tape from now on, each event at its simulated time, to its end."""
-        clock = self.server.clock
+        clock = self.venue.clock
         begun_ns = clock.now_ns()
         starts = self._starts(begun_ns - 2 * MINUTE_NS)
         following = next(starts, None)
@@ -64,7 +60,7 @@ class Timeline:
 
     def _starts(self, from_ns: int) -> Iterator[int]:
         """When the minutes of tape and daily prices start, each once, from `from_ns` on."""
-        market = self.server.market
+        market = self.venue.market
         tapes = (starts for symbol, starts in market.starts.items() if symbol not in market.derived)
         taped = sorted(set(itertools.chain(*tapes)))
         merged_starts = heapq.merge(taped[bisect_left(taped, from_ns) :], market.derived_minutes(from_ns))
@@ -81,10 +77,10 @@ class Timeline:
     def _tick(self, at_ns: int) -> None:
         """A path point: quotes and trades to each session, priced once. Points that are overdue are left out."""
         self.hub.strike()
-        if self.server.clock.now_ns() >= at_ns + POINT_NS:
+        if self.venue.clock.now_ns() >= at_ns + POINT_NS:
             return
         made: dict[tuple[str, str], Message | None] = {}
-        market, open_now = self.server.market, self.server.market.session_at(at_ns) is not None
+        market, open_now = self.venue.market, self.venue.market.session_at(at_ns) is not None
         for session in list(self.hub.sessions):
             if session.stream == "option" and not open_now:
                 continue
@@ -98,20 +94,20 @@ class Timeline:
             session.deliver(message for message in messages if message is not None)
 
     def _point_message(self, kind: str, symbol: str, stream: str, at_ns: int) -> Message | None:
-        market = self.server.market
+        market = self.venue.market
         listed = market.symbol if symbol == TEST_SYMBOL else symbol
         if (listed in market.bars) != (stream == "stock") or not market.trading(listed, at_ns):
             return None
         fields = (quote_fields if kind == "q" else trade_fields)(market, listed, at_ns)
         if fields is None or (kind == "t" and stream == "option" and never_trades(listed)):
             return None
-        if kind == "q" and self.server.faults.waiting(*QUOTE_FAULTS):
+        if kind == "q" and self.venue.faults.waiting(*QUOTE_FAULTS):
             return self._wrong_quote(symbol, at_ns, dict(fields), {"stream": stream, "symbol": symbol})
         return Message(kind, symbol, at_ns, fields)
 
     def _wrong_quote(self, symbol: str, at_ns: int, fields: dict[str, Any], context: Context) -> Message | None:
         """The quote as the script wants it; None for none."""
-        faults = self.server.faults
+        faults = self.venue.faults
         if faults.take("quote_gap", context):
             return None
         if fault := faults.take("quote_one_sided", context):
@@ -136,26 +132,26 @@ class Timeline:
         messages: list[Message] = []
         overtaken, self._after_next = self._after_next, []
         daily = any(session.subscribed.get("dailyBars") for session in self.hub.sessions)
-        for symbol, starts in self.server.market.starts.items():
+        for symbol, starts in self.venue.market.starts.items():
             if not self._is_sent(symbol):
                 continue
             index = bisect_left(starts, start_ns)
             if index < len(starts) and starts[index] == start_ns:
-                messages += self._bar_messages(self.server.market.bars[symbol][index])
+                messages += self._bar_messages(self.venue.market.bars[symbol][index])
                 messages += self._daily(symbol, start_ns) if daily else []
         self.hub.publish(messages)
         self.hub.publish(overtaken)
 
     def _is_sent(self, symbol: str) -> bool:
         """Whether the symbol's bars are sent; of daily prices only to subscribers, or for a fault."""
-        if symbol not in self.server.market.derived or self.server.faults.waiting(*BAR_FAULTS):
+        if symbol not in self.venue.market.derived or self.venue.faults.waiting(*BAR_FAULTS):
             return True
         wanted = (session.subscribed.get(channel, ()) for session in self.hub.sessions for channel in BAR_CHANNELS)
         return any(symbol in names or "*" in names for names in wanted)
 
     def _bar_messages(self, bar: Bar) -> list[Message]:
         message = Message("b", bar.symbol, bar.start_ns, bar_fields(bar))
-        faults = self.server.faults
+        faults = self.venue.faults
         if not faults.waiting(*BAR_FAULTS):
             return [message]
         context = {"stream": "stock", "symbol": bar.symbol, "start_ns": bar.start_ns}
@@ -185,15 +181,15 @@ class Timeline:
         high, low = max(bar.high, close), min(bar.low, close)
         changed = Bar(bar.symbol, bar.start_ns, bar.open, high, low, close, bar.volume + 100)
         known_ns = bar.start_ns + MINUTE_NS + MINUTE_NS // 2
-        corrections(self.server)[bar.symbol, bar.start_ns] = (known_ns, changed)
+        self.venue.corrections[bar.symbol, bar.start_ns] = (known_ns, changed)
         update = Message("u", bar.symbol, bar.start_ns, bar_fields(changed))
         self._at(known_ns, _BAR, lambda: self.hub.publish([update]))
 
     def _daily(self, symbol: str, start_ns: int) -> list[Message]:
-        session = self.server.market.session_at(start_ns)
+        session = self.venue.market.session_at(start_ns)
         if session is None:
             return []
-        rows = self.server.market.session_bars(session.date, symbol)
+        rows = self.venue.market.session_bars(session.date, symbol)
         label_ns = midnight_ns(new_york_date(start_ns))
         bar = merged((bar for bar in rows if bar.start_ns <= start_ns), label_ns)
         return [] if bar is None else [Message("d", symbol, label_ns, bar_fields(bar))]

@@ -14,7 +14,7 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from simulator.server import DEFAULT_KEY, DEFAULT_SECRET
+from simulator.trading.venue import DEFAULT_KEY, DEFAULT_SECRET
 
 USERS = ("rltrader-publisher", "rltrader-trainer")
 LOOK_S = 0.1

@@ -39,9 +39,9 @@ from simulator.online.settings import (
 from simulator.online.story import Story
 from simulator.prices.market import Market
 from simulator.prices.tape import calendar_sessions
-from simulator.server import DEFAULT_KEY, DEFAULT_SECRET, Rules
 from simulator.serving import Serving, serving
 from simulator.trading.account import Account
+from simulator.trading.venue import DEFAULT_KEY, DEFAULT_SECRET, Rules
 from simulator.virtual_clock import virtual_clock
 from strategies.kit.contract import Session
 from strategies.kit.units import MINUTE_NS

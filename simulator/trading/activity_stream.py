@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import json
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from aiohttp import web
 
@@ -16,9 +16,7 @@ from simulator.prices.tape import new_york_date
 from simulator.trading.account import Account, Activity
 from simulator.trading.orders import stamp
 from simulator.trading.queries import time_ns
-
-if TYPE_CHECKING:
-    from simulator.server import AlpacaServer
+from simulator.trading.venue import Venue
 
 PATH = "/v2beta1/events/activities"
 POLL_S = 0.02
@@ -26,9 +24,9 @@ CROCKFORD = "0123456789ABCDEFGHJKMNPQRSTVWXYZ"
 EXECUTIONS = {"canceled": "trade_bust", "correct": "trade_correct"}
 
 
-def routes(server: AlpacaServer) -> list[web.RouteDef]:
-    """The stream of activities, bound to `server`."""
-    return [web.get(PATH, ActivityStream(server).serve)]
+def routes(venue: Venue) -> list[web.RouteDef]:
+    """The stream of activities, bound to `venue`."""
+    return [web.get(PATH, ActivityStream(venue).serve)]
 
 
 def ulid(ms: int, number: int) -> str:
@@ -75,14 +73,14 @@ def event(account: Account, row: Activity, event_id: str) -> dict[str, Any]:
 class ActivityStream:
     """The endpoint for all accounts of one server."""
 
-    def __init__(self, server: AlpacaServer) -> None:
-        self.server = server
+    def __init__(self, venue: Venue) -> None:
+        self.venue = venue
 
     async def serve(self, request: web.Request) -> web.StreamResponse:
         """Answer with the replay that is asked for, then with each new row, until the client leaves."""
         key, query = request.headers.get("APCA-API-KEY-ID", ""), request.query
-        account = self.server.authentic(key, request.headers.get("APCA-API-SECRET-KEY", ""))
-        refused = self.server.faults.take("activity_refused", {"key": key})
+        account = self.venue.authentic(key, request.headers.get("APCA-API-SECRET-KEY", ""))
+        refused = self.venue.faults.take("activity_refused", {"key": key})
         if account is None or refused is not None:
             status = 401 if refused is None else int(refused.get("status", 404))
             return web.json_response({"message": "endpoint not found"}, status=status)
@@ -100,7 +98,7 @@ class ActivityStream:
         ends = "until" in query or "until_id" in query
         sent = 0 if replay else len(account.activities)
         while True:
-            rows, now_ns = account.activities, self.server.clock.now_ns()
+            rows, now_ns = account.activities, self.venue.clock.now_ns()
             while sent < len(rows) and rows[sent].visible_ns <= now_ns:
                 name = event_ids(account)[sent]
                 if _within(rows[sent], name, query) and not await self._write(response, account, rows[sent], name):
@@ -112,7 +110,7 @@ class ActivityStream:
 
     async def _write(self, response: web.StreamResponse, account: Account, row: Activity, name: str) -> bool:
         """Send one event; False where a fault cuts the connection before it."""
-        faults, context = self.server.faults, {"key": account.key, "activity_type": row.fields["activity_type"]}
+        faults, context = self.venue.faults, {"key": account.key, "activity_type": row.fields["activity_type"]}
         if faults.take("activity_dropped", context) is not None:
             return False
         late = faults.take("activity_late", context)

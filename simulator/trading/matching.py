@@ -1,110 +1,55 @@
-"""The venue: orders arrive, match the quotes of the market's path points, are cancelled, replaced and expire.
+"""The venue: orders arrive, match the quotes of the market's path points, are cancelled and replaced.
 
-Every change of an order goes through `emit`, so REST, trade updates and activities agree. Simulated time only.
+Every change of an order goes through `emit`, so REST, trade updates and activities agree. A cancel or a change is asked
+for now and done with the venue's delay, or refused; the script may decide the race. Simulated time only.
 """
 
 from __future__ import annotations
 
 import asyncio
-import contextlib
+import dataclasses
+import functools
 import random
-from collections import deque
 from collections.abc import Callable
 from decimal import Decimal
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-from simulator.prices.market import NEVER_NS
-from simulator.trading import order_changes, settlement, share_books
 from simulator.trading.account import Account, Trade, fault_context
-from simulator.trading.order_rules import check
+from simulator.trading.order_rules import check, check_price_grid
 from simulator.trading.orders import Order, fill_fields, multiplier, stamp, text, triggers
-from simulator.trading.refusals import Refused
+from simulator.trading.refusals import Refused, invalid, unprocessable
 from simulator.trading.tickets import ticket
+from simulator.trading.trade_stream import TradeStream
+from simulator.trading.venue import Venue
 from strategies.kit.contract import Session
-from strategies.kit.units import MINUTE_NS, SECOND_NS
+from strategies.kit.units import SECOND_NS
 
-if TYPE_CHECKING:
-    from simulator.server import AlpacaServer
-
-SELL_OUT_NS = 60 * MINUTE_NS  # before the close of an expiry's session
-LONGEST_WAIT_S = 3600.0
 MATCHABLE = frozenset({"new", "partially_filled", "pending_cancel"})
 
 
 class Matching:
-    """The venue and the broker's back office of all accounts of one server; its methods run on the server's loop."""
+    """The orders of all accounts of one server; its methods run on the server's loop."""
 
-    def __init__(self, server: AlpacaServer) -> None:
-        self.server = server
+    def __init__(self, venue: Venue, trade_stream: TradeStream) -> None:
+        self.venue = venue
+        self.trade_stream = trade_stream
         self.changed = asyncio.Event()
-        self._seen_ns = server.clock.now_ns()  # path points up to here are matched
-        self._closed = sum(session.close_ns <= self._seen_ns for session in server.market.sessions)
-        days = server.market.days
-        self._actions = deque(entry for entry in ([] if days is None else days.actions()) if entry[0] > self._seen_ns)
-        self._sold_out_ns = 0  # when expiring contracts were last looked at
+        self.seen_ns = venue.clock.now_ns()  # path points up to here are matched
         self._submitted_ns = 0
 
-    # --- time -------------------------------------------------------------------------------------------------------
-
-    async def run(self) -> None:
-        """Match and settle as simulated time passes, until cancelled; asleep while there is nothing to look at."""
-        loop = asyncio.get_running_loop()
-        self.server.faults.on_add = lambda: _wake(loop, self.changed)
-        while True:
-            self.changed.clear()
-            self.advance(self.server.clock.now_ns())
-            left_s = self.server.clock.real_s(self._next_wake() - self.server.clock.now_ns())
-            with contextlib.suppress(TimeoutError):  # not wait_for: it may lose a cancellation
-                async with asyncio.timeout(min(max(left_s, 0.0), LONGEST_WAIT_S)):
-                    await self.changed.wait()
-
-    def advance(self, now_ns: int) -> None:
-        """All that happens up to `now_ns`: path points, sessions that close, companies' and the script's doings."""
-        while (session := self._closing()) is not None and session.close_ns <= now_ns:
-            self._act(session.close_ns)
-            self._match_points(session.close_ns - 1)
-            for account in self.server.accounts.values():
-                settlement.close_session(self, account, session)
-            self._closed += 1
-        self._act(now_ns)
-        self._match_points(now_ns)
-        session_now = self.server.market.session_at(now_ns)
-        if session_now is not None and self._sells_out(session_now, now_ns):
-            self._sold_out_ns = now_ns
-            for account in self.server.accounts.values():
-                settlement.sell_out(self, account, session_now, now_ns)
-        for account in self.server.accounts.values():
-            settlement.take_faults(self, account, now_ns)
-        self.server.trade_stream.tick()
-
-    def _closing(self) -> Session | None:
-        """The next session to close."""
-        sessions = self.server.market.sessions
-        return sessions[self._closed] if self._closed < len(sessions) else None
-
-    def _act(self, until_ns: int) -> None:
-        """Splits, dividends and new names up to `until_ns`, each after the path points before it."""
-        while self._actions and self._actions[0][0] <= until_ns:
-            at_ns, action, paid = self._actions.popleft()
-            self._match_points(at_ns - 1)
-            for account in self.server.accounts.values():
-                share_books.happen(self, account, action, at_ns, paid=paid)
-
-    def _sells_out(self, session: Session, now_ns: int) -> bool:
-        return now_ns >= session.close_ns - SELL_OUT_NS and now_ns >= self._sold_out_ns + MINUTE_NS
-
-    def _match_points(self, until_ns: int) -> None:
-        accounts = [account for account in self.server.accounts.values() if account.working]
-        while accounts and (point := self.server.market.next_change(self._seen_ns)) <= until_ns:
-            self._seen_ns = point
+    def match_points(self, until_ns: int) -> None:
+        """Match what works at each path point up to `until_ns`."""
+        accounts = [account for account in self.venue.accounts.values() if account.working]
+        while accounts and (point := self.venue.market.next_change(self.seen_ns)) <= until_ns:
+            self.seen_ns = point
             for account in accounts:
                 for order in list(account.working.values()):
                     self._touch(account, order, point)
-        self._seen_ns = max(self._seen_ns, until_ns)
+        self.seen_ns = max(self.seen_ns, until_ns)
 
     def _touch(self, account: Account, order: Order, point_ns: int) -> None:
         """One working order at one path point; one that waited for the open begins to work."""
-        session = self.server.market.session_at(point_ns)
+        session = self.venue.market.session_at(point_ns)
         if point_ns < order.created_ns or (session is None and not order.extended_hours):
             return
         if order.status == "accepted":
@@ -112,30 +57,15 @@ class Matching:
         else:
             self._match(account, order, point_ns)
 
-    def _next_wake(self) -> int:
-        now_ns = self._seen_ns
-        times = [self._actions[0][0] if self._actions else NEVER_NS]
-        if (session := self._closing()) is not None:
-            close_ns = session.close_ns
-            times += [moment for moment in (close_ns - SELL_OUT_NS, close_ns) if moment > now_ns]
-            if close_ns - SELL_OUT_NS <= now_ns and any(account.positions for account in self.server.accounts.values()):
-                times.append(now_ns + MINUTE_NS)
-        if any(account.working for account in self.server.accounts.values()):
-            times.append(self.server.market.next_change(now_ns))
-        for fault in self.server.faults.waiting(*settlement.KINDS, *self.server.trade_stream.TICKING):
-            later = fault.from_ns is not None and fault.from_ns > now_ns
-            times.append(fault.from_ns if later and fault.from_ns is not None else now_ns + MINUTE_NS)
-        return min(times)
-
     # --- the life of an order ---------------------------------------------------------------------------------------
 
     def submit(self, account: Account, body: dict[str, Any]) -> Order:
         """Take an order into the books (`pending_new`, or `accepted` while the market is closed). Raises `Refused`."""
-        now_ns = self._submitted_ns = max(self.server.clock.now_ns(), self._submitted_ns + 1)  # no two are the same
+        now_ns = self._submitted_ns = max(self.venue.clock.now_ns(), self._submitted_ns + 1)  # no two are the same
         made = ticket(body)
         if made.client_order_id in account.by_client_id:
-            raise Refused(422, self.server.rules.duplicate_id_code, "client_order_id must be unique")
-        intent, reserve = check(made, account, self.server.market, now_ns)
+            raise Refused(422, self.venue.rules.duplicate_id_code, "client_order_id must be unique")
+        intent, reserve = check(made, account, self.venue.market, now_ns)
         session = self._session_for(now_ns)
         order = Order(
             id=account.new_id(),
@@ -161,13 +91,13 @@ class Matching:
 
     def take_in(self, account: Account, order: Order, now_ns: int) -> None:
         """Put a new order into the books and send it to the venue, where it may already work."""
-        waits = self.server.market.session_at(now_ns) is None and not order.extended_hours
+        waits = self.venue.market.session_at(now_ns) is None and not order.extended_hours
         waits = waits or order.time_in_force == "opg"
         order.status = "accepted" if waits else "pending_new"
         account.add(order)
         self.emit(account, order, order.status, now_ns)
         if not waits:
-            self.later(self.server.rules.venue_delay_s, lambda: self.arrive(account, order, self.server.clock.now_ns()))
+            self.later(self.venue.rules.venue_delay_s, lambda: self.arrive(account, order, self.venue.clock.now_ns()))
         self.changed.set()
 
     def arrive(self, account: Account, order: Order, at_ns: int) -> None:
@@ -175,14 +105,14 @@ class Matching:
         if order.status not in {"accepted", "pending_new"} or order.held:
             return
         context = fault_context(account, order)
-        if self.server.faults.take("order_rejected", context) is not None:
+        if self.venue.faults.take("order_rejected", context) is not None:
             order.failed_ns = at_ns
             self.end(account, order, "rejected", at_ns)
             return
-        back = self.server.faults.take("order_held_back", context)
+        back = self.venue.faults.take("order_held_back", context)
         if back is not None:
             delay_s = float(back.get("seconds", 30))
-            self.later(delay_s, lambda: self.arrive(account, order, self.server.clock.now_ns()))
+            self.later(delay_s, lambda: self.arrive(account, order, self.venue.clock.now_ns()))
             return
         order.status = "new"
         self.emit(account, order, "new", at_ns)
@@ -216,7 +146,7 @@ class Matching:
 
     def _quote(self, order: Order, at_ns: int) -> tuple[Decimal, Decimal] | None:
         """Bid and ask for this order; a share of daily prices has one price in the opening auction, none in a halt."""
-        market = self.server.market
+        market = self.venue.market
         if order.time_in_force == "opg" and order.symbol in market.derived:
             opened = market.opening_print(order.symbol, at_ns)
             return None if opened is None else (opened, opened)
@@ -226,18 +156,18 @@ class Matching:
         left = order.left
         if order.time_in_force in {"fok", "opg", "cls"}:
             return left
-        part = self.server.faults.take("fill_partial", fault_context(account, order))
+        part = self.venue.faults.take("fill_partial", fault_context(account, order))
         if part is not None:
             order.held = bool(part.get("then_held"))
             return min(left, Decimal(str(part.get("quantity", 1))))
-        seed = f"{self.server.rules.seed}:{order.created_ns}:{at_ns}"  # not the name: it has an epoch in it
-        size = random.Random(seed).randint(*self.server.rules.fill_sizes)
+        seed = f"{self.venue.rules.seed}:{order.created_ns}:{at_ns}"  # not the name: it has an epoch in it
+        size = random.Random(seed).randint(*self.venue.rules.fill_sizes)
         return min(left, Decimal(size * (1 if multiplier(order.symbol) == 100 else 100)))
 
     def fill(self, account: Account, order: Order, quantity: Decimal, price: Decimal, at_ns: int) -> None:
         """An execution: order, position, cash, activity and trade update change together."""
-        if self.server.faults.take("fill_unheard", fault_context(account, order)) is not None:
-            self.server.trade_stream.cut(account.key)
+        if self.venue.faults.take("fill_unheard", fault_context(account, order)) is not None:
+            self.trade_stream.cut(account.key)
         if order.notional is not None:
             quantity = min(quantity, ((order.notional - order.cost) / price).quantize(Decimal("1e-9")))
         execution_id = account.new_id()
@@ -285,7 +215,7 @@ class Matching:
                 return order.shown()
             case "cancel":
                 order = account.orders[fields["order_id"]]
-                order_changes.cancel(self, account, order)
+                self.cancel(account, order)
                 return order.shown()
             case "close":
                 order = self.close(account, fields["symbol"], None, None)
@@ -293,6 +223,87 @@ class Matching:
                 return order.shown()
             case _:
                 raise ValueError(f"by_hand: found {action!r}; expected place, cancel or close")
+
+    # --- what becomes of an order that is to be cancelled or replaced -------------------------------------------------
+
+    def cancel(self, account: Account, order: Order) -> None:
+        """Ask for a cancellation; it comes (or a fill wins) after this returned. Raises `Refused` where none can."""
+        context = fault_context(account, order)
+        if not order.open or order.status in {"pending_cancel", "pending_replace"}:
+            raise unprocessable("order is not cancelable")
+        if self.venue.faults.take("cancel_refused", context) is not None:
+            raise unprocessable("order is not cancelable")
+        now_ns = self.venue.clock.now_ns()
+        before, order.status, order.cancel_requested_ns = order.status, "pending_cancel", now_ns
+        self.emit(account, order, "pending_cancel", now_ns)
+        then: Callable[[Account, Order], None] = self._cancel_now
+        if self.venue.faults.take("cancel_stuck", context) is not None:
+            order.held = True
+            return
+        if self.venue.faults.take("cancel_rejected", context) is not None:
+            then = functools.partial(self._cancel_not, before=before)
+        elif self.venue.faults.take("cancel_loses", context) is not None:
+            then = self._fill_instead
+        elif fault := self.venue.faults.take("cancel_overtaken", context):
+            then = functools.partial(self._cancel_and_fill, delay_s=float(fault.get("delay_s", 30)))
+        self.later(self.venue.rules.venue_delay_s, lambda: then(account, order))
+
+    def _cancel_now(self, account: Account, order: Order) -> None:
+        if order.open:
+            order.canceled_ns = self.venue.clock.now_ns()
+            self.end(account, order, "canceled", order.canceled_ns)
+
+    def _cancel_and_fill(self, account: Account, order: Order, *, delay_s: float) -> None:
+        """Report the venue's fill after its cancel."""
+        self._cancel_now(account, order)
+        self.later(delay_s, lambda: self._fill_late(account, order))
+
+    def _fill_late(self, account: Account, order: Order) -> None:
+        """The fill of an order that is over: its limit was met before. A sale never exceeds what is free."""
+        if order.status == "canceled" and (order.sign > 0 or account.available(order.symbol) >= order.left):
+            now_ns = self.venue.clock.now_ns()
+            self.fill(account, order, order.left, order.limit_price or order.reserve_price, now_ns)
+
+    def _cancel_not(self, account: Account, order: Order, *, before: str) -> None:
+        if order.open:
+            order.status = before
+            self.emit(account, order, "order_cancel_rejected", self.venue.clock.now_ns())
+
+    def _fill_instead(self, account: Account, order: Order) -> None:
+        """The fill that won the race: at the quote where it crosses, else at the limit."""
+        if order.open:
+            now_ns = self.venue.clock.now_ns()
+            price = self.price(order, now_ns) or order.limit_price or order.reserve_price
+            self.fill(account, order, order.left, price, now_ns)
+
+    def replace(self, account: Account, old: Order, fields: dict[str, Any]) -> Order:
+        """A new order in the place of `old`, for its unfilled rest; returns it. Raises `Refused`."""
+        if old.status not in {"new", "partially_filled", "accepted", "pending_new"}:
+            raise unprocessable(f"cannot replace order in {old.status} status")
+        new = _replacement(account, old, fields, self.venue.clock.now_ns())
+        self._check_replacement(account, old, new)
+        now_ns = new.created_ns
+        before, old.status = old.status, "pending_replace"
+        self.emit(account, old, "pending_replace", now_ns)
+        if self.venue.faults.take("replace_rejected", fault_context(account, old)) is not None:
+            old.status = before
+            self.emit(account, old, "order_replace_rejected", now_ns)
+            return new
+        old.replaced_ns, old.replaced_by = now_ns, new.id
+        self.end(account, old, "replaced", now_ns)
+        self.take_in(account, new, now_ns)
+        return new
+
+    def _check_replacement(self, account: Account, old: Order, new: Order) -> None:
+        for price in (new.limit_price, new.stop_price):
+            check_price_grid(price)
+        if new.client_order_id in account.by_client_id:
+            raise Refused(422, self.venue.rules.duplicate_id_code, "client_order_id must be unique")
+        account.working.pop(old.id)  # the new order takes over what the old one holds
+        try:
+            check(ticket(new.shown()), account, self.venue.market, new.created_ns)
+        finally:
+            account.working[old.id] = old
 
     # --- what all of them do ----------------------------------------------------------------------------------------
 
@@ -308,25 +319,63 @@ class Matching:
         """Update what REST shows, and publish to the trade stream."""
         order.updated_ns = at_ns
         shown = order.shown()
-        order.past.append((self.server.clock.now_ns(), shown))
+        order.past.append((self.venue.clock.now_ns(), shown))
         if execution_id is None and event not in {"accepted", "pending_new"}:
             execution_id = account.new_id()
         update = {"event": event, "execution_id": execution_id, "timestamp": stamp(at_ns), **extra, "order": shown}
-        self.server.trade_stream.publish(account, update)
+        self.trade_stream.publish(account, update)
 
     def _session_for(self, now_ns: int) -> Session | None:
         """The session in which a day order of `now_ns` works: this one, or the next."""
-        return next((session for session in self.server.market.sessions if session.close_ns > now_ns), None)
+        return next((session for session in self.venue.market.sessions if session.close_ns > now_ns), None)
 
     def later(self, sim_s: float, then: Callable[[], None]) -> None:
         """Do it after that much simulated time; with none, in the loop's next turn."""
         loop = asyncio.get_running_loop()
         if sim_s > 0:
-            loop.call_later(self.server.clock.real_s(int(sim_s * SECOND_NS)), then)
+            loop.call_later(self.venue.clock.real_s(int(sim_s * SECOND_NS)), then)
         else:
             loop.call_soon(then)  # the next turn: before whatever the reply makes the client do
 
 
-def _wake(loop: asyncio.AbstractEventLoop, changed: asyncio.Event) -> None:
-    if not loop.is_closed():
-        loop.call_soon_threadsafe(changed.set)
+def _replacement(account: Account, old: Order, fields: dict[str, Any], now_ns: int) -> Order:
+    """The order that PATCH asks for. `qty` counts the whole old order, so the new one has what is left of it."""
+    changes: dict[str, Any] = {}
+    for name in ("limit_price", "stop_price"):
+        if fields.get(name) is not None:
+            changes[name] = _decimal(fields[name], name)
+    if fields.get("time_in_force"):
+        changes["time_in_force"] = str(fields["time_in_force"])
+    if fields.get("trail") is not None:
+        changes["trail_price" if old.trail_price is not None else "trail_percent"] = _decimal(fields["trail"], "trail")
+    whole = old.qty
+    if fields.get("qty") is not None:
+        whole = _decimal(fields["qty"], "qty")
+        if whole <= old.filled_qty:
+            raise unprocessable("order qty must be greater than filled qty")
+    if whole == old.qty and all(getattr(old, name) == value for name, value in changes.items()):
+        raise unprocessable("order parameters are not changed")
+    client_order_id = str(fields.get("client_order_id") or account.new_id())
+    return dataclasses.replace(
+        old,
+        id=account.new_id(),
+        client_order_id=client_order_id,
+        created_ns=now_ns,
+        updated_ns=now_ns,
+        filled_ns=0,
+        filled_qty=Decimal(0),
+        cost=Decimal(0),
+        qty=None if whole is None else whole - old.filled_qty,
+        reserve_price=changes.get("limit_price", old.reserve_price),
+        replaces=old.id,
+        status="pending_new",
+        past=[],
+        **changes,
+    )
+
+
+def _decimal(value: Any, name: str) -> Decimal:
+    try:
+        return Decimal(str(value))
+    except ArithmeticError:
+        raise invalid(f"invalid {name}") from None

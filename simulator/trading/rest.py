@@ -9,24 +9,21 @@ import asyncio
 import itertools
 from collections.abc import Iterable
 from decimal import Decimal
-from typing import TYPE_CHECKING
 
 from aiohttp import web
 
 from simulator.prices.corporate_actions import Dividend
 from simulator.prices.market import asset_id
 from simulator.prices.tape import new_york_date
-from simulator.trading import order_changes, settlement
+from simulator.trading import settlement
 from simulator.trading.account import Account, Position
+from simulator.trading.matching import Matching
 from simulator.trading.order_rules import mark
 from simulator.trading.orders import TERMINAL, Json, Order, text
 from simulator.trading.queries import asked_for, fits, is_true, json_body, positive, whole_number
 from simulator.trading.refusals import Refused, invalid, refusal
+from simulator.trading.venue import Venue
 from strategies.kit.units import SECOND_NS
-
-if TYPE_CHECKING:
-    from simulator.server import AlpacaServer
-
 
 ACCOUNT = web.RequestKey("account", Account)
 CONFIGURABLE = (
@@ -40,9 +37,9 @@ CONFIGURABLE = (
 )
 
 
-def routes(server: AlpacaServer) -> list[web.RouteDef]:
-    """The routes of trading REST, bound to `server`."""
-    rest = TradingRest(server)
+def routes(venue: Venue, matching: Matching) -> list[web.RouteDef]:
+    """The routes of trading REST, bound to `venue`."""
+    rest = TradingRest(venue, matching)
     return [
         web.get("/v2/account", rest.account),
         web.get("/v2/account/configurations", rest.configuration),
@@ -83,15 +80,16 @@ def _announced(dividend: Dividend) -> Json:
 class TradingRest:
     """The handlers of one server."""
 
-    def __init__(self, server: AlpacaServer) -> None:
-        self.server = server
+    def __init__(self, venue: Venue, matching: Matching) -> None:
+        self.venue = venue
+        self.matching = matching
 
     # --- account ----------------------------------------------------------------------------------------------------
 
     async def account(self, request: web.Request) -> web.Response:
         """GET /v2/account."""
         account = request[ACCOUNT]
-        now_ns, deficit = self.server.clock.now_ns(), self._deficit(account)
+        now_ns, deficit = self.venue.clock.now_ns(), self._deficit(account)
         return web.json_response(
             account.shown(self._mark, blocked=self._blocked(account), now_ns=now_ns, deficit=deficit)
         )
@@ -109,14 +107,14 @@ class TradingRest:
 
     async def activities(self, request: web.Request) -> web.Response:
         """GET /v2/account/activities[/{type}], paged by the id of the last row."""
-        query, now_ns = request.query, self.server.clock.now_ns()
+        query, now_ns = request.query, self.venue.clock.now_ns()
         if "activity_types" in query and "category" in query:
             raise invalid("only one of activity_types or category is accepted")
         wanted = request.match_info.get("type") or query.get("activity_types", "")
         types = frozenset(filter(None, wanted.split(",")))
         account: Account = request[ACCOUNT]
         rows = [row for row in account.activities if row.visible_ns <= now_ns and fits(row, query, types)]
-        if self.server.faults.waiting("split_line_late"):
+        if self.venue.faults.waiting("split_line_late"):
             rows = [row for row in rows if not self._is_late(account, row.fields)]
         ascending = query.get("direction", "desc") == "asc"
         rows.sort(key=lambda row: row.id, reverse=not ascending)
@@ -132,11 +130,11 @@ class TradingRest:
         if row.get("activity_type") != "SPLIT":
             return False
         context = {"key": account.key, "symbol": row.get("symbol")}
-        return self.server.faults.take("split_line_late", context) is not None
+        return self.venue.faults.take("split_line_late", context) is not None
 
     async def announcements(self, request: web.Request) -> web.Response:
         """GET /v2/corporate_actions/announcements: the market's dividends, by their ex-date or the day of payment."""
-        query, days = request.query, self.server.market.days
+        query, days = request.query, self.venue.market.days
         paid = query.get("date_type") == "payable_date"
         rows = [] if days is None else [_announced(one) for one in days.dividends]
         rows = [
@@ -154,7 +152,7 @@ class TradingRest:
         """POST /v2/orders; the reply shows the order as it was accepted, whatever happened to it since."""
         account, body = request[ACCOUNT], await json_body(request)
         context = {"key": account.key, **{name: body.get(name) for name in ("symbol", "side", "client_order_id")}}
-        refused = self.server.faults.take("order_refused", context)
+        refused = self.venue.faults.take("order_refused", context)
         if refused is not None:
             if refused.get("reason"):
                 raise refusal(str(refused.get("reason")))
@@ -164,12 +162,12 @@ class TradingRest:
             raise refusal("not_authorized")
         if body.get("side") == "buy" and self._deficit(account):
             raise refusal("intraday_margin")
-        early = self.server.faults.take("fill_before_reply", context)
-        order = self.server.matching.submit(account, body)
+        early = self.venue.faults.take("fill_before_reply", context)
+        order = self.matching.submit(account, body)
         shown = order.shown()
         if early is not None:
-            self.server.matching.arrive(account, order, self.server.clock.now_ns())
-            await self.server.clock.hold(float(early.get("seconds", 0.05)))
+            self.matching.arrive(account, order, self.venue.clock.now_ns())
+            await self.venue.clock.hold(float(early.get("seconds", 0.05)))
         return web.json_response(shown)
 
     async def orders(self, request: web.Request) -> web.Response:
@@ -211,13 +209,13 @@ class TradingRest:
         """PATCH /v2/orders/{id}: a new order with a new id."""
         account = request[ACCOUNT]
         old = self._order(account, request.match_info["id"])
-        new = order_changes.replace(self.server.matching, account, old, await json_body(request))
+        new = self.matching.replace(account, old, await json_body(request))
         return web.json_response(new.shown())
 
     async def cancel(self, request: web.Request) -> web.Response:
         """DELETE /v2/orders/{id}: 204 confirms the request only."""
         account = request[ACCOUNT]
-        order_changes.cancel(self.server.matching, account, self._order(account, request.match_info["id"]))
+        self.matching.cancel(account, self._order(account, request.match_info["id"]))
         return web.Response(status=204)
 
     async def cancel_all(self, request: web.Request) -> web.Response:
@@ -250,7 +248,7 @@ class TradingRest:
         symbol = self._symbol(account, request)
         if symbol not in account.positions:
             raise Refused(404, 40410000, "position does not exist")
-        return web.json_response(self.server.matching.close(account, symbol, quantity, percent).shown())
+        return web.json_response(self.matching.close(account, symbol, quantity, percent).shown())
 
     async def close_all(self, request: web.Request) -> web.Response:
         """DELETE /v2/positions?cancel_orders=: 207 with one row for each position."""
@@ -265,36 +263,36 @@ class TradingRest:
     async def exercise(self, request: web.Request) -> web.Response:
         """POST /v2/positions/{symbol or contract id}/exercise: the whole position, at once."""
         account = request[ACCOUNT]
-        settlement.exercise(self.server.matching, account, self._symbol(account, request))
+        settlement.exercise(self.matching, account, self._symbol(account, request))
         return web.Response(status=200)
 
     async def do_not_exercise(self, request: web.Request) -> web.Response:
         """POST /v2/positions/{symbol or contract id}/do-not-exercise, on the day of expiry."""
         account = request[ACCOUNT]
         symbol = self._symbol(account, request)
-        settlement.keep_from_exercise(account, symbol, new_york_date(self.server.clock.now_ns()))
+        settlement.keep_from_exercise(account, symbol, new_york_date(self.venue.clock.now_ns()))
         return web.Response(status=200)
 
     # --- inside -----------------------------------------------------------------------------------------------------
 
     def _mark(self, position: Position) -> Decimal:
-        return mark(position, self.server.market, self.server.clock.now_ns())
+        return mark(position, self.venue.market, self.venue.clock.now_ns())
 
     def _blocked(self, account: Account) -> bool:
-        return self.server.faults.take("account_blocked", {"key": account.key}) is not None
+        return self.venue.faults.take("account_blocked", {"key": account.key}) is not None
 
     def _deficit(self, account: Account) -> Decimal:
         """USD of intraday margin that the account is short of by the script; then it may only close positions."""
-        short = self.server.faults.take("margin_deficit", {"key": account.key})
+        short = self.venue.faults.take("margin_deficit", {"key": account.key})
         return Decimal(0) if short is None else Decimal(str(short.get("amount", "100")))
 
     def _as_of(self, request: web.Request) -> int | None:
         """The time that a stale read answers for; None for the present."""
         context = {"method": request.method, "path": request.path, "key": request[ACCOUNT].key}
-        stale = self.server.faults.take("stale_read", context)
+        stale = self.venue.faults.take("stale_read", context)
         if stale is None:
             return None
-        return self.server.clock.now_ns() - int(float(stale.get("age_s", 5)) * SECOND_NS)
+        return self.venue.clock.now_ns() - int(float(stale.get("age_s", 5)) * SECOND_NS)
 
     def _order(self, account: Account, order_id: str) -> Order:
         if order_id not in account.orders:
@@ -313,7 +311,7 @@ class TradingRest:
         rows: list[Json] = []
         for order in list(account.working.values()):
             try:
-                order_changes.cancel(self.server.matching, account, order)
+                self.matching.cancel(account, order)
                 rows.append({"id": order.id, "status": 200})
             except Refused as refused:
                 rows.append({"id": order.id, "status": refused.status, "body": refused.body()})
@@ -321,7 +319,7 @@ class TradingRest:
 
     def _close_row(self, account: Account, symbol: str) -> Json:
         try:
-            shown = self.server.matching.close(account, symbol, None, None).shown()
+            shown = self.matching.close(account, symbol, None, None).shown()
         except Refused as refused:
             return {"symbol": symbol, "status": refused.status, "body": _failure(refused, account, symbol)}
         return {"symbol": symbol, "status": 200, "body": shown}

@@ -5,31 +5,115 @@ Books move at once; on paper (`late_activities`) the rows of options appear with
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import dataclasses
+from collections import deque
 from datetime import date, timedelta
 from decimal import Decimal
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from daemon.core.instruments.option_market import OccContract, parse_occ
 from simulator.faults import Fault
-from simulator.prices.tape import midnight_ns, new_york_date
+from simulator.prices.corporate_actions import Dividend, Rename, Split
+from simulator.prices.day_prices import Action
+from simulator.prices.market import NEVER_NS
+from simulator.prices.tape import grid, midnight_ns, new_york_date
 from simulator.trading.account import Account, Position, Trade
+from simulator.trading.matching import Matching
 from simulator.trading.order_rules import mark
-from simulator.trading.orders import ZERO, Order, multiplier, stamp, text
+from simulator.trading.orders import ZERO, Json, Order, multiplier, stamp, text
 from simulator.trading.refusals import Refused, unprocessable
 from strategies.kit.contract import Session
-
-if TYPE_CHECKING:
-    from simulator.trading.matching import Matching
+from strategies.kit.units import MINUTE_NS
 
 KINDS = ("trade_bust", "trade_correct", "manual_order", "split", "dividend", "assignment", "transfer", "ledger_line")
 CENT = Decimal("0.01")
+SELL_OUT_NS = 60 * MINUTE_NS  # before the close of an expiry's session
+LONGEST_WAIT_S = 3600.0
+
+
+class BackOffice:
+    """What happens as time passes: path points are matched, sessions close, companies and the script act."""
+
+    def __init__(self, matching: Matching) -> None:
+        self._matching, self._venue = matching, matching.venue
+        now_ns, days = matching.seen_ns, self._venue.market.days
+        self._closed = sum(session.close_ns <= now_ns for session in self._venue.market.sessions)
+        self._actions = deque(entry for entry in ([] if days is None else days.actions()) if entry[0] > now_ns)
+        self._sold_out_ns = 0  # when expiring contracts were last looked at
+
+    async def run(self) -> None:
+        """Match and settle as simulated time passes, until cancelled; asleep while there is nothing to look at."""
+        loop = asyncio.get_running_loop()
+        self._venue.faults.on_add = lambda: _wake(loop, self._matching.changed)
+        while True:
+            self._matching.changed.clear()
+            self.advance(self._venue.clock.now_ns())
+            left_s = self._venue.clock.real_s(self._next_wake() - self._venue.clock.now_ns())
+            with contextlib.suppress(TimeoutError):  # not wait_for: it may lose a cancellation
+                async with asyncio.timeout(min(max(left_s, 0.0), LONGEST_WAIT_S)):
+                    await self._matching.changed.wait()
+
+    def advance(self, now_ns: int) -> None:
+        """All that happens up to `now_ns`: path points, sessions that close, companies' and the script's doings."""
+        while (session := self._closing()) is not None and session.close_ns <= now_ns:
+            self._act(session.close_ns)
+            self._matching.match_points(session.close_ns - 1)
+            for account in self._venue.accounts.values():
+                close_session(self._matching, account, session)
+            self._closed += 1
+        self._act(now_ns)
+        self._matching.match_points(now_ns)
+        session_now = self._venue.market.session_at(now_ns)
+        if session_now is not None and self._sells_out(session_now, now_ns):
+            self._sold_out_ns = now_ns
+            for account in self._venue.accounts.values():
+                sell_out(self._matching, account, session_now, now_ns)
+        for account in self._venue.accounts.values():
+            take_faults(self._matching, account, now_ns)
+        self._matching.trade_stream.tick()
+
+    def _closing(self) -> Session | None:
+        """The next session to close."""
+        sessions = self._venue.market.sessions
+        return sessions[self._closed] if self._closed < len(sessions) else None
+
+    def _act(self, until_ns: int) -> None:
+        """Splits, dividends and new names up to `until_ns`, each after the path points before it."""
+        while self._actions and self._actions[0][0] <= until_ns:
+            at_ns, action, paid = self._actions.popleft()
+            self._matching.match_points(at_ns - 1)
+            for account in self._venue.accounts.values():
+                _happen(self._matching, account, action, at_ns, paid=paid)
+
+    def _sells_out(self, session: Session, now_ns: int) -> bool:
+        return now_ns >= session.close_ns - SELL_OUT_NS and now_ns >= self._sold_out_ns + MINUTE_NS
+
+    def _next_wake(self) -> int:
+        now_ns = self._matching.seen_ns
+        times = [self._actions[0][0] if self._actions else NEVER_NS]
+        if (session := self._closing()) is not None:
+            close_ns = session.close_ns
+            times += [moment for moment in (close_ns - SELL_OUT_NS, close_ns) if moment > now_ns]
+            if close_ns - SELL_OUT_NS <= now_ns and any(account.positions for account in self._venue.accounts.values()):
+                times.append(now_ns + MINUTE_NS)
+        if any(account.working for account in self._venue.accounts.values()):
+            times.append(self._venue.market.next_change(now_ns))
+        for fault in self._venue.faults.waiting(*KINDS, *self._matching.trade_stream.TICKING):
+            later = fault.from_ns is not None and fault.from_ns > now_ns
+            times.append(fault.from_ns if later and fault.from_ns is not None else now_ns + MINUTE_NS)
+        return min(times)
+
+
+def _wake(loop: asyncio.AbstractEventLoop, changed: asyncio.Event) -> None:
+    if not loop.is_closed():
+        loop.call_soon_threadsafe(changed.set)
 
 
 def close_session(matching: Matching, account: Account, session: Session) -> None:
     """The close: orders on close trade, day orders expire, contracts of this date settle, fees, the last marks."""
-    market, at_ns = matching.server.market, session.close_ns
+    market, at_ns = matching.venue.market, session.close_ns
     for order in list(account.working.values()):
         if order.time_in_force == "cls" and order.status == "new":
             price = matching.price(order, at_ns - 1)
@@ -50,7 +134,7 @@ def close_session(matching: Matching, account: Account, session: Session) -> Non
 
 def sell_out(matching: Matching, account: Account, session: Session, now_ns: int) -> None:
     """In the last hour Alpaca sells expiring long contracts in the money that the account could not exercise."""
-    market = matching.server.market
+    market = matching.venue.market
     spot = market.price(now_ns)
     for position in list(account.positions.values()):
         contract = parse_occ(position.symbol)
@@ -70,7 +154,7 @@ def sell_out(matching: Matching, account: Account, session: Session, now_ns: int
 
 def exercise(matching: Matching, account: Account, symbol: str) -> None:
     """Exercise the whole long position at once. Raises `Refused` when closed, out of the money, or not held."""
-    market, now_ns = matching.server.market, matching.server.clock.now_ns()
+    market, now_ns = matching.venue.market, matching.venue.clock.now_ns()
     contract, spot = parse_occ(symbol), market.price(now_ns)
     position = account.positions.get(symbol)
     if position is None or contract is None or position.qty <= 0:
@@ -96,7 +180,7 @@ def keep_from_exercise(account: Account, symbol: str, today: str) -> None:
 
 def take_faults(matching: Matching, account: Account, now_ns: int) -> None:
     """Do what the script has for this account now; each waits until there is something that it can happen to."""
-    faults, context = matching.server.faults, {"key": account.key}
+    faults, context = matching.venue.faults, {"key": account.key}
     if not faults.waiting(*KINDS):
         return
     fills = [trade for trade in account.trades if trade.execution_id]
@@ -134,7 +218,7 @@ def _do(matching: Matching, account: Account, fault: Fault, now_ns: int) -> None
 
 
 def _expire(matching: Matching, account: Account, position: Position, contract: OccContract, at_ns: int) -> None:
-    spot = matching.server.market.closing_price(contract.expiry)
+    spot = matching.venue.market.closing_price(contract.expiry)
     gain = ZERO if spot is None else contract.right * (spot - contract.strike)
     lapses = position.do_not_exercise or not _can_exercise(matching, account, position, contract)
     if gain < CENT or (position.qty > 0 and lapses):
@@ -177,7 +261,7 @@ def _note(
 ) -> None:
     day = new_york_date(at_ns)
     visible_ns = at_ns
-    if matching.server.rules.late_activities:
+    if matching.venue.rules.late_activities:
         visible_ns = midnight_ns((date.fromisoformat(day) + timedelta(days=1)).isoformat())
     fields: dict[str, Any] = {
         "activity_type": kind,
@@ -196,13 +280,13 @@ def _note(
 def _can_exercise(matching: Matching, account: Account, position: Position, contract: OccContract) -> bool:
     if contract.right < 0:
         return account.available(contract.root) >= position.qty * 100
-    now_ns, market = matching.server.clock.now_ns(), matching.server.market
+    now_ns, market = matching.venue.clock.now_ns(), matching.venue.market
     shown = account.shown(lambda held: mark(held, market, now_ns), blocked=False)
     return Decimal(shown["buying_power"]) >= contract.strike * position.qty * 100
 
 
 def _book_fees(matching: Matching, account: Account, session: Session) -> None:
-    fee = matching.server.rules.fee_per_contract
+    fee = matching.venue.rules.fee_per_contract
     if not fee:
         return
     traded = (t for t in account.trades if t.execution_id and session.open_ns <= t.time_ns <= session.close_ns)
@@ -307,3 +391,82 @@ def _amend_last_fill(
         qty=text(quantity),
         position_qty=text(account.quantity(order.symbol)),
     )
+
+
+# --- corporate actions ------------------------------------------------------------------------------------------------
+# A split and a new name are two rows, one for what is taken away and one for what is given (Alpaca's documentation of
+# activities; the voluntary and mandatory corporate actions pages). Books move by trades without an order.
+
+
+def _happen(matching: Matching, account: Account, action: Action, at_ns: int, *, paid: bool) -> None:
+    """Carry `action` out in this account; `paid` is the second of a dividend's two moments."""
+    days = matching.venue.market.days
+    symbol = action.symbol if days is None else days.name_on(action.symbol, new_york_date(at_ns))
+    match action:
+        case Dividend() if paid:
+            _pay(account, action, symbol, at_ns)
+        case Dividend():
+            account.entitled[action] = account.quantity(symbol)
+        case Split():
+            _cancel_orders(matching, account, symbol, at_ns)
+            _book_split(account, action, symbol, at_ns)
+        case Rename():
+            _cancel_orders(matching, account, action.symbol, at_ns)
+            _rename(account, action, at_ns)
+
+
+def _cancel_orders(matching: Matching, account: Account, symbol: str, at_ns: int) -> None:
+    for order in list(account.working.values()):
+        if order.symbol == symbol:
+            order.canceled_ns = at_ns
+            matching.end(account, order, "canceled", at_ns)
+
+
+def _pay(account: Account, dividend: Dividend, symbol: str, at_ns: int) -> None:
+    shares = account.entitled.pop(dividend, ZERO)
+    if shares:
+        more = {"symbol": symbol, "qty": text(shares), "per_share_amount": text(dividend.amount)}
+        cash_row(account, "DIV", shares * dividend.amount, at_ns, "Cash DIV", **more)
+
+
+def _book_split(account: Account, split: Split, symbol: str, at_ns: int) -> None:
+    held = account.positions.get(symbol)
+    if held is None:
+        return
+    shares = held.qty * split.ratio
+    account.trade(Trade(symbol, shares - held.qty, ZERO, at_ns))
+    last = None if held.lastday_price is None else held.lastday_price / split.ratio
+    average = held.average / split.ratio
+    after = dataclasses.replace(held, qty=shares, average=average, lastday_price=last)
+    account.positions[symbol] = after
+    span = f"From QTY:{text(held.qty)}, To QTY:{text(shares)}"
+    _row(account, "SPLIT", held, -held.qty, f"REMOVE, {span}", at_ns)
+    _row(account, "SPLIT", after, shares, f"ADD, {span}", at_ns)
+    fraction = shares % 1
+    if split.fraction_in_cash and fraction:
+        price = average if last is None else last
+        account.trade(Trade(symbol, -fraction, price, at_ns))
+        fields: Json = {"activity_type": "CIL", "date": new_york_date(at_ns), "net_amount": text(fraction * price)}
+        more = {"symbol": symbol, "qty": text(-fraction), "price": text(price), "status": "executed"}
+        account.note(at_ns, {**fields, "description": "Cash in lieu of a fraction", **more})
+
+
+def _rename(account: Account, rename: Rename, at_ns: int) -> None:
+    held = account.positions.get(rename.symbol)
+    if held is None:
+        return
+    account.trade(Trade(rename.symbol, -held.qty, held.average, at_ns))
+    account.trade(Trade(rename.new, held.qty, held.average, at_ns))
+    after = dataclasses.replace(held, symbol=rename.new)
+    account.positions[rename.new] = after
+    words = f"Name Change from {rename.symbol} to {rename.new}"
+    _row(account, "NC", held, -held.qty, words, at_ns)
+    _row(account, "NC", after, held.qty, words, at_ns)
+
+
+def _row(account: Account, kind: str, held: Position, quantity: Decimal, description: str, at_ns: int) -> None:
+    """A row that moves shares and no cash; its price is the last close (the average cost where none is known)."""
+    price = held.average if held.lastday_price is None else held.lastday_price
+    fields = {"activity_type": kind, "date": new_york_date(at_ns), "net_amount": "0", "symbol": held.symbol}
+    shown = {"qty": text(quantity), "price": text(grid(float(price))), "description": description, "status": "executed"}
+    account.note(at_ns, {**fields, **shown})

@@ -13,7 +13,7 @@ import dataclasses
 import itertools
 import json
 from collections import defaultdict
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import msgspec
 from aiohttp import WSCloseCode, WSMsgType, web
@@ -21,21 +21,14 @@ from aiohttp import WSCloseCode, WSMsgType, web
 from simulator.faults import NESTED, Fault
 from simulator.trading.account import Account
 from simulator.trading.orders import stamp
+from simulator.trading.venue import Venue
 from strategies.kit.units import SECOND_NS
-
-if TYPE_CHECKING:
-    from simulator.server import AlpacaServer
 
 STREAMS = ("trade_updates",)
 LATEST_REORDER_S = 60.0  # a held-back update goes out after this, even without a successor
 TERMINAL_EVENTS = frozenset({"fill", "canceled", "expired", "rejected", "replaced"})
 OVERSIZE_BYTES = 1_100_000
 Message = dict[str, Any]
-
-
-def routes(server: AlpacaServer) -> list[web.RouteDef]:
-    """The trading stream for any account, and the same for the account of a number."""
-    return [web.get("/stream", server.trade_stream.serve), web.get("/stream/{account}", server.trade_stream.serve)]
 
 
 @dataclasses.dataclass(slots=True, eq=False)
@@ -60,32 +53,36 @@ class TradeStream:
 
     TICKING = ("socket_drop", "socket_close", "socket_black_hole", "ping_silence")
 
-    def __init__(self, server: AlpacaServer) -> None:
-        self.server = server
+    def __init__(self, venue: Venue) -> None:
+        self.venue = venue
         self.connections: list[Connection] = []
         self._number = itertools.count(1)
         self._new: dict[str, bytes] = {}  # by order id: the update `new`, for replays
         self._held_back: defaultdict[str, list[bytes]] = defaultdict(list)  # by key: updates that wait for the next
+
+    def routes(self) -> list[web.RouteDef]:
+        """The trading stream for any account, and the same for the account of a number."""
+        return [web.get("/stream", self.serve), web.get("/stream/{account}", self.serve)]
 
     # --- sessions ---------------------------------------------------------------------------------------------------
 
     async def serve(self, request: web.Request) -> web.StreamResponse:
         """Serve one client until it leaves; HTTP 429 where another session is alive or a dead one is still held."""
         context = {"stream": "trade", "key": request.headers.get("APCA-API-KEY-ID", "")}
-        refused = self.server.faults.take("upgrade_refused", context)
+        refused = self.venue.faults.take("upgrade_refused", context)
         if refused is not None:
             return web.Response(status=int(refused.get("status", 429)))
         number = request.match_info.get("account", "")
-        if number and number not in {account.account_number for account in self.server.accounts.values()}:
+        if number and number not in {account.account_number for account in self.venue.accounts.values()}:
             return web.json_response({"code": 40410000, "message": "endpoint not found."}, status=404)
-        if self._full(number) or self.server.faults.take("connection_limit", context) is not None:
+        if self._full(number) or self.venue.faults.take("connection_limit", context) is not None:
             return web.json_response({"message": "too many requests."}, status=429)
         packed = request.headers.get("Content-Type", "") == "application/msgpack"
         ws = web.WebSocketResponse(max_msg_size=0, compress=False)  # declined: Alpaca may, and it costs time
-        binary = packed or self.server.rules.binary_trade_frames
+        binary = packed or self.venue.rules.binary_trade_frames
         transport = request.transport if isinstance(request.transport, asyncio.Transport) else None
         connection = Connection(ws, transport, binary, packed, number)
-        connection.mute = self.server.faults.take("mute_after_connect", context) is not None
+        connection.mute = self.venue.faults.take("mute_after_connect", context) is not None
         self.connections.append(connection)
         writer = asyncio.create_task(self._write(connection), name="alpaca-trade-stream-writer")
         try:
@@ -118,7 +115,7 @@ class TradeStream:
 
     def tick(self) -> None:
         """Let the script's faults of sockets happen, also while nothing is published."""
-        if not self.server.faults.waiting(*self.TICKING):
+        if not self.venue.faults.waiting(*self.TICKING):
             return
         for connection in self._alive(None):
             if connection.key:
@@ -126,21 +123,21 @@ class TradeStream:
 
     def _full(self, number: str) -> bool:
         """Whether the account of this number has a session, alive or held; without one, whether all could have."""
-        now_ns = self.server.clock.now_ns()
+        now_ns = self.venue.clock.now_ns()
         self.connections = [c for c in self.connections if c.dead_until_ns is None or c.dead_until_ns > now_ns]
         if number:
             return any(number == c.account or number == self._number_of(c.key) for c in self.connections)
-        return len(self.connections) >= len(self.server.accounts)
+        return len(self.connections) >= len(self.venue.accounts)
 
     def _number_of(self, key: str) -> str:
-        return self.server.accounts[key].account_number if key else ""
+        return self.venue.accounts[key].account_number if key else ""
 
     def _alive(self, key: str | None) -> list[Connection]:
         return [c for c in self.connections if c.dead_until_ns is None and (key is None or c.key == key)]
 
     def _hold(self, connection: Connection, hold_s: float | None = None) -> None:
-        seconds = self.server.rules.dead_session_s if hold_s is None else hold_s
-        connection.dead_until_ns = self.server.clock.now_ns() + int(seconds * SECOND_NS)
+        seconds = self.venue.rules.dead_session_s if hold_s is None else hold_s
+        connection.dead_until_ns = self.venue.clock.now_ns() + int(seconds * SECOND_NS)
         connection.listening = False
 
     def _left(self, connection: Connection) -> None:
@@ -155,7 +152,7 @@ class TradeStream:
     async def _write(self, connection: Connection) -> None:
         with contextlib.suppress(ConnectionError, RuntimeError):
             while (frame := await connection.outgoing.get()) is not None:
-                await self.server.clock.on_the_way(f"trades {connection.key}", asked=False)
+                await self.venue.clock.on_the_way(f"trades {connection.key}", asked=False)
                 if connection.binary:
                     await connection.ws.send_bytes(frame)
                 else:
@@ -181,14 +178,14 @@ class TradeStream:
             self._listen(connection, fields, context)
 
     def _authenticate(self, connection: Connection, fields: Message, context: dict[str, str]) -> None:
-        if self.server.faults.take("mute_after_auth", context) is not None:
+        if self.venue.faults.take("mute_after_auth", context) is not None:
             connection.mute = True
             return
         key = str(fields.get("key_id", fields.get("key", "")))
-        account = self.server.authentic(key, str(fields.get("secret_key", fields.get("secret", ""))))
+        account = self.venue.authentic(key, str(fields.get("secret_key", fields.get("secret", ""))))
         other = any(c is not connection for c in self._alive(key))
         strange = account is not None and connection.account not in {"", account.account_number}
-        if account is None or other or strange or self.server.faults.take("auth_failed", context) is not None:
+        if account is None or other or strange or self.venue.faults.take("auth_failed", context) is not None:
             status = "unauthorized"
         else:
             status, connection.key = "authorized", key
@@ -200,7 +197,7 @@ class TradeStream:
             self._reply(connection, {"stream": "authorization", "data": refusal})
             return
         known = [name for name in fields.get("streams", []) if name in STREAMS]
-        if self.server.faults.take("mute_after_subscribe", context) is not None:
+        if self.venue.faults.take("mute_after_subscribe", context) is not None:
             connection.mute = True
             return
         self._reply(connection, {"stream": "listening", "data": {"streams": known}})
@@ -222,7 +219,7 @@ class TradeStream:
             "side": order["side"],
             "client_order_id": order["client_order_id"],
         }
-        at_ns = self.server.clock.now_ns()
+        at_ns = self.venue.clock.now_ns()
         identity = base64.b32hexencode(f"{at_ns:015d}{next(self._number):04d}".encode()[:16]).decode()[:26]
         data = {**update, "event_id": identity, "at": stamp(at_ns // 1000 * 1000)}
         for connection in self._alive(account.key):
@@ -234,17 +231,17 @@ class TradeStream:
     def _spoilt(self, data: Message, context: dict[str, object]) -> list[Any]:
         """Return the messages sent instead of the true one (`extra`: with it); usually just that."""
         true: Message = {"stream": "trade_updates", "data": data}
-        if not self.server.faults.waiting():
+        if not self.venue.faults.waiting():
             return [true]
         for kind in SPOILERS:
-            fault = self.server.faults.take(kind, context)
+            fault = self.venue.faults.take(kind, context)
             if fault is not None:
                 wrong = _spoil(fault, copy.deepcopy(true))
                 return [wrong, true] if fault.get("extra") else [wrong]
         return [true]
 
     def _route(self, account: Account, message: Any, order_id: str, context: dict[str, object]) -> None:
-        faults, key = self.server.faults, account.key
+        faults, key = self.venue.faults, account.key
         frame = message if isinstance(message, bytes) else _encode(message, packed=False)
         if context["event"] == "new":
             self._new[order_id] = frame
@@ -252,12 +249,12 @@ class TradeStream:
             return
         late = faults.take("update_late", context)
         if late is not None:
-            delay_s = self.server.clock.real_s(int(float(late.get("delay_s", 10)) * SECOND_NS))
+            delay_s = self.venue.clock.real_s(int(float(late.get("delay_s", 10)) * SECOND_NS))
             asyncio.get_running_loop().call_later(delay_s, self._send, key, [frame])
             return
         if faults.take("update_reordered", context) is not None:
             self._held_back[key].append(frame)
-            delay_s = self.server.clock.real_s(int(LATEST_REORDER_S * SECOND_NS))
+            delay_s = self.venue.clock.real_s(int(LATEST_REORDER_S * SECOND_NS))
             asyncio.get_running_loop().call_later(delay_s, self._send, key, [])
             return
         frames = [frame]
@@ -276,7 +273,7 @@ class TradeStream:
         for connection in self._alive(key):
             if not connection.listening or connection.mute or connection.black:
                 continue
-            if self.server.faults.take("socket_stall", {"stream": "trade", "key": key}) is not None:
+            if self.venue.faults.take("socket_stall", {"stream": "trade", "key": key}) is not None:
                 continue
             for frame in frames:
                 packed = msgspec.msgpack.encode(msgspec.json.decode(frame)) if connection.packed else frame
@@ -284,13 +281,13 @@ class TradeStream:
 
     def _socket_faults(self, connection: Connection) -> None:
         context = {"stream": "trade", "key": connection.key}
-        faults = self.server.faults
+        faults = self.venue.faults
         if (fault := faults.take("socket_drop", context)) is not None:
             self.cut(connection.key, hold_s=fault.get("hold_s"))
         elif (fault := faults.take("socket_close", context)) is not None:
             self._close(connection, int(fault.get("code", 1000)))
         elif (fault := faults.take("socket_black_hole", context)) is not None:
-            self._black_hole(connection, float(fault.get("hold_s", self.server.rules.dead_session_s)))
+            self._black_hole(connection, float(fault.get("hold_s", self.venue.rules.dead_session_s)))
         elif faults.take("ping_silence", context) is not None:
             connection.ws._autoping = False  # aiohttp has no public way to stop answering
 
@@ -309,7 +306,7 @@ class TradeStream:
         self._hold(connection, hold_s)
         if connection.transport is not None:
             connection.transport.pause_reading()
-            delay_s = self.server.clock.real_s(int(hold_s * SECOND_NS))
+            delay_s = self.venue.clock.real_s(int(hold_s * SECOND_NS))
             asyncio.get_running_loop().call_later(delay_s, connection.transport.abort)
 
 

@@ -15,7 +15,7 @@ from daemon.brokers.api import BrokerError
 from daemon.config.load import ConfigError, Credentials, Settings, load
 from daemon.engine.state_dir import open_state_dir
 from daemon.host.time.clock import Clock
-from simulator.server import DEFAULT_KEY, DEFAULT_SECRET
+from simulator.trading.venue import DEFAULT_KEY, DEFAULT_SECRET
 from tests.support.alpaca.free_plan import free_plan
 
 KEYS = Credentials(api_key_id=SecretStr(DEFAULT_KEY), api_secret_key=SecretStr(DEFAULT_SECRET))

@@ -10,7 +10,7 @@ from decimal import Decimal
 
 from daemon.brokers.panic import panic
 from daemon.core.effects import SubmitOrder
-from simulator.server import Rules
+from simulator.trading.venue import Rules
 from tests.support.alpaca.account_side import admin_of
 from tests.support.alpaca.rest_desk import CALL, Desk, buy, desk, eventually
 

@@ -15,9 +15,9 @@ from pathlib import Path
 
 from daemon.config.load import load
 from simulator.prices.market import Market
-from simulator.server import Rules
 from simulator.serving import Serving, serving
 from simulator.trading.account import Account
+from simulator.trading.venue import Rules
 from simulator.virtual_clock import VirtualClock, virtual_clock
 from tests.chaos import acts, verdict
 from tests.chaos.desk import START_LIMIT_S, Desk, make_room, small_disk

@@ -26,9 +26,9 @@ from daemon.tapes import BUNDLED_TAPE
 from simulator.clock import SimClock
 from simulator.prices.market import Market
 from simulator.prices.tape import calendar_sessions, new_york_date, read_bars
-from simulator.server import DEFAULT_KEY, DEFAULT_SECRET, Rules
 from simulator.serving import Serving, serving
 from simulator.trading.account import Account
+from simulator.trading.venue import DEFAULT_KEY, DEFAULT_SECRET, Rules
 from tests.support.desks.daily_stage import made_up, swapping
 from tests.support.desks.live_desk import write_config
 from tests.support.desks.online_day import HALF_DAY, SYMBOLS, tape

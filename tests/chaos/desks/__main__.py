@@ -25,10 +25,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from daemon.cli.ctl import main as rltraderctl
-from simulator.server import Rules
 from simulator.serving import serving
 from simulator.trading.account import Account
 from simulator.trading.refusals import Refused
+from simulator.trading.venue import Rules
 from simulator.virtual_clock import virtual_clock
 from strategies.kit.contract import Session
 from strategies.kit.units import SECOND_NS

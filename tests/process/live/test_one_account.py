@@ -12,8 +12,8 @@ from pathlib import Path
 import pytest
 
 from daemon.host.account_lock import AccountLock, Holder
-from simulator.server import DEFAULT_KEY, DEFAULT_SECRET
 from simulator.trading.account import Account
+from simulator.trading.venue import DEFAULT_KEY, DEFAULT_SECRET
 from tests.support.desks.daily_stage import HALF_DAY, daily_stage, swapping
 from tests.support.desks.live_desk import LOOSE, Daemon, books, differences, write_config
 from tests.support.desks.stage import KEYS, Stage, new_york_ns

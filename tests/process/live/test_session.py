@@ -23,8 +23,8 @@ from daemon.reports.gap.gap import read_gap
 from daemon.tapes.quotes.reader import QuoteFile
 from daemon.tapes.quotes.recording import finish
 from simulator.prices.market import POINT_NS
-from simulator.server import DEFAULT_KEY, DEFAULT_SECRET
 from simulator.trading.account import Account
+from simulator.trading.venue import DEFAULT_KEY, DEFAULT_SECRET
 from strategies.kit.units import MINUTE_NS
 from tests.support.desks.desk_run import environment, records, rltraderd
 from tests.support.desks.live_desk import LOOSE, Books, differences

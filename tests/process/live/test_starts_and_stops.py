@@ -13,9 +13,9 @@ from typing import Any
 import pytest
 
 from daemon.cli import ctl
-from simulator.server import DEFAULT_KEY, DEFAULT_SECRET
 from simulator.serving import serving
 from simulator.trading.account import Account
+from simulator.trading.venue import DEFAULT_KEY, DEFAULT_SECRET
 from simulator.virtual_clock import virtual_clock
 from tests.support.desks.live_desk import differences
 from tests.support.desks.stage import IN_PARTS, KEYS, SELDOM_PINGED, Stage, Systemd, Tape, free_port, new_york_ns, stage

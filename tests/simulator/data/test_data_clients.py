@@ -25,7 +25,8 @@ from hypothesis import strategies as st
 from simulator.clock import SimClock
 from simulator.prices.market import NEVER_NS, Market
 from simulator.prices.tape import price_path
-from simulator.server import DEFAULT_KEY, DEFAULT_SECRET, AlpacaServer
+from simulator.server import AlpacaServer
+from simulator.trading.venue import DEFAULT_KEY, DEFAULT_SECRET
 from strategies.kit.contract import Bar, Session
 from tests.support.paths import REPOSITORY
 

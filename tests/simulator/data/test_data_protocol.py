@@ -11,10 +11,9 @@ import msgspec
 import pytest
 import websockets
 
-from simulator.data import stream as data_stream
 from simulator.data.messages import Message
-from simulator.data.session import OUTBOX_FRAMES
-from simulator.server import DEFAULT_KEY, DEFAULT_SECRET
+from simulator.data.stream import OUTBOX_FRAMES
+from simulator.trading.venue import DEFAULT_KEY, DEFAULT_SECRET
 from tests.support.simulator.stream_clients import (
     AUTHENTICATED,
     CALL,
@@ -91,7 +90,7 @@ async def test_keys_in_the_headers_of_the_upgrade_authenticate_too() -> None:
 
 async def test_who_does_not_authenticate_in_time_is_told_404_and_closed() -> None:
     async with serving(-3600) as server:
-        data_stream.hub(server).auth_timeout_s = 0.05
+        server.data_stream.auth_timeout_s = 0.05
         async with connected(server.stream_url) as socket:
             assert await socket.hear() == CONNECTED
             assert await socket.hear() == error(404, "auth timeout")
@@ -167,7 +166,7 @@ async def test_a_client_that_does_not_read_is_told_407_and_closed() -> None:
         await socket.ask({"action": "subscribe", "statuses": ["SPY"]})
         halt = Message("s", "SPY", OPEN_NS, {"sc": "H", "sm": "Trading Halt", "rc": "", "rm": "", "z": "B"})
         for _ in range(OUTBOX_FRAMES + 1):  # all in one turn of the loop: nothing can be sent in between
-            data_stream.hub(server).publish([halt])
+            server.data_stream.publish([halt])
         assert await socket.hear() == error(407, "slow client")
         with pytest.raises(websockets.ConnectionClosed):
             await socket.hear()

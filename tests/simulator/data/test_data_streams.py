@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 
-from simulator.server import DEFAULT_KEY, DEFAULT_SECRET
+from simulator.trading.venue import DEFAULT_KEY, DEFAULT_SECRET
 from tests.support.simulator.stream_clients import (
     AUTHENTICATED,
     CALL,

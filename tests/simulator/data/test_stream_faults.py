@@ -13,7 +13,8 @@ import pytest
 import websockets
 
 from simulator.prices.market import Market
-from simulator.server import AlpacaServer, Rules
+from simulator.server import AlpacaServer
+from simulator.trading.venue import Rules
 from strategies.kit.contract import Bar
 from tests.support.simulator.lone_loop import clock_of_loop
 from tests.support.simulator.stream_clients import (

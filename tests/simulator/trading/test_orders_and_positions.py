@@ -12,8 +12,8 @@ from typing import Any
 from uuid import UUID, uuid4
 
 from simulator.prices.market import asset_id
-from simulator.server import DEFAULT_KEY, DEFAULT_SECRET, Rules
 from simulator.trading.account import Account
+from simulator.trading.venue import DEFAULT_KEY, DEFAULT_SECRET, Rules
 from tests.support.simulator.trading_tape import (
     CALL,
     MINUTE_NS,

@@ -10,8 +10,8 @@ from datetime import UTC, datetime
 from decimal import Decimal
 
 from simulator.faults import Faults
-from simulator.server import DEFAULT_KEY, DEFAULT_SECRET, Rules
 from simulator.trading.account import Account
+from simulator.trading.venue import DEFAULT_KEY, DEFAULT_SECRET, Rules
 from strategies.kit.units import SECOND_NS
 from tests.support.simulator.trading_tape import (
     CALL,

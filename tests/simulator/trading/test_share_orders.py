@@ -15,9 +15,10 @@ import pytest
 import websockets
 
 from simulator.prices.corporate_actions import Split
-from simulator.server import AlpacaServer, Rules
+from simulator.server import AlpacaServer
 from simulator.serving import Serving
 from simulator.trading.account import Account, Trade
+from simulator.trading.venue import Rules
 from strategies.kit.units import SECOND_NS
 from tests.support.simulator.lone_loop import clock_of_loop
 from tests.support.simulator.share_days import OPENS, accounts, at, desks, shares

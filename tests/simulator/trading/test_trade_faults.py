@@ -17,7 +17,7 @@ import websockets
 from websockets.asyncio.client import connect
 
 from simulator.faults import Faults
-from simulator.server import DEFAULT_KEY, DEFAULT_SECRET, Rules
+from simulator.trading.venue import DEFAULT_KEY, DEFAULT_SECRET, Rules
 from tests.support.simulator.trade_listeners import (
     AUTH,
     LISTEN,

@@ -20,10 +20,10 @@ import websockets
 from websockets.asyncio.client import connect
 
 from simulator.faults import Faults
-from simulator.server import DEFAULT_KEY, DEFAULT_SECRET, AlpacaServer, Rules
-from simulator.trading import order_changes
+from simulator.server import AlpacaServer
 from simulator.trading.account import Account
 from simulator.trading.refusals import Refused
+from simulator.trading.venue import DEFAULT_KEY, DEFAULT_SECRET, Rules
 from strategies.kit.units import SECOND_NS
 from tests.support.simulator.trade_listeners import (
     AUTH,
@@ -181,7 +181,7 @@ async def test_a_cancellation_a_replacement_and_the_close_are_told() -> None:
         server.by_hand("cancel", order_id=cancelled["id"])
         old = buy(server, **limit)
         await until(lambda: len(heard) >= 5)
-        order_changes.replace(server.matching, server.account, server.account.orders[old["id"]], {"limit_price": "401"})
+        server.matching.replace(server.account, server.account.orders[old["id"]], {"limit_price": "401"})
         await until(lambda: len(heard) >= 9)
         jump(server, OPEN_NS + 391 * MINUTE_NS)
         await until(lambda: len(heard) >= 10)
@@ -265,9 +265,7 @@ async def at_random(server: AlpacaServer, chance: random.Random) -> None:
             case "cancel" if working:
                 server.by_hand("cancel", order_id=chance.choice(working).id)
             case "replace" if working:
-                order_changes.replace(
-                    server.matching, server.account, chance.choice(working), {"qty": chance.randint(1, 9)}
-                )
+                server.matching.replace(server.account, chance.choice(working), {"qty": chance.randint(1, 9)})
             case "close":
                 server.by_hand("close", symbol=symbol)
     await asyncio.sleep(0)

@@ -14,7 +14,7 @@ import pytest
 import requests
 
 from simulator.faults import KINDS, Faults
-from simulator.server import DEFAULT_KEY, DEFAULT_SECRET
+from simulator.trading.venue import DEFAULT_KEY, DEFAULT_SECRET
 from strategies.kit.units import SECOND_NS
 from tests.support.paths import REPOSITORY
 from tests.support.simulator.trading_tape import (

@@ -9,8 +9,8 @@ from daemon.tapes import BUNDLED_TAPE
 from simulator.clock import SimClock
 from simulator.prices.market import Market
 from simulator.prices.tape import calendar_sessions, new_york_date, read_bars
-from simulator.server import Rules
 from simulator.serving import serving
+from simulator.trading.venue import Rules
 
 
 @contextmanager

@@ -22,7 +22,7 @@ from daemon.core.events import (
     Event,
     OrderAccepted,
 )
-from simulator.server import DEFAULT_KEY, DEFAULT_SECRET, Rules
+from simulator.trading.venue import DEFAULT_KEY, DEFAULT_SECRET, Rules
 from tests.support.alpaca.account_side import clock_check
 from tests.support.alpaca.rest_desk import Desk, buy, desk, eventually
 from tests.support.alpaca.trade_streams import QUICK

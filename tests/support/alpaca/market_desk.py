@@ -29,7 +29,8 @@ from daemon.host.time.calendar import SessionCalendar
 from daemon.host.time.clock import Clock
 from daemon.operator.log_events import LOG_EVENTS
 from simulator.prices.market import Market
-from simulator.server import DEFAULT_KEY, DEFAULT_SECRET, AlpacaServer
+from simulator.server import AlpacaServer
+from simulator.trading.venue import DEFAULT_KEY, DEFAULT_SECRET
 from strategies.kit.contract import Bar, Session, Spec
 from strategies.option_scalper import SPEC
 from tests.support.simulator.lone_loop import clock_of_loop

@@ -17,7 +17,8 @@ from daemon.core.effects import SubmitOrder
 from daemon.host.time.clock import Clock
 from daemon.pacing.token_bucket import TokenBucket
 from simulator.prices.market import Market
-from simulator.server import DEFAULT_KEY, DEFAULT_SECRET, AlpacaServer, Rules
+from simulator.server import AlpacaServer
+from simulator.trading.venue import DEFAULT_KEY, DEFAULT_SECRET, Rules
 from strategies.kit.contract import Bar, Session
 from tests.support.simulator.lone_loop import clock_of_loop
 

@@ -18,9 +18,9 @@ import pytest
 from simulator.prices.day_prices import DayPrices
 from simulator.prices.market import Market
 from simulator.prices.tape import calendar_sessions
-from simulator.server import DEFAULT_KEY, DEFAULT_SECRET, Rules
 from simulator.serving import serving
 from simulator.trading.account import Account
+from simulator.trading.venue import DEFAULT_KEY, DEFAULT_SECRET, Rules
 from strategies.golden import golden_observations
 from strategies.kit.manifest import Golden
 from strategies.regime_switcher import ASSETS, HIDDEN, REGIMES, SPEC, SYMBOLS, WEIGHTS, WIDTH

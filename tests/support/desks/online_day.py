@@ -14,8 +14,8 @@ from typing import Any
 
 from simulator.faults import Faults
 from simulator.prices.tape import calendar_sessions
-from simulator.server import DEFAULT_KEY, DEFAULT_SECRET, Rules
 from simulator.trading.account import Account
+from simulator.trading.venue import DEFAULT_KEY, DEFAULT_SECRET, Rules
 from strategies.kit.contract import Bar
 from strategies.kit.synthetic import synthetic_sessions
 from strategies.kit.units import MINUTE_NS

@@ -22,9 +22,10 @@ from daemon.journal.reader import JournalReader
 from simulator.clock import SimClock
 from simulator.prices.market import Market
 from simulator.prices.tape import NEW_YORK
-from simulator.server import DEFAULT_KEY, DEFAULT_SECRET, LoggedRequest, Rules
+from simulator.server import LoggedRequest
 from simulator.serving import Serving, serving
 from simulator.trading.account import Account
+from simulator.trading.venue import DEFAULT_KEY, DEFAULT_SECRET, Rules
 from strategies.kit.contract import Bar, Session
 from strategies.kit.units import SECOND_NS
 from tests.support.desks.live_desk import LOOSE, Books, Daemon, books, write_config

@@ -17,7 +17,8 @@ import pytest
 import websockets
 
 from simulator.prices.market import Market
-from simulator.server import DEFAULT_KEY, DEFAULT_SECRET, AlpacaServer
+from simulator.server import AlpacaServer
+from simulator.trading.venue import DEFAULT_KEY, DEFAULT_SECRET
 from strategies.kit.contract import Bar, Session
 from tests.support.simulator.lone_loop import clock_of_loop
 

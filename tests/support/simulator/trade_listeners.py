@@ -16,7 +16,8 @@ from typing import Any
 from websockets.asyncio.client import ClientConnection
 
 from simulator.prices.market import Market
-from simulator.server import DEFAULT_KEY, DEFAULT_SECRET, AlpacaServer, Rules
+from simulator.server import AlpacaServer
+from simulator.trading.venue import DEFAULT_KEY, DEFAULT_SECRET, Rules
 from strategies.kit.contract import Bar, Session
 from strategies.kit.units import SECOND_NS
 from tests.support.simulator.lone_loop import clock_of_loop
@@ -104,4 +105,4 @@ async def listen_with(socket: ClientConnection) -> None:
 def jump(server: AlpacaServer, ns: int) -> None:
     """Time goes to `ns`, and all that lies between happens."""
     server.clock.jump_to(ns)
-    server.matching.advance(ns)
+    server.back_office.advance(ns)

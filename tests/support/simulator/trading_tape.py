@@ -16,8 +16,8 @@ import requests
 
 from simulator.clock import SimClock
 from simulator.prices.market import Market
-from simulator.server import DEFAULT_KEY, DEFAULT_SECRET, Rules
 from simulator.serving import Serving, serving
+from simulator.trading.venue import DEFAULT_KEY, DEFAULT_SECRET, Rules
 from strategies.kit.contract import Bar, Session
 from strategies.kit.units import SECOND_NS
 

@@ -12,8 +12,8 @@ from pathlib import Path
 
 import pytest
 
-from simulator.server import Rules
 from simulator.serving import Serving
+from simulator.trading.venue import Rules
 from tests.support.training.recorded_alpaca import (
     KEYS,
     SPAN,

@@ -22,7 +22,6 @@ from daemon.core.events import (
     SessionEnded,
     SessionScheduled,
 )
-from simulator.data import stream as data_stream
 from simulator.data.fields import bar_fields
 from simulator.data.messages import Message
 from strategies.kit.contract import Bar
@@ -296,7 +295,7 @@ async def test_a_bar_of_a_minute_to_come_is_refused_and_the_session_goes_on(tmp_
     async with live(tmp_path) as it:
         await reach(it, 3)
         message = Message("b", "SPY", ahead.start_ns, bar_fields(ahead))
-        data_stream.hub(it.server).publish([message])
+        it.server.data_stream.publish([message])
         await it.until(lambda: it.of(BarRejected))
         given = max(it.minutes_of(DAY))
         await reach(it, given + 3)

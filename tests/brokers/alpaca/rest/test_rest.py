@@ -25,7 +25,7 @@ from daemon.config.load import Credentials, load
 from daemon.core.effects import SubmitOrder
 from daemon.host.time.clock import Clock
 from daemon.pacing.token_bucket import TokenBucket
-from simulator.server import DEFAULT_KEY, DEFAULT_SECRET, Rules
+from simulator.trading.venue import DEFAULT_KEY, DEFAULT_SECRET, Rules
 from tests.support.alpaca.rest_desk import CALL, MINUTE_NS, NAME, OPEN_NS, PATIENT, SHORT, UNANSWERED, buy, desk
 
 WHOLE_SOON = Deadlines(connect_s=60.0, read_s=60.0, whole_s=0.5, call_s=60.0, pages_s=60.0)

@@ -19,8 +19,8 @@ from daemon.brokers.alpaca.trading.activity_stream import PATH, activity_line, p
 from daemon.brokers.alpaca.trading.own_orders import Timeouts
 from daemon.brokers.alpaca.wire import Malformed
 from daemon.core.events import BrokerReported, OrderFilled
-from simulator.server import DEFAULT_KEY, DEFAULT_SECRET
 from simulator.trading.activity_stream import ulid
+from simulator.trading.venue import DEFAULT_KEY, DEFAULT_SECRET
 from strategies.kit.units import DAY_NS, MINUTE_NS, SECOND_NS
 from tests.support.alpaca.linked import Linked, linked
 from tests.support.alpaca.rest_desk import NAME, buy, desk, eventually

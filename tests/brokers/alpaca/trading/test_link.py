@@ -32,7 +32,7 @@ from daemon.core.events import (
     OrderUnknown,
 )
 from daemon.engine.intake import Intake, IntakeFull
-from simulator.server import DEFAULT_KEY, DEFAULT_SECRET
+from simulator.trading.venue import DEFAULT_KEY, DEFAULT_SECRET
 from tests.support.alpaca.account_side import clock_check
 from tests.support.alpaca.linked import BY_NAME, OURS, QUICKLY, WHOLE, WORKING, linked
 from tests.support.alpaca.rest_desk import CALL, NAME, UNANSWERED, buy, desk, eventually

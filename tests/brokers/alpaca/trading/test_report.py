@@ -17,7 +17,7 @@ from daemon.brokers.alpaca.wire import Malformed, is_ours
 from daemon.core.effects import SubmitOrder
 from daemon.core.events import BrokerReported, Funds
 from daemon.host.time.clock import Clock
-from simulator.server import Rules
+from simulator.trading.venue import Rules
 from strategies.kit.units import DAY_NS
 from tests.support.alpaca.account_side import clock_check
 from tests.support.alpaca.reports import Told

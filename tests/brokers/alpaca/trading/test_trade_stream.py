@@ -17,7 +17,7 @@ from websockets.asyncio.server import ServerConnection, serve
 
 from daemon.brokers.alpaca.trading.trade_stream import StreamDeadlines, TradeStream
 from daemon.brokers.alpaca.wire import Malformed
-from simulator.server import DEFAULT_KEY, DEFAULT_SECRET
+from simulator.trading.venue import DEFAULT_KEY, DEFAULT_SECRET
 from tests.support.alpaca.rest_desk import desk
 from tests.support.alpaca.trade_streams import QUICK
 

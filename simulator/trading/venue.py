@@ -1,0 +1,77 @@
+"""What all of the loopback Alpaca shares: the market, its clock, the script of faults, the rules, and the accounts."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Iterable
+from decimal import Decimal
+
+from simulator.clock import SimClock
+from simulator.faults import Faults
+from simulator.prices.market import Market
+from simulator.trading.account import Account
+from strategies.kit.contract import Bar
+from strategies.kit.units import SECOND_NS
+
+DEFAULT_KEY = "PKTEST00000000000000"
+DEFAULT_SECRET = "loopback-secret-0000000000000000000000000"
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Rules:
+    """What differs between brokers, plans and tests; times in simulated seconds."""
+
+    fill_sizes: tuple[int, int] = (1, 10)  # contracts (or hundreds of shares) that one order fills at one path point
+    seed: int = 0
+    rate_limit: int = 200  # trading requests of one account in a simulated minute
+    data_rate_limit: int = 10_000
+    duplicate_id_code: int = 42210000  # 40010001 was recorded too
+    binary_trade_frames: bool = True  # as paper does
+    dead_session_s: float = 90.0  # how long a session is held whose client vanished without a close frame
+    late_activities: bool = False  # paper shows expiry, exercise and assignment on the next day only
+    fee_per_contract: Decimal = Decimal(0)  # USD, booked as FEE at the session's close
+    free_plan: bool = False  # of market data: IEX and indicative option quotes alone
+    venue_delay_s: float = 0.0  # between pending_new and new
+
+
+class Venue:
+    """One broker with its market, before anybody is connected. `accounts` as in `AlpacaServer`."""
+
+    def __init__(
+        self,
+        market: Market,
+        clock: SimClock,
+        *,
+        faults: Faults | None = None,
+        accounts: Iterable[Account] = (),
+        rules: Rules | None = None,
+    ) -> None:
+        self.market = market
+        self.clock = clock
+        self.faults = Faults() if faults is None else faults
+        self.rules = Rules() if rules is None else rules
+        listed = tuple(accounts) or (Account(DEFAULT_KEY, DEFAULT_SECRET),)
+        self.accounts: dict[str, Account] = {account.key: account for account in listed}
+        self.corrections: dict[tuple[str, int], tuple[int, Bar]] = {}
+        """Bars corrected after the fact, by symbol and start: since when, and the bar that history has from then on."""
+
+    @property
+    def account(self) -> Account:
+        """The first account: the only one in most tests."""
+        return next(iter(self.accounts.values()))
+
+    def now_ns(self) -> int:
+        """The broker's clock: simulated time, and `skew_s` (30) more under the fault `clock_skew`."""
+        skewed = self.faults.take("clock_skew")
+        return self.clock.now_ns() + (0 if skewed is None else int(float(skewed.get("skew_s", 30)) * SECOND_NS))
+
+    def authentic(self, key: str, secret: str) -> Account | None:
+        """The account of these credentials; None for wrong ones."""
+        account = self.accounts.get(key)
+        return account if account is not None and account.secret == secret else None
+
+    def exposed(self, key: str | None) -> bool:
+        """Whether this account (any, for None) has a working order or an open position."""
+        if key is not None and key in self.accounts:
+            return self.accounts[key].exposed()
+        return any(account.exposed() for account in self.accounts.values())
