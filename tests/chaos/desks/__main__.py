@@ -66,6 +66,8 @@ WEEKEND_NS = 40 * 3600 * SECOND_NS  # a longer pause between two sessions
 FIRST_MIN = 420  # before the first open: the campaign begins
 UP_MIN = 420  # before the open: the host is on again, before splits take effect
 LIVES_MAX = 400
+LOOK_MIN = 10.0  # after an order of theirs a person looks at the desk
+TOUCHED = "foreign_order"  # the halt by a person's trade in what the desk holds or works on
 MANY = 10  # sessions, of which half at least must have had a basket
 
 
@@ -107,6 +109,22 @@ def _trade_by_hand(host: Host, station: Station, session: Session) -> None:
             fields = {"symbol": order.symbol, "qty": str(order.quantity), "side": order.side}
             host.served.by_hand("place", key=station.account.key, **fields)
             host.persons += 1
+            station.look_ns = host.now_ns() + int(LOOK_MIN * MINUTE_NS)
+    if 0 < station.look_ns <= host.now_ns() and station.run.desk.listening():
+        station.look_ns = 0
+        books = station.run.desk.books()
+        if books is not None:
+            _resumed(host, station, books)
+
+
+def _resumed(host: Host, station: Station, books: Books) -> bool:
+    """Whether a person ended the desk's halt this moment: one that an outage made, or that person's own trade."""
+    halt = books.state.risk.halt
+    ends = OUTAGES | ({TOUCHED} if station.name == REBALANCER and host.persons else set())
+    if halt is None or halt.reason not in ends or asked(station.run, "resume") is None:
+        return False
+    host.resumed.append(f"{station.name}: {halt.reason}")
+    return True
 
 
 def _strike(host: Host, station: Station, session: Session, before_ns: int) -> None:
@@ -127,7 +145,7 @@ def _strike(host: Host, station: Station, session: Session, before_ns: int) -> N
 def settle(host: Host, session: Session) -> None:
     """Take all faults away; every desk is up, not halted, and its book is the server's.
 
-    A person resumes what an outage halted, as the manual says; any other halt is a problem.
+    A person resumes what an outage halted, or that person's own trade, as the manual says; any other halt is a problem.
     """
     host.served.call(host.served.faults.clear)
     until_ns = host.now_ns() + int(SETTLE_S * SECOND_NS)
@@ -147,10 +165,9 @@ def _apart(host: Host, station: Station) -> list[str]:
     books = station.run.desk.books() if station.run.desk.listening() else None
     if books is None:
         return ["not up"]
-    halt = books.state.risk.halt
-    if halt is not None and halt.reason in OUTAGES and asked(station.run, "resume") is not None:
-        host.resumed.append(f"{station.name}: {halt.reason}")
+    if _resumed(host, station, books):
         return ["resumed this moment"]
+    halt = books.state.risk.halt
     told = host.served.call(verdict.disagreements, books, station.account)
     if halt is not None:
         told.append(f"halted: {halt.reason}: {halt.detail[:300]}")
@@ -359,7 +376,7 @@ def told(host: Host) -> str:
         fills = len(station.account.trades)
         lines.append(f"{station.name}: {station.run.desk.lives} lives, {fills} fills, {station.baskets} baskets")
     lines += [f"orders of a person beside {REBALANCER}: {host.persons}"]
-    lines += [f"resumed by a person after an outage: {one}" for one in host.resumed]
+    lines += [f"resumed by a person: {one}" for one in host.resumed]
     lines += [f"PROBLEM {problem}" for problem in host.problems]
     return "\n".join([*lines, f"sessions: {len(host.lines)}, problems: {len(host.problems)}, seed {host.seed}"])
 

@@ -35,6 +35,7 @@ class Station:
     back_ns: int = 0  # it is away until then
     baskets: int = 0
     by_hand: list[ByHand] = field(default_factory=list)  # what a person does beside it in the session under way
+    look_ns: int = 0  # when that person looks whether it halted; 0: nothing was traded
 
     def stage(self, since_ns: int) -> set[str]:
         """Which stages of a basket the account shows: see `desks_plan.Own`."""
@@ -60,7 +61,7 @@ class Host:
     problems: list[str] = field(default_factory=list)
     lines: list[str] = field(default_factory=list)
     persons: int = 0  # orders of a person beside a desk that were taken
-    resumed: list[str] = field(default_factory=list)  # halts for an outage that a person ended: desk and reason
+    resumed: list[str] = field(default_factory=list)  # halts that a person ended: desk and reason
 
     def now_ns(self) -> int:
         """The simulated time."""

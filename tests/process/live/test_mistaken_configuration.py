@@ -194,34 +194,36 @@ def test_a_strategy_of_one_s_own_that_cannot_be_imported_leaves_what_it_holds_an
     with forgotten_again():
         add(str(file))
         models = lively_policy.store(tmp_path / "models", "mine_scalper")
-    tables: tuple[Table, ...] = ({"desk": {"strategy": str(file)}}, {"risk": {"daily_loss_max": 0.5}})
-    with stage(bundled, DAY, "11:30", tmp_path / "desk", models, *tables) as played:
-        daemon = played.start()
-        played.until_true(lambda: bool(played.held()) and bool(played.journaled("OrderFilled")), "something is held")
-        daemon.kill()
-        assert daemon.wait(10) == -signal.SIGKILL
-        file.write_text(MINE + "\nthis is no Python\n")
-        orders = len(played.posts())
-        played.start()
-        played.until_true(lambda: "configuration" in [row["reason"] for row in played.told("halted")], "the halt")
-        assert "mine.py" in str([row for row in played.told("halted") if row["reason"] == "configuration"])
-        starts = played.journaled("RunStarted")
-        assert starts[-1]["trading"] == starts[0]["trading"]
-        played.until_true(lambda: not played.held(), "it is left")
-        assert played.clock.now_ns() < new_york_ns(DAY, "12:56")
-        assert {post["side"] for post in played.posts()[orders:]} == {"sell"}
-        played.daemons[-1].terminate()
-        assert played.daemons[-1].wait(60) == 0
-        assert played.start().wait(60) == 2  # it holds nothing any more
-        played.daemons.pop()
-        file.write_text(MINE)
-        played.start()
-        played.until_true(lambda: played.told("reconciled") != [], "book and broker agree")
-        assert ctl.main(["resume", "--state-dir", str(played.state_dir), "--reason", "it is mended"]) == 0
-        played.until_time(new_york_ns(DAY, "13:01"))
-        played.daemons[-1].terminate()
-        assert played.daemons[-1].wait(60) == 0
-        with forgotten_again():
-            state = played.books().state
-            assert (state.risk.halt, state.risk.strategy_off, state.model.version) == (None, False, "lively")
-            assert differences(played.books(), played.account) == []
+        tables: tuple[Table, ...] = ({"desk": {"strategy": str(file)}}, {"risk": {"daily_loss_max": 0.5}})
+        with stage(bundled, DAY, "11:30", tmp_path / "desk", models, *tables) as played:
+            daemon = played.start()
+            played.until_true(
+                lambda: bool(played.held()) and bool(played.journaled("OrderFilled")), "something is held"
+            )
+            daemon.kill()
+            assert daemon.wait(10) == -signal.SIGKILL
+            file.write_text(MINE + "\nthis is no Python\n")
+            orders = len(played.posts())
+            played.start()
+            played.until_true(lambda: "configuration" in [row["reason"] for row in played.told("halted")], "the halt")
+            assert "mine.py" in str([row for row in played.told("halted") if row["reason"] == "configuration"])
+            starts = played.journaled("RunStarted")
+            assert starts[-1]["trading"] == starts[0]["trading"]
+            played.until_true(lambda: not played.held(), "it is left")
+            assert played.clock.now_ns() < new_york_ns(DAY, "12:56")
+            assert {post["side"] for post in played.posts()[orders:]} == {"sell"}
+            played.daemons[-1].terminate()
+            assert played.daemons[-1].wait(60) == 0
+            assert played.start().wait(60) == 2  # it holds nothing any more
+            played.daemons.pop()
+            file.write_text(MINE)
+            played.start()
+            played.until_true(lambda: played.told("reconciled") != [], "book and broker agree")
+            assert ctl.main(["resume", "--state-dir", str(played.state_dir), "--reason", "it is mended"]) == 0
+            played.until_time(new_york_ns(DAY, "13:01"))
+            played.daemons[-1].terminate()
+            assert played.daemons[-1].wait(60) == 0
+            with forgotten_again():
+                state = played.books().state
+                assert (state.risk.halt, state.risk.strategy_off, state.model.version) == (None, False, "lively")
+                assert differences(played.books(), played.account) == []
