@@ -50,7 +50,6 @@ help:
 	@echo "make dashboard run the demo, then show it at http://127.0.0.1:8420 until Ctrl-C"
 	@echo "make vendor    fetch the dashboard's chart library from the npm registry again"
 	@echo "make check-units  let systemd's own tools judge the units"
-	@echo "make check-pages  check every page of the dashboard with axe-core, which is fetched from npm"
 	@echo "make images    build the four container images (deploy/README.md); make check-images runs all four for a session"
 	@echo "make check-deploy  let hadolint, kubernetes-validate, checkov and kustomize judge images and manifests"
 	@echo "make clean     remove the environment and all caches"
@@ -284,17 +283,6 @@ prune:
 check-units: .venv/.installed-tests debian-tools
 	@command -v systemd-analyze >/dev/null || { echo "make: systemd-analyze is missing: run 'apt-get install systemd' as root" >&2; exit 1; }
 	.venv/bin/python -m pytest tests/process/host/test_systemd.py
-
-# The dashboard's pages against the rules of axe-core (github.com/dequelabs/axe-core), which is fetched and compared first.
-AXE = axe-core-4.14.1.tgz
-AXE_SHA256 = e6b0ce02b84d892e2e33e403485e7f3d6c29e2be6df65daf44d89ba564139745
-.PHONY: check-pages
-check-pages: .venv/.installed-tests
-	@mkdir -p .venv/axe-core
-	@curl -fsSL -o .venv/axe-core/$(AXE) https://registry.npmjs.org/axe-core/-/$(AXE)
-	@cd .venv/axe-core && echo "$(AXE_SHA256)  $(AXE)" | sha256sum --check --strict --quiet
-	@tar -xzf .venv/axe-core/$(AXE) -C .venv/axe-core package/axe.min.js
-	.venv/bin/python -m pytest tests/dashboard/test_axe.py
 
 # The wheel, proven far from the checkout.
 DIST_PYTHON ?= .venv/bin/python

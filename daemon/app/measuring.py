@@ -11,6 +11,7 @@ from daemon.app.opening import OpenDesk
 from daemon.core.events import Event, PauseRequested
 from daemon.core.step import Step
 from daemon.engine.engine import Engine
+from daemon.experience.learning import LearningWatch
 from daemon.journal.journal import FILE
 from daemon.operator.gateway import Gateway
 from daemon.operator.log import Log
@@ -44,6 +45,9 @@ class Measuring:
         self.works: list[tuple[str, Work]] = [("wal watch", WalWatch(journal, settings.alarms.wal_mib, notify).run)]
         self.observers: list[tuple[str, Callable[[Event, Step], None]]] = []
         self.count_log_event: Callable[[str], None] | None = None
+        if not gateway.state.identity.by_tape:
+            shelf = settings.paths.models_dir / opened.checked.strategy.spec.name
+            self.works.append(("learning watch", LearningWatch(shelf, notify).run))
         metrics = None
         if settings.metrics.enabled:
             from daemon.operator.metrics.server import serve

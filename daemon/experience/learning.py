@@ -1,15 +1,16 @@
 """What the trainer shows of its work: one small file on the shelf of the strategy's models, for the dashboard.
 
-The trainer writes it whole; nothing reads it to decide anything. It is bounded: a long course keeps every second point.
+The trainer writes it whole; the daemon reads it for one alarm, nothing to decide. It is bounded: a long course keeps every second point.
 """
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import math
 import os
 import stat
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 
 import msgspec
@@ -21,6 +22,7 @@ FORMAT = 1
 POINTS_MOST = 300
 NAMES_MOST = 16  # of figures, and of rewards
 BYTES_MOST = 2**20
+EVERY_S = 60.0
 
 
 class Point(msgspec.Struct, frozen=True, array_like=True):
@@ -49,6 +51,7 @@ class Learning(msgspec.Struct, frozen=True):
     rewards: dict[str, float] = {}  # sum of each term since the last checkpoint
     version: str = ""  # newest one that it published
     frozen: bool = False
+    refused: int = 0  # entries of the stream, since the trainer began
     problem: str = ""
     course: tuple[Point, ...] = ()  # oldest first
 
@@ -83,6 +86,7 @@ class LearningFile:
         rewards: Mapping[str, float] | None = None,
         version: str = "",
         frozen: bool = False,
+        refused: int = 0,
         problem: str = "",
     ) -> None:
         """Replace the file; figures of a later row become a point of the course. Raises OSError."""
@@ -107,10 +111,41 @@ class LearningFile:
             rewards=_finite(rewards),
             version=version,
             frozen=frozen,
+            refused=refused,
             problem=problem[:500],
             course=self._course,
         )
         write_whole(self._path, msgspec.json.encode(learning) + b"\n", 0o644)
+
+
+class LearningWatch:
+    """Reports `trainer_refused` when the trainer on this shelf refused further entries of the stream.
+
+    `log(name, **fields)` logs an event of the vocabulary and raises its alarm; it is called on the loop of `run`.
+    """
+
+    def __init__(self, shelf: Path, log: Callable[..., None], every_s: float = EVERY_S) -> None:
+        self._shelf, self._log, self._every_s = shelf, log, every_s
+        self._told = 0
+
+    async def run(self) -> None:
+        """Look at intervals until cancelled."""
+        while True:
+            self.look(await asyncio.to_thread(self._read))
+            await asyncio.sleep(self._every_s)
+
+    def look(self, found: Learning | None) -> None:
+        """Compare what the trainer wrote with what was told."""
+        refused = 0 if found is None else found.refused
+        if found is not None and refused > self._told:
+            self._log("trainer_refused", refused=refused, stream=found.stream[:200])
+        self._told = refused  # a trainer that began again counts from 0
+
+    def _read(self) -> Learning | None:
+        try:
+            return read_learning(self._shelf)
+        except LearningUnreadable:
+            return None  # the page of the trainer says so
 
 
 def read_learning(shelf: Path) -> Learning | None:

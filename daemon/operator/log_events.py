@@ -316,6 +316,12 @@ LOG_EVENTS: dict[str, LogEvent] = {
         "The journal's write-ahead log is long: a reader holds on to an old view of it.",
         alarm=True,
     ),
+    "trainer_refused": LogEvent(
+        "warning",
+        ("refused", "stream"),
+        "The trainer refused entries of this stream of experience: they are kept aside and never learned from.",
+        alarm=True,
+    ),
     # --- the service
     "clock_stepped_back": LogEvent(
         "warning",

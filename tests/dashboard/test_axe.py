@@ -1,21 +1,18 @@
-"""Every page keeps the rules of axe-core, wide and on a phone, light and dark. `make check-pages` fetches it."""
+"""Every page keeps the rules of axe-core, wide and on a phone, light and dark."""
 
 from __future__ import annotations
 
+from importlib.resources import files
 from typing import Any
-
-import pytest
 
 from tests.support.browser import PHONE, WIDE, chromium, dashboard, free_port
 from tests.support.dashboards import Played
-from tests.support.paths import REPOSITORY
 
-AXE = REPOSITORY / ".venv" / "axe-core" / "package" / "axe.min.js"
+AXE = files("axe_playwright_python") / "axe.min.js"
 RUN = """async () => (await axe.run(document, { resultTypes: ["violations"] })).violations.map(
   (found) => `${found.id}: ${found.nodes.map((node) => node.target.join(" ")).join(", ")}`)"""
 
 
-@pytest.mark.skipif(not AXE.exists(), reason="needs axe-core: make check-pages fetches it")
 def test_no_page_violates_a_rule_of_axe(played: Played) -> None:
     decision = played.sql("SELECT max(decision) AS n FROM decisions WHERE outcome = 'ordered'")[0]["n"]
     found: dict[tuple[Any, ...], list[str]] = {}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import math
 import os
@@ -15,6 +16,7 @@ from daemon.experience.learning import (
     POINTS_MOST,
     LearningFile,
     LearningUnreadable,
+    LearningWatch,
     read_learning,
 )
 
@@ -103,3 +105,21 @@ def test_a_link_or_a_pipe_is_not_read(tmp_path: Path) -> None:
     os.mkfifo(tmp_path / LEARNING_FILE)
     with pytest.raises(LearningUnreadable, match="no plain file"):
         read_learning(tmp_path)
+
+
+def test_refused_entries_are_told_once_for_each_rise_and_again_by_a_trainer_that_began_anew(tmp_path: Path) -> None:
+    told: list[tuple[str, int, str]] = []
+    watch = LearningWatch(tmp_path, lambda name, refused, stream: told.append((name, refused, stream)), every_s=0.001)
+
+    async def watched() -> None:
+        watching = asyncio.create_task(watch.run())
+        for refused, count in ((0, 0), (2, 1), (2, 1), (3, 2), (1, 2), (2, 3)):
+            LearningFile(tmp_path).write(now_ns=5, stream=STREAM, row=10, refused=refused)
+            await asyncio.sleep(0.1)
+            assert len(told) == count
+        (tmp_path / LEARNING_FILE).write_text("no JSON")
+        await asyncio.sleep(0.1)
+        watching.cancel()
+
+    asyncio.run(watched())
+    assert told == [("trainer_refused", 2, STREAM), ("trainer_refused", 3, STREAM), ("trainer_refused", 2, STREAM)]

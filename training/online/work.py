@@ -289,6 +289,7 @@ class Work:
                 rewards=trainer.rewards,
                 version=self._versions.newest,
                 frozen=trainer.frozen,
+                refused=trainer.refused,
                 problem=trainer.problem or _refused_text(trainer.refused),
             )
         except OSError as error:
