@@ -1,6 +1,7 @@
 """What the trainer shows of its work: one small file on the shelf of the strategy's models, for the dashboard.
 
-The trainer writes it whole; the daemon reads it for one alarm, nothing to decide. It is bounded: a long course keeps every second point.
+The trainer writes it whole; the daemon reads it for one alarm, and decides nothing by it. It is bounded: a long course
+keeps every second point.
 """
 
 from __future__ import annotations

@@ -31,7 +31,8 @@ cancel_stuck order_lost unreconciled broker_lost trade_stream_unauthorized clock
     Urgency.WARNING: """
 foreign_order position_changed trade_corrected unknown_status broker_accepted cash_unexplained settled_without_ledger
 unknown_activity ledger_amended owner_unknown split_awaited market_closed policy_failed policy_late served_late
-model_refused ladder_rolled_back command_refused drift trainer_refused wal_large disk_low stream_refused subscription_refused
+model_refused ladder_rolled_back command_refused drift wal_large disk_low stream_refused subscription_refused
+trainer_refused
 feed_silent quotes_silent basket_missed basket_unfinished rebalance_refused symbols_missing symbol_refused clock_skew
 clock_leap clock_wrong clock_stepped_back calendar_ends job_failed
 """,
