@@ -15,11 +15,12 @@ import msgspec
 SCHEMA = 1
 FIELDS = (b"schema", b"after", b"experience")
 ROW_DIGITS = 19  # of a row
+NUMBER_MOST = 2**63  # of a decision
 STATE_MOST = 1e9  # of a number that a policy sees
-PRICE_MOST = 1e7  # USD a share
+PRICE_LEAST, PRICE_MOST = 1e-4, 1e7  # USD a share
 SHARES_MOST = 10**9
 EQUITY_LEAST, USD_MOST = 1.0, 1e12
-GAIN_MOST = 10.0  # of the equity, of one symbol until what followed
+GAIN_MOST = 10.0  # of the equity, of one symbol until what followed; also of what is held, and of fees
 TIME_MOST_NS = 4_102_444_800_000_000_000  # 2100
 SYMBOL = re.compile(r"[A-Z][A-Z0-9]*([./-][A-Z0-9]+)?")
 WORD = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.+ -]{0,99}")
@@ -152,8 +153,10 @@ def _implausible(experience: Experience) -> Iterator[str]:
     for chosen in experience.chosen:
         if not all(0.0 <= one <= 1.0 for one in chosen.probabilities) or abs(sum(chosen.probabilities) - 1.0) > 1e-3:
             yield "probabilities outside of 0 to 1, or with another sum"
+        elif chosen.probabilities[chosen.action] == 0.0:
+            yield f"action {chosen.action}, which its probabilities never draw"
     decision, bars = experience.decision, experience.bars
-    if not (0 < decision < 10**ROW_DIGITS and 0 <= bars < 10**6 and 0 <= experience.bar_ns < TIME_MOST_NS):
+    if not (0 < decision < NUMBER_MOST and 0 <= bars < 10**6 and 0 <= experience.bar_ns < TIME_MOST_NS):
         yield f"decision {experience.decision}, {experience.bars} bars, bar {experience.bar_ns}"
     if not WORD.fullmatch(experience.session) or experience.outcome not in OUTCOMES:
         yield "session or outcome"
@@ -175,11 +178,17 @@ def _implausible_holding(holding: Holding, equity: float) -> Iterator[str]:
         return
     for bar in (holding.bar, holding.next_bar):
         prices = (bar.open, bar.high, bar.low, bar.close)
-        if not all(0.0 < price <= PRICE_MOST for price in prices) or not 0.0 <= bar.volume <= USD_MOST:
+        if not all(PRICE_LEAST <= price <= PRICE_MOST for price in prices) or not 0.0 <= bar.volume <= USD_MOST:
             yield f"{holding.symbol}: a bar of {prices}, volume {bar.volume}"
-    if not all(0.0 < mark <= PRICE_MOST for mark in (holding.mark, holding.next_mark)):
+        elif bar.low > bar.high or not 0 <= bar.start_ns < TIME_MOST_NS:
+            yield f"{holding.symbol}: a bar of {bar.start_ns} from {bar.low} to {bar.high}"
+    if not all(PRICE_LEAST <= mark <= PRICE_MOST for mark in (holding.mark, holding.next_mark)):
         yield f"{holding.symbol}: marks {holding.mark} and {holding.next_mark}"
     if max(abs(holding.shares), abs(holding.next_shares)) > SHARES_MOST:
         yield f"{holding.symbol}: {holding.shares} and {holding.next_shares} shares"
     elif not (isfinite(holding.flow) and isfinite(holding.fees) and abs(holding.gain) <= GAIN_MOST * equity):
         yield f"{holding.symbol}: a flow of {holding.flow} USD, fees of {holding.fees}: a gain beyond the equity"
+    else:
+        held = max(abs(holding.shares) * holding.mark, abs(holding.next_shares) * holding.next_mark)
+        if max(held, abs(holding.fees)) > GAIN_MOST * equity:
+            yield f"{holding.symbol}: {held} USD held, fees of {holding.fees}, beyond the equity"

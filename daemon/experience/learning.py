@@ -170,7 +170,7 @@ def read_learning(shelf: Path) -> Learning | None:
         raise LearningUnreadable(f"{LEARNING_FILE} has more than {BYTES_MOST:,} bytes")
     try:
         learning = msgspec.json.decode(data, type=Learning)
-    except (msgspec.DecodeError, UnicodeDecodeError) as error:
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:  # nested a thousand times
         raise LearningUnreadable(f"{LEARNING_FILE}: {error}") from None
     if learning.format != FORMAT:
         raise LearningUnreadable(f"{LEARNING_FILE} has the format {learning.format}, expected {FORMAT}")

@@ -85,8 +85,19 @@ def test_the_largest_file_that_is_written_can_be_read(tmp_path: Path) -> None:
     assert read_learning(tmp_path) is not None
 
 
+NESTED = '{"format": 1, "written_ns": 1, "stream": "", "row": 1, "more": ' + "[" * 200_000 + "]" * 200_000 + "}"
+
+
 @pytest.mark.parametrize(
-    "text", ["{", "[]", '{"format": 2, "written_ns": 1, "stream": "", "row": 1}', "\udcff", "x" * (BYTES_MOST + 1)]
+    "text",
+    [
+        "{",
+        "[]",
+        '{"format": 2, "written_ns": 1, "stream": "", "row": 1}',
+        "\udcff",
+        "x" * (BYTES_MOST + 1),
+        pytest.param(NESTED, id="nested deep"),
+    ],
 )
 def test_another_content_is_refused_by_its_name_and_written_over(tmp_path: Path, text: str) -> None:
     (tmp_path / LEARNING_FILE).write_bytes(text.encode(errors="surrogateescape"))

@@ -12,11 +12,12 @@ from typing import Any
 from daemon.experience.experience import ForeignEntry, of_entry
 from daemon.experience.link import GROUP, ResponseError
 from daemon.experience.stream import row_of, stream_name
-from strategies.kit.units import DAY_NS
+from strategies.kit.units import MINUTE_NS
 
 CONSUMER = "trainer"  # one name wherever it runs: what a dead one left is this one's own
 CLAIM_MS = 60_000  # another consumer that was silent for this long is dead
 PAGE = 100
+AHEAD_NS = 5 * MINUTE_NS  # of this host's clock: a decision further ahead says nothing about which stream is newest
 
 Entry = tuple[int, dict[bytes, bytes]]  # row and fields; without any where it was deleted since it was delivered
 
@@ -30,13 +31,14 @@ def newest_stream(client: Any, desk: str, known: str, newest_ns: int, now_ns: in
 
     A journal of another epoch has another stream. The known one stays where no other has a decision newer than
     `newest_ns`, the bar of its own newest, whose entry may be trimmed; where it is gone, any other takes its place.
-    A decision more than a day after `now_ns` is none. Raises RedisError.
+    A decision more than `AHEAD_NS` after `now_ns` is none. Raises RedisError.
     """
     found = client.scan_iter(match=stream_name(desk, "*"), count=1000, _type="stream")
     names = [name.decode(errors="replace") for name in found if name.count(b":") == stream_name(desk, "").count(":")]
-    least = newest_ns if known in names else -1
+    latest = now_ns + AHEAD_NS
+    least = newest_ns if known in names and newest_ns < latest else -1
     others = [(_newest_bar_ns(client, name), name) for name in names if name != known]
-    return max((each for each in others if least < each[0] < now_ns + DAY_NS), default=(0, known))[1], known in names
+    return max((each for each in others if least < each[0] < latest), default=(0, known))[1], known in names
 
 
 def backlog(client: Any, stream: str) -> tuple[int | None, int | None]:
@@ -145,7 +147,7 @@ class Consumer:
             if start == b"0-0":
                 break
         others = [
-            holder["name"].decode()
+            holder["name"].decode(errors="replace")
             for holder in self._redis.xpending(self._stream, GROUP)["consumers"]
             if holder["name"] != CONSUMER.encode()
         ]

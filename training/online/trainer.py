@@ -16,7 +16,7 @@ import msgspec
 import numpy as np
 import torch
 
-from daemon.experience.experience import Experience, ForeignEntry, of_entry
+from daemon.experience.experience import STATE_MOST, Experience, ForeignEntry, of_entry
 from daemon.experience.link import RedisError
 from daemon.host.whole_files import write_whole
 from daemon.pacing.back_off import back_off_s
@@ -58,6 +58,8 @@ class Trainer:
         every: int = EVERY,
         shape: tuple[int, ...] = (),
         actions: int = 0,
+        symbols: tuple[str, ...] = (),
+        state_most: float = STATE_MOST,
         labels: Labels | None = None,
         watcher: Watcher | None = None,
         frozen: Callable[[], bool] | None = None,
@@ -72,12 +74,15 @@ class Trainer:
             every: transitions between two checkpoints; `most_between` is how many there can be.
             shape: of the observations that the learner takes, rows and their width; () for any.
             actions: from which a row's choice was made; 0 for any.
+            symbols: of the desk, in the order of its rows; () for any.
+            state_most: the largest number that an observation of the desk can have.
             frozen: whether learning is frozen now; by default while the file `frozen` is in `folder`.
             check: raises where this trainer may not learn any more; asked before each entry and each checkpoint.
         """
         self._connect, self._learner, self._rewards = connect, learner, rewards
         self._folder, self._log, self._every = folder, log, every
         self._shape, self._actions, self._labels, self._watcher = shape, actions, labels, watcher
+        self._symbols, self._state_most = symbols, state_most
         self._check = check or _nothing
         self.refused = 0  # entries, since this process began
         self.taken = 0  # entries that another consumer read meanwhile, since this process began
@@ -279,6 +284,14 @@ class Trainer:
         actions = {len(chosen.probabilities) for chosen in experience.chosen}
         if self._actions and actions != {self._actions}:
             return f"one of {sorted(actions)} actions, expected {self._actions}"
+        symbols = tuple(holding.symbol for holding in experience.holdings)
+        if self._symbols and symbols != self._symbols:
+            return f"the symbols {', '.join(symbols)}, expected {', '.join(self._symbols)}"
+        most = max(
+            np.abs(np.frombuffer(data, "<f4")).max(initial=0.0) for data in (experience.state, experience.next_state)
+        )
+        if most > self._state_most:
+            return f"an observation of {most:g}, expected at most {self._state_most:g}"
         return ""
 
     def _refuse(self, consumer: Consumer, row: int, fields: dict[bytes, bytes], reason: str) -> None:

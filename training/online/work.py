@@ -44,6 +44,7 @@ BEAT_S = 10.0  # between two messages to the watchdog
 PROGRESS_S = 1800.0  # without a sign of progress the watchdog is not fed any more
 LOOK_S = 10.0  # between two looks for a newer stream, and at holds
 SHOW_S = 30.0  # between two writings of what the dashboard shows, without a checkpoint
+PORTFOLIO_MOST = 100.0  # parts of the equity, returns and hours that a desk can see: fewer by far
 TELL_S = 60.0  # between two log lines of a cold start
 
 
@@ -200,6 +201,8 @@ class Work:
             every=o.checkpoint_every,
             shape=(len(self._config.symbols), self._strategy.spec.observation_shape[0]),
             actions=len(self._strategy.spec.actions),
+            symbols=self._config.symbols,
+            state_most=max(PORTFOLIO_MOST, self._config.scaling.clip),
             labels=Labels(self._config),
             watcher=candidates,
             frozen=self._frozen,

@@ -265,6 +265,15 @@ def poisoned(good: Experience, name: str) -> dict[bytes, bytes]:
         "probabilities 0": replace(good, chosen=(Chosen(0, 0, (0.0, 0.0, 0.0)),)),
         "probabilities NaN": replace(good, chosen=(Chosen(0, 0, (math.nan, 0.5, 0.5)),)),
         "a probability of -5": replace(good, chosen=(Chosen(0, 0, (-5.0, 3.0, 3.0)),)),
+        "an action of probability 0": replace(good, chosen=(Chosen(1, 0, (1.0, 0.0, 0.0)),)),
+        "fees of 1e300": held(fees=1e300),
+        "a billion shares": held(shares=10**9, next_shares=10**9, next_mark=holding.mark),
+        "a close of 1e-300": held(next_bar=replace(bar, close=1e-300)),
+        "a low above the high": held(bar=replace(bar, low=102.0)),
+        "a bar of 2**63": held(bar=replace(bar, start_ns=2**63)),
+        "another symbol": held(symbol="EVIL"),
+        "9e8 in the state": replace(good, state=state(9e8)),
+        "decision 2**63": replace(good, decision=2**63),
         "decision -1": replace(good, decision=-1),
         "a model above the folder": replace(good, model="../../evil"),
         "a symbol above the folder": held(symbol="../A"),
@@ -279,6 +288,8 @@ def poisoned(good: Experience, name: str) -> dict[bytes, bytes]:
 
 
 POISONS = (
+    "an action of probability 0", "fees of 1e300", "a billion shares", "a close of 1e-300", "a low above the high",
+    "a bar of 2**63", "another symbol", "9e8 in the state", "decision 2**63",
     "action 9 of 12", "no holdings", "two holdings", "NaN in the state", "inf in the state", "1e30 in the state",
     "equity NaN", "equity 1e-300", "another shape", "price 0", "mark NaN", "a gain of 1e14", "probabilities 0",
     "probabilities NaN", "a probability of -5", "decision -1", "a model above the folder",
@@ -294,7 +305,7 @@ def test_an_entry_that_no_desk_can_have_had_is_kept_aside_and_stops_nothing(
     row = experiences[4].row
     client.xadd(STREAM, poisoned(replace(experiences[5], row=row + 1), poison), id=b"%d-0" % (row + 1))
     put(client, STREAM, experiences[5:20], row)
-    trainer = desk.trainer(shape=(1, 3), actions=3)
+    trainer = desk.trainer(shape=(1, 3), actions=3, symbols=("SPY",), state_most=100.0)
     learn_all(trainer, experiences[18].row)
     trainer.save()
     assert len(logged.lines("experience_refused")) == trainer.refused == 1
@@ -320,6 +331,12 @@ def test_a_second_stream_of_the_far_future_and_one_of_another_name_draw_nobody_a
     put(client, stream_name(desk_name, "e9"), [late])
     client.xadd(f"rltrader:{desk_name}:e1:more:experience", to_entry(experiences[0], 0), id=b"3-0")
     assert newest_stream(client, desk_name, "", -1, now_ns) == (STREAM, False)
+    ahead_ns = now_ns + 8 * 3600 * 10**9
+    put(client, stream_name(desk_name, "e8"), [replace(late, bar_ns=ahead_ns)])
+    assert newest_stream(client, desk_name, STREAM, 5, now_ns) == (STREAM, True)
+    newer = stream_name(desk_name, "e7")  # a bar ahead in the known stream keeps nobody from the next one
+    put(client, newer, [replace(experiences[1], bar_ns=now_ns)])
+    assert newest_stream(client, desk_name, STREAM, ahead_ns, now_ns) == (newer, True)
 
 
 def test_what_a_dead_consumer_held_comes_first(
