@@ -135,7 +135,7 @@ def test_it_learns_a_drift_that_shows_in_the_gap_and_beats_random_trades_on_late
     small = Coefficients(
         environments=32, rollout_steps=32, batch=256, epochs=6, learning_rate=1e-3, schedule="constant"
     )
-    train(network, market, small, total_steps=8_000, seed=1)
+    train(network, market, small, total_steps=16_000, seed=1)  # 8,000 end by luck of a kernel's last bits
 
     def measure(player: Player, accounts: int = 1) -> tuple[SessionResult, ...]:
         market = Market(history, prices, late, TRADING, count=accounts * len(late), auto_reset=False)
