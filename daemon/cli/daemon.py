@@ -8,6 +8,7 @@ from __future__ import annotations
 import argparse
 import math
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 
 from daemon.cli.start.exits import TROUBLE, refuse
@@ -82,7 +83,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         Log()("start_failed", problem=str(error))
         return TROUBLE
     except (ConfigError, TapeError, StateDirError) as error:
-        return refuse(Log(), str(error))
+        return _refused(options, Log(), str(error))
     if tape is not None:
         if options.check:
             from daemon.cli.start.replay_check import check
@@ -97,7 +98,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return examine(settings, keys, dry_run=options.dry_run)
     from daemon.cli.start import live
 
-    return live.run(settings, keys, dry_run=options.dry_run)
+    return live.run(settings, keys, dry_run=options.dry_run, refused=partial(_refused, options))
 
 
 def _known_broker(settings: Settings) -> None:
@@ -133,9 +134,28 @@ def _settings_to_trade(options: argparse.Namespace) -> Settings:
         try:
             settings, mistakes = settings_of_a_held_desk(config, given, refused)
         except NotWhole as error:
-            tell_not_started(config, given, str(error), Log())
+            tell_not_started(config, error, Log())
             raise
         return settings.in_place_of(mistakes)
+
+
+def _refused(options: argparse.Namespace, log: Log, problem: str) -> int:
+    """Refuse a start; one of a desk that holds something is tried again, and the operator is told."""
+    if options.check or options.dry_run:
+        return refuse(log, problem)
+    from daemon.app.live.settings_choice import refused_while_held, tell_not_started
+
+    config, given = _sources(options)
+    try:
+        held = refused_while_held(config, given, problem)
+    except MayPass as error:
+        log("start_failed", problem=f"{problem}; {error}")
+        return TROUBLE
+    if held is None:
+        return refuse(log, problem)
+    tell_not_started(config, held, log)
+    log("start_failed", problem=str(held))
+    return TROUBLE
 
 
 def _settings(options: argparse.Namespace) -> Settings:

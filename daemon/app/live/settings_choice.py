@@ -23,9 +23,10 @@ import msgspec
 
 from daemon.app.live.model_choice import state_if_held
 from daemon.config.load import ConfigError, Settings, load
-from daemon.config.tables import Feed, Policy
+from daemon.config.tables import Alarms, Feed, Policy
 from daemon.core.limits import Trading
 from daemon.core.state import State
+from daemon.engine.recover import recovered_desk
 from daemon.engine.segments import standing
 from daemon.engine.state_dir import enter, peek
 from daemon.host.own_files import StateDirError
@@ -46,11 +47,16 @@ TRADING = tuple(name for name in Trading.__dataclass_fields__ if name in Setting
 OTHERS = tuple(name for name in Settings.model_fields if name not in (*WHOLE, *TRADING))
 JOURNAL = "the last start, in the journal"
 TOLD_FILE, TOLD_AGAIN_S = "not_started", 3600.0  # what the operator's program was told, and when it is told again
-_STATE_DIR = re.compile(r"^\s*state_dir\s*=\s*[\"']([^\"']+)[\"']", re.MULTILINE)
+_ALARMS = re.compile(r"^\[alarms\].*?(?=^\[\w|\Z)", re.MULTILINE | re.DOTALL)
+_FOLDER = re.compile(r"""^[^#"'\n]*=[^#"'\n]*["']([^"'\n]+)["']""", re.MULTILINE)  # or what else a key names
 
 
 class NotWhole(MayPass):
-    """The desk holds something, and where or what it is cannot be read: exit code 1, tried again."""
+    """The desk in `place` holds something, and where or what it is cannot be read: exit code 1, tried again."""
+
+    def __init__(self, place: Path, problem: str) -> None:
+        super().__init__(f"{place} holds a position or an order, and {problem}")
+        self.place = place
 
 
 def settings_of_a_held_desk(
@@ -73,16 +79,15 @@ def settings_of_a_held_desk(
     try:
         settings = load(config, given, only=WHOLE)
     except ConfigError as error:
-        places = [place for place in _places(config, given) if _may_hold(place)]
-        if not places:
+        place = _place_that_holds(config, given)
+        if place is None:
             raise refused from None
-        stands_in = _stand_in(config, given, places[0])
+        stands_in = _stand_in(config, given, place)
         given = {**given, "desk.strategy": stands_in} if stands_in else given
         try:
             settings = load(config, given, only=WHOLE)
         except ConfigError:
-            problem = f"[{'], ['.join(WHOLE)}] are not whole: {error}"
-            raise NotWhole(f"{places[0]} holds a position or an order, and {problem}") from None
+            raise NotWhole(place, f"[{'], ['.join(WHOLE)}] are not whole: {error}") from None
     enter(settings.paths.state_dir)
     state = state_if_held(settings)
     if state is None:
@@ -90,8 +95,8 @@ def settings_of_a_held_desk(
     wanted, known = settings.desk.account_number, state.broker.account
     if wanted and known and wanted != known:
         raise NotWhole(
-            f"{settings.paths.state_dir} holds a position or an order of account {known}, desk.account_number is "
-            f"{wanted}, and the configuration has mistakes: {refused}"
+            settings.paths.state_dir,
+            f"its account is {known}, desk.account_number is {wanted}, and the configuration has mistakes: {refused}",
         )
     return _made_whole(config, given, settings, state, refused, stands_in=bool(stands_in))
 
@@ -168,42 +173,71 @@ def _feed_of(settings: Settings) -> Any:
 
 
 def _places(config: Path | None, given: Mapping[str, object]) -> Iterator[Path]:
-    """Yield the state directories that a configuration which cannot be read may mean."""
+    """Yield the state directories that a configuration which cannot be read may mean, the likeliest first."""
     named = [given.get("paths.state_dir"), os.environ.get("RLTRADER_PATHS__STATE_DIR")]
     if not any(named):
-        text = ""
+        text, tables = "", {}
         if config is not None:
             with suppress(OSError):
                 text = config.read_text(encoding="utf-8", errors="replace")
-        named = _STATE_DIR.findall(text) or [STATE_DIR]
+            with suppress(ValueError):
+                tables = tomllib.loads(text)
+        paths = tables.get("paths")
+        known = paths.get("state_dir") if isinstance(paths, dict) else None
+        named = [known] if known else [*_FOLDER.findall(text), STATE_DIR]  # the key itself may be mistaken
     yield from (Path(str(name)) for name in named if name)
 
 
+def refused_while_held(config: Path | None, given: Mapping[str, object], problem: str) -> NotWhole | None:
+    """Return what a start that is refused for this problem is where the desk holds something; None where it does not.
+
+    Raises MayPass when the journal cannot be read now.
+    """
+    place = _place_that_holds(config, given)
+    return None if place is None else NotWhole(place, f"it cannot start: {problem}")
+
+
+def _place_that_holds(config: Path | None, given: Mapping[str, object]) -> Path | None:
+    return next((place for place in _places(config, given) if _may_hold(place)), None)
+
+
 def _may_hold(place: Path) -> bool:
-    """Return False where a broker's desk in this directory surely holds nothing, by its newest snapshot."""
+    """Return False where a broker's desk in this directory surely holds nothing. Raises MayPass."""
     try:
+        if not place.is_dir():
+            return False
         enter(place)
         meta = peek(place)
         if meta is None or meta.get("mode") not in ("paper", "live"):
             return False
         with closing(JournalReader(standing(place))) as reader, reading(reader.path):
             snapshot, last = next(reader.newest_snapshots(), None), reader.last_entry()
+            if last is None:
+                return False
+            if not isinstance(snapshot, Snapshot) or not snapshot.whole or snapshot.event_id != last.id:
+                return _exposed(reader)  # it did not stop in order
+    except MayPass:
+        raise
     except (StateDirError, JournalError, OSError):
         return False  # no start is possible on it anyway
-    if last is None:
-        return False
-    if not isinstance(snapshot, Snapshot) or not snapshot.whole or snapshot.event_id != last.id:
-        return True  # it did not stop in order: not known
     state = msgspec.json.decode(snapshot.state)
     orders = state.get("orders") or {}
     return bool(state["book"].get("positions")) or any(order.get("purpose") != "foreign" for order in orders.values())
 
 
-def tell_not_started(config: Path | None, given: Mapping[str, object], problem: str, log: Log) -> None:
+def _exposed(reader: JournalReader) -> bool:
+    """Return whether the desk holds something; True where it is not known for want of its strategy."""
+    try:
+        return recovered_desk(reader).machine.state.exposed
+    except JournalError as error:
+        return isinstance(error.__cause__, ValueError)
+
+
+def tell_not_started(config: Path | None, error: NotWhole, log: Log) -> None:
     """Raise the alarm of a start that is tried again: run `alarms.command`, once an hour for the same problem."""
+    problem = str(error)
     with suppress(ConfigError, OSError):
-        alarms = load(config, {}, only=("alarms",)).alarms
-        told = next(_places(config, given)) / TOLD_FILE
+        alarms, told = _alarms(config), error.place / TOLD_FILE
         if not alarms.command or (told.exists() and _told_lately(told, problem)):
             return
         told.write_text(problem, encoding="utf-8")
@@ -223,6 +257,21 @@ def tell_not_started(config: Path | None, given: Mapping[str, object], problem: 
         failed = asyncio.run(AlarmCommand(alarms.command, 1, alarms.timeout_s, line.desk, log).run_for(line))
         if failed:
             log("alarm_command_failed", alarm=ALARM, problem=failed)
+
+
+def _alarms(config: Path | None) -> Alarms:
+    """Return `[alarms]`, of a file that is no TOML by that table's own lines."""
+    try:
+        return load(config, {}, only=("alarms",)).alarms
+    except ConfigError:
+        text = "" if config is None else config.read_text(encoding="utf-8", errors="replace")
+        found = _ALARMS.search(text)
+        if found is None:
+            raise
+        with suppress(tomllib.TOMLDecodeError):
+            keys = tomllib.loads(found[0])["alarms"]
+            return load(None, {f"alarms.{key}": value for key, value in keys.items()}, only=("alarms",)).alarms
+        raise
 
 
 def _told_lately(told: Path, problem: str) -> bool:

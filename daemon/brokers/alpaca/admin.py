@@ -11,7 +11,7 @@ from daemon.brokers.alpaca.rest.errors import Refused
 from daemon.brokers.alpaca.rest.market_data import MarketData
 from daemon.brokers.alpaca.rest.rest import Raw
 from daemon.brokers.alpaca.trading.ledger import execution_of
-from daemon.brokers.alpaca.trading.report import SUSPENDED, blocked
+from daemon.brokers.alpaca.trading.report import blocked
 from daemon.brokers.alpaca.trading.trading import TradingOrders, TradingReads
 from daemon.brokers.api import Account, Asked, BrokerClock, LedgerStream, ShortSales
 from daemon.config.tables import OPTION_FEEDS, STOCK_FEEDS, Feed
@@ -42,7 +42,7 @@ class AlpacaAdmin:
         level = str(raw.get("options_trading_level"))
         return Account(
             number=str(raw.get("account_number")),
-            blocked=blocked(raw).replace(SUSPENDED, f"{SUSPENDED} (the account's setting suspend_trade)"),
+            blocked=blocked(raw),
             cash=str(raw.get("cash")),
             equity=str(raw.get("equity")),
             options_level=int(level) if level.isascii() and level.isdecimal() else None,

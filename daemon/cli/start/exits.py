@@ -18,8 +18,15 @@ MEND = "what was committed is intact; make room or mend the disk, then start aga
 REFUSALS = (ConfigError, TapeError, CalendarError, ModelError, StateDirError, JournalError)
 
 
-def exit_code(log: Log, work: Callable[[], int]) -> int:
-    """Do the work and return its exit code; log a known failure and return the failure's code."""
+def refuse(log: Log, problem: str) -> int:
+    """Log, line by line, why the start is refused."""
+    for line in problem.splitlines():
+        log("refused", problem=line)
+    return EXIT_CODE
+
+
+def exit_code(log: Log, work: Callable[[], int], refused: Callable[[Log, str], int] = refuse) -> int:
+    """Do the work and return its exit code; log a known failure and return its code, of a refusal that of `refused`."""
     from daemon.engine.engine import StepFailed
     from daemon.engine.intake import IntakeFull
 
@@ -28,16 +35,9 @@ def exit_code(log: Log, work: Callable[[], int]) -> int:
     except MayPass as error:  # systemd starts the daemon again
         log("start_failed", problem=str(error))
     except REFUSALS as error:
-        return refuse(log, str(error))
+        return refused(log, str(error))
     except WriteFailed as error:
         log("journal_failed", problem=f"{error}; {MEND}")
     except (StepFailed, IntakeFull) as error:
         log("step_failed", problem=str(error))
     return TROUBLE
-
-
-def refuse(log: Log, problem: str) -> int:
-    """Log, line by line, why the start is refused."""
-    for line in problem.splitlines():
-        log("refused", problem=line)
-    return EXIT_CODE

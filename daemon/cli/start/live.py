@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import resource
 import sys
+from collections.abc import Callable
 from functools import partial
 
 import uvloop
@@ -12,7 +13,7 @@ import uvloop
 from daemon.app.live.first_model import wait_for_first
 from daemon.app.live.prepare import prepare_live
 from daemon.app.live.run import run_live
-from daemon.cli.start.exits import TROUBLE, exit_code
+from daemon.cli.start.exits import TROUBLE, exit_code, refuse
 from daemon.cli.start.what_next import TRADED, what_next
 from daemon.config.load import Credentials, Settings
 from daemon.host.service import Service
@@ -21,8 +22,11 @@ from daemon.operator.log import Log
 from daemon.operator.log_stream import LossyStream
 
 
-def run(settings: Settings, keys: Credentials, *, dry_run: bool) -> int:
-    """Run until the desk stops; returns the exit code. A terminal gets what leads on from a desk that stopped."""
+def run(settings: Settings, keys: Credentials, *, dry_run: bool, refused: Callable[[Log, str], int] = refuse) -> int:
+    """Run until the desk stops; returns the exit code, of a refused start that of `refused`.
+
+    A terminal gets what leads on from a desk that stopped.
+    """
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))  # keys in memory never reach a file
     stream = LossyStream(sys.stderr)  # a reader who stalls stalls no trading
     log = Log(settings.log.level, settings.log.format, stream)
@@ -38,7 +42,7 @@ def run(settings: Settings, keys: Credentials, *, dry_run: bool) -> int:
         return TROUBLE if stopped_by == "disk_full" else 0
 
     try:
-        code = exit_code(log, work)
+        code = exit_code(log, work, refused)
     finally:
         stream.finish()
     if not code and sys.stdout is not None and sys.stdout.isatty():

@@ -10,6 +10,7 @@ from daemon.core.events import SessionScheduled
 from strategies.kit.units import DAY_NS
 
 NO_MODEL = "no_model"
+UNANSWERED = frozenset((NO_MODEL, "configuration"))  # halts of a start
 FOREIGN_DAYS_NS = 4 * DAY_NS  # foreign orders are reported again for two days after a start: remember longer
 
 
@@ -39,10 +40,20 @@ def on_session_scheduled(draft: Draft, event: SessionScheduled) -> None:
         kept = {n: o for n, o in draft.broker.foreign.items() if o.working or o.submitted_ns > old_ns}
         draft.broker = replace(draft.broker, foreign=kept)
     draft.risk = replace(draft.risk, order_times=(), orders_today=0, alarms=())
-    if draft.risk.halt is not None and draft.risk.halt.reason == NO_MODEL and draft.book.positions:
-        held = ", ".join(f"{p.quantity} {p.symbol}" for p in draft.book.positions.values())
-        draft.alarm(NO_MODEL, f"no model answers while {held[:200]} is held: {draft.risk.halt.detail}")
+    _name_unanswered(draft)
     draft.book = begin_session(draft.book)
     draft.chain = None
     used = {*draft.book.positions, *(order.symbol for order in draft.orders.values())}
     draft.wanted = {symbol: goal for symbol, goal in draft.wanted.items() if symbol in used}
+
+
+def _name_unanswered(draft: Draft) -> None:
+    """Raise an alarm in each session for what is held while the start was halted, whatever had halted before it."""
+    halted, risk = draft.risk.halt, draft.risk
+    without = draft.model is None and risk.strategy_off
+    if halted is None or not draft.book.positions or not (without or halted.reason in UNANSWERED):
+        return
+    held = ", ".join(f"{p.quantity} {p.symbol}" for p in draft.book.positions.values())
+    name = NO_MODEL if without else halted.reason
+    text = "no model answers" if without else "the start is halted"
+    draft.alarm(name, f"{text} while {held[:200]} is held: {halted.detail}")

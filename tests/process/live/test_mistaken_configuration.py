@@ -6,6 +6,7 @@ Expected values: the exchange's hours of a half day, the server's own book, and 
 from __future__ import annotations
 
 import json
+import re
 import signal
 import sys
 from collections.abc import Callable, Iterator
@@ -14,13 +15,14 @@ from pathlib import Path
 
 import pytest
 
-from daemon.app.live.settings_choice import NotWhole, settings_of_a_held_desk
+from daemon.app.live.settings_choice import NotWhole, settings_of_a_held_desk, tell_not_started
 from daemon.cli import ctl
 from daemon.config.load import ConfigError, Settings, load
+from daemon.operator.log import Log
 from strategies.registry import add
 from tests.support.desks import lively_policy
 from tests.support.desks.live_desk import differences
-from tests.support.desks.stage import Stage, Table, Tape, new_york_ns, stage
+from tests.support.desks.stage import KEYS, Stage, Table, Tape, new_york_ns, stage
 from tests.support.own.files import forgotten_again
 
 DAY = "2024-11-29"  # closes at 13:00
@@ -127,6 +129,63 @@ def test_another_account_is_not_traded_with_the_rules_of_this_one(held: Held) ->
 def test_the_account_that_the_journal_knows_is_the_expected_one(held: Held) -> None:
     settings, _ = held.settings(typo)
     assert settings.desk.account_number == held.played.account.account_number
+
+
+OTHER_ACCOUNT: Table = {"desk": {"account": "live", "account_number": "PA0000"}}
+
+
+@pytest.mark.parametrize(
+    ("table", "environment", "named"),
+    [
+        ({"feed": {"name": "iex"}}, KEYS, "was made with feed sip"),
+        ({"desk": {"strategy": "regime_switcher"}}, KEYS, "the versions of regime_switcher"),
+        (OTHER_ACCOUNT, KEYS, "live"),
+        ({}, {}, "no broker keys"),
+        ({}, KEYS | {"APCA_API_KEY_ID": "a b"}, "this is no key"),
+    ],
+)
+def test_whatever_refuses_its_start_is_tried_again_and_told(
+    held: Held, tmp_path: Path, table: Table, environment: dict[str, str], named: str
+) -> None:
+    told, program = tmp_path / "told", tmp_path / "program.py"
+    program.write_text(f"import sys; open({str(told)!r}, 'a').write(sys.stdin.read())")
+    alarms: Table = {"alarms": {"command": [sys.executable, str(program)]}}
+    assert held.played.start(environment=environment, tables=(table, alarms)).wait(60) == 1
+    held.played.daemons.pop()
+    (line,) = told.read_text().splitlines()
+    assert (json.loads(line)["alarm"], json.loads(line)["desk"]) == ("configuration", str(held.played.state_dir))
+    assert named in json.loads(line)["detail"]
+
+
+@pytest.mark.parametrize(
+    "mistake",
+    [
+        lambda text: text.replace("state_dir =", "state_dri ="),
+        lambda text: re.sub(r"\[paths\]\n((?:\w+ = .*\n)+)", dotted, text),
+    ],
+)
+def test_a_state_directory_is_found_by_a_key_that_is_mistaken_or_dotted(
+    held: Held, mistake: Callable[[str], str]
+) -> None:
+    with pytest.raises(NotWhole, match="holds a position or an order, and"):
+        held.settings(mistake)
+
+
+def dotted(table: re.Match[str]) -> str:
+    """The keys of `[paths]` as dotted keys of the root, the first of them unknown."""
+    return "".join(f"paths.{line}\n" for line in ("x = 1", *table[1].splitlines()))
+
+
+def test_of_a_file_that_is_no_toml_the_alarm_s_table_counts(held: Held, tmp_path: Path) -> None:
+    told, path = tmp_path / "told", tmp_path / "config.toml"
+    program = [sys.executable, "-c", f"import sys; open({str(told)!r}, 'a').write(sys.stdin.read())"]
+    path.write_text(f"[alarms]\ncommand = {json.dumps(program)}\n\n{held.text}\n[risk\n")
+    with pytest.raises(ConfigError) as refused:
+        load(path, {})
+    with pytest.raises(NotWhole) as again:
+        settings_of_a_held_desk(path, {}, refused.value)
+    tell_not_started(path, again.value, Log())
+    assert json.loads(told.read_text())["alarm"] == "configuration"
 
 
 def test_a_desk_that_holds_nothing_is_refused_with_the_mistake(held: Held, tmp_path: Path) -> None:

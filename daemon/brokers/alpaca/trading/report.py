@@ -40,7 +40,7 @@ if TYPE_CHECKING:
 
 T = TypeVar("T")
 
-SUSPENDED = "trade_suspended_by_user"  # the account's setting `suspend_trade`
+SUSPENDED = "trade_suspended_by_user"
 GRID = Decimal("0.0001")  # of a cost
 AVERAGE_GRID = Decimal("0.000001")  # of an average price, to which the broker rounds
 PAID_LATE = timedelta(days=5)  # the ledger's line after the announced day of payment
@@ -366,7 +366,11 @@ def funds_of(account: Raw) -> Funds:
 
 
 def blocked(account: Raw) -> str:
-    """Return why the account may not trade, from its status and its three flags; `""` when it may."""
+    """Return why the account may not trade, from its status and its three flags; `""` when it may.
+
+    The flag that a person sets is followed by the name of its setting.
+    """
     reasons = [] if account.get("status") == "ACTIVE" else [f"status {str(account.get('status'))[:40]}"]
     flags = ("trading_blocked", "account_blocked", SUSPENDED)
-    return ", ".join(reasons + [flag for flag in flags if account.get(flag) not in (False, None)])
+    reasons += [flag for flag in flags if account.get(flag) not in (False, None)]
+    return ", ".join(reasons).replace(SUSPENDED, f"{SUSPENDED} (the account's setting suspend_trade)")

@@ -249,7 +249,8 @@ async def test_a_blocked_account_says_why() -> None:
     assert "trading_blocked" in report.blocked
     active = {"status": "ACTIVE", "trading_blocked": False, "account_blocked": False}
     assert blocked(active) == ""
-    assert blocked(active | {"trade_suspended_by_user": True}) == "trade_suspended_by_user"
+    suspended = "trade_suspended_by_user (the account's setting suspend_trade)"  # named in alarm, gate and status
+    assert blocked(active | {"trade_suspended_by_user": True}) == suspended
     assert blocked({"status": "ONBOARDING"}) == "status ONBOARDING"
     assert blocked(active | {"account_blocked": "yes"}) == "account_blocked"
 

@@ -5,10 +5,13 @@ from __future__ import annotations
 import signal
 from pathlib import Path
 
+import pytest
+
+from daemon.cli import ctl
 from tests.support.desks.daily_day import BEGIN, bought, stop
 from tests.support.desks.daily_stage import HALF_DAY, NEXT_DAY, daily_stage, jump, swapping
 from tests.support.desks.live_desk import differences
-from tests.support.desks.stage import new_york_ns
+from tests.support.desks.stage import Table, new_york_ns
 
 
 def test_an_invested_desk_without_its_model_keeps_what_it_holds_and_says_so_each_session(tmp_path: Path) -> None:
@@ -35,3 +38,32 @@ def test_an_invested_desk_without_its_model_keeps_what_it_holds_and_says_so_each
         assert state.risk.halt is not None
         assert (state.risk.halt.reason, state.model) == ("no_model", None)
         assert differences(played.books(), played.account) == []
+
+
+@pytest.mark.parametrize("cause", ["configuration", "no_model"])
+def test_an_invested_desk_whose_start_was_halted_says_so_each_session_whatever_halted_before(
+    tmp_path: Path, cause: str
+) -> None:
+    models = swapping(tmp_path / "models")
+    with daily_stage(HALF_DAY, BEGIN, tmp_path / "desk", models) as played:
+        bought(played)
+        held, orders = played.held(), len(played.posts())
+        tables: tuple[Table, ...] = ({"risk": {"daly_loss_max": 0.1}},)
+        if cause == "no_model":  # a halt from before stays the halt
+            assert ctl.main(["halt", "--state-dir", str(played.state_dir), "--reason", "by hand"]) == 0
+            (policy,) = (models / "regime_switcher").glob("swapping/policy.onnx")
+            policy.write_bytes(policy.read_bytes()[:-1])
+            tables = ()
+        for day in (HALF_DAY, NEXT_DAY):
+            if day == NEXT_DAY:
+                jump(played, NEXT_DAY, BEGIN)
+            played.start(tables=tables)
+            played.until_time(new_york_ns(day, "10:00"))
+            played.daemons[-1].kill()
+            assert played.daemons[-1].wait(10) == -signal.SIGKILL
+        told = [
+            line["detail"] for line in played.told("alarm") if line["alarm"] == cause and "is held" in line["detail"]
+        ]
+        assert len(told) == 1  # the session that began while it was halted
+        assert f"{held['SPY']} SPY" in told[0]
+        assert (played.held(), len(played.posts())) == (held, orders)
