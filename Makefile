@@ -210,7 +210,7 @@ ETC := $(DESTDIR)/etc/rltrader
 UNITS := $(DESTDIR)/usr/local/lib/systemd/system
 HERE := $(DESTDIR)$(PREFIX)
 # Each release has a folder of its own, named by what it was made from; `current` is the one that runs, the former stays.
-RELEASE = $(shell { find daemon strategies -type f ! -path '*/__pycache__/*' | LC_ALL=C sort | xargs sha256sum; \
+RELEASE = $(shell { find daemon rltrader strategies -type f ! -path '*/__pycache__/*' | LC_ALL=C sort | xargs sha256sum; \
 	cat pyproject.toml constraints.txt; echo $(RUNTIME); } | sha256sum | cut -c1-12)
 
 install: .venv/bin/python
@@ -259,7 +259,7 @@ install: .venv/bin/python
 	@echo "== installed; next: keys, configuration and start as in $(PREFIX)/docs/TRADING_HOST.md"
 
 # The trainer's own environment, with torch, for a desk that learns (docs/TRADING_HOST.md).
-TRAINER = $(shell { find daemon strategies training -type f ! -path '*/__pycache__/*' | LC_ALL=C sort | xargs sha256sum; \
+TRAINER = $(shell { find daemon rltrader strategies training -type f ! -path '*/__pycache__/*' | LC_ALL=C sort | xargs sha256sum; \
 	cat pyproject.toml constraints.txt; } | sha256sum | cut -c1-12)
 
 install-trainer: install

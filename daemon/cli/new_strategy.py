@@ -34,7 +34,6 @@ _WHAT = {
 }
 _OF_THE_DESK = {_SESSION: '"weight"', _SHARES: '"held"', _OPTION: '"side"'}
 _IMPORTS = {_SESSION: "FAST, SLOW, SPEC, SYMBOLS", _SHARES: "FAST, SLOW, SPEC", _OPTION: "FAST, SLOW, SPEC"}
-_CONTRACT = {_SESSION: "Portfolio, Session, View", _SHARES: "Portfolio, Session, View", _OPTION: "Session, View"}
 
 
 def add_options(command: argparse.ArgumentParser) -> None:
@@ -91,7 +90,6 @@ def _files(name: str, kind: tuple[str, str], template: str) -> dict[str, str]:
         "policy": _POLICY[template],
         "of_the_desk": _OF_THE_DESK[kind],
         "imports": f"{_IMPORTS[kind]}, {cls}",
-        "contract": _CONTRACT[kind],
         "optional": '\n[project.optional-dependencies]\nsb3 = ["stable-baselines3"]\n' if template == SB3 else "",
         "commands": "\n".join(f"    {command}" for command in _commands(name, template)),
         "remark": _GRAPH if template == RULES else _PASSIVE,

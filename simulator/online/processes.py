@@ -8,7 +8,6 @@ import os
 import secrets
 import shutil
 import subprocess
-import sys
 import time
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
@@ -58,10 +57,6 @@ class Processes:
                 os.sched_setaffinity(process.pid, self._processors)
         self._running[name] = process
         return process.pid
-
-    def program(self, module: str, *arguments: object) -> list[str]:
-        """The command line of a module of this project."""
-        return [sys.executable, "-m", module, *map(str, arguments)]
 
     def start_redis(self) -> None:
         """Start `redis-server` and wait for its socket. Raises ShowError."""

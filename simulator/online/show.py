@@ -17,6 +17,7 @@ from decimal import Decimal
 from pathlib import Path
 from typing import Any
 
+from rltrader import module_command
 from simulator.clock import SimClock
 from simulator.faults import Faults
 from simulator.online.books import Books, Moved
@@ -127,12 +128,12 @@ class Show:
         p, story = self._processes, self._story
         config = self._folder / "config.toml"
         config.write_text(configuration(self._desk_at.tables(clock, server)))
-        pid = p.start("daemon", p.program("daemon", "--config", config), pinned=True)
+        pid = p.start("daemon", module_command("daemon", "--config", config), pinned=True)
         clock.expect(pid)
         p.until(lambda: bool(p.logged("daemon", "no_model")), "the desk waits for a model", 120.0)
         story.tell("waits", "The desk starts without a model: it waits, asks nothing and trades nothing.")
         began = time.monotonic()
-        p.start("trainer", p.program("training.online", *self._desk_at.trainer()))
+        p.start("trainer", module_command("training.online", *self._desk_at.trainer()))
         p.until(lambda: bool(self._books.versions()), "the first version", 600.0)
         (self._first,) = self._books.versions()
         card = self._books.card(self._first)
@@ -144,8 +145,8 @@ class Show:
         p.until(lambda: bool(p.logged("daemon", "run_started")), "the desk runs", 120.0)
         if p.logged("daemon", "first_model") and self._books.current() == self._first:
             story.tell("wakes", f"The first model wakes the desk: {self._first} answers, at the full size.")
-        p.start("publisher", p.program("daemon.experience", *self._desk_at.publisher()))
-        p.start("dashboard", p.program("daemon.dashboard", *self._desk_at.dashboard(self._port)))
+        p.start("publisher", module_command("daemon.experience", *self._desk_at.publisher()))
+        p.start("dashboard", module_command("daemon.dashboard", *self._desk_at.dashboard(self._port)))
         p.until((self._folder / "trainer" / "trainer.pt").exists, "the trainer's first checkpoint", 60.0)
         p.begin("forger", self._planter("promising"))
         self._forged = p.finish("forger", 120.0).split()[-1]
@@ -285,7 +286,7 @@ class Show:
             self._story.tell("once", f"{added:,} decisions came over Redis; the trainer learned each of them once.")
         self._processes.stop("daemon", clock.passing)
         p = self._processes
-        p.begin("verify", p.program("daemon.cli.ctl", "verify", "--state-dir", self._folder / "state"))
+        p.begin("verify", module_command("daemon.cli.ctl", "verify", "--state-dir", self._folder / "state"))
         text = p.finish("verify", 600.0)
         if "identical" in text:
             self._story.tell(
@@ -294,7 +295,7 @@ class Show:
 
     def _planter(self, kind: str) -> list[str]:
         """The command that plants a bad version next to the champion."""
-        return self._processes.program(
+        return module_command(
             "training.online.planted", *self._desk_at.planter(kind, self._first, self._stream)
         )
 

@@ -58,8 +58,8 @@ def test_each_desk_is_started_with_its_own_files_name_and_keys(place: Path, caps
     assert ctl.main(["start"]) == 0
     lines = capsys.readouterr().out.splitlines()
     for name in ("one", "two"):
-        keys = place / "credentials" / name
-        assert f"{name} | {name} {keys} -m daemon --config {name}.toml --state-dir state/{name}" in lines
+        keys, of_desk = place / "credentials" / name, f"--config {name}.toml --state-dir state/{name}"
+        assert f"{name} | {name} {keys} -P -m rltrader.module daemon {of_desk}" in lines
         assert f"{name} | ended with exit code 0" in lines
     assert ctl.main(["start", "--desk", "two", "--dry-run", "--check"]) == 0
     assert "two | two" in (shown := capsys.readouterr().out)

@@ -15,12 +15,13 @@ import secrets
 import signal
 import socket
 import subprocess
-import sys
 import tempfile
 import threading
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
+
+from rltrader import module_command
 
 LOCAL = "local"
 ENVIRONMENT = {
@@ -40,7 +41,7 @@ LOCAL_ENVIRONMENT = {
 }
 LOOPBACK = "127.0.0.1"
 REACH_S = 5.0
-HEAD = (sys.executable, "-m", "training.rl.ray_head")
+HEAD = tuple(module_command("training.rl.ray_head"))
 STARTS = 3
 START_S = 240.0  # of one start: it has taken 45 seconds on a machine with eight busy processes on two cores
 END_S = 60.0

@@ -22,6 +22,7 @@ from rich.console import Console
 from daemon.config.desks import checked_desks
 from daemon.config.load import EXIT_CODE, KEYS, ConfigError
 from daemon.engine.desks_file import NamedDesk
+from rltrader import module_command
 
 DESKS = Path("desks.toml")
 AGAIN_S = 5.0  # as RestartSec= of the units
@@ -124,7 +125,7 @@ class Desks:
             self._running[name].send_signal(signal.SIGTERM)
 
     def _start(self, desk: NamedDesk) -> None:
-        command = [sys.executable, "-m", "daemon", "--config", str(desk.config), "--state-dir", str(desk.state_dir)]
+        command = module_command("daemon", "--config", desk.config, "--state-dir", desk.state_dir)
         process = subprocess.Popen(
             [*command, *self._more],
             env=_environment(desk, os.environ),

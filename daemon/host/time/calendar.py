@@ -23,6 +23,7 @@ import msgspec
 
 from daemon.host.own_files import open_own, open_own_folder
 from daemon.host.whole_files import write_whole
+from rltrader import module_command
 from strategies.kit.contract import Session
 from strategies.kit.units import SECOND_NS
 
@@ -150,7 +151,7 @@ def _sessions_since(year: int) -> tuple[Session, ...]:
 
 def _asked(year: int) -> tuple[Session, ...]:
     """Ask the library, in a process. Raises CalendarError."""
-    program = [sys.executable, "-m", "daemon.host.time.calendar", f"{year}-01-01"]
+    program = module_command("daemon.host.time.calendar", f"{year}-01-01")
     try:
         asked = subprocess.run(program, capture_output=True, text=True, check=False, timeout=ANSWER_S)
     except subprocess.TimeoutExpired:

@@ -6,7 +6,6 @@ import json
 import math
 import os
 import subprocess
-import sys
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -15,6 +14,7 @@ import torch
 from torch import Tensor
 
 from daemon.core.limits import Trading
+from rltrader import module_command
 from simulator.online import prices
 from strategies.kit.contract import Session
 from strategies.online_dqn.state_vector import parse
@@ -138,7 +138,7 @@ def export_of(scholar: Scholar, store: Path, earned: float, steps: int, seed: in
 
 def dry_run(config: Path, bars: Path, state: Path) -> dict[str, object]:
     """Run the daemon over these bars; returns its summary. Raises RuntimeError with its last line."""
-    line = [sys.executable, "-m", "daemon", "--dry-run", "--config", str(config), "--bars", str(bars)]
+    line = module_command("daemon", "--dry-run", "--config", config, "--bars", bars)
     environment = {name: value for name, value in os.environ.items() if not name.startswith("RLTRADER_")}
     done = subprocess.run(
         [*line, "--state-dir", str(state)], env=environment, capture_output=True, text=True, check=False

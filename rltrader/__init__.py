@@ -1,0 +1,75 @@
+"""The programs of rltrader, and the folder of its code before all others on a process's path.
+
+`daemon`, `simulator`, `strategies` and `training` are everyday names: python-daemon installs a `daemon` too, and many a
+project has a folder `strategies`. A wheel keeps the four in this package, where nobody overwrites them, and its file
+`rltrader.pth` makes them importable; in a checkout they stand beside it. Importing `rltrader` puts their folder first,
+so that they come from here whatever else is installed or lies in the working folder:
+
+    >>> import rltrader
+    >>> from strategies.kit import softmax
+    >>> softmax([0.0, 0.0], temperature=1.0)
+    (0.5, 0.5)
+
+Raises:
+    ImportError: one of the four names is imported already, from elsewhere.
+"""
+
+from __future__ import annotations
+
+import importlib
+import sys
+from pathlib import Path
+
+__all__ = ["HOME", "main", "module_command"]
+
+_HERE = Path(__file__).resolve().parent
+HOME = _HERE if (_HERE / "daemon").is_dir() else _HERE.parent
+"""The folder of the four packages: this one in a wheel, the one above it in a checkout."""
+
+PACKAGES = ("daemon", "simulator", "strategies", "training")
+PROGRAMS = {
+    "rltraderd": "daemon.__main__",
+    "rltraderctl": "daemon.cli.ctl",
+    "rltrader-dashboard": "daemon.dashboard.__main__",
+    "rltrader-notify": "daemon.notify.command",
+    "rltrader-pod": "daemon.host.pod.__main__",
+    "rltrader-publisher": "daemon.experience.__main__",
+    "rltrader-simulator": "simulator.__main__",
+    "rltrader-trainer": "training.online.__main__",
+    "train-and-export": "training.__main__",
+}
+"""An installed program -> the module whose `main()` it is."""
+
+
+def _put_home_first() -> None:
+    for name in PACKAGES:
+        loaded = sys.modules.get(name)
+        if loaded is None:
+            continue
+        places = [Path(place).resolve() for place in getattr(loaded, "__path__", None) or [str(loaded.__file__)]]
+        if places != [HOME / name]:
+            raise ImportError(
+                f"`{name}` is imported already, from {places[0] if places else 'elsewhere'}; rltrader's own is "
+                f"{HOME / name}: write `import rltrader` above that import, or run the two in processes of their own"
+            )
+    home = str(HOME)
+    if home in sys.path:
+        sys.path.remove(home)
+    sys.path.insert(0, home)
+
+
+def module_command(module: str, *arguments: object) -> list[str]:
+    """Return the command line of a module of rltrader in a process of its own, safe from the working folder's names."""
+    return [sys.executable, "-P", "-m", "rltrader.module", module, *map(str, arguments)]
+
+
+def main() -> int:
+    """Run the program by whose name this process was started; returns its exit code."""
+    name = Path(sys.argv[0]).name
+    if name not in PROGRAMS:
+        sys.exit(f"rltrader: no program is called {name!r}: start it as one of {', '.join(PROGRAMS)}")
+    code: int = importlib.import_module(PROGRAMS[name]).main()
+    return code
+
+
+_put_home_first()
