@@ -161,9 +161,9 @@ class Owners(msgspec.Struct, frozen=True, gc=False):
 
     noted: str = ""  # the date of the last close that was noted
     closes: dict[str, tuple[HeldAtClose, ...]] = {}
-    moves: dict[str, tuple[int, int]] = {}  # own and others' of shares that left, by the kind of the line
+    moves: dict[str, tuple[int, int]] = {}  # own and others' of shares that left, by the line's kind and symbol
     lieu: dict[str, Decimal] = {}  # the desk's part of the cash in lieu to come, by symbol
-    owed: dict[str, tuple[int, int]] = {}  # own and others' contracts whose shares are to come, by root
+    owed: dict[str, tuple[int, int]] = {}  # own and others' contracts whose shares are to come, by contract
     disputed: tuple[str, ...] = ()  # symbols with a line whose owner is not known
 
 

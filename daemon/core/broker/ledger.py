@@ -106,7 +106,8 @@ def _of_the_desk(draft: Draft, line: Activity) -> Activity | None:
         return shares_of_the_desk(draft, line)
     if not line.symbol or line.kind not in OWNED:
         return line
-    share = share_of(draft, line, cash=line.kind in INCOME)
+    replaces = line.quantity > 0 and line.kind in REORGANISED
+    share = share_of(draft, line, cash=line.kind in INCOME, replaces=replaces)
     if share is None:
         dispute(draft, line)
         return None

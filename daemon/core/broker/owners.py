@@ -8,17 +8,18 @@ new risk until a person resumes the desk.
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from datetime import timedelta
 from decimal import ROUND_FLOOR, Decimal
 
 from msgspec.structs import replace
 
-from daemon.core.book import CENT
+from daemon.core.book import CENT, OPTION_MULTIPLIER
 from daemon.core.broker.fills import transfer
 from daemon.core.broker.foreign import hold_foreign
 from daemon.core.draft import Draft
 from daemon.core.events import Activity
-from daemon.core.instruments.option_market import parse_occ
+from daemon.core.instruments.option_market import option_terms, parse_occ
 from daemon.core.session import new_york_date
 from daemon.core.state import ZERO, HeldAtClose, Owners
 
@@ -49,18 +50,21 @@ def note_closes(draft: Draft) -> None:
     _note(draft, replace(owners, noted=closed or BEGUN, closes=closes))
 
 
-def share_of(draft: Draft, line: Activity, *, cash: bool) -> tuple[int, int] | None:
+def share_of(draft: Draft, line: Activity, *, cash: bool, replaces: bool) -> tuple[int, int] | None:
     """Return what desk and others held of the line's symbol when it counted; None where that is not known.
 
     `cash`: it pays for what was held before its ex-date, maybe weeks ago. Other lines come on the day they count.
+    `replaces`: it brings shares for others, which left by another line.
     """
     owners, foreign = draft.broker.owners, draft.broker.foreign_held
     closes = owners.closes.get(line.symbol, ())
     if cash and line.symbol in owners.lieu:
         return (1, 1)  # by its fractions, see `_cash_part`
+    if replaces and (left := list(_left_for(draft, line).values())):
+        return left[-1] if _alike(left) else None
     if not closes and not foreign.get(line.symbol):
-        if line.quantity > 0 and line.kind in owners.moves:
-            return owners.moves[line.kind]  # the new name of what left
+        if replaces and foreign and _holds_shares(draft):
+            return None  # shares of a spin-off, or in place of what is not known to have left
         desks = not foreign or draft.held(line.symbol) or line.symbol in draft.spec.symbols or not line.symbol
         return (1, 0) if desks else (0, 1)
     day = new_york_date(line.time_ns)
@@ -68,6 +72,25 @@ def share_of(draft: Draft, line: Activity, *, cash: bool) -> tuple[int, int] | N
         known = [one for one in closes if one.date < (line.ex_date or day.isoformat())]
         return (known[-1].own, known[-1].others) if known and known[-1].own + known[-1].others else None
     return _all_alike(closes, (day - PAID_WITHIN).isoformat(), day.isoformat(), int(line.quantity))
+
+
+def _left_for(draft: Draft, line: Activity) -> dict[str, tuple[int, int]]:
+    """Return own and others' of the shares that the line's may replace: of its symbol, or as many, or by its kind."""
+    moves = draft.broker.owners.moves
+    if (same := f"{line.kind} {line.symbol}") in moves:
+        return {same: moves[same]}
+    fitting = {name: parts for name, parts in moves.items() if name.startswith(f"{line.kind} ")}
+    return {name: parts for name, parts in fitting.items() if sum(parts) == line.quantity} or fitting
+
+
+def _holds_shares(draft: Draft) -> bool:
+    return any(not position.right for position in draft.book.positions.values())
+
+
+def _alike(parts: list[tuple[int, int]]) -> bool:
+    """Return True where own and others' stand in one proportion everywhere."""
+    own, others = parts[0]
+    return all(own * more == others * mine for mine, more in parts)
 
 
 def _all_alike(closes: tuple[HeldAtClose, ...], since: str, until: str, quantity: int) -> tuple[int, int] | None:
@@ -81,8 +104,7 @@ def _all_alike(closes: tuple[HeldAtClose, ...], since: str, until: str, quantity
     pairs = {pair for pair in pairs if sum(pair) == quantity} or pairs
     if not pairs:
         return None
-    own, others = next(iter(pairs))
-    return (own, others) if all(own * more == others * mine for mine, more in pairs) else None
+    return next(iter(pairs)) if _alike(list(pairs)) else None
 
 
 def part_of(draft: Draft, line: Activity, own: int, others: int, *, moves: bool) -> Activity | None:
@@ -90,14 +112,14 @@ def part_of(draft: Draft, line: Activity, own: int, others: int, *, moves: bool)
 
     `moves`: the line takes all shares away, or brings what replaces them.
     """
+    if moves and line.kind != "OPTRD":
+        _note_move(draft, line, own, others)
     if not others:
         return line
     whole = own + others
-    quantity, amount = line.quantity * own / whole, line.amount * _cash_part(draft, line, own, whole)
+    quantity, amount = line.quantity * own / whole, _cash_part(draft, line, own, whole)
     amount = amount.quantize(CENT, rounding=ROUND_FLOOR) if own else ZERO
     if moves:
-        if line.kind != "OPTRD":
-            _note_move(draft, line, own, others)
         hold_foreign(draft, line.symbol, int(line.quantity) - int(quantity))
     elif line.quantity:
         total = draft.held(line.symbol) + draft.broker.foreign_held.get(line.symbol, 0)
@@ -115,10 +137,10 @@ def _cash_part(draft: Draft, line: Activity, own: int, whole: int) -> Decimal:
     """Return the desk's part of the line's cash: of cash in lieu by the fractions of a share that it is for."""
     lieu = draft.broker.owners.lieu
     if line.kind != "CIL" or line.symbol not in lieu:
-        return Decimal(own) / whole
+        return line.amount * own / whole
     part = lieu[line.symbol]
     _note(draft, replace(draft.broker.owners, lieu={s: one for s, one in lieu.items() if s != line.symbol}))
-    return part
+    return line.amount * part
 
 
 def _note_fractions(draft: Draft, line: Activity, own: int, whole: int, *, moves: bool) -> None:
@@ -131,11 +153,16 @@ def _note_fractions(draft: Draft, line: Activity, own: int, whole: int, *, moves
 
 
 def _note_move(draft: Draft, line: Activity, own: int, others: int) -> None:
-    """Keep in what proportion shares left until their replacement comes."""
-    moves = {kind: parts for kind, parts in draft.broker.owners.moves.items() if kind != line.kind}
-    if line.quantity < 0:
-        moves[line.kind] = (own, others)
-    _note(draft, replace(draft.broker.owners, moves=moves))
+    """Keep how many shares of each left until their replacement comes; not where the desk is alone in the account."""
+    owners = draft.broker.owners
+    moves = owners.moves
+    if line.quantity > 0:
+        replaced = list(_left_for(draft, line))[-1:]
+        moves = {name: parts for name, parts in moves.items() if name not in replaced}
+    elif line.quantity < 0 and (others or draft.broker.foreign_held or owners.closes):
+        moves = {**moves, f"{line.kind} {line.symbol}": (own, others) if others else (-int(line.quantity), 0)}
+    if moves != owners.moves:
+        _note(draft, replace(owners, moves=moves))
 
 
 def dispute(draft: Draft, line: Activity) -> None:
@@ -145,7 +172,7 @@ def dispute(draft: Draft, line: Activity) -> None:
         transfer(draft, line.amount)
     if line.symbol not in owners.disputed:
         _note(draft, replace(owners, disputed=(*owners.disputed, line.symbol)))
-    why = f"{line.kind} {line.symbol} {line.quantity} {line.amount} USD: who held before its ex-date is not known"
+    why = f"{line.kind} {line.symbol} {line.quantity} {line.amount} USD: whose it is, is not known"
     draft.alarm("owner_unknown", why, once=True, about=f"{line.kind} {line.symbol}")
 
 
@@ -172,23 +199,54 @@ def contracts_of_the_desk(draft: Draft, line: Activity, *, exercised: bool) -> i
     contract = parse_occ(line.symbol)
     if exercised and contract is not None and (ours or theirs):
         owners = draft.broker.owners
-        before = owners.owed.get(contract.root, (0, 0))
-        owed = {**owners.owed, contract.root: (before[0] + ours, before[1] + theirs)}
+        before = owners.owed.get(line.symbol, (0, 0))
+        owed = {**owners.owed, line.symbol: (before[0] + ours, before[1] + theirs)}
         _note(draft, replace(owners, owed=owed))
     return ours
 
 
 def shares_of_the_desk(draft: Draft, line: Activity) -> Activity | None:
-    """Book the others' shares of an exercise or assignment, and return the desk's part; None where it has none."""
-    owners = draft.broker.owners
-    if (line.symbol, int(line.quantity)) in draft.broker.settled:
+    """Book the others' shares of an exercise or assignment, and return the desk's part; None where it has none.
+
+    The contracts that ended by the lines before say whose they are. Where none did, and both hold contracts that could
+    have, nobody knows.
+    """
+    broker = draft.broker
+    if (line.symbol, int(line.quantity)) in broker.settled:
         return line
-    own, others = owners.owed.get(line.symbol, (0, 0))
-    if not own and not others and draft.broker.foreign_held:
-        mine = [contract for s in draft.book.positions if (contract := parse_occ(s)) and contract.root == line.symbol]
-        own, others = (1, 0) if mine else (0, 1)
-    _note(draft, replace(owners, owed={root: one for root, one in owners.owed.items() if root != line.symbol}))
-    return part_of(draft, line, own, others, moves=True)
+    found = _ended_for(draft, line)
+    if found is not None:
+        owed, count = broker.owners.owed, max(abs(int(line.quantity)) // OPTION_MULTIPLIER, 1)
+        own, others = owed[found]
+        theirs = min(count, others)
+        ours = min(count - theirs, own)
+        left = (own - ours, others - theirs)
+        rest = {symbol: one for symbol, one in owed.items() if symbol != found}
+        _note(draft, replace(broker.owners, owed={**rest, found: left} if any(left) else rest))
+        return part_of(draft, line, ours, count - ours, moves=True)
+    if not broker.foreign_held:
+        return line
+    mine, others_have = (_of_root(line.symbol, held) for held in (draft.book.positions, broker.foreign_held))
+    if mine and (others_have or any(_of_root(line.symbol, (symbol,)) for symbol in broker.owners.owed)):
+        dispute(draft, line)
+        return None
+    return part_of(draft, line, *((1, 0) if mine else (0, 1)), moves=True)
+
+
+def _ended_for(draft: Draft, line: Activity) -> str | None:
+    """Return the contract that ended for these shares, by its strike and then their number; None where none did."""
+    owed, shares = draft.broker.owners.owed, abs(int(line.quantity))
+    ended = [symbol for symbol in owed if _of_root(line.symbol, (symbol,))]
+    priced = [symbol for symbol in ended if Decimal(repr(option_terms(symbol)[0])) * shares == abs(line.amount)]
+    if not priced and len(ended) > 1:
+        return None
+    as_many = [symbol for symbol in priced if sum(owed[symbol]) * OPTION_MULTIPLIER == shares]
+    return next(iter(as_many or priced or ended), None)
+
+
+def _of_root(root: str, symbols: Iterable[str]) -> bool:
+    """Return True where one of the symbols is a contract of this underlying."""
+    return any((contract := parse_occ(symbol)) is not None and contract.root == root for symbol in symbols)
 
 
 def _note(draft: Draft, owners: Owners) -> None:

@@ -173,6 +173,47 @@ def test_a_new_name_takes_both_s_shares_along() -> None:
     assert d.state.risk.reconciled
 
 
+def test_a_desk_s_part_of_a_dividend_is_to_the_cent() -> None:
+    d, account = beside(others=1000)
+    before = d.state.book.realized
+    told(d, account, -10, None, of_today("DIV", "AAA", "0", "525.00", "2024-07-02"))
+    assert d.state.book.realized - before == Decimal("25.00")  # 525 x 50 / 1050
+
+
+def renamed(*lines: Activity) -> DailyDesk:
+    """The desk holds 50 AAA and a person 10 ZZZ alone; both get new names, in this order of lines."""
+    account = Account()
+    account.positions["ZZZ"] = (10, Decimal(90))
+    d = with_shares(account, IGNORE, AAA=50)
+    d.reload = True
+    for one in lines:
+        account.book(one)
+    account.positions = {"AAX": (50, Decimal(100)), "ZZY": (10, Decimal(90))}
+    d.put(account.report(d.at(-10)), account.report(d.at(-10, 15)))
+    return d
+
+
+NAMES = [("AAA", "-50"), ("ZZZ", "-10"), ("AAX", "50"), ("ZZY", "10")]
+
+
+@pytest.mark.parametrize("order", [1, -1])
+def test_new_names_of_what_each_holds_alone_stay_with_each(order: int) -> None:
+    d = renamed(*(of_today("NC", symbol, quantity) for symbol, quantity in NAMES[::order]))
+    assert holdings(d) == ({"AAX": 50}, {"ZZY": 10})
+    assert (d.state.book.equity, d.state.book.transfers, d.state.risk.reconciled) == (Decimal(10000), Decimal(0), True)
+
+
+def test_shares_of_a_spin_off_are_nobody_s_gain_and_the_desk_says_so() -> None:
+    d, account = beside()
+    equity = d.state.book.equity
+    account.book(of_today("SPIN", "BBB", "30"))
+    account.positions["BBB"] = (30, Decimal(0))
+    d.put(account.report(d.at(-10)), account.report(d.at(-10, 15)))
+    assert holdings(d) == ({"AAA": 50}, {"AAA": 100, "BBB": 30})
+    assert (d.state.book.equity, d.state.broker.owners.disputed) == (equity, ("BBB",))
+    assert "owner_unknown" in alarms(d.effects)
+
+
 def test_a_dividend_of_what_others_alone_hold_is_no_gain() -> None:
     d, account = beside()
     before = d.state.book.realized
@@ -185,17 +226,23 @@ def test_a_dividend_of_what_others_alone_hold_is_no_gain() -> None:
 OTHER = "SPY240702C00490000"
 
 
-@pytest.mark.parametrize(("symbol", "count"), [(OTHER, 3), (CALL, 2)])
-def test_a_person_who_exercises_leaves_the_desk_its_contracts_and_no_shares(symbol: str, count: int) -> None:
+def with_contracts(symbol: str, count: int) -> tuple[Desk, Account, int]:
+    """A person holds `count` of `symbol`, and the desk bought contracts of CALL; returns how many."""
     account = Account("1000000")
     account.positions[symbol] = (count, Decimal(2))
     d = at_broker(account, Broker(foreign_orders="ignore"))
+    d.reload = True
     d.bar(0)
     order = sent(d.answer(BUY_CALL))
     name = account.take(order, d.state.now_ns)
     d.put(account.fill(name, order.quantity, "2.00", d.at(1)), account.report(d.at(2)))
-    own = order.quantity
-    assert d.held == {CALL: own}
+    assert d.held == {CALL: order.quantity}
+    return d, account, order.quantity
+
+
+@pytest.mark.parametrize(("symbol", "count"), [(OTHER, 3), (CALL, 2)])
+def test_a_person_who_exercises_leaves_the_desk_its_contracts_and_no_shares(symbol: str, count: int) -> None:
+    d, account, own = with_contracts(symbol, count)
     strike = Decimal(symbol[10:]) / 1000
     shares = 100 * count
     account.book(line("OPTRD", "SPY", shares, str(-shares * strike)))
@@ -204,3 +251,36 @@ def test_a_person_who_exercises_leaves_the_desk_its_contracts_and_no_shares(symb
     d.put(account.report(d.at(3)), account.report(d.at(3, 20)))
     assert (d.held, d.state.broker.foreign_held) == ({CALL: own}, {"SPY": shares})
     assert (halted(d), d.state.risk.reconciled, d.state.book.cash) == ("", True, account.cash)
+
+
+@pytest.mark.parametrize("order", [1, -1])
+@pytest.mark.parametrize("symbol", [OTHER, CALL])
+def test_contracts_of_both_exercised_on_one_day_leave_each_the_shares_of_its_own(symbol: str, order: int) -> None:
+    d, account, own = with_contracts(symbol, 3)
+    strike = Decimal(symbol[10:]) / 1000
+    lines = [
+        line("OPEXC", CALL, -own),
+        line("OPEXC", symbol, -3),
+        line("OPTRD", "SPY", 100 * own, str(-50000 * own)),
+        line("OPTRD", "SPY", 300, str(-300 * strike)),
+    ]
+    for one in lines[::order]:
+        account.book(one)
+    account.positions = {"SPY": (300 + 100 * own, Decimal(500))}
+    d.put(account.report(d.at(3)), account.report(d.at(3, 20)))
+    assert (d.held, d.state.broker.foreign_held) == ({"SPY": 100 * own}, {"SPY": 300})
+    assert (d.state.book.cash, d.state.book.positions["SPY"].cost) == (account.cash, Decimal(50000 * own))
+    assert halted(d) == "shares_from_exercise"
+
+
+def test_shares_that_come_before_the_line_of_their_contracts_are_not_the_desk_s() -> None:
+    d, account, own = with_contracts(OTHER, 3)
+    account.book(line("OPTRD", "SPY", 300, "-147000"))
+    account.positions = {CALL: (own, Decimal(2)), OTHER: (3, Decimal(2)), "SPY": (300, Decimal(490))}
+    d.put(account.report(d.at(3)))
+    assert (d.held, d.state.broker.owners.disputed) == ({CALL: own}, ("SPY",))
+    assert "owner_unknown" in alarms(d.effects)
+    account.book(line("OPEXC", OTHER, -3))
+    del account.positions[OTHER]
+    d.put(account.report(d.at(3, 20)), account.report(d.at(3, 40)))
+    assert (d.held, d.state.broker.foreign_held, halted(d)) == ({CALL: own}, {"SPY": 300}, "")
