@@ -117,6 +117,7 @@ class Now(msgspec.Struct, frozen=True):
     why: tuple[str, ...] = ()
     acted: DecisionLine | None = None  # the newest decision with orders
     bars_are_days: bool = False
+    rows: tuple[tuple[str, str], ...] = ()  # fields of the status that have a row of their own: name, value in words
 
 
 class AlarmLine(msgspec.Struct, frozen=True):
