@@ -233,9 +233,8 @@ install: .venv/bin/python
 	@install -m 644 systemd/monitoring/* $(HERE)/systemd/monitoring
 	@install -m 644 systemd/mosquitto/* $(HERE)/systemd/mosquitto
 	@install -m 644 systemd/redis/* $(HERE)/systemd/redis
-	@install -d $(HERE)/docs/schemas
 	@install -m 644 docs/*.md docs/*.png $(HERE)/docs
-	@install -m 644 docs/schemas/* $(HERE)/docs/schemas
+	@$(HERE)/current/venv/bin/python -P -m daemon.cli.ctl reference --into $(HERE)/docs  # lists and schemas, by that release
 	@install -m 644 systemd/*.conf systemd/README.md $(HERE)/systemd
 	@cp -rn onnx_models/. $(HERE)/onnx_models
 	@install -d $(DESTDIR)/usr/local/bin

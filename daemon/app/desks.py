@@ -8,10 +8,10 @@ from __future__ import annotations
 
 import sqlite3
 from contextlib import closing
+from dataclasses import replace
 from pathlib import Path
 
 import msgspec
-from msgspec.structs import replace
 
 from daemon.config.desks import checked_desks_at
 from daemon.config.limits_shown import journaled_origins, limits_of

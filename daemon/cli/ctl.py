@@ -53,6 +53,10 @@ COMMANDS = {
     "drift": ("daemon.cli.drift", "live features and actions against those of the model's training"),
     "heads": ("daemon.cli.heads", "the newest head of the journal's chain, and its signature"),
     "models": ("daemon.cli.models.command", "the model store: list, check, activate, roll back, sign"),
+    "reference": (
+        "daemon.cli.reference",
+        "print what the code declares: log events, metrics, columns of trades, fields of a status, fees, JSON schemas",
+    ),
     "new-strategy": ("daemon.cli.new_strategy", "write a package with a strategy of your own, which runs at once"),
     "pause": (JOURNALED, "take no new positions until resumed; exits go on"),
     "resume": ("daemon.cli.control:add_resume", "end a halt or a pause"),

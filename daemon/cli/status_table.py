@@ -10,7 +10,7 @@ from rich.text import Text
 from daemon.config.limits_shown import by_origin
 from daemon.core.session import new_york_text
 from daemon.operator.fleet import PAPER, REAL, Fleet, FleetLine
-from daemon.operator.status import DeskStatus
+from daemon.operator.status import DeskStatus, rows
 from daemon.reports.performance.words import share
 from daemon.reports.words import NONE, money
 
@@ -29,7 +29,8 @@ def table(desk: DeskStatus) -> Table:
     for symbol, reason in desk.left_alone.items():
         shown.add_row("left alone", f"{symbol}: {reason}")
     shown.add_row("bars", f"{desk.bars:,} ({desk.bars_rejected:,} rejected)")
-    shown.add_row("decisions", f"{desk.decisions:,}")
+    for name, text in rows(desk):
+        shown.add_row(name, text)
     shown.add_row("orders, fills", f"{desk.orders_sent:,}, {desk.fills:,} ({desk.partial_fills:,} partial)")
     if (filled := desk.option_fills) is not None:
         shown.add_row("option fills", f"{filled.recorded:,} at recorded quotes, {filled.modelled:,} at Black-Scholes")

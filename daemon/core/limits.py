@@ -166,18 +166,73 @@ class Served:
     deadline_ms: Annotated[int, Ge(10)] = 500  # of the desk's clock; no answer by then is a HOLD
 
 
+ALL, SOLD, PROCEEDS = "every contract", "contracts sold", "proceeds of sales"
+"""What a fee is charged on: its rate is USD for each contract, or each contract sold, or a part of what sales bring."""
+
+
+class Fee(msgspec.Struct, frozen=True):
+    """The declaration of a fee of an option order: the paper broker, training, its key and docs/PAPER.md follow it."""
+
+    short: str  # name in a list of costs
+    charged: str  # ALL, SOLD or PROCEEDS
+    meaning: str
+    rate: str  # in 2024: the default, and what it leaves out
+    since: str  # the rate since then, "" where it is the same
+    source: str
+
+
+def fee(
+    default: str, short: str, charged: str, meaning: str, *, note: str = "", since: str = "", source: str
+) -> Decimal:
+    """Declare a fee as a field of `Paper`; a new one goes behind the last field, with a default of 0."""
+    declared = Fee(short, charged, meaning, f"{default}{note}", since, source)
+    return field(default=Decimal(default), metadata={Fee: declared})
+
+
 @dataclass(frozen=True, slots=True)
 class Paper:
-    """The paper broker and the option market of dry run and replay. Sources of the fees: docs/PAPER.md."""
+    """The paper broker and the option market of dry run and replay."""
 
     __pydantic_config__: ClassVar = {"extra": "forbid"}
     cash_usd: Annotated[Decimal, Gt(0)] = Decimal(10000)
     contracts_per_minute: Annotated[int, Ge(1)] = 50  # most contracts of one order that fill within one bar
-    commission_usd: Usd = Decimal(0)  # a contract
-    orf_usd: Usd = Decimal("0.02685")  # options regulatory fee, a contract
-    occ_usd: Usd = Decimal("0.02")  # clearing fee, a contract
-    taf_usd: Usd = Decimal("0.00279")  # trading activity fee, a contract sold
-    sec_rate: Annotated[Decimal, Ge(0), Lt(1)] = Decimal("0.0000278")  # of the proceeds of a sale
+    commission_usd: Usd = fee(
+        "0", "commission", ALL, "the broker's commission", since="0", source="Alpaca, commission-free for API orders"
+    )
+    orf_usd: Usd = fee(
+        "0.02685",
+        "ORF",
+        ALL,
+        "options regulatory fee",
+        since="0.02815 from 2025-03-03",
+        source='Alpaca "Regulatory Fees" (docs.alpaca.markets/docs/regulatory-fees); Interactive Brokers "Options '
+        'Regulatory Fee", sum over the exchanges',
+    )
+    occ_usd: Usd = fee(
+        "0.02",
+        "OCC",
+        ALL,
+        "clearing fee",
+        note=" (55 USD at most for a trade)",
+        since="0.025, no cap",
+        source="OCC schedule of fees; Federal Register 90 FR 10544 (2025-02)",
+    )
+    taf_usd: Usd = fee(
+        "0.00279",
+        "TAF",
+        SOLD,
+        "trading activity fee",
+        source='FINRA Trading Activity Fee; Alpaca "Regulatory Fees"',
+    )
+    sec_rate: Annotated[Decimal, Ge(0), Lt(1)] = fee(
+        "0.0000278",
+        "SEC",
+        PROCEEDS,
+        "the SEC's fee",
+        note=" from 2024-05-22, 0.000008 before",
+        since="0 from 2025-05-14",
+        source="SEC Release 34-99973 (89 FR 29402), Section 31; Security Traders Association (2025-05-14)",
+    )
     volatility_premium: Annotated[float, Gt(0)] = 1.25  # implied over realised volatility
     volatility_floor: Annotated[float, Gt(0)] = 0.08  # annualised
     volatility_sessions: Annotated[int, Ge(2)] = 20

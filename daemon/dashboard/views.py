@@ -117,6 +117,7 @@ class Now(msgspec.Struct, frozen=True):
     why: tuple[str, ...] = ()
     acted: DecisionLine | None = None  # the newest decision with orders
     bars_are_days: bool = False
+    rows: tuple[tuple[str, str], ...] = ()  # fields of the status that have a row of their own: name, value in words
 
 
 class AlarmLine(msgspec.Struct, frozen=True):
@@ -215,7 +216,6 @@ class TradeLine(msgspec.Struct, frozen=True):
     pnl_percent: float | None
     realised_usd: float
     unrealised_usd: float | None  # of what is still held
-    fees_usd: float
     worst_usd: float | None
     worst_percent: float | None
     best_usd: float | None
@@ -225,6 +225,7 @@ class TradeLine(msgspec.Struct, frozen=True):
     why_left: str
     entry_decision: int  # 0 for none
     exit_decision: int
+    more: dict[str, str]  # values in words of the columns of `TradesPage`
 
 
 class TradesPage(msgspec.Struct, frozen=True):
@@ -232,6 +233,16 @@ class TradesPage(msgspec.Struct, frozen=True):
 
     trades: tuple[TradeLine, ...]
     totals: Totals
+    columns: tuple[TradeColumn, ...]  # beside those that the page makes of several
+
+
+class TradeColumn(msgspec.Struct, frozen=True):
+    """A declared column that the page shows as it is."""
+
+    name: str
+    heading: str
+    meaning: str
+    number: bool
 
 
 class AroundPage(msgspec.Struct, frozen=True):

@@ -22,7 +22,7 @@ from daemon.host.passing import busy
 from daemon.journal.moves_of_fills import has_moves, moves_of_fills
 from daemon.journal.reader import SCHEMA_VERSION, JournalReader, connect
 from daemon.journal.rows import Batch, Entry, WriteFailed
-from daemon.journal.trade_view import VIEW, renew_view
+from daemon.journal.trade import VIEW, renew_view
 
 FILE = "journal.sqlite"
 SNAPSHOTS_KEPT = 3

@@ -13,12 +13,11 @@ from typing import Any
 
 import msgspec
 
-from daemon.core.instruments.option_market import parse_occ
 from daemon.core.session import NEW_YORK
 from daemon.journal.journal import READ_MODELS, grouped
 from daemon.journal.moves_of_fills import moves_of_fills
 from daemon.journal.reader import JournalReader
-from daemon.journal.trade_view import SELECT
+from daemon.journal.trade import SELECT, Trade, trade_of
 from strategies.kit.units import SECOND_NS
 
 SORTS = {
@@ -46,46 +45,6 @@ def over_night(reader: JournalReader, now_ns: int) -> int:
     dates = _DATE.format("opened_ns"), _DATE.format("coalesce(left_ns, ?)")
     (row,) = reader.query(f"SELECT count(*) AS nights FROM ({SELECT}) WHERE {dates[0]} <> {dates[1]}", (now_ns,))
     return int(row["nights"])
-
-
-class Trade(msgspec.Struct, frozen=True, kw_only=True):
-    """One round trip. Times are nanoseconds UTC, amounts USD after fees; None: not known (or not yet)."""
-
-    opened_ns: int
-    symbol: str  # of the shares, or the underlying
-    contract: str  # OCC symbol, "" for shares
-    right: str  # call, put or ""
-    side: str  # long or short
-    quantity: int  # entered in all
-    held: int  # still
-    entered_ns: int
-    left_ns: int | None
-    held_s: float  # until it was left, or until the desk's newest mark
-    bars: int | None
-    entry_price: float | None  # average, USD a share
-    exit_price: float | None  # average, USD a share; of an open trade: of the part sold so far
-    entered_usd: float
-    pnl_usd: float | None  # of an open trade: realised, and unrealised at the newest mark
-    pnl_pct: float | None  # of what was entered
-    realized_usd: float  # of it: by what was left again, and fees
-    fees_usd: float
-    worst_usd: float | None
-    worst_pct: float | None
-    best_usd: float | None
-    best_pct: float | None
-    why_entered: str
-    why_left: str
-    entry_decision: int | None
-    exit_decision: int | None
-    entry_action: str
-    entry_confidence: float | None
-    exit_action: str
-    fills: int
-
-    @property
-    def unrealized_usd(self) -> float | None:
-        """The part of `pnl_usd` that is still held, at the newest mark; None of a closed trade, or without a mark."""
-        return round(self.pnl_usd - self.realized_usd, 6) if self.held and self.pnl_usd is not None else None
 
 
 class Totals(msgspec.Struct, frozen=True, kw_only=True):
@@ -150,7 +109,7 @@ def read_trades(reader: JournalReader, wanted: Wanted) -> Found:
             page = f"SELECT * FROM ({_BASE}) WHERE (opened_ns, symbol) IN ({keys}) ORDER BY {order}"
         else:
             page = f"{chosen} ORDER BY {order}"
-        return Found(tuple(map(_trade, query(page, values))), _totals(query, chosen, values, wanted))
+        return Found(tuple(map(trade_of, query(page, values))), _totals(query, chosen, values, wanted))
 
 
 def trades_of_decision(reader: JournalReader, decision: int, most: int) -> tuple[Trade, ...]:
@@ -165,7 +124,7 @@ def trades_of_decision(reader: JournalReader, decision: int, most: int) -> tuple
         }
         keys = "SELECT DISTINCT opened_ns, symbol FROM moves WHERE decision = :decision AND opened_ns <> 0"
         found = f"{_BASE} AND (opened_ns, symbol) IN ({keys}) ORDER BY abs(pnl_usd) DESC, symbol LIMIT :most"
-        return tuple(map(_trade, query(found, values)))
+        return tuple(map(trade_of, query(found, values)))
 
 
 @contextmanager
@@ -235,42 +194,6 @@ def _totals(query: Any, chosen: str, values: dict[str, Any], wanted: Wanted) -> 
         open_unrealized_usd=None if row["open_unrealized"] is None else round(row["open_unrealized"], 6),
         open_fees_usd=round(row["open_fees"], 6),
         other_usd=other,
-    )
-
-
-def _trade(row: sqlite3.Row) -> Trade:
-    terms = parse_occ(row["symbol"])
-    return Trade(
-        opened_ns=row["opened_ns"],
-        symbol=row["symbol"] if terms is None else terms.root,
-        contract="" if terms is None else row["symbol"],
-        right="" if terms is None else "call" if terms.right > 0 else "put",
-        side=row["side"],
-        quantity=row["quantity"],
-        held=row["held"],
-        entered_ns=row["entered_ns"],
-        left_ns=row["left_ns"],
-        held_s=row["held_ns"] / 1e9,
-        bars=row["bars"] if row["worst_usd"] is not None else None,
-        entry_price=row["entry_price"],
-        exit_price=row["exit_price"],
-        entered_usd=row["entered_usd"],
-        pnl_usd=row["pnl_usd"],
-        pnl_pct=row["pnl_pct"],
-        realized_usd=row["realized_usd"],
-        fees_usd=row["fees_usd"],
-        worst_usd=row["worst_usd"],
-        worst_pct=row["worst_pct"],
-        best_usd=row["best_usd"],
-        best_pct=row["best_pct"],
-        why_entered=row["why_entered"] or "",
-        why_left=row["why_left"] or "",
-        entry_decision=row["entry_decision"],
-        exit_decision=row["exit_decision"],
-        entry_action=row["entry_action"] or "",
-        entry_confidence=row["entry_confidence"],
-        exit_action=row["exit_action"] or "",
-        fills=row["fills"],
     )
 
 

@@ -1,7 +1,7 @@
 """Structured log events, each declared once with its level, fields and meaning.
 
 JSON lines on standard error, pretty on a terminal. Telemetry reads steps and never stops trading. `LOG_EVENTS` is the
-whole vocabulary; docs/LOGS.md shows it and a test compares the two.
+whole vocabulary; `rltraderctl reference log-events` prints it.
 """
 
 from __future__ import annotations

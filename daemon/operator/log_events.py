@@ -1,8 +1,6 @@
-"""The log events, each declared once: level, fields, meaning. docs/LOGS.md shows this table."""
+"""The log events, each declared once: level, fields, meaning. `rltraderctl reference log-events` prints them."""
 
 from __future__ import annotations
-
-import sys
 
 from daemon.operator.log_event import LogEvent
 from daemon.operator.log_events_online import ONLINE_EVENTS
@@ -410,7 +408,3 @@ def table() -> str:
         level = f"{event.level}, alarm" if event.alarm else event.level
         lines.append(f"| `{name}` | {level} | {fields} | {event.meaning} |")
     return "\n".join(lines)
-
-
-if __name__ == "__main__":
-    sys.stdout.write(table() + "\n")

@@ -1,22 +1,28 @@
 """A desk's status in one structure, for every `status` command, the socket and MQTT.
 
+Each field is declared once, with `stated`: what it is computed from, its text for the manual, and its row. Everything
+that shows a status follows from that: table, page, JSON, its schema, telemetry and docs/TELEMETRY.md.
 Pure: a state in, a structure out. Money is USD as text, times are nanoseconds UTC.
 """
 
 from __future__ import annotations
 
+import dataclasses
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field, replace
 from decimal import Decimal
-from typing import Any
+from typing import Any, TypeVar, cast, get_origin, get_type_hints
 
 import msgspec
-from msgspec.structs import replace
+from msgspec import UNSET, UnsetType
 
 from daemon.core.book import fall_from
 from daemon.core.handlers.operator import ACCEPT
 from daemon.core.limits import Limit
+from daemon.core.orders import Order
 from daemon.core.paper.state import RecordedState
 from daemon.core.risk.guards import loss_to_reset
-from daemon.core.state import LadderState, Position, State
+from daemon.core.state import LadderState, Pause, Position, State
 
 NAMED_MOST = 5  # positions that a line names one by one
 BY_ACCEPTING = frozenset(("short_position", "reconciliation", "fill_mismatch", "cash_difference"))
@@ -61,7 +67,59 @@ class OptionFills(msgspec.Struct, frozen=True):
     modelled: int
 
 
-class DeskStatus(msgspec.Struct, frozen=True):
+def challenger_of(state: State[Any]) -> Challenger | None:
+    """Return where the newest challenger stands, None where none was ever put on the ladder."""
+    ladder = state.ladder
+    if not isinstance(ladder, LadderState):
+        return None
+    return Challenger(ladder.version, ladder.step, ladder.champion, ladder.share, ladder.sessions)
+
+
+def differences_of(state: State[Any]) -> str:
+    """Return the differences between book and broker, "" for none."""
+    suspicion = state.broker.suspicion
+    return "; ".join(suspicion.differences) if suspicion is not None else ""
+
+
+def way_out(state: State[Any]) -> str:
+    """Return the command that accepts the broker's report as the book; "" where it is not needed."""
+    broker, halt = state.broker, state.risk.halt
+    if broker.accept_ns:
+        return "the book takes over the broker's next report; then: rltraderctl resume --reason TEXT"
+    standing = broker.suspicion is not None and halt is not None
+    if broker.stood_down or standing or (halt is not None and halt.reason in BY_ACCEPTING):
+        return f"when the account is as it shall be: {ACCEPT}; then resume"
+    return ""
+
+
+class Stated(msgspec.Struct, frozen=True):
+    """The declaration of a field of a status.
+
+    `row` is its row of `rltraderctl status` and of the page *Now*; "" where a row of several fields has it.
+    """
+
+    of: Callable[[State[Any]], Any] | None  # None: not in the state, whoever reads the desk fills it in
+    meaning: str  # in the manual
+    row: str
+
+
+_T = TypeVar("_T")
+
+
+def stated(
+    of: Callable[[State[Any]], _T] | None, meaning: str, row: str = "", *, default: _T | UnsetType = UNSET
+) -> _T:
+    """Declare a field. `default` is its value where it is not known: a new one has it, for older statuses lack it."""
+    metadata = {Stated: Stated(of, meaning, row)}
+    if isinstance(default, UnsetType):
+        return cast(_T, field(metadata=metadata))
+    if isinstance(default, dict):
+        return cast(_T, field(default_factory=dict, metadata=metadata))
+    return field(default=default, metadata=metadata)
+
+
+@dataclass(frozen=True, slots=True)
+class DeskStatus:
     """A desk after event `seq`; every status shows this, and every `--json` of one is this as JSON.
 
     `halt` and `pause` are "" where there is none, `paused_until_ns` 0: until resumed. `state_dir`, `process`, `limits`,
@@ -69,65 +127,161 @@ class DeskStatus(msgspec.Struct, frozen=True):
     directory. `problem` is "" when all of it could be read.
     """
 
-    desk: str
-    strategy: str
-    mode: str
-    account: str
-    seq: int
-    time_ns: int
-    reconciled: bool
-    halt: str
-    pause: str
-    paused_until_ns: int
-    stopping: str
-    model: str
-    model_promoted: bool
-    equity_usd: str
-    cash_usd: str
-    realized_usd: str
-    drawdown: float  # from the peak, 0 to 1
-    positions: tuple[Holding, ...]
-    orders: int  # working
-    session: str  # New York date, "" where none is known
-    session_ended: bool
-    last_bar_ns: int  # start of the newest bar, 0 for none
-    bars: int
-    decisions: int
-    fills: int
-    differences: str = ""  # between book and broker, as the last report showed them
-    then: str = ""  # the command that leads out, where there is one
-    last_basket: str = ""  # date of the last basket that was due
-    state_dir: str = ""
-    process: str = ""  # of the daemon that runs on it, "" for none
-    limits: tuple[Limit, ...] = ()  # in force, as the newest start journaled them
-    left_alone: dict[str, str] = {}  # at the newest decision: symbol to reason
-    problem: str = ""
-    challenger: Challenger | None = None
-    option_fills: OptionFills | None = None  # of a replay with recorded option quotes
-    day_usd: str = ""  # gain of `session`, without transfers
-    exposed_usd: str = ""  # worth of all positions at the newest marks, at cost where none is known
-    alarms: int = 0  # of the New York day of the newest event; `alarm` is the newest one's name
-    alarm: str = ""
-    tape: str = ""  # of a replay
-    synthetic: bool = False  # its bars are made up
-    halt_since_ns: int = 0
-    fees_usd: str = ""
-    working: tuple[WorkingOrder, ...] = ()
-    given_up: dict[str, int] = {}  # of the last basket: symbol to shares that were given up
-    bars_rejected: int = 0
-    orders_sent: int = 0
-    partial_fills: int = 0
-    trades: int = 0
-    wins: int = 0
-    denials: dict[str, int] = {}  # gate to how often it denied
-    loss_to_reset: str = ""  # daily_loss or drawdown: a resume needs --reset-limits; "" where it does not
-    limit_base_usd: str = ""  # that the limit of the day's loss counts from, where it was reset in the session
-    limit_peak_usd: str = ""  # that the limit of the drawdown counts from, where it was reset below the peak
+    desk: str = stated(None, "name of the desk")
+    strategy: str = stated(lambda state: state.identity.strategy, "name of the strategy")
+    mode: str = stated(lambda state: state.identity.mode, "`paper`, `live`, `dry_run`, `replay` or `recorded`")
+    account: str = stated(
+        lambda state: " ".join(filter(None, (state.identity.account, state.broker.account))),
+        "the broker's account, with its number once the broker has told it",
+    )
+    seq: int = stated(lambda state: state.seq, "number of the newest event")
+    time_ns: int = stated(lambda state: state.now_ns, "its time")
+    reconciled: bool = stated(lambda state: state.risk.reconciled, "book and broker agree")
+    halt: str = stated(
+        lambda state: f"{halt.reason}: {halt.detail}" if (halt := state.risk.halt) is not None else "",
+        'reason and detail of the halt, "" where there is none',
+    )
+    pause: str = stated(
+        lambda state: pause.reason if (pause := _pause(state)) is not None else "",
+        'reason of the pause, "" where there is none',
+    )
+    paused_until_ns: int = stated(
+        lambda state: pause.until_ns if (pause := _pause(state)) is not None else 0, "its end; 0: until it is resumed"
+    )
+    stopping: str = stated(lambda state: state.risk.stopping, 'why the desk is stopping, "" where it is not')
+    model: str = stated(
+        lambda state: state.model.version if state.model is not None else "", 'version of the model, "" for none'
+    )
+    model_promoted: bool = stated(
+        lambda state: state.model is not None and state.model.promoted, "it may trade real money"
+    )
+    equity_usd: str = stated(lambda state: f"{state.book.equity:.2f}", "cash and positions at their newest marks")
+    cash_usd: str = stated(lambda state: f"{state.book.cash:.2f}", "cash of the book")
+    realized_usd: str = stated(
+        lambda state: f"{state.book.realized:.2f}", "realised profit after fees since the journal began"
+    )
+    drawdown: float = stated(
+        lambda state: fall_from(state.book.peak, state.book.equity), "fall of the equity from its peak, 0 to 1"
+    )
+    positions: tuple[Holding, ...] = stated(
+        lambda state: tuple(_holding(state, held) for held in state.book.positions.values()), "what is held"
+    )
+    orders: int = stated(lambda state: sum(order.working for order in state.orders.values()), "how many orders work")
+    session: str = stated(
+        lambda state: state.session.session.date if state.session.session is not None else "",
+        'New York date of the session, "" where none is known',
+    )
+    session_ended: bool = stated(lambda state: state.session.ended, "it is over")
+    last_bar_ns: int = stated(lambda state: state.session.last_bar_ns, "start of the newest bar, 0 for none")
+    bars: int = stated(lambda state: state.stats.bars, "bars taken")
+    decisions: int = stated(lambda state: state.stats.decisions, "decisions of the policy", "decisions")
+    fills: int = stated(lambda state: state.stats.fills, "executions booked")
+    differences: str = stated(differences_of, "between book and broker, as the newest report showed them", default="")
+    then: str = stated(way_out, "the command that leads out, where there is one", default="")
+    last_basket: str = stated(lambda state: state.basket.date, "date of the newest basket that was due", default="")
+    state_dir: str = stated(None, "the desk's state directory", default="")
+    process: str = stated(None, 'process of the daemon that runs on it, "" for none', default="")
+    limits: tuple[Limit, ...] = stated(None, "limits in force, as the newest start journaled them", default=())
+    left_alone: dict[str, str] = stated(None, "at the newest decision: symbol to reason", default={})
+    problem: str = stated(None, 'why the desk cannot be read, "" where it can', default="")
+    challenger: Challenger | None = stated(challenger_of, "the newest version on the ladder", default=None)
+    option_fills: OptionFills | None = stated(
+        None, "of a replay with recorded option quotes: fills at recorded and at modelled prices", default=None
+    )
+    day_usd: str = stated(
+        lambda state: f"{state.book.equity - state.book.session_start_equity - state.book.transfers:.2f}",
+        "gain of the session, without transfers",
+        default="",
+    )
+    exposed_usd: str = stated(
+        lambda state: f"{sum((_worth(state, held) for held in state.book.positions.values()), Decimal(0)):.2f}",
+        "worth of all positions at the newest marks, at cost where none is known",
+        default="",
+    )
+    alarms: int = stated(None, "alarms of the New York day of the newest event", default=0)
+    alarm: str = stated(None, "name of the newest of them", default="")
+    tape: str = stated(None, "of a replay: its file", default="")
+    synthetic: bool = stated(None, "the bars of that file are made up", default=False)
+    halt_since_ns: int = stated(
+        lambda state: state.risk.halt.since_ns if state.risk.halt is not None else 0,
+        "when the halt began, 0 where there is none",
+        default=0,
+    )
+    fees_usd: str = stated(lambda state: f"{state.book.fees:.2f}", "fees since the journal began", default="")
+    working: tuple[WorkingOrder, ...] = stated(
+        lambda state: tuple(_working(order) for order in state.orders.values() if order.working),
+        "the orders that work at the broker",
+        default=(),
+    )
+    given_up: dict[str, int] = stated(
+        lambda state: dict(state.basket.given_up),
+        "of the newest basket: symbol to shares that were given up",
+        default={},
+    )
+    bars_rejected: int = stated(lambda state: state.stats.bars_rejected, "bars refused", default=0)
+    orders_sent: int = stated(lambda state: state.stats.orders, "orders sent", default=0)
+    partial_fills: int = stated(lambda state: state.stats.partial_fills, "fills of a part of an order", default=0)
+    trades: int = stated(lambda state: state.stats.trades, "closed trades", default=0)
+    wins: int = stated(lambda state: state.stats.wins, "of them with a profit", default=0)
+    denials: dict[str, int] = stated(
+        lambda state: dict(state.stats.denials), "risk gate to how often it denied", default={}
+    )
+    loss_to_reset: str = stated(
+        loss_to_reset,
+        '`daily_loss` or `drawdown`: a resume needs `--reset-limits`; "" where it does not',
+        default="",
+    )
+    limit_base_usd: str = stated(
+        lambda state: f"{state.book.guard_base:.2f}" if state.book.guard_base else "",
+        "what the limit of the day's loss counts from, where it was reset in the session",
+        default="",
+    )
+    limit_peak_usd: str = stated(
+        lambda state: f"{state.book.guard_peak:.2f}" if state.book.guard_peak else "",
+        "what the limit of the drawdown counts from, where it was reset below the peak",
+        default="",
+    )
 
 
+STATED: dict[str, Stated] = {declared.name: declared.metadata[Stated] for declared in dataclasses.fields(DeskStatus)}
+"""Field -> its declaration."""
 _BLANK = DeskStatus(
     "", "", "", "", 0, 0, False, "", "", 0, "", "", False, "", "", "", 0.0, (), 0, "", False, 0, 0, 0, 0
 )
+
+
+def _pause(state: State[Any]) -> Pause | None:
+    """The pause that lasts, None where there is none or it is over."""
+    pause = state.risk.pause
+    return pause if pause is not None and (not pause.until_ns or state.now_ns < pause.until_ns) else None
+
+
+def _holding(state: State[Any], held: Position) -> Holding:
+    return Holding(
+        symbol=held.symbol,
+        quantity=held.quantity,
+        cost_usd=f"{held.cost * held.multiplier:.2f}",
+        mark_usd=_mark(state, held.symbol),
+        price_usd=f"{held.cost / held.quantity:.4f}" if held.quantity else "",
+        opened_ns=held.opened_ns,
+    )
+
+
+def _working(order: Order) -> WorkingOrder:
+    return WorkingOrder(
+        client_order_id=order.client_order_id,
+        symbol=order.symbol,
+        side=order.side,
+        quantity=order.quantity,
+        limit_usd="" if order.limit_price is None else str(order.limit_price),
+        status=order.status,
+    )
+
+
+def status_of(state: State[Any], desk: str) -> DeskStatus:
+    """Return the status of a desk of this name."""
+    values = {name: declared.of(state) for name, declared in STATED.items() if declared.of is not None}
+    return DeskStatus(desk=desk, **values)
 
 
 def unreadable_desk(state_dir: str, problem: str) -> DeskStatus:
@@ -135,78 +289,32 @@ def unreadable_desk(state_dir: str, problem: str) -> DeskStatus:
     return replace(_BLANK, state_dir=state_dir, problem=problem)
 
 
-def status_of(state: State[Any], desk: str) -> DeskStatus:
-    """Return the status of a desk of this name."""
-    book, risk, session = state.book, state.risk, state.session
-    pause = risk.pause
-    paused = pause is not None and (not pause.until_ns or state.now_ns < pause.until_ns)
-    return DeskStatus(
-        desk=desk,
-        strategy=state.identity.strategy,
-        mode=state.identity.mode,
-        account=" ".join(filter(None, (state.identity.account, state.broker.account))),
-        seq=state.seq,
-        time_ns=state.now_ns,
-        reconciled=risk.reconciled,
-        halt=f"{risk.halt.reason}: {risk.halt.detail}" if risk.halt is not None else "",
-        pause=pause.reason if paused and pause is not None else "",
-        paused_until_ns=pause.until_ns if paused and pause is not None else 0,
-        stopping=risk.stopping,
-        model=state.model.version if state.model is not None else "",
-        model_promoted=state.model is not None and state.model.promoted,
-        equity_usd=f"{book.equity:.2f}",
-        cash_usd=f"{book.cash:.2f}",
-        realized_usd=f"{book.realized:.2f}",
-        drawdown=fall_from(book.peak, book.equity),
-        positions=tuple(
-            Holding(
-                symbol=p.symbol,
-                quantity=p.quantity,
-                cost_usd=f"{p.cost * p.multiplier:.2f}",
-                mark_usd=_mark(state, p.symbol),
-                price_usd=f"{p.cost / p.quantity:.4f}" if p.quantity else "",
-                opened_ns=p.opened_ns,
-            )
-            for p in book.positions.values()
-        ),
-        orders=sum(order.working for order in state.orders.values()),
-        session=session.session.date if session.session is not None else "",
-        session_ended=session.ended,
-        last_bar_ns=session.last_bar_ns,
-        bars=state.stats.bars,
-        decisions=state.stats.decisions,
-        fills=state.stats.fills,
-        differences=differences_of(state),
-        then=way_out(state),
-        last_basket=state.basket.date,
-        challenger=challenger_of(state),
-        day_usd=f"{book.equity - book.session_start_equity - book.transfers:.2f}",
-        exposed_usd=f"{sum((_worth(state, held) for held in book.positions.values()), Decimal(0)):.2f}",
-        halt_since_ns=risk.halt.since_ns if risk.halt is not None else 0,
-        fees_usd=f"{book.fees:.2f}",
-        working=tuple(
-            WorkingOrder(
-                client_order_id=order.client_order_id,
-                symbol=order.symbol,
-                side=order.side,
-                quantity=order.quantity,
-                limit_usd="" if order.limit_price is None else str(order.limit_price),
-                status=order.status,
-            )
-            for order in state.orders.values()
-            if order.working
-        ),
-        given_up=dict(state.basket.given_up),
-        bars_rejected=state.stats.bars_rejected,
-        orders_sent=state.stats.orders,
-        partial_fills=state.stats.partial_fills,
-        trades=state.stats.trades,
-        wins=state.stats.wins,
-        denials=dict(state.stats.denials),
-        loss_to_reset=loss_to_reset(state),
-        limit_base_usd=f"{book.guard_base:.2f}" if book.guard_base else "",
-        limit_peak_usd=f"{book.guard_peak:.2f}" if book.guard_peak else "",
-    )
+def rows(status: DeskStatus) -> Iterator[tuple[str, str]]:
+    """Yield the fields that have a row of their own where they are known: its name and the value in words."""
+    for name, declared in STATED.items():
+        value = getattr(status, name)
+        if declared.row and (value or isinstance(value, int)):
+            yield declared.row, f"{value:,}" if isinstance(value, int | float) else str(value)
+
+
+def table() -> str:
+    """Return the fields as a Markdown table: what docs/TELEMETRY.md shows."""
+    hints = get_type_hints(DeskStatus)
+    lines = ["| field | type | meaning |", "|---|---|---|"]
+    for name, declared in STATED.items():
+        kind = getattr(hints[name], "__name__", "") if get_origin(hints[name]) is None else str(hints[name])
+        lines.append(f"| `{name}` | {_TYPES.get(kind.partition('[')[0], 'object or null')} | {declared.meaning} |")
+    return "\n".join(lines)
+
+
+_TYPES = {
+    "str": "text",
+    "int": "whole number",
+    "float": "number",
+    "bool": "true or false",
+    "tuple": "list",
+    "dict": "object",
+}
 
 
 def option_fills_of(market: object) -> OptionFills | None:
@@ -214,14 +322,6 @@ def option_fills_of(market: object) -> OptionFills | None:
     if not isinstance(market, RecordedState):
         return None
     return OptionFills(market.fills_recorded, market.fills_modelled)
-
-
-def challenger_of(state: State[Any]) -> Challenger | None:
-    """Return where the newest challenger stands, None where none was ever put on the ladder."""
-    ladder = state.ladder
-    if not isinstance(ladder, LadderState):
-        return None
-    return Challenger(ladder.version, ladder.step, ladder.champion, ladder.share, ladder.sessions)
 
 
 def in_one_line(status: DeskStatus) -> str:
@@ -243,23 +343,6 @@ def holdings_in_words(status: DeskStatus) -> str:
 def resume_words(loss: str) -> tuple[str, ...]:
     """Return the words of the resume that a desk with this `loss_to_reset` takes."""
     return ("resume", "--reset-limits") if loss else ("resume",)
-
-
-def differences_of(state: State[Any]) -> str:
-    """Return the differences between book and broker, "" for none."""
-    suspicion = state.broker.suspicion
-    return "; ".join(suspicion.differences) if suspicion is not None else ""
-
-
-def way_out(state: State[Any]) -> str:
-    """Return the command that accepts the broker's report as the book; "" where it is not needed."""
-    broker, halt = state.broker, state.risk.halt
-    if broker.accept_ns:
-        return "the book takes over the broker's next report; then: rltraderctl resume --reason TEXT"
-    standing = broker.suspicion is not None and halt is not None
-    if broker.stood_down or standing or (halt is not None and halt.reason in BY_ACCEPTING):
-        return f"when the account is as it shall be: {ACCEPT}; then resume"
-    return ""
 
 
 def _mark(state: State[Any], symbol: str) -> str:

@@ -4,60 +4,30 @@ from __future__ import annotations
 
 import csv
 import io
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 from decimal import Decimal
+from types import GenericAlias
+from typing import Any, get_type_hints
 
 import msgspec
 
 from daemon.core.session import new_york_text
-from daemon.journal.trades import Found, Totals, Trade
+from daemon.journal import trade as trade_units
+from daemon.journal.trade import COLUMNS, LISTED, Column, Trade
+from daemon.journal.trades import Found, Totals
 from daemon.reports.csv_tables import as_cell, utc
 from daemon.reports.words import NONE, clock, instrument, money, plural
 
 SECONDS_A_DAY = 86_400
-
-COLUMNS: dict[str, Callable[[Trade], str | int | float | None]] = {
-    "symbol": lambda trade: trade.symbol,
-    "contract": lambda trade: trade.contract,
-    "right": lambda trade: trade.right,
-    "side": lambda trade: trade.side,
-    "quantity": lambda trade: trade.quantity,
-    "held": lambda trade: trade.held,
-    "entered_utc": lambda trade: utc(trade.entered_ns),
-    "left_utc": lambda trade: utc(trade.left_ns or 0),
-    "held_s": lambda trade: trade.held_s,
-    "bars": lambda trade: trade.bars,
-    "entry_usd_per_share": lambda trade: _rounded(trade.entry_price),
-    "exit_usd_per_share": lambda trade: _rounded(trade.exit_price),
-    "entered_usd": lambda trade: _rounded(trade.entered_usd),
-    "pnl_usd": lambda trade: _rounded(trade.pnl_usd),
-    "pnl_percent": lambda trade: _rounded(trade.pnl_pct),
-    "fees_usd": lambda trade: _rounded(trade.fees_usd),
-    "worst_usd": lambda trade: _rounded(trade.worst_usd),
-    "worst_percent": lambda trade: _rounded(trade.worst_pct),
-    "best_usd": lambda trade: _rounded(trade.best_usd),
-    "best_percent": lambda trade: _rounded(trade.best_pct),
-    "why_entered": lambda trade: trade.why_entered,
-    "why_left": lambda trade: trade.why_left,
-    "entry_action": lambda trade: trade.entry_action,
-    "entry_confidence": lambda trade: _rounded(trade.entry_confidence),
-    "exit_action": lambda trade: trade.exit_action,
-    "entry_decision": lambda trade: trade.entry_decision,
-    "exit_decision": lambda trade: trade.exit_decision,
-    "fills": lambda trade: trade.fills,
-    "realized_usd": lambda trade: _rounded(trade.realized_usd),
-    "unrealized_usd": lambda trade: _rounded(trade.unrealized_usd),
-}
-"""Column -> its value. docs/OPERATIONS.md explains each; a new one goes to the end."""
 
 
 def trades_csv(trades: Iterable[Trade]) -> str:
     """Return the header and a line for each trade; what is not known is empty."""
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\n")
-    writer.writerow(COLUMNS)
+    writer.writerow(LISTED)
     for trade in trades:
-        writer.writerow(_cell(column(trade)) for column in COLUMNS.values())
+        writer.writerow(map(_cell, line(trade).values()))
     return text.getvalue()
 
 
@@ -75,11 +45,57 @@ def trades_shown(found: Found) -> TradesShown:
 
 def lines(trades: Iterable[Trade]) -> tuple[dict[str, str | int | float | None], ...]:
     """Return the trades as objects, by the columns of the CSV."""
-    return tuple({name: column(trade) for name, column in COLUMNS.items()} for trade in trades)
+    return tuple(map(line, trades))
 
 
-def _rounded(value: float | None) -> float | None:
-    return None if value is None else round(value, 6)
+def line(trade: Trade) -> dict[str, str | int | float | None]:
+    """Return a trade by the columns of the CSV, each as programs read it."""
+    return {name: _for_programs(declared.unit, getattr(trade, field)) for name, (field, declared) in LISTED.items()}
+
+
+def own_columns(where: str) -> dict[str, Column]:
+    """Return the columns that have one of their own in the tables of `where`: field -> its declaration."""
+    return {name: declared for name, declared in COLUMNS.items() if declared.heading and where in declared.shown}
+
+
+def in_words(unit: str, value: Any) -> str:
+    """Return the value of a column for people."""
+    if value is None or value == "":
+        return NONE
+    match unit:
+        case trade_units.USD | trade_units.USD_PER_SHARE:
+            return usd(value)
+        case trade_units.PERCENT:
+            return percent(value)
+        case trade_units.RATIO:
+            return f"{value:.2f}"
+        case trade_units.SECONDS:
+            return lasted(value)
+        case trade_units.TIME:
+            return new_york_text(value)
+        case trade_units.NUMBER:
+            return f"{value:,}"
+    return why(value)
+
+
+def trades_contract() -> type:
+    """Return the structure of `trades_shown` as its schema tells it: each column with its type."""
+    types = get_type_hints(Trade)
+    kinds = [
+        (name, str if declared.unit == trade_units.TIME else types[field]) for name, (field, declared) in LISTED.items()
+    ]
+    each = msgspec.defstruct("TradeShown", kinds, namespace={"__doc__": "A trade, by the columns of the CSV."})
+    fields = [("trades", GenericAlias(tuple, (each, ...))), ("totals", Totals)]
+    return msgspec.defstruct("TradesShown", fields, namespace={"__doc__": TradesShown.__doc__})
+
+
+def _for_programs(unit: str, value: Any) -> Any:
+    match unit:
+        case trade_units.TIME:
+            return utc(value or 0)
+        case trade_units.USD | trade_units.USD_PER_SHARE | trade_units.PERCENT | trade_units.RATIO:
+            return None if value is None else round(value, 6)
+    return value
 
 
 def _cell(value: str | float | None) -> str:

@@ -20,9 +20,11 @@ from urllib.parse import unquote, urlsplit
 
 from reference import command_page, configuration_page, programs
 
+from daemon.cli.reference import fill
+
 HERE = Path(__file__).resolve().parent
 REPOSITORY = HERE.parents[1]
-STAGED = ("*.md", ":!daemon", "docs/*.png", "docs/*.svg", "docs/*.css", "docs/*.js", "docs/schemas")
+STAGED = ("*.md", ":!daemon", "docs/*.png", "docs/*.svg", "docs/*.css", "docs/*.js")
 """What git knows by these names becomes part of the site, at its place."""
 NOTEBOOKS = REPOSITORY / "docs" / "notebooks"
 ICON = "daemon/dashboard/static/icon.svg"
@@ -46,6 +48,7 @@ def stage(folder: Path) -> None:
         page.parent.mkdir(exist_ok=True)
         page.write_text(_of_notebook(json.loads((run if run.exists() else notebook).read_text()), page))
     shutil.copyfile(HERE / "zensical.toml", folder / "zensical.toml")
+    fill(folder / "pages" / "docs")
     reference = folder / "pages" / "reference"
     reference.mkdir()
     (reference / "configuration.md").write_text(configuration_page())

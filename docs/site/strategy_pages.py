@@ -12,6 +12,7 @@ from typing import Any
 
 from torch import nn
 
+from daemon.core.paper.fees import CHARGED
 from daemon.core.strategy_rules import trading_for
 from strategies import daily_rebalancer, forecast_ensemble, regime_switcher
 from strategies.forecast_ensemble import features as forecast_features
@@ -261,10 +262,13 @@ def _costs(name: str) -> list[tuple[str, str]]:
     rules = trading_for(name)
     paper = rules.paper
     if strategy(name).spec.holds == "option":
-        fees = f"commission {paper.commission_usd}, ORF {paper.orf_usd}, OCC {paper.occ_usd}, TAF {paper.taf_usd}"
+        fees = "; ".join(
+            f"{', '.join(f'{fee.short} {getattr(paper, key)}' for key, fee in some.items())} of {charged}"
+            for charged, some in CHARGED.items()
+        )
         volatility = f"of {paper.volatility_sessions} sessions x {paper.volatility_premium:g}"
         return [
-            ("fees a contract, USD", f"{fees} (sales); SEC {paper.sec_rate} of the value sold"),
+            ("fees, USD or a share", fees),
             ("half-spread", f"{_percent(paper.half_spread)} of the mid, at least {paper.half_spread_min_usd} USD"),
             ("volatility of prices", f"{volatility}, at least {_percent(paper.volatility_floor)}, fixed at the open"),
             ("paper cash, USD", f"{paper.cash_usd:,}"),

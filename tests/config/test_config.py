@@ -27,6 +27,7 @@ from daemon.config.load import (
 )
 from daemon.config.tables import Clock
 from daemon.core.limits import Served, Trading
+from daemon.core.paper.fees import config_lines
 from daemon.core.strategy_rules import trading_for
 from strategies.kit.contract import DailySpec, ShareSpec
 from strategies.registry import STRATEGIES, entry, strategy
@@ -79,6 +80,12 @@ def test_every_key_of_the_shipped_file_has_a_comment_that_names_its_default() ->
             assert re.match(r"# \S.{10,} Default: .+\.$", comment), line
             assert comment.endswith((f"Default: {match[3]}.", f"else {match[3]}.")), line
     assert keys == sum(len(section) for section in defaults().values())
+
+
+def test_the_shipped_file_explains_each_fee_as_it_is_declared() -> None:
+    lines = config_lines().splitlines()
+    missing = [pair for pair in zip(lines[::2], lines[1::2], strict=True) if "\n".join(pair) not in SHIPPED.read_text()]
+    assert missing == [], "`python -m daemon.core.paper.fees` prints these lines"
 
 
 def test_the_shipped_file_names_each_strategys_own_default() -> None:

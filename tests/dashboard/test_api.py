@@ -315,6 +315,16 @@ def test_trades_are_those_that_the_fills_give_with_their_sums(served: Served, pl
     line = closed[0]
     why = played.sql("SELECT resolved, confidence FROM decisions WHERE decision = ?", line["entry_decision"])[0]
     assert (line["why_entered"], line["confidence"]) == (why["resolved"], why["confidence"])
+    assert [column["heading"] for column in page["columns"]] == ["Fees"]
+    fees = played.sql("SELECT total(fees_usd) AS usd FROM round_trips")[0]["usd"]
+    assert sum(float(line["more"]["fees_usd"]) for line in page["trades"]) == pytest.approx(
+        fees, abs=0.005 * len(proven)
+    )
+
+
+def test_the_desk_s_own_rows_are_those_of_its_status(served: Served, played: Played) -> None:
+    count = played.sql("SELECT count(*) AS n FROM decisions WHERE kind = 'policy'")[0]["n"]
+    assert served.json("/api/now")["rows"] == [["decisions", f"{count:,}"]]
 
 
 def test_the_performance_of_a_range_ends_with_the_newest_day(served: Served, played: Played) -> None:

@@ -8,7 +8,7 @@ from functools import cache
 
 from daemon.core.desks.gates import GATES
 from daemon.core.risk.desk_gates import LOSSES
-from daemon.operator.log_events import LOG_EVENTS, table
+from daemon.operator.log_events import LOG_EVENTS
 from daemon.operator.urgency import Urgency, urgency_of
 from tests.chaos.kinds import KINDS
 from tests.support.paths import REPOSITORY
@@ -86,10 +86,6 @@ def test_every_reason_to_leave_the_ladder_has_a_heading_in_the_manual_and_no_oth
     figures = {"replay_to"}
     assert passes | figures <= found
     assert _headings("ladder `([a-z_]+)`") == found - passes - figures | {"verification"}
-
-
-def test_the_table_of_log_events_is_the_code_s_own() -> None:
-    assert table() in (REPOSITORY / "docs" / "LOGS.md").read_text()
 
 
 def test_every_log_event_is_written_somewhere() -> None:

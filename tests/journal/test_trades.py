@@ -19,7 +19,8 @@ from daemon.core.records import DecisionRow, FillRow, MoveRow, OrderRow, Row
 from daemon.journal.journal import Journal
 from daemon.journal.reader import JournalReader
 from daemon.journal.rows import Batch
-from daemon.journal.trades import Found, Trade, Wanted, day_begin, day_end, read_trades, trades_of_decision
+from daemon.journal.trade import Trade
+from daemon.journal.trades import Found, Wanted, day_begin, day_end, read_trades, trades_of_decision
 from tests.support.core.account import Account, agreed, line
 from tests.support.core.daily_desk import KEEP, DailyDesk
 from tests.support.core.desk import (

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from msgspec.structs import replace
+from dataclasses import replace
+from typing import Any
 
 from daemon.operator.fleet import FleetTotal, distinct, fleet_of
 from daemon.operator.status import DeskStatus, unreadable_desk
@@ -11,7 +12,7 @@ NOW_S = 1_720_000_000.0
 DAY = "2024-07-03"
 
 
-def desk(mode: str, account: str, equity: str, **more: object) -> DeskStatus:
+def desk(mode: str, account: str, equity: str, **more: Any) -> DeskStatus:
     """A desk that runs and has gained a tenth of a per cent of nothing: what is not named is zero."""
     status = replace(
         unreadable_desk("", ""),

@@ -12,7 +12,8 @@ import pytest
 
 from daemon.journal.journal import FILE
 from daemon.journal.reader import JournalReader
-from daemon.journal.trades import Trade, Wanted, read_trades
+from daemon.journal.trade import Trade
+from daemon.journal.trades import Wanted, read_trades
 
 
 def multiplier(symbol: str) -> int:

@@ -1,24 +1,22 @@
-"""The JSON Schema of each `--json` of a command: `python -m daemon.cli.journal.schemas` writes them."""
+"""The JSON Schema of each `--json` of a command: `rltraderctl reference NAME` prints it."""
 
 from __future__ import annotations
 
-import sys
 from typing import Any
 
 from daemon.cli.journal.events import EventLine
 from daemon.models.drift import DriftResult
-from daemon.operator.mqtt.schema import schema_of, schema_text, write
+from daemon.operator.mqtt.schema import schema_of, schema_text
 from daemon.operator.status import DeskStatus
 from daemon.operator.summary import Summary
 from daemon.reports.end_of_day import DayReport, SessionReport
 from daemon.reports.gap.gap import Gap, GapSummary
 from daemon.reports.performance.read import Sheet
 from daemon.reports.shadow import ShadowReport
-from daemon.reports.trade_tables import TradesShown
+from daemon.reports.trade_tables import trades_contract
 from daemon.tapes.quotes.calibration_file import Calibration
 from daemon.tapes.quotes.coverage import QuoteReport
 
-PREFIXES = ("ctl-", "train-and-export-")
 PRINTED: dict[str, Any] = {
     "ctl-day": DayReport,
     "ctl-drift": DriftResult,
@@ -30,7 +28,7 @@ PRINTED: dict[str, Any] = {
     "ctl-report": SessionReport,
     "ctl-shadow": ShadowReport,
     "ctl-status": DeskStatus,
-    "ctl-trades": TradesShown,
+    "ctl-trades": trades_contract(),
     "train-and-export-calibrate": Calibration,
     "train-and-export-check-quotes": QuoteReport,
 }
@@ -41,7 +39,3 @@ replay into a pipe, and into the file `reports/<day>.json` (`day`)."""
 def schemas() -> dict[str, str]:
     """Each schema's file name and text."""
     return {f"{name}.v1.json": schema_text(schema_of(kind)) for name, kind in PRINTED.items()}
-
-
-if __name__ == "__main__":
-    write(schemas(), sys.argv[1:])

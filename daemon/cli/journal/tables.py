@@ -6,10 +6,11 @@ stays text. The journal keeps the exact amounts.
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Callable, Iterator
 from contextlib import closing
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, get_type_hints
 
 import msgspec
 import numpy as np
@@ -20,7 +21,8 @@ from rich.console import Console
 from daemon.core.records import ROW_TYPES, RoundTripRow, Row
 from daemon.host.whole_files import whole
 from daemon.journal.reader import JournalReader
-from daemon.journal.trades import Trade, Wanted, read_trades
+from daemon.journal.trade import Trade
+from daemon.journal.trades import Wanted, read_trades
 
 TRADES = "trades"
 _PAGE = 20_000
@@ -49,15 +51,17 @@ def export_tables(journal: Path, folder: Path, console: Console) -> int:
         for row_type in (kind for kind in ROW_TYPES if kind is not RoundTripRow):  # `trades` is made of those
             count = _write(folder / f"{row_type.TABLE}.parquet", _columns(row_type), _pages(reader, row_type), meta)
             console.print(f"{folder / row_type.TABLE}.parquet: {count:,} rows")
-        trades = [[msgspec.structs.asdict(trade) for trade in read_trades(reader, Wanted()).trades[::-1]]]
+        trades = [[dataclasses.asdict(trade) for trade in read_trades(reader, Wanted()).trades[::-1]]]
         console.print(
             f"{folder / TRADES}.parquet: {_write(folder / f'{TRADES}.parquet', _columns(Trade), trades, meta):,} rows"
         )
     return 0
 
 
-def _columns(row_type: type[msgspec.Struct]) -> list[_Column]:
-    return [_column(field.name, field.type) for field in msgspec.structs.fields(row_type)]
+def _columns(row_type: type[Row | Trade]) -> list[_Column]:
+    found = dataclasses.fields(row_type) if dataclasses.is_dataclass(row_type) else msgspec.structs.fields(row_type)
+    types = get_type_hints(row_type)
+    return [_column(field.name, types[field.name]) for field in found]
 
 
 def _column(name: str, declared: Any) -> _Column:

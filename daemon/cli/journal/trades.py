@@ -15,12 +15,15 @@ from daemon.cli.arguments import NotFound, a_date, add_state_dir, count, lead_on
 from daemon.core.session import new_york_text
 from daemon.journal.journal import FILE
 from daemon.journal.reader import JournalReader
-from daemon.journal.trades import RESULTS, SIDES, SORTS, Trade, Wanted, day_begin, day_end, read_trades
+from daemon.journal.trade import TERMINAL, Trade
+from daemon.journal.trades import RESULTS, SIDES, SORTS, Wanted, day_begin, day_end, read_trades
 from daemon.reports.trade_tables import (
     gain,
+    in_words,
     lasted,
     left_by,
     open_of,
+    own_columns,
     percent,
     so_far,
     sum_line,
@@ -78,7 +81,7 @@ def run(options: argparse.Namespace, console: Console) -> int:
     else:
         lead_on(options, "decisions", "--outcome", "ordered")
         shown = found.trades[::-1] if options.sort == "time" else found.trades
-        print_table(console, _table(shown), *LEAST)
+        print_table(console, _table(shown), *(declared.heading for declared in own_columns(TERMINAL).values()), *LEAST)
         for trade in shown:
             if abs(trade.held) not in (0, trade.quantity):
                 console.print(f"{what(trade)}, {open_of(trade)}: {so_far(trade)}", soft_wrap=True)
@@ -89,7 +92,8 @@ def run(options: argparse.Namespace, console: Console) -> int:
 
 
 def _table(trades: tuple[Trade, ...]) -> Table:
-    table = Table(*HEADINGS)
+    more = own_columns(TERMINAL)
+    table = Table(*HEADINGS, *(declared.heading for declared in more.values()))
     for column in table.columns[3:9]:
         column.justify, column.no_wrap = "right", True
     for trade in trades:
@@ -106,6 +110,7 @@ def _table(trades: tuple[Trade, ...]) -> Table:
             gain(trade.best_usd),
             _why(trade),
             f"{trade.entry_decision or '–'} → {trade.exit_decision or '–'}",
+            *(in_words(declared.unit, getattr(trade, name)) for name, declared in more.items()),
             style="green" if pnl > 0 else "red" if pnl < 0 else "",
         )
     return table

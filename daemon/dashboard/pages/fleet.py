@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-
-from msgspec.structs import replace
+from dataclasses import replace
 
 from daemon.dashboard.desks import Picture
 from daemon.dashboard.newest import alarms_of_day

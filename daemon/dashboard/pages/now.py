@@ -17,7 +17,7 @@ from daemon.dashboard.desks import Picture
 from daemon.dashboard.pages.risk import gates_now
 from daemon.dashboard.views import Now, OpenOrder, PositionLine, Share
 from daemon.journal.reader import JournalReader
-from daemon.operator.status import status_of
+from daemon.operator.status import rows, status_of
 from strategies.kit.contract import Spec
 
 ALARMS = 20
@@ -87,6 +87,7 @@ def now_of(picture: Picture, reader: JournalReader | None = None) -> Now:
         day_usd=f"{book.equity - book.session_start_equity - book.transfers:.2f}",
         drawdown=status.drawdown,
         learns=learns(state, spec),
+        rows=tuple(rows(status)),
         **decided,
     )
 

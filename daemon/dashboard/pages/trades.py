@@ -9,10 +9,11 @@ import sqlite3
 
 from daemon.dashboard.desks import Picture
 from daemon.dashboard.pages.price import NotThere, bars_between, fill_marks
-from daemon.dashboard.views import AroundPage, TradeLine, TradesPage
+from daemon.dashboard.views import AroundPage, TradeColumn, TradeLine, TradesPage
 from daemon.journal.reader import JournalReader
-from daemon.journal.trades import Trade, Wanted, read_trades, trades_of_decision, with_trades
-from daemon.reports.trade_tables import left_by, trades_csv, what, why
+from daemon.journal.trade import PAGE, TEXT, Trade
+from daemon.journal.trades import Wanted, read_trades, trades_of_decision, with_trades
+from daemon.reports.trade_tables import in_words, left_by, own_columns, trades_csv, what, why
 from strategies.kit.contract import Spec
 from strategies.kit.units import DAY_NS, SECOND_NS
 
@@ -25,7 +26,11 @@ TRADES_MOST = 100
 def trades_page(reader: JournalReader, wanted: Wanted) -> TradesPage:
     """`GET /api/trades`. Raises sqlite3.Error."""
     found = read_trades(reader, wanted)
-    return TradesPage(tuple(map(_line, found.trades)), found.totals)
+    columns = tuple(
+        TradeColumn(name, column.heading, column.meaning, column.unit != TEXT)
+        for name, column in own_columns(PAGE).items()
+    )
+    return TradesPage(tuple(map(_line, found.trades)), found.totals, columns)
 
 
 def trades_file(reader: JournalReader, wanted: Wanted) -> str:
@@ -50,7 +55,6 @@ def _line(trade: Trade) -> TradeLine:
         pnl_percent=trade.pnl_pct,
         realised_usd=trade.realized_usd,
         unrealised_usd=trade.unrealized_usd,
-        fees_usd=trade.fees_usd,
         worst_usd=trade.worst_usd,
         worst_percent=trade.worst_pct,
         best_usd=trade.best_usd,
@@ -60,6 +64,7 @@ def _line(trade: Trade) -> TradeLine:
         why_left=left_by(trade) if trade.left_ns is not None else "",
         entry_decision=trade.entry_decision or 0,
         exit_decision=trade.exit_decision or 0,
+        more={name: in_words(column.unit, getattr(trade, name)) for name, column in own_columns(PAGE).items()},
     )
 
 

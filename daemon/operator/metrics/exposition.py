@@ -1,12 +1,11 @@
 """The vocabulary of the metrics: each one declared once with its kind, labels and meaning.
 
-docs/MONITORING.md shows it (`python -m daemon.operator.metrics.exposition` prints the table) and a test compares the
-two. Invariant: label values come from closed sets, never from symbols, orders or foreign text.
+`rltraderctl reference metrics` prints it for docs/MONITORING.md.
+Invariant: label values come from closed sets, never from symbols, orders or foreign text.
 """
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Iterable, Iterator
 from typing import NamedTuple
 
@@ -173,7 +172,3 @@ def table() -> str:
         labels = ", ".join(f"`{label}`" for label in declared.labels)
         lines.append(f"| `{name}` | {declared.kind} | {labels} | {declared.meaning} |")
     return "\n".join(lines)
-
-
-if __name__ == "__main__":
-    sys.stdout.write(table() + "\n")

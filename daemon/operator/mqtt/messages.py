@@ -1,12 +1,11 @@
 """Telemetry as the broker's readers see it: one structure a topic, JSON with its version and schema's name.
 
-Pure, for the side thread: what the trading loop left (rows, events, states) in, messages out. docs/schemas/ holds the
-JSON Schemas (`python -m daemon.operator.mqtt.messages` writes them). Money is USD as text, times nanoseconds UTC.
+Pure, for the side thread: what the trading loop left (rows, events, states) in, messages out. `rltraderctl reference`
+prints the JSON Schemas. Money is USD as text, times nanoseconds UTC.
 """
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Callable
 from typing import Any, Literal
 
@@ -17,7 +16,7 @@ from daemon.core.events import BarClosed, CandidateRefused, LadderMoved, ModelPr
 from daemon.core.records import DecisionRow, EquityRow, FillRow, OrderRow
 from daemon.core.state import State
 from daemon.operator.mqtt.outbox import Counts
-from daemon.operator.mqtt.schema import schema_of, schema_text, write
+from daemon.operator.mqtt.schema import schema_of, schema_text
 from daemon.operator.status import DeskStatus, status_of
 from strategies.kit.units import MINUTE_NS
 
@@ -374,12 +373,3 @@ def schemas() -> dict[str, str]:
         body["required"] = [name for name in body["properties"] if name in ("v", "schema") or name in body["required"]]
         files[f"{name}.v1.json"] = schema_text(schema)
     return files
-
-
-def main(arguments: list[str]) -> None:
-    """Write the schemas into the named folder, or where they are published."""
-    write(schemas(), arguments)
-
-
-if __name__ == "__main__":
-    main(sys.argv[1:])

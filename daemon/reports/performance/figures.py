@@ -16,7 +16,8 @@ import msgspec
 import numpy as np
 
 from daemon.journal.equity import EquityDay
-from daemon.journal.trades import Totals, Trade
+from daemon.journal.trade import Trade
+from daemon.journal.trades import Totals
 from daemon.reports.performance.ratios import (
     YEAR,
     Drawdown,

@@ -41,7 +41,7 @@ from daemon.core.step import Core, Step
 from daemon.host.latency import Buckets, Latency
 from daemon.journal.journal import FILE
 from daemon.operator.log_events import LOG_EVENTS
-from daemon.operator.metrics.exposition import ALARMS, METRICS, table
+from daemon.operator.metrics.exposition import ALARMS, METRICS
 from daemon.operator.metrics.loop_lag import LoopLag
 from daemon.operator.metrics.metrics import Desk, Metrics, MqttCounts, Sources
 from daemon.operator.metrics.server import MetricsError, serve
@@ -341,10 +341,6 @@ def test_the_global_registry_is_left_alone(stage: Stage) -> None:
 def test_the_names_of_alarms_are_the_headings_of_the_manual() -> None:
     manual = (REPOSITORY / "docs" / "OPERATIONS.md").read_text()
     assert set(ALARMS) == set(re.findall(r"^### (?:halt|alarm) `([a-z_]+)`$", manual, re.MULTILINE))
-
-
-def test_the_table_of_metrics_is_the_code_s_own() -> None:
-    assert table() in (REPOSITORY / "docs" / "MONITORING.md").read_text()
 
 
 @pytest.mark.skipif(shutil.which("promtool") is None, reason="needs promtool (Debian: prometheus)")

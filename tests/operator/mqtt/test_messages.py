@@ -10,7 +10,6 @@ from typing import Any
 import msgspec
 import pytest
 
-from daemon.cli.journal.schemas import PREFIXES
 from daemon.core.effects import RaiseAlarm
 from daemon.core.events import (
     BarClosed,
@@ -29,10 +28,8 @@ from daemon.core.records import DecisionRow, EquityRow, FillRow, OrderRow
 from daemon.core.step import Core, Step
 from daemon.journal.published import heads_in
 from daemon.operator.announce import Announcer
-from daemon.operator.mqtt import messages
 from daemon.operator.mqtt.messages import Alarm, ChainHead, ResponseMessage, message_of, schemas, telemetry_of
 from daemon.operator.mqtt.outbox import Counts, Item, Outbox
-from daemon.operator.mqtt.schema import SCHEMAS
 from strategies.kit.contract import Bar
 from strategies.option_scalper import OptionScalper
 from tests.support.desks.desk_run import Desk, tape_rows, write_tape
@@ -72,7 +69,7 @@ def told(tmp_path_factory: pytest.TempPathFactory) -> Told:
 
 @cache
 def _validator(name: str) -> Any:
-    schema = json.loads((SCHEMAS / f"{name}.v1.json").read_text())
+    schema = json.loads(schemas()[f"{name}.v1.json"])
     jsonschema.Draft202012Validator.check_schema(schema)
     return jsonschema.Draft202012Validator(schema)
 
@@ -82,16 +79,6 @@ def _valid(name: str, text: bytes) -> dict[str, Any]:
     message: dict[str, Any] = json.loads(text)
     _validator(name).validate(message)
     return message
-
-
-def test_the_published_schemas_are_those_of_the_messages() -> None:
-    published = {path.name: path.read_text() for path in SCHEMAS.iterdir() if not path.name.startswith(PREFIXES)}
-    assert published == schemas()
-
-
-def test_the_command_that_publishes_the_schemas_writes_them(tmp_path: Path) -> None:
-    messages.main([str(tmp_path / "new")])
-    assert sorted(path.name for path in (tmp_path / "new").iterdir()) == sorted(schemas())
 
 
 def test_every_message_of_a_run_fits_its_published_schema(told: Told) -> None:

@@ -16,6 +16,7 @@ import torch
 from torch import Tensor, nn
 
 from daemon.core.limits import Trading
+from daemon.core.paper.fees import FEES
 from strategies.kit.contract import Float32Array, Spec
 from training.desks.kind import Compared, EnvSettings, Evaluator, Info, Learner, Span
 from training.desks.own.environment import DeskEnv, Episode, GymEnvironments, Outcome, gain
@@ -139,9 +140,6 @@ def dearer(trading: Trading) -> Trading:
     paper = trading.paper
     twice = {
         name: 2 * getattr(paper, name)
-        for name in (
-            "share_cost_rate", "share_wait_rate", "commission_usd", "orf_usd", "occ_usd", "taf_usd", "sec_rate",
-            "half_spread", "half_spread_min_usd",
-        )
-    }  # fmt: skip
+        for name in (*FEES, "share_cost_rate", "share_wait_rate", "half_spread", "half_spread_min_usd")
+    }
     return replace(trading, paper=replace(paper, **twice))

@@ -13,8 +13,8 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from daemon.core.limits import Trading
-from daemon.core.paper.fees import fees
+from daemon.core.limits import ALL, PROCEEDS, SOLD, Trading
+from daemon.core.paper.fees import fees, rate
 from strategies.option_scalper import BUY_CALL, BUY_PUT, EXIT, KEPT_PERCENT, RESOLUTION
 
 SHARES = 100  # of the underlying for one contract
@@ -98,12 +98,12 @@ class Broker:
         most = trading.sizing.max_contracts
         buying = [int(fees(number, Decimal(0), 1, paper) * 100) for number in range(most + 1)]
         self._fee_buy = torch.tensor(buying, device=device)
-        per_contract = paper.commission_usd + paper.orf_usd + paper.occ_usd + paper.taf_usd
-        units, rate = per_contract / _FEE_UNIT, paper.sec_rate / _FEE_UNIT
-        if units != int(units) or rate != int(rate):
-            found = f"{per_contract} a contract and {paper.sec_rate} of sales"
+        per_contract, of_sales = rate(ALL, paper) + rate(SOLD, paper), rate(PROCEEDS, paper)
+        units, parts = per_contract / _FEE_UNIT, of_sales / _FEE_UNIT
+        if units != int(units) or parts != int(parts):
+            found = f"{per_contract} a contract and {of_sales} of sales"
             raise ValueError(f"fee rates: found {found}; expected whole multiples of {_FEE_UNIT}: round them")
-        self._units, self._rate = int(units), int(rate)
+        self._units, self._rate = int(units), int(parts)
 
     def book(self, account: Account, fill: Fill) -> Booked:
         """Carry the fill out: what is bought opens a position, what is sold leaves it or a part of it."""

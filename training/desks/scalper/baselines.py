@@ -12,6 +12,7 @@ from decimal import Decimal
 import torch
 
 from daemon.core.limits import Trading
+from daemon.core.paper.fees import FEES
 from strategies.kit.contract import AnyStrategy
 from training.desks.minutes import Desk, under
 from training.desks.random_like import random_like
@@ -138,11 +139,7 @@ def with_costs(trading: Trading, times: int) -> Trading:
         trading,
         paper=replace(
             paper,
-            commission_usd=paper.commission_usd * factor,
-            orf_usd=paper.orf_usd * factor,
-            occ_usd=paper.occ_usd * factor,
-            taf_usd=paper.taf_usd * factor,
-            sec_rate=paper.sec_rate * factor,
+            **{key: getattr(paper, key) * factor for key in FEES},
             half_spread=paper.half_spread * times,
             half_spread_min_usd=paper.half_spread_min_usd * times,
         ),

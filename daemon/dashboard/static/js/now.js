@@ -134,7 +134,7 @@ export function mount(main, { desk, address, go }) {
     gate.show(now.gates, (all) => gates(all, { none: "No gate was asked yet.", now: true }));
     working.show(now.orders, (open) => orders(open, "No order works at the broker."));
     alarm.show(now.alarms, (all) => alarms(all, "No alarm."));
-    model.show([now.model, now.promoted, now.session, now.session_ended, now.last_bar, now.broker_heard, now.broker_lost, now.running], () => situation(now));
+    model.show([now.model, now.promoted, now.session, now.session_ended, now.last_bar, now.broker_heard, now.broker_lost, now.running, now.rows], () => situation(now));
     lines();
   }
 
@@ -227,6 +227,7 @@ function situation(now) {
       ["Newest bar", ...(now.bars_are_days ? [day(now.last_bar), "the day's bar"] : [moment(now.last_bar)])],
       ["Broker", broker],
       ["Desk", now.running ? "running" : "stopped", count(now.seq, "event")],
+      ...now.rows.map(([name, text]) => [name[0].toUpperCase() + name.slice(1), text]),
     ],
     "figures small",
   );

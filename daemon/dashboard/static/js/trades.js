@@ -68,7 +68,7 @@ export function mount(main, { desk, address }) {
       const all = open ? data.totals.open : data.totals.trades;
       heading.textContent = `${name}: ${number(all)}`;
       section.hidden = !all && (open || matching > 0);
-      show([some, all], () => (some.length ? rows(some, open, address) : empty(all ? "On another page of the list: see below." : "No trade matches.")));
+      show([some, all], () => (some.length ? rows(some, data.columns, open, address) : empty(all ? "On another page of the list: see below." : "No trade matches.")));
     }
     pager.replaceChildren(
       ...[
@@ -113,7 +113,7 @@ function step(time, why, confidence, decision, address) {
   return [el("span", { class: "when" }, `${day(time)}, ${minute(time)}`), el("span", { class: "cause" }, link || cause)];
 }
 
-function rows(data, open, address) {
+function rows(data, columns, open, address) {
   return table(
     open ? "Open trades" : "Closed trades",
     [
@@ -127,7 +127,7 @@ function rows(data, open, address) {
       { name: "Held", number: true, of: (trade) => el("span", {}, span(trade.held_s), trade.bars !== null && el("small", {}, ` ${count(trade.bars, "bar")}`)) },
       { name: "Worst", title: "The lowest P&L while it was held", number: true, of: (trade) => gain(trade.worst_usd, trade.worst_percent) },
       { name: "Best", title: "The highest P&L while it was held", number: true, of: (trade) => gain(trade.best_usd, trade.best_percent) },
-      { name: "Fees", number: true, minor: true, of: (trade) => usd(trade.fees_usd) },
+      ...columns.map(({ name, heading, meaning, number }) => ({ name: heading, title: meaning, number, minor: true, of: (trade) => trade.more[name] })),
     ].filter(Boolean),
     data,
     { tight: true, row: (trade) => ({ data: { trade: `${trade.entered} ${trade.symbol}` } }) },

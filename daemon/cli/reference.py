@@ -1,0 +1,100 @@
+"""`rltraderctl reference`: the lists and schemas that the code declares, as the manuals show them.
+
+No list is kept in git: a manual has a line `<!-- rltraderctl reference NAME -->` where it belongs, which
+`reference --into FOLDER` replaces by the list when the site or an installation is made.
+"""
+
+from __future__ import annotations
+
+import argparse
+import re
+import sys
+from collections.abc import Callable
+from hashlib import sha256
+from pathlib import Path
+
+from rich.console import Console
+
+from daemon.cli.arguments import NotFound
+from daemon.cli.journal import schemas as commands
+from daemon.core.paper import fees
+from daemon.journal import trade
+from daemon.operator import log_events, status
+from daemon.operator.metrics import exposition
+from daemon.operator.mqtt import messages
+
+SCHEMAS = "schemas"
+_PLACE = re.compile(r"^<!-- rltraderctl reference ([a-z-]+) -->$", re.MULTILINE)
+
+
+def schemas() -> dict[str, str]:
+    """Return each JSON Schema's file name and text: of messages, and of what commands print."""
+    return dict(sorted({**messages.schemas(), **commands.schemas()}.items()))
+
+
+def digests() -> str:
+    """Return a line for each schema: the SHA-256 of its text, and its file name, as sha256sum prints them."""
+    return "".join(f"{sha256(text.encode()).hexdigest()}  {name}\n" for name, text in schemas().items())
+
+
+def _list_of_schemas() -> str:
+    return "\n".join(f"- [{name.removesuffix('.json')}]({SCHEMAS}/{name})" for name in schemas())
+
+
+LISTS: dict[str, Callable[[], str]] = {
+    "log-events": log_events.table,
+    "metrics": exposition.table,
+    "trade-columns": trade.table,
+    "status-fields": status.table,
+    "fees": fees.table,
+    SCHEMAS: _list_of_schemas,
+}
+"""Name -> what prints it as Markdown."""
+
+
+def fill(folder: Path) -> None:
+    """Put the lists into the manuals of a folder, and write the schemas next to them. Raises OSError."""
+    for manual in sorted(folder.glob("*.md")):
+        text = manual.read_text()
+        filled = _PLACE.sub(lambda place: LISTS[place[1]](), text)
+        if filled != text:
+            manual.write_text(filled)
+    (folder / SCHEMAS).mkdir(exist_ok=True)
+    for name, text in schemas().items():
+        (folder / SCHEMAS / name).write_text(text)
+
+
+def add_options(command: argparse.ArgumentParser) -> None:
+    """Add the options of `reference`."""
+    command.set_defaults(run=run)
+    choice = command.add_mutually_exclusive_group(required=True)
+    choice.add_argument(
+        "name", nargs="?", metavar="NAME", help=f"print {', '.join(LISTS)}, or the schema of this name (status.v1)"
+    )
+    choice.add_argument("--digests", action="store_true", help="print the digest of each schema")
+    choice.add_argument(
+        "--into",
+        type=Path,
+        metavar="FOLDER",
+        help="put the lists into a folder's manuals, the schemas next to them",
+    )
+
+
+def run(options: argparse.Namespace, _: Console) -> int:
+    """Print a list, a schema or the digests, or fill a folder; returns 0. Raises NotFound, OSError."""
+    if options.into is not None:
+        fill(options.into)
+        return 0
+    if options.digests:
+        sys.stdout.write(digests())
+    elif options.name in LISTS:
+        sys.stdout.write(LISTS[options.name]() + "\n")
+    elif (text := schemas().get(f"{options.name.removesuffix('.json')}.json")) is not None:
+        sys.stdout.write(text)
+    else:
+        raise NotFound(f"nothing is called {options.name!r}: found {', '.join(LISTS)}, and the schemas {_names()}")
+    return 0
+
+
+def _names() -> str:
+    return ", ".join(name.removesuffix(".json") for name in schemas())

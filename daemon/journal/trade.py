@@ -1,0 +1,190 @@
+"""A trade: the declaration of each of its columns, and the SQL view `trades` made of them.
+
+A column is declared once, as a field of `Trade`: its unit, how it is computed, its text for the manual and its heading.
+Everything that shows trades follows from that: view, Parquet, CSV, JSON and its schema, tables, page, docs/TRADES.md.
+"""
+
+from __future__ import annotations
+
+import sqlite3
+from collections.abc import Callable
+from dataclasses import dataclass, field, fields
+from typing import Any
+
+import msgspec
+
+from daemon.core.instruments.option_market import parse_occ
+
+NAME = "trades"
+USD, USD_PER_SHARE, PERCENT, RATIO, SECONDS, TIME, NUMBER, TEXT = (
+    "USD", "USD a share", "%", "0 to 1", "seconds", "time", "number", "text"
+)  # fmt: skip
+"""Units. `TIME` is nanoseconds UTC, in CSV and JSON ISO 8601."""
+TERMINAL, PAGE = "terminal", "page"
+_FLAT = "t.entered + t.left_again = 0"
+_PNL = f"iif({_FLAT}, t.realized_usd, t.now_usd)"
+
+
+class Column(msgspec.Struct, frozen=True):
+    """The declaration of a column of trades."""
+
+    unit: str
+    meaning: str  # in the manual
+    sql: str  # in the view, of `round_trips` t, the entry's decision d and the exit's e; "" where the view lacks it
+    of: Callable[[sqlite3.Row], Any] | None  # of a row of the view; None: its field as it is, "" for no text
+    name: str  # in CSV and JSON; "" where they lack it
+    heading: str  # of a column of its own in tables; "" where a cell of several columns shows it
+    shown: tuple[str, ...]  # the tables that have this column
+
+
+def column(
+    unit: str,
+    meaning: str,
+    sql: str = "",
+    *,
+    of: Callable[[sqlite3.Row], Any] | None = None,
+    name: str = "",
+    listed: bool = True,
+    heading: str = "",
+    shown: tuple[str, ...] = (TERMINAL, PAGE),
+) -> Any:
+    """Declare a column; `name` is that of CSV and JSON where it is not the field's, unless it is not `listed` there."""
+    return field(metadata={Column: (Column(unit, meaning, sql, of, name, heading, shown), listed)})
+
+
+def _symbol(row: sqlite3.Row) -> str:
+    terms = parse_occ(row["symbol"])
+    return str(row["symbol"]) if terms is None else terms.root
+
+
+def _contract(row: sqlite3.Row) -> str:
+    return "" if parse_occ(row["symbol"]) is None else str(row["symbol"])
+
+
+def _right(row: sqlite3.Row) -> str:
+    terms = parse_occ(row["symbol"])
+    return "" if terms is None else "call" if terms.right > 0 else "put"
+
+
+def _bars(row: sqlite3.Row) -> int | None:
+    return row["bars"] if row["worst_usd"] is not None else None
+
+
+def _unrealized(row: sqlite3.Row) -> float | None:
+    if not row["held"] or row["pnl_usd"] is None:
+        return None
+    return float(round(row["pnl_usd"] - row["realized_usd"], 6))
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Trade:
+    """One round trip. Times are nanoseconds UTC, amounts USD after fees; None: not known (or not yet).
+
+    The order is that of CSV and JSON: a new column goes to the end.
+    """
+
+    opened_ns: int = column(TIME, "key, with `symbol`: its first fill", "t.opened_ns", listed=False)
+    symbol: str = column(TEXT, "share or underlying; the view has the OCC symbol of an option", "t.symbol", of=_symbol)
+    contract: str = column(TEXT, "OCC symbol of an option", of=_contract)
+    right: str = column(TEXT, "call or put", of=_right)
+    side: str = column(TEXT, "long or short", "iif(t.entered < 0, 'short', 'long')")
+    quantity: int = column(NUMBER, "entered in all", "abs(t.entered)")
+    held: int = column(NUMBER, "still held, 0 when closed", "t.entered + t.left_again")
+    entered_ns: int = column(TIME, "first fill", "t.opened_ns", name="entered_utc")
+    left_ns: int | None = column(
+        TIME, "last fill; none while it is open", f"iif({_FLAT}, t.left_ns, NULL)", name="left_utc"
+    )
+    held_s: float = column(
+        SECONDS, "until it was left, or until the desk's newest mark", of=lambda row: row["held_ns"] / 1e9
+    )
+    bars: int | None = column(NUMBER, "bars observed", "t.bars", of=_bars)
+    entry_price: float | None = column(
+        USD_PER_SHARE, "average", "abs(t.entered_usd / nullif(t.entered * t.multiplier, 0))", name="entry_usd_per_share"
+    )
+    exit_price: float | None = column(
+        USD_PER_SHARE,
+        "average; of an open trade: of the part left so far",
+        "abs(t.left_usd / nullif(t.left_again * t.multiplier, 0))",
+        name="exit_usd_per_share",
+    )
+    entered_usd: float = column(USD, "bought at cost; sold before fees", "abs(t.entered_usd)")
+    pnl_usd: float | None = column(USD, "after fees; of an open trade at the newest mark", f"round({_PNL}, 6)")
+    pnl_pct: float | None = column(
+        PERCENT, "of what was entered", f"100 * {_PNL} / nullif(abs(t.entered_usd), 0)", name="pnl_percent"
+    )
+    fees_usd: float = column(USD, "fees so far", "round(t.fees_usd, 6)", heading="Fees", shown=(PAGE,))
+    worst_usd: float | None = column(USD, "lowest profit while it was held", "round(t.worst_usd, 6)")
+    worst_pct: float | None = column(
+        PERCENT, "of what was entered", "100 * t.worst_usd / nullif(abs(t.entered_usd), 0)", name="worst_percent"
+    )
+    best_usd: float | None = column(USD, "highest profit while it was held", "round(t.best_usd, 6)")
+    best_pct: float | None = column(
+        PERCENT, "of what was entered", "100 * t.best_usd / nullif(abs(t.entered_usd), 0)", name="best_percent"
+    )
+    why_entered: str = column(TEXT, "reason of the first order", "t.why_entered")
+    why_left: str = column(TEXT, "reason of the last one", f"iif({_FLAT}, t.why_left, NULL)")
+    entry_action: str = column(TEXT, "action of the entry's decision", "coalesce(d.resolved, d.action)")
+    entry_confidence: float | None = column(RATIO, "its confidence, where the policy gives one", "d.confidence")
+    exit_action: str = column(
+        TEXT, "action of the exit's decision", f"iif({_FLAT}, coalesce(e.resolved, e.action), NULL)"
+    )
+    entry_decision: int | None = column(NUMBER, "`rltraderctl decisions` explains it", "t.entry_decision")
+    exit_decision: int | None = column(NUMBER, "the same", f"iif({_FLAT}, t.exit_decision, NULL)")
+    fills: int = column(NUMBER, "entries and exits", "t.fills")
+    realized_usd: float = column(USD, "by what was left again, after all fees", "round(t.realized_usd, 6)")
+    unrealized_usd: float | None = column(
+        USD, "of what is still held, at the newest mark; none of a closed trade", of=_unrealized
+    )
+
+
+def _declared() -> dict[str, Column]:
+    found = {}
+    for each in fields(Trade):
+        declared, listed = each.metadata[Column]
+        found[each.name] = msgspec.structs.replace(declared, name=(declared.name or each.name) if listed else "")
+    return found
+
+
+COLUMNS = _declared()
+"""Field of `Trade` -> its declaration."""
+LISTED = {declared.name: (name, declared) for name, declared in COLUMNS.items() if declared.name}
+"""Column of CSV and JSON -> the field of `Trade` and its declaration."""
+_KEPT = ("t.multiplier", "abs(t.left_usd) AS left_usd")  # of the view alone
+SELECT = f"""SELECT {", ".join((*(f"{c.sql} AS {name}" for name, c in COLUMNS.items() if c.sql), *_KEPT))}
+FROM round_trips AS t LEFT JOIN decisions AS d ON d.decision = t.entry_decision
+LEFT JOIN decisions AS e ON e.decision = t.exit_decision"""
+VIEW = f"CREATE VIEW {NAME} AS\n{SELECT}"
+
+
+def trade_of(row: sqlite3.Row) -> Trade:
+    """Return the trade of a row of the view that has `held_ns` too."""
+    return Trade(**{name: make(row) for name, make in _MAKE.items()})
+
+
+def table() -> str:
+    """Return the columns as a Markdown table: what docs/TRADES.md shows."""
+    lines = ["| CSV and JSON | view | unit | meaning |", "|---|---|---|---|"]
+    for name, c in COLUMNS.items():
+        listed, viewed = (f"`{text}`" if text else "" for text in (c.name, name if c.sql else ""))
+        lines.append(f"| {listed} | {viewed} | {c.unit} | {c.meaning} |")
+    lines.append("| | `multiplier`, `left_usd` | | shares a contract; USD of what was left again |")
+    return "\n".join(lines)
+
+
+def renew_view(db: sqlite3.Connection) -> None:
+    """Create the view, or replace one of another release."""
+    found = db.execute("SELECT sql FROM sqlite_schema WHERE type = 'view' AND name = ?", (NAME,)).fetchone()
+    if found is None or found[0] != VIEW:
+        db.execute(f"DROP VIEW IF EXISTS {NAME}")
+        db.execute(VIEW)
+
+
+def _reader(name: str, declared: Column) -> Callable[[sqlite3.Row], Any]:
+    if declared.of is not None:
+        return declared.of
+    if declared.unit == TEXT:
+        return lambda row: row[name] or ""
+    return lambda row: row[name]
+
+
+_MAKE = {name: _reader(name, declared) for name, declared in COLUMNS.items()}
