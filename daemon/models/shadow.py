@@ -94,6 +94,10 @@ class Result(NamedTuple):
     fills: int
     modelled: int
 
+    def after(self, earlier: Result) -> Result:
+        """Return both together."""
+        return Result(self.gained + earlier.gained, self.fills + earlier.fills, self.modelled + earlier.modelled)
+
     def since(self, before: Result) -> Result:
         """Return what came after `before`."""
         return Result(self.gained - before.gained, self.fills - before.fills, self.modelled - before.modelled)
@@ -106,6 +110,11 @@ class Compared(NamedTuple):
     candidate: Result
     answered: int
     failed: int
+
+    def after(self, earlier: Compared) -> Compared:
+        """Return both parts of a session together."""
+        results = self.live.after(earlier.live), self.candidate.after(earlier.candidate)
+        return Compared(*results, self.answered + earlier.answered, self.failed + earlier.failed)
 
 
 class Copy:
@@ -251,26 +260,26 @@ class Shadow:
         self._copies: tuple[Copy, Copy] | None = None
         self._counted: tuple[Result, Result] | None = None
         self._backlog: list[tuple[Event, State[Any]]] = []
-        self._date = self._ended = ""  # of the session under way, of the last one counted
-        self._answered = self._failed = 0  # in the session under way
+        self._date = ""  # of the session under way, once the candidate was asked in it
+        self._answered = self._failed = 0  # in that session
 
     def observe(self, machine: Machine, event: Event, step: Step) -> None:
         """Take a step; the machine stands after it. Copies are stepped after an answer: the order left before."""
-        if isinstance(event, SessionScheduled) and event.session.date not in (self._date, self._ended):
+        session = step.state.session.session
+        if isinstance(event, SessionScheduled) and self._date not in ("", event.session.date):
             self.end_session()
-            self._date = event.session.date
         elif type(event) in _ENDS:
             self.end_session()
             self._part(None)
         if self._parting is not None or self._copies is not None:
             self._backlog.append((event, step.state))
         match event:
-            case ShadowAnswered(model=self.model):
+            case ShadowAnswered(model=self.model) if session is not None:
                 self._answered += 1
-                self._catch_up()
-            case ShadowFailed(model=self.model):
+                self._catch_up(session.date)
+            case ShadowFailed(model=self.model) if session is not None:
                 self._failed += 1
-                self._catch_up()
+                self._catch_up(session.date)
             case SessionEnded():
                 self.end_session()
             case _ if self._copies is not None and len(self._backlog) >= BACKLOG_MOST:
@@ -282,24 +291,23 @@ class Shadow:
 
     def end_session(self) -> None:
         """Count what the copies came to in the session under way."""
-        if not self._date:
-            return
-        if self._copies is None or self._counted is None or not self._answered + self._failed:
+        if not self._date or self._copies is None or self._counted is None:
             self._part(None)
         else:
             self._step_copies()
             now, before = (self._copies[0].result, self._copies[1].result), self._counted
-            gains = (now[0].since(before[0]), now[1].since(before[1]))
-            self.sessions[self._date] = Compared(*gains, self._answered, self._failed)
+            ended = Compared(now[0].since(before[0]), now[1].since(before[1]), self._answered, self._failed)
+            earlier = self.sessions.get(self._date)
+            self.sessions[self._date] = ended if earlier is None else ended.after(earlier)
             self._counted = now
-        self._date, self._ended = "", self._date
-        self._answered = self._failed = 0
+        self._date, self._answered, self._failed = "", 0, 0
 
     def _part(self, at: Parting | None) -> None:
         self._copies, self._parting, self._backlog = None, at, []
 
-    def _catch_up(self) -> None:
+    def _catch_up(self, date: str) -> None:
         """Step what waited for the candidate's answer; where it is the first one, the copies part."""
+        self._date = date
         if self._copies is None and self._parting is not None:
             self.base_usd = self.base_usd or float(self._parting.state.book.equity)
             self._copies = (Copy(self._parting, _live), Copy(self._parting, self._candidate))

@@ -46,7 +46,7 @@ class SessionPair(msgspec.Struct, frozen=True):
 
 
 class Hypothetical(msgspec.Struct, frozen=True):
-    """Both played by the same rule over the same decisions. `low` and `high` bound the mean difference a session."""
+    """Both on copies of the desk, over the same sessions. `low` and `high` bound the mean difference a session."""
 
     rule: str
     sessions: tuple[SessionPair, ...]
