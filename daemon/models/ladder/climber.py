@@ -25,14 +25,14 @@ from daemon.core.events import (
 from daemon.core.state import Book, LadderState, State
 from daemon.core.step import Step
 from daemon.host.printable import printable
-from daemon.models.answering import Models
 from daemon.models.ladder import rules as rules_of
 from daemon.models.ladder.cards import figures_of, newest_with_card, verified_card
 from daemon.models.ladder.holds import Holds, holds_of
-from daemon.models.ladder.replaying import Replaying
+from daemon.models.ladder.replay_gate import Replaying
 from daemon.models.ladder.rules import CANARY, CHAMPION, CLIMBING, REFUSED, REPLAY, ROLLED_BACK, SHADOW, Move
 from daemon.models.lifecycle import Lifecycle, WriteLog
 from daemon.models.pointer import CURRENT, ModelError, named, point
+from daemon.models.runtime import Models
 from daemon.models.shadow import Shadow
 from daemon.operator.gateway import Gateway
 from strategies.kit.contract import AnyStrategy
