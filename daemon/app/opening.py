@@ -22,7 +22,7 @@ from daemon.host.hang import last_hang, shown_stack
 from daemon.host.passing import retry_while_busy
 from daemon.journal.rows import JournalBusy, JournalError
 from daemon.journal.writer import JournalWriter
-from daemon.models.answering import Models
+from daemon.models.runtime import Models
 from daemon.operator.log import Log
 
 

@@ -18,9 +18,8 @@ from daemon.core.limits import Trading
 from daemon.core.step import Step
 from daemon.engine.intake import IntakeFull
 from daemon.host.printable import printable
-from daemon.models.answering import Models
 from daemon.models.pointer import CANDIDATE
-from daemon.models.runtime import OnnxPolicy, Provider
+from daemon.models.runtime import Models, OnnxPolicy, Provider
 from daemon.models.store import LoadedModel, ModelError, Sight, check_rules, load, sight
 from daemon.models.trial import Trial
 from daemon.operator.gateway import Gateway

@@ -12,6 +12,7 @@ from concurrent.futures import Future
 from typing import Any, NamedTuple
 
 from daemon.core.events import ClockReset, Event
+from daemon.core.machine import Machine
 from daemon.core.state import State
 from daemon.core.step import Step
 from daemon.engine.engine import Engine
@@ -46,6 +47,11 @@ class Gateway:
         self._waiting: dict[int, asyncio.Future[tuple[int, Step]]] = {}  # by the identity of their events
         self._clock_fault = clock_fault
         self.now_ns = now_ns
+
+    @property
+    def machine(self) -> Machine:
+        """Return the desk's machine, for observers that copy it: only the engine steps it."""
+        return self._engine.machine
 
     @property
     def state(self) -> State[Any]:

@@ -1,7 +1,7 @@
 """Compare a candidate with the live model: agreement, confidence, and the hypothetical result of each.
 
-Reads a journal: its read models for the comparison; for the hypothetical result every event is stepped again, so that
-the states at the decisions are exact. Decisions that not both answered count for neither. Nothing is written.
+Reads a journal: its read models for the comparison; for the hypothetical result every event is stepped again, and from
+where the candidate was first asked two copies of the desk with it (`daemon.models.shadow`). Nothing is written.
 """
 
 from __future__ import annotations
@@ -15,19 +15,14 @@ import msgspec
 import numpy as np
 import numpy.typing as npt
 
-from daemon.core.events import Event, PolicyAnswered, SessionEnded, SessionScheduled, ShadowAnswered
+from daemon.core.events import Event
 from daemon.core.machine import Divergence, Machine
-from daemon.core.records import DecisionRow, ShadowRow
-from daemon.core.state import State
 from daemon.core.step import Step
 from daemon.engine.recovery import adopt_trading, leave_out, machine_of
 from daemon.journal.reader import JournalReader
 from daemon.journal.rows import decode_event
 from daemon.journal.universe import strategy_of
-from daemon.models.ladder.minute_play import RULES, MinuteSharePlay, player_of
-from daemon.models.shadow_play import Play
-from strategies.kit.contract import Answer
-from strategies.registry import strategy as strategy_named
+from daemon.models.shadow import RULE, Shadow
 
 FEWEST = 16  # sessions; no interval is given for fewer
 DRAWS = 10_000
@@ -51,7 +46,7 @@ class SessionPair(msgspec.Struct, frozen=True):
 
 
 class Hypothetical(msgspec.Struct, frozen=True):
-    """Both played by the same rule over the same decisions. `low` and `high` bound the mean difference a session."""
+    """Both on copies of the desk, over the same sessions. `low` and `high` bound the mean difference a session."""
 
     rule: str
     sessions: tuple[SessionPair, ...]
@@ -110,18 +105,17 @@ def shadow_reports(journal: Path) -> tuple[ShadowReport, ...]:
         models = [row["model"] for row in reader.query("SELECT DISTINCT model FROM shadows ORDER BY model")]
         if not models:
             return ()
-        played, untold = _played(reader)
-        return tuple(_report(reader, model, played.get(model), untold) for model in models)
+        shadows, untold = _played(reader, models)
+        return tuple(_report(reader, model, shadows.get(model), untold) for model in models)
 
 
 # --- the comparison -----------------------------------------------------------------------------------------------
 
 
-def _report(reader: JournalReader, model: str, played: tuple[Play, Play] | None, untold: str) -> ShadowReport:
+def _report(reader: JournalReader, model: str, shadow: Shadow | None, untold: str) -> ShadowReport:
     pairs, failures, unmatched = _pairs(reader, model)
-    strategy = strategy_of(reader.meta())
-    actions, confusion = _confusion(pairs, strategy.spec.actions)
-    found = _hypothetical(RULES[strategy.spec.kind], *played) if played is not None and not untold else None
+    actions, confusion = _confusion(pairs, strategy_of(reader.meta()).spec.actions)
+    found = _hypothetical(shadow) if shadow is not None and shadow.sessions else None
     sure = np.array([pair.confidences for pair in pairs if pair.confidences is not None])
     spread = [p for pair in pairs if (p := pair.probabilities) is not None]
     continuous = [pair.logits for pair in pairs if pair.probabilities is None]
@@ -224,38 +218,23 @@ def kappa_of(confusion: Sequence[Sequence[int]]) -> float | None:
 # --- the hypothetical result --------------------------------------------------------------------------------------
 
 
-def _played(reader: JournalReader) -> tuple[dict[str, tuple[Play, Play]], str]:
-    """Two players for each candidate, the live model's first; and why there are none, "" where there are."""
+def _played(reader: JournalReader, models: Sequence[str]) -> tuple[dict[str, Shadow], str]:
+    """Step the journal again with each candidate beside the live model; and why that cannot be, "" where it can."""
     machine = machine_of(reader)
-    players: dict[str, tuple[Play, Play]] = {}
-    asked: tuple[State[Any], Answer] | None = None
+    shadows = {model: Shadow(model) for model in models}
     try:
-        for before, event, step in _steps(reader, machine):
-            for play in (play for pair in players.values() for play in pair):
-                if isinstance(play, MinuteSharePlay):
-                    play.watch(before, event)
-            match event:
-                case PolicyAnswered() if _decided(step, DecisionRow):
-                    asked = (before, Answer(event.logits, event.hidden, event.heads))
-                case ShadowAnswered() if asked is not None and asked[0].decision == event.decision:
-                    if _decided(step, ShadowRow):
-                        live, shadow = players.setdefault(event.model, (_player(before), _player(before)))
-                        live.decide(*asked)
-                        shadow.decide(asked[0], Answer(event.logits, event.hidden, event.heads))
-                case SessionEnded() | SessionScheduled() if _is_over(before, step.state):
-                    for play in (play for pair in players.values() for play in pair):
-                        play.end(step.state if before.basket.date else before)  # a daily desk learns its bars here
-                case _:
-                    pass
+        for event, step in _steps(reader, machine):
+            for shadow in shadows.values():
+                shadow.observe(machine, event, step)
+        for shadow in shadows.values():
+            shadow.end_session()
     except (Divergence, ValueError, msgspec.DecodeError) as error:
         return {}, f"the journal cannot be stepped again with this code ({error}): use the version that wrote it"
-    for play in (play for pair in players.values() for play in pair):
-        play.end(machine.state)
-    return players, ""
+    return shadows, ""
 
 
-def _steps(reader: JournalReader, machine: Machine) -> Iterator[tuple[State[Any], Event, Step]]:
-    """Every stepped row again: the state before it, the event, and what it came to."""
+def _steps(reader: JournalReader, machine: Machine) -> Iterator[tuple[Event, Step]]:
+    """Yield every stepped row again: the event, and what it came to."""
     for entry in reader.entries():
         if entry.raised:
             continue
@@ -263,48 +242,29 @@ def _steps(reader: JournalReader, machine: Machine) -> Iterator[tuple[State[Any]
         if entry.quarantined:
             leave_out(machine, event)
             continue
-        before = machine.state
         step = machine.reapply(event)
         if entry.kind == "RunStarted":
             adopt_trading(machine)
-        yield before, event, step
+        yield event, step
 
 
-def _is_over(before: State[Any], after: State[Any]) -> bool:
-    """Whether a session ended between these states, by its own end or because another one was scheduled."""
-    old, new = before.session, after.session
-    if old.session is None or new.session is None:
-        return False
-    return (new.ended and not old.ended) or new.session.date != old.session.date
-
-
-def _decided(step: Step, kind: type[DecisionRow | ShadowRow]) -> bool:
-    """Whether the step recorded an answer."""
-    return any(isinstance(row, kind) and row.logits is not None for row in step.rows)
-
-
-def _player(state: State[Any]) -> Play:
-    strategy = strategy_named(state.identity.strategy, state.identity.symbols, state.identity.config)
-    return player_of(strategy, float(state.trading.paper.cash_usd))
-
-
-def _hypothetical(rule: str, live: Play, shadow: Play) -> Hypothetical:
-    dates = sorted({*live.pnl_usd, *shadow.pnl_usd})
+def _hypothetical(shadow: Shadow) -> Hypothetical:
+    found = sorted(shadow.sessions.items())
     sessions = tuple(
-        SessionPair(date, round(live.pnl_usd.get(date, 0.0), 6), round(shadow.pnl_usd.get(date, 0.0), 6))
-        for date in dates
+        SessionPair(date, round(float(both.live.gained), 6), round(float(both.candidate.gained), 6))
+        for date, both in found
     )
     differences = np.array([pair.shadow_usd - pair.live_usd for pair in sessions], dtype=np.float64)
     block = max(len(sessions) ** (1.0 / 3.0), 1.0)
     low, high = interval_of_mean(differences, block) if len(sessions) >= FEWEST else (None, None)
     return Hypothetical(
-        rule=rule,
+        rule=RULE,
         sessions=sessions,
         live_usd=round(sum(pair.live_usd for pair in sessions), 6),
         shadow_usd=round(sum(pair.shadow_usd for pair in sessions), 6),
-        live_trades=live.trades,
-        shadow_trades=shadow.trades,
-        modelled=live.modelled + shadow.modelled,
+        live_trades=sum(both.live.fills for _, both in found),
+        shadow_trades=sum(both.candidate.fills for _, both in found),
+        modelled=sum(both.live.modelled + both.candidate.modelled for _, both in found),
         mean_difference_usd=float(differences.mean()) if sessions else 0.0,
         low_usd=low,
         high_usd=high,

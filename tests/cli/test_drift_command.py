@@ -135,7 +135,7 @@ def test_the_report_says_first_what_may_be_chance(shadowed: Path) -> None:
     assert said[1].startswith("May be chance: over 1 sessions the candidate would have earned 0.00 USD")
     assert any("agreement" in line and "100.00%" in line for line in said)
     assert any(line.startswith("A candidate's confidence cannot be checked") for line in said)
-    assert any("The rule: One contract at a time" in line for line in said)
+    assert any("The rule: Two copies of the desk" in line for line in said)
 
 
 def test_json_is_the_report_itself(shadowed: Path, capfdbinary: pytest.CaptureFixture[bytes]) -> None:

@@ -18,8 +18,7 @@ from typing import Any
 import pytest
 
 from daemon.core.effects import AnyEffect, CancelOrder, SubmitOrder
-from daemon.models.answering import Models
-from daemon.models.runtime import OnnxPolicy
+from daemon.models.runtime import Models, OnnxPolicy
 from tests.support.desks.desk_run import Crash, Desk, chained, table, tape_rows, verified, write_tape
 
 BOUNDARIES = ("before step", "after step", "before commit", "after commit", "before release")

@@ -14,8 +14,7 @@ from daemon.core.events import ClockTicked, ModelPromoted, PolicyAnswered, Shado
 from daemon.core.limits import Trading
 from daemon.core.state import Identity, ShadowState, State
 from daemon.core.step import Core, Step
-from daemon.models.answering import SLOW_NS, STRIKES, Models
-from daemon.models.runtime import OnnxPolicy
+from daemon.models.runtime import SLOW_NS, STRIKES, Models, OnnxPolicy
 from daemon.models.store import LoadedModel, load
 from strategies.golden import golden_observations
 from strategies.kit.contract import Observation

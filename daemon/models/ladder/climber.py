@@ -25,15 +25,15 @@ from daemon.core.events import (
 from daemon.core.state import Book, LadderState, State
 from daemon.core.step import Step
 from daemon.host.printable import printable
-from daemon.models.answering import Models
 from daemon.models.ladder import rules as rules_of
 from daemon.models.ladder.cards import figures_of, newest_with_card, verified_card
 from daemon.models.ladder.holds import Holds, holds_of
-from daemon.models.ladder.replaying import Replaying
+from daemon.models.ladder.replay_gate import Replaying
 from daemon.models.ladder.rules import CANARY, CHAMPION, CLIMBING, REFUSED, REPLAY, ROLLED_BACK, SHADOW, Move
-from daemon.models.ladder.shadow_account import ShadowAccount
 from daemon.models.lifecycle import Lifecycle, WriteLog
 from daemon.models.pointer import CURRENT, ModelError, named, point
+from daemon.models.runtime import Models
+from daemon.models.shadow import Shadow
 from daemon.operator.gateway import Gateway
 from strategies.kit.contract import AnyStrategy
 
@@ -69,7 +69,7 @@ class Climber:
         self._gateway, self._models, self._lifecycle, self._log = gateway, models, lifecycle, log
         self._wake = asyncio.Event()
         self._due: list[Move] = []  # found between two looks
-        self._account = ShadowAccount(strategy)
+        self._shadow: Shadow | None = None  # of the version that climbs, since this process began
         self._ended: State[Any] | None = None  # the state at the end of a session that is not judged yet
         self._peak = float("-inf")  # of the gain since this process began
         self._peak_due = False  # it is to be journaled: a restart forgets what is not
@@ -83,8 +83,8 @@ class Climber:
         state, ladder = step.state, step.state.ladder
         if ladder is UNSET or ladder.step not in CLIMBING:
             return
-        if ladder.step != REPLAY:
-            self._account.observe(event, state, ladder.version)
+        if ladder.step == SHADOW:
+            self._observe_shadow(event, step, ladder.version)
         match event:
             case CandidateRefused(version=ladder.version, reason=reason):
                 self._found(Move(_out(ladder), "verification", reason))
@@ -97,6 +97,16 @@ class Climber:
                 pass
         if ladder.step in CANARY and GAINED in ladder.figures:
             self._check_drawdown(state.book, ladder)
+
+    def _observe_shadow(self, event: Event, step: Step, version: str) -> None:
+        """Step the copies of the desk; an error of theirs begins a new pair, and the desk goes on."""
+        if self._shadow is None or self._shadow.model != version:
+            self._shadow = Shadow(version)
+        try:
+            self._shadow.observe(self._gateway.machine, event, step)
+        except FAILURES as error:
+            self._shadow = None
+            self._hold(f"the shadow of {version}: {type(error).__name__}: {error}")
 
     def drifted(self, version: str, detail: str) -> None:
         """Roll the canary back when its features or actions drift."""
@@ -219,7 +229,6 @@ class Climber:
         if move.to_step == REPLAY:
             figures["replay_to"] = float(state.seq)
         proposed = LadderState(version, "proposed", champion, 1.0, 0, figures, judged)
-        self._account = ShadowAccount(self._strategy)
         await self._move(proposed, move)
         return True
 
@@ -244,9 +253,16 @@ class Climber:
 
     async def _shadowed(self, ladder: LadderState, state: State[Any]) -> None:
         """Count a session of the shadow in which it was asked, and judge it."""
-        asked = self._account.close(state)
-        if asked is None:
+        session, shadow = state.session.session, self._shadow
+        ended = shadow.sessions.pop(session.date, None) if shadow is not None and session is not None else None
+        if shadow is None or ended is None:
             return
+        asked = {
+            "answered": float(ended.answered),
+            "failed": float(ended.failed),
+            "champion_pnl": float(ended.live.gained) / shadow.base_usd,
+            "pnl": float(ended.candidate.gained) / shadow.base_usd,
+        }
         figures = {**ladder.figures}
         for name, value in asked.items():
             figures[name] = figures.get(name, 0.0) + value

@@ -80,15 +80,15 @@ def after_replay(found: Replayed, rules: Ladder) -> Move:
 def after_shadow(
     sessions: int, answered: int, failed: int, pnl: float, champion_pnl: float, rules: Ladder
 ) -> Move | None:
-    """Judge the shadow after each session: its failures, then its virtual account against the champion's.
+    """Judge the shadow after each session: its failures, then its copy of the desk against the champion's.
 
-    `pnl` and `champion_pnl` are parts of the equity, of both virtual accounts over the same decisions.
+    `pnl` and `champion_pnl` are what both copies gained, as parts of the equity where they parted.
     """
     if answered + failed and failed > rules.shadow_failures_max * (answered + failed):
         return Move(REFUSED, "shadow_failed", f"{failed} of {answered + failed} questions without an answer")
     if sessions < rules.shadow_sessions:
         return None
-    detail = f"virtual account {pnl:+.3%}, the champion's {champion_pnl:+.3%} in {sessions} sessions"
+    detail = f"{pnl:+.3%}, the champion's {champion_pnl:+.3%} in {sessions} sessions"
     if not answered:
         return Move(REFUSED, "shadow_failed", "it answered no question")
     if pnl < champion_pnl - rules.shadow_behind_max:

@@ -9,17 +9,33 @@ from dataclasses import replace
 from decimal import Decimal
 from hashlib import sha256
 from pathlib import Path
+from typing import Any, ClassVar
 
 import msgspec
+import pytest
 
 from daemon.config.tables import Ladder
-from daemon.core.events import CashTransferred, ClockTicked, LadderMoved, PauseRequested, ResumeRequested
+from daemon.core.events import (
+    CashTransferred,
+    ClockTicked,
+    Event,
+    LadderMoved,
+    PauseRequested,
+    ResumeRequested,
+    ShadowAnswered,
+)
+from daemon.core.machine import Machine
 from daemon.core.state import LadderState
+from daemon.core.step import Step
+from daemon.journal.journal import FILE
+from daemon.models.ladder import climber
 from daemon.models.ladder.holds import Holds, write_holds
 from daemon.models.pointer import CURRENT, named
+from daemon.models.shadow import Shadow
+from daemon.reports.shadow import shadow_reports
 from strategies.kit import card as cards
 from strategies.kit.manifest import MANIFEST_FILE, decode, encode
-from tests.support.desks.desk_run import Desk, tape_rows, verified, write_tape
+from tests.support.desks.desk_run import Desk, records, tape_rows, verified, write_tape
 from tests.support.models.cards import CARD, vouch, with_card
 from tests.support.models.climbing import RULES, Climb, climber_of
 from tests.support.models.swaps import alarms, events, name, publish, running
@@ -88,6 +104,47 @@ def test_a_challenger_climbs_from_its_card_to_the_champion(tmp_path: Path) -> No
     assert (shadow.figures["answered"], shadow.figures["failed"]) == (float(asked), 0.0)
     assert asked > 0
     assert alarms(tmp_path / "state").count("ladder_refused") == 0
+    (report,) = shadow_reports(tmp_path / "state" / FILE)
+    parted = events(tmp_path / "state", "ShadowAnswered")[0].time_ns
+    money = [(row["time_ns"], float(row["equity_usd"])) for row in records(tmp_path / "state", "equity", "time_ns")]
+    base = [usd for time_ns, usd in money if time_ns <= parted][-1]
+    assert report.hypothetical is not None
+    assert report.hypothetical.shadow_usd != 0.0
+    assert shadow.figures["pnl"] * base == pytest.approx(report.hypothetical.shadow_usd, abs=0.005)
+    assert shadow.figures["champion_pnl"] * base == pytest.approx(report.hypothetical.live_usd, abs=0.005)
+
+
+class Broken(Shadow):
+    """A shadow with a fault in its first session."""
+
+    left: ClassVar[int] = 1
+
+    def observe(self, machine: Machine, event: Event, step: Step) -> None:
+        super().observe(machine, event, step)
+        if isinstance(event, ShadowAnswered) and Broken.left:
+            Broken.left -= 1
+            raise RuntimeError("planted")
+
+
+def test_a_fault_of_a_shadow_is_logged_and_the_climb_goes_on(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    store = tmp_path / "store"
+    monkeypatch.setattr(climber, "Shadow", Broken)
+    log: list[tuple[str, dict[str, Any]]] = []
+
+    async def play(climb: Climb) -> None:
+        with_card(store, CARD)
+        await climb.settle()
+        await climb.session()
+        log.extend(climb.run.log)
+        assert climb.step == "v2 canary_10"
+
+    moves = climbed(tmp_path, play)
+    assert [fields["reason"] for event, fields in log if event == "ladder_held"] == [
+        "the shadow of v2: RuntimeError: planted"
+    ]
+    shadow = next(move for move in moves if move.to_step == "canary_10")
+    asked = len(events(tmp_path / "state", "ShadowAnswered"))
+    assert shadow.figures["answered"] == asked - 1  # a new pair of copies went on at the next question
 
 
 def test_by_default_a_shadow_that_passed_waits_for_a_person(tmp_path: Path) -> None:

@@ -23,8 +23,7 @@ from daemon.core.events import BarClosed, BarCorrected, ClockTicked, LadderMoved
 from daemon.core.state import LadderState
 from daemon.engine.recovery import identity_of
 from daemon.journal.journal import FILE
-from daemon.models.ladder.recorded import timed_as_on_a_tape
-from daemon.models.ladder.replay_child import NICE, replayed
+from daemon.models.ladder.replay_child import NICE, replayed, timed_as_on_a_tape
 from daemon.models.ladder.replay_gate import Replay, ReplayLost, Request
 from daemon.models.pointer import ModelError
 from strategies.kit.contract import Bar, Session

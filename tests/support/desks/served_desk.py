@@ -35,8 +35,7 @@ from daemon.engine.state_dir import open_state_dir
 from daemon.experience.stream import stream_name
 from daemon.journal.universe import made_with
 from daemon.journal.writer import JournalWriter
-from daemon.models.answering import Models
-from daemon.models.runtime import OnnxPolicy
+from daemon.models.runtime import Models, OnnxPolicy
 from daemon.models.served import ServedAnswers
 from daemon.models.store import load
 from strategies.kit.contract import Bar

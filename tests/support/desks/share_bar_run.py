@@ -12,6 +12,7 @@ from daemon.app.desk import Start, assemble
 from daemon.core.events import Event
 from daemon.core.limits import Paper, Trading
 from daemon.core.step import Step
+from daemon.engine.engine import Policy, Shadow
 from daemon.engine.recover import recover
 from daemon.engine.recovery import fresh_machine, identity_of
 from daemon.engine.state_dir import open_state_dir
@@ -44,6 +45,8 @@ class Toy:
         snapshots: int = 50,
         observe: Callable[[Event, Step], None] | None = None,
         epoch: str = "e1",
+        policy: Policy | None = None,
+        shadow: Shadow | None = None,
     ) -> str:
         """Run to the tape's end, or to a crash; returns the state's digest, "" after a crash."""
         state_dir, code = open_state_dir(path, META, epoch), own_code()
@@ -57,11 +60,12 @@ class Toy:
             recovered,
             writer,
             source,
-            EveryThird(),
+            policy or EveryThird(),
             group_events=group,
             snapshot_events=snapshots,
             observe=observe or (lambda _event, _step: None),
             boundary=boundary,
+            shadow=shadow,
         )
         try:
             asyncio.run(desk.run())

@@ -28,9 +28,9 @@ from daemon.journal.journal import FILE
 from daemon.journal.reader import JournalReader
 from daemon.journal.rows import decode_event
 from daemon.journal.writer import JournalWriter
-from daemon.models.answering import Models
 from daemon.models.lifecycle import Lifecycle
 from daemon.models.pointer import CURRENT, point
+from daemon.models.runtime import Models
 from daemon.operator.gateway import Gateway
 from strategies.golden import golden_observations
 from strategies.kit.manifest import POLICY_FILE

@@ -250,7 +250,7 @@ def without_children(patch: pytest.MonkeyPatch) -> None:
     """Leave out the child processes of trial and replay, which have tests of their own."""
     patch.setattr("daemon.models.lifecycle.Trial.run", lambda *_: None)
     patch.setattr("daemon.models.ladder.replay_child.try_model", lambda *_: None)
-    patch.setattr("daemon.models.ladder.replaying.Replay", HeldReplay)
+    patch.setattr("daemon.models.ladder.replay_gate.Replay", HeldReplay)
 
 
 def taught(

@@ -1,0 +1,336 @@
+"""What a candidate would have earned: the desk's own machine with the candidate's journaled answers.
+
+Where a candidate is first asked, two copies part from the running desk, with its state and its account. One takes the
+live model's answers, the other one the candidate's. What came from outside comes to both, and each has orders, fills
+and stops of its own, at a paper broker. So only the answers differ. Invariant: the running desk never changes.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from decimal import Decimal
+from typing import Any, NamedTuple
+
+from msgspec.structs import replace
+
+from daemon.core.broker.fills import at_cost
+from daemon.core.effects import AskPolicy
+from daemon.core.events import (
+    AcceptBrokerRequested,
+    BrokerLost,
+    BrokerReported,
+    BrokerSnapshot,
+    CandidateRefused,
+    CodeChanged,
+    Event,
+    LadderMoved,
+    OrderFound,
+    OrderMissing,
+    OrderUnknown,
+    PanicNoticed,
+    PolicyAnswered,
+    PolicyFailed,
+    Quote,
+    QuotesReceived,
+    RunStarted,
+    SessionEnded,
+    SessionScheduled,
+    ShadowAnswered,
+    ShadowFailed,
+    TradeCorrected,
+)
+from daemon.core.instruments.option_market import bid_ask_cents, option_terms, parse_occ, price, years_to_expiry
+from daemon.core.machine import ANSWERS, Caused, Machine, PolicyEvent
+from daemon.core.paper.paper import ORDER_NEWS
+from daemon.core.paper.state import Holding, PaperState, SharePaperState, broker_snapshot, usd
+from daemon.core.state import BrokerState, State
+from daemon.core.step import Core, Step
+from daemon.engine.recovery import DRY_RUN, adopt_trading
+
+RULE = (
+    "Two copies of the desk, from where the candidate was first asked: the same rules, gates, sizes and stops, at the "
+    "paper broker (with a real broker that of a dry run). One takes the live model's journaled answers, the other one "
+    "the candidate's. A contract that only the candidate holds, and the journal does not quote, "
+    "is quoted by Black and Scholes at the volatility that a quoted one of its expiry implies."
+)
+BACKLOG_MOST = 64  # events that wait for the candidate's answer
+VOLATILITIES = (1e-4, 20.0)  # annualised, within which an implied one is looked for
+HALVINGS = 60
+_OF_THE_ACCOUNT = frozenset(
+    (
+        *ORDER_NEWS,
+        BrokerSnapshot,
+        BrokerReported,
+        BrokerLost,
+        OrderUnknown,
+        OrderFound,
+        OrderMissing,
+        TradeCorrected,
+        LadderMoved,
+        CandidateRefused,
+        ShadowAnswered,
+        ShadowFailed,
+        *ANSWERS,
+    )
+)
+"""About the running desk's own orders and models: nothing that a copy has."""
+_ENDS = frozenset((PanicNoticed, AcceptBrokerRequested, CodeChanged))
+"""After these the account is not what the desk made of it: the copies end, and new ones part at a later question."""
+
+
+class Parting(NamedTuple):
+    """A machine at a question that is not answered yet."""
+
+    core: Core
+    state: State[Any]
+    market_state: Any  # None with a real broker
+    queue: tuple[Caused, ...]
+
+
+class Result(NamedTuple):
+    """What a copy came to: what it gained in USD, realised and not, its fills, and quotes that were modelled for it."""
+
+    gained: Decimal
+    fills: int
+    modelled: int
+
+    def after(self, earlier: Result) -> Result:
+        """Return both together."""
+        return Result(self.gained + earlier.gained, self.fills + earlier.fills, self.modelled + earlier.modelled)
+
+    def since(self, before: Result) -> Result:
+        """Return what came after `before`."""
+        return Result(self.gained - before.gained, self.fills - before.fills, self.modelled - before.modelled)
+
+
+class Compared(NamedTuple):
+    """One session: what the live model and the candidate came to, and how often the candidate answered or failed."""
+
+    live: Result
+    candidate: Result
+    answered: int
+    failed: int
+
+    def after(self, earlier: Compared) -> Compared:
+        """Return both parts of a session together."""
+        results = self.live.after(earlier.live), self.candidate.after(earlier.candidate)
+        return Compared(*results, self.answered + earlier.answered, self.failed + earlier.failed)
+
+
+class Copy:
+    """A copy of a desk: `take` every event, with the running desk's state after it. `answer_of` picks its answers."""
+
+    def __init__(self, at: Parting, answer_of: Callable[[Event], PolicyEvent | None]) -> None:
+        core, state, market_state = Core(at.core.strategy), at.state, at.market_state
+        real = market_state is None
+        if real:
+            state = replace(state, identity=replace(state.identity, mode=DRY_RUN), orders={}, broker=BrokerState())
+            market_state = _account_of(state, core)
+        market = core.desk.paper(state.trading, state.identity.mode)
+        assert market is not None
+        self._emitted = frozenset(market.EMITS)
+        self._answer_of = answer_of
+        self._machine = machine = Machine(core, state, market, market_state)
+        self._modelled = 0
+        machine.queue.extend(at.queue)
+        if real:
+            machine.apply(broker_snapshot(market_state, state.now_ns))
+
+    @property
+    def result(self) -> Result:
+        """What it came to so far. No transfer is a gain."""
+        state = self._machine.state
+        gained = state.book.realized + state.book.equity - at_cost(state.book)
+        return Result(gained, state.stats.fills, self._modelled)
+
+    def take(self, event: Event, live: State[Any]) -> None:
+        """Step an answer, or what came from outside, and all that follows."""
+        machine, answer = self._machine, self._answer_of(event)
+        if answer is not None:
+            self._answer(answer)
+            return
+        if type(event) in _OF_THE_ACCOUNT or type(event) in self._emitted:
+            return
+        if machine.queue:
+            self._answer(PolicyFailed(machine.state.now_ns, 0, "the journal has no answer to this question"))
+        if isinstance(event, RunStarted):
+            machine.apply(replace(event, mode=machine.state.identity.mode))
+            adopt_trading(machine)
+            event = broker_snapshot(machine.market_state, event.time_ns)
+        elif isinstance(event, QuotesReceived) and event.closes_bar_ns and machine.core.desk.spec.chained:
+            event = self._with_modelled(event, live)
+        machine.apply(event)
+        self._drain()
+
+    def _answer(self, answer: PolicyEvent) -> None:
+        """Answer the open question, which may have another number than the running desk's; without one, nothing."""
+        machine = self._machine
+        if machine.queue:
+            machine.queue.popleft()
+        if machine.state.ask is not None:
+            machine.apply(replace(answer, decision=machine.state.ask.decision))
+        self._drain()
+
+    def _drain(self) -> None:
+        """Step what follows, up to a question."""
+        queue = self._machine.queue
+        while queue and not isinstance(event := queue[0], AskPolicy):
+            queue.popleft()
+            self._machine.apply(event)
+
+    def _with_modelled(self, event: QuotesReceived, live: State[Any]) -> QuotesReceived:
+        """Add quotes of the contracts that this copy alone has in use."""
+        state = self._machine.state
+        used = {*state.book.positions, *(order.symbol for order in state.orders.values())}
+        missing = used - live.quotes.keys() - {quote.symbol for quote in event.quotes}
+        quotes = [modelled_quote(live, symbol) for symbol in sorted(missing) if parse_occ(symbol) is not None]
+        modelled = [quote for quote in quotes if quote is not None]
+        self._modelled += len(modelled)
+        return replace(event, quotes=(*event.quotes, *modelled))
+
+
+def _account_of(state: State[Any], core: Core) -> PaperState | SharePaperState:
+    """Return a paper broker's books with what a desk has at a real broker; orders at work are left out."""
+    book, session = state.book, state.session
+    held = {p.symbol: Holding(p.symbol, p.quantity, p.cost / p.quantity) for p in book.positions.values()}
+    if core.desk.holds.by_basket:
+        return SharePaperState(book.cash, holdings=held, session=session.session)
+    listed = (*state.chain.calls, *state.chain.puts) if state.chain is not None else ()
+    return PaperState(
+        book.cash,
+        holdings=tuple(held.values()),
+        session=session.session,
+        upcoming=session.upcoming,
+        listed=tuple(contract.symbol for contract in listed),
+    )
+
+
+# --- a contract that is not quoted ------------------------------------------------------------------------------------
+
+
+def modelled_quote(state: State[Any], symbol: str) -> Quote | None:
+    """Return bid and ask of an unquoted contract from a quoted one of its expiry, as of now; None without one.
+
+    The neighbour of the same right first: by put-call parity (r = q = 0) one of the other right implies the same
+    volatility at the same strike.
+    """
+    strike, right, expiry = option_terms(symbol)
+    for neighbour in sorted(state.quotes.values(), key=lambda quote: option_terms(quote.symbol)[1] != right):
+        volatility, years = _implied(state, neighbour, expiry)
+        if volatility is not None:
+            cents = bid_ask_cents(price(state.session.spot, strike, years, volatility, right), state.trading.paper)
+            bid, ask = map(usd, cents)
+            middle = (bid + ask) / 2
+            return Quote(symbol, bid, ask, middle, middle, state.now_ns)
+    return None
+
+
+def _implied(state: State[Any], quote: Quote, expiry: str) -> tuple[float | None, float]:
+    """Return the volatility implied by a quote's mid, and its years to expiry; None for another expiry."""
+    strike, right, known = option_terms(quote.symbol)
+    session, spot = state.session.session, state.session.spot
+    if known != expiry or session is None or spot <= 0 or quote.bid <= 0 or quote.ask <= 0:
+        return None, 0.0
+    later = tuple(s for s in state.session.upcoming if s.date <= expiry)
+    years, middle = years_to_expiry(quote.quoted_ns, session, later), float(quote.bid + quote.ask) / 2.0
+    low, high = VOLATILITIES
+    if not price(spot, strike, years, low, right) < middle < price(spot, strike, years, high, right):
+        return None, years
+    for _ in range(HALVINGS):
+        half = (low + high) / 2.0
+        low, high = (half, high) if price(spot, strike, years, half, right) < middle else (low, half)
+    return low, years
+
+
+# --- both of them -----------------------------------------------------------------------------------------------------
+
+
+class Shadow:
+    """The live model and a candidate, each on a copy of the desk. `observe` sees every step of the running one.
+
+    `sessions` hold each session in which the candidate was asked, by its New York date. After another one the copies
+    end, and new ones part when it is asked again.
+    """
+
+    def __init__(self, model: str) -> None:
+        self.model = model
+        self.sessions: dict[str, Compared] = {}
+        self.base_usd = 0.0  # the equity where the first copies parted
+        self._parting: Parting | None = None
+        self._copies: tuple[Copy, Copy] | None = None
+        self._counted: tuple[Result, Result] | None = None
+        self._backlog: list[tuple[Event, State[Any]]] = []
+        self._date = ""  # of the session under way, once the candidate was asked in it
+        self._answered = self._failed = 0  # in that session
+
+    def observe(self, machine: Machine, event: Event, step: Step) -> None:
+        """Take a step; the machine stands after it. Copies are stepped after an answer: the order left before."""
+        session = step.state.session.session
+        if isinstance(event, SessionScheduled) and self._date not in ("", event.session.date):
+            self.end_session()
+        elif type(event) in _ENDS:
+            self.end_session()
+            self._part(None)
+        if self._parting is not None or self._copies is not None:
+            self._backlog.append((event, step.state))
+        match event:
+            case ShadowAnswered(model=self.model) if session is not None:
+                self._answered += 1
+                self._catch_up(session.date)
+            case ShadowFailed(model=self.model) if session is not None:
+                self._failed += 1
+                self._catch_up(session.date)
+            case SessionEnded():
+                self.end_session()
+            case _ if self._copies is not None and len(self._backlog) >= BACKLOG_MOST:
+                self._step_copies()
+            case _ if self._copies is None and any(type(effect) is AskPolicy for effect in step.effects):
+                self._part(Parting(machine.core, step.state, machine.market_state, tuple(machine.queue)))
+            case _:
+                pass
+
+    def end_session(self) -> None:
+        """Count what the copies came to in the session under way."""
+        if not self._date or self._copies is None or self._counted is None:
+            self._part(None)
+        else:
+            self._step_copies()
+            now, before = (self._copies[0].result, self._copies[1].result), self._counted
+            ended = Compared(now[0].since(before[0]), now[1].since(before[1]), self._answered, self._failed)
+            earlier = self.sessions.get(self._date)
+            self.sessions[self._date] = ended if earlier is None else ended.after(earlier)
+            self._counted = now
+        self._date, self._answered, self._failed = "", 0, 0
+
+    def _part(self, at: Parting | None) -> None:
+        self._copies, self._parting, self._backlog = None, at, []
+
+    def _catch_up(self, date: str) -> None:
+        """Step what waited for the candidate's answer; where it is the first one, the copies part."""
+        self._date = date
+        if self._copies is None and self._parting is not None:
+            self.base_usd = self.base_usd or float(self._parting.state.book.equity)
+            self._copies = (Copy(self._parting, _live), Copy(self._parting, self._candidate))
+            self._counted = (self._copies[0].result, self._copies[1].result)
+            self._parting = None
+        self._step_copies()
+
+    def _step_copies(self) -> None:
+        backlog, self._backlog = self._backlog, []
+        for copy in self._copies or ():
+            for event, state in backlog:
+                copy.take(event, state)
+
+    def _candidate(self, event: Event) -> PolicyEvent | None:
+        """Return the candidate's answer as one to a desk of its own."""
+        match event:
+            case ShadowAnswered(time_ns, decision, logits, hidden, model, heads) if model == self.model:
+                return PolicyAnswered(time_ns, decision, logits, hidden, model, heads)
+            case ShadowFailed(time_ns, decision, reason, model) if model == self.model:
+                return PolicyFailed(time_ns, decision, reason)
+            case _:
+                return None
+
+
+def _live(event: Event) -> PolicyEvent | None:
+    return event if isinstance(event, PolicyAnswered | PolicyFailed) else None
