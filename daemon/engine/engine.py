@@ -2,7 +2,8 @@
 
 One loop for live, dry run and replay. Events caused inside the process (paper broker, policy) queue behind their cause;
 an effect that leaves the process waits until the journal is durable. When a step raises, the event is committed alone,
-marked, and the engine ends; if the same event raises again after the restart, it is quarantined.
+marked, and the engine ends; if the same event raises again after the restart, it is quarantined. A strategy that raised
+on two events of one session is not asked again, whether they pass after a restart or not.
 """
 
 from __future__ import annotations
@@ -374,7 +375,8 @@ class Engine:
     async def _mark_raised(self, event: Event, error: Exception) -> None:
         """Commit earlier events, then the event alone, marked with the error."""
         await self._commit()
-        mark = msgspec.json.encode({"raised": f"{type(error).__name__}: {error}"}).decode()
+        by_strategy = {"strategy": True} if _is_of_strategy(error) else {}
+        mark = msgspec.json.encode({"raised": f"{type(error).__name__}: {error}", **by_strategy}).decode()
         self._batch.entries.append(self._chain.entry(None, event, mark))
         await self._commit()
         await self._writer.durable()
@@ -382,10 +384,18 @@ class Engine:
     async def _try_again(self, entry: Entry) -> None:
         """Step the event that crashed the last run once more; if it raises again, halt and quarantine it.
 
-        The halt is journaled first: a crash between the two leads here again.
+        A strategy that raised before in that session is switched off first, so the event passes without it. The halt
+        is journaled first: a crash between the two leads here again.
         """
         event = decode_event(entry.payload)
         leave_out(self.machine, event)
+        if self._recovered.raised_before and not self.machine.state.risk.strategy_off:
+            what = msgspec.json.decode(entry.effects)["raised"]
+            detail = (
+                f"the strategy raised on 2 events of one session, the last is row {entry.id} ({entry.kind}): {what}"
+            )
+            now_ns = self.machine.state.now_ns
+            await self._step(HaltRequested(now_ns, "quarantine", detail, "engine", strategy=True))
         try:
             step = self.machine.apply(event)
         except Exception as error:

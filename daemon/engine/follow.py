@@ -13,7 +13,7 @@ from typing import Any
 
 import msgspec
 
-from daemon.core.machine import Divergence, Machine
+from daemon.core.machine import Machine
 from daemon.core.state import State
 from daemon.core.step import Step
 from daemon.engine.code import code_digest
@@ -203,20 +203,23 @@ class Follower:
             # a row that was whole when it was stepped here may be damaged since, and left out
             raise _Astray(self._other_code(entry, "the desk went on from a state of its own, its snapshot is awaited"))
         step: Step | None = None
+        follows = True
         try:
             if entry.quarantined:
                 leave_out(machine, decode_event(entry.payload))
             elif not entry.raised:
                 before = machine.state
                 step = machine.reapply(decode_event(entry.payload))
-                if encode_effects(step.effects) != entry.effects:
+                follows = encode_effects(step.effects) == entry.effects
+                if not follows:
                     machine.state = before
-                    raise _Astray(self._other_code(entry, "its effects differ"))
-                if entry.kind == "RunStarted":
+                elif entry.kind == "RunStarted":
                     adopt_trading(machine)
                     self._run_code = msgspec.json.decode(entry.payload)["code"]
-        except (Divergence, ValueError, TypeError, msgspec.DecodeError) as error:
+        except Exception as error:  # whatever a strategy raises that passed in the desk
             raise _Astray(self._other_code(entry, str(error))) from error
+        if not follows:
+            raise _Astray(self._other_code(entry, "its effects differ"))
         if entry.seq is not None:
             self._head = entry.hash
         self.last_id, self._row = entry.id, entry.hash

@@ -14,14 +14,25 @@ import msgspec
 from msgspec.structs import replace
 
 from daemon.core.effects import AnyEffect, CancelOrder, SubmitOrder, WatchContracts
-from daemon.core.events import FEED_EVENTS, ClockTicked, CodeChanged, Event, RunStarted
+from daemon.core.events import (
+    FEED_EVENTS,
+    ClockTicked,
+    CodeChanged,
+    Event,
+    HaltRequested,
+    ResumeRequested,
+    RunStarted,
+)
 from daemon.core.limits import Trading
-from daemon.core.machine import Machine
+from daemon.core.machine import Divergence, Machine
+from daemon.core.session import new_york_text
 from daemon.engine.code import code_digest, libraries
 from daemon.engine.recovery import adopt_trading, machine_of, reapply, restore
 from daemon.journal.reader import JournalReader, reading
 from daemon.journal.rows import Entry, JournalError, Snapshot, base_of, chain_start, decode_event, row_hash
 
+_RAISED: tuple[type[Exception], ...] = (Exception,)  # whatever a strategy raises where it passed before
+_BEFORE_A_RETRY = frozenset((CodeChanged.__name__, HaltRequested.__name__))
 _LEFT = (SubmitOrder, CancelOrder, WatchContracts)  # journaled effects that matter outside
 _LEFT_NAMES = frozenset(kind.__name__ for kind in _LEFT)
 _left_decoder: msgspec.json.Decoder[SubmitOrder | CancelOrder | WatchContracts] = msgspec.json.Decoder(
@@ -53,6 +64,7 @@ class Recovered(NamedTuple):
     replayed: int  # events stepped after the snapshot
     passed_over: tuple[str, ...] = ()  # snapshots that could not be used, newest first, and why
     libraries: str = ""  # that the last run computed with, "" when not noted
+    raised_before: bool = False  # the strategy raised in `raised`, and before in that session, since a resume
     handover: CodeChanged | None = None  # to be journaled first by the next run, at the time of the last event
 
     def own(self, code: str, versions: str) -> bool:
@@ -153,12 +165,37 @@ class _Recovery:
             self._step(entry)
             if entry.seq is not None:
                 self._count(entry.seq)  # after a row that was left out
-            if not entry.startup:
-                self._raised = entry if entry.raised else None
+            if entry.raised:
+                self._raised = entry
+            elif self._raised is not None and not self._precedes(self._raised, entry):
+                self._raised = None
         if entry.seq is not None:
             self._head = entry.hash
             self._replayed += 1
         self.last_id = entry.id
+
+    def _precedes(self, raised: Entry, entry: Entry) -> bool:
+        """Return whether a start journals this before it steps the event that raised once more."""
+        return entry.startup or (entry.kind in _BEFORE_A_RETRY and entry.payload != raised.payload)
+
+    def _raised_before(self) -> bool:
+        """Return whether the strategy had raised before in that session, on whatever event, since a resume."""
+        if self._raised is None or not self._raised.strategy_raised:
+            return False
+        sql = """SELECT * FROM events WHERE id < ? AND typeof(effects) = 'text' AND typeof(time_ns) = 'integer'
+            AND (kind = 'ResumeRequested' OR effects LIKE '{"raised"%') ORDER BY id DESC"""
+        date = new_york_text(self._raised.time_ns)[:10]
+        for row in self._reader.query(sql, (self._raised.id,)):
+            entry = Entry(*row)
+            if entry.kind == ResumeRequested.__name__ and not entry.raised:
+                if "resume_refused" in entry.effects:
+                    continue
+                return False
+            if new_york_text(entry.time_ns)[:10] != date:
+                return False
+            if entry.strategy_raised:
+                return True
+        return False
 
     def _whole(self, entry: Entry) -> bool:
         """Return whether the row is as it was written."""
@@ -219,8 +256,10 @@ class _Recovery:
             if reapply(machine, entry, []) == entry.effects:
                 return ""
             why = "its effects differ"
-        except (ValueError, TypeError) as error:
+        except Divergence as error:
             why = str(error)
+        except _RAISED as error:
+            why = f"{type(error).__name__}: {error}"
         machine.state, machine.market_state = before[:2]
         machine.queue.clear()
         machine.queue.extend(before[2])
@@ -230,7 +269,7 @@ class _Recovery:
         """Apply the row as recorded. If this code cannot, leave it out: the broker's report decides."""
         try:
             self._machine.take(event, left_of(entry.effects))
-        except (ValueError, TypeError) as error:
+        except _RAISED as error:
             self._note(_named(entry), f"left out: {error}")
 
     def _note(self, where: str, why: str) -> None:
@@ -255,7 +294,8 @@ class _Recovery:
             self._replayed,
             tuple(self._passed_over),
             self._run_libraries,
-            self._handover(),
+            raised_before=self._raised_before(),
+            handover=self._handover(),
         )
 
     def _handover(self) -> CodeChanged | None:

@@ -242,8 +242,10 @@ class _Verification:
         where = f"event {entry.seq if entry.seq is not None else 'row ' + str(entry.id)} ({entry.kind})"
         try:
             effects = reapply(machine, entry, self._batch.rows)
-        except (Divergence, ValueError) as error:
+        except Divergence as error:
             raise _Different(f"{where}: {error}") from error
+        except Exception as error:  # whatever a strategy raises that passed in the desk
+            raise _Different(f"{where}: {type(error).__name__}: {error}") from error
         if effects != entry.effects:
             raise _Different(f"{where}: effects differ: journal {entry.effects[:300]}, replay {effects[:300]}")
         if entry.seq is None:

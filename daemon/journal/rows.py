@@ -53,6 +53,11 @@ class Entry(NamedTuple):
         return self.effects.startswith('{"raised"')
 
     @property
+    def strategy_raised(self) -> bool:
+        """The step raised, and it was the strategy that did."""
+        return self.raised and '"strategy":true' in self.effects[-20:]
+
+    @property
     def quarantined(self) -> bool:
         return self.effects.startswith('{"quarantined"')
 

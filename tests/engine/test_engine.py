@@ -6,6 +6,7 @@ import asyncio
 import hashlib
 import itertools
 import json
+import time
 from collections import Counter
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -190,6 +191,127 @@ def test_a_strategy_that_raises_twice_while_it_holds_is_not_asked_again_and_exit
     assert len(told) == 1
     resumed = Core(OptionScalper()).step(state, ResumeRequested(state.now_ns, "mended", "ann")).state
     assert (resumed.risk.strategy_off, resumed.risk.halt) == (False, None)
+
+
+class Passing(OptionScalper):
+    """A strategy that raises at the n-th bar that its process sees, and never at the same bar again."""
+
+    def __init__(self, nth: int, kind: type[Exception] = ZeroDivisionError, *, armed: bool = False) -> None:
+        super().__init__()
+        self.nth, self.kind, self.armed = nth, kind, armed
+        self.seen = 0
+
+    def arm(self, _: object) -> None:
+        """From here on: what recovery steps again does not count."""
+        self.armed = True
+
+    def observe(self, state: Any, bars: Any, view: Any) -> Any:
+        self.seen += self.armed
+        if self.armed and self.seen == self.nth:
+            raise self.kind("planted")
+        return super().observe(state, bars, view)
+
+
+class Resumed:
+    """A tape whose first event is a person's resume."""
+
+    def __init__(self, tape: Source) -> None:
+        self._tape = tape
+        self._told = False
+
+    async def next(self) -> Event | None:
+        return self.poll()
+
+    def poll(self) -> Event | None:
+        told, self._told = self._told, True
+        return self._tape.poll() if told else ResumeRequested(0, "mended", "ann")  # time never goes back
+
+
+def quarantines(path: Path) -> int:
+    """The alarms of that name in the journal."""
+    return len([row for row in table(path, "events") if '"quarantine"' in row[5] and "RaiseAlarm" in row[5]])
+
+
+def test_a_strategy_that_raises_on_two_events_of_a_session_and_passes_on_each_retry_is_not_asked_again(
+    desk: Desk, tmp_path: Path
+) -> None:
+    raising = [Passing(3) for _ in range(3)]
+    for strategy in raising[:2]:
+        recorded = desk.run(tmp_path, core=Core(strategy), engine_made=strategy.arm)
+        assert isinstance(recorded.failure, StepFailed)
+    recorded = desk.run(tmp_path, core=Core(raising[2]), engine_made=raising[2].arm)
+    assert (recorded.failure, raising[2].seen) == (None, 0)
+    assert recorded.engine is not None
+    state = recorded.engine.machine.state
+    assert state.risk.halt is not None
+    assert (state.risk.halt.reason, state.risk.strategy_off, quarantines(tmp_path)) == ("quarantine", True, 1)
+    assert "raised on 2 events of one session" in state.risk.halt.detail
+    events = table(tmp_path, "events")
+    assert len({row[4] for row in events if row[5].startswith('{"raised"')}) == 2
+    assert not [row for row in events if row[5].startswith('{"quarantined"')]  # the event itself is stepped
+    assert verified(tmp_path).difference == ""
+    assert desk.run(tmp_path).digest == recorded.digest
+
+
+def test_a_resume_gives_a_strategy_that_raised_a_fresh_start(desk: Desk, tmp_path: Path) -> None:
+    for resumed in (False, True):
+        for first in (True, False):
+            strategy = Passing(3)
+            source = Resumed if resumed and first else None
+            recorded = desk.run(tmp_path, core=Core(strategy), engine_made=strategy.arm, source=source)
+            assert isinstance(recorded.failure, StepFailed), (resumed, first)
+            assert recorded.engine is not None
+            assert not recorded.engine.machine.state.risk.strategy_off
+    recorded = desk.run(tmp_path)
+    assert recorded.engine is not None
+    assert (recorded.engine.machine.state.risk.strategy_off, quarantines(tmp_path)) == (True, 2)
+
+
+def test_a_strategy_that_raises_once_a_session_is_asked_on(desk: Desk, tmp_path: Path) -> None:
+    for _ in range(2):  # the first sessions of the tape have 86 bars
+        strategy = Passing(86)
+        recorded = desk.run(tmp_path, core=Core(strategy), engine_made=strategy.arm)
+        assert isinstance(recorded.failure, StepFailed)
+    recorded = desk.run(tmp_path)
+    assert recorded.engine is not None
+    assert (recorded.failure, recorded.engine.machine.state.risk.halt, quarantines(tmp_path)) == (None, None, 0)
+
+
+def test_a_strategy_that_raises_in_what_a_start_steps_again_does_not_end_the_start(desk: Desk, tmp_path: Path) -> None:
+    steady = Passing(50, armed=True)
+    assert isinstance(desk.run(tmp_path, core=Core(steady), snapshot_events=10_000).failure, StepFailed)
+    again = Passing(7, KeyError, armed=True)
+    recorded = desk.run(tmp_path, core=Core(again), snapshot_events=10_000)
+    assert recorded.failure is None
+    assert recorded.engine is not None
+    state = recorded.engine.machine.state
+    assert state.risk.halt is not None
+    assert (state.risk.halt.reason, "KeyError" in state.risk.halt.detail) == ("code_changed", True)
+
+
+def test_a_crash_between_the_halt_and_the_event_that_raised_loses_neither(desk: Desk, tmp_path: Path) -> None:
+    for _ in range(2):
+        strategy = Passing(3)
+        assert isinstance(
+            desk.run(tmp_path, core=Core(strategy), engine_made=strategy.arm, group_events=1).failure, StepFailed
+        )
+    missed = [row[4] for row in table(tmp_path, "events") if row[5].startswith('{"raised"')][-1]
+
+    engines: list[Engine] = []
+
+    def crash(boundary: str) -> None:
+        if boundary == "after commit" and engines[0].machine.state.risk.strategy_off:
+            while not quarantines(tmp_path):  # its thread writes
+                time.sleep(0.01)
+            raise Crash
+
+    run = desk.run(tmp_path, boundary=crash, group_events=1, engine_made=engines.append)
+    assert isinstance(run.failure, Crash)
+    assert table(tmp_path, "events")[-1][3] == "HaltRequested"
+    assert desk.run(tmp_path).failure is None
+    assert [row[3] for row in chained(tmp_path)].count(missed) == 1
+    assert quarantines(tmp_path) == 1
+    assert verified(tmp_path).difference == ""
 
 
 def test_a_bug_in_a_new_place_after_a_quarantine_is_marked_in_its_turn(

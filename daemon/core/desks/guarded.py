@@ -1,6 +1,6 @@
 """The strategy as its desk calls it: the one place of every call, what is returned is checked.
 
-A strategy is off after one event made it raise twice, or it did not return in time, until a person resumes
+A strategy is off after it raised twice in a session or did not return in time, until a person resumes
 (`RiskState.strategy_off`). One that is off is not called; only the bars that it keeps are still read, since a split of
 what is held is told by them. An error in a frame of `GuardedStrategy` is the strategy's, not the core's.
 """
@@ -86,12 +86,22 @@ class GuardedStrategy:
     def known(self, draft: Draft) -> Mapping[str, tuple[Bar, ...]]:
         """Return the bars that it keeps, by symbol, oldest first; none where a strategy that is off cannot say."""
         try:
-            bars: Mapping[str, tuple[Bar, ...]] = self._strategy.known(draft.strategy)
+            return kept_bars(self._strategy, draft.strategy)
         except Exception:
             if not draft.risk.strategy_off:
                 raise
             return {}
-        return bars
+
+
+def kept_bars(strategy: Any, state: Any) -> Mapping[str, tuple[Bar, ...]]:
+    """Return the bars that a daily strategy keeps. Raises what it raises, and TypeError for no mapping to bars."""
+    bars: Mapping[str, tuple[Bar, ...]] = strategy.known(state)
+    if not isinstance(bars, Mapping):
+        raise TypeError(f"known returned {type(bars).__name__}: a mapping of symbols to bars is expected")
+    for symbol, kept in bars.items():
+        if not isinstance(kept, tuple | list) or (kept and not isinstance(kept[-1], Bar)):
+            raise TypeError(f"known returned {str(kept)[:100]} for {symbol}: a tuple of bars is expected")
+    return bars
 
 
 def _keep(draft: Draft, state: Any, call: str) -> None:

@@ -105,6 +105,14 @@ def test_the_bars_that_it_keeps_are_read_while_it_is_off() -> None:
     assert GuardedStrategy(Returning(kept)).known(draft(off=True)) == kept
 
 
+@pytest.mark.parametrize("returned", [None, (BAR,), 7, {"SPY": None}, {"SPY": BAR}, {"SPY": (500.5,)}])
+def test_bars_that_are_no_mapping_of_symbols_to_bars_are_the_strategy_s_error(returned: Any) -> None:
+    guarded = GuardedStrategy(Returning(returned))
+    with pytest.raises(TypeError, match="known returned"):
+        guarded.known(draft())
+    assert guarded.known(draft(off=True)) == {}
+
+
 NAN = Observation(np.array([1.0, np.nan], dtype="<f4").tobytes(), (1, 2))
 INFINITE = Observation(np.array([1.0, -np.inf], dtype="<f4").tobytes(), (1, 2))
 HOLD = Decision(Choice((0.5, 0.5), 0, 0.5), 0, Target(0, 0))

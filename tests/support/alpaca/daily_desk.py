@@ -117,14 +117,19 @@ class Played:
         identity = Identity("paper", "paper", "regime_switcher", "e", "iex")
         agreed = RiskState(reconciled=True)
         self.state = state or State(self.strategy.start(), identity=identity, trading=Trading(), risk=agreed)
-        clock = Clock.real(lambda: self.source.now_ns, time.monotonic_ns)
+        self._clock = Clock.real(lambda: self.source.now_ns, time.monotonic_ns)
+        self._rules = rules or Basket()
         self.quotes = ShareQuotes(
-            self.source, "iex", clock, calendar(), self.put, self.tell, lambda: (self.working, self.held)
+            self.source, "iex", self._clock, calendar(), self.put, self.tell, lambda: (self.working, self.held)
         )
-        self.feed = DailyFeed(
-            clock,
+        self.feed = self.feed_of(self.strategy)
+
+    def feed_of(self, strategy: Any) -> DailyFeed:
+        """A feed on this source whose desk has this strategy."""
+        return DailyFeed(
+            self._clock,
             calendar(),
-            OwnDesk(self.strategy, rules or Basket(), lambda: self.state, self.settled),
+            OwnDesk(strategy, self._rules, lambda: self.state, self.settled),
             self.put,
             self.tell,
             history=DailyHistory(self.source, "iex", SYMBOLS, self.tell),

@@ -6,6 +6,7 @@ have, because no message reports a split or a dividend.
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
@@ -13,6 +14,7 @@ from typing import Any, Protocol
 from daemon.brokers.alpaca.rest.rest import Raw
 from daemon.brokers.alpaca.wire import Malformed, time_ns
 from daemon.brokers.api import LogEvent
+from daemon.core.desks.guarded import kept_bars
 from daemon.core.limits import Basket
 from daemon.core.state import State
 from daemon.host.time.calendar import midnight_ns
@@ -176,8 +178,14 @@ class OwnDesk:
 
 
 def known_bars(strategy: DailyStrategy, state: State[Any]) -> dict[str, Bars]:
-    """Return all bars that the desk knows, with the running session's: by symbol, oldest first."""
-    known = {symbol: tuple(bars) for symbol, bars in strategy.known(state.strategy).items() if bars}
+    """Return all bars that the desk knows, with the running session's: by symbol, oldest first.
+
+    Of a strategy that cannot say what it keeps, the running session's alone: then the whole history is told anew, and
+    the core's own call of the strategy, whose error is journaled, meets it.
+    """
+    known: dict[str, Bars] = {}
+    with contextlib.suppress(Exception):
+        known = {symbol: tuple(bars) for symbol, bars in kept_bars(strategy, state.strategy).items() if bars}
     for pending in state.pending_bars:
         old = tuple(bar for bar in known.get(pending.symbol, ()) if bar.start_ns < pending.start_ns)
         known[pending.symbol] = (*old, pending)

@@ -20,10 +20,11 @@ from daemon.brokers.alpaca.trading.ledger import BUST, CORRECTION
 from daemon.brokers.alpaca.wire import Malformed, mapping, required_text, text, time_text
 from daemon.host.safe_decode import Unreadable, json_value
 from daemon.pacing.back_off import back_off_s
-from strategies.kit.units import DAY_NS, MILLISECOND_NS
+from strategies.kit.units import MILLISECOND_NS, MINUTE_NS
 
 PATH = "/v2beta1/events/activities"
 LINE_MAX = 1024 * 1024  # bytes of one event
+AHEAD_NS = 2 * MINUTE_NS  # a line may be dated so far ahead of our clock: until then all true lines look like repeats
 UNREADABLE_MAX = 3  # unreadable events in a row after which the connection is given up
 REFUSED = frozenset((400, 401, 403, 404, 405, 410, 501))  # not for these keys, or not at this address
 _CROCKFORD = "0123456789ABCDEFGHJKMNPQRSTVWXYZ"
@@ -152,7 +153,7 @@ async def events(
 
 
 def activity_line(data: str, now_ns: int) -> ActivityLine:
-    """Parse the data of one event. Raises Malformed, also for a ULID of tomorrow: all true lines would be older."""
+    """Parse the data of one event. Raises Malformed, also for a ULID ahead of our clock by more than `AHEAD_NS`."""
     try:
         raw = mapping(json_value(data.encode()), "event")
     except Unreadable as odd:
@@ -160,8 +161,9 @@ def activity_line(data: str, now_ns: int) -> ActivityLine:
     event_id = required_text(raw, "event_id")
     if _ULID.fullmatch(event_id) is None:
         raise Malformed("event_id is no ULID: expected 26 characters")
-    if ulid_ns(event_id) > now_ns + DAY_NS:
-        raise Malformed("event_id is of tomorrow or later: expected the time of its line")
+    ahead_ns = ulid_ns(event_id) - now_ns
+    if ahead_ns > AHEAD_NS:
+        raise Malformed(f"event_id is {ahead_ns // MINUTE_NS} min ahead of our clock: expected the time of its line")
     details = raw.get("details")
     trade = details if isinstance(details, dict) else {}
     amends = trade.get("execution_type") in (BUST, CORRECTION)

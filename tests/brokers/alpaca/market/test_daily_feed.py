@@ -9,6 +9,7 @@ import asyncio
 import contextlib
 from typing import Any
 
+import pytest
 from msgspec.structs import replace
 
 from daemon.brokers.alpaca.wire import time_text
@@ -78,6 +79,30 @@ async def test_the_next_morning_tells_the_new_session_s_bars_alone() -> None:
     await played.feed.schedule(session("2024-07-08"))
     await played.feed.decide(session("2024-07-08"))
     assert kinds(played.events[4:]) == [SessionScheduled, RebalanceDue]
+
+
+class Unable:
+    """A strategy that does not say which bars it keeps: the core's call of it is journaled as its error."""
+
+    def __init__(self, strategy: Any, returned: Any) -> None:
+        self._strategy, self._returned = strategy, returned
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._strategy, name)
+
+    def known(self, _: object) -> Any:
+        if isinstance(self._returned, Exception):
+            raise self._returned
+        return self._returned
+
+
+@pytest.mark.parametrize("returned", [None, {"SPY": 7}, ZeroDivisionError("planted")])
+async def test_a_strategy_that_cannot_say_which_bars_it_keeps_does_not_end_the_feed(returned: Any) -> None:
+    played = Played(morning())
+    played.feed = played.feed_of(Unable(played.strategy, returned))
+    await first_morning(played)
+    assert {event.symbol for event in played.of(HistoryAdjusted)} == set(SYMBOLS)  # the core meets the error at these
+    assert [event.date for event in played.of(RebalanceDue)] == [DAY]
 
 
 async def test_a_split_over_night_replaces_the_history_of_its_symbol_and_of_no_other() -> None:

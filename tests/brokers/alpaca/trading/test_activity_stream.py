@@ -179,7 +179,7 @@ def test_a_ulid_has_its_moment_in_front() -> None:
     assert ulid_ns(ulid(1_469_922_850_259, 5)) == 1_469_922_850_259 * 1_000_000
 
 
-def test_a_line_names_the_fill_that_it_amends_and_one_of_tomorrow_is_refused() -> None:
+def test_a_line_names_the_fill_that_it_amends() -> None:
     raw = {
         "event_id": ulid(NOW_NS // 1_000_000, 1), "ref_id": "r1", "activity_type": "FILL", "previous_id": "x1",
         "details": {"order_id": "o1", "execution_type": "trade_correct"},
@@ -188,5 +188,23 @@ def test_a_line_names_the_fill_that_it_amends_and_one_of_tomorrow_is_refused() -
     assert (line.order_id, line.amends, line.ref_id) == ("o1", "x1", "r1")
     fill = raw | {"details": {"order_id": "o1", "execution_type": "partial_fill"}}
     assert activity_line(json.dumps(fill), NOW_NS).amends == ""
-    with pytest.raises(Malformed, match="tomorrow"):
-        activity_line(json.dumps(raw), NOW_NS - DAY_NS - MINUTE_NS)
+
+
+@pytest.mark.parametrize("ahead_min", [3, 60, 23 * 60, 25 * 60])
+def test_a_line_that_is_dated_minutes_ahead_of_our_clock_is_refused(ahead_min: int) -> None:
+    raw = {"event_id": ulid(NOW_NS // 1_000_000 + ahead_min * 60_000, 1), "activity_type": "FEE"}
+    with pytest.raises(Malformed, match="ahead of our clock"):
+        activity_line(json.dumps(raw), NOW_NS)
+    at_once = NOW_NS + (ahead_min - 1) * MINUTE_NS  # a clock that is one minute late hears it
+    assert activity_line(json.dumps(raw), at_once).kind == "FEE"
+
+
+async def test_after_a_line_that_is_dated_hours_ahead_the_next_one_is_heard() -> None:
+    async with linked(MINUTE, activities=True) as it:
+        ahead_ms = it.desk.clock.now_ns() // 1_000_000 + 8 * 3_600_000
+        text = json.dumps({"event_id": ulid(ahead_ms, 1), "activity_type": "FEE"})
+        it.desk.server.faults.add("activity_garbage", text=text)
+        note_fee(it, "-0.03")
+        await eventually(lambda: fees(it) == [Decimal("-0.03")])
+        note_fee(it, "-0.04")
+        await eventually(lambda: fees(it) == [Decimal("-0.03"), Decimal("-0.04")])
