@@ -9,9 +9,9 @@ import msgspec
 
 from training.ablation.arms import Ablation
 from training.desks.kind import Span
-from training.desks.practice import checked
 from training.desks.trial import Request
 from training.rl.pool import Emit, Flag
+from training.rl.presets import checked
 from training.rl.process_group import ProcessGroup
 from training.runs.desk_rules import trading_of
 from training.runs.folder import TRIALS_FOLDER, TrialFolder

@@ -6,6 +6,7 @@ nothing here knows what the actions of the strategy mean: the first one is what 
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Collection, Sequence
 from dataclasses import replace
 from typing import Any, NamedTuple, Protocol
@@ -19,12 +20,52 @@ from daemon.core.limits import Trading
 from strategies.kit.contract import Float32Array, Spec
 from training.desks.kind import Compared, EnvSettings, Evaluator, Info, Learner, Span
 from training.desks.own.environment import DeskEnv, Episode, GymEnvironments, Outcome, gain
-from training.desks.own.network import ActorCritic
 from training.desks.own.players import Late, Player, constant_players, random_player
 from training.evidence.criteria import COSTS_TWICE, ONE_BAR_LATE
 from training.export.reference import Recorder, Watched
 from training.rl.protocols import Environment
 from training.study.study import Fold, PlayResult
+
+# The usual network of a strategy of one's own: a small feed-forward policy with a critic.
+
+
+class SmallPolicy(nn.Module):
+    """Two hidden layers of 64 units over the flattened observation: what is exported."""
+
+    def __init__(self, spec: Spec) -> None:
+        super().__init__()
+        width = math.prod(spec.observation_shape)
+        self.layers = nn.Sequential(
+            nn.Linear(width, 64), nn.Tanh(), nn.Linear(64, 64), nn.Tanh(), nn.Linear(64, len(spec.actions))
+        )
+        self._continuous = spec.continuous
+
+    def forward(self, observation: Tensor) -> Tensor:
+        """Logits, float32 (batch, actions); of a continuous policy actions in [-1, 1]."""
+        found: Tensor = self.layers(observation.flatten(1))
+        return torch.tanh(found) if self._continuous else found
+
+
+class ActorCritic(nn.Module):
+    """A policy, and a critic that only training sees. `log_std` makes PPO draw continuous actions."""
+
+    def __init__(self, spec: Spec, seed: int, policy: nn.Module | None = None) -> None:
+        super().__init__()
+        torch.manual_seed(seed)
+        self.policy = policy or SmallPolicy(spec)
+        width = math.prod(spec.observation_shape)
+        self.critic = nn.Sequential(nn.Linear(width, 64), nn.Tanh(), nn.Linear(64, 1))
+        if spec.continuous:
+            self.log_std = nn.Parameter(torch.full((len(spec.actions),), -0.5))
+
+    def prepare(self, observations: Tensor) -> Tensor:
+        """Observations as they are: scaling belongs to the strategy or to the policy."""
+        return observations
+
+    def forward(self, prepared: Tensor) -> tuple[Tensor, Tensor]:
+        """Logits (batch, actions) and values (batch,)."""
+        return self.policy(prepared), self.critic(prepared.flatten(1)).squeeze(-1)
+
 
 RANDOM = "random"
 RANDOM_DRAWS = 5

@@ -17,8 +17,7 @@ from training.desks.scalper.data import Data, observations
 from training.desks.scalper.dry_run import desks, dry_run, through
 from training.desks.scalper.history import TradingDay
 from training.desks.scalper.market import Market
-from training.desks.scalper.network import fit_scaling
-from training.desks.scalper.networks import build
+from training.desks.scalper.network import build, fit_scaling
 from training.desks.scalper.play import play
 from training.export.reference import Recorder, Watched
 from training.study.evaluation import Figures, SessionResult, figures

@@ -25,10 +25,10 @@ from training.desks.minutes import MODEL, started
 from training.desks.scalper.dry_run import desks, dry_run
 from training.desks.scalper.history import History, TradingDay, read_history
 from training.desks.scalper.play import always_hold, play
+from training.desks.scalper.recorded.data import Recorded
 from training.desks.scalper.recorded.days import QuotedDay, quoted_days, session_quotes
 from training.desks.scalper.recorded.market import RecordedMarket
 from training.desks.scalper.recorded.table import quote_table
-from training.desks.scalper.recorded.venue import Recorded
 from training.study.evaluation import SessionResult
 
 TRADING = Trading()
