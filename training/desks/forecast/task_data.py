@@ -17,8 +17,7 @@ from strategies.forecast_ensemble import features
 from strategies.kit.contract import DailySpec, Float32Array
 from strategies.registry import daily_strategy
 from training.data.sessions import calendar_of
-from training.desks.daily.desk import rules_for
-from training.desks.daily.dry_run import dry_run
+from training.desks.daily.desk import dry_run, rules_for
 from training.desks.daily.table import DailyTable, read_table, table_cache, table_of
 from training.desks.daily.task_data import DailyTaskData
 from training.desks.forecast import baselines

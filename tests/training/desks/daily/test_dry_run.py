@@ -25,8 +25,7 @@ from strategies.regime_switcher import HIDDEN, RegimeSwitcher
 from strategies.registry import daily_strategy
 from tests.support.training.made_up_days import walk, written
 from training.desks.daily import baselines
-from training.desks.daily.desk import desk_before, rules_for, under
-from training.desks.daily.dry_run import dry_run, relay
+from training.desks.daily.desk import desk_before, dry_run, relay, rules_for, under
 from training.desks.daily.play import RandomSwitcher, StartingRegime, always, flat, play_rebalancer, play_regime
 from training.desks.daily.rebalancer import RebalancerTaskData
 from training.desks.daily.regime import RegimeTaskData

@@ -19,17 +19,16 @@ from daemon.core.paper.recorded import RecordedPaperBroker
 from daemon.tapes.minutes import TapeSource, scan
 from daemon.tapes.quotes.day import QuoteCounts, QuotedSession
 from daemon.tapes.quotes.tape import OptionQuotes, option_quotes
-from strategies.kit.contract import AnyStrategy
+from strategies.kit.contract import AnyStrategy, Spec
 from training.data.sessions import calendar_of
 from training.desks.kind import SYNTHETIC, QuoteSource
-from training.desks.minutes import Venue
 from training.desks.scalper.data import Data
-from training.desks.scalper.dry_run import MODELLED
 from training.desks.scalper.history import History, TradingDay, read_history
 from training.desks.scalper.market import Market
 from training.desks.scalper.recorded.days import QuotedDay, coverage, quoted_days, session_quotes
 from training.desks.scalper.recorded.market import RecordedMarket
 from training.desks.scalper.recorded.table import QuoteTable, modelled, quote_table
+from training.evaluate.bars import MODELLED, Venue
 
 # The dry run's side of recorded quotes: the paper broker of a replay with them, and a session's bars and quotes.
 
@@ -49,9 +48,9 @@ class Recorded:
         self._underlying = underlying
         self._times = times
 
-    def broker(self, trading: Trading, underlying: str) -> RecordedPaperBroker:
+    def broker(self, trading: Trading, spec: Spec) -> RecordedPaperBroker:
         """See `Venue`."""
-        return RecordedPaperBroker(trading, underlying)
+        return RecordedPaperBroker(trading, spec.symbols[0])
 
     def feed(self, machine: Machine, events: Iterable[Event]) -> Iterator[Event]:
         """See `Venue`; a session without quotes has its bars and no contract."""
