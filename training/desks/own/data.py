@@ -143,7 +143,8 @@ class Common:
 
         def recorded(observations: Tensor) -> Tensor:
             rows.append(observations.numpy().copy())
-            return draw(observations)
+            answers: Tensor = draw(observations)
+            return answers
 
         for dates in (fold.test, fold.validate, fold.train):
             if len(rows) < count:

@@ -18,9 +18,7 @@ from strategies.regime_switcher import HIDDEN, RegimeSwitcher
 from tests.support.training.made_up_days import trading, walk, written
 from training.desks.daily import baselines
 from training.desks.daily.baselines import (
-    COSTS_THRICE,
     HOLD_ALL,
-    NO_COSTS,
     RESET,
     SAME_CLOSE,
     owned,
@@ -45,7 +43,7 @@ from training.desks.daily.random_traders import (
     random_switchers,
 )
 from training.desks.daily.task_data import funds_beside
-from training.evaluate.players import Late, with_costs
+from training.evaluate.players import COSTS_THRICE, NO_COSTS, Late, with_costs
 from training.evidence.criteria import COSTS_TWICE, ONE_BAR_LATE
 from training.evidence.significance import random_p_value
 from training.study.evaluation import SessionResult

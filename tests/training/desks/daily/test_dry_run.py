@@ -172,7 +172,8 @@ def test_a_position_closed_with_a_gain_is_a_win_and_the_desk_itself_stays_as_it_
 
     def in_and_out(observations: Tensor, hidden: Tensor) -> tuple[Tensor, Tensor]:
         held = bool(observations[0, 10] > 0.0)
-        return always(ALL_CASH if held else ALL_SPY)(observations, hidden)
+        logits, after = always(ALL_CASH if held else ALL_SPY)(observations, hidden)
+        return logits, after
 
     played = dry_run(in_and_out, desk)
     close, opened = table.close_ticks[:, 0], table.open_ticks[:, 0]
