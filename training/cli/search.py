@@ -16,9 +16,9 @@ from training.desks.registry import kind
 from training.rl.kernels import slow_products
 from training.rl.pool import Stopped
 from training.runs.settings import settings_for
-from training.search.book import Found
-from training.search.search import SEARCH_FILE, run_search
-from training.search.space import Search, space_around
+from training.studies.search.book import Found
+from training.studies.search.search import SEARCH_FILE, run_search
+from training.studies.search.space import Search, space_around
 
 SHOWN = 10  # trials in the table
 STEPS, UPDATES = 150_000, 4  # of a training where nothing else is asked for: so many, or so many rollouts

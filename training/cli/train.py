@@ -36,7 +36,7 @@ from training.runs.exporting import Outcome
 from training.runs.import_run import import_and_export, import_graph_and_export
 from training.runs.run import train_and_export
 from training.runs.settings import ENSEMBLES, IQM, SEEDS, SELECTS, Settings, requests_of, settings_for
-from training.search.coefficients_file import changed, changed_plan, read_coefficients, read_plan
+from training.studies.search.coefficients_file import changed, changed_plan, read_coefficients, read_plan
 
 SEED_MAX = 2**31
 FORMERLY = "--out"  # what --models-dir was called

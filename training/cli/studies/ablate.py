@@ -10,9 +10,6 @@ from pathlib import Path
 from typing import Any
 
 from strategies.registry import STRATEGIES, add
-from training.ablation.arms import GENERAL, Ablation
-from training.ablation.judge import Verdict
-from training.ablation.run import RESULT_FILE, Result, run_ablation
 from training.cli.commands import COMMANDS, DONE, STOPPED, STOPPED_TEXT, add_models_dir, wrong
 from training.cli.errors import ERRORS
 from training.cli.options import add_option_quotes, quote_source
@@ -22,6 +19,7 @@ from training.evidence.resampling import Interval
 from training.rl.pool import Stopped
 from training.rl.presets import practice_of
 from training.runs.settings import settings_for
+from training.studies.ablation import GENERAL, RESULT_FILE, Ablation, Result, Verdict, run_ablation
 
 HEAD = ("setting", "growth a year", "over starts", "difference, seeds", "difference, sessions", "")
 

@@ -1,7 +1,6 @@
 """A file of coefficients: JSON with the fields of `Coefficients` that differ from a preset's.
 
-Invariant: what is read is whole, of the right types and within bounds, or an error names the field and the cure.
-"""
+Invariant: what is read is whole, of the right types and within bounds, or an error names the field and the cure."""
 
 from __future__ import annotations
 

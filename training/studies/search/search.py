@@ -2,33 +2,29 @@
 
 A trial is trained once for each fold and seed, and is worth the mean net return of the chosen checkpoints on the
 validation sessions. Invariant: only sessions before the first test session of a training run with the same folds are
-trained on or looked at, and every trial, given up or not, is counted in the store's ledger.
-"""
+trained on or looked at, and every trial, given up or not, is counted in the store's ledger."""
 
 from __future__ import annotations
 
+import functools
 import os
-import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
-import msgspec
-
-from daemon.host.whole_files import write_whole
 from training.desks.trial import Diverged
-from training.rl.pool import Emit, Flag, Stopped, stop_on_signals, work_through
-from training.runs.folder import RunFolderError, alone, code_version, machine, open_run
+from training.rl.pool import Emit, Flag, Stopped
+from training.runs.folder import code_version
 from training.runs.settings import split_note
-from training.search.book import STUDY_LOG, Book, Found, name_of, open_book, trainings_of
-from training.search.coefficients_file import COEFFICIENTS_FILE, write_values
-from training.search.results import Results, results_of
-from training.search.space import Recipe, Search
-from training.search.trainings import Ready, Training, make_ready
+from training.studies.runner import RUNS, Cells, locked, opened, stoppable, write_result
+from training.studies.search.book import STUDY_LOG, Book, Found, name_of, open_book, trainings_of
+from training.studies.search.coefficients_file import COEFFICIENTS_FILE, write_values
+from training.studies.search.results import Results, results_of
+from training.studies.search.space import Recipe, Search
+from training.studies.search.trainings import Ready, Training, make_ready
 
-SEARCH_FILE, LOCK_FILE = "search.json", "lock"
-RUNS = Path("runs")
+SEARCH_FILE = "search.json"
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,8 +75,7 @@ def run_search(search: Search, listen: Callable[[str | Found], None], flag: Flag
         TapeError, CalendarError, HistoryError, RunFolderError, LedgerError, ValueError, OSError, RuntimeError: the
             text names what was found and what helps.
     """
-    stop = flag or threading.Event()
-    with stop_on_signals(stop):
+    with stoppable(flag) as stop:
         listen(f"reading {search.run.bars.name}")
         version = code_version(search.run.strategy)
         ready = make_ready(search, version)
@@ -88,11 +83,7 @@ def run_search(search: Search, listen: Callable[[str | Found], None], flag: Flag
             listen(note)
         sha256 = ready.prepared.data.info.sha256
         folder = search.run.run_folder or RUNS / name_of(search, sha256)
-        try:
-            made_with = {"code": version, **machine(search.run.device, search.run.processes)}
-            open_run(folder, search.identity(sha256), made_with, restart=search.run.restart)
-        except RunFolderError as error:
-            raise RunFolderError(str(error).replace("--run-dir", "--study-dir")) from error
+        opened(folder, search.identity(sha256), search.run, version, "--study-dir", restart=search.run.restart)
         ready = replace(ready, folder=folder)
         with _alone(folder):
             book = open_book(search, folder, ready)
@@ -102,7 +93,7 @@ def run_search(search: Search, listen: Callable[[str | Found], None], flag: Flag
             listen(f"{counted} of {len(search.pairs)} trainings, {done} of them done; folder {folder}")
             _go_on(search, Desk(ready, book, ready.train), folder, range(done, search.trials), listen, stop)
             results = results_of(ready, book, folder)
-            write_whole(folder / SEARCH_FILE, msgspec.json.format(msgspec.json.encode(results), indent=1) + b"\n")
+            write_result(folder / SEARCH_FILE, results)
             if results.best is not None:
                 write_values(folder / COEFFICIENTS_FILE, results.best.coefficients)
             return results, folder
@@ -113,26 +104,18 @@ def _go_on(
 ) -> None:
     """The trials that are left."""
     if search.ray and positions:
-        from training.search.ray import search_through_ray
+        from training.studies.search.ray import search_through_ray
 
         search_through_ray(desk.book, desk.ready.prepared.version, folder, positions, listen, stop)
         return
-    alone = search.run.processes == 1 or len(positions) <= 1
-    work_through(
-        one_trial,
-        positions,
-        prepare=(lambda _: desk) if alone else make_desk,
-        argument=(search, folder, desk.ready.prepared.version),
-        processes=search.run.processes,
-        flag=stop,
-        emit=listen,
-    )
+    again = functools.partial(make_desk, (search, folder, desk.ready.prepared.version))
+    Cells(one_trial, desk, again, search.run.processes).through(positions, listen, stop)
 
 
 @contextmanager
 def _alone(folder: Path) -> Iterator[None]:
     """Lock the folder against other searches; remove a line that a full disk cut off."""
-    with alone(folder / LOCK_FILE, f"{folder} is being searched by another process: wait for it, or use --study-dir"):
+    with locked(folder, "search", "--study-dir"):
         log = folder / STUDY_LOG
         if log.exists():
             log.with_name(f"{STUDY_LOG}.lock").unlink(missing_ok=True)  # of a process that was killed

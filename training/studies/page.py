@@ -7,8 +7,7 @@ from pathlib import Path
 
 from daemon.page_kit.render import render
 from training.evidence.wording import number, percent, share
-from training.sweep.cells import Cell, Swept
-from training.sweep.grid import Axis
+from training.studies.grid import Axis, Cell, Swept
 
 TEMPLATE = Path(__file__).with_name("page.html")
 SHADES = 9  # of the heat map, from the worst cell to the best

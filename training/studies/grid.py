@@ -1,4 +1,4 @@
-"""The cells of a sweep: every combination of the values that keys of a desk's configuration are given. Pure."""
+"""The cells of a sweep: every combination of the values that keys are given, and what the policy did in each. Pure."""
 
 from __future__ import annotations
 
@@ -11,8 +11,12 @@ from dataclasses import fields as fields_of
 from decimal import Decimal
 from typing import Any
 
+import msgspec
+
 from daemon.core.limits import Trading
 from daemon.core.strategy_rules import TABLES
+from training.evidence.cross_validation import Overfitting
+from training.evidence.overfitting import Deflated
 
 CELLS_MOST = 2_500
 LEFT_OUT = ("paper.cash_usd",)  # returns are parts of it
@@ -101,3 +105,35 @@ def cells_of(axes: Sequence[Axis]) -> tuple[Mapping[str, Value], ...]:
     if count > CELLS_MOST:
         raise ValueError(f"{count:,} cells are too many: expected at most {CELLS_MOST:,}; give fewer values")
     return tuple(dict(zip(keys, values, strict=True)) for values in itertools.product(*(axis.values for axis in axes)))
+
+
+class Cell(msgspec.Struct, frozen=True, kw_only=True):
+    """What the policy did under one set of rules. Returns are of sessions, parts of what each began with."""
+
+    rules: dict[str, Value]  # those that the sweep changes; empty: none
+    returns: tuple[float, ...]
+    net_return: float
+    sharpe_annual: float
+    max_drawdown: float
+    trades: int
+    denials: dict[str, int]
+    sweep: str = ""  # digest of the sweep that it is of, and of the code that played it
+
+
+class Swept(msgspec.Struct, frozen=True, kw_only=True):
+    """All cells, and what they show together: `sweep.json`."""
+
+    strategy: str
+    version: str
+    bars: str
+    first: str
+    last: str
+    sessions: int
+    seen: int  # of these sessions, on which the policy was trained or chosen
+    keys: tuple[str, ...]
+    configured: Cell  # without any change
+    cells: tuple[Cell, ...]
+    best: int  # index of the cell with the largest Sharpe ratio
+    overfitting: Overfitting
+    deflated: Deflated  # of the best, among the cells and all earlier trials on these sessions
+    words: str

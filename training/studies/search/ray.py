@@ -1,8 +1,7 @@
 """A search through Ray Tune: the same trials, book and files as without it, on a cluster or on this machine.
 
 Ray trains and decides, by successive halving (ASHA), what is given up; what to try and what was found stay in the
-search's own book.
-"""
+search's own book."""
 
 from __future__ import annotations
 
@@ -19,9 +18,9 @@ import msgspec
 from training.desks.trial import Diverged
 from training.rl.pool import Flag, Stopped
 from training.rl.ray_cluster import LOCAL, connected
-from training.search.book import Book, Found, trainings_of
-from training.search.space import Recipe, Search
-from training.search.trainings import Ready, Training, make_ready
+from training.studies.search.book import Book, Found, trainings_of
+from training.studies.search.space import Recipe, Search
+from training.studies.search.trainings import Ready, Training, make_ready
 
 if TYPE_CHECKING:
     import optuna

@@ -11,7 +11,7 @@ from training.rl.coefficients import SCHEDULES, Coefficients
 from training.rl.dimensions import Dimension, value_of, with_values
 from training.rl.presets import Plan
 from training.runs.settings import Settings
-from training.search.coefficients_file import differences
+from training.studies.search.coefficients_file import differences
 
 SPACE = (
     Dimension("learning_rate", "the one that matters most; a factor, not a difference", 5e-5, 2e-3, log=True),

@@ -15,10 +15,10 @@ from training.desks.registry import kind
 from training.evidence.overfitting import expected_maximum
 from training.evidence.statistics import annual
 from training.runs.settings import Settings
-from training.search.book import Book, Found
-from training.search.coefficients_file import COEFFICIENTS_FILE
-from training.search.space import Search
-from training.search.trainings import Ready
+from training.studies.search.book import Book, Found
+from training.studies.search.coefficients_file import COEFFICIENTS_FILE
+from training.studies.search.space import Search
+from training.studies.search.trainings import Ready
 
 FEWEST_FOR_IMPORTANCE = 10  # complete trials; with fewer, importances mean nothing
 

@@ -19,8 +19,9 @@ from optuna.trial import TrialState
 from training.evidence.statistics import sharpe
 from training.rl.dimensions import value_of
 from training.runs.ledger import Ledger, Line, ledger_path, settings_digest, utc_now
-from training.search.space import Recipe, Search
-from training.search.trainings import Ready, Training
+from training.studies.runner import trial_line
+from training.studies.search.space import Recipe, Search
+from training.studies.search.trainings import Ready, Training
 
 STUDY_LOG = "study.log"
 UNPRUNED = 5  # trials before any is given up: there is no median worth the name yet
@@ -119,17 +120,14 @@ def open_book(search: Search, folder: Path, ready: Ready) -> Book:
         load_if_exists=True,
     )
     data = ready.prepared.data.info.sha256
-    digest = settings_digest(search.identity(data))
-    line = Line(
-        kind="trial",
-        utc=utc_now(),
-        strategy=search.run.strategy,
-        data_sha256=data,
-        first=ready.folds[0].validate[0],
-        last=ready.prepared.folds[-1].test[-1],
-        study=name_of(search, data),
+    line = trial_line(
+        name_of(search, data),
+        search.run.strategy,
+        data,
+        (ready.folds[0].validate[0], ready.prepared.folds[-1].test[-1]),
         sharpe=0.0,
-        settings_sha256=digest,
+        digest=settings_digest(search.identity(data)),
+        note="",
     )
     return Book(search, study, Ledger(ledger_path(search.run.out, search.run.strategy)), line)
 

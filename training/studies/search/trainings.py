@@ -20,7 +20,7 @@ from training.runs.ledger import settings_digest
 from training.runs.prepared import Prepared, prepare
 from training.runs.tasks import CheckpointTimer
 from training.runs.trial import run_trial
-from training.search.space import Recipe, Search
+from training.studies.search.space import Recipe, Search
 from training.study.folds import HistoryError
 from training.study.study import Fold
 
