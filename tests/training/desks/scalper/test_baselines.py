@@ -49,6 +49,8 @@ def test_costs_are_multiplied_everywhere_and_nothing_else_changes() -> None:
     paper = TRADING.paper
     assert found.paper == replace(
         paper,
+        share_cost_rate=2 * paper.share_cost_rate,
+        share_wait_rate=2 * paper.share_wait_rate,
         orf_usd=Decimal("0.05370"),
         occ_usd=Decimal("0.04"),
         taf_usd=Decimal("0.00558"),
