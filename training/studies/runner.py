@@ -27,7 +27,6 @@ from training.runs.settings import Settings
 from training.study.progress import phase, reported
 
 R = TypeVar("R")
-C = TypeVar("C")
 T = TypeVar("T")
 RUNS = Path("runs")
 Listen = Callable[[Any], None]
@@ -81,7 +80,7 @@ def opened(
 
 
 @dataclass(frozen=True, slots=True)
-class Cells(Generic[R, C, T]):
+class Cells(Generic[R, T]):
     """The work of a study: what it is done with, here and in other processes, and how many share it."""
 
     work: Work[T]  # of a cell
@@ -90,7 +89,7 @@ class Cells(Generic[R, C, T]):
     processes: int
     ray: str = ""  # "local", "auto", an address; "" is this machine's processes without Ray
 
-    def through(self, cells: Sequence[C], listen: Listen, stop: Flag) -> list[T]:
+    def through(self, cells: Sequence[Any], listen: Listen, stop: Flag) -> list[T]:
         """Do the cells; `listen` gets what they emit. Raises `Stopped`, and what the work raises."""
         if self.ray and cells:
             with contextlib.ExitStack() as stack:
