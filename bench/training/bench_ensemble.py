@@ -23,8 +23,7 @@ from strategies.registry import strategy
 from training.desks.daily.networks.rebalancer import IDENTITY as DAILY_IDENTITY
 from training.desks.daily.networks.rebalancer import RebalancerActorCritic
 from training.desks.daily.networks.regime import RegimeActorCritic
-from training.desks.scalper.lstm_policy import LstmActorCritic
-from training.desks.scalper.network import IDENTITY, ActorCritic
+from training.desks.scalper.network import IDENTITY, ActorCritic, LstmActorCritic
 from training.export.answers import session_of
 from training.export.ensemble import together
 from training.export.export import onnx_bytes

@@ -55,8 +55,7 @@ from bench.training.train_work import (
 )
 from strategies.daily_rebalancer import SPEC as REBALANCER
 from strategies.regime_switcher import SPEC as SWITCHER
-from training.desks.scalper.network import IDENTITY, parameter_count
-from training.desks.scalper.networks import build
+from training.desks.scalper.network import IDENTITY, build, parameter_count
 from training.rl.kernels import bf16_cost, fast_precision, how_computed
 from training.rl.process_group import ProcessGroup
 

@@ -17,8 +17,7 @@ from torch import Tensor, nn
 
 from bench.training.train_work import Course, Noise, Rate, course, evaluated, market, measured, updates_between
 from tests.support.planted.market import TensorVecEnv
-from training.desks.scalper.network import FEATURE_VECTOR, FEATURES, IDENTITY, WINDOW
-from training.desks.scalper.networks import build
+from training.desks.scalper.network import FEATURE_VECTOR, FEATURES, IDENTITY, WINDOW, build
 from training.rl.coefficients import Coefficients
 from training.rl.kernels import use_fast_float32
 from training.rl.process_group import ProcessGroup

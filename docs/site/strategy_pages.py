@@ -28,8 +28,7 @@ from training.desks.daily.networks.regime import RegimeActorCritic
 from training.desks.forecast import graph, market
 from training.desks.online.network import COLD_PRESETS, SCALE, network_of
 from training.desks.scalper import reward
-from training.desks.scalper.lstm_policy import LstmActorCritic
-from training.desks.scalper.network import IDENTITY, ActorCritic, parameter_count
+from training.desks.scalper.network import IDENTITY, ActorCritic, LstmActorCritic, parameter_count
 from training.forecast.network import ForecastNet, Frozen, Scaling, Sizes
 from training.online.reward import DEFAULT
 

@@ -30,7 +30,7 @@ OF_ONLINE_DQN = (
     "training/analysis/subjects.py",
     "training/cli/analyse.py",
     "training/cli/learn/lesson.py",
-    "training/cli/model_config.py",
+    "training/cli/options.py",
     "training/online/beginning.py",
     "training/online/command.py",
     "training/online/labels.py",

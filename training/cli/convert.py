@@ -17,12 +17,12 @@ from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TimeR
 from daemon.host.time.calendar import CalendarError
 from daemon.tapes.files import TapeError
 from training.cli.commands import COMMANDS, DONE, wrong
+from training.data.quotes.columns import ConvertError, Request
 from training.data.quotes.convert import Converted, convert
 from training.data.quotes.convert import Progress as Listen
 from training.data.quotes.formats import BARS, FORMATS
 from training.data.quotes.implied_bars import implied_bars
 from training.data.quotes.massive import convert_bars
-from training.data.quotes.source import ConvertError, Request
 from training.evidence.wording import counted
 
 

@@ -11,16 +11,14 @@ from pathlib import Path
 from strategies.registry import STRATEGIES, add
 from training.cli.commands import DONE, STOPPED, STOPPED_TEXT, USAGE_ERROR, add_models_dir
 from training.cli.errors import ERRORS
-from training.cli.model_config import add_model_config, with_model_config
-from training.cli.studies.computing import add_computing
-from training.cli.studies.option_quotes import add_option_quotes, quote_source
+from training.cli.options import add_computing, add_model_config, add_option_quotes, quote_source, with_model_config
 from training.desks.registry import kind
 from training.rl.kernels import slow_products
 from training.rl.pool import Stopped
 from training.runs.settings import settings_for
-from training.search.book import Found
-from training.search.search import SEARCH_FILE, run_search
-from training.search.space import Search, space_around
+from training.studies.search.book import Found
+from training.studies.search.search import SEARCH_FILE, run_search
+from training.studies.search.space import Search, space_around
 
 SHOWN = 10  # trials in the table
 STEPS, UPDATES = 150_000, 4  # of a training where nothing else is asked for: so many, or so many rollouts

@@ -20,27 +20,23 @@ from daemon.host.version import add_version, in_this_shell
 from strategies.registry import STRATEGIES, add, typed
 from training.cli.commands import COMMANDS, DONE, NOT_ACTIVE, STOPPED, STOPPED_TEXT, add_models_dir, wrong
 from training.cli.errors import ERRORS
-from training.cli.model_config import add_model_config, with_model_config
+from training.cli.options import add_computing, add_model_config, add_option_quotes, quote_source, with_model_config
 from training.cli.promote import promoted
-from training.cli.studies.computing import add_computing
-from training.cli.studies.option_quotes import add_option_quotes, quote_source
 from training.cli.studies.run_file import CHANGES, OPTION, expanded
 from training.desks.kind import TrainingKind
-from training.desks.practice import practice_of
 from training.desks.registry import kind
 from training.desks.trial import ENGINES, OWN, RLLIB
-from training.export.activate import activate
 from training.export.import_sb3 import ACTIVATIONS
-from training.export.version import read_version
+from training.export.version import activate, read_version
 from training.rl.kernels import slow_products
 from training.rl.pool import Stopped
-from training.rl.presets import PASSIVE
+from training.rl.presets import PASSIVE, practice_of
 from training.runs.display import Display
 from training.runs.exporting import Outcome
 from training.runs.import_run import import_and_export, import_graph_and_export
 from training.runs.run import train_and_export
 from training.runs.settings import ENSEMBLES, IQM, SEEDS, SELECTS, Settings, requests_of, settings_for
-from training.search.coefficients_file import changed, changed_plan, read_coefficients, read_plan
+from training.studies.search.coefficients_file import changed, changed_plan, read_coefficients, read_plan
 
 SEED_MAX = 2**31
 FORMERLY = "--out"  # what --models-dir was called

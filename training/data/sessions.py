@@ -1,8 +1,15 @@
-"""The calendar of a file of bars."""
+"""Sessions of the exchange's calendar, and the daily bars of a file as arrays over them."""
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+
+import numpy as np
+import numpy.typing as npt
+
+from daemon.core.events import BarClosed, BarRejected, Event, SessionScheduled
 from daemon.host.time.calendar import SessionCalendar
+from strategies.kit.contract import Session
 from training.rl.pool import stop_signals_blocked
 
 
@@ -13,3 +20,28 @@ def calendar_of(first_date: str, last_date: str) -> SessionCalendar:
     """
     with stop_signals_blocked():
         return SessionCalendar.load(first_date, last_date)
+
+
+def days_of(
+    feed: Iterable[Event], symbols: tuple[str, ...]
+) -> tuple[npt.NDArray[np.float64], tuple[Session, ...], npt.NDArray[np.bool_]]:
+    """The good bars, float64 (5, d, n) with NaN where there is none, the sessions, and where a bar was refused.
+
+    Bars are open, high, low, close, volume; what was refused is bool (d, n). A feed without a session raises
+    ValueError.
+    """
+    place = {symbol: index for index, symbol in enumerate(symbols)}
+    sessions: list[Session] = []
+    days: list[npt.NDArray[np.float64]] = []
+    refused: list[npt.NDArray[np.bool_]] = []
+    for event in feed:
+        if isinstance(event, SessionScheduled):
+            sessions.append(event.session)
+            days.append(np.full((5, len(place)), np.nan))
+            refused.append(np.zeros(len(place), dtype=np.bool_))
+        elif isinstance(event, BarClosed):
+            bar = event.bar
+            days[-1][:, place[bar.symbol]] = bar.open, bar.high, bar.low, bar.close, bar.volume
+        elif isinstance(event, BarRejected):
+            refused[-1][place[event.symbol]] = True
+    return np.stack(days, axis=1), tuple(sessions), np.stack(refused)

@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 import hashlib
+import time
 from dataclasses import dataclass
 from pathlib import Path
 
 import msgspec
 
+from daemon.models.pointer import CURRENT, ModelError, point
 from strategies.kit import manifest as manifests
 from strategies.kit.manifest import MANIFEST_FILE, POLICY_FILE, Manifest
-
-CURRENT = "current"
+from training.export.export import ExportError
 
 
 class VersionError(ValueError):
@@ -52,3 +53,19 @@ def read_version(store: Path, strategy: str, name: str = CURRENT) -> Version:
             "the version's folder"
         )
     return Version(folder, manifest)
+
+
+# Point a store at a version that was exported.
+
+
+def activate(version: Path, why: str) -> None:
+    """Point `current` next to this version's folder at it: running desks of that store follow.
+
+    Raises:
+        ExportError: its name is no version's.
+        OSError: the store cannot be written; the pointer is unchanged.
+    """
+    try:
+        point(version.parent, CURRENT, version.name, who="train-and-export", why=why, now_ns=time.time_ns())
+    except ModelError as error:
+        raise ExportError(error.text) from error

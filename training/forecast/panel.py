@@ -19,8 +19,7 @@ from daemon.core.limits import Basket
 from daemon.tapes.days import DailyTapeSource, scan_daily
 from daemon.tapes.files import TapeError, TapeFile, digest_of
 from strategies.forecast_ensemble.masks import GOOD, jumps, reasons
-from training.data.daily_bars import days_of
-from training.data.sessions import calendar_of
+from training.data.sessions import calendar_of, days_of
 from training.forecast.labels import BoolArray, Float64Array
 
 Features = Callable[

@@ -27,7 +27,7 @@ from training.forecast.network import ForecastNet
 from training.forecast.recipe import Epoch, NotFiniteError, Progress, Recipe
 from training.forecast.windows import Windows
 from training.rl.kernels import keep_freed_memory
-from training.rl.layers.adam import AdamW
+from training.rl.layers import AdamW
 from training.rl.pool import Stopped
 
 LOOK = 2048  # sequences answered together when nothing is learnt

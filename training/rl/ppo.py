@@ -25,8 +25,7 @@ from torch import Tensor, nn
 from training.rl.coefficients import FIGURES, Coefficients, NotFiniteError, Progress, check_coefficients, rate_at
 from training.rl.distributions import evaluate, log_deviations, room_for_actions, sample, within_bounds
 from training.rl.kernels import keep_freed_memory
-from training.rl.layers.adam import Adam
-from training.rl.layers.averaging import averaged
+from training.rl.layers import Adam, averaged
 from training.rl.protocols import Batch, CarryingNetwork, Environment, Network, Step
 
 

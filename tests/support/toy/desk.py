@@ -14,12 +14,11 @@ from daemon.core.limits import Trading
 from strategies.kit.contract import Float32Array
 from strategies.registry import daily_strategy
 from tests.support.toy.strategy import CASH, SPEC, SPY
-from training.desks.daily.baselines import with_costs
-from training.desks.daily.desk import Desk, under
-from training.desks.daily.dry_run import dry_run
+from training.desks.daily.desk import Desk, dry_run, under
 from training.desks.daily.table import TICKS, DailyTable, read_table
 from training.desks.daily.task_data import DailyTaskData
 from training.desks.kind import Compared, EnvSettings, Learner, Span, TrainingKind
+from training.evaluate.players import Late, with_costs
 from training.evidence.criteria import COSTS_TWICE, ONE_BAR_LATE
 from training.export.reference import each_column
 from training.rl.coefficients import Coefficients
@@ -103,19 +102,6 @@ def coin(seed: int) -> Callable[[Tensor], Tensor]:
     return lambda observations: torch.randn(len(observations), 2, generator=generator)
 
 
-class Late:
-    """A policy one session late."""
-
-    def __init__(self, policy: Callable[[Tensor], Tensor]) -> None:
-        self._policy = policy
-        self._before: Tensor | None = None
-
-    def __call__(self, observations: Tensor) -> Tensor:
-        """What the policy answers to the observation before."""
-        before, self._before = self._before, observations
-        return always(CASH)(observations) if before is None else self._policy(before)
-
-
 class ToyTaskData(DailyTaskData):
     """Daily bars of SPY made ready."""
 
@@ -135,7 +121,10 @@ class ToyTaskData(DailyTaskData):
         found = {"always flat": dry_run(always(CASH), desk), "SPY": dry_run(always(SPY), desk)}
         coins = [dry_run(coin(seed + n), desk) for n in range(3)]
         check_stop()
-        scenarios = {COSTS_TWICE: dry_run(policy, _dearer(desk)), ONE_BAR_LATE: dry_run(Late(policy), desk)}
+        scenarios = {
+            COSTS_TWICE: dry_run(policy, _dearer(desk)),
+            ONE_BAR_LATE: dry_run(Late(policy, always(CASH)), desk),
+        }
         return Compared(
             found | {"random": coins[0]}, tuple(sum(s.pnl_usd for s in c.sessions) for c in coins), scenarios
         )

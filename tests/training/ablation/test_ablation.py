@@ -11,14 +11,11 @@ import numpy as np
 import pytest
 
 from tests.support.training.small_runs import UPDATE, quiet, small_settings
-from training.ablation.arms import BASE, Ablation
-from training.ablation.cells import Measured
-from training.ablation.judge import judged
-from training.ablation.run import run_ablation
 from training.cli.main import main
 from training.cli.studies.ablate import asked, parser, table
 from training.desks.kind import Arm
 from training.runs.ledger import Ledger, ledger_path
+from training.studies.ablation import BASE, Ablation, Measured, judged, run_ablation
 
 ARMS = {BASE: Arm("as it is"), "better": Arm("b"), "worse": Arm("w"), "luck": Arm("l"), "one_day": Arm("o")}
 

@@ -17,10 +17,9 @@ from daemon.tapes.files import TapeError
 from daemon.tapes.quotes.calibration_file import Calibration, SpreadCell, read_calibration, write_calibration
 from daemon.tapes.quotes.closes import closes_in
 from tests.support.quote_files import write_quotes
-from training.analysis.calibrate import WHOLE, calibrate
-from training.analysis.implied import implied_volatility
+from training.analysis.calibrate import WHOLE, calibrate, implied_volatility
+from training.data.quotes.columns import Request
 from training.data.quotes.convert import convert
-from training.data.quotes.source import Request
 
 SPOT = 550.0
 DATES = ("2024-08-12", "2024-08-13", "2024-08-14")

@@ -26,7 +26,7 @@ from training.desks.scalper.network import IDENTITY, ActorCritic
 from training.export.answers import run_onnx
 from training.export.ensemble import SeedEnsemble, together
 from training.export.export import Exported, Release, export
-from training.rl.layers.scaling import Scaling as DailyScaling
+from training.rl.layers import Scaling as DailyScaling
 
 TRAINED = Training("bars.csv", "0" * 64, "sip", synthetic=True, sessions=1, first_session="2024-01-02",
                    last_session="2024-01-02", splits={})  # fmt: skip

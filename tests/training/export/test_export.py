@@ -29,10 +29,10 @@ from tests.support.paths import REPOSITORY
 from tests.support.toy.registered import registered
 from training.desks.scalper.data import load, observations
 from training.desks.scalper.network import CLIP, ActorCritic, Policy
-from training.export.activate import activate
 from training.export.answers import run_onnx, run_onnx_sequence
 from training.export.export import Exported, ExportError, Release, export
-from training.rl.layers.scaling import Scaling
+from training.export.version import activate
+from training.rl.layers import Scaling
 from training.study.folds import single
 
 TRAINED = Training(

@@ -14,7 +14,7 @@ from torch import nn
 
 from training.forecast.figures import confusion, coverage, figures, reliability
 from training.forecast.scores import BINS, compared, scores
-from training.forecast.temperature import best_temperature
+from training.forecast.stage import best_temperature
 
 
 def _rows(seed: int = 0, count: int = 4000, heat: float = 1.0) -> tuple[NDArray[np.float64], NDArray[np.int64]]:

@@ -8,9 +8,9 @@ import pytest
 import torch
 from torch import nn
 
-from training.rl.layers import adam
+from training.rl import layers
 
-PAIRS = [(adam.Adam, torch.optim.Adam), (adam.AdamW, torch.optim.AdamW)]
+PAIRS = [(layers.Adam, torch.optim.Adam), (layers.AdamW, torch.optim.AdamW)]
 STEPS = 6
 
 
@@ -41,5 +41,5 @@ def test_steps_and_state_are_those_of_torch(
 
 
 def test_adam_and_adamw_decay_weights_in_different_ways() -> None:
-    one, other = (trained(kind)[0] for kind in (adam.Adam, adam.AdamW))
+    one, other = (trained(kind)[0] for kind in (layers.Adam, layers.AdamW))
     assert not any(torch.equal(a, b) for a, b in zip(one, other, strict=True))

@@ -22,7 +22,7 @@ from training.runs.folder import code_version
 from training.runs.prepared import prepare
 from training.runs.settings import Settings, requests_of
 from training.runs.tasks import train_one
-from training.search.coefficients_file import write_coefficients
+from training.studies.search.coefficients_file import write_coefficients
 
 pytestmark = pytest.mark.usefixtures("one_export")
 QUICK = Coefficients(environments=64, rollout_steps=32, batch=512, epochs=4)

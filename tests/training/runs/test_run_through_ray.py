@@ -18,7 +18,7 @@ from training.cli.main import main
 from training.rl.pool import Stopped
 from training.runs.run import train_and_export
 from training.runs.settings import Settings
-from training.search.coefficients_file import write_coefficients
+from training.studies.search.coefficients_file import write_coefficients
 
 pytestmark = pytest.mark.skipif(importlib.util.find_spec("ray") is None, reason="needs Ray: pip install '.[scale]'")
 TRIALS = ("trials/fold1-potential-seed1", "trials/fold1-potential-seed2")

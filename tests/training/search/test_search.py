@@ -30,12 +30,12 @@ from training.rl.pool import Flag, Stopped
 from training.runs.folder import RunFolderError
 from training.runs.ledger import Ledger, ledger_path
 from training.runs.settings import Settings
-from training.search.book import Book, Found, open_book
-from training.search.coefficients_file import read_coefficients, write_coefficients
-from training.search.results import Results, results_of
-from training.search.search import Desk, one_trial, run_search
-from training.search.space import SPACE, Recipe, Search
-from training.search.trainings import Ready, Training, make_ready, search_folds
+from training.studies.search.book import Book, Found, open_book
+from training.studies.search.coefficients_file import read_coefficients, write_coefficients
+from training.studies.search.results import Results, results_of
+from training.studies.search.search import Desk, one_trial, run_search
+from training.studies.search.space import SPACE, Recipe, Search
+from training.studies.search.trainings import Ready, Training, make_ready, search_folds
 from training.study.folds import HistoryError
 from training.study.study import Fold
 
@@ -332,9 +332,9 @@ def test_a_file_of_coefficients_names_only_what_differs(tmp_path: Path) -> None:
 def test_two_searches_in_one_folder_and_a_journal_that_was_cut_off(bars: Path, tmp_path: Path) -> None:
     search = _search(bars, tmp_path, trials=1, steps=2_048)
     results, folder = run_search(search, lambda _: None)
-    with (folder / "lock").open("w") as lock:
+    with (folder / ".lock").open("w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
-        with pytest.raises(RunFolderError, match="is being searched by another process"):
+        with pytest.raises(RunFolderError, match="is in use by another search"):
             run_search(search, lambda _: None)
     with (folder / "study.log").open("ab") as log:
         log.write(b'{"op_code": 4, "work')

@@ -23,12 +23,12 @@ from training.rl.coefficients import Coefficients
 from training.rl.dimensions import Dimension
 from training.runs.ledger import Ledger, ledger_path
 from training.runs.settings import Settings
-from training.search.book import Found
-from training.search.coefficients_file import read_coefficients
-from training.search.results import Results
-from training.search.search import run_search
-from training.search.space import SPACE, Search, space_around
-from training.search.trainings import make_ready
+from training.studies.search.book import Found
+from training.studies.search.coefficients_file import read_coefficients
+from training.studies.search.results import Results
+from training.studies.search.search import run_search
+from training.studies.search.space import SPACE, Search, space_around
+from training.studies.search.trainings import make_ready
 
 SMALL = Coefficients(environments=8, rollout_steps=32, batch=128, epochs=1, sequence=16)
 FEW = (Dimension("learning_rate", "", 1e-4, 1e-2, log=True),)

@@ -19,12 +19,12 @@ from training.rl.dimensions import Dimension
 from training.rl.ray_cluster import LOCAL_ENVIRONMENT
 from training.runs.ledger import Ledger, ledger_path
 from training.runs.settings import Settings
-from training.search import ray as search_ray
-from training.search.book import Found, open_book
-from training.search.results import Results
-from training.search.search import run_search
-from training.search.space import Search
-from training.search.trainings import Training, make_ready
+from training.studies.search import ray as search_ray
+from training.studies.search.book import Found, open_book
+from training.studies.search.results import Results
+from training.studies.search.search import run_search
+from training.studies.search.space import Search
+from training.studies.search.trainings import Training, make_ready
 
 needs_ray = pytest.mark.skipif(importlib.util.find_spec("ray") is None, reason="needs Ray: pip install '.[scale]'")
 SMALL = Coefficients(environments=32, rollout_steps=64, batch=512, epochs=4, learning_rate=1e-3)

@@ -14,13 +14,14 @@ from strategies.registry import strategy
 from tests.support.rl.erratic import erratic
 from tests.support.rl.trained import train
 from tests.support.training.made_up import drifting, random_walk
-from training.desks.random_like import random_like
-from training.desks.scalper.dry_run import desks, dry_run
+from training.desks.scalper.data import desk_of
 from training.desks.scalper.history import read_history
 from training.desks.scalper.market import Market
 from training.desks.scalper.network import ActorCritic, fit_scaling
-from training.desks.scalper.play import Player, RandomTrader, always_hold, live_actions, play
+from training.desks.scalper.play import always_hold, live_actions, play, random_trader
 from training.desks.scalper.prices import price_table
+from training.evaluate.machine import Player
+from training.evaluate.players import random_like
 from training.rl.coefficients import Coefficients
 from training.rl.ppo import make_deterministic
 from training.study.evaluation import Figures, SessionResult, figures
@@ -36,7 +37,8 @@ def _both(events: Sequence[Event]) -> tuple[tuple[SessionResult, ...], tuple[Ses
     dates = [day.session.date for day in days]
     market = Market(history, price_table(history, days, TRADING), days, TRADING, count=len(days), auto_reset=False)
     quick = play(market, erratic, dates, TRADING.risk.confidence_min)
-    through = dry_run(erratic, desks(events, machine, TRADING, dates), machine, TRADING)
+    desk = desk_of(events, machine)
+    through = desk.play(erratic, desk.before(dates, TRADING), TRADING)
     return quick, through.sessions, through.denials
 
 
@@ -56,15 +58,15 @@ def test_identical_decisions_come_to_the_same_cent_in_the_tensor_market_and_on_t
 
 def test_who_always_holds_neither_trades_nor_earns() -> None:
     events, machine = random_walk(24), strategy(SPEC.name)
-    ready = desks(events, machine, TRADING, ["2024-06-20", "2024-06-21"])
-    found = dry_run(always_hold, ready, machine, TRADING)
+    desk = desk_of(events, machine)
+    found = desk.play(always_hold, desk.before(["2024-06-20", "2024-06-21"], TRADING), TRADING)
     assert [(result.pnl_usd, result.trades) for result in found.sessions] == [(0.0, 0), (0.0, 0)]
     assert found.denials == {}
 
 
 def test_a_date_without_a_session_is_an_error() -> None:
     with pytest.raises(ValueError, match="no session 2024-06-19"):
-        desks(random_walk(2), strategy(SPEC.name), TRADING, ["2024-06-19"])
+        desk_of(random_walk(2), strategy(SPEC.name)).before(["2024-06-19"], TRADING)
 
 
 def test_the_live_path_takes_the_strategy_s_vector_and_holds_back_an_unsure_entry() -> None:
@@ -103,8 +105,8 @@ def test_figures_of_three_sessions_by_hand() -> None:
         assert getattr(found, name) == pytest.approx(getattr(expected, name)), name
 
 
-def seeded(enter: float, leave: float) -> RandomTrader:
-    return RandomTrader(enter, leave, seed=1)
+def seeded(enter: float, leave: float) -> Player:
+    return random_trader(enter, leave, seed=1)
 
 
 def test_the_random_trader_trades_about_as_often_as_whom_it_is_compared_with() -> None:
@@ -113,7 +115,7 @@ def test_the_random_trader_trades_about_as_often_as_whom_it_is_compared_with() -
     dates = [day.session.date for day in days]
     prices = price_table(history, days, TRADING)
 
-    def measure(trader: RandomTrader) -> tuple[SessionResult, ...]:
+    def measure(trader: Player) -> tuple[SessionResult, ...]:
         market = Market(history, prices, days, TRADING, count=5 * len(days), auto_reset=False)
         return play(market, trader, dates, TRADING.risk.confidence_min)
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from training.sweep.grid import Axis, axis_of, cells_of
+from training.studies.grid import Axis, axis_of, cells_of
 
 
 def test_values_are_a_range_or_a_list_in_the_type_of_the_rule() -> None:

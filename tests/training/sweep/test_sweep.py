@@ -24,10 +24,8 @@ from training.cli.main import main
 from training.export.version import VersionError, read_version
 from training.rl.pool import Stopped
 from training.runs.ledger import Ledger, ledger_path
-from training.sweep.cells import Cell, Swept
-from training.sweep.grid import axis_of
-from training.sweep.ready import Asked, sessions_of
-from training.sweep.sweep import run_sweep
+from training.studies.grid import Cell, Swept, axis_of
+from training.studies.sweep import Asked, run_sweep, sessions_of
 
 NAME = "option_scalper"
 NO_ENTRY, COMMISSION = "risk.no_entry_after_open_min", "paper.commission_usd"
@@ -112,7 +110,7 @@ def test_cells_after_a_line_that_a_kill_cut_off_are_kept_and_those_of_other_code
         heard: list[object] = []
         assert run_sweep(asked, heard.append)[0] == swept
         assert sum(isinstance(news, Cell) for news in heard) == (0 if torn else 2)
-    monkeypatch.setattr("training.sweep.sweep.code_version", lambda _: "another")
+    monkeypatch.setattr("training.studies.sweep.code_version", lambda _: "another")
     run_sweep(asked, heard.append)
     assert sum(isinstance(news, Cell) for news in heard) == 5
 

@@ -34,7 +34,7 @@ from training.cli.learn.lesson import (
     write_market,
 )
 from training.desks.online.data import OnlineData
-from training.desks.online.play import RandomTrader, play
+from training.desks.online.play import play, random_trader
 from training.rl.kernels import use_fast_float32
 from training.rl.ppo import make_deterministic
 from training.runs.desk_rules import trading_of
@@ -157,7 +157,7 @@ def compare(
 ) -> None:
     """Print the result against the optimum and against noise."""
     often = sum(one.trades for one in learned) / max(1, sum(one.minutes for one in learned))
-    random = with_rule.earns(RandomTrader(often, 1.0, seed=1))
+    random = with_rule.earns(random_trader(often, 1.0, 1, with_rule.data.history.bar_min))
     tell(f"\n{'':<34}{'return a session':>18}{'trades a session':>19}")
     for name, results in (
         ("optimum: the rule, known", best),

@@ -22,8 +22,10 @@ from training.desks.online.cold_start import trainer_of
 from training.desks.online.data import OnlineData, load
 from training.desks.online.export import PROBES, export_online, training_of
 from training.desks.online.network import COLD_PRESETS, network_of
-from training.desks.online.play import Player, RandomTrader, certain, play
-from training.export.activate import activate
+from training.desks.online.play import certain, play
+from training.evaluate.machine import Player
+from training.evaluate.players import RandomTrader
+from training.export.version import activate
 from training.study.evaluation import SessionResult
 
 STRATEGY, SYMBOL = "online_dqn", "SPY"

@@ -10,18 +10,16 @@ from pathlib import Path
 from typing import Any
 
 from strategies.registry import STRATEGIES, add
-from training.ablation.arms import GENERAL, Ablation
-from training.ablation.judge import Verdict
-from training.ablation.run import RESULT_FILE, Result, run_ablation
 from training.cli.commands import COMMANDS, DONE, STOPPED, STOPPED_TEXT, add_models_dir, wrong
 from training.cli.errors import ERRORS
-from training.cli.studies.option_quotes import add_option_quotes, quote_source
+from training.cli.options import add_option_quotes, quote_source
 from training.desks.kind import Arm
-from training.desks.practice import practice_of
 from training.desks.registry import kind
 from training.evidence.resampling import Interval
 from training.rl.pool import Stopped
+from training.rl.presets import practice_of
 from training.runs.settings import settings_for
+from training.studies.ablation import GENERAL, RESULT_FILE, Ablation, Result, Verdict, run_ablation
 
 HEAD = ("setting", "growth a year", "over starts", "difference, seeds", "difference, sessions", "")
 

@@ -12,11 +12,9 @@ from strategies.registry import STRATEGIES, add
 from training.cli.commands import COMMANDS, DONE, STOPPED, STOPPED_TEXT, add_models_dir, wrong
 from training.cli.errors import ERRORS
 from training.rl.pool import Stopped
-from training.sweep.cells import Cell, Swept
-from training.sweep.grid import axis_of
-from training.sweep.page import head_of, rows_of
-from training.sweep.ready import Asked
-from training.sweep.sweep import PAGE_FILE, run_sweep
+from training.studies.grid import Cell, Swept, axis_of
+from training.studies.page import head_of, rows_of
+from training.studies.sweep import PAGE_FILE, Asked, run_sweep
 
 SHOWN = 15  # cells in the table
 

@@ -1,17 +1,51 @@
-"""Columns of vendors' files as those of the schema: OCC symbols, New York times, missing sides. Vectorised, pure."""
+"""What all readers of vendors' option quotes share: options and errors, columns of the schema, CSV files by blocks."""
 
 from __future__ import annotations
 
+import gzip
+import re
+import zipfile
+import zlib
+from collections import Counter
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
+import pyarrow.csv
 
 from daemon.core.instruments.option_market import parse_occ
 from daemon.tapes.quotes.schema import SCHEMA
-from training.data.quotes.source import ConvertError, Request
+
+Tables = Iterator[tuple[Any, int]]
+"""Pyarrow tables with columns of the schema (`source` may be absent), each with the bytes of the file read so far."""
+
+
+class ConvertError(Exception):
+    """A file that cannot be converted: the operator's mistake. The message names the file, the finding and the cure."""
+
+
+@dataclass(slots=True)
+class Request:
+    """What to take. `left_out` counts the rows that were not taken, by reason."""
+
+    roots: frozenset[str] = frozenset()  # OCC roots, such as SPXW; empty for all
+    max_days: int | None = None  # calendar days from the quote to the expiry
+    left_out: Counter[str] = field(default_factory=Counter)
+
+
+@dataclass(frozen=True, slots=True)
+class Format:
+    """A vendor's format of option quotes. `read` yields the tables of one file; it raises ConvertError."""
+
+    read: Callable[[Path, Request], Tables]
+    interval: str  # of `daemon.tapes.quotes.schema`
+    text: str
+
 
 ZONE = "America/New_York"
 INSTANT = SCHEMA.field("timestamp").type
@@ -149,3 +183,81 @@ def _near(table: Any, max_days: int, request: Request) -> Any:
     mask = (until - days).astype(np.int64) <= max_days
     request.left_out[LATER] += int(np.count_nonzero(~mask))
     return table.filter(pa.array(mask))
+
+
+BLOCK_BYTES = 8 * 1024 * 1024
+
+
+def header_of(path: Path) -> tuple[str, ...]:
+    """Return the names of a CSV file's columns, in lower case and without brackets. Raises ConvertError."""
+    with _reading(path), _opened(path) as (stream, _raw):
+        return _header(stream)
+
+
+def csv_tables(path: Path, types: Mapping[str, Any]) -> Tables:
+    """Yield the columns of `types` (name -> pyarrow type) of a CSV file with a header, a block at a time.
+
+    Names are compared in lower case, without brackets and blanks. Raises ConvertError that names a missing column.
+    """
+    names: list[str] = []
+    with _reading(path, names), _opened(path) as (stream, raw):
+        names += _header(stream)
+        if missing := [name for name in types if name not in names]:
+            raise ConvertError(
+                f"{path}: the column {', '.join(missing)} is missing; found {', '.join(names) or 'nothing'}; expected "
+                f"{', '.join(types)}: check --from and how the file was requested"
+            )
+        options = pa.csv.ConvertOptions(
+            include_columns=list(types),
+            column_types=dict(types),
+            null_values=["", " ", "NaN", "nan", "null"],
+            strings_can_be_null=True,
+        )
+        read = pa.csv.ReadOptions(column_names=names, use_threads=False, block_size=BLOCK_BYTES)
+        try:
+            reader = pa.csv.open_csv(stream, read_options=read, convert_options=options)
+        except pa.ArrowInvalid as error:
+            if "Empty CSV file" in str(error):  # a header alone: no contract was quoted
+                return
+            raise
+        with reader:
+            for batch in reader:
+                if batch.num_rows:
+                    yield pa.Table.from_batches([batch]), raw.tell()
+
+
+def _header(stream: Any) -> tuple[str, ...]:
+    line = stream.readline().decode("utf-8-sig").strip("\r\n")
+    return tuple(name.strip(' "[]').lower() for name in line.split(","))
+
+
+@contextmanager
+def _opened(path: Path) -> Iterator[tuple[Any, Any]]:
+    """Yield the text as a stream of bytes, and the file under it, whose position shows the progress."""
+    with path.open("rb") as raw:
+        if path.name.endswith(".gz"):
+            with gzip.GzipFile(fileobj=raw) as stream:
+                yield stream, raw
+        elif path.name.endswith(".zip"):
+            with zipfile.ZipFile(raw) as archive:
+                inside = [name for name in archive.namelist() if name.lower().endswith((".csv", ".txt"))]
+                if len(inside) != 1:
+                    found = ", ".join(archive.namelist()[:5]) or "nothing"
+                    raise ConvertError(f"{path}: found {found} inside; expected one CSV file: unpack it first")
+                with archive.open(inside[0]) as member:
+                    yield member, raw
+        else:
+            yield raw, raw
+
+
+@contextmanager
+def _reading(path: Path, names: Sequence[str] = ()) -> Iterator[None]:
+    """Turn the readers' exceptions into a ConvertError that names the file, and the column where it has a name."""
+    try:
+        yield
+    except (EOFError, zlib.error, gzip.BadGzipFile, zipfile.BadZipFile) as error:
+        raise ConvertError(f"{path}: truncated or damaged ({error}): fetch the file again") from error
+    except (pa.ArrowInvalid, UnicodeDecodeError) as error:
+        reason = (str(error).splitlines() or [""])[0]
+        reason = re.sub(r"CSV column #(\d+)", lambda found: f"the column {names[int(found[1])]}", reason)
+        raise ConvertError(f"{path}: a row is malformed ({reason}): repair or fetch the file again") from error

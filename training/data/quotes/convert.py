@@ -11,8 +11,8 @@ import pyarrow as pa
 from daemon.tapes.files import TapeError
 from daemon.tapes.quotes.reader import QuoteFile
 from daemon.tapes.quotes.writer import Written, writing_quotes
+from training.data.quotes.columns import ConvertError, Request
 from training.data.quotes.formats import FORMATS
-from training.data.quotes.source import ConvertError, Request
 
 Progress = Callable[[Path, int, int], object]
 """Gets the file, its bytes read so far, and the rows taken from all files so far."""

@@ -21,9 +21,8 @@ from daemon.tapes.quotes.schema import MINUTE
 from daemon.tapes.quotes.spot import spots
 from strategies.kit.contract import Session
 from strategies.kit.units import MINUTE_NS
-from training.data.quotes.columns import INSTANT
+from training.data.quotes.columns import INSTANT, ConvertError
 from training.data.quotes.convert import Progress, check_paths
-from training.data.quotes.source import ConvertError
 
 SOURCE = b"option quotes: their underlying, else put-call parity"
 

@@ -17,10 +17,8 @@ import pyarrow.parquet
 
 from daemon.host.whole_files import whole
 from daemon.tapes.files import ADJUSTMENT_KEY
-from training.data.quotes.columns import INSTANT, REPAIR
+from training.data.quotes.columns import INSTANT, REPAIR, ConvertError, csv_tables
 from training.data.quotes.convert import Progress, check_paths
-from training.data.quotes.csv_files import csv_tables
-from training.data.quotes.source import ConvertError
 
 _PRICES = ("open", "high", "low", "close", "volume")
 _TYPES = {"ticker": pa.string(), "window_start": pa.int64()} | dict.fromkeys(_PRICES, pa.float64())

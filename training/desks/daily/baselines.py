@@ -7,20 +7,15 @@ account of fractions at the same opens and costs, paid once. Random traders play
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import replace
-from decimal import Decimal
 
 import numpy as np
 
 from daemon.core.limits import Trading
 from strategies.kit.entry import BoolArray, Float64Array
 from strategies.regime_switcher import EPISODE
-from training.desks.daily.desk import Desk, under, variant_of
-from training.desks.daily.dry_run import Policy, dry_run
+from training.desks.daily.desk import Desk, dry_run, under, variant_of
 from training.desks.daily.play import (
     SESSION_MIN,
-    DelayedRebalancer,
-    DelayedSwitcher,
     MemoryResetSwitcher,
     StartingRegime,
     always,
@@ -31,17 +26,17 @@ from training.desks.daily.play import (
 from training.desks.daily.random_traders import (
     RANDOM,
     REGIME,
-    never_stop,
 )
 from training.desks.daily.table import TICKS, DailyTable
-from training.evidence.criteria import COSTS_TWICE, ONE_BAR_LATE
+from training.evaluate.machine import Player
+from training.evaluate.players import COSTS, Late, never_stop, with_costs
+from training.evidence.criteria import ONE_BAR_LATE
 from training.study.evaluation import SessionResult
 from training.study.progress import phase
 from training.study.study import PlayResult
 
 FLAT, HOLD_ALL, MONTHLY, SPY = "always flat", "buy and hold", "equal weight monthly", "SPY"
 ALL_SPY, ALL_QQQ, ALL_IWM, EQUAL_WEIGHT, HOLD = "ALL_SPY", "ALL_QQQ", "ALL_IWM", "EQUAL_WEIGHT", "HOLD"
-NO_COSTS, COSTS_THRICE = "no costs", "costs x 3"
 SAME_CLOSE = "filled at the close it was decided on"
 RESET = f"hidden state reset every {EPISODE} days"
 _FRACTIONS = "An account of fractions of shares that pays the costs of what it trades once and does not wait."
@@ -170,7 +165,7 @@ def _to_equal(cash: float, held: Float64Array, opens: Float64Array, there: BoolA
 # --- the same policy under other conditions -----------------------------------------------------------------------
 
 
-def scenarios(policy: Policy, desk: Desk, check_stop: Callable[[], None] = never_stop) -> dict[str, PlayResult]:
+def scenarios(policy: Player, desk: Desk, check_stop: Callable[[], None] = never_stop) -> dict[str, PlayResult]:
     """The same policy without costs, at twice and three times the costs, one session late, and filled where it decided.
 
     A recurrent policy also with its hidden state zero again every 256 decisions. All but the fill at the close of the
@@ -178,12 +173,12 @@ def scenarios(policy: Policy, desk: Desk, check_stop: Callable[[], None] = never
     """
     recurrent = desk.strategy.spec.recurrent_shape is not None
     found: dict[str, PlayResult] = {}
-    for name, times in ((NO_COSTS, 0), (COSTS_TWICE, 2), (COSTS_THRICE, 3)):
+    for name, times in COSTS.items():
         with phase(name):
             found[name] = dry_run(policy, under(desk, with_costs(desk.trading, times)))
         check_stop()
     with phase(ONE_BAR_LATE):
-        found[ONE_BAR_LATE] = dry_run(DelayedSwitcher(policy) if recurrent else DelayedRebalancer(policy), desk)
+        found[ONE_BAR_LATE] = dry_run(Late(policy, always(REGIME[HOLD]) if recurrent else flat), desk)
     check_stop()
     table, dates, rules = desk.table, desk.dates, desk.trading
     if recurrent:
@@ -194,10 +189,3 @@ def scenarios(policy: Policy, desk: Desk, check_stop: Callable[[], None] = never
         variant = variant_of(rules)
         found[SAME_CLOSE] = PlayResult(play_rebalancer(policy, table, dates, rules, variant=variant, fill="same_close"))
     return found
-
-
-def with_costs(trading: Trading, times: int) -> Trading:
-    """The same desk where the costs of shares, and what waiting buys pay more, are `times` what they are."""
-    paper, factor = trading.paper, Decimal(times)
-    costs, wait = paper.share_cost_rate * factor, paper.share_wait_rate * factor
-    return replace(trading, paper=replace(paper, share_cost_rate=costs, share_wait_rate=wait))

@@ -1,8 +1,12 @@
-"""A daily desk just before a span of sessions, and the events that feed it."""
+"""Desks that decide once a session: a desk just before a span of sessions, and one account played through it.
+
+The desk is fed with the events that a replay of the same daily bars gives, and has remembered W bars of each symbol
+before its first decision. Figures of reports come from here.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from decimal import Decimal
 from typing import Any
@@ -14,29 +18,30 @@ from daemon.core.effects import AskPolicy
 from daemon.core.events import (
     BarClosed,
     Event,
-    ModelVerified,
     PolicyAnswered,
     Price,
     PricesPrinted,
     RebalanceDue,
-    RunStarted,
     SessionEnded,
     SessionScheduled,
 )
 from daemon.core.limits import Trading
 from daemon.core.machine import Machine
 from daemon.core.paper.shares import SharePaperBroker
-from daemon.core.paper.state import SharePaperState, broker_snapshot
-from daemon.core.state import Identity, State
+from daemon.core.paper.state import SharePaperState
+from daemon.core.state import Model, State
 from daemon.core.step import Core
 from daemon.host.time.calendar import SESSIONS_AROUND
 from daemon.tapes.days import SCHEDULED_BEFORE_NS
 from strategies.kit.contract import DailySpec, DailyStrategy
 from strategies.kit.units import MINUTE_NS
 from training.desks.daily.markets.rebalancer import unit_usd
+from training.desks.daily.play import SESSION_MIN
 from training.desks.daily.table import DailyTable
-
-MODEL, FEED = "candidate", "sip"
+from training.evaluate.machine import FEED, MODEL, Player, Watch, answering, denied, halts_of, joined, started
+from training.study.evaluation import SessionResult
+from training.study.progress import counted
+from training.study.study import PlayResult
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,13 +81,7 @@ def desk_before(table: DailyTable, dates: Sequence[str], strategy: DailyStrategy
             f"is known from minutes alone"
         )
     first, last = table.span(dates)
-    core = Core(strategy)
-    market = SharePaperBroker(trading, strategy.spec.symbols)
-    identity = Identity("replay", "evaluation", strategy.spec.name, "evaluation", FEED)
-    machine = Machine(core, core.start(identity, trading), market, market.start())
-    machine.apply(RunStarted(0, identity.mode, identity.account, identity.strategy, identity.epoch, "", FEED, trading))
-    machine.apply(ModelVerified(0, MODEL, "", promoted=False, feed=FEED))
-    machine.apply(broker_snapshot(machine.market_state, 0))
+    machine = started(strategy, trading, SharePaperBroker(trading, strategy.spec.symbols))
     for day in range(_remembered_from(table, first), first):
         machine.run(feed(table, day, trading, decide=False), _nobody)
     return Desk(table, first, last, strategy, trading, machine.state, machine.market_state)
@@ -133,3 +132,64 @@ def _nobody(question: AskPolicy, _: int) -> PolicyAnswered:
 def variant_of(trading: Trading) -> str:
     """Which preset of `daily_rebalancer` the rules are of: "notional" where a unit of action is dollars."""
     return "notional" if trading.basket.notional_per_unit_usd else "shares"
+
+
+def dry_run(policy: Player, desk: Desk) -> PlayResult:
+    """Play one account from the desk's first session to its last, hidden state carried. `trades` are orders filled."""
+    return played(policy, desk)[0]
+
+
+def relay(policies: Iterable[Player], desk: Desk, spans: Sequence[Sequence[str]]) -> tuple[PlayResult, ...]:
+    """Play one account through spans that follow one another, each with its own policy; what is held goes on.
+
+    As on a desk whose model changes, the memory of one policy is not given to the next one.
+
+    Raises:
+        ValueError: a span does not begin with the session after the one before.
+    """
+    found, next_one = [], desk.first
+    before: Player | None = None
+    for nth, (policy, dates) in enumerate(zip(policies, spans, strict=True)):
+        first, last = desk.table.span(dates)
+        if first != next_one:
+            raise ValueError(
+                f"{dates[0]} is not the session after {desk.table.dates[next_one - 1]}: expected spans without "
+                "sessions between them, because one account goes through all"
+            )
+        desk = replace(desk, first=first, last=last)
+        if before is not None and policy is not before and desk.strategy.spec.recurrent_shape is not None:
+            model = Model(f"{MODEL} {nth + 1}", promoted=False, feed=FEED)
+            desk = replace(desk, state=msgspec.structs.replace(desk.state, model=model))
+        before = policy
+        result, desk = played(policy, desk)
+        found.append(result)
+        next_one = last + 1
+    return tuple(found)
+
+
+def played(policy: Player, desk: Desk) -> tuple[PlayResult, Desk]:
+    """As `dry_run`, and the desk after its last session."""
+    spec, table = desk.strategy.spec, desk.table
+    market = SharePaperBroker(desk.trading, spec.symbols)
+    machine = Machine(Core(desk.strategy), desk.state, market, desk.market_state)
+    answer = answering(policy, spec)
+    parts: list[PlayResult] = []
+    for day in counted(range(desk.first, desk.last + 1), "sessions"):
+        before, watch = machine.state, Watch(machine)
+        after = machine.run(feed(table, day, desk.trading), answer, watch)
+        date, equity = table.sessions[day].date, float(after.book.equity)
+        invested = 1.0 - float(after.book.cash) / equity if equity > 0.0 else 0.0
+        session = SessionResult(
+            date=date,
+            pnl_usd=float(after.book.equity - before.book.equity),
+            trades=len({*watch.bought, *watch.sold}),
+            wins=after.stats.wins - before.stats.wins,
+            fees_usd=float(after.book.fees - before.book.fees),
+            premium_usd=watch.traded_usd(spec.holds),
+            held_min=round(SESSION_MIN * min(max(invested, 0.0), 1.0)),
+            minutes=SESSION_MIN,
+            capital_usd=float(before.book.equity),
+        )
+        parts.append(PlayResult((session,), denied(before, after), halts=halts_of(date, before, after)))
+    after_it = replace(desk, first=desk.last + 1, state=machine.state, market_state=machine.market_state)
+    return joined(parts), after_it

@@ -1,7 +1,7 @@
 """Play a policy on the tensor markets, session by session: the quick validation during training.
 
 One account goes through all sessions. Deterministic: the mean action of `daily_rebalancer`, the likeliest regime of
-`regime_switcher`, whose hidden state is carried. The figures of a report come from `training.desks.daily.dry_run`.
+`regime_switcher`, whose hidden state is carried. The figures of a report come from `training.desks.daily.desk`.
 """
 
 from __future__ import annotations
@@ -12,15 +12,17 @@ import torch
 from torch import Tensor
 
 from daemon.core.limits import Trading
+from strategies import daily_rebalancer
 from strategies.regime_switcher import HIDDEN, HOLD, SPEC
 from training.desks.daily.markets.rebalancer import RebalancerMarket
 from training.desks.daily.markets.regime import RegimeMarket
 from training.desks.daily.share_accounts import ShareAccounts
 from training.desks.daily.table import DailyTable
+from training.evaluate.machine import Player
+from training.evaluate.players import choosing, constant, one_hot
 from training.study.evaluation import SessionResult
 
 SESSION_MIN = 390
-CERTAIN = 50.0  # a logit that leaves the other actions nothing
 Rebalancer = Callable[[Tensor], Tensor]
 """Observations, float32 (n, 803), to actions, float32 (n, 50), within [-1, 1]; it may remember what it was asked."""
 Switcher = Callable[[Tensor, Tensor], tuple[Tensor, Tensor]]
@@ -84,13 +86,9 @@ def play_regime(
     return tuple(results)
 
 
-def always(regime: int) -> Switcher:
+def always(regime: int) -> Player:
     """The switcher that always wants the same regime."""
-
-    def policy(observations: Tensor, hidden: Tensor) -> tuple[Tensor, Tensor]:
-        return certain(torch.full((observations.shape[0],), regime)), hidden
-
-    return policy
+    return choosing(regime, len(SPEC.actions))
 
 
 class StartingRegime:
@@ -102,12 +100,12 @@ class StartingRegime:
     def __call__(self, observations: Tensor, hidden: Tensor) -> tuple[Tensor, Tensor]:
         """Certain logits of the regime, then of HOLD."""
         regime, self._regime = self._regime, HOLD
-        return always(regime)(observations, hidden)
+        logits, after = always(regime)(observations, hidden)
+        return logits, after
 
 
-def flat(observations: Tensor) -> Tensor:
-    """The rebalancer that never trades."""
-    return torch.zeros(observations.shape[0], 50)
+flat: Player = constant([0.0] * len(daily_rebalancer.SPEC.actions))
+"""The rebalancer that never trades."""
 
 
 class RandomRebalancer:
@@ -138,32 +136,6 @@ class RandomSwitcher:
         return certain(torch.where(moves, regime, HOLD)), hidden
 
 
-class DelayedRebalancer:
-    """One session late: acts as the other would have acted on the observation before; at first not at all."""
-
-    def __init__(self, policy: Rebalancer) -> None:
-        self._policy = policy
-        self._before: Tensor | None = None
-
-    def __call__(self, observations: Tensor) -> Tensor:
-        """Actions for the observations before."""
-        before, self._before = self._before, observations.clone()
-        return flat(observations) if before is None else self._policy(before)
-
-
-class DelayedSwitcher:
-    """One session late: acts as the other would have acted on the observation before; at first it holds."""
-
-    def __init__(self, policy: Switcher) -> None:
-        self._policy = policy
-        self._before: Tensor | None = None
-
-    def __call__(self, observations: Tensor, hidden: Tensor) -> tuple[Tensor, Tensor]:
-        """Logits for the observations before, and the state after them."""
-        before, self._before = self._before, observations.clone()
-        return always(HOLD)(observations, hidden) if before is None else self._policy(before, hidden)
-
-
 class MemoryResetSwitcher:
     """A switcher whose hidden state is zero again at every `every`-th decision."""
 
@@ -181,7 +153,7 @@ class MemoryResetSwitcher:
 
 def certain(regimes: Tensor) -> Tensor:
     """Logits, float32 (n, 16), that leave the other actions nothing, of regimes int64 (n,)."""
-    return torch.nn.functional.one_hot(regimes, len(SPEC.actions)).float() * CERTAIN
+    return one_hot(regimes, len(SPEC.actions))
 
 
 def session_result(date: str, before: float, orders: int, market: ShareAccounts | RegimeMarket) -> SessionResult:

@@ -10,8 +10,7 @@ import torch
 from torch import Tensor
 
 from strategies.regime_switcher import REGIMES
-from training.desks.daily.desk import Desk, variant_of
-from training.desks.daily.dry_run import Policy, dry_run
+from training.desks.daily.desk import Desk, dry_run, variant_of
 from training.desks.daily.markets.rebalancer import RebalancerMarket
 from training.desks.daily.markets.regime import RegimeMarket
 from training.desks.daily.play import (
@@ -21,6 +20,8 @@ from training.desks.daily.play import (
     play_rebalancer,
     play_regime,
 )
+from training.evaluate.machine import Player
+from training.evaluate.players import never_stop
 from training.rl.protocols import Step
 from training.study.progress import counted, phase
 from training.study.study import PlayResult
@@ -33,10 +34,6 @@ Answers = Callable[[int], Tensor]
 """Of each session by its number from 0: actions (n, 50), or regimes int64 (n,), of n accounts."""
 Following = Callable[[], Tensor]
 """What one trader does in the next session."""
-
-
-def never_stop() -> None:
-    """The pause of a caller who needs none."""
 
 
 class Market(Protocol):
@@ -111,7 +108,7 @@ def _traders(
     draws: int,
     market_of: Callable[[int], Market],
     answers_of: Callable[[int, int], Answers],
-    asked: Callable[[Following], Policy],
+    asked: Callable[[Following], Player],
     check_stop: Callable[[], None],
 ) -> tuple[PlayResult, tuple[float, ...]]:
     """The median of a few random traders through the dry run, and the totals of `draws` others.

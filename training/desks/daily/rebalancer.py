@@ -13,8 +13,7 @@ from strategies import daily_rebalancer
 from strategies.kit.contract import Float32Array
 from training.desks.daily import baselines, claims, random_traders
 from training.desks.daily.markets.rebalancer import NOTIONAL, VARIANTS, RebalancerMarket, unit_usd
-from training.desks.daily.networks.equal_money import EqualMoney
-from training.desks.daily.networks.rebalancer import IDENTITY, RebalancerActorCritic, fit_scaling
+from training.desks.daily.networks.rebalancer import IDENTITY, EqualMoney, RebalancerActorCritic, fit_scaling
 from training.desks.daily.play import RandomRebalancer, play_rebalancer
 from training.desks.daily.task_data import DailyTaskData, funds_beside, on_cpu
 from training.desks.kind import Arm, Compared, EnvSettings, Evaluator, Learner, Passive, Span, TrainingKind

@@ -26,8 +26,7 @@ from strategies.golden import contract_hash
 from strategies.kit.contract import Bar, DailySpec, DailyStrategy, Float32Array, Session, configured
 from strategies.kit.entry import BoolArray, Columns, Float64Array
 from strategies.registry import entry
-from training.data.daily_bars import days_of
-from training.data.sessions import calendar_of
+from training.data.sessions import calendar_of, days_of
 
 TICKS = 10_000
 """Ticks of a US dollar: the grid of prices in the paper broker and here."""

@@ -14,8 +14,7 @@ from daemon.core.limits import Trading
 from strategies.kit.contract import DailyStrategy
 from strategies.regime_switcher import RegimeSwitcher
 from strategies.registry import daily_strategy
-from training.desks.daily.desk import Desk, desk_before, rules_for
-from training.desks.daily.dry_run import dry_run, relay
+from training.desks.daily.desk import Desk, desk_before, dry_run, relay, rules_for
 from training.desks.daily.table import DailyTable, read_table, table_cache
 from training.desks.kind import Evaluator, Span
 from training.export.reference import Recorder, Watched

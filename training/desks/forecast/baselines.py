@@ -19,14 +19,15 @@ from torch import Tensor, nn
 
 from training.desks.daily import baselines as daily
 from training.desks.daily import random_traders
-from training.desks.daily.desk import Desk, under
-from training.desks.daily.dry_run import relay
+from training.desks.daily.desk import Desk, relay, under
 from training.desks.daily.task_data import funds_beside
 from training.desks.forecast.graph import SEEN, SEQUENCE, Answers, Policy, weighted
 from training.desks.forecast.market import ACCOUNT, ForecastMarket, Outlook, weight_max
 from training.desks.forecast.play import play, threshold_rule
 from training.desks.kind import POLICY, Played
-from training.evidence.criteria import COSTS_TWICE, ONE_BAR_LATE
+from training.evaluate.machine import Player
+from training.evaluate.players import COSTS, Late, with_costs
+from training.evidence.criteria import ONE_BAR_LATE
 from training.study.evaluation import SessionResult
 from training.study.study import PlayResult
 
@@ -87,32 +88,23 @@ class Variation(nn.Module):
         return answers._replace(actions=final, final=final)
 
 
-class Late(nn.Module):
-    """One session late: answers as the other did to the observation before; at first it wants nothing.
+def silent(policy: Player) -> Player:
+    """The player that wants nothing, whatever the policy's network says beside it."""
 
-    `kept` holds the answers that are waiting; policies that share it play one account in turn.
-    """
+    def answers(observation: Tensor) -> Answers:
+        said: Answers = policy(observation)
+        return said._replace(actions=torch.zeros_like(said.actions))
 
-    def __init__(self, policy: nn.Module, kept: list[Answers]) -> None:
-        super().__init__()
-        self.policy, self._kept = policy, kept
-
-    def forward(self, observation: Tensor) -> Answers:
-        """The answers to the observation before."""
-        answers: Answers = self.policy(observation)
-        before = self._kept[-1] if self._kept else answers._replace(actions=torch.zeros_like(answers.actions))
-        self._kept[:] = [answers]
-        return before
+    return answers
 
 
-class _Noted(nn.Module):
+class _Noted:
     """Keeps what a policy answers, session by session."""
 
-    def __init__(self, policy: nn.Module, answers: list[Answers]) -> None:
-        super().__init__()
+    def __init__(self, policy: Player, answers: list[Answers]) -> None:
         self.policy, self.answers = policy, answers
 
-    def forward(self, observation: Tensor) -> Answers:
+    def __call__(self, observation: Tensor) -> Answers:
         """The same."""
         self.answers.append(self.policy(observation))
         return self.answers[-1]
@@ -120,7 +112,7 @@ class _Noted(nn.Module):
 
 def players() -> tuple[str, ...]:
     """All names that `Account.play` knows, the policy's first."""
-    return POLICY, *BASELINES, *_COSTS, ONE_BAR_LATE, daily.SAME_CLOSE
+    return POLICY, *BASELINES, *COSTS, ONE_BAR_LATE, daily.SAME_CLOSE
 
 
 class Account:
@@ -152,8 +144,8 @@ class Account:
 
     def play(self, player: str) -> Played:
         """One of `players()`."""
-        if player in _COSTS:
-            return Played(self._relay(_final, under(self._desk, daily.with_costs(self._desk.trading, _COSTS[player]))))
+        if player in COSTS:
+            return Played(self._relay(_final, under(self._desk, with_costs(self._desk.trading, COSTS[player]))))
         if player in (daily.HOLD_ALL, daily.MONTHLY, daily.SPY):
             owned = self._owned(player)
             return Played(() if owned is None else self._split(owned.sessions))
@@ -162,19 +154,19 @@ class Account:
         if player == daily.SAME_CLOSE:
             return self._same_close()
         if player == ONE_BAR_LATE:
-            kept: list[Answers] = []
-            return Played(self._relay(_final, self._desk, lambda usual: Late(usual, kept)))
+            waiting: list[tuple[Player, Tensor]] = []
+            return Played(self._relay(_final, self._desk, lambda usual: Late(usual, silent(usual), waiting)))
         return Played(self._relay(_final if player == POLICY else _DECISIONS[player], self._desk))
 
     def _relay(
         self,
         maker: Maker,
         desk: Desk,
-        around: Callable[[nn.Module], nn.Module] = lambda usual: usual,
+        around: Callable[[Player], Player] = lambda usual: usual,
     ) -> tuple[PlayResult, ...]:
         most = weight_max(desk.trading)
 
-        def each() -> Iterator[nn.Module]:
+        def each() -> Iterator[Player]:
             for policy, memory in zip(self._policies, self._memories, strict=True):
                 self._check_stop()
                 yield around(Variation(policy, maker(policy, most), memory))
@@ -270,7 +262,6 @@ _DECISIONS: Mapping[str, Maker] = {
     TD3: lambda _, __: lambda row: weighted(row.answers.td3, row.answers.confidence),
     TRUSTING: lambda policy, _: lambda row: policy.mean(row.answers),
 }
-_COSTS = {daily.NO_COSTS: 0, COSTS_TWICE: 2, daily.COSTS_THRICE: 3}
 
 
 def _digest(policy: Policy) -> str:

@@ -14,9 +14,9 @@ from strategies.forecast_ensemble.features import COUNT
 from training.desks.forecast.baselines import BASELINES, PARTS
 from training.desks.forecast.claims import REFERENCE
 from training.desks.forecast.graph import passive_of, policy_of
-from training.desks.forecast.load import load
 from training.desks.forecast.plan import PRESETS, WALK, ForecastPlan
 from training.desks.forecast.procedure import WalkByYears
+from training.desks.forecast.task_data import load
 from training.desks.kind import Passive, Sources, Span, TrainingKind
 from training.export.reference import each_column
 

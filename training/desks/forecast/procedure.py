@@ -1,8 +1,4 @@
-"""How `forecast_ensemble` is trained: members of each year's forecaster, their forecasts, then a trial for each year.
-
-Stages: one task for each member and year; one for each year that averages, calibrates and forecasts it. A trial learns
-agents on the forecasts of the years before, so what an agent sees was out of sample when it was said.
-"""
+"""What a run of `forecast_ensemble` has for the report and the manifest: its forecasts and what validation chose."""
 
 from __future__ import annotations
 
@@ -14,27 +10,86 @@ import msgspec
 from torch import nn
 
 from daemon.core.limits import Trading
+from training.desks.forecast import graph
 from training.desks.forecast.agents import Work, first_agents
 from training.desks.forecast.baselines import players
+from training.desks.forecast.claims import DECISION_MS
 from training.desks.forecast.graph import Policy, made_weights
-from training.desks.forecast.load import load
+from training.desks.forecast.market import BONUS
 from training.desks.forecast.plan import ForecastPlan, folds_of, search_folds, settable_of, space_of
-from training.desks.forecast.reporting import figures, for_report
-from training.desks.forecast.task_data import ForecastTaskData
+from training.desks.forecast.task_data import ForecastTaskData, load
 from training.desks.forecast.years import (
     MEMBER_TASK,
     YEAR_TASK,
+    forecast_of,
     forecaster_of,
     joined,
     member_task,
+    milliseconds,
     year_task,
 )
 from training.desks.kind import Keeper, Played, Sources, Span
 from training.desks.trial import RLLIB, Control, Listener, News, Request, Trained
+from training.forecast.findings import KEY, find
 from training.forecast.folds import by_years
 from training.rl.dimensions import Dimension
 from training.rl.presets import Plan
 from training.study.study import Fold
+
+# What a run of `forecast_ensemble` has for the report and the manifest: its forecasts and what validation chose.
+
+ALPHA_IS = "given, not chosen: no action changes the bonus, so no choice depends on alpha"
+
+
+def for_report(
+    own: ForecastPlan,
+    policies: Sequence[nn.Module],
+    data: ForecastTaskData,
+    done: Callable[[str], Mapping[str, Any]],
+) -> dict[str, Any]:
+    """See `Procedure.for_report`: how good the forecasts of all years were, and how long a decision takes."""
+    paper = data.rules.paper
+    cost = float(2 * paper.share_cost_rate + paper.share_wait_rate)
+    of_folds = [cast("Policy", policy) for policy in policies]
+    net = of_folds[-1].forecaster
+    facts = {
+        "parameters": sum(one.numel() for one in net.members[0].parameters()),
+        "members": len(net.members),
+        "confidence": net.confidence,
+    }
+    years = [forecast_of(done(YEAR_TASK.format(year=year))) for year in own.years]
+    found = find(data.material, data.panel.bars, years, own.tests, cost, facts)
+    sizes = {str(count): milliseconds(of_folds[-1], count) for count in (1, len(data.table.symbols))}
+    chosen = [_shares(each.state_dict()) | {"threshold": float(each.threshold)} for each in of_folds]
+    return {KEY: msgspec.to_builtins(found), DECISION_MS: sizes, "chosen": chosen}
+
+
+def figures(
+    own: ForecastPlan, weights: Mapping[str, Any], done: Callable[[str], Mapping[str, Any]]
+) -> Mapping[str, Any]:
+    """See `Procedure.figures`: what validation chose, and how good each year's forecasts were, calibrated or not."""
+    state = weights["state"]
+    years = {year: done(YEAR_TASK.format(year=year)) for year in own.years}
+    return {
+        "chosen": {
+            "alpha": own.alpha,
+            "alpha_is": ALPHA_IS,
+            "bonus": BONUS,
+            "shares": _shares(state),
+            "threshold": float(state["threshold"]),
+        },
+        "forecaster": {
+            str(year): {"purged": found["purged"]}
+            | {name: msgspec.json.decode(found[name]) for name in ("validated", "tested")}
+            for year, found in years.items()
+        },
+    }
+
+
+def _shares(state: Mapping[str, Any]) -> dict[str, float]:
+    """The weight of each agent in a policy's state."""
+    return dict(zip(graph.MEMBERS, state["agents.weights"].tolist(), strict=True))
+
 
 MEMBERS, FORECASTS = "forecaster folds", "forecasts"
 FEW_FORECASTER_STEPS = (

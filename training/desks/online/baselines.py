@@ -7,12 +7,12 @@ from collections.abc import Callable, Mapping, Sequence
 
 from torch import nn
 
-from training.desks.daily.baselines import with_costs
 from training.desks.kind import POLICY, Played
-from training.desks.online.play import FROM_OPEN, Late, Player, RandomTrader, flat, hold_from_open, play
+from training.desks.online.play import FROM_OPEN, flat, hold_from_open, play, random_trader
 from training.desks.online.task_data import OnlineTaskData
-from training.desks.random_like import random_like
-from training.evidence.criteria import COSTS_TWICE, ONE_BAR_LATE
+from training.evaluate.machine import Player
+from training.evaluate.players import COSTS, Late, RandomTrader, median_of, random_like, with_costs
+from training.evidence.criteria import ONE_BAR_LATE
 from training.study.evaluation import SessionResult
 from training.study.progress import counted, phase
 from training.study.study import PlayResult
@@ -21,7 +21,6 @@ RANDOM_DRAWS = 1000  # traders behind the p-value
 RANDOM_RUNS = 5  # of them, whose median stands in the table of baselines
 ROWS = 4000  # of the market, for random traders played at once
 FLAT, HOLD, RANDOM = "always flat", FROM_OPEN, "random"
-COSTS = {"no costs": 0, COSTS_TWICE: 2, "costs x 3": 3}
 
 BASELINES: Mapping[str, str] = {
     FLAT: "Never trades.",
@@ -76,7 +75,7 @@ def _played(
 def _maker(player: str, policy: nn.Module) -> Callable[[], Player]:
     """What makes the player of one session."""
     if player == ONE_BAR_LATE:
-        return lambda: Late(policy)
+        return lambda: Late(policy, flat)
     return lambda: hold_from_open if player == HOLD else policy
 
 
@@ -92,17 +91,19 @@ def _random(
 
     with phase("a random trader like the policy"):
         goal = play(policy, material, dates, trading)
-        trader = random_like(goal, lambda enter, leave: RandomTrader(enter, leave, seed), measure)
+        trader = random_like(
+            goal, lambda enter, leave: random_trader(enter, leave, seed, material.history.bar_min), measure
+        )
     with phase("random traders, a few"):
         runs = counted(range(RANDOM_RUNS), "traders")
-        few = sorted((play(trader, material, dates, trading) for _ in runs), key=_total)
+        few = [play(trader, material, dates, trading) for _ in runs]
     totals: list[float] = []
     with phase("random traders, all"):
         for _ in counted(range(-(-RANDOM_DRAWS // at_once)), f"rounds of {at_once} traders"):
             check_stop()
             results = measure(trader)
             totals.extend(round(_total(part), 2) for part in _draws(results, len(dates)))
-    return PlayResult(few[RANDOM_RUNS // 2]), tuple(totals[:RANDOM_DRAWS])
+    return PlayResult(few[median_of(few)]), tuple(totals[:RANDOM_DRAWS])
 
 
 def _total(results: Sequence[SessionResult]) -> float:

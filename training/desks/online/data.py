@@ -2,20 +2,24 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import chain
 from pathlib import Path
 
 import numpy as np
 
+from daemon.core.events import Event
 from daemon.core.limits import Trading
 from strategies.kit.contract import Float32Array, ShareSpec
-from strategies.online_dqn import OnlineDqn
+from strategies.online_dqn import ACTIONS, HOLD, OnlineDqn
 from strategies.online_dqn.model_config import ModelConfig
 from strategies.online_dqn.state_vector import portfolio_fields
 from training.desks.online.market.bars import Bars, Float64Array, Int64Array, read_bars
 from training.desks.online.market.history import History, TradingDay, history_of
 from training.desks.online.market.online_market import OnlineMarket
+from training.evaluate.bars import BarDesk
+from training.evaluate.players import choosing
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,6 +58,20 @@ class OnlineData:
         return OnlineMarket(
             self.history, days, self.config, trading, symbols=symbols, count=size, seed=seed, auto_reset=auto_reset
         )
+
+    @property
+    def desk(self) -> BarDesk:
+        """Where figures come from."""
+        flat = choosing(HOLD, len(ACTIONS), 1.0)
+        return BarDesk(self.strategy, self._fed, flat, minutes=lambda date, _bars, _rules: self.minutes(date))
+
+    def _fed(self, date: str, _: Trading) -> tuple[Iterable[Event], int]:
+        """The feed from the session on that warms the strategy for this one, and how many sessions lie before it."""
+        bars, first = self.bars, self.days[date]
+        opening = bars.scheduled[first].session.open_ns
+        begins = [int(each.start_ns[each.start_ns < opening][-self.spec.history_bars]) for each in bars.series]
+        start = sum(scheduled.session.close_ns <= min(begins) for scheduled in bars.scheduled)
+        return chain.from_iterable(bars.feed(index) for index in range(start, len(bars.scheduled))), first - start
 
     def minutes(self, date: str) -> int:
         """Minutes of a session in which a position could be held."""

@@ -1,11 +1,11 @@
 """Play policies and random traders of `online_dqn` on the market. A player maps observations to values of the actions.
 
-The figures of a report come from `training.desks.online.dry_run`.
+The figures of a report come from `training.evaluate.bars`.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -16,12 +16,11 @@ from daemon.core.limits import Trading
 from strategies.online_dqn import ACTIONS, BUY, HOLD, SELL
 from training.desks.online.data import OnlineData
 from training.desks.online.market.money import MICRO
-from training.desks.online.market.online_market import OnlineMarket
+from training.evaluate.machine import Player
+from training.evaluate.players import RandomTrader, choosing, one_hot
 from training.study.evaluation import SessionResult
 
 FROM_OPEN = "hold from the open"  # what the report calls that player
-Player = Callable[[Tensor], Any]
-"""Observations, float32 (rows, width), to values, float32 (rows, 3), or to these and the heads as a policy gives."""
 
 
 def values_of(answer: Any) -> Tensor:
@@ -31,47 +30,19 @@ def values_of(answer: Any) -> Tensor:
 
 
 def certain(actions: Tensor) -> Tensor:
-    """Values that leave no doubt about these actions, float32 (rows, 3)."""
-    return torch.nn.functional.one_hot(actions, len(ACTIONS)).float()
+    """Values, float32 (rows, 3): 1 for these actions, 0 for the others."""
+    return one_hot(actions, len(ACTIONS), 1.0)
 
 
-def flat(observations: Tensor) -> Tensor:
-    """The player that never trades."""
-    return certain(torch.full((len(observations),), HOLD))
+flat: Player = choosing(HOLD, len(ACTIONS), 1.0)
+"""The player that never trades."""
+hold_from_open: Player = choosing(BUY, len(ACTIONS), 1.0)
+"""The player that buys as soon as it may and keeps what it bought; it buys again after a stop or a target."""
 
 
-def hold_from_open(observations: Tensor) -> Tensor:
-    """The player that buys as soon as it may and keeps what it bought; it buys again after a stop or a target."""
-    return certain(torch.full((len(observations),), BUY))
-
-
-class Late:
-    """A player that is one bar late: it answers as the other did to the observation before; at first it holds."""
-
-    def __init__(self, player: Player) -> None:
-        self._player = player
-        self._before: Player = flat
-
-    def __call__(self, observations: Tensor) -> Any:
-        """The answer to the observation before."""
-        before, answer = self._before, self._player(observations)
-        self._before = lambda _: answer
-        return before(observations)
-
-
-class RandomTrader:
+def random_trader(enter: float, leave: float, seed: int, bar_min: int) -> RandomTrader:
     """Enters with one chance a minute while flat and leaves with another while holding. Seeded."""
-
-    def __init__(self, enter: float, leave: float, seed: int) -> None:
-        self._enter, self._leave = enter, leave
-        self._generator = torch.Generator().manual_seed(seed)
-
-    def actions(self, market: OnlineMarket) -> Tensor:
-        """A random action of each row, int64 (n,)."""
-        drawn = torch.rand(market.account.held.shape[0], generator=self._generator)
-        holding = torch.from_numpy(market.account.held > 0)
-        enters, leaves = drawn < self._enter * market.bar_min, drawn < self._leave * market.bar_min
-        return torch.where(holding, torch.where(leaves, SELL, HOLD), torch.where(enters, BUY, HOLD))
+    return RandomTrader(enter * bar_min, leave * bar_min, seed, entries=(BUY,), leaves_by=SELL, holds_by=HOLD)
 
 
 @torch.no_grad()
@@ -87,7 +58,7 @@ def play(
     market.begin(np.arange(draws * len(days)) % len(days))
     while market.active.any():
         if isinstance(player, RandomTrader):
-            market.step(player.actions(market))
+            market.step(player.actions(torch.from_numpy(market.account.held > 0)))
         else:
             market.step(values_of(player(market.observe())).argmax(dim=1))
     a = market.account

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -15,15 +14,14 @@ from torch import nn
 from daemon.core.limits import Trading
 from strategies.kit.contract import Float32Array
 from training.desks.kind import Span
-from training.desks.minutes import Desk, under
 from training.desks.online.data import OnlineData
-from training.desks.online.dry_run import desks, dry_run, through
 from training.desks.online.market.bars import Bars
-from training.desks.online.play import FROM_OPEN, Player, hold_from_open, values_of
+from training.desks.online.play import FROM_OPEN, hold_from_open, values_of
+from training.evaluate.bars import SessionStart, under
+from training.evaluate.machine import Player
 from training.evidence.heads import KEY, HeadScores, direction_scores, risk_scores
 from training.export.reference import Watched
 from training.study.evaluation import Figures, SessionResult, figures
-from training.study.progress import counted
 from training.study.study import Fold, OneAccount, PlayResult
 
 
@@ -32,7 +30,7 @@ class OnlineTaskData:
     """See `training.desks.kind.TaskData`."""
 
     data: OnlineData
-    ready: dict[tuple[str, ...], tuple[Desk, ...]] = field(default_factory=dict)  # made when first needed
+    ready: dict[tuple[str, ...], tuple[SessionStart, ...]] = field(default_factory=dict)  # made when first needed
 
     @property
     def info(self) -> Bars:
@@ -61,22 +59,16 @@ class OnlineTaskData:
     ) -> PlayResult:
         """What players, a new one for each session, do on the desk under these rules."""
         if dates not in self.ready:
-            self.ready[dates] = desks(self.data, self.data.trading, dates)
-        sessions: list[SessionResult] = []
-        denials: Counter[str] = Counter()
-        for desk in counted(under(self.ready[dates], trading), "sessions"):
-            check_stop()
-            found = dry_run(make(), (desk,), self.data, trading)
-            sessions.extend(found.sessions)
-            denials.update(found.denials)
-        return PlayResult(tuple(sessions), dict(sorted(denials.items())))
+            self.ready[dates] = self.data.desk.before(dates, self.data.trading)
+        played = self.data.desk.play_each(make, under(self.ready[dates], trading), trading, check_stop)
+        return msgspec.structs.replace(played, halts=())  # of accounts of one session each
 
     def relay(self, policies: Sequence[nn.Module], spans: Sequence[Span]) -> OneAccount:
         """See `TaskData`; next to it one that holds from the open."""
         data, trading, dates = self.data, spans[0].trading, [tuple(span.dates) for span in spans]
-        held = through([hold_from_open] * len(dates), data, trading, dates)
+        held = data.desk.relay([hold_from_open] * len(dates), dates, trading)
         sessions = tuple(session for each in held for session in each.sessions)
-        return OneAccount(through(policies, data, trading, dates), FROM_OPEN, sessions)
+        return OneAccount(data.desk.relay(policies, dates, trading), FROM_OPEN, sessions)
 
     def probes(self, fold: Fold, count: int, seed: int) -> Float32Array:
         """See `TaskData`; the portfolios in them are drawn."""

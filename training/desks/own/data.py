@@ -6,7 +6,8 @@ nothing here knows what the actions of the strategy mean: the first one is what 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Sequence
+import math
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import replace
 from typing import Any, NamedTuple, Protocol
 
@@ -15,17 +16,56 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from daemon.core.limits import Trading
-from daemon.core.paper.fees import FEES
 from strategies.kit.contract import Float32Array, Spec
 from training.desks.kind import Compared, EnvSettings, Evaluator, Info, Learner, Span
 from training.desks.own.environment import DeskEnv, Episode, GymEnvironments, Outcome, gain
-from training.desks.own.network import ActorCritic
-from training.desks.own.players import Late, Player, constant_players, random_player
+from training.evaluate.machine import Player
+from training.evaluate.players import CERTAIN, Late, choosing, constant, with_costs
 from training.evidence.criteria import COSTS_TWICE, ONE_BAR_LATE
 from training.export.reference import Recorder, Watched
 from training.rl.protocols import Environment
 from training.study.study import Fold, PlayResult
+
+# The usual network of a strategy of one's own: a small feed-forward policy with a critic.
+
+
+class SmallPolicy(nn.Module):
+    """Two hidden layers of 64 units over the flattened observation: what is exported."""
+
+    def __init__(self, spec: Spec) -> None:
+        super().__init__()
+        width = math.prod(spec.observation_shape)
+        self.layers = nn.Sequential(
+            nn.Linear(width, 64), nn.Tanh(), nn.Linear(64, 64), nn.Tanh(), nn.Linear(64, len(spec.actions))
+        )
+        self._continuous = spec.continuous
+
+    def forward(self, observation: Tensor) -> Tensor:
+        """Logits, float32 (batch, actions); of a continuous policy actions in [-1, 1]."""
+        found: Tensor = self.layers(observation.flatten(1))
+        return torch.tanh(found) if self._continuous else found
+
+
+class ActorCritic(nn.Module):
+    """A policy, and a critic that only training sees. `log_std` makes PPO draw continuous actions."""
+
+    def __init__(self, spec: Spec, seed: int, policy: nn.Module | None = None) -> None:
+        super().__init__()
+        torch.manual_seed(seed)
+        self.policy = policy or SmallPolicy(spec)
+        width = math.prod(spec.observation_shape)
+        self.critic = nn.Sequential(nn.Linear(width, 64), nn.Tanh(), nn.Linear(64, 1))
+        if spec.continuous:
+            self.log_std = nn.Parameter(torch.full((len(spec.actions),), -0.5))
+
+    def prepare(self, observations: Tensor) -> Tensor:
+        """Observations as they are: scaling belongs to the strategy or to the policy."""
+        return observations
+
+    def forward(self, prepared: Tensor) -> tuple[Tensor, Tensor]:
+        """Logits (batch, actions) and values (batch,)."""
+        return self.policy(prepared), self.critic(prepared.flatten(1)).squeeze(-1)
+
 
 RANDOM = "random"
 RANDOM_DRAWS = 5
@@ -103,7 +143,8 @@ class Common:
 
         def recorded(observations: Tensor) -> Tensor:
             rows.append(observations.numpy().copy())
-            return draw(observations)
+            answers: Tensor = draw(observations)
+            return answers
 
         for dates in (fold.test, fold.validate, fold.train):
             if len(rows) < count:
@@ -122,8 +163,8 @@ class Common:
         draws = [self.play(random_player(self.spec, seed + number), span) for number in range(RANDOM_DRAWS)]
         check_stop()
         scenarios = {
-            COSTS_TWICE: self.play(policy, replace(span, trading=dearer(span.trading))),
-            ONE_BAR_LATE: self.play(Late(policy, self.spec), span),
+            COSTS_TWICE: self.play(policy, replace(span, trading=with_costs(span.trading, 2))),
+            ONE_BAR_LATE: self.play(Late(policy, first_action(self.spec)), span),
         }
         totals = tuple(sum(session.pnl_usd for session in each.sessions) for each in draws)
         return Compared(found | {RANDOM: draws[0]}, totals, scenarios)
@@ -135,11 +176,40 @@ def learner(spec: Spec, seed: int, hooks: Hooks) -> ActorCritic:
     return ActorCritic(spec, seed, None if hooks.network is None else hooks.network(spec))
 
 
-def dearer(trading: Trading) -> Trading:
-    """The same rules at twice the costs of shares and options."""
-    paper = trading.paper
-    twice = {
-        name: 2 * getattr(paper, name)
-        for name in (*FEES, "share_cost_rate", "share_wait_rate", "half_spread", "half_spread_min_usd")
-    }
-    return replace(trading, paper=replace(paper, **twice))
+@torch.no_grad()
+def check_answer(player: Player, spec: Spec) -> None:
+    """Raise ValueError for a policy, a torch module, whose answers are not one number for each action."""
+    if not isinstance(player, nn.Module):
+        return
+    found = player(torch.zeros(2, *spec.observation_shape))
+    if not isinstance(found, Tensor) or tuple(found.shape) != (2, len(spec.actions)):
+        shape = tuple(found.shape) if isinstance(found, Tensor) else type(found).__name__
+        raise ValueError(
+            f"the policy of {spec.name} answers two observations with {shape}, expected a tensor of shape "
+            f"{(2, len(spec.actions))}: one number for each of {', '.join(spec.actions)}"
+        )
+
+
+def first_action(spec: Spec) -> Player:
+    """The player that always takes the first action; of a continuous policy 0 everywhere."""
+    return constant([0.0] * len(spec.actions)) if spec.continuous else choosing(0, len(spec.actions))
+
+
+def constant_players(spec: Spec) -> Mapping[str, Player]:
+    """The baselines by name: each action without end; of a continuous policy none changes."""
+    if spec.continuous:
+        return {"always 0": first_action(spec)}
+    count = len(spec.actions)
+    return {f"always {name}": choosing(place, count) for place, name in enumerate(spec.actions)}
+
+
+def random_player(spec: Spec, seed: int) -> Player:
+    """The player that draws each action."""
+    generator = torch.Generator().manual_seed(seed)
+
+    def draw(observations: Tensor) -> Tensor:
+        drawn = torch.rand(len(observations), len(spec.actions), generator=generator)
+        answers: Tensor = 2.0 * drawn - 1.0 if spec.continuous else CERTAIN * drawn
+        return answers
+
+    return draw

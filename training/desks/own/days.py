@@ -14,12 +14,12 @@ from daemon.core.paper.shares import SharePaperBroker
 from daemon.core.step import Core
 from strategies.kit.contract import DailySpec, DailyStrategy
 from training.desks.daily import desk as daily
-from training.desks.daily.dry_run import dry_run, relay
+from training.desks.daily.desk import dry_run, relay
 from training.desks.daily.table import DailyTable
 from training.desks.kind import Span
-from training.desks.own.data import Common, Hooks
+from training.desks.own.data import Common, Hooks, check_answer
 from training.desks.own.environment import Episode
-from training.desks.own.players import Player, check_answer
+from training.evaluate.machine import Player
 from training.study.evaluation import Figures, SessionResult, figures
 from training.study.study import OneAccount, PlayResult
 

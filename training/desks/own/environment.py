@@ -18,10 +18,9 @@ from daemon.core.effects import AskPolicy
 from daemon.core.events import Event, PolicyAnswered
 from daemon.core.machine import Machine
 from strategies.kit.contract import Float32Array, Spec
+from training.evaluate.machine import MODEL
+from training.evaluate.players import CERTAIN
 from training.rl.protocols import Step
-
-MODEL = "candidate"
-CERTAIN = 50.0  # a logit that leaves the other actions nothing
 
 
 class Episode(NamedTuple):

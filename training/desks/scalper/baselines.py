@@ -7,25 +7,21 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import replace
-from decimal import Decimal
 
 import torch
 
 from daemon.core.limits import Trading
-from daemon.core.paper.fees import FEES
-from strategies.kit.contract import AnyStrategy
-from training.desks.minutes import Desk, under
-from training.desks.random_like import random_like
 from training.desks.scalper.data import Data
-from training.desks.scalper.dry_run import desks, dry_run
 from training.desks.scalper.play import (
-    DelayedPlayer,
-    Player,
-    RandomTrader,
     always_hold,
     moving_averages,
     play,
+    random_trader,
 )
+from training.evaluate.bars import BarDesk, SessionStart, under
+from training.evaluate.machine import Player
+from training.evaluate.players import COSTS, Late, median_of, random_like, with_costs
+from training.evidence.criteria import ONE_BAR_LATE
 from training.study.evaluation import SessionResult
 from training.study.progress import counted, phase
 from training.study.study import PlayResult
@@ -94,16 +90,16 @@ def held_through(data: Data, dates: Sequence[str], capital_usd: float) -> tuple[
     return tuple(found)
 
 
-def random_trader(policy: PlayResult, data: Data, dates: Sequence[str], trading: Trading, seed: int) -> RandomTrader:
+def trader_like(policy: PlayResult, data: Data, dates: Sequence[str], trading: Trading, seed: int) -> Player:
     """A random trader with about the trades and the holding times of `policy` on these sessions."""
     return random_like(
         policy.sessions,
-        lambda enter, leave: RandomTrader(enter, leave, seed),
+        lambda enter, leave: random_trader(enter, leave, seed),
         lambda trader: _market_play(trader, data, dates, trading),
     )
 
 
-def random_totals(trader: RandomTrader, data: Data, dates: Sequence[str], trading: Trading, draws: int) -> list[float]:
+def random_totals(trader: Player, data: Data, dates: Sequence[str], trading: Trading, draws: int) -> list[float]:
     """Net P&L in USD over all of `dates` of each of `draws` random traders, through the tensor market."""
     totals: list[float] = []
     at_once = _at_once(dates)
@@ -114,66 +110,53 @@ def random_totals(trader: RandomTrader, data: Data, dates: Sequence[str], tradin
     return totals[:draws]
 
 
-def random_on_desk(trader: RandomTrader, ready: Sequence[Desk], machine: AnyStrategy, trading: Trading) -> PlayResult:
+def random_on_desk(trader: Player, desk: BarDesk, ready: Sequence[SessionStart], trading: Trading) -> PlayResult:
     """The median, by net P&L, of a few random traders through the dry run."""
-    found = [dry_run(trader, ready, machine, trading) for _ in counted(range(RANDOM_DESKS), "traders")]
-    return sorted(found, key=lambda played: sum(result.pnl_usd for result in played.sessions))[len(found) // 2]
+    played = [desk.play(trader, ready, trading) for _ in counted(range(RANDOM_DESKS), "traders")]
+    return played[median_of([one.sessions for one in played])]
 
 
 def standard(
-    ready: Sequence[Desk], data: Data, dates: Sequence[str], machine: AnyStrategy, trading: Trading
+    desk: BarDesk, ready: Sequence[SessionStart], data: Data, dates: Sequence[str], trading: Trading
 ) -> dict[str, PlayResult]:
     """The baselines that need no policy."""
     with phase(FLAT):
-        found = {FLAT: dry_run(always_hold, ready, machine, trading)}
+        found = {FLAT: desk.play(always_hold, ready, trading)}
     found[HOLD_SHARES] = buy_and_hold(data, dates, float(trading.paper.cash_usd))
     with phase(RULE):
-        found[RULE] = dry_run(moving_averages, ready, machine, trading)
+        found[RULE] = desk.play(moving_averages, ready, trading)
     return found
 
 
-def with_costs(trading: Trading, times: int) -> Trading:
-    """The same desk where spreads and all fees are `times` what they are."""
-    paper, factor = trading.paper, Decimal(times)
-    return replace(
-        trading,
-        paper=replace(
-            paper,
-            **{key: getattr(paper, key) * factor for key in FEES},
-            half_spread=paper.half_spread * times,
-            half_spread_min_usd=paper.half_spread_min_usd * times,
-        ),
-    )
-
-
-def scenarios(player: Player, ready: Sequence[Desk], machine: AnyStrategy, trading: Trading) -> dict[str, PlayResult]:
+def scenarios(player: Player, desk: BarDesk, ready: Sequence[SessionStart], trading: Trading) -> dict[str, PlayResult]:
     """The same player without fees and half-spreads, at twice and three times the costs, and one bar late.
 
     Prices are whole cents in all of them, so up to a cent of spread remains without costs. `ready` are the desks at the
     costs as they are.
     """
     found = {}
-    for name, times in (("no costs", 0), ("costs x 2", 2), ("costs x 3", 3)):
+    for name, times in COSTS.items():
         other = with_costs(trading, times)
         with phase(name):
-            found[name] = dry_run(player, under(ready, other, times), machine, other)
-    with phase("one bar late"):
-        found["one bar late"] = dry_run(DelayedPlayer(player), ready, machine, trading)
+            found[name] = desk.play(player, under(ready, other, times), other)
+    with phase(ONE_BAR_LATE):
+        found[ONE_BAR_LATE] = desk.play_each(lambda: Late(player, always_hold), ready, trading)
     return found
 
 
 def elsewhere(
-    player: Player, data: Data, dates: Sequence[str], machine: AnyStrategy, trading: Trading
+    player: Player, desk: BarDesk, data: Data, dates: Sequence[str], trading: Trading
 ) -> dict[str, PlayResult]:
     """The same player on the data's other markets."""
     found = {}
     for name, venue in data.other_venues.items():
         with phase(name):
-            found[name] = dry_run(player, desks(data.source, machine, trading, dates, venue), machine, trading)
+            there = replace(desk, venue=venue)
+            found[name] = there.play(player, there.before(dates, trading), trading)
     return found
 
 
-def _market_play(trader: RandomTrader, data: Data, dates: Sequence[str], trading: Trading) -> tuple[SessionResult, ...]:
+def _market_play(trader: Player, data: Data, dates: Sequence[str], trading: Trading) -> tuple[SessionResult, ...]:
     days = data.on(dates)
     market = data.market(days, trading, count=_at_once(dates) * len(days), auto_reset=False)
     return play(market, trader, dates, trading.risk.confidence_min)

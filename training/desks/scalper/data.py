@@ -5,22 +5,23 @@ The same readers feed dry run and replay. Nothing here depends on how the sessio
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from daemon.core.events import Event
 from daemon.core.limits import Trading
 from daemon.tapes.minutes import TapeInfo, TapeSource, scan
 from strategies.kit.contract import AnyStrategy, Float32Array
 from training.data.sessions import calendar_of
-from training.desks.minutes import Venue
-from training.desks.scalper.dry_run import MODELLED
 from training.desks.scalper.history import History, TradingDay, read_history
 from training.desks.scalper.market import Market
+from training.desks.scalper.play import always_hold
 from training.desks.scalper.prices import PriceTable, price_table
+from training.evaluate.bars import MODELLED, BarDesk, Venue
 from training.study.study import Fold
 
 
@@ -49,6 +50,10 @@ class Data:
         """Where a dry run trades."""
         return MODELLED
 
+    def desk(self, strategy: AnyStrategy) -> BarDesk:
+        """The desk on this file."""
+        return desk_of(self.source, strategy, self.venue)
+
     def market(self, days: Sequence[TradingDay], trading: Trading, **more: Any) -> Market:
         """The tensor market on these sessions; `more` are arguments of `Market`."""
         return Market(self.history, self.prices, days, trading, **more)
@@ -66,6 +71,19 @@ class Data:
         """The market features of these sessions, float32 (rows, 20)."""
         rows = [self.history.features[day.first : day.end] for day in self.on(dates)]
         return np.concatenate(rows).astype(np.float32)
+
+
+def desk_of(source: Iterable[Event], strategy: AnyStrategy, venue: Venue = MODELLED) -> BarDesk:
+    """The desk on a feed; it has watched as many sessions as warm the strategy and give the volatility."""
+
+    def fed(_: str, trading: Trading) -> tuple[Iterable[Event], int]:
+        return source, trading.paper.volatility_sessions + 2
+
+    def minutes(_: str, bars: int, trading: Trading) -> int:
+        rules = trading.execution
+        return bars - strategy.spec.window - rules.flat_before_close_min - rules.flatten_lead_min
+
+    return BarDesk(strategy, fed, always_hold, venue, minutes, entries=True)
 
 
 def load(path: Path, machine: AnyStrategy, trading: Trading) -> Data:

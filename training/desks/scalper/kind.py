@@ -14,8 +14,7 @@ from strategies.registry import strategy as registered
 from training.desks.kind import Passive, QuoteSource, TrainingKind
 from training.desks.scalper import baselines
 from training.desks.scalper.data import load
-from training.desks.scalper.network import IDENTITY
-from training.desks.scalper.networks import NETWORKS, build
+from training.desks.scalper.network import IDENTITY, NETWORKS, build
 from training.desks.scalper.recorded.data import load_quoted
 from training.desks.scalper.reward import REWARDS
 from training.desks.scalper.task_data import ScalperTaskData

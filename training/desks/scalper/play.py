@@ -1,27 +1,28 @@
 """Play policies and random traders of `option_scalper` on the tensor market.
 
 A player maps observations to logits; the live path (temperature, argmax, confidence threshold) turns them into actions.
-The figures of a report come from `training.desks.scalper.dry_run`.
+The figures of a report come from `training.evaluate.bars`.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 
 import torch
 from torch import Tensor
 
 from strategies.option_scalper import BUY_CALL, BUY_PUT, EXIT, HOLD, SPEC
 from training.desks.scalper.market import Market
+from training.evaluate.machine import Player
+from training.evaluate.players import RandomTrader, choosing, one_hot
 from training.study.evaluation import SessionResult
 
-Player = Callable[[Tensor], Tensor]
-"""Observations, float32 (n, 20, 23), to logits, float32 (n, 6)."""
-
+COUNT = len(SPEC.actions)
+always_hold: Player = choosing(HOLD, COUNT)
+"""The player that never trades."""
 SIDE_COLUMN = SPEC.features.index("position_side")
 ELAPSED_COLUMN = SPEC.features.index("session_elapsed")
 FAST_COLUMN, SLOW_COLUMN = SPEC.features.index("ema9_distance"), SPEC.features.index("ema21_distance")
-CERTAIN = 50.0  # a logit that leaves the other actions nothing
 
 
 def live_actions(logits: Tensor, flat: Tensor, confidence_min: float) -> Tensor:
@@ -49,48 +50,10 @@ def play(market: Market, player: Player, dates: Sequence[str], confidence_min: f
     return tuple(SessionResult(dates[index % len(dates)], *row) for index, row in enumerate(rows))
 
 
-def always_hold(observations: Tensor) -> Tensor:
-    """The player that never trades."""
-    logits = torch.zeros(observations.shape[0], len(SPEC.actions))
-    logits[:, HOLD] = CERTAIN
-    return logits
-
-
-class RandomTrader:
+def random_trader(enter: float, leave: float, seed: int) -> Player:
     """Enters a random side with one chance a minute while flat and leaves with another while holding. Seeded."""
-
-    def __init__(self, enter: float, leave: float, seed: int) -> None:
-        self._enter = enter
-        self._leave = leave
-        self._generator = torch.Generator().manual_seed(seed)
-
-    def __call__(self, observations: Tensor) -> Tensor:
-        """Certain logits of a random action."""
-        count = observations.shape[0]
-        holding = observations[:, -1, SIDE_COLUMN] != 0.0
-        draw = torch.rand(count, 2, generator=self._generator)
-        buy = torch.where(draw[:, 1] < 0.5, BUY_CALL, BUY_PUT)
-        entry = torch.where(draw[:, 0] < self._enter, buy, HOLD)
-        leave = torch.where(draw[:, 0] < self._leave, EXIT, HOLD)
-        action = torch.where(holding, leave, entry)
-        return torch.nn.functional.one_hot(action, len(SPEC.actions)).float() * CERTAIN
-
-
-class DelayedPlayer:
-    """A player that is one bar late: it answers each observation as the other would have answered the one before.
-
-    The first observation of a session is held on. For one desk at a time (observations of batch 1).
-    """
-
-    def __init__(self, player: Player) -> None:
-        self._player = player
-        self._before: Tensor | None = None
-
-    def __call__(self, observations: Tensor) -> Tensor:
-        """Logits for the observation before."""
-        before, self._before = self._before, observations.clone()
-        new_session = before is None or observations[0, -1, ELAPSED_COLUMN] <= before[0, -1, ELAPSED_COLUMN]
-        return always_hold(observations) if before is None or new_session else self._player(before)
+    trader = RandomTrader(enter, leave, seed, entries=(BUY_CALL, BUY_PUT), leaves_by=EXIT, holds_by=HOLD)
+    return lambda observations: one_hot(trader.actions(observations[:, -1, SIDE_COLUMN] != 0.0), COUNT)
 
 
 def moving_averages(observations: Tensor) -> Tensor:
@@ -101,4 +64,4 @@ def moving_averages(observations: Tensor) -> Tensor:
     """
     above = observations[:, -1, FAST_COLUMN] < observations[:, -1, SLOW_COLUMN]
     action = torch.where(above, BUY_CALL, BUY_PUT)
-    return torch.nn.functional.one_hot(action, len(SPEC.actions)).float() * CERTAIN
+    return one_hot(action, COUNT)

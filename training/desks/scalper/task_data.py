@@ -11,15 +11,13 @@ from torch import nn
 from daemon.tapes.minutes import TapeInfo
 from strategies.kit.contract import AnyStrategy, Float32Array
 from training.desks.kind import Compared, EnvSettings, Evaluator, Learner, Span
-from training.desks.minutes import Desk
 from training.desks.scalper import baselines
 from training.desks.scalper.data import Data, observations
-from training.desks.scalper.dry_run import desks, dry_run, through
 from training.desks.scalper.history import TradingDay
 from training.desks.scalper.market import Market
-from training.desks.scalper.network import fit_scaling
-from training.desks.scalper.networks import build
+from training.desks.scalper.network import build, fit_scaling
 from training.desks.scalper.play import play
+from training.evaluate.bars import BarDesk, SessionStart
 from training.export.reference import Recorder, Watched
 from training.study.evaluation import Figures, SessionResult, figures
 from training.study.progress import phase
@@ -33,12 +31,17 @@ class ScalperTaskData:
     data: Data
     machine: AnyStrategy
     capital_usd: float
-    ready: dict[tuple[str, ...], tuple[Desk, ...]] = field(default_factory=dict)  # made when first needed
+    ready: dict[tuple[str, ...], tuple[SessionStart, ...]] = field(default_factory=dict)  # made when first needed
 
     @property
     def info(self) -> TapeInfo:
         """The file."""
         return self.data.info
+
+    @property
+    def desk(self) -> BarDesk:
+        """Where figures come from."""
+        return self.data.desk(self.machine)
 
     @property
     def days(self) -> Mapping[str, TradingDay]:
@@ -74,7 +77,7 @@ class ScalperTaskData:
 
     def test(self, policy: nn.Module, span: Span) -> PlayResult:
         """See `TaskData`."""
-        return dry_run(policy, self._desks(span), self.machine, span.trading)
+        return self.desk.play(policy, self._desks(span), span.trading)
 
     def compare(
         self, policy: nn.Module, played: PlayResult, span: Span, seed: int, check_stop: Callable[[], None]
@@ -82,23 +85,23 @@ class ScalperTaskData:
         """See `TaskData`."""
         with phase("the test sessions are made ready"):
             ready = self._desks(span)
-        data, dates, trading = self.data, span.dates, span.trading
-        found = baselines.standard(ready, data, dates, self.machine, trading)
+        desk, data, dates, trading = self.desk, self.data, span.dates, span.trading
+        found = baselines.standard(desk, ready, data, dates, trading)
         with phase("a random trader like the policy"):
-            trader = baselines.random_trader(played, data, dates, trading, seed)
+            trader = baselines.trader_like(played, data, dates, trading, seed)
         with phase("random traders, dry run"):
-            found[baselines.RANDOM] = baselines.random_on_desk(trader, ready, self.machine, trading)
+            found[baselines.RANDOM] = baselines.random_on_desk(trader, desk, ready, trading)
         with phase("random traders, all"):
             totals = baselines.random_totals(trader, data, dates, trading, baselines.RANDOM_DRAWS)
         check_stop()
-        others = baselines.scenarios(policy, ready, self.machine, trading)
-        others |= baselines.elsewhere(policy, data, dates, self.machine, trading)
+        others = baselines.scenarios(policy, desk, ready, trading)
+        others |= baselines.elsewhere(policy, desk, data, dates, trading)
         return Compared(found, tuple(totals), others)
 
     def relay(self, policies: Sequence[nn.Module], spans: Sequence[Span]) -> OneAccount:
         """See `TaskData`; next to it the shares of the underlying."""
         dates, data, trading = [span.dates for span in spans], self.data, spans[0].trading
-        folds = through(policies, data.source, self.machine, trading, dates, data.venue)
+        folds = self.desk.relay(policies, dates, trading)
         held = baselines.held_through(data, [date for each in dates for date in each], self.capital_usd)
         return OneAccount(folds, baselines.HOLD_SHARES, held)
 
@@ -109,12 +112,12 @@ class ScalperTaskData:
     def watch(self, policy: nn.Module, span: Span) -> Watched:
         """See `TaskData`; through the dry run, because the tensor market ends a session at the desk's last exit."""
         recorder = Recorder()
-        dry_run(recorder.before(policy), self._desks(span), self.machine, span.trading)
+        self.desk.play(recorder.before(policy), self._desks(span), span.trading)
         return recorder.watched()
 
-    def _desks(self, span: Span) -> tuple[Desk, ...]:
+    def _desks(self, span: Span) -> tuple[SessionStart, ...]:
         """The desks before these sessions."""
         dates = tuple(span.dates)
         if dates not in self.ready:
-            self.ready[dates] = desks(self.data.source, self.machine, span.trading, dates, self.data.venue)
+            self.ready[dates] = self.desk.before(dates, span.trading)
         return self.ready[dates]

@@ -24,7 +24,7 @@ from training.rl.dqn.dqn import Dqn, taken
 from training.rl.dqn.networks import QNetwork
 from training.rl.dqn.replay import ChoiceReplay, Choices, OneStep, Returns
 from training.rl.kernels import keep_freed_memory
-from training.rl.off_policy.rounds import due_steps
+from training.rl.off_policy.trainer import due_steps
 
 LOOKED_AT = 32
 """Transitions that are looked at together."""

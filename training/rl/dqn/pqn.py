@@ -15,7 +15,7 @@ from training.rl.dqn.dqn import QLearner, into_taken, taken
 from training.rl.dqn.labels import labels_of
 from training.rl.dqn.networks import QNetwork, explore, head_loss
 from training.rl.off_policy.learner import EXPLAINED, Average, explained
-from training.rl.off_policy.rounds import Figures, Part, Rounds, last_of
+from training.rl.off_policy.trainer import Figures, Part, Rounds, last_of
 from training.rl.protocols import Environment
 
 

@@ -12,7 +12,7 @@ from training.rl.dqn.dqn import Dqn
 from training.rl.dqn.labels import labels_of
 from training.rl.dqn.networks import explore
 from training.rl.dqn.replay import ChoiceReplay, OneStep, Returns
-from training.rl.off_policy.rounds import Figures, Part, Rounds, due_steps, following
+from training.rl.off_policy.trainer import Figures, Part, Rounds, due_steps, following
 from training.rl.protocols import Environment
 
 

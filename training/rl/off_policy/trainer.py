@@ -2,16 +2,217 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+import copy
+import math
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, NamedTuple, Protocol
 
 import torch
 from torch import Tensor
 
-from training.rl.off_policy.coefficients import OffPolicyCoefficients
-from training.rl.off_policy.learner import Agent
+from training.rl.coefficients import NotFiniteError, rate_at
+from training.rl.kernels import keep_freed_memory
+from training.rl.off_policy.coefficients import OffPolicyCoefficients, OffPolicyProgress
+from training.rl.off_policy.learner import Agent, Learner
 from training.rl.off_policy.replay import Replay, Transitions
-from training.rl.off_policy.rounds import Figures, Part, Rounds, due_steps, following
-from training.rl.protocols import Environment
+from training.rl.protocols import Environment, Step
+
+# The loop around a learner: rounds of steps and gradient steps, what they report, and the state to go on from.
+#
+# On a CPU the same seed gives the same weights, byte for byte, also when a run was stopped at any update and continued
+# from `Rounds.state_dict`.
+
+
+class Part(Protocol):
+    """Something whose state belongs to a run's."""
+
+    def state_dict(self) -> dict[str, Any]:
+        """Tensors and plain values."""
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Go on from `state`."""
+
+
+class Rates(Protocol):
+    """The coefficients that every loop reads."""
+
+    @property
+    def learning_rate(self) -> float:
+        """At the start."""
+
+    @property
+    def schedule(self) -> str:
+        """How it falls."""
+
+    @property
+    def environments(self) -> int:
+        """Stepped together."""
+
+
+class Due(Protocol):
+    """The coefficients that say how many gradient steps are due."""
+
+    @property
+    def learning_starts(self) -> int:
+        """Transitions before the first one."""
+
+    @property
+    def gradient_steps(self) -> int:
+        """Due for every `per_transitions`."""
+
+    @property
+    def per_transitions(self) -> int:
+        """See `gradient_steps`."""
+
+
+class Figures(NamedTuple):
+    """Figures of several gradient steps, a row each."""
+
+    names: tuple[str, ...]
+    rows: list[Tensor]
+
+
+def due_steps(c: Due, transitions: int, taken: int) -> int:
+    """Gradient steps that are due: by whole numbers, so that the ratio holds at any number of rows."""
+    learned_from = max(0, transitions - max(c.learning_starts, 0))
+    return learned_from * c.gradient_steps // c.per_transitions - taken
+
+
+class Rounds(ABC):
+    """Trains a learner in place, one `update` at a time."""
+
+    def __init__(
+        self,
+        learner: Learner,
+        environment: Environment,
+        coefficients: Rates,
+        round_transitions: int,
+        *,
+        total_steps: int,
+        seed: int,
+    ) -> None:
+        """Prepare to train for at least `total_steps` transitions (whole updates).
+
+        Args:
+            environment: `coefficients.environments` of them, whose tensors are on the learner's device.
+            round_transitions: of one update, rounded up to whole steps of all environments.
+            seed: of this trainer's own generator.
+        """
+        self.environment = environment
+        self.updates = 0
+        self.gradient_steps = 0
+        self._learner = learner
+        self._rates = coefficients
+        self._steps_each = -(-round_transitions // coefficients.environments)  # steps of all environments in an update
+        self.total_updates = max(1, -(-total_steps // (self._steps_each * coefficients.environments)))
+        if learner.device.type == "cpu":
+            keep_freed_memory()
+        self._generator = torch.Generator(learner.device).manual_seed(seed)
+        self._begun = 0  # transitions, those of the update under way included
+
+    @property
+    def steps(self) -> int:
+        """Transitions seen so far, by this process."""
+        return self.updates * self._steps_each * self._rates.environments
+
+    @property
+    def done(self) -> bool:
+        """Whether all updates are done."""
+        return self.updates >= self.total_updates
+
+    @property
+    def learning_rate(self) -> float:
+        """The rate of the next update."""
+        return rate_at(self._rates.learning_rate, self._rates.schedule, self.updates / self.total_updates)
+
+    def state_dict(self) -> dict[str, Any]:
+        """A copy of all that the next updates depend on: tensors and plain values."""
+        state = {
+            "updates": self.updates,
+            "gradient_steps": self.gradient_steps,
+            "generator": self._generator.get_state(),
+            **{name: part.state_dict() for name, part in self._parts().items()},
+        }
+        return copy.deepcopy(state)
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Go on from `state`, made by a trainer with the same learner, environments and coefficients.
+
+        Raises:
+            ValueError: its replay has another shape.
+        """
+        state = copy.deepcopy(state)
+        for name, part in self._parts().items():
+            part.load_state_dict(state[name])
+        self.updates, self.gradient_steps = state["updates"], state["gradient_steps"]
+        self._begun = self.steps
+        self._generator.set_state(state["generator"].cpu())
+
+    def update(self) -> OffPolicyProgress:
+        """Some steps of all environments, and the gradient steps that became due on the way.
+
+        Raises:
+            NotFiniteError: an observation, a reward, a loss or a gradient norm was not finite; no step was taken from
+                that gradient step on.
+            ValueError: the environments are more or fewer than `coefficients.environments`.
+        """
+        rate = self.learning_rate
+        self._learner.set_learning_rate(rate)
+        rewards, figures = self._round()
+        reward = float(torch.stack(rewards).mean())
+        self._check("mean reward or an observation", 0, reward)
+        found = {name: value for each in figures for name, value in self._averages(each).items()}
+        self.updates += 1
+        ratio = self.gradient_steps / self.steps
+        return OffPolicyProgress(self.steps, self.updates, self.gradient_steps, reward, rate, ratio, found)
+
+    @abstractmethod
+    def _parts(self) -> Mapping[str, Part]:
+        """What has a state, in the order in which states are loaded: first what may refuse one."""
+
+    @abstractmethod
+    def _round(self) -> tuple[list[Tensor], Sequence[Figures]]:
+        """The steps and gradient steps of an update: mean rewards of the steps, NaN after what is not finite."""
+
+    def _count(self, observations: Tensor) -> None:
+        """Raise where the environments are not as many as expected, and count their step."""
+        if observations.shape[0] != self._rates.environments:
+            raise ValueError(
+                f"{observations.shape[0]} environments are observed: expected coefficients.environments, "
+                f"{self._rates.environments}"
+            )
+        self._begun += self._rates.environments
+
+    def _averages(self, figures: Figures) -> dict[str, float]:
+        """The mean of each figure; raises at the first that is not finite."""
+        if not figures.rows:
+            return {}
+        table = torch.stack(figures.rows).tolist()
+        for index, row in enumerate(table):
+            for name, value in zip(figures.names, row, strict=True):
+                self._check(name, index, value)
+        columns = zip(figures.names, zip(*table, strict=True), strict=True)
+        return {name: math.fsum(column) / len(table) for name, column in columns}
+
+    def _check(self, what: str, index: int, value: float) -> None:
+        if not math.isfinite(value):
+            raise NotFiniteError(self.updates, index, what, value)
+
+
+def following(environment: Environment, prepare: Callable[[Tensor], Tensor], step: Step) -> Tensor:
+    """What the step led to, prepared: at a time limit `last`; after a true end it does not count."""
+    found = prepare(environment.observe())
+    if step.truncated is None:
+        return found
+    return torch.where(step.truncated.unsqueeze(1), prepare(last_of(step)), found)
+
+
+def last_of(step: Step) -> Tensor:
+    """The observations before the reset of a step that has time limits. Raises `ValueError` where there are none."""
+    if step.last is None:
+        raise ValueError("a step has `truncated` without `last`: return the observations before the reset as well")
+    return step.last
 
 
 class OffPolicyTrainer(Rounds):

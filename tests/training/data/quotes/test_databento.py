@@ -10,8 +10,8 @@ from typing import Any
 import pytest
 
 from tests.support.quote_files import quotes_in, sessions_in, utc
+from training.data.quotes.columns import ConvertError, Request
 from training.data.quotes.convert import convert
-from training.data.quotes.source import ConvertError, Request
 
 pytestmark = [  # databento 0.87 leaves its files to the garbage collector, and asks pandas 3.1 in the old way
     pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning"),

@@ -10,8 +10,8 @@ import pytest
 
 from daemon.tapes.quotes.reader import QuoteFile
 from tests.support.quote_files import lean_zip, quotes_in, sessions_in
+from training.data.quotes.columns import ConvertError, Request
 from training.data.quotes.convert import convert
-from training.data.quotes.source import ConvertError, Request
 
 NAME = "20240815_spy_minute_quote_american_{}_{}_{}.csv"
 CALL = NAME.format("call", "5500000", "20240816")

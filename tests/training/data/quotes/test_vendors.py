@@ -10,8 +10,8 @@ import numpy as np
 import pytest
 
 from tests.support.quote_files import quotes_in, sessions_in
+from training.data.quotes.columns import ConvertError, Request
 from training.data.quotes.convert import convert
-from training.data.quotes.source import ConvertError, Request
 
 THETA = (
     "symbol,expiration,strike,right,timestamp,bid_size,bid_exchange,bid,bid_condition,ask_size,ask_exchange,ask,"

@@ -18,22 +18,16 @@ from strategies.regime_switcher import HIDDEN, RegimeSwitcher
 from tests.support.training.made_up_days import trading, walk, written
 from training.desks.daily import baselines
 from training.desks.daily.baselines import (
-    COSTS_THRICE,
     HOLD_ALL,
-    NO_COSTS,
     RESET,
     SAME_CLOSE,
     owned,
     rebalancer_baselines,
     regime_baselines,
     scenarios,
-    with_costs,
 )
-from training.desks.daily.desk import Desk, desk_before, rules_for, variant_of
-from training.desks.daily.dry_run import dry_run
+from training.desks.daily.desk import Desk, desk_before, dry_run, rules_for, variant_of
 from training.desks.daily.play import (
-    DelayedRebalancer,
-    DelayedSwitcher,
     RandomRebalancer,
     always,
     certain,
@@ -49,6 +43,7 @@ from training.desks.daily.random_traders import (
     random_switchers,
 )
 from training.desks.daily.task_data import funds_beside
+from training.evaluate.players import COSTS_THRICE, NO_COSTS, Late, with_costs
 from training.evidence.criteria import COSTS_TWICE, ONE_BAR_LATE
 from training.evidence.significance import random_p_value
 from training.study.evaluation import SessionResult
@@ -236,10 +231,10 @@ def test_a_recurrent_policy_is_also_played_with_its_memory_taken_away() -> None:
 
 def test_late_policies_answer_what_they_saw_one_session_before() -> None:
     first, second = torch.full((1, 803), 0.25), torch.full((1, 803), 0.75)
-    late = DelayedRebalancer(lambda observations: observations[:, :50])
+    late = Late(lambda observations: observations[:, :50], flat)
     assert torch.equal(late(first), flat(first))
     assert torch.equal(late(second), first[:, :50])
-    switcher = DelayedSwitcher(lambda observations, hidden: (observations[:, :16], hidden + 1.0))
+    switcher = Late(lambda observations, hidden: (observations[:, :16], hidden + 1.0), always(0))
     hidden = torch.zeros(1, HIDDEN)
     logits, hidden = switcher(torch.full((1, 64), 2.0), hidden)
     assert int(logits.argmax()) == 0

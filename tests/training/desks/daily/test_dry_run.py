@@ -25,8 +25,7 @@ from strategies.regime_switcher import HIDDEN, RegimeSwitcher
 from strategies.registry import daily_strategy
 from tests.support.training.made_up_days import walk, written
 from training.desks.daily import baselines
-from training.desks.daily.desk import desk_before, rules_for, under
-from training.desks.daily.dry_run import dry_run, relay
+from training.desks.daily.desk import desk_before, dry_run, relay, rules_for, under
 from training.desks.daily.play import RandomSwitcher, StartingRegime, always, flat, play_rebalancer, play_regime
 from training.desks.daily.rebalancer import RebalancerTaskData
 from training.desks.daily.regime import RegimeTaskData
@@ -173,7 +172,8 @@ def test_a_position_closed_with_a_gain_is_a_win_and_the_desk_itself_stays_as_it_
 
     def in_and_out(observations: Tensor, hidden: Tensor) -> tuple[Tensor, Tensor]:
         held = bool(observations[0, 10] > 0.0)
-        return always(ALL_CASH if held else ALL_SPY)(observations, hidden)
+        logits, after = always(ALL_CASH if held else ALL_SPY)(observations, hidden)
+        return logits, after
 
     played = dry_run(in_and_out, desk)
     close, opened = table.close_ticks[:, 0], table.open_ticks[:, 0]

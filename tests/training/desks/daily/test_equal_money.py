@@ -17,8 +17,7 @@ from strategies.daily_rebalancer import CASH, CLOSES, HOLDINGS, TRADABLE, VALUE,
 from strategies.registry import strategy
 from tests.support.paths import REPOSITORY
 from tests.support.training.made_up_days import sessions
-from training.desks.daily.desk import desk_before, rules_for
-from training.desks.daily.dry_run import played
+from training.desks.daily.desk import desk_before, played, rules_for
 from training.desks.daily.table import DailyTable, table_of
 from training.desks.registry import kind
 from training.export.export import Exported

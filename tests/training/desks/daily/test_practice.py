@@ -13,8 +13,7 @@ from tests.support.training.made_up_days import trading, walk, written
 from training.desks.daily.markets.rebalancer import RebalancerMarket
 from training.desks.daily.markets.regime import RegimeMarket
 from training.desks.daily.play import certain, play_regime
-from training.desks.practice import practice_of
-from training.rl.presets import Practice
+from training.rl.presets import Practice, practice_of
 
 FUNDS = msgspec.structs.replace(SPEC, history_bars=2)
 RULES = trading("1000000")

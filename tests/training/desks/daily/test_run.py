@@ -31,7 +31,7 @@ from training.runs.ledger import Ledger, ledger_path
 from training.runs.prepared import UNTRAINED, prepare
 from training.runs.settings import Settings, requests_of, settings_for
 from training.runs.tasks import train_one
-from training.search.coefficients_file import write_coefficients
+from training.studies.search.coefficients_file import write_coefficients
 from training.study.study import Study, Trial
 
 STOCKS, FUNDS = daily_rebalancer.SPEC.name, regime_switcher.SPEC.name

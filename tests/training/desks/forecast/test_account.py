@@ -12,8 +12,7 @@ from daemon.core.strategy_rules import trading_for
 from strategies.forecast_ensemble import ForecastEnsemble
 from tests.support.training.made_up_days import walk
 from tests.support.training.untrained_ensemble import untrained
-from training.desks.daily.desk import Desk, desk_before, rules_for
-from training.desks.daily.dry_run import dry_run
+from training.desks.daily.desk import Desk, desk_before, dry_run, rules_for
 from training.desks.forecast import baselines
 from training.desks.forecast.baselines import Account, players
 from training.desks.kind import Played

@@ -19,8 +19,7 @@ from strategies import forecast_ensemble
 from strategies.forecast_ensemble import SEQUENCE, ForecastEnsemble
 from strategies.forecast_ensemble.features import COUNT, NAMES
 from tests.support.training.made_up_days import walk
-from training.desks.daily.desk import desk_before, rules_for
-from training.desks.daily.dry_run import dry_run, relay
+from training.desks.daily.desk import desk_before, dry_run, relay, rules_for
 from training.desks.daily.table import DailyTable, read_table
 from training.desks.forecast.market import ACCOUNT, Outlook
 from training.desks.forecast.play import play

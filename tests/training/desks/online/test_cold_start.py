@@ -16,7 +16,6 @@ from strategies.kit.manifest import decode
 from strategies.registry import strategy as registered
 from tests.support.training.online_bars import RULES, bundled, five_minutes_of_two
 from training.desks.online.cold_start import REPLAY_FILE, Cold, cold_replay, cold_start
-from training.desks.online.dry_run import desks, dry_run
 from training.desks.online.export import export_online, training_of
 from training.desks.online.network import COLD_PRESETS, network_of
 from training.desks.online.play import play
@@ -138,7 +137,7 @@ def test_one_policy_learns_from_two_recorded_symbols_and_decides_about_both_on_o
         answers: tuple[torch.Tensor, ...] = cold.network(observations)
         return answers
 
-    found = dry_run(player, desks(data, RULES, dates), data, RULES)
+    found = data.desk.play(player, data.desk.before(dates, RULES), RULES)
     assert [result.date for result in found.sessions] == list(dates)
     assert set(asked) == {2}  # a row for each symbol
     assert len(asked) == 2 * 78

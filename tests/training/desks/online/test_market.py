@@ -19,13 +19,13 @@ from strategies.online_dqn import BUY, HOLD, SELL
 from strategies.online_dqn.state_vector import shipped
 from tests.support.training.online_bars import RULES, bundled, busy, five_minutes_of_two, of_bars, wild
 from training.desks.online.data import OnlineData, load
-from training.desks.online.dry_run import desks, dry_run
-from training.desks.online.play import Player, hold_from_open, play
+from training.desks.online.play import hold_from_open, play
+from training.evaluate.machine import Player
 
 
 def both_play(make: Callable[[], Player], data: OnlineData, dates: list[str], trading: Trading = RULES) -> int:
     """Let a player go through these sessions on the desk and on the market, each its own; the number of trades."""
-    on_desk = dry_run(make(), desks(data, trading, dates), data, trading)
+    on_desk = data.desk.play(make(), data.desk.before(dates, trading), trading)
     on_market = play(make(), data, dates, trading)
     assert on_desk.sessions == on_market
     return sum(result.trades for result in on_market)
@@ -44,7 +44,7 @@ def test_every_observation_is_that_of_the_desk_bit_for_bit() -> None:
         return player
 
     for date in dates:
-        dry_run(recording("desk"), desks(data, RULES, [date]), data, RULES)
+        data.desk.play(recording("desk"), data.desk.before([date], RULES), RULES)
         play(recording("market"), data, [date], RULES)
         decided = len(seen["market"])
         assert decided == 382
@@ -84,7 +84,7 @@ def test_they_do_on_recorded_sessions(data_dir: Path) -> None:
 def test_a_row_is_the_desk_of_two_symbols_whose_other_one_holds(only: int, data_dir: Path) -> None:
     data = five_minutes_of_two(data_dir)
     dates = list(data.days)[40:43]
-    on_desk = dry_run(busy(only, 2), desks(data, RULES, dates), data, RULES)
+    on_desk = data.desk.play(busy(only, 2), data.desk.before(dates, RULES), RULES)
     days = data.on(dates)
     market = data.market(dates, RULES, auto_reset=False)
     market.begin(np.arange(len(days)))

@@ -15,7 +15,6 @@ from strategies.online_dqn.state_vector import shipped
 from tests.support.training.online_bars import RULES, bundled, first_sessions, of_bars
 from training.desks.kind import Sources
 from training.desks.online.data import load
-from training.desks.online.dry_run import desks
 from training.desks.online.kind import KIND
 from training.desks.online.market.online_market import OnlineMarket
 from training.desks.online.network import COLD_PRESETS, network_of, network_of_weights
@@ -90,7 +89,7 @@ def test_files_that_do_not_suffice_are_refused_with_the_cure(tmp_path: Path) -> 
     data = bundled()
     with pytest.raises(ValueError, match="no session to draw from"):
         OnlineMarket(data.history, (), data.config, RULES, count=2)
-    assert desks(data, RULES, []) == ()
+    assert data.desk.before([], RULES) == ()
 
 
 def test_a_desk_that_waits_after_the_open_and_never_halts_has_the_same_market() -> None:

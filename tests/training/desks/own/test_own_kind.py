@@ -24,10 +24,10 @@ from tests.support.own.files import forgotten_again, write_strategy
 from tests.support.training.made_files import days, write_days
 from training.cli.main import main
 from training.desks.kind import EnvSettings, Span
-from training.desks.own.environment import CERTAIN, GymEnvironments
+from training.desks.own.environment import GymEnvironments
 from training.desks.own.kind import walk_of
-from training.desks.own.players import constant
 from training.desks.registry import kind
+from training.evaluate.players import CERTAIN, choosing
 from training.gym.own import own_env
 
 KINDS = (("session", "shares"), ("bar", "shares"), ("bar", "option"))
@@ -124,7 +124,7 @@ def test_one_account_goes_through_two_spans_and_begins_as_the_first_of_them_alon
     data = loaded(packages, f"env_{cadence}_{holds}")
     dates = tuple(data.days)[:4]
     first, second = (Span(part, "", data.trading) for part in (dates[:2], dates[2:]))
-    player = constant(data.spec, 1)
+    player = choosing(1, len(data.spec.actions))
     found = data.relay([player, player], [first, second])
     sessions = [session for fold in found.folds for session in fold.sessions]
     assert tuple(session.date for session in sessions) == dates

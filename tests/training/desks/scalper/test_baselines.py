@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Iterator
 from dataclasses import replace
 from decimal import Decimal
@@ -17,9 +18,9 @@ from strategies.registry import strategy
 from tests.support.rl.erratic import erratic
 from tests.support.training.made_up import sessions, write_csv
 from training.desks.scalper import baselines
-from training.desks.scalper.data import Data, load
-from training.desks.scalper.dry_run import desks, dry_run
-from training.desks.scalper.play import DelayedPlayer, always_hold, moving_averages
+from training.desks.scalper.data import Data, desk_of, load
+from training.desks.scalper.play import always_hold, moving_averages
+from training.evaluate.players import Late, with_costs
 
 TRADING = Trading()
 MACHINE = strategy(SPEC.name)
@@ -44,10 +45,12 @@ def test_who_buys_and_holds_earns_the_change_of_the_price_on_the_capital(data: D
 
 
 def test_costs_are_multiplied_everywhere_and_nothing_else_changes() -> None:
-    found = baselines.with_costs(TRADING, 2)
+    found = with_costs(TRADING, 2)
     paper = TRADING.paper
     assert found.paper == replace(
         paper,
+        share_cost_rate=2 * paper.share_cost_rate,
+        share_wait_rate=2 * paper.share_wait_rate,
         orf_usd=Decimal("0.05370"),
         occ_usd=Decimal("0.04"),
         taf_usd=Decimal("0.00558"),
@@ -60,9 +63,9 @@ def test_costs_are_multiplied_everywhere_and_nothing_else_changes() -> None:
 
 def test_the_same_decisions_earn_more_without_costs_and_less_at_twice_and_three_times_the_costs(data: Data) -> None:
     dates = tuple(data.days)[:2]
-    ready = desks(data.source, MACHINE, TRADING, dates)
-    found = baselines.scenarios(erratic, ready, MACHINE, TRADING)
-    as_they_are = dry_run(erratic, ready, MACHINE, TRADING)
+    ready = data.desk(MACHINE).before(dates, TRADING)
+    found = baselines.scenarios(erratic, data.desk(MACHINE), ready, TRADING)
+    as_they_are = data.desk(MACHINE).play(erratic, ready, TRADING)
     earned = [sum(s.pnl_usd for s in p.sessions) for p in (
         found["no costs"], as_they_are, found["costs x 2"], found["costs x 3"],
     )]  # fmt: skip
@@ -71,14 +74,14 @@ def test_the_same_decisions_earn_more_without_costs_and_less_at_twice_and_three_
     assert sum(session.fees_usd for session in found["no costs"].sessions) == 0.0
     assert list(found) == ["no costs", "costs x 2", "costs x 3", "one bar late"]
     for name, times in (("no costs", 0), ("costs x 3", 3)):  # as desks that had these costs from their first day on
-        other = baselines.with_costs(TRADING, times)
-        assert found[name] == dry_run(erratic, desks(data.source, MACHINE, other, dates), MACHINE, other)
+        other = with_costs(TRADING, times)
+        assert found[name] == data.desk(MACHINE).play(erratic, data.desk(MACHINE).before(dates, other), other)
 
 
 def test_each_trade_has_the_confidence_it_was_entered_with_and_together_they_are_the_profit(data: Data) -> None:
     dates = tuple(data.days)[:2]
-    ready = desks(data.source, MACHINE, TRADING, dates)
-    played = dry_run(lambda seen: erratic(seen) / 50.0 * 2.0, ready, MACHINE, replace(TRADING, risk=replace(
+    ready = data.desk(MACHINE).before(dates, TRADING)
+    played = data.desk(MACHINE).play(lambda seen: erratic(seen) / 50.0 * 2.0, ready, replace(TRADING, risk=replace(
         TRADING.risk, confidence_min=0.3,
     )))  # fmt: skip
     assert len(played.entries) == sum(session.trades for session in played.sessions) > 10
@@ -89,19 +92,26 @@ def test_each_trade_has_the_confidence_it_was_entered_with_and_together_they_are
     assert {round(entry.confidence, 4) for entry in played.entries} == {0.7769}
 
 
-def test_who_is_one_bar_late_answers_what_was_seen_before_and_holds_first_in_every_session() -> None:
-    def seen(elapsed: float, mark: float) -> torch.Tensor:
-        observation = torch.zeros(1, 20, 23)
-        observation[0, -1, SPEC.features.index("session_elapsed")] = elapsed
-        observation[0, -1, 0] = mark
-        return observation
+def test_who_is_one_bar_late_answers_what_was_seen_before_and_holds_first_in_every_session(data: Data) -> None:
+    asked: list[torch.Tensor] = []
 
-    late = DelayedPlayer(lambda observation: observation[:, -1, :1].repeat(1, 6))
-    assert torch.equal(late(seen(0.1, 7.0)), always_hold(seen(0.1, 7.0)))
-    assert late(seen(0.2, 8.0))[0, 0] == 7.0
-    assert late(seen(0.3, 9.0))[0, 0] == 8.0
-    assert torch.equal(late(seen(0.1, 1.0)), always_hold(seen(0.1, 1.0)))  # another session
-    assert late(seen(0.2, 2.0))[0, 0] == 1.0
+    def player(observation: torch.Tensor) -> torch.Tensor:
+        asked.append(observation.clone())
+        return observation[:, -1, :1].repeat(1, 6)
+
+    def seen(mark: float) -> torch.Tensor:
+        return torch.full((1, 20, 23), mark)
+
+    late = Late(player, always_hold)
+    assert torch.equal(late(seen(7.0)), always_hold(seen(7.0)))
+    assert late(seen(8.0))[0, 0] == 7.0
+    assert late(seen(9.0))[0, 0] == 8.0
+    asked.clear()
+    desk, dates = data.desk(MACHINE), list(data.days)[:2]
+    desk.play_each(lambda: Late(player, always_hold), desk.before(dates, TRADING), TRADING)
+    elapsed = [float(observation[0, -1, SPEC.features.index("session_elapsed")]) for observation in asked]
+    assert elapsed.count(min(elapsed)) == 2  # the first bar of each session is answered once, the last one never
+    assert sum(later < before for before, later in itertools.pairwise(elapsed)) == 1
 
 
 def test_the_simple_rule_buys_calls_while_the_fast_average_is_above_the_slow_one() -> None:
@@ -115,8 +125,8 @@ def test_the_simple_rule_buys_calls_while_the_fast_average_is_above_the_slow_one
 
 def test_random_totals_are_of_whole_accounts_and_as_many_as_asked_for(data: Data) -> None:
     dates = tuple(data.days)[:2]
-    ready = desks(data.source, MACHINE, TRADING, dates)
-    trader = baselines.random_trader(dry_run(erratic, ready, MACHINE, TRADING), data, dates, TRADING, 1)
+    ready = data.desk(MACHINE).before(dates, TRADING)
+    trader = baselines.trader_like(data.desk(MACHINE).play(erratic, ready, TRADING), data, dates, TRADING, 1)
     totals = baselines.random_totals(trader, data, dates, TRADING, 1000)
     assert len(totals) == 1000
     assert len(set(totals)) > 900
@@ -125,9 +135,9 @@ def test_random_totals_are_of_whole_accounts_and_as_many_as_asked_for(data: Data
 
 def test_a_fold_without_a_trade_has_random_traders_that_do_not_trade(data: Data) -> None:
     dates = tuple(data.days)[:2]
-    ready = desks(data.source, MACHINE, TRADING, dates)
-    played = dry_run(always_hold, ready, MACHINE, TRADING)
-    trader = baselines.random_trader(played, data, dates, TRADING, 1)
+    ready = data.desk(MACHINE).before(dates, TRADING)
+    played = data.desk(MACHINE).play(always_hold, ready, TRADING)
+    trader = baselines.trader_like(played, data, dates, TRADING, 1)
     assert set(baselines.random_totals(trader, data, dates, TRADING, 100)) == {0.0}
 
 
@@ -141,8 +151,8 @@ def test_desks_are_made_without_reading_the_feed_to_its_end(data: Data) -> None:
                 seen.append(event.session.date)
             yield event
 
-    (desk,) = desks(feed(), MACHINE, TRADING, dates)
+    (desk,) = desk_of(feed(), MACHINE).before(dates, TRADING)
     assert desk.date == dates[0]
     assert seen[-1] == tuple(data.days)[1]  # whose beginning ends the session before it
-    (straight,) = desks(data.source, MACHINE, TRADING, dates)
+    (straight,) = data.desk(MACHINE).before(dates, TRADING)
     assert desk == straight

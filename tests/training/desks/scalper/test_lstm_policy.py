@@ -13,12 +13,10 @@ from torch import Tensor, nn
 
 from strategies.option_scalper import SPEC
 from tests.support.rl.carrying_gru import CarryingGru
-from training.desks.scalper.lstm_policy import LstmActorCritic, LstmPolicy
-from training.desks.scalper.network import CLIP, FEATURES, IDENTITY, parameter_count
-from training.desks.scalper.networks import build
+from training.desks.scalper.network import CLIP, FEATURES, IDENTITY, LstmActorCritic, LstmPolicy, build, parameter_count
 from training.export.answers import TOLERANCE
 from training.export.export import onnx_bytes
-from training.rl.layers.scaling import Scaling
+from training.rl.layers import Scaling
 from training.rl.protocols import CarryingNetwork, Network
 
 SCALING = Scaling(mean=(0.5,) * FEATURES, scale=(2.0,) * FEATURES, clip=(CLIP,) * FEATURES)

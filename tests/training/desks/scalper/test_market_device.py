@@ -21,8 +21,7 @@ from tests.support.training.made_up import random_walk
 from tests.support.training.twin_markets import same_to_the_bit
 from training.desks.scalper.history import read_history
 from training.desks.scalper.market import Market
-from training.desks.scalper.network import IDENTITY
-from training.desks.scalper.networks import build
+from training.desks.scalper.network import IDENTITY, build
 from training.desks.scalper.prices import price_table
 from training.rl.coefficients import Coefficients
 from training.rl.ppo import Trainer

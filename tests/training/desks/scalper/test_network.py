@@ -9,13 +9,14 @@ from training.desks.scalper.network import (
     CLIP,
     FEATURES,
     IDENTITY,
+    NETWORKS,
     ActorCritic,
     Policy,
+    build,
     fit_scaling,
     parameter_count,
 )
-from training.desks.scalper.networks import NETWORKS, build
-from training.rl.layers.scaling import Scaling
+from training.rl.layers import Scaling
 from training.rl.protocols import Network
 
 

@@ -16,7 +16,8 @@ from daemon.core.limits import Trading
 from strategies.option_scalper import BUY_CALL, EXIT, SPEC
 from strategies.registry import strategy
 from tests.support.training.made_up import random_walk, sessions
-from training.desks.scalper.dry_run import desks, dry_run, through
+from training.desks.scalper.data import desk_of
+from training.evaluate.bars import BarDesk
 from training.study.study import PlayResult
 
 MACHINE = strategy(SPEC.name)
@@ -47,14 +48,18 @@ def loser(observations: Tensor) -> Tensor:
     return torch.nn.functional.one_hot(torch.where(holds, EXIT, BUY_CALL), 6).float() * 50.0
 
 
+def desk() -> BarDesk:
+    return desk_of(events(), MACHINE)
+
+
 def account(trading: Trading, *spans: Sequence[str]) -> tuple[PlayResult, ...]:
-    return through([loser] * len(spans), events(), MACHINE, trading, spans)
+    return desk().relay([loser] * len(spans), spans, trading)
 
 
 @cache
 def anew() -> PlayResult:
     """Every session on an account of its own."""
-    return dry_run(loser, desks(events(), MACHINE, rules(0.11), DATES), MACHINE, rules(0.11))
+    return desk().play(loser, desk().before(DATES, rules(0.11)), rules(0.11))
 
 
 def test_the_account_halts_at_the_third_loss_of_four_in_a_hundred_and_never_trades_again() -> None:

@@ -7,7 +7,7 @@ import torch
 from torch import nn
 
 from tests.support.rl.planted_sizing import BANDIT, PlantedSizing
-from training.rl.rllib.vector_env import TensorVectorEnv
+from training.rl.rllib.engine import TensorVectorEnv
 
 ROWS = 6
 

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from torch.nn.functional import linear
 
 from strategies.regime_switcher import DRAWDOWN, HIDDEN, SPEC, WIDTH
-from training.rl.layers.start import start_linear
+from training.rl.layers import start_linear
 from training.rl.recurrent.gru import Gru
 
 ACTIONS = len(SPEC.actions)

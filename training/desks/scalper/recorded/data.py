@@ -2,28 +2,88 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import math
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
+from decimal import Decimal
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
+import msgspec
 import numpy as np
 
+from daemon.core.events import Event, Quote, QuotesReceived, SessionScheduled
 from daemon.core.limits import Trading
+from daemon.core.machine import Machine
+from daemon.core.paper.recorded import RecordedPaperBroker
 from daemon.tapes.minutes import TapeSource, scan
+from daemon.tapes.quotes.day import QuoteCounts, QuotedSession
 from daemon.tapes.quotes.tape import OptionQuotes, option_quotes
-from strategies.kit.contract import AnyStrategy
+from strategies.kit.contract import AnyStrategy, Spec
 from training.data.sessions import calendar_of
 from training.desks.kind import SYNTHETIC, QuoteSource
-from training.desks.minutes import Venue
 from training.desks.scalper.data import Data
-from training.desks.scalper.dry_run import MODELLED
 from training.desks.scalper.history import History, TradingDay, read_history
 from training.desks.scalper.market import Market
 from training.desks.scalper.recorded.days import QuotedDay, coverage, quoted_days, session_quotes
 from training.desks.scalper.recorded.market import RecordedMarket
 from training.desks.scalper.recorded.table import QuoteTable, modelled, quote_table
-from training.desks.scalper.recorded.venue import Recorded
+from training.evaluate.bars import MODELLED, Venue
+
+# The dry run's side of recorded quotes: the paper broker of a replay with them, and a session's bars and quotes.
+
+CENT = Decimal("0.01")
+
+
+class Recorded:
+    """Recorded quotes by date. See `training.desks.minutes.Venue`.
+
+    With `times` each quote's half-spread is so many times what it was: the bid rounded down, the ask up, to the cent.
+    """
+
+    mode: Final = "recorded"
+
+    def __init__(self, days: Mapping[str, QuotedDay], underlying: str, times: int = 1) -> None:
+        self._days = days
+        self._underlying = underlying
+        self._times = times
+
+    def broker(self, trading: Trading, spec: Spec) -> RecordedPaperBroker:
+        """See `Venue`."""
+        return RecordedPaperBroker(trading, spec.symbols[0])
+
+    def feed(self, machine: Machine, events: Iterable[Event]) -> Iterator[Event]:
+        """See `Venue`; a session without quotes has its bars and no contract."""
+        session, counts = QuotedSession(self._underlying, None, None), QuoteCounts()
+        for read in events:
+            event = read
+            if isinstance(read, SessionScheduled):
+                known = self._days.get(read.session.date)
+                event = read if known is None else msgspec.structs.replace(read, upcoming=known.scheduled.upcoming)
+                quotes = None if known is None else known.quotes
+                session = QuotedSession(self._underlying, quotes, None if known is None else known.listed)
+            yield event
+            for following in session.following(event, machine.market_state, counts):
+                yield self._widened(following)
+
+    def widened(self, times: int) -> Recorded:
+        """See `Venue`."""
+        return Recorded(self._days, self._underlying, times)
+
+    def _widened(self, event: Event) -> Event:
+        if self._times == 1 or not isinstance(event, QuotesReceived):
+            return event
+        return msgspec.structs.replace(event, quotes=tuple(widened(quote, self._times) for quote in event.quotes))
+
+
+def widened(quote: Quote, times: int) -> Quote:
+    """Return the quote with so many times its half-spread around the same mid; a missing side stays missing."""
+    if not min(quote.bid, quote.ask):
+        return quote
+    middle, half = (quote.bid + quote.ask) / 2, (quote.ask - quote.bid) / 2 * times
+    bid, ask = math.floor((middle - half) / CENT), math.ceil((middle + half) / CENT)
+    return msgspec.structs.replace(quote, bid=max(bid, 0) * CENT, ask=ask * CENT)
+
 
 _ROWS = ("start_ns", "open", "high", "low", "close", "features", "minute", "gap")
 

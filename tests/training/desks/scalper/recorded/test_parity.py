@@ -21,14 +21,14 @@ from strategies.registry import strategy
 from tests.support.rl.erratic import moody
 from tests.support.training.made_up import random_walk, write_csv
 from tests.support.training.option_quotes import troubled
-from training.desks.minutes import MODEL, started
-from training.desks.scalper.dry_run import desks, dry_run
+from training.desks.scalper.data import desk_of
 from training.desks.scalper.history import History, TradingDay, read_history
 from training.desks.scalper.play import always_hold, play
+from training.desks.scalper.recorded.data import Recorded
 from training.desks.scalper.recorded.days import QuotedDay, quoted_days, session_quotes
 from training.desks.scalper.recorded.market import RecordedMarket
 from training.desks.scalper.recorded.table import quote_table
-from training.desks.scalper.recorded.venue import Recorded
+from training.evaluate.machine import MODEL, started
 from training.study.evaluation import SessionResult
 
 TRADING = Trading()
@@ -91,7 +91,8 @@ def test_sessions_come_to_the_same_cent_as_on_the_desk(
     quotes = quotes if modelled else _without_volatility(quotes)
     quoted = quoted_days(quotes, history, CALENDAR, trading)
     mine = played(history, days, quoted, trading)
-    theirs = dry_run(moody, desks(events, machine, trading, dates, Recorded(quoted, "SPY")), machine, trading)
+    desk = desk_of(events, machine, Recorded(quoted, "SPY"))
+    theirs = desk.play(moody, desk.before(dates, trading), trading)
     assert sum(result.trades for result in mine) > 45
     assert {"near_close", "wide_spread", "duplicate_intent"} <= theirs.denials.keys()
     for one, other in zip(mine, theirs.sessions, strict=True):

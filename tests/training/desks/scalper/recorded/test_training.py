@@ -23,8 +23,7 @@ from tests.support.training.option_quotes import of_the_market, troubled
 from tests.support.training.small_runs import small_settings
 from training.desks.kind import Compared, QuoteSource
 from training.desks.scalper.history import History, read_history
-from training.desks.scalper.network import IDENTITY
-from training.desks.scalper.networks import build
+from training.desks.scalper.network import IDENTITY, build
 from training.desks.scalper.recorded.data import QuotedData, load_quoted
 from training.desks.scalper.recorded.days import quoted_days, session_quotes
 from training.desks.scalper.recorded.market import RecordedMarket

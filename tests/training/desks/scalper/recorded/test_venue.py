@@ -7,7 +7,7 @@ from decimal import Decimal
 import pytest
 
 from daemon.core.events import Quote
-from training.desks.scalper.recorded.venue import widened
+from training.desks.scalper.recorded.data import widened
 
 
 @pytest.mark.parametrize(

@@ -1,1 +1,0 @@
-"""Ablations: named settings of a training, compared on validation with paired intervals."""

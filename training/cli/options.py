@@ -1,0 +1,94 @@
+"""Options that several commands share: `--model-config`, recorded option quotes, `--precision` and `--device`."""
+
+from __future__ import annotations
+
+import argparse
+from argparse import ArgumentTypeError
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from daemon.tapes.files import digest_of
+from strategies.online_dqn.state_vector import read_file
+from training.desks.kind import QuoteSource
+from training.desks.registry import kind
+from training.rl.coefficients import PRECISIONS
+from training.rl.kernels import fast_precision
+from training.runs.desk_rules import model_config_of
+from training.runs.settings import Settings
+
+
+def add_model_config(command: Any) -> None:
+    """Add the option to a parser, or to one of its groups."""
+    text = "describes state vector and heads, where a file does (desk.model_config of --config, else the shipped one)"
+    command.add_argument("--model-config", type=Path, metavar="FILE", help=text)
+
+
+def with_model_config(settings: Settings, given: Path | None) -> Settings:
+    """Return the settings with the file that is named, or that their desk's configuration names.
+
+    Symbols that were asked for stay; else they are those of the file.
+
+    Raises:
+        ValueError: the file cannot be used, or the strategy has none; the text names key, value and cure.
+    """
+    path = given or model_config_of(settings.strategy, settings.config)
+    if path is None:
+        return settings
+    if kind(settings.strategy).with_config is None:
+        raise ValueError(f"{settings.strategy} has no model configuration: leave --model-config out")
+    config = read_file(path)
+    return replace(
+        settings,
+        model_config=config.text,
+        model_config_file=path.name,
+        symbols=settings.symbols or config.symbols,
+    )
+
+
+def add_option_quotes(found: argparse.ArgumentParser) -> None:
+    """Add the options in a group of their own."""
+    group = found.add_argument_group("option quotes (see docs/DATA.md)")
+    recorded = "train and test on these recorded quotes in place of Black-Scholes prices"
+    group.add_argument("--option-quotes", type=Path, metavar="FILE", help=recorded)
+    group.add_argument("--option-root", default="", metavar="ROOT", help="of the contracts (the underlying's)")
+    closes = "bars whose closes give the volatility where a minute has no quote (those of --bars)"
+    group.add_argument("--closes", type=Path, metavar="FILE", help=closes)
+    share = "of the training episodes on Black-Scholes prices, from 0 to below 1 (%(default)s)"
+    group.add_argument("--synthetic-share", type=float, default=0.0, metavar="SHARE", help=share)
+
+
+def quote_source(chosen: argparse.Namespace) -> QuoteSource | None:
+    """Return the recorded quotes that were chosen, None for none.
+
+    Raises OSError where a file cannot be read, ValueError for a share out of range, or an option without the quotes.
+    """
+    if chosen.option_quotes is None:
+        given = ("option_root", "closes", "synthetic_share")
+        if alone := [f"--{name.replace('_', '-')}" for name in given if getattr(chosen, name)]:
+            raise ValueError(f"{alone[0]} is given without --option-quotes: add the file of quotes, or leave it out")
+        return None
+    share = chosen.synthetic_share
+    if not 0.0 <= share < 1.0:
+        raise ValueError(f"--synthetic-share is {share:g}; expected 0 or more and below 1")
+    closes_sha256 = digest_of(chosen.closes) if chosen.closes is not None else ""
+    digest = digest_of(chosen.option_quotes)
+    return QuoteSource(chosen.option_quotes, digest, chosen.option_root, chosen.closes, closes_sha256, share)
+
+
+AUTO = "auto"
+_NAMES = (*PRECISIONS, AUTO)
+
+
+def add_computing(command: Any) -> None:
+    """Add the options to a parser, or to one of its groups. The value of `auto` is the precision that it stands for."""
+    precision = "of matrix products; auto: the faster one of this CPU (%(default)s)"
+    names = "|".join(_NAMES)
+    command.add_argument("--precision", type=_precision, default=PRECISIONS[0], metavar=names, help=precision)
+    command.add_argument("--device", default="cpu", help="cpu, cuda or cuda:N (%(default)s)")
+
+
+def _precision(text: str) -> str:
+    if text not in _NAMES:
+        raise ArgumentTypeError(f"{text!r}: expected one of {', '.join(_NAMES)}")
+    return fast_precision() if text == AUTO else text

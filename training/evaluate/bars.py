@@ -1,0 +1,242 @@
+"""Desks that decide at each bar, on the sessions of a feed.
+
+Each session is played from the state of a desk that held through all sessions before it, so nothing carries over from
+one session's trades to the next; or one account goes through all of them (`BarDesk.relay`).
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass, replace
+from typing import Any, Final, Protocol
+
+import msgspec
+
+from daemon.core.draft import PaperMarket
+from daemon.core.events import Event, SessionScheduled
+from daemon.core.limits import Trading
+from daemon.core.machine import Machine
+from daemon.core.paper.paper import PaperBroker
+from daemon.core.paper.shares import SharePaperBroker
+from daemon.core.state import State
+from daemon.core.step import Core
+from strategies.kit.contract import AnyStrategy, Spec
+from training.evaluate.machine import Answering, Player, Watch, answering, denied, halts_of, holding, joined, started
+from training.study.evaluation import SessionResult
+from training.study.progress import counted, report_piece
+from training.study.study import Entry, PlayResult
+
+
+class Venue(Protocol):
+    """Where a desk trades: its paper broker, and what joins the bars of its feed."""
+
+    @property
+    def mode(self) -> str:
+        """The mode of the desk."""
+
+    def broker(self, trading: Trading, spec: Spec, /) -> PaperMarket:
+        """The paper broker."""
+
+    def feed(self, machine: Machine, events: Iterable[Event], /) -> Iterable[Event]:
+        """One session's bars as `machine` gets them."""
+
+    def widened(self, times: int, /) -> Venue:
+        """The same venue with `times` the half-spreads that do not follow from the rules."""
+
+
+class Modelled:
+    """The paper broker's own market, whose quotes follow from the bars. See `Venue`."""
+
+    mode: Final = "replay"
+
+    def broker(self, trading: Trading, spec: Spec) -> PaperMarket:
+        """See `Venue`."""
+        return _BROKERS[spec.holds](trading, spec)
+
+    def feed(self, _: Machine, events: Iterable[Event]) -> Iterable[Event]:
+        """See `Venue`."""
+        return events
+
+    def widened(self, _: int) -> Modelled:
+        """See `Venue`."""
+        return self
+
+
+_BROKERS: dict[str, Callable[[Trading, Spec], PaperMarket]] = {
+    "option": lambda trading, spec: PaperBroker(trading, spec.symbols[0]),
+    "shares": lambda trading, spec: SharePaperBroker(trading, spec.symbols, by_bar=True),
+}
+MODELLED: Final = Modelled()
+
+
+@dataclass(frozen=True, slots=True)
+class SessionStart:
+    """A desk just before a session, and the feed events of that session's bars."""
+
+    date: str
+    state: State[Any]
+    market_state: Any  # of the paper broker
+    feed: tuple[Event, ...]
+    venue: Venue
+
+
+def under(ready: Sequence[SessionStart], trading: Trading, times: int = 1) -> tuple[SessionStart, ...]:
+    """The same desks under other limits and costs: they held so far, so nothing depends on these.
+
+    Recorded half-spreads are `times` what they were; those that are modelled follow from the rules.
+    """
+    return tuple(
+        replace(
+            start,
+            state=msgspec.structs.replace(start.state, trading=trading),
+            venue=start.venue.widened(times),
+        )
+        for start in ready
+    )
+
+
+Minutes = Callable[[str, int, Trading], int]
+"""Of a session by its date, its bars and the rules: in how many minutes something could be held."""
+
+
+@dataclass(frozen=True, slots=True)
+class BarDesk:
+    """A strategy's desk that decides at each bar, and the sessions of a file that it is played on."""
+
+    strategy: AnyStrategy
+    events: Callable[[str, Trading], tuple[Iterable[Event], int]]
+    """By the date that is played first: a feed, and how many of its sessions before that date are played too."""
+    hold: Player  # of a desk that only watches
+    venue: Venue = MODELLED
+    minutes: Minutes = lambda _date, bars, _trading: bars
+    entries: bool = False  # whether results have each trade's confidence
+
+    def before(self, dates: Sequence[str], trading: Trading) -> tuple[SessionStart, ...]:
+        """The desk before each session of `dates`, ascending, in one pass over the feed, read no further.
+
+        Raises:
+            ValueError: a date of `dates` has no session in the feed.
+        """
+        if not dates:
+            return ()
+        wanted = frozenset(dates)
+        starts: list[SessionStart] = []
+        machine, hold = self._first_day(trading), holding(self.hold, self.strategy.spec)
+        for date, session in self._sessions_from(dates[0], machine, hold, trading):
+            if date in wanted:
+                starts.append(SessionStart(date, machine.state, machine.market_state, tuple(session), self.venue))
+                report_piece(len(starts), len(wanted), "sessions made ready")
+                if len(starts) == len(wanted):
+                    return tuple(starts)
+            machine.run(self.venue.feed(machine, session), hold)
+        raise _missing(wanted - {start.date for start in starts})
+
+    def machine(self, start: SessionStart, trading: Trading) -> Machine:
+        """The machine of a desk before its session."""
+        market = start.venue.broker(trading, self.strategy.spec)
+        return Machine(Core(self.strategy), start.state, market, start.market_state)
+
+    def play(self, player: Player, ready: Sequence[SessionStart], trading: Trading) -> PlayResult:
+        """Play one session on each desk; every desk stays as it is, so players can follow one another."""
+        return self.play_each(lambda: player, ready, trading)
+
+    def play_each(
+        self,
+        make: Callable[[], Player],
+        ready: Sequence[SessionStart],
+        trading: Trading,
+        check_stop: Callable[[], None] = lambda: None,
+    ) -> PlayResult:
+        """The same with a new player for each session. Calls `check_stop` before each; it may raise."""
+        results: list[PlayResult] = []
+        for start in counted(ready, "sessions"):
+            check_stop()
+            machine = self.machine(start, trading)
+            feed, policy = start.venue.feed(machine, start.feed), answering(make(), self.strategy.spec)
+            results.append(self._session(machine, start.date, feed, policy, trading))
+        return joined(results)
+
+    def relay(
+        self, players: Sequence[Player], spans: Sequence[Sequence[str]], trading: Trading
+    ) -> tuple[PlayResult, ...]:
+        """Play all `spans` in their order on one account, whose state goes on from session to session.
+
+        Each span has its own player. Sessions before the first span and between two spans are only watched.
+
+        Raises:
+            ValueError: a date of a span has no session in the feed.
+        """
+        spec = self.strategy.spec
+        places = {date: nth for nth, dates in enumerate(spans) for date in dates}
+        parts: list[list[PlayResult]] = [[] for _ in spans]
+        policies = [answering(player, spec) for player in players]
+        machine, hold, count = self._first_day(trading), holding(self.hold, spec), len(places)
+        for date, session in self._sessions_from(spans[0][0], machine, hold, trading):
+            nth, feed = places.pop(date, None), self.venue.feed(machine, session)
+            if nth is None:
+                machine.run(feed, hold)
+                continue
+            capital = float(machine.state.book.equity)
+            played = self._session(machine, date, feed, policies[nth], trading)
+            sessions = tuple(replace(one, capital_usd=capital) for one in played.sessions)
+            parts[nth].append(msgspec.structs.replace(played, sessions=sessions))
+            report_piece(count - len(places), count, "sessions")
+            if not places:
+                return tuple(map(joined, parts))
+        raise _missing(places)
+
+    def _first_day(self, trading: Trading) -> Machine:
+        return started(self.strategy, trading, self.venue.broker(trading, self.strategy.spec), self.venue.mode)
+
+    def _session(
+        self, machine: Machine, date: str, feed: Iterable[Event], policy: Answering, trading: Trading
+    ) -> PlayResult:
+        """Play one session on the machine as it stands, which goes on from there."""
+        start, watch, spec = machine.state, Watch(machine), self.strategy.spec
+        end = machine.run(feed, policy, watch)
+        before, stats = start.stats, end.stats
+        result = SessionResult(
+            date=date,
+            pnl_usd=float(end.book.equity - start.book.equity),
+            trades=stats.trades - before.trades,
+            wins=stats.wins - before.wins,
+            fees_usd=float(end.book.fees - start.book.fees),
+            premium_usd=watch.traded_usd(spec.holds),
+            held_min=len(watch.held) * spec.bar_interval_s // 60,
+            minutes=self.minutes(date, stats.bars - before.bars, trading),
+            over_night=0 if spec.overnight else len(end.book.positions),
+        )
+        entries = tuple(Entry(date, *closed) for closed in watch.closed) if self.entries else ()
+        return PlayResult((result,), denied(start, end), entries, halts_of(date, start, end))
+
+    def _sessions_from(
+        self, first: str, machine: Machine, hold: Answering, trading: Trading
+    ) -> Iterator[tuple[str, list[Event]]]:
+        """Each session from `first` on, once the machine has played those ahead of it."""
+        events, before = self.events(first, trading)
+        earlier: deque[list[Event]] = deque(maxlen=before)
+        for date, session in _sessions(events):
+            if date < first:
+                earlier.append(session)
+                continue
+            while earlier:
+                machine.run(self.venue.feed(machine, earlier.popleft()), hold)
+            yield date, session
+
+
+def _missing(dates: Iterable[str]) -> ValueError:
+    return ValueError(f"no session {min(dates)} in the feed: check the dates against the file")
+
+
+def _sessions(events: Iterable[Event]) -> Iterator[tuple[str, list[Event]]]:
+    """Each session's date and events; no more than one session is kept."""
+    date, feed = "", list[Event]()
+    for event in events:
+        if isinstance(event, SessionScheduled):
+            if date:
+                yield date, feed
+            date, feed = event.session.date, []
+        feed.append(event)
+    if date:
+        yield date, feed

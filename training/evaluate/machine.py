@@ -1,0 +1,192 @@
+"""A desk's machine on recorded events: a player as its policy, and what a session came to.
+
+Core, gates, order life and paper broker are those of a dry run, in memory. `bars` plays desks that decide at each bar;
+`training.desks.daily.desk` those that decide once a session.
+"""
+
+from __future__ import annotations
+
+import math
+from collections import Counter
+from collections.abc import Callable, Iterable, Sequence
+from decimal import Decimal
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from daemon.core.draft import PaperMarket
+from daemon.core.effects import AskPolicy
+from daemon.core.events import Event, ModelVerified, OrderFilled, PolicyAnswered, QuotesReceived, RunStarted
+from daemon.core.limits import Trading
+from daemon.core.machine import Machine
+from daemon.core.paper.state import broker_snapshot
+from daemon.core.records import DecisionRow
+from daemon.core.state import Identity, State
+from daemon.core.step import Core, Step
+from strategies.kit.contract import AnyStrategy, Spec, configured
+from training.study.study import AccountHalt, PlayResult
+
+MODEL, FEED = "candidate", "sip"
+Player = Callable[..., Any]
+"""Observations (rows, *shape), and of a spec with a memory the memory, to answers; then heads, or the next memory."""
+Answering = Callable[[AskPolicy, int], PolicyAnswered]
+
+
+def started(strategy: AnyStrategy, trading: Trading, market: PaperMarket, mode: str = "replay") -> Machine:
+    """A desk on its first day: reconciled, with a verified model, and nothing but cash."""
+    core, spec = Core(strategy), strategy.spec
+    identity = Identity(mode, "evaluation", spec.name, "evaluation", FEED, configured(spec), spec.config)
+    machine = Machine(core, core.start(identity, trading), market, market.start())
+    machine.apply(RunStarted(0, identity.mode, identity.account, identity.strategy, identity.epoch, "", FEED, trading))
+    machine.apply(ModelVerified(0, MODEL, "", promoted=False, feed=FEED))
+    machine.apply(broker_snapshot(machine.market_state, 0))
+    return machine
+
+
+# --- a player as the policy ---------------------------------------------------------------------------------------
+
+
+def answering(player: Player, spec: Spec) -> Answering:
+    """The player as the policy of a machine; answers of a continuous one are clipped to [-1, 1]."""
+    if spec.rows_are_symbols:
+        return _by_rows(player, spec)
+    return _at_once(player, spec) if spec.recurrent_shape is None else _with_memory(player, spec.recurrent_shape)
+
+
+def _by_rows(player: Player, spec: Spec) -> Answering:
+    """Of a spec with a row for each symbol; heads that the player does not have are 0."""
+    none = tuple(torch.zeros(spec.rows) for _ in spec.heads)
+
+    @torch.no_grad()
+    def answer(question: AskPolicy, now_ns: int) -> PolicyAnswered:
+        given = player(_observed(question))
+        values, heads = (given[0], given[1:]) if isinstance(given, tuple) else (given, none)
+        numbers = {head.name: _numbers(each) for head, each in zip(spec.heads, heads, strict=True)}
+        return PolicyAnswered(now_ns, question.decision, _numbers(values), b"", MODEL, numbers)
+
+    return answer
+
+
+def _at_once(player: Player, spec: Spec) -> Answering:
+    @torch.no_grad()
+    def answer(question: AskPolicy, now_ns: int) -> PolicyAnswered:
+        given = player(_observed(question).unsqueeze(0))[0]
+        values = given.clamp(-1.0, 1.0) if spec.continuous else given
+        return PolicyAnswered(now_ns, question.decision, _numbers(values), b"", MODEL)
+
+    return answer
+
+
+def _with_memory(player: Player, shape: tuple[int, ...]) -> Answering:
+    @torch.no_grad()
+    def answer(question: AskPolicy, now_ns: int) -> PolicyAnswered:
+        logits, memory = player(_observed(question).unsqueeze(0), _memory(question.observation.hidden, shape))
+        after = memory[0].contiguous().numpy().astype("<f4").tobytes()
+        return PolicyAnswered(now_ns, question.decision, _numbers(logits[0]), after, MODEL)
+
+    return answer
+
+
+def holding(player: Player, spec: Spec) -> Answering:
+    """The policy of a desk that only watches: what the player answers to the first question, for ever."""
+    policy, known = answering(player, spec), list[PolicyAnswered]()
+
+    def answer(question: AskPolicy, now_ns: int) -> PolicyAnswered:
+        if not known:
+            known.append(policy(question, now_ns))
+        return PolicyAnswered(now_ns, question.decision, known[0].logits, b"", MODEL, known[0].heads)
+
+    return answer
+
+
+def _observed(question: AskPolicy) -> Tensor:
+    return torch.from_numpy(question.observation.array().copy())
+
+
+def _numbers(values: Tensor) -> tuple[float, ...]:
+    return tuple(values.flatten().tolist())
+
+
+def _memory(carried: bytes, shape: tuple[int, ...]) -> Tensor:
+    """The memory that was carried, float32 (1, *shape), or (1, members, *shape) of an ensemble; zeros at the start."""
+    values = torch.frombuffer(bytearray(carried), dtype=torch.float32) if carried else torch.zeros(math.prod(shape))
+    return values.reshape(1, *shape) if values.numel() == math.prod(shape) else values.reshape(1, -1, *shape)
+
+
+# --- what a session came to ---------------------------------------------------------------------------------------
+
+
+class Watch:
+    """What the books do not count: the value of each order, the bars with a position, each trade's confidence."""
+
+    def __init__(self, machine: Machine) -> None:
+        self._machine = machine
+        self.bought: dict[str, Decimal] = {}  # what was paid for so far, by order
+        self.sold: dict[str, Decimal] = {}
+        self.held: set[int] = set()  # the ends of bars at whose close something was held
+        self.closed: list[tuple[float, float]] = []  # confidence of the entry, P&L in USD
+        self._trades = machine.state.stats.trades
+        self._flat_equity = machine.state.book.equity
+        self._confidence = 0.0
+
+    def __call__(self, event: Event, step: Step) -> None:
+        """Note one event of the session."""
+        book, stats = self._machine.state.book, self._machine.state.stats
+        for row in step.rows:
+            if isinstance(row, DecisionRow) and row.outcome == "ordered" and not book.positions:
+                self._confidence = row.confidence or 0.0
+        if stats.trades > self._trades:
+            self._trades = stats.trades
+            self.closed.append((self._confidence, float(book.equity - self._flat_equity)))
+            self._flat_equity = book.equity
+        if isinstance(event, QuotesReceived) and event.closes_bar_ns and book.positions:
+            self.held.add(event.closes_bar_ns)
+        elif isinstance(event, OrderFilled):
+            (self.bought if event.side > 0 else self.sold)[event.client_order_id] = event.cumulative_cost
+
+    def traded_usd(self, holds: str) -> float:
+        """USD: of options the premium paid, of shares all that was traded."""
+        return _TRADED[holds](self.bought.values(), self.sold.values())
+
+
+def _premium(bought: Iterable[Decimal], _: Iterable[Decimal]) -> float:
+    return float(sum(float(cost) * 100 for cost in bought))
+
+
+def _of_shares(bought: Iterable[Decimal], sold: Iterable[Decimal]) -> float:
+    return float(sum((*bought, *sold), Decimal(0)))
+
+
+_TRADED: dict[str, Callable[[Iterable[Decimal], Iterable[Decimal]], float]] = {
+    "option": _premium,
+    "shares": _of_shares,
+}
+
+
+def denied(before: State[Any], after: State[Any]) -> dict[str, int]:
+    """How often each gate denied something between two states."""
+    earlier, later = before.stats.denials, after.stats.denials
+    return {gate: count - earlier.get(gate, 0) for gate, count in later.items()}
+
+
+def halts_of(date: str, before: State[Any], after: State[Any]) -> tuple[AccountHalt, ...]:
+    """The halt raised in the session of this date: none, or one."""
+    halt = after.risk.halt
+    if halt is None or halt == before.risk.halt:
+        return ()
+    return (AccountHalt(date, halt.reason, halt.detail),)
+
+
+def joined(parts: Iterable[PlayResult]) -> PlayResult:
+    """Results that follow one another as one."""
+    results: Sequence[PlayResult] = tuple(parts)
+    denials: Counter[str] = Counter()
+    for one in results:
+        denials.update(one.denials)
+    return PlayResult(
+        tuple(session for one in results for session in one.sessions),
+        {gate: count for gate, count in sorted(denials.items()) if count},
+        tuple(entry for one in results for entry in one.entries),
+        tuple(halt for one in results for halt in one.halts),
+    )

@@ -1,0 +1,288 @@
+"""Ablations: named settings of a training, every one trained on every fold and seed, compared on validation.
+
+Invariant: no session from the first test on is used, and each setting is a line of the store's ledger. Nothing is
+written into a preset or a configuration. A setting is kept where both lower bounds of its difference from the run as
+asked are above 0: that over other seeds, and that over other sessions.
+"""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import msgspec
+import numpy as np
+
+from training.desks.kind import Arm, Span
+from training.desks.trial import Request
+from training.evidence.resampling import FEWEST, Interval, paired_difference, seeds_interval
+from training.evidence.statistics import sharpe
+from training.rl.pool import Emit, Flag
+from training.rl.presets import checked
+from training.rl.process_group import ProcessGroup
+from training.runs.desk_rules import trading_of
+from training.runs.folder import TRIALS_FOLDER, TrialFolder, code_version
+from training.runs.ledger import Ledger, ledger_path, settings_digest
+from training.runs.prepared import Prepared, prepare
+from training.runs.settings import Settings
+from training.runs.tasks import CheckpointTimer
+from training.runs.trial import later_starts, mean_growth, run_trial
+from training.studies.runner import (
+    RUNS,
+    Cells,
+    Listen,
+    locked,
+    opened,
+    reading,
+    stoppable,
+    study_name,
+    trial_line,
+    write_result,
+)
+from training.studies.search.coefficients_file import changed
+from training.studies.search.trainings import search_folds
+from training.study.folds import trained_from
+from training.study.study import Fold
+
+BASE = "as asked"
+GENERAL: Mapping[str, Arm] = {
+    "target_kl": Arm("an update ends once it has moved 0.02 nats", {"target_kl": 0.02}),
+    "weight_average": Arm("plays the running mean of its weights, decay 0.99", {"weight_average": 0.99}),
+}
+"""For every strategy that trains by PPO."""
+
+
+@dataclass(frozen=True, slots=True)
+class Ablation:
+    """The run that every training is of, and the settings that each change it."""
+
+    run: Settings
+    arms: Mapping[str, Arm]
+
+    @property
+    def all(self) -> dict[str, Arm]:
+        """The run as it is asked for, then the others."""
+        return {BASE: Arm("the run as it is asked for"), **self.arms}
+
+    def identity(self, bars_sha256: str) -> dict[str, Any]:
+        """What decides the result, as JSON."""
+        return {**self.run.identity(bars_sha256), "arms": {name: asdict(arm) for name, arm in self.arms.items()}}
+
+
+STARTS = 20  # accounts that a policy is judged by, where a result depends on the day on which it begins
+
+
+@dataclass(frozen=True, slots=True)
+class Ready:
+    """What a process needs to train."""
+
+    ablation: Ablation
+    prepared: Prepared
+    folds: tuple[Fold, ...]  # without tests: all before the first test session
+
+    @property
+    def judged_by(self) -> int:
+        """How many accounts a policy is judged by."""
+        return STARTS if self.prepared.kind.starts > 1 else 1
+
+
+def make_ready(arguments: tuple[Ablation, Path, str]) -> Ready:
+    """Read everything. Raises what `training.runs.prepared.prepare` and `search_folds` do."""
+    ablation, folder, version = arguments
+    prepared = prepare((ablation.run, folder, version))
+    return Ready(ablation, prepared, search_folds(prepared.folds, tuple(prepared.data.days)))
+
+
+@dataclass(frozen=True, slots=True)
+class Cell:
+    """One training."""
+
+    arm: str
+    fold: int
+    seed: int
+
+    @property
+    def name(self) -> str:
+        """The name of its folder."""
+        return f"{self.arm.replace(' ', '-')}-fold{self.fold + 1}-seed{self.seed}"
+
+
+class Measured(msgspec.Struct, frozen=True):
+    """What a training's chosen checkpoint earned on the validation sessions of its fold."""
+
+    arm: str
+    fold: int
+    seed: int
+    growth: tuple[float, ...]  # mean log growth a session, of accounts that begin on different days
+    returns: tuple[float, ...]  # of each session, of the account that begins on the first
+    chosen_steps: int
+
+
+def train_cell(ready: Ready, cell: Cell, flag: Flag, emit: Emit) -> Measured:
+    """Train, or read what is done. Raises `Stopped` when `flag` is set, `Diverged` for a loss that is not finite."""
+    p, run, arm = ready.prepared, ready.ablation.run, ready.ablation.all[cell.arm]
+    decided = {"run": run.identity(p.data.info.sha256), "arm": asdict(arm), "code": p.version}
+    keeper = TrialFolder(p.folder / TRIALS_FOLDER / cell.name, settings_digest(decided))
+    kept = keeper.checkpoint() or {}
+    if "measured" in kept:
+        return msgspec.json.decode(kept["measured"], type=Measured)
+    practice = checked({**run.practice.changes, **arm.practice})
+    request = Request(
+        cell.fold, cell.seed, run.rewards[0], run.network, run.steps, run.precision, run.device, run.patience,
+        changed(run.coefficients, arm.coefficients, cell.arm), begins=run.begins, practice=practice,
+        burn_in=arm.burn_in,
+    )  # fmt: skip
+    (fold,) = trained_from((ready.folds[cell.fold],), practice.from_date)
+    trading, control = trading_of(run.strategy, run.config, arm.rules), CheckpointTimer(flag, run.checkpoint_s)
+    trained = run_trial(
+        ProcessGroup(), request, p.data, fold, trading, keeper, control, emit, starts=arm.starts or p.kind.starts,
+        begin=p.begin(request),
+    )  # fmt: skip
+    policy, growth = p.policy(request, trained.weights), []
+    returns: tuple[float, ...] = ()
+    for dates in (fold.validate, *later_starts(fold.validate, ready.judged_by)):
+        results = p.data.evaluator(Span(dates, request.reward, trading, arm.burn_in), "cpu")(policy)
+        growth.append(mean_growth([(p.data.figures(results).net_return, len(results))]))
+        capital = float(trading.paper.cash_usd)
+        returns = returns or tuple(one.pnl_usd / (one.capital_usd or capital) for one in results)
+    found = Measured(cell.arm, cell.fold, cell.seed, tuple(growth), returns, trained.chosen_steps)
+    keeper.save({"measured": msgspec.json.encode(found).decode()})
+    emit(f"{cell.name}: {sum(growth) / len(growth) * 252:+.2%} a year")
+    return found
+
+
+YEAR = 252  # sessions
+
+
+class Verdict(msgspec.Struct, frozen=True, kw_only=True):
+    """One setting. Growth is logarithmic, a year, on the validation sessions."""
+
+    arm: str
+    why: str
+    growth: float  # the mean of its trainings
+    over_starts: float  # deviation of a training's accounts that begin on different days; the mean of its trainings
+    seeds: Interval | None = None  # of the difference, over seeds: interquartile mean; None of the run as asked
+    sessions: Interval | None = None  # of the mean difference of returns, over sessions
+    keep: bool = False
+    words: str = ""
+
+
+def judged(measured: Sequence[Measured], arms: Mapping[str, Arm]) -> tuple[Verdict, ...]:
+    """The verdict on each setting, the run as asked first."""
+    return tuple(_verdict(name, arm, measured) for name, arm in arms.items())
+
+
+def _verdict(name: str, arm: Arm, measured: Sequence[Measured]) -> Verdict:
+    own, base = (_of(which, measured) for which in (name, BASE))
+    growth = float(np.mean([np.mean(one.growth) for one in own])) * YEAR
+    deviation = float(np.mean([np.std(one.growth) for one in own])) * YEAR
+    plain = Verdict(arm=name, why=arm.why, growth=growth, over_starts=deviation)
+    if name == BASE:
+        return plain
+    gaps: dict[int, list[float]] = {}
+    for ours, theirs in zip(own, base, strict=True):
+        gaps.setdefault(ours.fold, []).append((float(np.mean(ours.growth)) - float(np.mean(theirs.growth))) * YEAR)
+    seeds = seeds_interval([np.array(each) for each in gaps.values()])
+    sessions = _a_year(paired_difference(_returns(own), _returns(base)))
+    if min(map(len, gaps.values())) < 2 or len(_returns(own)) < FEWEST:
+        words = f"drop: not known from one seed, or from fewer than {FEWEST} sessions"
+        return msgspec.structs.replace(plain, seeds=seeds, sessions=sessions, words=words)
+    keep = seeds.low > 0.0 and sessions.low > 0.0
+    worse = seeds.high < 0.0 or sessions.high < 0.0
+    words = "keep: better over seeds and over sessions" if keep else "drop: worse" if worse else "drop: not proven"
+    return msgspec.structs.replace(plain, seeds=seeds, sessions=sessions, keep=keep, words=words)
+
+
+def _of(name: str, measured: Sequence[Measured]) -> list[Measured]:
+    """A setting's trainings, by fold and seed."""
+    return sorted((one for one in measured if one.arm == name), key=lambda one: (one.fold, one.seed))
+
+
+def _returns(trainings: Sequence[Measured]) -> np.ndarray[tuple[int, ...], np.dtype[np.float64]]:
+    """Returns of all sessions, fold by fold, each the mean over seeds."""
+    folds = sorted({one.fold for one in trainings})
+    means = [np.mean([one.returns for one in trainings if one.fold == fold], axis=0) for fold in folds]
+    return np.concatenate(means)
+
+
+def _a_year(found: Interval) -> Interval:
+    return msgspec.structs.replace(found, estimate=found.estimate * YEAR, low=found.low * YEAR, high=found.high * YEAR)
+
+
+RESULT_FILE = "ablation.json"
+
+
+class Result(msgspec.Struct, frozen=True, kw_only=True):
+    """`ablation.json`."""
+
+    strategy: str
+    settings: dict[str, Any]
+    validation: tuple[str, str]  # first and last session that was looked at
+    first_test: str  # no session from here on was used
+    folds: int
+    seeds: int
+    verdicts: tuple[Verdict, ...]
+    trainings: tuple[Measured, ...]
+
+
+def run_ablation(ablation: Ablation, listen: Listen, flag: Flag | None = None) -> tuple[Result, Path]:
+    """Train and compare, or go on with what the same ablation began; the result, also written, and its folder.
+
+    Raises:
+        Stopped: SIGTERM, SIGINT or `flag`; the same call goes on.
+        ValueError, HistoryError, RunFolderError, LedgerError, OSError, Diverged: the text has the cure.
+    """
+    run, version = ablation.run, code_version(ablation.run.strategy)
+    with stoppable(flag) as stop:
+        with reading(run.bars, listen):
+            ready = make_ready((ablation, Path(), version))
+        identity = ablation.identity(ready.prepared.data.info.sha256)
+        digest = settings_digest(identity)
+        folder = (run.run_folder or RUNS / study_name("ablation", run.strategy, digest)).absolute()
+        with locked(folder, "ablation", "--out"):
+            opened(folder, identity, run, version, "--out")
+            ready = replace(ready, prepared=replace(ready.prepared, folder=folder))
+            measured = _measured(ready, version, listen, stop)
+            _record(ready, measured, digest)
+            result = Result(
+                strategy=run.strategy,
+                settings=identity,
+                validation=(ready.folds[0].validate[0], ready.folds[-1].validate[-1]),
+                first_test=ready.prepared.folds[0].test[0],
+                folds=len(ready.folds),
+                seeds=len(run.seeds),
+                verdicts=judged(measured, ablation.all),
+                trainings=tuple(measured),
+            )
+            write_result(folder / RESULT_FILE, result)
+    return result, folder
+
+
+def _measured(ready: Ready, version: str, listen: Listen, stop: Flag) -> list[Measured]:
+    ablation, folder = ready.ablation, ready.prepared.folder
+    run = ablation.run
+    cells = [Cell(arm, fold, seed) for arm in ablation.all for fold in range(run.folds) for seed in run.seeds]
+    listen(f"{len(cells)} trainings of {run.steps:,} steps: {len(ablation.all)} settings; folder {folder}")
+    again = functools.partial(make_ready, (ablation, folder, version))
+    return Cells(train_cell, ready, again, run.processes).through(cells, listen, stop)
+
+
+def _record(ready: Ready, measured: Sequence[Measured], digest: str) -> None:
+    """A line of the ledger for each setting: its Sharpe ratio on validation, up to the tests that it is chosen for."""
+    run = ready.ablation.run
+    ledger = Ledger(ledger_path(run.out, run.strategy))
+    for name in ready.ablation.all:
+        returns = [value for one in measured if one.arm == name for value in one.returns]
+        line = trial_line(
+            study_name("ablation", run.strategy, digest),
+            run.strategy,
+            ready.prepared.data.info.sha256,
+            (ready.folds[0].validate[0], ready.prepared.folds[-1].test[-1]),
+            sharpe=sharpe(np.array(returns)),
+            digest=digest,
+            note=f"ablation, {name}: Sharpe ratio on validation sessions; the span reaches to the tests it is for",
+        )
+        ledger.record(line)

@@ -1,0 +1,139 @@
+"""The cells of a sweep: every combination of the values that keys are given, and what the policy did in each. Pure."""
+
+from __future__ import annotations
+
+import difflib
+import itertools
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from dataclasses import fields as fields_of
+from decimal import Decimal
+from typing import Any
+
+import msgspec
+
+from daemon.core.limits import Trading
+from daemon.core.strategy_rules import TABLES
+from training.evidence.cross_validation import Overfitting
+from training.evidence.overfitting import Deflated
+
+CELLS_MOST = 2_500
+LEFT_OUT = ("paper.cash_usd",)  # returns are parts of it
+Value = bool | int | float | str
+
+
+@dataclass(frozen=True, slots=True)
+class Axis:
+    """A dotted key and its values, in their order."""
+
+    key: str
+    values: tuple[Value, ...]
+
+
+def axis_of(text: str) -> Axis:
+    """The axis that `KEY=LOW:HIGH:COUNT` or `KEY=VALUE,VALUE,...` describes.
+
+    Raises:
+        ValueError: an unknown key, a value of another type or given twice, or a range of less than two.
+    """
+    key, _, given = text.partition("=")
+    own = _defaults()
+    if key not in own:
+        near = difflib.get_close_matches(key, own, n=1)
+        hint = (
+            f"did you mean {near[0]}?" if near else f"expected a key of {', '.join(TABLES)}, such as {next(iter(own))}"
+        )
+        raise ValueError(f"--set {text}: {key} is no rule that a sweep can change: {hint}")
+    kind = type(own[key])
+    parts = given.split(":")
+    texts = _range(text, parts) if len(parts) == 3 else [part.strip() for part in given.split(",")]
+    values = tuple(_value(text, value, kind) for value in texts)
+    numbers = [Decimal(value) if kind is Decimal else value for value in map(str, values)]
+    if len(set(numbers)) < len(numbers):
+        raise ValueError(f"--set {text}: a value is there twice: expected different ones, each is a cell and a trial")
+    return Axis(key, values)
+
+
+def _defaults() -> dict[str, Any]:
+    rules = Trading()
+    found = {
+        f"{table}.{field.name}": getattr(getattr(rules, table), field.name)
+        for table in TABLES
+        for field in fields_of(getattr(rules, table))
+    }
+    return {key: value for key, value in found.items() if key not in LEFT_OUT and not isinstance(value, tuple)}
+
+
+def _range(text: str, parts: Sequence[str]) -> list[str]:
+    try:
+        low, high, count = float(parts[0]), float(parts[1]), int(parts[2])
+    except ValueError as error:
+        raise ValueError(f"--set {text}: {error}: expected LOW:HIGH:COUNT, such as 0.4:0.8:5") from error
+    if count < 2 or not math.isfinite(low) or not math.isfinite(high):
+        raise ValueError(f"--set {text}: expected two values at least, between finite numbers")
+    return [f"{round(low + (high - low) * nth / (count - 1), 10):.10g}" for nth in range(count)]
+
+
+def _value(text: str, value: str, kind: type) -> Value:
+    """A value as the configuration takes it."""
+    try:
+        if kind is bool:
+            return {"true": True, "false": False}[value]
+        if kind is int:
+            return int(value)
+        if kind is float:
+            return float(value)
+        if kind is Decimal:
+            return str(Decimal(value))
+    except (ValueError, KeyError, ArithmeticError):
+        wanted = {bool: "true or false", int: "whole numbers"}.get(kind, "numbers")
+        raise ValueError(f"--set {text}: found {value!r}, expected {wanted}") from None
+    return value
+
+
+def cells_of(axes: Sequence[Axis]) -> tuple[Mapping[str, Value], ...]:
+    """Every combination, the last axis changing fastest.
+
+    Raises:
+        ValueError: no axis, one twice, or too many cells.
+    """
+    keys = [axis.key for axis in axes]
+    if not axes or len(set(keys)) < len(keys):
+        raise ValueError(f"--set is given for {', '.join(keys) or 'nothing'}: expected each key once, one at least")
+    count = math.prod(len(axis.values) for axis in axes)
+    if count > CELLS_MOST:
+        raise ValueError(f"{count:,} cells are too many: expected at most {CELLS_MOST:,}; give fewer values")
+    return tuple(dict(zip(keys, values, strict=True)) for values in itertools.product(*(axis.values for axis in axes)))
+
+
+class Cell(msgspec.Struct, frozen=True, kw_only=True):
+    """What the policy did under one set of rules. Returns are of sessions, parts of what each began with."""
+
+    rules: dict[str, Value]  # those that the sweep changes; empty: none
+    returns: tuple[float, ...]
+    net_return: float
+    sharpe_annual: float
+    max_drawdown: float
+    trades: int
+    denials: dict[str, int]
+    sweep: str = ""  # digest of the sweep that it is of, and of the code that played it
+
+
+class Swept(msgspec.Struct, frozen=True, kw_only=True):
+    """All cells, and what they show together: `sweep.json`."""
+
+    strategy: str
+    version: str
+    bars: str
+    first: str
+    last: str
+    sessions: int
+    seen: int  # of these sessions, on which the policy was trained or chosen
+    keys: tuple[str, ...]
+    configured: Cell  # without any change
+    cells: tuple[Cell, ...]
+    best: int  # index of the cell with the largest Sharpe ratio
+    overfitting: Overfitting
+    deflated: Deflated  # of the best, among the cells and all earlier trials on these sessions
+    words: str

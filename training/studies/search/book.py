@@ -1,0 +1,165 @@
+"""The trials of a search, and their Optuna storage."""
+
+from __future__ import annotations
+
+import math
+import statistics
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import msgspec
+import numpy as np
+import optuna
+from optuna.storages import JournalStorage
+from optuna.storages.journal import JournalFileBackend
+from optuna.trial import TrialState
+
+from training.evidence.statistics import sharpe
+from training.rl.dimensions import value_of
+from training.runs.ledger import Ledger, Line, ledger_path, settings_digest, utc_now
+from training.studies.runner import trial_line
+from training.studies.search.space import Recipe, Search
+from training.studies.search.trainings import Ready, Training
+
+STUDY_LOG = "study.log"
+UNPRUNED = 5  # trials before any is given up: there is no median worth the name yet
+
+
+class Found(msgspec.Struct, frozen=True):
+    """One trial and what it earned on validation sessions."""
+
+    number: int
+    state: str  # "complete", "pruned" (worse than the median so far) or "diverged"
+    validation_return: float  # the mean of its trainings
+    sharpe: float  # a session, over the sessions of all its trainings
+    steps_per_s: float
+    trainings: int
+    coefficients: dict[str, Any]  # those that differ from the preset's
+    reason: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Book:
+    """The trials of a search, on file in its folder: asked for, with what each training earned, and closed."""
+
+    search: Search
+    study: optuna.Study
+    ledger: Ledger
+    line: Line  # of a trial in the ledger, without its own figures
+
+    def ask(self, position: int) -> tuple[optuna.Trial, Recipe]:
+        """The next trial, which is the `position`-th: with one process the seed and the position decide it."""
+        state = np.random.SeedSequence([self.search.seed, position]).generate_state(1)
+        self.study.sampler = optuna.samplers.TPESampler(seed=int(state[0]))
+        trial = self.study.ask()
+        values = {dimension.name: dimension.suggest(trial) for dimension in self.search.space}
+        for step, worth in enumerate(_running(trainings_of(trial.user_attrs)), start=1):
+            trial.report(worth, step)
+        return trial, self.search.recipe(values)
+
+    def add(self, trial: optuna.Trial, training: Training) -> bool:
+        """Keep what a training earned; true when the trial is to be given up."""
+        done = [*trainings_of(trial.user_attrs), training]
+        trial.set_user_attr("trainings", msgspec.to_builtins(done))
+        trial.report(_running(done)[-1], len(done))
+        return len(done) < len(self.search.pairs) and trial.should_prune()
+
+    def close(self, trial: optuna.Trial, recipe: Recipe, reason: str = "") -> Found:
+        """The trial has ended: first into the ledger, then the study, so that none is missing there."""
+        trial.set_user_attr("coefficients", self.search.described(recipe))
+        trial.set_user_attr("reason", reason)
+        done = trainings_of(trial.user_attrs)
+        complete = not reason and len(done) == len(self.search.pairs)
+        found = _found(trial.number, trial.user_attrs, complete=complete)
+        note = (
+            f"search, trial {found.number}, {found.state}: Sharpe ratio on validation sessions, {len(done)} trainings; "
+            "the span reaches to the tests it was chosen for"
+        )
+        if (self.line.study, note) not in {(line.study, line.note) for line in self.ledger.read().lines}:
+            digest = settings_digest({"search": self.line.settings_sha256, "coefficients": msgspec.to_builtins(recipe)})
+            line = msgspec.structs.replace(
+                self.line, utc=utc_now(), sharpe=found.sharpe, settings_sha256=digest, note=note
+            )
+            self.ledger.append(line)
+        if complete:
+            self.study.tell(trial, found.validation_return)
+        else:
+            self.study.tell(trial, state=TrialState.PRUNED)
+        return found
+
+    def finished(self) -> list[Found]:
+        """All trials that have ended, complete ones first, best first."""
+        ended = self.study.get_trials(deepcopy=False, states=(TrialState.COMPLETE, TrialState.PRUNED))
+        found = [_found(t.number, t.user_attrs, complete=t.state is TrialState.COMPLETE) for t in ended]
+        return sorted(found, key=lambda f: (f.state != "complete", -f.validation_return, f.number))
+
+    def take_up(self) -> None:
+        """Enqueue the defaults of a new search; of an old one what was under way when it ended."""
+        trials = self.study.get_trials(deepcopy=False)
+        if not trials:
+            start = self.search.start
+            fixed = [dimension.fixed(value_of(start, dimension.name)) for dimension in self.search.space]
+            self.study.enqueue_trial({name: value for each in fixed for name, value in each.items()})
+        for trial in trials:
+            if trial.state is TrialState.RUNNING:
+                known = {"repeats": trial.user_attrs.get("repeats", trial.number), "trainings": []} | trial.user_attrs
+                self.study.enqueue_trial(trial.params, user_attrs=known)
+                self.study.tell(trial.number, state=TrialState.FAIL)
+
+
+def open_book(search: Search, folder: Path, ready: Ready) -> Book:
+    """The trials in this folder, with a line of the ledger that holds what all of them have in common."""
+    optuna.logging.set_verbosity(optuna.logging.WARNING)
+    study = optuna.create_study(
+        study_name="search",
+        storage=JournalStorage(JournalFileBackend(str(folder / STUDY_LOG))),
+        direction="maximize",
+        pruner=optuna.pruners.MedianPruner(n_startup_trials=UNPRUNED),
+        load_if_exists=True,
+    )
+    data = ready.prepared.data.info.sha256
+    line = trial_line(
+        name_of(search, data),
+        search.run.strategy,
+        data,
+        (ready.folds[0].validate[0], ready.prepared.folds[-1].test[-1]),
+        sharpe=0.0,
+        digest=settings_digest(search.identity(data)),
+        note="",
+    )
+    return Book(search, study, Ledger(ledger_path(search.run.out, search.run.strategy)), line)
+
+
+def name_of(search: Search, bars_sha256: str) -> str:
+    """The search's name: in the ledger, and of its folder."""
+    digest = settings_digest(search.identity(bars_sha256))
+    return f"search-{search.run.strategy}-{search.run.network}-{digest[:8]}"
+
+
+def trainings_of(attributes: Mapping[str, Any]) -> list[Training]:
+    """The trainings that a trial has behind it."""
+    return msgspec.convert(attributes.get("trainings", []), list[Training])
+
+
+def _running(done: Sequence[Training]) -> list[float]:
+    """The mean net return after each training."""
+    return [statistics.fmean(training.net_return for training in done[:count]) for count in range(1, len(done) + 1)]
+
+
+def _found(number: int, attributes: Mapping[str, Any], *, complete: bool) -> Found:
+    """A trial's figures; one that diverged in its first training has earned nothing."""
+    done, reason = trainings_of(attributes), attributes.get("reason", "")
+    returns = [value for training in done for value in training.returns]
+    seconds = math.fsum(training.seconds for training in done)
+    return Found(
+        number=attributes.get("repeats", number),
+        state="complete" if complete else "diverged" if reason.startswith("diverged") else "pruned",
+        validation_return=_running(done)[-1] if done else 0.0,
+        sharpe=sharpe(np.array(returns)) if len(returns) > 1 else 0.0,
+        steps_per_s=sum(training.steps for training in done) / seconds if seconds else 0.0,
+        trainings=len(done),
+        coefficients=attributes.get("coefficients", {}),
+        reason=reason,
+    )

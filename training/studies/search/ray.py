@@ -1,0 +1,192 @@
+"""A search through Ray Tune: the same trials, book and files as without it, on a cluster or on this machine.
+
+Ray trains and decides, by successive halving (ASHA), what is given up; what to try and what was found stay in the
+search's own book."""
+
+from __future__ import annotations
+
+import functools
+import importlib
+import threading
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import msgspec
+
+from training.desks.trial import Diverged
+from training.rl.pool import Flag, Stopped
+from training.rl.ray_cluster import LOCAL, connected
+from training.studies.search.book import Book, Found, trainings_of
+from training.studies.search.space import Recipe, Search
+from training.studies.search.trainings import Ready, Training, make_ready
+
+if TYPE_CHECKING:
+    import optuna
+
+WORSE = 2  # of so many trials as far as each other, ASHA lets the best go on
+RETRIES = 1  # of a trial whose machine was lost
+
+
+def search_through_ray(
+    book: Book,
+    version: str,
+    folder: Path,
+    positions: Sequence[int],
+    listen: Callable[[str | Found], None],
+    stop: Flag,
+) -> None:
+    """Train the trials that are left; each is closed in `book` as it ends.
+
+    The bars and this package are read on every machine of a cluster from the paths they have here.
+
+    Raises:
+        Stopped: `stop` was set; what was under way is taken up by the next search.
+        RuntimeError: Ray is not installed, no cluster answers, or a trial failed; the text names it.
+    """
+    asking = Asking(book, iter(positions), listen, stop)
+    with connected(book.search.ray, book.search.run.processes):
+        errors = _tune(importlib.import_module("ray.tune"), asking, version, folder, len(positions))
+    if stop.is_set():
+        raise Stopped(str(folder))
+    if errors:
+        last = str(errors[0]).strip().splitlines()[-1]
+        raise RuntimeError(f"{len(errors)} trials failed in Ray ({last}): see {folder}; the same command goes on")
+
+
+def _tune(tune: Any, asking: Asking, version: str, folder: Path, count: int) -> Sequence[BaseException]:
+    """Let Ray Tune ask for `count` trials and train them; the errors of those that failed."""
+    search = asking.book.search
+    anywhere = replace(search, run=replace(search.run.anywhere(), run_folder=folder.absolute()))
+    searcher, callback = _interfaces(tune, asking)
+    pairs = len(search.pairs)
+    asha = None
+    if pairs > 1:
+        asha = tune.schedulers.AsyncHyperBandScheduler(
+            time_attr="trainings", metric="worth", mode="max", max_t=pairs, grace_period=1, reduction_factor=WORSE
+        )
+    resources = {"cpu": 1.0} | ({} if search.run.device == "cpu" else {"gpu": 1.0})
+    tuner = tune.Tuner(
+        tune.with_resources(functools.partial(train_in_ray, search=anywhere, version=version), resources),
+        tune_config=tune.TuneConfig(
+            search_alg=searcher,
+            scheduler=asha,
+            num_samples=count,
+            max_concurrent_trials=search.run.processes if search.ray == LOCAL else None,
+            reuse_actors=True,  # torch and the bars are read once in each process
+            trial_dirname_creator=lambda trial: str(trial.trial_id),
+        ),
+        run_config=tune.RunConfig(
+            name="ray",
+            storage_path=str(folder.resolve()),
+            verbose=0,
+            callbacks=[callback, tune.logger.JsonLoggerCallback()],  # the grid is read from its files
+            failure_config=tune.FailureConfig(max_failures=RETRIES),
+        ),
+    )
+    try:
+        return list(tuner.fit().errors)
+    except Exception:
+        if asking.stop.is_set():
+            return []
+        raise
+
+
+def train_in_ray(config: dict[str, Any], *, search: Search, version: str) -> None:
+    """One trial in a process of Ray: every training is reported as it ends, as JSON in `training`."""
+    tune: Any = importlib.import_module("ray.tune")
+    ready = _ready(search, version)
+    recipe = search.decoded(config["coefficients"])
+    done = list(config["returns"])
+    never = threading.Event()
+    for fold, seed in search.pairs[len(done) :]:
+        try:
+            training = ready.train(recipe, fold, seed, never)
+        except Diverged as error:
+            tune.report({"worth": -1.0, "trainings": len(done) + 1, "reason": f"diverged: {error}"})
+            return
+        done.append(training.net_return)
+        encoded = msgspec.json.encode(training).decode()
+        tune.report({"worth": sum(done) / len(done), "trainings": len(done), "training": encoded})
+
+
+@functools.lru_cache(maxsize=1)
+def _ready(search: Search, version: str) -> Ready:
+    """What this process of Ray has read."""
+    return make_ready(search, version)
+
+
+class Asking:
+    """Between Ray and the book: which of Ray's trials is which of ours. In the driver alone."""
+
+    def __init__(self, book: Book, positions: Iterator[int], listen: Callable[[str | Found], None], stop: Flag) -> None:
+        self.book = book
+        self.stop = stop
+        self._positions = positions
+        self._listen = listen
+        self._open: dict[str, tuple[optuna.Trial, Recipe]] = {}
+
+    def __getstate__(self) -> dict[str, Any]:
+        """Ray keeps copies of what it calls, to go on from; here the book is gone on from, and copies hold nothing."""
+        return {}
+
+    def ask(self, name: str) -> dict[str, Any] | None:
+        """What Ray's next trial is to train; None when there are enough."""
+        position = next(self._positions, None)
+        if position is None:
+            return None
+        trial, recipe = self.book.ask(position)
+        self._open[name] = trial, recipe
+        returns = [training.net_return for training in trainings_of(trial.user_attrs)]
+        return {"coefficients": self.book.search.encoded(recipe), "returns": returns}
+
+    def hear(self, name: str, result: dict[str, Any]) -> None:
+        """Keep a training that was reported, once: a trial begun anew on another machine reports the first again."""
+        trial, _ = self._open[name]
+        if result.get("training") and result["trainings"] == len(trainings_of(trial.user_attrs)) + 1:
+            self.book.add(trial, msgspec.json.decode(result["training"], type=Training))
+
+    def end(self, name: str, result: dict[str, Any] | None) -> None:
+        """Close a trial that trained to its end, diverged or was given up; leave open what failed or was stopped."""
+        if result is None:
+            return
+        self.hear(name, result)
+        trial, recipe = self._open.pop(name)
+        reason: str = result.get("reason", "")
+        if not reason and len(trainings_of(trial.user_attrs)) < len(self.book.search.pairs):
+            if self.stop.is_set():
+                return
+            reason = "pruned: in the worse half of those as far (ASHA)"
+        self._listen(self.book.close(trial, recipe, reason))
+
+
+def _interfaces(tune: Any, asking: Asking) -> tuple[Any, Any]:
+    """What Ray Tune calls: a searcher, and a callback that ends everything once it shall stop.
+
+    Both must be subclasses of Ray's, which may be missing here; they are made when they are needed.
+    """
+    searcher: Any = tune.search.Searcher
+
+    def suggest(_: object, trial_id: str) -> Any:
+        found = asking.ask(trial_id)
+        return searcher.FINISHED if found is None else found
+
+    def on_trial_result(_: object, trial_id: str, result: dict[str, Any]) -> None:
+        asking.hear(trial_id, result)
+
+    def on_trial_complete(_: object, trial_id: str, result: dict[str, Any] | None = None, error: bool = False) -> None:
+        asking.end(trial_id, None if error else result)
+
+    def nothing(_: object, _path: str) -> None:
+        """The book is the only memory."""
+
+    def on_step_begin(_: object, **_info: Any) -> None:
+        if asking.stop.is_set():
+            raise Stopped("ray")
+
+    calls = (suggest, on_trial_result, on_trial_complete)
+    methods = {call.__name__: call for call in calls} | {"save": nothing, "restore": nothing}
+    asked: Any = type("Asked", (searcher,), methods)
+    ending: Any = type("Ending", (tune.Callback,), {"on_step_begin": on_step_begin})
+    return asked(metric="worth", mode="max"), ending()

@@ -1,0 +1,125 @@
+"""A search from its bars to its results: trials asked for, trained here or through Ray, closed, and summed up.
+
+A trial is trained once for each fold and seed, and is worth the mean net return of the chosen checkpoints on the
+validation sessions. Invariant: only sessions before the first test session of a training run with the same folds are
+trained on or looked at, and every trial, given up or not, is counted in the store's ledger."""
+
+from __future__ import annotations
+
+import functools
+import os
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+
+from training.desks.trial import Diverged
+from training.rl.pool import Emit, Flag, Stopped
+from training.runs.folder import code_version
+from training.runs.settings import split_note
+from training.studies.runner import RUNS, Cells, locked, opened, stoppable, write_result
+from training.studies.search.book import STUDY_LOG, Book, Found, name_of, open_book, trainings_of
+from training.studies.search.coefficients_file import COEFFICIENTS_FILE, write_values
+from training.studies.search.results import Results, results_of
+from training.studies.search.space import Recipe, Search
+from training.studies.search.trainings import Ready, Training, make_ready
+
+SEARCH_FILE = "search.json"
+
+
+@dataclass(frozen=True, slots=True)
+class Desk:
+    """A process that works on a search without Ray."""
+
+    ready: Ready
+    book: Book
+    train: Callable[[Recipe, int, int, Flag], Training] = field(repr=False)
+
+
+def make_desk(arguments: tuple[Search, Path, str]) -> Desk:
+    """Once in each process."""
+    search, folder, version = arguments
+    ready = replace(make_ready(search, version), folder=folder)
+    return Desk(ready, open_book(search, folder, ready), ready.train)
+
+
+def one_trial(desk: Desk, position: int, flag: Flag, emit: Emit) -> Found:
+    """Ask for a trial, train it to its end or until it is worse than the median, and close it.
+
+    Raises:
+        Stopped: `flag` was set; the trial is left open, and the next search takes it up again.
+    """
+    if flag.is_set():
+        raise Stopped(f"trial {position}")
+    trial, recipe = desk.book.ask(position)
+    reason = ""
+    for fold, seed in desk.book.search.pairs[len(trainings_of(trial.user_attrs)) :]:
+        try:
+            training = desk.train(recipe, fold, seed, flag)
+        except Diverged as error:
+            reason = f"diverged: {error}"
+            break
+        if desk.book.add(trial, training):
+            reason = "pruned: worse than the median"
+            break
+    found = desk.book.close(trial, recipe, reason)
+    emit(found)
+    return found
+
+
+def run_search(search: Search, listen: Callable[[str | Found], None], flag: Flag | None = None) -> tuple[Results, Path]:
+    """Search, or go on with what the same search began; the results, also written, and the folder they are in.
+
+    Raises:
+        Stopped: SIGTERM, SIGINT or `flag`; the same call goes on.
+        TapeError, CalendarError, HistoryError, RunFolderError, LedgerError, ValueError, OSError, RuntimeError: the
+            text names what was found and what helps.
+    """
+    with stoppable(flag) as stop:
+        listen(f"reading {search.run.bars.name}")
+        version = code_version(search.run.strategy)
+        ready = make_ready(search, version)
+        if note := split_note(search.run, ready.prepared.data):
+            listen(note)
+        sha256 = ready.prepared.data.info.sha256
+        folder = search.run.run_folder or RUNS / name_of(search, sha256)
+        opened(folder, search.identity(sha256), search.run, version, "--study-dir", restart=search.run.restart)
+        ready = replace(ready, folder=folder)
+        with _alone(folder):
+            book = open_book(search, folder, ready)
+            book.take_up()
+            done = len(book.finished())
+            counted = "1 trial" if search.trials == 1 else f"{search.trials} trials"
+            listen(f"{counted} of {len(search.pairs)} trainings, {done} of them done; folder {folder}")
+            _go_on(search, Desk(ready, book, ready.train), folder, range(done, search.trials), listen, stop)
+            results = results_of(ready, book, folder)
+            write_result(folder / SEARCH_FILE, results)
+            if results.best is not None:
+                write_values(folder / COEFFICIENTS_FILE, results.best.coefficients)
+            return results, folder
+
+
+def _go_on(
+    search: Search, desk: Desk, folder: Path, positions: range, listen: Callable[[str | Found], None], stop: Flag
+) -> None:
+    """The trials that are left."""
+    if search.ray and positions:
+        from training.studies.search.ray import search_through_ray
+
+        search_through_ray(desk.book, desk.ready.prepared.version, folder, positions, listen, stop)
+        return
+    again = functools.partial(make_desk, (search, folder, desk.ready.prepared.version))
+    Cells(one_trial, desk, again, search.run.processes).through(positions, listen, stop)
+
+
+@contextmanager
+def _alone(folder: Path) -> Iterator[None]:
+    """Lock the folder against other searches; remove a line that a full disk cut off."""
+    with locked(folder, "search", "--study-dir"):
+        log = folder / STUDY_LOG
+        if log.exists():
+            log.with_name(f"{STUDY_LOG}.lock").unlink(missing_ok=True)  # of a process that was killed
+            whole = log.read_bytes().rpartition(b"\n")
+            if whole[2]:
+                os.truncate(log, len(whole[0]) + len(whole[1]))
+        yield

@@ -1,0 +1,308 @@
+"""Sweeps: one policy of the store under many desk rules. Each cell is a dry run, and all of them are judged together.
+
+Nothing is written into a configuration. The best of many cells flatters, so the result has the probability of backtest
+overfitting over the cells, and the deflated Sharpe ratio of the best one.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import functools
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import msgspec
+import numpy as np
+
+from daemon.core.limits import Trading
+from daemon.core.strategy_rules import DIGEST
+from daemon.host.whole_files import write_whole
+from strategies.kit.manifest import Manifest, config_text
+from training.desks.kind import Span, TaskData
+from training.desks.registry import kind
+from training.evidence.cross_validation import Overfitting, backtest_overfitting
+from training.evidence.overfitting import Deflated, deflated_sharpe, effective_trials
+from training.evidence.statistics import deviations, session_returns, sharpes
+from training.evidence.wording import counted
+from training.export.export import Exported
+from training.export.version import Version, read_version
+from training.rl.pool import Emit, Flag, Stopped
+from training.rl.ppo import make_deterministic
+from training.runs.desk_rules import trading_of
+from training.runs.folder import RunFolderError, code_version
+from training.runs.ledger import Ledger, ledger_path, settings_digest
+from training.runs.prepared import loaded
+from training.runs.settings import settings_for
+from training.studies.grid import Axis, Cell, Swept, Value, cells_of
+from training.studies.page import page
+from training.studies.runner import (
+    RUNS,
+    Cells,
+    Listen,
+    locked,
+    reading,
+    stoppable,
+    study_name,
+    trial_line,
+    write_result,
+)
+from training.study.evaluation import figures
+
+
+@dataclass(frozen=True, slots=True)
+class Asked:
+    """What a sweep is asked for."""
+
+    strategy: str
+    bars: Path
+    store: Path
+    axes: tuple[Axis, ...]
+    version: str = "current"
+    config: Path | None = None  # whose other rules hold; None: the strategy's defaults
+    first: str = ""  # session, New York date; "": see `sessions_of`
+    last: str = ""
+    processes: int = 2
+    ray: str = ""  # "local", "auto", an address; "" is this machine's processes without Ray
+    folder: Path | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Ready:
+    """What a process needs to play a cell."""
+
+    asked: Asked
+    version: Version
+    data: TaskData
+    dates: tuple[str, ...]
+    trading: Trading  # without any change
+
+    @property
+    def variant(self) -> str:
+        """What one unit of an action is, or the reward that the policy was trained with."""
+        rewards = self.version.manifest.hyperparameters.get("rewards") or kind(self.asked.strategy).variants
+        return str(rewards[0])
+
+    def identity(self) -> dict[str, Any]:
+        """What decides the result, as JSON."""
+        return {
+            "policy": self.version.manifest.policy_sha256,
+            "bars": self.data.info.sha256,
+            "sessions": [self.dates[0], self.dates[-1], len(self.dates)],
+            "axes": [[axis.key, list(axis.values)] for axis in self.asked.axes],
+            "rules": repr(self.trading),
+        }
+
+
+def make_ready(asked: Asked) -> Ready:
+    """Read everything.
+
+    Raises:
+        VersionError: the store has no such version.
+        ValueError: a key's value is out of bounds, or fixed by the model; no session is left.
+        TapeError, CalendarError, HistoryError, OSError: as reading the bars does.
+    """
+    make_deterministic()
+    version, trading = (
+        read_version(asked.store, asked.strategy, asked.version),
+        trading_of(asked.strategy, asked.config),
+    )
+    fixed = version.manifest.rules.keys() - {DIGEST}
+    for axis in asked.axes:
+        if axis.key in fixed:
+            raise ValueError(f"--set {axis.key}: the model {version.folder.name} was trained with one value of it")
+    settings = dataclasses.replace(
+        settings_for(asked.strategy, asked.bars, asked.store),
+        symbols=version.manifest.symbols or (),
+        model_config=config_text(version.manifest),
+    )
+    if settings.plan is None:
+        settings = dataclasses.replace(settings, symbols=())
+    data = loaded(settings.kind, settings, trading)
+    dates = sessions_of(tuple(data.days), data.info.sha256, version.manifest, asked.first, asked.last)
+    return Ready(asked, version, data, dates, trading)
+
+
+def make_same(asked: Asked, sha256: str) -> Ready:
+    """Read everything once more, in a further process. Raises `RunFolderError` where the bars have changed."""
+    ready = make_ready(asked)
+    if ready.data.info.sha256 != sha256:
+        raise RunFolderError(f"{asked.bars} changed while the sweep was at work: give the same command again")
+    return ready
+
+
+def sessions_of(
+    days: Sequence[str], sha256: str, manifest: Manifest, first: str = "", last: str = ""
+) -> tuple[str, ...]:
+    """The sessions from `first` to `last`; without either the policy's test sessions, or all after its last session.
+
+    Raises:
+        ValueError: there is none.
+    """
+    test = manifest.training.splits.get("test") if sha256 == manifest.training.file_sha256 else None
+    if not first and not last and test is not None:
+        first, last = test
+    elif not first and not last:
+        first = f"{manifest.training.last_session}~"  # after every text that begins so
+    found = tuple(day for day in days if (not first or day >= first) and (not last or day <= last))
+    if not found:
+        raise ValueError(
+            f"no session from {first.rstrip('~') or 'the first'} to {last or 'the last'} can be decided on; the file "
+            f"has {len(days)} from {days[0] if days else 'none'} to {days[-1] if days else 'none'}: give --first and "
+            "--last"
+        )
+    return found
+
+
+def play_cell(ready: Ready, rules: Mapping[str, Value], flag: Flag, emit: Emit) -> Cell:
+    """Let the policy play all sessions under these rules. Raises `Stopped` when `flag` is set before it begins."""
+    if flag.is_set():
+        raise Stopped("a cell")
+    asked = ready.asked
+    trading = trading_of(asked.strategy, asked.config, rules) if rules else ready.trading
+    data: Any = ready.data
+    if any(field.name == "ready" for field in dataclasses.fields(data)):
+        data = dataclasses.replace(data, ready={})  # prepared desks depend on the rules that they were made with
+    span = Span(ready.dates, ready.variant, trading)
+    (played,) = data.relay([Exported(ready.version.policy).eval()], [span]).folds
+    capital = float(ready.trading.paper.cash_usd)
+    found = figures(played.sessions, capital, compounds=True)
+    cell = Cell(
+        rules=dict(rules),
+        returns=tuple(session_returns(played.sessions, capital).tolist()),
+        net_return=found.net_return,
+        sharpe_annual=found.sharpe_annual,
+        max_drawdown=found.max_drawdown,
+        trades=found.trades,
+        denials=dict(played.denials),
+    )
+    emit(cell)
+    return cell
+
+
+def judged(ready: Ready, played: Sequence[Cell], digest: str) -> Swept:
+    """What all cells show together; one line of the ledger counts the sweep."""
+    asked, manifest, cells = ready.asked, ready.version.manifest, played[1:]
+    matrix = np.array([cell.returns for cell in cells], dtype=np.float64).T
+    ratios = sharpes(matrix.T)
+    best = int(ratios.argmax())
+    line = trial_line(
+        study_name("sweep", asked.strategy, digest),
+        asked.strategy,
+        ready.data.info.sha256,
+        (ready.dates[0], ready.dates[-1]),
+        sharpe=float(ratios[best]),
+        digest=digest,
+        note=f"sweep of {', '.join(axis.key for axis in asked.axes)}, {len(cells)} cells of {manifest.version}: the "
+        "best one's Sharpe ratio",
+    )
+    ledger = Ledger(ledger_path(asked.store, asked.strategy))
+    prior, _ = ledger.prior(ready.dates, own=[line])
+    ledger.record(line)
+    deflated = deflated_sharpe(
+        matrix[:, best],
+        [*ratios.tolist(), *prior],
+        least_deviation=float(deviations(ratios)),
+        trials=len(cells) + len(prior),
+        effective=effective_trials(matrix) + len(prior),
+    )
+    spans = [manifest.training.splits[name] for name in ("train", "validate") if name in manifest.training.splits]
+    overfitting = backtest_overfitting(matrix)
+    return Swept(
+        strategy=asked.strategy,
+        version=manifest.version,
+        bars=asked.bars.name,
+        first=ready.dates[0],
+        last=ready.dates[-1],
+        sessions=len(ready.dates),
+        seen=sum(any(first <= day <= last for first, last in spans) for day in ready.dates),
+        keys=tuple(axis.key for axis in asked.axes),
+        configured=played[0],
+        cells=tuple(cells),
+        best=best,
+        overfitting=overfitting,
+        deflated=deflated,
+        words=_words(cells[best], played[0], len(cells), deflated, overfitting),
+    )
+
+
+def _words(best: Cell, configured: Cell, count: int, deflated: Deflated, overfitting: Overfitting) -> str:
+    named = ", ".join(f"{key} {value}" for key, value in best.rules.items())
+    luck = (
+        f"the best of one half of the sessions is in the worse half of the other in {overfitting.probability:.0%} of "
+        "the splits (PBO)".replace("%", " %")
+        if overfitting.probability is not None
+        else f"PBO is not known: {overfitting.note}"
+    )
+    return (
+        f"The largest Sharpe ratio of {counted(count, 'cell')}, {best.sharpe_annual:+.2f} a year, is that of {named}; "
+        f"as configured it is {configured.sharpe_annual:+.2f}. The best of many flatters: its deflated Sharpe ratio is "
+        f"{deflated.deflated:.2f} among {deflated.trials} trials, and {luck}. No configuration was changed."
+    )
+
+
+CELLS_FILE, SWEEP_FILE, PAGE_FILE = "cells.jsonl", "sweep.json", "sweep.html"
+
+
+def run_sweep(asked: Asked, listen: Listen, flag: Flag | None = None) -> tuple[Swept, Path]:
+    """Play all cells, or those that a stopped sweep left; the result, also written, and its folder.
+
+    Raises:
+        Stopped: SIGTERM, SIGINT or `flag`; the same call goes on.
+        LedgerError, RunFolderError, and what `make_ready` raises.
+    """
+    cells = cells_of(asked.axes)
+    for rules in cells:  # a value out of bounds is reported before anything long begins
+        trading_of(asked.strategy, asked.config, rules)
+    with stoppable(flag) as stop:
+        with reading(asked.bars, listen):
+            ready = make_ready(asked)
+        digest = settings_digest(ready.identity())
+        folder = asked.folder or RUNS / study_name("sweep", asked.strategy, digest)
+        with locked(folder, "sweep", "--out"):
+            played = _played(ready, cells, digest, folder, listen, stop)
+            swept = judged(ready, played, digest)
+            write_result(folder / SWEEP_FILE, swept)
+            write_whole(folder / PAGE_FILE, page(swept, asked.axes).encode())
+    return swept, folder
+
+
+def _played(
+    ready: Ready, cells: Sequence[Mapping[str, Value]], digest: str, folder: Path, listen: Listen, stop: Flag
+) -> list[Cell]:
+    """The cell without any change, then all cells in their order; each is kept as soon as it is done."""
+    path, wanted = folder / CELLS_FILE, [{}, *map(dict, cells)]
+    made = settings_digest({"sweep": digest, "code": code_version(ready.asked.strategy)})
+    kept = {_key(cell.rules): cell for cell in _kept(path) if cell.sweep == made}
+    left = [rules for rules in wanted if _key(rules) not in kept]
+    listen(f"{len(cells)} cells over {len(ready.dates)} sessions, {len(wanted) - len(left)} of them done; {folder}")
+    with path.open("a+b", buffering=0) as book:
+        if book.tell() and not path.read_bytes().endswith(b"\n"):  # a line that a kill cut off
+            book.write(b"\n")
+
+        def keep(news: Any) -> None:
+            if isinstance(news, Cell):
+                cell = msgspec.structs.replace(news, sweep=made)
+                kept[_key(cell.rules)] = cell
+                book.write(msgspec.json.encode(cell) + b"\n")
+            listen(news)
+
+        again = functools.partial(make_same, ready.asked, ready.data.info.sha256)
+        asked = ready.asked
+        Cells(play_cell, ready, again, asked.processes, asked.ray).through(left, keep, stop)
+    return [kept[_key(rules)] for rules in wanted]
+
+
+def _key(rules: Mapping[str, Value]) -> str:
+    return msgspec.json.encode(dict(rules), order="deterministic").decode()
+
+
+def _kept(path: Path) -> list[Cell]:
+    """The cells of an earlier start; a line that was cut off does not count."""
+    found = []
+    for line in path.read_bytes().splitlines() if path.exists() else ():
+        with contextlib.suppress(msgspec.DecodeError):
+            found.append(msgspec.json.decode(line, type=Cell))
+    return found

@@ -1,1 +1,0 @@
-"""A fixed policy under many desk rules."""
