@@ -295,9 +295,7 @@ class Show:
 
     def _planter(self, kind: str) -> list[str]:
         """The command that plants a bad version next to the champion."""
-        return module_command(
-            "training.online.planted", *self._desk_at.planter(kind, self._first, self._stream)
-        )
+        return module_command("training.online.planted", *self._desk_at.planter(kind, self._first, self._stream))
 
     # --- looking ------------------------------------------------------------------------------------------------------
 

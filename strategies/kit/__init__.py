@@ -1,11 +1,11 @@
 """What a strategy is written with. What stands in `__all__` is kept from release to release; all else here may change.
 
-    >>> from strategies.kit import Bar, Portfolio, basket_of_weights, choose
-    >>> choose([0.1, 2.0, 0.3], temperature=1.0).action  # the action with the largest logit
-    1
-    >>> money = Portfolio(cash=1_000.0, equity=1_000.0, shares=(0, 0), prices=(50.0, 30.0))
-    >>> [(leg.symbol, leg.goal) for leg in basket_of_weights(("AAA", "BBB"), (0.5, 0.4), money).legs]  # whole shares
-    [('AAA', 10), ('BBB', 13)]
+>>> from strategies.kit import Bar, Portfolio, basket_of_weights, choose
+>>> choose([0.1, 2.0, 0.3], temperature=1.0).action  # the action with the largest logit
+1
+>>> money = Portfolio(cash=1_000.0, equity=1_000.0, shares=(0, 0), prices=(50.0, 30.0))
+>>> [(leg.symbol, leg.goal) for leg in basket_of_weights(("AAA", "BBB"), (0.5, 0.4), money).legs]  # whole shares
+[('AAA', 10), ('BBB', 13)]
 """
 
 from strategies.kit.contract import (

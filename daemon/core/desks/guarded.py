@@ -95,7 +95,7 @@ class GuardedStrategy:
 
 def kept_bars(strategy: Any, state: Any) -> Mapping[str, tuple[Bar, ...]]:
     """Return the bars that a daily strategy keeps. Raises what it raises, and TypeError for no mapping to bars."""
-    bars: Mapping[str, tuple[Bar, ...]] = strategy.known(state)
+    bars: Any = strategy.known(state)
     if not isinstance(bars, Mapping):
         raise TypeError(f"known returned {type(bars).__name__}: a mapping of symbols to bars is expected")
     for symbol, kept in bars.items():
