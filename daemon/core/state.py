@@ -262,6 +262,8 @@ class LadderState(msgspec.Struct, frozen=True, gc=False):
     sessions: int
     figures: dict[str, float]
     judged: tuple[str, ...] = ()
+    manifest: str = ""  # SHA-256 (hex) of the version's manifest when its card was judged
+    champion_manifest: str = ""  # of the champion's then
 
 
 class Ask(msgspec.Struct, frozen=True, gc=False, omit_defaults=True):

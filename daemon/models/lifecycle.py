@@ -72,6 +72,7 @@ class Lifecycle:
         self._models_dir, self._strategy = models_dir, strategy
         self._wanted: dict[Role, str] = {"live": version, "shadow": shadow}
         self._configured_shadow = shadow
+        self._judged = ""  # the digest that the manifest of the version that climbs must have, "" for any
         self._poll_s = poll_s
         self._open = partial(OnnxPolicy.open, strategy=strategy, provider=provider, threads=threads)
         self._public_key, self._trading, self._trial_s = public_key, trading, trial_s
@@ -106,9 +107,12 @@ class Lifecycle:
         """Check the store now."""
         self._wake.set()
 
-    def climb(self, version: str) -> None:
-        """Let this version answer in shadow, in place of the configured one; "" for the configured one again."""
-        wanted = version or self._configured_shadow
+    def climb(self, version: str, judged: str = "") -> None:
+        """Let this version answer in shadow, in place of the configured one; "" for the configured one again.
+
+        `judged` is the digest that its manifest must have, "" for any.
+        """
+        wanted, self._judged = version or self._configured_shadow, judged if version else ""
         if wanted != self._wanted["shadow"]:
             self._wanted["shadow"], self._settled["shadow"] = wanted, None
             if not wanted:
@@ -182,7 +186,7 @@ class Lifecycle:
         """Return the version's policy after all checks. Raises ModelError."""
         trial = Trial(self._trial_s)
         try:
-            loaded = await asyncio.to_thread(self._loaded, version)
+            loaded = await asyncio.to_thread(self._loaded, version, self._judged if role == "shadow" else "")
             self._check_promoted(role, loaded)
             spec = self._strategy.spec
             await asyncio.to_thread(trial.run, loaded, configured(spec), spec.config)
@@ -190,8 +194,8 @@ class Lifecycle:
         finally:
             trial.kill()  # if this was cancelled, its thread ends with it
 
-    def _loaded(self, version: str) -> LoadedModel:
-        loaded = load(self._models_dir, self._strategy, version, self._public_key)
+    def _loaded(self, version: str, judged: str) -> LoadedModel:
+        loaded = load(self._models_dir, self._strategy, version, self._public_key, judged)
         check_rules(loaded, self._strategy, self._trading)
         return loaded
 
@@ -222,15 +226,16 @@ class Lifecycle:
     def _refuse(self, role: Role, seen: Sight | _Missing, error: Exception) -> None:
         self._refused.add((role, seen))
         text = str(error) if isinstance(error, ModelError) else f"{type(error).__name__}: {error}"
-        self._report_refused(seen.version, text)
+        self.report_refused(seen.version, text)
 
     def _shadow_off(self, version: str, reason: str) -> None:
         settled = self._settled["shadow"]
         if settled is not None:
             self._refused.add(("shadow", settled[0]))
         with contextlib.suppress(IntakeFull):  # trading meets a full intake too, and ends the process
-            self._report_refused(version, reason)
+            self.report_refused(version, reason)
 
-    def _report_refused(self, version: str, reason: str) -> None:
+    def report_refused(self, version: str, reason: str) -> None:
+        """Journal that a version is refused; it raises an alarm."""
         text = printable(" ".join(reason.split()), REASON_MOST)
         self._gateway.put(CandidateRefused(self._gateway.now_ns(), version, text))

@@ -33,6 +33,8 @@ CANDIDATE = "candidate"
 """The pointer to the candidate."""
 POINTERS = (CURRENT, CANDIDATE)
 PROMOTIONS_FILE = "promotions.jsonl"
+JUDGED = "judged version"
+"""The check of a version that was judged by its card."""
 
 NAME_BYTES_MAX = 256
 PROMOTIONS_BYTES_MAX = 16 * 2**20
@@ -156,6 +158,16 @@ def vouched(shelf: Path, version: str) -> str:
     return next((change.digest for change in reversed(changes(shelf)) if change.after == version), "")
 
 
+def check_judged(manifest: Path, digest: str, judged: str) -> None:
+    """Raise ModelError where a manifest's digest is not the one that was `judged` ("": any is right)."""
+    if judged and digest != judged:
+        raise ModelError(
+            JUDGED,
+            f"{manifest} is not the one that was judged: it was changed since, so look at who writes to the store, and "
+            f"publish it under another name",
+        )
+
+
 class _NoFile(OSError):
     """Not a plain file."""
 
@@ -178,19 +190,29 @@ def _history(path: Path) -> BinaryIO:
 
 
 def point(
-    shelf: Path, pointer: str, version: str, *, who: str, why: str, now_ns: int, rollback: bool = False
+    shelf: Path,
+    pointer: str,
+    version: str,
+    *,
+    who: str,
+    why: str,
+    now_ns: int,
+    rollback: bool = False,
+    judged: str = "",
 ) -> PointerChange:
     """Set the pointer to `version` ("" removes the pointer) and record who did it, when and why.
 
+    `judged` is the digest that the version's manifest must have, "" for any.
+
     Raises:
-        ModelError: the version is no plain name or has no folder.
+        ModelError: the version is no plain name, has no folder, or is not the one that was judged.
         OSError: the store cannot be written; the pointer is unchanged.
     """
     if version and not (shelf / checked_name(version, "the version")).is_dir():
         raise ModelError("missing version", f"{shelf / version} is no folder: choose one of the shelf's versions")
     with _alone(shelf):
         for name in (PROMOTIONS_FILE, pointer):
-            _put_aside(shelf / name)
+            put_aside(shelf / name)
         change = PointerChange(
             now_ns,
             pointer,
@@ -199,7 +221,7 @@ def point(
             who[:TEXT_MOST],
             why[:TEXT_MOST],
             rollback,
-            _checked_digest(shelf, version, rollback),
+            _checked_digest(shelf, version, rollback, judged),
         )
         with _history(shelf / PROMOTIONS_FILE) as file:
             file.write(msgspec.json.encode(change) + b"\n")
@@ -213,21 +235,25 @@ def point(
     return change
 
 
-def _checked_digest(shelf: Path, version: str, rollback: bool) -> str:
-    """Return the digest to record in a shared shelf. Raises ModelError: a rollback to a version that changed."""
-    path = shelf / version / MANIFEST_FILE
-    if not version or not shelf.stat().st_mode & stat.S_ISVTX or not path.exists():
+def _checked_digest(shelf: Path, version: str, rollback: bool, judged: str) -> str:
+    """Return the digest to record in a shared shelf. Raises ModelError: a version that changed since."""
+    path, shared = shelf / version / MANIFEST_FILE, bool(shelf.stat().st_mode & stat.S_ISVTX)
+    if not version or (not judged and (not shared or not path.exists())):
         return ""
     data = read_plain(path, shelf.parent.resolve(), MANIFEST_BYTES_MAX, "export it again")
-    digest, before_then = sha256(data).hexdigest(), vouched(shelf, version)
+    digest = sha256(data).hexdigest()
+    check_judged(path, digest, judged)
+    if not shared:
+        return ""
+    before_then = vouched(shelf, version)
     if rollback and before_then not in ("", digest):
         raise ModelError("promoted version", f"{path} is not the one that was current: activate another version")
     return digest
 
 
-def _put_aside(path: Path) -> None:
-    """Take away what another user put where a pointer or the history belongs: the shelf's owner may, whatever it is."""
-    if foreign(path):
+def put_aside(path: Path, *, folders: bool = False) -> None:
+    """Take away what another user put in a file's place, and any folder with `folders`: the shelf's owner may."""
+    if foreign(path) or (folders and path.is_dir() and not path.is_symlink()):
         path.rename(path.with_name(f".{path.name}.refused-{secrets.token_hex(8)}"))
 
 

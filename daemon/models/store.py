@@ -25,6 +25,7 @@ from daemon.models.pointer import (
     MANIFEST_BYTES_MAX,
     POINTERS,
     ModelError,
+    check_judged,
     checked_name,
     is_name,
     pointed,
@@ -94,12 +95,15 @@ class Sight:
     others: tuple[tuple[int, int, int], ...]  # inode, size and time of change of policy and signature
 
 
-def load(models_dir: Path, strategy: AnyStrategy, version: str = CURRENT, public_key: str = "") -> LoadedModel:
+def load(
+    models_dir: Path, strategy: AnyStrategy, version: str = CURRENT, public_key: str = "", judged: str = ""
+) -> LoadedModel:
     """The strategy's policy of this version from `<models_dir>/<strategy>/<version>/`, read once and checked.
 
     Checks in this order: the version's name and its files, with a `public_key` (Ed25519, base64) the signature of the
     manifest, its format and fields, strategy, version, contract hash, observation shape, actions, number of golden
-    answers, the policy file's digest, and the digests of the version's other files.
+    answers, the policy file's digest, and the digests of the version's other files. `judged` is the digest that the
+    manifest must have, "" for any.
 
     Raises:
         ModelError: the first check that failed.
@@ -122,6 +126,7 @@ def load(models_dir: Path, strategy: AnyStrategy, version: str = CURRENT, public
     if not _is_folder(folder):
         raise ModelError("missing version", f"{folder} is no folder that can be read, {_known(shelf)}")
     data = read_plain(folder / MANIFEST_FILE, root, MANIFEST_BYTES_MAX, AGAIN)
+    check_judged(folder / MANIFEST_FILE, sha256(data).hexdigest(), judged)
     if (promised := vouched(shelf, version)) and promised != sha256(data).hexdigest():
         raise ModelError(
             "promoted version",

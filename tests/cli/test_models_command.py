@@ -260,3 +260,7 @@ def test_versions_are_held_back_and_learning_is_frozen_with_who_and_why(run: Run
     (shelf / "holds.json").write_text("{")
     code, _, error = run("hold", "b", "--reason", "again")
     assert (code, "model refused, holds" in error) == (REFUSED, True)
+    (shelf / "holds.json").unlink()
+    (shelf / "holds.json" / "x").mkdir(parents=True)
+    assert run("freeze", "--reason", "nothing is in the way", "--who", "bob")[0] == 0
+    assert holds_of(shelf) == Holds("nothing is in the way (by bob)")

@@ -10,14 +10,17 @@ import os
 import shutil
 import subprocess
 from collections.abc import Callable, Iterator
+from hashlib import sha256
 from pathlib import Path
 
 import pytest
 
 from daemon.models import pointer
+from daemon.models.ladder.holds import Holds, former_holds, holds_of, write_holds
 from daemon.models.pointer import CURRENT, PROMOTIONS_FILE, ModelError, before, changes, named, point, pointed
 from daemon.models.store import load
 from strategies.kit.contract import AnyStrategy
+from strategies.kit.manifest import MANIFEST_FILE
 from strategies.registry import strategy
 from tests.support.models.tiny_models import manifest_of, put
 
@@ -126,6 +129,48 @@ def test_a_version_that_was_changed_after_its_promotion_is_refused(shelf: Path) 
     with pytest.raises(ModelError, match="promoted version"):
         name(shelf, before(shelf), rollback=True)
     assert load(shelf.parent, scalper).version == "v2"
+
+
+def digest_of(shelf: Path, version: str) -> str:
+    return sha256((shelf / version / MANIFEST_FILE).read_bytes()).hexdigest()
+
+
+def test_a_version_that_was_swapped_after_it_was_judged_is_not_named(shelf: Path) -> None:
+    published(shelf, "v1")
+    published(shelf, "v2")
+    name(shelf, "v1")
+    judged = digest_of(shelf, "v2")
+    assert as_trainer("mv v2 judged", shelf) == 0
+    published(shelf, "v2", b"evil")
+    with pytest.raises(ModelError, match="judged version"):
+        point(shelf, CURRENT, "v2", who="ladder", why="a test", now_ns=1, judged=judged)
+    assert (pointed(shelf, CURRENT), [change.after for change in changes(shelf)]) == ("v1", ["v1"])
+    assert as_trainer("mv v2 evil; mv judged v2", shelf) == 0
+    point(shelf, CURRENT, "v2", who="ladder", why="a test", now_ns=1, judged=judged)
+    assert (pointed(shelf, CURRENT), changes(shelf)[-1].digest) == ("v2", judged)
+    assert as_trainer("mv v2 judged; mv evil v2", shelf) == 0  # after the pointer moved
+    with pytest.raises(ModelError, match="promoted version"):
+        load(shelf.parent, strategy(NAME))
+
+
+@pytest.mark.parametrize(
+    "made",
+    [
+        """echo '{"frozen":"by me","held":{"v1":"by me"}}' > holds.json""",
+        "echo '{' > holds.json; chmod 600 holds.json",
+        "mkdir -p holds.json/x",
+        "ln -s v1/manifest.json holds.json",
+    ],
+)
+def test_holds_that_the_trainer_made_hold_nothing_and_a_person_s_take_their_place(shelf: Path, made: str) -> None:
+    published(shelf, "v1")
+    assert as_trainer(made, shelf) == 0
+    assert holds_of(shelf) == Holds()
+    assert former_holds(shelf) == Holds()
+    write_holds(shelf, Holds(frozen="a quiet week"))
+    assert holds_of(shelf) == Holds(frozen="a quiet week")
+    assert as_trainer("echo '{}' > holds.json || rm -f holds.json || mv holds.json gone", shelf) != 0
+    assert holds_of(shelf) == Holds(frozen="a quiet week")
 
 
 def test_who_holds_the_shelf_s_lock_for_ever_keeps_no_change_back(

@@ -22,7 +22,7 @@ from daemon.cli.models.store import ModelStore, NotPossible, store_of
 from daemon.config.load import EXIT_CODE
 from daemon.host.ed25519 import KeyProblem, keygen
 from daemon.host.time.clock import Clock
-from daemon.models.ladder.holds import Holds, holds_of, write_holds
+from daemon.models.ladder.holds import Holds, former_holds, write_holds
 from daemon.models.pointer import (
     CANDIDATE,
     CURRENT,
@@ -216,7 +216,7 @@ def _check_promoted(store: ModelStore, model: LoadedModel) -> None:
 def _holds(store: ModelStore, options: argparse.Namespace, console: Console) -> int:
     """Write the file that keeps versions off the ladder."""
     who, why = _checked_text("--who", options.who or _user()), _checked_text("--reason", options.reason)
-    former = holds_of(store.shelf)
+    former = former_holds(store.shelf)
     frozen, held, reason = former.frozen, dict(former.held), f"{why} (by {who})"
     match options.word:
         case "hold":

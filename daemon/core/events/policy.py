@@ -53,6 +53,8 @@ class LadderMoved(Event, frozen=True, tag=True, omit_defaults=True):
     reason: str  # docs/LADDER.md, where it was refused or rolled back
     detail: str
     figures: dict[str, float] = msgspec.field(default_factory=dict)
+    manifest: str = ""  # SHA-256 (hex) of the version's manifest when its card was judged; "" in older journals
+    champion_manifest: str = ""  # of the champion's then
 
 
 class ShadowAnswered(Event, frozen=True, tag=True, omit_defaults=True):

@@ -17,7 +17,15 @@ def on_ladder_moved(draft: Draft, event: ev.LadderMoved) -> None:
     if left:
         judged = (*(name for name in judged if name != event.version), event.version)[-JUDGED_MAX:]
     draft.ladder = LadderState(
-        event.version, event.to_step, event.champion, event.share, event.sessions, dict(event.figures), judged
+        event.version,
+        event.to_step,
+        event.champion,
+        event.share,
+        event.sessions,
+        dict(event.figures),
+        judged,
+        event.manifest,
+        event.champion_manifest,
     )
     if event.to_step == event.from_step:
         return

@@ -11,17 +11,11 @@ import msgspec
 
 from daemon.core.handlers.ladder import JUDGED_MAX
 from daemon.models.pointer import ModelError, read_plain
-from daemon.models.store import LoadedModel, load, versions
+from daemon.models.store import LoadedModel, versions
 from strategies.kit.card import CARD_FILE, FORMAT, STAKES, Card, decode
-from strategies.kit.contract import AnyStrategy
 from strategies.kit.manifest import Manifest
 
 CARD_BYTES_MAX = 2**20
-
-
-def verified_card(models_dir: Path, strategy: AnyStrategy, version: str, public_key: str) -> Card:
-    """Return the version's card after all checks of the store. Raises ModelError."""
-    return card_of(load(models_dir, strategy, version, public_key))
 
 
 def card_of(model: LoadedModel) -> Card:

@@ -26,14 +26,15 @@ from daemon.core.state import Book, LadderState, State
 from daemon.core.step import Step
 from daemon.host.printable import printable
 from daemon.models.ladder import rules as rules_of
-from daemon.models.ladder.cards import figures_of, newest_with_card, verified_card
+from daemon.models.ladder.cards import card_of, figures_of, newest_with_card
 from daemon.models.ladder.holds import Holds, holds_of
 from daemon.models.ladder.replay_gate import Replaying
 from daemon.models.ladder.rules import CANARY, CHAMPION, CLIMBING, REFUSED, REPLAY, ROLLED_BACK, SHADOW, Move
 from daemon.models.lifecycle import Lifecycle, WriteLog
-from daemon.models.pointer import CURRENT, ModelError, named, point
+from daemon.models.pointer import CURRENT, JUDGED, ModelError, named, point
 from daemon.models.runtime import Models
 from daemon.models.shadow import Shadow
+from daemon.models.store import load
 from daemon.operator.gateway import Gateway
 from strategies.kit.contract import AnyStrategy
 
@@ -74,6 +75,7 @@ class Climber:
         self._peak = float("-inf")  # of the gain since this process began
         self._peak_due = False  # it is to be journaled: a restart forgets what is not
         self._problem = ""
+        self._changed = ""  # the champion that was changed since, once it was reported
         self._replaying = Replaying(models_dir, journal, rules.replay_sessions, public_key, self._wake.set, log)
 
     # --- the trading loop's side --------------------------------------------------------------------------------------
@@ -213,7 +215,8 @@ class Climber:
         """Judge the newest version with a card that was not judged yet; False without one."""
         state = self._gateway.state
         judged = state.ladder.judged if state.ladder is not UNSET else ()
-        champion = self._models.running.version
+        running = self._models.running
+        champion, manifest = running.version, ""
         others = {*holds.held, champion}
         if state.ladder is not UNSET:
             others.add(state.ladder.champion)  # it answered before; its own card is about another parent
@@ -222,13 +225,16 @@ class Climber:
         if not version:
             return False
         try:
-            card = await asyncio.to_thread(verified_card, self._models_dir, self._strategy, version, self._public_key)
+            loaded = await asyncio.to_thread(load, self._models_dir, self._strategy, version, self._public_key)
+            card, manifest = await asyncio.to_thread(card_of, loaded), loaded.manifest_digest
             move, figures = rules_of.judged(card, champion, self._rules), figures_of(card)
         except ModelError as error:
             move, figures = Move(REFUSED, "card_refused", str(error)), {}
         if move.to_step == REPLAY:
             figures["replay_to"] = float(state.seq)
-        proposed = LadderState(version, "proposed", champion, 1.0, 0, figures, judged)
+        proposed = LadderState(
+            version, "proposed", champion, 1.0, 0, figures, judged, manifest, running.manifest_digest
+        )
         await self._move(proposed, move)
         return True
 
@@ -326,6 +332,8 @@ class Climber:
                 reason,
                 detail,
                 figures,
+                ladder.manifest,
+                ladder.champion_manifest,
             ),
             deadline_s=None,
         )
@@ -340,19 +348,31 @@ class Climber:
         if falls and running != ladder.version:
             await self._submit(ladder, ROLLED_BACK, 0, {**ladder.figures, "left": 1.0}, "left", f"{running} answers")
             falls = False
-        self._lifecycle.climb(ladder.version if ladder.step == SHADOW else "")
+        self._lifecycle.climb(ladder.version if ladder.step == SHADOW else "", ladder.manifest)
         now = await asyncio.to_thread(named, self._shelf, CURRENT)
-        wanted = ""
+        wanted, judged = "", ""
         if ladder.step in CANARY and "base" not in ladder.figures:
-            wanted = ladder.version
+            wanted, judged = ladder.version, ladder.manifest
         elif falls and now == ladder.version:
-            wanted = ladder.champion
+            wanted, judged = ladder.champion, ladder.champion_manifest
         if wanted and now != wanted:
-            why = f"{ladder.version}: {ladder.step}"
-            await asyncio.to_thread(
-                point, self._shelf, CURRENT, wanted, who=WHO, why=why, now_ns=self._gateway.now_ns()
-            )
-            self._lifecycle.wake()
+            await self._point(ladder, wanted, judged)
+
+    async def _point(self, ladder: LadderState, wanted: str, judged: str) -> None:
+        """Move `current`. A version that is not the one that was judged is refused: the one that answers goes on."""
+        why, now_ns = f"{ladder.version}: {ladder.step}", self._gateway.now_ns()
+        try:
+            await asyncio.to_thread(point, self._shelf, CURRENT, wanted, who=WHO, why=why, now_ns=now_ns, judged=judged)
+        except ModelError as error:
+            if error.check != JUDGED:
+                raise
+            if wanted == ladder.version:
+                await self._move(ladder, Move(REFUSED, "version_changed", str(error)))
+            elif self._changed != wanted:
+                self._changed = wanted
+                self._lifecycle.report_refused(wanted, str(error))
+            return
+        self._lifecycle.wake()
 
 
 def _falls(ladder: LadderState | UnsetType) -> bool:

@@ -10,7 +10,7 @@ from pathlib import Path
 import msgspec
 
 from daemon.host.whole_files import write_whole
-from daemon.models.pointer import ModelError, read_plain
+from daemon.models.pointer import ModelError, foreign, put_aside, read_plain
 
 HOLDS_FILE = "holds.json"
 HOLDS_BYTES_MAX = 2**20
@@ -24,13 +24,13 @@ class Holds(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
 
 def holds_of(shelf: Path) -> Holds:
-    """Return the shelf's holds; none without the file.
+    """Return the shelf's holds; none without the file, or where another user than the shelf's owner made it.
 
     Raises:
         ModelError: the file is unreadable. Then nothing may climb.
     """
     path = shelf / HOLDS_FILE
-    if not path.exists():
+    if not path.exists() or foreign(path):
         return Holds()
     data = read_plain(path, shelf.parent.resolve(), HOLDS_BYTES_MAX, "remove it, or hold and freeze again")
     try:
@@ -39,6 +39,12 @@ def holds_of(shelf: Path) -> Holds:
         raise ModelError("holds", f"{path} is unreadable: {error}: remove it, or hold and freeze again") from None
 
 
+def former_holds(shelf: Path) -> Holds:
+    """Return the holds that a person changes; none where a folder has the file's place. Raises as `holds_of`."""
+    return Holds() if (shelf / HOLDS_FILE).is_dir() else holds_of(shelf)
+
+
 def write_holds(shelf: Path, holds: Holds) -> None:
-    """Write the shelf's holds. Raises OSError."""
+    """Write the shelf's holds, whatever has taken the file's place. Raises OSError."""
+    put_aside(shelf / HOLDS_FILE, folders=True)
     write_whole(shelf / HOLDS_FILE, msgspec.json.encode(holds) + b"\n")

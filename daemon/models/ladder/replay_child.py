@@ -138,7 +138,7 @@ def _play(request: Request, strategy: AnyStrategy, version: str, recorded: list[
     """Replay all sessions with one version, and count from `first` on. Raises ModelError."""
     spec: Any = strategy.spec
     trading = replace(request.trading, exploration=UNSET, served=UNSET)
-    model = load(Path(request.models_dir), strategy, version, request.public_key)
+    model = load(Path(request.models_dir), strategy, version, request.public_key, request.manifests.get(version, ""))
     check_rules(model, strategy, trading)
     if version == request.challenger:  # the champion passed its trial before it answered
         try_model(model, TRIAL_S, configured(spec), spec.config)

@@ -40,6 +40,7 @@ class Request(msgspec.Struct, frozen=True):
     challenger: str
     seq: int
     sessions: int
+    manifests: dict[str, str] = {}  # version -> the digest that its manifest must have; none: any
 
 
 class Replayed(msgspec.Struct, frozen=True):
@@ -168,6 +169,7 @@ class Replaying:
             challenger=ladder.version,
             seq=int(ladder.figures.get("replay_to", state.seq)),
             sessions=self._sessions,
+            manifests={ladder.version: ladder.manifest, ladder.champion: ladder.champion_manifest},
         )
         self._replay = Replay()
         self._task = asyncio.create_task(asyncio.to_thread(self._replay.run, request))

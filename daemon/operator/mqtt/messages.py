@@ -303,6 +303,12 @@ def _whole(kind: Callable[..., Message]) -> Callable[[Any, str], Message]:
     return lambda thing, desk: kind(desk=desk, **msgspec.structs.asdict(thing))
 
 
+def _step(step: LadderMoved, desk: str) -> LadderMessage:
+    """Return a step of the ladder without what the daemon alone compares."""
+    told = msgspec.structs.asdict(step)
+    return LadderMessage(desk=desk, **{name: told[name] for name in told if not name.endswith("manifest")})
+
+
 def _alarm(alarm: Alarm, desk: str) -> AlarmMessage:
     return AlarmMessage(
         desk=desk,
@@ -350,7 +356,7 @@ _MAKE: dict[tuple[str, type], Callable[[Any, str], Message]] = {
     ("orders", OrderRow): _whole(OrderMessage),
     ("fills", FillRow): _whole(FillMessage),
     ("equity", EquityRow): _whole(EquityMessage),
-    ("ladder", LadderMoved): _whole(LadderMessage),
+    ("ladder", LadderMoved): _step,
     ("alarms", Alarm): _alarm,
     ("models", ModelVerified): _verified,
     ("models", ModelPromoted): _promoted,

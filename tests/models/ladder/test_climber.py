@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import os
+import shutil
 from collections.abc import Awaitable, Callable
 from dataclasses import replace
 from decimal import Decimal
@@ -25,10 +26,11 @@ from daemon.core.events import (
     ShadowAnswered,
 )
 from daemon.core.machine import Machine
-from daemon.core.state import LadderState
+from daemon.core.state import LadderState, State
 from daemon.core.step import Step
 from daemon.journal.journal import FILE
 from daemon.models.ladder import climber
+from daemon.models.ladder.climber import Climber
 from daemon.models.ladder.holds import Holds, write_holds
 from daemon.models.pointer import CURRENT, named
 from daemon.models.shadow import Shadow
@@ -241,6 +243,7 @@ def test_a_champion_with_a_card_of_its_own_answers_again_after_a_canary_fell(tmp
 
     async def play(climb: Climb) -> None:
         vouch(store / "option_scalper" / "v1", msgspec.structs.replace(CARD, version="v1", parent=""))
+        await climb.settle()  # it answers with its card from here on
         with_card(store, CARD)
         await climb.settle()
         await climb.session()
@@ -367,6 +370,89 @@ def test_a_person_may_promote_a_version_again_that_fell(tmp_path: Path) -> None:
         assert named(store / "option_scalper", CURRENT) == "v2"
 
     assert climbed(tmp_path, play)[-1].share == 1.0
+
+
+def swap(store: Path, version: str, seed: int) -> Path:
+    """Put another policy of the same name into the version's place, whole and with a card of its own."""
+    shutil.rmtree(store / "option_scalper" / version)
+    return with_card(store, msgspec.structs.replace(CARD, version=version, effective=901.0), seed=seed)
+
+
+class Swapping(Climber):
+    """A version that its trainer swaps after the last session of its shadow was judged, before the pointer moves."""
+
+    async def _shadowed(self, ladder: LadderState, state: State[Any]) -> None:
+        await super()._shadowed(ladder, state)
+        swap(self._models_dir, "v2", 9)
+
+
+def test_a_version_that_was_swapped_after_its_card_and_shadow_were_judged_never_answers(tmp_path: Path) -> None:
+    store = tmp_path / "store"
+    seen = []
+
+    async def play(climb: Climb) -> None:
+        climb.climber = climber_of(climb.run, store, RULES, kind=Swapping)
+        judged = with_card(store, CARD) / MANIFEST_FILE
+        seen.append(sha256(judged.read_bytes()).hexdigest())
+        await climb.settle()
+        assert climb.step == "v2 shadow"
+        for _ in range(3):
+            await climb.session()
+        assert (climb.step, climb.run.models.running.version) == ("v2 refused", "v1")
+        assert named(store / "option_scalper", CURRENT) == "v1"
+
+    moves = climbed(tmp_path, play)
+    assert steps(moves) == [
+        ("shadow", "card_passed"),
+        ("canary_10", "shadow_passed"),
+        ("refused", "version_changed"),
+    ]
+    assert {move.manifest for move in moves} == set(seen)
+    assert moves[-1].share == 1.0
+    assert alarms(tmp_path / "state").count("ladder_refused") == 1
+    assert [event.version for event in events(tmp_path / "state", "ModelPromoted")] == []
+
+
+def test_a_version_that_is_swapped_in_its_shadow_is_refused(tmp_path: Path) -> None:
+    store = tmp_path / "store"
+
+    async def play(climb: Climb) -> None:
+        with_card(store, CARD)
+        await climb.settle()
+        assert climb.step == "v2 shadow"
+        swap(store, "v2", 9)
+        await climb.session()
+        assert (climb.step, climb.run.models.running.version) == ("v2 refused", "v1")
+
+    moves = climbed(tmp_path, play, replace(RULES, shadow_sessions=3))
+    assert steps(moves) == [("shadow", "card_passed"), ("refused", "verification")]
+    assert "judged version" in moves[-1].detail
+
+
+def test_a_champion_that_was_swapped_does_not_take_the_place_of_a_canary_that_fell(tmp_path: Path) -> None:
+    store = tmp_path / "store"
+
+    async def play(climb: Climb) -> None:
+        with_card(store, CARD)
+        await climb.settle()
+        await climb.session()
+        assert climb.step == "v2 canary_10"
+        swap(store, "v1", 9)
+        climb.climber.drifted("v2", "index 3.1")
+        await climb.settle()
+        await climb.session()
+        assert (climb.step, climb.run.models.running.version) == ("v2 rolled_back", "v2")
+        assert named(store / "option_scalper", CURRENT) == "v2"
+        publish(store, "good", 7)
+        name(store, "good")  # by a person
+        await climb.run.lifecycle.look()
+        await climb.settle()
+        assert climb.run.models.running.version == "good"
+
+    moves = climbed(tmp_path, play)
+    assert [move.share for move in moves if move.to_step == "rolled_back"] == [0.1, 1.0]
+    told = alarms(tmp_path / "state")
+    assert (told.count("ladder_rolled_back"), told.count("candidate_refused")) == (1, 1)
 
 
 def test_drift_a_hold_and_a_hand_take_a_challenger_off_the_ladder(tmp_path: Path) -> None:

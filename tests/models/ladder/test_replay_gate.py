@@ -14,6 +14,7 @@ import signal
 import sqlite3
 from collections.abc import Awaitable, Callable
 from dataclasses import replace
+from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
@@ -27,7 +28,7 @@ from daemon.models.ladder.replay_child import NICE, replayed, timed_as_on_a_tape
 from daemon.models.ladder.replay_gate import Replay, ReplayLost, Request
 from daemon.models.pointer import ModelError
 from strategies.kit.contract import Bar, Session
-from strategies.kit.manifest import POLICY_FILE
+from strategies.kit.manifest import MANIFEST_FILE, POLICY_FILE
 from strategies.kit.units import MINUTE_NS
 from strategies.registry import strategy as registered
 from tests.support.desks.desk_run import Crash, records, rltraderctl, verified
@@ -194,6 +195,15 @@ def test_a_version_that_the_store_refuses_is_a_problem_by_its_name(desk: Path) -
     policy.write_bytes(policy.read_bytes()[:-1])
     with pytest.raises(ModelError, match="digest"):
         replayed(request_of(desk))
+
+
+@pytest.mark.parametrize("version", ["v1", "v2"])
+def test_a_version_that_is_not_the_one_that_was_judged_is_not_replayed(desk: Path, version: str) -> None:
+    manifest = desk / "store" / NAME / version / MANIFEST_FILE
+    judged = {version: sha256(manifest.read_bytes()).hexdigest()}
+    manifest.write_bytes(manifest.read_bytes().rstrip() + b"\n\n")  # the same in other bytes
+    with pytest.raises(ModelError, match="judged version"):
+        replayed(request_of(desk, manifests=judged))
 
 
 # --- beside the desk --------------------------------------------------------------------------------------------------
