@@ -10,6 +10,7 @@ import tomllib
 from tests.support.paths import REPOSITORY
 
 README = (REPOSITORY / "README.md").read_text()
+GUIDE = (REPOSITORY / "docs" / "GUIDE.md").read_text()
 MOST_LINES = 120
 
 
@@ -30,10 +31,22 @@ def test_what_ci_runs_is_what_the_readme_asks_for_first() -> None:
 
 
 def test_each_link_of_the_readme_and_the_guide_leads_somewhere() -> None:
-    for folder, text in ((REPOSITORY, README), (REPOSITORY / "docs", (REPOSITORY / "docs" / "GUIDE.md").read_text())):
+    for folder, text in ((REPOSITORY, README), (REPOSITORY / "docs", GUIDE)):
         links = re.findall(r"\]\(([^)#]+)(?:#[^)]*)?\)", text)
         assert len(links) > 10
         assert [link for link in links if not (folder / link).exists()] == []
+
+
+def test_the_guide_quotes_the_verdicts_of_the_shipped_versions() -> None:
+    """Of each version that a strategy's `current` names, and of no version that is no longer shipped."""
+    store = REPOSITORY / "onnx_models"
+    notes = {path.parent: json.loads(path.read_text())["note"] for path in store.glob("*/*/manifest.json")}
+    currents = [notes[path.parent / path.read_text().strip()] for path in store.glob("*/current")]
+    section = GUIDE.partition("Each report begins with its verdict:")[2].partition("\n## ")[0]
+    quotes = re.findall(r'"([^"]+)"', " ".join(section.split()))
+    assert len(currents) >= 5
+    assert [note for note in currents if note not in quotes] == []
+    assert [quote for quote in quotes if quote not in notes.values()] == []
 
 
 def test_the_moving_picture_is_what_was_recorded() -> None:

@@ -5,15 +5,21 @@ from __future__ import annotations
 from dataclasses import replace
 
 import numpy as np
+import pytest
 import torch
 
+from daemon.models.store import versions
 from strategies.forecast_ensemble import ACCOUNT as COLUMNS
 from strategies.forecast_ensemble import SEQUENCE, WIDTH
+from tests.support.paths import REPOSITORY
 from tests.support.training.made_up_days import trading, walk
 from tests.support.training.untrained_ensemble import untrained
 from training.desks.forecast.graph import CLIP, RowScaling
 from training.desks.forecast.market import ACCOUNT, ForecastMarket, Outlook
 from training.desks.forecast.play import rows_of
+from training.export.export import Exported
+
+STORE = REPOSITORY / "onnx_models"
 
 
 def accounts(*, draws: bool) -> ForecastMarket:
@@ -54,3 +60,15 @@ def test_the_past_of_the_account_is_no_input_of_the_answer() -> None:
         assert torch.equal(policy(rows).final, policy(other).final)
         other[:, SEQUENCE + COLUMNS.index("cash_share")] += 0.3
         assert not torch.equal(policy(rows).final, policy(other).final)
+
+
+@pytest.mark.parametrize("version", versions(STORE, "forecast_ensemble"))
+def test_no_shipped_version_reads_the_past_of_the_account_and_its_page_says_so(version: str) -> None:
+    rows = np.random.default_rng(5).normal(0.0, 1.0, (8, WIDTH)).astype(np.float32)
+    rows[:, SEQUENCE:] = np.abs(rows[:, SEQUENCE:]).clip(max=1.0)
+    other = rows.copy()
+    other[:, SEQUENCE + COLUMNS.index("drawdown")] = 0.4
+    graph = Exported(STORE / "forecast_ensemble" / version / "policy.onnx")
+    assert np.array_equal(graph.answers(rows), graph.answers(other))
+    page = (REPOSITORY / "docs" / "strategies" / "forecast_ensemble.md").read_text()
+    assert "No shipped version reads it" in page
