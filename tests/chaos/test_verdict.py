@@ -165,6 +165,14 @@ def test_every_limit_that_an_order_goes_above_is_told() -> None:
         assert limits_found(scene, **{name: largest}), name
 
 
+def test_a_person_s_shares_are_no_exposure_of_the_desk() -> None:
+    scene = Scene()
+    scene.account.trade(Trade("SPY", Decimal(6), Decimal(480), OPEN_NS + 10 * SECOND_NS, "by hand", "x"))  # 2,880 USD
+    scene.order("1-0-0", 5, 50)  # 1,000 USD
+    assert limits_found(scene, gross_exposure_max_usd=1000) == []
+    assert limits_found(scene, gross_exposure_max_usd=999)
+
+
 def test_a_planted_secret_is_found_in_any_file_and_not_repeated(tmp_path: Path) -> None:
     (tmp_path / "state").mkdir()
     (tmp_path / "state" / "journal.sqlite-wal").write_bytes(b"\x00\xffsecret-planted\x00")

@@ -207,18 +207,20 @@ def _contracts(account: Account, order_ids: set[str]) -> Iterator[tuple[int, Dec
 
 
 def _least_value(account: Account, market: Market, at_ns: int, age_s: int) -> Decimal:
-    """The least that the positions of `at_ns` were worth by any quote that was young enough to count then."""
+    """The least that the contracts of `at_ns` were worth by any quote that was young enough to count then.
+
+    Shares count for nothing: a desk of options buys none, so they are a person's.
+    """
     held: dict[str, Decimal] = defaultdict(lambda: ZERO)
     for trade in account.trades:
         if trade.time_ns < at_ns:
             held[trade.symbol] += trade.quantity
     value = ZERO
     for symbol, quantity in held.items():
-        if quantity:
+        if quantity and symbol not in market.bars:
             points = range(at_ns - (age_s + 60) * 1_000_000_000, at_ns + 1, 15_000_000_000)
             quotes = [quote for ns in points if (quote := market.quote(symbol, ns)) is not None]
-            shares = quantity * (1 if symbol in market.bars else 100)
-            value += min(((bid + ask) / 2 for bid, ask in quotes), default=ZERO) * shares
+            value += min(((bid + ask) / 2 for bid, ask in quotes), default=ZERO) * quantity * 100
     return value
 
 
