@@ -6,6 +6,7 @@ error function alone: an at-the-money call is worth spot x (2 N(v / 2) - 1), wit
 
 from __future__ import annotations
 
+from dataclasses import replace
 from decimal import Decimal
 from math import erf, log, sqrt
 
@@ -13,7 +14,7 @@ import pytest
 
 from daemon.core.effects import SubmitOrder
 from daemon.core.events import ResumeRequested
-from daemon.core.limits import Risk, Sizing, Trading
+from daemon.core.limits import Contracts, Risk, Sizing, Trading
 from tests.support.core.desk import CALL, EXIT, Desk, alarms, desk, of, quote, sent
 
 WIDE = [("0.60", "1.60"), ("0.30", "1.45"), ("0.05", "1.50"), ("0", "1.45")]
@@ -183,3 +184,28 @@ def test_other_exits_wait_at_the_model_s_price_less_the_collar(bid: str, ask: st
     for order in sold:
         assert order.limit_price is not None
         assert lowest - 0.02 <= float(order.limit_price) <= 2.0
+
+
+@pytest.mark.parametrize(("bid", "ask"), WIDE[:3])
+def test_a_contract_of_today_waits_too_until_it_has_to_leave(bid: str, ask: str) -> None:
+    today = "SPY240701C00500000"
+    d = Desk(replace(STOP_AT_140, contracts=Contracts(min_days=0)), mode="live").fund().begin(expiry="2024-07-01")
+    d.holds()
+    d.quotes(1, quote(today), second=10)
+    assert d.held == {today: 9}
+    wide = quote(today, bid, ask)
+    for minute in (1, 2, 3):
+        d.bar(minute, 500.0, quotes=(wide,))
+        d.quotes(minute + 1, wide, second=20)
+    d.bar(4, 500.0, quotes=(wide,))
+    sold = [sent(d.answer(EXIT))]
+    for minute in range(6, SESSION_MIN, 2):
+        d.accept(sold[-1].client_order_id)
+        d.bar(minute, 500.0, quotes=(wide,))
+        sold += of(d.canceled(sold[-1].client_order_id), SubmitOrder)
+        if sold[-1].limit_price is None:
+            break
+    assert len(sold) > 100
+    assert (
+        SESSION_MIN - 62 <= minute + 1 < SESSION_MIN - 55
+    )  # to be flat an hour before the close, and begun 2 min earlier

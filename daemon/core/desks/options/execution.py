@@ -25,7 +25,7 @@ from daemon.core.limits import Sizing
 from daemon.core.orders import REJECTED, Work
 from daemon.core.risk.marks import guarded, leaps, measure
 from daemon.core.risk.worth import model_price, would_fetch
-from daemon.core.session import expires_today
+from daemon.core.session import expires_today, flatten_from_ns
 from strategies.kit.units import SECOND_NS
 
 BY_PRICE = frozenset(("stop_loss", "daily_loss", "drawdown", "panic"))  # these exits end at the market, however wide
@@ -185,10 +185,16 @@ def _priced_while_wide(draft: Draft, quote: Quote, work: Work) -> Decimal | None
 
 
 def _may_reach_market(draft: Draft, quote: Quote, work: Work) -> bool:
-    """Return False where a market order could sell far below the worth, and waiting costs no more than a night."""
-    session = draft.session.session
-    last_day = session is None or expires_today(session, option_terms(quote.symbol)[2])
-    return quote.bid > 0 and (work.reason in BY_PRICE or last_day)
+    """Return False where a market order could sell far below the worth, and waiting costs no more than a night.
+
+    A contract that expires today may wait until it has to be left before the close.
+    """
+    session, expiry = draft.session.session, option_terms(quote.symbol)[2]
+    must_leave = session is None or (
+        expires_today(session, expiry)
+        and draft.now_ns >= flatten_from_ns(session, expiry, draft.trading.execution, draft.spec.bar_interval_s)
+    )
+    return quote.bid > 0 and (work.reason in BY_PRICE or must_leave)
 
 
 def _is_last_attempt(draft: Draft) -> bool:
@@ -206,8 +212,8 @@ def _exit_limit(quote: Quote | None, priced: Decimal | None, work: Work, draft: 
 
     At most the collar below the confirmed mark (or the price paid, before there is one), and never above it, whatever
     the bid; the walk to the market ends that. While the quote is wide `priced` stands in for the mark, and only an
-    exit that the price itself asks for, or of a contract that expires today, ends at the market. So does at once the
-    last attempt before the close: a limit that does not fill would be held over night.
+    exit that the price itself asks for, or the one before the close of a contract's last day, ends at the market. So
+    does at once the last attempt before the close: a limit that does not fill would be held over night.
     """
     rules, attempt = draft.trading.execution, work.attempt + 1
     if quote is None:
