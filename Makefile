@@ -222,7 +222,7 @@ install: .venv/bin/python
 	  rm -rf $$release build; install -d $$release; .venv/bin/python -m venv $$venv; \
 	  $$venv/bin/python -m pip --disable-pip-version-check install --quiet --use-pep517 -c constraints.txt '.[$(RUNTIME),online,notify]'; rm -rf build; \
 	  [ -z "$(DESTDIR)" ] || { grep -rlI '$(DESTDIR)' $$venv/bin $$venv/pyvenv.cfg || true; } | xargs -r sed -i 's|$(DESTDIR)||g'; \
-	  (cd /; "$$venv/bin/python" -c 'from daemon.engine.recovery import code_digest; print(code_digest())') > $$release/code.new; \
+	  (cd /; "$$venv/bin/python" -c 'from daemon.engine.recover import code_digest; print(code_digest())') > $$release/code.new; \
 	  mv $$release/code.new $$release/code; fi
 	@former=$$(readlink $(HERE)/current || true); \
 	if [ -n "$$former" ] && [ "$$former" != releases/$(RELEASE) ]; then \

@@ -35,14 +35,12 @@ from daemon.core.events import (
     SessionScheduled,
 )
 from daemon.core.limits import Trading
-from daemon.core.machine import Machine
 from daemon.core.records import DecisionRow
 from daemon.core.state import Identity
-from daemon.core.step import Core, Step
+from daemon.core.step import Core, Machine, Step
 from daemon.engine import engine as engine_module
-from daemon.engine.code import code_digest
-from daemon.engine.intake import Intake
-from daemon.engine.recover import Recovered
+from daemon.engine.engine import Intake
+from daemon.engine.recover import Recovered, code_digest
 from daemon.journal.journal import Journal
 from daemon.journal.rows import genesis
 from daemon.journal.writer import JournalWriter

@@ -172,13 +172,12 @@ class Watch:
 
     def install(self) -> None:
         """Wrap the classes of this process."""
-        from daemon.brokers.alpaca.market.stock_stream import StockStream
+        from daemon.brokers.alpaca.market.socket import StockStream
         from daemon.brokers.alpaca.trading.link import BrokerLink
         from daemon.brokers.alpaca.trading.trading import TradingOrders
         from daemon.core.effects import SubmitOrder
         from daemon.core.events import BarClosed, PolicyAnswered, QuotesReceived
-        from daemon.engine.engine import Engine
-        from daemon.engine.intake import Intake
+        from daemon.engine.engine import Engine, Intake
         from daemon.journal.journal import Journal
         from daemon.models.runtime import OnnxPolicy
 

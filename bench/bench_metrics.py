@@ -21,7 +21,7 @@ from daemon.config.load import load
 from daemon.core.events import Event
 from daemon.core.state import Identity
 from daemon.core.step import Step
-from daemon.engine.recovery import fresh_machine
+from daemon.engine.recover import fresh_machine
 from daemon.host.latency import Latency
 from daemon.journal.journal import FILE
 from daemon.operator.metrics.loop_lag import LoopLag

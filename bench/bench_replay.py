@@ -148,9 +148,8 @@ def _golden(replay: Replay) -> tuple[Any, ...]:
 
 def stages(tape: Path) -> dict[str, Any]:
     """Microseconds a bar by stage, each its own time, measured inside one run (the clock's own cost included)."""
-    from daemon.core.machine import Machine
     from daemon.core.paper.paper import PaperBroker
-    from daemon.core.step import Core
+    from daemon.core.step import Core, Machine
     from daemon.journal.rows import HashChain
     from daemon.models.runtime import OnnxPolicy
     from strategies.option_scalper import OptionScalper

@@ -38,10 +38,10 @@ from tests.support.desks.stage import KEYS, UNENDING, Stage, Tape, stage
 
 ROOT = Path(__file__).resolve().parent.parent
 PRODUCT = ("daemon", "strategies", "training")
-OBSERVERS = ("daemon/operator/", "daemon/experience/", "daemon/host/")
+OBSERVERS = ("daemon/operator/", "daemon/experience/", "daemon/host/", "daemon/app/operator_side.py")
 """Rooms whose calls, with all below them, are left out of a walk without observers: logs, status, metrics; clocks."""
 CLOCKS = ("event ClockTicked",)
-TIMERS = ("daemon/app/live/ticks.py", "daemon/models/", "daemon/brokers/clock_check.py")
+TIMERS = ("daemon/models/", "daemon/brokers/clock_check.py")
 """Whose tasks wake by themselves, now and then."""
 MINUTE_DAY = "2024-11-01"
 FILLS = ("frame fill", "frame partial_fill")
@@ -282,7 +282,9 @@ def training_walk(folder: Path) -> Iterator[Walk]:
 
 def _beside(what: str, depth: int) -> bool:
     """What runs beside each walk: observers, and what the clock alone calls."""
-    return what.startswith(OBSERVERS) or what in CLOCKS or (depth == 1 and what.startswith(TIMERS))
+    return (
+        what.startswith(OBSERVERS) or what in CLOCKS or (depth == 1 and (what.startswith(TIMERS) or ":Ticks." in what))
+    )
 
 
 def _any(_: str) -> bool:

@@ -22,7 +22,7 @@ from pathlib import Path
 
 __all__ = ["HOME", "main", "module_command"]
 
-_HERE = Path(__file__).resolve().parent
+_HERE = Path(__file__).absolute().parent
 HOME = _HERE if (_HERE / "daemon").is_dir() else _HERE.parent
 """The folder of the four packages: this one in a wheel, the one above it in a checkout."""
 
@@ -47,7 +47,7 @@ def _put_home_first() -> None:
         if loaded is None:
             continue
         places = [Path(place).resolve() for place in getattr(loaded, "__path__", None) or [str(loaded.__file__)]]
-        if places != [HOME / name]:
+        if places != [(HOME / name).resolve()]:
             raise ImportError(
                 f"`{name}` is imported already, from {places[0] if places else 'elsewhere'}; rltrader's own is "
                 f"{HOME / name}: write `import rltrader` above that import, or run the two in processes of their own"

@@ -23,7 +23,7 @@ from aiohttp import web
 from msgspec.structs import replace
 
 from bench.bench_latency import percentiles
-from daemon.brokers.alpaca.trading.own_orders import Timeouts
+from daemon.brokers.alpaca.trading.link import Timeouts
 from daemon.brokers.api import BrokerError
 from daemon.core import events as ev
 from daemon.core.effects import AskBroker, SubmitOrder

@@ -16,7 +16,7 @@ import msgspec
 from daemon.config.desks import checked_desks_at
 from daemon.config.limits_shown import journaled_origins, limits_of
 from daemon.core.limits import Limit
-from daemon.core.machine import Machine
+from daemon.core.step import Machine
 from daemon.engine.recover import recovered_desk
 from daemon.engine.state_dir import locked_by
 from daemon.host.own_files import StateDirError, as_owner

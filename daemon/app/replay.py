@@ -6,15 +6,17 @@ import asyncio
 import signal
 import time
 from collections.abc import Callable
+from dataclasses import dataclass
 from decimal import Decimal
 from typing import Any
 
-from daemon.app.desk import prepare_interpreter
-from daemon.app.replay_figures import equity_curve, halt_date, quotes_used, session_ends
-from daemon.app.replay_open import ReplayRun, open_replay
-from daemon.app.replay_remarks import remarks
+from daemon.app.desk import AssembledDesk, OpenDesk, announce, open_desk, prepare_interpreter
+from daemon.app.operator_side import BrokerKeys, DeskPorts, OperatorSide, broker_keys
+from daemon.app.replay_figures import equity_curve, halt_date, quotes_used, remarks, session_ends
 from daemon.app.replay_start import Replay
+from daemon.core.events import Event
 from daemon.core.state import State
+from daemon.core.step import Step
 from daemon.engine.engine import Engine
 from daemon.engine.replay import ReplaySource
 from daemon.journal.outcomes import read_baskets
@@ -23,6 +25,54 @@ from daemon.models.store import exported_as
 from daemon.operator.log import Log
 from daemon.operator.side_thread import supervised
 from daemon.operator.summary import QuotesUsed, Summary, daily_figures, summarise
+from daemon.tapes.days import DailyTapeSource
+from daemon.tapes.minutes import TapeSource
+from daemon.tapes.quotes.tape import QuotedTape
+
+
+@dataclass(slots=True)
+class ReplayRun:
+    """A replay under way: its desk, its tape and its operator's side."""
+
+    opened: OpenDesk
+    desk: AssembledDesk
+    source: ReplaySource
+    tape: TapeSource | DailyTapeSource | QuotedTape
+    bars_before: int  # bars in the journal when it began
+    operator: OperatorSide
+
+
+def open_replay(replay: Replay, log: Log, speed: float | None) -> ReplayRun:
+    """Open the state directory, recover and wire the desk. The caller closes `opened`."""
+    keys = broker_keys(replay.settings)
+    opened = open_desk(replay, replay.meta(), replay.epoch(), log)
+    try:
+        return _wired(replay, opened, log, speed, keys)
+    except BaseException:
+        opened.close()
+        raise
+
+
+def _wired(replay: Replay, opened: OpenDesk, log: Log, speed: float | None, keys: BrokerKeys) -> ReplayRun:
+    machine = opened.recovered.machine
+    tape = replay.source(opened.recovered.fed, machine)
+    source = ReplaySource(iter(tape), speed)
+
+    def observe(event: Event, step: Step) -> None:
+        log.step(event, step)
+        operator.observe(event, step)
+
+    desk = opened.assemble(source, observe)
+    ports = DeskPorts(source.put, lambda: machine.state.now_ns, time.time_ns)
+    operator = OperatorSide(opened, desk.engine, keys, ports, log, log)
+    announce(opened, log)
+    for snapshot in opened.recovered.passed_over:
+        log("snapshot_passed_over", snapshot=snapshot)
+    if replay.info.symbol_assumed:
+        log("symbol_assumed", tape=replay.tape.name, symbol=replay.strategy.spec.symbols[0])
+    if replay.info.adjusted:
+        log("prices_adjusted", tape=replay.tape.name)
+    return ReplayRun(opened, desk, source, tape, machine.state.stats.bars, operator)
 
 
 async def run_replay(

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from bisect import bisect_left
+from collections.abc import Iterator, Sequence
+from dataclasses import asdict
 from decimal import Decimal
 from typing import Any, NamedTuple
 
@@ -11,13 +13,20 @@ import msgspec
 from daemon.app.replay_start import Replay
 from daemon.core.events import BarClosed, ContractsListed, OrderFilled, SessionScheduled
 from daemon.core.instruments.option_market import SessionMarket, expiries_from
-from daemon.core.limits import Paper
+from daemon.core.limits import Paper, Trading
 from daemon.core.paper.state import SHARES
 from daemon.core.session import new_york_text
 from daemon.core.state import State
+from daemon.core.strategy_rules import TABLES, trading_for
+from daemon.journal.outcomes import WHY_NO_CHANGE, Baskets
 from daemon.journal.reader import JournalReader
-from daemon.operator.summary import QuotesUsed
+from daemon.models.store import is_passive
+from daemon.operator.summary import QuotesUsed, daily_figures
+from daemon.tapes import bundled
+from daemon.tapes.files import origin_of
+from daemon.tapes.minutes import DAY_S, TapeCounts
 from daemon.tapes.quotes.tape import QuotedTape
+from daemon.tapes.zones import half_hours, hours_off, sessions_off
 
 PAGE = 5000  # rows of the journal
 _COMPARED = (
@@ -125,4 +134,195 @@ def quotes_used(replay: Replay, tape: object, market: Any, reader: JournalReader
         fills_compared=compared.fills,
         paid_more_usd=float(compared.paid_more),
         received_less_usd=float(compared.received_less),
+    )
+
+
+IMPLIED = "option quotes"  # how `convert --from implied-bars` begins to name what its bars are made of
+REJECTED_SHARE, OUTSIDE_SHARE = 0.01, 0.05  # of the rows: from there on a person is informed
+ANOTHER = "It is the strategy's passive one: RLTRADER_POLICY__VERSION=VERSION runs another (rltraderctl models list)."
+CURES = {
+    "not_finite": "a price or volume is missing: fill or remove such rows",
+    "not_positive": "a price is zero or negative: check the columns",
+    "high_below_low": "open, high, low and close contradict each other: check the order of the columns",
+    "negative_volume": "check the column volume",
+    "off_grid": "a bar starts between two bars of the strategy's grid: label bars by their start",
+    "duplicate": "several rows have one time and symbol: keep one of them",
+    "out_of_order": "sort the file by timestamp",
+}
+
+
+def remarks(
+    replay: Replay,
+    counts: TapeCounts,
+    state: State[Any],
+    bars_run: int,
+    baskets: Baskets,
+    ends: Sequence[tuple[str, float]] = (),
+    quoted: QuotesUsed | None = None,
+    nights: int = 0,
+) -> tuple[str, ...]:
+    """Return one sentence, with its cure, for each thing that the figures of a replay that ended would hide.
+
+    `ends` are the equity at each session's end, see `session_ends`; `nights` the trades held over a night by a desk
+    that is flat before the close.
+    """
+    departures = () if quoted is None else _of_quotes(replay, quoted)
+    held = () if not nights else (_over_night(nights, state.stats.trades),)
+    return (*_remarks(replay, counts, state, bars_run, baskets), *held, *_of_halt(state, ends), *departures)
+
+
+def _of_halt(state: State[Any], ends: Sequence[tuple[str, float]]) -> Iterator[str]:
+    """Yield since when the desk was halted, and what the figures were up to then."""
+    halt, date = state.risk.halt, halt_date(state)
+    sessions = sum(day > date for day, _ in ends[1:])
+    if halt is None or not sessions:
+        return
+    alive = [end for end in ends if end[0] <= date]
+    figures = daily_figures(alive)
+    earned = f"{100 * (alive[-1][1] / alive[0][1] - 1):+.2f} %" if alive and alive[0][1] > 0 else "nothing known"
+    yield (
+        f"Halted by {halt.reason} on {date} ({halt.detail}): the last {sessions:,} of {len(ends) - 1:,} sessions, up "
+        f"to {ends[-1][0]}, took no new risk, and the figures include them. Up to that day the account made {earned}, "
+        f"{100 * figures.annual_return:+.2f} % a year, Sharpe ratio {figures.sharpe:.2f}. docs/OPERATIONS.md has the "
+        "halt."
+    )
+
+
+def _over_night(nights: int, trades: int) -> str:
+    return (
+        f"{nights:,} of {trades:,} trades were held over night, although the desk is flat before the close: no bar "
+        "followed in which the exit could fill. rltraderctl trades names them; a tape with every bar has none."
+    )
+
+
+def _of_quotes(replay: Replay, quoted: QuotesUsed) -> Iterator[str]:
+    """Yield in what the fills differ from fills at recorded quotes of the desk's own market."""
+    underlying, quotes = replay.strategy.spec.symbols[0], replay.quotes
+    if quoted.synthetic:
+        yield f"The option quotes are made up ({quoted.synthetic}): the result says nothing about a market."
+    if quotes is not None and quotes.root != underlying:
+        yield (
+            f"The contracts are of {quotes.root}, the bars were taken as {underlying}'s: {quotes.root} settles as if "
+            f"exercised into {SHARES} shares of {underlying}."
+        )
+    yield from _departures(replay)
+    if quoted.sessions_quoted < quoted.sessions:
+        yield (
+            f"{quoted.sessions - quoted.sessions_quoted:,} of {quoted.sessions:,} sessions have no option quote on "
+            f"file: nothing was traded there. Convert their quotes too."
+        )
+    if quoted.fills_modelled:
+        fills = quoted.fills_recorded + quoted.fills_modelled
+        yield (
+            f"{quoted.fills_modelled:,} of {fills:,} fills are at Black-Scholes prices, because the minute had no "
+            f"quote of the contract: a file with every minute fills them at the market's."
+        )
+
+
+def _departures(replay: Replay) -> Iterator[str]:
+    """Yield where the desk, its bars or its volatility are not those of a live desk with the strategy's rules."""
+    quotes, spec = replay.quotes, replay.strategy.spec
+    rules, usual = _rules(replay.settings.trading()), _rules(trading_for(spec.name))
+    other = [f"{key} {value} (the strategy's: {usual[key]})" for key, value in rules.items() if value != usual[key]]
+    if other:
+        yield f"The desk has other rules than the strategy's: {', '.join(other)}."
+    made_of = origin_of(replay.tape)
+    if made_of.startswith(IMPLIED):
+        yield (f"The bars of {spec.symbols[0]} are made of {made_of}: nothing is known within a minute, and no volume.")
+    if quotes is not None:
+        source = f"the closes of {quotes.closes_name}" if quotes.closes is not None else "the closes of the bars"
+        paper = replay.settings.paper
+        yield (
+            f"Where a minute has no quote, the volatility is that of {source}: {paper.volatility_sessions} returns "
+            f"before the session, times {paper.volatility_premium}; without all of them nothing is filled there."
+        )
+
+
+def _rules(trading: Trading) -> dict[str, object]:
+    """Return the rules that decide a result, by dotted key."""
+    return {f"{table}.{key}": value for table in TABLES for key, value in asdict(getattr(trading, table)).items()}
+
+
+def _remarks(replay: Replay, counts: TapeCounts, state: State[Any], bars_run: int, baskets: Baskets) -> Iterator[str]:
+    stats = state.stats
+    if stats.bars and not bars_run:
+        yield (
+            f"Nothing was replayed: {replay.settings.paths.state_dir} holds this replay to its end. The figures "
+            f"are of that run and of its rules. Pass another --state-dir for a new one."
+        )
+        return
+    if replay.tape == bundled(replay.strategy.spec):
+        yield (
+            "The bundled bars are made up: the result says nothing about a market. --bars FILE replays yours; with "
+            "broker keys and without --bars, --dry-run is on the live feed."
+        )
+    if replay.info.resorted:
+        yield f"{replay.tape.name} was not in order of time: its rows were sorted."
+    yield from _left_out(replay, counts)
+    rejected, most = counts.rejected.total(), counts.rejected.most_common(1)
+    if rejected > REJECTED_SHARE * (rejected + counts.bars):
+        reason, count = most[0]
+        yield (
+            f"{rejected:,} of {rejected + counts.bars:,} bars were rejected, {count:,} of them as {reason}: "
+            f"{CURES[reason]}."
+        )
+    if baskets.unsent:
+        yield (
+            f"{baskets.unsent:,} of {baskets.ordered:,} ordered baskets sent no order: {WHY_NO_CHANGE}; "
+            f"rltraderctl decisions names them."
+        )
+    unquoted, needed = stats.denials.get("no_quote", 0), state.trading.paper.volatility_sessions
+    if unquoted and stats.fills and replay.quotes is None:
+        yield (
+            f"{unquoted:,} wanted entries were denied by no_quote: no contract that fits had a quote. The replay's "
+            f"option market quotes from session {needed + 2} on: its volatility needs {needed} returns before it."
+        )
+    if stats.bars and not stats.fills and (stats.denials or not baskets.unsent):
+        yield _no_trade(replay, state)
+
+
+def _left_out(replay: Replay, counts: TapeCounts) -> Iterator[str]:
+    """Yield why rows of minutes lie outside of the sessions: their times are hours off, all or those of some days."""
+    rows = counts.outside_hours + counts.rejected.total() + counts.bars
+    if replay.info.interval_s >= DAY_S or not counts.outside_hours:
+        return
+    left_out = f"{counts.outside_hours:,} of {rows:,} rows lie outside of regular sessions and were left out."
+    found = half_hours(replay.tape, replay.strategy.spec.symbols)
+    hours = hours_off(found, replay.calendar) if counts.outside_hours > OUTSIDE_SHARE * rows else 0
+    if hours:
+        yield f"{left_out} {_moved(hours)} most would lie inside: write the times with their real zone."
+    elif off := sessions_off(found, replay.calendar):
+        yield (
+            f"{left_out} {_moved(off.hours)} {off.sessions:,} of {replay.info.dates:,} sessions would lie inside "
+            f"whole, from {off.first} to {off.last}: their times miss a change to or from summer time. "
+            "Write them with their real zone."
+        )
+
+
+def _moved(hours: int) -> str:
+    return f"{abs(hours)} hour{'s' * (abs(hours) != 1)} {'later' if hours > 0 else 'earlier'}"
+
+
+def _no_trade(replay: Replay, state: State[Any]) -> str:
+    """Return why nothing was ever traded."""
+    stats, spec = state.stats, replay.strategy.spec
+    if not stats.decisions:
+        return (
+            f"No decision was made: {spec.name} needs {spec.history_bars:,} bars of history before its first one, and "
+            f"the tape has {stats.bars:,} bars. Pass a longer tape."
+        )
+    if not stats.denials:
+        found = f"No trade: in none of {stats.decisions:,} decisions did the policy want to change its position."
+        return f"{found} {ANOTHER}" if is_passive(replay.model.manifest) else found
+    denied = sorted(stats.denials.items(), key=lambda found: -found[1])
+    needed = state.trading.paper.volatility_sessions + 1
+    if denied[0][0] == "no_quote" and replay.quotes is None and replay.info.dates <= needed:
+        return (
+            f"No trade: the replay's option market quotes after {needed} sessions, and the tape has "
+            f"{replay.info.dates}. Pass a longer tape."
+        )
+    gates = ", ".join(f"{gate} {count:,}" for gate, count in denied)
+    return (
+        f"No trade: the policy's wishes were denied by {gates}; docs/GATES.md explains each gate, and rltraderctl "
+        f"decisions lists them."
     )

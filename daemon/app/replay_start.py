@@ -8,12 +8,12 @@ from pathlib import Path
 
 import msgspec
 
-from daemon.app.checked import CheckedDesk
+from daemon.app.desk import CheckedDesk
 from daemon.config.load import ConfigError, Settings
 from daemon.config.strategy import strategy_of
 from daemon.core.desks.bars import MINUTE_WAIT_NS
 from daemon.core.limits import Basket
-from daemon.core.machine import Machine
+from daemon.core.step import Machine
 from daemon.host.time.calendar import SessionCalendar
 from daemon.models.runtime import OnnxPolicy
 from daemon.models.store import check_rules, load

@@ -1,6 +1,6 @@
 """Compares this host's clock with the broker's: with each report, at the start, and after a held-back leap.
 
-It settles which of host and monotonic clock is right (`clock_watch.py`). It sets no time that neither of them has,
+It settles which of host and monotonic clock is right (`host/time/clock.py`). It sets no time that neither of them has,
 except at a start without other evidence.
 """
 
@@ -11,8 +11,7 @@ from collections.abc import Awaitable, Callable
 from typing import TYPE_CHECKING
 
 from daemon.brokers.api import BrokerClock, BrokerError, LogEvent
-from daemon.host.time.clock import skew_ns
-from daemon.host.time.clock_watch import LEAP_NS
+from daemon.host.time.clock import LEAP_NS, skew_ns
 from daemon.host.time.virtual_time import look_s
 from daemon.pacing.back_off import back_off_s
 from strategies.kit.units import SECOND_NS

@@ -17,7 +17,7 @@ from msgspec.structs import replace
 
 from daemon.core.effects import AnyEffect, CancelOrder, LookUpOrder, RaiseAlarm
 from daemon.core.events import Activity, BrokerPosition, Contract, Event, Funds, Quote, QuotesReceived
-from daemon.core.gate import Gate
+from daemon.core.gates import Gate
 from daemon.core.instruments.option_market import parse_occ
 from daemon.core.instruments.quotes import QuoteGuard
 from daemon.core.limits import Served, Trading

@@ -287,7 +287,7 @@ class Leap(msgspec.Struct, frozen=True, gc=False):
 
 
 class Worth(msgspec.Struct, frozen=True, gc=False):
-    """What a share of a held option would fetch, in USD (`daemon.core.risk.worth`).
+    """What a share of a held option would fetch, in USD (`daemon.core.risk.marks`).
 
     The first four are of its last narrow quote, or of the price paid before there was one.
     """

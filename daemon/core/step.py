@@ -6,12 +6,16 @@ deadline, the flatten before the close, the works' next attempts.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections import deque
+from collections.abc import Callable, Collection, Iterable, Mapping
+from decimal import Decimal
 from typing import Any
 
 import msgspec
+from msgspec.structs import replace
 
 from daemon.core import events as ev
+from daemon.core import handlers
 from daemon.core.broker.exits import flatten_when_due
 from daemon.core.broker.fills import on_order_filled
 from daemon.core.broker.on_broker import (
@@ -27,60 +31,195 @@ from daemon.core.broker.on_broker import (
 from daemon.core.broker.reconciliation.reconcile import on_broker_reported, on_broker_snapshot
 from daemon.core.broker.takeover import on_accept_broker
 from daemon.core.desks.registry import desk_of
-from daemon.core.draft import DeskKind, Draft, Handler
-from daemon.core.effects import AnyEffect
-from daemon.core.handlers import operator
-from daemon.core.handlers.clock import on_clock_reset
-from daemon.core.handlers.ladder import on_ladder_moved
-from daemon.core.handlers.policy import expire_ask, on_policy_answered, on_policy_failed
-from daemon.core.handlers.sessions import on_session_scheduled
-from daemon.core.handlers.shadow import on_shadow_answered, on_shadow_failed
-from daemon.core.handover import take_facts
+from daemon.core.draft import ENTRY, EXIT, DeskKind, Draft, Handler, PaperMarket, wording
+from daemon.core.effects import AnyEffect, AskPolicy, CancelOrder, SubmitOrder
+from daemon.core.events import FEED_EVENTS, Event, PolicyAnswered, PolicyFailed
+from daemon.core.handlers import (
+    on_clock_reset,
+    on_ladder_moved,
+    on_session_scheduled,
+    on_shadow_answered,
+    on_shadow_failed,
+)
 from daemon.core.limits import Trading
-from daemon.core.records import Row
+from daemon.core.moves import LEAVE, move_rows, round_trip
+from daemon.core.orders import CANCELING, SUBMITTED, Order, advance
+from daemon.core.records import MoveRow, RoundTripRow, Row
 from daemon.core.risk.guards import look_up_overdue
-from daemon.core.risk.round_trips import trade_rows
-from daemon.core.state import Identity, State
-from strategies.kit.contract import AnyStrategy
+from daemon.core.risk.marks import guarded, marked
+from daemon.core.state import Identity, Position, State
+from strategies.kit.contract import Answer, AnyStrategy
+
+
+def trade_rows(draft: Draft, first_part: int) -> list[Row]:
+    """Return the step's moves and what they and the marks add to trades; `first_part` numbers the moves."""
+    if not draft.moves:  # most steps, so this comes first
+        return _valued(draft, frozenset()) if draft.observed or _marks_differ(draft) else []
+    moves = move_rows(draft.moves, draft.seq, draft.now_ns, first_part)
+    rows: list[Row] = list(moves)
+    rows.extend(round_trip(row) for row in moves if row.opened_ns)
+    rows.extend(_valued(draft, {(row.opened_ns, row.symbol) for row in moves}))
+    rows.extend(_ended(draft, row) for row in moves if row.step == LEAVE)
+    return rows
+
+
+def _valued(draft: Draft, moved: Collection[tuple[int, str]]) -> list[Row]:
+    """Return the profit of each held position that was observed, `moved` or has a new mark."""
+    rows: list[Row] = []
+    for symbol, position in draft.book.positions.items():
+        if draft.observed or (position.opened_ns, symbol) in moved or _remarked(draft, symbol):
+            price = marked(draft, symbol)
+            profit = None if price is None else _profit(position, price)
+            if profit is not None or draft.observed:
+                rows.append(_at_mark(draft, position.opened_ns, symbol, profit, draft.observed))
+    return rows
+
+
+def _marks_differ(draft: Draft) -> bool:
+    former = draft.former
+    return draft.marks is not former.marks or draft.quotes is not former.quotes
+
+
+def _remarked(draft: Draft, symbol: str) -> bool:
+    """Return whether the symbol's mark is a new one."""
+    former = draft.former
+    if guarded(draft):
+        return draft.marks.get(symbol) != former.marks.get(symbol)
+    return draft.quotes.get(symbol) is not former.quotes.get(symbol)
+
+
+def _profit(position: Position, price: Decimal) -> float:
+    """Return what the position realised, and would realise at `price`, in USD."""
+    return float(position.pnl + (price * position.quantity - position.cost) * position.multiplier)
+
+
+def _at_mark(draft: Draft, opened_ns: int, symbol: str, profit: float | None, bars: int) -> RoundTripRow:
+    return RoundTripRow(
+        opened_ns=opened_ns,
+        symbol=symbol,
+        time_ns=draft.now_ns,
+        bars=bars,
+        worst_usd=profit,
+        best_usd=profit,
+        now_usd=profit,
+    )
+
+
+def _ended(draft: Draft, row: MoveRow) -> RoundTripRow:
+    """Return the end of a trade: its profit counts as an excursion, too."""
+    profit = None if row.pnl_usd is None else float(row.pnl_usd)
+    return _at_mark(draft, row.opened_ns, row.symbol, profit, 0)
+
+
+def on_policy_answered(draft: Draft, event: PolicyAnswered) -> None:
+    ask = draft.ask
+    if ask is None or ask.decision != event.decision:
+        return
+    if event.time_ns > ask.valid_until_ns:
+        expire_ask(draft)
+        return
+    draft.ask = None
+    draft.case_over("policy_late", "policy_failed", "served_late")
+    answer = Answer(event.logits, event.hidden, event.heads)
+    draft.desk.holds.act(draft, ask, answer, event.model)
+
+
+def on_policy_failed(draft: Draft, event: PolicyFailed) -> None:
+    ask = draft.ask
+    if ask is not None and ask.decision == event.decision:
+        draft.count_denials(("answer_not_finite",))
+        draft.alarm("policy_failed", event.reason, once=True, about=wording(event.reason))
+        draft.end_unanswered(ask, "failed")
+
+
+def expire_ask(draft: Draft) -> None:
+    """End the open question at its deadline, recorded; a later answer finds no question."""
+    ask = draft.ask
+    if ask is None or draft.now_ns <= ask.valid_until_ns:
+        return
+    if not ask.served:
+        draft.alarm("policy_late", f"no answer to decision {ask.decision} in time", once=True)
+    else:
+        draft.count_denials(("served_late",))
+        draft.alarm("served_late", f"no served answer to decision {ask.decision} in time", once=True)
+    draft.end_unanswered(ask, "expired")
+
+
+def take_facts(draft: Draft, facts: Iterable[AnyEffect]) -> None:
+    """Take recorded effects over as the desk's own where this code did not produce them."""
+    for effect in facts:
+        if isinstance(effect, SubmitOrder) and draft.find_order(effect.client_order_id) is None:
+            _take_order(draft, effect)
+        elif isinstance(effect, CancelOrder) and effect.client_order_id in draft.orders:
+            asked = advance(draft.orders[effect.client_order_id], "cancel_requested")
+            if asked.status == CANCELING and not asked.cancel_asked_ns:
+                draft.put_order(replace(asked, cancel_asked_ns=draft.now_ns))
+
+
+def _take_order(draft: Draft, sent: SubmitOrder) -> None:
+    """Take over an order without a work: an entry is cancelled at this code's first decision, an exit goes on."""
+    decision, leg = map(int, sent.client_order_id.rsplit("-", 3)[1:3])
+    opens = sent.intent.endswith("_to_open") or (not sent.intent and sent.side > 0)
+    order = Order(
+        client_order_id=sent.client_order_id,
+        work=f"{decision}.{leg}",
+        purpose=ENTRY if opens else EXIT,
+        reason="former code",
+        symbol=sent.symbol,
+        side=sent.side,
+        quantity=sent.quantity,
+        limit_price=sent.limit_price,
+        status=SUBMITTED,
+        submitted_ns=draft.now_ns,
+        valid_until_ns=sent.valid_until_ns,
+        auction=sent.auction,
+        closing=sent.closing,
+    )
+    draft.put_order(order)
+    goal = draft.held(sent.symbol) + sent.side * sent.quantity
+    draft.wanted = {**draft.wanted, sent.symbol: goal}  # it was wanted when it was sent: its fill is no excess
+    draft.count_sent()
+    draft.decision = max(draft.decision, decision)  # no later order may use its name
+
 
 HANDLERS: Mapping[type[ev.Event], Handler] = {
-    ev.RunStarted: operator.on_run_started,
-    ev.CodeChanged: operator.on_code_changed,
-    ev.ModelVerified: operator.on_model_verified,
-    ev.ModelRefused: operator.on_model_refused,
+    ev.RunStarted: handlers.on_run_started,
+    ev.CodeChanged: handlers.on_code_changed,
+    ev.ModelVerified: handlers.on_model_verified,
+    ev.ModelRefused: handlers.on_model_refused,
     ev.BrokerSnapshot: on_broker_snapshot,
     ev.SessionScheduled: on_session_scheduled,
-    ev.BarRejected: operator.on_bar_rejected,
-    ev.ClockTicked: operator.on_clock_ticked,
+    ev.BarRejected: handlers.on_bar_rejected,
+    ev.ClockTicked: handlers.on_clock_ticked,
     ev.PolicyAnswered: on_policy_answered,
     ev.PolicyFailed: on_policy_failed,
     ev.OrderFilled: on_order_filled,
     ev.ContractExpired: on_contract_expired,
     ev.CashTransferred: on_cash_transferred,
-    ev.HaltRequested: operator.on_halt,
-    ev.ResumeRequested: operator.on_resume,
-    ev.PauseRequested: operator.on_pause,
-    ev.FlattenRequested: operator.on_flatten,
+    ev.HaltRequested: handlers.on_halt,
+    ev.ResumeRequested: handlers.on_resume,
+    ev.PauseRequested: handlers.on_pause,
+    ev.FlattenRequested: handlers.on_flatten,
     ev.AcceptBrokerRequested: on_accept_broker,
-    ev.PanicNoticed: operator.on_panic,
-    ev.PanicFailed: operator.on_panic_failed,
-    ev.StopRequested: operator.on_stop,
+    ev.PanicNoticed: handlers.on_panic,
+    ev.PanicFailed: handlers.on_panic_failed,
+    ev.StopRequested: handlers.on_stop,
     ev.ClockReset: on_clock_reset,
-    ev.TroubleNoticed: operator.on_trouble,
-    ev.CommandRefused: operator.on_command_refused,
-    ev.ModelPromoted: operator.on_model_promoted,
-    ev.CandidateRefused: operator.on_candidate_refused,
+    ev.TroubleNoticed: handlers.on_trouble,
+    ev.CommandRefused: handlers.on_command_refused,
+    ev.ModelPromoted: handlers.on_model_promoted,
+    ev.CandidateRefused: handlers.on_candidate_refused,
     ev.LadderMoved: on_ladder_moved,
     ev.ShadowAnswered: on_shadow_answered,
     ev.ShadowFailed: on_shadow_failed,
-    **dict.fromkeys((ev.ReloadRequested, ev.StatusRequested), operator.on_nothing),
+    **dict.fromkeys((ev.ReloadRequested, ev.StatusRequested), handlers.on_nothing),
     ev.OrderFound: on_order_found,
     ev.OrderMissing: on_order_missing,
     ev.TradeCorrected: on_trade_corrected,
     ev.BrokerLost: on_broker_lost,
     ev.BrokerReported: on_broker_reported,
     **dict.fromkeys(HAPPENED, on_order_news),
-    **dict.fromkeys((ev.ContractsListed, ev.PricesPrinted, ev.RebalanceDue, ev.HistoryAdjusted), operator.on_nothing),
+    **dict.fromkeys((ev.ContractsListed, ev.PricesPrinted, ev.RebalanceDue, ev.HistoryAdjusted), handlers.on_nothing),
 }
 """Handlers of every desk; those of bars, quotes and the end of a session belong to the desk."""
 
@@ -156,3 +295,109 @@ class Core:
         """Return a decoder of what `daemon.core.state.encode_state` wrote."""
         generic: Any = State  # its parameter is known only here, at run time
         return msgspec.json.Decoder(generic[self.strategy.state_type])
+
+
+Caused = Event | AskPolicy
+PolicyEvent = PolicyAnswered | PolicyFailed
+ANSWERS = (PolicyAnswered, PolicyFailed)
+
+
+class Divergence(ValueError):
+    """A journaled event differs from the one that the events before it cause."""
+
+
+class Machine:
+    """One desk in memory: `state`, the paper broker's own (None with a real broker), and the queue."""
+
+    __slots__ = ("core", "market", "market_state", "queue", "state")
+
+    def __init__(
+        self, core: Core, state: State[Any], market: PaperMarket | None = None, market_state: Any = None
+    ) -> None:
+        self.core = core
+        self.state = state
+        self.market = market
+        self.market_state: Any = market_state  # returned by the market's `start` and `step`
+        self.queue: deque[Caused] = deque()
+
+    @property
+    def caused(self) -> tuple[type[Event], ...]:
+        """The kinds of event that follow from earlier ones; all others come from outside."""
+        return ANSWERS if self.market is None else (*self.market.EMITS, *ANSWERS)
+
+    def apply(self, event: Event) -> Step:
+        """Step one event and queue what it causes. When it raises, nothing has changed."""
+        step = self.core.step(self.state, event)
+        return self._moved(event, step, step.effects)
+
+    def _moved(self, event: Event, step: Step, left: tuple[AnyEffect, ...]) -> Step:
+        """Move to the result of a step, and step the market with the effects that `left`."""
+        if self.market is not None and self.market_state is not None:
+            market_state, news = self.market.step(self.market_state, event, left)
+            self.market_state = market_state
+            self.queue.extend(news)
+        self.state = step.state
+        for effect in step.effects:
+            if type(effect) is AskPolicy and not effect.served:
+                self.queue.append(effect)
+        return step
+
+    def reapply(self, event: Event) -> Step:
+        """Apply a journaled event: caused events must come in their order.
+
+        With a real broker only the answers to questions are caused, and a served one comes from outside. Raises
+        Divergence when the journal holds another event than the paper broker emitted, or an answer without a question.
+        """
+        if isinstance(event, self.caused) and not self._is_served(event):
+            expected = self.queue.popleft() if self.queue else None
+            if expected is None or not _follows(expected, event):
+                what = "an answer" if isinstance(expected, AskPolicy) else repr(expected)
+                raise Divergence(f"the journal holds {event!r} where {what} follows from the events before it")
+        return self.apply(event)
+
+    def _is_served(self, event: Event) -> bool:
+        """Return whether this answers an open question that went to another process."""
+        ask = self.state.ask
+        return isinstance(event, ANSWERS) and ask is not None and ask.served and ask.decision == event.decision
+
+    def take(self, event: Event, left: tuple[AnyEffect, ...]) -> Step:
+        """Apply a journaled event as other code stepped it: `left` is what left the process then.
+
+        Expected events that did not come are dropped. When it raises, nothing but the queue has changed.
+        """
+        if isinstance(event, FEED_EVENTS):
+            self.queue.clear()  # an engine reads its source only when the queue is empty
+        elif isinstance(event, self.caused):
+            while self.queue and not _follows(self.queue.popleft(), event):
+                pass
+        step = self.core.take(self.state, event, left)
+        return self._moved(event, step, left)
+
+    def run(
+        self,
+        feed: Iterable[Event],
+        answer: Callable[[AskPolicy, int], PolicyEvent],
+        watch: Callable[[Event, Step], None] | None = None,
+    ) -> State[Any]:
+        """Step a whole feed in memory; the next event enters when the queue of caused events is empty.
+
+        `answer(question, now_ns)` is the policy. Returns the last state.
+        """
+        for fed in feed:
+            event: Event = fed
+            while True:
+                step = self.apply(event)
+                if watch is not None:
+                    watch(event, step)
+                if not self.queue:
+                    break
+                caused = self.queue.popleft()
+                event = answer(caused, self.state.now_ns) if isinstance(caused, AskPolicy) else caused
+        return self.state
+
+
+def _follows(expected: Caused, event: Event) -> bool:
+    """Return whether `event` is what was expected: that very event, or an answer to that question."""
+    if isinstance(expected, AskPolicy):
+        return isinstance(event, ANSWERS) and event.decision == expected.decision
+    return event == expected

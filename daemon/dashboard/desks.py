@@ -19,14 +19,13 @@ import msgspec
 
 from daemon.core.state import State
 from daemon.dashboard.newest import Lines, Newest, entered_of, newest_decision, newest_lines, read_on
-from daemon.engine.code import code_digest
 from daemon.engine.follow import Follower
+from daemon.engine.recover import code_digest
 from daemon.engine.state_dir import last_locked_by, locked_by
 from daemon.host.own_files import StateDirError
 from daemon.journal.journal import FILE
 from daemon.journal.reader import JournalReader
-from daemon.journal.rows import JournalError
-from daemon.journal.universe import strategy_of
+from daemon.journal.rows import JournalError, strategy_of
 from strategies.kit.contract import Spec
 
 ROWS_AT_ONCE = 2000

@@ -18,7 +18,7 @@ from daemon.core.session import new_york_text
 from daemon.core.state import State
 from daemon.dashboard.learning_views import StepLine
 from daemon.dashboard.views import AlarmLine, DecisionLine
-from daemon.engine.segments import parts_of
+from daemon.engine.state_dir import parts_of
 from daemon.journal.outcomes import ACTED, Booked, Ordered, became, booked, orders_of, reasons, shown_outcome
 from daemon.journal.reader import JournalReader
 from daemon.journal.rows import JournalError, base_of

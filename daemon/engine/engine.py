@@ -2,8 +2,7 @@
 
 One loop for live, dry run and replay. Events caused inside the process (paper broker, policy) queue behind their cause;
 an effect that leaves the process waits until the journal is durable. When a step raises, the event is committed alone,
-marked, and the engine ends; if the same event raises again after the restart, it is quarantined. A strategy that raised
-on two events of one session is not asked again, whether they pass after a restart or not.
+marked, and the engine ends; if the same event raises again after the restart, it is quarantined.
 """
 
 from __future__ import annotations
@@ -11,6 +10,7 @@ from __future__ import annotations
 import asyncio
 import gc
 import time
+from collections import deque
 from collections.abc import Callable, Sequence
 from traceback import walk_tb
 from typing import Any, Protocol
@@ -21,23 +21,23 @@ from msgspec.structs import replace
 from daemon.core.desks.guarded import GuardedStrategy
 from daemon.core.effects import AnyEffect, AskPolicy, CancelOrder, SubmitOrder
 from daemon.core.events import (
+    ClockTicked,
     Event,
     HaltRequested,
     ModelRefused,
     ModelVerified,
     PolicyAnswered,
     PolicyFailed,
+    QuotesReceived,
     RunStarted,
     SessionEnded,
     ShadowAnswered,
     ShadowFailed,
 )
-from daemon.core.machine import Machine
 from daemon.core.paper.state import broker_snapshot
 from daemon.core.state import State, digest
-from daemon.core.step import Step
-from daemon.engine.recover import Recovered
-from daemon.engine.recovery import adopt_trading, leave_out, snapshot_of
+from daemon.core.step import Machine, Step
+from daemon.engine.recover import Recovered, adopt_trading, leave_out, snapshot_of
 from daemon.host.latency import Latency
 from daemon.journal.rows import Batch, Entry, HashChain, decode_event, encode_effects
 from daemon.journal.writer import JournalWriter
@@ -429,3 +429,69 @@ def _libraries_of(startup: Sequence[RunStarted | ModelVerified | ModelRefused | 
 
 
 _LEAVING = frozenset((SubmitOrder, CancelOrder))
+
+
+CAPACITY = 10_000
+
+
+class IntakeFull(Exception):
+    """The engine did not keep up: more events wait than the intake holds."""
+
+
+class Intake:
+    """A `Source` of the engine. Used on the event loop's thread only. `dropped` counts dropped ticks and quotes."""
+
+    def __init__(self, capacity: int = CAPACITY) -> None:
+        self._capacity = capacity
+        self._waiting: deque[Event] = deque()
+        self._arrived = asyncio.Event()
+        self._ended = False
+        self.dropped = 0
+
+    def __len__(self) -> int:
+        return len(self._waiting)
+
+    def put(self, event: Event) -> None:
+        """Queue an event; a full intake drops the oldest droppable one. Raises IntakeFull.
+
+        After `end` events are ignored: the next start's broker report covers them.
+        """
+        if self._ended:
+            return
+        if len(self._waiting) >= self._capacity:
+            self._make_room(event)
+        self._waiting.append(event)
+        self._arrived.set()
+
+    def _make_room(self, event: Event) -> None:
+        for place, waiting in enumerate(self._waiting):
+            if _replaceable(waiting):
+                del self._waiting[place]
+                self.dropped += 1
+                return
+        raise IntakeFull(
+            f"{len(self._waiting)} events wait and {type(event).__name__} came: the engine does not keep up; "
+            f"the daemon ends and recovers from its journal"
+        )
+
+    def end(self) -> None:
+        """Accept no more events; the engine takes the rest and then ends."""
+        self._ended = True
+        self._arrived.set()
+
+    def poll(self) -> Event | None:
+        """Return the next event if one waits."""
+        return self._waiting.popleft() if self._waiting else None
+
+    async def next(self) -> Event | None:
+        """Wait for the next event; None after `end` when the queue is empty."""
+        while not self._waiting:
+            if self._ended:
+                return None
+            self._arrived.clear()
+            await self._arrived.wait()
+        return self._waiting.popleft()
+
+
+def _replaceable(event: Event) -> bool:
+    return isinstance(event, ClockTicked) or (isinstance(event, QuotesReceived) and not event.closes_bar_ns)

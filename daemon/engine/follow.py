@@ -13,11 +13,9 @@ from typing import Any
 
 import msgspec
 
-from daemon.core.machine import Machine
 from daemon.core.state import State
-from daemon.core.step import Step
-from daemon.engine.code import code_digest
-from daemon.engine.recovery import adopt_trading, leave_out, machine_of, restore
+from daemon.core.step import Machine, Step
+from daemon.engine.recover import adopt_trading, code_digest, leave_out, machine_of, restore
 from daemon.journal.journal import FILE
 from daemon.journal.reader import JournalReader
 from daemon.journal.rows import Entry, JournalError, base_of, chain_start, decode_event, encode_effects, row_hash

@@ -15,12 +15,11 @@ import msgspec
 
 from daemon.core.events import CodeChanged, RunStarted
 from daemon.core.limits import Trading
-from daemon.core.machine import Divergence, Machine
 from daemon.core.orders import TERMINAL
 from daemon.core.state import Identity, digest
-from daemon.engine.code import libraries
+from daemon.core.step import Divergence, Machine
 from daemon.engine.engine import DIGEST_EVERY
-from daemon.engine.recovery import TOLD_BY_RUNS, fresh_machine, identity_of, reapply, restore, snapshot_of
+from daemon.engine.recover import TOLD_BY_RUNS, fresh_machine, identity_of, libraries, reapply, restore, snapshot_of
 from daemon.journal.journal import READ_MODELS, Journal
 from daemon.journal.reader import JournalReader
 from daemon.journal.rows import Base, Batch, Entry, JournalError, Snapshot, base_of, chain_start, decode_event, row_hash

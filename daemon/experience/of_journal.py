@@ -6,6 +6,7 @@ gap call `begin`: the open decision is lost.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from decimal import Decimal
 from typing import Any
 
@@ -15,10 +16,33 @@ from daemon.core.effects import AskPolicy
 from daemon.core.records import ChoiceRow, DecisionRow
 from daemon.core.state import ZERO, Book, State
 from daemon.core.step import Step
-from daemon.experience.chosen import chosen
 from daemon.experience.experience import Chosen, Experience, Holding, Prices
 from strategies.kit.contract import Bar, Observation, Spec
 from strategies.kit.units import SECOND_NS
+
+UNANSWERED = frozenset(("failed", "expired"))  # outcomes of a question without an answer: the desk holds
+DENIED = "denied"
+HOLD = 0
+
+
+def chosen(spec: Spec, row: DecisionRow, choices: Sequence[ChoiceRow]) -> tuple[Chosen, ...]:
+    """Return the choice of each row of the batch; a question without an answer, or denied, chose to hold, surely."""
+    if choices and row.outcome != DENIED:
+        return tuple(
+            Chosen(
+                spec.actions.index(choice.drawn),
+                spec.actions.index(choice.greedy),
+                msgspec.json.decode(choice.behaviour, type=tuple[float, ...]),
+            )
+            for choice in choices
+        )
+    if row.outcome in UNANSWERED or row.probabilities is None or row.action is None:
+        sure = tuple(float(index == HOLD) for index in range(len(spec.actions)))
+        return (Chosen(HOLD, HOLD, sure),) * spec.rows
+    probabilities = msgspec.json.decode(row.probabilities, type=tuple[float, ...])
+    greedy = max(range(len(probabilities)), key=probabilities.__getitem__)
+    return (Chosen(spec.actions.index(row.action), greedy, probabilities),)
+
 
 _Money = tuple[Decimal, Decimal]  # flow and fees, USD
 

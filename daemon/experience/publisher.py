@@ -26,8 +26,7 @@ from daemon.experience.walk import OtherJournal, Walk
 from daemon.host.whole_files import write_whole
 from daemon.journal.journal import FILE
 from daemon.journal.reader import JournalReader, reading
-from daemon.journal.rows import JournalError
-from daemon.journal.universe import strategy_of
+from daemon.journal.rows import JournalError, strategy_of
 from daemon.pacing.back_off import back_off_s
 
 BATCH = 256  # entries in one transaction

@@ -14,7 +14,7 @@ from typing import Any, NamedTuple
 from daemon.core.state import State
 from daemon.core.step import Step
 from daemon.engine.follow import Follower
-from daemon.engine.segments import parts_of
+from daemon.engine.state_dir import parts_of
 from daemon.journal.journal import FILE
 from daemon.journal.reader import JournalReader, reading
 from daemon.journal.rows import JournalError

@@ -16,7 +16,7 @@ from typing import Literal, Protocol
 from daemon.core.events import CandidateRefused, Event, ModelPromoted, ReloadRequested
 from daemon.core.limits import Trading
 from daemon.core.step import Step
-from daemon.engine.intake import IntakeFull
+from daemon.engine.engine import IntakeFull
 from daemon.host.printable import printable
 from daemon.models.pointer import CANDIDATE
 from daemon.models.runtime import Models, OnnxPolicy, Provider

@@ -40,12 +40,11 @@ from daemon.core.events import (
     TradeCorrected,
 )
 from daemon.core.instruments.option_market import bid_ask_cents, option_terms, parse_occ, price, years_to_expiry
-from daemon.core.machine import ANSWERS, Caused, Machine, PolicyEvent
 from daemon.core.paper.paper import ORDER_NEWS
 from daemon.core.paper.state import Holding, PaperState, SharePaperState, broker_snapshot, usd
 from daemon.core.state import BrokerState, State
-from daemon.core.step import Core, Step
-from daemon.engine.recovery import DRY_RUN, adopt_trading
+from daemon.core.step import ANSWERS, Caused, Core, Machine, PolicyEvent, Step
+from daemon.engine.recover import DRY_RUN, adopt_trading
 
 RULE = (
     "Two copies of the desk, from where the candidate was first asked: the same rules, gates, sizes and stops, at the "

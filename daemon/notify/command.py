@@ -7,22 +7,161 @@ message. The daemon depends on none of them. Exit code 1: a service did not take
 from __future__ import annotations
 
 import argparse
+import importlib
+import logging
 import signal
 import sys
 import threading
 import time
-from collections.abc import Sequence
+from collections import Counter, deque
+from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import Any, Protocol
 
+from daemon.host.credential import CredentialProblem, credential
 from daemon.host.own_files import StateDirError
 from daemon.host.service import Service
 from daemon.host.state_place import configured_state_dir
 from daemon.host.version import add_version
 from daemon.journal.journal import FILE
 from daemon.journal.rows import JournalError
-from daemon.notify.news import ALARMS, KINDS, News, of_alarm
-from daemon.notify.outgoing import Outgoing
-from daemon.notify.services import CREDENTIAL, NotifyProblem, Services, addresses
+from daemon.notify.news import ALARMS, KINDS, Message, News, of_alarm
+from daemon.operator.urgency import Urgency, urgency_of
+from daemon.pacing.token_bucket import TokenBucket
+
+WAITING_MOST = 200  # messages that are not grave, and as many grave ones of one name; older ones are counted only
+NAMED_MOST = 8  # kinds of messages that a summary names
+
+
+class Send(Protocol):
+    """Sends a message; returns the kinds of services that did not take it."""
+
+    def __call__(self, title: str, body: str) -> list[str]: ...
+
+
+class Outgoing:
+    """Holds messages until they may be sent. `problem(kinds)` is called for services that took none."""
+
+    def __init__(
+        self, send: Send, per_minute: int, monotonic_ns: Callable[[], int], problem: Callable[[list[str]], None]
+    ) -> None:
+        self._send, self._problem = send, problem
+        self._bucket = TokenBucket(monotonic_ns, per_minute, per_minute)
+        self._grave: deque[Message] = deque()
+        self._waiting: deque[Message] = deque()  # the others
+        self._dropped: Counter[str] = Counter()
+
+    def put(self, message: Message) -> None:
+        """Take a message; above `WAITING_MOST` the oldest of the least urgent goes first."""
+        if _urgency(message) == Urgency.GRAVE:
+            queue = self._grave
+            alike = [other for other in queue if other.what == message.what]
+        else:
+            queue = self._waiting
+            alike = list(queue)
+        queue.append(message)
+        if len(alike) >= WAITING_MOST:
+            oldest = min((*alike, message), key=_urgency)  # the first of equals
+            queue.remove(oldest)
+            self._dropped[oldest.what] += 1
+
+    def turn(self) -> None:
+        """Send what may be sent now: one by one while the rate allows, the rest as one summary with the last of it."""
+        while (self._grave or self._waiting) and not self._bucket.wait_ns():
+            self._bucket.take()
+            if self._bucket.wait_ns() and (len(self._waiting) + bool(self._grave) > 1 or self._dropped):
+                self._summary()
+                return
+            message = (self._grave or self._waiting).popleft()
+            self._out(message.title, message.body)
+
+    def _summary(self) -> None:
+        """One message in full, the oldest grave one or the newest of the most urgent; the others counted.
+
+        Grave ones wait for the next that may be sent.
+        """
+        waiting, self._waiting = list(self._waiting), deque()
+        if self._grave:
+            shown = self._grave.popleft()
+        else:
+            shown = max(reversed(waiting), key=_urgency)  # the newest of equals
+            waiting.remove(shown)
+        counts = Counter(message.what for message in waiting) + self._dropped
+        self._dropped.clear()
+        body = shown.body
+        if counts:
+            named = [f"{count} x {what}" for what, count in counts.most_common(NAMED_MOST)]
+            more = len(counts) - NAMED_MOST
+            body += f"\nHeld back: {', '.join(named + [f'{more} other kinds'] * (more > 0))}"
+        self._out(shown.title, body)
+
+    def _out(self, title: str, body: str) -> None:
+        failed = self._send(title, body)
+        if failed:
+            self._problem(failed)
+
+
+def _urgency(message: Message) -> int:
+    """How urgent a message is: an alarm by the table, any other less than each alarm."""
+    return urgency_of(message.what) if message.kind == ALARMS else min(Urgency) - 1
+
+
+CREDENTIAL = "NOTIFY_URLS"
+MISSING = "apprise is not installed: pip install 'rltrader[notify]'"
+BYTES_MAX = 64 * 1024
+
+
+class NotifyProblem(Exception):
+    """Nothing can be sent. The text names what is wrong and the cure, and no address."""
+
+
+def addresses(file: Path | None) -> tuple[list[str], str]:
+    """Return the addresses of `file`, else those of the credential NOTIFY_URLS, and where they are from.
+
+    Empty lines, and lines that begin with #, are no addresses. Raises NotifyProblem.
+    """
+    try:
+        text, origin = credential(CREDENTIAL) if file is None else (file.read_text(), str(file))
+    except (CredentialProblem, OSError, UnicodeDecodeError) as error:
+        why = error.strerror if isinstance(error, OSError) else error
+        raise NotifyProblem(f"{file or CREDENTIAL}: the addresses cannot be read ({why})") from None
+    lines = [line.strip() for line in text[:BYTES_MAX].splitlines()]
+    found = [line for line in lines if line and not line.startswith("#")]
+    if not found:
+        raise NotifyProblem(
+            f"{origin} holds no address: write one of Apprise's a line there, such as tgram://TOKEN/CHAT, or name "
+            "another file with --urls"
+        )
+    return found, origin
+
+
+class Services:
+    """Sends a message to each service. Every service has its own time limits for connecting and reading (4 s each)."""
+
+    def __init__(self, urls: Sequence[str], origin: str) -> None:
+        """Raises NotifyProblem for an address that Apprise does not know, or where Apprise is missing."""
+        try:
+            apprise: Any = importlib.import_module("apprise")
+        except ImportError:
+            raise NotifyProblem(MISSING) from None
+        logging.getLogger("apprise").setLevel(logging.CRITICAL + 1)  # its lines may hold parts of an address
+        self._services: list[tuple[str, Any]] = []
+        for number, url in enumerate(urls, 1):
+            kind, made = url.partition(":")[0], apprise.Apprise()
+            if not made.add(url):
+                raise NotifyProblem(
+                    f"{origin}: address {number} is none that Apprise knows: see https://github.com/caronc/apprise/wiki"
+                )
+            self._services.append((kind if kind.isalnum() else "?", made))
+
+    def __len__(self) -> int:
+        """How many there are."""
+        return len(self._services)
+
+    def send(self, title: str, body: str) -> list[str]:
+        """Send to all services; return the kinds of those that did not take the message."""
+        return [kind for kind, service in self._services if not service.notify(title=title, body=body)]
+
 
 NOT_SENT, WRONG_USE = 1, 2
 LINE_BYTES_MAX = 64 * 1024

@@ -12,9 +12,8 @@ from concurrent.futures import Future
 from typing import Any, NamedTuple
 
 from daemon.core.events import ClockReset, Event
-from daemon.core.machine import Machine
 from daemon.core.state import State
-from daemon.core.step import Step
+from daemon.core.step import Machine, Step
 from daemon.engine.engine import Engine
 from daemon.operator.commands import CommandError
 

@@ -17,7 +17,7 @@ import msgspec
 from msgspec import UNSET, UnsetType
 
 from daemon.core.book import fall_from
-from daemon.core.handlers.operator import ACCEPT
+from daemon.core.handlers import ACCEPT
 from daemon.core.limits import Limit
 from daemon.core.orders import Order
 from daemon.core.paper.state import RecordedState

@@ -10,7 +10,7 @@ import sqlite3
 from contextlib import closing
 from pathlib import Path
 
-from daemon.engine.segments import cut, grown, newest_whole, parts_of
+from daemon.engine.state_dir import cut, grown, newest_whole, parts_of
 from daemon.host.whole_files import whole
 from daemon.journal.reader import JournalReader
 from daemon.journal.rows import Entry, JournalError, Snapshot, base_of

@@ -20,9 +20,8 @@ from daemon.core.instruments.option_market import parse_occ
 from daemon.engine.state_dir import report_path
 from daemon.host.whole_files import whole_text
 from daemon.journal.reader import JournalReader
-from daemon.journal.rows import JournalError
+from daemon.journal.rows import JournalError, strategy_of
 from daemon.journal.trades import Totals
-from daemon.journal.universe import strategy_of
 from daemon.reports.execution_quality import ExecutionSums, sums_of
 from daemon.reports.gather import read_day
 from daemon.reports.page import day_page

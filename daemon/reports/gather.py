@@ -39,9 +39,8 @@ from daemon.core.events import (
 )
 from daemon.core.session import new_york_text
 from daemon.journal.reader import JournalReader
-from daemon.journal.rows import Entry, decode_event
+from daemon.journal.rows import Entry, decode_event, strategy_of
 from daemon.journal.trades import Wanted, day_begin, day_end, read_trades
-from daemon.journal.universe import strategy_of
 from daemon.reports.execution_quality import Arrival
 from daemon.reports.execution_watch import Watch
 from daemon.reports.holdings import holdings, prices_before, rows_between

@@ -16,11 +16,10 @@ import msgspec
 from daemon.core.events import SessionScheduled
 from daemon.core.orders import TERMINAL
 from daemon.core.session import NEW_YORK, new_york_text
-from daemon.engine.segments import parts_of, where_before
+from daemon.engine.state_dir import parts_of, where_before
 from daemon.journal.reader import JournalReader
-from daemon.journal.rows import JournalError, decode_event
+from daemon.journal.rows import JournalError, decode_event, strategy_of
 from daemon.journal.trades import Found, day_begin
-from daemon.journal.universe import strategy_of
 from daemon.reports.execution_quality import OrderQuality, Quality
 from strategies.kit.contract import DailySpec, Session
 from strategies.kit.units import SECOND_NS

@@ -16,12 +16,10 @@ import numpy as np
 import numpy.typing as npt
 
 from daemon.core.events import Event
-from daemon.core.machine import Divergence, Machine
-from daemon.core.step import Step
-from daemon.engine.recovery import adopt_trading, leave_out, machine_of
+from daemon.core.step import Divergence, Machine, Step
+from daemon.engine.recover import adopt_trading, leave_out, machine_of
 from daemon.journal.reader import JournalReader
-from daemon.journal.rows import decode_event
-from daemon.journal.universe import strategy_of
+from daemon.journal.rows import decode_event, strategy_of
 from daemon.models.shadow import RULE, Shadow
 
 FEWEST = 16  # sessions; no interval is given for fewer

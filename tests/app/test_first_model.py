@@ -6,7 +6,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from daemon.app.live.first_model import wait_for_first
+from daemon.app.live.model_choice import wait_for_first
 from daemon.config.load import Settings
 from daemon.host.service import Service
 from daemon.models.pointer import CURRENT, changes

@@ -7,8 +7,7 @@ from pathlib import Path
 from daemon.app.offline.command import command_offline
 from daemon.core.events import AcceptBrokerRequested, PanicNoticed, ResumeRequested, RunStarted
 from daemon.core.limits import Trading
-from daemon.engine.code import code_digest, libraries
-from daemon.engine.recovery import machine_of
+from daemon.engine.recover import code_digest, libraries, machine_of
 from daemon.host.panic_marker import MARKER, leave
 from daemon.journal.journal import FILE, Journal
 from daemon.journal.reader import JournalReader

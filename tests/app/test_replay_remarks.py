@@ -11,7 +11,7 @@ import pyarrow as pa
 import pyarrow.parquet
 from msgspec.structs import replace
 
-from daemon.app.replay_remarks import remarks
+from daemon.app.replay_figures import remarks
 from daemon.config.load import load
 from daemon.core.state import Halt, Identity, State
 from daemon.host.time.calendar import NEW_YORK

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from daemon.app.live.stop import settled
+from daemon.app.live.desk import settled
 from daemon.core import events as ev
 from tests.support.core.daily_desk import DailyDesk
 from tests.support.core.desk import TUESDAY

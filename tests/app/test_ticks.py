@@ -9,10 +9,10 @@ from typing import Any, cast
 
 import pytest
 
-from daemon.app.live.ticks import Ticks
+from daemon.app.live.desk import Ticks
 from daemon.core.events import Event
 from daemon.core.state import State
-from daemon.engine.intake import Intake
+from daemon.engine.engine import Intake
 from daemon.host.time.clock import Clock
 from daemon.host.time.virtual_time import Participant, VirtualLoop
 from daemon.journal.writer import JournalWriter

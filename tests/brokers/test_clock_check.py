@@ -6,8 +6,7 @@ import asyncio
 import contextlib
 from collections.abc import AsyncIterator
 
-from daemon.host.time.clock import Clock
-from daemon.host.time.clock_watch import LeapWatch
+from daemon.host.time.clock import Clock, LeapWatch
 from tests.support.alpaca.account_side import clock_check
 from tests.support.alpaca.reports import Told
 from tests.support.alpaca.rest_desk import SECOND_NS, Desk, desk, eventually

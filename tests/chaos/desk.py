@@ -14,7 +14,7 @@ import subprocess
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 
-from daemon.engine.code import code_digest
+from daemon.engine.recover import code_digest
 from daemon.engine.verify import verify
 from daemon.journal.journal import FILE
 from daemon.journal.reader import JournalReader

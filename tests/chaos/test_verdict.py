@@ -11,7 +11,7 @@ import msgspec
 
 from daemon.core.limits import Trading
 from daemon.core.state import Halt, Identity
-from daemon.engine.recovery import fresh_machine
+from daemon.engine.recover import fresh_machine
 from simulator.prices.market import Market
 from simulator.server import LoggedRequest
 from simulator.trading.account import Account, Trade

@@ -16,9 +16,7 @@ import pytest
 from daemon.cli import ctl
 from daemon.core.events import Event, HaltRequested, LadderMoved, RunStarted
 from daemon.core.limits import Risk, Trading
-from daemon.engine.code import code_digest
-from daemon.engine.recover import recover
-from daemon.engine.recovery import fresh_machine, identity_of
+from daemon.engine.recover import code_digest, fresh_machine, identity_of, recover
 from daemon.engine.state_dir import open_state_dir
 from daemon.journal.journal import FILE
 from daemon.journal.rows import Batch, HashChain, encode_effects

@@ -13,7 +13,7 @@ import pytest
 from daemon.core import events as ev
 from daemon.core.desks.gates import OPTION_GATES
 from daemon.core.effects import LookUpOrder, SubmitOrder
-from daemon.core.gate import Gate, Intent, RiskView, ask_gates
+from daemon.core.gates import Gate, Intent, RiskView, ask_gates
 from daemon.core.limits import Execution, Risk, Trading
 from daemon.core.orders import ACCEPTED, FILLED, UNKNOWN
 from daemon.core.records import FillRow

@@ -7,10 +7,10 @@ from typing import Any
 import msgspec
 import pytest
 
-from daemon.core.desks.shares.prices import share_view, sized_view
+from daemon.core.desks.shares.desk import share_view, sized_view
 from daemon.core.draft import Draft
 from daemon.core.events import LadderMoved, ModelPromoted
-from daemon.core.handlers.ladder import JUDGED_MAX
+from daemon.core.handlers import JUDGED_MAX
 from daemon.core.state import LadderState, encode_state
 from tests.support.core.daily_desk import daily_desk
 from tests.support.core.desk import Desk, alarms, desk

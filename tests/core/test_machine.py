@@ -11,11 +11,10 @@ from msgspec.structs import replace
 from daemon.core import events as ev
 from daemon.core.effects import AskPolicy, SubmitOrder
 from daemon.core.limits import Paper, Trading
-from daemon.core.machine import Divergence, Machine
 from daemon.core.paper.shares import SharePaperBroker
 from daemon.core.paper.state import broker_snapshot
 from daemon.core.state import encode_state
-from daemon.core.step import Core, Step
+from daemon.core.step import Core, Divergence, Machine, Step
 from strategies.kit.contract import Bar
 from tests.support.core.daily_desk import LAST_FRIDAY, Shelf
 from tests.support.core.desk import HOLD, IDENTITY, MINUTE, MONDAY, SESSIONS, logits

@@ -12,18 +12,15 @@ from pathlib import Path
 import pytest
 from msgspec.structs import replace
 
-from daemon.app.offline.command import command_offline
-from daemon.app.offline.desk import rotate_offline
+from daemon.app.offline.command import command_offline, rotate_offline
 from daemon.cli import ctl
 from daemon.core.effects import SubmitOrder
 from daemon.core.events import ClockTicked, Event, PauseRequested, RunStarted
 from daemon.core.limits import Trading
-from daemon.core.machine import Machine
 from daemon.core.state import encode_state
-from daemon.engine.code import code_digest, libraries
+from daemon.core.step import Machine
 from daemon.engine.follow import Follower
-from daemon.engine.recover import Recovered, recover, recovered_desk
-from daemon.engine.recovery import fresh_machine, identity_of
+from daemon.engine.recover import Recovered, code_digest, fresh_machine, identity_of, libraries, recover, recovered_desk
 from daemon.engine.state_dir import open_state_dir
 from daemon.journal.journal import FILE
 from daemon.journal.reader import JournalReader

@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from daemon.core.events import BarClosed, ClockTicked, Event, OrderRejected, QuotesReceived, SessionEnded
-from daemon.engine.intake import CAPACITY, Intake, IntakeFull
+from daemon.engine.engine import CAPACITY, Intake, IntakeFull
 from strategies.kit.contract import Bar
 
 Make = Callable[[int], Event]

@@ -19,21 +19,21 @@ import strategies
 from daemon.core.effects import AskPolicy
 from daemon.core.events import Event, QuotesReceived
 from daemon.core.limits import Paper, Trading
-from daemon.core.machine import Machine
 from daemon.core.paper.paper import PaperBroker
 from daemon.core.paper.quotes import QuotePaperBroker
 from daemon.core.paper.shares import SharePaperBroker
 from daemon.core.state import Identity, encode_state
-from daemon.core.step import Step
-from daemon.engine.code import code_digest, libraries
+from daemon.core.step import Machine, Step
 from daemon.engine.engine import Engine
-from daemon.engine.recover import recover
-from daemon.engine.recovery import (
+from daemon.engine.recover import (
     adopt_trading,
+    code_digest,
     first_trading,
     fresh_machine,
     identity_of,
+    libraries,
     machine_of,
+    recover,
     restore,
     snapshot_of,
 )
@@ -172,7 +172,7 @@ def test_the_code_version_is_a_digest_over_the_sources_that_decide() -> None:
     assert code_digest() == found.hexdigest()[:12]
 
 
-@pytest.mark.parametrize("changed", ["step.py", "desks/shares/basket.py", "desks/options/decide.py"])
+@pytest.mark.parametrize("changed", ["step.py", "desks/shares/rebalance.py", "desks/options/decide.py"])
 def test_one_byte_in_any_folder_changes_the_code_version(
     changed: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -191,7 +191,7 @@ def test_a_file_in_another_folder_is_other_code(tmp_path: Path, monkeypatch: pyt
     shutil.copytree(daemon.core.__path__[0], copy)
     before = code_digest()
     monkeypatch.setattr(daemon.core, "__path__", [str(copy)])
-    (copy / "desks" / "shares" / "basket.py").rename(copy / "desks" / "options" / "basket.py")
+    (copy / "desks" / "shares" / "rebalance.py").rename(copy / "desks" / "options" / "rebalance.py")
     assert code_digest() != before
 
 

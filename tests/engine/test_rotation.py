@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from daemon.engine.follow import Follower
-from daemon.engine.segments import ROTATED, check_follows, rotate
+from daemon.engine.state_dir import ROTATED, check_follows, rotate
 from daemon.journal.journal import FILE, Journal
 from daemon.journal.reader import JournalReader
 from daemon.journal.rows import Base, JournalError, base_of
@@ -183,7 +183,7 @@ def test_a_rotation_that_fails_leaves_the_journal_as_it_was(half: Path, monkeypa
     def full(*_: object, **__: object) -> None:
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr("daemon.engine.segments.os.fsync", full)
+    monkeypatch.setattr("daemon.engine.state_dir.os.fsync", full)
     with pytest.raises(OSError, match="No space left"):
         rotate(half)
     assert (half / FILE).read_bytes() == before

@@ -18,10 +18,8 @@ from daemon.core.session import NEW_YORK
 from daemon.dashboard.desks import FollowedDesk
 from daemon.dashboard.pages.history import DecisionHistory, Lookup
 from daemon.dashboard.pages.price import NotThere, price_page
-from daemon.engine import segments
-from daemon.engine.rotation import rotate_when_due
-from daemon.engine.segments import ROTATED, grown, parts_of, rotate
-from daemon.engine.state_dir import open_state_dir, peek
+from daemon.engine import state_dir as segments
+from daemon.engine.state_dir import ROTATED, grown, open_state_dir, parts_of, peek, rotate, rotate_when_due
 from daemon.journal.journal import FILE, Journal
 from daemon.journal.reader import JournalReader
 from daemon.journal.rows import JournalError
@@ -107,7 +105,7 @@ def test_a_start_that_cannot_rotate_says_so_and_goes_on(
         execute(ended, "DELETE FROM events WHERE id > ? AND kind != 'SessionEnded'", bar)
         execute(ended, "DELETE FROM events WHERE id > ?", bar)
         execute(ended, "DELETE FROM snapshots WHERE event_id > ?", bar)
-        monkeypatch.setattr("daemon.engine.rotation._under_way", lambda *_: not report.exists())
+        monkeypatch.setattr("daemon.engine.state_dir._under_way", lambda *_: not report.exists())
     before = state_digest(ended)
     held = JournalReader(ended / FILE)
     if trouble == "held":
@@ -120,7 +118,7 @@ def test_a_start_that_cannot_rotate_says_so_and_goes_on(
         def full(*_: object, **__: object) -> None:
             raise OSError(28, "No space left on device")
 
-        monkeypatch.setattr("daemon.engine.segments.os.fsync", full)
+        monkeypatch.setattr("daemon.engine.state_dir.os.fsync", full)
     ((name, told),) = start(ended, 1)
     held.close()
     assert name == "journal_not_rotated"

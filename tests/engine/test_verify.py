@@ -20,8 +20,8 @@ from hypothesis import strategies as st
 from daemon.core.effects import AskPolicy
 from daemon.core.events import ClockTicked, ShadowAnswered, ShadowFailed
 from daemon.core.state import State
-from daemon.engine.code import code_digest
 from daemon.engine.engine import Engine
+from daemon.engine.recover import code_digest
 from daemon.engine.verify import Verified, verify
 from daemon.journal.journal import FILE, Journal
 from daemon.journal.reader import JournalReader

@@ -18,7 +18,7 @@ from daemon.core.records import DecisionRow
 from daemon.core.session import new_york_text
 from daemon.core.state import Identity
 from daemon.core.step import Step
-from daemon.engine.recovery import fresh_machine
+from daemon.engine.recover import fresh_machine
 from daemon.host.time.calendar import SessionCalendar
 from daemon.tapes.minutes import TapeSource, scan
 from strategies.kit.contract import Bar, ShareSpec

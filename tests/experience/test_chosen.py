@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from daemon.core.records import ChoiceRow, DecisionRow
-from daemon.experience.chosen import chosen
 from daemon.experience.experience import Chosen
+from daemon.experience.of_journal import chosen
 from strategies.registry import strategy
 
 SPEC = strategy("online_dqn", ("SPY", "QQQ")).spec

@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 from msgspec.structs import replace
 
-from daemon.engine.segments import rotate
+from daemon.engine.state_dir import rotate
 from daemon.experience.experience import Chosen, ForeignEntry, of_entry, to_entry
 from daemon.experience.of_journal import Experiences
 from daemon.experience.walk import OtherJournal, Walk

@@ -14,10 +14,10 @@ from pathlib import Path
 import pytest
 from pydantic import SecretStr
 
+from daemon.app.desk import open_desk
 from daemon.app.live.desk import LiveDesk
 from daemon.app.live.prepare import prepare_live
-from daemon.app.opening import open_desk
-from daemon.app.telemetry import BrokerKeys
+from daemon.app.operator_side import BrokerKeys
 from daemon.config.load import Credentials, load
 from daemon.operator.log import Log
 from tests.support.paths import FIXTURE_MODELS

@@ -7,7 +7,7 @@ import re
 from functools import cache
 
 from daemon.core.desks.gates import GATES
-from daemon.core.risk.desk_gates import LOSSES
+from daemon.core.gates import LOSSES
 from daemon.operator.log_events import LOG_EVENTS
 from daemon.operator.urgency import Urgency, urgency_of
 from tests.chaos.kinds import KINDS

@@ -105,7 +105,7 @@ print(json.dumps({
 def seen(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
     copy = tmp_path_factory.mktemp("copy")
     shutil.copytree(REPOSITORY / "daemon", copy / "daemon", ignore=shutil.ignore_patterns("__pycache__"))
-    for name in ("strategies", "training", "tests", "simulator", "onnx_models"):
+    for name in ("rltrader", "strategies", "training", "tests", "simulator", "onnx_models"):
         (copy / name).symlink_to(REPOSITORY / name)
     for name, (before, line) in ADDED.items():
         path = copy / "daemon" / name

@@ -1,8 +1,11 @@
-"""How a walk is cut out of a trace; the trace is written by hand here."""
+"""How a walk is cut out of a trace, by hand; and how far one reads at most, on a desk that runs."""
 
 from __future__ import annotations
 
-from bench.walk import Row, path_of, walk
+from pathlib import Path
+
+from bench.walk import Row, daily_walks, minute_walks, path_of, walk
+from tests.support.paths import REPOSITORY
 
 TRACE: list[Row] = [
     ("main", "c", "daemon/a.py:1:listen"),
@@ -43,3 +46,22 @@ def test_a_walk_has_what_was_on_the_stack_and_all_that_was_called_since() -> Non
 def test_what_is_left_out_takes_all_below_it_along() -> None:
     met = walk("alone", path_of(TRACE, 1, len(TRACE), threads=on_main, leave_out=beside))
     assert list(met.files) == ["daemon/a.py", "daemon/b.py", "daemon/f.py"]
+
+
+FILES = {
+    "start -> Engine.run": 86,
+    "bar -> order, nothing beside": 38,
+    "fill -> journal's row": 27,
+    "daily decision -> first order, nothing beside": 45,
+}
+"""The most files of each walk. Who raises a number says why in the commit."""
+FUNCTIONS = 260  # from a bar to its order; a few depend on the order of threads
+
+
+def test_no_walk_is_longer_than_it_was_and_the_manual_lists_the_one_of_a_bar(tmp_path: Path) -> None:
+    met = {one.name: one for walks in (minute_walks, daily_walks) for one in walks(tmp_path)}
+    assert {name: len(met[name].files) for name, most in FILES.items() if len(met[name].files) > most} == {}
+    bar = met["bar -> order, nothing beside"]
+    assert len(bar.functions) <= FUNCTIONS
+    manual = (REPOSITORY / "docs" / "ARCHITECTURE.md").read_text()
+    assert [file for file in bar.files if f"`{file}`" not in manual] == []

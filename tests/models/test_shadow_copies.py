@@ -19,7 +19,7 @@ from daemon.core.events import (
     ShadowAnswered,
 )
 from daemon.core.limits import Sizing, Trading
-from daemon.core.machine import Machine
+from daemon.core.step import Machine
 from daemon.models.shadow import Compared, Result, Shadow, modelled_quote
 from tests.support.core.account import Account
 from tests.support.core.daily_desk import KEEP, SYMBOLS, DailyDesk

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
+from daemon.notify.command import WAITING_MOST, Outgoing
 from daemon.notify.news import ALARMS, FILLS, Message
-from daemon.notify.outgoing import WAITING_MOST, Outgoing
 
 SECOND_NS = 10**9
 

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from daemon.notify.services import MISSING, NotifyProblem, Services, addresses
+from daemon.notify.command import MISSING, NotifyProblem, Services, addresses
 from tests.support.outside.inbox import inbox
 
 pytest.importorskip("apprise", reason="needs apprise: make training installs it")

@@ -17,9 +17,8 @@ from msgspec.structs import replace
 from daemon.core.effects import RaiseAlarm
 from daemon.core.events import ClockTicked, Event, HaltRequested, TroubleNoticed
 from daemon.core.limits import Trading
-from daemon.core.machine import Machine
 from daemon.core.state import Identity
-from daemon.core.step import Core
+from daemon.core.step import Core, Machine
 from daemon.operator.alarm_command import AlarmCommand
 from daemon.operator.log_events import LOG_EVENTS
 from daemon.operator.side_thread import SideThread

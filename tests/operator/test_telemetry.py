@@ -83,7 +83,7 @@ def test_every_log_call_in_the_sources_uses_a_declared_event_with_exactly_its_fi
 def test_a_name_is_chosen_in_one_place_only_and_among_events_with_the_same_fields() -> None:
     chosen = dict(log_calls()[None])
     passed_on = {where for where, fields in chosen.items() if fields == {"**"}}
-    assert {where.partition(":")[0] for where in passed_on} == {"watch.py", "measuring.py"}
+    assert {where.partition(":")[0] for where in passed_on} == {"desk.py", "operator_side.py"}
     (fields,) = [fields for where, fields in chosen.items() if where not in passed_on]
     assert {frozenset(LOG_EVENTS[name].fields) for name in CHOSEN} == {fields}
 

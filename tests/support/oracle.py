@@ -18,7 +18,7 @@ import time
 from hashlib import sha256
 from pathlib import Path
 
-from daemon.engine.code import code_digest
+from daemon.engine.recover import code_digest
 from tests.support.paths import REPOSITORY
 from tests.support.training.made_files import days, write_days
 

@@ -26,7 +26,7 @@ TOY = "toy_keeper"
 SHIPPED = tuple(STRATEGIES)
 OF_ONLINE_DQN = (
     "daemon/config/strategy.py",
-    "simulator/online/settings.py",
+    "simulator/online/show.py",
     "training/analysis/subjects.py",
     "training/cli/analyse.py",
     "training/cli/learn/lesson.py",

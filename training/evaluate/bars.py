@@ -16,11 +16,10 @@ import msgspec
 from daemon.core.draft import PaperMarket
 from daemon.core.events import Event, SessionScheduled
 from daemon.core.limits import Trading
-from daemon.core.machine import Machine
 from daemon.core.paper.paper import PaperBroker
 from daemon.core.paper.shares import SharePaperBroker
 from daemon.core.state import State
-from daemon.core.step import Core
+from daemon.core.step import Core, Machine
 from strategies.kit.contract import AnyStrategy, Spec
 from training.evaluate.machine import Answering, Player, Watch, answering, denied, halts_of, holding, joined, started
 from training.study.evaluation import SessionResult

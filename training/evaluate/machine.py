@@ -19,11 +19,10 @@ from daemon.core.draft import PaperMarket
 from daemon.core.effects import AskPolicy
 from daemon.core.events import Event, ModelVerified, OrderFilled, PolicyAnswered, QuotesReceived, RunStarted
 from daemon.core.limits import Trading
-from daemon.core.machine import Machine
 from daemon.core.paper.state import broker_snapshot
 from daemon.core.records import DecisionRow
 from daemon.core.state import Identity, State
-from daemon.core.step import Core, Step
+from daemon.core.step import Core, Machine, Step
 from strategies.kit.contract import AnyStrategy, Spec, configured
 from training.study.study import AccountHalt, PlayResult
 

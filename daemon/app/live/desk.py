@@ -7,27 +7,379 @@ process; all else is supervised.
 from __future__ import annotations
 
 import asyncio
-from typing import Any
+import contextlib
+import signal
+from collections.abc import Callable, Coroutine
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
-from daemon.app.live.broker_side import BrokerSide
-from daemon.app.live.prepare import Live
-from daemon.app.live.serving import served_answers
+from daemon.app.desk import OpenDesk, announce, prepare_interpreter
+from daemon.app.live.feed_choice import choose_feed, keep_feed
+from daemon.app.live.prepare import Live, open_live
 from daemon.app.live.session_jobs import SessionJobs
-from daemon.app.live.stop import StandDown, stop_at_signals, stop_cleanly
-from daemon.app.live.ticks import Ticks
-from daemon.app.live.watch import HeadPublisher, Notifier, StatusLine
-from daemon.app.opening import OpenDesk
-from daemon.app.operator_side import DeskPorts, OperatorSide
-from daemon.app.telemetry import BrokerKeys
-from daemon.core.events import Event
+from daemon.app.operator_side import BrokerKeys, DeskPorts, OperatorSide, broker_keys
+from daemon.brokers.api import FeedDesk, Known, LogEvent, Put, Trading, TradingDesk
+from daemon.brokers.clock_check import ClockCheck
+from daemon.config.load import ConfigError
+from daemon.core.effects import WatchContracts
+from daemon.core.events import (
+    BrokerReported,
+    ClockTicked,
+    Event,
+    PanicFailed,
+    PanicNoticed,
+    StopRequested,
+    TroubleNoticed,
+)
+from daemon.core.session import new_york_text
 from daemon.core.state import State
 from daemon.core.step import Step
-from daemon.engine.intake import Intake
+from daemon.engine.engine import Engine, Intake
 from daemon.host.account_lock import AccountLock
+from daemon.host.credential import CredentialProblem
 from daemon.host.hang import HangGuard
+from daemon.host.panic_marker import noticed, obey
 from daemon.host.service import Service
+from daemon.host.time.clock import Clock
+from daemon.host.time.virtual_time import look_s
+from daemon.journal.writer import JournalWriter
 from daemon.operator.log import Log
+from daemon.operator.log_events import LOG_EVENTS
 from daemon.operator.side_thread import supervised
+from daemon.operator.status import in_one_line, status_of
+from strategies.kit.contract import Session
+from strategies.kit.units import SECOND_NS
+
+if TYPE_CHECKING:
+    from daemon.models.served import ServedAnswers
+
+
+class BrokerSide:
+    """One connection to the broker. `state()` is the newest state; `initial` is the recovered one."""
+
+    def __init__(
+        self,
+        live: Live,
+        account: AccountLock | None,
+        history: Path,
+        intake: Intake,
+        initial: State[Any],
+        state: Callable[[], State[Any]],
+        ticks: Ticks,
+        notify: LogEvent,
+    ) -> None:
+        self._intake, self._state, self._ticks = intake, state, ticks
+        spec = live.strategy.spec
+        self._by_symbol = len(spec.symbols) > 1
+        self._connection = live.broker.connect(live.settings, live.credentials, live.clock, intake.put, notify)
+        self.clock_check = ClockCheck(
+            self._connection.admin.clock,
+            live.clock,
+            notify,
+            self._connection.clock_skew_max_s,
+            lambda: state().now_ns,
+        )
+        self.feed = self._connection.market_feed(FeedDesk(live.strategy, live.calendar, history, state, ticks.probe))
+        self.trading: Trading | None = None
+        if not live.dry_run:
+            put = intake.put if account is None else partial(self._put_claimed, account)
+            self.trading = self._connection.trading(
+                TradingDesk(initial.identity, lambda: state().broker, put, self.clock_check)
+            )
+            own = [order for order in initial.orders.values() if order.order_id and order.purpose != "foreign"]
+            ended = [order for order in initial.closed.values() if order.order_id]
+            closings = {order.client_order_id: order.order_id for order in (*own, *ended) if order.closing}
+            self.trading.follow({order.client_order_id: order.order_id for order in own}, closings)
+
+    def _put_claimed(self, account: AccountLock, event: Event) -> None:
+        """Put an event of the trading side into the intake; lock the account of a report first."""
+        if isinstance(event, BrokerReported):
+            account.claim_number(event.account)
+        self._intake.put(event)
+
+    async def check_clock(self) -> None:
+        """Compare the clocks before the first time stamp; go on without a timely answer."""
+        await self.clock_check.at_start(self._connection.start_wait_s)
+
+    def observe(self, event: Event, step: Step) -> None:
+        """Pass a step's effects on to feed and orders."""
+        for effect in step.effects:
+            if isinstance(effect, WatchContracts):
+                self.feed.watch(effect.symbols)
+        if self.trading is not None:
+            self.trading.stepped(event)
+            self.trading.ask(step.effects)
+        state = step.state
+        held = (*state.book.positions, *(order.symbol for order in state.orders.values()))
+        self.feed.attend(frozenset(held))
+
+    async def catch_up(self) -> tuple[Session, Session | None]:
+        """Add the events that the journal lacks; returns the current or next session, and the journal's last one."""
+        if self.trading is not None:  # its report first: the sessions that follow know what the desk holds
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(self._connection.start_wait_s):
+                    await self._ticks.until(lambda state: state.broker.reported_ns >= state.broker.started_ns)
+        state = self._state()
+        session = state.session.session
+        known = Known("", ended=False, last_bar_ns=0)
+        if session is not None:
+            newest = state.basket.newest if self._by_symbol else {}
+            known = Known(session.date, state.session.ended, state.session.last_bar_ns, newest)
+        if state.watched:
+            self.feed.watch(state.watched)
+        return await self.feed.catch_up(known, exposed=bool(state.book.positions or state.orders)), session
+
+    async def close(self) -> None:
+        """Close the connection."""
+        await self._connection.close()
+
+
+BUSY_TICK_NS = SECOND_NS  # while something works at the broker or the policy
+HOLDING_TICK_NS = 5 * SECOND_NS
+IDLE_TICK_NS = 60 * SECOND_NS
+AROUND_NS = 1800 * SECOND_NS  # before an open and after a close a position is looked at as within the session
+LEAST_NAP_S = 0.02  # however fast a simulated clock runs
+
+
+class Ticks:
+    """Puts `ClockTicked` into the intake and waits for its results. `state()` is the newest state."""
+
+    def __init__(self, clock: Clock, intake: Intake, writer: JournalWriter, state: Callable[[], State[Any]]) -> None:
+        self._clock, self._intake, self._writer, self._state = clock, intake, writer, state
+        self._probes: dict[int, asyncio.Future[None]] = {}  # by the identity of their ticks
+        self._stepped = asyncio.Event()
+        self._tick_ns, self._busier = IDLE_TICK_NS, asyncio.Event()
+
+    def observe(self, event: Event, state: State[Any]) -> None:
+        """Must see every step."""
+        self._stepped.set()
+        if _tick_ns(state, event.time_ns) < self._tick_ns:
+            self._busier.set()
+        if self._probes and (probed := self._probes.get(id(event))) is not None and not probed.done():
+            probed.set_result(None)
+
+    async def run(self) -> None:
+        """Tick often while something waits for the time, else seldom."""
+        last_ns = 0
+        while True:
+            now_ns = self._clock.now_ns()
+            every_ns = self._tick_ns = _tick_ns(self._state(), now_ns)
+            if now_ns - last_ns >= every_ns and len(self._intake) == 0:
+                last_ns = now_ns
+                self._intake.put(ClockTicked(now_ns))
+            await self._nap(last_ns + every_ns - now_ns)
+
+    async def _nap(self, left_ns: int) -> None:
+        """Wait a second of the clock. Virtual time: wait until a step needs a tick sooner, or the next one is due."""
+        if self._clock.participant is None:
+            await asyncio.sleep(max(self._clock.real_s(BUSY_TICK_NS), LEAST_NAP_S))
+            return
+        self._busier.clear()
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(max(left_ns, BUSY_TICK_NS) / SECOND_NS):
+                await self._busier.wait()
+
+    async def probe(self) -> None:
+        """Return when a tick was stepped and everything before it is in the journal."""
+        tick = ClockTicked(self._clock.now_ns())
+        done: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        self._probes[id(tick)] = done  # the watchdog and a stop may probe at the same time
+        try:
+            self._intake.put(tick)
+            await done
+        finally:
+            del self._probes[id(tick)]
+        await self._writer.beat()
+
+    async def until(self, reached: Callable[[State[Any]], bool]) -> None:
+        """Return after the first step whose state satisfies `reached`."""
+        while not reached(self._state()):
+            self._stepped.clear()
+            await self._stepped.wait()
+
+
+def _tick_ns(state: State[Any], now_ns: int) -> int:
+    """The interval of ticks in this state at this time."""
+    waits = state.ask is not None or state.basket.waiting is not None or bool(state.pending_bars)
+    if state.orders or state.works or waits or state.risk.stopping:
+        return BUSY_TICK_NS
+    session = state.session.session
+    near = session is None or session.open_ns - AROUND_NS <= now_ns < session.close_ns + AROUND_NS
+    return HOLDING_TICK_NS if state.book.positions and near else IDLE_TICK_NS
+
+
+def served_answers(live: Live, opened: OpenDesk, put: Put, log: LogEvent) -> ServedAnswers | None:
+    """Return the client where `policy.answers` is "served", else None. Raises ConfigError."""
+    policy, meta, models = live.settings.policy, opened.state_dir.meta, opened.models
+    if policy.answers != "served":
+        return None
+    try:
+        from daemon.experience.link import link_of, password
+        from daemon.models.served import ServedAnswers
+    except ImportError as error:
+        raise ConfigError(f'policy.answers is "served", {error}: install the extra online') from error
+    try:
+        link, secret = link_of(policy.redis, policy.redis_user, policy.redis_ca_file), password()
+    except (CredentialProblem, ValueError) as error:
+        raise ConfigError(f"policy.redis: {error}") from error
+    return ServedAnswers(
+        link,
+        secret,
+        (meta["desk"], meta["epoch"]),
+        live.strategy.spec,
+        lambda: models.running.version,
+        put,
+        live.clock.now_ns,
+        log,
+        deadline_s=policy.served_deadline_ms / 1000,
+    )
+
+
+def stop_at_signals(stop: Callable[[str], Coroutine[Any, Any, None]]) -> list[asyncio.Task[None]]:
+    """Run `stop(name)` on this loop at the first SIGTERM or SIGINT; the list holds its task from then on."""
+    loop, stops = asyncio.get_running_loop(), list[asyncio.Task[None]]()
+
+    def at_signal(name: str) -> None:
+        if not stops:
+            stops.append(loop.create_task(stop(name), name="stop"))
+
+    for number in (signal.SIGTERM, signal.SIGINT):
+        loop.add_signal_handler(number, at_signal, number.name)
+    return stops
+
+
+async def stop_cleanly(name: str, live: Live, engine: Engine, intake: Intake, ticks: Ticks, log: Log) -> None:
+    """Cancel entries and, with `broker.on_stop = "flatten"`, close positions; then end, or at the deadline."""
+    rules = live.settings
+    flatten = rules.broker.on_stop == "flatten"
+    engine.stopped_by = name
+    intake.put(StopRequested(live.clock.now_ns(), name, flatten))
+    try:
+        async with asyncio.timeout(rules.service.stop_deadline_s):
+            await ticks.probe()
+            await ticks.until(lambda state: settled(state, flatten=flatten))
+    except TimeoutError:
+        log("stop_late", open=open_things(engine.machine.state))
+    held = [f"{p.quantity} {p.symbol}" for p in engine.machine.state.book.positions.values()]
+    if held and not live.dry_run:
+        log("positions_kept", positions=held)
+    intake.end()
+
+
+class StandDown:
+    """Stops all orders of the desk in `folder` once `rltraderctl panic` has written its file there, and while it lives.
+
+    What a failed panic leaves is the desk's to close.
+    """
+
+    def __init__(self, folder: Path, live: Live, engine: Engine, intake: Intake, ticks: Ticks) -> None:
+        self._folder, self._live, self._engine, self._intake, self._ticks = folder, live, engine, intake, ticks
+
+    def at_start(self) -> None:
+        """Stand down if the file is there. Run it before any other outside event. A desk that sends nothing goes on."""
+        if not self._live.dry_run and (who := noticed(self._folder)):
+            self._stand_down(who)
+
+    def _stand_down(self, who: str) -> None:
+        broker = self._engine.machine.state.broker
+        if not broker.stood_down or broker.accept_ns or broker.panic_failed_ns:
+            self._intake.put(PanicNoticed(self._live.clock.now_ns(), who))
+
+    def _failed(self, why: str) -> None:
+        self._intake.put(PanicFailed(self._live.clock.now_ns(), why))
+
+    async def run(self) -> None:
+        """Watch for the file."""
+        if not self._live.dry_run:
+            await self._engine.started.wait()
+            await obey(self._folder, self._stand_down, self._failed, self._ticks.probe)
+
+
+def settled(state: State[Any], *, flatten: bool) -> bool:
+    """Return True when a clean stop has nothing left to wait for."""
+    session = state.session.session
+    trading = session is not None and session.open_ns <= state.now_ns < session.close_ns
+    if flatten and trading:
+        return (
+            not state.orders
+            and not state.works
+            and not any(position.right for position in state.book.positions.values())
+        )
+    own = [order for order in state.orders.values() if order.purpose != "foreign"]
+    return not any(order.purpose == "entry" or order.work not in state.works for order in own)
+
+
+def open_things(state: State[Any]) -> list[str]:
+    orders = [f"order {name} {order.status}" for name, order in state.orders.items()]
+    return orders + [f"position {p.quantity} {p.symbol}" for p in state.book.positions.values()]
+
+
+EVERY_S = 5.0
+HALF_HOUR_NS = 1_800 * SECOND_NS
+
+
+class Notifier:
+    """Logs an event; one that is an alarm is journaled too."""
+
+    def __init__(self, log: Log, intake: Intake, clock: Clock) -> None:
+        self._log, self._intake, self._clock = log, intake, clock
+
+    def __call__(self, name: str, /, **fields: object) -> None:
+        self._log(name, **fields)
+        if LOG_EVENTS[name].alarm:
+            detail = ", ".join(f"{key} {value}" for key, value in fields.items())
+            self._intake.put(TroubleNoticed(self._clock.now_ns(), name, detail))
+
+
+class StatusLine:
+    """Keeps the line of `systemctl status` current and logs it now and then; reports a host clock that was set back."""
+
+    def __init__(self, live: Live, engine: Engine, service: Service, log: Log, notify: Callable[..., None]) -> None:
+        self._live, self._engine, self._service, self._log, self._notify = live, engine, service, log, notify
+
+    async def run(self) -> None:
+        """Run until cancelled."""
+        clock, name = self._live.clock, self._live.settings.desk.name
+        known_ns, logged = 0, 0
+        while True:
+            state = self._engine.machine.state
+            line = in_one_line(status_of(state, name))
+            self._service.status(line)
+            session, half_hours = state.session.session, clock.now_ns() // HALF_HOUR_NS
+            if half_hours > logged and session is not None and not state.session.ended:
+                logged = half_hours
+                self._log("alive", status=line)
+            back_ns = clock.stepped_back_ns
+            if back_ns > known_ns + SECOND_NS:
+                known_ns = back_ns
+                self._notify("clock_stepped_back", by_s=round(back_ns / SECOND_NS, 1))
+            await asyncio.sleep(look_s(EVERY_S))
+
+
+class HeadPublisher:
+    """Publishes the chain's head where a writer of the journal can no longer change it."""
+
+    def __init__(self, engine: Engine, operator: OperatorSide, log: Log) -> None:
+        self._engine, self._operator, self._log = engine, operator, log
+        self._published = -1  # the newest published row
+
+    def publish(self, row: int, head: str) -> None:
+        """Publish the head at a durable row; each row once."""
+        if row <= self._published:
+            return
+        self._published = row
+        self._log("chain_head", row=row, head=head)
+        self._operator.publish_head(row, head)
+
+    async def run(self) -> None:
+        """Publish the head of each snapshot, once its row is durable."""
+        row = 0
+        while True:
+            row, head = await self._engine.snapshotted(row)
+            await self._engine.kept(row)
+            self.publish(row, head)
+
 
 PROBE_S = 20.0
 
@@ -164,3 +516,38 @@ def _first_of(group: BaseExceptionGroup[BaseException]) -> BaseException:
     """Return the first exception that is not a group."""
     first = group.exceptions[0]
     return _first_of(first) if isinstance(first, BaseExceptionGroup) else first
+
+
+async def run_live(live: Live, log: Log) -> str:
+    """Run a live desk until it is stopped; returns what stopped it.
+
+    Raises what `choose_feed` and `open_live` raise, with nothing written.
+    """
+    keys = broker_keys(live.settings)
+    chosen = await choose_feed(live.settings, live.credentials, live.clock)
+    live.settings = chosen.settings
+    account, opened = open_live(live, log)
+    recovered = opened.recovered
+    try:
+        if live.clock.is_simulated:
+            log.market_time = lambda: new_york_text(live.clock.now_ns())
+        announce(opened, log)
+        if chosen.how:
+            keep_feed(opened.state_dir.path, chosen)
+            log("feed_chosen", name=live.settings.feed.name, options=live.settings.feed.options, how=chosen.how)
+        if live.refused and live.model.digest:
+            reason = f"it answered last and goes on, because {live.refused}"
+            log("model_warning", version=live.model.version, reason=reason)
+        prepare_interpreter()
+        desk = LiveDesk(live, opened, log, keys, account)
+        desk.heads.publish(recovered.last_id, recovered.head.hex())
+        for snapshot in recovered.passed_over:
+            desk.notify("snapshot_passed_over", snapshot=snapshot)
+        await desk.check_clock()  # before any event is stamped with it
+        await desk.run()
+        state, engine = desk.engine.machine.state, desk.engine
+        log("run_ended", events=state.seq, state_digest=engine.state_digest(), stopped_by=engine.stopped_by)
+        return engine.stopped_by
+    finally:
+        opened.close()
+        account.close()

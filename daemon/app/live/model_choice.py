@@ -6,26 +6,32 @@ watch. It starts halted, asks nobody, and takes a model as soon as the store has
 
 from __future__ import annotations
 
+import contextlib
+import time
+from collections.abc import Callable
 from contextlib import closing
 from typing import Any, NamedTuple
 
 import msgspec
 
 from daemon.config.load import Settings
+from daemon.config.strategy import strategy_of
 from daemon.core.events import ModelPromoted, ModelVerified
 from daemon.core.state import State
 from daemon.engine.recover import recovered_desk
-from daemon.engine.segments import standing
-from daemon.engine.state_dir import peek
+from daemon.engine.state_dir import peek, standing
 from daemon.host.own_files import StateDirError
 from daemon.host.passing import MayPass, retry_while_busy
+from daemon.host.service import Service
 from daemon.journal.reader import JournalReader, reading
 from daemon.journal.rows import JournalError, decode_event
+from daemon.models.pointer import CURRENT, ModelError, foreign, point
 from daemon.models.runtime import NO_MODEL, NoPolicy, OnnxPolicy
-from daemon.models.store import LoadedModel, ModelError, check_rules, load
+from daemon.models.store import LoadedModel, check_rules, load, versions
 from daemon.models.trial import try_model
+from daemon.operator.log import Log
 from strategies.kit.contract import AnyStrategy, configured
-from strategies.kit.manifest import Golden, Manifest, Training
+from strategies.kit.manifest import MANIFEST_FILE, Golden, Manifest, Training
 from strategies.kit.own.stand_in import StandIn
 
 
@@ -140,3 +146,58 @@ def _newest_answer(settings: Settings) -> str | None:
         return None
     with closing(JournalReader(standing(path))) as reader, reading(reader.path):
         return reader.newest_of(ModelVerified.__name__, ModelPromoted.__name__)
+
+
+WHO, WHY = "rltraderd", "the first version"
+LOOK_S = 5.0  # between two looks; systemd's watchdog is fed at each
+
+
+def wait_for_first(settings: Settings, log: Log, service: Service, pause: Callable[[float], None] = time.sleep) -> None:
+    """Return once there is a model to start with; at once unless `policy.wait_for_first` is set.
+
+    A desk with a journal does not wait: its model is missing while positions may be open, and a person has to look.
+
+    Raises:
+        ConfigError: the settings name no strategy.
+        OSError: the store cannot be written.
+    """
+    if not settings.policy.wait_for_first or standing(settings.paths.state_dir).exists():
+        return
+    strategy, told = strategy_of(settings), ""
+    while (problem := _look(settings, strategy, log)) is not None:
+        if problem != told:
+            log("no_model", reason=problem)
+            service.ready()
+            service.status(f"no model: {problem}")
+            told = problem
+        service.watchdog()
+        pause(LOOK_S)
+
+
+def _look(settings: Settings, strategy: AnyStrategy, log: Log) -> str | None:
+    """Return why there is no model yet; None where one is named, or has just been."""
+    name, store, wanted = strategy.spec.name, settings.paths.models_dir, settings.policy.version
+    shelf = store / name
+    if (shelf / wanted).exists() and not (wanted == CURRENT and foreign(shelf / wanted)):
+        return None
+    if wanted != CURRENT:
+        return f"{shelf} has no version {wanted} yet"
+    problem = f"{shelf} has no version yet: its trainer makes the first one"
+    for version in _oldest_first(settings, name):
+        try:
+            check_rules(load(store, strategy, version, settings.policy.public_key), strategy, settings.trading())
+        except ModelError as error:
+            problem = str(error)
+            continue
+        point(shelf, CURRENT, version, who=WHO, why=WHY, now_ns=time.time_ns())
+        log("first_model", version=version)
+        return None
+    return problem
+
+
+def _oldest_first(settings: Settings, strategy: str) -> list[str]:
+    shelf, found = settings.paths.models_dir / strategy, []
+    for version in versions(settings.paths.models_dir, strategy):
+        with contextlib.suppress(OSError):
+            found.append(((shelf / version / MANIFEST_FILE).stat().st_mtime_ns, version))
+    return [version for _, version in sorted(found)]

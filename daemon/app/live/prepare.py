@@ -1,26 +1,32 @@
 """Check a live desk before anything is written: strategy, broker, clock, calendar, model.
 
 Nothing is sent and no stream is opened. A pointer to a broken model does not stop the start where positions may be
-open: the version that answered last continues."""
+open: the version that answered last continues.
+"""
 
 from __future__ import annotations
 
+import contextlib
+import os
+import secrets
 from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 
-from daemon.app.checked import CheckedDesk
+from daemon.app.desk import CheckedDesk, OpenDesk, open_desk
 from daemon.app.live.model_choice import choose_model
 from daemon.brokers.api import Broker
 from daemon.brokers.registry import broker_of
 from daemon.config.checks import quotes_made_up_by
 from daemon.config.load import Credentials, Settings, sim_start_ns
 from daemon.config.strategy import strategy_of
+from daemon.engine.state_dir import wait_until_free
+from daemon.host.account_lock import AccountLock, Holder, lock_folder
 from daemon.host.safe_decode import prepare_types
 from daemon.host.time.calendar import SessionCalendar
-from daemon.host.time.clock import Clock
-from daemon.host.time.clock_watch import LeapWatch
+from daemon.host.time.clock import Clock, LeapWatch
 from daemon.host.time.virtual_time import Participant
+from daemon.operator.log import Log
 from strategies.kit.contract import AnyStrategy, Spec
 from strategies.kit.units import SECOND_NS
 
@@ -85,3 +91,26 @@ def _first_date(strategy: AnyStrategy, now_ns: int) -> str:
     """Return the calendar's first needed day: a daily desk's history is years long."""
     today = datetime.fromtimestamp(now_ns / SECOND_NS, UTC).date()
     return (today - timedelta(days=_DAYS_BACK[strategy.spec.decides](strategy.spec))).isoformat()
+
+
+def open_live(live: Live, log: Log) -> tuple[AccountLock, OpenDesk]:
+    """Lock account and directory, recover the desk. Raises as `account_lock` and `open_desk` do."""
+    account = account_lock(live)
+    try:
+        rotate_mib = live.settings.journal.rotate_mib
+        return account, open_desk(live, live.meta(), secrets.token_hex(5), log, rotate_mib=rotate_mib)
+    except BaseException:
+        account.close()
+        raise
+
+
+def account_lock(live: Live) -> AccountLock:
+    """Lock the desk's account by its key, unless it sends nothing. Raises StateDirError."""
+    settings = live.settings
+    holder = Holder(settings.desk.name, str(settings.paths.state_dir.absolute()), os.getpid())
+    lock = AccountLock(lock_folder(), holder, live.broker.service(settings))
+    with contextlib.suppress(OSError):  # the directory's own refusal has more details, here and where it is locked
+        wait_until_free(settings.paths.state_dir)
+    if not live.dry_run:
+        lock.claim_key(live.credentials.key)
+    return lock

@@ -13,8 +13,7 @@ from daemon.brokers.api import MarketFeed
 from daemon.config.load import Settings
 from daemon.core.events import ClockTicked
 from daemon.core.session import new_york_text
-from daemon.engine.engine import Engine
-from daemon.engine.intake import Intake
+from daemon.engine.engine import Engine, Intake
 from daemon.engine.state_dir import report_path
 from daemon.host.time.schedule import CLOSE, DECIDE, END_OF_DAY, WARM_UP, DayTimes, Job, Schedule, plan
 from daemon.journal.journal import FILE

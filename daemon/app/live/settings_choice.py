@@ -27,8 +27,7 @@ from daemon.config.tables import Alarms, Feed, Policy
 from daemon.core.limits import Trading
 from daemon.core.state import State
 from daemon.engine.recover import recovered_desk
-from daemon.engine.segments import standing
-from daemon.engine.state_dir import enter, peek
+from daemon.engine.state_dir import enter, peek, standing
 from daemon.host.own_files import StateDirError
 from daemon.host.passing import MayPass
 from daemon.host.state_place import STATE_DIR

@@ -2,26 +2,60 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import msgspec
 from msgspec.structs import replace
 
-from daemon.app.offline.desk import stopped_desk
 from daemon.core.events import Event, PanicNoticed, RunStarted
-from daemon.core.machine import Machine
 from daemon.core.state import State, digest
-from daemon.engine.code import code_digest, libraries
+from daemon.core.step import Machine
 from daemon.engine.engine import DIGEST_EVERY
-from daemon.engine.recover import Recovered
-from daemon.engine.recovery import adopt_trading, snapshot_of
+from daemon.engine.recover import Recovered, adopt_trading, code_digest, libraries, recovered_desk, snapshot_of
+from daemon.engine.state_dir import Rotation, StateDir, locked_by, open_state_dir, peek, rotate_recovered
 from daemon.host.own_files import StateDirError
 from daemon.host.panic_marker import noticed, set_aside
+from daemon.host.passing import retry_while_busy
 from daemon.journal.reader import JournalReader
 from daemon.journal.rows import Batch, HashChain, JournalError, decode_event, encode_effects
 from daemon.operator.commands import refused_by
+
+
+@contextmanager
+def stopped_desk(path: Path) -> Iterator[tuple[StateDir, Recovered]]:
+    """Yield a stopped desk, locked and recovered.
+
+    Raises StateDirError while a daemon runs or without a desk, JournalError for a damaged journal.
+    """
+    meta = peek(path)
+    if meta is None:
+        raise StateDirError(f"{path}: no journal here; is this the right --state-dir?")
+    state_dir = open_state_dir(path, meta, meta["epoch"])
+    try:
+        reader = state_dir.journal.reader()
+        yield state_dir, retry_while_busy(lambda: recovered_desk(reader))
+    finally:
+        state_dir.journal.close()
+        state_dir.close()
+
+
+def rotate_offline(path: Path) -> Rotation:
+    """Rotate the journal of a stopped desk: a new file starts from the newest state.
+
+    Raises StateDirError while a daemon runs, NotAtRest where something is under way, JournalError, WriteFailed,
+    OSError.
+    """
+    holder = locked_by(path)
+    if holder:
+        raise StateDirError(
+            f"{path}: the desk runs (process {holder}): stop it, rotate, start it; with journal.rotate_mib it rotates "
+            f"at its own starts"
+        )
+    with stopped_desk(path) as (state_dir, recovered):
+        return rotate_recovered(state_dir, recovered)
 
 
 def command_offline(path: Path, event: Callable[[int], Event]) -> tuple[State[Any], str]:

@@ -7,11 +7,9 @@ from collections.abc import Awaitable, Callable, Mapping, Sequence
 from decimal import Decimal
 
 from daemon.brokers.alpaca import wire
-from daemon.brokers.alpaca.rest.errors import Refused
+from daemon.brokers.alpaca.rest.client import Raw, Refused
 from daemon.brokers.alpaca.rest.market_data import MarketData
-from daemon.brokers.alpaca.rest.rest import Raw
-from daemon.brokers.alpaca.trading.ledger import execution_of
-from daemon.brokers.alpaca.trading.report import blocked
+from daemon.brokers.alpaca.trading.report import blocked, execution_of
 from daemon.brokers.alpaca.trading.trading import TradingOrders, TradingReads
 from daemon.brokers.api import Account, Asked, BrokerClock, LedgerStream, ShortSales
 from daemon.config.tables import OPTION_FEEDS, STOCK_FEEDS, Feed

@@ -14,8 +14,7 @@ from pathlib import Path
 from typing import Any, Concatenate, ParamSpec
 
 from daemon.brokers.alpaca.market.quote_stream import CHANNEL
-from daemon.brokers.alpaca.market.socket import MarketSocket, State
-from daemon.brokers.alpaca.market.stock_stream import instant_ns
+from daemon.brokers.alpaca.market.socket import MarketSocket, State, instant_ns
 from daemon.brokers.api import LogEvent
 from daemon.config.checks import quotes_made_up_by
 from daemon.config.load import Settings

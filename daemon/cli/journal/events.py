@@ -17,7 +17,7 @@ from rich.table import Table
 from daemon.cli.arguments import NotFound, add_limit, add_state_dir, lead_on
 from daemon.core.events import AnyEvent
 from daemon.core.session import new_york_text
-from daemon.engine.segments import parts_of, where_before
+from daemon.engine.state_dir import parts_of, where_before
 from daemon.journal.journal import FILE
 from daemon.journal.reader import JournalReader
 from daemon.journal.rows import base_of

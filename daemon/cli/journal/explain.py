@@ -29,7 +29,7 @@ from daemon.journal.outcomes import (
     why_no_change,
 )
 from daemon.journal.reader import JournalReader
-from daemon.journal.universe import strategy_of
+from daemon.journal.rows import strategy_of
 from daemon.reports.heads import Chosen, DecisionHeads, heads_at
 from strategies.kit.contract import Spec
 from strategies.kit.units import SECOND_NS

@@ -18,7 +18,7 @@ from rich.table import Table
 from daemon.cli.arguments import NotFound, add_state_dir, lead_on, print_table
 from daemon.core.events import SessionScheduled
 from daemon.core.state import BROKER_MODES
-from daemon.engine.segments import parts_of
+from daemon.engine.state_dir import parts_of
 from daemon.journal.journal import FILE
 from daemon.journal.reader import JournalReader
 from daemon.journal.rows import decode_event

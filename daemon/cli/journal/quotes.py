@@ -16,7 +16,7 @@ from rich.console import Console
 from daemon.cli.arguments import NotFound
 from daemon.core.events import BarClosed, Quote, QuotesReceived
 from daemon.core.instruments.option_market import parse_occ
-from daemon.engine.segments import parts_of
+from daemon.engine.state_dir import parts_of
 from daemon.journal.journal import FILE
 from daemon.journal.reader import JournalReader
 from daemon.tapes.files import TapeError

@@ -18,7 +18,7 @@ def add_options(command: argparse.ArgumentParser) -> None:
 
 def run(options: argparse.Namespace, console: Console) -> int:
     """Rotate and print the new files; returns 0. Raises StateDirError, JournalError."""
-    from daemon.app.offline.desk import rotate_offline
+    from daemon.app.offline.command import rotate_offline
 
     try:
         made = rotate_offline(options.state_dir)

@@ -10,8 +10,8 @@ from rich.console import Console
 from rich.progress import Progress
 
 from daemon.cli.arguments import NotFound, add_state_dir, lead_on
-from daemon.engine.code import code_digest, libraries
-from daemon.engine.segments import check_follows, parts_of
+from daemon.engine.recover import code_digest, libraries
+from daemon.engine.state_dir import check_follows, parts_of
 from daemon.engine.verify import verify
 from daemon.journal.journal import FILE
 from daemon.journal.published import check_signed, compare

@@ -23,15 +23,46 @@ from daemon.cli.start.account_checks import (
 )
 from daemon.cli.start.finding import FAIL, OK, WARN, Finding
 from daemon.cli.start.host_checks import calendar_finding, operator_findings, other_desk_findings, state_dir_findings
-from daemon.cli.start.redis_check import redis_findings
 from daemon.config.limits_shown import in_force
 from daemon.config.load import EXIT_CODE, ConfigError, Credentials, Settings
 from daemon.config.strategy import described, strategy_of
 from daemon.config.tables import OPTION_FEEDS, STOCK_FEEDS
 from daemon.core.strategy_rules import other_rules
+from daemon.host.credential import CredentialProblem, credential
 from daemon.host.time.calendar import CalendarError
 from daemon.host.time.clock import Clock
 from daemon.models.store import ModelError, other_symbols, proof_words
+
+SUBJECT = "redis"
+
+
+def redis_findings(settings: Settings) -> list[Finding]:
+    """Address, user, password, permissions, eviction and log of `policy.redis`; nothing where it is empty.
+
+    What keeps served answers away is a failure; with local answers it is a warning.
+    """
+    policy = settings.policy
+    if not policy.redis:
+        return []
+    serious = FAIL if policy.answers == "served" else WARN
+    try:
+        from daemon.experience.examine import CHECKED, DAEMON, examine
+        from daemon.experience.link import CREDENTIAL, link_of
+    except ImportError as error:
+        return [Finding(SUBJECT, serious, f"policy.redis = {policy.redis}: {error}: install the extra online")]
+    try:
+        link = link_of(policy.redis, policy.redis_user, policy.redis_ca_file)
+        secret, origin = credential(CREDENTIAL)
+    except (CredentialProblem, ValueError) as error:
+        return [Finding(SUBJECT, serious, f"policy.redis = {policy.redis}: {error}")]
+    return [
+        Finding(
+            SUBJECT if found.subject == CHECKED else found.subject,
+            OK if found.good else serious if found.subject == CHECKED else WARN,
+            f"policy.redis = {policy.redis}: {found.text}" if found.subject == CHECKED else found.text,
+        )
+        for found in examine(link, secret, origin, settings.desk.name, DAEMON)
+    ]
 
 
 def examine(settings: Settings, keys: Credentials, *, dry_run: bool) -> int:

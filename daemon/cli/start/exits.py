@@ -27,8 +27,7 @@ def refuse(log: Log, problem: str) -> int:
 
 def exit_code(log: Log, work: Callable[[], int], refused: Callable[[Log, str], int] = refuse) -> int:
     """Do the work and return its exit code; log a known failure and return its code, of a refusal that of `refused`."""
-    from daemon.engine.engine import StepFailed
-    from daemon.engine.intake import IntakeFull
+    from daemon.engine.engine import IntakeFull, StepFailed
 
     try:
         return work()

@@ -9,7 +9,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 from daemon.app.live.prepare import Live
-from daemon.app.telemetry import broker_keys
+from daemon.app.operator_side import broker_keys
 from daemon.brokers.api import Broker
 from daemon.cli.start.finding import FAIL, OK, WARN, Finding
 from daemon.config.load import ConfigError, Credentials, Settings

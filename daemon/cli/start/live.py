@@ -10,9 +10,9 @@ from functools import partial
 
 import uvloop
 
-from daemon.app.live.first_model import wait_for_first
+from daemon.app.live.desk import run_live
+from daemon.app.live.model_choice import wait_for_first
 from daemon.app.live.prepare import prepare_live
-from daemon.app.live.run import run_live
 from daemon.cli.start.exits import TROUBLE, exit_code, refuse
 from daemon.cli.start.what_next import TRADED, what_next
 from daemon.config.load import Credentials, Settings

@@ -7,11 +7,10 @@ from msgspec.structs import replace
 from daemon.core.book import mid
 from daemon.core.draft import ENTRY, EXIT, Draft
 from daemon.core.events import Quote
-from daemon.core.orders import Work
+from daemon.core.orders import Order, Work
 from daemon.core.records import DecisionRow
 from daemon.core.risk.guards import stop_reached
-from daemon.core.risk.marks import for_stop, guarded
-from daemon.core.risk.worth import would_fetch
+from daemon.core.risk.marks import for_stop, guarded, would_fetch
 from daemon.core.session import flat_by_ns, flatten_from_ns
 from daemon.core.state import Position
 from strategies.kit.contract import Session
@@ -123,3 +122,19 @@ def _leave_after_panic(draft: Draft, session: Session) -> None:
     left = ", ".join(f"{p.quantity} {p.symbol}" for p in held if broker.available.get(p.symbol, 1))
     if left and (over or broker.follows_panic):
         draft.alarm("panic_failed", f"still held after a panic: {left}", once=True, about="left")
+
+
+def reduce_excess(draft: Draft, order: Order, quantity: int) -> None:
+    """Sell what the entry's new fill of `quantity` exceeds the goal or the limit by, and report it.
+
+    Adopted, assigned or split contracts are not counted.
+    """
+    if order.purpose != ENTRY or order.side < 0 or quantity <= 0:
+        return
+    symbol, holding = order.symbol, draft.held(order.symbol)
+    over = max(holding - draft.wanted.get(symbol, holding), draft.desk.holds.beyond_limit(draft))
+    excess, work = min(over, quantity), draft.exit_of(symbol)
+    if excess > 0 and (work is None or work.goal > holding - excess):  # else it is being sold
+        why = f"{order.client_order_id} filled {quantity} {symbol}, {excess} more than wanted; {holding} are held"
+        draft.alarm("excess_filled", why)
+        exit_by_rule(draft, symbol, "excess", holding - excess)

@@ -11,8 +11,7 @@ from decimal import Decimal
 from msgspec.structs import replace
 
 from daemon.core.book import OPTION_MULTIPLIER
-from daemon.core.broker.fills import is_ours, set_totals, total_cost, without_gain
-from daemon.core.broker.news import note_touched
+from daemon.core.broker.fills import is_ours, note_touched, set_totals, total_cost, without_gain
 from daemon.core.draft import Draft
 from daemon.core.events import BrokerOrder
 from daemon.core.moves import Cause

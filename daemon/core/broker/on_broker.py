@@ -19,9 +19,7 @@ from daemon.core.broker.fills import (
     was_refused,
 )
 from daemon.core.broker.foreign import ENDED, on_cancel_by_others, on_foreign_order
-from daemon.core.broker.hanging import hanging_orders
-from daemon.core.broker.sellable import Leave, sellable
-from daemon.core.broker.sending import may_enter_auction, may_send, submission_of
+from daemon.core.broker.sending import Leave, hanging_orders, may_enter_auction, may_send, sellable, submission_of
 from daemon.core.draft import Draft, wording
 from daemon.core.effects import AskBroker
 from daemon.core.events import (

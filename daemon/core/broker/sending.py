@@ -5,15 +5,177 @@ A new attempt's client order id derives from (epoch, strategy, decision, leg, at
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from decimal import ROUND_CEILING, ROUND_FLOOR, Decimal
+from typing import NamedTuple
+
 from msgspec.structs import replace
 
-from daemon.core.broker.sellable import report_closing
-from daemon.core.draft import Draft
-from daemon.core.effects import SubmitOrder
-from daemon.core.gate import Intent
-from daemon.core.orders import SUBMITTED, Order, Work, client_order_id
+from daemon.core.draft import CANCEL_AGAIN_NS, CANCEL_STUCK_NS, Draft
+from daemon.core.effects import AskBroker, SubmitOrder
+from daemon.core.gates import Intent
+from daemon.core.instruments.option_market import parse_occ
+from daemon.core.instruments.quotes import price_step
+from daemon.core.orders import REJECTED, SUBMITTED, UNKNOWN, Order, Work, client_order_id
 from daemon.core.state import BROKER_MODES
 from strategies.kit.units import SECOND_NS
+
+CONFIRM_NS = 5 * SECOND_NS  # an exit without the report that it waits for leaves by the broker's own call after this
+FRESH_NS = 2 * CONFIRM_NS  # and a report that was requested longer ago does not count
+
+
+class Leave(NamedTuple):
+    """Quantity that an exit may order; `closing`: by the broker's own call; `waits`: for a report first.
+
+    `beyond` is the nearest limit in USD that crosses no order on the other side, where the exit has to keep to it.
+    """
+
+    quantity: int
+    closing: bool = False
+    waits: bool = False
+    beyond: Decimal | None = None
+
+    def limit(self, wanted: Decimal | None, side: int) -> Decimal | None:
+        """Return the limit in USD of an order on `side` that would have `wanted`; None is a market order."""
+        if self.closing or self.beyond is None:
+            return None if self.closing else wanted
+        if wanted is None:
+            return self.beyond
+        return max(wanted, self.beyond) if side < 0 else min(wanted, self.beyond)
+
+
+def sellable(draft: Draft, work: Work, side: int, surplus: int, hanging: Sequence[Order] = ()) -> Leave:
+    """Return what the work's exit on `side` may order of `surplus` now; 0 or less when nothing is free.
+
+    That is reported, and a report that it has to wait for is requested. Where the broker's figure counts, it includes
+    what hanging orders (`hanging`) still hold back.
+    """
+    symbol, broker = work.symbol, draft.broker
+    gone = max(-broker.foreign_held.get(symbol, 0), 0) if side < 0 else 0  # others sold it of the desk's position
+    working = draft.working(symbol, side) + gone
+    free = surplus - working
+    if not confirmed(draft, symbol):
+        return _unreported(draft, work, free)
+    known = broker.available.get(symbol) if broker.asked_ns >= max(broker.lost_ns, broker.started_ns) else None
+    quantity = free
+    if known is not None:
+        foreign = max(-side * broker.foreign_held.get(symbol, 0), 0)  # is not the desk's, even if free
+        held_back, coming = may_be_free(hanging), on_its_way(draft, symbol, side)
+        quantity = max(min(free, known), min(free + held_back, known - foreign - coming))
+    if quantity > 0:
+        all_left = abs(draft.held(symbol)) - working
+        leaves_none = quantity >= (all_left if known is None else min(all_left, known))
+        if leaves_none and awaits_report(draft, work):
+            return _unreported(draft, work, quantity)
+        return Leave(quantity, closing=broker.follows_panic and not is_option(symbol))
+    if surplus == _alone(draft, symbol) and given_up(draft, hanging):
+        return Leave(surplus, closing=True)
+    note_held_up(draft, symbol, surplus, hanging)
+    return Leave(quantity)
+
+
+def awaits_report(draft: Draft, work: Work) -> bool:
+    """Return True while an exit that leaves nothing has no report from after it was ready to go.
+
+    True for shares, and for contracts that others hold too, at a real broker.
+    """
+    broker, symbol = draft.broker, work.symbol
+    if draft.identity.mode not in BROKER_MODES or (is_option(symbol) and not broker.foreign_held.get(symbol)):
+        return False
+    young = draft.now_ns - broker.asked_ns < FRESH_NS and symbol not in broker.moved
+    return not (0 < _requested_ns(draft, work) < broker.asked_ns and young)
+
+
+def _requested_ns(draft: Draft, work: Work) -> int:
+    """Return when the work's next attempt requested its report; 0: not since the last attempt."""
+    last = draft.find_order(work.order_id) if work.order_id else None
+    return work.report_ns if last is None or work.report_ns >= last.news_ns else 0
+
+
+def _unreported(draft: Draft, work: Work, quantity: int) -> Leave:
+    """Request a report and wait for it; without one in time the broker's own call closes `quantity`."""
+    since_ns = _requested_ns(draft, work)
+    if not since_ns or (since_ns < draft.broker.asked_ns and confirmed(draft, work.symbol)):
+        draft.works = {**draft.works, work.key: replace(work, report_ns=draft.now_ns)}
+        if not any(isinstance(effect, AskBroker) and effect.at_once for effect in draft.effects):
+            draft.effects.append(AskBroker(f"an exit of {work.symbol} waits for it", at_once=True))
+    elif draft.now_ns - since_ns >= CONFIRM_NS and quantity > 0 and not _may_have_closed(draft, work):
+        return Leave(quantity, closing=True)
+    return Leave(0, waits=True)
+
+
+def _may_have_closed(draft: Draft, work: Work) -> bool:
+    """Return True when another such call could close what others hold: the last one was unanswered, and has no name."""
+    last = draft.find_order(work.order_id) if work.order_id else None
+    unanswered = last is not None and last.closing and not last.known and last.status != REJECTED
+    return unanswered and bool(draft.broker.foreign_held.get(work.symbol))
+
+
+def ways_out(draft: Draft, work: Work, side: int, leave: Leave) -> tuple[Leave, ...]:
+    """Return the ways in which an exit may leave now, the most wanted first: `leave` alone in general.
+
+    The broker refuses an order that crosses one on the other side (a wash trade). When such an order does not end for
+    too long, and the exit's last attempt was refused, the broker's own call and a limit beyond that order take turns.
+    """
+    last = draft.find_order(work.order_id) if work.order_id else None
+    stuck = stuck_against(draft, work.symbol, side)
+    if leave.quantity <= 0 or leave.closing or last is None or not stuck:
+        return (leave,)
+    beyond = _beyond(stuck, side)
+    offered = beyond is not None and last.limit_price is not None and (last.limit_price - beyond) * side <= 0
+    if last.status != REJECTED and not offered:
+        return (leave,)
+    close = [leave._replace(closing=True)] if leave.quantity == _alone(draft, work.symbol) else []
+    offer = [] if beyond is None else [leave._replace(beyond=beyond)]
+    return tuple(offer + close if last.closing else close + offer) or (leave,)
+
+
+def _beyond(stuck: Sequence[Order], side: int) -> Decimal | None:
+    """Return the limit one step beyond those of all these orders; None where one has none, or none is left."""
+    limits = [order.limit_price for order in stuck if order.limit_price is not None]
+    if len(limits) < len(stuck):
+        return None
+    nearest = max(limits) if side < 0 else min(limits)
+    step = price_step(stuck[0].symbol, nearest)
+    steps = (nearest / step).quantize(Decimal(1), rounding=ROUND_FLOOR if side < 0 else ROUND_CEILING) - side
+    return steps * step if steps > 0 else None
+
+
+def _alone(draft: Draft, symbol: str) -> int:
+    """Return the quantity that the broker's own call would close when all of it is the desk's own; else 0."""
+    position = draft.book.positions.get(symbol)
+    return 0 if position is None or draft.broker.foreign_held.get(symbol) else abs(position.quantity)
+
+
+def confirmed(draft: Draft, symbol: str) -> bool:
+    """Return True for an option, and for shares fully covered by a report.
+
+    That is: no news lost since, no foreign trade since, and no open doubt about the quantity.
+    """
+    if is_option(symbol):
+        return True
+    broker = draft.broker
+    reported = broker.reported_ns >= broker.started_ns and broker.asked_ns >= broker.lost_ns
+    return reported and symbol not in broker.touched and (symbol not in broker.doubtful or symbol in broker.available)
+
+
+def is_option(symbol: str) -> bool:
+    return parse_occ(symbol) is not None
+
+
+def report_closing(draft: Draft, work: Work, quantity: int) -> None:
+    """Report that a position leaves by the broker's own call, and why."""
+    symbol, how = work.symbol, "closed by the broker's own call, which sells no more"
+    if work.report_ns and (awaits_report(draft, work) or not confirmed(draft, symbol)):
+        why = f"{quantity} {symbol}: no report says what is there; {how}"
+        draft.alarm("exit_unconfirmed", why, once=True, about=symbol)
+        return
+    if draft.broker.follows_panic:
+        return  # said already
+    against = hanging_orders(draft, symbol, 1 if draft.held(symbol) > 0 else -1)
+    cause = "an order on the other side does not end" if against else "orders that do not end hold all of it"
+    draft.alarm("exit_stuck", f"{quantity} {symbol}: {cause}; {how}", once=True, about=f"close {symbol}")
+
 
 AUCTION_ENDS_NS = 120 * SECOND_NS  # before the open; US auctions close to new orders at 9:28 New York
 FIRST_REPORT_NS = 60 * SECOND_NS  # an outage at a start delays exits no longer than this
@@ -93,3 +255,120 @@ def submission_of(draft: Draft, order: Order) -> SubmitOrder:
         auction=order.auction,
         closing=order.closing,
     )
+
+
+EXIT = "exit"
+QUOTE_WAIT_NS = 5 * SECOND_NS  # an exit without a quote waits this long before a market order
+HANGS_NS = CANCEL_AGAIN_NS  # an unanswered cancel is repeated after this
+GIVEN_UP_NS = 2 * CANCEL_STUCK_NS  # and after this the position is closed by the broker's own call
+
+
+def worked_ns(draft: Draft, order: Order) -> int:
+    """Return how long the order could trade; an auction order trades from the open on."""
+    session = draft.session.session
+    since_ns = max(order.submitted_ns, session.open_ns) if session is not None else order.submitted_ns
+    return draft.now_ns - since_ns
+
+
+def reprice_ns(draft: Draft) -> int:
+    """Return how long an exit order works before it is repriced."""
+    return draft.desk.holds.exit_reprice_s(draft.trading) * SECOND_NS
+
+
+def hangs(draft: Draft, order: Order) -> bool:
+    """Return True for a working order that should have ended: an unanswered cancel, or old and not cancellable.
+
+    A market order should fill within one re-price interval. An order that the broker does not have cannot hang.
+    """
+    if not order.working or order.absent:
+        return False
+    if order.cancel_since_ns and draft.now_ns - order.cancel_since_ns >= HANGS_NS:
+        return True
+    at_market = order.limit_price is None and not order.auction
+    return worked_ns(draft, order) >= reprice_ns(draft) + (0 if at_market else HANGS_NS)
+
+
+def tend_exits(draft: Draft, symbol: str, side: int, surplus: int) -> tuple[list[Order], list[Order]]:
+    """Cancel the exit orders of `symbol` that are too old or too large; returns the good ones and the others."""
+    mine = [o for o in draft.orders.values() if (o.symbol, o.side, o.purpose) == (symbol, side, EXIT)]
+    hanging = [order for order in mine if hangs(draft, order)]
+    well = [order for order in mine if order not in hanging]
+    too_much = sum(order.remaining for order in well) > surplus
+    for order in well:
+        priced = order.limit_price is not None or order.auction
+        if too_much or (priced and worked_ns(draft, order) >= reprice_ns(draft)):
+            draft.cancel(order.client_order_id)
+    for order in hanging:
+        draft.cancel(order.client_order_id)
+        _report(draft, order, "neither fills nor ends")
+    return well, hanging
+
+
+def held_up(draft: Draft, symbol: str, side: int) -> bool:
+    """Cancel working orders opposite to an exit (a wash trade); True while they hold the exit up, for a limited time.
+
+    `HANGS_NS` after an unanswered cancel the desk sells what it holds by fills: the broker decides.
+    """
+    against = [o for o in draft.orders.values() if (o.symbol, o.side) == (symbol, -side) and not o.absent]
+    for order in against:
+        draft.cancel(order.client_order_id)
+        if hangs(draft, order):
+            _report(draft, order, "works against an exit and does not end")
+    return any(not hangs(draft, order) for order in against)
+
+
+def hanging_orders(draft: Draft, symbol: str, side: int) -> list[Order]:
+    """Return the orders of `symbol` on `side` that hang."""
+    return [o for o in draft.orders.values() if (o.symbol, o.side) == (symbol, side) and hangs(draft, o)]
+
+
+def stuck_against(draft: Draft, symbol: str, side: int) -> list[Order]:
+    """Return the hanging orders opposite to an exit once one of them hangs for too long, else none."""
+    against = hanging_orders(draft, symbol, -side)
+    since_ns = min((order.cancel_since_ns or order.submitted_ns for order in against), default=draft.now_ns)
+    return against if draft.now_ns - since_ns >= GIVEN_UP_NS else []
+
+
+def may_be_free(hanging: Sequence[Order]) -> int:
+    """Return the quantity of these orders that the broker's report may show as free.
+
+    Orders that the broker did not show yet are left out: they may still be in our own queue and hold nothing back.
+    """
+    return sum(order.remaining for order in hanging if _is_shown(order))
+
+
+def on_its_way(draft: Draft, symbol: str, side: int) -> int:
+    """Return the quantity of working orders that the broker did not show yet: its report counts them as free."""
+    mine = [order for order in draft.orders.values() if (order.symbol, order.side) == (symbol, side)]
+    return sum(order.remaining for order in mine if not _is_shown(order))
+
+
+def _is_shown(order: Order) -> bool:
+    return order.known and order.status != UNKNOWN
+
+
+def given_up(draft: Draft, hanging: Sequence[Order]) -> bool:
+    """Return True when the cancels of all these orders stay unanswered for too long.
+
+    False with an order among them that the broker did not show: it may still be on its way.
+    """
+    shown = [order for order in hanging if order.known and order.status != UNKNOWN and order.cancel_since_ns]
+    since_ns = max((order.cancel_since_ns for order in shown), default=draft.now_ns)
+    return len(shown) == len(hanging) and draft.now_ns - since_ns >= GIVEN_UP_NS
+
+
+def note_held_up(draft: Draft, symbol: str, surplus: int, hanging: Sequence[Order]) -> None:
+    """Report that nothing is free to be sold, unless the hanging orders were reported already."""
+    if not hanging:
+        why = f"{symbol}: {surplus} to leave; others' orders hold them, or the broker lists none"
+        draft.alarm("exit_held_up", why, once=True, about=symbol)
+
+
+def in_the_way(draft: Draft) -> dict[str, Order]:
+    """Return the orders that may block an exit: known to the broker and not hanging."""
+    return {name: o for name, o in draft.orders.items() if not (o.absent or hangs(draft, o))}
+
+
+def _report(draft: Draft, order: Order, why: str) -> None:
+    detail = f"{order.client_order_id} ({order.side:+d} {order.remaining} {order.symbol}, {order.status}) {why}"
+    draft.alarm("exit_stuck", detail, once=True, about=order.client_order_id)

@@ -6,49 +6,47 @@ shares: the largest of 16 probabilities is always low, and actions have none.
 
 from __future__ import annotations
 
-from daemon.core.desks.options import gates as option_gates
-from daemon.core.desks.shares import gates as share_gates
-from daemon.core.gate import Applies, Gate
-from daemon.core.risk import desk_gates, gate_ends, order_gates
+from daemon.core import gates
+from daemon.core.desks.options import desk as option_gates
+from daemon.core.desks.shares import desk as share_gates
+from daemon.core.gates import Applies, Gate
 from strategies.kit.contract import DailySpec, Spec
 
 GATES: tuple[Gate, ...] = (
-    Gate("halted", desk_gates.halted),
-    Gate("paused", desk_gates.paused, ends_ns=gate_ends.paused_until),
-    Gate("stopping", desk_gates.stopping),
-    Gate("not_reconciled", desk_gates.not_reconciled),
-    Gate("account_blocked", desk_gates.account_blocked),
-    Gate("calendar_unknown", desk_gates.calendar_unknown),
-    Gate("outside_session", desk_gates.outside_session, decides="bar", ends_ns=gate_ends.session_opens),
+    Gate("halted", gates.halted),
+    Gate("paused", gates.paused, ends_ns=gates.paused_until),
+    Gate("stopping", gates.stopping),
+    Gate("not_reconciled", gates.not_reconciled),
+    Gate("account_blocked", gates.account_blocked),
+    Gate("calendar_unknown", gates.calendar_unknown),
+    Gate("outside_session", gates.outside_session, decides="bar", ends_ns=gates.session_opens),
     Gate(
         "outside_session",
-        desk_gates.outside_session,
+        gates.outside_session,
         Applies.ENTRY,
         decides="session",
-        ends_ns=gate_ends.session_opens,
+        ends_ns=gates.session_opens,
     ),
-    Gate("market_closed", desk_gates.market_closed),
-    Gate("blind", desk_gates.blind),
-    Gate("near_open", desk_gates.near_open, decides="bar", ends_ns=gate_ends.opening_over),
-    Gate("near_close", desk_gates.near_close, decides="bar"),
-    Gate("no_trade_window", desk_gates.no_trade_window, decides="bar", ends_ns=gate_ends.window_over),
-    Gate(
-        "no_trade_window", desk_gates.no_trade_window, Applies.ENTRY, decides="session", ends_ns=gate_ends.window_over
-    ),
-    Gate("warm_up", desk_gates.warm_up),
-    Gate("stale_bar", desk_gates.stale_bar, decides="bar"),
-    Gate("gapped_bars", desk_gates.gapped_bars, decides="bar"),
+    Gate("market_closed", gates.market_closed),
+    Gate("blind", gates.blind),
+    Gate("near_open", gates.near_open, decides="bar", ends_ns=gates.opening_over),
+    Gate("near_close", gates.near_close, decides="bar"),
+    Gate("no_trade_window", gates.no_trade_window, decides="bar", ends_ns=gates.window_over),
+    Gate("no_trade_window", gates.no_trade_window, Applies.ENTRY, decides="session", ends_ns=gates.window_over),
+    Gate("warm_up", gates.warm_up),
+    Gate("stale_bar", gates.stale_bar, decides="bar"),
+    Gate("gapped_bars", gates.gapped_bars, decides="bar"),
     Gate("stale_history", share_gates.stale_history, Applies.BASKET, decides="session"),
-    Gate("model_not_verified", desk_gates.model_not_verified),
-    Gate("model_not_promoted", desk_gates.model_not_promoted),
-    Gate("model_other_feed", desk_gates.model_other_feed),
-    Gate("answer_not_finite", order_gates.answer_not_finite, needs_order=True),
+    Gate("model_not_verified", gates.model_not_verified),
+    Gate("model_not_promoted", gates.model_not_promoted),
+    Gate("model_other_feed", gates.model_other_feed),
+    Gate("answer_not_finite", gates.answer_not_finite, needs_order=True),
     # each bar, and one option position
     Gate("low_confidence", option_gates.low_confidence, holds="option", needs_order=True),
-    Gate("cooldown_trade", desk_gates.cooldown_trade, decides="bar", ends_ns=gate_ends.trade_cooled),
-    Gate("cooldown_loss", desk_gates.cooldown_loss, decides="bar", ends_ns=gate_ends.loss_cooled),
-    Gate("orders_per_minute", desk_gates.orders_per_minute, decides="bar", ends_ns=gate_ends.minute_over),
-    Gate("orders_per_day", desk_gates.orders_per_day, decides="bar"),
+    Gate("cooldown_trade", gates.cooldown_trade, decides="bar", ends_ns=gates.trade_cooled),
+    Gate("cooldown_loss", gates.cooldown_loss, decides="bar", ends_ns=gates.loss_cooled),
+    Gate("orders_per_minute", gates.orders_per_minute, decides="bar", ends_ns=gates.minute_over),
+    Gate("orders_per_day", gates.orders_per_day, decides="bar"),
     Gate("order_quantity", option_gates.order_quantity, holds="option", needs_order=True),
     Gate("order_notional", option_gates.order_notional, holds="option", needs_order=True),
     Gate("max_position", option_gates.max_position, holds="option", needs_order=True),
@@ -56,7 +54,7 @@ GATES: tuple[Gate, ...] = (
     Gate("buying_power", option_gates.buying_power, holds="option", needs_order=True),
     Gate("price_collar", option_gates.price_collar, holds="option", needs_order=True),
     Gate("wide_spread", option_gates.wide_spread, holds="option", needs_order=True),
-    Gate("stale_quote", order_gates.stale_quote, holds="option", needs_order=True),
+    Gate("stale_quote", gates.stale_quote, holds="option", needs_order=True),
     Gate("spot_unsupported", option_gates.spot_unsupported, holds="option", needs_order=True),
     Gate("open_interest", option_gates.open_interest, holds="option", needs_order=True),
     Gate("expires_today", option_gates.expires_today, holds="option", needs_order=True),
@@ -77,7 +75,7 @@ GATES: tuple[Gate, ...] = (
         share_gates.orders_per_minute,
         Applies.ENTRY,
         decides="session",
-        ends_ns=gate_ends.minute_over,
+        ends_ns=gates.minute_over,
     ),
     Gate("orders_per_day", share_gates.orders_per_day, Applies.ENTRY, decides="session"),
     Gate("order_weight", share_gates.order_weight, Applies.ENTRY, holds="shares", needs_order=True),
@@ -85,24 +83,24 @@ GATES: tuple[Gate, ...] = (
     Gate("position_weight", share_gates.position_weight, Applies.ENTRY, holds="shares", needs_order=True),
     Gate("gross_weight", share_gates.gross_weight, Applies.ENTRY, holds="shares", needs_order=True),
     Gate("buying_power", share_gates.buying_power, Applies.ENTRY, holds="shares", needs_order=True),
-    Gate("intraday_margin", desk_gates.intraday_margin, Applies.ENTRY, holds="shares"),
-    Gate("owner_unknown", order_gates.owner_unknown, Applies.ENTRY, holds="shares", needs_order=True),
-    Gate("owner_unknown", order_gates.owner_unknown, holds="option", needs_order=True),
+    Gate("intraday_margin", gates.intraday_margin, Applies.ENTRY, holds="shares"),
+    Gate("owner_unknown", gates.owner_unknown, Applies.ENTRY, holds="shares", needs_order=True),
+    Gate("owner_unknown", gates.owner_unknown, holds="option", needs_order=True),
     # losses
-    Gate("daily_loss", desk_gates.daily_loss),
-    Gate("drawdown", desk_gates.drawdown),
-    Gate("consecutive_losses", desk_gates.consecutive_losses, decides="bar", ends_ns=gate_ends.losses_until),
-    Gate("reject_rate", desk_gates.reject_rate_high),
-    Gate("shares_held", desk_gates.shares_held, holds="option"),
-    Gate("intraday_margin", desk_gates.intraday_margin, holds="option"),
+    Gate("daily_loss", gates.daily_loss),
+    Gate("drawdown", gates.drawdown),
+    Gate("consecutive_losses", gates.consecutive_losses, decides="bar", ends_ns=gates.losses_until),
+    Gate("reject_rate", gates.reject_rate_high),
+    Gate("shares_held", gates.shares_held, holds="option"),
+    Gate("intraday_margin", gates.intraday_margin, holds="option"),
     # every order, exits too
     Gate("duplicate_intent", option_gates.duplicate_intent, Applies.EVERY_ORDER, holds="option", needs_order=True),
     Gate("order_quantity", share_gates.order_quantity, Applies.EVERY_ORDER, holds="shares", needs_order=True),
     Gate("price_collar", share_gates.price_collar, Applies.EVERY_ORDER, holds="shares", needs_order=True),
     Gate("stale_quote", share_gates.stale_quote, Applies.EVERY_ORDER, holds="shares", needs_order=True),
     Gate("duplicate_intent", share_gates.duplicate_order, Applies.EVERY_ORDER, holds="shares", needs_order=True),
-    Gate("opposite_order", order_gates.opposite_order, Applies.EVERY_ORDER, needs_order=True),
-    Gate("oversell", order_gates.oversell, Applies.EVERY_ORDER, needs_order=True),
+    Gate("opposite_order", gates.opposite_order, Applies.EVERY_ORDER, needs_order=True),
+    Gate("oversell", gates.oversell, Applies.EVERY_ORDER, needs_order=True),
 )
 
 

@@ -1,6 +1,8 @@
-"""The guards: rules on marks and outcomes that halt or pause the desk, for every kind of desk.
+"""Risk beside the gates, for every kind of desk: guards on marks and outcomes, spendable funds, and what gates see.
 
-A halt is state: it cancels working entries, survives a restart and ends only by a command that states a reason.
+A halt is state: it cancels working entries, survives a restart and ends only by a command that states a reason. In a
+cash account proceeds count only once they settle, which the book's cash does not know; a margin account may be in a
+deficit, which the broker computes later. Unknown figures limit nothing: the book's cash still does.
 """
 
 from __future__ import annotations
@@ -12,13 +14,12 @@ from msgspec.structs import replace
 
 from daemon.core.book import fall_from, limited_peak, session_loss
 from daemon.core.draft import LEAVING, Draft, wording
-from daemon.core.effects import RaiseAlarm
-from daemon.core.events import Quote
+from daemon.core.effects import AskBroker, RaiseAlarm
+from daemon.core.events import Funds, Quote
+from daemon.core.gates import LOSSES, RiskView, reject_rate
 from daemon.core.orders import CANCELING, REJECTED, SUBMITTED, UNKNOWN, Order
-from daemon.core.risk.desk_gates import LOSSES, reject_rate
-from daemon.core.risk.marks import mark_book
-from daemon.core.risk.worth import fetch_equity, wide_since
-from daemon.core.state import ZERO, Pause, Position, State
+from daemon.core.risk.marks import fetch_equity, mark_book, wide_since
+from daemon.core.state import BROKER_MODES, ZERO, Pause, Position, State
 from strategies.kit.units import MINUTE_NS, SECOND_NS
 
 TOUCH_USD = 1e-9  # an exact touch counts, despite rounding of a product
@@ -258,3 +259,89 @@ def stop_reached(position: Position, quote: Quote, stop_loss: float, take_profit
     if float(quote.high) >= average * (1.0 + take_profit) - TOUCH_USD:
         return "take_profit"
     return ""
+
+
+def risk_view(draft: Draft) -> RiskView:
+    """Return the gates' view of the draft."""
+    return RiskView(
+        now_ns=draft.now_ns,
+        identity=draft.identity,
+        limits=draft.trading.risk,
+        execution=draft.trading.execution,
+        session=draft.session,
+        bar_interval_ns=draft.spec.bar_interval_s * SECOND_NS,
+        risk=draft.risk,
+        model=draft.model,
+        book=draft.book,
+        orders=draft.orders,
+        quotes=draft.quotes,
+        basket=draft.trading.basket,
+        symbols=draft.spec.symbols,
+        marks=draft.marks,
+        splits=draft.basket.splits,
+        blocked=draft.broker.blocked,
+        closed=draft.broker.closed,
+        spendable=spendable(draft),
+        deficit=deficit(draft.broker.funds),
+        overnight=draft.spec.overnight,
+        blind=blindness(draft),
+        cost_rate=cost_rate(draft),
+        disputed=draft.broker.owners.disputed,
+    )
+
+
+def cost_rate(draft: Draft) -> Decimal:
+    """Return the cost rate added to the price of a buy: the paper broker's rate, 0 at a real broker."""
+    return ZERO if draft.identity.mode in BROKER_MODES else draft.trading.paper.share_cost_rate
+
+
+ASK_AGAIN_NS = 10 * SECOND_NS
+
+
+def is_cash_account(funds: Funds | None) -> bool:
+    """Return True for an account without credit, in which proceeds must settle before they pay."""
+    return funds is not None and funds.multiplier is not None and funds.multiplier <= 1
+
+
+def spendable(draft: Draft) -> Decimal | None:
+    """Return USD that new buys may cost, by the last report less the buys since; None when the broker gives no figure.
+
+    Sales since the report add to it, but not in a cash account: there the figure stays until the next report.
+    """
+    funds = draft.broker.funds
+    if funds is None or draft.identity.mode not in BROKER_MODES:
+        return None
+    cash_account = is_cash_account(funds)
+    figure = draft.desk.holds.spendable(funds)
+    if figure is None or (draft.broker.filled and not cash_account):
+        return None
+    since = [order for order in (*draft.orders.values(), *draft.closed.values()) if _is_newer(draft, order)]
+    return figure - sum((_spent(draft, order) for order in since), ZERO)
+
+
+def _is_newer(draft: Draft, order: Order) -> bool:
+    """Return True for a buy of ours that the report cannot include."""
+    return order.side > 0 and order.purpose != "foreign" and order.submitted_ns >= draft.broker.asked_ns
+
+
+def _spent(draft: Draft, order: Order) -> Decimal:
+    """Return what the buy cost and may still cost."""
+    left = (order.limit_price or ZERO) * order.remaining if order.working else ZERO
+    return (order.cost + left) * draft.desk.holds.multiplier
+
+
+def proceeds_awaited(draft: Draft) -> bool:
+    """Return True while a newer report may let a cash account spend more; it is requested."""
+    broker = draft.broker
+    if not (broker.filled and is_cash_account(broker.funds)):
+        return False
+    if draft.now_ns - broker.asked_ns >= ASK_AGAIN_NS:
+        draft.effects.append(AskBroker("how much of what was sold may be spent?"))
+    return True
+
+
+def deficit(funds: Funds | None) -> Decimal:
+    """Return USD by which the equity is below the broker's margin requirement; 0 otherwise."""
+    if funds is None or funds.equity is None or funds.maintenance is None:
+        return ZERO
+    return max(funds.maintenance - funds.equity, ZERO)

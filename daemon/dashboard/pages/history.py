@@ -15,21 +15,54 @@ from collections import OrderedDict, deque
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import closing
+from pathlib import Path
 from typing import Any, TypeVar
 
 import msgspec
 
-from daemon.core.machine import Caused, Divergence, Machine
+from daemon.core.effects import AskPolicy
 from daemon.core.state import State
+from daemon.core.step import Caused, Divergence, Machine, Step
 from daemon.dashboard.desks import FollowedDesk
-from daemon.dashboard.pages.stepping import describe, file_of, questions, stepped
-from daemon.engine.recovery import adopt_trading, machine_of, restore
-from daemon.engine.segments import where_before
+from daemon.engine.recover import adopt_trading, leave_out, machine_of, restore
+from daemon.engine.state_dir import part_of, where_before
 from daemon.experience.experience import Experience
 from daemon.experience.of_journal import Experiences
 from daemon.journal.reader import JournalReader
-from daemon.journal.rows import Entry, JournalError
+from daemon.journal.rows import Entry, JournalError, decode_event, encode_effects
 from strategies.kit.contract import Observation
+
+
+def describe(error: Exception) -> str:
+    """Describe the error without a path of this host."""
+    return str(error)[:200] if isinstance(error, Divergence) else type(error).__name__
+
+
+def file_of(reader: JournalReader, decision: int) -> Path:
+    """Return the file with the decision's events; after a rotation it may be a former one."""
+    rows = reader.query("SELECT time_ns FROM decisions WHERE decision = ?", (decision,))
+    return part_of(reader.path, rows[0]["time_ns"]) if rows else reader.path
+
+
+def stepped(machine: Machine, entry: Entry) -> Step | None:
+    """Step the row again; None for a row that left nothing. Raises Divergence if the effects differ."""
+    if entry.raised:
+        return None
+    event = decode_event(entry.payload)
+    if entry.quarantined:
+        leave_out(machine, event)
+        return None
+    step = machine.reapply(event)
+    if encode_effects(step.effects) != entry.effects:  # an observation stands in it by its digest
+        raise Divergence(f"other code wrote event row {entry.id} ({entry.kind}): its effects differ")
+    if entry.kind == "RunStarted":
+        adopt_trading(machine)
+    return step
+
+
+def questions(step: Step | None) -> list[AskPolicy]:
+    return [effect for effect in step.effects if isinstance(effect, AskPolicy)] if step is not None else []
+
 
 ANCHORS_MOST = 64
 KEPT = 500  # observations

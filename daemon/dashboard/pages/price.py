@@ -17,7 +17,7 @@ from daemon.core.session import NEW_YORK, new_york_text
 from daemon.core.state import State
 from daemon.dashboard.desks import Picture
 from daemon.dashboard.views import Candle, EquityPage, FillMark, PricePage
-from daemon.engine.segments import part_of, where_before
+from daemon.engine.state_dir import part_of, where_before
 from daemon.journal.reader import JournalReader
 from strategies.kit.contract import Bar, Spec
 from strategies.kit.units import SECOND_NS

@@ -12,11 +12,10 @@ from msgspec.structs import replace
 
 from daemon.core.book import fall_from, limited_peak, session_loss
 from daemon.core.desks.registry import desk_of
-from daemon.core.desks.shares import gates as share_gates
-from daemon.core.desks.view import risk_view
+from daemon.core.desks.shares import desk as share_gates
 from daemon.core.draft import Draft
-from daemon.core.gate import Gate, Intent, RiskView, ask_gates
-from daemon.core.risk.desk_gates import reject_rate
+from daemon.core.gates import Gate, Intent, RiskView, ask_gates, reject_rate
+from daemon.core.risk.guards import risk_view
 from daemon.core.session import new_york_text
 from daemon.core.state import State
 from daemon.dashboard.desks import Picture

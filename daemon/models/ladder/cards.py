@@ -9,7 +9,7 @@ from pathlib import Path
 
 import msgspec
 
-from daemon.core.handlers.ladder import JUDGED_MAX
+from daemon.core.handlers import JUDGED_MAX
 from daemon.models.pointer import ModelError, read_plain
 from daemon.models.store import LoadedModel, versions
 from strategies.kit.card import CARD_FILE, FORMAT, STAKES, Card, decode

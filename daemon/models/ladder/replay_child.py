@@ -34,12 +34,10 @@ from daemon.core.events import (
     SessionScheduled,
 )
 from daemon.core.limits import Trading
-from daemon.core.machine import Machine, PolicyEvent
 from daemon.core.paper.state import broker_snapshot
-from daemon.core.step import Step
-from daemon.engine.code import code_digest
-from daemon.engine.recovery import REPLAY, adopt_trading, fresh_machine
-from daemon.engine.segments import parts_of
+from daemon.core.step import Machine, PolicyEvent, Step
+from daemon.engine.recover import REPLAY, adopt_trading, code_digest, fresh_machine
+from daemon.engine.state_dir import parts_of
 from daemon.journal.reader import JournalReader, reading
 from daemon.journal.rows import JournalError, decode_event
 from daemon.models.ladder.replay_gate import Replayed, Request

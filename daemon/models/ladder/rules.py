@@ -12,7 +12,7 @@ from typing import NamedTuple
 
 from daemon.config.tables import Ladder
 from daemon.core.broker.fills import at_cost
-from daemon.core.risk.desk_gates import LOSSES
+from daemon.core.gates import LOSSES
 from daemon.core.state import Book, RiskState
 from daemon.models.ladder.replay_gate import Replayed
 from strategies.kit.card import DEVIATIONS_MOST, STAKES, Card

@@ -17,11 +17,9 @@ from daemon.core.effects import AnyEffect, SubmitOrder
 from daemon.core.events import Event, OrderFilled, OrderRejected, SessionScheduled
 from daemon.core.paper.state import Holding, PaperState, SharePaperState
 from daemon.core.step import Core
-from daemon.engine.recover import left_of
-from daemon.engine.recovery import DRY_RUN, first_trading
+from daemon.engine.recover import DRY_RUN, first_trading, left_of
 from daemon.journal.reader import JournalReader
-from daemon.journal.rows import decode_event
-from daemon.journal.universe import strategy_of
+from daemon.journal.rows import decode_event, strategy_of
 from daemon.reports.gap.recorded_day import with_recorded
 from daemon.reports.holdings import rows_between
 from daemon.reports.record import REPORT_SPAN_NS, WARM_NS, first_id

@@ -16,7 +16,7 @@ import msgspec
 import numpy as np
 
 from daemon.core.session import new_york_text
-from daemon.engine.segments import parts_of
+from daemon.engine.state_dir import parts_of
 from daemon.journal.equity import EquityDay
 from daemon.journal.reader import JournalReader
 from daemon.reports.performance.figures import Span

@@ -12,8 +12,8 @@ from msgspec.structs import replace
 from daemon.journal.equity import EquityDay, at_work, equity_days
 from daemon.journal.journal import FILE
 from daemon.journal.reader import JournalReader, reading
+from daemon.journal.rows import strategy_of, symbols_of
 from daemon.journal.trades import LONGEST, Found, Wanted, read_trades, with_trades
-from daemon.journal.universe import strategy_of, symbols_of
 from daemon.operator.fleet import distinct
 from daemon.reports.performance.figures import (
     Performance,

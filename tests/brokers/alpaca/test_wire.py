@@ -15,7 +15,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from daemon.brokers.alpaca import wire
-from daemon.brokers.alpaca.trading import ledger
+from daemon.brokers.alpaca.trading import report
 from daemon.brokers.alpaca.wire import Malformed
 from daemon.core.events import (
     CancelRejected,
@@ -252,7 +252,7 @@ def test_hostile_values_never_raise_anything_but_malformed(key: str, outer: str,
     try:
         told(data)
         wire.position(data["order"])
-        ledger.activity(data["order"])
+        report.activity(data["order"])
     except Malformed:
         pass
 
@@ -315,7 +315,7 @@ def test_a_short_position_is_negative_however_the_broker_writes_it() -> None:
 
 
 def test_a_ledger_line_of_a_kind_nobody_knows_is_read() -> None:
-    line = ledger.activity(
+    line = report.activity(
         {
             "id": "20240702000000000::x",
             "activity_type": "NEWS",
@@ -328,8 +328,8 @@ def test_a_ledger_line_of_a_kind_nobody_knows_is_read() -> None:
     assert wire.time_text(line.time_ns) == "2024-07-02T04:00:00Z"
 
 
-def fill_line(number: int, quantity: str, price: str, cumulative: str) -> ledger.LedgerFill:
-    return ledger.ledger_fill(
+def fill_line(number: int, quantity: str, price: str, cumulative: str) -> report.LedgerFill:
+    return report.ledger_fill(
         {
             "id": f"20240702093105000::{number}",
             "activity_type": "FILL",
@@ -348,11 +348,11 @@ def fill_line(number: int, quantity: str, price: str, cumulative: str) -> ledger
 
 def test_fills_of_one_millisecond_are_ordered_by_their_cumulative_quantity_and_costs_add_up() -> None:
     lines = [fill_line(9, "2", "1.06", "5"), fill_line(3, "3", "1.05", "3"), fill_line(9, "2", "1.06", "5")]
-    first, second = ledger.order_fills(lines, NAME, NOW)
+    first, second = report.order_fills(lines, NAME, NOW)
     assert (first.cumulative_quantity, first.cumulative_cost, first.side) == (3, Decimal("3.15"), -1)
     assert (second.cumulative_quantity, second.cumulative_cost, second.quantity) == (5, Decimal("5.27"), 2)
 
 
 def test_fills_with_one_missing_are_not_summed() -> None:
     with pytest.raises(Malformed, match="cum_qty of fill"):
-        ledger.order_fills([fill_line(2, "2", "1.06", "5")], NAME, NOW)
+        report.order_fills([fill_line(2, "2", "1.06", "5")], NAME, NOW)

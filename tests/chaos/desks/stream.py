@@ -28,7 +28,7 @@ from daemon.experience.publisher import CHECKPOINT, Publisher
 from daemon.experience.stream import row_of, stream_name
 from daemon.journal.journal import FILE
 from daemon.journal.reader import JournalReader
-from daemon.journal.universe import strategy_of
+from daemon.journal.rows import strategy_of
 from strategies.kit.contract import AnyStrategy, ShareSpec
 from tests.chaos.desks.plan import IN_STEP, StreamTrouble
 from tests.support.models.cards import CARD

@@ -8,7 +8,7 @@ from typing import Any
 
 from daemon.core.limits import Trading
 from daemon.core.state import Identity
-from daemon.engine.recovery import fresh_machine
+from daemon.engine.recover import fresh_machine
 from simulator.server import LoggedRequest
 from simulator.trading.account import Account, Trade
 from simulator.trading.orders import Order

@@ -9,8 +9,8 @@ import pytest
 from daemon.core import events as ev
 from daemon.core.effects import AskPolicy, RaiseAlarm, SubmitOrder
 from daemon.core.limits import Served, Sizing
-from daemon.core.machine import Divergence, Machine
 from daemon.core.state import encode_state
+from daemon.core.step import Divergence, Machine
 from daemon.journal.rows import encode_effects
 from strategies.kit.contract import Bar
 from tests.support.core.desk import of

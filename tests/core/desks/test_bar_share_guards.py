@@ -9,12 +9,11 @@ import msgspec
 from daemon.core import events as ev
 from daemon.core.effects import AskPolicy, RaiseAlarm
 from daemon.core.limits import Paper, Risk, Sizing, Trading
-from daemon.core.machine import Machine
 from daemon.core.paper.shares import SharePaperBroker
 from daemon.core.paper.state import broker_snapshot
 from daemon.core.records import DecisionRow
 from daemon.core.state import Identity
-from daemon.core.step import Core, Step
+from daemon.core.step import Core, Machine, Step
 from strategies.kit.contract import Bar, ShareSpec
 from tests.support.core.desk import MINUTE, MONDAY, SESSIONS
 from tests.support.core.share_bars import SPEC, ShareBars

@@ -14,12 +14,11 @@ from daemon.core.desks.registry import desk_of
 from daemon.core.desks.shares.desk import Shares
 from daemon.core.effects import AskPolicy, SubmitOrder
 from daemon.core.limits import Paper, Trading
-from daemon.core.machine import Machine
 from daemon.core.paper.shares import SharePaperBroker
 from daemon.core.paper.state import broker_snapshot
 from daemon.core.records import DecisionRow
 from daemon.core.state import Identity, encode_state
-from daemon.core.step import Core, Step
+from daemon.core.step import Core, Machine, Step
 from strategies.kit.contract import Bar
 from tests.support.core.daily_desk import Shelf
 from tests.support.core.desk import MINUTE, MONDAY, SESSIONS, Pointer

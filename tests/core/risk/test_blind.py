@@ -13,9 +13,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from daemon.core import events as ev
-from daemon.core.desks.options.execution import entry_limit
+from daemon.core.desks.options.decide import entry_limit
 from daemon.core.effects import SubmitOrder
-from daemon.core.instruments.contracts import price_step
+from daemon.core.instruments.quotes import price_step
 from daemon.core.limits import Broker, Execution, Sizing, Trading
 from strategies.kit.contract import Session
 from tests.support.core.account import Account, at_broker

@@ -5,8 +5,7 @@ from __future__ import annotations
 import pytest
 
 from daemon.core.desks.gates import GATES, OPTION_GATES, SHARE_GATES
-from daemon.core.gate import Gate, ask_gates
-from daemon.core.risk.desk_gates import LOSSES
+from daemon.core.gates import LOSSES, Gate, ask_gates
 from daemon.core.state import Pause
 from tests.support.core.desk import MINUTE, MONDAY, SECOND
 from tests.support.core.risk_view import (

@@ -23,9 +23,9 @@ from daemon.core.events import (
     PauseRequested,
     ResumeRequested,
 )
+from daemon.core.gates import LOSSES
 from daemon.core.limits import Execution, Risk, Sizing, Trading
 from daemon.core.orders import CANCELING
-from daemon.core.risk.desk_gates import LOSSES
 from daemon.core.risk.guards import stop_reached
 from daemon.core.state import Position, encode_state
 from daemon.operator.status import status_of

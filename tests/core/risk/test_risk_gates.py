@@ -12,10 +12,9 @@ from decimal import Decimal
 import pytest
 
 from daemon.core.desks.gates import OPTION_GATES
-from daemon.core.gate import Applies, Gate, Intent, RiskView, ask_gates
+from daemon.core.gates import LOSSES, Applies, Gate, Intent, RiskView, ask_gates, reject_rate
 from daemon.core.limits import Execution, Risk
 from daemon.core.orders import Order
-from daemon.core.risk.desk_gates import LOSSES, reject_rate
 from daemon.core.state import Book, Halt, Model, Pause, RiskState, SessionState
 from tests.support.core.desk import CALL, MINUTE, MONDAY, PUT, SECOND, contract, quote
 from tests.support.core.risk_view import (

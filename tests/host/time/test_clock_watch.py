@@ -5,8 +5,7 @@ from __future__ import annotations
 import asyncio
 from datetime import UTC, datetime
 
-from daemon.host.time.clock import Clock
-from daemon.host.time.clock_watch import LeapWatch
+from daemon.host.time.clock import Clock, LeapWatch
 from daemon.host.time.schedule import Schedule
 
 SECOND = 1_000_000_000

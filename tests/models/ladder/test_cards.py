@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from daemon.core.handlers.ladder import JUDGED_MAX
+from daemon.core.handlers import JUDGED_MAX
 from daemon.models.ladder.cards import newest_with_card
 from strategies.kit.card import CARD_FILE
 from strategies.kit.manifest import MANIFEST_FILE

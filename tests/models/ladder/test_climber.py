@@ -25,9 +25,8 @@ from daemon.core.events import (
     ResumeRequested,
     ShadowAnswered,
 )
-from daemon.core.machine import Machine
 from daemon.core.state import LadderState, State
-from daemon.core.step import Step
+from daemon.core.step import Machine, Step
 from daemon.journal.journal import FILE
 from daemon.models.ladder import climber
 from daemon.models.ladder.climber import Climber

@@ -22,7 +22,7 @@ import pytest
 
 from daemon.core.events import BarClosed, BarCorrected, ClockTicked, LadderMoved, SessionEnded, SessionScheduled
 from daemon.core.state import LadderState
-from daemon.engine.recovery import identity_of
+from daemon.engine.recover import identity_of
 from daemon.journal.journal import FILE
 from daemon.models.ladder.replay_child import NICE, replayed, timed_as_on_a_tape
 from daemon.models.ladder.replay_gate import Replay, ReplayLost, Request

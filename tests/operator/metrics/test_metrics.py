@@ -35,9 +35,8 @@ from daemon.core.events import (
     TroubleNoticed,
 )
 from daemon.core.limits import Trading
-from daemon.core.machine import Machine
 from daemon.core.state import Identity, State
-from daemon.core.step import Core, Step
+from daemon.core.step import Core, Machine, Step
 from daemon.host.latency import Buckets, Latency
 from daemon.journal.journal import FILE
 from daemon.operator.log_events import LOG_EVENTS

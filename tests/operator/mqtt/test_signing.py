@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 
 from daemon.core.events import CommandRefused, Event, HaltRequested
 from daemon.host.time.clock import Clock as HostClock
-from daemon.host.time.clock_watch import LeapWatch
+from daemon.host.time.clock import LeapWatch
 from daemon.operator.mqtt.remote_commands import Accepted, Judge, Refusals, Refused
 from daemon.operator.mqtt.signing import KeyRefused, SignedCommand, canonical, is_genuine, parse_keys, signed
 

@@ -31,7 +31,7 @@ def source(tmp_path: Path) -> Path:
     path = tmp_path / "source"
     for folder in ("docs", "systemd"):
         shutil.copytree(REPOSITORY / folder, path / folder)
-    for folder in ("daemon", "strategies", "onnx_models", ".venv/bin"):
+    for folder in ("daemon", "rltrader", "strategies", "onnx_models", ".venv/bin"):
         (path / folder).mkdir(parents=True)
     for file in ("Makefile", "pyproject.toml", "constraints.txt", "config.toml"):
         shutil.copy(REPOSITORY / file, path)

@@ -14,7 +14,7 @@ import torch
 from torch import Tensor, nn
 
 from daemon.dashboard.desks import FollowedDesk
-from daemon.engine.code import code_digest
+from daemon.engine.recover import code_digest
 from strategies.golden import contract_hash
 from strategies.kit.manifest import Training
 from strategies.registry import add, strategy

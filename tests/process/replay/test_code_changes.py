@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from daemon.engine.code import code_digest
+from daemon.engine.recover import code_digest
 from tests.support.desks.desk_run import (
     Crash,
     Desk,
@@ -148,7 +148,7 @@ def libraries_of_another_host(release: Path, tmp_path_factory: pytest.TempPathFa
     """The very same code by its digest, whose libraries give other figures: stood for by the other rule."""
     folder = tmp_path_factory.mktemp("libraries")
     shutil.copytree(release, folder, dirs_exist_ok=True)
-    told = folder / "daemon" / "engine" / "code.py"
+    told = folder / "daemon" / "engine" / "recover.py"
     text = told.read_text()
     digest, versions = "    return found.hexdigest()[:12]\n", '    return ", ".join('
     assert (text.count(digest), text.count(versions)) == (1, 1)

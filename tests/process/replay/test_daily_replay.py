@@ -26,9 +26,8 @@ from daemon.core import events as ev
 from daemon.core.desks.registry import desk_of
 from daemon.core.effects import AskPolicy
 from daemon.core.limits import Basket, Paper, Trading
-from daemon.core.machine import Machine
 from daemon.core.paper.state import broker_snapshot
-from daemon.core.step import Core, Step
+from daemon.core.step import Core, Machine, Step
 from daemon.host.time.calendar import SessionCalendar, midnight_ns
 from daemon.tapes.days import DailyTapeSource, scan_daily
 from strategies import daily_rebalancer, regime_switcher

@@ -621,7 +621,7 @@ def test_a_full_disk_takes_the_ballast_halts_and_resumes_halted_when_there_is_ro
 
 
 def test_the_command_line_is_installed_as_a_program() -> None:
-    assert 'rltraderd = "daemon.' in (REPOSITORY / "pyproject.toml").read_text()
+    assert 'rltraderd = "rltrader:main"' in (REPOSITORY / "pyproject.toml").read_text()
 
 
 def test_a_resume_with_other_trading_rules_says_which_tables_changed(tmp_path: Path, tape: Path) -> None:

@@ -19,7 +19,7 @@ from daemon.engine.recover import recovered_desk
 from daemon.host.own_files import StateDirError
 from daemon.journal.journal import FILE
 from daemon.journal.reader import JournalReader
-from daemon.journal.universe import strategy_of
+from daemon.journal.rows import strategy_of
 from daemon.models.drift import measure
 from daemon.models.store import load, other_symbols
 from strategies.kit.manifest import Histogram, Reference

@@ -31,7 +31,7 @@ from daemon.host.lean import without_pandas
 without_pandas()
 from daemon.app.live.prepare import prepare_live
 from daemon.brokers.alpaca.rest.client import Access
-from daemon.brokers.alpaca.rest.queues import account_queues, market_queue
+from daemon.brokers.alpaca.rest.client import account_queues, market_queue
 from daemon.brokers.alpaca.rest.market_data import MarketData
 from daemon.brokers.alpaca.trading.trading import TradingOrders, TradingReads
 from daemon.host.time.clock import Clock

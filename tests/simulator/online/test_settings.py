@@ -10,7 +10,7 @@ import pytest
 from daemon.config.load import load
 from daemon.config.tables import Ladder
 from simulator.online.processes import configuration
-from simulator.online.settings import DeskAt
+from simulator.online.show import DeskAt
 from training.online.command import parser
 
 SHORTER = {"promotion", "shadow_sessions", "canary_sessions"}

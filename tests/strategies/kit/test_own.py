@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from daemon.core.strategy_rules import trading_for
-from daemon.engine.code import code_digest
+from daemon.engine.recover import code_digest
 from strategies.golden import contract_hash
 from strategies.kit.entry import OwnStrategyError
 from strategies.registry import VARIABLE, add, declaration, entry, names, own, places, remember, strategy
@@ -126,7 +126,7 @@ def test_the_digest_covers_the_file_and_what_it_imports_next_to_it_alone(tmp_pat
     (tmp_path / "mine_other.py").write_text("NUMBER = 1\n")
     path = write_strategy(tmp_path / "mine_k.py", "mine_k", before="import mine_helper\n")
     code = (
-        "import sys; from strategies.registry import add; from daemon.engine.code import code_digest; "
+        "import sys; from strategies.registry import add; from daemon.engine.recover import code_digest; "
         "print(code_digest(add(sys.argv[1])))"
     )
 

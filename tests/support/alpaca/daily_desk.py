@@ -14,11 +14,9 @@ from typing import Any
 
 from msgspec.structs import replace
 
-from daemon.brokers.alpaca.market.daily_feed import DailyFeed
-from daemon.brokers.alpaca.market.daily_history import DailyHistory, OwnDesk
+from daemon.brokers.alpaca.market.daily_feed import DailyFeed, DailyHistory, OwnDesk, ShareQuotes
 from daemon.brokers.alpaca.market.live_bars import Timing
-from daemon.brokers.alpaca.market.share_quotes import ShareQuotes
-from daemon.brokers.alpaca.rest.errors import Unanswered
+from daemon.brokers.alpaca.rest.client import Unanswered
 from daemon.brokers.alpaca.wire import time_text
 from daemon.core.events import BarClosed, Event, HistoryAdjusted, RebalanceDue, SessionEnded
 from daemon.core.limits import Basket, Trading

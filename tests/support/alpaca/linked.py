@@ -11,9 +11,7 @@ from typing import Any, TypeVar
 
 from daemon.brokers.alpaca.rest.client import Access
 from daemon.brokers.alpaca.trading.activity_stream import ActivityDeadlines, ActivityStream
-from daemon.brokers.alpaca.trading.closing import Closings
-from daemon.brokers.alpaca.trading.link import BrokerLink
-from daemon.brokers.alpaca.trading.own_orders import Timeouts
+from daemon.brokers.alpaca.trading.link import BrokerLink, Closings, Timeouts
 from daemon.brokers.alpaca.trading.report import Reporter
 from daemon.brokers.alpaca.trading.trade_stream import TradeStream
 from daemon.brokers.alpaca.wire import is_ours

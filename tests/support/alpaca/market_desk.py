@@ -14,14 +14,12 @@ from typing import Any
 
 import msgspec
 
-from daemon.brokers.alpaca.market.chain import ChainReader
-from daemon.brokers.alpaca.market.feed import LiveFeed, Options, Timing
+from daemon.brokers.alpaca.market.feed import ChainReader, LiveFeed, Options, Timing
 from daemon.brokers.alpaca.market.history import BarHistory
 from daemon.brokers.alpaca.market.socket import BackOff, Endpoint, SocketDeadlines
-from daemon.brokers.alpaca.rest.client import Access
+from daemon.brokers.alpaca.rest.client import Access, market_queue
 from daemon.brokers.alpaca.rest.client import Deadlines as RestDeadlines
 from daemon.brokers.alpaca.rest.market_data import MarketData
-from daemon.brokers.alpaca.rest.queues import market_queue
 from daemon.brokers.alpaca.trading.trading import TradingReads
 from daemon.core.events import BarClosed, Event
 from daemon.core.limits import Contracts

@@ -9,9 +9,8 @@ from dataclasses import dataclass
 from decimal import Decimal
 from typing import Any
 
-from daemon.brokers.alpaca.rest.client import Access, Deadlines
+from daemon.brokers.alpaca.rest.client import Access, Deadlines, RequestQueue
 from daemon.brokers.alpaca.rest.market_data import MarketData
-from daemon.brokers.alpaca.rest.queues import RequestQueue
 from daemon.brokers.alpaca.trading.trading import TradingOrders, TradingReads
 from daemon.core.effects import SubmitOrder
 from daemon.host.time.clock import Clock

@@ -5,10 +5,9 @@ from __future__ import annotations
 from daemon.core import events as ev
 from daemon.core.effects import AskPolicy
 from daemon.core.limits import Paper, Risk, Trading
-from daemon.core.machine import Machine
 from daemon.core.paper.paper import PaperBroker
 from daemon.core.paper.state import broker_snapshot
-from daemon.core.step import Core, Step
+from daemon.core.step import Core, Machine, Step
 from strategies.kit.contract import Bar, Session
 from tests.support.core.desk import BUY_CALL, EXIT, HOLD, IDENTITY, MINUTE, MONDAY, SESSIONS, Pointer, logits
 

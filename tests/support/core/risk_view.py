@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 
 import msgspec
 
-from daemon.core.gate import Intent, RiskView
+from daemon.core.gates import Intent, RiskView
 from daemon.core.limits import Execution, Risk
 from daemon.core.orders import Order
 from daemon.core.state import Book, Model, Position, RiskState, SessionState

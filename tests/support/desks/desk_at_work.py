@@ -18,11 +18,8 @@ from typing import Any
 from daemon.app.desk import Start, assemble
 from daemon.core.events import Event
 from daemon.core.step import Step
-from daemon.engine.code import code_digest
-from daemon.engine.engine import Engine, Outside
-from daemon.engine.intake import Intake
-from daemon.engine.recover import recover
-from daemon.engine.recovery import fresh_machine, identity_of
+from daemon.engine.engine import Engine, Intake, Outside
+from daemon.engine.recover import code_digest, fresh_machine, identity_of, recover
 from daemon.journal.writer import JournalWriter
 from daemon.operator.control.control import ControlServer
 from daemon.operator.gateway import Gateway

@@ -29,10 +29,8 @@ from daemon.core.events import Event
 from daemon.core.session import NEW_YORK
 from daemon.core.state import digest
 from daemon.core.step import Core, Step
-from daemon.engine.code import code_digest
 from daemon.engine.engine import Engine, Outside, Shadow, Source
-from daemon.engine.recover import Recovered, recover, recovered_desk
-from daemon.engine.recovery import fresh_machine, identity_of
+from daemon.engine.recover import Recovered, code_digest, fresh_machine, identity_of, recover, recovered_desk
 from daemon.engine.state_dir import StateDir, open_state_dir
 from daemon.engine.verify import Verified, verify
 from daemon.journal.journal import FILE

@@ -43,7 +43,7 @@ LOOSE: dict[str, dict[str, object]] = {
 }
 """Limits that a lively fixture policy does not meet by itself."""
 SIZE = "min(int(budget / (limit_price * OPTION_MULTIPLIER)), sizing.max_contracts)"
-"""How many contracts this release buys (daemon/core/desks/options/execution.py); another release may differ."""
+"""How many contracts this release buys (daemon/core/desks/options/decide.py); another release may differ."""
 
 
 def write_config(
@@ -170,7 +170,7 @@ class Daemon:
         return told
 
 
-EXECUTION = "daemon/core/desks/options/execution.py"
+EXECUTION = "daemon/core/desks/options/decide.py"
 
 
 def another_release(folder: Path, rule: str = "", otherwise: str = "", file: str = EXECUTION) -> Path:
@@ -178,7 +178,7 @@ def another_release(folder: Path, rule: str = "", otherwise: str = "", file: str
 
     In `file` it has `otherwise` where this one has `rule`; without one it decides the same.
     """
-    for package in ("daemon", "strategies"):
+    for package in ("daemon", "rltrader", "strategies"):
         shutil.copytree(REPOSITORY / package, folder / package, ignore=shutil.ignore_patterns("__pycache__"))
     rules = folder / file
     text = rules.read_text()

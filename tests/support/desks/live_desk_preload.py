@@ -11,7 +11,7 @@ for name in (
     "daemon.brokers.alpaca.assemble",
     "daemon.cli.daemon",
     "daemon.cli.ctl",
-    "daemon.app.live.run",
+    "daemon.app.live.desk",
     "onnxruntime",
     "tests.support.desks.live_desk",
     "uvloop",

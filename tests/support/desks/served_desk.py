@@ -28,12 +28,10 @@ from daemon.core.events import (
 )
 from daemon.core.limits import Paper, Risk, Served, Sizing, Trading
 from daemon.core.step import Step
-from daemon.engine.code import code_digest
-from daemon.engine.recover import recover
-from daemon.engine.recovery import fresh_machine, identity_of
+from daemon.engine.recover import code_digest, fresh_machine, identity_of, recover
 from daemon.engine.state_dir import open_state_dir
 from daemon.experience.stream import stream_name
-from daemon.journal.universe import made_with
+from daemon.journal.rows import made_with
 from daemon.journal.writer import JournalWriter
 from daemon.models.runtime import Models, OnnxPolicy
 from daemon.models.served import ServedAnswers

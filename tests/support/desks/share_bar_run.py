@@ -13,8 +13,7 @@ from daemon.core.events import Event
 from daemon.core.limits import Paper, Trading
 from daemon.core.step import Step
 from daemon.engine.engine import Policy, Shadow
-from daemon.engine.recover import recover
-from daemon.engine.recovery import fresh_machine, identity_of
+from daemon.engine.recover import fresh_machine, identity_of, recover
 from daemon.engine.state_dir import open_state_dir
 from daemon.host.time.calendar import SessionCalendar
 from daemon.journal.writer import JournalWriter

@@ -20,10 +20,8 @@ from daemon.core.events import (
 )
 from daemon.core.records import DecisionRow
 from daemon.core.step import Step
-from daemon.engine.engine import Engine
-from daemon.engine.intake import Intake
-from daemon.engine.recover import recover
-from daemon.engine.recovery import fresh_machine, identity_of
+from daemon.engine.engine import Engine, Intake
+from daemon.engine.recover import fresh_machine, identity_of, recover
 from daemon.journal.journal import FILE
 from daemon.journal.reader import JournalReader
 from daemon.journal.rows import decode_event

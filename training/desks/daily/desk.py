@@ -26,11 +26,10 @@ from daemon.core.events import (
     SessionScheduled,
 )
 from daemon.core.limits import Trading
-from daemon.core.machine import Machine
 from daemon.core.paper.shares import SharePaperBroker
 from daemon.core.paper.state import SharePaperState
 from daemon.core.state import Model, State
-from daemon.core.step import Core
+from daemon.core.step import Core, Machine
 from daemon.host.time.calendar import SESSIONS_AROUND
 from daemon.tapes.days import SCHEDULED_BEFORE_NS
 from strategies.kit.contract import DailySpec, DailyStrategy

@@ -9,9 +9,8 @@ from itertools import chain
 from torch import nn
 
 from daemon.core.limits import Trading
-from daemon.core.machine import Machine
 from daemon.core.paper.shares import SharePaperBroker
-from daemon.core.step import Core
+from daemon.core.step import Core, Machine
 from strategies.kit.contract import DailySpec, DailyStrategy
 from training.desks.daily import desk as daily
 from training.desks.daily.desk import dry_run, relay

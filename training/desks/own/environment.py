@@ -16,7 +16,7 @@ from torch import Tensor
 
 from daemon.core.effects import AskPolicy
 from daemon.core.events import Event, PolicyAnswered
-from daemon.core.machine import Machine
+from daemon.core.step import Machine
 from strategies.kit.contract import Float32Array, Spec
 from training.evaluate.machine import MODEL
 from training.evaluate.players import CERTAIN

@@ -15,8 +15,8 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
-from daemon.core.instruments.contracts import nearest
 from daemon.core.instruments.option_market import bid_ask_cents_array, price_array, years_to_expiry
+from daemon.core.instruments.quotes import nearest
 from daemon.core.limits import Trading
 from strategies.kit.units import MINUTE_NS
 from training.desks.scalper.account import SHARES

@@ -10,37 +10,310 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import random
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from decimal import Decimal
+from typing import Any, Protocol
 
-from daemon.brokers.alpaca.market.daily_history import (
-    SETTLED_NS,
-    Bars,
-    DailyHistory,
-    OwnDesk,
-    is_final,
-    known_bars,
-    news,
-)
 from daemon.brokers.alpaca.market.live_bars import Timing
-from daemon.brokers.alpaca.market.share_quotes import ShareQuotes
-from daemon.brokers.alpaca.rest.errors import RestError
+from daemon.brokers.alpaca.rest.client import Raw, RestError
+from daemon.brokers.alpaca.wire import Malformed, decimal, time_ns
 from daemon.brokers.api import Known, LogEvent
 from daemon.brokers.sessions import open_session
+from daemon.core.desks.guarded import kept_bars
 from daemon.core.events import (
     BarClosed,
     Event,
     HistoryAdjusted,
+    Quote,
+    QuotesReceived,
     RebalanceDue,
     SessionEnded,
     SessionScheduled,
     TroubleNoticed,
 )
+from daemon.core.limits import Basket
 from daemon.core.risk.splits import undecidable
+from daemon.core.state import State
 from daemon.host.time.calendar import SessionCalendar, midnight_ns
 from daemon.host.time.clock import Clock
 from daemon.host.time.schedule import deadline_ns, decision_ns
-from strategies.kit.contract import Bar, Session
+from daemon.tapes.bar_check import fault_names, values_text
+from strategies.kit.contract import Bar, DailyStrategy, Session
 from strategies.kit.units import MINUTE_NS, SECOND_NS
+
+WORKING_NS = 5 * SECOND_NS
+HELD_NS = MINUTE_NS
+LEAST_NAP_S = 0.05  # however fast a simulated clock runs
+SYMBOLS_MAX = 100  # of one request
+
+Wanted = Callable[[], tuple[frozenset[str], frozenset[str]]]
+
+
+class ShareQuotes:
+    """Puts `QuotesReceived` between bars. `wanted` returns the worked and the held symbols. `counts`: quotes, bad."""
+
+    def __init__(
+        self,
+        reads: DayReads,
+        feed: str,
+        clock: Clock,
+        calendar: SessionCalendar,
+        put: Callable[[Event], None],
+        log: LogEvent,
+        wanted: Wanted,
+    ) -> None:
+        self._reads = reads
+        self._feed = feed
+        self._clock = clock
+        self._calendar = calendar
+        self._put = put
+        self._log = log
+        self._wanted = wanted
+        self._attended: frozenset[str] = frozenset()
+        self._changed = asyncio.Event()
+        self._failing = False
+        self.counts = {"quotes": 0, "quotes_bad": 0}
+
+    def attend(self, symbols: frozenset[str]) -> None:
+        """Poll now if the set of held or worked symbols changed."""
+        if symbols != self._attended:
+            self._attended = symbols
+            self._changed.set()
+
+    async def ask(self, symbols: Iterable[str]) -> None:
+        """Request the newest quotes of these symbols and emit them. Raises RestError."""
+        asked = tuple(symbols)
+        raw: dict[str, Raw] = {}
+        for first in range(0, len(asked), SYMBOLS_MAX):
+            raw |= await self._reads.latest_quotes(asked[first : first + SYMBOLS_MAX], self._feed)
+        quotes = [quote for symbol in asked if (quote := self._read(symbol, raw.get(symbol))) is not None]
+        self.counts["quotes"] += len(quotes)
+        if quotes:
+            self._put(QuotesReceived(self._clock.now_ns(), 0, tuple(quotes)))
+
+    def _read(self, symbol: str, row: Raw | None) -> Quote | None:
+        """Return a usable quote; None for a missing, unreadable, one-sided or crossed one."""
+        if row is None:
+            return None
+        try:
+            bid, ask = decimal(row.get("bp"), "bp"), decimal(row.get("ap"), "ap")
+            quoted_ns = time_ns(row.get("t"), "t")
+        except Malformed:
+            self.counts["quotes_bad"] += 1
+            return None
+        if bid < 0 or ask < 0 or bid > ask > 0 or bid == ask == 0:
+            self.counts["quotes_bad"] += 1
+            return None
+        middle = (bid + ask) / 2 if bid and ask else max(bid, ask, Decimal(0))
+        return Quote(symbol, bid, ask, middle, middle, quoted_ns)
+
+    async def run(self) -> None:
+        """Poll quotes until cancelled."""
+        held_due_ns = 0
+        while True:
+            self._changed.clear()  # later changes are seen after the nap
+            now_ns = self._clock.now_ns()
+            working, held = self._wanted()
+            symbols = working | held if now_ns >= held_due_ns else working
+            if symbols and self._calendar.at(now_ns) is not None:
+                await self._ask_or_log(sorted(symbols))
+                if now_ns >= held_due_ns:
+                    held_due_ns = now_ns + HELD_NS
+            await self._rest(now_ns, WORKING_NS if working else HELD_NS)
+
+    async def _ask_or_log(self, symbols: list[str]) -> None:
+        """Request quotes; log an outage once."""
+        try:
+            await self.ask(symbols)
+        except RestError as error:
+            if not self._failing:
+                self._log("quotes_unavailable", symbols=symbols, problem=str(error))
+            self._failing = True
+        else:
+            self._failing = False
+
+    async def _rest(self, since_ns: int, every_ns: int) -> None:
+        """Wait until the next poll is due, the market opens, or the wanted symbols change."""
+        now_ns = self._clock.now_ns()
+        due_ns = since_ns + every_ns
+        if self._calendar.at(now_ns) is None:
+            due_ns = min(self._calendar.next_after(now_ns).open_ns, now_ns + HELD_NS)
+        await asyncio.sleep(LEAST_NAP_S)
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(max(self._clock.real_s(due_ns - self._clock.now_ns()), 0.0)):
+                await self._changed.wait()
+
+
+# after the close: the closing auction is in the day's bar; later changes are found by comparison
+SETTLED_NS = 5 * MINUTE_NS
+STALE_NS = 15 * MINUTE_NS  # a symbol without trades for this long has no running bar: it may be halted
+# sessions fetched beyond those that a strategy keeps: holes in a symbol's history
+GRID = 1.000001e-4  # USD: the source rounds; differences up to this do not count
+
+Bars = tuple[Bar, ...]
+
+
+class DayReads(Protocol):
+    """Source of daily bars, snapshots and quotes. Every method raises RestError."""
+
+    async def day_bars(
+        self, symbols: tuple[str, ...], start_ns: int, end_ns: int, feed: str
+    ) -> dict[str, list[Raw]]: ...
+
+    async def snapshots(self, symbols: tuple[str, ...], feed: str) -> dict[str, Raw]: ...
+
+    async def latest_quotes(self, symbols: tuple[str, ...], feed: str) -> dict[str, Raw]: ...
+
+
+def is_final(session: Session, now_ns: int) -> bool:
+    """Return whether the session's daily bars are final."""
+    return now_ns >= session.close_ns + SETTLED_NS
+
+
+class DailyHistory:
+    """Daily bars of one feed's symbols. Raises RestError (from the reads)."""
+
+    def __init__(self, reads: DayReads, feed: str, symbols: tuple[str, ...], log: LogEvent) -> None:
+        self._reads = reads
+        self._feed = feed
+        self._symbols = symbols
+        self._log = log
+
+    async def fetched(self, sessions: Sequence[Session]) -> dict[str, Bars]:
+        """Return symbol -> its good bars of these sessions (oldest first, all final), without empty symbols."""
+        starts = {midnight_ns(session.date): session for session in sessions}
+        first, last = min(starts), max(starts)
+        raw = await self._reads.day_bars(self._symbols, first, last, self._feed)
+        found: dict[str, Bars] = {}
+        for symbol in self._symbols:
+            judged = self._judged(raw.get(symbol, ()), symbol)
+            good = {bar.start_ns: bar for bar in judged if bar.start_ns in starts}
+            if good:
+                found[symbol] = tuple(good[start] for start in sorted(good))
+        return found
+
+    async def running(self, session: Session, now_ns: int) -> dict[str, Bar]:
+        """Return symbol -> the bar of the session so far; absent without one, or without recent trades."""
+        start_ns = midnight_ns(session.date)
+        raw = await self._reads.snapshots(self._symbols, self._feed)
+        found: dict[str, Bar] = {}
+        for symbol in self._symbols:
+            snapshot = raw.get(symbol, {})
+            row, trade = snapshot.get("dailyBar"), snapshot.get("latestTrade")
+            if not isinstance(row, dict) or not isinstance(trade, dict):
+                continue
+            bar = next(iter(self._judged((row,), symbol)), None)
+            try:
+                traded_ns = time_ns(trade.get("t"), "t")
+            except Malformed:
+                continue
+            if bar is not None and bar.start_ns == start_ns and now_ns - traded_ns <= STALE_NS:
+                found[symbol] = bar
+        return found
+
+    def _judged(self, rows: Sequence[Raw], symbol: str) -> list[Bar]:
+        """Return the good bars, in the order of rows; report each bad one. All are checked in one call."""
+        read = [_read(row) for row in rows]
+        reasons = iter(fault_names([it.prices for it in read if isinstance(it, _Row)]))
+        good: list[Bar] = []
+        for row, it in zip(rows, read, strict=True):
+            if isinstance(it, str):
+                self._refuse(symbol, "", it)
+            elif reason := next(reasons):
+                self._refuse(symbol, str(row.get("t")), f"{reason}: {values_text(it.prices)}")
+            else:
+                good.append(Bar(symbol, it.start_ns, *it.prices))
+        return good
+
+    def _refuse(self, symbol: str, date: str, problem: str) -> None:
+        self._log("history_bar_bad", symbol=symbol, date=date, problem=problem)
+
+
+@dataclass(frozen=True, slots=True)
+class _Row:
+    """A parsed row: open, high, low, close and volume."""
+
+    start_ns: int
+    prices: list[float]
+
+
+def _read(row: Raw) -> _Row | str:
+    """Parse a row, or return its fault."""
+    try:
+        return _Row(time_ns(row.get("t"), "t"), [_number(row[name]) for name in "ohlcv"])
+    except (LookupError, TypeError, ValueError, OverflowError) as error:
+        return f"{type(error).__name__}: {error} in {str(row)[:200]}"
+
+
+def _number(value: object) -> float:
+    if isinstance(value, bool) or not isinstance(value, int | float):
+        raise TypeError(f"{value!r} is no number")
+    return float(value)
+
+
+@dataclass(frozen=True, slots=True)
+class NewBars:
+    """Differences between fetched and known bars."""
+
+    adjusted: dict[str, Bars]  # whole histories that changed, or were unknown
+    closed: Bars  # bars of later sessions, by start, then in the order of symbols
+
+
+def news(known: Mapping[str, Bars], fetched: Mapping[str, Bars], keep: int, closing_from_ns: int) -> NewBars:
+    """Compare by symbol. `keep` is how many bars the strategy keeps (W).
+
+    Bars that begin after the newest known one are `closed`, unless they begin before `closing_from_ns`: then they are
+    history, and like a changed history replace all known bars. Known bars older than all fetched ones stay.
+    """
+    adjusted: dict[str, Bars] = {}
+    closed: list[Bar] = []
+    for symbol, bars in fetched.items():
+        old = known.get(symbol, ())
+        newest = max(old[-1].start_ns if old else 0, closing_from_ns - 1)
+        past = tuple(bar for bar in bars if bar.start_ns <= newest)[-keep:]
+        if past and not _same(tuple(bar for bar in old if bar.start_ns >= past[0].start_ns), past):
+            adjusted[symbol] = past
+        closed += (bar for bar in bars if bar.start_ns > newest)
+    return NewBars(adjusted, tuple(sorted(closed, key=lambda bar: bar.start_ns)))
+
+
+def _same(old: Bars, new: Bars) -> bool:
+    """Return whether both hold the same sessions at the same prices, but for the source's rounding."""
+    return len(old) == len(new) and all(map(_alike, old, new))
+
+
+def _alike(old: Bar, new: Bar) -> bool:
+    return old.start_ns == new.start_ns and all(
+        abs(a - b) <= GRID
+        for a, b in ((old.open, new.open), (old.high, new.high), (old.low, new.low), (old.close, new.close))
+    )
+
+
+@dataclass(frozen=True, slots=True)
+class OwnDesk:
+    """The desk as its feed sees it: strategy, state, and a wait until events are stepped."""
+
+    strategy: DailyStrategy
+    basket: Basket
+    state: Callable[[], State[Any]]
+    settled: Callable[[], Awaitable[None]]
+
+
+def known_bars(strategy: DailyStrategy, state: State[Any]) -> dict[str, Bars]:
+    """Return all bars that the desk knows, with the running session's: by symbol, oldest first.
+
+    Of a strategy that cannot say what it keeps, the running session's alone: then the whole history is told anew, and
+    the core's own call of the strategy, whose error is journaled, meets it.
+    """
+    known: dict[str, Bars] = {}
+    with contextlib.suppress(Exception):
+        known = {symbol: tuple(bars) for symbol, bars in kept_bars(strategy, state.strategy).items() if bars}
+    for pending in state.pending_bars:
+        old = tuple(bar for bar in known.get(pending.symbol, ()) if bar.start_ns < pending.start_ns)
+        known[pending.symbol] = (*old, pending)
+    return known
+
 
 MISSING_MAX = 0.2  # of the symbols: with more of them missing the last session's bar, nothing is decided
 SESSIONS_BACK = 10  # missed sessions that are emitted one by one; older ones come as history

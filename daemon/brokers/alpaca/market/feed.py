@@ -8,26 +8,160 @@ network timeouts real seconds. It decides nothing about trading: the step judges
 from __future__ import annotations
 
 import asyncio
+import math
 import random
-from collections.abc import Callable
-from typing import NamedTuple
+from collections.abc import Callable, Collection, Iterable, Mapping
+from decimal import ROUND_CEILING, ROUND_FLOOR, Decimal
+from statistics import median
+from typing import Any, NamedTuple, Protocol
 
 from msgspec.structs import replace
 
-from daemon.brokers.alpaca.market.chain import ChainReader
 from daemon.brokers.alpaca.market.history import BarHistory
-from daemon.brokers.alpaca.market.live_bars import Timing
+from daemon.brokers.alpaca.market.live_bars import Minutes, StockBars, Timing
 from daemon.brokers.alpaca.market.quote_stream import LiveQuotes, ReadQuotes, Recorder, TakeMessage
 from daemon.brokers.alpaca.market.socket import Endpoint, MarketSocket, State
-from daemon.brokers.alpaca.market.stock_bars import Minutes, StockBars
-from daemon.brokers.alpaca.rest.errors import RestError
+from daemon.brokers.alpaca.rest.client import RestError
 from daemon.brokers.api import Known, LogEvent
 from daemon.brokers.sessions import open_session, sessions_before
-from daemon.core.events import Event, HaltRequested, Quote, SessionEnded, SessionScheduled
+from daemon.core.events import Contract, ContractsListed, Event, HaltRequested, Quote, SessionEnded, SessionScheduled
+from daemon.core.instruments.option_market import parse_occ
+from daemon.core.limits import Contracts
 from daemon.host.time.calendar import SessionCalendar
 from daemon.host.time.clock import Clock
 from strategies.kit.contract import Session, Spec
 from strategies.kit.units import SECOND_NS
+
+LISTED_SPAN = Decimal("0.06")  # of the spot, on each side: range of listed strikes
+MONEY_SPAN = Decimal("0.02")  # of the spot, on each side: range for the implied volatility
+DIGITS_MOST = 12  # of an open interest
+SHARES = 100  # of an ordinary contract; others are adjusted
+
+
+class ContractReads(Protocol):
+    """Listed contracts, all pages. Dates are `YYYY-MM-DD`, both ends included. Raises RestError."""
+
+    async def option_contracts(
+        self, underlying: str, expiry_from: str, expiry_to: str, strike_from: Decimal, strike_to: Decimal
+    ) -> list[dict[str, Any]]: ...
+
+
+class ChainReads(Protocol):
+    """Snapshots by OCC symbol, all pages. Raises RestError."""
+
+    async def option_chain(
+        self,
+        underlying: str,
+        expiry_from: str,
+        expiry_to: str,
+        strike_from: Decimal,
+        strike_to: Decimal,
+        feed: str,
+    ) -> dict[str, dict[str, Any]]: ...
+
+
+class ChainReader:
+    """Reads the chain of one underlying by the trading rules."""
+
+    def __init__(
+        self, contracts: ContractReads, market: ChainReads, underlying: str, rule: Contracts, feed: str, log: LogEvent
+    ) -> None:
+        self._contracts = contracts
+        self._market = market
+        self._underlying = underlying
+        self._rule = rule
+        self._feed = feed
+        self._log = log
+
+    async def listed(
+        self, scheduled: SessionScheduled, spot: float, now_ns: Callable[[], int]
+    ) -> ContractsListed | None:
+        """Return the contracts for a session around `spot` (USD); None without any. Raises RestError.
+
+        `now_ns` is called when all is read: that is the event's time.
+        """
+        days = (scheduled.session, *scheduled.upcoming)[self._rule.min_days : self._rule.max_days + 1]
+        expiries = [session.date for session in days]
+        if not expiries or not math.isfinite(spot) or spot <= 0:
+            return None
+        low, high = strikes_around(spot, LISTED_SPAN)
+        raw = await self._contracts.option_contracts(self._underlying, expiries[0], expiries[-1], low, high)
+        contracts, odd = read_contracts(raw, self._underlying, expiries)
+        if odd:
+            self._log("contracts_left_out", underlying=self._underlying, count=len(odd), first=odd[:5])
+        expiry = nearest_expiry(contracts)
+        if expiry is None:
+            return None
+        volatility = await self._volatility(expiry, spot)
+        return ContractsListed(now_ns(), scheduled.session.date, contracts, volatility)
+
+    async def _volatility(self, expiry: str, spot: float) -> float | None:
+        low, high = strikes_around(spot, MONEY_SPAN)
+        try:
+            snapshots = await self._market.option_chain(self._underlying, expiry, expiry, low, high, self._feed)
+        except RestError as error:
+            self._log("volatility_unknown", underlying=self._underlying, expiry=expiry, problem=str(error))
+            return None
+        found = implied_volatility(snapshots)
+        if found is None:
+            problem = f"none of {len(snapshots)} snapshots has one"
+            self._log("volatility_unknown", underlying=self._underlying, expiry=expiry, problem=problem)
+        return found
+
+
+def strikes_around(spot: float, span: Decimal) -> tuple[Decimal, Decimal]:
+    """Return whole dollars that hold `span` of the spot on each side."""
+    middle = Decimal(repr(spot))
+    low = (middle * (1 - span)).to_integral_value(ROUND_FLOOR)
+    return low, (middle * (1 + span)).to_integral_value(ROUND_CEILING)
+
+
+def read_contracts(
+    raw: Iterable[object], underlying: str, expiries: Collection[str]
+) -> tuple[tuple[Contract, ...], list[str]]:
+    """Return the ordinary, tradable contracts by expiry, strike, right; and the names of those left out."""
+    good: dict[str, Contract] = {}
+    odd: list[str] = []
+    for item in raw:
+        contract = _contract(item, underlying)
+        if contract is None:
+            odd.append(str(item.get("symbol")) if isinstance(item, Mapping) else type(item).__name__)
+        elif contract.expiry in expiries:
+            good[contract.symbol] = contract
+    ordered = sorted(good.values(), key=lambda c: (c.expiry, c.strike, -c.right))
+    return tuple(ordered), odd
+
+
+def _contract(item: object, underlying: str) -> Contract | None:
+    if not isinstance(item, Mapping):
+        return None
+    symbol = item.get("symbol")
+    occ = parse_occ(symbol) if isinstance(symbol, str) else None
+    if occ is None or occ.root != underlying or not isinstance(symbol, str):
+        return None
+    if item.get("tradable") is not True or item.get("status", "active") != "active":
+        return None
+    if str(item.get("size", SHARES)) != str(SHARES) or item.get("underlying_symbol", underlying) != underlying:
+        return None
+    interest = str(item.get("open_interest"))
+    count = int(interest) if interest.isdecimal() and len(interest) <= DIGITS_MOST else 0
+    return Contract(symbol, occ.expiry, occ.right, occ.strike, count)
+
+
+def nearest_expiry(contracts: Iterable[Contract]) -> str | None:
+    """Return the first expiry that has a strike with both rights."""
+    seen: dict[tuple[str, Decimal], set[int]] = {}
+    for contract in contracts:
+        seen.setdefault((contract.expiry, contract.strike), set()).add(contract.right)
+    return min((expiry for (expiry, _), rights in seen.items() if len(rights) > 1), default=None)
+
+
+def implied_volatility(snapshots: Mapping[str, Any]) -> float | None:
+    """Return the median of sane implied volatilities (annualised); None without any."""
+    found = [item.get("impliedVolatility") for item in snapshots.values() if isinstance(item, Mapping)]
+    numbers = [float(v) for v in found if isinstance(v, int | float) and not isinstance(v, bool) and 0 < v < 10]
+    return median(numbers) if numbers else None
+
 
 __all__ = ["LiveFeed", "Options", "Timing"]
 

@@ -16,7 +16,7 @@ from typing import Any, Protocol
 
 import msgspec
 
-from daemon.brokers.alpaca.market.stock_stream import read_bar
+from daemon.brokers.alpaca.market.socket import read_bar
 from daemon.brokers.api import LogEvent
 from daemon.core.events import BarRejected
 from strategies.kit.contract import Bar, Session

@@ -13,11 +13,9 @@ from collections.abc import Awaitable, Callable, Collection, Iterable
 from decimal import Decimal
 from typing import Any, Protocol
 
-from daemon.brokers.alpaca.market.chain import with_neighbours
 from daemon.brokers.alpaca.market.silence import Silence
-from daemon.brokers.alpaca.market.socket import MarketSocket, State
-from daemon.brokers.alpaca.market.stock_stream import instant_ns
-from daemon.brokers.alpaca.rest.errors import RestError
+from daemon.brokers.alpaca.market.socket import MarketSocket, State, instant_ns
+from daemon.brokers.alpaca.rest.client import RestError
 from daemon.brokers.api import LogEvent
 from daemon.core.events import Contract, Event, Quote, QuotesReceived
 from daemon.core.instruments.quotes import FUTURE_NS
@@ -36,6 +34,28 @@ OpenSocket = Callable[[TakeMessage], MarketSocket]
 """Returns the socket of the quotes, whose messages go to the argument."""
 ReadQuotes = Callable[[tuple[str, ...]], Awaitable[dict[str, dict[str, Any]]]]
 """Reads the newest quotes over REST, by symbol; those without one are absent. Raises RestError."""
+SIDE_STRIKES = 2  # neighbours that are streamed on each side of a contract
+
+
+def with_neighbours(contracts: Iterable[Contract], symbols: Collection[str]) -> frozenset[str]:
+    """Return these contracts with both rights of SIDE_STRIKES strikes on each side, of the same expiry.
+
+    A contract that is not in the listing has no neighbours.
+    """
+    strikes: dict[str, dict[Decimal, list[str]]] = {}
+    place: dict[str, Contract] = {}
+    for contract in contracts:
+        strikes.setdefault(contract.expiry, {}).setdefault(contract.strike, []).append(contract.symbol)
+        if contract.symbol in symbols:
+            place[contract.symbol] = contract
+    chosen = set(symbols)
+    for contract in place.values():
+        ladder = strikes[contract.expiry]
+        rungs = sorted(ladder)
+        at = rungs.index(contract.strike)
+        for strike in rungs[max(0, at - SIDE_STRIKES) : at + SIDE_STRIKES + 1]:
+            chosen.update(ladder[strike])
+    return frozenset(chosen)
 
 
 class Recorder(Protocol):

@@ -6,17 +6,283 @@ for models that are not used here.
 
 from __future__ import annotations
 
+import asyncio
+import contextlib
+import heapq
 import io
+import itertools
+import math
+import re
 import time
+from collections.abc import Callable, Mapping
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
-from typing import Any
+from enum import IntEnum
+from functools import partial
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import requests
+import urllib3
 from alpaca.common.rest import RESTClient
 from requests.adapters import HTTPAdapter
 
-from daemon.brokers.alpaca.rest.errors import MethodRefused
-from daemon.brokers.alpaca.rest.queues import RequestQueue
+from daemon.brokers.alpaca.wire import text
+from daemon.brokers.api import BrokerError, BrokerRefused
+from daemon.host.safe_decode import Unreadable, json_value, writable
+from daemon.pacing.token_bucket import TokenBucket
+from strategies.kit.units import SECOND_NS
+
+if TYPE_CHECKING:
+    from daemon.host.time.clock import Clock
+
+
+class RestError(BrokerError):
+    """The broker did not do, or did not confirm, a request."""
+
+
+class Refused(RestError, BrokerRefused):
+    """A definite refusal (HTTP 4xx). `code` is Alpaca's, None where the body has none; `extra` are the body's other
+    keys."""
+
+    def __init__(self, status: int, code: int | None, message: str, extra: Mapping[str, object]) -> None:
+        super().__init__(f"{status} {'-' if code is None else code} {message}")
+        self.status = status
+        self.of_keys = status in (401, 403)
+        self.code = code
+        self.message = message
+        self.extra = extra
+
+
+class Throttled(RestError):
+    """429: the rate limit. `retry_after_s` is from the header, None without one."""
+
+    def __init__(self, retry_after_s: float | None) -> None:
+        super().__init__(f"429 rate limit exceeded, retry after {retry_after_s} s")
+        self.retry_after_s = retry_after_s
+
+
+class Unanswered(RestError):
+    """No usable answer (timeout, reset, 5xx, redirect, unreadable body): it may or may not have happened."""
+
+
+class NotSent(RestError):
+    """It never left the process: its turn did not come in time, or its queue was full or closed."""
+
+
+class Lapsed(NotSent):
+    """It never left the process: the order's validity had passed when its turn came."""
+
+
+class MethodRefused(NotSent):
+    """A client for other methods was used: a bug. Nothing was sent."""
+
+
+T = TypeVar("T")
+
+PAUSE_MAX_S = 60  # cap on Retry-After: the broker counts in windows of a minute
+PAUSE_DEFAULT_S = 5  # after a refusal for the rate that names no time
+
+
+class Urgency(IntEnum):
+    """Priority of a call; the lowest goes first, equal ones first come first."""
+
+    EXIT = 0  # exits and cancels
+    ENTRY = 1
+    READ = 2
+
+
+class NotStarted(Exception):
+    """The call never left: the queue was full or closed, or its deadline passed while it waited."""
+
+
+class StillRunning(Exception):
+    """The call's deadline passed while it ran: it may or may not take effect."""
+
+
+@dataclass(slots=True, eq=False)
+class _Call:
+    work: Callable[[], Any]
+    urgency: Urgency
+    answer: asyncio.Future[Any]
+    started: asyncio.Event = field(default_factory=asyncio.Event)
+
+
+class RequestQueue:
+    """One thread and its queue. `reserve` tokens are kept for exits; at `floor` remaining calls the queue pauses.
+
+    With `oldest_each` every n-th call is the one that has waited longest, so that no call starves.
+    """
+
+    def __init__(
+        self, name: str, bucket: TokenBucket, clock: Clock, *, reserve: int = 0, floor: int = 0, oldest_each: int = 0
+    ) -> None:
+        self.name = name
+        self.clock = clock
+        self._bucket = bucket
+        self._reserve = reserve
+        self._floor = floor
+        self._oldest_each = oldest_each
+        self._taken = 0
+        self._capacity = 256
+        self._queue: list[tuple[int, int, _Call]] = []
+        self._number = itertools.count()
+        self._wake = asyncio.Event()
+        self._paused_until_ns = 0
+        self._thread = ThreadPoolExecutor(max_workers=1, thread_name_prefix=f"queue-{name}")
+        self._dispatcher: asyncio.Task[None] | None = None
+        self._closed = False
+
+    async def call(self, work: Callable[[], T], urgency: Urgency, deadline_s: float, wait_s: float | None = None) -> T:
+        """Run `work` in the queue's thread at its turn. Raises NotStarted, StillRunning, and errors of `work`.
+
+        With `wait_s` it waits that long for its turn, however full the queue is, and the deadline begins with its turn.
+        A cancelled caller leaves the queue; a running call ends without a receiver.
+        """
+        self._admit(full_too=wait_s is not None)
+        call = _Call(work, urgency, asyncio.get_running_loop().create_future())
+        heapq.heappush(self._queue, (urgency, next(self._number), call))
+        self._wake.set()
+        if self._dispatcher is None:
+            self._dispatcher = asyncio.create_task(self._dispatch(), name=f"queue-{self.name}")
+        waited_s = deadline_s
+        try:
+            if wait_s is not None:
+                waited_s = wait_s
+                await _turn(call, wait_s)
+            if wait_s is None or call.started.is_set():
+                await asyncio.wait({call.answer}, timeout=deadline_s)
+            if call.answer.done():
+                answer: T = call.answer.result()
+                return answer
+        finally:
+            call.answer.cancel()  # leaves the queue; nothing where it is done
+        if call.started.is_set():
+            raise StillRunning(f"queue {self.name}: no answer within {deadline_s} s")
+        raise NotStarted(f"queue {self.name}: its turn did not come within {waited_s:g} s; nothing was sent")
+
+    def observe(self, status: int, headers: Mapping[str, str]) -> None:
+        """Apply the broker's rate headers: pause until Reset, or for Retry-After, at most a minute. From the thread."""
+        now = self.clock.now_ns()
+        pause_s = _number(headers.get("Retry-After"))
+        remaining, reset_s = _number(headers.get("X-Ratelimit-Remaining")), _number(headers.get("X-Ratelimit-Reset"))
+        if pause_s is None and (status == 429 or (remaining is not None and remaining <= self._floor)):
+            default_s = PAUSE_DEFAULT_S if status == 429 else None
+            pause_s = default_s if reset_s is None else reset_s - now / SECOND_NS
+        if pause_s is not None and pause_s > 0:
+            self._paused_until_ns = now + round(min(pause_s, PAUSE_MAX_S) * SECOND_NS)
+
+    async def close(self) -> None:
+        """Refuse waiting calls and join the thread: a running call is bounded by its socket's deadlines."""
+        self._closed = True
+        for _, _, call in self._queue:
+            if not call.answer.done():
+                call.answer.set_exception(NotStarted(f"queue {self.name} was closed; nothing was sent"))
+        self._wake.set()
+        if self._dispatcher is not None:
+            await self._dispatcher
+        await asyncio.to_thread(self._thread.shutdown)
+
+    # --- the queue ------------------------------------------------------------------------------------------------
+
+    def _admit(self, *, full_too: bool) -> None:
+        if self._closed:
+            raise NotStarted(f"queue {self.name} is closed; nothing was sent")
+        if full_too:
+            return
+        if len(self._queue) >= self._capacity:
+            self._queue = [entry for entry in self._queue if not entry[2].answer.done()]
+            heapq.heapify(self._queue)
+        if len(self._queue) >= self._capacity:
+            raise NotStarted(f"queue {self.name}: {len(self._queue)} calls wait already; nothing was sent")
+
+    async def _dispatch(self) -> None:
+        loop = asyncio.get_running_loop()
+        while (call := await self._next()) is not None:
+            call.started.set()
+            running = loop.run_in_executor(self._thread, call.work)
+            await asyncio.wait({running})
+            error = running.exception()
+            if call.answer.done():
+                continue  # cancelled meanwhile
+            if error is not None:
+                call.answer.set_exception(error)
+            else:
+                call.answer.set_result(running.result())
+
+    async def _next(self) -> _Call | None:
+        """Return the first call of the queue, once the rate allows it; None after `close`."""
+        while not self._closed:
+            while self._queue and self._queue[0][2].answer.done():
+                heapq.heappop(self._queue)
+            self._wake.clear()
+            if not self._queue:
+                await self._wake.wait()
+                continue
+            wait_ns = self._wait_ns(self._queue[0][2].urgency)
+            if wait_ns <= 0:
+                self._bucket.take()
+                return self._first()
+            with contextlib.suppress(TimeoutError):
+                await asyncio.wait_for(self._wake.wait(), max(0.001, self.clock.real_s(wait_ns)))
+        return None
+
+    def _first(self) -> _Call:
+        """Take the next call out of the queue, which has an awaited one at its head."""
+        self._taken += 1
+        if not self._oldest_each or self._taken % self._oldest_each:
+            return heapq.heappop(self._queue)[2]
+        self._queue = [entry for entry in self._queue if not entry[2].answer.done()]
+        oldest = min(self._queue, key=lambda entry: entry[1])
+        self._queue.remove(oldest)
+        heapq.heapify(self._queue)
+        return oldest[2]
+
+    def _wait_ns(self, urgency: Urgency) -> int:
+        kept = 0 if urgency is Urgency.EXIT else self._reserve
+        return max(self._paused_until_ns - self.clock.now_ns(), self._bucket.wait_ns(kept))
+
+
+async def _turn(call: _Call, wait_s: float) -> None:
+    """Wait until the call's turn comes, its queue is closed, or `wait_s` has passed (`math.inf`: for ever)."""
+    turn = asyncio.ensure_future(call.started.wait())
+    try:
+        timeout_s = None if wait_s == math.inf else wait_s
+        await asyncio.wait({turn, call.answer}, timeout=timeout_s, return_when=asyncio.FIRST_COMPLETED)
+    finally:
+        turn.cancel()
+
+
+def _number(value: str | None) -> float | None:
+    """Parse a header's number of seconds or calls; None for anything else."""
+    try:
+        number = float(value) if value is not None else None
+    except ValueError:
+        return None
+    return number if number is not None and 0 <= number < 1e12 else None
+
+
+def account_queues(clock: Clock) -> tuple[RequestQueue, RequestQueue]:
+    """Return the queues for orders and for reads of one account: with `listing_queue` at most 200 calls a minute.
+
+    Orders have 60 a minute and 80 at once, of which 40 are for exits and cancels only: fifty positions can be left with
+    a cancel and a sale each in twenty seconds. Reads have 36 and 16 at once, and pause when the broker has 20 calls or
+    fewer left. Look-ups go before reports, but every third call is the one that has waited longest: a report, which
+    settles all orders at once, comes however many of them are looked up.
+    """
+    orders = RequestQueue("orders", TokenBucket(clock.now_ns, 60, 80), clock, reserve=40)
+    reads = RequestQueue("reads", TokenBucket(clock.now_ns, 36, 16), clock, floor=20, oldest_each=3)
+    return orders, reads
+
+
+def listing_queue(clock: Clock) -> RequestQueue:
+    """Return the queue for the lists of contracts: large, slow, never urgent. 4 a minute and 4 at once."""
+    return RequestQueue("listing", TokenBucket(clock.now_ns, 4, 4), clock, floor=20)
+
+
+def market_queue(clock: Clock) -> RequestQueue:
+    """Return the queue for market data: a budget of its own, 200 calls a minute."""
+    return RequestQueue("market", TokenBucket(clock.now_ns, 150, 50), clock)
+
 
 V2, V1BETA1 = "v2", "v1beta1"  # of options' market data
 BODY_MAX = 64 * 1024 * 1024  # bytes of one answer
@@ -120,3 +386,125 @@ def _whole_body(response: requests.Response, until_s: float) -> bytes:
             response.close()
             raise requests.ReadTimeout(f"the answer was not whole in time after {len(body)} bytes")
     return bytes(body)
+
+
+Raw = dict[str, Any]
+
+READING = frozenset({"GET"})
+TRADING = frozenset({"POST", "DELETE"})
+PAGES_MAX = 1000
+
+
+def _exchange(work: Callable[[], object], hide: Callable[[str], str]) -> object:
+    """Run in the queue's thread. Raises outside of the handler, so that the error keeps no request with its headers."""
+    try:
+        return writable(work())
+    except StatusError as error:
+        failure = _failure(error.response, hide)
+    except requests.Timeout as error:
+        failure = Unanswered(hide(f"no answer in time: {_innermost(error)}"[:300]))
+    except requests.ConnectionError as error:
+        failure = Unanswered(hide(f"no connection: {_innermost(error)}"[:300]))
+    except (requests.RequestException, urllib3.exceptions.HTTPError, OSError, ValueError, RecursionError) as error:
+        failure = Unanswered(hide(f"{type(error).__name__}: {error}"[:300]))
+    raise failure
+
+
+def _innermost(error: BaseException) -> str:
+    """Return the last message of a library's wrapped error."""
+    inner = next((part for part in error.args if isinstance(part, BaseException)), getattr(error, "reason", None))
+    if isinstance(inner, BaseException) and inner is not error:
+        return _innermost(inner)
+    return re.sub(r"^HTTPS?Connection(Pool)?\(.*?\): ", "", str(error))
+
+
+def _failure(response: requests.Response, hide: Callable[[str], str]) -> RestError:
+    status, body = response.status_code, response.text
+    if status == 429:
+        header = response.headers.get("Retry-After", "")
+        return Throttled(float(header) if header.isascii() and header.isdigit() else None)
+    if not 400 <= status < 500 or status == 408:
+        return Unanswered(f"HTTP {status}")
+    try:
+        decoded = json_value(body)
+    except Unreadable:
+        decoded = None
+    if not isinstance(decoded, dict):
+        return Refused(status, None, hide(f"no JSON object but {body[:80]!r}"), {})
+    code = decoded.get("code")
+    extra = {key: value for key, value in decoded.items() if key not in ("code", "message")}
+    message = hide(text(decoded.get("message"))[:500])
+    return Refused(status, code if isinstance(code, int) else None, message, extra)
+
+
+class QueuedClient:
+    """A client on a request queue: calls in the queue's thread, and translates every failure."""
+
+    def __init__(self, access: Access, queue: RequestQueue, methods: frozenset[str], version: str = V2) -> None:
+        self.client = BoundClient(access, queue, methods, version)
+        self.queue = queue
+        self._deadlines = access.deadlines
+        self._secrets = tuple(secret for secret in (access.key, access.secret) if secret)
+
+    def _hide(self, shown: str) -> str:
+        for secret in self._secrets:
+            shown = shown.replace(secret, "[hidden]")
+        return shown
+
+    async def ask(
+        self, work: Callable[[], object], urgency: Urgency, *, many: bool = False, wait_s: float | None = None
+    ) -> object:
+        """Return the raw answer, None for an empty body; `wait_s` as the queue's. Raises RestError."""
+        deadline_s = self._deadlines.pages_s if many else self._deadlines.call_s
+        try:
+            return await self.queue.call(partial(_exchange, work, self._hide), urgency, deadline_s, wait_s)
+        except NotStarted as error:
+            failure: RestError = NotSent(str(error))
+        except StillRunning as error:
+            failure = Unanswered(str(error))
+        raise failure
+
+    async def get(
+        self,
+        path: str,
+        query: Mapping[str, object] | None = None,
+        *,
+        urgency: Urgency = Urgency.READ,
+        many: bool = False,
+    ) -> object:
+        """GET `path`; keys whose value is None are left out."""
+        sent = {key: value for key, value in (query or {}).items() if value is not None}
+        return await self.ask(partial(self.client.get, path, sent), urgency, many=many)
+
+    async def pages(self, path: str, query: Mapping[str, object], key: str) -> list[object]:
+        """Return the value of `key` on every page, one entry a page."""
+        found: list[object] = []
+        token: str | None = None
+        for _ in range(PAGES_MAX):
+            page = an_object(await self.get(path, {**query, "page_token": token}, many=True), path)
+            found.append(page.get(key))
+            following = text(page.get("next_page_token")) or None
+            if following is None:
+                return found
+            if following == token:
+                break
+            token = following
+        raise Unanswered(f"GET {path}: the pages do not end (token {token!r} after {len(found)} pages)")
+
+
+def an_object(answer: object, asked: str) -> Raw:
+    """Require a JSON object. Raises Unanswered for anything else."""
+    if not isinstance(answer, dict):
+        raise Unanswered(f"{asked}: the answer is {_kind(answer)}, expected an object")
+    return answer
+
+
+def a_list(answer: object, asked: str) -> list[Raw]:
+    """Require a JSON array of objects. Raises Unanswered for anything else."""
+    if not isinstance(answer, list) or not all(isinstance(row, dict) for row in answer):
+        raise Unanswered(f"{asked}: the answer is {_kind(answer)}, expected an array of objects")
+    return answer
+
+
+def _kind(answer: object) -> str:
+    return "empty" if answer is None else f"a {type(answer).__name__}"

@@ -7,9 +7,16 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from daemon.brokers.alpaca.rest.client import V1BETA1, Access
-from daemon.brokers.alpaca.rest.queues import RequestQueue
-from daemon.brokers.alpaca.rest.rest import READING, QueuedClient, Raw, a_list, an_object
+from daemon.brokers.alpaca.rest.client import (
+    READING,
+    V1BETA1,
+    Access,
+    QueuedClient,
+    Raw,
+    RequestQueue,
+    a_list,
+    an_object,
+)
 from daemon.brokers.alpaca.wire import time_text
 
 SYMBOLS_MOST = 100  # of one request

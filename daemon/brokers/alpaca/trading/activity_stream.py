@@ -16,7 +16,7 @@ import aiohttp
 from sseclient import SSEClient
 
 from daemon.brokers.alpaca.rest.client import Access
-from daemon.brokers.alpaca.trading.ledger import BUST, CORRECTION
+from daemon.brokers.alpaca.trading.report import BUST, CORRECTION
 from daemon.brokers.alpaca.wire import Malformed, mapping, required_text, text, time_text
 from daemon.host.safe_decode import Unreadable, json_value
 from daemon.pacing.back_off import back_off_s

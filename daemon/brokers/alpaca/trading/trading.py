@@ -9,10 +9,22 @@ import math
 from collections.abc import Callable
 from functools import partial
 
-from daemon.brokers.alpaca.rest.client import Access
-from daemon.brokers.alpaca.rest.errors import Lapsed, NotSent, Refused, Unanswered
-from daemon.brokers.alpaca.rest.queues import RequestQueue, Urgency
-from daemon.brokers.alpaca.rest.rest import PAGES_MAX, READING, TRADING, QueuedClient, Raw, a_list, an_object
+from daemon.brokers.alpaca.rest.client import (
+    PAGES_MAX,
+    READING,
+    TRADING,
+    Access,
+    Lapsed,
+    NotSent,
+    QueuedClient,
+    Raw,
+    Refused,
+    RequestQueue,
+    Unanswered,
+    Urgency,
+    a_list,
+    an_object,
+)
 from daemon.brokers.alpaca.wire import is_option, text, time_ns, time_text
 from daemon.core.effects import SubmitOrder
 from strategies.kit.units import MILLISECOND_NS

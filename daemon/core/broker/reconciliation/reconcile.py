@@ -12,29 +12,171 @@ from decimal import Decimal
 from msgspec.structs import replace
 
 from daemon.core.book import begin_book
-from daemon.core.broker.fills import is_ours, on_order_filled
-from daemon.core.broker.foreign import end_unheld_sale, give_up_sold, is_fraction, met_at_begin
-from daemon.core.broker.ledger import AMENDED, arrives, book_activity, cause_of
-from daemon.core.broker.news import take_available
+from daemon.core.broker.fills import is_ours, on_order_filled, take_available, transfer, without_gain
+from daemon.core.broker.foreign import can_hold, end_unheld_sale, give_up_sold, is_fraction, met_at_begin
+from daemon.core.broker.ledger import AMENDED, arrives, book_activity, cause_of, settle_without_ledger
 from daemon.core.broker.on_broker import absorb, count_refused_exits
 from daemon.core.broker.owners import note_closes
-from daemon.core.broker.reconciliation.account import account_is_right, note_account
-from daemon.core.broker.reconciliation.differences import (
-    all_differences,
-    cash_and_positions,
-    differing_orders,
-    differing_positions,
-)
-from daemon.core.broker.reconciliation.verdicts import halt_on_shorts, judge
-from daemon.core.broker.takeover import accept, accepts, take_over, whole_shares
+from daemon.core.broker.takeover import ADOPTED, accept, accepts, take_over, whole_shares
 from daemon.core.draft import Draft
-from daemon.core.effects import AskBroker
-from daemon.core.events import Activity, BrokerReported, BrokerSnapshot
+from daemon.core.effects import AskBroker, CancelOrder
+from daemon.core.events import Activity, BrokerPosition, BrokerReported, BrokerSnapshot
+from daemon.core.instruments.option_market import parse_occ
+from daemon.core.moves import Cause
 from daemon.core.orders import SUBMITTED, UNKNOWN
+from daemon.core.risk.guards import deficit, revalue
 from daemon.core.risk.marks import mark_book
 from daemon.core.risk.splits import only_splits_differ
-from daemon.core.state import Suspicion
+from daemon.core.session import new_york_text
+from daemon.core.state import ZERO, Suspicion
 from strategies.kit.units import MINUTE_NS, SECOND_NS
+
+CLOCK_NS = 10 * SECOND_NS  # around open and close the broker's clock and ours may differ
+CLOSED = frozenset(
+    f"status {word}" for word in ("ACCOUNT_CLOSED", "DISABLED", "INACTIVE", "REJECTED", "SUBMISSION_FAILED")
+)
+"""The broker's statuses of an account that does not recover by itself."""
+
+
+def note_account(draft: Draft, event: BrokerReported) -> None:
+    """Take over what the report says of the account: may it trade, is its market open, does it carry its positions?"""
+    _note_status(draft, event.blocked)
+    _note_market(draft, event)
+    short = deficit(event.funds)
+    draft.broker = replace(draft.broker, funds=event.funds)
+    if short:
+        draft.alarm("margin_deficit", f"{short} USD more margin is asked for than the equity", once=True)
+    else:
+        draft.case_over("margin_deficit")
+
+
+def _note_status(draft: Draft, blocked: str) -> None:
+    """Take no new risk while the account may not trade; a closed account halts."""
+    former = draft.broker.blocked
+    draft.broker = replace(draft.broker, blocked=blocked)
+    if CLOSED & set(blocked.split(", ")):
+        draft.halt("account_blocked", blocked)
+    elif blocked:
+        draft.alarm("account_blocked", blocked, once=True, about=blocked)
+        draft.cancel_entries()
+    elif former:
+        draft.case_over("account_blocked")
+
+
+def _note_market(draft: Draft, event: BrokerReported) -> None:
+    """Begin nothing new while the broker's market is closed during a session of our calendar."""
+    session, asked_ns = draft.session.session, event.asked_ns
+    closed = False
+    if session is not None and event.market_open is not None and not draft.session.ended:
+        within = session.open_ns + CLOCK_NS <= asked_ns < session.close_ns - CLOCK_NS
+        later = asked_ns < session.open_ns and event.next_open_ns > session.open_ns + CLOCK_NS
+        closed = (within and not event.market_open) or later
+    draft.broker = replace(draft.broker, closed=closed)
+    if closed:
+        opens = new_york_text(event.next_open_ns) if event.next_open_ns else "unknown"
+        draft.alarm("market_closed", f"in a session of the calendar; the broker opens next: {opens}", once=True)
+    else:
+        draft.case_over("market_closed")
+
+
+def account_is_right(draft: Draft, event: BrokerReported) -> bool:
+    """Check that the account belongs to this journal and is the one configured."""
+    broker = draft.broker
+    others = [number for number in (broker.account, broker.expected) if number and number != event.account]
+    draft.broker = replace(broker, account=broker.account or ("" if others else event.account), wrong=bool(others))
+    if others:
+        expected = others[0]
+        draft.risk = replace(draft.risk, reconciled=False)
+        draft.halt("wrong_account", f"the keys open account {event.account}, expected is {expected}")
+    return not others
+
+
+def all_differences(draft: Draft, event: BrokerReported) -> list[str]:
+    found = cash_and_positions(draft, event.cash, event.positions)
+    for order in event.open_orders:
+        if is_ours(draft, order.client_order_id) and order.client_order_id not in draft.orders:
+            found.append(f"order {order.client_order_id}: works at the broker only")
+    return found
+
+
+def cash_and_positions(draft: Draft, cash: Decimal, positions: tuple[BrokerPosition, ...]) -> list[str]:
+    book = draft.book
+    found = [f"cash: broker {cash} USD, book {book.cash} USD"] if cash != book.cash else []
+    return found + differing_positions(draft, positions)
+
+
+def differing_positions(draft: Draft, positions: tuple[BrokerPosition, ...]) -> list[str]:
+    found: list[str] = []
+    book, foreign = draft.book, draft.broker.foreign_held
+    theirs = {p.symbol: p.quantity for p in positions}
+    ours = {symbol: Decimal(p.quantity) for symbol, p in book.positions.items()}
+    for symbol in sorted(theirs.keys() | ours.keys() | foreign.keys()):
+        expected = ours.get(symbol, ZERO) + foreign.get(symbol, 0)
+        if theirs.get(symbol, ZERO) != expected:
+            with_foreign = f" and {foreign[symbol]} beside it" if symbol in foreign else ""
+            found.append(f"{symbol}: broker {theirs.get(symbol, 0)}, book {ours.get(symbol, 0)}{with_foreign}")
+    return found
+
+
+def differing_orders(draft: Draft, open_orders: frozenset[str]) -> list[str]:
+    return [
+        f"order {name}: {'at the broker' if name in open_orders else 'in the book'} only"
+        for name in sorted(open_orders ^ draft.orders.keys())
+    ]
+
+
+def halt_on_shorts(draft: Draft, event: BrokerReported) -> None:
+    """Halt at once on a short position that is not in the book: more was sold than was held.
+
+    Shares that a held option may have delivered are judged with the other differences.
+    """
+    roots = {contract.root for symbol in draft.book.positions if (contract := parse_occ(symbol)) is not None}
+    for position in event.positions:
+        symbol = position.symbol
+        expected = draft.held(symbol) + draft.broker.foreign_held.get(symbol, 0)
+        if position.quantity < min(expected, 0) and can_hold(draft, symbol) and symbol not in roots:
+            draft.risk = replace(draft.risk, reconciled=False)
+            draft.halt("short_position", f"{symbol}: broker {position.quantity}, book {expected}")
+
+
+def judge(draft: Draft, event: BrokerReported, found: tuple[str, ...]) -> None:
+    """Apply the written verdicts in order: settle expiries, treat foreign positions as configured, book small cash as a
+    fee.
+
+    A difference that none of them explains stays, and halts.
+    """
+    for order in event.open_orders:
+        if is_ours(draft, order.client_order_id) and order.client_order_id not in draft.orders:
+            draft.effects.append(CancelOrder(order.client_order_id))  # nothing here would ever end it
+    theirs = {p.symbol: p for p in event.positions}
+    if settle_without_ledger(draft, {symbol: int(p.quantity) for symbol, p in theirs.items()}):
+        draft.alarm("settled_without_ledger", "; ".join(found))
+    book, foreign = draft.book, draft.broker.foreign_held
+    symbols = sorted(theirs.keys() | book.positions.keys() | foreign.keys())
+    differing = [
+        symbol
+        for symbol in symbols
+        if (theirs[symbol].quantity if symbol in theirs else ZERO) != draft.held(symbol) + foreign.get(symbol, 0)
+    ]
+    rule = draft.trading.broker.foreign_orders
+    if differing and rule != "halt":
+        taken = [symbol for symbol in differing if take_over(draft, symbol, theirs.get(symbol), rule)]
+        if taken:
+            draft.alarm("position_changed", f"{rule}: {'; '.join(found)}")
+            draft.book = replace(draft.book, cash=event.cash)
+            with draft.because(ADOPTED):
+                without_gain(draft, book)
+    cash = event.cash - draft.book.cash
+    if cash and not (differing and rule == "halt") and abs(cash) <= draft.trading.broker.cash_tolerance_usd:
+        draft.alarm("cash_adjusted", f"{cash:+} USD that no line of the broker's ledger explains yet")
+        book = draft.book
+        with draft.because(Cause("cash_adjusted")):
+            draft.book = replace(book, cash=event.cash, realized=book.realized + cash, fees=book.fees - cash)
+        revalue(draft)
+    elif cash and rule == "adopt" and not differing:
+        draft.alarm("position_changed", f"adopt: {'; '.join(found)}")
+        transfer(draft, cash)
+
 
 SETTLE_NS = 10 * SECOND_NS
 

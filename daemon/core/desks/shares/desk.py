@@ -6,41 +6,171 @@ from collections.abc import Iterable, Mapping
 from decimal import Decimal
 from typing import ClassVar
 
+import msgspec
+from msgspec.structs import replace
+
+from daemon.core import gates
+from daemon.core.book import mid
 from daemon.core.broker.exits import exit_at_stop, exit_in_time
-from daemon.core.broker.funds import is_cash_account
 from daemon.core.broker.on_broker import HAPPENED
 from daemon.core.desks.guarded import GuardedStrategy
-from daemon.core.desks.shares.choices import chosen
 from daemon.core.desks.shares.corporate_actions import end_waits, note_positions, reorganise, split_shares
-from daemon.core.desks.shares.orders import drive_shares, note_ended
-from daemon.core.desks.shares.prices import (
-    mark_bars,
-    on_prices_printed,
-    on_share_quotes,
-    price_since,
-    record_traded,
-    share_view,
-    sized_view,
-)
-from daemon.core.desks.shares.rebalance import ask_again, rebalance
+from daemon.core.desks.shares.rebalance import ask_again, drive_shares, free_cash, note_ended, rebalance, reserved
 from daemon.core.draft import Draft, Handler, ShownDecision
-from daemon.core.events import (
-    Activity,
-    BrokerPosition,
-    Event,
-    Funds,
-    OrderFilled,
-    PricesPrinted,
-    Quote,
-    QuotesReceived,
-)
-from daemon.core.instruments.quotes import QuoteGuard, share_guard
+from daemon.core.events import Activity, BrokerPosition, Event, Funds, OrderFilled, PricesPrinted, Quote, QuotesReceived
+from daemon.core.exploration import behaviour, draw
+from daemon.core.gates import Intent, RiskView, ask_gates
+from daemon.core.instruments.quotes import QuoteGuard, is_quote, middle_of, share_guard
 from daemon.core.limits import Trading
 from daemon.core.orders import Work
-from daemon.core.paper.shares import SharePaperBroker
-from daemon.core.risk.marks import mark_shares
-from daemon.core.state import Ask, Book
-from strategies.kit.contract import Answer, Bar, DailyStrategy, Rebalance, Session, ShareStrategy, Spec, View
+from daemon.core.paper.shares import SharePaperBroker, on_grid
+from daemon.core.records import ChoiceRow
+from daemon.core.risk import splits
+from daemon.core.risk.guards import cost_rate, is_cash_account, revalue, risk_view
+from daemon.core.risk.marks import mark_shares, take_quotes
+from daemon.core.state import ZERO, Ask, Book, Position
+from strategies.kit.contract import (
+    Answer,
+    Bar,
+    DailyStrategy,
+    Leg,
+    Portfolio,
+    Rebalance,
+    RowOptions,
+    Session,
+    ShareStrategy,
+    Spec,
+    View,
+)
+from strategies.kit.daily import usable
+from strategies.kit.units import MINUTE_NS
+
+_encode = msgspec.json.encode
+
+
+def chosen(draft: Draft, ask: Ask, options: tuple[RowOptions, ...], answer: Answer) -> Answer:
+    """Return the answer with the drawn actions; one row for each symbol.
+
+    Without exploration the actions with the largest values are taken, and the gates are asked once, about them.
+    """
+    rules, names, drawn = draft.trading.exploring, draft.spec.actions, []
+    exploring = rules.kind != "none"
+    for place, option in enumerate(options):
+        values = answer.logits[place * len(names) : (place + 1) * len(names)]
+        allowed = [
+            action == 0 or (leg is not None and (not exploring or _is_allowed(draft, leg, answer)))
+            for action, leg in enumerate(option.legs)
+        ]
+        shares = behaviour(values, option.greedy, allowed, rules)
+        action = draw(draft.identity.epoch, ask.decision, place, shares) if exploring else option.greedy
+        drawn.append(action)
+        draft.records.append(
+            ChoiceRow(
+                ask.decision,
+                option.symbol,
+                draft.now_ns,
+                names[option.greedy],
+                names[action],
+                _encode(shares).decode(),
+                _encode([name for name, free in zip(names, allowed, strict=True) if free]).decode(),
+            )
+        )
+    return replace(answer, drawn=tuple(drawn))
+
+
+def _is_allowed(draft: Draft, leg: Leg, answer: Answer) -> bool:
+    """Return whether the gates would let this leg begin: an exit always, a buy where no gate denies it."""
+    if leg.goal < draft.held(leg.symbol):
+        return True
+    intent = Intent("basket", None, "", 0, 0, None, logits=answer.logits, legs=(leg,))
+    return not ask_gates(risk_view(draft), intent, draft.desk.gates).denials
+
+
+def on_prices_printed(draft: Draft, event: PricesPrinted) -> None:
+    """Update marks only: fills at these prices come next, and orders move on with the quotes after them."""
+    _mark(draft, {known.symbol: known.price for known in event.prices if known.price > 0})
+    if draft.book.positions:
+        revalue(draft)
+
+
+def on_share_quotes(draft: Draft, event: QuotesReceived) -> None:
+    """Update quotes and marks; record the equity if something was traded since the last record."""
+    take_quotes(draft, event.quotes)
+    if draft.book.positions:
+        revalue(draft)
+    record_traded(draft)
+
+
+def price_since(quotes: tuple[Quote, ...], bar: Bar, now_ns: int, guard: QuoteGuard) -> float | None:
+    """Return the mid in USD of the last narrow quote of the bar's symbol since the bar began; None without one."""
+    since = [q for q in quotes if q.symbol == bar.symbol and is_quote(q, now_ns) and q.quoted_ns >= bar.start_ns]
+    narrow = [quote for quote in since if middle_of(quote, guard) is not None]
+    return float(mid(narrow[-1])) if narrow else None
+
+
+def record_traded(draft: Draft) -> None:
+    """Record the equity if something was traded since the last record."""
+    if draft.stats.fills > draft.basket.fills:
+        draft.basket = replace(draft.basket, fills=draft.stats.fills)
+        draft.record_equity()
+
+
+def mark_bars(draft: Draft, bars: tuple[Bar, ...]) -> None:
+    """Mark positions at the closes of bars."""
+    _mark(draft, {bar.symbol: on_grid(bar.close) for bar in bars if usable(bar)})
+
+
+def _mark(draft: Draft, prices: dict[str, Decimal]) -> None:
+    """Update prices; a price of shares in a split may be of other shares."""
+    taken = {
+        symbol: price
+        for symbol, price in prices.items()
+        if not splits.stands(draft.basket, symbol) and splits.believed(draft, symbol, price)
+    }
+    draft.marks = {**draft.marks, **taken}
+
+
+def average_cost(position: Position | None) -> float:
+    """Return the average price in USD of what is held; 0.0 for nothing."""
+    return float(position.cost / position.quantity) if position is not None and position.quantity else 0.0
+
+
+def share_view(draft: Draft, now_ns: int) -> View:
+    """Return what a strategy may know now: unreserved cash, its shares, and the last known prices."""
+    session = draft.session.session
+    if session is None:
+        raise ValueError("a view needs a session; SessionScheduled precedes every decision")
+    rules, symbols = draft.trading.basket, draft.spec.symbols
+    cash = free_cash(draft.book.cash, draft.orders, draft.marks, cost_rate(draft))
+    held = [draft.book.positions.get(symbol) for symbol in symbols]
+    portfolio = Portfolio(
+        cash=float(cash),
+        equity=float(draft.book.equity),
+        shares=tuple(draft.held(symbol) for symbol in symbols),
+        prices=tuple(float(draft.marks.get(symbol, ZERO)) for symbol in symbols),
+        shares_per_unit=rules.shares_per_unit,
+        notional_per_unit=float(rules.notional_per_unit_usd),
+        band=rules.band,
+        weight_max=rules.weight_max,
+        costs=tuple(map(average_cost, held)),
+        opened_ns=tuple(position.opened_ns if position else 0 for position in held),
+    )
+    return View(now_ns, session, portfolio=portfolio)
+
+
+def sized_view(draft: Draft, now_ns: int) -> View:
+    """Return the view by which a basket is sized: a model that climbs the ladder trades a part of the equity."""
+    view, share = share_view(draft, now_ns), draft.size_share
+    own = view.portfolio
+    if share >= 1.0 or own is None:
+        return view
+    sized = replace(
+        own,
+        equity=own.equity * share,
+        shares_per_unit=max(int(own.shares_per_unit * share), 1),
+        notional_per_unit=own.notional_per_unit * share,
+    )
+    return replace(view, portfolio=sized)
 
 
 class Shares:
@@ -162,3 +292,155 @@ class Shares:
 
     def paper(self, trading: Trading, spec: Spec, mode: str, *, by_bar: bool) -> SharePaperBroker:
         return SharePaperBroker(trading, spec.symbols, live=mode == "dry_run", by_bar=by_bar)
+
+
+A_MINUTE, A_DAY = 2, 20  # orders for each symbol: a sale and a buy; twenty prices for each of them
+
+# --- the basket ---------------------------------------------------------------------------------------------------
+
+
+def stale_history(view: RiskView, _: Intent) -> str | None:
+    """Deny unless the newest bar is that of the session before this one."""
+    expected, found = view.session.previous, view.newest_bar
+    if not expected:
+        return "the session before this one is unknown"
+    return None if found == expected else f"the newest bar is of {found or 'no day'}, not of {expected}"
+
+
+def basket_legs(view: RiskView, intent: Intent) -> str | None:
+    """Deny unless each leg is a different symbol of the desk, with an allowed quantity and a price."""
+    seen: set[str] = set()
+    for leg in intent.legs:
+        if leg.symbol in seen or leg.symbol not in view.symbols:
+            return f"leg {leg.symbol}: {'twice' if leg.symbol in seen else 'not one of the symbols of this desk'}"
+        seen.add(leg.symbol)
+        if leg.goal < 0:
+            return f"leg {leg.symbol}: {leg.goal} shares; a desk never sells short"
+        if view.marks.get(leg.symbol, ZERO) <= 0:
+            return f"leg {leg.symbol}: no price is known"
+        if leg.symbol in view.splits:
+            return f"leg {leg.symbol}: its history was split, its shares not yet"
+    return None
+
+
+def basket_under_way(view: RiskView, _: Intent) -> str | None:
+    for order in view.orders.values():
+        if order.symbol in view.symbols:
+            return f"order {order.client_order_id} of {order.symbol} still works"
+    return None
+
+
+def leg_under_way(view: RiskView, intent: Intent) -> str | None:
+    """Deny while an order of one of the legs works: each symbol is decided about by itself."""
+    symbols = {leg.symbol for leg in intent.legs}
+    for order in view.orders.values():
+        if order.symbol in symbols:
+            return f"order {order.client_order_id} of {order.symbol} still works"
+    return None
+
+
+def turnover(view: RiskView, intent: Intent) -> str | None:
+    """Deny when sales, or buys as far as the cash may reach, exceed their parts of the equity."""
+    sold = bought = ZERO
+    for leg in intent.legs:
+        value = (leg.goal - _held(view, leg.symbol)) * view.marks[leg.symbol]
+        sold, bought = (sold - value, bought) if value < 0 else (sold, bought + value)
+    total = sold + min(bought, max(view.book.cash, ZERO) + sold)
+    return _too_much(view, "turnover", total, view.basket.turnover_max)
+
+
+# --- an order -----------------------------------------------------------------------------------------------------
+
+
+def orders_per_minute(view: RiskView, _: Intent) -> str | None:
+    recent = sum(1 for t in view.risk.order_times if view.now_ns - t < MINUTE_NS)
+    limit = A_MINUTE * len(view.symbols)
+    return f"{recent} orders within a minute, limit {limit}" if recent >= limit else None
+
+
+def orders_per_day(view: RiskView, _: Intent) -> str | None:
+    limit = A_DAY * len(view.symbols)
+    return f"{view.risk.orders_today} orders today, limit {limit}" if view.risk.orders_today >= limit else None
+
+
+def order_quantity(_: RiskView, intent: Intent) -> str | None:
+    return None if intent.quantity >= 1 else f"quantity {intent.quantity}: less than one share"
+
+
+def order_weight(view: RiskView, intent: Intent) -> str | None:
+    if intent.limit_price is None:
+        return "cost unknown: a buy needs a limit price"
+    return _too_much(view, "the order", intent.limit_price * intent.quantity, view.basket.order_weight_max)
+
+
+def order_notional(view: RiskView, intent: Intent) -> str | None:
+    if intent.limit_price is None:
+        return "cost unknown: a buy needs a limit price"
+    limit = view.basket.buy_max_usd(view.book.equity)
+    value = intent.limit_price * intent.quantity
+    return f"notional {value} USD, limit {limit}" if value > limit else None
+
+
+def position_weight(view: RiskView, intent: Intent) -> str | None:
+    if intent.limit_price is None:
+        return "cost unknown: a buy needs a limit price"
+    coming = sum(o.remaining for o in view.orders.values() if o.symbol == intent.symbol and o.side > 0)
+    shares = _held(view, intent.symbol) + coming + intent.quantity
+    return _too_much(view, f"{intent.symbol}", intent.limit_price * shares, view.basket.position_weight_max)
+
+
+def gross_weight(view: RiskView, intent: Intent) -> str | None:
+    if intent.limit_price is None:
+        return "cost unknown: a buy needs a limit price"
+    total = intent.limit_price * intent.quantity
+    for position in view.book.positions.values():
+        total += abs(position.quantity) * view.marks.get(position.symbol, ZERO)
+    for order in view.orders.values():
+        if order.side > 0:
+            total += order.remaining * (order.limit_price or view.marks.get(order.symbol, ZERO))
+    return _too_much(view, "all positions", total, view.basket.gross_weight_max)
+
+
+def buying_power(view: RiskView, intent: Intent) -> str | None:
+    if intent.limit_price is None:
+        return "cost unknown: a buy needs a limit price"
+    cost = reserved(intent.limit_price, intent.quantity, view.cost_rate)
+    free = free_cash(view.book.cash, view.orders, view.marks, view.cost_rate)
+    if view.spendable is not None:
+        free = min(free, view.spendable)
+    return f"costs {cost} USD, buying power {free}" if cost > free else None
+
+
+def price_collar(view: RiskView, intent: Intent) -> str | None:
+    """Deny a limit far from the last known price; an order without a limit is an exit that must leave."""
+    limit, mark = intent.limit_price, view.marks.get(intent.symbol, ZERO)
+    if limit is None:
+        return None
+    if mark <= 0:
+        return f"no price of {intent.symbol} is known"
+    collar = Decimal(str(view.basket.price_collar))
+    return f"limit {limit} is further than {collar} from {mark}" if abs(limit - mark) > mark * collar else None
+
+
+def stale_quote(view: RiskView, intent: Intent) -> str | None:
+    return None if intent.limit_price is None else gates.stale_quote(view, intent)
+
+
+def duplicate_order(view: RiskView, intent: Intent) -> str | None:
+    for order in view.orders.values():
+        theirs = order.purpose == "foreign" and intent.purpose == "exit"  # its quantity is left out of the exit
+        if order.symbol == intent.symbol and order.side == intent.side and not theirs:
+            return f"order {order.client_order_id} already works on this side of {intent.symbol}"
+    return None
+
+
+def _held(view: RiskView, symbol: str) -> int:
+    position = view.book.positions.get(symbol)
+    return position.quantity if position else 0
+
+
+def _too_much(view: RiskView, what: str, value: Decimal, limit: float) -> str | None:
+    if view.book.equity <= 0:
+        return f"equity is {view.book.equity} USD"
+    weight = float(value / view.book.equity)
+    return f"{what} would be {weight:.4f} of the equity, limit {limit}" if weight > limit else None

@@ -11,14 +11,14 @@ from typing import Any
 
 import pytest
 
-from daemon.brokers.alpaca.market.chain import (
+from daemon.brokers.alpaca.market.feed import (
     implied_volatility,
     nearest_expiry,
     read_contracts,
     strikes_around,
-    with_neighbours,
 )
-from daemon.brokers.alpaca.rest.errors import RestError
+from daemon.brokers.alpaca.market.quote_stream import with_neighbours
+from daemon.brokers.alpaca.rest.client import RestError
 from daemon.core.events import Contract, SessionScheduled
 from strategies.kit.contract import Bar
 from tests.support.alpaca.market_desk import calendar, desk, session

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from daemon.brokers.alpaca.market.history import SETTLED_NS
-from daemon.brokers.alpaca.rest.errors import RestError
+from daemon.brokers.alpaca.rest.client import RestError
 from simulator.prices.market import Market
 from strategies.kit.contract import Bar
 from tests.support.alpaca.market_desk import MINUTE, MarketDesk, bar, calendar, desk, session

@@ -8,7 +8,7 @@ from __future__ import annotations
 from hypothesis import given
 from hypothesis import strategies as st
 
-from daemon.brokers.alpaca.market.merge import TORN_NS, BarBuilder, BarMerge, Given
+from daemon.brokers.alpaca.market.live_bars import TORN_NS, BarBuilder, BarMerge, Given
 from daemon.core.events import BarClosed, BarCorrected, BarRejected
 from strategies.kit.contract import Bar
 

@@ -16,8 +16,7 @@ from typing import Any, Self
 import msgpack
 import pytest
 
-from daemon.brokers.alpaca.market.socket import BackOff, Endpoint, MarketSocket, SocketDeadlines, State
-from daemon.brokers.alpaca.market.stock_stream import instant_ns
+from daemon.brokers.alpaca.market.socket import BackOff, Endpoint, MarketSocket, SocketDeadlines, State, instant_ns
 from daemon.operator.log_events import LOG_EVENTS
 from tests.support.alpaca.stream_server import KEY, PATIENCE_S, QUICK, SECRET, SOON, StreamServer, until
 

@@ -14,8 +14,7 @@ import msgpack
 import pytest
 
 from daemon.brokers.alpaca.market.quote_stream import QuoteBook
-from daemon.brokers.alpaca.market.socket import Endpoint
-from daemon.brokers.alpaca.market.stock_stream import StockStream, TradingStatus, instant_ns, read_bar, read_status
+from daemon.brokers.alpaca.market.socket import Endpoint, StockStream, TradingStatus, instant_ns, read_bar, read_status
 from daemon.core.events import BarRejected, Quote
 from daemon.host.time.calendar import SessionCalendar
 from strategies.kit.contract import Bar, Session

@@ -13,8 +13,7 @@ from decimal import Decimal
 from functools import partial
 from typing import Any
 
-from daemon.brokers.alpaca.rest.client import Access
-from daemon.brokers.alpaca.rest.queues import account_queues
+from daemon.brokers.alpaca.rest.client import Access, account_queues
 from daemon.brokers.alpaca.trading.link import BrokerLink
 from daemon.brokers.alpaca.trading.report import Reporter
 from daemon.brokers.alpaca.trading.trade_stream import TradeStream

@@ -12,7 +12,7 @@ from collections.abc import AsyncIterator, Callable
 
 import pytest
 
-from daemon.brokers.alpaca.rest.queues import (
+from daemon.brokers.alpaca.rest.client import (
     NotStarted,
     RequestQueue,
     StillRunning,

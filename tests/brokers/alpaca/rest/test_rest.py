@@ -17,9 +17,19 @@ import requests
 from pydantic import SecretStr
 
 from daemon.brokers.alpaca.assemble import accesses
-from daemon.brokers.alpaca.rest.client import Access, BoundClient, Deadlines
-from daemon.brokers.alpaca.rest.errors import Lapsed, MethodRefused, NotSent, Refused, RestError, Throttled, Unanswered
-from daemon.brokers.alpaca.rest.queues import RequestQueue
+from daemon.brokers.alpaca.rest.client import (
+    Access,
+    BoundClient,
+    Deadlines,
+    Lapsed,
+    MethodRefused,
+    NotSent,
+    Refused,
+    RequestQueue,
+    RestError,
+    Throttled,
+    Unanswered,
+)
 from daemon.brokers.alpaca.trading.trading import TradingOrders, TradingReads, submission
 from daemon.config.load import Credentials, load
 from daemon.core.effects import SubmitOrder

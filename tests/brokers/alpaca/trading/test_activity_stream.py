@@ -16,7 +16,7 @@ import pytest
 
 from daemon.brokers.alpaca.rest.client import Access
 from daemon.brokers.alpaca.trading.activity_stream import PATH, activity_line, probe, ulid_ns
-from daemon.brokers.alpaca.trading.own_orders import Timeouts
+from daemon.brokers.alpaca.trading.link import Timeouts
 from daemon.brokers.alpaca.wire import Malformed
 from daemon.core.events import BrokerReported, OrderFilled
 from simulator.trading.activity_stream import ulid

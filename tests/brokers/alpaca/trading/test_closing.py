@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 from msgspec.structs import replace
 
-from daemon.brokers.alpaca.trading.closing import Closings
+from daemon.brokers.alpaca.trading.link import Closings
 from daemon.core.effects import AskBroker, CancelOrder, LookUpOrder, SubmitOrder
 from daemon.core.events import (
     BrokerReported,

@@ -7,9 +7,7 @@ from decimal import Decimal
 import pytest
 
 from daemon.brokers.alpaca import wire
-from daemon.brokers.alpaca.rest.client import Access
-from daemon.brokers.alpaca.rest.errors import Lapsed
-from daemon.brokers.alpaca.rest.queues import account_queues
+from daemon.brokers.alpaca.rest.client import Access, Lapsed, account_queues
 from daemon.brokers.alpaca.trading.trading import TradingOrders, opens, submission
 from daemon.core.effects import SubmitOrder
 from daemon.host.time.clock import Clock

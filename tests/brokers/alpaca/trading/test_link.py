@@ -12,8 +12,7 @@ from typing import Any
 
 import pytest
 
-from daemon.brokers.alpaca.trading.link import BrokerLink
-from daemon.brokers.alpaca.trading.own_orders import Timeouts
+from daemon.brokers.alpaca.trading.link import BrokerLink, Timeouts
 from daemon.brokers.alpaca.trading.report import Reporter
 from daemon.brokers.alpaca.trading.trade_stream import TradeStream
 from daemon.core.effects import AskBroker, CancelOrder, LookUpOrder, SubmitOrder
@@ -31,7 +30,7 @@ from daemon.core.events import (
     OrderRejected,
     OrderUnknown,
 )
-from daemon.engine.intake import Intake, IntakeFull
+from daemon.engine.engine import Intake, IntakeFull
 from simulator.trading.venue import DEFAULT_KEY, DEFAULT_SECRET
 from tests.support.alpaca.account_side import clock_check
 from tests.support.alpaca.linked import BY_NAME, OURS, QUICKLY, WHOLE, WORKING, linked

@@ -11,7 +11,7 @@ from decimal import Decimal
 
 import pytest
 
-from daemon.brokers.alpaca.rest.errors import RestError
+from daemon.brokers.alpaca.rest.client import RestError
 from daemon.brokers.alpaca.trading.report import Reporter, blocked, funds_of
 from daemon.brokers.alpaca.wire import Malformed, is_ours
 from daemon.core.effects import SubmitOrder

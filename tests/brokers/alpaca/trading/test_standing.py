@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from daemon.brokers.alpaca.trading.ledger import standing
+from daemon.brokers.alpaca.trading.report import standing
 from daemon.brokers.alpaca.wire import Malformed
 
 

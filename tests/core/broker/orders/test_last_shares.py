@@ -10,7 +10,7 @@ from msgspec.structs import replace
 
 from daemon.core import events as ev
 from daemon.core.broker.exits import exit_by_rule
-from daemon.core.desks.shares.orders import drive_shares
+from daemon.core.desks.shares.rebalance import drive_shares
 from daemon.core.draft import Draft
 from daemon.core.effects import AnyEffect, AskBroker, SubmitOrder
 from daemon.core.limits import Trading

@@ -10,7 +10,7 @@ from decimal import Decimal
 from msgspec.structs import replace
 
 from daemon.core import events as ev
-from daemon.core.broker.hanging import hangs
+from daemon.core.broker.sending import hangs
 from daemon.core.draft import Draft
 from daemon.core.effects import AskBroker, SubmitOrder
 from daemon.core.limits import Execution, Risk, Trading

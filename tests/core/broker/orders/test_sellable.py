@@ -11,7 +11,7 @@ import pytest
 from msgspec.structs import replace
 
 from daemon.core import events as ev
-from daemon.core.broker.sellable import Leave
+from daemon.core.broker.sending import Leave
 from daemon.core.effects import AskBroker, SubmitOrder
 from tests.support.core.account import Account, agreed, at_broker
 from tests.support.core.daily_desk import KEEP

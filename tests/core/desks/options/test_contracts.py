@@ -8,7 +8,7 @@ import pytest
 from msgspec.structs import replace
 
 from daemon.core.events import Contract, ContractsListed
-from daemon.core.instruments.contracts import candidates, choose_expiry, nearest
+from daemon.core.instruments.quotes import candidates, choose_expiry, nearest
 from daemon.core.limits import Contracts
 from daemon.core.state import Chain, SessionState
 from tests.support.core.desk import FRIDAY, HALF_DAY, MINUTE, MONDAY, SESSIONS, TUESDAY, chain_of

@@ -11,7 +11,7 @@ from msgspec.structs import replace
 
 from daemon.core.effects import SubmitOrder
 from daemon.core.events import BarClosed, BarCorrected, QuotesReceived, SessionEnded
-from daemon.core.instruments.contracts import implied_spot
+from daemon.core.instruments.quotes import implied_spot
 from daemon.core.state import encode_state
 from strategies.kit.contract import Bar
 from tests.support.core.desk import BUY_CALL, CALL, MONDAY, PUT, Desk, alarms, desk, of, questions, quote, sent

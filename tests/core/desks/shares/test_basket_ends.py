@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import pytest
 
-from daemon.app.live.stop import settled
+from daemon.app.live.desk import settled
 from daemon.core import events as ev
 from daemon.core.effects import AnyEffect, SubmitOrder
 from daemon.core.limits import Risk, Trading

@@ -13,7 +13,15 @@ import pytest
 from msgspec.structs import replace
 
 from daemon.core import events as ev
-from daemon.core.desks.shares.basket import affordable, buy_limit, free_cash, price_step, reserved, sell_limit, works_of
+from daemon.core.desks.shares.rebalance import (
+    affordable,
+    buy_limit,
+    free_cash,
+    price_step,
+    reserved,
+    sell_limit,
+    works_of,
+)
 from daemon.core.effects import RaiseAlarm, SubmitOrder
 from daemon.core.limits import Basket, Broker, Trading
 from daemon.core.records import DecisionRow

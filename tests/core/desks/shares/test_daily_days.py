@@ -12,7 +12,7 @@ from msgspec.structs import replace
 
 from daemon.core import events as ev
 from daemon.core.desks.registry import desk_of
-from daemon.core.desks.shares.prices import share_view
+from daemon.core.desks.shares.desk import share_view
 from daemon.core.draft import Draft
 from daemon.core.effects import AskPolicy
 from daemon.core.limits import Basket, Trading

@@ -19,12 +19,11 @@ from hypothesis import strategies as st
 from daemon.core import events as ev
 from daemon.core.effects import AskPolicy, CancelOrder, SubmitOrder
 from daemon.core.limits import Basket, Paper, Trading
-from daemon.core.machine import Machine
 from daemon.core.paper.shares import SharePaperBroker
 from daemon.core.paper.state import broker_snapshot
 from daemon.core.records import FillRow
 from daemon.core.state import State, encode_state
-from daemon.core.step import Core, Step
+from daemon.core.step import Core, Machine, Step
 from strategies.kit.contract import Session
 from tests.support.core.daily_desk import IDENTITY, KEEP, LAST_FRIDAY, SYMBOLS, DailyDesk, Shelf, bar
 from tests.support.core.desk import DAY, FRIDAY, HALF_DAY, MINUTE, MONDAY, TUESDAY, of

@@ -13,7 +13,7 @@ import pytest
 from msgspec.structs import replace
 
 from daemon.core.desks.gates import SHARE_GATES
-from daemon.core.gate import Applies, Gate, Intent, RiskView, ask_gates
+from daemon.core.gates import Applies, Gate, Intent, RiskView, ask_gates
 from daemon.core.limits import Basket, Risk, Trading
 from daemon.core.orders import Order
 from daemon.core.state import Book, Halt, Model, Pause, Position, RiskState, SessionState

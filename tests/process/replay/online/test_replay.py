@@ -14,7 +14,7 @@ from daemon.config.strategy import strategy_of
 from daemon.engine.follow import Follower
 from daemon.engine.recover import recovered_desk
 from daemon.host.own_files import StateDirError
-from daemon.journal import universe
+from daemon.journal import rows as universe
 from daemon.journal.journal import FILE
 from daemon.journal.reader import JournalReader
 from daemon.models.store import ModelError, load

@@ -12,13 +12,13 @@ from dataclasses import dataclass
 import numpy as np
 
 from daemon.core.events import ContractsListed, SessionScheduled
-from daemon.core.instruments.contracts import PENNY_ROOTS, choose_expiry, nearest
 from daemon.core.instruments.option_market import (
     bid_ask_cents_array,
     expiries_from,
     price_array,
     years_to_expiry,
 )
+from daemon.core.instruments.quotes import PENNY_ROOTS, choose_expiry, nearest
 from daemon.core.limits import Trading
 from daemon.core.state import Chain
 from daemon.host.time.calendar import SessionCalendar

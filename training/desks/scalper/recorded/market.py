@@ -14,7 +14,7 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor
 
-from daemon.core.broker.hanging import HANGS_NS
+from daemon.core.broker.sending import HANGS_NS
 from daemon.core.instruments.quotes import NARROW_USD, STEP_USD
 from daemon.core.limits import Trading
 from daemon.core.risk.guards import TOUCH_USD
@@ -29,7 +29,7 @@ from training.study.folds import HistoryError
 
 # Marks and limits of a desk on recorded quotes, as whole numbers over many environments.
 #
-# The rules are those of `daemon.core.risk.marks` and `daemon.core.desks.options.execution`. Prices are in half cents a
+# The rules are those of `daemon.core.risk.marks` and `daemon.core.desks.options.decide`. Prices are in half cents a
 # share, so that mids are whole, and limits of orders in cents. Fractions of the desk's limits are whole millionths.
 
 HALF_CENTS = 200  # of a dollar

@@ -1,20 +1,30 @@
-"""Gates on new risk for every desk: state, session, bars, model, pace and losses.
+"""Gates: a gate is a function (view, intent) -> reason or None. All are asked, in one order, and all reasons are kept.
 
-Each is a function (view, intent) -> reason or None that ignores which order it is. `daemon.core.desks.gates` names and
-orders them; meaning and cure stand under each name in docs/GATES.md.
+A gate sees these two and nothing else. Unknown is a denial, a gate that raises is a denial, and orders that only reduce
+risk skip the gates that limit new risk. Here stand the gates that all desks share: on new risk (state, session, bars,
+model, pace, losses), and on one order. Their table is `daemon.core.desks.gates`; meaning and cure stand under each name
+in docs/GATES.md.
 """
 
 from __future__ import annotations
 
+import math
+from collections.abc import Callable
 from decimal import Decimal
+from enum import Enum
 from itertools import pairwise
+from typing import NamedTuple
+
+import msgspec
 
 from daemon.core.book import fall_from, limited_peak, session_loss
-from daemon.core.gate import OPTION_SHARES, Intent, RiskView
+from daemon.core.events import Contract, Quote
 from daemon.core.instruments.option_market import parse_occ
-from daemon.core.limits import Risk
-from daemon.core.session import LATER, flatten_from_ns, in_window, minutes_to, new_york_minute
-from daemon.core.state import Position, RiskState
+from daemon.core.limits import Basket, Execution, Risk
+from daemon.core.orders import Order
+from daemon.core.session import LATER, flatten_from_ns, in_window, minutes_to, new_york_minute, parse_window
+from daemon.core.state import ZERO, Book, Identity, Model, Position, RiskState, SessionState
+from strategies.kit.contract import Leg
 from strategies.kit.units import MINUTE_NS, SECOND_NS
 
 LOSSES = "consecutive_losses"  # the pause's reason
@@ -228,3 +238,192 @@ def _cost(view: RiskView, intent: Intent) -> Decimal:
             size = OPTION_SHARES if parse_occ(order.symbol) is not None else 1
             cost += (order.limit_price or view.marks.get(order.symbol, Decimal(0))) * order.remaining * size
     return cost
+
+
+OPTION_SHARES = 100
+
+
+class Intent(msgspec.Struct, frozen=True, gc=False):
+    """An order that the desk would like to send; or a whole basket, before its first order."""
+
+    purpose: str  # entry, exit or basket
+    contract: Contract | None
+    symbol: str
+    side: int
+    quantity: int
+    limit_price: Decimal | None  # None: a market order
+    confidence: float = 1.0
+    logits: tuple[float, ...] = ()
+    legs: tuple[Leg, ...] = ()  # of a basket, whose symbol, side and quantity are empty
+    auction: bool = False  # into the opening auction
+    closing: bool = False  # by the broker's own call
+
+    @property
+    def notional(self) -> Decimal | None:
+        """An option's premium in USD at the limit; None for a market order."""
+        return None if self.limit_price is None else self.limit_price * self.quantity * OPTION_SHARES
+
+
+class RiskView(msgspec.Struct, frozen=True, gc=False):
+    """The state that gates may read, at the time when they are asked."""
+
+    now_ns: int
+    identity: Identity
+    limits: Risk
+    execution: Execution
+    session: SessionState
+    bar_interval_ns: int
+    risk: RiskState
+    model: Model | None
+    book: Book
+    orders: dict[str, Order]  # working
+    quotes: dict[str, Quote]
+    basket: Basket = Basket()  # from here on: desks of shares only
+    symbols: tuple[str, ...] = ()  # that the desk trades
+    marks: dict[str, Decimal] = {}  # USD a share
+    newest_bar: str = ""  # date of the newest daily bar, for baskets only
+    splits: tuple[str, ...] = ()  # held symbols whose split is not booked yet
+    blocked: str = ""  # why the account may not trade, from the broker
+    closed: bool = False  # the broker's market, in a session of our calendar
+    spendable: Decimal | None = None  # USD, by the broker's last report; None when unknown
+    deficit: Decimal = ZERO  # of margin, USD, by the broker's last report
+    overnight: bool = False  # what is held is kept over night
+    blind: str = ""  # what the desk does not see of what it holds
+    cost_rate: Decimal = ZERO  # of the traded value, leaves the cash with each fill
+    disputed: tuple[str, ...] = ()  # symbols with a line of the ledger whose owner is not known
+
+
+class Denial(msgspec.Struct, frozen=True, gc=False):
+    gate: str
+    reason: str
+
+
+class Applies(Enum):
+    """The intents to which a gate applies."""
+
+    NEW_RISK = "new_risk"  # entries, and baskets as a whole
+    EVERY_ORDER = "every_order"
+    ENTRY = "entry"
+    BASKET = "basket"
+
+
+_PUT: dict[str, tuple[Applies, ...]] = {
+    "entry": (Applies.NEW_RISK, Applies.EVERY_ORDER, Applies.ENTRY),
+    "exit": (Applies.EVERY_ORDER,),
+    "basket": (Applies.NEW_RISK, Applies.BASKET),
+}
+
+
+class Gate(NamedTuple):
+    """A gate with its facts: where it applies, whether it depends on the order, when it ends by itself."""
+
+    name: str
+    check: Callable[[RiskView, Intent], str | None]
+    applies: Applies = Applies.NEW_RISK
+    decides: str = ""  # asked at desks that decide so (`Spec.decides`), "" at all
+    holds: str = ""  # asked at desks that hold this (`Spec.holds`), "" at all
+    needs_order: bool = False  # its answer differs from order to order
+    ends_ns: Callable[[RiskView], int] | None = None  # when it ends by itself, 0 when unknown
+
+
+class Verdicts(msgspec.Struct, frozen=True, gc=False):
+    """The verdict of every gate, by name: "" passed, a text denied, None was not asked for this intent."""
+
+    by_gate: dict[str, str | None]
+    denials: tuple[Denial, ...]
+
+
+def ask_gates(view: RiskView, intent: Intent, gates: tuple[Gate, ...]) -> Verdicts:
+    """Ask every gate that applies to the intent; an exit skips those that limit new risk. A raising gate denies."""
+    put = _PUT[intent.purpose]
+    by_gate: dict[str, str | None] = {}
+    denials: list[Denial] = []
+    for gate in gates:
+        if gate.applies not in put:
+            by_gate[gate.name] = None
+            continue
+        try:
+            reason = gate.check(view, intent)
+        except Exception as error:  # whatever is raised, the order is not sent
+            reason = f"the gate failed: {type(error).__name__}: {error}"
+        by_gate[gate.name] = reason or ""
+        if reason:
+            denials.append(Denial(gate.name, reason))
+    return Verdicts(by_gate, tuple(denials))
+
+
+def answer_not_finite(_: RiskView, intent: Intent) -> str | None:
+    if math.isfinite(intent.confidence) and all(map(math.isfinite, intent.logits)):
+        return None
+    return "the policy's answer is not finite"
+
+
+def stale_quote(view: RiskView, intent: Intent) -> str | None:
+    quote = view.quotes.get(intent.symbol)
+    if quote is None:
+        return f"no quote for {intent.symbol}"
+    age, limit = (view.now_ns - quote.quoted_ns) // SECOND_NS, view.limits.quote_age_max_s
+    return f"quote is {age} s old, limit {limit} s" if age > limit else None
+
+
+def owner_unknown(view: RiskView, intent: Intent) -> str | None:
+    contract = parse_occ(intent.symbol)
+    symbol = intent.symbol if contract is None else contract.root
+    return f"a line of the ledger about {symbol} has no known owner" if symbol in view.disputed else None
+
+
+def opposite_order(view: RiskView, intent: Intent) -> str | None:
+    for order in view.orders.values():
+        if order.symbol == intent.symbol and order.side == -intent.side:
+            return f"order {order.client_order_id} works on the other side of {intent.symbol} (wash trade)"
+    return None
+
+
+def oversell(view: RiskView, intent: Intent) -> str | None:
+    """Deny a sale above what is held and free, and a closing buy above what is short."""
+    if intent.side > 0 and intent.purpose != "exit":
+        return None
+    held = view.book.positions.get(intent.symbol)
+    working = sum(o.remaining for o in view.orders.values() if o.symbol == intent.symbol and o.side == intent.side)
+    free = -intent.side * (held.quantity if held else 0) - working
+    if intent.quantity <= free:
+        return None
+    return f"{'sells' if intent.side < 0 else 'buys back'} {intent.quantity} but only {free} are free"
+
+
+def paused_until(view: RiskView) -> int:
+    pause = view.risk.pause
+    return pause.until_ns if pause is not None and pause.reason != LOSSES else 0
+
+
+def losses_until(view: RiskView) -> int:
+    return view.risk.pause.until_ns if view.risk.pause is not None else 0
+
+
+def session_opens(view: RiskView) -> int:
+    session = view.session.session
+    return session.open_ns if session is not None and view.now_ns < session.open_ns else 0
+
+
+def opening_over(view: RiskView) -> int:
+    session = view.session.session
+    return session.open_ns + view.limits.no_entry_after_open_min * MINUTE_NS if session is not None else 0
+
+
+def window_over(view: RiskView) -> int:
+    minute = new_york_minute(view.now_ns)
+    ends = [parse_window(window)[1] for window in view.limits.no_trade_windows if in_window(minute, window)]
+    return view.now_ns - view.now_ns % MINUTE_NS + (max(ends) - minute) * MINUTE_NS if ends else 0
+
+
+def trade_cooled(view: RiskView) -> int:
+    return view.risk.last_trade_ns + view.limits.cooldown_trade_s * SECOND_NS
+
+
+def loss_cooled(view: RiskView) -> int:
+    return view.risk.last_loss_ns + view.limits.cooldown_loss_s * SECOND_NS
+
+
+def minute_over(view: RiskView) -> int:
+    recent = sorted(t for t in view.risk.order_times if view.now_ns - t < MINUTE_NS)
+    return recent[0] + MINUTE_NS if recent else 0

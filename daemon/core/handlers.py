@@ -1,0 +1,350 @@
+"""Handlers of every desk but those of bars, quotes and orders: start, commands, sessions, clock, ladder, shadow."""
+
+from __future__ import annotations
+
+from typing import TypeVar
+
+import msgspec
+from msgspec.structs import replace
+
+from daemon.core import events as ev
+from daemon.core.book import begin_session, limits_reset
+from daemon.core.broker.exits import exit_by_rule
+from daemon.core.broker.fills import clamp_times
+from daemon.core.broker.owners import settle_disputes
+from daemon.core.draft import Draft, wording
+from daemon.core.effects import AskBroker
+from daemon.core.events import ClockReset, SessionScheduled, ShadowAnswered, ShadowFailed
+from daemon.core.moves import Cause
+from daemon.core.orders import Work, advance
+from daemon.core.records import ShadowRow
+from daemon.core.risk.guards import check_blind, loss_to_reset
+from daemon.core.risk.marks import fetch_equity
+from daemon.core.state import BROKER_MODES, TAPE_MODES, LadderState, Model, Pause, ShadowState
+from strategies.kit.contract import Answer
+from strategies.kit.units import DAY_NS, HOUR_NS, MINUTE_NS, SECOND_NS
+
+ACCEPT = "rltraderctl accept-broker --reason TEXT"
+RESET = "rltraderctl resume --reset-limits --reason TEXT"
+
+
+def on_run_started(draft: Draft, event: ev.RunStarted) -> None:
+    draft.trading = event.trading
+    draft.risk = replace(draft.risk, stopping="", stop_flat=False)
+    draft.broker = replace(draft.broker, expected=event.account_number)
+    if event.mode not in TAPE_MODES:  # a real broker may have moved on; the replay's market lives in this journal
+        draft.broker = replace(draft.broker, started_ns=draft.now_ns)
+        draft.risk = replace(draft.risk, reconciled=False)
+    if event.mode in BROKER_MODES:
+        for order in tuple(draft.orders.values()):
+            if order.in_hand:  # its process is gone: whether the order left is unknown
+                draft.put_order(advance(order, "unknown"))
+
+
+def on_code_changed(draft: Draft, event: ev.CodeChanged) -> None:
+    """Take over what other code left: exits go on, new risk waits for a person."""
+    draft.decision = max(draft.decision, event.decision)
+    if event.damaged:
+        draft.halt("journal_damaged", event.detail)
+    else:
+        draft.halt("code_changed", event.detail)
+
+
+def on_model_verified(draft: Draft, event: ev.ModelVerified) -> None:
+    draft.model = Model(event.version, event.promoted, event.feed)
+
+
+def on_model_refused(draft: Draft, event: ev.ModelRefused) -> None:
+    draft.model = None
+    draft.alarm("model_refused", event.reason)
+
+
+def on_clock_ticked(draft: Draft, _: ev.ClockTicked) -> None:
+    """Do nothing: the rules after every handler check the deadlines."""
+    check_blind(draft)
+
+
+def on_halt(draft: Draft, event: ev.HaltRequested) -> None:
+    draft.halt(event.reason, f"{event.detail} (by {event.who})")
+    if event.strategy:
+        draft.risk = replace(draft.risk, strategy_off=True)
+        if draft.ask is not None:
+            draft.end_unanswered(draft.ask, "expired")
+
+
+def on_resume(draft: Draft, event: ev.ResumeRequested) -> None:
+    """End halt and pause. The limits go on counting the whole day and drawdown, unless the command resets them."""
+    if not event.reason.strip():
+        draft.alarm("resume_refused", "a resume must state its reason")
+        return
+    if draft.broker.stood_down and not draft.broker.accept_ns:
+        draft.alarm("resume_refused", f"after a panic the broker's word comes first: {ACCEPT}")
+        return
+    if event.reset_limits:
+        draft.book = limits_reset(draft.book, fetch_equity(draft, draft.book))
+        draft.risk = replace(draft.risk, consecutive_losses=0)
+    elif loss := loss_to_reset(draft):
+        draft.alarm("resume_refused", f"the limit {loss} is reached, and a resume does not forget the loss: {RESET}")
+        return
+    draft.risk = replace(draft.risk, halt=None, pause=None, outcomes=(), strategy_off=False)
+    settle_disputes(draft)
+
+
+def on_pause(draft: Draft, event: ev.PauseRequested) -> None:
+    draft.risk = replace(draft.risk, pause=Pause(f"{event.reason} (by {event.who})", 0))
+    draft.end_trading()
+
+
+def on_flatten(draft: Draft, event: ev.FlattenRequested) -> None:
+    if draft.broker.stood_down and not draft.broker.follows_panic:
+        draft.alarm("command_refused", f"flatten (by {event.who}): nothing is sent after a panic; first: {ACCEPT}")
+        return
+    draft.halt("flatten", f"{event.reason} (by {event.who})")
+    for symbol in draft.desk.holds.risked(draft):
+        exit_by_rule(draft, symbol, "operator")
+
+
+def on_panic(draft: Draft, event: ev.PanicNoticed) -> None:
+    """Send nothing more, not even exits, while the panic lives: it flattens the account, and the book is old.
+
+    An earlier acceptance of the broker's report does not hold after the panic.
+    """
+    draft.halt("panic", event.detail)
+    draft.works = {}
+    for name, order in draft.orders.items():
+        if order.purpose != "foreign":
+            draft.cancel(name)
+    draft.broker = replace(draft.broker, stood_down=True, accept_ns=0, panic_failed_ns=0)
+
+
+def on_panic_failed(draft: Draft, event: ev.PanicFailed) -> None:
+    """Close what is the desk's own, after a report from now on; not where a person has settled it meanwhile."""
+    if not draft.broker.stood_down or draft.broker.accept_ns:
+        return
+    draft.broker = replace(draft.broker, panic_failed_ns=draft.now_ns)
+    draft.alarm("panic_failed", f"{event.detail}; this desk closes what is its own")
+    draft.effects.append(AskBroker("a panic failed", at_once=True))
+
+
+def on_stop(draft: Draft, event: ev.StopRequested) -> None:
+    """Stop: no new risk until the next start; positions are left if requested."""
+    draft.risk = replace(draft.risk, stopping=event.reason, stop_flat=event.flatten)
+    draft.end_trading(leaving=event.flatten)
+
+
+def on_model_promoted(draft: Draft, event: ev.ModelPromoted) -> None:
+    draft.model = Model(event.version, event.promoted, event.feed)
+
+
+def on_candidate_refused(draft: Draft, event: ev.CandidateRefused) -> None:
+    draft.alarm("candidate_refused", f"{event.version}: {event.reason}")
+
+
+def on_command_refused(draft: Draft, event: ev.CommandRefused) -> None:
+    draft.alarm("command_refused", f"{event.channel}: {event.reason}")
+
+
+def on_trouble(draft: Draft, event: ev.TroubleNoticed) -> None:
+    """Raise it once an hour for each case: nothing here notices its end, and it may come again."""
+    draft.alarm(event.name, event.detail, once=True, about=f"{draft.now_ns // HOUR_NS} {wording(event.detail)}")
+
+
+def on_bar_rejected(draft: Draft, event: ev.BarRejected) -> None:
+    draft.count_rejected(event.reason, event.symbol)
+
+
+def on_nothing(_: Draft, __: ev.Event) -> None:
+    """Do nothing: for events that concern another kind of desk or the shell only."""
+
+
+NO_MODEL = "no_model"
+UNANSWERED = frozenset((NO_MODEL, "configuration"))  # halts of a start
+FOREIGN_DAYS_NS = 4 * DAY_NS  # foreign orders are reported again for two days after a start: remember longer
+
+
+def on_session_scheduled(draft: Draft, event: SessionScheduled) -> None:
+    """Begin a new session with fresh limits. The same session again (after a restart) only refreshes the calendar."""
+    known = draft.session.session
+    if known is not None and known.date == event.session.date:
+        draft.session = replace(draft.session, session=event.session, upcoming=event.upcoming)
+        return
+    draft.session = replace(
+        draft.session,
+        session=event.session,
+        upcoming=event.upcoming,
+        starts=(),
+        warm=False,
+        ended=False,
+        previous=event.previous[-1].date if event.previous else known.date if known is not None else "",
+    )
+    last = {work.order_id for work in draft.works.values()}
+    old_ns = draft.now_ns - FOREIGN_DAYS_NS
+    draft.closed = {
+        name: order
+        for name, order in draft.closed.items()
+        if name in last or (order.purpose == "foreign" and order.submitted_ns > old_ns)
+    }
+    if draft.broker.foreign:
+        kept = {n: o for n, o in draft.broker.foreign.items() if o.working or o.submitted_ns > old_ns}
+        draft.broker = replace(draft.broker, foreign=kept)
+    draft.risk = replace(draft.risk, order_times=(), orders_today=0, alarms=())
+    _name_unanswered(draft)
+    draft.book = begin_session(draft.book)
+    draft.chain = None
+    used = {*draft.book.positions, *(order.symbol for order in draft.orders.values())}
+    draft.wanted = {symbol: goal for symbol, goal in draft.wanted.items() if symbol in used}
+
+
+def _name_unanswered(draft: Draft) -> None:
+    """Raise an alarm in each session for what is held while the start was halted, whatever had halted before it."""
+    halted, risk = draft.risk.halt, draft.risk
+    without = draft.model is None and risk.strategy_off
+    if halted is None or not draft.book.positions or not (without or halted.reason in UNANSWERED):
+        return
+    held = ", ".join(f"{p.quantity} {p.symbol}" for p in draft.book.positions.values())
+    name = NO_MODEL if without else halted.reason
+    text = "no model answers" if without else "the start is halted"
+    draft.alarm(name, f"{text} while {held[:200]} is held: {halted.detail}")
+
+
+T = TypeVar("T", bound=msgspec.Struct)
+
+
+def on_clock_reset(draft: Draft, event: ClockReset) -> None:
+    """Take `event.time_ns` as now. Orders, works and halts stay; no new risk until the next broker report."""
+    ahead_ns = draft.now_ns - event.time_ns
+    draft.alarm("clock_reset", f"by {ahead_ns / SECOND_NS:.1f} s: {event.reason} (by {event.who})")
+    if not ahead_ns:
+        return
+    now_ns = draft.now_ns = event.time_ns
+    draft.orders = {name: _past(order, now_ns) for name, order in draft.orders.items()}
+    draft.closed = {name: _past(order, now_ns) for name, order in draft.closed.items()}
+    draft.works = {key: _past(work, now_ns) for key, work in draft.works.items() if not _by_time_alone(work)}
+    draft.quotes = {symbol: _past(quote, now_ns) for symbol, quote in draft.quotes.items()}
+    positions = {symbol: _past(held, now_ns) for symbol, held in draft.book.positions.items()}
+    with draft.because(Cause("clock_reset")):
+        draft.book = replace(draft.book, positions=positions)
+    draft.ask = None
+    _lead_back_risk(draft)
+    suspicion = draft.broker.suspicion
+    draft.broker = _past(
+        replace(draft.broker, suspicion=None if suspicion is None else _past(suspicion, now_ns)), now_ns
+    )
+    clamp_times(draft)
+    _reopen_session(draft)
+    draft.effects.append(AskBroker("the desk's time was led back"))
+
+
+def _past(value: T, now_ns: int) -> T:
+    """Return the struct with every time after now set to now."""
+    times = {field: min(getattr(value, field), now_ns) for field in value.__struct_fields__ if field.endswith("_ns")}
+    return replace(value, **times)
+
+
+def _by_time_alone(work: Work) -> bool:
+    """Return True for an exit requested because of the wrong time and not sent: it is requested again when due."""
+    return work.reason == "flat_before_close" and not work.order_id
+
+
+def _lead_back_risk(draft: Draft) -> None:
+    risk, limits, now_ns = draft.risk, draft.trading.risk, draft.now_ns
+    pause = risk.pause
+    if pause is not None and pause.until_ns:
+        longest_ns = now_ns + limits.consecutive_losses_pause_min * MINUTE_NS
+        pause = Pause(pause.reason, min(pause.until_ns, longest_ns))
+    draft.risk = _past(
+        replace(
+            risk,
+            reconciled=False,
+            alarms=(),
+            pause=pause,
+            halt=None if risk.halt is None else _past(risk.halt, now_ns),
+            order_times=tuple(min(time_ns, now_ns) for time_ns in risk.order_times),
+        ),
+        now_ns,
+    )
+
+
+def _reopen_session(draft: Draft) -> None:
+    """Reopen a session that ended by the wrong time; drop bars from the future."""
+    state, session = draft.session, draft.session.session
+    state = replace(_past(state, draft.now_ns), starts=tuple(start for start in state.starts if start <= draft.now_ns))
+    if session is not None and draft.now_ns < session.close_ns:
+        state = replace(state, ended=False)
+    draft.session = state
+
+
+JUDGED_MAX = 200  # versions that are not proposed again
+
+
+def on_ladder_moved(draft: Draft, event: ev.LadderMoved) -> None:
+    """Record the step. A version that leaves the ladder keeps its size until another one answers."""
+    former = draft.ladder
+    judged = former.judged if isinstance(former, LadderState) else ()
+    left = event.to_step in ("refused", "rolled_back", "champion")
+    if left:
+        judged = (*(name for name in judged if name != event.version), event.version)[-JUDGED_MAX:]
+    draft.ladder = LadderState(
+        event.version,
+        event.to_step,
+        event.champion,
+        event.share,
+        event.sessions,
+        dict(event.figures),
+        judged,
+        event.manifest,
+        event.champion_manifest,
+    )
+    if event.to_step == event.from_step:
+        return
+    detail = f"{event.version}: {event.reason}: {event.detail}"
+    if event.to_step == "refused":
+        draft.alarm("ladder_refused", detail)
+    elif event.to_step == "rolled_back":
+        draft.alarm("ladder_rolled_back", detail)
+
+
+_encode = msgspec.json.encode
+
+
+def on_shadow_answered(draft: Draft, event: ShadowAnswered) -> None:
+    """Record what the candidate would have chosen; an answer to no question is ignored.
+
+    A rule's own decision, such as the flatten before the close, may have come after the question.
+    """
+    if not 0 < event.decision <= draft.decision or draft.session.session is None:
+        return
+    if event.hidden:
+        draft.shadow = ShadowState(event.model, event.hidden)
+    answer = Answer(event.logits, event.hidden, event.heads)
+    shown = draft.desk.holds.shown(draft, answer)
+    choice = shown.choice
+    draft.records.append(
+        ShadowRow(
+            decision=event.decision,
+            model=event.model,
+            bar_ns=draft.session.last_bar_ns,
+            time_ns=draft.now_ns,
+            action=shown.action,
+            confidence=choice.confidence if choice is not None else None,
+            probabilities=_encode(choice.probabilities).decode() if choice is not None else None,
+            logits=_encode(event.logits).decode(),
+            target=shown.target.decode(),
+        )
+    )
+
+
+def on_shadow_failed(draft: Draft, event: ShadowFailed) -> None:
+    """Record that there is no answer; its memory starts afresh."""
+    if not 0 < event.decision <= draft.decision:
+        return
+    draft.shadow = ShadowState()
+    draft.records.append(
+        ShadowRow(
+            decision=event.decision,
+            model=event.model,
+            bar_ns=draft.session.last_bar_ns,
+            time_ns=draft.now_ns,
+            problem=event.reason,
+        )
+    )

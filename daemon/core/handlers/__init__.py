@@ -1,1 +1,0 @@
-"""Event handlers that all desks share: sessions, answers, commands, the clock."""
