@@ -149,7 +149,7 @@ def test_whatever_refuses_its_start_is_tried_again_and_told(
 ) -> None:
     told, program = tmp_path / "told", tmp_path / "program.py"
     program.write_text(f"import sys; open({str(told)!r}, 'a').write(sys.stdin.read())")
-    alarms: Table = {"alarms": {"command": [sys.executable, str(program)]}}
+    alarms: Table = {"alarms": {"command": [sys.executable, str(program)], "timeout_s": 60}}
     assert held.played.start(environment=environment, tables=(table, alarms)).wait(60) == 1
     held.played.daemons.pop()
     (line,) = told.read_text().splitlines()
@@ -198,7 +198,7 @@ def test_it_goes_on_with_its_exits_and_the_operator_is_told_where_it_cannot(held
     played, told = held.played, tmp_path / "told"
     program = tmp_path / "program.py"
     program.write_text(f"import sys; open({str(told)!r}, 'a').write(sys.stdin.read())")
-    alarms: Table = {"alarms": {"command": [sys.executable, str(program)]}}
+    alarms: Table = {"alarms": {"command": [sys.executable, str(program)], "timeout_s": 60}}
     for _ in range(2):  # the second time within the hour: told once
         assert played.start(tables=({"desk": {"nmae": "x"}}, alarms)).wait(60) == 1
         played.daemons.pop()
