@@ -13,6 +13,7 @@ import numpy as np
 import numpy.typing as npt
 
 from strategies.kit.contract import (
+    SAMPLING,
     Answer,
     Bar,
     Basket,
@@ -22,6 +23,7 @@ from strategies.kit.contract import (
     Portfolio,
     Rebalance,
     View,
+    choose,
 )
 from strategies.kit.daily import (
     KeepsBars,
@@ -35,7 +37,6 @@ from strategies.kit.daily import (
 )
 from strategies.kit.daily_features import fund_features, regime_table
 from strategies.kit.entry import BoolArray, Columns, Float64Array, StrategyEntry, defaults_of_days
-from strategies.kit.sampling import SAMPLING, choose
 
 SYMBOLS = ("SPY", "QQQ", "IWM")
 ASSETS = ("CASH", *SYMBOLS)

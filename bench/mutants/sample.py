@@ -37,7 +37,7 @@ from cosmic_ray.plugins import get_operator, operator_names
 
 ROOT = Path(__file__).parents[2]
 AREAS = {
-    "gates": ("daemon/core/risk", "daemon/core/desks/options/desk.py", "daemon/core/desks/shares/desk.py"),
+    "gates": ("daemon/core/risk", "daemon/core/desks/options.py", "daemon/core/desks/shares/desk.py"),
     "reconcile": ("daemon/core/broker",),
     "journal": ("daemon/journal",),
     "core": ("daemon/core",),

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 from daemon.brokers.api import BrokerClock, BrokerError, LogEvent
 from daemon.host.time.clock import LEAP_NS, skew_ns
 from daemon.host.time.virtual_time import look_s
-from daemon.pacing.back_off import back_off_s
+from daemon.pacing import back_off_s
 from strategies.kit.units import SECOND_NS
 
 if TYPE_CHECKING:

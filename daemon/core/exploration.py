@@ -12,7 +12,7 @@ from math import fsum
 from numpy.random import Philox
 
 from daemon.core.limits import Exploration
-from strategies.kit.sampling import softmax
+from strategies.kit.contract import softmax
 
 
 def behaviour(values: Sequence[float], greedy: int, allowed: Sequence[bool], rules: Exploration) -> tuple[float, ...]:

@@ -11,7 +11,7 @@ from daemon.core import events as ev
 from daemon.core.book import begin_session, limits_reset
 from daemon.core.broker.exits import exit_by_rule
 from daemon.core.broker.fills import clamp_times
-from daemon.core.broker.owners import settle_disputes
+from daemon.core.broker.foreign import settle_disputes
 from daemon.core.draft import Draft, wording
 from daemon.core.effects import AskBroker
 from daemon.core.events import ClockReset, SessionScheduled, ShadowAnswered, ShadowFailed

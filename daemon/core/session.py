@@ -58,7 +58,7 @@ def in_window(minute: int, window: str) -> bool:
     return first <= minute < last
 
 
-def expires_today(session: Session, expiry: str) -> bool:
+def expires_by_close(session: Session, expiry: str) -> bool:
     """Return True for the expiry of this session's date, or an earlier one; "" stands for shares."""
     return "" < expiry <= session.date
 
@@ -69,12 +69,12 @@ def flatten_from_ns(session: Session, expiry: str, execution: Execution, bar_s: 
     It is the close of a bar of `bar_s` seconds, the last one that leaves the time: a tape has no other moments, and
     a live desk leaves at the same minute. A contract's last day ends a minute before the close at the latest.
     """
-    latest_ns = session.close_ns - MINUTE_NS if expires_today(session, expiry) else session.close_ns
+    latest_ns = session.close_ns - MINUTE_NS if expires_by_close(session, expiry) else session.close_ns
     from_ns = min(flat_by_ns(session, expiry, execution) - execution.flatten_lead_min * MINUTE_NS, latest_ns)
     return from_ns - max(from_ns - session.open_ns, 0) % (bar_s * SECOND_NS)
 
 
 def flat_by_ns(session: Session, expiry: str, execution: Execution) -> int:
     """Return when every position of this expiry, "" for shares, must be flat."""
-    before = execution.expiry_day_flat_min if expires_today(session, expiry) else execution.flat_before_close_min
+    before = execution.expiry_day_flat_min if expires_by_close(session, expiry) else execution.flat_before_close_min
     return session.close_ns - before * MINUTE_NS

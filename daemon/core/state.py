@@ -157,7 +157,7 @@ class HeldAtClose(msgspec.Struct, frozen=True, gc=False, array_like=True):
 
 
 class Owners(msgspec.Struct, frozen=True, gc=False):
-    """Who held what beside whom: `daemon.core.broker.owners`. Only symbols that others hold, or held."""
+    """Who held what beside whom: `daemon.core.broker.foreign`. Only symbols that others hold, or held."""
 
     noted: str = ""  # the date of the last close that was noted
     closes: dict[str, tuple[HeldAtClose, ...]] = {}
@@ -243,6 +243,11 @@ class BasketState(msgspec.Struct, frozen=True, gc=False):
     newest: dict[str, int] = {}  # start of the newest bar that the strategy keeps of each symbol, as far as known here
     waiting: Waiting | None = None  # the basket that a gate denies for a passing cause
     memory_of: str = ""  # version of the model whose answer a recurrent policy's memory is, "" for none
+
+    @property
+    def unsettled(self) -> tuple[str, ...]:
+        """Symbols whose shares in the book no price may mark: they may be of other shares."""
+        return (*self.splits, *self.apart)
 
 
 class ShadowState(msgspec.Struct, frozen=True, gc=False):

@@ -28,8 +28,7 @@ from daemon.core.broker.on_broker import (
     on_order_news,
     on_trade_corrected,
 )
-from daemon.core.broker.reconciliation.reconcile import on_broker_reported, on_broker_snapshot
-from daemon.core.broker.takeover import on_accept_broker
+from daemon.core.broker.reconcile import on_accept_broker, on_broker_reported, on_broker_snapshot
 from daemon.core.desks.registry import desk_of
 from daemon.core.draft import ENTRY, EXIT, DeskKind, Draft, Handler, PaperMarket, wording
 from daemon.core.effects import AnyEffect, AskPolicy, CancelOrder, SubmitOrder

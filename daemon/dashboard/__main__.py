@@ -15,10 +15,8 @@ from pathlib import Path
 
 os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")  # before onnxruntime is loaded, however late that is
 
-from daemon.dashboard.desks import FollowedDesk
-from daemon.dashboard.naming import named
-from daemon.dashboard.server import Dashboard, names
-from daemon.dashboard.serving import listen, serve
+from daemon.dashboard.desks import FollowedDesk, named
+from daemon.dashboard.server import Dashboard, listen, names, serve
 from daemon.engine.desks_file import DESKS_HELP, desks_at
 from daemon.host.own_files import StateDirError
 from daemon.host.safe_decode import prepare_types

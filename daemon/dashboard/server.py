@@ -1,4 +1,4 @@
-"""The dashboard's application: the API, the stream and the page over some desks.
+"""The dashboard's application (the API, the stream and the page over some desks), and its server on 127.0.0.1.
 
 Everything that blocks (SQLite, stepping, ONNX) runs in a few threads.
 """
@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import socket
 import time
 from collections.abc import AsyncIterator, Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -15,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 import msgspec
+import uvicorn
 from starlette.applications import Starlette
 from starlette.exceptions import HTTPException
 from starlette.requests import Request
@@ -26,11 +28,11 @@ from starlette.types import ASGIApp
 from daemon.dashboard import api
 from daemon.dashboard.api import TextFile
 from daemon.dashboard.desks import FollowedDesk, OwnCode
-from daemon.dashboard.guard import Guard, failed
+from daemon.dashboard.guard import HEAD_MOST, Guard, failed
 from daemon.dashboard.pages.fleet import fleet_page
 from daemon.dashboard.pages.occlusion import Explainer
 from daemon.dashboard.queries import RefusedRequest, guarded
-from daemon.dashboard.stream import Channel, OpenStreams, Stream
+from daemon.dashboard.stream import WRITE_S, Channel, OpenStreams, Stream
 
 STATIC = Path(__file__).parent / "static"
 
@@ -151,3 +153,46 @@ class Dashboard:
 def names(desks: Sequence[FollowedDesk]) -> str:
     """List the desks for the first line of the log."""
     return ", ".join(desk.name if desk.name.isprintable() else ascii(desk.name) for desk in desks)
+
+
+CONNECTIONS_MOST = 256
+
+
+def listen(port: int) -> socket.socket:
+    """Open a socket on 127.0.0.1; port 0 takes a free one. The kernel drops a peer that does not read.
+
+    Raises:
+        OSError: the port cannot be had; the text names it and the cure.
+    """
+    listening = socket.socket(socket.AF_INET, socket.SOCK_STREAM)
+    listening.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    listening.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, int(WRITE_S * 2000))
+    try:
+        listening.bind(("127.0.0.1", port))
+        listening.listen(128)
+    except OSError as error:
+        listening.close()
+        raise OSError(f"port {port}: {error.strerror}: choose another with --port, or 0 for a free one") from error
+    return listening
+
+
+async def serve(dashboard: Dashboard, listening: socket.socket) -> None:
+    """Serve until SIGTERM or SIGINT."""
+    port = listening.getsockname()[1]
+    config = uvicorn.Config(
+        dashboard.app(port),
+        http="h11",
+        ws="none",
+        loop="asyncio",
+        lifespan="on",
+        log_level="warning",
+        access_log=False,
+        proxy_headers=False,
+        server_header=False,
+        limit_concurrency=CONNECTIONS_MOST,
+        h11_max_incomplete_event_size=2 * HEAD_MOST,
+        timeout_graceful_shutdown=3,
+    )
+    server = uvicorn.Server(config)
+    dashboard.streams.ending = lambda: server.should_exit
+    await server.serve(sockets=[listening])

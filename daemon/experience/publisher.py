@@ -27,7 +27,7 @@ from daemon.host.whole_files import write_whole
 from daemon.journal.journal import FILE
 from daemon.journal.reader import JournalReader, reading
 from daemon.journal.rows import JournalError, strategy_of
-from daemon.pacing.back_off import back_off_s
+from daemon.pacing import back_off_s
 
 BATCH = 256  # entries in one transaction
 IDLE_S = 0.5  # between two looks at a journal without news

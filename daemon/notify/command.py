@@ -27,7 +27,7 @@ from daemon.journal.journal import FILE
 from daemon.journal.rows import JournalError
 from daemon.notify.news import ALARMS, KINDS, Message, News, of_alarm
 from daemon.operator.urgency import Urgency, urgency_of
-from daemon.pacing.token_bucket import TokenBucket
+from daemon.pacing import TokenBucket
 
 WAITING_MOST = 200  # messages that are not grave, and as many grave ones of one name; older ones are counted only
 NAMED_MOST = 8  # kinds of messages that a summary names

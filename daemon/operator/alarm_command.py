@@ -27,8 +27,7 @@ from daemon.core.events import Event
 from daemon.core.state import State
 from daemon.core.step import Step
 from daemon.operator.urgency import Urgency, urgency_of
-from daemon.pacing.back_off import back_off_s
-from daemon.pacing.token_bucket import TokenBucket
+from daemon.pacing import TokenBucket, back_off_s
 from strategies.kit.units import SECOND_NS
 
 WAITING_MOST = 64  # alarms of each lesser urgency, and of each name of a grave one

@@ -11,7 +11,7 @@ import contextlib
 import threading
 from collections.abc import Awaitable, Callable, Sequence
 
-from daemon.pacing.back_off import back_off_s
+from daemon.pacing import back_off_s
 
 PAUSE_MOST_S = 60.0
 

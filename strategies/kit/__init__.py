@@ -9,6 +9,7 @@
 """
 
 from strategies.kit.contract import (
+    SAMPLING,
     Answer,
     Bar,
     Basket,
@@ -31,6 +32,8 @@ from strategies.kit.contract import (
     Strategy,
     Target,
     View,
+    choose,
+    softmax,
 )
 from strategies.kit.daily import (
     KeepsBars,
@@ -47,7 +50,6 @@ from strategies.kit.daily import (
     weekday_of,
 )
 from strategies.kit.entry import Columns, OwnStrategyError, StrategyEntry, defaults_of_days
-from strategies.kit.sampling import SAMPLING, choose, softmax
 
 __all__ = [
     "SAMPLING",

@@ -10,9 +10,8 @@ import struct
 
 import msgspec
 
-from strategies.kit.contract import Answer, Bar, Decision, Observation, Session, Spec, Target, View
+from strategies.kit.contract import SAMPLING, Answer, Bar, Decision, Observation, Session, Spec, Target, View, choose
 from strategies.kit.entry import StrategyEntry
-from strategies.kit.sampling import SAMPLING, choose
 from strategies.option_scalper.features import (
     FEATURES,
     HISTORY_BARS,

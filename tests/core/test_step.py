@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 from msgspec.structs import replace
 
 from daemon.core import events as ev
-from daemon.core.desks.options.desk import view_at
+from daemon.core.desks.options import view_at
 from daemon.core.desks.registry import desk_of
 from daemon.core.draft import Draft
 from daemon.core.effects import AskPolicy, SubmitOrder, WatchContracts

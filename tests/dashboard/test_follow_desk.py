@@ -15,8 +15,7 @@ import pytest
 
 from daemon.core.events import Event
 from daemon.core.state import digest
-from daemon.dashboard.desks import FollowedDesk, Picture, process_of
-from daemon.dashboard.naming import named
+from daemon.dashboard.desks import FollowedDesk, Picture, named, process_of
 from daemon.dashboard.newest import Newest, read_on
 from daemon.dashboard.pages.now import now_of, stale
 from daemon.engine.engine import Source

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from daemon.pacing.back_off import back_off_s
+from daemon.pacing import back_off_s
 
 
 def test_the_wait_doubles_up_to_the_longest() -> None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from daemon.pacing.token_bucket import TokenBucket
+from daemon.pacing import TokenBucket
 
 SECOND_NS = 10**9
 

@@ -17,8 +17,7 @@ import numpy.typing as npt
 
 from strategies.forecast_ensemble.calls import LEAD
 from strategies.forecast_ensemble.features import COUNT, NAMES, WINDOW, newest, table
-from strategies.kit.contract import Answer, Bar, Decision, Observation, Spec, Target, View
-from strategies.kit.sampling import choose
+from strategies.kit.contract import Answer, Bar, Decision, Observation, Spec, Target, View, choose
 
 Float64Array = npt.NDArray[np.float64]
 SESSION = 78  # 5-minute bars

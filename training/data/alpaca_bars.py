@@ -18,7 +18,7 @@ import requests
 import urllib3
 from alpaca.common.rest import RESTClient
 
-from daemon.pacing.back_off import back_off_s
+from daemon.pacing import back_off_s
 from strategies.kit.units import SECOND_NS
 from training.data.bars_request import Chunk, DownloadError, DownloadRequest, spans_of, utc
 

@@ -19,7 +19,7 @@ import torch
 from daemon.experience.experience import STATE_MOST, Experience, ForeignEntry, of_entry
 from daemon.experience.link import RedisError
 from daemon.host.whole_files import write_whole
-from daemon.pacing.back_off import back_off_s
+from daemon.pacing import back_off_s
 from strategies.kit.contract import Float32Array
 from training.online.consume import Consumer, NotReady, held_by
 from training.online.labels import Labels

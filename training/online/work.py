@@ -22,7 +22,7 @@ from daemon.models.ladder.holds import holds_of
 from daemon.models.pointer import ModelError
 from daemon.models.signature import sign as sign_version
 from daemon.operator.log import Log
-from daemon.pacing.back_off import back_off_s
+from daemon.pacing import back_off_s
 from strategies.online_dqn import OnlineDqn
 from strategies.online_dqn.model_config import ModelConfig
 from strategies.registry import strategy

@@ -2,21 +2,30 @@
 
 `foreign_orders` selects the rule: `halt` (default), `ignore` (count them apart, book their cash as a transfer) or
 `adopt` (book them as the desk's own). A foreign sale of what the desk holds is always noticed.
+
+With `ignore`, a dividend or a corporate action belongs to who held at the close before its ex-date, so the quantities
+at each close are kept. The desk's part is booked as its own, the rest as a transfer; quantities are whole, and what is
+left over is the other's. Where date or owner is not known nothing is booked as the desk's, an alarm says so, and the
+symbol takes no new risk until a person resumes the desk.
 """
 
 from __future__ import annotations
 
-from decimal import Decimal
+from collections.abc import Iterable
+from datetime import timedelta
+from decimal import ROUND_FLOOR, Decimal
 
 from msgspec.structs import replace
 
-from daemon.core.book import OPTION_MULTIPLIER
-from daemon.core.broker.fills import is_ours, note_touched, set_totals, total_cost, without_gain
+from daemon.core.book import CENT, OPTION_MULTIPLIER
+from daemon.core.broker.fills import is_ours, note_touched, set_totals, total_cost, transfer, without_gain
 from daemon.core.draft import Draft
-from daemon.core.events import BrokerOrder
+from daemon.core.events import Activity, BrokerOrder
+from daemon.core.instruments.option_market import option_terms, parse_occ
 from daemon.core.moves import Cause
 from daemon.core.orders import ACCEPTED, BROKER_STATUS, CANCELED, Order, advance
-from daemon.core.state import BROKER_MODES, ZERO
+from daemon.core.session import new_york_date
+from daemon.core.state import BROKER_MODES, ZERO, HeldAtClose, Owners
 
 FOREIGN = "foreign"  # an order's purpose
 ENDED = frozenset(word for word, news in BROKER_STATUS.items() if news not in ("accepted", "pending_cancel"))
@@ -243,3 +252,233 @@ def hold_foreign(draft: Draft, symbol: str, quantity: int) -> None:
     foreign = dict(draft.broker.foreign_held)
     foreign[symbol] = foreign.get(symbol, 0) + quantity
     draft.broker = replace(draft.broker, foreign_held={s: q for s, q in foreign.items() if q})
+
+
+CLOSES_MAX = 64  # of a symbol: changes of what was held, the oldest goes first
+PAID_WITHIN = timedelta(days=100)  # a dividend after its ex-date
+BEGUN = "0"  # noted before any close is known: earlier than any date
+FRACTION = Decimal(1)
+
+
+def note_closes(draft: Draft) -> None:
+    """Keep what desk and others held at the last close, once for each close, before later lines are booked."""
+    session, owners = draft.session.session, draft.broker.owners
+    if session is None:
+        return
+    over = draft.session.ended or draft.now_ns >= session.close_ns  # its end may come after the first report
+    closed = session.date if over else draft.session.previous
+    if owners.noted and closed <= owners.noted:
+        return
+    foreign = draft.broker.foreign_held
+    closes = {}
+    for symbol in {**owners.closes, **foreign}:
+        known, now = owners.closes.get(symbol, ()), (draft.held(symbol), foreign.get(symbol, 0))
+        if not known or (known[-1].own, known[-1].others) != now:
+            first = "" if not owners.noted and not now[0] else closed  # a desk that begins has held nothing yet
+            known = (*known, HeldAtClose(first, *now))[-CLOSES_MAX:]
+        if any(one.others for one in known):
+            closes[symbol] = known
+    _note(draft, replace(owners, noted=closed or BEGUN, closes=closes))
+
+
+def share_of(draft: Draft, line: Activity, *, cash: bool, replaces: bool) -> tuple[int, int] | None:
+    """Return what desk and others held of the line's symbol when it counted; None where that is not known.
+
+    `cash`: it pays for what was held before its ex-date, maybe weeks ago. Other lines come on the day they count.
+    `replaces`: it brings shares for others, which left by another line.
+    """
+    owners, foreign = draft.broker.owners, draft.broker.foreign_held
+    closes = owners.closes.get(line.symbol, ())
+    if cash and line.symbol in owners.lieu:
+        return (1, 1)  # by its fractions, see `_cash_part`
+    if replaces and (left := list(_left_for(draft, line).values())):
+        return left[-1] if _alike(left) else None
+    if not closes and not foreign.get(line.symbol):
+        if replaces and foreign and _holds_shares(draft):
+            return None  # shares of a spin-off, or in place of what is not known to have left
+        desks = not foreign or draft.held(line.symbol) or line.symbol in draft.spec.symbols or not line.symbol
+        return (1, 0) if desks else (0, 1)
+    day = new_york_date(line.time_ns)
+    if line.ex_date or not cash:
+        known = [one for one in closes if one.date < (line.ex_date or day.isoformat())]
+        return (known[-1].own, known[-1].others) if known and known[-1].own + known[-1].others else None
+    return _all_alike(closes, (day - PAID_WITHIN).isoformat(), day.isoformat(), int(line.quantity))
+
+
+def _left_for(draft: Draft, line: Activity) -> dict[str, tuple[int, int]]:
+    """Return own and others' of the shares that the line's may replace: of its symbol, or as many, or by its kind."""
+    moves = draft.broker.owners.moves
+    if (same := f"{line.kind} {line.symbol}") in moves:
+        return {same: moves[same]}
+    fitting = {name: parts for name, parts in moves.items() if name.startswith(f"{line.kind} ")}
+    return {name: parts for name, parts in fitting.items() if sum(parts) == line.quantity} or fitting
+
+
+def _holds_shares(draft: Draft) -> bool:
+    return any(not position.right for position in draft.book.positions.values())
+
+
+def _alike(parts: list[tuple[int, int]]) -> bool:
+    """Return True where own and others' stand in one proportion everywhere."""
+    own, others = parts[0]
+    return all(own * more == others * mine for mine, more in parts)
+
+
+def _all_alike(closes: tuple[HeldAtClose, ...], since: str, until: str, quantity: int) -> tuple[int, int] | None:
+    """Return what was held at every close from `since` to `until`, where it was the same in proportion.
+
+    Only closes with `quantity` shares in all count, where the line names how many it pays for.
+    """
+    earlier = [one for one in closes if one.date < since]
+    within = [*earlier[-1:], *(one for one in closes if since <= one.date < until)]
+    pairs = {(one.own, one.others) for one in within if one.own + one.others}
+    pairs = {pair for pair in pairs if sum(pair) == quantity} or pairs
+    if not pairs:
+        return None
+    return next(iter(pairs)) if _alike(list(pairs)) else None
+
+
+def part_of(draft: Draft, line: Activity, own: int, others: int, *, moves: bool) -> Activity | None:
+    """Book the others' part of the line, and return the desk's; None where nothing of it is the desk's.
+
+    `moves`: the line takes all shares away, or brings what replaces them.
+    """
+    if moves and line.kind != "OPTRD":
+        _note_move(draft, line, own, others)
+    if not others:
+        return line
+    whole = own + others
+    quantity, amount = line.quantity * own / whole, _cash_part(draft, line, own, whole)
+    amount = amount.quantize(CENT, rounding=ROUND_FLOOR) if own else ZERO
+    if moves:
+        hold_foreign(draft, line.symbol, int(line.quantity) - int(quantity))
+    elif line.quantity:
+        total = draft.held(line.symbol) + draft.broker.foreign_held.get(line.symbol, 0)
+        desk = int((draft.held(line.symbol) + quantity).to_integral_value(ROUND_FLOOR)) if own else 0
+        after = int((total + line.quantity).to_integral_value(ROUND_FLOOR))
+        hold_foreign(draft, line.symbol, after - desk - draft.broker.foreign_held.get(line.symbol, 0))
+    if line.quantity > 0 or (line.quantity and not moves):
+        _note_fractions(draft, line, own, whole, moves=moves)
+    if line.amount != amount:
+        transfer(draft, line.amount - amount)
+    return replace(line, quantity=quantity, amount=amount) if own else None
+
+
+def _cash_part(draft: Draft, line: Activity, own: int, whole: int) -> Decimal:
+    """Return the desk's part of the line's cash: of cash in lieu by the fractions of a share that it is for."""
+    lieu = draft.broker.owners.lieu
+    if line.kind != "CIL" or line.symbol not in lieu:
+        return line.amount * own / whole
+    part = lieu[line.symbol]
+    _note(draft, replace(draft.broker.owners, lieu={s: one for s, one in lieu.items() if s != line.symbol}))
+    return line.amount * part
+
+
+def _note_fractions(draft: Draft, line: Activity, own: int, whole: int, *, moves: bool) -> None:
+    """Keep which part of the cash in lieu to come is the desk's."""
+    total = line.quantity if moves else whole + line.quantity
+    all_of_it, desks = total % FRACTION, (total * own / whole) % FRACTION
+    if all_of_it:
+        owners = draft.broker.owners
+        _note(draft, replace(owners, lieu={**owners.lieu, line.symbol: min(desks / all_of_it, FRACTION)}))
+
+
+def _note_move(draft: Draft, line: Activity, own: int, others: int) -> None:
+    """Keep how many shares of each left until their replacement comes; not where the desk is alone in the account."""
+    owners = draft.broker.owners
+    moves = owners.moves
+    if line.quantity > 0:
+        replaced = list(_left_for(draft, line))[-1:]
+        moves = {name: parts for name, parts in moves.items() if name not in replaced}
+    elif line.quantity < 0 and (others or draft.broker.foreign_held or owners.closes):
+        moves = {**moves, f"{line.kind} {line.symbol}": (own, others) if others else (-int(line.quantity), 0)}
+    if moves != owners.moves:
+        _note(draft, replace(owners, moves=moves))
+
+
+def dispute(draft: Draft, line: Activity) -> None:
+    """Book nothing of the line as the desk's: its cash is a transfer, its symbol takes no new risk."""
+    owners = draft.broker.owners
+    if line.amount:
+        transfer(draft, line.amount)
+    if line.symbol not in owners.disputed:
+        _note(draft, replace(owners, disputed=(*owners.disputed, line.symbol)))
+    why = f"{line.kind} {line.symbol} {line.quantity} {line.amount} USD: whose it is, is not known"
+    draft.alarm("owner_unknown", why, once=True, about=f"{line.kind} {line.symbol}")
+
+
+def settle_disputes(draft: Draft) -> None:
+    """A person has looked: the disputed symbols take new risk again."""
+    if draft.broker.owners.disputed:
+        _note(draft, replace(draft.broker.owners, disputed=()))
+
+
+# --- options ----------------------------------------------------------------------------------------------------------
+
+
+def contracts_of_the_desk(draft: Draft, line: Activity, *, exercised: bool) -> int:
+    """Return how many of the desk's contracts end by the line, after those of the others: they chose to, we never do.
+
+    An exercise or assignment notes how many shares each side is owed by it.
+    """
+    foreign, own = draft.broker.foreign_held.get(line.symbol, 0), abs(draft.held(line.symbol))
+    count = abs(int(line.quantity)) or own + abs(foreign)
+    theirs = min(count, abs(foreign)) if foreign else count if not own and draft.broker.foreign_held else 0
+    ours = min(count - theirs, own)
+    if foreign:
+        hold_foreign(draft, line.symbol, -theirs if foreign > 0 else theirs)
+    contract = parse_occ(line.symbol)
+    if exercised and contract is not None and (ours or theirs):
+        owners = draft.broker.owners
+        before = owners.owed.get(line.symbol, (0, 0))
+        owed = {**owners.owed, line.symbol: (before[0] + ours, before[1] + theirs)}
+        _note(draft, replace(owners, owed=owed))
+    return ours
+
+
+def shares_of_the_desk(draft: Draft, line: Activity) -> Activity | None:
+    """Book the others' shares of an exercise or assignment, and return the desk's part; None where it has none.
+
+    The contracts that ended by the lines before say whose they are. Where none did, and both hold contracts that could
+    have, nobody knows.
+    """
+    broker = draft.broker
+    if (line.symbol, int(line.quantity)) in broker.settled:
+        return line
+    found = _ended_for(draft, line)
+    if found is not None:
+        owed, count = broker.owners.owed, max(abs(int(line.quantity)) // OPTION_MULTIPLIER, 1)
+        own, others = owed[found]
+        theirs = min(count, others)
+        ours = min(count - theirs, own)
+        left = (own - ours, others - theirs)
+        rest = {symbol: one for symbol, one in owed.items() if symbol != found}
+        _note(draft, replace(broker.owners, owed={**rest, found: left} if any(left) else rest))
+        return part_of(draft, line, ours, count - ours, moves=True)
+    if not broker.foreign_held:
+        return line
+    mine, others_have = (_of_root(line.symbol, held) for held in (draft.book.positions, broker.foreign_held))
+    if mine and (others_have or any(_of_root(line.symbol, (symbol,)) for symbol in broker.owners.owed)):
+        dispute(draft, line)
+        return None
+    return part_of(draft, line, *((1, 0) if mine else (0, 1)), moves=True)
+
+
+def _ended_for(draft: Draft, line: Activity) -> str | None:
+    """Return the contract that ended for these shares, by its strike and then their number; None where none did."""
+    owed, shares = draft.broker.owners.owed, abs(int(line.quantity))
+    ended = [symbol for symbol in owed if _of_root(line.symbol, (symbol,))]
+    priced = [symbol for symbol in ended if Decimal(repr(option_terms(symbol)[0])) * shares == abs(line.amount)]
+    if not priced and len(ended) > 1:
+        return None
+    as_many = [symbol for symbol in priced if sum(owed[symbol]) * OPTION_MULTIPLIER == shares]
+    return next(iter(as_many or priced or ended), None)
+
+
+def _of_root(root: str, symbols: Iterable[str]) -> bool:
+    """Return True where one of the symbols is a contract of this underlying."""
+    return any((contract := parse_occ(symbol)) is not None and contract.root == root for symbol in symbols)
+
+
+def _note(draft: Draft, owners: Owners) -> None:
+    draft.broker = replace(draft.broker, owners=owners)

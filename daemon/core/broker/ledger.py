@@ -13,8 +13,8 @@ from msgspec.structs import replace
 
 from daemon.core.book import COST_GRID, rescaled
 from daemon.core.broker.fills import transfer
+from daemon.core.broker.foreign import contracts_of_the_desk, dispute, part_of, share_of, shares_of_the_desk
 from daemon.core.broker.on_broker import on_contract_expired
-from daemon.core.broker.owners import contracts_of_the_desk, dispute, part_of, share_of, shares_of_the_desk
 from daemon.core.draft import Draft
 from daemon.core.events import Activity, ContractExpired
 from daemon.core.instruments.option_market import parse_occ

@@ -1,7 +1,7 @@
 """Handlers of broker news: order life, fills, look-ups, expiries, transfers.
 
 Booking of fills is in `daemon.core.broker.fills`, foreign orders in `daemon.core.broker.foreign`, the comparison of
-book and broker in `daemon.core.broker.reconciliation.reconcile`.
+book and broker in `daemon.core.broker.reconcile`.
 """
 
 from __future__ import annotations

@@ -7,7 +7,7 @@ shares: the largest of 16 probabilities is always low, and actions have none.
 from __future__ import annotations
 
 from daemon.core import gates
-from daemon.core.desks.options import desk as option_gates
+from daemon.core.desks import options as option_gates
 from daemon.core.desks.shares import desk as share_gates
 from daemon.core.gates import Applies, Gate
 from strategies.kit.contract import DailySpec, Spec

@@ -7,7 +7,7 @@ from typing import Any
 
 from daemon.core.desks.bars import AtEachBar
 from daemon.core.desks.gates import gates_of
-from daemon.core.desks.options.desk import OneOption
+from daemon.core.desks.options import OneOption
 from daemon.core.desks.sessions import OnceASession
 from daemon.core.desks.shares.desk import Shares
 from daemon.core.draft import Decides, DeskKind, Holds

@@ -18,7 +18,7 @@ from daemon.core.draft import Draft
 from daemon.core.events import Quote
 from daemon.core.instruments.option_market import option_terms, price, volatility_at, years_to_expiry
 from daemon.core.instruments.quotes import QuoteGuard, is_leap, is_quote, is_wide, price_of
-from daemon.core.risk.splits import believed, stands
+from daemon.core.risk.splits import believed
 from daemon.core.state import ZERO, Book, Leap, State, Worth
 from strategies.kit.units import MINUTE_NS, SECOND_NS
 
@@ -54,13 +54,13 @@ def take_quotes(draft: Draft, quotes: tuple[Quote, ...]) -> tuple[Quote, ...]:
 def _mark(draft: Draft, quotes: tuple[Quote, ...]) -> None:
     """Move the marks; an option desk drops them with the position."""
     marks, leaps, guard = dict(draft.marks), dict(draft.leaps), draft.desk.holds.guard(draft.trading)
-    held_only = draft.desk.holds.marks_held_only
+    held_only, unsettled = draft.desk.holds.marks_held_only, draft.basket.unsettled
     if held_only:
         marks = {symbol: price for symbol, price in marks.items() if symbol in draft.book.positions}
         leaps = {symbol: leap for symbol, leap in leaps.items() if symbol in draft.book.positions}
     for quote in quotes:
         symbol = quote.symbol
-        if stands(draft.basket, symbol) or (held_only and symbol not in draft.book.positions):
+        if symbol in unsettled or (held_only and symbol not in draft.book.positions):
             continue  # other shares than the book's; or a contract that is not in use
         known = marks.get(symbol, paid(draft.book, symbol))
         price = price_of(quote, known, guard)

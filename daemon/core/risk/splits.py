@@ -162,11 +162,6 @@ def on_session_over(draft: Draft) -> None:
 # --- consequences -----------------------------------------------------------------------------------------------------
 
 
-def stands(basket: BasketState, symbol: str) -> bool:
-    """Return True while no price may mark the shares in the book: it may be of other shares."""
-    return symbol in basket.splits or symbol in basket.apart
-
-
 def believed(draft: Draft, symbol: str, price: Decimal) -> bool:
     """Return False for a price that a split would explain, until a later report has the quantity.
 

@@ -12,9 +12,8 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from daemon.host.pod.api_server import ApiServer
 from daemon.host.pod.keeper import MARGIN_S, OPERATOR_ERRED, Keeper, Times, boot_time, handle_signals
-from daemon.host.pod.lease import ApiError, Tenure
+from daemon.host.pod.lease import ApiError, ApiServer, Tenure
 from daemon.host.version import add_version
 
 ACCOUNT = Path("/var/run/secrets/kubernetes.io/serviceaccount")

@@ -36,7 +36,7 @@ from daemon.operator.mqtt.messages import StatusMessage, message_of, telemetry_o
 from daemon.operator.mqtt.outbox import Item, Outbox
 from daemon.operator.mqtt.remote_commands import Judge
 from daemon.operator.mqtt.signing import Key
-from daemon.pacing.back_off import back_off_s
+from daemon.pacing import back_off_s
 
 CHAIN = "chain"  # the journal's newest head
 CONFIRMED = frozenset(("status", "orders", "fills", "alarms", CHAIN))  # sent at QoS 1: until the broker has them

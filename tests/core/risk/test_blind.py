@@ -13,7 +13,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from daemon.core import events as ev
-from daemon.core.desks.options.decide import entry_limit
+from daemon.core.desks.options import entry_limit
 from daemon.core.effects import SubmitOrder
 from daemon.core.instruments.quotes import price_step
 from daemon.core.limits import Broker, Execution, Sizing, Trading

@@ -15,9 +15,8 @@ from pathlib import Path
 import pytest
 
 from daemon.host.pod.__main__ import main
-from daemon.host.pod.api_server import ApiServer
 from daemon.host.pod.keeper import MARGIN_S, Keeper, Times
-from daemon.host.pod.lease import Tenure
+from daemon.host.pod.lease import ApiServer, Tenure
 from tests.support.deploy.lease_server import LeaseServer
 from tests.support.paths import REPOSITORY
 

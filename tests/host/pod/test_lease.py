@@ -7,8 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from daemon.host.pod.api_server import ApiServer
-from daemon.host.pod.lease import ApiError, Conflict, Lease, Tenure
+from daemon.host.pod.lease import ApiError, ApiServer, Conflict, Lease, Tenure
 from tests.support.deploy.lease_server import LeaseServer
 
 DURATION_S = 600

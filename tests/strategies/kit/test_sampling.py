@@ -6,7 +6,7 @@ from math import log
 
 import pytest
 
-from strategies.kit.sampling import choose, softmax
+from strategies.kit.contract import choose, softmax
 
 
 def test_the_reference_logits_give_the_reference_probabilities() -> None:

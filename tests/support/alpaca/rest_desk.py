@@ -14,7 +14,7 @@ from daemon.brokers.alpaca.rest.market_data import MarketData
 from daemon.brokers.alpaca.trading.trading import TradingOrders, TradingReads
 from daemon.core.effects import SubmitOrder
 from daemon.host.time.clock import Clock
-from daemon.pacing.token_bucket import TokenBucket
+from daemon.pacing import TokenBucket
 from simulator.prices.market import Market
 from simulator.server import AlpacaServer
 from simulator.trading.venue import DEFAULT_KEY, DEFAULT_SECRET, Rules

@@ -43,7 +43,7 @@ LOOSE: dict[str, dict[str, object]] = {
 }
 """Limits that a lively fixture policy does not meet by itself."""
 SIZE = "min(int(budget / (limit_price * OPTION_MULTIPLIER)), sizing.max_contracts)"
-"""How many contracts this release buys (daemon/core/desks/options/decide.py); another release may differ."""
+"""How many contracts this release buys (daemon/core/desks/options.py); another release may differ."""
 
 
 def write_config(
@@ -170,7 +170,7 @@ class Daemon:
         return told
 
 
-EXECUTION = "daemon/core/desks/options/decide.py"
+EXECUTION = "daemon/core/desks/options.py"
 
 
 def another_release(folder: Path, rule: str = "", otherwise: str = "", file: str = EXECUTION) -> Path:

@@ -6,10 +6,21 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from strategies.kit.contract import Answer, Bar, Basket, DailySpec, Float32Array, Leg, Observation, Rebalance, View
+from strategies.kit.contract import (
+    SAMPLING,
+    Answer,
+    Bar,
+    Basket,
+    DailySpec,
+    Float32Array,
+    Leg,
+    Observation,
+    Rebalance,
+    View,
+    choose,
+)
 from strategies.kit.daily import KeepsBars, KeptBars, count, no_bars, portfolio_of, prices, remembered
 from strategies.kit.entry import BoolArray, Columns, Float64Array, StrategyEntry, defaults_of_days
-from strategies.kit.sampling import SAMPLING, choose
 
 HISTORY_BARS = 6
 CASH, SPY = range(2)

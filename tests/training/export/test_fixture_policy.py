@@ -10,9 +10,8 @@ import pytest
 
 from daemon.core.limits import Trading
 from strategies.golden import contract_hash
-from strategies.kit.contract import Float32Array
+from strategies.kit.contract import Float32Array, choose
 from strategies.kit.manifest import decode
-from strategies.kit.sampling import choose
 from strategies.option_scalper import ACTIONS, SPEC
 from strategies.registry import strategy
 from tests.fixture_policy.__main__ import STORE, VERSION, main

@@ -24,7 +24,7 @@ from daemon.brokers.api import LogEvent
 from daemon.core.events import BarRejected
 from daemon.host.safe_decode import Unreadable, json_value, msgpack_value
 from daemon.host.time.calendar import CalendarError, SessionCalendar
-from daemon.pacing.back_off import back_off_s
+from daemon.pacing import back_off_s
 from daemon.tapes.bar_check import fault, values_text
 from strategies.kit.contract import Bar, Session
 from strategies.kit.units import SECOND_NS

@@ -29,7 +29,7 @@ from requests.adapters import HTTPAdapter
 from daemon.brokers.alpaca.wire import text
 from daemon.brokers.api import BrokerError, BrokerRefused
 from daemon.host.safe_decode import Unreadable, json_value, writable
-from daemon.pacing.token_bucket import TokenBucket
+from daemon.pacing import TokenBucket
 from strategies.kit.units import SECOND_NS
 
 if TYPE_CHECKING:

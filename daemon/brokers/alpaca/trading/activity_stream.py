@@ -19,7 +19,7 @@ from daemon.brokers.alpaca.rest.client import Access
 from daemon.brokers.alpaca.trading.report import BUST, CORRECTION
 from daemon.brokers.alpaca.wire import Malformed, mapping, required_text, text, time_text
 from daemon.host.safe_decode import Unreadable, json_value
-from daemon.pacing.back_off import back_off_s
+from daemon.pacing import back_off_s
 from strategies.kit.units import MILLISECOND_NS, MINUTE_NS
 
 PATH = "/v2beta1/events/activities"

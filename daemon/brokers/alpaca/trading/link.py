@@ -35,7 +35,7 @@ from daemon.core.events import (
     OrderRejected,
     OrderUnknown,
 )
-from daemon.pacing.back_off import back_off_s
+from daemon.pacing import back_off_s
 from strategies.kit.units import SECOND_NS
 
 if TYPE_CHECKING:

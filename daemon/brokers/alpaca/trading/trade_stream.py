@@ -18,7 +18,7 @@ from websockets.exceptions import InvalidStatus, WebSocketException
 
 from daemon.brokers.alpaca.wire import Malformed, mapping, text
 from daemon.host.safe_decode import Unreadable, json_value
-from daemon.pacing.back_off import back_off_s
+from daemon.pacing import back_off_s
 
 STREAM = "trade_updates"
 FRAME_MAX = 4 * 1024 * 1024  # bytes: an update beyond the library's 1 MiB costs no connection

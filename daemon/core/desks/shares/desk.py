@@ -125,7 +125,7 @@ def _mark(draft: Draft, prices: dict[str, Decimal]) -> None:
     taken = {
         symbol: price
         for symbol, price in prices.items()
-        if not splits.stands(draft.basket, symbol) and splits.believed(draft, symbol, price)
+        if symbol not in draft.basket.unsettled and splits.believed(draft, symbol, price)
     }
     draft.marks = {**draft.marks, **taken}
 

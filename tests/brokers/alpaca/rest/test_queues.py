@@ -22,7 +22,7 @@ from daemon.brokers.alpaca.rest.client import (
     market_queue,
 )
 from daemon.host.time.clock import Clock
-from daemon.pacing.token_bucket import TokenBucket
+from daemon.pacing import TokenBucket
 from tests.support.simulator.lone_loop import Gate
 
 SECOND_NS = 1_000_000_000

@@ -34,7 +34,7 @@ from daemon.brokers.alpaca.trading.trading import TradingOrders, TradingReads, s
 from daemon.config.load import Credentials, load
 from daemon.core.effects import SubmitOrder
 from daemon.host.time.clock import Clock
-from daemon.pacing.token_bucket import TokenBucket
+from daemon.pacing import TokenBucket
 from simulator.trading.venue import DEFAULT_KEY, DEFAULT_SECRET, Rules
 from tests.support.alpaca.rest_desk import CALL, MINUTE_NS, NAME, OPEN_NS, PATIENT, SHORT, UNANSWERED, buy, desk
 

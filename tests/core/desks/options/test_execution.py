@@ -12,7 +12,7 @@ from decimal import Decimal
 import pytest
 from msgspec.structs import replace as changed
 
-from daemon.core.desks.options.decide import contracts_for, entry_bound, entry_limit, sold_by_trim
+from daemon.core.desks.options import contracts_for, entry_bound, entry_limit, sold_by_trim
 from daemon.core.effects import SubmitOrder
 from daemon.core.events import (
     CancelRejected,

@@ -10,7 +10,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from daemon.core.desks.options.decide import contracts_for, entry_bound, entry_limit
+from daemon.core.desks.options import contracts_for, entry_bound, entry_limit
 from daemon.core.events import BarClosed, Quote
 from daemon.core.instruments.option_market import bid_ask_cents, price, years_to_expiry
 from daemon.core.limits import Paper, Trading

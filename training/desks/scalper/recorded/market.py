@@ -29,7 +29,7 @@ from training.study.folds import HistoryError
 
 # Marks and limits of a desk on recorded quotes, as whole numbers over many environments.
 #
-# The rules are those of `daemon.core.risk.marks` and `daemon.core.desks.options.decide`. Prices are in half cents a
+# The rules are those of `daemon.core.risk.marks` and `daemon.core.desks.options`. Prices are in half cents a
 # share, so that mids are whole, and limits of orders in cents. Fractions of the desk's limits are whole millionths.
 
 HALF_CENTS = 200  # of a dollar

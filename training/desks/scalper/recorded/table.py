@@ -14,7 +14,7 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
-from daemon.core.desks.options.desk import TIME_VALUE_MAX
+from daemon.core.desks.options import TIME_VALUE_MAX
 from daemon.core.limits import Trading
 from training.desks.scalper.history import History, TradingDay
 from training.desks.scalper.prices import DENIED, RIGHTS, PriceTable, entry_costs, quote_day

@@ -1,1 +1,0 @@
-"""Book and broker compared: the account, the differences, the verdicts."""

@@ -1,0 +1,722 @@
+"""A desk that holds one option position: buys calls or puts, and is flat before the close.
+
+The policy's answer becomes a target, a contract and a size that pass the gates, one decision row each; works reach the
+goal. A work is an entry or an exit with a final quantity, reached by one attempt at a time. A new attempt needs a
+terminal former one; its client order id derives from (epoch, strategy, decision, leg, attempt), so no order can go out
+twice.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from decimal import ROUND_CEILING, ROUND_FLOOR, Decimal
+from functools import lru_cache
+from typing import TYPE_CHECKING, ClassVar, NamedTuple
+
+import msgspec
+from msgspec.structs import replace
+
+from daemon.core.book import CENT, OPTION_MULTIPLIER, mid
+from daemon.core.broker.exits import exit_at_stop, exit_by_rule, exit_in_time, request_exit
+from daemon.core.broker.sending import (
+    QUOTE_WAIT_NS,
+    held_up,
+    in_the_way,
+    may_send,
+    reprice_ns,
+    sellable,
+    submit,
+    tend_exits,
+    ways_out,
+    worked_ns,
+)
+from daemon.core.desks.guarded import GuardedStrategy, head_rows
+from daemon.core.draft import ENTRY, EXIT, Draft, Handler, ShownDecision
+from daemon.core.effects import WatchContracts
+from daemon.core.events import Activity, BrokerPosition, Contract, ContractsListed, Event, Funds, Quote, QuotesReceived
+from daemon.core.gates import OPTION_SHARES, Denial, Intent, RiskView, Verdicts, ask_gates
+from daemon.core.instruments.option_market import option_terms
+from daemon.core.instruments.quotes import (
+    QuoteGuard,
+    candidates,
+    choose_expiry,
+    implied_spot,
+    is_quote,
+    is_wide,
+    option_guard,
+    price_step,
+)
+from daemon.core.limits import Sizing, Trading
+from daemon.core.orders import REJECTED, Work
+from daemon.core.paper.paper import PaperBroker
+from daemon.core.paper.quotes import QuotePaperBroker
+from daemon.core.paper.recorded import RecordedPaperBroker
+from daemon.core.records import DecisionRow
+from daemon.core.risk.guards import revalue, risk_view
+from daemon.core.risk.marks import (
+    guarded,
+    leaps,
+    mark_options,
+    marked,
+    measure,
+    model_price,
+    note_bar,
+    note_quotes,
+    would_fetch,
+)
+from daemon.core.session import expires_by_close, flatten_from_ns, minutes_to
+from daemon.core.state import Ask, Book, Position
+from strategies.kit.contract import Answer, Bar, Choice, Decision, Session, Spec, Strategy, Target, View
+from strategies.kit.units import MINUTE_NS, SECOND_NS
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+
+BY_PRICE = frozenset(("stop_loss", "daily_loss", "drawdown", "panic"))  # these exits end at the market, however wide
+
+
+def contracts_for(equity: Decimal, limit_price: Decimal, sizing: Sizing) -> int:
+    """Return the contracts that `premium_fraction` of the equity buys at the limit, capped; 0 below `min_contracts`."""
+    if limit_price <= 0 or equity <= 0:
+        return 0
+    budget = equity * Decimal(str(sizing.premium_fraction))
+    count = min(int(budget / (limit_price * OPTION_MULTIPLIER)), sizing.max_contracts)
+    return count if count >= sizing.min_contracts else 0
+
+
+def entry_limit(quote: Quote, slack: float, bound: Decimal | None) -> Decimal:
+    """Return the limit of a marketable buy: ask x (1 + slack), at most the bound, rounded down to the price step."""
+    limit = quote.ask * (1 + Decimal(str(slack)))
+    if bound is not None:
+        limit = min(limit, bound)
+    return _on_grid(limit, quote.symbol, ROUND_FLOOR)
+
+
+def _on_grid(price: Decimal, symbol: str, rounding: str) -> Decimal:
+    """Round the price to the contract's grid."""
+    step = price_step(symbol, price)
+    return ((price / step).quantize(Decimal(1), rounding=rounding) * step).quantize(CENT)
+
+
+def entry_bound(quote: Quote, collar: float) -> Decimal:
+    """Return the highest price of any attempt of an entry: the decision's mid x (1 + collar)."""
+    return (mid(quote) * (1 + Decimal(str(collar)))).quantize(CENT, rounding=ROUND_FLOOR)
+
+
+def sold_by_trim(quantity: int, keep_percent: int) -> int:
+    """Return the contracts that a trim to `keep_percent` sells: rounded down, at least one."""
+    return max(1, quantity * (100 - keep_percent) // 100)
+
+
+def open_entry(draft: Draft, decision: int, intent: Intent) -> str:
+    """Start an entry work that passed the gates; returns the work's key."""
+    quote = draft.quotes[intent.symbol]
+    bound = entry_bound(quote, draft.trading.risk.price_collar)
+    goal = draft.held(intent.symbol) + intent.quantity
+    work = Work(f"{decision}.0", decision, ENTRY, "policy", intent.symbol, goal, -1, "", draft.now_ns, bound)
+    draft.wanted = {**dict.fromkeys(draft.wanted, 0), intent.symbol: goal}  # one position at a time
+    submit(draft, work, intent, draft.trading.execution.entry_reprice_s)
+    return work.key
+
+
+def drive(draft: Draft) -> None:
+    """Advance every work: cancel old attempts, send the next one after the last ended, close finished works.
+
+    An entry order whose work was given up (a halt, an exit) is cancelled, even after its state was unknown.
+    """
+    for name, order in draft.orders.items():
+        if order.purpose == ENTRY and order.work not in draft.works:
+            draft.cancel(name)
+    for work in tuple(draft.works.values()):
+        if work.purpose == EXIT:
+            _drive_exit(draft, work)
+        else:
+            _drive_entry(draft, work)
+
+
+def _drive_entry(draft: Draft, work: Work) -> None:
+    rules = draft.trading.execution
+    order = draft.newest_attempt(work)
+    late = draft.now_ns - work.started_ns >= rules.entry_deadline_s * SECOND_NS
+    missing = work.goal - draft.held(work.symbol)
+    if order.working:
+        old = draft.now_ns - order.submitted_ns >= rules.entry_reprice_s * SECOND_NS
+        if late or old or order.remaining > missing:  # more than missing: an earlier attempt filled after its end
+            draft.cancel(order.client_order_id)
+        return
+    quote = draft.fresh(draft.quotes.get(work.symbol))
+    closed = not may_send(draft)
+    if missing <= 0 or late or order.status == REJECTED or quote is None or quote.ask <= 0 or closed:
+        draft.close_work(work)
+        return
+    contract = draft.contracts.get(work.symbol)
+    limit = entry_limit(quote, rules.entry_slack, work.limit_bound)
+    intent = Intent(ENTRY, contract, work.symbol, +1, missing, limit)
+    if limit < quote.ask or ask_gates(risk_view(draft), intent, draft.desk.gates).denials:
+        draft.close_work(work)
+        return
+    submit(draft, work, intent, rules.entry_reprice_s)
+
+
+def _drive_exit(draft: Draft, work: Work) -> None:
+    rules = draft.trading.execution
+    holding = draft.held(work.symbol)
+    side = 1 if holding < 0 else -1  # short shares are bought back
+    surplus = abs(holding) - work.goal
+    order = draft.newest_attempt(work) if work.order_id else None
+    well, hanging = tend_exits(draft, work.symbol, side, surplus)
+    if well:
+        return
+    if surplus <= 0:
+        if not hanging:
+            draft.close_work(work)
+        return
+    if not may_send(draft) or held_up(draft, work.symbol, side):
+        return
+    if order is not None and order.status == REJECTED and worked_ns(draft, order) < reprice_ns(draft):
+        return  # retried one re-price interval later
+    leave = sellable(draft, work, side, surplus, hanging)
+    quantity = leave.quantity
+    if quantity <= 0:
+        return
+    # a short position is bought back at the market
+    quote = draft.fresh(draft.quotes.get(work.symbol)) if side < 0 else None
+    priced = None if quote is None else _priced_while_wide(draft, quote, work)
+    if quote is not None and quote.bid <= 0:
+        why = f"{work.symbol}: {quantity} contracts cannot be sold, nobody bids"
+        draft.alarm("no_bid", why, once=True, about=work.symbol)
+        if priced is None:
+            return
+    if _quote_may_come(draft, work, quote):
+        return
+    wanted, contract = _exit_limit(quote, priced, work, draft), draft.contract_of(work.symbol)
+    view = replace(risk_view(draft), orders=in_the_way(draft))
+    for way in ways_out(draft, work, side, leave):
+        limit = way.limit(wanted, side)
+        intent = Intent(EXIT, contract, work.symbol, side, quantity, limit, closing=way.closing)
+        if not ask_gates(view, intent, draft.desk.gates).denials:
+            submit(draft, work, intent, rules.exit_reprice_s)
+            return
+
+
+def _quote_may_come(draft: Draft, work: Work, quote: Quote | None) -> bool:
+    """Return True in the first seconds of an exit from an option without a usable quote.
+
+    Usable: quoted since the daemon's start and the open, with a price that a later quote confirmed.
+    """
+    session, known = draft.session.session, draft.quotes.get(work.symbol)
+    if not guarded(draft) or session is None or draft.contract_of(work.symbol) is None:
+        return False
+    if draft.now_ns - work.started_ns >= QUOTE_WAIT_NS:
+        return False
+    if quote is not None:
+        return leaps(draft, quote)
+    return known is None or known.quoted_ns < max(draft.broker.started_ns, session.open_ns)
+
+
+def _priced_while_wide(draft: Draft, quote: Quote, work: Work) -> Decimal | None:
+    """Return the price in USD that an exit asks for while the quote is wide; None where quote and mark decide.
+
+    It is what the option would fetch where its price is the reason to leave, else the model's price.
+    """
+    if not guarded(draft) or not is_wide(quote, draft.trading.risk):
+        return None
+    modelled = model_price(draft, quote.symbol)
+    fetch = would_fetch(draft, quote.symbol)
+    if work.reason in BY_PRICE and modelled is not None and fetch is not None:
+        return fetch
+    return modelled
+
+
+def _may_reach_market(draft: Draft, quote: Quote, work: Work) -> bool:
+    """Return False where a market order could sell far below the worth, and waiting costs no more than a night.
+
+    A contract that expires today may wait until it has to be left before the close.
+    """
+    session, expiry = draft.session.session, option_terms(quote.symbol)[2]
+    must_leave = session is None or (
+        expires_by_close(session, expiry)
+        and draft.now_ns >= flatten_from_ns(session, expiry, draft.trading.execution, draft.spec.bar_interval_s)
+    )
+    return quote.bid > 0 and (work.reason in BY_PRICE or must_leave)
+
+
+def _is_last_attempt(draft: Draft) -> bool:
+    """Return True where an attempt of now is not priced anew before the close; a tape goes on at its next bar's end."""
+    session = draft.session.session
+    again_ns = reprice_ns(draft)
+    if draft.identity.by_tape:
+        again_ns = max(again_ns, draft.spec.bar_interval_s * SECOND_NS)
+    return session is not None and draft.now_ns + again_ns >= session.close_ns
+
+
+def _exit_limit(quote: Quote | None, priced: Decimal | None, work: Work, draft: Draft) -> Decimal | None:
+    """Return the next attempt's limit: first the mid where configured, then below the bid, then None (market, also
+    unquoted).
+
+    At most the collar below the confirmed mark (or the price paid, before there is one), and never above it, whatever
+    the bid; the walk to the market ends that. While the quote is wide `priced` stands in for the mark, and only an
+    exit that the price itself asks for, or the one before the close of a contract's last day, ends at the market. So
+    does at once the last attempt before the close: a limit that does not fill would be held over night.
+    """
+    rules, attempt = draft.trading.execution, work.attempt + 1
+    if quote is None:
+        return None
+    ends = attempt >= rules.exit_limit_attempts or _is_last_attempt(draft)
+    if ends and (priced is None or _may_reach_market(draft, quote, work)):
+        return None
+    known = measure(draft, quote.symbol)
+    if attempt == 0 and rules.exit_start == "mid":
+        return _on_grid(mid(quote) if known is None else known, quote.symbol, ROUND_CEILING)
+    price = known if priced is None else priced
+    limit = max(quote.bid * (1 - Decimal(str(rules.exit_slack))), CENT)
+    if price and guarded(draft):
+        limit = max(min(max(limit, price * (1 - Decimal(str(draft.trading.risk.price_collar)))), price), CENT)
+    return _on_grid(limit, quote.symbol, ROUND_CEILING)
+
+
+_encode = msgspec.json.encode
+
+
+def act(draft: Draft, ask: Ask, decision: Decision, answer: Answer, model: str) -> None:
+    """Turn the strategy's decision into an entry, an exit or nothing, and record it."""
+    _count_action(draft, decision.resolved)
+    done = Done("hold")
+    position = draft.holding
+    if not _is_held(decision.target, position):
+        if position is None:
+            done = _enter(draft, ask.decision, decision.target, decision.choice, answer.logits)
+        else:
+            done = _reduce(draft, position, ask.decision, decision.target, decision.choice, answer.logits)
+    choice, actions = decision.choice, draft.spec.actions
+    draft.records.append(
+        DecisionRow(
+            decision=ask.decision,
+            kind="policy",
+            bar_ns=ask.bar_ns,
+            time_ns=draft.now_ns,
+            action=actions[choice.action],
+            resolved=actions[decision.resolved],
+            confidence=choice.confidence,
+            probabilities=_encode(choice.probabilities).decode(),
+            logits=_encode(answer.logits).decode(),
+            target=_as_json(decision.target),
+            gates=_encode(done.verdicts.by_gate).decode() if done.verdicts else None,
+            work=done.work or None,
+            outcome=done.outcome,
+            model=model,
+            row=ask.row,
+        )
+    )
+    draft.records.extend(head_rows(draft, ask.decision, answer))
+
+
+def _is_held(target: Target, position: Position | None) -> bool:
+    """Return True when the target asks for no change of the position."""
+    if target.keep:
+        return True
+    if position is None:
+        return target.side == 0 or target.percent <= 0
+    return target.side == position.right and target.percent >= 100
+
+
+@lru_cache(maxsize=64)
+def _as_json(target: Target) -> str:
+    """Return the target as JSON, cached: there are few different ones."""
+    return _encode(target).decode()
+
+
+class Done(NamedTuple):
+    """The outcome of a target: its name, the gates' verdicts, the key of the work it started."""
+
+    outcome: str
+    verdicts: Verdicts | None = None
+    work: str = ""
+
+
+def _enter(draft: Draft, decision: int, target: Target, choice: Choice, logits: tuple[float, ...]) -> Done:
+    """Open the target's side with the candidate contract."""
+    contract = _candidate(draft, target.side)
+    quote = draft.quotes.get(contract.symbol) if contract is not None else None
+    if contract is None or quote is None or quote.ask <= 0 or quote.bid <= 0:
+        what = "no contract fits the limits" if contract is None else f"no two-sided quote for {contract.symbol}"
+        return _denied(draft, Denial("no_quote", what))
+    bound = entry_bound(quote, draft.trading.risk.price_collar)
+    limit = entry_limit(quote, draft.trading.execution.entry_slack, bound)
+    equity = draft.book.equity * Decimal(str(draft.size_share))
+    size = contracts_for(equity, limit, draft.trading.sizing) * min(target.percent, 100) // 100
+    intent = Intent(ENTRY, contract, contract.symbol, +1, size, limit, choice.confidence, logits)
+    verdicts = ask_gates(risk_view(draft), intent, draft.desk.gates)
+    if verdicts.denials:
+        draft.count_denials(denial.gate for denial in verdicts.denials)
+        return Done("denied", verdicts)
+    return Done("ordered", verdicts, open_entry(draft, decision, intent))
+
+
+def _reduce(
+    draft: Draft, position: Position, decision: int, target: Target, choice: Choice, logits: tuple[float, ...]
+) -> Done:
+    """Sell down to what the target keeps; buy back a short (adopted) position whole.
+
+    A trim during an exit under way is denied; a full exit takes it over.
+    """
+    keep = target.percent if target.side == position.right and position.quantity > 0 else 0
+    goal = max(position.quantity - sold_by_trim(position.quantity, keep), 0)
+    side = -1 if position.quantity > 0 else 1
+    under_way = draft.exit_of(position.symbol)
+    if under_way is not None and keep:
+        return _denied(draft, Denial("duplicate_intent", f"an exit of {position.symbol} is under way"))
+    contract = draft.contracts.get(position.symbol)
+    intent = Intent(
+        EXIT, contract, position.symbol, side, abs(position.quantity - goal), None, choice.confidence, logits
+    )
+    verdicts = ask_gates(risk_view(draft), intent, draft.desk.gates)
+    request_exit(draft, decision, position.symbol, goal, "policy")
+    work = draft.exit_of(position.symbol)
+    return Done("exit", verdicts, work.key if work else "")
+
+
+def _denied(draft: Draft, denial: Denial) -> Done:
+    draft.count_denials((denial.gate,))
+    return Done("denied", Verdicts({denial.gate: denial.reason}, (denial,)))
+
+
+def _candidate(draft: Draft, side: int) -> Contract | None:
+    if draft.chain is None:
+        return None
+    for contract in candidates(draft.chain, draft.session, draft.now_ns, draft.trading.contracts):
+        if contract.right == side:
+            return contract
+    return None
+
+
+def _count_action(draft: Draft, action: int) -> None:
+    stats = draft.stats
+    actions = list(stats.actions or (0,) * len(draft.spec.actions))
+    actions[action] += 1
+    draft.stats = replace(stats, decisions=stats.decisions + 1, actions=tuple(actions))
+
+
+def on_contracts_listed(draft: Draft, event: ContractsListed) -> None:
+    session = draft.session.session
+    if session is None or event.session_date != session.date:
+        return
+    draft.chain = choose_expiry(event, session, draft.session.upcoming, draft.trading.contracts)
+    watch(draft)
+
+
+def watch(draft: Draft) -> None:
+    """Keep candidates, held and worked contracts subscribed, and the descriptions of all ordered ones."""
+    chosen = candidates(draft.chain, draft.session, draft.now_ns, draft.trading.contracts) if draft.chain else ()
+    symbols = tuple([contract.symbol for contract in chosen])
+    if draft.book.positions or draft.orders or draft.works:
+        at_work = [order.symbol for order in draft.orders.values()] + [work.symbol for work in draft.works.values()]
+        symbols = tuple(dict.fromkeys((*symbols, *option_symbols(draft), *at_work)))
+    if symbols == draft.watched:
+        return
+    ordered = {order.symbol for order in draft.closed.values()}
+    known = {**draft.contracts, **{c.symbol: c for c in chosen}}
+    draft.contracts = {s: c for s, c in known.items() if s in symbols or s in ordered}
+    draft.quotes = {s: q for s, q in draft.quotes.items() if s in symbols}
+    draft.watched = symbols
+    draft.effects.append(WatchContracts(symbols))
+
+
+def view_at(draft: Draft, now_ns: int) -> View:
+    """Return the strategy's view at `now_ns`: side, return and age of the one option position."""
+    session = draft.session.session
+    if session is None:
+        raise ValueError("a view needs a session; SessionScheduled precedes every bar")
+    position = draft.holding
+    if position is None:
+        return View(now_ns, session)
+    price = marked(draft, position.symbol)
+    gain = 0.0 if price is None or not position.cost else float(price * position.quantity / position.cost) - 1.0
+    age = max(now_ns - position.opened_ns, 0) / MINUTE_NS
+    return View(now_ns, session, position.right, gain, age)
+
+
+def check_stops(draft: Draft, quotes: tuple[Quote, ...], bar_ns: int) -> None:
+    """Leave an option at its stop or its target."""
+    for quote in quotes:
+        position = draft.book.positions.get(quote.symbol)
+        if position is not None and position.right:
+            exit_at_stop(draft, position, quote, bar_ns)
+
+
+def option_symbols(draft: Draft) -> list[str]:
+    """Return the options held."""
+    return [symbol for symbol, position in draft.book.positions.items() if position.right]
+
+
+def flatten(draft: Draft, session: Session) -> None:
+    """Leave every option position before the close, and shares from an exercise."""
+    for symbol, position in tuple(draft.book.positions.items()):
+        if not position.right:
+            if draft.trading.broker.exercised_shares == "close":
+                exit_by_rule(draft, symbol, "shares_from_exercise")
+        else:
+            exit_in_time(draft, position, session)
+
+
+def split_exercised(draft: Draft, line: Activity) -> None:
+    """Book a split of shares from an exercise: their number changes, their cost stays."""
+    known = draft.book.positions.get(line.symbol)
+    if known is not None:
+        moved = replace(known, quantity=known.quantity + int(line.quantity))
+        draft.book = replace(draft.book, positions={**draft.book.positions, line.symbol: moved})
+        revalue(draft)
+
+
+_PAPERS: Mapping[str, type[PaperBroker | QuotePaperBroker]] = {"replay": PaperBroker, "recorded": RecordedPaperBroker}
+"""The paper brokers of replays by mode; every other mode without a real broker is on a live feed."""
+
+
+class OneOption:
+    """Hold one option position at a time. See `draft.Holds` for each member."""
+
+    by_basket: ClassVar[bool] = False
+    guards_replays: ClassVar[bool] = False
+    marks_held_only: ClassVar[bool] = True
+    multiplier: ClassVar[int] = OPTION_MULTIPLIER
+    handlers: ClassVar[Mapping[type[Event], Handler]] = {ContractsListed: on_contracts_listed}
+    quiet: ClassVar[frozenset[type[Event]]] = frozenset()
+
+    __slots__ = ("_strategy",)
+
+    def __init__(self, strategy: Strategy) -> None:
+        self._strategy = GuardedStrategy(strategy)
+
+    # --- deciding -----------------------------------------------------------------------------------------------------
+
+    def view(self, draft: Draft, now_ns: int) -> View:
+        return view_at(draft, now_ns)
+
+    def act(self, draft: Draft, ask: Ask, answer: Answer, model: str) -> None:
+        decision = self._strategy.decide(draft, answer, view_at(draft, draft.now_ns), Decision)
+        act(draft, ask, decision, answer, model)
+
+    def shown(self, draft: Draft, answer: Answer) -> ShownDecision:
+        decision = self._strategy.shown(draft, answer, view_at(draft, draft.now_ns), Decision)
+        choice = decision.choice
+        return ShownDecision.of(draft.spec.actions[choice.action], choice, decision.target)
+
+    # --- bars and quotes ----------------------------------------------------------------------------------------------
+
+    def watch(self, draft: Draft) -> None:
+        watch(draft)
+
+    def quoted(self, draft: Draft, quotes: tuple[Quote, ...], bar_ns: int) -> None:
+        if draft.book.positions:
+            check_stops(draft, quotes, bar_ns)
+
+    def note_quotes(self, draft: Draft, quotes: tuple[Quote, ...]) -> None:
+        note_quotes(draft, quotes)
+
+    def priced_by_bar(self, draft: Draft) -> None:
+        if note_bar(draft):
+            revalue(draft)
+            check_stops(draft, tuple(draft.quotes[symbol] for symbol in draft.worths), 0)
+
+    def implied_price(self, draft: Draft, bar: Bar, event: QuotesReceived) -> float | None:
+        fresh = {
+            quote.symbol: quote
+            for quote in event.quotes
+            if is_quote(quote, draft.now_ns) and quote.quoted_ns >= bar.start_ns
+        }
+        return next((price for symbol in fresh if (price := implied_spot(symbol, fresh)) is not None), None)
+
+    def mark_bars(self, draft: Draft, bars: tuple[Bar, ...]) -> None:
+        """Ignore bars: a bar of the underlying marks no option."""
+
+    def guard(self, trading: Trading) -> QuoteGuard:
+        return option_guard(trading.risk)
+
+    def mark_book(self, draft: Draft, book: Book) -> Book:
+        return mark_options(draft, book)
+
+    # --- orders -------------------------------------------------------------------------------------------------------
+
+    def drive(self, draft: Draft) -> None:
+        if draft.orders or draft.works:
+            drive(draft)
+
+    def intent(self, side: int, purpose: str) -> str:
+        if purpose == EXIT:
+            return "sell_to_close" if side < 0 else "buy_to_close"
+        return "buy_to_open" if side > 0 else "sell_to_open"
+
+    def exit_reprice_s(self, trading: Trading) -> int:
+        return trading.execution.exit_reprice_s
+
+    def spendable(self, funds: Funds) -> Decimal | None:
+        return funds.options
+
+    def beyond_limit(self, draft: Draft) -> int:
+        total = sum(position.quantity for position in draft.book.positions.values() if position.right)
+        return total - draft.trading.risk.position_contracts_max
+
+    # --- ends ---------------------------------------------------------------------------------------------------------
+
+    def note_ended(self, draft: Draft, works: tuple[Work, ...]) -> None:
+        """Do nothing: an ended entry leaves nothing to note."""
+
+    def session_over(self, draft: Draft) -> None:
+        """Do nothing: options are flat by then, or were reported."""
+
+    def risked(self, draft: Draft) -> list[str]:
+        return option_symbols(draft)
+
+    def flatten(self, draft: Draft, session: Session) -> None:
+        flatten(draft, session)
+
+    # --- the broker ---------------------------------------------------------------------------------------------------
+
+    def split(self, draft: Draft, line: Activity) -> None:
+        split_exercised(draft, line)
+
+    def reorganise(self, _: Draft, __: Activity) -> bool:
+        return False
+
+    def note_positions(self, draft: Draft, positions: Iterable[BrokerPosition]) -> None:
+        """Do nothing: contracts have no splits that the ledger reports late."""
+
+    def paper(self, trading: Trading, spec: Spec, mode: str, *, by_bar: bool) -> PaperBroker | QuotePaperBroker:
+        del by_bar  # contracts are filled at quotes
+        return _PAPERS.get(mode, QuotePaperBroker)(trading, spec.symbols[0])
+
+
+TIME_VALUE_MAX = 0.05  # of the underlying: one week at the money at a volatility of 90 %
+
+
+def low_confidence(view: RiskView, intent: Intent) -> str | None:
+    limit = view.limits.confidence_min
+    return None if intent.confidence >= limit else f"confidence {intent.confidence:.4f} below {limit}"
+
+
+def order_quantity(view: RiskView, intent: Intent) -> str | None:
+    limit = view.limits.order_contracts_max
+    if intent.quantity < 1:
+        return f"quantity {intent.quantity}: the sizing rule allows less than one contract"
+    return f"{intent.quantity} contracts, limit {limit} an order" if intent.quantity > limit else None
+
+
+def order_notional(view: RiskView, intent: Intent) -> str | None:
+    notional, limit = intent.notional, view.limits.premium_max_usd
+    if notional is None:
+        return "notional unknown: an entry needs a limit price"
+    return f"notional {notional} USD, limit {limit}" if notional > limit else None
+
+
+def max_position(view: RiskView, intent: Intent) -> str | None:
+    held = sum(p.quantity for p in view.book.positions.values() if p.right)
+    coming = sum(o.remaining for o in view.orders.values() if o.side > 0)
+    total, limit = held + coming + intent.quantity, view.limits.position_contracts_max
+    return f"position would be {total} contracts, limit {limit}" if total > limit else None
+
+
+def gross_exposure(view: RiskView, intent: Intent) -> str | None:
+    notional, limit = intent.notional, view.limits.gross_exposure_max_usd
+    if notional is None:
+        return "exposure unknown: an entry needs a limit price"
+    total = notional + _reserved(view)
+    for symbol, position in view.book.positions.items():
+        quote = view.quotes.get(symbol)
+        if quote is None or not _fresh(view, quote):
+            return f"exposure unknown: no fresh mark for {symbol}"
+        if position.right and not view.identity.by_tape and is_wide(quote, view.limits):
+            return f"exposure unknown: {symbol} is quoted {quote.bid}/{quote.ask}, too wide for a price"
+        total += (quote.bid + quote.ask) / 2 * abs(position.quantity) * position.multiplier
+    return f"exposure would be {total} USD, limit {limit}" if total > limit else None
+
+
+def buying_power(view: RiskView, intent: Intent) -> str | None:
+    notional = intent.notional
+    if notional is None:
+        return "cost unknown: an entry needs a limit price"
+    free = view.book.cash - _reserved(view)
+    if view.spendable is not None:
+        free = min(free, view.spendable)
+    return f"costs {notional} USD, buying power {free}" if notional > free else None
+
+
+def _reserved(view: RiskView) -> Decimal:
+    """Return the premium that working buys may still spend."""
+    return sum(
+        ((o.limit_price or Decimal(0)) * o.remaining * OPTION_SHARES for o in view.orders.values() if o.side > 0),
+        Decimal(0),
+    )
+
+
+def _fresh(view: RiskView, quote: Quote) -> bool:
+    return view.now_ns - quote.quoted_ns <= view.limits.quote_age_max_s * SECOND_NS
+
+
+def price_collar(view: RiskView, intent: Intent) -> str | None:
+    if intent.limit_price is None:
+        return "an entry needs a limit price"
+    quote = view.quotes.get(intent.symbol)
+    if quote is None or quote.ask <= 0:
+        return f"no quote for {intent.symbol}"
+    middle, collar = (quote.bid + quote.ask) / 2, Decimal(str(view.limits.price_collar))
+    if abs(intent.limit_price - middle) > middle * collar:
+        return f"limit {intent.limit_price} is further than {collar} from the mid {middle}"
+    return None
+
+
+def wide_spread(view: RiskView, intent: Intent) -> str | None:
+    quote = view.quotes.get(intent.symbol)
+    if quote is None or quote.bid <= 0 or quote.ask <= 0:
+        return f"no two-sided quote for {intent.symbol}"
+    spread = float((quote.ask - quote.bid) / ((quote.bid + quote.ask) / 2))
+    limit = view.limits.spread_max
+    return None if 0 <= spread <= limit else f"spread {spread:.4f} of the mid, limit {limit}"
+
+
+def spot_unsupported(view: RiskView, intent: Intent) -> str | None:
+    """Deny when the contract's quotes do not imply the bar's close by which the strike was chosen.
+
+    When its counterpart is not quoted, the time value must be that of a contract near the money.
+    """
+    quote, contract, spot = view.quotes.get(intent.symbol), intent.contract, view.session.spot
+    if quote is None or quote.bid <= 0 or contract is None:
+        return None  # `wide_spread` and `open_interest` deny that
+    if spot <= 0:
+        return "the underlying's price is unknown"
+    fresh = {symbol: known for symbol, known in view.quotes.items() if _fresh(view, known)}
+    implied, limit = implied_spot(intent.symbol, fresh), view.limits.spot_gap_max
+    if implied is not None:
+        far = abs(implied - spot) > limit * spot
+        return f"the quotes imply {implied:.2f}, the last bar closed at {spot}" if far else None
+    middle = float(quote.bid + quote.ask) / 2
+    value = middle - max(contract.right * (spot - float(contract.strike)), 0.0)
+    if -limit * spot <= value <= TIME_VALUE_MAX * spot:
+        return None
+    return f"a mid of {middle} is no price of {intent.symbol} at {spot}"
+
+
+def open_interest(view: RiskView, intent: Intent) -> str | None:
+    if intent.contract is None:
+        return "contract unknown"
+    found, limit = intent.contract.open_interest, view.limits.open_interest_min
+    return f"open interest {found}, at least {limit} wanted" if found < limit else None
+
+
+def expires_today(view: RiskView, intent: Intent) -> str | None:
+    session, limit = view.session.session, view.execution.expiry_day_no_entry_min
+    if session is None or intent.contract is None:
+        return "contract or session unknown"
+    if intent.contract.expiry > session.date or minutes_to(session.close_ns, view.now_ns) > limit:
+        return None
+    return f"the contract expires today and {limit} minutes or less are left"
+
+
+def duplicate_intent(view: RiskView, intent: Intent) -> str | None:
+    for order in view.orders.values():
+        theirs = order.purpose == "foreign" and intent.purpose == "exit"  # its quantity is left out of the exit
+        if order.symbol == intent.symbol and order.side == intent.side and not theirs:
+            return f"order {order.client_order_id} already works on this side of {intent.symbol}"
+        if intent.purpose == "entry" and order.purpose == "entry":
+            return f"entry order {order.client_order_id} is already working"
+    return None

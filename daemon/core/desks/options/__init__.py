@@ -1,1 +1,0 @@
-"""A desk of one option position: decide, order, be flat in time."""

@@ -1,0 +1,584 @@
+"""Everything that can happen, in the past tense. Frozen, JSON-encodable, times in integer nanoseconds UTC.
+
+An event is journaled before it is acted on. Events carry no NaN and no infinity. `STARTUP_EVENTS` differ between
+an undisturbed and a restarted run and therefore stay outside of the journal's hash chain; all others are chained.
+"""
+
+from __future__ import annotations
+
+from decimal import Decimal
+
+import msgspec
+
+from daemon.core.limits import Trading
+from strategies.kit.contract import Bar, Session
+
+
+class Event(msgspec.Struct, frozen=True, tag=True, gc=False):
+    """Base of all events: `time_ns` is when it happened in market time."""
+
+    time_ns: int
+
+
+class SessionScheduled(Event, frozen=True, tag=True):
+    """The running or next session, with those after it (for expiries)."""
+
+    session: Session
+    upcoming: tuple[Session, ...]
+    previous: tuple[Session, ...] = ()
+
+
+class Contract(msgspec.Struct, frozen=True, gc=False):
+    """One listed option. `symbol` is the OCC symbol, `expiry` the New York date, `right` +1 call, -1 put."""
+
+    symbol: str
+    expiry: str
+    right: int
+    strike: Decimal
+    open_interest: int
+
+
+class ContractsListed(Event, frozen=True, tag=True):
+    """The option chain near the money for one session. `volatility` is the chain's, annualised; None when unknown."""
+
+    session_date: str
+    contracts: tuple[Contract, ...]
+    volatility: float | None
+
+
+class BarClosed(Event, frozen=True, tag=True):
+    """A bar closed; `time_ns` is when we knew it (in replay: its end)."""
+
+    bar: Bar
+
+
+class BarCorrected(Event, frozen=True, tag=True):
+    """A late correction of an earlier bar with the same symbol and start."""
+
+    bar: Bar
+
+
+class BarRejected(Event, frozen=True, tag=True):
+    """A bar that the intake refused. `reason` is one of the intake's names, `detail` the offending values as text."""
+
+    symbol: str
+    start_ns: int
+    reason: str
+    detail: str
+
+
+class Quote(msgspec.Struct, frozen=True, gc=False):
+    """The best bid and ask of one option in USD a share; `bid` 0 means no bid, `ask` 0 no offer.
+
+    `low` and `high` are the extreme mids since the last quote of this contract (a bar's range in replay, the
+    conflation interval live), so that a stop touched in between is seen; they equal the mid where unknown.
+    """
+
+    symbol: str
+    bid: Decimal
+    ask: Decimal
+    low: Decimal
+    high: Decimal
+    quoted_ns: int
+
+
+class QuotesReceived(Event, frozen=True, tag=True):
+    """Conflated quotes. `closes_bar_ns` is the start of the bar whose close they describe, 0 for quotes in between.
+
+    Every bar is followed by exactly one `QuotesReceived` that closes it (with the quotes there are, maybe none);
+    the strategy observes the bar when that arrives.
+    """
+
+    closes_bar_ns: int
+    quotes: tuple[Quote, ...]
+
+
+class Price(msgspec.Struct, frozen=True, gc=False):
+    """A price of a share in USD, exact."""
+
+    symbol: str
+    price: Decimal
+
+
+class PricesPrinted(Event, frozen=True, tag=True):
+    """Shares traded at these prices; `opening` for the opening auction. A replay's market fills orders at them."""
+
+    date: str
+    opening: bool
+    prices: tuple[Price, ...]
+
+
+class RebalanceDue(Event, frozen=True, tag=True):
+    """A daily desk decides now; all events that it may know came before. The first one of a `date` counts.
+
+    `running` are the running session's bars so far where the desk decides before the close, none where it decides on
+    complete bars before the open.
+    """
+
+    date: str  # of the session in which the basket is traded
+    running: tuple[Bar, ...] = ()
+
+
+class HistoryAdjusted(Event, frozen=True, tag=True):
+    """A split or dividend: all daily bars of `symbol`, adjusted anew, replace those that are known. Oldest first."""
+
+    symbol: str
+    bars: tuple[Bar, ...]
+
+
+class ClockTicked(Event, frozen=True, tag=True):
+    """Time passed; every rule with a deadline is checked."""
+
+
+class SessionEnded(Event, frozen=True, tag=True):
+    """The regular session closed; day orders lapse, expiring contracts settle."""
+
+    date: str
+
+
+class PolicyAnswered(Event, frozen=True, tag=True, omit_defaults=True):
+    """The raw answer. `heads` are the numbers of each of the spec's heads; a policy without heads journals none."""
+
+    decision: int
+    logits: tuple[float, ...]
+    hidden: bytes
+    model: str
+    heads: dict[str, tuple[float, ...]] = msgspec.field(default_factory=dict)
+
+
+class PolicyFailed(Event, frozen=True, tag=True):
+    """The policy failed to answer: an exception, a NaN, a wrong shape."""
+
+    decision: int
+    reason: str
+
+
+class ModelPromoted(Event, frozen=True, tag=True):
+    """A verified version is live from here on, in place of `previous`. The model file says whether it is promoted."""
+
+    version: str
+    digest: str
+    promoted: bool
+    feed: str
+    previous: str
+
+
+class CandidateRefused(Event, frozen=True, tag=True):
+    """A version that was to run, live or as a candidate, failed a check; the former one goes on."""
+
+    version: str
+    reason: str
+
+
+class LadderMoved(Event, frozen=True, tag=True, omit_defaults=True):
+    """A challenger took a step of the ladder, or ended a session on it; `share` of the size is its from here on."""
+
+    version: str
+    from_step: str  # proposed, replay, shadow, canary_10, canary_25, canary_50, canary_100
+    to_step: str  # these, champion, refused or rolled_back
+    champion: str
+    share: float
+    sessions: int  # on this step so far
+    reason: str  # docs/LADDER.md, where it was refused or rolled back
+    detail: str
+    figures: dict[str, float] = msgspec.field(default_factory=dict)
+    manifest: str = ""  # SHA-256 (hex) of the version's manifest when its card was judged; "" in older journals
+    champion_manifest: str = ""  # of the champion's then
+
+
+class ShadowAnswered(Event, frozen=True, tag=True, omit_defaults=True):
+    """A candidate's answer to the question of `decision`. No order follows."""
+
+    decision: int
+    logits: tuple[float, ...]
+    hidden: bytes
+    model: str
+    heads: dict[str, tuple[float, ...]] = msgspec.field(default_factory=dict)
+
+
+class ShadowFailed(Event, frozen=True, tag=True):
+    """A candidate failed to answer the question of `decision`."""
+
+    decision: int
+    reason: str
+    model: str
+
+
+class BrokerPosition(msgspec.Struct, frozen=True):
+    symbol: str
+    quantity: Decimal  # contracts or shares, negative when short
+    average_price: Decimal  # USD for one share
+    available: Decimal | None = None  # not held back for working orders; None when unknown
+
+
+class Activity(msgspec.Struct, frozen=True):
+    """A line of the broker's ledger that is no fill. `kind` is its type, `amount` the change of cash in USD.
+
+    Of a bust or correction `order` is the client order id and `side` the side of the fill that it amends.
+    """
+
+    id: str
+    kind: str
+    symbol: str
+    quantity: Decimal  # signed change of contracts or shares, 0 for cash alone
+    price: Decimal | None
+    amount: Decimal
+    status: str  # executed, correct, canceled, pending, or ""
+    time_ns: int
+    order: str = ""
+    side: int = 0
+    ex_date: str = ""  # YYYY-MM-DD: who held at the close before it is paid; "" where it is not known
+
+
+class BrokerSnapshot(Event, frozen=True, tag=True):
+    """The paper broker's positions at a start, reconciled by the step."""
+
+    cash: Decimal
+    positions: tuple[BrokerPosition, ...]
+    open_orders: tuple[str, ...]  # client order ids
+
+
+class BrokerLost(Event, frozen=True, tag=True):
+    """Order news may be missing from here on: a stream ended, or the broker does not respond."""
+
+    detail: str
+
+
+class Funds(msgspec.Struct, frozen=True, gc=False):
+    """Funds and margin of the account at the broker, in USD; None when unknown."""
+
+    multiplier: Decimal | None = None  # of the buying power: 1 is a cash account
+    buying_power: Decimal | None = None
+    non_marginable: Decimal | None = None  # buying power without credit
+    options: Decimal | None = None  # buying power for options
+    equity: Decimal | None = None
+    maintenance: Decimal | None = None  # margin requirement of the positions
+
+
+class BrokerReported(Event, frozen=True, tag=True):
+    """Full broker snapshot, requested at `asked_ns`: account, positions, orders, fills, activities.
+
+    `orders` are the open ones and those that ended since the last report; `fills` and `activities` are the ledger's
+    lines since the last report (all of the day after a start). Both may repeat known ones.
+    """
+
+    asked_ns: int
+    account: str  # the account's number
+    cash: Decimal
+    blocked: str  # why the account may not trade, "" when it may
+    positions: tuple[BrokerPosition, ...]
+    open_orders: tuple[BrokerOrder, ...]
+    ended_orders: tuple[BrokerOrder, ...]
+    fills: tuple[OrderFilled, ...]
+    activities: tuple[Activity, ...]
+    funds: Funds | None = None
+    market_open: bool | None = None  # by the broker's clock; None where it was not asked
+    next_open_ns: int = 0  # by the broker's clock, 0 where it was not asked
+
+
+class ContractExpired(Event, frozen=True, tag=True):
+    """An option held at expiry settled. `shares` is the signed share change of an exercise, 0 when worthless."""
+
+    symbol: str
+    quantity: int
+    underlying: str
+    shares: int
+    strike: Decimal
+
+
+class CashTransferred(Event, frozen=True, tag=True):
+    """Money came (positive) or went by transfer: neither gain nor loss."""
+
+    amount: Decimal
+
+
+class BrokerOrder(msgspec.Struct, frozen=True):
+    """An order as the broker describes it. `status` is a key of `LIFE`'s map; `average_price` None before a fill."""
+
+    client_order_id: str
+    order_id: str
+    symbol: str
+    side: int  # +1 buy, -1 sell
+    quantity: Decimal
+    limit_price: Decimal | None
+    intent: str  # buy_to_open, ...; "" when unknown
+    status: str
+    filled: Decimal
+    average_price: Decimal | None  # USD a share
+    submitted_ns: int
+    replaced_by: str = ""
+
+
+class OrderAccepted(Event, frozen=True, tag=True):
+    client_order_id: str
+    order_id: str = ""  # the broker's own id, "" where it has none
+
+
+class OrderRejected(Event, frozen=True, tag=True):
+    client_order_id: str
+    reason: str
+
+
+class OrderFilled(Event, frozen=True, tag=True):
+    """A fill, whole or partial. Its identity is (client order id, `correction`, `cumulative_quantity`).
+
+    `cumulative_quantity` counts from the order's start, `cumulative_cost` = sum of price x quantity (USD a share
+    times contracts), `cumulative_fees` in USD; quantities are set from these, never added.
+    """
+
+    client_order_id: str
+    symbol: str
+    side: int  # +1 bought, -1 sold
+    price: Decimal  # of this execution
+    filled_ns: int  # when it traded (in replay the bar's open or its end); `time_ns` is when we knew
+    cumulative_quantity: int
+    cumulative_cost: Decimal
+    cumulative_fees: Decimal
+    quantity: int  # of this execution
+    correction: int = 0
+
+
+class OrderCanceled(Event, frozen=True, tag=True):
+    client_order_id: str
+
+
+class OrderExpired(Event, frozen=True, tag=True):
+    client_order_id: str
+
+
+class CancelRejected(Event, frozen=True, tag=True):
+    client_order_id: str
+    reason: str
+
+
+class OrderUnknown(Event, frozen=True, tag=True):
+    """The broker did not answer in time: the order may live, and counts as exposure until settled."""
+
+    client_order_id: str
+
+
+class OrderFound(Event, frozen=True, tag=True):
+    """The broker's state of an order: the answer to a look-up, or news about a foreign order."""
+
+    order: BrokerOrder
+
+
+class OrderMissing(Event, frozen=True, tag=True):
+    """The broker, asked several times, knows no order of this name."""
+
+    client_order_id: str
+
+
+class TradeCorrected(Event, frozen=True, tag=True):
+    """The broker amended or took back an execution, which `execution_id` names.
+
+    The totals are those of the order in the same message: after the amendment, or still those before it.
+    """
+
+    client_order_id: str
+    execution_id: str
+    cumulative_quantity: int
+    cumulative_cost: Decimal
+    reason: str  # trade_bust or trade_correct
+
+
+class HaltRequested(Event, frozen=True, tag=True):
+    reason: str  # an alarm name of docs/OPERATIONS.md
+    detail: str
+    who: str
+    strategy: bool = False  # it raised twice: it is not asked again until a resume
+
+
+class ResumeRequested(Event, frozen=True, tag=True):
+    """Ends a halt or a pause. `reason` must not be empty.
+
+    `reset_limits`: the limits of loss and drawdown count from the present equity on; without it they count as before.
+    """
+
+    reason: str
+    who: str
+    reset_limits: bool = False
+
+
+class PauseRequested(Event, frozen=True, tag=True):
+    reason: str
+    who: str
+
+
+class FlattenRequested(Event, frozen=True, tag=True):
+    reason: str
+    who: str
+
+
+class AcceptBrokerRequested(Event, frozen=True, tag=True):
+    """Take over the broker's next report into the book: positions, cash, no order of ours. Halts."""
+
+    reason: str
+    who: str
+
+
+class PanicNoticed(Event, frozen=True, tag=True):
+    """A panic was run, which flattens the account without this journal: stand down, halted."""
+
+    detail: str
+
+
+class PanicFailed(Event, frozen=True, tag=True):
+    """The panic is over, and did not report a flat account: close what is the desk's own."""
+
+    detail: str
+
+
+class StopRequested(Event, frozen=True, tag=True):
+    """End the daemon cleanly: no new risk, working entries are cancelled, positions kept or left."""
+
+    reason: str
+    flatten: bool
+
+
+class ClockReset(Event, frozen=True, tag=True):
+    """The desk's time goes back to `time_ns`, verified by the broker's clock: the only event that can do so."""
+
+    reason: str
+    who: str
+
+
+class ReloadRequested(Event, frozen=True, tag=True):
+    """Check the model store now. The result is `ModelPromoted`, `CandidateRefused` or nothing."""
+
+    reason: str
+    who: str
+
+
+class StatusRequested(Event, frozen=True, tag=True):
+    """A status request came over the network; it changes nothing."""
+
+    reason: str
+    who: str
+
+
+class CommandRefused(Event, frozen=True, tag=True):
+    """A command was refused: not signed, not in time, repeated or unreadable."""
+
+    channel: str  # where it came from
+    reason: str
+
+
+class CodeChanged(Event, frozen=True, tag=True):
+    """This run's code took over events that it could not reproduce: other code wrote them, or the journal is damaged.
+
+    They were applied as recorded, without the damaged ones; the effects that left the process then count as the desk's.
+    """
+
+    former: str  # digest of the code that wrote them
+    events: int  # taken over
+    differences: int  # among them where this code would have decided otherwise
+    detail: str
+    decision: int  # the highest decision number in the journal: none is used again
+    damaged: bool = False  # rows of the journal were damaged and left out
+
+
+class TroubleNoticed(Event, frozen=True, tag=True):
+    """The shell noticed a problem that a person must know. `name` has a heading in docs/OPERATIONS.md."""
+
+    name: str
+    detail: str
+
+
+class RunStarted(Event, frozen=True, tag=True):
+    """A process took over this journal. `trading` holds from here on; `code` is the digest of the deciding code."""
+
+    mode: str
+    account: str
+    strategy: str
+    epoch: str
+    code: str
+    feed: str
+    trading: Trading
+    account_number: str = ""  # as configured; "" where it is not
+    # source -> dotted keys of `trading` that it gave; others are defaults
+    origins: dict[str, tuple[str, ...]] = msgspec.field(default_factory=dict)
+    libraries: str = ""  # versions of the libraries that the deciding code computes with; "" when not noted
+
+
+class ModelVerified(Event, frozen=True, tag=True):
+    """The model store loaded a model whose hash, digest and golden outputs are right."""
+
+    version: str
+    digest: str
+    promoted: bool
+    feed: str  # the feed whose bars it was trained on
+
+
+class ModelRefused(Event, frozen=True, tag=True):
+    reason: str
+
+
+AnyEvent = (
+    RunStarted
+    | ModelVerified
+    | ModelRefused
+    | BrokerSnapshot
+    | SessionScheduled
+    | ContractsListed
+    | BarClosed
+    | BarCorrected
+    | BarRejected
+    | QuotesReceived
+    | PricesPrinted
+    | RebalanceDue
+    | HistoryAdjusted
+    | ClockTicked
+    | SessionEnded
+    | PolicyAnswered
+    | PolicyFailed
+    | OrderAccepted
+    | OrderRejected
+    | OrderFilled
+    | OrderCanceled
+    | OrderExpired
+    | CancelRejected
+    | OrderUnknown
+    | OrderFound
+    | OrderMissing
+    | TradeCorrected
+    | BrokerLost
+    | BrokerReported
+    | ContractExpired
+    | CashTransferred
+    | HaltRequested
+    | ResumeRequested
+    | PauseRequested
+    | FlattenRequested
+    | AcceptBrokerRequested
+    | PanicNoticed
+    | PanicFailed
+    | StopRequested
+    | ClockReset
+    | ReloadRequested
+    | StatusRequested
+    | CommandRefused
+    | ModelPromoted
+    | CandidateRefused
+    | LadderMoved
+    | ShadowAnswered
+    | ShadowFailed
+    | CodeChanged
+    | TroubleNoticed
+)
+
+STARTUP_EVENTS: tuple[type[Event], ...] = (RunStarted, ModelVerified, ModelRefused, BrokerSnapshot)
+"""Depend on how often a run was restarted, so the hash chain and the event count leave them out."""
+
+FEED_EVENTS: tuple[type[Event], ...] = (
+    SessionScheduled,
+    BarClosed,
+    BarCorrected,
+    BarRejected,
+    PricesPrinted,
+    RebalanceDue,
+    HistoryAdjusted,
+    ClockTicked,
+    SessionEnded,
+)
+"""Come from the market-data source in its order; a replay resumes by skipping as many as the journal holds."""
