@@ -16,9 +16,9 @@ from torch import Tensor, nn
 
 from bench.training.train_work import Rate, alone, measured, progress
 from training.forecast.network import ForecastNet, Frozen, Scaling, Sizes
+from training.forecast.panel import Windows
 from training.forecast.recipe import Recipe
 from training.forecast.trainer import Samples, Trainer
-from training.forecast.windows import Windows
 from training.rl.kernels import use_fast_float32
 from training.rl.ppo import make_deterministic
 

@@ -1,11 +1,13 @@
-"""Run a replay: the tape through the engine, its progress, and the summary at its end."""
+"""Run a replay: the tape as the engine's source, its progress, and the summary at its end."""
 
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import signal
 import time
-from collections.abc import Callable
+from collections import deque
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from decimal import Decimal
 from typing import Any
@@ -18,7 +20,6 @@ from daemon.core.events import Event
 from daemon.core.state import State
 from daemon.core.step import Step
 from daemon.engine.engine import Engine
-from daemon.engine.replay import ReplaySource
 from daemon.journal.outcomes import read_baskets
 from daemon.journal.trades import over_night
 from daemon.models.store import exported_as
@@ -28,6 +29,61 @@ from daemon.operator.summary import QuotesUsed, Summary, daily_figures, summaris
 from daemon.tapes.days import DailyTapeSource
 from daemon.tapes.minutes import TapeSource
 from daemon.tapes.quotes.tape import QuotedTape
+
+
+class ReplaySource:
+    """Emits the tape's events. With `speed` N an event waits until its time, N times as fast as recorded.
+
+    Events of an operator come before the tape's next event. `stop` ends the waiting and the source.
+    """
+
+    def __init__(self, events: Iterator[Event], speed: float | None) -> None:
+        self._events = events
+        self._speed = speed
+        self._stopped = False
+        self._woken = asyncio.Event()
+        self._put: deque[Event] = deque()
+        self._origin: tuple[int, float] | None = None
+        self._held: Event | None = None  # read, but not due yet
+
+    def put(self, event: Event) -> None:
+        """Queue an event of the operator. Used on the event loop's thread only."""
+        self._put.append(event)
+        self._woken.set()
+
+    def poll(self) -> Event | None:
+        """Return the next event if it is due, else None; without a speed every event is due."""
+        if self._put:
+            return self._put.popleft()
+        if self._stopped and self._speed is not None:
+            return None
+        event, self._held = self._held if self._held is not None else next(self._events, None), None
+        if event is None or self._speed is None or self._delay_s(event, self._speed) <= 0:
+            return event
+        self._held = event
+        return None
+
+    async def next(self) -> Event | None:
+        """Wait for the next event; None at the tape's end or after `stop`."""
+        while True:
+            event = self.poll()
+            if event is not None or self._held is None or self._speed is None or self._stopped:
+                return event
+            self._woken.clear()
+            with contextlib.suppress(TimeoutError):
+                await asyncio.wait_for(self._woken.wait(), max(self._delay_s(self._held, self._speed), 0.0))
+
+    def _delay_s(self, event: Event, speed: float) -> float:
+        now = time.monotonic()
+        if self._origin is None:
+            self._origin = (event.time_ns, now)
+        first_ns, began = self._origin
+        return began + (event.time_ns - first_ns) / 1e9 / speed - now
+
+    def stop(self) -> None:
+        """Emit nothing more."""
+        self._stopped = True
+        self._woken.set()
 
 
 @dataclass(slots=True)

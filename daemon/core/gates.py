@@ -2,8 +2,8 @@
 
 A gate sees these two and nothing else. Unknown is a denial, a gate that raises is a denial, and orders that only reduce
 risk skip the gates that limit new risk. Here stand the gates that all desks share: on new risk (state, session, bars,
-model, pace, losses), and on one order. Their table is `daemon.core.desks.gates`; meaning and cure stand under each name
-in docs/GATES.md.
+model, pace, losses), and on one order. Their table is in `daemon.core.desks.registry`; meaning and cure stand under
+each name in docs/GATES.md.
 """
 
 from __future__ import annotations

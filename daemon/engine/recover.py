@@ -24,7 +24,7 @@ from daemon.core.draft import PaperMarket
 from daemon.core.effects import AnyEffect, CancelOrder, SubmitOrder, WatchContracts
 from daemon.core.events import FEED_EVENTS, ClockTicked, CodeChanged, Event, HaltRequested, ResumeRequested, RunStarted
 from daemon.core.limits import Trading
-from daemon.core.paper.recorded import RecordedPaperBroker
+from daemon.core.paper.quotes import RecordedPaperBroker
 from daemon.core.paper.shares import SharePaperBroker
 from daemon.core.paper.state import PaperState, RecordedState, SharePaperState
 from daemon.core.records import Row

@@ -192,3 +192,13 @@ def _implausible_holding(holding: Holding, equity: float) -> Iterator[str]:
         held = max(abs(holding.shares) * holding.mark, abs(holding.next_shares) * holding.next_mark)
         if max(held, abs(holding.fees)) > GAIN_MOST * equity:
             yield f"{holding.symbol}: {held} USD held, fees of {holding.fees}, beyond the equity"
+
+
+def stream_name(desk: str, epoch: str) -> str:
+    """Return the stream of a desk's journal: a journal of another epoch has another stream."""
+    return f"rltrader:{desk}:{epoch}:experience"
+
+
+def row_of(identifier: bytes) -> int:
+    """Return the journal's row of an entry's id."""
+    return int(identifier.partition(b"-")[0])

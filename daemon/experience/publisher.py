@@ -18,10 +18,9 @@ from typing import Any
 import msgspec
 
 from daemon.core.draft import wording
-from daemon.experience.experience import FIELDS, Experience, to_entry
+from daemon.experience.experience import FIELDS, Experience, row_of, stream_name, to_entry
 from daemon.experience.link import GROUP, RedisError, ResponseError
 from daemon.experience.of_journal import Experiences
-from daemon.experience.stream import row_of, stream_name
 from daemon.experience.walk import OtherJournal, Walk
 from daemon.host.whole_files import write_whole
 from daemon.journal.journal import FILE

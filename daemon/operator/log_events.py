@@ -2,7 +2,17 @@
 
 from __future__ import annotations
 
-from daemon.operator.log_event import LogEvent
+from typing import NamedTuple
+
+
+class LogEvent(NamedTuple):
+    """A declared log event."""
+
+    level: str
+    fields: tuple[str, ...]
+    meaning: str
+    alarm: bool = False  # a live desk also raises it as an alarm, once an hour, with a heading in the manual
+
 
 ONLINE_EVENTS: dict[str, LogEvent] = {
     "publisher_started": LogEvent(

@@ -11,8 +11,7 @@ import time
 from pathlib import Path
 
 from simulator.online.processes import ShowError
-from simulator.online.show import Show
-from simulator.online.story import Story
+from simulator.online.show import Show, Story
 
 
 def main() -> int:

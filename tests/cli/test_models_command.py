@@ -14,7 +14,7 @@ from rich.console import Console
 from daemon.cli import ctl
 from daemon.cli.models.command import REFUSED
 from daemon.config.load import EXIT_CODE
-from daemon.models.ladder.holds import Holds, holds_of
+from daemon.models.ladder.cards import Holds, holds_of
 from daemon.models.pointer import PROMOTIONS_FILE
 from daemon.models.signature import SIGNATURE_FILE
 from strategies.kit.manifest import MANIFEST_FILE

@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from numpy.random import Generator, Philox
 
-from daemon.core.exploration import behaviour, draw
+from daemon.core.desks.shares.desk import behaviour, draw
 from daemon.core.limits import Exploration
 
 VALUES = (0.1, 0.4, -0.2)

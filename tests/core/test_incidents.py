@@ -11,7 +11,7 @@ import msgspec
 import pytest
 
 from daemon.core import events as ev
-from daemon.core.desks.gates import OPTION_GATES
+from daemon.core.desks.registry import OPTION_GATES
 from daemon.core.effects import LookUpOrder, SubmitOrder
 from daemon.core.gates import Gate, Intent, RiskView, ask_gates
 from daemon.core.limits import Execution, Risk, Trading

@@ -19,7 +19,7 @@ from typing import Any
 import pytest
 from msgspec.structs import replace
 
-from daemon.core.desks.gates import OPTION_GATES
+from daemon.core.desks.registry import OPTION_GATES
 from daemon.core.limits import Risk, Trading
 from daemon.core.session import NEW_YORK
 from daemon.core.state import Halt, Identity, Pause, RiskState, State

@@ -14,7 +14,7 @@ import pytest
 from playwright.sync_api import Browser, expect
 
 from daemon.experience.learning import LEARNING_FILE, LearningFile
-from daemon.models.ladder.holds import Holds, write_holds
+from daemon.models.ladder.cards import Holds, write_holds
 from strategies.kit.card import CARD_FILE
 from tests.support.browser import (
     CONTRAST,

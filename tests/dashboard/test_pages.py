@@ -24,7 +24,7 @@ import pytest
 from PIL import Image, ImageColor
 from playwright.sync_api import Browser, Page, Route, expect
 
-from daemon.core.desks.gates import GATES
+from daemon.core.desks.registry import GATES
 from daemon.core.session import NEW_YORK
 from daemon.reports.words import instrument
 from strategies.option_scalper import ACTIONS, SPEC

@@ -7,8 +7,8 @@ import time
 
 import pytest
 
+from daemon.app.replay import ReplaySource
 from daemon.core.events import ClockTicked, Event, HaltRequested
-from daemon.engine.replay import ReplaySource
 
 HOUR = 3600 * 10**9
 

@@ -18,10 +18,9 @@ import pytest
 
 from daemon.experience import publisher as publisher_module
 from daemon.experience.command import main
-from daemon.experience.experience import to_entry
+from daemon.experience.experience import stream_name, to_entry
 from daemon.experience.link import GROUP
 from daemon.experience.publisher import CHECKPOINT, Publisher
-from daemon.experience.stream import stream_name
 from tests.support.desks.share_bar_run import Toy
 from tests.support.outside.redis_server import RedisServer
 from tests.support.outside.stream import STREAM, Logged, entries, publish_all, until, walked

@@ -6,7 +6,7 @@ import ast
 import re
 from functools import cache
 
-from daemon.core.desks.gates import GATES
+from daemon.core.desks.registry import GATES
 from daemon.core.gates import LOSSES
 from daemon.operator.log_events import LOG_EVENTS
 from daemon.operator.urgency import Urgency, urgency_of

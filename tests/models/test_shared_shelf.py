@@ -16,7 +16,7 @@ from pathlib import Path
 import pytest
 
 from daemon.models import pointer
-from daemon.models.ladder.holds import Holds, former_holds, holds_of, write_holds
+from daemon.models.ladder.cards import Holds, former_holds, holds_of, write_holds
 from daemon.models.pointer import CURRENT, PROMOTIONS_FILE, ModelError, before, changes, named, point, pointed
 from daemon.models.store import load
 from strategies.kit.contract import AnyStrategy

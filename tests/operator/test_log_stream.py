@@ -8,8 +8,7 @@ import json
 import os
 from concurrent.futures import ThreadPoolExecutor
 
-from daemon.operator.log import Log
-from daemon.operator.log_stream import LossyStream
+from daemon.operator.log import Log, LossyStream
 
 
 def test_lines_come_out_whole_and_in_order() -> None:

@@ -15,8 +15,8 @@ from daemon.core.limits import Paper
 from daemon.host.time.calendar import CalendarError
 from daemon.tapes.files import TapeError
 from daemon.tapes.quotes.calibration_file import Calibration, Estimate, write_calibration
-from daemon.tapes.quotes.closes import closes_in
 from daemon.tapes.quotes.reader import QuoteFile
+from daemon.tapes.quotes.tape import closes_in
 from training.analysis.calibrate import DAYS, MONEYNESS, NEAR, PARTS, WHOLE, calibrate
 from training.cli.commands import COMMANDS, DONE, wrong
 from training.evidence.wording import UNKNOWN, counted

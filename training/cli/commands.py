@@ -1,4 +1,4 @@
-"""The commands of `train-and-export`, each a module of this package, and the exit that they share.
+"""The commands of `train-and-export`, each a module of this package, and the exits and errors that they share.
 
 This module imports no training library, so each command loads only its own.
 """
@@ -10,6 +10,15 @@ import errno
 import sys
 from pathlib import Path
 from typing import Any
+
+from daemon.host.time.calendar import CalendarError
+from daemon.tapes.files import TapeError
+from training.desks.trial import Diverged
+from training.export.export import ExportError
+from training.export.import_sb3 import ImportSb3Error
+from training.runs.folder import RunFolderError
+from training.runs.ledger import LedgerError
+from training.study.folds import HistoryError
 
 COMMANDS = {
     "learn": "watch a policy learn a made-up market whose rule is known, then trade it in the dry run",
@@ -54,3 +63,9 @@ def wrong(error: BaseException) -> int:
         text = f"{text}{where}: make room, and give the same command again to go on"
     sys.stderr.write(f"train-and-export: {text}\n")
     return USAGE_ERROR
+
+
+ERRORS = (
+    TapeError, CalendarError, HistoryError, RunFolderError, ExportError, LedgerError, ImportSb3Error, Diverged,
+    OSError, ValueError, RuntimeError, MemoryError, OverflowError,
+)  # fmt: skip

@@ -19,8 +19,7 @@ from daemon.host.whole_files import write_whole
 from strategies.kit import manifest as manifests
 from strategies.kit.manifest import MANIFEST_FILE, POLICY_FILE, Manifest
 from strategies.registry import add, strategy
-from training.cli.commands import DONE, add_models_dir, wrong
-from training.cli.errors import ERRORS
+from training.cli.commands import DONE, ERRORS, add_models_dir, wrong
 from training.desks.kind import Span, TaskData
 from training.desks.registry import kind
 from training.export.export import Exported

@@ -18,8 +18,7 @@ from typing import Any
 
 from daemon.host.version import add_version, in_this_shell
 from strategies.registry import STRATEGIES, add, typed
-from training.cli.commands import COMMANDS, DONE, NOT_ACTIVE, STOPPED, STOPPED_TEXT, add_models_dir, wrong
-from training.cli.errors import ERRORS
+from training.cli.commands import COMMANDS, DONE, ERRORS, NOT_ACTIVE, STOPPED, STOPPED_TEXT, add_models_dir, wrong
 from training.cli.options import add_computing, add_model_config, add_option_quotes, quote_source, with_model_config
 from training.cli.promote import promoted
 from training.cli.studies.run_file import CHANGES, OPTION, expanded

@@ -19,10 +19,10 @@ from training.forecast.folds import FIRST_YEAR, LAST_YEAR, FoldRows, YearFold, r
 from training.forecast.forecasts import FoldForecasts, last_known
 from training.forecast.labels import Barriers, BoolArray, Float64Array, Labels, class_weights
 from training.forecast.network import Forecaster, ForecastNet, Frozen, Scaling, Sizes, confidence_of
+from training.forecast.panel import Windows
 from training.forecast.recipe import Progress, Recipe
 from training.forecast.scores import Calibrated, compared
 from training.forecast.trainer import Fitted, Samples, Trainer, answers, fit, identity_of
-from training.forecast.windows import Windows
 
 # Temperature scaling: one number divides the logits so that probabilities are as sure as they are right.
 #

@@ -24,8 +24,8 @@ from torch import Tensor, nn
 
 from daemon.host.whole_files import write_whole
 from training.forecast.network import ForecastNet
+from training.forecast.panel import Windows
 from training.forecast.recipe import Epoch, NotFiniteError, Progress, Recipe
-from training.forecast.windows import Windows
 from training.rl.kernels import keep_freed_memory
 from training.rl.layers import AdamW
 from training.rl.pool import Stopped

@@ -9,9 +9,8 @@ from __future__ import annotations
 from contextlib import suppress
 from typing import Any
 
-from daemon.experience.experience import ForeignEntry, of_entry
+from daemon.experience.experience import ForeignEntry, of_entry, row_of, stream_name
 from daemon.experience.link import GROUP, ResponseError
-from daemon.experience.stream import row_of, stream_name
 from strategies.kit.units import MINUTE_NS
 
 CONSUMER = "trainer"  # one name wherever it runs: what a dead one left is this one's own

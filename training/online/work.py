@@ -18,7 +18,7 @@ from daemon.core.strategy_rules import trading_for
 from daemon.experience.learning import LearningFile
 from daemon.experience.link import RedisError
 from daemon.host.service import Service
-from daemon.models.ladder.holds import holds_of
+from daemon.models.ladder.cards import holds_of
 from daemon.models.pointer import ModelError
 from daemon.models.signature import sign as sign_version
 from daemon.operator.log import Log

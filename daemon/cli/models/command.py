@@ -22,7 +22,7 @@ from daemon.cli.models.store import ModelStore, NotPossible, store_of
 from daemon.config.load import EXIT_CODE
 from daemon.host.ed25519 import KeyProblem, keygen
 from daemon.host.time.clock import Clock
-from daemon.models.ladder.holds import Holds, former_holds, write_holds
+from daemon.models.ladder.cards import Holds, former_holds, write_holds
 from daemon.models.pointer import (
     CANDIDATE,
     CURRENT,

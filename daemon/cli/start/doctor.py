@@ -14,15 +14,21 @@ from daemon.app.live.feed_choice import FeedUnknown, choose_feed
 from daemon.app.live.prepare import DRY_RUN, Live, clock_of, prepare_live
 from daemon.brokers.api import Broker, alone
 from daemon.brokers.registry import broker_of
-from daemon.cli.start.account_checks import (
+from daemon.cli.start.checks import (
+    FAIL,
+    OK,
+    WARN,
+    Finding,
     account_findings,
+    calendar_finding,
     clock_finding,
     feeds_findings,
     ledger_stream_findings,
+    operator_findings,
+    other_desk_findings,
+    state_dir_findings,
     trades_shares,
 )
-from daemon.cli.start.finding import FAIL, OK, WARN, Finding
-from daemon.cli.start.host_checks import calendar_finding, operator_findings, other_desk_findings, state_dir_findings
 from daemon.config.limits_shown import in_force
 from daemon.config.load import EXIT_CODE, ConfigError, Credentials, Settings
 from daemon.config.strategy import described, strategy_of

@@ -18,8 +18,7 @@ from daemon.cli.start.what_next import TRADED, what_next
 from daemon.config.load import Credentials, Settings
 from daemon.host.service import Service
 from daemon.host.time.virtual_time import VirtualLoop
-from daemon.operator.log import Log
-from daemon.operator.log_stream import LossyStream
+from daemon.operator.log import Log, LossyStream
 
 
 def run(settings: Settings, keys: Credentials, *, dry_run: bool, refused: Callable[[Log, str], int] = refuse) -> int:

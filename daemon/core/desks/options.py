@@ -49,8 +49,7 @@ from daemon.core.instruments.quotes import (
 from daemon.core.limits import Sizing, Trading
 from daemon.core.orders import REJECTED, Work
 from daemon.core.paper.paper import PaperBroker
-from daemon.core.paper.quotes import QuotePaperBroker
-from daemon.core.paper.recorded import RecordedPaperBroker
+from daemon.core.paper.quotes import QuotePaperBroker, RecordedPaperBroker
 from daemon.core.records import DecisionRow
 from daemon.core.risk.guards import revalue, risk_view
 from daemon.core.risk.marks import (

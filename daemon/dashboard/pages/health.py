@@ -14,7 +14,6 @@ import msgspec
 from daemon.core.risk.guards import loss_to_reset
 from daemon.core.state import State
 from daemon.dashboard.desks import Picture
-from daemon.dashboard.health_views import HealthPage, TimingLine, TroubleLine
 from daemon.dashboard.newest import alarms_of_day
 from daemon.dashboard.pages.price import day_of, decision_of, first_id, midnight_ns
 from daemon.dashboard.views import AlarmLine
@@ -22,6 +21,49 @@ from daemon.journal.reader import JournalReader
 from daemon.operator.status import resume_words
 from strategies.kit.contract import Bar, Spec
 from strategies.kit.units import SECOND_NS
+
+
+class TimingLine(msgspec.Struct, frozen=True):
+    """Durations in seconds of the newest `count` of one kind."""
+
+    name: str
+    what: str
+    count: int
+    median_s: float
+    p99_s: float
+    worst_s: float
+
+
+class TroubleLine(msgspec.Struct, frozen=True):
+    """Something to look at; `since` 0 where that is not known."""
+
+    what: str
+    since: float
+    cure: str
+
+
+class HealthPage(msgspec.Struct, frozen=True):
+    """`GET /api/health`."""
+
+    running: bool
+    process: str
+    code: str  # digest of the deciding code of the last run
+    own_code: str  # this dashboard's
+    journal_mib: float
+    wal_mib: float
+    events: int
+    snapshots: int
+    first_event: float
+    last_event: float
+    starts: tuple[float, ...]  # newest first, at most 20
+    kinds: tuple[tuple[str, int], ...]  # events of the newest session by kind
+    rejected_bars: int
+    follow_ms: float  # how long the last look at the journal took
+    clients: int  # pages that are open
+    timings: tuple[TimingLine, ...] = ()  # none of recorded data
+    troubles: tuple[TroubleLine, ...] = ()  # none: nothing keeps the desk from its work now
+    alarms: int = 0  # of the newest New York day; of recorded data all of the newest rows, at most 50
+
 
 MIB = 2**20
 LIVE = ("live", "paper", "dry_run")

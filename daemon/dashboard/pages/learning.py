@@ -27,11 +27,10 @@ from daemon.dashboard.learning_views import (
 from daemon.dashboard.pages.models import manifest_in
 from daemon.dashboard.pages.now import learns
 from daemon.dashboard.pages.price import day_of
+from daemon.experience.experience import stream_name
 from daemon.experience.learning import LearningUnreadable, read_learning
-from daemon.experience.stream import stream_name
 from daemon.journal.reader import JournalReader
-from daemon.models.ladder.cards import carded, read_card
-from daemon.models.ladder.holds import Holds, holds_of
+from daemon.models.ladder.cards import Holds, carded, holds_of, read_card
 from daemon.models.pointer import ModelError
 from daemon.reports.heads import heads_at
 from strategies.kit.contract import Spec

@@ -1,4 +1,4 @@
-"""Cards in the store: which version is to be judged next, and what its card says."""
+"""Cards in the store: which version is judged next, what its card says, and what a person keeps off the ladder."""
 
 from __future__ import annotations
 
@@ -10,7 +10,8 @@ from pathlib import Path
 import msgspec
 
 from daemon.core.handlers import JUDGED_MAX
-from daemon.models.pointer import ModelError, read_plain
+from daemon.host.whole_files import write_whole
+from daemon.models.pointer import ModelError, foreign, put_aside, read_plain
 from daemon.models.store import LoadedModel, versions
 from strategies.kit.card import CARD_FILE, FORMAT, STAKES, Card, decode
 from strategies.kit.manifest import Manifest
@@ -72,3 +73,41 @@ def newest_with_card(models_dir: Path, strategy: str, judged: Collection[str], o
     oldest = max((cards.get(version, 0) for version in judged), default=0) if len(judged) >= JUDGED_MAX else -1
     left = [name for name, at in cards.items() if at > oldest and name not in judged and name not in others]
     return max(left, key=lambda version: (cards[version], version), default="")
+
+
+HOLDS_FILE = "holds.json"
+HOLDS_BYTES_MAX = 2**20
+
+
+class Holds(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """Reasons: why learning is frozen ("": it is not), and why versions are held back."""
+
+    frozen: str = ""
+    held: dict[str, str] = {}
+
+
+def holds_of(shelf: Path) -> Holds:
+    """Return the shelf's holds; none without the file, or where another user than the shelf's owner made it.
+
+    Raises:
+        ModelError: the file is unreadable. Then nothing may climb.
+    """
+    path = shelf / HOLDS_FILE
+    if not path.exists() or foreign(path):
+        return Holds()
+    data = read_plain(path, shelf.parent.resolve(), HOLDS_BYTES_MAX, "remove it, or hold and freeze again")
+    try:
+        return msgspec.json.decode(data, type=Holds)
+    except (msgspec.DecodeError, UnicodeDecodeError) as error:
+        raise ModelError("holds", f"{path} is unreadable: {error}: remove it, or hold and freeze again") from None
+
+
+def former_holds(shelf: Path) -> Holds:
+    """Return the holds that a person changes; none where a folder has the file's place. Raises as `holds_of`."""
+    return Holds() if (shelf / HOLDS_FILE).is_dir() else holds_of(shelf)
+
+
+def write_holds(shelf: Path, holds: Holds) -> None:
+    """Write the shelf's holds, whatever has taken the file's place. Raises OSError."""
+    put_aside(shelf / HOLDS_FILE, folders=True)
+    write_whole(shelf / HOLDS_FILE, msgspec.json.encode(holds) + b"\n")

@@ -26,8 +26,7 @@ from daemon.core.state import Book, LadderState, State
 from daemon.core.step import Step
 from daemon.host.printable import printable
 from daemon.models.ladder import rules as rules_of
-from daemon.models.ladder.cards import card_of, figures_of, newest_with_card
-from daemon.models.ladder.holds import Holds, holds_of
+from daemon.models.ladder.cards import Holds, card_of, figures_of, holds_of, newest_with_card
 from daemon.models.ladder.replay_gate import Replaying
 from daemon.models.ladder.rules import CANARY, CHAMPION, CLIMBING, REFUSED, REPLAY, ROLLED_BACK, SHADOW, Move
 from daemon.models.lifecycle import Lifecycle, WriteLog

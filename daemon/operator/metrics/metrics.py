@@ -17,7 +17,7 @@ from typing import Any, NamedTuple, get_args
 from prometheus_client import CollectorRegistry, Metric, ProcessCollector
 from prometheus_client.registry import Collector
 
-from daemon.core.desks.gates import GATES
+from daemon.core.desks.registry import GATES
 from daemon.core.effects import RaiseAlarm, SubmitOrder
 from daemon.core.events import AnyEvent, BarClosed, Event
 from daemon.core.state import State

@@ -18,8 +18,7 @@ from daemon.core.events import Activity
 from daemon.core.session import new_york_text
 from daemon.journal.reader import JournalReader
 from daemon.reports.execution_quality import BP, ZERO, OrderQuality
-from daemon.reports.gap.paper_day import PaperOrder, paper_orders
-from daemon.reports.gap.recorded_day import day_quotes
+from daemon.reports.gap.paper_day import PaperOrder, day_quotes, paper_orders
 from daemon.reports.gather import read_day
 from daemon.reports.record import WARM_NS, session_of
 from daemon.reports.shadow import FEWEST, interval_of_mean

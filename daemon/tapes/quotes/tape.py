@@ -10,16 +10,38 @@ from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
+import numpy as np
+
 from daemon.core.events import BarClosed, Event, SessionScheduled
 from daemon.core.limits import Trading
 from daemon.core.paper.state import RecordedState
 from daemon.host.time.calendar import SessionCalendar
-from daemon.tapes.files import TapeError, digest_of
-from daemon.tapes.minutes import TapeCounts, TapeSource
-from daemon.tapes.quotes.closes import closes_in
+from daemon.tapes.files import TapeError, TapeFile, digest_of
+from daemon.tapes.minutes import TapeCounts, TapeSource, new_york_days
 from daemon.tapes.quotes.day import DayQuotes, QuoteCounts, QuotedSession, later_sessions, volatility_of
 from daemon.tapes.quotes.reader import QuoteFile, SessionQuotes
 from daemon.tapes.quotes.schema import MINUTE
+
+
+def closes_in(path: Path, symbol: str) -> dict[str, float]:
+    """Return the last close of each New York date in a file of bars, days or minutes. Raises TapeError."""
+    found: dict[str, tuple[int, float]] = {}
+    calendar: SessionCalendar | None = None
+    for batch in TapeFile(path, (symbol,)).batches():
+        if symbol not in batch.names:
+            continue
+        ours = np.flatnonzero(batch.codes == batch.names.index(symbol))
+        days = new_york_days(batch.start_ns[ours])
+        if calendar is None and ours.size:
+            calendar = SessionCalendar.to_horizon(str(days.min()))
+            ends = {session.date: session.close_ns for session in calendar.sessions}
+        for row, day in zip(ours.tolist(), days.tolist(), strict=True):
+            start, date = int(batch.start_ns[row]), str(day)
+            if start < ends.get(date, 0) and start >= found.get(date, (0, 0.0))[0]:
+                found[date] = start, float(batch.prices[3, row])
+    if not found:
+        raise TapeError(f"{path}: no bar of {symbol} in a session: name a file of its bars, or the symbol of the bars")
+    return {date: close for date, (_, close) in found.items()}
 
 
 @dataclass(frozen=True, slots=True)

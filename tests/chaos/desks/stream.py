@@ -22,10 +22,9 @@ from typing import Any, ClassVar
 
 from msgspec.structs import replace
 
-from daemon.experience.experience import ForeignEntry, of_entry
+from daemon.experience.experience import ForeignEntry, of_entry, row_of, stream_name
 from daemon.experience.link import GROUP
 from daemon.experience.publisher import CHECKPOINT, Publisher
-from daemon.experience.stream import row_of, stream_name
 from daemon.journal.journal import FILE
 from daemon.journal.reader import JournalReader
 from daemon.journal.rows import strategy_of

@@ -23,7 +23,7 @@ from daemon.core.events import (
     SessionScheduled,
 )
 from daemon.core.limits import Paper, Trading
-from daemon.core.paper.recorded import RecordedPaperBroker
+from daemon.core.paper.quotes import RecordedPaperBroker
 from daemon.core.paper.state import RecordedState
 from strategies.kit.contract import Bar, Session
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from daemon.core.desks.gates import GATES, OPTION_GATES, SHARE_GATES
+from daemon.core.desks.registry import GATES, OPTION_GATES, SHARE_GATES
 from daemon.core.gates import LOSSES, Gate, ask_gates
 from daemon.core.state import Pause
 from tests.support.core.desk import MINUTE, MONDAY, SECOND

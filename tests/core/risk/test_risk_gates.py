@@ -11,7 +11,7 @@ from decimal import Decimal
 
 import pytest
 
-from daemon.core.desks.gates import OPTION_GATES
+from daemon.core.desks.registry import OPTION_GATES
 from daemon.core.gates import LOSSES, Applies, Gate, Intent, RiskView, ask_gates, reject_rate
 from daemon.core.limits import Execution, Risk
 from daemon.core.orders import Order

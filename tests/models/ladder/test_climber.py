@@ -29,8 +29,8 @@ from daemon.core.state import LadderState, State
 from daemon.core.step import Machine, Step
 from daemon.journal.journal import FILE
 from daemon.models.ladder import climber
+from daemon.models.ladder.cards import Holds, write_holds
 from daemon.models.ladder.climber import Climber
-from daemon.models.ladder.holds import Holds, write_holds
 from daemon.models.pointer import CURRENT, named
 from daemon.models.shadow import Shadow
 from daemon.reports.shadow import shadow_reports

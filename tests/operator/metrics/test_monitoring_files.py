@@ -13,7 +13,7 @@ from typing import Any, NamedTuple
 import pytest
 import yaml
 
-from daemon.core.desks.gates import GATES
+from daemon.core.desks.registry import GATES
 from daemon.operator.metrics.exposition import METRICS
 from tests.support.paths import REPOSITORY
 

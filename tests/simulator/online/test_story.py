@@ -6,7 +6,7 @@ import re
 
 import pytest
 
-from simulator.online.story import LINES, Story
+from simulator.online.show import LINES, Story
 from tests.support.paths import REPOSITORY
 
 

@@ -30,7 +30,7 @@ from daemon.core.limits import Paper, Risk, Served, Sizing, Trading
 from daemon.core.step import Step
 from daemon.engine.recover import code_digest, fresh_machine, identity_of, recover
 from daemon.engine.state_dir import open_state_dir
-from daemon.experience.stream import stream_name
+from daemon.experience.experience import stream_name
 from daemon.journal.rows import made_with
 from daemon.journal.writer import JournalWriter
 from daemon.models.runtime import Models, OnnxPolicy

@@ -11,10 +11,9 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from daemon.experience.experience import Experience, of_entry
+from daemon.experience.experience import Experience, of_entry, row_of, stream_name
 from daemon.experience.of_journal import Experiences
 from daemon.experience.publisher import Publisher
-from daemon.experience.stream import row_of, stream_name
 from daemon.experience.walk import Walk
 from daemon.operator.log import Log
 from strategies.kit.contract import ShareSpec

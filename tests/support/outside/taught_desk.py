@@ -21,8 +21,8 @@ from daemon.core.effects import AskPolicy
 from daemon.core.events import BarClosed, Event, Quote, QuotesReceived, SessionEnded, SessionScheduled
 from daemon.core.state import LadderState
 from daemon.engine.state_dir import StateDir, open_state_dir
+from daemon.experience.experience import stream_name
 from daemon.experience.publisher import Publisher
-from daemon.experience.stream import stream_name
 from daemon.models.ladder.replay_child import replayed
 from daemon.models.ladder.replay_gate import Replayed, Request
 from daemon.models.served import ServedAnswers

@@ -19,9 +19,9 @@ from training.forecast.folds import by_years
 from training.forecast.forecasts import Forecasts, assemble
 from training.forecast.labels import BUY, SELL, Barriers, Labels
 from training.forecast.network import Sizes
+from training.forecast.panel import Windows
 from training.forecast.recipe import Progress, Recipe
 from training.forecast.stage import FoldResult, Material, Plan, finish_fold, train_member
-from training.forecast.windows import Windows
 
 STRENGTH = 2.0
 FEATURES = 6

@@ -15,7 +15,7 @@ from daemon.core.instruments.option_market import occ_symbol, price, years_to_ex
 from daemon.host.time.calendar import SessionCalendar
 from daemon.tapes.files import TapeError
 from daemon.tapes.quotes.calibration_file import Calibration, SpreadCell, read_calibration, write_calibration
-from daemon.tapes.quotes.closes import closes_in
+from daemon.tapes.quotes.tape import closes_in
 from tests.support.quote_files import write_quotes
 from training.analysis.calibrate import WHOLE, calibrate, implied_volatility
 from training.data.quotes.columns import Request

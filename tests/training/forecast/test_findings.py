@@ -10,8 +10,8 @@ from scipy.special import log_softmax, softmax
 from tests.support.planted.panels import moving, panel
 from training.forecast.findings import KEY, Forecast, find, read
 from training.forecast.labels import BUY, HOLD, NONE, SELL, Barriers, Labels
+from training.forecast.panel import Windows
 from training.forecast.stage import Material
-from training.forecast.windows import Windows
 
 COST = 0.01
 FACTS = {"parameters": 360_740, "members": 1, "confidence": "calibrated"}

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from training.forecast.windows import Windows
+from training.forecast.panel import Windows
 
 
 def test_a_window_is_the_last_rows_of_its_symbol_the_newest_last() -> None:

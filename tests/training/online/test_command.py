@@ -12,12 +12,11 @@ from typing import Any
 import pytest
 from msgspec.structs import replace
 
-from daemon.experience.experience import Experience
+from daemon.experience.experience import Experience, stream_name
 from daemon.experience.questions import Question, answers_name, questions_name, read_reply, written
-from daemon.experience.stream import stream_name
 from daemon.host.ed25519 import keygen
 from daemon.host.service import Service
-from daemon.models.ladder.holds import Holds, write_holds
+from daemon.models.ladder.cards import Holds, write_holds
 from daemon.models.store import versions
 from strategies.kit.card import CARD_FILE, decode
 from strategies.kit.manifest import MANIFEST_FILE

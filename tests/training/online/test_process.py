@@ -21,9 +21,9 @@ import pytest
 import torch
 
 from daemon.experience import publisher as publisher_module
+from daemon.experience.experience import stream_name
 from daemon.experience.link import GROUP, ResponseError
 from daemon.experience.publisher import Publisher
-from daemon.experience.stream import stream_name
 from daemon.journal.journal import FILE
 from daemon.journal.reader import JournalReader, reading
 from daemon.models.ladder.cards import card_of

@@ -13,9 +13,8 @@ import numpy as np
 import pytest
 from msgspec.structs import replace
 
-from daemon.experience.experience import Chosen, Experience, to_entry
+from daemon.experience.experience import Chosen, Experience, stream_name, to_entry
 from daemon.experience.link import GROUP
-from daemon.experience.stream import stream_name
 from tests.support.desks.desk_run import Crash
 from tests.support.outside.redis_server import RedisServer
 from tests.support.outside.stream import STREAM, Logged, redis_anywhere, until

@@ -18,8 +18,7 @@ import torch
 from daemon.host.time.calendar import SessionCalendar
 from daemon.host.version import in_this_shell
 from simulator.online import prices
-from training.cli.commands import DONE, wrong
-from training.cli.errors import ERRORS
+from training.cli.commands import DONE, ERRORS, wrong
 from training.cli.learn.lesson import (
     STRATEGY,
     TEST,

@@ -9,12 +9,10 @@ from pathlib import Path
 from typing import Any
 
 from strategies.registry import STRATEGIES, add
-from training.cli.commands import COMMANDS, DONE, STOPPED, STOPPED_TEXT, add_models_dir, wrong
-from training.cli.errors import ERRORS
+from training.cli.commands import COMMANDS, DONE, ERRORS, STOPPED, STOPPED_TEXT, add_models_dir, wrong
 from training.rl.pool import Stopped
 from training.studies.grid import Cell, Swept, axis_of
-from training.studies.page import head_of, rows_of
-from training.studies.sweep import PAGE_FILE, Asked, run_sweep
+from training.studies.sweep import PAGE_FILE, Asked, head_of, rows_of, run_sweep
 
 SHOWN = 15  # cells in the table
 

@@ -28,9 +28,8 @@ from training.desks.kind import Sources, Span
 from training.export.reference import Recorder, Watched
 from training.forecast.forecasts import Forecasts
 from training.forecast.labels import triple_barrier
-from training.forecast.panel import Panel
+from training.forecast.panel import Panel, Windows
 from training.forecast.stage import Material
-from training.forecast.windows import Windows
 from training.study.study import Fold
 
 

@@ -16,8 +16,7 @@ from dataclasses import dataclass
 from msgspec.structs import replace
 
 from daemon.brokers.alpaca.market.history import BarHistory
-from daemon.brokers.alpaca.market.silence import Silence
-from daemon.brokers.alpaca.market.socket import Endpoint, State, StockStream, TradingStatus
+from daemon.brokers.alpaca.market.socket import Endpoint, Silence, State, StockStream, TradingStatus
 from daemon.brokers.alpaca.rest.client import Refused, RestError
 from daemon.brokers.api import Known, LogEvent
 from daemon.core.events import BarClosed, BarCorrected, BarRejected, Event, Quote, QuotesReceived

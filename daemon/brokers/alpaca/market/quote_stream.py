@@ -13,8 +13,7 @@ from collections.abc import Awaitable, Callable, Collection, Iterable
 from decimal import Decimal
 from typing import Any, Protocol
 
-from daemon.brokers.alpaca.market.silence import Silence
-from daemon.brokers.alpaca.market.socket import MarketSocket, State, instant_ns
+from daemon.brokers.alpaca.market.socket import MarketSocket, Silence, State, instant_ns
 from daemon.brokers.alpaca.rest.client import RestError
 from daemon.brokers.api import LogEvent
 from daemon.core.events import Contract, Event, Quote, QuotesReceived

@@ -27,7 +27,7 @@ from daemon.host.time.calendar import CalendarError, SessionCalendar
 from daemon.pacing import back_off_s
 from daemon.tapes.bar_check import fault, values_text
 from strategies.kit.contract import Bar, Session
-from strategies.kit.units import SECOND_NS
+from strategies.kit.units import MINUTE_NS, SECOND_NS
 
 Trouble = Literal["lost", "busy", "auth"]
 AUTH_CODES = frozenset((402, 409, 411))  # wrong keys, or a feed outside of the plan: a person must act
@@ -529,3 +529,31 @@ def read_status(message: dict[str, Any]) -> TradingStatus:
     halted = True if code in HALTED else False if code in RESUMED else None
     reason = f"{message.get('rc', '')} {message.get('rm', '')}".strip()
     return TradingStatus(str(message["S"]), code, str(message.get("sm", "")), reason, halted)
+
+
+class Silence:
+    """Counts silent polls. `limit_ns` is how long quiet may last."""
+
+    def __init__(self, limit_ns: int, now_ns: int) -> None:
+        self.looks = 0  # silent ones in a row
+        self.quiet_ns = 0  # how long it was quiet at the last poll
+        self._limit_ns = limit_ns
+        self._since_ns = now_ns  # nothing was expected before
+
+    @property
+    def loud(self) -> bool:
+        """Return whether this silent poll calls for loud action."""
+        return self.looks > 0 and self.looks & (self.looks - 1) == 0
+
+    def look(self, now_ns: int, newest_ns: int | None) -> int:
+        """Poll; return when to poll again. `newest_ns` is the time of the newest news, None when none is expected."""
+        if newest_ns is None:
+            self.looks, self.quiet_ns, self._since_ns = 0, 0, now_ns
+            return now_ns + MINUTE_NS
+        begun_ns = max(newest_ns, self._since_ns)
+        self.quiet_ns = now_ns - begun_ns
+        if self.quiet_ns < self._limit_ns:
+            self.looks = 0
+            return min(begun_ns + self._limit_ns, now_ns + MINUTE_NS)
+        self.looks += 1
+        return now_ns + MINUTE_NS

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from decimal import Decimal
+from hashlib import sha256
+from math import fsum
 from typing import ClassVar
 
 import msgspec
 from msgspec.structs import replace
+from numpy.random import Philox
 
 from daemon.core import gates
 from daemon.core.book import mid
@@ -18,10 +21,9 @@ from daemon.core.desks.shares.corporate_actions import end_waits, note_positions
 from daemon.core.desks.shares.rebalance import ask_again, drive_shares, free_cash, note_ended, rebalance, reserved
 from daemon.core.draft import Draft, Handler, ShownDecision
 from daemon.core.events import Activity, BrokerPosition, Event, Funds, OrderFilled, PricesPrinted, Quote, QuotesReceived
-from daemon.core.exploration import behaviour, draw
 from daemon.core.gates import Intent, RiskView, ask_gates
 from daemon.core.instruments.quotes import QuoteGuard, is_quote, middle_of, share_guard
-from daemon.core.limits import Trading
+from daemon.core.limits import Exploration, Trading
 from daemon.core.orders import Work
 from daemon.core.paper.shares import SharePaperBroker, on_grid
 from daemon.core.records import ChoiceRow
@@ -41,9 +43,51 @@ from strategies.kit.contract import (
     ShareStrategy,
     Spec,
     View,
+    softmax,
 )
 from strategies.kit.daily import usable
 from strategies.kit.units import MINUTE_NS
+
+
+def behaviour(values: Sequence[float], greedy: int, allowed: Sequence[bool], rules: Exploration) -> tuple[float, ...]:
+    """Return the probability of each action, 0 for one that is not allowed.
+
+    Args:
+        values: of each action.
+        greedy: the action with the largest value; where it is not allowed the first one stands for it.
+        allowed: by action; the first one, which holds, always is.
+        rules: `epsilon` is spread over the allowed actions, the rest is the greedy one's; `softmax` is that of the
+            allowed values divided by the temperature.
+    """
+    best = greedy if allowed[greedy] else 0
+    count = len(values)
+    if rules.kind == "softmax":
+        kept = [place for place in range(count) if allowed[place]]
+        shares = dict(zip(kept, softmax([values[place] for place in kept], rules.temperature), strict=True))
+        return tuple([shares.get(place, 0.0) for place in range(count)])
+    epsilon = rules.epsilon if rules.kind == "epsilon" else 0.0
+    each = epsilon / sum(allowed)
+    return tuple(
+        [(each if allowed[place] else 0.0) + (1.0 - epsilon if place == best else 0.0) for place in range(count)]
+    )
+
+
+def draw(epoch: str, decision: int, place: int, probabilities: Sequence[float]) -> int:
+    """Return the action that is drawn for a symbol at a decision.
+
+    Args:
+        epoch: of the journal.
+        decision: its number.
+        place: of the symbol in the spec's order.
+        probabilities: of the actions; they sum to 1 but for rounding.
+    """
+    key = int.from_bytes(sha256(f"{epoch}|{decision}|{place}".encode()).digest()[:16], "little")
+    point = (Philox(key=key).random_raw() >> 11) * 2.0**-53  # in [0, 1)
+    for action, _ in enumerate(probabilities):
+        if point < fsum(probabilities[: action + 1]):
+            return action
+    return max(range(len(probabilities)), key=probabilities.__getitem__)  # the sum was rounded below the point
+
 
 _encode = msgspec.json.encode
 

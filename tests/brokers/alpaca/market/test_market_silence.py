@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from daemon.brokers.alpaca.market.live_bars import LATE_NS, Timing
-from daemon.brokers.alpaca.market.silence import Silence
+from daemon.brokers.alpaca.market.socket import Silence
 
 SECOND = 1_000_000_000
 MINUTE = 60 * SECOND

@@ -12,7 +12,7 @@ import msgspec
 import pytest
 from msgspec.structs import replace
 
-from daemon.core.desks.gates import SHARE_GATES
+from daemon.core.desks.registry import SHARE_GATES
 from daemon.core.gates import Applies, Gate, Intent, RiskView, ask_gates
 from daemon.core.limits import Basket, Risk, Trading
 from daemon.core.orders import Order

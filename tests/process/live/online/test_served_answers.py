@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 from pathlib import Path
 
-from daemon.experience.stream import stream_name
+from daemon.experience.experience import stream_name
 from strategies.registry import strategy
 from tests.support.desks.desk_run import verified
 from tests.support.desks.online_day import SYMBOLS, online_stage

@@ -14,7 +14,7 @@ import numpy as np
 
 from daemon.core.events import Event, Quote, QuotesReceived, SessionScheduled
 from daemon.core.limits import Trading
-from daemon.core.paper.recorded import RecordedPaperBroker
+from daemon.core.paper.quotes import RecordedPaperBroker
 from daemon.core.step import Machine
 from daemon.tapes.minutes import TapeSource, scan
 from daemon.tapes.quotes.day import QuoteCounts, QuotedSession

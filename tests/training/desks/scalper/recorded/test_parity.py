@@ -12,7 +12,7 @@ import torch
 from daemon.core.effects import AskPolicy
 from daemon.core.events import BarClosed, PolicyAnswered
 from daemon.core.limits import Trading
-from daemon.core.paper.recorded import RecordedPaperBroker
+from daemon.core.paper.quotes import RecordedPaperBroker
 from daemon.host.time.calendar import SessionCalendar
 from daemon.tapes.minutes import TapeSource, scan
 from daemon.tapes.quotes.tape import OptionQuotes, QuotedTape, option_quotes
