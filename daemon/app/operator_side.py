@@ -26,8 +26,7 @@ from daemon.operator.alarm_command import AlarmCommand
 from daemon.operator.control.control import ControlServer
 from daemon.operator.gateway import Gateway
 from daemon.operator.log import Log
-from daemon.operator.metrics.loop_lag import LoopLag
-from daemon.operator.metrics.wal_watch import WalWatch
+from daemon.operator.metrics.loop_lag import LoopLag, WalWatch
 from daemon.operator.side_thread import SideThread, Work
 
 if TYPE_CHECKING:

@@ -23,7 +23,7 @@ from training.export.reference import Input, Watched
 from training.rl.dimensions import Dimension
 from training.rl.presets import AS_THE_DESK, EVERYWHERE, PASSIVE, Plan, Practice, Preset
 from training.rl.protocols import CarryingNetwork, Environment, Network
-from training.sinks.feed import MetricsFile
+from training.sinks.sink import MetricsFile
 from training.study.evaluation import Figures, SessionResult
 from training.study.folds import Split, Walk
 from training.study.study import Fold, OneAccount, PlayResult

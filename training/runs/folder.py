@@ -30,7 +30,7 @@ from strategies.kit.own.load import OwnStrategy, sources_of
 from strategies.registry import STRATEGIES, entry, own
 from training.desks.registry import kind
 from training.export.weights import packed, unpacked
-from training.sinks.feed import Feed, MetricsFile
+from training.sinks.sink import Feed, MetricsFile
 from training.study.study import Trial
 
 MADE_WITH = "made_with"

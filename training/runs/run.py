@@ -51,7 +51,7 @@ from training.runs.tasks import (
     train_one,
 )
 from training.runs.trial import check_shares
-from training.sinks.find import check_sinks
+from training.sinks.sink import check_sinks
 from training.study.progress import Part, phase, reported
 from training.study.study import OneAccount, PlayResult, Trial
 

@@ -24,7 +24,7 @@ from training.rl.coefficients import Coefficients
 from training.rl.dimensions import value_of, with_values
 from training.rl.presets import AS_THE_DESK, RANDOM, Plan, Practice
 from training.runs.desk_rules import calibration_of, trading_of
-from training.sinks.find import anywhere
+from training.sinks.sink import anywhere
 from training.study.folds import Walk, by_years, is_short, last_fold, trained_from, walk
 from training.study.study import Fold, Trial
 
@@ -76,7 +76,7 @@ class Settings:
     practice: Practice = AS_THE_DESK  # what the environments that train do otherwise than the desk
     quotes: QuoteSource | None = None  # recorded option quotes; None: prices of the option market
     warm_start: str = ""  # version of the store whose weights trials begin at, critics included
-    sinks: tuple[str, ...] = ()  # that receive each trial's figures: see `training.sinks.find`
+    sinks: tuple[str, ...] = ()  # that receive each trial's figures: see `training.sinks.sink`
     allow_unproven: bool = False  # export what was learned although no lead over the best baseline is proven
 
     @property

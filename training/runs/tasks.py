@@ -23,8 +23,7 @@ from training.runs.learnt import agreement_of, learnt_by, learnt_together
 from training.runs.prepared import UNTRAINED, Prepared, prepare_same
 from training.runs.settings import requests_of
 from training.runs.trial import run_trial
-from training.sinks.feed import Feed
-from training.sinks.sink import Started
+from training.sinks.sink import Feed, Started
 from training.study.progress import phase, reported
 from training.study.study import Fold, OneAccount, PlayResult, Trial
 

@@ -1,7 +1,4 @@
-"""Measure the lag of the trading loop: how much later than asked a sleeping task wakes.
-
-It measures and decides nothing. Ten wakes a second at most, on the loop whose lag it is.
-"""
+"""What only a task of its own can measure: the lag of the trading loop, and the size of the write-ahead log."""
 
 from __future__ import annotations
 
@@ -9,6 +6,7 @@ import asyncio
 import time
 from collections import deque
 from collections.abc import Awaitable, Callable
+from pathlib import Path
 
 from daemon.host.latency import Buckets
 from daemon.host.time.virtual_time import VirtualLoop
@@ -56,3 +54,42 @@ class LoopLag:
         peaks.append((now, lag_s))
         while peaks[0][0] < now - WINDOW_S:
             peaks.popleft()
+
+
+MIB = 1 << 20
+LOOK_S = 30.0
+
+
+def wal_bytes(journal: Path) -> int:
+    """Return the size of a journal's write-ahead log in bytes, 0 for none."""
+    try:
+        return journal.with_name(f"{journal.name}-wal").stat().st_size
+    except FileNotFoundError:
+        return 0
+
+
+class WalWatch:
+    """Reports `wal_large` once when the log exceeds `limit_mib`, and again only after it was smaller.
+
+    `log(name, **fields)` logs an event of the vocabulary and raises its alarm; it is called on the loop of `run`.
+    """
+
+    def __init__(self, journal: Path, limit_mib: int, log: Callable[..., None], every_s: float = LOOK_S) -> None:
+        self._journal, self._limit_mib = journal, limit_mib
+        self._log = log
+        self._every_s = every_s
+        self._large = False
+
+    async def run(self) -> None:
+        """Check at intervals until cancelled. Raises OSError where the folder cannot be read."""
+        while True:
+            self.look()
+            await asyncio.sleep(self._every_s)
+
+    def look(self) -> None:
+        """Check once."""
+        size = wal_bytes(self._journal)
+        large = size > self._limit_mib * MIB
+        if large and not self._large:
+            self._log("wal_large", mib=round(size / MIB, 1), limit_mib=self._limit_mib)
+        self._large = large

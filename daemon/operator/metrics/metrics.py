@@ -24,8 +24,7 @@ from daemon.core.state import State
 from daemon.core.step import Step
 from daemon.host.latency import Buckets, Latency
 from daemon.operator.metrics.exposition import ALARMS, OTHER, Exposition
-from daemon.operator.metrics.loop_lag import LoopLag
-from daemon.operator.metrics.wal_watch import wal_bytes
+from daemon.operator.metrics.loop_lag import LoopLag, wal_bytes
 from daemon.operator.status import challenger_of, status_of
 from strategies.kit.units import SECOND_NS
 

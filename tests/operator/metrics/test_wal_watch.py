@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from daemon.operator.log_events import LOG_EVENTS
-from daemon.operator.metrics.wal_watch import WalWatch, wal_bytes
+from daemon.operator.metrics.loop_lag import WalWatch, wal_bytes
 
 MIB = 1 << 20
 

@@ -13,9 +13,7 @@ from typing import Any
 import pytest
 
 from tests.support.paths import REPOSITORY
-from training.sinks.feed import Feed, MetricsFile, figures_of
-from training.sinks.find import GROUP, anywhere, check_sinks, factory_of
-from training.sinks.sink import Sink, Started
+from training.sinks.sink import GROUP, Feed, MetricsFile, Sink, Started, anywhere, check_sinks, factory_of, figures_of
 
 OWN = """
 from training.sinks.sink import Sink
