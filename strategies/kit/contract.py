@@ -16,6 +16,7 @@ import numpy.typing as npt
 from strategies.kit.units import HOUR_NS
 
 Float32Array = npt.NDArray[np.float32]
+"""The type of an observation: an array of numpy, float32."""
 
 
 class Bar(msgspec.Struct, frozen=True, gc=False):

@@ -11,7 +11,7 @@ from math import exp, fsum
 from strategies.kit.contract import Choice
 
 SAMPLING = "probabilities = softmax(logits / temperature); action = argmax, ties to the lowest index"
-"""The rule in words; part of the contract hash."""
+"""How logits become an action, in words; part of the contract hash."""
 
 
 def softmax(logits: Sequence[float], temperature: float) -> tuple[float, ...]:
