@@ -119,3 +119,12 @@ def bundled_bars(name: str) -> Path:
     'spy_synthetic_30.csv.gz'
     """
     return tapes.bundled(strategy(add(name)).spec)
+
+
+def bars_of(name: str, path: Path | str | None) -> Path:
+    """Return the file to read for a strategy, the bundled one where none is named. Raises TapeError without a file."""
+    if path is None:
+        return bundled_bars(name)
+    if not Path(path).is_file():
+        raise TapeError(f"{path}: no such file; expected a file of bars: CSV, CSV.gz or Parquet")
+    return Path(path)

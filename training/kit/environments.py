@@ -15,7 +15,7 @@ from strategies.registry import STRATEGIES, add
 from training.desks.registry import kind
 from training.gym import REGISTERED
 from training.gym.own import own_env
-from training.kit.bars import bundled_bars
+from training.kit.bars import bars_of
 from training.runs.prepared import loaded
 from training.runs.settings import folds_of, settings_for
 from training.study.study import Fold
@@ -50,8 +50,7 @@ def make_env(
     >>> info["session"] in env.sessions
     True
     """
-    name = add(name)
-    path = bundled_bars(name) if bars is None else Path(bars)
+    name, path = add(name), bars_of(name, bars)
     if name not in STRATEGIES:
         _none_of(name, options)
         return own_env(name, path, split)
@@ -76,8 +75,7 @@ def make_vec(
     >>> many.step(many.action_space.sample())[1].shape  # rewards, one for each
     (8,)
     """
-    name = add(name)
-    path = bundled_bars(name) if bars is None else Path(bars)
+    name, path = add(name), bars_of(name, bars)
     if name not in STRATEGIES:
         _none_of(name, options)
         return SyncVectorEnv([partial(own_env, name, path, split)] * num_envs, autoreset_mode=AutoresetMode.SAME_STEP)
@@ -116,6 +114,6 @@ def folds(name: str, bars: Path | str | None = None, count: int = 1) -> tuple[Fo
     True
     """
     name = add(name)
-    usual = settings_for(name, bundled_bars(name) if bars is None else Path(bars), Path())
+    usual = settings_for(name, bars_of(name, bars), Path())
     settings = replace(usual, folds=max(count, usual.folds))
     return folds_of(settings, loaded(kind(name), settings, trading_for(name)))

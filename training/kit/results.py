@@ -134,6 +134,6 @@ def _read(path: Path | str, name: str, decode: Callable[[bytes], T]) -> T:
     try:
         return decode(file.read_bytes())
     except FileNotFoundError:
-        raise ValueError(f"{file} is not there: give a finished run's folder, or its {name}") from None
+        raise ValueError(f"{file} is not there: give the folder of a finished run or of a version, or {name}") from None
     except (OSError, msgspec.DecodeError) as error:
         raise ValueError(f"{file} cannot be read ({error}): expected {name}, as a run writes it") from error

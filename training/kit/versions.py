@@ -11,7 +11,6 @@ import numpy as np
 import numpy.typing as npt
 from torch import nn
 
-from daemon.models.pointer import CURRENT
 from strategies.kit.contract import Float32Array, Spec
 from strategies.kit.sampling import choose
 from strategies.registry import add, strategy
@@ -19,7 +18,7 @@ from training.desks.kind import Span
 from training.export.answers import session_of
 from training.export.export import Exported, onnx_bytes
 from training.export.version import Version, read_version
-from training.kit.bars import bundled_bars
+from training.kit.bars import bars_of
 from training.kit.training import settings_of, shown
 from training.runs.exporting import Outcome
 from training.runs.import_run import import_and_export, import_graph_and_export
@@ -27,7 +26,7 @@ from training.studies.sweep import Asked, make_ready
 from training.study.evaluation import Figures, SessionResult
 
 
-def load_version(models_dir: Path | str, name: str, version: str = CURRENT) -> Version:
+def load_version(models_dir: Path | str, name: str, version: str = "current") -> Version:
     """Return a version of a strategy in a model store: its `folder` and its `manifest`, with splits and figures.
 
     Raises:
@@ -119,7 +118,7 @@ class StoredPolicy:
         return answers, memory
 
 
-def load_policy(models_dir: Path | str, name: str, version: str = CURRENT) -> StoredPolicy:
+def load_policy(models_dir: Path | str, name: str, version: str = "current") -> StoredPolicy:
     """Return the policy of a version of a strategy in a model store; `version` "current" is the one in use.
 
     Raises:
@@ -149,7 +148,7 @@ def evaluate_version(
     models_dir: Path | str,
     name: str,
     bars: Path | str | None = None,
-    version: str = CURRENT,
+    version: str = "current",
     *,
     first: str = "",
     last: str = "",
@@ -179,7 +178,7 @@ def evaluate_version(
     (['2024-12-02', '2024-12-03'], 2)
     """
     name = add(name)
-    path = bundled_bars(name) if bars is None else Path(bars)
+    path = bars_of(name, bars)
     rules = None if config is None else Path(config)
     ready = make_ready(Asked(name, path, Path(models_dir), (), version, rules, first, last))
     played = ready.data.test(Exported(ready.version.policy).eval(), Span(ready.dates, ready.variant, ready.trading))
