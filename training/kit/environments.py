@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -54,8 +55,11 @@ def make_env(
     if name not in STRATEGIES:
         _none_of(name, options)
         return own_env(name, path, split)
-    single, _ = REGISTERED[_registered(name)]
+    registered = _registered(name)
+    single, _ = REGISTERED[registered]
     made: gymnasium.Env[Any, Any] = single(path, split, **options)
+    made.spec = copy.deepcopy(gymnasium.spec(registered))
+    made.spec.kwargs = {"bars": path, "split": split, **options}
     return made
 
 

@@ -9,12 +9,14 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
+import torch
 from torch import nn
 
 from strategies.kit.contract import Float32Array, Spec
 from strategies.kit.sampling import choose
 from strategies.registry import add, strategy
 from training.desks.kind import Span
+from training.desks.registry import kind
 from training.export.answers import session_of
 from training.export.export import Exported, onnx_bytes
 from training.export.version import Version, read_version
@@ -29,6 +31,8 @@ from training.study.evaluation import Figures, SessionResult
 def load_version(models_dir: Path | str, name: str, version: str = "current") -> Version:
     """Return a version of a strategy in a model store: its `folder` and its `manifest`, with splits and figures.
 
+    `version` "current" is the one that desks of the store use.
+
     Raises:
         ValueError: the store has no such version, or its graph is not the manifest's.
 
@@ -37,7 +41,8 @@ def load_version(models_dir: Path | str, name: str, version: str = "current") ->
     >>> version.manifest.training.splits["test"]
     ('2024-11-06', '2024-12-04')
     """
-    return read_version(Path(models_dir), name, version)
+    store = Path(models_dir)
+    return read_version(store, name if (store / name).is_dir() else add(name), version)
 
 
 class StoredPolicy:
@@ -212,6 +217,8 @@ def export_policy(
         TapeError, HistoryError, RunFolderError, LedgerError, OSError: as `train`.
     """
     asked = settings_of(name, bars, models_dir, None, {"processes": 1, **settings})
+    if not kind(asked.strategy).imports:
+        raise ValueError(f"{asked.strategy} takes no policy that was trained elsewhere: call training.train")
     with shown(asked, None, verbose=verbose) as listen, tempfile.TemporaryDirectory() as folder:
         file = _file_of(policy, strategy(asked.strategy).spec, Path(folder))
         if file.suffix == ".zip":
@@ -222,10 +229,13 @@ def export_policy(
 def _file_of(policy: Any, spec: Spec, folder: Path) -> Path:
     """The policy as a file: of an ONNX graph, or a zip of Stable-Baselines3. Raises ValueError for anything else."""
     if isinstance(policy, str | Path):
+        if not Path(policy).is_file():
+            raise ValueError(f"{policy}: no such file; expected a zip of Stable-Baselines3, or an ONNX file")
         return Path(policy)
     if isinstance(policy, nn.Module):
-        file = folder / "policy.onnx"
-        file.write_bytes(onnx_bytes(policy.eval(), np.zeros((2, *spec.observation_shape), np.float32), spec))
+        file, observations = folder / "policy.onnx", np.zeros((2, *spec.observation_shape), np.float32)
+        _check_answers(policy.eval(), observations, spec)
+        file.write_bytes(onnx_bytes(policy, observations, spec))
         return file
     if hasattr(policy, "save") and hasattr(policy, "policy"):
         file = folder / "model.zip"
@@ -235,3 +245,18 @@ def _file_of(policy: Any, spec: Spec, folder: Path) -> Path:
         f"the policy is a {type(policy).__name__}: expected a torch module, a PPO model of Stable-Baselines3, or the "
         "path of a zip of theirs or of an ONNX file"
     )
+
+
+@torch.no_grad()
+def _check_answers(policy: nn.Module, observations: Float32Array, spec: Spec) -> None:
+    """Ask a module before it is traced, whose errors say little. Raises ValueError where its answers do not fit."""
+    expected = (len(observations), len(spec.actions))
+    try:
+        answers = policy(torch.from_numpy(observations))
+    except Exception as error:  # whatever a module of others raises
+        raise ValueError(
+            f"the policy takes no observations of {spec.name}, float32 {observations.shape}: {error}"
+        ) from error
+    if not isinstance(answers, torch.Tensor) or tuple(answers.shape) != expected:
+        found = tuple(answers.shape) if isinstance(answers, torch.Tensor) else type(answers).__name__
+        raise ValueError(f"the policy answers {found} to two observations of {spec.name}, expected a tensor {expected}")
