@@ -34,6 +34,7 @@ from daemon.journal.trades import (
 
 R = TypeVar("R", bound=Row)
 T = TypeVar("T")
+PAGE, SPAN = 2000, 20_000  # rows that one read returns, and rows that it looks through
 KINDS = frozenset(kind.__name__ for kind in get_args(AnyEvent))
 
 
@@ -75,6 +76,9 @@ class AccountAt(msgspec.Struct, frozen=True, kw_only=True):
 
 def open(path: Path | str) -> OpenJournal:  # noqa: A001 - `journal.open`, as `gzip.open`
     """Open the journal in a state directory, or a file of one, for reading. A daemon may run on it meanwhile.
+
+    After a rotation the state directory's own file has all decisions, orders, fills, trades and equity, and the events
+    since; earlier events are in its `rotated/*.sqlite`, which are opened by their paths.
 
     Raises:
         JournalError: there is none, it is damaged, or another version wrote it; the text names file, fault and cure.
@@ -165,9 +169,21 @@ class OpenJournal:
 
     def _entries(self, kinds: frozenset[str], after: int) -> Iterator[Entry]:
         with reading(self.path):
-            for entry in self._reader.entries(after):
-                if not kinds or entry.kind in kinds:
-                    yield entry
+            if not kinds:
+                yield from self._reader.entries(after)
+                return
+            known = ", ".join(f"'{kind}'" for kind in sorted(kinds))
+            asked = f"SELECT {', '.join(Entry._fields)} FROM events WHERE id > ? AND id <= ? AND kind IN ({known})"
+            first, last = self._ends()
+            after = max(after, first - 1)
+            while after < last:
+                yield from map(Entry._make, self._reader.query(f"{asked} ORDER BY id", (after, after + SPAN)))
+                after, last = after + SPAN, self._ends()[1]
+
+    def _ends(self) -> tuple[int, int]:
+        """The ids of the first and the last row, 0 of a journal without any."""
+        (ends,) = self._reader.query("SELECT min(id) AS first, max(id) AS last FROM events")
+        return ends["first"] or 0, ends["last"] or 0
 
     def events(self, *kinds: str, after: int = 0) -> Iterator[Event]:
         """Yield the events of `rows`: frozen structs of `daemon.core.events`, with `time_ns` and their own fields.
@@ -251,8 +267,8 @@ class OpenJournal:
     def _at(self, row: int) -> AccountAt:
         found = self._reader.query("SELECT time_ns FROM events WHERE id = ?", (row,))
         if not found:
-            ends = self._reader.query("SELECT min(id) AS first, max(id) AS last FROM events")[0]
-            raise ValueError(f"{self.path} has no row {row}: expected one from {ends['first']} to {ends['last']}")
+            first, last = self._ends()
+            raise ValueError(f"{self.path} has no row {row}: expected one from {first} to {last}")
         time_ns = found[0]["time_ns"]
         chained = self._reader.query(
             "SELECT seq FROM events WHERE seq IS NOT NULL AND id <= ? ORDER BY id DESC LIMIT 1", (row,)
@@ -309,16 +325,16 @@ class OpenJournal:
     def _table(self, row_type: type[R], order: str) -> Iterator[R]:
         """Yield the rows of a table. They are taken in pages, so that a writer is not kept waiting."""
         columns = row_type.__struct_fields__
-        page, offset = 2000, 0
+        offset = 0
         while True:
             rows = self.query(
-                f"SELECT {', '.join(columns)} FROM {row_type.TABLE} ORDER BY {order} LIMIT ? OFFSET ?", (page, offset)
+                f"SELECT {', '.join(columns)} FROM {row_type.TABLE} ORDER BY {order} LIMIT ? OFFSET ?", (PAGE, offset)
             )
             for row in rows:
                 yield row_type(**dict(zip(columns, tuple(row), strict=True)))
-            if len(rows) < page:
+            if len(rows) < PAGE:
                 return
-            offset += page
+            offset += PAGE
 
 
 def _wanted(

@@ -141,6 +141,16 @@ def test_what_new_strategy_writes_and_the_manuals_show_imports_a_facade_where_it
         assert "import strategies.kit" not in path.read_text(), path.name
 
 
+def test_each_name_that_a_manual_takes_from_a_facade_is_one_of_it() -> None:
+    called, of = 0, {"training": "training", "journal": "daemon.journal"}
+    for page in (*manuals(), *notebooks()):
+        text = (REPOSITORY / page).read_text()
+        for module, name in re.findall(r"(?<![\w./])(training|journal)\.(\w+)\(", text):
+            called += 1
+            assert name in importlib.import_module(of[module]).__all__, f"{page}: {module}.{name}"
+    assert called > 10
+
+
 def test_each_program_is_a_module_with_a_main() -> None:
     scripts = tomllib.loads((REPOSITORY / "pyproject.toml").read_text())["project"]["scripts"]
     assert scripts == dict.fromkeys(rltrader.PROGRAMS, "rltrader:main")
