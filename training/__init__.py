@@ -20,6 +20,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from daemon.tapes.files import TapeError
+    from strategies.golden import golden_observations
     from training.desks.kind import TrainingKind
     from training.desks.own.environment import Outcome
     from training.desks.own.kind import own_kind
@@ -27,8 +28,9 @@ if TYPE_CHECKING:
     from training.evidence.findings import Findings
     from training.evidence.overfitting import deflated_sharpe
     from training.export.export import ExportError
-    from training.kit.bars import Bars, bundled_bars, load_bars, strategy_names
+    from training.kit.bars import Bars, load_bars
     from training.kit.environments import folds, make_env, make_vec
+    from training.kit.names import add_strategy, bundled_bars, strategy_names
     from training.kit.results import compare_runs, load_ledger, load_metrics, load_report, load_study
     from training.kit.training import train
     from training.kit.versions import (
@@ -67,6 +69,7 @@ __all__ = [
     "Study",
     "TapeError",
     "TrainingKind",
+    "add_strategy",
     "backtest_overfitting",
     "bundled_bars",
     "compare_runs",
@@ -74,6 +77,7 @@ __all__ = [
     "evaluate_version",
     "export_policy",
     "folds",
+    "golden_observations",
     "load_bars",
     "load_ledger",
     "load_metrics",
@@ -106,13 +110,15 @@ _HOME = {
     "Study": "training.study.study",
     "TapeError": "daemon.tapes.files",
     "TrainingKind": "training.desks.kind",
+    "add_strategy": "training.kit.names",
     "backtest_overfitting": "training.evidence.cross_validation",
-    "bundled_bars": "training.kit.bars",
+    "bundled_bars": "training.kit.names",
     "compare_runs": "training.kit.results",
     "deflated_sharpe": "training.evidence.overfitting",
     "evaluate_version": "training.kit.versions",
     "export_policy": "training.kit.versions",
     "folds": "training.kit.environments",
+    "golden_observations": "strategies.golden",
     "load_bars": "training.kit.bars",
     "load_ledger": "training.kit.results",
     "load_metrics": "training.kit.results",
@@ -123,7 +129,7 @@ _HOME = {
     "make_env": "training.kit.environments",
     "make_vec": "training.kit.environments",
     "own_kind": "training.desks.own.kind",
-    "strategy_names": "training.kit.bars",
+    "strategy_names": "training.kit.names",
     "train": "training.kit.training",
 }
 

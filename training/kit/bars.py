@@ -1,4 +1,4 @@
-"""A file of bars as columns, and the bars that come with each strategy."""
+"""A file of bars as columns."""
 
 from __future__ import annotations
 
@@ -9,9 +9,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from daemon import tapes
 from daemon.tapes.files import PRICES, TapeError, TapeFile
-from strategies.registry import add, names, strategy
 
 Float64Array = npt.NDArray[np.float64]
 
@@ -94,37 +92,3 @@ def load_bars(path: Path | str, *, symbol: str = "", adjust: bool = False) -> Ba
     start_ns = np.concatenate([rows.start_ns for rows in batches])
     opened, high, low, close, volume = np.concatenate([rows.prices for rows in batches], axis=1)
     return Bars(symbols, start_ns, opened, high, low, close, volume, file.synthetic)
-
-
-def strategy_names() -> tuple[str, ...]:
-    """Return the names of all strategies: shipped ones first, then those of installed packages.
-
-    >>> import training
-    >>> training.strategy_names()[:2]
-    ('option_scalper', 'daily_rebalancer')
-    """
-    return names()
-
-
-def bundled_bars(name: str) -> Path:
-    """Return the bars that come with this package for a strategy: thirty sessions of minutes, or 500 of days.
-
-    They are made up: enough to try everything, and nothing to learn from.
-
-    Raises:
-        ValueError: no strategy has that name.
-
-    >>> import training
-    >>> training.bundled_bars("option_scalper").name
-    'spy_synthetic_30.csv.gz'
-    """
-    return tapes.bundled(strategy(add(name)).spec)
-
-
-def bars_of(name: str, path: Path | str | None) -> Path:
-    """Return the file to read for a strategy, the bundled one where none is named. Raises TapeError without a file."""
-    if path is None:
-        return bundled_bars(name)
-    if not Path(path).is_file():
-        raise TapeError(f"{path}: no such file; expected a file of bars: CSV, CSV.gz or Parquet")
-    return Path(path)

@@ -16,7 +16,7 @@ from strategies.registry import STRATEGIES, add
 from training.desks.registry import kind
 from training.gym import REGISTERED
 from training.gym.own import own_env
-from training.kit.bars import bars_of
+from training.kit.names import bars_of
 from training.runs.prepared import loaded
 from training.runs.settings import folds_of, settings_for
 from training.study.study import Fold

@@ -20,7 +20,7 @@ from training.desks.registry import kind
 from training.export.answers import session_of
 from training.export.export import Exported, onnx_bytes
 from training.export.version import Version, read_version
-from training.kit.bars import bars_of
+from training.kit.names import bars_of
 from training.kit.training import settings_of, shown
 from training.runs.exporting import Outcome
 from training.runs.import_run import import_and_export, import_graph_and_export
