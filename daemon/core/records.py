@@ -14,7 +14,10 @@ from daemon.core.orders import Order
 
 
 class DecisionRow(msgspec.Struct, frozen=True, gc=False, kw_only=True):
-    """One decision of the policy, or of a rule (`kind` "rule": a stop, the flatten) that left a position."""
+    """One decision of the policy, or of a rule (`kind` "rule": a stop, the flatten) that left a position.
+
+    Times are nanoseconds UTC; what is JSON is text.
+    """
 
     TABLE: ClassVar[str] = "decisions"
     KEY: ClassVar[int] = 1
@@ -74,7 +77,7 @@ class ChoiceRow(msgspec.Struct, frozen=True, gc=False):
 
 
 class OrderRow(msgspec.Struct, frozen=True, gc=False):
-    """An order as it is now."""
+    """An order as it is now. Times are nanoseconds UTC, amounts USD as text, `side` 1 buys and -1 sells."""
 
     TABLE: ClassVar[str] = "orders"
     KEY: ClassVar[int] = 1
@@ -96,7 +99,10 @@ class OrderRow(msgspec.Struct, frozen=True, gc=False):
 
 
 class FillRow(msgspec.Struct, frozen=True, gc=False):
-    """One fill; (order, correction, cumulative quantity) is its identity."""
+    """One fill; (order, correction, cumulative quantity) is its identity.
+
+    Times are nanoseconds UTC, of the broker (`filled_ns`) and of the event; `price` and `fees_usd` are text, USD.
+    """
 
     TABLE: ClassVar[str] = "fills"
     KEY: ClassVar[int] = 3
@@ -195,7 +201,10 @@ class RoundTripRow(msgspec.Struct, frozen=True, gc=False, kw_only=True):
 
 
 class EquityRow(msgspec.Struct, frozen=True, gc=False):
-    """Equity at a bar's close while positions are open, and at every session's first bar and end."""
+    """Equity at a bar's close while positions are open, and at every session's first bar and end.
+
+    Amounts are USD as text; `max_drawdown` is the largest so far, 0.1 is 10 %.
+    """
 
     TABLE: ClassVar[str] = "equity"
     KEY: ClassVar[int] = 1

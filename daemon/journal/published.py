@@ -40,7 +40,16 @@ class Compared(NamedTuple):
 
 
 def heads_in(text: str) -> list[tuple[int, str]]:
-    """Return (event row, head) of every head in a log, a report or a list, in their order."""
+    """Return (event row, head) of every head in a log, a report or a list, in their order.
+
+    A journal agrees with a published head where its own at that row is the same:
+
+    >>> from daemon import journal
+    >>> with journal.open("state") as book:
+    ...     log = f"chain_head row=100 head={book.head(100)}"  # a line of the desk's log, kept elsewhere
+    ...     [book.head(row) == head for row, head in journal.heads_in(log)]
+    [True]
+    """
     found = [(match.start(), match) for pattern in _PATTERNS for match in pattern.finditer(text)]
     return [(int(match["row"]), match["head"]) for _, match in sorted(found, key=lambda place: place[0])]
 

@@ -36,7 +36,11 @@ class WriteFailed(Exception):
 
 
 class Entry(NamedTuple):
-    """One row of `events`. `seq` None: a start-up row, an event whose step raised, or one quarantined for it."""
+    """One row of `events`. `seq` None: a start-up row, an event whose step raised, or one quarantined for it.
+
+    `time_ns` is nanoseconds UTC, `kind` the event's name, `payload` the event and `effects` what the step wanted, both
+    JSON; `hash` has 32 bytes.
+    """
 
     id: int
     seq: int | None
@@ -45,6 +49,11 @@ class Entry(NamedTuple):
     payload: str
     effects: str
     hash: bytes
+
+    @property
+    def event(self) -> Event:
+        """The event. Raises `msgspec.DecodeError`, a ValueError, for what is no event of this version."""
+        return decode_event(self.payload)
 
     @property
     def startup(self) -> bool:

@@ -17,6 +17,7 @@ import numpy.typing as npt
 from strategies.kit.units import HOUR_NS
 
 Float32Array = npt.NDArray[np.float32]
+"""The type of an observation: an array of numpy, float32."""
 
 
 class Bar(msgspec.Struct, frozen=True, gc=False):
@@ -423,7 +424,7 @@ AnyStrategy = Strategy | DailyStrategy | ShareStrategy
 
 
 SAMPLING = "probabilities = softmax(logits / temperature); action = argmax, ties to the lowest index"
-"""The rule in words; part of the contract hash."""
+"""How logits become an action, in words; part of the contract hash."""
 
 
 def softmax(logits: Sequence[float], temperature: float) -> tuple[float, ...]:

@@ -136,7 +136,7 @@ def _check_spaces(path: Path, plain: dict[str, Any], spec: Spec) -> None:
     if shape != list(spec.observation_shape):
         raise ImportSb3Error(
             f"{path.name}: observations have the shape {shape}, {spec.name} has {list(spec.observation_shape)}: train "
-            "on the strategy's own environment (training.gym)"
+            "on the strategy's own environment (training.make_env)"
         )
     if spec.continuous:
         _check_box(path, acted, spec)
@@ -146,7 +146,7 @@ def _check_spaces(path: Path, plain: dict[str, Any], spec: Spec) -> None:
         kind = acted.get(":type:") if isinstance(acted, dict) else acted
         raise ImportSb3Error(
             f"{path.name}: the action space is {kind} with n {count} from {start}, {spec.name} has Discrete "
-            f"{len(spec.actions)} from 0: train on the strategy's own environment (training.gym)"
+            f"{len(spec.actions)} from 0: train on the strategy's own environment (training.make_env)"
         )
 
 
@@ -158,7 +158,7 @@ def _check_box(path: Path, acted: object, spec: Spec) -> None:
         raise ImportSb3Error(
             f"{path.name}: the action space is {given.get(':type:', acted)} of shape {given.get('_shape')} from {low} "
             f"to {high}, {spec.name} has a Box of {len(spec.actions)} from -1.0 to 1.0: train on the strategy's own "
-            "environment (training.gym)"
+            "environment (training.make_env)"
         )
 
 

@@ -95,7 +95,7 @@ def built(path: Path, weights: dict[str, Tensor], spec: Spec, activation: type[n
     if action.out_features != len(spec.actions):
         raise ImportSb3Error(
             f"{path.name}: action_net gives {action.out_features} numbers, {spec.name} has {len(spec.actions)} "
-            "actions: train on the strategy's own environment (training.gym)"
+            "actions: train on the strategy's own environment (training.make_env)"
         )
     head = FlatPolicy(layers, action, activation, acts=spec.continuous)
     return head if lstm is None else LstmPolicy(lstm, head, spec.recurrent_shape or ())

@@ -153,7 +153,7 @@ def _plot(runs: Sequence[Compared]) -> plots.Figure:
 
 def updates_csv(runs: Sequence[Compared]) -> str:
     """Every update of every trial: run, trial, and the figures of its line in `metrics.jsonl`."""
-    lines = [line for run in runs for line in _updates(run)]
+    lines = [line for run in runs for line in updates_of(run.folder, run.name)]
     columns = list(dict.fromkeys(name for line in lines for name in line))
     text = io.StringIO()
     writer = csv.DictWriter(text, columns, lineterminator="\n")
@@ -162,10 +162,14 @@ def updates_csv(runs: Sequence[Compared]) -> str:
     return text.getvalue()
 
 
-def _updates(run: Compared) -> Iterator[dict[str, Any]]:
-    for path in sorted((run.folder / TRIALS_FOLDER).glob(f"*/{METRICS_FILE}")):
+def updates_of(folder: Path, name: str = "") -> Iterator[dict[str, Any]]:
+    """Yield every update of every trial in a run's folder: run, trial, and the figures of its line.
+
+    Raises ValueError for a damaged file.
+    """
+    for path in sorted((folder / TRIALS_FOLDER).glob(f"*/{METRICS_FILE}")):
         for line in _read(path, _lines):
-            yield {"run": run.name, "trial": path.parent.name, **line}
+            yield {"run": name or folder.name, "trial": path.parent.name, **line}
 
 
 def _lines(data: bytes) -> list[dict[str, Any]]:

@@ -126,7 +126,10 @@ class Ready:
 
     @property
     def variant(self) -> str:
-        """What one unit of an action is, or the reward that the policy was trained with."""
+        """What one unit of an action is, or the reward that the policy was trained with; the passive policy's own."""
+        passive = kind(self.asked.strategy).passive
+        if self.version.manifest.metrics.get("exported") == "passive" and passive is not None and passive.variant:
+            return passive.variant
         rewards = self.version.manifest.hyperparameters.get("rewards") or kind(self.asked.strategy).variants
         return str(rewards[0])
 

@@ -41,8 +41,7 @@ def test_what_reads_the_report_of_a_training_reads_a_shipped_one(
 ) -> None:
     version = (SHIPPED / "current").read_text().strip()
     to = tmp_path / "onnx_models" / "trend" / version
-    to.mkdir(parents=True)
-    shutil.copy(SHIPPED / version / "report.json", to)
+    shutil.copytree(SHIPPED / version, to)
     (to.parent / "current").write_text(f"{version}\n")
     monkeypatch.chdir(tmp_path)
     names: dict[str, Any] = {}

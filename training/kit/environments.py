@@ -1,0 +1,123 @@
+"""The environments of a strategy by its name, and how its sessions are cut into folds."""
+
+from __future__ import annotations
+
+import copy
+from dataclasses import replace
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import gymnasium
+from gymnasium.vector import AutoresetMode, SyncVectorEnv, VectorEnv
+
+from daemon.core.strategy_rules import trading_for
+from strategies.registry import STRATEGIES, add
+from training.desks.registry import kind
+from training.gym import REGISTERED
+from training.gym.own import own_env
+from training.kit.names import bars_of
+from training.runs.prepared import loaded
+from training.runs.settings import folds_of, settings_for
+from training.study.study import Fold
+
+
+def make_env(
+    name: str, bars: Path | str | None = None, split: str = "train", **options: Any
+) -> gymnasium.Env[Any, Any]:
+    """Return the environment that a strategy's policy is trained in, for any library that knows gymnasium.
+
+    Observations are float32 and raw: scale them in the policy, which is exported with its scaling. Of
+    `option_scalper` and `regime_switcher` actions are `Discrete`, of `daily_rebalancer` a `Box` within [-1, 1]. Rewards
+    are those of our own training; `info` has `session`, and `net_pnl_usd` or `equity_usd`. `env.sessions` are the dates
+    of the split, and `reset(options={"session": date})` begins with one of them.
+
+    Args:
+        name: of a strategy, or `path/to/file.py` of one of yours, whose environment is the desk itself.
+        bars: CSV, CSV.gz or Parquet file; None: `bundled_bars`, which are made up.
+        split: "train", "validate" or "test", as `folds` cuts the sessions of the file for one fold.
+        options: `reward` ("potential") and `discount` (0.99) of `option_scalper`, `variant` of `daily_rebalancer`.
+
+    Raises:
+        ValueError: the strategy or the split is unknown, or the strategy has no environment.
+        TapeError, HistoryError: the file cannot be trained on; the text gives reason and cure.
+
+    >>> import training
+    >>> env = training.make_env("option_scalper")
+    >>> observation, info = env.reset(seed=1)
+    >>> observation.shape, observation.dtype.name, int(env.action_space.n)
+    ((20, 23), 'float32', 6)
+    >>> observation, reward, terminated, truncated, info = env.step(0)
+    >>> info["session"] in env.sessions
+    True
+    """
+    name, path = add(name), bars_of(name, bars)
+    if name not in STRATEGIES:
+        _none_of(name, options)
+        return own_env(name, path, split)
+    registered = _registered(name)
+    single, _ = REGISTERED[registered]
+    made: gymnasium.Env[Any, Any] = single(path, split, **options)
+    made.spec = copy.deepcopy(gymnasium.spec(registered))
+    made.spec.kwargs = {"bars": path, "split": split, **options}
+    return made
+
+
+def make_vec(
+    name: str, num_envs: int, bars: Path | str | None = None, split: str = "train", **options: Any
+) -> VectorEnv[Any, Any, Any]:
+    """Return `num_envs` environments of `make_env` that are stepped together; of shipped strategies as tensors.
+
+    A finished episode is followed by another at once (`AutoresetMode.SAME_STEP`): `infos["final_obs"]` has the last
+    observation of the one that ended. Arguments and errors are those of `make_env`.
+
+    >>> import training
+    >>> many = training.make_vec("option_scalper", 8)
+    >>> observations, infos = many.reset(seed=1)
+    >>> observations.shape
+    (8, 20, 23)
+    >>> many.step(many.action_space.sample())[1].shape  # rewards, one for each
+    (8,)
+    """
+    name, path = add(name), bars_of(name, bars)
+    if name not in STRATEGIES:
+        _none_of(name, options)
+        return SyncVectorEnv([partial(own_env, name, path, split)] * num_envs, autoreset_mode=AutoresetMode.SAME_STEP)
+    _, many = REGISTERED[_registered(name)]
+    made: VectorEnv[Any, Any, Any] = many(num_envs, path, split, **options)
+    return made
+
+
+def _registered(name: str) -> str:
+    """The id of the environment of a shipped strategy. Raises ValueError where it has none."""
+    ids = {one: f"rltrader/{one.title().replace('_', '')}-v0" for one in STRATEGIES}
+    if ids[name] not in REGISTERED:
+        others = ", ".join(one for one, found in ids.items() if found in REGISTERED)
+        raise ValueError(f"{name} has no environment, its training has a procedure of its own: expected {others}")
+    return ids[name]
+
+
+def _none_of(name: str, options: dict[str, Any]) -> None:
+    if options:
+        raise ValueError(f"{name} is not shipped, so {min(options)} is not for its environment: leave it out")
+
+
+def folds(name: str, bars: Path | str | None = None, count: int = 1) -> tuple[Fold, ...]:
+    """Return how a run cuts the sessions of a bars file: the last `count` folds of the strategy's walk, oldest first.
+
+    Each has the dates of its sessions (New York, `YYYY-MM-DD`) to train, validate and test on. A file that is too short
+    for a single one is cut 60/20/20.
+
+    Raises:
+        ValueError: no strategy has that name.
+        TapeError, HistoryError: the file cannot be trained on, or not in so many folds.
+
+    >>> import training
+    >>> (fold,) = training.folds("option_scalper")
+    >>> fold.train[-1] < fold.validate[0] <= fold.validate[-1] < fold.test[0]
+    True
+    """
+    name = add(name)
+    usual = settings_for(name, bars_of(name, bars), Path())
+    settings = replace(usual, folds=max(count, usual.folds))
+    return folds_of(settings, loaded(kind(name), settings, trading_for(name)))
