@@ -12,7 +12,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 
 from daemon.config.limits_shown import origins_of
-from daemon.config.load import Settings
+from daemon.config.load import DeskSettings
 from daemon.config.tables import AUTO, STOCK_FEEDS
 from daemon.core.effects import AskPolicy
 from daemon.core.events import Event, HaltRequested, ModelRefused, ModelVerified, RunStarted
@@ -156,7 +156,7 @@ RECORDED = STOCK_FEEDS[0]
 class CheckedDesk:
     """A desk that passed every check. Nothing is written yet."""
 
-    settings: Settings
+    settings: DeskSettings
     strategy: AnyStrategy
     calendar: SessionCalendar
     model: LoadedModel
@@ -243,7 +243,7 @@ def open_desk(checked: CheckedDesk, meta: dict[str, str], epoch: str, log: Log, 
     return OpenDesk(checked, state_dir, recovered, writer, Models(checked.policy, checked.model), code)
 
 
-def _writer(settings: Settings, state_dir: StateDir, recovered: Recovered, log: Log) -> JournalWriter:
+def _writer(settings: DeskSettings, state_dir: StateDir, recovered: Recovered, log: Log) -> JournalWriter:
     """Return the writer. A desk that holds something goes on without its reserve for a full disk."""
     try:
         return JournalWriter(state_dir.journal, settings.journal.ballast_mib)
@@ -256,7 +256,7 @@ def _writer(settings: Settings, state_dir: StateDir, recovered: Recovered, log: 
         return JournalWriter(state_dir.journal)
 
 
-def _recovered(settings: Settings, state_dir: StateDir) -> Recovered:
+def _recovered(settings: DeskSettings, state_dir: StateDir) -> Recovered:
     reader = state_dir.journal.reader()
     return retry_while_busy(lambda: recovered_desk(reader, settings.trading()))
 

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from daemon.app.desk import OpenDesk
-from daemon.config.load import ConfigError, Settings, operator_secrets
+from daemon.config.load import ConfigError, DeskSettings, operator_secrets
 from daemon.core.events import Event, PauseRequested
 from daemon.core.step import Step
 from daemon.engine.engine import Engine
@@ -46,7 +46,7 @@ class BrokerKeys(NamedTuple):
         return "BrokerKeys([hidden])"
 
 
-def broker_keys(settings: Settings) -> BrokerKeys:
+def broker_keys(settings: DeskSettings) -> BrokerKeys:
     """Return the secrets that the settings need. Raises ConfigError for a missing or unusable one."""
     if not settings.mqtt.enabled:
         return BrokerKeys(None, {})
@@ -75,7 +75,13 @@ class Telemetry:
     """The MQTT client of one desk, called `name` in topics, and its outbox."""
 
     def __init__(
-        self, settings: Settings, name: str, keys: BrokerKeys, gateway: Gateway, log: Log, host_ns: Callable[[], int]
+        self,
+        settings: DeskSettings,
+        name: str,
+        keys: BrokerKeys,
+        gateway: Gateway,
+        log: Log,
+        host_ns: Callable[[], int],
     ) -> None:
         from daemon.operator.announce import Announcer
         from daemon.operator.mqtt.connection import Broker, MqttSettings

@@ -9,7 +9,7 @@ from pathlib import Path
 import msgspec
 
 from daemon.app.desk import CheckedDesk
-from daemon.config.load import ConfigError, Settings
+from daemon.config.load import ConfigError, DeskSettings
 from daemon.config.strategy import strategy_of
 from daemon.core.desks.bars import MINUTE_WAIT_NS
 from daemon.core.limits import Basket
@@ -103,7 +103,7 @@ def _scan_days(tape: Path, spec: Spec, rules: Basket) -> TapeInfo:
 _SCANS = {"bar": _scan_bars, "session": _scan_days}
 
 
-def prepare_replay(settings: Settings, tape: Path, chosen: QuoteChoice | None = None) -> Replay:
+def prepare_replay(settings: DeskSettings, tape: Path, chosen: QuoteChoice | None = None) -> Replay:
     """Check tape, quotes and model; nothing is written. Raises TapeError, CalendarError, ModelError, ConfigError."""
     strategy = strategy_of(settings)
     spec = strategy.spec

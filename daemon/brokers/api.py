@@ -18,7 +18,7 @@ from typing import Any, Protocol
 
 import msgspec
 
-from daemon.config.load import Credentials, Settings
+from daemon.config.load import Credentials, DeskSettings
 from daemon.core.effects import AnyEffect
 from daemon.core.events import Event
 from daemon.core.state import BrokerState, Identity, State
@@ -316,17 +316,17 @@ class Connection(Protocol):
 class Broker(Protocol):
     """An entry of `registry.py`: access to this broker under the given settings. Nothing here sends."""
 
-    def service(self, settings: Settings) -> str:
+    def service(self, settings: DeskSettings) -> str:
         """Return the address that takes the orders: with the key it names the account in locks and messages."""
 
-    def services(self, settings: Settings) -> tuple[str, ...]:
+    def services(self, settings: DeskSettings) -> tuple[str, ...]:
         """Return all addresses, for `--check`; simulated time is allowed only on this machine."""
 
-    def connect(self, settings: Settings, keys: Credentials, clock: Clock, put: Put, log: LogEvent) -> Connection:
+    def connect(self, settings: DeskSettings, keys: Credentials, clock: Clock, put: Put, log: LogEvent) -> Connection:
         """Return a connection for one desk; `put` takes the feed's events."""
 
 
-def alone(broker: Broker, settings: Settings, keys: Credentials, clock: Clock) -> Connection:
+def alone(broker: Broker, settings: DeskSettings, keys: Credentials, clock: Clock) -> Connection:
     """Return a connection for its admin side only: its events and log lines are dropped."""
     return broker.connect(settings, keys, clock, _ignore, _unlogged)
 

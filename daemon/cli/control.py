@@ -17,7 +17,7 @@ from pathlib import Path
 from rich.console import Console
 
 from daemon.cli.arguments import NotFound, add_state_dir, lead_on
-from daemon.config.load import DEFAULT_CONFIG, ConfigError, Credentials, Settings, credentials, load
+from daemon.config.load import DEFAULT_CONFIG, ConfigError, Credentials, DeskSettings, credentials, load
 from daemon.engine.state_dir import locked_by, peek
 from daemon.host.own_files import StateDirError
 from daemon.host.printable import printable
@@ -78,7 +78,7 @@ def _add_config(command: argparse.ArgumentParser) -> None:
     )
 
 
-def _with_keys(options: argparse.Namespace) -> tuple[Settings, Credentials]:
+def _with_keys(options: argparse.Namespace) -> tuple[DeskSettings, Credentials]:
     """Configuration and the broker's keys. Raises ConfigError."""
     config = options.config or (DEFAULT_CONFIG if DEFAULT_CONFIG.is_file() else None)
     settings, keys = load(config, {}), credentials()

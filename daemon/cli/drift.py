@@ -15,7 +15,7 @@ from rich.console import Console
 from rich.table import Table
 
 from daemon.cli.arguments import NotFound, add_state_dir, lead_on
-from daemon.config.tables import Drift as Settings
+from daemon.config.tables import DriftTable as Settings
 from daemon.core.session import new_york_text
 from daemon.journal.journal import FILE
 from daemon.journal.reader import JournalReader

@@ -11,7 +11,7 @@ from collections.abc import Iterable
 import msgspec
 
 from daemon.config.checks import values
-from daemon.config.load import Settings
+from daemon.config.load import DeskSettings
 from daemon.core.events import RunStarted
 from daemon.core.limits import Limit, Risk, Trading
 from daemon.journal.reader import JournalReader
@@ -76,7 +76,7 @@ def keys_of(strategy: str) -> tuple[str, ...]:
     return _KEYS[strategy_named(strategy).spec.kind]
 
 
-def origins_of(settings: Settings) -> dict[str, tuple[str, ...]]:
+def origins_of(settings: DeskSettings) -> dict[str, tuple[str, ...]]:
     """Return source -> its limits, as a start journals them; common defaults are left out."""
     found: dict[str, list[str]] = {}
     for key in keys_of(settings.desk.strategy):
@@ -115,7 +115,7 @@ def by_origin(limits: Iterable[Limit]) -> list[tuple[str, str]]:
     return [(origin, ", ".join(shown)) for origin, shown in found.items()]
 
 
-def in_force(settings: Settings) -> str:
+def in_force(settings: DeskSettings) -> str:
     """Return the limits in force and their sources, as one line."""
     limits = limits_of(settings.desk.strategy, settings.trading(), origins_of(settings))
     return "; ".join(f"from {origin}: {shown}" for origin, shown in by_origin(limits))

@@ -25,7 +25,7 @@ from daemon.config.sources import (
     explained,
     refusal,
 )
-from daemon.config.tables import Settings
+from daemon.config.tables import DeskSettings
 from daemon.host.credential import CredentialProblem, credential
 from daemon.host.state_place import CONFIG as DEFAULT_CONFIG
 
@@ -36,8 +36,8 @@ __all__ = (
     "KEYS",
     "ConfigError",
     "Credentials",
+    "DeskSettings",
     "OperatorSecrets",
-    "Settings",
     "credentials",
     "defaults",
     "load",
@@ -109,8 +109,8 @@ def _credential(name: str) -> tuple[str, str]:
 
 def defaults() -> dict[str, dict[str, object]]:
     """Return every key with its default, by section: what config.toml must show."""
-    settings = Settings()
-    return {section: values(getattr(settings, section)) for section in Settings.model_fields}
+    settings = DeskSettings()
+    return {section: values(getattr(settings, section)) for section in DeskSettings.model_fields}
 
 
 def load(
@@ -119,7 +119,7 @@ def load(
     environment: Mapping[str, str] | None = None,
     *,
     only: Collection[str] | None = None,
-) -> Settings:
+) -> DeskSettings:
     """Load the settings from `config_file` (None: defaults), the environment and `overrides`, in rising precedence.
 
     `environment` takes the place of the process's. With `only`, every source counts for these tables alone.
@@ -142,7 +142,7 @@ def load(
     if merged.problems:
         raise refusal(merged.problems)
     try:
-        settings = Settings.model_validate(merged.tables)
+        settings = DeskSettings.model_validate(merged.tables)
     except ValidationError as error:
         details = error.errors(include_url=False, include_context=False)
         raise refusal(merged.problem(*explained(detail)) for detail in details) from None

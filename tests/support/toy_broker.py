@@ -16,7 +16,7 @@ from msgspec.structs import replace
 import daemon.core.events as ev
 from daemon.brokers import api
 from daemon.brokers.sessions import sessions_before
-from daemon.config.load import Credentials, Settings
+from daemon.config.load import Credentials, DeskSettings
 from daemon.core.effects import AnyEffect, AskBroker, CancelOrder, LookUpOrder, SubmitOrder
 from daemon.core.instruments.option_market import occ_symbol, option_terms
 from daemon.host.time.clock import Clock
@@ -266,7 +266,7 @@ class ToyDesk:
 
     start_wait_s, clock_skew_max_s = 10.0, 2.0
 
-    def __init__(self, settings: Settings, clock: Clock, put: api.Put) -> None:
+    def __init__(self, settings: DeskSettings, clock: Clock, put: api.Put) -> None:
         self._clock, self._put, self._path = clock, put, settings.paths.state_dir / BOOK
         self.admin = ToyAccount(clock)
 
@@ -284,13 +284,15 @@ class ToyDesk:
 class Toy:
     """The registry's entry."""
 
-    def service(self, settings: Settings) -> str:
+    def service(self, settings: DeskSettings) -> str:
         return "toy://localhost"
 
-    def services(self, settings: Settings) -> tuple[str, ...]:
+    def services(self, settings: DeskSettings) -> tuple[str, ...]:
         return ("toy://localhost",)
 
-    def connect(self, settings: Settings, keys: Credentials, clock: Clock, put: api.Put, log: api.LogEvent) -> ToyDesk:
+    def connect(
+        self, settings: DeskSettings, keys: Credentials, clock: Clock, put: api.Put, log: api.LogEvent
+    ) -> ToyDesk:
         return ToyDesk(settings, clock, put)
 
 

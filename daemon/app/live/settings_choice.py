@@ -22,8 +22,8 @@ from typing import Any
 import msgspec
 
 from daemon.app.live.model_choice import state_if_held
-from daemon.config.load import ConfigError, Settings, load
-from daemon.config.tables import Alarms, Feed, Policy
+from daemon.config.load import ConfigError, DeskSettings, load
+from daemon.config.tables import AlarmsTable, FeedTable, PolicyTable
 from daemon.core.limits import Trading
 from daemon.core.state import State
 from daemon.engine.recover import recovered_desk
@@ -42,8 +42,8 @@ from strategies.registry import own, stand_in
 
 ALARM = "configuration"
 WHOLE = ("desk", "paths", "alpaca", "clock")
-TRADING = tuple(name for name in Trading.__dataclass_fields__ if name in Settings.model_fields)
-OTHERS = tuple(name for name in Settings.model_fields if name not in (*WHOLE, *TRADING))
+TRADING = tuple(name for name in Trading.__dataclass_fields__ if name in DeskSettings.model_fields)
+OTHERS = tuple(name for name in DeskSettings.model_fields if name not in (*WHOLE, *TRADING))
 JOURNAL = "the last start, in the journal"
 TOLD_FILE, TOLD_AGAIN_S = "not_started", 3600.0  # what the operator's program was told, and when it is told again
 _ALARMS = re.compile(r"^\[alarms\].*?(?=^\[\w|\Z)", re.MULTILINE | re.DOTALL)
@@ -60,7 +60,7 @@ class NotWhole(MayPass):
 
 def settings_of_a_held_desk(
     config: Path | None, given: Mapping[str, object], refused: ConfigError
-) -> tuple[Settings, str]:
+) -> tuple[DeskSettings, str]:
     """Return settings that its exits can go on by, and what they are made of.
 
     Args:
@@ -126,12 +126,12 @@ def _wanted(config: Path | None, given: Mapping[str, object]) -> str:
 def _made_whole(
     config: Path | None,
     given: Mapping[str, object],
-    settings: Settings,
+    settings: DeskSettings,
     state: State[Any],
     refused: ConfigError,
     *,
     stands_in: bool,
-) -> tuple[Settings, str]:
+) -> tuple[DeskSettings, str]:
     taken: tuple[str, ...] = WHOLE
     left_out = []
     for table in OTHERS:
@@ -145,9 +145,9 @@ def _made_whole(
         "desk": replace(settings.desk, account_number=settings.desk.account_number or state.broker.account)
     }
     if "feed" in left_out:  # the journal's own: with another one its directory is refused
-        changes["feed"] = Feed(name=_feed_of(settings))
+        changes["feed"] = FeedTable(name=_feed_of(settings))
     if "policy" in left_out:  # whose keys sign a version is not known: only the one that answered last, by its digest
-        changes["policy"] = Policy(version=NO_MODEL, poll_s=0)
+        changes["policy"] = PolicyTable(version=NO_MODEL, poll_s=0)
     try:
         if stands_in:
             raise refused  # its own defaults are not known
@@ -167,7 +167,7 @@ def _origins(trading: Trading) -> dict[str, str]:
     return {f"{name}.{key}": JOURNAL for name, table in tables if table is not msgspec.UNSET for key in table.__slots__}
 
 
-def _feed_of(settings: Settings) -> Any:
+def _feed_of(settings: DeskSettings) -> Any:
     return (peek(settings.paths.state_dir) or {}).get("feed", settings.feed.name)
 
 
@@ -258,7 +258,7 @@ def tell_not_started(config: Path | None, error: NotWhole, log: Log) -> None:
             log("alarm_command_failed", alarm=ALARM, problem=failed)
 
 
-def _alarms(config: Path | None) -> Alarms:
+def _alarms(config: Path | None) -> AlarmsTable:
     """Return `[alarms]`, of a file that is no TOML by that table's own lines."""
     try:
         return load(config, {}, only=("alarms",)).alarms

@@ -12,7 +12,7 @@ from daemon.brokers.alpaca.rest.market_data import MarketData
 from daemon.brokers.alpaca.trading.report import blocked, execution_of
 from daemon.brokers.alpaca.trading.trading import TradingOrders, TradingReads
 from daemon.brokers.api import Account, Asked, BrokerClock, LedgerStream, ShortSales
-from daemon.config.tables import OPTION_FEEDS, STOCK_FEEDS, Feed
+from daemon.config.tables import OPTION_FEEDS, STOCK_FEEDS, FeedTable
 from strategies.kit.units import DAY_NS
 
 NOT_IN_PLAN = 403  # "subscription does not permit querying recent SIP data"; also of keys of another service
@@ -30,7 +30,7 @@ class AlpacaAdmin:
         reads: TradingReads,
         market: Callable[[], MarketData],
         orders: Callable[[], TradingOrders],
-        feed: Feed,
+        feed: FeedTable,
     ) -> None:
         self._reads, self._market, self._orders, self._feed = reads, market, orders, feed
 

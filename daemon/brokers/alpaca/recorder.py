@@ -17,8 +17,8 @@ from daemon.brokers.alpaca.market.quote_stream import CHANNEL
 from daemon.brokers.alpaca.market.socket import MarketSocket, State, instant_ns
 from daemon.brokers.api import LogEvent
 from daemon.config.checks import quotes_made_up_by
-from daemon.config.load import Settings
-from daemon.config.tables import Record
+from daemon.config.load import DeskSettings
+from daemon.config.tables import RecordTable
 from daemon.core.events import Contract
 from daemon.host.time.clock import Clock
 from daemon.tapes.quotes.minute_book import MinuteBook, Seen
@@ -54,7 +54,7 @@ def _contained(
 class OptionRecorder:
     """Records while `run` runs. No method raises or waits; after an error of its own it records nothing more."""
 
-    def __init__(self, rule: Record, recording: Recording, clock: Clock, log: LogEvent) -> None:
+    def __init__(self, rule: RecordTable, recording: Recording, clock: Clock, log: LogEvent) -> None:
         self._rule, self._recording, self._clock, self._log = rule, recording, clock, log
         self._book = MinuteBook(clock.now_ns())
         self._socket: MarketSocket | None = None
@@ -209,7 +209,7 @@ class OptionRecorder:
         self._reported = problem
 
 
-def recorder_for(settings: Settings, folder: Path, clock: Clock, log: LogEvent) -> OptionRecorder:
+def recorder_for(settings: DeskSettings, folder: Path, clock: Clock, log: LogEvent) -> OptionRecorder:
     """Return a recorder into this folder by `[record]`; quotes of a server on this machine are made up."""
     rule = settings.record
     recording = Recording(

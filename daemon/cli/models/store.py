@@ -6,7 +6,7 @@ import argparse
 from dataclasses import dataclass
 from pathlib import Path
 
-from daemon.config.load import DEFAULT_CONFIG, Settings, load
+from daemon.config.load import DEFAULT_CONFIG, DeskSettings, load
 from daemon.config.strategy import strategy_of
 from daemon.models.runtime import OnnxPolicy
 from daemon.models.store import LoadedModel, check_rules
@@ -24,7 +24,7 @@ class NotPossible(ValueError):
 class ModelStore:
     """One strategy's models, and the rules they must meet."""
 
-    settings: Settings
+    settings: DeskSettings
     models_dir: Path
     strategy: AnyStrategy
 

@@ -8,7 +8,7 @@ from decimal import Decimal
 
 from daemon.brokers.api import Account, Admin, Broker, BrokerError, BrokerRefused, BrokerUnreadable, LedgerStream
 from daemon.cli.start.finding import FAIL, OK, WARN, Finding
-from daemon.config.load import Settings
+from daemon.config.load import DeskSettings
 from daemon.config.strategy import strategy_of
 from daemon.config.tables import OPTION_FEEDS, STOCK_FEEDS
 from daemon.host.time.clock import Clock, skew_ns
@@ -19,16 +19,16 @@ STREAM_ASKED_NS = 7 * DAY_NS
 OPTIONS_LEVEL = 2  # long calls and puts
 
 
-def _spec(settings: Settings) -> Spec:
+def _spec(settings: DeskSettings) -> Spec:
     return strategy_of(settings).spec
 
 
-def trades_shares(settings: Settings) -> bool:
+def trades_shares(settings: DeskSettings) -> bool:
     return not _spec(settings).chained
 
 
 async def account_findings(
-    settings: Settings, broker: Broker, admin: Admin, *, dry_run: bool, shares: bool
+    settings: DeskSettings, broker: Broker, admin: Admin, *, dry_run: bool, shares: bool
 ) -> list[Finding]:
     """Check the keys' environment, the account's number and status and, for options, the level."""
     try:
@@ -86,7 +86,7 @@ async def clock_finding(limit_s: float, admin: Admin, clock: Clock) -> Finding:
     return Finding("clock", FAIL, f"{text}, limit {limit_s:g} s: mend time synchronisation (chrony)")
 
 
-async def ledger_stream_findings(settings: Settings, admin: Admin, clock: Clock) -> list[Finding]:
+async def ledger_stream_findings(settings: DeskSettings, admin: Admin, clock: Clock) -> list[Finding]:
     """Check whether the stream of the ledger's lines answers these keys; it is a second source and no must."""
     now_ns, wanted = clock.now_ns(), settings.alpaca.activity_stream
     try:
@@ -105,7 +105,7 @@ async def ledger_stream_findings(settings: Settings, admin: Admin, clock: Clock)
     return [Finding("activity stream", OK, f"{seen}; {how}")]
 
 
-async def feeds_findings(settings: Settings, admin: Admin, clock: Clock) -> list[Finding]:
+async def feeds_findings(settings: DeskSettings, admin: Admin, clock: Clock) -> list[Finding]:
     """Check that the keys may read the feeds: a quote of the underlying and recent bars."""
     if trades_shares(settings):
         return await _share_feeds(settings, admin, clock)
@@ -145,7 +145,7 @@ def _cure(key: str, feed: str, feeds: tuple[str, str]) -> str:
     return f'feed.{key} = "{feed}" is not in the account\'s data plan: {cure}'
 
 
-async def _share_feeds(settings: Settings, admin: Admin, clock: Clock) -> list[Finding]:
+async def _share_feeds(settings: DeskSettings, admin: Admin, clock: Clock) -> list[Finding]:
     """Check the same for all shares of a desk: a quote of each, and a recent bar as the desk decides on."""
     spec, feed = _spec(settings), settings.feed.name
     symbols, now_ns = spec.symbols, clock.now_ns()

@@ -24,7 +24,7 @@ from daemon.cli.start.account_checks import (
 from daemon.cli.start.finding import FAIL, OK, WARN, Finding
 from daemon.cli.start.host_checks import calendar_finding, operator_findings, other_desk_findings, state_dir_findings
 from daemon.config.limits_shown import in_force
-from daemon.config.load import EXIT_CODE, ConfigError, Credentials, Settings
+from daemon.config.load import EXIT_CODE, ConfigError, Credentials, DeskSettings
 from daemon.config.strategy import described, strategy_of
 from daemon.config.tables import OPTION_FEEDS, STOCK_FEEDS
 from daemon.core.strategy_rules import other_rules
@@ -36,7 +36,7 @@ from daemon.models.store import ModelError, other_symbols, proof_words
 SUBJECT = "redis"
 
 
-def redis_findings(settings: Settings) -> list[Finding]:
+def redis_findings(settings: DeskSettings) -> list[Finding]:
     """Address, user, password, permissions, eviction and log of `policy.redis`; nothing where it is empty.
 
     What keeps served answers away is a failure; with local answers it is a warning.
@@ -65,7 +65,7 @@ def redis_findings(settings: Settings) -> list[Finding]:
     ]
 
 
-def examine(settings: Settings, keys: Credentials, *, dry_run: bool) -> int:
+def examine(settings: DeskSettings, keys: Credentials, *, dry_run: bool) -> int:
     """Print all findings; returns 0, or 2 when one failed."""
     findings = asyncio.run(findings_of(settings, keys, dry_run=dry_run))
     width = max(len(finding.subject) for finding in findings)
@@ -76,7 +76,7 @@ def examine(settings: Settings, keys: Credentials, *, dry_run: bool) -> int:
     return EXIT_CODE if failed else 0
 
 
-async def findings_of(settings: Settings, keys: Credentials, *, dry_run: bool) -> list[Finding]:
+async def findings_of(settings: DeskSettings, keys: Credentials, *, dry_run: bool) -> list[Finding]:
     """All findings, in the order in which they are shown."""
     clock, broker = clock_of(settings), broker_of(settings)
     mode = DRY_RUN if dry_run else settings.desk.account
@@ -105,7 +105,7 @@ async def findings_of(settings: Settings, keys: Credentials, *, dry_run: bool) -
     return found
 
 
-async def _feed(settings: Settings, keys: Credentials, clock: Clock) -> tuple[Settings, list[Finding]]:
+async def _feed(settings: DeskSettings, keys: Credentials, clock: Clock) -> tuple[DeskSettings, list[Finding]]:
     """Name the feed where the configuration says `auto`, as a start would."""
     try:
         chosen = await choose_feed(settings, keys, clock)
@@ -116,13 +116,13 @@ async def _feed(settings: Settings, keys: Credentials, clock: Clock) -> tuple[Se
     return chosen.settings, [Finding("feed", OK, shown)] if chosen.how else []
 
 
-def _addresses(settings: Settings, broker: Broker) -> Finding:
+def _addresses(settings: DeskSettings, broker: Broker) -> Finding:
     shown = ", ".join(dict.fromkeys(address.split("/")[2] for address in broker.services(settings)))
     text = f"{shown}; simulated clock at {settings.clock.rate:g} times real time" if settings.clock.sim_start else shown
     return Finding("addresses", OK, text)
 
 
-def _model(settings: Settings, keys: Credentials, *, dry_run: bool) -> tuple[Live | None, Finding]:
+def _model(settings: DeskSettings, keys: Credentials, *, dry_run: bool) -> tuple[Live | None, Finding]:
     try:
         live = prepare_live(settings, keys, dry_run=dry_run)
     except (ModelError, CalendarError) as error:

@@ -12,7 +12,7 @@ from daemon.app.live.prepare import Live
 from daemon.app.operator_side import broker_keys
 from daemon.brokers.api import Broker
 from daemon.cli.start.finding import FAIL, OK, WARN, Finding
-from daemon.config.load import ConfigError, Credentials, Settings
+from daemon.config.load import ConfigError, Credentials, DeskSettings
 from daemon.engine.state_dir import check_identity, locked_by, peek
 from daemon.host.account_lock import AccountLock, Holder, lock_folder
 from daemon.host.own_files import StateDirError
@@ -44,7 +44,7 @@ def calendar_finding(clock: Clock) -> Finding:
     return Finding("calendar", FAIL if days < HORIZON_DAYS_LEAST else WARN, f"{text}: update exchange_calendars")
 
 
-def state_dir_findings(settings: Settings, live: Live | None) -> list[Finding]:
+def state_dir_findings(settings: DeskSettings, live: Live | None) -> list[Finding]:
     """The state directory, who may read it, and the disk it is on."""
     path = settings.paths.state_dir
     try:
@@ -78,7 +78,7 @@ def _journal(path: Path, live: Live | None) -> Finding:
     return Finding("state directory", OK, f"{path}: " + ("resumes a journal" if meta else "new"))
 
 
-def other_desk_findings(settings: Settings, broker: Broker, keys: Credentials) -> list[Finding]:
+def other_desk_findings(settings: DeskSettings, broker: Broker, keys: Credentials) -> list[Finding]:
     """Report another desk of this host that trades the same account: this one would be refused."""
     folder, path = lock_folder(), settings.paths.state_dir
     try:
@@ -100,7 +100,7 @@ def _permissions(path: Path) -> Finding:
     return Finding("permissions", OK, "the state directory is closed to other users")
 
 
-def operator_findings(settings: Settings) -> list[Finding]:
+def operator_findings(settings: DeskSettings) -> list[Finding]:
     """Check what commands, telemetry and alarms need on this host. Asks no MQTT broker: trading does not need it."""
     found, mqtt, command = [], settings.mqtt, settings.alarms.command
     if mqtt.enabled:

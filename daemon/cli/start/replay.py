@@ -20,7 +20,7 @@ from daemon.app.replay import run_replay
 from daemon.app.replay_start import prepare_replay
 from daemon.cli.start.exits import TROUBLE, exit_code
 from daemon.cli.start.what_next import REPLAYED, what_next
-from daemon.config.load import Settings
+from daemon.config.load import DeskSettings
 from daemon.core.state import State
 from daemon.journal.journal import FILE
 from daemon.journal.reader import JournalReader
@@ -69,7 +69,7 @@ def print_summary(summary: Summary, curve: Sequence[Decimal], outcome: Outcome, 
 TRADES_MOST = 100  # lines of closed trades on a terminal; `rltraderctl trades` has all
 
 
-def run(settings: Settings, tape: Path, speed: float | None, chosen: QuoteChoice | None = None) -> int:
+def run(settings: DeskSettings, tape: Path, speed: float | None, chosen: QuoteChoice | None = None) -> int:
     """Run the tape and print the summary; returns the exit code."""
     screen = Console(stderr=True)
     with _progress(screen) as bar:  # the log is made while the bar owns standard error: its lines stand above the bar

@@ -14,7 +14,7 @@ from typing import Any
 import msgspec
 from msgspec import UNSET, UnsetType
 
-from daemon.config.tables import Ladder
+from daemon.config.tables import LadderTable
 from daemon.core.events import (
     CandidateRefused,
     Event,
@@ -55,7 +55,7 @@ class Climber:
         self,
         models_dir: Path,
         strategy: AnyStrategy,
-        rules: Ladder,
+        rules: LadderTable,
         *,
         journal: Path,
         poll_s: float,

@@ -10,7 +10,7 @@ import math
 from collections.abc import Mapping
 from typing import NamedTuple
 
-from daemon.config.tables import Ladder
+from daemon.config.tables import LadderTable
 from daemon.core.broker.fills import at_cost
 from daemon.core.gates import LOSSES
 from daemon.core.state import Book, RiskState
@@ -34,7 +34,7 @@ class Move(NamedTuple):
     detail: str
 
 
-def judged(card: Card, champion: str, rules: Ladder) -> Move:
+def judged(card: Card, champion: str, rules: LadderTable) -> Move:
     """Judge a card by the criteria of the configuration: on to the replay, or refused by the first that fails."""
     lead = card.leads.get(rules.estimator)
     checks = (
@@ -60,7 +60,7 @@ def judged(card: Card, champion: str, rules: Ladder) -> Move:
     return Move(REPLAY if rules.replay_sessions else SHADOW, "card_passed", _lead(card, rules.estimator))
 
 
-def after_replay(found: Replayed, rules: Ladder) -> Move:
+def after_replay(found: Replayed, rules: LadderTable) -> Move:
     """Judge the replay: whether it could be made, then its end against the champion's.
 
     A journal without a session to replay speaks for nothing and against nothing: the shadow will show.
@@ -78,7 +78,7 @@ def after_replay(found: Replayed, rules: Ladder) -> Move:
 
 
 def after_shadow(
-    sessions: int, answered: int, failed: int, pnl: float, champion_pnl: float, rules: Ladder
+    sessions: int, answered: int, failed: int, pnl: float, champion_pnl: float, rules: LadderTable
 ) -> Move | None:
     """Judge the shadow after each session: its failures, then its copy of the desk against the champion's.
 
@@ -96,7 +96,7 @@ def after_shadow(
     return Move("canary_10", "shadow_passed", detail) if rules.promotion == "automatic" else None
 
 
-def after_canary(step: str, sessions: int, evidence: float, rules: Ladder) -> Move | None:
+def after_canary(step: str, sessions: int, evidence: float, rules: LadderTable) -> Move | None:
     """Judge a canary after each session: out of its band, or long enough on its step for the next one."""
     if evidence >= 1.0 / rules.false_alarm:
         return Move(ROLLED_BACK, "canary_rewards", f"evidence {evidence:,.0f} against the card's expected sessions")
@@ -111,7 +111,7 @@ def gained(book: Book) -> float:
     return float(book.realized + book.equity - at_cost(book))
 
 
-def drawdown(gain: float, peak: float, capital: float, share: float, rules: Ladder) -> Move | None:
+def drawdown(gain: float, peak: float, capital: float, share: float, rules: LadderTable) -> Move | None:
     """Judge the loss from the highest gain since the promotion, USD, as a part of the capital without that gain."""
     lost, most = (peak - gain) / capital if capital > 0.0 else 1.0, rules.drawdown_max * share
     if lost <= most:

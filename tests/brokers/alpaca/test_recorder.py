@@ -14,7 +14,7 @@ from daemon.brokers.alpaca import recorder as module
 from daemon.brokers.alpaca.market.quote_stream import CHANNEL
 from daemon.brokers.alpaca.market.socket import Endpoint, MarketSocket
 from daemon.brokers.alpaca.recorder import OptionRecorder, near
-from daemon.config.tables import Record
+from daemon.config.tables import RecordTable
 from daemon.core.events import Contract
 from daemon.core.instruments.option_market import occ_symbol
 from daemon.host.time.clock import Clock
@@ -84,7 +84,7 @@ class Side:
             log=lambda *_, **__: None,
         )
         clock = Clock.real(lambda: self.now_ns, lambda: self.now_ns)
-        self.recorder = OptionRecorder(Record(enabled=True, **rule), self.kept, clock, self._log)
+        self.recorder = OptionRecorder(RecordTable(enabled=True, **rule), self.kept, clock, self._log)
         self.recorder.attach(self.socket, lambda: self.bar)
         self.recorder.begin(DAY)
         self.recorder.listed(LISTING)

@@ -15,7 +15,7 @@ from typing import Any, ClassVar
 import msgspec
 import pytest
 
-from daemon.config.tables import Ladder
+from daemon.config.tables import LadderTable
 from daemon.core.events import (
     CashTransferred,
     ClockTicked,
@@ -42,7 +42,7 @@ from tests.support.models.climbing import RULES, Climb, climber_of
 from tests.support.models.swaps import alarms, events, name, publish, running
 
 
-def climbed(tmp_path: Path, play: Callable[[Climb], Awaitable[None]], rules: Ladder = RULES) -> list[LadderMoved]:
+def climbed(tmp_path: Path, play: Callable[[Climb], Awaitable[None]], rules: LadderTable = RULES) -> list[LadderMoved]:
     """Play with a desk of `v1` over eight warm sessions; returns the journaled steps of all that climbed."""
     store = tmp_path / "store"
     publish(store, "v1", 1)

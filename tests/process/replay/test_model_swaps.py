@@ -14,7 +14,7 @@ import pytest
 from pydantic import SecretStr
 
 from daemon.app.live.prepare import Live, prepare_live
-from daemon.config.load import Credentials, Settings, load
+from daemon.config.load import Credentials, DeskSettings, load
 from daemon.core.events import (
     Event,
     ModelPromoted,
@@ -219,7 +219,7 @@ def test_a_swap_begins_a_new_memory_and_a_candidate_keeps_its_own(tmp_path: Path
 # --- a start whose pointer is wrong -------------------------------------------------------------------------------
 
 
-def live_settings(store: Path, folder: Path, **given: object) -> Settings:
+def live_settings(store: Path, folder: Path, **given: object) -> DeskSettings:
     """A desk on the live feed that follows `current`; nothing is at its addresses."""
     nowhere = {f"alpaca.{key}": "http://127.0.0.1:9" for key in ("trading_url", "data_url")} | {
         f"alpaca.{key}": "ws://127.0.0.1:9" for key in ("stream_url", "trade_stream_url", "option_stream_url")

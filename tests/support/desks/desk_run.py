@@ -23,7 +23,7 @@ import pytest
 
 from daemon.app.desk import Start, assemble
 from daemon.app.replay_start import Replay, prepare_replay
-from daemon.config.load import Settings, load
+from daemon.config.load import DeskSettings, load
 from daemon.core.effects import AnyEffect
 from daemon.core.events import Event
 from daemon.core.session import NEW_YORK
@@ -86,7 +86,7 @@ def write_tape(path: Path, rows: Sequence[str], header: str = HEADER) -> Path:
     return path
 
 
-def settings(state_dir: Path, **overrides: object) -> Settings:
+def settings(state_dir: Path, **overrides: object) -> DeskSettings:
     """Free-trading settings; `overrides` name keys as section__key."""
     with pytest.MonkeyPatch.context() as patch:
         for name in list(os.environ):

@@ -16,7 +16,7 @@ from pathlib import Path
 
 import pytest
 
-from daemon.config.tables import Ladder
+from daemon.config.tables import LadderTable
 from daemon.core.effects import AskPolicy
 from daemon.core.events import BarClosed, Event, Quote, QuotesReceived, SessionEnded, SessionScheduled
 from daemon.core.state import LadderState
@@ -49,7 +49,7 @@ EVERY, CARD = 1, 1  # sessions: before a version is taken, and of its card
 STUBS, BARS = 2, 24  # sessions that warm the desk; bars of each after them
 PUBLISHED = (1, 7)  # the versions that were taken after these sessions; others are not
 CHECKPOINT_EVERY = 2  # decisions
-RULES = Ladder(
+RULES = LadderTable(
     promotion="automatic",
     replay_sessions=1,
     replay_behind_max=1.0,
