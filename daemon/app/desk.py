@@ -20,7 +20,7 @@ from daemon.core.limits import Trading
 from daemon.core.state import Identity
 from daemon.core.step import Step
 from daemon.core.strategy_rules import other_rules
-from daemon.engine.engine import Engine, Outside, Policy, Shadow, Source
+from daemon.engine.engine import CandidateAnswers, Engine, EventSource, Outside, Policy
 from daemon.engine.recover import Recovered, code_digest, identity_of, libraries, recovered_desk
 from daemon.engine.state_dir import StateDir, open_state_dir, rotate_when_due
 from daemon.host.hang import last_hang, shown_stack
@@ -107,14 +107,14 @@ def assemble(
     start: Start,
     recovered: Recovered,
     writer: JournalWriter,
-    source: Source,
+    source: EventSource,
     policy: Policy,
     *,
     group_events: int,
     snapshot_events: int,
     observe: Callable[[Event, Step], None] = _unobserved,
     outside: Outside | None = None,
-    shadow: Shadow | None = None,
+    shadow: CandidateAnswers | None = None,
     boundary: Callable[[str], None] | None = None,
     serve: Callable[[AskPolicy], None] | None = None,
 ) -> AssembledDesk:
@@ -190,7 +190,7 @@ class OpenDesk:
 
     def assemble(
         self,
-        source: Source,
+        source: EventSource,
         observe: Callable[[Event, Step], None],
         outside: Outside | None = None,
         account_number: str = "",

@@ -84,12 +84,12 @@ class Telemetry:
         host_ns: Callable[[], int],
     ) -> None:
         from daemon.operator.announce import Announcer
-        from daemon.operator.mqtt.connection import Broker, MqttSettings
+        from daemon.operator.mqtt.connection import MqttBroker, MqttSettings
         from daemon.operator.mqtt.mqtt import MqttSide
         from daemon.operator.mqtt.outbox import Outbox
 
         table = settings.mqtt
-        broker = Broker(table.host, table.port, table.tls, table.ca_file, table.username, table.keepalive_s)
+        broker = MqttBroker(table.host, table.port, table.tls, table.ca_file, table.username, table.keepalive_s)
         self.outbox = Outbox(table.queue)
         client = MqttSide(
             MqttSettings(broker, name, table.prefix, table.commands),
@@ -160,7 +160,7 @@ def _metrics(
     outbox: Outbox | None,
 ) -> Metrics:
     """Return the metrics of the desk `name`. `waiting` returns the events in the intake, and the dropped ones."""
-    from daemon.operator.metrics.metrics import Desk, Metrics, MqttCounts, Sources
+    from daemon.operator.metrics.metrics import DeskLabels, Metrics, MqttCounts, ScrapeSources
 
     def counted() -> MqttCounts:
         assert outbox is not None
@@ -170,8 +170,8 @@ def _metrics(
     spec, models = opened.checked.strategy.spec, opened.models
     identity = engine.machine.state.identity
     actions = () if spec.continuous else spec.actions
-    desk = Desk(name, identity.strategy, identity.mode, opened.code, actions, spec.bar_interval_s)
-    sources = Sources(
+    desk = DeskLabels(name, identity.strategy, identity.mode, opened.code, actions, spec.bar_interval_s)
+    sources = ScrapeSources(
         lambda: engine.machine.state,
         journal,
         engine.latency,

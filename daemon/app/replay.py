@@ -13,7 +13,7 @@ from typing import Any
 from daemon.app.desk import AssembledDesk, OpenDesk, announce, open_desk, prepare_interpreter
 from daemon.app.operator_side import BrokerKeys, DeskPorts, OperatorSide, broker_keys
 from daemon.app.replay_figures import equity_curve, halt_date, quotes_used, remarks, session_ends
-from daemon.app.replay_start import Replay
+from daemon.app.replay_start import TapeReplay
 from daemon.core.events import Event
 from daemon.core.state import State
 from daemon.core.step import Step
@@ -42,7 +42,7 @@ class ReplayRun:
     operator: OperatorSide
 
 
-def open_replay(replay: Replay, log: Log, speed: float | None) -> ReplayRun:
+def open_replay(replay: TapeReplay, log: Log, speed: float | None) -> ReplayRun:
     """Open the state directory, recover and wire the desk. The caller closes `opened`."""
     keys = broker_keys(replay.settings)
     opened = open_desk(replay, replay.meta(), replay.epoch(), log)
@@ -53,7 +53,7 @@ def open_replay(replay: Replay, log: Log, speed: float | None) -> ReplayRun:
         raise
 
 
-def _wired(replay: Replay, opened: OpenDesk, log: Log, speed: float | None, keys: BrokerKeys) -> ReplayRun:
+def _wired(replay: TapeReplay, opened: OpenDesk, log: Log, speed: float | None, keys: BrokerKeys) -> ReplayRun:
     machine = opened.recovered.machine
     tape = replay.source(opened.recovered.fed, machine)
     source = ReplaySource(iter(tape), speed)
@@ -76,7 +76,7 @@ def _wired(replay: Replay, opened: OpenDesk, log: Log, speed: float | None, keys
 
 
 async def run_replay(
-    replay: Replay,
+    replay: TapeReplay,
     log: Log,
     speed: float | None,
     progress: Callable[[State[Any]], None] | None = None,

@@ -8,7 +8,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Awaitable, Callable
 
-from daemon.brokers.api import Admin, Asked, BrokerError
+from daemon.brokers.api import Admin, BrokerError, BulkResult
 
 Show = Callable[[str], None]
 
@@ -46,7 +46,7 @@ async def panic(
             return False
 
 
-async def _order(step: Callable[[], Awaitable[Asked]], what: str, show: Show) -> bool:
+async def _order(step: Callable[[], Awaitable[BulkResult]], what: str, show: Show) -> bool:
     """Request one step; print the answer, item by item. False when there was no answer."""
     try:
         asked = await step()

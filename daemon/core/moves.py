@@ -45,7 +45,7 @@ def move_rows(moves: Iterable[Move], seq: int, now_ns: int, first_part: int) -> 
 
     A position that is taken out in one step, and then put back (a split of two lines) or valued, moves once.
     """
-    found: list[tuple[_Part, Cause]] = []
+    found: list[tuple[_PositionChange, Cause]] = []
     for move in moves:
         for part in _parts(move):
             before = [n for n, (other, _) in enumerate(found) if other.key == part.key]
@@ -86,7 +86,7 @@ def _held(position: Position | None) -> int:
     return 0 if position is None else position.quantity
 
 
-class _Part(NamedTuple):
+class _PositionChange(NamedTuple):
     """The change of one position, None where it is not held; without both, of the realised profit alone."""
 
     key: tuple[int, str]  # (opened_ns, symbol), (0, "") where no position is concerned
@@ -96,28 +96,28 @@ class _Part(NamedTuple):
     fees: Decimal
 
 
-def _parts(move: Move) -> list[_Part]:
+def _parts(move: Move) -> list[_PositionChange]:
     """Split a move by position; the last one has all that the others leave."""
     before, after = move.before.positions, move.after.positions
     gain, fees = move.after.realized - move.before.realized, move.after.fees - move.before.fees
-    parts: list[_Part] = []
+    parts: list[_PositionChange] = []
     changed = [symbol for symbol in {**before, **after} if before.get(symbol) != after.get(symbol)]
     for symbol in changed:
         old, new = before.get(symbol), after.get(symbol)
         own, own_fees = (gain, fees) if symbol == changed[-1] else (_own_gain(old, new), ZERO)
         gain, fees = gain - own, fees - own_fees
         if old is not None and new is not None and old.opened_ns != new.opened_ns:  # the clock was led back
-            parts.append(_Part((old.opened_ns, symbol), old, None, ZERO, ZERO))
+            parts.append(_PositionChange((old.opened_ns, symbol), old, None, ZERO, ZERO))
             old = None
         known = old or new
         assert known is not None
-        parts.append(_Part((known.opened_ns, symbol), old, new, own, own_fees))
+        parts.append(_PositionChange((known.opened_ns, symbol), old, new, own, own_fees))
     for key, own in move.cause.gains.items():
         gain -= own
-        parts.append(_Part(key, None, None, own, ZERO))
+        parts.append(_PositionChange(key, None, None, own, ZERO))
     if gain or fees:
         order = move.cause.order
-        parts.append(_Part((0, "" if order is None else order.symbol), None, None, gain, fees))
+        parts.append(_PositionChange((0, "" if order is None else order.symbol), None, None, gain, fees))
     return parts
 
 
@@ -128,7 +128,7 @@ def _own_gain(old: Position | None, new: Position | None) -> Decimal:
     return new.pnl - old.pnl
 
 
-def _row(part: _Part, cause: Cause, seq: int, now_ns: int, number: int) -> MoveRow:
+def _row(part: _PositionChange, cause: Cause, seq: int, now_ns: int, number: int) -> MoveRow:
     old, new = part.before, part.after
     held, before = _held(new), _held(old)
     known = new or old

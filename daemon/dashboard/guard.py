@@ -35,7 +35,7 @@ def failed(status: int, text: str, **headers: str) -> Response:
     return Response(body, status, {"cache-control": "no-store", **headers}, media_type="application/json")
 
 
-class Guard:
+class RequestGuard:
     """An ASGI application around another one. `port` is the one that we listen on."""
 
     def __init__(self, app: ASGIApp, port: int) -> None:

@@ -26,7 +26,7 @@ from starlette.types import ASGIApp
 from daemon.dashboard import api
 from daemon.dashboard.api import TextFile
 from daemon.dashboard.desks import FollowedDesk, OwnCode
-from daemon.dashboard.guard import Guard, failed
+from daemon.dashboard.guard import RequestGuard, failed
 from daemon.dashboard.pages.fleet import fleet_page
 from daemon.dashboard.pages.occlusion import Explainer
 from daemon.dashboard.queries import RefusedRequest, guarded
@@ -97,7 +97,7 @@ class Dashboard:
         routes.append(Route("/api/fleet", self._fleet))
         routes += [Route(path, partial(self._answer, answer)) for path, answer in api.ANSWERS.items()]
         routes += [Route("/", page), Mount("/static", StaticFiles(directory=STATIC))]
-        return Guard(Starlette(routes=routes, exception_handlers=HANDLERS, lifespan=self._lifespan), port)
+        return RequestGuard(Starlette(routes=routes, exception_handlers=HANDLERS, lifespan=self._lifespan), port)
 
     @contextlib.asynccontextmanager
     async def _lifespan(self, _: Starlette) -> AsyncIterator[None]:

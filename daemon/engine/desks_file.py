@@ -45,7 +45,7 @@ class NamedDesk(msgspec.Struct, frozen=True):
     credentials: Path | None = None
 
 
-class Found(msgspec.Struct):
+class ReadableDesks(msgspec.Struct):
     """The desks as far as they can be read, and the problems so far."""
 
     desks: list[NamedDesk] = []
@@ -59,7 +59,7 @@ def read_desks(path: Path) -> tuple[NamedDesk, ...]:
     unreadable, an unknown key, a bad value, or two desks of one name or state directory.
     """
     tables = _tables(path)
-    found = Found()
+    found = ReadableDesks()
     for number, table in enumerate(tables, 1):
         _add(found, path, number, table)
     if not found.problems:
@@ -107,7 +107,7 @@ def _tables(path: Path) -> list[Any]:
     return tables
 
 
-def _add(found: Found, path: Path, number: int, table: Any) -> None:
+def _add(found: ReadableDesks, path: Path, number: int, table: Any) -> None:
     """Add the table's desk, or its problems."""
     where = f"{path}: {TABLE}[{number}]"
     if not isinstance(table, dict):

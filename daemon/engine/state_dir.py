@@ -28,7 +28,7 @@ from daemon.journal.rows import (
     STRATEGY_FROM,
     STRATEGY_SPEC,
     Base,
-    Batch,
+    CommitBatch,
     Entry,
     JournalError,
     Snapshot,
@@ -467,7 +467,7 @@ def rotate_recovered(state_dir: StateDir, recovered: Recovered) -> Rotation:
         with reading(journal.path):
             newest = newest_whole(journal.reader())
         if newest is None or newest.event_id != recovered.last_id:
-            batch = Batch()
+            batch = CommitBatch()
             kept = not recovered.anchored
             batch.snapshots.append(snapshot_of(machine, recovered.last_id, code, kept=kept))
             journal.commit(batch)

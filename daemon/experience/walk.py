@@ -34,7 +34,7 @@ class Walked(NamedTuple):
     begins: State[Any] | None
 
 
-class Walk:
+class JournalWalk:
     """The rows of the journal in `state_dir` from row `after` on; the first ones may be a little older.
 
     `problem` is "" while all is well. `caught_up`: the last look ended at the newest row, `last_id`.

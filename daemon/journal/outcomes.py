@@ -66,7 +66,7 @@ class Ordered(NamedTuple):
     works: bool  # one of them still works at the broker
 
 
-class Booked(NamedTuple):
+class BookChange(NamedTuple):
     """What the fills of a decision did to the book. USD after fees."""
 
     realised_usd: float  # by these fills alone: an entry realises its fees
@@ -85,7 +85,7 @@ def orders_of(reader: JournalReader, decision: int) -> tuple[Ordered, ...]:
     return tuple(Ordered(r["symbol"], r["side"], r["wanted"], r["filled"], bool(r["works"])) for r in rows)
 
 
-def booked(reader: JournalReader, decisions: Sequence[int]) -> dict[int, Booked]:
+def booked(reader: JournalReader, decisions: Sequence[int]) -> dict[int, BookChange]:
     """Return what the fills of each decision did, of those that have some. Raises sqlite3.Error."""
     if not decisions or not _has_moves(reader):
         return {}
@@ -96,11 +96,12 @@ def booked(reader: JournalReader, decisions: Sequence[int]) -> dict[int, Booked]
         tuple(decisions),
     )
     return {
-        row["decision"]: Booked(round(row["usd"], 2), int(row["left_count"]), round(row["left_usd"], 2)) for row in rows
+        row["decision"]: BookChange(round(row["usd"], 2), int(row["left_count"]), round(row["left_usd"], 2))
+        for row in rows
     }
 
 
-def became(shown: str, orders: Sequence[Ordered], did: Booked | None, *, coming: bool = False) -> str:
+def became(shown: str, orders: Sequence[Ordered], did: BookChange | None, *, coming: bool = False) -> str:
     """Return what became of a decision: of one with orders how they ended, of any other its `shown` outcome.
 
     `coming`: more of its orders may follow. An exit without an order of its own left its part to one under way.

@@ -31,7 +31,7 @@ _PATTERNS = (
 )
 
 
-class Compared(NamedTuple):
+class HeadComparison(NamedTuple):
     """Counts of published heads in this file and in the journal's other files, and the first that is missing."""
 
     agree: int
@@ -101,7 +101,7 @@ def check_signed(file: str, public_key_file: Path) -> None:
             raise JournalError(f"{file}: line {number} is no head signed by {found[0]}: take the file that root signs")
 
 
-def compare(journal: Path, heads_or_file: str, *, newest: bool = True) -> Compared:
+def compare(journal: Path, heads_or_file: str, *, newest: bool = True) -> HeadComparison:
     """Compare the journal's file with `ROW:HEAD`, or with every head in the file `heads_or_file`.
 
     If other files follow (not the `newest`), heads may lie beyond its end. Raises JournalError for a file without a
@@ -121,7 +121,7 @@ def compare(journal: Path, heads_or_file: str, *, newest: bool = True) -> Compar
         return _compared(reader, heads, newest=newest)
 
 
-def _compared(reader: JournalReader, heads: list[tuple[int, str]], *, newest: bool) -> Compared:
+def _compared(reader: JournalReader, heads: list[tuple[int, str]], *, newest: bool) -> HeadComparison:
     base, last = base_of(reader.meta()), reader.last_entry()
     first, end = base.row if base is not None else 0, last.id if last is not None else 0
     agree = elsewhere = 0
@@ -129,9 +129,11 @@ def _compared(reader: JournalReader, heads: list[tuple[int, str]], *, newest: bo
         if row < first or (row > end and not newest):
             elsewhere += 1
         elif row > end:
-            return Compared(agree, elsewhere, f"row {row} was published, and the journal ends at row {end}")
+            return HeadComparison(agree, elsewhere, f"row {row} was published, and the journal ends at row {end}")
         elif reader.chain_head(row).hex() != head:
-            return Compared(agree, elsewhere, f"at row {row} the head {head} was published, the journal has another")
+            return HeadComparison(
+                agree, elsewhere, f"at row {row} the head {head} was published, the journal has another"
+            )
         else:
             agree += 1
-    return Compared(agree, elsewhere, "")
+    return HeadComparison(agree, elsewhere, "")

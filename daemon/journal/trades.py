@@ -67,7 +67,7 @@ class Totals(msgspec.Struct, frozen=True, kw_only=True):
     other_usd: float = 0.0  # realised without a position: fees of the ledger, dividends, interest
 
 
-class Found(msgspec.Struct, frozen=True):
+class TradeList(msgspec.Struct, frozen=True):
     """The trades asked for, and the sums over all that match."""
 
     trades: tuple[Trade, ...] = ()
@@ -88,7 +88,7 @@ class Wanted(msgspec.Struct, frozen=True, kw_only=True):
     offset: int = 0
 
 
-def read_trades(reader: JournalReader, wanted: Wanted) -> Found:
+def read_trades(reader: JournalReader, wanted: Wanted) -> TradeList:
     """Return the trades of a journal that match, and their sums. Raises sqlite3.Error, KeyError for an unknown sort."""
     with with_trades(reader) as query:
         newest = query("SELECT max(time_ns) FROM round_trips", {})[0][0] or 0
@@ -109,7 +109,7 @@ def read_trades(reader: JournalReader, wanted: Wanted) -> Found:
             page = f"SELECT * FROM ({_BASE}) WHERE (opened_ns, symbol) IN ({keys}) ORDER BY {order}"
         else:
             page = f"{chosen} ORDER BY {order}"
-        return Found(tuple(map(trade_of, query(page, values))), _totals(query, chosen, values, wanted))
+        return TradeList(tuple(map(trade_of, query(page, values))), _totals(query, chosen, values, wanted))
 
 
 def trades_of_decision(reader: JournalReader, decision: int, most: int) -> tuple[Trade, ...]:

@@ -21,7 +21,7 @@ from daemon.host.printable import printable
 from daemon.models.pointer import CANDIDATE
 from daemon.models.runtime import Models, OnnxPolicy, Provider
 from daemon.models.store import LoadedModel, ModelError, Sight, check_rules, load, sight
-from daemon.models.trial import Trial
+from daemon.models.trial import TrialProcess
 from daemon.operator.gateway import Gateway
 from strategies.kit.contract import AnyStrategy, configured
 
@@ -184,7 +184,7 @@ class Lifecycle:
 
     async def _verified(self, role: Role, version: str) -> tuple[OnnxPolicy, LoadedModel]:
         """Return the version's policy after all checks. Raises ModelError."""
-        trial = Trial(self._trial_s)
+        trial = TrialProcess(self._trial_s)
         try:
             loaded = await asyncio.to_thread(self._loaded, version, self._judged if role == "shadow" else "")
             self._check_promoted(role, loaded)

@@ -16,7 +16,7 @@ from itertools import chain
 from math import isfinite, prod
 from typing import Any
 
-from daemon.brokers.api import LogEvent, Put
+from daemon.brokers.api import EventLogger, Put
 from daemon.core.effects import AskPolicy
 from daemon.core.events import PolicyAnswered, PolicyFailed
 from daemon.experience.link import Link
@@ -46,7 +46,7 @@ class ServedAnswers:
         version: Callable[[], str],
         put: Put,
         now_ns: Callable[[], int],
-        log: LogEvent,
+        log: EventLogger,
         *,
         deadline_s: float,
     ) -> None:

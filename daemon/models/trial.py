@@ -56,10 +56,10 @@ def try_model(
     Raises:
         ModelError: a check failed there; "trial" when a limit or the deadline ended the child.
     """
-    Trial(deadline_s).run(model, symbols, config)
+    TrialProcess(deadline_s).run(model, symbols, config)
 
 
-class Trial:
+class TrialProcess:
     """One trial. `run` blocks; `kill` ends it from another thread."""
 
     def __init__(self, deadline_s: float = DEADLINE_S, answer_cpu_s: float = ANSWER_CPU_S) -> None:

@@ -25,7 +25,7 @@ from daemon.host.state_place import configured_state_dir
 from daemon.host.version import add_version
 from daemon.journal.journal import FILE
 from daemon.journal.rows import JournalError
-from daemon.notify.news import ALARMS, KINDS, Message, News, of_alarm
+from daemon.notify.news import ALARMS, KINDS, NewsReader, Notification, of_alarm
 from daemon.operator.urgency import Urgency, urgency_of
 from daemon.pacing.token_bucket import TokenBucket
 
@@ -47,11 +47,11 @@ class Outgoing:
     ) -> None:
         self._send, self._problem = send, problem
         self._bucket = TokenBucket(monotonic_ns, per_minute, per_minute)
-        self._grave: deque[Message] = deque()
-        self._waiting: deque[Message] = deque()  # the others
+        self._grave: deque[Notification] = deque()
+        self._waiting: deque[Notification] = deque()  # the others
         self._dropped: Counter[str] = Counter()
 
-    def put(self, message: Message) -> None:
+    def put(self, message: Notification) -> None:
         """Take a message; above `WAITING_MOST` the oldest of the least urgent goes first."""
         if _urgency(message) == Urgency.GRAVE:
             queue = self._grave
@@ -101,7 +101,7 @@ class Outgoing:
             self._problem(failed)
 
 
-def _urgency(message: Message) -> int:
+def _urgency(message: Notification) -> int:
     """How urgent a message is: an alarm by the table, any other less than each alarm."""
     return urgency_of(message.what) if message.kind == ALARMS else min(Urgency) - 1
 
@@ -214,7 +214,7 @@ def _follow(options: argparse.Namespace, services: Services) -> int:
     waited_ns = _wait_for(state_dir / FILE, stop, service)
     if stop.is_set():
         return 0
-    news = News(state_dir, kinds, waited_ns)
+    news = NewsReader(state_dir, kinds, waited_ns)
     _say(f"follows {news.desk}: {options.send}")
     while not stop.is_set():
         try:

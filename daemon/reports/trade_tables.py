@@ -14,7 +14,7 @@ import msgspec
 from daemon.core.session import new_york_text
 from daemon.journal import trade as trade_units
 from daemon.journal.trade import COLUMNS, LISTED, Column, Trade
-from daemon.journal.trades import Found, Totals
+from daemon.journal.trades import Totals, TradeList
 from daemon.reports.csv_tables import as_cell, utc
 from daemon.reports.words import NONE, clock, instrument, money, plural
 
@@ -38,7 +38,7 @@ class TradesShown(msgspec.Struct, frozen=True):
     totals: Totals
 
 
-def trades_shown(found: Found) -> TradesShown:
+def trades_shown(found: TradeList) -> TradesShown:
     """Return the trades for programs."""
     return TradesShown(lines(found.trades), found.totals)
 

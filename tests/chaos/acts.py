@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING
 from daemon.config.load import load
 from daemon.host.panic_marker import FLAT, leave
 from daemon.journal.journal import FILE
-from daemon.operator.control.client import Answer, ControlError, Request, ask
+from daemon.operator.control.client import CommandAnswer, CommandRequest, ControlError, ask
 from simulator.trading.refusals import Refused
 from tests.chaos.desk import START_LIMIT_S, fill, make_room
 
@@ -362,10 +362,10 @@ def _settle(run: Run, until: float) -> None:
         run.problems.append(f"still halted {SETTLED_LIMIT_S} s after the panic")
 
 
-def asked(run: Run, command: str) -> Answer | None:
+def asked(run: Run, command: str) -> CommandAnswer | None:
     """What the daemon answers to an operator's command; None for no answer, or no."""
     with contextlib.suppress(ControlError):
-        answer = ask(run.desk.state_dir, Request(1, command, "settled", WHO), ANSWER_S)
+        answer = ask(run.desk.state_dir, CommandRequest(1, command, "settled", WHO), ANSWER_S)
         return answer if answer.ok else None
     return None
 

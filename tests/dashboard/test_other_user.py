@@ -24,7 +24,7 @@ from daemon.dashboard.desks import FollowedDesk
 from daemon.journal import journal as journal_module
 from daemon.journal.journal import FILE, Journal
 from daemon.journal.reader import JournalReader
-from daemon.journal.rows import Batch
+from daemon.journal.rows import CommitBatch
 from tests.support.dashboards import Played
 from tests.support.outside.other_user import GROUP, STRANGER, as_stranger, looked
 from tests.support.paths import REPOSITORY
@@ -60,7 +60,7 @@ def names(path: Path) -> set[str]:
 
 def note(journal: Journal) -> None:
     """One commit that changes nothing that is followed."""
-    batch = Batch()
+    batch = CommitBatch()
     batch.snapshots = journal.reader().snapshots()[-1:]
     journal.commit(batch)
 

@@ -141,8 +141,8 @@ class ToyAccount:
         self.held[symbol] = self.held.get(symbol, 0) + change
         self.held = {symbol: quantity for symbol, quantity in self.held.items() if quantity}
 
-    async def account(self) -> api.Account:
-        return api.Account(NUMBER, "", str(self.cash), str(self.cash), 2)
+    async def account(self) -> api.AccountSummary:
+        return api.AccountSummary(NUMBER, "", str(self.cash), str(self.cash), 2)
 
     async def short_sales(self) -> api.ShortSales:
         return api.ShortSales(True, "always", "")
@@ -168,15 +168,15 @@ class ToyAccount:
     async def contracts(self, symbol: str, dates: tuple[str, str], strikes: tuple[Decimal, Decimal]) -> int:
         return sum(strikes[0] <= strike <= strikes[1] for strike in STRIKES)
 
-    async def cancel_all(self) -> api.Asked:
+    async def cancel_all(self) -> api.BulkResult:
         working = {name: order for name, order in self.orders.items() if order.status == WORKING}
         self.orders |= {name: replace(order, status="canceled") for name, order in working.items()}
-        return api.Asked(len(working), ())
+        return api.BulkResult(len(working), ())
 
-    async def close_all(self) -> api.Asked:
+    async def close_all(self) -> api.BulkResult:
         for symbol, quantity in (closed := tuple(self.held.items())):
             self.trade(symbol, -quantity, quote(symbol, self._clock.now_ns()).bid)
-        return api.Asked(len(closed), ())
+        return api.BulkResult(len(closed), ())
 
     async def left(self) -> tuple[str, ...]:
         working = [f"order {order.order_id}" for order in self.orders.values() if order.status == WORKING]
@@ -184,7 +184,7 @@ class ToyAccount:
 
 
 class ToyTrading:
-    """`Trading`: the account is in the process, so every request is settled at once."""
+    """`OrderGateway`: the account is in the process, so every request is settled at once."""
 
     def __init__(self, clock: Clock, account: ToyAccount, desk: api.TradingDesk) -> None:
         self._clock, self._account, self._desk = clock, account, desk
@@ -291,7 +291,7 @@ class Toy:
         return ("toy://localhost",)
 
     def connect(
-        self, settings: DeskSettings, keys: Credentials, clock: Clock, put: api.Put, log: api.LogEvent
+        self, settings: DeskSettings, keys: Credentials, clock: Clock, put: api.Put, log: api.EventLogger
     ) -> ToyDesk:
         return ToyDesk(settings, clock, put)
 

@@ -23,7 +23,7 @@ from daemon.host.time.calendar import SessionCalendar
 from daemon.tapes.files import TapeError, digest_of
 from daemon.tapes.quotes.calibration_file import VERSION, Calibration, Estimate, Fitted, SpreadCell, TermCell
 from daemon.tapes.quotes.faults import usable
-from daemon.tapes.quotes.reader import QuoteFile, SessionQuotes
+from daemon.tapes.quotes.reader import QuoteArrays, QuoteFile
 from daemon.tapes.quotes.schema import MINUTE
 from daemon.tapes.quotes.spot import forwards, spots
 from strategies.kit.contract import Session
@@ -123,7 +123,7 @@ def calibrate(
     )  # fmt: skip
 
 
-def _rows_of(quotes: SessionQuotes, calendar: SessionCalendar, *, minutes: bool) -> _Rows | None:
+def _rows_of(quotes: QuoteArrays, calendar: SessionCalendar, *, minutes: bool) -> _Rows | None:
     """Return a session's usable rows up to the last range of days; None where there is none."""
     place = next((i for i, session in enumerate(calendar.sessions) if session.date == quotes.date), None)
     if place is None:

@@ -19,7 +19,7 @@ import torch
 from daemon.core.strategy_rules import trading_for
 from daemon.experience.experience import Experience
 from daemon.experience.of_journal import Experiences
-from daemon.experience.walk import Walk
+from daemon.experience.walk import JournalWalk
 from daemon.operator.log import Log
 from strategies.online_dqn import OnlineDqn
 from strategies.online_dqn.model_config import ModelConfig
@@ -132,7 +132,7 @@ def judged_by(
 
 def _walked(state_dir: Path, epoch: str, strategy: OnlineDqn) -> Iterator[Experience]:
     """All whole experiences of a journal so far."""
-    walk, experiences = Walk(state_dir, epoch), Experiences(strategy.spec)
+    walk, experiences = JournalWalk(state_dir, epoch), Experiences(strategy.spec)
     try:
         while not walk.caught_up and not walk.problem:
             for row, step, begins in walk.look():

@@ -142,7 +142,7 @@ def _plot(runs: Sequence[Compared]) -> plots.Figure:
             if line is not None:
                 label = f"{run.name}: {line.name}"
                 spans.append(
-                    plots.Span(label, line.figures.net_return, line.net_return.low, line.net_return.high, style)
+                    plots.IntervalRow(label, line.figures.net_return, line.net_return.low, line.net_return.high, style)
                 )
 
     def chart(width: int) -> Markup:

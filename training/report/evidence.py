@@ -80,7 +80,7 @@ def reward_rows(f: Findings) -> list[Row]:
 def reward_plot(f: Findings) -> Markup:
     """The same as a plot."""
     spans = [
-        plots.Span(
+        plots.IntervalRow(
             line.reward,
             line.net_return.estimate,
             line.net_return.low,
@@ -99,7 +99,7 @@ def luck_plot(f: Findings) -> Markup:
         return Markup()
     title = "logit of the best run's rank out of sample"
     words = ("falls into the worse half", "stays in the better half")
-    bins = [plots.Bin(*one) for one in f.overfitting.logits]
+    bins = [plots.HistogramBin(*one) for one in f.overfitting.logits]
     return plots.histogram(bins, 0.0, ("bad", "good"), title, title, words=words)
 
 
@@ -117,7 +117,7 @@ def share_won(c: Calibration) -> float:
 def denials_plot(f: Findings) -> Markup:
     """How often each gate denied what the policy wanted."""
     rows = sorted(f.denials.items(), key=lambda item: (-item[1], item[0]))
-    named = [plots.Bar(gate.replace("_", " "), (float(count),), f"{count:,}") for gate, count in rows]
+    named = [plots.BarRow(gate.replace("_", " "), (float(count),), f"{count:,}") for gate, count in rows]
     title = f"Denials by gate of an {'order' if f.compounds else 'entry'}"
     return plots.bars(named, ("count",), "", title, "", plots.NARROW)
 

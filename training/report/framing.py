@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from daemon.page_kit.plots import Curve, Span
+from daemon.page_kit.plots import Curve, IntervalRow
 from daemon.page_kit.svg import MINUS, Point
 
 ACTIVE = frozenset(("random", "simple rule", "untrained network"))
@@ -31,7 +31,7 @@ def framed_curves(curves: Sequence[Curve]) -> list[Curve]:
     return found
 
 
-def framed_spans(spans: Sequence[Span]) -> list[Span]:
+def framed_spans(spans: Sequence[IntervalRow]) -> list[IntervalRow]:
     """Return the rows, those of `ACTIVE` cut to the range; the label of one whose value lies outside names that."""
     known = [one for one in spans if one.label not in ACTIVE]
     frame = _frame([value for one in known for value in (one.value, one.low, one.high) if value is not None])
@@ -52,7 +52,7 @@ def _with_value(label: str, value: float) -> str:
     return f"{label} {value:+.0%}".replace("-", MINUS).replace("%", " %")
 
 
-def _cut(one: Span, frame: Range) -> Span:
+def _cut(one: IntervalRow, frame: Range) -> IntervalRow:
     inside = _within(one.value, frame) == one.value
     return one._replace(
         label=one.label if inside else _with_value(one.label, one.value),

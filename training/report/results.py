@@ -81,7 +81,7 @@ def result_plot(f: Findings, own: str = "policy") -> Markup:
 def _net_returns(f: Findings, lines: Sequence[tuple[str, Line, str]], title: str) -> Markup:
     label = "net return, compounded" if f.compounds else "net return, sum of sessions"
     spans = [
-        plots.Span(name, line.figures.net_return, line.net_return.low, line.net_return.high, style)
+        plots.IntervalRow(name, line.figures.net_return, line.net_return.low, line.net_return.high, style)
         for name, line, style in lines
     ]
     return plots.intervals(framed_spans(spans), label, title)

@@ -19,7 +19,7 @@ from daemon.app.live.feed_choice import choose_feed, keep_feed
 from daemon.app.live.prepare import Live, open_live
 from daemon.app.live.session_jobs import SessionJobs
 from daemon.app.operator_side import BrokerKeys, DeskPorts, OperatorSide, broker_keys
-from daemon.brokers.api import FeedDesk, Known, LogEvent, Put, Trading, TradingDesk
+from daemon.brokers.api import EventLogger, FeedDesk, Known, OrderGateway, Put, TradingDesk
 from daemon.brokers.clock_check import ClockCheck
 from daemon.config.load import ConfigError
 from daemon.core.effects import WatchContracts
@@ -67,7 +67,7 @@ class BrokerSide:
         initial: State[Any],
         state: Callable[[], State[Any]],
         ticks: Ticks,
-        notify: LogEvent,
+        notify: EventLogger,
     ) -> None:
         self._intake, self._state, self._ticks = intake, state, ticks
         spec = live.strategy.spec
@@ -81,7 +81,7 @@ class BrokerSide:
             lambda: state().now_ns,
         )
         self.feed = self._connection.market_feed(FeedDesk(live.strategy, live.calendar, history, state, ticks.probe))
-        self.trading: Trading | None = None
+        self.trading: OrderGateway | None = None
         if not live.dry_run:
             put = intake.put if account is None else partial(self._put_claimed, account)
             self.trading = self._connection.trading(
@@ -209,7 +209,7 @@ def _tick_ns(state: State[Any], now_ns: int) -> int:
     return HOLDING_TICK_NS if state.book.positions and near else IDLE_TICK_NS
 
 
-def served_answers(live: Live, opened: OpenDesk, put: Put, log: LogEvent) -> ServedAnswers | None:
+def served_answers(live: Live, opened: OpenDesk, put: Put, log: EventLogger) -> ServedAnswers | None:
     """Return the client where `policy.answers` is "served", else None. Raises ConfigError."""
     policy, meta, models = live.settings.policy, opened.state_dir.meta, opened.models
     if policy.answers != "served":

@@ -15,7 +15,7 @@ from daemon.brokers.alpaca.admin import AlpacaAdmin
 from daemon.brokers.alpaca.market.daily_feed import DailyFeed, DailyHistory, OwnDesk, ShareQuotes
 from daemon.brokers.alpaca.market.feed import ChainReader, LiveFeed, Options, Timing
 from daemon.brokers.alpaca.market.history import BarHistory
-from daemon.brokers.alpaca.market.quote_stream import ReadQuotes, Recorder
+from daemon.brokers.alpaca.market.quote_stream import ReadQuotes, StreamRecorder
 from daemon.brokers.alpaca.market.socket import BackOff, Endpoint, SocketDeadlines
 from daemon.brokers.alpaca.rest.client import (
     Access,
@@ -30,7 +30,7 @@ from daemon.brokers.alpaca.trading.link import BrokerLink, Closings, Timeouts
 from daemon.brokers.alpaca.trading.report import Reporter
 from daemon.brokers.alpaca.trading.trade_stream import StreamDeadlines, TradeStream
 from daemon.brokers.alpaca.trading.trading import TradingOrders, TradingReads
-from daemon.brokers.api import FeedDesk, LogEvent, MarketFeed, Put, TradingDesk
+from daemon.brokers.api import EventLogger, FeedDesk, MarketFeed, Put, TradingDesk
 from daemon.config.checks import ADDRESSES
 from daemon.config.load import Credentials, DeskSettings
 from daemon.config.tables import AUTO
@@ -60,7 +60,7 @@ class Feeds:
     keys: Credentials
     clock: Clock
     put: Put
-    log: LogEvent
+    log: EventLogger
     market: MarketData
     listings: Callable[[], TradingReads]
 
@@ -105,7 +105,7 @@ class Feeds:
             timing=self._timing(),
         )
 
-    def _recorder(self, desk: FeedDesk) -> Recorder | None:
+    def _recorder(self, desk: FeedDesk) -> StreamRecorder | None:
         """Return what records the option quotes, where `[record]` has it."""
         settings = self.settings
         if not settings.record.enabled:
@@ -186,7 +186,7 @@ class Alpaca:
         return tuple(settings.address(name) for name in ADDRESSES)
 
     def connect(
-        self, settings: DeskSettings, keys: Credentials, clock: Clock, put: Put, log: LogEvent
+        self, settings: DeskSettings, keys: Credentials, clock: Clock, put: Put, log: EventLogger
     ) -> AlpacaConnection:
         """Return a connection for one desk."""
         return AlpacaConnection(settings, keys, clock, put, log)
@@ -198,7 +198,7 @@ BROKER = Alpaca()
 class AlpacaConnection:
     """Clients, feed and link of one desk; clients are made on first use. `put` takes the feed's events."""
 
-    def __init__(self, settings: DeskSettings, keys: Credentials, clock: Clock, put: Put, log: LogEvent) -> None:
+    def __init__(self, settings: DeskSettings, keys: Credentials, clock: Clock, put: Put, log: EventLogger) -> None:
         self._settings, self._keys, self._clock = settings, keys, clock
         self._put, self._log = put, log
         self.start_wait_s = settings.alpaca.handshake_timeout_s

@@ -15,13 +15,13 @@ from typing import Any, Concatenate, ParamSpec
 
 from daemon.brokers.alpaca.market.quote_stream import CHANNEL
 from daemon.brokers.alpaca.market.socket import MarketSocket, State, instant_ns
-from daemon.brokers.api import LogEvent
+from daemon.brokers.api import EventLogger
 from daemon.config.checks import quotes_made_up_by
 from daemon.config.load import DeskSettings
 from daemon.config.tables import RecordTable
 from daemon.core.events import Contract
 from daemon.host.time.clock import Clock
-from daemon.tapes.quotes.minute_book import MinuteBook, Seen
+from daemon.tapes.quotes.minute_book import MinuteBook, StreamQuote
 from daemon.tapes.quotes.recording import MinuteRows, Recording
 from strategies.kit.contract import Session
 from strategies.kit.units import MINUTE_NS, SECOND_NS
@@ -54,7 +54,7 @@ def _contained(
 class OptionRecorder:
     """Records while `run` runs. No method raises or waits; after an error of its own it records nothing more."""
 
-    def __init__(self, rule: RecordTable, recording: Recording, clock: Clock, log: LogEvent) -> None:
+    def __init__(self, rule: RecordTable, recording: Recording, clock: Clock, log: EventLogger) -> None:
         self._rule, self._recording, self._clock, self._log = rule, recording, clock, log
         self._book = MinuteBook(clock.now_ns())
         self._socket: MarketSocket | None = None
@@ -120,7 +120,7 @@ class OptionRecorder:
                 return
         try:
             sizes = _size(message.get("bs")), _size(message.get("as"))
-            seen = Seen(float(message["bp"]), float(message["ap"]), *sizes, instant_ns(message["t"]))
+            seen = StreamQuote(float(message["bp"]), float(message["ap"]), *sizes, instant_ns(message["t"]))
             self._book.add(symbol, seen)
         except (LookupError, TypeError, ValueError, ArithmeticError):
             self._book.counts["unreadable"] += 1
@@ -209,7 +209,7 @@ class OptionRecorder:
         self._reported = problem
 
 
-def recorder_for(settings: DeskSettings, folder: Path, clock: Clock, log: LogEvent) -> OptionRecorder:
+def recorder_for(settings: DeskSettings, folder: Path, clock: Clock, log: EventLogger) -> OptionRecorder:
     """Return a recorder into this folder by `[record]`; quotes of a server on this machine are made up."""
     rule = settings.record
     recording = Recording(

@@ -30,7 +30,7 @@ from daemon.journal.outcomes import (
 )
 from daemon.journal.reader import JournalReader
 from daemon.journal.rows import strategy_of
-from daemon.reports.heads import Chosen, DecisionHeads, heads_at
+from daemon.reports.heads import DecisionHeads, SymbolChoice, heads_at
 from strategies.kit.contract import Spec
 from strategies.kit.units import SECOND_NS
 
@@ -223,7 +223,7 @@ def _explain_heads(found: DecisionHeads | None, console: Console) -> None:
     console.print(_table(("symbol", "answer", *taken, "weight before", "after", "left alone"), lines))
 
 
-def _choices_table(choices: tuple[Chosen, ...]) -> Table:
+def _choices_table(choices: tuple[SymbolChoice, ...]) -> Table:
     """The value of each action, which one was taken, and with which probabilities."""
     actions = tuple(choices[0].behaviour)
     lines = [

@@ -22,7 +22,7 @@ from daemon.cli.models.store import ModelStore, NotPossible, store_of
 from daemon.config.load import EXIT_CODE
 from daemon.host.ed25519 import KeyProblem, keygen
 from daemon.host.time.clock import Clock
-from daemon.models.ladder.holds import Holds, former_holds, write_holds
+from daemon.models.ladder.holds import HoldReasons, former_holds, write_holds
 from daemon.models.pointer import (
     CANDIDATE,
     CURRENT,
@@ -228,7 +228,7 @@ def _holds(store: ModelStore, options: argparse.Namespace, console: Console) -> 
             frozen = reason
         case _:
             frozen = ""
-    write_holds(store.shelf, Holds(frozen, held))
+    write_holds(store.shelf, HoldReasons(frozen, held))
     undone = {"hold": "release", "freeze": "thaw"}.get(options.word)
     of = [options.version] if options.word == "hold" else []
     lead_on(options, "models", *([undone, *of, "--reason", "TEXT"] if undone else ["list"]), about=STORE)

@@ -6,8 +6,8 @@ from collections.abc import Awaitable, Callable
 from datetime import UTC, datetime
 from decimal import Decimal
 
-from daemon.brokers.api import Account, Admin, Broker, BrokerError, BrokerRefused, BrokerUnreadable, LedgerStream
-from daemon.cli.start.finding import FAIL, OK, WARN, Finding
+from daemon.brokers.api import AccountSummary, Admin, Broker, BrokerError, BrokerRefused, BrokerUnreadable, LedgerStream
+from daemon.cli.start.finding import FAIL, OK, WARN, CheckLine
 from daemon.config.load import DeskSettings
 from daemon.config.strategy import strategy_of
 from daemon.config.tables import OPTION_FEEDS, STOCK_FEEDS
@@ -29,64 +29,64 @@ def trades_shares(settings: DeskSettings) -> bool:
 
 async def account_findings(
     settings: DeskSettings, broker: Broker, admin: Admin, *, dry_run: bool, shares: bool
-) -> list[Finding]:
+) -> list[CheckLine]:
     """Check the keys' environment, the account's number and status and, for options, the level."""
     try:
         account = await admin.account()
     except BrokerRefused as refused:
         where = broker.service(settings).split("/")[2]
-        return [Finding("keys", FAIL, f"{where} refuses them ({refused}): use the keys made for this environment")]
+        return [CheckLine("keys", FAIL, f"{where} refuses them ({refused}): use the keys made for this environment")]
     except BrokerError as error:
-        return [Finding("keys", FAIL, f"the trading service cannot be asked ({error}): check network and address")]
+        return [CheckLine("keys", FAIL, f"the trading service cannot be asked ({error}): check network and address")]
     number, expected = account.number, settings.desk.account_number
-    found = [Finding("keys", OK, f"accepted for the {settings.desk.account} account {number}")]
+    found = [CheckLine("keys", OK, f"accepted for the {settings.desk.account} account {number}")]
     if expected and number != expected:
         text = f"the keys open {number}, desk.account_number is {expected}: give the right keys or number"
-        found.append(Finding("account number", FAIL, text))
+        found.append(CheckLine("account number", FAIL, text))
     if account.blocked:
-        found.append(Finding("account", FAIL, f"it may not trade: {account.blocked}: see its page at the broker"))
+        found.append(CheckLine("account", FAIL, f"it may not trade: {account.blocked}: see its page at the broker"))
     else:
-        found.append(Finding("account", OK, f"ACTIVE, {account.cash} USD of cash, equity {account.equity} USD"))
+        found.append(CheckLine("account", OK, f"ACTIVE, {account.cash} USD of cash, equity {account.equity} USD"))
     if not shares:
         found.append(_options_level(account, dry_run=dry_run))
     return [*found, await _shorting(admin)]
 
 
-async def _shorting(admin: Admin) -> Finding:
+async def _shorting(admin: Admin) -> CheckLine:
     """Check that the broker refuses a sale of shares that are not held: the last guard."""
     try:
         short = await admin.short_sales()
     except BrokerError as error:
-        return Finding("shorting", WARN, f"the account's configuration cannot be asked: {error}")
+        return CheckLine("shorting", WARN, f"the account's configuration cannot be asked: {error}")
     if short.refused:
-        return Finding("shorting", OK, f"the account refuses short sales ({short.setting})")
-    return Finding("shorting", WARN, f"the account may sell shares that it does not hold: {short.cure}")
+        return CheckLine("shorting", OK, f"the account refuses short sales ({short.setting})")
+    return CheckLine("shorting", WARN, f"the account may sell shares that it does not hold: {short.cure}")
 
 
-def _options_level(account: Account, *, dry_run: bool) -> Finding:
+def _options_level(account: AccountSummary, *, dry_run: bool) -> CheckLine:
     level = account.options_level
     if level is not None and level >= OPTIONS_LEVEL:
-        return Finding("options level", OK, f"{level}: long calls and puts may be bought")
+        return CheckLine("options level", OK, f"{level}: long calls and puts may be bought")
     cure = f"{level}: {OPTIONS_LEVEL} is needed to buy calls and puts: apply for it at the broker"
-    return Finding("options level", WARN if dry_run else FAIL, cure)
+    return CheckLine("options level", WARN if dry_run else FAIL, cure)
 
 
-async def clock_finding(limit_s: float, admin: Admin, clock: Clock) -> Finding:
+async def clock_finding(limit_s: float, admin: Admin, clock: Clock) -> CheckLine:
     asked_ns = clock.now_ns()
     try:
         broker_ns = (await admin.clock()).now_ns
     except BrokerError as error:
-        return Finding("clock", WARN, f"the broker's clock cannot be asked: {error}")
+        return CheckLine("clock", WARN, f"the broker's clock cannot be asked: {error}")
     answered_ns = clock.now_ns()
     skew_s = skew_ns(broker_ns, asked_ns, answered_ns) / SECOND_NS
     doubt_s = (answered_ns - asked_ns) / 2 / SECOND_NS
     text = f"{skew_s:+.3f} s from the broker's, give or take {doubt_s:.3f} s"
     if abs(skew_s) - doubt_s <= limit_s:
-        return Finding("clock", OK, text)
-    return Finding("clock", FAIL, f"{text}, limit {limit_s:g} s: mend time synchronisation (chrony)")
+        return CheckLine("clock", OK, text)
+    return CheckLine("clock", FAIL, f"{text}, limit {limit_s:g} s: mend time synchronisation (chrony)")
 
 
-async def ledger_stream_findings(settings: DeskSettings, admin: Admin, clock: Clock) -> list[Finding]:
+async def ledger_stream_findings(settings: DeskSettings, admin: Admin, clock: Clock) -> list[CheckLine]:
     """Check whether the stream of the ledger's lines answers these keys; it is a second source and no must."""
     now_ns, wanted = clock.now_ns(), settings.alpaca.activity_stream
     try:
@@ -99,13 +99,13 @@ async def ledger_stream_findings(settings: DeskSettings, admin: Admin, clock: Cl
     if stream.problem:
         cure = ": set alpaca.activity_stream = false" if wanted else ""
         text = f"does not answer these keys ({stream.problem}); {every}{cure}"
-        return [Finding("activity stream", WARN if wanted else OK, text)]
+        return [CheckLine("activity stream", WARN if wanted else OK, text)]
     seen = f"answers: {stream.lines} lines of the last week, {stream.same} of them under the ledger's own ids"
     how = "it is listened to" if wanted else "alpaca.activity_stream = true listens to it"
-    return [Finding("activity stream", OK, f"{seen}; {how}")]
+    return [CheckLine("activity stream", OK, f"{seen}; {how}")]
 
 
-async def feeds_findings(settings: DeskSettings, admin: Admin, clock: Clock) -> list[Finding]:
+async def feeds_findings(settings: DeskSettings, admin: Admin, clock: Clock) -> list[CheckLine]:
     """Check that the keys may read the feeds: a quote of the underlying and recent bars."""
     if trades_shares(settings):
         return await _share_feeds(settings, admin, clock)
@@ -145,7 +145,7 @@ def _cure(key: str, feed: str, feeds: tuple[str, str]) -> str:
     return f'feed.{key} = "{feed}" is not in the account\'s data plan: {cure}'
 
 
-async def _share_feeds(settings: DeskSettings, admin: Admin, clock: Clock) -> list[Finding]:
+async def _share_feeds(settings: DeskSettings, admin: Admin, clock: Clock) -> list[CheckLine]:
     """Check the same for all shares of a desk: a quote of each, and a recent bar as the desk decides on."""
     spec, feed = _spec(settings), settings.feed.name
     symbols, now_ns = spec.symbols, clock.now_ns()
@@ -169,16 +169,16 @@ async def _share_feeds(settings: DeskSettings, admin: Admin, clock: Clock) -> li
     history = await _entitled("history", {"bar": minutes, "session": days}[spec.decides], cure)
     if history.verdict == OK and (missing := [symbol for symbol in symbols if not bars.get(symbol)]):
         text = f"{history.text}: none of {', '.join(missing)}: halted, delisted or renamed; they are left alone"
-        history = Finding("history", WARN, text)
+        history = CheckLine("history", WARN, text)
     return [*found, history]
 
 
-async def _entitled(subject: str, ask: Callable[[], Awaitable[str]], cure: str) -> Finding:
+async def _entitled(subject: str, ask: Callable[[], Awaitable[str]], cure: str) -> CheckLine:
     try:
-        return Finding(subject, OK, await ask())
+        return CheckLine(subject, OK, await ask())
     except BrokerRefused as refused:
-        return Finding(subject, FAIL, f"{refused}: {cure}")
+        return CheckLine(subject, FAIL, f"{refused}: {cure}")
     except BrokerUnreadable as problem:
-        return Finding(subject, WARN, f"not checked, there is no quote of the underlying now: {problem}")
+        return CheckLine(subject, WARN, f"not checked, there is no quote of the underlying now: {problem}")
     except BrokerError as error:
-        return Finding(subject, FAIL, f"the market-data service cannot be asked ({error}): check network and address")
+        return CheckLine(subject, FAIL, f"the market-data service cannot be asked ({error}): check network and address")

@@ -21,7 +21,7 @@ from daemon.cli.start.account_checks import (
     ledger_stream_findings,
     trades_shares,
 )
-from daemon.cli.start.finding import FAIL, OK, WARN, Finding
+from daemon.cli.start.finding import FAIL, OK, WARN, CheckLine
 from daemon.cli.start.host_checks import calendar_finding, operator_findings, other_desk_findings, state_dir_findings
 from daemon.config.limits_shown import in_force
 from daemon.config.load import EXIT_CODE, ConfigError, Credentials, DeskSettings
@@ -36,7 +36,7 @@ from daemon.models.store import ModelError, other_symbols, proof_words
 SUBJECT = "redis"
 
 
-def redis_findings(settings: DeskSettings) -> list[Finding]:
+def redis_findings(settings: DeskSettings) -> list[CheckLine]:
     """Address, user, password, permissions, eviction and log of `policy.redis`; nothing where it is empty.
 
     What keeps served answers away is a failure; with local answers it is a warning.
@@ -49,14 +49,14 @@ def redis_findings(settings: DeskSettings) -> list[Finding]:
         from daemon.experience.examine import CHECKED, DAEMON, examine
         from daemon.experience.link import CREDENTIAL, link_of
     except ImportError as error:
-        return [Finding(SUBJECT, serious, f"policy.redis = {policy.redis}: {error}: install the extra online")]
+        return [CheckLine(SUBJECT, serious, f"policy.redis = {policy.redis}: {error}: install the extra online")]
     try:
         link = link_of(policy.redis, policy.redis_user, policy.redis_ca_file)
         secret, origin = credential(CREDENTIAL)
     except (CredentialProblem, ValueError) as error:
-        return [Finding(SUBJECT, serious, f"policy.redis = {policy.redis}: {error}")]
+        return [CheckLine(SUBJECT, serious, f"policy.redis = {policy.redis}: {error}")]
     return [
-        Finding(
+        CheckLine(
             SUBJECT if found.subject == CHECKED else found.subject,
             OK if found.good else serious if found.subject == CHECKED else WARN,
             f"policy.redis = {policy.redis}: {found.text}" if found.subject == CHECKED else found.text,
@@ -76,15 +76,15 @@ def examine(settings: DeskSettings, keys: Credentials, *, dry_run: bool) -> int:
     return EXIT_CODE if failed else 0
 
 
-async def findings_of(settings: DeskSettings, keys: Credentials, *, dry_run: bool) -> list[Finding]:
+async def findings_of(settings: DeskSettings, keys: Credentials, *, dry_run: bool) -> list[CheckLine]:
     """All findings, in the order in which they are shown."""
     clock, broker = clock_of(settings), broker_of(settings)
     mode = DRY_RUN if dry_run else settings.desk.account
     sends = "orders are filled on paper here, nothing is sent" if dry_run else f"orders go to the {mode} account"
-    found = [Finding("configuration", OK, f"desk {settings.desk.name}, mode {mode}: {sends}")]
-    found.append(Finding("strategy", OK, described(strategy_of(settings))))
+    found = [CheckLine("configuration", OK, f"desk {settings.desk.name}, mode {mode}: {sends}")]
+    found.append(CheckLine("strategy", OK, described(strategy_of(settings))))
     settings, feed = await _feed(settings, keys, clock)
-    found += [Finding("limits", OK, in_force(settings)), _addresses(settings, broker), *operator_findings(settings)]
+    found += [CheckLine("limits", OK, in_force(settings)), _addresses(settings, broker), *operator_findings(settings)]
     found += [*redis_findings(settings), *feed]
     live, model = _model(settings, keys, dry_run=dry_run)
     found += [model, calendar_finding(clock), *state_dir_findings(settings, live)]
@@ -105,28 +105,28 @@ async def findings_of(settings: DeskSettings, keys: Credentials, *, dry_run: boo
     return found
 
 
-async def _feed(settings: DeskSettings, keys: Credentials, clock: Clock) -> tuple[DeskSettings, list[Finding]]:
+async def _feed(settings: DeskSettings, keys: Credentials, clock: Clock) -> tuple[DeskSettings, list[CheckLine]]:
     """Name the feed where the configuration says `auto`, as a start would."""
     try:
         chosen = await choose_feed(settings, keys, clock)
     except (FeedUnknown, ConfigError) as error:
-        return settings.with_feed(STOCK_FEEDS[0], OPTION_FEEDS[0]), [Finding("feed", FAIL, str(error))]
+        return settings.with_feed(STOCK_FEEDS[0], OPTION_FEEDS[0]), [CheckLine("feed", FAIL, str(error))]
     feed = chosen.settings.feed
     shown = f'feed.name = "{feed.name}", feed.options = "{feed.options}": {chosen.how}'
-    return chosen.settings, [Finding("feed", OK, shown)] if chosen.how else []
+    return chosen.settings, [CheckLine("feed", OK, shown)] if chosen.how else []
 
 
-def _addresses(settings: DeskSettings, broker: Broker) -> Finding:
+def _addresses(settings: DeskSettings, broker: Broker) -> CheckLine:
     shown = ", ".join(dict.fromkeys(address.split("/")[2] for address in broker.services(settings)))
     text = f"{shown}; simulated clock at {settings.clock.rate:g} times real time" if settings.clock.sim_start else shown
-    return Finding("addresses", OK, text)
+    return CheckLine("addresses", OK, text)
 
 
-def _model(settings: DeskSettings, keys: Credentials, *, dry_run: bool) -> tuple[Live | None, Finding]:
+def _model(settings: DeskSettings, keys: Credentials, *, dry_run: bool) -> tuple[Live | None, CheckLine]:
     try:
         live = prepare_live(settings, keys, dry_run=dry_run)
     except (ModelError, CalendarError) as error:
-        return None, Finding("model", FAIL, str(error))
+        return None, CheckLine("model", FAIL, str(error))
     manifest = live.model.manifest
     text = f"{live.model.version} on {live.policy.provider}, hash and golden answers verified"
     problems = []
@@ -138,9 +138,9 @@ def _model(settings: DeskSettings, keys: Credentials, *, dry_run: bool) -> tuple
     if problems:
         real = live.mode == "live"
         cure = ": every entry would be denied; promote a model, or trade on paper" if real else ""
-        return live, Finding("model", FAIL if real else WARN, f"{text}; {' and '.join(problems)}{cure}")
+        return live, CheckLine("model", FAIL if real else WARN, f"{text}; {' and '.join(problems)}{cure}")
     if other := other_symbols(manifest, live.strategy.spec) or other_rules(manifest.rules, settings.trading()):
-        return live, Finding("model", WARN, f"{text}; {other}")
+        return live, CheckLine("model", WARN, f"{text}; {other}")
     if live.refused:
-        return live, Finding("model", WARN, f"{text}: it answered last and would go on, because {live.refused}")
-    return live, Finding("model", OK, text)
+        return live, CheckLine("model", WARN, f"{text}: it answered last and would go on, because {live.refused}")
+    return live, CheckLine("model", OK, text)

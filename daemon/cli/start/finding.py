@@ -8,7 +8,7 @@ OK, WARN, FAIL = "ok", "warn", "FAIL"
 
 
 @dataclass(frozen=True, slots=True)
-class Finding:
+class CheckLine:
     """One line of a check: its subject, its status, and the finding (with the cure if not ok)."""
 
     subject: str

@@ -32,27 +32,27 @@ from daemon.reports.trade_tables import unrealised
 from daemon.tapes.quotes.choice import QuoteChoice
 
 
-class Outcome(NamedTuple):
+class FinalResult(NamedTuple):
     """What the account came to, and the profit of what is still held, None for nothing."""
 
     words: str = ""
     open_usd: float | None = None
 
 
-def outcome_of(summary: Summary, state_dir: Path) -> Outcome:
+def outcome_of(summary: Summary, state_dir: Path) -> FinalResult:
     """Read it from the journal, for a terminal alone: a pipe gets the summary. Raises JournalError, sqlite3.Error."""
     if not Console().is_terminal:
-        return Outcome()
+        return FinalResult()
     with closing(JournalReader(state_dir / FILE)) as reader:
         found = read_performance(reader).figures
     if not found.sessions:
-        return Outcome()
-    return Outcome(
+        return FinalResult()
+    return FinalResult(
         result_words(found), unrealised(found.pnl_usd, summary.realized_pnl_usd) if found.trades.open else None
     )
 
 
-def print_summary(summary: Summary, curve: Sequence[Decimal], outcome: Outcome, state_dir: Path) -> None:
+def print_summary(summary: Summary, curve: Sequence[Decimal], outcome: FinalResult, state_dir: Path) -> None:
     """Print the table on a terminal, the line of JSON into a file or a pipe."""
     screen = Console()
     if screen.is_terminal:
@@ -78,7 +78,7 @@ def run(settings: DeskSettings, tape: Path, speed: float | None, chosen: QuoteCh
             log = Log(_quieter(settings.log.level), settings.log.format, also=_first_trades(), shown=shown)
         else:
             log = Log(settings.log.level, settings.log.format)
-        ended: list[tuple[Summary, list[Decimal], Outcome]] = []
+        ended: list[tuple[Summary, list[Decimal], FinalResult]] = []
 
         def work() -> int:
             replay = prepare_replay(settings, tape, chosen)

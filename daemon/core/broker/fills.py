@@ -11,7 +11,7 @@ from decimal import Decimal
 
 from msgspec.structs import replace
 
-from daemon.core.book import CENT, Booked, book_fill, carried, is_news, quantity_after
+from daemon.core.book import CENT, BookedFill, book_fill, carried, is_news, quantity_after
 from daemon.core.broker.exits import reduce_excess
 from daemon.core.draft import Draft
 from daemon.core.effects import AskBroker
@@ -202,7 +202,7 @@ def book_totals(draft: Draft, order: Order, event: OrderFilled) -> bool:
     return True
 
 
-def _buy_back(draft: Draft, order: Order, event: OrderFilled) -> Booked:
+def _buy_back(draft: Draft, order: Order, event: OrderFilled) -> BookedFill:
     """Book a part of a buy-back: its cost joins the position's; the gain is known once all is bought back."""
     owed = draft.book.positions[event.symbol]
     quantity, cost = event.cumulative_quantity - order.filled, event.cumulative_cost - order.cost
@@ -222,7 +222,7 @@ def _buy_back(draft: Draft, order: Order, event: OrderFilled) -> Booked:
         realized=draft.book.realized - fees,
         fees=draft.book.fees + fees,
     )
-    return Booked(book, order, quantity, None)
+    return BookedFill(book, order, quantity, None)
 
 
 def mismatch(draft: Draft, order: Order, event: OrderFilled) -> None:

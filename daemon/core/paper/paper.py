@@ -46,10 +46,10 @@ from daemon.core.paper.refusals import refusal
 from daemon.core.paper.state import (
     SHARES,
     ZERO,
-    Holding,
+    PaperPosition,
     PaperState,
+    RestingOrder,
     SessionClose,
-    WorkingOrder,
     options_held,
     usd,
     with_trade,
@@ -218,7 +218,7 @@ class PaperBroker:
                 state = filled(state, order, fill, self._paper, time_ns, news)
         return state
 
-    def _fill(self, state: PaperState, order: WorkingOrder, bar: Bar) -> tuple[Decimal, int] | None:
+    def _fill(self, state: PaperState, order: RestingOrder, bar: Bar) -> tuple[Decimal, int] | None:
         """Return the price and the time at which the order trades within `bar`, None when it does not.
 
         At the open if it is marketable there; else at its own limit if the bar's best price for it touches that.
@@ -276,7 +276,7 @@ class PaperBroker:
 
 def settle(
     state: PaperState,
-    due: Sequence[tuple[Holding, OccContract]],
+    due: Sequence[tuple[PaperPosition, OccContract]],
     underlying: str,
     time_ns: int,
     news: list[Event],
@@ -305,7 +305,7 @@ def submit(state: PaperState, order: SubmitOrder, reason: str, time_ns: int, new
     if reason:
         news.append(OrderRejected(time_ns, name, reason))
         return state
-    working = WorkingOrder(name, order.symbol, order.side, order.quantity, order.limit_price, time_ns)
+    working = RestingOrder(name, order.symbol, order.side, order.quantity, order.limit_price, time_ns)
     news.append(OrderAccepted(time_ns, name))
     return replace(state, orders=(*state.orders, working))
 
@@ -321,7 +321,7 @@ def cancel(state: PaperState, name: str, time_ns: int, news: list[Event]) -> Pap
 
 
 def filled(
-    state: PaperState, order: WorkingOrder, fill: tuple[Decimal, int], paper: Paper, time_ns: int, news: list[Event]
+    state: PaperState, order: RestingOrder, fill: tuple[Decimal, int], paper: Paper, time_ns: int, news: list[Event]
 ) -> PaperState:
     """Return the books after an execution at (price, time), of what one bar or quote can take of the order."""
     fill_price, filled_ns = fill

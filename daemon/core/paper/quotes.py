@@ -27,7 +27,7 @@ from daemon.core.instruments.option_market import option_terms
 from daemon.core.limits import Trading
 from daemon.core.paper.paper import ORDER_NEWS, cancel, filled, settle, submit
 from daemon.core.paper.refusals import refusal_given
-from daemon.core.paper.state import PaperState, SessionClose, WorkingOrder, options_held, quantity_held
+from daemon.core.paper.state import PaperState, RestingOrder, SessionClose, options_held, quantity_held
 from strategies.kit.contract import Bar
 
 _MOVING = frozenset((BarClosed, ContractsListed, QuotesReceived, SessionScheduled, SessionEnded))
@@ -157,7 +157,7 @@ def _fresh(state: PaperState, quotes: Sequence[Quote]) -> dict[str, Quote]:
     }
 
 
-def _fill(order: WorkingOrder, quote: Quote) -> Decimal | None:
+def _fill(order: RestingOrder, quote: Quote) -> Decimal | None:
     """Return the price at which the order trades at this quote; None when too old, one-sided or too dear."""
     price = quote.ask if order.side > 0 else quote.bid  # 0 is no side
     if not price or quote.quoted_ns <= order.submitted_ns:

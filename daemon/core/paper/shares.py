@@ -30,7 +30,7 @@ from daemon.core.events import (
     SessionScheduled,
 )
 from daemon.core.limits import Trading
-from daemon.core.paper.state import ZERO, Holding, ShareOrder, SharePaperState, grown
+from daemon.core.paper.state import ZERO, PaperPosition, ShareOrder, SharePaperState, grown
 from strategies.kit.contract import Bar
 from strategies.kit.units import MINUTE_NS
 
@@ -304,9 +304,9 @@ def _price(order: ShareOrder, offer: Offer, *, auction: bool) -> Decimal | None:
     return price
 
 
-def _hold(holdings: dict[str, Holding], order: ShareOrder, price: Decimal) -> None:
+def _hold(holdings: dict[str, PaperPosition], order: ShareOrder, price: Decimal) -> None:
     """Add a trade to the holdings."""
-    old = holdings.get(order.symbol, Holding(order.symbol, 0, ZERO))
+    old = holdings.get(order.symbol, PaperPosition(order.symbol, 0, ZERO))
     new = grown(old, order.side * order.quantity, price)
     if new.quantity:
         holdings[order.symbol] = new

@@ -17,7 +17,7 @@ from daemon.dashboard.desks import Picture
 from daemon.dashboard.health_views import HealthPage, TimingLine, TroubleLine
 from daemon.dashboard.newest import alarms_of_day
 from daemon.dashboard.pages.price import day_of, decision_of, first_id, midnight_ns
-from daemon.dashboard.views import AlarmLine
+from daemon.dashboard.views import AlarmView
 from daemon.journal.reader import JournalReader
 from daemon.operator.status import resume_words
 from strategies.kit.contract import Bar, Spec
@@ -112,7 +112,7 @@ def _mib(path: Path) -> float:
         return 0.0
 
 
-def alarms_of(picture: Picture) -> tuple[AlarmLine, ...]:
+def alarms_of(picture: Picture) -> tuple[AlarmView, ...]:
     """Return the newest alarms, newest first: of the newest New York day, of recorded data those of the whole run."""
     if picture.meta.get("mode", "") not in LIVE:
         return picture.newest.alarms

@@ -31,7 +31,7 @@ from daemon.experience.learning import LearningUnreadable, read_learning
 from daemon.experience.stream import stream_name
 from daemon.journal.reader import JournalReader
 from daemon.models.ladder.cards import carded, read_card
-from daemon.models.ladder.holds import Holds, holds_of
+from daemon.models.ladder.holds import HoldReasons, holds_of
 from daemon.models.pointer import ModelError
 from daemon.reports.heads import heads_at
 from strategies.kit.contract import Spec
@@ -156,11 +156,11 @@ def _explored(reader: JournalReader, spec: Spec) -> tuple[ExploredSession, ...]:
 # --- the ladder -------------------------------------------------------------------------------------------------------
 
 
-def _holds(shelf: Path) -> Holds:
+def _holds(shelf: Path) -> HoldReasons:
     try:
         return holds_of(shelf)
     except ModelError as error:
-        return Holds(frozen=f"nothing climbs: holds.json cannot be read ({error.check})")
+        return HoldReasons(frozen=f"nothing climbs: holds.json cannot be read ({error.check})")
 
 
 def _rungs(picture: Picture, models_dir: Path, spec: Spec) -> tuple[RungLine, ...]:

@@ -14,7 +14,7 @@ from daemon.dashboard.pages.price import NotThere
 from daemon.experience.experience import Experience
 from daemon.journal.outcomes import shown_outcome
 from daemon.journal.reader import JournalReader
-from daemon.reports.heads import Chosen, heads_at
+from daemon.reports.heads import SymbolChoice, heads_at
 from strategies.kit.contract import Spec
 
 _ASKED = "kind = 'policy'"
@@ -79,7 +79,7 @@ def _row(
     place: int,
     before: np.ndarray | None,
     after: np.ndarray | None,
-    choices: Mapping[str, Chosen],
+    choices: Mapping[str, SymbolChoice],
 ) -> TransitionRow:
     chosen, held = experience.chosen[place], experience.holdings[place]
     learned, choice = spec.actions[chosen.action], choices.get(held.symbol)

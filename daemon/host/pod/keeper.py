@@ -76,7 +76,7 @@ def boot_time() -> float:
     return time.clock_gettime(time.CLOCK_BOOTTIME)
 
 
-class Keeper:
+class Supervisor:
     """Run `command` again and again until a signal or a refusal. `folder` has what the probes look at.
 
     The Lease counts by `clock`, which goes on while the machine sleeps; the child's times do not.
@@ -215,7 +215,7 @@ class Keeper:
                 self._tenure.release()
 
 
-def handle_signals(keeper: Keeper) -> None:
+def handle_signals(keeper: Supervisor) -> None:
     """Let SIGTERM and SIGINT stop the keeper."""
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda *_: keeper.stop())

@@ -33,7 +33,7 @@ _SILENT.setLevel(logging.CRITICAL + 1)
 
 
 @dataclass(frozen=True, slots=True)
-class Broker:
+class MqttBroker:
     """The broker and our identity there. `ca_file` "": the system's authorities; `username` "": anonymous."""
 
     host: str
@@ -51,7 +51,7 @@ class Broker:
 class MqttSettings:
     """The broker, what topics begin with, and whether commands are taken. Waits in seconds."""
 
-    broker: Broker
+    broker: MqttBroker
     desk: str
     prefix: str = "rltrader"
     commands: bool = False
@@ -63,7 +63,7 @@ class MqttSettings:
         return f"{self.prefix}/{self.desk}/{name}"
 
 
-class _Client(Client):
+class _MqttClient(Client):
     """aiomqtt's client, and a way to drop a connection that never came up: aiomqtt leaves its socket open."""
 
     async def enter(self) -> None:
@@ -96,7 +96,7 @@ class _Client(Client):
 
 @contextlib.asynccontextmanager
 async def connected(
-    broker: Broker,
+    broker: MqttBroker,
     password: str | None,
     identifier: str | None = None,
     will: Will | None = None,
@@ -108,7 +108,7 @@ async def connected(
     """
     wanted = _properties(PacketTypes.CONNECT)
     wanted.MaximumPacketSize = INCOMING_BYTES
-    client = _Client(
+    client = _MqttClient(
         broker.host,
         broker.port,
         username=broker.username or None,

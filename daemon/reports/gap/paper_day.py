@@ -15,7 +15,7 @@ from msgspec.structs import replace
 
 from daemon.core.effects import AnyEffect, SubmitOrder
 from daemon.core.events import Event, OrderFilled, OrderRejected, SessionScheduled
-from daemon.core.paper.state import Holding, PaperState, SharePaperState
+from daemon.core.paper.state import PaperPosition, PaperState, SharePaperState
 from daemon.core.step import Core
 from daemon.engine.recover import DRY_RUN, first_trading, left_of
 from daemon.journal.reader import JournalReader
@@ -95,7 +95,7 @@ def _endowed(state: PaperState | SharePaperState, order: SubmitOrder) -> PaperSt
     if order.side > 0:
         return state
     working = sum(other.quantity for other in state.orders if other.symbol == order.symbol and other.side < 0)
-    held = Holding(order.symbol, order.quantity + working, Decimal(0))
+    held = PaperPosition(order.symbol, order.quantity + working, Decimal(0))
     if isinstance(state, SharePaperState):
         return replace(state, holdings={**state.holdings, order.symbol: held})
     others = tuple(holding for holding in state.holdings if holding.symbol != order.symbol)

@@ -96,7 +96,7 @@ class Performance(msgspec.Struct, frozen=True, kw_only=True):
     compared: tuple[Compared, ...] = ()
 
 
-class Span(NamedTuple):
+class DaySpan(NamedTuple):
     """Days of a journal, from and up to an index; the day before gives the equity at its begin."""
 
     days: tuple[EquityDay, ...]
@@ -124,7 +124,7 @@ class Span(NamedTuple):
 # --- which days -------------------------------------------------------------------------------------------------------
 
 
-def span_of(days: Sequence[EquityDay], since: str = "", until: str = "", traded_ns: int | None = None) -> Span:
+def span_of(days: Sequence[EquityDay], since: str = "", until: str = "", traded_ns: int | None = None) -> DaySpan:
     """Return the days from one date to another, "" for no bound.
 
     Without `since` the sessions before the first trade (`traded_ns`) are left out: nothing could be earned there.
@@ -132,12 +132,12 @@ def span_of(days: Sequence[EquityDay], since: str = "", until: str = "", traded_
     names = [day.date for day in days]
     beyond = bisect_right(names, until) if until else len(days)
     if since:
-        return Span(tuple(days), min(bisect_left(names, since), beyond), beyond)
+        return DaySpan(tuple(days), min(bisect_left(names, since), beyond), beyond)
     warm = 0
     if traded_ns is not None:
         warm = next((index for index, day in enumerate(days) if day.last_ns >= traded_ns), 0)
         warm = next((index for index in range(warm) if days[index].transfers_usd or _earned(days, index)), warm)
-    return Span(tuple(days), min(warm, beyond), beyond, min(warm, beyond))
+    return DaySpan(tuple(days), min(warm, beyond), beyond, min(warm, beyond))
 
 
 def _earned(days: Sequence[EquityDay], index: int) -> bool:
@@ -170,7 +170,7 @@ def _months_before(day: date, months: int) -> date:
 # --- returns ----------------------------------------------------------------------------------------------------------
 
 
-def returns_of(span: Span) -> Series:
+def returns_of(span: DaySpan) -> Series:
     """Return the daily returns, (n,)."""
     chosen = span.chosen
     if not chosen:
@@ -182,7 +182,7 @@ def returns_of(span: Span) -> Series:
     return found
 
 
-def marked_drawdown(span: Span) -> float | None:
+def marked_drawdown(span: DaySpan) -> float | None:
     """Return the largest fall of the returns' index at all records and, where the span starts with the desk, its marks.
 
     None where the records of a day are not known. A day with transfers counts at its end: their time is not known.
@@ -207,7 +207,7 @@ def marked_drawdown(span: Span) -> float | None:
 # --- periods ----------------------------------------------------------------------------------------------------------
 
 
-def _gains(span: Span) -> list[float]:
+def _gains(span: DaySpan) -> list[float]:
     chosen = span.chosen
     before = [span.before.closed_usd if span.before else chosen[0].opened_usd, *(day.closed_usd for day in chosen[:-1])]
     return [day.closed_usd - day.transfers_usd - start for day, start in zip(chosen, before, strict=True)]
@@ -261,7 +261,7 @@ def totals_of(trades: Iterable[Trade], other_usd: float = 0.0) -> Totals:
     )
 
 
-def in_market(span: Span, held: Iterable[tuple[int, int]]) -> float | None:
+def in_market(span: DaySpan, held: Iterable[tuple[int, int]]) -> float | None:
     """Return the share of the sessions' time within any of these times (nanoseconds, from and to).
 
     A session lasts from its first record to its last, six and a half hours at most, and that where it has only one.
@@ -295,7 +295,7 @@ def _session_start(day: EquityDay) -> int:
 
 
 def performance(
-    span: Span,
+    span: DaySpan,
     held: Sequence[tuple[int, int]] = (),
     totals: Totals = NO_TRADES,
     at_work: float | None = None,

@@ -19,7 +19,7 @@ from daemon.core.session import new_york_text
 from daemon.engine.state_dir import parts_of
 from daemon.journal.equity import EquityDay
 from daemon.journal.reader import JournalReader
-from daemon.reports.performance.figures import Span
+from daemon.reports.performance.figures import DaySpan
 from daemon.reports.performance.ratios import Series
 from daemon.reports.record import first_id
 from daemon.tapes.files import TapeError, TapeFile
@@ -30,7 +30,7 @@ LOOK_BACK = 400  # rows before a time among which a symbol's newest bar stands
 SPARE = 60  # rows of other kinds next to a daily desk's bars
 
 
-class _Bar(msgspec.Struct, gc=False):
+class _BarClose(msgspec.Struct, gc=False):
     """The part of a bar that is needed."""
 
     symbol: str
@@ -41,14 +41,14 @@ class _Bar(msgspec.Struct, gc=False):
 class _OneBar(msgspec.Struct, gc=False):
     """The part of `BarClosed` and `BarCorrected` that is needed."""
 
-    bar: _Bar
+    bar: _BarClose
 
 
 class _ManyBars(msgspec.Struct):
     """The part of `HistoryAdjusted` that is needed."""
 
     symbol: str
-    bars: tuple[_Bar, ...]
+    bars: tuple[_BarClose, ...]
 
 
 _one = msgspec.json.Decoder(_OneBar)
@@ -119,7 +119,7 @@ def _date(start_ns: int) -> str:
     return new_york_text(start_ns)[:10]
 
 
-def _bars(payload: str | bytes, *, many: bool = False) -> tuple[_Bar, ...]:
+def _bars(payload: str | bytes, *, many: bool = False) -> tuple[_BarClose, ...]:
     try:
         return _many.decode(payload).bars if many else (_one.decode(payload).bar,)
     except (msgspec.DecodeError, UnicodeError):
@@ -184,7 +184,7 @@ def _joined(spans: Iterable[tuple[int, int]]) -> list[tuple[int, int]]:
     return joined
 
 
-def _rescale(known: dict[str, float], oldest: _Bar) -> None:
+def _rescale(known: dict[str, float], oldest: _BarClose) -> None:
     """Bring the closes before an adjusted history to its scale: a split would look like a loss."""
     date = _date(oldest.start_ns)
     if date in known and known[date] > 0:
@@ -217,7 +217,7 @@ def closes_of_file(text: str) -> tuple[str, dict[str, float]]:
     return label, closes
 
 
-def held_returns(closes: Sequence[Mapping[str, float]], span: Span) -> Series | None:
+def held_returns(closes: Sequence[Mapping[str, float]], span: DaySpan) -> Series | None:
     """Return the daily returns, (sessions,), of equal amounts bought at the span's begin and held; None without prices.
 
     A price that is missing on a day stays as it was. What has no price at the begin is not bought.

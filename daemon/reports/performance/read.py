@@ -13,11 +13,11 @@ from daemon.journal.equity import EquityDay, at_work, equity_days
 from daemon.journal.journal import FILE
 from daemon.journal.reader import JournalReader, reading
 from daemon.journal.rows import strategy_of, symbols_of
-from daemon.journal.trades import LONGEST, Found, Wanted, read_trades, with_trades
+from daemon.journal.trades import LONGEST, TradeList, Wanted, read_trades, with_trades
 from daemon.operator.fleet import distinct
 from daemon.reports.performance.figures import (
+    DaySpan,
     Performance,
-    Span,
     begin_of,
     performance,
     span_of,
@@ -71,7 +71,9 @@ def held_times(reader: JournalReader) -> list[tuple[int, int]]:
         return [(row["opened_ns"], LONGEST if row["left_ns"] is None else row["left_ns"]) for row in query(_HELD, {})]
 
 
-def read_span(days: Sequence[EquityDay], held: Sequence[tuple[int, int]], since: str, until: str, named: str) -> Span:
+def read_span(
+    days: Sequence[EquityDay], held: Sequence[tuple[int, int]], since: str, until: str, named: str
+) -> DaySpan:
     """Return the chosen days: from a date to another, or a range that ends with the newest day."""
     if named and days:
         since = begin_of(named, days[-1].date)
@@ -87,7 +89,7 @@ def read_performance(
 
 def _desk(
     reader: JournalReader, since: str, until: str, named: str, benchmark: Benchmark | None
-) -> tuple[DeskPerformance, Sequence[EquityDay], list[tuple[int, int]], Found]:
+) -> tuple[DeskPerformance, Sequence[EquityDay], list[tuple[int, int]], TradeList]:
     meta, days, held = reader.meta(), equity_days(reader), held_times(reader)
     span = read_span(days, held, since, until, named)
     start_ns, end_ns = span.times
@@ -111,13 +113,13 @@ def _desk(
     return desk, days, held, found
 
 
-def _closes(reader: JournalReader, spec: Spec | None, symbols: Sequence[str], span: Span) -> Closes:
+def _closes(reader: JournalReader, spec: Spec | None, symbols: Sequence[str], span: DaySpan) -> Closes:
     """The closes of the span's days and of the one before."""
     days = (*((span.before,) if span.before is not None else ()), *span.chosen)
     return closes_at(reader, symbols, days, decides=spec.decides if spec is not None else "bar")
 
 
-def _lines(closes: Closes, span: Span, benchmark: Benchmark | None, symbols: Sequence[str]) -> dict[str, Series]:
+def _lines(closes: Closes, span: DaySpan, benchmark: Benchmark | None, symbols: Sequence[str]) -> dict[str, Series]:
     lines = {_hold_name(symbols): held_returns(list(closes.values()), span)}
     if benchmark is not None:
         lines[benchmark.name] = held_returns([benchmark.closes or closes.get(benchmark.name, {})], span)

@@ -16,7 +16,7 @@ from daemon.core.instruments.option_market import parse_occ, session_volatility
 from daemon.core.limits import Paper, Trading
 from daemon.core.paper.state import RecordedState
 from daemon.tapes.quotes.faults import FAULTS, STALE_NS, faults
-from daemon.tapes.quotes.reader import Float64Array, Int64Array, SessionQuotes, rows_of
+from daemon.tapes.quotes.reader import Float64Array, Int64Array, QuoteArrays, rows_of
 from daemon.tapes.quotes.spot import spots
 from strategies.kit.contract import Session
 
@@ -74,7 +74,7 @@ class QuotedSession:
 class DayQuotes:
     """One session's usable quotes, by contract."""
 
-    def __init__(self, quotes: SessionQuotes, session: Session, root: str) -> None:
+    def __init__(self, quotes: QuoteArrays, session: Session, root: str) -> None:
         found = faults(quotes, session)
         wrong = np.any([found[name] for name in FAULTS], axis=0)
         kept = np.flatnonzero(~wrong & ~found["outside"] & ~found["zero"])

@@ -8,12 +8,12 @@ from __future__ import annotations
 
 import numpy as np
 
-from daemon.tapes.quotes.reader import Float64Array, Int64Array, SessionQuotes
+from daemon.tapes.quotes.reader import Float64Array, Int64Array, QuoteArrays
 
 NEAREST = 3
 
 
-def forwards(quotes: SessionQuotes) -> Float64Array:
+def forwards(quotes: QuoteArrays) -> Float64Array:
     """Return (n,) the implied forward of each row's root and expiry at its time; NaN without a pair of quotes."""
     chain = _chain_of(quotes)
     _, at = np.unique(quotes.end_ns, return_inverse=True)
@@ -25,7 +25,7 @@ def forwards(quotes: SessionQuotes) -> Float64Array:
     return values[place]
 
 
-def spots(quotes: SessionQuotes) -> Float64Array:
+def spots(quotes: QuoteArrays) -> Float64Array:
     """Return (n,) the underlying at each row's time: recorded, else the nearest expiry's forward of the same root."""
     implied = forwards(quotes)
     contracts = quotes.contracts
@@ -44,7 +44,7 @@ def spots(quotes: SessionQuotes) -> Float64Array:
     return np.where(np.isfinite(quotes.underlying), quotes.underlying, found)
 
 
-def _chain_of(quotes: SessionQuotes) -> Int64Array:
+def _chain_of(quotes: QuoteArrays) -> Int64Array:
     """Return (k,) a number for each contract's root and expiry."""
     contracts = quotes.contracts
     pairs = [f"{root} {expiry}" for root, expiry in zip(contracts.roots, contracts.expiry, strict=True)]
@@ -52,7 +52,7 @@ def _chain_of(quotes: SessionQuotes) -> Int64Array:
     return numbers
 
 
-def _implied(quotes: SessionQuotes, place: Int64Array) -> tuple[Int64Array, Float64Array]:
+def _implied(quotes: QuoteArrays, place: Int64Array) -> tuple[Int64Array, Float64Array]:
     """Return the places that have a pair, and their implied forwards."""
     contracts, mid = quotes.contracts, quotes.mid
     strike, right = contracts.strike[quotes.codes], contracts.right[quotes.codes]

@@ -18,7 +18,7 @@ from daemon.tapes.files import TapeError, digest_of
 from daemon.tapes.minutes import TapeCounts, TapeSource
 from daemon.tapes.quotes.closes import closes_in
 from daemon.tapes.quotes.day import DayQuotes, QuoteCounts, QuotedSession, later_sessions, volatility_of
-from daemon.tapes.quotes.reader import QuoteFile, SessionQuotes
+from daemon.tapes.quotes.reader import QuoteArrays, QuoteFile
 from daemon.tapes.quotes.schema import MINUTE
 
 
@@ -92,7 +92,7 @@ class QuotedTape:
     def __iter__(self) -> Iterator[Event]:
         """Yield the events from the first that was not journaled."""
         sessions = self._quotes.file.sessions()
-        held: SessionQuotes | None = None
+        held: QuoteArrays | None = None
         number = 0
         for number, read in enumerate(self._tape, start=1):
             event = read
@@ -114,7 +114,7 @@ class QuotedTape:
                 f"journal was written from, or start with a fresh state directory"
             )
 
-    def _begin(self, read: SessionScheduled, quotes: SessionQuotes | None) -> SessionScheduled:
+    def _begin(self, read: SessionScheduled, quotes: QuoteArrays | None) -> SessionScheduled:
         """Begin a session; returns its event with the sessions that the rules need."""
         event = later_sessions(read, self._calendar.sessions, self._trading)
         day, listed, date = None, None, event.session.date

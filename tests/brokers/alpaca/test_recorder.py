@@ -19,7 +19,7 @@ from daemon.core.events import Contract
 from daemon.core.instruments.option_market import occ_symbol
 from daemon.host.time.clock import Clock
 from daemon.operator.log_events import LOG_EVENTS
-from daemon.tapes.quotes.minute_book import Row
+from daemon.tapes.quotes.minute_book import MinuteQuote
 from daemon.tapes.quotes.recording import Recording
 from strategies.kit.contract import Session
 from strategies.kit.units import MINUTE_NS, SECOND_NS
@@ -59,7 +59,7 @@ class Kept(Recording):
 
     def __init__(self) -> None:
         super().__init__(Path("nowhere"), source="", synthetic="", free_mib=0)
-        self.minutes: list[tuple[int, float | None, list[Row]]] = []
+        self.minutes: list[tuple[int, float | None, list[MinuteQuote]]] = []
         self.done: list[str] = []
 
     def add(self, minute: Any) -> None:

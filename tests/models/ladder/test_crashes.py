@@ -18,7 +18,7 @@ from daemon.models import lifecycle
 from daemon.models.ladder.climber import Climber
 from daemon.models.pointer import CURRENT, named
 from daemon.models.store import LoadedModel
-from daemon.models.trial import Trial
+from daemon.models.trial import TrialProcess
 from tests.support.desks.desk_run import Crash, Desk, tape_rows, verified, write_tape
 from tests.support.models.cards import CARD, with_card
 from tests.support.models.climbing import Climb, climber_of
@@ -55,7 +55,7 @@ class Mortal(Climber):
             raise Crash
 
 
-class TriedOnce(Trial):
+class TriedOnce(TrialProcess):
     """A model's trial in its process, the first time; it passed, and each further start would find the same."""
 
     passed: ClassVar[set[tuple[str, tuple[str, ...], str]]] = set()

@@ -22,7 +22,7 @@ from daemon.core.events import (
 )
 from daemon.engine.state_dir import open_state_dir
 from daemon.journal.journal import FILE
-from daemon.journal.rows import Batch, HashChain
+from daemon.journal.rows import CommitBatch, HashChain
 from daemon.models.pointer import CANDIDATE, CURRENT
 from daemon.models.store import ModelError
 from daemon.models.store import load as loaded
@@ -230,7 +230,7 @@ def live_settings(store: Path, folder: Path, **given: object) -> DeskSettings:
 def heard(folder: Path, live: Live, *story: Event) -> None:
     """Make the desk's journal, with these events of its last run."""
     state_dir = open_state_dir(folder, live.meta(), "epoch00001")
-    batch, chain = Batch(), HashChain(1, state_dir.journal.reader().chain_head())
+    batch, chain = CommitBatch(), HashChain(1, state_dir.journal.reader().chain_head())
     batch.entries.extend(chain.entry(None, event, "[]") for event in story)
     state_dir.journal.commit(batch)
     state_dir.journal.close()

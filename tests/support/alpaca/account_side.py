@@ -7,7 +7,7 @@ from collections.abc import Callable
 from daemon.brokers.alpaca.admin import AlpacaAdmin
 from daemon.brokers.alpaca.rest.market_data import MarketData
 from daemon.brokers.alpaca.trading.trading import TradingOrders, TradingReads
-from daemon.brokers.api import LogEvent
+from daemon.brokers.api import EventLogger
 from daemon.brokers.clock_check import ClockCheck
 from daemon.config.tables import FeedTable
 from daemon.host.time.clock import Clock
@@ -30,7 +30,7 @@ def admin_of(reads: TradingReads, orders: TradingOrders | None = None, market: M
 
 
 def clock_check(
-    reads: TradingReads, clock: Clock, log: LogEvent, journal_ns: Callable[[], int] = lambda: 0
+    reads: TradingReads, clock: Clock, log: EventLogger, journal_ns: Callable[[], int] = lambda: 0
 ) -> ClockCheck:
     """Compares this clock with the server's."""
     return ClockCheck(admin_of(reads).clock, clock, log, LIMIT_S, journal_ns)

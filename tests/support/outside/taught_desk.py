@@ -24,7 +24,7 @@ from daemon.engine.state_dir import StateDir, open_state_dir
 from daemon.experience.publisher import Publisher
 from daemon.experience.stream import stream_name
 from daemon.models.ladder.replay_child import replayed
-from daemon.models.ladder.replay_gate import Replayed, Request
+from daemon.models.ladder.replay_gate import Replayed, ReplayRequest
 from daemon.models.served import ServedAnswers
 from strategies.kit.card import Card
 from strategies.kit.contract import Bar
@@ -136,7 +136,7 @@ class HeldReplay:
 
     gate = threading.Event()
 
-    def run(self, request: Request) -> Replayed:
+    def run(self, request: ReplayRequest) -> Replayed:
         assert self.gate.wait(LIMIT_S)
         return replayed(request)
 
@@ -250,7 +250,7 @@ def without_children(patch: pytest.MonkeyPatch) -> None:
     """Leave out the child processes of trial and replay, which have tests of their own."""
     patch.setattr("daemon.models.lifecycle.Trial.run", lambda *_: None)
     patch.setattr("daemon.models.ladder.replay_child.try_model", lambda *_: None)
-    patch.setattr("daemon.models.ladder.replay_gate.Replay", HeldReplay)
+    patch.setattr("daemon.models.ladder.replay_gate.ReplayProcess", HeldReplay)
 
 
 def taught(

@@ -7,7 +7,7 @@ from math import isnan, nan
 import pytest
 from msgspec.structs import replace
 
-from daemon.experience.experience import Chosen, Experience, Holding, Prices
+from daemon.experience.experience import ActionChoice, Experience, Prices, SymbolTransition
 from strategies.kit.units import MINUTE_NS
 from strategies.online_dqn.model_config import Ahead, Heads
 from strategies.online_dqn.state_vector import shipped
@@ -24,9 +24,11 @@ def bar(minute: int, symbol: int = 0) -> Prices:
 
 def decision(minute: int, symbols: int = 1, late: int = 0) -> Experience:
     """The decision at a bar; the first symbol's own bar may be `late` bars older."""
-    each = [Holding(str(n), bar(minute, n), bar(minute + 1, n), 0, 0, 1.0, 1.0, 0.0, 0.0) for n in range(symbols)]
+    each = [
+        SymbolTransition(str(n), bar(minute, n), bar(minute + 1, n), 0, 0, 1.0, 1.0, 0.0, 0.0) for n in range(symbols)
+    ]
     each[0] = replace(each[0], bar=bar(minute - late))
-    chosen = (Chosen(0, 0, (1.0, 0.0, 0.0)),) * symbols
+    chosen = (ActionChoice(0, 0, (1.0, 0.0, 0.0)),) * symbols
     return replace(made(1)[0], bar_ns=minute * MINUTE_NS, holdings=tuple(each), chosen=chosen, terminal=False)
 
 

@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 from msgspec.structs import replace
 
-from daemon.experience.experience import Chosen, Experience, to_entry
+from daemon.experience.experience import ActionChoice, Experience, to_entry
 from daemon.experience.link import GROUP
 from daemon.experience.stream import stream_name
 from tests.support.desks.desk_run import Crash
@@ -250,7 +250,7 @@ def poisoned(good: Experience, name: str) -> dict[bytes, bytes]:
         return replace(good, holdings=(replace(holding, **more),))
 
     changed: dict[str, Experience] = {
-        "action 9 of 12": replace(good, chosen=(Chosen(9, 0, (1 / 12,) * 12),)),
+        "action 9 of 12": replace(good, chosen=(ActionChoice(9, 0, (1 / 12,) * 12),)),
         "no holdings": replace(good, holdings=()),
         "two holdings": replace(good, holdings=(holding, holding)),
         "NaN in the state": replace(good, state=state(math.nan)),
@@ -262,10 +262,10 @@ def poisoned(good: Experience, name: str) -> dict[bytes, bytes]:
         "price 0": held(next_bar=replace(bar, close=0.0)),
         "mark NaN": held(next_mark=math.nan),
         "a gain of 1e14": held(flow=1e14),
-        "probabilities 0": replace(good, chosen=(Chosen(0, 0, (0.0, 0.0, 0.0)),)),
-        "probabilities NaN": replace(good, chosen=(Chosen(0, 0, (math.nan, 0.5, 0.5)),)),
-        "a probability of -5": replace(good, chosen=(Chosen(0, 0, (-5.0, 3.0, 3.0)),)),
-        "an action of probability 0": replace(good, chosen=(Chosen(1, 0, (1.0, 0.0, 0.0)),)),
+        "probabilities 0": replace(good, chosen=(ActionChoice(0, 0, (0.0, 0.0, 0.0)),)),
+        "probabilities NaN": replace(good, chosen=(ActionChoice(0, 0, (math.nan, 0.5, 0.5)),)),
+        "a probability of -5": replace(good, chosen=(ActionChoice(0, 0, (-5.0, 3.0, 3.0)),)),
+        "an action of probability 0": replace(good, chosen=(ActionChoice(1, 0, (1.0, 0.0, 0.0)),)),
         "fees of 1e300": held(fees=1e300),
         "a billion shares": held(shares=10**9, next_shares=10**9, next_mark=holding.mark),
         "a close of 1e-300": held(next_bar=replace(bar, close=1e-300)),

@@ -18,7 +18,7 @@ from typing import Any, Protocol
 from daemon.brokers.alpaca.market.live_bars import Timing
 from daemon.brokers.alpaca.rest.client import Raw, RestError
 from daemon.brokers.alpaca.wire import Malformed, decimal, time_ns
-from daemon.brokers.api import Known, LogEvent
+from daemon.brokers.api import EventLogger, Known
 from daemon.brokers.sessions import open_session
 from daemon.core.desks.guarded import kept_bars
 from daemon.core.events import (
@@ -60,7 +60,7 @@ class ShareQuotes:
         clock: Clock,
         calendar: SessionCalendar,
         put: Callable[[Event], None],
-        log: LogEvent,
+        log: EventLogger,
         wanted: Wanted,
     ) -> None:
         self._reads = reads
@@ -174,7 +174,7 @@ def is_final(session: Session, now_ns: int) -> bool:
 class DailyHistory:
     """Daily bars of one feed's symbols. Raises RestError (from the reads)."""
 
-    def __init__(self, reads: DayReads, feed: str, symbols: tuple[str, ...], log: LogEvent) -> None:
+    def __init__(self, reads: DayReads, feed: str, symbols: tuple[str, ...], log: EventLogger) -> None:
         self._reads = reads
         self._feed = feed
         self._symbols = symbols
@@ -334,7 +334,7 @@ class DailyFeed:
         calendar: SessionCalendar,
         desk: OwnDesk,
         put: Callable[[Event], None],
-        log: LogEvent,
+        log: EventLogger,
         *,
         history: DailyHistory,
         quotes: ShareQuotes,

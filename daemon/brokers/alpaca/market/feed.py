@@ -19,10 +19,10 @@ from msgspec.structs import replace
 
 from daemon.brokers.alpaca.market.history import BarHistory
 from daemon.brokers.alpaca.market.live_bars import Minutes, StockBars, Timing
-from daemon.brokers.alpaca.market.quote_stream import LiveQuotes, ReadQuotes, Recorder, TakeMessage
+from daemon.brokers.alpaca.market.quote_stream import LiveQuotes, ReadQuotes, StreamRecorder, TakeMessage
 from daemon.brokers.alpaca.market.socket import Endpoint, MarketSocket, State
 from daemon.brokers.alpaca.rest.client import RestError
-from daemon.brokers.api import Known, LogEvent
+from daemon.brokers.api import EventLogger, Known
 from daemon.brokers.sessions import open_session, sessions_before
 from daemon.core.events import Contract, ContractsListed, Event, HaltRequested, Quote, SessionEnded, SessionScheduled
 from daemon.core.instruments.option_market import parse_occ
@@ -64,7 +64,13 @@ class ChainReader:
     """Reads the chain of one underlying by the trading rules."""
 
     def __init__(
-        self, contracts: ContractReads, market: ChainReads, underlying: str, rule: Contracts, feed: str, log: LogEvent
+        self,
+        contracts: ContractReads,
+        market: ChainReads,
+        underlying: str,
+        rule: Contracts,
+        feed: str,
+        log: EventLogger,
     ) -> None:
         self._contracts = contracts
         self._market = market
@@ -174,7 +180,7 @@ class Options(NamedTuple):
 
     chain: ChainReader
     stream: Endpoint
-    recorder: Recorder | None = None
+    recorder: StreamRecorder | None = None
 
 
 class LiveFeed:
@@ -191,7 +197,7 @@ class LiveFeed:
         calendar: SessionCalendar,
         spec: Spec,
         put: Callable[[Event], None],
-        log: LogEvent,
+        log: EventLogger,
         *,
         history: BarHistory,
         read_quotes: ReadQuotes,

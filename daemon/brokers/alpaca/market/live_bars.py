@@ -19,7 +19,7 @@ from daemon.brokers.alpaca.market.history import BarHistory
 from daemon.brokers.alpaca.market.silence import Silence
 from daemon.brokers.alpaca.market.socket import Endpoint, State, StockStream, TradingStatus
 from daemon.brokers.alpaca.rest.client import Refused, RestError
-from daemon.brokers.api import Known, LogEvent
+from daemon.brokers.api import EventLogger, Known
 from daemon.core.events import BarClosed, BarCorrected, BarRejected, Event, Quote, QuotesReceived
 from daemon.host.time.calendar import CalendarError, SessionCalendar
 from daemon.host.time.clock import Clock
@@ -192,7 +192,7 @@ class LiveBars:
         clock: Clock,
         symbol: str,
         put: Callable[[Event], None],
-        log: LogEvent,
+        log: EventLogger,
         *,
         history: BarHistory,
         timing: Timing,
@@ -457,7 +457,7 @@ class StockBars:
         calendar: SessionCalendar,
         symbols: tuple[str, ...],
         put: Callable[[Event], None],
-        log: LogEvent,
+        log: EventLogger,
         *,
         history: BarHistory,
         endpoint: Endpoint,

@@ -16,7 +16,7 @@ from typing import Any, Protocol
 from daemon.brokers.alpaca.market.silence import Silence
 from daemon.brokers.alpaca.market.socket import MarketSocket, State, instant_ns
 from daemon.brokers.alpaca.rest.client import RestError
-from daemon.brokers.api import LogEvent
+from daemon.brokers.api import EventLogger
 from daemon.core.events import Contract, Event, Quote, QuotesReceived
 from daemon.core.instruments.quotes import FUTURE_NS
 from daemon.host.time.clock import Clock
@@ -58,7 +58,7 @@ def with_neighbours(contracts: Iterable[Contract], symbols: Collection[str]) -> 
     return frozenset(chosen)
 
 
-class Recorder(Protocol):
+class StreamRecorder(Protocol):
     """Records what the stream carries, next to the desk. No method raises or waits."""
 
     def attach(self, socket: MarketSocket, last_bar: Callable[[], tuple[int, float]]) -> None:
@@ -176,7 +176,7 @@ class LiveQuotes:
         open_socket: OpenSocket,
         read: ReadQuotes,
         put: Callable[[Event], None],
-        log: LogEvent,
+        log: EventLogger,
         *,
         clock: Clock,
         in_session: Callable[[], bool],
@@ -184,7 +184,7 @@ class LiveQuotes:
         silence_ns: int,
         breath_s: float,
         shares: tuple[str, ...] = (),
-        recorder: Recorder | None = None,
+        recorder: StreamRecorder | None = None,
     ) -> None:
         self.book = QuoteBook(clock.now_ns, FINE if shares else CENT)
         self.socket = open_socket(self._take)

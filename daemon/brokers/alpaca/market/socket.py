@@ -20,7 +20,7 @@ from websockets.asyncio.client import ClientConnection, connect
 from websockets.exceptions import InvalidHandshake, InvalidStatus, WebSocketException
 
 from daemon.brokers.alpaca.wire import time_ns
-from daemon.brokers.api import LogEvent
+from daemon.brokers.api import EventLogger
 from daemon.core.events import BarRejected
 from daemon.host.safe_decode import Unreadable, json_value, msgpack_value
 from daemon.host.time.calendar import CalendarError, SessionCalendar
@@ -128,7 +128,7 @@ class MarketSocket:
         *,
         on_message: Callable[[dict[str, Any]], None],
         on_state: Callable[[State], None],
-        log: LogEvent,
+        log: EventLogger,
         rng: random.Random | None = None,
         sleep: Callable[[float], Awaitable[None]] = asyncio.sleep,
     ) -> None:
@@ -468,7 +468,7 @@ class StockStream:
         on_rejected: Callable[[BarRejected], None],
         on_status: Callable[[TradingStatus], None],
         on_state: Callable[[State], None],
-        log: LogEvent,
+        log: EventLogger,
     ) -> None:
         self._symbols = symbols
         self._interval_s = interval_s

@@ -83,7 +83,7 @@ PAUSE_MAX_S = 60  # cap on Retry-After: the broker counts in windows of a minute
 PAUSE_DEFAULT_S = 5  # after a refusal for the rate that names no time
 
 
-class Urgency(IntEnum):
+class CallPriority(IntEnum):
     """Priority of a call; the lowest goes first, equal ones first come first."""
 
     EXIT = 0  # exits and cancels
@@ -102,7 +102,7 @@ class StillRunning(Exception):
 @dataclass(slots=True, eq=False)
 class _Call:
     work: Callable[[], Any]
-    urgency: Urgency
+    urgency: CallPriority
     answer: asyncio.Future[Any]
     started: asyncio.Event = field(default_factory=asyncio.Event)
 
@@ -132,7 +132,9 @@ class RequestQueue:
         self._dispatcher: asyncio.Task[None] | None = None
         self._closed = False
 
-    async def call(self, work: Callable[[], T], urgency: Urgency, deadline_s: float, wait_s: float | None = None) -> T:
+    async def call(
+        self, work: Callable[[], T], urgency: CallPriority, deadline_s: float, wait_s: float | None = None
+    ) -> T:
         """Run `work` in the queue's thread at its turn. Raises NotStarted, StillRunning, and errors of `work`.
 
         With `wait_s` it waits that long for its turn, however full the queue is, and the deadline begins with its turn.
@@ -237,8 +239,8 @@ class RequestQueue:
         heapq.heapify(self._queue)
         return oldest[2]
 
-    def _wait_ns(self, urgency: Urgency) -> int:
-        kept = 0 if urgency is Urgency.EXIT else self._reserve
+    def _wait_ns(self, urgency: CallPriority) -> int:
+        kept = 0 if urgency is CallPriority.EXIT else self._reserve
         return max(self._paused_until_ns - self.clock.now_ns(), self._bucket.wait_ns(kept))
 
 
@@ -452,7 +454,7 @@ class QueuedClient:
         return shown
 
     async def ask(
-        self, work: Callable[[], object], urgency: Urgency, *, many: bool = False, wait_s: float | None = None
+        self, work: Callable[[], object], urgency: CallPriority, *, many: bool = False, wait_s: float | None = None
     ) -> object:
         """Return the raw answer, None for an empty body; `wait_s` as the queue's. Raises RestError."""
         deadline_s = self._deadlines.pages_s if many else self._deadlines.call_s
@@ -469,7 +471,7 @@ class QueuedClient:
         path: str,
         query: Mapping[str, object] | None = None,
         *,
-        urgency: Urgency = Urgency.READ,
+        urgency: CallPriority = CallPriority.READ,
         many: bool = False,
     ) -> object:
         """GET `path`; keys whose value is None are left out."""

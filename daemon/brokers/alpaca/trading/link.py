@@ -20,7 +20,7 @@ from daemon.brokers.alpaca.rest.client import NotSent, Refused, RestError
 from daemon.brokers.alpaca.trading.report import BUST, CORRECTION, Reporter, execution_of
 from daemon.brokers.alpaca.trading.trading import TradingOrders, TradingReads
 from daemon.brokers.alpaca.wire import ENDED, Malformed, text
-from daemon.brokers.api import BrokerError, LogEvent, Put
+from daemon.brokers.api import BrokerError, EventLogger, Put
 from daemon.core.effects import AnyEffect, AskBroker, CancelOrder, LookUpOrder, SubmitOrder
 from daemon.core.events import (
     BrokerLost,
@@ -72,7 +72,7 @@ class OwnOrders:
         self,
         clock: Clock,
         put: Put,
-        log: LogEvent,
+        log: EventLogger,
         orders: TradingOrders,
         reads: TradingReads,
         is_ours: Callable[[str], bool],
@@ -366,13 +366,13 @@ class OpenActivities(Protocol):
 
 
 class BrokerLink:
-    """Alpaca's `Trading`. Runs on the event loop; `run` is its main loop and supervisor."""
+    """Alpaca's `OrderGateway`. Runs on the event loop; `run` is its main loop and supervisor."""
 
     def __init__(
         self,
         clock: Clock,
         put: Put,
-        log: LogEvent,
+        log: EventLogger,
         orders: TradingOrders,
         reads: TradingReads,
         reporter: Reporter,

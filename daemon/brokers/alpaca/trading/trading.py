@@ -14,6 +14,7 @@ from daemon.brokers.alpaca.rest.client import (
     READING,
     TRADING,
     Access,
+    CallPriority,
     Lapsed,
     NotSent,
     QueuedClient,
@@ -21,7 +22,6 @@ from daemon.brokers.alpaca.rest.client import (
     Refused,
     RequestQueue,
     Unanswered,
-    Urgency,
     a_list,
     an_object,
 )
@@ -97,7 +97,7 @@ class TradingReads:
         """Return the order of this name; None on the broker's 404. Goes before other reads."""
         query = {"client_order_id": client_order_id}
         try:
-            answer = await self._client.get("/orders:by_client_order_id", query, urgency=Urgency.EXIT)
+            answer = await self._client.get("/orders:by_client_order_id", query, urgency=CallPriority.EXIT)
             found = an_object(answer, "order")
         except Refused as error:
             unknown = error.status == 404 and "endpoint" not in error.message
@@ -174,7 +174,7 @@ class TradingOrders:
         if opens(order) or order.auction:
             clock = self._client.queue.clock
             wait_s = max(0.0, clock.real_s(order.valid_until_ns - clock.now_ns()))
-        urgency = Urgency.ENTRY if opens(order) else Urgency.EXIT
+        urgency = CallPriority.ENTRY if opens(order) else CallPriority.EXIT
         send = self._close if order.closing else self._post
         answer = await self._client.ask(partial(send, order, withdrawn), urgency, wait_s=wait_s)
         return an_object(answer, f"order {order.client_order_id}")
@@ -198,17 +198,17 @@ class TradingOrders:
     async def cancel(self, order_id: str) -> None:
         """DELETE /v2/orders/{id}: a request only; the trade stream brings the result."""
         delete = partial(self._client.client.delete, f"/orders/{order_id}")
-        await self._client.ask(delete, Urgency.EXIT, wait_s=math.inf)
+        await self._client.ask(delete, CallPriority.EXIT, wait_s=math.inf)
 
     async def cancel_all(self) -> list[Raw]:
         """DELETE /v2/orders: for each open order {id, status}."""
-        answer = await self._client.ask(partial(self._client.client.delete, "/orders"), Urgency.EXIT)
+        answer = await self._client.ask(partial(self._client.client.delete, "/orders"), CallPriority.EXIT)
         return a_list(answer, "cancel all")
 
     async def close_all(self) -> list[Raw]:
         """DELETE /v2/positions with its orders: for each position {symbol, status, body}: an order or an error."""
         query = {"cancel_orders": "true"}
-        answer = await self._client.ask(partial(self._client.client.delete, "/positions", query), Urgency.EXIT)
+        answer = await self._client.ask(partial(self._client.client.delete, "/positions", query), CallPriority.EXIT)
         return a_list(answer, "close all")
 
 

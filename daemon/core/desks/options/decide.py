@@ -253,7 +253,7 @@ _encode = msgspec.json.encode
 def act(draft: Draft, ask: Ask, decision: Decision, answer: Answer, model: str) -> None:
     """Turn the strategy's decision into an entry, an exit or nothing, and record it."""
     _count_action(draft, decision.resolved)
-    done = Done("hold")
+    done = TargetOutcome("hold")
     position = draft.holding
     if not _is_held(decision.target, position):
         if position is None:
@@ -298,7 +298,7 @@ def _as_json(target: Target) -> str:
     return _encode(target).decode()
 
 
-class Done(NamedTuple):
+class TargetOutcome(NamedTuple):
     """The outcome of a target: its name, the gates' verdicts, the key of the work it started."""
 
     outcome: str
@@ -306,7 +306,7 @@ class Done(NamedTuple):
     work: str = ""
 
 
-def _enter(draft: Draft, decision: int, target: Target, choice: Choice, logits: tuple[float, ...]) -> Done:
+def _enter(draft: Draft, decision: int, target: Target, choice: Choice, logits: tuple[float, ...]) -> TargetOutcome:
     """Open the target's side with the candidate contract."""
     contract = _candidate(draft, target.side)
     quote = draft.quotes.get(contract.symbol) if contract is not None else None
@@ -321,13 +321,13 @@ def _enter(draft: Draft, decision: int, target: Target, choice: Choice, logits: 
     verdicts = ask_gates(risk_view(draft), intent, draft.desk.gates)
     if verdicts.denials:
         draft.count_denials(denial.gate for denial in verdicts.denials)
-        return Done("denied", verdicts)
-    return Done("ordered", verdicts, open_entry(draft, decision, intent))
+        return TargetOutcome("denied", verdicts)
+    return TargetOutcome("ordered", verdicts, open_entry(draft, decision, intent))
 
 
 def _reduce(
     draft: Draft, position: Position, decision: int, target: Target, choice: Choice, logits: tuple[float, ...]
-) -> Done:
+) -> TargetOutcome:
     """Sell down to what the target keeps; buy back a short (adopted) position whole.
 
     A trim during an exit under way is denied; a full exit takes it over.
@@ -345,12 +345,12 @@ def _reduce(
     verdicts = ask_gates(risk_view(draft), intent, draft.desk.gates)
     request_exit(draft, decision, position.symbol, goal, "policy")
     work = draft.exit_of(position.symbol)
-    return Done("exit", verdicts, work.key if work else "")
+    return TargetOutcome("exit", verdicts, work.key if work else "")
 
 
-def _denied(draft: Draft, denial: Denial) -> Done:
+def _denied(draft: Draft, denial: Denial) -> TargetOutcome:
     draft.count_denials((denial.gate,))
-    return Done("denied", Verdicts({denial.gate: denial.reason}, (denial,)))
+    return TargetOutcome("denied", Verdicts({denial.gate: denial.reason}, (denial,)))
 
 
 def _candidate(draft: Draft, side: int) -> Contract | None:
