@@ -25,8 +25,8 @@ from simulator.prices.market import Market
 from simulator.prices.tape import NEW_YORK
 from simulator.server import AlpacaServer, LoggedRequest
 from simulator.trading.account import Account
-from simulator.trading.trade_stream import TradeStream
-from simulator.trading.venue import Rules, Venue
+from simulator.trading.trade_stream import TradeStreamServer
+from simulator.trading.venue import Brokerage, Rules
 from strategies.kit.contract import Session
 from strategies.kit.units import MINUTE_NS, SECOND_NS
 
@@ -76,7 +76,7 @@ def taped(market: Market) -> list[Session]:
     return [session for session in market.sessions if market.closing_price(session.date) is not None]
 
 
-class PrintedStream(TradeStream):
+class PrintedStream(TradeStreamServer):
     """The trading stream, printed on the terminal too."""
 
     def publish(self, account: Account, update: dict[str, Any]) -> None:
@@ -93,7 +93,7 @@ class PrintedStream(TradeStream):
         super().publish(account, update)
 
 
-def show(venue: Venue, text: str) -> None:
+def show(venue: Brokerage, text: str) -> None:
     """Print one line with the simulated New York time."""
     moment = datetime.fromtimestamp(venue.clock.now_ns() / SECOND_NS, NEW_YORK)
     print(f"{moment:%Y-%m-%d %H:%M:%S}  {text}", flush=True)

@@ -13,7 +13,7 @@ from pathlib import Path
 
 from daemon.core.limits import Paper
 from simulator.data.fields import rfc3339
-from simulator.prices.day_prices import DayPrices
+from simulator.prices.day_prices import DailyPrices
 from simulator.prices.market import Market
 from simulator.prices.tape import NEW_YORK, calendar_sessions, new_york_date, read_bars
 from simulator.server import AlpacaServer
@@ -26,7 +26,7 @@ HISTORY = timedelta(days=2 * 365)  # of made-up daily bars before the tape: more
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
-class Desk:
+class HandRunDesk:
     """One account by the name of its desk: the strategy that trades there, and what it starts with."""
 
     strategy: str  # its name, or the file of one that is not shipped
@@ -36,15 +36,15 @@ class Desk:
     taped: tuple[str, ...] = ()  # shares that are traded by the minute, on the tape
 
 
-def desk_of(strategy: str) -> Desk:
+def desk_of(strategy: str) -> HandRunDesk:
     """The desk that a strategy's file asks for: its paper cash; on margin where it trades options."""
     known = entry(strategy)
     spec, paper = known.make().spec, known.defaults.get("paper", {})
     cash = Decimal(str(paper.get("cash_usd", Paper().cash_usd)))
     return {
-        ("bar", "option"): Desk(strategy, cash, 2, ()),
-        ("bar", "shares"): Desk(strategy, cash, 1, (), spec.symbols),
-        ("session", "shares"): Desk(strategy, cash, 1, spec.symbols),
+        ("bar", "option"): HandRunDesk(strategy, cash, 2, ()),
+        ("bar", "shares"): HandRunDesk(strategy, cash, 1, (), spec.symbols),
+        ("session", "shares"): HandRunDesk(strategy, cash, 1, spec.symbols),
     }[spec.kind]
 
 
@@ -99,7 +99,7 @@ def market_of(names: Sequence[str], bars: Path | None, daily: Sequence[Path]) ->
     """
     wanted = sorted({symbol for name in names for symbol in DESKS[name].shares})
     if daily:
-        days = DayPrices.from_parquet(*daily, symbols=wanted or None)
+        days = DailyPrices.from_parquet(*daily, symbols=wanted or None)
         symbol = "SPY" if "SPY" in days.bars else next(iter(days.bars))
         return Market(read_bars(bars, symbol) if bars else (), symbol, sessions=days.sessions, days=days)
     tape = read_bars(bars or BUNDLED, "SPY")
@@ -110,7 +110,7 @@ def market_of(names: Sequence[str], bars: Path | None, daily: Sequence[Path]) ->
     sessions = calendar_sessions((date.fromisoformat(begin) - HISTORY).isoformat(), last)
     before = max(session.date for session in sessions if session.date < begin)
     closes = {tape[0].symbol: (before, tape[0].open)} if tape[0].symbol in wanted else {}
-    days = DayPrices.made_up(wanted, sessions, last=last, closes=closes)
+    days = DailyPrices.made_up(wanted, sessions, last=last, closes=closes)
     return Market(tape, tape[0].symbol, sessions=sessions, days=days)
 
 

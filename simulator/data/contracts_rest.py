@@ -17,7 +17,7 @@ from simulator.data.fields import rfc3339
 from simulator.data.queries import BadRequest, reply
 from simulator.prices.market import Market, asset_id
 from simulator.prices.tape import NEW_YORK, new_york_date
-from simulator.trading.venue import Venue
+from simulator.trading.venue import Brokerage
 from strategies.kit.contract import Session
 from strategies.kit.units import SECOND_NS
 
@@ -25,7 +25,7 @@ CONTRACTS_LIMIT, CONTRACTS_LIMIT_MAX = 100, 10_000
 _AFTER_CLOSE_NS = 8 * 3_600 * SECOND_NS  # a session's listing stands until midnight
 
 
-def routes(venue: Venue) -> list[web.RouteDef]:
+def routes(venue: Brokerage) -> list[web.RouteDef]:
     """The routes of contracts, assets, clock and calendar under /v2."""
 
     async def contracts(request: web.Request) -> web.Response:
@@ -101,7 +101,7 @@ def matching(rows: Iterable[dict[str, Any]], query: Mapping[str, str]) -> list[d
     ]
 
 
-def _contracts_page(venue: Venue, query: Mapping[str, str]) -> object:
+def _contracts_page(venue: Brokerage, query: Mapping[str, str]) -> object:
     now_ns = venue.clock.now_ns()
     asked = dict(query)
     if not any(name.startswith("expiration_date") for name in query):  # without a filter: up to the next weekend
@@ -140,7 +140,7 @@ def _asset(market: Market, symbol: str, now_ns: int) -> dict[str, Any]:
     }
 
 
-def _clock(venue: Venue) -> dict[str, Any]:
+def _clock(venue: Brokerage) -> dict[str, Any]:
     now_ns = venue.now_ns()
     sessions = venue.market.sessions
     closed = venue.faults.take("market_closed") is not None

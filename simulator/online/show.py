@@ -26,7 +26,7 @@ from simulator.online.processes import Processes, ShowError, configuration
 from simulator.online.story import Story
 from simulator.prices.market import Market
 from simulator.prices.tape import calendar_sessions
-from simulator.serving import Serving, serving
+from simulator.serving import RunningServer, serving
 from simulator.trading.account import Account
 from simulator.trading.venue import DEFAULT_KEY, DEFAULT_SECRET, Rules
 from simulator.virtual_clock import virtual_clock
@@ -51,7 +51,7 @@ class DeskAt:
         self._folder, self._redis = folder, f"unix://{redis_socket}"
         self.history = folder / "history.csv"
 
-    def tables(self, clock: SimClock, server: Serving) -> dict[str, dict[str, object]]:
+    def tables(self, clock: SimClock, server: RunningServer) -> dict[str, dict[str, object]]:
         """The daemon's configuration at this server."""
         urls = ("trading_url", "data_url", "stream_url", "trade_stream_url", "option_stream_url")
         return {
@@ -159,7 +159,7 @@ class Show:
         self._processes.start_redis()
 
     @contextmanager
-    def _desk(self) -> Iterator[tuple[SimClock, Serving]]:
+    def _desk(self) -> Iterator[tuple[SimClock, RunningServer]]:
         """Serve the market, and start the daemon without a model."""
         seen = [*self._history[-2:], *self._live]
         bars = [*bars_of(SYMBOLS, self._history, 1, recorded=True), *bars_of(SYMBOLS, self._live, 2, recorded=False)]
@@ -181,7 +181,7 @@ class Show:
 
     # --- before the first session -------------------------------------------------------------------------------------
 
-    def _wake(self, clock: SimClock, server: Serving) -> None:
+    def _wake(self, clock: SimClock, server: RunningServer) -> None:
         """The desk waits for its first model, which the trainer makes; then it wakes."""
         p, story = self._processes, self._story
         config = self._folder / "config.toml"
@@ -211,7 +211,7 @@ class Show:
 
     # --- one session --------------------------------------------------------------------------------------------------
 
-    def _night(self, clock: SimClock, server: Serving, session: Session) -> None:
+    def _night(self, clock: SimClock, server: RunningServer, session: Session) -> None:
         """Leave out the time to an hour before the session: nothing is decided in it, and most of a week is night."""
         if session.open_ns - BEFORE_OPEN_NS > clock.now_ns():
             server.jump_to(session.open_ns - BEFORE_OPEN_NS)

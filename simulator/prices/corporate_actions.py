@@ -54,7 +54,7 @@ class Rename:
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
-class Step:
+class BackAdjustment:
     """Bars before `date` have their prices times `price` and their volume times `volume`."""
 
     date: str
@@ -83,24 +83,24 @@ def close_before(days: Days, day: str) -> float | None:
 
 def steps_of(
     days: Days, splits: Iterable[Split], dividends: Iterable[Dividend], adjustment: str, day: str
-) -> list[Step]:
+) -> list[BackAdjustment]:
     """What an `adjustment` makes of the bars as traded of one share, as of `day`; none for `raw`.
 
     A dividend takes its part of the close before: 1 - amount / close (Center for Research in Security Prices).
     """
-    steps: list[Step] = []
+    steps: list[BackAdjustment] = []
     if adjustment in {"split", "all"}:
         shares = [(split.date, float(split.ratio)) for split in splits if split.date <= day]
-        steps += [Step(date, 1 / ratio, ratio) for date, ratio in shares]
+        steps += [BackAdjustment(date, 1 / ratio, ratio) for date, ratio in shares]
     if adjustment in {"dividend", "all"}:
         for dividend in dividends:
             close = close_before(days, dividend.date) if dividend.date <= day else None
             if close is not None:
-                steps.append(Step(dividend.date, 1 - float(dividend.amount) / close, 1.0))
+                steps.append(BackAdjustment(dividend.date, 1 - float(dividend.amount) / close, 1.0))
     return steps
 
 
-def adjusted(bar: Bar, day: str, steps: Sequence[Step]) -> Bar:
+def adjusted(bar: Bar, day: str, steps: Sequence[BackAdjustment]) -> Bar:
     """The bar of `day` under `steps`: prices with four decimals, whole shares."""
     price = volume = 1.0
     for step in steps:

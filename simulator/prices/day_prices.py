@@ -17,10 +17,10 @@ import pyarrow.compute as pc
 import pyarrow.parquet
 
 from simulator.prices.corporate_actions import (
+    BackAdjustment,
     Dividend,
     Rename,
     Split,
-    Step,
     as_traded,
     effective_day,
     morning_ns,
@@ -33,7 +33,7 @@ from strategies.kit.contract import Bar, Session
 Action = Split | Dividend | Rename
 
 
-class DayPrices:
+class DailyPrices:
     """Daily bars as traded (`bars`, any order, labelled by any time of their New York date), by symbol.
 
     `halts` are the dates on which a symbol does not trade, `delisted` the first date on which it does so no more.
@@ -179,7 +179,7 @@ class DayPrices:
         known = ((session, days.get(session.date)) for session in self.sessions if session.date < until)
         return DayMinutes(name, [(session, bar) for session, bar in known if bar is not None], self.seed)
 
-    def steps(self, name: str, adjustment: str, day: str) -> list[Step]:
+    def steps(self, name: str, adjustment: str, day: str) -> list[BackAdjustment]:
         """What an adjustment makes of the share's bars as of `day`."""
         share = self.share(name)
         splits = [split for split in self.splits if split.symbol == share]

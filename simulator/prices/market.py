@@ -21,7 +21,7 @@ from daemon.core.instruments import option_market
 from daemon.core.limits import Paper
 from simulator.prices.corporate_actions import effective_day
 from simulator.prices.day_path import MinuteStarts
-from simulator.prices.day_prices import DayPrices
+from simulator.prices.day_prices import DailyPrices
 from simulator.prices.tape import calendar_sessions, cents, grid, new_york_date, price_path, read_bars
 from strategies.kit.contract import Bar, Session
 from strategies.kit.units import MINUTE_NS, SECOND_NS
@@ -55,7 +55,7 @@ class Market:
         half_spread_min_usd: float = 0.005,
         stock_spread: Decimal = Decimal("0.01"),
         strikes_each_side: int = 25,
-        days: DayPrices | None = None,
+        days: DailyPrices | None = None,
     ) -> None:
         self.symbol = symbol
         self.days = days
@@ -102,7 +102,7 @@ class Market:
         `settings` are those of the constructor. Raises ValueError for an unknown format or a tape without `symbol`.
         """
         bars = read_bars(Path(path_or_bars), symbol) if isinstance(path_or_bars, Path | str) else list(path_or_bars)
-        days: DayPrices | None = settings.get("days")
+        days: DailyPrices | None = settings.get("days")
         if sessions is None and days is not None:
             sessions = days.sessions
         if sessions is None:

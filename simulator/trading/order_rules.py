@@ -1,4 +1,4 @@
-"""What the broker refuses: each rule is a small function that raises `Refused` with the documented status and code.
+"""What the broker refuses: each rule is a small function that raises `Refusal` with the documented status and code.
 
 Rules look at the request, the account's books and the market; they change nothing. The first broken rule speaks.
 """
@@ -10,9 +10,9 @@ from decimal import Decimal
 from daemon.core.instruments.option_market import OccContract
 from simulator.prices.market import Market
 from simulator.prices.tape import new_york_date
-from simulator.trading.account import Account, Position
-from simulator.trading.orders import ZERO, Order, multiplier, text
-from simulator.trading.refusals import REFUSALS, Refused, forbidden, invalid, refusal, unprocessable
+from simulator.trading.account import Account, AlpacaPosition
+from simulator.trading.orders import ZERO, AlpacaOrder, multiplier, text
+from simulator.trading.refusals import REFUSALS, Refusal, forbidden, invalid, refusal, unprocessable
 from simulator.trading.tickets import Ticket
 from strategies.kit.contract import Session
 from strategies.kit.units import HOUR_NS, SECOND_NS
@@ -23,7 +23,7 @@ EXPIRY_CUTOFF_NS = 30 * 60 * SECOND_NS  # no opening order in a contract that ex
 def check(made: Ticket, account: Account, market: Market, now_ns: int) -> tuple[str, Decimal]:
     """All rules in turn; returns the position intent in force and the price to reserve (USD a share).
 
-    Raises `Refused` with the documented status, code and message of the first broken rule.
+    Raises `Refusal` with the documented status, code and message of the first broken rule.
     """
     _account_may_trade(account)
     _asset_is_known(made, market, now_ns)
@@ -44,7 +44,7 @@ def check(made: Ticket, account: Account, market: Market, now_ns: int) -> tuple[
 
 
 def check_price_grid(price: Decimal | None) -> None:
-    """Two decimals from 1.00 USD on, four below. Raises `Refused` (422)."""
+    """Two decimals from 1.00 USD on, four below. Raises `Refusal` (422)."""
     if price is None:
         return
     if price <= 0:
@@ -55,7 +55,7 @@ def check_price_grid(price: Decimal | None) -> None:
         raise unprocessable(f"invalid limit_price {text(price)}. {criteria}")
 
 
-def mark(position: Position, market: Market, now_ns: int) -> Decimal:
+def mark(position: AlpacaPosition, market: Market, now_ns: int) -> Decimal:
     """The middle of the quote in USD a share; the average entry price where there is none."""
     quote = market.quote(position.symbol, now_ns)
     return position.average if quote is None else (quote[0] + quote[1]) / 2
@@ -152,10 +152,10 @@ def _no_crossing(made: Ticket, intent: str, account: Account) -> None:
             raise refusal("buy_while_shorting")
         reason = _crossing(made, order)
         if reason:
-            raise Refused(*REFUSALS["wash_trade"], existing_order_id=order.id, reject_reason=reason)
+            raise Refusal(*REFUSALS["wash_trade"], existing_order_id=order.id, reject_reason=reason)
 
 
-def _crossing(made: Ticket, order: Order) -> str:
+def _crossing(made: Ticket, order: AlpacaOrder) -> str:
     if order.type in {"market", "stop"}:
         return "opposite side market/stop order exists"
     if made.type in {"market", "stop"}:

@@ -40,7 +40,7 @@ class Ticket:
 
 
 def ticket(body: dict[str, Any]) -> Ticket:
-    """The request in `body`, well-formed. Raises `Refused` (422)."""
+    """The request in `body`, well-formed. Raises `Refusal` (422)."""
     order_class = body.get("order_class") or "simple"
     if order_class not in {"simple", "bracket", "oco", "oto", "mleg"}:
         raise invalid("invalid order_class")

@@ -74,7 +74,7 @@ class Heads(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     risk: Ahead | None = None
 
 
-class Scaling(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+class FeatureClip(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """All market features lie within -clip and +clip."""
 
     clip: _Positive = 5.0
@@ -88,7 +88,7 @@ class ModelConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     window: _Bars
     bar_minutes: Literal[1, 2, 5, 10, 15, 30] = 1
     portfolio: Annotated[tuple[str, ...], Meta(max_length=len(PORTFOLIO))] = PORTFOLIO
-    scaling: Scaling = Scaling()
+    scaling: FeatureClip = FeatureClip()
     heads: Heads = Heads()
     symbols: Annotated[tuple[_Symbol, ...], Meta(min_length=1, max_length=20)] = ("SPY",)
 

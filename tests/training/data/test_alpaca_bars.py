@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from simulator.serving import Serving
+from simulator.serving import RunningServer
 from simulator.trading.venue import Rules
 from tests.support.training.recorded_alpaca import (
     KEYS,
@@ -157,7 +157,7 @@ def test_recent_sip_on_the_free_plan_is_explained(tmp_path: Path) -> None:
             fetch(server, tmp_path / "bars.parquet", start="2024-07-05")
 
 
-def shown(server: Serving, keys: Keys, out: Path) -> str:
+def shown(server: RunningServer, keys: Keys, out: Path) -> str:
     """The failure of a download as a traceback with all local variables."""
     with pytest.raises(DownloadError) as caught:
         download(request_to(server, out), keys, lambda _: None, Passing().clock)

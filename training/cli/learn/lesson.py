@@ -94,7 +94,7 @@ def compounded(results: Sequence[SessionResult], trading: Trading) -> float:
     return math.prod(1.0 + one.pnl_usd / float(trading.paper.cash_usd) for one in results) - 1.0
 
 
-def write_market(path: Path, sessions: Sequence[Session], rule: prices.Rule, seed: int) -> Path:
+def write_market(path: Path, sessions: Sequence[Session], rule: prices.PlantedRule, seed: int) -> Path:
     """Write made-up minutes as a bars file."""
     bars = prices.bars_of((SYMBOL,), sessions, seed, recorded=True, rule=rule)
     path.write_text(f"# synthetic bars, no market data: seed {seed}\n{prices.as_csv(bars)}")
