@@ -7,7 +7,7 @@ never how to order it. It does no I/O, reads no clock and draws no random number
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any, ClassVar, Protocol
+from typing import Any, ClassVar, NamedTuple, Protocol
 
 import msgspec
 import numpy as np
@@ -16,6 +16,13 @@ import numpy.typing as npt
 from strategies.kit.units import HOUR_NS
 
 Float32Array = npt.NDArray[np.float32]
+
+
+class Feature(NamedTuple):
+    """One column of an observation: its name and its definition. The text is part of the contract hash."""
+
+    name: str
+    definition: str
 
 
 class Bar(msgspec.Struct, frozen=True, gc=False):

@@ -345,8 +345,8 @@ def test_a_process_that_dies_between_folding_and_the_plain_form_loses_nothing(jo
     journal.commit(ticks(chain, 1, 5))
     program = (
         "import os, signal, sys; from pathlib import Path\n"
-        "from daemon.journal.journal import Journal; from daemon.journal.rows import Batch, Snapshot\n"
-        "journal = Journal(Path(sys.argv[1])); batch = Batch(); batch.digests = [(5, 'd' * 64)]\n"
+        "from daemon.journal.journal import Journal; from daemon.journal.rows import CommitBatch, Snapshot\n"
+        "journal = Journal(Path(sys.argv[1])); batch = CommitBatch(); batch.digests = [(5, 'd' * 64)]\n"
         "batch.snapshots = [Snapshot(5, 5, 'c0de', 0, b'{}', b'', '', '')]; journal.commit(batch); journal.fold()\n"
         "os.kill(os.getpid(), signal.SIGKILL)\n"
     )

@@ -41,7 +41,7 @@ from strategies.kit.contract import (
 )
 from strategies.kit.units import MINUTE_NS
 from strategies.registry import by_kind
-from training.analysis.subjects import AnalyseError, Policy, Subject, made
+from training.analysis.subjects import AnalyseError, CachedPolicy, Subject, made
 
 Float64Array = npt.NDArray[np.float64]
 UNITS = {"bar": "bars", "session": "sessions"}
@@ -63,7 +63,7 @@ class Moment:
 
 
 @dataclass(frozen=True, slots=True)
-class Step:
+class ObservedDecision:
     """What a run gave at one moment."""
 
     observation: Observation | None
@@ -169,7 +169,9 @@ def observed(strategy: AnyStrategy, moments: Sequence[Moment]) -> list[Observati
     return [step.observation for step in steps if step.observation is not None]
 
 
-def played(subject: Subject, moments: Sequence[Moment], bars: tuple[Bar, ...], policy: Policy) -> list[Step]:
+def played(
+    subject: Subject, moments: Sequence[Moment], bars: tuple[Bar, ...], policy: CachedPolicy
+) -> list[ObservedDecision]:
     """A run with the policy over `moments`, of a strategy made with `bars`; one step for each moment."""
     strategy = made(subject, bars)
     if _PRIMED[strategy.spec.decides](policy):
@@ -177,11 +179,11 @@ def played(subject: Subject, moments: Sequence[Moment], bars: tuple[Bar, ...], p
     return _run(strategy, moments, policy)
 
 
-_PRIMED: dict[str, Callable[[Policy], bool]] = {"bar": lambda _: True, "session": lambda policy: policy.fresh}
+_PRIMED: dict[str, Callable[[CachedPolicy], bool]] = {"bar": lambda _: True, "session": lambda policy: policy.fresh}
 """When a strategy decides -> whether what it observes without deciding is answered first, in one batch."""
 
 
-def _run(strategy: AnyStrategy, moments: Sequence[Moment], policy: Policy | None) -> list[Step]:
+def _run(strategy: AnyStrategy, moments: Sequence[Moment], policy: CachedPolicy | None) -> list[ObservedDecision]:
     """One step for each moment; without a policy nothing is decided."""
     return by_kind(
         strategy,
@@ -191,7 +193,9 @@ def _run(strategy: AnyStrategy, moments: Sequence[Moment], policy: Policy | None
     )
 
 
-def _played_bars(strategy: Strategy | ShareStrategy, moments: Sequence[Moment], policy: Policy | None) -> list[Step]:
+def _played_bars(
+    strategy: Strategy | ShareStrategy, moments: Sequence[Moment], policy: CachedPolicy | None
+) -> list[ObservedDecision]:
     state, steps = strategy.start(), []
     for moment in moments:
         view = scripted_view(moment, strategy.spec)
@@ -200,7 +204,7 @@ def _played_bars(strategy: Strategy | ShareStrategy, moments: Sequence[Moment], 
         if observation is not None and policy is not None:
             state, decision = strategy.decide(state, policy.answer(observation), view)
             decided = _of_decision(decision)
-        steps.append(Step(observation, decided))
+        steps.append(ObservedDecision(observation, decided))
     return steps
 
 
@@ -210,7 +214,9 @@ def _of_decision(decision: Decision | Rebalance) -> tuple[object, ...]:
     return decision.choice.action, decision.resolved, decision.target
 
 
-def _played_daily(strategy: DailyStrategy, moments: Sequence[Moment], policy: Policy | None) -> list[Step]:
+def _played_daily(
+    strategy: DailyStrategy, moments: Sequence[Moment], policy: CachedPolicy | None
+) -> list[ObservedDecision]:
     state, steps = strategy.start(), []
     for moment in moments:
         view = _asked(strategy.spec, moment)
@@ -219,7 +225,7 @@ def _played_daily(strategy: DailyStrategy, moments: Sequence[Moment], policy: Po
         if observation is not None and policy is not None:
             state, decision = strategy.decide(state, policy.answer(observation), view)
             decided = (decision.choice.action if decision.choice else None, decision.name, decision.basket)
-        steps.append(Step(observation, decided))
+        steps.append(ObservedDecision(observation, decided))
     return steps
 
 
@@ -265,7 +271,7 @@ def _times(bar: Bar, factor: float) -> Bar:
 
 
 @dataclass(frozen=True, slots=True)
-class Rows:
+class FeatureRows:
     """Training's table over some bars: the bars' starts, the features, and which rows mean something."""
 
     start_ns: list[int]
@@ -281,12 +287,12 @@ def has_table(subject: Subject, spec: Spec) -> bool:
 _TABLED: dict[str, Callable[[Spec], bool]] = {"bar": lambda spec: len(spec.symbols) == 1, "session": lambda _: True}
 
 
-def tabled(subject: Subject, moments: Sequence[Moment], spec: Spec) -> Rows:
+def tabled(subject: Subject, moments: Sequence[Moment], spec: Spec) -> FeatureRows:
     """The table as training makes it from these bars alone. Raises AnalyseError when it has another shape."""
     return _TABLES[spec.decides](subject, moments, spec)
 
 
-def _of_bars(subject: Subject, moments: Sequence[Moment], spec: Spec) -> Rows:
+def _of_bars(subject: Subject, moments: Sequence[Moment], spec: Spec) -> FeatureRows:
     del spec  # the bars are of one symbol
     assert subject.table is not None
     bars = bars_of(moments)
@@ -305,7 +311,7 @@ def _of_bars(subject: Subject, moments: Sequence[Moment], spec: Spec) -> Rows:
     return _rows(subject, found, [bar.start_ns for bar in bars], "bars")
 
 
-def _of_days(subject: Subject, moments: Sequence[Moment], spec: Spec) -> Rows:
+def _of_days(subject: Subject, moments: Sequence[Moment], spec: Spec) -> FeatureRows:
     assert subject.table is not None
     bars = np.full((5, len(moments), len(spec.symbols)), np.nan)
     place = {symbol: index for index, symbol in enumerate(spec.symbols)}
@@ -323,7 +329,7 @@ def _of_days(subject: Subject, moments: Sequence[Moment], spec: Spec) -> Rows:
 _TABLES = {"bar": _of_bars, "session": _of_days}
 
 
-def _rows(subject: Subject, found: object, starts: list[int], what: str) -> Rows:
+def _rows(subject: Subject, found: object, starts: list[int], what: str) -> FeatureRows:
     values = np.asarray(getattr(found, "values", found), dtype=np.float64)
     if values.ndim != 2 or len(values) != len(starts):
         raise AnalyseError(
@@ -331,9 +337,9 @@ def _rows(subject: Subject, found: object, starts: list[int], what: str) -> Rows
             "each"
         )
     warm = np.asarray(getattr(found, "warm", np.ones(len(starts))), dtype=np.bool_)
-    return Rows(starts, values, warm)
+    return FeatureRows(starts, values, warm)
 
 
-def part_of(rows: Rows, first: int, end: int) -> Rows:
+def part_of(rows: FeatureRows, first: int, end: int) -> FeatureRows:
     """The rows from `first` up to `end`."""
-    return Rows(rows.start_ns[first:end], rows.values[first:end], rows.warm[first:end])
+    return FeatureRows(rows.start_ns[first:end], rows.values[first:end], rows.warm[first:end])

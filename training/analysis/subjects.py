@@ -137,7 +137,7 @@ def made(subject: Subject, bars: tuple[Bar, ...]) -> AnyStrategy:
 
 
 @dataclass(slots=True)
-class Policy:
+class CachedPolicy:
     """Answers to observations; each distinct observation is computed once, so equal bytes have equal answers."""
 
     name: str
@@ -168,7 +168,7 @@ def _digest(observation: Observation) -> bytes:
     return hashlib.blake2b(observation.data, digest_size=16).digest()
 
 
-def linear_policy(spec: Spec, observations: Sequence[Observation], seed: int) -> Policy:
+def linear_policy(spec: Spec, observations: Sequence[Observation], seed: int) -> CachedPolicy:
     """A random linear policy over standardised observations: it has learned nothing, but decides something else often.
 
     Mean and deviation of each value are those of `observations` and stay fixed. Continuous actions pass through tanh.
@@ -186,10 +186,10 @@ def linear_policy(spec: Spec, observations: Sequence[Observation], seed: int) ->
         logits: Float64Array = (some.reshape(shape).astype(np.float64) - mean) @ weights
         return (np.tanh(logits) if spec.continuous else logits).reshape(len(some), len(spec.answers))
 
-    return Policy("a random linear policy (no model)", batch)
+    return CachedPolicy("a random linear policy (no model)", batch)
 
 
-def model_policy(model: str, models: Path, spec: Spec, contract: str) -> Policy | None:
+def model_policy(model: str, models: Path, spec: Spec, contract: str) -> CachedPolicy | None:
     """The policy of an ONNX file, of a version's folder, or of a version in the store; "" is the store's current one.
 
     `contract` is the strategy's contract hash, "" for a strategy that has none. None where no model was asked for and
@@ -220,7 +220,7 @@ def model_policy(model: str, models: Path, spec: Spec, contract: str) -> Policy 
         return None
     from training.export.answers import run_onnx  # torch comes with it
 
-    return Policy(f"{path.parent.name}/{path.name}", lambda observations: run_onnx(path, observations))
+    return CachedPolicy(f"{path.parent.name}/{path.name}", lambda observations: run_onnx(path, observations))
 
 
 def _misfit(path: Path, spec: Spec, contract: str) -> str:

@@ -17,7 +17,7 @@ from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TimeR
 from daemon.host.time.calendar import CalendarError
 from daemon.tapes.files import TapeError
 from training.cli.commands import COMMANDS, DONE, wrong
-from training.data.quotes.columns import ConvertError, Request
+from training.data.quotes.columns import ColumnChoice, ConvertError
 from training.data.quotes.convert import Converted, convert
 from training.data.quotes.convert import Progress as Listen
 from training.data.quotes.formats import BARS, FORMATS
@@ -39,7 +39,7 @@ def main(arguments: Sequence[str]) -> int:
                 rows = make(chosen.files, chosen.out, roots, progress)
                 text = f"{chosen.out}: {counted(rows, 'bar')} of {', '.join(sorted(roots))}"
             else:
-                request = Request(roots=roots, max_days=chosen.max_days)
+                request = ColumnChoice(roots=roots, max_days=chosen.max_days)
                 text = _text(chosen.out, convert(chosen.format, chosen.files, chosen.out, request, progress))
     except (ConvertError, TapeError, CalendarError, OSError) as error:
         return wrong(error)

@@ -17,7 +17,7 @@ from pathlib import Path
 
 from daemon.host.time.calendar import CalendarError
 from daemon.tapes.files import TapeError
-from training.data.alpaca_bars import KEY_VARIABLES, BarsDoor, Clock, Keys, Listen, pages_of
+from training.data.alpaca_bars import KEY_VARIABLES, BarsDoor, Keys, Listen, PacingClock, pages_of
 from training.data.bars_check import checked
 from training.data.bars_parts import EXAMPLES, DownloadSummary, already, assemble, claim, store, stored, writing
 from training.data.bars_request import (
@@ -38,7 +38,7 @@ USAGE_ERROR, INTERRUPTED = 2, 130
 _KEY = re.compile(r"[!-~]{1,256}", re.ASCII)
 
 
-def download(request: DownloadRequest, keys: Keys, listen: Listen, clock: Clock | None = None) -> DownloadSummary:
+def download(request: DownloadRequest, keys: Keys, listen: Listen, clock: PacingClock | None = None) -> DownloadSummary:
     """Fetch the missing chunks, check them, and put the file at `request.out`; `listen` gets the progress.
 
     A file of the same finished request is left as it is and its summary returned.
@@ -48,7 +48,7 @@ def download(request: DownloadRequest, keys: Keys, listen: Listen, clock: Clock 
             finished are kept for the next time.
         CalendarError: the dates are malformed or beyond what the exchange calendar knows.
     """
-    clock = clock or Clock()
+    clock = clock or PacingClock()
     sessions, left_out = settled(request, clock.now_ns())
     identity = identity_of(request, clock.now_ns())
     if request.out.exists():

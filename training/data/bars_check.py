@@ -27,7 +27,7 @@ _BAD_BAR_CURE = "give the same command again; if it stays, report it to Alpaca o
 
 
 @dataclass(frozen=True, slots=True)
-class Part:
+class CheckedChunk:
     """A chunk's bars, checked: `start_ns` (n,) ascending, `prices` (5, n) open, high, low, close, volume."""
 
     start_ns: Int64Array
@@ -36,7 +36,7 @@ class Part:
     outside: int
 
 
-def checked(request: DownloadRequest, chunk: Chunk, pages: Iterable[Sequence[Any]]) -> Part:
+def checked(request: DownloadRequest, chunk: Chunk, pages: Iterable[Sequence[Any]]) -> CheckedChunk:
     """Alpaca's pages of a chunk as bars of the wanted hours, in the wanted timeframe.
 
     Raises DownloadError that names the first row that is no bar, or the first bar that is bad.
@@ -57,7 +57,7 @@ def checked(request: DownloadRequest, chunk: Chunk, pages: Iterable[Sequence[Any
     _check_values(chunk.symbol, starts, prices, off_grid)
     if request.timeframe == "1Hour" and starts.size:
         starts, prices = _hours_of_sessions(starts, prices, begins[at])
-    return Part(starts, prices, count, int(np.count_nonzero(~inside)))
+    return CheckedChunk(starts, prices, count, int(np.count_nonzero(~inside)))
 
 
 def _row(row: Any, symbol: str) -> tuple[int, list[float]]:
@@ -122,7 +122,7 @@ class Tally:
     missing_sessions: dict[str, list[str]] = field(default_factory=dict)
     missing: dict[str, list[int]] = field(default_factory=dict)  # starts of bars, by symbol
 
-    def add(self, request: DownloadRequest, chunk: Chunk, part: Part) -> None:
+    def add(self, request: DownloadRequest, chunk: Chunk, part: CheckedChunk) -> None:
         """Count one chunk."""
         self.bars[chunk.symbol] += part.start_ns.size
         self.pages += part.pages

@@ -116,7 +116,7 @@ def _memory(carried: bytes, shape: tuple[int, ...]) -> Tensor:
 # --- what a session came to ---------------------------------------------------------------------------------------
 
 
-class Watch:
+class PlayTally:
     """What the books do not count: the value of each order, the bars with a position, each trade's confidence."""
 
     def __init__(self, machine: Machine) -> None:

@@ -20,7 +20,7 @@ from training.evidence.statistics import Series, checked, deviations, sharpes, t
 LEVEL = 0.99  # one-sided, of the lower bound
 
 
-class Lead(msgspec.Struct, frozen=True, kw_only=True):
+class BaselineLead(msgspec.Struct, frozen=True, kw_only=True):
     """The policy less the baseline that earned most on the test sessions. None: too few sessions, or no deviation."""
 
     baseline: str
@@ -36,7 +36,7 @@ class Lead(msgspec.Struct, frozen=True, kw_only=True):
 
 def lead_of(
     own: Series, baselines: Mapping[str, Series], trials: Series, *, earlier: int = 0, compounds: bool = False
-) -> Lead | None:
+) -> BaselineLead | None:
     """The lead over the baseline with the largest net return; None without baselines.
 
     Args:
@@ -59,11 +59,11 @@ def lead_of(
     gap, gaps = values - best, trials - best[:, None]
     mean, deviation = float(gap.mean()), float(deviations(gap))
     if len(gap) < FEWEST or deviation <= 0.0:
-        return Lead(baseline=name, mean=mean, low=None)
+        return BaselineLead(baseline=name, mean=mean, low=None)
     block = math.cbrt(len(gap))
     known = sharpes(gaps.T).tolist()
     count, least = max(len(known) + earlier, 1), unskilled(len(gap)) if earlier else 0.0
-    return Lead(
+    return BaselineLead(
         baseline=name,
         mean=mean,
         low=lower_bound(gap, block),

@@ -23,7 +23,7 @@ SESSIONS_A_YEAR = 252
 NOTHING = 1e-12  # a deviation below this part of the largest return is rounding
 
 
-class Summary(msgspec.Struct, frozen=True, kw_only=True):
+class SessionStatistics(msgspec.Struct, frozen=True, kw_only=True):
     """Figures of one player over its sessions. Annual figures: 252 sessions a year."""
 
     sessions: int
@@ -194,7 +194,7 @@ def _moment(returns: Series, power: int, without: float) -> float:
     return float((centred**power).mean() / np.square(centred).mean() ** (power / 2))
 
 
-def summarise(results: Sequence[SessionResult], capital_usd: float, *, compounds: bool = False) -> Summary:
+def summarise(results: Sequence[SessionResult], capital_usd: float, *, compounds: bool = False) -> SessionStatistics:
     """All figures of at least one session. Raises `ValueError` without any."""
     returns = checked(session_returns(results, capital_usd))
     trades, moved = sum(result.trades for result in results), int(np.count_nonzero(returns))
@@ -209,7 +209,7 @@ def summarise(results: Sequence[SessionResult], capital_usd: float, *, compounds
         (drawdown <= 0.0, "no drawdown: the Calmar ratio has no meaning and counts as 0"),
         (trades == 0, "not one trade: hit rates have no meaning and count as 0"),
     )
-    return Summary(
+    return SessionStatistics(
         sessions=len(returns),
         net_return=total(returns, compounds=compounds),
         annual_return=annual_return(returns, compounds=compounds),

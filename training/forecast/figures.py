@@ -42,7 +42,7 @@ class CoveragePoint(msgspec.Struct, frozen=True, kw_only=True):
     pnl_a_trade: float  # 0 without a trade
 
 
-class Figures(msgspec.Struct, frozen=True, kw_only=True):
+class ForecasterPlots(msgspec.Struct, frozen=True, kw_only=True):
     """Everything that is drawn of one forecaster on one span."""
 
     reliability: tuple[ReliabilityBin, ...]
@@ -58,7 +58,7 @@ def figures(
     *,
     cost: float,
     allow_short: bool = False,
-) -> Figures:
+) -> ForecasterPlots:
     """Figures of rows with probabilities (n, 3), confidence (n,), true classes (n,) and next returns (n,).
 
     Args:
@@ -68,7 +68,7 @@ def figures(
     predicted = probabilities.argmax(axis=1)
     side = np.where(predicted == BUY, 1.0, np.where((predicted == SELL) & allow_short, -1.0, 0.0))
     right = predicted == classes
-    return Figures(
+    return ForecasterPlots(
         reliability=reliability(probabilities.max(axis=1), right),
         confusion=confusion(predicted, classes),
         coverage=coverage(confidence, right, np.where(side != 0.0, side * returns - cost, 0.0), side != 0.0),

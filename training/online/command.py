@@ -32,7 +32,7 @@ from training.online.beginning import OtherFolder
 from training.online.lease import LeaseTaken
 from training.online.reward import RewardAgent
 from training.online.trainer import CheckpointUnreadable
-from training.online.work import NoFirstVersion, Pulse, Stopped, Work
+from training.online.work import ColdStartInterrupted, LearningProcess, NoFirstVersion, Pulse
 from training.runs.folder import RunFolderError
 from training.runs.ledger import LedgerError
 from training.study.folds import HistoryError
@@ -89,8 +89,8 @@ def _run(
             store=str(options.models_dir),
             own_dir=str(options.own_dir),
         )
-        Work(options, client, config, rewards, log, pulse, stop).run()
-    except Stopped:
+        LearningProcess(options, client, config, rewards, log, pulse, stop).run()
+    except ColdStartInterrupted:
         return 0
     except WRONG_USE as error:
         return _refused(error)

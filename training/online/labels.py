@@ -13,7 +13,7 @@ from strategies.kit.units import MINUTE_NS
 from strategies.online_dqn.model_config import ModelConfig
 
 
-class Labels:
+class HeadLabels:
     """Labels of the heads that a model configuration names, in the policy's order; `ahead` bars are looked at."""
 
     def __init__(self, config: ModelConfig) -> None:

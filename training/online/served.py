@@ -102,7 +102,7 @@ def _ids(identifier: bytes | str) -> tuple[int, ...]:
     return tuple(map(int, text.split("-")))
 
 
-class Serving:
+class AnswerService:
     """Serves one journal after the other on a thread of its own; within a `with`. Redis may be away for any time.
 
     `client` may be shared with other threads. See `AnswerServer` for the rest.

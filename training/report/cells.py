@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from training.evidence.findings import Findings, Line, told_apart
+from training.evidence.findings import Findings, PlayerLine, told_apart
 from training.evidence.resampling import FEWEST, Interval
 from training.evidence.wording import UNKNOWN, number, percent, share
 
@@ -35,7 +35,7 @@ def with_share(found: Interval) -> str:
     return f"{share(found.estimate)}\n{share(found.low)} to {share(found.high)}"
 
 
-def sharpe(line: Line) -> str:
+def sharpe(line: PlayerLine) -> str:
     """A player's annual Sharpe ratio with its interval; a dash without deviation."""
     found = line.sharpe_annual
     if line.figures.deviation <= 0.0:

@@ -28,7 +28,7 @@ DIGEST = re.compile("[0-9a-f]{64}")
 
 
 @dataclass(frozen=True, slots=True)
-class Compared:
+class FinishedRun:
     """A finished run: its folder's name, its findings, and its settings."""
 
     name: str
@@ -37,7 +37,7 @@ class Compared:
     settings: dict[str, Any]
 
 
-def read_runs(folders: Sequence[Path]) -> list[Compared]:
+def read_runs(folders: Sequence[Path]) -> list[FinishedRun]:
     """Read the folders of runs, or of versions, which have no settings of their own.
 
     A run is called by its folder's name, with the folders above it where others have the same name.
@@ -49,7 +49,7 @@ def read_runs(folders: Sequence[Path]) -> list[Compared]:
     if twice := sorted({str(place) for place in places if places.count(place) > 1}):
         raise ValueError(f"{twice[0]} is given twice: expected each run once")
     return [
-        Compared(name, folder, _read(folder / REPORT_FILE, decode), _settings(folder / RUN_FILE))
+        FinishedRun(name, folder, _read(folder / REPORT_FILE, decode), _settings(folder / RUN_FILE))
         for name, folder in zip(_names(places), folders, strict=True)
     ]
 
@@ -76,7 +76,7 @@ def _read(path: Path, read: Callable[[bytes], T]) -> T:
         ) from error
 
 
-def page(runs: Sequence[Compared]) -> str:
+def page(runs: Sequence[FinishedRun]) -> str:
     """The whole document. Same reports, same text."""
     tested = {(run.findings.data_sha256, run.findings.first_session, run.findings.last_session) for run in runs}
     return render(
@@ -90,7 +90,7 @@ def page(runs: Sequence[Compared]) -> str:
     )
 
 
-def rows_of(runs: Sequence[Compared]) -> list[Row]:
+def rows_of(runs: Sequence[FinishedRun]) -> list[Row]:
     """What each run was, earned and showed."""
     found = [run.findings for run in runs]
     return [
@@ -115,7 +115,7 @@ def _known(value: float | None) -> str:
     return UNKNOWN if value is None else number(value)
 
 
-def different(runs: Sequence[Compared]) -> list[Row]:
+def different(runs: Sequence[FinishedRun]) -> list[Row]:
     """The settings in which the runs differ, those within a table by dotted names; a dash where a run has none."""
     settings = [dict(_single(run.settings)) for run in runs]
     names = sorted({name for one in settings for name in one} - LEFT_OUT)
@@ -133,7 +133,7 @@ def _single(settings: dict[str, Any], before: str = "") -> Iterator[tuple[str, s
             yield f"{before}{name}", json.dumps(value[:12] if digest else value)
 
 
-def _plot(runs: Sequence[Compared]) -> plots.Figure:
+def _plot(runs: Sequence[FinishedRun]) -> plots.Figure:
     """Net returns of policies and of their best baselines, with intervals."""
     spans = []
     for run in runs:
@@ -151,7 +151,7 @@ def _plot(runs: Sequence[Compared]) -> plots.Figure:
     return plots.in_both_widths(chart)
 
 
-def updates_csv(runs: Sequence[Compared]) -> str:
+def updates_csv(runs: Sequence[FinishedRun]) -> str:
     """Every update of every trial: run, trial, and the figures of its line in `metrics.jsonl`."""
     lines = [line for run in runs for line in _updates(run)]
     columns = list(dict.fromkeys(name for line in lines for name in line))
@@ -162,7 +162,7 @@ def updates_csv(runs: Sequence[Compared]) -> str:
     return text.getvalue()
 
 
-def _updates(run: Compared) -> Iterator[dict[str, Any]]:
+def _updates(run: FinishedRun) -> Iterator[dict[str, Any]]:
     for path in sorted((run.folder / TRIALS_FOLDER).glob(f"*/{METRICS_FILE}")):
         for line in _read(path, _lines):
             yield {"run": run.name, "trial": path.parent.name, **line}

@@ -13,11 +13,11 @@ from markupsafe import Markup
 
 from daemon.page_kit import plots
 from daemon.page_kit.svg import percent, plain
-from training.evidence.calibration import Calibration
-from training.evidence.findings import Findings, Run
+from training.evidence.calibration import ConfidenceCalibration
+from training.evidence.findings import Findings, TrialLine
 from training.evidence.wording import UNKNOWN, number, share
 from training.report.cells import Row, variant_word, with_interval, with_share
-from training.study.study import Point, Study
+from training.study.study import Study, ValidationCheck
 
 
 def seeds_plot(f: Findings) -> Markup:
@@ -41,7 +41,7 @@ def choice_plot(f: Findings) -> Markup:
     return plots.scatter(points, "net return, validation", "net return, test", title)
 
 
-def _runs(f: Findings) -> list[Run]:
+def _runs(f: Findings) -> list[TrialLine]:
     return sorted((run for run in f.runs if run.reward == f.reward), key=lambda run: run.fold)
 
 
@@ -109,7 +109,7 @@ def confidence_plot(f: Findings) -> Markup:
     return plots.reliability(rows, "confidence at entry, mean of the bin", "trades that earned")
 
 
-def share_won(c: Calibration) -> float:
+def share_won(c: ConfidenceCalibration) -> float:
     """The share of all trades that earned."""
     return sum(one.trades * one.won for one in c.bins) / c.trades
 
@@ -169,7 +169,7 @@ def update_to_data(study: Study) -> str:
     return f"Gradient steps of the critics for each transition: {', '.join(found)}." if found else ""
 
 
-def _line(points: Sequence[Point], name: str) -> list[tuple[float, float]]:
+def _line(points: Sequence[ValidationCheck], name: str) -> list[tuple[float, float]]:
     """A field or a figure of one run over its steps, where it has it. TD3 has no entropy."""
     if name == "entropy" and points and points[0].agent and "temperature" not in points[-1].figures:
         return []

@@ -12,9 +12,9 @@ from strategies.registry import strategy
 from training.desks.registry import parts_of
 from training.evidence.calibration import calibration
 from training.evidence.cross_validation import Overfitting, backtest_overfitting
-from training.evidence.findings import Findings, Line
+from training.evidence.findings import Findings, PlayerLine
 from training.evidence.heads import KEY as HEADS
-from training.evidence.lead import Lead, lead_of
+from training.evidence.lead import BaselineLead, lead_of
 from training.evidence.overfitting import Deflated, deflated_sharpe, effective_trials
 from training.evidence.resampling import Interval, paired_difference, typical
 from training.evidence.significance import Snooping, detectable, snooping
@@ -113,7 +113,7 @@ class Choosing(NamedTuple):
 
     overfitting: Overfitting
     snooping: Snooping | None
-    lead: Lead | None
+    lead: BaselineLead | None
     deflated: Deflated
 
 
@@ -153,7 +153,7 @@ def find(study: Study) -> Findings:
     returns = session_returns(results, capital)
     one_account = study.compounds
 
-    def line(name: str, text: str, sessions: Sequence[SessionResult]) -> Line:
+    def line(name: str, text: str, sessions: Sequence[SessionResult]) -> PlayerLine:
         return line_of(name, text, sessions, capital, compounds=one_account)
 
     with phase("intervals by bootstrap"):

@@ -10,7 +10,7 @@ from daemon.page_kit import plots
 from daemon.page_kit.svg import percent, plain
 from training.evidence.resampling import Interval
 from training.evidence.wording import UNKNOWN, listed, number, share
-from training.forecast.figures import CoveragePoint, Figures
+from training.forecast.figures import CoveragePoint, ForecasterPlots
 from training.forecast.findings import ForecasterFindings, Year
 from training.forecast.labels import CLASSES
 from training.forecast.scores import Calibrated, Skill
@@ -115,7 +115,7 @@ def accuracy_words(found: Calibrated) -> str:
     return f"Accuracy {share(own.estimate)}, commonest class {share(base.estimate)} ({points}), {lead}."
 
 
-def confusion_rows(found: Figures) -> list[Row]:
+def confusion_rows(found: ForecasterPlots) -> list[Row]:
     """A row for each true class: how often each one was predicted."""
     rows = []
     for name, counts in zip(CLASSES, found.confusion, strict=True):
@@ -155,7 +155,7 @@ def class_rows(found: ForecasterFindings) -> list[Row]:
     return rows
 
 
-def reliability_plot(found: Figures) -> Markup:
+def reliability_plot(found: ForecasterPlots) -> Markup:
     """Confidence against how often it was right, over the tested years."""
     bins = [(one.confidence, one.right, one.low, one.high) for one in found.reliability]
     return plots.reliability(bins, "probability of the predicted class", "rows predicted rightly")
@@ -193,13 +193,13 @@ def by_year_plots(found: ForecasterFindings) -> list[tuple[Markup, str]]:
 FEWEST = 100  # rows of a bin, or trades: fewer scatter over the whole plot
 _SURE = (percent, "confidence")
 _COVERED = (percent, "share of rows, the most confident first")
-Curve = Callable[[Figures], list[tuple[float, float]]]
+Curve = Callable[[ForecasterPlots], list[tuple[float, float]]]
 
 
 def _of(name: str, trades: int = 0) -> Curve:
     """A figure over coverage, of points with at least so many trades."""
 
-    def curve(found: Figures) -> list[tuple[float, float]]:
+    def curve(found: ForecasterPlots) -> list[tuple[float, float]]:
         return [(point.coverage, _value(point, name)) for point in found.coverage if point.trades >= trades]
 
     return curve
@@ -209,7 +209,7 @@ def _value(point: CoveragePoint, name: str) -> float:
     return float(getattr(point, name))
 
 
-def _reliability(found: Figures) -> list[tuple[float, float]]:
+def _reliability(found: ForecasterPlots) -> list[tuple[float, float]]:
     return [(one.confidence, one.right) for one in found.reliability if one.rows >= FEWEST]
 
 

@@ -18,7 +18,7 @@ from training.evidence.criteria import (
     judge,
     net_return_of,
 )
-from training.evidence.findings import Findings, Judged, Line
+from training.evidence.findings import Findings, Judged, PlayerLine
 from training.evidence.statistics import headline
 from training.evidence.verdict import abstract, account_words, verdict
 from training.evidence.wording import counted, number, percent, share
@@ -65,7 +65,7 @@ def with_limits(criteria: Sequence[Judged], f: Findings) -> tuple[Judged, ...]:
     )
 
 
-def _best(f: Findings) -> Line | None:
+def _best(f: Findings) -> PlayerLine | None:
     return max(f.rivals, key=lambda line: line.figures.net_return, default=None)
 
 

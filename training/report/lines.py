@@ -12,7 +12,7 @@ from statistics import NormalDist
 import msgspec
 import numpy as np
 
-from training.evidence.findings import AccountLine, FoldLine, Line, RewardLine, Run
+from training.evidence.findings import AccountLine, FoldLine, PlayerLine, RewardLine, TrialLine
 from training.evidence.resampling import (
     Interval,
     improvement_probability,
@@ -31,7 +31,7 @@ from training.evidence.statistics import (
     total,
 )
 from training.study.evaluation import SessionResult
-from training.study.study import Learnt, PlayResult, Study, Trial
+from training.study.study import NetworkChange, PlayResult, Study, Trial
 
 ALL_LOST_USD = 1e-4
 ALIKE_USD = 0.005
@@ -40,11 +40,11 @@ ALL_BUT_LOST = -1.0 + 1e-9  # a session's return of which a logarithm exists
 
 def line_of(
     name: str, description: str, results: Sequence[SessionResult], capital_usd: float, *, compounds: bool = False
-) -> Line:
+) -> PlayerLine:
     """One player over all its sessions, with intervals. `description` may be empty."""
     returns = session_returns(results, capital_usd)
     mean = interval(returns, "mean")
-    return Line(
+    return PlayerLine(
         name=name,
         description=description,
         figures=summarise(results, capital_usd, compounds=compounds),
@@ -146,10 +146,10 @@ def _weekdays(last: str, following: str) -> int:
     return int(np.busday_count(np.datetime64(last) + 1, np.datetime64(following)))
 
 
-def run_line(study: Study, index: int) -> Run:
+def run_line(study: Study, index: int) -> TrialLine:
     """One trial in a line."""
     trial = study.trials[index]
-    return Run(
+    return TrialLine(
         fold=trial.fold,
         seed=trial.seed,
         reward=trial.reward,
@@ -269,7 +269,7 @@ def _ranks(spans: Sequence[Sequence[SessionResult]], study: Study) -> Series:
     return ranks
 
 
-def least_learnt(study: Study) -> Learnt | None:
+def least_learnt(study: Study) -> NetworkChange | None:
     """What the fold's policy learned whose answers moved least from its start; None where one was not measured."""
     found = [trial.learnt for trial in study.headline]
     known = [one for one in found if one is not None]

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from daemon.page_kit.render import render
 from training.evidence.wording import number, percent, share
-from training.studies.grid import Axis, Cell, Swept
+from training.studies.grid import Axis, GridCell, Swept
 
 TEMPLATE = Path(__file__).with_name("page.html")
 SHADES = 9  # of the heat map, from the worst cell to the best
@@ -51,5 +51,5 @@ def rows_of(swept: Swept) -> list[tuple[str, ...]]:
     return [configured, *((*(str(cell.rules[key]) for key in swept.keys), *_figures(cell)) for cell in ordered)]
 
 
-def _figures(cell: Cell) -> tuple[str, ...]:
+def _figures(cell: GridCell) -> tuple[str, ...]:
     return percent(cell.net_return), number(cell.sharpe_annual), share(cell.max_drawdown), f"{cell.trades:,}"

@@ -42,7 +42,7 @@ from tests.support.rl.noting import ByHand, Noting, candidates_of
 from training.online.consume import Consumer
 from training.online.reward import RewardAgent
 from training.online.served import AnswerServer
-from training.online.trainer import Trainer
+from training.online.trainer import StreamTrainer
 
 LIMIT_S = 180.0  # generous: nothing here is measured
 EVERY, CARD = 1, 1  # sessions: before a version is taken, and of its card
@@ -83,7 +83,7 @@ class TrainerProcess:
         self.learner = Noting(maker.spec.observation_shape[0])
         publish = ByHand(self.store, maker, self._cards)
         self.candidates = candidates_of(self.learner, publish, maker, every=EVERY, sessions=CARD)
-        self.trainer = Trainer(
+        self.trainer = StreamTrainer(
             lambda stream: Consumer(client, stream),
             stream_name(*self._journal),
             self.learner,

@@ -21,7 +21,7 @@ from simulator.serving import RunningServer, serving
 from simulator.trading.account import Account
 from strategies.kit.contract import Bar, Session
 from training.cli.download import download
-from training.data.alpaca_bars import Clock, Keys
+from training.data.alpaca_bars import Keys, PacingClock
 from training.data.bars_parts import DownloadSummary
 from training.data.bars_request import DownloadRequest
 
@@ -60,7 +60,7 @@ class Passing:
 
     def __init__(self, now_ns: int = AFTER_ALL_NS) -> None:
         self.slept: list[float] = []
-        self.clock = Clock(
+        self.clock = PacingClock(
             lambda: now_ns + int(sum(self.slept) * SECOND_NS), lambda: sum(self.slept), self.slept.append
         )
 

@@ -22,7 +22,7 @@ from tests.support.outside.stream import STREAM, Logged, redis_anywhere, until
 from tests.support.rl.stream_learner import A_SESSION, TinyLearner, made, put
 from training.online.consume import CONSUMER, Consumer, newest_stream
 from training.online.reward import RewardAgent
-from training.online.trainer import CHECKPOINT, FROZEN, REFUSED, CheckpointUnreadable, Trainer
+from training.online.trainer import CHECKPOINT, FROZEN, REFUSED, CheckpointUnreadable, StreamTrainer
 
 COUNT = 60
 BOUNDARIES = {"taken", "learned", "before checkpoint", "after checkpoint", "after acknowledgement"}
@@ -54,7 +54,7 @@ class Desk:
         self._folder, self._server, self._logged = folder, server, logged
         self.learner = TinyLearner()
 
-    def trainer(self, every: int = 7, claim_ms: int = 60_000, stream: str = STREAM, **more: Any) -> Trainer:
+    def trainer(self, every: int = 7, claim_ms: int = 60_000, stream: str = STREAM, **more: Any) -> StreamTrainer:
         """A trainer as a process that begins now."""
         self.learner = TinyLearner()
         client = self._server.link("rltrader-trainer").client(
@@ -64,7 +64,7 @@ class Desk:
         def connect(name: str) -> Consumer:
             return Consumer(client, name, claim_ms)
 
-        return Trainer(
+        return StreamTrainer(
             connect, stream, self.learner, RewardAgent(), self._folder, self._logged.log, every=every, **more
         )
 
@@ -74,7 +74,7 @@ def desk(tmp_path: Path, server: RedisServer, logged: Logged) -> Desk:
     return Desk(tmp_path, server, logged)
 
 
-def learn_all(trainer: Trainer, row: int) -> None:
+def learn_all(trainer: StreamTrainer, row: int) -> None:
     """Take turns until the trainer has learned up to this row."""
     until(lambda: (trainer.turn(wait_ms=0), trainer.row >= row)[1])
 

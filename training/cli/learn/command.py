@@ -53,7 +53,7 @@ NOT_LEARNED = 1
 
 
 @dataclass(frozen=True, slots=True)
-class Found:
+class LearningResult:
     """Returns: of a test session, and of all sessions of the dry run."""
 
     optimum: float
@@ -132,7 +132,7 @@ def learn(folder: Path, steps: int, seed: int) -> bool:
         f"\nThe daemon's dry run of the exported policy {version.name}, over {len(later.days)} new sessions:\n"
         f"{traded:+.1%} in {summary['trades']} trades after costs; the rule, known: {known:+.1%}"
     )
-    found = Found(
+    found = LearningResult(
         mean_return(best, trading), mean_return(learned, trading), mean_return(control, trading), known, traded
     )
     tell(f"\n{found.verdict()}")

@@ -12,9 +12,9 @@ from strategies.registry import STRATEGIES, add
 from training.cli.commands import COMMANDS, DONE, STOPPED, STOPPED_TEXT, add_models_dir, wrong
 from training.cli.errors import ERRORS
 from training.rl.pool import Stopped
-from training.studies.grid import Cell, Swept, axis_of
+from training.studies.grid import GridCell, Swept, axis_of
 from training.studies.page import head_of, rows_of
-from training.studies.sweep import PAGE_FILE, Asked, run_sweep
+from training.studies.sweep import PAGE_FILE, SweepRequest, run_sweep
 
 SHOWN = 15  # cells in the table
 
@@ -49,7 +49,7 @@ def main(arguments: Sequence[str]) -> int:
 
     def listen(news: Any) -> None:
         nonlocal done
-        if isinstance(news, Cell):
+        if isinstance(news, GridCell):
             done += 1
             rules = ", ".join(f"{key} {value}" for key, value in news.rules.items()) or "as configured"
             sys.stderr.write(f"{done:>5}  {rules}: Sharpe ratio {news.sharpe_annual:+.2f}\n")
@@ -57,7 +57,7 @@ def main(arguments: Sequence[str]) -> int:
             sys.stderr.write(f"{news}\n")
 
     try:
-        asked = Asked(
+        asked = SweepRequest(
             add(chosen.strategy), chosen.bars.absolute(), chosen.models_dir.absolute(),
             tuple(axis_of(text) for text in chosen.axes), chosen.version,
             chosen.config.absolute() if chosen.config is not None else None, chosen.first, chosen.last,

@@ -13,7 +13,7 @@ import msgspec
 import numpy as np
 
 from training.evidence.off_policy.estimators import (
-    Episodes,
+    EpisodeRows,
     Figure,
     Logged,
     doubly_robust,
@@ -41,7 +41,7 @@ class Least(msgspec.Struct, frozen=True, kw_only=True):
     probability: float = 0.001  # below, the log does not take an action
 
 
-class Estimate(msgspec.Struct, frozen=True, kw_only=True):
+class EpisodeValue(msgspec.Struct, frozen=True, kw_only=True):
     """One estimator: value of an episode under both policies, and the paired lead of the challenger."""
 
     name: str  # wis, dr, fqe
@@ -61,7 +61,7 @@ class OffPolicy(msgspec.Struct, frozen=True, kw_only=True):
     exploration: float  # mean probability of another action than the likeliest
     overlap: float  # the smaller one of both policies
     effective: float  # Kish's sample size in episodes, the smaller one of both policies
-    estimates: tuple[Estimate, ...] = ()
+    estimates: tuple[EpisodeValue, ...] = ()
     cannot_be_said: str = ""
 
 
@@ -108,7 +108,7 @@ def overlap_of(logged: Logged, target: Series, least: float) -> float:
     return float(np.where(logged.behaviour >= least, target, 0.0).sum(axis=1).mean())
 
 
-def effective_of(logged: Logged, target: Series, episodes: Episodes) -> float:
+def effective_of(logged: Logged, target: Series, episodes: EpisodeRows) -> float:
     """Return Kish's effective number of episodes by their last weights."""
     last = weights(logged, target, episodes)[:, -1]
     squares = float(np.square(last).sum())
@@ -129,8 +129,8 @@ def _missing(found: OffPolicy, least: Least) -> str:
 
 
 def _estimates(
-    logged: Logged, both: tuple[Series, Series], episodes: Episodes, discount: float, seed: int, draws: int
-) -> tuple[Estimate, ...]:
+    logged: Logged, both: tuple[Series, Series], episodes: EpisodeRows, discount: float, seed: int, draws: int
+) -> tuple[EpisodeValue, ...]:
     fitted = [moments(logged, target, episodes) for target in both]
     pairs = {
         "wis": [wis(logged, target, episodes, discount) for target in both],
@@ -151,7 +151,7 @@ def session_means(logged: Logged) -> Series:
     return np.asarray(np.bincount(number, logged.rewards) / np.bincount(number))
 
 
-def _estimate(name: str, pair: list[tuple[Series, Figure]], blocks_of: Series, seed: int, draws: int) -> Estimate:
+def _estimate(name: str, pair: list[tuple[Series, Figure]], blocks_of: Series, seed: int, draws: int) -> EpisodeValue:
     """Resample the sums of both policies by the same sessions."""
     (ours, of_ours), (theirs, of_theirs) = pair
     width = ours.shape[1]
@@ -162,7 +162,7 @@ def _estimate(name: str, pair: list[tuple[Series, Figure]], blocks_of: Series, s
     )
     parts = np.concatenate([ours, theirs], axis=1)
     challenger, champion, lead = pooled_intervals(parts, of, blocks_of=blocks_of, seed=seed, draws=draws, expanded=True)
-    return Estimate(name=name, challenger=challenger, champion=champion, lead=lead)
+    return EpisodeValue(name=name, challenger=challenger, champion=champion, lead=lead)
 
 
 def _check(logged: Logged, *targets: Series) -> None:
