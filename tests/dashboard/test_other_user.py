@@ -83,7 +83,8 @@ def test_after_the_daemon_was_killed(state_dir: Path, played: Played) -> None:
     program = (
         "import os, signal, sys; from pathlib import Path\n"
         "from daemon.journal.journal import Journal; from daemon.journal.rows import CommitBatch\n"
-        "journal = Journal(Path(sys.argv[1])); batch = CommitBatch(); batch.snapshots = journal.reader().snapshots()[-1:]\n"
+        "journal = Journal(Path(sys.argv[1])); batch = CommitBatch()\n"
+        "batch.snapshots = journal.reader().snapshots()[-1:]\n"
         "journal.commit(batch); os.kill(os.getpid(), signal.SIGKILL)\n"
     )
     ended = subprocess.run([sys.executable, "-c", program, str(state_dir / FILE)], cwd=REPOSITORY, check=False)
