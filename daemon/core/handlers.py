@@ -60,7 +60,7 @@ def on_model_refused(draft: Draft, event: ev.ModelRefused) -> None:
 
 
 def on_clock_ticked(draft: Draft, _: ev.ClockTicked) -> None:
-    """Do nothing: the rules after every handler check the deadlines."""
+    """Act on data or a reconciliation that is missing for too long."""
     check_blind(draft)
 
 

@@ -70,7 +70,7 @@ def _bars(row: sqlite3.Row) -> int | None:
     return row["bars"] if row["worst_usd"] is not None else None
 
 
-def _unrealized(row: sqlite3.Row) -> float | None:
+def _unrealised(row: sqlite3.Row) -> float | None:
     if not row["held"] or row["pnl_usd"] is None:
         return None
     return float(round(row["pnl_usd"] - row["realized_usd"], 6))
@@ -133,7 +133,7 @@ class Trade:
     fills: int = column(NUMBER, "entries and exits", "t.fills")
     realized_usd: float = column(USD, "by what was left again, after all fees", "round(t.realized_usd, 6)")
     unrealized_usd: float | None = column(
-        USD, "of what is still held, at the newest mark; none of a closed trade", of=_unrealized
+        USD, "of what is still held, at the newest mark; none of a closed trade", of=_unrealised
     )
 
 

@@ -240,7 +240,7 @@ def totals_of(trades: Iterable[Trade], other_usd: float = 0.0) -> Totals:
     won, lost = sum(gain for gain in gains if gain > 0), sum(gain for gain in gains if gain < 0)
     still = [trade for trade in trades if trade.left_ns is None]
     marked = [trade.pnl_usd for trade in still if trade.pnl_usd is not None]
-    unrealized = [trade.unrealized_usd for trade in still if trade.unrealized_usd is not None]
+    unrealised = [trade.unrealized_usd for trade in still if trade.unrealized_usd is not None]
     number = len(closed)
     return Totals(
         trades=number,
@@ -255,7 +255,7 @@ def totals_of(trades: Iterable[Trade], other_usd: float = 0.0) -> Totals:
         open=len(trades) - number,
         open_usd=round(sum(marked), 6) if marked else None,
         open_realized_usd=round(sum(trade.realized_usd for trade in still), 6),
-        open_unrealized_usd=round(sum(unrealized), 6) if unrealized else None,
+        open_unrealized_usd=round(sum(unrealised), 6) if unrealised else None,
         open_fees_usd=round(sum(trade.fees_usd for trade in still), 6),
         other_usd=other_usd,
     )

@@ -22,7 +22,7 @@ from training.desks.online.cold_start import trainer_of
 from training.desks.online.data import OnlineData, load
 from training.desks.online.export import PROBES, export_online, training_of
 from training.desks.online.network import COLD_PRESETS, network_of
-from training.desks.online.play import certain, play
+from training.desks.online.play import one_hot_values, play
 from training.evaluate.machine import Player
 from training.evaluate.players import RandomTrader
 from training.export.version import activate
@@ -73,7 +73,7 @@ class KnowsTheRule:
     def __call__(self, observations: Tensor) -> Tensor:
         """Values of the actions hold, buy and sell."""
         held = observations[:, self._position] > 0.0
-        return certain(torch.where(held, 2, (observations[:, self._volume] > self._burst).long()))
+        return one_hot_values(torch.where(held, 2, (observations[:, self._volume] > self._burst).long()))
 
 
 def best_of(scholar: Scholar) -> tuple[Player, tuple[SessionResult, ...]]:
