@@ -28,13 +28,13 @@ def behaviour(values: Sequence[float], greedy: int, allowed: Sequence[bool], rul
     best = greedy if allowed[greedy] else 0
     count = len(values)
     if rules.kind == "softmax":
-        kept = [place for place in range(count) if allowed[place]]
-        shares = dict(zip(kept, softmax([values[place] for place in kept], rules.temperature), strict=True))
+        places = [place for place in range(count) if allowed[place]]
+        shares = dict(zip(places, softmax([values[place] for place in places], rules.temperature), strict=True))
         return tuple([shares.get(place, 0.0) for place in range(count)])
     epsilon = rules.epsilon if rules.kind == "epsilon" else 0.0
-    each = epsilon / sum(allowed)
+    share = epsilon / sum(allowed)
     return tuple(
-        [(each if allowed[place] else 0.0) + (1.0 - epsilon if place == best else 0.0) for place in range(count)]
+        [(share if allowed[place] else 0.0) + (1.0 - epsilon if place == best else 0.0) for place in range(count)]
     )
 
 

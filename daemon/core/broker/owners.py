@@ -41,12 +41,12 @@ def note_closes(draft: Draft) -> None:
     foreign = draft.broker.foreign_held
     closes = {}
     for symbol in {**owners.closes, **foreign}:
-        known, now = owners.closes.get(symbol, ()), (draft.held(symbol), foreign.get(symbol, 0))
-        if not known or (known[-1].own, known[-1].others) != now:
+        history, now = owners.closes.get(symbol, ()), (draft.held(symbol), foreign.get(symbol, 0))
+        if not history or (history[-1].own, history[-1].others) != now:
             first = "" if not owners.noted and not now[0] else closed  # a desk that begins has held nothing yet
-            known = (*known, HeldAtClose(first, *now))[-CLOSES_MAX:]
-        if any(one.others for one in known):
-            closes[symbol] = known
+            history = (*history, HeldAtClose(first, *now))[-CLOSES_MAX:]
+        if any(one.others for one in history):
+            closes[symbol] = history
     _note(draft, replace(owners, noted=closed or BEGUN, closes=closes))
 
 
@@ -69,8 +69,8 @@ def share_of(draft: Draft, line: Activity, *, cash: bool, replaces: bool) -> tup
         return (1, 0) if desks else (0, 1)
     day = new_york_date(line.time_ns)
     if line.ex_date or not cash:
-        known = [one for one in closes if one.date < (line.ex_date or day.isoformat())]
-        return (known[-1].own, known[-1].others) if known and known[-1].own + known[-1].others else None
+        earlier = [one for one in closes if one.date < (line.ex_date or day.isoformat())]
+        return (earlier[-1].own, earlier[-1].others) if earlier and earlier[-1].own + earlier[-1].others else None
     return _all_alike(closes, (day - PAID_WITHIN).isoformat(), day.isoformat(), int(line.quantity))
 
 
@@ -214,15 +214,15 @@ def shares_of_the_desk(draft: Draft, line: Activity) -> Activity | None:
     broker = draft.broker
     if (line.symbol, int(line.quantity)) in broker.settled:
         return line
-    found = _ended_for(draft, line)
-    if found is not None:
+    contract = _ended_for(draft, line)
+    if contract is not None:
         owed, count = broker.owners.owed, max(abs(int(line.quantity)) // OPTION_MULTIPLIER, 1)
-        own, others = owed[found]
+        own, others = owed[contract]
         theirs = min(count, others)
         ours = min(count - theirs, own)
         left = (own - ours, others - theirs)
-        rest = {symbol: one for symbol, one in owed.items() if symbol != found}
-        _note(draft, replace(broker.owners, owed={**rest, found: left} if any(left) else rest))
+        rest = {symbol: one for symbol, one in owed.items() if symbol != contract}
+        _note(draft, replace(broker.owners, owed={**rest, contract: left} if any(left) else rest))
         return part_of(draft, line, ours, count - ours, moves=True)
     if not broker.foreign_held:
         return line

@@ -49,10 +49,10 @@ def take_over(draft: Draft, symbol: str, position: BrokerPosition | None, rule: 
         with draft.because(ADOPTED):
             draft.book = replace(draft.book, positions={s: p for s, p in draft.book.positions.items() if s != symbol})
         return True
-    contract, known = draft.contract_of(symbol), draft.book.positions.get(symbol)
+    contract, booked = draft.contract_of(symbol), draft.book.positions.get(symbol)
     right, expiry = (contract.right, contract.expiry) if contract is not None else (0, "")
     multiplier = OPTION_MULTIPLIER if contract is not None else 1
-    opened_ns = known.opened_ns if known is not None else draft.now_ns
+    opened_ns = booked.opened_ns if booked is not None else draft.now_ns
     cost = (position.average_price * quantity).quantize(CENT)
     taken = Position(symbol, right, quantity, cost, multiplier, opened_ns, expiry)
     with draft.because(ADOPTED):

@@ -68,21 +68,21 @@ def is_wide(quote: Quote, limits: Risk) -> bool:
     return not (ZERO < quote.bid <= quote.ask and quote.ask - quote.bid <= width)
 
 
-def is_leap(price: Decimal, known: Decimal | None, guard: QuoteGuard) -> bool:
+def is_leap(price: Decimal, reference: Decimal | None, guard: QuoteGuard) -> bool:
     """Return True for a price too far from the last known one to be accepted from one quote alone."""
-    return known is not None and abs(price - known) > max(guard.leap * max(price, known), guard.step_usd)
+    return reference is not None and abs(price - reference) > max(guard.leap * max(price, reference), guard.step_usd)
 
 
-def price_of(quote: Quote, known: Decimal | None, guard: QuoteGuard) -> Decimal | None:
+def price_of(quote: Quote, reference: Decimal | None, guard: QuoteGuard) -> Decimal | None:
     """Return the price in USD that a quote implies; None when it adds nothing to the known one.
 
     A wide or one-sided quote bounds the price: at most the ask, at least the bid.
     """
     middle = middle_of(quote, guard)
-    if middle is not None or known is None:
+    if middle is not None or reference is None:
         return middle
-    bound = min(max(known, quote.bid), quote.ask) if quote.ask else max(known, quote.bid)
-    return None if bound == known else bound
+    bound = min(max(reference, quote.bid), quote.ask) if quote.ask else max(reference, quote.bid)
+    return None if bound == reference else bound
 
 
 PENNY_ROOTS = frozenset(("SPY", "QQQ", "IWM"))  # all their series trade in cents at every price

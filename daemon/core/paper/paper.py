@@ -143,7 +143,7 @@ class PaperBroker:
 
     def _open_market(self, state: PaperState, session: Session, time_ns: int, news: list[Event]) -> PaperState:
         """Fix the session's volatility and strikes from earlier closes, if there are enough, and list the chain."""
-        closes = [known.close for known in state.closes if known.date < session.date]
+        closes = [session_close.close for session_close in state.closes if session_close.date < session.date]
         market = session_market(session, state.upcoming, closes, self._paper)
         self._list(market, time_ns, news)
         return replace(state, market=market)
@@ -176,8 +176,8 @@ class PaperBroker:
         return state
 
     def _with_close(self, closes: tuple[SessionClose, ...], date: str, close: float) -> tuple[SessionClose, ...]:
-        others = [known for known in closes if known.date != date]
-        ordered = sorted([*others, SessionClose(date, close)], key=lambda known: known.date)
+        others = [session_close for session_close in closes if session_close.date != date]
+        ordered = sorted([*others, SessionClose(date, close)], key=lambda session_close: session_close.date)
         return tuple(ordered[-self._paper.volatility_sessions - 1 :])
 
     def _end(self, state: PaperState, session: Session, time_ns: int, news: list[Event]) -> PaperState:
@@ -255,11 +255,11 @@ class PaperBroker:
             symbols = tuple(dict.fromkeys((*symbols, *held)))
         end_ns, volatility = bar.start_ns + MINUTE_NS, market.volatility
         quotes: list[Quote] = []
-        years, known = None, ""  # the time to the expiry of the last symbol: mostly all have the same
+        years, last_expiry = None, ""  # the time to the expiry of the last symbol: mostly all have the same
         for symbol in symbols:
             strike, right, expiry = option_terms(symbol)
-            if expiry != known:
-                years, known = market.years(expiry, end_ns), expiry
+            if expiry != last_expiry:
+                years, last_expiry = market.years(expiry, end_ns), expiry
             if years is None:
                 continue
             bid, ask = bid_ask_cents(price(bar.close, strike, years, volatility, right), paper)

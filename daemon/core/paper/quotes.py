@@ -124,8 +124,8 @@ class QuotePaperBroker:
             case WatchContracts():
                 return _watch(state, effect.symbols)
             case SubmitOrder():
-                known = effect.symbol in state.listed or quantity_held(state, effect.symbol) > 0
-                reason = refusal_given(state, effect, time_ns, self._paper, known, lambda s: _last_ask(state, s))
+                tradable = effect.symbol in state.listed or quantity_held(state, effect.symbol) > 0
+                reason = refusal_given(state, effect, time_ns, self._paper, tradable, lambda s: _last_ask(state, s))
                 return submit(state, effect, reason, time_ns, news)
             case CancelOrder():
                 return cancel(state, effect.client_order_id, time_ns, news)
@@ -140,8 +140,8 @@ class QuotePaperBroker:
             if quote is not None and at is not None:
                 when_ns = min(quote.quoted_ns, event.time_ns)
                 state = filled(state, order, (at, when_ns), self._paper, event.time_ns, news)
-        kept = tuple(quote for quote in state.quotes if quote.symbol not in fresh)
-        return replace(state, quotes=(*kept, *fresh.values()))
+        others = tuple(quote for quote in state.quotes if quote.symbol not in fresh)
+        return replace(state, quotes=(*others, *fresh.values()))
 
 
 def _fresh(state: PaperState, quotes: Sequence[Quote]) -> dict[str, Quote]:
@@ -149,11 +149,11 @@ def _fresh(state: PaperState, quotes: Sequence[Quote]) -> dict[str, Quote]:
     session = state.session
     if session is None:
         return {}
-    known = {quote.symbol: quote.quoted_ns for quote in state.quotes}
+    quoted_ns = {quote.symbol: quote.quoted_ns for quote in state.quotes}
     return {
         quote.symbol: quote
         for quote in quotes
-        if session.open_ns <= quote.quoted_ns < session.close_ns and quote.quoted_ns > known.get(quote.symbol, 0)
+        if session.open_ns <= quote.quoted_ns < session.close_ns and quote.quoted_ns > quoted_ns.get(quote.symbol, 0)
     }
 
 

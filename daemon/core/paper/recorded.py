@@ -46,11 +46,11 @@ class RecordedPaperBroker(QuotePaperBroker):
     def _trade(self, state: PaperState, event: QuotesReceived, news: list[Event]) -> PaperState:
         """Fill at the recorded quotes; at a bar's close also the orders whose contract has none in this minute."""
         state = super()._trade(state, event, news)
-        recorded = sum(isinstance(found, OrderFilled) for found in news)
+        recorded = sum(isinstance(news_item, OrderFilled) for news_item in news)
         if event.closes_bar_ns:
             state = self._fill_unquoted(state, event, news)
             state = replace(state, closed_bar_ns=event.closes_bar_ns)
-        modelled = sum(isinstance(found, OrderFilled) for found in news) - recorded
+        modelled = sum(isinstance(news_item, OrderFilled) for news_item in news) - recorded
         assert isinstance(state, RecordedState)
         return replace(
             state,

@@ -153,11 +153,11 @@ class SharePaperBroker:
         now, dearer = event.time_ns, 1 + self._paper.share_wait_rate
         offers: dict[str, Offer] = {}
         quotes: list[Quote] = []
-        for known in event.prices:
-            bid, paid, ask = down(known.price), up(known.price), up(known.price * dearer)
-            offers[known.symbol] = Offer(bid, ask, bid, paid, now)
+        for printed in event.prices:
+            bid, paid, ask = down(printed.price), up(printed.price), up(printed.price * dearer)
+            offers[printed.symbol] = Offer(bid, ask, bid, paid, now)
             middle = (bid + ask) / 2
-            quotes.append(Quote(known.symbol, bid, ask, middle, middle, now))
+            quotes.append(Quote(printed.symbol, bid, ask, middle, middle, now))
         state = replace(state, asks={**state.asks, **{symbol: offer.ask for symbol, offer in offers.items()}})
         if state.orders:
             state = self._match(state, offers, now, news, auction=event.opening, auction_ends=event.opening)
@@ -316,14 +316,14 @@ def _hold(holdings: dict[str, PaperPosition], order: ShareOrder, price: Decimal)
 
 def _cancel(state: SharePaperState, name: str, time_ns: int, news: list[Event]) -> SharePaperState:
     """Cancel a working order, or reject the cancel with a reason."""
-    found = next((order for order in state.orders if order.client_order_id == name), None)
-    if found is None:
+    working_order = next((order for order in state.orders if order.client_order_id == name), None)
+    if working_order is None:
         reason = "order is not cancelable" if name in state.seen else "order not found"
         news.append(CancelRejected(time_ns, name, reason))
         return state
     news.append(OrderCanceled(time_ns, name))
-    rest = tuple(order for order in state.orders if order is not found)
-    return replace(state, orders=rest, reserved=state.reserved - found.reserved)
+    rest = tuple(order for order in state.orders if order is not working_order)
+    return replace(state, orders=rest, reserved=state.reserved - working_order.reserved)
 
 
 def _end(state: SharePaperState, time_ns: int, news: list[Event]) -> SharePaperState:

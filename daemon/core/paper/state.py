@@ -122,10 +122,10 @@ def with_trade(
     holdings: tuple[PaperPosition, ...], symbol: str, quantity: int, at: Decimal
 ) -> tuple[PaperPosition, ...]:
     """Return the holdings after a trade of signed `quantity`, by the rule of `grown`; zero quantities are dropped."""
-    kept = tuple(holding for holding in holdings if holding.symbol != symbol)
+    others = tuple(holding for holding in holdings if holding.symbol != symbol)
     old = next((holding for holding in holdings if holding.symbol == symbol), PaperPosition(symbol, 0, ZERO))
     new = grown(old, quantity, at)
-    return (*kept, new) if new.quantity else kept
+    return (*others, new) if new.quantity else others
 
 
 def grown(old: PaperPosition, quantity: int, at: Decimal) -> PaperPosition:

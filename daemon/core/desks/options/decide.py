@@ -161,10 +161,10 @@ def _drive_exit(draft: Draft, work: Work) -> None:
             return
     if _quote_may_come(draft, work, quote):
         return
-    wanted, contract = _exit_limit(quote, priced, work, draft), draft.contract_of(work.symbol)
+    price, contract = _exit_limit(quote, priced, work, draft), draft.contract_of(work.symbol)
     view = replace(risk_view(draft), orders=in_the_way(draft))
     for way in ways_out(draft, work, side, leave):
-        limit = way.limit(wanted, side)
+        limit = way.limit(price, side)
         intent = Intent(EXIT, contract, work.symbol, side, quantity, limit, closing=way.closing)
         if not ask_gates(view, intent, draft.desk.gates).denials:
             submit(draft, work, intent, rules.exit_reprice_s)
@@ -176,14 +176,14 @@ def _quote_may_come(draft: Draft, work: Work, quote: Quote | None) -> bool:
 
     Usable: quoted since the daemon's start and the open, with a price that a later quote confirmed.
     """
-    session, known = draft.session.session, draft.quotes.get(work.symbol)
+    session, newest = draft.session.session, draft.quotes.get(work.symbol)
     if not guarded(draft) or session is None or draft.contract_of(work.symbol) is None:
         return False
     if draft.now_ns - work.started_ns >= QUOTE_WAIT_NS:
         return False
     if quote is not None:
         return leaps(draft, quote)
-    return known is None or known.quoted_ns < max(draft.broker.started_ns, session.open_ns)
+    return newest is None or newest.quoted_ns < max(draft.broker.started_ns, session.open_ns)
 
 
 def _priced_while_wide(draft: Draft, quote: Quote, work: Work) -> Decimal | None:
@@ -237,10 +237,10 @@ def _exit_limit(quote: Quote | None, priced: Decimal | None, work: Work, draft: 
     ends = attempt >= rules.exit_limit_attempts or _is_last_attempt(draft)
     if ends and (priced is None or _may_reach_market(draft, quote, work)):
         return None
-    known = measure(draft, quote.symbol)
+    reference = measure(draft, quote.symbol)
     if attempt == 0 and rules.exit_start == "mid":
-        return _on_grid(mid(quote) if known is None else known, quote.symbol, ROUND_CEILING)
-    price = known if priced is None else priced
+        return _on_grid(mid(quote) if reference is None else reference, quote.symbol, ROUND_CEILING)
+    price = reference if priced is None else priced
     limit = max(quote.bid * (1 - Decimal(str(rules.exit_slack))), CENT)
     if price and guarded(draft):
         limit = max(min(max(limit, price * (1 - Decimal(str(draft.trading.risk.price_collar)))), price), CENT)

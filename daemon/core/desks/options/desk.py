@@ -59,8 +59,8 @@ def watch(draft: Draft) -> None:
     if symbols == draft.watched:
         return
     ordered = {order.symbol for order in draft.closed.values()}
-    known = {**draft.contracts, **{c.symbol: c for c in chosen}}
-    draft.contracts = {s: c for s, c in known.items() if s in symbols or s in ordered}
+    contracts = {**draft.contracts, **{c.symbol: c for c in chosen}}
+    draft.contracts = {s: c for s, c in contracts.items() if s in symbols or s in ordered}
     draft.quotes = {s: q for s, q in draft.quotes.items() if s in symbols}
     draft.watched = symbols
     draft.effects.append(WatchContracts(symbols))
@@ -105,9 +105,9 @@ def flatten(draft: Draft, session: Session) -> None:
 
 def split_exercised(draft: Draft, line: Activity) -> None:
     """Book a split of shares from an exercise: their number changes, their cost stays."""
-    known = draft.book.positions.get(line.symbol)
-    if known is not None:
-        moved = replace(known, quantity=known.quantity + int(line.quantity))
+    position = draft.book.positions.get(line.symbol)
+    if position is not None:
+        moved = replace(position, quantity=position.quantity + int(line.quantity))
         draft.book = replace(draft.book, positions={**draft.book.positions, line.symbol: moved})
         revalue(draft)
 
@@ -327,7 +327,7 @@ def spot_unsupported(view: RiskView, intent: Intent) -> str | None:
         return None  # `wide_spread` and `open_interest` deny that
     if spot <= 0:
         return "the underlying's price is unknown"
-    fresh = {symbol: known for symbol, known in view.quotes.items() if _fresh(view, known)}
+    fresh = {symbol: other for symbol, other in view.quotes.items() if _fresh(view, other)}
     implied, limit = implied_spot(intent.symbol, fresh), view.limits.spot_gap_max
     if implied is not None:
         far = abs(implied - spot) > limit * spot
@@ -342,8 +342,8 @@ def spot_unsupported(view: RiskView, intent: Intent) -> str | None:
 def open_interest(view: RiskView, intent: Intent) -> str | None:
     if intent.contract is None:
         return "contract unknown"
-    found, limit = intent.contract.open_interest, view.limits.open_interest_min
-    return f"open interest {found}, at least {limit} wanted" if found < limit else None
+    contracts, limit = intent.contract.open_interest, view.limits.open_interest_min
+    return f"open interest {contracts}, at least {limit} wanted" if contracts < limit else None
 
 
 def expires_today(view: RiskView, intent: Intent) -> str | None:
