@@ -49,12 +49,12 @@ async def panic(
 async def _order(step: Callable[[], Awaitable[BulkResult]], what: str, show: Show) -> bool:
     """Request one step; print the answer, item by item. False when there was no answer."""
     try:
-        asked = await step()
+        result = await step()
     except BrokerError as error:
         show(f"{what} all: failed: {error}")
         return False
-    show(f"{what} all: asked for {asked.count}")
-    for refused in asked.refused:
+    show(f"{what} all: asked for {result.count}")
+    for refused in result.refused:
         show(f"{what} {refused}")
     return True
 

@@ -300,8 +300,8 @@ class _Verification:
 
     def _check_head(self, last: Entry | None) -> None:
         head = self._reader.meta().get("head", "")
-        found = f"{last.id}:{last.hash.hex()}" if last else ""
-        if head != found:
+        newest = f"{last.id}:{last.hash.hex()}" if last else ""
+        if head != newest:
             raise _Different(
                 f"the journal's end is row {head.partition(':')[0] or 'none'}, found {last.id if last else 0}"
             )

@@ -56,11 +56,11 @@ class AlpacaAdmin:
         from daemon.brokers.alpaca.trading.activity_stream import probe
 
         access = self._reads.access
-        found = await probe(access, since_ns, until_ns, access.deadlines.whole_s)
-        if found.problem:
-            return LedgerStream(found.problem, 0, 0)
-        known = {execution_of(wire.text(row.get("id"))) for row in await self._reads.activities(since_ns - DAY_NS)}
-        return LedgerStream("", len(found.lines), sum(line.ref_id in known for line in found.lines))
+        answer = await probe(access, since_ns, until_ns, access.deadlines.whole_s)
+        if answer.problem:
+            return LedgerStream(answer.problem, 0, 0)
+        executions = {execution_of(wire.text(row.get("id"))) for row in await self._reads.activities(since_ns - DAY_NS)}
+        return LedgerStream("", len(answer.lines), sum(line.ref_id in executions for line in answer.lines))
 
     async def clock(self) -> BrokerClock:
         """GET /v2/clock."""

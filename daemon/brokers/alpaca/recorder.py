@@ -178,9 +178,9 @@ class OptionRecorder:
         if self._socket is not None and any((CHANNEL, symbol) in self._socket.refused for symbol in self._spare):
             self._narrow("the stream has no room for them")
         spot = self._last_bar()[1]
-        wanted = near(self._contracts, spot, self._rule.strikes, self._rule.expiries, self._spare)
+        nearest = near(self._contracts, spot, self._rule.strikes, self._rule.expiries, self._spare)
         room = max(min(self._room, self._rule.symbols_max - len(self._desks)), 0)
-        self._stream(frozenset([symbol for symbol in wanted if symbol not in self._desks][:room]))
+        self._stream(frozenset([symbol for symbol in nearest if symbol not in self._desks][:room]))
 
     def _narrow(self, reason: str) -> None:
         self._room //= 2
@@ -222,24 +222,24 @@ def recorder_for(settings: DeskSettings, folder: Path, clock: Clock, log: EventL
 
 
 def near(
-    contracts: Iterable[Contract], spot: float, strikes: int, expiries: int, kept: frozenset[str]
+    contracts: Iterable[Contract], spot: float, strikes: int, expiries: int, recorded: frozenset[str]
 ) -> tuple[str, ...]:
     """Return the contracts of so many strikes on each side of the spot and so many expiries, the nearest first.
 
-    Those of `kept` stay while they are at most `STAY` strikes further away.
+    Those of `recorded` stay while they are at most `STAY` strikes further away.
     """
     by_expiry: dict[str, dict[Decimal, list[str]]] = {}
     for contract in contracts:
         by_expiry.setdefault(contract.expiry, {}).setdefault(contract.strike, []).append(contract.symbol)
-    found: list[tuple[int, str, str]] = []
+    ranked: list[tuple[int, str, str]] = []
     for expiry in sorted(by_expiry)[:expiries]:
         ladder = by_expiry[expiry]
         below = [strike for strike in sorted(ladder, reverse=True) if strike <= spot]
         above = [strike for strike in sorted(ladder) if strike > spot]
         for side in (below, above):
             for rank, strike in enumerate(side[: strikes + STAY]):
-                found += [(rank, expiry, name) for name in ladder[strike] if rank < strikes or name in kept]
-    return tuple(name for _, _, name in sorted(found))
+                ranked += [(rank, expiry, name) for name in ladder[strike] if rank < strikes or name in recorded]
+    return tuple(name for _, _, name in sorted(ranked))
 
 
 def _size(value: object) -> int | None:

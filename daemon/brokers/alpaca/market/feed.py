@@ -108,11 +108,11 @@ class ChainReader:
         except RestError as error:
             self._log("volatility_unknown", underlying=self._underlying, expiry=expiry, problem=str(error))
             return None
-        found = implied_volatility(snapshots)
-        if found is None:
+        volatility = implied_volatility(snapshots)
+        if volatility is None:
             problem = f"none of {len(snapshots)} snapshots has one"
             self._log("volatility_unknown", underlying=self._underlying, expiry=expiry, problem=problem)
-        return found
+        return volatility
 
 
 def strikes_around(spot: float, span: Decimal) -> tuple[Decimal, Decimal]:
@@ -164,8 +164,8 @@ def nearest_expiry(contracts: Iterable[Contract]) -> str | None:
 
 def implied_volatility(snapshots: Mapping[str, Any]) -> float | None:
     """Return the median of sane implied volatilities (annualised); None without any."""
-    found = [item.get("impliedVolatility") for item in snapshots.values() if isinstance(item, Mapping)]
-    numbers = [float(v) for v in found if isinstance(v, int | float) and not isinstance(v, bool) and 0 < v < 10]
+    values = [item.get("impliedVolatility") for item in snapshots.values() if isinstance(item, Mapping)]
+    numbers = [float(v) for v in values if isinstance(v, int | float) and not isinstance(v, bool) and 0 < v < 10]
     return median(numbers) if numbers else None
 
 

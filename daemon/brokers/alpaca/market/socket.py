@@ -434,10 +434,10 @@ def read_bar(message: dict[str, Any], symbol: str, session: Session, interval_s:
     """
     start_ns = instant_ns(message["t"])
     prices = [_number(message[name]) for name in "ohlcv"]
-    found = str(message.get("S", symbol))
-    if found != symbol:
-        detail = f"{values_text(prices)}; the bar is of {found}, expected {symbol}"
-        return BarRejected(now_ns, found, start_ns, "wrong_symbol", detail)
+    named = str(message.get("S", symbol))
+    if named != symbol:
+        detail = f"{values_text(prices)}; the bar is of {named}, expected {symbol}"
+        return BarRejected(now_ns, named, start_ns, "wrong_symbol", detail)
     reason = fault(prices, (start_ns - session.open_ns) % (interval_s * SECOND_NS))
     if reason:
         return BarRejected(now_ns, symbol, start_ns, reason, values_text(prices))

@@ -240,8 +240,8 @@ class RequestQueue:
         return oldest[2]
 
     def _wait_ns(self, urgency: CallPriority) -> int:
-        kept = 0 if urgency is CallPriority.EXIT else self._reserve
-        return max(self._paused_until_ns - self.clock.now_ns(), self._bucket.wait_ns(kept))
+        reserve = 0 if urgency is CallPriority.EXIT else self._reserve
+        return max(self._paused_until_ns - self.clock.now_ns(), self._bucket.wait_ns(reserve))
 
 
 async def _turn(call: _Call, wait_s: float) -> None:
@@ -448,10 +448,10 @@ class QueuedClient:
         self._deadlines = access.deadlines
         self._secrets = tuple(secret for secret in (access.key, access.secret) if secret)
 
-    def _hide(self, shown: str) -> str:
+    def _hide(self, message: str) -> str:
         for secret in self._secrets:
-            shown = shown.replace(secret, "[hidden]")
-        return shown
+            message = message.replace(secret, "[hidden]")
+        return message
 
     async def ask(
         self, work: Callable[[], object], urgency: CallPriority, *, many: bool = False, wait_s: float | None = None
@@ -480,31 +480,31 @@ class QueuedClient:
 
     async def pages(self, path: str, query: Mapping[str, object], key: str) -> list[object]:
         """Return the value of `key` on every page, one entry a page."""
-        found: list[object] = []
+        values: list[object] = []
         token: str | None = None
         for _ in range(PAGES_MAX):
             page = an_object(await self.get(path, {**query, "page_token": token}, many=True), path)
-            found.append(page.get(key))
+            values.append(page.get(key))
             following = text(page.get("next_page_token")) or None
             if following is None:
-                return found
+                return values
             if following == token:
                 break
             token = following
-        raise Unanswered(f"GET {path}: the pages do not end (token {token!r} after {len(found)} pages)")
+        raise Unanswered(f"GET {path}: the pages do not end (token {token!r} after {len(values)} pages)")
 
 
-def an_object(answer: object, asked: str) -> Raw:
+def an_object(answer: object, request: str) -> Raw:
     """Require a JSON object. Raises Unanswered for anything else."""
     if not isinstance(answer, dict):
-        raise Unanswered(f"{asked}: the answer is {_kind(answer)}, expected an object")
+        raise Unanswered(f"{request}: the answer is {_kind(answer)}, expected an object")
     return answer
 
 
-def a_list(answer: object, asked: str) -> list[Raw]:
+def a_list(answer: object, request: str) -> list[Raw]:
     """Require a JSON array of objects. Raises Unanswered for anything else."""
     if not isinstance(answer, list) or not all(isinstance(row, dict) for row in answer):
-        raise Unanswered(f"{asked}: the answer is {_kind(answer)}, expected an array of objects")
+        raise Unanswered(f"{request}: the answer is {_kind(answer)}, expected an array of objects")
     return answer
 
 

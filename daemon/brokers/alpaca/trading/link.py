@@ -170,9 +170,9 @@ class OwnOrders:
             self._log("order_unanswered", client_order_id=name, problem=str(error))
             return OrderUnknown(self._clock.now_ns(), name)
 
-    def _reply(self, asked: SubmitOrder, raw: object) -> Event:
-        order, name = wire.order(raw), asked.client_order_id
-        if asked.closing:
+    def _reply(self, submission: SubmitOrder, raw: object) -> Event:
+        order, name = wire.order(raw), submission.client_order_id
+        if submission.closing:
             order = self._closings.answered(name, order)
             self.remember(order)
             return OrderFound(self._clock.now_ns(), order)
@@ -348,7 +348,7 @@ class Closings:
 
     def id_of(self, name: str) -> str:
         """Return the broker's id of such an order; "" for any other."""
-        return next((order_id for order_id, known in self._names.items() if known == name), "")
+        return next((order_id for order_id, other in self._names.items() if other == name), "")
 
 
 class OpenStream(Protocol):

@@ -74,20 +74,20 @@ class TradingReads:
     async def _orders(self, status: str, since_ns: int | None) -> list[Raw]:
         """Read page by page. `after` is exclusive: a page starts a millisecond before the last one's end, without
         repeats."""
-        found: dict[str, Raw] = {}
+        orders: dict[str, Raw] = {}
         after = None if since_ns is None else time_text(since_ns - 1)
         for _ in range(PAGES_MAX):
             query = {"status": status, "limit": 500, "direction": "asc", "nested": "false", "after": after}
             page = a_list(await self._client.get("/orders", query), "orders")
-            new = {text(row.get("id")): row for row in page if text(row.get("id")) not in found}
-            found |= new
+            new = {text(row.get("id")): row for row in page if text(row.get("id")) not in orders}
+            orders |= new
             if len(page) < 500:
-                return list(found.values())
+                return list(orders.values())
             if not new:
                 break
             last = page[-1].get("submitted_at") or page[-1].get("created_at")
             after = time_text(time_ns(last, "submitted_at") - MILLISECOND_NS)
-        raise Unanswered(f"GET /orders: the pages do not end (after={after}, {len(found)} orders)")
+        raise Unanswered(f"GET /orders: the pages do not end (after={after}, {len(orders)} orders)")
 
     async def order_by_id(self, order_id: str) -> Raw:
         """GET /v2/orders/{id}."""
@@ -98,15 +98,15 @@ class TradingReads:
         query = {"client_order_id": client_order_id}
         try:
             answer = await self._client.get("/orders:by_client_order_id", query, urgency=CallPriority.EXIT)
-            found = an_object(answer, "order")
+            order = an_object(answer, "order")
         except Refused as error:
             unknown = error.status == 404 and "endpoint" not in error.message
             if unknown and (error.code == 40410000 or "not found" in error.message):
                 return None
             raise
-        if found.get("client_order_id") != client_order_id:
-            raise Unanswered(f"asked for order {client_order_id}, got {str(found.get('client_order_id'))[:128]!r}")
-        return found
+        if order.get("client_order_id") != client_order_id:
+            raise Unanswered(f"asked for order {client_order_id}, got {str(order.get('client_order_id'))[:128]!r}")
+        return order
 
     async def activities(self, after_ns: int) -> list[Raw]:
         """Return the ledger's lines after `after_ns` (exclusive), oldest first, each once."""
@@ -122,20 +122,20 @@ class TradingReads:
         rows = await self._activities({"activity_types": "FILL", "order_id": order_id})
         return [row for row in rows if row.get("order_id") == order_id and row.get("activity_type") == "FILL"]
 
-    async def _activities(self, asked: Raw) -> list[Raw]:
-        found: dict[str, Raw] = {}
+    async def _activities(self, selection: Raw) -> list[Raw]:
+        lines: dict[str, Raw] = {}
         token: str | None = None
         for _ in range(PAGES_MAX):
-            query = {**asked, "direction": "asc", "page_size": 100, "page_token": token}
+            query = {**selection, "direction": "asc", "page_size": 100, "page_token": token}
             page = a_list(await self._client.get("/account/activities", query), "activities")
-            new = {text(row.get("id")): row for row in page if text(row.get("id")) not in found}
-            found |= new
+            new = {text(row.get("id")): row for row in page if text(row.get("id")) not in lines}
+            lines |= new
             if len(page) < 100:
-                return list(found.values())
+                return list(lines.values())
             if not new:
                 break
             token = text(page[-1].get("id"))
-        raise Unanswered(f"GET /account/activities: the pages do not end (token {token!r}, {len(found)} lines)")
+        raise Unanswered(f"GET /account/activities: the pages do not end (token {token!r}, {len(lines)} lines)")
 
     async def option_contracts(
         self, underlying: str, expiry_from: str, expiry_to: str, strike_from: object, strike_to: object
