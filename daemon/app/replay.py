@@ -110,8 +110,8 @@ async def run_replay(
             _log_quotes(log, quoted)
         nights = 0 if spec.overnight else over_night(reader, state.now_ns)
         baskets = read_baskets(reader, (work.decision for work in state.works.values()))
-        found = () if engine.stopped_by else remarks(replay, counts, state, bars_run, baskets, ends, quoted, nights)
-        for remark in found:
+        notes = () if engine.stopped_by else remarks(replay, counts, state, bars_run, baskets, ends, quoted, nights)
+        for remark in notes:
             log("replay_remark", remark=remark)
         state_digest = engine.state_digest()
         log("chain_head", row=engine.last_row, head=engine.chain_head)
@@ -128,7 +128,7 @@ async def run_replay(
         state_digest=state_digest,
         stopped_by=engine.stopped_by,
         daily=daily,
-        remarks=found,
+        remarks=notes,
         option_quotes=quoted,
         exported=exported_as(replay.model.manifest),
         trades_over_night=nights,

@@ -81,7 +81,7 @@ def at_black_scholes(reader: JournalReader, paper: Paper) -> FillComparison:
 
     A session without a volatility has no such price.
     """
-    found, closes, last = FillComparison(), (0, 0.0), 0
+    comparison, closes, last = FillComparison(), (0, 0.0), 0
     session: SessionScheduled | None = None
     market: SessionMarket | None = None
     while rows := reader.query(_COMPARED, (last, PAGE)):
@@ -98,17 +98,17 @@ def at_black_scholes(reader: JournalReader, paper: Paper) -> FillComparison:
                 case OrderFilled() as fill if market is not None and closes[0] == fill.filled_ns:
                     cents = market.cents(fill.symbol, closes[1], fill.filled_ns, paper)
                     if cents is not None:
-                        found = _with(found, fill, cents)
-    return found
+                        comparison = _with(comparison, fill, cents)
+    return comparison
 
 
-def _with(found: FillComparison, fill: OrderFilled, cents: tuple[int, int]) -> FillComparison:
+def _with(comparison: FillComparison, fill: OrderFilled, cents: tuple[int, int]) -> FillComparison:
     bid, ask = (Decimal(side) / 100 for side in cents)
     if fill.side > 0:
         more = (fill.price - ask) * fill.quantity * SHARES
-        return found._replace(fills=found.fills + 1, paid_more=found.paid_more + more)
+        return comparison._replace(fills=comparison.fills + 1, paid_more=comparison.paid_more + more)
     less = (bid - fill.price) * fill.quantity * SHARES
-    return found._replace(fills=found.fills + 1, received_less=found.received_less + less)
+    return comparison._replace(fills=comparison.fills + 1, received_less=comparison.received_less + less)
 
 
 def quotes_used(replay: TapeReplay, tape: object, market: Any, reader: JournalReader) -> QuotesUsed | None:
@@ -289,11 +289,11 @@ def _left_out(replay: TapeReplay, counts: TapeCounts) -> Iterator[str]:
     if replay.info.interval_s >= DAY_S or not counts.outside_hours:
         return
     left_out = f"{counts.outside_hours:,} of {rows:,} rows lie outside of regular sessions and were left out."
-    found = half_hours(replay.tape, replay.strategy.spec.symbols)
-    hours = hours_off(found, replay.calendar) if counts.outside_hours > OUTSIDE_SHARE * rows else 0
+    half = half_hours(replay.tape, replay.strategy.spec.symbols)
+    hours = hours_off(half, replay.calendar) if counts.outside_hours > OUTSIDE_SHARE * rows else 0
     if hours:
         yield f"{left_out} {_moved(hours)} most would lie inside: write the times with their real zone."
-    elif off := sessions_off(found, replay.calendar):
+    elif off := sessions_off(half, replay.calendar):
         yield (
             f"{left_out} {_moved(off.hours)} {off.sessions:,} of {replay.info.dates:,} sessions would lie inside "
             f"whole, from {off.first} to {off.last}: their times miss a change to or from summer time. "
@@ -314,8 +314,8 @@ def _no_trade(replay: TapeReplay, state: State[Any]) -> str:
             f"the tape has {stats.bars:,} bars. Pass a longer tape."
         )
     if not stats.denials:
-        found = f"No trade: in none of {stats.decisions:,} decisions did the policy want to change its position."
-        return f"{found} {ANOTHER}" if is_passive(replay.model.manifest) else found
+        verdict = f"No trade: in none of {stats.decisions:,} decisions did the policy want to change its position."
+        return f"{verdict} {ANOTHER}" if is_passive(replay.model.manifest) else verdict
     denied = sorted(stats.denials.items(), key=lambda found: -found[1])
     needed = state.trading.paper.volatility_sessions + 1
     if denied[0][0] == "no_quote" and replay.quotes is None and replay.info.dates <= needed:

@@ -37,18 +37,18 @@ class TapeReplay(CheckedDesk):
 
     def meta(self) -> dict[str, str]:
         """The journal's meta rows, without the epoch."""
-        found = self.identity(REPLAY if self.quotes is None else RECORDED_QUOTES, PAPER_ACCOUNT) | {
+        values = self.identity(REPLAY if self.quotes is None else RECORDED_QUOTES, PAPER_ACCOUNT) | {
             "tape": self.tape.name,
             "tape_sha256": self.info.sha256,
             "synthetic": self.info.synthetic,
         }
         if self.quotes is not None:
-            found |= {
+            values |= {
                 "option_quotes": self.quotes.file.path.name,
                 "option_quotes_sha256": self.quotes.sha256,
                 "option_quotes_synthetic": self.quotes.file.synthetic,
             }
-        return found
+        return values
 
     def source(self, skip: int = 0, machine: Machine | None = None) -> TapeSource | DailyTapeSource | QuotedTape:
         """Return the tape's feed events after the first `skip`, which are in the journal.

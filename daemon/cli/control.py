@@ -137,8 +137,8 @@ def panic(options: argparse.Namespace, _console: Console) -> int:
 
 def _places(options: argparse.Namespace) -> list[str]:
     """The options of a panic that name files, as they were given."""
-    given = (("--config", options.config), ("--state-dir", options.state_dir))
-    return [part for name, path in given if path is not None for part in (name, str(path))]
+    places = (("--config", options.config), ("--state-dir", options.state_dir))
+    return [part for name, path in places if path is not None for part in (name, str(path))]
 
 
 def has_terminal() -> bool:

@@ -130,9 +130,9 @@ def _settings_to_trade(options: argparse.Namespace) -> DeskSettings:
     except ConfigError as refused:
         from daemon.app.live.settings_choice import NotWhole, settings_of_a_held_desk, tell_not_started
 
-        config, given = _sources(options)
+        config, overrides = _sources(options)
         try:
-            settings, mistakes = settings_of_a_held_desk(config, given, refused)
+            settings, mistakes = settings_of_a_held_desk(config, overrides, refused)
         except NotWhole as error:
             tell_not_started(config, error, Log())
             raise
@@ -145,9 +145,9 @@ def _refused(options: argparse.Namespace, log: Log, problem: str) -> int:
         return refuse(log, problem)
     from daemon.app.live.settings_choice import refused_while_held, tell_not_started
 
-    config, given = _sources(options)
+    config, overrides = _sources(options)
     try:
-        held = refused_while_held(config, given, problem)
+        held = refused_while_held(config, overrides, problem)
     except MayPass as error:
         log("start_failed", problem=f"{problem}; {error}")
         return TROUBLE
@@ -159,10 +159,10 @@ def _refused(options: argparse.Namespace, log: Log, problem: str) -> int:
 
 
 def _settings(options: argparse.Namespace) -> DeskSettings:
-    config, given = _sources(options)
-    settings = load(config, given)
+    config, overrides = _sources(options)
+    settings = load(config, overrides)
     store = to_read(settings.paths.models_dir) if options.dry_run else settings.paths.models_dir
-    return settings if store == settings.paths.models_dir else load(config, {**given, "paths.models_dir": store})
+    return settings if store == settings.paths.models_dir else load(config, {**overrides, "paths.models_dir": store})
 
 
 def _speed(text: str) -> float | None:

@@ -59,9 +59,9 @@ def contradictions(settings: DeskSettings) -> Iterator[Problem]:
 def _wrong_trading(settings: DeskSettings) -> Iterator[Problem]:
     """Yield trading rules that exclude one another, and an unknown strategy."""
     if not is_known(settings.desk.strategy):
-        known = names()
-        nearest = get_close_matches(settings.desk.strategy, known, n=1, cutoff=0.0)[0]
-        expected = f"one of {', '.join(known)} (nearest: {nearest}), or a file of yours: path/to/file.py"
+        strategies = names()
+        nearest = get_close_matches(settings.desk.strategy, strategies, n=1, cutoff=0.0)[0]
+        expected = f"one of {', '.join(strategies)} (nearest: {nearest}), or a file of yours: path/to/file.py"
         yield "desk.strategy", settings.desk.strategy, expected
     yield from _wrong_symbols(settings.desk)
     if settings.record.enabled and not _trades_options(settings.desk.strategy):
@@ -120,10 +120,10 @@ def _wrong_symbols(desk: DeskTable) -> Iterator[Problem]:
     """Symbols of a strategy that trades its own, and one that is named twice."""
     if not is_known(desk.strategy):
         return
-    known = entry(desk.strategy)
-    if desk.model_config and known.with_config is None:
+    strategy = entry(desk.strategy)
+    if desk.model_config and strategy.with_config is None:
         yield "desk.model_config", desk.model_config, f'"": {desk.strategy} has no model configuration'
-    if desk.symbols and known.with_symbols is None and known.with_config is None:
+    if desk.symbols and strategy.with_symbols is None and strategy.with_config is None:
         yield "desk.symbols", desk.symbols, f"[]: {desk.strategy} trades its own symbols and no others"
     twice = sorted({symbol for symbol in desk.symbols if desk.symbols.count(symbol) > 1})
     if twice:

@@ -78,13 +78,13 @@ def credentials() -> Credentials:
 
     Raises ConfigError for a credential that cannot be read or cannot be a key, without its content.
     """
-    found: dict[str, SecretStr] = {}
+    secrets: dict[str, SecretStr] = {}
     for name in KEYS:
         text, origin = _credential(name)
         if text and not _KEY.fullmatch(text):
             raise ConfigError(f"{origin}: this is no key: expected letters and digits alone: copy the key again")
-        found[name.removeprefix("APCA_").lower()] = SecretStr(text)
-    return Credentials(**found)
+        secrets[name.removeprefix("APCA_").lower()] = SecretStr(text)
+    return Credentials(**secrets)
 
 
 class OperatorSecrets(NamedTuple):
@@ -96,8 +96,8 @@ class OperatorSecrets(NamedTuple):
 
 def operator_secrets() -> OperatorSecrets:
     """Read them from systemd's credentials, else from the environment. Raises ConfigError, without their content."""
-    found = [_credential(name)[0] for name in OPERATOR_SECRETS]
-    return OperatorSecrets(*(SecretStr(text) if text else None for text in found))
+    secrets = [_credential(name)[0] for name in OPERATOR_SECRETS]
+    return OperatorSecrets(*(SecretStr(text) if text else None for text in secrets))
 
 
 def _credential(name: str) -> tuple[str, str]:

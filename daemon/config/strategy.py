@@ -27,8 +27,8 @@ def strategy_of(settings: DeskSettings) -> AnyStrategy:
 
 def described(strategy: AnyStrategy) -> str:
     """Return the strategy's name; of one's own also package or file, digest and contract hash."""
-    found = own(strategy.spec.name)
-    if found is None:
+    strategy_files = own(strategy.spec.name)
+    if strategy_files is None:
         return strategy.spec.name
     contract = contract_hash(strategy)[:12]
-    return f"{found.shown}, contract {contract}; it is not shipped, and runs with the daemon's rights"
+    return f"{strategy_files.shown}, contract {contract}; it is not shipped, and runs with the daemon's rights"

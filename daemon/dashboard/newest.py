@@ -109,9 +109,9 @@ def read_on(reader: JournalReader, seen: Newest) -> Newest:
 
 
 def newest_decision(reader: JournalReader, state: State[Any] | None) -> dict[str, Any] | None:
-    """Return the newest row of `decisions` with its outcome as it is `shown`, None for none. Raises sqlite3.Error."""
-    shown = shown_outcome(under_way(state))
-    rows = reader.query(f"SELECT d.*, {shown} AS shown FROM decisions AS d ORDER BY decision DESC LIMIT 1")
+    """Return the newest row of `decisions` with its outcome as pages show it, None for none. Raises sqlite3.Error."""
+    outcome = shown_outcome(under_way(state))
+    rows = reader.query(f"SELECT d.*, {outcome} AS shown FROM decisions AS d ORDER BY decision DESC LIMIT 1")
     return dict(rows[0]) if rows else None
 
 
@@ -126,13 +126,13 @@ def newest_lines(
         return ()
     coming = under_way(state)
     orders = reader.query("SELECT work FROM orders WHERE work GLOB '[0-9]*' ORDER BY submitted_ns DESC LIMIT 1")
-    wanted = [newest["decision"], *(int(row["work"].partition(".")[0]) for row in orders)]
+    numbers = [newest["decision"], *(int(row["work"].partition(".")[0]) for row in orders)]
     lines = []
-    for number in wanted:
-        known = next((line for line in former if line.decision == number and _over(line, coming)), None)
-        if number == newest["decision"] and known is not None and known.outcome != newest["shown"]:
-            known = None
-        lines.append(known or _line_at(reader, number, coming))
+    for number in numbers:
+        earlier = next((line for line in former if line.decision == number and _over(line, coming)), None)
+        if number == newest["decision"] and earlier is not None and earlier.outcome != newest["shown"]:
+            earlier = None
+        lines.append(earlier or _line_at(reader, number, coming))
     return tuple(line for line in lines if line is not None)
 
 

@@ -61,9 +61,9 @@ def examine(link: Link, secret: str, origin: str, desk: str, commands: Mapping[s
         return [RedisCheck(CHECKED, True, f"{link}: user {user} may {', '.join(commands)}"), *_kept(client, user)]
 
 
-def _unreachable(error: RedisError, user: str, origin: str, given: bool) -> str:
+def _unreachable(error: RedisError, user: str, origin: str, has_secret: bool) -> str:
     if isinstance(error, exceptions.AuthenticationError):
-        what = "is refused with the password" if given else f"needs a password, and {CREDENTIAL} is empty"
+        what = "is refused with the password" if has_secret else f"needs a password, and {CREDENTIAL} is empty"
         return f"user {user} {what} (from {origin}): put the user's own there, whose digest the file of users has"
     if isinstance(error, exceptions.BusyLoadingError):
         return "it still reads its log: wait, and check again"

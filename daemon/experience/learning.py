@@ -91,12 +91,12 @@ class LearningFile:
         problem: str = "",
     ) -> None:
         """Replace the file; figures of a later row become a point of the course. Raises OSError."""
-        known = _finite(figures)
+        finite = _finite(figures)
         last = self._course[-1].row if self._course else -1
         if row < last:
             self._course = ()  # another journal, or the learner went back
-        if known and row != last:
-            self._course = _bounded((*self._course, LearningPoint(now_ns, row, updates, known)))
+        if finite and row != last:
+            self._course = _bounded((*self._course, LearningPoint(now_ns, row, updates, finite)))
         learning = Learning(
             format=FORMAT,
             written_ns=now_ns,
@@ -108,7 +108,7 @@ class LearningFile:
             pending=pending,
             replay=replay,
             replay_most=replay_most,
-            figures=known,
+            figures=finite,
             rewards=_finite(rewards),
             version=version,
             frozen=frozen,
@@ -135,11 +135,11 @@ class LearningWatch:
             self.look(await asyncio.to_thread(self._read))
             await asyncio.sleep(self._every_s)
 
-    def look(self, found: Learning | None) -> None:
+    def look(self, learning: Learning | None) -> None:
         """Compare what the trainer wrote with what was told."""
-        refused = 0 if found is None else found.refused
-        if found is not None and refused > self._told:
-            self._log("trainer_refused", refused=refused, stream=found.stream[:200])
+        refused = 0 if learning is None else learning.refused
+        if learning is not None and refused > self._told:
+            self._log("trainer_refused", refused=refused, stream=learning.stream[:200])
         self._told = refused  # a trainer that began again counts from 0
 
     def _read(self) -> Learning | None:

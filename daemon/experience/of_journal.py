@@ -193,7 +193,7 @@ def _book_moves(waiting: _Open, before: Book, after: Book) -> None:
     symbols = before.positions.keys() | after.positions.keys()
     moved = [s for s in symbols if before.positions.get(s) != after.positions.get(s)]
     if len(moved) == 1:
-        known = waiting.money.get(moved[0], (ZERO, ZERO))
-        waiting.money[moved[0]] = (known[0] + flow, known[1] + fees)
+        sums = waiting.money.get(moved[0], (ZERO, ZERO))
+        waiting.money[moved[0]] = (sums[0] + flow, sums[1] + fees)
     else:
         waiting.others += flow

@@ -41,8 +41,8 @@ class HeadComparison(NamedTuple):
 
 def heads_in(text: str) -> list[tuple[int, str]]:
     """Return (event row, head) of every head in a log, a report or a list, in their order."""
-    found = [(match.start(), match) for pattern in _PATTERNS for match in pattern.finditer(text)]
-    return [(int(match["row"]), match["head"]) for _, match in sorted(found, key=lambda place: place[0])]
+    matches = [(match.start(), match) for pattern in _PATTERNS for match in pattern.finditer(text)]
+    return [(int(match["row"]), match["head"]) for _, match in sorted(matches, key=lambda place: place[0])]
 
 
 class SignedHead(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -84,21 +84,21 @@ def sign_head(row: int, head: str, key_file: Path, to: Path) -> str:
 def check_signed(file: str, public_key_file: Path) -> None:
     """Check that the key in `public_key_file` signed every line of `file`. Raises JournalError."""
     try:
-        found = re.search(r"[A-Za-z0-9+/]{43}=", public_key_file.read_text(errors="replace"))
+        match = re.search(r"[A-Za-z0-9+/]{43}=", public_key_file.read_text(errors="replace"))
         lines = Path(file).read_text(errors="replace").splitlines()
     except OSError as error:
         raise JournalError(
             f"{error.filename}: cannot be read: {error.strerror}; --public-key needs two files"
         ) from error
-    if found is None:
+    if match is None:
         raise JournalError(f"{public_key_file}: no public key stands there; expected 32 bytes in base64")
     for number, line in enumerate(lines, 1):
         try:
-            good = msgspec.json.decode(line, type=SignedHead).is_by(found[0])
+            good = msgspec.json.decode(line, type=SignedHead).is_by(match[0])
         except ValueError:  # not a signed head; msgspec's own errors are ValueErrors
             good = False
         if not good:
-            raise JournalError(f"{file}: line {number} is no head signed by {found[0]}: take the file that root signs")
+            raise JournalError(f"{file}: line {number} is no head signed by {match[0]}: take the file that root signs")
 
 
 def compare(journal: Path, heads_or_file: str, *, newest: bool = True) -> HeadComparison:

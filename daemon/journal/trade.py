@@ -138,11 +138,11 @@ class Trade:
 
 
 def _declared() -> dict[str, Column]:
-    found = {}
-    for each in fields(Trade):
-        declared, listed = each.metadata[Column]
-        found[each.name] = msgspec.structs.replace(declared, name=(declared.name or each.name) if listed else "")
-    return found
+    columns = {}
+    for one in fields(Trade):
+        declared, listed = one.metadata[Column]
+        columns[one.name] = msgspec.structs.replace(declared, name=(declared.name or one.name) if listed else "")
+    return columns
 
 
 COLUMNS = _declared()
@@ -173,8 +173,8 @@ def table() -> str:
 
 def renew_view(db: sqlite3.Connection) -> None:
     """Create the view, or replace one of another release."""
-    found = db.execute("SELECT sql FROM sqlite_schema WHERE type = 'view' AND name = ?", (NAME,)).fetchone()
-    if found is None or found[0] != VIEW:
+    view = db.execute("SELECT sql FROM sqlite_schema WHERE type = 'view' AND name = ?", (NAME,)).fetchone()
+    if view is None or view[0] != VIEW:
         db.execute(f"DROP VIEW IF EXISTS {NAME}")
         db.execute(VIEW)
 

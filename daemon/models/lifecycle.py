@@ -112,10 +112,10 @@ class Lifecycle:
 
         `judged` is the digest that its manifest must have, "" for any.
         """
-        wanted, self._judged = version or self._configured_shadow, judged if version else ""
-        if wanted != self._wanted["shadow"]:
-            self._wanted["shadow"], self._settled["shadow"] = wanted, None
-            if not wanted:
+        candidate, self._judged = version or self._configured_shadow, judged if version else ""
+        if candidate != self._wanted["shadow"]:
+            self._wanted["shadow"], self._settled["shadow"] = candidate, None
+            if not candidate:
                 self._models.drop_candidate()
             self._wake.set()
 
@@ -166,19 +166,19 @@ class Lifecycle:
                 self._models.drop_candidate()
                 return True
             candidate = self._models.shadow
-            known = running if role == "live" else candidate
-            if known is not None and (known.version, known.manifest_digest) == (seen.version, seen.manifest_digest):
+            model = running if role == "live" else candidate
+            if model is not None and (model.version, model.manifest_digest) == (seen.version, seen.manifest_digest):
                 return True
         return (role, seen) in self._refused
 
     def _sight(self, role: Role) -> Sight | _Missing:
-        wanted, shelf = self._wanted[role], self._models_dir / self._strategy.spec.name
+        version, shelf = self._wanted[role], self._models_dir / self._strategy.spec.name
         try:
-            return sight(self._models_dir, self._strategy.spec.name, wanted)
+            return sight(self._models_dir, self._strategy.spec.name, version)
         except ModelError as error:
             # no candidate was named yet
-            none = role == "shadow" and wanted == CANDIDATE and not (shelf / wanted).exists()
-            return _Missing("" if none else wanted, str(error))
+            none = role == "shadow" and version == CANDIDATE and not (shelf / version).exists()
+            return _Missing("" if none else version, str(error))
 
     # --- checks -------------------------------------------------------------------------------------------------------
 

@@ -131,8 +131,8 @@ class ServedAnswers:
 
     def _look(self, client: Any, block_ms: int | None) -> list[dict[bytes, bytes]]:
         """Return the replies since the last look; waits for one as long as `block_ms` says."""
-        found = client.xread({self._answers: self._last}, block=block_ms)
-        new = [entry for _, entries in found or () for entry in entries]
+        streams = client.xread({self._answers: self._last}, block=block_ms)
+        new = [entry for _, entries in streams or () for entry in entries]
         if new:
             self._last = new[-1][0]
         return [fields for _, fields in new]

@@ -226,9 +226,9 @@ def modelled_quote(state: State[Any], symbol: str) -> Quote | None:
 
 def _implied(state: State[Any], quote: Quote, expiry: str) -> tuple[float | None, float]:
     """Return the volatility implied by a quote's mid, and its years to expiry; None for another expiry."""
-    strike, right, known = option_terms(quote.symbol)
+    strike, right, last_day = option_terms(quote.symbol)
     session, spot = state.session.session, state.session.spot
-    if known != expiry or session is None or spot <= 0 or quote.bid <= 0 or quote.ask <= 0:
+    if last_day != expiry or session is None or spot <= 0 or quote.bid <= 0 or quote.ask <= 0:
         return None, 0.0
     later = tuple(s for s in state.session.upcoming if s.date <= expiry)
     years, middle = years_to_expiry(quote.quoted_ns, session, later), float(quote.bid + quote.ask) / 2.0

@@ -141,16 +141,16 @@ class NewsReader:
 
 def of_alarm(line: str) -> Notification:
     """The message of the line that the daemon's alarm command gets. Raises ValueError for another line."""
-    found = json.loads(line)
-    if not isinstance(found, dict) or not {"desk", "alarm", "detail", "time"} <= found.keys():
+    alarm = json.loads(line)
+    if not isinstance(alarm, dict) or not {"desk", "alarm", "detail", "time"} <= alarm.keys():
         raise ValueError("expected the line of an alarm, as docs/MONITORING.md has it")
-    name, more = _text(found["alarm"]), []
-    if found.get("halted") is True:
+    name, more = _text(alarm["alarm"]), []
+    if alarm.get("halted") is True:
         more.append("The desk is halted: no new risk until it is resumed.")
-    if isinstance(missed := found.get("missed"), int) and missed > 0:
+    if isinstance(missed := alarm.get("missed"), int) and missed > 0:
         more.append(f"{missed} earlier alarm{'s' * (missed != 1)} had no message of their own.")
-    body = "\n".join((_text(found["detail"]), *more, _text(found["time"])))
-    return Notification(ALARMS, name, f"{_text(found['desk'])}: {name}", body)
+    body = "\n".join((_text(alarm["detail"]), *more, _text(alarm["time"])))
+    return Notification(ALARMS, name, f"{_text(alarm['desk'])}: {name}", body)
 
 
 def _alarms(entry: Entry, _: JournalReader) -> Iterator[_Told]:

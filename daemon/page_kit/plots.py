@@ -251,8 +251,8 @@ def runs(
         plot.curve(line, "run")
     for group in groups:
         plot.curve(group.thick, group.style)
-    wanted = [plot.py(group.thick[-1][1]) for group in named]
-    for y, group in zip(apart(wanted, TEXT + 2, plot.top, plot.floor), named, strict=True):
+    heights = [plot.py(group.thick[-1][1]) for group in named]
+    for y, group in zip(apart(heights, TEXT + 2, plot.top, plot.floor), named, strict=True):
         plot.text(plot.edge + 5, y + 4, group.label, style=f"{group.style}-label")
     return plot.markup(title)
 
@@ -359,9 +359,9 @@ def bars(rows: Sequence[BarRow], styles: Sequence[str], unit: str, title: str, s
 
 def intervals(rows: Sequence[IntervalRow], label: str, title: str, width: int = NARROW) -> Markup:
     """A dot for each row's value and a bar for its interval, on a common axis with a line at zero."""
-    known = [value for row in rows for value in (row.value, row.low, row.high) if value is not None]
+    values = [value for row in rows for value in (row.value, row.low, row.high) if value is not None]
     labels = [fitting(row.label, LABELS * width) for row in rows]
-    plot = _rows(labels, [*known, 0.0], 26, 44, label, width)
+    plot = _rows(labels, [*values, 0.0], 26, 44, label, width)
     for index, row in enumerate(rows):
         y = plot.top + 26 * (index + 0.5)
         plot.text(plot.left - 6, y + 4, labels[index], "end", f"{row.style}-label")
@@ -373,8 +373,8 @@ def intervals(rows: Sequence[IntervalRow], label: str, title: str, width: int = 
 
 def strips(rows: Sequence[Strip], label: str, title: str) -> Markup:
     """Dots of each row along one axis, the chosen one larger; a row's middle is a bar with a tick."""
-    known = [value for row in rows for value in (*row.values, *(row.middle or ()))]
-    plot = _rows([row.label for row in rows], [*known, 0.0], 30, 44, label)
+    values = [value for row in rows for value in (*row.values, *(row.middle or ()))]
+    plot = _rows([row.label for row in rows], [*values, 0.0], 30, 44, label)
     for index, row in enumerate(rows):
         y = plot.top + 30 * (index + 0.5)
         plot.text(plot.left - 6, y + 4, row.label, "end")

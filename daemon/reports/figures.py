@@ -52,17 +52,17 @@ def equity(day: Day) -> Shown:
     points = [(at, float(value)) for at, value in (*day.history, *day.equity)]
     if not points:
         return Shown(None, "No equity was recorded in this session.")
-    shown = _COURSES[day.decides](day, points)
-    values = [value for _, value in shown.points or points]
+    curve = _COURSES[day.decides](day, points)
+    values = [value for _, value in curve.points or points]
     low, high = (money(Decimal(str(value))) for value in (min(values), max(values)))
     first, last = (money(Decimal(str(value))) for value in (values[0], values[-1]))
     summary = f"It went from {first} to {last} USD, between {low} and {high}."
-    if not shown.points:
+    if not curve.points:
         return Shown(None, summary)
     plot = in_both_widths(
-        lambda width: course([shown.points], shown.marks, shown.span, "USD", shown.title, summary, width)
+        lambda width: course([curve.points], curve.marks, curve.span, "USD", curve.title, summary, width)
     )
-    return Shown(plot, f"USD, {shown.words}. {summary}")
+    return Shown(plot, f"USD, {curve.words}. {summary}")
 
 
 class _EquityPlot(NamedTuple):

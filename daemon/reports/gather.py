@@ -135,8 +135,8 @@ class _Pass:
                 self.commands.append(Notice(now, "refused", event.reason, event.channel))
 
     def _answered(self, model: str, now: int, *, shadow: bool) -> None:
-        known = self.answers.get((model, shadow))
-        count, first_ns = (known.count, known.first_ns) if known else (0, now)
+        former = self.answers.get((model, shadow))
+        count, first_ns = (former.count, former.first_ns) if former else (0, now)
         self.answers[model, shadow] = AnswerCount(model, shadow, count + 1, first_ns, now)
 
 

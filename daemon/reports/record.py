@@ -145,8 +145,8 @@ def find_session(reader: JournalReader, date: str | None = None) -> Session:
         session = event.session
         if session.date == date or (date is None and session.open_ns - lead_ns <= newest[0]["time_ns"]):
             return session
-    wanted = "a session that has begun" if date is None else f"the session of {date}"
-    raise JournalError(f"{reader.path}: {wanted} is not in the journal; `rltraderctl events` shows what is")
+    expected = "a session that has begun" if date is None else f"the session of {date}"
+    raise JournalError(f"{reader.path}: {expected} is not in the journal; `rltraderctl events` shows what is")
 
 
 @contextmanager

@@ -253,8 +253,8 @@ class TapeSource:
         self.counts.outside_hours += int(np.count_nonzero(ours & ~inside))
         start, at, places, prices = rows.start_ns[inside], at[inside], places[inside], rows.prices[:, inside]
         off_grid = (start - self._begins[at]) % (self._info.interval_s * SECOND_NS)
-        found = faults(prices, off_grid)
-        columns = (start, start - off_grid, at, places, found, *prices)
+        masks = faults(prices, off_grid)
+        columns = (start, start - off_grid, at, places, masks, *prices)
         return zip(*(column.tolist() for column in columns), strict=True)
 
 
@@ -279,8 +279,8 @@ def check_calendar(path: Path, info: TapeInfo, calendar: SessionCalendar) -> Non
 def of_others(path: Path, counts: Iterable[str], symbols: tuple[str, ...]) -> TapeError:
     """Return the error of a tape that has rows, but none of the strategy's symbols."""
     found, more = ", ".join(sorted(counts)[:8]), ", …" if len(symbols) > 8 else ""
-    wanted = f"{', '.join(symbols[:8])}{more}"
-    return TapeError(f"{path}: no row of {wanted}; found {found}: pass a tape of the strategy's symbols")
+    names = f"{', '.join(symbols[:8])}{more}"
+    return TapeError(f"{path}: no row of {names}; found {found}: pass a tape of the strategy's symbols")
 
 
 def resumed(path: Path, events: Iterator[Event], skip: int) -> Iterator[Event]:

@@ -87,10 +87,12 @@ class BrokerSide:
             self.trading = self._connection.trading(
                 TradingDesk(initial.identity, lambda: state().broker, put, self.clock_check)
             )
-            own = [order for order in initial.orders.values() if order.order_id and order.purpose != "foreign"]
+            orders_of_desk = [
+                order for order in initial.orders.values() if order.order_id and order.purpose != "foreign"
+            ]
             ended = [order for order in initial.closed.values() if order.order_id]
-            closings = {order.client_order_id: order.order_id for order in (*own, *ended) if order.closing}
-            self.trading.follow({order.client_order_id: order.order_id for order in own}, closings)
+            closings = {order.client_order_id: order.order_id for order in (*orders_of_desk, *ended) if order.closing}
+            self.trading.follow({order.client_order_id: order.order_id for order in orders_of_desk}, closings)
 
     def _put_claimed(self, account: AccountLock, event: Event) -> None:
         """Put an event of the trading side into the intake; lock the account of a report first."""
@@ -306,8 +308,8 @@ def settled(state: State[Any], *, flatten: bool) -> bool:
             and not state.works
             and not any(position.right for position in state.book.positions.values())
         )
-    own = [order for order in state.orders.values() if order.purpose != "foreign"]
-    return not any(order.purpose == "entry" or order.work not in state.works for order in own)
+    orders = [order for order in state.orders.values() if order.purpose != "foreign"]
+    return not any(order.purpose == "entry" or order.work not in state.works for order in orders)
 
 
 def open_things(state: State[Any]) -> list[str]:

@@ -178,12 +178,12 @@ def wait_for_first(
 
 def _look(settings: DeskSettings, strategy: AnyStrategy, log: Log) -> str | None:
     """Return why there is no model yet; None where one is named, or has just been."""
-    name, store, wanted = strategy.spec.name, settings.paths.models_dir, settings.policy.version
+    name, store, chosen = strategy.spec.name, settings.paths.models_dir, settings.policy.version
     shelf = store / name
-    if (shelf / wanted).exists() and not (wanted == CURRENT and foreign(shelf / wanted)):
+    if (shelf / chosen).exists() and not (chosen == CURRENT and foreign(shelf / chosen)):
         return None
-    if wanted != CURRENT:
-        return f"{shelf} has no version {wanted} yet"
+    if chosen != CURRENT:
+        return f"{shelf} has no version {chosen} yet"
     problem = f"{shelf} has no version yet: its trainer makes the first one"
     for version in _oldest_first(settings, name):
         try:
@@ -198,8 +198,8 @@ def _look(settings: DeskSettings, strategy: AnyStrategy, log: Log) -> str | None
 
 
 def _oldest_first(settings: DeskSettings, strategy: str) -> list[str]:
-    shelf, found = settings.paths.models_dir / strategy, []
+    shelf, versions_found = settings.paths.models_dir / strategy, []
     for version in versions(settings.paths.models_dir, strategy):
         with contextlib.suppress(OSError):
-            found.append(((shelf / version / MANIFEST_FILE).stat().st_mtime_ns, version))
-    return [version for _, version in sorted(found)]
+            versions_found.append(((shelf / version / MANIFEST_FILE).stat().st_mtime_ns, version))
+    return [version for _, version in sorted(versions_found)]

@@ -128,19 +128,19 @@ async def _stand_down(state_dir: Path) -> Marker | None:
 async def _wrong_account(settings: DeskSettings, admin: Admin) -> str:
     """Return why nothing may be closed; "" for the configured account or an unknown one."""
     expected = settings.desk.account_number
-    for asked in range(ASKED_MAX):
-        if asked:
+    for attempt in range(ASKED_MAX):
+        if attempt:
             await asyncio.sleep(PAUSE_S)
         try:
-            found = (await admin.account()).number
+            number = (await admin.account()).number
         except BrokerError as error:
             problem = error
             continue
-        if not expected or found == expected:
-            print_line(f"account {found}")
+        if not expected or number == expected:
+            print_line(f"account {number}")
             return ""
         cure = "nothing was touched; give the right keys"
-        return f"the keys open account {found}, desk.account_number is {expected}: {cure}"
+        return f"the keys open account {number}, desk.account_number is {expected}: {cure}"
     if isinstance(problem, BrokerRefused) and problem.of_keys:
         return f"the broker refuses the keys ({problem}): nothing was touched; give those of this account"
     print_line(f"account number: not checked: {problem}; going on")

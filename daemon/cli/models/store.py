@@ -49,12 +49,12 @@ class ModelStore:
 def store_of(options: argparse.Namespace) -> ModelStore:
     """The store that the options name. Raises NotPossible, ConfigError."""
     config = options.config or (DEFAULT_CONFIG if DEFAULT_CONFIG.is_file() else None)
-    given = {"desk.strategy": options.strategy} if options.strategy else {}
+    overrides = {"desk.strategy": options.strategy} if options.strategy else {}
     if options.strategy:
         try:
-            given = {"desk.strategy": add(options.strategy)}
+            overrides = {"desk.strategy": add(options.strategy)}
         except ValueError as error:
             raise NotPossible(f"--strategy: {error}") from error
-    settings = load(config, given)
+    settings = load(config, overrides)
     strategy = strategy_of(settings)
     return ModelStore(settings, options.models_dir or settings.paths.models_dir, strategy)

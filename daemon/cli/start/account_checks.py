@@ -39,17 +39,17 @@ async def account_findings(
     except BrokerError as error:
         return [CheckLine("keys", FAIL, f"the trading service cannot be asked ({error}): check network and address")]
     number, expected = account.number, settings.desk.account_number
-    found = [CheckLine("keys", OK, f"accepted for the {settings.desk.account} account {number}")]
+    lines = [CheckLine("keys", OK, f"accepted for the {settings.desk.account} account {number}")]
     if expected and number != expected:
         text = f"the keys open {number}, desk.account_number is {expected}: give the right keys or number"
-        found.append(CheckLine("account number", FAIL, text))
+        lines.append(CheckLine("account number", FAIL, text))
     if account.blocked:
-        found.append(CheckLine("account", FAIL, f"it may not trade: {account.blocked}: see its page at the broker"))
+        lines.append(CheckLine("account", FAIL, f"it may not trade: {account.blocked}: see its page at the broker"))
     else:
-        found.append(CheckLine("account", OK, f"ACTIVE, {account.cash} USD of cash, equity {account.equity} USD"))
+        lines.append(CheckLine("account", OK, f"ACTIVE, {account.cash} USD of cash, equity {account.equity} USD"))
     if not shares:
-        found.append(_options_level(account, dry_run=dry_run))
-    return [*found, await _shorting(admin)]
+        lines.append(_options_level(account, dry_run=dry_run))
+    return [*lines, await _shorting(admin)]
 
 
 async def _shorting(admin: Admin) -> CheckLine:
@@ -88,7 +88,7 @@ async def clock_finding(limit_s: float, admin: Admin, clock: Clock) -> CheckLine
 
 async def ledger_stream_findings(settings: DeskSettings, admin: Admin, clock: Clock) -> list[CheckLine]:
     """Check whether the stream of the ledger's lines answers these keys; it is a second source and no must."""
-    now_ns, wanted = clock.now_ns(), settings.alpaca.activity_stream
+    now_ns, enabled = clock.now_ns(), settings.alpaca.activity_stream
     try:
         stream = await admin.ledger_stream(now_ns - STREAM_ASKED_NS, now_ns)
     except BrokerError as error:
@@ -97,11 +97,11 @@ async def ledger_stream_findings(settings: DeskSettings, admin: Admin, clock: Cl
         return []
     every = f"the ledger is read every {settings.alpaca.report_every_s} s without it"
     if stream.problem:
-        cure = ": set alpaca.activity_stream = false" if wanted else ""
+        cure = ": set alpaca.activity_stream = false" if enabled else ""
         text = f"does not answer these keys ({stream.problem}); {every}{cure}"
-        return [CheckLine("activity stream", WARN if wanted else OK, text)]
+        return [CheckLine("activity stream", WARN if enabled else OK, text)]
     seen = f"answers: {stream.lines} lines of the last week, {stream.same} of them under the ledger's own ids"
-    how = "it is listened to" if wanted else "alpaca.activity_stream = true listens to it"
+    how = "it is listened to" if enabled else "alpaca.activity_stream = true listens to it"
     return [CheckLine("activity stream", OK, f"{seen}; {how}")]
 
 
@@ -154,7 +154,7 @@ async def _share_feeds(settings: DeskSettings, admin: Admin, clock: Clock) -> li
         return f"quotes of {len(await admin.quotes(symbols))} of {len(symbols)} symbols"
 
     cure = _cure("name", feed, STOCK_FEEDS)
-    found = [await _entitled(f"feed {feed}", quotes, cure)]
+    lines = [await _entitled(f"feed {feed}", quotes, cure)]
     bars: dict[str, int] = {}
 
     async def days() -> str:
@@ -170,7 +170,7 @@ async def _share_feeds(settings: DeskSettings, admin: Admin, clock: Clock) -> li
     if history.verdict == OK and (missing := [symbol for symbol in symbols if not bars.get(symbol)]):
         text = f"{history.text}: none of {', '.join(missing)}: halted, delisted or renamed; they are left alone"
         history = CheckLine("history", WARN, text)
-    return [*found, history]
+    return [*lines, history]
 
 
 async def _entitled(subject: str, ask: Callable[[], Awaitable[str]], cure: str) -> CheckLine:

@@ -57,11 +57,11 @@ def redis_findings(settings: DeskSettings) -> list[CheckLine]:
         return [CheckLine(SUBJECT, serious, f"policy.redis = {policy.redis}: {error}")]
     return [
         CheckLine(
-            SUBJECT if found.subject == CHECKED else found.subject,
-            OK if found.good else serious if found.subject == CHECKED else WARN,
-            f"policy.redis = {policy.redis}: {found.text}" if found.subject == CHECKED else found.text,
+            SUBJECT if check.subject == CHECKED else check.subject,
+            OK if check.good else serious if check.subject == CHECKED else WARN,
+            f"policy.redis = {policy.redis}: {check.text}" if check.subject == CHECKED else check.text,
         )
-        for found in examine(link, secret, origin, settings.desk.name, DAEMON)
+        for check in examine(link, secret, origin, settings.desk.name, DAEMON)
     ]
 
 
@@ -81,28 +81,28 @@ async def findings_of(settings: DeskSettings, keys: Credentials, *, dry_run: boo
     clock, broker = clock_of(settings), broker_of(settings)
     mode = DRY_RUN if dry_run else settings.desk.account
     sends = "orders are filled on paper here, nothing is sent" if dry_run else f"orders go to the {mode} account"
-    found = [CheckLine("configuration", OK, f"desk {settings.desk.name}, mode {mode}: {sends}")]
-    found.append(CheckLine("strategy", OK, described(strategy_of(settings))))
+    lines = [CheckLine("configuration", OK, f"desk {settings.desk.name}, mode {mode}: {sends}")]
+    lines.append(CheckLine("strategy", OK, described(strategy_of(settings))))
     settings, feed = await _feed(settings, keys, clock)
-    found += [CheckLine("limits", OK, in_force(settings)), _addresses(settings, broker), *operator_findings(settings)]
-    found += [*redis_findings(settings), *feed]
+    lines += [CheckLine("limits", OK, in_force(settings)), _addresses(settings, broker), *operator_findings(settings)]
+    lines += [*redis_findings(settings), *feed]
     live, model = _model(settings, keys, dry_run=dry_run)
-    found += [model, calendar_finding(clock), *state_dir_findings(settings, live)]
+    lines += [model, calendar_finding(clock), *state_dir_findings(settings, live)]
     if not dry_run:
-        found += other_desk_findings(settings, broker, keys)
+        lines += other_desk_findings(settings, broker, keys)
     connection = alone(broker, settings, keys, clock)
     try:
         admin = connection.admin
         account = await account_findings(settings, broker, admin, dry_run=dry_run, shares=trades_shares(settings))
-        found += account
+        lines += account
         if account[0].verdict != FAIL:
-            found.append(await clock_finding(connection.clock_skew_max_s, admin, clock))
-            found += await ledger_stream_findings(settings, admin, clock)
+            lines.append(await clock_finding(connection.clock_skew_max_s, admin, clock))
+            lines += await ledger_stream_findings(settings, admin, clock)
         if not any(finding.verdict == FAIL for finding in feed):
-            found += await feeds_findings(settings, admin, clock)
+            lines += await feeds_findings(settings, admin, clock)
     finally:
         await connection.close()
-    return found
+    return lines
 
 
 async def _feed(settings: DeskSettings, keys: Credentials, clock: Clock) -> tuple[DeskSettings, list[CheckLine]]:
@@ -112,13 +112,13 @@ async def _feed(settings: DeskSettings, keys: Credentials, clock: Clock) -> tupl
     except (FeedUnknown, ConfigError) as error:
         return settings.with_feed(STOCK_FEEDS[0], OPTION_FEEDS[0]), [CheckLine("feed", FAIL, str(error))]
     feed = chosen.settings.feed
-    shown = f'feed.name = "{feed.name}", feed.options = "{feed.options}": {chosen.how}'
-    return chosen.settings, [CheckLine("feed", OK, shown)] if chosen.how else []
+    text = f'feed.name = "{feed.name}", feed.options = "{feed.options}": {chosen.how}'
+    return chosen.settings, [CheckLine("feed", OK, text)] if chosen.how else []
 
 
 def _addresses(settings: DeskSettings, broker: Broker) -> CheckLine:
-    shown = ", ".join(dict.fromkeys(address.split("/")[2] for address in broker.services(settings)))
-    text = f"{shown}; simulated clock at {settings.clock.rate:g} times real time" if settings.clock.sim_start else shown
+    hosts = ", ".join(dict.fromkeys(address.split("/")[2] for address in broker.services(settings)))
+    text = f"{hosts}; simulated clock at {settings.clock.rate:g} times real time" if settings.clock.sim_start else hosts
     return CheckLine("addresses", OK, text)
 
 

@@ -54,15 +54,15 @@ def state_dir_findings(settings: DeskSettings, live: Live | None) -> list[CheckL
     if not there.is_dir():
         return [CheckLine("state directory", FAIL, f"{path}: {there} is no folder: choose another")]
     if not os.access(there, os.W_OK | os.X_OK):
-        found = [CheckLine("state directory", FAIL, f"{path}: {there} is not writable: check its owner and mode")]
+        lines = [CheckLine("state directory", FAIL, f"{path}: {there} is not writable: check its owner and mode")]
     else:
-        found = [_journal(path, live)]
+        lines = [_journal(path, live)]
     if there == path:
-        found.append(_permissions(path))
+        lines.append(_permissions(path))
     free = shutil.disk_usage(there).free >> 20
     verdict = OK if free >= FREE_MIB_GOOD else WARN if free >= FREE_MIB_LEAST else FAIL
     cure = "" if verdict == OK else f": make room, {FREE_MIB_GOOD:,} MiB are good for months"
-    return [*found, CheckLine("disk", verdict, f"{free:,} MiB free where the journal is{cure}")]
+    return [*lines, CheckLine("disk", verdict, f"{free:,} MiB free where the journal is{cure}")]
 
 
 def _journal(path: Path, live: Live | None) -> CheckLine:
@@ -104,16 +104,16 @@ def _permissions(path: Path) -> CheckLine:
 
 def operator_findings(settings: DeskSettings) -> list[CheckLine]:
     """Check what commands, telemetry and alarms need on this host. Asks no MQTT broker: trading does not need it."""
-    found, mqtt, command = [], settings.mqtt, settings.alarms.command
+    lines, mqtt, command = [], settings.mqtt, settings.alarms.command
     if mqtt.enabled:
         try:
             keys = broker_keys(settings)
             taken = f"commands signed by {', '.join(sorted(keys.commands))}" if mqtt.commands else "no commands taken"
             missing = bool(mqtt.ca_file) and not Path(mqtt.ca_file).is_file()
             text = f"; mqtt.ca_file {mqtt.ca_file} is no file: the broker cannot be trusted" if missing else ""
-            found.append(CheckLine("mqtt", WARN if missing else OK, f"{mqtt.host}:{mqtt.port}, {taken}{text}"))
+            lines.append(CheckLine("mqtt", WARN if missing else OK, f"{mqtt.host}:{mqtt.port}, {taken}{text}"))
         except ConfigError as error:
-            found.append(CheckLine("mqtt", FAIL, str(error)))
+            lines.append(CheckLine("mqtt", FAIL, str(error)))
     if command and not os.access(command[0], os.X_OK):
-        found.append(CheckLine("alarms", WARN, f"alarms.command {command[0]} cannot be run: mend its path or its mode"))
-    return found
+        lines.append(CheckLine("alarms", WARN, f"alarms.command {command[0]} cannot be run: mend its path or its mode"))
+    return lines

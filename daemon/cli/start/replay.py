@@ -44,11 +44,11 @@ def outcome_of(summary: Summary, state_dir: Path) -> FinalResult:
     if not Console().is_terminal:
         return FinalResult()
     with closing(JournalReader(state_dir / FILE)) as reader:
-        found = read_performance(reader).figures
-    if not found.sessions:
+        figures = read_performance(reader).figures
+    if not figures.sessions:
         return FinalResult()
     return FinalResult(
-        result_words(found), unrealised(found.pnl_usd, summary.realized_pnl_usd) if found.trades.open else None
+        result_words(figures), unrealised(figures.pnl_usd, summary.realized_pnl_usd) if figures.trades.open else None
     )
 
 
@@ -74,8 +74,8 @@ def run(settings: DeskSettings, tape: Path, speed: float | None, chosen: QuoteCh
     screen = Console(stderr=True)
     with _progress(screen) as bar:  # the log is made while the bar owns standard error: its lines stand above the bar
         if screen.is_terminal:
-            shown = frozenset(("replay_remark",)) if Console().is_terminal else frozenset[str]()  # below the table
-            log = Log(_quieter(settings.log.level), settings.log.format, also=_first_trades(), shown=shown)
+            hidden = frozenset(("replay_remark",)) if Console().is_terminal else frozenset[str]()  # below the table
+            log = Log(_quieter(settings.log.level), settings.log.format, also=_first_trades(), shown=hidden)
         else:
             log = Log(settings.log.level, settings.log.format)
         ended: list[tuple[Summary, list[Decimal], FinalResult]] = []

@@ -37,7 +37,7 @@ def check(settings: DeskSettings, tape: Path, chosen: QuoteChoice | None = None)
     manifest = replay.model.manifest
     unproven = proof_words(manifest)
     other = other_symbols(manifest, replay.strategy.spec) or other_rules(manifest.rules, settings.trading())
-    found = {
+    values = {
         "configuration": "ok",
         "desk": settings.desk.name,
         "mode": "replay (dry run)" + ("" if replay.quotes is None else " with recorded option quotes"),
@@ -52,8 +52,8 @@ def check(settings: DeskSettings, tape: Path, chosen: QuoteChoice | None = None)
         "state_dir": f"{settings.paths.state_dir}: " + ("resumes" if meta else "new"),
         "limits": in_force(settings),
     }
-    width = max(map(len, found))
-    for key, value in found.items():
+    width = max(map(len, values))
+    for key, value in values.items():
         sys.stdout.write(f"{key:<{width}}  {value}\n")
     sys.stdout.write(json.dumps({"check": "ok"}) + "\n")
     return 0

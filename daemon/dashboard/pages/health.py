@@ -173,7 +173,7 @@ def _orders(reader: JournalReader, length_ns: int) -> Iterator[int]:
     first = {decision_of(row["work"]): row["submitted_ns"] for row in rows if row["reason"] == "policy"}
     for number, submitted_ns in first.items():
         bars = reader.query("SELECT bar_ns FROM decisions WHERE decision = ?", (number,))
-        yield from (submitted_ns - found["bar_ns"] - length_ns for found in bars)
+        yield from (submitted_ns - bar["bar_ns"] - length_ns for bar in bars)
 
 
 def _round_trips(reader: JournalReader) -> Iterator[int]:

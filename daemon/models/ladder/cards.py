@@ -47,11 +47,11 @@ def read_card(folder: Path, manifest: Manifest) -> Card:
 
 def figures_of(card: Card) -> dict[str, float]:
     """Return the card's figures as the journal keeps them."""
-    found = {name: float(getattr(card, name)) for name in ("sessions", "overlap", "effective", "exploration")}
-    found |= {f"lead_{name}": lead.estimate for name, lead in card.leads.items()}
-    found |= {f"lead_{name}_low": lead.low for name, lead in card.leads.items()}
-    found |= {f"band_{stake}": loss for stake, loss in zip(STAKES, card.band, strict=False)}
-    return found | {"session_mean": card.session_mean, "session_deviation": card.session_deviation}
+    figures = {name: float(getattr(card, name)) for name in ("sessions", "overlap", "effective", "exploration")}
+    figures |= {f"lead_{name}": lead.estimate for name, lead in card.leads.items()}
+    figures |= {f"lead_{name}_low": lead.low for name, lead in card.leads.items()}
+    figures |= {f"band_{stake}": loss for stake, loss in zip(STAKES, card.band, strict=False)}
+    return figures | {"session_mean": card.session_mean, "session_deviation": card.session_deviation}
 
 
 def carded(models_dir: Path, strategy: str) -> dict[str, int]:

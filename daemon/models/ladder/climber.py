@@ -240,13 +240,13 @@ class Climber:
 
     async def _replay(self, ladder: LadderState) -> bool:
         """Judge the replay when it is over, else see that it runs: always over the same sessions."""
-        found = self._replaying.look(ladder, self._gateway.state)
-        if found is None:
+        result = self._replaying.look(ladder, self._gateway.state)
+        if result is None:
             return False
         figures = {**ladder.figures}
         for name in ("sessions", "asked", "failed", "pnl", "champion_pnl", "trades", "champion_trades"):
-            figures[f"replay_{name}"] = float(getattr(found, name))
-        await self._move(msgspec.structs.replace(ladder, figures=figures), rules_of.after_replay(found, self._rules))
+            figures[f"replay_{name}"] = float(getattr(result, name))
+        await self._move(msgspec.structs.replace(ladder, figures=figures), rules_of.after_replay(result, self._rules))
         return True
 
     async def _begin(self, ladder: LadderState) -> None:
@@ -352,27 +352,29 @@ class Climber:
             falls = False
         self._lifecycle.climb(ladder.version if ladder.step == SHADOW else "", ladder.manifest)
         now = await asyncio.to_thread(named, self._shelf, CURRENT)
-        wanted, judged = "", ""
+        version, judged = "", ""
         if ladder.step in CANARY and "base" not in ladder.figures:
-            wanted, judged = ladder.version, ladder.manifest
+            version, judged = ladder.version, ladder.manifest
         elif falls and now == ladder.version:
-            wanted, judged = ladder.champion, ladder.champion_manifest
-        if wanted and now != wanted:
-            await self._point(ladder, wanted, judged)
+            version, judged = ladder.champion, ladder.champion_manifest
+        if version and now != version:
+            await self._point(ladder, version, judged)
 
-    async def _point(self, ladder: LadderState, wanted: str, judged: str) -> None:
+    async def _point(self, ladder: LadderState, version: str, judged: str) -> None:
         """Move `current`. A version that is not the one that was judged is refused: the one that answers goes on."""
         why, now_ns = f"{ladder.version}: {ladder.step}", self._gateway.now_ns()
         try:
-            await asyncio.to_thread(point, self._shelf, CURRENT, wanted, who=WHO, why=why, now_ns=now_ns, judged=judged)
+            await asyncio.to_thread(
+                point, self._shelf, CURRENT, version, who=WHO, why=why, now_ns=now_ns, judged=judged
+            )
         except ModelError as error:
             if error.check != JUDGED:
                 raise
-            if wanted == ladder.version:
+            if version == ladder.version:
                 await self._move(ladder, LadderMove(REFUSED, "version_changed", str(error)))
-            elif self._changed != wanted:
-                self._changed = wanted
-                self._lifecycle.report_refused(wanted, str(error))
+            elif self._changed != version:
+                self._changed = version
+                self._lifecycle.report_refused(version, str(error))
             return
         self._lifecycle.wake()
 

@@ -198,9 +198,9 @@ def recorded_sessions(request: ReplayRequest, strategy: AnyStrategy) -> list[Jou
             while before >= first and looked < ROWS_MOST:
                 rows += _rows(reader, before, request.seq)
                 before, looked = max(before - ROWS_AT_ONCE, first - 1), looked + ROWS_AT_ONCE
-                found = _sessions(rows)
-                if _enough(found, request, strategy):
-                    return found
+                sessions = _sessions(rows)
+                if _enough(sessions, request, strategy):
+                    return sessions
     return _sessions(rows)
 
 
@@ -211,30 +211,30 @@ def _bounds(reader: JournalReader) -> tuple[int, int]:
 
 def _rows(reader: JournalReader, newest: int, seq: int) -> list[Event]:
     """Return the feed's events among `ROWS_AT_ONCE` rows, newest first."""
-    found = reader.query(
+    rows = reader.query(
         f"SELECT payload FROM events WHERE id <= ? AND id > ? AND seq <= ? "
         f"AND kind IN ({','.join('?' * len(KINDS))}) ORDER BY id DESC",
         (newest, newest - ROWS_AT_ONCE, seq, *KINDS),
     )
-    return [decode_event(row["payload"]) for row in found]
+    return [decode_event(row["payload"]) for row in rows]
 
 
 def _sessions(rows: list[Event]) -> list[JournalSession]:
     """Group events, given newest first, by session, oldest first; what is before the first, or not whole last, goes."""
-    found: list[JournalSession] = []
+    sessions: list[JournalSession] = []
     for event in reversed(rows):
-        if isinstance(event, SessionScheduled) and (not found or found[-1].date != event.session.date):
-            found.append(JournalSession(event.session.date, []))
-        if found:
-            found[-1].events.append(event)
-    while found and not found[-1].whole:
-        found.pop()
-    return found
+        if isinstance(event, SessionScheduled) and (not sessions or sessions[-1].date != event.session.date):
+            sessions.append(JournalSession(event.session.date, []))
+        if sessions:
+            sessions[-1].events.append(event)
+    while sessions and not sessions[-1].whole:
+        sessions.pop()
+    return sessions
 
 
-def _enough(found: list[JournalSession], request: ReplayRequest, strategy: AnyStrategy) -> bool:
+def _enough(sessions: list[JournalSession], request: ReplayRequest, strategy: AnyStrategy) -> bool:
     """Return whether enough sessions are there; the oldest one may be cut and does not count."""
-    before = found[1 : -request.sessions]
+    before = sessions[1 : -request.sessions]
     warm = sum(session.bars for session in before) >= strategy.spec.history_bars * len(strategy.spec.symbols)
     return warm and len(before) > request.trading.paper.volatility_sessions
 

@@ -136,16 +136,16 @@ class Replaying:
             return None
         self._task = None
         try:
-            found = task.result()
+            result = task.result()
         except ReplayLost as error:
             self._lost += 1
             if self._lost < TRIES:
                 self._log("ladder_replay_lost", version=ladder.version, problem=str(error))
                 self._start(ladder, state)
                 return None
-            found = Replayed(problem=f"its process was lost {TRIES} times: {error}")
+            result = Replayed(problem=f"its process was lost {TRIES} times: {error}")
         self._lost = 0
-        return found
+        return result
 
     def give_up(self) -> None:
         """End the replay that runs."""

@@ -60,19 +60,19 @@ def judged(card: Card, champion: str, rules: LadderTable) -> LadderMove:
     return LadderMove(REPLAY if rules.replay_sessions else SHADOW, "card_passed", _lead(card, rules.estimator))
 
 
-def after_replay(found: Replayed, rules: LadderTable) -> LadderMove:
+def after_replay(result: Replayed, rules: LadderTable) -> LadderMove:
     """Judge the replay: whether it could be made, then its end against the champion's.
 
     A journal without a session to replay speaks for nothing and against nothing: the shadow will show.
     """
-    if found.problem:
-        return LadderMove(REFUSED, "replay_failed", found.problem)
-    if not found.asked:
+    if result.problem:
+        return LadderMove(REFUSED, "replay_failed", result.problem)
+    if not result.asked:
         return LadderMove(SHADOW, "replay_empty", "the journal holds no whole session in which a question was asked")
-    if found.failed > rules.shadow_failures_max * found.asked:
-        return LadderMove(REFUSED, "replay_failed", f"{found.failed} of {found.asked} questions without an answer")
-    detail = f"{found.pnl:+.3%}, the champion {found.champion_pnl:+.3%} in {found.sessions} sessions of the journal"
-    if found.pnl < found.champion_pnl - rules.replay_behind_max:
+    if result.failed > rules.shadow_failures_max * result.asked:
+        return LadderMove(REFUSED, "replay_failed", f"{result.failed} of {result.asked} questions without an answer")
+    detail = f"{result.pnl:+.3%}, the champion {result.champion_pnl:+.3%} in {result.sessions} sessions of the journal"
+    if result.pnl < result.champion_pnl - rules.replay_behind_max:
         return LadderMove(REFUSED, "replay_behind", detail)
     return LadderMove(SHADOW, "replay_passed", detail)
 

@@ -65,7 +65,7 @@ class ControlServer:
     async def run(self) -> None:
         """Serve until cancelled. Raises ControlError when the socket cannot be had."""
         self._users = await asyncio.to_thread(_user_names, self._allowed)
-        listening, made = listen(self._state_dir)
+        listening, inode = listen(self._state_dir)
         try:
             server = await asyncio.start_unix_server(self._serve, sock=listening, limit=LINE_MOST)
             self._log("control_listening", socket=str(self._state_dir / SOCKET))
@@ -75,7 +75,7 @@ class ControlServer:
                 server.close()
         finally:
             listening.close()
-            _unlink(self._state_dir, made)
+            _unlink(self._state_dir, inode)
             clients = tuple(self._clients)
             for client in clients:
                 client.cancel()
@@ -166,24 +166,24 @@ def listen(state_dir: Path) -> tuple[socket.socket, tuple[int, int]]:
     A dead daemon's socket is replaced. Raises ControlError where a process listens, or no socket can be made.
     """
     place = state_dir / SOCKET
-    made = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+    server = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
     try:
         with address(state_dir) as path:
             _clear(place, path)
-            os.fchmod(made.fileno(), 0o600)  # before it has a name: bind gives its file this mode (Linux, unix_bind)
-            made.bind(path)
-            found = Path(path).lstat()
-            _check_mode(place, Path(path), found.st_mode)
-        made.setblocking(False)
+            os.fchmod(server.fileno(), 0o600)  # before it has a name: bind gives its file this mode (Linux, unix_bind)
+            server.bind(path)
+            stat = Path(path).lstat()
+            _check_mode(place, Path(path), stat.st_mode)
+        server.setblocking(False)
     except OSError as error:
-        made.close()
+        server.close()
         raise ControlError(
             f"{place}: cannot listen: {error.strerror}; check owner and file system of the state directory"
         ) from error
     except ControlError:
-        made.close()
+        server.close()
         raise
-    return made, (found.st_dev, found.st_ino)
+    return server, (stat.st_dev, stat.st_ino)
 
 
 def _check_mode(place: Path, path: Path, mode: int) -> None:
@@ -195,10 +195,10 @@ def _check_mode(place: Path, path: Path, mode: int) -> None:
 def _clear(place: Path, path: str) -> None:
     """Remove a dead daemon's socket. Raises ControlError where a process listens, or the file is no socket."""
     try:
-        found = Path(path).lstat()
+        facts = Path(path).lstat()
     except FileNotFoundError:
         return
-    if not stat.S_ISSOCK(found.st_mode):
+    if not stat.S_ISSOCK(facts.st_mode):
         raise ControlError(f"{place}: there is something that is no socket: move it away")
     with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as probe:
         probe.setblocking(False)
@@ -212,11 +212,11 @@ def _clear(place: Path, path: str) -> None:
     raise ControlError(f"{place}: another process listens here: end it, or use another state directory")
 
 
-def _unlink(state_dir: Path, made: tuple[int, int]) -> None:
+def _unlink(state_dir: Path, inode: tuple[int, int]) -> None:
     """Remove our own socket's file; another process's stays."""
     with contextlib.suppress(OSError), address(state_dir) as path:
-        found = Path(path).lstat()
-        if (found.st_dev, found.st_ino) == made:
+        stat = Path(path).lstat()
+        if (stat.st_dev, stat.st_ino) == inode:
             Path(path).unlink()
 
 

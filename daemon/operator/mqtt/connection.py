@@ -106,8 +106,8 @@ async def connected(
 
     Raises MqttError, or OSError for a file or certificate that cannot be used.
     """
-    wanted = _properties(PacketTypes.CONNECT)
-    wanted.MaximumPacketSize = INCOMING_BYTES
+    connect = _properties(PacketTypes.CONNECT)
+    connect.MaximumPacketSize = INCOMING_BYTES
     client = _MqttClient(
         broker.host,
         broker.port,
@@ -122,7 +122,7 @@ async def connected(
         clean_start=True,
         max_queued_incoming_messages=incoming_most,
         max_inflight_messages=INFLIGHT_MOST,
-        properties=wanted,
+        properties=connect,
         socket_options=[(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)],  # a halt does not wait for an acknowledgement
         tls_context=_tls(broker.ca_file) if broker.tls else None,
     )
@@ -155,8 +155,8 @@ def properties(
         packet.ResponseTopic = response_topic
     if correlation is not None:
         packet.CorrelationData = correlation
-    made: Properties = packet
-    return made
+    typed: Properties = packet
+    return typed
 
 
 def still_wanted() -> None:

@@ -57,7 +57,7 @@ def paper_orders(reader: JournalReader, session: Session, quotes: DayQuotes | No
     if market is None:
         raise ValueError(f"the mode {mode!r} has no paper broker")
     state: Any = market.start()
-    found: dict[str, PaperOrder] = {}
+    orders: dict[str, PaperOrder] = {}
     events = _events(reader, session)
     if quotes is not None:
         events = with_recorded(events, session, quotes, lambda: [order.symbol for order in state.orders])
@@ -65,14 +65,14 @@ def paper_orders(reader: JournalReader, session: Session, quotes: DayQuotes | No
         first: list[AnyEffect] = []
         for effect in effects:
             if isinstance(effect, SubmitOrder):
-                if effect.client_order_id in found:
+                if effect.client_order_id in orders:
                     continue  # sent again under its name
-                found[effect.client_order_id] = PaperOrder()
+                orders[effect.client_order_id] = PaperOrder()
                 state = _endowed(state, effect)
             first.append(effect)
         state, news = market.step(state, event, tuple(first))
-        _note(found, news)
-    return found
+        _note(orders, news)
+    return orders
 
 
 def _events(reader: JournalReader, session: Session) -> Iterator[tuple[Event, tuple[AnyEffect, ...]]]:
@@ -102,16 +102,16 @@ def _endowed(state: PaperState | SharePaperState, order: SubmitOrder) -> PaperSt
     return replace(state, holdings=(*others, held))
 
 
-def _note(found: dict[str, PaperOrder], news: Sequence[Event]) -> None:
+def _note(orders: dict[str, PaperOrder], news: Sequence[Event]) -> None:
     for event in news:
         if isinstance(event, OrderRejected):
             name = event.client_order_id
-            found[name] = replace(found[name], rejected=event.reason)
+            orders[name] = replace(orders[name], rejected=event.reason)
         elif isinstance(event, OrderFilled):
             name = event.client_order_id
-            found[name] = PaperOrder(
+            orders[name] = PaperOrder(
                 event.cumulative_quantity,
                 event.cumulative_cost,
-                found[name].first_fill_ns or event.filled_ns,
+                orders[name].first_fill_ns or event.filled_ns,
                 fees=event.cumulative_fees,
             )

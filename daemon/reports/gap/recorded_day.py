@@ -45,8 +45,8 @@ def with_recorded(
 
     def quoted(end_ns: int) -> tuple[Quote, ...]:
         symbols = [symbol for symbol in dict.fromkeys(working()) if parse_occ(symbol) is not None]
-        found = (quotes.quote(symbol, end_ns)[0] for symbol in symbols)
-        return tuple(quote for quote in found if quote is not None)
+        quotes_of = (quotes.quote(symbol, end_ns)[0] for symbol in symbols)
+        return tuple(quote for quote in quotes_of if quote is not None)
 
     end_ns = session.open_ns + MINUTE_NS
     for event, effects in events:

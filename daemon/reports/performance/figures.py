@@ -178,8 +178,8 @@ def returns_of(span: DaySpan) -> Series:
     closed = np.array([day.closed_usd - day.transfers_usd for day in chosen])
     before = span.before.closed_usd if span.before else chosen[0].opened_usd
     starts = np.array([before, *(day.closed_usd for day in chosen[:-1])])
-    found: Series = np.divide(closed, starts, out=np.ones_like(closed), where=starts > 0) - 1.0
-    return found
+    returns: Series = np.divide(closed, starts, out=np.ones_like(closed), where=starts > 0) - 1.0
+    return returns
 
 
 def marked_drawdown(span: DaySpan) -> float | None:
@@ -215,18 +215,18 @@ def _gains(span: DaySpan) -> list[float]:
 
 def _periods(names: Sequence[str], gains: Sequence[float], returns: Series) -> tuple[Period, ...]:
     """Sum the days of each name, which come in order."""
-    found = []
+    periods = []
     for name, group in groupby(range(len(names)), key=names.__getitem__):
         places = list(group)
         share = float(np.prod(1.0 + returns[places[0] : places[-1] + 1]) - 1.0)
-        found.append(Period(name, round(sum(gains[place] for place in places), 2), share, len(places)))
-    return tuple(found)
+        periods.append(Period(name, round(sum(gains[place] for place in places), 2), share, len(places)))
+    return tuple(periods)
 
 
 def monday(day: str) -> str:
     """Return the Monday of a date's week."""
-    found = date.fromisoformat(day)
-    return (found - timedelta(days=found.weekday())).isoformat()
+    when = date.fromisoformat(day)
+    return (when - timedelta(days=when.weekday())).isoformat()
 
 
 # --- trades -----------------------------------------------------------------------------------------------------------
@@ -375,7 +375,7 @@ def summed(desks: Sequence[Sequence[EquityDay]]) -> tuple[EquityDay, ...]:
     by_date = [{day.date: day for day in days} for days in desks]
     firsts = [days[0].date if days else "" for days in desks]
     last: list[EquityDay | None] = [None] * len(desks)
-    found: list[EquityDay] = []
+    totals: list[EquityDay] = []
     for name in dates:
         today = [days.get(name) for days in by_date]
         begun = [index for index, day in enumerate(today) if day is not None and name == firsts[index]]
@@ -384,20 +384,20 @@ def summed(desks: Sequence[Sequence[EquityDay]]) -> tuple[EquityDay, ...]:
         there = [day for day in today if day is not None]
         last = [day or last[index] for index, day in enumerate(today)]
         closed = sum(day.closed_usd for day in last if day is not None)
-        found.append(
+        totals.append(
             EquityDay(
                 date=name,
                 first_ns=min(day.first_ns for day in there),
                 last_ns=max(day.last_ns for day in there),
                 opened_usd=opened,
                 closed_usd=closed,
-                transfers_usd=sum(day.transfers_usd for day in there) + (came if found else 0.0),
+                transfers_usd=sum(day.transfers_usd for day in there) + (came if totals else 0.0),
                 held=any(day is not None and day.held for day in last),
             )
         )
-    return tuple(found)
+    return tuple(totals)
 
 
 def _opened(day: EquityDay | None, last: EquityDay | None) -> float:
-    known = day.opened_usd if day is not None else 0.0
-    return known if last is None else last.closed_usd
+    opened_usd = day.opened_usd if day is not None else 0.0
+    return opened_usd if last is None else last.closed_usd

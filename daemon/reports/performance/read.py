@@ -93,12 +93,12 @@ def _desk(
     meta, days, held = reader.meta(), equity_days(reader), held_times(reader)
     span = read_span(days, held, since, until, named)
     start_ns, end_ns = span.times
-    found = read_trades(reader, Wanted(start_ns=start_ns, end_ns=end_ns))
+    trades = read_trades(reader, Wanted(start_ns=start_ns, end_ns=end_ns))
     spec = spec_of(meta)
     symbols = spec.symbols if spec is not None else symbols_of(meta)
     closes = _closes(reader, spec, symbols, span)
     figures = performance(
-        span, held, found.totals, at_work(reader, start_ns, end_ns), _lines(closes, span, benchmark, symbols)
+        span, held, trades.totals, at_work(reader, start_ns, end_ns), _lines(closes, span, benchmark, symbols)
     )
     desk = DeskPerformance(
         desk=meta.get("desk", ""),
@@ -110,7 +110,7 @@ def _desk(
         account=meta.get("account", ""),
         tape=meta.get("tape", ""),
     )
-    return desk, days, held, found
+    return desk, days, held, trades
 
 
 def _closes(reader: JournalReader, spec: Spec | None, symbols: Sequence[str], span: DaySpan) -> Closes:
@@ -157,18 +157,18 @@ def read_sheet(
     desks, all_days, all_held, all_found = [], [], [], []
     for path in state_dirs:
         with closing(JournalReader(path / FILE)) as reader, reading(path / FILE):
-            desk, days, held, found = _desk(reader, since, until, named, benchmark)
+            desk, days, held, trades = _desk(reader, since, until, named, benchmark)
         desks.append(desk)
         all_days.append(days)
         all_held += held
-        all_found.append(found)
+        all_found.append(trades)
     if len(desks) < 2:
         return Sheet(tuple(desks))
     names = names or distinct([(desk.desk, path.resolve().name) for desk, path in zip(desks, state_dirs, strict=True)])
     desks = [replace(desk, desk=name) for desk, name in zip(desks, names, strict=True)]
     span = read_span(summed(all_days), all_held, since, until, named)
     totals = totals_of(
-        [trade for found in all_found for trade in found.trades], sum(found.totals.other_usd for found in all_found)
+        [trade for trades in all_found for trade in trades.trades], sum(trades.totals.other_usd for trades in all_found)
     )
     lines = {}
     if benchmark is not None and benchmark.closes and (line := held_returns([benchmark.closes], span)) is not None:

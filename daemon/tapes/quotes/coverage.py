@@ -150,15 +150,15 @@ def covered(quotes: QuoteArrays, session: Session | None, *, minutes: bool) -> l
     rows = np.bincount(codes[inside], minlength=count)
     both = np.bincount(codes[inside & np.isfinite(quotes.mid)], minlength=count)
     place = _moneyness(quotes)
-    found = []
+    cells = []
     for expiry in np.unique(contracts.expiry[~np.isnat(contracts.expiry)]):
         for number, name in enumerate(MONEYNESS_NAMES):
             ours = (contracts.expiry == expiry) & (place == number)
             if ours.any():
                 days = int((expiry - np.datetime64(quotes.date)).astype(int))
                 counts = int(ours.sum()), int(rows[ours].sum()), int(both[ours].sum())
-                found.append(Cover(quotes.date, str(expiry), days, name, *counts, counts[0] * times))
-    return found
+                cells.append(Cover(quotes.date, str(expiry), days, name, *counts, counts[0] * times))
+    return cells
 
 
 def _example(quotes: QuoteArrays, row: int) -> str:
@@ -173,9 +173,9 @@ def _moneyness(quotes: QuoteArrays) -> Int64Array:
     place = np.full(len(contracts.symbols), len(MONEYNESS_NAMES) - 1, dtype=np.int64)
     roots = np.array(contracts.roots, dtype=object)
     for root in set(contracts.roots) - {""}:
-        known = spot[(roots == root)[quotes.codes]]
-        known = known[np.isfinite(known)]
-        if known.size:
-            apart = np.abs(contracts.strike / np.median(known) - 1)
+        prices = spot[(roots == root)[quotes.codes]]
+        prices = prices[np.isfinite(prices)]
+        if prices.size:
+            apart = np.abs(contracts.strike / np.median(prices) - 1)
             place = np.where(roots == root, np.searchsorted(MONEYNESS, apart), place)
     return place

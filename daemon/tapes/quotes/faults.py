@@ -43,9 +43,9 @@ def usable(quotes: QuoteArrays, session: Session | None, *, minutes: bool = True
 
     `minutes` False allows times that are no whole minutes (snapshots).
     """
-    found = faults(quotes, session, minutes=minutes)
-    wrong = np.any([found[name] for name in FAULTS], axis=0)
-    good: BoolArray = ~wrong & ~found["outside"] & ~found["zero"] & ~found["one_sided"]
+    masks = faults(quotes, session, minutes=minutes)
+    wrong = np.any([masks[name] for name in FAULTS], axis=0)
+    good: BoolArray = ~wrong & ~masks["outside"] & ~masks["zero"] & ~masks["one_sided"]
     return good
 
 
@@ -104,12 +104,12 @@ def over_time(quotes: QuoteArrays) -> dict[str, BoolArray]:
     order = np.lexsort((quotes.end_ns, quotes.codes))
     codes, ends = quotes.codes[order], quotes.end_ns[order]
     same = np.append(False, np.diff(codes) == 0)  # as the row before
-    found = {
+    masks = {
         "leaping": _leaping(quotes.mid[order], ends, same),
         "stale": _stale(quotes, order, ends, same),
     }
     back = np.argsort(order)
-    return {name: mask[back] for name, mask in found.items()}
+    return {name: mask[back] for name, mask in masks.items()}
 
 
 def _leaping(mid: npt.NDArray[np.float64], ends: Int64Array, same: BoolArray) -> BoolArray:

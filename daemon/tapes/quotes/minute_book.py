@@ -74,11 +74,11 @@ class MinuteBook:
             self.counts[reason] += 1
             return
         minute = self._open.setdefault(end_ns, {})
-        known = minute.get(symbol)
-        if known is None:
+        former = minute.get(symbol)
+        if former is None:
             minute[symbol] = _Minute(seen, seen.bid, seen.bid, seen.ask, seen.ask)
         else:
-            known.add(seen)
+            former.add(seen)
 
     def _judge(self, seen: StreamQuote, end_ns: int) -> str:
         bid, ask = seen.bid, seen.ask
@@ -99,10 +99,10 @@ class MinuteBook:
 
     def keep_only(self, symbols: Collection[str]) -> None:
         """Forget the contracts that are no longer streamed."""
-        kept = set(symbols)
-        self._last = {symbol: seen for symbol, seen in self._last.items() if symbol in kept}
+        chosen = set(symbols)
+        self._last = {symbol: seen for symbol, seen in self._last.items() if symbol in chosen}
         for end_ns, minutes in self._open.items():
-            self._open[end_ns] = {symbol: minute for symbol, minute in minutes.items() if symbol in kept}
+            self._open[end_ns] = {symbol: minute for symbol, minute in minutes.items() if symbol in chosen}
 
     def close(self, end_ns: int) -> list[MinuteQuote]:
         """Return the rows of the minute that ends then, by symbol; no quote of it is taken any more."""
@@ -124,11 +124,11 @@ def _row(symbol: str, seen: StreamQuote, before: StreamQuote | None, minute: _Mi
     """Return a row; the extremes count the quote that stood when the minute began, and are unknown without one."""
     extremes: tuple[float | None, ...] = (None,) * 4
     if before is not None:
-        known = minute or _Minute(before, before.bid, before.bid, before.ask, before.ask)
+        at_end = minute or _Minute(before, before.bid, before.bid, before.ask, before.ask)
         extremes = (
-            min(known.low_bid, before.bid),
-            max(known.high_bid, before.bid),
-            min(known.low_ask, before.ask),
-            max(known.high_ask, before.ask),
+            min(at_end.low_bid, before.bid),
+            max(at_end.high_bid, before.bid),
+            min(at_end.low_ask, before.ask),
+            max(at_end.high_ask, before.ask),
         )
     return MinuteQuote(symbol, seen.bid, seen.ask, seen.bid_size, seen.ask_size, *extremes)

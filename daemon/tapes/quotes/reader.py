@@ -189,10 +189,12 @@ def contracts_of(symbols: tuple[str, ...]) -> QuotedContracts:
     parsed = [parse_occ(symbol) for symbol in symbols]
     return QuotedContracts(
         symbols=symbols,
-        roots=tuple("" if found is None else found.root for found in parsed),
-        expiry=np.array(["NaT" if found is None else found.expiry for found in parsed], dtype="datetime64[D]"),
-        strike=np.array([np.nan if found is None else float(found.strike) for found in parsed], dtype=np.float64),
-        right=np.array([0 if found is None else found.right for found in parsed], dtype=np.int64),
+        roots=tuple("" if contract is None else contract.root for contract in parsed),
+        expiry=np.array(["NaT" if contract is None else contract.expiry for contract in parsed], dtype="datetime64[D]"),
+        strike=np.array(
+            [np.nan if contract is None else float(contract.strike) for contract in parsed], dtype=np.float64
+        ),
+        right=np.array([0 if contract is None else contract.right for contract in parsed], dtype=np.int64),
     )
 
 

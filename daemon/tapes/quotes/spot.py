@@ -20,8 +20,8 @@ def forwards(quotes: QuoteArrays) -> Float64Array:
     moment = at * (chain.max(initial=0) + 1) + chain[quotes.codes]  # a chain at a time
     keys, place = np.unique(moment, return_inverse=True)
     values = np.full(keys.size, np.nan)
-    found, implied = _implied(quotes, place)
-    values[found] = implied
+    pairs, implied = _implied(quotes, place)
+    values[pairs] = implied
     return values[place]
 
 
@@ -33,15 +33,15 @@ def spots(quotes: QuoteArrays) -> Float64Array:
     _, at = np.unique(quotes.end_ns, return_inverse=True)
     key = at * (root.max(initial=0) + 1) + root[quotes.codes]
     expiry = contracts.expiry.astype(np.int64)[quotes.codes]
-    known = np.flatnonzero(np.isfinite(implied))
-    order = known[np.lexsort((expiry[known], key[known]))]
+    places = np.flatnonzero(np.isfinite(implied))
+    order = places[np.lexsort((expiry[places], key[places]))]
     keys, first = np.unique(key[order], return_index=True)
     nearest = implied[order[first]]
-    found = np.full(quotes.end_ns.size, np.nan)
+    prices = np.full(quotes.end_ns.size, np.nan)
     if keys.size:
         place = np.minimum(np.searchsorted(keys, key), keys.size - 1)
-        found = np.where(keys[place] == key, nearest[place], np.nan)
-    return np.where(np.isfinite(quotes.underlying), quotes.underlying, found)
+        prices = np.where(keys[place] == key, nearest[place], np.nan)
+    return np.where(np.isfinite(quotes.underlying), quotes.underlying, prices)
 
 
 def _chain_of(quotes: QuoteArrays) -> Int64Array:
@@ -66,9 +66,9 @@ def _implied(quotes: QuoteArrays, place: Int64Array) -> tuple[Int64Array, Float6
     value, where = apart + strike[calls], place[calls]
     order = np.lexsort((np.abs(apart), where))
     where, value = where[order], value[order]
-    found, begins = np.unique(where, return_index=True)
+    pairs, begins = np.unique(where, return_index=True)
     nth = np.arange(where.size) - np.repeat(begins, np.diff(np.append(begins, where.size)))
-    kept = nth < NEAREST
-    nearest = np.full((found.size, NEAREST), np.nan)
-    nearest[np.searchsorted(found, where[kept]), nth[kept]] = value[kept]
-    return found, np.nanmedian(nearest, axis=1) if found.size else np.empty(0)
+    near = nth < NEAREST
+    nearest = np.full((pairs.size, NEAREST), np.nan)
+    nearest[np.searchsorted(pairs, where[near]), nth[near]] = value[near]
+    return pairs, np.nanmedian(nearest, axis=1) if pairs.size else np.empty(0)

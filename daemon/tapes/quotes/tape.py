@@ -41,18 +41,16 @@ def option_quotes(path: Path, underlying: str, root: str = "", closes: Path | No
     file = QuoteFile(path)
     if file.interval != MINUTE:
         raise TapeError(f"{path}: quotes of the interval {file.interval}; expected minutes: pass a file with minutes")
-    wanted = root or underlying
+    name = root or underlying
     first = next(file.sessions(), None)
     roots = set() if first is None else set(first.contracts.roots) - {""}
-    if wanted not in roots:
+    if name not in roots:
         found = ", ".join(sorted(roots)) or "none"
-        raise TapeError(
-            f"{path}: no contract of {wanted} in its first session; found {found}: name it by --option-root"
-        )
+        raise TapeError(f"{path}: no contract of {name} in its first session; found {found}: name it by --option-root")
     digest = digest_of(path)
     if closes is None:
-        return OptionQuotes(file, digest, wanted)
-    return OptionQuotes(file, digest, wanted, closes_in(closes, underlying), closes.name)
+        return OptionQuotes(file, digest, name)
+    return OptionQuotes(file, digest, name, closes_in(closes, underlying), closes.name)
 
 
 class QuotedTape:
