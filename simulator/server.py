@@ -204,8 +204,8 @@ class AlpacaServer(Brokerage):
         """One request of the fixed simulated minute: the three headers, and whether it is within the limit."""
         window = self.clock.now_ns() // MINUTE_NS
         limit = self.rules.data_rate_limit if data else self.rules.rate_limit
-        known, used = self._spent.get((key, data), (window, 0))
-        used = 1 if known != window else used + 1
+        former, used = self._spent.get((key, data), (window, 0))
+        used = 1 if former != window else used + 1
         self._spent[key, data] = (window, used)
         headers = {
             "X-Ratelimit-Limit": str(limit),

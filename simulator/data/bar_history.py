@@ -47,7 +47,7 @@ def stock_bars(venue: Brokerage, query: Mapping[str, str]) -> object:
         raise BadRequest(f"invalid adjustment: {adjustment!r}; expected one of {', '.join(ADJUSTMENTS)}")
     newest_first = query.get("sort", "asc") == "desc"
     after = page_after(query)
-    found: dict[str, list[Fields]] = {}
+    bars: dict[str, list[Fields]] = {}
     token: str | None = None
     for symbol in symbols:
         if (after is not None and symbol < after[0]) or not _known(venue, symbol, query, now_ns):
@@ -61,12 +61,12 @@ def stock_bars(venue: Brokerage, query: Mapping[str, str]) -> object:
             rows = [bar for bar in rows if (bar.start_ns < last if newest_first else bar.start_ns > last)]
         page = rows[:limit]
         if page:
-            found[symbol] = [bar_row(bar) for bar in page]
+            bars[symbol] = [bar_row(bar) for bar in page]
             token = page_token(symbol, str(page[-1].start_ns))
         limit -= len(page)
         if len(page) < len(rows):
-            return {"bars": found, "next_page_token": token}
-    return {"bars": found, "next_page_token": None}
+            return {"bars": bars, "next_page_token": token}
+    return {"bars": bars, "next_page_token": None}
 
 
 def _known(venue: Brokerage, symbol: str, query: Mapping[str, str], now_ns: int) -> bool:

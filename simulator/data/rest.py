@@ -55,7 +55,7 @@ def _latest(
     def answer(venue: Brokerage, query: Mapping[str, str]) -> object:
         now_ns = venue.clock.now_ns()
         rows = {symbol: row(venue, symbol, now_ns) for symbol in symbols_of(query)}
-        return {name: {symbol: found for symbol, found in rows.items() if found is not None}}
+        return {name: {symbol: row_of for symbol, row_of in rows.items() if row_of is not None}}
 
     return answer
 
@@ -70,18 +70,18 @@ def _latest_bar(venue: Brokerage, symbol: str, now_ns: int) -> Fields | None:
 
 def _stock_snapshots(venue: Brokerage, query: Mapping[str, str]) -> object:
     now_ns = venue.clock.now_ns()
-    found: dict[str, Fields] = {}
+    snapshots: dict[str, Fields] = {}
     for symbol in symbols_of(query):
         if symbol in venue.market.bars and venue.market.is_listed(symbol, now_ns):
             days = _daily_rows(venue, symbol, now_ns)
-            found[symbol] = {
+            snapshots[symbol] = {
                 "latestTrade": trade_row(venue, symbol, now_ns),
                 "latestQuote": quote_row(venue, symbol, now_ns),
                 "minuteBar": _latest_bar(venue, symbol, now_ns),
                 "dailyBar": days[0],
                 "prevDailyBar": days[1],
             }
-    return found
+    return snapshots
 
 
 def _daily_rows(venue: Brokerage, symbol: str, now_ns: int) -> list[Fields | None]:
@@ -93,13 +93,13 @@ def _daily_rows(venue: Brokerage, symbol: str, now_ns: int) -> list[Fields | Non
     if symbol not in venue.market.derived:
         bars = [day_bar(venue, symbol, session, now_ns) for session in reversed(begun[-2:])]
         return [None if bar is None else bar_row(bar) for bar in bars] + [None, None]
-    found: list[Fields | None] = []
+    rows: list[Fields | None] = []
     for session in reversed(begun):
         bar = day_bar(venue, symbol, session, now_ns)
-        found += [] if bar is None else [bar_row(bar)]
-        if len(found) == 2:
+        rows += [] if bar is None else [bar_row(bar)]
+        if len(rows) == 2:
             break
-    return [*found, None, None]
+    return [*rows, None, None]
 
 
 # --- options ------------------------------------------------------------------------------------------------------
@@ -136,11 +136,11 @@ def _snapshot_page(venue: Brokerage, symbols: list[str], query: Mapping[str, str
 
 def _option_snapshot(venue: Brokerage, symbol: str, *, bare: bool) -> Fields:
     now_ns = venue.clock.now_ns()
-    found: Fields = {"latestQuote": quote_row(venue, symbol, now_ns)}
+    fields: Fields = {"latestQuote": quote_row(venue, symbol, now_ns)}
     trade = trade_row(venue, symbol, now_ns)
     if trade is not None:
-        found["latestTrade"] = trade
+        fields["latestTrade"] = trade
     greeks = None if bare else venue.market.greeks(symbol, now_ns)
     if greeks is not None:
-        found |= {"greeks": greeks, "impliedVolatility": venue.market.volatility}
-    return found
+        fields |= {"greeks": greeks, "impliedVolatility": venue.market.volatility}
+    return fields

@@ -45,10 +45,10 @@ _STOCK = re.compile(r"\*|[A-Z][A-Z0-9./]{0,10}")
 _OPTION = re.compile(r"\*|[A-Z0-9]{1,7}\d{6}[CP]\d{8}")
 
 
-def refusal(stream: str, asked: Mapping[str, object], offered: tuple[str, ...]) -> int | None:
+def refusal(stream: str, subscription: Mapping[str, object], offered: tuple[str, ...]) -> int | None:
     """The error that a subscription request of this stream meets, whatever is subscribed already."""
     pattern = _OPTION if stream == "option" else _STOCK
-    for channel, symbols in asked.items():
+    for channel, symbols in subscription.items():
         if channel not in offered:
             return 410
         if channel in {"corrections", "cancelErrors"} or not isinstance(symbols, list):
@@ -182,12 +182,12 @@ class DataStreamClient:
 
     def deliver(self, messages: Iterable[DataMessage]) -> None:
         """Send the data messages that were subscribed to, as one frame, spoilt where the script has it."""
-        wanted = [message for message in messages if self.wants(message)]
-        if not wanted or self.deaf or self.mute or self.dark:
+        subscribed = [message for message in messages if self.wants(message)]
+        if not subscribed or self.deaf or self.mute or self.dark:
             return
         faults = self.hub.venue.faults
         if not faults.waiting():
-            data = [message.packed if self.msgpack else message.text for message in wanted]
+            data = [message.packed if self.msgpack else message.text for message in subscribed]
             self.send(frame(data, msgpack=self.msgpack))
             return
         if faults.active("socket_stall", self.context()) is not None:
@@ -196,7 +196,7 @@ class DataStreamClient:
             self.stalled = True
             return
         self.stalled = False
-        for whole in self._spoilt(wanted):
+        for whole in self._spoilt(subscribed):
             self.send(whole)
 
     def _spoilt(self, messages: list[DataMessage]) -> Iterator[bytes]:
@@ -312,13 +312,13 @@ class DataStreamClient:
         """Whether this stream is by subscription, and the account has the free plan."""
         return self.hub.venue.rules.free_plan and self.path in BY_SUBSCRIPTION
 
-    def subscribe(self, asked: Mapping[str, object], add: bool) -> None:
+    def subscribe(self, subscription: Mapping[str, object], add: bool) -> None:
         """Add or take away symbols: all of the request, or an error and nothing. The ack lists the whole set."""
         offered = CHANNELS[self.path]
-        refused = refusal(self.stream, asked, offered)
+        refused = refusal(self.stream, subscription, offered)
         after = {name: set(symbols) for name, symbols in self.subscribed.items()}
         if refused is None:
-            for channel, symbols in asked.items():
+            for channel, symbols in subscription.items():
                 names = set(map(str, symbols)) if isinstance(symbols, list) else set()
                 for name in (channel, "corrections", "cancelErrors") if channel == "trades" else (channel,):
                     after[name] = after.get(name, set()) | names if add else after.get(name, set()) - names

@@ -79,7 +79,7 @@ class Timeline:
         self.hub.strike()
         if self.venue.clock.now_ns() >= at_ns + POINT_NS:
             return
-        made: dict[tuple[str, str], DataMessage | None] = {}
+        cache: dict[tuple[str, str], DataMessage | None] = {}
         market, open_now = self.venue.market, self.venue.market.session_at(at_ns) is not None
         for session in list(self.hub.sessions):
             if session.stream == "option" and not open_now:
@@ -88,9 +88,9 @@ class Timeline:
             for kind, channel in (("q", "quotes"), ("t", "trades")):
                 for name in sorted(session.subscribed.get(channel, ())):
                     for symbol in market.bars if name == "*" and session.stream == "stock" else (name,):
-                        if (kind, symbol) not in made:
-                            made[kind, symbol] = self._point_message(kind, symbol, session.stream, at_ns)
-                        messages.append(made[kind, symbol])
+                        if (kind, symbol) not in cache:
+                            cache[kind, symbol] = self._point_message(kind, symbol, session.stream, at_ns)
+                        messages.append(cache[kind, symbol])
             session.deliver(message for message in messages if message is not None)
 
     def _point_message(self, kind: str, symbol: str, stream: str, at_ns: int) -> DataMessage | None:
@@ -146,8 +146,10 @@ class Timeline:
         """Whether the symbol's bars are sent; of daily prices only to subscribers, or for a fault."""
         if symbol not in self.venue.market.derived or self.venue.faults.waiting(*BAR_FAULTS):
             return True
-        wanted = (session.subscribed.get(channel, ()) for session in self.hub.sessions for channel in BAR_CHANNELS)
-        return any(symbol in names or "*" in names for names in wanted)
+        subscriptions = (
+            session.subscribed.get(channel, ()) for session in self.hub.sessions for channel in BAR_CHANNELS
+        )
+        return any(symbol in names or "*" in names for names in subscriptions)
 
     def _bar_messages(self, bar: Bar) -> list[DataMessage]:
         message = DataMessage("b", bar.symbol, bar.start_ns, bar_fields(bar))

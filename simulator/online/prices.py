@@ -53,7 +53,7 @@ def as_csv(bars: Sequence[Bar]) -> str:
 
 
 def _series(symbol: str, sessions: Sequence[Session], seed: list[int], recorded: bool, rule: PlantedRule) -> list[Bar]:
-    draw, last, found = np.random.default_rng(seed), PRICE, list[Bar]()
+    draw, last, bars = np.random.default_rng(seed), PRICE, list[Bar]()
     for session in sessions:
         count = (session.close_ns - session.open_ns) // MINUTE_NS
         returns, volumes = _session(draw, count, recorded, last, rule)
@@ -64,9 +64,9 @@ def _series(symbol: str, sessions: Sequence[Session], seed: list[int], recorded:
         prices = np.round([opens, highs, lows, closes], 2)
         for minute, (values, volume) in enumerate(zip(prices.T.tolist(), volumes.tolist(), strict=True)):
             opened, high, low, close = values
-            found.append(Bar(symbol, session.open_ns + minute * MINUTE_NS, opened, high, low, close, int(volume)))
+            bars.append(Bar(symbol, session.open_ns + minute * MINUTE_NS, opened, high, low, close, int(volume)))
         last = float(closes[-1])
-    return found
+    return bars
 
 
 def _session(

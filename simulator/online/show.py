@@ -81,10 +81,10 @@ class DeskAt:
 
     def trainer(self) -> list[object]:
         """Arguments of `rltrader-trainer`."""
-        given: list[object] = ["--desk", DESK, "--redis", self._redis, "--models-dir", self._folder / "store"]
-        given += ["--own-dir", self._folder / "trainer", *self._model(), "--symbols", *SYMBOLS, "--preset", "quick"]
-        given += ["--publish-every", LEARN, "--card-sessions", CARD, "--checkpoint-every", 2000]
-        return [*given, "--log-format", "json"]
+        arguments: list[object] = ["--desk", DESK, "--redis", self._redis, "--models-dir", self._folder / "store"]
+        arguments += ["--own-dir", self._folder / "trainer", *self._model(), "--symbols", *SYMBOLS, "--preset", "quick"]
+        arguments += ["--publish-every", LEARN, "--card-sessions", CARD, "--checkpoint-every", 2000]
+        return [*arguments, "--log-format", "json"]
 
     def publisher(self) -> list[object]:
         """Arguments of `rltrader-publisher`."""
@@ -97,9 +97,9 @@ class DeskAt:
 
     def planter(self, kind: str, parent: str, stream: str) -> list[object]:
         """Arguments of `training.online.planted`."""
-        given: list[object] = [kind, "--parent", parent, "--models-dir", self._folder / "store", *self._model()]
-        given += ["--own-dir", self._folder / "trainer", "--state-dir", self._folder / "state"]
-        return [*given, "--stream", stream]
+        arguments: list[object] = [kind, "--parent", parent, "--models-dir", self._folder / "store", *self._model()]
+        arguments += ["--own-dir", self._folder / "trainer", "--state-dir", self._folder / "state"]
+        return [*arguments, "--stream", stream]
 
     def _model(self) -> list[object]:
         return ["--bars", self.history, "--model-config", MODEL]
@@ -242,11 +242,11 @@ class Show:
             self._look_at_climb(clock, number)
 
     def _first_session(self, session: Session) -> None:
-        found = self._books.explored(session)
+        explored = self._books.explored(session)
         stream = self._redis().xinfo_stream(self._stream)
         self._story.tell(
             "explores",
-            f"Session 1: {found.choices:,} choices, {found.explored} of them drawn against the model; "
+            f"Session 1: {explored.choices:,} choices, {explored.explored} of them drawn against the model; "
             f"{self._returns[0]:+.2%}; {stream['entries-added']} decisions went over Redis to the trainer.",
         )
 
@@ -280,11 +280,11 @@ class Show:
 
     def _look_at_card(self, clock: SimClock) -> None:
         """The trainer's own version is published and judged."""
-        known = {self._first, self._forged, self._negated}
+        versions = {self._first, self._forged, self._negated}
         self._processes.until(
-            lambda: bool(set(self._books.versions()) - known), "the trainer publishes its version", 300.0
+            lambda: bool(set(self._books.versions()) - versions), "the trainer publishes its version", 300.0
         )
-        (self._challenger,) = set(self._books.versions()) - known
+        (self._challenger,) = set(self._books.versions()) - versions
         card = self._books.card(self._challenger)
         self._story.tell(
             "published",
@@ -387,8 +387,8 @@ class Show:
 
     def _page(self) -> dict[str, Any]:
         with urllib.request.urlopen(f"http://127.0.0.1:{self._port}/api/learning", timeout=60.0) as answer:
-            found: dict[str, Any] = json.loads(answer.read())
-        return found
+            page: dict[str, Any] = json.loads(answer.read())
+        return page
 
     def _moved(self, version: str, to_step: str) -> Moved | None:
         """The step that brought a version there, None where it was not taken."""

@@ -78,7 +78,7 @@ def effective_day(now_ns: int) -> str:
 
 def close_before(days: Days, day: str) -> float | None:
     """The close of the last bar before `day`; None where there is none."""
-    return next((days[known].close for known in sorted(days, reverse=True) if known < day), None)
+    return next((days[date].close for date in sorted(days, reverse=True) if date < day), None)
 
 
 def steps_of(
@@ -115,16 +115,16 @@ def adjusted(bar: Bar, day: str, steps: Sequence[BackAdjustment]) -> Bar:
 
 def as_traded(days: Days, splits: Iterable[Split], dividends: Iterable[Dividend]) -> dict[str, Bar]:
     """A continuous series, adjusted for all that is scripted, as it was traded: the other way round of `adjusted`."""
-    found = dict(days)
+    traded = dict(days)
     actions: list[Split | Dividend] = [*splits, *dividends]
     for action in sorted(actions, key=lambda action: action.date, reverse=True):
         if isinstance(action, Split):
             factor, volume = float(action.ratio), 1 / float(action.ratio)
         else:
-            close = close_before(found, action.date)
+            close = close_before(traded, action.date)
             factor, volume = (1.0 if close is None else 1 + float(action.amount) / close), 1.0
-        for day, bar in found.items():
+        for day, bar in traded.items():
             if day < action.date:
                 prices = {name: getattr(bar, name) * factor for name in ("open", "high", "low", "close")}
-                found[day] = replace(bar, volume=float(round(bar.volume * volume)), **prices)
-    return found
+                traded[day] = replace(bar, volume=float(round(bar.volume * volume)), **prices)
+    return traded

@@ -159,8 +159,8 @@ class Account:
 
     def trading_level(self) -> int:
         """The option level in force: the approved one, or less by the configuration."""
-        wanted = self.configuration["max_options_trading_level"]
-        return self.level if wanted is None else min(self.level, int(wanted))
+        level = self.configuration["max_options_trading_level"]
+        return self.level if level is None else min(self.level, int(level))
 
     def add(self, order: AlpacaOrder) -> None:
         """Take a new order into the books."""

@@ -37,17 +37,17 @@ def ulid(ms: int, number: int) -> str:
 
 def event_ids(account: Account) -> list[str]:
     """The ULIDs of the account's rows in the order in which they were booked."""
-    found, ms = [], 0
+    ids, ms = [], 0
     for number, row in enumerate(account.activities):
         ms = max(ms, row.time_ns // 1_000_000)
-        found.append(ulid(ms, number))
-    return found
+        ids.append(ulid(ms, number))
+    return ids
 
 
 def event(account: Account, row: ActivityRow, event_id: str) -> dict[str, Any]:
     """One activity as the stream shows it."""
     fields, kind = row.fields, str(row.fields["activity_type"])
-    shown: dict[str, Any] = {
+    message: dict[str, Any] = {
         "event_id": event_id,
         "ref_id": row.id.rpartition("::")[2],
         "account_id": account.id,
@@ -58,16 +58,16 @@ def event(account: Account, row: ActivityRow, event_id: str) -> dict[str, Any]:
         "currency": "USD",
         "status": "executed",
     }
-    shown |= {name: fields[name] for name in ("net_amount", "qty", "price") if name in fields}
+    message |= {name: fields[name] for name in ("net_amount", "qty", "price") if name in fields}
     if row.amends:
-        shown["previous_id"] = row.amends
+        message["previous_id"] = row.amends
     if kind != "FILL":
-        return {**shown, "details": {"symbol": fields["symbol"]} if "symbol" in fields else {}}
+        return {**message, "details": {"symbol": fields["symbol"]} if "symbol" in fields else {}}
     order = account.orders[fields["order_id"]]
     names = ("order_id", "side", "symbol", "cum_qty", "leaves_qty", "order_status")
     details = {**{name: fields[name] for name in names}, "client_order_id": order.client_order_id}
     details["execution_type"] = EXECUTIONS.get(fields.get("status", ""), fields["type"])
-    return {**shown, "details": details}
+    return {**message, "details": details}
 
 
 class ActivityStreamServer:

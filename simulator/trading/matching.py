@@ -62,29 +62,29 @@ class Matching:
     def submit(self, account: Account, body: dict[str, Any]) -> AlpacaOrder:
         """Take an order into the books (`pending_new`, or `accepted` while the market is closed). Raises `Refusal`."""
         now_ns = self._submitted_ns = max(self.venue.clock.now_ns(), self._submitted_ns + 1)  # no two are the same
-        made = ticket(body)
-        if made.client_order_id in account.by_client_id:
+        request = ticket(body)
+        if request.client_order_id in account.by_client_id:
             raise Refusal(422, self.venue.rules.duplicate_id_code, "client_order_id must be unique")
-        intent, reserve = check(made, account, self.venue.market, now_ns)
+        intent, reserve = check(request, account, self.venue.market, now_ns)
         session = self._session_for(now_ns)
         order = AlpacaOrder(
             id=account.new_id(),
-            client_order_id=made.client_order_id or account.new_id(),
-            symbol=made.symbol,
-            side=made.side,
-            type=made.type,
-            time_in_force=made.time_in_force,
-            qty=made.qty,
-            notional=made.notional,
+            client_order_id=request.client_order_id or account.new_id(),
+            symbol=request.symbol,
+            side=request.side,
+            type=request.type,
+            time_in_force=request.time_in_force,
+            qty=request.qty,
+            notional=request.notional,
             created_ns=now_ns,
             position_intent=intent,
-            limit_price=made.limit_price,
-            stop_price=made.stop_price,
-            trail_price=made.trail_price,
-            trail_percent=made.trail_percent,
-            extended_hours=made.extended_hours,
+            limit_price=request.limit_price,
+            stop_price=request.stop_price,
+            trail_price=request.trail_price,
+            trail_percent=request.trail_percent,
+            extended_hours=request.extended_hours,
             reserve_price=reserve,
-            expires_ns=0 if session is None or made.time_in_force == "gtc" else session.close_ns,
+            expires_ns=0 if session is None or request.time_in_force == "gtc" else session.close_ns,
         )
         self.take_in(account, order, now_ns)
         return order
@@ -197,13 +197,13 @@ class Matching:
         held = account.quantity(symbol)
         if not held:
             raise Refusal(404, 40410000, f"position not found: {symbol}")
-        wanted = abs(held) if quantity is None else quantity
+        amount = abs(held) if quantity is None else quantity
         if percent is not None:
-            wanted = (abs(held) * percent / 100).quantize(Decimal(1) if multiplier(symbol) == 100 else Decimal("1e-9"))
+            amount = (abs(held) * percent / 100).quantize(Decimal(1) if multiplier(symbol) == 100 else Decimal("1e-9"))
         side = "sell" if held > 0 else "buy"
         return self.submit(
             account,
-            {"symbol": symbol, "qty": text(wanted), "side": side, "type": "market", "time_in_force": "day"},
+            {"symbol": symbol, "qty": text(amount), "side": side, "type": "market", "time_in_force": "day"},
         )
 
     def by_hand(self, account: Account, action: str, fields: dict[str, Any]) -> dict[str, Any]:
@@ -325,11 +325,11 @@ class Matching:
     ) -> None:
         """Update what REST shows, and publish to the trade stream."""
         order.updated_ns = at_ns
-        shown = order.shown()
-        order.past.append((self.venue.clock.now_ns(), shown))
+        row = order.shown()
+        order.past.append((self.venue.clock.now_ns(), row))
         if execution_id is None and event not in {"accepted", "pending_new"}:
             execution_id = account.new_id()
-        update = {"event": event, "execution_id": execution_id, "timestamp": stamp(at_ns), **extra, "order": shown}
+        update = {"event": event, "execution_id": execution_id, "timestamp": stamp(at_ns), **extra, "order": row}
         self.trade_stream.publish(account, update)
 
     def _session_for(self, now_ns: int) -> Session | None:

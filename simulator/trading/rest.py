@@ -101,8 +101,8 @@ class TradingRest:
     async def configure(self, request: web.Request) -> web.Response:
         """PATCH /v2/account/configurations."""
         changes = await json_body(request)
-        known = {name: value for name, value in changes.items() if name in CONFIGURABLE}
-        request[ACCOUNT].configuration.update(known)
+        settings = {name: value for name, value in changes.items() if name in CONFIGURABLE}
+        request[ACCOUNT].configuration.update(settings)
         return web.json_response(request[ACCOUNT].configuration)
 
     async def activities(self, request: web.Request) -> web.Response:
@@ -110,8 +110,8 @@ class TradingRest:
         query, now_ns = request.query, self.venue.clock.now_ns()
         if "activity_types" in query and "category" in query:
             raise invalid("only one of activity_types or category is accepted")
-        wanted = request.match_info.get("type") or query.get("activity_types", "")
-        types = frozenset(filter(None, wanted.split(",")))
+        kinds = request.match_info.get("type") or query.get("activity_types", "")
+        types = frozenset(filter(None, kinds.split(",")))
         account: Account = request[ACCOUNT]
         rows = [row for row in account.activities if row.visible_ns <= now_ns and fits(row, query, types)]
         if self.venue.faults.waiting("split_line_late"):
@@ -164,11 +164,11 @@ class TradingRest:
             raise refusal("intraday_margin")
         early = self.venue.faults.take("fill_before_reply", context)
         order = self.matching.submit(account, body)
-        shown = order.shown()
+        row = order.shown()
         if early is not None:
             self.matching.arrive(account, order, self.venue.clock.now_ns())
             await self.venue.clock.hold(float(early.get("seconds", 0.05)))
-        return web.json_response(shown)
+        return web.json_response(row)
 
     async def orders(self, request: web.Request) -> web.Response:
         """GET /v2/orders: open (default), closed or all, by submission time."""
@@ -183,27 +183,27 @@ class TradingRest:
             among = account.working.values()
         chosen = [order for order in among if asked_for(order, query)]
         chosen.sort(key=lambda order: order.created_ns, reverse=query.get("direction", "desc") != "asc")
-        shown = (seen for order in chosen if (seen := _seen(order, as_of)) is not None)
-        wanted = (seen for seen in shown if status == "all" or (seen["status"] in TERMINAL) == (status == "closed"))
-        return web.json_response(list(itertools.islice(wanted, limit)))
+        rows = (seen for order in chosen if (seen := _seen(order, as_of)) is not None)
+        matching = (seen for seen in rows if status == "all" or (seen["status"] in TERMINAL) == (status == "closed"))
+        return web.json_response(list(itertools.islice(matching, limit)))
 
     async def order(self, request: web.Request) -> web.Response:
         """GET /v2/orders/{id}."""
         order_id = request.match_info["id"]
         order = request[ACCOUNT].orders.get(order_id)
-        shown = None if order is None else _seen(order, self._as_of(request))
-        if shown is None:
+        row = None if order is None else _seen(order, self._as_of(request))
+        if row is None:
             raise Refusal(404, 40410000, f"order not found for {order_id}")
-        return web.json_response(shown)
+        return web.json_response(row)
 
     async def order_by_client_id(self, request: web.Request) -> web.Response:
         """GET /v2/orders:by_client_order_id?client_order_id=."""
         client_order_id = request.query.get("client_order_id", "")
         order = request[ACCOUNT].by_client_id.get(client_order_id)
-        shown = None if order is None else _seen(order, self._as_of(request))
-        if shown is None:
+        row = None if order is None else _seen(order, self._as_of(request))
+        if row is None:
             raise Refusal(404, 40410000, f"order not found for {client_order_id}")
-        return web.json_response(shown)
+        return web.json_response(row)
 
     async def replace(self, request: web.Request) -> web.Response:
         """PATCH /v2/orders/{id}: a new order with a new id."""
@@ -319,10 +319,10 @@ class TradingRest:
 
     def _close_row(self, account: Account, symbol: str) -> Json:
         try:
-            shown = self.matching.close(account, symbol, None, None).shown()
+            row = self.matching.close(account, symbol, None, None).shown()
         except Refusal as refused:
             return {"symbol": symbol, "status": refused.status, "body": _failure(refused, account, symbol)}
-        return {"symbol": symbol, "status": 200, "body": shown}
+        return {"symbol": symbol, "status": 200, "body": row}
 
 
 def _seen(order: AlpacaOrder, as_of: int | None) -> Json | None:

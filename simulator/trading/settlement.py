@@ -281,8 +281,8 @@ def _can_exercise(matching: Matching, account: Account, position: AlpacaPosition
     if contract.right < 0:
         return account.available(contract.root) >= position.qty * 100
     now_ns, market = matching.venue.clock.now_ns(), matching.venue.market
-    shown = account.shown(lambda held: mark(held, market, now_ns), blocked=False)
-    return Decimal(shown["buying_power"]) >= contract.strike * position.qty * 100
+    figures = account.shown(lambda held: mark(held, market, now_ns), blocked=False)
+    return Decimal(figures["buying_power"]) >= contract.strike * position.qty * 100
 
 
 def _book_fees(matching: Matching, account: Account, session: Session) -> None:
@@ -335,10 +335,10 @@ def _split(account: Account, symbol: str, ratio: Decimal, at_ns: int) -> None:
 
 
 def _assign(matching: Matching, account: Account, fault: Fault, at_ns: int) -> None:
-    wanted = fault.get("symbol")
+    symbol_of_fault = fault.get("symbol")
     for position in list(account.positions.values()):
         contract = parse_occ(position.symbol)
-        if contract is not None and position.qty < 0 and wanted in {None, position.symbol}:
+        if contract is not None and position.qty < 0 and symbol_of_fault in {None, position.symbol}:
             quantity = min(Decimal(str(fault.get("quantity", abs(position.qty)))), abs(position.qty))
             _deliver(matching, account, position, contract, "OPASN", quantity, at_ns)
             return
@@ -468,5 +468,5 @@ def _row(account: Account, kind: str, held: AlpacaPosition, quantity: Decimal, d
     """A row that moves shares and no cash; its price is the last close (the average cost where none is known)."""
     price = held.average if held.lastday_price is None else held.lastday_price
     fields = {"activity_type": kind, "date": new_york_date(at_ns), "net_amount": "0", "symbol": held.symbol}
-    shown = {"qty": text(quantity), "price": text(grid(float(price))), "description": description, "status": "executed"}
-    account.note(at_ns, {**fields, **shown})
+    texts = {"qty": text(quantity), "price": text(grid(float(price))), "description": description, "status": "executed"}
+    account.note(at_ns, {**fields, **texts})

@@ -196,12 +196,12 @@ class TradeStreamServer:
             refusal = {"status": "unauthorized", "action": "listen"}
             self._reply(connection, {"stream": "authorization", "data": refusal})
             return
-        known = [name for name in fields.get("streams", []) if name in STREAMS]
+        streams = [name for name in fields.get("streams", []) if name in STREAMS]
         if self.venue.faults.take("mute_after_subscribe", context) is not None:
             connection.mute = True
             return
-        self._reply(connection, {"stream": "listening", "data": {"streams": known}})
-        connection.listening = bool(known)
+        self._reply(connection, {"stream": "listening", "data": {"streams": streams}})
+        connection.listening = bool(streams)
 
     def _reply(self, connection: TradeStreamClient, message: Message) -> None:
         connection.outgoing.put_nowait(_encode(message, packed=connection.packed))

@@ -46,8 +46,8 @@ class IndicatorCall(NamedTuple):
 
     def run(self, bars: Bars) -> tuple[Series, ...]:
         """The series that it gives of these bars."""
-        found = self.function(*[bars[letter] for letter in self.inputs], *self.parameters)
-        return found if isinstance(found, tuple) else (found,)
+        series = self.function(*[bars[letter] for letter in self.inputs], *self.parameters)
+        return series if isinstance(series, tuple) else (series,)
 
 
 def _call(names: str, function: Callable[..., Any], inputs: str, *parameters: float) -> IndicatorCall:
@@ -174,9 +174,9 @@ def fill(out: Float64Array, rows: Mapping[str, int], bars: Bars, edges: Sequence
 def _write(out: Float64Array, rows: Mapping[str, int], calls: Iterable[IndicatorCall], bars: Bars, skip: int) -> None:
     """Write what the calls give of these bars, less the first `skip`: some 400 calls a symbol, so without detours."""
     for names, function, inputs, parameters in calls:
-        found = function(*[bars[letter] for letter in inputs], *parameters)
+        values = function(*[bars[letter] for letter in inputs], *parameters)
         if len(names) == 1:
-            out[rows[names[0]]] = found[skip:]
+            out[rows[names[0]]] = values[skip:]
         else:
-            for name, series in zip(names, found, strict=True):
+            for name, series in zip(names, values, strict=True):
                 out[rows[name]] = series[skip:]

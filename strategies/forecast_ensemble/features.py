@@ -242,9 +242,9 @@ def _volumes(out: Float64Array, volume: Float64Array) -> None:
 def _quotient(numerator: npt.ArrayLike, divisor: Float64Array, otherwise: float = 0.0) -> Float64Array:
     """numerator / divisor, `otherwise` where the divisor is not above 0; NaN where it is NaN."""
     with np.errstate(divide="ignore", invalid="ignore"):
-        found: Float64Array = np.divide(numerator, divisor)
-    found[divisor <= 0.0] = otherwise
-    return found
+        quotient: Float64Array = np.divide(numerator, divisor)
+    quotient[divisor <= 0.0] = otherwise
+    return quotient
 
 
 @lru_cache(maxsize=4)

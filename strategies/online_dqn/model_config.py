@@ -126,15 +126,15 @@ def shape_of(data: bytes, name: str) -> ModelConfig:
     _check_names(raw, ModelConfig, name, "")
     _check_finite(raw, name, "")
     try:
-        found = msgspec.convert(raw, ModelConfig)
+        config = msgspec.convert(raw, ModelConfig)
     except msgspec.ValidationError as error:
         raise ModelConfigError(f"{name}: {_problem(str(error), raw)}") from error
-    for key, given in (("portfolio", found.portfolio), ("symbols", found.symbols)):
+    for key, given in (("portfolio", config.portfolio), ("symbols", config.symbols)):
         if len(set(given)) != len(given):
             raise ModelConfigError(f"{name}: {key} names one twice: {', '.join(given)}: name each once")
-    for field in found.portfolio:
+    for field in config.portfolio:
         check_name(field, PORTFOLIO, f"{name}: portfolio")
-    return found
+    return config
 
 
 def check_name(given: object, known: Iterable[str], where: str) -> None:
