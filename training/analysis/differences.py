@@ -95,11 +95,11 @@ class DifferenceLog:
 
     def _columns(self, count: int) -> Sequence[str]:
         """The names of a table's columns: the spec's features, of each symbol in turn where rows are symbols."""
-        spec, each = self._spec, count // self._spec.rows
+        spec, width = self._spec, count // self._spec.rows
         names = (
             spec.features
             if not spec.rows_are_symbols
-            else [f"{feature} {symbol}" for symbol in spec.symbols for feature in spec.features[:each]]
+            else [f"{feature} {symbol}" for symbol in spec.symbols for feature in spec.features[:width]]
         )
         return (*names, *(f"column {place}" for place in range(count)))[:count]
 

@@ -78,27 +78,27 @@ def moments_of(path: Path, spec: Spec) -> tuple[Moment, ...]:
 def _minutes_of(path: Path, spec: Spec) -> tuple[Moment, ...]:
     info = scan(path, spec.symbols, spec.bar_interval_s)
     source = TapeSource(path, info, SessionCalendar.load(info.first_date, info.last_date))
-    found: list[Moment] = []
+    moments: list[Moment] = []
     session: Session | None = None
     for event in source:
         if isinstance(event, SessionScheduled):
             session = event.session
         elif isinstance(event, BarClosed):
             assert session is not None  # SessionScheduled precedes every bar
-            last = found[-1] if found else None
+            last = moments[-1] if moments else None
             if last is not None and last.end_ns == event.time_ns:
-                found[-1] = Moment(last.end_ns, last.session, last.index, (*last.bars, event.bar))
+                moments[-1] = Moment(last.end_ns, last.session, last.index, (*last.bars, event.bar))
             else:
                 index = last.index + 1 if last is not None and last.session.date == session.date else 0
-                found.append(Moment(event.time_ns, session, index, (event.bar,)))
-    return tuple(found)
+                moments.append(Moment(event.time_ns, session, index, (event.bar,)))
+    return tuple(moments)
 
 
 def _days_of(path: Path, spec: Spec) -> tuple[Moment, ...]:
     """A moment for each session that has a bar."""
     info = scan_daily(path, spec.symbols)
     source = DailyTapeSource(path, info, SessionCalendar.load(info.first_date, info.last_date), Basket())
-    found: list[Moment] = []
+    moments: list[Moment] = []
     bars: list[Bar] = []
     following: Session | None = None
     for event in source:
@@ -108,8 +108,8 @@ def _days_of(path: Path, spec: Spec) -> tuple[Moment, ...]:
             bars.append(event.bar)
         elif isinstance(event, SessionEnded) and bars:
             assert following is not None  # SessionScheduled precedes every end
-            found.append(Moment(event.time_ns, following, 0, tuple(bars)))
-    return tuple(found)
+            moments.append(Moment(event.time_ns, following, 0, tuple(bars)))
+    return tuple(moments)
 
 
 _MOMENTS = {"bar": _minutes_of, "session": _days_of}
@@ -119,9 +119,9 @@ def scripted_portfolio(spec: DailySpec, session: Session) -> Portfolio:
     """The desk by the date alone: a week in cash, one half in shares of all symbols, one wholly; prices stand still."""
     halves = date.fromisoformat(session.date).toordinal() // 7 % 3
     count = len(spec.symbols)
-    each = int(halves * spec.capital_usd / (2 * count * PRICE_USD))
-    cash = spec.capital_usd - each * count * PRICE_USD
-    return Portfolio(cash, float(spec.capital_usd), (each,) * count, (PRICE_USD,) * count)
+    shares_each = int(halves * spec.capital_usd / (2 * count * PRICE_USD))
+    cash = spec.capital_usd - shares_each * count * PRICE_USD
+    return Portfolio(cash, float(spec.capital_usd), (shares_each,) * count, (PRICE_USD,) * count)
 
 
 def _asked(spec: DailySpec, moment: Moment) -> View:
@@ -148,14 +148,14 @@ def _option_view(moment: Moment, _: Spec) -> View:
 
 def _share_view(moment: Moment, spec: ShareSpec) -> View:
     count, since = len(spec.symbols), moment.index % 40
-    each = int(spec.capital_usd / (2 * count * PRICE_USD)) * (moment.index // 40 % 2)
+    shares_each = int(spec.capital_usd / (2 * count * PRICE_USD)) * (moment.index // 40 % 2)
     portfolio = Portfolio(
-        spec.capital_usd - each * count * PRICE_USD,
+        spec.capital_usd - shares_each * count * PRICE_USD,
         float(spec.capital_usd),
-        (each,) * count,
+        (shares_each,) * count,
         (PRICE_USD,) * count,
-        costs=(PRICE_USD * (1.0 + since / 10_000) if each else 0.0,) * count,
-        opened_ns=(moment.end_ns - since * MINUTE_NS if each else 0,) * count,
+        costs=(PRICE_USD * (1.0 + since / 10_000) if shares_each else 0.0,) * count,
+        opened_ns=(moment.end_ns - since * MINUTE_NS if shares_each else 0,) * count,
     )
     return View(moment.end_ns, moment.session, portfolio=portfolio)
 
@@ -232,12 +232,12 @@ def _played_daily(
 def newest(moments: Sequence[Moment], count: int) -> tuple[Moment, ...]:
     """The newest `count` bars of each symbol alone; a moment that is left without any is gone."""
     taken: Counter[str] = Counter()
-    found: list[Moment] = []
+    chosen: list[Moment] = []
     for moment in reversed(moments):
         taken.update(bar.symbol for bar in moment.bars)
         if bars := tuple(bar for bar in moment.bars if taken[bar.symbol] <= count):
-            found.append(Moment(moment.end_ns, moment.session, moment.index, bars))
-    return tuple(reversed(found))
+            chosen.append(Moment(moment.end_ns, moment.session, moment.index, bars))
+    return tuple(reversed(chosen))
 
 
 def recent(moments: Sequence[Moment], first: int, end: int, count: int, spec: Spec) -> tuple[Moment, ...]:
@@ -258,11 +258,11 @@ def bars_of(moments: Sequence[Moment]) -> tuple[Bar, ...]:
 
 def wild(moments: Sequence[Moment]) -> tuple[Moment, ...]:
     """Every price and volume two or three times as large, in turns: valid bars, but no plausible continuation."""
-    found = []
+    changed = []
     for place, moment in enumerate(moments):
         bars = tuple(_times(bar, 2.0 + place % 2) for bar in moment.bars)
-        found.append(Moment(moment.end_ns, moment.session, moment.index, bars))
-    return tuple(found)
+        changed.append(Moment(moment.end_ns, moment.session, moment.index, bars))
+    return tuple(changed)
 
 
 def _times(bar: Bar, factor: float) -> Bar:
@@ -301,14 +301,14 @@ def _of_bars(subject: Subject, moments: Sequence[Moment], spec: Spec) -> Feature
     ]
     columns = np.array([(b.open, b.high, b.low, b.close, b.volume) for b in bars], dtype=np.float64).T
     dates = [moment.session.date for moment in moments]
-    found = subject.table(
+    table = subject.table(
         *columns,
         **({"dates": dates} if "dates" in inspect.signature(subject.table).parameters else {}),
         session_starts=firsts,
         session_minutes=[(moments[i].session.close_ns - moments[i].session.open_ns) // MINUTE_NS for i in firsts],
         elapsed_minutes=[(moment.end_ns - moment.session.open_ns) / MINUTE_NS for moment in moments],
     )
-    return _rows(subject, found, [bar.start_ns for bar in bars], "bars")
+    return _rows(subject, table, [bar.start_ns for bar in bars], "bars")
 
 
 def _of_days(subject: Subject, moments: Sequence[Moment], spec: Spec) -> FeatureRows:
@@ -319,24 +319,24 @@ def _of_days(subject: Subject, moments: Sequence[Moment], spec: Spec) -> Feature
         for bar in moment.bars:
             bars[:, row, place[bar.symbol]] = bar.open, bar.high, bar.low, bar.close, bar.volume
     more = {"volume": bars[4], "dates": [new_york_text(moment.bars[0].start_ns)[:10] for moment in moments]}
-    asked = inspect.signature(subject.table).parameters
-    found = subject.table(
-        *bars[:4], present=np.isfinite(bars).all(axis=0), **{name: more[name] for name in more if name in asked}
+    parameters = inspect.signature(subject.table).parameters
+    table = subject.table(
+        *bars[:4], present=np.isfinite(bars).all(axis=0), **{name: more[name] for name in more if name in parameters}
     )
-    return _rows(subject, found, [moment.bars[0].start_ns for moment in moments], "sessions")
+    return _rows(subject, table, [moment.bars[0].start_ns for moment in moments], "sessions")
 
 
 _TABLES = {"bar": _of_bars, "session": _of_days}
 
 
-def _rows(subject: Subject, found: object, starts: list[int], what: str) -> FeatureRows:
-    values = np.asarray(getattr(found, "values", found), dtype=np.float64)
+def _rows(subject: Subject, table: object, starts: list[int], what: str) -> FeatureRows:
+    values = np.asarray(getattr(table, "values", table), dtype=np.float64)
     if values.ndim != 2 or len(values) != len(starts):
         raise AnalyseError(
             f"feature_table of {subject.name} has shape {values.shape} for {len(starts)} {what}: expected a row for "
             "each"
         )
-    warm = np.asarray(getattr(found, "warm", np.ones(len(starts))), dtype=np.bool_)
+    warm = np.asarray(getattr(table, "warm", np.ones(len(starts))), dtype=np.bool_)
     return FeatureRows(starts, values, warm)
 
 

@@ -199,12 +199,12 @@ def model_policy(model: str, models: Path, spec: Spec, contract: str) -> CachedP
     current = shelf / "current"
     if not model and not current.is_file():
         return None
-    given = Path(model) if model else shelf / current.read_text(encoding="utf-8").strip()
-    found = [path for path in (given, given / POLICY_FILE, shelf / given / POLICY_FILE) if path.is_file()]
-    if not found and not model:
+    place = Path(model) if model else shelf / current.read_text(encoding="utf-8").strip()
+    files = [path for path in (place, place / POLICY_FILE, shelf / place / POLICY_FILE) if path.is_file()]
+    if not files and not model:
         return None
-    if not found:
-        raise AnalyseError(f"--model {given}: no such file, folder or version of {spec.name} in {models}")
+    if not files:
+        raise AnalyseError(f"--model {place}: no such file, folder or version of {spec.name} in {models}")
     if spec.recurrent_shape is not None:
         if model:
             raise AnalyseError(
@@ -212,7 +212,7 @@ def model_policy(model: str, models: Path, spec: Spec, contract: str) -> CachedP
                 "cannot be compared: leave --model out, a random policy decides then"
             )
         return None
-    path = found[0]
+    path = files[0]
     problem = _misfit(path, spec, contract)
     if problem and model:
         raise AnalyseError(f"--model {model}: {problem}: choose a model that was exported for this strategy")

@@ -70,8 +70,8 @@ def lookahead(subject: Subject, moments: tuple[Moment, ...], policy: CachedPolic
             if subject.takes_bars or not future:  # a strategy that is made without bars gets no future in either run
                 findings.steps(run, past, whole[:cut], played(subject, past, bars_of(past + future), policy))
             if table is not None:
-                found = tabled(subject, past + future, spec)
-                findings.rows(f"table {run}", part_of(table, 0, cut), part_of(found, 0, cut))
+                rows = tabled(subject, past + future, spec)
+                findings.rows(f"table {run}", part_of(table, 0, cut), part_of(rows, 0, cut))
     return findings.report("lookahead", subject.name, len(chosen))
 
 
@@ -101,8 +101,8 @@ def warmup(subject: Subject, moments: tuple[Moment, ...], policy: CachedPolicy, 
             count = multiple * history
             some = recent(moments, first, end, count, spec)
             begin = len(some) - len(session)
-            found = played(subject, some, bars_of(some), policy)[begin:]
-            findings.steps(f"{multiple}x", session, expected, found)
+            steps = played(subject, some, bars_of(some), policy)[begin:]
+            findings.steps(f"{multiple}x", session, expected, steps)
             if table is not None:
                 rows = part_of(tabled(subject, some, spec), begin, len(some))
                 findings.rows(f"table {multiple}x", part_of(table, first, end), rows)

@@ -87,8 +87,8 @@ def summary_text(request: DownloadRequest, summary: DownloadSummary) -> str:
     if summary.left_out:
         lines.append(f"left out, not over yet: {', '.join(summary.left_out)}")
     for symbol, dates in summary.missing_sessions.items():
-        shown = ", ".join(dates[:EXAMPLES]) + (", …" if len(dates) > EXAMPLES else "")
-        lines.append(f"{symbol}: {counted(len(dates), 'missing session')}: {shown}")
+        examples = ", ".join(dates[:EXAMPLES]) + (", …" if len(dates) > EXAMPLES else "")
+        lines.append(f"{symbol}: {counted(len(dates), 'missing session')}: {examples}")
     for symbol, count in summary.missing_bars.items():
         more = ", …" if count > EXAMPLES else ""
         lines.append(f"{symbol}: {counted(count, 'missing bar')}: {', '.join(summary.missing_examples[symbol])}{more}")
@@ -99,20 +99,20 @@ def summary_text(request: DownloadRequest, summary: DownloadSummary) -> str:
 
 def warnings_of(request: DownloadRequest) -> tuple[str, ...]:
     """Return warnings about an allowed request."""
-    found = []
+    lines = []
     if request.adjustment != "raw" and request.timeframe != "1Day":
-        found.append(
+        lines.append(
             f"--adjustment {request.adjustment}: strikes of options are on raw prices, so bars for a strategy that "
             "trades options must be raw"
         )
     if request.adjustment != "all" and request.timeframe == "1Day":
-        found.append(
+        lines.append(
             f"--adjustment {request.adjustment}: splits or dividends look like falls of the price, so a strategy that "
             "holds stocks over nights wants --adjustment all"
         )
     if request.feed == "iex":
-        found.append("--feed iex: one exchange's trades alone; volumes are small and minutes may be missing")
-    return tuple(found)
+        lines.append("--feed iex: one exchange's trades alone; volumes are small and minutes may be missing")
+    return tuple(lines)
 
 
 def keys_of(environment: Mapping[str, str]) -> Keys:

@@ -75,10 +75,10 @@ def claim(request: DownloadRequest, identity: Mapping[str, Any]) -> None:
     file = request.parts / "request.json"
     if any(request.parts.glob("*-*.parquet")):
         try:
-            found = msgspec.json.decode(file.read_bytes(), type=dict[str, Any])
+            claimed = msgspec.json.decode(file.read_bytes(), type=dict[str, Any])
         except (FileNotFoundError, msgspec.DecodeError):
-            found = {}
-        if different := differences(found, identity):
+            claimed = {}
+        if different := differences(claimed, identity):
             raise DownloadError(
                 f"{request.parts} holds parts of another download ({different}): finish that one, "
                 "remove the folder, or choose another --out"

@@ -129,17 +129,17 @@ class BarDesk:
         """
         if not dates:
             return ()
-        wanted = frozenset(dates)
+        chosen = frozenset(dates)
         starts: list[SessionStart] = []
         machine, hold = self._first_day(trading), holding(self.hold, self.strategy.spec)
         for date, session in self._sessions_from(dates[0], machine, hold, trading):
-            if date in wanted:
+            if date in chosen:
                 starts.append(SessionStart(date, machine.state, machine.market_state, tuple(session), self.venue))
-                report_piece(len(starts), len(wanted), "sessions made ready")
-                if len(starts) == len(wanted):
+                report_piece(len(starts), len(chosen), "sessions made ready")
+                if len(starts) == len(chosen):
                     return tuple(starts)
             machine.run(self.venue.feed(machine, session), hold)
-        raise _missing(wanted - {start.date for start in starts})
+        raise _missing(chosen - {start.date for start in starts})
 
     def machine(self, start: SessionStart, trading: Trading) -> Machine:
         """The machine of a desk before its session."""

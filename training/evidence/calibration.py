@@ -58,9 +58,9 @@ def calibration(confidence: Series, won: NDArray[np.bool_], bins: int = 10) -> C
         return ConfidenceCalibration(trades=0, bins=(), brier=None, expected_error=None, note=f"No trade. {note}")
     order = np.argsort(checked(confidence), kind="stable")
     sure, wins = np.asarray(confidence, dtype=np.float64)[order], np.asarray(won, dtype=np.float64)[order]
-    wanted = np.arange(1, min(bins, len(sure))) * len(sure) // min(bins, len(sure))
-    left, right = np.searchsorted(sure, sure[wanted], side="left"), np.searchsorted(sure, sure[wanted], side="right")
-    cuts = np.unique(np.where(wanted - left <= right - wanted, left, right))  # the nearer end of equal confidences
+    edges = np.arange(1, min(bins, len(sure))) * len(sure) // min(bins, len(sure))
+    left, right = np.searchsorted(sure, sure[edges], side="left"), np.searchsorted(sure, sure[edges], side="right")
+    cuts = np.unique(np.where(edges - left <= right - edges, left, right))  # the nearer end of equal confidences
     parts = [_bin(a, b) for a, b in zip(np.split(sure, cuts), np.split(wins, cuts), strict=True) if len(a)]
     error = math.fsum(part.trades * abs(part.confidence - part.won) for part in parts) / len(sure)
     return ConfidenceCalibration(

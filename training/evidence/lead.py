@@ -35,7 +35,7 @@ class BaselineLead(msgspec.Struct, frozen=True, kw_only=True):
 
 
 def lead_of(
-    own: Series, baselines: Mapping[str, Series], trials: Series, *, earlier: int = 0, compounds: bool = False
+    policy: Series, baselines: Mapping[str, Series], trials: Series, *, earlier: int = 0, compounds: bool = False
 ) -> BaselineLead | None:
     """The lead over the baseline with the largest net return; None without baselines.
 
@@ -53,7 +53,7 @@ def lead_of(
     if not baselines:
         return None
     name = max(baselines, key=lambda one: total(baselines[one], compounds=compounds))
-    best, values = checked(baselines[name]), checked(own)
+    best, values = checked(baselines[name]), checked(policy)
     if best.shape != values.shape:
         raise ValueError(f"{len(values)} sessions against {len(best)} of {name}; expected the same sessions")
     gap, gaps = values - best, trials - best[:, None]
@@ -61,15 +61,15 @@ def lead_of(
     if len(gap) < FEWEST or deviation <= 0.0:
         return BaselineLead(baseline=name, mean=mean, low=None)
     block = math.cbrt(len(gap))
-    known = sharpes(gaps.T).tolist()
-    count, least = max(len(known) + earlier, 1), unskilled(len(gap)) if earlier else 0.0
+    ratios = sharpes(gaps.T).tolist()
+    count, least = max(len(ratios) + earlier, 1), unskilled(len(gap)) if earlier else 0.0
     return BaselineLead(
         baseline=name,
         mean=mean,
         low=lower_bound(gap, block),
         block=block,
         ratio_annual=mean / deviation * math.sqrt(252),
-        deflated=deflated_sharpe(gap, known, trials=count, least_deviation=least).deflated,
+        deflated=deflated_sharpe(gap, ratios, trials=count, least_deviation=least).deflated,
         trials=count,
         loss=loss_probability(gaps),
     )

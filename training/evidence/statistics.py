@@ -106,16 +106,16 @@ def deviations(samples: Series) -> Series:
     """Sample deviation over the last axis; exactly 0 for one session or where only rounding differs."""
     if samples.shape[-1] < 2:
         return np.zeros(samples.shape[:-1])
-    found = samples.std(axis=-1, ddof=1)
-    return np.where(found > NOTHING * np.abs(samples).max(axis=-1), found, 0.0)
+    spread = samples.std(axis=-1, ddof=1)
+    return np.where(spread > NOTHING * np.abs(samples).max(axis=-1), spread, 0.0)
 
 
 def sharpes(samples: Series) -> Series:
     """Sharpe ratios per session over the last axis: mean / sample deviation, 0 without deviation (Sharpe 1994)."""
     deviation = deviations(samples)
     mean = samples.mean(axis=-1)
-    found: Series = np.where(deviation > 0.0, mean / np.where(deviation > 0.0, deviation, 1.0), 0.0)
-    return found
+    ratios: Series = np.where(deviation > 0.0, mean / np.where(deviation > 0.0, deviation, 1.0), 0.0)
+    return ratios
 
 
 def sharpe(returns: Series) -> float:
@@ -165,9 +165,9 @@ def max_drawdown(returns: Series, *, compounds: bool = False) -> float:
 
     Of the running sum where every session has the same capital; of an account that compounds, as a part of its peak.
     """
-    found = np.concatenate(([0.0], running(returns, compounds=compounds)))
-    peak = np.maximum.accumulate(found)
-    return float(((peak - found) / (1.0 + peak if compounds else 1.0)).max())
+    path = np.concatenate(([0.0], running(returns, compounds=compounds)))
+    peak = np.maximum.accumulate(path)
+    return float(((peak - path) / (1.0 + peak if compounds else 1.0)).max())
 
 
 def calmar(returns: Series, *, compounds: bool = False) -> float:

@@ -37,8 +37,8 @@ class FlatPolicy(nn.Module):
 
     def forward(self, observation: Tensor) -> Tensor:
         """Logits, or actions, float32 (batch, actions), of raw observations, float32 (batch, *observation shape)."""
-        found: Tensor = self.action(self.hidden(observation.flatten(1)))
-        return found.clamp(-1.0, 1.0) if self.acts else found
+        answer: Tensor = self.action(self.hidden(observation.flatten(1)))
+        return answer.clamp(-1.0, 1.0) if self.acts else answer
 
 
 class ImportedLstmPolicy(nn.Module):

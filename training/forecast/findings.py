@@ -125,16 +125,16 @@ class _ForecastRows:
     returns: Float64Array
 
     @classmethod
-    def of(cls, material: Material, bars: Float64Array, given: Forecast) -> _ForecastRows:
-        known = material.labels.known[tuple(given.rows.T)]
-        day, place = given.rows[known].T
-        after = given.probabilities[known].astype(np.float64)
-        grown = np.power(np.maximum(after, SMALLEST), given.temperature)  # softmax(z) of log p = z / temperature
+    def of(cls, material: Material, bars: Float64Array, forecast: Forecast) -> _ForecastRows:
+        labelled = material.labels.known[tuple(forecast.rows.T)]
+        day, place = forecast.rows[labelled].T
+        after = forecast.probabilities[labelled].astype(np.float64)
+        grown = np.power(np.maximum(after, SMALLEST), forecast.temperature)  # softmax(z) of log p = z / temperature
         bought, sold = bars[0, day + 1, place], bars[3, material.labels.end[day, place], place]
         return cls(
             grown / grown.sum(axis=1, keepdims=True),
             after,
-            given.confidence[known].astype(np.float64),
+            forecast.confidence[labelled].astype(np.float64),
             material.labels.classes[day, place].astype(np.int64),
             day,
             sold / bought - 1.0,

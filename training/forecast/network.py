@@ -118,8 +118,8 @@ class ForecastNet(nn.Module):
 
     def balanced(self, prepared: Tensor) -> Tensor:
         """Logits as the weighted loss sees them, of prepared sequences (batch, window, features)."""
-        found = torch.relu(self.second(torch.relu(self.first(prepared.transpose(1, 2)))))
-        outputs = self.lstm.outputs(found.transpose(1, 2))
+        features = torch.relu(self.second(torch.relu(self.first(prepared.transpose(1, 2)))))
+        outputs = self.lstm.outputs(features.transpose(1, 2))
         scores = self.alignment(torch.tanh(self.score(outputs)))
         context = (torch.softmax(scores, dim=1) * outputs).sum(dim=1)
         logits: Tensor = self.head(context)
@@ -154,8 +154,8 @@ class Forecaster(nn.Module):
 
     def logits(self, sequences: Tensor) -> Tensor:
         """Logarithms of the members' mean probability, (batch, 3), before the temperature."""
-        each = torch.stack([torch.log_softmax(member(sequences), dim=-1) for member in self.members])
-        return torch.logsumexp(each, dim=0) - math.log(len(self.members))
+        members = torch.stack([torch.log_softmax(member(sequences), dim=-1) for member in self.members])
+        return torch.logsumexp(members, dim=0) - math.log(len(self.members))
 
 
 def confidence_of(probabilities: Tensor, kind: str) -> Tensor:

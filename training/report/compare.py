@@ -92,22 +92,22 @@ def page(runs: Sequence[FinishedRun]) -> str:
 
 def rows_of(runs: Sequence[FinishedRun]) -> list[Row]:
     """What each run was, earned and showed."""
-    found = [run.findings for run in runs]
+    findings = [run.findings for run in runs]
     return [
-        ("strategy, network", *(f"{f.strategy}, {f.network}" for f in found)),
-        ("bars", *(f.data_file for f in found)),
-        ("test sessions", *(f"{f.policy.figures.sessions}\n{f.first_session} to {f.last_session}" for f in found)),
-        ("folds, seeds", *(f"{len(f.folds)}, {f.seeds}" for f in found)),
-        ("setting", *(f.reward for f in found)),
-        ("net return", *(with_interval(f.policy.net_return) for f in found)),
-        ("Sharpe ratio, annual", *(sharpe(f.policy) for f in found)),
-        ("largest drawdown", *(fall(f.policy.figures.max_drawdown) for f in found)),
-        ("trades", *(f"{f.policy.figures.trades:,}" for f in found)),
-        ("best baseline", *(f.lead.baseline if f.lead is not None else UNKNOWN for f in found)),
-        ("lead a session", *(percent(f.lead.mean, 3) if f.lead is not None else UNKNOWN for f in found)),
-        ("deflated Sharpe ratio", *(number(f.deflated.deflated) for f in found)),
-        ("rank correlation of validation and test", *(_known(f.rank_correlation) for f in found)),
-        ("criteria passed", *(f"{sum(one.passes for one in f.criteria)} of {len(f.criteria)}" for f in found)),
+        ("strategy, network", *(f"{f.strategy}, {f.network}" for f in findings)),
+        ("bars", *(f.data_file for f in findings)),
+        ("test sessions", *(f"{f.policy.figures.sessions}\n{f.first_session} to {f.last_session}" for f in findings)),
+        ("folds, seeds", *(f"{len(f.folds)}, {f.seeds}" for f in findings)),
+        ("setting", *(f.reward for f in findings)),
+        ("net return", *(with_interval(f.policy.net_return) for f in findings)),
+        ("Sharpe ratio, annual", *(sharpe(f.policy) for f in findings)),
+        ("largest drawdown", *(fall(f.policy.figures.max_drawdown) for f in findings)),
+        ("trades", *(f"{f.policy.figures.trades:,}" for f in findings)),
+        ("best baseline", *(f.lead.baseline if f.lead is not None else UNKNOWN for f in findings)),
+        ("lead a session", *(percent(f.lead.mean, 3) if f.lead is not None else UNKNOWN for f in findings)),
+        ("deflated Sharpe ratio", *(number(f.deflated.deflated) for f in findings)),
+        ("rank correlation of validation and test", *(_known(f.rank_correlation) for f in findings)),
+        ("criteria passed", *(f"{sum(one.passes for one in f.criteria)} of {len(f.criteria)}" for f in findings)),
     ]
 
 
@@ -120,7 +120,7 @@ def different(runs: Sequence[FinishedRun]) -> list[Row]:
     settings = [dict(_single(run.settings)) for run in runs]
     names = sorted({name for one in settings for name in one} - LEFT_OUT)
     values = {name: [one.get(name, UNKNOWN) for one in settings] for name in names}
-    return [(name, *found) for name, found in values.items() if len(set(found)) > 1]
+    return [(name, *row) for name, row in values.items() if len(set(row)) > 1]
 
 
 def _single(settings: dict[str, Any], before: str = "") -> Iterator[tuple[str, str]]:

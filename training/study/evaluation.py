@@ -80,6 +80,6 @@ def figures(results: Sequence[SessionResult], capital_usd: float, *, compounds: 
     )
 
 
-def as_metrics(found: SessionFigures) -> dict[str, Any]:
+def as_metrics(results: SessionFigures) -> dict[str, Any]:
     """The figures for a manifest, rounded to six decimals."""
-    return {name: round(value, 6) if isinstance(value, float) else value for name, value in asdict(found).items()}
+    return {name: round(value, 6) if isinstance(value, float) else value for name, value in asdict(results).items()}

@@ -80,7 +80,7 @@ def best_of(scholar: Scholar) -> tuple[Player, tuple[SessionResult, ...]]:
     """The rule with the line between usual and burst that is best on the very test sessions, and what it earns."""
     rules = [KnowsTheRule(scholar.data, burst) for burst in BURSTS]
     return max(
-        ((rule, scholar.earns(rule)) for rule in rules), key=lambda found: mean_return(found[1], scholar.data.trading)
+        ((rule, scholar.earns(rule)) for rule in rules), key=lambda pair: mean_return(pair[1], scholar.data.trading)
     )
 
 
@@ -148,5 +148,5 @@ def dry_run(config: Path, bars: Path, state: Path) -> dict[str, object]:
     if done.returncode:
         said = (done.stderr.strip() or "nothing was printed").splitlines()[-1]
         raise RuntimeError(f"the dry run ended with {done.returncode}: {said}")
-    found: dict[str, object] = json.loads(done.stdout.splitlines()[-1])
-    return found
+    summary: dict[str, object] = json.loads(done.stdout.splitlines()[-1])
+    return summary

@@ -62,13 +62,13 @@ def read_lean(path: Path, request: ColumnChoice) -> Tables:
             if not entries:
                 raise ConvertError(f"{path}: the zip is empty; expected a CSV file for each contract: {_LEAN_CURE}")
             for entry in entries:
-                found = _LEAN_ENTRY.fullmatch(entry.filename)
-                if found is None or found["kind"] != "quote":
-                    what = "no option's minutes" if found is None else f"of kind {found['kind']}, not quote"
+                match = _LEAN_ENTRY.fullmatch(entry.filename)
+                if match is None or match["kind"] != "quote":
+                    what = "no option's minutes" if match is None else f"of kind {match['kind']}, not quote"
                     raise ConvertError(f"{path}: {entry.filename} is {what}: {_LEAN_CURE}")
                 done += entry.compress_size
                 if entry.file_size:
-                    table = _lean_contract(path, entry.filename, found, archive.read(entry))
+                    table = _lean_contract(path, entry.filename, match, archive.read(entry))
                     yield taken(path, table, request), done
     except zipfile.BadZipFile as error:
         raise ConvertError(f"{path}: no zip, or damaged ({error}): fetch the file again") from error

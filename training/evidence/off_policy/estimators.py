@@ -167,7 +167,7 @@ class Moments(NamedTuple):
         """Return sums, (draws, k), as moments."""
         cuts = np.cumsum([part[0].size for part in self])[:-1]
         parts = np.split(sums, cuts, axis=1)
-        return Moments(*(part.reshape(-1, *own.shape[1:]) for part, own in zip(parts, self, strict=True)))
+        return Moments(*(part.reshape(-1, *former.shape[1:]) for part, former in zip(parts, self, strict=True)))
 
 
 def moments(logged: Logged, target: Series, episodes: EpisodeRows) -> Moments:
@@ -207,14 +207,14 @@ def coefficients(sums: Moments, discount: float) -> Series:
     return np.stack(fitted)
 
 
-def fqe(found: Moments, discount: float) -> tuple[Series, Figure]:
+def fqe(moments: Moments, discount: float) -> tuple[Series, Figure]:
     """Fitted Q evaluation (Le, Voloshin & Yue 2019), linear, refitted in each resample: sums, and the figure."""
 
     def figure(sums: Series) -> Series:
-        own = found.of_sums(sums)
+        own = moments.of_sums(sums)
         return np.asarray(np.einsum("bhd,hbd->b", own.starts, coefficients(own, discount)) / own.episodes)
 
-    return found.flat(), figure
+    return moments.flat(), figure
 
 
 def _solved(gram: Series, right: Series) -> Series:
@@ -228,13 +228,13 @@ def _solved(gram: Series, right: Series) -> Series:
 
 
 def doubly_robust(
-    logged: Logged, target: Series, episodes: EpisodeRows, found: Moments, discount: float
+    logged: Logged, target: Series, episodes: EpisodeRows, moments: Moments, discount: float
 ) -> tuple[Series, Figure]:
     """Weighted doubly robust (Jiang & Li 2016, Thomas & Brunskill 2016): sums by session, and the figure.
 
     Q is fitted on the sessions of the other folds.
     """
-    values, taken = _cross_fitted(logged, target, episodes, found, discount)
+    values, taken = _cross_fitted(logged, target, episodes, moments, discount)
     return corrected(logged, target, episodes, values, taken, discount)
 
 
@@ -257,14 +257,14 @@ def corrected(
 
 
 def _cross_fitted(
-    logged: Logged, target: Series, episodes: EpisodeRows, found: Moments, discount: float
+    logged: Logged, target: Series, episodes: EpisodeRows, moments: Moments, discount: float
 ) -> tuple[Series, Series]:
     """Return V of each decision and Q of its action, (m, horizon), by the coefficients of the other folds."""
-    count, inside = len(found.episodes), episodes.inside
+    count, inside = len(moments.episodes), episodes.inside
     fold = np.arange(count) % min(FOLDS, count)
-    flat = found.flat()
+    flat = moments.flat()
     others = np.stack([flat[fold != nth].sum(axis=0) for nth in range(fold.max() + 1)])
-    fitted = coefficients(found.of_sums(others), discount)
+    fitted = coefficients(moments.of_sums(others), discount)
     number = np.unique(logged.sessions, return_inverse=True)[1][episodes.rows[:, 0]]
     to_go = np.where(inside, inside.sum(axis=1)[:, None] - np.arange(inside.shape[1]), 1)
     own = fitted[to_go - 1, fold[number][:, None]].reshape(*inside.shape, target.shape[1], -1)

@@ -85,22 +85,22 @@ def evaluate(
         ValueError: shapes differ, or probabilities are none.
     """
     _check(logged, challenger, champion)
-    episodes, wanted = episodes_of(logged, horizon), least or Least()
+    episodes, limits = episodes_of(logged, horizon), least or Least()
     both = (challenger, champion)
-    found = OffPolicy(
+    result = OffPolicy(
         decisions=len(logged.actions),
         sessions=len(np.unique(logged.sessions)),
         episodes=len(episodes.rows),
         horizon=horizon,
         discount=discount,
         exploration=float(1.0 - logged.behaviour.max(axis=1).mean()),
-        overlap=min(overlap_of(logged, target, wanted.probability) for target in both),
+        overlap=min(overlap_of(logged, target, limits.probability) for target in both),
         effective=min(effective_of(logged, target, episodes) for target in both),
     )
-    if reason := _missing(found, wanted):
-        return msgspec.structs.replace(found, cannot_be_said=reason)
+    if reason := _missing(result, limits):
+        return msgspec.structs.replace(result, cannot_be_said=reason)
     estimates = _estimates(logged, both, episodes, discount, seed, draws)
-    return msgspec.structs.replace(found, estimates=estimates)
+    return msgspec.structs.replace(result, estimates=estimates)
 
 
 def overlap_of(logged: Logged, target: Series, least: float) -> float:
@@ -115,16 +115,16 @@ def effective_of(logged: Logged, target: Series, episodes: EpisodeRows) -> float
     return float(last.sum()) ** 2 / squares if squares > 0.0 else 0.0
 
 
-def _missing(found: OffPolicy, least: Least) -> str:
+def _missing(result: OffPolicy, least: Least) -> str:
     """Return what the log lacks in words, "" where it lacks nothing."""
-    if found.exploration <= 0.0:
+    if result.exploration <= 0.0:
         return "nothing was explored: the log holds no other action than the champion's"
-    if found.sessions < least.sessions:
-        return f"{found.sessions} sessions, expected at least {least.sessions}"
-    if found.overlap < least.overlap:
-        return f"overlap {found.overlap:.2f}, expected at least {least.overlap:.2f}"
-    if found.effective < least.effective:
-        return f"effective sample of {found.effective:,.0f} episodes, expected at least {least.effective:,.0f}"
+    if result.sessions < least.sessions:
+        return f"{result.sessions} sessions, expected at least {least.sessions}"
+    if result.overlap < least.overlap:
+        return f"overlap {result.overlap:.2f}, expected at least {least.overlap:.2f}"
+    if result.effective < least.effective:
+        return f"effective sample of {result.effective:,.0f} episodes, expected at least {least.effective:,.0f}"
     return ""
 
 
@@ -135,9 +135,9 @@ def _estimates(
     pairs = {
         "wis": [wis(logged, target, episodes, discount) for target in both],
         "dr": [
-            doubly_robust(logged, target, episodes, found, discount) for target, found in zip(both, fitted, strict=True)
+            doubly_robust(logged, target, episodes, part, discount) for target, part in zip(both, fitted, strict=True)
         ],
-        "fqe": [fqe(found, discount) for found in fitted],
+        "fqe": [fqe(part, discount) for part in fitted],
     }
     ends = [tail(logged, target, episodes, discount) for target in both]
     pairs = {name: [together(*parts) for parts in zip(pair, ends, strict=True)] for name, pair in pairs.items()}
