@@ -29,8 +29,8 @@ class Published:
         self.calls: list[tuple[list[float], OffPolicy, Origin, str]] = []
         self.watched: list[Watched] = []
 
-    def __call__(self, network: QNetwork, found: OffPolicy, origin: Origin, parent: str, watched: Watched) -> None:
-        self.calls.append((numbers(network), found, origin, parent))
+    def __call__(self, network: QNetwork, result: OffPolicy, origin: Origin, parent: str, watched: Watched) -> None:
+        self.calls.append((numbers(network), result, origin, parent))
         self.watched.append(watched)
 
 
