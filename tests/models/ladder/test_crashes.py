@@ -128,7 +128,7 @@ def _moves(folder: Path) -> list[LadderMoved]:
 def test_a_kill_at_any_boundary_of_the_ladder_leads_to_the_same_steps_and_pointers(
     warm: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(lifecycle, "Trial", TriedOnce)
+    monkeypatch.setattr(lifecycle, "TrialProcess", TriedOnce)
     undisturbed = shutil.copytree(warm, tmp_path / "undisturbed")
     boundaries = _started(undisturbed, 0)
     assert [line for line in boundaries if "the desk follows" in line] == [
