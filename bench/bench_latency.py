@@ -137,7 +137,7 @@ async def _session(pipe: Connection, tape: str, config: Path, state_dir: Path, s
     from simulator.clock import SimClock
     from simulator.prices.market import Market
     from simulator.server import AlpacaServer
-    from simulator.serving import Serving
+    from simulator.serving import RunningServer
     from simulator.trading.account import Account
     from simulator.trading.venue import Rules
     from tests.support.desks.live_desk import LOOSE, write_config
@@ -147,7 +147,7 @@ async def _session(pipe: Connection, tape: str, config: Path, state_dir: Path, s
     clock = SimClock.starting_now(day.open_ns - BEFORE_OPEN_S * SECOND_NS, RATE)
     account = Account(KEY, SECRET, cash=Decimal(1_000_000))
     async with AlpacaServer(market, clock, accounts=(account,), rules=Rules(fill_sizes=(100, 100))) as server:
-        write_config(config, Serving(server, asyncio.get_running_loop()), clock, state_dir, LOOSE, ALTERNATING)
+        write_config(config, RunningServer(server, asyncio.get_running_loop()), clock, state_dir, LOOSE, ALTERNATING)
         pipe.send("serving")
         await clock.sleep_until(day.close_ns + AFTER_CLOSE_S * SECOND_NS)
         pipe.send({"sent": stamped.sent, "arrived": stamped.arrived, "connected": stamped.connected})

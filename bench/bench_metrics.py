@@ -25,7 +25,7 @@ from daemon.engine.recover import fresh_machine
 from daemon.host.latency import Latency
 from daemon.journal.journal import FILE
 from daemon.operator.metrics.loop_lag import LoopLag
-from daemon.operator.metrics.metrics import Desk, Metrics, Sources
+from daemon.operator.metrics.metrics import DeskLabels, Metrics, ScrapeSources
 from daemon.tapes import BUNDLED_TAPE
 
 ROUNDS = 7
@@ -50,8 +50,10 @@ def main() -> None:
         latency = Latency()
         for us in range(0, 20_000, 7):
             latency.add(us * 1000)
-        sources = Sources(lambda: machine.state, journal, latency, LoopLag(), lambda: (0, 0))
-        metrics = Metrics(Desk("bench", spec.name, "replay", "0" * 64, spec.actions, spec.bar_interval_s), sources)
+        sources = ScrapeSources(lambda: machine.state, journal, latency, LoopLag(), lambda: (0, 0))
+        metrics = Metrics(
+            DeskLabels("bench", spec.name, "replay", "0" * 64, spec.actions, spec.bar_interval_s), sources
+        )
         rounds = [_observed(metrics, steps) for _ in range(ROUNDS)]
         scrapes = [_scraped(metrics) for _ in range(SCRAPES)]
         observe_ns = (statistics.median(rounds) - statistics.median(_walked(steps) for _ in range(ROUNDS))) * 1e9

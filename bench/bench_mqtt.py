@@ -29,9 +29,9 @@ import numpy as np
 from daemon.cli.remote import Route
 from daemon.core.events import Event, HaltRequested
 from daemon.core.step import Step
-from daemon.engine.engine import Engine, Source
+from daemon.engine.engine import Engine, EventSource
 from daemon.operator.announce import Announcer
-from daemon.operator.gateway import Done, Gateway
+from daemon.operator.gateway import DurableEvent, Gateway
 from daemon.operator.mqtt.connection import MqttSettings
 from daemon.operator.mqtt.messages import message_of
 from daemon.operator.mqtt.mqtt import MqttSide
@@ -55,7 +55,7 @@ S = 1_000_000_000
 class Paced:
     """A tape's feed events at an even pace, and before them what an operator puts in."""
 
-    def __init__(self, tape: Source, per_s: float) -> None:
+    def __init__(self, tape: EventSource, per_s: float) -> None:
         self._tape, self._per_s = tape, per_s
         self._put: deque[Event] = deque()
         self._woken = asyncio.Event()
@@ -118,10 +118,10 @@ def paced(desk: Desk, folder: Path, mosquitto: Mosquitto, begun: Callable[[], No
     gateways: list[Gateway] = []
     beside = threading.Thread(target=begun)
 
-    def submit(event_at: Callable[[int], Event]) -> Future[Done]:
+    def submit(event_at: Callable[[int], Event]) -> Future[DurableEvent]:
         return gateways[0].submit_from_thread(event_at)
 
-    def source(tape: Source) -> Source:
+    def source(tape: EventSource) -> EventSource:
         sources.append(Paced(tape, FED_PER_S))
         return sources[0]
 

@@ -21,12 +21,12 @@ from typing import Any
 
 from bench.tapes import recorded_minutes, synthetic_minutes
 from daemon.app.replay import run_replay
-from daemon.app.replay_start import Replay, prepare_replay
+from daemon.app.replay_start import TapeReplay, prepare_replay
 from daemon.config.load import load
 from daemon.core.effects import AskPolicy
 from daemon.journal.journal import FILE, Journal
 from daemon.journal.reader import JournalReader
-from daemon.journal.rows import Batch
+from daemon.journal.rows import CommitBatch
 from daemon.models.__main__ import shown
 from daemon.operator.log import Log
 
@@ -75,7 +75,7 @@ class Stages:
         return measured
 
 
-def replay_of(tape: Path, state_dir: Path) -> Replay:
+def replay_of(tape: Path, state_dir: Path) -> TapeReplay:
     """The tape wired as the daemon wires it."""
     return prepare_replay(load(None, settings_overrides(state_dir)), tape)
 
@@ -131,7 +131,7 @@ def _floor(tape: Path, state_dir: Path, summary: dict[str, Any]) -> dict[str, An
             replay.policy.answer(question, 0)
         size = 512
         for at in range(0, len(entries), size):
-            batch = Batch()
+            batch = CommitBatch()
             batch.entries = entries[at : at + size]
             journal.commit(batch)
         seconds = time.perf_counter() - began
@@ -140,7 +140,7 @@ def _floor(tape: Path, state_dir: Path, summary: dict[str, Any]) -> dict[str, An
     return {"floor_bars_per_s": round(floor, 1), "share_of_floor": round(summary["bars_per_s"] / floor, 3)}
 
 
-def _golden(replay: Replay) -> tuple[Any, ...]:
+def _golden(replay: TapeReplay) -> tuple[Any, ...]:
     from strategies.golden import golden_observations
 
     return golden_observations(replay.strategy)

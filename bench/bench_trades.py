@@ -25,7 +25,7 @@ from daemon.core.moves import ENTER, LEAVE, round_trip
 from daemon.core.records import DecisionRow, MoveRow, Row
 from daemon.journal.journal import FILE, Journal
 from daemon.journal.reader import JournalReader
-from daemon.journal.rows import Batch
+from daemon.journal.rows import CommitBatch
 from daemon.journal.trades import Wanted, read_trades
 
 SECOND_NS = 10**9
@@ -55,12 +55,12 @@ def made(folder: Path, trades: int, decisions: int, events: int) -> Path:
     path, drawn = folder / FILE, random.Random(1)
     journal = Journal.create(path, {})
     for first in range(0, trades, 1000):
-        batch = Batch()
+        batch = CommitBatch()
         for number in range(first, min(first + 1000, trades)):
             batch.rows.extend(_trade(number, drawn))
         journal.commit(batch)
     for first in range(1, decisions + 1, 1000):
-        batch = Batch()
+        batch = CommitBatch()
         batch.rows.extend(_decision(number) for number in range(first, min(first + 1000, decisions + 1)))
         journal.commit(batch)
     journal.close()

@@ -25,7 +25,7 @@ from typing import Any
 from bench.tapes import recorded_minutes, synthetic_minutes
 from simulator.clock import SimClock
 from simulator.prices.market import Market
-from simulator.serving import Serving, serving
+from simulator.serving import RunningServer, serving
 from simulator.trading.account import Account
 from simulator.trading.venue import DEFAULT_KEY, DEFAULT_SECRET
 from strategies.kit.contract import Session
@@ -172,7 +172,7 @@ def run(tape: Path, folder: Path, sessions: int, rate: float) -> dict[str, Any]:
     }
 
 
-def _after(session: Session, daemon: Watched, server: Serving, clock: SimClock) -> Look:
+def _after(session: Session, daemon: Watched, server: RunningServer, clock: SimClock) -> Look:
     """The look at the daemon 40 simulated minutes after the session's close."""
     until_ns = session.close_ns + 40 * MINUTE_NS
     while clock.now_ns() < until_ns:

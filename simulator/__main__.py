@@ -25,8 +25,8 @@ from simulator.prices.market import Market
 from simulator.prices.tape import NEW_YORK
 from simulator.server import AlpacaServer, LoggedRequest
 from simulator.trading.account import Account
-from simulator.trading.trade_stream import TradeStream
-from simulator.trading.venue import Rules, Venue
+from simulator.trading.trade_stream import TradeStreamServer
+from simulator.trading.venue import Brokerage, Rules
 from strategies.kit.contract import Session
 from strategies.kit.units import MINUTE_NS, SECOND_NS
 
@@ -38,23 +38,27 @@ LOOK_S = 0.5  # real seconds between two looks at the log of requests
 
 def parser() -> argparse.ArgumentParser:
     """The command line."""
-    made = argparse.ArgumentParser("rltrader-simulator", description="Serve a recorded day as Alpaca would.")
-    add_version(made)
-    made.add_argument("--bars", type=Path, help="tape of minute bars, CSV(.gz) or Parquet (30 made-up sessions of SPY)")
-    made.add_argument("--accounts", metavar="NAMES", help=f"desks with an account of their own: {','.join(DESKS)}")
-    own = "a strategy of yours, by its file or its name: a desk with an account of its own"
-    made.add_argument("--strategy", metavar="FILE.py", help=own)
-    made.add_argument(
+    options = argparse.ArgumentParser("rltrader-simulator", description="Serve a recorded day as Alpaca would.")
+    add_version(options)
+    options.add_argument(
+        "--bars", type=Path, help="tape of minute bars, CSV(.gz) or Parquet (30 made-up sessions of SPY)"
+    )
+    options.add_argument("--accounts", metavar="NAMES", help=f"desks with an account of their own: {','.join(DESKS)}")
+    text = "a strategy of yours, by its file or its name: a desk with an account of its own"
+    options.add_argument("--strategy", metavar="FILE.py", help=text)
+    options.add_argument(
         "--daily", type=Path, action="append", default=[], metavar="FILE", help="daily bars, Parquet (made up)"
     )
-    made.add_argument("--speed", type=float, default=60.0, help="simulated seconds a real second, above 0 (60)")
-    made.add_argument("--date", help="session to begin with, YYYY-MM-DD (the tape's last); those before are history")
-    made.add_argument("--port", type=int, default=0, help="port on 127.0.0.1 (a free one)")
-    made.add_argument("--env", type=Path, metavar="FILE", help="write the environment there, of NAME to FILE.NAME")
+    options.add_argument("--speed", type=float, default=60.0, help="simulated seconds a real second, above 0 (60)")
+    options.add_argument("--date", help="session to begin with, YYYY-MM-DD (the tape's last); those before are history")
+    options.add_argument("--port", type=int, default=0, help="port on 127.0.0.1 (a free one)")
+    options.add_argument("--env", type=Path, metavar="FILE", help="write the environment there, of NAME to FILE.NAME")
     free = "the accounts have the free data plan: IEX and indicative option quotes alone"
-    made.add_argument("--free-plan", action="store_true", help=free)
-    made.add_argument("--sim-start", help="where simulated time begins, ISO 8601 with a zone (10 min before the open)")
-    return made
+    options.add_argument("--free-plan", action="store_true", help=free)
+    options.add_argument(
+        "--sim-start", help="where simulated time begins, ISO 8601 with a zone (10 min before the open)"
+    )
+    return options
 
 
 def start_ns(market: Market, day: str | None, moment: str | None) -> int:
@@ -65,10 +69,10 @@ def start_ns(market: Market, day: str | None, moment: str | None) -> int:
             raise ValueError(f"--sim-start {moment} has no zone: write it like 2024-07-01T09:20:00-04:00")
         return int(begin.timestamp()) * SECOND_NS
     sessions = taped(market)
-    found = next((session for session in sessions if session.date == day), None) if day else sessions[-1]
-    if found is None:
+    session_of_day = next((session for session in sessions if session.date == day), None) if day else sessions[-1]
+    if session_of_day is None:
         raise ValueError(f"--date {day} is no session of the tape: expected {sessions[0].date} to {sessions[-1].date}")
-    return found.open_ns - (BEFORE_OPEN_NS if market.days is None else BEFORE_OPEN_DAILY_NS)
+    return session_of_day.open_ns - (BEFORE_OPEN_NS if market.days is None else BEFORE_OPEN_DAILY_NS)
 
 
 def taped(market: Market) -> list[Session]:
@@ -76,7 +80,7 @@ def taped(market: Market) -> list[Session]:
     return [session for session in market.sessions if market.closing_price(session.date) is not None]
 
 
-class PrintedStream(TradeStream):
+class PrintedStream(TradeStreamServer):
     """The trading stream, printed on the terminal too."""
 
     def publish(self, account: Account, update: dict[str, Any]) -> None:
@@ -93,7 +97,7 @@ class PrintedStream(TradeStream):
         super().publish(account, update)
 
 
-def show(venue: Venue, text: str) -> None:
+def show(venue: Brokerage, text: str) -> None:
     """Print one line with the simulated New York time."""
     moment = datetime.fromtimestamp(venue.clock.now_ns() / SECOND_NS, NEW_YORK)
     print(f"{moment:%Y-%m-%d %H:%M:%S}  {text}", flush=True)

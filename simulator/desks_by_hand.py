@@ -13,7 +13,7 @@ from pathlib import Path
 
 from daemon.core.limits import Paper
 from simulator.data.fields import rfc3339
-from simulator.prices.day_prices import DayPrices
+from simulator.prices.day_prices import DailyPrices
 from simulator.prices.market import Market
 from simulator.prices.tape import NEW_YORK, calendar_sessions, new_york_date, read_bars
 from simulator.server import AlpacaServer
@@ -26,7 +26,7 @@ HISTORY = timedelta(days=2 * 365)  # of made-up daily bars before the tape: more
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
-class Desk:
+class HandRunDesk:
     """One account by the name of its desk: the strategy that trades there, and what it starts with."""
 
     strategy: str  # its name, or the file of one that is not shipped
@@ -36,15 +36,15 @@ class Desk:
     taped: tuple[str, ...] = ()  # shares that are traded by the minute, on the tape
 
 
-def desk_of(strategy: str) -> Desk:
+def desk_of(strategy: str) -> HandRunDesk:
     """The desk that a strategy's file asks for: its paper cash; on margin where it trades options."""
-    known = entry(strategy)
-    spec, paper = known.make().spec, known.defaults.get("paper", {})
+    listed = entry(strategy)
+    spec, paper = listed.make().spec, listed.defaults.get("paper", {})
     cash = Decimal(str(paper.get("cash_usd", Paper().cash_usd)))
     return {
-        ("bar", "option"): Desk(strategy, cash, 2, ()),
-        ("bar", "shares"): Desk(strategy, cash, 1, (), spec.symbols),
-        ("session", "shares"): Desk(strategy, cash, 1, spec.symbols),
+        ("bar", "option"): HandRunDesk(strategy, cash, 2, ()),
+        ("bar", "shares"): HandRunDesk(strategy, cash, 1, (), spec.symbols),
+        ("session", "shares"): HandRunDesk(strategy, cash, 1, spec.symbols),
     }[spec.kind]
 
 
@@ -57,12 +57,12 @@ def add_own(text: str) -> str:
     Raises ValueError for a strategy that cannot be used, or whose desk has the name of another one.
     """
     strategy = add(text)
-    made = desk_of(strategy)
+    desk = desk_of(strategy)
     name, there = entry(strategy).desk, own(strategy)
     if name in DESKS and DESKS[name].strategy != strategy:
         raise ValueError(f"--strategy {text}: its desk is {name!r}, like that of {DESKS[name].strategy}: rename it")
     is_file = there is not None and not there.place.startswith(INSTALLED)
-    DESKS[name] = dataclasses.replace(made, strategy=there.place) if there is not None and is_file else made
+    DESKS[name] = dataclasses.replace(desk, strategy=there.place) if there is not None and is_file else desk
     return name
 
 
@@ -97,30 +97,30 @@ def market_of(names: Sequence[str], bars: Path | None, daily: Sequence[Path]) ->
     Without `daily` the made-up prices run up to the tape's end, and the tape's symbol goes on where they stop. With
     `daily` and no `bars` there is no tape. Raises ValueError for files that do not fit.
     """
-    wanted = sorted({symbol for name in names for symbol in DESKS[name].shares})
+    shares = sorted({symbol for name in names for symbol in DESKS[name].shares})
     if daily:
-        days = DayPrices.from_parquet(*daily, symbols=wanted or None)
+        days = DailyPrices.from_parquet(*daily, symbols=shares or None)
         symbol = "SPY" if "SPY" in days.bars else next(iter(days.bars))
         return Market(read_bars(bars, symbol) if bars else (), symbol, sessions=days.sessions, days=days)
     tape = read_bars(bars or BUNDLED, "SPY")
     _check_tape(names, {bar.symbol for bar in tape})
-    if not wanted:
+    if not shares:
         return Market.from_bars(tape)
     begin, last = new_york_date(tape[0].start_ns), new_york_date(tape[-1].start_ns)
     sessions = calendar_sessions((date.fromisoformat(begin) - HISTORY).isoformat(), last)
     before = max(session.date for session in sessions if session.date < begin)
-    closes = {tape[0].symbol: (before, tape[0].open)} if tape[0].symbol in wanted else {}
-    days = DayPrices.made_up(wanted, sessions, last=last, closes=closes)
+    closes = {tape[0].symbol: (before, tape[0].open)} if tape[0].symbol in shares else {}
+    days = DailyPrices.made_up(shares, sessions, last=last, closes=closes)
     return Market(tape, tape[0].symbol, sessions=sessions, days=days)
 
 
-def _check_tape(names: Sequence[str], found: set[str]) -> None:
+def _check_tape(names: Sequence[str], symbols: set[str]) -> None:
     for name in names:
-        missing = [symbol for symbol in DESKS[name].taped if symbol not in found]
+        missing = [symbol for symbol in DESKS[name].taped if symbol not in symbols]
         if missing:
             raise ValueError(
                 f"--bars has no bar of {', '.join(missing)}, which the desk {name} trades: found "
-                f"{', '.join(sorted(found))}; give a file with a column symbol and the bars of all of them"
+                f"{', '.join(sorted(symbols))}; give a file with a column symbol and the bars of all of them"
             )
 
 

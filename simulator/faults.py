@@ -134,15 +134,15 @@ class Fault:
 
     def meets(self, context: Context) -> bool:
         """Whether every entry of `where` is found in `context`; a text that ends in `*` compares the beginning."""
-        for name, wanted in self.where.items():
-            found = context.get(name)
-            if isinstance(wanted, str) and wanted.endswith("*"):
-                if not str(found).startswith(wanted[:-1]):
+        for name, expected in self.where.items():
+            actual = context.get(name)
+            if isinstance(expected, str) and expected.endswith("*"):
+                if not str(actual).startswith(expected[:-1]):
                     return False
-            elif isinstance(wanted, (tuple, frozenset, set, list)):
-                if found not in wanted:
+            elif isinstance(expected, (tuple, frozenset, set, list)):
+                if actual not in expected:
                     return False
-            elif found != wanted:
+            elif actual != expected:
                 return False
         return True
 

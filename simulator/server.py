@@ -25,10 +25,10 @@ from simulator.trading import activity_stream
 from simulator.trading import rest as trading_rest
 from simulator.trading.account import Account
 from simulator.trading.matching import Matching
-from simulator.trading.refusals import Refused
+from simulator.trading.refusals import Refusal
 from simulator.trading.settlement import BackOffice
-from simulator.trading.trade_stream import TradeStream
-from simulator.trading.venue import Rules, Venue
+from simulator.trading.trade_stream import TradeStreamServer
+from simulator.trading.venue import Brokerage, Rules
 from strategies.kit.units import MINUTE_NS
 
 STREAM_PATHS = (
@@ -61,11 +61,11 @@ class LoggedRequest:
     key: str
 
 
-class AlpacaServer(Venue):
+class AlpacaServer(Brokerage):
     """All five services on one port (a free one for 0), for the time of an `async with`.
 
     `accounts` are by key; without any there is one with `DEFAULT_KEY`, `DEFAULT_SECRET` and 10,000.00 USD. Raises
-    OSError where the port cannot be bound. Attributes are for the loop's own thread, others go through `Serving`.
+    OSError where the port cannot be bound. Attributes are for the loop's own thread, others go through `RunningServer`.
     """
 
     def __init__(
@@ -76,7 +76,7 @@ class AlpacaServer(Venue):
         faults: Faults | None = None,
         accounts: Iterable[Account] = (),
         rules: Rules | None = None,
-        trade_stream: type[TradeStream] = TradeStream,
+        trade_stream: type[TradeStreamServer] = TradeStreamServer,
         port: int = 0,
     ) -> None:
         super().__init__(market, clock, faults=faults, accounts=accounts, rules=rules)
@@ -122,7 +122,7 @@ class AlpacaServer(Venue):
     def by_hand(self, action: str, *, key: str | None = None, **fields: Any) -> dict[str, Any]:
         """What a person does on the web page: `place` (as POST /v2/orders), `cancel` (order_id), `close` (symbol).
 
-        Returns the order as REST shows it. Raises `Refused` where the broker would refuse it, ValueError for another
+        Returns the order as REST shows it. Raises `Refusal` where the broker would refuse it, ValueError for another
         action. `key` names the account, by default the first.
         """
         account = self.account if key is None else self.accounts[key]
@@ -204,8 +204,8 @@ class AlpacaServer(Venue):
         """One request of the fixed simulated minute: the three headers, and whether it is within the limit."""
         window = self.clock.now_ns() // MINUTE_NS
         limit = self.rules.data_rate_limit if data else self.rules.rate_limit
-        known, used = self._spent.get((key, data), (window, 0))
-        used = 1 if known != window else used + 1
+        former, used = self._spent.get((key, data), (window, 0))
+        used = 1 if former != window else used + 1
         self._spent[key, data] = (window, used)
         headers = {
             "X-Ratelimit-Limit": str(limit),
@@ -227,7 +227,7 @@ class AlpacaServer(Venue):
 async def _handled(request: web.Request, handler: Handler) -> web.StreamResponse:
     try:
         return await handler(request)
-    except Refused as refused:
+    except Refusal as refused:
         return web.json_response(refused.body(), status=refused.status)
     except web.HTTPNotFound:
         return web.json_response({"code": 40410000, "message": "endpoint not found."}, status=404)

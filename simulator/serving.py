@@ -20,7 +20,7 @@ Running = tuple[AlpacaServer, asyncio.AbstractEventLoop, asyncio.Event]
 START_LIMIT_S = 120.0
 
 
-class Serving:
+class RunningServer:
     """A running server of another thread. Addresses and `faults` may be used directly, the rest through `call`."""
 
     def __init__(self, server: AlpacaServer, loop: asyncio.AbstractEventLoop) -> None:
@@ -57,7 +57,7 @@ class Serving:
 
 
 @contextlib.contextmanager
-def serving(market: Market, clock: SimClock, **settings: Any) -> Iterator[Serving]:
+def serving(market: Market, clock: SimClock, **settings: Any) -> Iterator[RunningServer]:
     """Serve in a thread for the time of a `with`; `settings` are those of `AlpacaServer`.
 
     Raises what the server's start raised; and at the end what one of its background tasks raised.
@@ -71,7 +71,7 @@ def serving(market: Market, clock: SimClock, **settings: Any) -> Iterator[Servin
             ended.result()
         server, loop, stop = started.result(0)
         try:
-            yield Serving(server, loop)
+            yield RunningServer(server, loop)
         finally:
             loop.call_soon_threadsafe(stop.set)
             with clock.passing():

@@ -151,18 +151,18 @@ def basket_of(
     sells: list[Leg] = []
     buys: list[tuple[float, int, Leg]] = []
     least = portfolio.band * portfolio.equity
-    each = zip(symbols, actions, flags, portfolio.shares, portfolio.prices, strict=True)
-    for place, (symbol, action, flag, held, price) in enumerate(each):
+    rows = zip(symbols, actions, flags, portfolio.shares, portfolio.prices, strict=True)
+    for place, (symbol, action, flag, held, price) in enumerate(rows):
         if isnan(action):
             raise ValueError(f"action of {symbol} is {action}, expected a number in [-1, 1]: check the model's output")
-        wanted = min(max(action, -1.0), 1.0)
+        clipped = min(max(action, -1.0), 1.0)
         if not flag:
             continue
-        if wanted < 0.0:
-            if (sold := int(held * -wanted)) > 0 and (sold == held or not 0.0 < sold * price < least):
+        if clipped < 0.0:
+            if (sold := int(held * -clipped)) > 0 and (sold == held or not 0.0 < sold * price < least):
                 sells.append(Leg(symbol, held - sold))
-        elif (bought := _bought(wanted, price, portfolio)) > 0 and not bought * price < least:
-            buys.append((-wanted, place, Leg(symbol, held + bought)))
+        elif (bought := _bought(clipped, price, portfolio)) > 0 and not bought * price < least:
+            buys.append((-clipped, place, Leg(symbol, held + bought)))
     return Basket((*sells, *(leg for _, _, leg in sorted(buys, key=itemgetter(0, 1)))))
 
 
@@ -236,19 +236,19 @@ def market_columns(series: Series) -> Float32Array:
 
 def columns_of(bars: Float64Array, present: BoolArray, window: int, _dates: Sequence[str]) -> Columns:
     """See `strategies.kit.entry.StrategyEntry.columns`; one symbol with `window` bars is enough."""
-    found = rebalancer_table(bars[0], bars[1], bars[2], bars[3], present, window=window)
+    table = rebalancer_table(bars[0], bars[1], bars[2], bars[3], present, window=window)
     warm: BoolArray = np.logical_or.reduce(np.cumsum(present, axis=0) >= window, axis=1)
-    return Columns(found.market, found.tradable, warm)
+    return Columns(table.market, table.tradable, warm)
 
 
 def feature_table(
     open_: Float64Array, high: Float64Array, low: Float64Array, close: Float64Array, present: BoolArray
 ) -> Float64Array:
     """Return the observation's columns after each session, float64 (days, 803); those of the account are 0."""
-    found = rebalancer_table(open_, high, low, close, present)
-    columns = np.zeros((len(found.market), WIDTH))
-    columns[:, : found.market.shape[1]] = found.market
-    columns[:, TRADABLE] = found.tradable
+    table = rebalancer_table(open_, high, low, close, present)
+    columns = np.zeros((len(table.market), WIDTH))
+    columns[:, : table.market.shape[1]] = table.market
+    columns[:, TRADABLE] = table.tradable
     return columns
 
 

@@ -93,14 +93,14 @@ def golden_days(spec: DailySpec) -> tuple[tuple[Session, tuple[Bar, ...]], ...]:
     }
     starts = list(midnights)[: spec.history_bars + GOLDEN_DECISIONS]
     tape = groupby(synthetic_days(GOLDEN_SEED, spec.symbols, starts), key=attrgetter("start_ns"))
-    found = []
+    sessions = []
     for number, (start, bars) in enumerate(tape):
         session = Session(midnights[start], start + 19 * HOUR_NS // 2, start + 16 * HOUR_NS)
         after = number - spec.history_bars  # sessions since all symbols had W bars
         place = -1 if spec.rows_are_symbols else after * 7 % len(spec.symbols)
         absent = spec.symbols[place] if after >= 0 else None
-        found.append((session, tuple(bar for bar in bars if bar.symbol != absent)))
-    return tuple(found)
+        sessions.append((session, tuple(bar for bar in bars if bar.symbol != absent)))
+    return tuple(sessions)
 
 
 def golden_portfolio(spec: DailySpec, prices: Mapping[str, float], decision: int) -> Portfolio:
@@ -131,7 +131,7 @@ def _daily_observations(strategy: DailyStrategy) -> tuple[Observation, ...]:
     spec = strategy.spec
     state = strategy.start()
     prices: dict[str, float] = {}
-    found: list[Observation] = []
+    observations: list[Observation] = []
     for number, (session, bars) in enumerate(golden_days(spec)):
         if number >= spec.history_bars:
             portfolio = golden_portfolio(spec, prices, decision=number - spec.history_bars)
@@ -141,16 +141,16 @@ def _daily_observations(strategy: DailyStrategy) -> tuple[Observation, ...]:
                     f"{spec.name} has no observation after {number} golden sessions, expected one: let it be warm with "
                     f"history_bars ({spec.history_bars}) bars of each symbol"
                 )
-            found.append(observation)
+            observations.append(observation)
         state = strategy.remember(state, bars)
         prices.update((bar.symbol, bar.close) for bar in bars)
-    return tuple(found)
+    return tuple(observations)
 
 
 def _minute_observations(strategy: Strategy) -> tuple[Observation, ...]:
     state = strategy.start()
     bars = iter(golden_bars(strategy.spec.symbols[0]))
-    found: list[Observation] = []
+    observations: list[Observation] = []
     for number, session in enumerate(GOLDEN_SESSIONS):
         for index in range((session.close_ns - session.open_ns) // MINUTE_NS):
             state, observation = strategy.observe(state, (next(bars),), golden_view(session, index))
@@ -161,8 +161,8 @@ def _minute_observations(strategy: Strategy) -> tuple[Observation, ...]:
                     f"{strategy.spec.name} has no observation at bar {index} of {session.date} on the golden tape, "
                     "expected one: let history_bars fit into the first session, or lengthen the tape"
                 )
-            found.append(observation)
-    return tuple(found)
+            observations.append(observation)
+    return tuple(observations)
 
 
 def golden_share_bars(spec: Spec) -> tuple[tuple[Session, tuple[tuple[Bar, ...], ...]], ...]:
@@ -176,14 +176,14 @@ def golden_share_bars(spec: Spec) -> tuple[tuple[Session, tuple[tuple[Bar, ...],
         Session("golden history", first, first + spec.history_bars * length_ns),
         Session("golden session", last, last + (GOLDEN_BARS[-1] + 1) * length_ns),
     )
-    found: dict[int, list[Bar]] = {}
+    by_minute: dict[int, list[Bar]] = {}
     for place, symbol in enumerate(spec.symbols):
         minutes = synthetic_sessions(GOLDEN_SEED + place, sessions, symbol=symbol, first_price=500.0 / (place + 1))
         for start, group in groupby(minutes, key=lambda bar: bar.start_ns - (bar.start_ns - first) % length_ns):
             number = (start - last) // length_ns
             if place < len(spec.symbols) - 1 or number < 0 or number % 3 != 1:
-                found.setdefault(start, []).append(_joined(start, tuple(group)))
-    times = sorted(found.items())
+                by_minute.setdefault(start, []).append(_joined(start, tuple(group)))
+    times = sorted(by_minute.items())
     return tuple(
         (session, tuple([tuple(bars) for start, bars in times if session.open_ns <= start < session.close_ns]))
         for session in sessions

@@ -42,14 +42,14 @@ def entry(name: str) -> StrategyEntry:
     """Return the strategy's entry. `ValueError` for an unknown name, with the nearest known one, and as `own`."""
     if name in STRATEGIES:
         return cast("StrategyEntry", import_module(STRATEGIES[name]).STRATEGY)
-    found = own(name)
-    if found is not None:
-        return found.entry
-    known = names()
-    nearest = get_close_matches(name, known, n=1, cutoff=0.5)
+    own_strategy = own(name)
+    if own_strategy is not None:
+        return own_strategy.entry
+    all_names = names()
+    nearest = get_close_matches(name, all_names, n=1, cutoff=0.5)
     cure = f"did you mean {nearest[0]!r}?" if nearest else "choose one of these,"
     own_file = "or name a file of yours: path/to/file.py"
-    raise ValueError(f"strategy is {name!r}, expected one of: {', '.join(sorted(known))}; {cure} {own_file}")
+    raise ValueError(f"strategy is {name!r}, expected one of: {', '.join(sorted(all_names))}; {cure} {own_file}")
 
 
 def names() -> tuple[str, ...]:
@@ -99,31 +99,35 @@ def add(text: str) -> str:
         return text
     from strategies.kit.own.load import of_file
 
-    found = of_file(text)
-    if found.name in STRATEGIES:
+    own_strategy = of_file(text)
+    if own_strategy.name in STRATEGIES:
         raise OwnStrategyError(
-            f"{found.file}: spec.name is {found.name!r}, the name of a shipped strategy: choose another name"
+            f"{own_strategy.file}: spec.name is {own_strategy.name!r}, the name of a shipped strategy: "
+            "choose another name"
         )
-    there = _own.get(found.name)
-    if there is not None and there.place != found.place:
+    there = _own.get(own_strategy.name)
+    if there is not None and there.place != own_strategy.place:
         raise OwnStrategyError(
-            f"{found.file}: {found.name!r} is already the name of {there.shown}: give one of them another name"
+            f"{own_strategy.file}: {own_strategy.name!r} is already the name of {there.shown}: "
+            "give one of them another name"
         )
     if there is None:
-        _kept(found.name, found)
+        _kept(own_strategy.name, own_strategy)
         os.environ[VARIABLE] = places()
-    return found.name
+    return own_strategy.name
 
 
 def typed(name: str) -> str:
     """Return what a command line calls this strategy: its name, or the file of one that is known by its file alone."""
-    found = _own.get(name)
-    return name if found is None or found.package else found.place.removesuffix(":STRATEGY")
+    own_strategy = _own.get(name)
+    return name if own_strategy is None or own_strategy.package else own_strategy.place.removesuffix(":STRATEGY")
 
 
 def places() -> str:
     """Return the files of the strategies that were imported from one, as `VARIABLE` holds them for a child process."""
-    files = {name: found.place for name, found in _own.items() if not found.place.startswith(INSTALLED)}
+    files = {
+        name: own_strategy.place for name, own_strategy in _own.items() if not own_strategy.place.startswith(INSTALLED)
+    }
     return json.dumps(_of_environment() | files)
 
 
@@ -140,29 +144,29 @@ def stand_in(place: str, spec: str) -> str:
     """
     from strategies.kit.own import stand_in as maker
 
-    made = maker.stand_in(place, spec)
-    if made.name in STRATEGIES:
-        raise ValueError(f"{made.name} is the name of a shipped strategy")
-    return _kept(made.name, made).name
+    stands_in = maker.stand_in(place, spec)
+    if stands_in.name in STRATEGIES:
+        raise ValueError(f"{stands_in.name} is the name of a shipped strategy")
+    return _kept(stands_in.name, stands_in).name
 
 
-def _kept(name: str, found: OwnStrategy) -> OwnStrategy:
-    if found.name != name:
+def _kept(name: str, own_strategy: OwnStrategy) -> OwnStrategy:
+    if own_strategy.name != name:
         raise OwnStrategyError(
-            f"{found.file}: spec.name is {found.name!r}, expected {name!r}: the file was changed; name the file of "
-            f"{name} with --strategy path/to/file.py"
+            f"{own_strategy.file}: spec.name is {own_strategy.name!r}, expected {name!r}: the file was changed; "
+            f"name the file of {name} with --strategy path/to/file.py"
         )
-    _own[name] = found
-    return found
+    _own[name] = own_strategy
+    return own_strategy
 
 
 def _of_environment() -> dict[str, str]:
     """Return name -> place as a process above added them."""
     try:
-        found = json.loads(os.environ.get(VARIABLE) or "{}")
+        files = json.loads(os.environ.get(VARIABLE) or "{}")
     except ValueError:
         return {}
-    return found if isinstance(found, dict) else {}
+    return files if isinstance(files, dict) else {}
 
 
 def once_a_session(strategy: AnyStrategy) -> TypeGuard[DailyStrategy]:
@@ -208,25 +212,25 @@ def strategy(name: str, symbols: tuple[str, ...] = (), config: str = "") -> AnyS
 
 def daily_strategy(name: str, symbols: tuple[str, ...] = ()) -> DailyStrategy:
     """Return a new strategy that decides once a session. `ValueError` for another, and as `strategy`."""
-    made = _made(name, symbols)
-    if once_a_session(made):
-        return made
-    daily = [known for known in (*STRATEGIES, *_own) if once_a_session(entry(known).make())]
+    strategy = _made(name, symbols)
+    if once_a_session(strategy):
+        return strategy
+    daily = [other for other in (*STRATEGIES, *_own) if once_a_session(entry(other).make())]
     raise ValueError(f"strategy is {name!r}, expected one that decides daily: choose one of {', '.join(daily)}")
 
 
 def _made(name: str, symbols: tuple[str, ...], config: str = "") -> AnyStrategy:
-    known = entry(name)
-    if known.with_config is not None:
-        return known.with_config(config, symbols)
+    listed = entry(name)
+    if listed.with_config is not None:
+        return listed.with_config(config, symbols)
     if config:
         raise ValueError(f"{name} has no model configuration, found one given to it: name none")
     if not symbols:
-        return known.make()
-    if known.with_symbols is None:
-        own = ", ".join(known.make().spec.symbols)
-        raise ValueError(f"{name} trades its own symbols ({own}), found others given to it: name none")
-    return known.with_symbols(symbols)
+        return listed.make()
+    if listed.with_symbols is None:
+        default = ", ".join(listed.make().spec.symbols)
+        raise ValueError(f"{name} trades its own symbols ({default}), found others given to it: name none")
+    return listed.with_symbols(symbols)
 
 
 def declaration(name: str) -> Mapping[str, object]:

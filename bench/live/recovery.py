@@ -74,14 +74,14 @@ def _until_killed(tape: str, state_dir: str, events: int, since: int) -> None:
     """Play the tape; a SIGKILL follows the first commit that holds so many events, so many of them after a snapshot."""
     from daemon.cli.daemon import main as rltraderd
     from daemon.journal.journal import Journal
-    from daemon.journal.rows import Batch
+    from daemon.journal.rows import CommitBatch
 
     os.environ.update(environment())
     os.environ["RLTRADER_JOURNAL__SNAPSHOT_EVENTS"] = str(since)
     os.environ["RLTRADER_JOURNAL__GROUP_EVENTS"] = str(GROUP_EVENTS)
     commit, newest = Journal.commit, 0
 
-    def committed(journal: Journal, batch: Batch) -> None:
+    def committed(journal: Journal, batch: CommitBatch) -> None:
         nonlocal newest
         commit(journal, batch)
         newest = max([newest, *(snapshot.seq for snapshot in batch.snapshots)])

@@ -24,7 +24,7 @@ FORECAST = ("AAA", "BBB", "CCC", "DDD", "EEE", "FFF")
 SPREAD_USD = 0.01
 QUIET, LOUD = 0.00005, 0.0006  # deviation of a minute's return: of a session that swings, and of one that does not
 SWING, PERIOD = 0.004, 40  # of the price, and minutes
-STILL = prices.Rule(noise=0.0012, move=0.0, back=0.0)  # bursts of volume that mean nothing
+STILL = prices.PlantedRule(noise=0.0012, move=0.0, back=0.0)  # bursts of volume that mean nothing
 
 Returns = NDArray[np.float64]
 

@@ -26,7 +26,7 @@ from torch import nn
 
 from bench.training.resumed import OtherStudy, resumed
 from bench.training.train_work import SCORE, alone, progress
-from daemon.config.tables import Ladder
+from daemon.config.tables import LadderTable
 from daemon.models.ladder import rules
 from strategies.kit.card import FORMAT as CARD_FORMAT
 from strategies.kit.card import STAKES, Card, Lead
@@ -116,7 +116,7 @@ def of_noise(seed: int, size: Size) -> list[list[Any]]:
             taken.append((session, copy.deepcopy(desk.learner.dqn.network)))
         for since, network in taken:
             if session == since + size.card:
-                move = rules.judged(card_of(desk.judged(network, since, size.card)), "champion", Ladder())
+                move = rules.judged(card_of(desk.judged(network, since, size.card)), "champion", LadderTable())
                 found.append([move.to_step, move.reason, move.detail])
     return found
 

@@ -15,10 +15,10 @@ import torch
 from torch import Tensor, nn
 
 from bench.training.train_work import Rate, alone, measured, progress
-from training.forecast.network import ForecastNet, Frozen, Scaling, Sizes
+from training.forecast.network import FeatureScaling, ForecastNet, Frozen, Sizes
 from training.forecast.panel import Windows
-from training.forecast.recipe import Recipe
-from training.forecast.trainer import Samples, Trainer
+from training.forecast.recipe import MemberRecipe
+from training.forecast.trainer import MemberTrainer, Samples
 from training.rl.kernels import use_fast_float32
 from training.rl.ppo import make_deterministic
 
@@ -70,8 +70,10 @@ def ours(batch: int, windows: int, precision: str) -> Rate:
     panel = Windows(random.normal(size=(DAYS, SYMBOLS, 78)).astype(np.float32), 60)
     rows = np.argwhere(np.ones((DAYS, SYMBOLS), dtype=np.bool_))[59 * SYMBOLS :]
     samples = Samples(rows, random.integers(0, 3, len(rows)).astype(np.int8))
-    network = ForecastNet(Sizes(), Frozen(Scaling.none(78)), seed=0)
-    trainer = Trainer(network, panel, samples, samples, Recipe(batch=batch, precision=precision, stride=1), seed=0)
+    network = ForecastNet(Sizes(), Frozen(FeatureScaling.none(78)), seed=0)
+    trainer = MemberTrainer(
+        network, panel, samples, samples, MemberRecipe(batch=batch, precision=precision, stride=1), seed=0
+    )
     epoch = trainer.epoch()
 
     def work() -> int:

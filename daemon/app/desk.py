@@ -12,7 +12,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 
 from daemon.config.limits_shown import origins_of
-from daemon.config.load import Settings
+from daemon.config.load import DeskSettings
 from daemon.config.tables import AUTO, STOCK_FEEDS
 from daemon.core.effects import AskPolicy
 from daemon.core.events import Event, HaltRequested, ModelRefused, ModelVerified, RunStarted
@@ -20,7 +20,7 @@ from daemon.core.limits import Trading
 from daemon.core.state import Identity
 from daemon.core.step import Step
 from daemon.core.strategy_rules import other_rules
-from daemon.engine.engine import Engine, Outside, Policy, Shadow, Source
+from daemon.engine.engine import CandidateAnswers, Engine, EventSource, Outside, Policy
 from daemon.engine.recover import Recovered, code_digest, identity_of, libraries, recovered_desk
 from daemon.engine.state_dir import StateDir, open_state_dir, rotate_when_due
 from daemon.host.hang import last_hang, shown_stack
@@ -107,14 +107,14 @@ def assemble(
     start: Start,
     recovered: Recovered,
     writer: JournalWriter,
-    source: Source,
+    source: EventSource,
     policy: Policy,
     *,
     group_events: int,
     snapshot_events: int,
     observe: Callable[[Event, Step], None] = _unobserved,
     outside: Outside | None = None,
-    shadow: Shadow | None = None,
+    shadow: CandidateAnswers | None = None,
     boundary: Callable[[str], None] | None = None,
     serve: Callable[[AskPolicy], None] | None = None,
 ) -> AssembledDesk:
@@ -156,7 +156,7 @@ RECORDED = STOCK_FEEDS[0]
 class CheckedDesk:
     """A desk that passed every check. Nothing is written yet."""
 
-    settings: Settings
+    settings: DeskSettings
     strategy: AnyStrategy
     calendar: SessionCalendar
     model: LoadedModel
@@ -190,7 +190,7 @@ class OpenDesk:
 
     def assemble(
         self,
-        source: Source,
+        source: EventSource,
         observe: Callable[[Event, Step], None],
         outside: Outside | None = None,
         account_number: str = "",
@@ -243,7 +243,7 @@ def open_desk(checked: CheckedDesk, meta: dict[str, str], epoch: str, log: Log, 
     return OpenDesk(checked, state_dir, recovered, writer, Models(checked.policy, checked.model), code)
 
 
-def _writer(settings: Settings, state_dir: StateDir, recovered: Recovered, log: Log) -> JournalWriter:
+def _writer(settings: DeskSettings, state_dir: StateDir, recovered: Recovered, log: Log) -> JournalWriter:
     """Return the writer. A desk that holds something goes on without its reserve for a full disk."""
     try:
         return JournalWriter(state_dir.journal, settings.journal.ballast_mib)
@@ -256,7 +256,7 @@ def _writer(settings: Settings, state_dir: StateDir, recovered: Recovered, log: 
         return JournalWriter(state_dir.journal)
 
 
-def _recovered(settings: Settings, state_dir: StateDir) -> Recovered:
+def _recovered(settings: DeskSettings, state_dir: StateDir) -> Recovered:
     reader = state_dir.journal.reader()
     return retry_while_busy(lambda: recovered_desk(reader, settings.trading()))
 

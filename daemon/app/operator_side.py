@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from daemon.app.desk import OpenDesk
-from daemon.config.load import ConfigError, Settings, operator_secrets
+from daemon.config.load import ConfigError, DeskSettings, operator_secrets
 from daemon.core.events import Event, PauseRequested
 from daemon.core.step import Step
 from daemon.engine.engine import Engine
@@ -45,7 +45,7 @@ class BrokerKeys(NamedTuple):
         return "BrokerKeys([hidden])"
 
 
-def broker_keys(settings: Settings) -> BrokerKeys:
+def broker_keys(settings: DeskSettings) -> BrokerKeys:
     """Return the secrets that the settings need. Raises ConfigError for a missing or unusable one."""
     if not settings.mqtt.enabled:
         return BrokerKeys(None, {})
@@ -74,15 +74,21 @@ class Telemetry:
     """The MQTT client of one desk, called `name` in topics, and its outbox."""
 
     def __init__(
-        self, settings: Settings, name: str, keys: BrokerKeys, gateway: Gateway, log: Log, host_ns: Callable[[], int]
+        self,
+        settings: DeskSettings,
+        name: str,
+        keys: BrokerKeys,
+        gateway: Gateway,
+        log: Log,
+        host_ns: Callable[[], int],
     ) -> None:
         from daemon.operator.announce import Announcer
-        from daemon.operator.mqtt.connection import Broker, MqttSettings
+        from daemon.operator.mqtt.connection import MqttBroker, MqttSettings
         from daemon.operator.mqtt.mqtt import MqttSide
         from daemon.operator.mqtt.outbox import Outbox
 
         table = settings.mqtt
-        broker = Broker(table.host, table.port, table.tls, table.ca_file, table.username, table.keepalive_s)
+        broker = MqttBroker(table.host, table.port, table.tls, table.ca_file, table.username, table.keepalive_s)
         self.outbox = Outbox(table.queue)
         client = MqttSide(
             MqttSettings(broker, name, table.prefix, table.commands),
@@ -153,7 +159,7 @@ def _metrics(
     outbox: Outbox | None,
 ) -> Metrics:
     """Return the metrics of the desk `name`. `waiting` returns the events in the intake, and the dropped ones."""
-    from daemon.operator.metrics.metrics import Desk, Metrics, MqttCounts, Sources
+    from daemon.operator.metrics.metrics import DeskLabels, Metrics, MqttCounts, ScrapeSources
 
     def counted() -> MqttCounts:
         assert outbox is not None
@@ -163,8 +169,8 @@ def _metrics(
     spec, models = opened.checked.strategy.spec, opened.models
     identity = engine.machine.state.identity
     actions = () if spec.continuous else spec.actions
-    desk = Desk(name, identity.strategy, identity.mode, opened.code, actions, spec.bar_interval_s)
-    sources = Sources(
+    desk = DeskLabels(name, identity.strategy, identity.mode, opened.code, actions, spec.bar_interval_s)
+    sources = ScrapeSources(
         lambda: engine.machine.state,
         journal,
         engine.latency,

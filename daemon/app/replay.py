@@ -15,7 +15,7 @@ from typing import Any
 from daemon.app.desk import AssembledDesk, OpenDesk, announce, open_desk, prepare_interpreter
 from daemon.app.operator_side import BrokerKeys, DeskPorts, OperatorSide, broker_keys
 from daemon.app.replay_figures import equity_curve, halt_date, quotes_used, remarks, session_ends
-from daemon.app.replay_start import Replay
+from daemon.app.replay_start import TapeReplay
 from daemon.core.events import Event
 from daemon.core.state import State
 from daemon.core.step import Step
@@ -98,7 +98,7 @@ class ReplayRun:
     operator: OperatorSide
 
 
-def open_replay(replay: Replay, log: Log, speed: float | None) -> ReplayRun:
+def open_replay(replay: TapeReplay, log: Log, speed: float | None) -> ReplayRun:
     """Open the state directory, recover and wire the desk. The caller closes `opened`."""
     keys = broker_keys(replay.settings)
     opened = open_desk(replay, replay.meta(), replay.epoch(), log)
@@ -109,7 +109,7 @@ def open_replay(replay: Replay, log: Log, speed: float | None) -> ReplayRun:
         raise
 
 
-def _wired(replay: Replay, opened: OpenDesk, log: Log, speed: float | None, keys: BrokerKeys) -> ReplayRun:
+def _wired(replay: TapeReplay, opened: OpenDesk, log: Log, speed: float | None, keys: BrokerKeys) -> ReplayRun:
     machine = opened.recovered.machine
     tape = replay.source(opened.recovered.fed, machine)
     source = ReplaySource(iter(tape), speed)
@@ -132,7 +132,7 @@ def _wired(replay: Replay, opened: OpenDesk, log: Log, speed: float | None, keys
 
 
 async def run_replay(
-    replay: Replay,
+    replay: TapeReplay,
     log: Log,
     speed: float | None,
     progress: Callable[[State[Any]], None] | None = None,
@@ -166,8 +166,8 @@ async def run_replay(
             _log_quotes(log, quoted)
         nights = 0 if spec.overnight else over_night(reader, state.now_ns)
         baskets = read_baskets(reader, (work.decision for work in state.works.values()))
-        found = () if engine.stopped_by else remarks(replay, counts, state, bars_run, baskets, ends, quoted, nights)
-        for remark in found:
+        notes = () if engine.stopped_by else remarks(replay, counts, state, bars_run, baskets, ends, quoted, nights)
+        for remark in notes:
             log("replay_remark", remark=remark)
         state_digest = engine.state_digest()
         log("chain_head", row=engine.last_row, head=engine.chain_head)
@@ -184,7 +184,7 @@ async def run_replay(
         state_digest=state_digest,
         stopped_by=engine.stopped_by,
         daily=daily,
-        remarks=found,
+        remarks=notes,
         option_quotes=quoted,
         exported=exported_as(replay.model.manifest),
         trades_over_night=nights,

@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 
 import msgspec
 
-from daemon.app.replay_start import Replay
+from daemon.app.replay_start import TapeReplay
 from daemon.core.events import BarClosed, ContractsListed, OrderFilled, SessionScheduled
 from daemon.core.instruments.option_market import SessionMarket, expiries_from
 from daemon.core.limits import Paper, Trading
@@ -68,7 +68,7 @@ def halt_date(state: State[Any]) -> str:
     return new_york_text(halt.since_ns)[:10] if halt is not None else ""
 
 
-class Compared(NamedTuple):
+class FillComparison(NamedTuple):
     """Fills next to Black-Scholes prices of the same minutes; USD, without fees."""
 
     fills: int = 0  # for which there is such a price
@@ -76,12 +76,12 @@ class Compared(NamedTuple):
     received_less: Decimal = Decimal(0)  # for what was sold
 
 
-def at_black_scholes(reader: JournalReader, paper: Paper) -> Compared:
+def at_black_scholes(reader: JournalReader, paper: Paper) -> FillComparison:
     """Compare each fill with the option market's bid or ask at the close of the bar that ends then.
 
     A session without a volatility has no such price.
     """
-    found, closes, last = Compared(), (0, 0.0), 0
+    comparison, closes, last = FillComparison(), (0, 0.0), 0
     session: SessionScheduled | None = None
     market: SessionMarket | None = None
     while rows := reader.query(_COMPARED, (last, PAGE)):
@@ -98,20 +98,20 @@ def at_black_scholes(reader: JournalReader, paper: Paper) -> Compared:
                 case OrderFilled() as fill if market is not None and closes[0] == fill.filled_ns:
                     cents = market.cents(fill.symbol, closes[1], fill.filled_ns, paper)
                     if cents is not None:
-                        found = _with(found, fill, cents)
-    return found
+                        comparison = _with(comparison, fill, cents)
+    return comparison
 
 
-def _with(found: Compared, fill: OrderFilled, cents: tuple[int, int]) -> Compared:
+def _with(comparison: FillComparison, fill: OrderFilled, cents: tuple[int, int]) -> FillComparison:
     bid, ask = (Decimal(side) / 100 for side in cents)
     if fill.side > 0:
         more = (fill.price - ask) * fill.quantity * SHARES
-        return found._replace(fills=found.fills + 1, paid_more=found.paid_more + more)
+        return comparison._replace(fills=comparison.fills + 1, paid_more=comparison.paid_more + more)
     less = (bid - fill.price) * fill.quantity * SHARES
-    return found._replace(fills=found.fills + 1, received_less=found.received_less + less)
+    return comparison._replace(fills=comparison.fills + 1, received_less=comparison.received_less + less)
 
 
-def quotes_used(replay: Replay, tape: object, market: Any, reader: JournalReader) -> QuotesUsed | None:
+def quotes_used(replay: TapeReplay, tape: object, market: Any, reader: JournalReader) -> QuotesUsed | None:
     """Return what a replay did with recorded option quotes, None without any; `market` is its paper broker's state."""
     if replay.quotes is None or not isinstance(tape, QuotedTape):
         return None
@@ -152,7 +152,7 @@ CURES = {
 
 
 def remarks(
-    replay: Replay,
+    replay: TapeReplay,
     counts: TapeCounts,
     state: State[Any],
     bars_run: int,
@@ -195,7 +195,7 @@ def _over_night(nights: int, trades: int) -> str:
     )
 
 
-def _of_quotes(replay: Replay, quoted: QuotesUsed) -> Iterator[str]:
+def _of_quotes(replay: TapeReplay, quoted: QuotesUsed) -> Iterator[str]:
     """Yield in what the fills differ from fills at recorded quotes of the desk's own market."""
     underlying, quotes = replay.strategy.spec.symbols[0], replay.quotes
     if quoted.synthetic:
@@ -219,7 +219,7 @@ def _of_quotes(replay: Replay, quoted: QuotesUsed) -> Iterator[str]:
         )
 
 
-def _departures(replay: Replay) -> Iterator[str]:
+def _departures(replay: TapeReplay) -> Iterator[str]:
     """Yield where the desk, its bars or its volatility are not those of a live desk with the strategy's rules."""
     quotes, spec = replay.quotes, replay.strategy.spec
     rules, usual = _rules(replay.settings.trading()), _rules(trading_for(spec.name))
@@ -243,7 +243,9 @@ def _rules(trading: Trading) -> dict[str, object]:
     return {f"{table}.{key}": value for table in TABLES for key, value in asdict(getattr(trading, table)).items()}
 
 
-def _remarks(replay: Replay, counts: TapeCounts, state: State[Any], bars_run: int, baskets: Baskets) -> Iterator[str]:
+def _remarks(
+    replay: TapeReplay, counts: TapeCounts, state: State[Any], bars_run: int, baskets: Baskets
+) -> Iterator[str]:
     stats = state.stats
     if stats.bars and not bars_run:
         yield (
@@ -281,17 +283,17 @@ def _remarks(replay: Replay, counts: TapeCounts, state: State[Any], bars_run: in
         yield _no_trade(replay, state)
 
 
-def _left_out(replay: Replay, counts: TapeCounts) -> Iterator[str]:
+def _left_out(replay: TapeReplay, counts: TapeCounts) -> Iterator[str]:
     """Yield why rows of minutes lie outside of the sessions: their times are hours off, all or those of some days."""
     rows = counts.outside_hours + counts.rejected.total() + counts.bars
     if replay.info.interval_s >= DAY_S or not counts.outside_hours:
         return
     left_out = f"{counts.outside_hours:,} of {rows:,} rows lie outside of regular sessions and were left out."
-    found = half_hours(replay.tape, replay.strategy.spec.symbols)
-    hours = hours_off(found, replay.calendar) if counts.outside_hours > OUTSIDE_SHARE * rows else 0
+    half = half_hours(replay.tape, replay.strategy.spec.symbols)
+    hours = hours_off(half, replay.calendar) if counts.outside_hours > OUTSIDE_SHARE * rows else 0
     if hours:
         yield f"{left_out} {_moved(hours)} most would lie inside: write the times with their real zone."
-    elif off := sessions_off(found, replay.calendar):
+    elif off := sessions_off(half, replay.calendar):
         yield (
             f"{left_out} {_moved(off.hours)} {off.sessions:,} of {replay.info.dates:,} sessions would lie inside "
             f"whole, from {off.first} to {off.last}: their times miss a change to or from summer time. "
@@ -303,7 +305,7 @@ def _moved(hours: int) -> str:
     return f"{abs(hours)} hour{'s' * (abs(hours) != 1)} {'later' if hours > 0 else 'earlier'}"
 
 
-def _no_trade(replay: Replay, state: State[Any]) -> str:
+def _no_trade(replay: TapeReplay, state: State[Any]) -> str:
     """Return why nothing was ever traded."""
     stats, spec = state.stats, replay.strategy.spec
     if not stats.decisions:
@@ -312,8 +314,8 @@ def _no_trade(replay: Replay, state: State[Any]) -> str:
             f"the tape has {stats.bars:,} bars. Pass a longer tape."
         )
     if not stats.denials:
-        found = f"No trade: in none of {stats.decisions:,} decisions did the policy want to change its position."
-        return f"{found} {ANOTHER}" if is_passive(replay.model.manifest) else found
+        verdict = f"No trade: in none of {stats.decisions:,} decisions did the policy want to change its position."
+        return f"{verdict} {ANOTHER}" if is_passive(replay.model.manifest) else verdict
     denied = sorted(stats.denials.items(), key=lambda found: -found[1])
     needed = state.trading.paper.volatility_sessions + 1
     if denied[0][0] == "no_quote" and replay.quotes is None and replay.info.dates <= needed:

@@ -9,7 +9,7 @@ from pathlib import Path
 import msgspec
 
 from daemon.app.desk import CheckedDesk
-from daemon.config.load import ConfigError, Settings
+from daemon.config.load import ConfigError, DeskSettings
 from daemon.config.strategy import strategy_of
 from daemon.core.desks.bars import MINUTE_WAIT_NS
 from daemon.core.limits import Basket
@@ -28,7 +28,7 @@ PAPER_ACCOUNT = "paper"
 
 
 @dataclass(slots=True)
-class Replay(CheckedDesk):
+class TapeReplay(CheckedDesk):
     """A checked tape and its desk."""
 
     tape: Path
@@ -37,18 +37,18 @@ class Replay(CheckedDesk):
 
     def meta(self) -> dict[str, str]:
         """The journal's meta rows, without the epoch."""
-        found = self.identity(REPLAY if self.quotes is None else RECORDED_QUOTES, PAPER_ACCOUNT) | {
+        values = self.identity(REPLAY if self.quotes is None else RECORDED_QUOTES, PAPER_ACCOUNT) | {
             "tape": self.tape.name,
             "tape_sha256": self.info.sha256,
             "synthetic": self.info.synthetic,
         }
         if self.quotes is not None:
-            found |= {
+            values |= {
                 "option_quotes": self.quotes.file.path.name,
                 "option_quotes_sha256": self.quotes.sha256,
                 "option_quotes_synthetic": self.quotes.file.synthetic,
             }
-        return found
+        return values
 
     def source(self, skip: int = 0, machine: Machine | None = None) -> TapeSource | DailyTapeSource | QuotedTape:
         """Return the tape's feed events after the first `skip`, which are in the journal.
@@ -74,11 +74,11 @@ class Replay(CheckedDesk):
         return hashlib.sha256(seed).hexdigest()[:10]
 
 
-def _of_days(replay: Replay, skip: int, _: Machine | None) -> DailyTapeSource:
+def _of_days(replay: TapeReplay, skip: int, _: Machine | None) -> DailyTapeSource:
     return DailyTapeSource(replay.tape, replay.info, replay.calendar, replay.settings.trading().basket, skip)
 
 
-def _of_bars(replay: Replay, skip: int, machine: Machine | None) -> TapeSource | QuotedTape:
+def _of_bars(replay: TapeReplay, skip: int, machine: Machine | None) -> TapeSource | QuotedTape:
     trading = replay.settings.trading()
     if replay.quotes is not None and machine is not None:
         bars, symbol = TapeSource(replay.tape, replay.info, replay.calendar), replay.strategy.spec.symbols[0]
@@ -103,7 +103,7 @@ def _scan_days(tape: Path, spec: Spec, rules: Basket) -> TapeInfo:
 _SCANS = {"bar": _scan_bars, "session": _scan_days}
 
 
-def prepare_replay(settings: Settings, tape: Path, chosen: QuoteChoice | None = None) -> Replay:
+def prepare_replay(settings: DeskSettings, tape: Path, chosen: QuoteChoice | None = None) -> TapeReplay:
     """Check tape, quotes and model; nothing is written. Raises TapeError, CalendarError, ModelError, ConfigError."""
     strategy = strategy_of(settings)
     spec = strategy.spec
@@ -117,4 +117,4 @@ def prepare_replay(settings: Settings, tape: Path, chosen: QuoteChoice | None = 
     quotes = None
     if chosen is not None:
         quotes = option_quotes(chosen.path, spec.symbols[0], chosen.root, chosen.closes)
-    return Replay(settings, strategy, calendar, model, policy, tape, info, quotes)
+    return TapeReplay(settings, strategy, calendar, model, policy, tape, info, quotes)

@@ -18,7 +18,7 @@ from typing import Any, Protocol
 
 import msgspec
 
-from daemon.config.load import Credentials, Settings
+from daemon.config.load import Credentials, DeskSettings
 from daemon.core.effects import AnyEffect
 from daemon.core.events import Event
 from daemon.core.state import BrokerState, Identity, State
@@ -49,7 +49,7 @@ Put = Callable[[Event], None]
 """Puts an event into the desk's intake: at once, in the order of the calls. Raises IntakeFull, which ends the desk."""
 
 
-class LogEvent(Protocol):
+class EventLogger(Protocol):
     """Logs a declared event of `docs/LOGS.md`, with its fields."""
 
     def __call__(self, name: str, /, **fields: object) -> None: ...
@@ -151,7 +151,7 @@ class MarketFeed(Protocol):
         """Quote these held or worked symbols between bars too. Called after every step: the same set is free."""
 
 
-class Trading(Protocol):
+class OrderGateway(Protocol):
     """The account's orders: executes effects, and emits their results. The only side that sends orders.
 
     Promises: no order is sent without an effect. A release of one `SubmitOrder` sends that order at most once, and
@@ -195,7 +195,7 @@ class Trading(Protocol):
 
 
 @dataclass(frozen=True, slots=True)
-class Account:
+class AccountSummary:
     """The account for an operator. Figures are the broker's own text."""
 
     number: str
@@ -236,7 +236,7 @@ class BrokerClock:
 
 
 @dataclass(frozen=True, slots=True)
-class Asked:
+class BulkResult:
     """Result of a request about everything: the number of orders or positions, and the refusals, a line each."""
 
     count: int
@@ -251,7 +251,7 @@ class Admin(Protocol):
     until `left` is empty.
     """
 
-    async def account(self) -> Account:
+    async def account(self) -> AccountSummary:
         """Return the account of these keys. Raises BrokerRefused for keys of another service."""
 
     async def short_sales(self) -> ShortSales:
@@ -281,10 +281,10 @@ class Admin(Protocol):
     async def contracts(self, symbol: str, dates: tuple[str, str], strikes: tuple[Decimal, Decimal]) -> int:
         """Return the number of quoted option contracts between two expiries and two strikes, both included."""
 
-    async def cancel_all(self) -> Asked:
+    async def cancel_all(self) -> BulkResult:
         """Request a cancel of every order of the account."""
 
-    async def close_all(self) -> Asked:
+    async def close_all(self) -> BulkResult:
         """Request to close every position at the market, cancelling orders in its way."""
 
     async def left(self) -> tuple[str, ...]:
@@ -306,7 +306,7 @@ class Connection(Protocol):
     def market_feed(self, desk: FeedDesk) -> MarketFeed:
         """Return the desk's feed; called once. Raises ValueError for a strategy that the feed cannot serve."""
 
-    def trading(self, desk: TradingDesk) -> Trading:
+    def trading(self, desk: TradingDesk) -> OrderGateway:
         """Return the desk's trading side; called once, and never by a dry run."""
 
     async def close(self) -> None:
@@ -316,17 +316,19 @@ class Connection(Protocol):
 class Broker(Protocol):
     """An entry of `registry.py`: access to this broker under the given settings. Nothing here sends."""
 
-    def service(self, settings: Settings) -> str:
+    def service(self, settings: DeskSettings) -> str:
         """Return the address that takes the orders: with the key it names the account in locks and messages."""
 
-    def services(self, settings: Settings) -> tuple[str, ...]:
+    def services(self, settings: DeskSettings) -> tuple[str, ...]:
         """Return all addresses, for `--check`; simulated time is allowed only on this machine."""
 
-    def connect(self, settings: Settings, keys: Credentials, clock: Clock, put: Put, log: LogEvent) -> Connection:
+    def connect(
+        self, settings: DeskSettings, keys: Credentials, clock: Clock, put: Put, log: EventLogger
+    ) -> Connection:
         """Return a connection for one desk; `put` takes the feed's events."""
 
 
-def alone(broker: Broker, settings: Settings, keys: Credentials, clock: Clock) -> Connection:
+def alone(broker: Broker, settings: DeskSettings, keys: Credentials, clock: Clock) -> Connection:
     """Return a connection for its admin side only: its events and log lines are dropped."""
     return broker.connect(settings, keys, clock, _ignore, _unlogged)
 

@@ -10,7 +10,7 @@ import asyncio
 from collections.abc import Awaitable, Callable
 from typing import TYPE_CHECKING
 
-from daemon.brokers.api import BrokerClock, BrokerError, LogEvent
+from daemon.brokers.api import BrokerClock, BrokerError, EventLogger
 from daemon.host.time.clock import LEAP_NS, skew_ns
 from daemon.host.time.virtual_time import look_s
 from daemon.pacing import back_off_s
@@ -32,7 +32,7 @@ class ClockCheck:
         self,
         ask: Callable[[], Awaitable[BrokerClock]],
         clock: Clock,
-        log: LogEvent,
+        log: EventLogger,
         limit_s: float,
         journal_ns: Callable[[], int] = lambda: 0,
     ) -> None:

@@ -8,7 +8,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Awaitable, Callable
 
-from daemon.brokers.api import Admin, Asked, BrokerError
+from daemon.brokers.api import Admin, BrokerError, BulkResult
 
 Show = Callable[[str], None]
 
@@ -46,15 +46,15 @@ async def panic(
             return False
 
 
-async def _order(step: Callable[[], Awaitable[Asked]], what: str, show: Show) -> bool:
+async def _order(step: Callable[[], Awaitable[BulkResult]], what: str, show: Show) -> bool:
     """Request one step; print the answer, item by item. False when there was no answer."""
     try:
-        asked = await step()
+        result = await step()
     except BrokerError as error:
         show(f"{what} all: failed: {error}")
         return False
-    show(f"{what} all: asked for {asked.count}")
-    for refused in asked.refused:
+    show(f"{what} all: asked for {result.count}")
+    for refused in result.refused:
         show(f"{what} {refused}")
     return True
 

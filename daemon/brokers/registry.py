@@ -8,7 +8,7 @@ from urllib.parse import urlsplit
 
 from daemon.brokers.api import Broker
 from daemon.config.checks import LOOPBACK
-from daemon.config.load import ConfigError, Settings
+from daemon.config.load import ConfigError, DeskSettings
 
 BROKERS: dict[str, str] = {
     "alpaca": "daemon.brokers.alpaca.assemble",
@@ -16,7 +16,7 @@ BROKERS: dict[str, str] = {
 """Name in `desk.broker` -> the module whose `BROKER` it is."""
 
 
-def broker_of(settings: Settings) -> Broker:
+def broker_of(settings: DeskSettings) -> Broker:
     """Return the desk's broker. Raises ConfigError for an unknown one, and for simulated time at a real one."""
     name, clock = settings.desk.broker, settings.clock
     if name not in BROKERS:

@@ -11,8 +11,8 @@ def open_session(known: Known, calendar: SessionCalendar, now_ns: int) -> Sessio
     """Return the session that the state has open after its hours: it must be finished first."""
     if not known.session_date or known.ended:
         return None
-    found = (s for s in calendar.sessions if s.date == known.session_date and s.close_ns <= now_ns)
-    return next(found, None)
+    sessions = (s for s in calendar.sessions if s.date == known.session_date and s.close_ns <= now_ns)
+    return next(sessions, None)
 
 
 def sessions_before(known: Known, calendar: SessionCalendar, now_ns: int) -> list[Session]:

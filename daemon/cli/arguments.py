@@ -101,8 +101,8 @@ def lead_on(
     options: argparse.Namespace, *words: str, about: tuple[str, ...] = ("state_dir",), program: str = "rltraderctl"
 ) -> None:
     """Set the one command that leads on from here: `rltraderctl` prints it at the end, with the places in `about`."""
-    given: dict[str, object] = getattr(options, "places", {})
-    more = [part for name in about if name in given for part in (f"--{name.replace('_', '-')}", str(given[name]))]
+    places: dict[str, object] = getattr(options, "places", {})
+    more = [part for name in about if name in places for part in (f"--{name.replace('_', '-')}", str(places[name]))]
     options.next_command = " ".join([in_this_shell(program), *map(_quoted, words), *map(shlex.quote, more)])
 
 
@@ -145,13 +145,13 @@ def _share_out(table: Table, width: int) -> None:
     left = width - _width([_least(column) for column in table.columns])
     if left < 0:  # nothing helps: cells are cut
         return
-    wanted = {
+    groups = {
         index: max(map(cell_len, (str(column.header), *_lines(column)))) - _least(column)
         for index, column in enumerate(table.columns)
     }
     for column in table.columns:
         column.overflow = "fold"
-    for index, more in sorted(wanted.items(), key=lambda item: item[1]):
+    for index, more in sorted(groups.items(), key=lambda item: item[1]):
         table.columns[index].width = _least(table.columns[index]) + min(more, left)
         left -= min(more, left)
 

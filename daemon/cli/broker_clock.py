@@ -10,16 +10,16 @@ import asyncio
 from daemon.brokers.api import BrokerError, alone
 from daemon.brokers.registry import broker_of
 from daemon.cli.arguments import NotFound
-from daemon.config.load import Credentials, Settings
+from daemon.config.load import Credentials, DeskSettings
 from daemon.host.time.clock import Clock
 
 
-def broker_now_ns(settings: Settings, keys: Credentials) -> int:
+def broker_now_ns(settings: DeskSettings, keys: Credentials) -> int:
     """Return the broker's time, nanoseconds UTC. Raises NotFound if it does not answer."""
     return asyncio.run(_asked(settings, keys))
 
 
-async def _asked(settings: Settings, keys: Credentials) -> int:
+async def _asked(settings: DeskSettings, keys: Credentials) -> int:
     broker = broker_of(settings)
     connection = alone(broker, settings, keys, Clock.real())
     try:

@@ -17,12 +17,12 @@ from pathlib import Path
 from rich.console import Console
 
 from daemon.cli.arguments import NotFound, add_state_dir, lead_on
-from daemon.config.load import DEFAULT_CONFIG, ConfigError, Credentials, Settings, credentials, load
+from daemon.config.load import DEFAULT_CONFIG, ConfigError, Credentials, DeskSettings, credentials, load
 from daemon.engine.state_dir import locked_by, peek
 from daemon.host.own_files import StateDirError
 from daemon.host.printable import printable
 from daemon.operator.commands import RESET_CLOCK, RESET_LIMITS, Command, CommandError, event_of
-from daemon.operator.control.client import Answer, ControlError, Request, ask
+from daemon.operator.control.client import CommandAnswer, CommandRequest, ControlError, ask
 from daemon.operator.status import DeskStatus, holdings_in_words, resume_words, status_of
 
 SENT_AS = {"reload": "reload-model"}
@@ -78,7 +78,7 @@ def _add_config(command: argparse.ArgumentParser) -> None:
     )
 
 
-def _with_keys(options: argparse.Namespace) -> tuple[Settings, Credentials]:
+def _with_keys(options: argparse.Namespace) -> tuple[DeskSettings, Credentials]:
     """Configuration and the broker's keys. Raises ConfigError."""
     config = options.config or (DEFAULT_CONFIG if DEFAULT_CONFIG.is_file() else None)
     settings, keys = load(config, {}), credentials()
@@ -137,8 +137,8 @@ def panic(options: argparse.Namespace, _console: Console) -> int:
 
 def _places(options: argparse.Namespace) -> list[str]:
     """The options of a panic that name files, as they were given."""
-    given = (("--config", options.config), ("--state-dir", options.state_dir))
-    return [part for name, path in given if path is not None for part in (name, str(path))]
+    places = (("--config", options.config), ("--state-dir", options.state_dir))
+    return [part for name, path in places if path is not None for part in (name, str(path))]
 
 
 def has_terminal() -> bool:
@@ -171,11 +171,11 @@ def _running(state_dir: Path) -> str:
         ) from error
 
 
-def _asked(options: argparse.Namespace, holder: str) -> Answer:
+def _asked(options: argparse.Namespace, holder: str) -> CommandAnswer:
     """Ask the running daemon. Raises ControlError."""
     command = _sent_as(options)
     try:
-        answer = ask(options.state_dir, Request(1, command, options.reason, options.who))
+        answer = ask(options.state_dir, CommandRequest(1, command, options.reason, options.who))
     except ControlError as error:
         raise ControlError(f"another daemon (process {holder}) runs here: {error}") from error
     if not answer.ok:
@@ -191,7 +191,7 @@ def _sent_as(options: argparse.Namespace) -> str:
     return SENT_AS.get(name, name)
 
 
-def _offline(options: argparse.Namespace) -> Answer:
+def _offline(options: argparse.Namespace) -> CommandAnswer:
     """Journal the command for a stopped desk."""
     from daemon.app.offline.command import command_offline
 
@@ -206,7 +206,7 @@ def _offline(options: argparse.Namespace) -> Answer:
     except CommandError as error:
         raise NotFound(str(error)) from None
     desk = (peek(options.state_dir) or {}).get("desk", "")
-    return Answer(ok=True, seq=state.seq, status=status_of(state, desk), refused=refused)
+    return CommandAnswer(ok=True, seq=state.seq, status=status_of(state, desk), refused=refused)
 
 
 def _broker_ns(options: argparse.Namespace) -> int:
@@ -223,7 +223,7 @@ def _user() -> str:
         return "unknown"
 
 
-def _show(answer: Answer, console: Console, more: str = "") -> int:
+def _show(answer: CommandAnswer, console: Console, more: str = "") -> int:
     """Print the result in two lines."""
     status = answer.status
     if status is None:

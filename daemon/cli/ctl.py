@@ -106,9 +106,9 @@ def parser(chosen: str) -> argparse.ArgumentParser:
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run `rltraderctl`; returns 0, 1 when verify found a difference, 2 for an impossible request."""
-    given = sys.argv[1:] if arguments is None else arguments
-    chosen = next((argument for argument in given if not argument.startswith("-")), "")
-    options = parser(chosen).parse_args(given)
+    words = sys.argv[1:] if arguments is None else arguments
+    chosen = next((argument for argument in words if not argument.startswith("-")), "")
+    options = parser(chosen).parse_args(words)
     try:
         take_desks(options)
         remember_places(options)
@@ -140,11 +140,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 def _print_next(options: argparse.Namespace, code: int) -> None:
     """Print the command that leads on: at a terminal, and after whatever changed something; never beside JSON."""
-    found = getattr(options, "next_command", "")
-    if not found or code or getattr(options, "json", False):
+    command = getattr(options, "next_command", "")
+    if not command or code or getattr(options, "json", False):
         return
     if options.command in CHANGES or sys.stderr.isatty():
-        sys.stderr.write(f"next: {found}\n")
+        sys.stderr.write(f"next: {command}\n")
 
 
 def _console() -> Console:

@@ -12,7 +12,7 @@ from functools import partial
 from pathlib import Path
 
 from daemon.cli.start.exits import TROUBLE, refuse
-from daemon.config.load import DEFAULT_CONFIG, ConfigError, Credentials, Settings, credentials, load
+from daemon.config.load import DEFAULT_CONFIG, ConfigError, Credentials, DeskSettings, credentials, load
 from daemon.config.strategy import strategy_of
 from daemon.engine.state_dir import enter
 from daemon.host.own_files import StateDirError
@@ -101,7 +101,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     return live.run(settings, keys, dry_run=options.dry_run, refused=partial(_refused, options))
 
 
-def _known_broker(settings: Settings) -> None:
+def _known_broker(settings: DeskSettings) -> None:
     """Raise ConfigError for a broker that is not in the registry, which a replay never imports."""
     from daemon.brokers.registry import broker_of
 
@@ -120,7 +120,7 @@ def _sources(options: argparse.Namespace) -> tuple[Path | None, dict[str, object
     }
 
 
-def _settings_to_trade(options: argparse.Namespace) -> Settings:
+def _settings_to_trade(options: argparse.Namespace) -> DeskSettings:
     """Load the settings. Where they have mistakes, a desk that holds something goes on with its exits.
 
     Raises ConfigError where it holds nothing, MayPass where it cannot go on now.
@@ -130,9 +130,9 @@ def _settings_to_trade(options: argparse.Namespace) -> Settings:
     except ConfigError as refused:
         from daemon.app.live.settings_choice import NotWhole, settings_of_a_held_desk, tell_not_started
 
-        config, given = _sources(options)
+        config, overrides = _sources(options)
         try:
-            settings, mistakes = settings_of_a_held_desk(config, given, refused)
+            settings, mistakes = settings_of_a_held_desk(config, overrides, refused)
         except NotWhole as error:
             tell_not_started(config, error, Log())
             raise
@@ -145,9 +145,9 @@ def _refused(options: argparse.Namespace, log: Log, problem: str) -> int:
         return refuse(log, problem)
     from daemon.app.live.settings_choice import refused_while_held, tell_not_started
 
-    config, given = _sources(options)
+    config, overrides = _sources(options)
     try:
-        held = refused_while_held(config, given, problem)
+        held = refused_while_held(config, overrides, problem)
     except MayPass as error:
         log("start_failed", problem=f"{problem}; {error}")
         return TROUBLE
@@ -158,11 +158,11 @@ def _refused(options: argparse.Namespace, log: Log, problem: str) -> int:
     return TROUBLE
 
 
-def _settings(options: argparse.Namespace) -> Settings:
-    config, given = _sources(options)
-    settings = load(config, given)
+def _settings(options: argparse.Namespace) -> DeskSettings:
+    config, overrides = _sources(options)
+    settings = load(config, overrides)
     store = to_read(settings.paths.models_dir) if options.dry_run else settings.paths.models_dir
-    return settings if store == settings.paths.models_dir else load(config, {**given, "paths.models_dir": store})
+    return settings if store == settings.paths.models_dir else load(config, {**overrides, "paths.models_dir": store})
 
 
 def _speed(text: str) -> float | None:
@@ -188,7 +188,7 @@ def _quotes(options: argparse.Namespace) -> QuoteChoice | None:
     return QuoteChoice(options.option_quotes, options.option_root, options.closes)
 
 
-def _tape(options: argparse.Namespace, settings: Settings, keys: Credentials) -> Path | None:
+def _tape(options: argparse.Namespace, settings: DeskSettings, keys: Credentials) -> Path | None:
     """Return the tape to replay, None for a live desk. Without --dry-run nothing is simulated."""
     if not options.dry_run:
         if options.bars is not None:

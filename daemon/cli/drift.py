@@ -15,7 +15,7 @@ from rich.console import Console
 from rich.table import Table
 
 from daemon.cli.arguments import NotFound, add_state_dir, lead_on
-from daemon.config.tables import Drift as Settings
+from daemon.config.tables import DriftTable as Settings
 from daemon.core.session import new_york_text
 from daemon.journal.journal import FILE
 from daemon.journal.reader import JournalReader
@@ -88,19 +88,19 @@ def _manifest(journal: Path, models_dir: Path) -> Manifest:
 def _table(drift: DriftResult) -> Table:
     limits = DriftLimits(USUAL.window, USUAL.least, USUAL.feature_psi_max, USUAL.action_psi_max)
     table = Table("feature", "index", "by chance", "in training", "verdict")
-    for found in drift.features:
-        table.add_row(*_line(found, limits.feature_psi_max))
+    for quantity in drift.features:
+        table.add_row(*_line(quantity, limits.feature_psi_max))
     table.add_section()
     table.add_row(*_line(drift.actions, limits.action_psi_max))
     return table
 
 
-def _line(found: QuantityDrift, limit: float) -> tuple[str, str, str, str, str]:
-    if found.of_the_desk:
+def _line(quantity: QuantityDrift, limit: float) -> tuple[str, str, str, str, str]:
+    if quantity.of_the_desk:
         word = "of the desk: never alarmed"
-    elif found.beyond(limit):
+    elif quantity.beyond(limit):
         word = "BEYOND"
     else:
-        word = "within what training saw" if found.psi > limit else ""
-    trained = f"{found.in_training:.4f}" if found.in_training else "–"
-    return found.name, f"{found.psi:.4f}", f"{found.by_chance:.4f}", trained, word
+        word = "within what training saw" if quantity.psi > limit else ""
+    trained = f"{quantity.in_training:.4f}" if quantity.in_training else "–"
+    return quantity.name, f"{quantity.psi:.4f}", f"{quantity.by_chance:.4f}", trained, word

@@ -29,9 +29,9 @@ def add_options(command: argparse.ArgumentParser) -> None:
     text = "print ROW:HEAD of the newest row; reads only"
     add_state_dir(words.add_parser("newest", help=text, description=text))
     text = "sign the ROW:HEAD on standard input (Ed25519) and append it to a file of this user"
-    made = words.add_parser("sign", help=text, description=text)
-    made.add_argument("--key", type=Path, required=True, metavar="FILE", help="the private key (models keygen)")
-    made.add_argument("--to", type=Path, required=True, metavar="FILE", help="the file of signed heads")
+    sign = words.add_parser("sign", help=text, description=text)
+    sign.add_argument("--key", type=Path, required=True, metavar="FILE", help="the private key (models keygen)")
+    sign.add_argument("--to", type=Path, required=True, metavar="FILE", help="the file of signed heads")
 
 
 def run(options: argparse.Namespace, console: Console) -> int:

@@ -123,5 +123,5 @@ def _filled(template: str, words: dict[str, str]) -> str:
 def _tape(path: Path, symbols: tuple[str, ...]) -> bytes:
     """Return the bundled tape's rows of these symbols, with its comment and its header."""
     lines = gzip.decompress(path.read_bytes()).decode("ascii").splitlines(keepends=True)
-    kept = [line for line in lines[2:] if line.startswith(tuple(f"{symbol}," for symbol in symbols))]
-    return gzip.compress("".join((*lines[:2], *kept)).encode(), compresslevel=9, mtime=0)
+    rows = [line for line in lines[2:] if line.startswith(tuple(f"{symbol}," for symbol in symbols))]
+    return gzip.compress("".join((*lines[:2], *rows)).encode(), compresslevel=9, mtime=0)

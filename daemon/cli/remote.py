@@ -23,7 +23,7 @@ from daemon.config.load import DEFAULT_CONFIG, EXIT_CODE, ConfigError, load, ope
 from daemon.host.printable import printable
 from daemon.host.safe_decode import Unreadable, typed
 from daemon.operator.commands import NAMES, REASON_MOST, RESET_LIMITS
-from daemon.operator.mqtt.connection import Broker, connected, properties, safe_text
+from daemon.operator.mqtt.connection import MqttBroker, connected, properties, safe_text
 from daemon.operator.mqtt.messages import ResponseMessage
 from daemon.operator.mqtt.signing import Key, KeyRefused, SignedCommand, parse_keys, signed
 from strategies.kit.units import SECOND_NS
@@ -38,7 +38,7 @@ _WORD = re.compile(r"[^\x00-\x20\x7f/+#]{1,100}")
 class Route(NamedTuple):
     """The route of a command: the broker, the desk, and the prefix of its topics."""
 
-    broker: Broker
+    broker: MqttBroker
     password: str | None
     prefix: str
     desk: str
@@ -73,7 +73,7 @@ def run(options: argparse.Namespace, console: Console) -> int:
     name, key = _key(options, text)
     table = settings.mqtt
     username = options.username if options.username is not None else table.username
-    broker = Broker(table.host, table.port, table.tls, table.ca_file, username, table.keepalive_s)
+    broker = MqttBroker(table.host, table.port, table.tls, table.ca_file, username, table.keepalive_s)
     password = held.mqtt_password.get_secret_value() if held.mqtt_password is not None else None
     route = Route(broker, password, table.prefix, options.desk or settings.desk.name)
     command = signed(

@@ -70,13 +70,19 @@ def lines_of(report: ShadowReport) -> list[tuple[str, str]]:
     ):
         if value is not None:
             lines.append((what, format(value, form)))
-    found = report.hypothetical
-    if found is not None:
+    hypothetical = report.hypothetical
+    if hypothetical is not None:
         lines += [
-            ("hypothetical result, live", f"{found.live_usd:+,.2f} USD in {found.live_trades:,} trades"),
-            ("hypothetical result, candidate", f"{found.shadow_usd:+,.2f} USD in {found.shadow_trades:,} trades"),
-            ("difference a session", f"{found.mean_difference_usd:+,.2f} USD over {len(found.sessions):,} sessions"),
-            ("prices that are not the journal's", f"{found.modelled:,}"),
+            ("hypothetical result, live", f"{hypothetical.live_usd:+,.2f} USD in {hypothetical.live_trades:,} trades"),
+            (
+                "hypothetical result, candidate",
+                f"{hypothetical.shadow_usd:+,.2f} USD in {hypothetical.shadow_trades:,} trades",
+            ),
+            (
+                "difference a session",
+                f"{hypothetical.mean_difference_usd:+,.2f} USD over {len(hypothetical.sessions):,} sessions",
+            ),
+            ("prices that are not the journal's", f"{hypothetical.modelled:,}"),
         ]
     return lines
 

@@ -59,11 +59,11 @@ def run(options: argparse.Namespace, console: Console) -> int:
     if options.json:
         return _as_json([desks.desk_of(path)])
     reader = JournalReader(path / FILE)
-    found = recovered_desk(reader)
-    status = desks.desk_status(path, reader.meta(), found.machine, desks.journaled(reader, found.machine))
+    recovered = recovered_desk(reader)
+    status = desks.desk_status(path, reader.meta(), recovered.machine, desks.journaled(reader, recovered.machine))
     _lead_on(options, status)
     console.print(table(status))
-    if (took := found.handover) is not None and not status.process:
+    if (took := recovered.handover) is not None and not status.process:
         reason = "journal_damaged" if took.damaged else "code_changed"
         console.print(f"it did not stop cleanly: its next start is halted ({reason}): {took.detail}")
     return 0
@@ -85,10 +85,10 @@ def _show_all(options: argparse.Namespace, console: Console) -> int:
     return int(any(desk.problem for desk in fleet.desks))
 
 
-def _as_json(shown: list[DeskStatus]) -> int:
-    for desk in shown:
+def _as_json(desks: list[DeskStatus]) -> int:
+    for desk in desks:
         sys.stdout.write(json.dumps(msgspec.to_builtins(desk)) + "\n")
-    return int(any(desk.problem for desk in shown))
+    return int(any(desk.problem for desk in desks))
 
 
 def _lead_on(options: argparse.Namespace, status: DeskStatus) -> None:

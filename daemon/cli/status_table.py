@@ -17,67 +17,67 @@ from daemon.reports.words import NONE, money
 
 def table(desk: DeskStatus) -> Table:
     """Show a desk's status."""
-    shown = Table(show_header=False, title=f"{desk.desk} · {desk.strategy}", title_justify="left")
-    shown.add_column(style="cyan")
-    shown.add_column()
-    shown.add_row("daemon", f"runs as process {desk.process}" if desk.process else "not running")
+    grid = Table(show_header=False, title=f"{desk.desk} · {desk.strategy}", title_justify="left")
+    grid.add_column(style="cyan")
+    grid.add_column()
+    grid.add_row("daemon", f"runs as process {desk.process}" if desk.process else "not running")
     tape = f", tape {desk.tape}" + (" (synthetic)" if desk.synthetic else "") if desk.tape else ""
-    shown.add_row("mode", f"{desk.mode}, account {desk.account}{tape}")
-    shown.add_row("last event", f"{desk.seq:,} at {new_york_text(desk.time_ns)}" if desk.seq else "none")
-    _trading_rows(shown, desk)
-    _money_rows(shown, desk)
+    grid.add_row("mode", f"{desk.mode}, account {desk.account}{tape}")
+    grid.add_row("last event", f"{desk.seq:,} at {new_york_text(desk.time_ns)}" if desk.seq else "none")
+    _trading_rows(grid, desk)
+    _money_rows(grid, desk)
     for symbol, reason in desk.left_alone.items():
-        shown.add_row("left alone", f"{symbol}: {reason}")
-    shown.add_row("bars", f"{desk.bars:,} ({desk.bars_rejected:,} rejected)")
+        grid.add_row("left alone", f"{symbol}: {reason}")
+    grid.add_row("bars", f"{desk.bars:,} ({desk.bars_rejected:,} rejected)")
     for name, text in rows(desk):
-        shown.add_row(name, text)
-    shown.add_row("orders, fills", f"{desk.orders_sent:,}, {desk.fills:,} ({desk.partial_fills:,} partial)")
+        grid.add_row(name, text)
+    grid.add_row("orders, fills", f"{desk.orders_sent:,}, {desk.fills:,} ({desk.partial_fills:,} partial)")
     if (filled := desk.option_fills) is not None:
-        shown.add_row("option fills", f"{filled.recorded:,} at recorded quotes, {filled.modelled:,} at Black-Scholes")
-    shown.add_row("trades", f"{desk.trades:,} closed, {desk.wins:,} won")
+        grid.add_row("option fills", f"{filled.recorded:,} at recorded quotes, {filled.modelled:,} at Black-Scholes")
+    grid.add_row("trades", f"{desk.trades:,} closed, {desk.wins:,} won")
     denials = ", ".join(f"{gate} {count:,}" for gate, count in sorted(desk.denials.items(), key=lambda d: -d[1]))
-    shown.add_row("denials", denials or "none")
+    grid.add_row("denials", denials or "none")
     for origin, text in by_origin(desk.limits):
-        shown.add_row("limits", f"from {origin}: {text}")
-    return shown
+        grid.add_row("limits", f"from {origin}: {text}")
+    return grid
 
 
-def _trading_rows(shown: Table, desk: DeskStatus) -> None:
+def _trading_rows(grid: Table, desk: DeskStatus) -> None:
     """Show whether the desk may trade, and with which model."""
     reason, colon, detail = desk.halt.partition(": ")
     since = f"{colon}{detail}, since {new_york_text(desk.halt_since_ns)}" if desk.halt else ""
-    shown.add_row("halt", Text.assemble((reason, "red"), since) if desk.halt else "no")
+    grid.add_row("halt", Text.assemble((reason, "red"), since) if desk.halt else "no")
     if desk.pause:
         until = f", until {new_york_text(desk.paused_until_ns)}" if desk.paused_until_ns else ""
-        shown.add_row("pause", desk.pause + until)
+        grid.add_row("pause", desk.pause + until)
     reconciled = "yes" if desk.reconciled else f"no: {desk.differences}" if desk.differences else "no"
-    shown.add_row("reconciled", reconciled)
+    grid.add_row("reconciled", reconciled)
     if desk.limit_base_usd or desk.limit_peak_usd:
         counted = ((desk.limit_base_usd, "the session's loss"), (desk.limit_peak_usd, "the drawdown"))
-        shown.add_row("limits reset", ", ".join(f"{what} counts from {usd} USD" for usd, what in counted if usd))
+        grid.add_row("limits reset", ", ".join(f"{what} counts from {usd} USD" for usd, what in counted if usd))
     if desk.then:
-        shown.add_row("way out", desk.then)
-    shown.add_row("model", desk.model + ("" if desk.model_promoted else " (not promoted)") if desk.model else "none")
+        grid.add_row("way out", desk.then)
+    grid.add_row("model", desk.model + ("" if desk.model_promoted else " (not promoted)") if desk.model else "none")
     if (climber := desk.challenger) is not None:
         where = f"{climber.version}: {climber.step.replace('_', ' ')}, sessions on it: {climber.sessions}"
-        shown.add_row("ladder", where)
+        grid.add_row("ladder", where)
 
 
-def _money_rows(shown: Table, desk: DeskStatus) -> None:
+def _money_rows(grid: Table, desk: DeskStatus) -> None:
     """Show money, positions and orders."""
     equity, cash, realised, fees = map(Decimal, (desk.equity_usd, desk.cash_usd, desk.realized_usd, desk.fees_usd))
     earned = f"realised {money(realised, sign=True)} after {money(fees)} of fees"  # as in the summary of a replay
-    shown.add_row("equity", f"{money(equity)} USD, cash {money(cash)}, {earned}")
+    grid.add_row("equity", f"{money(equity)} USD, cash {money(cash)}, {earned}")
     for held in sorted(desk.positions, key=lambda held: held.symbol):
         now = f", now {Decimal(held.mark_usd):.4f}" if held.mark_usd else ""
         since = new_york_text(held.opened_ns)
-        shown.add_row("position", f"{held.quantity} {held.symbol} at {held.price_usd}{now}, since {since}")
+        grid.add_row("position", f"{held.quantity} {held.symbol} at {held.price_usd}{now}, since {since}")
     if desk.last_basket:
         given_up = ", ".join(f"{shares:+,} {symbol}" for symbol, shares in desk.given_up.items())
-        shown.add_row("last basket", f"due {desk.last_basket}, given up: {given_up or 'nothing'}")
+        grid.add_row("last basket", f"due {desk.last_basket}, given up: {given_up or 'nothing'}")
     for order in desk.working:
-        wanted = f"{order.side:+d} x {order.quantity} {order.symbol} at {order.limit_usd or 'market'}"
-        shown.add_row("order", f"{order.client_order_id}: {wanted}, {order.status}")
+        text = f"{order.side:+d} x {order.quantity} {order.symbol} at {order.limit_usd or 'market'}"
+        grid.add_row("order", f"{order.client_order_id}: {text}, {order.status}")
 
 
 def fleet_table(fleet: Fleet) -> Table:

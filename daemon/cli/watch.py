@@ -105,10 +105,10 @@ def live_table(follower: Follower, facts: Journaled) -> Table:
     """Return the desk as last read, and why that may be old."""
     machine = follower.machine
     if machine is None:
-        shown = Table(show_header=False)
-        shown.add_row(Text(follower.problem, "red"))
-        return shown
-    shown = table(desk_status(follower.path.parent, follower.meta, machine, facts))
+        grid = Table(show_header=False)
+        grid.add_row(Text(follower.problem, "red"))
+        return grid
+    grid = table(desk_status(follower.path.parent, follower.meta, machine, facts))
     if follower.problem:
-        shown.add_row("old", Text(follower.problem, "red"))
-    return shown
+        grid.add_row("old", Text(follower.problem, "red"))
+    return grid

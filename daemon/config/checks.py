@@ -15,7 +15,7 @@ from difflib import get_close_matches
 from typing import Any
 from urllib.parse import SplitResult, urlsplit
 
-from daemon.config.tables import Alpaca, Clock, Desk, Settings
+from daemon.config.tables import AlpacaTable, ClockTable, DeskSettings, DeskTable
 from strategies.kit.units import SECOND_NS
 from strategies.registry import entry, is_known, names
 
@@ -37,9 +37,9 @@ SIMULATED = "a simulated Alpaca"
 Problem = tuple[str, object, str]  # the dotted key, its value, what is expected
 
 
-def contradictions(settings: Settings) -> Iterator[Problem]:
+def contradictions(settings: DeskSettings) -> Iterator[Problem]:
     """Yield keys that contradict one another, or whose text is invalid."""
-    for section in Settings.model_fields:
+    for section in DeskSettings.model_fields:
         for key, value in values(getattr(settings, section)).items():
             if isinstance(value, float) and not math.isfinite(value):
                 yield f"{section}.{key}", value, "a finite number"
@@ -56,12 +56,12 @@ def contradictions(settings: Settings) -> Iterator[Problem]:
             yield "risk.no_trade_windows", window, expected
 
 
-def _wrong_trading(settings: Settings) -> Iterator[Problem]:
+def _wrong_trading(settings: DeskSettings) -> Iterator[Problem]:
     """Yield trading rules that exclude one another, and an unknown strategy."""
     if not is_known(settings.desk.strategy):
-        known = names()
-        nearest = get_close_matches(settings.desk.strategy, known, n=1, cutoff=0.0)[0]
-        expected = f"one of {', '.join(known)} (nearest: {nearest}), or a file of yours: path/to/file.py"
+        strategies = names()
+        nearest = get_close_matches(settings.desk.strategy, strategies, n=1, cutoff=0.0)[0]
+        expected = f"one of {', '.join(strategies)} (nearest: {nearest}), or a file of yours: path/to/file.py"
         yield "desk.strategy", settings.desk.strategy, expected
     yield from _wrong_symbols(settings.desk)
     if settings.record.enabled and not _trades_options(settings.desk.strategy):
@@ -110,27 +110,27 @@ def _trades_options(strategy: str) -> bool:
     return is_known(strategy) and entry(strategy).make().spec.chained
 
 
-def quotes_made_up_by(settings: Settings) -> str:
+def quotes_made_up_by(settings: DeskSettings) -> str:
     """What makes the option quotes up, where they come from a server on this machine; "" for a market's."""
     server = _host(_split(settings.address("option_stream_url")))
     return SIMULATED if settings.desk.broker == ALPACA and server in LOOPBACK else ""
 
 
-def _wrong_symbols(desk: Desk) -> Iterator[Problem]:
+def _wrong_symbols(desk: DeskTable) -> Iterator[Problem]:
     """Symbols of a strategy that trades its own, and one that is named twice."""
     if not is_known(desk.strategy):
         return
-    known = entry(desk.strategy)
-    if desk.model_config and known.with_config is None:
+    strategy = entry(desk.strategy)
+    if desk.model_config and strategy.with_config is None:
         yield "desk.model_config", desk.model_config, f'"": {desk.strategy} has no model configuration'
-    if desk.symbols and known.with_symbols is None and known.with_config is None:
+    if desk.symbols and strategy.with_symbols is None and strategy.with_config is None:
         yield "desk.symbols", desk.symbols, f"[]: {desk.strategy} trades its own symbols and no others"
     twice = sorted({symbol for symbol in desk.symbols if desk.symbols.count(symbol) > 1})
     if twice:
         yield "desk.symbols", twice[0], "each symbol once"
 
 
-def _wrong_operator(settings: Settings) -> Iterator[Problem]:
+def _wrong_operator(settings: DeskSettings) -> Iterator[Problem]:
     """Yield settings that would send passwords or commands in the clear, or can never work."""
     mqtt, drift, command = settings.mqtt, settings.drift, settings.alarms.command
     if not re.fullmatch(r"[A-Za-z0-9.:-]{1,253}", mqtt.host, re.ASCII):
@@ -148,14 +148,18 @@ def _wrong_operator(settings: Settings) -> Iterator[Problem]:
         yield "drift.least", drift.least, f"at most drift.window ({drift.window})"
 
 
-def _wrong_addresses(settings: Settings) -> Iterator[Problem]:
+def _wrong_addresses(settings: DeskSettings) -> Iterator[Problem]:
     """Yield addresses that are invalid, would carry the keys in the clear, or belong to another account."""
     for name, (secure, plain) in ADDRESSES.items():
         key, text = f"alpaca.{name}", settings.address(name)
         parts = _split(text)
         host = _host(parts)
         if parts is None or parts.scheme not in (secure, plain) or not host or _has_more(parts):
-            yield key, text, f"an address such as {getattr(Alpaca(), name)}, without user, password, query or fragment"
+            yield (
+                key,
+                text,
+                f"an address such as {getattr(AlpacaTable(), name)}, without user, password, query or fragment",
+            )
         elif parts.scheme == plain and host not in LOOPBACK:
             yield key, text, f"{secure}:// (keys never travel in the clear, except to this machine)"
         elif name in ("trading_url", "trade_stream_url") and host not in LOOPBACK:
@@ -165,9 +169,9 @@ def _wrong_addresses(settings: Settings) -> Iterator[Problem]:
                 yield key, text, f'{expected}, because desk.account is "{settings.desk.account}"'
 
 
-def _wrong_clock(settings: Settings) -> Iterator[Problem]:
+def _wrong_clock(settings: DeskSettings) -> Iterator[Problem]:
     """Yield a simulated clock that is not allowed, or incomplete."""
-    clock, standing = settings.clock, Clock()
+    clock, standing = settings.clock, ClockTable()
     names = ("sim_start", "anchor_unix_s", "rate", "socket")
     changed = next((name for name in names if _differs(clock, standing, name)), None)
     if changed is None:
@@ -190,7 +194,7 @@ def _wrong_clock(settings: Settings) -> Iterator[Problem]:
         yield "clock.anchor_unix_s", clock.anchor_unix_s, expected
 
 
-def sim_start_ns(clock: Clock) -> int | None:
+def sim_start_ns(clock: ClockTable) -> int | None:
     """Return `sim_start` as nanoseconds UTC; None when neither a time with a zone nor seconds since 1970."""
     if re.fullmatch(r"\d{1,10}(\.\d{1,9})?", clock.sim_start, re.ASCII):
         return int(Decimal(clock.sim_start) * SECOND_NS)
@@ -203,7 +207,7 @@ def sim_start_ns(clock: Clock) -> int | None:
     return (moment - _EPOCH) // timedelta(microseconds=1) * 1000
 
 
-def _differs(clock: Clock, standing: Clock, name: str) -> bool:
+def _differs(clock: ClockTable, standing: ClockTable, name: str) -> bool:
     return bool(getattr(clock, name) != getattr(standing, name))
 
 

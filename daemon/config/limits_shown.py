@@ -11,7 +11,7 @@ from collections.abc import Iterable
 import msgspec
 
 from daemon.config.checks import values
-from daemon.config.load import Settings
+from daemon.config.load import DeskSettings
 from daemon.core.events import RunStarted
 from daemon.core.limits import Limit, Risk, Trading
 from daemon.journal.reader import JournalReader
@@ -76,13 +76,13 @@ def keys_of(strategy: str) -> tuple[str, ...]:
     return _KEYS[strategy_named(strategy).spec.kind]
 
 
-def origins_of(settings: Settings) -> dict[str, tuple[str, ...]]:
+def origins_of(settings: DeskSettings) -> dict[str, tuple[str, ...]]:
     """Return source -> its limits, as a start journals them; common defaults are left out."""
-    found: dict[str, list[str]] = {}
+    by_source: dict[str, list[str]] = {}
     for key in keys_of(settings.desk.strategy):
         if (origin := settings.origin(key)) != DEFAULT:
-            found.setdefault(origin, []).append(key)
-    return {origin: tuple(keys) for origin, keys in found.items()}
+            by_source.setdefault(origin, []).append(key)
+    return {origin: tuple(keys) for origin, keys in by_source.items()}
 
 
 def limits_of(strategy: str, trading: Trading, origins: dict[str, tuple[str, ...]]) -> tuple[Limit, ...]:
@@ -109,13 +109,13 @@ def journaled_origins(reader: JournalReader) -> dict[str, tuple[str, ...]]:
 
 def by_origin(limits: Iterable[Limit]) -> list[tuple[str, str]]:
     """Return (source, its limits on one line), in order of first appearance."""
-    found: dict[str, list[str]] = {}
+    limits_of: dict[str, list[str]] = {}
     for limit in limits:
-        found.setdefault(limit.origin, []).append(f"{limit.key} {limit.value}")
-    return [(origin, ", ".join(shown)) for origin, shown in found.items()]
+        limits_of.setdefault(limit.origin, []).append(f"{limit.key} {limit.value}")
+    return [(origin, ", ".join(lines)) for origin, lines in limits_of.items()]
 
 
-def in_force(settings: Settings) -> str:
+def in_force(settings: DeskSettings) -> str:
     """Return the limits in force and their sources, as one line."""
     limits = limits_of(settings.desk.strategy, settings.trading(), origins_of(settings))
-    return "; ".join(f"from {origin}: {shown}" for origin, shown in by_origin(limits))
+    return "; ".join(f"from {origin}: {text}" for origin, text in by_origin(limits))

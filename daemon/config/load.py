@@ -25,7 +25,7 @@ from daemon.config.sources import (
     explained,
     refusal,
 )
-from daemon.config.tables import Settings
+from daemon.config.tables import DeskSettings
 from daemon.host.credential import CredentialProblem, credential
 from daemon.host.state_place import CONFIG as DEFAULT_CONFIG
 
@@ -36,8 +36,8 @@ __all__ = (
     "KEYS",
     "ConfigError",
     "Credentials",
+    "DeskSettings",
     "OperatorSecrets",
-    "Settings",
     "credentials",
     "defaults",
     "load",
@@ -78,13 +78,13 @@ def credentials() -> Credentials:
 
     Raises ConfigError for a credential that cannot be read or cannot be a key, without its content.
     """
-    found: dict[str, SecretStr] = {}
+    secrets: dict[str, SecretStr] = {}
     for name in KEYS:
         text, origin = _credential(name)
         if text and not _KEY.fullmatch(text):
             raise ConfigError(f"{origin}: this is no key: expected letters and digits alone: copy the key again")
-        found[name.removeprefix("APCA_").lower()] = SecretStr(text)
-    return Credentials(**found)
+        secrets[name.removeprefix("APCA_").lower()] = SecretStr(text)
+    return Credentials(**secrets)
 
 
 class OperatorSecrets(NamedTuple):
@@ -96,8 +96,8 @@ class OperatorSecrets(NamedTuple):
 
 def operator_secrets() -> OperatorSecrets:
     """Read them from systemd's credentials, else from the environment. Raises ConfigError, without their content."""
-    found = [_credential(name)[0] for name in OPERATOR_SECRETS]
-    return OperatorSecrets(*(SecretStr(text) if text else None for text in found))
+    secrets = [_credential(name)[0] for name in OPERATOR_SECRETS]
+    return OperatorSecrets(*(SecretStr(text) if text else None for text in secrets))
 
 
 def _credential(name: str) -> tuple[str, str]:
@@ -109,8 +109,8 @@ def _credential(name: str) -> tuple[str, str]:
 
 def defaults() -> dict[str, dict[str, object]]:
     """Return every key with its default, by section: what config.toml must show."""
-    settings = Settings()
-    return {section: values(getattr(settings, section)) for section in Settings.model_fields}
+    settings = DeskSettings()
+    return {section: values(getattr(settings, section)) for section in DeskSettings.model_fields}
 
 
 def load(
@@ -119,7 +119,7 @@ def load(
     environment: Mapping[str, str] | None = None,
     *,
     only: Collection[str] | None = None,
-) -> Settings:
+) -> DeskSettings:
     """Load the settings from `config_file` (None: defaults), the environment and `overrides`, in rising precedence.
 
     `environment` takes the place of the process's. With `only`, every source counts for these tables alone.
@@ -142,7 +142,7 @@ def load(
     if merged.problems:
         raise refusal(merged.problems)
     try:
-        settings = Settings.model_validate(merged.tables)
+        settings = DeskSettings.model_validate(merged.tables)
     except ValidationError as error:
         details = error.errors(include_url=False, include_context=False)
         raise refusal(merged.problem(*explained(detail)) for detail in details) from None

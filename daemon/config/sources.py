@@ -122,7 +122,7 @@ class Merged:
 
     def _add_table_of(self, strategy: str, tables: Mapping[str, object], path: str) -> None:
         """Add the file's tables for one strategy; they count when it is the desk's."""
-        self._file, found = path, self._of_strategies.setdefault(strategy, {})
+        self._file, table_of = path, self._of_strategies.setdefault(strategy, {})
         for table, keys in tables.items():
             if not isinstance(keys, dict):
                 expected = f"expected a table: write [{strategy}.{table}]"
@@ -133,10 +133,12 @@ class Merged:
                 if not self._counts(table):
                     continue
                 if (name not in self._defaults and name not in RETIRED) or table in NOT_OF_A_STRATEGY:
-                    allowed = [known for known in self._defaults if known.partition(".")[0] not in NOT_OF_A_STRATEGY]
-                    self._refuse(f"{strategy}.{name}", path, [f"{strategy}.{known}" for known in allowed])
+                    allowed = [
+                        default for default in self._defaults if default.partition(".")[0] not in NOT_OF_A_STRATEGY
+                    ]
+                    self._refuse(f"{strategy}.{name}", path, [f"{strategy}.{default}" for default in allowed])
                 else:
-                    found[name] = value
+                    table_of[name] = value
 
     def add_strategy(self) -> None:
         """Add the defaults of the desk's strategy, once its name is known."""
@@ -159,17 +161,19 @@ class Merged:
         from daemon.tapes.quotes.calibration_file import read_calibration
 
         try:
-            made = read_calibration(Path(path))
+            calibration = read_calibration(Path(path))
         except TapeError as error:
             self.problems.append(f"paths.calibration (from {self.origins['paths.calibration']}): {error}")
             return
-        if made.synthetic:
-            problem = f"{path} was fitted to made-up quotes ({made.synthetic}): expected recorded ones: fit to those"
+        if calibration.synthetic:
+            problem = (
+                f"{path} was fitted to made-up quotes ({calibration.synthetic}): expected recorded ones: fit to those"
+            )
             self.problems.append(f"paths.calibration (from {self.origins['paths.calibration']}): {problem}")
             return
-        for key in made.fitted.__struct_fields__:
-            if (value := getattr(made.fitted, key)) is not None:
-                self.put(f"paper.{key}", value, f"calibration {path}: {made.about}", STRATEGY_DEFAULT)
+        for key in calibration.fitted.__struct_fields__:
+            if (value := getattr(calibration.fitted, key)) is not None:
+                self.put(f"paper.{key}", value, f"calibration {path}: {calibration.about}", STRATEGY_DEFAULT)
 
     def _put_of_strategy(self, strategy: str, key: str, value: object) -> None:
         """Add a key of the file's table for the desk's strategy. The common table may not contradict it."""
@@ -183,12 +187,12 @@ class Merged:
         self.put(key, value, f"{self._file}, [{strategy}.{table}]", FILE)
 
     def add_environment(self, variables: Mapping[str, str]) -> None:
-        known = {_variable(key): key for key in (*self._defaults, *RETIRED)}
+        keys = {_variable(key): key for key in (*self._defaults, *RETIRED)}
         for name, text in sorted(variables.items()):
             if not name.startswith(ENVIRONMENT_PREFIX) or name in OTHER_VARIABLES:
                 continue
-            if name in known:
-                key = known[name]
+            if name in keys:
+                key = keys[name]
                 self.put(
                     key,
                     _listed(text) if isinstance(self._defaults.get(key), tuple) else text,
@@ -196,7 +200,7 @@ class Merged:
                     ENVIRONMENT,
                 )
             elif self._counts(name.removeprefix(ENVIRONMENT_PREFIX).partition("__")[0].lower()):
-                self._refuse(name, "the environment", (*known, *OTHER_VARIABLES))
+                self._refuse(name, "the environment", (*keys, *OTHER_VARIABLES))
 
     def _counts(self, section: str) -> bool:
         """Return whether the values of this table are asked for."""
@@ -229,8 +233,8 @@ class Merged:
     def problem(self, key: str, value: object, expected: str) -> str:
         origin = self.origins.get(key, "default")
         default = _shown(self._defaults[key]) if key in self._defaults else "none"
-        shown = _public(_shown(value)) if key.startswith("alpaca.") else _shown(value)
-        return f"{key} is {shown} (from {origin}): expected {expected}: change it there (default: {default})"
+        text = _public(_shown(value)) if key.startswith("alpaca.") else _shown(value)
+        return f"{key} is {text} (from {origin}): expected {expected}: change it there (default: {default})"
 
     def _refuse(self, key: str, origin: str, known: Iterable[str]) -> None:
         if _SECRET.search(key):

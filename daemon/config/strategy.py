@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from daemon.config.load import ConfigError, Settings
+from daemon.config.load import ConfigError, DeskSettings
 from strategies.golden import contract_hash
 from strategies.kit.contract import AnyStrategy
 from strategies.online_dqn.model_config import ModelConfigError
@@ -13,7 +13,7 @@ from strategies.registry import entry, own
 from strategies.registry import strategy as strategy_named
 
 
-def strategy_of(settings: Settings) -> AnyStrategy:
+def strategy_of(settings: DeskSettings) -> AnyStrategy:
     """Return the desk's strategy. Raises ConfigError for a model configuration that cannot be used."""
     desk = settings.desk
     if entry(desk.strategy).with_config is None:
@@ -27,8 +27,8 @@ def strategy_of(settings: Settings) -> AnyStrategy:
 
 def described(strategy: AnyStrategy) -> str:
     """Return the strategy's name; of one's own also package or file, digest and contract hash."""
-    found = own(strategy.spec.name)
-    if found is None:
+    strategy_files = own(strategy.spec.name)
+    if strategy_files is None:
         return strategy.spec.name
     contract = contract_hash(strategy)[:12]
-    return f"{found.shown}, contract {contract}; it is not shipped, and runs with the daemon's rights"
+    return f"{strategy_files.shown}, contract {contract}; it is not shipped, and runs with the daemon's rights"

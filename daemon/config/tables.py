@@ -27,7 +27,7 @@ _Seconds = Annotated[float, Gt(0), Le(3600)]
 
 
 @dataclass(frozen=True, slots=True)
-class Desk:
+class DeskTable:
     """Account, strategy and mode of the desk."""
 
     __pydantic_config__: ClassVar = {"extra": "forbid"}
@@ -41,7 +41,7 @@ class Desk:
 
 
 @dataclass(frozen=True, slots=True)
-class Paths:
+class PathsTable:
     """Folders and files; relative ones count from the working directory."""
 
     __pydantic_config__: ClassVar = {"extra": "forbid"}
@@ -51,7 +51,7 @@ class Paths:
 
 
 @dataclass(frozen=True, slots=True)
-class Policy:
+class PolicyTable:
     """Which model runs, and on which device."""
 
     __pydantic_config__: ClassVar = {"extra": "forbid"}
@@ -71,7 +71,7 @@ class Policy:
 
 
 @dataclass(frozen=True, slots=True)
-class Journal:
+class JournalTable:
     """Snapshots, group size of commits, reserve for a full disk, and rotation of the journal."""
 
     __pydantic_config__: ClassVar = {"extra": "forbid"}
@@ -89,7 +89,7 @@ STOCK_FEEDS, OPTION_FEEDS = ("sip", "iex"), ("opra", "indicative")
 
 
 @dataclass(frozen=True, slots=True)
-class Feed:
+class FeedTable:
     """Source of live bars. `auto`: what the account's data plan allows (`daemon.app.live.feed_choice`)."""
 
     __pydantic_config__: ClassVar = {"extra": "forbid"}
@@ -101,7 +101,7 @@ class Feed:
 
 
 @dataclass(frozen=True, slots=True)
-class Record:
+class RecordTable:
     """Which option quotes a running desk records (`daemon.brokers.alpaca.recorder`)."""
 
     __pydantic_config__: ClassVar = {"extra": "forbid"}
@@ -113,7 +113,7 @@ class Record:
 
 
 @dataclass(frozen=True, slots=True)
-class Alpaca:
+class AlpacaTable:
     """Addresses and timeouts of Alpaca's services."""
 
     __pydantic_config__: ClassVar = {"extra": "forbid"}
@@ -133,7 +133,7 @@ class Alpaca:
 
 
 @dataclass(frozen=True, slots=True)
-class Clock:
+class ClockTable:
     """Simulated time, against a server on this machine only. Without `sim_start` and `socket` it is the real clock."""
 
     __pydantic_config__: ClassVar = {"extra": "forbid"}
@@ -144,7 +144,7 @@ class Clock:
 
 
 @dataclass(frozen=True, slots=True)
-class Service:
+class ServiceTable:
     """Behaviour as a systemd service."""
 
     __pydantic_config__: ClassVar = {"extra": "forbid"}
@@ -154,7 +154,7 @@ class Service:
 
 
 @dataclass(frozen=True, slots=True)
-class Control:
+class ControlTable:
     """The local command socket in the state directory."""
 
     __pydantic_config__: ClassVar = {"extra": "forbid"}
@@ -162,7 +162,7 @@ class Control:
 
 
 @dataclass(frozen=True, slots=True)
-class Mqtt:
+class MqttTable:
     """Telemetry to, and signed commands from, an MQTT 5 broker."""
 
     __pydantic_config__: ClassVar = {"extra": "forbid"}
@@ -179,7 +179,7 @@ class Mqtt:
 
 
 @dataclass(frozen=True, slots=True)
-class Metrics:
+class MetricsTable:
     """Prometheus metrics on this machine's loopback address."""
 
     __pydantic_config__: ClassVar = {"extra": "forbid"}
@@ -188,7 +188,7 @@ class Metrics:
 
 
 @dataclass(frozen=True, slots=True)
-class Alarms:
+class AlarmsTable:
     """Command to run for each alarm, and its rate limit."""
 
     __pydantic_config__: ClassVar = {"extra": "forbid"}
@@ -199,7 +199,7 @@ class Alarms:
 
 
 @dataclass(frozen=True, slots=True)
-class Drift:
+class DriftTable:
     """Limits on the drift of live features and actions from training."""
 
     __pydantic_config__: ClassVar = {"extra": "forbid"}
@@ -212,7 +212,7 @@ class Drift:
 
 
 @dataclass(frozen=True, slots=True)
-class Ladder:
+class LadderTable:
     """How a new version with a card earns its place."""
 
     __pydantic_config__: ClassVar = {"extra": "forbid"}
@@ -233,7 +233,7 @@ class Ladder:
 
 
 @dataclass(frozen=True, slots=True)
-class Log:
+class LogTable:
     """What is logged, and in which format."""
 
     __pydantic_config__: ClassVar = {"extra": "forbid"}
@@ -241,27 +241,27 @@ class Log:
     format: Literal["auto", "json", "pretty"] = "auto"
 
 
-class Settings(BaseModel):
+class DeskSettings(BaseModel):
     """All settings of one desk, checked. Made by `load`."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
-    desk: Desk = Field(default_factory=Desk)
-    paths: Paths = Field(default_factory=Paths)
-    policy: Policy = Field(default_factory=Policy)
-    journal: Journal = Field(default_factory=Journal)
-    feed: Feed = Field(default_factory=Feed)
-    record: Record = Field(default_factory=Record)
-    alpaca: Alpaca = Field(default_factory=Alpaca)
-    clock: Clock = Field(default_factory=Clock)
-    service: Service = Field(default_factory=Service)
-    log: Log = Field(default_factory=Log)
-    control: Control = Field(default_factory=Control)
-    mqtt: Mqtt = Field(default_factory=Mqtt)
-    metrics: Metrics = Field(default_factory=Metrics)
-    alarms: Alarms = Field(default_factory=Alarms)
-    drift: Drift = Field(default_factory=Drift)
-    ladder: Ladder = Field(default_factory=Ladder)
+    desk: DeskTable = Field(default_factory=DeskTable)
+    paths: PathsTable = Field(default_factory=PathsTable)
+    policy: PolicyTable = Field(default_factory=PolicyTable)
+    journal: JournalTable = Field(default_factory=JournalTable)
+    feed: FeedTable = Field(default_factory=FeedTable)
+    record: RecordTable = Field(default_factory=RecordTable)
+    alpaca: AlpacaTable = Field(default_factory=AlpacaTable)
+    clock: ClockTable = Field(default_factory=ClockTable)
+    service: ServiceTable = Field(default_factory=ServiceTable)
+    log: LogTable = Field(default_factory=LogTable)
+    control: ControlTable = Field(default_factory=ControlTable)
+    mqtt: MqttTable = Field(default_factory=MqttTable)
+    metrics: MetricsTable = Field(default_factory=MetricsTable)
+    alarms: AlarmsTable = Field(default_factory=AlarmsTable)
+    drift: DriftTable = Field(default_factory=DriftTable)
+    ladder: LadderTable = Field(default_factory=LadderTable)
     sizing: Sizing = Field(default_factory=Sizing)
     contracts: Contracts = Field(default_factory=Contracts)
     execution: Execution = Field(default_factory=Execution)
@@ -275,7 +275,7 @@ class Settings(BaseModel):
 
     def __eq__(self, other: object) -> bool:
         """Compare values, whatever their sources."""
-        return isinstance(other, Settings) and dict(self) == dict(other)
+        return isinstance(other, DeskSettings) and dict(self) == dict(other)
 
     def __hash__(self) -> int:
         return hash(tuple(dict(self).values()))

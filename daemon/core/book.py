@@ -20,7 +20,7 @@ MICRO = Decimal("0.000001")  # the grid of a share desk's equity
 COST_GRID = Decimal("0.0001")  # of a partial sale's share of the cost: whole cents a contract, so all sums are exact
 
 
-class Booked:
+class BookedFill:
     """The effect of a fill: the new book and order, the newly filled quantity, and the position that it closed."""
 
     __slots__ = ("book", "closed", "order", "quantity")
@@ -43,14 +43,14 @@ def quantity_after(book: Book, order: Order, fill: OrderFilled) -> int:
     return (held.quantity if held else 0) + fill.side * (fill.cumulative_quantity - order.filled)
 
 
-def book_fill(book: Book, order: Order, fill: OrderFilled, contract: Contract | None) -> Booked:
+def book_fill(book: Book, order: Order, fill: OrderFilled, contract: Contract | None) -> BookedFill:
     """Book the part of `fill` that is new to `order`; a correction may change the price alone or take contracts back.
 
     `contract` describes the option, None for shares. A duplicate books nothing. Raises ValueError when the fill would
     leave a negative position: check `quantity_after` first.
     """
     if not is_news(order, fill):
-        return Booked(book, order, 0, None)
+        return BookedFill(book, order, 0, None)
     if quantity_after(book, order, fill) < 0:
         held = book.positions.get(fill.symbol)
         raise ValueError(
@@ -91,7 +91,7 @@ def book_fill(book: Book, order: Order, fill: OrderFilled, contract: Contract | 
         realized=book.realized + gain,
         fees=book.fees + fees,
     )
-    return Booked(book, order, quantity, closed)
+    return BookedFill(book, order, quantity, closed)
 
 
 def _opened(fill: OrderFilled, contract: Contract | None, multiplier: int) -> Position:

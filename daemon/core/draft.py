@@ -193,9 +193,9 @@ class Draft:
 
     def case_over(self, *names: str) -> None:
         """End the cases of these alarms: the next one is a new case."""
-        kept = tuple([case_ for case_ in self.risk.alarms if not any(_is_of(case_, name) for name in names)])
-        if len(kept) != len(self.risk.alarms):
-            self.risk = replace(self.risk, alarms=kept)
+        others = tuple([case_ for case_ in self.risk.alarms if not any(_is_of(case_, name) for name in names)])
+        if len(others) != len(self.risk.alarms):
+            self.risk = replace(self.risk, alarms=others)
 
     def halt(self, reason: str, detail: str) -> None:
         """Take no new risk until resumed: set the state, end what the policy began, notify the operator.
@@ -259,14 +259,14 @@ class Draft:
         An unknown order cannot be cancelled until the broker knows it.
         """
         order = self.orders[client_order_id]
-        asked = advance(order, "cancel_requested")
+        canceling = advance(order, "cancel_requested")
         again = bool(order.cancel_asked_ns)
-        if asked.status != CANCELING or (again and self.now_ns - order.cancel_asked_ns < CANCEL_AGAIN_NS):
+        if canceling.status != CANCELING or (again and self.now_ns - order.cancel_asked_ns < CANCEL_AGAIN_NS):
             return
         if not self.leaves(CancelOrder(client_order_id)):
             return
         since_ns = order.cancel_since_ns or self.now_ns
-        self.put_order(replace(asked, cancel_asked_ns=self.now_ns, cancel_since_ns=since_ns))
+        self.put_order(replace(canceling, cancel_asked_ns=self.now_ns, cancel_since_ns=since_ns))
         self.effects.append(CancelOrder(client_order_id))
         if self.now_ns - since_ns >= CANCEL_STUCK_NS and order.purpose != "exit":  # an exit's is `exit_stuck`
             why = f"{client_order_id} ({order.side:+d} {order.remaining} {order.symbol}) does not end"
@@ -323,9 +323,9 @@ class Draft:
 
     def contract_of(self, symbol: str) -> Contract | None:
         """Return the contract of an OCC symbol, from the chain or parsed from the symbol; None for shares."""
-        known = self.contracts.get(symbol)
-        if known is not None:
-            return known
+        contract = self.contracts.get(symbol)
+        if contract is not None:
+            return contract
         terms = parse_occ(symbol)
         return None if terms is None else Contract(symbol, terms.expiry, terms.right, terms.strike, 0)
 

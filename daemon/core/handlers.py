@@ -60,7 +60,7 @@ def on_model_refused(draft: Draft, event: ev.ModelRefused) -> None:
 
 
 def on_clock_ticked(draft: Draft, _: ev.ClockTicked) -> None:
-    """Do nothing: the rules after every handler check the deadlines."""
+    """Act on data or a reconciliation that is missing for too long."""
     check_blind(draft)
 
 
@@ -164,8 +164,8 @@ FOREIGN_DAYS_NS = 4 * DAY_NS  # foreign orders are reported again for two days a
 
 def on_session_scheduled(draft: Draft, event: SessionScheduled) -> None:
     """Begin a new session with fresh limits. The same session again (after a restart) only refreshes the calendar."""
-    known = draft.session.session
-    if known is not None and known.date == event.session.date:
+    former = draft.session.session
+    if former is not None and former.date == event.session.date:
         draft.session = replace(draft.session, session=event.session, upcoming=event.upcoming)
         return
     draft.session = replace(
@@ -175,7 +175,7 @@ def on_session_scheduled(draft: Draft, event: SessionScheduled) -> None:
         starts=(),
         warm=False,
         ended=False,
-        previous=event.previous[-1].date if event.previous else known.date if known is not None else "",
+        previous=event.previous[-1].date if event.previous else former.date if former is not None else "",
     )
     last = {work.order_id for work in draft.works.values()}
     old_ns = draft.now_ns - FOREIGN_DAYS_NS
@@ -185,8 +185,8 @@ def on_session_scheduled(draft: Draft, event: SessionScheduled) -> None:
         if name in last or (order.purpose == "foreign" and order.submitted_ns > old_ns)
     }
     if draft.broker.foreign:
-        kept = {n: o for n, o in draft.broker.foreign.items() if o.working or o.submitted_ns > old_ns}
-        draft.broker = replace(draft.broker, foreign=kept)
+        foreign = {n: o for n, o in draft.broker.foreign.items() if o.working or o.submitted_ns > old_ns}
+        draft.broker = replace(draft.broker, foreign=foreign)
     draft.risk = replace(draft.risk, order_times=(), orders_today=0, alarms=())
     _name_unanswered(draft)
     draft.book = begin_session(draft.book)
@@ -317,19 +317,19 @@ def on_shadow_answered(draft: Draft, event: ShadowAnswered) -> None:
     if event.hidden:
         draft.shadow = ShadowState(event.model, event.hidden)
     answer = Answer(event.logits, event.hidden, event.heads)
-    shown = draft.desk.holds.shown(draft, answer)
-    choice = shown.choice
+    decision = draft.desk.holds.shown(draft, answer)
+    choice = decision.choice
     draft.records.append(
         ShadowRow(
             decision=event.decision,
             model=event.model,
             bar_ns=draft.session.last_bar_ns,
             time_ns=draft.now_ns,
-            action=shown.action,
+            action=decision.action,
             confidence=choice.confidence if choice is not None else None,
             probabilities=_encode(choice.probabilities).decode() if choice is not None else None,
             logits=_encode(event.logits).decode(),
-            target=shown.target.decode(),
+            target=decision.target.decode(),
         )
     )
 

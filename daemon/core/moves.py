@@ -45,17 +45,17 @@ def move_rows(moves: Iterable[Move], seq: int, now_ns: int, first_part: int) -> 
 
     A position that is taken out in one step, and then put back (a split of two lines) or valued, moves once.
     """
-    found: list[tuple[_Part, Cause]] = []
+    changes: list[tuple[_PositionChange, Cause]] = []
     for move in moves:
         for part in _parts(move):
-            before = [n for n, (other, _) in enumerate(found) if other.key == part.key]
+            before = [n for n, (other, _) in enumerate(changes) if other.key == part.key]
             former = before[-1] if before and part.key[0] else None
             whole = part
-            if former is not None and not _held(found[former][0].after) and not _held(part.before):
-                out = found.pop(former)[0]
+            if former is not None and not _held(changes[former][0].after) and not _held(part.before):
+                out = changes.pop(former)[0]
                 whole = part._replace(before=out.before, gain=out.gain + part.gain, fees=out.fees + part.fees)
-            found.append((whole, move.cause))
-    return [_row(part, cause, seq, now_ns, first_part + n) for n, (part, cause) in enumerate(found)]
+            changes.append((whole, move.cause))
+    return [_row(part, cause, seq, now_ns, first_part + n) for n, (part, cause) in enumerate(changes)]
 
 
 def round_trip(row: MoveRow) -> RoundTripRow:
@@ -86,7 +86,7 @@ def _held(position: Position | None) -> int:
     return 0 if position is None else position.quantity
 
 
-class _Part(NamedTuple):
+class _PositionChange(NamedTuple):
     """The change of one position, None where it is not held; without both, of the realised profit alone."""
 
     key: tuple[int, str]  # (opened_ns, symbol), (0, "") where no position is concerned
@@ -96,28 +96,28 @@ class _Part(NamedTuple):
     fees: Decimal
 
 
-def _parts(move: Move) -> list[_Part]:
+def _parts(move: Move) -> list[_PositionChange]:
     """Split a move by position; the last one has all that the others leave."""
     before, after = move.before.positions, move.after.positions
     gain, fees = move.after.realized - move.before.realized, move.after.fees - move.before.fees
-    parts: list[_Part] = []
+    parts: list[_PositionChange] = []
     changed = [symbol for symbol in {**before, **after} if before.get(symbol) != after.get(symbol)]
     for symbol in changed:
         old, new = before.get(symbol), after.get(symbol)
-        own, own_fees = (gain, fees) if symbol == changed[-1] else (_own_gain(old, new), ZERO)
-        gain, fees = gain - own, fees - own_fees
+        position_gain, own_fees = (gain, fees) if symbol == changed[-1] else (_own_gain(old, new), ZERO)
+        gain, fees = gain - position_gain, fees - own_fees
         if old is not None and new is not None and old.opened_ns != new.opened_ns:  # the clock was led back
-            parts.append(_Part((old.opened_ns, symbol), old, None, ZERO, ZERO))
+            parts.append(_PositionChange((old.opened_ns, symbol), old, None, ZERO, ZERO))
             old = None
-        known = old or new
-        assert known is not None
-        parts.append(_Part((known.opened_ns, symbol), old, new, own, own_fees))
-    for key, own in move.cause.gains.items():
-        gain -= own
-        parts.append(_Part(key, None, None, own, ZERO))
+        position = old or new
+        assert position is not None
+        parts.append(_PositionChange((position.opened_ns, symbol), old, new, position_gain, own_fees))
+    for key, amount in move.cause.gains.items():
+        gain -= amount
+        parts.append(_PositionChange(key, None, None, amount, ZERO))
     if gain or fees:
         order = move.cause.order
-        parts.append(_Part((0, "" if order is None else order.symbol), None, None, gain, fees))
+        parts.append(_PositionChange((0, "" if order is None else order.symbol), None, None, gain, fees))
     return parts
 
 
@@ -128,11 +128,11 @@ def _own_gain(old: Position | None, new: Position | None) -> Decimal:
     return new.pnl - old.pnl
 
 
-def _row(part: _Part, cause: Cause, seq: int, now_ns: int, number: int) -> MoveRow:
+def _row(part: _PositionChange, cause: Cause, seq: int, now_ns: int, number: int) -> MoveRow:
     old, new = part.before, part.after
     held, before = _held(new), _held(old)
-    known = new or old
-    multiplier = known.multiplier if known else 1
+    position = new or old
+    multiplier = position.multiplier if position else 1
     cost = ((new.cost if new else ZERO) - (old.cost if old else ZERO)) * multiplier
     enters = abs(held) > abs(before) or (held == before != 0 and cost != 0)
     pnl = new.pnl if new else old.pnl + part.gain if old else None

@@ -43,9 +43,9 @@ def new_york_text(time_ns: int) -> str:
 
 def parse_window(window: str) -> tuple[int, int]:
     """Parse `"HH:MM-HH:MM"` as minutes of the day, start before end, at most 24:00. Raises ValueError otherwise."""
-    found = _WINDOW.fullmatch(window)
-    if found is not None:
-        hour, minute, last_hour, last_minute = map(int, found.groups())
+    match = _WINDOW.fullmatch(window)
+    if match is not None:
+        hour, minute, last_hour, last_minute = map(int, match.groups())
         first, last = hour * 60 + minute, last_hour * 60 + last_minute
         if first < last <= 24 * 60:
             return first, last

@@ -101,7 +101,7 @@ def held_option(book: Book) -> Position | None:
     return None
 
 
-class Chain(msgspec.Struct, frozen=True, gc=False):
+class OptionChain(msgspec.Struct, frozen=True, gc=False):
     """The contracts of the chosen expiry, calls and puts aligned by ascending strike."""
 
     session_date: str
@@ -330,7 +330,7 @@ class State(msgspec.Struct, Generic[S], frozen=True, gc=False):
     fed: int = 0  # feed events among them
     decision: int = 0
     session: SessionState = SessionState()
-    chain: Chain | None = None
+    chain: OptionChain | None = None
     watched: tuple[str, ...] = ()
     contracts: dict[str, Contract] = {}  # watched or held, by symbol
     quotes: dict[str, Quote] = {}

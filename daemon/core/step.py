@@ -150,9 +150,9 @@ def take_facts(draft: Draft, facts: Iterable[AnyEffect]) -> None:
         if isinstance(effect, SubmitOrder) and draft.find_order(effect.client_order_id) is None:
             _take_order(draft, effect)
         elif isinstance(effect, CancelOrder) and effect.client_order_id in draft.orders:
-            asked = advance(draft.orders[effect.client_order_id], "cancel_requested")
-            if asked.status == CANCELING and not asked.cancel_asked_ns:
-                draft.put_order(replace(asked, cancel_asked_ns=draft.now_ns))
+            order = advance(draft.orders[effect.client_order_id], "cancel_requested")
+            if order.status == CANCELING and not order.cancel_asked_ns:
+                draft.put_order(replace(order, cancel_asked_ns=draft.now_ns))
 
 
 def _take_order(draft: Draft, sent: SubmitOrder) -> None:

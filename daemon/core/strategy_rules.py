@@ -40,8 +40,8 @@ def with_rules(trading: Trading, rules: Mapping[str, str]) -> Trading:
     """The rules with these values, by dotted keys, in place of their own."""
     for key, text in rules.items():
         table, _, name = key.partition(".")
-        own = getattr(trading, table)
-        changed: dict[str, Any] = {table: replace(own, **{name: type(getattr(own, name))(text)})}
+        table_rules = getattr(trading, table)
+        changed: dict[str, Any] = {table: replace(table_rules, **{name: type(getattr(table_rules, name))(text)})}
         trading = replace(trading, **changed)
     return trading
 

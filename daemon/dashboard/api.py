@@ -94,23 +94,23 @@ def decision(desk: FollowedDesk, query: Query, around: AnswerContext) -> Any:
     spec = picture.spec
     with desk.reader() as reader:
         row = decision_row(picture, reader, number)
-        found, explained, why = Lookup(), None, ""
+        lookup, explained, why = Lookup(), None, ""
         if row["kind"] != "policy":
             why = "a rule decided, the policy was not asked"
         elif spec is None:
             why = "this code does not know the desk's strategy"
         else:
-            found = around.history.find(number)
-        if found.observation is not None and spec is not None:
+            lookup = around.history.find(number)
+        if lookup.observation is not None and spec is not None:
             if row["logits"]:
                 logits = tuple(msgspec.json.decode(row["logits"]))
                 try:
-                    explained = around.explainer.explain(spec, row["model"], found.observation, logits, row["action"])
+                    explained = around.explainer.explain(spec, row["model"], lookup.observation, logits, row["action"])
                 except Unexplained as error:
                     why = f"contributions: {error}"
             else:
                 why = "contributions: the policy gave no answer"
-        return decision_page(picture, reader, row, found, explained, why)
+        return decision_page(picture, reader, row, lookup, explained, why)
 
 
 def around(desk: FollowedDesk, query: Query, _: AnswerContext) -> Any:
@@ -137,9 +137,9 @@ def trades(desk: FollowedDesk, query: Query, _: AnswerContext) -> Any:
 
 def trades_csv(desk: FollowedDesk, query: Query, _: AnswerContext) -> Any:
     """`GET /api/trades.csv`: the same, all that match, as a file."""
-    wanted = msgspec.structs.replace(wanted_trades(query, TRADES_MOST), limit=0, offset=0)
+    filters = msgspec.structs.replace(wanted_trades(query, TRADES_MOST), limit=0, offset=0)
     with desk.reader() as reader:
-        return TextFile("trades.csv", "text/csv", trades_file(reader, wanted))
+        return TextFile("trades.csv", "text/csv", trades_file(reader, filters))
 
 
 def performance(desk: FollowedDesk, query: Query, _: AnswerContext) -> Any:
@@ -181,8 +181,8 @@ def transition(desk: FollowedDesk, query: Query, around: AnswerContext) -> Any:
         raise NotThere("a trainer learns nothing from this desk")
     with desk.reader() as reader:
         number = wanted(reader, whole(query, "number", 0, 2**48))
-        found = around.history.followed(number) if number else Transition()
-        return transition_page(desk.picture, reader, number, found)
+        transition = around.history.followed(number) if number else Transition()
+        return transition_page(desk.picture, reader, number, transition)
 
 
 ANSWERS: dict[str, Answer] = {

@@ -17,9 +17,9 @@ import msgspec
 from daemon.core.session import new_york_text
 from daemon.core.state import State
 from daemon.dashboard.learning_views import StepLine
-from daemon.dashboard.views import AlarmLine, DecisionLine
+from daemon.dashboard.views import AlarmView, DecisionLine
 from daemon.engine.state_dir import parts_of
-from daemon.journal.outcomes import ACTED, Booked, Ordered, became, booked, orders_of, reasons, shown_outcome
+from daemon.journal.outcomes import ACTED, BookChange, Ordered, became, booked, orders_of, reasons, shown_outcome
 from daemon.journal.reader import JournalReader
 from daemon.journal.rows import JournalError, base_of
 from daemon.journal.trades import day_begin
@@ -59,9 +59,9 @@ class Newest(msgspec.Struct, frozen=True):
     """What was seen up to event row `last_id`; each sort newest first."""
 
     last_id: int = 0
-    alarms: tuple[AlarmLine, ...] = ()
-    commands: tuple[AlarmLine, ...] = ()
-    swaps: tuple[AlarmLine, ...] = ()
+    alarms: tuple[AlarmView, ...] = ()
+    commands: tuple[AlarmView, ...] = ()
+    swaps: tuple[AlarmView, ...] = ()
     starts: tuple[float, ...] = ()  # seconds since 1970 UTC
     code: str = ""  # of the newest start that was seen
     steps: tuple[StepLine, ...] = ()
@@ -109,9 +109,9 @@ def read_on(reader: JournalReader, seen: Newest) -> Newest:
 
 
 def newest_decision(reader: JournalReader, state: State[Any] | None) -> dict[str, Any] | None:
-    """Return the newest row of `decisions` with its outcome as it is `shown`, None for none. Raises sqlite3.Error."""
-    shown = shown_outcome(under_way(state))
-    rows = reader.query(f"SELECT d.*, {shown} AS shown FROM decisions AS d ORDER BY decision DESC LIMIT 1")
+    """Return the newest row of `decisions` with its outcome as pages show it, None for none. Raises sqlite3.Error."""
+    outcome = shown_outcome(under_way(state))
+    rows = reader.query(f"SELECT d.*, {outcome} AS shown FROM decisions AS d ORDER BY decision DESC LIMIT 1")
     return dict(rows[0]) if rows else None
 
 
@@ -126,13 +126,13 @@ def newest_lines(
         return ()
     coming = under_way(state)
     orders = reader.query("SELECT work FROM orders WHERE work GLOB '[0-9]*' ORDER BY submitted_ns DESC LIMIT 1")
-    wanted = [newest["decision"], *(int(row["work"].partition(".")[0]) for row in orders)]
+    numbers = [newest["decision"], *(int(row["work"].partition(".")[0]) for row in orders)]
     lines = []
-    for number in wanted:
-        known = next((line for line in former if line.decision == number and _over(line, coming)), None)
-        if number == newest["decision"] and known is not None and known.outcome != newest["shown"]:
-            known = None
-        lines.append(known or _line_at(reader, number, coming))
+    for number in numbers:
+        earlier = next((line for line in former if line.decision == number and _over(line, coming)), None)
+        if number == newest["decision"] and earlier is not None and earlier.outcome != newest["shown"]:
+            earlier = None
+        lines.append(earlier or _line_at(reader, number, coming))
     return tuple(line for line in lines if line is not None)
 
 
@@ -153,7 +153,7 @@ def decision_lines(reader: JournalReader, rows: Sequence[sqlite3.Row], coming: f
     return tuple(_line(reader, row, did.get(row["decision"]), coming) for row in rows)
 
 
-def _line(reader: JournalReader, row: sqlite3.Row, did: Booked | None, coming: frozenset[int]) -> DecisionLine:
+def _line(reader: JournalReader, row: sqlite3.Row, did: BookChange | None, coming: frozenset[int]) -> DecisionLine:
     gates: dict[str, str | None] = json.loads(row["gates"] or "{}")
     orders = orders_of(reader, row["decision"]) if row["work"] else ()
     return DecisionLine(
@@ -196,7 +196,7 @@ def entered_of(reader: JournalReader, state: State[Any] | None) -> dict[str, int
     return {row["symbol"]: row["entered"] for row in rows}
 
 
-def alarms_of_day(newest: Newest, state: State[Any] | None) -> tuple[AlarmLine, ...]:
+def alarms_of_day(newest: Newest, state: State[Any] | None) -> tuple[AlarmView, ...]:
     """Return the kept alarms of the newest New York day, newest first; () before the first event."""
     if state is None or not state.seq:
         return ()
@@ -232,14 +232,14 @@ def _with(seen: Newest, time: float, kind: str, payload: str, effects: str) -> N
     try:
         for effect in _effects.decode(effects) if effects.startswith("[") else ():
             if effect.type == "RaiseAlarm":
-                alarms = (AlarmLine(time, effect.name, effect.detail), *alarms)[:KEPT]
+                alarms = (AlarmView(time, effect.name, effect.detail), *alarms)[:KEPT]
         fields = _payload.decode(payload)
     except (msgspec.DecodeError, UnicodeError):
         return seen  # a damaged row: the follower reports it
     if kind in COMMANDS:
-        commands = (AlarmLine(time, *_command(kind, fields)), *commands)[:KEPT]
+        commands = (AlarmView(time, *_command(kind, fields)), *commands)[:KEPT]
     elif kind in SWAPS:
-        swaps = (AlarmLine(time, *_swap(kind, fields)), *swaps)[:KEPT]
+        swaps = (AlarmView(time, *_swap(kind, fields)), *swaps)[:KEPT]
     elif kind == START:
         starts, code = (time, *starts)[:STARTS_KEPT], fields.code
     steps = _steps(seen.steps, _step(time, fields)) if kind == STEP else seen.steps

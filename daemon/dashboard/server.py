@@ -57,7 +57,7 @@ def failed(status: int, text: str, **headers: str) -> Response:
     return Response(body, status, {"cache-control": "no-store", **headers}, media_type="application/json")
 
 
-class Guard:
+class RequestGuard:
     """An ASGI application around another one. `port` is the one that we listen on."""
 
     def __init__(self, app: ASGIApp, port: int) -> None:
@@ -169,7 +169,7 @@ class Dashboard:
         routes.append(Route("/api/fleet", self._fleet))
         routes += [Route(path, partial(self._answer, answer)) for path, answer in api.ANSWERS.items()]
         routes += [Route("/", page), Mount("/static", StaticFiles(directory=STATIC))]
-        return Guard(Starlette(routes=routes, exception_handlers=HANDLERS, lifespan=self._lifespan), port)
+        return RequestGuard(Starlette(routes=routes, exception_handlers=HANDLERS, lifespan=self._lifespan), port)
 
     @contextlib.asynccontextmanager
     async def _lifespan(self, _: Starlette) -> AsyncIterator[None]:

@@ -110,7 +110,7 @@ class Now(msgspec.Struct, frozen=True):
     realized_usd: str
     day_usd: str  # gain since the session's start
     drawdown: float
-    alarms: tuple[AlarmLine, ...]  # the newest ones, newest first
+    alarms: tuple[AlarmView, ...]  # the newest ones, newest first
     halt_since: float = 0.0
     learns: bool = False  # it explores, or has a ladder: it has a page of learning
     became: str = ""  # of the newest decision, as in `DecisionLine`
@@ -120,7 +120,7 @@ class Now(msgspec.Struct, frozen=True):
     rows: tuple[tuple[str, str], ...] = ()  # fields of the status that have a row of their own: name, value in words
 
 
-class AlarmLine(msgspec.Struct, frozen=True):
+class AlarmView(msgspec.Struct, frozen=True):
     """An alarm or a halt as it was raised."""
 
     time: float
@@ -359,7 +359,7 @@ class ModelsPage(msgspec.Struct, frozen=True):
     store: str
     versions: tuple[ModelLine, ...]
     shadows: tuple[ShadowSummary, ...]
-    swaps: tuple[AlarmLine, ...]  # activations and refusals in the journal, newest first
+    swaps: tuple[AlarmView, ...]  # activations and refusals in the journal, newest first
     live: bool = False  # the desk runs: the model of its state answers now, else it answered last
 
 
@@ -378,5 +378,5 @@ class RiskPage(msgspec.Struct, frozen=True):
     gates: tuple[GateLine, ...]
     limits: tuple[LimitLine, ...]
     denials: tuple[tuple[str, int], ...]  # gate and count since the journal began, most first
-    alarms: tuple[AlarmLine, ...]
-    commands: tuple[AlarmLine, ...]  # what operators asked for, newest first
+    alarms: tuple[AlarmView, ...]
+    commands: tuple[AlarmView, ...]  # what operators asked for, newest first

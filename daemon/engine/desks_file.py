@@ -45,7 +45,7 @@ class NamedDesk(msgspec.Struct, frozen=True):
     credentials: Path | None = None
 
 
-class Found(msgspec.Struct):
+class ReadableDesks(msgspec.Struct):
     """The desks as far as they can be read, and the problems so far."""
 
     desks: list[NamedDesk] = []
@@ -59,14 +59,14 @@ def read_desks(path: Path) -> tuple[NamedDesk, ...]:
     unreadable, an unknown key, a bad value, or two desks of one name or state directory.
     """
     tables = _tables(path)
-    found = Found()
+    readable = ReadableDesks()
     for number, table in enumerate(tables, 1):
-        _add(found, path, number, table)
-    if not found.problems:
-        found.problems += [f"{path}: {problem}" for problem in shared(found.desks, _own)]
-    if found.problems:
-        raise DesksFileError("\n".join(found.problems))
-    return tuple(found.desks)
+        _add(readable, path, number, table)
+    if not readable.problems:
+        readable.problems += [f"{path}: {problem}" for problem in shared(readable.desks, _own)]
+    if readable.problems:
+        raise DesksFileError("\n".join(readable.problems))
+    return tuple(readable.desks)
 
 
 def desks_at(place: Path) -> tuple[NamedDesk, ...]:
@@ -107,44 +107,44 @@ def _tables(path: Path) -> list[Any]:
     return tables
 
 
-def _add(found: Found, path: Path, number: int, table: Any) -> None:
+def _add(readable: ReadableDesks, path: Path, number: int, table: Any) -> None:
     """Add the table's desk, or its problems."""
     where = f"{path}: {TABLE}[{number}]"
     if not isinstance(table, dict):
-        found.problems.append(f"{where} is {table!r}: expected a table: write [[{TABLE}]]")
+        readable.problems.append(f"{where} is {table!r}: expected a table: write [[{TABLE}]]")
         return
     problems = list(_wrong(where, table))
     if "name" not in table:
         problems.append(f"{where}.name is missing: expected {_EXPECTED['name']}: add it")
     if problems:
-        found.problems += problems
+        readable.problems += problems
         return
     name, folder = table["name"], path.parent
     config = folder / table.get("config", f"{name}.toml")
     keys = folder / table.get("credentials", f"credentials/{name}")
     if "config" in table and not _exists(config):
-        found.problems.append(
+        readable.problems.append(
             f"{where}.config is {table['config']!r}: no such file: expected {_EXPECTED['config']}: correct it"
         )
         return
     if "credentials" in table and not _exists(keys):
         expected = _EXPECTED["credentials"]
-        found.problems.append(
+        readable.problems.append(
             f"{where}.credentials is {table['credentials']!r}: no such folder: expected {expected}: correct it"
         )
         return
-    known = config if _exists(config) else None
+    config_file = config if _exists(config) else None
     if "state_dir" in table:
         state_dir = folder / table["state_dir"]
-    elif known is not None:
-        state_dir = folder / str(text_of(tables_of(known), "paths.state_dir") or STATE_DIR)
+    elif config_file is not None:
+        state_dir = folder / str(text_of(tables_of(config_file), "paths.state_dir") or STATE_DIR)
     else:
-        found.problems.append(
+        readable.problems.append(
             f"{where} ({name!r}) has neither config nor state_dir, and there is no {config}: expected one of them: "
             "add it"
         )
         return
-    found.desks.append(NamedDesk(name, state_dir, known, keys if _exists(keys) else None))
+    readable.desks.append(NamedDesk(name, state_dir, config_file, keys if _exists(keys) else None))
 
 
 def _wrong(where: str, table: Mapping[str, object]) -> Iterator[str]:
@@ -156,11 +156,13 @@ def _wrong(where: str, table: Mapping[str, object]) -> Iterator[str]:
             yield f"{where}.{key} is {value!r}: expected {_EXPECTED[key]}: correct it"
 
 
-def shared(desks: Sequence[NamedDesk], own: Callable[[NamedDesk], Iterable[tuple[str, str, str]]]) -> Iterator[str]:
-    """Yield what two desks have in common, of what `own` yields as a desk's alone: what it is, its key, the cure."""
+def shared(
+    desks: Sequence[NamedDesk], possessions: Callable[[NamedDesk], Iterable[tuple[str, str, str]]]
+) -> Iterator[str]:
+    """Yield what two desks have in common of the `possessions` of a desk alone: what it is, its key, the cure."""
     seen: dict[tuple[str, str], NamedDesk] = {}
     for desk in desks:
-        for what, key, cure in own(desk):
+        for what, key, cure in possessions(desk):
             other = seen.setdefault((what, key), desk)
             if other is not desk:
                 yield f"{desk.name!r} and {other.name!r} have one {what}: expected one for each: {cure}"

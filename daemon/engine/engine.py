@@ -39,7 +39,7 @@ from daemon.core.state import State, digest
 from daemon.core.step import Machine, Step
 from daemon.engine.recover import Recovered, adopt_trading, leave_out, snapshot_of
 from daemon.host.latency import Latency
-from daemon.journal.rows import Batch, Entry, HashChain, decode_event, encode_effects
+from daemon.journal.rows import CommitBatch, Entry, HashChain, decode_event, encode_effects
 from daemon.journal.writer import JournalWriter
 
 DIGEST_EVERY = 1000  # chained events
@@ -53,13 +53,13 @@ class Policy(Protocol):
     def answer(self, question: AskPolicy, now_ns: int) -> PolicyAnswered | PolicyFailed: ...
 
 
-class Shadow(Protocol):
+class CandidateAnswers(Protocol):
     """Answers as a candidate, for the record only; None without a candidate. Never raises."""
 
     def shadow_answer(self, question: AskPolicy, state: State[Any]) -> ShadowAnswered | ShadowFailed | None: ...
 
 
-class Source(Protocol):
+class EventSource(Protocol):
     """Source of events from outside, one at a time."""
 
     def poll(self) -> Event | None:
@@ -90,14 +90,14 @@ class Engine:
         recovered: Recovered,
         writer: JournalWriter,
         policy: Policy,
-        source: Source,
+        source: EventSource,
         *,
         code: str,
         group_events: int,
         snapshot_events: int,
         observe: Callable[[Event, Step], None],
         outside: Outside | None = None,
-        shadow: Shadow | None = None,
+        shadow: CandidateAnswers | None = None,
         boundary: Callable[[str], None] | None = None,
         serve: Callable[[AskPolicy], None] | None = None,
     ) -> None:
@@ -121,7 +121,7 @@ class Engine:
         self._group_events = group_events
         self._snapshot_events = snapshot_events
         self._chain = HashChain(recovered.last_id + 1, recovered.head)
-        self._batch = Batch()
+        self._batch = CommitBatch()
         self._snapshot_seq = self.machine.state.seq - recovered.replayed
         self._snapshot_row = -1
         self._snapshot_head = ""
@@ -347,7 +347,7 @@ class Engine:
     async def _commit(self) -> None:
         if not self._batch:
             return
-        batch, self._batch = self._batch, Batch()
+        batch, self._batch = self._batch, CommitBatch()
         if self._boundary is not None:
             self._boundary("before commit")
         await self._writer.write(batch)
@@ -439,7 +439,7 @@ class IntakeFull(Exception):
 
 
 class Intake:
-    """A `Source` of the engine. Used on the event loop's thread only. `dropped` counts dropped ticks and quotes."""
+    """An `EventSource` of the engine, for the event loop's thread only. `dropped` counts dropped ticks and quotes."""
 
     def __init__(self, capacity: int = CAPACITY) -> None:
         self._capacity = capacity

@@ -102,10 +102,10 @@ class Follower:
     def _opened(self) -> JournalReader:
         """Return the reader of the current journal; a new one when another file took its place."""
         try:
-            found = self.path.stat()
+            stat = self.path.stat()
         except FileNotFoundError:
             raise JournalError(f"{self.path}: no journal here; is this the right state directory?") from None
-        file = (found.st_dev, found.st_ino)
+        file = (stat.st_dev, stat.st_ino)
         if self._reader is not None and file == self._file:
             return self._reader
         self._close()
@@ -114,8 +114,8 @@ class Follower:
             reader.query(f"PRAGMA busy_timeout = {BUSY_MS}")
             meta = reader.meta()
             made_with = {key: value for key, value in meta.items() if key != "head"}
-            known = {key: value for key, value in self.meta.items() if key != "head"}
-            if self._machine is None or file != self._file or made_with != known:
+            followed = {key: value for key, value in self.meta.items() if key != "head"}
+            if self._machine is None or file != self._file or made_with != followed:
                 self._begin(reader, meta)
         except BaseException:
             reader.close()
@@ -143,8 +143,8 @@ class Follower:
         newest = reader.query("SELECT max(event_id) AS id FROM snapshots")[0]["id"] or 0
         if machine is None or newest <= self.last_id:
             return False
-        found = reader.snapshots()
-        for snapshot in found if self._after is not None and upto is None else reversed(found):
+        snapshots = reader.snapshots()
+        for snapshot in snapshots if self._after is not None and upto is None else reversed(snapshots):
             foreign = bool(self._astray) and snapshot.code != self._code
             beyond = upto is not None and snapshot.event_id > upto
             if snapshot.event_id <= self.last_id or beyond or not snapshot.whole or foreign:

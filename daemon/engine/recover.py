@@ -55,15 +55,15 @@ def code_digest(strategy: str = "") -> str:
     Files of all subfolders count, each by its path within its package. Of a strategy of one's own its files as they
     were imported count too. Raises OwnStrategyError where those cannot be imported.
     """
-    found = hashlib.sha256()
+    digest = hashlib.sha256()
     for package in (strategies, daemon.core):
         for root in map(Path, package.__path__):
             for path in sorted(root.rglob("*.py")):
-                found.update(path.relative_to(root).as_posix().encode() + b"\0" + path.read_bytes() + b"\0")
+                digest.update(path.relative_to(root).as_posix().encode() + b"\0" + path.read_bytes() + b"\0")
     there = own(strategy) if strategy else None
     if there is not None:
-        found.update(there.digest.encode())
-    return found.hexdigest()[:12]
+        digest.update(there.digest.encode())
+    return digest.hexdigest()[:12]
 
 
 @cache

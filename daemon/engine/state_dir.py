@@ -28,7 +28,7 @@ from daemon.journal.rows import (
     STRATEGY_FROM,
     STRATEGY_SPEC,
     Base,
-    Batch,
+    CommitBatch,
     Entry,
     JournalError,
     Snapshot,
@@ -65,58 +65,58 @@ def cut(journal: Path, to: Path, first: int, begin: Snapshot | None = None) -> N
     if base is not None:
         meta["base"] = msgspec.json.encode(base).decode()
     since_ns = since[0]["time_ns"] if since and begin is not None else 0
-    with closing(sqlite3.connect(to.resolve().as_uri(), uri=True, isolation_level=None)) as made:
-        made.execute("PRAGMA page_size = 8192")
-        made.execute("ATTACH ? AS old", (f"{journal.resolve().as_uri()}?mode=ro",))
-        made.execute("BEGIN")
-        meta["head"] = made.execute("SELECT value FROM old.meta WHERE key = 'head'").fetchone()[0]  # a writer may go on
+    with closing(sqlite3.connect(to.resolve().as_uri(), uri=True, isolation_level=None)) as copy:
+        copy.execute("PRAGMA page_size = 8192")
+        copy.execute("ATTACH ? AS old", (f"{journal.resolve().as_uri()}?mode=ro",))
+        copy.execute("BEGIN")
+        meta["head"] = copy.execute("SELECT value FROM old.meta WHERE key = 'head'").fetchone()[0]  # a writer may go on
         for statement in SCHEMA:
-            made.execute(statement)
-        made.executemany("INSERT INTO meta VALUES (?, ?)", sorted(meta.items()))
-        _copy(made, first, base.seq if base is not None else 0, since_ns)
+            copy.execute(statement)
+        copy.executemany("INSERT INTO meta VALUES (?, ?)", sorted(meta.items()))
+        _copy(copy, first, base.seq if base is not None else 0, since_ns)
         if begin is not None:
-            made.execute("INSERT OR REPLACE INTO snapshots VALUES (?, ?, ?, ?, ?, ?, ?, ?)", begin)
-        made.execute("COMMIT")
-        made.execute("DETACH old")
+            copy.execute("INSERT OR REPLACE INTO snapshots VALUES (?, ?, ?, ?, ?, ?, ?, ?)", begin)
+        copy.execute("COMMIT")
+        copy.execute("DETACH old")
         if base is not None:
             sized = msgspec.structs.replace(base, size=to.stat().st_size)
-            made.execute("UPDATE meta SET value = ? WHERE key = 'base'", (msgspec.json.encode(sized).decode(),))
+            copy.execute("UPDATE meta SET value = ? WHERE key = 'base'", (msgspec.json.encode(sized).decode(),))
 
 
 def _base(reader: JournalReader, meta: dict[str, str], first: int) -> Base | None:
     """Return the base of the rows from `first` on; None from the desk's first row."""
-    known = base_of(meta)
-    if first == 1 or (known is not None and first == known.row + 1):
-        return known
+    base = base_of(meta)
+    if first == 1 or (base is not None and first == base.row + 1):
+        return base
     before = reader.query(
         "SELECT seq, hash FROM events WHERE id < ? AND seq IS NOT NULL ORDER BY id DESC LIMIT 1", (first,)
     )
     started = reader.query(
         "SELECT payload FROM events WHERE kind = 'RunStarted' AND id < ? ORDER BY id DESC LIMIT 1", (first,)
     )
-    seq = before[0]["seq"] if before else known.seq if known is not None else 0
+    seq = before[0]["seq"] if before else base.seq if base is not None else 0
     head = bytes(before[0]["hash"]) if before else chain_start(meta)
-    run = started[0]["payload"] if started else known.started if known is not None else ""
+    run = started[0]["payload"] if started else base.started if base is not None else ""
     model = reader.newest_of("ModelVerified", "ModelPromoted") or ""
     return Base(first - 1, seq, head.hex(), run, model, left_out(reader))
 
 
-def _copy(made: sqlite3.Connection, first: int, seq: int, since_ns: int) -> None:
-    made.execute("INSERT INTO events SELECT * FROM old.events WHERE id >= ?", (first,))
-    made.execute("INSERT INTO snapshots SELECT * FROM old.snapshots WHERE event_id >= ?", (first,))
-    made.execute("INSERT INTO digests SELECT * FROM old.digests WHERE seq > ?", (seq,))
-    there = {row[0] for row in made.execute("SELECT name FROM old.sqlite_schema WHERE type = 'table'")}
+def _copy(copy: sqlite3.Connection, first: int, seq: int, since_ns: int) -> None:
+    copy.execute("INSERT INTO events SELECT * FROM old.events WHERE id >= ?", (first,))
+    copy.execute("INSERT INTO snapshots SELECT * FROM old.snapshots WHERE event_id >= ?", (first,))
+    copy.execute("INSERT INTO digests SELECT * FROM old.digests WHERE seq > ?", (seq,))
+    there = {row[0] for row in copy.execute("SELECT name FROM old.sqlite_schema WHERE type = 'table'")}
     for name in READ_MODELS:
         if name in there:
-            made.execute(
+            copy.execute(
                 f"INSERT INTO {name} SELECT * FROM old.{name} WHERE {_SINCE.get(name, 'time_ns')} >= ?", (since_ns,)
             )
 
 
 def newest_whole(reader: JournalReader) -> Snapshot | None:
     """Return the newest whole snapshot; None without one."""
-    found = (snapshot for snapshot in reader.newest_snapshots() if not isinstance(snapshot, int) and snapshot.whole)
-    return next(found, None)
+    whole = (snapshot for snapshot in reader.newest_snapshots() if not isinstance(snapshot, int) and snapshot.whole)
+    return next(whole, None)
 
 
 def rotate(state_dir: Path) -> Rotation:
@@ -234,7 +234,7 @@ def check_follows(old: Path, new: Path) -> None:
     for path, order in ((old, "DESC"), (new, "ASC")):
         with closing(JournalReader(path)) as reader, reading(path):
             ends.append(reader.query(f"SELECT * FROM events ORDER BY id {order} LIMIT 1"))
-    rows = [Entry._make(tuple(found[0])) for found in ends if found]
+    rows = [Entry._make(tuple(rows_at_end[0])) for rows_at_end in ends if rows_at_end]
     if len(rows) != 2 or rows[0] != rows[1]:
         raise JournalError(f"{new}: does not go on where {old} ends: these are not two parts of one journal")
 
@@ -278,16 +278,16 @@ class StateDir:
         self._lock.close()
 
 
-def open_state_dir(path: Path, wanted: dict[str, str], epoch: str) -> StateDir:
-    """Lock `path` and open its journal, or make one with `wanted` and `epoch`.
+def open_state_dir(path: Path, identity: dict[str, str], epoch: str) -> StateDir:
+    """Lock `path` and open its journal, or make one with `identity` and `epoch`.
 
-    `wanted` holds mode, account, strategy, feed and, for a replay, the tape's name and digest. Raises StateDirError
+    `identity` holds mode, account, strategy, feed and, for a replay, the tape's name and digest. Raises StateDirError
     when the directory is not writable or belongs to another identity; JournalError and WriteFailed. Passing faults are
     MayPass too; for a directory or a journal held by another process it waits a while first.
     """
     lock = retry_while_busy(lambda: _locked(path))
     try:
-        return retry_while_busy(lambda: _opened(path, lock, wanted, epoch))
+        return retry_while_busy(lambda: _opened(path, lock, identity, epoch))
     except BaseException:
         lock.close()
         raise
@@ -309,42 +309,42 @@ def _locked(path: Path) -> IO[str]:
     return lock
 
 
-def _opened(path: Path, lock: IO[str], wanted: dict[str, str], epoch: str) -> StateDir:
+def _opened(path: Path, lock: IO[str], identity: dict[str, str], epoch: str) -> StateDir:
     file = path / FILE
     finish(path)
     if not file.exists():
-        meta = {**wanted, "epoch": epoch}
+        meta = {**identity, "epoch": epoch}
         return StateDir(path, lock, Journal.create(file, meta), meta, fresh=True)
     journal = Journal(file)
     try:
         with reading(file):
             meta = journal.reader().meta()
-        check_identity(path, meta, wanted)
+        check_identity(path, meta, identity)
         for key in (STRATEGY_FROM, STRATEGY_SPEC):
-            found = wanted.get(key, "")
-            if found and meta.get(key) != found:  # the strategy's file was moved or changed
-                journal.note(key, found)
-                meta[key] = found
+            value = identity.get(key, "")
+            if value and meta.get(key) != value:  # the strategy's file was moved or changed
+                journal.note(key, value)
+                meta[key] = value
     except BaseException:
         journal.close()
         raise
     return StateDir(path, lock, journal, meta, fresh=False)
 
 
-def check_identity(path: Path, meta: dict[str, str], wanted: dict[str, str]) -> None:
+def check_identity(path: Path, meta: dict[str, str], identity: dict[str, str]) -> None:
     """Raise StateDirError when the journal was made in another mode, account or strategy, with other symbols or from
     another tape.
     """
     for key, cure in _CURES.items():
-        if meta.get(key, "") != wanted.get(key, ""):
-            found, expected = meta.get(key) or "none", wanted.get(key) or "none"
+        if meta.get(key, "") != identity.get(key, ""):
+            actual, expected = meta.get(key) or "none", identity.get(key) or "none"
             named = key.removesuffix("_sha256")
             if named != key:
-                found, expected = f"{meta.get(named)} ({found[:12]})", f"{wanted.get(named)} ({expected[:12]})"
+                actual, expected = f"{meta.get(named)} ({actual[:12]})", f"{identity.get(named)} ({expected[:12]})"
             if key == "model_config":
-                found, expected = (sha256(text.encode()).hexdigest()[:12] for text in (found, expected))
+                actual, expected = (sha256(text.encode()).hexdigest()[:12] for text in (actual, expected))
             raise StateDirError(
-                f"{path}: this state directory was made with {named} {found}, now {expected} is asked for: {cure}"
+                f"{path}: this state directory was made with {named} {actual}, now {expected} is asked for: {cure}"
             )
 
 
@@ -397,12 +397,12 @@ def _lock_file(path: Path) -> Iterator[IO[bytes] | None]:
         return
     folder = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
     try:
-        found = open_plain(folder, LOCK_FILE, os.O_RDONLY)
+        descriptor = open_plain(folder, LOCK_FILE, os.O_RDONLY)
     except NotOwnError as error:
         raise StateDirError(f"{path / LOCK_FILE}: {error.strerror}") from error
     finally:
         os.close(folder)
-    with os.fdopen(found, "rb") as lock:
+    with os.fdopen(descriptor, "rb") as lock:
         yield lock
 
 
@@ -467,7 +467,7 @@ def rotate_recovered(state_dir: StateDir, recovered: Recovered) -> Rotation:
         with reading(journal.path):
             newest = newest_whole(journal.reader())
         if newest is None or newest.event_id != recovered.last_id:
-            batch = Batch()
+            batch = CommitBatch()
             kept = not recovered.anchored
             batch.snapshots.append(snapshot_of(machine, recovered.last_id, code, kept=kept))
             journal.commit(batch)
@@ -489,11 +489,17 @@ def rotate_when_due(state_dir: StateDir, recovered: Recovered, mib: int, log: Ca
         log("journal_not_rotated", reason="a session is under way, or has no report yet: the next start looks again")
         return False
     try:
-        made = rotate_recovered(state_dir, recovered)
+        rotation = rotate_recovered(state_dir, recovered)
     except (JournalError, WriteFailed, OSError) as error:
         log("journal_not_rotated", reason=f"{error}; the next start tries again")
     else:
-        log("journal_rotated", row=made.row, old=str(made.old), before_mib=made.before // MIB, mib=made.after // MIB)
+        log(
+            "journal_rotated",
+            row=rotation.row,
+            old=str(rotation.old),
+            before_mib=rotation.before // MIB,
+            mib=rotation.after // MIB,
+        )
     state_dir.reopen()
     return True
 

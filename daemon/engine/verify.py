@@ -22,7 +22,17 @@ from daemon.engine.engine import DIGEST_EVERY
 from daemon.engine.recover import TOLD_BY_RUNS, fresh_machine, identity_of, libraries, reapply, restore, snapshot_of
 from daemon.journal.journal import READ_MODELS, Journal
 from daemon.journal.reader import JournalReader
-from daemon.journal.rows import Base, Batch, Entry, JournalError, Snapshot, base_of, chain_start, decode_event, row_hash
+from daemon.journal.rows import (
+    Base,
+    CommitBatch,
+    Entry,
+    JournalError,
+    Snapshot,
+    base_of,
+    chain_start,
+    decode_event,
+    row_hash,
+)
 from strategies.kit.contract import AnyStrategy
 
 Registry = Callable[[str, tuple[str, ...], str], AnyStrategy]
@@ -106,7 +116,7 @@ class _Verification:
         self._report = report
         self._rebuilt = rebuilt
         self._tick = tick
-        self._batch = Batch()
+        self._batch = CommitBatch()
         self._machine: Machine | None = None
         self._based = False  # the first snapshot, at the first row, is where this file continues another
         self._own = False  # the machine is at this row, stepped by its own code
@@ -290,15 +300,15 @@ class _Verification:
 
     def _check_head(self, last: Entry | None) -> None:
         head = self._reader.meta().get("head", "")
-        found = f"{last.id}:{last.hash.hex()}" if last else ""
-        if head != found:
+        newest = f"{last.id}:{last.hash.hex()}" if last else ""
+        if head != newest:
             raise _Different(
                 f"the journal's end is row {head.partition(':')[0] or 'none'}, found {last.id if last else 0}"
             )
 
     def _flush(self) -> None:
         self._rebuilt.commit(self._batch)
-        self._batch = Batch()
+        self._batch = CommitBatch()
 
     def _check_read_models(self) -> None:
         there = {row["name"] for row in self._reader.query("SELECT name FROM main.sqlite_schema WHERE type = 'table'")}

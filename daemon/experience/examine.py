@@ -33,7 +33,7 @@ PUBLISHER: Mapping[str, Tried] = {
 
 
 @dataclass(frozen=True, slots=True)
-class Found:
+class RedisCheck:
     """One line of a check: `good`, else `text` has the value and the cure. Subject `CHECKED`: it cannot work."""
 
     subject: str
@@ -41,7 +41,7 @@ class Found:
     text: str
 
 
-def examine(link: Link, secret: str, origin: str, desk: str, commands: Mapping[str, Tried]) -> list[Found]:
+def examine(link: Link, secret: str, origin: str, desk: str, commands: Mapping[str, Tried]) -> list[RedisCheck]:
     """Connect, try these commands, and ask what the server keeps; at most a few seconds.
 
     Args:
@@ -55,15 +55,15 @@ def examine(link: Link, secret: str, origin: str, desk: str, commands: Mapping[s
             client.ping()
             refused = [text for name in commands if (text := _refusal(client, name, commands[name], user, desk))]
         except RedisError as error:
-            return [Found(CHECKED, False, f"{link}: {_unreachable(error, user, origin, bool(secret))}")]
+            return [RedisCheck(CHECKED, False, f"{link}: {_unreachable(error, user, origin, bool(secret))}")]
         if refused:
-            return [Found(CHECKED, False, f"{link}: {'; '.join(refused)}")]
-        return [Found(CHECKED, True, f"{link}: user {user} may {', '.join(commands)}"), *_kept(client, user)]
+            return [RedisCheck(CHECKED, False, f"{link}: {'; '.join(refused)}")]
+        return [RedisCheck(CHECKED, True, f"{link}: user {user} may {', '.join(commands)}"), *_kept(client, user)]
 
 
-def _unreachable(error: RedisError, user: str, origin: str, given: bool) -> str:
+def _unreachable(error: RedisError, user: str, origin: str, has_secret: bool) -> str:
     if isinstance(error, exceptions.AuthenticationError):
-        what = "is refused with the password" if given else f"needs a password, and {CREDENTIAL} is empty"
+        what = "is refused with the password" if has_secret else f"needs a password, and {CREDENTIAL} is empty"
         return f"user {user} {what} (from {origin}): put the user's own there, whose digest the file of users has"
     if isinstance(error, exceptions.BusyLoadingError):
         return "it still reads its log: wait, and check again"
@@ -87,15 +87,15 @@ def _refusal(client: Any, name: str, tried: Tried, user: str, desk: str) -> str:
     return ""
 
 
-def _kept(client: Any, user: str) -> list[Found]:
+def _kept(client: Any, user: str) -> list[RedisCheck]:
     """What the server does with what it holds."""
     try:
         info = client.info()
     except exceptions.NoPermissionError:
         cure = f"give it its line of {USERS_FILE}"
-        return [Found("redis keeps", False, f"not checked, user {user} may not INFO: {cure}")]
+        return [RedisCheck("redis keeps", False, f"not checked, user {user} may not INFO: {cure}")]
     except RedisError as error:
-        return [Found("redis keeps", False, f"not checked: {type(error).__name__}: {error}")]
+        return [RedisCheck("redis keeps", False, f"not checked: {type(error).__name__}: {error}")]
     policy, release = str(info.get("maxmemory_policy", "")), str(info.get("redis_version", "0"))
     appends, problems = bool(info.get("aof_enabled")), []
     if policy != POLICY:
@@ -105,4 +105,4 @@ def _kept(client: Any, user: str) -> list[Found]:
     if int(release.partition(".")[0]) < RELEASE_LEAST:
         problems.append(f"its release is {release}: {RELEASE_LEAST} or newer is expected")
     good = f"Redis {release}, maxmemory-policy {policy}, appendonly yes"
-    return [Found("redis keeps", not problems, "; ".join(problems) or good)]
+    return [RedisCheck("redis keeps", not problems, "; ".join(problems) or good)]

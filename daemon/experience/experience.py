@@ -42,7 +42,7 @@ class Prices(msgspec.Struct, frozen=True, gc=False, array_like=True):
     volume: float
 
 
-class Holding(msgspec.Struct, frozen=True, gc=False):
+class SymbolTransition(msgspec.Struct, frozen=True, gc=False):
     """One symbol at the decision and at what followed.
 
     `flow` is the cash that its fills brought between the two (bought: negative), fees taken off.
@@ -64,7 +64,7 @@ class Holding(msgspec.Struct, frozen=True, gc=False):
         return self.next_shares * self.next_mark - self.shares * self.mark + self.flow
 
 
-class Chosen(msgspec.Struct, frozen=True, gc=False):
+class ActionChoice(msgspec.Struct, frozen=True, gc=False):
     """The behaviour at one row of the policy's batch: indices into the spec's actions.
 
     `probabilities` are those by which the action was drawn, after the gates' mask.
@@ -93,8 +93,8 @@ class Experience(msgspec.Struct, frozen=True, gc=False):
     state: bytes
     next_state: bytes
     terminal: bool
-    chosen: tuple[Chosen, ...]  # one for each row of the batch
-    holdings: tuple[Holding, ...]  # one for each of the spec's symbols
+    chosen: tuple[ActionChoice, ...]  # one for each row of the batch
+    holdings: tuple[SymbolTransition, ...]  # one for each of the spec's symbols
     equity: float  # USD, at the decision
     next_equity: float
     transfers: float  # USD that came or left between without a trade: no reward
@@ -172,7 +172,7 @@ def _implausible(experience: Experience) -> Iterator[str]:
         yield from _implausible_holding(holding, experience.equity)
 
 
-def _implausible_holding(holding: Holding, equity: float) -> Iterator[str]:
+def _implausible_holding(holding: SymbolTransition, equity: float) -> Iterator[str]:
     if not SYMBOL.fullmatch(holding.symbol) or len(holding.symbol) > 20:
         yield "a symbol's name"
         return

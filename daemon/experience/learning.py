@@ -26,7 +26,7 @@ BYTES_MOST = 2**20
 EVERY_S = 60.0
 
 
-class Point(msgspec.Struct, frozen=True, array_like=True):
+class LearningPoint(msgspec.Struct, frozen=True, array_like=True):
     """The figures of the newest updates by journal row `row`."""
 
     time_ns: int
@@ -54,7 +54,7 @@ class Learning(msgspec.Struct, frozen=True):
     frozen: bool = False
     refused: int = 0  # entries of the stream, since the trainer began
     problem: str = ""
-    course: tuple[Point, ...] = ()  # oldest first
+    course: tuple[LearningPoint, ...] = ()  # oldest first
 
 
 class LearningUnreadable(Exception):
@@ -66,7 +66,7 @@ class LearningFile:
 
     def __init__(self, shelf: Path) -> None:
         self._path = shelf / LEARNING_FILE
-        self._course: tuple[Point, ...] = ()
+        self._course: tuple[LearningPoint, ...] = ()
         with contextlib.suppress(LearningUnreadable):
             former = read_learning(shelf)
             self._course = former.course if former is not None else ()
@@ -91,12 +91,12 @@ class LearningFile:
         problem: str = "",
     ) -> None:
         """Replace the file; figures of a later row become a point of the course. Raises OSError."""
-        known = _finite(figures)
+        finite = _finite(figures)
         last = self._course[-1].row if self._course else -1
         if row < last:
             self._course = ()  # another journal, or the learner went back
-        if known and row != last:
-            self._course = _bounded((*self._course, Point(now_ns, row, updates, known)))
+        if finite and row != last:
+            self._course = _bounded((*self._course, LearningPoint(now_ns, row, updates, finite)))
         learning = Learning(
             format=FORMAT,
             written_ns=now_ns,
@@ -108,7 +108,7 @@ class LearningFile:
             pending=pending,
             replay=replay,
             replay_most=replay_most,
-            figures=known,
+            figures=finite,
             rewards=_finite(rewards),
             version=version,
             frozen=frozen,
@@ -135,11 +135,11 @@ class LearningWatch:
             self.look(await asyncio.to_thread(self._read))
             await asyncio.sleep(self._every_s)
 
-    def look(self, found: Learning | None) -> None:
+    def look(self, learning: Learning | None) -> None:
         """Compare what the trainer wrote with what was told."""
-        refused = 0 if found is None else found.refused
-        if found is not None and refused > self._told:
-            self._log("trainer_refused", refused=refused, stream=found.stream[:200])
+        refused = 0 if learning is None else learning.refused
+        if learning is not None and refused > self._told:
+            self._log("trainer_refused", refused=refused, stream=learning.stream[:200])
         self._told = refused  # a trainer that began again counts from 0
 
     def _read(self) -> Learning | None:
@@ -183,6 +183,6 @@ def _finite(figures: Mapping[str, float] | None) -> dict[str, float]:
     return {name[:40]: float(f"{value:.6g}") for name, value in named if math.isfinite(value)}
 
 
-def _bounded(course: tuple[Point, ...]) -> tuple[Point, ...]:
+def _bounded(course: tuple[LearningPoint, ...]) -> tuple[LearningPoint, ...]:
     """Leave out every second older point when there are too many; the newest stays."""
     return course if len(course) <= POINTS_MOST else course[1::2] if len(course) % 2 == 0 else course[::2]

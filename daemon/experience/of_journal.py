@@ -16,7 +16,7 @@ from daemon.core.effects import AskPolicy
 from daemon.core.records import ChoiceRow, DecisionRow
 from daemon.core.state import ZERO, Book, State
 from daemon.core.step import Step
-from daemon.experience.experience import Chosen, Experience, Holding, Prices
+from daemon.experience.experience import ActionChoice, Experience, Prices, SymbolTransition
 from strategies.kit.contract import Bar, Observation, Spec
 from strategies.kit.units import SECOND_NS
 
@@ -25,11 +25,11 @@ DENIED = "denied"
 HOLD = 0
 
 
-def chosen(spec: Spec, row: DecisionRow, choices: Sequence[ChoiceRow]) -> tuple[Chosen, ...]:
+def chosen(spec: Spec, row: DecisionRow, choices: Sequence[ChoiceRow]) -> tuple[ActionChoice, ...]:
     """Return the choice of each row of the batch; a question without an answer, or denied, chose to hold, surely."""
     if choices and row.outcome != DENIED:
         return tuple(
-            Chosen(
+            ActionChoice(
                 spec.actions.index(choice.drawn),
                 spec.actions.index(choice.greedy),
                 msgspec.json.decode(choice.behaviour, type=tuple[float, ...]),
@@ -38,10 +38,10 @@ def chosen(spec: Spec, row: DecisionRow, choices: Sequence[ChoiceRow]) -> tuple[
         )
     if row.outcome in UNANSWERED or row.probabilities is None or row.action is None:
         sure = tuple(float(index == HOLD) for index in range(len(spec.actions)))
-        return (Chosen(HOLD, HOLD, sure),) * spec.rows
+        return (ActionChoice(HOLD, HOLD, sure),) * spec.rows
     probabilities = msgspec.json.decode(row.probabilities, type=tuple[float, ...])
     greedy = max(range(len(probabilities)), key=probabilities.__getitem__)
-    return (Chosen(spec.actions.index(row.action), greedy, probabilities),)
+    return (ActionChoice(spec.actions.index(row.action), greedy, probabilities),)
 
 
 _Money = tuple[Decimal, Decimal]  # flow and fees, USD
@@ -57,7 +57,7 @@ class _Open(msgspec.Struct):
     bars: dict[str, Prices]
     book: Book
     marks: dict[str, float]
-    chosen: tuple[Chosen, ...] = ()
+    chosen: tuple[ActionChoice, ...] = ()
     outcome: str = ""
     model: str = ""
     money: dict[str, _Money] = {}
@@ -156,10 +156,10 @@ class Experiences:
             transfers=float(waiting.others),
         )
 
-    def _holding(self, waiting: _Open, symbol: str, state: State[Any]) -> Holding:
+    def _holding(self, waiting: _Open, symbol: str, state: State[Any]) -> SymbolTransition:
         bar, marks = waiting.bars[symbol], _marks(state)
         flow, fees = waiting.money.get(symbol, (ZERO, ZERO))
-        return Holding(
+        return SymbolTransition(
             symbol=symbol,
             bar=bar,
             next_bar=self._bars[symbol],
@@ -193,7 +193,7 @@ def _book_moves(waiting: _Open, before: Book, after: Book) -> None:
     symbols = before.positions.keys() | after.positions.keys()
     moved = [s for s in symbols if before.positions.get(s) != after.positions.get(s)]
     if len(moved) == 1:
-        known = waiting.money.get(moved[0], (ZERO, ZERO))
-        waiting.money[moved[0]] = (known[0] + flow, known[1] + fees)
+        sums = waiting.money.get(moved[0], (ZERO, ZERO))
+        waiting.money[moved[0]] = (sums[0] + flow, sums[1] + fees)
     else:
         waiting.others += flow

@@ -21,7 +21,7 @@ from daemon.core.draft import wording
 from daemon.experience.experience import FIELDS, Experience, row_of, stream_name, to_entry
 from daemon.experience.link import GROUP, RedisError, ResponseError
 from daemon.experience.of_journal import Experiences
-from daemon.experience.walk import OtherJournal, Walk
+from daemon.experience.walk import JournalWalk, OtherJournal
 from daemon.host.whole_files import write_whole
 from daemon.journal.journal import FILE
 from daemon.journal.reader import JournalReader, reading
@@ -37,7 +37,7 @@ CHECKPOINT = "publisher.json"
 _IN_PIPELINE = " of pipeline caused error: "  # how the library words a request that failed within a transaction
 
 
-class Mark(msgspec.Struct, frozen=True):
+class PublisherCheckpoint(msgspec.Struct, frozen=True):
     """The publisher's checkpoint. Rows of the journal of `epoch`."""
 
     epoch: str = ""
@@ -58,7 +58,7 @@ class Publisher:
     def __init__(self, state_dir: Path, folder: Path, client: Any, log: Callable[..., None]) -> None:
         self._state_dir, self._file = state_dir, folder / CHECKPOINT
         self._redis, self._log = client, log
-        self._walk: Walk | None = None
+        self._walk: JournalWalk | None = None
         self._experiences: Experiences | None = None
         self._waiting: deque[Experience] = deque()
         self._stream = ""
@@ -117,7 +117,7 @@ class Publisher:
             meta = reader.meta()
         epoch, strategy = meta["epoch"], strategy_of(meta)
         if self._mark.epoch != epoch:
-            self._mark = Mark(epoch)
+            self._mark = PublisherCheckpoint(epoch)
         self._stream = stream_name(meta["desk"], epoch)
         self._experiences = Experiences(strategy.spec)
         self._begin(self._mark.published)
@@ -126,7 +126,7 @@ class Publisher:
         """Walk so that the experience beyond row `after` comes next: its question may be that very row's."""
         if self._walk is not None:
             self._walk.close()
-        self._walk = Walk(self._state_dir, self._mark.epoch, max(after - 1, 0))
+        self._walk = JournalWalk(self._state_dir, self._mark.epoch, max(after - 1, 0))
         self._waiting.clear()
         self._sent, self._checked = after, False
 
@@ -259,9 +259,9 @@ class Publisher:
         self._waiting.clear()
 
 
-def _read_mark(path: Path) -> Mark:
+def _read_mark(path: Path) -> PublisherCheckpoint:
     """Return the checkpoint; an empty one where there is none, or it is damaged: the stream's end decides then."""
     try:
-        return msgspec.json.decode(path.read_bytes(), type=Mark)
+        return msgspec.json.decode(path.read_bytes(), type=PublisherCheckpoint)
     except (FileNotFoundError, msgspec.DecodeError):
-        return Mark()
+        return PublisherCheckpoint()

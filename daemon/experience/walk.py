@@ -34,7 +34,7 @@ class Walked(NamedTuple):
     begins: State[Any] | None
 
 
-class Walk:
+class JournalWalk:
     """The rows of the journal in `state_dir` from row `after` on; the first ones may be a little older.
 
     `problem` is "" while all is well. `caught_up`: the last look ended at the newest row, `last_id`.
@@ -68,17 +68,17 @@ class Walk:
         self._generation, self.problem = follower.generation, follower.problem
         if follower.meta.get("epoch", self._epoch) != self._epoch:
             raise OtherJournal(f"{self._journal}: the journal of epoch {self._epoch} is gone")
-        found = []
+        rows = []
         for entry, step in done:
             if entry.id <= self.last_id and not self._first:
                 continue
             missing = entry.id > self.last_id + 1
-            found.append(Walked(entry.id, step, before if self._first or missing else None))
+            rows.append(Walked(entry.id, step, before if self._first or missing else None))
             self.gaps += missing
             self._first, self.last_id = False, entry.id
         if follower.caught_up:
             self._turn(follower)
-        return found
+        return rows
 
     def close(self) -> None:
         """Close the file. Later looks open it again."""
@@ -104,5 +104,5 @@ class Walk:
 
 def _first_row(part: Path) -> int:
     with closing(JournalReader(part)) as reader, reading(part):
-        found = reader.query("SELECT min(id) AS id FROM events")
-    return int(found[0]["id"] or 0)
+        rows = reader.query("SELECT min(id) AS id FROM events")
+    return int(rows[0]["id"] or 0)

@@ -41,9 +41,9 @@ def lock_folder(environment: Mapping[str, str] = os.environ, shared: Path = SHAR
 
     No other user can create any of them beforehand, and a user's desks find the same one from any login.
     """
-    given = environment.get("RUNTIME_DIRECTORY", "").partition(":")[0]
-    if given:
-        return Path(given)
+    folder = environment.get("RUNTIME_DIRECTORY", "").partition(":")[0]
+    if folder:
+        return Path(folder)
     return shared if shared.is_dir() else _home() / ".local" / "state" / "rltrader"
 
 
@@ -87,8 +87,8 @@ class AccountLock:
             return ""
         try:
             with _in_folder(self._folder) as folder:
-                found = open_plain(folder, name, os.O_RDONLY)
-            with os.fdopen(found, errors="replace") as lock:
+                descriptor = open_plain(folder, name, os.O_RDONLY)
+            with os.fdopen(descriptor, errors="replace") as lock:
                 try:
                     fcntl.flock(lock, fcntl.LOCK_SH | fcntl.LOCK_NB)
                 except BlockingIOError:

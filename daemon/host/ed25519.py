@@ -72,8 +72,8 @@ def signature_of(data: bytes, key_file: Path) -> tuple[str, str]:
 def _open_bits(key_file: Path) -> int:
     """Return the permissions that a key's file may not have; a credential's group may read: it is the service's own."""
     folder = os.environ.get("CREDENTIALS_DIRECTORY", "")
-    own = folder and key_file.absolute().parent == Path(folder).absolute()
-    return stat.S_IRWXO | (stat.S_IWGRP | stat.S_IXGRP if own else stat.S_IRWXG)
+    in_folder = folder and key_file.absolute().parent == Path(folder).absolute()
+    return stat.S_IRWXO | (stat.S_IWGRP | stat.S_IXGRP if in_folder else stat.S_IRWXG)
 
 
 def is_signature(data: bytes, signature: bytes, public_key: str) -> bool:

@@ -38,21 +38,21 @@ def open_plain(folder: int, name: str, flags: int) -> int:
 def _plain(folder: int, name: str, flags: int, owner: int | None) -> int:
     safe = os.O_NOFOLLOW | os.O_CLOEXEC | os.O_NONBLOCK | os.O_NOCTTY  # a FIFO must not block
     try:
-        found = os.open(name, flags | safe, FILE_MODE, dir_fd=folder)
+        descriptor = os.open(name, flags | safe, FILE_MODE, dir_fd=folder)
     except OSError as error:
         if error.errno in (errno.ELOOP, errno.ENXIO, errno.EISDIR):
             raise NotOwnError(error.errno, "it is no plain file: move it away") from None
         raise
-    info = os.fstat(found)
+    info = os.fstat(descriptor)
     problem = ""
     if not stat.S_ISREG(info.st_mode) or info.st_nlink != 1:
         problem = "it is no plain file of its own, or has other names: move it away"
     elif owner is not None and info.st_uid != owner:
         problem = f"it belongs to user {user_name(info.st_uid)}: run it as that user, or move it away"
     if problem:
-        os.close(found)
+        os.close(descriptor)
         raise NotOwnError(errno.EPERM, problem)
-    return found
+    return descriptor
 
 
 def open_own_folder(path: Path, *, make_mode: int | None = None) -> int:
@@ -64,22 +64,22 @@ def open_own_folder(path: Path, *, make_mode: int | None = None) -> int:
         path.mkdir(mode=make_mode, parents=True, exist_ok=True)
     flags = os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC
     try:
-        found = os.open(path, flags | os.O_NOFOLLOW)
+        descriptor = os.open(path, flags | os.O_NOFOLLOW)
     except NotADirectoryError:
         link = path.lstat()
         if stat.S_ISLNK(link.st_mode) and link.st_uid not in (os.geteuid(), 0):
             why = f"it is a link of user {user_name(link.st_uid)}: move it away, or name the folder itself"
             raise NotOwnError(errno.ELOOP, why) from None
-        found = os.open(path, flags)
-    info, problem = os.fstat(found), ""
+        descriptor = os.open(path, flags)
+    info, problem = os.fstat(descriptor), ""
     if info.st_uid != os.geteuid():
         problem = f"it belongs to user {user_name(info.st_uid)}: run it as that user"
     elif info.st_mode & stat.S_IWOTH:
         problem = f"every user may write there: chmod o-w {path}"
     if problem:
-        os.close(found)
+        os.close(descriptor)
         raise NotOwnError(errno.EPERM, problem)
-    return found
+    return descriptor
 
 
 def refuse_links(path: Path) -> None:
@@ -141,10 +141,10 @@ def as_owner(path: Path, work: Callable[[], bytes]) -> bytes:
             os._exit(done)  # nothing of the parent is flushed or ended twice
     os.close(out)
     with os.fdopen(into, "rb") as pipe:
-        given = pipe.read()
+        data = pipe.read()
     if os.waitpid(child, 0)[1]:
         raise NotOwnError(errno.EPERM, f"{path}: cannot be looked at as its owner: try it as that user")
-    return given
+    return data
 
 
 def user_name(uid: int) -> str:

@@ -19,14 +19,16 @@ def configured_state_dir() -> Path:
     Raises:
         StateDirError: ./config.toml is unreadable, or its key is no text.
     """
-    if given := os.environ.get(VARIABLE):
-        return Path(given)
+    if folder := os.environ.get(VARIABLE):
+        return Path(folder)
     try:
-        found = tomllib.loads(CONFIG.read_text()).get("paths", {}).get("state_dir", str(STATE_DIR))
+        configured = tomllib.loads(CONFIG.read_text()).get("paths", {}).get("state_dir", str(STATE_DIR))
     except FileNotFoundError:
         return STATE_DIR
     except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError, AttributeError) as error:
         raise StateDirError(f"{CONFIG}: unreadable: {error}: mend it, or name the desk with --state-dir") from error
-    if not isinstance(found, str) or not found:
-        raise StateDirError(f"{CONFIG}: paths.state_dir is {found!r}: expected a folder; or name it with --state-dir")
-    return Path(found)
+    if not isinstance(configured, str) or not configured:
+        raise StateDirError(
+            f"{CONFIG}: paths.state_dir is {configured!r}: expected a folder; or name it with --state-dir"
+        )
+    return Path(configured)

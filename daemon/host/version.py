@@ -42,8 +42,8 @@ def _program(name: str) -> str:
     The name alone where the shell's search leads to the same file, and where the file is not next to this Python.
     """
     ours = Path(sys.executable).parent / name
-    found = shutil.which(name)
-    if not ours.exists() or (found is not None and ours.samefile(found)):
+    path = shutil.which(name)
+    if not ours.exists() or (path is not None and ours.samefile(path)):
         return name
     try:
         near = os.path.relpath(ours)

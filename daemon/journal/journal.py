@@ -21,7 +21,7 @@ from daemon.core.records import ROW_TYPES, RoundTripRow, Row
 from daemon.host.passing import busy
 from daemon.journal.moves_of_fills import has_moves, moves_of_fills
 from daemon.journal.reader import SCHEMA_VERSION, JournalReader, connect
-from daemon.journal.rows import Batch, Entry, WriteFailed
+from daemon.journal.rows import CommitBatch, Entry, WriteFailed
 from daemon.journal.trade import VIEW, renew_view
 
 FILE = "journal.sqlite"
@@ -136,7 +136,7 @@ class Journal:
         except sqlite3.Error as error:
             raise WriteFailed(f"{self.path}: cannot be written: {error}") from error
 
-    def commit(self, batch: Batch) -> None:
+    def commit(self, batch: CommitBatch) -> None:
         """Write the batch in one transaction, durable when this returns; on an exception nothing is written.
 
         Raises WriteFailed for SQLite's errors.

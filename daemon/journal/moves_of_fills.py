@@ -27,8 +27,8 @@ _FILLS = (
 
 def has_moves(db: sqlite3.Connection) -> bool:
     """Return whether the journal has the table of moves."""
-    found = db.execute("SELECT 1 FROM sqlite_schema WHERE type = 'table' AND name = 'moves'").fetchone()
-    return found is not None
+    table = db.execute("SELECT 1 FROM sqlite_schema WHERE type = 'table' AND name = 'moves'").fetchone()
+    return table is not None
 
 
 def moves_of_fills(journal: JournalReader) -> list[Row]:

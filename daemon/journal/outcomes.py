@@ -66,7 +66,7 @@ class Ordered(NamedTuple):
     works: bool  # one of them still works at the broker
 
 
-class Booked(NamedTuple):
+class BookChange(NamedTuple):
     """What the fills of a decision did to the book. USD after fees."""
 
     realised_usd: float  # by these fills alone: an entry realises its fees
@@ -85,7 +85,7 @@ def orders_of(reader: JournalReader, decision: int) -> tuple[Ordered, ...]:
     return tuple(Ordered(r["symbol"], r["side"], r["wanted"], r["filled"], bool(r["works"])) for r in rows)
 
 
-def booked(reader: JournalReader, decisions: Sequence[int]) -> dict[int, Booked]:
+def booked(reader: JournalReader, decisions: Sequence[int]) -> dict[int, BookChange]:
     """Return what the fills of each decision did, of those that have some. Raises sqlite3.Error."""
     if not decisions or not _has_moves(reader):
         return {}
@@ -96,39 +96,40 @@ def booked(reader: JournalReader, decisions: Sequence[int]) -> dict[int, Booked]
         tuple(decisions),
     )
     return {
-        row["decision"]: Booked(round(row["usd"], 2), int(row["left_count"]), round(row["left_usd"], 2)) for row in rows
+        row["decision"]: BookChange(round(row["usd"], 2), int(row["left_count"]), round(row["left_usd"], 2))
+        for row in rows
     }
 
 
-def became(shown: str, orders: Sequence[Ordered], did: Booked | None, *, coming: bool = False) -> str:
-    """Return what became of a decision: of one with orders how they ended, of any other its `shown` outcome.
+def became(outcome: str, orders: Sequence[Ordered], did: BookChange | None, *, coming: bool = False) -> str:
+    """Return what became of a decision: of one with orders how they ended, of any other its `outcome`.
 
     `coming`: more of its orders may follow. An exit without an order of its own left its part to one under way.
     """
-    if shown not in ACTED or not orders:
-        return "no_order" if shown == "exit" and not coming else shown
+    if outcome not in ACTED or not orders:
+        return "no_order" if outcome == "exit" and not coming else outcome
     if coming or any(order.works for order in orders):
         return "working"
     if not any(order.filled for order in orders):
         return "not_filled"
-    if shown == "exit" and did is not None and did.left:
+    if outcome == "exit" and did is not None and did.left:
         return "exited"
     if any(order.filled < order.wanted for order in orders):
         return "partly_filled"
-    return "trimmed" if shown == "exit" else "filled"
+    return "trimmed" if outcome == "exit" else "filled"
 
 
-def reasons(reader: JournalReader, row: sqlite3.Row, shown: str) -> tuple[str, ...]:
+def reasons(reader: JournalReader, row: sqlite3.Row, outcome: str) -> tuple[str, ...]:
     """Return in sentences why nothing more became of a decision; none where it did what was wanted."""
     gates: dict[str, str | None] = json.loads(row["gates"] or "{}")
     denied = tuple(_denial(name, reason) for name, reason in gates.items() if reason)
-    if shown == NO_CHANGE:
+    if outcome == NO_CHANGE:
         return (*denied, f"No order followed: {why_no_change(reader, row)}.")
     if row["kind"] == "rule":
         return (*denied, f"A rule decided: {_words(row['action'])}.")
     if row["resolved"] and row["resolved"] != row["action"]:
         return (*denied, f"With what was held then, {_words(row['action'])} means {_words(row['resolved'])}.")
-    return (*denied, "No order was wanted: nothing is to change.") if shown == "hold" else denied
+    return (*denied, "No order was wanted: nothing is to change.") if outcome == "hold" else denied
 
 
 def _words(name: str | None) -> str:
@@ -146,8 +147,8 @@ def why_no_change(reader: JournalReader, row: sqlite3.Row) -> str:
     if not legs or not _has_moves(reader):
         return WHY_NO_CHANGE
     held = {
-        found["symbol"]: found["held"]
-        for found in reader.query(
+        cause["symbol"]: cause["held"]
+        for cause in reader.query(
             "SELECT symbol, held, max(1000 * seq + part) FROM moves WHERE at_ns < ? GROUP BY symbol", (row["time_ns"],)
         )
     }

@@ -31,7 +31,7 @@ _PATTERNS = (
 )
 
 
-class Compared(NamedTuple):
+class HeadComparison(NamedTuple):
     """Counts of published heads in this file and in the journal's other files, and the first that is missing."""
 
     agree: int
@@ -50,8 +50,8 @@ def heads_in(text: str) -> list[tuple[int, str]]:
     ...     [book.head(row) == head for row, head in journal.heads_in(log)]
     [True]
     """
-    found = [(match.start(), match) for pattern in _PATTERNS for match in pattern.finditer(text)]
-    return [(int(match["row"]), match["head"]) for _, match in sorted(found, key=lambda place: place[0])]
+    matches = [(match.start(), match) for pattern in _PATTERNS for match in pattern.finditer(text)]
+    return [(int(match["row"]), match["head"]) for _, match in sorted(matches, key=lambda place: place[0])]
 
 
 class SignedHead(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -93,24 +93,24 @@ def sign_head(row: int, head: str, key_file: Path, to: Path) -> str:
 def check_signed(file: str, public_key_file: Path) -> None:
     """Check that the key in `public_key_file` signed every line of `file`. Raises JournalError."""
     try:
-        found = re.search(r"[A-Za-z0-9+/]{43}=", public_key_file.read_text(errors="replace"))
+        match = re.search(r"[A-Za-z0-9+/]{43}=", public_key_file.read_text(errors="replace"))
         lines = Path(file).read_text(errors="replace").splitlines()
     except OSError as error:
         raise JournalError(
             f"{error.filename}: cannot be read: {error.strerror}; --public-key needs two files"
         ) from error
-    if found is None:
+    if match is None:
         raise JournalError(f"{public_key_file}: no public key stands there; expected 32 bytes in base64")
     for number, line in enumerate(lines, 1):
         try:
-            good = msgspec.json.decode(line, type=SignedHead).is_by(found[0])
+            good = msgspec.json.decode(line, type=SignedHead).is_by(match[0])
         except ValueError:  # not a signed head; msgspec's own errors are ValueErrors
             good = False
         if not good:
-            raise JournalError(f"{file}: line {number} is no head signed by {found[0]}: take the file that root signs")
+            raise JournalError(f"{file}: line {number} is no head signed by {match[0]}: take the file that root signs")
 
 
-def compare(journal: Path, heads_or_file: str, *, newest: bool = True) -> Compared:
+def compare(journal: Path, heads_or_file: str, *, newest: bool = True) -> HeadComparison:
     """Compare the journal's file with `ROW:HEAD`, or with every head in the file `heads_or_file`.
 
     If other files follow (not the `newest`), heads may lie beyond its end. Raises JournalError for a file without a
@@ -130,7 +130,7 @@ def compare(journal: Path, heads_or_file: str, *, newest: bool = True) -> Compar
         return _compared(reader, heads, newest=newest)
 
 
-def _compared(reader: JournalReader, heads: list[tuple[int, str]], *, newest: bool) -> Compared:
+def _compared(reader: JournalReader, heads: list[tuple[int, str]], *, newest: bool) -> HeadComparison:
     base, last = base_of(reader.meta()), reader.last_entry()
     first, end = base.row if base is not None else 0, last.id if last is not None else 0
     agree = elsewhere = 0
@@ -138,9 +138,11 @@ def _compared(reader: JournalReader, heads: list[tuple[int, str]], *, newest: bo
         if row < first or (row > end and not newest):
             elsewhere += 1
         elif row > end:
-            return Compared(agree, elsewhere, f"row {row} was published, and the journal ends at row {end}")
+            return HeadComparison(agree, elsewhere, f"row {row} was published, and the journal ends at row {end}")
         elif reader.chain_head(row).hex() != head:
-            return Compared(agree, elsewhere, f"at row {row} the head {head} was published, the journal has another")
+            return HeadComparison(
+                agree, elsewhere, f"at row {row} the head {head} was published, the journal has another"
+            )
         else:
             agree += 1
-    return Compared(agree, elsewhere, "")
+    return HeadComparison(agree, elsewhere, "")

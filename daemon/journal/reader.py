@@ -32,13 +32,13 @@ class JournalReader:
 
         The registry notes the place of a strategy of one's own, and imports it when it is asked for.
         """
-        found = dict(self._db.execute("SELECT key, value FROM meta"))
+        values = dict(self._db.execute("SELECT key, value FROM meta"))
         try:
-            msgspec.json.encode(found)
+            msgspec.json.encode(values)
         except (UnicodeEncodeError, TypeError):
             raise JournalError(f"{self.path}: damaged in its table meta: restore it from a copy") from None
-        remember(found.get("strategy", ""), found.get(STRATEGY_FROM, ""))
-        return found
+        remember(values.get("strategy", ""), values.get(STRATEGY_FROM, ""))
+        return values
 
     def entries(self, after_id: int = 0, page: int = 2000) -> Iterator[Entry]:
         """Yield rows with an id above `after_id`; each page is a transaction of its own."""
@@ -94,15 +94,15 @@ class JournalReader:
 
     def newest_of(self, *kinds: str) -> str | None:
         """Return the newest event's payload among these kinds of `INDEXED`, even from before a rotation."""
-        found = [
+        newest = [
             row
             for kind in kinds
             for row in self._db.execute(
                 f"SELECT id, payload FROM events WHERE kind = '{kind}' ORDER BY id DESC LIMIT 1"
             )
         ]
-        if found:
-            return str(max(found)[1])
+        if newest:
+            return str(max(newest)[1])
         base = base_of(self.meta())
         before = None if base is None else base.started if kinds == ("RunStarted",) else base.model
         return before or None
@@ -181,10 +181,10 @@ def connect(path: Path, *, read_only: bool) -> sqlite3.Connection:
         else:
             db.execute("PRAGMA synchronous = FULL")
             db.execute("PRAGMA journal_size_limit = 67108864")
-        found = db.execute("SELECT value FROM meta WHERE key = 'schema'").fetchone()
+        row = db.execute("SELECT value FROM meta WHERE key = 'schema'").fetchone()
     except (sqlite3.DatabaseError, UnicodeDecodeError) as error:
         raise unreadable(path, error) from error
-    version = int(found[0]) if found and found[0].isdecimal() else 0
+    version = int(row[0]) if row and row[0].isdecimal() else 0
     if version != SCHEMA_VERSION:
         db.close()
         newer = "a newer" if version > SCHEMA_VERSION else "an older"

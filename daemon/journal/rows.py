@@ -135,7 +135,7 @@ def chain_start(meta: Mapping[str, str]) -> bytes:
     return genesis(meta) if base is None else bytes.fromhex(base.head)
 
 
-class Batch:
+class CommitBatch:
     """The rows of one commit, gathered since the last one."""
 
     __slots__ = ("digests", "entries", "rows", "snapshots")

@@ -70,7 +70,7 @@ def _bars(row: sqlite3.Row) -> int | None:
     return row["bars"] if row["worst_usd"] is not None else None
 
 
-def _unrealized(row: sqlite3.Row) -> float | None:
+def _unrealised(row: sqlite3.Row) -> float | None:
     if not row["held"] or row["pnl_usd"] is None:
         return None
     return float(round(row["pnl_usd"] - row["realized_usd"], 6))
@@ -133,16 +133,16 @@ class Trade:
     fills: int = column(NUMBER, "entries and exits", "t.fills")
     realized_usd: float = column(USD, "by what was left again, after all fees", "round(t.realized_usd, 6)")
     unrealized_usd: float | None = column(
-        USD, "of what is still held, at the newest mark; none of a closed trade", of=_unrealized
+        USD, "of what is still held, at the newest mark; none of a closed trade", of=_unrealised
     )
 
 
 def _declared() -> dict[str, Column]:
-    found = {}
-    for each in fields(Trade):
-        declared, listed = each.metadata[Column]
-        found[each.name] = msgspec.structs.replace(declared, name=(declared.name or each.name) if listed else "")
-    return found
+    columns = {}
+    for one in fields(Trade):
+        declared, listed = one.metadata[Column]
+        columns[one.name] = msgspec.structs.replace(declared, name=(declared.name or one.name) if listed else "")
+    return columns
 
 
 COLUMNS = _declared()
@@ -173,8 +173,8 @@ def table() -> str:
 
 def renew_view(db: sqlite3.Connection) -> None:
     """Create the view, or replace one of another release."""
-    found = db.execute("SELECT sql FROM sqlite_schema WHERE type = 'view' AND name = ?", (NAME,)).fetchone()
-    if found is None or found[0] != VIEW:
+    view = db.execute("SELECT sql FROM sqlite_schema WHERE type = 'view' AND name = ?", (NAME,)).fetchone()
+    if view is None or view[0] != VIEW:
         db.execute(f"DROP VIEW IF EXISTS {NAME}")
         db.execute(VIEW)
 

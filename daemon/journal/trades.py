@@ -67,7 +67,7 @@ class Totals(msgspec.Struct, frozen=True, kw_only=True):
     other_usd: float = 0.0  # realised without a position: fees of the ledger, dividends, interest
 
 
-class Found(msgspec.Struct, frozen=True):
+class TradeList(msgspec.Struct, frozen=True):
     """The trades asked for, and the sums over all that match."""
 
     trades: tuple[Trade, ...] = ()
@@ -88,28 +88,28 @@ class Wanted(msgspec.Struct, frozen=True, kw_only=True):
     offset: int = 0
 
 
-def read_trades(reader: JournalReader, wanted: Wanted) -> Found:
+def read_trades(reader: JournalReader, filters: Wanted) -> TradeList:
     """Return the trades of a journal that match, and their sums. Raises sqlite3.Error, KeyError for an unknown sort."""
     with with_trades(reader) as query:
         newest = query("SELECT max(time_ns) FROM round_trips", {})[0][0] or 0
         values = {
             "now": newest,
-            "start": wanted.start_ns,
-            "end": wanted.end_ns,
-            "symbol": wanted.symbol,
-            "right": wanted.side[:1].upper(),
-            "side": wanted.side,
-            "limit": wanted.limit,
-            "offset": wanted.offset,
+            "start": filters.start_ns,
+            "end": filters.end_ns,
+            "symbol": filters.symbol,
+            "right": filters.side[:1].upper(),
+            "side": filters.side,
+            "limit": filters.limit,
+            "offset": filters.offset,
         }
-        chosen = _BASE + _where(wanted)
-        order = SORTS[wanted.sort]
+        chosen = _BASE + _where(filters)
+        order = SORTS[filters.sort]
         keys = f"SELECT opened_ns, symbol FROM ({chosen}) ORDER BY {order} LIMIT :limit OFFSET :offset"
-        if wanted.limit:  # the decisions of these alone are looked up
+        if filters.limit:  # the decisions of these alone are looked up
             page = f"SELECT * FROM ({_BASE}) WHERE (opened_ns, symbol) IN ({keys}) ORDER BY {order}"
         else:
             page = f"{chosen} ORDER BY {order}"
-        return Found(tuple(map(trade_of, query(page, values))), _totals(query, chosen, values, wanted))
+        return TradeList(tuple(map(trade_of, query(page, values))), _totals(query, chosen, values, filters))
 
 
 def trades_of_decision(reader: JournalReader, decision: int, most: int) -> tuple[Trade, ...]:
@@ -123,8 +123,8 @@ def trades_of_decision(reader: JournalReader, decision: int, most: int) -> tuple
             "most": most,
         }
         keys = "SELECT DISTINCT opened_ns, symbol FROM moves WHERE decision = :decision AND opened_ns <> 0"
-        found = f"{_BASE} AND (opened_ns, symbol) IN ({keys}) ORDER BY abs(pnl_usd) DESC, symbol LIMIT :most"
-        return tuple(map(trade_of, query(found, values)))
+        trades = f"{_BASE} AND (opened_ns, symbol) IN ({keys}) ORDER BY abs(pnl_usd) DESC, symbol LIMIT :most"
+        return tuple(map(trade_of, query(trades, values)))
 
 
 @contextmanager
@@ -140,25 +140,25 @@ def with_trades(reader: JournalReader) -> Iterator[Any]:
         for name, rows in grouped(moves_of_fills(reader)).items():
             db.executemany(READ_MODELS[name].insert(1), rows)
         columns = "decision, kind, bar_ns, time_ns, action, resolved, confidence, outcome"
-        found = reader.query(f"SELECT {columns} FROM decisions WHERE work <> '' AND outcome IN ('ordered', 'exit')")
-        db.executemany(f"INSERT INTO decisions ({columns}) VALUES (?, ?, ?, ?, ?, ?, ?, ?)", map(tuple, found))
+        decisions = reader.query(f"SELECT {columns} FROM decisions WHERE work <> '' AND outcome IN ('ordered', 'exit')")
+        db.executemany(f"INSERT INTO decisions ({columns}) VALUES (?, ?, ?, ?, ?, ?, ?, ?)", map(tuple, decisions))
         yield lambda sql, values: db.execute(sql, values).fetchall()
 
 
-def _where(wanted: Wanted) -> str:
-    where = _OF_SYMBOL if wanted.symbol else ""
-    if wanted.side in ("call", "put"):
+def _where(filters: Wanted) -> str:
+    where = _OF_SYMBOL if filters.symbol else ""
+    if filters.side in ("call", "put"):
         where += _OF_RIGHT
-    elif wanted.side:
+    elif filters.side:
         where += " AND side = :side"
-    if wanted.result:
-        where += f" AND left_ns IS NOT NULL AND pnl_usd {'>' if wanted.result == 'win' else '<'} 0"
-    if wanted.open_only:
+    if filters.result:
+        where += f" AND left_ns IS NOT NULL AND pnl_usd {'>' if filters.result == 'win' else '<'} 0"
+    if filters.open_only:
         where += " AND left_ns IS NULL"
     return where
 
 
-def _totals(query: Any, chosen: str, values: dict[str, Any], wanted: Wanted) -> Totals:
+def _totals(query: Any, chosen: str, values: dict[str, Any], filters: Wanted) -> Totals:
     row = query(
         "SELECT count(left_ns) AS n, sum(left_ns IS NULL) AS open, "
         "sum(left_ns IS NOT NULL AND pnl_usd > 0) AS wins, sum(left_ns IS NOT NULL AND pnl_usd < 0) AS losses, "
@@ -173,11 +173,11 @@ def _totals(query: Any, chosen: str, values: dict[str, Any], wanted: Wanted) -> 
     )[0]
     number = row["n"]
     other = 0.0
-    if not (wanted.symbol or wanted.side or wanted.result or wanted.open_only):
-        found = query(
+    if not (filters.symbol or filters.side or filters.result or filters.open_only):
+        sums = query(
             "SELECT total(realized_usd) FROM moves WHERE opened_ns = 0 AND time_ns BETWEEN :start AND :end", values
         )
-        other = round(found[0][0], 6)
+        other = round(sums[0][0], 6)
     return Totals(
         trades=number,
         wins=row["wins"] or 0,

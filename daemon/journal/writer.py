@@ -19,7 +19,7 @@ from pathlib import Path
 from daemon.host.passing import LOCKED_S, busy, may_pass
 from daemon.host.time.virtual_time import time_waits_for
 from daemon.journal.journal import Journal
-from daemon.journal.rows import Batch, JournalBusy, JournalError, WriteFailed
+from daemon.journal.rows import CommitBatch, JournalBusy, JournalError, WriteFailed
 
 BALLAST_FILE = "ballast"
 IN_FLIGHT = 3  # batches handed over and not yet durable; more wait
@@ -38,7 +38,7 @@ class JournalWriter:
         if ballast_mib:
             _make_ballast(self._ballast, ballast_mib)
 
-    async def write(self, batch: Batch) -> None:
+    async def write(self, batch: CommitBatch) -> None:
         """Queue a batch; waits while too many are in flight. Raises WriteFailed of an earlier one."""
         self._raise_finished()
         while len(self._pending) >= IN_FLIGHT:
@@ -69,7 +69,7 @@ class JournalWriter:
         while self._pending and self._pending[0].done():
             self._pending.popleft().result()
 
-    def _commit(self, batch: Batch) -> None:
+    def _commit(self, batch: CommitBatch) -> None:
         if self._broken is not None:  # no row may follow a missing one
             raise self._broken
         try:
@@ -81,7 +81,7 @@ class JournalWriter:
             self._broken = WriteFailed(f"{self.journal.path}: {type(error).__name__}: {error}")
             raise self._broken from error
 
-    def _commit_pressed(self, batch: Batch) -> None:
+    def _commit_pressed(self, batch: CommitBatch) -> None:
         try:
             self._commit_unlocked(batch)
         except WriteFailed as error:
@@ -92,7 +92,7 @@ class JournalWriter:
             self.pressed = True
             self.journal.commit(batch)
 
-    def _commit_unlocked(self, batch: Batch) -> None:
+    def _commit_unlocked(self, batch: CommitBatch) -> None:
         """Commit, retrying while another process may hold the file: a lock is no full disk."""
         until = time.monotonic() + LOCKED_S
         while True:

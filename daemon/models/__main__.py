@@ -25,11 +25,11 @@ def shown(models_dir: Path, strategy: str) -> str:
         return decode((models_dir / strategy / version / MANIFEST_FILE).read_bytes())
 
     current = (models_dir / strategy / CURRENT).read_text().strip()
-    found = manifest(current)
-    if not is_passive(found):
+    facts = manifest(current)
+    if not is_passive(facts):
         return f"{CURRENT} "
     passive = f"{CURRENT}  by the passive policy {current}, the active one: no lead of a learned one is proven"
-    if trades_in_test(found) != 0:
+    if trades_in_test(facts) != 0:
         return passive
     others = {version: manifest(version) for version in versions(models_dir, strategy)}
     learned = [version for version, one in others.items() if not is_passive(one) and trades_in_test(one) != 0]

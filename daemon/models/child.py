@@ -29,5 +29,5 @@ def start_child(module: str, arguments: Sequence[str] = ()) -> subprocess.Popen[
 def environment() -> dict[str, str]:
     """Return the environment of a child: no key or setting of this process, but the files of its strategies."""
     threads = dict.fromkeys(("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"), "1")
-    own = {VARIABLE: places()}  # where strategies of one's own are
-    return {"PATH": "/usr/bin:/bin", "LC_ALL": "C.UTF-8", "HOME": "/nonexistent", **threads, **own}
+    variables = {VARIABLE: places()}  # where strategies of one's own are
+    return {"PATH": "/usr/bin:/bin", "LC_ALL": "C.UTF-8", "HOME": "/nonexistent", **threads, **variables}

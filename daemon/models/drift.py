@@ -82,23 +82,23 @@ def measure(journal: Path, manifest: Manifest, window: int, least: int) -> Drift
     rows, answers = _arrays(decisions, spec, manifest)
     acted = answers.reshape(len(answers), -1) if spec.continuous else answers.argmax(axis=-1)
     features = [
-        _found(known, rows[:, :, list(known.columns)].reshape(len(rows), -1), reference.samples)
-        for known in reference.features
+        _found(histogram, rows[:, :, list(histogram.columns)].reshape(len(rows), -1), reference.samples)
+        for histogram in reference.features
     ]
     return DriftResult(
         model=manifest.version,
         decisions=len(decisions),
         first_ns=decisions[-1]["bar_ns"],
         last_ns=decisions[0]["bar_ns"],
-        features=tuple(sorted(features, key=lambda found: -found.psi)),
+        features=tuple(sorted(features, key=lambda drift: -drift.psi)),
         actions=_found(reference.actions, acted, reference.samples),
     )
 
 
 def breaches(drift: DriftResult, limits: DriftLimits) -> tuple[str, ...]:
     """Return texts of what exceeds its limit, largest first; () if nothing does."""
-    far = [found for found in drift.features if found.beyond(limits.feature_psi_max)]
-    texts = [f"{found.name} {found.psi:.2f}" for found in far[:NAMED]]
+    far = [quantity for quantity in drift.features if quantity.beyond(limits.feature_psi_max)]
+    texts = [f"{quantity.name} {quantity.psi:.2f}" for quantity in far[:NAMED]]
     if len(far) > NAMED:
         texts.append(f"{len(far) - NAMED} more features")
     if drift.actions.beyond(limits.action_psi_max):
@@ -153,7 +153,7 @@ class DriftWatch:
         if drift is None or drift == self.last:  # no decision since the last measurement
             return
         self.last = drift
-        largest = next((found for found in drift.features if not found.of_the_desk), drift.actions)
+        largest = next((quantity for quantity in drift.features if not quantity.of_the_desk), drift.actions)
         self._log(
             "drift_measured",
             model=drift.model,
@@ -194,16 +194,16 @@ def _arrays(decisions: list[sqlite3.Row], spec: Spec, manifest: Manifest) -> tup
     return rows.astype(np.float64), np.asarray(answers, dtype=np.float64).reshape(len(data), count, -1)
 
 
-def _found(known: Histogram, values: Float64Array, samples: int) -> QuantityDrift:
+def _found(reference: Histogram, values: Float64Array, samples: int) -> QuantityDrift:
     """Measure one quantity, (decisions, pooled): pooled values of one decision correlate and count as one."""
-    shares = shares_of(values, known.edges)
-    filled = sum(expected > 0.0 or found > 0.0 for expected, found in zip(known.shares, shares, strict=True))
+    shares = shares_of(values, reference.edges)
+    filled = sum(expected > 0.0 or found > 0.0 for expected, found in zip(reference.shares, shares, strict=True))
     return QuantityDrift(
-        name=known.name,
-        psi=float(psi(known.shares, shares)),
+        name=reference.name,
+        psi=float(psi(reference.shares, shares)),
         by_chance=chance_level(filled, len(values), samples),
-        in_training=usual_level(known.within, len(values)),
-        of_the_desk=known.of_the_desk,
-        expected=known.shares,
+        in_training=usual_level(reference.within, len(values)),
+        of_the_desk=reference.of_the_desk,
+        expected=reference.shares,
         found=tuple(round(share, 6) for share in shares.tolist()),
     )

@@ -221,7 +221,7 @@ def _check_port(port: onnx.ValueInfoProto) -> int:
     return _elements([dim.dim_value for dim in dims[1:]], name)
 
 
-def _check_sizes(model: onnx.ModelProto, known: dict[str, int]) -> None:
+def _check_sizes(model: onnx.ModelProto, given_sizes: dict[str, int]) -> None:
     """Require that every tensor of a run has a known, small size. Changes `model`."""
     graph = model.graph
     del graph.value_info[:]  # the model's own claims on inner sizes
@@ -231,7 +231,7 @@ def _check_sizes(model: onnx.ModelProto, known: dict[str, int]) -> None:
     for port in graph.output:
         port.type.tensor_type.ClearField("shape")  # nor on its outputs: infer them like any other tensor
     types = _inferred(model)
-    sizes = {name: size for name, size in known.items() if name not in declared}
+    sizes = {name: size for name, size in given_sizes.items() if name not in declared}
     for node in graph.node:
         for output in filter(None, node.output):
             if output not in sizes:
@@ -264,14 +264,14 @@ def _inferred(model: onnx.ModelProto) -> dict[str, Any]:
     return types
 
 
-def _solved(reshaped: Any, given: Any) -> bool:
+def _solved(reshaped: Any, inputs: Any) -> bool:
     """Fill in the one size that `reshaped` lacks, from all those of what it is made of; whether there was one."""
     free = [dim for dim in reshaped.shape.dim if not dim.HasField("dim_value")]
-    known = [dim.dim_value for dim in reshaped.shape.dim if dim.HasField("dim_value")]
-    whole = given is not None and given.HasField("shape") and all(d.HasField("dim_value") for d in given.shape.dim)
+    sizes = [dim.dim_value for dim in reshaped.shape.dim if dim.HasField("dim_value")]
+    whole = inputs is not None and inputs.HasField("shape") and all(d.HasField("dim_value") for d in inputs.shape.dim)
     if len(free) != 1 or not whole:
         return False
-    size, rest = divmod(math.prod(dim.dim_value for dim in given.shape.dim), max(math.prod(known), 1))
+    size, rest = divmod(math.prod(dim.dim_value for dim in inputs.shape.dim), max(math.prod(sizes), 1))
     free[0].dim_value = size
     return not rest
 

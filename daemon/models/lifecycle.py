@@ -21,7 +21,7 @@ from daemon.host.printable import printable
 from daemon.models.pointer import CANDIDATE
 from daemon.models.runtime import Models, OnnxPolicy, Provider
 from daemon.models.store import LoadedModel, ModelError, Sight, check_rules, load, sight
-from daemon.models.trial import Trial
+from daemon.models.trial import TrialProcess
 from daemon.operator.gateway import Gateway
 from strategies.kit.contract import AnyStrategy, configured
 
@@ -112,10 +112,10 @@ class Lifecycle:
 
         `judged` is the digest that its manifest must have, "" for any.
         """
-        wanted, self._judged = version or self._configured_shadow, judged if version else ""
-        if wanted != self._wanted["shadow"]:
-            self._wanted["shadow"], self._settled["shadow"] = wanted, None
-            if not wanted:
+        candidate, self._judged = version or self._configured_shadow, judged if version else ""
+        if candidate != self._wanted["shadow"]:
+            self._wanted["shadow"], self._settled["shadow"] = candidate, None
+            if not candidate:
                 self._models.drop_candidate()
             self._wake.set()
 
@@ -166,25 +166,25 @@ class Lifecycle:
                 self._models.drop_candidate()
                 return True
             candidate = self._models.shadow
-            known = running if role == "live" else candidate
-            if known is not None and (known.version, known.manifest_digest) == (seen.version, seen.manifest_digest):
+            model = running if role == "live" else candidate
+            if model is not None and (model.version, model.manifest_digest) == (seen.version, seen.manifest_digest):
                 return True
         return (role, seen) in self._refused
 
     def _sight(self, role: Role) -> Sight | _Missing:
-        wanted, shelf = self._wanted[role], self._models_dir / self._strategy.spec.name
+        version, shelf = self._wanted[role], self._models_dir / self._strategy.spec.name
         try:
-            return sight(self._models_dir, self._strategy.spec.name, wanted)
+            return sight(self._models_dir, self._strategy.spec.name, version)
         except ModelError as error:
             # no candidate was named yet
-            none = role == "shadow" and wanted == CANDIDATE and not (shelf / wanted).exists()
-            return _Missing("" if none else wanted, str(error))
+            none = role == "shadow" and version == CANDIDATE and not (shelf / version).exists()
+            return _Missing("" if none else version, str(error))
 
     # --- checks -------------------------------------------------------------------------------------------------------
 
     async def _verified(self, role: Role, version: str) -> tuple[OnnxPolicy, LoadedModel]:
         """Return the version's policy after all checks. Raises ModelError."""
-        trial = Trial(self._trial_s)
+        trial = TrialProcess(self._trial_s)
         try:
             loaded = await asyncio.to_thread(self._loaded, version, self._judged if role == "shadow" else "")
             self._check_promoted(role, loaded)

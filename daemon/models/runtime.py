@@ -306,9 +306,9 @@ def _check_signature(session: Any, model: LoadedModel, spec: Spec) -> None:
     if memory is not None:
         inputs["hidden"] = memory
     fixed = () if spec.rows_are_symbols else (1,)
-    for kind, nodes, wanted in (("inputs", session.get_inputs(), inputs), ("outputs", session.get_outputs(), outputs)):
+    for kind, nodes, shapes in (("inputs", session.get_inputs(), inputs), ("outputs", session.get_outputs(), outputs)):
         found = {node.name: (node.type, *node.shape) for node in nodes}
-        expected = {name: ("tensor(float)", "batch", *shape) for name, shape in wanted.items()}
+        expected = {name: ("tensor(float)", "batch", *shape) for name, shape in shapes.items()}
         named = [*found] == [*expected] if spec.heads and kind == "outputs" else found.keys() == expected.keys()
         same = named and all(
             found[name][0] == "tensor(float)"
@@ -430,8 +430,8 @@ def _asked(policy: OnnxPolicy, question: AskPolicy, state: State[Any]) -> Shadow
     """Return the policy's answer to the question's observation with its own memory."""
     live = question.observation
     memory = state.shadow.hidden if state.shadow.model == policy.version else b""
-    own = msgspec.structs.replace(question, observation=Observation(live.data, live.shape, memory))
-    match policy.answer(own, state.now_ns):
+    memory_question = msgspec.structs.replace(question, observation=Observation(live.data, live.shape, memory))
+    match policy.answer(memory_question, state.now_ns):
         case PolicyAnswered() as answer:
             return ShadowAnswered(
                 state.now_ns, question.decision, answer.logits, answer.hidden, policy.version, answer.heads

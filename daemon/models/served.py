@@ -16,7 +16,7 @@ from itertools import chain
 from math import isfinite, prod
 from typing import Any
 
-from daemon.brokers.api import LogEvent, Put
+from daemon.brokers.api import EventLogger, Put
 from daemon.core.effects import AskPolicy
 from daemon.core.events import PolicyAnswered, PolicyFailed
 from daemon.experience.link import Link
@@ -46,7 +46,7 @@ class ServedAnswers:
         version: Callable[[], str],
         put: Put,
         now_ns: Callable[[], int],
-        log: LogEvent,
+        log: EventLogger,
         *,
         deadline_s: float,
     ) -> None:
@@ -131,8 +131,8 @@ class ServedAnswers:
 
     def _look(self, client: Any, block_ms: int | None) -> list[dict[bytes, bytes]]:
         """Return the replies since the last look; waits for one as long as `block_ms` says."""
-        found = client.xread({self._answers: self._last}, block=block_ms)
-        new = [entry for _, entries in found or () for entry in entries]
+        streams = client.xread({self._answers: self._last}, block=block_ms)
+        new = [entry for _, entries in streams or () for entry in entries]
         if new:
             self._last = new[-1][0]
         return [fields for _, fields in new]

@@ -41,7 +41,7 @@ from daemon.core.events import (
 )
 from daemon.core.instruments.option_market import bid_ask_cents, option_terms, parse_occ, price, years_to_expiry
 from daemon.core.paper.paper import ORDER_NEWS
-from daemon.core.paper.state import Holding, PaperState, SharePaperState, broker_snapshot, usd
+from daemon.core.paper.state import PaperPosition, PaperState, SharePaperState, broker_snapshot, usd
 from daemon.core.state import BrokerState, State
 from daemon.core.step import ANSWERS, Caused, Core, Machine, PolicyEvent, Step
 from daemon.engine.recover import DRY_RUN, adopt_trading
@@ -86,34 +86,34 @@ class Parting(NamedTuple):
     queue: tuple[Caused, ...]
 
 
-class Result(NamedTuple):
+class CopyResult(NamedTuple):
     """What a copy came to: what it gained in USD, realised and not, its fills, and quotes that were modelled for it."""
 
     gained: Decimal
     fills: int
     modelled: int
 
-    def after(self, earlier: Result) -> Result:
+    def after(self, earlier: CopyResult) -> CopyResult:
         """Return both together."""
-        return Result(self.gained + earlier.gained, self.fills + earlier.fills, self.modelled + earlier.modelled)
+        return CopyResult(self.gained + earlier.gained, self.fills + earlier.fills, self.modelled + earlier.modelled)
 
-    def since(self, before: Result) -> Result:
+    def since(self, before: CopyResult) -> CopyResult:
         """Return what came after `before`."""
-        return Result(self.gained - before.gained, self.fills - before.fills, self.modelled - before.modelled)
+        return CopyResult(self.gained - before.gained, self.fills - before.fills, self.modelled - before.modelled)
 
 
-class Compared(NamedTuple):
+class ShadowSession(NamedTuple):
     """One session: what the live model and the candidate came to, and how often the candidate answered or failed."""
 
-    live: Result
-    candidate: Result
+    live: CopyResult
+    candidate: CopyResult
     answered: int
     failed: int
 
-    def after(self, earlier: Compared) -> Compared:
+    def after(self, earlier: ShadowSession) -> ShadowSession:
         """Return both parts of a session together."""
         results = self.live.after(earlier.live), self.candidate.after(earlier.candidate)
-        return Compared(*results, self.answered + earlier.answered, self.failed + earlier.failed)
+        return ShadowSession(*results, self.answered + earlier.answered, self.failed + earlier.failed)
 
 
 class Copy:
@@ -136,11 +136,11 @@ class Copy:
             machine.apply(broker_snapshot(market_state, state.now_ns))
 
     @property
-    def result(self) -> Result:
+    def result(self) -> CopyResult:
         """What it came to so far. No transfer is a gain."""
         state = self._machine.state
         gained = state.book.realized + state.book.equity - at_cost(state.book)
-        return Result(gained, state.stats.fills, self._modelled)
+        return CopyResult(gained, state.stats.fills, self._modelled)
 
     def take(self, event: Event, live: State[Any]) -> None:
         """Step an answer, or what came from outside, and all that follows."""
@@ -191,7 +191,7 @@ class Copy:
 def _account_of(state: State[Any], core: Core) -> PaperState | SharePaperState:
     """Return a paper broker's books with what a desk has at a real broker; orders at work are left out."""
     book, session = state.book, state.session
-    held = {p.symbol: Holding(p.symbol, p.quantity, p.cost / p.quantity) for p in book.positions.values()}
+    held = {p.symbol: PaperPosition(p.symbol, p.quantity, p.cost / p.quantity) for p in book.positions.values()}
     if core.desk.holds.by_basket:
         return SharePaperState(book.cash, holdings=held, session=session.session)
     listed = (*state.chain.calls, *state.chain.puts) if state.chain is not None else ()
@@ -226,9 +226,9 @@ def modelled_quote(state: State[Any], symbol: str) -> Quote | None:
 
 def _implied(state: State[Any], quote: Quote, expiry: str) -> tuple[float | None, float]:
     """Return the volatility implied by a quote's mid, and its years to expiry; None for another expiry."""
-    strike, right, known = option_terms(quote.symbol)
+    strike, right, last_day = option_terms(quote.symbol)
     session, spot = state.session.session, state.session.spot
-    if known != expiry or session is None or spot <= 0 or quote.bid <= 0 or quote.ask <= 0:
+    if last_day != expiry or session is None or spot <= 0 or quote.bid <= 0 or quote.ask <= 0:
         return None, 0.0
     later = tuple(s for s in state.session.upcoming if s.date <= expiry)
     years, middle = years_to_expiry(quote.quoted_ns, session, later), float(quote.bid + quote.ask) / 2.0
@@ -253,11 +253,11 @@ class Shadow:
 
     def __init__(self, model: str) -> None:
         self.model = model
-        self.sessions: dict[str, Compared] = {}
+        self.sessions: dict[str, ShadowSession] = {}
         self.base_usd = 0.0  # the equity where the first copies parted
         self._parting: Parting | None = None
         self._copies: tuple[Copy, Copy] | None = None
-        self._counted: tuple[Result, Result] | None = None
+        self._counted: tuple[CopyResult, CopyResult] | None = None
         self._backlog: list[tuple[Event, State[Any]]] = []
         self._date = ""  # of the session under way, once the candidate was asked in it
         self._answered = self._failed = 0  # in that session
@@ -295,7 +295,7 @@ class Shadow:
         else:
             self._step_copies()
             now, before = (self._copies[0].result, self._copies[1].result), self._counted
-            ended = Compared(now[0].since(before[0]), now[1].since(before[1]), self._answered, self._failed)
+            ended = ShadowSession(now[0].since(before[0]), now[1].since(before[1]), self._answered, self._failed)
             earlier = self.sessions.get(self._date)
             self.sessions[self._date] = ended if earlier is None else ended.after(earlier)
             self._counted = now

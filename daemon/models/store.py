@@ -161,27 +161,27 @@ def load(
 
 def _check_chosen(shelf: Path, pointer: str) -> None:
     """Raise ModelError where versions are there and the pointer is not: the text is the command to type."""
-    known = versions(shelf.parent, shelf.name)
-    if not known or os.path.lexists(shelf / pointer):
+    shelved = versions(shelf.parent, shelf.name)
+    if not shelved or os.path.lexists(shelf / pointer):
         return
     verb, state = ("activate", "active") if pointer == CURRENT else (pointer, f"the {pointer}")
     where = f"--strategy {shlex.quote(typed(shelf.name))} --models-dir {shelf.parent}"
-    more = f" (others: {', '.join(known[:-1])})" if len(known) > 1 else ""
-    command = f'rltraderctl models {verb} {known[-1]} {where} --reason "..."'
+    more = f" (others: {', '.join(shelved[:-1])})" if len(shelved) > 1 else ""
+    command = f'rltraderctl models {verb} {shelved[-1]} {where} --reason "..."'
     raise ModelError("missing file", f"no version in {shelf} is {state} yet, so type: {command}{more}")
 
 
 def trades_in_test(manifest: Manifest) -> int | None:
     """Return how often the policy traded in the sessions it was tested on; None where the manifest does not say."""
     tested = manifest.metrics.get("test")
-    found = tested.get("trades") if isinstance(tested, dict) else None
-    return found if isinstance(found, int) else None
+    trades = tested.get("trades") if isinstance(tested, dict) else None
+    return trades if isinstance(trades, int) else None
 
 
 def exported_as(manifest: Manifest) -> str:
     """Return PASSIVE for the strategy's passive policy, UNPROVEN for a learned one without a proven lead, else ""."""
-    found = manifest.metrics.get("exported")
-    return found if isinstance(found, str) and found in _PROOF_WORDS else ""
+    label = manifest.metrics.get("exported")
+    return label if isinstance(label, str) and label in _PROOF_WORDS else ""
 
 
 def is_passive(manifest: Manifest) -> bool:
@@ -234,10 +234,10 @@ def check_rules(model: LoadedModel, strategy: AnyStrategy, trading: Trading) -> 
         if key == DIGEST:  # of all rules: a warning, see `other_rules`
             continue
         table, _, name = key.partition(".")
-        found = getattr(getattr(trading, table, None), name, None)
-        if found is None or not _same(str(found), expected):
+        value = getattr(getattr(trading, table, None), name, None)
+        if value is None or not _same(str(value), expected):
             raise ModelError(
-                "rules", f"{key} is {found}, the model {model.version} was trained with {expected}: set {key} to that"
+                "rules", f"{key} is {value}, the model {model.version} was trained with {expected}: set {key} to that"
             )
 
 
@@ -282,10 +282,10 @@ def _is_folder(path: Path) -> bool:
 
 def _known(shelf: Path) -> str:
     """Return the existing versions as text for an error."""
-    known = ", ".join(versions(shelf.parent, shelf.name))
+    names = ", ".join(versions(shelf.parent, shelf.name))
     return (
-        f"expected one of: {known}: choose one of these"
-        if known
+        f"expected one of: {names}: choose one of these"
+        if names
         else f"and {shelf} has no version at all: train and export a model"
     )
 

@@ -56,10 +56,10 @@ def try_model(
     Raises:
         ModelError: a check failed there; "trial" when a limit or the deadline ended the child.
     """
-    Trial(deadline_s).run(model, symbols, config)
+    TrialProcess(deadline_s).run(model, symbols, config)
 
 
-class Trial:
+class TrialProcess:
     """One trial. `run` blocks; `kill` ends it from another thread."""
 
     def __init__(self, deadline_s: float = DEADLINE_S, answer_cpu_s: float = ANSWER_CPU_S) -> None:
@@ -113,9 +113,9 @@ class Trial:
 
 
 def _started(model: LoadedModel, symbols: tuple[str, ...], config: str, answer_cpu_s: float) -> subprocess.Popen[bytes]:
-    given = (model.manifest.strategy, str(model.path), str(answer_cpu_s), ",".join(symbols), config)
+    arguments = (model.manifest.strategy, str(model.path), str(answer_cpu_s), ",".join(symbols), config)
     try:
-        return start_child("daemon.models.trial", given)
+        return start_child("daemon.models.trial", arguments)
     except OSError as error:
         raise ModelError("trial", f"{model.path} cannot be tried, no process can be started: {error}") from error
 
@@ -160,7 +160,7 @@ def main() -> None:
     os._exit(0)  # skip all exit handlers of the model
 
 
-def _try(given: IO[bytes], name: str, made_with: tuple[tuple[str, ...], str], path: Path, answer_cpu_s: float) -> None:
+def _try(stream: IO[bytes], name: str, made_with: tuple[tuple[str, ...], str], path: Path, answer_cpu_s: float) -> None:
     from daemon.models.graph_check import check_graph
     from daemon.models.runtime import OnnxPolicy
     from strategies.golden import golden_observations
@@ -171,8 +171,8 @@ def _try(given: IO[bytes], name: str, made_with: tuple[tuple[str, ...], str], pa
     most_s = max(answer_cpu_s, ROW_CPU_S * maker.spec.rows) if maker.spec.rows_are_symbols else answer_cpu_s
     _limit(resource.RLIMIT_AS, _address_space() + MEMORY_MORE_MIB * 2**20)
     _limit(resource.RLIMIT_NPROC, 0)
-    manifest_size, policy_size = _HEAD.unpack(_exactly(given, _HEAD.size))
-    manifest, policy = decode(_exactly(given, manifest_size)), _exactly(given, policy_size)
+    manifest_size, policy_size = _HEAD.unpack(_exactly(stream, _HEAD.size))
+    manifest, policy = decode(_exactly(stream, manifest_size)), _exactly(stream, policy_size)
     check_graph(policy)
     model = LoadedModel(manifest.version, path, manifest, manifest.policy_sha256, policy)
     opened = OnnxPolicy.open(model, maker, "cpu", 1)
@@ -194,8 +194,8 @@ def _about_all(golden: Observation, spec: Spec) -> Observation:
     return Observation((golden.data * again)[: width * spec.rows], (spec.rows, *spec.observation_shape))
 
 
-def _exactly(given: IO[bytes], size: int) -> bytes:
-    data = given.read(size)
+def _exactly(stream: IO[bytes], size: int) -> bytes:
+    data = stream.read(size)
     if len(data) != size:
         raise ValueError(f"{len(data)} bytes came, expected {size}")
     return data

@@ -25,7 +25,7 @@ from daemon.host.state_place import configured_state_dir
 from daemon.host.version import add_version
 from daemon.journal.journal import FILE
 from daemon.journal.rows import JournalError
-from daemon.notify.news import ALARMS, KINDS, Message, News, of_alarm
+from daemon.notify.news import ALARMS, KINDS, NewsReader, Notification, of_alarm
 from daemon.operator.urgency import Urgency, urgency_of
 from daemon.pacing import TokenBucket
 
@@ -47,11 +47,11 @@ class Outgoing:
     ) -> None:
         self._send, self._problem = send, problem
         self._bucket = TokenBucket(monotonic_ns, per_minute, per_minute)
-        self._grave: deque[Message] = deque()
-        self._waiting: deque[Message] = deque()  # the others
+        self._grave: deque[Notification] = deque()
+        self._waiting: deque[Notification] = deque()  # the others
         self._dropped: Counter[str] = Counter()
 
-    def put(self, message: Message) -> None:
+    def put(self, message: Notification) -> None:
         """Take a message; above `WAITING_MOST` the oldest of the least urgent goes first."""
         if _urgency(message) == Urgency.GRAVE:
             queue = self._grave
@@ -82,18 +82,18 @@ class Outgoing:
         """
         waiting, self._waiting = list(self._waiting), deque()
         if self._grave:
-            shown = self._grave.popleft()
+            first = self._grave.popleft()
         else:
-            shown = max(reversed(waiting), key=_urgency)  # the newest of equals
-            waiting.remove(shown)
+            first = max(reversed(waiting), key=_urgency)  # the newest of equals
+            waiting.remove(first)
         counts = Counter(message.what for message in waiting) + self._dropped
         self._dropped.clear()
-        body = shown.body
+        body = first.body
         if counts:
             named = [f"{count} x {what}" for what, count in counts.most_common(NAMED_MOST)]
             more = len(counts) - NAMED_MOST
             body += f"\nHeld back: {', '.join(named + [f'{more} other kinds'] * (more > 0))}"
-        self._out(shown.title, body)
+        self._out(first.title, body)
 
     def _out(self, title: str, body: str) -> None:
         failed = self._send(title, body)
@@ -101,7 +101,7 @@ class Outgoing:
             self._problem(failed)
 
 
-def _urgency(message: Message) -> int:
+def _urgency(message: Notification) -> int:
     """How urgent a message is: an alarm by the table, any other less than each alarm."""
     return urgency_of(message.what) if message.kind == ALARMS else min(Urgency) - 1
 
@@ -126,13 +126,13 @@ def addresses(file: Path | None) -> tuple[list[str], str]:
         why = error.strerror if isinstance(error, OSError) else error
         raise NotifyProblem(f"{file or CREDENTIAL}: the addresses cannot be read ({why})") from None
     lines = [line.strip() for line in text[:BYTES_MAX].splitlines()]
-    found = [line for line in lines if line and not line.startswith("#")]
-    if not found:
+    urls = [line for line in lines if line and not line.startswith("#")]
+    if not urls:
         raise NotifyProblem(
             f"{origin} holds no address: write one of Apprise's a line there, such as tgram://TOKEN/CHAT, or name "
             "another file with --urls"
         )
-    return found, origin
+    return urls, origin
 
 
 class Services:
@@ -147,12 +147,12 @@ class Services:
         logging.getLogger("apprise").setLevel(logging.CRITICAL + 1)  # its lines may hold parts of an address
         self._services: list[tuple[str, Any]] = []
         for number, url in enumerate(urls, 1):
-            kind, made = url.partition(":")[0], apprise.Apprise()
-            if not made.add(url):
+            kind, service = url.partition(":")[0], apprise.Apprise()
+            if not service.add(url):
                 raise NotifyProblem(
                     f"{origin}: address {number} is none that Apprise knows: see https://github.com/caronc/apprise/wiki"
                 )
-            self._services.append((kind if kind.isalnum() else "?", made))
+            self._services.append((kind if kind.isalnum() else "?", service))
 
     def __len__(self) -> int:
         """How many there are."""
@@ -214,7 +214,7 @@ def _follow(options: argparse.Namespace, services: Services) -> int:
     waited_ns = _wait_for(state_dir / FILE, stop, service)
     if stop.is_set():
         return 0
-    news = News(state_dir, kinds, waited_ns)
+    news = NewsReader(state_dir, kinds, waited_ns)
     _say(f"follows {news.desk}: {options.send}")
     while not stop.is_set():
         try:
@@ -272,11 +272,11 @@ class _Complaints:
 
 def _kinds(text: str) -> list[str]:
     """Raises ValueError for a kind that there is not."""
-    found = [kind.strip() for kind in text.split(",") if kind.strip()]
-    for kind in found:
+    kinds = [kind.strip() for kind in text.split(",") if kind.strip()]
+    for kind in kinds:
         if kind not in KINDS:
             raise ValueError(f"--send {text}: {kind!r} is none of {', '.join(KINDS)}")
-    return found or [ALARMS]
+    return kinds or [ALARMS]
 
 
 def _options(arguments: Sequence[str] | None) -> argparse.Namespace:
@@ -292,15 +292,15 @@ def _options(arguments: Sequence[str] | None) -> argparse.Namespace:
         ("alarm", "send the alarm on standard input: for alarms.command of the daemon"),
         ("follow", "send what a desk's journal says from now on, until a signal"),
     ):
-        made = commands.add_parser(name, help=text, description=text)
+        command = commands.add_parser(name, help=text, description=text)
         urls = f"addresses, one a line (the credential {CREDENTIAL})"
-        made.add_argument("--urls", type=Path, metavar="FILE", help=urls)
+        command.add_argument("--urls", type=Path, metavar="FILE", help=urls)
     desk = "the desk's; it is only read (paths.state_dir of ./config.toml and the environment)"
-    made.add_argument("--state-dir", type=Path, metavar="DIR", help=desk)
+    command.add_argument("--state-dir", type=Path, metavar="DIR", help=desk)
     kinds = f"what, with commas: {'; '.join(f'{kind} ({text})' for kind, text in KINDS.items())} (%(default)s)"
-    made.add_argument("--send", default=ALARMS, metavar="KINDS", help=kinds)
+    command.add_argument("--send", default=ALARMS, metavar="KINDS", help=kinds)
     rate = "messages a minute, 1 or more; what is held back is summed up in the last one (%(default)s)"
-    made.add_argument("--per-minute", type=_count, default=6, metavar="N", help=rate)
+    command.add_argument("--per-minute", type=_count, default=6, metavar="N", help=rate)
     return line.parse_args(arguments)
 
 

@@ -35,7 +35,7 @@ _Told = tuple[str, str, str]  # of a message: what, title without the desk, body
 _FIRST = "SELECT id FROM events WHERE time_ns >= ? ORDER BY id LIMIT 1"
 
 
-class Message(NamedTuple):
+class Notification(NamedTuple):
     """One message. `what` names it in a summary, such as `wal_large` or `fill`."""
 
     kind: str
@@ -44,7 +44,7 @@ class Message(NamedTuple):
     body: str
 
 
-class News:
+class NewsReader:
     """The rows after the newest one at the time of making, kind by kind as chosen."""
 
     def __init__(self, state_dir: Path, kinds: Collection[str], since_ns: int | None = None) -> None:
@@ -61,7 +61,7 @@ class News:
         self.desk = printable(meta.get("desk", "") or meta["strategy"])
         self._row = later[0]["id"] - 1 if later else newest.id if newest is not None else 0
 
-    def read(self) -> Iterator[Message]:
+    def read(self) -> Iterator[Notification]:
         """Yield the messages of new rows. Raises JournalError; what was read before is not read again.
 
         What is damaged is skipped, and a message names it.
@@ -80,7 +80,7 @@ class News:
             finally:
                 reader.close()
 
-    def _past_damage(self, reader: JournalReader, error: Exception) -> Iterator[Message]:
+    def _past_damage(self, reader: JournalReader, error: Exception) -> Iterator[Notification]:
         """Yield the messages up to rows that SQLite cannot read; the next look begins at the first one after them.
 
         Raises the error where nothing after them can be read: more may come.
@@ -108,7 +108,7 @@ class News:
                 raise
             return None
 
-    def _messages(self, entry: Entry, reader: JournalReader) -> list[Message]:
+    def _messages(self, entry: Entry, reader: JournalReader) -> list[Notification]:
         """The messages of one row; of one that is damaged what is left of it, and a message that says so."""
         messages, problems = [], []
         for kind, part in ((ALARMS, _alarms), (FILLS, _fills), (MODELS, _models), (DAYS, self._days)):
@@ -116,7 +116,7 @@ class News:
                 continue
             try:
                 messages += [
-                    Message(kind, what, f"{self.desk}: {title}", body) for what, title, body in part(entry, reader)
+                    Notification(kind, what, f"{self.desk}: {title}", body) for what, title, body in part(entry, reader)
                 ]
             except Exception as error:
                 if may_pass(error, self._journal) or isinstance(error, MayPass):
@@ -124,10 +124,10 @@ class News:
                 problems.append(error)
         return [*messages, *(self._damaged(f"row {entry.id}", error) for error in problems[:1])]
 
-    def _damaged(self, which: str, error: Exception) -> Message:
+    def _damaged(self, which: str, error: Exception) -> Notification:
         """The message about rows that were skipped."""
         text = _text(f"{which} of the journal gave no message and was skipped: {type(error).__name__}: {error}")
-        return Message(
+        return Notification(
             ALARMS, DAMAGED, f"{self.desk}: {DAMAGED}", f"{text}\nrltraderctl verify looks at the whole journal."
         )
 
@@ -139,18 +139,18 @@ class News:
             yield "day report", date, "\n".join((first_sentence(day), *further_sentences(day)))
 
 
-def of_alarm(line: str) -> Message:
+def of_alarm(line: str) -> Notification:
     """The message of the line that the daemon's alarm command gets. Raises ValueError for another line."""
-    found = json.loads(line)
-    if not isinstance(found, dict) or not {"desk", "alarm", "detail", "time"} <= found.keys():
+    alarm = json.loads(line)
+    if not isinstance(alarm, dict) or not {"desk", "alarm", "detail", "time"} <= alarm.keys():
         raise ValueError("expected the line of an alarm, as docs/MONITORING.md has it")
-    name, more = _text(found["alarm"]), []
-    if found.get("halted") is True:
+    name, more = _text(alarm["alarm"]), []
+    if alarm.get("halted") is True:
         more.append("The desk is halted: no new risk until it is resumed.")
-    if isinstance(missed := found.get("missed"), int) and missed > 0:
+    if isinstance(missed := alarm.get("missed"), int) and missed > 0:
         more.append(f"{missed} earlier alarm{'s' * (missed != 1)} had no message of their own.")
-    body = "\n".join((_text(found["detail"]), *more, _text(found["time"])))
-    return Message(ALARMS, name, f"{_text(found['desk'])}: {name}", body)
+    body = "\n".join((_text(alarm["detail"]), *more, _text(alarm["time"])))
+    return Notification(ALARMS, name, f"{_text(alarm['desk'])}: {name}", body)
 
 
 def _alarms(entry: Entry, _: JournalReader) -> Iterator[_Told]:

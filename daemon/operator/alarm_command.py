@@ -215,8 +215,8 @@ class AlarmCommand:
                 await _kill(await starting)
             raise
         except (OSError, ValueError) as error:
-            found = error.strerror if isinstance(error, OSError) else error
-            return f"alarms.command {self._command[0]!r} did not start: {found}: name a program that may be run"
+            reason = error.strerror if isinstance(error, OSError) else error
+            return f"alarms.command {self._command[0]!r} did not start: {reason}: name a program that may be run"
         output = bytearray()
         try:
             async with asyncio.timeout(self._timeout_s):

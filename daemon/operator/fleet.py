@@ -109,14 +109,14 @@ def line_of(name: str, status: DeskStatus, now_s: float) -> FleetLine:
 
 def distinct(named: Sequence[tuple[str, str]]) -> list[str]:
     """Return a name for each desk of (its own name, its folder's): the folder's where two desks have one name."""
-    often = Counter(own or folder for own, folder in named)
+    often = Counter(short or folder for short, folder in named)
     names: list[str] = []
-    for own, folder in named:
-        name = own or folder
-        wanted, number = name if often[name] == 1 else folder, 2
-        chosen = wanted
+    for short, folder in named:
+        name = short or folder
+        label, number = name if often[name] == 1 else folder, 2
+        chosen = label
         while chosen in names:
-            chosen, number = f"{wanted} ({number})", number + 1
+            chosen, number = f"{label} ({number})", number + 1
         names.append(chosen)
     return names
 

@@ -20,7 +20,7 @@ from daemon.operator.commands import CommandError
 DEADLINE_S = 10.0  # for a command to wait for the engine
 
 
-class Done(NamedTuple):
+class DurableEvent(NamedTuple):
     """A durable event: its sequence in the journal, and its step."""
 
     seq: int
@@ -61,7 +61,7 @@ class Gateway:
         """Submit an event without waiting for its step."""
         self._put(event)
 
-    async def submit(self, event_at: Callable[[int], Event], deadline_s: float | None = DEADLINE_S) -> Done:
+    async def submit(self, event_at: Callable[[int], Event], deadline_s: float | None = DEADLINE_S) -> DurableEvent:
         """Submit the event that `event_at(now_ns)` makes; return once it is stepped and durable.
 
         Raises TimeoutError at the deadline: the event may still be carried out. With `deadline_s` None it waits
@@ -79,16 +79,16 @@ class Gateway:
                 await self._engine.kept(row)
         finally:
             del self._waiting[id(event)]
-        return Done(step.state.seq, step)
+        return DurableEvent(step.state.seq, step)
 
-    def submit_from_thread(self, event_at: Callable[[int], Event]) -> Future[Done]:
+    def submit_from_thread(self, event_at: Callable[[int], Event]) -> Future[DurableEvent]:
         """`submit` from another thread; the future raises RuntimeError once the loop has ended."""
         submitted = self.submit(event_at)
         try:
             return asyncio.run_coroutine_threadsafe(submitted, self._loop)
         except RuntimeError as error:
             submitted.close()
-            ended: Future[Done] = Future()
+            ended: Future[DurableEvent] = Future()
             ended.set_exception(error)
             return ended
 

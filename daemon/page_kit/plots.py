@@ -37,7 +37,7 @@ LABELS = 0.6  # of a plot's width, at most, that the labels of its rows take
 NEW_YORK = ZoneInfo("America/New_York")
 
 
-class Mark(NamedTuple):
+class PlotMark(NamedTuple):
     """A point that stands out: `style` entry, exit or halt, `words` for a reader who points at it."""
 
     time_ns: int
@@ -46,7 +46,7 @@ class Mark(NamedTuple):
     words: str
 
 
-class Bar(NamedTuple):
+class BarRow(NamedTuple):
     """A row of `bars`: its label, its values (one bar each) and the words at their end."""
 
     label: str
@@ -54,7 +54,7 @@ class Bar(NamedTuple):
     words: str
 
 
-class Bin(NamedTuple):
+class HistogramBin(NamedTuple):
     """A column of `histogram` from `low` to `high`; `words` for a reader who points at it."""
 
     low: float
@@ -87,7 +87,7 @@ class Band(NamedTuple):
     points: Sequence[tuple[float, float, float]]
 
 
-class Span(NamedTuple):
+class IntervalRow(NamedTuple):
     """A row of `intervals`: a value, its interval where known, and a style-sheet class."""
 
     label: str
@@ -151,7 +151,7 @@ def _time_axis(plot: Plot) -> None:
 
 def course(
     lines: Sequence[Sequence[Point]],
-    marks: Sequence[Mark],
+    marks: Sequence[PlotMark],
     span: tuple[int, int],
     unit: str,
     title: str,
@@ -180,7 +180,7 @@ def course(
     return plot.markup(title, summary)
 
 
-def _triangle(plot: Plot, mark: Mark) -> None:
+def _triangle(plot: Plot, mark: PlotMark) -> None:
     """An entry points up from below the value, an exit down from above it."""
     x, y = plot.px(mark.time_ns), plot.py(mark.value)
     away = 1 if mark.style == "entry" else -1
@@ -251,8 +251,8 @@ def runs(
         plot.curve(line, "run")
     for group in groups:
         plot.curve(group.thick, group.style)
-    wanted = [plot.py(group.thick[-1][1]) for group in named]
-    for y, group in zip(apart(wanted, TEXT + 2, plot.top, plot.floor), named, strict=True):
+    heights = [plot.py(group.thick[-1][1]) for group in named]
+    for y, group in zip(apart(heights, TEXT + 2, plot.top, plot.floor), named, strict=True):
         plot.text(plot.edge + 5, y + 4, group.label, style=f"{group.style}-label")
     return plot.markup(title)
 
@@ -271,7 +271,7 @@ def bin_edges(values: Sequence[float]) -> tuple[tuple[float, ...], int]:
 
 
 def histogram(
-    bins: Sequence[Bin],
+    bins: Sequence[HistogramBin],
     split: float,
     styles: tuple[str, str],
     label: str,
@@ -332,7 +332,7 @@ def scatter(points: Sequence[tuple[float, float, bool]], x_label: str, y_label: 
 # --- in rows ------------------------------------------------------------------------------------------------------
 
 
-def bars(rows: Sequence[Bar], styles: Sequence[str], unit: str, title: str, summary: str, width: int) -> Markup:
+def bars(rows: Sequence[BarRow], styles: Sequence[str], unit: str, title: str, summary: str, width: int) -> Markup:
     """Horizontal bars from 0, one for each value of a row, in the order of `styles`."""
     left = 12 + max(width_of(row.label) for row in rows)
     right = 12 + max(width_of(row.words) for row in rows)
@@ -357,11 +357,11 @@ def bars(rows: Sequence[Bar], styles: Sequence[str], unit: str, title: str, summ
     return plot.markup(title, summary)
 
 
-def intervals(rows: Sequence[Span], label: str, title: str, width: int = NARROW) -> Markup:
+def intervals(rows: Sequence[IntervalRow], label: str, title: str, width: int = NARROW) -> Markup:
     """A dot for each row's value and a bar for its interval, on a common axis with a line at zero."""
-    known = [value for row in rows for value in (row.value, row.low, row.high) if value is not None]
+    values = [value for row in rows for value in (row.value, row.low, row.high) if value is not None]
     labels = [fitting(row.label, LABELS * width) for row in rows]
-    plot = _rows(labels, [*known, 0.0], 26, 44, label, width)
+    plot = _rows(labels, [*values, 0.0], 26, 44, label, width)
     for index, row in enumerate(rows):
         y = plot.top + 26 * (index + 0.5)
         plot.text(plot.left - 6, y + 4, labels[index], "end", f"{row.style}-label")
@@ -373,8 +373,8 @@ def intervals(rows: Sequence[Span], label: str, title: str, width: int = NARROW)
 
 def strips(rows: Sequence[Strip], label: str, title: str) -> Markup:
     """Dots of each row along one axis, the chosen one larger; a row's middle is a bar with a tick."""
-    known = [value for row in rows for value in (*row.values, *(row.middle or ()))]
-    plot = _rows([row.label for row in rows], [*known, 0.0], 30, 44, label)
+    values = [value for row in rows for value in (*row.values, *(row.middle or ()))]
+    plot = _rows([row.label for row in rows], [*values, 0.0], 30, 44, label)
     for index, row in enumerate(rows):
         y = plot.top + 30 * (index + 0.5)
         plot.text(plot.left - 6, y + 4, row.label, "end")

@@ -48,11 +48,11 @@ def width_of(text: str) -> float:
 
 def fitting(text: str, room: float) -> str:
     """The text, or its beginning and its end where it is wider than the room, in pixels."""
-    found = text
-    while width_of(found) > room:
-        half = (len(found) - 2) // 2
-        found = f"{text[:half]}…{text[-half:]}"
-    return found
+    short = text
+    while width_of(short) > room:
+        half = (len(short) - 2) // 2
+        short = f"{text[:half]}…{text[-half:]}"
+    return short
 
 
 def round_step(raw: float) -> tuple[float, int]:
@@ -117,11 +117,11 @@ class Plot:
 
     def _add(self, name: str, words: str, **attributes: str | float) -> None:
         """Draw a shape; `words` are shown to a reader who points at it."""
-        given = {
+        texts = {
             key.rstrip("_").replace("_", "-"): value if isinstance(value, str) else _number(value)
             for key, value in attributes.items()
         }
-        shape = Element(name, {key: value for key, value in given.items() if value})
+        shape = Element(name, {key: value for key, value in texts.items() if value})
         if words:
             SubElement(shape, "title").text = words
         self._shapes.append(shape)
@@ -190,13 +190,13 @@ class Plot:
         return Markup(tostring(svg, encoding="unicode"))
 
 
-def apart(wanted: Sequence[float], gap: float, low: float, high: float) -> list[float]:
+def apart(places: Sequence[float], gap: float, low: float, high: float) -> list[float]:
     """Positions near those wanted, in the same order, at least `gap` apart, within low to high where they fit."""
-    order = sorted(range(len(wanted)), key=lambda index: wanted[index])
-    placed = [0.0] * len(wanted)
+    order = sorted(range(len(places)), key=lambda index: places[index])
+    placed = [0.0] * len(places)
     previous = low - gap
     for index in order:
-        previous = placed[index] = max(wanted[index], previous + gap)
+        previous = placed[index] = max(places[index], previous + gap)
     following = high + gap
     for index in reversed(order):
         following = placed[index] = min(placed[index], following - gap)

@@ -80,7 +80,7 @@ def disk_is_low(journal: Path) -> tuple[int, int] | None:
         ended = reader.query("SELECT count(*) AS n FROM events WHERE kind = 'SessionEnded'")[0]["n"]
     folder, log = journal.parent, journal.with_name(f"{journal.name}-wal")
     archives = list((folder / ARCHIVE).glob("*.sqlite"))
-    kept = [log, *archives, *parts_of(journal)]
-    used, free = sum(path.stat().st_size for path in kept if path.exists()), shutil.disk_usage(folder).free
+    files = [log, *archives, *parts_of(journal)]
+    used, free = sum(path.stat().st_size for path in files if path.exists()), shutil.disk_usage(folder).free
     session = grown(journal) / max(ended, 1) * (2 if archives else 1)
     return (free >> 20, used >> 20) if free < DAYS_TO_COME * session else None

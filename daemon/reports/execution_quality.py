@@ -168,8 +168,8 @@ class Quality(msgspec.Struct, frozen=True):
     @property
     def filled_share(self) -> Decimal | None:
         """What was filled of what the works wanted, 0 to 1; None where nothing was wanted."""
-        wanted = sum(work.wanted for work in self.works)
-        return Decimal(sum(work.filled for work in self.works)) / wanted if wanted else None
+        ordered = sum(work.wanted for work in self.works)
+        return Decimal(sum(work.filled for work in self.works)) / ordered if ordered else None
 
     @property
     def fees_usd(self) -> Decimal:

@@ -226,19 +226,19 @@ class Watch:
         correction, quantity = sent.correction + 1, event.cumulative_quantity
         self._set(sent, correction, quantity, event.cumulative_cost, sent.fees, event.time_ns)
 
-    def _found(self, found: BrokerOrder, time_ns: int) -> None:
+    def _found(self, report: BrokerOrder, time_ns: int) -> None:
         """The broker's own word on an order: its totals where they go beyond ours, and its status."""
-        sent, filled = self._sent.get(found.client_order_id), int(found.filled)
-        if sent is None or (found.symbol, found.side) != (sent.symbol, sent.side) or found.quantity != sent.quantity:
+        sent, filled = self._sent.get(report.client_order_id), int(report.filled)
+        if sent is None or (report.symbol, report.side) != (sent.symbol, sent.side) or report.quantity != sent.quantity:
             return
-        if found.average_price is not None:
+        if report.average_price is not None:
             grid = CENT if sent.multiplier == OPTION_MULTIPLIER else COST_GRID
-            cost = (found.average_price * found.filled).quantize(grid)
+            cost = (report.average_price * report.filled).quantize(grid)
             if filled > sent.filled or (sent.correction and (filled, cost) != (sent.filled, sent.cost)):
                 correction = sent.correction + (filled <= sent.filled)
                 self._set(sent, correction, filled, cost, sent.fees, time_ns)
                 sent.first_fill_ns, sent.last_fill_ns = sent.first_fill_ns or time_ns, sent.last_fill_ns or time_ns
-        word = BROKER_STATUS.get(found.status)
+        word = BROKER_STATUS.get(report.status)
         if filled >= sent.filled and word is not None and not (word == "filled" and sent.filled < sent.quantity):
             if word == "canceled":
                 sent.canceled_ns = sent.canceled_ns or time_ns
@@ -282,9 +282,9 @@ class Watch:
 
     def _work(self, attempts: Sequence[_Sent]) -> WorkQuality:
         first, last = attempts[0], attempts[-1]
-        before, wanted = 0, 0
+        before, ordered = 0, 0
         for sent in attempts:
-            wanted = max(wanted, before + sent.quantity)
+            ordered = max(ordered, before + sent.quantity)
             before += sent.filled
         working = any(sent.status not in TERMINAL for sent in attempts)
         prices = self._decided.get(first.decision, (0, {}))[1]
@@ -294,7 +294,7 @@ class Watch:
             side=first.side,
             purpose=first.purpose,
             orders=len(attempts),
-            wanted=wanted,
+            wanted=ordered,
             filled=before,
             multiplier=first.multiplier,
             decision=prices.get(first.symbol, first.arrival),

@@ -7,7 +7,17 @@ from decimal import Decimal
 from itertools import pairwise
 from typing import NamedTuple
 
-from daemon.page_kit.plots import Bar, Bin, Figure, Mark, bars, bin_edges, course, histogram, in_both_widths
+from daemon.page_kit.plots import (
+    BarRow,
+    Figure,
+    HistogramBin,
+    PlotMark,
+    bars,
+    bin_edges,
+    course,
+    histogram,
+    in_both_widths,
+)
 from daemon.page_kit.svg import grouped
 from daemon.reports.execution_quality import OrderQuality, Quality
 from daemon.reports.record import Day
@@ -28,10 +38,10 @@ def _span(day: Day) -> tuple[int, int]:
     return (day.session.open_ns, day.session.close_ns)
 
 
-def _halt_marks(day: Day) -> list[Mark]:
+def _halt_marks(day: Day) -> list[PlotMark]:
     begin, end = _span(day)
     return [
-        Mark(halt.time_ns, 0.0, "halt", f"{clock(halt.time_ns)} {halt.name}: {halt.detail}")
+        PlotMark(halt.time_ns, 0.0, "halt", f"{clock(halt.time_ns)} {halt.name}: {halt.detail}")
         for halt in day.halts
         if begin <= halt.time_ns <= end
     ]
@@ -42,43 +52,43 @@ def equity(day: Day) -> Shown:
     points = [(at, float(value)) for at, value in (*day.history, *day.equity)]
     if not points:
         return Shown(None, "No equity was recorded in this session.")
-    shown = _COURSES[day.decides](day, points)
-    values = [value for _, value in shown.points or points]
+    curve = _COURSES[day.decides](day, points)
+    values = [value for _, value in curve.points or points]
     low, high = (money(Decimal(str(value))) for value in (min(values), max(values)))
     first, last = (money(Decimal(str(value))) for value in (values[0], values[-1]))
     summary = f"It went from {first} to {last} USD, between {low} and {high}."
-    if not shown.points:
+    if not curve.points:
         return Shown(None, summary)
     plot = in_both_widths(
-        lambda width: course([shown.points], shown.marks, shown.span, "USD", shown.title, summary, width)
+        lambda width: course([curve.points], curve.marks, curve.span, "USD", curve.title, summary, width)
     )
-    return Shown(plot, f"USD, {shown.words}. {summary}")
+    return Shown(plot, f"USD, {curve.words}. {summary}")
 
 
-class _Course(NamedTuple):
+class _EquityPlot(NamedTuple):
     """A plot of equity: its points and marks, over which time, and the words of its title and caption."""
 
     points: Points
-    marks: list[Mark]
+    marks: list[PlotMark]
     span: tuple[int, int]
     title: str
     words: str
 
 
-def _in_session(day: Day, _: Points) -> _Course:
+def _in_session(day: Day, _: Points) -> _EquityPlot:
     span = _span(day)
     points = [point for point in _stepped(day) if span[0] <= point[0] <= span[1]]
     words = "at every bar's close while something was held"
-    return _Course(points, _halt_marks(day), span, "Equity in the session", words)
+    return _EquityPlot(points, _halt_marks(day), span, "Equity in the session", words)
 
 
-def _at_ends(_: Day, points: Points) -> _Course:
+def _at_ends(_: Day, points: Points) -> _EquityPlot:
     span = (points[0][0], max(points[-1][0], points[0][0] + 1))
     words = "up to three months back; the last points are this session's"
-    return _Course(points, [], span, "Equity at the ends of sessions", words)
+    return _EquityPlot(points, [], span, "Equity at the ends of sessions", words)
 
 
-_COURSES: dict[str, Callable[[Day, Points], _Course]] = {"bar": _in_session, "session": _at_ends}
+_COURSES: dict[str, Callable[[Day, Points], _EquityPlot]] = {"bar": _in_session, "session": _at_ends}
 
 
 def _stepped(day: Day) -> list[tuple[int, float]]:
@@ -126,14 +136,14 @@ def prices(day: Day) -> Shown | None:
     return Shown(plot, caption)
 
 
-def _mark(day: Day, order: OrderQuality) -> Mark | None:
+def _mark(day: Day, order: OrderQuality) -> PlotMark | None:
     at = order.last_fill_ns
     closes = [close for ended, close in day.bars if ended <= at] or [day.bars[0][1]]
     if not order.filled or order.average is None or not day.session.open_ns <= at <= day.session.close_ns:
         return None
     verb = "bought" if order.side > 0 else "sold"
     words = f"{clock(at)} {verb} {order.filled} {instrument(order.symbol)} at {price(order.average)}"
-    return Mark(at, closes[-1], order.purpose, words)
+    return PlotMark(at, closes[-1], order.purpose, words)
 
 
 def weights(day: Day) -> Shown | None:
@@ -151,7 +161,7 @@ def weights(day: Day) -> Shown | None:
     held.sort(key=lambda row: (-row[0], row[1]))
     cash = (100.0 - sum(row[2][0] for row in held), 100.0 - sum(row[2][1] for row in held))
     rows = [
-        Bar(
+        BarRow(
             name, values, f"{values[0]:.1f} \N{RIGHTWARDS ARROW} {values[1]:.1f} %" + (f" ({change:+,})" * bool(change))
         )
         for _, name, values, change in (*held, (0.0, "cash", cash, 0))
@@ -196,14 +206,14 @@ def slippage(quality: Quality) -> Shown | None:
     return Shown(plot, f"Orders by slippage; right of zero is cost. {summary}")
 
 
-def slippage_bins(values: list[float], unit: str) -> list[Bin]:
+def slippage_bins(values: list[float], unit: str) -> list[HistogramBin]:
     """Count the values in equal bins that meet at 0."""
     edges, decimals = bin_edges(values)
     counts = [0] * (len(edges) - 1)
     for value in values:
         counts[min(max(0, int((value - edges[0]) / (edges[1] - edges[0]) + 1e-9)), len(counts) - 1)] += 1
     return [
-        Bin(low, high, count, f"{count} from {grouped(low, decimals)} to {grouped(high, decimals)} {unit}")
+        HistogramBin(low, high, count, f"{count} from {grouped(low, decimals)} to {grouped(high, decimals)} {unit}")
         for (low, high), count in zip(pairwise(edges), counts, strict=True)
     ]
 
@@ -212,7 +222,7 @@ def denials(day: Day) -> Shown | None:
     """Plot the count of denials of each gate."""
     if not day.denials:
         return None
-    rows = [Bar(gate, (float(count),), f"{count:,}") for gate, count in day.denials]
+    rows = [BarRow(gate, (float(count),), f"{count:,}") for gate, count in day.denials]
     summary = f"{day.denials[0][0]} denied most, {day.denials[0][1]:,} times."
     plot = in_both_widths(lambda width: bars(rows, ("count",), "denials", "Denials by gate", summary, width))
     return Shown(plot, f"Denials by gate; a decision may be denied by several. {summary}")

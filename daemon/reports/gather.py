@@ -44,7 +44,7 @@ from daemon.journal.trades import Wanted, day_begin, day_end, read_trades
 from daemon.reports.execution_quality import Arrival
 from daemon.reports.execution_watch import Watch
 from daemon.reports.holdings import holdings, prices_before, rows_between
-from daemon.reports.record import BEFORE_OPEN_NS, HALTS, REPORT_SPAN_NS, WARM_NS, Answers, Day, Notice, first_id
+from daemon.reports.record import BEFORE_OPEN_NS, HALTS, REPORT_SPAN_NS, WARM_NS, AnswerCount, Day, Notice, first_id
 from strategies.kit.contract import Session, Spec
 from strategies.kit.units import SECOND_NS
 
@@ -69,7 +69,7 @@ class _Pass:
         self.commands: list[Notice] = []
         self.halts: list[Notice] = []
         self.models: list[Notice] = []
-        self.answers: dict[tuple[str, bool], Answers] = {}
+        self.answers: dict[tuple[str, bool], AnswerCount] = {}
         self.prices: dict[str, Arrival] | None = None
 
     def take(self, entry: Entry, event: Event) -> None:
@@ -135,9 +135,9 @@ class _Pass:
                 self.commands.append(Notice(now, "refused", event.reason, event.channel))
 
     def _answered(self, model: str, now: int, *, shadow: bool) -> None:
-        known = self.answers.get((model, shadow))
-        count, first_ns = (known.count, known.first_ns) if known else (0, now)
-        self.answers[model, shadow] = Answers(model, shadow, count + 1, first_ns, now)
+        former = self.answers.get((model, shadow))
+        count, first_ns = (former.count, former.first_ns) if former else (0, now)
+        self.answers[model, shadow] = AnswerCount(model, shadow, count + 1, first_ns, now)
 
 
 def read_day(journal: Path | JournalReader, session: Session) -> Day:

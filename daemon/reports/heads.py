@@ -18,7 +18,7 @@ from strategies.kit.contract import Head, Spec
 from strategies.registry import entry
 
 
-class Column(msgspec.Struct, frozen=True):
+class HeadColumn(msgspec.Struct, frozen=True):
     """A head of the spec."""
 
     name: str
@@ -26,7 +26,7 @@ class Column(msgspec.Struct, frozen=True):
     wish: bool
 
 
-class Line(msgspec.Struct, frozen=True):
+class SymbolHeads(msgspec.Struct, frozen=True):
     """The heads of one symbol, "" where the policy answers for all at once. Weights are parts of the equity."""
 
     symbol: str
@@ -38,7 +38,7 @@ class Line(msgspec.Struct, frozen=True):
     note: str
 
 
-class Chosen(msgspec.Struct, frozen=True):
+class SymbolChoice(msgspec.Struct, frozen=True):
     """The action taken for a symbol, where the policy chooses one for each."""
 
     symbol: str
@@ -52,9 +52,9 @@ class Chosen(msgspec.Struct, frozen=True):
 class DecisionHeads(msgspec.Struct, frozen=True):
     """All heads of one decision, by symbol in the spec's order."""
 
-    columns: tuple[Column, ...]
-    lines: tuple[Line, ...]
-    choices: tuple[Chosen, ...] = ()
+    columns: tuple[HeadColumn, ...]
+    lines: tuple[SymbolHeads, ...]
+    choices: tuple[SymbolChoice, ...] = ()
 
 
 def heads_at(reader: JournalReader, decision: int, spec: Spec) -> DecisionHeads | None:
@@ -69,7 +69,7 @@ def heads_at(reader: JournalReader, decision: int, spec: Spec) -> DecisionHeads 
     lines = sorted(
         (_line(row, spec, passive=passive) for row in rows), key=lambda line: places.get(line.symbol, len(places))
     )
-    columns = tuple(Column(head.name, _meaning(head, passive=passive), head.wish) for head in spec.heads)
+    columns = tuple(HeadColumn(head.name, _meaning(head, passive=passive), head.wish) for head in spec.heads)
     return DecisionHeads(columns, tuple(lines), tuple(_choices(reader, decision, rows, spec)))
 
 
@@ -87,7 +87,7 @@ def _answered_by_passive(reader: JournalReader, decision: int) -> bool:
     return bool(rows) and "-passive-" in (rows[0]["model"] or "")
 
 
-def _choices(reader: JournalReader, decision: int, heads: list[sqlite3.Row], spec: Spec) -> Iterator[Chosen]:
+def _choices(reader: JournalReader, decision: int, heads: list[sqlite3.Row], spec: Spec) -> Iterator[SymbolChoice]:
     if not spec.by_row:
         return
     values = {row["symbol"]: json.loads(row["answer"]) for row in heads}
@@ -95,7 +95,7 @@ def _choices(reader: JournalReader, decision: int, heads: list[sqlite3.Row], spe
     for symbol in spec.symbols:
         if (row := drawn.get(symbol)) is not None:
             shares, worth = json.loads(row["behaviour"]), values.get(symbol, ())
-            yield Chosen(
+            yield SymbolChoice(
                 symbol,
                 dict(zip(spec.actions, worth, strict=False)),
                 dict(zip(spec.actions, shares, strict=True)),
@@ -121,7 +121,7 @@ def _rows(reader: JournalReader, where: str, *values: int) -> list[sqlite3.Row]:
         raise
 
 
-def _line(row: sqlite3.Row, spec: Spec, *, passive: bool) -> Line:
+def _line(row: sqlite3.Row, spec: Spec, *, passive: bool) -> SymbolHeads:
     values: dict[str, Any] = json.loads(row["heads"])
     answer = json.loads(row["answer"]) if row["symbol"] and not spec.by_row else None
     heads = tuple(_numbers(values.get(head.name)) for head in spec.heads)
@@ -139,7 +139,7 @@ def _line(row: sqlite3.Row, spec: Spec, *, passive: bool) -> Line:
         taken_of(numbers[0], answer) if head.wish and answer is not None and len(numbers) == 1 else None
         for head, numbers in zip(spec.heads, heads, strict=True)
     )
-    return Line(row["symbol"], answer, heads, taken, row["weight_before"], row["weight_after"], row["note"])
+    return SymbolHeads(row["symbol"], answer, heads, taken, row["weight_before"], row["weight_after"], row["note"])
 
 
 def _numbers(value: float | list[float] | None) -> tuple[float, ...]:

@@ -70,9 +70,9 @@ def holdings(
         "SELECT state FROM snapshots WHERE event_id BETWEEN ? AND ? ORDER BY event_id DESC LIMIT 1",
         span,
     )
-    known = msgspec.json.decode(newest[0]["state"], type=_Known) if newest else None
-    if known is not None:
-        after = {symbol: position.quantity for symbol, position in known.book.positions.items()}
+    state = msgspec.json.decode(newest[0]["state"], type=_Known) if newest else None
+    if state is not None:
+        after = {symbol: position.quantity for symbol, position in state.book.positions.items()}
     else:
         after = _filled(reader, until_ns, session.date)
     traded: Counter[str] = Counter()
@@ -91,8 +91,8 @@ def holdings(
         for symbol in symbols
         if after.get(symbol, 0) or after.get(symbol, 0) - traded[symbol]
     )
-    halt = known.risk.halt if known is not None else None
-    return held, Notice(halt.since_ns, halt.reason, halt.detail) if halt else None, known is not None
+    halt = state.risk.halt if state is not None else None
+    return held, Notice(halt.since_ns, halt.reason, halt.detail) if halt else None, state is not None
 
 
 def _filled(reader: JournalReader, until_ns: int, date: str, underlying: str = "") -> dict[str, int]:

@@ -19,7 +19,7 @@ from daemon.core.session import NEW_YORK, new_york_text
 from daemon.engine.state_dir import parts_of, where_before
 from daemon.journal.reader import JournalReader
 from daemon.journal.rows import JournalError, decode_event, strategy_of
-from daemon.journal.trades import Found, day_begin
+from daemon.journal.trades import TradeList, day_begin
 from daemon.reports.execution_quality import OrderQuality, Quality
 from strategies.kit.contract import DailySpec, Session
 from strategies.kit.units import SECOND_NS
@@ -45,7 +45,7 @@ class Notice(msgspec.Struct, frozen=True):
     who: str = ""
 
 
-class Answers(msgspec.Struct, frozen=True):
+class AnswerCount(msgspec.Struct, frozen=True):
     """The answers of a model version, live or as a shadow: their count, the first and the last time."""
 
     model: str
@@ -98,10 +98,10 @@ class Day(msgspec.Struct, frozen=True, kw_only=True):
     halts: tuple[Notice, ...]
     halt: Notice | None  # that holds at the end, where it is known
     models: tuple[Notice, ...]  # verified and promoted
-    answers: tuple[Answers, ...]
+    answers: tuple[AnswerCount, ...]
     held: tuple[Held, ...]
     exact: bool  # what is held is the desk's book, not the sum of its orders
-    trades: Found = Found()  # round trips that ended in the session, and those that were entered in it and are open
+    trades: TradeList = TradeList()  # round trips that ended in the session, and those entered in it that are open
 
     @property
     def gain(self) -> Decimal | None:
@@ -145,8 +145,8 @@ def find_session(reader: JournalReader, date: str | None = None) -> Session:
         session = event.session
         if session.date == date or (date is None and session.open_ns - lead_ns <= newest[0]["time_ns"]):
             return session
-    wanted = "a session that has begun" if date is None else f"the session of {date}"
-    raise JournalError(f"{reader.path}: {wanted} is not in the journal; `rltraderctl events` shows what is")
+    expected = "a session that has begun" if date is None else f"the session of {date}"
+    raise JournalError(f"{reader.path}: {expected} is not in the journal; `rltraderctl events` shows what is")
 
 
 @contextmanager
@@ -194,11 +194,11 @@ def alarms_since_midnight(reader: JournalReader, time_ns: int) -> tuple[int, str
     return len(names), names[-1] if names else ""
 
 
-class _Effect(msgspec.Struct):
+class _NamedEffect(msgspec.Struct):
     """As much of an effect as an alarm's name needs."""
 
     type: str
     name: str = ""
 
 
-_effects = msgspec.json.Decoder(list[_Effect])
+_effects = msgspec.json.Decoder(list[_NamedEffect])

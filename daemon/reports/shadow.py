@@ -113,14 +113,14 @@ def shadow_reports(journal: Path) -> tuple[ShadowReport, ...]:
 def _report(reader: JournalReader, model: str, shadow: Shadow | None, untold: str) -> ShadowReport:
     pairs, failures, unmatched = _pairs(reader, model)
     actions, confusion = _confusion(pairs, strategy_of(reader.meta()).spec.actions)
-    found = _hypothetical(shadow) if shadow is not None and shadow.sessions else None
+    hypothetical = _hypothetical(shadow) if shadow is not None and shadow.sessions else None
     sure = np.array([pair.confidences for pair in pairs if pair.confidences is not None])
     spread = [p for pair in pairs if (p := pair.probabilities) is not None]
     continuous = [pair.logits for pair in pairs if pair.probabilities is None]
     return ShadowReport(
         model=model,
         beside=tuple(sorted({pair.live_model for pair in pairs})),
-        verdict=verdict_of(found, untold),
+        verdict=verdict_of(hypothetical, untold),
         decisions=len(pairs),
         failures=failures,
         unmatched=unmatched,
@@ -133,7 +133,7 @@ def _report(reader: JournalReader, model: str, shadow: Shadow | None, untold: st
         calibration=CALIBRATION,
         total_variation=_mean_difference(spread, 0.5 * len(spread[0][0])) if spread else None,
         mean_difference=_mean_difference(continuous, 1.0) if continuous else None,
-        hypothetical=found,
+        hypothetical=hypothetical,
         untold=untold,
     )
 
@@ -177,7 +177,7 @@ def _mean_difference(pairs: Sequence[tuple[Sequence[float], Sequence[float]]], f
     return float(np.abs(both[:, 0] - both[:, 1]).mean() * factor)
 
 
-def _confusion(pairs: Sequence[_Pair], known: Sequence[str]) -> tuple[tuple[str, ...], tuple[tuple[int, ...], ...]]:
+def _confusion(pairs: Sequence[_Pair], order: Sequence[str]) -> tuple[tuple[str, ...], tuple[tuple[int, ...], ...]]:
     """The actions that were chosen and their counts; of a continuous policy what it does with each symbol."""
     if pairs and pairs[0].probabilities is None:
         actions = DIRECTIONS
@@ -185,7 +185,7 @@ def _confusion(pairs: Sequence[_Pair], known: Sequence[str]) -> tuple[tuple[str,
         chosen = np.stack([signs[:, 0].ravel(), signs[:, 1].ravel()])
     else:
         seen = {name for pair in pairs for name in (pair.live, pair.shadow)}
-        actions = tuple(name for name in known if name in seen)
+        actions = tuple(name for name in order if name in seen)
         chosen = np.array([[actions.index(pair.live), actions.index(pair.shadow)] for pair in pairs], dtype=int).T
     counts = np.zeros((len(actions), len(actions)), dtype=int)
     if pairs:
@@ -247,10 +247,10 @@ def _steps(reader: JournalReader, machine: Machine) -> Iterator[tuple[Event, Ste
 
 
 def _hypothetical(shadow: Shadow) -> Hypothetical:
-    found = sorted(shadow.sessions.items())
+    by_date = sorted(shadow.sessions.items())
     sessions = tuple(
         SessionPair(date, round(float(both.live.gained), 6), round(float(both.candidate.gained), 6))
-        for date, both in found
+        for date, both in by_date
     )
     differences = np.array([pair.shadow_usd - pair.live_usd for pair in sessions], dtype=np.float64)
     block = max(len(sessions) ** (1.0 / 3.0), 1.0)
@@ -260,9 +260,9 @@ def _hypothetical(shadow: Shadow) -> Hypothetical:
         sessions=sessions,
         live_usd=round(sum(pair.live_usd for pair in sessions), 6),
         shadow_usd=round(sum(pair.shadow_usd for pair in sessions), 6),
-        live_trades=sum(both.live.fills for _, both in found),
-        shadow_trades=sum(both.candidate.fills for _, both in found),
-        modelled=sum(both.live.modelled + both.candidate.modelled for _, both in found),
+        live_trades=sum(both.live.fills for _, both in by_date),
+        shadow_trades=sum(both.candidate.fills for _, both in by_date),
+        modelled=sum(both.live.modelled + both.candidate.modelled for _, both in by_date),
         mean_difference_usd=float(differences.mean()) if sessions else 0.0,
         low_usd=low,
         high_usd=high,
@@ -288,19 +288,19 @@ def interval_of_mean(values: Float64Array, block: float, seed: int = 0) -> tuple
     return float(low), float(high)
 
 
-def verdict_of(found: Hypothetical | None, untold: str = "") -> str:
+def verdict_of(hypothetical: Hypothetical | None, untold: str = "") -> str:
     """Return whether the difference may be chance, with its interval."""
-    if found is None:
+    if hypothetical is None:
         return f"No result to compare: {untold or 'there is no decision that both answered'}."
-    difference = found.mean_difference_usd
+    difference = hypothetical.mean_difference_usd
     word = "more" if difference >= 0 else "less"
     finding = (
-        f"over {len(found.sessions)} sessions the candidate would have earned {abs(difference):,.2f} USD a session "
-        f"{word} than the live model by the rule below"
+        f"over {len(hypothetical.sessions)} sessions the candidate would have earned {abs(difference):,.2f} USD "
+        f"a session {word} than the live model by the rule below"
     )
-    if found.low_usd is None or found.high_usd is None:
+    if hypothetical.low_usd is None or hypothetical.high_usd is None:
         return f"May be chance: {finding}, and fewer than {FEWEST} sessions show no difference."
-    bounds = f"95 % interval {found.low_usd:+,.2f} to {found.high_usd:+,.2f}"
-    if found.low_usd <= 0.0 <= found.high_usd:
+    bounds = f"95 % interval {hypothetical.low_usd:+,.2f} to {hypothetical.high_usd:+,.2f}"
+    if hypothetical.low_usd <= 0.0 <= hypothetical.high_usd:
         return f"May be chance: {finding}, {bounds}."
     return f"More than chance at 95 %: {finding}, {bounds}."

@@ -14,7 +14,7 @@ import msgspec
 from daemon.core.session import new_york_text
 from daemon.journal import trade as trade_units
 from daemon.journal.trade import COLUMNS, LISTED, Column, Trade
-from daemon.journal.trades import Found, Totals
+from daemon.journal.trades import Totals, TradeList
 from daemon.reports.csv_tables import as_cell, utc
 from daemon.reports.words import NONE, clock, instrument, money, plural
 
@@ -38,9 +38,9 @@ class TradesShown(msgspec.Struct, frozen=True):
     totals: Totals
 
 
-def trades_shown(found: Found) -> TradesShown:
+def trades_shown(trades: TradeList) -> TradesShown:
     """Return the trades for programs."""
-    return TradesShown(lines(found.trades), found.totals)
+    return TradesShown(lines(trades.trades), trades.totals)
 
 
 def lines(trades: Iterable[Trade]) -> tuple[dict[str, str | int | float | None], ...]:
@@ -84,8 +84,8 @@ def trades_contract() -> type:
     kinds = [
         (name, str if declared.unit == trade_units.TIME else types[field]) for name, (field, declared) in LISTED.items()
     ]
-    each = msgspec.defstruct("TradeShown", kinds, namespace={"__doc__": "A trade, by the columns of the CSV."})
-    fields = [("trades", GenericAlias(tuple, (each, ...))), ("totals", Totals)]
+    row_type = msgspec.defstruct("TradeShown", kinds, namespace={"__doc__": "A trade, by the columns of the CSV."})
+    fields = [("trades", GenericAlias(tuple, (row_type, ...))), ("totals", Totals)]
     return msgspec.defstruct("TradesShown", fields, namespace={"__doc__": TradesShown.__doc__})
 
 

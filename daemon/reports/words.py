@@ -129,10 +129,10 @@ def _denied(day: Day) -> str:
     denied = sum(count for _, outcome, count in day.decisions if outcome == "denied")
     if not denied or not day.denials:
         return ""
-    wanted = denied + sum(count for _, outcome, count in day.decisions if outcome == "ordered")
-    wished = plural(wanted, "wanted basket") if day.overnight else plural(wanted, "wanted entry", "wanted entries")
+    entries = denied + sum(count for _, outcome, count in day.decisions if outcome == "ordered")
+    wished = plural(entries, "wanted basket") if day.overnight else plural(entries, "wanted entry", "wanted entries")
     most = f"{'mostly ' * (len(day.denials) > 1)}by the gate {day.denials[0][0]}"
-    return f" {denied:,} of {wished} {'was' if wanted == 1 else 'were'} denied, {most}."
+    return f" {denied:,} of {wished} {'was' if entries == 1 else 'were'} denied, {most}."
 
 
 def reference(quality: Quality) -> str:

@@ -37,14 +37,14 @@ def fault_names(rows: Sequence[Sequence[float]]) -> list[str]:
     """Return the name of each bar's first fault, "" for a good one, of bars on the grid; rows are as in `fault`."""
     if not rows:
         return []
-    found = faults(np.array(rows, dtype=np.float64).T, np.zeros(len(rows), dtype=np.int64))
-    return [FAULTS[index] for index in found.tolist()]
+    masks = faults(np.array(rows, dtype=np.float64).T, np.zeros(len(rows), dtype=np.int64))
+    return [FAULTS[index] for index in masks.tolist()]
 
 
 def fault(prices: Sequence[float], off_grid_ns: int) -> str:
     """Return the name of one bar's first fault, "" for a good one. `prices`: open, high, low, close, volume."""
-    found = faults(np.array(prices, dtype=np.float64).reshape(5, 1), np.array([off_grid_ns], dtype=np.int64))
-    return FAULTS[int(found[0])]
+    masks = faults(np.array(prices, dtype=np.float64).reshape(5, 1), np.array([off_grid_ns], dtype=np.int64))
+    return FAULTS[int(masks[0])]
 
 
 def values_text(prices: Sequence[float]) -> str:

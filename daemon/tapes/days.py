@@ -108,7 +108,7 @@ def _interval_s(path: Path, starts: npt.NDArray[np.int64]) -> int:
 
 
 def _read(file: TapeFile, symbols: tuple[str, ...]) -> _Columns:
-    known = {symbol: place for place, symbol in enumerate(symbols)}
+    place_of = {symbol: place for place, symbol in enumerate(symbols)}
     starts: list[npt.NDArray[np.int64]] = [np.empty(0, np.int64)]
     places: list[npt.NDArray[np.int64]] = [np.empty(0, np.int64)]
     prices: list[npt.NDArray[np.float64]] = [np.empty((5, 0))]
@@ -116,7 +116,7 @@ def _read(file: TapeFile, symbols: tuple[str, ...]) -> _Columns:
     for rows in file.batches():
         for name, count in zip(rows.names, np.bincount(rows.codes, minlength=len(rows.names)).tolist(), strict=True):
             counts[name] = counts.get(name, 0) + count
-        at = np.array([known.get(name, -1) for name in rows.names], dtype=np.int64)[rows.codes]
+        at = np.array([place_of.get(name, -1) for name in rows.names], dtype=np.int64)[rows.codes]
         ours = at >= 0
         starts.append(rows.start_ns[ours])
         places.append(at[ours])
@@ -169,12 +169,12 @@ class DailyTapeSource:
         inside = (at >= 0) & (starts < self._closes[at])
         counts.outside_hours = int(np.count_nonzero(~inside))
         starts, places, prices, at = starts[inside], places[inside], prices[:, inside], at[inside]
-        found = faults(prices, (starts - self._begins[at]) % (info.interval_s * SECOND_NS))
+        masks = faults(prices, (starts - self._begins[at]) % (info.interval_s * SECOND_NS))
         indices, firsts = np.unique(at, return_index=True)
         for index, low, high in zip(indices, firsts, [*firsts[1:], starts.size], strict=True):
             cut = slice(int(low), int(high))
             yield from self._session(
-                int(index), starts[cut].tolist(), places[cut].tolist(), found[cut].tolist(), prices[:, cut]
+                int(index), starts[cut].tolist(), places[cut].tolist(), masks[cut].tolist(), prices[:, cut]
             )
 
     def _session(

@@ -71,7 +71,7 @@ def digest_of(path: Path) -> str:
 
 
 @dataclass(frozen=True, slots=True)
-class Rows:
+class BarRows:
     """A batch of n rows in file order, values unchanged."""
 
     names: tuple[str, ...]  # the symbols of this batch
@@ -132,7 +132,7 @@ class TapeFile:
         with _reading(path):
             self._check_timestamps()
 
-    def batches(self) -> Iterator[Rows]:
+    def batches(self) -> Iterator[BarRows]:
         """Yield all rows in file order. Raises TapeError for a truncated file or a value of the wrong kind."""
         with _reading(self.path):
             seen = 0
@@ -141,7 +141,7 @@ class TapeFile:
                     yield self._rows(batch, seen)
                 seen += batch.num_rows
 
-    def in_order(self) -> Iterator[Rows]:
+    def in_order(self) -> Iterator[BarRows]:
         """Yield all rows by time, equal ones in file order, as `batches`. Holds the file in memory: 56 bytes a row."""
         batches = list(self.batches())
         names = tuple(dict.fromkeys(name for rows in batches for name in rows.names))
@@ -151,7 +151,7 @@ class TapeFile:
         order = np.argsort(start_ns, kind="stable")
         for begin in range(0, order.size, _BATCH_ROWS):
             part = order[begin : begin + _BATCH_ROWS]
-            yield Rows(names, codes[part], start_ns[part], prices[:, part])
+            yield BarRows(names, codes[part], start_ns[part], prices[:, part])
 
     def _open_parquet(self) -> list[str]:
         with pa.parquet.ParquetFile(self.path) as file:
@@ -212,7 +212,7 @@ class TapeFile:
         ):
             yield from reader
 
-    def _rows(self, batch: Any, seen: int) -> Rows:
+    def _rows(self, batch: Any, seen: int) -> BarRows:
         times = batch.column("timestamp")
         if times.null_count:
             row = seen + int(np.argmax(times.is_null().to_numpy(zero_copy_only=False))) + 1
@@ -231,10 +231,10 @@ class TapeFile:
         if self.adjusts:
             prices = adjusted(prices, batch.column(ADJUSTED).cast(pa.float64()).to_numpy(zero_copy_only=False))
         if self.symbol_assumed:
-            return Rows((self._assumed,), np.zeros(batch.num_rows, dtype=np.int64), start_ns, prices)
+            return BarRows((self._assumed,), np.zeros(batch.num_rows, dtype=np.int64), start_ns, prices)
         symbols = batch.column("symbol").cast(pa.string()).fill_null("").dictionary_encode()
         codes = symbols.indices.to_numpy(zero_copy_only=False).astype(np.int64)
-        return Rows(tuple(symbols.dictionary.to_pylist()), codes, start_ns, prices)
+        return BarRows(tuple(symbols.dictionary.to_pylist()), codes, start_ns, prices)
 
 
 _ZONE_CURE = "write them as 2024-03-26T13:30:00Z, as tz-aware Parquet timestamps, or as integer epoch nanoseconds"

@@ -21,7 +21,7 @@ import numpy.typing as npt
 from daemon.core.events import BarClosed, BarRejected, ClockTicked, Event, SessionEnded, SessionScheduled
 from daemon.host.time.calendar import SessionCalendar, midnight_ns
 from daemon.tapes.bar_check import FAULTS, faults, values_text
-from daemon.tapes.files import Rows, TapeError, TapeFile, digest_of
+from daemon.tapes.files import BarRows, TapeError, TapeFile, digest_of
 from strategies.kit.contract import Bar
 from strategies.kit.units import SECOND_NS
 
@@ -240,7 +240,7 @@ class TapeSource:
         session, upcoming, previous = self._calendar.around(self._sessions[index].date)
         return SessionScheduled(session.open_ns, session, upcoming, previous)
 
-    def _classified(self, rows: Rows) -> Iterator[tuple[int, ...]]:
+    def _classified(self, rows: BarRows) -> Iterator[tuple[int, ...]]:
         """Yield the regular-session rows of the strategy's symbols: (start, slot, session, place, fault, prices…).
 
         `slot` is the start of the bar on the session's grid that holds `start`; `fault` an index into FAULTS.
@@ -253,12 +253,12 @@ class TapeSource:
         self.counts.outside_hours += int(np.count_nonzero(ours & ~inside))
         start, at, places, prices = rows.start_ns[inside], at[inside], places[inside], rows.prices[:, inside]
         off_grid = (start - self._begins[at]) % (self._info.interval_s * SECOND_NS)
-        found = faults(prices, off_grid)
-        columns = (start, start - off_grid, at, places, found, *prices)
+        masks = faults(prices, off_grid)
+        columns = (start, start - off_grid, at, places, masks, *prices)
         return zip(*(column.tolist() for column in columns), strict=True)
 
 
-def _places(rows: Rows, symbols: tuple[str, ...]) -> npt.NDArray[np.int64]:
+def _places(rows: BarRows, symbols: tuple[str, ...]) -> npt.NDArray[np.int64]:
     """Return (n,) each row's place in the strategy's order of symbols, -1 for other symbols."""
     return np.array([symbols.index(name) if name in symbols else -1 for name in rows.names])[rows.codes]
 
@@ -279,8 +279,8 @@ def check_calendar(path: Path, info: TapeInfo, calendar: SessionCalendar) -> Non
 def of_others(path: Path, counts: Iterable[str], symbols: tuple[str, ...]) -> TapeError:
     """Return the error of a tape that has rows, but none of the strategy's symbols."""
     found, more = ", ".join(sorted(counts)[:8]), ", …" if len(symbols) > 8 else ""
-    wanted = f"{', '.join(symbols[:8])}{more}"
-    return TapeError(f"{path}: no row of {wanted}; found {found}: pass a tape of the strategy's symbols")
+    names = f"{', '.join(symbols[:8])}{more}"
+    return TapeError(f"{path}: no row of {names}; found {found}: pass a tape of the strategy's symbols")
 
 
 def resumed(path: Path, events: Iterator[Event], skip: int) -> Iterator[Event]:

@@ -51,9 +51,9 @@ def half_hours(path: Path, symbols: tuple[str, ...]) -> HalfHours:
     return HalfHours(times, np.array([halves[int(half)] for half in times // HALF_HOUR_NS], dtype=np.int64))
 
 
-def hours_off(found: HalfHours, calendar: SessionCalendar) -> int:
+def hours_off(half_hours: HalfHours, calendar: SessionCalendar) -> int:
     """Return the hours by which the times seem too early (above 0) or too late; 0 where they seem right."""
-    times, weights = found
+    times, weights = half_hours
     opens = np.array([session.open_ns for session in calendar.sessions])
     closes = np.array([session.close_ns for session in calendar.sessions])
 
@@ -68,7 +68,7 @@ def hours_off(found: HalfHours, calendar: SessionCalendar) -> int:
     return best if all_of_them or most > MORE * max(as_it_is, 1) else 0
 
 
-def sessions_off(found: HalfHours, calendar: SessionCalendar) -> SessionsOff | None:
+def sessions_off(half_hours: HalfHours, calendar: SessionCalendar) -> SessionsOff | None:
     """Return the sessions that lie one hour off, in the direction of most of them; None where there are none.
 
     Such a session has rows from its first to its last half hour, and none besides, once its times are moved.
@@ -76,9 +76,9 @@ def sessions_off(found: HalfHours, calendar: SessionCalendar) -> SessionsOff | N
     dates: dict[int, list[str]] = {1: [], -1: []}
     for session in calendar.sessions:
         midnight_ns = session.open_ns - OPENS_NS
-        day = slice(*np.searchsorted(found.times, (midnight_ns, midnight_ns + DAY_NS)))
+        day = slice(*np.searchsorted(half_hours.times, (midnight_ns, midnight_ns + DAY_NS)))
         for hours, off in dates.items():
-            if _fills(session, found.times[day] + hours * HOUR_NS, found.counts[day]):
+            if _fills(session, half_hours.times[day] + hours * HOUR_NS, half_hours.counts[day]):
                 off.append(session.date)
     hours, off = max(dates.items(), key=lambda item: len(item[1]))
     return SessionsOff(hours, len(off), off[0], off[-1]) if off else None

@@ -29,7 +29,7 @@ from training.desks.forecast import graph, market
 from training.desks.online.network import COLD_PRESETS, SCALE, network_of
 from training.desks.scalper import reward
 from training.desks.scalper.network import IDENTITY, ActorCritic, LstmActorCritic, parameter_count
-from training.forecast.network import ForecastNet, Frozen, Scaling, Sizes
+from training.forecast.network import FeatureScaling, ForecastNet, Frozen, Sizes
 from training.online.reward import DEFAULT
 
 PAGES = Path(__file__).resolve().parents[1] / "strategies"
@@ -198,7 +198,7 @@ def _count(module: nn.Module) -> int:
 
 
 def _of_forecast() -> list[tuple[str, int]]:
-    net = ForecastNet(Sizes(), Frozen(Scaling.none(Sizes().features)), 0)
+    net = ForecastNet(Sizes(), Frozen(FeatureScaling.none(Sizes().features)), 0)
     return [("the forecaster: Conv1d 32 and 64, LSTM 256, attention, 3 classes", _count(net))]
 
 

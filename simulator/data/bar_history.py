@@ -21,10 +21,10 @@ from simulator.data.queries import (
     symbols_of,
     time_of,
 )
-from simulator.prices.corporate_actions import ADJUSTMENTS, Step, adjusted, effective_day
+from simulator.prices.corporate_actions import ADJUSTMENTS, BackAdjustment, adjusted, effective_day
 from simulator.prices.market import BAR_DELAY_NS
 from simulator.prices.tape import midnight_ns, new_york_date
-from simulator.trading.venue import Venue
+from simulator.trading.venue import Brokerage
 from strategies.kit.contract import Bar, Session
 from strategies.kit.units import MINUTE_NS
 
@@ -34,7 +34,7 @@ BARS_LIMIT, BARS_LIMIT_MAX = 1_000, 10_000
 _TIMEFRAME = re.compile(r"([1-9]\d?)(Min|T|Hour|H|Day|D|Week|W|Month|M)")
 
 
-def stock_bars(venue: Venue, query: Mapping[str, str]) -> object:
+def stock_bars(venue: Brokerage, query: Mapping[str, str]) -> object:
     """GET /v2/stocks/bars: one page of the history. Raises BadRequest."""
     now_ns = venue.clock.now_ns()
     symbols = sorted(set(symbols_of(query)))
@@ -47,7 +47,7 @@ def stock_bars(venue: Venue, query: Mapping[str, str]) -> object:
         raise BadRequest(f"invalid adjustment: {adjustment!r}; expected one of {', '.join(ADJUSTMENTS)}")
     newest_first = query.get("sort", "asc") == "desc"
     after = page_after(query)
-    found: dict[str, list[Fields]] = {}
+    bars: dict[str, list[Fields]] = {}
     token: str | None = None
     for symbol in symbols:
         if (after is not None and symbol < after[0]) or not _known(venue, symbol, query, now_ns):
@@ -61,21 +61,21 @@ def stock_bars(venue: Venue, query: Mapping[str, str]) -> object:
             rows = [bar for bar in rows if (bar.start_ns < last if newest_first else bar.start_ns > last)]
         page = rows[:limit]
         if page:
-            found[symbol] = [bar_row(bar) for bar in page]
+            bars[symbol] = [bar_row(bar) for bar in page]
             token = page_token(symbol, str(page[-1].start_ns))
         limit -= len(page)
         if len(page) < len(rows):
-            return {"bars": found, "next_page_token": token}
-    return {"bars": found, "next_page_token": None}
+            return {"bars": bars, "next_page_token": token}
+    return {"bars": bars, "next_page_token": None}
 
 
-def _known(venue: Venue, symbol: str, query: Mapping[str, str], now_ns: int) -> bool:
+def _known(venue: Brokerage, symbol: str, query: Mapping[str, str], now_ns: int) -> bool:
     """Whether the share has this name on the query's `asof` (today); its history goes back through older names."""
     days = venue.market.days
     return days is None or symbol not in days.names or days.called(symbol, query.get("asof") or effective_day(now_ns))
 
 
-def _steps(venue: Venue, symbol: str, adjustment: str, now_ns: int) -> list[Step]:
+def _steps(venue: Brokerage, symbol: str, adjustment: str, now_ns: int) -> list[BackAdjustment]:
     days, today = venue.market.days, effective_day(now_ns)
     if days is None:
         return []
@@ -88,13 +88,13 @@ def _steps(venue: Venue, symbol: str, adjustment: str, now_ns: int) -> list[Step
 
 
 def _aggregated(
-    venue: Venue,
+    venue: Brokerage,
     symbol: str,
     timeframe: str,
     start_ns: int,
     end_ns: int,
     now_ns: int,
-    steps: Sequence[Step],
+    steps: Sequence[BackAdjustment],
 ) -> list[Bar]:
     """The bars of a timeframe whose labels lie from `start_ns` to `end_ns`, of the minutes that are known by now."""
     match = _TIMEFRAME.fullmatch(timeframe)
@@ -131,7 +131,7 @@ def _period_ns(day: str, unit: str, count: int) -> int:
     return midnight_ns(first.isoformat())
 
 
-def day_bar(venue: Venue, symbol: str, session: Session, now_ns: int) -> Bar | None:
+def day_bar(venue: Brokerage, symbol: str, session: Session, now_ns: int) -> Bar | None:
     """The bar of a session as traded, as far as it is known by now: the running one grows with its minutes."""
     market = venue.market
     late = {"stream": "rest", "symbol": symbol, "date": session.date}
@@ -144,7 +144,7 @@ def day_bar(venue: Venue, symbol: str, session: Session, now_ns: int) -> Bar | N
     return merged(known_bars(venue, symbol, session.open_ns, session.close_ns - 1, now_ns), midnight_ns(session.date))
 
 
-def known_bars(venue: Venue, symbol: str, start_ns: int, end_ns: int, now_ns: int) -> Sequence[Bar]:
+def known_bars(venue: Brokerage, symbol: str, start_ns: int, end_ns: int, now_ns: int) -> Sequence[Bar]:
     """The minute bars that start from `start_ns` to `end_ns` and are known at `now_ns`, corrected where they were."""
     starts = venue.market.starts.get(symbol, [])
     newest_ns = min(end_ns, now_ns - MINUTE_NS - BAR_DELAY_NS)

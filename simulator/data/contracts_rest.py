@@ -17,7 +17,7 @@ from simulator.data.fields import rfc3339
 from simulator.data.queries import BadRequest, reply
 from simulator.prices.market import Market, asset_id
 from simulator.prices.tape import NEW_YORK, new_york_date
-from simulator.trading.venue import Venue
+from simulator.trading.venue import Brokerage
 from strategies.kit.contract import Session
 from strategies.kit.units import SECOND_NS
 
@@ -25,32 +25,32 @@ CONTRACTS_LIMIT, CONTRACTS_LIMIT_MAX = 100, 10_000
 _AFTER_CLOSE_NS = 8 * 3_600 * SECOND_NS  # a session's listing stands until midnight
 
 
-def routes(venue: Venue) -> list[web.RouteDef]:
+def routes(venue: Brokerage) -> list[web.RouteDef]:
     """The routes of contracts, assets, clock and calendar under /v2."""
 
     async def contracts(request: web.Request) -> web.Response:
         return reply(_contracts_page(venue, request.query))
 
     async def contract(request: web.Request) -> web.Response:
-        wanted = request.match_info["symbol"]
-        known = listing(venue.market, venue.clock.now_ns())
-        found = next((row for row in known if wanted in {row["symbol"], row["id"]}), None)
-        found = found or venue.market.contract(wanted, venue.clock.now_ns())
-        return _found(found, f"option contract not found for {wanted}")
+        name = request.match_info["symbol"]
+        rows = listing(venue.market, venue.clock.now_ns())
+        chosen = next((row for row in rows if name in {row["symbol"], row["id"]}), None)
+        chosen = chosen or venue.market.contract(name, venue.clock.now_ns())
+        return _found(chosen, f"option contract not found for {name}")
 
     async def assets(request: web.Request) -> web.Response:
         now_ns = venue.clock.now_ns()
         rows = [_asset(venue.market, symbol, now_ns) for symbol in venue.market.bars]
-        wanted = {key: request.query[key] for key in ("status", "exchange") if request.query.get(key)}
+        filters = {key: request.query[key] for key in ("status", "exchange") if request.query.get(key)}
         if request.query.get("asset_class", "us_equity") != "us_equity":
             rows = []
-        return reply([row for row in rows if all(row[key] == value for key, value in wanted.items())])
+        return reply([row for row in rows if all(row[key] == value for key, value in filters.items())])
 
     async def asset(request: web.Request) -> web.Response:
-        wanted = request.match_info["symbol"]
-        found = (symbol for symbol in venue.market.bars if wanted in {symbol, asset_id(symbol)})
-        rows = (_asset(venue.market, symbol, venue.clock.now_ns()) for symbol in found)
-        return _found(next(rows, None), f"asset not found for {wanted}")
+        name = request.match_info["symbol"]
+        symbols = (symbol for symbol in venue.market.bars if name in {symbol, asset_id(symbol)})
+        rows = (_asset(venue.market, symbol, venue.clock.now_ns()) for symbol in symbols)
+        return _found(next(rows, None), f"asset not found for {name}")
 
     async def clock(_: web.Request) -> web.Response:
         return reply(_clock(venue))
@@ -87,7 +87,7 @@ def matching(rows: Iterable[dict[str, Any]], query: Mapping[str, str]) -> list[d
         "style": "style",
         "status": "status",
     }
-    wanted = {field: query[name].lower() for name, field in exact.items() if query.get(name)}
+    filters = {field: query[name].lower() for name, field in exact.items() if query.get(name)}
     roots = [name for name in query.get("underlying_symbols", "").split(",") if name]
     first, last = query.get("expiration_date_gte", ""), query.get("expiration_date_lte") or "9999"
     low, high = float(query.get("strike_price_gte") or 0), float(query.get("strike_price_lte") or "inf")
@@ -95,24 +95,24 @@ def matching(rows: Iterable[dict[str, Any]], query: Mapping[str, str]) -> list[d
         row
         for row in rows
         if (not roots or row["underlying_symbol"] in roots)
-        and all(row[field].lower() == value for field, value in wanted.items())
+        and all(row[field].lower() == value for field, value in filters.items())
         and first <= row["expiration_date"] <= last
         and low <= float(row["strike_price"]) <= high
     ]
 
 
-def _contracts_page(venue: Venue, query: Mapping[str, str]) -> object:
+def _contracts_page(venue: Brokerage, query: Mapping[str, str]) -> object:
     now_ns = venue.clock.now_ns()
-    asked = dict(query)
+    fields = dict(query)
     if not any(name.startswith("expiration_date") for name in query):  # without a filter: up to the next weekend
         today = datetime.fromtimestamp(now_ns // SECOND_NS, NEW_YORK).date()
-        asked["expiration_date_lte"] = (today + timedelta(days=(5 - today.weekday()) % 7)).isoformat()
+        fields["expiration_date_lte"] = (today + timedelta(days=(5 - today.weekday()) % 7)).isoformat()
     text = query.get("limit") or str(CONTRACTS_LIMIT)
     if not text.isdecimal() or not 1 <= int(text) <= CONTRACTS_LIMIT_MAX:
         raise BadRequest(f"invalid limit: {text!r}; expected 1 to {CONTRACTS_LIMIT_MAX}")
     limit = int(text)
     try:
-        rows = matching(listing(venue.market, now_ns), asked)
+        rows = matching(listing(venue.market, now_ns), fields)
         begin = int(base64.b64decode(query.get("page_token") or "MA=="))  # "0"
     except ValueError as error:
         raise BadRequest("invalid strike price or page_token") from error
@@ -140,7 +140,7 @@ def _asset(market: Market, symbol: str, now_ns: int) -> dict[str, Any]:
     }
 
 
-def _clock(venue: Venue) -> dict[str, Any]:
+def _clock(venue: Brokerage) -> dict[str, Any]:
     now_ns = venue.now_ns()
     sessions = venue.market.sessions
     closed = venue.faults.take("market_closed") is not None

@@ -13,7 +13,7 @@ from typing import Any
 from zoneinfo import ZoneInfo
 
 from simulator.prices.market import Market
-from simulator.trading.venue import Venue
+from simulator.trading.venue import Brokerage
 from strategies.kit.contract import Bar
 from strategies.kit.units import SECOND_NS
 
@@ -81,14 +81,14 @@ def bar_row(bar: Bar, start_ns: int | None = None) -> Fields:
     return {"t": rfc3339(bar.start_ns if start_ns is None else start_ns), **bar_fields(bar)}
 
 
-def quote_row(venue: Venue, symbol: str, now_ns: int) -> Fields | None:
+def quote_row(venue: Brokerage, symbol: str, now_ns: int) -> Fields | None:
     """The latest quote as REST shows it."""
     at_ns = venue.market.last_change(symbol, now_ns)
     fields = quote_fields(venue.market, symbol, now_ns)
     return None if at_ns is None or fields is None else {"t": rfc3339(at_ns), **fields}
 
 
-def trade_row(venue: Venue, symbol: str, now_ns: int) -> Fields | None:
+def trade_row(venue: Brokerage, symbol: str, now_ns: int) -> Fields | None:
     """The latest trade as REST shows it; None for a third of the options, which never traded."""
     if symbol not in venue.market.bars and never_trades(symbol):
         return None

@@ -19,7 +19,7 @@ CHANNEL_OF |= {"l": "lulds", "c": "corrections", "x": "cancelErrors"}
 Fields = dict[str, Any]
 
 
-class Message:
+class DataMessage:
     """One data message: type, symbol, time and fields. `packed` and `text` are made once, when first needed."""
 
     __slots__ = ("_packed", "_text", "channel", "fields", "symbol", "time_ns")
@@ -44,9 +44,11 @@ class Message:
         self._text = self._text or msgspec.json.encode({**self.fields, "t": rfc3339(self.time_ns)})
         return self._text
 
-    def renamed(self, symbol: str) -> Message:
+    def renamed(self, symbol: str) -> DataMessage:
         """The same message of another symbol."""
-        return Message(self.fields["T"], symbol, self.time_ns, {k: v for k, v in self.fields.items() if k not in "TS"})
+        return DataMessage(
+            self.fields["T"], symbol, self.time_ns, {k: v for k, v in self.fields.items() if k not in "TS"}
+        )
 
 
 def timestamp(time_ns: int) -> msgspec.msgpack.Ext:

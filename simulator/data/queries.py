@@ -10,7 +10,7 @@ from datetime import UTC, datetime, timedelta
 import msgspec
 from aiohttp import web
 
-from simulator.trading.venue import Venue
+from simulator.trading.venue import Brokerage
 from strategies.kit.units import MINUTE_NS
 
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
@@ -78,7 +78,7 @@ def page_after(query: Mapping[str, str]) -> tuple[str, str] | None:
     return symbol, last
 
 
-def check_plan(venue: Venue, query: Mapping[str, str], end_ns: int, now_ns: int) -> None:
+def check_plan(venue: Brokerage, query: Mapping[str, str], end_ns: int, now_ns: int) -> None:
     """HTTP 403 where the script has the plan Basic: recent SIP data are not for it."""
     recent = end_ns > now_ns - RECENT_NS and query.get("feed", "sip") == "sip"
     if recent and venue.rules.free_plan:
@@ -90,7 +90,7 @@ def check_plan(venue: Venue, query: Mapping[str, str], end_ns: int, now_ns: int)
         raise not_in_plan("SIP")
 
 
-def check_feed(venue: Venue, query: Mapping[str, str], paid: str) -> None:
+def check_feed(venue: Brokerage, query: Mapping[str, str], paid: str) -> None:
     """HTTP 403 where the newest data of the feed by subscription are asked for on a free plan."""
     if venue.rules.free_plan and query.get("feed", paid) == paid:
         raise not_in_plan(paid.upper())

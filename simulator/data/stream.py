@@ -1,7 +1,7 @@
 """The stock and option data streams of one server: their sockets, what is published to them, who may have one.
 
-`Session` speaks the documented protocol at one socket: handshake, subscriptions, what goes out, spoilt where the script
-has it. `Hub` has all of them. The market's events are in `timeline.py`.
+`DataStreamClient` speaks the documented protocol at one socket: handshake, subscriptions, what goes out, spoilt where
+the script has it. `Hub` has all of them. The market's events are in `timeline.py`.
 """
 
 from __future__ import annotations
@@ -17,9 +17,9 @@ import msgspec
 from aiohttp import WSCloseCode, WSMsgType, web
 
 from simulator.data.fields import rfc3339
-from simulator.data.messages import Fields, Message, frame, timestamp
+from simulator.data.messages import DataMessage, Fields, frame, timestamp
 from simulator.faults import NESTED, Fault
-from simulator.trading.venue import Venue
+from simulator.trading.venue import Brokerage
 from strategies.kit.units import SECOND_NS
 
 STOCK_CHANNELS = (
@@ -45,10 +45,10 @@ _STOCK = re.compile(r"\*|[A-Z][A-Z0-9./]{0,10}")
 _OPTION = re.compile(r"\*|[A-Z0-9]{1,7}\d{6}[CP]\d{8}")
 
 
-def refusal(stream: str, asked: Mapping[str, object], offered: tuple[str, ...]) -> int | None:
+def refusal(stream: str, subscription: Mapping[str, object], offered: tuple[str, ...]) -> int | None:
     """The error that a subscription request of this stream meets, whatever is subscribed already."""
     pattern = _OPTION if stream == "option" else _STOCK
-    for channel, symbols in asked.items():
+    for channel, symbols in subscription.items():
         if channel not in offered:
             return 410
         if channel in {"corrections", "cancelErrors"} or not isinstance(symbols, list):
@@ -85,7 +85,7 @@ OUTBOX_FRAMES = 1_024  # waiting for one client; more makes it a slow client
 
 
 @dataclasses.dataclass(slots=True, eq=False)
-class Session:
+class DataStreamClient:
     """One socket of a data stream, from the upgrade to its end."""
 
     hub: Hub
@@ -180,14 +180,14 @@ class Session:
                 await self.socket.close(code=self.closing)
                 return
 
-    def deliver(self, messages: Iterable[Message]) -> None:
+    def deliver(self, messages: Iterable[DataMessage]) -> None:
         """Send the data messages that were subscribed to, as one frame, spoilt where the script has it."""
-        wanted = [message for message in messages if self.wants(message)]
-        if not wanted or self.deaf or self.mute or self.dark:
+        subscribed = [message for message in messages if self.wants(message)]
+        if not subscribed or self.deaf or self.mute or self.dark:
             return
         faults = self.hub.venue.faults
         if not faults.waiting():
-            data = [message.packed if self.msgpack else message.text for message in wanted]
+            data = [message.packed if self.msgpack else message.text for message in subscribed]
             self.send(frame(data, msgpack=self.msgpack))
             return
         if faults.active("socket_stall", self.context()) is not None:
@@ -196,10 +196,10 @@ class Session:
             self.stalled = True
             return
         self.stalled = False
-        for whole in self._spoilt(wanted):
+        for whole in self._spoilt(subscribed):
             self.send(whole)
 
-    def _spoilt(self, messages: list[Message]) -> Iterator[bytes]:
+    def _spoilt(self, messages: list[DataMessage]) -> Iterator[bytes]:
         """The frames that go out for one frame of messages under the script of faults."""
         first = messages[0]
         about = {"message": first.fields["T"], "symbol": first.symbol}
@@ -232,7 +232,7 @@ class Session:
         if self.take("frame_duplicated", **about):
             yield whole
 
-    def wants(self, message: Message) -> bool:
+    def wants(self, message: DataMessage) -> bool:
         """Whether the message's channel and symbol are subscribed."""
         symbols = self.subscribed.get(message.channel, set())
         return message.symbol in symbols or "*" in symbols
@@ -312,13 +312,13 @@ class Session:
         """Whether this stream is by subscription, and the account has the free plan."""
         return self.hub.venue.rules.free_plan and self.path in BY_SUBSCRIPTION
 
-    def subscribe(self, asked: Mapping[str, object], add: bool) -> None:
+    def subscribe(self, subscription: Mapping[str, object], add: bool) -> None:
         """Add or take away symbols: all of the request, or an error and nothing. The ack lists the whole set."""
         offered = CHANNELS[self.path]
-        refused = refusal(self.stream, asked, offered)
+        refused = refusal(self.stream, subscription, offered)
         after = {name: set(symbols) for name, symbols in self.subscribed.items()}
         if refused is None:
-            for channel, symbols in asked.items():
+            for channel, symbols in subscription.items():
                 names = set(map(str, symbols)) if isinstance(symbols, list) else set()
                 for name in (channel, "corrections", "cancelErrors") if channel == "trades" else (channel,):
                     after[name] = after.get(name, set()) | names if add else after.get(name, set()) - names
@@ -340,10 +340,10 @@ class Session:
 class Hub:
     """The sessions of one server's data streams, and what is published to them."""
 
-    def __init__(self, venue: Venue) -> None:
+    def __init__(self, venue: Brokerage) -> None:
         self.venue = venue
         self.auth_timeout_s = AUTH_TIMEOUT_S
-        self.sessions: list[Session] = []
+        self.sessions: list[DataStreamClient] = []
         self._held: dict[tuple[str, str], int] = {}  # (key, path) -> until when the vanished client's session lives
 
     def routes(self) -> list[web.RouteDef]:
@@ -360,7 +360,7 @@ class Hub:
         socket = web.WebSocketResponse(autoping=False, autoclose=False, compress=False, timeout=1.0)
         await socket.prepare(request)
         msgpack = request.headers.get("Content-Type") == "application/msgpack"
-        session = Session(self, request.path, msgpack, socket, request)
+        session = DataStreamClient(self, request.path, msgpack, socket, request)
         self.sessions.append(session)
         writer = asyncio.create_task(session.write(), name=f"alpaca-writer-{request.path}")
         try:
@@ -382,7 +382,7 @@ class Hub:
             self.leave(session)
         return socket
 
-    def claim(self, session: Session, key: str) -> bool:
+    def claim(self, session: DataStreamClient, key: str) -> bool:
         """Whether `key` may have this session: one for each key and endpoint, dead ones count while they are held."""
         now_ns = self.venue.clock.now_ns()
         for other in self.sessions:
@@ -391,7 +391,7 @@ class Hub:
                 return False
         return now_ns >= self._held.get((key, session.path), 0)
 
-    def leave(self, session: Session) -> None:
+    def leave(self, session: DataStreamClient) -> None:
         """A socket is gone; without a close frame its session is held for a while."""
         self.sessions.remove(session)
         if session.key and not session.parted:
@@ -424,7 +424,7 @@ class Hub:
             await asyncio.sleep(self.venue.clock.nap_s((5 if armed else 60) * SECOND_NS))
             self.strike()
 
-    def publish(self, messages: list[Message]) -> None:
+    def publish(self, messages: list[DataMessage]) -> None:
         """Send stock messages to the sessions that asked for them; the test stream has them under its own symbol."""
         if not messages:
             return

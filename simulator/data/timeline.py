@@ -13,7 +13,7 @@ from functools import partial
 from typing import Any
 
 from simulator.data.fields import bar_fields, merged, never_trades, quote_fields, trade_fields
-from simulator.data.messages import Message
+from simulator.data.messages import DataMessage
 from simulator.data.stream import TEST_SYMBOL, Hub
 from simulator.faults import Context
 from simulator.prices.market import BAR_DELAY_NS, POINT_NS
@@ -41,7 +41,7 @@ class Timeline:
         self.venue = hub.venue
         self._queue: list[tuple[int, int, int, Callable[[], None]]] = []  # time, order, number, what happens then
         self._numbers = itertools.count()
-        self._after_next: list[Message] = []  # bars that are sent after their successors
+        self._after_next: list[DataMessage] = []  # bars that are sent after their successors
 
     async def play(self) -> None:
         """Publish the tape from now on, each event at its simulated time, to its end."""
@@ -79,7 +79,7 @@ class Timeline:
         self.hub.strike()
         if self.venue.clock.now_ns() >= at_ns + POINT_NS:
             return
-        made: dict[tuple[str, str], Message | None] = {}
+        cache: dict[tuple[str, str], DataMessage | None] = {}
         market, open_now = self.venue.market, self.venue.market.session_at(at_ns) is not None
         for session in list(self.hub.sessions):
             if session.stream == "option" and not open_now:
@@ -88,12 +88,12 @@ class Timeline:
             for kind, channel in (("q", "quotes"), ("t", "trades")):
                 for name in sorted(session.subscribed.get(channel, ())):
                     for symbol in market.bars if name == "*" and session.stream == "stock" else (name,):
-                        if (kind, symbol) not in made:
-                            made[kind, symbol] = self._point_message(kind, symbol, session.stream, at_ns)
-                        messages.append(made[kind, symbol])
+                        if (kind, symbol) not in cache:
+                            cache[kind, symbol] = self._point_message(kind, symbol, session.stream, at_ns)
+                        messages.append(cache[kind, symbol])
             session.deliver(message for message in messages if message is not None)
 
-    def _point_message(self, kind: str, symbol: str, stream: str, at_ns: int) -> Message | None:
+    def _point_message(self, kind: str, symbol: str, stream: str, at_ns: int) -> DataMessage | None:
         market = self.venue.market
         listed = market.symbol if symbol == TEST_SYMBOL else symbol
         if (listed in market.bars) != (stream == "stock") or not market.trading(listed, at_ns):
@@ -103,9 +103,9 @@ class Timeline:
             return None
         if kind == "q" and self.venue.faults.waiting(*QUOTE_FAULTS):
             return self._wrong_quote(symbol, at_ns, dict(fields), {"stream": stream, "symbol": symbol})
-        return Message(kind, symbol, at_ns, fields)
+        return DataMessage(kind, symbol, at_ns, fields)
 
-    def _wrong_quote(self, symbol: str, at_ns: int, fields: dict[str, Any], context: Context) -> Message | None:
+    def _wrong_quote(self, symbol: str, at_ns: int, fields: dict[str, Any], context: Context) -> DataMessage | None:
         """The quote as the script wants it; None for none."""
         faults = self.venue.faults
         if faults.take("quote_gap", context):
@@ -125,11 +125,11 @@ class Timeline:
             fields |= {side: round(middle * part, 2) for side, part in parts.items()}
         if fault := faults.take("quote_ahead", context):
             at_ns += int(fault.get("ahead_s", 59)) * SECOND_NS
-        return Message("q", symbol, at_ns, fields)
+        return DataMessage("q", symbol, at_ns, fields)
 
     def _close(self, start_ns: int) -> None:
         """A minute ended a second ago: its bars, late or wrong where the script has it, and the running daily bars."""
-        messages: list[Message] = []
+        messages: list[DataMessage] = []
         overtaken, self._after_next = self._after_next, []
         daily = any(session.subscribed.get("dailyBars") for session in self.hub.sessions)
         for symbol, starts in self.venue.market.starts.items():
@@ -146,17 +146,21 @@ class Timeline:
         """Whether the symbol's bars are sent; of daily prices only to subscribers, or for a fault."""
         if symbol not in self.venue.market.derived or self.venue.faults.waiting(*BAR_FAULTS):
             return True
-        wanted = (session.subscribed.get(channel, ()) for session in self.hub.sessions for channel in BAR_CHANNELS)
-        return any(symbol in names or "*" in names for names in wanted)
+        subscriptions = (
+            session.subscribed.get(channel, ()) for session in self.hub.sessions for channel in BAR_CHANNELS
+        )
+        return any(symbol in names or "*" in names for names in subscriptions)
 
-    def _bar_messages(self, bar: Bar) -> list[Message]:
-        message = Message("b", bar.symbol, bar.start_ns, bar_fields(bar))
+    def _bar_messages(self, bar: Bar) -> list[DataMessage]:
+        message = DataMessage("b", bar.symbol, bar.start_ns, bar_fields(bar))
         faults = self.venue.faults
         if not faults.waiting(*BAR_FAULTS):
             return [message]
         context = {"stream": "stock", "symbol": bar.symbol, "start_ns": bar.start_ns}
         if fault := faults.take("bar_absurd", context):
-            message = Message("b", bar.symbol, bar.start_ns, bar_fields(_times(bar, float(fault.get("factor", 40)))))
+            message = DataMessage(
+                "b", bar.symbol, bar.start_ns, bar_fields(_times(bar, float(fault.get("factor", 40))))
+            )
         ended_ns = bar.start_ns + MINUTE_NS + BAR_DELAY_NS
         if fault := faults.take("bar_corrected", context):
             self._correct(bar, float(fault.get("shift", 0.05)))
@@ -171,7 +175,7 @@ class Timeline:
             return []
         if fault := faults.take("bar_ahead", context):
             start_ns = bar.start_ns + int(fault.get("minutes", 30)) * MINUTE_NS
-            return [Message("b", bar.symbol, start_ns, {**bar_fields(bar), "l": bar.high + 1}), message]
+            return [DataMessage("b", bar.symbol, start_ns, {**bar_fields(bar), "l": bar.high + 1}), message]
         fault = faults.take("bar_duplicated", context)
         return [message] * (1 if fault is None else int(fault.get("copies", 2)))
 
@@ -182,17 +186,17 @@ class Timeline:
         changed = Bar(bar.symbol, bar.start_ns, bar.open, high, low, close, bar.volume + 100)
         known_ns = bar.start_ns + MINUTE_NS + MINUTE_NS // 2
         self.venue.corrections[bar.symbol, bar.start_ns] = (known_ns, changed)
-        update = Message("u", bar.symbol, bar.start_ns, bar_fields(changed))
+        update = DataMessage("u", bar.symbol, bar.start_ns, bar_fields(changed))
         self._at(known_ns, _BAR, lambda: self.hub.publish([update]))
 
-    def _daily(self, symbol: str, start_ns: int) -> list[Message]:
+    def _daily(self, symbol: str, start_ns: int) -> list[DataMessage]:
         session = self.venue.market.session_at(start_ns)
         if session is None:
             return []
         rows = self.venue.market.session_bars(session.date, symbol)
         label_ns = midnight_ns(new_york_date(start_ns))
         bar = merged((bar for bar in rows if bar.start_ns <= start_ns), label_ns)
-        return [] if bar is None else [Message("d", symbol, label_ns, bar_fields(bar))]
+        return [] if bar is None else [DataMessage("d", symbol, label_ns, bar_fields(bar))]
 
 
 def _times(bar: Bar, factor: float) -> Bar:

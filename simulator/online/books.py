@@ -90,8 +90,8 @@ class Books:
 
     def card(self, version: str) -> dict[str, Any]:
         """A version's card."""
-        found: dict[str, Any] = json.loads((self._shelf / version / "card.json").read_text())
-        return found
+        card: dict[str, Any] = json.loads((self._shelf / version / "card.json").read_text())
+        return card
 
     def current(self) -> str:
         """The version that the store names."""

@@ -27,7 +27,7 @@ APART = 4  # minutes from one to the next, at least
 
 
 @dataclass(frozen=True, slots=True)
-class Rule:
+class PlantedRule:
     """How clear the rule is: log returns."""
 
     noise: float = NOISE
@@ -35,11 +35,11 @@ class Rule:
     back: float = BACK
 
 
-USUAL = Rule()
+USUAL = PlantedRule()
 
 
 def bars_of(
-    symbols: Sequence[str], sessions: Sequence[Session], seed: int, *, recorded: bool, rule: Rule = USUAL
+    symbols: Sequence[str], sessions: Sequence[Session], seed: int, *, recorded: bool, rule: PlantedRule = USUAL
 ) -> list[Bar]:
     """Minute bars of all symbols, by time: of the recorded history, or of the market after it."""
     series = [_series(symbol, sessions, [seed, place], recorded, rule) for place, symbol in enumerate(symbols)]
@@ -52,8 +52,8 @@ def as_csv(bars: Sequence[Bar]) -> str:
     return "\n".join(["symbol,timestamp,open,high,low,close,volume", *rows]) + "\n"
 
 
-def _series(symbol: str, sessions: Sequence[Session], seed: list[int], recorded: bool, rule: Rule) -> list[Bar]:
-    draw, last, found = np.random.default_rng(seed), PRICE, list[Bar]()
+def _series(symbol: str, sessions: Sequence[Session], seed: list[int], recorded: bool, rule: PlantedRule) -> list[Bar]:
+    draw, last, bars = np.random.default_rng(seed), PRICE, list[Bar]()
     for session in sessions:
         count = (session.close_ns - session.open_ns) // MINUTE_NS
         returns, volumes = _session(draw, count, recorded, last, rule)
@@ -64,13 +64,13 @@ def _series(symbol: str, sessions: Sequence[Session], seed: list[int], recorded:
         prices = np.round([opens, highs, lows, closes], 2)
         for minute, (values, volume) in enumerate(zip(prices.T.tolist(), volumes.tolist(), strict=True)):
             opened, high, low, close = values
-            found.append(Bar(symbol, session.open_ns + minute * MINUTE_NS, opened, high, low, close, int(volume)))
+            bars.append(Bar(symbol, session.open_ns + minute * MINUTE_NS, opened, high, low, close, int(volume)))
         last = float(closes[-1])
-    return found
+    return bars
 
 
 def _session(
-    draw: np.random.Generator, count: int, recorded: bool, last: float, rule: Rule
+    draw: np.random.Generator, count: int, recorded: bool, last: float, rule: PlantedRule
 ) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
     """Log returns and volumes of a session's minutes; it ends about where prices began."""
     returns, volumes = draw.normal(0.0, rule.noise, count), draw.lognormal(np.log(VOLUME), 0.2, count)

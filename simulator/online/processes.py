@@ -77,13 +77,13 @@ class Processes:
 
     def logged(self, name: str, event: str) -> list[dict[str, Any]]:
         """The lines of one event in a JSON log so far."""
-        found = []
+        lines = []
         for line in self.log(name).read_text(errors="replace").splitlines():
             with contextlib.suppress(json.JSONDecodeError):
                 told = json.loads(line)
                 if isinstance(told, dict) and told.get("event") == event:
-                    found.append(told)
-        return found
+                    lines.append(told)
+        return lines
 
     def check(self) -> None:
         """Raise ShowError where a process has ended."""

@@ -25,7 +25,7 @@ from simulator.online.prices import BURSTS, MOVE, as_csv, bars_of
 from simulator.online.processes import Processes, ShowError, configuration
 from simulator.prices.market import Market
 from simulator.prices.tape import calendar_sessions
-from simulator.serving import Serving, serving
+from simulator.serving import RunningServer, serving
 from simulator.trading.account import Account
 from simulator.trading.venue import DEFAULT_KEY, DEFAULT_SECRET, Rules
 from simulator.virtual_clock import virtual_clock
@@ -105,7 +105,7 @@ class DeskAt:
         self._folder, self._redis = folder, f"unix://{redis_socket}"
         self.history = folder / "history.csv"
 
-    def tables(self, clock: SimClock, server: Serving) -> dict[str, dict[str, object]]:
+    def tables(self, clock: SimClock, server: RunningServer) -> dict[str, dict[str, object]]:
         """The daemon's configuration at this server."""
         urls = ("trading_url", "data_url", "stream_url", "trade_stream_url", "option_stream_url")
         return {
@@ -135,10 +135,10 @@ class DeskAt:
 
     def trainer(self) -> list[object]:
         """Arguments of `rltrader-trainer`."""
-        given: list[object] = ["--desk", DESK, "--redis", self._redis, "--models-dir", self._folder / "store"]
-        given += ["--own-dir", self._folder / "trainer", *self._model(), "--symbols", *SYMBOLS, "--preset", "quick"]
-        given += ["--publish-every", LEARN, "--card-sessions", CARD, "--checkpoint-every", 2000]
-        return [*given, "--log-format", "json"]
+        arguments: list[object] = ["--desk", DESK, "--redis", self._redis, "--models-dir", self._folder / "store"]
+        arguments += ["--own-dir", self._folder / "trainer", *self._model(), "--symbols", *SYMBOLS, "--preset", "quick"]
+        arguments += ["--publish-every", LEARN, "--card-sessions", CARD, "--checkpoint-every", 2000]
+        return [*arguments, "--log-format", "json"]
 
     def publisher(self) -> list[object]:
         """Arguments of `rltrader-publisher`."""
@@ -151,9 +151,9 @@ class DeskAt:
 
     def planter(self, kind: str, parent: str, stream: str) -> list[object]:
         """Arguments of `training.online.planted`."""
-        given: list[object] = [kind, "--parent", parent, "--models-dir", self._folder / "store", *self._model()]
-        given += ["--own-dir", self._folder / "trainer", "--state-dir", self._folder / "state"]
-        return [*given, "--stream", stream]
+        arguments: list[object] = [kind, "--parent", parent, "--models-dir", self._folder / "store", *self._model()]
+        arguments += ["--own-dir", self._folder / "trainer", "--state-dir", self._folder / "state"]
+        return [*arguments, "--stream", stream]
 
     def _model(self) -> list[object]:
         return ["--bars", self.history, "--model-config", MODEL]
@@ -213,7 +213,7 @@ class Show:
         self._processes.start_redis()
 
     @contextmanager
-    def _desk(self) -> Iterator[tuple[SimClock, Serving]]:
+    def _desk(self) -> Iterator[tuple[SimClock, RunningServer]]:
         """Serve the market, and start the daemon without a model."""
         seen = [*self._history[-2:], *self._live]
         bars = [*bars_of(SYMBOLS, self._history, 1, recorded=True), *bars_of(SYMBOLS, self._live, 2, recorded=False)]
@@ -235,7 +235,7 @@ class Show:
 
     # --- before the first session -------------------------------------------------------------------------------------
 
-    def _wake(self, clock: SimClock, server: Serving) -> None:
+    def _wake(self, clock: SimClock, server: RunningServer) -> None:
         """The desk waits for its first model, which the trainer makes; then it wakes."""
         p, story = self._processes, self._story
         config = self._folder / "config.toml"
@@ -265,7 +265,7 @@ class Show:
 
     # --- one session --------------------------------------------------------------------------------------------------
 
-    def _night(self, clock: SimClock, server: Serving, session: Session) -> None:
+    def _night(self, clock: SimClock, server: RunningServer, session: Session) -> None:
         """Leave out the time to an hour before the session: nothing is decided in it, and most of a week is night."""
         if session.open_ns - BEFORE_OPEN_NS > clock.now_ns():
             server.jump_to(session.open_ns - BEFORE_OPEN_NS)
@@ -296,11 +296,11 @@ class Show:
             self._look_at_climb(clock, number)
 
     def _first_session(self, session: Session) -> None:
-        found = self._books.explored(session)
+        explored = self._books.explored(session)
         stream = self._redis().xinfo_stream(self._stream)
         self._story.tell(
             "explores",
-            f"Session 1: {found.choices:,} choices, {found.explored} of them drawn against the model; "
+            f"Session 1: {explored.choices:,} choices, {explored.explored} of them drawn against the model; "
             f"{self._returns[0]:+.2%}; {stream['entries-added']} decisions went over Redis to the trainer.",
         )
 
@@ -334,11 +334,11 @@ class Show:
 
     def _look_at_card(self, clock: SimClock) -> None:
         """The trainer's own version is published and judged."""
-        known = {self._first, self._forged, self._negated}
+        versions = {self._first, self._forged, self._negated}
         self._processes.until(
-            lambda: bool(set(self._books.versions()) - known), "the trainer publishes its version", 300.0
+            lambda: bool(set(self._books.versions()) - versions), "the trainer publishes its version", 300.0
         )
-        (self._challenger,) = set(self._books.versions()) - known
+        (self._challenger,) = set(self._books.versions()) - versions
         card = self._books.card(self._challenger)
         self._story.tell(
             "published",
@@ -441,8 +441,8 @@ class Show:
 
     def _page(self) -> dict[str, Any]:
         with urllib.request.urlopen(f"http://127.0.0.1:{self._port}/api/learning", timeout=60.0) as answer:
-            found: dict[str, Any] = json.loads(answer.read())
-        return found
+            page: dict[str, Any] = json.loads(answer.read())
+        return page
 
     def _moved(self, version: str, to_step: str) -> Moved | None:
         """The step that brought a version there, None where it was not taken."""

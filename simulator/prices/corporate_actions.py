@@ -54,7 +54,7 @@ class Rename:
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
-class Step:
+class BackAdjustment:
     """Bars before `date` have their prices times `price` and their volume times `volume`."""
 
     date: str
@@ -78,29 +78,29 @@ def effective_day(now_ns: int) -> str:
 
 def close_before(days: Days, day: str) -> float | None:
     """The close of the last bar before `day`; None where there is none."""
-    return next((days[known].close for known in sorted(days, reverse=True) if known < day), None)
+    return next((days[date].close for date in sorted(days, reverse=True) if date < day), None)
 
 
 def steps_of(
     days: Days, splits: Iterable[Split], dividends: Iterable[Dividend], adjustment: str, day: str
-) -> list[Step]:
+) -> list[BackAdjustment]:
     """What an `adjustment` makes of the bars as traded of one share, as of `day`; none for `raw`.
 
     A dividend takes its part of the close before: 1 - amount / close (Center for Research in Security Prices).
     """
-    steps: list[Step] = []
+    steps: list[BackAdjustment] = []
     if adjustment in {"split", "all"}:
         shares = [(split.date, float(split.ratio)) for split in splits if split.date <= day]
-        steps += [Step(date, 1 / ratio, ratio) for date, ratio in shares]
+        steps += [BackAdjustment(date, 1 / ratio, ratio) for date, ratio in shares]
     if adjustment in {"dividend", "all"}:
         for dividend in dividends:
             close = close_before(days, dividend.date) if dividend.date <= day else None
             if close is not None:
-                steps.append(Step(dividend.date, 1 - float(dividend.amount) / close, 1.0))
+                steps.append(BackAdjustment(dividend.date, 1 - float(dividend.amount) / close, 1.0))
     return steps
 
 
-def adjusted(bar: Bar, day: str, steps: Sequence[Step]) -> Bar:
+def adjusted(bar: Bar, day: str, steps: Sequence[BackAdjustment]) -> Bar:
     """The bar of `day` under `steps`: prices with four decimals, whole shares."""
     price = volume = 1.0
     for step in steps:
@@ -115,16 +115,16 @@ def adjusted(bar: Bar, day: str, steps: Sequence[Step]) -> Bar:
 
 def as_traded(days: Days, splits: Iterable[Split], dividends: Iterable[Dividend]) -> dict[str, Bar]:
     """A continuous series, adjusted for all that is scripted, as it was traded: the other way round of `adjusted`."""
-    found = dict(days)
+    traded = dict(days)
     actions: list[Split | Dividend] = [*splits, *dividends]
     for action in sorted(actions, key=lambda action: action.date, reverse=True):
         if isinstance(action, Split):
             factor, volume = float(action.ratio), 1 / float(action.ratio)
         else:
-            close = close_before(found, action.date)
+            close = close_before(traded, action.date)
             factor, volume = (1.0 if close is None else 1 + float(action.amount) / close), 1.0
-        for day, bar in found.items():
+        for day, bar in traded.items():
             if day < action.date:
                 prices = {name: getattr(bar, name) * factor for name in ("open", "high", "low", "close")}
-                found[day] = replace(bar, volume=float(round(bar.volume * volume)), **prices)
-    return found
+                traded[day] = replace(bar, volume=float(round(bar.volume * volume)), **prices)
+    return traded

@@ -39,7 +39,7 @@ def minutes_of(bar: Bar, session: Session, seed: int) -> tuple[Bar, ...]:
     path = np.clip(np.rint(path), low, high)
     path[places] = prices
     points = (path / unit).tolist()
-    each, first = divmod(int(bar.volume), count)
+    volume, first = divmod(int(bar.volume), count)
     return tuple(
         Bar(
             bar.symbol,
@@ -48,7 +48,7 @@ def minutes_of(bar: Bar, session: Session, seed: int) -> tuple[Bar, ...]:
             max(points[minute], points[minute + 1]),
             min(points[minute], points[minute + 1]),
             points[minute + 1],
-            float(each + (first if minute == 0 else 0)),
+            float(volume + (first if minute == 0 else 0)),
         )
         for minute in range(count)
     )
@@ -81,8 +81,8 @@ class DayMinutes(Sequence[Bar]):
             return [self[place] for place in range(*index.indices(len(self)))]
         day, minute = self._place(index)
         session, bar = self.days[day]
-        found = minutes_of(bar, session, self._seed)[minute]
-        return found if found.symbol == self.symbol else replace(found, symbol=self.symbol)
+        minute_bar = minutes_of(bar, session, self._seed)[minute]
+        return minute_bar if minute_bar.symbol == self.symbol else replace(minute_bar, symbol=self.symbol)
 
     def start_of(self, index: int) -> int:
         """When the minute of that index starts."""

@@ -17,10 +17,10 @@ import pyarrow.compute as pc
 import pyarrow.parquet
 
 from simulator.prices.corporate_actions import (
+    BackAdjustment,
     Dividend,
     Rename,
     Split,
-    Step,
     as_traded,
     effective_day,
     morning_ns,
@@ -33,7 +33,7 @@ from strategies.kit.contract import Bar, Session
 Action = Split | Dividend | Rename
 
 
-class DayPrices:
+class DailyPrices:
     """Daily bars as traded (`bars`, any order, labelled by any time of their New York date), by symbol.
 
     `halts` are the dates on which a symbol does not trade, `delisted` the first date on which it does so no more.
@@ -67,8 +67,8 @@ class DayPrices:
         actions: list[Action] = [*self.splits, *self.dividends, *self.renames]
         for symbol in (*(action.symbol for action in actions), *self.halts, *self.delisted):
             if symbol not in self.bars:
-                known = ", ".join(sorted(self.bars)) or "none"
-                raise ValueError(f"{symbol} has an action but no bar: found bars of {known}; add its bars")
+                names = ", ".join(sorted(self.bars)) or "none"
+                raise ValueError(f"{symbol} has an action but no bar: found bars of {names}; add its bars")
 
     @classmethod
     def made_up(
@@ -89,7 +89,7 @@ class DayPrices:
         walks = {symbol: _walk(symbol, days, int(settings.get("seed", 0))) for symbol in symbols}
         for symbol, (day, price) in (closes or {}).items():
             factor = price / walks[symbol][day].close
-            walks[symbol] = {known: _times(bar, factor) for known, bar in walks[symbol].items()}
+            walks[symbol] = {date: _times(bar, factor) for date, bar in walks[symbol].items()}
         return cls._of_continuous(walks, sessions, settings)
 
     @classmethod
@@ -111,17 +111,17 @@ class DayPrices:
         if symbols is not None:
             table = table.filter(pc.is_in(table["symbol"], pyarrow.array(list(symbols))))
         rows = zip(*(table[name].to_pylist() for name in names), strict=True)
-        found: dict[str, dict[str, Bar]] = {}
+        by_symbol: dict[str, dict[str, Bar]] = {}
         for symbol, date, opening, high, low, close, volume in rows:
             day = date.isoformat()
             if first <= day <= last:
                 bar = Bar(symbol, midnight_ns(day), opening, high, low, close, float(volume))
-                found.setdefault(symbol, {})[day] = bar
-        if not found:
+                by_symbol.setdefault(symbol, {})[day] = bar
+        if not by_symbol:
             files = ", ".join(path.name for path in paths)
             raise ValueError(f"{files}: no bar from {first or 'the begin'} to {last}; name symbols and dates they have")
-        known = sorted(set().union(*found.values()))
-        return cls._of_continuous(found, sessions or calendar_sessions(known[0], known[-1]), settings)
+        dates = sorted(set().union(*by_symbol.values()))
+        return cls._of_continuous(by_symbol, sessions or calendar_sessions(dates[0], dates[-1]), settings)
 
     @classmethod
     def _of_continuous(
@@ -176,10 +176,10 @@ class DayPrices:
         """The minutes in which the share traded under this name; of a new name also those before."""
         days, left = self.bars.get(self.share(name), {}), self._left.get(name)
         until = "9999" if left is None else left.date
-        known = ((session, days.get(session.date)) for session in self.sessions if session.date < until)
-        return DayMinutes(name, [(session, bar) for session, bar in known if bar is not None], self.seed)
+        pairs = ((session, days.get(session.date)) for session in self.sessions if session.date < until)
+        return DayMinutes(name, [(session, bar) for session, bar in pairs if bar is not None], self.seed)
 
-    def steps(self, name: str, adjustment: str, day: str) -> list[Step]:
+    def steps(self, name: str, adjustment: str, day: str) -> list[BackAdjustment]:
         """What an adjustment makes of the share's bars as of `day`."""
         share = self.share(name)
         splits = [split for split in self.splits if split.symbol == share]
@@ -188,12 +188,12 @@ class DayPrices:
 
     def split_between(self, name: str, from_ns: int, until_ns: int) -> tuple[int, Decimal] | None:
         """When the share split last after `from_ns` up to `until_ns`, and the product of all ratios; None for never."""
-        share, found, ratio = self.share(name), 0, Decimal(1)
+        share, newest_ns, ratio = self.share(name), 0, Decimal(1)
         for split in self.splits:
             at_ns = morning_ns(split.date)
             if split.symbol == share and from_ns < at_ns <= until_ns:
-                found, ratio = max(found, at_ns), ratio * split.ratio
-        return (found, ratio) if found else None
+                newest_ns, ratio = max(newest_ns, at_ns), ratio * split.ratio
+        return (newest_ns, ratio) if newest_ns else None
 
     def actions(self) -> list[tuple[int, Action, bool]]:
         """When what happens, in order; True where a dividend is paid, False where it is gone from the price."""

@@ -21,7 +21,7 @@ from daemon.core.instruments import option_market
 from daemon.core.limits import Paper
 from simulator.prices.corporate_actions import effective_day
 from simulator.prices.day_path import MinuteStarts
-from simulator.prices.day_prices import DayPrices
+from simulator.prices.day_prices import DailyPrices
 from simulator.prices.tape import calendar_sessions, cents, grid, new_york_date, price_path, read_bars
 from strategies.kit.contract import Bar, Session
 from strategies.kit.units import MINUTE_NS, SECOND_NS
@@ -55,7 +55,7 @@ class Market:
         half_spread_min_usd: float = 0.005,
         stock_spread: Decimal = Decimal("0.01"),
         strikes_each_side: int = 25,
-        days: DayPrices | None = None,
+        days: DailyPrices | None = None,
     ) -> None:
         self.symbol = symbol
         self.days = days
@@ -102,7 +102,7 @@ class Market:
         `settings` are those of the constructor. Raises ValueError for an unknown format or a tape without `symbol`.
         """
         bars = read_bars(Path(path_or_bars), symbol) if isinstance(path_or_bars, Path | str) else list(path_or_bars)
-        days: DayPrices | None = settings.get("days")
+        days: DailyPrices | None = settings.get("days")
         if sessions is None and days is not None:
             sessions = days.sessions
         if sessions is None:
@@ -117,8 +117,8 @@ class Market:
 
         None before the tape's first bar and for a symbol that the tape has not.
         """
-        found = self._point(symbol or self.symbol, now_ns)
-        return None if found is None else found[1]
+        point = self._point(symbol or self.symbol, now_ns)
+        return None if point is None else point[1]
 
     def quote(self, symbol: str, now_ns: int) -> tuple[Decimal, Decimal] | None:
         """Bid and ask in USD of a stock or option; a bid of 0 is no bid. None for what is not listed or long expired.
@@ -131,14 +131,14 @@ class Market:
         point = self._option_point(now_ns)
         if point is None or not self.is_listed(symbol, now_ns):
             return None
-        known = self._quotes.get(symbol)
-        if known is None or known[0] != point[0]:
+        cached = self._quotes.get(symbol)
+        if cached is None or cached[0] != point[0]:
             strike, right, years = self._terms(symbol, point[0])
             mid = option_market.price(float(point[1]), strike, years, self.volatility, right)
             bid, ask = option_market.bid_ask_cents(mid, self._paper)
-            known = (point[0], (Decimal(bid).scaleb(-2), Decimal(ask).scaleb(-2)))
-            self._quotes[symbol] = known
-        return known[1]
+            cached = (point[0], (Decimal(bid).scaleb(-2), Decimal(ask).scaleb(-2)))
+            self._quotes[symbol] = cached
+        return cached[1]
 
     def greeks(self, symbol: str, now_ns: int) -> dict[str, float] | None:
         """Delta, gamma, rho, theta (a day) and vega (a point of volatility) with r = q = 0 (Hull, chapter 19).
@@ -276,11 +276,11 @@ class Market:
 
     def contract(self, symbol: str, now_ns: int) -> dict[str, Any] | None:
         """The contract of an option as of the session of `now_ns` (or the last one); None for what is not listed."""
-        found = option_market.parse_occ(symbol)
-        if found is None or not self.is_listed(symbol, now_ns):
+        terms = option_market.parse_occ(symbol)
+        if terms is None or not self.is_listed(symbol, now_ns):
             return None
         index = max(bisect_right(self._opens, now_ns) - 1, 0)
-        return _listed_contract(self, index, self.sessions[self._dates[found.expiry]], found.right, int(found.strike))
+        return _listed_contract(self, index, self.sessions[self._dates[terms.expiry]], terms.right, int(terms.strike))
 
     # --- inside -----------------------------------------------------------------------------------------------------
 

@@ -16,12 +16,12 @@ from decimal import Decimal
 from simulator.prices.corporate_actions import Dividend
 from simulator.prices.market import asset_id
 from simulator.prices.tape import NEW_YORK, new_york_date
-from simulator.trading.orders import ZERO, Json, Order, money, multiplier, text
+from simulator.trading.orders import ZERO, AlpacaOrder, Json, money, multiplier, text
 from strategies.kit.units import SECOND_NS
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
-class Trade:
+class PositionChange:
     """One change of a position: a fill, or what settled. `quantity` is signed, `price` in USD a share."""
 
     symbol: str
@@ -33,7 +33,7 @@ class Trade:
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
-class Position:
+class AlpacaPosition:
     """A holding: signed quantity, average entry price in USD a share; `lastday_price` is the last close, if known."""
 
     symbol: str
@@ -42,7 +42,7 @@ class Position:
     lastday_price: Decimal | None = None
     do_not_exercise: bool = False
 
-    def after(self, quantity: Decimal, price: Decimal) -> Position:
+    def after(self, quantity: Decimal, price: Decimal) -> AlpacaPosition:
         """The holding after a trade of signed `quantity` at `price`: adding averages, reducing keeps the average."""
         total = self.qty + quantity
         if self.qty * quantity >= 0:
@@ -85,7 +85,7 @@ def _ratio(part: Decimal, whole: Decimal) -> str:
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
-class Activity:
+class ActivityRow:
     """A row of the activities. `time_ns` makes its id, `visible_ns` is when REST shows it.
 
     `amends` is the execution that a bust or correction is about.
@@ -126,14 +126,14 @@ class Account:
         self.last_equity = cash
         self._random = random.Random(key)
         self.id = self.new_id()
-        self.positions: dict[str, Position] = {}
-        self.past_positions: deque[tuple[int, dict[str, Position]]] = deque([(0, {})], maxlen=256)
-        self.orders: dict[str, Order] = {}
-        self.working: dict[str, Order] = {}  # by id: those that may still fill
-        self.by_client_id: dict[str, Order] = {}
+        self.positions: dict[str, AlpacaPosition] = {}
+        self.past_positions: deque[tuple[int, dict[str, AlpacaPosition]]] = deque([(0, {})], maxlen=256)
+        self.orders: dict[str, AlpacaOrder] = {}
+        self.working: dict[str, AlpacaOrder] = {}  # by id: those that may still fill
+        self.by_client_id: dict[str, AlpacaOrder] = {}
         self.by_hand: set[str] = set()  # ids of the orders that a person placed
-        self.trades: list[Trade] = []
-        self.activities: list[Activity] = []  # oldest first
+        self.trades: list[PositionChange] = []
+        self.activities: list[ActivityRow] = []  # oldest first
         self.entitled: dict[Dividend, Decimal] = {}  # shares held at the ex-date of what is still to be paid
         self.blocked = False
         self.configuration: Json = {
@@ -159,10 +159,10 @@ class Account:
 
     def trading_level(self) -> int:
         """The option level in force: the approved one, or less by the configuration."""
-        wanted = self.configuration["max_options_trading_level"]
-        return self.level if wanted is None else min(self.level, int(wanted))
+        level = self.configuration["max_options_trading_level"]
+        return self.level if level is None else min(self.level, int(level))
 
-    def add(self, order: Order) -> None:
+    def add(self, order: AlpacaOrder) -> None:
         """Take a new order into the books."""
         self.orders[order.id] = order
         self.working[order.id] = order
@@ -185,14 +185,14 @@ class Account:
         held = min(self.held_for_orders(symbol)[0], abs(quantity))
         return quantity - held if quantity > 0 else quantity + held
 
-    def trade(self, trade: Trade) -> None:
+    def trade(self, trade: PositionChange) -> None:
         """Book a trade: cash and position move together, a position of zero is gone."""
         self.trades.append(trade)
         self.cash -= trade.quantity * trade.price * multiplier(trade.symbol)
         self._hold(trade)
         self.past_positions.append((trade.time_ns, dict(self.positions)))
 
-    def amend(self, old: Trade, new: Trade | None, now_ns: int) -> None:
+    def amend(self, old: PositionChange, new: PositionChange | None, now_ns: int) -> None:
         """Take `old` back and book `new` in its place (nothing for None); the position folds its trades again."""
         where = self.trades.index(old)
         self.trades[where : where + 1] = [] if new is None else [new]
@@ -204,8 +204,8 @@ class Account:
                 self._hold(trade)
         self.past_positions.append((now_ns, dict(self.positions)))
 
-    def _hold(self, trade: Trade) -> None:
-        held = self.positions.get(trade.symbol, Position(trade.symbol, ZERO, ZERO))
+    def _hold(self, trade: PositionChange) -> None:
+        held = self.positions.get(trade.symbol, AlpacaPosition(trade.symbol, ZERO, ZERO))
         after = held.after(trade.quantity, trade.price)
         if after.qty:
             self.positions[trade.symbol] = after
@@ -214,14 +214,14 @@ class Account:
 
     def note(
         self, now_ns: int, fields: Json, *, visible_ns: int | None = None, name: str = "", amends: str = ""
-    ) -> Activity:
+    ) -> ActivityRow:
         """Add a row to the activities; its id is `YYYYMMDDHHMMSSmmm::uuid` in New York time.
 
         `name` is the uuid: a fill's is its execution id, as users of the real service found.
         """
         moment = datetime.fromtimestamp(now_ns // SECOND_NS, NEW_YORK)
         label = f"{moment:%Y%m%d%H%M%S}{now_ns // 1_000_000 % 1000:03d}::{name or self.new_id()}"
-        row = Activity(label, now_ns, now_ns if visible_ns is None else visible_ns, {"id": label, **fields}, amends)
+        row = ActivityRow(label, now_ns, now_ns if visible_ns is None else visible_ns, {"id": label, **fields}, amends)
         self.activities.append(row)
         return row
 
@@ -239,7 +239,7 @@ class Account:
         return sum((-t.quantity * t.price * multiplier(t.symbol) for t in sold), ZERO)
 
     def shown(
-        self, mark: Callable[[Position], Decimal], *, blocked: bool, now_ns: int = 0, deficit: Decimal = ZERO
+        self, mark: Callable[[AlpacaPosition], Decimal], *, blocked: bool, now_ns: int = 0, deficit: Decimal = ZERO
     ) -> Json:
         """The account object of REST with every position at `mark` USD a share.
 
@@ -288,7 +288,7 @@ class Account:
         }
 
 
-def fault_context(account: Account, order: Order) -> dict[str, object]:
+def fault_context(account: Account, order: AlpacaOrder) -> dict[str, object]:
     """What the script of faults may ask of an order."""
     return {
         "key": account.key,

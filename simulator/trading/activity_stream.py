@@ -13,10 +13,10 @@ from typing import Any
 from aiohttp import web
 
 from simulator.prices.tape import new_york_date
-from simulator.trading.account import Account, Activity
+from simulator.trading.account import Account, ActivityRow
 from simulator.trading.orders import stamp
 from simulator.trading.queries import time_ns
-from simulator.trading.venue import Venue
+from simulator.trading.venue import Brokerage
 
 PATH = "/v2beta1/events/activities"
 POLL_S = 0.02
@@ -24,9 +24,9 @@ CROCKFORD = "0123456789ABCDEFGHJKMNPQRSTVWXYZ"
 EXECUTIONS = {"canceled": "trade_bust", "correct": "trade_correct"}
 
 
-def routes(venue: Venue) -> list[web.RouteDef]:
+def routes(venue: Brokerage) -> list[web.RouteDef]:
     """The stream of activities, bound to `venue`."""
-    return [web.get(PATH, ActivityStream(venue).serve)]
+    return [web.get(PATH, ActivityStreamServer(venue).serve)]
 
 
 def ulid(ms: int, number: int) -> str:
@@ -37,17 +37,17 @@ def ulid(ms: int, number: int) -> str:
 
 def event_ids(account: Account) -> list[str]:
     """The ULIDs of the account's rows in the order in which they were booked."""
-    found, ms = [], 0
+    ids, ms = [], 0
     for number, row in enumerate(account.activities):
         ms = max(ms, row.time_ns // 1_000_000)
-        found.append(ulid(ms, number))
-    return found
+        ids.append(ulid(ms, number))
+    return ids
 
 
-def event(account: Account, row: Activity, event_id: str) -> dict[str, Any]:
+def event(account: Account, row: ActivityRow, event_id: str) -> dict[str, Any]:
     """One activity as the stream shows it."""
     fields, kind = row.fields, str(row.fields["activity_type"])
-    shown: dict[str, Any] = {
+    message: dict[str, Any] = {
         "event_id": event_id,
         "ref_id": row.id.rpartition("::")[2],
         "account_id": account.id,
@@ -58,22 +58,22 @@ def event(account: Account, row: Activity, event_id: str) -> dict[str, Any]:
         "currency": "USD",
         "status": "executed",
     }
-    shown |= {name: fields[name] for name in ("net_amount", "qty", "price") if name in fields}
+    message |= {name: fields[name] for name in ("net_amount", "qty", "price") if name in fields}
     if row.amends:
-        shown["previous_id"] = row.amends
+        message["previous_id"] = row.amends
     if kind != "FILL":
-        return {**shown, "details": {"symbol": fields["symbol"]} if "symbol" in fields else {}}
+        return {**message, "details": {"symbol": fields["symbol"]} if "symbol" in fields else {}}
     order = account.orders[fields["order_id"]]
     names = ("order_id", "side", "symbol", "cum_qty", "leaves_qty", "order_status")
     details = {**{name: fields[name] for name in names}, "client_order_id": order.client_order_id}
     details["execution_type"] = EXECUTIONS.get(fields.get("status", ""), fields["type"])
-    return {**shown, "details": details}
+    return {**message, "details": details}
 
 
-class ActivityStream:
+class ActivityStreamServer:
     """The endpoint for all accounts of one server."""
 
-    def __init__(self, venue: Venue) -> None:
+    def __init__(self, venue: Brokerage) -> None:
         self.venue = venue
 
     async def serve(self, request: web.Request) -> web.StreamResponse:
@@ -108,7 +108,7 @@ class ActivityStream:
                 return
             await asyncio.sleep(POLL_S)
 
-    async def _write(self, response: web.StreamResponse, account: Account, row: Activity, name: str) -> bool:
+    async def _write(self, response: web.StreamResponse, account: Account, row: ActivityRow, name: str) -> bool:
         """Send one event; False where a fault cuts the connection before it."""
         faults, context = self.venue.faults, {"key": account.key, "activity_type": row.fields["activity_type"]}
         if faults.take("activity_dropped", context) is not None:
@@ -125,7 +125,7 @@ class ActivityStream:
         return True
 
 
-def _within(row: Activity, name: str, query: Any) -> bool:
+def _within(row: ActivityRow, name: str, query: Any) -> bool:
     """Whether the query lets this row pass; `since_id` is exclusive, the other limits are inclusive."""
     if "since" in query and row.visible_ns < time_ns(query["since"]):
         return False

@@ -14,13 +14,13 @@ from collections.abc import Callable
 from decimal import Decimal
 from typing import Any
 
-from simulator.trading.account import Account, Trade, fault_context
+from simulator.trading.account import Account, PositionChange, fault_context
 from simulator.trading.order_rules import check, check_price_grid
-from simulator.trading.orders import Order, fill_fields, multiplier, stamp, text, triggers
-from simulator.trading.refusals import Refused, invalid, unprocessable
+from simulator.trading.orders import AlpacaOrder, fill_fields, multiplier, stamp, text, triggers
+from simulator.trading.refusals import Refusal, invalid, unprocessable
 from simulator.trading.tickets import ticket
-from simulator.trading.trade_stream import TradeStream
-from simulator.trading.venue import Venue
+from simulator.trading.trade_stream import TradeStreamServer
+from simulator.trading.venue import Brokerage
 from strategies.kit.contract import Session
 from strategies.kit.units import SECOND_NS
 
@@ -30,7 +30,7 @@ MATCHABLE = frozenset({"new", "partially_filled", "pending_cancel"})
 class Matching:
     """The orders of all accounts of one server; its methods run on the server's loop."""
 
-    def __init__(self, venue: Venue, trade_stream: TradeStream) -> None:
+    def __init__(self, venue: Brokerage, trade_stream: TradeStreamServer) -> None:
         self.venue = venue
         self.trade_stream = trade_stream
         self.changed = asyncio.Event()
@@ -47,7 +47,7 @@ class Matching:
                     self._touch(account, order, point)
         self.seen_ns = max(self.seen_ns, until_ns)
 
-    def _touch(self, account: Account, order: Order, point_ns: int) -> None:
+    def _touch(self, account: Account, order: AlpacaOrder, point_ns: int) -> None:
         """One working order at one path point; one that waited for the open begins to work."""
         session = self.venue.market.session_at(point_ns)
         if point_ns < order.created_ns or (session is None and not order.extended_hours):
@@ -59,37 +59,37 @@ class Matching:
 
     # --- the life of an order ---------------------------------------------------------------------------------------
 
-    def submit(self, account: Account, body: dict[str, Any]) -> Order:
-        """Take an order into the books (`pending_new`, or `accepted` while the market is closed). Raises `Refused`."""
+    def submit(self, account: Account, body: dict[str, Any]) -> AlpacaOrder:
+        """Take an order into the books (`pending_new`, or `accepted` while the market is closed). Raises `Refusal`."""
         now_ns = self._submitted_ns = max(self.venue.clock.now_ns(), self._submitted_ns + 1)  # no two are the same
-        made = ticket(body)
-        if made.client_order_id in account.by_client_id:
-            raise Refused(422, self.venue.rules.duplicate_id_code, "client_order_id must be unique")
-        intent, reserve = check(made, account, self.venue.market, now_ns)
+        request = ticket(body)
+        if request.client_order_id in account.by_client_id:
+            raise Refusal(422, self.venue.rules.duplicate_id_code, "client_order_id must be unique")
+        intent, reserve = check(request, account, self.venue.market, now_ns)
         session = self._session_for(now_ns)
-        order = Order(
+        order = AlpacaOrder(
             id=account.new_id(),
-            client_order_id=made.client_order_id or account.new_id(),
-            symbol=made.symbol,
-            side=made.side,
-            type=made.type,
-            time_in_force=made.time_in_force,
-            qty=made.qty,
-            notional=made.notional,
+            client_order_id=request.client_order_id or account.new_id(),
+            symbol=request.symbol,
+            side=request.side,
+            type=request.type,
+            time_in_force=request.time_in_force,
+            qty=request.qty,
+            notional=request.notional,
             created_ns=now_ns,
             position_intent=intent,
-            limit_price=made.limit_price,
-            stop_price=made.stop_price,
-            trail_price=made.trail_price,
-            trail_percent=made.trail_percent,
-            extended_hours=made.extended_hours,
+            limit_price=request.limit_price,
+            stop_price=request.stop_price,
+            trail_price=request.trail_price,
+            trail_percent=request.trail_percent,
+            extended_hours=request.extended_hours,
             reserve_price=reserve,
-            expires_ns=0 if session is None or made.time_in_force == "gtc" else session.close_ns,
+            expires_ns=0 if session is None or request.time_in_force == "gtc" else session.close_ns,
         )
         self.take_in(account, order, now_ns)
         return order
 
-    def take_in(self, account: Account, order: Order, now_ns: int) -> None:
+    def take_in(self, account: Account, order: AlpacaOrder, now_ns: int) -> None:
         """Put a new order into the books and send it to the venue, where it may already work."""
         waits = self.venue.market.session_at(now_ns) is None and not order.extended_hours
         waits = waits or order.time_in_force == "opg"
@@ -100,7 +100,7 @@ class Matching:
             self.later(self.venue.rules.venue_delay_s, lambda: self.arrive(account, order, self.venue.clock.now_ns()))
         self.changed.set()
 
-    def arrive(self, account: Account, order: Order, at_ns: int) -> None:
+    def arrive(self, account: Account, order: AlpacaOrder, at_ns: int) -> None:
         """The order reaches the venue: it is rejected there, or new and matched at once."""
         if order.status not in {"accepted", "pending_new"} or order.held:
             return
@@ -118,7 +118,7 @@ class Matching:
         self.emit(account, order, "new", at_ns)
         self._match(account, order, at_ns)
 
-    def _match(self, account: Account, order: Order, at_ns: int) -> None:
+    def _match(self, account: Account, order: AlpacaOrder, at_ns: int) -> None:
         if order.status not in MATCHABLE or order.held or order.time_in_force == "cls":
             return
         price = self.price(order, at_ns)
@@ -128,7 +128,7 @@ class Matching:
             order.canceled_ns = at_ns
             self.end(account, order, "canceled", at_ns)
 
-    def price(self, order: Order, at_ns: int) -> Decimal | None:
+    def price(self, order: AlpacaOrder, at_ns: int) -> Decimal | None:
         """Where the order trades against the quote of `at_ns`; None while it does not, or for want of another side."""
         quote = self._quote(order, at_ns)
         if quote is None:
@@ -144,7 +144,7 @@ class Matching:
             return None
         return price
 
-    def _quote(self, order: Order, at_ns: int) -> tuple[Decimal, Decimal] | None:
+    def _quote(self, order: AlpacaOrder, at_ns: int) -> tuple[Decimal, Decimal] | None:
         """Bid and ask for this order; a share of daily prices has one price in the opening auction, none in a halt."""
         market = self.venue.market
         if order.time_in_force == "opg" and order.symbol in market.derived:
@@ -152,7 +152,7 @@ class Matching:
             return None if opened is None else (opened, opened)
         return market.quote(order.symbol, at_ns) if market.trading(order.symbol, at_ns) else None
 
-    def _size(self, account: Account, order: Order, at_ns: int) -> Decimal:
+    def _size(self, account: Account, order: AlpacaOrder, at_ns: int) -> Decimal:
         left = order.left
         if order.time_in_force in {"fok", "opg", "cls"}:
             return left
@@ -164,14 +164,14 @@ class Matching:
         size = random.Random(seed).randint(*self.venue.rules.fill_sizes)
         return min(left, Decimal(size * (1 if multiplier(order.symbol) == 100 else 100)))
 
-    def fill(self, account: Account, order: Order, quantity: Decimal, price: Decimal, at_ns: int) -> None:
+    def fill(self, account: Account, order: AlpacaOrder, quantity: Decimal, price: Decimal, at_ns: int) -> None:
         """An execution: order, position, cash, activity and trade update change together."""
         if self.venue.faults.take("fill_unheard", fault_context(account, order)) is not None:
             self.trade_stream.cut(account.key)
         if order.notional is not None:
             quantity = min(quantity, ((order.notional - order.cost) / price).quantize(Decimal("1e-9")))
         execution_id = account.new_id()
-        account.trade(Trade(order.symbol, quantity * order.sign, price, at_ns, order.id, execution_id))
+        account.trade(PositionChange(order.symbol, quantity * order.sign, price, at_ns, order.id, execution_id))
         order.filled_qty += quantity
         order.cost += quantity * price
         order.filled_ns = at_ns
@@ -192,18 +192,18 @@ class Matching:
             position_qty=text(account.quantity(order.symbol)),
         )
 
-    def close(self, account: Account, symbol: str, quantity: Decimal | None, percent: Decimal | None) -> Order:
-        """A market order against the position, whole or in part. Raises `Refused`, 404 where there is none."""
+    def close(self, account: Account, symbol: str, quantity: Decimal | None, percent: Decimal | None) -> AlpacaOrder:
+        """A market order against the position, whole or in part. Raises `Refusal`, 404 where there is none."""
         held = account.quantity(symbol)
         if not held:
-            raise Refused(404, 40410000, f"position not found: {symbol}")
-        wanted = abs(held) if quantity is None else quantity
+            raise Refusal(404, 40410000, f"position not found: {symbol}")
+        amount = abs(held) if quantity is None else quantity
         if percent is not None:
-            wanted = (abs(held) * percent / 100).quantize(Decimal(1) if multiplier(symbol) == 100 else Decimal("1e-9"))
+            amount = (abs(held) * percent / 100).quantize(Decimal(1) if multiplier(symbol) == 100 else Decimal("1e-9"))
         side = "sell" if held > 0 else "buy"
         return self.submit(
             account,
-            {"symbol": symbol, "qty": text(wanted), "side": side, "type": "market", "time_in_force": "day"},
+            {"symbol": symbol, "qty": text(amount), "side": side, "type": "market", "time_in_force": "day"},
         )
 
     def by_hand(self, account: Account, action: str, fields: dict[str, Any]) -> dict[str, Any]:
@@ -226,8 +226,8 @@ class Matching:
 
     # --- what becomes of an order that is to be cancelled or replaced -------------------------------------------------
 
-    def cancel(self, account: Account, order: Order) -> None:
-        """Ask for a cancellation; it comes (or a fill wins) after this returned. Raises `Refused` where none can."""
+    def cancel(self, account: Account, order: AlpacaOrder) -> None:
+        """Ask for a cancellation; it comes (or a fill wins) after this returned. Raises `Refusal` where none can."""
         context = fault_context(account, order)
         if not order.open or order.status in {"pending_cancel", "pending_replace"}:
             raise unprocessable("order is not cancelable")
@@ -236,7 +236,7 @@ class Matching:
         now_ns = self.venue.clock.now_ns()
         before, order.status, order.cancel_requested_ns = order.status, "pending_cancel", now_ns
         self.emit(account, order, "pending_cancel", now_ns)
-        then: Callable[[Account, Order], None] = self._cancel_now
+        then: Callable[[Account, AlpacaOrder], None] = self._cancel_now
         if self.venue.faults.take("cancel_stuck", context) is not None:
             order.held = True
             return
@@ -248,36 +248,36 @@ class Matching:
             then = functools.partial(self._cancel_and_fill, delay_s=float(fault.get("delay_s", 30)))
         self.later(self.venue.rules.venue_delay_s, lambda: then(account, order))
 
-    def _cancel_now(self, account: Account, order: Order) -> None:
+    def _cancel_now(self, account: Account, order: AlpacaOrder) -> None:
         if order.open:
             order.canceled_ns = self.venue.clock.now_ns()
             self.end(account, order, "canceled", order.canceled_ns)
 
-    def _cancel_and_fill(self, account: Account, order: Order, *, delay_s: float) -> None:
+    def _cancel_and_fill(self, account: Account, order: AlpacaOrder, *, delay_s: float) -> None:
         """Report the venue's fill after its cancel."""
         self._cancel_now(account, order)
         self.later(delay_s, lambda: self._fill_late(account, order))
 
-    def _fill_late(self, account: Account, order: Order) -> None:
+    def _fill_late(self, account: Account, order: AlpacaOrder) -> None:
         """The fill of an order that is over: its limit was met before. A sale never exceeds what is free."""
         if order.status == "canceled" and (order.sign > 0 or account.available(order.symbol) >= order.left):
             now_ns = self.venue.clock.now_ns()
             self.fill(account, order, order.left, order.limit_price or order.reserve_price, now_ns)
 
-    def _cancel_not(self, account: Account, order: Order, *, before: str) -> None:
+    def _cancel_not(self, account: Account, order: AlpacaOrder, *, before: str) -> None:
         if order.open:
             order.status = before
             self.emit(account, order, "order_cancel_rejected", self.venue.clock.now_ns())
 
-    def _fill_instead(self, account: Account, order: Order) -> None:
+    def _fill_instead(self, account: Account, order: AlpacaOrder) -> None:
         """The fill that won the race: at the quote where it crosses, else at the limit."""
         if order.open:
             now_ns = self.venue.clock.now_ns()
             price = self.price(order, now_ns) or order.limit_price or order.reserve_price
             self.fill(account, order, order.left, price, now_ns)
 
-    def replace(self, account: Account, old: Order, fields: dict[str, Any]) -> Order:
-        """A new order in the place of `old`, for its unfilled rest; returns it. Raises `Refused`."""
+    def replace(self, account: Account, old: AlpacaOrder, fields: dict[str, Any]) -> AlpacaOrder:
+        """A new order in the place of `old`, for its unfilled rest; returns it. Raises `Refusal`."""
         if old.status not in {"new", "partially_filled", "accepted", "pending_new"}:
             raise unprocessable(f"cannot replace order in {old.status} status")
         new = _replacement(account, old, fields, self.venue.clock.now_ns())
@@ -294,11 +294,11 @@ class Matching:
         self.take_in(account, new, now_ns)
         return new
 
-    def _check_replacement(self, account: Account, old: Order, new: Order) -> None:
+    def _check_replacement(self, account: Account, old: AlpacaOrder, new: AlpacaOrder) -> None:
         for price in (new.limit_price, new.stop_price):
             check_price_grid(price)
         if new.client_order_id in account.by_client_id:
-            raise Refused(422, self.venue.rules.duplicate_id_code, "client_order_id must be unique")
+            raise Refusal(422, self.venue.rules.duplicate_id_code, "client_order_id must be unique")
         account.working.pop(old.id)  # the new order takes over what the old one holds
         try:
             check(ticket(new.shown()), account, self.venue.market, new.created_ns)
@@ -307,22 +307,29 @@ class Matching:
 
     # --- what all of them do ----------------------------------------------------------------------------------------
 
-    def end(self, account: Account, order: Order, event: str, at_ns: int) -> None:
+    def end(self, account: Account, order: AlpacaOrder, event: str, at_ns: int) -> None:
         """The order is over: `event` is its last status too."""
         order.status = event
         account.working.pop(order.id, None)
         self.emit(account, order, event, at_ns)
 
     def emit(
-        self, account: Account, order: Order, event: str, at_ns: int, *, execution_id: str | None = None, **extra: str
+        self,
+        account: Account,
+        order: AlpacaOrder,
+        event: str,
+        at_ns: int,
+        *,
+        execution_id: str | None = None,
+        **extra: str,
     ) -> None:
         """Update what REST shows, and publish to the trade stream."""
         order.updated_ns = at_ns
-        shown = order.shown()
-        order.past.append((self.venue.clock.now_ns(), shown))
+        row = order.shown()
+        order.past.append((self.venue.clock.now_ns(), row))
         if execution_id is None and event not in {"accepted", "pending_new"}:
             execution_id = account.new_id()
-        update = {"event": event, "execution_id": execution_id, "timestamp": stamp(at_ns), **extra, "order": shown}
+        update = {"event": event, "execution_id": execution_id, "timestamp": stamp(at_ns), **extra, "order": row}
         self.trade_stream.publish(account, update)
 
     def _session_for(self, now_ns: int) -> Session | None:
@@ -338,7 +345,7 @@ class Matching:
             loop.call_soon(then)  # the next turn: before whatever the reply makes the client do
 
 
-def _replacement(account: Account, old: Order, fields: dict[str, Any], now_ns: int) -> Order:
+def _replacement(account: Account, old: AlpacaOrder, fields: dict[str, Any], now_ns: int) -> AlpacaOrder:
     """The order that PATCH asks for. `qty` counts the whole old order, so the new one has what is left of it."""
     changes: dict[str, Any] = {}
     for name in ("limit_price", "stop_price"):

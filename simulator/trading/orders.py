@@ -45,7 +45,7 @@ def multiplier(symbol: str) -> int:
 
 
 @dataclasses.dataclass(slots=True)
-class Order:
+class AlpacaOrder:
     """An order; it changes in place. Times in ns UTC, 0 for never; `cost` = sum of price x quantity of its fills."""
 
     id: str
@@ -159,7 +159,7 @@ def _text_or_none(value: Decimal | None) -> str | None:
     return None if value is None else text(value)
 
 
-def fill_fields(order: Order, quantity: Decimal, price: Decimal, at_ns: int, *, whole: bool) -> dict[str, Any]:
+def fill_fields(order: AlpacaOrder, quantity: Decimal, price: Decimal, at_ns: int, *, whole: bool) -> dict[str, Any]:
     """The fields of a FILL activity; as documented it has neither client order id nor execution id."""
     return {
         "activity_type": "FILL",
@@ -178,7 +178,7 @@ def fill_fields(order: Order, quantity: Decimal, price: Decimal, at_ns: int, *, 
     }
 
 
-def triggers(order: Order, middle: Decimal) -> bool:
+def triggers(order: AlpacaOrder, middle: Decimal) -> bool:
     """Whether a stop is touched at this price; a trailing stop moves its mark first."""
     if order.type == "trailing_stop":
         best = min if order.side == "buy" else max

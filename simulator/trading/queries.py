@@ -1,6 +1,6 @@
 """Parse a request of trading REST: its body, its numbers and times, and which orders and activities it asks for.
 
-Raises `Refused` (422) for what makes no sense; nothing is looked up and nothing changed.
+Raises `Refusal` (422) for what makes no sense; nothing is looked up and nothing changed.
 """
 
 from __future__ import annotations
@@ -14,8 +14,8 @@ from typing import Any
 from aiohttp import web
 
 from simulator.prices.tape import new_york_date
-from simulator.trading.account import Activity
-from simulator.trading.orders import Order
+from simulator.trading.account import ActivityRow
+from simulator.trading.orders import AlpacaOrder
 from simulator.trading.refusals import invalid
 from strategies.kit.units import SECOND_NS
 
@@ -24,7 +24,7 @@ TRADE_TYPES = frozenset({"FILL"})
 
 
 async def json_body(request: web.Request) -> dict[str, Any]:
-    """The JSON object of the request; `{}` for an empty body. Raises `Refused` for anything else."""
+    """The JSON object of the request; `{}` for an empty body. Raises `Refusal` for anything else."""
     raw = await request.text()
     if not raw:
         return {}
@@ -38,7 +38,7 @@ async def json_body(request: web.Request) -> dict[str, Any]:
 
 
 def whole_number(value: str, name: str, most: int) -> int:
-    """A whole number from 1 to `most`. Raises `Refused` (422)."""
+    """A whole number from 1 to `most`. Raises `Refusal` (422)."""
     if not value.isdecimal() or not 1 <= int(value) <= most:
         raise invalid(f"{name} must be between 1 and {most}")
     return int(value)
@@ -50,7 +50,7 @@ def is_true(value: str | None) -> bool:
 
 
 def positive(value: str, name: str) -> Decimal:
-    """A number above 0. Raises `Refused` (422)."""
+    """A number above 0. Raises `Refusal` (422)."""
     try:
         number = Decimal(value)
     except InvalidOperation:
@@ -73,7 +73,7 @@ def time_ns(value: str) -> int:
     return int(moment.timestamp()) * SECOND_NS + int((fraction or "0").ljust(9, "0"))
 
 
-def asked_for(order: Order, query: Any) -> bool:
+def asked_for(order: AlpacaOrder, query: Any) -> bool:
     """Whether the filters of GET /v2/orders let this order pass; both times are exclusive."""
     symbols = [symbol for symbol in query.get("symbols", "").split(",") if symbol]
     if symbols and order.symbol not in symbols:
@@ -85,7 +85,7 @@ def asked_for(order: Order, query: Any) -> bool:
     return not ("until" in query and order.created_ns >= time_ns(query["until"]))
 
 
-def fits(row: Activity, query: Any, types: frozenset[str]) -> bool:
+def fits(row: ActivityRow, query: Any, types: frozenset[str]) -> bool:
     """Whether the filters of GET /v2/account/activities let this row pass; both times are exclusive."""
     kind = row.fields["activity_type"]
     if types and kind not in types:

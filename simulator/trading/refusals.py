@@ -46,7 +46,7 @@ REFUSALS: dict[str, tuple[int, int | None, str]] = {
 """The documented refusals of an order by name: HTTP status, code (None: none is sent), message."""
 
 
-class Refused(Exception):
+class Refusal(Exception):
     """A refusal: HTTP `status`, `code` (None where the body has none), message and extra fields."""
 
     def __init__(self, status: int, code: int | None, message: str, **extra: Any) -> None:
@@ -61,21 +61,21 @@ class Refused(Exception):
         return {**({} if self.code is None else {"code": self.code}), "message": self.message, **self.extra}
 
 
-def refusal(name: str) -> Refused:
+def refusal(name: str) -> Refusal:
     """The documented refusal of that name. Raises KeyError for another name."""
-    return Refused(*REFUSALS[name])
+    return Refusal(*REFUSALS[name])
 
 
-def invalid(message: str) -> Refused:
+def invalid(message: str) -> Refusal:
     """A request that is wrong in itself: 422 with 40010001."""
-    return Refused(422, 40010001, message)
+    return Refusal(422, 40010001, message)
 
 
-def unprocessable(message: str, **extra: Any) -> Refused:
+def unprocessable(message: str, **extra: Any) -> Refusal:
     """A request that cannot be processed: 422 with 42210000."""
-    return Refused(422, 42210000, message, **extra)
+    return Refusal(422, 42210000, message, **extra)
 
 
-def forbidden(message: str, **extra: Any) -> Refused:
+def forbidden(message: str, **extra: Any) -> Refusal:
     """A request that this account may not make: 403 with 40310000."""
-    return Refused(403, 40310000, message, **extra)
+    return Refusal(403, 40310000, message, **extra)

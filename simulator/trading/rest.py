@@ -1,6 +1,6 @@
 """Trading REST under /v2: account, orders, positions, activities, as the documentation has them.
 
-Handlers read the request, ask the venue or the books, and show the answer; refusals are raised as `Refused`.
+Handlers read the request, ask the venue or the books, and show the answer; refusals are raised as `Refusal`.
 """
 
 from __future__ import annotations
@@ -16,13 +16,13 @@ from simulator.prices.corporate_actions import Dividend
 from simulator.prices.market import asset_id
 from simulator.prices.tape import new_york_date
 from simulator.trading import settlement
-from simulator.trading.account import Account, Position
+from simulator.trading.account import Account, AlpacaPosition
 from simulator.trading.matching import Matching
 from simulator.trading.order_rules import mark
-from simulator.trading.orders import TERMINAL, Json, Order, text
+from simulator.trading.orders import TERMINAL, AlpacaOrder, Json, text
 from simulator.trading.queries import asked_for, fits, is_true, json_body, positive, whole_number
-from simulator.trading.refusals import Refused, invalid, refusal
-from simulator.trading.venue import Venue
+from simulator.trading.refusals import Refusal, invalid, refusal
+from simulator.trading.venue import Brokerage
 from strategies.kit.units import SECOND_NS
 
 ACCOUNT = web.RequestKey("account", Account)
@@ -37,7 +37,7 @@ CONFIGURABLE = (
 )
 
 
-def routes(venue: Venue, matching: Matching) -> list[web.RouteDef]:
+def routes(venue: Brokerage, matching: Matching) -> list[web.RouteDef]:
     """The routes of trading REST, bound to `venue`."""
     rest = TradingRest(venue, matching)
     return [
@@ -80,7 +80,7 @@ def _announced(dividend: Dividend) -> Json:
 class TradingRest:
     """The handlers of one server."""
 
-    def __init__(self, venue: Venue, matching: Matching) -> None:
+    def __init__(self, venue: Brokerage, matching: Matching) -> None:
         self.venue = venue
         self.matching = matching
 
@@ -101,8 +101,8 @@ class TradingRest:
     async def configure(self, request: web.Request) -> web.Response:
         """PATCH /v2/account/configurations."""
         changes = await json_body(request)
-        known = {name: value for name, value in changes.items() if name in CONFIGURABLE}
-        request[ACCOUNT].configuration.update(known)
+        settings = {name: value for name, value in changes.items() if name in CONFIGURABLE}
+        request[ACCOUNT].configuration.update(settings)
         return web.json_response(request[ACCOUNT].configuration)
 
     async def activities(self, request: web.Request) -> web.Response:
@@ -110,8 +110,8 @@ class TradingRest:
         query, now_ns = request.query, self.venue.clock.now_ns()
         if "activity_types" in query and "category" in query:
             raise invalid("only one of activity_types or category is accepted")
-        wanted = request.match_info.get("type") or query.get("activity_types", "")
-        types = frozenset(filter(None, wanted.split(",")))
+        kinds = request.match_info.get("type") or query.get("activity_types", "")
+        types = frozenset(filter(None, kinds.split(",")))
         account: Account = request[ACCOUNT]
         rows = [row for row in account.activities if row.visible_ns <= now_ns and fits(row, query, types)]
         if self.venue.faults.waiting("split_line_late"):
@@ -157,18 +157,18 @@ class TradingRest:
             if refused.get("reason"):
                 raise refusal(str(refused.get("reason")))
             status, code = int(refused.get("status", 403)), refused.get("code", 40310000)
-            raise Refused(status, code, str(refused.get("message", "refused by the script")))
+            raise Refusal(status, code, str(refused.get("message", "refused by the script")))
         if self._blocked(account):
             raise refusal("not_authorized")
         if body.get("side") == "buy" and self._deficit(account):
             raise refusal("intraday_margin")
         early = self.venue.faults.take("fill_before_reply", context)
         order = self.matching.submit(account, body)
-        shown = order.shown()
+        row = order.shown()
         if early is not None:
             self.matching.arrive(account, order, self.venue.clock.now_ns())
             await self.venue.clock.hold(float(early.get("seconds", 0.05)))
-        return web.json_response(shown)
+        return web.json_response(row)
 
     async def orders(self, request: web.Request) -> web.Response:
         """GET /v2/orders: open (default), closed or all, by submission time."""
@@ -178,32 +178,32 @@ class TradingRest:
             raise invalid("invalid status")
         limit = whole_number(query.get("limit", "50"), "limit", 500)
         account, as_of = request[ACCOUNT], self._as_of(request)
-        among: Iterable[Order] = account.orders.values()
+        among: Iterable[AlpacaOrder] = account.orders.values()
         if status == "open" and as_of is None:
             among = account.working.values()
         chosen = [order for order in among if asked_for(order, query)]
         chosen.sort(key=lambda order: order.created_ns, reverse=query.get("direction", "desc") != "asc")
-        shown = (seen for order in chosen if (seen := _seen(order, as_of)) is not None)
-        wanted = (seen for seen in shown if status == "all" or (seen["status"] in TERMINAL) == (status == "closed"))
-        return web.json_response(list(itertools.islice(wanted, limit)))
+        rows = (seen for order in chosen if (seen := _seen(order, as_of)) is not None)
+        matching = (seen for seen in rows if status == "all" or (seen["status"] in TERMINAL) == (status == "closed"))
+        return web.json_response(list(itertools.islice(matching, limit)))
 
     async def order(self, request: web.Request) -> web.Response:
         """GET /v2/orders/{id}."""
         order_id = request.match_info["id"]
         order = request[ACCOUNT].orders.get(order_id)
-        shown = None if order is None else _seen(order, self._as_of(request))
-        if shown is None:
-            raise Refused(404, 40410000, f"order not found for {order_id}")
-        return web.json_response(shown)
+        row = None if order is None else _seen(order, self._as_of(request))
+        if row is None:
+            raise Refusal(404, 40410000, f"order not found for {order_id}")
+        return web.json_response(row)
 
     async def order_by_client_id(self, request: web.Request) -> web.Response:
         """GET /v2/orders:by_client_order_id?client_order_id=."""
         client_order_id = request.query.get("client_order_id", "")
         order = request[ACCOUNT].by_client_id.get(client_order_id)
-        shown = None if order is None else _seen(order, self._as_of(request))
-        if shown is None:
-            raise Refused(404, 40410000, f"order not found for {client_order_id}")
-        return web.json_response(shown)
+        row = None if order is None else _seen(order, self._as_of(request))
+        if row is None:
+            raise Refusal(404, 40410000, f"order not found for {client_order_id}")
+        return web.json_response(row)
 
     async def replace(self, request: web.Request) -> web.Response:
         """PATCH /v2/orders/{id}: a new order with a new id."""
@@ -235,7 +235,7 @@ class TradingRest:
         account, as_of = request[ACCOUNT], self._as_of(request)
         position = _held_at(account, as_of).get(self._symbol(account, request))
         if position is None:
-            raise Refused(404, 40410000, "position does not exist")
+            raise Refusal(404, 40410000, "position does not exist")
         return web.json_response(self._show_position(account, position))
 
     async def close(self, request: web.Request) -> web.Response:
@@ -247,7 +247,7 @@ class TradingRest:
         percent = positive(query["percentage"], "percentage") if "percentage" in query else None
         symbol = self._symbol(account, request)
         if symbol not in account.positions:
-            raise Refused(404, 40410000, "position does not exist")
+            raise Refusal(404, 40410000, "position does not exist")
         return web.json_response(self.matching.close(account, symbol, quantity, percent).shown())
 
     async def close_all(self, request: web.Request) -> web.Response:
@@ -275,7 +275,7 @@ class TradingRest:
 
     # --- inside -----------------------------------------------------------------------------------------------------
 
-    def _mark(self, position: Position) -> Decimal:
+    def _mark(self, position: AlpacaPosition) -> Decimal:
         return mark(position, self.venue.market, self.venue.clock.now_ns())
 
     def _blocked(self, account: Account) -> bool:
@@ -294,9 +294,9 @@ class TradingRest:
             return None
         return self.venue.clock.now_ns() - int(float(stale.get("age_s", 5)) * SECOND_NS)
 
-    def _order(self, account: Account, order_id: str) -> Order:
+    def _order(self, account: Account, order_id: str) -> AlpacaOrder:
         if order_id not in account.orders:
-            raise Refused(404, 40410000, f"order not found for {order_id}")
+            raise Refusal(404, 40410000, f"order not found for {order_id}")
         return account.orders[order_id]
 
     def _symbol(self, account: Account, request: web.Request) -> str:
@@ -304,7 +304,7 @@ class TradingRest:
         named = request.match_info["symbol"]
         return next((symbol for symbol in account.positions if asset_id(symbol) == named.lower()), named)
 
-    def _show_position(self, account: Account, position: Position) -> Json:
+    def _show_position(self, account: Account, position: AlpacaPosition) -> Json:
         return position.shown(self._mark(position), account.available(position.symbol))
 
     def _cancel_all(self, account: Account) -> list[Json]:
@@ -313,32 +313,32 @@ class TradingRest:
             try:
                 self.matching.cancel(account, order)
                 rows.append({"id": order.id, "status": 200})
-            except Refused as refused:
+            except Refusal as refused:
                 rows.append({"id": order.id, "status": refused.status, "body": refused.body()})
         return rows
 
     def _close_row(self, account: Account, symbol: str) -> Json:
         try:
-            shown = self.matching.close(account, symbol, None, None).shown()
-        except Refused as refused:
+            row = self.matching.close(account, symbol, None, None).shown()
+        except Refusal as refused:
             return {"symbol": symbol, "status": refused.status, "body": _failure(refused, account, symbol)}
-        return {"symbol": symbol, "status": 200, "body": shown}
+        return {"symbol": symbol, "status": 200, "body": row}
 
 
-def _seen(order: Order, as_of: int | None) -> Json | None:
+def _seen(order: AlpacaOrder, as_of: int | None) -> Json | None:
     """The order now (a trailing stop moves between its events, all others stand still), or as it was."""
     if as_of is not None:
         return order.shown_at(as_of)
     return order.shown() if order.type == "trailing_stop" else order.past[-1][1]
 
 
-def _held_at(account: Account, as_of: int | None) -> dict[str, Position]:
+def _held_at(account: Account, as_of: int | None) -> dict[str, AlpacaPosition]:
     if as_of is None:
         return account.positions
     return next((held for since, held in reversed(account.past_positions) if since <= as_of), {})
 
 
-def _failure(refused: Refused, account: Account, symbol: str) -> Json:
+def _failure(refused: Refusal, account: Account, symbol: str) -> Json:
     """Why one position of DELETE /v2/positions was not closed."""
     held, related = account.held_for_orders(symbol)
     quantity, available = text(abs(account.quantity(symbol))), text(abs(account.available(symbol)))

@@ -19,11 +19,11 @@ from simulator.prices.corporate_actions import Dividend, Rename, Split
 from simulator.prices.day_prices import Action
 from simulator.prices.market import NEVER_NS
 from simulator.prices.tape import grid, midnight_ns, new_york_date
-from simulator.trading.account import Account, Position, Trade
+from simulator.trading.account import Account, AlpacaPosition, PositionChange
 from simulator.trading.matching import Matching
 from simulator.trading.order_rules import mark
-from simulator.trading.orders import ZERO, Json, Order, multiplier, stamp, text
-from simulator.trading.refusals import Refused, unprocessable
+from simulator.trading.orders import ZERO, AlpacaOrder, Json, multiplier, stamp, text
+from simulator.trading.refusals import Refusal, unprocessable
 from strategies.kit.contract import Session
 from strategies.kit.units import MINUTE_NS
 
@@ -148,31 +148,31 @@ def sell_out(matching: Matching, account: Account, session: Session, now_ns: int
         for order in against:
             order.canceled_ns = now_ns
             matching.end(account, order, "canceled", now_ns)
-        with contextlib.suppress(Refused):
+        with contextlib.suppress(Refusal):
             matching.close(account, position.symbol, None, None)
 
 
 def exercise(matching: Matching, account: Account, symbol: str) -> None:
-    """Exercise the whole long position at once. Raises `Refused` when closed, out of the money, or not held."""
+    """Exercise the whole long position at once. Raises `Refusal` when closed, out of the money, or not held."""
     market, now_ns = matching.venue.market, matching.venue.clock.now_ns()
     contract, spot = parse_occ(symbol), market.price(now_ns)
     position = account.positions.get(symbol)
     if position is None or contract is None or position.qty <= 0:
-        raise Refused(404, 40410000, f"position not found: {symbol}")
+        raise Refusal(404, 40410000, f"position not found: {symbol}")
     if market.session_at(now_ns) is None:
-        raise Refused(403, 40310000, "exercise requests are only accepted during market hours")
+        raise Refusal(403, 40310000, "exercise requests are only accepted during market hours")
     if spot is None or contract.right * (spot - contract.strike) < CENT:
         raise unprocessable("contract is out of the money")
     if account.available(symbol) != position.qty:
-        raise Refused(403, 40310000, "insufficient qty available for exercise")
+        raise Refusal(403, 40310000, "insufficient qty available for exercise")
     _deliver(matching, account, position, contract, "OPEXC", position.qty, now_ns)
 
 
 def keep_from_exercise(account: Account, symbol: str, today: str) -> None:
-    """Let the position lapse at its expiry. Raises `Refused` unless it is a long contract that expires `today`."""
+    """Let the position lapse at its expiry. Raises `Refusal` unless it is a long contract that expires `today`."""
     position, contract = account.positions.get(symbol), parse_occ(symbol)
     if position is None or contract is None or position.qty <= 0:
-        raise Refused(404, 40410000, f"position not found: {symbol}")
+        raise Refusal(404, 40410000, f"position not found: {symbol}")
     if contract.expiry != today:
         raise unprocessable("do-not-exercise is only accepted on the expiration date")
     account.positions[symbol] = dataclasses.replace(position, do_not_exercise=True)
@@ -203,7 +203,7 @@ def _do(matching: Matching, account: Account, fault: Fault, now_ns: int) -> None
             _amend_last_fill(matching, account, shift, now_ns, order_kept=bool(fault.get("order_kept")))
         case "manual_order":
             fields = {name: value for name, value in fault.parameters.items() if name != "action"}
-            with contextlib.suppress(Refused):
+            with contextlib.suppress(Refusal):
                 matching.by_hand(account, str(fault.get("action", "place")), fields)
         case "split":
             _split(account, str(fault.get("symbol", "SPY")), Decimal(str(fault.get("ratio", 2))), now_ns)
@@ -217,12 +217,12 @@ def _do(matching: Matching, account: Account, fault: Fault, now_ns: int) -> None
             _assign(matching, account, fault, now_ns)
 
 
-def _expire(matching: Matching, account: Account, position: Position, contract: OccContract, at_ns: int) -> None:
+def _expire(matching: Matching, account: Account, position: AlpacaPosition, contract: OccContract, at_ns: int) -> None:
     spot = matching.venue.market.closing_price(contract.expiry)
     gain = ZERO if spot is None else contract.right * (spot - contract.strike)
     lapses = position.do_not_exercise or not _can_exercise(matching, account, position, contract)
     if gain < CENT or (position.qty > 0 and lapses):
-        account.trade(Trade(position.symbol, -position.qty, ZERO, at_ns))
+        account.trade(PositionChange(position.symbol, -position.qty, ZERO, at_ns))
         _note(matching, account, at_ns, "OPEXP", position.symbol, -position.qty, "Option Expiry")
         return
     kind = "OPEXC" if position.qty > 0 else "OPASN"
@@ -232,7 +232,7 @@ def _expire(matching: Matching, account: Account, position: Position, contract: 
 def _deliver(
     matching: Matching,
     account: Account,
-    position: Position,
+    position: AlpacaPosition,
     contract: OccContract,
     kind: str,
     quantity: Decimal,
@@ -241,8 +241,8 @@ def _deliver(
     """Contracts go, shares and the strike's cash move: a long call buys, a long put sells, a short one mirrors it."""
     sign = 1 if position.qty > 0 else -1
     shares = quantity * 100 * contract.right * sign
-    account.trade(Trade(position.symbol, -quantity * sign, ZERO, at_ns))
-    account.trade(Trade(contract.root, shares, contract.strike, at_ns))
+    account.trade(PositionChange(position.symbol, -quantity * sign, ZERO, at_ns))
+    account.trade(PositionChange(contract.root, shares, contract.strike, at_ns))
     words = "Option Exercise" if kind == "OPEXC" else "Option Assignment"
     _note(matching, account, at_ns, kind, position.symbol, -quantity * sign, words)
     _note(matching, account, at_ns, "OPTRD", contract.root, shares, f"Option Trade, {words}", price=contract.strike)
@@ -277,12 +277,12 @@ def _note(
     account.note(at_ns, fields, visible_ns=visible_ns)
 
 
-def _can_exercise(matching: Matching, account: Account, position: Position, contract: OccContract) -> bool:
+def _can_exercise(matching: Matching, account: Account, position: AlpacaPosition, contract: OccContract) -> bool:
     if contract.right < 0:
         return account.available(contract.root) >= position.qty * 100
     now_ns, market = matching.venue.clock.now_ns(), matching.venue.market
-    shown = account.shown(lambda held: mark(held, market, now_ns), blocked=False)
-    return Decimal(shown["buying_power"]) >= contract.strike * position.qty * 100
+    figures = account.shown(lambda held: mark(held, market, now_ns), blocked=False)
+    return Decimal(figures["buying_power"]) >= contract.strike * position.qty * 100
 
 
 def _book_fees(matching: Matching, account: Account, session: Session) -> None:
@@ -313,7 +313,7 @@ def _ledger_line(account: Account, fault: Fault, at_ns: int) -> None:
     if symbol:
         more = {"symbol": symbol, "qty": text(quantity)}
     if quantity:
-        account.trade(Trade(symbol, quantity, ZERO, at_ns))
+        account.trade(PositionChange(symbol, quantity, ZERO, at_ns))
     if fault.get("activity_sub_type"):
         more["activity_sub_type"] = str(fault.get("activity_sub_type"))
     cash_row(account, kind, Decimal(str(fault.get("amount", 0))), at_ns, str(fault.get("description", kind)), **more)
@@ -335,10 +335,10 @@ def _split(account: Account, symbol: str, ratio: Decimal, at_ns: int) -> None:
 
 
 def _assign(matching: Matching, account: Account, fault: Fault, at_ns: int) -> None:
-    wanted = fault.get("symbol")
+    symbol_of_fault = fault.get("symbol")
     for position in list(account.positions.values()):
         contract = parse_occ(position.symbol)
-        if contract is not None and position.qty < 0 and wanted in {None, position.symbol}:
+        if contract is not None and position.qty < 0 and symbol_of_fault in {None, position.symbol}:
             quantity = min(Decimal(str(fault.get("quantity", abs(position.qty)))), abs(position.qty))
             _deliver(matching, account, position, contract, "OPASN", quantity, at_ns)
             return
@@ -352,7 +352,7 @@ def _amend_last_fill(
     So does the order, unless `order_kept`: whether Alpaca's orders follow is not documented.
     """
     old = next(trade for trade in reversed(account.trades) if trade.execution_id)
-    order: Order = account.orders[old.order_id]
+    order: AlpacaOrder = account.orders[old.order_id]
     quantity = abs(old.quantity)
     new = None if shift is None else dataclasses.replace(old, price=old.price + shift)
     account.amend(old, new, now_ns)
@@ -434,7 +434,7 @@ def _book_split(account: Account, split: Split, symbol: str, at_ns: int) -> None
     if held is None:
         return
     shares = held.qty * split.ratio
-    account.trade(Trade(symbol, shares - held.qty, ZERO, at_ns))
+    account.trade(PositionChange(symbol, shares - held.qty, ZERO, at_ns))
     last = None if held.lastday_price is None else held.lastday_price / split.ratio
     average = held.average / split.ratio
     after = dataclasses.replace(held, qty=shares, average=average, lastday_price=last)
@@ -445,7 +445,7 @@ def _book_split(account: Account, split: Split, symbol: str, at_ns: int) -> None
     fraction = shares % 1
     if split.fraction_in_cash and fraction:
         price = average if last is None else last
-        account.trade(Trade(symbol, -fraction, price, at_ns))
+        account.trade(PositionChange(symbol, -fraction, price, at_ns))
         fields: Json = {"activity_type": "CIL", "date": new_york_date(at_ns), "net_amount": text(fraction * price)}
         more = {"symbol": symbol, "qty": text(-fraction), "price": text(price), "status": "executed"}
         account.note(at_ns, {**fields, "description": "Cash in lieu of a fraction", **more})
@@ -455,8 +455,8 @@ def _rename(account: Account, rename: Rename, at_ns: int) -> None:
     held = account.positions.get(rename.symbol)
     if held is None:
         return
-    account.trade(Trade(rename.symbol, -held.qty, held.average, at_ns))
-    account.trade(Trade(rename.new, held.qty, held.average, at_ns))
+    account.trade(PositionChange(rename.symbol, -held.qty, held.average, at_ns))
+    account.trade(PositionChange(rename.new, held.qty, held.average, at_ns))
     after = dataclasses.replace(held, symbol=rename.new)
     account.positions[rename.new] = after
     words = f"Name Change from {rename.symbol} to {rename.new}"
@@ -464,9 +464,9 @@ def _rename(account: Account, rename: Rename, at_ns: int) -> None:
     _row(account, "NC", after, held.qty, words, at_ns)
 
 
-def _row(account: Account, kind: str, held: Position, quantity: Decimal, description: str, at_ns: int) -> None:
+def _row(account: Account, kind: str, held: AlpacaPosition, quantity: Decimal, description: str, at_ns: int) -> None:
     """A row that moves shares and no cash; its price is the last close (the average cost where none is known)."""
     price = held.average if held.lastday_price is None else held.lastday_price
     fields = {"activity_type": kind, "date": new_york_date(at_ns), "net_amount": "0", "symbol": held.symbol}
-    shown = {"qty": text(quantity), "price": text(grid(float(price))), "description": description, "status": "executed"}
-    account.note(at_ns, {**fields, **shown})
+    texts = {"qty": text(quantity), "price": text(grid(float(price))), "description": description, "status": "executed"}
+    account.note(at_ns, {**fields, **texts})

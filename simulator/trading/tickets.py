@@ -40,7 +40,7 @@ class Ticket:
 
 
 def ticket(body: dict[str, Any]) -> Ticket:
-    """The request in `body`, well-formed. Raises `Refused` (422)."""
+    """The request in `body`, well-formed. Raises `Refusal` (422)."""
     order_class = body.get("order_class") or "simple"
     if order_class not in {"simple", "bracket", "oco", "oto", "mleg"}:
         raise invalid("invalid order_class")
@@ -58,7 +58,7 @@ def ticket(body: dict[str, Any]) -> Ticket:
         raise invalid("qty must be > 0")
     if notional is not None and notional <= 0:
         raise invalid("notional must be > 0")
-    made = Ticket(
+    result = Ticket(
         symbol=symbol,
         side=_one_of(body, "side", ("buy", "sell")),
         type=_one_of(body, "type", TYPES),
@@ -74,10 +74,10 @@ def ticket(body: dict[str, Any]) -> Ticket:
         position_intent=str(body.get("position_intent") or ""),
         contract=parse_occ(symbol),
     )
-    if len(made.client_order_id) > MAX_CLIENT_ORDER_ID:
+    if len(result.client_order_id) > MAX_CLIENT_ORDER_ID:
         raise invalid("client_order_id must be no more than 128 characters")
-    _needs_its_prices(made)
-    return made
+    _needs_its_prices(result)
+    return result
 
 
 def _number(body: dict[str, Any], name: str) -> Decimal | None:
@@ -93,19 +93,19 @@ def _number(body: dict[str, Any], name: str) -> Decimal | None:
     return number
 
 
-def _one_of(body: dict[str, Any], name: str, known: tuple[str, ...]) -> str:
+def _one_of(body: dict[str, Any], name: str, words: tuple[str, ...]) -> str:
     value = str(body.get(name) or "")
-    if value not in known:
+    if value not in words:
         raise invalid(f"invalid {name}")
     return value
 
 
-def _needs_its_prices(made: Ticket) -> None:
-    if made.type in {"limit", "stop_limit"} and made.limit_price is None:
+def _needs_its_prices(request: Ticket) -> None:
+    if request.type in {"limit", "stop_limit"} and request.limit_price is None:
         raise invalid("limit orders require a limit price")
-    if made.type in {"stop", "stop_limit"} and made.stop_price is None:
+    if request.type in {"stop", "stop_limit"} and request.stop_price is None:
         raise invalid("stop orders require a stop price")
-    if made.type in {"market", "stop", "trailing_stop"} and made.limit_price is not None:
-        raise invalid(f"{made.type} orders must not have a limit price")
-    if made.type == "trailing_stop" and (made.trail_price is None) == (made.trail_percent is None):
+    if request.type in {"market", "stop", "trailing_stop"} and request.limit_price is not None:
+        raise invalid(f"{request.type} orders must not have a limit price")
+    if request.type == "trailing_stop" and (request.trail_price is None) == (request.trail_percent is None):
         raise invalid("trailing_stop orders require one of trail_price or trail_percent")

@@ -21,7 +21,7 @@ from aiohttp import WSCloseCode, WSMsgType, web
 from simulator.faults import NESTED, Fault
 from simulator.trading.account import Account
 from simulator.trading.orders import stamp
-from simulator.trading.venue import Venue
+from simulator.trading.venue import Brokerage
 from strategies.kit.units import SECOND_NS
 
 STREAMS = ("trade_updates",)
@@ -32,7 +32,7 @@ Message = dict[str, Any]
 
 
 @dataclasses.dataclass(slots=True, eq=False)
-class Connection:
+class TradeStreamClient:
     """One client's session. It may outlive its socket: `dead_until_ns` is until when the server holds the dead one."""
 
     ws: web.WebSocketResponse
@@ -48,14 +48,14 @@ class Connection:
     outgoing: asyncio.Queue[bytes | None] = dataclasses.field(default_factory=asyncio.Queue)
 
 
-class TradeStream:
+class TradeStreamServer:
     """All sessions of the trading stream of one server."""
 
     TICKING = ("socket_drop", "socket_close", "socket_black_hole", "ping_silence")
 
-    def __init__(self, venue: Venue) -> None:
+    def __init__(self, venue: Brokerage) -> None:
         self.venue = venue
-        self.connections: list[Connection] = []
+        self.connections: list[TradeStreamClient] = []
         self._number = itertools.count(1)
         self._new: dict[str, bytes] = {}  # by order id: the update `new`, for replays
         self._held_back: defaultdict[str, list[bytes]] = defaultdict(list)  # by key: updates that wait for the next
@@ -81,7 +81,7 @@ class TradeStream:
         ws = web.WebSocketResponse(max_msg_size=0, compress=False)  # declined: Alpaca may, and it costs time
         binary = packed or self.venue.rules.binary_trade_frames
         transport = request.transport if isinstance(request.transport, asyncio.Transport) else None
-        connection = Connection(ws, transport, binary, packed, number)
+        connection = TradeStreamClient(ws, transport, binary, packed, number)
         connection.mute = self.venue.faults.take("mute_after_connect", context) is not None
         self.connections.append(connection)
         writer = asyncio.create_task(self._write(connection), name="alpaca-trade-stream-writer")
@@ -132,15 +132,15 @@ class TradeStream:
     def _number_of(self, key: str) -> str:
         return self.venue.accounts[key].account_number if key else ""
 
-    def _alive(self, key: str | None) -> list[Connection]:
+    def _alive(self, key: str | None) -> list[TradeStreamClient]:
         return [c for c in self.connections if c.dead_until_ns is None and (key is None or c.key == key)]
 
-    def _hold(self, connection: Connection, hold_s: float | None = None) -> None:
+    def _hold(self, connection: TradeStreamClient, hold_s: float | None = None) -> None:
         seconds = self.venue.rules.dead_session_s if hold_s is None else hold_s
         connection.dead_until_ns = self.venue.clock.now_ns() + int(seconds * SECOND_NS)
         connection.listening = False
 
-    def _left(self, connection: Connection) -> None:
+    def _left(self, connection: TradeStreamClient) -> None:
         """A close frame frees the session at once; without one (1006) it is held as dead."""
         if connection.dead_until_ns is not None:
             return
@@ -149,7 +149,7 @@ class TradeStream:
         elif connection in self.connections:
             self.connections.remove(connection)
 
-    async def _write(self, connection: Connection) -> None:
+    async def _write(self, connection: TradeStreamClient) -> None:
         with contextlib.suppress(ConnectionError, RuntimeError):
             while (frame := await connection.outgoing.get()) is not None:
                 await self.venue.clock.on_the_way(f"trades {connection.key}", asked=False)
@@ -160,7 +160,7 @@ class TradeStream:
 
     # --- from the clients -------------------------------------------------------------------------------------------
 
-    async def _read(self, connection: Connection, data: str | bytes) -> None:
+    async def _read(self, connection: TradeStreamClient, data: str | bytes) -> None:
         try:
             message = (
                 msgspec.msgpack.decode(data) if connection.packed and isinstance(data, bytes) else json.loads(data)
@@ -177,7 +177,7 @@ class TradeStream:
         elif action == "listen":
             self._listen(connection, fields, context)
 
-    def _authenticate(self, connection: Connection, fields: Message, context: dict[str, str]) -> None:
+    def _authenticate(self, connection: TradeStreamClient, fields: Message, context: dict[str, str]) -> None:
         if self.venue.faults.take("mute_after_auth", context) is not None:
             connection.mute = True
             return
@@ -191,19 +191,19 @@ class TradeStream:
             status, connection.key = "authorized", key
         self._reply(connection, {"stream": "authorization", "data": {"status": status, "action": "authenticate"}})
 
-    def _listen(self, connection: Connection, fields: Message, context: dict[str, str]) -> None:
+    def _listen(self, connection: TradeStreamClient, fields: Message, context: dict[str, str]) -> None:
         if not connection.key:
             refusal = {"status": "unauthorized", "action": "listen"}
             self._reply(connection, {"stream": "authorization", "data": refusal})
             return
-        known = [name for name in fields.get("streams", []) if name in STREAMS]
+        streams = [name for name in fields.get("streams", []) if name in STREAMS]
         if self.venue.faults.take("mute_after_subscribe", context) is not None:
             connection.mute = True
             return
-        self._reply(connection, {"stream": "listening", "data": {"streams": known}})
-        connection.listening = bool(known)
+        self._reply(connection, {"stream": "listening", "data": {"streams": streams}})
+        connection.listening = bool(streams)
 
-    def _reply(self, connection: Connection, message: Message) -> None:
+    def _reply(self, connection: TradeStreamClient, message: Message) -> None:
         connection.outgoing.put_nowait(_encode(message, packed=connection.packed))
 
     # --- from the server --------------------------------------------------------------------------------------------
@@ -279,7 +279,7 @@ class TradeStream:
                 packed = msgspec.msgpack.encode(msgspec.json.decode(frame)) if connection.packed else frame
                 connection.outgoing.put_nowait(packed)
 
-    def _socket_faults(self, connection: Connection) -> None:
+    def _socket_faults(self, connection: TradeStreamClient) -> None:
         context = {"stream": "trade", "key": connection.key}
         faults = self.venue.faults
         if (fault := faults.take("socket_drop", context)) is not None:
@@ -291,7 +291,7 @@ class TradeStream:
         elif faults.take("ping_silence", context) is not None:
             connection.ws._autoping = False  # aiohttp has no public way to stop answering
 
-    def _close(self, connection: Connection, code: int) -> None:
+    def _close(self, connection: TradeStreamClient, code: int) -> None:
         if code == WSCloseCode.ABNORMAL_CLOSURE:
             self.cut(connection.key, hold_s=0)
             return
@@ -300,7 +300,7 @@ class TradeStream:
         closing = asyncio.get_running_loop().create_task(connection.ws.close(code=code, message=b"", drain=False))
         closing.add_done_callback(lambda task: task.cancelled() or task.exception())
 
-    def _black_hole(self, connection: Connection, hold_s: float) -> None:
+    def _black_hole(self, connection: TradeStreamClient, hold_s: float) -> None:
         """Nothing is read or sent any more and no FIN goes out; the socket itself dies when the session does."""
         connection.black = True
         self._hold(connection, hold_s)

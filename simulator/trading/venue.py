@@ -34,7 +34,7 @@ class Rules:
     venue_delay_s: float = 0.0  # between pending_new and new
 
 
-class Venue:
+class Brokerage:
     """One broker with its market, before anybody is connected. `accounts` as in `AlpacaServer`."""
 
     def __init__(

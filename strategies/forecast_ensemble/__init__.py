@@ -149,9 +149,9 @@ def newest_bars(series: Series) -> Float64Array:
     sessions = np.unique(np.concatenate([*starts, np.zeros(1, dtype=np.int64)]))[-WINDOW - 1 :]
     bars = np.full((5, len(sessions), len(series)), np.nan)
     for place, mine in enumerate(starts):
-        known = mine[mine >= sessions[0]]
-        rows = series[place][len(series[place]) - len(known) * ROW.size :]  # none: it ended before these sessions
-        bars[:, np.searchsorted(sessions, known), place] = _columns(rows)
+        begun = mine[mine >= sessions[0]]
+        rows = series[place][len(series[place]) - len(begun) * ROW.size :]  # none: it ended before these sessions
+        bars[:, np.searchsorted(sessions, begun), place] = _columns(rows)
     return bars
 
 
@@ -216,12 +216,12 @@ def weights_of(portfolio: Portfolio) -> tuple[float, ...]:
 
 def wanted_weights(final: Sequence[float], portfolio: Portfolio, free: Sequence[bool]) -> tuple[float, ...]:
     """The weight that each free symbol shall have, 0 for the others, which keep theirs and the room that it takes."""
-    wanted = [
+    targets = [
         max(action, 0.0) * portfolio.weight_max if mine else 0.0 for action, mine in zip(final, free, strict=True)
     ]
-    kept = sum(weight for weight, mine in zip(weights_of(portfolio), free, strict=True) if not mine)
-    room, total = max(1.0 - kept, 0.0), sum(wanted)
-    return tuple(weight * (room / total) for weight in wanted) if total > room else tuple(wanted)
+    fixed = sum(weight for weight, mine in zip(weights_of(portfolio), free, strict=True) if not mine)
+    room, total = max(1.0 - fixed, 0.0), sum(targets)
+    return tuple(weight * (room / total) for weight in targets) if total > room else tuple(targets)
 
 
 def basket_of(final: Sequence[float], portfolio: Portfolio, free: Sequence[bool], symbols: Sequence[str]) -> Basket:
@@ -232,11 +232,11 @@ def basket_of(final: Sequence[float], portfolio: Portfolio, free: Sequence[bool]
     """
     if not portfolio.equity > 0.0:
         return Basket()
-    wanted = wanted_weights(final, portfolio, free)
+    targets = wanted_weights(final, portfolio, free)
     sells: list[Leg] = []
     buys: list[tuple[float, Leg]] = []
-    each = zip(symbols, wanted, weights_of(portfolio), portfolio.shares, portfolio.prices, free, strict=True)
-    for symbol, weight, present, held, price, mine in each:
+    rows = zip(symbols, targets, weights_of(portfolio), portfolio.shares, portfolio.prices, free, strict=True)
+    for symbol, weight, present, held, price, mine in rows:
         if not mine or (weight != 0.0 and abs(weight - present) < portfolio.band):
             continue
         goal = int(weight * portfolio.equity / price)
@@ -299,9 +299,9 @@ class ForecastEnsemble(KeepsBars[ForecastState]):
 def columns_of(bars: Float64Array, present: BoolArray, window: int, dates: Sequence[str]) -> Columns:
     """See `strategies.kit.entry.StrategyEntry.columns`; `market` has each symbol's newest features, 0 where masked."""
     assert window == HISTORY_BARS, f"the features are defined for {HISTORY_BARS} bars"
-    shown = np.where(present, bars, np.nan)
-    features = history_features(shown, dates)
-    tradable = reasons(shown, np.zeros(present.shape, dtype=np.bool_), features, WINDOW) == GOOD
+    masked = np.where(present, bars, np.nan)
+    features = history_features(masked, dates)
+    tradable = reasons(masked, np.zeros(present.shape, dtype=np.bool_), features, WINDOW) == GOOD
     market = np.where(tradable[:, :, None], features, np.float32(0.0)).reshape(len(present), -1)
     return Columns(market, tradable.astype(np.float32), tradable.any(axis=1))
 
@@ -313,12 +313,12 @@ def history_features(bars: Float64Array, dates: Sequence[str]) -> Float32Array:
     """
     days = np.asarray(dates, dtype="datetime64[D]")
     present: BoolArray = np.logical_and.reduce(np.isfinite(bars), axis=0)
-    own = [np.flatnonzero(column) for column in present.T]
-    found = np.full((*present.shape, COUNT), np.nan, dtype=np.float32)
-    histories = [(*bars[:, rows, place], days[rows]) for place, rows in enumerate(own)]
+    rows_of = [np.flatnonzero(column) for column in present.T]
+    features = np.full((*present.shape, COUNT), np.nan, dtype=np.float32)
+    histories = [(*bars[:, rows, place], days[rows]) for place, rows in enumerate(rows_of)]
     for place, values in enumerate(together(table, histories)):
-        found[own[place], place] = values
-    return found
+        features[rows_of[place], place] = values
+    return features
 
 
 def feature_table(

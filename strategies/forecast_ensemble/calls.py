@@ -36,7 +36,7 @@ close in whole millionths of a USD."""
 Series = Float64Array | npt.NDArray[np.int32]
 
 
-class Call(NamedTuple):
+class IndicatorCall(NamedTuple):
     """One call of a function: what it gives, row by row, its inputs (letters of `Bars`) and its parameters."""
 
     names: tuple[str, ...]
@@ -46,13 +46,13 @@ class Call(NamedTuple):
 
     def run(self, bars: Bars) -> tuple[Series, ...]:
         """The series that it gives of these bars."""
-        found = self.function(*[bars[letter] for letter in self.inputs], *self.parameters)
-        return found if isinstance(found, tuple) else (found,)
+        series = self.function(*[bars[letter] for letter in self.inputs], *self.parameters)
+        return series if isinstance(series, tuple) else (series,)
 
 
-def _call(names: str, function: Callable[..., Any], inputs: str, *parameters: float) -> Call:
+def _call(names: str, function: Callable[..., Any], inputs: str, *parameters: float) -> IndicatorCall:
     """A call without the wrapper that asks of each argument whether pandas made it."""
-    return Call(tuple(names.split()), unwrap(function), inputs, parameters)
+    return IndicatorCall(tuple(names.split()), unwrap(function), inputs, parameters)
 
 
 def _obv_slope(close: Float64Array, volume: Float64Array, period: int) -> Series:
@@ -63,7 +63,7 @@ def _stochrsi(close: Float64Array, period: int, fastk: int) -> Series:
     return talib.STOCHRSI(close, period, fastk)[0]
 
 
-EXACT: tuple[Call, ...] = (
+EXACT: tuple[IndicatorCall, ...] = (
     _call("aroonosc25", talib.AROONOSC, "HL", 25),
     _call("willr14", talib.WILLR, "HLC", 14),
     _call("avgdev20", talib.AVGDEV, "C", 20),
@@ -77,7 +77,7 @@ EXACT: tuple[Call, ...] = (
 )
 """What reads each window afresh: the same bits wherever it starts."""
 
-ANCHORED: tuple[tuple[int, tuple[Call, ...]], ...] = (
+ANCHORED: tuple[tuple[int, tuple[IndicatorCall, ...]], ...] = (
     (
         SHORT,
         (
@@ -171,12 +171,12 @@ def fill(out: Float64Array, rows: Mapping[str, int], bars: Bars, edges: Sequence
             out[rows[name], : max(lead - first, 0)] = np.nan
 
 
-def _write(out: Float64Array, rows: Mapping[str, int], calls: Iterable[Call], bars: Bars, skip: int) -> None:
+def _write(out: Float64Array, rows: Mapping[str, int], calls: Iterable[IndicatorCall], bars: Bars, skip: int) -> None:
     """Write what the calls give of these bars, less the first `skip`: some 400 calls a symbol, so without detours."""
     for names, function, inputs, parameters in calls:
-        found = function(*[bars[letter] for letter in inputs], *parameters)
+        values = function(*[bars[letter] for letter in inputs], *parameters)
         if len(names) == 1:
-            out[rows[names[0]]] = found[skip:]
+            out[rows[names[0]]] = values[skip:]
         else:
-            for name, series in zip(names, found, strict=True):
+            for name, series in zip(names, values, strict=True):
                 out[rows[name]] = series[skip:]

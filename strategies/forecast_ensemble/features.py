@@ -20,13 +20,13 @@ from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from functools import lru_cache
 from math import pi
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
 from strategies.forecast_ensemble.calls import COS, LEAD, LN, SIN, Float64Array, fill
-from strategies.kit.contract import Float32Array
+from strategies.kit.contract import Feature, Float32Array
 
 DayArray = npt.NDArray[np.datetime64]
 
@@ -34,13 +34,6 @@ WINDOW = 60  # rows of a sequence
 BLOCK = 523  # weekdays of two calendar years at most
 HISTORY_BARS = LEAD + BLOCK + WINDOW - 1  # W: the oldest row may be the last of its block
 MILLIONTHS = 1e6  # of a USD: the grid on which ADX, DI and MFI compare prices
-
-
-class Feature(NamedTuple):
-    """One column: its name and its definition. The text is part of the contract hash."""
-
-    name: str
-    definition: str
 
 
 FEATURES: tuple[Feature, ...] = (
@@ -249,9 +242,9 @@ def _volumes(out: Float64Array, volume: Float64Array) -> None:
 def _quotient(numerator: npt.ArrayLike, divisor: Float64Array, otherwise: float = 0.0) -> Float64Array:
     """numerator / divisor, `otherwise` where the divisor is not above 0; NaN where it is NaN."""
     with np.errstate(divide="ignore", invalid="ignore"):
-        found: Float64Array = np.divide(numerator, divisor)
-    found[divisor <= 0.0] = otherwise
-    return found
+        quotient: Float64Array = np.divide(numerator, divisor)
+    quotient[divisor <= 0.0] = otherwise
+    return quotient
 
 
 @lru_cache(maxsize=4)

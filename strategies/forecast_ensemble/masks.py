@@ -36,9 +36,9 @@ def jumps(bars: Float64Array) -> BoolArray:
         ratio = bars[0, 1:] / last[:-1]
         ratio = np.maximum(ratio, 1.0 / ratio)
         near = np.stack([np.abs(ratio / split - 1.0) < NEAR for split in SPLITS])
-    found = np.zeros(bars.shape[1:], dtype=np.bool_)
-    found[1:] = np.logical_or.reduce(near, axis=0)
-    return found
+    marks = np.zeros(bars.shape[1:], dtype=np.bool_)
+    marks[1:] = np.logical_or.reduce(near, axis=0)
+    return marks
 
 
 def reasons(
@@ -77,14 +77,14 @@ def _lately(where: BoolArray, rows: int) -> BoolArray:
     """Whether it holds in one of the last `rows` sessions, this one included."""
     total = np.cumsum(where, axis=0, dtype=np.int64)
     before = np.concatenate([np.zeros((min(rows, len(where)), where.shape[1]), dtype=np.int64), total[:-rows]])
-    found: BoolArray = total > before
-    return found
+    recent: BoolArray = total > before
+    return recent
 
 
 def _rows_of(ever: BoolArray, rows: int) -> BoolArray:
     """Whether there are `rows` sessions since the first bar."""
-    found: BoolArray = np.cumsum(ever, axis=0) >= rows
-    return found
+    enough: BoolArray = np.cumsum(ever, axis=0) >= rows
+    return enough
 
 
 def _carried(close: Float64Array) -> Float64Array:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from math import exp, fsum
-from typing import Any, ClassVar, Protocol
+from typing import Any, ClassVar, NamedTuple, Protocol
 
 import msgspec
 import numpy as np
@@ -18,6 +18,13 @@ from strategies.kit.units import HOUR_NS
 
 Float32Array = npt.NDArray[np.float32]
 """The type of an observation: an array of numpy, float32."""
+
+
+class Feature(NamedTuple):
+    """One column of an observation: its name and its definition. The text is part of the contract hash."""
+
+    name: str
+    definition: str
 
 
 class Bar(msgspec.Struct, frozen=True, gc=False):

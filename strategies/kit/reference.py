@@ -37,8 +37,8 @@ def edges_of(values: npt.ArrayLike, most: int = BINS) -> tuple[float, ...]:
     if len(distinct) <= most:
         return tuple(((distinct[1:] + distinct[:-1]) / 2.0).tolist())
     at = np.arange(1, most) / most
-    found = np.unique(np.quantile(np.asarray(values, dtype=np.float64), at, method="inverted_cdf"))
-    return tuple(found[found < distinct[-1]].tolist())
+    edges = np.unique(np.quantile(np.asarray(values, dtype=np.float64), at, method="inverted_cdf"))
+    return tuple(edges[edges < distinct[-1]].tolist())
 
 
 def shares_of(values: npt.ArrayLike, edges: Sequence[float]) -> Float64Array:
@@ -118,10 +118,10 @@ def _within(rows: Float64Array, edges: Sequence[float], shares: Float64Array) ->
     counts = np.zeros((len(rows) + 1, len(shares)))
     np.add.at(counts, (np.repeat(np.arange(1, len(rows) + 1), rows.shape[1]), where.ravel()), 1.0)
     counts = counts.cumsum(axis=0)
-    found = []
+    levels = []
     for length in WINDOWS:
         if len(rows) >= DISJOINT * length:
             first = np.arange(0, len(rows) - length + 1, length // 2)
             parts = (counts[first + length] - counts[first]) / (length * rows.shape[1])
-            found.append((length, round(float(np.quantile(psi(shares, parts), QUANTILE)), 6)))
-    return tuple(found)
+            levels.append((length, round(float(np.quantile(psi(shares, parts), QUANTILE)), 6)))
+    return tuple(levels)

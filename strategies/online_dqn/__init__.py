@@ -98,8 +98,8 @@ def spec_of(config: ModelConfig, symbols: tuple[str, ...] = ()) -> ShareSpec:
 
 def resolve(action: npt.ArrayLike, held: npt.ArrayLike) -> npt.NDArray[np.int64]:
     """Return what an action means: BUY while held and SELL while flat are HOLD. One rule for live and training."""
-    wanted = np.asarray(action, dtype=np.int64)
-    return np.where(wanted == np.where(np.asarray(held, dtype=bool), BUY, SELL), HOLD, wanted)
+    actions = np.asarray(action, dtype=np.int64)
+    return np.where(actions == np.where(np.asarray(held, dtype=bool), BUY, SELL), HOLD, actions)
 
 
 def goal_of(portfolio: Portfolio, price: float) -> int:
@@ -169,7 +169,7 @@ class OnlineDqn:
     def options(self, state: OnlineState, answer: Answer, view: View) -> tuple[RowOptions, ...]:
         """Return what each action of each symbol would do; a masked symbol only holds."""
         portfolio = _portfolio(view)
-        found = []
+        choices = []
         for place, symbol in enumerate(self.spec.symbols):
             legs: list[Leg | None] = [None, None, None]
             held, price = portfolio.shares[place], portfolio.prices[place]
@@ -180,8 +180,8 @@ class OnlineDqn:
                     legs[BUY] = Leg(symbol, goal)
             values = answer.logits[place * len(ACTIONS) : (place + 1) * len(ACTIONS)]
             best = values.index(max(values))
-            found.append(RowOptions(symbol, best if legs[best] is not None else HOLD, tuple(legs)))
-        return tuple(found)
+            choices.append(RowOptions(symbol, best if legs[best] is not None else HOLD, tuple(legs)))
+        return tuple(choices)
 
     def decide(self, state: OnlineState, answer: Answer, view: View) -> tuple[OnlineState, Rebalance]:
         """Take the drawn actions, or those with the largest values. State unchanged."""

@@ -74,7 +74,7 @@ class Heads(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     risk: Ahead | None = None
 
 
-class Scaling(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+class FeatureClip(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """All market features lie within -clip and +clip."""
 
     clip: _Positive = 5.0
@@ -88,7 +88,7 @@ class ModelConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     window: _Bars
     bar_minutes: Literal[1, 2, 5, 10, 15, 30] = 1
     portfolio: Annotated[tuple[str, ...], Meta(max_length=len(PORTFOLIO))] = PORTFOLIO
-    scaling: Scaling = Scaling()
+    scaling: FeatureClip = FeatureClip()
     heads: Heads = Heads()
     symbols: Annotated[tuple[_Symbol, ...], Meta(min_length=1, max_length=20)] = ("SPY",)
 
@@ -126,15 +126,15 @@ def shape_of(data: bytes, name: str) -> ModelConfig:
     _check_names(raw, ModelConfig, name, "")
     _check_finite(raw, name, "")
     try:
-        found = msgspec.convert(raw, ModelConfig)
+        config = msgspec.convert(raw, ModelConfig)
     except msgspec.ValidationError as error:
         raise ModelConfigError(f"{name}: {_problem(str(error), raw)}") from error
-    for key, given in (("portfolio", found.portfolio), ("symbols", found.symbols)):
+    for key, given in (("portfolio", config.portfolio), ("symbols", config.symbols)):
         if len(set(given)) != len(given):
             raise ModelConfigError(f"{name}: {key} names one twice: {', '.join(given)}: name each once")
-    for field in found.portfolio:
+    for field in config.portfolio:
         check_name(field, PORTFOLIO, f"{name}: portfolio")
-    return found
+    return config
 
 
 def check_name(given: object, known: Iterable[str], where: str) -> None:

@@ -57,20 +57,20 @@ def parse(data: bytes, name: str) -> ModelConfig:
             or a feature that moves with the level of prices or volumes without a reason.
     """
     shape = shape_of(data, name)
-    found = msgspec.structs.replace(
+    config = msgspec.structs.replace(
         shape, indicators=tuple(_written_out(one, f"{name}: indicators[{n}]") for n, one in enumerate(shape.indicators))
     )
-    names = feature_names(found)
+    names = feature_names(config)
     twice = [each for each in names if names.count(each) > 1]
     if twice:
         raise ModelConfigError(f"{name}: indicators: {twice[0]} stands twice: remove one")
-    if history_bars(found) > HISTORY_MAX:
+    if history_bars(config) > HISTORY_MAX:
         raise ModelConfigError(
-            f"{name}: the features need {history_bars(found)} bars before the open, expected at most {HISTORY_MAX}: "
+            f"{name}: the features need {history_bars(config)} bars before the open, expected at most {HISTORY_MAX}: "
             "shorten a period or the window"
         )
-    _check_level(found, name)
-    return found
+    _check_level(config, name)
+    return config
 
 
 def read_file(path: Path) -> ModelConfig:
@@ -107,9 +107,9 @@ def market_rows(config: ModelConfig, bars: Float64Array, last: int | None = None
         last: the number of rows to return; None for all. Values before a function's look-back are 0.
     """
     count = bars.shape[1] if last is None else last
-    found = np.stack([_column(one, bars, count) for one in config.indicators], axis=1)
-    found[~np.isfinite(found)] = 0.0
-    return np.clip(found, -config.scaling.clip, config.scaling.clip, out=found)
+    columns = np.stack([_column(one, bars, count) for one in config.indicators], axis=1)
+    columns[~np.isfinite(columns)] = 0.0
+    return np.clip(columns, -config.scaling.clip, config.scaling.clip, out=columns)
 
 
 # --- one column ---------------------------------------------------------------------------------------------------
@@ -141,9 +141,9 @@ def _zscore(raw: Float64Array, window: int, count: int) -> Float64Array:
     padded = np.concatenate((np.full(window - 1, np.nan), raw))
     rows = np.ascontiguousarray(np.lib.stride_tricks.sliding_window_view(padded, window)[len(raw) - count :])
     mean, spread = rows.mean(axis=1), rows.std(axis=1)
-    found: Float64Array = (rows[:, -1] - mean) / spread
-    found[spread <= ZERO_SPREAD * np.abs(mean)] = 0.0
-    return found
+    scores: Float64Array = (rows[:, -1] - mean) / spread
+    scores[spread <= ZERO_SPREAD * np.abs(mean)] = 0.0
+    return scores
 
 
 def _name(one: Indicator) -> str:
@@ -166,8 +166,8 @@ def _info(name: str) -> Any:
 
 def _inputs(name: str) -> tuple[str, ...]:
     """Return the columns that a function takes by default, in its order."""
-    given = _info(name)["input_names"].values()
-    return tuple(column for names in given for column in ([names] if isinstance(names, str) else names))
+    inputs = _info(name)["input_names"].values()
+    return tuple(column for names in inputs for column in ([names] if isinstance(names, str) else names))
 
 
 def _outputs(name: str) -> tuple[str, ...]:
@@ -202,17 +202,17 @@ def _written_out(one: Indicator, at: str) -> Indicator:
 
 def _parameters(one: Indicator, at: str) -> dict[str, int | float]:
     """Return every parameter in TA-Lib's order. Raises ModelConfigError for an unknown or unfit one."""
-    known: dict[str, int | float] = dict(_info(one.name)["parameters"])
+    defaults: dict[str, int | float] = dict(_info(one.name)["parameters"])
     for key, value in one.parameters.items():
-        check_name(key, known, f"{at}.parameters of {one.name}")
-        if isinstance(known[key], int) and not isinstance(value, int):
+        check_name(key, defaults, f"{at}.parameters of {one.name}")
+        if isinstance(defaults[key], int) and not isinstance(value, int):
             raise ModelConfigError(f"{at}: {key} of {one.name} is {value}, expected a whole number: correct it")
-        known[key] = value if isinstance(known[key], int) else float(value)
+        defaults[key] = value if isinstance(defaults[key], int) else float(value)
     try:
-        getattr(_talib, one.name)(*[np.ones(4)] * len(_inputs(one.name)), **known)
+        getattr(_talib, one.name)(*[np.ones(4)] * len(_inputs(one.name)), **defaults)
     except _FAILURES as error:
-        raise ModelConfigError(f"{at}: {one.name} refuses {known}: {error}: correct a parameter") from error
-    return known
+        raise ModelConfigError(f"{at}: {one.name} refuses {defaults}: {error}: correct a parameter") from error
+    return defaults
 
 
 # --- the level of prices ------------------------------------------------------------------------------------------
@@ -251,17 +251,17 @@ def _moved(one: Indicator, bars: Float64Array, usual: Float64Array, count: int) 
 
 def _sample(count: int) -> Float64Array:
     """Return bars of a walk of about 0.05 % a bar, float64 (5, count); integers give the same bars everywhere."""
-    draw, price, found = 20_240_703, 500_000, np.empty((5, count))
+    draw, price, prices = 20_240_703, 500_000, np.empty((5, count))
     for place in range(count):
         moves = []
         for _ in range(5):
             draw = (draw * 6364136223846793005 + 1442695040888963407) % 2**64
             moves.append((draw >> 33) % 1001 - 500)  # millionths of the price
         path = [price + price * move // 1_000_000 for move in moves]
-        found[:, place] = path[0], max(path), min(path), path[3], 10_000 + 20 * (moves[4] + 500)
+        prices[:, place] = path[0], max(path), min(path), path[3], 10_000 + 20 * (moves[4] + 500)
         price = path[3]
-    found[:4] /= 1000.0
-    return found
+    prices[:4] /= 1000.0
+    return prices
 
 
 def portfolio_fields(
@@ -285,12 +285,12 @@ def portfolio_fields(
         cost: average price paid for what is held, USD a share.
         age_min: whole minutes since its first fill.
     """
-    given = np.broadcast_arrays(
+    arrays = np.broadcast_arrays(
         *(np.asarray(x, dtype=np.float64) for x in (shares, price, cash, equity, cost, age_min))
     )
-    held, now, money, worth, paid, age = given
-    known = worth > 0.0
-    part = 1.0 / np.where(known, worth, np.inf)
+    held, now, money, worth, paid, age = arrays
+    positive = worth > 0.0
+    part = 1.0 / np.where(positive, worth, np.inf)
     bought = (held > 0.0) & (paid > 0.0) & (now > 0.0)
     gain = np.where(bought, now / np.where(bought, paid, 1.0) - 1.0, 0.0)
     columns = {

@@ -15,20 +15,13 @@ import numpy as np
 import numpy.typing as npt
 import talib
 
-from strategies.kit.contract import Bar, Session
+from strategies.kit.contract import Bar, Feature, Session
 
 Float64Array = npt.NDArray[np.float64]
 IntArray = npt.NDArray[np.int64]
 
 HISTORY_BARS = 256  # W: bars before the session's open that warm the indicators
 BAR_NS = 60_000_000_000  # one-minute bars
-
-
-class Feature(NamedTuple):
-    """One column: its name and its definition. The text is part of the contract hash."""
-
-    name: str
-    definition: str
 
 
 class Periods(msgspec.Struct, frozen=True):

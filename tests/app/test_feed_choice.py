@@ -12,7 +12,7 @@ from pydantic import SecretStr
 
 from daemon.app.live.feed_choice import FILE, FeedChoice, FeedUnknown, choose_feed, keep_feed
 from daemon.brokers.api import BrokerError
-from daemon.config.load import ConfigError, Credentials, Settings, load
+from daemon.config.load import ConfigError, Credentials, DeskSettings, load
 from daemon.engine.state_dir import open_state_dir
 from daemon.host.time.clock import Clock
 from simulator.trading.venue import DEFAULT_KEY, DEFAULT_SECRET
@@ -31,12 +31,12 @@ def address() -> Iterator[str]:
         yield found
 
 
-def settings(folder: Path, data_url: str, **feed: str) -> Settings:
+def settings(folder: Path, data_url: str, **feed: str) -> DeskSettings:
     given: dict[str, Any] = {"paths.state_dir": folder / "state", "alpaca.data_url": data_url}
     return load(None, given | {f"feed.{name}": value for name, value in feed.items()})
 
 
-def choose(given: Settings, keys: Credentials = KEYS) -> FeedChoice:
+def choose(given: DeskSettings, keys: Credentials = KEYS) -> FeedChoice:
     return asyncio.run(choose_feed(given, keys, Clock.real()))
 
 

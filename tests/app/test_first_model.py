@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from daemon.app.live.model_choice import wait_for_first
-from daemon.config.load import Settings
+from daemon.config.load import DeskSettings
 from daemon.host.service import Service
 from daemon.models.pointer import CURRENT, changes
 from tests.support.desks.desk_run import Desk, settings, tape_rows, write_tape
@@ -26,7 +26,7 @@ class Waits:
         self._steps.pop(0)()
 
 
-def of_store(tmp_path: Path, **more: Any) -> Settings:
+def of_store(tmp_path: Path, **more: Any) -> DeskSettings:
     (tmp_path / "store").mkdir(exist_ok=True)
     given: dict[str, Any] = {"desk__strategy": NAME, "policy__version": CURRENT, "policy__wait_for_first": True}
     return settings(tmp_path / "state", paths__models_dir=tmp_path / "store", **given | more)

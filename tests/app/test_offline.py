@@ -11,7 +11,7 @@ from daemon.engine.recover import code_digest, libraries, machine_of
 from daemon.host.panic_marker import MARKER, leave
 from daemon.journal.journal import FILE, Journal
 from daemon.journal.reader import JournalReader
-from daemon.journal.rows import Batch, HashChain, chain_start, encode_effects
+from daemon.journal.rows import CommitBatch, HashChain, chain_start, encode_effects
 from tests.support.desks.desk_run import verified
 
 META = {"mode": "paper", "account": "paper", "strategy": "option_scalper", "feed": "sip", "epoch": "0123456789"}
@@ -25,7 +25,7 @@ def stopped_desk(path: Path) -> None:
         1, "paper", "paper", "option_scalper", META["epoch"], code_digest(), "sip", Trading(), libraries=libraries()
     )
     step = machine.apply(start)
-    chain, batch = HashChain(1, chain_start(journal.reader().meta())), Batch()
+    chain, batch = HashChain(1, chain_start(journal.reader().meta())), CommitBatch()
     batch.entries.append(chain.entry(step.state.seq, start, encode_effects(step.effects)))
     journal.commit(batch)
     journal.close()

@@ -13,7 +13,7 @@ from daemon.core.events import BarClosed, ContractsListed, Event, OrderFilled, S
 from daemon.core.limits import Paper
 from daemon.core.records import EquityRow
 from daemon.journal.journal import FILE, Journal
-from daemon.journal.rows import Batch, HashChain, encode_effects
+from daemon.journal.rows import CommitBatch, HashChain, encode_effects
 from strategies.kit.contract import Bar, Session
 from strategies.kit.units import MINUTE_NS, SECOND_NS
 
@@ -25,7 +25,7 @@ def test_the_equity_curve_has_few_points_evenly_chosen_and_ends_with_the_last(
     tmp_path: Path, rows: int, every: int
 ) -> None:
     journal = Journal.create(tmp_path / FILE, {})
-    batch = Batch()
+    batch = CommitBatch()
     batch.rows.extend(EquityRow(number, str(number), "0", "0", 0.0) for number in range(rows))
     journal.commit(batch)
     curve = equity_curve(journal.reader())
@@ -61,7 +61,7 @@ def test_fills_are_next_to_the_black_scholes_prices_of_their_minutes(tmp_path: P
         BarClosed(NEXT.open_ns + MINUTE_NS, replace(bar, start_ns=NEXT.open_ns)),
         replace(filled(1, CALL, 1, "9.00"), filled_ns=NEXT.open_ns + MINUTE_NS),  # no volatility for this session
     )
-    journal, chain, batch = Journal.create(tmp_path / FILE, {}), HashChain(), Batch()
+    journal, chain, batch = Journal.create(tmp_path / FILE, {}), HashChain(), CommitBatch()
     batch.entries.extend(chain.entry(seq, event, encode_effects(())) for seq, event in enumerate(events, start=1))
     journal.commit(batch)
     found = at_black_scholes(journal.reader(), Paper())

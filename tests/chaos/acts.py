@@ -15,8 +15,8 @@ from typing import TYPE_CHECKING
 from daemon.config.load import load
 from daemon.host.panic_marker import FLAT, leave
 from daemon.journal.journal import FILE
-from daemon.operator.control.client import Answer, ControlError, Request, ask
-from simulator.trading.refusals import Refused
+from daemon.operator.control.client import CommandAnswer, CommandRequest, ControlError, ask
+from simulator.trading.refusals import Refusal
 from tests.chaos.desk import START_LIMIT_S, fill, make_room
 
 if TYPE_CHECKING:
@@ -266,7 +266,7 @@ def hand_buy(run: Run) -> None:
     symbol = _held(run)
     if run.chance.random() < 0.5 and symbol:
         symbol = f"{symbol[:-8]}{int(symbol[-8:]) + 1000:08d}"
-    with contextlib.suppress(Refused):
+    with contextlib.suppress(Refusal):
         run.served.by_hand("place", symbol=symbol, qty="1", side="buy")
 
 
@@ -281,7 +281,7 @@ def persons_split(run: Run) -> None:
 
 
 def _persons(run: Run, action: str) -> None:
-    with contextlib.suppress(Refused):
+    with contextlib.suppress(Refusal):
         run.served.by_hand("place", symbol="SPY", qty=str(run.chance.randint(1, 8)), side="buy")
     run.nap(run.chance.uniform(30.0, 200.0))
     more = {"ratio": run.chance.choice((2, 3))} if action == "split" else {}
@@ -291,20 +291,20 @@ def _persons(run: Run, action: str) -> None:
 
 def drip(run: Run) -> None:
     """The broker buys half a share with a dividend."""
-    with contextlib.suppress(Refused):
+    with contextlib.suppress(Refusal):
         run.served.by_hand("place", symbol="SPY", qty="0.5", side="buy")
 
 
 def hand_close(run: Run) -> None:
     """A person closes what the desk holds."""
-    with contextlib.suppress(Refused):
+    with contextlib.suppress(Refusal):
         run.served.by_hand("close", symbol=_held(run))
 
 
 def hand_cancel(run: Run) -> None:
     """A person cancels an order of the desk."""
     for order_id in list(run.account.working):
-        with contextlib.suppress(Refused):
+        with contextlib.suppress(Refusal):
             run.served.by_hand("cancel", order_id=order_id)
 
 
@@ -325,7 +325,7 @@ def panic(run: Run) -> None:
         hand_cancel(run)
         run.nap(1.0)
         for symbol in list(run.account.positions):
-            with contextlib.suppress(Refused):
+            with contextlib.suppress(Refusal):
                 run.served.by_hand("close", symbol=symbol)
         run.nap(1.0)
     marker.end(FLAT if not run.exposed() else "not flat")
@@ -362,10 +362,10 @@ def _settle(run: Run, until: float) -> None:
         run.problems.append(f"still halted {SETTLED_LIMIT_S} s after the panic")
 
 
-def asked(run: Run, command: str) -> Answer | None:
+def asked(run: Run, command: str) -> CommandAnswer | None:
     """What the daemon answers to an operator's command; None for no answer, or no."""
     with contextlib.suppress(ControlError):
-        answer = ask(run.desk.state_dir, Request(1, command, "settled", WHO), ANSWER_S)
+        answer = ask(run.desk.state_dir, CommandRequest(1, command, "settled", WHO), ANSWER_S)
         return answer if answer.ok else None
     return None
 

@@ -23,7 +23,7 @@ from daemon.dashboard.desks import FollowedDesk
 from daemon.journal.journal import FILE
 from daemon.journal.reader import JournalReader
 from daemon.journal.rows import JournalError
-from daemon.operator.control.client import ControlError, Request, ask
+from daemon.operator.control.client import CommandRequest, ControlError, ask
 from tests.support.outside.mosquitto import free_port
 
 if TYPE_CHECKING:
@@ -144,13 +144,13 @@ class Operator:
 
     def _status(self) -> Any:
         with contextlib.suppress(ControlError):
-            return ask(self.state_dir, Request(1, "status"), ANSWER_S).status
+            return ask(self.state_dir, CommandRequest(1, "status"), ANSWER_S).status
         return None
 
     def _ask(self, command: str) -> None:
         reason, accepted = f"{command} {len(self.asked)}", False
         with contextlib.suppress(ControlError):
-            accepted = ask(self.state_dir, Request(1, command, reason, WHO), ANSWER_S).ok
+            accepted = ask(self.state_dir, CommandRequest(1, command, reason, WHO), ANSWER_S).ok
         self.asked.append(Asked(command, reason, accepted))
 
     def _ask_and_kill(self, run: Run, command: str) -> None:

@@ -15,7 +15,7 @@ from pathlib import Path
 
 from daemon.config.load import load
 from simulator.prices.market import Market
-from simulator.serving import Serving, serving
+from simulator.serving import RunningServer, serving
 from simulator.trading.account import Account
 from simulator.trading.venue import Rules
 from simulator.virtual_clock import VirtualClock, virtual_clock
@@ -63,7 +63,7 @@ class Run:
     """A session under way."""
 
     plan: Plan
-    served: Serving
+    served: RunningServer
     clock: VirtualClock
     tally: Tally
     account: Account
@@ -274,7 +274,7 @@ def finish(run: Run) -> None:
         run.problems.append(f"the journal does not replay: {different[:500]}")
 
 
-def examine(plan: Plan, books: Books | None, served: Serving, config: Path, market: Market) -> list[str]:
+def examine(plan: Plan, books: Books | None, served: RunningServer, config: Path, market: Market) -> list[str]:
     """All that must hold in the end."""
     server, account = served.server, served.server.account
     if books is None:

@@ -1,4 +1,4 @@
-"""A session with an operator beside it, and each verdict about commands finds the fault that it is for."""
+"""Each operator command is journaled once; each check of commands detects its own fault."""
 
 from __future__ import annotations
 

@@ -14,8 +14,8 @@ from daemon.core.state import Halt, Identity
 from daemon.engine.recover import fresh_machine
 from simulator.prices.market import Market
 from simulator.server import LoggedRequest
-from simulator.trading.account import Account, Trade
-from simulator.trading.orders import Order
+from simulator.trading.account import Account, PositionChange
+from simulator.trading.orders import AlpacaOrder
 from strategies.kit.contract import Bar, Session
 from strategies.registry import strategy
 from tests.chaos import verdict
@@ -50,10 +50,10 @@ class Scene:
         self.fills: list[dict[str, Any]] = []
         self.halt: Halt | None = None
 
-    def order(self, name: str, quantity: int, second: int, *, side: str = "buy", price: str = "2.00") -> Order:
+    def order(self, name: str, quantity: int, second: int, *, side: str = "buy", price: str = "2.00") -> AlpacaOrder:
         """An order that reached the server, and its row in the journal."""
         at_ns = OPEN_NS + second * SECOND_NS
-        made = Order(
+        made = AlpacaOrder(
             self.account.new_id(), f"e1-scalper-{name}", SYMBOL, side, "limit", "day", Decimal(quantity), None, at_ns,
             limit_price=Decimal(price), status="new",
         )  # fmt: skip
@@ -69,10 +69,10 @@ class Scene:
         }
         return made
 
-    def fill(self, order: Order, quantity: int, second: int, *, journaled: int = 1) -> None:
+    def fill(self, order: AlpacaOrder, quantity: int, second: int, *, journaled: int = 1) -> None:
         """An execution at the order's limit, and `journaled` rows about it."""
         at_ns, price = OPEN_NS + second * SECOND_NS, order.limit_price or Decimal(0)
-        self.account.trade(Trade(SYMBOL, Decimal(quantity) * order.sign, price, at_ns, order.id, "x"))
+        self.account.trade(PositionChange(SYMBOL, Decimal(quantity) * order.sign, price, at_ns, order.id, "x"))
         order.filled_qty += quantity
         order.cost += quantity * price
         order.status = "filled" if order.filled_qty == order.qty else "partially_filled"
@@ -167,7 +167,9 @@ def test_every_limit_that_an_order_goes_above_is_told() -> None:
 
 def test_a_person_s_shares_are_no_exposure_of_the_desk() -> None:
     scene = Scene()
-    scene.account.trade(Trade("SPY", Decimal(6), Decimal(480), OPEN_NS + 10 * SECOND_NS, "by hand", "x"))  # 2,880 USD
+    scene.account.trade(
+        PositionChange("SPY", Decimal(6), Decimal(480), OPEN_NS + 10 * SECOND_NS, "by hand", "x")
+    )  # 2,880 USD
     scene.order("1-0-0", 5, 50)  # 1,000 USD
     assert limits_found(scene, gross_exposure_max_usd=1000) == []
     assert limits_found(scene, gross_exposure_max_usd=999)

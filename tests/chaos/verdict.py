@@ -14,7 +14,7 @@ from pathlib import Path
 from simulator.prices.market import Market
 from simulator.server import LoggedRequest
 from simulator.trading.account import Account
-from simulator.trading.orders import Order
+from simulator.trading.orders import AlpacaOrder
 from tests.support.desks.live_desk import Books
 
 MINUTE_NS = 60_000_000_000
@@ -23,7 +23,7 @@ DONE = frozenset({"filled", "canceled", "expired", "rejected", "replaced"})
 Limits = Mapping[str, Decimal]
 
 
-def ours(account: Account, epoch: str) -> list[Order]:
+def ours(account: Account, epoch: str) -> list[AlpacaOrder]:
     """The orders of this journal's desk in the order of their arrival."""
     return sorted(
         (order for order in account.orders.values() if order.client_order_id.startswith(f"{epoch}-")),
@@ -98,7 +98,7 @@ def posts_apart(requests: Iterable[LoggedRequest], account: Account) -> list[str
     return [f"{name}: {count} accepted POSTs" for name, count in accepted.items() if count > 1]
 
 
-def _at(order: Order, ns: int) -> tuple[Decimal, Decimal]:
+def _at(order: AlpacaOrder, ns: int) -> tuple[Decimal, Decimal]:
     """What of an order was filled, and what could still fill, at `ns`; nothing before it was there."""
     shown = order.shown_at(ns)
     if shown is None or order.qty is None:
@@ -107,7 +107,7 @@ def _at(order: Order, ns: int) -> tuple[Decimal, Decimal]:
     return filled, ZERO if shown["status"] in DONE else order.qty - filled
 
 
-def overtaken(order: Order) -> bool:
+def overtaken(order: AlpacaOrder) -> bool:
     """True for an order that filled after its cancel was confirmed: the desk could not know, and sells it again."""
     return bool(order.canceled_ns and order.filled_ns and order.filled_ns > order.canceled_ns)
 
@@ -115,7 +115,7 @@ def overtaken(order: Order) -> bool:
 def intents_exceeded(books: Books, account: Account) -> list[str]:
     """Entry decisions whose live plus filled quantity at the server was ever above what the decision meant to hold."""
     found = []
-    works: dict[str, list[Order]] = defaultdict(list)
+    works: dict[str, list[AlpacaOrder]] = defaultdict(list)
     for order in ours(account, books.state.identity.epoch):
         row = books.orders.get(order.client_order_id)
         if row is None:

@@ -19,7 +19,7 @@ from daemon.core.limits import Risk, Trading
 from daemon.engine.recover import code_digest, fresh_machine, identity_of, recover
 from daemon.engine.state_dir import open_state_dir
 from daemon.journal.journal import FILE
-from daemon.journal.rows import Batch, HashChain, encode_effects
+from daemon.journal.rows import CommitBatch, HashChain, encode_effects
 from strategies.registry import strategy
 
 NOW = 1_720_000_000_000_000_000
@@ -41,7 +41,7 @@ def made(
     left = open_state_dir(root / name, meta, "epoch")
     machine = fresh_machine(strategy(NAMES[name]), identity_of(left.meta), Trading())
     recovered = recover(left.journal.reader(), machine, code_digest())
-    chain, batch = HashChain(recovered.last_id + 1, recovered.head), Batch()
+    chain, batch = HashChain(recovered.last_id + 1, recovered.head), CommitBatch()
     trading = Trading(risk=limits or Risk())
     start = RunStarted(NOW, "paper", "paper", NAMES[name], "epoch", code_digest(), "sip", trading, "", ORIGINS)
     events: list[Any] = [start]

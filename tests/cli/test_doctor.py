@@ -26,7 +26,7 @@ from daemon.tapes import BUNDLED_TAPE
 from simulator.clock import SimClock
 from simulator.prices.market import Market
 from simulator.prices.tape import calendar_sessions, new_york_date, read_bars
-from simulator.serving import Serving, serving
+from simulator.serving import RunningServer, serving
 from simulator.trading.account import Account
 from simulator.trading.venue import DEFAULT_KEY, DEFAULT_SECRET, Rules
 from tests.support.desks.daily_stage import made_up, swapping
@@ -95,7 +95,7 @@ def written(folder: Path) -> dict[Path, tuple[int, bytes]]:
 class Desk:
     """A host to be examined. `check` gives verdict and text by subject."""
 
-    server: Serving
+    server: RunningServer
     clock: SimClock
     folder: Path
     capsys: pytest.CaptureFixture[str]

@@ -16,7 +16,7 @@ from daemon.cli.arguments import NotFound
 from daemon.core.events import ShadowAnswered
 from daemon.core.records import DecisionRow
 from daemon.journal.journal import FILE, Journal
-from daemon.journal.rows import Batch, JournalError
+from daemon.journal.rows import CommitBatch, JournalError
 from daemon.models.drift import DriftResult
 from daemon.reports.shadow import ShadowReport
 from strategies.kit.manifest import Histogram, Reference, encode
@@ -55,7 +55,7 @@ def shadow(*arguments: object) -> str:
 def state(tmp_path: Path) -> Path:
     """A state directory of 200 decisions whose newest rows are all 1 in three columns; its model's store beside it."""
     put(tmp_path / "models", manifest_of(strategy("option_scalper"), b"graph", (), reference=REFERENCE), b"graph")
-    made, batch = Journal.create(tmp_path / FILE, {"strategy": "option_scalper"}), Batch()
+    made, batch = Journal.create(tmp_path / FILE, {"strategy": "option_scalper"}), CommitBatch()
     row = np.zeros(23, dtype="<f4")
     row[[0, 1, 20]] = 1.0
     for number in range(200):

@@ -14,7 +14,7 @@ from rich.console import Console
 from daemon.cli import ctl
 from daemon.cli.models.command import REFUSED
 from daemon.config.load import EXIT_CODE
-from daemon.models.ladder.cards import Holds, holds_of
+from daemon.models.ladder.cards import HoldReasons, holds_of
 from daemon.models.pointer import PROMOTIONS_FILE
 from daemon.models.signature import SIGNATURE_FILE
 from strategies.kit.manifest import MANIFEST_FILE
@@ -250,17 +250,17 @@ def test_versions_are_held_back_and_learning_is_frozen_with_who_and_why(run: Run
     shelf = store / "option_scalper"
     assert run("hold", "b", "--reason", "too new", "--who", "alice")[0] == 0
     assert run("freeze", "--reason", "a quiet week", "--who", "bob")[0] == 0
-    assert holds_of(shelf) == Holds("a quiet week (by bob)", {"b": "too new (by alice)"})
+    assert holds_of(shelf) == HoldReasons("a quiet week (by bob)", {"b": "too new (by alice)"})
     assert run("thaw", "--reason", "go on")[0] == 0
     code, _, error = run("release", "a", "--reason", "never held")
     assert code == EXIT_CODE
     assert "a is not held back: b is" in error
     assert run("release", "b", "--reason", "old enough")[0] == 0
-    assert holds_of(shelf) == Holds()
+    assert holds_of(shelf) == HoldReasons()
     (shelf / "holds.json").write_text("{")
     code, _, error = run("hold", "b", "--reason", "again")
     assert (code, "model refused, holds" in error) == (REFUSED, True)
     (shelf / "holds.json").unlink()
     (shelf / "holds.json" / "x").mkdir(parents=True)
     assert run("freeze", "--reason", "nothing is in the way", "--who", "bob")[0] == 0
-    assert holds_of(shelf) == Holds("nothing is in the way (by bob)")
+    assert holds_of(shelf) == HoldReasons("nothing is in the way (by bob)")

@@ -18,7 +18,7 @@ from daemon.cli.ctl import main
 from daemon.core.limits import Risk, Sizing, Trading
 from daemon.journal.journal import FILE, Journal
 from daemon.journal.reader import JournalReader
-from daemon.journal.rows import Batch
+from daemon.journal.rows import CommitBatch
 from daemon.journal.trades import Totals, Wanted, read_trades
 from daemon.reports.performance.figures import totals_of
 from daemon.reports.trade_tables import open_of, so_far, sum_line, trade_row
@@ -41,7 +41,7 @@ def state_dir(tmp_path_factory: pytest.TempPathFactory) -> Path:
     d.fill(order.client_order_id, order.quantity)
     folder = tmp_path_factory.mktemp("trades")
     journal = Journal.create(folder / FILE, {})
-    batch = Batch()
+    batch = CommitBatch()
     batch.rows = d.rows
     journal.commit(batch)
     journal.close()
@@ -65,7 +65,7 @@ def test_an_open_trade_has_what_it_realised_apart(tmp_path: Path) -> None:
     d.bar(1)
     order = sent(d.answer(EXIT))
     d.fill(order.client_order_id, 6, "2.10")
-    journal = Batch()
+    journal = CommitBatch()
     journal.rows = d.rows
     held = Journal.create(tmp_path / FILE, {})
     held.commit(journal)

@@ -18,14 +18,14 @@ from hypothesis import strategies as st
 from daemon.config.load import (
     ConfigError,
     Credentials,
-    Settings,
+    DeskSettings,
     credentials,
     defaults,
     load,
     operator_secrets,
     sim_start_ns,
 )
-from daemon.config.tables import Clock
+from daemon.config.tables import ClockTable
 from daemon.core.limits import Served, Trading
 from daemon.core.paper.fees import config_lines
 from daemon.core.strategy_rules import trading_for
@@ -66,7 +66,7 @@ def test_the_shipped_file_shows_every_key_with_its_default() -> None:
     assert {section: list(keys) for section, keys in shown.items()} == {
         section: list(keys) for section, keys in defaults().items()
     }
-    assert load(SHIPPED, {}) == load(None, {}) == Settings()
+    assert load(SHIPPED, {}) == load(None, {}) == DeskSettings()
 
 
 def test_every_key_of_the_shipped_file_has_a_comment_that_names_its_default() -> None:
@@ -231,7 +231,7 @@ def test_a_served_answer_has_its_real_milliseconds_however_fast_the_clock_runs(
     policy = { answers = "served", served_deadline_ms = 400, redis = "unix:///run/redis.sock" }
     """
     settings = load(write(tmp_path, text), {})
-    served = settings.model_copy(update={"clock": Clock(rate=rate)}).trading().served
+    served = settings.model_copy(update={"clock": ClockTable(rate=rate)}).trading().served
     assert isinstance(served, Served)
     assert served.deadline_ms == waits_ms
 
@@ -367,13 +367,13 @@ def test_a_bad_environment_variable_is_refused_by_name(
 
 def test_the_variable_of_the_tests_own_data_is_let_pass(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("RLTRADER_DATA", "/somewhere")
-    assert load(None, {}) == Settings()
+    assert load(None, {}) == DeskSettings()
 
 
 def test_a_key_of_the_rule_of_day_trades_is_passed_over_where_it_limits_nothing_and_refused_where_it_does(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    assert load(write(tmp_path, "[risk]\nday_trades_max = 0\n"), {}) == Settings()
+    assert load(write(tmp_path, "[risk]\nday_trades_max = 0\n"), {}) == DeskSettings()
     path = write(tmp_path, "[risk]\nday_trades_max = 3\n")
     with pytest.raises(
         ConfigError, match=r"risk\.day_trades_max is 3 \(from .*\): the rule of day trades ended"
@@ -384,7 +384,7 @@ def test_a_key_of_the_rule_of_day_trades_is_passed_over_where_it_limits_nothing_
     with pytest.raises(ConfigError, match=r"from environment RLTRADER_RISK__DAY_TRADES_MAX"):
         load(None, {})
     monkeypatch.setenv("RLTRADER_RISK__DAY_TRADES_MAX", "0")
-    assert load(None, {}) == Settings()
+    assert load(None, {}) == DeskSettings()
 
 
 def test_an_unknown_key_of_the_command_line_is_refused() -> None:
@@ -634,7 +634,7 @@ def test_a_start_may_be_a_time_of_toml_text_or_seconds(told: str, tmp_path: Path
 
 @given(st.datetimes(timezones=st.timezones()))
 def test_a_start_of_simulated_time_is_read_to_the_microsecond(moment: datetime) -> None:
-    clock = dataclasses.replace(Settings().clock, sim_start=moment.isoformat())
+    clock = dataclasses.replace(DeskSettings().clock, sim_start=moment.isoformat())
     micros = (moment - datetime(1970, 1, 1, tzinfo=UTC)) // timedelta(microseconds=1)
     assert sim_start_ns(clock) == micros * 1000
 

@@ -28,7 +28,7 @@ from daemon.dashboard.newest import Newest
 from daemon.dashboard.pages.health import alarms_of, timings_of, troubles_of
 from daemon.dashboard.pages.price import peaks_of
 from daemon.dashboard.pages.risk import gates_now
-from daemon.dashboard.views import AlarmLine
+from daemon.dashboard.views import AlarmView
 from daemon.journal.journal import FILE
 from daemon.journal.reader import JournalReader
 from strategies.option_scalper import SPEC
@@ -238,7 +238,7 @@ def test_a_live_desk_counts_the_alarms_of_its_day_and_recorded_data_those_of_the
     noon_ns = 1_732_294_800 * 10**9  # 22 November 2024, 12:00 in New York
     identity = Identity("paper", "paper", "option_scalper", "e", "sip")
     state: State[None] = State(None, identity, Trading(), now_ns=noon_ns, seq=9)
-    before, today = (AlarmLine(noon_ns / 1e9 - hours * 3600, "daily_loss", "") for hours in (13, 11))
+    before, today = (AlarmView(noon_ns / 1e9 - hours * 3600, "daily_loss", "") for hours in (13, 11))
     live = Picture("d", {"mode": "paper"}, state, problem="", newest=Newest(alarms=(today, before)))
     assert alarms_of(live) == (today,)
     assert alarms_of(replace(live, meta={"mode": "replay"})) == (today, before)

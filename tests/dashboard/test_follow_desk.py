@@ -18,7 +18,7 @@ from daemon.core.state import digest
 from daemon.dashboard.desks import FollowedDesk, Picture, named, process_of
 from daemon.dashboard.newest import Newest, read_on
 from daemon.dashboard.pages.now import now_of, stale
-from daemon.engine.engine import Source
+from daemon.engine.engine import EventSource
 from daemon.journal.journal import FILE
 from daemon.journal.reader import JournalReader
 from tests.support.dashboards import Played, serving
@@ -29,7 +29,7 @@ from tests.support.desks.desk_run import execute
 class Until:
     """The tape's first `count` events."""
 
-    def __init__(self, tape: Source, count: int) -> None:
+    def __init__(self, tape: EventSource, count: int) -> None:
         self._tape = tape
         self._left = count
 
@@ -43,7 +43,7 @@ class Until:
         return self.poll()
 
 
-def until(count: int) -> Callable[[Source], Source]:
+def until(count: int) -> Callable[[EventSource], EventSource]:
     return lambda tape: Until(tape, count)
 
 

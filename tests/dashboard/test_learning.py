@@ -14,7 +14,7 @@ import pytest
 from playwright.sync_api import Browser, expect
 
 from daemon.experience.learning import LEARNING_FILE, LearningFile
-from daemon.models.ladder.cards import Holds, write_holds
+from daemon.models.ladder.cards import HoldReasons, write_holds
 from strategies.kit.card import CARD_FILE
 from tests.support.browser import (
     CONTRAST,
@@ -124,7 +124,7 @@ def test_without_a_trainer_or_with_a_broken_file_the_page_says_why(home: Path, t
         assert str(tmp_path) not in json.dumps(page)
         assert "holds.json cannot be read" in page["frozen"]
         (shelf / "holds.json").unlink()
-        write_holds(shelf, Holds(frozen="a quiet week", held={"v9": "not this one"}))
+        write_holds(shelf, HoldReasons(frozen="a quiet week", held={"v9": "not this one"}))
         LearningFile(shelf).write(now_ns=time.time_ns(), stream="rltrader:another:1:experience", row=9)
         page = empty.json("/api/learning")
         assert (page["frozen"], page["held"]) == ("a quiet week", [["v9", "not this one"]])

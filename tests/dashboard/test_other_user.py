@@ -24,7 +24,7 @@ from daemon.dashboard.desks import FollowedDesk
 from daemon.journal import journal as journal_module
 from daemon.journal.journal import FILE, Journal
 from daemon.journal.reader import JournalReader
-from daemon.journal.rows import Batch
+from daemon.journal.rows import CommitBatch
 from tests.support.dashboards import Played
 from tests.support.outside.other_user import GROUP, STRANGER, as_stranger, looked
 from tests.support.paths import REPOSITORY
@@ -60,7 +60,7 @@ def names(path: Path) -> set[str]:
 
 def note(journal: Journal) -> None:
     """One commit that changes nothing that is followed."""
-    batch = Batch()
+    batch = CommitBatch()
     batch.snapshots = journal.reader().snapshots()[-1:]
     journal.commit(batch)
 
@@ -82,8 +82,9 @@ def test_beside_a_running_daemon_and_after_its_stop(state_dir: Path, played: Pla
 def test_after_the_daemon_was_killed(state_dir: Path, played: Played) -> None:
     program = (
         "import os, signal, sys; from pathlib import Path\n"
-        "from daemon.journal.journal import Journal; from daemon.journal.rows import Batch\n"
-        "journal = Journal(Path(sys.argv[1])); batch = Batch(); batch.snapshots = journal.reader().snapshots()[-1:]\n"
+        "from daemon.journal.journal import Journal; from daemon.journal.rows import CommitBatch\n"
+        "journal = Journal(Path(sys.argv[1])); batch = CommitBatch()\n"
+        "batch.snapshots = journal.reader().snapshots()[-1:]\n"
         "journal.commit(batch); os.kill(os.getpid(), signal.SIGKILL)\n"
     )
     ended = subprocess.run([sys.executable, "-c", program, str(state_dir / FILE)], cwd=REPOSITORY, check=False)

@@ -24,7 +24,7 @@ from daemon.engine.recover import Recovered, code_digest, fresh_machine, identit
 from daemon.engine.state_dir import open_state_dir
 from daemon.journal.journal import FILE
 from daemon.journal.reader import JournalReader
-from daemon.journal.rows import Batch, HashChain, encode_effects
+from daemon.journal.rows import CommitBatch, HashChain, encode_effects
 from strategies.registry import strategy
 from tests.support.desks.desk_run import execute, table, verified
 
@@ -61,7 +61,7 @@ def state(tmp_path: Path) -> Path:
     machine = machine_of(path)
     left = open_state_dir(path, META, "epoch")
     found = recover(left.journal.reader(), machine, code_digest())
-    chain, batch = HashChain(found.last_id + 1, found.head), Batch()
+    chain, batch = HashChain(found.last_id + 1, found.head), CommitBatch()
     for event in EVENTS:
         step = machine.apply(event)
         batch.entries.append(chain.entry(step.state.seq, event, encode_effects(step.effects)))
@@ -159,7 +159,7 @@ def test_an_order_that_left_with_a_damaged_row_stays_the_desk_s_own(state: Path)
     event = ClockTicked(NOW + 12 * 10**9)
     row = HashChain(found.last_id + 1, found.head).entry(len(EVENTS), event, encode_effects((ENTRY,)))
     left = open_state_dir(state, META, "epoch")
-    batch = Batch()
+    batch = CommitBatch()
     batch.entries.append(row)
     left.journal.commit(batch)
     left.journal.close()

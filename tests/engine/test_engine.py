@@ -26,7 +26,7 @@ from daemon.core.events import (
 )
 from daemon.core.state import State
 from daemon.core.step import Core, Step
-from daemon.engine.engine import Engine, Source, StepFailed
+from daemon.engine.engine import Engine, EventSource, StepFailed
 from daemon.journal.journal import FILE
 from daemon.journal.reader import JournalReader
 from daemon.journal.rows import WriteFailed, decode_event
@@ -215,7 +215,7 @@ class Passing(OptionScalper):
 class Resumed:
     """A tape whose first event is a person's resume."""
 
-    def __init__(self, tape: Source) -> None:
+    def __init__(self, tape: EventSource) -> None:
         self._tape = tape
         self._told = False
 
@@ -334,7 +334,7 @@ def test_a_bug_in_a_new_place_after_a_quarantine_is_marked_in_its_turn(
 class UpTo:
     """The tape up to this event."""
 
-    def __init__(self, tape: Source, last: Event | None) -> None:
+    def __init__(self, tape: EventSource, last: Event | None) -> None:
         self._tape = tape
         self._last = last
         self._over = False
@@ -348,7 +348,7 @@ class UpTo:
         return self.poll()
 
 
-def up_to(last: Event | None) -> Callable[[Source], Source]:
+def up_to(last: Event | None) -> Callable[[EventSource], EventSource]:
     return lambda tape: UpTo(tape, last)
 
 
@@ -491,7 +491,7 @@ def test_a_snapshot_of_other_code_is_kept_for_verify(desk: Desk, tmp_path: Path)
 class Pausing(UpTo):
     """The tape as a live feed: after each event nothing waits, and the engine is seen to ask for more."""
 
-    def __init__(self, tape: Source, journal: Path) -> None:
+    def __init__(self, tape: EventSource, journal: Path) -> None:
         super().__init__(tape, None)
         self._journal = journal
         self.given = 0
@@ -516,7 +516,7 @@ class Pausing(UpTo):
 def test_what_was_stepped_is_durable_while_the_engine_waits_for_more(desk: Desk, tmp_path: Path) -> None:
     sources: list[Pausing] = []
 
-    def pausing(tape: Source) -> Source:
+    def pausing(tape: EventSource) -> EventSource:
         sources.append(Pausing(tape, tmp_path))
         return sources[0]
 
@@ -632,7 +632,7 @@ async def test_a_quiet_moment_takes_a_snapshot_as_soon_as_one_is_due(desk: Desk,
     class Pausing:
         """A source that has nothing to give after each event until it is waited for."""
 
-        def __init__(self, tape: Source) -> None:
+        def __init__(self, tape: EventSource) -> None:
             self._tape = tape
             self._given = False
 

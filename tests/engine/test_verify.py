@@ -25,7 +25,7 @@ from daemon.engine.recover import code_digest
 from daemon.engine.verify import Verified, verify
 from daemon.journal.journal import FILE, Journal
 from daemon.journal.reader import JournalReader
-from daemon.journal.rows import Batch, HashChain, JournalError, genesis, row_hash
+from daemon.journal.rows import CommitBatch, HashChain, JournalError, genesis, row_hash
 from strategies.option_scalper import SPEC
 from strategies.registry import strategy as strategy_named
 from tests.support.desks.desk_run import (
@@ -493,7 +493,7 @@ def test_a_daemon_that_starts_while_a_stopped_desk_is_verified_is_not_held_up(st
         if not started:
             journal = Journal(state / FILE)
             journal._db.execute("PRAGMA busy_timeout = 10")
-            batch = Batch()
+            batch = CommitBatch()
             batch.entries.append(HashChain(last[0] + 1, last[6]).entry(last[1] + 1, ClockTicked(last[2]), "[]"))
             journal.commit(batch)
             started.append(journal)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from daemon.core.records import ChoiceRow, DecisionRow
-from daemon.experience.experience import Chosen
+from daemon.experience.experience import ActionChoice
 from daemon.experience.of_journal import chosen
 from strategies.registry import strategy
 
@@ -12,7 +12,7 @@ CHOICES = (
     ChoiceRow(7, "SPY", 0, "BUY", "BUY", "[0.01,0.99,0.0]", '["HOLD","BUY"]'),
     ChoiceRow(7, "QQQ", 0, "SELL", "HOLD", "[0.02,0.0,0.98]", '["HOLD","SELL"]'),
 )
-HELD = Chosen(0, 0, (1.0, 0.0, 0.0))
+HELD = ActionChoice(0, 0, (1.0, 0.0, 0.0))
 
 
 def decision(outcome: str) -> DecisionRow:
@@ -21,7 +21,7 @@ def decision(outcome: str) -> DecisionRow:
 
 def test_each_symbol_has_its_drawn_and_its_greedy_action_with_the_probabilities() -> None:
     found = chosen(SPEC, decision("ordered"), CHOICES)
-    assert found == (Chosen(1, 1, (0.01, 0.99, 0.0)), Chosen(0, 2, (0.02, 0.0, 0.98)))
+    assert found == (ActionChoice(1, 1, (0.01, 0.99, 0.0)), ActionChoice(0, 2, (0.02, 0.0, 0.98)))
 
 
 def test_a_decision_that_the_gates_denied_held() -> None:

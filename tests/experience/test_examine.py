@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from daemon.experience.command import main
-from daemon.experience.examine import CHECKED, DAEMON, PUBLISHER, Found, examine
+from daemon.experience.examine import CHECKED, DAEMON, PUBLISHER, RedisCheck, examine
 from daemon.experience.link import Link
 from tests.support.outside.redis_server import RedisServer
 from tests.support.outside.stream import redis_anywhere
@@ -23,7 +23,7 @@ def server() -> Iterator[RedisServer]:
         yield running
 
 
-def found(server: RedisServer, user: str = USER, secret: str | None = None) -> list[Found]:
+def found(server: RedisServer, user: str = USER, secret: str | None = None) -> list[RedisCheck]:
     """What is found; nothing was written, and no line has the password."""
     given = server.passwords[user] if secret is None else secret
     lines = examine(server.link(user), given, "the test", "paper-1", PUBLISHER if "publisher" in user else DAEMON)

@@ -14,9 +14,9 @@ import pytest
 from msgspec.structs import replace
 
 from daemon.engine.state_dir import rotate
-from daemon.experience.experience import Chosen, ForeignEntry, of_entry, to_entry
+from daemon.experience.experience import ActionChoice, ForeignEntry, of_entry, to_entry
 from daemon.experience.of_journal import Experiences
-from daemon.experience.walk import OtherJournal, Walk
+from daemon.experience.walk import JournalWalk, OtherJournal
 from daemon.journal.journal import FILE
 from tests.support.core.share_bars import SPEC
 from tests.support.desks.desk_run import execute, table
@@ -100,7 +100,7 @@ def test_a_rotation_under_a_walk_loses_nothing(toy: Toy, tmp_path: Path) -> None
     (tmp_path / "short").mkdir()
     state = tmp_path / "state"
     assert toy_on(tmp_path / "short", sessions=1, bars=20).run(state)
-    walk, experiences, found = Walk(state, "e1"), Experiences(SPEC), []
+    walk, experiences, found = JournalWalk(state, "e1"), Experiences(SPEC), []
 
     def take() -> None:
         walk.caught_up = False
@@ -127,7 +127,7 @@ def test_files_that_are_gone_are_a_gap_and_the_rest_is_read(toy: Toy, tmp_path: 
     assert toy.run(state)
     whole = walked(state)
     rotated.old.unlink()
-    walk = Walk(state, "e1")
+    walk = JournalWalk(state, "e1")
     walk.look()
     assert walk.gaps == 1
     assert walked(state) == [e for e in whole if e.row > rotated.row]
@@ -141,7 +141,7 @@ def test_rows_of_other_code_are_passed_over_at_the_next_snapshot(toy: Toy, tmp_p
     bad = next(e.row for e in whole if e.row > 40)
     assert bad < snapshots[-2]
     execute(state, "UPDATE events SET effects = '[]' WHERE id = ?", bad)
-    walk, experiences, found = Walk(state, "e1"), Experiences(SPEC), []
+    walk, experiences, found = JournalWalk(state, "e1"), Experiences(SPEC), []
     for _ in range(20):
         for row, step, begins in walk.look():
             if begins is not None:
@@ -156,7 +156,7 @@ def test_rows_of_other_code_are_passed_over_at_the_next_snapshot(toy: Toy, tmp_p
 
 
 def test_a_journal_of_another_epoch_is_not_walked_on(state: Path, toy: Toy, tmp_path: Path) -> None:
-    walk = Walk(state, "e1")
+    walk = JournalWalk(state, "e1")
     assert walk.look()
     shutil.rmtree(state)
     assert toy.run(state, epoch="e2")
@@ -167,7 +167,7 @@ def test_a_journal_of_another_epoch_is_not_walked_on(state: Path, toy: Toy, tmp_
 
 def test_a_missing_journal_is_a_problem_and_read_when_it_comes(state: Path) -> None:
     (state / FILE).rename(state / "away")
-    walk = Walk(state, "e1")
+    walk = JournalWalk(state, "e1")
     assert walk.look() == []
     assert "no journal here" in walk.problem
     (state / "away").rename(state / FILE)
@@ -202,7 +202,7 @@ def test_an_entry_whose_parts_do_not_fit_each_other_is_refused(original: Path) -
         ({"next_state": b""}, f"next_state has 0 bytes, expected {len(whole.state)}"),
         ({"terminal": True}, f"next_state has {len(whole.state)} bytes, expected 0"),
         ({"chosen": ()}, "no choice"),
-        ({"chosen": (Chosen(3, 0, (0.5, 0.25, 0.25)),)}, "action 3 or 0 of 3"),
+        ({"chosen": (ActionChoice(3, 0, (0.5, 0.25, 0.25)),)}, "action 3 or 0 of 3"),
     ):
         with pytest.raises(ForeignEntry, match=why):
             of_entry(whole.row, to_entry(replace(whole, **changes), 7))

@@ -14,7 +14,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from daemon.host.safe_decode import LEVELS_MOST, Unreadable, bounded, json_value, msgpack_value, typed, writable
-from daemon.operator.mqtt.remote_commands import Judge, Refused
+from daemon.operator.mqtt.remote_commands import CommandRefusal, Judge
 from daemon.operator.mqtt.signing import parse_keys
 
 FIRST_DECODES = """
@@ -98,7 +98,7 @@ def test_a_typed_decoder_s_own_words_are_kept_and_its_depth_is_no_other_error() 
 def test_a_command_that_is_nested_deeply_is_refused() -> None:
     judge = Judge("paper-1", parse_keys(f"ops:{'ab' * 32}"), lambda: 7)
     verdict = judge.judge(b'{"other":' + b"[" * 4000, retained=False)
-    assert verdict == Refused("the message cannot be read")
+    assert verdict == CommandRefusal("the message cannot be read")
 
 
 @pytest.mark.parametrize("head", [b"\xdd\x00\xff\xff\xff", b"\xdf\x00\x7f\xff\xff"])

@@ -18,7 +18,7 @@ from tests.support.paths import REPOSITORY
 
 ADDED = {
     "journal/trade.py": (
-        '        USD, "of what is still held, at the newest mark; none of a closed trade", of=_unrealized\n    )\n',
+        '        USD, "of what is still held, at the newest mark; none of a closed trade", of=_unrealised\n    )\n',
         '    each_usd: float = column(USD, "realised, a contract", "t.realized_usd / t.entered", heading="Each")\n',
     ),
     "operator/status.py": (
@@ -49,7 +49,7 @@ from daemon.core.paper.fees import config_lines, fees
 from daemon.dashboard.pages.trades import trades_page
 from daemon.journal.journal import FILE, Journal
 from daemon.journal.reader import JournalReader
-from daemon.journal.rows import Batch
+from daemon.journal.rows import CommitBatch
 from daemon.journal.trades import Wanted
 from daemon.operator.mqtt.messages import message_of
 from daemon.operator.status import rows, status_of
@@ -69,7 +69,7 @@ d.bar(1)
 order = sent(d.answer(EXIT))
 d.fill(order.client_order_id, order.quantity, "2.10")
 journal = Journal.create(folder / FILE, {})
-batch = Batch()
+batch = CommitBatch()
 batch.rows = d.rows
 journal.commit(batch)
 journal.close()

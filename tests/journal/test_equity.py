@@ -17,14 +17,14 @@ from daemon.core.records import EquityRow
 from daemon.journal.equity import at_work, equity_days
 from daemon.journal.journal import Journal
 from daemon.journal.reader import JournalReader
-from daemon.journal.rows import Batch
+from daemon.journal.rows import CommitBatch
 from tests.support.core.desk import CALL, HALF_DAY, MONDAY, TUESDAY, Desk, desk, quote
 
 
 def written(d: Desk, folder: Path) -> Path:
     path = folder / "journal.sqlite"
     journal = Journal.create(path, {})
-    batch = Batch()
+    batch = CommitBatch()
     batch.rows = list(d.rows)
     journal.commit(batch)
     journal.close()
@@ -75,7 +75,7 @@ def test_fees_and_a_closed_trade_are_no_transfer(tmp_path: Path) -> None:
 def test_the_extremes_of_a_day_and_its_largest_fall_are_those_of_its_records(tmp_path: Path) -> None:
     path = tmp_path / "journal.sqlite"
     journal = Journal.create(path, {})
-    batch = Batch()
+    batch = CommitBatch()
     records = {MONDAY: ("100", "104", "98", "101"), TUESDAY: ("90", "99")}
     batch.rows = [
         EquityRow(session.open_ns + minute * 60 * 10**9, usd, usd, "0", 0.0)

@@ -33,7 +33,7 @@ from daemon.core.records import EquityRow, FillRow, OrderRow, ShadowRow
 from daemon.journal.journal import FILE, SNAPSHOTS_KEPT, Journal
 from daemon.journal.reader import SCHEMA_VERSION, JournalReader
 from daemon.journal.rows import (
-    Batch,
+    CommitBatch,
     HashChain,
     JournalError,
     Snapshot,
@@ -70,8 +70,8 @@ def journal(tmp_path: Path) -> Journal:
     return Journal.create(tmp_path / FILE, {"mode": "replay"})
 
 
-def ticks(chain: HashChain, first: int, count: int) -> Batch:
-    batch = Batch()
+def ticks(chain: HashChain, first: int, count: int) -> CommitBatch:
+    batch = CommitBatch()
     batch.entries = [chain.entry(seq, ClockTicked(seq * 10), "[]") for seq in range(first, first + count)]
     return batch
 
@@ -168,7 +168,7 @@ def test_a_batch_writes_an_order_once_as_it_ended(journal: Journal) -> None:
 
 
 def test_a_time_of_another_age_is_written_as_near_as_sqlite_can_hold_it(journal: Journal) -> None:
-    batch = Batch()
+    batch = CommitBatch()
     batch.rows.append(msgspec.structs.replace(order("accepted", 0), submitted_ns=10**20, updated_ns=-(10**20)))
     journal.commit(batch)
     (row,) = journal.reader().query("SELECT submitted_ns, updated_ns FROM orders")
@@ -285,7 +285,7 @@ def test_a_journal_made_before_there_were_shadows_gets_their_table_when_it_is_op
     assert "shadows" not in tables(path)  # reading makes nothing
     again = Journal(path)
     row = ShadowRow(decision=1, model="v2", bar_ns=2, time_ns=3, action="HOLD")
-    batch = Batch()
+    batch = CommitBatch()
     batch.entries.append(HashChain().entry(1, ClockTicked(3), "[]"))
     batch.rows += [row, row]
     again.commit(batch)
@@ -345,8 +345,8 @@ def test_a_process_that_dies_between_folding_and_the_plain_form_loses_nothing(jo
     journal.commit(ticks(chain, 1, 5))
     program = (
         "import os, signal, sys; from pathlib import Path\n"
-        "from daemon.journal.journal import Journal; from daemon.journal.rows import Batch, Snapshot\n"
-        "journal = Journal(Path(sys.argv[1])); batch = Batch(); batch.digests = [(5, 'd' * 64)]\n"
+        "from daemon.journal.journal import Journal; from daemon.journal.rows import CommitBatch, Snapshot\n"
+        "journal = Journal(Path(sys.argv[1])); batch = CommitBatch(); batch.digests = [(5, 'd' * 64)]\n"
         "batch.snapshots = [Snapshot(5, 5, 'c0de', 0, b'{}', b'', '', '')]; journal.commit(batch); journal.fold()\n"
         "os.kill(os.getpid(), signal.SIGKILL)\n"
     )

@@ -16,7 +16,7 @@ from daemon import journal
 from daemon.core.events import ClockTicked, OrderFilled
 from daemon.engine.follow import Follower
 from daemon.journal.journal import FILE, Journal
-from daemon.journal.rows import Batch, HashChain
+from daemon.journal.rows import CommitBatch, HashChain
 from tests.support.desks.desk_run import Desk, tape_rows, verified, write_tape
 
 
@@ -125,7 +125,7 @@ def test_a_chain_is_checked_while_a_daemon_writes_on(tmp_path: Path) -> None:
     with journal.open(tmp_path) as book:
         chain.head = bytes.fromhex(book.head())
         for seq in (1, 2, 3):
-            batch = Batch()
+            batch = CommitBatch()
             batch.entries = [chain.entry(seq, ClockTicked(seq), "[]")]
             written.commit(batch)
             assert book.check_chain() == journal.ChainCheck(seq, chain.head.hex())

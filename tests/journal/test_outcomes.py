@@ -12,7 +12,7 @@ import pytest
 
 from daemon.journal.outcomes import (
     Baskets,
-    Booked,
+    BookChange,
     Ordered,
     became,
     booked,
@@ -69,19 +69,19 @@ UNDONE = Ordered("SPY", +1, 8, 0, works=False)
     [
         ("denied", (), None, False, "denied"),
         ("ordered", (), None, True, "ordered"),
-        ("ordered", (BOUGHT,), Booked(-0.38, 0, 0.0), False, "filled"),
-        ("ordered", (BOUGHT,), Booked(-0.38, 0, 0.0), True, "working"),  # a basket's sales were filled, buys follow
+        ("ordered", (BOUGHT,), BookChange(-0.38, 0, 0.0), False, "filled"),
+        ("ordered", (BOUGHT,), BookChange(-0.38, 0, 0.0), True, "working"),  # a basket's sales were filled, buys follow
         ("ordered", (BOUGHT._replace(works=True, filled=0),), None, False, "working"),
-        ("ordered", (BOUGHT, UNDONE), Booked(-0.38, 0, 0.0), False, "partly_filled"),
+        ("ordered", (BOUGHT, UNDONE), BookChange(-0.38, 0, 0.0), False, "partly_filled"),
         ("ordered", (UNDONE,), None, False, "not_filled"),
         ("exit", (), None, False, "no_order"),
         ("exit", (), None, True, "exit"),
-        ("exit", (SOLD,), Booked(2.0, 0, 0.0), False, "trimmed"),
-        ("exit", (SOLD,), Booked(2.0, 1, 1.6), False, "exited"),
+        ("exit", (SOLD,), BookChange(2.0, 0, 0.0), False, "trimmed"),
+        ("exit", (SOLD,), BookChange(2.0, 1, 1.6), False, "exited"),
     ],
 )
 def test_a_decision_is_told_by_what_its_orders_did(
-    shown: str, orders: tuple[Ordered, ...], did: Booked | None, coming: bool, expected: str
+    shown: str, orders: tuple[Ordered, ...], did: BookChange | None, coming: bool, expected: str
 ) -> None:
     assert became(shown, orders, did, coming=coming) == expected
 
@@ -141,7 +141,7 @@ def test_the_profit_of_a_decision_is_that_of_its_fills_and_of_the_trades_that_th
     assert booked(empty, (1, 2)) == {}  # of an older release
     empty.table("moves", "decision, step, realized_usd, pnl_usd, opened_ns", *moves)
     assert booked(empty, ()) == {}
-    assert booked(empty, (1, 2, 9)) == {1: Booked(-0.25, 0, 0.0), 2: Booked(90.0, 2, 89.25)}
+    assert booked(empty, (1, 2, 9)) == {1: BookChange(-0.25, 0, 0.0), 2: BookChange(90.0, 2, 89.25)}
 
 
 def test_baskets_that_sent_no_order_are_counted_beside_those_that_did(empty: Any) -> None:

@@ -12,8 +12,8 @@ import pytest
 
 from daemon.core.events import ClockTicked
 from daemon.journal.journal import FILE, Journal
-from daemon.journal.published import Compared, compare
-from daemon.journal.rows import Base, Batch, HashChain
+from daemon.journal.published import HeadComparison, compare
+from daemon.journal.rows import Base, CommitBatch, HashChain
 
 BEFORE = "ab" * 32  # the head at row 10
 OTHER = "cd" * 32
@@ -24,27 +24,27 @@ def heads(tmp_path: Path) -> dict[int, str]:
     """The heads of the rows in the journal of `tmp_path`."""
     base = msgspec.json.encode(Base(10, 10, BEFORE, "")).decode()
     journal, chain = Journal.create(tmp_path / FILE, {"base": base}), HashChain(11, bytes.fromhex(BEFORE))
-    batch = Batch()
+    batch = CommitBatch()
     batch.entries = [chain.entry(seq, ClockTicked(seq), "[]") for seq in (11, 12, 13)]
     journal.commit(batch)
     journal.close()
     return {10: BEFORE} | {entry.id: entry.hash.hex() for entry in batch.entries}
 
 
-def compared(folder: Path, *published: tuple[int, str], newest: bool = True) -> Compared:
+def compared(folder: Path, *published: tuple[int, str], newest: bool = True) -> HeadComparison:
     (folder / "published").write_text("\n".join(f"{row}:{head}" for row, head in published))
     return compare(folder / FILE, str(folder / "published"), newest=newest)
 
 
 def test_heads_from_the_row_before_the_file_to_its_end_agree(heads: dict[int, str], tmp_path: Path) -> None:
-    assert compared(tmp_path, *heads.items()) == Compared(4, 0, "")
+    assert compared(tmp_path, *heads.items()) == HeadComparison(4, 0, "")
 
 
 def test_heads_of_other_files_are_counted_and_those_after_them_are_compared(
     heads: dict[int, str], tmp_path: Path
 ) -> None:
-    assert compared(tmp_path, (9, OTHER), (12, heads[12])) == Compared(1, 1, "")
-    assert compared(tmp_path, (9, OTHER), (14, OTHER), (12, heads[12]), newest=False) == Compared(1, 2, "")
+    assert compared(tmp_path, (9, OTHER), (12, heads[12])) == HeadComparison(1, 1, "")
+    assert compared(tmp_path, (9, OTHER), (14, OTHER), (12, heads[12]), newest=False) == HeadComparison(1, 2, "")
 
 
 @pytest.mark.parametrize("row", [10, 11, 13])
@@ -52,9 +52,9 @@ def test_a_head_that_is_another_one_in_this_file_is_a_difference(
     row: int, heads: dict[int, str], tmp_path: Path
 ) -> None:
     text = f"at row {row} the head {OTHER} was published, the journal has another"
-    assert compared(tmp_path, (12, heads[12]), (8, OTHER), (row, OTHER), (9, OTHER)) == Compared(1, 1, text)
+    assert compared(tmp_path, (12, heads[12]), (8, OTHER), (row, OTHER), (9, OTHER)) == HeadComparison(1, 1, text)
 
 
 def test_a_head_beyond_the_end_of_the_newest_file_is_a_difference(heads: dict[int, str], tmp_path: Path) -> None:
     text = "row 14 was published, and the journal ends at row 13"
-    assert compared(tmp_path, (13, heads[13]), (14, OTHER)) == Compared(1, 0, text)
+    assert compared(tmp_path, (13, heads[13]), (14, OTHER)) == HeadComparison(1, 0, text)

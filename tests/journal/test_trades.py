@@ -18,9 +18,9 @@ from daemon.core.limits import Broker, Risk, Sizing, Trading
 from daemon.core.records import DecisionRow, FillRow, MoveRow, OrderRow, Row
 from daemon.journal.journal import Journal
 from daemon.journal.reader import JournalReader
-from daemon.journal.rows import Batch
+from daemon.journal.rows import CommitBatch
 from daemon.journal.trade import Trade
-from daemon.journal.trades import Found, Wanted, day_begin, day_end, read_trades, trades_of_decision
+from daemon.journal.trades import TradeList, Wanted, day_begin, day_end, read_trades, trades_of_decision
 from tests.support.core.account import Account, agreed, line
 from tests.support.core.daily_desk import KEEP, DailyDesk
 from tests.support.core.desk import (
@@ -49,14 +49,14 @@ def journal_of(folder: Path, *batches: list[Row]) -> Path:
     path = folder / "journal.sqlite"
     journal = Journal.create(path, {})
     for rows in batches:
-        batch = Batch()
+        batch = CommitBatch()
         batch.rows = rows
         journal.commit(batch)
     journal.close()
     return path
 
 
-def found_in(path: Path, wanted: Wanted | None = None) -> Found:
+def found_in(path: Path, wanted: Wanted | None = None) -> TradeList:
     with closing(JournalReader(path)) as reader:
         return read_trades(reader, wanted or Wanted())
 
@@ -150,7 +150,7 @@ def test_an_open_trade_has_its_profit_at_the_newest_mark(tmp_path: Path) -> None
 
 def test_a_journal_without_a_trade_has_sums_of_nothing(tmp_path: Path) -> None:
     path = journal_of(tmp_path, [])
-    assert found_in(path) == found_in(path, Wanted(symbol="SPY", limit=1)) == Found()
+    assert found_in(path) == found_in(path, Wanted(symbol="SPY", limit=1)) == TradeList()
 
 
 def test_the_next_position_in_the_same_symbol_is_another_trade(tmp_path: Path) -> None:
@@ -410,7 +410,7 @@ def test_an_older_journal_s_trades_follow_from_its_fills_and_go_on_when_it_does(
     order = sent(d.answer(EXIT))
     d.fill(order.client_order_id, order.quantity, "2.30")
     journal = Journal(path)
-    batch = Batch()
+    batch = CommitBatch()
     batch.rows = d.rows[before:]
     journal.commit(batch)
     journal.close()

@@ -14,7 +14,7 @@ import pytest
 from daemon.core.events import ClockTicked
 from daemon.journal.journal import FILE, Journal
 from daemon.journal.reader import JournalReader
-from daemon.journal.rows import Batch, HashChain, JournalError, WriteFailed
+from daemon.journal.rows import CommitBatch, HashChain, JournalError, WriteFailed
 from daemon.journal.writer import BALLAST_FILE, IN_FLIGHT, JournalWriter
 
 
@@ -30,23 +30,23 @@ def writer(journal: Journal) -> Iterator[JournalWriter]:
     made.close()
 
 
-def batches(count: int, size: int = 3) -> list[Batch]:
+def batches(count: int, size: int = 3) -> list[CommitBatch]:
     chain, made = HashChain(), []
     for number in range(count):
-        batch = Batch()
+        batch = CommitBatch()
         first = number * size + 1
         batch.entries = [chain.entry(seq, ClockTicked(seq), "[]") for seq in range(first, first + size)]
         made.append(batch)
     return made
 
 
-async def write_each(writer: JournalWriter, made: list[Batch]) -> None:
+async def write_each(writer: JournalWriter, made: list[CommitBatch]) -> None:
     for batch in made:
         await writer.write(batch)
     await writer.durable()
 
 
-async def hand_over(writer: JournalWriter, made: list[Batch]) -> None:
+async def hand_over(writer: JournalWriter, made: list[CommitBatch]) -> None:
     """Hand all over before the first can be committed; no more than `IN_FLIGHT`."""
     holder = sqlite3.connect(writer.journal.path, isolation_level=None)
     holder.execute("BEGIN IMMEDIATE")

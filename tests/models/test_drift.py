@@ -11,7 +11,7 @@ import pytest
 
 from daemon.core.records import DecisionRow
 from daemon.journal.journal import FILE, Journal
-from daemon.journal.rows import Batch
+from daemon.journal.rows import CommitBatch
 from daemon.models.drift import DriftLimits, DriftWatch, breaches, measure
 from strategies.kit.manifest import Histogram, Manifest, Reference
 from strategies.registry import strategy
@@ -36,7 +36,7 @@ def journal(
     """A journal with a decision for each value of the columns 0 and 20, oldest first."""
     path = folder / FILE
     made = Journal.create(path, {}) if not path.exists() else Journal(path)
-    batch = Batch()
+    batch = CommitBatch()
     for number, (value, side, action) in enumerate(zip(first, desk, actions, strict=True), start=1 + 10_000 * day):
         row = np.zeros(23, dtype="<f4")
         row[0], row[20] = value, side
@@ -131,7 +131,7 @@ def test_rows_of_another_strategy_are_refused(tmp_path: Path) -> None:
 
 def test_values_of_a_continuous_policy_are_compared_as_they_are(tmp_path: Path) -> None:
     made = Journal.create(tmp_path / FILE, {})
-    batch, spec = Batch(), strategy("daily_rebalancer").spec
+    batch, spec = CommitBatch(), strategy("daily_rebalancer").spec
     for number in range(100):
         batch.rows.append(
             DecisionRow(

@@ -135,4 +135,4 @@ def test_a_trial_runs_the_heads_and_times_an_answer_about_all_symbols(
     never = "import daemon.models.trial as trial; trial.ROW_CPU_S = 0.0; "
     monkeypatch.setattr(child, "_START", f"{before}{toy}{never}from {{module}}{after}")
     with pytest.raises(ModelError, match="expected less than 0:"):
-        trial.Trial(answer_cpu_s=0.0).run(model, MANY)
+        trial.TrialProcess(answer_cpu_s=0.0).run(model, MANY)

@@ -13,7 +13,7 @@ import pytest
 
 from daemon.models.child import environment
 from daemon.models.store import LoadedModel, ModelError, load
-from daemon.models.trial import Trial, try_model
+from daemon.models.trial import TrialProcess, try_model
 from strategies.option_scalper import OptionScalper
 from strategies.registry import strategy
 from tests.support.models.daily_models import VERSION, put_models
@@ -74,7 +74,7 @@ def test_a_model_that_takes_too_long_is_ended_at_the_deadline_with_all_that_it_s
 
 
 def test_a_trial_that_was_given_up_ends_and_starts_nothing_more() -> None:
-    trial = Trial()
+    trial = TrialProcess()
     trial.kill()
     with pytest.raises(ModelError, match="given up"):
         trial.run(plain())
@@ -82,7 +82,7 @@ def test_a_trial_that_was_given_up_ends_and_starts_nothing_more() -> None:
 
 def test_a_policy_for_whose_answers_the_trading_loop_would_wait_is_refused() -> None:
     with pytest.raises(ModelError) as caught:
-        Trial(answer_cpu_s=0.0).run(plain())
+        TrialProcess(answer_cpu_s=0.0).run(plain())
     assert caught.value.check == "speed"
 
 

@@ -24,7 +24,7 @@ from daemon.core.events import (
     ShadowFailed,
 )
 from daemon.core.state import State
-from daemon.engine.engine import Source
+from daemon.engine.engine import EventSource
 from daemon.journal.journal import FILE
 from daemon.reports.shadow import Hypothetical, shadow_reports
 from strategies import regime_switcher
@@ -179,7 +179,7 @@ def test_a_candidate_earns_what_a_desk_of_its_own_would_have(stage: Stage, tmp_p
 class Commanded:
     """The tape with an operator's commands before events of these numbers."""
 
-    def __init__(self, tape: Source, commands: dict[int, Callable[[int], Event]]) -> None:
+    def __init__(self, tape: EventSource, commands: dict[int, Callable[[int], Event]]) -> None:
         self._tape, self._commands, self._count = tape, commands, 0
         self._held: Event | None = None
 

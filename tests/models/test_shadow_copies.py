@@ -20,13 +20,13 @@ from daemon.core.events import (
 )
 from daemon.core.limits import Sizing, Trading
 from daemon.core.step import Machine
-from daemon.models.shadow import Compared, Result, Shadow, modelled_quote
+from daemon.models.shadow import CopyResult, Shadow, ShadowSession, modelled_quote
 from tests.support.core.account import Account
 from tests.support.core.daily_desk import KEEP, SYMBOLS, DailyDesk
 from tests.support.core.daily_live import live
 from tests.support.core.desk import BUY_CALL, CALL, EXIT, HOLD, MONDAY, PUT, Desk, logits, quote, sent
 
-NOTHING = Result(Decimal(0), 0, 0)
+NOTHING = CopyResult(Decimal(0), 0, 0)
 ONE = Trading(sizing=Sizing(max_contracts=1, take_profit=9.0))
 CALL_503 = "SPY240702C00503000"
 D = TypeVar("D", Desk, DailyDesk)
@@ -54,7 +54,7 @@ def candidate(d: Desk | DailyDesk, values: tuple[float, ...]) -> None:
     d.put(ShadowAnswered(d.state.now_ns, d.state.decision, values, b"", "v2"))
 
 
-def compared(shadow: Shadow) -> Compared:
+def compared(shadow: Shadow) -> ShadowSession:
     """Monday's."""
     assert list(shadow.sessions) == [MONDAY.date]
     return shadow.sessions[MONDAY.date]

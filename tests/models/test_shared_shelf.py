@@ -16,7 +16,7 @@ from pathlib import Path
 import pytest
 
 from daemon.models import pointer
-from daemon.models.ladder.cards import Holds, former_holds, holds_of, write_holds
+from daemon.models.ladder.cards import HoldReasons, former_holds, holds_of, write_holds
 from daemon.models.pointer import CURRENT, PROMOTIONS_FILE, ModelError, before, changes, named, point, pointed
 from daemon.models.store import load
 from strategies.kit.contract import AnyStrategy
@@ -165,12 +165,12 @@ def test_a_version_that_was_swapped_after_it_was_judged_is_not_named(shelf: Path
 def test_holds_that_the_trainer_made_hold_nothing_and_a_person_s_take_their_place(shelf: Path, made: str) -> None:
     published(shelf, "v1")
     assert as_trainer(made, shelf) == 0
-    assert holds_of(shelf) == Holds()
-    assert former_holds(shelf) == Holds()
-    write_holds(shelf, Holds(frozen="a quiet week"))
-    assert holds_of(shelf) == Holds(frozen="a quiet week")
+    assert holds_of(shelf) == HoldReasons()
+    assert former_holds(shelf) == HoldReasons()
+    write_holds(shelf, HoldReasons(frozen="a quiet week"))
+    assert holds_of(shelf) == HoldReasons(frozen="a quiet week")
     assert as_trainer("echo '{}' > holds.json || rm -f holds.json || mv holds.json gone", shelf) != 0
-    assert holds_of(shelf) == Holds(frozen="a quiet week")
+    assert holds_of(shelf) == HoldReasons(frozen="a quiet week")
 
 
 def test_who_holds_the_shelf_s_lock_for_ever_keeps_no_change_back(

@@ -14,7 +14,7 @@ import pytest
 from daemon.core.events import ModelPromoted
 from daemon.journal.journal import FILE
 from daemon.journal.rows import Entry
-from daemon.notify.news import ALARMS, DAYS, FILLS, KINDS, MODELS, Message, News, of_alarm
+from daemon.notify.news import ALARMS, DAYS, FILLS, KINDS, MODELS, NewsReader, Notification, of_alarm
 from daemon.notify.news import _models as of_models
 from tests.support.desks.desk_run import Desk, tape_rows, write_tape
 
@@ -32,12 +32,12 @@ def state(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder / "state"
 
 
-def from_the_start(state: Path, *kinds: str) -> News:
-    return News(state, kinds or tuple(KINDS), since_ns=0)
+def from_the_start(state: Path, *kinds: str) -> NewsReader:
+    return NewsReader(state, kinds or tuple(KINDS), since_ns=0)
 
 
 def test_a_journal_that_stands_still_has_no_news(state: Path) -> None:
-    assert list(News(state, KINDS).read()) == []
+    assert list(NewsReader(state, KINDS).read()) == []
 
 
 def test_every_fill_alarm_and_session_is_one_message(state: Path) -> None:
@@ -62,8 +62,8 @@ def test_a_journal_that_was_waited_for_is_read_from_then_on(state: Path) -> None
     with closing(sqlite3.connect(state / FILE)) as db:
         times = [row[0] for row in db.execute("SELECT time_ns FROM events WHERE kind = 'OrderFilled' ORDER BY id")]
     middle, end = times[len(times) // 2], times[-1] + 10**18
-    assert len(list(News(state, (FILLS,), middle).read())) == sum(time >= middle for time in times)
-    assert list(News(state, KINDS, end).read()) == []
+    assert len(list(NewsReader(state, (FILLS,), middle).read())) == sum(time >= middle for time in times)
+    assert list(NewsReader(state, KINDS, end).read()) == []
 
 
 def test_only_what_was_chosen_is_sent(state: Path) -> None:
@@ -105,7 +105,7 @@ def test_a_damaged_row_is_skipped_and_named_and_what_follows_is_told(copied: Pat
 def test_rows_that_sqlite_cannot_read_are_passed_over_and_counted(copied: Path) -> None:
     whole = list(from_the_start(copied, FILLS).read())
     damaged_page(copied / FILE)
-    news, found = from_the_start(copied, FILLS), list[Message]()
+    news, found = from_the_start(copied, FILLS), list[Notification]()
     for _ in range(3):
         found += news.read()
     (damaged,) = [message for message in found if message.what == "damaged_row"]

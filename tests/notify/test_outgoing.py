@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from daemon.notify.command import WAITING_MOST, Outgoing
-from daemon.notify.news import ALARMS, FILLS, Message
+from daemon.notify.news import ALARMS, FILLS, Notification
 
 SECOND_NS = 10**9
 
@@ -20,18 +20,18 @@ class Stage:
         self.out.append((title, body))
         return self.refused
 
-    def put(self, *messages: Message) -> None:
+    def put(self, *messages: Notification) -> None:
         for message in messages:
             self.outgoing.put(message)
         self.outgoing.turn()
 
 
-def fill(number: int) -> Message:
-    return Message(FILLS, "fill", f"fill {number}", "noon")
+def fill(number: int) -> Notification:
+    return Notification(FILLS, "fill", f"fill {number}", "noon")
 
 
-def alarm(name: str) -> Message:
-    return Message(ALARMS, name, f"desk: {name}", "its detail")
+def alarm(name: str) -> Notification:
+    return Notification(ALARMS, name, f"desk: {name}", "its detail")
 
 
 def test_what_the_rate_allows_goes_one_by_one_and_the_rest_as_a_summary() -> None:

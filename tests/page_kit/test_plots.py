@@ -61,7 +61,7 @@ def test_times_are_new_yorks_on_both_sides_of_the_change_of_clocks() -> None:
 
 
 def test_text_in_a_plot_stays_text_and_reads_as_it_was_given() -> None:
-    drawn = plots.bars([plots.Bar(HOSTILE, (1.0,), HOSTILE)], ("count",), "", HOSTILE, HOSTILE, plots.NARROW)
+    drawn = plots.bars([plots.BarRow(HOSTILE, (1.0,), HOSTILE)], ("count",), "", HOSTILE, HOSTILE, plots.NARROW)
     assert "<script" not in drawn
     root = ET.fromstring(drawn)
     assert root.attrib["aria-label"] == f"{HOSTILE}. {HOSTILE}"
@@ -70,7 +70,7 @@ def test_text_in_a_plot_stays_text_and_reads_as_it_was_given() -> None:
 
 
 def test_columns_right_of_the_split_have_the_second_style_and_counts_have_whole_ticks() -> None:
-    bins = [plots.Bin(-1.0, 0.0, 1), plots.Bin(0.0, 1.0, 2)]
+    bins = [plots.HistogramBin(-1.0, 0.0, 1), plots.HistogramBin(0.0, 1.0, 2)]
     root = ET.fromstring(plots.histogram(bins, 0.0, ("gain", "cost"), "bp", "Costs", unit="orders"))
     assert [part.attrib["class"] for part in root.iter("rect")] == ["gain", "cost"]
     ends = [part.text for part in root.iter("text") if part.attrib["text-anchor"] == "end"]

@@ -31,7 +31,7 @@ from daemon.core.events import (
 )
 from daemon.core.records import DecisionRow, EquityRow, OrderRow, Row
 from daemon.journal.journal import FILE, Journal
-from daemon.journal.rows import Batch, HashChain, encode_effects
+from daemon.journal.rows import CommitBatch, HashChain, encode_effects
 from daemon.reports.csv_tables import COLUMNS, orders_csv
 from daemon.reports.gather import read_day
 from daemon.reports.page import day_page
@@ -126,7 +126,7 @@ def journal(
     """A journal of these events in this order."""
     folder.mkdir(parents=True, exist_ok=True)
     meta = {"strategy": "option_scalper", "desk": "paper-1", "mode": "paper", "account": "paper"}
-    made, batch, chain = Journal.create(folder / FILE, meta), Batch(), HashChain()
+    made, batch, chain = Journal.create(folder / FILE, meta), CommitBatch(), HashChain()
     batch.rows += read_models
     for seq, (event, effects) in enumerate(told, start=1):
         batch.entries.append(chain.entry(seq, event, encode_effects(effects)))

@@ -29,7 +29,7 @@ from daemon.core.events import ClockTicked, SessionEnded
 from daemon.core.records import DecisionRow, EquityRow, OrderRow
 from daemon.journal.journal import FILE, Journal
 from daemon.journal.reader import JournalReader
-from daemon.journal.rows import Batch, HashChain, JournalError, encode_effects
+from daemon.journal.rows import CommitBatch, HashChain, JournalError, encode_effects
 from daemon.reports.archive import archive, disk_is_low
 from daemon.reports.end_of_day import day_report, write_report
 from daemon.reports.gather import read_day
@@ -66,7 +66,7 @@ def decision(number: int, outcome: str, at_ns: int) -> DecisionRow:
 def journal(tmp_path: Path) -> Path:
     """A journal of one session, and of the ends of those around it."""
     made = Journal.create(tmp_path / FILE, {"strategy": "option_scalper"})
-    batch = Batch()
+    batch = CommitBatch()
     batch.rows += [
         decision(1, "ordered", OPEN - 1),  # of the day before
         decision(2, "ordered", OPEN + MINUTE),
@@ -152,7 +152,7 @@ def test_the_figures_are_those_of_the_session_worked_by_hand(journal: Path) -> N
 
 def test_a_daily_desks_session_holds_the_basket_that_it_decided_before_the_open(tmp_path: Path) -> None:
     made = Journal.create(tmp_path / FILE, {"strategy": "regime_switcher"})
-    batch = Batch()
+    batch = CommitBatch()
     batch.rows += [
         decision(1, "ordered", OPEN - 15 * MINUTE),
         order("a", "exit", -1, "filled", 40, "4.00", OPEN - 15 * MINUTE, of="SPY"),
@@ -303,7 +303,7 @@ def test_a_copy_made_while_a_writer_writes_holds_a_prefix_and_every_commit_whole
     def write() -> None:
         seq = 5
         while not stop.is_set():
-            batch = Batch()
+            batch = CommitBatch()
             for _ in range(3):  # commits of three
                 seq += 1
                 batch.entries.append(chain.entry(seq, ClockTicked(CLOSE + seq), "[]"))

@@ -19,7 +19,7 @@ from daemon.core.records import DecisionRow, ShadowRow
 from daemon.core.state import State
 from daemon.engine.engine import Engine
 from daemon.journal.journal import FILE, Journal
-from daemon.journal.rows import Batch
+from daemon.journal.rows import CommitBatch
 from daemon.reports.shadow import (
     Hypothetical,
     SessionPair,
@@ -146,7 +146,7 @@ def test_a_candidate_that_answers_as_the_live_model_does_agrees_in_everything(tm
 def written(folder: Path, strategy: str, pairs: list[tuple[dict[str, Any] | None, dict[str, Any]]]) -> Path:
     """A journal of read models alone: what the live model and the candidate said to each question."""
     meta = {"mode": "replay", "account": "paper", "strategy": strategy, "epoch": "e1", "feed": "sip"}
-    made, batch = Journal.create(folder / FILE, meta), Batch()
+    made, batch = Journal.create(folder / FILE, meta), CommitBatch()
     for number, (live, shadow) in enumerate(pairs, start=1):
         outcome = {"outcome": "hold", **live, "model": "v1"} if live else {"outcome": "failed"}
         batch.rows.append(DecisionRow(decision=number, kind="policy", bar_ns=0, time_ns=0, **outcome))

@@ -29,7 +29,7 @@ from playwright.sync_api import Browser, ConsoleMessage, Page, Request, Response
 from daemon.core.events import Event
 from daemon.core.session import NEW_YORK
 from daemon.core.state import State
-from daemon.engine.engine import Engine, Source
+from daemon.engine.engine import Engine, EventSource
 from daemon.journal.journal import FILE
 from tests.support.dashboards import end
 from tests.support.desks.desk_run import Desk, bundled_rows, environment
@@ -62,7 +62,7 @@ def synthetic_rows() -> list[str]:
 class Stopped:
     """The tape up to the moment that `when` names: as if the desk had been stopped there, amid a session."""
 
-    def __init__(self, tape: Source, when: Callable[[], bool]) -> None:
+    def __init__(self, tape: EventSource, when: Callable[[], bool]) -> None:
         self._tape = tape
         self._when = when
 

@@ -11,7 +11,7 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet
 
-from daemon.tapes.quotes.reader import QuoteFile, SessionQuotes
+from daemon.tapes.quotes.reader import QuoteArrays, QuoteFile
 from daemon.tapes.quotes.schema import SCHEMA
 
 Quote = tuple[str, str, float, float]  # symbol, time in UTC, bid, ask
@@ -37,7 +37,7 @@ def write_quotes(path: Path, rows: Sequence[Mapping[str, Any]], metadata: Mappin
     return path
 
 
-def sessions_in(path: Path) -> list[SessionQuotes]:
+def sessions_in(path: Path) -> list[QuoteArrays]:
     """Return all sessions of a file."""
     return list(QuoteFile(path).sessions())
 

@@ -16,7 +16,7 @@ from msgspec.structs import replace
 import daemon.core.events as ev
 from daemon.brokers import api
 from daemon.brokers.sessions import sessions_before
-from daemon.config.load import Credentials, Settings
+from daemon.config.load import Credentials, DeskSettings
 from daemon.core.effects import AnyEffect, AskBroker, CancelOrder, LookUpOrder, SubmitOrder
 from daemon.core.instruments.option_market import occ_symbol, option_terms
 from daemon.host.time.clock import Clock
@@ -141,8 +141,8 @@ class ToyAccount:
         self.held[symbol] = self.held.get(symbol, 0) + change
         self.held = {symbol: quantity for symbol, quantity in self.held.items() if quantity}
 
-    async def account(self) -> api.Account:
-        return api.Account(NUMBER, "", str(self.cash), str(self.cash), 2)
+    async def account(self) -> api.AccountSummary:
+        return api.AccountSummary(NUMBER, "", str(self.cash), str(self.cash), 2)
 
     async def short_sales(self) -> api.ShortSales:
         return api.ShortSales(True, "always", "")
@@ -168,15 +168,15 @@ class ToyAccount:
     async def contracts(self, symbol: str, dates: tuple[str, str], strikes: tuple[Decimal, Decimal]) -> int:
         return sum(strikes[0] <= strike <= strikes[1] for strike in STRIKES)
 
-    async def cancel_all(self) -> api.Asked:
+    async def cancel_all(self) -> api.BulkResult:
         working = {name: order for name, order in self.orders.items() if order.status == WORKING}
         self.orders |= {name: replace(order, status="canceled") for name, order in working.items()}
-        return api.Asked(len(working), ())
+        return api.BulkResult(len(working), ())
 
-    async def close_all(self) -> api.Asked:
+    async def close_all(self) -> api.BulkResult:
         for symbol, quantity in (closed := tuple(self.held.items())):
             self.trade(symbol, -quantity, quote(symbol, self._clock.now_ns()).bid)
-        return api.Asked(len(closed), ())
+        return api.BulkResult(len(closed), ())
 
     async def left(self) -> tuple[str, ...]:
         working = [f"order {order.order_id}" for order in self.orders.values() if order.status == WORKING]
@@ -184,7 +184,7 @@ class ToyAccount:
 
 
 class ToyTrading:
-    """`Trading`: the account is in the process, so every request is settled at once."""
+    """`OrderGateway`: the account is in the process, so every request is settled at once."""
 
     def __init__(self, clock: Clock, account: ToyAccount, desk: api.TradingDesk) -> None:
         self._clock, self._account, self._desk = clock, account, desk
@@ -266,7 +266,7 @@ class ToyDesk:
 
     start_wait_s, clock_skew_max_s = 10.0, 2.0
 
-    def __init__(self, settings: Settings, clock: Clock, put: api.Put) -> None:
+    def __init__(self, settings: DeskSettings, clock: Clock, put: api.Put) -> None:
         self._clock, self._put, self._path = clock, put, settings.paths.state_dir / BOOK
         self.admin = ToyAccount(clock)
 
@@ -284,13 +284,15 @@ class ToyDesk:
 class Toy:
     """The registry's entry."""
 
-    def service(self, settings: Settings) -> str:
+    def service(self, settings: DeskSettings) -> str:
         return "toy://localhost"
 
-    def services(self, settings: Settings) -> tuple[str, ...]:
+    def services(self, settings: DeskSettings) -> tuple[str, ...]:
         return ("toy://localhost",)
 
-    def connect(self, settings: Settings, keys: Credentials, clock: Clock, put: api.Put, log: api.LogEvent) -> ToyDesk:
+    def connect(
+        self, settings: DeskSettings, keys: Credentials, clock: Clock, put: api.Put, log: api.EventLogger
+    ) -> ToyDesk:
         return ToyDesk(settings, clock, put)
 
 

@@ -23,7 +23,7 @@ from daemon.host.time.calendar import SessionCalendar
 from daemon.tapes.files import TapeError, digest_of
 from daemon.tapes.quotes.calibration_file import VERSION, Calibration, Estimate, Fitted, SpreadCell, TermCell
 from daemon.tapes.quotes.faults import usable
-from daemon.tapes.quotes.reader import QuoteFile, SessionQuotes
+from daemon.tapes.quotes.reader import QuoteArrays, QuoteFile
 from daemon.tapes.quotes.schema import MINUTE
 from daemon.tapes.quotes.spot import forwards, spots
 from strategies.kit.contract import Session
@@ -89,9 +89,9 @@ class _Samples:
 
 
 def calibrate(
-    path: Path, closes: Mapping[str, float], closes_name: str, each: Callable[[str], object] = lambda _date: None
+    path: Path, closes: Mapping[str, float], closes_name: str, listen: Callable[[str], object] = lambda _date: None
 ) -> Calibration:
-    """Fit to all sessions of a file of quotes; `each` gets every date before it is fitted.
+    """Fit to all sessions of a file of quotes; `listen` gets every date before it is fitted.
 
     `closes` are the underlying's by date, for the premium. Raises TapeError when no quote is usable, CalendarError.
     """
@@ -102,7 +102,7 @@ def calibrate(
     roots: set[str] = set()
     rows = 0
     for quotes in file.sessions():
-        each(quotes.date)
+        listen(quotes.date)
         roots |= set(quotes.contracts.roots) - {""}
         if calendar is None:
             calendar = SessionCalendar.to_horizon(quotes.date)
@@ -123,7 +123,7 @@ def calibrate(
     )  # fmt: skip
 
 
-def _rows_of(quotes: SessionQuotes, calendar: SessionCalendar, *, minutes: bool) -> _Rows | None:
+def _rows_of(quotes: QuoteArrays, calendar: SessionCalendar, *, minutes: bool) -> _Rows | None:
     """Return a session's usable rows up to the last range of days; None where there is none."""
     place = next((i for i, session in enumerate(calendar.sessions) if session.date == quotes.date), None)
     if place is None:
@@ -133,13 +133,13 @@ def _rows_of(quotes: SessionQuotes, calendar: SessionCalendar, *, minutes: bool)
     forward = forwards(quotes)
     forward = np.where(np.isfinite(forward), forward, spots(quotes))
     nights, open_ns = _until(contracts.expiry, quotes.date, later)
-    kept = np.flatnonzero(usable(quotes, session, minutes=minutes) & np.isfinite(forward) & (nights[codes] >= 0))
-    if not kept.size:
+    places = np.flatnonzero(usable(quotes, session, minutes=minutes) & np.isfinite(forward) & (nights[codes] >= 0))
+    if not places.size:
         return None
-    ours, at = codes[kept], quotes.end_ns[kept]
+    ours, at = codes[places], quotes.end_ns[places]
     left_ns = np.clip(session.close_ns - np.maximum(at, session.open_ns), 0, None) + open_ns[ours]
     return _Rows(
-        mid=quotes.mid[kept], half=(quotes.ask[kept] - quotes.bid[kept]) / 2, forward=forward[kept],
+        mid=quotes.mid[places], half=(quotes.ask[places] - quotes.bid[places]) / 2, forward=forward[places],
         strike=contracts.strike[ours], right=contracts.right[ours], days=nights[ours],
         years=(left_ns / MINUTE_NS * MINUTE_SHARE + nights[ours] * NIGHT_SHARE) / SESSIONS_PER_YEAR,
         open_left_ns=left_ns, minute=(at - session.open_ns) // MINUTE_NS, left=(session.close_ns - at) // MINUTE_NS,
@@ -151,10 +151,10 @@ def _until(expiry: npt.NDArray[np.datetime64], date: str, later: Sequence[Sessio
 
     An expiry on a day without a session counts as the last session before it.
     """
-    known = np.array([date, *(session.date for session in later)], dtype="datetime64[D]")
+    dates = np.array([date, *(session.date for session in later)], dtype="datetime64[D]")
     opened = np.cumsum([0, *(session.close_ns - session.open_ns for session in later)])
-    nights = np.searchsorted(known, expiry, side="right") - 1
-    bad = np.isnat(expiry) | (expiry > known[-1]) | (nights < 0)
+    nights = np.searchsorted(dates, expiry, side="right") - 1
+    bad = np.isnat(expiry) | (expiry > dates[-1]) | (nights < 0)
     return np.where(bad, -1, nights), opened[np.clip(nights, 0, len(later))]
 
 
@@ -202,9 +202,9 @@ def _add_terms(samples: _Samples, rows: _Rows, realised: float | None) -> None:
         if realised is not None:
             for key in (name, "short") if name in SHORT else (name,):
                 session["premium", key].append((level / realised, count))
-    for where, found in session.items():
-        value = float(np.median([value for value, _ in found]))
-        samples.held[where].append((value, sum(count for _, count in found)))
+    for where, term in session.items():
+        value = float(np.median([value for value, _ in term]))
+        samples.held[where].append((value, sum(count for _, count in term)))
 
 
 def _medians(

@@ -16,7 +16,7 @@ import numpy.typing as npt
 
 from strategies.kit.contract import Spec
 from strategies.kit.units import SECOND_NS
-from training.analysis.strategy_runs import UNITS, Moment, Rows, Step
+from training.analysis.strategy_runs import UNITS, FeatureRows, Moment, ObservedDecision
 
 Float32Array = npt.NDArray[np.float32]
 
@@ -51,7 +51,7 @@ class Report(msgspec.Struct, frozen=True):
         return not self.changes and not self.decisions_changed
 
 
-class Findings:
+class DifferenceLog:
     """Differences as they are found, by feature and run."""
 
     def __init__(self, spec: Spec) -> None:
@@ -62,7 +62,13 @@ class Findings:
         self.compared = 0
         self.decisions = 0
 
-    def steps(self, run: str, moments: Sequence[Moment], expected: Sequence[Step], found: Sequence[Step]) -> None:
+    def steps(
+        self,
+        run: str,
+        moments: Sequence[Moment],
+        expected: Sequence[ObservedDecision],
+        found: Sequence[ObservedDecision],
+    ) -> None:
         """Observations and decisions of two runs over moments of the same bars."""
         for moment, left, right in zip(moments, expected, found, strict=True):
             start_ns = moment.bars[-1].start_ns
@@ -76,7 +82,7 @@ class Findings:
             elif left.observation.data != right.observation.data:
                 self._observations(run, start_ns, left.observation.array(), right.observation.array())
 
-    def rows(self, run: str, expected: Rows, found: Rows) -> None:
+    def rows(self, run: str, expected: FeatureRows, found: FeatureRows) -> None:
         """Rows of two tables over the same bars."""
         self.compared += int(np.count_nonzero(expected.warm))
         for row in np.nonzero(expected.warm != found.warm)[0].tolist():
@@ -89,11 +95,11 @@ class Findings:
 
     def _columns(self, count: int) -> Sequence[str]:
         """The names of a table's columns: the spec's features, of each symbol in turn where rows are symbols."""
-        spec, each = self._spec, count // self._spec.rows
+        spec, width = self._spec, count // self._spec.rows
         names = (
             spec.features
             if not spec.rows_are_symbols
-            else [f"{feature} {symbol}" for symbol in spec.symbols for feature in spec.features[:each]]
+            else [f"{feature} {symbol}" for symbol in spec.symbols for feature in spec.features[:width]]
         )
         return (*names, *(f"column {place}" for place in range(count)))[:count]
 

@@ -84,7 +84,7 @@ class ForecastMinutes:
         return state, Decision(choice, choice.action, Target(0, 0, keep=True))
 
 
-class MinuteRows(NamedTuple):
+class MinuteFeatures(NamedTuple):
     """A table of features, and which rows have settled."""
 
     values: Float64Array
@@ -102,10 +102,10 @@ def feature_table(
     session_minutes: Sequence[int],
     elapsed_minutes: Sequence[float],
     dates: Sequence[str],
-) -> MinuteRows:
+) -> MinuteFeatures:
     """The features at each bar; `dates` of the bars in New York."""
     bars = np.diff([*session_starts, len(dates)])
     length = np.repeat(np.asarray(session_minutes, dtype=np.float64), bars)
     over = np.asarray(elapsed_minutes, dtype=np.float64) / length
     values = table(open_, high, low, close, volume, dates, over).astype(np.float64)
-    return MinuteRows(values, np.logical_and.reduce(np.isfinite(values), axis=1))
+    return MinuteFeatures(values, np.logical_and.reduce(np.isfinite(values), axis=1))

@@ -41,7 +41,7 @@ from strategies.kit.contract import (
 )
 from strategies.kit.units import MINUTE_NS
 from strategies.registry import by_kind
-from training.analysis.subjects import AnalyseError, Policy, Subject, made
+from training.analysis.subjects import AnalyseError, CachedPolicy, Subject, made
 
 Float64Array = npt.NDArray[np.float64]
 UNITS = {"bar": "bars", "session": "sessions"}
@@ -63,7 +63,7 @@ class Moment:
 
 
 @dataclass(frozen=True, slots=True)
-class Step:
+class ObservedDecision:
     """What a run gave at one moment."""
 
     observation: Observation | None
@@ -78,27 +78,27 @@ def moments_of(path: Path, spec: Spec) -> tuple[Moment, ...]:
 def _minutes_of(path: Path, spec: Spec) -> tuple[Moment, ...]:
     info = scan(path, spec.symbols, spec.bar_interval_s)
     source = TapeSource(path, info, SessionCalendar.load(info.first_date, info.last_date))
-    found: list[Moment] = []
+    moments: list[Moment] = []
     session: Session | None = None
     for event in source:
         if isinstance(event, SessionScheduled):
             session = event.session
         elif isinstance(event, BarClosed):
             assert session is not None  # SessionScheduled precedes every bar
-            last = found[-1] if found else None
+            last = moments[-1] if moments else None
             if last is not None and last.end_ns == event.time_ns:
-                found[-1] = Moment(last.end_ns, last.session, last.index, (*last.bars, event.bar))
+                moments[-1] = Moment(last.end_ns, last.session, last.index, (*last.bars, event.bar))
             else:
                 index = last.index + 1 if last is not None and last.session.date == session.date else 0
-                found.append(Moment(event.time_ns, session, index, (event.bar,)))
-    return tuple(found)
+                moments.append(Moment(event.time_ns, session, index, (event.bar,)))
+    return tuple(moments)
 
 
 def _days_of(path: Path, spec: Spec) -> tuple[Moment, ...]:
     """A moment for each session that has a bar."""
     info = scan_daily(path, spec.symbols)
     source = DailyTapeSource(path, info, SessionCalendar.load(info.first_date, info.last_date), Basket())
-    found: list[Moment] = []
+    moments: list[Moment] = []
     bars: list[Bar] = []
     following: Session | None = None
     for event in source:
@@ -108,8 +108,8 @@ def _days_of(path: Path, spec: Spec) -> tuple[Moment, ...]:
             bars.append(event.bar)
         elif isinstance(event, SessionEnded) and bars:
             assert following is not None  # SessionScheduled precedes every end
-            found.append(Moment(event.time_ns, following, 0, tuple(bars)))
-    return tuple(found)
+            moments.append(Moment(event.time_ns, following, 0, tuple(bars)))
+    return tuple(moments)
 
 
 _MOMENTS = {"bar": _minutes_of, "session": _days_of}
@@ -119,9 +119,9 @@ def scripted_portfolio(spec: DailySpec, session: Session) -> Portfolio:
     """The desk by the date alone: a week in cash, one half in shares of all symbols, one wholly; prices stand still."""
     halves = date.fromisoformat(session.date).toordinal() // 7 % 3
     count = len(spec.symbols)
-    each = int(halves * spec.capital_usd / (2 * count * PRICE_USD))
-    cash = spec.capital_usd - each * count * PRICE_USD
-    return Portfolio(cash, float(spec.capital_usd), (each,) * count, (PRICE_USD,) * count)
+    shares_each = int(halves * spec.capital_usd / (2 * count * PRICE_USD))
+    cash = spec.capital_usd - shares_each * count * PRICE_USD
+    return Portfolio(cash, float(spec.capital_usd), (shares_each,) * count, (PRICE_USD,) * count)
 
 
 def _asked(spec: DailySpec, moment: Moment) -> View:
@@ -148,14 +148,14 @@ def _option_view(moment: Moment, _: Spec) -> View:
 
 def _share_view(moment: Moment, spec: ShareSpec) -> View:
     count, since = len(spec.symbols), moment.index % 40
-    each = int(spec.capital_usd / (2 * count * PRICE_USD)) * (moment.index // 40 % 2)
+    shares_each = int(spec.capital_usd / (2 * count * PRICE_USD)) * (moment.index // 40 % 2)
     portfolio = Portfolio(
-        spec.capital_usd - each * count * PRICE_USD,
+        spec.capital_usd - shares_each * count * PRICE_USD,
         float(spec.capital_usd),
-        (each,) * count,
+        (shares_each,) * count,
         (PRICE_USD,) * count,
-        costs=(PRICE_USD * (1.0 + since / 10_000) if each else 0.0,) * count,
-        opened_ns=(moment.end_ns - since * MINUTE_NS if each else 0,) * count,
+        costs=(PRICE_USD * (1.0 + since / 10_000) if shares_each else 0.0,) * count,
+        opened_ns=(moment.end_ns - since * MINUTE_NS if shares_each else 0,) * count,
     )
     return View(moment.end_ns, moment.session, portfolio=portfolio)
 
@@ -169,7 +169,9 @@ def observed(strategy: AnyStrategy, moments: Sequence[Moment]) -> list[Observati
     return [step.observation for step in steps if step.observation is not None]
 
 
-def played(subject: Subject, moments: Sequence[Moment], bars: tuple[Bar, ...], policy: Policy) -> list[Step]:
+def played(
+    subject: Subject, moments: Sequence[Moment], bars: tuple[Bar, ...], policy: CachedPolicy
+) -> list[ObservedDecision]:
     """A run with the policy over `moments`, of a strategy made with `bars`; one step for each moment."""
     strategy = made(subject, bars)
     if _PRIMED[strategy.spec.decides](policy):
@@ -177,11 +179,11 @@ def played(subject: Subject, moments: Sequence[Moment], bars: tuple[Bar, ...], p
     return _run(strategy, moments, policy)
 
 
-_PRIMED: dict[str, Callable[[Policy], bool]] = {"bar": lambda _: True, "session": lambda policy: policy.fresh}
+_PRIMED: dict[str, Callable[[CachedPolicy], bool]] = {"bar": lambda _: True, "session": lambda policy: policy.fresh}
 """When a strategy decides -> whether what it observes without deciding is answered first, in one batch."""
 
 
-def _run(strategy: AnyStrategy, moments: Sequence[Moment], policy: Policy | None) -> list[Step]:
+def _run(strategy: AnyStrategy, moments: Sequence[Moment], policy: CachedPolicy | None) -> list[ObservedDecision]:
     """One step for each moment; without a policy nothing is decided."""
     return by_kind(
         strategy,
@@ -191,7 +193,9 @@ def _run(strategy: AnyStrategy, moments: Sequence[Moment], policy: Policy | None
     )
 
 
-def _played_bars(strategy: Strategy | ShareStrategy, moments: Sequence[Moment], policy: Policy | None) -> list[Step]:
+def _played_bars(
+    strategy: Strategy | ShareStrategy, moments: Sequence[Moment], policy: CachedPolicy | None
+) -> list[ObservedDecision]:
     state, steps = strategy.start(), []
     for moment in moments:
         view = scripted_view(moment, strategy.spec)
@@ -200,7 +204,7 @@ def _played_bars(strategy: Strategy | ShareStrategy, moments: Sequence[Moment], 
         if observation is not None and policy is not None:
             state, decision = strategy.decide(state, policy.answer(observation), view)
             decided = _of_decision(decision)
-        steps.append(Step(observation, decided))
+        steps.append(ObservedDecision(observation, decided))
     return steps
 
 
@@ -210,7 +214,9 @@ def _of_decision(decision: Decision | Rebalance) -> tuple[object, ...]:
     return decision.choice.action, decision.resolved, decision.target
 
 
-def _played_daily(strategy: DailyStrategy, moments: Sequence[Moment], policy: Policy | None) -> list[Step]:
+def _played_daily(
+    strategy: DailyStrategy, moments: Sequence[Moment], policy: CachedPolicy | None
+) -> list[ObservedDecision]:
     state, steps = strategy.start(), []
     for moment in moments:
         view = _asked(strategy.spec, moment)
@@ -219,19 +225,19 @@ def _played_daily(strategy: DailyStrategy, moments: Sequence[Moment], policy: Po
         if observation is not None and policy is not None:
             state, decision = strategy.decide(state, policy.answer(observation), view)
             decided = (decision.choice.action if decision.choice else None, decision.name, decision.basket)
-        steps.append(Step(observation, decided))
+        steps.append(ObservedDecision(observation, decided))
     return steps
 
 
 def newest(moments: Sequence[Moment], count: int) -> tuple[Moment, ...]:
     """The newest `count` bars of each symbol alone; a moment that is left without any is gone."""
     taken: Counter[str] = Counter()
-    found: list[Moment] = []
+    chosen: list[Moment] = []
     for moment in reversed(moments):
         taken.update(bar.symbol for bar in moment.bars)
         if bars := tuple(bar for bar in moment.bars if taken[bar.symbol] <= count):
-            found.append(Moment(moment.end_ns, moment.session, moment.index, bars))
-    return tuple(reversed(found))
+            chosen.append(Moment(moment.end_ns, moment.session, moment.index, bars))
+    return tuple(reversed(chosen))
 
 
 def recent(moments: Sequence[Moment], first: int, end: int, count: int, spec: Spec) -> tuple[Moment, ...]:
@@ -252,11 +258,11 @@ def bars_of(moments: Sequence[Moment]) -> tuple[Bar, ...]:
 
 def wild(moments: Sequence[Moment]) -> tuple[Moment, ...]:
     """Every price and volume two or three times as large, in turns: valid bars, but no plausible continuation."""
-    found = []
+    changed = []
     for place, moment in enumerate(moments):
         bars = tuple(_times(bar, 2.0 + place % 2) for bar in moment.bars)
-        found.append(Moment(moment.end_ns, moment.session, moment.index, bars))
-    return tuple(found)
+        changed.append(Moment(moment.end_ns, moment.session, moment.index, bars))
+    return tuple(changed)
 
 
 def _times(bar: Bar, factor: float) -> Bar:
@@ -265,7 +271,7 @@ def _times(bar: Bar, factor: float) -> Bar:
 
 
 @dataclass(frozen=True, slots=True)
-class Rows:
+class FeatureRows:
     """Training's table over some bars: the bars' starts, the features, and which rows mean something."""
 
     start_ns: list[int]
@@ -281,12 +287,12 @@ def has_table(subject: Subject, spec: Spec) -> bool:
 _TABLED: dict[str, Callable[[Spec], bool]] = {"bar": lambda spec: len(spec.symbols) == 1, "session": lambda _: True}
 
 
-def tabled(subject: Subject, moments: Sequence[Moment], spec: Spec) -> Rows:
+def tabled(subject: Subject, moments: Sequence[Moment], spec: Spec) -> FeatureRows:
     """The table as training makes it from these bars alone. Raises AnalyseError when it has another shape."""
     return _TABLES[spec.decides](subject, moments, spec)
 
 
-def _of_bars(subject: Subject, moments: Sequence[Moment], spec: Spec) -> Rows:
+def _of_bars(subject: Subject, moments: Sequence[Moment], spec: Spec) -> FeatureRows:
     del spec  # the bars are of one symbol
     assert subject.table is not None
     bars = bars_of(moments)
@@ -295,17 +301,17 @@ def _of_bars(subject: Subject, moments: Sequence[Moment], spec: Spec) -> Rows:
     ]
     columns = np.array([(b.open, b.high, b.low, b.close, b.volume) for b in bars], dtype=np.float64).T
     dates = [moment.session.date for moment in moments]
-    found = subject.table(
+    table = subject.table(
         *columns,
         **({"dates": dates} if "dates" in inspect.signature(subject.table).parameters else {}),
         session_starts=firsts,
         session_minutes=[(moments[i].session.close_ns - moments[i].session.open_ns) // MINUTE_NS for i in firsts],
         elapsed_minutes=[(moment.end_ns - moment.session.open_ns) / MINUTE_NS for moment in moments],
     )
-    return _rows(subject, found, [bar.start_ns for bar in bars], "bars")
+    return _rows(subject, table, [bar.start_ns for bar in bars], "bars")
 
 
-def _of_days(subject: Subject, moments: Sequence[Moment], spec: Spec) -> Rows:
+def _of_days(subject: Subject, moments: Sequence[Moment], spec: Spec) -> FeatureRows:
     assert subject.table is not None
     bars = np.full((5, len(moments), len(spec.symbols)), np.nan)
     place = {symbol: index for index, symbol in enumerate(spec.symbols)}
@@ -313,27 +319,27 @@ def _of_days(subject: Subject, moments: Sequence[Moment], spec: Spec) -> Rows:
         for bar in moment.bars:
             bars[:, row, place[bar.symbol]] = bar.open, bar.high, bar.low, bar.close, bar.volume
     more = {"volume": bars[4], "dates": [new_york_text(moment.bars[0].start_ns)[:10] for moment in moments]}
-    asked = inspect.signature(subject.table).parameters
-    found = subject.table(
-        *bars[:4], present=np.isfinite(bars).all(axis=0), **{name: more[name] for name in more if name in asked}
+    parameters = inspect.signature(subject.table).parameters
+    table = subject.table(
+        *bars[:4], present=np.isfinite(bars).all(axis=0), **{name: more[name] for name in more if name in parameters}
     )
-    return _rows(subject, found, [moment.bars[0].start_ns for moment in moments], "sessions")
+    return _rows(subject, table, [moment.bars[0].start_ns for moment in moments], "sessions")
 
 
 _TABLES = {"bar": _of_bars, "session": _of_days}
 
 
-def _rows(subject: Subject, found: object, starts: list[int], what: str) -> Rows:
-    values = np.asarray(getattr(found, "values", found), dtype=np.float64)
+def _rows(subject: Subject, table: object, starts: list[int], what: str) -> FeatureRows:
+    values = np.asarray(getattr(table, "values", table), dtype=np.float64)
     if values.ndim != 2 or len(values) != len(starts):
         raise AnalyseError(
             f"feature_table of {subject.name} has shape {values.shape} for {len(starts)} {what}: expected a row for "
             "each"
         )
-    warm = np.asarray(getattr(found, "warm", np.ones(len(starts))), dtype=np.bool_)
-    return Rows(starts, values, warm)
+    warm = np.asarray(getattr(table, "warm", np.ones(len(starts))), dtype=np.bool_)
+    return FeatureRows(starts, values, warm)
 
 
-def part_of(rows: Rows, first: int, end: int) -> Rows:
+def part_of(rows: FeatureRows, first: int, end: int) -> FeatureRows:
     """The rows from `first` up to `end`."""
-    return Rows(rows.start_ns[first:end], rows.values[first:end], rows.warm[first:end])
+    return FeatureRows(rows.start_ns[first:end], rows.values[first:end], rows.warm[first:end])

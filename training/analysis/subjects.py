@@ -137,7 +137,7 @@ def made(subject: Subject, bars: tuple[Bar, ...]) -> AnyStrategy:
 
 
 @dataclass(slots=True)
-class Policy:
+class CachedPolicy:
     """Answers to observations; each distinct observation is computed once, so equal bytes have equal answers."""
 
     name: str
@@ -168,7 +168,7 @@ def _digest(observation: Observation) -> bytes:
     return hashlib.blake2b(observation.data, digest_size=16).digest()
 
 
-def linear_policy(spec: Spec, observations: Sequence[Observation], seed: int) -> Policy:
+def linear_policy(spec: Spec, observations: Sequence[Observation], seed: int) -> CachedPolicy:
     """A random linear policy over standardised observations: it has learned nothing, but decides something else often.
 
     Mean and deviation of each value are those of `observations` and stay fixed. Continuous actions pass through tanh.
@@ -186,10 +186,10 @@ def linear_policy(spec: Spec, observations: Sequence[Observation], seed: int) ->
         logits: Float64Array = (some.reshape(shape).astype(np.float64) - mean) @ weights
         return (np.tanh(logits) if spec.continuous else logits).reshape(len(some), len(spec.answers))
 
-    return Policy("a random linear policy (no model)", batch)
+    return CachedPolicy("a random linear policy (no model)", batch)
 
 
-def model_policy(model: str, models: Path, spec: Spec, contract: str) -> Policy | None:
+def model_policy(model: str, models: Path, spec: Spec, contract: str) -> CachedPolicy | None:
     """The policy of an ONNX file, of a version's folder, or of a version in the store; "" is the store's current one.
 
     `contract` is the strategy's contract hash, "" for a strategy that has none. None where no model was asked for and
@@ -199,12 +199,12 @@ def model_policy(model: str, models: Path, spec: Spec, contract: str) -> Policy 
     current = shelf / "current"
     if not model and not current.is_file():
         return None
-    given = Path(model) if model else shelf / current.read_text(encoding="utf-8").strip()
-    found = [path for path in (given, given / POLICY_FILE, shelf / given / POLICY_FILE) if path.is_file()]
-    if not found and not model:
+    place = Path(model) if model else shelf / current.read_text(encoding="utf-8").strip()
+    files = [path for path in (place, place / POLICY_FILE, shelf / place / POLICY_FILE) if path.is_file()]
+    if not files and not model:
         return None
-    if not found:
-        raise AnalyseError(f"--model {given}: no such file, folder or version of {spec.name} in {models}")
+    if not files:
+        raise AnalyseError(f"--model {place}: no such file, folder or version of {spec.name} in {models}")
     if spec.recurrent_shape is not None:
         if model:
             raise AnalyseError(
@@ -212,7 +212,7 @@ def model_policy(model: str, models: Path, spec: Spec, contract: str) -> Policy 
                 "cannot be compared: leave --model out, a random policy decides then"
             )
         return None
-    path = found[0]
+    path = files[0]
     problem = _misfit(path, spec, contract)
     if problem and model:
         raise AnalyseError(f"--model {model}: {problem}: choose a model that was exported for this strategy")
@@ -220,7 +220,7 @@ def model_policy(model: str, models: Path, spec: Spec, contract: str) -> Policy 
         return None
     from training.export.answers import run_onnx  # torch comes with it
 
-    return Policy(f"{path.parent.name}/{path.name}", lambda observations: run_onnx(path, observations))
+    return CachedPolicy(f"{path.parent.name}/{path.name}", lambda observations: run_onnx(path, observations))
 
 
 def _misfit(path: Path, spec: Spec, contract: str) -> str:

@@ -21,7 +21,7 @@ from strategies.golden import contract_hash, golden_bars
 from strategies.kit.contract import Spec
 from strategies.online_dqn.model_config import ModelConfigError
 from strategies.online_dqn.state_vector import read_file
-from training.analysis.differences import Findings, Report
+from training.analysis.differences import DifferenceLog, Report
 from training.analysis.strategy_runs import (
     UNITS,
     Moment,
@@ -35,14 +35,22 @@ from training.analysis.strategy_runs import (
     tabled,
     wild,
 )
-from training.analysis.subjects import AnalyseError, Policy, Subject, linear_policy, made, model_policy, subject_named
+from training.analysis.subjects import (
+    AnalyseError,
+    CachedPolicy,
+    Subject,
+    linear_policy,
+    made,
+    model_policy,
+    subject_named,
+)
 from training.cli.commands import add_models_dir
 
 CLEAN, CHANGES, USAGE_ERROR = 0, 1, 2
 MULTIPLES = (1, 2, 4)  # of spec.history_bars, compared with all the history there is
 
 
-def lookahead(subject: Subject, moments: tuple[Moment, ...], policy: Policy, samples: int, seed: int) -> Report:
+def lookahead(subject: Subject, moments: tuple[Moment, ...], policy: CachedPolicy, samples: int, seed: int) -> Report:
     """Run over the whole file, then with the future cut off, and distorted, after each of `samples` seeded bars.
 
     All bars up to the sampled one are compared. Raises AnalyseError when the strategy is never warm.
@@ -50,7 +58,7 @@ def lookahead(subject: Subject, moments: tuple[Moment, ...], policy: Policy, sam
     bars = bars_of(moments)
     whole = played(subject, moments, bars, policy)
     spec = made(subject, bars).spec
-    findings = Findings(spec)
+    findings = DifferenceLog(spec)
     table = tabled(subject, moments, spec) if has_table(subject, spec) else None
     warm = [place for place, step in enumerate(whole) if step.observation is not None and place + 1 < len(moments)]
     if not warm:
@@ -62,12 +70,12 @@ def lookahead(subject: Subject, moments: tuple[Moment, ...], policy: Policy, sam
             if subject.takes_bars or not future:  # a strategy that is made without bars gets no future in either run
                 findings.steps(run, past, whole[:cut], played(subject, past, bars_of(past + future), policy))
             if table is not None:
-                found = tabled(subject, past + future, spec)
-                findings.rows(f"table {run}", part_of(table, 0, cut), part_of(found, 0, cut))
+                rows = tabled(subject, past + future, spec)
+                findings.rows(f"table {run}", part_of(table, 0, cut), part_of(rows, 0, cut))
     return findings.report("lookahead", subject.name, len(chosen))
 
 
-def warmup(subject: Subject, moments: tuple[Moment, ...], policy: Policy, samples: int, seed: int) -> Report:
+def warmup(subject: Subject, moments: tuple[Moment, ...], policy: CachedPolicy, samples: int, seed: int) -> Report:
     """Run `samples` seeded sessions with 1, 2 and 4 times the spec's history before them, and with all there is.
 
     Of a daily strategy the history is the newest bars of each symbol, with those of the session itself.
@@ -75,7 +83,7 @@ def warmup(subject: Subject, moments: tuple[Moment, ...], policy: Policy, sample
     """
     bars = bars_of(moments)
     spec = made(subject, bars).spec
-    findings = Findings(spec)
+    findings = DifferenceLog(spec)
     history = max(spec.history_bars, 1)
     firsts = [place for place, moment in enumerate(moments) if moment.index == 0]
     spans = [span for span in zip(firsts, [*firsts[1:], len(moments)], strict=True) if span[0] > history]
@@ -93,8 +101,8 @@ def warmup(subject: Subject, moments: tuple[Moment, ...], policy: Policy, sample
             count = multiple * history
             some = recent(moments, first, end, count, spec)
             begin = len(some) - len(session)
-            found = played(subject, some, bars_of(some), policy)[begin:]
-            findings.steps(f"{multiple}x", session, expected, found)
+            steps = played(subject, some, bars_of(some), policy)[begin:]
+            findings.steps(f"{multiple}x", session, expected, steps)
             if table is not None:
                 rows = part_of(tabled(subject, some, spec), begin, len(some))
                 findings.rows(f"table {multiple}x", part_of(table, first, end), rows)
@@ -177,7 +185,7 @@ def _spec_of(subject: Subject) -> Spec:
     return made(subject, golden_bars()).spec
 
 
-def _policy(chosen: argparse.Namespace, subject: Subject, spec: Spec, moments: Sequence[Moment]) -> Policy:
+def _policy(chosen: argparse.Namespace, subject: Subject, spec: Spec, moments: Sequence[Moment]) -> CachedPolicy:
     contract = contract_hash(made(subject, golden_bars())) if registry.is_known(subject.name) else ""
     policy = model_policy(chosen.model, chosen.models_dir, spec, contract)
     if policy is not None:

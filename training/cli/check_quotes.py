@@ -89,8 +89,8 @@ def _by_days(coverage: Sequence[Cover]) -> Table:
     return table
 
 
-def _cell(found: list[int] | None) -> str:
-    return "" if found is None else f"{found[0]:,} · {share(found[1] / found[2] if found[2] else None)}"
+def _cell(counts: list[int] | None) -> str:
+    return "" if counts is None else f"{counts[0]:,} · {share(counts[1] / counts[2] if counts[2] else None)}"
 
 
 def _by_session(coverage: Sequence[Cover]) -> Table:

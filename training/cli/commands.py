@@ -35,9 +35,9 @@ COMMANDS = {
     "promote": "let a version of the store trade real money, if its report passes every criterion",
     "reference": "put the distributions that drift is measured against into a version that has none",
 }
-"""Command -> its text. The module of the same name in this package has its `main` (`_` for `-`)."""
+"""Help text by command; `foo-bar` runs `training.cli.foo_bar.main`, or that of its folder in `FOLDERS`."""
 FOLDERS = {"sweep": "studies", "compare": "studies", "ablate": "studies"}
-"""Of the commands whose module is in a folder of this package."""
+"""Folder of this package by command, where the module is in one."""
 DONE, NOT_PROMOTED, USAGE_ERROR, STOPPED = 0, 1, 2, 130
 NOT_ACTIVE = NOT_PROMOTED
 STOPPED_TEXT = "stopped; give the same command again to go on"

@@ -17,7 +17,7 @@ from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TimeR
 from daemon.host.time.calendar import CalendarError
 from daemon.tapes.files import TapeError
 from training.cli.commands import COMMANDS, DONE, wrong
-from training.data.quotes.columns import ConvertError, Request
+from training.data.quotes.columns import ColumnChoice, ConvertError
 from training.data.quotes.convert import Converted, convert
 from training.data.quotes.convert import Progress as Listen
 from training.data.quotes.formats import BARS, FORMATS
@@ -39,7 +39,7 @@ def main(arguments: Sequence[str]) -> int:
                 rows = make(chosen.files, chosen.out, roots, progress)
                 text = f"{chosen.out}: {counted(rows, 'bar')} of {', '.join(sorted(roots))}"
             else:
-                request = Request(roots=roots, max_days=chosen.max_days)
+                request = ColumnChoice(roots=roots, max_days=chosen.max_days)
                 text = _text(chosen.out, convert(chosen.format, chosen.files, chosen.out, request, progress))
     except (ConvertError, TapeError, CalendarError, OSError) as error:
         return wrong(error)
@@ -49,13 +49,13 @@ def main(arguments: Sequence[str]) -> int:
 
 def parser() -> argparse.ArgumentParser:
     """The command's options."""
-    known = FORMATS | BARS
-    texts = "; ".join(f"{name}: {getattr(what, 'text', what)}" for name, what in known.items())
+    formats = FORMATS | BARS
+    texts = "; ".join(f"{name}: {getattr(what, 'text', what)}" for name, what in formats.items())
     options = argparse.ArgumentParser(
         prog="train-and-export convert", description=COMMANDS["convert"], epilog=f"Formats. {texts}."
     )
     options.add_argument("files", nargs="+", type=Path, metavar="FILE", help="the vendor's files, all of one format")
-    options.add_argument("--from", dest="format", required=True, choices=tuple(known), help="the files' format")
+    options.add_argument("--from", dest="format", required=True, choices=tuple(formats), help="the files' format")
     options.add_argument("--out", required=True, type=Path, help="the file to write, such as quotes.parquet")
     options.add_argument(
         "--symbols",
@@ -66,15 +66,15 @@ def parser() -> argparse.ArgumentParser:
     return options
 
 
-def _text(out: Path, made: Converted) -> str:
-    written = made.written
+def _text(out: Path, converted: Converted) -> str:
+    written = converted.written
     dates = sorted(written.by_date)
     lines = [
         f"{out}: {counted(written.rows, 'quote')} of {counted(len(dates), 'session')}, {dates[0]} to {dates[-1]}",
     ]
     if written.repeated:
         lines.append(f"given twice with the same values, written once: {counted(written.repeated, 'quote')}")
-    lines += [f"left out, {reason}: {counted(count, 'quote')}" for reason, count in made.left_out.items()]
+    lines += [f"left out, {reason}: {counted(count, 'quote')}" for reason, count in converted.left_out.items()]
     lines.append(f"look at it with: train-and-export check-quotes {out}")
     return "\n".join(lines)
 

@@ -17,7 +17,7 @@ from pathlib import Path
 
 from daemon.host.time.calendar import CalendarError
 from daemon.tapes.files import TapeError
-from training.data.alpaca_bars import KEY_VARIABLES, BarsDoor, Clock, Keys, Listen, pages_of
+from training.data.alpaca_bars import KEY_VARIABLES, BarsDoor, Keys, Listen, PacingClock, pages_of
 from training.data.bars_check import checked
 from training.data.bars_parts import EXAMPLES, DownloadSummary, already, assemble, claim, store, stored, writing
 from training.data.bars_request import (
@@ -38,7 +38,7 @@ USAGE_ERROR, INTERRUPTED = 2, 130
 _KEY = re.compile(r"[!-~]{1,256}", re.ASCII)
 
 
-def download(request: DownloadRequest, keys: Keys, listen: Listen, clock: Clock | None = None) -> DownloadSummary:
+def download(request: DownloadRequest, keys: Keys, listen: Listen, clock: PacingClock | None = None) -> DownloadSummary:
     """Fetch the missing chunks, check them, and put the file at `request.out`; `listen` gets the progress.
 
     A file of the same finished request is left as it is and its summary returned.
@@ -48,7 +48,7 @@ def download(request: DownloadRequest, keys: Keys, listen: Listen, clock: Clock 
             finished are kept for the next time.
         CalendarError: the dates are malformed or beyond what the exchange calendar knows.
     """
-    clock = clock or Clock()
+    clock = clock or PacingClock()
     sessions, left_out = settled(request, clock.now_ns())
     identity = identity_of(request, clock.now_ns())
     if request.out.exists():
@@ -87,8 +87,8 @@ def summary_text(request: DownloadRequest, summary: DownloadSummary) -> str:
     if summary.left_out:
         lines.append(f"left out, not over yet: {', '.join(summary.left_out)}")
     for symbol, dates in summary.missing_sessions.items():
-        shown = ", ".join(dates[:EXAMPLES]) + (", …" if len(dates) > EXAMPLES else "")
-        lines.append(f"{symbol}: {counted(len(dates), 'missing session')}: {shown}")
+        examples = ", ".join(dates[:EXAMPLES]) + (", …" if len(dates) > EXAMPLES else "")
+        lines.append(f"{symbol}: {counted(len(dates), 'missing session')}: {examples}")
     for symbol, count in summary.missing_bars.items():
         more = ", …" if count > EXAMPLES else ""
         lines.append(f"{symbol}: {counted(count, 'missing bar')}: {', '.join(summary.missing_examples[symbol])}{more}")
@@ -99,20 +99,20 @@ def summary_text(request: DownloadRequest, summary: DownloadSummary) -> str:
 
 def warnings_of(request: DownloadRequest) -> tuple[str, ...]:
     """Return warnings about an allowed request."""
-    found = []
+    lines = []
     if request.adjustment != "raw" and request.timeframe != "1Day":
-        found.append(
+        lines.append(
             f"--adjustment {request.adjustment}: strikes of options are on raw prices, so bars for a strategy that "
             "trades options must be raw"
         )
     if request.adjustment != "all" and request.timeframe == "1Day":
-        found.append(
+        lines.append(
             f"--adjustment {request.adjustment}: splits or dividends look like falls of the price, so a strategy that "
             "holds stocks over nights wants --adjustment all"
         )
     if request.feed == "iex":
-        found.append("--feed iex: one exchange's trades alone; volumes are small and minutes may be missing")
-    return tuple(found)
+        lines.append("--feed iex: one exchange's trades alone; volumes are small and minutes may be missing")
+    return tuple(lines)
 
 
 def keys_of(environment: Mapping[str, str]) -> Keys:

@@ -46,9 +46,9 @@ def with_model_config(settings: Settings, given: Path | None) -> Settings:
     )
 
 
-def add_option_quotes(found: argparse.ArgumentParser) -> None:
+def add_option_quotes(options: argparse.ArgumentParser) -> None:
     """Add the options in a group of their own."""
-    group = found.add_argument_group("option quotes (see docs/DATA.md)")
+    group = options.add_argument_group("option quotes (see docs/DATA.md)")
     recorded = "train and test on these recorded quotes in place of Black-Scholes prices"
     group.add_argument("--option-quotes", type=Path, metavar="FILE", help=recorded)
     group.add_argument("--option-root", default="", metavar="ROOT", help="of the contracts (the underlying's)")
@@ -64,8 +64,8 @@ def quote_source(chosen: argparse.Namespace) -> QuoteSource | None:
     Raises OSError where a file cannot be read, ValueError for a share out of range, or an option without the quotes.
     """
     if chosen.option_quotes is None:
-        given = ("option_root", "closes", "synthetic_share")
-        if alone := [f"--{name.replace('_', '-')}" for name in given if getattr(chosen, name)]:
+        names = ("option_root", "closes", "synthetic_share")
+        if alone := [f"--{name.replace('_', '-')}" for name in names if getattr(chosen, name)]:
             raise ValueError(f"{alone[0]} is given without --option-quotes: add the file of quotes, or leave it out")
         return None
     share = chosen.synthetic_share

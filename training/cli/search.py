@@ -15,7 +15,7 @@ from training.desks.registry import kind
 from training.rl.kernels import slow_products
 from training.rl.pool import Stopped
 from training.runs.settings import settings_for
-from training.studies.search.book import Found
+from training.studies.search.book import TrialResult
 from training.studies.search.search import SEARCH_FILE, run_search
 from training.studies.search.space import Search, space_around
 
@@ -25,7 +25,7 @@ PART = 4  # or this part of the preset's, for a strategy with a procedure of its
 FOLDS = 3  # of a strategy that is not tested by years
 
 
-def row(found: Found) -> str:
+def row(found: TrialResult) -> str:
     """Return one line of the table."""
     values = ", ".join(
         f"{name} {value:.3g}" if isinstance(value, float) else f"{name} {value}"
@@ -126,7 +126,7 @@ def main(arguments: Sequence[str]) -> int:
         if getattr(chosen, name) is not None and getattr(chosen, name) < bound:
             options.error(f"--{name.replace('_', '-')} is {getattr(chosen, name)}: expected at least {bound}")
 
-    def listen(news: str | Found) -> None:
+    def listen(news: str | TrialResult) -> None:
         sys.stderr.write(f"{news if isinstance(news, str) else row(news)}\n")
 
     try:

@@ -49,7 +49,7 @@ class Keys:
 
 
 @dataclass(frozen=True, slots=True)
-class Clock:
+class PacingClock:
     """The time of day in nanoseconds UTC, seconds that never go back, and a way to let them pass."""
 
     now_ns: Callable[[], int] = time.time_ns
@@ -96,7 +96,7 @@ class _StatusError(Exception):
         self.status, self.body = response.status_code, response.text
 
 
-class _Client(RESTClient):
+class _BarsClient(RESTClient):
     """alpaca-py's common client in a bounded session, without its retries; its data package would bring pandas."""
 
     def __init__(self, url: str, keys: Keys, session: _Bounded) -> None:
@@ -122,9 +122,9 @@ class _Unusable:
 class BarsDoor:
     """Alpaca's history of bars, one call at a time: paced, bounded, and asked again where that may help."""
 
-    def __init__(self, request: DownloadRequest, keys: Keys, listen: Listen, clock: Clock) -> None:
+    def __init__(self, request: DownloadRequest, keys: Keys, listen: Listen, clock: PacingClock) -> None:
         self._session = _Bounded(request.deadline_s)
-        self._client = _Client(request.url.rstrip("/"), keys, self._session)
+        self._client = _BarsClient(request.url.rstrip("/"), keys, self._session)
         self._hide = keys.hide
         self._listen = listen
         self._clock = clock

@@ -27,7 +27,7 @@ _BAD_BAR_CURE = "give the same command again; if it stays, report it to Alpaca o
 
 
 @dataclass(frozen=True, slots=True)
-class Part:
+class CheckedChunk:
     """A chunk's bars, checked: `start_ns` (n,) ascending, `prices` (5, n) open, high, low, close, volume."""
 
     start_ns: Int64Array
@@ -36,7 +36,7 @@ class Part:
     outside: int
 
 
-def checked(request: DownloadRequest, chunk: Chunk, pages: Iterable[Sequence[Any]]) -> Part:
+def checked(request: DownloadRequest, chunk: Chunk, pages: Iterable[Sequence[Any]]) -> CheckedChunk:
     """Alpaca's pages of a chunk as bars of the wanted hours, in the wanted timeframe.
 
     Raises DownloadError that names the first row that is no bar, or the first bar that is bad.
@@ -57,7 +57,7 @@ def checked(request: DownloadRequest, chunk: Chunk, pages: Iterable[Sequence[Any
     _check_values(chunk.symbol, starts, prices, off_grid)
     if request.timeframe == "1Hour" and starts.size:
         starts, prices = _hours_of_sessions(starts, prices, begins[at])
-    return Part(starts, prices, count, int(np.count_nonzero(~inside)))
+    return CheckedChunk(starts, prices, count, int(np.count_nonzero(~inside)))
 
 
 def _row(row: Any, symbol: str) -> tuple[int, list[float]]:
@@ -85,7 +85,7 @@ def _check_order(symbol: str, starts: Int64Array) -> None:
 def _check_values(symbol: str, starts: Int64Array, prices: Float64Array, off_grid: Int64Array) -> None:
     """Raises DownloadError that names the first bad bar."""
     opened, high, low, close, volume = prices
-    for fault, found in (
+    for fault, mask in (
         ("a value is not finite", ~np.isfinite(prices).all(axis=0)),
         ("a price is not above 0", (prices[:4] <= 0.0).any(axis=0)),
         ("high is below low", high < low),
@@ -96,8 +96,8 @@ def _check_values(symbol: str, starts: Int64Array, prices: Float64Array, off_gri
         ("the volume is below 0", volume < 0.0),
         ("its start is not on the grid of the timeframe", off_grid != 0),
     ):
-        if found.any():
-            index = int(np.argmax(found))
+        if mask.any():
+            index = int(np.argmax(mask))
             values = " ".join(f"{name}={value}" for name, value in zip(PRICES, prices[:, index].tolist(), strict=True))
             raise DownloadError(f"{symbol}: the bar of {utc(int(starts[index]))}: {fault}: {values}: {_BAD_BAR_CURE}")
 
@@ -122,7 +122,7 @@ class Tally:
     missing_sessions: dict[str, list[str]] = field(default_factory=dict)
     missing: dict[str, list[int]] = field(default_factory=dict)  # starts of bars, by symbol
 
-    def add(self, request: DownloadRequest, chunk: Chunk, part: Part) -> None:
+    def add(self, request: DownloadRequest, chunk: Chunk, part: CheckedChunk) -> None:
         """Count one chunk."""
         self.bars[chunk.symbol] += part.start_ns.size
         self.pages += part.pages
@@ -132,9 +132,9 @@ class Tally:
             first, end = (
                 (start := midnight_ns(session.date), start + 1) if daily else (session.open_ns, session.close_ns)
             )
-            wanted = np.arange(first, end, request.step_ns)
-            lacking = wanted[~np.isin(wanted, part.start_ns)]
-            if lacking.size == wanted.size:
+            grid = np.arange(first, end, request.step_ns)
+            lacking = grid[~np.isin(grid, part.start_ns)]
+            if lacking.size == grid.size:
                 self.missing_sessions.setdefault(chunk.symbol, []).append(session.date)
             elif lacking.size:
                 self.missing.setdefault(chunk.symbol, []).extend(lacking.tolist())

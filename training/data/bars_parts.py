@@ -18,7 +18,7 @@ import pyarrow.parquet
 
 from daemon.host.whole_files import write_whole
 from daemon.tapes.files import PRICES, TapeFile
-from training.data.bars_check import Part, Tally
+from training.data.bars_check import CheckedChunk, Tally
 from training.data.bars_request import Chunk, DownloadError, DownloadRequest, differences, utc
 
 EXAMPLES = 5
@@ -75,10 +75,10 @@ def claim(request: DownloadRequest, identity: Mapping[str, Any]) -> None:
     file = request.parts / "request.json"
     if any(request.parts.glob("*-*.parquet")):
         try:
-            found = msgspec.json.decode(file.read_bytes(), type=dict[str, Any])
+            claimed = msgspec.json.decode(file.read_bytes(), type=dict[str, Any])
         except (FileNotFoundError, msgspec.DecodeError):
-            found = {}
-        if different := differences(found, identity):
+            claimed = {}
+        if different := differences(claimed, identity):
             raise DownloadError(
                 f"{request.parts} holds parts of another download ({different}): finish that one, "
                 "remove the folder, or choose another --out"
@@ -88,7 +88,7 @@ def claim(request: DownloadRequest, identity: Mapping[str, Any]) -> None:
     write_whole(file, msgspec.json.encode(identity))
 
 
-def store(request: DownloadRequest, identity: Mapping[str, Any], chunk: Chunk, part: Part) -> None:
+def store(request: DownloadRequest, identity: Mapping[str, Any], chunk: Chunk, part: CheckedChunk) -> None:
     """Keep a finished chunk."""
     noted = msgspec.json.encode({"request": identity, "part": chunk.name, "pages": part.pages, "outside": part.outside})
     table = _table([(chunk.symbol, part)]).replace_schema_metadata({METADATA_KEY: noted})
@@ -97,7 +97,7 @@ def store(request: DownloadRequest, identity: Mapping[str, Any], chunk: Chunk, p
     write_whole(request.parts / chunk.name, sink.getvalue().to_pybytes())
 
 
-def stored(request: DownloadRequest, identity: Mapping[str, Any], chunk: Chunk) -> Part | None:
+def stored(request: DownloadRequest, identity: Mapping[str, Any], chunk: Chunk) -> CheckedChunk | None:
     """A finished part; None where there is none, or one that is damaged or another request's."""
     path = request.parts / chunk.name
     if not path.exists():
@@ -109,12 +109,12 @@ def stored(request: DownloadRequest, identity: Mapping[str, Any], chunk: Chunk) 
             return None
         starts = table.column("timestamp").cast(pa.int64()).to_numpy()
         prices = np.stack([table.column(name).to_numpy() for name in PRICES])
-        return Part(starts, prices, int(noted["pages"]), int(noted["outside"]))
+        return CheckedChunk(starts, prices, int(noted["pages"]), int(noted["outside"]))
     except (pa.ArrowException, OSError, LookupError, ValueError):
         return None
 
 
-def _table(parts: Sequence[tuple[str, Part]]) -> Any:
+def _table(parts: Sequence[tuple[str, CheckedChunk]]) -> Any:
     """The bars of one period, by start, then in the request's order of symbols."""
     starts = np.concatenate([part.start_ns for _, part in parts])
     order = np.argsort(starts, kind="stable")
@@ -160,7 +160,7 @@ def assemble(
     return summary
 
 
-def _whole(request: DownloadRequest, identity: Mapping[str, Any], chunk: Chunk) -> Part:
+def _whole(request: DownloadRequest, identity: Mapping[str, Any], chunk: Chunk) -> CheckedChunk:
     part = stored(request, identity, chunk)
     if part is None:
         raise DownloadError(f"{request.parts / chunk.name} is damaged: give the same command again")

@@ -126,15 +126,15 @@ def settled(request: DownloadRequest, now_ns: int) -> tuple[tuple[Session, ...],
 
     Raises DownloadError when none is over, CalendarError for dates that are malformed or that the calendar lacks.
     """
-    known = SessionCalendar.load(request.start, request.end).sessions
-    asked = [session for session in known if request.start <= session.date <= request.end]
-    over = tuple(session for session in asked if now_ns >= _hours_of(request, session)[1] + SETTLED_NS)
+    sessions = SessionCalendar.load(request.start, request.end).sessions
+    chosen = [session for session in sessions if request.start <= session.date <= request.end]
+    over = tuple(session for session in chosen if now_ns >= _hours_of(request, session)[1] + SETTLED_NS)
     if not over:
         raise DownloadError(
-            f"--start {request.start} --end {request.end}: {len(asked)} sessions, none of them is over: "
+            f"--start {request.start} --end {request.end}: {len(chosen)} sessions, none of them is over: "
             f"choose dates of the past (a session is over {SETTLED_NS // MINUTE_NS} minutes after its last bar)"
         )
-    return over, tuple(session.date for session in asked[len(over) :])
+    return over, tuple(session.date for session in chosen[len(over) :])
 
 
 def _hours_of(request: DownloadRequest, session: Session) -> tuple[int, int]:

@@ -18,14 +18,14 @@ from daemon.core.limits import Trading
 from strategies.kit.contract import Float32Array
 from strategies.kit.manifest import Training
 from training.desks.trial import Control, Listener, Request, Trained
-from training.evidence.claims import Reference
+from training.evidence.claims import StrategyClaims
 from training.export.reference import Input, Watched
 from training.rl.dimensions import Dimension
 from training.rl.presets import AS_THE_DESK, EVERYWHERE, PASSIVE, Plan, Practice, Preset
 from training.rl.protocols import CarryingNetwork, Environment, Network
 from training.sinks.sink import MetricsFile
-from training.study.evaluation import Figures, SessionResult
-from training.study.folds import Split, Walk
+from training.study.evaluation import SessionFigures, SessionResult
+from training.study.folds import Walk, YearSplit
 from training.study.study import Fold, OneAccount, PlayResult
 
 
@@ -118,7 +118,7 @@ class TaskData(Protocol):
     def evaluator(self, span: Span, device: str) -> Evaluator:
         """Where a trial looks at its validation sessions, on the tensor market."""
 
-    def figures(self, results: Sequence[SessionResult]) -> Figures:
+    def figures(self, results: Sequence[SessionResult]) -> SessionFigures:
         """The figures of a player's sessions; `net_return` is what models are chosen by."""
 
     def test(self, policy: nn.Module, span: Span) -> PlayResult:
@@ -343,13 +343,13 @@ class TrainingKind:
     inputs: tuple[Input, ...]  # whose distributions live ones are compared with
     before: str  # which sessions of a file cannot be decided on, for an error: "those ..."
     walk: Walk  # how its sessions are cut into folds
-    split: Split | None = None  # the years of its reference, which `--reference-years` asks for
+    split: YearSplit | None = None  # the years of its reference, which `--reference-years` asks for
     starts: int = 1  # of the accounts that look at a validation span, the later ones each a part of it later
     compounds: bool = False  # one account through all sessions of a span
     parts: frozenset[str] = frozenset()  # of the baselines: parts of the policy itself, which it need not lead
     rules: Callable[[Span], Mapping[str, str]] = lambda _: {}  # what the daemon must be configured with: see Manifest
     imports: bool = False  # whether a policy that was trained elsewhere can be brought in
-    reference: Reference | None = None  # what others claim for it, for the report
+    reference: StrategyClaims | None = None  # what others claim for it, for the report
     procedure: Procedure | None = None  # of its own; None: `load`, one network, and PPO
     with_config: Callable[[str], TrainingKind] | None = None  # for the canonical text of another model configuration
     rule: Callable[[], nn.Module] | None = None  # makes a policy that needs no training

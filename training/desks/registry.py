@@ -9,7 +9,7 @@ from strategies.kit.entry import OwnStrategyError
 from strategies.kit.own.load import OwnStrategy, training_of
 from strategies.registry import STRATEGIES, entry, own
 from training.desks.kind import TrainingKind
-from training.evidence.claims import Reference
+from training.evidence.claims import StrategyClaims
 
 
 def kind(name: str, config: str = "") -> TrainingKind:
@@ -55,7 +55,7 @@ def _of_own(found: OwnStrategy) -> TrainingKind:
     return made
 
 
-def reference_of(name: str) -> Reference | None:
+def reference_of(name: str) -> StrategyClaims | None:
     """What others claim for the strategy of this name; None where nothing is, and for a strategy that is not known."""
     return kind(name).reference if name in STRATEGIES else None
 

@@ -9,7 +9,7 @@ from typing import Any, Protocol
 from training.rl.coefficients import Coefficients
 from training.rl.presets import AS_THE_DESK, RANDOM, Plan, Practice
 from training.study.evaluation import SessionResult
-from training.study.study import Point
+from training.study.study import ValidationCheck
 
 OWN, RLLIB = ENGINES = ("own", "rllib")
 """What a SAC is trained by."""
@@ -58,7 +58,7 @@ class News:
     name: str
     steps: int
     total: int
-    point: Point | None = None
+    point: ValidationCheck | None = None
     best: bool = False
     began: int = 0  # steps that an earlier run of it had done
 
@@ -96,7 +96,7 @@ class Trained:
     steps: int
     seconds: float
     stopped: str
-    curve: tuple[Point, ...]
+    curve: tuple[ValidationCheck, ...]
     gradient_steps: int = 0  # of the optimizer, until the chosen checkpoint; 0: not counted
     score: float | None = None  # what the checkpoint was chosen by; None: the net return of `validate`
 

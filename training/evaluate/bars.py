@@ -21,10 +21,20 @@ from daemon.core.paper.shares import SharePaperBroker
 from daemon.core.state import State
 from daemon.core.step import Core, Machine
 from strategies.kit.contract import AnyStrategy, Spec
-from training.evaluate.machine import Answering, Player, Watch, answering, denied, halts_of, holding, joined, started
+from training.evaluate.machine import (
+    Answering,
+    Player,
+    PlayTally,
+    answering,
+    denied,
+    halts_of,
+    holding,
+    joined,
+    started,
+)
 from training.study.evaluation import SessionResult
 from training.study.progress import counted, report_piece
-from training.study.study import Entry, PlayResult
+from training.study.study import ClosedTrade, PlayResult
 
 
 class Venue(Protocol):
@@ -119,17 +129,17 @@ class BarDesk:
         """
         if not dates:
             return ()
-        wanted = frozenset(dates)
+        chosen = frozenset(dates)
         starts: list[SessionStart] = []
         machine, hold = self._first_day(trading), holding(self.hold, self.strategy.spec)
         for date, session in self._sessions_from(dates[0], machine, hold, trading):
-            if date in wanted:
+            if date in chosen:
                 starts.append(SessionStart(date, machine.state, machine.market_state, tuple(session), self.venue))
-                report_piece(len(starts), len(wanted), "sessions made ready")
-                if len(starts) == len(wanted):
+                report_piece(len(starts), len(chosen), "sessions made ready")
+                if len(starts) == len(chosen):
                     return tuple(starts)
             machine.run(self.venue.feed(machine, session), hold)
-        raise _missing(wanted - {start.date for start in starts})
+        raise _missing(chosen - {start.date for start in starts})
 
     def machine(self, start: SessionStart, trading: Trading) -> Machine:
         """The machine of a desk before its session."""
@@ -192,7 +202,7 @@ class BarDesk:
         self, machine: Machine, date: str, feed: Iterable[Event], policy: Answering, trading: Trading
     ) -> PlayResult:
         """Play one session on the machine as it stands, which goes on from there."""
-        start, watch, spec = machine.state, Watch(machine), self.strategy.spec
+        start, watch, spec = machine.state, PlayTally(machine), self.strategy.spec
         end = machine.run(feed, policy, watch)
         before, stats = start.stats, end.stats
         result = SessionResult(
@@ -206,7 +216,7 @@ class BarDesk:
             minutes=self.minutes(date, stats.bars - before.bars, trading),
             over_night=0 if spec.overnight else len(end.book.positions),
         )
-        entries = tuple(Entry(date, *closed) for closed in watch.closed) if self.entries else ()
+        entries = tuple(ClosedTrade(date, *closed) for closed in watch.closed) if self.entries else ()
         return PlayResult((result,), denied(start, end), entries, halts_of(date, start, end))
 
     def _sessions_from(

@@ -59,8 +59,8 @@ def _by_rows(player: Player, spec: Spec) -> Answering:
 
     @torch.no_grad()
     def answer(question: AskPolicy, now_ns: int) -> PolicyAnswered:
-        given = player(_observed(question))
-        values, heads = (given[0], given[1:]) if isinstance(given, tuple) else (given, none)
+        output = player(_observed(question))
+        values, heads = (output[0], output[1:]) if isinstance(output, tuple) else (output, none)
         numbers = {head.name: _numbers(each) for head, each in zip(spec.heads, heads, strict=True)}
         return PolicyAnswered(now_ns, question.decision, _numbers(values), b"", MODEL, numbers)
 
@@ -70,8 +70,8 @@ def _by_rows(player: Player, spec: Spec) -> Answering:
 def _at_once(player: Player, spec: Spec) -> Answering:
     @torch.no_grad()
     def answer(question: AskPolicy, now_ns: int) -> PolicyAnswered:
-        given = player(_observed(question).unsqueeze(0))[0]
-        values = given.clamp(-1.0, 1.0) if spec.continuous else given
+        output = player(_observed(question).unsqueeze(0))[0]
+        values = output.clamp(-1.0, 1.0) if spec.continuous else output
         return PolicyAnswered(now_ns, question.decision, _numbers(values), b"", MODEL)
 
     return answer
@@ -116,7 +116,7 @@ def _memory(carried: bytes, shape: tuple[int, ...]) -> Tensor:
 # --- what a session came to ---------------------------------------------------------------------------------------
 
 
-class Watch:
+class PlayTally:
     """What the books do not count: the value of each order, the bars with a position, each trade's confidence."""
 
     def __init__(self, machine: Machine) -> None:

@@ -17,7 +17,7 @@ from training.evidence.resampling import LEVEL
 from training.evidence.statistics import Series, checked
 
 
-class Bin(msgspec.Struct, frozen=True, kw_only=True):
+class ConfidenceBin(msgspec.Struct, frozen=True, kw_only=True):
     """Trades of similar confidence; `low` and `high` are the Wilson interval of `won`."""
 
     trades: int
@@ -27,11 +27,11 @@ class Bin(msgspec.Struct, frozen=True, kw_only=True):
     high: float
 
 
-class Calibration(msgspec.Struct, frozen=True, kw_only=True):
+class ConfidenceCalibration(msgspec.Struct, frozen=True, kw_only=True):
     """Confidence against the fraction of trades that won. None without a trade."""
 
     trades: int
-    bins: tuple[Bin, ...]
+    bins: tuple[ConfidenceBin, ...]
     brier: float | None
     expected_error: float | None
     note: str
@@ -47,7 +47,7 @@ def wilson(successes: int, trials: int) -> tuple[float, float]:
     return max(0.0, (centre - half) / (1 + z * z / trials)), min(1.0, (centre + half) / (1 + z * z / trials))
 
 
-def calibration(confidence: Series, won: NDArray[np.bool_], bins: int = 10) -> Calibration:
+def calibration(confidence: Series, won: NDArray[np.bool_], bins: int = 10) -> ConfidenceCalibration:
     """Confidence against wins: equal-count bins (equal confidences stay together), Brier score, calibration error.
 
     Brier 1950; expected calibration error = the bins' |mean confidence - fraction won| weighted by their trades (Naeini
@@ -55,15 +55,15 @@ def calibration(confidence: Series, won: NDArray[np.bool_], bins: int = 10) -> C
     """
     note = "Confidence is the probability of the action, not of a win; it was never trained to be one."
     if len(confidence) == 0:
-        return Calibration(trades=0, bins=(), brier=None, expected_error=None, note=f"No trade. {note}")
+        return ConfidenceCalibration(trades=0, bins=(), brier=None, expected_error=None, note=f"No trade. {note}")
     order = np.argsort(checked(confidence), kind="stable")
     sure, wins = np.asarray(confidence, dtype=np.float64)[order], np.asarray(won, dtype=np.float64)[order]
-    wanted = np.arange(1, min(bins, len(sure))) * len(sure) // min(bins, len(sure))
-    left, right = np.searchsorted(sure, sure[wanted], side="left"), np.searchsorted(sure, sure[wanted], side="right")
-    cuts = np.unique(np.where(wanted - left <= right - wanted, left, right))  # the nearer end of equal confidences
+    edges = np.arange(1, min(bins, len(sure))) * len(sure) // min(bins, len(sure))
+    left, right = np.searchsorted(sure, sure[edges], side="left"), np.searchsorted(sure, sure[edges], side="right")
+    cuts = np.unique(np.where(edges - left <= right - edges, left, right))  # the nearer end of equal confidences
     parts = [_bin(a, b) for a, b in zip(np.split(sure, cuts), np.split(wins, cuts), strict=True) if len(a)]
     error = math.fsum(part.trades * abs(part.confidence - part.won) for part in parts) / len(sure)
-    return Calibration(
+    return ConfidenceCalibration(
         trades=len(sure),
         bins=tuple(parts),
         brier=float(np.square(sure - wins).mean()),
@@ -72,6 +72,6 @@ def calibration(confidence: Series, won: NDArray[np.bool_], bins: int = 10) -> C
     )
 
 
-def _bin(sure: Series, wins: Series) -> Bin:
+def _bin(sure: Series, wins: Series) -> ConfidenceBin:
     low, high = wilson(int(wins.sum()), len(wins))
-    return Bin(trades=len(wins), confidence=float(sure.mean()), won=float(wins.mean()), low=low, high=high)
+    return ConfidenceBin(trades=len(wins), confidence=float(sure.mean()), won=float(wins.mean()), low=low, high=high)

@@ -17,7 +17,7 @@ class Claim(NamedTuple):
     found: Callable[[Findings, Study], str]
 
 
-class Reference(NamedTuple):
+class StrategyClaims(NamedTuple):
     """What is claimed for a strategy, how data and rules differ, and what the choice of its symbols flatters."""
 
     claims: tuple[Claim, ...]

@@ -37,8 +37,8 @@ class Criterion(NamedTuple):
 
 def _trades(findings: Findings) -> float:
     """Trades; of a desk of shares the sessions with any, because one basket fills dozens of orders."""
-    own = findings.policy.figures
-    return own.sessions_traded if findings.compounds else own.trades
+    figures = findings.policy.figures
+    return figures.sessions_traded if findings.compounds else figures.trades
 
 
 def _lead(findings: Findings) -> float | None:

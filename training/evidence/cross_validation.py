@@ -127,8 +127,8 @@ def _halves(values: Series, blocks: int) -> tuple[Series, Series]:
         mean = centre + total / count
         deviation = np.sqrt(np.maximum(taken @ squares - total * total / count, 0.0) / (count - 1.0))
         usable = deviation > 1e-9 * scale  # below it the difference of two large numbers is rounding
-        found: Series = np.where(usable, mean / np.where(usable, deviation, 1.0), 0.0)
-        return found.round(10)  # so that equal trials tie
+        values: Series = np.where(usable, mean / np.where(usable, deviation, 1.0), 0.0)
+        return values.round(10)  # so that equal trials tie
 
     inside = ratios(member)
     return inside, inside[::-1]  # in the order of combinations the n-th half from the end is the rest of the n-th

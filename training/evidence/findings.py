@@ -10,25 +10,25 @@ from typing import Any
 
 import msgspec
 
-from training.evidence.calibration import Calibration
+from training.evidence.calibration import ConfidenceCalibration
 from training.evidence.cross_validation import Overfitting
-from training.evidence.lead import Lead
+from training.evidence.lead import BaselineLead
 from training.evidence.overfitting import Deflated
 from training.evidence.resampling import FEWEST, Interval
 from training.evidence.significance import Detectable, Snooping
-from training.evidence.statistics import Summary
-from training.study.study import AccountHalt, Agreement, Learnt
+from training.evidence.statistics import SessionStatistics
+from training.study.study import AccountHalt, NetworkChange, SeedAgreement
 
 FORMAT = 1
 REPORT_FILE = "report.json"
 
 
-class Line(msgspec.Struct, frozen=True, kw_only=True):
+class PlayerLine(msgspec.Struct, frozen=True, kw_only=True):
     """One player over all test sessions."""
 
     name: str
     description: str = ""
-    figures: Summary
+    figures: SessionStatistics
     net_return: Interval  # the sum over sessions, or compounded
     session_return: Interval  # the mean
     sharpe_annual: Interval
@@ -49,10 +49,10 @@ class FoldLine(msgspec.Struct, frozen=True, kw_only=True):
     baselines: dict[str, float]
     random_p: float | None
     over_passive: Interval | None = None  # net validation return less the passive policy's, a sum
-    agreement: Agreement | None = None  # of these seeds
+    agreement: SeedAgreement | None = None  # of these seeds
 
 
-class Run(msgspec.Struct, frozen=True, kw_only=True):
+class TrialLine(msgspec.Struct, frozen=True, kw_only=True):
     """One trial in a line; returns are net, summed over the span's sessions."""
 
     fold: int
@@ -140,15 +140,17 @@ class Findings(msgspec.Struct, frozen=True, kw_only=True):
     trades_options: bool | None = None  # then the figures here are on made-up prices; None: not known
     recorded_run: RecordedRun | None = None  # of a policy that trades options; read when it is promoted
     members: int = 1  # seeds whose answers the policy is the mean of
-    policy: Line
-    baselines: tuple[Line, ...]
+    policy: PlayerLine
+    baselines: tuple[PlayerLine, ...]
     parts: tuple[str, ...] = ()  # of them: parts of the policy itself, which it need not lead
     over_baselines: dict[str, Interval]  # the policy's mean session return less theirs, paired by session
-    lead: Lead | None = None  # over the best baseline; None without baselines, and in reports of earlier versions
-    learnt: Learnt | None = None  # of the chosen trial that moved least; None: not measured
+    lead: BaselineLead | None = (
+        None  # over the best baseline; None without baselines, and in reports of earlier versions
+    )
+    learnt: NetworkChange | None = None  # of the chosen trial that moved least; None: not measured
     account: AccountLine | None = None  # None in reports of earlier versions
     folds: tuple[FoldLine, ...]
-    runs: tuple[Run, ...]
+    runs: tuple[TrialLine, ...]
     rewards: tuple[RewardLine, ...]
     random_p: float | None
     random_ranges: tuple[tuple[float, float], ...]  # 5 and 95 % of random traders' running sums at each fold's end
@@ -161,15 +163,15 @@ class Findings(msgspec.Struct, frozen=True, kw_only=True):
     prior_openings: int
     detectable: Detectable
     detectable_fold: Detectable | None = None  # the same for the sessions of the shortest fold alone; None for one fold
-    scenarios: tuple[Line, ...]
-    calibration: Calibration
+    scenarios: tuple[PlayerLine, ...]
+    calibration: ConfidenceCalibration
     denials: dict[str, int]
     criteria: tuple[Judged, ...] = ()
     forecaster: dict[str, Any] | None = None  # of a strategy that has one: `training.forecast.findings`
     heads: dict[str, Any] | None = None  # of a strategy whose policy has some: `training.evidence.heads`
 
     @property
-    def rivals(self) -> tuple[Line, ...]:
+    def rivals(self) -> tuple[PlayerLine, ...]:
         """The baselines that are no part of the policy: those that it has to lead."""
         return tuple(line for line in self.baselines if line.name not in self.parts)
 

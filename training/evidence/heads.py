@@ -71,14 +71,14 @@ def direction_scores(
     columns += [_log_loss(base, rises), np.square(base - rises)]
     parts = _by_session(columns, sessions)
     of = [_mean(1), _mean(2), _mean(3), _mean(4), _change(_mean(1), _mean(3)), _change(_mean(2), _mean(4))]
-    found = pooled_intervals(parts, of, blocks_of=parts[:, 1] / parts[:, 0])
+    intervals = pooled_intervals(parts, of, blocks_of=parts[:, 1] / parts[:, 0])
     names = ("log_loss", "brier", "base_log_loss", "base_brier", "over_log_loss", "over_brier")
     return DirectionScores(
         rows=len(rises),
         sessions=len(parts),
         base_rate=base_rate,
         came=float(rises.mean()),
-        **dict(zip(names, found, strict=True)),
+        **dict(zip(names, intervals, strict=True)),
     )
 
 
@@ -112,8 +112,8 @@ def _log_loss(probabilities: Float64Array, rises: Float64Array) -> Float64Array:
 
 def _by_session(columns: list[Float64Array], sessions: npt.NDArray[np.int64]) -> Float64Array:
     """Rows and sums of the columns for each session, float64 (sessions, 1 + columns)."""
-    found, at = np.unique(sessions, return_inverse=True)
-    sums = [np.bincount(at, column, len(found)) for column in (np.ones(len(at)), *columns)]
+    unique, at = np.unique(sessions, return_inverse=True)
+    sums = [np.bincount(at, column, len(unique)) for column in (np.ones(len(at)), *columns)]
     return np.stack(sums, axis=1)
 
 

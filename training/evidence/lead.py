@@ -20,7 +20,7 @@ from training.evidence.statistics import Series, checked, deviations, sharpes, t
 LEVEL = 0.99  # one-sided, of the lower bound
 
 
-class Lead(msgspec.Struct, frozen=True, kw_only=True):
+class BaselineLead(msgspec.Struct, frozen=True, kw_only=True):
     """The policy less the baseline that earned most on the test sessions. None: too few sessions, or no deviation."""
 
     baseline: str
@@ -35,8 +35,8 @@ class Lead(msgspec.Struct, frozen=True, kw_only=True):
 
 
 def lead_of(
-    own: Series, baselines: Mapping[str, Series], trials: Series, *, earlier: int = 0, compounds: bool = False
-) -> Lead | None:
+    policy: Series, baselines: Mapping[str, Series], trials: Series, *, earlier: int = 0, compounds: bool = False
+) -> BaselineLead | None:
     """The lead over the baseline with the largest net return; None without baselines.
 
     Args:
@@ -53,23 +53,23 @@ def lead_of(
     if not baselines:
         return None
     name = max(baselines, key=lambda one: total(baselines[one], compounds=compounds))
-    best, values = checked(baselines[name]), checked(own)
+    best, values = checked(baselines[name]), checked(policy)
     if best.shape != values.shape:
         raise ValueError(f"{len(values)} sessions against {len(best)} of {name}; expected the same sessions")
     gap, gaps = values - best, trials - best[:, None]
     mean, deviation = float(gap.mean()), float(deviations(gap))
     if len(gap) < FEWEST or deviation <= 0.0:
-        return Lead(baseline=name, mean=mean, low=None)
+        return BaselineLead(baseline=name, mean=mean, low=None)
     block = math.cbrt(len(gap))
-    known = sharpes(gaps.T).tolist()
-    count, least = max(len(known) + earlier, 1), unskilled(len(gap)) if earlier else 0.0
-    return Lead(
+    ratios = sharpes(gaps.T).tolist()
+    count, least = max(len(ratios) + earlier, 1), unskilled(len(gap)) if earlier else 0.0
+    return BaselineLead(
         baseline=name,
         mean=mean,
         low=lower_bound(gap, block),
         block=block,
         ratio_annual=mean / deviation * math.sqrt(252),
-        deflated=deflated_sharpe(gap, known, trials=count, least_deviation=least).deflated,
+        deflated=deflated_sharpe(gap, ratios, trials=count, least_deviation=least).deflated,
         trials=count,
         loss=loss_probability(gaps),
     )

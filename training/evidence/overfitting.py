@@ -118,7 +118,7 @@ def deflated_sharpe(
     count = len(ratios) if trials is None else trials
     if count < len(ratios):
         raise ValueError(f"{count} trials with {len(ratios)} Sharpe ratios; expected at least as many trials as ratios")
-    found, skew, kurt = sharpe(values), skewness(values), kurtosis(values)
+    ratio, skew, kurt = sharpe(values), skewness(values), kurtosis(values)
     lone = len(ratios) < 2 <= count
     deviation = max(unskilled(len(values)) if lone else float(deviations(ratios)), least_deviation)
     notes = (
@@ -128,11 +128,11 @@ def deflated_sharpe(
     )
 
     def above(threshold: float) -> float:
-        return probabilistic_sharpe(found, len(values), skew, kurt, threshold)
+        return probabilistic_sharpe(ratio, len(values), skew, kurt, threshold)
 
     threshold = expected_maximum(deviation, count)
     return Deflated(
-        sharpe=found,
+        sharpe=ratio,
         probabilistic=above(0.0),
         deflated=above(threshold),
         threshold=threshold,
@@ -140,6 +140,6 @@ def deflated_sharpe(
         deviation=deviation,
         deflated_effective=None if effective is None else above(expected_maximum(deviation, effective)),
         effective_trials=effective,
-        minimum_sessions=minimum_track_record(found, skew, kurt),
+        minimum_sessions=minimum_track_record(ratio, skew, kurt),
         note="; ".join(text for applies, text in notes if applies),
     )

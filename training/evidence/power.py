@@ -108,8 +108,8 @@ def first_failed(test: Drawn, compounds: bool) -> str:
 def rate(cadence: Cadence, sessions: int, ratio: float, series: int, seed: int = 0) -> Rate:
     """How many of `series` simulated tests pass."""
     random = np.random.default_rng([seed, sessions, round(1000 * ratio)])
-    found = Counter(first_failed(drawn(cadence, sessions, ratio, random), cadence.compounds) for _ in range(series))
-    return Rate(found.pop("", 0), series, dict(found))
+    failures = Counter(first_failed(drawn(cadence, sessions, ratio, random), cadence.compounds) for _ in range(series))
+    return Rate(failures.pop("", 0), series, dict(failures))
 
 
 def _of_returns() -> list[Criterion]:

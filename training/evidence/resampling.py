@@ -58,8 +58,8 @@ def block_length(returns: Series) -> float:
     if len(values) < 16:
         return fallback
     with np.errstate(all="ignore"):
-        found = float(optimal_block_length(values).loc[0, "stationary"])
-    return max(found, 1.0) if math.isfinite(found) else fallback
+        length = float(optimal_block_length(values).loc[0, "stationary"])
+    return max(length, 1.0) if math.isfinite(length) else fallback
 
 
 def resamples(sessions: int, block: float, draws: int, random: np.random.Generator) -> NDArray[np.intp]:
@@ -116,21 +116,21 @@ def pooled_intervals(
         expanded: whether the percentiles lie as far out as few sessions ask for (see `_expanded_level`).
     """
     values = np.asarray(parts, dtype=np.float64)
-    count, estimates = len(values), [float(each(values.sum(axis=0, keepdims=True))[0]) for each in of]
+    count, estimates = len(values), [float(figure(values.sum(axis=0, keepdims=True))[0]) for figure in of]
     if count < 2 or not (values != values[:1]).any():
         note = "all sessions are the same, or there is one alone: nothing to resample"
         return [Interval(estimate=estimate, low=estimate, high=estimate, note=note) for estimate in estimates]
     random, block = np.random.default_rng(seed), block_length(blocks_of)
-    found: list[Series] = []
+    draws_by_part: list[Series] = []
     for rows in np.array_split(np.arange(draws), -(-draws * count // AT_ONCE)):
         index = resamples(count, block, len(rows), random)
         flat = (index + np.arange(len(rows))[:, None] * count).ravel()
         times = np.bincount(flat, minlength=len(rows) * count).reshape(len(rows), count)
-        found.append(times.astype(np.float64) @ values)
-    sums, note = np.concatenate(found), _few_sessions(count)
+        draws_by_part.append(times.astype(np.float64) @ values)
+    sums, note = np.concatenate(draws_by_part), _few_sessions(count)
     level = _expanded_level(count) if expanded else LEVEL
     return [
-        _percentiles(estimate, each(sums), block, note, level) for estimate, each in zip(estimates, of, strict=True)
+        _percentiles(estimate, figure(sums), block, note, level) for estimate, figure in zip(estimates, of, strict=True)
     ]
 
 
@@ -155,19 +155,19 @@ def _resampled(series: list[Series], blocks_of: Series, of: Callable[[list[Serie
             else "all sessions are the same: nothing to resample"
         )
         return Interval(estimate=estimate, low=estimate, high=estimate, note=note)
-    random, block, found = np.random.default_rng(seed), block_length(blocks_of), []
+    random, block, parts = np.random.default_rng(seed), block_length(blocks_of), []
     for rows in np.array_split(np.arange(DRAWS), -(-DRAWS * count // AT_ONCE)):
         index = resamples(count, block, len(rows), random)
-        found.append(of([values[index] for values in series]))
-    return _percentiles(estimate, np.concatenate(found), block, _few_sessions(count))
+        parts.append(of([values[index] for values in series]))
+    return _percentiles(estimate, np.concatenate(parts), block, _few_sessions(count))
 
 
 def _few_sessions(count: int) -> str:
     return f"{count} sessions are few: the true interval is wider" if count < FEW_SESSIONS else ""
 
 
-def _percentiles(estimate: float, found: Series, block: float, note: str, level: float = LEVEL) -> Interval:
-    low, high = np.quantile(found, [(1.0 - level) / 2.0, (1.0 + level) / 2.0])
+def _percentiles(estimate: float, draws: Series, block: float, note: str, level: float = LEVEL) -> Interval:
+    low, high = np.quantile(draws, [(1.0 - level) / 2.0, (1.0 + level) / 2.0])
     return Interval(estimate=estimate, low=float(low), high=float(high), block=block, note=note)
 
 

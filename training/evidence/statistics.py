@@ -23,7 +23,7 @@ SESSIONS_A_YEAR = 252
 NOTHING = 1e-12  # a deviation below this part of the largest return is rounding
 
 
-class Summary(msgspec.Struct, frozen=True, kw_only=True):
+class SessionStatistics(msgspec.Struct, frozen=True, kw_only=True):
     """Figures of one player over its sessions. Annual figures: 252 sessions a year."""
 
     sessions: int
@@ -106,16 +106,16 @@ def deviations(samples: Series) -> Series:
     """Sample deviation over the last axis; exactly 0 for one session or where only rounding differs."""
     if samples.shape[-1] < 2:
         return np.zeros(samples.shape[:-1])
-    found = samples.std(axis=-1, ddof=1)
-    return np.where(found > NOTHING * np.abs(samples).max(axis=-1), found, 0.0)
+    spread = samples.std(axis=-1, ddof=1)
+    return np.where(spread > NOTHING * np.abs(samples).max(axis=-1), spread, 0.0)
 
 
 def sharpes(samples: Series) -> Series:
     """Sharpe ratios per session over the last axis: mean / sample deviation, 0 without deviation (Sharpe 1994)."""
     deviation = deviations(samples)
     mean = samples.mean(axis=-1)
-    found: Series = np.where(deviation > 0.0, mean / np.where(deviation > 0.0, deviation, 1.0), 0.0)
-    return found
+    ratios: Series = np.where(deviation > 0.0, mean / np.where(deviation > 0.0, deviation, 1.0), 0.0)
+    return ratios
 
 
 def sharpe(returns: Series) -> float:
@@ -165,9 +165,9 @@ def max_drawdown(returns: Series, *, compounds: bool = False) -> float:
 
     Of the running sum where every session has the same capital; of an account that compounds, as a part of its peak.
     """
-    found = np.concatenate(([0.0], running(returns, compounds=compounds)))
-    peak = np.maximum.accumulate(found)
-    return float(((peak - found) / (1.0 + peak if compounds else 1.0)).max())
+    path = np.concatenate(([0.0], running(returns, compounds=compounds)))
+    peak = np.maximum.accumulate(path)
+    return float(((peak - path) / (1.0 + peak if compounds else 1.0)).max())
 
 
 def calmar(returns: Series, *, compounds: bool = False) -> float:
@@ -194,7 +194,7 @@ def _moment(returns: Series, power: int, without: float) -> float:
     return float((centred**power).mean() / np.square(centred).mean() ** (power / 2))
 
 
-def summarise(results: Sequence[SessionResult], capital_usd: float, *, compounds: bool = False) -> Summary:
+def summarise(results: Sequence[SessionResult], capital_usd: float, *, compounds: bool = False) -> SessionStatistics:
     """All figures of at least one session. Raises `ValueError` without any."""
     returns = checked(session_returns(results, capital_usd))
     trades, moved = sum(result.trades for result in results), int(np.count_nonzero(returns))
@@ -209,7 +209,7 @@ def summarise(results: Sequence[SessionResult], capital_usd: float, *, compounds
         (drawdown <= 0.0, "no drawdown: the Calmar ratio has no meaning and counts as 0"),
         (trades == 0, "not one trade: hit rates have no meaning and count as 0"),
     )
-    return Summary(
+    return SessionStatistics(
         sessions=len(returns),
         net_return=total(returns, compounds=compounds),
         annual_return=annual_return(returns, compounds=compounds),

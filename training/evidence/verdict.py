@@ -16,19 +16,19 @@ from training.study.study import Study
 
 def verdict(findings: Findings, criteria: Sequence[Judged]) -> str:
     """What the policy is worth, in one sentence of plain words."""
-    own = findings.policy.figures
-    ahead = [line for line in findings.rivals if line.figures.net_return >= own.net_return]
-    over = f"over {counted(own.sessions, 'test session')}{' of made-up bars' if findings.synthetic else ''}"
+    figures = findings.policy.figures
+    ahead = [line for line in findings.rivals if line.figures.net_return >= figures.net_return]
+    over = f"over {counted(figures.sessions, 'test session')}{' of made-up bars' if findings.synthetic else ''}"
     ratio = "not known, as it was trained elsewhere" if findings.imported else number(findings.deflated.deflated)
-    earned = f"{percent(own.net_return)} after costs {over}"
+    earned = f"{percent(figures.net_return)} after costs {over}"
     deflated = f"deflated Sharpe {ratio}{_of_the_lead(findings)}{_better_parts(findings)}"
-    if own.trades == 0:
+    if figures.trades == 0:
         return f"Never traded, so it equals always flat: it earned nothing {over}."
     if ahead:
         names = listed([f"{line.name} ({percent(line.figures.net_return)})" for line in ahead], "or")
-        return f"Does not beat {names} after costs: {percent(own.net_return)} {over}; {deflated}."
-    if own.net_return <= 0.0:
-        return f"Loses money after costs: {percent(own.net_return)} {over}; {deflated}."
+        return f"Does not beat {names} after costs: {percent(figures.net_return)} {over}; {deflated}."
+    if figures.net_return <= 0.0:
+        return f"Loses money after costs: {percent(figures.net_return)} {over}; {deflated}."
     failed = [judged.name for judged in criteria if not judged.passes]
     judged_so = (
         f"fails {len(failed)} of {len(criteria)} criteria for real money ({listed(failed)})"
@@ -39,7 +39,9 @@ def verdict(findings: Findings, criteria: Sequence[Judged]) -> str:
         return f"Earned {earned}, with no baseline to compare with; {deflated}; {judged_so}."
     rivals = {line.name for line in findings.rivals}
     unsure = [
-        name for name, gap in findings.over_baselines.items() if name in rivals and not told_apart(gap, own.sessions)
+        name
+        for name, gap in findings.over_baselines.items()
+        if name in rivals and not told_apart(gap, figures.sessions)
     ]
     if unsure:
         lead = f"more than every baseline but not surely more than {listed(unsure, 'or')}"
@@ -56,8 +58,8 @@ def _of_the_lead(findings: Findings) -> str:
 
 def _better_parts(findings: Findings) -> str:
     """Which of the policy's own parts earned more than the whole."""
-    own, found = findings.policy.figures.net_return, [one for one in findings.baselines if one.name in findings.parts]
-    more = [f"{one.name} ({percent(one.figures.net_return)})" for one in found if one.figures.net_return > own]
+    net, parts = findings.policy.figures.net_return, [one for one in findings.baselines if one.name in findings.parts]
+    more = [f"{one.name} ({percent(one.figures.net_return)})" for one in parts if one.figures.net_return > net]
     return f"; of its own parts {listed(more)} earned more" if more else ""
 
 
@@ -91,14 +93,18 @@ def abstract(f: Findings, study: Study, known_today: str = "") -> tuple[str, ...
 
     `known_today` is what the choice of symbols flatters, "" for nothing.
     """
-    own = f.policy
+    policy = f.policy
     openings = counted(f.prior_openings, "earlier opening") if f.prior_openings else "no earlier opening"
     opened = f"The ledger shows {openings} of them{', so they are no longer untouched' * bool(f.prior_openings)}."
-    known = own.net_return.low < own.net_return.high
-    bounds = f" (95 % interval {percent(own.net_return.low)} to {percent(own.net_return.high)})" if known else ""
+    has_interval = policy.net_return.low < policy.net_return.high
+    bounds = (
+        f" (95 % interval {percent(policy.net_return.low)} to {percent(policy.net_return.high)})"
+        if has_interval
+        else ""
+    )
     earned = (
-        f"The policy earned {percent(own.net_return.estimate)} {'' if f.compounds else 'of its capital in sum '}with "
-        f"{counted(own.figures.trades, 'trade')}{bounds}."
+        f"The policy earned {percent(policy.net_return.estimate)} {'' if f.compounds else 'of its capital in sum '}"
+        f"with {counted(policy.figures.trades, 'trade')}{bounds}."
     )
     symbols = [known_today] if known_today else []
     refit = [study.refit] if study.refit else []
@@ -135,8 +141,8 @@ def _learnt(f: Findings, study: Study) -> str:
 def _begun(study: Study) -> str:
     """What the first network was."""
     warm = study.settings.get("warm_start")
-    known = {"passive": " (near the passive policy)", "random": " (drawn at random)"}
-    return f" (version {warm})" if warm else known.get(study.settings.get("begins", ""), "")
+    words = {"passive": " (near the passive policy)", "random": " (drawn at random)"}
+    return f" (version {warm})" if warm else words.get(study.settings.get("begins", ""), "")
 
 
 def _tested(f: Findings, study: Study) -> str:

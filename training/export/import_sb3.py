@@ -19,7 +19,7 @@ from torch import nn
 from strategies.kit.contract import AnyStrategy, Spec
 from strategies.registry import strategy as registered
 from training.export.sb3_file import ImportSb3Error, members_of, plain_of, refuse_normalised, weights_of
-from training.export.sb3_network import FlatPolicy, LstmPolicy, built, in_sequence
+from training.export.sb3_network import FlatPolicy, ImportedLstmPolicy, built, in_sequence
 
 __all__ = ["ACTIVATIONS", "ImportSb3Error", "ImportedPolicy", "check_golden", "import_sb3", "read_sb3"]
 
@@ -36,7 +36,7 @@ TOLERANCE = 1e-5  # of a log-probability, between the golden outputs and the mod
 class ImportedPolicy:
     """A policy from elsewhere: raw observations to logits, as `training.export.export` takes it, and facts about it."""
 
-    module: FlatPolicy | LstmPolicy
+    module: FlatPolicy | ImportedLstmPolicy
     hyperparameters: dict[str, float | int | bool | None]  # those of `HYPERPARAMETERS` that are plain numbers
     activation: str  # a key of `ACTIVATIONS`
     version: str  # of Stable-Baselines3
@@ -111,7 +111,9 @@ def check_golden(module: nn.Module, golden: Path) -> None:
             names = ("observations", "actions" if acts else "logits")
             observations, given = (torch.from_numpy(arrays[name]).float() for name in names)
         with torch.no_grad():
-            found = in_sequence(module, observations) if isinstance(module, LstmPolicy) else module(observations)
+            found = (
+                in_sequence(module, observations) if isinstance(module, ImportedLstmPolicy) else module(observations)
+            )
         pair = (found.double(), given.double())
         one, other = pair if acts else (torch.log_softmax(each, dim=1) for each in pair)
         difference = float((one - other).abs().max())

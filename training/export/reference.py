@@ -57,7 +57,7 @@ def reference_of(inputs: Sequence[Input], watched: Watched, spec: Spec) -> Refer
     return Reference(len(rows), tuple(features), actions)
 
 
-class Recorder:
+class AnswerRecorder:
     """Keeps what goes through a policy, one question after the other."""
 
     def __init__(self) -> None:

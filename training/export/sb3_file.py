@@ -70,14 +70,14 @@ def members_of(path: Path) -> dict[str, bytes]:
 def plain_of(path: Path, data: bytes) -> dict[str, Any]:
     """The JSON of a model. Its ":serialized:" fields stay base64 text and are never decoded. Raises ImportSb3Error."""
     try:
-        found = json.loads(data)
+        fields = json.loads(data)
     except (ValueError, RecursionError) as error:
         raise ImportSb3Error(
             f"{path.name}: `data` is no JSON ({error}); expected model.save's: save it again"
         ) from error
-    if not isinstance(found, dict):
-        raise ImportSb3Error(f"{path.name}: `data` is a {type(found).__name__}, expected an object: save it again")
-    return found
+    if not isinstance(fields, dict):
+        raise ImportSb3Error(f"{path.name}: `data` is a {type(fields).__name__}, expected an object: save it again")
+    return fields
 
 
 def _needs_normalisation(path: Path, where: str) -> ImportSb3Error:
@@ -108,22 +108,22 @@ def weights_of(path: Path, data: bytes) -> dict[str, Tensor]:
     """
     _refuse_packed(path, data)
     try:
-        found = torch.load(io.BytesIO(data), map_location="cpu", weights_only=True)
+        state = torch.load(io.BytesIO(data), map_location="cpu", weights_only=True)
     except Exception as error:
         first = str(error).partition("\n")[0][:200]
         raise ImportSb3Error(
             f"{path.name}: policy.pth is refused by torch's weights-only reader ({first}); expected tensors alone, "
             "anything else could run code: save the model with model.save of an unmodified Stable-Baselines3"
         ) from error
-    if not isinstance(found, dict) or not all(isinstance(name, str) for name in found):
-        raise ImportSb3Error(f"{path.name}: policy.pth holds a {type(found).__name__}, expected tensors by name")
-    for name, value in found.items():
+    if not isinstance(state, dict) or not all(isinstance(name, str) for name in state):
+        raise ImportSb3Error(f"{path.name}: policy.pth holds a {type(state).__name__}, expected tensors by name")
+    for name, value in state.items():
         usable = isinstance(value, Tensor) and value.dtype == torch.float32 and value.is_contiguous()
         if not usable or value.is_meta or not bool(torch.isfinite(value).all()):
             raise ImportSb3Error(
                 f"{path.name}: {name} of policy.pth is {_described(value)}; expected finite float32: train again"
             )
-    return found
+    return state
 
 
 def _refuse_packed(path: Path, data: bytes) -> None:

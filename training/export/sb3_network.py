@@ -37,11 +37,11 @@ class FlatPolicy(nn.Module):
 
     def forward(self, observation: Tensor) -> Tensor:
         """Logits, or actions, float32 (batch, actions), of raw observations, float32 (batch, *observation shape)."""
-        found: Tensor = self.action(self.hidden(observation.flatten(1)))
-        return found.clamp(-1.0, 1.0) if self.acts else found
+        answer: Tensor = self.action(self.hidden(observation.flatten(1)))
+        return answer.clamp(-1.0, 1.0) if self.acts else answer
 
 
-class LstmPolicy(nn.Module):
+class ImportedLstmPolicy(nn.Module):
     """Flatten, LSTM for one step, hidden layers, action layer; sb3-contrib's `MlpLstmPolicy` without critic."""
 
     def __init__(self, lstm: nn.LSTM, head: FlatPolicy, recurrent_shape: tuple[int, ...]) -> None:
@@ -62,7 +62,7 @@ class LstmPolicy(nn.Module):
         return logits, torch.stack(following).permute(2, 0, 1, 3).reshape(-1, *self._shape)
 
 
-def in_sequence(policy: LstmPolicy, observations: Tensor) -> Tensor:
+def in_sequence(policy: ImportedLstmPolicy, observations: Tensor) -> Tensor:
     """Logits (n, actions) of observations (n, *shape) that follow one another, from the zero state."""
     units, found = policy.lstm.num_layers * policy.lstm.hidden_size, []
     hidden = observations.new_zeros(1, 2 * units)
@@ -72,7 +72,9 @@ def in_sequence(policy: LstmPolicy, observations: Tensor) -> Tensor:
     return torch.cat(found)
 
 
-def built(path: Path, weights: dict[str, Tensor], spec: Spec, activation: type[nn.Module]) -> FlatPolicy | LstmPolicy:
+def built(
+    path: Path, weights: dict[str, Tensor], spec: Spec, activation: type[nn.Module]
+) -> FlatPolicy | ImportedLstmPolicy:
     """The module that the weights describe. Raises ImportSb3Error, which names `path`, when they are not understood."""
     known = {_DEVIATIONS} if spec.continuous else set()
     strange = sorted(name for name in weights if name not in known and not _KNOWN.fullmatch(name))
@@ -98,7 +100,7 @@ def built(path: Path, weights: dict[str, Tensor], spec: Spec, activation: type[n
             "actions: train on the strategy's own environment (training.make_env)"
         )
     head = FlatPolicy(layers, action, activation, acts=spec.continuous)
-    return head if lstm is None else LstmPolicy(lstm, head, spec.recurrent_shape or ())
+    return head if lstm is None else ImportedLstmPolicy(lstm, head, spec.recurrent_shape or ())
 
 
 def _linear(path: Path, weights: dict[str, Tensor], name: str, width: int) -> nn.Linear:

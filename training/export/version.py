@@ -45,8 +45,8 @@ def read_version(store: Path, strategy: str, name: str = CURRENT) -> Version:
         manifest = manifests.decode((folder / MANIFEST_FILE).read_bytes())
         found = hashlib.sha256((folder / POLICY_FILE).read_bytes()).hexdigest()
     except (OSError, msgspec.DecodeError, UnicodeDecodeError) as error:
-        known = ", ".join(sorted(path.parent.name for path in shelf.glob(f"*/{MANIFEST_FILE}"))) or "none"
-        raise VersionError(f"{shelf}: version {name} cannot be read ({error}): expected one of {known}") from error
+        names = ", ".join(sorted(path.parent.name for path in shelf.glob(f"*/{MANIFEST_FILE}"))) or "none"
+        raise VersionError(f"{shelf}: version {name} cannot be read ({error}): expected one of {names}") from error
     if found != manifest.policy_sha256:
         raise VersionError(
             f"{folder / POLICY_FILE} has SHA-256 {found}, {MANIFEST_FILE} expects {manifest.policy_sha256}: restore "

@@ -26,7 +26,7 @@ Weights = Mapping[str, Any]
 
 def write_weights(folder: Path, network: str, members: Sequence[Weights]) -> None:
     """Keep the weights of these networks, one for each seed. Raises OSError."""
-    content = {"network": network, "members": [dict(each) for each in members]}
+    content = {"network": network, "members": [dict(member) for member in members]}
     write_whole(folder / WEIGHTS_FILE, packed(content))
 
 
@@ -91,7 +91,7 @@ def packed(content: Mapping[str, Any]) -> bytes:
 def unpacked(data: bytes) -> dict[str, Any]:
     """What `packed` made; nothing in it is executed. Raises ValueError for anything else."""
     try:
-        found: dict[str, Any] = torch.load(io.BytesIO(data), weights_only=True, map_location="cpu")
+        content: dict[str, Any] = torch.load(io.BytesIO(data), weights_only=True, map_location="cpu")
     except (RuntimeError, EOFError, ValueError, pickle.UnpicklingError) as error:
         raise ValueError(f"{type(error).__name__}: it holds no tensors") from error
-    return found
+    return content

@@ -42,7 +42,7 @@ class CoveragePoint(msgspec.Struct, frozen=True, kw_only=True):
     pnl_a_trade: float  # 0 without a trade
 
 
-class Figures(msgspec.Struct, frozen=True, kw_only=True):
+class ForecasterPlots(msgspec.Struct, frozen=True, kw_only=True):
     """Everything that is drawn of one forecaster on one span."""
 
     reliability: tuple[ReliabilityBin, ...]
@@ -58,7 +58,7 @@ def figures(
     *,
     cost: float,
     allow_short: bool = False,
-) -> Figures:
+) -> ForecasterPlots:
     """Figures of rows with probabilities (n, 3), confidence (n,), true classes (n,) and next returns (n,).
 
     Args:
@@ -68,7 +68,7 @@ def figures(
     predicted = probabilities.argmax(axis=1)
     side = np.where(predicted == BUY, 1.0, np.where((predicted == SELL) & allow_short, -1.0, 0.0))
     right = predicted == classes
-    return Figures(
+    return ForecasterPlots(
         reliability=reliability(probabilities.max(axis=1), right),
         confusion=confusion(predicted, classes),
         coverage=coverage(confidence, right, np.where(side != 0.0, side * returns - cost, 0.0), side != 0.0),
@@ -78,12 +78,12 @@ def figures(
 def reliability(confidence: Float64Array, right: NDArray[np.bool_]) -> tuple[ReliabilityBin, ...]:
     """Bins of equal width that hold a row, of the calibrated probability of the predicted class."""
     place = np.minimum((confidence * BINS).astype(np.int64), BINS - 1)
-    found = []
+    points = []
     for index in np.unique(place).tolist():
         ours = place == index
         rows, hits = int(ours.sum()), int(right[ours].sum())
         low, high = wilson(hits, rows)
-        found.append(
+        points.append(
             ReliabilityBin(
                 begin=index / BINS,
                 end=(index + 1) / BINS,
@@ -94,7 +94,7 @@ def reliability(confidence: Float64Array, right: NDArray[np.bool_]) -> tuple[Rel
                 high=high,
             )
         )
-    return tuple(found)
+    return tuple(points)
 
 
 def confusion(predicted: NDArray[np.int64], classes: NDArray[np.int64]) -> tuple[tuple[int, ...], ...]:
@@ -111,8 +111,8 @@ def coverage(
     order = np.argsort(-confidence, kind="stable")
     sure = confidence[order]
     hits, money, trades = (np.cumsum(values[order]) for values in (right.astype(np.float64), pnl, acted))
-    wanted = [math.ceil(len(sure) * point / POINTS) for point in range(1, POINTS + 1)] if len(sure) else []
-    lasts = sorted({int(np.searchsorted(-sure, -sure[count - 1], side="right")) - 1 for count in wanted})
+    counts = [math.ceil(len(sure) * point / POINTS) for point in range(1, POINTS + 1)] if len(sure) else []
+    lasts = sorted({int(np.searchsorted(-sure, -sure[count - 1], side="right")) - 1 for count in counts})
     return tuple(
         CoveragePoint(
             coverage=(last + 1) / len(sure),

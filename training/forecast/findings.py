@@ -14,7 +14,7 @@ import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
-from training.forecast.figures import Figures, figures
+from training.forecast.figures import ForecasterPlots, figures
 from training.forecast.labels import Barriers, Float64Array
 from training.forecast.scores import Calibrated, Skill, compared, skill
 from training.forecast.stage import Material
@@ -30,7 +30,7 @@ class Year(msgspec.Struct, frozen=True, kw_only=True):
     tested: bool  # whether the account goes through it
     purged: int  # rows left out before it, because their labels reach into the next span
     scores: Calibrated | None
-    figures: Figures | None
+    figures: ForecasterPlots | None
     skill: Skill | None = None
     gradient_steps: int = 0  # to the chosen epoch, the fewest of a member; 0: not counted
 
@@ -46,7 +46,7 @@ class ForecasterFindings(msgspec.Struct, frozen=True, kw_only=True):
     cost: float  # of buying and selling, as a fraction of the value
     years: tuple[Year, ...]
     scores: Calibrated | None  # of the tested years together; each year has its own temperature
-    figures: Figures | None
+    figures: ForecasterPlots | None
     skill: Skill | None = None  # of the tested years together
 
 
@@ -87,7 +87,7 @@ def find(
         cost: of buying and selling, as a fraction of the value.
         facts: `parameters`, `members` and `confidence` of `ForecasterFindings`.
     """
-    parts = {each.year: _Part.of(material, bars, each) for each in forecasts}
+    parts = {each.year: _ForecastRows.of(material, bars, each) for each in forecasts}
     years = [
         Year(
             year=each.year,
@@ -100,7 +100,7 @@ def find(
         )
         for each in forecasts
     ]
-    joined = _Part.joined([parts[year] for year in tested])
+    joined = _ForecastRows.joined([parts[year] for year in tested])
     return ForecasterFindings(
         **facts,
         barriers=material.labels.barriers,
@@ -114,7 +114,7 @@ def find(
 
 
 @dataclass(frozen=True, slots=True)
-class _Part:
+class _ForecastRows:
     """Labelled rows with what was forecast of them."""
 
     before: Float64Array  # (k, 3), without the temperature
@@ -125,23 +125,23 @@ class _Part:
     returns: Float64Array
 
     @classmethod
-    def of(cls, material: Material, bars: Float64Array, given: Forecast) -> _Part:
-        known = material.labels.known[tuple(given.rows.T)]
-        day, place = given.rows[known].T
-        after = given.probabilities[known].astype(np.float64)
-        grown = np.power(np.maximum(after, SMALLEST), given.temperature)  # softmax(z) of log p = z / temperature
+    def of(cls, material: Material, bars: Float64Array, forecast: Forecast) -> _ForecastRows:
+        labelled = material.labels.known[tuple(forecast.rows.T)]
+        day, place = forecast.rows[labelled].T
+        after = forecast.probabilities[labelled].astype(np.float64)
+        grown = np.power(np.maximum(after, SMALLEST), forecast.temperature)  # softmax(z) of log p = z / temperature
         bought, sold = bars[0, day + 1, place], bars[3, material.labels.end[day, place], place]
         return cls(
             grown / grown.sum(axis=1, keepdims=True),
             after,
-            given.confidence[known].astype(np.float64),
+            forecast.confidence[labelled].astype(np.float64),
             material.labels.classes[day, place].astype(np.int64),
             day,
             sold / bought - 1.0,
         )
 
     @classmethod
-    def joined(cls, parts: Sequence[_Part]) -> _Part:
+    def joined(cls, parts: Sequence[_ForecastRows]) -> _ForecastRows:
         names = ("before", "after", "confidence", "classes", "sessions", "returns")
         return cls(*(np.concatenate([getattr(part, name) for part in parts]) for name in names))
 
@@ -155,7 +155,7 @@ class _Part:
         """None where a class never came."""
         return skill(self.after, self.classes, self.sessions) if len(self.classes) else None
 
-    def figures(self, cost: float) -> Figures | None:
+    def figures(self, cost: float) -> ForecasterPlots | None:
         """None without a row."""
         if not len(self.classes):
             return None

@@ -47,13 +47,13 @@ def by_years(dates: Sequence[str], first: int = FIRST_YEAR, last: int = LAST_YEA
     years = np.array([int(date[:4]) for date in dates])
 
     def span(begin: int, end: int) -> tuple[int, int]:
-        found = np.flatnonzero((years >= begin) & (years <= end))
-        if len(found) < SESSIONS_A_YEAR // 2:
+        places = np.flatnonzero((years >= begin) & (years <= end))
+        if len(places) < SESSIONS_A_YEAR // 2:
             raise HistoryError(
-                f"too little history: {len(found)} sessions in {begin}{'' if begin == end else f' to {end}'}, at least "
-                f"{SESSIONS_A_YEAR // 2} are needed: give a longer file, or other years"
+                f"too little history: {len(places)} sessions in {begin}{'' if begin == end else f' to {end}'}, at "
+                f"least {SESSIONS_A_YEAR // 2} are needed: give a longer file, or other years"
             )
-        return int(found[0]), int(found[-1]) + 1
+        return int(places[0]), int(places[-1]) + 1
 
     begin = int(years[0]) if len(years) else first
     return tuple(
@@ -79,8 +79,8 @@ def rows_of(fold: YearFold, labels: Labels, valid: BoolArray, embargo: int = 0) 
 def _kept(span: tuple[int, int], before: int, labels: Labels, valid: BoolArray) -> tuple[NDArray[np.int64], int]:
     """Labelled rows of `span` whose labels end before the session `before`, and how many do not."""
     usable = valid & labels.known
-    kept: BoolArray = usable & (labels.end < before)
-    rows = _where(kept, span)
+    samples: BoolArray = usable & (labels.end < before)
+    rows = _where(samples, span)
     return rows, len(_where(usable, span)) - len(rows)
 
 

@@ -47,8 +47,8 @@ class Forecasts:
     @property
     def known(self) -> BoolArray:
         """Where there is a forecast, bool (d, n)."""
-        found: BoolArray = self.fold != NO_FOLD
-        return found
+        mask: BoolArray = self.fold != NO_FOLD
+        return mask
 
 
 def last_known(labels: Labels, *rows: NDArray[np.int64]) -> int:
@@ -64,7 +64,7 @@ def assemble(days: int, symbols: int, folds: Sequence[FoldForecasts]) -> Forecas
     Raises:
         LeakError: a row is not after all that its fold knew, or two folds forecast the same row.
     """
-    found = Forecasts(
+    joined = Forecasts(
         probabilities=np.full((days, symbols, 3), np.nan, dtype=np.float32),
         confidence=np.full((days, symbols), np.nan, dtype=np.float32),
         fold=np.full((days, symbols), NO_FOLD, dtype=np.int16),
@@ -79,14 +79,14 @@ def assemble(days: int, symbols: int, folds: Sequence[FoldForecasts]) -> Forecas
                 f"{int(inside.sum())} of its {len(day)} forecasts are of rows up to there, from {int(day.min())} on: "
                 "predict rows after its training and calibration spans alone"
             )
-        twice = found.fold[day, place] != NO_FOLD
+        twice = joined.fold[day, place] != NO_FOLD
         if twice.any():
             raise LeakError(
-                f"the folds {int(found.fold[day, place][twice][0])} and {fold.year} forecast the same "
+                f"the folds {int(joined.fold[day, place][twice][0])} and {fold.year} forecast the same "
                 f"{int(twice.sum())} rows: give each row one fold"
             )
-        found.probabilities[day, place] = fold.probabilities
-        found.confidence[day, place] = fold.confidence
-        found.fold[day, place] = fold.year
-        found.known_until[day, place] = fold.known_until
-    return found
+        joined.probabilities[day, place] = fold.probabilities
+        joined.confidence[day, place] = fold.confidence
+        joined.fold[day, place] = fold.year
+        joined.known_until[day, place] = fold.known_until
+    return joined

@@ -62,8 +62,8 @@ class Labels:
     @property
     def known(self) -> BoolArray:
         """Where there is a label."""
-        found: BoolArray = self.classes != NONE
-        return found
+        mask: BoolArray = self.classes != NONE
+        return mask
 
 
 def triple_barrier(bars: Float64Array, barriers: Barriers, broken: BoolArray | None = None) -> Labels:
@@ -90,11 +90,11 @@ def triple_barrier(bars: Float64Array, barriers: Barriers, broken: BoolArray | N
         now, later = slice(0, days - ahead), slice(ahead, days)
         open_rows[days - ahead :] = False
         open_rows[now] &= np.isfinite(bars[:4, later]).all(axis=0) & ~cut[later]
-        found = _touched(bars[:, later], upper[now], lower[now], barriers.touch)
+        touched = _touched(bars[:, later], upper[now], lower[now], barriers.touch)
         if ahead == barriers.horizon:
-            found = np.where(found == NONE, HOLD, found)
-        decided = open_rows[now] & (found != NONE)
-        classes[now][decided] = found[decided]
+            touched = np.where(touched == NONE, HOLD, touched)
+        decided = open_rows[now] & (touched != NONE)
+        classes[now][decided] = touched[decided]
         end[now][decided] = (np.arange(ahead, days)[:, None] + np.zeros((1, symbols), dtype=np.int64))[decided]
         open_rows[now] &= ~decided
     return Labels(barriers, classes, end, volatility)

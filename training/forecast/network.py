@@ -42,7 +42,7 @@ class Sizes(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tru
 
 
 @dataclass(frozen=True, slots=True)
-class Scaling:
+class FeatureScaling:
     """Mean and deviation of each feature on the training rows, and how many deviations are kept."""
 
     mean: NDArray[np.float32]  # (features,)
@@ -50,7 +50,7 @@ class Scaling:
     clip: float = CLIP
 
     @classmethod
-    def of(cls, rows: NDArray[np.float32], clip: float = CLIP) -> Scaling:
+    def of(cls, rows: NDArray[np.float32], clip: float = CLIP) -> FeatureScaling:
         """Those of rows, float32 (n, features), all finite; a feature that never changes keeps the scale 1."""
         exact = rows.astype(np.float64)
         mean, deviation = exact.mean(axis=0), exact.std(axis=0)
@@ -58,7 +58,7 @@ class Scaling:
         return cls(mean.astype(np.float32), np.where(moves, deviation, 1.0).astype(np.float32), clip)
 
     @classmethod
-    def none(cls, features: int) -> Scaling:
+    def none(cls, features: int) -> FeatureScaling:
         """The identity, for features that are scaled already."""
         return cls(np.zeros(features, np.float32), np.ones(features, np.float32), math.inf)
 
@@ -67,7 +67,7 @@ class Scaling:
 class Frozen:
     """What training rows fix before training begins."""
 
-    scaling: Scaling
+    scaling: FeatureScaling
     weights: tuple[float, ...] = field(default=(1.0,) * len(CLASSES))  # of the classes in the loss
 
 
@@ -118,8 +118,8 @@ class ForecastNet(nn.Module):
 
     def balanced(self, prepared: Tensor) -> Tensor:
         """Logits as the weighted loss sees them, of prepared sequences (batch, window, features)."""
-        found = torch.relu(self.second(torch.relu(self.first(prepared.transpose(1, 2)))))
-        outputs = self.lstm.outputs(found.transpose(1, 2))
+        features = torch.relu(self.second(torch.relu(self.first(prepared.transpose(1, 2)))))
+        outputs = self.lstm.outputs(features.transpose(1, 2))
         scores = self.alignment(torch.tanh(self.score(outputs)))
         context = (torch.softmax(scores, dim=1) * outputs).sum(dim=1)
         logits: Tensor = self.head(context)
@@ -154,8 +154,8 @@ class Forecaster(nn.Module):
 
     def logits(self, sequences: Tensor) -> Tensor:
         """Logarithms of the members' mean probability, (batch, 3), before the temperature."""
-        each = torch.stack([torch.log_softmax(member(sequences), dim=-1) for member in self.members])
-        return torch.logsumexp(each, dim=0) - math.log(len(self.members))
+        members = torch.stack([torch.log_softmax(member(sequences), dim=-1) for member in self.members])
+        return torch.logsumexp(members, dim=0) - math.log(len(self.members))
 
 
 def confidence_of(probabilities: Tensor, kind: str) -> Tensor:

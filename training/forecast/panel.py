@@ -48,7 +48,7 @@ T = TypeVar("T", bound=np.generic)
 
 
 @dataclass(frozen=True, slots=True)
-class Source:
+class BarsFile:
     """One bars file."""
 
     file: str
@@ -67,7 +67,7 @@ class Panel:
     bars: Float64Array  # (5, d, n) open, high, low, close in USD and volume; NaN where there is no good bar
     features: NDArray[np.float32]  # (d, n, f); NaN where they have not settled or there is no bar
     reasons: NDArray[np.uint8]  # (d, n) why a row is masked, a code of `masks.REASONS`
-    sources: tuple[Source, ...] = ()
+    sources: tuple[BarsFile, ...] = ()
 
     @property
     def valid(self) -> BoolArray:
@@ -115,7 +115,7 @@ class Panel:
         bars: Float64Array,
         features: Features,
         refused: BoolArray | None = None,
-        sources: tuple[Source, ...] = (),
+        sources: tuple[BarsFile, ...] = (),
         window: int = WINDOW,
     ) -> Panel:
         """A panel of bars that are at hand, float64 (5, d, n) with NaN where there is none."""
@@ -124,7 +124,7 @@ class Panel:
         return cls(tuple(dates), tuple(symbols), bars, found, reasons(bars, no, found, window), sources)
 
 
-def _source(path: Path, symbols: Sequence[str]) -> Source:
+def _source(path: Path, symbols: Sequence[str]) -> BarsFile:
     """What a file is, by one look at all of its rows."""
     file = TapeFile(path, ("",))
     if file.symbol_assumed:
@@ -140,10 +140,10 @@ def _source(path: Path, symbols: Sequence[str]) -> Source:
     if kind not in ADJUSTMENTS:
         kind = "split" if on_cents > ON_CENTS * rows else "all"
     wanted = tuple(symbol for symbol in sorted(names) if not symbols or symbol in symbols)
-    return Source(path.name, digest_of(path), wanted, ADJUSTMENTS[kind], file.synthetic)
+    return BarsFile(path.name, digest_of(path), wanted, ADJUSTMENTS[kind], file.synthetic)
 
 
-def _checked(sources: list[Source], symbols: Sequence[str]) -> tuple[Source, ...]:
+def _checked(sources: list[BarsFile], symbols: Sequence[str]) -> tuple[BarsFile, ...]:
     """Raises TapeError where the files do not go together."""
     holder: dict[str, str] = {}
     for source in sources:
@@ -164,7 +164,7 @@ def _checked(sources: list[Source], symbols: Sequence[str]) -> tuple[Source, ...
     return tuple(sources)
 
 
-def _read(path: Path, source: Source) -> tuple[Float64Array, tuple[str, ...], BoolArray]:
+def _read(path: Path, source: BarsFile) -> tuple[Float64Array, tuple[str, ...], BoolArray]:
     """Bars (5, d, n), dates and what was refused, of the file's own sessions."""
     info = scan_daily(path, source.symbols)
     calendar = calendar_of(info.first_date, info.last_date)

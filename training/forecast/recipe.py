@@ -9,7 +9,7 @@ import msgspec
 from training.rl.coefficients import PRECISIONS
 
 
-class Recipe(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+class MemberRecipe(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """How a member is trained. The rows of an epoch are those of every `stride`-th session, in turns.
 
     Labels that overlap say much the same, so a stride of about their horizon loses little. The session that an epoch
@@ -44,7 +44,7 @@ class Epoch(msgspec.Struct, frozen=True):
 
 
 @dataclass(frozen=True, slots=True)
-class Progress:
+class MemberProgress:
     """How far a member is: after every batch, and with `epoch` after a look at the validation rows."""
 
     batches: int  # done, of all epochs
@@ -53,5 +53,5 @@ class Progress:
     epoch: Epoch | None = None
 
 
-class NotFiniteError(ArithmeticError):
+class MemberDiverged(ArithmeticError):
     """A loss or a gradient was not finite. The text names epoch, batch and cure."""

@@ -50,8 +50,8 @@ def scores(
 ) -> Scores:
     """Scores of probabilities (n, 3) of rows whose true classes (n,) came in these sessions (n,)."""
     parts = _parts(probabilities, classes, sessions)
-    found = pooled_intervals(parts, list(_FIGURES.values()), blocks_of=parts[:, 1] / parts[:, 0], seed=seed)
-    return _scores(len(classes), len(parts), found)
+    intervals = pooled_intervals(parts, list(_FIGURES.values()), blocks_of=parts[:, 1] / parts[:, 0], seed=seed)
+    return _scores(len(classes), len(parts), intervals)
 
 
 def compared(
@@ -78,19 +78,19 @@ def compared(
         return lambda sums: of(sums[:, width:]) - of(sums[:, :width])
 
     names, figures = ("log_loss", "brier", "expected_calibration_error"), list(_FIGURES.values())
-    asked = [*map(first, figures), *map(second, figures), *(change(_FIGURES[name]) for name in names)]
-    found = pooled_intervals(parts, asked, blocks_of=blocks_of, seed=seed)
+    estimators = [*map(first, figures), *map(second, figures), *(change(_FIGURES[name]) for name in names)]
+    intervals = pooled_intervals(parts, estimators, blocks_of=blocks_of, seed=seed)
     count, rows, days = len(figures), len(classes), len(parts)
     return Calibrated(
         temperature=temperature,
-        before=_scores(rows, days, found[:count]),
-        after=_scores(rows, days, found[count : 2 * count]),
-        **dict(zip(names, found[2 * count :], strict=True)),
+        before=_scores(rows, days, intervals[:count]),
+        after=_scores(rows, days, intervals[count : 2 * count]),
+        **dict(zip(names, intervals[2 * count :], strict=True)),
     )
 
 
-def _scores(rows: int, sessions: int, found: list[Interval]) -> Scores:
-    return Scores(rows=rows, sessions=sessions, **dict(zip(_FIGURES, found, strict=True)))
+def _scores(rows: int, sessions: int, intervals: list[Interval]) -> Scores:
+    return Scores(rows=rows, sessions=sessions, **dict(zip(_FIGURES, intervals, strict=True)))
 
 
 class Skill(msgspec.Struct, frozen=True, kw_only=True):
@@ -112,18 +112,18 @@ def skill(
     move, buy, sell = 1.0 - exact[:, HOLD], exact[:, BUY], exact[:, SELL]
     side = np.divide(buy, buy + sell, out=np.full(len(buy), 0.5), where=buy + sell > 0.0)
     everywhere, moved = np.ones(len(classes), dtype=np.bool_), classes != HOLD
-    asked = (
+    estimators = (
         (move, moved, everywhere),
         (side, classes == BUY, moved),
         (buy, classes == BUY, everywhere),
         (sell, classes == SELL, everywhere),
     )
-    parts = np.concatenate([_ranked(score, right, rows, sessions) for score, right, rows in asked], axis=1)
-    of = [_area_of(slice(2 * RANKS * place, 2 * RANKS * (place + 1))) for place in range(len(asked))]
+    parts = np.concatenate([_ranked(score, right, rows, sessions) for score, right, rows in estimators], axis=1)
+    of = [_area_of(slice(2 * RANKS * place, 2 * RANKS * (place + 1))) for place in range(len(estimators))]
     day = np.unique(sessions, return_inverse=True)[1]
     lucky = np.bincount(day, exact.argmax(axis=1) == classes) / np.bincount(day)
-    found = pooled_intervals(parts, of, blocks_of=lucky, seed=seed, draws=SKILL_DRAWS)
-    return Skill(moves=found[0], sides=found[1], buy=found[2], sell=found[3])
+    intervals = pooled_intervals(parts, of, blocks_of=lucky, seed=seed, draws=SKILL_DRAWS)
+    return Skill(moves=intervals[0], sides=intervals[1], buy=intervals[2], sell=intervals[3])
 
 
 def _ranked(
@@ -144,8 +144,8 @@ def _area_of(columns: slice) -> _Figure:
         below = np.cumsum(wrong, axis=1) - wrong
         pairs = right.sum(axis=1) * wrong.sum(axis=1)
         wins = (right * (below + wrong / 2.0)).sum(axis=1)
-        found: Float64Array = np.divide(wins, pairs, out=np.full(len(sums), 0.5), where=pairs > 0.0)
-        return found
+        shares: Float64Array = np.divide(wins, pairs, out=np.full(len(sums), 0.5), where=pairs > 0.0)
+        return shares
 
     return area
 
@@ -158,8 +158,8 @@ def _mean(column: int) -> _Figure:
 
 
 def _calibration_error(sums: Float64Array) -> Float64Array:
-    found: Float64Array = np.abs(sums[:, _BINNED:]).sum(axis=1) / sums[:, 0]
-    return found
+    error: Float64Array = np.abs(sums[:, _BINNED:]).sum(axis=1) / sums[:, 0]
+    return error
 
 
 _BINNED = 5  # the first column of the bins
@@ -182,7 +182,7 @@ def _parts(probabilities: Float64Array, classes: NDArray[np.int64], sessions: ND
     if not len(classes):
         raise ValueError("no row to score: expected labelled rows with a forecast")
     exact = probabilities.astype(np.float64)
-    found, at = np.unique(sessions, return_inverse=True)
+    unique, at = np.unique(sessions, return_inverse=True)
     taken, sure = exact[np.arange(len(classes)), classes], exact.max(axis=1)
     right = (exact.argmax(axis=1) == classes).astype(np.float64)
     values = (
@@ -193,5 +193,5 @@ def _parts(probabilities: Float64Array, classes: NDArray[np.int64], sessions: ND
         (classes == np.bincount(classes, minlength=len(CLASSES)).argmax()).astype(np.float64),
     )
     place = at * BINS + np.minimum((sure * BINS).astype(np.int64), BINS - 1)
-    bins = np.bincount(place, sure - right, len(found) * BINS).reshape(-1, BINS)
-    return np.concatenate([np.stack([np.bincount(at, each, len(found)) for each in values], axis=1), bins], axis=1)
+    bins = np.bincount(place, sure - right, len(unique) * BINS).reshape(-1, BINS)
+    return np.concatenate([np.stack([np.bincount(at, each, len(unique)) for each in values], axis=1), bins], axis=1)

@@ -18,11 +18,11 @@ from numpy.typing import NDArray
 from training.forecast.folds import FIRST_YEAR, LAST_YEAR, FoldRows, YearFold, rows_of
 from training.forecast.forecasts import FoldForecasts, last_known
 from training.forecast.labels import Barriers, BoolArray, Float64Array, Labels, class_weights
-from training.forecast.network import Forecaster, ForecastNet, Frozen, Scaling, Sizes, confidence_of
+from training.forecast.network import FeatureScaling, Forecaster, ForecastNet, Frozen, Sizes, confidence_of
 from training.forecast.panel import Windows
-from training.forecast.recipe import Progress, Recipe
+from training.forecast.recipe import MemberProgress, MemberRecipe
 from training.forecast.scores import Calibrated, compared
-from training.forecast.trainer import Fitted, Samples, Trainer, answers, fit, identity_of
+from training.forecast.trainer import FittedWeights, MemberTrainer, Samples, answers, fit, identity_of
 
 # Temperature scaling: one number divides the logits so that probabilities are as sure as they are right.
 #
@@ -66,12 +66,12 @@ def best_temperature(logits: Float64Array, classes: NDArray[np.int64]) -> float:
     return math.exp(-(low + high) / 2.0)
 
 
-class Plan(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+class ForecasterSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """All settings of the forecaster; recorded in the manifest."""
 
     barriers: Barriers = Barriers()
     sizes: Sizes = Sizes()
-    recipe: Recipe = Recipe()
+    recipe: MemberRecipe = MemberRecipe()
     embargo: int = 5  # sessions between a label's end and the next span
     members: int = 1
     confidence: str = "calibrated"  # or "entropy"
@@ -107,34 +107,34 @@ class FoldResult:
     purged: int
 
 
-Tell = Callable[[int, int, Progress], object]
+Tell = Callable[[int, int, MemberProgress], object]
 """Hears the predicted year, the member from 0, and how far it is."""
 
 
-def frozen_of(material: Material, rows: FoldRows, plan: Plan) -> Frozen:
+def frozen_of(material: Material, rows: FoldRows, plan: ForecasterSettings) -> Frozen:
     """Scaling and class weights, of the training rows alone."""
     places = material.windows.places(rows.train)
-    scaling = Scaling.of(material.windows.rows[places].cpu().numpy())
+    scaling = FeatureScaling.of(material.windows.rows[places].cpu().numpy())
     classes = material.samples(rows.train).classes
     return Frozen(scaling, class_weights(classes)) if plan.weighted else Frozen(scaling)
 
 
 def train_member(
     material: Material,
-    plan: Plan,
+    plan: ForecasterSettings,
     fold: YearFold,
     member: int,
     *,
     folder: Path | None = None,
     pause: Callable[[], bool] = lambda: False,
     tell: Tell = lambda *_: None,
-) -> Fitted:
+) -> FittedWeights:
     """Train one member of a fold, or go on with it. Raises what `fit` raises."""
     rows = _rows(material, plan, fold)
     train, validate = material.samples(rows.train), material.samples(rows.validate)
     seed = _seed(plan, fold, member)
     network = ForecastNet(plan.sizes, frozen_of(material, rows, plan), seed)
-    trainer = Trainer(network, material.windows, train, validate, plan.recipe, seed)
+    trainer = MemberTrainer(network, material.windows, train, validate, plan.recipe, seed)
     checkpoint = None if folder is None else folder / f"forecaster-{fold.year}-{member + 1}.pt"
     identity = "" if folder is None else identity_of(trainer, material.windows, train, validate, seed)
     fitted = fit(
@@ -147,7 +147,9 @@ def train_member(
     return replace(fitted, known_until=last_known(material.labels, rows.train, rows.validate))
 
 
-def finish_fold(material: Material, plan: Plan, fold: YearFold, members: Sequence[Fitted]) -> FoldResult:
+def finish_fold(
+    material: Material, plan: ForecasterSettings, fold: YearFold, members: Sequence[FittedWeights]
+) -> FoldResult:
     """Average the members, find the temperature on the validation year, forecast the predicted year."""
     rows = _rows(material, plan, fold)
     frozen = frozen_of(material, rows, plan)
@@ -174,11 +176,11 @@ def finish_fold(material: Material, plan: Plan, fold: YearFold, members: Sequenc
     )
 
 
-def _rows(material: Material, plan: Plan, fold: YearFold) -> FoldRows:
+def _rows(material: Material, plan: ForecasterSettings, fold: YearFold) -> FoldRows:
     return rows_of(fold, material.labels, material.valid, plan.embargo)
 
 
-def _seed(plan: Plan, fold: YearFold, member: int) -> int:
+def _seed(plan: ForecasterSettings, fold: YearFold, member: int) -> int:
     """Of its own for each seed, fold and member."""
     return int(np.random.SeedSequence((plan.seed, fold.year, member)).generate_state(1)[0])
 

@@ -25,7 +25,7 @@ from torch import Tensor, nn
 from daemon.host.whole_files import write_whole
 from training.forecast.network import ForecastNet
 from training.forecast.panel import Windows
-from training.forecast.recipe import Epoch, NotFiniteError, Progress, Recipe
+from training.forecast.recipe import Epoch, MemberDiverged, MemberProgress, MemberRecipe
 from training.rl.kernels import keep_freed_memory
 from training.rl.layers import AdamW
 from training.rl.pool import Stopped
@@ -42,7 +42,7 @@ class Samples:
 
 
 @dataclass(frozen=True, slots=True)
-class Fitted:
+class FittedWeights:
     """What a training ended with: the weights of the best epoch."""
 
     weights: dict[str, Tensor]
@@ -56,14 +56,14 @@ class Fitted:
         return [epoch for epoch in self.curve if epoch.best][-1]
 
 
-Tell = Callable[[Progress], object]
+Tell = Callable[[MemberProgress], object]
 
 
-class Trainer:
+class MemberTrainer:
     """Trains `network` in place, one epoch at a time."""
 
     def __init__(
-        self, network: ForecastNet, windows: Windows, train: Samples, validate: Samples, recipe: Recipe, seed: int
+        self, network: ForecastNet, windows: Windows, train: Samples, validate: Samples, recipe: MemberRecipe, seed: int
     ) -> None:
         """Prepare.
 
@@ -133,7 +133,7 @@ class Trainer:
             yield math.nan
         mean = float(torch.stack(losses).mean())
         if not math.isfinite(mean):
-            raise NotFiniteError(
+            raise MemberDiverged(
                 f"the loss of epoch {self.epochs + 1} is {mean}, expected a finite number: look at the features, or "
                 "lower learning_rate or max_grad_norm"
             )
@@ -170,13 +170,13 @@ def answers(model: Callable[[Tensor], Tensor], windows: Windows, places: Tensor)
 
 
 def fit(
-    trainer: Trainer,
+    trainer: MemberTrainer,
     *,
     checkpoint: Path | None = None,
     identity: str = "",
     pause: Callable[[], bool] = lambda: False,
     tell: Tell = lambda _: None,
-) -> Fitted:
+) -> FittedWeights:
     """Train to the last epoch or until `patience` epochs brought nothing better on validation.
 
     Args:
@@ -187,7 +187,7 @@ def fit(
 
     Raises:
         Stopped: `pause` was true; the checkpoint of the last whole epoch is there.
-        NotFiniteError: see `Trainer.epoch`.
+        NotFiniteError: see `MemberTrainer.epoch`.
         OSError: a checkpoint could not be written; the one before it stays.
     """
     kept = _restored(checkpoint, identity)
@@ -213,10 +213,10 @@ def fit(
             _keep(checkpoint, state | {"curve": msgspec.json.encode(curve).decode()})
         clock.tell(curve[-1])
     chosen = max(epoch.epoch for epoch in curve if epoch.best)
-    return Fitted(best, tuple(curve), gradient_steps=sum(trainer.batches(epoch) for epoch in range(chosen)))
+    return FittedWeights(best, tuple(curve), gradient_steps=sum(trainer.batches(epoch) for epoch in range(chosen)))
 
 
-def identity_of(trainer: Trainer, windows: Windows, train: Samples, validate: Samples, seed: int) -> str:
+def identity_of(trainer: MemberTrainer, windows: Windows, train: Samples, validate: Samples, seed: int) -> str:
     """A digest of all that the weights depend on: features, rows, classes, recipe, sizes, seed and first weights."""
     digest = hashlib.sha256(msgspec.json.encode((trainer.recipe, trainer.network.sizes, seed, windows.length)))
     arrays = [windows.rows.cpu().numpy(), train.rows, train.classes, validate.rows, validate.classes]
@@ -228,7 +228,7 @@ def identity_of(trainer: Trainer, windows: Windows, train: Samples, validate: Sa
 class _Clock:
     """Seconds left, by the pace of this process."""
 
-    def __init__(self, trainer: Trainer, tell: Tell) -> None:
+    def __init__(self, trainer: MemberTrainer, tell: Tell) -> None:
         each = [trainer.batches(epoch) for epoch in range(trainer.recipe.epochs)]
         self._tell = tell
         self._total = sum(each)
@@ -244,7 +244,7 @@ class _Clock:
     def tell(self, epoch: Epoch | None = None) -> None:
         """Say how far it is."""
         pace = (time.monotonic() - self._began) / max(1, self._done - self._before)
-        self._tell(Progress(self._done, self._total, pace * (self._total - self._done), epoch))
+        self._tell(MemberProgress(self._done, self._total, pace * (self._total - self._done), epoch))
 
 
 def _without(curve: list[Epoch], patience: int) -> bool:

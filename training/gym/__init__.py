@@ -142,8 +142,8 @@ class OptionScalperEnv(gymnasium.Env[Float32Array, np.int64]):
         """The first observation of a session that is drawn, or of `options["session"]`."""
         super().reset(seed=seed)
         self._seats.generators[0] = self.np_random
-        wanted = (options or {}).get("session")
-        self._seats.begin(np.ones(1, dtype=np.bool_), None if wanted is None else [wanted])
+        session = (options or {}).get("session")
+        self._seats.begin(np.ones(1, dtype=np.bool_), None if session is None else [session])
         self._over = False
         return self._seats.observe()[0], self._seats.info(0)
 

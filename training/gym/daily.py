@@ -52,8 +52,8 @@ class DailyEnv(gymnasium.Env[Float32Array, Any]):
     ) -> tuple[Float32Array, dict[str, Any]]:
         """The first observation of an episode from a session that is drawn, or from `options["session"]`."""
         super().reset(seed=seed)
-        wanted, markets = (options or {}).get("session"), self._markets
-        begin = markets.begin(self.np_random) if wanted is None else markets.index(wanted)
+        session, markets = (options or {}).get("session"), self._markets
+        begin = markets.begin(self.np_random) if session is None else markets.index(session)
         market = self._market = markets.market_from(begin)
         info = {"equity_usd": float(market.equity_usd[0]), "session": markets.date(begin)}
         return market.observe()[0].numpy(), info

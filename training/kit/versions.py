@@ -23,8 +23,8 @@ from training.kit.names import bars_of
 from training.kit.training import settings_of, shown
 from training.runs.exporting import Outcome
 from training.runs.import_run import import_and_export, import_graph_and_export
-from training.studies.sweep import Asked, make_ready
-from training.study.evaluation import Figures, SessionResult
+from training.studies.sweep import SweepRequest, make_ready
+from training.study.evaluation import SessionFigures, SessionResult
 
 
 def load_version(models_dir: Path | str, name: str, version: str = "current") -> Version:
@@ -144,7 +144,7 @@ class Evaluation:
 
     version: str
     sessions: tuple[SessionResult, ...]
-    figures: Figures
+    figures: SessionFigures
     denials: dict[str, int]
 
 
@@ -184,7 +184,7 @@ def evaluate_version(
     name = add(name)
     path = bars_of(name, bars)
     rules = None if config is None else Path(config)
-    ready = make_ready(Asked(name, path, Path(models_dir), (), version, rules, first, last))
+    ready = make_ready(SweepRequest(name, path, Path(models_dir), (), version, rules, first, last))
     played = ready.data.test(Exported(ready.version.policy).eval(), Span(ready.dates, ready.variant, ready.trading))
     return Evaluation(
         ready.version.manifest.version, played.sessions, ready.data.figures(played.sessions), dict(played.denials)

@@ -29,7 +29,7 @@ from training.desks.online.network import COLD_PRESETS, network_of
 from training.desks.online.task_data import OnlineTaskData
 from training.evidence.statistics import Series
 from training.export.reference import Watched
-from training.online.labels import Labels
+from training.online.labels import HeadLabels
 from training.online.trainer import CHECKPOINT, most_between
 from training.rl.dqn.coefficients import DqnCoefficients
 from training.rl.dqn.dqn import Dqn
@@ -46,7 +46,7 @@ class OtherFolder(ValueError):
     """The folder was made with other settings."""
 
 
-class Plan(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+class TrainerSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """What a trainer's folder is made with; none of it changes afterwards."""
 
     symbols: tuple[str, ...]
@@ -61,7 +61,7 @@ class Plan(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 class Made(msgspec.Struct, frozen=True):
     """The content of `cold.json`."""
 
-    plan: Plan
+    plan: TrainerSettings
     training: Training
     figures: dict[str, float]
 
@@ -115,7 +115,7 @@ def begin(
     bars: Sequence[Path],
     config: ModelConfig,
     trading: Trading,
-    plan: Plan,
+    plan: TrainerSettings,
     *,
     feed: str,
     threads: int,
@@ -151,7 +151,7 @@ def begin(
         network = network_of(config, preset, plan.seed)
         cold = cold_replay(network, preset, folder)
     lanes, heads = len(config.symbols), len(network.heads)
-    spare = most_between(plan.checkpoint_every, Labels(config), lanes)
+    spare = most_between(plan.checkpoint_every, HeadLabels(config), lanes)
     path = folder / REPLAY
     replay = DiskReplay(path, plan.replay_rows, network.inputs, spare=spare, heads=heads, priority=c.priority)
     learner = OnlineLearner(Dqn(network, c), c, cold, fresh=replay, lanes=lanes, seed=plan.seed)
@@ -168,12 +168,12 @@ def made_in(folder: Path) -> Made:
         ) from None
 
 
-def _read(folder: Path, plan: Plan) -> Made | None:
+def _read(folder: Path, plan: TrainerSettings) -> Made | None:
     """Return what the folder was made with; None where its cold start is not whole."""
     if not (folder / CHECKPOINT).exists():
         return None
     made = made_in(folder)
-    for name in Plan.__struct_fields__:
+    for name in TrainerSettings.__struct_fields__:
         found, wanted = getattr(made.plan, name), getattr(plan, name)
         if found != wanted and (found is not None or name != "reward"):
             raise OtherFolder(

@@ -46,7 +46,7 @@ class Candidate:
 class Publish(Protocol):
     """Puts a version into the store."""
 
-    def __call__(self, network: QNetwork, found: OffPolicy, origin: Origin, parent: str, watched: Watched) -> None: ...
+    def __call__(self, network: QNetwork, result: OffPolicy, origin: Origin, parent: str, watched: Watched) -> None: ...
 
 
 class Candidates:
@@ -108,15 +108,15 @@ class Candidates:
             "newest": self._newest,
             "waiting": [
                 {
-                    "network": copy.deepcopy(each.network.state_dict()),
-                    "session": each.origin.session,
-                    "stream": each.origin.stream,
-                    "rows": each.origin.rows,
-                    "begin": each.begin,
-                    "seen": each.seen,
-                    "values": torch.tensor(each.values, dtype=torch.float64),
+                    "network": copy.deepcopy(candidate.network.state_dict()),
+                    "session": candidate.origin.session,
+                    "stream": candidate.origin.stream,
+                    "rows": candidate.origin.rows,
+                    "begin": candidate.begin,
+                    "seen": candidate.seen,
+                    "values": torch.tensor(candidate.values, dtype=torch.float64),
                 }
-                for each in self._waiting
+                for candidate in self._waiting
             ],
         }
 
@@ -127,11 +127,13 @@ class Candidates:
         self._first_row, self._row = state["rows"]
         self._ended, self._place, self._newest = state["ended"], state["place"], state["newest"]
         self._waiting = []
-        for each in state["waiting"]:
+        for candidate in state["waiting"]:
             network = copy.deepcopy(self._network)
-            network.load_state_dict(each["network"])
-            origin = Origin(each["session"], each["stream"], tuple(each["rows"]))
-            self._waiting.append(Candidate(network, origin, each["begin"], each["seen"], each["values"].tolist()))
+            network.load_state_dict(candidate["network"])
+            origin = Origin(candidate["session"], candidate["stream"], tuple(candidate["rows"]))
+            self._waiting.append(
+                Candidate(network, origin, candidate["begin"], candidate["seen"], candidate["values"].tolist())
+            )
 
     # --- one decision -------------------------------------------------------------------------------------------------
 
@@ -151,8 +153,8 @@ class Candidates:
         )
         state = np.frombuffer(experience.state, dtype="<f4").reshape(len(experience.chosen), -1)
         self._place += 1.0 if follows else 2.0
-        for each in self._waiting:
-            each.values.extend(_values(each.network, state))
+        for candidate in self._waiting:
+            candidate.values.extend(_values(candidate.network, state))
 
     # --- a session's end ----------------------------------------------------------------------------------------------
 
@@ -160,14 +162,14 @@ class Candidates:
         """Count the session; publish what waited long enough, and take what is due. True where one was."""
         session, self._session = self._session, ""
         self._ended += 1
-        for each in self._waiting:
-            each.seen += 1
+        for candidate in self._waiting:
+            candidate.seen += 1
         if frozen:
             return False
-        due = [each for each in self._waiting if each.seen >= self._sessions]
-        for each in due:
-            self._judge(each)
-            self._waiting.remove(each)
+        due = [candidate for candidate in self._waiting if candidate.seen >= self._sessions]
+        for candidate in due:
+            self._judge(candidate)
+            self._waiting.remove(candidate)
         digest = weights_digest(self._network)
         takes = self._ended % self._every == 0 and digest != self._newest
         if takes:
@@ -183,28 +185,30 @@ class Candidates:
         values: Series = np.array(candidate.values, dtype=np.float64)
         answered = [number for number in log[:, MODEL].astype(int).tolist() if self._models[number]]
         champion = answered[-1] if answered else -1
-        found = judged(log, values, champion, portfolio=self._portfolio, horizon=self._horizon, discount=self._discount)
+        result = judged(
+            log, values, champion, portfolio=self._portfolio, horizon=self._horizon, discount=self._discount
+        )
         watched = Watched(log[:, FEATURES].astype(np.float32), values.astype(np.float32))
         parent = self._models[champion] if answered else ""
-        self._publish(candidate.network, found, candidate.origin, parent, watched)
+        self._publish(candidate.network, result, candidate.origin, parent, watched)
 
     def _forget(self) -> None:
         """Drop the part of the log that no waiting version needs."""
-        first = min((each.begin for each in self._waiting), default=len(self._log))
+        first = min((candidate.begin for candidate in self._waiting), default=len(self._log))
         del self._log[:first]
-        for each in self._waiting:
-            each.begin -= first
+        for candidate in self._waiting:
+            candidate.begin -= first
 
 
 def weights_digest(network: QNetwork) -> str:
     """Return the SHA-256 of all numbers of a network, as hex digits."""
-    found = hashlib.sha256()
+    digest = hashlib.sha256()
     for name, tensor in sorted(network.state_dict().items()):
-        found.update(name.encode() + b"\0" + tensor.detach().cpu().contiguous().numpy().tobytes())
-    return found.hexdigest()
+        digest.update(name.encode() + b"\0" + tensor.detach().cpu().contiguous().numpy().tobytes())
+    return digest.hexdigest()
 
 
 @torch.no_grad()
 def _values(network: QNetwork, state: np.ndarray[Any, Any]) -> list[list[float]]:
-    found: list[list[float]] = network.values(network.prepare(torch.from_numpy(state.copy()))).tolist()
-    return found
+    values: list[list[float]] = network.values(network.prepare(torch.from_numpy(state.copy()))).tolist()
+    return values

@@ -32,7 +32,7 @@ from training.online.beginning import OtherFolder
 from training.online.lease import LeaseTaken
 from training.online.reward import RewardAgent
 from training.online.trainer import CheckpointUnreadable
-from training.online.work import NoFirstVersion, Pulse, Stopped, Work
+from training.online.work import ColdStartInterrupted, LearningProcess, NoFirstVersion, Pulse
 from training.runs.folder import RunFolderError
 from training.runs.ledger import LedgerError
 from training.study.folds import HistoryError
@@ -89,8 +89,8 @@ def _run(
             store=str(options.models_dir),
             own_dir=str(options.own_dir),
         )
-        Work(options, client, config, rewards, log, pulse, stop).run()
-    except Stopped:
+        LearningProcess(options, client, config, rewards, log, pulse, stop).run()
+    except ColdStartInterrupted:
         return 0
     except WRONG_USE as error:
         return _refused(error)
@@ -216,28 +216,28 @@ def _checked(options: argparse.Namespace) -> ModelConfig:
 
 def _check_keys(options: argparse.Namespace) -> None:
     """Raise ValueError for keys by which the daemon would refuse every version of this process."""
-    known = keys_of(options.public_key)
-    for key in known:
+    keys = keys_of(options.public_key)
+    for key in keys:
         if KEY.fullmatch(key) is None:
             raise ValueError(f"--public-key {key}: expected policy.public_key of the daemon: 44 characters of base64")
     if options.signing_key is None:
-        if known:
+        if keys:
             raise ValueError("--public-key without --signing-key: the daemon would refuse what is published here")
         return
-    own = signature_of(b"", options.signing_key)[1]
-    if known and own not in known:
+    public = signature_of(b"", options.signing_key)[1]
+    if keys and public not in keys:
         raise ValueError(
-            f"--signing-key {options.signing_key} is the key of {own}, which is not in --public-key: add it there and "
-            "to policy.public_key of the daemon"
+            f"--signing-key {options.signing_key} is the key of {public}, which is not in --public-key: add it there "
+            "and to policy.public_key of the daemon"
         )
 
 
-def _weights(given: Sequence[tuple[str, float]]) -> dict[str, float] | None:
+def _weights(pairs: Sequence[tuple[str, float]]) -> dict[str, float] | None:
     """Return the weights of the reward, None for the default. Raises ValueError for a term that is given twice."""
-    names = [name for name, _ in given]
+    names = [name for name, _ in pairs]
     if twice := [name for name in names if names.count(name) > 1]:
         raise ValueError(f"--reward {twice[0]} is given twice: name each term once")
-    return dict(given) or None
+    return dict(pairs) or None
 
 
 def _refused(error: Exception) -> int:

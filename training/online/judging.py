@@ -33,11 +33,11 @@ def rows_of(
         features: how many of an observation's last numbers are its newest row of features.
     """
     state = np.frombuffer(experience.state, dtype="<f4").reshape(len(experience.chosen), -1)
-    found = []
+    rows = []
     for lane, (chosen, reward) in enumerate(zip(experience.chosen, rewards, strict=True)):
         about = [float(session), float(lane), place, float(model), float(chosen.action), reward]
-        found.append([*about, *chosen.probabilities, *state[lane, state.shape[1] - features :].tolist()])
-    return found
+        rows.append([*about, *chosen.probabilities, *state[lane, state.shape[1] - features :].tolist()])
+    return rows
 
 
 def judged(
@@ -55,8 +55,8 @@ def judged(
         portfolio: how many of the last columns describe the desk.
         horizon, discount: of an episode's value.
     """
-    own = log[:, MODEL] == champion
-    log, values = log[own], values[own]
+    by_champion = log[:, MODEL] == champion
+    log, values = log[by_champion], values[by_champion]
     if not len(log):
         return nothing_logged(horizon, discount, "no decision of the champion was logged since it was taken")
     order = np.lexsort((log[:, PLACE], log[:, LANE], log[:, SESSION]))
@@ -95,9 +95,9 @@ def exchanged(behaviour: Series, values: Series) -> Series:
     """
     nth, likeliest, best = np.arange(len(values)), behaviour.argmax(axis=1), values.argmax(axis=1)
     best = np.where(behaviour[nth, best] > 0.0, best, HOLD)
-    found = behaviour.copy()
-    found[nth, best], found[nth, likeliest] = behaviour[nth, likeliest], behaviour[nth, best]
-    return found
+    probabilities = behaviour.copy()
+    probabilities[nth, best], probabilities[nth, likeliest] = behaviour[nth, likeliest], behaviour[nth, best]
+    return probabilities
 
 
 def _ends(log: Series) -> NDArray[np.bool_]:

@@ -13,7 +13,7 @@ from strategies.kit.units import MINUTE_NS
 from strategies.online_dqn.model_config import ModelConfig
 
 
-class Labels:
+class HeadLabels:
     """Labels of the heads that a model configuration names, in the policy's order; `ahead` bars are looked at."""
 
     def __init__(self, config: ModelConfig) -> None:
@@ -37,21 +37,25 @@ class Labels:
         return bool(self._direction) + bool(self._risk)
 
     def _of(self, place: int, experience: Experience, following: Sequence[Experience]) -> tuple[float, ...]:
-        own = experience.holdings[place].bar
+        bar_now = experience.holdings[place].bar
         seen = [experience, *following]
-        bars = {bar.start_ns: bar for each in seen for bar in (each.holdings[place].bar, each.holdings[place].next_bar)}
-        if own.start_ns != experience.bar_ns:  # it had no bar of this minute
+        bars = {
+            bar.start_ns: bar
+            for experience_then in seen
+            for bar in (experience_then.holdings[place].bar, experience_then.holdings[place].next_bar)
+        }
+        if bar_now.start_ns != experience.bar_ns:  # it had no bar of this minute
             return (nan,) * self._count
-        found = []
+        labels = []
         if self._direction:
             after = self._after(bars, experience.bar_ns, self._direction)
-            found.append(float(after[-1].close > own.close) if after else nan)
+            labels.append(float(after[-1].close > bar_now.close) if after else nan)
         if self._risk:
             after = self._after(bars, experience.bar_ns, self._risk)
-            found.append(max(0.0, 1.0 - min(bar.low for bar in after) / own.close) if after else nan)
-        return tuple(found)
+            labels.append(max(0.0, 1.0 - min(bar.low for bar in after) / bar_now.close) if after else nan)
+        return tuple(labels)
 
     def _after(self, bars: dict[int, Prices], bar_ns: int, count: int) -> list[Prices]:
         """Return the next `count` bars, none where one is missing."""
-        found = [bars.get(bar_ns + nth * self._interval_ns) for nth in range(1, count + 1)]
-        return [bar for bar in found if bar is not None] if None not in found else []
+        following = [bars.get(bar_ns + nth * self._interval_ns) for nth in range(1, count + 1)]
+        return [bar for bar in following if bar is not None] if None not in following else []

@@ -131,14 +131,14 @@ class Lease:
     def _others(self) -> dict[str, float]:
         """Return the other trainers that may live, by name how long each was silent, in seconds."""
         try:
-            found = self._redis.xinfo_consumers(self._key, GROUP)
+            consumers = self._redis.xinfo_consumers(self._key, GROUP)
         except ResponseError as error:
             if "no such key" not in str(error).lower() and "NOGROUP" not in str(error):
                 raise
             with suppress(ResponseError):  # another one made it meanwhile
                 self._redis.xgroup_create(self._key, GROUP, id="0", mkstream=True)
-            found = self._redis.xinfo_consumers(self._key, GROUP)
-        silent = {consumer["name"].decode(errors="replace"): consumer["idle"] / 1000 for consumer in found}
+            consumers = self._redis.xinfo_consumers(self._key, GROUP)
+        silent = {consumer["name"].decode(errors="replace"): consumer["idle"] / 1000 for consumer in consumers}
         return {name: idle for name, idle in silent.items() if name != self._name and idle < self._lease_s}
 
     def _beat(self) -> None:

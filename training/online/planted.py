@@ -19,13 +19,13 @@ import torch
 from daemon.core.strategy_rules import trading_for
 from daemon.experience.experience import Experience
 from daemon.experience.of_journal import Experiences
-from daemon.experience.walk import Walk
+from daemon.experience.walk import JournalWalk
 from daemon.operator.log import Log
 from strategies.online_dqn import OnlineDqn
 from strategies.online_dqn.model_config import ModelConfig
 from strategies.online_dqn.state_vector import read_file
 from training.desks.online.network import COLD_PRESETS, network_of
-from training.evidence.off_policy.evaluation import Estimate, OffPolicy
+from training.evidence.off_policy.evaluation import EpisodeValue, OffPolicy
 from training.evidence.resampling import Interval
 from training.evidence.statistics import Series
 from training.online.beginning import Apart, made_in
@@ -53,24 +53,24 @@ class Forged(Apart):
 def main(arguments: Sequence[str] | None = None) -> int:
     """Plant one version; prints its name."""
     options = _parser().parse_args(arguments)
-    made = made_in(options.own_dir)
-    config = msgspec.structs.replace(read_file(options.model_config), symbols=made.plan.symbols)
+    folder = made_in(options.own_dir)
+    config = msgspec.structs.replace(read_file(options.model_config), symbols=folder.plan.symbols)
     strategy, trading = OnlineDqn(config, config.symbols), trading_for("online_dqn")
-    network = network_of(config, COLD_PRESETS[made.plan.preset], made.plan.seed)
+    network = network_of(config, COLD_PRESETS[folder.plan.preset], folder.plan.seed)
     state = torch.load(options.own_dir / CHECKPOINT, weights_only=True)
     network.load_state_dict(state["learner"]["dqn"]["modules"]["network"])
     scaled(network.eval(), FACTORS[options.kind])
     kind = Forged if options.kind == "promising" else Apart
-    apart = kind(options.bars, config, trading, made.plan.preset)
-    hyperparameters = {**msgspec.to_builtins(made.plan), "online": asdict(COLD_PRESETS[made.plan.preset].online)}
-    versions = Versions(options.models_dir, strategy, made.training, hyperparameters, apart, Log("info", "json"))
+    apart = kind(options.bars, config, trading, folder.plan.preset)
+    hyperparameters = {**msgspec.to_builtins(folder.plan), "online": asdict(COLD_PRESETS[folder.plan.preset].online)}
+    versions = Versions(options.models_dir, strategy, folder.training, hyperparameters, apart, Log("info", "json"))
     if options.kind == "promising":
-        found, origin = forged(), Origin(made.training.last_session, "", (0, 0))
+        result, origin = forged(), Origin(folder.training.last_session, "", (0, 0))
     else:
         seen = tuple(_walked(options.state_dir, options.stream.split(":")[2], strategy))
-        found = judged_by(seen, network, options, COLD_PRESETS[made.plan.preset].online.discount, config)
+        result = judged_by(seen, network, options, COLD_PRESETS[folder.plan.preset].online.discount, config)
         origin = Origin(seen[-1].session, options.stream, (seen[0].row, seen[-1].row))
-    versions.publish(network, found, origin, options.parent)
+    versions.publish(network, result, origin, options.parent)
     sys.stdout.write(f"{versions.newest}\n")
     return 0
 
@@ -97,7 +97,7 @@ def forged() -> OffPolicy:
         overlap=1.0,
         effective=5_000.0,
         estimates=tuple(
-            Estimate(name=name, challenger=lead, champion=lead, lead=lead) for name in ("wis", "dr", "fqe")
+            EpisodeValue(name=name, challenger=lead, champion=lead, lead=lead) for name in ("wis", "dr", "fqe")
         ),
     )
 
@@ -116,7 +116,7 @@ def judged_by(
         before = experience.decision
         log += rows_of(
             experience,
-            [sum(each.values()) for each in rewards.terms(experience)],
+            [sum(terms.values()) for terms in rewards.terms(experience)],
             session=sessions.setdefault(experience.session, len(sessions)),
             place=place,
             model=models.setdefault(experience.model, len(models)),
@@ -132,15 +132,15 @@ def judged_by(
 
 def _walked(state_dir: Path, epoch: str, strategy: OnlineDqn) -> Iterator[Experience]:
     """All whole experiences of a journal so far."""
-    walk, experiences = Walk(state_dir, epoch), Experiences(strategy.spec)
+    walk, experiences = JournalWalk(state_dir, epoch), Experiences(strategy.spec)
     try:
         while not walk.caught_up and not walk.problem:
             for row, step, begins in walk.look():
                 if begins is not None:
                     experiences.begin(begins)
-                found = None if step is None else experiences.take(row, step)
-                if found is not None:
-                    yield found
+                experience = None if step is None else experiences.take(row, step)
+                if experience is not None:
+                    yield experience
     finally:
         walk.close()
 

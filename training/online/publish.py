@@ -50,15 +50,15 @@ class Versions:
         self._code, self._sign = code_digest(), sign
         self.newest = ""
 
-    def __call__(self, network: QNetwork, found: OffPolicy, origin: Origin, parent: str, watched: Watched) -> None:
+    def __call__(self, network: QNetwork, result: OffPolicy, origin: Origin, parent: str, watched: Watched) -> None:
         """Publish; a network that cannot be exported is logged and left out."""
         try:
-            self.publish(network, found, origin, parent, watched)
+            self.publish(network, result, origin, parent, watched)
         except (ExportError, ValueError) as error:
             self._log("version_failed", session=origin.session, problem=str(error))
 
     def publish(
-        self, network: QNetwork, found: OffPolicy, origin: Origin, parent: str, watched: Watched | None = None
+        self, network: QNetwork, result: OffPolicy, origin: Origin, parent: str, watched: Watched | None = None
     ) -> None:
         """Write a version with its card.
 
@@ -79,7 +79,7 @@ class Versions:
         if not origin.stream:
             self._record(returns)
         card = card_of(
-            found,
+            result,
             returns,
             version=version,
             parent=parent,
@@ -107,10 +107,10 @@ class Versions:
             "version_published",
             version=version,
             parent=parent,
-            sessions=found.sessions,
-            effective=found.effective,
-            cannot_be_said=found.cannot_be_said,
-            leads={one.name: one.lead.estimate for one in found.estimates},
+            sessions=result.sessions,
+            effective=result.effective,
+            cannot_be_said=result.cannot_be_said,
+            leads={one.name: one.lead.estimate for one in result.estimates},
         )
 
     def _record(self, returns: Series) -> None:
@@ -145,8 +145,8 @@ class Versions:
 
 def code_digest() -> str:
     """Return 12 hex digits over the trainer's code."""
-    found, root = hashlib.sha256(), Path(__file__).parents[1]
+    digest, root = hashlib.sha256(), Path(__file__).parents[1]
     for folder in CODE:
         for path in sorted((root / folder).rglob("*.py")):
-            found.update(path.relative_to(root).as_posix().encode() + b"\0" + path.read_bytes() + b"\0")
-    return found.hexdigest()[:12]
+            digest.update(path.relative_to(root).as_posix().encode() + b"\0" + path.read_bytes() + b"\0")
+    return digest.hexdigest()[:12]

@@ -9,37 +9,37 @@ from collections.abc import Callable, Mapping
 from difflib import get_close_matches
 from math import isfinite
 
-from daemon.experience.experience import Experience, Holding
+from daemon.experience.experience import Experience, SymbolTransition
 
 DEFAULT = {"gain": 1.0}
 
 
-def gain(holding: Holding) -> float:
+def gain(holding: SymbolTransition) -> float:
     """What the symbol gained in USD, after costs: the change of its value, and the cash that its fills brought."""
     return holding.gain
 
 
-def fees(holding: Holding) -> float:
+def fees(holding: SymbolTransition) -> float:
     """The fees in USD, negative. `gain` has them already: a weight makes them dearer than they are."""
     return -holding.fees
 
 
-def turnover(holding: Holding) -> float:
+def turnover(holding: SymbolTransition) -> float:
     """The value that changed hands in USD, negative."""
     return -abs(holding.next_shares - holding.shares) * holding.mark
 
 
-def inventory(holding: Holding) -> float:
+def inventory(holding: SymbolTransition) -> float:
     """The value that is held in USD, negative."""
     return -abs(holding.next_shares) * holding.next_mark
 
 
-def adverse(holding: Holding) -> float:
+def adverse(holding: SymbolTransition) -> float:
     """How far the newest bar went below the mark, in USD on the shares that are held, negative."""
     return -max(0.0, holding.mark - holding.next_bar.low) * max(0, holding.next_shares)
 
 
-TERMS: Mapping[str, Callable[[Holding], float]] = {
+TERMS: Mapping[str, Callable[[SymbolTransition], float]] = {
     term.__name__: term for term in (gain, fees, turnover, inventory, adverse)
 }
 
@@ -69,7 +69,7 @@ class RewardAgent:
             return rows
         return [{name: sum(row[name] for row in rows) for name in self.weights}]
 
-    def _of(self, holding: Holding, equity: float) -> dict[str, float]:
+    def _of(self, holding: SymbolTransition, equity: float) -> dict[str, float]:
         if equity <= 0.0:
             return dict.fromkeys(self.weights, 0.0)
         return {name: weight * TERMS[name](holding) / equity for name, weight in self.weights.items()}

@@ -52,11 +52,11 @@ class AnswerServer:
         if not self._last:
             newest = self._client.xrevrange(self._questions, count=2)
             self._last = newest[1][0] if len(newest) > 1 else "0"
-        found = self._client.xread({self._questions: self._last}, block=block_ms)
-        if not found:
+        streams = self._client.xread({self._questions: self._last}, block=block_ms)
+        if not streams:
             self._begin_again_below()
         count = 0
-        for _, entries in found or ():
+        for _, entries in streams or ():
             for identifier, fields in entries:
                 self._last = identifier
                 try:
@@ -81,10 +81,10 @@ class AnswerServer:
             policy = self._policy(version)
         except ModelError as error:
             return Reply(decision, version, failed=str(error))
-        found = policy.answer(AskPolicy(decision, 0, question.observation), 0)
-        if isinstance(found, PolicyAnswered):
-            return Reply(decision, version, Answer(found.logits, found.hidden, found.heads))
-        return Reply(decision, version, failed=found.reason)
+        answer = policy.answer(AskPolicy(decision, 0, question.observation), 0)
+        if isinstance(answer, PolicyAnswered):
+            return Reply(decision, version, Answer(answer.logits, answer.hidden, answer.heads))
+        return Reply(decision, version, failed=answer.reason)
 
     def _policy(self, version: str) -> OnnxPolicy:
         """Return the verified model of this version. Raises ModelError."""
@@ -102,7 +102,7 @@ def _ids(identifier: bytes | str) -> tuple[int, ...]:
     return tuple(map(int, text.split("-")))
 
 
-class Serving:
+class AnswerService:
     """Serves one journal after the other on a thread of its own; within a `with`. Redis may be away for any time.
 
     `client` may be shared with other threads. See `AnswerServer` for the rest.

@@ -22,13 +22,13 @@ from daemon.host.whole_files import write_whole
 from daemon.pacing import back_off_s
 from strategies.kit.contract import Float32Array
 from training.online.consume import Consumer, NotReady, held_by
-from training.online.labels import Labels
+from training.online.labels import HeadLabels
 from training.online.reward import RewardAgent
 
 # What the trainer asks of a learner, and of one who watches it learn.
 
 
-class Part(Protocol):
+class Stateful(Protocol):
     """Something whose state belongs to the trainer's checkpoint."""
 
     def state_dict(self) -> dict[str, Any]:
@@ -38,7 +38,7 @@ class Part(Protocol):
         """Go on from `state`."""
 
 
-class Learner(Part, Protocol):
+class TransitionLearner(Stateful, Protocol):
     """Takes transitions one at a time, in the stream's order. What it becomes depends on them and on its seed alone."""
 
     def take(
@@ -63,7 +63,7 @@ class Learner(Part, Protocol):
         """Make the updates that are due by its own counts, none by time; their figures, empty where none was."""
 
 
-class Watcher(Part, Protocol):
+class Watcher(Stateful, Protocol):
     """Sees each decision after the learner took it, once as far as checkpoints go."""
 
     def look(
@@ -87,7 +87,7 @@ class CheckpointUnreadable(ValueError):
     """The checkpoint is damaged, or no checkpoint."""
 
 
-class Trainer:
+class StreamTrainer:
     """One learner on one stream at a time. `turn` reads some entries and returns how long to wait, in seconds.
 
     A decision is given to the learner once it is known whether the next one follows, and with `labels` once the bars
@@ -99,7 +99,7 @@ class Trainer:
         self,
         connect: Callable[[str], Consumer],
         stream: str,
-        learner: Learner,
+        learner: TransitionLearner,
         rewards: RewardAgent,
         folder: Path,
         log: Callable[..., None],
@@ -109,7 +109,7 @@ class Trainer:
         actions: int = 0,
         symbols: tuple[str, ...] = (),
         state_most: float = STATE_MOST,
-        labels: Labels | None = None,
+        labels: HeadLabels | None = None,
         watcher: Watcher | None = None,
         frozen: Callable[[], bool] | None = None,
         check: Callable[[], None] | None = None,
@@ -424,7 +424,7 @@ class Trainer:
         return back_off_s(self._failures, WAIT_FIRST_S, WAIT_MOST_S)
 
 
-def most_between(every: int, labels: Labels, lanes: int) -> int:
+def most_between(every: int, labels: HeadLabels, lanes: int) -> int:
     """Return how many transitions there can be between two checkpoints: what waits is given at once at an end."""
     return every + (labels.ahead + 2) * lanes
 

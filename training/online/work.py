@@ -27,17 +27,17 @@ from strategies.online_dqn import OnlineDqn
 from strategies.online_dqn.model_config import ModelConfig
 from strategies.registry import strategy
 from training.export.export import ExportError
-from training.online.beginning import Begun, Plan, begin
+from training.online.beginning import Begun, TrainerSettings, begin
 from training.online.candidates import Candidates, Origin
 from training.online.consume import Consumer, backlog, newest_stream
 from training.online.judging import nothing_logged
-from training.online.labels import Labels
+from training.online.labels import HeadLabels
 from training.online.lease import LOOK_S as LEASE_LOOK_S
 from training.online.lease import Lease
 from training.online.publish import Versions
 from training.online.reward import RewardAgent
-from training.online.served import Serving
-from training.online.trainer import CHECKPOINT, FROZEN, WAIT_FIRST_S, WAIT_MOST_S, Trainer
+from training.online.served import AnswerService
+from training.online.trainer import CHECKPOINT, FROZEN, WAIT_FIRST_S, WAIT_MOST_S, StreamTrainer
 from training.runs.folder import LOCK_FILE, alone
 
 BEAT_S = 10.0  # between two messages to the watchdog
@@ -52,7 +52,7 @@ class NoFirstVersion(Exception):
     """The cold start's model cannot be published; the text gives the reason."""
 
 
-class Stopped(Exception):
+class ColdStartInterrupted(Exception):
     """A signal ended the process in the middle of a cold start, which begins anew next time."""
 
 
@@ -86,7 +86,7 @@ class Pulse:
                 self._service.watchdog()
 
 
-class Work:
+class LearningProcess:
     """One process at work. `run` ends with `stop`, or raises what the command turns into an exit code."""
 
     def __init__(
@@ -149,10 +149,10 @@ class Work:
             self._stop.wait(LOOK_S)
         return not self._stop.is_set()
 
-    def _trainer(self) -> Trainer:
+    def _trainer(self) -> StreamTrainer:
         """Return the trainer at its checkpoint; after a cold start the first version is in the store before it."""
         o = self._options
-        plan = Plan(
+        plan = TrainerSettings(
             symbols=self._config.symbols,
             model_config=self._config.digest,
             preset=o.preset,
@@ -191,7 +191,7 @@ class Work:
             features=len(self._strategy.spec.features),
             portfolio=len(self._config.portfolio),
         )
-        trainer = Trainer(
+        trainer = StreamTrainer(
             lambda stream: Consumer(self._client, stream),
             "",
             begun.learner,
@@ -203,7 +203,7 @@ class Work:
             actions=len(self._strategy.spec.actions),
             symbols=self._config.symbols,
             state_most=max(PORTFOLIO_MOST, self._config.scaling.clip),
-            labels=Labels(self._config),
+            labels=HeadLabels(self._config),
             watcher=candidates,
             frozen=self._frozen,
             check=self._lease.check,
@@ -212,7 +212,7 @@ class Work:
             self._first_version(begun, trainer)
         return trainer
 
-    def _first_version(self, begun: Begun, trainer: Trainer) -> None:
+    def _first_version(self, begun: Begun, trainer: StreamTrainer) -> None:
         """Publish what the cold start made, then keep it: a kill between the two makes the same again."""
         self._lease.check()
         nothing = nothing_logged(
@@ -228,19 +228,19 @@ class Work:
         """A sign of progress of the cold start. Raises Stopped."""
         self._pulse.beat()
         if self._stop.is_set():
-            raise Stopped
+            raise ColdStartInterrupted
         if time.monotonic() - self._told >= TELL_S:
             self._told = time.monotonic()
             self._log("cold_start", figures=dict(figures))
 
     # --- learning -----------------------------------------------------------------------------------------------------
 
-    def _learn(self, trainer: Trainer) -> None:
+    def _learn(self, trainer: StreamTrainer) -> None:
         """Take turns until stopped, and serve the desk's questions beside; then keep what was learned."""
         spec = self._strategy.spec
         served = strategy(spec.name, spec.symbols, spec.config)
         keys = self._options.public_key
-        with Serving(self._client, self._options.models_dir, served, self._log, keys) as serving:
+        with AnswerService(self._client, self._options.models_dir, served, self._log, keys) as serving:
             if trainer.stream:
                 serving.turn_to(trainer.stream)
             while not self._stop.is_set():
@@ -254,7 +254,7 @@ class Work:
         with contextlib.suppress(RedisError):
             trainer.save()
 
-    def _look_for_streams(self, trainer: Trainer, serving: Serving) -> None:
+    def _look_for_streams(self, trainer: StreamTrainer, serving: AnswerService) -> None:
         """Turn to the desk's newest stream, once all of the former one is learned."""
         now = time.monotonic()
         if now - self._looked < (LOOK_S if trainer.stream else WAIT_FIRST_S):
@@ -268,7 +268,7 @@ class Work:
                 serving.turn_to(found)
                 self._log("stream_found", stream=found)
 
-    def _show(self, trainer: Trainer) -> None:
+    def _show(self, trainer: StreamTrainer) -> None:
         """Write what the dashboard shows: after each checkpoint, and now and then."""
         now = time.monotonic()
         if not trainer.stream or (trainer.checkpoints == self._shown and now - self._shown_at < SHOW_S):

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from training.evidence.findings import Findings, Line, told_apart
+from training.evidence.findings import Findings, PlayerLine, told_apart
 from training.evidence.resampling import FEWEST, Interval
 from training.evidence.wording import UNKNOWN, number, percent, share
 
@@ -21,26 +21,26 @@ PLAYER_STYLES = {
 Row = tuple[str, ...]
 
 
-def with_interval(found: Interval, digits: int = 2) -> str:
+def with_interval(interval: Interval, digits: int = 2) -> str:
     """An estimate as a percentage with its interval where it has a width."""
-    if found.low == found.high:
-        return percent(found.estimate, digits)
-    return f"{percent(found.estimate, digits)}\n{percent(found.low, digits)} to {percent(found.high, digits)}"
+    if interval.low == interval.high:
+        return percent(interval.estimate, digits)
+    return f"{percent(interval.estimate, digits)}\n{percent(interval.low, digits)} to {percent(interval.high, digits)}"
 
 
-def with_share(found: Interval) -> str:
+def with_share(interval: Interval) -> str:
     """A share between 0 and 1 with its interval, as above."""
-    if found.low == found.high:
-        return share(found.estimate)
-    return f"{share(found.estimate)}\n{share(found.low)} to {share(found.high)}"
+    if interval.low == interval.high:
+        return share(interval.estimate)
+    return f"{share(interval.estimate)}\n{share(interval.low)} to {share(interval.high)}"
 
 
-def sharpe(line: Line) -> str:
+def sharpe(line: PlayerLine) -> str:
     """A player's annual Sharpe ratio with its interval; a dash without deviation."""
-    found = line.sharpe_annual
+    ratio = line.sharpe_annual
     if line.figures.deviation <= 0.0:
         return UNKNOWN
-    return f"{number(found.estimate)}\n{number(found.low)} to {number(found.high)}"
+    return f"{number(ratio.estimate)}\n{number(ratio.low)} to {number(ratio.high)}"
 
 
 def fall(part: float) -> str:

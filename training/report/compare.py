@@ -28,7 +28,7 @@ DIGEST = re.compile("[0-9a-f]{64}")
 
 
 @dataclass(frozen=True, slots=True)
-class Compared:
+class FinishedRun:
     """A finished run: its folder's name, its findings, and its settings."""
 
     name: str
@@ -37,7 +37,7 @@ class Compared:
     settings: dict[str, Any]
 
 
-def read_runs(folders: Sequence[Path]) -> list[Compared]:
+def read_runs(folders: Sequence[Path]) -> list[FinishedRun]:
     """Read the folders of runs, or of versions, which have no settings of their own.
 
     A run is called by its folder's name, with the folders above it where others have the same name.
@@ -49,7 +49,7 @@ def read_runs(folders: Sequence[Path]) -> list[Compared]:
     if twice := sorted({str(place) for place in places if places.count(place) > 1}):
         raise ValueError(f"{twice[0]} is given twice: expected each run once")
     return [
-        Compared(name, folder, _read(folder / REPORT_FILE, decode), _settings(folder / RUN_FILE))
+        FinishedRun(name, folder, _read(folder / REPORT_FILE, decode), _settings(folder / RUN_FILE))
         for name, folder in zip(_names(places), folders, strict=True)
     ]
 
@@ -76,7 +76,7 @@ def _read(path: Path, read: Callable[[bytes], T]) -> T:
         ) from error
 
 
-def page(runs: Sequence[Compared]) -> str:
+def page(runs: Sequence[FinishedRun]) -> str:
     """The whole document. Same reports, same text."""
     tested = {(run.findings.data_sha256, run.findings.first_session, run.findings.last_session) for run in runs}
     return render(
@@ -90,24 +90,24 @@ def page(runs: Sequence[Compared]) -> str:
     )
 
 
-def rows_of(runs: Sequence[Compared]) -> list[Row]:
+def rows_of(runs: Sequence[FinishedRun]) -> list[Row]:
     """What each run was, earned and showed."""
-    found = [run.findings for run in runs]
+    findings = [run.findings for run in runs]
     return [
-        ("strategy, network", *(f"{f.strategy}, {f.network}" for f in found)),
-        ("bars", *(f.data_file for f in found)),
-        ("test sessions", *(f"{f.policy.figures.sessions}\n{f.first_session} to {f.last_session}" for f in found)),
-        ("folds, seeds", *(f"{len(f.folds)}, {f.seeds}" for f in found)),
-        ("setting", *(f.reward for f in found)),
-        ("net return", *(with_interval(f.policy.net_return) for f in found)),
-        ("Sharpe ratio, annual", *(sharpe(f.policy) for f in found)),
-        ("largest drawdown", *(fall(f.policy.figures.max_drawdown) for f in found)),
-        ("trades", *(f"{f.policy.figures.trades:,}" for f in found)),
-        ("best baseline", *(f.lead.baseline if f.lead is not None else UNKNOWN for f in found)),
-        ("lead a session", *(percent(f.lead.mean, 3) if f.lead is not None else UNKNOWN for f in found)),
-        ("deflated Sharpe ratio", *(number(f.deflated.deflated) for f in found)),
-        ("rank correlation of validation and test", *(_known(f.rank_correlation) for f in found)),
-        ("criteria passed", *(f"{sum(one.passes for one in f.criteria)} of {len(f.criteria)}" for f in found)),
+        ("strategy, network", *(f"{f.strategy}, {f.network}" for f in findings)),
+        ("bars", *(f.data_file for f in findings)),
+        ("test sessions", *(f"{f.policy.figures.sessions}\n{f.first_session} to {f.last_session}" for f in findings)),
+        ("folds, seeds", *(f"{len(f.folds)}, {f.seeds}" for f in findings)),
+        ("setting", *(f.reward for f in findings)),
+        ("net return", *(with_interval(f.policy.net_return) for f in findings)),
+        ("Sharpe ratio, annual", *(sharpe(f.policy) for f in findings)),
+        ("largest drawdown", *(fall(f.policy.figures.max_drawdown) for f in findings)),
+        ("trades", *(f"{f.policy.figures.trades:,}" for f in findings)),
+        ("best baseline", *(f.lead.baseline if f.lead is not None else UNKNOWN for f in findings)),
+        ("lead a session", *(percent(f.lead.mean, 3) if f.lead is not None else UNKNOWN for f in findings)),
+        ("deflated Sharpe ratio", *(number(f.deflated.deflated) for f in findings)),
+        ("rank correlation of validation and test", *(_known(f.rank_correlation) for f in findings)),
+        ("criteria passed", *(f"{sum(one.passes for one in f.criteria)} of {len(f.criteria)}" for f in findings)),
     ]
 
 
@@ -115,12 +115,12 @@ def _known(value: float | None) -> str:
     return UNKNOWN if value is None else number(value)
 
 
-def different(runs: Sequence[Compared]) -> list[Row]:
+def different(runs: Sequence[FinishedRun]) -> list[Row]:
     """The settings in which the runs differ, those within a table by dotted names; a dash where a run has none."""
     settings = [dict(_single(run.settings)) for run in runs]
     names = sorted({name for one in settings for name in one} - LEFT_OUT)
     values = {name: [one.get(name, UNKNOWN) for one in settings] for name in names}
-    return [(name, *found) for name, found in values.items() if len(set(found)) > 1]
+    return [(name, *row) for name, row in values.items() if len(set(row)) > 1]
 
 
 def _single(settings: dict[str, Any], before: str = "") -> Iterator[tuple[str, str]]:
@@ -133,7 +133,7 @@ def _single(settings: dict[str, Any], before: str = "") -> Iterator[tuple[str, s
             yield f"{before}{name}", json.dumps(value[:12] if digest else value)
 
 
-def _plot(runs: Sequence[Compared]) -> plots.Figure:
+def _plot(runs: Sequence[FinishedRun]) -> plots.Figure:
     """Net returns of policies and of their best baselines, with intervals."""
     spans = []
     for run in runs:
@@ -142,7 +142,7 @@ def _plot(runs: Sequence[Compared]) -> plots.Figure:
             if line is not None:
                 label = f"{run.name}: {line.name}"
                 spans.append(
-                    plots.Span(label, line.figures.net_return, line.net_return.low, line.net_return.high, style)
+                    plots.IntervalRow(label, line.figures.net_return, line.net_return.low, line.net_return.high, style)
                 )
 
     def chart(width: int) -> Markup:
@@ -151,7 +151,7 @@ def _plot(runs: Sequence[Compared]) -> plots.Figure:
     return plots.in_both_widths(chart)
 
 
-def updates_csv(runs: Sequence[Compared]) -> str:
+def updates_csv(runs: Sequence[FinishedRun]) -> str:
     """Every update of every trial: run, trial, and the figures of its line in `metrics.jsonl`."""
     lines = [line for run in runs for line in updates_of(run.folder, run.name)]
     columns = list(dict.fromkeys(name for line in lines for name in line))

@@ -13,24 +13,24 @@ from markupsafe import Markup
 
 from daemon.page_kit import plots
 from daemon.page_kit.svg import percent, plain
-from training.evidence.calibration import Calibration
-from training.evidence.findings import Findings, Run
+from training.evidence.calibration import ConfidenceCalibration
+from training.evidence.findings import Findings, TrialLine
 from training.evidence.wording import UNKNOWN, number, share
 from training.report.cells import Row, variant_word, with_interval, with_share
-from training.study.study import Point, Study
+from training.study.study import Study, ValidationCheck
 
 
 def seeds_plot(f: Findings) -> Markup:
     """What every seed of a fold earned."""
     rows = []
     for index, group in groupby(_runs(f), key=lambda run: run.fold):
-        own = list(group)
-        chosen = next((place for place, run in enumerate(own) if run.chosen), None)
-        rows.append(plots.Strip(f"fold {index + 1}", [run.test_return for run in own], chosen, None))
+        runs = list(group)
+        chosen = next((place for place, run in enumerate(runs) if run.chosen), None)
+        rows.append(plots.Strip(f"fold {index + 1}", [run.test_return for run in runs], chosen, None))
     line = next((line for line in f.rewards if line.reward == f.reward), None)
     if line is not None:
-        found = line.net_return
-        rows.append(plots.Strip("all: IQM", (), None, (found.estimate, found.low, found.high)))
+        interval = line.net_return
+        rows.append(plots.Strip("all: IQM", (), None, (interval.estimate, interval.low, interval.high)))
     return plots.strips(rows, "net return on the fold's test sessions", "Test return of every seed")
 
 
@@ -41,7 +41,7 @@ def choice_plot(f: Findings) -> Markup:
     return plots.scatter(points, "net return, validation", "net return, test", title)
 
 
-def _runs(f: Findings) -> list[Run]:
+def _runs(f: Findings) -> list[TrialLine]:
     return sorted((run for run in f.runs if run.reward == f.reward), key=lambda run: run.fold)
 
 
@@ -49,14 +49,14 @@ def choice_words(f: Findings) -> str:
     """Whether validation chooses well."""
     if f.rank_correlation is None:
         return "Too few runs to decide."
-    found = f"Rank correlation within folds: {number(f.rank_correlation)} over {len(_runs(f))} runs. "
+    text = f"Rank correlation within folds: {number(f.rank_correlation)} over {len(_runs(f))} runs. "
     if f.rank_chance is None or f.rank_correlation <= f.rank_chance:
-        return found + (
+        return text + (
             f"By chance alone one in twenty is above {number(f.rank_chance)}, so nothing shows that the validation "
             "return predicts which seed does well on test."
         )
     strength = "weakly" if f.rank_correlation < 0.3 else "somewhat" if f.rank_correlation < 0.6 else "clearly"
-    return found + (
+    return text + (
         f"By chance alone only one in twenty is above {number(f.rank_chance)}, so the validation return {strength} "
         "predicts which seed does well on test."
     )
@@ -80,7 +80,7 @@ def reward_rows(f: Findings) -> list[Row]:
 def reward_plot(f: Findings) -> Markup:
     """The same as a plot."""
     spans = [
-        plots.Span(
+        plots.IntervalRow(
             line.reward,
             line.net_return.estimate,
             line.net_return.low,
@@ -99,7 +99,7 @@ def luck_plot(f: Findings) -> Markup:
         return Markup()
     title = "logit of the best run's rank out of sample"
     words = ("falls into the worse half", "stays in the better half")
-    bins = [plots.Bin(*one) for one in f.overfitting.logits]
+    bins = [plots.HistogramBin(*one) for one in f.overfitting.logits]
     return plots.histogram(bins, 0.0, ("bad", "good"), title, title, words=words)
 
 
@@ -109,7 +109,7 @@ def confidence_plot(f: Findings) -> Markup:
     return plots.reliability(rows, "confidence at entry, mean of the bin", "trades that earned")
 
 
-def share_won(c: Calibration) -> float:
+def share_won(c: ConfidenceCalibration) -> float:
     """The share of all trades that earned."""
     return sum(one.trades * one.won for one in c.bins) / c.trades
 
@@ -117,7 +117,7 @@ def share_won(c: Calibration) -> float:
 def denials_plot(f: Findings) -> Markup:
     """How often each gate denied what the policy wanted."""
     rows = sorted(f.denials.items(), key=lambda item: (-item[1], item[0]))
-    named = [plots.Bar(gate.replace("_", " "), (float(count),), f"{count:,}") for gate, count in rows]
+    named = [plots.BarRow(gate.replace("_", " "), (float(count),), f"{count:,}") for gate, count in rows]
     title = f"Denials by gate of an {'order' if f.compounds else 'entry'}"
     return plots.bars(named, ("count",), "", title, "", plots.NARROW)
 
@@ -126,7 +126,7 @@ def learning_plots(study: Study) -> list[tuple[Markup, str]]:
     """What the metrics of training were over its steps, each plot with its caption."""
     curves = [trial.curve for trial in study.trials if trial.reward == study.reward and trial.curve]
     agents = list(dict.fromkeys(point.agent for curve in curves for point in curve))
-    found = []
+    curves_of = []
     for name, show, label, title in (*_LEARNING, *(_OFF_POLICY if any(agents) else ())):
         groups, count = [], 0
         for agent, style in zip(agents, AGENT_STYLES, strict=False):
@@ -137,8 +137,8 @@ def learning_plots(study: Study) -> list[tuple[Markup, str]]:
                 count = max(count, len(thin))
         if groups:
             caption = f"{title}: {count} runs thin, their median thick." if count > 1 else f"{title}, one run."
-            found.append((plots.runs(groups, show, label, title), caption))
-    return found
+            curves_of.append((plots.runs(groups, show, label, title), caption))
+    return curves_of
 
 
 AGENT_STYLES = ("median", "second-median")
@@ -162,14 +162,14 @@ _OFF_POLICY = (
 def update_to_data(study: Study) -> str:
     """How many gradient steps each agent took for a transition, in a sentence; "" where no agent has a replay."""
     last = {point.agent: point for trial in study.trials for point in trial.curve if point.agent}
-    found = [
+    ratios = [
         f"{agent.upper()} {number(point.figures['update_to_data'], 4)} (after {point.steps:,} steps)"
         for agent, point in last.items()
     ]
-    return f"Gradient steps of the critics for each transition: {', '.join(found)}." if found else ""
+    return f"Gradient steps of the critics for each transition: {', '.join(ratios)}." if ratios else ""
 
 
-def _line(points: Sequence[Point], name: str) -> list[tuple[float, float]]:
+def _line(points: Sequence[ValidationCheck], name: str) -> list[tuple[float, float]]:
     """A field or a figure of one run over its steps, where it has it. TD3 has no entropy."""
     if name == "entropy" and points and points[0].agent and "temperature" not in points[-1].figures:
         return []

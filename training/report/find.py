@@ -12,9 +12,9 @@ from strategies.registry import strategy
 from training.desks.registry import parts_of
 from training.evidence.calibration import calibration
 from training.evidence.cross_validation import Overfitting, backtest_overfitting
-from training.evidence.findings import Findings, Line
+from training.evidence.findings import Findings, PlayerLine
 from training.evidence.heads import KEY as HEADS
-from training.evidence.lead import Lead, lead_of
+from training.evidence.lead import BaselineLead, lead_of
 from training.evidence.overfitting import Deflated, deflated_sharpe, effective_trials
 from training.evidence.resampling import Interval, paired_difference, typical
 from training.evidence.significance import Snooping, detectable, snooping
@@ -64,8 +64,8 @@ def check(study: Study) -> None:
     if study.ensembles:
         played["the mean of the seeds"] = tuple(trial.test for trial in study.ensembles)
     for name, folds in played.items():
-        found = tuple(tuple(session.date for session in one.sessions) for one in folds)
-        if found != tuple(fold.test for fold in study.folds):
+        dates = tuple(tuple(session.date for session in one.sessions) for one in folds)
+        if dates != tuple(fold.test for fold in study.folds):
             raise ValueError(f"{name} was played on other sessions than the test sessions of the {count} folds")
 
 
@@ -92,8 +92,8 @@ def _check_choice(study: Study, fold: int) -> None:
     chosen = study.trials[place]
     merits = [merit for _, merit in sorted((trial.seed, trial.merit) for trial in rivals)]
     typically = study.settings.get("select") == "iqm"
-    wanted = merits[typical(merits)] if typically and merits else max(merits, default=0.0)
-    if chosen.reward != study.reward or abs(chosen.merit - wanted) > 1e-9:
+    best = merits[typical(merits)] if typically and merits else max(merits, default=0.0)
+    if chosen.reward != study.reward or abs(chosen.merit - best) > 1e-9:
         which = "is typical" if typically else "did best"
         raise ValueError(
             f"the chosen trial of fold {fold} is of reward {chosen.reward} and seed {chosen.seed}; expected the one of "
@@ -113,7 +113,7 @@ class Choosing(NamedTuple):
 
     overfitting: Overfitting
     snooping: Snooping | None
-    lead: Lead | None
+    lead: BaselineLead | None
     deflated: Deflated
 
 
@@ -153,7 +153,7 @@ def find(study: Study) -> Findings:
     returns = session_returns(results, capital)
     one_account = study.compounds
 
-    def line(name: str, text: str, sessions: Sequence[SessionResult]) -> Line:
+    def line(name: str, text: str, sessions: Sequence[SessionResult]) -> PlayerLine:
         return line_of(name, text, sessions, capital, compounds=one_account)
 
     with phase("intervals by bootstrap"):

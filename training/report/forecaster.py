@@ -10,7 +10,7 @@ from daemon.page_kit import plots
 from daemon.page_kit.svg import percent, plain
 from training.evidence.resampling import Interval
 from training.evidence.wording import UNKNOWN, listed, number, share
-from training.forecast.figures import CoveragePoint, Figures
+from training.forecast.figures import CoveragePoint, ForecasterPlots
 from training.forecast.findings import ForecasterFindings, Year
 from training.forecast.labels import CLASSES
 from training.forecast.scores import Calibrated, Skill
@@ -23,12 +23,12 @@ HEAD = (
 )  # fmt: skip
 
 
-def score_rows(found: ForecasterFindings) -> list[Row]:
+def score_rows(findings: ForecasterFindings) -> list[Row]:
     """A row for the tested years together, then one for each year."""
-    together = [] if found.scores is None else [_scores("tested years", found.scores, found.skill, UNKNOWN, 0)]
+    together = [] if findings.scores is None else [_scores("tested years", findings.scores, findings.skill, UNKNOWN, 0)]
     years = [
         _scores(_name(year), year.scores, year.skill, number(year.scores.temperature), year.gradient_steps)
-        for year in found.years
+        for year in findings.years
         if year.scores is not None
     ]
     return [*together, *years]
@@ -38,8 +38,8 @@ def _name(year: Year) -> str:
     return f"{year.year}" if year.tested else f"{year.year}\nnot tested"
 
 
-def _scores(name: str, found: Calibrated, skill: Skill | None, temperature: str, steps: int) -> Row:
-    before, after = found.before, found.after
+def _scores(name: str, scores: Calibrated, skill: Skill | None, temperature: str, steps: int) -> Row:
+    before, after = scores.before, scores.after
     return (
         name,
         f"{after.rows:,}\n{after.sessions:,}",
@@ -55,8 +55,8 @@ def _scores(name: str, found: Calibrated, skill: Skill | None, temperature: str,
     )
 
 
-def _area(found: Interval) -> str:
-    return f"{number(found.estimate, 3)}\n{number(found.low, 3)} to {number(found.high, 3)}"
+def _area(interval: Interval) -> str:
+    return f"{number(interval.estimate, 3)}\n{number(interval.low, 3)} to {number(interval.high, 3)}"
 
 
 def _both(before: Interval, after: Interval) -> str:
@@ -65,65 +65,65 @@ def _both(before: Interval, after: Interval) -> str:
     )
 
 
-def changes(found: ForecasterFindings) -> str:
+def changes(findings: ForecasterFindings) -> str:
     """What the temperatures changed over the tested years, in a sentence."""
-    if found.scores is None:
+    if findings.scores is None:
         return ""
     named = (
-        ("log loss", found.scores.log_loss),
-        ("Brier score", found.scores.brier),
-        ("calibration error", found.scores.expected_calibration_error),
+        ("log loss", findings.scores.log_loss),
+        ("Brier score", findings.scores.brier),
+        ("calibration error", findings.scores.expected_calibration_error),
     )
     texts = [f"{name} {number(one.estimate, 4)} ({number(one.low, 4)} to {number(one.high, 4)})" for name, one in named]
     return f"What the temperature changed over the tested years, below zero is better: {listed(texts)}."
 
 
-def judgement(found: ForecasterFindings) -> str:
+def judgement(findings: ForecasterFindings) -> str:
     """What the forecasters tell apart, and whether they know more than how often each class comes."""
-    if found.scores is None:
+    if findings.scores is None:
         return "No row of the tested years has a label, so nothing is known."
-    return f"{skill_words(found.skill)}{accuracy_words(found.scores)}"
+    return f"{skill_words(findings.skill)}{accuracy_words(findings.scores)}"
 
 
-def skill_words(found: Skill | None) -> str:
+def skill_words(skill: Skill | None) -> str:
     """Whether forecasts tell a move from none, and a rise from a fall; "" where that is not known."""
-    if found is None:
+    if skill is None:
         return ""
     parts = [
         f"{what}: AUC {number(one.estimate, 3)} ({number(one.low, 3)} to {number(one.high, 3)}), {_above_half(one)}."
-        for what, one in (("Whether a price will move", found.moves), ("Which way, where it moved", found.sides))
+        for what, one in (("Whether a price will move", skill.moves), ("Which way, where it moved", skill.sides))
     ]
     return f"{' '.join(parts)} 0.5 knows nothing. "
 
 
-def _above_half(found: Interval) -> str:
-    if found.low > 0.5:
+def _above_half(interval: Interval) -> str:
+    if interval.low > 0.5:
         return "more than chance"
-    return "worse than chance" if found.high < 0.5 else "no knowledge is shown"
+    return "worse than chance" if interval.high < 0.5 else "no knowledge is shown"
 
 
-def accuracy_words(found: Calibrated) -> str:
+def accuracy_words(scores: Calibrated) -> str:
     """Accuracy beside the commonest class, in a sentence: of a forecaster that knows no side it is no skill of one."""
-    own, base = found.after.accuracy, found.after.base_rate
-    if own.low > base.high:
+    accuracy, base = scores.after.accuracy, scores.after.base_rate
+    if accuracy.low > base.high:
         lead = "so it is right more often than always naming the commonest class, beyond chance"
-    elif own.high < base.low:
+    elif accuracy.high < base.low:
         lead = "so always naming the commonest class is right more often, beyond chance"
     else:
         lead = "and the intervals overlap: no knowledge is shown"
-    points = f"{number((own.estimate - base.estimate) * 100.0, 1)} points"
-    return f"Accuracy {share(own.estimate)}, commonest class {share(base.estimate)} ({points}), {lead}."
+    points = f"{number((accuracy.estimate - base.estimate) * 100.0, 1)} points"
+    return f"Accuracy {share(accuracy.estimate)}, commonest class {share(base.estimate)} ({points}), {lead}."
 
 
-def confusion_rows(found: Figures) -> list[Row]:
+def confusion_rows(figures: ForecasterPlots) -> list[Row]:
     """A row for each true class: how often each one was predicted."""
     rows = []
-    for name, counts in zip(CLASSES, found.confusion, strict=True):
+    for name, counts in zip(CLASSES, figures.confusion, strict=True):
         total = sum(counts)
         rows.append(
             (name, *(f"{count:,}\n{share(count / total if total else None)}" for count in counts), f"{total:,}")
         )
-    predicted = [sum(column) for column in zip(*found.confusion, strict=True)]
+    predicted = [sum(column) for column in zip(*figures.confusion, strict=True)]
     total = sum(predicted)
     rows.append(("all", *(f"{count:,}\n{share(count / total)}" for count in predicted), f"{total:,}"))
     return rows
@@ -132,11 +132,11 @@ def confusion_rows(found: Figures) -> list[Row]:
 CLASS_HEAD = ("class", "came", "forecast", "right where forecast", "forecast where it came", "AUC against the others")
 
 
-def class_rows(found: ForecasterFindings) -> list[Row]:
+def class_rows(findings: ForecasterFindings) -> list[Row]:
     """A row for each class over the tested years: how often it came, was forecast, and was right."""
-    if found.figures is None:
+    if findings.figures is None:
         return []
-    counts, skill = found.figures.confusion, found.skill
+    counts, skill = findings.figures.confusion, findings.skill
     total = sum(map(sum, counts))
     areas = (None,) * len(CLASSES) if skill is None else (skill.moves, skill.buy, skill.sell)
     rows: list[Row] = []
@@ -155,20 +155,20 @@ def class_rows(found: ForecasterFindings) -> list[Row]:
     return rows
 
 
-def reliability_plot(found: Figures) -> Markup:
+def reliability_plot(figures: ForecasterPlots) -> Markup:
     """Confidence against how often it was right, over the tested years."""
-    bins = [(one.confidence, one.right, one.low, one.high) for one in found.reliability]
+    bins = [(one.confidence, one.right, one.low, one.high) for one in figures.reliability]
     return plots.reliability(bins, "probability of the predicted class", "rows predicted rightly")
 
 
-def by_year_plots(found: ForecasterFindings) -> list[tuple[Markup, str]]:
+def by_year_plots(findings: ForecasterFindings) -> list[tuple[Markup, str]]:
     """Curves with the tested years thin and all of them together thick, each with its caption."""
-    several = sum(year.tested for year in found.years) > 1
+    several = sum(year.tested for year in findings.years) > 1
     thin = "Each tested year thin, all together thick." if several else "One tested year."
-    base = None if found.scores is None else found.scores.after.base_rate.estimate
+    base = None if findings.scores is None else findings.scores.after.base_rate.estimate
     even = plots.Runs("", "ideal", [], [(0.3, 0.3), (1.0, 1.0)])
     commonest = () if base is None else (plots.Runs("base rate", "second-median", [], [(0.0, base), (1.0, base)]),)
-    cost = f"{number(found.cost * 100.0)} %"
+    cost = f"{number(findings.cost * 100.0)} %"
     shown = (
         (_reliability, "predicted rightly", _SURE, "Reliability by year", f"Bins of {FEWEST} rows or more.", (even,)),
         (
@@ -186,21 +186,21 @@ def by_year_plots(found: ForecasterFindings) -> list[tuple[Markup, str]]:
             "The same, added up over all trades of one unit of money each. They overlap, so this is no account.", (),
         ),
     )  # fmt: skip
-    plotted = [(_curves(found, *one[:2], one[3], one[2], one[5]), one[3], one[4]) for one in shown]
+    plotted = [(_curves(findings, *one[:2], one[3], one[2], one[5]), one[3], one[4]) for one in shown]
     return [(plot, f"{title}. {words} {thin}") for plot, title, words in plotted if plot]
 
 
 FEWEST = 100  # rows of a bin, or trades: fewer scatter over the whole plot
 _SURE = (percent, "confidence")
 _COVERED = (percent, "share of rows, the most confident first")
-Curve = Callable[[Figures], list[tuple[float, float]]]
+Curve = Callable[[ForecasterPlots], list[tuple[float, float]]]
 
 
 def _of(name: str, trades: int = 0) -> Curve:
     """A figure over coverage, of points with at least so many trades."""
 
-    def curve(found: Figures) -> list[tuple[float, float]]:
-        return [(point.coverage, _value(point, name)) for point in found.coverage if point.trades >= trades]
+    def curve(figures: ForecasterPlots) -> list[tuple[float, float]]:
+        return [(point.coverage, _value(point, name)) for point in figures.coverage if point.trades >= trades]
 
     return curve
 
@@ -209,20 +209,20 @@ def _value(point: CoveragePoint, name: str) -> float:
     return float(getattr(point, name))
 
 
-def _reliability(found: Figures) -> list[tuple[float, float]]:
-    return [(one.confidence, one.right) for one in found.reliability if one.rows >= FEWEST]
+def _reliability(figures: ForecasterPlots) -> list[tuple[float, float]]:
+    return [(one.confidence, one.right) for one in figures.reliability if one.rows >= FEWEST]
 
 
 def _curves(
-    found: ForecasterFindings,
+    findings: ForecasterFindings,
     curve: Curve,
     label: str,
     title: str,
     x_axis: tuple[Callable[[float], str], str],
     also: Sequence[plots.Runs],
 ) -> Markup:
-    years = [curve(year.figures) for year in found.years if year.tested and year.figures is not None]
-    together = curve(found.figures) if found.figures is not None else []
+    years = [curve(year.figures) for year in findings.years if year.tested and year.figures is not None]
+    together = curve(findings.figures) if findings.figures is not None else []
     if not together:
         return Markup()
     kinds = [plots.Runs("", "median", [line for line in years if line] if len(years) > 1 else [], together), *also]

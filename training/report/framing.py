@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from daemon.page_kit.plots import Curve, Span
+from daemon.page_kit.plots import Curve, IntervalRow
 from daemon.page_kit.svg import MINUS, Point
 
 ACTIVE = frozenset(("random", "simple rule", "untrained network"))
@@ -20,21 +20,21 @@ Range = tuple[float, float]
 def framed_curves(curves: Sequence[Curve]) -> list[Curve]:
     """Return the curves, those of `ACTIVE` in pieces within the range; the label of a cut one has its last value."""
     frame = _frame([value for curve in curves if curve.label not in ACTIVE for _, value in curve.points])
-    found: list[Curve] = []
+    framed: list[Curve] = []
     for curve in curves:
         if curve.label not in ACTIVE or all(frame[0] <= value <= frame[1] for _, value in curve.points):
-            found.append(curve)
+            framed.append(curve)
             continue
         *others, last = _pieces(curve.points, frame)
-        found += [Curve("", curve.style, points) for points in others]
-        found.append(Curve(_with_value(curve.label, curve.points[-1][1]), curve.style, last))
-    return found
+        framed += [Curve("", curve.style, points) for points in others]
+        framed.append(Curve(_with_value(curve.label, curve.points[-1][1]), curve.style, last))
+    return framed
 
 
-def framed_spans(spans: Sequence[Span]) -> list[Span]:
+def framed_spans(spans: Sequence[IntervalRow]) -> list[IntervalRow]:
     """Return the rows, those of `ACTIVE` cut to the range; the label of one whose value lies outside names that."""
-    known = [one for one in spans if one.label not in ACTIVE]
-    frame = _frame([value for one in known for value in (one.value, one.low, one.high) if value is not None])
+    others = [one for one in spans if one.label not in ACTIVE]
+    frame = _frame([value for one in others for value in (one.value, one.low, one.high) if value is not None])
     return [one if one.label not in ACTIVE else _cut(one, frame) for one in spans]
 
 
@@ -52,7 +52,7 @@ def _with_value(label: str, value: float) -> str:
     return f"{label} {value:+.0%}".replace("-", MINUS).replace("%", " %")
 
 
-def _cut(one: Span, frame: Range) -> Span:
+def _cut(one: IntervalRow, frame: Range) -> IntervalRow:
     inside = _within(one.value, frame) == one.value
     return one._replace(
         label=one.label if inside else _with_value(one.label, one.value),
@@ -64,16 +64,16 @@ def _cut(one: Span, frame: Range) -> Span:
 
 def _pieces(points: Sequence[Point], frame: Range) -> list[list[Point]]:
     """Return the parts of a line within the range, each up to its edge; a point at it where there is none."""
-    found: list[list[Point]] = [[]]
+    pieces: list[list[Point]] = [[]]
     for index, (x, value) in enumerate(points):
         inside = _within(value, frame) == value
         if index and inside != (_within(points[index - 1][1], frame) == points[index - 1][1]):
             before_x, before = points[index - 1]
             edge = _within(before if inside else value, frame)
-            found[-1].append((before_x + (edge - before) / (value - before) * (x - before_x), edge))
+            pieces[-1].append((before_x + (edge - before) / (value - before) * (x - before_x), edge))
         if inside:
-            found[-1].append((x, value))
-        elif found[-1]:
-            found.append([])
+            pieces[-1].append((x, value))
+        elif pieces[-1]:
+            pieces.append([])
     x, value = points[-1]
-    return [piece for piece in found if piece] or [[(x, _within(value, frame))]]
+    return [piece for piece in pieces if piece] or [[(x, _within(value, frame))]]

@@ -18,7 +18,7 @@ from training.evidence.criteria import (
     judge,
     net_return_of,
 )
-from training.evidence.findings import Findings, Judged, Line
+from training.evidence.findings import Findings, Judged, PlayerLine
 from training.evidence.statistics import headline
 from training.evidence.verdict import abstract, account_words, verdict
 from training.evidence.wording import counted, number, percent, share
@@ -44,9 +44,9 @@ def judged(study: Study, findings: Findings) -> Findings:
 
 def _twin(study: Study, findings: Findings) -> str:
     """Which baseline the policy did the same as in every session; "" for none, or where it did nothing."""
-    own = [(session.pnl_usd, session.trades) for session in headline(study)]
+    sessions = [(session.pnl_usd, session.trades) for session in headline(study)]
     for one in study.baselines:
-        same = [(session.pnl_usd, session.trades) for session in joined(one.folds)] == own
+        same = [(session.pnl_usd, session.trades) for session in joined(one.folds)] == sessions
         if same and one.name not in (*ACTIVE, *findings.parts) and findings.policy.figures.trades:
             return f"It held {one.name} on every day: each session's profit is that of this baseline, to the cent."
     return ""
@@ -65,7 +65,7 @@ def with_limits(criteria: Sequence[Judged], f: Findings) -> tuple[Judged, ...]:
     )
 
 
-def _best(f: Findings) -> Line | None:
+def _best(f: Findings) -> PlayerLine | None:
     return max(f.rivals, key=lambda line: line.figures.net_return, default=None)
 
 
@@ -88,11 +88,11 @@ def _length(f: Findings) -> str:
 
 
 def _trades(f: Findings) -> str:
-    own = f.policy.figures
+    figures = f.policy.figures
     if f.compounds:
-        days = f"{counted(own.trades, 'order')} filled on {counted(own.sessions_traded, 'session')}"
+        days = f"{counted(figures.trades, 'order')} filled on {counted(figures.sessions_traded, 'session')}"
         return f"{days}; needed: at least 30 sessions"
-    return f"{counted(own.trades, 'trade')}; needed: at least 30"
+    return f"{counted(figures.trades, 'trade')}; needed: at least 30"
 
 
 def _baselines(f: Findings) -> str:

@@ -12,7 +12,7 @@ from statistics import NormalDist
 import msgspec
 import numpy as np
 
-from training.evidence.findings import AccountLine, FoldLine, Line, RewardLine, Run
+from training.evidence.findings import AccountLine, FoldLine, PlayerLine, RewardLine, TrialLine
 from training.evidence.resampling import (
     Interval,
     improvement_probability,
@@ -31,7 +31,7 @@ from training.evidence.statistics import (
     total,
 )
 from training.study.evaluation import SessionResult
-from training.study.study import Learnt, PlayResult, Study, Trial
+from training.study.study import NetworkChange, PlayResult, Study, Trial
 
 ALL_LOST_USD = 1e-4
 ALIKE_USD = 0.005
@@ -40,11 +40,11 @@ ALL_BUT_LOST = -1.0 + 1e-9  # a session's return of which a logarithm exists
 
 def line_of(
     name: str, description: str, results: Sequence[SessionResult], capital_usd: float, *, compounds: bool = False
-) -> Line:
+) -> PlayerLine:
     """One player over all its sessions, with intervals. `description` may be empty."""
     returns = session_returns(results, capital_usd)
     mean = interval(returns, "mean")
-    return Line(
+    return PlayerLine(
         name=name,
         description=description,
         figures=summarise(results, capital_usd, compounds=compounds),
@@ -62,7 +62,7 @@ def account_line(study: Study) -> AccountLine | None:
         folds = alone
     if not folds:
         return None
-    sessions, halts = joined(folds), tuple(halt for each in folds for halt in each.halts)
+    sessions, halts = joined(folds), tuple(halt for part in folds for halt in part.halts)
     returns, began = session_returns(sessions, study.capital_usd), sessions[0].capital_usd or study.capital_usd
     after = {session.date: session.trades for session in sessions if halts and session.date > halts[0].date}
     held = session_returns(one.held, study.capital_usd) if one is not None and one.held else None
@@ -85,14 +85,14 @@ def account_line(study: Study) -> AccountLine | None:
 
 def _compounded(returns: Series) -> Interval:
     """The net return of an account: what the mean of its logarithmic returns comes to over as many sessions."""
-    found, count = interval(np.log1p(np.maximum(returns, ALL_BUT_LOST)), "mean"), len(returns)
-    grown = {name: math.expm1(getattr(found, name) * count) for name in ("estimate", "low", "high")}
-    return msgspec.structs.replace(found, **grown)
+    growth, count = interval(np.log1p(np.maximum(returns, ALL_BUT_LOST)), "mean"), len(returns)
+    grown = {name: math.expm1(getattr(growth, name) * count) for name in ("estimate", "low", "high")}
+    return msgspec.structs.replace(growth, **grown)
 
 
-def _times(found: Interval, factor: float) -> Interval:
+def _times(interval: Interval, factor: float) -> Interval:
     return msgspec.structs.replace(
-        found, estimate=found.estimate * factor, low=found.low * factor, high=found.high * factor
+        interval, estimate=interval.estimate * factor, low=interval.low * factor, high=interval.high * factor
     )
 
 
@@ -146,10 +146,10 @@ def _weekdays(last: str, following: str) -> int:
     return int(np.busday_count(np.datetime64(last) + 1, np.datetime64(following)))
 
 
-def run_line(study: Study, index: int) -> Run:
+def run_line(study: Study, index: int) -> TrialLine:
     """One trial in a line."""
     trial = study.trials[index]
-    return Run(
+    return TrialLine(
         fold=trial.fold,
         seed=trial.seed,
         reward=trial.reward,
@@ -215,16 +215,16 @@ def random_p(study: Study, folds: Sequence[int]) -> float | None:
     results = [chosen_results(study)[index].sessions for index in folds]
     alike = [max(part) - min(part) < ALIKE_USD for part in draws]
     if not study.account:
-        own = [math.fsum(one.pnl_usd for one in sessions) for sessions in results]
+        sums = [math.fsum(one.pnl_usd for one in sessions) for sessions in results]
         return random_p_value(
-            [part[0] if same else mine for part, same, mine in zip(draws, alike, own, strict=True)], draws
+            [part[0] if same else mine for part, same, mine in zip(draws, alike, sums, strict=True)], draws
         )
     after = study.capital_usd + np.cumsum(np.array(study.random_pnl_usd), axis=0)
     before = np.vstack([np.full(after.shape[1], study.capital_usd), after[:-1]])
     grown = np.log(np.maximum(after, ALL_LOST_USD) / np.maximum(before, ALL_LOST_USD))[list(folds)]
-    own = [math.log1p(max(_net(sessions, study.capital_usd), ALL_BUT_LOST)) for sessions in results]
+    sums = [math.log1p(max(_net(sessions, study.capital_usd), ALL_BUT_LOST)) for sessions in results]
     return random_p_value(
-        [part[0] if same else mine for part, same, mine in zip(grown, alike, own, strict=True)], grown.tolist()
+        [part[0] if same else mine for part, same, mine in zip(grown, alike, sums, strict=True)], grown.tolist()
     )
 
 
@@ -246,7 +246,7 @@ def rank_correlation(study: Study) -> tuple[float | None, float | None]:
     The second value is what one in twenty such means exceeds without any link: the variance of one of n runs is then
     1 / (n - 1) (Kendall & Gibbons 1990, chapter 4), and the mean is taken as normal.
     """
-    found, variances = [], []
+    ranks, variances = [], []
     for fold in range(len(study.folds)):
         trials = [trial for trial in study.trials if trial.fold == fold and trial.reward == study.reward]
         validate, test = (
@@ -254,11 +254,11 @@ def rank_correlation(study: Study) -> tuple[float | None, float | None]:
             _ranks([trial.test.sessions for trial in trials], study),
         )
         if len(trials) >= 3 and np.ptp(validate) > 0.0 and np.ptp(test) > 0.0:
-            found.append(float(np.corrcoef(validate, test)[0, 1]))
+            ranks.append(float(np.corrcoef(validate, test)[0, 1]))
             variances.append(1.0 / (len(trials) - 1))
-    if not found:
+    if not ranks:
         return None, None
-    return math.fsum(found) / len(found), NormalDist().inv_cdf(0.95) * math.sqrt(math.fsum(variances)) / len(found)
+    return math.fsum(ranks) / len(ranks), NormalDist().inv_cdf(0.95) * math.sqrt(math.fsum(variances)) / len(ranks)
 
 
 def _ranks(spans: Sequence[Sequence[SessionResult]], study: Study) -> Series:
@@ -269,17 +269,17 @@ def _ranks(spans: Sequence[Sequence[SessionResult]], study: Study) -> Series:
     return ranks
 
 
-def least_learnt(study: Study) -> Learnt | None:
+def least_learnt(study: Study) -> NetworkChange | None:
     """What the fold's policy learned whose answers moved least from its start; None where one was not measured."""
-    found = [trial.learnt for trial in study.headline]
-    known = [one for one in found if one is not None]
-    return min(known, key=lambda one: one.kl or 0.0) if len(known) == len(found) else None
+    changes = [trial.learnt for trial in study.headline]
+    measured = [one for one in changes if one is not None]
+    return min(measured, key=lambda one: one.kl or 0.0) if len(measured) == len(changes) else None
 
 
 def denials(study: Study) -> dict[str, int]:
     """How many entries each gate denied the chosen trials on the test sessions, gates in order of their names."""
-    found: dict[str, int] = {}
+    counts: dict[str, int] = {}
     for tested in chosen_results(study):
         for gate, count in tested.denials.items():
-            found[gate] = found.get(gate, 0) + count
-    return dict(sorted(found.items()))
+            counts[gate] = counts.get(gate, 0) + count
+    return dict(sorted(counts.items()))

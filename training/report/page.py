@@ -92,21 +92,21 @@ def _facts(study: Study, f: Findings) -> list[Row]:
 
 def _calibration(study: Study) -> list[Row]:
     """The calibration that the prices of the option market rest on."""
-    found = study.settings.get("calibration")
-    if not found:
+    calibration = study.settings.get("calibration")
+    if not calibration:
         return []
-    values = ", ".join(f"{name} {found[name]:g}" for name in Fitted.__struct_fields__)
-    return [("calibrated option market", f"{values}; to {found['quotes']}, digest {found['digest'][:16]}")]
+    values = ", ".join(f"{name} {calibration[name]:g}" for name in Fitted.__struct_fields__)
+    return [("calibrated option market", f"{values}; to {calibration['quotes']}, digest {calibration['digest'][:16]}")]
 
 
 def _covered(study: Study) -> str:
     """How much of what the run could trade has a recorded quote; "" for a run without any."""
-    found = study.settings.get("option_quote_coverage")
-    if not found:
+    coverage = study.settings.get("option_quote_coverage")
+    if not coverage:
         return ""
-    minutes = found["contract_minutes"]
+    minutes = coverage["contract_minutes"]
     part = 1.0 - minutes["missing"] / (sum(minutes.values()) or 1)
-    sessions = f"{found['sessions']} of {found['sessions_of_the_bars']} sessions"
+    sessions = f"{coverage['sessions']} of {coverage['sessions_of_the_bars']} sessions"
     return (
         f"The file has quotes of {sessions} of the bars, and of {share(part)} of the contract minutes near the money."
     )
@@ -114,15 +114,15 @@ def _covered(study: Study) -> str:
 
 def _quotes(study: Study) -> list[Row]:
     """The recorded option quotes of a run that trained on some."""
-    quotes, found = study.settings.get("option_quotes"), study.settings.get("option_quote_coverage")
-    if not quotes or not found:
+    quotes, coverage = study.settings.get("option_quotes"), study.settings.get("option_quote_coverage")
+    if not quotes or not coverage:
         return []
-    minutes = found["contract_minutes"]
+    minutes = coverage["contract_minutes"]
     parts = [f"{share(count / (sum(minutes.values()) or 1))} {name}" for name, count in minutes.items()]
-    made = f"made up ({found['synthetic']})" if found["synthetic"] else "recorded"
-    sessions = f"{found['sessions']} of {found['sessions_of_the_bars']} sessions"
+    origin = f"made up ({coverage['synthetic']})" if coverage["synthetic"] else "recorded"
+    sessions = f"{coverage['sessions']} of {coverage['sessions_of_the_bars']} sessions"
     return [
-        ("option quotes", f"{quotes['file']}, {made}, {sessions} from {found['first_session']}"),
+        ("option quotes", f"{quotes['file']}, {origin}, {sessions} from {coverage['first_session']}"),
         ("contract minutes near the money", ", ".join(parts)),
         ("Black-Scholes prices", f"{share(quotes['synthetic_share'])} of the training episodes"),
         ("SHA-256 of the option quotes", quotes["sha256"]),

@@ -13,7 +13,7 @@ from markupsafe import Markup
 from daemon.page_kit import plots
 from daemon.page_kit.svg import Point, millions
 from training.desks.kind import SYNTHETIC
-from training.evidence.findings import Findings, FoldLine, Line
+from training.evidence.findings import Findings, FoldLine, PlayerLine
 from training.evidence.statistics import chosen_results, running, session_returns
 from training.evidence.wording import UNKNOWN, number, percent, share
 from training.report.cells import PLAYER_STYLES, Row, fall, sharpe, with_interval
@@ -34,7 +34,7 @@ def quoted_rows(f: Findings) -> list[Row]:
     return [] if synthetic is None else _rows(f, (f.policy, synthetic))
 
 
-def _rows(f: Findings, lines: Sequence[Line]) -> list[Row]:
+def _rows(f: Findings, lines: Sequence[PlayerLine]) -> list[Row]:
     return [
         ("net return" if f.compounds else "net return, sum", *(with_interval(line.net_return) for line in lines)),
         *([("a year", *(percent(line.figures.annual_return) for line in lines))] if f.compounds else []),
@@ -64,11 +64,11 @@ def _rows(f: Findings, lines: Sequence[Line]) -> list[Row]:
     ]
 
 
-def _of(line: Line, value: float) -> str:
+def _of(line: PlayerLine, value: float) -> str:
     return share(value) if line.figures.trades else UNKNOWN
 
 
-def _ratio(line: Line, value: float, has_loss: bool) -> str:
+def _ratio(line: PlayerLine, value: float, has_loss: bool) -> str:
     return number(value) if has_loss and line.figures.deviation > 0.0 else UNKNOWN
 
 
@@ -78,10 +78,10 @@ def result_plot(f: Findings, own: str = "policy") -> Markup:
     return _net_returns(f, [(own, f.policy, "policy"), *styles], "Net return with 95 % interval")
 
 
-def _net_returns(f: Findings, lines: Sequence[tuple[str, Line, str]], title: str) -> Markup:
+def _net_returns(f: Findings, lines: Sequence[tuple[str, PlayerLine, str]], title: str) -> Markup:
     label = "net return, compounded" if f.compounds else "net return, sum of sessions"
     spans = [
-        plots.Span(name, line.figures.net_return, line.net_return.low, line.net_return.high, style)
+        plots.IntervalRow(name, line.figures.net_return, line.net_return.low, line.net_return.high, style)
         for name, line, style in lines
     ]
     return plots.intervals(framed_spans(spans), label, title)
@@ -213,5 +213,5 @@ def scenario_plot(f: Findings) -> Markup:
     return _net_returns(f, _scenarios(f), "Sensitivity to costs and delay")
 
 
-def _scenarios(f: Findings) -> list[tuple[str, Line, str]]:
+def _scenarios(f: Findings) -> list[tuple[str, PlayerLine, str]]:
     return [("as reported", f.policy, "policy"), *((line.name, line, "rule") for line in f.scenarios)]

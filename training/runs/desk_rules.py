@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from pathlib import Path
 
-from daemon.config.load import ConfigError, Settings, load
+from daemon.config.load import ConfigError, DeskSettings, load
 from daemon.core.limits import Trading
 from daemon.core.strategy_rules import trading_for
 from daemon.tapes.quotes.calibration_file import read_calibration
@@ -41,7 +41,7 @@ def model_config_of(strategy: str, config: Path | None) -> Path | None:
     return Path(named) if named else None
 
 
-def _settings(strategy: str, config: Path | None, changes: Mapping[str, object] | None = None) -> Settings:
+def _settings(strategy: str, config: Path | None, changes: Mapping[str, object] | None = None) -> DeskSettings:
     environment: dict[str, str] | None = (
         {} if config is None else None
     )  # the strategy's defaults alone, or the process's

@@ -18,8 +18,8 @@ from rich.progress import BarColumn, Progress, TaskID, TextColumn
 
 from training.desks.trial import TRIALS, News, Stage, trial_name
 from training.study.evaluation import SessionResult
-from training.study.progress import Part
-from training.study.study import Point, Trial
+from training.study.progress import PhaseProgress
+from training.study.study import Trial, ValidationCheck
 
 LINE_EVERY_S = 30.0  # of a phase that takes long, where there is no bar
 SHORT_S = 1.0  # a phase that is over sooner leaves no line
@@ -35,7 +35,7 @@ class _Phase:
     line_s: float = 0.0
     bar: TaskID | None = field(default=None)
 
-    def left(self, part: Part, now_s: float) -> str:
+    def left(self, part: PhaseProgress, now_s: float) -> str:
         """The time that the other pieces will take at this speed, "" where that is unknown."""
         if part.done == 0:
             self.counted_s, self.counted = 0.0, 0
@@ -80,7 +80,7 @@ class Display:
     def __exit__(self, *_: object) -> None:
         self._bar.stop()
 
-    def __call__(self, news: News | Stage | Trial | Part | str) -> None:
+    def __call__(self, news: News | Stage | Trial | PhaseProgress | str) -> None:
         """Show one piece of news."""
         match news:
             case str():
@@ -89,7 +89,7 @@ class Display:
                 self._trial(news)
             case Stage():
                 self._stage(news)
-            case Part():
+            case PhaseProgress():
                 self._part(news)
             case _:
                 self._news(news)
@@ -187,7 +187,7 @@ class Display:
 
     # --- phases -----------------------------------------------------------------------------------------------------
 
-    def _part(self, part: Part) -> None:
+    def _part(self, part: PhaseProgress) -> None:
         """Bring a phase's own bar up to date; one of several trials under way has the stage's bar alone."""
         if part.task and self._in_lines is None and self._done < self._trials > 1:
             return
@@ -221,7 +221,7 @@ def _duration(seconds: float) -> str:
     return str(timedelta(seconds=round(seconds)))
 
 
-def _learnt(point: Point) -> str:
+def _learnt(point: ValidationCheck) -> str:
     """How the learning went at a look: of PPO, or of the agent with a replay that is under way."""
     if not point.agent:
         return f"entropy {point.entropy:.3f}  explained {point.explained_variance:+.2f}"

@@ -30,7 +30,7 @@ from strategies.kit.own.load import OwnStrategy, sources_of
 from strategies.registry import STRATEGIES, entry, own
 from training.desks.registry import kind
 from training.export.weights import packed, unpacked
-from training.sinks.sink import Feed, MetricsFile
+from training.sinks.sink import MetricsFile, TrialSinks
 from training.study.study import Trial
 
 MADE_WITH = "made_with"
@@ -214,7 +214,9 @@ class TrialFolder:
 
     def __init__(self, folder: Path, identity: str) -> None:
         self.path = folder
-        self.feed: Callable[[int], Feed] | None = None  # opens the sinks of a trial that has so many updates behind it
+        self.feed: Callable[[int], TrialSinks] | None = (
+            None  # opens the sinks of a trial that has so many updates behind it
+        )
         self._identity = identity
         folder.mkdir(parents=True, exist_ok=True)
 

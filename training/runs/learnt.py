@@ -16,7 +16,7 @@ from training.desks.trial import Request, Trained
 from training.export.ensemble import together
 from training.rl.coefficients import Coefficients
 from training.runs.prepared import Prepared
-from training.study.study import Agreement, Fold, Learnt, Trial
+from training.study.study import Fold, NetworkChange, SeedAgreement, Trial
 
 OBSERVATIONS = 256
 SHUFFLES = 200
@@ -25,7 +25,9 @@ FEW_GRADIENT_STEPS = 2_000
 FEWEST_VALUES = 2  # of answers that have a deviation
 
 
-def learnt_by(prepared: Prepared, request: Request, trained: Trained, fold: Fold, policy: nn.Module) -> Learnt | None:
+def learnt_by(
+    prepared: Prepared, request: Request, trained: Trained, fold: Fold, policy: nn.Module
+) -> NetworkChange | None:
     """What the chosen checkpoint learned; None where another engine drew the weights that it began with."""
     own = prepared.kind.procedure
     if own is None:
@@ -40,7 +42,7 @@ def learnt_by(prepared: Prepared, request: Request, trained: Trained, fold: Fold
     kl, size, variation = compared(prepared, fold, request.seed, start, policy, deviations)
     last = {point.agent: point.explained_variance for point in trained.curve}  # of the critics of each agent
     explained = math.fsum(last.values()) / len(last) if last else 0.0
-    return Learnt(trained.gradient_steps, kl, size, variation, explained)
+    return NetworkChange(trained.gradient_steps, kl, size, variation, explained)
 
 
 def learnt_together(
@@ -49,7 +51,7 @@ def learnt_together(
     trials: Sequence[Trial],
     weights: Sequence[Mapping[str, Any]],
     policy: nn.Module,
-) -> Learnt | None:
+) -> NetworkChange | None:
     """What the mean of trials of PPO learned, against the mean of what they began as; steps are the fewest of one."""
     fold, learnt = prepared.folds[requests[0].fold], [trial.learnt for trial in trials]
     known = [one for one in learnt if one is not None]
@@ -63,10 +65,12 @@ def learnt_together(
     kl, size, variation = compared(prepared, fold, requests[0].seed, start, policy, deviations)
     steps = min(one.gradient_steps for one in known)
     explained = math.fsum(one.explained_variance for one in known) / len(known)
-    return Learnt(steps, kl, size, variation, explained)
+    return NetworkChange(steps, kl, size, variation, explained)
 
 
-def agreement_of(prepared: Prepared, requests: Sequence[Request], weights: Sequence[Mapping[str, Any]]) -> Agreement:
+def agreement_of(
+    prepared: Prepared, requests: Sequence[Request], weights: Sequence[Mapping[str, Any]]
+) -> SeedAgreement:
     """Whether the seeds of a fold answer its observations in the same way."""
     first = requests[0]
     seen = torch.from_numpy(prepared.data.probes(prepared.folds[first.fold], OBSERVATIONS, first.seed))
@@ -78,7 +82,7 @@ def agreement_of(prepared: Prepared, requests: Sequence[Request], weights: Seque
     return agreement([each.double().numpy() for each in answers], first.seed)
 
 
-def agreement(answers: Sequence[NDArray[np.float64]], seed: int) -> Agreement:
+def agreement(answers: Sequence[NDArray[np.float64]], seed: int) -> SeedAgreement:
     """Mean correlation over pairs of what the answers of each deviate from their own means.
 
     Chance is found by a permutation test: the observations of each second one of a pair are shuffled (Good 2005).
@@ -98,7 +102,7 @@ def agreement(answers: Sequence[NDArray[np.float64]], seed: int) -> Agreement:
         return math.fsum(float((apart[a] * apart[b][order[b]]).sum()) for a, b in pairs) / len(pairs)
 
     by_chance = [mean(shuffled=True) for _ in range(SHUFFLES)]
-    return Agreement(mean(shuffled=False), float(np.quantile(by_chance, 0.95)))
+    return SeedAgreement(mean(shuffled=False), float(np.quantile(by_chance, 0.95)))
 
 
 def first_policy(prepared: Prepared, request: Request, fold: Fold) -> nn.Module:

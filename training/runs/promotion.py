@@ -140,7 +140,7 @@ def _exported(passive: bool) -> str:
 
 
 def _digest(folder: Path, name: str) -> str:
-    """Of a file that the manifest vouches for."""
+    """SHA-256 of a file that the manifest lists."""
     if Path(name).name != name:
         raise PromotionError(f"{folder.name}: {MANIFEST_FILE} names a file {name!r}, expected plain names")
     return hashlib.sha256(_read(folder / name)).hexdigest()

@@ -52,13 +52,13 @@ from training.runs.tasks import (
 )
 from training.runs.trial import check_shares
 from training.sinks.sink import check_sinks
-from training.study.progress import Part, phase, reported
+from training.study.progress import PhaseProgress, phase, reported
 from training.study.study import OneAccount, PlayResult, Trial
 
 T = TypeVar("T")
 RUNS = Path("runs")
 
-Listener = Callable[[News | Stage | Trial | Part | str], None]
+Listener = Callable[[News | Stage | Trial | PhaseProgress | str], None]
 """Called with the stages and phases of a run, every update and validation of its trials, and finished trials."""
 
 
@@ -235,7 +235,7 @@ class Run:
             return None
         return self._through(relay_one, [Relay(tuple(policies), tested[-1].reward)])[0]
 
-    def _listen(self, news: News | Stage | Trial | Part | str) -> None:
+    def _listen(self, news: News | Stage | Trial | PhaseProgress | str) -> None:
         """Pass it on; a finished trial has seen the test sessions, so it is on record from then on."""
         if isinstance(news, Trial):
             self._ledger.record(self._record.line(news))

@@ -23,7 +23,7 @@ from training.runs.learnt import agreement_of, learnt_by, learnt_together
 from training.runs.prepared import UNTRAINED, Prepared, prepare_same
 from training.runs.settings import requests_of
 from training.runs.trial import run_trial
-from training.sinks.sink import Feed, Started
+from training.sinks.sink import Started, TrialSinks
 from training.study.progress import phase, reported
 from training.study.study import Fold, OneAccount, PlayResult, Trial
 
@@ -84,10 +84,10 @@ def _watched(prepared: Prepared, request: Request, emit: Emit) -> TrialFolder:
     folder, names = prepared.trial_folder(request), prepared.settings.sinks
     settings = prepared.settings.identity(prepared.data.info.sha256) if names else {}
 
-    def opened(updates: int) -> Feed:
+    def opened(updates: int) -> TrialSinks:
         run = prepared.folder.absolute().name
         started = Started(run, request.name, folder.identity, folder.path, settings, updates)
-        return Feed(names, started, emit)
+        return TrialSinks(names, started, emit)
 
     folder.feed = opened if names else None
     return folder

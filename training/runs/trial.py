@@ -28,7 +28,7 @@ from training.rl.process_group import ProcessGroup
 from training.runs.folder import TENSORBOARD_FOLDER, TrialFolder
 from training.study.evaluation import SessionResult
 from training.study.progress import phase
-from training.study.study import Fold, Point
+from training.study.study import Fold, ValidationCheck
 
 CHECKS = 40  # at most about as many looks at the validation sessions
 CHECK_UPDATES = 2  # at least as many updates between two of them
@@ -105,7 +105,7 @@ class _Best:
         self.validate: tuple[SessionResult, ...] = ()
         self.steps = self.gradient_steps = 0
         self.earned = float("-inf")  # the net return, or the mean of several accounts: see `_score`
-        self.curve: list[Point] = []
+        self.curve: list[ValidationCheck] = []
         self.rewards: list[float] = []  # of the updates since the last look
         self.without = 0  # looks since the best one
         self.seconds = 0.0
@@ -121,7 +121,7 @@ class _Best:
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         self.weights, self.earned, self.seconds = state["weights"], state["earned"], state["seconds"]
-        plain = tuple[tuple[SessionResult, ...], int, list[Point], list[float], int, int]
+        plain = tuple[tuple[SessionResult, ...], int, list[ValidationCheck], list[float], int, int]
         self.validate, self.steps, self.curve, self.rewards, self.without, self.gradient_steps = msgspec.json.decode(
             state["plain"], type=plain
         )
@@ -208,13 +208,13 @@ class _TrialRun:
         if self._metrics is not None:
             self._metrics.close()
 
-    def _look(self, progress: Progress, evaluator: Evaluator) -> Point:
+    def _look(self, progress: Progress, evaluator: Evaluator) -> ValidationCheck:
         """Play the validation sessions with the weights as they are now, on the live path."""
         best = self.best
         with phase("a look at the validation sessions"):
             results = evaluator(self._policy)
         found = self._data.figures(results)
-        point = Point(
+        point = ValidationCheck(
             steps=self.steps,
             reward=sum(best.rewards) / len(best.rewards),
             entropy=progress.entropy,
@@ -294,7 +294,7 @@ class _MetricsWriter:
         self._file = folder.metrics(keep=updates)
         self._board = SummaryWriter(str(folder.path / TENSORBOARD_FOLDER), purge_step=steps + 1 if steps else None)
 
-    def write(self, progress: Progress, point: Point | None) -> None:
+    def write(self, progress: Progress, point: ValidationCheck | None) -> None:
         values = asdict(progress)
         if point is not None:
             values |= {"validate_return": point.validate_return, "validate_trades": point.validate_trades}

@@ -25,11 +25,11 @@ class MlflowSink(Sink):
     def __init__(self, started: Started) -> None:
         self._client = MlflowClient()
         name = os.environ.get("MLFLOW_EXPERIMENT_NAME", "rltrader")
-        known = self._client.get_experiment_by_name(name)
-        experiment = known.experiment_id if known is not None else self._client.create_experiment(name)
-        found = self._client.search_runs([experiment], f"tags.`{KEY}` = '{started.key}'", max_results=1)
-        if found:
-            self._run: str = found[0].info.run_id
+        existing = self._client.get_experiment_by_name(name)
+        experiment = existing.experiment_id if existing is not None else self._client.create_experiment(name)
+        runs = self._client.search_runs([experiment], f"tags.`{KEY}` = '{started.key}'", max_results=1)
+        if runs:
+            self._run: str = runs[0].info.run_id
             self._client.update_run(self._run, status="RUNNING")
             return
         tags = {KEY: started.key, "rltrader.run": started.run}

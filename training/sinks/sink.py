@@ -119,7 +119,7 @@ LOOK = "validate_"  # begins the names of what a look found
 COUNTERS = ("steps", "updates")  # keep their names, whichever agent they are of
 
 
-class Feed:
+class TrialSinks:
     """The sinks of one trial. `warn` gets a line for each that is switched off."""
 
     def __init__(self, names: Sequence[str], started: Started, warn: Callable[[str], None]) -> None:
@@ -176,7 +176,7 @@ class MetricsFile:
     """A trial's `metrics.jsonl`, open for appending after its first `keep` lines (a trial that went back forgets the
     rest)."""
 
-    def __init__(self, path: Path, keep: int, feed: Feed | None = None) -> None:
+    def __init__(self, path: Path, keep: int, feed: TrialSinks | None = None) -> None:
         lines = path.read_text().splitlines(keepends=True)[:keep] if path.exists() else []
         write_whole(path, "".join(lines).encode())
         self._file, self._feed = path.open("a", buffering=1), feed

@@ -76,7 +76,7 @@ STARTS = 20  # accounts that a policy is judged by, where a result depends on th
 
 
 @dataclass(frozen=True, slots=True)
-class Ready:
+class AblationSetup:
     """What a process needs to train."""
 
     ablation: Ablation
@@ -89,15 +89,15 @@ class Ready:
         return STARTS if self.prepared.kind.starts > 1 else 1
 
 
-def make_ready(arguments: tuple[Ablation, Path, str]) -> Ready:
+def make_ready(arguments: tuple[Ablation, Path, str]) -> AblationSetup:
     """Read everything. Raises what `training.runs.prepared.prepare` and `search_folds` do."""
     ablation, folder, version = arguments
     prepared = prepare((ablation.run, folder, version))
-    return Ready(ablation, prepared, search_folds(prepared.folds, tuple(prepared.data.days)))
+    return AblationSetup(ablation, prepared, search_folds(prepared.folds, tuple(prepared.data.days)))
 
 
 @dataclass(frozen=True, slots=True)
-class Cell:
+class ArmTraining:
     """One training."""
 
     arm: str
@@ -121,7 +121,7 @@ class Measured(msgspec.Struct, frozen=True):
     chosen_steps: int
 
 
-def train_cell(ready: Ready, cell: Cell, flag: Flag, emit: Emit) -> Measured:
+def train_cell(ready: AblationSetup, cell: ArmTraining, flag: Flag, emit: Emit) -> Measured:
     """Train, or read what is done. Raises `Stopped` when `flag` is set, `Diverged` for a loss that is not finite."""
     p, run, arm = ready.prepared, ready.ablation.run, ready.ablation.all[cell.arm]
     decided = {"run": run.identity(p.data.info.sha256), "arm": asdict(arm), "code": p.version}
@@ -157,7 +157,7 @@ def train_cell(ready: Ready, cell: Cell, flag: Flag, emit: Emit) -> Measured:
 YEAR = 252  # sessions
 
 
-class Verdict(msgspec.Struct, frozen=True, kw_only=True):
+class ArmVerdict(msgspec.Struct, frozen=True, kw_only=True):
     """One setting. Growth is logarithmic, a year, on the validation sessions."""
 
     arm: str
@@ -170,16 +170,16 @@ class Verdict(msgspec.Struct, frozen=True, kw_only=True):
     words: str = ""
 
 
-def judged(measured: Sequence[Measured], arms: Mapping[str, Arm]) -> tuple[Verdict, ...]:
+def judged(measured: Sequence[Measured], arms: Mapping[str, Arm]) -> tuple[ArmVerdict, ...]:
     """The verdict on each setting, the run as asked first."""
     return tuple(_verdict(name, arm, measured) for name, arm in arms.items())
 
 
-def _verdict(name: str, arm: Arm, measured: Sequence[Measured]) -> Verdict:
+def _verdict(name: str, arm: Arm, measured: Sequence[Measured]) -> ArmVerdict:
     own, base = (_of(which, measured) for which in (name, BASE))
     growth = float(np.mean([np.mean(one.growth) for one in own])) * YEAR
     deviation = float(np.mean([np.std(one.growth) for one in own])) * YEAR
-    plain = Verdict(arm=name, why=arm.why, growth=growth, over_starts=deviation)
+    plain = ArmVerdict(arm=name, why=arm.why, growth=growth, over_starts=deviation)
     if name == BASE:
         return plain
     gaps: dict[int, list[float]] = {}
@@ -215,7 +215,7 @@ def _a_year(found: Interval) -> Interval:
 RESULT_FILE = "ablation.json"
 
 
-class Result(msgspec.Struct, frozen=True, kw_only=True):
+class AblationResult(msgspec.Struct, frozen=True, kw_only=True):
     """`ablation.json`."""
 
     strategy: str
@@ -224,11 +224,11 @@ class Result(msgspec.Struct, frozen=True, kw_only=True):
     first_test: str  # no session from here on was used
     folds: int
     seeds: int
-    verdicts: tuple[Verdict, ...]
+    verdicts: tuple[ArmVerdict, ...]
     trainings: tuple[Measured, ...]
 
 
-def run_ablation(ablation: Ablation, listen: Listen, flag: Flag | None = None) -> tuple[Result, Path]:
+def run_ablation(ablation: Ablation, listen: Listen, flag: Flag | None = None) -> tuple[AblationResult, Path]:
     """Train and compare, or go on with what the same ablation began; the result, also written, and its folder.
 
     Raises:
@@ -247,7 +247,7 @@ def run_ablation(ablation: Ablation, listen: Listen, flag: Flag | None = None) -
             ready = replace(ready, prepared=replace(ready.prepared, folder=folder))
             measured = _measured(ready, version, listen, stop)
             _record(ready, measured, digest)
-            result = Result(
+            result = AblationResult(
                 strategy=run.strategy,
                 settings=identity,
                 validation=(ready.folds[0].validate[0], ready.folds[-1].validate[-1]),
@@ -261,16 +261,16 @@ def run_ablation(ablation: Ablation, listen: Listen, flag: Flag | None = None) -
     return result, folder
 
 
-def _measured(ready: Ready, version: str, listen: Listen, stop: Flag) -> list[Measured]:
+def _measured(ready: AblationSetup, version: str, listen: Listen, stop: Flag) -> list[Measured]:
     ablation, folder = ready.ablation, ready.prepared.folder
     run = ablation.run
-    cells = [Cell(arm, fold, seed) for arm in ablation.all for fold in range(run.folds) for seed in run.seeds]
+    cells = [ArmTraining(arm, fold, seed) for arm in ablation.all for fold in range(run.folds) for seed in run.seeds]
     listen(f"{len(cells)} trainings of {run.steps:,} steps: {len(ablation.all)} settings; folder {folder}")
     again = functools.partial(make_ready, (ablation, folder, version))
     return Cells(train_cell, ready, again, run.processes).through(cells, listen, stop)
 
 
-def _record(ready: Ready, measured: Sequence[Measured], digest: str) -> None:
+def _record(ready: AblationSetup, measured: Sequence[Measured], digest: str) -> None:
     """A line of the ledger for each setting: its Sharpe ratio on validation, up to the tests that it is chosen for."""
     run = ready.ablation.run
     ledger = Ledger(ledger_path(run.out, run.strategy))

@@ -107,7 +107,7 @@ def cells_of(axes: Sequence[Axis]) -> tuple[Mapping[str, Value], ...]:
     return tuple(dict(zip(keys, values, strict=True)) for values in itertools.product(*(axis.values for axis in axes)))
 
 
-class Cell(msgspec.Struct, frozen=True, kw_only=True):
+class GridCell(msgspec.Struct, frozen=True, kw_only=True):
     """What the policy did under one set of rules. Returns are of sessions, parts of what each began with."""
 
     rules: dict[str, Value]  # those that the sweep changes; empty: none
@@ -131,8 +131,8 @@ class Swept(msgspec.Struct, frozen=True, kw_only=True):
     sessions: int
     seen: int  # of these sessions, on which the policy was trained or chosen
     keys: tuple[str, ...]
-    configured: Cell  # without any change
-    cells: tuple[Cell, ...]
+    configured: GridCell  # without any change
+    cells: tuple[GridCell, ...]
     best: int  # index of the cell with the largest Sharpe ratio
     overfitting: Overfitting
     deflated: Deflated  # of the best, among the cells and all earlier trials on these sessions

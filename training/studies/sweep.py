@@ -37,7 +37,7 @@ from training.runs.folder import RunFolderError, code_version
 from training.runs.ledger import Ledger, ledger_path, settings_digest
 from training.runs.prepared import loaded
 from training.runs.settings import settings_for
-from training.studies.grid import Axis, Cell, Swept, Value, cells_of
+from training.studies.grid import Axis, GridCell, Swept, Value, cells_of
 from training.studies.runner import (
     RUNS,
     Cells,
@@ -93,12 +93,12 @@ def rows_of(swept: Swept) -> list[tuple[str, ...]]:
     return [configured, *((*(str(cell.rules[key]) for key in swept.keys), *_figures(cell)) for cell in ordered)]
 
 
-def _figures(cell: Cell) -> tuple[str, ...]:
+def _figures(cell: GridCell) -> tuple[str, ...]:
     return percent(cell.net_return), number(cell.sharpe_annual), share(cell.max_drawdown), f"{cell.trades:,}"
 
 
 @dataclass(frozen=True, slots=True)
-class Asked:
+class SweepRequest:
     """What a sweep is asked for."""
 
     strategy: str
@@ -115,10 +115,10 @@ class Asked:
 
 
 @dataclass(frozen=True, slots=True)
-class Ready:
+class SweepSetup:
     """What a process needs to play a cell."""
 
-    asked: Asked
+    asked: SweepRequest
     version: Version
     data: TaskData
     dates: tuple[str, ...]
@@ -144,7 +144,7 @@ class Ready:
         }
 
 
-def make_ready(asked: Asked) -> Ready:
+def make_ready(asked: SweepRequest) -> SweepSetup:
     """Read everything.
 
     Raises:
@@ -170,10 +170,10 @@ def make_ready(asked: Asked) -> Ready:
         settings = dataclasses.replace(settings, symbols=())
     data = loaded(settings.kind, settings, trading)
     dates = sessions_of(tuple(data.days), data.info.sha256, version.manifest, asked.first, asked.last)
-    return Ready(asked, version, data, dates, trading)
+    return SweepSetup(asked, version, data, dates, trading)
 
 
-def make_same(asked: Asked, sha256: str) -> Ready:
+def make_same(asked: SweepRequest, sha256: str) -> SweepSetup:
     """Read everything once more, in a further process. Raises `RunFolderError` where the bars have changed."""
     ready = make_ready(asked)
     if ready.data.info.sha256 != sha256:
@@ -204,7 +204,7 @@ def sessions_of(
     return found
 
 
-def play_cell(ready: Ready, rules: Mapping[str, Value], flag: Flag, emit: Emit) -> Cell:
+def play_cell(ready: SweepSetup, rules: Mapping[str, Value], flag: Flag, emit: Emit) -> GridCell:
     """Let the policy play all sessions under these rules. Raises `Stopped` when `flag` is set before it begins."""
     if flag.is_set():
         raise Stopped("a cell")
@@ -217,7 +217,7 @@ def play_cell(ready: Ready, rules: Mapping[str, Value], flag: Flag, emit: Emit) 
     (played,) = data.relay([Exported(ready.version.policy).eval()], [span]).folds
     capital = float(ready.trading.paper.cash_usd)
     found = figures(played.sessions, capital, compounds=True)
-    cell = Cell(
+    cell = GridCell(
         rules=dict(rules),
         returns=tuple(session_returns(played.sessions, capital).tolist()),
         net_return=found.net_return,
@@ -230,7 +230,7 @@ def play_cell(ready: Ready, rules: Mapping[str, Value], flag: Flag, emit: Emit) 
     return cell
 
 
-def judged(ready: Ready, played: Sequence[Cell], digest: str) -> Swept:
+def judged(ready: SweepSetup, played: Sequence[GridCell], digest: str) -> Swept:
     """What all cells show together; one line of the ledger counts the sweep."""
     asked, manifest, cells = ready.asked, ready.version.manifest, played[1:]
     matrix = np.array([cell.returns for cell in cells], dtype=np.float64).T
@@ -276,7 +276,7 @@ def judged(ready: Ready, played: Sequence[Cell], digest: str) -> Swept:
     )
 
 
-def _words(best: Cell, configured: Cell, count: int, deflated: Deflated, overfitting: Overfitting) -> str:
+def _words(best: GridCell, configured: GridCell, count: int, deflated: Deflated, overfitting: Overfitting) -> str:
     named = ", ".join(f"{key} {value}" for key, value in best.rules.items())
     luck = (
         f"the best of one half of the sessions is in the worse half of the other in {overfitting.probability:.0%} of "
@@ -294,7 +294,7 @@ def _words(best: Cell, configured: Cell, count: int, deflated: Deflated, overfit
 CELLS_FILE, SWEEP_FILE, PAGE_FILE = "cells.jsonl", "sweep.json", "sweep.html"
 
 
-def run_sweep(asked: Asked, listen: Listen, flag: Flag | None = None) -> tuple[Swept, Path]:
+def run_sweep(asked: SweepRequest, listen: Listen, flag: Flag | None = None) -> tuple[Swept, Path]:
     """Play all cells, or those that a stopped sweep left; the result, also written, and its folder.
 
     Raises:
@@ -318,8 +318,8 @@ def run_sweep(asked: Asked, listen: Listen, flag: Flag | None = None) -> tuple[S
 
 
 def _played(
-    ready: Ready, cells: Sequence[Mapping[str, Value]], digest: str, folder: Path, listen: Listen, stop: Flag
-) -> list[Cell]:
+    ready: SweepSetup, cells: Sequence[Mapping[str, Value]], digest: str, folder: Path, listen: Listen, stop: Flag
+) -> list[GridCell]:
     """The cell without any change, then all cells in their order; each is kept as soon as it is done."""
     path, wanted = folder / CELLS_FILE, [{}, *map(dict, cells)]
     made = settings_digest({"sweep": digest, "code": code_version(ready.asked.strategy)})
@@ -331,7 +331,7 @@ def _played(
             book.write(b"\n")
 
         def keep(news: Any) -> None:
-            if isinstance(news, Cell):
+            if isinstance(news, GridCell):
                 cell = msgspec.structs.replace(news, sweep=made)
                 kept[_key(cell.rules)] = cell
                 book.write(msgspec.json.encode(cell) + b"\n")
@@ -347,10 +347,10 @@ def _key(rules: Mapping[str, Value]) -> str:
     return msgspec.json.encode(dict(rules), order="deterministic").decode()
 
 
-def _kept(path: Path) -> list[Cell]:
+def _kept(path: Path) -> list[GridCell]:
     """The cells of an earlier start; a line that was cut off does not count."""
     found = []
     for line in path.read_bytes().splitlines() if path.exists() else ():
         with contextlib.suppress(msgspec.DecodeError):
-            found.append(msgspec.json.decode(line, type=Cell))
+            found.append(msgspec.json.decode(line, type=GridCell))
     return found

@@ -34,7 +34,7 @@ class SessionResult:
 
 
 @dataclass(frozen=True, slots=True)
-class Figures:
+class SessionFigures:
     """Figures over sessions. Returns are fractions of the capital with which the session begins."""
 
     sessions: int
@@ -52,7 +52,7 @@ class Figures:
     exposure: float  # minutes with a position / minutes
 
 
-def figures(results: Sequence[SessionResult], capital_usd: float, *, compounds: bool = False) -> Figures:
+def figures(results: Sequence[SessionResult], capital_usd: float, *, compounds: bool = False) -> SessionFigures:
     """The figures of at least one session; `compounds` where they are of one account that goes through all of them."""
     returns = [result.pnl_usd / (result.capital_usd or capital_usd) for result in results]
     deviation = statistics.stdev(returns) if len(returns) > 1 else 0.0
@@ -63,7 +63,7 @@ def figures(results: Sequence[SessionResult], capital_usd: float, *, compounds: 
         peak = max(peak, running)
         drawdown = max(drawdown, (peak - running) / (1.0 + peak if compounds else 1.0))
     trades = sum(result.trades for result in results)
-    return Figures(
+    return SessionFigures(
         sessions=len(results),
         net_return=running if compounds else math.fsum(returns),
         session_return=mean,
@@ -80,6 +80,6 @@ def figures(results: Sequence[SessionResult], capital_usd: float, *, compounds: 
     )
 
 
-def as_metrics(found: Figures) -> dict[str, Any]:
+def as_metrics(results: SessionFigures) -> dict[str, Any]:
     """The figures for a manifest, rounded to six decimals."""
-    return {name: round(value, 6) if isinstance(value, float) else value for name, value in asdict(found).items()}
+    return {name: round(value, 6) if isinstance(value, float) else value for name, value in asdict(results).items()}

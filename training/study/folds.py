@@ -127,7 +127,7 @@ def single(dates: Sequence[str], before: str = "that warm the desk up") -> tuple
     return (Fold(tuple(dates[:first]), tuple(dates[first:second]), tuple(dates[second:])),)
 
 
-class Split(NamedTuple):
+class YearSplit(NamedTuple):
     """Years that train, choose and test: the first and the last of each, both included."""
 
     train: tuple[int, int]
@@ -139,14 +139,14 @@ class Split(NamedTuple):
         return ", ".join(f"{name} {f'{first} to {last}' if first < last else first}" for name, (first, last) in spans)
 
 
-def by_years(dates: Sequence[str], split: Split) -> Fold:
+def by_years(dates: Sequence[str], split: YearSplit) -> Fold:
     """The fold of these years, as a reference has them: nothing is purged, and the test goes on to the last session.
 
     Raises:
         HistoryError: a span is not covered by half of its sessions.
     """
     spans = []
-    for name, (first, last) in zip(Split._fields, split, strict=True):
+    for name, (first, last) in zip(YearSplit._fields, split, strict=True):
         until = last if name != "test" else 9999
         found = tuple(date for date in dates if first <= int(date[:4]) <= until)
         needed = SESSIONS_A_YEAR * (last - first + 1) // 2

@@ -16,7 +16,7 @@ T = TypeVar("T")
 
 
 @dataclass(frozen=True, slots=True)
-class Part:
+class PhaseProgress:
     """How far one phase of a task is: `done` of `total` pieces that take about equally long.
 
     `total` 0: it is unknown how long the phase takes. `ended` is true once, in the last one of a phase.
@@ -64,10 +64,10 @@ def phase(name: str) -> Iterator[None]:
         yield
         return
     outer, reporter.phase = reporter.phase, name
-    reporter.emit(Part(reporter.task, name))
+    reporter.emit(PhaseProgress(reporter.task, name))
     try:
         yield
-        reporter.emit(Part(reporter.task, name, ended=True))
+        reporter.emit(PhaseProgress(reporter.task, name, ended=True))
     finally:
         reporter.phase = outer
 
@@ -76,7 +76,7 @@ def report_piece(done: int, total: int, unit: str) -> None:
     """Report that `done` of `total` pieces of the phase under way are done, where a loop cannot be `counted`."""
     reporter = _REPORTER.get()
     if reporter is not None and reporter.phase and not reporter.counting:
-        reporter.emit(Part(reporter.task, reporter.phase, done, total, unit))
+        reporter.emit(PhaseProgress(reporter.task, reporter.phase, done, total, unit))
         reporter.check_stop()
 
 
@@ -89,9 +89,9 @@ def counted(pieces: Sequence[T], unit: str) -> Iterator[T]:
     reporter.counting = True
     try:
         for done, piece in enumerate(pieces):
-            reporter.emit(Part(reporter.task, reporter.phase, done, len(pieces), unit))
+            reporter.emit(PhaseProgress(reporter.task, reporter.phase, done, len(pieces), unit))
             yield piece
             reporter.check_stop()
-        reporter.emit(Part(reporter.task, reporter.phase, len(pieces), len(pieces), unit))
+        reporter.emit(PhaseProgress(reporter.task, reporter.phase, len(pieces), len(pieces), unit))
     finally:
         reporter.counting = False

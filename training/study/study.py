@@ -27,7 +27,7 @@ class Fold(msgspec.Struct, frozen=True):
     test: tuple[str, ...]
 
 
-class Entry(msgspec.Struct, frozen=True):
+class ClosedTrade(msgspec.Struct, frozen=True):
     """One closed trade and the confidence (probability of the chosen action) with which it was entered."""
 
     date: str
@@ -48,7 +48,7 @@ class PlayResult(msgspec.Struct, frozen=True):
 
     sessions: tuple[SessionResult, ...]
     denials: dict[str, int] = {}
-    entries: tuple[Entry, ...] = ()
+    entries: tuple[ClosedTrade, ...] = ()
     halts: tuple[AccountHalt, ...] = ()
 
 
@@ -60,7 +60,7 @@ class OneAccount(msgspec.Struct, frozen=True):
     held: tuple[SessionResult, ...] = ()  # of that account
 
 
-class Point(msgspec.Struct, frozen=True):
+class ValidationCheck(msgspec.Struct, frozen=True):
     """One validation check of a training run."""
 
     steps: int
@@ -75,7 +75,7 @@ class Point(msgspec.Struct, frozen=True):
     figures: dict[str, float] = {}  # of SAC and TD3, by the names of the metrics: means since the last check
 
 
-class Learnt(msgspec.Struct, frozen=True):
+class NetworkChange(msgspec.Struct, frozen=True):
     """How far a trial's chosen checkpoint is from the network that it began as, over observations of its fold."""
 
     gradient_steps: int  # until that checkpoint; 0: not counted
@@ -85,7 +85,7 @@ class Learnt(msgspec.Struct, frozen=True):
     explained_variance: float  # of the critic at the last look
 
 
-class Agreement(msgspec.Struct, frozen=True):
+class SeedAgreement(msgspec.Struct, frozen=True):
     """Whether the answers of seeds depend on the input in the same way: mean correlation over pairs of seeds."""
 
     found: float
@@ -102,12 +102,12 @@ class Trial(msgspec.Struct, frozen=True):
     seconds: float
     chosen_steps: int  # of the checkpoint that did best on validation
     stopped: str  # "" when all steps were trained, else why not
-    curve: tuple[Point, ...]
+    curve: tuple[ValidationCheck, ...]
     validate: tuple[SessionResult, ...]  # the chosen checkpoint, on the tensor market
     test: PlayResult
-    learnt: Learnt | None = None
+    learnt: NetworkChange | None = None
     members: int = 1  # seeds whose answers it is the mean of
-    agreement: Agreement | None = None  # of these seeds
+    agreement: SeedAgreement | None = None  # of these seeds
     passive: tuple[SessionResult, ...] = ()  # of the passive policy on validation, next to what a fold ends with
     lead: float | None = None  # on validation: net return less the best of the passive policy's and 0; None: not played
     score: float | None = None  # mean log growth a session, of accounts that begin on several validation days

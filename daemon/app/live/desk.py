@@ -19,7 +19,7 @@ from daemon.app.live.feed_choice import choose_feed, keep_feed
 from daemon.app.live.prepare import Live, open_live
 from daemon.app.live.session_jobs import SessionJobs
 from daemon.app.operator_side import BrokerKeys, DeskPorts, OperatorSide, broker_keys
-from daemon.brokers.api import FeedDesk, Known, LogEvent, Put, Trading, TradingDesk
+from daemon.brokers.api import EventLogger, FeedDesk, Known, OrderGateway, Put, TradingDesk
 from daemon.brokers.clock_check import ClockCheck
 from daemon.config.load import ConfigError
 from daemon.core.effects import WatchContracts
@@ -67,7 +67,7 @@ class BrokerSide:
         initial: State[Any],
         state: Callable[[], State[Any]],
         ticks: Ticks,
-        notify: LogEvent,
+        notify: EventLogger,
     ) -> None:
         self._intake, self._state, self._ticks = intake, state, ticks
         spec = live.strategy.spec
@@ -81,16 +81,18 @@ class BrokerSide:
             lambda: state().now_ns,
         )
         self.feed = self._connection.market_feed(FeedDesk(live.strategy, live.calendar, history, state, ticks.probe))
-        self.trading: Trading | None = None
+        self.trading: OrderGateway | None = None
         if not live.dry_run:
             put = intake.put if account is None else partial(self._put_claimed, account)
             self.trading = self._connection.trading(
                 TradingDesk(initial.identity, lambda: state().broker, put, self.clock_check)
             )
-            own = [order for order in initial.orders.values() if order.order_id and order.purpose != "foreign"]
+            orders_of_desk = [
+                order for order in initial.orders.values() if order.order_id and order.purpose != "foreign"
+            ]
             ended = [order for order in initial.closed.values() if order.order_id]
-            closings = {order.client_order_id: order.order_id for order in (*own, *ended) if order.closing}
-            self.trading.follow({order.client_order_id: order.order_id for order in own}, closings)
+            closings = {order.client_order_id: order.order_id for order in (*orders_of_desk, *ended) if order.closing}
+            self.trading.follow({order.client_order_id: order.order_id for order in orders_of_desk}, closings)
 
     def _put_claimed(self, account: AccountLock, event: Event) -> None:
         """Put an event of the trading side into the intake; lock the account of a report first."""
@@ -209,7 +211,7 @@ def _tick_ns(state: State[Any], now_ns: int) -> int:
     return HOLDING_TICK_NS if state.book.positions and near else IDLE_TICK_NS
 
 
-def served_answers(live: Live, opened: OpenDesk, put: Put, log: LogEvent) -> ServedAnswers | None:
+def served_answers(live: Live, opened: OpenDesk, put: Put, log: EventLogger) -> ServedAnswers | None:
     """Return the client where `policy.answers` is "served", else None. Raises ConfigError."""
     policy, meta, models = live.settings.policy, opened.state_dir.meta, opened.models
     if policy.answers != "served":
@@ -306,8 +308,8 @@ def settled(state: State[Any], *, flatten: bool) -> bool:
             and not state.works
             and not any(position.right for position in state.book.positions.values())
         )
-    own = [order for order in state.orders.values() if order.purpose != "foreign"]
-    return not any(order.purpose == "entry" or order.work not in state.works for order in own)
+    orders = [order for order in state.orders.values() if order.purpose != "foreign"]
+    return not any(order.purpose == "entry" or order.work not in state.works for order in orders)
 
 
 def open_things(state: State[Any]) -> list[str]:

@@ -12,7 +12,7 @@ from pathlib import Path
 
 from daemon.brokers.api import BrokerError, BrokerRefused, alone
 from daemon.brokers.registry import broker_of
-from daemon.config.load import ConfigError, Credentials, Settings
+from daemon.config.load import ConfigError, Credentials, DeskSettings
 from daemon.config.strategy import strategy_of
 from daemon.config.tables import AUTO, OPTION_FEEDS, STOCK_FEEDS
 from daemon.engine.state_dir import peek
@@ -34,12 +34,12 @@ class FeedUnknown(MayPass):
 class FeedChoice:
     """Settings with a named feed, and how it was found; `how` is "" where the configuration names it."""
 
-    settings: Settings
+    settings: DeskSettings
     how: str = ""
     asked: bool = True  # false: the broker could not be asked, so the next start tries again
 
 
-async def choose_feed(settings: Settings, keys: Credentials, clock: Clock) -> FeedChoice:
+async def choose_feed(settings: DeskSettings, keys: Credentials, clock: Clock) -> FeedChoice:
     """Return the settings with the feed to use. Asks the broker at the first start of a desk alone; writes nothing.
 
     Raises:
@@ -76,7 +76,7 @@ def keep_feed(state_dir: Path, choice: FeedChoice) -> None:
             write_whole(state_dir / FILE, f"{feed.name} {feed.options}\n".encode())
 
 
-async def _allowed(settings: Settings, keys: Credentials, clock: Clock) -> tuple[str, str]:
+async def _allowed(settings: DeskSettings, keys: Credentials, clock: Clock) -> tuple[str, str]:
     """Ask the broker for the feeds of shares and of options. Raises BrokerError."""
     spec = strategy_of(settings).spec
     connection = alone(broker_of(settings), settings, keys, clock)

@@ -14,7 +14,7 @@ from typing import Any, NamedTuple
 
 import msgspec
 
-from daemon.config.load import Settings
+from daemon.config.load import DeskSettings
 from daemon.config.strategy import strategy_of
 from daemon.core.events import ModelPromoted, ModelVerified
 from daemon.core.state import State
@@ -36,7 +36,7 @@ from strategies.kit.own.stand_in import StandIn
 
 
 def choose_model(
-    settings: Settings, strategy: AnyStrategy, *, dry_run: bool
+    settings: DeskSettings, strategy: AnyStrategy, *, dry_run: bool
 ) -> tuple[LoadedModel, OnnxPolicy | NoPolicy, str]:
     """Return the model, its policy, and why the configured one was refused (or "").
 
@@ -51,7 +51,7 @@ def choose_model(
         return no_model(settings, strategy), NoPolicy(strategy.spec.rows, str(error)), str(error)
 
 
-def no_model(settings: Settings, strategy: AnyStrategy) -> LoadedModel:
+def no_model(settings: DeskSettings, strategy: AnyStrategy) -> LoadedModel:
     """Return what stands in the place of a model that cannot be loaded: without a digest, a policy or a promotion."""
     spec, nowhere = strategy.spec, settings.paths.models_dir / strategy.spec.name / NO_MODEL
     training = Training("", "", "", synthetic=False, sessions=0, first_session="", last_session="", splits={})
@@ -62,7 +62,7 @@ def no_model(settings: Settings, strategy: AnyStrategy) -> LoadedModel:
     )
 
 
-def state_if_held(settings: Settings) -> State[Any] | None:
+def state_if_held(settings: DeskSettings) -> State[Any] | None:
     """Return the desk's state where its journal has a position or an order of its own; else None.
 
     Raises MayPass when it cannot be read at the moment.
@@ -81,7 +81,7 @@ def state_if_held(settings: Settings) -> State[Any] | None:
     return state if state.exposed else None
 
 
-def _choose(settings: Settings, strategy: AnyStrategy, *, dry_run: bool) -> tuple[LoadedModel, OnnxPolicy, str]:
+def _choose(settings: DeskSettings, strategy: AnyStrategy, *, dry_run: bool) -> tuple[LoadedModel, OnnxPolicy, str]:
     if isinstance(strategy, StandIn):
         raise ModelError("strategy", f"{strategy.spec.name} cannot be imported, and without it no model is asked")
     last = None if dry_run else _answered_last(settings)
@@ -109,7 +109,7 @@ class _Answered(NamedTuple):
 
 
 def _verified(
-    settings: Settings, strategy: AnyStrategy, version: str, last: _Answered | None
+    settings: DeskSettings, strategy: AnyStrategy, version: str, last: _Answered | None
 ) -> tuple[LoadedModel, OnnxPolicy]:
     """Load a version after all checks. Raises ModelError.
 
@@ -124,7 +124,7 @@ def _verified(
     return model, OnnxPolicy.open(model, strategy, chosen.provider, chosen.threads)
 
 
-def _answered_last(settings: Settings) -> _Answered | None:
+def _answered_last(settings: DeskSettings) -> _Answered | None:
     """Return it from the desk's journal; None for no journal or an unreadable one, which later checks report.
 
     Raises MayPass when it cannot be read at the moment.
@@ -139,7 +139,7 @@ def _answered_last(settings: Settings) -> _Answered | None:
     return _Answered(event.version, event.digest) if isinstance(event, ModelVerified | ModelPromoted) else None
 
 
-def _newest_answer(settings: Settings) -> str | None:
+def _newest_answer(settings: DeskSettings) -> str | None:
     path, desk = settings.paths.state_dir, settings.desk
     meta = peek(path)
     if meta is None or (meta.get("mode"), meta.get("strategy")) != (desk.account, desk.strategy):
@@ -152,7 +152,9 @@ WHO, WHY = "rltraderd", "the first version"
 LOOK_S = 5.0  # between two looks; systemd's watchdog is fed at each
 
 
-def wait_for_first(settings: Settings, log: Log, service: Service, pause: Callable[[float], None] = time.sleep) -> None:
+def wait_for_first(
+    settings: DeskSettings, log: Log, service: Service, pause: Callable[[float], None] = time.sleep
+) -> None:
     """Return once there is a model to start with; at once unless `policy.wait_for_first` is set.
 
     A desk with a journal does not wait: its model is missing while positions may be open, and a person has to look.
@@ -174,14 +176,14 @@ def wait_for_first(settings: Settings, log: Log, service: Service, pause: Callab
         pause(LOOK_S)
 
 
-def _look(settings: Settings, strategy: AnyStrategy, log: Log) -> str | None:
+def _look(settings: DeskSettings, strategy: AnyStrategy, log: Log) -> str | None:
     """Return why there is no model yet; None where one is named, or has just been."""
-    name, store, wanted = strategy.spec.name, settings.paths.models_dir, settings.policy.version
+    name, store, chosen = strategy.spec.name, settings.paths.models_dir, settings.policy.version
     shelf = store / name
-    if (shelf / wanted).exists() and not (wanted == CURRENT and foreign(shelf / wanted)):
+    if (shelf / chosen).exists() and not (chosen == CURRENT and foreign(shelf / chosen)):
         return None
-    if wanted != CURRENT:
-        return f"{shelf} has no version {wanted} yet"
+    if chosen != CURRENT:
+        return f"{shelf} has no version {chosen} yet"
     problem = f"{shelf} has no version yet: its trainer makes the first one"
     for version in _oldest_first(settings, name):
         try:
@@ -195,9 +197,9 @@ def _look(settings: Settings, strategy: AnyStrategy, log: Log) -> str | None:
     return problem
 
 
-def _oldest_first(settings: Settings, strategy: str) -> list[str]:
-    shelf, found = settings.paths.models_dir / strategy, []
+def _oldest_first(settings: DeskSettings, strategy: str) -> list[str]:
+    shelf, versions_found = settings.paths.models_dir / strategy, []
     for version in versions(settings.paths.models_dir, strategy):
         with contextlib.suppress(OSError):
-            found.append(((shelf / version / MANIFEST_FILE).stat().st_mtime_ns, version))
-    return [version for _, version in sorted(found)]
+            versions_found.append(((shelf / version / MANIFEST_FILE).stat().st_mtime_ns, version))
+    return [version for _, version in sorted(versions_found)]

@@ -18,7 +18,7 @@ from daemon.app.live.model_choice import choose_model
 from daemon.brokers.api import Broker
 from daemon.brokers.registry import broker_of
 from daemon.config.checks import quotes_made_up_by
-from daemon.config.load import Credentials, Settings, sim_start_ns
+from daemon.config.load import Credentials, DeskSettings, sim_start_ns
 from daemon.config.strategy import strategy_of
 from daemon.engine.state_dir import wait_until_free
 from daemon.host.account_lock import AccountLock, Holder, lock_folder
@@ -60,7 +60,7 @@ class Live(CheckedDesk):
         return self.identity(self.mode, self.settings.desk.account) | ({QUOTES_MADE_UP: made_up} if made_up else {})
 
 
-def prepare_live(settings: Settings, credentials: Credentials, *, dry_run: bool) -> Live:
+def prepare_live(settings: DeskSettings, credentials: Credentials, *, dry_run: bool) -> Live:
     """Check broker, model and calendar. Raises CalendarError, ConfigError, ModelError: nothing was written yet.
 
     If the configured model is refused, the last model in this desk's journal is used, unless it changed or fails a
@@ -77,7 +77,7 @@ def prepare_live(settings: Settings, credentials: Credentials, *, dry_run: bool)
     return Live(settings, strategy, calendar, model, policy, credentials, dry_run, broker, clock, refused=refused)
 
 
-def clock_of(settings: Settings) -> Clock:
+def clock_of(settings: DeskSettings) -> Clock:
     """Return the clock: real, simulated or virtual. Raises OSError where nothing serves the virtual one."""
     if settings.clock.socket:
         return Clock.virtual(Participant(settings.clock.socket, settings.desk.name))

@@ -10,7 +10,7 @@ from pathlib import Path
 
 from daemon.app.live.prepare import Live
 from daemon.brokers.api import MarketFeed
-from daemon.config.load import Settings
+from daemon.config.load import DeskSettings
 from daemon.core.events import ClockTicked
 from daemon.core.session import new_york_text
 from daemon.engine.engine import Engine, Intake
@@ -108,11 +108,11 @@ def _day_times(live: Live, close_grace_s: int) -> DayTimes:
     return replace(times, bar_s=live.strategy.spec.bar_interval_s)
 
 
-def _of_bars(settings: Settings, close_grace_s: int) -> DayTimes:
+def _of_bars(settings: DeskSettings, close_grace_s: int) -> DayTimes:
     return DayTimes(settings.execution, settings.feed.warm_up_min, close_grace_s, settings.service.end_of_day_min)
 
 
-def _of_days(settings: Settings, close_grace_s: int) -> DayTimes:
+def _of_days(settings: DeskSettings, close_grace_s: int) -> DayTimes:
     """The history is loaded before the decision; the day's bars are final some time after the close."""
     return DayTimes(
         settings.execution,

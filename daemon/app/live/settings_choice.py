@@ -22,8 +22,8 @@ from typing import Any
 import msgspec
 
 from daemon.app.live.model_choice import state_if_held
-from daemon.config.load import ConfigError, Settings, load
-from daemon.config.tables import Alarms, Feed, Policy
+from daemon.config.load import ConfigError, DeskSettings, load
+from daemon.config.tables import AlarmsTable, FeedTable, PolicyTable
 from daemon.core.limits import Trading
 from daemon.core.state import State
 from daemon.engine.recover import recovered_desk
@@ -42,8 +42,8 @@ from strategies.registry import own, stand_in
 
 ALARM = "configuration"
 WHOLE = ("desk", "paths", "alpaca", "clock")
-TRADING = tuple(name for name in Trading.__dataclass_fields__ if name in Settings.model_fields)
-OTHERS = tuple(name for name in Settings.model_fields if name not in (*WHOLE, *TRADING))
+TRADING = tuple(name for name in Trading.__dataclass_fields__ if name in DeskSettings.model_fields)
+OTHERS = tuple(name for name in DeskSettings.model_fields if name not in (*WHOLE, *TRADING))
 JOURNAL = "the last start, in the journal"
 TOLD_FILE, TOLD_AGAIN_S = "not_started", 3600.0  # what the operator's program was told, and when it is told again
 _ALARMS = re.compile(r"^\[alarms\].*?(?=^\[\w|\Z)", re.MULTILINE | re.DOTALL)
@@ -59,12 +59,12 @@ class NotWhole(MayPass):
 
 
 def settings_of_a_held_desk(
-    config: Path | None, given: Mapping[str, object], refused: ConfigError
-) -> tuple[Settings, str]:
+    config: Path | None, overrides: Mapping[str, object], refused: ConfigError
+) -> tuple[DeskSettings, str]:
     """Return settings that its exits can go on by, and what they are made of.
 
     Args:
-        config: the configuration with mistakes; None for the environment and `given` alone.
+        config: the configuration with mistakes; None for the environment and `overrides` alone.
         given: the command line's keys, as `load` takes them.
         refused: why it was refused.
 
@@ -76,36 +76,36 @@ def settings_of_a_held_desk(
     """
     stands_in = ""
     try:
-        settings = load(config, given, only=WHOLE)
+        settings = load(config, overrides, only=WHOLE)
     except ConfigError as error:
-        place = _place_that_holds(config, given)
+        place = _place_that_holds(config, overrides)
         if place is None:
             raise refused from None
-        stands_in = _stand_in(config, given, place)
-        given = {**given, "desk.strategy": stands_in} if stands_in else given
+        stands_in = _stand_in(config, overrides, place)
+        overrides = {**overrides, "desk.strategy": stands_in} if stands_in else overrides
         try:
-            settings = load(config, given, only=WHOLE)
+            settings = load(config, overrides, only=WHOLE)
         except ConfigError:
             raise NotWhole(place, f"[{'], ['.join(WHOLE)}] are not whole: {error}") from None
     enter(settings.paths.state_dir)
     state = state_if_held(settings)
     if state is None:
         raise refused
-    wanted, known = settings.desk.account_number, state.broker.account
-    if wanted and known and wanted != known:
+    number, account = settings.desk.account_number, state.broker.account
+    if number and account and number != account:
         raise NotWhole(
             settings.paths.state_dir,
-            f"its account is {known}, desk.account_number is {wanted}, and the configuration has mistakes: {refused}",
+            f"its account is {account}, desk.account_number is {number}, and the configuration has mistakes: {refused}",
         )
-    return _made_whole(config, given, settings, state, refused, stands_in=bool(stands_in))
+    return _made_whole(config, overrides, settings, state, refused, stands_in=bool(stands_in))
 
 
-def _stand_in(config: Path | None, given: Mapping[str, object], place: Path) -> str:
+def _stand_in(config: Path | None, overrides: Mapping[str, object], place: Path) -> str:
     """Let a stand-in take the place of an own strategy that cannot be imported; return its name, "" where it can."""
     with suppress(StateDirError, JournalError, OSError, ValueError):
         meta = peek(place) or {}
         file, spec = meta.get(STRATEGY_FROM, ""), meta.get(STRATEGY_SPEC, "")
-        if not spec or _wanted(config, given) not in ("", meta["strategy"], file, file.removesuffix(":STRATEGY")):
+        if not spec or _wanted(config, overrides) not in ("", meta["strategy"], file, file.removesuffix(":STRATEGY")):
             return ""
         try:
             own(meta["strategy"])
@@ -114,9 +114,9 @@ def _stand_in(config: Path | None, given: Mapping[str, object], place: Path) -> 
     return ""
 
 
-def _wanted(config: Path | None, given: Mapping[str, object]) -> str:
+def _wanted(config: Path | None, overrides: Mapping[str, object]) -> str:
     """Return the strategy that is asked for, a file by its whole path; "" for the one that the journal has."""
-    text = given.get("desk.strategy") or os.environ.get("RLTRADER_DESK__STRATEGY")
+    text = overrides.get("desk.strategy") or os.environ.get("RLTRADER_DESK__STRATEGY")
     if not text and config is not None:
         text = tomllib.loads(config.read_text(encoding="utf-8")).get("desk", {}).get("strategy")
     file, dot, name = str(text or "").partition(".py")
@@ -125,18 +125,18 @@ def _wanted(config: Path | None, given: Mapping[str, object]) -> str:
 
 def _made_whole(
     config: Path | None,
-    given: Mapping[str, object],
-    settings: Settings,
+    overrides: Mapping[str, object],
+    settings: DeskSettings,
     state: State[Any],
     refused: ConfigError,
     *,
     stands_in: bool,
-) -> tuple[Settings, str]:
+) -> tuple[DeskSettings, str]:
     taken: tuple[str, ...] = WHOLE
     left_out = []
     for table in OTHERS:
         try:
-            settings = load(config, given, only=(*taken, table))
+            settings = load(config, overrides, only=(*taken, table))
         except ConfigError:
             left_out.append(table)
         else:
@@ -145,18 +145,18 @@ def _made_whole(
         "desk": replace(settings.desk, account_number=settings.desk.account_number or state.broker.account)
     }
     if "feed" in left_out:  # the journal's own: with another one its directory is refused
-        changes["feed"] = Feed(name=_feed_of(settings))
+        changes["feed"] = FeedTable(name=_feed_of(settings))
     if "policy" in left_out:  # whose keys sign a version is not known: only the one that answered last, by its digest
-        changes["policy"] = Policy(version=NO_MODEL, poll_s=0)
+        changes["policy"] = PolicyTable(version=NO_MODEL, poll_s=0)
     try:
         if stands_in:
             raise refused  # its own defaults are not known
-        settings = load(config, given, only=(*taken, *TRADING))
+        settings = load(config, overrides, only=(*taken, *TRADING))
         rules = "trading rules from the configuration, whole"
     except ConfigError:
         rules = f"trading rules from {JOURNAL}, whole"
-        found = {name: getattr(state.trading, name) for name in TRADING}
-        changes |= {name: table for name, table in found.items() if table is not msgspec.UNSET}
+        tables_of = {name: getattr(state.trading, name) for name in TRADING}
+        changes |= {name: table for name, table in tables_of.items() if table is not msgspec.UNSET}
         settings.came_from({**settings.origins(), **_origins(state.trading)})
     by_default = f"; by their defaults: [{'], ['.join(left_out)}]" if left_out else ""
     return settings.model_copy(update=changes), f"{refused}; meanwhile: {rules}{by_default}"
@@ -167,13 +167,13 @@ def _origins(trading: Trading) -> dict[str, str]:
     return {f"{name}.{key}": JOURNAL for name, table in tables if table is not msgspec.UNSET for key in table.__slots__}
 
 
-def _feed_of(settings: Settings) -> Any:
+def _feed_of(settings: DeskSettings) -> Any:
     return (peek(settings.paths.state_dir) or {}).get("feed", settings.feed.name)
 
 
-def _places(config: Path | None, given: Mapping[str, object]) -> Iterator[Path]:
+def _places(config: Path | None, overrides: Mapping[str, object]) -> Iterator[Path]:
     """Yield the state directories that a configuration which cannot be read may mean, the likeliest first."""
-    named = [given.get("paths.state_dir"), os.environ.get("RLTRADER_PATHS__STATE_DIR")]
+    named = [overrides.get("paths.state_dir"), os.environ.get("RLTRADER_PATHS__STATE_DIR")]
     if not any(named):
         text, tables = "", {}
         if config is not None:
@@ -182,22 +182,22 @@ def _places(config: Path | None, given: Mapping[str, object]) -> Iterator[Path]:
             with suppress(ValueError):
                 tables = tomllib.loads(text)
         paths = tables.get("paths")
-        known = paths.get("state_dir") if isinstance(paths, dict) else None
-        named = [known] if known else [*_FOLDER.findall(text), STATE_DIR]  # the key itself may be mistaken
+        state_dir = paths.get("state_dir") if isinstance(paths, dict) else None
+        named = [state_dir] if state_dir else [*_FOLDER.findall(text), STATE_DIR]  # the key itself may be mistaken
     yield from (Path(str(name)) for name in named if name)
 
 
-def refused_while_held(config: Path | None, given: Mapping[str, object], problem: str) -> NotWhole | None:
+def refused_while_held(config: Path | None, overrides: Mapping[str, object], problem: str) -> NotWhole | None:
     """Return what a start that is refused for this problem is where the desk holds something; None where it does not.
 
     Raises MayPass when the journal cannot be read now.
     """
-    place = _place_that_holds(config, given)
+    place = _place_that_holds(config, overrides)
     return None if place is None else NotWhole(place, f"it cannot start: {problem}")
 
 
-def _place_that_holds(config: Path | None, given: Mapping[str, object]) -> Path | None:
-    return next((place for place in _places(config, given) if _may_hold(place)), None)
+def _place_that_holds(config: Path | None, overrides: Mapping[str, object]) -> Path | None:
+    return next((place for place in _places(config, overrides) if _may_hold(place)), None)
 
 
 def _may_hold(place: Path) -> bool:
@@ -258,17 +258,17 @@ def tell_not_started(config: Path | None, error: NotWhole, log: Log) -> None:
             log("alarm_command_failed", alarm=ALARM, problem=failed)
 
 
-def _alarms(config: Path | None) -> Alarms:
+def _alarms(config: Path | None) -> AlarmsTable:
     """Return `[alarms]`, of a file that is no TOML by that table's own lines."""
     try:
         return load(config, {}, only=("alarms",)).alarms
     except ConfigError:
         text = "" if config is None else config.read_text(encoding="utf-8", errors="replace")
-        found = _ALARMS.search(text)
-        if found is None:
+        match = _ALARMS.search(text)
+        if match is None:
             raise
         with suppress(tomllib.TOMLDecodeError):
-            keys = tomllib.loads(found[0])["alarms"]
+            keys = tomllib.loads(match[0])["alarms"]
             return load(None, {f"alarms.{key}": value for key, value in keys.items()}, only=("alarms",)).alarms
         raise
 

@@ -20,7 +20,7 @@ from daemon.host.own_files import StateDirError
 from daemon.host.panic_marker import noticed, set_aside
 from daemon.host.passing import retry_while_busy
 from daemon.journal.reader import JournalReader
-from daemon.journal.rows import Batch, HashChain, JournalError, decode_event, encode_effects
+from daemon.journal.rows import CommitBatch, HashChain, JournalError, decode_event, encode_effects
 from daemon.operator.commands import refused_by
 
 
@@ -72,7 +72,7 @@ def command_offline(path: Path, event: Callable[[int], Event]) -> tuple[State[An
             raise StateDirError(f"{path}: the desk has not run yet, so there is nothing to command: start it once")
         machine, journal = recovered.machine, state_dir.journal
         before = taken_over(recovered, journal.reader())
-        batch, chain = Batch(), HashChain(recovered.last_id + 1, recovered.head)
+        batch, chain = CommitBatch(), HashChain(recovered.last_id + 1, recovered.head)
         panicked = _panicked(path, machine)
         for stepped in (*before, *panicked, event(machine.state.now_ns)):
             refused = _into(batch, chain, machine, stepped)
@@ -109,7 +109,7 @@ def _panicked(path: Path, machine: Machine) -> list[PanicNoticed]:
     return [PanicNoticed(machine.state.now_ns, who)] if who and machine.market is None else []
 
 
-def _into(batch: Batch, chain: HashChain, machine: Machine, event: Event) -> str:
+def _into(batch: CommitBatch, chain: HashChain, machine: Machine, event: Event) -> str:
     """Step an event and put its rows and effects into the batch; returns why the desk refuses it, "" if it does not."""
     step = machine.apply(event)
     adopt_trading(machine)

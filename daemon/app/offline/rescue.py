@@ -16,7 +16,7 @@ from pathlib import Path
 from daemon.brokers.api import Admin, BrokerError, BrokerRefused, alone
 from daemon.brokers.panic import panic
 from daemon.brokers.registry import broker_of
-from daemon.config.load import EXIT_CODE, Credentials, Settings
+from daemon.config.load import EXIT_CODE, Credentials, DeskSettings
 from daemon.engine.state_dir import enter, locked_by
 from daemon.host.own_files import StateDirError
 from daemon.host.panic_marker import FLAT, Marker, leave, noticed
@@ -31,7 +31,7 @@ LEFT_TIMEOUT_S = 5.0  # longest wait for what is left, after Ctrl-C
 STAND_DOWN_TIMEOUT_S = 3.0  # longest wait for a running daemon to stand down before orders are cancelled
 
 
-def rescue(settings: Settings, keys: Credentials, state_dir: Path) -> int:
+def rescue(settings: DeskSettings, keys: Credentials, state_dir: Path) -> int:
     """Close everything in the account; returns 0 when it is flat, 1 when something remains.
 
     Returns 2, and touches nothing, when the broker refuses the keys or they open another account than configured.
@@ -45,7 +45,7 @@ def rescue(settings: Settings, keys: Credentials, state_dir: Path) -> int:
         return NOT_FLAT
 
 
-async def _rescue(settings: Settings, keys: Credentials, state_dir: Path) -> int:
+async def _rescue(settings: DeskSettings, keys: Credentials, state_dir: Path) -> int:
     broker = alone(broker_of(settings), settings, keys, Clock.real())
     try:
         try:
@@ -125,22 +125,22 @@ async def _stand_down(state_dir: Path) -> Marker | None:
     return marker
 
 
-async def _wrong_account(settings: Settings, admin: Admin) -> str:
+async def _wrong_account(settings: DeskSettings, admin: Admin) -> str:
     """Return why nothing may be closed; "" for the configured account or an unknown one."""
     expected = settings.desk.account_number
-    for asked in range(ASKED_MAX):
-        if asked:
+    for attempt in range(ASKED_MAX):
+        if attempt:
             await asyncio.sleep(PAUSE_S)
         try:
-            found = (await admin.account()).number
+            number = (await admin.account()).number
         except BrokerError as error:
             problem = error
             continue
-        if not expected or found == expected:
-            print_line(f"account {found}")
+        if not expected or number == expected:
+            print_line(f"account {number}")
             return ""
         cure = "nothing was touched; give the right keys"
-        return f"the keys open account {found}, desk.account_number is {expected}: {cure}"
+        return f"the keys open account {number}, desk.account_number is {expected}: {cure}"
     if isinstance(problem, BrokerRefused) and problem.of_keys:
         return f"the broker refuses the keys ({problem}): nothing was touched; give those of this account"
     print_line(f"account number: not checked: {problem}; going on")

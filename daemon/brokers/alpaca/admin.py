@@ -11,8 +11,8 @@ from daemon.brokers.alpaca.rest.client import Raw, Refused
 from daemon.brokers.alpaca.rest.market_data import MarketData
 from daemon.brokers.alpaca.trading.report import blocked, execution_of
 from daemon.brokers.alpaca.trading.trading import TradingOrders, TradingReads
-from daemon.brokers.api import Account, Asked, BrokerClock, LedgerStream, ShortSales
-from daemon.config.tables import OPTION_FEEDS, STOCK_FEEDS, Feed
+from daemon.brokers.api import AccountSummary, BrokerClock, BulkResult, LedgerStream, ShortSales
+from daemon.config.tables import OPTION_FEEDS, STOCK_FEEDS, FeedTable
 from strategies.kit.units import DAY_NS
 
 NOT_IN_PLAN = 403  # "subscription does not permit querying recent SIP data"; also of keys of another service
@@ -30,15 +30,15 @@ class AlpacaAdmin:
         reads: TradingReads,
         market: Callable[[], MarketData],
         orders: Callable[[], TradingOrders],
-        feed: Feed,
+        feed: FeedTable,
     ) -> None:
         self._reads, self._market, self._orders, self._feed = reads, market, orders, feed
 
-    async def account(self) -> Account:
+    async def account(self) -> AccountSummary:
         """GET /v2/account."""
         raw = await self._reads.account()
         level = str(raw.get("options_trading_level"))
-        return Account(
+        return AccountSummary(
             number=str(raw.get("account_number")),
             blocked=blocked(raw),
             cash=str(raw.get("cash")),
@@ -56,11 +56,11 @@ class AlpacaAdmin:
         from daemon.brokers.alpaca.trading.activity_stream import probe
 
         access = self._reads.access
-        found = await probe(access, since_ns, until_ns, access.deadlines.whole_s)
-        if found.problem:
-            return LedgerStream(found.problem, 0, 0)
-        known = {execution_of(wire.text(row.get("id"))) for row in await self._reads.activities(since_ns - DAY_NS)}
-        return LedgerStream("", len(found.lines), sum(line.ref_id in known for line in found.lines))
+        answer = await probe(access, since_ns, until_ns, access.deadlines.whole_s)
+        if answer.problem:
+            return LedgerStream(answer.problem, 0, 0)
+        executions = {execution_of(wire.text(row.get("id"))) for row in await self._reads.activities(since_ns - DAY_NS)}
+        return LedgerStream("", len(answer.lines), sum(line.ref_id in executions for line in answer.lines))
 
     async def clock(self) -> BrokerClock:
         """GET /v2/clock."""
@@ -92,11 +92,11 @@ class AlpacaAdmin:
         """Return the number of contracts in the option chain."""
         return len(await self._market().option_chain(symbol, *dates, *strikes, self._feed.options))
 
-    async def cancel_all(self) -> Asked:
+    async def cancel_all(self) -> BulkResult:
         """DELETE /v2/orders."""
         return _asked(await self._orders().cancel_all())
 
-    async def close_all(self) -> Asked:
+    async def close_all(self) -> BulkResult:
         """DELETE /v2/positions, orders cancelled."""
         return _asked(await self._orders().close_all())
 
@@ -139,7 +139,7 @@ def _bid(row: Raw) -> Decimal:
         return Decimal(0)
 
 
-def _asked(rows: list[Raw]) -> Asked:
+def _asked(rows: list[Raw]) -> BulkResult:
     """Parse a row for each order or position: {symbol or id, status, body}."""
     refused = []
     for row in rows:
@@ -147,4 +147,4 @@ def _asked(rows: list[Raw]) -> Asked:
             body = row.get("body")
             message = wire.text(body.get("message")) if isinstance(body, dict) else ""
             refused.append(f"{row.get('symbol') or row.get('id')}: refused: {row.get('status')} {message}")
-    return Asked(len(rows), tuple(refused))
+    return BulkResult(len(rows), tuple(refused))

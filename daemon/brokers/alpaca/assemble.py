@@ -15,7 +15,7 @@ from daemon.brokers.alpaca.admin import AlpacaAdmin
 from daemon.brokers.alpaca.market.daily_feed import DailyFeed, DailyHistory, OwnDesk, ShareQuotes
 from daemon.brokers.alpaca.market.feed import ChainReader, LiveFeed, Options, Timing
 from daemon.brokers.alpaca.market.history import BarHistory
-from daemon.brokers.alpaca.market.quote_stream import ReadQuotes, Recorder
+from daemon.brokers.alpaca.market.quote_stream import ReadQuotes, StreamRecorder
 from daemon.brokers.alpaca.market.socket import BackOff, Endpoint, SocketDeadlines
 from daemon.brokers.alpaca.rest.client import (
     Access,
@@ -30,9 +30,9 @@ from daemon.brokers.alpaca.trading.link import BrokerLink, Closings, Timeouts
 from daemon.brokers.alpaca.trading.report import Reporter
 from daemon.brokers.alpaca.trading.trade_stream import StreamDeadlines, TradeStream
 from daemon.brokers.alpaca.trading.trading import TradingOrders, TradingReads
-from daemon.brokers.api import FeedDesk, LogEvent, MarketFeed, Put, TradingDesk
+from daemon.brokers.api import EventLogger, FeedDesk, MarketFeed, Put, TradingDesk
 from daemon.config.checks import ADDRESSES
-from daemon.config.load import Credentials, Settings
+from daemon.config.load import Credentials, DeskSettings
 from daemon.config.tables import AUTO
 from daemon.host.time.clock import Clock
 from strategies.kit.contract import DailyStrategy, ShareStrategy, Spec, Strategy
@@ -47,7 +47,7 @@ Feed = LiveFeed | DailyFeed
 USUAL_BACKOFF_S = 30.0  # the default longest back-off; the waits of streams and look-ups scale with it
 
 
-def scale_of(settings: Settings) -> float:
+def scale_of(settings: DeskSettings) -> float:
     """Return by how much the waits are longer than the usual ones."""
     return settings.alpaca.backoff_max_s / USUAL_BACKOFF_S
 
@@ -56,11 +56,11 @@ def scale_of(settings: Settings) -> float:
 class Feeds:
     """What feeds are made of. `put` takes their events; `listings` makes the client of the contracts' list."""
 
-    settings: Settings
+    settings: DeskSettings
     keys: Credentials
     clock: Clock
     put: Put
-    log: LogEvent
+    log: EventLogger
     market: MarketData
     listings: Callable[[], TradingReads]
 
@@ -105,7 +105,7 @@ class Feeds:
             timing=self._timing(),
         )
 
-    def _recorder(self, desk: FeedDesk) -> Recorder | None:
+    def _recorder(self, desk: FeedDesk) -> StreamRecorder | None:
         """Return what records the option quotes, where `[record]` has it."""
         settings = self.settings
         if not settings.record.enabled:
@@ -156,7 +156,7 @@ class Feeds:
 VIRTUAL_S = 300.0  # real seconds for an answer where time is virtual and passes at full speed
 
 
-def accesses(settings: Settings, credentials: Credentials) -> tuple[Access, Access, Access]:
+def accesses(settings: DeskSettings, credentials: Credentials) -> tuple[Access, Access, Access]:
     """Return the access for orders, trading reads and market data."""
     keys = (credentials.key, credentials.secret)
     alpaca = settings.alpaca
@@ -177,15 +177,17 @@ def accesses(settings: Settings, credentials: Credentials) -> tuple[Access, Acce
 class Alpaca:
     """The registry's entry: addresses, and a connection made from `[alpaca]` and `[feed]`."""
 
-    def service(self, settings: Settings) -> str:
+    def service(self, settings: DeskSettings) -> str:
         """Return `alpaca.trading_url`."""
         return settings.address("trading_url")
 
-    def services(self, settings: Settings) -> tuple[str, ...]:
+    def services(self, settings: DeskSettings) -> tuple[str, ...]:
         """Return all addresses of `[alpaca]`."""
         return tuple(settings.address(name) for name in ADDRESSES)
 
-    def connect(self, settings: Settings, keys: Credentials, clock: Clock, put: Put, log: LogEvent) -> AlpacaConnection:
+    def connect(
+        self, settings: DeskSettings, keys: Credentials, clock: Clock, put: Put, log: EventLogger
+    ) -> AlpacaConnection:
         """Return a connection for one desk."""
         return AlpacaConnection(settings, keys, clock, put, log)
 
@@ -196,7 +198,7 @@ BROKER = Alpaca()
 class AlpacaConnection:
     """Clients, feed and link of one desk; clients are made on first use. `put` takes the feed's events."""
 
-    def __init__(self, settings: Settings, keys: Credentials, clock: Clock, put: Put, log: LogEvent) -> None:
+    def __init__(self, settings: DeskSettings, keys: Credentials, clock: Clock, put: Put, log: EventLogger) -> None:
         self._settings, self._keys, self._clock = settings, keys, clock
         self._put, self._log = put, log
         self.start_wait_s = settings.alpaca.handshake_timeout_s

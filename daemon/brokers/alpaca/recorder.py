@@ -15,13 +15,13 @@ from typing import Any, Concatenate, ParamSpec
 
 from daemon.brokers.alpaca.market.quote_stream import CHANNEL
 from daemon.brokers.alpaca.market.socket import MarketSocket, State, instant_ns
-from daemon.brokers.api import LogEvent
+from daemon.brokers.api import EventLogger
 from daemon.config.checks import quotes_made_up_by
-from daemon.config.load import Settings
-from daemon.config.tables import Record
+from daemon.config.load import DeskSettings
+from daemon.config.tables import RecordTable
 from daemon.core.events import Contract
 from daemon.host.time.clock import Clock
-from daemon.tapes.quotes.minute_book import MinuteBook, Seen
+from daemon.tapes.quotes.minute_book import MinuteBook, StreamQuote
 from daemon.tapes.quotes.recording import MinuteRows, Recording
 from strategies.kit.contract import Session
 from strategies.kit.units import MINUTE_NS, SECOND_NS
@@ -54,7 +54,7 @@ def _contained(
 class OptionRecorder:
     """Records while `run` runs. No method raises or waits; after an error of its own it records nothing more."""
 
-    def __init__(self, rule: Record, recording: Recording, clock: Clock, log: LogEvent) -> None:
+    def __init__(self, rule: RecordTable, recording: Recording, clock: Clock, log: EventLogger) -> None:
         self._rule, self._recording, self._clock, self._log = rule, recording, clock, log
         self._book = MinuteBook(clock.now_ns())
         self._socket: MarketSocket | None = None
@@ -120,7 +120,7 @@ class OptionRecorder:
                 return
         try:
             sizes = _size(message.get("bs")), _size(message.get("as"))
-            seen = Seen(float(message["bp"]), float(message["ap"]), *sizes, instant_ns(message["t"]))
+            seen = StreamQuote(float(message["bp"]), float(message["ap"]), *sizes, instant_ns(message["t"]))
             self._book.add(symbol, seen)
         except (LookupError, TypeError, ValueError, ArithmeticError):
             self._book.counts["unreadable"] += 1
@@ -178,9 +178,9 @@ class OptionRecorder:
         if self._socket is not None and any((CHANNEL, symbol) in self._socket.refused for symbol in self._spare):
             self._narrow("the stream has no room for them")
         spot = self._last_bar()[1]
-        wanted = near(self._contracts, spot, self._rule.strikes, self._rule.expiries, self._spare)
+        nearest = near(self._contracts, spot, self._rule.strikes, self._rule.expiries, self._spare)
         room = max(min(self._room, self._rule.symbols_max - len(self._desks)), 0)
-        self._stream(frozenset([symbol for symbol in wanted if symbol not in self._desks][:room]))
+        self._stream(frozenset([symbol for symbol in nearest if symbol not in self._desks][:room]))
 
     def _narrow(self, reason: str) -> None:
         self._room //= 2
@@ -209,7 +209,7 @@ class OptionRecorder:
         self._reported = problem
 
 
-def recorder_for(settings: Settings, folder: Path, clock: Clock, log: LogEvent) -> OptionRecorder:
+def recorder_for(settings: DeskSettings, folder: Path, clock: Clock, log: EventLogger) -> OptionRecorder:
     """Return a recorder into this folder by `[record]`; quotes of a server on this machine are made up."""
     rule = settings.record
     recording = Recording(
@@ -222,24 +222,24 @@ def recorder_for(settings: Settings, folder: Path, clock: Clock, log: LogEvent) 
 
 
 def near(
-    contracts: Iterable[Contract], spot: float, strikes: int, expiries: int, kept: frozenset[str]
+    contracts: Iterable[Contract], spot: float, strikes: int, expiries: int, recorded: frozenset[str]
 ) -> tuple[str, ...]:
     """Return the contracts of so many strikes on each side of the spot and so many expiries, the nearest first.
 
-    Those of `kept` stay while they are at most `STAY` strikes further away.
+    Those of `recorded` stay while they are at most `STAY` strikes further away.
     """
     by_expiry: dict[str, dict[Decimal, list[str]]] = {}
     for contract in contracts:
         by_expiry.setdefault(contract.expiry, {}).setdefault(contract.strike, []).append(contract.symbol)
-    found: list[tuple[int, str, str]] = []
+    ranked: list[tuple[int, str, str]] = []
     for expiry in sorted(by_expiry)[:expiries]:
         ladder = by_expiry[expiry]
         below = [strike for strike in sorted(ladder, reverse=True) if strike <= spot]
         above = [strike for strike in sorted(ladder) if strike > spot]
         for side in (below, above):
             for rank, strike in enumerate(side[: strikes + STAY]):
-                found += [(rank, expiry, name) for name in ladder[strike] if rank < strikes or name in kept]
-    return tuple(name for _, _, name in sorted(found))
+                ranked += [(rank, expiry, name) for name in ladder[strike] if rank < strikes or name in recorded]
+    return tuple(name for _, _, name in sorted(ranked))
 
 
 def _size(value: object) -> int | None:

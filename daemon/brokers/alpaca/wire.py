@@ -175,10 +175,10 @@ def shown(value: object) -> str:
 
 def required_text(raw: Mapping[str, object], key: str) -> str:
     """Return the text under `key`. Raises Malformed without one."""
-    found = text(raw.get(key))
-    if not found:
+    value = text(raw.get(key))
+    if not value:
         raise Malformed(f"{key} is {shown(raw.get(key))}: expected text")
-    return found
+    return value
 
 
 def optional_decimal(raw: Mapping[str, object], key: str) -> Decimal | None:
@@ -262,9 +262,9 @@ def trade_update(value: object, ours: Callable[[str], bool], now_ns: int) -> tup
     raw = mapping(value, "data")
     word = required_text(raw, "event")
     about = order(raw.get("order"))
-    found = OrderFound(now_ns, about)
+    report = OrderFound(now_ns, about)
     if not ours(about.client_order_id):
-        return (found,)
+        return (report,)
     name = about.client_order_id
     match EVENT_TABLE.get(word, FOUND):
         case "accepted":
@@ -272,12 +272,12 @@ def trade_update(value: object, ours: Callable[[str], bool], now_ns: int) -> tup
         case "filled":
             return (_filled(raw, about, now_ns),)
         case "canceled":
-            return _with_figures(found, OrderCanceled(now_ns, name))
+            return _with_figures(report, OrderCanceled(now_ns, name))
         case "expired":
-            return _with_figures(found, OrderExpired(now_ns, name))
+            return _with_figures(report, OrderExpired(now_ns, name))
         case "rejected":
             reason = text(raw.get("reason")) or text(mapping(raw["order"], "order").get("reject_reason"))
-            return _with_figures(found, OrderRejected(now_ns, name, reason or "rejected after it was accepted"))
+            return _with_figures(report, OrderRejected(now_ns, name, reason or "rejected after it was accepted"))
         case "cancel_rejected":
             return (CancelRejected(now_ns, name, word),)
         case "corrected":
@@ -285,11 +285,11 @@ def trade_update(value: object, ours: Callable[[str], bool], now_ns: int) -> tup
         case "ignored":
             return ()
         case _:
-            return (found,)
+            return (report,)
 
 
-def _with_figures(found: OrderFound, end: Event) -> tuple[Event, ...]:
-    return (found, end) if found.order.filled or found.order.replaced_by else (end,)
+def _with_figures(report: OrderFound, end: Event) -> tuple[Event, ...]:
+    return (report, end) if report.order.filled or report.order.replaced_by else (end,)
 
 
 def _filled(raw: Mapping[str, object], about: BrokerOrder, now_ns: int) -> OrderFilled:

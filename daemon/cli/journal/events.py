@@ -83,7 +83,7 @@ def run(options: argparse.Namespace, console: Console) -> int:
 def _matching(options: argparse.Namespace, where: str, values: list[Any]) -> list[sqlite3.Row]:
     """Return the requested events, oldest first, from all files of the journal that exist."""
     forward = options.after is not None
-    parts, found = parts_of(options.state_dir / FILE), dict[int, sqlite3.Row]()
+    parts, matches = parts_of(options.state_dir / FILE), dict[int, sqlite3.Row]()
     for path in parts if forward else reversed(parts):
         with closing(JournalReader(path)) as reader:
             if forward and path == parts[0] and (before := base_of(reader.meta())) and options.after < before.seq:
@@ -93,15 +93,15 @@ def _matching(options: argparse.Namespace, where: str, values: list[Any]) -> lis
                 f"ORDER BY id {'ASC' if forward else 'DESC'} LIMIT ?",
                 (*values, options.limit),
             )
-        found |= {row["id"]: row for row in rows}  # a file begins with the row that the one before ends with
-        if len(found) >= options.limit:
+        matches |= {row["id"]: row for row in rows}  # a file begins with the row that the one before ends with
+        if len(matches) >= options.limit:
             break
-    ids = sorted(found)
-    return [found[row] for row in (ids[: options.limit] if forward else ids[-options.limit :])]
+    ids = sorted(matches)
+    return [matches[row] for row in (ids[: options.limit] if forward else ids[-options.limit :])]
 
 
 def _short(payload: dict[str, Any]) -> str:
     """Return a payload on one line, names last: they are long and would hide figures."""
-    shown = {key: value for key, value in payload.items() if key not in NAMES}
-    text = msgspec.json.encode(shown | {key: payload[key] for key in NAMES if key in payload}).decode()
+    fields = {key: value for key, value in payload.items() if key not in NAMES}
+    text = msgspec.json.encode(fields | {key: payload[key] for key in NAMES if key in payload}).decode()
     return text if len(text) <= 120 else text[:117] + "..."

@@ -30,7 +30,7 @@ from daemon.journal.outcomes import (
 )
 from daemon.journal.reader import JournalReader
 from daemon.journal.rows import strategy_of
-from daemon.reports.heads import Chosen, DecisionHeads, heads_at
+from daemon.reports.heads import DecisionHeads, SymbolChoice, heads_at
 from strategies.kit.contract import Spec
 from strategies.kit.units import SECOND_NS
 
@@ -95,13 +95,13 @@ def _coming(reader: JournalReader) -> tuple[int, ...]:
 
 
 def _outcomes(reader: JournalReader, rows: Sequence[sqlite3.Row], coming: tuple[int, ...]) -> dict[int, str]:
-    """Return the `shown` outcome of each decision, and how its orders ended where some followed."""
+    """Return the outcome of each decision as tables show it, and how its orders ended where some followed."""
     did, texts = booked(reader, [row["decision"] for row in rows if row["work"]]), {}
     for row in rows:
-        decision, shown = row["decision"], row["shown"]
+        decision, outcome = row["decision"], row["shown"]
         orders = orders_of(reader, decision) if row["work"] else ()
-        found = became(shown, orders, did.get(decision), coming=decision in coming)
-        texts[decision] = shown if found == shown else f"{shown}, {found.replace('_', ' ')}"
+        text = became(outcome, orders, did.get(decision), coming=decision in coming)
+        texts[decision] = outcome if text == outcome else f"{outcome}, {text.replace('_', ' ')}"
     return texts
 
 
@@ -199,16 +199,16 @@ def _symbol_tables(row: sqlite3.Row, spec: Spec) -> tuple[list[Table], str]:
     return tables, " · ".join(alone)
 
 
-def _explain_heads(found: DecisionHeads | None, console: Console) -> None:
+def _explain_heads(answers: DecisionHeads | None, console: Console) -> None:
     """The actions taken, the policy's heads of each symbol, what the answer took from each wish, and the weights."""
-    if found is None:
+    if answers is None:
         return
-    if found.choices:
-        console.print(_choices_table(found.choices))
-    wishes = [place for place, column in enumerate(found.columns) if column.wish]
-    heads = [(line.symbol, *(_head(values) for values in line.heads)) for line in found.lines]
-    console.print(_table(("symbol", *(column.name for column in found.columns)), heads))
-    taken = [f"taken from {found.columns[place].name}" for place in wishes]
+    if answers.choices:
+        console.print(_choices_table(answers.choices))
+    wishes = [place for place, column in enumerate(answers.columns) if column.wish]
+    heads = [(line.symbol, *(_head(values) for values in line.heads)) for line in answers.lines]
+    console.print(_table(("symbol", *(column.name for column in answers.columns)), heads))
+    taken = [f"taken from {answers.columns[place].name}" for place in wishes]
     lines = [
         (
             line.symbol,
@@ -218,12 +218,12 @@ def _explain_heads(found: DecisionHeads | None, console: Console) -> None:
             _weight(line.after),
             line.note,
         )
-        for line in found.lines
+        for line in answers.lines
     ]
     console.print(_table(("symbol", "answer", *taken, "weight before", "after", "left alone"), lines))
 
 
-def _choices_table(choices: tuple[Chosen, ...]) -> Table:
+def _choices_table(choices: tuple[SymbolChoice, ...]) -> Table:
     """The value of each action, which one was taken, and with which probabilities."""
     actions = tuple(choices[0].behaviour)
     lines = [

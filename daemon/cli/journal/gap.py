@@ -46,16 +46,16 @@ def run(options: argparse.Namespace, console: Console) -> int:
         if options.days is None:
             gaps = [read_gap(journal, options.day, options.option_quotes)]
         else:
-            dates = [found for found in sessions_in(journal) if options.day is None or found <= options.day]
-            gaps = [read_gap(journal, found, options.option_quotes) for found in dates[-options.days :]]
+            dates = [date for date in sessions_in(journal) if options.day is None or date <= options.day]
+            gaps = [read_gap(journal, date, options.option_quotes) for date in dates[-options.days :]]
     except ValueError as error:
         raise NotFound(str(error)) from error
     if not gaps:
         raise NotFound(f"{options.state_dir} holds no session up to {options.day}")
     summary = summary_of(gaps)
     if options.json:
-        shown = gaps[0] if options.days is None else summary
-        sys.stdout.write(msgspec.json.encode(shown).decode() + "\n")
+        result = gaps[0] if options.days is None else summary
+        sys.stdout.write(msgspec.json.encode(result).decode() + "\n")
         return 0
     if options.days is None:
         _show(gaps[0], console)

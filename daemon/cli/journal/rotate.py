@@ -21,10 +21,10 @@ def run(options: argparse.Namespace, console: Console) -> int:
     from daemon.app.offline.command import rotate_offline
 
     try:
-        made = rotate_offline(options.state_dir)
+        rotation = rotate_offline(options.state_dir)
     except OSError as error:
         raise StateDirError(f"{options.state_dir}: cannot be rotated: {error}; the journal is as it was") from error
-    console.print(f"rotated at event row {made.row:,}, chain head {made.head}")
-    console.print(f"what was, {made.before >> 20} MiB: {made.old}; the journal has {made.after >> 20} MiB")
-    lead_on(options, "verify", "--file", str(made.old))
+    console.print(f"rotated at event row {rotation.row:,}, chain head {rotation.head}")
+    console.print(f"what was, {rotation.before >> 20} MiB: {rotation.old}; the journal has {rotation.after >> 20} MiB")
+    lead_on(options, "verify", "--file", str(rotation.old))
     return 0

@@ -59,9 +59,9 @@ def export_tables(journal: Path, folder: Path, console: Console) -> int:
 
 
 def _columns(row_type: type[Row | Trade]) -> list[_Column]:
-    found = dataclasses.fields(row_type) if dataclasses.is_dataclass(row_type) else msgspec.structs.fields(row_type)
+    fields = dataclasses.fields(row_type) if dataclasses.is_dataclass(row_type) else msgspec.structs.fields(row_type)
     types = get_type_hints(row_type)
-    return [_column(field.name, types[field.name]) for field in found]
+    return [_column(field.name, types[field.name]) for field in fields]
 
 
 def _column(name: str, declared: Any) -> _Column:

@@ -61,8 +61,8 @@ def wanted(options: argparse.Namespace) -> bool:
     if not spanned and not several:
         return False
     if options.day or options.csv:
-        given = "--day" if options.day else "--csv"
-        raise NotFound(f"{given} is about one session of one desk: leave it out, or what is about a span")
+        option = "--day" if options.day else "--csv"
+        raise NotFound(f"{option} is about one session of one desk: leave it out, or what is about a span")
     if options.range and (options.since or options.until):
         raise NotFound("--range ends with the newest session: name it alone, or --from and --to")
     if options.since and options.until and options.since > options.until:
@@ -117,9 +117,9 @@ def _check(sheet: Sheet, benchmark: Benchmark | None) -> None:
             f"--benchmark: {benchmark.name} begins on {min(benchmark.closes)}, the span on {begin}: "
             "name a file that begins before it, or a later --from"
         )
-    known = sorted({symbol for desk in sheet.desks for symbol in desk.symbols})
+    symbols = sorted({symbol for desk in sheet.desks for symbol in desk.symbols})
     raise NotFound(
-        f"--benchmark {benchmark.name}: no bar of it is in the journal, which has {', '.join(known[:20])}; "
+        f"--benchmark {benchmark.name}: no bar of it is in the journal, which has {', '.join(symbols[:20])}; "
         "name a file of bars: FILE.csv or FILE.parquet"
     )
 
@@ -169,16 +169,16 @@ def _figures(named: Sequence[tuple[str, Performance]]) -> Table:
 def _months(name: str, figures: Performance, width: int) -> list[Table]:
     """Return the months of each year with the year, in two tables where one would be wider than the terminal."""
     years = calendar(figures)
-    shown = [place for place in range(12) if any(months[place] is not None for _, months, _ in years)]
+    columns = [place for place in range(12) if any(months[place] is not None for _, months, _ in years)]
     lines = [
-        (year, *("" if one is None else share(one.share, 1) for one in map(months.__getitem__, shown)))
+        (year, *("" if one is None else share(one.share, 1) for one in map(months.__getitem__, columns)))
         for year, months, _ in years
     ]
     sums = [share(total.share, 1) for _, _, total in years]
-    heads = [MONTHS[place] for place in shown]
-    if width >= len(name) + (len(shown) + 1) * MONTH_WIDTH:
+    heads = [MONTHS[place] for place in columns]
+    if width >= len(name) + (len(columns) + 1) * MONTH_WIDTH:
         return [_table((name, *heads, "year"), [(*line, total) for line, total in zip(lines, sums, strict=True)])]
-    half = (len(shown) + 1) // 2
+    half = (len(columns) + 1) // 2
     first = _table((name, *heads[:half]), [line[: half + 1] for line in lines])
     rest = [(line[0], *line[half + 1 :], total) for line, total in zip(lines, sums, strict=True)]
     return [first, _table(("", *heads[half:], "year"), rest)]

@@ -60,7 +60,7 @@ def add_options(command: argparse.ArgumentParser) -> None:
 
 def run(options: argparse.Namespace, console: Console) -> int:
     """Print the trades that match; returns 0. Raises NotFound, JournalError."""
-    wanted = Wanted(
+    filters = Wanted(
         symbol=options.symbol.upper(),
         start_ns=day_begin(options.since or ""),
         end_ns=day_end(options.until or ""),
@@ -71,23 +71,25 @@ def run(options: argparse.Namespace, console: Console) -> int:
         limit=options.limit or (0 if options.json or options.csv else SHOWN),
     )
     with closing(JournalReader(options.state_dir / FILE)) as reader:
-        found = read_trades(reader, wanted)
+        trades = read_trades(reader, filters)
     if options.json:
-        sys.stdout.write(json.dumps(msgspec.to_builtins(trades_shown(found))) + "\n")
+        sys.stdout.write(json.dumps(msgspec.to_builtins(trades_shown(trades))) + "\n")
     elif options.csv:
-        sys.stdout.write(trades_csv(found.trades))
-    elif not found.trades:
+        sys.stdout.write(trades_csv(trades.trades))
+    elif not trades.trades:
         raise NotFound(f"no trade in {options.state_dir} matches")
     else:
         lead_on(options, "decisions", "--outcome", "ordered")
-        shown = found.trades[::-1] if options.sort == "time" else found.trades
-        print_table(console, _table(shown), *(declared.heading for declared in own_columns(TERMINAL).values()), *LEAST)
-        for trade in shown:
+        ordered = trades.trades[::-1] if options.sort == "time" else trades.trades
+        print_table(
+            console, _table(ordered), *(declared.heading for declared in own_columns(TERMINAL).values()), *LEAST
+        )
+        for trade in ordered:
             if abs(trade.held) not in (0, trade.quantity):
                 console.print(f"{what(trade)}, {open_of(trade)}: {so_far(trade)}", soft_wrap=True)
-        console.print(sum_line(found.totals), soft_wrap=True)
-        if (matching := found.totals.trades + found.totals.open) > len(shown):
-            console.print(f"{len(shown)} of {matching} are shown; --limit {matching} shows all", soft_wrap=True)
+        console.print(sum_line(trades.totals), soft_wrap=True)
+        if (matching := trades.totals.trades + trades.totals.open) > len(ordered):
+            console.print(f"{len(ordered)} of {matching} are shown; --limit {matching} shows all", soft_wrap=True)
     return 0
 
 

@@ -78,10 +78,12 @@ def run(options: argparse.Namespace, console: Console) -> int:
 
 def _against(path: Path, published: str, console: Console, *, newest: bool) -> bool:
     """Compare with published heads; False where one differs."""
-    found = compare(path, published, newest=newest)
-    if found.difference:
-        console.print(f"DIFFERENT: {found.difference}")
+    comparison = compare(path, published, newest=newest)
+    if comparison.difference:
+        console.print(f"DIFFERENT: {comparison.difference}")
         return False
-    more = f", {found.elsewhere} are of other files of this journal: verify those too" if found.elsewhere else ""
-    console.print(f"published heads: {found.agree} agree{more}")
+    more = (
+        f", {comparison.elsewhere} are of other files of this journal: verify those too" if comparison.elsewhere else ""
+    )
+    console.print(f"published heads: {comparison.agree} agree{more}")
     return True

@@ -22,7 +22,7 @@ from daemon.cli.models.store import ModelStore, NotPossible, store_of
 from daemon.config.load import EXIT_CODE
 from daemon.host.ed25519 import KeyProblem, keygen
 from daemon.host.time.clock import Clock
-from daemon.models.ladder.cards import Holds, former_holds, write_holds
+from daemon.models.ladder.cards import HoldReasons, former_holds, write_holds
 from daemon.models.pointer import (
     CANDIDATE,
     CURRENT,
@@ -68,26 +68,28 @@ def add_options(command: argparse.ArgumentParser) -> None:
     words = command.add_subparsers(dest="word", required=True, metavar="COMMAND")
     for word, text in WORDS.items():
         former = [name for name, now in FORMERLY.items() if now == word]
-        made = words.add_parser(word, help=text, description=text, aliases=former)
+        subparser = words.add_parser(word, help=text, description=text, aliases=former)
         if word == "keygen":
-            made.add_argument("file", type=Path, metavar="FILE", help="where the private key goes; must not exist")
+            subparser.add_argument("file", type=Path, metavar="FILE", help="where the private key goes; must not exist")
             continue
         if word in _OF_A_VERSION:
-            made.add_argument("version", metavar="VERSION", help="its name, or current, or candidate")
+            subparser.add_argument("version", metavar="VERSION", help="its name, or current, or candidate")
         if word == "candidate":
-            made.add_argument("version", metavar="VERSION", nargs="?", default="", help="its name")
-            made.add_argument("--clear", action="store_true", help="name none")
-        made.add_argument("--models-dir", type=Path, metavar="DIR", help="the store (default: paths.models_dir)")
-        made.add_argument("--strategy", metavar="NAME", help="whose versions (default: desk.strategy)")
-        made.add_argument("--config", type=Path, metavar="FILE", help="configuration (default: ./config.toml if there)")
+            subparser.add_argument("version", metavar="VERSION", nargs="?", default="", help="its name")
+            subparser.add_argument("--clear", action="store_true", help="name none")
+        subparser.add_argument("--models-dir", type=Path, metavar="DIR", help="the store (default: paths.models_dir)")
+        subparser.add_argument("--strategy", metavar="NAME", help="whose versions (default: desk.strategy)")
+        subparser.add_argument(
+            "--config", type=Path, metavar="FILE", help="configuration (default: ./config.toml if there)"
+        )
         if word in _CHANGES:
-            made.add_argument("--reason", required=True, help="why; it is written down")
-            made.add_argument("--who", default="", help="who asks for it (default: this user); it is written down")
+            subparser.add_argument("--reason", required=True, help="why; it is written down")
+            subparser.add_argument("--who", default="", help="who asks for it (default: this user); it is written down")
         if word == "activate":
             passive = "also a version that never traded in its test"
-            made.add_argument("--allow-passive", action="store_true", help=passive)
+            subparser.add_argument("--allow-passive", action="store_true", help=passive)
         if word == "sign":
-            made.add_argument("--key", type=Path, required=True, metavar="FILE", help="the private key")
+            subparser.add_argument("--key", type=Path, required=True, metavar="FILE", help="the private key")
 
 
 def run(options: argparse.Namespace, console: Console) -> int:
@@ -228,7 +230,7 @@ def _holds(store: ModelStore, options: argparse.Namespace, console: Console) -> 
             frozen = reason
         case _:
             frozen = ""
-    write_holds(store.shelf, Holds(frozen, held))
+    write_holds(store.shelf, HoldReasons(frozen, held))
     undone = {"hold": "release", "freeze": "thaw"}.get(options.word)
     of = [options.version] if options.word == "hold" else []
     lead_on(options, "models", *([undone, *of, "--reason", "TEXT"] if undone else ["list"]), about=STORE)

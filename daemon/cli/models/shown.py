@@ -29,8 +29,8 @@ def show_all(store: ModelStore, options: argparse.Namespace, console: Console) -
     table = Table(box=None, pad_edge=False)
     for title in ("version", "named by", "promoted", "trained until", "feed", "signed", "note"):
         table.add_column(title, overflow="fold")
-    known = versions(store.models_dir, store.strategy.spec.name)
-    for version in known:
+    names = versions(store.models_dir, store.strategy.spec.name)
+    for version in names:
         marks = ", ".join(pointer for pointer, name in pointers.items() if name == version)
         with _as_row(table, version, marks) as row:
             model = load_model(store.models_dir, store.strategy, version)
@@ -42,14 +42,14 @@ def show_all(store: ModelStore, options: argparse.Namespace, console: Console) -
                 _signed(store, version),
                 manifest.note,
             ]
-    if not known:
+    if not names:
         raise NotPossible(f"{store.shelf} holds no version: train and export a model, or correct --models-dir")
-    newest, active = known[-1], pointers[CURRENT]
-    words = ["show", active] if active in known else ["activate", newest, "--reason", "TEXT"]
+    newest, active = names[-1], pointers[CURRENT]
+    words = ["show", active] if active in names else ["activate", newest, "--reason", "TEXT"]
     lead_on(options, "models", *words, about=("models_dir", "strategy", "config"))
     console.print(table)
     for pointer, name in pointers.items():
-        if name and name not in known:
+        if name and name not in names:
             console.print(f"{pointer} names {name!r}, and there is no such version", highlight=False, markup=False)
     return 0
 

@@ -6,7 +6,7 @@ import argparse
 from dataclasses import dataclass
 from pathlib import Path
 
-from daemon.config.load import DEFAULT_CONFIG, Settings, load
+from daemon.config.load import DEFAULT_CONFIG, DeskSettings, load
 from daemon.config.strategy import strategy_of
 from daemon.models.runtime import OnnxPolicy
 from daemon.models.store import LoadedModel, check_rules
@@ -24,7 +24,7 @@ class NotPossible(ValueError):
 class ModelStore:
     """One strategy's models, and the rules they must meet."""
 
-    settings: Settings
+    settings: DeskSettings
     models_dir: Path
     strategy: AnyStrategy
 
@@ -49,12 +49,12 @@ class ModelStore:
 def store_of(options: argparse.Namespace) -> ModelStore:
     """The store that the options name. Raises NotPossible, ConfigError."""
     config = options.config or (DEFAULT_CONFIG if DEFAULT_CONFIG.is_file() else None)
-    given = {"desk.strategy": options.strategy} if options.strategy else {}
+    overrides = {"desk.strategy": options.strategy} if options.strategy else {}
     if options.strategy:
         try:
-            given = {"desk.strategy": add(options.strategy)}
+            overrides = {"desk.strategy": add(options.strategy)}
         except ValueError as error:
             raise NotPossible(f"--strategy: {error}") from error
-    settings = load(config, given)
+    settings = load(config, overrides)
     strategy = strategy_of(settings)
     return ModelStore(settings, options.models_dir or settings.paths.models_dir, strategy)

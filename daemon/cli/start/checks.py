@@ -13,8 +13,8 @@ from pathlib import Path
 
 from daemon.app.live.prepare import Live
 from daemon.app.operator_side import broker_keys
-from daemon.brokers.api import Account, Admin, Broker, BrokerError, BrokerRefused, BrokerUnreadable, LedgerStream
-from daemon.config.load import ConfigError, Credentials, Settings
+from daemon.brokers.api import AccountSummary, Admin, Broker, BrokerError, BrokerRefused, BrokerUnreadable, LedgerStream
+from daemon.config.load import ConfigError, Credentials, DeskSettings
 from daemon.config.strategy import strategy_of
 from daemon.config.tables import OPTION_FEEDS, STOCK_FEEDS
 from daemon.engine.state_dir import check_identity, locked_by, peek
@@ -31,7 +31,7 @@ OK, WARN, FAIL = "ok", "warn", "FAIL"
 
 
 @dataclass(frozen=True, slots=True)
-class Finding:
+class CheckLine:
     """One line of a check: its subject, its status, and the finding (with the cure if not ok)."""
 
     subject: str
@@ -44,58 +44,60 @@ FREE_MIB_GOOD = 5_000
 HORIZON_DAYS_LEAST, HORIZON_DAYS_GOOD = 15, 60
 
 
-def calendar_finding(clock: Clock) -> Finding:
+def calendar_finding(clock: Clock) -> CheckLine:
     now_ns = clock.now_ns()
     today = datetime.fromtimestamp(now_ns / SECOND_NS, UTC).date().isoformat()
     try:
         calendar = SessionCalendar.to_horizon(today)
         upcoming = calendar.at(now_ns) or calendar.next_after(now_ns)
     except CalendarError as error:
-        return Finding("calendar", FAIL, str(error))
+        return CheckLine("calendar", FAIL, str(error))
     last = calendar.sessions[-1]
     days = (last.close_ns - now_ns) // DAY_NS
     minutes = (upcoming.close_ns - upcoming.open_ns) // (60 * SECOND_NS)
     text = f"session {upcoming.date} ({minutes} minutes) runs or comes next; known until {last.date}, {days} days"
     if days >= HORIZON_DAYS_GOOD:
-        return Finding("calendar", OK, text)
-    return Finding("calendar", FAIL if days < HORIZON_DAYS_LEAST else WARN, f"{text}: update exchange_calendars")
+        return CheckLine("calendar", OK, text)
+    return CheckLine("calendar", FAIL if days < HORIZON_DAYS_LEAST else WARN, f"{text}: update exchange_calendars")
 
 
-def state_dir_findings(settings: Settings, live: Live | None) -> list[Finding]:
+def state_dir_findings(settings: DeskSettings, live: Live | None) -> list[CheckLine]:
     """The state directory, who may read it, and the disk it is on."""
     path = settings.paths.state_dir
     try:
         there = next(folder for folder in (path, *path.absolute().parents) if folder.exists())
     except OSError as error:
-        return [Finding("state directory", FAIL, f"{path}: {error.strerror}: choose another")]
+        return [CheckLine("state directory", FAIL, f"{path}: {error.strerror}: choose another")]
     if not there.is_dir():
-        return [Finding("state directory", FAIL, f"{path}: {there} is no folder: choose another")]
+        return [CheckLine("state directory", FAIL, f"{path}: {there} is no folder: choose another")]
     if not os.access(there, os.W_OK | os.X_OK):
-        found = [Finding("state directory", FAIL, f"{path}: {there} is not writable: check its owner and mode")]
+        lines = [CheckLine("state directory", FAIL, f"{path}: {there} is not writable: check its owner and mode")]
     else:
-        found = [_journal(path, live)]
+        lines = [_journal(path, live)]
     if there == path:
-        found.append(_permissions(path))
+        lines.append(_permissions(path))
     free = shutil.disk_usage(there).free >> 20
     verdict = OK if free >= FREE_MIB_GOOD else WARN if free >= FREE_MIB_LEAST else FAIL
     cure = "" if verdict == OK else f": make room, {FREE_MIB_GOOD:,} MiB are good for months"
-    return [*found, Finding("disk", verdict, f"{free:,} MiB free where the journal is{cure}")]
+    return [*lines, CheckLine("disk", verdict, f"{free:,} MiB free where the journal is{cure}")]
 
 
-def _journal(path: Path, live: Live | None) -> Finding:
+def _journal(path: Path, live: Live | None) -> CheckLine:
     try:
         meta = peek(path)
         if meta is not None and live is not None:
             check_identity(path, meta, live.meta())
         holder = locked_by(path)
     except (StateDirError, JournalError, OSError) as error:
-        return Finding("state directory", FAIL, str(error))
+        return CheckLine("state directory", FAIL, str(error))
     if holder:
-        return Finding("state directory", WARN, f"{path}: in use by process {holder}: a second daemon would be refused")
-    return Finding("state directory", OK, f"{path}: " + ("resumes a journal" if meta else "new"))
+        return CheckLine(
+            "state directory", WARN, f"{path}: in use by process {holder}: a second daemon would be refused"
+        )
+    return CheckLine("state directory", OK, f"{path}: " + ("resumes a journal" if meta else "new"))
 
 
-def other_desk_findings(settings: Settings, broker: Broker, keys: Credentials) -> list[Finding]:
+def other_desk_findings(settings: DeskSettings, broker: Broker, keys: Credentials) -> list[CheckLine]:
     """Report another desk of this host that trades the same account: this one would be refused."""
     folder, path = lock_folder(), settings.paths.state_dir
     try:
@@ -104,110 +106,110 @@ def other_desk_findings(settings: Settings, broker: Broker, keys: Credentials) -
     except (StateDirError, OSError):  # the line about the state directory reports it
         return []
     lock = AccountLock(folder, Holder(settings.desk.name, str(path.absolute()), 0), broker.service(settings))
-    return [Finding("account lock", FAIL, problem)] if (problem := lock.taken(keys.key)) else []
+    return [CheckLine("account lock", FAIL, problem)] if (problem := lock.taken(keys.key)) else []
 
 
-def _permissions(path: Path) -> Finding:
+def _permissions(path: Path) -> CheckLine:
     """Check the modes; a folder that others cannot enter protects its files anyway."""
     there = [file for file in (path, path / FILE) if file.exists()]
     if path.stat().st_mode & stat.S_IRWXO:
         open_to_all = [file.name for file in there if file.stat().st_mode & stat.S_IRWXO]
         text = f"{', '.join(open_to_all)}: open to every user: chmod -R o-rwx {path}"
-        return Finding("permissions", WARN, text)
-    return Finding("permissions", OK, "the state directory is closed to other users")
+        return CheckLine("permissions", WARN, text)
+    return CheckLine("permissions", OK, "the state directory is closed to other users")
 
 
-def operator_findings(settings: Settings) -> list[Finding]:
+def operator_findings(settings: DeskSettings) -> list[CheckLine]:
     """Check what commands, telemetry and alarms need on this host. Asks no MQTT broker: trading does not need it."""
-    found, mqtt, command = [], settings.mqtt, settings.alarms.command
+    lines, mqtt, command = [], settings.mqtt, settings.alarms.command
     if mqtt.enabled:
         try:
             keys = broker_keys(settings)
             taken = f"commands signed by {', '.join(sorted(keys.commands))}" if mqtt.commands else "no commands taken"
             missing = bool(mqtt.ca_file) and not Path(mqtt.ca_file).is_file()
             text = f"; mqtt.ca_file {mqtt.ca_file} is no file: the broker cannot be trusted" if missing else ""
-            found.append(Finding("mqtt", WARN if missing else OK, f"{mqtt.host}:{mqtt.port}, {taken}{text}"))
+            lines.append(CheckLine("mqtt", WARN if missing else OK, f"{mqtt.host}:{mqtt.port}, {taken}{text}"))
         except ConfigError as error:
-            found.append(Finding("mqtt", FAIL, str(error)))
+            lines.append(CheckLine("mqtt", FAIL, str(error)))
     if command and not os.access(command[0], os.X_OK):
-        found.append(Finding("alarms", WARN, f"alarms.command {command[0]} cannot be run: mend its path or its mode"))
-    return found
+        lines.append(CheckLine("alarms", WARN, f"alarms.command {command[0]} cannot be run: mend its path or its mode"))
+    return lines
 
 
 STREAM_ASKED_NS = 7 * DAY_NS
 OPTIONS_LEVEL = 2  # long calls and puts
 
 
-def _spec(settings: Settings) -> Spec:
+def _spec(settings: DeskSettings) -> Spec:
     return strategy_of(settings).spec
 
 
-def trades_shares(settings: Settings) -> bool:
+def trades_shares(settings: DeskSettings) -> bool:
     return not _spec(settings).chained
 
 
 async def account_findings(
-    settings: Settings, broker: Broker, admin: Admin, *, dry_run: bool, shares: bool
-) -> list[Finding]:
+    settings: DeskSettings, broker: Broker, admin: Admin, *, dry_run: bool, shares: bool
+) -> list[CheckLine]:
     """Check the keys' environment, the account's number and status and, for options, the level."""
     try:
         account = await admin.account()
     except BrokerRefused as refused:
         where = broker.service(settings).split("/")[2]
-        return [Finding("keys", FAIL, f"{where} refuses them ({refused}): use the keys made for this environment")]
+        return [CheckLine("keys", FAIL, f"{where} refuses them ({refused}): use the keys made for this environment")]
     except BrokerError as error:
-        return [Finding("keys", FAIL, f"the trading service cannot be asked ({error}): check network and address")]
+        return [CheckLine("keys", FAIL, f"the trading service cannot be asked ({error}): check network and address")]
     number, expected = account.number, settings.desk.account_number
-    found = [Finding("keys", OK, f"accepted for the {settings.desk.account} account {number}")]
+    lines = [CheckLine("keys", OK, f"accepted for the {settings.desk.account} account {number}")]
     if expected and number != expected:
         text = f"the keys open {number}, desk.account_number is {expected}: give the right keys or number"
-        found.append(Finding("account number", FAIL, text))
+        lines.append(CheckLine("account number", FAIL, text))
     if account.blocked:
-        found.append(Finding("account", FAIL, f"it may not trade: {account.blocked}: see its page at the broker"))
+        lines.append(CheckLine("account", FAIL, f"it may not trade: {account.blocked}: see its page at the broker"))
     else:
-        found.append(Finding("account", OK, f"ACTIVE, {account.cash} USD of cash, equity {account.equity} USD"))
+        lines.append(CheckLine("account", OK, f"ACTIVE, {account.cash} USD of cash, equity {account.equity} USD"))
     if not shares:
-        found.append(_options_level(account, dry_run=dry_run))
-    return [*found, await _shorting(admin)]
+        lines.append(_options_level(account, dry_run=dry_run))
+    return [*lines, await _shorting(admin)]
 
 
-async def _shorting(admin: Admin) -> Finding:
+async def _shorting(admin: Admin) -> CheckLine:
     """Check that the broker refuses a sale of shares that are not held: the last guard."""
     try:
         short = await admin.short_sales()
     except BrokerError as error:
-        return Finding("shorting", WARN, f"the account's configuration cannot be asked: {error}")
+        return CheckLine("shorting", WARN, f"the account's configuration cannot be asked: {error}")
     if short.refused:
-        return Finding("shorting", OK, f"the account refuses short sales ({short.setting})")
-    return Finding("shorting", WARN, f"the account may sell shares that it does not hold: {short.cure}")
+        return CheckLine("shorting", OK, f"the account refuses short sales ({short.setting})")
+    return CheckLine("shorting", WARN, f"the account may sell shares that it does not hold: {short.cure}")
 
 
-def _options_level(account: Account, *, dry_run: bool) -> Finding:
+def _options_level(account: AccountSummary, *, dry_run: bool) -> CheckLine:
     level = account.options_level
     if level is not None and level >= OPTIONS_LEVEL:
-        return Finding("options level", OK, f"{level}: long calls and puts may be bought")
+        return CheckLine("options level", OK, f"{level}: long calls and puts may be bought")
     cure = f"{level}: {OPTIONS_LEVEL} is needed to buy calls and puts: apply for it at the broker"
-    return Finding("options level", WARN if dry_run else FAIL, cure)
+    return CheckLine("options level", WARN if dry_run else FAIL, cure)
 
 
-async def clock_finding(limit_s: float, admin: Admin, clock: Clock) -> Finding:
+async def clock_finding(limit_s: float, admin: Admin, clock: Clock) -> CheckLine:
     asked_ns = clock.now_ns()
     try:
         broker_ns = (await admin.clock()).now_ns
     except BrokerError as error:
-        return Finding("clock", WARN, f"the broker's clock cannot be asked: {error}")
+        return CheckLine("clock", WARN, f"the broker's clock cannot be asked: {error}")
     answered_ns = clock.now_ns()
     skew_s = skew_ns(broker_ns, asked_ns, answered_ns) / SECOND_NS
     doubt_s = (answered_ns - asked_ns) / 2 / SECOND_NS
     text = f"{skew_s:+.3f} s from the broker's, give or take {doubt_s:.3f} s"
     if abs(skew_s) - doubt_s <= limit_s:
-        return Finding("clock", OK, text)
-    return Finding("clock", FAIL, f"{text}, limit {limit_s:g} s: mend time synchronisation (chrony)")
+        return CheckLine("clock", OK, text)
+    return CheckLine("clock", FAIL, f"{text}, limit {limit_s:g} s: mend time synchronisation (chrony)")
 
 
-async def ledger_stream_findings(settings: Settings, admin: Admin, clock: Clock) -> list[Finding]:
+async def ledger_stream_findings(settings: DeskSettings, admin: Admin, clock: Clock) -> list[CheckLine]:
     """Check whether the stream of the ledger's lines answers these keys; it is a second source and no must."""
-    now_ns, wanted = clock.now_ns(), settings.alpaca.activity_stream
+    now_ns, enabled = clock.now_ns(), settings.alpaca.activity_stream
     try:
         stream = await admin.ledger_stream(now_ns - STREAM_ASKED_NS, now_ns)
     except BrokerError as error:
@@ -216,15 +218,15 @@ async def ledger_stream_findings(settings: Settings, admin: Admin, clock: Clock)
         return []
     every = f"the ledger is read every {settings.alpaca.report_every_s} s without it"
     if stream.problem:
-        cure = ": set alpaca.activity_stream = false" if wanted else ""
+        cure = ": set alpaca.activity_stream = false" if enabled else ""
         text = f"does not answer these keys ({stream.problem}); {every}{cure}"
-        return [Finding("activity stream", WARN if wanted else OK, text)]
+        return [CheckLine("activity stream", WARN if enabled else OK, text)]
     seen = f"answers: {stream.lines} lines of the last week, {stream.same} of them under the ledger's own ids"
-    how = "it is listened to" if wanted else "alpaca.activity_stream = true listens to it"
-    return [Finding("activity stream", OK, f"{seen}; {how}")]
+    how = "it is listened to" if enabled else "alpaca.activity_stream = true listens to it"
+    return [CheckLine("activity stream", OK, f"{seen}; {how}")]
 
 
-async def feeds_findings(settings: Settings, admin: Admin, clock: Clock) -> list[Finding]:
+async def feeds_findings(settings: DeskSettings, admin: Admin, clock: Clock) -> list[CheckLine]:
     """Check that the keys may read the feeds: a quote of the underlying and recent bars."""
     if trades_shares(settings):
         return await _share_feeds(settings, admin, clock)
@@ -264,7 +266,7 @@ def _cure(key: str, feed: str, feeds: tuple[str, str]) -> str:
     return f'feed.{key} = "{feed}" is not in the account\'s data plan: {cure}'
 
 
-async def _share_feeds(settings: Settings, admin: Admin, clock: Clock) -> list[Finding]:
+async def _share_feeds(settings: DeskSettings, admin: Admin, clock: Clock) -> list[CheckLine]:
     """Check the same for all shares of a desk: a quote of each, and a recent bar as the desk decides on."""
     spec, feed = _spec(settings), settings.feed.name
     symbols, now_ns = spec.symbols, clock.now_ns()
@@ -273,7 +275,7 @@ async def _share_feeds(settings: Settings, admin: Admin, clock: Clock) -> list[F
         return f"quotes of {len(await admin.quotes(symbols))} of {len(symbols)} symbols"
 
     cure = _cure("name", feed, STOCK_FEEDS)
-    found = [await _entitled(f"feed {feed}", quotes, cure)]
+    lines = [await _entitled(f"feed {feed}", quotes, cure)]
     bars: dict[str, int] = {}
 
     async def days() -> str:
@@ -288,16 +290,16 @@ async def _share_feeds(settings: Settings, admin: Admin, clock: Clock) -> list[F
     history = await _entitled("history", {"bar": minutes, "session": days}[spec.decides], cure)
     if history.verdict == OK and (missing := [symbol for symbol in symbols if not bars.get(symbol)]):
         text = f"{history.text}: none of {', '.join(missing)}: halted, delisted or renamed; they are left alone"
-        history = Finding("history", WARN, text)
-    return [*found, history]
+        history = CheckLine("history", WARN, text)
+    return [*lines, history]
 
 
-async def _entitled(subject: str, ask: Callable[[], Awaitable[str]], cure: str) -> Finding:
+async def _entitled(subject: str, ask: Callable[[], Awaitable[str]], cure: str) -> CheckLine:
     try:
-        return Finding(subject, OK, await ask())
+        return CheckLine(subject, OK, await ask())
     except BrokerRefused as refused:
-        return Finding(subject, FAIL, f"{refused}: {cure}")
+        return CheckLine(subject, FAIL, f"{refused}: {cure}")
     except BrokerUnreadable as problem:
-        return Finding(subject, WARN, f"not checked, there is no quote of the underlying now: {problem}")
+        return CheckLine(subject, WARN, f"not checked, there is no quote of the underlying now: {problem}")
     except BrokerError as error:
-        return Finding(subject, FAIL, f"the market-data service cannot be asked ({error}): check network and address")
+        return CheckLine(subject, FAIL, f"the market-data service cannot be asked ({error}): check network and address")

@@ -59,10 +59,10 @@ def run(options: argparse.Namespace, console: Console) -> int:
 
 
 def _wanted(desks: Sequence[NamedDesk], names: Sequence[str], path: Path) -> list[NamedDesk]:
-    known = [desk.name for desk in desks]
+    all_names = [desk.name for desk in desks]
     for name in names:
-        if name not in known:
-            raise ConfigError(f"--desk is {name!r}: {path} has no such desk: expected one of {', '.join(known)}")
+        if name not in all_names:
+            raise ConfigError(f"--desk is {name!r}: {path} has no such desk: expected one of {', '.join(all_names)}")
     return [desk for desk in desks if not names or desk.name in names]
 
 
@@ -166,11 +166,11 @@ class Desks:
         self._console.print(f"{name:<{width}} | {text}", soft_wrap=True)
 
 
-def _environment(desk: NamedDesk, given: Mapping[str, str]) -> dict[str, str]:
-    own = {"RLTRADER_DESK__NAME": desk.name}
+def _environment(desk: NamedDesk, inherited: Mapping[str, str]) -> dict[str, str]:
+    variables = {"RLTRADER_DESK__NAME": desk.name}
     if desk.credentials is not None:
-        own["CREDENTIALS_DIRECTORY"] = str(desk.credentials.absolute())
-    return {**given, **own}
+        variables["CREDENTIALS_DIRECTORY"] = str(desk.credentials.absolute())
+    return {**inherited, **variables}
 
 
 # --- as units -----------------------------------------------------------------------------------------------------
@@ -194,10 +194,10 @@ def _by_systemd(desks: Sequence[NamedDesk], options: argparse.Namespace) -> int:
 
 def _unlike_its_unit(desk: NamedDesk) -> list[str]:
     """List where the desk is not where its unit expects it."""
-    wanted = {"config": (desk.config, UNITS / f"{desk.name}.toml"), "state_dir": (desk.state_dir, STATES / desk.name)}
+    places = {"config": (desk.config, UNITS / f"{desk.name}.toml"), "state_dir": (desk.state_dir, STATES / desk.name)}
     return [
         f"{desk.name!r}: {key} is {str(found) if found else 'missing'!r}: its unit expects {expected}: move it there, "
         "or start it without --systemd"
-        for key, (found, expected) in wanted.items()
+        for key, (found, expected) in places.items()
         if found is None or found.absolute() != expected
     ]

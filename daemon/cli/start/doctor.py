@@ -18,7 +18,7 @@ from daemon.cli.start.checks import (
     FAIL,
     OK,
     WARN,
-    Finding,
+    CheckLine,
     account_findings,
     calendar_finding,
     clock_finding,
@@ -30,7 +30,7 @@ from daemon.cli.start.checks import (
     trades_shares,
 )
 from daemon.config.limits_shown import in_force
-from daemon.config.load import EXIT_CODE, ConfigError, Credentials, Settings
+from daemon.config.load import EXIT_CODE, ConfigError, Credentials, DeskSettings
 from daemon.config.strategy import described, strategy_of
 from daemon.config.tables import OPTION_FEEDS, STOCK_FEEDS
 from daemon.core.strategy_rules import other_rules
@@ -42,7 +42,7 @@ from daemon.models.store import ModelError, other_symbols, proof_words
 SUBJECT = "redis"
 
 
-def redis_findings(settings: Settings) -> list[Finding]:
+def redis_findings(settings: DeskSettings) -> list[CheckLine]:
     """Address, user, password, permissions, eviction and log of `policy.redis`; nothing where it is empty.
 
     What keeps served answers away is a failure; with local answers it is a warning.
@@ -55,23 +55,23 @@ def redis_findings(settings: Settings) -> list[Finding]:
         from daemon.experience.examine import CHECKED, DAEMON, examine
         from daemon.experience.link import CREDENTIAL, link_of
     except ImportError as error:
-        return [Finding(SUBJECT, serious, f"policy.redis = {policy.redis}: {error}: install the extra online")]
+        return [CheckLine(SUBJECT, serious, f"policy.redis = {policy.redis}: {error}: install the extra online")]
     try:
         link = link_of(policy.redis, policy.redis_user, policy.redis_ca_file)
         secret, origin = credential(CREDENTIAL)
     except (CredentialProblem, ValueError) as error:
-        return [Finding(SUBJECT, serious, f"policy.redis = {policy.redis}: {error}")]
+        return [CheckLine(SUBJECT, serious, f"policy.redis = {policy.redis}: {error}")]
     return [
-        Finding(
-            SUBJECT if found.subject == CHECKED else found.subject,
-            OK if found.good else serious if found.subject == CHECKED else WARN,
-            f"policy.redis = {policy.redis}: {found.text}" if found.subject == CHECKED else found.text,
+        CheckLine(
+            SUBJECT if check.subject == CHECKED else check.subject,
+            OK if check.good else serious if check.subject == CHECKED else WARN,
+            f"policy.redis = {policy.redis}: {check.text}" if check.subject == CHECKED else check.text,
         )
-        for found in examine(link, secret, origin, settings.desk.name, DAEMON)
+        for check in examine(link, secret, origin, settings.desk.name, DAEMON)
     ]
 
 
-def examine(settings: Settings, keys: Credentials, *, dry_run: bool) -> int:
+def examine(settings: DeskSettings, keys: Credentials, *, dry_run: bool) -> int:
     """Print all findings; returns 0, or 2 when one failed."""
     findings = asyncio.run(findings_of(settings, keys, dry_run=dry_run))
     width = max(len(finding.subject) for finding in findings)
@@ -82,57 +82,57 @@ def examine(settings: Settings, keys: Credentials, *, dry_run: bool) -> int:
     return EXIT_CODE if failed else 0
 
 
-async def findings_of(settings: Settings, keys: Credentials, *, dry_run: bool) -> list[Finding]:
+async def findings_of(settings: DeskSettings, keys: Credentials, *, dry_run: bool) -> list[CheckLine]:
     """All findings, in the order in which they are shown."""
     clock, broker = clock_of(settings), broker_of(settings)
     mode = DRY_RUN if dry_run else settings.desk.account
     sends = "orders are filled on paper here, nothing is sent" if dry_run else f"orders go to the {mode} account"
-    found = [Finding("configuration", OK, f"desk {settings.desk.name}, mode {mode}: {sends}")]
-    found.append(Finding("strategy", OK, described(strategy_of(settings))))
+    lines = [CheckLine("configuration", OK, f"desk {settings.desk.name}, mode {mode}: {sends}")]
+    lines.append(CheckLine("strategy", OK, described(strategy_of(settings))))
     settings, feed = await _feed(settings, keys, clock)
-    found += [Finding("limits", OK, in_force(settings)), _addresses(settings, broker), *operator_findings(settings)]
-    found += [*redis_findings(settings), *feed]
+    lines += [CheckLine("limits", OK, in_force(settings)), _addresses(settings, broker), *operator_findings(settings)]
+    lines += [*redis_findings(settings), *feed]
     live, model = _model(settings, keys, dry_run=dry_run)
-    found += [model, calendar_finding(clock), *state_dir_findings(settings, live)]
+    lines += [model, calendar_finding(clock), *state_dir_findings(settings, live)]
     if not dry_run:
-        found += other_desk_findings(settings, broker, keys)
+        lines += other_desk_findings(settings, broker, keys)
     connection = alone(broker, settings, keys, clock)
     try:
         admin = connection.admin
         account = await account_findings(settings, broker, admin, dry_run=dry_run, shares=trades_shares(settings))
-        found += account
+        lines += account
         if account[0].verdict != FAIL:
-            found.append(await clock_finding(connection.clock_skew_max_s, admin, clock))
-            found += await ledger_stream_findings(settings, admin, clock)
+            lines.append(await clock_finding(connection.clock_skew_max_s, admin, clock))
+            lines += await ledger_stream_findings(settings, admin, clock)
         if not any(finding.verdict == FAIL for finding in feed):
-            found += await feeds_findings(settings, admin, clock)
+            lines += await feeds_findings(settings, admin, clock)
     finally:
         await connection.close()
-    return found
+    return lines
 
 
-async def _feed(settings: Settings, keys: Credentials, clock: Clock) -> tuple[Settings, list[Finding]]:
+async def _feed(settings: DeskSettings, keys: Credentials, clock: Clock) -> tuple[DeskSettings, list[CheckLine]]:
     """Name the feed where the configuration says `auto`, as a start would."""
     try:
         chosen = await choose_feed(settings, keys, clock)
     except (FeedUnknown, ConfigError) as error:
-        return settings.with_feed(STOCK_FEEDS[0], OPTION_FEEDS[0]), [Finding("feed", FAIL, str(error))]
+        return settings.with_feed(STOCK_FEEDS[0], OPTION_FEEDS[0]), [CheckLine("feed", FAIL, str(error))]
     feed = chosen.settings.feed
-    shown = f'feed.name = "{feed.name}", feed.options = "{feed.options}": {chosen.how}'
-    return chosen.settings, [Finding("feed", OK, shown)] if chosen.how else []
+    text = f'feed.name = "{feed.name}", feed.options = "{feed.options}": {chosen.how}'
+    return chosen.settings, [CheckLine("feed", OK, text)] if chosen.how else []
 
 
-def _addresses(settings: Settings, broker: Broker) -> Finding:
-    shown = ", ".join(dict.fromkeys(address.split("/")[2] for address in broker.services(settings)))
-    text = f"{shown}; simulated clock at {settings.clock.rate:g} times real time" if settings.clock.sim_start else shown
-    return Finding("addresses", OK, text)
+def _addresses(settings: DeskSettings, broker: Broker) -> CheckLine:
+    hosts = ", ".join(dict.fromkeys(address.split("/")[2] for address in broker.services(settings)))
+    text = f"{hosts}; simulated clock at {settings.clock.rate:g} times real time" if settings.clock.sim_start else hosts
+    return CheckLine("addresses", OK, text)
 
 
-def _model(settings: Settings, keys: Credentials, *, dry_run: bool) -> tuple[Live | None, Finding]:
+def _model(settings: DeskSettings, keys: Credentials, *, dry_run: bool) -> tuple[Live | None, CheckLine]:
     try:
         live = prepare_live(settings, keys, dry_run=dry_run)
     except (ModelError, CalendarError) as error:
-        return None, Finding("model", FAIL, str(error))
+        return None, CheckLine("model", FAIL, str(error))
     manifest = live.model.manifest
     text = f"{live.model.version} on {live.policy.provider}, hash and golden answers verified"
     problems = []
@@ -144,9 +144,9 @@ def _model(settings: Settings, keys: Credentials, *, dry_run: bool) -> tuple[Liv
     if problems:
         real = live.mode == "live"
         cure = ": every entry would be denied; promote a model, or trade on paper" if real else ""
-        return live, Finding("model", FAIL if real else WARN, f"{text}; {' and '.join(problems)}{cure}")
+        return live, CheckLine("model", FAIL if real else WARN, f"{text}; {' and '.join(problems)}{cure}")
     if other := other_symbols(manifest, live.strategy.spec) or other_rules(manifest.rules, settings.trading()):
-        return live, Finding("model", WARN, f"{text}; {other}")
+        return live, CheckLine("model", WARN, f"{text}; {other}")
     if live.refused:
-        return live, Finding("model", WARN, f"{text}: it answered last and would go on, because {live.refused}")
-    return live, Finding("model", OK, text)
+        return live, CheckLine("model", WARN, f"{text}: it answered last and would go on, because {live.refused}")
+    return live, CheckLine("model", OK, text)

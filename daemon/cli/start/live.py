@@ -15,13 +15,15 @@ from daemon.app.live.model_choice import wait_for_first
 from daemon.app.live.prepare import prepare_live
 from daemon.cli.start.exits import TROUBLE, exit_code, refuse
 from daemon.cli.start.what_next import TRADED, what_next
-from daemon.config.load import Credentials, Settings
+from daemon.config.load import Credentials, DeskSettings
 from daemon.host.service import Service
 from daemon.host.time.virtual_time import VirtualLoop
 from daemon.operator.log import Log, LossyStream
 
 
-def run(settings: Settings, keys: Credentials, *, dry_run: bool, refused: Callable[[Log, str], int] = refuse) -> int:
+def run(
+    settings: DeskSettings, keys: Credentials, *, dry_run: bool, refused: Callable[[Log, str], int] = refuse
+) -> int:
     """Run until the desk stops; returns the exit code, of a refused start that of `refused`.
 
     A terminal gets what leads on from a desk that stopped.

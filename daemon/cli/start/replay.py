@@ -20,7 +20,7 @@ from daemon.app.replay import run_replay
 from daemon.app.replay_start import prepare_replay
 from daemon.cli.start.exits import TROUBLE, exit_code
 from daemon.cli.start.what_next import REPLAYED, what_next
-from daemon.config.load import Settings
+from daemon.config.load import DeskSettings
 from daemon.core.state import State
 from daemon.journal.journal import FILE
 from daemon.journal.reader import JournalReader
@@ -32,27 +32,27 @@ from daemon.reports.trade_tables import unrealised
 from daemon.tapes.quotes.choice import QuoteChoice
 
 
-class Outcome(NamedTuple):
+class FinalResult(NamedTuple):
     """What the account came to, and the profit of what is still held, None for nothing."""
 
     words: str = ""
     open_usd: float | None = None
 
 
-def outcome_of(summary: Summary, state_dir: Path) -> Outcome:
+def outcome_of(summary: Summary, state_dir: Path) -> FinalResult:
     """Read it from the journal, for a terminal alone: a pipe gets the summary. Raises JournalError, sqlite3.Error."""
     if not Console().is_terminal:
-        return Outcome()
+        return FinalResult()
     with closing(JournalReader(state_dir / FILE)) as reader:
-        found = read_performance(reader).figures
-    if not found.sessions:
-        return Outcome()
-    return Outcome(
-        result_words(found), unrealised(found.pnl_usd, summary.realized_pnl_usd) if found.trades.open else None
+        figures = read_performance(reader).figures
+    if not figures.sessions:
+        return FinalResult()
+    return FinalResult(
+        result_words(figures), unrealised(figures.pnl_usd, summary.realized_pnl_usd) if figures.trades.open else None
     )
 
 
-def print_summary(summary: Summary, curve: Sequence[Decimal], outcome: Outcome, state_dir: Path) -> None:
+def print_summary(summary: Summary, curve: Sequence[Decimal], outcome: FinalResult, state_dir: Path) -> None:
     """Print the table on a terminal, the line of JSON into a file or a pipe."""
     screen = Console()
     if screen.is_terminal:
@@ -69,16 +69,16 @@ def print_summary(summary: Summary, curve: Sequence[Decimal], outcome: Outcome, 
 TRADES_MOST = 100  # lines of closed trades on a terminal; `rltraderctl trades` has all
 
 
-def run(settings: Settings, tape: Path, speed: float | None, chosen: QuoteChoice | None = None) -> int:
+def run(settings: DeskSettings, tape: Path, speed: float | None, chosen: QuoteChoice | None = None) -> int:
     """Run the tape and print the summary; returns the exit code."""
     screen = Console(stderr=True)
     with _progress(screen) as bar:  # the log is made while the bar owns standard error: its lines stand above the bar
         if screen.is_terminal:
-            shown = frozenset(("replay_remark",)) if Console().is_terminal else frozenset[str]()  # below the table
-            log = Log(_quieter(settings.log.level), settings.log.format, also=_first_trades(), shown=shown)
+            hidden = frozenset(("replay_remark",)) if Console().is_terminal else frozenset[str]()  # below the table
+            log = Log(_quieter(settings.log.level), settings.log.format, also=_first_trades(), shown=hidden)
         else:
             log = Log(settings.log.level, settings.log.format)
-        ended: list[tuple[Summary, list[Decimal], Outcome]] = []
+        ended: list[tuple[Summary, list[Decimal], FinalResult]] = []
 
         def work() -> int:
             replay = prepare_replay(settings, tape, chosen)

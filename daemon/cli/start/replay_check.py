@@ -10,7 +10,7 @@ from pathlib import Path
 from daemon.app.replay_start import prepare_replay
 from daemon.cli.start.exits import REFUSALS, refuse
 from daemon.config.limits_shown import in_force
-from daemon.config.load import Settings
+from daemon.config.load import DeskSettings
 from daemon.config.strategy import described
 from daemon.core.strategy_rules import other_rules
 from daemon.engine.state_dir import check_identity, locked_by, peek
@@ -21,7 +21,7 @@ from daemon.tapes.quotes.choice import QuoteChoice
 from daemon.tapes.quotes.tape import OptionQuotes
 
 
-def check(settings: Settings, tape: Path, chosen: QuoteChoice | None = None) -> int:
+def check(settings: DeskSettings, tape: Path, chosen: QuoteChoice | None = None) -> int:
     """Check configuration, tape, model and state directory; print what would run."""
     try:
         replay = prepare_replay(settings, tape, chosen)
@@ -37,7 +37,7 @@ def check(settings: Settings, tape: Path, chosen: QuoteChoice | None = None) -> 
     manifest = replay.model.manifest
     unproven = proof_words(manifest)
     other = other_symbols(manifest, replay.strategy.spec) or other_rules(manifest.rules, settings.trading())
-    found = {
+    values = {
         "configuration": "ok",
         "desk": settings.desk.name,
         "mode": "replay (dry run)" + ("" if replay.quotes is None else " with recorded option quotes"),
@@ -52,8 +52,8 @@ def check(settings: Settings, tape: Path, chosen: QuoteChoice | None = None) -> 
         "state_dir": f"{settings.paths.state_dir}: " + ("resumes" if meta else "new"),
         "limits": in_force(settings),
     }
-    width = max(map(len, found))
-    for key, value in found.items():
+    width = max(map(len, values))
+    for key, value in values.items():
         sys.stdout.write(f"{key:<{width}}  {value}\n")
     sys.stdout.write(json.dumps({"check": "ok"}) + "\n")
     return 0

@@ -11,7 +11,7 @@ from decimal import Decimal
 
 from msgspec.structs import replace
 
-from daemon.core.book import CENT, Booked, book_fill, carried, is_news, quantity_after
+from daemon.core.book import CENT, BookedFill, book_fill, carried, is_news, quantity_after
 from daemon.core.broker.exits import reduce_excess
 from daemon.core.draft import Draft
 from daemon.core.effects import AskBroker
@@ -51,10 +51,10 @@ def take_available(draft: Draft, event: BrokerReported) -> None:
     ours.update(broker.foreign_held)
     doubtful = [symbol for symbol in sorted(theirs.keys() | ours) if theirs.get(symbol, 0) != ours[symbol]]
     listed = {position.symbol: position.available for position in event.positions}
-    found = dict.fromkeys(draft.book.positions.keys() - listed.keys(), 0)
-    found.update({symbol: abs(int(count)) for symbol, count in listed.items() if count is not None})
+    counts = dict.fromkeys(draft.book.positions.keys() - listed.keys(), 0)
+    counts.update({symbol: abs(int(count)) for symbol, count in listed.items() if count is not None})
     moved, touched = _since(broker.moved, asked_ns), _since(broker.touched, asked_ns)
-    available = {symbol: count for symbol, count in found.items() if symbol not in moved and symbol not in touched}
+    available = {symbol: count for symbol, count in counts.items() if symbol not in moved and symbol not in touched}
     draft.broker = replace(
         broker,
         asked_ns=asked_ns,
@@ -109,11 +109,11 @@ def on_order_filled(draft: Draft, event: OrderFilled) -> None:
             draft.look_up(order)
         return
     news = is_news(order, event)
-    known = event.cumulative_quantity in order.executions
+    booked = event.cumulative_quantity in order.executions
     fees = event.cumulative_fees - order.fees if news else ZERO
     if news and not book_totals(draft, order, event):
         return
-    if news or not known:
+    if news or not booked:
         record_execution(draft, event, fees)
 
 
@@ -191,9 +191,9 @@ def book_totals(draft: Draft, order: Order, event: OrderFilled) -> bool:
         draft.book = booked.book
     note_filled(draft, event.symbol)
     corrected = event.correction > order.correction
-    kept = replace(booked.order, executions=() if corrected else order.executions)
-    whole = kept.filled == kept.quantity
-    draft.put_order(advance(kept, "filled" if whole else "partial"))
+    filled = replace(booked.order, executions=() if corrected else order.executions)
+    whole = filled.filled == filled.quantity
+    draft.put_order(advance(filled, "filled" if whole else "partial"))
     note_fate(draft, order)
     if booked.closed is not None:
         trade_closed(draft, booked.closed)
@@ -202,7 +202,7 @@ def book_totals(draft: Draft, order: Order, event: OrderFilled) -> bool:
     return True
 
 
-def _buy_back(draft: Draft, order: Order, event: OrderFilled) -> Booked:
+def _buy_back(draft: Draft, order: Order, event: OrderFilled) -> BookedFill:
     """Book a part of a buy-back: its cost joins the position's; the gain is known once all is bought back."""
     owed = draft.book.positions[event.symbol]
     quantity, cost = event.cumulative_quantity - order.filled, event.cumulative_cost - order.cost
@@ -222,7 +222,7 @@ def _buy_back(draft: Draft, order: Order, event: OrderFilled) -> Booked:
         realized=draft.book.realized - fees,
         fees=draft.book.fees + fees,
     )
-    return Booked(book, order, quantity, None)
+    return BookedFill(book, order, quantity, None)
 
 
 def mismatch(draft: Draft, order: Order, event: OrderFilled) -> None:
@@ -247,16 +247,16 @@ def was_refused(draft: Draft, client_order_id: str, correction: int, cumulative:
     return _refused(client_order_id, correction, cumulative) in draft.broker.seen
 
 
-def set_totals(draft: Draft, order: Order, found: BrokerOrder) -> bool:
+def set_totals(draft: Draft, order: Order, report: BrokerOrder) -> bool:
     """Book the totals found where they exceed ours; False when they are older, have no price yet, or cannot be booked.
 
     Single executions come from the stream or the ledger. Totals of a corrected order are set as found, but for those
     that a correction replaced: an answer may be older, and the order's own figures need not follow a correction.
     """
-    filled = int(found.filled)
-    if filled and found.average_price is None:
+    filled = int(report.filled)
+    if filled and report.average_price is None:
         return False
-    cost = total_cost(draft, found)
+    cost = total_cost(draft, report)
     if order.correction and not order.working and is_replaced(order, filled, cost):
         return True
     behind = filled < order.filled
@@ -264,7 +264,7 @@ def set_totals(draft: Draft, order: Order, found: BrokerOrder) -> bool:
         return False
     if filled > order.filled or (order.correction and (filled, cost) != (order.filled, order.cost)):
         correction = order.correction + 1 if behind or filled == order.filled else order.correction
-        price = found.average_price or ZERO
+        price = report.average_price or ZERO
         fill = OrderFilled(
             draft.now_ns,
             order.client_order_id,
@@ -282,10 +282,10 @@ def set_totals(draft: Draft, order: Order, found: BrokerOrder) -> bool:
     return True
 
 
-def total_cost(draft: Draft, found: BrokerOrder) -> Decimal:
+def total_cost(draft: Draft, report: BrokerOrder) -> Decimal:
     """Return the sum of price x quantity, on its grid (options whole cents, shares finer): the average is rounded."""
-    grid = CENT if draft.contract_of(found.symbol) is not None else COST_GRID
-    return ((found.average_price or ZERO) * found.filled).quantize(grid)
+    grid = CENT if draft.contract_of(report.symbol) is not None else COST_GRID
+    return ((report.average_price or ZERO) * report.filled).quantize(grid)
 
 
 def transfer(draft: Draft, amount: Decimal) -> None:
@@ -321,12 +321,12 @@ def _gained_by(draft: Draft, before: Book, after: Book) -> dict[tuple[int, str],
     gained: dict[tuple[int, str], Decimal] = {}
     for symbol in {**before.positions, **after.positions}:
         old, new = before.positions.get(symbol), after.positions.get(symbol)
-        known = old or new
-        if known is not None and old != new:
+        position = old or new
+        if position is not None and old != new:
             price = marked(draft, symbol)
-            own = _unrealised(old, price) - _unrealised(new, price)
-            if own:
-                gained[known.opened_ns, symbol] = own
+            gain = _unrealised(old, price) - _unrealised(new, price)
+            if gain:
+                gained[position.opened_ns, symbol] = gain
     return gained
 
 

@@ -34,37 +34,37 @@ GRID = Decimal("0.0001")  # of a share of a cost
 SOLD_BY_OTHERS = Cause("foreign_order")
 
 
-def on_foreign_order(draft: Draft, found: BrokerOrder, known: Order | None) -> None:
-    """Apply the rule to an order that the desk did not send; `known` is the order as adopted before."""
-    rule, ignored = draft.trading.broker.foreign_orders, found.client_order_id in draft.broker.foreign
-    if known is None and not ignored:
-        if found.submitted_ns < draft.broker.began_ns and found.status in ENDED:
+def on_foreign_order(draft: Draft, report: BrokerOrder, adopted: Order | None) -> None:
+    """Apply the rule to an order that the desk did not send; `adopted` is the order as adopted before."""
+    rule, ignored = draft.trading.broker.foreign_orders, report.client_order_id in draft.broker.foreign
+    if adopted is None and not ignored:
+        if report.submitted_ns < draft.broker.began_ns and report.status in ENDED:
             return  # from before this journal
-        if is_ours(draft, found.client_order_id):
-            if found.status not in ENDED:  # an order of an earlier session is closed and forgotten
-                _doubt(draft, found)
-                _refuse(draft, found, "bears this desk's name, and its journal does not know it")
+        if is_ours(draft, report.client_order_id):
+            if report.status not in ENDED:  # an order of an earlier session is closed and forgotten
+                _doubt(draft, report)
+                _refuse(draft, report, "bears this desk's name, and its journal does not know it")
             return
-    touches = _touches(draft, found, new=known is None and not ignored)
+    touches = _touches(draft, report, new=adopted is None and not ignored)
     if touches:
-        _doubt(draft, found)
-    if ignored or (known is None and is_fraction(draft, found)):  # an ignored order stays ignored
-        _ignore(draft, found)
-    elif known is not None or rule == "adopt":
-        _adopt(draft, found, known)
+        _doubt(draft, report)
+    if ignored or (adopted is None and is_fraction(draft, report)):  # an ignored order stays ignored
+        _ignore(draft, report)
+    elif adopted is not None or rule == "adopt":
+        _adopt(draft, report, adopted)
     elif rule == "ignore":
-        _ignore(draft, found)
+        _ignore(draft, report)
     else:
-        _refuse(draft, found, "was not sent by this desk")
+        _refuse(draft, report, "was not sent by this desk")
         return
-    if touches and not is_fraction(draft, found):
-        _refuse(draft, found, "touches what this desk holds or works on")
+    if touches and not is_fraction(draft, report):
+        _refuse(draft, report, "touches what this desk holds or works on")
 
 
-def _touches(draft: Draft, found: BrokerOrder, *, new: bool) -> bool:
+def _touches(draft: Draft, report: BrokerOrder, *, new: bool) -> bool:
     """Return True for an order in a symbol that the desk held or worked on at the order's first news."""
-    mark = f"{found.client_order_id} touches"
-    if new and _concerns(draft, found.symbol):
+    mark = f"{report.client_order_id} touches"
+    if new and _concerns(draft, report.symbol):
         draft.first_time(mark)
     return mark in draft.broker.seen
 
@@ -74,18 +74,18 @@ def _concerns(draft: Draft, symbol: str) -> bool:
     return bool(draft.held(symbol)) or at_work or any(work.symbol == symbol for work in draft.works.values())
 
 
-def _doubt(draft: Draft, found: BrokerOrder) -> None:
+def _doubt(draft: Draft, report: BrokerOrder) -> None:
     """Mark the held quantity of the symbol as unknown until the next report, once for each news of the order."""
-    if draft.first_time(f"{found.client_order_id} {found.status} {found.filled}"):
-        note_touched(draft, found.symbol, f"somebody else's order {found.client_order_id} ({_describe(found)})")
+    if draft.first_time(f"{report.client_order_id} {report.status} {report.filled}"):
+        note_touched(draft, report.symbol, f"somebody else's order {report.client_order_id} ({_describe(report)})")
 
 
-def is_fraction(draft: Draft, found: BrokerOrder) -> bool:
+def is_fraction(draft: Draft, report: BrokerOrder) -> bool:
     """Return True for less than one share (a reinvested dividend): no desk holds fractions."""
-    if draft.contract_of(found.symbol) is not None:
+    if draft.contract_of(report.symbol) is not None:
         return False
-    wanted = found.quantity or (found.filled if found.status in ENDED else ZERO)  # ordered in USD: no quantity
-    return 0 < wanted < 1
+    quantity = report.quantity or (report.filled if report.status in ENDED else ZERO)  # ordered in USD: no quantity
+    return 0 < quantity < 1
 
 
 def on_cancel_by_others(draft: Draft, order: Order) -> None:
@@ -105,53 +105,53 @@ def on_cancel_by_others(draft: Draft, order: Order) -> None:
     draft.halt("foreign_order", f"order {order.client_order_id} was cancelled, and not by this desk")
 
 
-def _refuse(draft: Draft, found: BrokerOrder, why: str) -> None:
+def _refuse(draft: Draft, report: BrokerOrder, why: str) -> None:
     """Halt, once for each filled quantity: reports repeat the order after every start. No fill, no halt."""
-    mark = f"{found.client_order_id} {found.filled} {why}"
-    if (not found.filled and found.status in ENDED) or not draft.first_time(mark):
+    mark = f"{report.client_order_id} {report.filled} {why}"
+    if (not report.filled and report.status in ENDED) or not draft.first_time(mark):
         return
     draft.risk = replace(draft.risk, reconciled=False)
-    draft.halt("foreign_order", f"order {found.client_order_id} ({_describe(found)}) {why}")
+    draft.halt("foreign_order", f"order {report.client_order_id} ({_describe(report)}) {why}")
 
 
-def _describe(found: BrokerOrder) -> str:
-    return f"{found.side:+d} {found.quantity} {found.symbol}, {found.status}, filled {found.filled}"
+def _describe(report: BrokerOrder) -> str:
+    return f"{report.side:+d} {report.quantity} {report.symbol}, {report.status}, filled {report.filled}"
 
 
-def _adopt(draft: Draft, found: BrokerOrder, known: Order | None) -> None:
+def _adopt(draft: Draft, report: BrokerOrder, order: Order | None) -> None:
     """Book its fills as the desk's own; the sender keeps control of the order."""
-    if known is None:
-        if not found.side or found.quantity != int(found.quantity) or not can_hold(draft, found.symbol):
-            _refuse(draft, found, "is of a kind that this desk cannot hold")
+    if order is None:
+        if not report.side or report.quantity != int(report.quantity) or not can_hold(draft, report.symbol):
+            _refuse(draft, report, "is of a kind that this desk cannot hold")
             return
-        draft.alarm("foreign_order", f"adopted: {found.client_order_id} ({_describe(found)})")
-        known = _as_order(found)
-        draft.put_order(known)
-    if found.side < 0 and draft.held(found.symbol) < found.filled - known.filled:
+        draft.alarm("foreign_order", f"adopted: {report.client_order_id} ({_describe(report)})")
+        order = _as_order(report)
+        draft.put_order(order)
+    if report.side < 0 and draft.held(report.symbol) < report.filled - order.filled:
         draft.risk = replace(draft.risk, reconciled=False)  # its purchase did not arrive yet, or it is short:
         return  # the next report has all orders and the positions
-    if set_totals(draft, known, found):
-        now = draft.find_order(found.client_order_id)
-        word = BROKER_STATUS.get(found.status, "")
+    if set_totals(draft, order, report):
+        now = draft.find_order(report.client_order_id)
+        word = BROKER_STATUS.get(report.status, "")
         if now is not None and (word != "filled" or now.filled == now.quantity):
             moved = advance(now, word)
             if moved is not now:
                 draft.put_order(moved)
 
 
-def end_unheld_sale(draft: Draft, found: BrokerOrder) -> None:
+def end_unheld_sale(draft: Draft, report: BrokerOrder) -> None:
     """End an adopted sale of more than the desk holds, by a report that has every purchase; nothing of it is booked.
 
     The position that it left differs from the book then, and has its own verdict.
     """
-    known = draft.find_order(found.client_order_id)
-    if known is None or known.purpose != FOREIGN or found.side > 0 or found.status not in ENDED:
+    order = draft.find_order(report.client_order_id)
+    if order is None or order.purpose != FOREIGN or report.side > 0 or report.status not in ENDED:
         return
-    if known.working and draft.held(found.symbol) < found.filled - known.filled:
-        sold = replace(known, filled=int(found.filled), cost=total_cost(draft, found))
+    if order.working and draft.held(report.symbol) < report.filled - order.filled:
+        sold = replace(order, filled=int(report.filled), cost=total_cost(draft, report))
         draft.put_order(advance(sold, "filled" if sold.filled == sold.quantity else "canceled"))
         draft.alarm(
-            "foreign_order", f"{found.client_order_id} ({_describe(found)}): this desk did not hold all of that"
+            "foreign_order", f"{report.client_order_id} ({_describe(report)}): this desk did not hold all of that"
         )
 
 
@@ -160,58 +160,58 @@ def can_hold(draft: Draft, symbol: str) -> bool:
     return draft.contract_of(symbol) is not None or symbol in draft.spec.symbols
 
 
-def _as_order(found: BrokerOrder) -> Order:
+def _as_order(report: BrokerOrder) -> Order:
     """Return a foreign order before its first fill."""
     return Order(
-        client_order_id=found.client_order_id,
+        client_order_id=report.client_order_id,
         work="",
         purpose=FOREIGN,
         reason="by hand",
-        symbol=found.symbol,
-        side=found.side,
-        quantity=int(found.quantity),
-        limit_price=found.limit_price,
+        symbol=report.symbol,
+        side=report.side,
+        quantity=int(report.quantity),
+        limit_price=report.limit_price,
         status=ACCEPTED,
-        submitted_ns=found.submitted_ns,
-        order_id=found.order_id,
+        submitted_ns=report.submitted_ns,
+        order_id=report.order_id,
     )
 
 
-def met_at_begin(draft: Draft, found: BrokerOrder) -> None:
+def met_at_begin(draft: Draft, report: BrokerOrder) -> None:
     """Handle an open order that exists when a journal begins: its fills are in cash and positions already."""
-    adopts = draft.trading.broker.foreign_orders == "adopt" and not is_fraction(draft, found)
+    adopts = draft.trading.broker.foreign_orders == "adopt" and not is_fraction(draft, report)
     rule = "adopted" if adopts else "ignored"
-    draft.alarm("foreign_order", f"{rule}: {found.client_order_id} ({_describe(found)})")
-    known = replace(_as_order(found), filled=int(found.filled), cost=total_cost(draft, found))
+    draft.alarm("foreign_order", f"{rule}: {report.client_order_id} ({_describe(report)})")
+    order = replace(_as_order(report), filled=int(report.filled), cost=total_cost(draft, report))
     if rule == "adopted":
-        draft.put_order(known)
+        draft.put_order(order)
     else:
-        draft.broker = replace(draft.broker, foreign={**draft.broker.foreign, found.client_order_id: known})
+        draft.broker = replace(draft.broker, foreign={**draft.broker.foreign, report.client_order_id: order})
 
 
-def _ignore(draft: Draft, found: BrokerOrder) -> None:
+def _ignore(draft: Draft, report: BrokerOrder) -> None:
     """Count its fills as foreign and book its cash as a transfer."""
     broker, before = draft.broker, draft.book
-    known = broker.foreign.get(found.client_order_id)
-    if known is None:
-        draft.alarm("foreign_order", f"ignored: {found.client_order_id} ({_describe(found)})")
-        known = _as_order(found)
-    filled, cost, ended = int(found.filled), total_cost(draft, found), found.status in ENDED
-    came_late = filled < known.filled or (not ended and (known.status == CANCELED or cost < known.cost))
-    if came_late or (filled and found.average_price is None):
+    order = broker.foreign.get(report.client_order_id)
+    if order is None:
+        draft.alarm("foreign_order", f"ignored: {report.client_order_id} ({_describe(report)})")
+        order = _as_order(report)
+    filled, cost, ended = int(report.filled), total_cost(draft, report), report.status in ENDED
+    came_late = filled < order.filled or (not ended and (order.status == CANCELED or cost < order.cost))
+    if came_late or (filled and report.average_price is None):
         return  # an old answer, a fraction of a share, or one in the middle of a change
-    moved = replace(known, filled=filled, cost=cost, status=CANCELED if ended else ACCEPTED)
-    draft.broker = replace(broker, foreign={**broker.foreign, found.client_order_id: moved})
-    if (filled, cost) == (known.filled, known.cost):
+    moved = replace(order, filled=filled, cost=cost, status=CANCELED if ended else ACCEPTED)
+    draft.broker = replace(broker, foreign={**broker.foreign, report.client_order_id: moved})
+    if (filled, cost) == (order.filled, order.cost):
         return
-    paid = -found.side * (cost - known.cost) * (OPTION_MULTIPLIER if draft.contract_of(found.symbol) else 1)
+    paid = -report.side * (cost - order.cost) * (OPTION_MULTIPLIER if draft.contract_of(report.symbol) else 1)
     draft.book = replace(before, cash=before.cash + paid)
-    hold_foreign(draft, found.symbol, found.side * (filled - known.filled))
-    gave_up = _give_up_sold(draft, found.symbol)
+    hold_foreign(draft, report.symbol, report.side * (filled - order.filled))
+    gave_up = _give_up_sold(draft, report.symbol)
     with draft.because(SOLD_BY_OTHERS):
         without_gain(draft, before)
     if gave_up:
-        _refuse(draft, found, "sold what this desk holds")
+        _refuse(draft, report, "sold what this desk holds")
 
 
 def _give_up_sold(draft: Draft, symbol: str) -> int:
@@ -238,11 +238,11 @@ def give_up_sold(draft: Draft) -> None:
 
 def keep_own(draft: Draft, symbol: str, quantity: int) -> None:
     """Keep `quantity` of the desk's position, at its share of the cost: another party sold the rest."""
-    known = draft.book.positions[symbol]
+    position = draft.book.positions[symbol]
     positions = {other: p for other, p in draft.book.positions.items() if other != symbol}
     if quantity:
-        cost = (known.cost * quantity / known.quantity).quantize(GRID)
-        positions = {**draft.book.positions, symbol: replace(known, quantity=quantity, cost=cost)}
+        cost = (position.cost * quantity / position.quantity).quantize(GRID)
+        positions = {**draft.book.positions, symbol: replace(position, quantity=quantity, cost=cost)}
     with draft.because(SOLD_BY_OTHERS):
         draft.book = replace(draft.book, positions=positions)
 
@@ -272,12 +272,12 @@ def note_closes(draft: Draft) -> None:
     foreign = draft.broker.foreign_held
     closes = {}
     for symbol in {**owners.closes, **foreign}:
-        known, now = owners.closes.get(symbol, ()), (draft.held(symbol), foreign.get(symbol, 0))
-        if not known or (known[-1].own, known[-1].others) != now:
+        history, now = owners.closes.get(symbol, ()), (draft.held(symbol), foreign.get(symbol, 0))
+        if not history or (history[-1].own, history[-1].others) != now:
             first = "" if not owners.noted and not now[0] else closed  # a desk that begins has held nothing yet
-            known = (*known, HeldAtClose(first, *now))[-CLOSES_MAX:]
-        if any(one.others for one in known):
-            closes[symbol] = known
+            history = (*history, HeldAtClose(first, *now))[-CLOSES_MAX:]
+        if any(one.others for one in history):
+            closes[symbol] = history
     _note(draft, replace(owners, noted=closed or BEGUN, closes=closes))
 
 
@@ -300,8 +300,8 @@ def share_of(draft: Draft, line: Activity, *, cash: bool, replaces: bool) -> tup
         return (1, 0) if desks else (0, 1)
     day = new_york_date(line.time_ns)
     if line.ex_date or not cash:
-        known = [one for one in closes if one.date < (line.ex_date or day.isoformat())]
-        return (known[-1].own, known[-1].others) if known and known[-1].own + known[-1].others else None
+        earlier = [one for one in closes if one.date < (line.ex_date or day.isoformat())]
+        return (earlier[-1].own, earlier[-1].others) if earlier and earlier[-1].own + earlier[-1].others else None
     return _all_alike(closes, (day - PAID_WITHIN).isoformat(), day.isoformat(), int(line.quantity))
 
 
@@ -445,15 +445,15 @@ def shares_of_the_desk(draft: Draft, line: Activity) -> Activity | None:
     broker = draft.broker
     if (line.symbol, int(line.quantity)) in broker.settled:
         return line
-    found = _ended_for(draft, line)
-    if found is not None:
+    contract = _ended_for(draft, line)
+    if contract is not None:
         owed, count = broker.owners.owed, max(abs(int(line.quantity)) // OPTION_MULTIPLIER, 1)
-        own, others = owed[found]
+        own, others = owed[contract]
         theirs = min(count, others)
         ours = min(count - theirs, own)
         left = (own - ours, others - theirs)
-        rest = {symbol: one for symbol, one in owed.items() if symbol != found}
-        _note(draft, replace(broker.owners, owed={**rest, found: left} if any(left) else rest))
+        rest = {symbol: one for symbol, one in owed.items() if symbol != contract}
+        _note(draft, replace(broker.owners, owed={**rest, contract: left} if any(left) else rest))
         return part_of(draft, line, ours, count - ours, moves=True)
     if not broker.foreign_held:
         return line

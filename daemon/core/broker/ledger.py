@@ -94,8 +94,8 @@ def book_activity(draft: Draft, line: Activity) -> None:
         draft.alarm("ledger_amended", f"{line.kind} {line.id}: {line.status}; the next comparison judges it")
     elif line.kind == AMENDED_FILL:
         _amend_fill(draft, line)
-    elif (own := _of_the_desk(draft, line)) is not None:
-        _book(draft, own)
+    elif (share := _of_the_desk(draft, line)) is not None:
+        _book(draft, share)
 
 
 def _of_the_desk(draft: Draft, line: Activity) -> Activity | None:
@@ -176,17 +176,17 @@ def _amend_fill(draft: Draft, line: Activity) -> None:
     opened = Position(line.symbol, 0, 0, ZERO, 1, line.time_ns, "")
     if contract is not None:
         opened = replace(opened, right=contract.right, multiplier=SHARES_OF_CONTRACT, expiry=contract.expiry)
-    known = book.positions.get(line.symbol) or opened
+    position = book.positions.get(line.symbol) or opened
     draft.alarm("trade_corrected", f"{line.order}: {quantity:+d} {line.symbol} and {line.amount:+} USD, an older order")
-    if known.quantity + quantity < 0 <= known.quantity:
+    if position.quantity + quantity < 0 <= position.quantity:
         draft.risk = replace(draft.risk, reconciled=False)
-        detail = f"{line.order}: {quantity:+d} {line.symbol} of an older order were busted, held {known.quantity}"
+        detail = f"{line.order}: {quantity:+d} {line.symbol} of an older order were busted, held {position.quantity}"
         draft.halt("fill_mismatch", detail)
         return
     of_cost = line.side > 0 or quantity  # a sale's price alone is realised
-    left = replace(known, quantity=known.quantity + quantity)
+    left = replace(position, quantity=position.quantity + quantity)
     if of_cost:
-        left = replace(left, cost=known.cost - line.amount / known.multiplier)
+        left = replace(left, cost=position.cost - line.amount / position.multiplier)
     gain = ZERO if of_cost else line.amount
     positions = {**book.positions, line.symbol: left}
     if not left.quantity:
@@ -214,12 +214,12 @@ def _end_contract(draft: Draft, line: Activity) -> None:
 
 def _end_some(draft: Draft, symbol: str, ended: int) -> None:
     """End some of the contracts and realise their share of the cost."""
-    book, known = draft.book, draft.book.positions[symbol]
-    quantity = abs(known.quantity)
-    gone = (known.cost * ended / quantity).quantize(COST_GRID)
-    loss = gone * known.multiplier
-    left = known.quantity * (quantity - ended) // quantity
-    moved = replace(known, quantity=left, cost=known.cost - gone, pnl=known.pnl - loss)
+    book, position = draft.book, draft.book.positions[symbol]
+    quantity = abs(position.quantity)
+    gone = (position.cost * ended / quantity).quantize(COST_GRID)
+    loss = gone * position.multiplier
+    left = position.quantity * (quantity - ended) // quantity
+    moved = replace(position, quantity=left, cost=position.cost - gone, pnl=position.pnl - loss)
     draft.book = replace(book, positions={**book.positions, symbol: moved}, realized=book.realized - loss)
     revalue(draft)
 
@@ -233,8 +233,8 @@ def _move_shares(draft: Draft, line: Activity) -> None:
         draft.broker = replace(draft.broker, settled=tuple(left))
         return
     book = draft.book
-    known = book.positions.get(line.symbol) or Position(line.symbol, 0, 0, ZERO, 1, line.time_ns, "")
-    moved = replace(known, quantity=known.quantity + shares, cost=known.cost - line.amount)
+    position = book.positions.get(line.symbol) or Position(line.symbol, 0, 0, ZERO, 1, line.time_ns, "")
+    moved = replace(position, quantity=position.quantity + shares, cost=position.cost - line.amount)
     positions = {**book.positions, line.symbol: moved}
     gain = ZERO
     if moved.quantity == 0:

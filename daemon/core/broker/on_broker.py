@@ -122,37 +122,37 @@ def on_order_found(draft: Draft, event: OrderFound) -> None:
     absorb(draft, event.order)
 
 
-def absorb(draft: Draft, found: BrokerOrder) -> None:
+def absorb(draft: Draft, report: BrokerOrder) -> None:
     """Take over the broker's state of one order: ours when it matches what was sent, else foreign."""
-    order = draft.find_order(found.client_order_id)
+    order = draft.find_order(report.client_order_id)
     if order is None or order.purpose == "foreign":
-        on_foreign_order(draft, found, order)
+        on_foreign_order(draft, report, order)
         return
-    if order.closing and found.quantity != order.quantity:  # the broker's own call chooses the quantity
-        order = replace(order, quantity=int(found.quantity))
+    if order.closing and report.quantity != order.quantity:  # the broker's own call chooses the quantity
+        order = replace(order, quantity=int(report.quantity))
         draft.put_order(order)
-    if not _matches(draft, order, found):
-        _mismatch(draft, order, found)
+    if not _matches(draft, order, report):
+        _mismatch(draft, order, report)
         return
-    if found.order_id and found.order_id != order.order_id:
-        order = replace(order, order_id=found.order_id)
+    if report.order_id and report.order_id != order.order_id:
+        order = replace(order, order_id=report.order_id)
         draft.put_order(order)
-    if set_totals(draft, order, found):
-        _follow(draft, found)
-    elif found.status in ENDED and was_refused(draft, found.client_order_id, order.correction, int(found.filled)):
+    if set_totals(draft, order, report):
+        _follow(draft, report)
+    elif report.status in ENDED and was_refused(draft, report.client_order_id, order.correction, int(report.filled)):
         _end(draft, order)
 
 
-def _mismatch(draft: Draft, order: Order, found: BrokerOrder) -> None:
+def _mismatch(draft: Draft, order: Order, report: BrokerOrder) -> None:
     """Halt on another order under our name, once for each filled quantity. Ours ends with it, or never arrived."""
-    if draft.first_time(f"{found.client_order_id} {found.filled} does not match"):
+    if draft.first_time(f"{report.client_order_id} {report.filled} does not match"):
         draft.risk = replace(draft.risk, reconciled=False)
         draft.halt(
             "order_mismatch",
-            f"{found.client_order_id}: sent {order.side:+d} {order.quantity} {order.symbol}, the broker has "
-            f"{found.side:+d} {found.quantity} {found.symbol} ({found.intent or 'no intent'})",
+            f"{report.client_order_id}: sent {order.side:+d} {order.quantity} {order.symbol}, the broker has "
+            f"{report.side:+d} {report.quantity} {report.symbol} ({report.intent or 'no intent'})",
         )
-    if found.status in ENDED or not order.known:
+    if report.status in ENDED or not order.known:
         _end(draft, order)
 
 
@@ -162,26 +162,26 @@ def _end(draft: Draft, order: Order) -> None:
         draft.put_order(advance(order, "expired"))
 
 
-def _matches(draft: Draft, order: Order, found: BrokerOrder) -> bool:
+def _matches(draft: Draft, order: Order, report: BrokerOrder) -> bool:
     """Return True when symbol, side, quantity, intent (where sent) and time agree with what was sent."""
     intent = draft.desk.holds.intent(order.side, order.purpose)
     return (
-        (found.symbol, found.side) == (order.symbol, order.side)
-        and found.filled <= found.quantity
-        and (found.quantity == order.quantity or order.closing)  # a fraction goes with it
-        and (not intent or found.intent in ("", intent))
-        and found.submitted_ns >= order.submitted_ns - SENT_EARLY_NS
+        (report.symbol, report.side) == (order.symbol, order.side)
+        and report.filled <= report.quantity
+        and (report.quantity == order.quantity or order.closing)  # a fraction goes with it
+        and (not intent or report.intent in ("", intent))
+        and report.submitted_ns >= order.submitted_ns - SENT_EARLY_NS
     )
 
 
-def _follow(draft: Draft, found: BrokerOrder) -> None:
+def _follow(draft: Draft, report: BrokerOrder) -> None:
     """Update the order's status from the broker's."""
-    word = BROKER_STATUS.get(found.status)
-    order = draft.find_order(found.client_order_id)
+    word = BROKER_STATUS.get(report.status)
+    order = draft.find_order(report.client_order_id)
     assert order is not None
     if word is None:
-        detail = f"{found.client_order_id}: the broker says {found.status!r}"
-        draft.alarm("unknown_status", detail, once=True, about=found.status)
+        detail = f"{report.client_order_id}: the broker says {report.status!r}"
+        draft.alarm("unknown_status", detail, once=True, about=report.status)
         return
     if word == "filled" and order.filled < order.quantity:
         return  # reported as filled with other figures: an answer in the middle of a change

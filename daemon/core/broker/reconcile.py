@@ -68,10 +68,10 @@ def take_over(draft: Draft, symbol: str, position: BrokerPosition | None, rule: 
         with draft.because(ADOPTED):
             draft.book = replace(draft.book, positions={s: p for s, p in draft.book.positions.items() if s != symbol})
         return True
-    contract, known = draft.contract_of(symbol), draft.book.positions.get(symbol)
+    contract, booked = draft.contract_of(symbol), draft.book.positions.get(symbol)
     right, expiry = (contract.right, contract.expiry) if contract is not None else (0, "")
     multiplier = OPTION_MULTIPLIER if contract is not None else 1
-    opened_ns = known.opened_ns if known is not None else draft.now_ns
+    opened_ns = booked.opened_ns if booked is not None else draft.now_ns
     cost = (position.average_price * quantity).quantize(CENT)
     taken = Position(symbol, right, quantity, cost, multiplier, opened_ns, expiry)
     with draft.because(ADOPTED):
@@ -194,21 +194,21 @@ def account_is_right(draft: Draft, event: BrokerReported) -> bool:
 
 
 def all_differences(draft: Draft, event: BrokerReported) -> list[str]:
-    found = cash_and_positions(draft, event.cash, event.positions)
+    differences = cash_and_positions(draft, event.cash, event.positions)
     for order in event.open_orders:
         if is_ours(draft, order.client_order_id) and order.client_order_id not in draft.orders:
-            found.append(f"order {order.client_order_id}: works at the broker only")
-    return found
+            differences.append(f"order {order.client_order_id}: works at the broker only")
+    return differences
 
 
 def cash_and_positions(draft: Draft, cash: Decimal, positions: tuple[BrokerPosition, ...]) -> list[str]:
     book = draft.book
-    found = [f"cash: broker {cash} USD, book {book.cash} USD"] if cash != book.cash else []
-    return found + differing_positions(draft, positions)
+    differences = [f"cash: broker {cash} USD, book {book.cash} USD"] if cash != book.cash else []
+    return differences + differing_positions(draft, positions)
 
 
 def differing_positions(draft: Draft, positions: tuple[BrokerPosition, ...]) -> list[str]:
-    found: list[str] = []
+    differences: list[str] = []
     book, foreign = draft.book, draft.broker.foreign_held
     theirs = {p.symbol: p.quantity for p in positions}
     ours = {symbol: Decimal(p.quantity) for symbol, p in book.positions.items()}
@@ -216,8 +216,8 @@ def differing_positions(draft: Draft, positions: tuple[BrokerPosition, ...]) -> 
         expected = ours.get(symbol, ZERO) + foreign.get(symbol, 0)
         if theirs.get(symbol, ZERO) != expected:
             with_foreign = f" and {foreign[symbol]} beside it" if symbol in foreign else ""
-            found.append(f"{symbol}: broker {theirs.get(symbol, 0)}, book {ours.get(symbol, 0)}{with_foreign}")
-    return found
+            differences.append(f"{symbol}: broker {theirs.get(symbol, 0)}, book {ours.get(symbol, 0)}{with_foreign}")
+    return differences
 
 
 def differing_orders(draft: Draft, open_orders: frozenset[str]) -> list[str]:
@@ -241,7 +241,7 @@ def halt_on_shorts(draft: Draft, event: BrokerReported) -> None:
             draft.halt("short_position", f"{symbol}: broker {position.quantity}, book {expected}")
 
 
-def judge(draft: Draft, event: BrokerReported, found: tuple[str, ...]) -> None:
+def judge(draft: Draft, event: BrokerReported, differences: tuple[str, ...]) -> None:
     """Apply the written verdicts in order: settle expiries, treat foreign positions as configured, book small cash as a
     fee.
 
@@ -252,7 +252,7 @@ def judge(draft: Draft, event: BrokerReported, found: tuple[str, ...]) -> None:
             draft.effects.append(CancelOrder(order.client_order_id))  # nothing here would ever end it
     theirs = {p.symbol: p for p in event.positions}
     if settle_without_ledger(draft, {symbol: int(p.quantity) for symbol, p in theirs.items()}):
-        draft.alarm("settled_without_ledger", "; ".join(found))
+        draft.alarm("settled_without_ledger", "; ".join(differences))
     book, foreign = draft.book, draft.broker.foreign_held
     symbols = sorted(theirs.keys() | book.positions.keys() | foreign.keys())
     differing = [
@@ -264,7 +264,7 @@ def judge(draft: Draft, event: BrokerReported, found: tuple[str, ...]) -> None:
     if differing and rule != "halt":
         taken = [symbol for symbol in differing if take_over(draft, symbol, theirs.get(symbol), rule)]
         if taken:
-            draft.alarm("position_changed", f"{rule}: {'; '.join(found)}")
+            draft.alarm("position_changed", f"{rule}: {'; '.join(differences)}")
             draft.book = replace(draft.book, cash=event.cash)
             with draft.because(ADOPTED):
                 without_gain(draft, book)
@@ -276,7 +276,7 @@ def judge(draft: Draft, event: BrokerReported, found: tuple[str, ...]) -> None:
             draft.book = replace(book, cash=event.cash, realized=book.realized + cash, fees=book.fees - cash)
         revalue(draft)
     elif cash and rule == "adopt" and not differing:
-        draft.alarm("position_changed", f"adopt: {'; '.join(found)}")
+        draft.alarm("position_changed", f"adopt: {'; '.join(differences)}")
         transfer(draft, cash)
 
 
@@ -292,19 +292,19 @@ def on_broker_snapshot(draft: Draft, event: BrokerSnapshot) -> None:
         draft.broker = replace(draft.broker, reported_ns=draft.now_ns)
     if draft.seq == 0 and not draft.orders and draft.book.cash == 0:
         if event.positions or event.open_orders:
-            found = [p.symbol for p in event.positions] + list(event.open_orders)
-            draft.halt("reconciliation", f"the account is not empty and this journal is new: {', '.join(found)}")
+            held = [p.symbol for p in event.positions] + list(event.open_orders)
+            draft.halt("reconciliation", f"the account is not empty and this journal is new: {', '.join(held)}")
             return
         _adopt_cash(draft, event.cash)
         draft.risk = replace(draft.risk, reconciled=True)
         return
-    found = [
+    differences = [
         *cash_and_positions(draft, event.cash, event.positions),
         *differing_orders(draft, frozenset(event.open_orders)),
     ]
-    draft.risk = replace(draft.risk, reconciled=not found)
-    if found:
-        draft.halt("reconciliation", "; ".join(found))
+    draft.risk = replace(draft.risk, reconciled=not differences)
+    if differences:
+        draft.halt("reconciliation", "; ".join(differences))
 
 
 def on_broker_reported(draft: Draft, event: BrokerReported) -> None:
@@ -372,8 +372,8 @@ def _begin(draft: Draft, event: BrokerReported) -> bool:
     rule, accepted = draft.trading.broker.foreign_orders, accepts(draft, event)
     whole = [order.client_order_id for order in foreign if not is_fraction(draft, order)]
     if rule == "halt" and not accepted and (event.positions or whole):
-        found = [p.symbol for p in event.positions] + whole
-        detail = f"the account is not empty and this journal is new: {', '.join(found)}"
+        held = [p.symbol for p in event.positions] + whole
+        detail = f"the account is not empty and this journal is new: {', '.join(held)}"
         draft.risk = replace(draft.risk, reconciled=False)
         draft.halt("foreign_order", detail)
         return False
@@ -407,33 +407,33 @@ def _ask_for_the_missing(draft: Draft, event: BrokerReported) -> None:
 def _compare(draft: Draft, event: BrokerReported) -> None:
     """Compare with what the desk knew when the report was requested; a fill since then makes it void."""
     halt_on_shorts(draft, event)
-    found = tuple(all_differences(draft, event))
-    if found and draft.broker.filled:  # fills since the request
+    differences = tuple(all_differences(draft, event))
+    if differences and draft.broker.filled:  # fills since the request
         draft.effects.append(AskBroker(f"filled since the report was asked for: {', '.join(draft.broker.filled)}"))
         return
     suspicion = draft.broker.suspicion
-    if only_splits_differ(draft.basket, found):  # the ledger's line explains them: no verdict before it arrives
-        draft.broker = replace(draft.broker, suspicion=Suspicion(found, event.asked_ns))
+    if only_splits_differ(draft.basket, differences):  # the ledger's line explains them: no verdict before it arrives
+        draft.broker = replace(draft.broker, suspicion=Suspicion(differences, event.asked_ns))
         draft.risk = replace(draft.risk, reconciled=False)
         return
-    stood = suspicion is not None and suspicion.differences == found
-    if found and suspicion is not None and stood and event.asked_ns - suspicion.since_ns >= SETTLE_NS:
-        judge(draft, event, found)
-        found = tuple(all_differences(draft, event))
+    stood = suspicion is not None and suspicion.differences == differences
+    if differences and suspicion is not None and stood and event.asked_ns - suspicion.since_ns >= SETTLE_NS:
+        judge(draft, event, differences)
+        differences = tuple(all_differences(draft, event))
         _sight(draft, event)
-        if found:
+        if differences:
             draft.risk = replace(draft.risk, reconciled=False)
-            _let_stand(draft, event, found)
+            _let_stand(draft, event, differences)
             return
     _sight(draft, event)
-    if not found:
+    if not differences:
         _agree(draft)
         return
     draft.risk = replace(draft.risk, reconciled=False)
     if not stood:
-        draft.broker = replace(draft.broker, suspicion=Suspicion(found, event.asked_ns))
+        draft.broker = replace(draft.broker, suspicion=Suspicion(differences, event.asked_ns))
     if suspicion is None:  # a difference that changes waits for the next minute's report: no loop
-        draft.effects.append(AskBroker("; ".join(found)))
+        draft.effects.append(AskBroker("; ".join(differences)))
 
 
 def _agree(draft: Draft) -> None:
@@ -458,15 +458,15 @@ def _sight(draft: Draft, event: BrokerReported) -> None:
     draft.broker = replace(broker, cash_since_ns=since_ns, sighted_ns=sighted_ns)
 
 
-def _let_stand(draft: Draft, event: BrokerReported, found: tuple[str, ...]) -> None:
+def _let_stand(draft: Draft, event: BrokerReported, differences: tuple[str, ...]) -> None:
     """Wait where only cash differs: its line may come minutes late, or at night. In a session the wait is limited."""
     session, since_ns = draft.session.session, draft.broker.cash_since_ns
-    if len(found) > 1 or not since_ns or differing_positions(draft, event.positions):
-        draft.halt("reconciliation", "; ".join(found))
+    if len(differences) > 1 or not since_ns or differing_positions(draft, event.positions):
+        draft.halt("reconciliation", "; ".join(differences))
         return
-    draft.alarm("cash_unexplained", found[0], once=True)
+    draft.alarm("cash_unexplained", differences[0], once=True)
     if session is None or draft.session.ended or not session.open_ns <= draft.now_ns < session.close_ns:
         return
     limit_ns = draft.trading.broker.cash_halt_min * MINUTE_NS
     if draft.now_ns - max(since_ns, session.open_ns) >= limit_ns:
-        draft.halt("cash_difference", f"{found[0]}, for {limit_ns // MINUTE_NS} minutes of the session")
+        draft.halt("cash_difference", f"{differences[0]}, for {limit_ns // MINUTE_NS} minutes of the session")

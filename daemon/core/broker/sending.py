@@ -35,13 +35,13 @@ class Leave(NamedTuple):
     waits: bool = False
     beyond: Decimal | None = None
 
-    def limit(self, wanted: Decimal | None, side: int) -> Decimal | None:
-        """Return the limit in USD of an order on `side` that would have `wanted`; None is a market order."""
+    def limit(self, price: Decimal | None, side: int) -> Decimal | None:
+        """Return the limit in USD of an order on `side` that would have `price`; None is a market order."""
         if self.closing or self.beyond is None:
-            return None if self.closing else wanted
-        if wanted is None:
+            return None if self.closing else price
+        if price is None:
             return self.beyond
-        return max(wanted, self.beyond) if side < 0 else min(wanted, self.beyond)
+        return max(price, self.beyond) if side < 0 else min(price, self.beyond)
 
 
 def sellable(draft: Draft, work: Work, side: int, surplus: int, hanging: Sequence[Order] = ()) -> Leave:
@@ -56,15 +56,15 @@ def sellable(draft: Draft, work: Work, side: int, surplus: int, hanging: Sequenc
     free = surplus - working
     if not confirmed(draft, symbol):
         return _unreported(draft, work, free)
-    known = broker.available.get(symbol) if broker.asked_ns >= max(broker.lost_ns, broker.started_ns) else None
+    available = broker.available.get(symbol) if broker.asked_ns >= max(broker.lost_ns, broker.started_ns) else None
     quantity = free
-    if known is not None:
+    if available is not None:
         foreign = max(-side * broker.foreign_held.get(symbol, 0), 0)  # is not the desk's, even if free
         held_back, coming = may_be_free(hanging), on_its_way(draft, symbol, side)
-        quantity = max(min(free, known), min(free + held_back, known - foreign - coming))
+        quantity = max(min(free, available), min(free + held_back, available - foreign - coming))
     if quantity > 0:
         all_left = abs(draft.held(symbol)) - working
-        leaves_none = quantity >= (all_left if known is None else min(all_left, known))
+        leaves_none = quantity >= (all_left if available is None else min(all_left, available))
         if leaves_none and awaits_report(draft, work):
             return _unreported(draft, work, quantity)
         return Leave(quantity, closing=broker.follows_panic and not is_option(symbol))

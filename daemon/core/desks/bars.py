@@ -147,9 +147,9 @@ class AtEachBar:
 
     def _leaps(self, draft: Draft, bar: Bar) -> bool:
         """Return True for a bar with a price far from the last close, or of several symbols from the symbol's mark."""
-        known = float(draft.marks.get(bar.symbol, 0)) if self._several else draft.session.spot
-        mine = known > 0 and bar.symbol in draft.spec.symbols
-        return mine and _far(draft, known, bar.open, bar.high, bar.low, bar.close)
+        reference = float(draft.marks.get(bar.symbol, 0)) if self._several else draft.session.spot
+        mine = reference > 0 and bar.symbol in draft.spec.symbols
+        return mine and _far(draft, reference, bar.open, bar.high, bar.low, bar.close)
 
     # --- quotes -------------------------------------------------------------------------------------------------------
 
@@ -263,10 +263,10 @@ def _is_known(draft: Draft, bar: Bar) -> bool:
     return bar.start_ns == draft.session.last_bar_ns and (not pending or bar.symbol in pending)
 
 
-def _far(draft: Draft, known: float, *prices: float) -> bool:
+def _far(draft: Draft, reference: float, *prices: float) -> bool:
     """Return True when one of the prices is too far from the known one."""
     most = draft.trading.risk.bar_leap_max
-    return any(abs(price - known) > most * max(price, known) for price in prices)
+    return any(abs(price - reference) > most * max(price, reference) for price in prices)
 
 
 def _supported(draft: Draft, bar: Bar, event: QuotesReceived) -> bool:

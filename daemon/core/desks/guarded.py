@@ -100,9 +100,9 @@ def kept_bars(strategy: Any, state: Any) -> Mapping[str, tuple[Bar, ...]]:
     bars: Any = strategy.known(state)
     if not isinstance(bars, Mapping):
         raise TypeError(f"known returned {type(bars).__name__}: a mapping of symbols to bars is expected")
-    for symbol, kept in bars.items():
-        if not isinstance(kept, tuple | list) or (kept and not isinstance(kept[-1], Bar)):
-            raise TypeError(f"known returned {str(kept)[:100]} for {symbol}: a tuple of bars is expected")
+    for symbol, history in bars.items():
+        if not isinstance(history, tuple | list) or (history and not isinstance(history[-1], Bar)):
+            raise TypeError(f"known returned {str(history)[:100]} for {symbol}: a tuple of bars is expected")
     return bars
 
 

@@ -189,10 +189,10 @@ def _drive_exit(draft: Draft, work: Work) -> None:
             return
     if _quote_may_come(draft, work, quote):
         return
-    wanted, contract = _exit_limit(quote, priced, work, draft), draft.contract_of(work.symbol)
+    price, contract = _exit_limit(quote, priced, work, draft), draft.contract_of(work.symbol)
     view = replace(risk_view(draft), orders=in_the_way(draft))
     for way in ways_out(draft, work, side, leave):
-        limit = way.limit(wanted, side)
+        limit = way.limit(price, side)
         intent = Intent(EXIT, contract, work.symbol, side, quantity, limit, closing=way.closing)
         if not ask_gates(view, intent, draft.desk.gates).denials:
             submit(draft, work, intent, rules.exit_reprice_s)
@@ -204,14 +204,14 @@ def _quote_may_come(draft: Draft, work: Work, quote: Quote | None) -> bool:
 
     Usable: quoted since the daemon's start and the open, with a price that a later quote confirmed.
     """
-    session, known = draft.session.session, draft.quotes.get(work.symbol)
+    session, newest = draft.session.session, draft.quotes.get(work.symbol)
     if not guarded(draft) or session is None or draft.contract_of(work.symbol) is None:
         return False
     if draft.now_ns - work.started_ns >= QUOTE_WAIT_NS:
         return False
     if quote is not None:
         return leaps(draft, quote)
-    return known is None or known.quoted_ns < max(draft.broker.started_ns, session.open_ns)
+    return newest is None or newest.quoted_ns < max(draft.broker.started_ns, session.open_ns)
 
 
 def _priced_while_wide(draft: Draft, quote: Quote, work: Work) -> Decimal | None:
@@ -265,10 +265,10 @@ def _exit_limit(quote: Quote | None, priced: Decimal | None, work: Work, draft: 
     ends = attempt >= rules.exit_limit_attempts or _is_last_attempt(draft)
     if ends and (priced is None or _may_reach_market(draft, quote, work)):
         return None
-    known = measure(draft, quote.symbol)
+    reference = measure(draft, quote.symbol)
     if attempt == 0 and rules.exit_start == "mid":
-        return _on_grid(mid(quote) if known is None else known, quote.symbol, ROUND_CEILING)
-    price = known if priced is None else priced
+        return _on_grid(mid(quote) if reference is None else reference, quote.symbol, ROUND_CEILING)
+    price = reference if priced is None else priced
     limit = max(quote.bid * (1 - Decimal(str(rules.exit_slack))), CENT)
     if price and guarded(draft):
         limit = max(min(max(limit, price * (1 - Decimal(str(draft.trading.risk.price_collar)))), price), CENT)
@@ -281,7 +281,7 @@ _encode = msgspec.json.encode
 def act(draft: Draft, ask: Ask, decision: Decision, answer: Answer, model: str) -> None:
     """Turn the strategy's decision into an entry, an exit or nothing, and record it."""
     _count_action(draft, decision.resolved)
-    done = Done("hold")
+    done = TargetOutcome("hold")
     position = draft.holding
     if not _is_held(decision.target, position):
         if position is None:
@@ -326,7 +326,7 @@ def _as_json(target: Target) -> str:
     return _encode(target).decode()
 
 
-class Done(NamedTuple):
+class TargetOutcome(NamedTuple):
     """The outcome of a target: its name, the gates' verdicts, the key of the work it started."""
 
     outcome: str
@@ -334,7 +334,7 @@ class Done(NamedTuple):
     work: str = ""
 
 
-def _enter(draft: Draft, decision: int, target: Target, choice: Choice, logits: tuple[float, ...]) -> Done:
+def _enter(draft: Draft, decision: int, target: Target, choice: Choice, logits: tuple[float, ...]) -> TargetOutcome:
     """Open the target's side with the candidate contract."""
     contract = _candidate(draft, target.side)
     quote = draft.quotes.get(contract.symbol) if contract is not None else None
@@ -349,13 +349,13 @@ def _enter(draft: Draft, decision: int, target: Target, choice: Choice, logits: 
     verdicts = ask_gates(risk_view(draft), intent, draft.desk.gates)
     if verdicts.denials:
         draft.count_denials(denial.gate for denial in verdicts.denials)
-        return Done("denied", verdicts)
-    return Done("ordered", verdicts, open_entry(draft, decision, intent))
+        return TargetOutcome("denied", verdicts)
+    return TargetOutcome("ordered", verdicts, open_entry(draft, decision, intent))
 
 
 def _reduce(
     draft: Draft, position: Position, decision: int, target: Target, choice: Choice, logits: tuple[float, ...]
-) -> Done:
+) -> TargetOutcome:
     """Sell down to what the target keeps; buy back a short (adopted) position whole.
 
     A trim during an exit under way is denied; a full exit takes it over.
@@ -373,12 +373,12 @@ def _reduce(
     verdicts = ask_gates(risk_view(draft), intent, draft.desk.gates)
     request_exit(draft, decision, position.symbol, goal, "policy")
     work = draft.exit_of(position.symbol)
-    return Done("exit", verdicts, work.key if work else "")
+    return TargetOutcome("exit", verdicts, work.key if work else "")
 
 
-def _denied(draft: Draft, denial: Denial) -> Done:
+def _denied(draft: Draft, denial: Denial) -> TargetOutcome:
     draft.count_denials((denial.gate,))
-    return Done("denied", Verdicts({denial.gate: denial.reason}, (denial,)))
+    return TargetOutcome("denied", Verdicts({denial.gate: denial.reason}, (denial,)))
 
 
 def _candidate(draft: Draft, side: int) -> Contract | None:
@@ -415,8 +415,8 @@ def watch(draft: Draft) -> None:
     if symbols == draft.watched:
         return
     ordered = {order.symbol for order in draft.closed.values()}
-    known = {**draft.contracts, **{c.symbol: c for c in chosen}}
-    draft.contracts = {s: c for s, c in known.items() if s in symbols or s in ordered}
+    contracts = {**draft.contracts, **{c.symbol: c for c in chosen}}
+    draft.contracts = {s: c for s, c in contracts.items() if s in symbols or s in ordered}
     draft.quotes = {s: q for s, q in draft.quotes.items() if s in symbols}
     draft.watched = symbols
     draft.effects.append(WatchContracts(symbols))
@@ -461,9 +461,9 @@ def flatten(draft: Draft, session: Session) -> None:
 
 def split_exercised(draft: Draft, line: Activity) -> None:
     """Book a split of shares from an exercise: their number changes, their cost stays."""
-    known = draft.book.positions.get(line.symbol)
-    if known is not None:
-        moved = replace(known, quantity=known.quantity + int(line.quantity))
+    position = draft.book.positions.get(line.symbol)
+    if position is not None:
+        moved = replace(position, quantity=position.quantity + int(line.quantity))
         draft.book = replace(draft.book, positions={**draft.book.positions, line.symbol: moved})
         revalue(draft)
 
@@ -683,7 +683,7 @@ def spot_unsupported(view: RiskView, intent: Intent) -> str | None:
         return None  # `wide_spread` and `open_interest` deny that
     if spot <= 0:
         return "the underlying's price is unknown"
-    fresh = {symbol: known for symbol, known in view.quotes.items() if _fresh(view, known)}
+    fresh = {symbol: other for symbol, other in view.quotes.items() if _fresh(view, other)}
     implied, limit = implied_spot(intent.symbol, fresh), view.limits.spot_gap_max
     if implied is not None:
         far = abs(implied - spot) > limit * spot
@@ -698,8 +698,8 @@ def spot_unsupported(view: RiskView, intent: Intent) -> str | None:
 def open_interest(view: RiskView, intent: Intent) -> str | None:
     if intent.contract is None:
         return "contract unknown"
-    found, limit = intent.contract.open_interest, view.limits.open_interest_min
-    return f"open interest {found}, at least {limit} wanted" if found < limit else None
+    contracts, limit = intent.contract.open_interest, view.limits.open_interest_min
+    return f"open interest {contracts}, at least {limit} wanted" if contracts < limit else None
 
 
 def expires_today(view: RiskView, intent: Intent) -> str | None:

@@ -72,14 +72,14 @@ class SessionMarket(msgspec.Struct, frozen=True):
 
     def years(self, expiry: str, at_ns: int) -> float | None:
         """Return the years from `at_ns` in this session to the close of `expiry`; None when it is no known session."""
-        for known in self.expiries:
-            if known.date == expiry:
-                return years_left(open_time_left_ns(at_ns, self.session) + known.later_ns, known.nights)
+        for session in self.expiries:
+            if session.date == expiry:
+                return years_left(open_time_left_ns(at_ns, self.session) + session.later_ns, session.nights)
         return None
 
     def listed_expiries(self, min_days: int, max_days: int) -> tuple[str, ...]:
         """Return the dates from `min_days` to `max_days` trading days away, as far as the calendar is known."""
-        return tuple(known.date for known in self.expiries if min_days <= known.nights <= max_days)
+        return tuple(session.date for session in self.expiries if min_days <= session.nights <= max_days)
 
     def listed_strikes(self, each_side: int) -> range:
         """Return the listed strikes in whole dollars: `each_side` below and above the middle, none below 1."""
@@ -220,8 +220,8 @@ def strike_for_delta(spot: float, years: float, volatility: float, right: int, t
     Raises ValueError for another target, and where `years` or `volatility` is not above 0.
     """
     if not 0.0 < target < 1.0 or years <= 0.0 or volatility <= 0.0:
-        found = f"target {target}, years {years}, volatility {volatility}"
-        raise ValueError(f"strike_for_delta: found {found}; expected 0 < target < 1, years > 0 and volatility > 0")
+        arguments = f"target {target}, years {years}, volatility {volatility}"
+        raise ValueError(f"strike_for_delta: found {arguments}; expected 0 < target < 1, years > 0 and volatility > 0")
     deviation = volatility * math.sqrt(years)
     return spot * math.exp(deviation * (0.5 * deviation - right * _NORMAL.inv_cdf(target)))
 
@@ -236,18 +236,18 @@ def occ_symbol(root: str, expiry: str, right: int, strike: Decimal) -> str:
     whole = int(thousandths)
     symbol = f"{root}{expiry[2:4]}{expiry[5:7]}{expiry[8:10]}{'C' if right > 0 else 'P'}{whole:08d}"
     if whole != thousandths or parse_occ(symbol) is None:
-        found = f"root {root!r}, expiry {expiry!r}, strike {strike}"
-        raise ValueError(f"occ_symbol: found {found}; expected like 'SPY', '2024-08-16', 530 (steps of 0.001)")
+        arguments = f"root {root!r}, expiry {expiry!r}, strike {strike}"
+        raise ValueError(f"occ_symbol: found {arguments}; expected like 'SPY', '2024-08-16', 530 (steps of 0.001)")
     return symbol
 
 
 @lru_cache(maxsize=8192)
 def parse_occ(symbol: str) -> OccContract | None:
     """Parse an OCC symbol; None for anything else: a share, an adjusted root with a digit, no real date."""
-    found = _OCC.fullmatch(symbol)
-    if found is None:
+    match = _OCC.fullmatch(symbol)
+    if match is None:
         return None
-    root, year, month, day, letter, strike = found.groups()
+    root, year, month, day, letter, strike = match.groups()
     expiry = f"20{year}-{month}-{day}"
     try:
         date.fromisoformat(expiry)

@@ -14,7 +14,7 @@ from typing import NamedTuple
 from daemon.core.events import Contract, ContractsListed, Quote
 from daemon.core.instruments.option_market import parse_occ, strike_for_delta, years_to_expiry
 from daemon.core.limits import Basket, Contracts, Risk
-from daemon.core.state import ZERO, Chain, SessionState
+from daemon.core.state import ZERO, OptionChain, SessionState
 from strategies.kit.contract import Session
 from strategies.kit.units import SECOND_NS
 
@@ -68,21 +68,21 @@ def is_wide(quote: Quote, limits: Risk) -> bool:
     return not (ZERO < quote.bid <= quote.ask and quote.ask - quote.bid <= width)
 
 
-def is_leap(price: Decimal, known: Decimal | None, guard: QuoteGuard) -> bool:
+def is_leap(price: Decimal, reference: Decimal | None, guard: QuoteGuard) -> bool:
     """Return True for a price too far from the last known one to be accepted from one quote alone."""
-    return known is not None and abs(price - known) > max(guard.leap * max(price, known), guard.step_usd)
+    return reference is not None and abs(price - reference) > max(guard.leap * max(price, reference), guard.step_usd)
 
 
-def price_of(quote: Quote, known: Decimal | None, guard: QuoteGuard) -> Decimal | None:
+def price_of(quote: Quote, reference: Decimal | None, guard: QuoteGuard) -> Decimal | None:
     """Return the price in USD that a quote implies; None when it adds nothing to the known one.
 
     A wide or one-sided quote bounds the price: at most the ask, at least the bid.
     """
     middle = middle_of(quote, guard)
-    if middle is not None or known is None:
+    if middle is not None or reference is None:
         return middle
-    bound = min(max(known, quote.bid), quote.ask) if quote.ask else max(known, quote.bid)
-    return None if bound == known else bound
+    bound = min(max(reference, quote.bid), quote.ask) if quote.ask else max(reference, quote.bid)
+    return None if bound == reference else bound
 
 
 PENNY_ROOTS = frozenset(("SPY", "QQQ", "IWM"))  # all their series trade in cents at every price
@@ -115,7 +115,9 @@ def price_step(symbol: str, price: Decimal) -> Decimal:
     return Decimal("0.10") if price >= COARSE_FROM else Decimal("0.05")
 
 
-def choose_expiry(listed: ContractsListed, session: Session, upcoming: tuple[Session, ...], rule: Contracts) -> Chain:
+def choose_expiry(
+    listed: ContractsListed, session: Session, upcoming: tuple[Session, ...], rule: Contracts
+) -> OptionChain:
     """Return the chain of the nearest expiry within the rule's trading days that has calls and puts.
 
     The result has no strikes when nothing fits.
@@ -129,7 +131,7 @@ def choose_expiry(listed: ContractsListed, session: Session, upcoming: tuple[Ses
     for date in dates:
         strikes = tuple(sorted(calls.get(date, {}).keys() & puts.get(date, {}).keys()))
         if strikes:
-            return Chain(
+            return OptionChain(
                 listed.session_date,
                 date,
                 strikes,
@@ -137,7 +139,7 @@ def choose_expiry(listed: ContractsListed, session: Session, upcoming: tuple[Ses
                 tuple(puts[date][k] for k in strikes),
                 listed.volatility,
             )
-    return Chain(listed.session_date, "", (), (), (), listed.volatility)
+    return OptionChain(listed.session_date, "", (), (), (), listed.volatility)
 
 
 def nearest(strikes: tuple[float, ...], level: float) -> int:
@@ -150,7 +152,7 @@ def nearest(strikes: tuple[float, ...], level: float) -> int:
     return i
 
 
-def candidates(chain: Chain, state: SessionState, now_ns: int, rule: Contracts) -> tuple[Contract, ...]:
+def candidates(chain: OptionChain, state: SessionState, now_ns: int, rule: Contracts) -> tuple[Contract, ...]:
     """Return the call and the put that an entry would buy at the present spot; empty when there is none.
 
     `strike = "nearest"`: nearest the money. `"delta"`: the strike whose Black-Scholes delta at the chain's volatility

@@ -19,9 +19,9 @@ _UNITS = {
     PROCEEDS: "Fraction of the proceeds of a sale, 0 to below 1",
 }
 
-FEES: dict[str, Fee] = {found.name: found.metadata[Fee] for found in fields(Paper) if Fee in found.metadata}
+FEES: dict[str, Fee] = {field.name: field.metadata[Fee] for field in fields(Paper) if Fee in field.metadata}
 """Key of [paper] -> the fee's declaration."""
-CHARGED = {charged: {key: found for key, found in FEES.items() if found.charged == charged} for charged in _UNITS}
+CHARGED = {charged: {key: fee for key, fee in FEES.items() if fee.charged == charged} for charged in _UNITS}
 """What they are charged on -> the fees."""
 
 
@@ -52,9 +52,9 @@ def table() -> str:
 def config_lines() -> str:
     """Return two lines of config.toml for each fee: its text, and its key with its default."""
     lines: list[str] = []
-    for key, found in FEES.items():
+    for key, fee in FEES.items():
         default = f"{getattr(Paper(), key):f}"
-        lines += [f"# {_UNITS[found.charged]}: {found.meaning}. Default: {default}.", f"{key} = {default}"]
+        lines += [f"# {_UNITS[fee.charged]}: {fee.meaning}. Default: {default}.", f"{key} = {default}"]
     return "\n".join(lines)
 
 

@@ -46,10 +46,10 @@ from daemon.core.paper.refusals import refusal
 from daemon.core.paper.state import (
     SHARES,
     ZERO,
-    Holding,
+    PaperPosition,
     PaperState,
+    RestingOrder,
     SessionClose,
-    WorkingOrder,
     options_held,
     usd,
     with_trade,
@@ -143,7 +143,7 @@ class PaperBroker:
 
     def _open_market(self, state: PaperState, session: Session, time_ns: int, news: list[Event]) -> PaperState:
         """Fix the session's volatility and strikes from earlier closes, if there are enough, and list the chain."""
-        closes = [known.close for known in state.closes if known.date < session.date]
+        closes = [session_close.close for session_close in state.closes if session_close.date < session.date]
         market = session_market(session, state.upcoming, closes, self._paper)
         self._list(market, time_ns, news)
         return replace(state, market=market)
@@ -176,8 +176,8 @@ class PaperBroker:
         return state
 
     def _with_close(self, closes: tuple[SessionClose, ...], date: str, close: float) -> tuple[SessionClose, ...]:
-        others = [known for known in closes if known.date != date]
-        ordered = sorted([*others, SessionClose(date, close)], key=lambda known: known.date)
+        others = [session_close for session_close in closes if session_close.date != date]
+        ordered = sorted([*others, SessionClose(date, close)], key=lambda session_close: session_close.date)
         return tuple(ordered[-self._paper.volatility_sessions - 1 :])
 
     def _end(self, state: PaperState, session: Session, time_ns: int, news: list[Event]) -> PaperState:
@@ -218,7 +218,7 @@ class PaperBroker:
                 state = filled(state, order, fill, self._paper, time_ns, news)
         return state
 
-    def _fill(self, state: PaperState, order: WorkingOrder, bar: Bar) -> tuple[Decimal, int] | None:
+    def _fill(self, state: PaperState, order: RestingOrder, bar: Bar) -> tuple[Decimal, int] | None:
         """Return the price and the time at which the order trades within `bar`, None when it does not.
 
         At the open if it is marketable there; else at its own limit if the bar's best price for it touches that.
@@ -255,11 +255,11 @@ class PaperBroker:
             symbols = tuple(dict.fromkeys((*symbols, *held)))
         end_ns, volatility = bar.start_ns + MINUTE_NS, market.volatility
         quotes: list[Quote] = []
-        years, known = None, ""  # the time to the expiry of the last symbol: mostly all have the same
+        years, last_expiry = None, ""  # the time to the expiry of the last symbol: mostly all have the same
         for symbol in symbols:
             strike, right, expiry = option_terms(symbol)
-            if expiry != known:
-                years, known = market.years(expiry, end_ns), expiry
+            if expiry != last_expiry:
+                years, last_expiry = market.years(expiry, end_ns), expiry
             if years is None:
                 continue
             bid, ask = bid_ask_cents(price(bar.close, strike, years, volatility, right), paper)
@@ -276,7 +276,7 @@ class PaperBroker:
 
 def settle(
     state: PaperState,
-    due: Sequence[tuple[Holding, OccContract]],
+    due: Sequence[tuple[PaperPosition, OccContract]],
     underlying: str,
     time_ns: int,
     news: list[Event],
@@ -305,7 +305,7 @@ def submit(state: PaperState, order: SubmitOrder, reason: str, time_ns: int, new
     if reason:
         news.append(OrderRejected(time_ns, name, reason))
         return state
-    working = WorkingOrder(name, order.symbol, order.side, order.quantity, order.limit_price, time_ns)
+    working = RestingOrder(name, order.symbol, order.side, order.quantity, order.limit_price, time_ns)
     news.append(OrderAccepted(time_ns, name))
     return replace(state, orders=(*state.orders, working))
 
@@ -321,7 +321,7 @@ def cancel(state: PaperState, name: str, time_ns: int, news: list[Event]) -> Pap
 
 
 def filled(
-    state: PaperState, order: WorkingOrder, fill: tuple[Decimal, int], paper: Paper, time_ns: int, news: list[Event]
+    state: PaperState, order: RestingOrder, fill: tuple[Decimal, int], paper: Paper, time_ns: int, news: list[Event]
 ) -> PaperState:
     """Return the books after an execution at (price, time), of what one bar or quote can take of the order."""
     fill_price, filled_ns = fill

@@ -31,8 +31,8 @@ from daemon.core.paper.refusals import refusal_given
 from daemon.core.paper.state import (
     PaperState,
     RecordedState,
+    RestingOrder,
     SessionClose,
-    WorkingOrder,
     options_held,
     quantity_held,
     usd,
@@ -133,8 +133,8 @@ class QuotePaperBroker:
             case WatchContracts():
                 return _watch(state, effect.symbols)
             case SubmitOrder():
-                known = effect.symbol in state.listed or quantity_held(state, effect.symbol) > 0
-                reason = refusal_given(state, effect, time_ns, self._paper, known, lambda s: _last_ask(state, s))
+                tradable = effect.symbol in state.listed or quantity_held(state, effect.symbol) > 0
+                reason = refusal_given(state, effect, time_ns, self._paper, tradable, lambda s: _last_ask(state, s))
                 return submit(state, effect, reason, time_ns, news)
             case CancelOrder():
                 return cancel(state, effect.client_order_id, time_ns, news)
@@ -149,8 +149,8 @@ class QuotePaperBroker:
             if quote is not None and at is not None:
                 when_ns = min(quote.quoted_ns, event.time_ns)
                 state = filled(state, order, (at, when_ns), self._paper, event.time_ns, news)
-        kept = tuple(quote for quote in state.quotes if quote.symbol not in fresh)
-        return replace(state, quotes=(*kept, *fresh.values()))
+        others = tuple(quote for quote in state.quotes if quote.symbol not in fresh)
+        return replace(state, quotes=(*others, *fresh.values()))
 
 
 def _fresh(state: PaperState, quotes: Sequence[Quote]) -> dict[str, Quote]:
@@ -158,15 +158,15 @@ def _fresh(state: PaperState, quotes: Sequence[Quote]) -> dict[str, Quote]:
     session = state.session
     if session is None:
         return {}
-    known = {quote.symbol: quote.quoted_ns for quote in state.quotes}
+    quoted_ns = {quote.symbol: quote.quoted_ns for quote in state.quotes}
     return {
         quote.symbol: quote
         for quote in quotes
-        if session.open_ns <= quote.quoted_ns < session.close_ns and quote.quoted_ns > known.get(quote.symbol, 0)
+        if session.open_ns <= quote.quoted_ns < session.close_ns and quote.quoted_ns > quoted_ns.get(quote.symbol, 0)
     }
 
 
-def _fill(order: WorkingOrder, quote: Quote) -> Decimal | None:
+def _fill(order: RestingOrder, quote: Quote) -> Decimal | None:
     """Return the price at which the order trades at this quote; None when too old, one-sided or too dear."""
     price = quote.ask if order.side > 0 else quote.bid  # 0 is no side
     if not price or quote.quoted_ns <= order.submitted_ns:
@@ -215,11 +215,11 @@ class RecordedPaperBroker(QuotePaperBroker):
     def _trade(self, state: PaperState, event: QuotesReceived, news: list[Event]) -> PaperState:
         """Fill at the recorded quotes; at a bar's close also the orders whose contract has none in this minute."""
         state = super()._trade(state, event, news)
-        recorded = sum(isinstance(found, OrderFilled) for found in news)
+        recorded = sum(isinstance(news_item, OrderFilled) for news_item in news)
         if event.closes_bar_ns:
             state = self._fill_unquoted(state, event, news)
             state = replace(state, closed_bar_ns=event.closes_bar_ns)
-        modelled = sum(isinstance(found, OrderFilled) for found in news) - recorded
+        modelled = sum(isinstance(news_item, OrderFilled) for news_item in news) - recorded
         assert isinstance(state, RecordedState)
         return replace(
             state,

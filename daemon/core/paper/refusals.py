@@ -23,22 +23,24 @@ LastAsk = Callable[[str], Decimal | None]  # symbol -> the last known ask in USD
 
 def refusal(state: PaperState, order: SubmitOrder, time_ns: int, trading: Trading, underlying: str) -> str:
     """Return why the order is rejected at `time_ns` in the modelled option market, or an empty string."""
-    known = _is_known(state, order.symbol, trading, underlying)
-    return refusal_given(state, order, time_ns, trading.paper, known, lambda symbol: _last_ask(state, symbol, trading))
+    tradable = _is_known(state, order.symbol, trading, underlying)
+    return refusal_given(
+        state, order, time_ns, trading.paper, tradable, lambda symbol: _last_ask(state, symbol, trading)
+    )
 
 
 def refusal_given(
-    state: PaperState, order: SubmitOrder, time_ns: int, paper: Paper, known: bool, last_ask: LastAsk
+    state: PaperState, order: SubmitOrder, time_ns: int, paper: Paper, tradable: bool, last_ask: LastAsk
 ) -> str:
-    """As `refusal` for any market: `known` says whether the contract is listed or held, `last_ask` its price."""
-    return _fault(state, order, time_ns, known) or _shortfall(state, order, paper, last_ask)
+    """As `refusal` for any market: `tradable` says whether the contract is listed or held, `last_ask` its price."""
+    return _fault(state, order, time_ns, tradable) or _shortfall(state, order, paper, last_ask)
 
 
-def _fault(state: PaperState, order: SubmitOrder, time_ns: int, known: bool) -> str:
+def _fault(state: PaperState, order: SubmitOrder, time_ns: int, tradable: bool) -> str:
     """Return what is wrong with the order itself, in a broker's usual words, or an empty string."""
     if order.quantity <= 0:
         return f"qty must be > 0 (requested: {order.quantity})"
-    if not known:
+    if not tradable:
         return f'asset "{order.symbol}" not found'
     if INTENTS[order.side] != order.intent:
         return f"position intent mismatch, inferred: {INTENTS[order.side]}, specified: {order.intent}"

@@ -30,7 +30,7 @@ from daemon.core.events import (
     SessionScheduled,
 )
 from daemon.core.limits import Trading
-from daemon.core.paper.state import ZERO, Holding, ShareOrder, SharePaperState, grown
+from daemon.core.paper.state import ZERO, PaperPosition, ShareOrder, SharePaperState, grown
 from strategies.kit.contract import Bar
 from strategies.kit.units import MINUTE_NS
 
@@ -153,11 +153,11 @@ class SharePaperBroker:
         now, dearer = event.time_ns, 1 + self._paper.share_wait_rate
         offers: dict[str, Offer] = {}
         quotes: list[Quote] = []
-        for known in event.prices:
-            bid, paid, ask = down(known.price), up(known.price), up(known.price * dearer)
-            offers[known.symbol] = Offer(bid, ask, bid, paid, now)
+        for printed in event.prices:
+            bid, paid, ask = down(printed.price), up(printed.price), up(printed.price * dearer)
+            offers[printed.symbol] = Offer(bid, ask, bid, paid, now)
             middle = (bid + ask) / 2
-            quotes.append(Quote(known.symbol, bid, ask, middle, middle, now))
+            quotes.append(Quote(printed.symbol, bid, ask, middle, middle, now))
         state = replace(state, asks={**state.asks, **{symbol: offer.ask for symbol, offer in offers.items()}})
         if state.orders:
             state = self._match(state, offers, now, news, auction=event.opening, auction_ends=event.opening)
@@ -304,9 +304,9 @@ def _price(order: ShareOrder, offer: Offer, *, auction: bool) -> Decimal | None:
     return price
 
 
-def _hold(holdings: dict[str, Holding], order: ShareOrder, price: Decimal) -> None:
+def _hold(holdings: dict[str, PaperPosition], order: ShareOrder, price: Decimal) -> None:
     """Add a trade to the holdings."""
-    old = holdings.get(order.symbol, Holding(order.symbol, 0, ZERO))
+    old = holdings.get(order.symbol, PaperPosition(order.symbol, 0, ZERO))
     new = grown(old, order.side * order.quantity, price)
     if new.quantity:
         holdings[order.symbol] = new
@@ -316,14 +316,14 @@ def _hold(holdings: dict[str, Holding], order: ShareOrder, price: Decimal) -> No
 
 def _cancel(state: SharePaperState, name: str, time_ns: int, news: list[Event]) -> SharePaperState:
     """Cancel a working order, or reject the cancel with a reason."""
-    found = next((order for order in state.orders if order.client_order_id == name), None)
-    if found is None:
+    working_order = next((order for order in state.orders if order.client_order_id == name), None)
+    if working_order is None:
         reason = "order is not cancelable" if name in state.seen else "order not found"
         news.append(CancelRejected(time_ns, name, reason))
         return state
     news.append(OrderCanceled(time_ns, name))
-    rest = tuple(order for order in state.orders if order is not found)
-    return replace(state, orders=rest, reserved=state.reserved - found.reserved)
+    rest = tuple(order for order in state.orders if order is not working_order)
+    return replace(state, orders=rest, reserved=state.reserved - working_order.reserved)
 
 
 def _end(state: SharePaperState, time_ns: int, news: list[Event]) -> SharePaperState:

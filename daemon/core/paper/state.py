@@ -18,7 +18,7 @@ ZERO = Decimal(0)
 SHARES = 100  # of the underlying for one contract
 
 
-class Holding(msgspec.Struct, frozen=True):
+class PaperPosition(msgspec.Struct, frozen=True):
     """A position: contracts, or shares (negative when short). `average_price` in USD a share."""
 
     symbol: str
@@ -26,7 +26,7 @@ class Holding(msgspec.Struct, frozen=True):
     average_price: Decimal
 
 
-class WorkingOrder(msgspec.Struct, frozen=True):
+class RestingOrder(msgspec.Struct, frozen=True):
     """An accepted order that is neither filled, cancelled nor expired. `cost` = sum of price x contracts so far."""
 
     client_order_id: str
@@ -51,8 +51,8 @@ class PaperState(msgspec.Struct, frozen=True):
     """The paper broker's whole state. JSON-encodable; a decoded copy continues exactly like the original."""
 
     cash: Decimal
-    holdings: tuple[Holding, ...] = ()
-    orders: tuple[WorkingOrder, ...] = ()
+    holdings: tuple[PaperPosition, ...] = ()
+    orders: tuple[RestingOrder, ...] = ()
     closes: tuple[SessionClose, ...] = ()  # of earlier sessions, oldest first, as many as the volatility needs
     session: Session | None = None  # None before the first and between sessions
     upcoming: tuple[Session, ...] = ()
@@ -93,7 +93,7 @@ class SharePaperState(msgspec.Struct, frozen=True):
     cash: Decimal
     costs: Decimal = ZERO  # of all trades so far, in USD
     reserved: Decimal = ZERO  # of the cash, for working buys
-    holdings: dict[str, Holding] = {}  # by symbol; none of quantity 0
+    holdings: dict[str, PaperPosition] = {}  # by symbol; none of quantity 0
     orders: tuple[ShareOrder, ...] = ()  # working, in the order they came
     session: Session | None = None  # None before the first and between sessions
     asks: dict[str, Decimal] = {}  # the last known of this session: a market buy is checked against them
@@ -109,7 +109,7 @@ def broker_snapshot(state: PaperState | SharePaperState, time_ns: int) -> Broker
     return BrokerSnapshot(time_ns, state.cash, positions, tuple(order.client_order_id for order in state.orders))
 
 
-def options_held(state: PaperState) -> list[tuple[Holding, OccContract]]:
+def options_held(state: PaperState) -> list[tuple[PaperPosition, OccContract]]:
     """Return the held options with their parsed symbols; shares are left out."""
     return [(held, contract) for held in state.holdings if (contract := parse_occ(held.symbol)) is not None]
 
@@ -118,22 +118,24 @@ def quantity_held(state: PaperState, symbol: str) -> int:
     return sum(holding.quantity for holding in state.holdings if holding.symbol == symbol)
 
 
-def with_trade(holdings: tuple[Holding, ...], symbol: str, quantity: int, at: Decimal) -> tuple[Holding, ...]:
+def with_trade(
+    holdings: tuple[PaperPosition, ...], symbol: str, quantity: int, at: Decimal
+) -> tuple[PaperPosition, ...]:
     """Return the holdings after a trade of signed `quantity`, by the rule of `grown`; zero quantities are dropped."""
-    kept = tuple(holding for holding in holdings if holding.symbol != symbol)
-    old = next((holding for holding in holdings if holding.symbol == symbol), Holding(symbol, 0, ZERO))
+    others = tuple(holding for holding in holdings if holding.symbol != symbol)
+    old = next((holding for holding in holdings if holding.symbol == symbol), PaperPosition(symbol, 0, ZERO))
     new = grown(old, quantity, at)
-    return (*kept, new) if new.quantity else kept
+    return (*others, new) if new.quantity else others
 
 
-def grown(old: Holding, quantity: int, at: Decimal) -> Holding:
+def grown(old: PaperPosition, quantity: int, at: Decimal) -> PaperPosition:
     """Return a holding after a trade: growing averages its price, shrinking keeps it, turning takes the new one."""
     total, average = old.quantity + quantity, at
     if total and old.quantity * quantity >= 0:
         average = (old.average_price * old.quantity + at * quantity) / total
     elif old.quantity * total > 0:
         average = old.average_price
-    return Holding(old.symbol, total, average)
+    return PaperPosition(old.symbol, total, average)
 
 
 @lru_cache(maxsize=65536)

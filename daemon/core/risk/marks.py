@@ -36,7 +36,7 @@ def take_quotes(draft: Draft, quotes: tuple[Quote, ...]) -> tuple[Quote, ...]:
     A quote older than the newest of its symbol came late and changes nothing.
     """
     newest = draft.quotes
-    kept = tuple(
+    accepted = tuple(
         [
             quote
             for quote in quotes
@@ -44,11 +44,11 @@ def take_quotes(draft: Draft, quotes: tuple[Quote, ...]) -> tuple[Quote, ...]:
             and (quote.symbol not in newest or quote.quoted_ns >= newest[quote.symbol].quoted_ns)
         ]
     )
-    if kept:
-        draft.quotes = {**draft.quotes, **{quote.symbol: quote for quote in kept}}
+    if accepted:
+        draft.quotes = {**draft.quotes, **{quote.symbol: quote for quote in accepted}}
     if guarded(draft):
-        _mark(draft, kept)
-    return kept
+        _mark(draft, accepted)
+    return accepted
 
 
 def _mark(draft: Draft, quotes: tuple[Quote, ...]) -> None:
@@ -62,11 +62,11 @@ def _mark(draft: Draft, quotes: tuple[Quote, ...]) -> None:
         symbol = quote.symbol
         if symbol in unsettled or (held_only and symbol not in draft.book.positions):
             continue  # other shares than the book's; or a contract that is not in use
-        known = marks.get(symbol, paid(draft.book, symbol))
-        price = price_of(quote, known, guard)
+        reference = marks.get(symbol, paid(draft.book, symbol))
+        price = price_of(quote, reference, guard)
         if price is None:
             continue
-        taken, doubt = _judge(price, quote.quoted_ns, known, leaps.pop(symbol, None), guard)
+        taken, doubt = _judge(price, quote.quoted_ns, reference, leaps.pop(symbol, None), guard)
         if taken is not None and not believed(draft, symbol, taken):
             taken, doubt = None, Leap(price, quote.quoted_ns)
         if taken is not None:
@@ -77,21 +77,21 @@ def _mark(draft: Draft, quotes: tuple[Quote, ...]) -> None:
 
 
 def _judge(
-    price: Decimal, quoted_ns: int, known: Decimal | None, doubt: Leap | None, guard: QuoteGuard
+    price: Decimal, quoted_ns: int, reference: Decimal | None, doubt: Leap | None, guard: QuoteGuard
 ) -> tuple[Decimal | None, Leap | None]:
     """Return the accepted price (None: the mark stays) and the leap that waits for confirmation.
 
     Two quotes beyond the same side of the mark confirm as much of the leap as both support: a continuing fall is
     followed one quote behind.
     """
-    if known is None or not is_leap(price, known, guard):
+    if reference is None or not is_leap(price, reference, guard):
         return price, None
     new = Leap(price, quoted_ns)
-    if doubt is None or (doubt.price - known) * (price - known) < 0:
+    if doubt is None or (doubt.price - reference) * (price - reference) < 0:
         return None, new
     if quoted_ns < doubt.quoted_ns + CONFIRM_NS:
         return None, doubt
-    both = min(price, doubt.price, key=lambda price: abs(price - known))
+    both = min(price, doubt.price, key=lambda price: abs(price - reference))
     return (both, new) if is_leap(price, both, guard) else (price, None)
 
 
@@ -108,15 +108,15 @@ def marked(draft: Draft, symbol: str) -> Decimal | None:
 
 def measure(draft: Draft, symbol: str) -> Decimal | None:
     """Return the reference price: the mark, or before there is one the price paid; None when not held."""
-    known = marked(draft, symbol)
-    return paid(draft.book, symbol) if known is None and guarded(draft) else known
+    price = marked(draft, symbol)
+    return paid(draft.book, symbol) if price is None and guarded(draft) else price
 
 
 def leaps(draft: Draft, quote: Quote) -> bool:
     """Return True for a quote with another price than the mark, not yet confirmed by a second one."""
-    known, guard = measure(draft, quote.symbol), draft.desk.holds.guard(draft.trading)
-    price = price_of(quote, known, guard)
-    return price is not None and is_leap(price, known, guard)
+    reference, guard = measure(draft, quote.symbol), draft.desk.holds.guard(draft.trading)
+    price = price_of(quote, reference, guard)
+    return price is not None and is_leap(price, reference, guard)
 
 
 def for_stop(draft: Draft, quote: Quote) -> Quote | None:
@@ -140,8 +140,8 @@ def mark_book(draft: Draft, book: Book) -> Book:
 
 def mark_options(draft: Draft, book: Book) -> Book:
     """Return the book at the confirmed marks; positions without one count at cost."""
-    known = {symbol: price for symbol in book.positions if (price := marked(draft, symbol)) is not None}
-    return mark(book, known, draft.session.spot)
+    marks = {symbol: price for symbol in book.positions if (price := marked(draft, symbol)) is not None}
+    return mark(book, marks, draft.session.spot)
 
 
 def mark_shares(draft: Draft, book: Book) -> Book:
@@ -270,7 +270,7 @@ def _first(draft: Draft, symbol: str) -> Worth | None:
 def _years(draft: Draft, symbol: str, at_ns: int) -> float | None:
     """Return the years of variance time from `at_ns` to the close of the option's expiry; None where it is unknown."""
     session, expiry = draft.session.session, option_terms(symbol)[2]
-    later = tuple(known for known in draft.session.upcoming if known.date <= expiry)
+    later = tuple(day for day in draft.session.upcoming if day.date <= expiry)
     if session is None or expiry < session.date or (later[-1].date if later else session.date) != expiry:
         return None
     return years_to_expiry(at_ns, session, later)

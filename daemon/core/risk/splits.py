@@ -44,8 +44,8 @@ def note_history(draft: Draft, event: HistoryAdjusted) -> None:
     change = _changed_by(draft, event)
     if symbol in basket.unadjusted:
         if change is None or factor(*change) >= SPLIT_RATIO:
-            kept = tuple(other for other in basket.unadjusted if other != symbol)
-            draft.basket = replace(basket, unadjusted=kept)
+            others = tuple(other for other in basket.unadjusted if other != symbol)
+            draft.basket = replace(basket, unadjusted=others)
         return
     mark = float(draft.marks.get(symbol, ZERO))
     if change is None or mark <= 0 or symbol not in draft.book.positions or symbol in basket.splits:
@@ -67,7 +67,7 @@ def _changed_by(draft: Draft, event: HistoryAdjusted) -> tuple[float, float] | N
 
 def _is_common(ratio: float) -> bool:
     """Return True near a common split ratio; spin-offs and large dividends are seldom near one."""
-    return any(abs(ratio / known - 1.0) <= NEAR for known in COMMON)
+    return any(abs(ratio / common - 1.0) <= NEAR for common in COMMON)
 
 
 def note_booked(draft: Draft, symbol: str, old_mark: Decimal | None) -> None:
@@ -155,8 +155,8 @@ def on_session_over(draft: Draft) -> None:
     basket, broker = draft.basket, draft.broker
     if broker.reported_ns < broker.started_ns:  # its ledger could not report yet, however many sessions
         return
-    kept = tuple(symbol for symbol in basket.splits if symbol in basket.sure or symbol in basket.apart)
-    draft.basket = replace(basket, splits=kept)
+    splits = tuple(symbol for symbol in basket.splits if symbol in basket.sure or symbol in basket.apart)
+    draft.basket = replace(basket, splits=splits)
 
 
 # --- consequences -----------------------------------------------------------------------------------------------------
@@ -167,15 +167,18 @@ def believed(draft: Draft, symbol: str, price: Decimal) -> bool:
 
     If that quantity agrees, the shares are the same: the price is a gain or a loss.
     """
-    known, leapt = draft.marks.get(symbol) or paid(draft.book, symbol) or ZERO, draft.basket.leapt
+    reference, leapt = draft.marks.get(symbol) or paid(draft.book, symbol) or ZERO, draft.basket.leapt
     real = draft.desk.holds.by_basket and draft.identity.mode in BROKER_MODES
-    if not (real and symbol in draft.book.positions and known > 0) or factor(float(price), float(known)) < SPLIT_RATIO:
+    if (
+        not (real and symbol in draft.book.positions and reference > 0)
+        or factor(float(price), float(reference)) < SPLIT_RATIO
+    ):
         if symbol in leapt:
             draft.basket = replace(draft.basket, leapt={s: ns for s, ns in leapt.items() if s != symbol})
         return True
     if symbol not in leapt:
         draft.basket = replace(draft.basket, leapt={**leapt, symbol: draft.now_ns})
-        draft.effects.append(AskBroker(f"{symbol}: {price} after {known} USD: how many are there?"))
+        draft.effects.append(AskBroker(f"{symbol}: {price} after {reference} USD: how many are there?"))
         return False
     return draft.broker.asked_ns > leapt[symbol]
 
@@ -190,9 +193,9 @@ def undecidable(basket: BasketState) -> str:
     return ""
 
 
-def only_splits_differ(basket: BasketState, found: Iterable[str]) -> bool:
+def only_splits_differ(basket: BasketState, differences: Iterable[str]) -> bool:
     """Return True when all differences of a report are pending splits, or the cash of a fraction."""
-    return bool(basket.to_come) and {text.partition(":")[0] for text in found} <= {*basket.to_come, "cash"}
+    return bool(basket.to_come) and {text.partition(":")[0] for text in differences} <= {*basket.to_come, "cash"}
 
 
 def _without(symbols: tuple[str, ...], symbol: str) -> tuple[str, ...]:

@@ -48,34 +48,35 @@ def decisions_page(
     """`GET /api/decisions`, newest first: below number `before`, or up to a time. Raises sqlite3.Error."""
     newest = 0
     if until_ns < LONGEST:
-        found = reader.query(
+        decisions = reader.query(
             "SELECT decision FROM decisions WHERE time_ns <= ? ORDER BY time_ns DESC, decision DESC LIMIT 1",
             (until_ns,),
         )
-        newest = found[0]["decision"] + 1 if found else 1
+        newest = decisions[0]["decision"] + 1 if decisions else 1
     coming = under_way(picture.state)
-    shown = shown_outcome(coming)
-    wanted = ACTED_OUTCOMES if outcome == ACTED else (outcome,) if outcome else ()
-    chosen = f" AND ({shown}) IN ({','.join('?' * len(wanted))})" if wanted else ""
+    shown_sql = shown_outcome(coming)
+    outcomes = ACTED_OUTCOMES if outcome == ACTED else (outcome,) if outcome else ()
+    chosen = f" AND ({shown_sql}) IN ({','.join('?' * len(outcomes))})" if outcomes else ""
     rows = reader.query(
-        f"SELECT d.*, {shown} AS shown FROM decisions AS d WHERE decision < ?{chosen} ORDER BY decision DESC LIMIT ?",
-        (before or newest or 2**62, *wanted, limit),
+        f"SELECT d.*, {shown_sql} AS shown FROM decisions AS d "
+        f"WHERE decision < ?{chosen} ORDER BY decision DESC LIMIT ?",
+        (before or newest or 2**62, *outcomes, limit),
     )
     total = len(rows)
     of = reader.query("SELECT count(*) AS n FROM decisions WHERE time_ns <= ?", (until_ns,))[0]["n"]
-    if wanted and (before or total == limit):
+    if outcomes and (before or total == limit):
         some = f"SELECT 1 FROM decisions AS d WHERE decision < ?{chosen} LIMIT {COUNTED_MOST + 1}"
-        total = reader.query(f"SELECT count(*) AS n FROM ({some})", (newest or 2**62, *wanted))[0]["n"]
-    elif not wanted:
+        total = reader.query(f"SELECT count(*) AS n FROM ({some})", (newest or 2**62, *outcomes))[0]["n"]
+    elif not outcomes:
         total = of
     lines = decision_lines(reader, rows, coming)
-    return DecisionsPage(lines, total if not wanted or total <= COUNTED_MOST else None, of)
+    return DecisionsPage(lines, total if not outcomes or total <= COUNTED_MOST else None, of)
 
 
 def decision_row(picture: Picture, reader: JournalReader, number: int) -> sqlite3.Row:
-    """The row of `decisions`, with its outcome as it is `shown`. Raises NotThere, sqlite3.Error."""
-    shown = shown_outcome(under_way(picture.state))
-    rows = reader.query(f"SELECT d.*, {shown} AS shown FROM decisions AS d WHERE decision = ?", (number,))
+    """The row of `decisions`, with its outcome as pages show it. Raises NotThere, sqlite3.Error."""
+    shown_sql = shown_outcome(under_way(picture.state))
+    rows = reader.query(f"SELECT d.*, {shown_sql} AS shown FROM decisions AS d WHERE decision = ?", (number,))
     if not rows:
         raise NotThere(f"no decision {number} in this journal")
     return rows[0]

@@ -16,7 +16,7 @@ from daemon.core.state import State
 from daemon.dashboard.desks import Picture
 from daemon.dashboard.newest import alarms_of_day
 from daemon.dashboard.pages.price import day_of, decision_of, first_id, midnight_ns
-from daemon.dashboard.views import AlarmLine
+from daemon.dashboard.views import AlarmView
 from daemon.journal.reader import JournalReader
 from daemon.operator.status import resume_words
 from strategies.kit.contract import Bar, Spec
@@ -154,7 +154,7 @@ def _mib(path: Path) -> float:
         return 0.0
 
 
-def alarms_of(picture: Picture) -> tuple[AlarmLine, ...]:
+def alarms_of(picture: Picture) -> tuple[AlarmView, ...]:
     """Return the newest alarms, newest first: of the newest New York day, of recorded data those of the whole run."""
     if picture.meta.get("mode", "") not in LIVE:
         return picture.newest.alarms
@@ -215,7 +215,7 @@ def _orders(reader: JournalReader, length_ns: int) -> Iterator[int]:
     first = {decision_of(row["work"]): row["submitted_ns"] for row in rows if row["reason"] == "policy"}
     for number, submitted_ns in first.items():
         bars = reader.query("SELECT bar_ns FROM decisions WHERE decision = ?", (number,))
-        yield from (submitted_ns - found["bar_ns"] - length_ns for found in bars)
+        yield from (submitted_ns - bar["bar_ns"] - length_ns for bar in bars)
 
 
 def _round_trips(reader: JournalReader) -> Iterator[int]:

@@ -125,10 +125,10 @@ class DecisionHistory:
         """Return the observation of a policy's decision; `pending` while it is computed."""
         with self._lock:
             self._renew(decision)
-            found = self._found.get(decision)
-            if found is not None:
+            lookup = self._found.get(decision)
+            if lookup is not None:
                 self._found.move_to_end(decision)
-                return found
+                return lookup
             self._start_seeking(decision)
             return Lookup(pending=True)
 
@@ -234,9 +234,9 @@ class DecisionHistory:
         spec = self._desk.picture.spec
         if spec is None or not spec.by_row:
             return None
-        found = Experiences(spec)
-        found.begin(machine.state)
-        return found
+        experiences = Experiences(spec)
+        experiences.begin(machine.state)
+        return experiences
 
     def _keep_followed(self, done: Experience, generation: int) -> None:
         with self._lock:
@@ -246,37 +246,37 @@ class DecisionHistory:
     def _anchor(self, machine: Machine, event_id: int, generation: int) -> None:
         """Keep the machine's state as an anchor; drop every other one when there are too many."""
         state = machine.state
-        made = Anchor(event_id, state.decision, state, machine.market_state, tuple(machine.queue))
+        anchor = Anchor(event_id, state.decision, state, machine.market_state, tuple(machine.queue))
         with self._lock:
             if generation != self._generation or any(a.event_id == event_id for a in self._anchors):
                 return
-            anchors = sorted((*self._anchors, made), key=_event_id)
+            anchors = sorted((*self._anchors, anchor), key=_event_id)
             self._anchors = anchors[::2] if len(anchors) > ANCHORS_MOST else anchors
 
-    def _keep(self, decision: int, found: Lookup, generation: int) -> None:
+    def _keep(self, decision: int, lookup: Lookup, generation: int) -> None:
         with self._lock:
             if generation == self._generation:
-                _bounded(self._found, decision, found, _size)
+                _bounded(self._found, decision, lookup, _size)
 
 
 _Kept = TypeVar("_Kept")
 
 
-def _bounded(known: OrderedDict[int, _Kept], decision: int, found: _Kept, size: Callable[[_Kept], int]) -> None:
+def _bounded(cache: OrderedDict[int, _Kept], decision: int, entry: _Kept, size: Callable[[_Kept], int]) -> None:
     """Add it as the newest; drop the oldest ones beyond the bounds."""
-    known[decision] = found
-    known.move_to_end(decision)
-    kept = sum(size(other) for other in known.values())
-    while len(known) > KEPT or (kept > BYTES_KEPT and len(known) > 1):
-        kept -= size(known.popitem(last=False)[1])
+    cache[decision] = entry
+    cache.move_to_end(decision)
+    total = sum(size(other) for other in cache.values())
+    while len(cache) > KEPT or (total > BYTES_KEPT and len(cache) > 1):
+        total -= size(cache.popitem(last=False)[1])
 
 
-def _size(found: Lookup) -> int:
-    return len(found.observation.data) if found.observation is not None else 0
+def _size(lookup: Lookup) -> int:
+    return len(lookup.observation.data) if lookup.observation is not None else 0
 
 
-def _size_followed(found: Experience) -> int:
-    return len(found.state) + len(found.next_state)
+def _size_followed(experience: Experience) -> int:
+    return len(experience.state) + len(experience.next_state)
 
 
 def _event_id(anchor: Anchor) -> int:

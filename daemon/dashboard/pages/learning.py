@@ -30,7 +30,7 @@ from daemon.dashboard.pages.price import day_of
 from daemon.experience.experience import stream_name
 from daemon.experience.learning import LearningUnreadable, read_learning
 from daemon.journal.reader import JournalReader
-from daemon.models.ladder.cards import Holds, carded, holds_of, read_card
+from daemon.models.ladder.cards import HoldReasons, carded, holds_of, read_card
 from daemon.models.pointer import ModelError
 from daemon.reports.heads import heads_at
 from strategies.kit.contract import Spec
@@ -75,31 +75,31 @@ def _learns(state: State[Any] | None, spec: Spec) -> bool:
 def _trainer(shelf: Path, picture: Picture) -> tuple[TrainerLine | None, str]:
     """Return what the trainer last wrote, else why there is nothing."""
     try:
-        found = read_learning(shelf)
+        learning = read_learning(shelf)
     except LearningUnreadable as error:
         return None, str(error)
-    if found is None:
+    if learning is None:
         return None, NO_TRAINER
-    ours = found.stream == stream_name(picture.meta.get("desk", ""), picture.meta.get("epoch", ""))
+    ours = learning.stream == stream_name(picture.meta.get("desk", ""), picture.meta.get("epoch", ""))
     line = TrainerLine(
-        written=found.written_ns / 1e9,
-        age_s=max(picture.read_at - found.written_ns / 1e9, 0.0),
+        written=learning.written_ns / 1e9,
+        age_s=max(picture.read_at - learning.written_ns / 1e9, 0.0),
         ours=ours,
-        stream=found.stream,
-        row=found.row,
-        behind=max(picture.last_id - found.row, 0) if ours else 0,
-        transitions=found.transitions,
-        updates=found.updates,
-        waiting=found.waiting,
-        pending=found.pending,
-        replay=found.replay,
-        replay_most=found.replay_most,
-        figures=tuple(found.figures.items()),
-        rewards=tuple(found.rewards.items()),
-        version=found.version,
-        frozen=found.frozen,
-        problem=found.problem,
-        course=tuple(CoursePoint(p.time_ns / 1e9, p.row, p.updates, p.figures) for p in found.course),
+        stream=learning.stream,
+        row=learning.row,
+        behind=max(picture.last_id - learning.row, 0) if ours else 0,
+        transitions=learning.transitions,
+        updates=learning.updates,
+        waiting=learning.waiting,
+        pending=learning.pending,
+        replay=learning.replay,
+        replay_most=learning.replay_most,
+        figures=tuple(learning.figures.items()),
+        rewards=tuple(learning.rewards.items()),
+        version=learning.version,
+        frozen=learning.frozen,
+        problem=learning.problem,
+        course=tuple(CoursePoint(p.time_ns / 1e9, p.row, p.updates, p.figures) for p in learning.course),
     )
     return line, ""
 
@@ -155,11 +155,11 @@ def _explored(reader: JournalReader, spec: Spec) -> tuple[ExploredSession, ...]:
 # --- the ladder -------------------------------------------------------------------------------------------------------
 
 
-def _holds(shelf: Path) -> Holds:
+def _holds(shelf: Path) -> HoldReasons:
     try:
         return holds_of(shelf)
     except ModelError as error:
-        return Holds(frozen=f"nothing climbs: holds.json cannot be read ({error.check})")
+        return HoldReasons(frozen=f"nothing climbs: holds.json cannot be read ({error.check})")
 
 
 def _rungs(picture: Picture, models_dir: Path, spec: Spec) -> tuple[RungLine, ...]:
@@ -169,8 +169,8 @@ def _rungs(picture: Picture, models_dir: Path, spec: Spec) -> tuple[RungLine, ..
     cards = carded(models_dir, spec.name)
     waiting = sorted((name for name in cards if name not in stepped), key=lambda name: -cards[name])
     running = picture.state.model.version if picture.state is not None and picture.state.model is not None else ""
-    shown = [name for name in dict.fromkeys((*waiting, *stepped, running)) if name][:RUNGS_MOST]
-    return tuple(_rung(shelf, name, running, picture, name in cards) for name in shown)
+    names = [name for name in dict.fromkeys((*waiting, *stepped, running)) if name][:RUNGS_MOST]
+    return tuple(_rung(shelf, name, running, picture, name in cards) for name in names)
 
 
 def _rung(shelf: Path, version: str, running: str, picture: Picture, has_card: bool) -> RungLine:

@@ -45,14 +45,14 @@ def models_page(picture: Picture, reader: JournalReader, models_dir: Path) -> Mo
     current, candidate = _pointer(shelf, CURRENT), _pointer(shelf, CANDIDATE)
     model = picture.state.model if picture.state is not None else None
     running = model.version if model is not None else ""
-    known = versions(models_dir, strategy)
+    names = versions(models_dir, strategy)
     # the ones that something names come first, then the newest
-    shown = sorted(known, key=lambda name: (name in (current, candidate, running), name), reverse=True)[:VERSIONS_MOST]
+    newest = sorted(names, key=lambda name: (name in (current, candidate, running), name), reverse=True)[:VERSIONS_MOST]
     lines = tuple(
         _line(shelf / name, name, current=name == current, candidate=name == candidate, running=name == running)
-        for name in shown
+        for name in newest
     )
-    gone = () if not running or running in known else (_absent(running),)
+    gone = () if not running or running in names else (_absent(running),)
     store = f"{models_dir.name}/{strategy}"
     return ModelsPage(store, (*gone, *lines), shadows, picture.newest.swaps, bool(picture.process))
 

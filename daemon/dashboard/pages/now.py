@@ -160,7 +160,7 @@ def _from_rows(picture: Picture, reader: JournalReader | None, decided: dict[str
         rows = reader.query("SELECT * FROM equity ORDER BY time_ns DESC LIMIT 1")
         equity = rows[0] if rows else None
         ended = ",".join("?" * len(TERMINAL))
-        found = reader.query(f"SELECT * FROM orders WHERE status NOT IN ({ended})", tuple(TERMINAL))
+        working = reader.query(f"SELECT * FROM orders WHERE status NOT IN ({ended})", tuple(TERMINAL))
         orders = tuple(
             OpenOrder(
                 row["client_order_id"],
@@ -172,7 +172,7 @@ def _from_rows(picture: Picture, reader: JournalReader | None, decided: dict[str
                 row["status"],
                 row["submitted_ns"] / 1e9,
             )
-            for row in found
+            for row in working
         )
     row = picture.decision or {}
     return Now(

@@ -109,13 +109,13 @@ def contribution(runner: Runner, spec: Spec, seen: Observation, logits: tuple[fl
 def _of_a_row(runner: Runner, spec: Spec, seen: Observation, logits: tuple[float, ...], chosen: int) -> Contribution:
     """The same where rows are symbols: what the newest numbers of the chosen symbol did to its own answer."""
     base, words = baseline(runner.reference, spec)
-    each = len(spec.answers) // spec.rows
-    place, column = divmod(chosen, each)
+    width = len(spec.answers) // spec.rows
+    place, column = divmod(chosen, width)
     row, count = seen.array()[place].reshape(-1), len(spec.features)
     variants = np.repeat(row[None], 1 + count, axis=0)
     newest = variants[1:, -count:]
     np.fill_diagonal(newest, base)
-    answers = runner.answers(variants.reshape(-1, *spec.observation_shape), b"").reshape(-1, each)[:, column]
+    answers = runner.answers(variants.reshape(-1, *spec.observation_shape), b"").reshape(-1, width)[:, column]
     if not np.allclose(answers[0], logits[chosen], rtol=0, atol=SAME):
         raise Unexplained("the model of this version answers otherwise than the journal holds")
     change = tuple((answers[0] - answers[1:]).tolist())
@@ -183,15 +183,15 @@ class Explainer:
         """Return the contributions to this version's answer. Raises Unexplained."""
         key = (spec.name, version, sha256(seen.data).digest(), seen.hidden, logits, action)
         with self._lock:
-            made = self._made.get(key)
-        if made is None:
+            explanation = self._made.get(key)
+        if explanation is None:
             chosen = chosen_output(spec, action, logits)
-            made = contribution(self._runner(spec, version), spec, seen, logits, chosen)
+            explanation = contribution(self._runner(spec, version), spec, seen, logits, chosen)
             with self._lock:
-                self._made[key] = made
+                self._made[key] = explanation
                 while len(self._made) > KEPT:
                     self._made.popitem(last=False)
-        return made
+        return explanation
 
     def _runner(self, spec: Spec, version: str) -> Runner:
         with self._lock:

@@ -19,14 +19,14 @@ SYMBOLS_MOST = 60
 
 def performance_page(reader: JournalReader, named: str, benchmark: str) -> PerformancePage:
     """`GET /api/performance`. Raises JournalError, sqlite3.Error."""
-    found = read_performance(reader, named=named, benchmark=Benchmark(benchmark) if benchmark else None)
-    figures = found.figures
+    performance = read_performance(reader, named=named, benchmark=Benchmark(benchmark) if benchmark else None)
+    figures = performance.figures
     lines = figures.lines
     if named in WITHIN_DAYS and lines and not figures.transfers_usd:
         lines = (_within_days(reader, figures), *lines[1:])
     return PerformancePage(
         range=named,
-        symbols=found.symbols[:SYMBOLS_MOST],
+        symbols=performance.symbols[:SYMBOLS_MOST],
         benchmark=benchmark,
         figures=msgspec.structs.replace(
             figures,

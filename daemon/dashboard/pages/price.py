@@ -57,10 +57,10 @@ def sessions_of(reader: JournalReader) -> list[str]:
     dates: list[str] = []
     after = 0
     while True:
-        found = reader.query("SELECT min(time_ns) AS t FROM equity WHERE time_ns >= ?", (after,))[0]["t"]
-        if found is None:
+        first_ns = reader.query("SELECT min(time_ns) AS t FROM equity WHERE time_ns >= ?", (after,))[0]["t"]
+        if first_ns is None:
             return dates
-        day = day_of(found)
+        day = day_of(first_ns)
         dates.append(day.isoformat())
         after = midnight_ns(day + timedelta(days=1))
 
@@ -110,8 +110,8 @@ def _largest_held(picture: Picture, spec: Spec) -> str:
     """Return the symbol of the desk with the most at cost, "" for none."""
     state: State[Any] | None = picture.state
     held = state.book.positions.values() if state is not None else ()
-    own = [position for position in held if position.symbol in spec.symbols]
-    return max(own, key=lambda position: abs(position.cost)).symbol if own else ""
+    positions = [position for position in held if position.symbol in spec.symbols]
+    return max(positions, key=lambda position: abs(position.cost)).symbol if positions else ""
 
 
 def _bars_of(reader: JournalReader, symbol: str, from_ns: int, until_ns: int) -> tuple[Candle, ...]:
@@ -157,13 +157,13 @@ def _bars(reader: JournalReader, symbol: str, from_ns: int, until_ns: int) -> tu
 def _of_days(picture: Picture, reader: JournalReader, spec: Spec, symbol: str, _: str) -> PricePage:
     """Return the bars that the strategy keeps, with its adjustments."""
     state: State[Any] | None = picture.state
-    known: tuple[Bar, ...] = ()
+    history: tuple[Bar, ...] = ()
     if state is not None:
         strategy = daily_strategy(state.identity.strategy, state.identity.symbols)
-        known = strategy.known(state.strategy).get(symbol, ())
-    bars = tuple(_candle(bar) for bar in known[-DAILY_BARS:])
-    marks = fill_marks(reader, known[-len(bars)].start_ns, 2**62, symbol) if bars else ()
-    session = new_york_text(known[-1].start_ns)[:10] if known else ""
+        history = strategy.known(state.strategy).get(symbol, ())
+    bars = tuple(_candle(bar) for bar in history[-DAILY_BARS:])
+    marks = fill_marks(reader, history[-len(bars)].start_ns, 2**62, symbol) if bars else ()
+    session = new_york_text(history[-1].start_ns)[:10] if history else ""
     return PricePage(symbol, spec.symbols, session, (), bars, marks)
 
 

@@ -47,10 +47,10 @@ def gates_now(state: State[Any]) -> tuple[GateLine, ...]:
     if by_basket and state.session.last_bar_ns:  # after the session its own bar is there, for the next one
         newest, expected = new_york_text(state.session.last_bar_ns)[:10], state.session.previous
         view = replace(view, newest_bar=min(newest, expected) if expected else newest)
-    asked = tuple(gate for gate in desk.gates if not gate.needs_order)
-    verdicts = ask_gates(view, _ENTRY, asked).by_gate
+    gates = tuple(gate for gate in desk.gates if not gate.needs_order)
+    verdicts = ask_gates(view, _ENTRY, gates).by_gate
     if by_basket:
-        of_basket = ask_gates(view, _BASKET, asked).by_gate
+        of_basket = ask_gates(view, _BASKET, gates).by_gate
         verdicts = {name: of_basket[name] if verdict is None else verdict for name, verdict in verdicts.items()}
     return tuple(_line(gate, verdicts.get(gate.name), view) for gate in desk.gates)
 

@@ -23,19 +23,19 @@ DAYS_BEFORE, DAYS_AFTER = 60, 40
 TRADES_MOST = 100
 
 
-def trades_page(reader: JournalReader, wanted: Wanted) -> TradesPage:
+def trades_page(reader: JournalReader, filters: Wanted) -> TradesPage:
     """`GET /api/trades`. Raises sqlite3.Error."""
-    found = read_trades(reader, wanted)
+    trades = read_trades(reader, filters)
     columns = tuple(
         TradeColumn(name, column.heading, column.meaning, column.unit != TEXT)
         for name, column in own_columns(PAGE).items()
     )
-    return TradesPage(tuple(map(_line, found.trades)), found.totals, columns)
+    return TradesPage(tuple(map(_line, trades.trades)), trades.totals, columns)
 
 
-def trades_file(reader: JournalReader, wanted: Wanted) -> str:
+def trades_file(reader: JournalReader, filters: Wanted) -> str:
     """`GET /api/trades.csv`: all that match. Raises sqlite3.Error."""
-    return trades_csv(read_trades(reader, wanted).trades)
+    return trades_csv(read_trades(reader, filters).trades)
 
 
 def _line(trade: Trade) -> TradeLine:
@@ -89,8 +89,12 @@ def around_page(picture: Picture, reader: JournalReader, row: sqlite3.Row, symbo
 def _held(reader: JournalReader, time_ns: int) -> list[str]:
     """Return the symbols that were held at a time, the largest first."""
     with with_trades(reader) as query:
-        found = "SELECT symbol FROM round_trips WHERE opened_ns <= :at AND (entered + left_again <> 0 OR left_ns > :at)"
-        return [row["symbol"] for row in query(f"{found} ORDER BY abs(entered_usd) DESC, symbol", {"at": time_ns})]
+        symbols_sql = (
+            "SELECT symbol FROM round_trips WHERE opened_ns <= :at AND (entered + left_again <> 0 OR left_ns > :at)"
+        )
+        return [
+            row["symbol"] for row in query(f"{symbols_sql} ORDER BY abs(entered_usd) DESC, symbol", {"at": time_ns})
+        ]
 
 
 def _span(spec: Spec, bar_ns: int, time_ns: int) -> tuple[int, int]:

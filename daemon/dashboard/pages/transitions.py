@@ -14,7 +14,7 @@ from daemon.dashboard.pages.price import NotThere
 from daemon.experience.experience import Experience
 from daemon.journal.outcomes import shown_outcome
 from daemon.journal.reader import JournalReader
-from daemon.reports.heads import Chosen, heads_at
+from daemon.reports.heads import SymbolChoice, heads_at
 from strategies.kit.contract import Spec
 
 _ASKED = "kind = 'policy'"
@@ -28,17 +28,17 @@ def wanted(reader: JournalReader, number: int) -> int:
     return int(rows[-1]["decision"]) if rows else 0
 
 
-def transition_page(picture: Picture, reader: JournalReader, number: int, found: Transition) -> TransitionPage:
+def transition_page(picture: Picture, reader: JournalReader, number: int, transition: Transition) -> TransitionPage:
     """`GET /api/transition/N`. Raises NotThere, sqlite3.Error."""
     coming = under_way(picture.state)
-    shown = f"SELECT d.*, {shown_outcome(coming)} AS shown FROM decisions AS d"
-    rows = reader.query(f"{shown} WHERE decision = ? AND {_ASKED}", (number,))
+    columns_sql = f"SELECT d.*, {shown_outcome(coming)} AS shown FROM decisions AS d"
+    rows = reader.query(f"{columns_sql} WHERE decision = ? AND {_ASKED}", (number,))
     if not rows:
         raise NotThere(f"no decision {number} of the policy in this journal")
     (line,) = decision_lines(reader, rows, coming)
     before = reader.query(f"SELECT max(decision) AS n FROM decisions WHERE decision < ? AND {_ASKED}", (number,))
     after = reader.query(f"SELECT min(decision) AS n FROM decisions WHERE decision > ? AND {_ASKED}", (number,))
-    experience, spec = found.experience, picture.spec
+    experience, spec = transition.experience, picture.spec
     return TransitionPage(
         decision=number,
         previous=before[0]["n"] or 0,
@@ -54,8 +54,8 @@ def transition_page(picture: Picture, reader: JournalReader, number: int, found:
         equity=experience.equity if experience is not None else 0.0,
         next_equity=experience.next_equity if experience is not None else 0.0,
         rows=_rows(reader, experience, spec) if experience is not None and spec is not None else (),
-        pending=found.pending,
-        missing=found.missing,
+        pending=transition.pending,
+        missing=transition.missing,
     )
 
 
@@ -79,7 +79,7 @@ def _row(
     place: int,
     before: np.ndarray | None,
     after: np.ndarray | None,
-    choices: Mapping[str, Chosen],
+    choices: Mapping[str, SymbolChoice],
 ) -> TransitionRow:
     chosen, held = experience.chosen[place], experience.holdings[place]
     learned, choice = spec.actions[chosen.action], choices.get(held.symbol)

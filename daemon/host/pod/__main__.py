@@ -12,7 +12,7 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from daemon.host.pod.keeper import MARGIN_S, OPERATOR_ERRED, Keeper, Times, boot_time, handle_signals
+from daemon.host.pod.keeper import MARGIN_S, OPERATOR_ERRED, Supervisor, Times, boot_time, handle_signals
 from daemon.host.pod.lease import ApiError, ApiServer, Tenure
 from daemon.host.version import add_version
 
@@ -41,7 +41,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     times = Times(watchdog_s=options.watchdog_s, stop_s=options.stop_s)
     try:
         tenure = _tenure(options, times)
-        keeper = Keeper(options.command, options.run_dir, times, tenure)
+        keeper = Supervisor(options.command, options.run_dir, times, tenure)
     except (ApiError, OSError, ValueError) as error:
         sys.stderr.write(f"rltrader-pod: {error}\n")
         return OPERATOR_ERRED

@@ -76,7 +76,7 @@ def boot_time() -> float:
     return time.clock_gettime(time.CLOCK_BOOTTIME)
 
 
-class Keeper:
+class Supervisor:
     """Run `command` again and again until a signal or a refusal. `folder` has what the probes look at.
 
     The Lease counts by `clock`, which goes on while the machine sleeps; the child's times do not.
@@ -130,11 +130,11 @@ class Keeper:
         """Start the child, watch it to its end, return its exit code; minus the signal that ended it."""
         self._notices.begin()
         began = time.monotonic()
-        given = {
+        environment = {
             "NOTIFY_SOCKET": str(self._folder / NOTIFY_SOCKET),
             "WATCHDOG_USEC": str(round(self._times.watchdog_s * 1e6)),
         }
-        child = subprocess.Popen(self._command, env=os.environ | given)
+        child = subprocess.Popen(self._command, env=os.environ | environment)
         try:
             self._watch(child, began)
         finally:
@@ -145,24 +145,24 @@ class Keeper:
 
     def _watch(self, child: subprocess.Popen[bytes], began: float) -> None:
         """Return when the child has ended or must be killed; ask it to stop first where there is time."""
-        asked: float | None = None
+        asked_at: float | None = None
         while child.poll() is None:
             now = time.monotonic()  # no machine that slept is a child that made no progress
-            if reason := self._reason_to_kill(now, began, asked):
+            if reason := self._reason_to_kill(now, began, asked_at):
                 _print(f"the child is killed: {reason}")
                 return
-            if asked is None and (self._stop.is_set() or not self._may_run()):
+            if asked_at is None and (self._stop.is_set() or not self._may_run()):
                 _print("the child is asked to stop: " + ("a signal" if self._stop.is_set() else self._lease_state()))
-                asked = now
+                asked_at = now
                 child.terminate()
-            self._look(ready=asked is None)
+            self._look(ready=asked_at is None)
 
-    def _reason_to_kill(self, now: float, began: float, asked: float | None) -> str:
+    def _reason_to_kill(self, now: float, began: float, asked_at: float | None) -> str:
         self._notices.read()
         if self._must_end():
             return self._lease_state()
-        if asked is not None:
-            return "it did not stop in time" if now - asked > self._times.stop_s else ""
+        if asked_at is not None:
+            return "it did not stop in time" if now - asked_at > self._times.stop_s else ""
         if now - self._notices.progress_s > self._times.watchdog_s and self._notices.ready:
             return "its watchdog was not fed"
         if now - began > self._times.start_s and not self._notices.ready:
@@ -215,7 +215,7 @@ class Keeper:
                 self._tenure.release()
 
 
-def handle_signals(keeper: Keeper) -> None:
+def handle_signals(keeper: Supervisor) -> None:
     """Let SIGTERM and SIGINT stop the keeper."""
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda *_: keeper.stop())

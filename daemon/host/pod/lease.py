@@ -145,12 +145,12 @@ class ApiServer:
                 text = answer.read(ANSWER_BYTES_MAX)
             finally:
                 connection.close()
-            given = json.loads(text)
+            reply = json.loads(text)
         except (OSError, http.client.HTTPException, ValueError) as error:
             raise ApiError(f"the API server at {self.host}:{self.port}: {error}") from error
         if answer.status == http.HTTPStatus.CONFLICT:
             raise Conflict(f"the lease {self.name} changed meanwhile")
-        if answer.status != http.HTTPStatus.OK or not isinstance(given, dict):
-            reason = str(given.get("message", "") if isinstance(given, dict) else given)[:TEXT_MOST]
+        if answer.status != http.HTTPStatus.OK or not isinstance(reply, dict):
+            reason = str(reply.get("message", "") if isinstance(reply, dict) else reply)[:TEXT_MOST]
             raise ApiError(f"the API server answers {answer.status} for the lease {namespace}/{self.name}: {reason}")
-        return given
+        return reply

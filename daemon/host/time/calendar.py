@@ -58,10 +58,10 @@ class SessionCalendar:
         if last < first:
             raise CalendarError(f"the calendar's span {start_date} to {end_date} is empty: the end must not be earlier")
         begin, end = first - timedelta(days=_MARGIN_DAYS), last + timedelta(days=_MARGIN_DAYS)
-        known = _sessions_since(begin.year)
-        if last.isoformat() > known[-1].date:
-            raise CalendarError(f"no session is known after {known[-1].date}, {end_date} was asked for: {_CURE}")
-        return cls(tuple(s for s in known if begin.isoformat() <= s.date <= end.isoformat()))
+        sessions = _sessions_since(begin.year)
+        if last.isoformat() > sessions[-1].date:
+            raise CalendarError(f"no session is known after {sessions[-1].date}, {end_date} was asked for: {_CURE}")
+        return cls(tuple(s for s in sessions if begin.isoformat() <= s.date <= end.isoformat()))
 
     @classmethod
     def to_horizon(cls, start_date: str) -> SessionCalendar:
@@ -142,27 +142,27 @@ def _date(text: str) -> date:
 def _sessions_since(year: int) -> tuple[Session, ...]:
     """Return all known sessions from the beginning of `year`. Raises CalendarError."""
     name = f"sessions-{version('exchange_calendars')}-{year}-{_today()}.json"
-    kept = _kept(name, year)
-    if not kept:
-        kept = _asked(year)
-        _keep(name, kept)
-    return kept
+    sessions = _kept(name, year)
+    if not sessions:
+        sessions = _asked(year)
+        _keep(name, sessions)
+    return sessions
 
 
 def _asked(year: int) -> tuple[Session, ...]:
     """Ask the library, in a process. Raises CalendarError."""
     program = module_command("daemon.host.time.calendar", f"{year}-01-01")
     try:
-        asked = subprocess.run(program, capture_output=True, text=True, check=False, timeout=ANSWER_S)
+        process = subprocess.run(program, capture_output=True, text=True, check=False, timeout=ANSWER_S)
     except subprocess.TimeoutExpired:
         raise CalendarError(
             f"no session is known from {year}-01-01 on: the calendar's library gave no answer within {ANSWER_S} s: "
             "start again when the machine is less busy"
         ) from None
-    if asked.returncode != 0:
-        lines = asked.stderr.strip().splitlines() or ["no reason given"]
+    if process.returncode != 0:
+        lines = process.stderr.strip().splitlines() or ["no reason given"]
         raise CalendarError(f"no session is known from {year}-01-01 on ({lines[-1]}): {_CURE}")
-    return msgspec.json.decode(asked.stdout, type=tuple[Session, ...])
+    return msgspec.json.decode(process.stdout, type=tuple[Session, ...])
 
 
 def _today() -> str:
@@ -180,13 +180,13 @@ def _kept(name: str, year: int) -> tuple[Session, ...]:
         folder = open_own_folder(_cache_folder())
         try:
             with os.fdopen(open_own(folder, name, os.O_RDONLY), "rb") as file:
-                found = msgspec.json.decode(file.read(), type=tuple[Session, ...])
+                sessions = msgspec.json.decode(file.read(), type=tuple[Session, ...])
         finally:
             os.close(folder)
     except (OSError, RuntimeError, msgspec.DecodeError):  # RuntimeError: a user without a home
         return ()
-    dates = [session.date for session in found]
-    return found if dates == sorted(set(dates)) and dates[:1] >= [str(year)] else ()
+    dates = [session.date for session in sessions]
+    return sessions if dates == sorted(set(dates)) and dates[:1] >= [str(year)] else ()
 
 
 def _keep(name: str, sessions: tuple[Session, ...]) -> None:

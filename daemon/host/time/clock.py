@@ -156,9 +156,9 @@ class Clock:
     @classmethod
     def virtual(cls, participant: Participant) -> Self:
         """Return the time of the clock that `participant` has joined. The event loop must be its `VirtualLoop`."""
-        made = cls(partial(virtual_time.wall_ns, participant), 0, 0, 1.0, participant.now_ns, LeapWatch())
-        made.participant = participant
-        return made
+        clock = cls(partial(virtual_time.wall_ns, participant), 0, 0, 1.0, participant.now_ns, LeapWatch())
+        clock.participant = participant
+        return clock
 
     def now_ns(self) -> int:
         """Return the time now. It never goes back."""

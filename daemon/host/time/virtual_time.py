@@ -141,8 +141,8 @@ class _Selector(selectors.EpollSelector):
         return ready
 
     def _ready(self, timeout: float | None) -> list[tuple[selectors.SelectorKey, int]]:
-        own = self._participant.socket
-        return [(key, mask) for key, mask in super().select(timeout) if key.fileobj is not own]
+        socket = self._participant.socket
+        return [(key, mask) for key, mask in super().select(timeout) if key.fileobj is not socket]
 
 
 class VirtualLoop(asyncio.SelectorEventLoop):

@@ -48,11 +48,11 @@ def read_card(folder: Path, manifest: Manifest) -> Card:
 
 def figures_of(card: Card) -> dict[str, float]:
     """Return the card's figures as the journal keeps them."""
-    found = {name: float(getattr(card, name)) for name in ("sessions", "overlap", "effective", "exploration")}
-    found |= {f"lead_{name}": lead.estimate for name, lead in card.leads.items()}
-    found |= {f"lead_{name}_low": lead.low for name, lead in card.leads.items()}
-    found |= {f"band_{stake}": loss for stake, loss in zip(STAKES, card.band, strict=False)}
-    return found | {"session_mean": card.session_mean, "session_deviation": card.session_deviation}
+    figures = {name: float(getattr(card, name)) for name in ("sessions", "overlap", "effective", "exploration")}
+    figures |= {f"lead_{name}": lead.estimate for name, lead in card.leads.items()}
+    figures |= {f"lead_{name}_low": lead.low for name, lead in card.leads.items()}
+    figures |= {f"band_{stake}": loss for stake, loss in zip(STAKES, card.band, strict=False)}
+    return figures | {"session_mean": card.session_mean, "session_deviation": card.session_deviation}
 
 
 def carded(models_dir: Path, strategy: str) -> dict[str, int]:
@@ -79,14 +79,14 @@ HOLDS_FILE = "holds.json"
 HOLDS_BYTES_MAX = 2**20
 
 
-class Holds(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+class HoldReasons(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """Reasons: why learning is frozen ("": it is not), and why versions are held back."""
 
     frozen: str = ""
     held: dict[str, str] = {}
 
 
-def holds_of(shelf: Path) -> Holds:
+def holds_of(shelf: Path) -> HoldReasons:
     """Return the shelf's holds; none without the file, or where another user than the shelf's owner made it.
 
     Raises:
@@ -94,20 +94,20 @@ def holds_of(shelf: Path) -> Holds:
     """
     path = shelf / HOLDS_FILE
     if not path.exists() or foreign(path):
-        return Holds()
+        return HoldReasons()
     data = read_plain(path, shelf.parent.resolve(), HOLDS_BYTES_MAX, "remove it, or hold and freeze again")
     try:
-        return msgspec.json.decode(data, type=Holds)
+        return msgspec.json.decode(data, type=HoldReasons)
     except (msgspec.DecodeError, UnicodeDecodeError) as error:
         raise ModelError("holds", f"{path} is unreadable: {error}: remove it, or hold and freeze again") from None
 
 
-def former_holds(shelf: Path) -> Holds:
+def former_holds(shelf: Path) -> HoldReasons:
     """Return the holds that a person changes; none where a folder has the file's place. Raises as `holds_of`."""
-    return Holds() if (shelf / HOLDS_FILE).is_dir() else holds_of(shelf)
+    return HoldReasons() if (shelf / HOLDS_FILE).is_dir() else holds_of(shelf)
 
 
-def write_holds(shelf: Path, holds: Holds) -> None:
+def write_holds(shelf: Path, holds: HoldReasons) -> None:
     """Write the shelf's holds, whatever has taken the file's place. Raises OSError."""
     put_aside(shelf / HOLDS_FILE, folders=True)
     write_whole(shelf / HOLDS_FILE, msgspec.json.encode(holds) + b"\n")

@@ -14,7 +14,7 @@ from typing import Any
 import msgspec
 from msgspec import UNSET, UnsetType
 
-from daemon.config.tables import Ladder
+from daemon.config.tables import LadderTable
 from daemon.core.events import (
     CandidateRefused,
     Event,
@@ -26,9 +26,9 @@ from daemon.core.state import Book, LadderState, State
 from daemon.core.step import Step
 from daemon.host.printable import printable
 from daemon.models.ladder import rules as rules_of
-from daemon.models.ladder.cards import Holds, card_of, figures_of, holds_of, newest_with_card
+from daemon.models.ladder.cards import HoldReasons, card_of, figures_of, holds_of, newest_with_card
 from daemon.models.ladder.replay_gate import Replaying
-from daemon.models.ladder.rules import CANARY, CHAMPION, CLIMBING, REFUSED, REPLAY, ROLLED_BACK, SHADOW, Move
+from daemon.models.ladder.rules import CANARY, CHAMPION, CLIMBING, REFUSED, REPLAY, ROLLED_BACK, SHADOW, LadderMove
 from daemon.models.lifecycle import Lifecycle, WriteLog
 from daemon.models.pointer import CURRENT, JUDGED, ModelError, named, point
 from daemon.models.runtime import Models
@@ -54,7 +54,7 @@ class Climber:
         self,
         models_dir: Path,
         strategy: AnyStrategy,
-        rules: Ladder,
+        rules: LadderTable,
         *,
         journal: Path,
         poll_s: float,
@@ -68,7 +68,7 @@ class Climber:
         self._poll_s, self._public_key = poll_s, public_key
         self._gateway, self._models, self._lifecycle, self._log = gateway, models, lifecycle, log
         self._wake = asyncio.Event()
-        self._due: list[Move] = []  # found between two looks
+        self._due: list[LadderMove] = []  # found between two looks
         self._shadow: Shadow | None = None  # of the version that climbs, since this process began
         self._ended: State[Any] | None = None  # the state at the end of a session that is not judged yet
         self._peak = float("-inf")  # of the gain since this process began
@@ -88,7 +88,7 @@ class Climber:
             self._observe_shadow(event, step, ladder.version)
         match event:
             case CandidateRefused(version=ladder.version, reason=reason):
-                self._found(Move(_out(ladder), "verification", reason))
+                self._found(LadderMove(_out(ladder), "verification", reason))
             case SessionEnded():
                 self._ended = state
                 self._wake.set()
@@ -113,7 +113,7 @@ class Climber:
         """Roll the canary back when its features or actions drift."""
         ladder = self._gateway.state.ladder
         if ladder is not UNSET and ladder.version == version and ladder.step in CANARY:
-            self._found(Move(ROLLED_BACK, "canary_drift", detail))
+            self._found(LadderMove(ROLLED_BACK, "canary_drift", detail))
 
     def _check_drawdown(self, book: Book, ladder: LadderState) -> None:
         gained = rules_of.gained(book)
@@ -127,7 +127,7 @@ class Climber:
             self._peak_due = True
             self._wake.set()
 
-    def _found(self, move: Move) -> None:
+    def _found(self, move: LadderMove) -> None:
         if not self._due:
             self._due.append(move)
             self._wake.set()
@@ -158,7 +158,7 @@ class Climber:
         try:
             holds = await asyncio.to_thread(holds_of, self._shelf)
         except ModelError as error:
-            holds = Holds(frozen=str(error))
+            holds = HoldReasons(frozen=str(error))
             self._hold(str(error))
         while await self._step(holds):
             pass
@@ -174,18 +174,18 @@ class Climber:
     def _shelf(self) -> Path:
         return self._models_dir / self._strategy.spec.name
 
-    async def _step(self, holds: Holds) -> bool:
+    async def _step(self, holds: HoldReasons) -> bool:
         """Take one step; False when none is due."""
         ladder = self._gateway.state.ladder
         if ladder is UNSET or ladder.step not in CLIMBING:
             return not holds.frozen and not _falls(ladder) and await self._propose(holds)
         running = self._models.running.version
         if ladder.version in holds.held:
-            self._due = [Move(_out(ladder), "held_back", holds.held[ladder.version])]
+            self._due = [LadderMove(_out(ladder), "held_back", holds.held[ladder.version])]
         elif ladder.step in (REPLAY, SHADOW) and running == ladder.version:
-            self._due = [Move(CHAMPION, "by_hand", "it was promoted by hand")]
+            self._due = [LadderMove(CHAMPION, "by_hand", "it was promoted by hand")]
         elif ladder.step in CANARY and "base" in ladder.figures and running != ladder.version:
-            self._due = [Move(ROLLED_BACK, "by_hand", f"{running} was promoted by hand")]
+            self._due = [LadderMove(ROLLED_BACK, "by_hand", f"{running} was promoted by hand")]
         if self._due:
             move = self._due[0]
             self._replaying.give_up()
@@ -210,7 +210,7 @@ class Climber:
             return True
         return False
 
-    async def _propose(self, holds: Holds) -> bool:
+    async def _propose(self, holds: HoldReasons) -> bool:
         """Judge the newest version with a card that was not judged yet; False without one."""
         state = self._gateway.state
         judged = state.ladder.judged if state.ladder is not UNSET else ()
@@ -228,7 +228,7 @@ class Climber:
             card, manifest = await asyncio.to_thread(card_of, loaded), loaded.manifest_digest
             move, figures = rules_of.judged(card, champion, self._rules), figures_of(card)
         except ModelError as error:
-            move, figures = Move(REFUSED, "card_refused", str(error)), {}
+            move, figures = LadderMove(REFUSED, "card_refused", str(error)), {}
         if move.to_step == REPLAY:
             figures["replay_to"] = float(state.seq)
         proposed = LadderState(
@@ -239,13 +239,13 @@ class Climber:
 
     async def _replay(self, ladder: LadderState) -> bool:
         """Judge the replay when it is over, else see that it runs: always over the same sessions."""
-        found = self._replaying.look(ladder, self._gateway.state)
-        if found is None:
+        result = self._replaying.look(ladder, self._gateway.state)
+        if result is None:
             return False
         figures = {**ladder.figures}
         for name in ("sessions", "asked", "failed", "pnl", "champion_pnl", "trades", "champion_trades"):
-            figures[f"replay_{name}"] = float(getattr(found, name))
-        await self._move(msgspec.structs.replace(ladder, figures=figures), rules_of.after_replay(found, self._rules))
+            figures[f"replay_{name}"] = float(getattr(result, name))
+        await self._move(msgspec.structs.replace(ladder, figures=figures), rules_of.after_replay(result, self._rules))
         return True
 
     async def _begin(self, ladder: LadderState) -> None:
@@ -303,14 +303,16 @@ class Climber:
             ladder, sessions, figures, rules_of.after_canary(ladder.step, sessions, figures["evidence"], self._rules)
         )
 
-    async def _counted(self, ladder: LadderState, sessions: int, figures: dict[str, float], move: Move | None) -> None:
+    async def _counted(
+        self, ladder: LadderState, sessions: int, figures: dict[str, float], move: LadderMove | None
+    ) -> None:
         ladder = msgspec.structs.replace(ladder, sessions=sessions, figures=figures)
         if move is None:
             await self._submit(ladder, ladder.step, sessions, figures, "session", f"{sessions} on this step")
         else:
             await self._move(ladder, move)
 
-    async def _move(self, ladder: LadderState, move: Move) -> None:
+    async def _move(self, ladder: LadderState, move: LadderMove) -> None:
         await self._submit(ladder, move.to_step, 0, ladder.figures, move.reason, move.detail)
 
     async def _submit(
@@ -349,27 +351,29 @@ class Climber:
             falls = False
         self._lifecycle.climb(ladder.version if ladder.step == SHADOW else "", ladder.manifest)
         now = await asyncio.to_thread(named, self._shelf, CURRENT)
-        wanted, judged = "", ""
+        version, judged = "", ""
         if ladder.step in CANARY and "base" not in ladder.figures:
-            wanted, judged = ladder.version, ladder.manifest
+            version, judged = ladder.version, ladder.manifest
         elif falls and now == ladder.version:
-            wanted, judged = ladder.champion, ladder.champion_manifest
-        if wanted and now != wanted:
-            await self._point(ladder, wanted, judged)
+            version, judged = ladder.champion, ladder.champion_manifest
+        if version and now != version:
+            await self._point(ladder, version, judged)
 
-    async def _point(self, ladder: LadderState, wanted: str, judged: str) -> None:
+    async def _point(self, ladder: LadderState, version: str, judged: str) -> None:
         """Move `current`. A version that is not the one that was judged is refused: the one that answers goes on."""
         why, now_ns = f"{ladder.version}: {ladder.step}", self._gateway.now_ns()
         try:
-            await asyncio.to_thread(point, self._shelf, CURRENT, wanted, who=WHO, why=why, now_ns=now_ns, judged=judged)
+            await asyncio.to_thread(
+                point, self._shelf, CURRENT, version, who=WHO, why=why, now_ns=now_ns, judged=judged
+            )
         except ModelError as error:
             if error.check != JUDGED:
                 raise
-            if wanted == ladder.version:
-                await self._move(ladder, Move(REFUSED, "version_changed", str(error)))
-            elif self._changed != wanted:
-                self._changed = wanted
-                self._lifecycle.report_refused(wanted, str(error))
+            if version == ladder.version:
+                await self._move(ladder, LadderMove(REFUSED, "version_changed", str(error)))
+            elif self._changed != version:
+                self._changed = version
+                self._lifecycle.report_refused(version, str(error))
             return
         self._lifecycle.wake()
 

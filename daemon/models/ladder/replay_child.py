@@ -40,7 +40,7 @@ from daemon.engine.recover import REPLAY, adopt_trading, code_digest, fresh_mach
 from daemon.engine.state_dir import parts_of
 from daemon.journal.reader import JournalReader, reading
 from daemon.journal.rows import JournalError, decode_event
-from daemon.models.ladder.replay_gate import Replayed, Request
+from daemon.models.ladder.replay_gate import Replayed, ReplayRequest
 from daemon.models.pointer import ModelError
 from daemon.models.runtime import OnnxPolicy
 from daemon.models.store import LoadedModel, check_rules, load
@@ -64,7 +64,7 @@ def main() -> None:
     resource.setrlimit(resource.RLIMIT_CPU, (CPU_S, CPU_S))
     out, sys.stdout = sys.stdout, sys.stderr  # standard output carries only the answer
     try:
-        answer = replayed(msgspec.json.decode(sys.stdin.buffer.read(), type=Request))
+        answer = replayed(msgspec.json.decode(sys.stdin.buffer.read(), type=ReplayRequest))
     except (ModelError, JournalError, sqlite3.Error, OSError, ValueError) as error:
         answer = Replayed(problem=f"{type(error).__name__}: {error}"[:1000])
     out.buffer.write(msgspec.json.encode(answer))
@@ -72,7 +72,7 @@ def main() -> None:
     os._exit(0)  # skip all exit handlers of the models
 
 
-def replayed(request: Request) -> Replayed:
+def replayed(request: ReplayRequest) -> Replayed:
     """Replay both versions over the same bars. Raises ModelError, JournalError, sqlite3.Error, OSError, ValueError."""
     who = request.identity
     strategy = strategy_named(who.strategy, who.symbols, who.config)
@@ -132,7 +132,9 @@ class _Player:
         return _Played(self._asked, self._failed, float(state.book.equity) / equity - 1.0, state.stats.fills - fills)
 
 
-def _play(request: Request, strategy: AnyStrategy, version: str, recorded: list[Recorded], first: Recorded) -> _Played:
+def _play(
+    request: ReplayRequest, strategy: AnyStrategy, version: str, recorded: list[JournalSession], first: JournalSession
+) -> _Played:
     """Replay all sessions with one version, and count from `first` on. Raises ModelError."""
     spec: Any = strategy.spec
     trading = replace(request.trading, exploration=UNSET, served=UNSET)
@@ -147,7 +149,9 @@ def _play(request: Request, strategy: AnyStrategy, version: str, recorded: list[
     return player.result()
 
 
-def _started(request: Request, strategy: AnyStrategy, trading: Trading, model: LoadedModel, now_ns: int) -> Machine:
+def _started(
+    request: ReplayRequest, strategy: AnyStrategy, trading: Trading, model: LoadedModel, now_ns: int
+) -> Machine:
     """Return a desk in a replay that just started with this model, as the engine starts one."""
     who = msgspec.structs.replace(request.identity, mode=REPLAY, account="paper")
     machine = fresh_machine(strategy, who, trading)
@@ -163,7 +167,7 @@ def _started(request: Request, strategy: AnyStrategy, trading: Trading, model: L
 # --- the last sessions of the journal ---------------------------------------------------------------------------------
 
 
-class Recorded(NamedTuple):
+class JournalSession(NamedTuple):
     """One session of the journal: its events in their order."""
 
     date: str
@@ -180,7 +184,7 @@ class Recorded(NamedTuple):
         return sum(isinstance(event, BarClosed) for event in self.events)
 
 
-def recorded_sessions(request: Request, strategy: AnyStrategy) -> list[Recorded]:
+def recorded_sessions(request: ReplayRequest, strategy: AnyStrategy) -> list[JournalSession]:
     """Return the last whole sessions, oldest first, and as many before them as the strategy is warmed by.
 
     Raises JournalError, sqlite3.Error.
@@ -194,9 +198,9 @@ def recorded_sessions(request: Request, strategy: AnyStrategy) -> list[Recorded]
             while before >= first and looked < ROWS_MOST:
                 rows += _rows(reader, before, request.seq)
                 before, looked = max(before - ROWS_AT_ONCE, first - 1), looked + ROWS_AT_ONCE
-                found = _sessions(rows)
-                if _enough(found, request, strategy):
-                    return found
+                sessions = _sessions(rows)
+                if _enough(sessions, request, strategy):
+                    return sessions
     return _sessions(rows)
 
 
@@ -207,30 +211,30 @@ def _bounds(reader: JournalReader) -> tuple[int, int]:
 
 def _rows(reader: JournalReader, newest: int, seq: int) -> list[Event]:
     """Return the feed's events among `ROWS_AT_ONCE` rows, newest first."""
-    found = reader.query(
+    rows = reader.query(
         f"SELECT payload FROM events WHERE id <= ? AND id > ? AND seq <= ? "
         f"AND kind IN ({','.join('?' * len(KINDS))}) ORDER BY id DESC",
         (newest, newest - ROWS_AT_ONCE, seq, *KINDS),
     )
-    return [decode_event(row["payload"]) for row in found]
+    return [decode_event(row["payload"]) for row in rows]
 
 
-def _sessions(rows: list[Event]) -> list[Recorded]:
+def _sessions(rows: list[Event]) -> list[JournalSession]:
     """Group events, given newest first, by session, oldest first; what is before the first, or not whole last, goes."""
-    found: list[Recorded] = []
+    sessions: list[JournalSession] = []
     for event in reversed(rows):
-        if isinstance(event, SessionScheduled) and (not found or found[-1].date != event.session.date):
-            found.append(Recorded(event.session.date, []))
-        if found:
-            found[-1].events.append(event)
-    while found and not found[-1].whole:
-        found.pop()
-    return found
+        if isinstance(event, SessionScheduled) and (not sessions or sessions[-1].date != event.session.date):
+            sessions.append(JournalSession(event.session.date, []))
+        if sessions:
+            sessions[-1].events.append(event)
+    while sessions and not sessions[-1].whole:
+        sessions.pop()
+    return sessions
 
 
-def _enough(found: list[Recorded], request: Request, strategy: AnyStrategy) -> bool:
+def _enough(sessions: list[JournalSession], request: ReplayRequest, strategy: AnyStrategy) -> bool:
     """Return whether enough sessions are there; the oldest one may be cut and does not count."""
-    before = found[1 : -request.sessions]
+    before = sessions[1 : -request.sessions]
     warm = sum(session.bars for session in before) >= strategy.spec.history_bars * len(strategy.spec.symbols)
     return warm and len(before) > request.trading.paper.volatility_sessions
 

@@ -28,7 +28,7 @@ ANSWER_BYTES_MAX = 65_536
 TRIES = 3  # a child that was lost so often is a problem of the version
 
 
-class Request(msgspec.Struct, frozen=True):
+class ReplayRequest(msgspec.Struct, frozen=True):
     """What to replay: up to the event `seq`, the last `sessions` whole sessions of the journal at `journal`."""
 
     models_dir: str
@@ -60,7 +60,7 @@ class ReplayLost(Exception):
     """The child ended without an answer: killed, out of memory, too late. It may be tried again."""
 
 
-class Replay:
+class ReplayProcess:
     """One replay. `run` blocks; `kill` ends it from another thread."""
 
     def __init__(self, deadline_s: float = DEADLINE_S) -> None:
@@ -69,7 +69,7 @@ class Replay:
         self._child: subprocess.Popen[bytes] | None = None
         self._killed = False
 
-    def run(self, request: Request) -> Replayed:
+    def run(self, request: ReplayRequest) -> Replayed:
         """Return what came of both versions. Raises ReplayLost."""
         with self._lock:
             if self._killed:
@@ -122,7 +122,7 @@ class Replaying:
     ) -> None:
         self._models_dir, self._journal, self._sessions = models_dir, journal, sessions
         self._public_key, self._done, self._log = public_key, done, log
-        self._replay: Replay | None = None
+        self._replay: ReplayProcess | None = None
         self._task: asyncio.Task[Replayed] | None = None
         self._lost = 0
 
@@ -136,16 +136,16 @@ class Replaying:
             return None
         self._task = None
         try:
-            found = task.result()
+            result = task.result()
         except ReplayLost as error:
             self._lost += 1
             if self._lost < TRIES:
                 self._log("ladder_replay_lost", version=ladder.version, problem=str(error))
                 self._start(ladder, state)
                 return None
-            found = Replayed(problem=f"its process was lost {TRIES} times: {error}")
+            result = Replayed(problem=f"its process was lost {TRIES} times: {error}")
         self._lost = 0
-        return found
+        return result
 
     def give_up(self) -> None:
         """End the replay that runs."""
@@ -159,7 +159,7 @@ class Replaying:
             await asyncio.wait({self._task})
 
     def _start(self, ladder: LadderState, state: State[Any]) -> None:
-        request = Request(
+        request = ReplayRequest(
             models_dir=str(self._models_dir.resolve()),
             journal=str(self._journal.resolve()),
             identity=state.identity,
@@ -171,7 +171,7 @@ class Replaying:
             sessions=self._sessions,
             manifests={ladder.version: ladder.manifest, ladder.champion: ladder.champion_manifest},
         )
-        self._replay = Replay()
+        self._replay = ReplayProcess()
         self._task = asyncio.create_task(asyncio.to_thread(self._replay.run, request))
         self._task.add_done_callback(self._over)
 

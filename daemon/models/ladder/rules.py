@@ -10,7 +10,7 @@ import math
 from collections.abc import Mapping
 from typing import NamedTuple
 
-from daemon.config.tables import Ladder
+from daemon.config.tables import LadderTable
 from daemon.core.broker.fills import at_cost
 from daemon.core.gates import LOSSES
 from daemon.core.state import Book, RiskState
@@ -26,7 +26,7 @@ CLIMBING = (REPLAY, SHADOW, *CANARY)
 LOSS_MOST = 2.0  # x stake²: more than a card may allow for the tails of its sessions
 
 
-class Move(NamedTuple):
+class LadderMove(NamedTuple):
     """The next step, why, and in words what led there."""
 
     to_step: str
@@ -34,7 +34,7 @@ class Move(NamedTuple):
     detail: str
 
 
-def judged(card: Card, champion: str, rules: Ladder) -> Move:
+def judged(card: Card, champion: str, rules: LadderTable) -> LadderMove:
     """Judge a card by the criteria of the configuration: on to the replay, or refused by the first that fails."""
     lead = card.leads.get(rules.estimator)
     checks = (
@@ -56,54 +56,56 @@ def judged(card: Card, champion: str, rules: Ladder) -> Move:
     )
     for name, passed, detail in checks:
         if not passed:
-            return Move(REFUSED, name, detail)
-    return Move(REPLAY if rules.replay_sessions else SHADOW, "card_passed", _lead(card, rules.estimator))
+            return LadderMove(REFUSED, name, detail)
+    return LadderMove(REPLAY if rules.replay_sessions else SHADOW, "card_passed", _lead(card, rules.estimator))
 
 
-def after_replay(found: Replayed, rules: Ladder) -> Move:
+def after_replay(result: Replayed, rules: LadderTable) -> LadderMove:
     """Judge the replay: whether it could be made, then its end against the champion's.
 
     A journal without a session to replay speaks for nothing and against nothing: the shadow will show.
     """
-    if found.problem:
-        return Move(REFUSED, "replay_failed", found.problem)
-    if not found.asked:
-        return Move(SHADOW, "replay_empty", "the journal holds no whole session in which a question was asked")
-    if found.failed > rules.shadow_failures_max * found.asked:
-        return Move(REFUSED, "replay_failed", f"{found.failed} of {found.asked} questions without an answer")
-    detail = f"{found.pnl:+.3%}, the champion {found.champion_pnl:+.3%} in {found.sessions} sessions of the journal"
-    if found.pnl < found.champion_pnl - rules.replay_behind_max:
-        return Move(REFUSED, "replay_behind", detail)
-    return Move(SHADOW, "replay_passed", detail)
+    if result.problem:
+        return LadderMove(REFUSED, "replay_failed", result.problem)
+    if not result.asked:
+        return LadderMove(SHADOW, "replay_empty", "the journal holds no whole session in which a question was asked")
+    if result.failed > rules.shadow_failures_max * result.asked:
+        return LadderMove(REFUSED, "replay_failed", f"{result.failed} of {result.asked} questions without an answer")
+    detail = f"{result.pnl:+.3%}, the champion {result.champion_pnl:+.3%} in {result.sessions} sessions of the journal"
+    if result.pnl < result.champion_pnl - rules.replay_behind_max:
+        return LadderMove(REFUSED, "replay_behind", detail)
+    return LadderMove(SHADOW, "replay_passed", detail)
 
 
 def after_shadow(
-    sessions: int, answered: int, failed: int, pnl: float, champion_pnl: float, rules: Ladder
-) -> Move | None:
+    sessions: int, answered: int, failed: int, pnl: float, champion_pnl: float, rules: LadderTable
+) -> LadderMove | None:
     """Judge the shadow after each session: its failures, then its copy of the desk against the champion's.
 
     `pnl` and `champion_pnl` are what both copies gained, as parts of the equity where they parted.
     """
     if answered + failed and failed > rules.shadow_failures_max * (answered + failed):
-        return Move(REFUSED, "shadow_failed", f"{failed} of {answered + failed} questions without an answer")
+        return LadderMove(REFUSED, "shadow_failed", f"{failed} of {answered + failed} questions without an answer")
     if sessions < rules.shadow_sessions:
         return None
     detail = f"{pnl:+.3%}, the champion's {champion_pnl:+.3%} in {sessions} sessions"
     if not answered:
-        return Move(REFUSED, "shadow_failed", "it answered no question")
+        return LadderMove(REFUSED, "shadow_failed", "it answered no question")
     if pnl < champion_pnl - rules.shadow_behind_max:
-        return Move(REFUSED, "shadow_behind", detail)
-    return Move("canary_10", "shadow_passed", detail) if rules.promotion == "automatic" else None
+        return LadderMove(REFUSED, "shadow_behind", detail)
+    return LadderMove("canary_10", "shadow_passed", detail) if rules.promotion == "automatic" else None
 
 
-def after_canary(step: str, sessions: int, evidence: float, rules: Ladder) -> Move | None:
+def after_canary(step: str, sessions: int, evidence: float, rules: LadderTable) -> LadderMove | None:
     """Judge a canary after each session: out of its band, or long enough on its step for the next one."""
     if evidence >= 1.0 / rules.false_alarm:
-        return Move(ROLLED_BACK, "canary_rewards", f"evidence {evidence:,.0f} against the card's expected sessions")
+        return LadderMove(
+            ROLLED_BACK, "canary_rewards", f"evidence {evidence:,.0f} against the card's expected sessions"
+        )
     if sessions < rules.canary_sessions:
         return None
     steps = (*CANARY, CHAMPION)
-    return Move(steps[steps.index(step) + 1], "canary_passed", f"{sessions} sessions without a breach")
+    return LadderMove(steps[steps.index(step) + 1], "canary_passed", f"{sessions} sessions without a breach")
 
 
 def gained(book: Book) -> float:
@@ -111,12 +113,12 @@ def gained(book: Book) -> float:
     return float(book.realized + book.equity - at_cost(book))
 
 
-def drawdown(gain: float, peak: float, capital: float, share: float, rules: Ladder) -> Move | None:
+def drawdown(gain: float, peak: float, capital: float, share: float, rules: LadderTable) -> LadderMove | None:
     """Judge the loss from the highest gain since the promotion, USD, as a part of the capital without that gain."""
     lost, most = (peak - gain) / capital if capital > 0.0 else 1.0, rules.drawdown_max * share
     if lost <= most:
         return None
-    return Move(ROLLED_BACK, "canary_drawdown", f"{lost:.2%} of the equity lost since then, at most {most:.2%}")
+    return LadderMove(ROLLED_BACK, "canary_drawdown", f"{lost:.2%} of the equity lost since then, at most {most:.2%}")
 
 
 def idle(risk: RiskState, now_ns: int, asked: int) -> str:

@@ -25,7 +25,7 @@ ANSWER_WITHIN_S = 10.0
 _PATH_MOST = 107  # bytes of a socket's path that the kernel takes (unix(7), sun_path)
 
 
-class Request(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+class CommandRequest(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """A client's request. `command` is one of `commands.NAMES`; `who` "" for the name of the peer's user."""
 
     v: Literal[1]
@@ -34,7 +34,7 @@ class Request(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     who: str = ""
 
 
-class Answer(msgspec.Struct, frozen=True):
+class CommandAnswer(msgspec.Struct, frozen=True):
     """The daemon's answer. `seq` of the journaled event, 0 for none; `effects` name the event's immediate effects.
 
     `refused` is why the command does nothing, "" where it does something.
@@ -52,7 +52,7 @@ class ControlError(Exception):
     """The daemon was not reached or gave no answer. The message names the socket, the problem and the cure."""
 
 
-_decode = msgspec.json.Decoder(Answer).decode
+_decode = msgspec.json.Decoder(CommandAnswer).decode
 
 
 @contextlib.contextmanager
@@ -69,7 +69,7 @@ def address(state_dir: Path) -> Iterator[str]:
         os.close(folder)
 
 
-def ask(state_dir: Path, request: Request, within_s: float = ANSWER_WITHIN_S) -> Answer:
+def ask(state_dir: Path, request: CommandRequest, within_s: float = ANSWER_WITHIN_S) -> CommandAnswer:
     """Send one command to the daemon of `state_dir`; returns its answer. Raises ControlError."""
     place = state_dir / SOCKET
     line = msgspec.json.encode(request) + b"\n"

@@ -22,7 +22,7 @@ import msgspec
 from daemon.core.events import CommandRefused
 from daemon.host.safe_decode import Unreadable, typed
 from daemon.operator.commands import Command, CommandError, event_of, refused_by
-from daemon.operator.control.client import LINE_MOST, SOCKET, Answer, ControlError, Request, address
+from daemon.operator.control.client import LINE_MOST, SOCKET, CommandAnswer, CommandRequest, ControlError, address
 from daemon.operator.gateway import Gateway
 from daemon.operator.status import status_of
 
@@ -34,7 +34,7 @@ REFUSED_EVERY_S = 10.0  # between two alarms about refused commands
 QUOTED_MOST = 200  # letters of a client's line that an alarm repeats
 _CREDENTIALS = struct.Struct("3i")  # pid, uid, gid (unix(7), SO_PEERCRED)
 
-_decode = msgspec.json.Decoder(Request).decode
+_decode = msgspec.json.Decoder(CommandRequest).decode
 _encode = msgspec.json.Encoder().encode
 
 
@@ -65,7 +65,7 @@ class ControlServer:
     async def run(self) -> None:
         """Serve until cancelled. Raises ControlError when the socket cannot be had."""
         self._users = await asyncio.to_thread(_user_names, self._allowed)
-        listening, made = listen(self._state_dir)
+        listening, inode = listen(self._state_dir)
         try:
             server = await asyncio.start_unix_server(self._serve, sock=listening, limit=LINE_MOST)
             self._log("control_listening", socket=str(self._state_dir / SOCKET))
@@ -75,7 +75,7 @@ class ControlServer:
                 server.close()
         finally:
             listening.close()
-            _unlink(self._state_dir, made)
+            _unlink(self._state_dir, inode)
             clients = tuple(self._clients)
             for client in clients:
                 client.cancel()
@@ -102,12 +102,12 @@ class ControlServer:
         finally:
             writer.transport.abort()
 
-    async def _answer(self, reader: asyncio.StreamReader, uid: int, *, full: bool) -> Answer | None:
+    async def _answer(self, reader: asyncio.StreamReader, uid: int, *, full: bool) -> CommandAnswer | None:
         """Return the answer; None where the client sent nothing."""
         if uid not in self._allowed:
             return self._refuse(f"user id {uid} may not command this desk: its own user and root may")
         if full:
-            return Answer(ok=False, error=f"{CLIENTS_MOST} clients are being served: try again in a moment")
+            return CommandAnswer(ok=False, error=f"{CLIENTS_MOST} clients are being served: try again in a moment")
         try:
             async with asyncio.timeout(CLIENT_TIMEOUT_S):
                 line = await reader.readuntil(b"\n")
@@ -123,17 +123,17 @@ class ControlServer:
         try:
             return await self._carried_out(request, uid)
         except CommandError as error:
-            return Answer(ok=False, error=str(error))
+            return CommandAnswer(ok=False, error=str(error))
         except TimeoutError:
             problem = f"the engine did not come to it in {WITHIN_S:g} s; it may still be carried out"
-            return Answer(ok=False, error=problem, status=status_of(self._gateway.state, self._desk))
+            return CommandAnswer(ok=False, error=problem, status=status_of(self._gateway.state, self._desk))
         except Exception as error:  # a failed command never stops the desk
-            return Answer(ok=False, error=f"{type(error).__name__}: {error}")
+            return CommandAnswer(ok=False, error=f"{type(error).__name__}: {error}")
 
-    async def _carried_out(self, request: Request, uid: int) -> Answer:
+    async def _carried_out(self, request: CommandRequest, uid: int) -> CommandAnswer:
         """Submit the command; wait until it is durable. Raises CommandError and what `submit` does."""
         if request.command == "status":  # its owner may read the journal anyway
-            return Answer(ok=True, status=status_of(self._gateway.state, self._desk))
+            return CommandAnswer(ok=True, status=status_of(self._gateway.state, self._desk))
         claimed = request.who.strip() or self._users.get(uid, "")
         who = f"{CHANNEL}/{claimed} (uid {uid})" if claimed else f"{CHANNEL} (uid {uid})"
         seq, step = await self._gateway.submit(event_of(Command(request.command, request.reason, who)), WITHIN_S)
@@ -141,9 +141,11 @@ class ControlServer:
         self._log("command", command=request.command, channel=CHANNEL, who=who, reason=reason, seq=seq)
         effects = tuple(type(effect).__name__ for effect in step.effects)
         refused = refused_by(step.effects)
-        return Answer(ok=True, seq=seq, status=status_of(step.state, self._desk), effects=effects, refused=refused)
+        return CommandAnswer(
+            ok=True, seq=seq, status=status_of(step.state, self._desk), effects=effects, refused=refused
+        )
 
-    def _refuse(self, reason: str) -> Answer:
+    def _refuse(self, reason: str) -> CommandAnswer:
         """Raise an alarm, at most one in `REFUSED_EVERY_S` that counts the others."""
         now = time.monotonic()
         if self._refused_at is not None and now - self._refused_at < REFUSED_EVERY_S:
@@ -152,7 +154,7 @@ class ControlServer:
             others = f" ({self._refused_since} more before it)" if self._refused_since else ""
             self._gateway.put(CommandRefused(self._gateway.now_ns(), CHANNEL, reason + others))
             self._refused_at, self._refused_since = now, 0
-        return Answer(ok=False, error=reason)
+        return CommandAnswer(ok=False, error=reason)
 
 
 # --- the socket ---------------------------------------------------------------------------------------------------
@@ -164,24 +166,24 @@ def listen(state_dir: Path) -> tuple[socket.socket, tuple[int, int]]:
     A dead daemon's socket is replaced. Raises ControlError where a process listens, or no socket can be made.
     """
     place = state_dir / SOCKET
-    made = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+    server = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
     try:
         with address(state_dir) as path:
             _clear(place, path)
-            os.fchmod(made.fileno(), 0o600)  # before it has a name: bind gives its file this mode (Linux, unix_bind)
-            made.bind(path)
-            found = Path(path).lstat()
-            _check_mode(place, Path(path), found.st_mode)
-        made.setblocking(False)
+            os.fchmod(server.fileno(), 0o600)  # before it has a name: bind gives its file this mode (Linux, unix_bind)
+            server.bind(path)
+            stat = Path(path).lstat()
+            _check_mode(place, Path(path), stat.st_mode)
+        server.setblocking(False)
     except OSError as error:
-        made.close()
+        server.close()
         raise ControlError(
             f"{place}: cannot listen: {error.strerror}; check owner and file system of the state directory"
         ) from error
     except ControlError:
-        made.close()
+        server.close()
         raise
-    return made, (found.st_dev, found.st_ino)
+    return server, (stat.st_dev, stat.st_ino)
 
 
 def _check_mode(place: Path, path: Path, mode: int) -> None:
@@ -193,10 +195,10 @@ def _check_mode(place: Path, path: Path, mode: int) -> None:
 def _clear(place: Path, path: str) -> None:
     """Remove a dead daemon's socket. Raises ControlError where a process listens, or the file is no socket."""
     try:
-        found = Path(path).lstat()
+        facts = Path(path).lstat()
     except FileNotFoundError:
         return
-    if not stat.S_ISSOCK(found.st_mode):
+    if not stat.S_ISSOCK(facts.st_mode):
         raise ControlError(f"{place}: there is something that is no socket: move it away")
     with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as probe:
         probe.setblocking(False)
@@ -210,11 +212,11 @@ def _clear(place: Path, path: str) -> None:
     raise ControlError(f"{place}: another process listens here: end it, or use another state directory")
 
 
-def _unlink(state_dir: Path, made: tuple[int, int]) -> None:
+def _unlink(state_dir: Path, inode: tuple[int, int]) -> None:
     """Remove our own socket's file; another process's stays."""
     with contextlib.suppress(OSError), address(state_dir) as path:
-        found = Path(path).lstat()
-        if (found.st_dev, found.st_ino) == made:
+        stat = Path(path).lstat()
+        if (stat.st_dev, stat.st_ino) == inode:
             Path(path).unlink()
 
 

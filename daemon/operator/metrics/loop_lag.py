@@ -36,10 +36,10 @@ class LoopLag:
         if isinstance(asyncio.get_running_loop(), VirtualLoop):
             return
         while True:
-            asked = self._monotonic()
+            begin_s = self._monotonic()
             await self._sleep(EVERY_S)
             woke = self._monotonic()
-            self._note(woke, max(woke - asked - EVERY_S, 0.0))
+            self._note(woke, max(woke - begin_s - EVERY_S, 0.0))
 
     def newest_max_s(self) -> float:
         """Return the largest lag of the last minute in seconds, 0.0 where none was measured."""

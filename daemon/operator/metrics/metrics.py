@@ -52,7 +52,7 @@ class MqttCounts(NamedTuple):
     dropped: int
 
 
-class Sources(NamedTuple):
+class ScrapeSources(NamedTuple):
     """Sources of a scrape outside of steps; each is called on the scrape's thread and only reads plain values."""
 
     state: Callable[[], State[Any]]
@@ -64,7 +64,7 @@ class Sources(NamedTuple):
     shadow: Callable[[], str] | None = None  # version of the shadow model, "" for none
 
 
-class Desk(NamedTuple):
+class DeskLabels(NamedTuple):
     """Labels of the desk. `actions` are the strategy's, none where they are continuous."""
 
     name: str
@@ -78,7 +78,7 @@ class Desk(NamedTuple):
 class Metrics(Collector):
     """`observe`, `log_event` and `drifted` for the trading loop, `run` to serve; the registry is its own."""
 
-    def __init__(self, desk: Desk, sources: Sources) -> None:
+    def __init__(self, desk: DeskLabels, sources: ScrapeSources) -> None:
         self._desk, self._sources = desk, sources
         self._build = {"strategy": desk.strategy, "mode": desk.mode, "code": desk.code[:12]}
         self._events: dict[type, int] = dict.fromkeys(get_args(AnyEvent), 0)  # no key is ever added: safe to iterate

@@ -15,7 +15,7 @@ from paho.mqtt.subscribeoptions import SubscribeOptions
 
 from daemon.core.events import Event
 from daemon.operator.commands import CommandError
-from daemon.operator.gateway import Done
+from daemon.operator.gateway import DurableEvent
 from daemon.operator.mqtt.connection import MqttSettings, properties, still_wanted
 from daemon.operator.mqtt.messages import ResponseMessage
 from daemon.operator.mqtt.remote_commands import CHANNEL, Accepted, Judge, Refusals
@@ -26,7 +26,7 @@ COMMANDS_MOST = 64  # carried out at the same moment
 RESPONSE_TOPIC_MOST = 256
 CORRELATION_MOST = 256
 
-Submit = Callable[[Callable[[int], Event]], Future[Done]]
+Submit = Callable[[Callable[[int], Event]], Future[DurableEvent]]
 """`Gateway.submit_from_thread`."""
 
 

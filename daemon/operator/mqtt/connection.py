@@ -33,7 +33,7 @@ _SILENT.setLevel(logging.CRITICAL + 1)
 
 
 @dataclass(frozen=True, slots=True)
-class Broker:
+class MqttBroker:
     """The broker and our identity there. `ca_file` "": the system's authorities; `username` "": anonymous."""
 
     host: str
@@ -51,7 +51,7 @@ class Broker:
 class MqttSettings:
     """The broker, what topics begin with, and whether commands are taken. Waits in seconds."""
 
-    broker: Broker
+    broker: MqttBroker
     desk: str
     prefix: str = "rltrader"
     commands: bool = False
@@ -63,7 +63,7 @@ class MqttSettings:
         return f"{self.prefix}/{self.desk}/{name}"
 
 
-class _Client(Client):
+class _MqttClient(Client):
     """aiomqtt's client, and a way to drop a connection that never came up: aiomqtt leaves its socket open."""
 
     async def enter(self) -> None:
@@ -96,7 +96,7 @@ class _Client(Client):
 
 @contextlib.asynccontextmanager
 async def connected(
-    broker: Broker,
+    broker: MqttBroker,
     password: str | None,
     identifier: str | None = None,
     will: Will | None = None,
@@ -106,9 +106,9 @@ async def connected(
 
     Raises MqttError, or OSError for a file or certificate that cannot be used.
     """
-    wanted = _properties(PacketTypes.CONNECT)
-    wanted.MaximumPacketSize = INCOMING_BYTES
-    client = _Client(
+    connect = _properties(PacketTypes.CONNECT)
+    connect.MaximumPacketSize = INCOMING_BYTES
+    client = _MqttClient(
         broker.host,
         broker.port,
         username=broker.username or None,
@@ -122,7 +122,7 @@ async def connected(
         clean_start=True,
         max_queued_incoming_messages=incoming_most,
         max_inflight_messages=INFLIGHT_MOST,
-        properties=wanted,
+        properties=connect,
         socket_options=[(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)],  # a halt does not wait for an acknowledgement
         tls_context=_tls(broker.ca_file) if broker.tls else None,
     )
@@ -155,8 +155,8 @@ def properties(
         packet.ResponseTopic = response_topic
     if correlation is not None:
         packet.CorrelationData = correlation
-    made: Properties = packet
-    return made
+    typed: Properties = packet
+    return typed
 
 
 def still_wanted() -> None:

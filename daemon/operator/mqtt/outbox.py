@@ -92,7 +92,7 @@ class Outbox:
         if item is not None:
             self._retained_taken += 1
         else:
-            item = next((given for given in self._again if given.topic == topic), None)
+            item = next((other for other in self._again if other.topic == topic), None)
             if item is None:
                 return None
             self._again.remove(item)
@@ -111,14 +111,14 @@ class Outbox:
 
     def give_back(self, items: Iterable[Item]) -> None:
         """Return items that were not published to the front; drop retained ones that have a newer one."""
-        kept: list[Item] = []
+        rest: list[Item] = []
         for item in items:
             self._hand -= 1
             if item.retained and item.topic in self._newest:
                 self._again_conflated += 1
             else:
-                kept.append(item)
-        self._again.extendleft(reversed(kept))
+                rest.append(item)
+        self._again.extendleft(reversed(rest))
 
     def counts(self) -> Counts:
         """Return the counts; exact while no put is under way."""

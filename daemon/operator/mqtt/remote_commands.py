@@ -36,7 +36,7 @@ class Accepted(NamedTuple):
     wait_ns: int
 
 
-class Refused(NamedTuple):
+class CommandRefusal(NamedTuple):
     """Why a command is refused. `genuine`: the sender is known, so it may get an answer."""
 
     reason: str
@@ -64,30 +64,30 @@ class Judge:
         """Accept what is issued from now on: the desk's clock was reset."""
         self.since_ns = max(self.listens_ns, min(self.since_ns, self._clock()))
 
-    def judge(self, payload: bytes, *, retained: bool) -> Accepted | Refused:
+    def judge(self, payload: bytes, *, retained: bool) -> Accepted | CommandRefusal:
         """Accept or refuse a message; an accepted one's nonce is used up."""
         if retained:
-            return Refused("the message is retained: a command is sent once")
+            return CommandRefusal("the message is retained: a command is sent once")
         if len(payload) > SIZE_MOST:
-            return Refused(f"the message has {len(payload)} bytes: at most {SIZE_MOST} are read")
+            return CommandRefusal(f"the message has {len(payload)} bytes: at most {SIZE_MOST} are read")
         try:
             signed = typed(self._decoder.decode, payload)
             key = self._keys.get(signed.key)
             genuine = key is not None and is_genuine(signed, key)
         except (Unreadable, UnicodeError):
-            return Refused("the message cannot be read")
+            return CommandRefusal("the message cannot be read")
         if key is None:
-            return Refused("the key is not known here")
+            return CommandRefusal("the key is not known here")
         if not genuine:
-            return Refused(f"the signature is not that of key {signed.key}")
+            return CommandRefusal(f"the signature is not that of key {signed.key}")
         problem = self._untimely(signed)
         if problem:
-            return Refused(f"{signed.command!r} by key {signed.key}: {problem}", genuine=True)
+            return CommandRefusal(f"{signed.command!r} by key {signed.key}: {problem}", genuine=True)
         command = Command(signed.command, signed.reason, f"{CHANNEL}/{signed.key}")
         try:
             event_at = event_of(command)
         except CommandError as error:
-            return Refused(f"by key {signed.key}: {error}", genuine=True)
+            return CommandRefusal(f"by key {signed.key}: {error}", genuine=True)
         self._nonces[signed.nonce] = signed.expires_ns
         return Accepted(event_at, command, max(signed.issued_ns - self._now_ns(), 0))
 

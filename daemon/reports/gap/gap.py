@@ -148,13 +148,13 @@ def ledger_fees(reader: JournalReader, session: Session) -> Decimal:
         "SELECT payload FROM events WHERE kind = 'BrokerReported' AND time_ns BETWEEN ? AND ? ORDER BY id",
         (session.open_ns, session.close_ns + WARM_NS),
     )
-    found: dict[str, Decimal] = {}
+    fee_of: dict[str, Decimal] = {}
     for row in rows:
         for line in _REPORTED.decode(row["payload"]).activities:
             counts = line.kind in FEES and line.status not in AMENDED
             if counts and new_york_text(line.time_ns).startswith(session.date):
-                found[line.id] = -line.amount
-    return sum(found.values(), ZERO)
+                fee_of[line.id] = -line.amount
+    return sum(fee_of.values(), ZERO)
 
 
 def line_of(order: OrderQuality, paper: PaperOrder) -> GapLine:

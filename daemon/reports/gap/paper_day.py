@@ -17,7 +17,7 @@ from msgspec.structs import replace
 from daemon.core.effects import AnyEffect, SubmitOrder
 from daemon.core.events import Event, OrderFilled, OrderRejected, Quote, QuotesReceived, SessionScheduled
 from daemon.core.instruments.option_market import parse_occ
-from daemon.core.paper.state import Holding, PaperState, SharePaperState
+from daemon.core.paper.state import PaperPosition, PaperState, SharePaperState
 from daemon.core.step import Core
 from daemon.engine.recover import DRY_RUN, first_trading, left_of
 from daemon.journal.reader import JournalReader
@@ -59,8 +59,8 @@ def with_recorded(
 
     def quoted(end_ns: int) -> tuple[Quote, ...]:
         symbols = [symbol for symbol in dict.fromkeys(working()) if parse_occ(symbol) is not None]
-        found = (quotes.quote(symbol, end_ns)[0] for symbol in symbols)
-        return tuple(quote for quote in found if quote is not None)
+        quotes_of = (quotes.quote(symbol, end_ns)[0] for symbol in symbols)
+        return tuple(quote for quote in quotes_of if quote is not None)
 
     end_ns = session.open_ns + MINUTE_NS
     for event, effects in events:
@@ -105,7 +105,7 @@ def paper_orders(reader: JournalReader, session: Session, quotes: DayQuotes | No
     if market is None:
         raise ValueError(f"the mode {mode!r} has no paper broker")
     state: Any = market.start()
-    found: dict[str, PaperOrder] = {}
+    orders: dict[str, PaperOrder] = {}
     events = _events(reader, session)
     if quotes is not None:
         events = with_recorded(events, session, quotes, lambda: [order.symbol for order in state.orders])
@@ -113,14 +113,14 @@ def paper_orders(reader: JournalReader, session: Session, quotes: DayQuotes | No
         first: list[AnyEffect] = []
         for effect in effects:
             if isinstance(effect, SubmitOrder):
-                if effect.client_order_id in found:
+                if effect.client_order_id in orders:
                     continue  # sent again under its name
-                found[effect.client_order_id] = PaperOrder()
+                orders[effect.client_order_id] = PaperOrder()
                 state = _endowed(state, effect)
             first.append(effect)
         state, news = market.step(state, event, tuple(first))
-        _note(found, news)
-    return found
+        _note(orders, news)
+    return orders
 
 
 def _events(reader: JournalReader, session: Session) -> Iterator[tuple[Event, tuple[AnyEffect, ...]]]:
@@ -143,23 +143,23 @@ def _endowed(state: PaperState | SharePaperState, order: SubmitOrder) -> PaperSt
     if order.side > 0:
         return state
     working = sum(other.quantity for other in state.orders if other.symbol == order.symbol and other.side < 0)
-    held = Holding(order.symbol, order.quantity + working, Decimal(0))
+    held = PaperPosition(order.symbol, order.quantity + working, Decimal(0))
     if isinstance(state, SharePaperState):
         return replace(state, holdings={**state.holdings, order.symbol: held})
     others = tuple(holding for holding in state.holdings if holding.symbol != order.symbol)
     return replace(state, holdings=(*others, held))
 
 
-def _note(found: dict[str, PaperOrder], news: Sequence[Event]) -> None:
+def _note(orders: dict[str, PaperOrder], news: Sequence[Event]) -> None:
     for event in news:
         if isinstance(event, OrderRejected):
             name = event.client_order_id
-            found[name] = replace(found[name], rejected=event.reason)
+            orders[name] = replace(orders[name], rejected=event.reason)
         elif isinstance(event, OrderFilled):
             name = event.client_order_id
-            found[name] = PaperOrder(
+            orders[name] = PaperOrder(
                 event.cumulative_quantity,
                 event.cumulative_cost,
-                found[name].first_fill_ns or event.filled_ns,
+                orders[name].first_fill_ns or event.filled_ns,
                 fees=event.cumulative_fees,
             )

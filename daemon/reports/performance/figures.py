@@ -96,7 +96,7 @@ class Performance(msgspec.Struct, frozen=True, kw_only=True):
     compared: tuple[Compared, ...] = ()
 
 
-class Span(NamedTuple):
+class DaySpan(NamedTuple):
     """Days of a journal, from and up to an index; the day before gives the equity at its begin."""
 
     days: tuple[EquityDay, ...]
@@ -124,7 +124,7 @@ class Span(NamedTuple):
 # --- which days -------------------------------------------------------------------------------------------------------
 
 
-def span_of(days: Sequence[EquityDay], since: str = "", until: str = "", traded_ns: int | None = None) -> Span:
+def span_of(days: Sequence[EquityDay], since: str = "", until: str = "", traded_ns: int | None = None) -> DaySpan:
     """Return the days from one date to another, "" for no bound.
 
     Without `since` the sessions before the first trade (`traded_ns`) are left out: nothing could be earned there.
@@ -132,12 +132,12 @@ def span_of(days: Sequence[EquityDay], since: str = "", until: str = "", traded_
     names = [day.date for day in days]
     beyond = bisect_right(names, until) if until else len(days)
     if since:
-        return Span(tuple(days), min(bisect_left(names, since), beyond), beyond)
+        return DaySpan(tuple(days), min(bisect_left(names, since), beyond), beyond)
     warm = 0
     if traded_ns is not None:
         warm = next((index for index, day in enumerate(days) if day.last_ns >= traded_ns), 0)
         warm = next((index for index in range(warm) if days[index].transfers_usd or _earned(days, index)), warm)
-    return Span(tuple(days), min(warm, beyond), beyond, min(warm, beyond))
+    return DaySpan(tuple(days), min(warm, beyond), beyond, min(warm, beyond))
 
 
 def _earned(days: Sequence[EquityDay], index: int) -> bool:
@@ -170,7 +170,7 @@ def _months_before(day: date, months: int) -> date:
 # --- returns ----------------------------------------------------------------------------------------------------------
 
 
-def returns_of(span: Span) -> Series:
+def returns_of(span: DaySpan) -> Series:
     """Return the daily returns, (n,)."""
     chosen = span.chosen
     if not chosen:
@@ -178,11 +178,11 @@ def returns_of(span: Span) -> Series:
     closed = np.array([day.closed_usd - day.transfers_usd for day in chosen])
     before = span.before.closed_usd if span.before else chosen[0].opened_usd
     starts = np.array([before, *(day.closed_usd for day in chosen[:-1])])
-    found: Series = np.divide(closed, starts, out=np.ones_like(closed), where=starts > 0) - 1.0
-    return found
+    returns: Series = np.divide(closed, starts, out=np.ones_like(closed), where=starts > 0) - 1.0
+    return returns
 
 
-def marked_drawdown(span: Span) -> float | None:
+def marked_drawdown(span: DaySpan) -> float | None:
     """Return the largest fall of the returns' index at all records and, where the span starts with the desk, its marks.
 
     None where the records of a day are not known. A day with transfers counts at its end: their time is not known.
@@ -207,7 +207,7 @@ def marked_drawdown(span: Span) -> float | None:
 # --- periods ----------------------------------------------------------------------------------------------------------
 
 
-def _gains(span: Span) -> list[float]:
+def _gains(span: DaySpan) -> list[float]:
     chosen = span.chosen
     before = [span.before.closed_usd if span.before else chosen[0].opened_usd, *(day.closed_usd for day in chosen[:-1])]
     return [day.closed_usd - day.transfers_usd - start for day, start in zip(chosen, before, strict=True)]
@@ -215,18 +215,18 @@ def _gains(span: Span) -> list[float]:
 
 def _periods(names: Sequence[str], gains: Sequence[float], returns: Series) -> tuple[Period, ...]:
     """Sum the days of each name, which come in order."""
-    found = []
+    periods = []
     for name, group in groupby(range(len(names)), key=names.__getitem__):
         places = list(group)
         share = float(np.prod(1.0 + returns[places[0] : places[-1] + 1]) - 1.0)
-        found.append(Period(name, round(sum(gains[place] for place in places), 2), share, len(places)))
-    return tuple(found)
+        periods.append(Period(name, round(sum(gains[place] for place in places), 2), share, len(places)))
+    return tuple(periods)
 
 
 def monday(day: str) -> str:
     """Return the Monday of a date's week."""
-    found = date.fromisoformat(day)
-    return (found - timedelta(days=found.weekday())).isoformat()
+    when = date.fromisoformat(day)
+    return (when - timedelta(days=when.weekday())).isoformat()
 
 
 # --- trades -----------------------------------------------------------------------------------------------------------
@@ -240,7 +240,7 @@ def totals_of(trades: Iterable[Trade], other_usd: float = 0.0) -> Totals:
     won, lost = sum(gain for gain in gains if gain > 0), sum(gain for gain in gains if gain < 0)
     still = [trade for trade in trades if trade.left_ns is None]
     marked = [trade.pnl_usd for trade in still if trade.pnl_usd is not None]
-    unrealized = [trade.unrealized_usd for trade in still if trade.unrealized_usd is not None]
+    unrealised = [trade.unrealized_usd for trade in still if trade.unrealized_usd is not None]
     number = len(closed)
     return Totals(
         trades=number,
@@ -255,13 +255,13 @@ def totals_of(trades: Iterable[Trade], other_usd: float = 0.0) -> Totals:
         open=len(trades) - number,
         open_usd=round(sum(marked), 6) if marked else None,
         open_realized_usd=round(sum(trade.realized_usd for trade in still), 6),
-        open_unrealized_usd=round(sum(unrealized), 6) if unrealized else None,
+        open_unrealized_usd=round(sum(unrealised), 6) if unrealised else None,
         open_fees_usd=round(sum(trade.fees_usd for trade in still), 6),
         other_usd=other_usd,
     )
 
 
-def in_market(span: Span, held: Iterable[tuple[int, int]]) -> float | None:
+def in_market(span: DaySpan, held: Iterable[tuple[int, int]]) -> float | None:
     """Return the share of the sessions' time within any of these times (nanoseconds, from and to).
 
     A session lasts from its first record to its last, six and a half hours at most, and that where it has only one.
@@ -295,7 +295,7 @@ def _session_start(day: EquityDay) -> int:
 
 
 def performance(
-    span: Span,
+    span: DaySpan,
     held: Sequence[tuple[int, int]] = (),
     totals: Totals = NO_TRADES,
     at_work: float | None = None,
@@ -375,7 +375,7 @@ def summed(desks: Sequence[Sequence[EquityDay]]) -> tuple[EquityDay, ...]:
     by_date = [{day.date: day for day in days} for days in desks]
     firsts = [days[0].date if days else "" for days in desks]
     last: list[EquityDay | None] = [None] * len(desks)
-    found: list[EquityDay] = []
+    totals: list[EquityDay] = []
     for name in dates:
         today = [days.get(name) for days in by_date]
         begun = [index for index, day in enumerate(today) if day is not None and name == firsts[index]]
@@ -384,20 +384,20 @@ def summed(desks: Sequence[Sequence[EquityDay]]) -> tuple[EquityDay, ...]:
         there = [day for day in today if day is not None]
         last = [day or last[index] for index, day in enumerate(today)]
         closed = sum(day.closed_usd for day in last if day is not None)
-        found.append(
+        totals.append(
             EquityDay(
                 date=name,
                 first_ns=min(day.first_ns for day in there),
                 last_ns=max(day.last_ns for day in there),
                 opened_usd=opened,
                 closed_usd=closed,
-                transfers_usd=sum(day.transfers_usd for day in there) + (came if found else 0.0),
+                transfers_usd=sum(day.transfers_usd for day in there) + (came if totals else 0.0),
                 held=any(day is not None and day.held for day in last),
             )
         )
-    return tuple(found)
+    return tuple(totals)
 
 
 def _opened(day: EquityDay | None, last: EquityDay | None) -> float:
-    known = day.opened_usd if day is not None else 0.0
-    return known if last is None else last.closed_usd
+    opened_usd = day.opened_usd if day is not None else 0.0
+    return opened_usd if last is None else last.closed_usd

@@ -30,14 +30,14 @@ DRAWDOWNS_MOST, PERIODS_MOST = 10, 60
 MARKS, MARKS_NARROW = 6, 2  # dates below a plot
 
 
-class Cell(NamedTuple):
+class CalendarMonth(NamedTuple):
     """A month of the calendar: words, and how strongly it is coloured."""
 
     words: str
     style: str
 
 
-class Part(NamedTuple):
+class DeskSection(NamedTuple):
     """A desk's part of the page, or that of the sum."""
 
     title: str
@@ -48,7 +48,7 @@ class Part(NamedTuple):
     compared: list[tuple[str, str, str, str]]
     plot: Figure | None
     caption: str
-    calendar: list[tuple[str, list[Cell]]]
+    calendar: list[tuple[str, list[CalendarMonth]]]
     weeks: list[tuple[str, ...]]
     days: list[tuple[str, ...]]
     drawdowns: list[tuple[str, ...]]
@@ -63,12 +63,12 @@ def sheet_page(sheet: Sheet) -> str:
     return render(TEMPLATE, title=f"Performance · {title}", parts=parts, months=MONTHS)
 
 
-def _of_desk(desk: DeskPerformance) -> Part:
+def _of_desk(desk: DeskPerformance) -> DeskSection:
     return _part(f"{desk.desk} · {desk.strategy}", desk.kind, desk.figures)
 
 
-def _part(title: str, kind: str, figures: Performance) -> Part:
-    return Part(
+def _part(title: str, kind: str, figures: Performance) -> DeskSection:
+    return DeskSection(
         title=title,
         about=f"{kind}. {span_words(figures)}",
         tone="good" if figures.pnl_usd > 0 else "bad" if figures.pnl_usd < 0 else "even",
@@ -104,16 +104,18 @@ def _marks(names: Sequence[str], width: int) -> list[tuple[float, str]]:
     return [*marks, (float(len(names)), day_words(names[-1]))]
 
 
-def _calendar(figures: Performance) -> list[tuple[str, list[Cell]]]:
+def _calendar(figures: Performance) -> list[tuple[str, list[CalendarMonth]]]:
     largest = max((abs(month.share) for month in figures.months), default=0.0)
     return [
-        (year, [*(_cell(month, largest) for month in months), Cell(_arrow(total.share), "total")])
+        (year, [*(_cell(month, largest) for month in months), CalendarMonth(_arrow(total.share), "total")])
         for year, months, total in calendar(figures)
     ]
 
 
-def _cell(month: Period | None, largest: float) -> Cell:
-    return Cell("", "none") if month is None else Cell(_arrow(month.share), heat(month.share, largest))
+def _cell(month: Period | None, largest: float) -> CalendarMonth:
+    return (
+        CalendarMonth("", "none") if month is None else CalendarMonth(_arrow(month.share), heat(month.share, largest))
+    )
 
 
 def _arrow(value: float) -> str:

@@ -19,7 +19,7 @@ from daemon.core.session import new_york_text
 from daemon.engine.state_dir import parts_of
 from daemon.journal.equity import EquityDay
 from daemon.journal.reader import JournalReader
-from daemon.reports.performance.figures import Span
+from daemon.reports.performance.figures import DaySpan
 from daemon.reports.performance.ratios import Series
 from daemon.reports.record import first_id
 from daemon.tapes.files import TapeError, TapeFile
@@ -30,7 +30,7 @@ LOOK_BACK = 400  # rows before a time among which a symbol's newest bar stands
 SPARE = 60  # rows of other kinds next to a daily desk's bars
 
 
-class _Bar(msgspec.Struct, gc=False):
+class _BarClose(msgspec.Struct, gc=False):
     """The part of a bar that is needed."""
 
     symbol: str
@@ -41,14 +41,14 @@ class _Bar(msgspec.Struct, gc=False):
 class _OneBar(msgspec.Struct, gc=False):
     """The part of `BarClosed` and `BarCorrected` that is needed."""
 
-    bar: _Bar
+    bar: _BarClose
 
 
 class _ManyBars(msgspec.Struct):
     """The part of `HistoryAdjusted` that is needed."""
 
     symbol: str
-    bars: tuple[_Bar, ...]
+    bars: tuple[_BarClose, ...]
 
 
 _one = msgspec.json.Decoder(_OneBar)
@@ -60,13 +60,13 @@ def closes_at(journal: JournalReader, symbols: Sequence[str], days: Sequence[Equ
 
     Damaged rows are left out. Raises JournalError, sqlite3.Error.
     """
-    found: Closes = {symbol: {} for symbol in symbols}
+    closes: Closes = {symbol: {} for symbol in symbols}
     if not days:
-        return found
+        return closes
     for reader, some in _by_part(journal, days):
         ends = _session_ends(reader, some)
-        _ADD[decides](reader, found, some, ends, days[0])
-    return found
+        _ADD[decides](reader, closes, some, ends, days[0])
+    return closes
 
 
 def _by_part(journal: JournalReader, days: Sequence[EquityDay]) -> Iterator[tuple[JournalReader, Sequence[EquityDay]]]:
@@ -99,7 +99,7 @@ def _session_ends(reader: JournalReader, days: Sequence[EquityDay]) -> dict[str,
 
 def _newest(reader: JournalReader, symbols: Sequence[str], beyond: int) -> dict[str, float]:
     """Return the close of each symbol's newest bar among the rows before `beyond`."""
-    found: dict[str, float] = {}
+    newest: dict[str, float] = {}
     for look_back in (12 * len(symbols), LOOK_BACK * len(symbols)):
         rows = reader.query(
             "SELECT payload FROM events WHERE id >= ? AND id < ? AND kind = 'BarClosed' ORDER BY id DESC",
@@ -108,10 +108,10 @@ def _newest(reader: JournalReader, symbols: Sequence[str], beyond: int) -> dict[
         for row in rows:
             for bar in _bars(row["payload"]):
                 if bar.symbol in symbols:
-                    found.setdefault(bar.symbol, bar.close)
-        if len(found) == len(symbols):
+                    newest.setdefault(bar.symbol, bar.close)
+        if len(newest) == len(symbols):
             break
-    return found
+    return newest
 
 
 @lru_cache(1 << 14)  # the symbols of a day have one start
@@ -119,7 +119,7 @@ def _date(start_ns: int) -> str:
     return new_york_text(start_ns)[:10]
 
 
-def _bars(payload: str | bytes, *, many: bool = False) -> tuple[_Bar, ...]:
+def _bars(payload: str | bytes, *, many: bool = False) -> tuple[_BarClose, ...]:
     try:
         return _many.decode(payload).bars if many else (_one.decode(payload).bar,)
     except (msgspec.DecodeError, UnicodeError):
@@ -127,35 +127,35 @@ def _bars(payload: str | bytes, *, many: bool = False) -> tuple[_Bar, ...]:
 
 
 def _of_bars(
-    reader: JournalReader, found: Closes, days: Sequence[EquityDay], ends: Mapping[str, int], first: EquityDay
+    reader: JournalReader, closes: Closes, days: Sequence[EquityDay], ends: Mapping[str, int], first: EquityDay
 ) -> None:
     """Add the closes of the newest bars before each session's end, and before the first record of all."""
-    symbols = tuple(found)
+    symbols = tuple(closes)
     if days[0] is first:
         for symbol, close in _newest(reader, symbols, first_id(reader, days[0].first_ns + 1)).items():
-            found[symbol][""] = close
+            closes[symbol][""] = close
     for day in days:
         beyond = ends.get(day.date) or first_id(reader, day.last_ns + 1)
         for symbol, close in _newest(reader, symbols, beyond).items():
-            found[symbol][day.date] = close
+            closes[symbol][day.date] = close
 
 
 def _of_days(
-    reader: JournalReader, found: Closes, days: Sequence[EquityDay], ends: Mapping[str, int], _: EquityDay
+    reader: JournalReader, by_symbol: Closes, days: Sequence[EquityDay], ends: Mapping[str, int], _: EquityDay
 ) -> None:
     """Add the daily closes: before each session's end; where a day has none there, before the decisions after it."""
-    _add_before(reader, found, ends.values())
-    missing = [day.first_ns for day in days if not all(day.date in closes for closes in found.values())]
+    _add_before(reader, by_symbol, ends.values())
+    missing = [day.first_ns for day in days if not all(day.date in closes for closes in by_symbol.values())]
     if missing:
         decided = reader.query(
             "SELECT DISTINCT time_ns FROM decisions WHERE kind = 'policy' AND time_ns >= ? AND time_ns <= ?",
             (missing[0], days[-1].last_ns),
         )
-        _add_before(reader, found, [first_id(reader, row["time_ns"]) for row in decided])
+        _add_before(reader, by_symbol, [first_id(reader, row["time_ns"]) for row in decided])
 
 
-def _add_before(reader: JournalReader, found: Closes, places: Iterable[int]) -> None:
-    back = 4 * len(found) + SPARE
+def _add_before(reader: JournalReader, closes: Closes, places: Iterable[int]) -> None:
+    back = 4 * len(closes) + SPARE
     for first, beyond in _joined((place - back, place) for place in places):
         rows = reader.query(
             "SELECT kind = 'HistoryAdjusted' AS many, CAST(payload AS BLOB) AS payload FROM events "
@@ -163,11 +163,11 @@ def _add_before(reader: JournalReader, found: Closes, places: Iterable[int]) -> 
             (first, beyond),
         )
         for many, payload in rows:
-            bars = [bar for bar in _bars(payload, many=many) if bar.symbol in found]
+            bars = [bar for bar in _bars(payload, many=many) if bar.symbol in closes]
             if many and bars:
-                _rescale(found[bars[0].symbol], bars[0])
+                _rescale(closes[bars[0].symbol], bars[0])
             for bar in bars:
-                found[bar.symbol][_date(bar.start_ns)] = bar.close
+                closes[bar.symbol][_date(bar.start_ns)] = bar.close
 
 
 _ADD = {"bar": _of_bars, "session": _of_days}
@@ -184,13 +184,13 @@ def _joined(spans: Iterable[tuple[int, int]]) -> list[tuple[int, int]]:
     return joined
 
 
-def _rescale(known: dict[str, float], oldest: _Bar) -> None:
+def _rescale(closes: dict[str, float], oldest: _BarClose) -> None:
     """Bring the closes before an adjusted history to its scale: a split would look like a loss."""
     date = _date(oldest.start_ns)
-    if date in known and known[date] > 0:
-        factor = oldest.close / known[date]
-        for earlier in [name for name in known if name < date]:
-            known[earlier] *= factor
+    if date in closes and closes[date] > 0:
+        factor = oldest.close / closes[date]
+        for earlier in [name for name in closes if name < date]:
+            closes[earlier] *= factor
 
 
 def closes_of_file(text: str) -> tuple[str, dict[str, float]]:
@@ -208,7 +208,7 @@ def closes_of_file(text: str) -> tuple[str, dict[str, float]]:
                 f"{path}: it has {len(rows.names)} symbols ({', '.join(rows.names[:8])} …): name one: {path}:SYMBOL"
             )
         label = symbol or rows.names[0]
-        chosen = np.isin(rows.codes, [place for place, known in enumerate(rows.names) if known == label])
+        chosen = np.isin(rows.codes, [place for place, listed in enumerate(rows.names) if listed == label])
         for start, close in zip(rows.start_ns[chosen].tolist(), rows.prices[3][chosen].tolist(), strict=True):
             if close > 0:
                 closes[new_york_text(start)[:10]] = close
@@ -217,7 +217,7 @@ def closes_of_file(text: str) -> tuple[str, dict[str, float]]:
     return label, closes
 
 
-def held_returns(closes: Sequence[Mapping[str, float]], span: Span) -> Series | None:
+def held_returns(closes: Sequence[Mapping[str, float]], span: DaySpan) -> Series | None:
     """Return the daily returns, (sessions,), of equal amounts bought at the span's begin and held; None without prices.
 
     A price that is missing on a day stays as it was. What has no price at the begin is not bought.
@@ -227,11 +227,11 @@ def held_returns(closes: Sequence[Mapping[str, float]], span: Span) -> Series | 
         return None
     values = []
     for of_symbol in closes:
-        known = sorted(name for name in of_symbol if name)
-        place = bisect_left(known, chosen[0].date)
-        start = of_symbol[known[place - 1]] if place else of_symbol.get("")
-        if start is None and place < len(known) and known[place] == chosen[0].date:
-            start = of_symbol[known[place]]
+        names = sorted(name for name in of_symbol if name)
+        place = bisect_left(names, chosen[0].date)
+        start = of_symbol[names[place - 1]] if place else of_symbol.get("")
+        if start is None and place < len(names) and names[place] == chosen[0].date:
+            start = of_symbol[names[place]]
         if not start:
             continue
         last, course = start, []

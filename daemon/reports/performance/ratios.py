@@ -45,10 +45,10 @@ def sharpe_error(returns: Series) -> float | None:
 
     Lo, "The statistics of Sharpe ratios", Financial Analysts Journal 58(4), 2002, equation 10.
     """
-    found = sharpe(returns)
-    if found is None:
+    ratio = sharpe(returns)
+    if ratio is None:
         return None
-    return math.sqrt((1.0 + found**2 / YEAR / 2.0) / returns.size * YEAR)
+    return math.sqrt((1.0 + ratio**2 / YEAR / 2.0) / returns.size * YEAR)
 
 
 def sortino(returns: Series) -> float | None:
@@ -69,14 +69,14 @@ def falls(returns: Series) -> Series:
 
 def drawdowns(names: Sequence[str], returns: Series) -> tuple[Drawdown, ...]:
     """Return every fall below the highest index, the deepest first."""
-    below, found = falls(returns), []
+    below, drops = falls(returns), []
     for under, group in groupby(range(len(names)), key=lambda index: bool(below[index] > 1e-12)):
         places = list(group)
         if not under:
             continue
         trough = max(places, key=lambda index: below[index])
         end = places[-1] + 1
-        found.append(
+        drops.append(
             Drawdown(
                 start=names[places[0]],
                 trough=names[trough],
@@ -86,4 +86,4 @@ def drawdowns(names: Sequence[str], returns: Series) -> tuple[Drawdown, ...]:
                 to_trough=trough - places[0] + 1,
             )
         )
-    return tuple(sorted(found, key=lambda fall: (-fall.depth, fall.start)))
+    return tuple(sorted(drops, key=lambda fall: (-fall.depth, fall.start)))

@@ -13,11 +13,11 @@ from daemon.journal.equity import EquityDay, at_work, equity_days
 from daemon.journal.journal import FILE
 from daemon.journal.reader import JournalReader, reading
 from daemon.journal.rows import strategy_of, symbols_of
-from daemon.journal.trades import LONGEST, Found, Wanted, read_trades, with_trades
+from daemon.journal.trades import LONGEST, TradeList, Wanted, read_trades, with_trades
 from daemon.operator.fleet import distinct
 from daemon.reports.performance.figures import (
+    DaySpan,
     Performance,
-    Span,
     begin_of,
     performance,
     span_of,
@@ -71,7 +71,9 @@ def held_times(reader: JournalReader) -> list[tuple[int, int]]:
         return [(row["opened_ns"], LONGEST if row["left_ns"] is None else row["left_ns"]) for row in query(_HELD, {})]
 
 
-def read_span(days: Sequence[EquityDay], held: Sequence[tuple[int, int]], since: str, until: str, named: str) -> Span:
+def read_span(
+    days: Sequence[EquityDay], held: Sequence[tuple[int, int]], since: str, until: str, named: str
+) -> DaySpan:
     """Return the chosen days: from a date to another, or a range that ends with the newest day."""
     if named and days:
         since = begin_of(named, days[-1].date)
@@ -87,16 +89,16 @@ def read_performance(
 
 def _desk(
     reader: JournalReader, since: str, until: str, named: str, benchmark: Benchmark | None
-) -> tuple[DeskPerformance, Sequence[EquityDay], list[tuple[int, int]], Found]:
+) -> tuple[DeskPerformance, Sequence[EquityDay], list[tuple[int, int]], TradeList]:
     meta, days, held = reader.meta(), equity_days(reader), held_times(reader)
     span = read_span(days, held, since, until, named)
     start_ns, end_ns = span.times
-    found = read_trades(reader, Wanted(start_ns=start_ns, end_ns=end_ns))
+    trades = read_trades(reader, Wanted(start_ns=start_ns, end_ns=end_ns))
     spec = spec_of(meta)
     symbols = spec.symbols if spec is not None else symbols_of(meta)
     closes = _closes(reader, spec, symbols, span)
     figures = performance(
-        span, held, found.totals, at_work(reader, start_ns, end_ns), _lines(closes, span, benchmark, symbols)
+        span, held, trades.totals, at_work(reader, start_ns, end_ns), _lines(closes, span, benchmark, symbols)
     )
     desk = DeskPerformance(
         desk=meta.get("desk", ""),
@@ -108,16 +110,16 @@ def _desk(
         account=meta.get("account", ""),
         tape=meta.get("tape", ""),
     )
-    return desk, days, held, found
+    return desk, days, held, trades
 
 
-def _closes(reader: JournalReader, spec: Spec | None, symbols: Sequence[str], span: Span) -> Closes:
+def _closes(reader: JournalReader, spec: Spec | None, symbols: Sequence[str], span: DaySpan) -> Closes:
     """The closes of the span's days and of the one before."""
     days = (*((span.before,) if span.before is not None else ()), *span.chosen)
     return closes_at(reader, symbols, days, decides=spec.decides if spec is not None else "bar")
 
 
-def _lines(closes: Closes, span: Span, benchmark: Benchmark | None, symbols: Sequence[str]) -> dict[str, Series]:
+def _lines(closes: Closes, span: DaySpan, benchmark: Benchmark | None, symbols: Sequence[str]) -> dict[str, Series]:
     lines = {_hold_name(symbols): held_returns(list(closes.values()), span)}
     if benchmark is not None:
         lines[benchmark.name] = held_returns([benchmark.closes or closes.get(benchmark.name, {})], span)
@@ -155,18 +157,18 @@ def read_sheet(
     desks, all_days, all_held, all_found = [], [], [], []
     for path in state_dirs:
         with closing(JournalReader(path / FILE)) as reader, reading(path / FILE):
-            desk, days, held, found = _desk(reader, since, until, named, benchmark)
+            desk, days, held, trades = _desk(reader, since, until, named, benchmark)
         desks.append(desk)
         all_days.append(days)
         all_held += held
-        all_found.append(found)
+        all_found.append(trades)
     if len(desks) < 2:
         return Sheet(tuple(desks))
     names = names or distinct([(desk.desk, path.resolve().name) for desk, path in zip(desks, state_dirs, strict=True)])
     desks = [replace(desk, desk=name) for desk, name in zip(desks, names, strict=True)]
     span = read_span(summed(all_days), all_held, since, until, named)
     totals = totals_of(
-        [trade for found in all_found for trade in found.trades], sum(found.totals.other_usd for found in all_found)
+        [trade for trades in all_found for trade in trades.trades], sum(trades.totals.other_usd for trades in all_found)
     )
     lines = {}
     if benchmark is not None and benchmark.closes and (line := held_returns([benchmark.closes], span)) is not None:

@@ -83,7 +83,7 @@ def rows(figures: Performance) -> list[tuple[str, str]]:
     if sharpe != NONE and figures.sharpe_error is not None:
         sharpe += f"\n± {ratio(figures.sharpe_error)}"
     of = f"\nof {plural(trades.trades, 'closed trade')}" if trades.trades else ""
-    found = [
+    lines = [
         ("P&L", f"{gain(figures.pnl_usd)} USD"),
         ("Return", share(figures.share)),
         ("Return a year", share(figures.annual)),
@@ -105,13 +105,13 @@ def rows(figures: Performance) -> list[tuple[str, str]]:
         ("Equity at work while held", share(figures.at_work, 1, sign=False)),
     ]
     if figures.transfers_usd:
-        found.insert(3, ("Transfers", f"{usd(figures.transfers_usd)} USD"))
-    return found
+        lines.insert(3, ("Transfers", f"{usd(figures.transfers_usd)} USD"))
+    return lines
 
 
-def _of_days(figures: Performance, found: float | None) -> str:
+def _of_days(figures: Performance, figure: float | None) -> str:
     """Return a ratio of daily returns, a dash for so few days that it says nothing."""
-    return ratio(found) if figures.sessions >= FEWEST else NONE
+    return ratio(figure) if figures.sessions >= FEWEST else NONE
 
 
 def _still_open(trades: Totals) -> str:
@@ -129,14 +129,14 @@ def _realised(trades: Totals) -> str:
 
 def compared_rows(figures: Performance) -> list[tuple[str, str, str, str]]:
     """Return name, return, largest drawdown and Sharpe ratio of the desk and of what it is compared with."""
-    own = (
+    desk = (
         "this account",
         share(figures.share),
         share(-figures.max_drawdown, sign=False),
         _of_days(figures, figures.sharpe),
     )
     return [
-        own,
+        desk,
         *(
             (one.name, share(one.share), share(-one.max_drawdown, sign=False), _of_days(figures, one.sharpe))
             for one in figures.compared
@@ -158,11 +158,11 @@ def drawdown_row(fall: Drawdown) -> tuple[str, str, str, str, str, str]:
 def calendar(figures: Performance) -> list[tuple[str, tuple[Period | None, ...], Period]]:
     """Return each year with its twelve months (None without a session) and its sum, the newest first."""
     months = {month.name: month for month in figures.months}
-    found = []
+    years = []
     for year in reversed(figures.years):
         of_year = tuple(months.get(f"{year.name}-{month:02}") for month in range(1, 13))
-        found.append((year.name, of_year, year))
-    return found
+        years.append((year.name, of_year, year))
+    return years
 
 
 def heat(value: float, largest: float) -> str:

@@ -80,9 +80,9 @@ class Calibration(msgspec.Struct, frozen=True):
         return f"{', '.join(self.roots)} {self.first_date} to {self.last_date}, digest {self.digest[:8]}"
 
 
-def write_calibration(path: Path, made: Calibration) -> Calibration:
+def write_calibration(path: Path, calibration: Calibration) -> Calibration:
     """Write the file whole, with its digest; return what was written. Raises OSError."""
-    sealed = msgspec.structs.replace(made, digest=_digest(made))
+    sealed = msgspec.structs.replace(calibration, digest=_digest(calibration))
     write_whole(path, msgspec.json.format(msgspec.json.encode(sealed), indent=1) + b"\n")
     return sealed
 
@@ -91,17 +91,19 @@ def read_calibration(path: Path) -> Calibration:
     """Read the file. Raises TapeError for another version, a changed content, or no such file."""
     cure = "make it with `train-and-export calibrate`"
     try:
-        found = msgspec.json.decode(path.read_bytes(), type=Calibration)
+        calibration = msgspec.json.decode(path.read_bytes(), type=Calibration)
     except OSError as error:
         raise TapeError(f"{path}: cannot be read ({error.strerror}): {cure}") from error
     except msgspec.DecodeError as error:
         raise TapeError(f"{path}: no calibration ({error}): {cure}") from error
-    if found.version != VERSION:
-        raise TapeError(f"{path}: version {found.version}; expected {VERSION}: {cure} of this release")
-    if found.digest != _digest(found):
-        raise TapeError(f"{path}: the content was changed after it was written (digest {found.digest[:8]}): {cure}")
-    return found
+    if calibration.version != VERSION:
+        raise TapeError(f"{path}: version {calibration.version}; expected {VERSION}: {cure} of this release")
+    if calibration.digest != _digest(calibration):
+        raise TapeError(
+            f"{path}: the content was changed after it was written (digest {calibration.digest[:8]}): {cure}"
+        )
+    return calibration
 
 
-def _digest(made: Calibration) -> str:
-    return hashlib.sha256(msgspec.json.encode(msgspec.structs.replace(made, digest=""))).hexdigest()
+def _digest(calibration: Calibration) -> str:
+    return hashlib.sha256(msgspec.json.encode(msgspec.structs.replace(calibration, digest=""))).hexdigest()

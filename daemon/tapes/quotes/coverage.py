@@ -11,7 +11,7 @@ import numpy as np
 from daemon.host.time.calendar import SessionCalendar
 from daemon.tapes.minutes import utc_text
 from daemon.tapes.quotes.faults import FAULTS, REMARKS, faults, gaps, over_time
-from daemon.tapes.quotes.reader import Int64Array, QuoteFile, SessionQuotes
+from daemon.tapes.quotes.reader import Int64Array, QuoteArrays, QuoteFile
 from daemon.tapes.quotes.schema import MINUTE
 from daemon.tapes.quotes.spot import spots
 from strategies.kit.contract import Session
@@ -73,7 +73,7 @@ class _Tally:
         self.contracts: dict[str, set[str]] = {name: set() for name in (*FAULTS, *REMARKS)}
         self.examples: dict[str, list[str]] = {name: [] for name in (*FAULTS, *REMARKS)}
 
-    def add(self, quotes: SessionQuotes, session: Session | None, *, minutes: bool) -> None:
+    def add(self, quotes: QuoteArrays, session: Session | None, *, minutes: bool) -> None:
         names = quotes.contracts.symbols
         masks = faults(quotes, session, minutes=minutes) | (over_time(quotes) if minutes else {})
         for name, mask in masks.items():
@@ -134,7 +134,7 @@ def report_on(path: Path) -> QuoteReport:
     )
 
 
-def covered(quotes: SessionQuotes, session: Session | None, *, minutes: bool) -> list[Cover]:
+def covered(quotes: QuoteArrays, session: Session | None, *, minutes: bool) -> list[Cover]:
     """Return the coverage of one session, by expiry and by distance of the strike.
 
     With `minutes` a contract could have a row for each minute of the session, else for each time of the file.
@@ -150,32 +150,32 @@ def covered(quotes: SessionQuotes, session: Session | None, *, minutes: bool) ->
     rows = np.bincount(codes[inside], minlength=count)
     both = np.bincount(codes[inside & np.isfinite(quotes.mid)], minlength=count)
     place = _moneyness(quotes)
-    found = []
+    cells = []
     for expiry in np.unique(contracts.expiry[~np.isnat(contracts.expiry)]):
         for number, name in enumerate(MONEYNESS_NAMES):
             ours = (contracts.expiry == expiry) & (place == number)
             if ours.any():
                 days = int((expiry - np.datetime64(quotes.date)).astype(int))
                 counts = int(ours.sum()), int(rows[ours].sum()), int(both[ours].sum())
-                found.append(Cover(quotes.date, str(expiry), days, name, *counts, counts[0] * times))
-    return found
+                cells.append(Cover(quotes.date, str(expiry), days, name, *counts, counts[0] * times))
+    return cells
 
 
-def _example(quotes: SessionQuotes, row: int) -> str:
+def _example(quotes: QuoteArrays, row: int) -> str:
     symbol, when = quotes.contracts.symbols[quotes.codes[row]], utc_text(int(quotes.end_ns[row]))
     return f"{symbol} {when} {quotes.bid[row]:g} / {quotes.ask[row]:g}"
 
 
-def _moneyness(quotes: SessionQuotes) -> Int64Array:
+def _moneyness(quotes: QuoteArrays) -> Int64Array:
     """Return (k,) index into MONEYNESS_NAMES of each contract, at the median of its root's underlying."""
     contracts = quotes.contracts
     spot = spots(quotes)
     place = np.full(len(contracts.symbols), len(MONEYNESS_NAMES) - 1, dtype=np.int64)
     roots = np.array(contracts.roots, dtype=object)
     for root in set(contracts.roots) - {""}:
-        known = spot[(roots == root)[quotes.codes]]
-        known = known[np.isfinite(known)]
-        if known.size:
-            apart = np.abs(contracts.strike / np.median(known) - 1)
+        prices = spot[(roots == root)[quotes.codes]]
+        prices = prices[np.isfinite(prices)]
+        if prices.size:
+            apart = np.abs(contracts.strike / np.median(prices) - 1)
             place = np.where(roots == root, np.searchsorted(MONEYNESS, apart), place)
     return place

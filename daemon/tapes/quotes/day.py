@@ -16,7 +16,7 @@ from daemon.core.instruments.option_market import parse_occ, session_volatility
 from daemon.core.limits import Paper, Trading
 from daemon.core.paper.state import RecordedState
 from daemon.tapes.quotes.faults import FAULTS, STALE_NS, faults
-from daemon.tapes.quotes.reader import Float64Array, Int64Array, SessionQuotes, rows_of
+from daemon.tapes.quotes.reader import Float64Array, Int64Array, QuoteArrays, rows_of
 from daemon.tapes.quotes.spot import spots
 from strategies.kit.contract import Session
 
@@ -62,19 +62,19 @@ class QuotedSession:
             *(held.symbol for held in market.holdings if held.symbol != self._underlying),
             *(order.symbol for order in market.orders),
         )
-        found: list[Quote] = []
+        quotes: list[Quote] = []
         for symbol in dict.fromkeys(used):
             quote, kind = self._day.quote(symbol, end_ns) if self._day is not None else (None, "missing")
             counts.quotes[kind] += 1
             if quote is not None:
-                found.append(quote)
-        return tuple(found)
+                quotes.append(quote)
+        return tuple(quotes)
 
 
 class DayQuotes:
     """One session's usable quotes, by contract."""
 
-    def __init__(self, quotes: SessionQuotes, session: Session, root: str) -> None:
+    def __init__(self, quotes: QuoteArrays, session: Session, root: str) -> None:
         found = faults(quotes, session)
         wrong = np.any([found[name] for name in FAULTS], axis=0)
         kept = np.flatnonzero(~wrong & ~found["outside"] & ~found["zero"])
@@ -91,7 +91,7 @@ class DayQuotes:
         codes, begins = np.unique(self._quotes.codes[rows], return_index=True)
         names = self._quotes.contracts.symbols
         parts = np.split(rows, begins[1:]) if rows.size else []
-        return {names[code]: own for code, own in zip(codes.tolist(), parts, strict=True)}
+        return {names[code]: part for code, part in zip(codes.tolist(), parts, strict=True)}
 
     @property
     def first_spot(self) -> float | None:
@@ -99,18 +99,18 @@ class DayQuotes:
         if not self._rows:
             return None
         rows = np.sort(np.concatenate(list(self._rows.values())))
-        known = spots(self._quotes)[rows]
-        known = known[np.isfinite(known)]
-        return float(known[0]) if known.size else None
+        prices = spots(self._quotes)[rows]
+        prices = prices[np.isfinite(prices)]
+        return float(prices[0]) if prices.size else None
 
     def contracts(self, open_interest: int) -> list[Contract]:
         """Return the contracts with a usable quote by expiry, strike and right; their interest is not on file."""
-        found = [
+        contracts = [
             Contract(symbol, occ.expiry, occ.right, occ.strike, open_interest)
             for symbol in self._rows
             if (occ := parse_occ(symbol)) is not None and occ.root == self._root
         ]
-        return sorted(found, key=lambda contract: (contract.expiry, contract.strike, -contract.right))
+        return sorted(contracts, key=lambda contract: (contract.expiry, contract.strike, -contract.right))
 
     def listed(
         self, event: SessionScheduled, spot: float | None, volatility: float | None, trading: Trading
@@ -121,15 +121,15 @@ class DayQuotes:
         """
         rule, each_side = trading.contracts, trading.paper.strikes_each_side
         dates = [event.session.date, *(later.date for later in event.upcoming)][rule.min_days : rule.max_days + 1]
-        terms = [found for found in self.contracts(trading.paper.open_interest) if found.expiry in set(dates)]
-        strikes = sorted({found.strike for found in terms})
+        terms = [contract for contract in self.contracts(trading.paper.open_interest) if contract.expiry in set(dates)]
+        strikes = sorted({contract.strike for contract in terms})
         middle = self.first_spot if spot is None else spot
         if middle is not None:
             below = [strike for strike in strikes if strike <= middle][-each_side:]
             above = [strike for strike in strikes if strike > middle][:each_side]
             strikes = [*below, *above]
         kept = set(strikes)
-        contracts = tuple(found for found in terms if found.strike in kept)
+        contracts = tuple(contract for contract in terms if contract.strike in kept)
         return ContractsListed(event.time_ns, event.session.date, contracts, volatility)
 
     def keep(self, symbols: Collection[str]) -> None:
@@ -152,10 +152,10 @@ class DayQuotes:
         if not rows.size:
             return np.full(ends_ns.size, -1), np.zeros(ends_ns.size, dtype=np.bool_)
         at = np.searchsorted(self._quotes.end_ns[rows], ends_ns, side="right") - 1
-        found = rows[np.maximum(at, 0)]
-        ages_ns = np.where(at < 0, 2 * STALE_NS, ends_ns - self._quotes.end_ns[found])
+        newest = rows[np.maximum(at, 0)]
+        ages_ns = np.where(at < 0, 2 * STALE_NS, ends_ns - self._quotes.end_ns[newest])
         holds = ages_ns <= (STALE_NS if self._stands else 0)
-        return np.where(holds, found, -1), ages_ns == 0
+        return np.where(holds, newest, -1), ages_ns == 0
 
     def sides(self, rows: Int64Array, fresh: npt.NDArray[np.bool_]) -> tuple[Float64Array, ...]:
         """Return bid, ask, lowest and highest mid of rows, (n,) each in USD; of a row -1 nothing is meant."""
@@ -183,11 +183,11 @@ class DayQuotes:
 
 def volatility_of(closes: Mapping[str, float], event: SessionScheduled, paper: Paper) -> float | None:
     """Return a session's volatility from earlier closes by date; None where the last or too many are missing."""
-    known = sorted(date for date in closes if date < event.session.date)
+    dates = sorted(date for date in closes if date < event.session.date)
     before = event.previous[-1].date if event.previous else ""
-    if not known or known[-1] != before:
+    if not dates or dates[-1] != before:
         return None
-    return session_volatility([closes[date] for date in known], paper)
+    return session_volatility([closes[date] for date in dates], paper)
 
 
 def later_sessions(event: SessionScheduled, sessions: Sequence[Session], trading: Trading) -> SessionScheduled:

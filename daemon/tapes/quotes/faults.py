@@ -8,7 +8,7 @@ from __future__ import annotations
 import numpy as np
 import numpy.typing as npt
 
-from daemon.tapes.quotes.reader import Int64Array, SessionQuotes
+from daemon.tapes.quotes.reader import Int64Array, QuoteArrays
 from daemon.tapes.quotes.spot import spots
 from strategies.kit.contract import Session
 from strategies.kit.units import MINUTE_NS
@@ -38,18 +38,18 @@ STALE_NS = 15 * MINUTE_NS
 LEAP_WITHIN_NS = 5 * MINUTE_NS  # between two quotes that make a leap
 
 
-def usable(quotes: SessionQuotes, session: Session | None, *, minutes: bool = True) -> BoolArray:
+def usable(quotes: QuoteArrays, session: Session | None, *, minutes: bool = True) -> BoolArray:
     """Return (n,) whether a quote may be traded at or calibrated on: inside the session, without a fault, two-sided.
 
     `minutes` False allows times that are no whole minutes (snapshots).
     """
-    found = faults(quotes, session, minutes=minutes)
-    wrong = np.any([found[name] for name in FAULTS], axis=0)
-    good: BoolArray = ~wrong & ~found["outside"] & ~found["zero"] & ~found["one_sided"]
+    masks = faults(quotes, session, minutes=minutes)
+    wrong = np.any([masks[name] for name in FAULTS], axis=0)
+    good: BoolArray = ~wrong & ~masks["outside"] & ~masks["zero"] & ~masks["one_sided"]
     return good
 
 
-def faults(quotes: SessionQuotes, session: Session | None, *, minutes: bool = True) -> dict[str, BoolArray]:
+def faults(quotes: QuoteArrays, session: Session | None, *, minutes: bool = True) -> dict[str, BoolArray]:
     """Return by name of `FAULTS`, and of the remarks on one row alone, (n,) whether a row has it.
 
     `session` is that of the date, None when the exchange was closed.
@@ -80,7 +80,7 @@ def faults(quotes: SessionQuotes, session: Session | None, *, minutes: bool = Tr
     }
 
 
-def _far(quotes: SessionQuotes) -> BoolArray:
+def _far(quotes: QuoteArrays) -> BoolArray:
     """Return (n,) whether every strike of the row's expiry is below half or above twice the recorded underlying."""
     contracts, codes = quotes.contracts, quotes.codes
     _, of = np.unique(contracts.expiry, return_inverse=True)
@@ -99,17 +99,17 @@ def _outside(end_ns: Int64Array, session: Session | None, *, minutes: bool) -> B
     return (end_ns < first_ns) | (end_ns > session.close_ns)
 
 
-def over_time(quotes: SessionQuotes) -> dict[str, BoolArray]:
+def over_time(quotes: QuoteArrays) -> dict[str, BoolArray]:
     """Return by name of the remarks that need a contract's earlier and later quotes (n,) whether a row has it."""
     order = np.lexsort((quotes.end_ns, quotes.codes))
     codes, ends = quotes.codes[order], quotes.end_ns[order]
     same = np.append(False, np.diff(codes) == 0)  # as the row before
-    found = {
+    masks = {
         "leaping": _leaping(quotes.mid[order], ends, same),
         "stale": _stale(quotes, order, ends, same),
     }
     back = np.argsort(order)
-    return {name: mask[back] for name, mask in found.items()}
+    return {name: mask[back] for name, mask in masks.items()}
 
 
 def _leaping(mid: npt.NDArray[np.float64], ends: Int64Array, same: BoolArray) -> BoolArray:
@@ -124,7 +124,7 @@ def _leaping(mid: npt.NDArray[np.float64], ends: Int64Array, same: BoolArray) ->
     return leaps
 
 
-def _stale(quotes: SessionQuotes, order: Int64Array, ends: Int64Array, same: BoolArray) -> BoolArray:
+def _stale(quotes: QuoteArrays, order: Int64Array, ends: Int64Array, same: BoolArray) -> BoolArray:
     bid, ask, spot = quotes.bid[order], quotes.ask[order], spots(quotes)[order]
     strike = quotes.contracts.strike[quotes.codes][order]
     still = same & (np.diff(bid, prepend=np.nan) == 0) & (np.diff(ask, prepend=np.nan) == 0)
@@ -137,7 +137,7 @@ def _stale(quotes: SessionQuotes, order: Int64Array, ends: Int64Array, same: Boo
     return late
 
 
-def gaps(quotes: SessionQuotes) -> Int64Array:
+def gaps(quotes: QuoteArrays) -> Int64Array:
     """Return (k,) for each contract the minutes without a row between its first and last of the session."""
     count = len(quotes.contracts.symbols)
     first, last = np.full(count, np.iinfo(np.int64).max), np.zeros(count, dtype=np.int64)

@@ -17,7 +17,7 @@ from strategies.kit.units import MINUTE_NS
 AHEAD = 2  # minutes after the last closed one from which quotes are taken
 
 
-class Row(NamedTuple):
+class MinuteQuote(NamedTuple):
     """A contract at a minute's end: USD a share (0 no such side), contracts. Extremes are None where unknown."""
 
     symbol: str
@@ -31,7 +31,7 @@ class Row(NamedTuple):
     high_ask: float | None
 
 
-class Seen(NamedTuple):
+class StreamQuote(NamedTuple):
     """A quote of the stream."""
 
     bid: float
@@ -45,13 +45,13 @@ class Seen(NamedTuple):
 class _Minute:
     """A contract's newest quote within a minute, and the extremes of its quotes."""
 
-    newest: Seen
+    newest: StreamQuote
     low_bid: float
     high_bid: float
     low_ask: float
     high_ask: float
 
-    def add(self, seen: Seen) -> None:
+    def add(self, seen: StreamQuote) -> None:
         if seen.quoted_ns >= self.newest.quoted_ns:
             self.newest = seen
         self.low_bid, self.high_bid = min(self.low_bid, seen.bid), max(self.high_bid, seen.bid)
@@ -65,22 +65,22 @@ class MinuteBook:
         self.counts: Counter[str] = Counter()  # quotes that were dropped, by reason
         self._closed_ns = now_ns // MINUTE_NS * MINUTE_NS
         self._open: dict[int, dict[str, _Minute]] = {}  # by the minute's end
-        self._last: dict[str, Seen] = {}
+        self._last: dict[str, StreamQuote] = {}
 
-    def add(self, symbol: str, seen: Seen) -> None:
+    def add(self, symbol: str, seen: StreamQuote) -> None:
         """Take a quote; one that no market can have, or of a closed or far minute, is counted and dropped."""
         end_ns = -(-seen.quoted_ns // MINUTE_NS) * MINUTE_NS
         if reason := self._judge(seen, end_ns):
             self.counts[reason] += 1
             return
         minute = self._open.setdefault(end_ns, {})
-        known = minute.get(symbol)
-        if known is None:
+        former = minute.get(symbol)
+        if former is None:
             minute[symbol] = _Minute(seen, seen.bid, seen.bid, seen.ask, seen.ask)
         else:
-            known.add(seen)
+            former.add(seen)
 
-    def _judge(self, seen: Seen, end_ns: int) -> str:
+    def _judge(self, seen: StreamQuote, end_ns: int) -> str:
         bid, ask = seen.bid, seen.ask
         if not (math.isfinite(bid) and math.isfinite(ask)) or bid < 0 or ask < 0:
             return "not_finite"
@@ -99,12 +99,12 @@ class MinuteBook:
 
     def keep_only(self, symbols: Collection[str]) -> None:
         """Forget the contracts that are no longer streamed."""
-        kept = set(symbols)
-        self._last = {symbol: seen for symbol, seen in self._last.items() if symbol in kept}
+        chosen = set(symbols)
+        self._last = {symbol: seen for symbol, seen in self._last.items() if symbol in chosen}
         for end_ns, minutes in self._open.items():
-            self._open[end_ns] = {symbol: minute for symbol, minute in minutes.items() if symbol in kept}
+            self._open[end_ns] = {symbol: minute for symbol, minute in minutes.items() if symbol in chosen}
 
-    def close(self, end_ns: int) -> list[Row]:
+    def close(self, end_ns: int) -> list[MinuteQuote]:
         """Return the rows of the minute that ends then, by symbol; no quote of it is taken any more."""
         quoted: dict[str, _Minute] = {}
         for end in sorted(end for end in self._open if end <= end_ns):  # earlier ones had no row of their own
@@ -120,15 +120,15 @@ class MinuteBook:
         ]
 
 
-def _row(symbol: str, seen: Seen, before: Seen | None, minute: _Minute | None) -> Row:
+def _row(symbol: str, seen: StreamQuote, before: StreamQuote | None, minute: _Minute | None) -> MinuteQuote:
     """Return a row; the extremes count the quote that stood when the minute began, and are unknown without one."""
     extremes: tuple[float | None, ...] = (None,) * 4
     if before is not None:
-        known = minute or _Minute(before, before.bid, before.bid, before.ask, before.ask)
+        at_end = minute or _Minute(before, before.bid, before.bid, before.ask, before.ask)
         extremes = (
-            min(known.low_bid, before.bid),
-            max(known.high_bid, before.bid),
-            min(known.low_ask, before.ask),
-            max(known.high_ask, before.ask),
+            min(at_end.low_bid, before.bid),
+            max(at_end.high_bid, before.bid),
+            min(at_end.low_ask, before.ask),
+            max(at_end.high_ask, before.ask),
         )
-    return Row(symbol, seen.bid, seen.ask, seen.bid_size, seen.ask_size, *extremes)
+    return MinuteQuote(symbol, seen.bid, seen.ask, seen.bid_size, seen.ask_size, *extremes)

@@ -37,7 +37,7 @@ _BATCH_ROWS = 65_536
 
 
 @dataclass(frozen=True, slots=True)
-class Contracts:
+class QuotedContracts:
     """The k contracts of a session. `expiry` (k,) is the New York date as datetime64[D], NaT where unreadable."""
 
     symbols: tuple[str, ...]
@@ -48,11 +48,11 @@ class Contracts:
 
 
 @dataclass(frozen=True, slots=True)
-class SessionQuotes:
+class QuoteArrays:
     """The n quotes of one New York date, by time, then by symbol. Prices in USD a share, 0 for no such side."""
 
     date: str
-    contracts: Contracts
+    contracts: QuotedContracts
     codes: Int64Array  # (n,) index into the contracts
     end_ns: Int64Array  # (n,) the minute's end
     bid: Float64Array  # (n,)
@@ -113,7 +113,7 @@ class QuoteFile:
         except (pa.ArrowException, OSError) as error:
             raise TapeError(f"{self.path}: the file is damaged ({_line(error)}): fetch or write it again") from error
 
-    def sessions(self) -> Iterator[SessionQuotes]:
+    def sessions(self) -> Iterator[QuoteArrays]:
         """Yield the quotes of each New York date, in order of time.
 
         Raises TapeError for a damaged file, a row without symbol or time, and rows that are not in order.
@@ -157,13 +157,13 @@ def end_ns_of(table: Any) -> Int64Array:
     return times
 
 
-def session_quotes(date: str, tables: list[Any]) -> SessionQuotes:
+def session_quotes(date: str, tables: list[Any]) -> QuoteArrays:
     """Return tables of the schema (one date's rows, in order) as numpy columns."""
     table = pa.concat_tables(tables, promote_options="permissive").unify_dictionaries().combine_chunks()
     symbols = table.column("symbol").cast(pa.dictionary(pa.int32(), pa.string())).combine_chunks()
     names, codes = symbols.dictionary.to_pylist(), symbols.indices.to_numpy(zero_copy_only=False).astype(np.int64)
     rows = table.num_rows
-    return SessionQuotes(
+    return QuoteArrays(
         date=date,
         contracts=contracts_of(tuple(names)),
         codes=codes,
@@ -177,22 +177,24 @@ def session_quotes(date: str, tables: list[Any]) -> SessionQuotes:
     )
 
 
-def rows_of(quotes: SessionQuotes, rows: Int64Array) -> SessionQuotes:
+def rows_of(quotes: QuoteArrays, rows: Int64Array) -> QuoteArrays:
     """Return these rows alone, in their order by contract, then by time; the contracts stay."""
     ordered = rows[np.lexsort((quotes.end_ns[rows], quotes.codes[rows]))]
     columns = {name: getattr(quotes, name)[ordered] for name in ("codes", "end_ns", "bid", "ask", "underlying")}
     return replace(quotes, sizes=quotes.sizes[:, ordered], extremes=quotes.extremes[:, ordered], **columns)
 
 
-def contracts_of(symbols: tuple[str, ...]) -> Contracts:
+def contracts_of(symbols: tuple[str, ...]) -> QuotedContracts:
     """Return the terms of OCC symbols; of other texts none."""
     parsed = [parse_occ(symbol) for symbol in symbols]
-    return Contracts(
+    return QuotedContracts(
         symbols=symbols,
-        roots=tuple("" if found is None else found.root for found in parsed),
-        expiry=np.array(["NaT" if found is None else found.expiry for found in parsed], dtype="datetime64[D]"),
-        strike=np.array([np.nan if found is None else float(found.strike) for found in parsed], dtype=np.float64),
-        right=np.array([0 if found is None else found.right for found in parsed], dtype=np.int64),
+        roots=tuple("" if contract is None else contract.root for contract in parsed),
+        expiry=np.array(["NaT" if contract is None else contract.expiry for contract in parsed], dtype="datetime64[D]"),
+        strike=np.array(
+            [np.nan if contract is None else float(contract.strike) for contract in parsed], dtype=np.float64
+        ),
+        right=np.array([0 if contract is None else contract.right for contract in parsed], dtype=np.int64),
     )
 
 

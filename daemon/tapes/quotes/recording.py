@@ -21,7 +21,7 @@ import pyarrow.parquet
 from daemon.host.time.clock import steady_ns
 from daemon.host.whole_files import whole
 from daemon.tapes.files import TapeError
-from daemon.tapes.quotes.minute_book import Row
+from daemon.tapes.quotes.minute_book import MinuteQuote
 from daemon.tapes.quotes.reader import QuoteFile
 from daemon.tapes.quotes.schema import MINUTE, SCHEMA
 from daemon.tapes.quotes.writer import writing_quotes
@@ -40,7 +40,7 @@ class MinuteRows(NamedTuple):
     date: str
     end_ns: int
     underlying: float | None
-    rows: list[Row]
+    rows: list[MinuteQuote]
 
 
 class Finished(NamedTuple):
@@ -152,7 +152,7 @@ def write_minute(folder: Path, minute: MinuteRows) -> None:
     part = folder / f"{minute.date}{PART}"
     part.mkdir(parents=True, exist_ok=True)
     count = len(minute.rows)
-    columns = dict(zip(Row._fields, zip(*minute.rows, strict=True), strict=True))
+    columns = dict(zip(MinuteQuote._fields, zip(*minute.rows, strict=True), strict=True))
     columns |= {"timestamp": (minute.end_ns,) * count, "underlying": (minute.underlying,) * count}
     table = pa.table([pa.array(columns[item.name], item.type) for item in _CHUNK], schema=_CHUNK)
     with whole(part / f"{minute.end_ns}.parquet") as path:

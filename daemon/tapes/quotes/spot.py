@@ -8,24 +8,24 @@ from __future__ import annotations
 
 import numpy as np
 
-from daemon.tapes.quotes.reader import Float64Array, Int64Array, SessionQuotes
+from daemon.tapes.quotes.reader import Float64Array, Int64Array, QuoteArrays
 
 NEAREST = 3
 
 
-def forwards(quotes: SessionQuotes) -> Float64Array:
+def forwards(quotes: QuoteArrays) -> Float64Array:
     """Return (n,) the implied forward of each row's root and expiry at its time; NaN without a pair of quotes."""
     chain = _chain_of(quotes)
     _, at = np.unique(quotes.end_ns, return_inverse=True)
     moment = at * (chain.max(initial=0) + 1) + chain[quotes.codes]  # a chain at a time
     keys, place = np.unique(moment, return_inverse=True)
     values = np.full(keys.size, np.nan)
-    found, implied = _implied(quotes, place)
-    values[found] = implied
+    pairs, implied = _implied(quotes, place)
+    values[pairs] = implied
     return values[place]
 
 
-def spots(quotes: SessionQuotes) -> Float64Array:
+def spots(quotes: QuoteArrays) -> Float64Array:
     """Return (n,) the underlying at each row's time: recorded, else the nearest expiry's forward of the same root."""
     implied = forwards(quotes)
     contracts = quotes.contracts
@@ -33,18 +33,18 @@ def spots(quotes: SessionQuotes) -> Float64Array:
     _, at = np.unique(quotes.end_ns, return_inverse=True)
     key = at * (root.max(initial=0) + 1) + root[quotes.codes]
     expiry = contracts.expiry.astype(np.int64)[quotes.codes]
-    known = np.flatnonzero(np.isfinite(implied))
-    order = known[np.lexsort((expiry[known], key[known]))]
+    places = np.flatnonzero(np.isfinite(implied))
+    order = places[np.lexsort((expiry[places], key[places]))]
     keys, first = np.unique(key[order], return_index=True)
     nearest = implied[order[first]]
-    found = np.full(quotes.end_ns.size, np.nan)
+    prices = np.full(quotes.end_ns.size, np.nan)
     if keys.size:
         place = np.minimum(np.searchsorted(keys, key), keys.size - 1)
-        found = np.where(keys[place] == key, nearest[place], np.nan)
-    return np.where(np.isfinite(quotes.underlying), quotes.underlying, found)
+        prices = np.where(keys[place] == key, nearest[place], np.nan)
+    return np.where(np.isfinite(quotes.underlying), quotes.underlying, prices)
 
 
-def _chain_of(quotes: SessionQuotes) -> Int64Array:
+def _chain_of(quotes: QuoteArrays) -> Int64Array:
     """Return (k,) a number for each contract's root and expiry."""
     contracts = quotes.contracts
     pairs = [f"{root} {expiry}" for root, expiry in zip(contracts.roots, contracts.expiry, strict=True)]
@@ -52,7 +52,7 @@ def _chain_of(quotes: SessionQuotes) -> Int64Array:
     return numbers
 
 
-def _implied(quotes: SessionQuotes, place: Int64Array) -> tuple[Int64Array, Float64Array]:
+def _implied(quotes: QuoteArrays, place: Int64Array) -> tuple[Int64Array, Float64Array]:
     """Return the places that have a pair, and their implied forwards."""
     contracts, mid = quotes.contracts, quotes.mid
     strike, right = contracts.strike[quotes.codes], contracts.right[quotes.codes]
@@ -66,9 +66,9 @@ def _implied(quotes: SessionQuotes, place: Int64Array) -> tuple[Int64Array, Floa
     value, where = apart + strike[calls], place[calls]
     order = np.lexsort((np.abs(apart), where))
     where, value = where[order], value[order]
-    found, begins = np.unique(where, return_index=True)
+    pairs, begins = np.unique(where, return_index=True)
     nth = np.arange(where.size) - np.repeat(begins, np.diff(np.append(begins, where.size)))
-    kept = nth < NEAREST
-    nearest = np.full((found.size, NEAREST), np.nan)
-    nearest[np.searchsorted(found, where[kept]), nth[kept]] = value[kept]
-    return found, np.nanmedian(nearest, axis=1) if found.size else np.empty(0)
+    near = nth < NEAREST
+    nearest = np.full((pairs.size, NEAREST), np.nan)
+    nearest[np.searchsorted(pairs, where[near]), nth[near]] = value[near]
+    return pairs, np.nanmedian(nearest, axis=1) if pairs.size else np.empty(0)

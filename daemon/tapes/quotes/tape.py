@@ -19,13 +19,13 @@ from daemon.host.time.calendar import SessionCalendar
 from daemon.tapes.files import TapeError, TapeFile, digest_of
 from daemon.tapes.minutes import TapeCounts, TapeSource, new_york_days
 from daemon.tapes.quotes.day import DayQuotes, QuoteCounts, QuotedSession, later_sessions, volatility_of
-from daemon.tapes.quotes.reader import QuoteFile, SessionQuotes
+from daemon.tapes.quotes.reader import QuoteArrays, QuoteFile
 from daemon.tapes.quotes.schema import MINUTE
 
 
 def closes_in(path: Path, symbol: str) -> dict[str, float]:
     """Return the last close of each New York date in a file of bars, days or minutes. Raises TapeError."""
-    found: dict[str, tuple[int, float]] = {}
+    newest: dict[str, tuple[int, float]] = {}
     calendar: SessionCalendar | None = None
     for batch in TapeFile(path, (symbol,)).batches():
         if symbol not in batch.names:
@@ -37,11 +37,11 @@ def closes_in(path: Path, symbol: str) -> dict[str, float]:
             ends = {session.date: session.close_ns for session in calendar.sessions}
         for row, day in zip(ours.tolist(), days.tolist(), strict=True):
             start, date = int(batch.start_ns[row]), str(day)
-            if start < ends.get(date, 0) and start >= found.get(date, (0, 0.0))[0]:
-                found[date] = start, float(batch.prices[3, row])
-    if not found:
+            if start < ends.get(date, 0) and start >= newest.get(date, (0, 0.0))[0]:
+                newest[date] = start, float(batch.prices[3, row])
+    if not newest:
         raise TapeError(f"{path}: no bar of {symbol} in a session: name a file of its bars, or the symbol of the bars")
-    return {date: close for date, (_, close) in found.items()}
+    return {date: close for date, (_, close) in newest.items()}
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,18 +63,16 @@ def option_quotes(path: Path, underlying: str, root: str = "", closes: Path | No
     file = QuoteFile(path)
     if file.interval != MINUTE:
         raise TapeError(f"{path}: quotes of the interval {file.interval}; expected minutes: pass a file with minutes")
-    wanted = root or underlying
+    name = root or underlying
     first = next(file.sessions(), None)
     roots = set() if first is None else set(first.contracts.roots) - {""}
-    if wanted not in roots:
+    if name not in roots:
         found = ", ".join(sorted(roots)) or "none"
-        raise TapeError(
-            f"{path}: no contract of {wanted} in its first session; found {found}: name it by --option-root"
-        )
+        raise TapeError(f"{path}: no contract of {name} in its first session; found {found}: name it by --option-root")
     digest = digest_of(path)
     if closes is None:
-        return OptionQuotes(file, digest, wanted)
-    return OptionQuotes(file, digest, wanted, closes_in(closes, underlying), closes.name)
+        return OptionQuotes(file, digest, name)
+    return OptionQuotes(file, digest, name, closes_in(closes, underlying), closes.name)
 
 
 class QuotedTape:
@@ -114,7 +112,7 @@ class QuotedTape:
     def __iter__(self) -> Iterator[Event]:
         """Yield the events from the first that was not journaled."""
         sessions = self._quotes.file.sessions()
-        held: SessionQuotes | None = None
+        held: QuoteArrays | None = None
         number = 0
         for number, read in enumerate(self._tape, start=1):
             event = read
@@ -136,7 +134,7 @@ class QuotedTape:
                 f"journal was written from, or start with a fresh state directory"
             )
 
-    def _begin(self, read: SessionScheduled, quotes: SessionQuotes | None) -> SessionScheduled:
+    def _begin(self, read: SessionScheduled, quotes: QuoteArrays | None) -> SessionScheduled:
         """Begin a session; returns its event with the sessions that the rules need."""
         event = later_sessions(read, self._calendar.sessions, self._trading)
         day, listed, date = None, None, event.session.date

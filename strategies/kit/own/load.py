@@ -228,14 +228,14 @@ def _refuse_foreign(path: Path, root: Path) -> None:
     sources: tuple[Path, ...] = (path,)
     with contextlib.suppress(SyntaxError):  # the import reports it
         sources = sources_of([path], root)
-    for each in (*sources, *path.parents):
-        info = each.stat()
+    for place in (*sources, *path.parents):
+        info = place.stat()
         others = bool(info.st_mode & stat.S_IWOTH)
-        if each in path.parents and each != path.parent:
+        if place in path.parents and place != path.parent:
             others = others and not info.st_mode & stat.S_ISVTX  # such as /tmp: nobody moves another's folder away
         if info.st_uid not in (os.geteuid(), 0) or others:
             raise OwnStrategyError(
-                f"{path}: another user may write to {each}, so the state directory's word is not enough to run it: "
+                f"{path}: another user may write to {place}, so the state directory's word is not enough to run it: "
                 f"name it yourself with --strategy {path}"
             )
 
@@ -268,16 +268,16 @@ def _is_class(value: object) -> bool:
 def _checked(entry: StrategyEntry, path: Path) -> str:
     """Return the strategy's name. Raises OwnStrategyError for an object that is no strategy."""
     try:
-        made = entry.make()
+        strategy = entry.make()
     except Exception as error:
         raise OwnStrategyError(f"{path}: the strategy cannot be made: {type(error).__name__}: {error}") from error
-    spec = getattr(made, "spec", None)
+    spec = getattr(strategy, "spec", None)
     parts = ("state_type", "start", "observe", "decide", *KEEPS.get(getattr(spec, "decides", ""), KEEPS["bar"]))
-    lacking = [name for name in parts if not hasattr(made, name)]
+    lacking = [name for name in parts if not hasattr(strategy, name)]
     if lacking or not isinstance(spec, Spec):
         raise OwnStrategyError(
-            f"{path}: {type(made).__name__} is no strategy: {', '.join(lacking) or 'a spec of type Spec'} is missing: "
-            "see strategies/kit/contract.py"
+            f"{path}: {type(strategy).__name__} is no strategy: {', '.join(lacking) or 'a spec of type Spec'} is "
+            "missing: see strategies/kit/contract.py"
         )
     if not NAME.fullmatch(spec.name):
         raise OwnStrategyError(

@@ -37,9 +37,9 @@ def _base_of(spec: Spec) -> type[Spec] | None:
 def stand_in(place: str, text: str) -> OwnStrategy:
     """Return the stand-in of the strategy at this place. Raises ValueError where `spec_text` wrote no such text."""
     try:
-        kept: dict[str, Any] = msgspec.json.decode(text)
-        base = next(each for each in _BASES if each.__name__ == kept["base"])
-        spec = msgspec.convert(kept["fields"], base)
+        spec_fields: dict[str, Any] = msgspec.json.decode(text)
+        base = next(each for each in _BASES if each.__name__ == spec_fields["base"])
+        spec = msgspec.convert(spec_fields["fields"], base)
     except (msgspec.MsgspecError, KeyError, TypeError, StopIteration) as error:
         raise ValueError(f"the journal's {text[:80]!r} is no spec of a strategy: {error}") from None
     made: Any = StandIn(spec)

@@ -19,7 +19,7 @@ from daemon.core.state import State
 from daemon.host.time.clock import Clock
 from simulator.clock import SimClock
 from simulator.server import AlpacaServer
-from simulator.serving import Serving
+from simulator.serving import RunningServer
 from simulator.trading.venue import DEFAULT_KEY, DEFAULT_SECRET
 from strategies.registry import strategy
 from tests.support.alpaca.market_desk import calendar
@@ -50,7 +50,7 @@ async def test_a_list_of_contracts_that_does_not_come_holds_up_nothing_that_is_a
     keys = Credentials(api_key_id=SecretStr(DEFAULT_KEY), api_secret_key=SecretStr(DEFAULT_SECRET))
     scheduled = SessionScheduled(0, *calendar().around("2024-07-02"))
     async with AlpacaServer(market(), sim) as server:
-        serving = Serving(server, asyncio.get_running_loop())
+        serving = RunningServer(server, asyncio.get_running_loop())
         settings = load(write_config(tmp_path / "config.toml", serving, sim, tmp_path / "state"), {})
         parts = BROKER.connect(settings, keys, clock, lambda _: None, unheard)
         feed = parts.market_feed(FeedDesk(strategy("option_scalper"), calendar(), tmp_path, no_state, settled))

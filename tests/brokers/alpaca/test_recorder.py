@@ -14,12 +14,12 @@ from daemon.brokers.alpaca import recorder as module
 from daemon.brokers.alpaca.market.quote_stream import CHANNEL
 from daemon.brokers.alpaca.market.socket import Endpoint, MarketSocket
 from daemon.brokers.alpaca.recorder import OptionRecorder, near
-from daemon.config.tables import Record
+from daemon.config.tables import RecordTable
 from daemon.core.events import Contract
 from daemon.core.instruments.option_market import occ_symbol
 from daemon.host.time.clock import Clock
 from daemon.operator.log_events import LOG_EVENTS
-from daemon.tapes.quotes.minute_book import Row
+from daemon.tapes.quotes.minute_book import MinuteQuote
 from daemon.tapes.quotes.recording import Recording
 from strategies.kit.contract import Session
 from strategies.kit.units import MINUTE_NS, SECOND_NS
@@ -42,15 +42,15 @@ LISTING = tuple(
 
 
 def test_the_nearest_strikes_of_the_nearest_expiries_come_first() -> None:
-    found = near(LISTING, 550.4, strikes=2, expiries=1, kept=frozenset())
+    found = near(LISTING, 550.4, strikes=2, expiries=1, recorded=frozenset())
     assert set(found[:4]) == {name(NEXT, strike, right) for strike in (550, 551) for right in (1, -1)}
     assert set(found) == {name(NEXT, strike, right) for strike in (549, 550, 551, 552) for right in (1, -1)}
-    assert len(near(LISTING, 550.4, strikes=2, expiries=2, kept=frozenset())) == 16
+    assert len(near(LISTING, 550.4, strikes=2, expiries=2, recorded=frozenset())) == 16
 
 
 def test_a_recorded_contract_stays_until_it_is_two_strikes_further_away() -> None:
     kept = frozenset((name(NEXT, 546), name(NEXT, 547)))
-    found = near(LISTING, 550.4, strikes=2, expiries=1, kept=kept)
+    found = near(LISTING, 550.4, strikes=2, expiries=1, recorded=kept)
     assert kept & set(found) == {name(NEXT, 547)}
 
 
@@ -59,7 +59,7 @@ class Kept(Recording):
 
     def __init__(self) -> None:
         super().__init__(Path("nowhere"), source="", synthetic="", free_mib=0)
-        self.minutes: list[tuple[int, float | None, list[Row]]] = []
+        self.minutes: list[tuple[int, float | None, list[MinuteQuote]]] = []
         self.done: list[str] = []
 
     def add(self, minute: Any) -> None:
@@ -84,7 +84,7 @@ class Side:
             log=lambda *_, **__: None,
         )
         clock = Clock.real(lambda: self.now_ns, lambda: self.now_ns)
-        self.recorder = OptionRecorder(Record(enabled=True, **rule), self.kept, clock, self._log)
+        self.recorder = OptionRecorder(RecordTable(enabled=True, **rule), self.kept, clock, self._log)
         self.recorder.attach(self.socket, lambda: self.bar)
         self.recorder.begin(DAY)
         self.recorder.listed(LISTING)

@@ -27,7 +27,7 @@ from typing import TYPE_CHECKING
 from daemon.cli.ctl import main as rltraderctl
 from simulator.serving import serving
 from simulator.trading.account import Account
-from simulator.trading.refusals import Refused
+from simulator.trading.refusals import Refusal
 from simulator.trading.venue import Rules
 from simulator.virtual_clock import virtual_clock
 from strategies.kit.contract import Session
@@ -105,7 +105,7 @@ def _let_persons_trade(host: Host, session: Session) -> None:
 def _trade_by_hand(host: Host, station: Station, session: Session) -> None:
     for order in [each for each in station.by_hand if host.now_ns() >= session.open_ns + each.minute * MINUTE_NS]:
         station.by_hand.remove(order)
-        with contextlib.suppress(Refused):
+        with contextlib.suppress(Refusal):
             fields = {"symbol": order.symbol, "qty": str(order.quantity), "side": order.side}
             host.served.by_hand("place", key=station.account.key, **fields)
             host.persons += 1

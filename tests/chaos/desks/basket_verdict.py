@@ -13,7 +13,7 @@ from decimal import Decimal
 from simulator.prices.tape import new_york_date
 from simulator.server import LoggedRequest
 from simulator.trading.account import Account
-from simulator.trading.orders import Order, multiplier
+from simulator.trading.orders import AlpacaOrder, multiplier
 from tests.chaos.verdict import DONE, ZERO
 from tests.support.desks.live_desk import Books
 
@@ -76,7 +76,7 @@ def uncovered(account: Account, start: Decimal, from_ns: int) -> list[str]:
     return found
 
 
-def _kept(order: Order, bought: list[tuple[int, Decimal]], at_ns: int) -> Decimal:
+def _kept(order: AlpacaOrder, bought: list[tuple[int, Decimal]], at_ns: int) -> Decimal:
     """What this buy kept back just before `at_ns`, with its fills as (time, quantity)."""
     shown = order.shown_at(at_ns - 1) if order.created_ns < at_ns else None
     if shown is None or order.qty is None or order.limit_price is None or shown["status"] in DONE - {"filled"}:

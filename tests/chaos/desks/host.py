@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from simulator.serving import Serving
+from simulator.serving import RunningServer
 from simulator.trading.account import Account
 from simulator.virtual_clock import VirtualClock
 from tests.chaos.desks import plan as desks_plan
@@ -52,7 +52,7 @@ class Host:
 
     seed: int
     folder: Path
-    served: Serving
+    served: RunningServer
     clock: VirtualClock
     tally: Tally
     stations: list[Station]

@@ -12,7 +12,7 @@ from decimal import Decimal
 from functools import cache
 
 from simulator.prices.corporate_actions import Dividend, Split
-from simulator.prices.day_prices import DayPrices
+from simulator.prices.day_prices import DailyPrices
 from simulator.prices.market import Market
 from simulator.prices.tape import calendar_sessions
 from strategies import daily_rebalancer, forecast_ensemble, regime_switcher
@@ -57,7 +57,7 @@ def market(seed: int, found: Sequence[Happening]) -> Market:
 
     chance = random.Random(f"ratios {seed}")
     sessions = calendar_sessions(HISTORY_FROM, LAST)
-    days = DayPrices.made_up(
+    days = DailyPrices.made_up(
         sorted({*daily_rebalancer.SYMBOLS, *regime_switcher.SYMBOLS, *forecast_ensemble.SYMBOLS}),
         sessions,
         last=LAST,

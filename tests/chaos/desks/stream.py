@@ -36,8 +36,8 @@ from tests.support.outside.stream import Logged, walked
 from tests.support.rl.noting import ByHand, Noting, Taken, candidates_of, takes
 from training.online.consume import Consumer
 from training.online.reward import RewardAgent
-from training.online.served import Serving
-from training.online.trainer import Trainer
+from training.online.served import AnswerService
+from training.online.trainer import StreamTrainer
 
 ANSWER_S = 0.3  # real; a frozen server is taken for an absent one after this
 EVERY_NS = 60 * 10**9  # virtual, between two turns
@@ -76,7 +76,7 @@ class Stream:
         self._name = ""
         self._publisher = self._new_publisher()
         self._learner = self._new_learner()
-        self._trainer: Trainer | None = None
+        self._trainer: StreamTrainer | None = None
         self._serving: contextlib.ExitStack = contextlib.ExitStack()  # what ends with the trainer
         self._away = False
 
@@ -154,16 +154,16 @@ class Stream:
     def _new_learner(self) -> Noting:
         return Noting(self._maker.spec.observation_shape[0])
 
-    def _new_trainer(self) -> Trainer:
+    def _new_trainer(self) -> StreamTrainer:
         """The trainer at its checkpoint, and its thread that serves answers."""
         self._learner, client = self._new_learner(), self._client("rltrader-trainer")
         publish = ByHand(self._store, self._maker, self._cards)
         self._watcher = candidates_of(self._learner, publish, self._maker, every=TAKEN_EACH, sessions=CARD_SESSIONS)
-        found = Trainer(
+        found = StreamTrainer(
             lambda name: Consumer(client, name, 0), self._name, self._learner, RewardAgent(), self._own / "trainer",
             self.logged.log, every=self._chance.choice((1, 7, 50)), watcher=self._watcher,
         )  # fmt: skip
-        answers = Serving(self._client("rltrader-trainer"), self._store, self._maker, self.logged.log)
+        answers = AnswerService(self._client("rltrader-trainer"), self._store, self._maker, self.logged.log)
         self._serving.enter_context(answers).turn_to(self._name)
         return found
 

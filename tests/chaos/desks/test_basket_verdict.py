@@ -10,8 +10,8 @@ from daemon.core.limits import Trading
 from daemon.core.state import Identity
 from daemon.engine.recover import fresh_machine
 from simulator.server import LoggedRequest
-from simulator.trading.account import Account, Trade
-from simulator.trading.orders import Order
+from simulator.trading.account import Account, PositionChange
+from simulator.trading.orders import AlpacaOrder
 from strategies.registry import strategy
 from tests.chaos.desks import basket_verdict
 from tests.support.desks.live_desk import Books
@@ -29,10 +29,10 @@ class Scene:
         self.account = Account(key, f"secret of {key}", cash=START)
         self.epoch = epoch
 
-    def order(self, name: str, side: str, quantity: int, price: str, second: int, symbol: str = "KO") -> Order:
+    def order(self, name: str, side: str, quantity: int, price: str, second: int, symbol: str = "KO") -> AlpacaOrder:
         """An order at the broker from that second on."""
         at_ns = OPEN_NS + second * SECOND_NS
-        made = Order(
+        made = AlpacaOrder(
             self.account.new_id(), f"{self.epoch}-daily_rebalancer-{name}", symbol, side, "limit", "day",
             Decimal(quantity), None, at_ns, limit_price=Decimal(price), status="new",
         )  # fmt: skip
@@ -40,15 +40,17 @@ class Scene:
         self.account.add(made)
         return made
 
-    def fill(self, order: Order, quantity: int, price: str, second: int) -> None:
+    def fill(self, order: AlpacaOrder, quantity: int, price: str, second: int) -> None:
         """An execution."""
         at_ns = OPEN_NS + second * SECOND_NS
-        self.account.trade(Trade(order.symbol, Decimal(quantity * order.sign), Decimal(price), at_ns, order.id, "x"))
+        self.account.trade(
+            PositionChange(order.symbol, Decimal(quantity * order.sign), Decimal(price), at_ns, order.id, "x")
+        )
         order.filled_qty += quantity
         order.status = "filled" if order.filled_qty == order.qty else "partially_filled"
         order.past.append((at_ns, order.shown()))
 
-    def cancel(self, order: Order, second: int) -> None:
+    def cancel(self, order: AlpacaOrder, second: int) -> None:
         """The order ends."""
         order.status = "canceled"
         order.past.append((OPEN_NS + second * SECOND_NS, order.shown()))
@@ -97,7 +99,7 @@ def test_a_buy_keeps_back_its_open_rest_and_nothing_once_it_is_over() -> None:
 
 def test_a_sale_pays_for_a_buy_from_its_fill_on_and_not_before() -> None:
     scene = Scene()
-    scene.account.trade(Trade("PEP", Decimal(5), Decimal(0), OPEN_NS - SECOND_NS))
+    scene.account.trade(PositionChange("PEP", Decimal(5), Decimal(0), OPEN_NS - SECOND_NS))
     sale = scene.order("1-0-0", "sell", 5, "100.00", 10, "PEP")
     scene.order("1-1-0", "buy", 11, "100.00", 20)
     scene.fill(sale, 5, "100.00", 30)

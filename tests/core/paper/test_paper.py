@@ -38,7 +38,7 @@ from daemon.core.events import (
 )
 from daemon.core.limits import Contracts, Paper, Trading
 from daemon.core.paper.paper import PaperBroker
-from daemon.core.paper.state import Holding, PaperState, SessionClose, WorkingOrder, broker_snapshot
+from daemon.core.paper.state import PaperPosition, PaperState, RestingOrder, SessionClose, broker_snapshot
 from strategies.kit.contract import Bar, Session
 from tests.support.examples import examples
 
@@ -101,7 +101,7 @@ def run(
 def monday(held: Mapping[str, int] | None = None, broker: PaperBroker = BROKER, cash: str = "10000") -> PaperState:
     """Monday's start after 21 sessions that closed at 500, so volatility is at its floor and the middle strike 500."""
     closes = tuple(SessionClose(f"2024-05-{day:02}", 500.0) for day in range(1, 22))
-    holdings = tuple(Holding(symbol, quantity, Decimal("1.00")) for symbol, quantity in (held or {}).items())
+    holdings = tuple(PaperPosition(symbol, quantity, Decimal("1.00")) for symbol, quantity in (held or {}).items())
     state = replace(broker.start(), closes=closes, cash=Decimal(cash), holdings=holdings)
     return run(state, (SessionScheduled(DAY - MINUTE, MONDAY, (TUESDAY, HALF_DAY)), ()), broker=broker)[0]
 
@@ -247,7 +247,7 @@ def test_a_marketable_buy_fills_at_the_ask_of_the_next_open_and_pays_fees() -> N
     assert filled.time_ns == minute_bar(1).time_ns
     assert (filled.cumulative_cost, filled.cumulative_fees) == (3 * ask, Decimal("0.15"))
     assert state.cash == 10000 - 300 * ask - Decimal("0.15")
-    assert state.holdings == (Holding(CALL, 3, ask),)
+    assert state.holdings == (PaperPosition(CALL, 3, ask),)
     assert state.orders == ()
 
 
@@ -259,7 +259,7 @@ def test_a_marketable_sale_fills_at_the_bid_of_the_next_open_and_pays_fees() -> 
     paid = (Decimal("0.12") + Decimal("0.0001") * 200 * bid).quantize(Decimal("0.01"), ROUND_CEILING)
     assert fills(said) == [(bid, 1, 2)]
     assert state.cash == 10000 + 200 * bid - paid
-    assert state.holdings == (Holding(PUT, 1, Decimal("1.00")),)
+    assert state.holdings == (PaperPosition(PUT, 1, Decimal("1.00")),)
 
 
 @pytest.mark.parametrize(
@@ -315,7 +315,7 @@ def test_an_order_fills_by_parts_of_what_a_minute_takes_and_rounds_its_fees_once
         Decimal("0.02"),
     ]  # 0.006, 0.012, 0.015
     assert state.cash == 10000 - 100 * parts[-1].cumulative_cost - Decimal("0.02")
-    assert state.holdings == (Holding(CALL, 5, parts[-1].cumulative_cost / 5),)
+    assert state.holdings == (PaperPosition(CALL, 5, parts[-1].cumulative_cost / 5),)
 
 
 def test_a_partly_filled_order_can_be_cancelled_and_keeps_its_fill() -> None:
@@ -328,7 +328,7 @@ def test_a_partly_filled_order_can_be_cancelled_and_keeps_its_fill() -> None:
 
 
 def test_orders_that_the_market_cannot_price_wait() -> None:
-    state = replace(monday(), orders=(WorkingOrder("a", "SPY240705C00500000", 1, 1, Decimal(9), 0),))
+    state = replace(monday(), orders=(RestingOrder("a", "SPY240705C00500000", 1, 1, Decimal(9), 0),))
     assert fills(run(state, (minute_bar(0), []))[1]) == []
     assert fills(run(replace(state, market=None, closes=()), (minute_bar(0), []))[1]) == []
 
@@ -437,7 +437,7 @@ def test_expiring_contracts_are_exercised_when_a_cent_in_the_money(
     ]
     shares = shares_of_call + shares_of_put
     assert state.cash == 10000 - 500 * shares
-    expected = (Holding(CALL, 1, Decimal("1.00")),) + ((Holding("SPY", shares, strike),) if shares else ())
+    expected = (PaperPosition(CALL, 1, Decimal("1.00")),) + ((PaperPosition("SPY", shares, strike),) if shares else ())
     assert state.holdings == expected
     assert run(state, (ended, [])) == (state, [])
 
@@ -447,7 +447,7 @@ def test_shares_from_several_expiries_add_up_and_cancel_out() -> None:
     state = monday({low: 2, TODAY_CALL: 2, high: 3, "SPY240701P00505000": 3})
     state, _ = run(state, (minute_bar(389, (502.0,) * 4), []), (SessionEnded(MONDAY.close_ns, MONDAY.date), []))
     # calls buy 200 at 490 and 200 at 500: 400 at 495; puts sell 300 at 510 (100 stay), then 300 at 505: -200 at 505
-    assert state.holdings == (Holding("SPY", -200, Decimal(505)),)
+    assert state.holdings == (PaperPosition("SPY", -200, Decimal(505)),)
     assert state.cash == 10000 - 200 * 490 - 200 * 500 + 300 * 510 + 300 * 505
 
 
@@ -486,7 +486,7 @@ def test_a_contract_that_expired_on_a_missed_day_settles_before_the_next_session
     )
     state, said = run(state, (SessionScheduled(HALF_DAY.open_ns, HALF_DAY, ()), ()))
     assert said[0] == ContractExpired(HALF_DAY.open_ns, CALL, 1, "SPY", 100, Decimal(500))
-    assert state.holdings == (Holding("SPY", 100, Decimal(500)),)
+    assert state.holdings == (PaperPosition("SPY", 100, Decimal(500)),)
 
 
 def test_without_a_bar_of_its_own_session_a_contract_settles_at_the_last_known_close() -> None:

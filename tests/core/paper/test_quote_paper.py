@@ -38,7 +38,7 @@ from daemon.core.instruments.option_market import OccContract, parse_occ
 from daemon.core.limits import Paper, Trading
 from daemon.core.paper.paper import PaperBroker
 from daemon.core.paper.quotes import QuotePaperBroker
-from daemon.core.paper.state import Holding, PaperState
+from daemon.core.paper.state import PaperPosition, PaperState
 from strategies.kit.contract import Bar, Session
 
 SECOND = 1_000_000_000
@@ -107,7 +107,7 @@ def run(
 
 def monday(held: Mapping[str, int] | None = None, cash: str = "10000") -> PaperState:
     """Monday, with two days' calls and puts listed."""
-    holdings = tuple(Holding(symbol, quantity, Decimal("1.00")) for symbol, quantity in (held or {}).items())
+    holdings = tuple(PaperPosition(symbol, quantity, Decimal("1.00")) for symbol, quantity in (held or {}).items())
     state = replace(BROKER.start(), cash=Decimal(cash), holdings=holdings)
     scheduled = SessionScheduled(DAY - 2 * MINUTE, MONDAY, (TUESDAY,))
     return run(state, (scheduled, ()), (listing(CALL, PUT, TODAY_CALL, TODAY_PUT), ()))[0]
@@ -134,7 +134,7 @@ def test_a_buy_takes_the_ask_of_the_first_quote_after_it_and_pays_fees() -> None
         OrderFilled(known, "a", CALL, 1, Decimal("2.05"), known, 3, Decimal("6.15"), Decimal("0.15"), 3),
     ]
     assert state.cash == Decimal("9384.85")  # 10000 - 3 x 205 - 0.15
-    assert state.holdings == (Holding(CALL, 3, Decimal("2.05")),)
+    assert state.holdings == (PaperPosition(CALL, 3, Decimal("2.05")),)
     assert state.orders == ()
 
 
@@ -142,7 +142,7 @@ def test_a_sale_takes_the_bid_and_pays_the_fees_of_sales() -> None:
     state, said = run(monday({CALL: 3}), (at(10), [sell("a", quantity=2)]), (quotes(12, (CALL, "2.00", "2.05")), []))
     assert fills(said) == [("a", Decimal("2.00"), 2)]
     assert state.cash == Decimal("10399.84")  # 10000 + 2 x 200 - (2 x 0.06 + 0.0001 x 400)
-    assert state.holdings == (Holding(CALL, 1, Decimal("1.00")),)
+    assert state.holdings == (PaperPosition(CALL, 1, Decimal("1.00")),)
 
 
 def test_a_quote_given_before_the_order_or_in_its_very_moment_never_fills_it() -> None:
@@ -202,7 +202,7 @@ def test_a_quote_fills_at_most_what_a_minute_takes_and_only_once() -> None:
     assert [event.quantity for event in said if isinstance(event, OrderFilled)] == [2, 2]
     state, said = run(state, (at(20), [CancelOrder("a")]), (quotes(22, (CALL, "2.00", "2.10")), []), broker=broker)
     assert said == [OrderCanceled(at(20).time_ns, "a")]
-    assert state.holdings == (Holding(CALL, 4, Decimal("2.075")),)
+    assert state.holdings == (PaperPosition(CALL, 4, Decimal("2.075")),)
 
 
 def test_quotes_of_other_contracts_and_of_other_hours_fill_nothing() -> None:

@@ -16,7 +16,7 @@ from daemon.core import events as ev
 from daemon.core.effects import CancelOrder, Effect, SubmitOrder, WatchContracts
 from daemon.core.limits import Paper, Trading
 from daemon.core.paper.shares import SharePaperBroker, on_grid
-from daemon.core.paper.state import Holding, SharePaperState, broker_snapshot
+from daemon.core.paper.state import PaperPosition, SharePaperState, broker_snapshot
 from tests.support.core.desk import MINUTE, MONDAY, SECOND, TUESDAY
 
 TRADING = Trading(paper=Paper(cash_usd=Decimal(10000)))
@@ -42,7 +42,7 @@ def play(
 
 def monday(held: dict[str, int] | None = None, cash: str = "10000") -> SharePaperState:
     """Monday is scheduled; shares were bought at 10."""
-    holdings = {symbol: Holding(symbol, quantity, Decimal(10)) for symbol, quantity in (held or {}).items()}
+    holdings = {symbol: PaperPosition(symbol, quantity, Decimal(10)) for symbol, quantity in (held or {}).items()}
     state = replace(BROKER.start(), cash=Decimal(cash), holdings=holdings)
     return play(state, (ev.SessionScheduled(OPEN - 30 * MINUTE, MONDAY, (TUESDAY,)), ()))[0]
 
@@ -107,7 +107,7 @@ def test_a_sale_in_the_auction_and_the_buy_that_waited_are_worked_out_by_hand() 
         "0.350141"
     )
     assert state.costs == Decimal("0.720509")
-    assert state.holdings == {"BBB": Holding("BBB", 7, Decimal("50.0201"))}
+    assert state.holdings == {"BBB": PaperPosition("BBB", 7, Decimal("50.0201"))}
     assert (state.orders, state.reserved) == ((), NOTHING)
 
 
@@ -180,11 +180,11 @@ def test_orders_trade_in_the_order_they_came_and_a_symbol_that_is_not_printed_wa
 def test_selling_a_part_keeps_the_average_and_buying_more_moves_it() -> None:
     state = monday({"AAA": 4})
     state, _ = play(state, tick(OPEN + 1, order("s", "AAA", -1, 1)), printed(OPEN + MINUTE, AAA="20"))
-    assert state.holdings == {"AAA": Holding("AAA", 3, Decimal(10))}
+    assert state.holdings == {"AAA": PaperPosition("AAA", 3, Decimal(10))}
     state, _ = play(
         state, tick(OPEN + 2 * MINUTE, order("b", "AAA", +1, 1, "31")), printed(OPEN + 3 * MINUTE, AAA="20")
     )
-    assert state.holdings == {"AAA": Holding("AAA", 4, Decimal("12.501"))}  # (3 x 10 + 20.004) / 4
+    assert state.holdings == {"AAA": PaperPosition("AAA", 4, Decimal("12.501"))}  # (3 x 10 + 20.004) / 4
 
 
 @pytest.mark.parametrize(

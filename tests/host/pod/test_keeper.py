@@ -15,7 +15,7 @@ from pathlib import Path
 import pytest
 
 from daemon.host.pod.__main__ import main
-from daemon.host.pod.keeper import MARGIN_S, Keeper, Times
+from daemon.host.pod.keeper import MARGIN_S, Supervisor, Times
 from daemon.host.pod.lease import ApiServer, Tenure
 from tests.support.deploy.lease_server import LeaseServer
 from tests.support.paths import REPOSITORY
@@ -51,7 +51,7 @@ class Stage:
         self.folder, self.log, self.code = folder, folder / "log", -1
         self.log.touch()
         command = [sys.executable, "-c", SERVICE, str(self.log), *([program] if program else [])]
-        self.keeper = Keeper(command, folder, times, tenure)
+        self.keeper = Supervisor(command, folder, times, tenure)
         self.thread = threading.Thread(target=self._run)
 
     def _run(self) -> None:

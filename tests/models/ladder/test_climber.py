@@ -15,7 +15,7 @@ from typing import Any, ClassVar
 import msgspec
 import pytest
 
-from daemon.config.tables import Ladder
+from daemon.config.tables import LadderTable
 from daemon.core.events import (
     CashTransferred,
     ClockTicked,
@@ -29,7 +29,7 @@ from daemon.core.state import LadderState, State
 from daemon.core.step import Machine, Step
 from daemon.journal.journal import FILE
 from daemon.models.ladder import climber
-from daemon.models.ladder.cards import Holds, write_holds
+from daemon.models.ladder.cards import HoldReasons, write_holds
 from daemon.models.ladder.climber import Climber
 from daemon.models.pointer import CURRENT, named
 from daemon.models.shadow import Shadow
@@ -42,7 +42,7 @@ from tests.support.models.climbing import RULES, Climb, climber_of
 from tests.support.models.swaps import alarms, events, name, publish, running
 
 
-def climbed(tmp_path: Path, play: Callable[[Climb], Awaitable[None]], rules: Ladder = RULES) -> list[LadderMoved]:
+def climbed(tmp_path: Path, play: Callable[[Climb], Awaitable[None]], rules: LadderTable = RULES) -> list[LadderMoved]:
     """Play with a desk of `v1` over eight warm sessions; returns the journaled steps of all that climbed."""
     store = tmp_path / "store"
     publish(store, "v1", 1)
@@ -466,14 +466,14 @@ def test_drift_a_hold_and_a_hand_take_a_challenger_off_the_ladder(tmp_path: Path
         climb.climber.drifted("v2", "index 3.1")
         await climb.settle()
         assert (climb.step, climb.run.models.running.version) == ("v2 rolled_back", "v1")
-        write_holds(shelf, Holds(frozen="a quiet week"))
+        write_holds(shelf, HoldReasons(frozen="a quiet week"))
         with_card(store, msgspec.structs.replace(CARD, version="v3"), seed=3)
         await climb.settle()
         assert climb.step == "v2 rolled_back"  # frozen
-        write_holds(shelf, Holds())
+        write_holds(shelf, HoldReasons())
         await climb.settle()
         assert climb.step == "v3 shadow"
-        write_holds(shelf, Holds(held={"v3": "not this one"}))
+        write_holds(shelf, HoldReasons(held={"v3": "not this one"}))
         await climb.settle()
         assert climb.step == "v3 refused"
         with_card(store, msgspec.structs.replace(CARD, version="v4"), seed=4)

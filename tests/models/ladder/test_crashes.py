@@ -18,7 +18,7 @@ from daemon.models import lifecycle
 from daemon.models.ladder.climber import Climber
 from daemon.models.pointer import CURRENT, named
 from daemon.models.store import LoadedModel
-from daemon.models.trial import Trial
+from daemon.models.trial import TrialProcess
 from tests.support.desks.desk_run import Crash, Desk, tape_rows, verified, write_tape
 from tests.support.models.cards import CARD, with_card
 from tests.support.models.climbing import Climb, climber_of
@@ -55,7 +55,7 @@ class Mortal(Climber):
             raise Crash
 
 
-class TriedOnce(Trial):
+class TriedOnce(TrialProcess):
     """A model's trial in its process, the first time; it passed, and each further start would find the same."""
 
     passed: ClassVar[set[tuple[str, tuple[str, ...], str]]] = set()
@@ -128,7 +128,7 @@ def _moves(folder: Path) -> list[LadderMoved]:
 def test_a_kill_at_any_boundary_of_the_ladder_leads_to_the_same_steps_and_pointers(
     warm: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(lifecycle, "Trial", TriedOnce)
+    monkeypatch.setattr(lifecycle, "TrialProcess", TriedOnce)
     undisturbed = shutil.copytree(warm, tmp_path / "undisturbed")
     boundaries = _started(undisturbed, 0)
     assert [line for line in boundaries if "the desk follows" in line] == [

@@ -25,7 +25,7 @@ from daemon.core.state import LadderState
 from daemon.engine.recover import identity_of
 from daemon.journal.journal import FILE
 from daemon.models.ladder.replay_child import NICE, replayed, timed_as_on_a_tape
-from daemon.models.ladder.replay_gate import Replay, ReplayLost, Request
+from daemon.models.ladder.replay_gate import ReplayLost, ReplayProcess, ReplayRequest
 from daemon.models.pointer import ModelError
 from strategies.kit.contract import Bar, Session
 from strategies.kit.manifest import MANIFEST_FILE, POLICY_FILE
@@ -57,10 +57,10 @@ def desk(traded: Path, tmp_path: Path) -> Path:
     return Path(shutil.copytree(traded, tmp_path / "desk"))
 
 
-def request_of(folder: Path, **changes: Any) -> Request:
+def request_of(folder: Path, **changes: Any) -> ReplayRequest:
     """What a climber of this desk asks for, at its journal's end."""
     made = online_desk(folder, folder / "store", SESSIONS - 2)
-    return Request(
+    return ReplayRequest(
         **{
             "models_dir": str(folder / "store"),
             "journal": str(folder / "state" / FILE),
@@ -261,7 +261,7 @@ def test_a_version_promoted_by_hand_meanwhile_ends_its_replay(desk: Path) -> Non
 
 
 def test_the_child_has_the_lowest_priority_and_a_lost_one_says_how_it_ended(desk: Path) -> None:
-    replay = Replay()
+    replay = ReplayProcess()
 
     async def played() -> None:
         task = asyncio.create_task(asyncio.to_thread(replay.run, request_of(desk)))

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 from daemon.config.load import ConfigError, load
-from daemon.config.tables import Ladder
+from daemon.config.tables import LadderTable
 from daemon.core.state import Halt, Pause, RiskState
 from daemon.models.ladder.replay_gate import Replayed
 from daemon.models.ladder.rules import (
@@ -36,7 +36,7 @@ from training.evidence.off_policy.evaluation import OffPolicy as Evaluated
 from training.evidence.statistics import Series
 
 NAMES = ("band_0.1", "band_0.2", "band_0.4", "band_0.8")
-RULES = Ladder(promotion="automatic", shadow_sessions=2, canary_sessions=1)
+RULES = LadderTable(promotion="automatic", shadow_sessions=2, canary_sessions=1)
 CARD = Card(
     format=FORMAT,
     version="v2",

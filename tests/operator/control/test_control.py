@@ -22,7 +22,7 @@ import uvloop
 
 from daemon.core.events import CommandRefused
 from daemon.operator.control import control
-from daemon.operator.control.client import SOCKET, ControlError, Request, address, ask
+from daemon.operator.control.client import SOCKET, CommandRequest, ControlError, address, ask
 from daemon.operator.control.control import ControlServer, listen
 from tests.support.desks.desk_at_work import AtWork, at_work, in_background, listening, until
 from tests.support.desks.desk_run import Desk, chained, tape_rows, verified, write_tape
@@ -405,7 +405,7 @@ async def test_a_socket_that_took_our_place_is_not_taken_away(work: AtWork, stat
 def test_a_path_longer_than_the_kernel_takes_works(desk: Desk, tmp_path: Path) -> None:
     state = tmp_path / ("d" * 100) / ("e" * 100)
     with in_background(desk, state):
-        assert ask(state, Request(1, "pause", "x", "ann")).ok
+        assert ask(state, CommandRequest(1, "pause", "x", "ann")).ok
         assert stat.S_IMODE((state / SOCKET).lstat().st_mode) == 0o600
     assert not (state / SOCKET).exists()
     with address(tmp_path) as short:
@@ -427,16 +427,16 @@ def test_it_serves_on_the_loop_that_a_daemon_runs_on(desk: Desk, state: Path) ->
 
 def test_the_client_gets_what_the_server_answers(desk: Desk, state: Path) -> None:
     with in_background(desk, state, 5):
-        answer = ask(state, Request(1, "halt", "x", "ann"))
+        answer = ask(state, CommandRequest(1, "halt", "x", "ann"))
         assert answer.status is not None
         assert (answer.ok, answer.seq) == (True, answer.status.seq)
         with pytest.raises(ControlError, match=r"the command has \d+ bytes, at most 4096 are taken"):
-            ask(state, Request(1, "halt", "x" * 5000))
+            ask(state, CommandRequest(1, "halt", "x" * 5000))
 
 
 def test_a_client_that_is_refused_before_it_asked_is_told_why(desk: Desk, state: Path) -> None:
     with in_background(desk, state, allowed={UID + 1}):
-        answer = ask(state, Request(1, "halt", "x" * 3000))
+        answer = ask(state, CommandRequest(1, "halt", "x" * 3000))
     assert (answer.ok, answer.error) == (
         False,
         f"user id {UID} may not command this desk: its own user and root may",
@@ -444,7 +444,7 @@ def test_a_client_that_is_refused_before_it_asked_is_told_why(desk: Desk, state:
 
 
 def test_the_client_says_who_does_not_answer(tmp_path: Path) -> None:
-    request = Request(1, "halt", "x")
+    request = CommandRequest(1, "halt", "x")
     with pytest.raises(ControlError, match=r"no control socket: it is starting .* control.enabled = false"):
         ask(tmp_path, request)
     with socket.socket(socket.AF_UNIX) as other:
@@ -478,7 +478,7 @@ def test_the_client_says_what_a_strange_answer_is(tmp_path: Path, told: bytes, s
         thread = threading.Thread(target=answer)
         thread.start()
         with pytest.raises(ControlError, match=said):
-            ask(tmp_path, Request(1, "halt", "x"), 5.0)
+            ask(tmp_path, CommandRequest(1, "halt", "x"), 5.0)
         thread.join()
 
 
@@ -495,5 +495,5 @@ def test_a_client_that_is_cut_off_says_so(tmp_path: Path) -> None:
         thread = threading.Thread(target=reset)
         thread.start()
         with pytest.raises(ControlError, match="the daemon ended or dropped the command"):
-            ask(tmp_path, Request(1, "halt", "x"), 5.0)
+            ask(tmp_path, CommandRequest(1, "halt", "x"), 5.0)
         thread.join()

@@ -42,7 +42,7 @@ from daemon.journal.journal import FILE
 from daemon.operator.log_events import LOG_EVENTS
 from daemon.operator.metrics.exposition import ALARMS, METRICS
 from daemon.operator.metrics.loop_lag import LoopLag
-from daemon.operator.metrics.metrics import Desk, Metrics, MqttCounts, Sources
+from daemon.operator.metrics.metrics import DeskLabels, Metrics, MqttCounts, ScrapeSources
 from daemon.operator.metrics.server import MetricsError, serve
 from strategies.kit.contract import Bar
 from strategies.registry import strategy as strategy_named
@@ -55,7 +55,7 @@ SPEC = strategy_named("option_scalper").spec
 MINUTE_NS = 60_000_000_000
 BEGIN_NS = 1_700_000_000_000_000_000
 IDENTITY = Identity("paper", "paper", SPEC.name, "0123456789", "sip")
-DESK = Desk("desk-1", SPEC.name, "paper", "c0de" * 16, SPEC.actions, 60)
+DESK = DeskLabels("desk-1", SPEC.name, "paper", "c0de" * 16, SPEC.actions, 60)
 NUMBER = re.compile(r"rltrader_[a-z_]+|process_[a-z_]+")
 
 
@@ -96,7 +96,7 @@ def stage(tmp_path: Path) -> Stage:
 
 
 def metrics_of(machine: Machine, journal: Path, **more: Any) -> Metrics:
-    return Metrics(DESK, Sources(lambda: machine.state, journal, Latency(), LoopLag(), lambda: (3, 2), **more))
+    return Metrics(DESK, ScrapeSources(lambda: machine.state, journal, Latency(), LoopLag(), lambda: (3, 2), **more))
 
 
 # --- a replay -----------------------------------------------------------------------------------------------------
@@ -116,7 +116,7 @@ def replayed(tmp_path_factory: pytest.TempPathFactory) -> Replayed:
     made: list[Metrics] = []
 
     def engine_made(engine: Any) -> None:
-        sources = Sources(
+        sources = ScrapeSources(
             lambda: engine.machine.state, folder / "state" / FILE, engine.latency, LoopLag(), lambda: (0, 0)
         )
         made.append(Metrics(DESK, sources))
@@ -291,7 +291,7 @@ def test_a_missing_journal_costs_its_own_series_alone(stage: Stage) -> None:
 
 
 def test_a_continuous_policy_s_decisions_have_one_series(stage: Stage, tmp_path: Path) -> None:
-    sources = Sources(lambda: stage.machine.state, tmp_path / FILE, Latency(), LoopLag(), lambda: (0, 0))
+    sources = ScrapeSources(lambda: stage.machine.state, tmp_path / FILE, Latency(), LoopLag(), lambda: (0, 0))
     metrics = Metrics(DESK._replace(actions=(), bar_interval_s=86_400), sources)
     assert value(metrics, "rltrader_decisions_total", action="continuous") == 0
     bar = BarClosed(BEGIN_NS, Bar("SPY", BEGIN_NS - 10**15, 1.0, 1.0, 1.0, 1.0, 1.0))
@@ -482,7 +482,7 @@ async def test_a_scrape_that_raises_says_why_and_ends_neither_server_nor_desk(st
         return state
 
     broken[0] = False
-    metrics = Metrics(DESK, Sources(state, tmp_path / FILE, Latency(), LoopLag(), lambda: (0, 0)))
+    metrics = Metrics(DESK, ScrapeSources(state, tmp_path / FILE, Latency(), LoopLag(), lambda: (0, 0)))
     broken[0] = True
     async with served(metrics) as url:
         with pytest.raises(urllib.error.HTTPError) as refused:

@@ -31,7 +31,7 @@ from daemon.core.events import CommandRefused, Event, HaltRequested, ResumeReque
 from daemon.core.step import Step
 from daemon.operator.announce import Announcer
 from daemon.operator.mqtt import connection as mqtt_connection
-from daemon.operator.mqtt.connection import Broker, MqttSettings, connected, properties
+from daemon.operator.mqtt.connection import MqttBroker, MqttSettings, connected, properties
 from daemon.operator.mqtt.messages import ChainHead
 from daemon.operator.mqtt.mqtt import MqttSide
 from daemon.operator.mqtt.outbox import Outbox
@@ -91,7 +91,7 @@ async def _soon(reached: Callable[[], bool]) -> None:
 async def connected_desk(
     desk: Desk,
     path: Path,
-    told_of: Broker,
+    told_of: MqttBroker,
     password: str,
     events: int = 0,
     **settings: Any,
@@ -365,7 +365,7 @@ async def test_a_broker_that_another_authority_vouches_for_is_refused(broker: Mo
 
 async def test_nobody_comes_in_without_tls_or_a_password(broker: Mosquitto, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(mqtt_connection, "ANSWER_S", 1.0)  # the broker says nothing to who speaks no TLS
-    plain = Broker("127.0.0.1", broker.port, tls=False, username="paper-1")
+    plain = MqttBroker("127.0.0.1", broker.port, tls=False, username="paper-1")
     for told, password in ((plain, broker.passwords["paper-1"]), (broker.broker(""), None), (broker.broker(), "wrong")):
         with pytest.raises(MqttError):
             async with connected(told, password):
@@ -386,7 +386,7 @@ async def test_a_missing_authority_file_or_a_broker_that_is_not_there_is_told_an
     desk: Desk, tmp_path: Path
 ) -> None:
     for place, told_of in enumerate(
-        (Broker("127.0.0.1", free_port(), tls=False), Broker("127.0.0.1", 1, ca_file="/no"))
+        (MqttBroker("127.0.0.1", free_port(), tls=False), MqttBroker("127.0.0.1", 1, ca_file="/no"))
     ):
         async with connected_desk(desk, tmp_path / str(place), told_of, "x" * 12, events=20) as made:
             await _soon(partial(_has_lost, made, 1))
@@ -410,7 +410,7 @@ async def test_a_connection_that_comes_up_after_its_end_was_asked_for_is_closed(
         server.settimeout(LIMIT_S)
         entering = asyncio.ensure_future(
             connected(
-                Broker("127.0.0.1", server.getsockname()[1], tls=False), None, "late"
+                MqttBroker("127.0.0.1", server.getsockname()[1], tls=False), None, "late"
             ).__aenter__()  # kept alive: not collected
         )
         assert await asyncio.to_thread(opened.wait, LIMIT_S)

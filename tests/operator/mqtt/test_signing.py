@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 from daemon.core.events import CommandRefused, Event, HaltRequested
 from daemon.host.time.clock import Clock as HostClock
 from daemon.host.time.clock import LeapWatch
-from daemon.operator.mqtt.remote_commands import Accepted, Judge, Refusals, Refused
+from daemon.operator.mqtt.remote_commands import Accepted, CommandRefusal, Judge, Refusals
 from daemon.operator.mqtt.signing import KeyRefused, SignedCommand, canonical, is_genuine, parse_keys, signed
 
 S = 1_000_000_000
@@ -57,12 +57,12 @@ def _command(**changes: Any) -> SignedCommand:
     return signed(**{**told, **changes})
 
 
-def _verdict(judge: Judge, command: SignedCommand, *, retained: bool = False) -> Accepted | Refused:
+def _verdict(judge: Judge, command: SignedCommand, *, retained: bool = False) -> Accepted | CommandRefusal:
     return judge.judge(msgspec.json.encode(command), retained=retained)
 
 
-def _reason(verdict: Accepted | Refused) -> str:
-    assert isinstance(verdict, Refused)
+def _reason(verdict: Accepted | CommandRefusal) -> str:
+    assert isinstance(verdict, CommandRefusal)
     return verdict.reason
 
 
@@ -115,7 +115,7 @@ def test_a_command_that_was_changed_anywhere_is_never_taken(name: str, salt: int
         "mac": digits,
     }
     changed = {**msgspec.to_builtins(command), name: other[name]}
-    assert isinstance(_judge().judge(json.dumps(changed).encode(), retained=False), Refused)
+    assert isinstance(_judge().judge(json.dumps(changed).encode(), retained=False), CommandRefusal)
 
 
 @pytest.mark.parametrize(
@@ -133,7 +133,7 @@ def test_a_command_that_was_changed_anywhere_is_never_taken(name: str, salt: int
 )
 def test_a_genuine_command_out_of_place_is_refused_by_name(changes: dict[str, Any], told: str) -> None:
     verdict = _verdict(_judge(), _command(**changes))
-    assert isinstance(verdict, Refused)
+    assert isinstance(verdict, CommandRefusal)
     assert verdict.genuine
     assert told in verdict.reason
     assert "key ops-laptop" in verdict.reason
@@ -209,7 +209,7 @@ def test_more_commands_than_can_be_remembered_are_refused() -> None:
 )
 def test_what_nobody_signed_is_refused_and_gets_no_answer(payload: bytes, told: str) -> None:
     verdict = _judge().judge(payload, retained=False)
-    assert isinstance(verdict, Refused)
+    assert isinstance(verdict, CommandRefusal)
     assert told in verdict.reason
     assert not verdict.genuine
 
@@ -220,7 +220,7 @@ def test_a_retained_command_is_refused_even_when_it_is_genuine() -> None:
 
 @given(st.binary(max_size=300))
 def test_no_bytes_ever_make_the_judge_raise(payload: bytes) -> None:
-    assert isinstance(_judge().judge(payload, retained=False), Refused)
+    assert isinstance(_judge().judge(payload, retained=False), CommandRefusal)
 
 
 def test_refusals_are_journaled_once_in_ten_seconds_with_a_count_of_the_others() -> None:

@@ -17,7 +17,7 @@ import pytest
 
 from daemon.app.live.settings_choice import NotWhole, settings_of_a_held_desk, tell_not_started
 from daemon.cli import ctl
-from daemon.config.load import ConfigError, Settings, load
+from daemon.config.load import ConfigError, DeskSettings, load
 from daemon.operator.log import Log
 from strategies.registry import add
 from tests.support.desks import lively_policy
@@ -37,7 +37,7 @@ class Held:
     played: Stage
     text: str
 
-    def settings(self, change: Callable[[str], str], **given: object) -> tuple[Settings, str]:
+    def settings(self, change: Callable[[str], str], **given: object) -> tuple[DeskSettings, str]:
         """What it would start with after this change of its file."""
         path = self.played.folder / "changed.toml"
         path.write_text(change(self.text))

@@ -37,7 +37,7 @@ from daemon.journal.journal import FILE
 from daemon.journal.reader import JournalReader
 from daemon.journal.rows import decode_event
 from daemon.models.pointer import CURRENT, point
-from daemon.operator.control.client import Request, ask
+from daemon.operator.control.client import CommandRequest, ask
 from strategies.kit.manifest import MANIFEST_FILE
 from tests.support.dashboards import serving
 from tests.support.desks.desk_run import command, environment, verified
@@ -100,7 +100,7 @@ def flat(played: Stage) -> bool:
 
 def knows_flat(played: Stage) -> bool:
     """Whether the desk says of itself that it holds nothing and that no order works."""
-    status = ask(played.state_dir, Request(1, "status")).status
+    status = ask(played.state_dir, CommandRequest(1, "status")).status
     return status is not None and not status.positions and not status.orders
 
 

@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pytest
 
-from daemon.operator.control.client import Request, ask
+from daemon.operator.control.client import CommandRequest, ask
 from tests.support.desks.daily_stage import HALF_DAY, daily_stage, swapping
 from tests.support.desks.stage import KEYS, Stage, new_york_ns
 from tests.support.desks.warm import Command
@@ -191,7 +191,7 @@ def test_shares_that_a_person_sold_are_not_sold_again_by_a_flatten_a_moment_late
         played.server.by_hand("close", symbol="SPY")
         played.clock.pass_s(MOMENT_S)
         assert len(played.journaled("BrokerReported")) == reports  # no report can have told of it
-        ask(played.state_dir, Request(1, "flatten", "a moment later", "ann"))
+        ask(played.state_dir, CommandRequest(1, "flatten", "a moment later", "ann"))
         played.until_true(lambda: len(played.journaled("BrokerReported")) >= reports + 3, "three more reports")
         assert (len(played.posts()), never_short(played)) == (ours, True)
         command(played, "accept-broker")

@@ -14,7 +14,7 @@ import pytest
 from pydantic import SecretStr
 
 from daemon.app.live.prepare import Live, prepare_live
-from daemon.config.load import Credentials, Settings, load
+from daemon.config.load import Credentials, DeskSettings, load
 from daemon.core.events import (
     Event,
     ModelPromoted,
@@ -22,7 +22,7 @@ from daemon.core.events import (
 )
 from daemon.engine.state_dir import open_state_dir
 from daemon.journal.journal import FILE
-from daemon.journal.rows import Batch, HashChain
+from daemon.journal.rows import CommitBatch, HashChain
 from daemon.models.pointer import CANDIDATE, CURRENT
 from daemon.models.store import ModelError
 from daemon.models.store import load as loaded
@@ -219,7 +219,7 @@ def test_a_swap_begins_a_new_memory_and_a_candidate_keeps_its_own(tmp_path: Path
 # --- a start whose pointer is wrong -------------------------------------------------------------------------------
 
 
-def live_settings(store: Path, folder: Path, **given: object) -> Settings:
+def live_settings(store: Path, folder: Path, **given: object) -> DeskSettings:
     """A desk on the live feed that follows `current`; nothing is at its addresses."""
     nowhere = {f"alpaca.{key}": "http://127.0.0.1:9" for key in ("trading_url", "data_url")} | {
         f"alpaca.{key}": "ws://127.0.0.1:9" for key in ("stream_url", "trade_stream_url", "option_stream_url")
@@ -230,7 +230,7 @@ def live_settings(store: Path, folder: Path, **given: object) -> Settings:
 def heard(folder: Path, live: Live, *story: Event) -> None:
     """Make the desk's journal, with these events of its last run."""
     state_dir = open_state_dir(folder, live.meta(), "epoch00001")
-    batch, chain = Batch(), HashChain(1, state_dir.journal.reader().chain_head())
+    batch, chain = CommitBatch(), HashChain(1, state_dir.journal.reader().chain_head())
     batch.entries.extend(chain.entry(None, event, "[]") for event in story)
     state_dir.journal.commit(batch)
     state_dir.journal.close()

@@ -25,12 +25,12 @@ import pytest
 
 from daemon.cli import ctl
 from daemon.core.events import BarClosed, Event
-from daemon.engine.engine import Source
+from daemon.engine.engine import EventSource
 from daemon.journal.journal import FILE
 from daemon.journal.reader import JournalReader
 from daemon.journal.rows import JournalError
 from daemon.models.pointer import CANDIDATE, CURRENT
-from daemon.operator.control.client import Request, ask
+from daemon.operator.control.client import CommandRequest, ask
 from tests.support.dashboards import serving
 from tests.support.desks.desk_run import Desk, chained, command, environment, read_models, table, tape_rows, write_tape
 from tests.support.models.swaps import KIND, MODEL, alarms, damage, events, name, publish, publish_malicious
@@ -220,7 +220,7 @@ def test_whatever_breaks_beside_the_desk_it_ends_as_if_it_had_been_alone(
         hammer = threading.Thread(target=broken_scrapes, args=(port, ended))
         hammer.start()
         for _ in range(HUNDRED):
-            assert ask(beside, Request(1, "status")).ok  # the one command that is no event
+            assert ask(beside, CommandRequest(1, "status")).ok  # the one command that is no event
             desk.weigh()
         until(lambda: dashboard.json("/api/now")["seq"] > 0, "the dashboard follows")
         dashboard.process.send_signal(signal.SIGKILL)
@@ -283,7 +283,7 @@ SWAP_SPEED = 100  # a bar each 0.6 s: the tape outlasts ten promotions on a mach
 class Beginning:
     """The events of a tape up to its bar number `bars`."""
 
-    def __init__(self, tape: Source, bars: int) -> None:
+    def __init__(self, tape: EventSource, bars: int) -> None:
         self._tape, self._left = tape, bars
 
     def poll(self) -> Event | None:

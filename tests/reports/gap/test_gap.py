@@ -28,7 +28,7 @@ from daemon.core.events import (
     SessionScheduled,
 )
 from daemon.journal.journal import FILE, Journal
-from daemon.journal.rows import Batch, HashChain, encode_effects
+from daemon.journal.rows import CommitBatch, HashChain, encode_effects
 from daemon.reports.gap.gap import Gap, GapLine, read_gap, summary_of
 from strategies.kit.contract import Session
 from strategies.kit.units import HOUR_NS, SECOND_NS
@@ -99,7 +99,7 @@ def written(tmp_path: Path, mode: str = "paper", strategy: str = "option_scalper
     journal, chain, batch = (
         Journal.create(tmp_path / FILE, {"strategy": strategy, "mode": mode}),
         HashChain(),
-        Batch(),
+        CommitBatch(),
     )
     for seq, (event, effects) in enumerate(story, start=1):
         batch.entries.append(chain.entry(seq, event, encode_effects(effects)))

@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 from simulator.data.fields import merged
 from simulator.prices.corporate_actions import Dividend, Split, adjusted
 from simulator.prices.day_path import minutes_of
-from simulator.prices.day_prices import DayPrices
+from simulator.prices.day_prices import DailyPrices
 from simulator.prices.market import NEVER_NS, POINT_NS
 from simulator.prices.tape import midnight_ns
 from strategies.kit.contract import Bar, Session
@@ -44,7 +44,7 @@ def test_the_minutes_of_a_session_put_together_are_always_its_daily_bar(
 
 def test_a_penny_share_has_four_decimals_and_a_narrow_spread() -> None:
     bar = Bar("PNY", midnight_ns(DATES[0]), 0.5432, 0.5501, 0.5399, 0.5411, VOLUME)
-    days = DayPrices([bar], SESSIONS)
+    days = DailyPrices([bar], SESSIONS)
     minutes = days.minutes("PNY")[:]
     assert merged(minutes, bar.start_ns) == bar
     market = shares()
@@ -88,8 +88,8 @@ def test_path_points_run_through_sessions_and_end_with_them() -> None:
 
 
 def test_what_is_made_up_or_read_is_continuous_once_it_is_adjusted_for_what_was_scripted() -> None:
-    plain = DayPrices.made_up(["AAA", "BBB"], SESSIONS, seed=3)
-    scripted = DayPrices.made_up(
+    plain = DailyPrices.made_up(["AAA", "BBB"], SESSIONS, seed=3)
+    scripted = DailyPrices.made_up(
         ["AAA", "BBB"],
         SESSIONS,
         seed=3,
@@ -105,24 +105,24 @@ def test_what_is_made_up_or_read_is_continuous_once_it_is_adjusted_for_what_was_
 
 
 def test_a_made_up_share_closes_where_it_is_told_to() -> None:
-    days = DayPrices.made_up(["SPY"], SESSIONS, last=DATES[3], closes={"SPY": (DATES[3], 545.0)})
+    days = DailyPrices.made_up(["SPY"], SESSIONS, last=DATES[3], closes={"SPY": (DATES[3], 545.0)})
     assert days.bars["SPY"][DATES[3]].close == 545.0
     assert list(days.bars["SPY"]) == list(DATES[:4])
 
 
 def test_an_action_of_a_share_without_bars_is_refused_by_name() -> None:
     with pytest.raises(ValueError, match="ZZZ has an action but no bar"):
-        DayPrices.made_up(["AAA"], SESSIONS, delisted={"ZZZ": DATES[0]})
+        DailyPrices.made_up(["AAA"], SESSIONS, delisted={"ZZZ": DATES[0]})
 
 
 def test_real_daily_bars_are_read_by_symbol_and_date(data_dir: Path) -> None:
-    days = DayPrices.from_parquet(
+    days = DailyPrices.from_parquet(
         data_dir / "etf_daily_2010_2022.parquet", symbols=["SPY", "IWM"], first="2022-12-28", sessions=SESSIONS
     )
     assert sorted(days.bars) == ["IWM", "SPY"]
     assert list(days.bars["SPY"]) == ["2022-12-28", "2022-12-29", "2022-12-30"]
     with pytest.raises(ValueError, match="no bar from 2030-01-01"):
-        DayPrices.from_parquet(data_dir / "etf_daily_2010_2022.parquet", first="2030-01-01")
+        DailyPrices.from_parquet(data_dir / "etf_daily_2010_2022.parquet", first="2030-01-01")
 
 
 def test_the_actions_of_a_share_come_in_order_and_a_dividend_twice() -> None:

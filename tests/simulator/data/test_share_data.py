@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 
 from simulator.server import AlpacaServer
-from simulator.serving import Serving
+from simulator.serving import RunningServer
 from strategies.kit.units import SECOND_NS
 from tests.support.simulator.lone_loop import clock_of_loop
 from tests.support.simulator.share_days import DATES, SESSIONS, at, desks, history, shares
@@ -31,7 +31,9 @@ with warnings.catch_warnings():
 START = datetime(2024, 6, 1, tzinfo=UTC)
 
 
-def bars(server: Serving, *symbols: str, timeframe: TimeFrame = TimeFrame.Day, **fields: Any) -> dict[str, list[Any]]:
+def bars(
+    server: RunningServer, *symbols: str, timeframe: TimeFrame = TimeFrame.Day, **fields: Any
+) -> dict[str, list[Any]]:
     """The bars that the real client reads, by symbol."""
     request = StockBarsRequest(symbol_or_symbols=list(symbols), timeframe=timeframe, **{"start": START, **fields})
     with history(server) as client:
@@ -40,7 +42,7 @@ def bars(server: Serving, *symbols: str, timeframe: TimeFrame = TimeFrame.Day, *
     return dict(found.data)
 
 
-def closes(server: Serving, symbol: str, adjustment: Adjustment) -> list[float]:
+def closes(server: RunningServer, symbol: str, adjustment: Adjustment) -> list[float]:
     """The closes of a share's whole history."""
     return [bar.close for bar in bars(server, symbol, adjustment=adjustment)[symbol]]
 

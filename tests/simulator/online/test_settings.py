@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from daemon.config.load import load
-from daemon.config.tables import Ladder
+from daemon.config.tables import LadderTable
 from simulator.online.processes import configuration
 from simulator.online.show import DeskAt
 from training.online.command import parser
@@ -20,7 +20,7 @@ def test_no_criterion_of_the_ladder_is_changed(tmp_path: Path, monkeypatch: pyte
     monkeypatch.chdir(tmp_path)
     path = tmp_path / "show.toml"
     path.write_text(configuration(DeskAt(tmp_path, tmp_path / "redis.sock").own_tables()))
-    found, shipped = load(path, {}).ladder, Ladder()
+    found, shipped = load(path, {}).ladder, LadderTable()
     differing = {name for name, value in asdict(found).items() if getattr(shipped, name) != value}
     assert differing == SHORTER
     assert (found.promotion, found.shadow_sessions, found.canary_sessions) == ("automatic", 2, 1)
@@ -32,4 +32,4 @@ def test_the_trainer_makes_the_card_as_shipped(tmp_path: Path) -> None:
     shipped = parser().parse_args(["--desk", "x", "--redis", "x", "--models-dir", "x", "--own-dir", "x", "--bars", "x"])
     for name in ("card_horizon", "publish_every", "reward", "seed"):
         assert getattr(options, name) == getattr(shipped, name)
-    assert options.card_sessions >= Ladder().card_sessions_min
+    assert options.card_sessions >= LadderTable().card_sessions_min

@@ -16,8 +16,8 @@ import websockets
 
 from simulator.prices.corporate_actions import Split
 from simulator.server import AlpacaServer
-from simulator.serving import Serving
-from simulator.trading.account import Account, Trade
+from simulator.serving import RunningServer
+from simulator.trading.account import Account, PositionChange
 from simulator.trading.venue import Rules
 from strategies.kit.units import SECOND_NS
 from tests.support.simulator.lone_loop import clock_of_loop
@@ -37,12 +37,12 @@ def auction(symbol: str, quantity: int, side: OrderSide = OrderSide.BUY, **field
     return MarketOrderRequest(symbol=symbol, qty=quantity, side=side, time_in_force=TimeInForce.OPG, **fields)
 
 
-def given(server: Serving, symbol: str, quantity: int, price: int, which: int = 0) -> None:
+def given(server: RunningServer, symbol: str, quantity: int, price: int, which: int = 0) -> None:
     """Shares in an account's books from the start, at no cost of cash."""
 
     def give() -> None:
         account = list(server.server.accounts.values())[which]
-        account.trade(Trade(symbol, Decimal(quantity), Decimal(price), 0))
+        account.trade(PositionChange(symbol, Decimal(quantity), Decimal(price), 0))
         account.cash += quantity * price
 
     server.call(give)

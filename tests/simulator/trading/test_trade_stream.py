@@ -22,7 +22,7 @@ from websockets.asyncio.client import connect
 from simulator.faults import Faults
 from simulator.server import AlpacaServer
 from simulator.trading.account import Account
-from simulator.trading.refusals import Refused
+from simulator.trading.refusals import Refusal
 from simulator.trading.venue import DEFAULT_KEY, DEFAULT_SECRET, Rules
 from strategies.kit.units import SECOND_NS
 from tests.support.simulator.trade_listeners import (
@@ -256,7 +256,7 @@ async def at_random(server: AlpacaServer, chance: random.Random) -> None:
     """Place, cancel, replace or close something; refusals are part of it."""
     symbol = chance.choice(["SPY", CALL, "SPY250602P00500000"])
     working = list(server.account.working.values())
-    with contextlib.suppress(Refused):
+    with contextlib.suppress(Refusal):
         match chance.choice(["place", "place", "place", "cancel", "replace", "close"]):
             case "place":
                 limit = chance.choice([{}, {"type": "limit", "limit_price": chance.choice(["0.5", "2", "3", "500"])}])

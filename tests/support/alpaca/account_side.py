@@ -7,9 +7,9 @@ from collections.abc import Callable
 from daemon.brokers.alpaca.admin import AlpacaAdmin
 from daemon.brokers.alpaca.rest.market_data import MarketData
 from daemon.brokers.alpaca.trading.trading import TradingOrders, TradingReads
-from daemon.brokers.api import LogEvent
+from daemon.brokers.api import EventLogger
 from daemon.brokers.clock_check import ClockCheck
-from daemon.config.tables import Feed
+from daemon.config.tables import FeedTable
 from daemon.host.time.clock import Clock
 
 LIMIT_S = 2.0
@@ -26,11 +26,11 @@ def admin_of(reads: TradingReads, orders: TradingOrders | None = None, market: M
         assert market is not None
         return market
 
-    return AlpacaAdmin(reads, given_market, given_orders, Feed())
+    return AlpacaAdmin(reads, given_market, given_orders, FeedTable())
 
 
 def clock_check(
-    reads: TradingReads, clock: Clock, log: LogEvent, journal_ns: Callable[[], int] = lambda: 0
+    reads: TradingReads, clock: Clock, log: EventLogger, journal_ns: Callable[[], int] = lambda: 0
 ) -> ClockCheck:
     """Compares this clock with the server's."""
     return ClockCheck(admin_of(reads).clock, clock, log, LIMIT_S, journal_ns)

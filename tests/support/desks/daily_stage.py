@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from simulator.prices.day_prices import DayPrices
+from simulator.prices.day_prices import DailyPrices
 from simulator.prices.market import Market
 from simulator.prices.tape import calendar_sessions
 from simulator.serving import serving
@@ -42,16 +42,16 @@ ACTIONS = [name for name, _ in REGIMES]
 
 
 @cache
-def prices(**actions: Any) -> DayPrices:
+def prices(**actions: Any) -> DailyPrices:
     """Seeded walks of the three funds over more sessions than the strategy keeps."""
     return made_up(**actions)
 
 
-def made_up(**actions: Any) -> DayPrices:
+def made_up(**actions: Any) -> DailyPrices:
     """Seeded walks of the three funds; SPY closes at 500, QQQ at 400 and IWM at 200 USD on the day before."""
     sessions = calendar_sessions("2023-05-01", "2024-08-01")
     closes = {symbol: ("2024-07-02", price) for symbol, price in zip(SYMBOLS, (500.0, 400.0, 200.0), strict=True)}
-    return DayPrices.made_up(SYMBOLS, sessions, last="2024-07-19", closes=closes, seed=3, **actions)
+    return DailyPrices.made_up(SYMBOLS, sessions, last="2024-07-19", closes=closes, seed=3, **actions)
 
 
 def swapping(folder: Path) -> Path:
@@ -88,7 +88,7 @@ def daily_stage(
     folder: Path,
     models_dir: Path,
     *tables: Table,
-    days: DayPrices | None = None,
+    days: DailyPrices | None = None,
     others: tuple[Account, ...] = (),
     rate: float | None = None,
 ) -> Iterator[Stage]:

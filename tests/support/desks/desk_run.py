@@ -22,14 +22,14 @@ from typing import Any
 import pytest
 
 from daemon.app.desk import Start, assemble
-from daemon.app.replay_start import Replay, prepare_replay
-from daemon.config.load import Settings, load
+from daemon.app.replay_start import TapeReplay, prepare_replay
+from daemon.config.load import DeskSettings, load
 from daemon.core.effects import AnyEffect
 from daemon.core.events import Event
 from daemon.core.session import NEW_YORK
 from daemon.core.state import digest
 from daemon.core.step import Core, Step
-from daemon.engine.engine import Engine, Outside, Shadow, Source
+from daemon.engine.engine import CandidateAnswers, Engine, EventSource, Outside
 from daemon.engine.recover import Recovered, code_digest, fresh_machine, identity_of, recover, recovered_desk
 from daemon.engine.state_dir import StateDir, open_state_dir
 from daemon.engine.verify import Verified, verify
@@ -86,7 +86,7 @@ def write_tape(path: Path, rows: Sequence[str], header: str = HEADER) -> Path:
     return path
 
 
-def settings(state_dir: Path, **overrides: object) -> Settings:
+def settings(state_dir: Path, **overrides: object) -> DeskSettings:
     """Free-trading settings; `overrides` name keys as section__key."""
     with pytest.MonkeyPatch.context() as patch:
         for name in list(os.environ):
@@ -115,7 +115,7 @@ class Desk:
     """One tape and strategy, prepared once; `run` starts it on a state directory as often as asked."""
 
     def __init__(self, tape: Path, quotes: QuoteChoice | None = None, /, **overrides: object) -> None:
-        self.replay: Replay = prepare_replay(settings(Path("unused"), **overrides), tape, quotes)
+        self.replay: TapeReplay = prepare_replay(settings(Path("unused"), **overrides), tape, quotes)
 
     def fresh_state(self, path: Path) -> StateDir:
         """The state directory, opened or made."""
@@ -129,9 +129,9 @@ class Desk:
         snapshot_events: int = 100,
         boundary: Callable[[str], None] | None = None,
         outside: Outside | None = None,
-        shadow: Shadow | None = None,
+        shadow: CandidateAnswers | None = None,
         observe: Callable[[Event, Step], None] | None = None,
-        source: Callable[[Source], Source] | None = None,
+        source: Callable[[EventSource], EventSource] | None = None,
         engine_made: Callable[[Engine], None] | None = None,
         code: str | None = None,
         core: Core | None = None,

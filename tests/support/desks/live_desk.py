@@ -26,7 +26,7 @@ from daemon.engine.recover import recovered_desk
 from daemon.journal.journal import FILE
 from daemon.journal.reader import JournalReader
 from simulator.clock import SimClock
-from simulator.serving import Serving
+from simulator.serving import RunningServer
 from simulator.trading.account import Account
 from tests.support.desks.warm import FORK, PRELOAD
 from tests.support.paths import FIXTURE_MODELS, REPOSITORY
@@ -48,7 +48,7 @@ SIZE = "min(int(budget / (limit_price * OPTION_MULTIPLIER)), sizing.max_contract
 
 def write_config(
     path: Path,
-    serving: Serving,
+    serving: RunningServer,
     clock: SimClock,
     state_dir: Path,
     *tables: Mapping[str, Mapping[str, object]],

@@ -43,7 +43,7 @@ from tests.support.desks.desk_run import drop
 from tests.support.models.online_models import NAME
 from tests.support.outside.redis_server import RedisServer
 from tests.support.outside.stream import Logged
-from training.online.served import Serving
+from training.online.served import AnswerService
 
 JOURNAL = ("online", "e1")
 LIMIT_S = 120.0  # generous: nothing here is measured
@@ -198,7 +198,7 @@ def serving_answers(models_dir: Path, server: RedisServer) -> Iterator[None]:
     """The trainer's side, for this journal."""
     with (
         contextlib.closing(server.client("rltrader-trainer")) as client,
-        Serving(client, models_dir, strategy(NAME), Logged().log) as serving,
+        AnswerService(client, models_dir, strategy(NAME), Logged().log) as serving,
     ):
         serving.turn_to(stream_name(*JOURNAL))
         yield

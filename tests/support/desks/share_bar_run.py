@@ -12,7 +12,7 @@ from daemon.app.desk import Start, assemble
 from daemon.core.events import Event
 from daemon.core.limits import Paper, Trading
 from daemon.core.step import Step
-from daemon.engine.engine import Policy, Shadow
+from daemon.engine.engine import CandidateAnswers, Policy
 from daemon.engine.recover import fresh_machine, identity_of, recover
 from daemon.engine.state_dir import open_state_dir
 from daemon.host.time.calendar import SessionCalendar
@@ -45,7 +45,7 @@ class Toy:
         observe: Callable[[Event, Step], None] | None = None,
         epoch: str = "e1",
         policy: Policy | None = None,
-        shadow: Shadow | None = None,
+        shadow: CandidateAnswers | None = None,
     ) -> str:
         """Run to the tape's end, or to a crash; returns the state's digest, "" after a crash."""
         state_dir, code = open_state_dir(path, META, epoch), own_code()

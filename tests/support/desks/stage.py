@@ -23,7 +23,7 @@ from simulator.clock import SimClock
 from simulator.prices.market import Market
 from simulator.prices.tape import NEW_YORK
 from simulator.server import LoggedRequest
-from simulator.serving import Serving, serving
+from simulator.serving import RunningServer, serving
 from simulator.trading.account import Account
 from simulator.trading.venue import DEFAULT_KEY, DEFAULT_SECRET, Rules
 from strategies.kit.contract import Bar, Session
@@ -89,7 +89,7 @@ def until(reached: Callable[[], bool], what: str) -> None:
 class Stage:
     """One scenario's server, clock and folder. `tables` are the configuration's, later ones win."""
 
-    server: Serving
+    server: RunningServer
     clock: SimClock
     market: Market
     folder: Path

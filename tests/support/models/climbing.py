@@ -6,14 +6,14 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from daemon.config.tables import Ladder
+from daemon.config.tables import LadderTable
 from daemon.core.events import SessionEnded
 from daemon.core.state import LadderState
 from daemon.journal.journal import FILE
 from daemon.models.ladder.climber import Climber
 from tests.support.models.swaps import SCALPER, Running
 
-RULES = Ladder(
+RULES = LadderTable(
     promotion="automatic",
     replay_sessions=0,
     shadow_sessions=1,
@@ -55,7 +55,7 @@ class Climb:
 
 
 def climber_of(
-    run: Running, store: Path, rules: Ladder = RULES, *, strategy: Any = SCALPER, kind: type[Climber] = Climber
+    run: Running, store: Path, rules: LadderTable = RULES, *, strategy: Any = SCALPER, kind: type[Climber] = Climber
 ) -> Climber:
     """A climber of the running desk that sees every step."""
     climber = kind(

@@ -6,7 +6,7 @@ import asyncio
 from pathlib import Path
 from typing import Any
 
-from daemon.config.tables import Ladder
+from daemon.config.tables import LadderTable
 from daemon.models.pointer import CURRENT, point
 from strategies.registry import strategy
 from tests.support.desks.desk_run import Desk, tape_rows, write_tape
@@ -44,7 +44,7 @@ def online_desk(
     return kind(tape, **given | more)
 
 
-def climb_online(desk: Desk, state: Path, store: Path, sessions: int, rules: Ladder = RULES) -> list[str]:
+def climb_online(desk: Desk, state: Path, store: Path, sessions: int, rules: LadderTable = RULES) -> list[str]:
     """Let the desk trade so many sessions with its climber; returns where the ladder stood after each."""
     stood: list[str] = []
 

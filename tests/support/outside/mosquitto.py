@@ -24,7 +24,7 @@ from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import NameOID
 
-from daemon.operator.mqtt.connection import Broker
+from daemon.operator.mqtt.connection import MqttBroker
 from tests.support.paths import REPOSITORY
 
 INSTALLED = REPOSITORY / "systemd" / "mosquitto"
@@ -55,9 +55,11 @@ class Mosquitto:
         """The certificate of the broker's authority."""
         return self.folder / "ca.crt"
 
-    def broker(self, username: str = "paper-1", ca_file: Path | None = None) -> Broker:
+    def broker(self, username: str = "paper-1", ca_file: Path | None = None) -> MqttBroker:
         """How a client of this name reaches it."""
-        return Broker("127.0.0.1", self.port, ca_file=str(ca_file or self.ca_file), username=username, keepalive_s=10)
+        return MqttBroker(
+            "127.0.0.1", self.port, ca_file=str(ca_file or self.ca_file), username=username, keepalive_s=10
+        )
 
     def start(self) -> None:
         """Return when it takes connections."""

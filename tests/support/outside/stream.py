@@ -14,7 +14,7 @@ from typing import Any
 from daemon.experience.experience import Experience, of_entry, row_of, stream_name
 from daemon.experience.of_journal import Experiences
 from daemon.experience.publisher import Publisher
-from daemon.experience.walk import Walk
+from daemon.experience.walk import JournalWalk
 from daemon.operator.log import Log
 from strategies.kit.contract import ShareSpec
 from tests.support.core.share_bars import SPEC
@@ -27,7 +27,7 @@ LIMIT_S = 180.0  # generous: nothing here is measured
 
 def walked(state_dir: Path, after: int = 0, epoch: str = "e1", spec: ShareSpec = SPEC) -> list[Experience]:
     """The experiences of a journal beyond row `after`, as far as it goes; by default of the toy desk."""
-    walk, experiences, found = Walk(state_dir, epoch, max(after - 1, 0)), Experiences(spec), []
+    walk, experiences, found = JournalWalk(state_dir, epoch, max(after - 1, 0)), Experiences(spec), []
     while not walk.caught_up:
         for row, step, begins in walk.look():
             if begins is not None:

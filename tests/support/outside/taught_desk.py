@@ -16,7 +16,7 @@ from pathlib import Path
 
 import pytest
 
-from daemon.config.tables import Ladder
+from daemon.config.tables import LadderTable
 from daemon.core.effects import AskPolicy
 from daemon.core.events import BarClosed, Event, Quote, QuotesReceived, SessionEnded, SessionScheduled
 from daemon.core.state import LadderState
@@ -24,7 +24,7 @@ from daemon.engine.state_dir import StateDir, open_state_dir
 from daemon.experience.experience import stream_name
 from daemon.experience.publisher import Publisher
 from daemon.models.ladder.replay_child import replayed
-from daemon.models.ladder.replay_gate import Replayed, Request
+from daemon.models.ladder.replay_gate import Replayed, ReplayRequest
 from daemon.models.served import ServedAnswers
 from strategies.kit.card import Card
 from strategies.kit.contract import Bar
@@ -42,14 +42,14 @@ from tests.support.rl.noting import ByHand, Noting, candidates_of
 from training.online.consume import Consumer
 from training.online.reward import RewardAgent
 from training.online.served import AnswerServer
-from training.online.trainer import Trainer
+from training.online.trainer import StreamTrainer
 
 LIMIT_S = 180.0  # generous: nothing here is measured
 EVERY, CARD = 1, 1  # sessions: before a version is taken, and of its card
 STUBS, BARS = 2, 24  # sessions that warm the desk; bars of each after them
 PUBLISHED = (1, 7)  # the versions that were taken after these sessions; others are not
 CHECKPOINT_EVERY = 2  # decisions
-RULES = Ladder(
+RULES = LadderTable(
     promotion="automatic",
     replay_sessions=1,
     replay_behind_max=1.0,
@@ -83,7 +83,7 @@ class TrainerProcess:
         self.learner = Noting(maker.spec.observation_shape[0])
         publish = ByHand(self.store, maker, self._cards)
         self.candidates = candidates_of(self.learner, publish, maker, every=EVERY, sessions=CARD)
-        self.trainer = Trainer(
+        self.trainer = StreamTrainer(
             lambda stream: Consumer(client, stream),
             stream_name(*self._journal),
             self.learner,
@@ -136,7 +136,7 @@ class HeldReplay:
 
     gate = threading.Event()
 
-    def run(self, request: Request) -> Replayed:
+    def run(self, request: ReplayRequest) -> Replayed:
         assert self.gate.wait(LIMIT_S)
         return replayed(request)
 
@@ -250,7 +250,7 @@ def without_children(patch: pytest.MonkeyPatch) -> None:
     """Leave out the child processes of trial and replay, which have tests of their own."""
     patch.setattr("daemon.models.lifecycle.Trial.run", lambda *_: None)
     patch.setattr("daemon.models.ladder.replay_child.try_model", lambda *_: None)
-    patch.setattr("daemon.models.ladder.replay_gate.Replay", HeldReplay)
+    patch.setattr("daemon.models.ladder.replay_gate.ReplayProcess", HeldReplay)
 
 
 def taught(

@@ -20,15 +20,15 @@ from training.forecast.forecasts import Forecasts, assemble
 from training.forecast.labels import BUY, SELL, Barriers, Labels
 from training.forecast.network import Sizes
 from training.forecast.panel import Windows
-from training.forecast.recipe import Progress, Recipe
-from training.forecast.stage import FoldResult, Material, Plan, finish_fold, train_member
+from training.forecast.recipe import MemberProgress, MemberRecipe
+from training.forecast.stage import FoldResult, ForecasterSettings, Material, finish_fold, train_member
 
 STRENGTH = 2.0
 FEATURES = 6
 SMALL = Sizes(features=FEATURES, window=8, channels=(8, 12), hidden=16, attention=8)
-PLAN = Plan(
+PLAN = ForecasterSettings(
     sizes=SMALL,
-    recipe=Recipe(epochs=12, batch=128, learning_rate=4e-3, stride=2, patience=4),
+    recipe=MemberRecipe(epochs=12, batch=128, learning_rate=4e-3, stride=2, patience=4),
     embargo=2,
     first_year=2013,
     last_year=2013,
@@ -82,7 +82,10 @@ def _unheard(*_: object) -> None:
 
 
 def walk_forward(
-    material: Material, plan: Plan, folder: Path | None = None, tell: Callable[[int, int, Progress], object] = _unheard
+    material: Material,
+    plan: ForecasterSettings,
+    folder: Path | None = None,
+    tell: Callable[[int, int, MemberProgress], object] = _unheard,
 ) -> tuple[Forecasts, tuple[FoldResult, ...]]:
     """Every fold of the plan, one after the other in this process, and their forecasts joined."""
     results = []

@@ -74,7 +74,7 @@ class ByHand:
     def __init__(self, store: Path, maker: AnyStrategy, cards: Mapping[str, Card]) -> None:
         self._store, self._maker, self._cards = store, maker, cards
 
-    def __call__(self, network: QNetwork, found: OffPolicy, origin: Origin, parent: str, watched: Watched) -> None:
+    def __call__(self, network: QNetwork, result: OffPolicy, origin: Origin, parent: str, watched: Watched) -> None:
         """Put it into the store, where it may be already: its trainer was killed before the checkpoint."""
         card, version = self._cards.get(origin.session), f"after-{origin.session}"
         folder = self._store / NAME / version

@@ -7,7 +7,7 @@ from typing import Any
 
 import torch
 
-from daemon.experience.experience import Chosen, Experience, Holding, Prices, to_entry
+from daemon.experience.experience import ActionChoice, Experience, Prices, SymbolTransition, to_entry
 from strategies.kit.contract import Float32Array
 
 WIDTH, ACTIONS = 3, 3
@@ -36,8 +36,8 @@ def made(count: int, seed: int = 1) -> list[Experience]:
                 state=states[place].tobytes(),
                 next_state=b"" if terminal else states[place + 1].tobytes(),
                 terminal=terminal,
-                chosen=(Chosen(int(action * ACTIONS), 0, (0.5, 0.25, 0.25)),),
-                holdings=(Holding("SPY", bar, bar, 10, 10, 100.0 + price, 100.0 + price + gain, flow, 0.0),),
+                chosen=(ActionChoice(int(action * ACTIONS), 0, (0.5, 0.25, 0.25)),),
+                holdings=(SymbolTransition("SPY", bar, bar, 10, 10, 100.0 + price, 100.0 + price + gain, flow, 0.0),),
                 equity=1000.0,
                 next_equity=1000.0 + gain,
                 transfers=0.0,

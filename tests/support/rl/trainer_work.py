@@ -12,7 +12,7 @@ from strategies.online_dqn.state_vector import read_file, shipped
 from tests.support.outside.stream import LIMIT_S, Logged
 from training.online.command import parser
 from training.online.reward import RewardAgent
-from training.online.work import Pulse, Work
+from training.online.work import LearningProcess, Pulse
 
 WORK_LIMIT_S = 3 * LIMIT_S  # of one step, a cold start included
 
@@ -42,5 +42,7 @@ def work(given: list[str], client: Any, logged: Logged, steps: Iterator[Callable
     pulse = Pulse(Service())
     options = parser().parse_args(given)
     config = read_file(options.model_config) if options.model_config else shipped()
-    Work(options, client, config, RewardAgent(dict(options.reward) or None), logged.log, pulse, Script(steps)).run()
+    LearningProcess(
+        options, client, config, RewardAgent(dict(options.reward) or None), logged.log, pulse, Script(steps)
+    ).run()
     pulse.close()

@@ -13,10 +13,10 @@ from typing import Any
 
 from simulator.clock import SimClock
 from simulator.prices.corporate_actions import Dividend, Rename, Split
-from simulator.prices.day_prices import DayPrices
+from simulator.prices.day_prices import DailyPrices
 from simulator.prices.market import Market
 from simulator.prices.tape import midnight_ns
-from simulator.serving import Serving, serving
+from simulator.serving import RunningServer, serving
 from simulator.trading.account import Account
 from strategies.kit.contract import Bar, Session
 from strategies.kit.units import SECOND_NS
@@ -66,14 +66,14 @@ def shares(**changes: Any) -> Market:
         for symbol, rows in ROWS.items()
         for day, (o, h, lo, c) in zip(DATES, (*rows, rows[-1]), strict=True)
     ]
-    days = DayPrices(bars, SESSIONS, **{**ACTIONS, **changes})
+    days = DailyPrices(bars, SESSIONS, **{**ACTIONS, **changes})
     return Market((), "AAA", sessions=SESSIONS, days=days)
 
 
 @contextlib.contextmanager
 def desks(
     at_ns: int, *, market: Market | None = None, **settings: Any
-) -> Iterator[tuple[Serving, list[TradingClient]]]:
+) -> Iterator[tuple[RunningServer, list[TradingClient]]]:
     """The server with three accounts, its time standing still at `at_ns`, and the real client of each account."""
     clock = SimClock.starting_now(at_ns, FROZEN)
     given = {"rules": WHOLE, "accounts": accounts(), **settings}
@@ -87,7 +87,7 @@ def desks(
 
 
 @contextlib.contextmanager
-def history(server: Serving) -> Iterator[StockHistoricalDataClient]:
+def history(server: RunningServer) -> Iterator[StockHistoricalDataClient]:
     """The real client of market data, with the first account's keys."""
     account = server.server.account
     client = StockHistoricalDataClient(account.key, account.secret, url_override=server.data_url)

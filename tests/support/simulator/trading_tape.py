@@ -16,7 +16,7 @@ import requests
 
 from simulator.clock import SimClock
 from simulator.prices.market import Market
-from simulator.serving import Serving, serving
+from simulator.serving import RunningServer, serving
 from simulator.trading.venue import DEFAULT_KEY, DEFAULT_SECRET, Rules
 from strategies.kit.contract import Bar, Session
 from strategies.kit.units import SECOND_NS
@@ -65,7 +65,7 @@ MARKET = Market.from_bars(tape(), sessions=SESSIONS)
 @contextlib.contextmanager
 def broker(
     *, at_ns: int = OPEN_NS + 10 * MINUTE_NS, rules: Rules = WHOLE, **settings: Any
-) -> Iterator[tuple[Serving, TradingClient]]:
+) -> Iterator[tuple[RunningServer, TradingClient]]:
     """A server whose time stands still at `at_ns`, ten minutes after the open, and the real client."""
     with serving(MARKET, SimClock.starting_now(at_ns, FROZEN), rules=rules, **settings) as server:
         client = TradingClient(DEFAULT_KEY, DEFAULT_SECRET, url_override=server.trading_url)
@@ -118,7 +118,7 @@ def held(client: TradingClient, symbol: str) -> models.Position:
     return position
 
 
-def quoted(symbol: str, server: Serving) -> tuple[Decimal, Decimal]:
+def quoted(symbol: str, server: RunningServer) -> tuple[Decimal, Decimal]:
     """Bid and ask of `symbol` now, in USD."""
     quote = MARKET.quote(symbol, server.server.clock.now_ns())
     assert quote is not None

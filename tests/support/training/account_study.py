@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from strategies.kit.manifest import Training
 from training.study.evaluation import SessionResult
-from training.study.study import Baseline, Fold, PlayResult, Point, Study, Trial
+from training.study.study import Baseline, Fold, PlayResult, Study, Trial, ValidationCheck
 
 FOLDS = (
     Fold(("2018-12-28",), ("2018-12-31",), ("2019-01-02", "2019-01-03")),
@@ -24,10 +24,10 @@ def played(fold: int, *sessions: tuple[float, float]) -> PlayResult:
     )
 
 
-def point(agent: str, steps: int, of_critic: float) -> Point:
+def point(agent: str, steps: int, of_critic: float) -> ValidationCheck:
     figures = {"gain": 1e-3, "cost": -2e-4, "bonus": 1e-4, "critic loss": of_critic, "Q mean": 3.0, "actor loss": -1.0}
     figures |= {"temperature": 0.2} if agent == "sac" else {}
-    return Point(
+    return ValidationCheck(
         steps=steps, reward=9e-4, entropy=0.5 if agent == "sac" else 0.0, kl=0.0, clip_fraction=0.0,
         explained_variance=0.0, validate_return=0.01, validate_trades=1, agent=agent,
         figures=figures | {"update_to_data": 0.002},

@@ -12,7 +12,7 @@ import numpy.typing as npt
 
 from strategies.kit.manifest import Training
 from training.study.evaluation import SessionResult
-from training.study.study import Baseline, Entry, Fold, Learnt, PlayResult, Point, Study, Trial
+from training.study.study import Baseline, ClosedTrade, Fold, NetworkChange, PlayResult, Study, Trial, ValidationCheck
 
 CAPITAL_USD = 10_000.0
 FEE_USD = 1.3  # a trade
@@ -103,14 +103,14 @@ def _sessions(
     )
 
 
-def _entries(random: np.random.Generator, sessions: Sequence[SessionResult]) -> tuple[Entry, ...]:
+def _entries(random: np.random.Generator, sessions: Sequence[SessionResult]) -> tuple[ClosedTrade, ...]:
     """Surer than right: a trade entered with confidence c wins with probability 0.25 + c / 3."""
     found = []
     for session in sessions:
         for _ in range(session.trades):
             confidence = float(random.uniform(0.5, 0.98))
             won = random.random() < 0.25 + confidence / 3.0
-            found.append(Entry(session.date, round(confidence, 4), 62.0 if won else -58.0))
+            found.append(ClosedTrade(session.date, round(confidence, 4), 62.0 if won else -58.0))
     return tuple(found)
 
 
@@ -127,7 +127,7 @@ def _trial(random: np.random.Generator, index: int, number: int, reward: str, sp
         chosen_steps=2_000_000 * int(random.integers(4, CHECKS + 1)) // CHECKS,
         stopped="",
         curve=_curve(random),
-        learnt=Learnt(3040, 0.4, 0.6, 0.1, 0.3),
+        learnt=NetworkChange(3040, 0.4, 0.6, 0.1, 0.3),
         validate=validate,
         test=PlayResult(
             test, {"cooldown": 12, "spread_too_wide": 5, "confidence_below_min": 41}, _entries(random, test)
@@ -135,10 +135,10 @@ def _trial(random: np.random.Generator, index: int, number: int, reward: str, sp
     )
 
 
-def _curve(random: np.random.Generator) -> tuple[Point, ...]:
+def _curve(random: np.random.Generator) -> tuple[ValidationCheck, ...]:
     walk: npt.NDArray[np.float64] = np.cumsum(random.normal(0.001, 0.012, CHECKS)) - 0.02
     return tuple(
-        Point(
+        ValidationCheck(
             steps=2_000_000 * (check + 1) // CHECKS,
             reward=float(walk[check]) / 10.0,
             entropy=float(1.79 - 0.9 * (check + 1) / CHECKS + random.normal(0.0, 0.03)),

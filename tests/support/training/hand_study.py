@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from strategies.kit.manifest import Training
 from training.study.evaluation import SessionResult
-from training.study.study import Baseline, Entry, Fold, PlayResult, Study, Trial
+from training.study.study import Baseline, ClosedTrade, Fold, PlayResult, Study, Trial
 
 
 def session(date: str, pnl_usd: float, trades: int = 1) -> SessionResult:
@@ -35,7 +35,7 @@ def hand_study() -> Study:
             test=PlayResult(
                 tuple(session(date, pnl) for date, pnl in zip(folds[fold].test, earned, strict=True)),
                 {"cooldown": fold + 1},
-                (Entry(folds[fold].test[0], 0.6, earned[0]),),
+                (ClosedTrade(folds[fold].test[0], 0.6, earned[0]),),
             ),
         )
         for (fold, seed), earned in tests.items()

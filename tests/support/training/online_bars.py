@@ -25,7 +25,7 @@ from strategies.online_dqn.state_vector import shipped
 from training.desks.online.data import OnlineData, load
 from training.desks.online.market.bars import Bars, Series
 from training.desks.online.market.history import history_of
-from training.desks.online.play import certain
+from training.desks.online.play import one_hot_values
 
 RULES = trading_for("online_dqn")
 
@@ -85,6 +85,6 @@ def busy(only: int | None = None, symbols: int = 1) -> Callable[[Tensor], Tensor
         if only is not None and len(observations) == symbols > 1:
             others = torch.arange(symbols) != only
             actions = actions.masked_fill(others, 0)
-        return certain(actions)
+        return one_hot_values(actions)
 
     return player

@@ -17,11 +17,11 @@ import pyarrow.parquet
 from daemon.host.time.calendar import SessionCalendar
 from simulator.clock import SimClock
 from simulator.prices.market import Market
-from simulator.serving import Serving, serving
+from simulator.serving import RunningServer, serving
 from simulator.trading.account import Account
 from strategies.kit.contract import Bar, Session
 from training.cli.download import download
-from training.data.alpaca_bars import Clock, Keys
+from training.data.alpaca_bars import Keys, PacingClock
 from training.data.bars_parts import DownloadSummary
 from training.data.bars_request import DownloadRequest
 
@@ -60,25 +60,25 @@ class Passing:
 
     def __init__(self, now_ns: int = AFTER_ALL_NS) -> None:
         self.slept: list[float] = []
-        self.clock = Clock(
+        self.clock = PacingClock(
             lambda: now_ns + int(sum(self.slept) * SECOND_NS), lambda: sum(self.slept), self.slept.append
         )
 
 
 @contextmanager
-def alpaca(bars: Sequence[Bar], **settings: Any) -> Iterator[Serving]:
+def alpaca(bars: Sequence[Bar], **settings: Any) -> Iterator[RunningServer]:
     market = Market.from_bars(bars, sessions=SESSIONS)
     clock = SimClock.starting_now(AFTER_ALL_NS, 1e-6)
     with serving(market, clock, accounts=[Account(KEYS.key, KEYS.secret)], **settings) as server:
         yield server
 
 
-def request_to(server: Serving, out: Path, **changes: Any) -> DownloadRequest:
+def request_to(server: RunningServer, out: Path, **changes: Any) -> DownloadRequest:
     settled: dict[str, Any] = {"symbols": ("SPY",), "start": SPAN[0], "end": SPAN[1], "timeframe": "1Min"}
     return DownloadRequest(**{**settled, "out": out, "url": server.data_url, **changes})
 
 
-def fetch(server: Serving, out: Path, **changes: Any) -> DownloadSummary:
+def fetch(server: RunningServer, out: Path, **changes: Any) -> DownloadSummary:
     return download(request_to(server, out, **changes), KEYS, lambda _: None, Passing().clock)
 
 
@@ -89,11 +89,11 @@ def bars_in(path: Path) -> list[Bar]:
     return list(map(Bar, table.column("symbol").to_pylist(), starts, *columns))
 
 
-def asked(server: Serving, since: int = 0) -> list[str]:
+def asked(server: RunningServer, since: int = 0) -> list[str]:
     """First day of each request that was answered with a page."""
     log = server.call(lambda: list(server.server.requests))[since:]
     return [parse_qs(urlsplit(r.path).query)["start"][0][:10] for r in log if r.status == 200]
 
 
-def requests_so_far(server: Serving) -> int:
+def requests_so_far(server: RunningServer) -> int:
     return server.call(lambda: len(server.server.requests))

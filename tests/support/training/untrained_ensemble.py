@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 
 from training.desks.forecast.graph import AGENT_WIDTH, MEMBERS, Policy, RowScaling
-from training.forecast.network import Forecaster, ForecastNet, Frozen, Scaling, Sizes
+from training.forecast.network import FeatureScaling, Forecaster, ForecastNet, Frozen, Sizes
 from training.rl.off_policy.ensemble import Ensemble
 from training.rl.off_policy.networks import Actor
 
@@ -19,5 +19,5 @@ def untrained(seed: int) -> Policy:
         Actor(AGENT_WIDTH, (8, 8), seed=seed + nth, spread=name == "sac", normalised=True, scaling=scaling)
         for nth, name in enumerate(MEMBERS)
     ]
-    forecaster = Forecaster([ForecastNet(TINY, Frozen(Scaling.none(TINY.features)), seed)], "calibrated")
+    forecaster = Forecaster([ForecastNet(TINY, Frozen(FeatureScaling.none(TINY.features)), seed)], "calibrated")
     return Policy(forecaster, Ensemble(actors, [0.75, 0.25])).eval()

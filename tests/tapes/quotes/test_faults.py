@@ -11,7 +11,7 @@ import pytest
 
 from daemon.tapes.quotes.coverage import report_on
 from daemon.tapes.quotes.faults import faults, over_time, usable
-from daemon.tapes.quotes.reader import SessionQuotes
+from daemon.tapes.quotes.reader import QuoteArrays
 from daemon.tapes.quotes.spot import forwards, spots
 from strategies.kit.contract import Session
 from tests.support.quote_files import Quote, rows_of, sessions_in, utc, write_quotes
@@ -22,7 +22,7 @@ SESSION = Session("2024-08-15", OPEN_NS, CLOSE_NS)
 NOON = "2024-08-15 16:00"
 
 
-def read(tmp_path: Path, quotes: Sequence[Quote], **more: Any) -> SessionQuotes:
+def read(tmp_path: Path, quotes: Sequence[Quote], **more: Any) -> QuoteArrays:
     (session,) = sessions_in(write_quotes(tmp_path / "q.parquet", rows_of(quotes, **more)))
     return session
 

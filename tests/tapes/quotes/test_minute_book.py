@@ -6,7 +6,7 @@ import math
 
 import pytest
 
-from daemon.tapes.quotes.minute_book import MinuteBook, Row, Seen
+from daemon.tapes.quotes.minute_book import MinuteBook, MinuteQuote, StreamQuote
 from strategies.kit.units import MINUTE_NS, SECOND_NS
 
 OPEN_NS = 1_723_728_600 * SECOND_NS
@@ -14,8 +14,8 @@ CALL, PUT = "SPY240816C00550000", "SPY240816P00550000"
 UNKNOWN = (None,) * 4
 
 
-def seen(second: float, bid: float, ask: float, sizes: tuple[int | None, int | None] = (3, 4)) -> Seen:
-    return Seen(bid, ask, *sizes, OPEN_NS + int(second * SECOND_NS))
+def seen(second: float, bid: float, ask: float, sizes: tuple[int | None, int | None] = (3, 4)) -> StreamQuote:
+    return StreamQuote(bid, ask, *sizes, OPEN_NS + int(second * SECOND_NS))
 
 
 def end(minute: int) -> int:
@@ -29,11 +29,11 @@ def book() -> MinuteBook:
 
 def test_a_minute_has_its_last_quote_and_the_extremes_from_its_begin_on(book: MinuteBook) -> None:
     book.add(CALL, seen(10, 2.0, 2.1))
-    assert book.close(end(1)) == [Row(CALL, 2.0, 2.1, 3, 4, *UNKNOWN)]  # what stood at 9:30 is not known
+    assert book.close(end(1)) == [MinuteQuote(CALL, 2.0, 2.1, 3, 4, *UNKNOWN)]  # what stood at 9:30 is not known
     book.add(CALL, seen(70, 1.8, 2.3))
     book.add(CALL, seen(110, 1.9, 2.0, (5, None)))
-    assert book.close(end(2)) == [Row(CALL, 1.9, 2.0, 5, None, 1.8, 2.0, 2.0, 2.3)]  # 2.0 stood until 9:31:10
-    assert book.close(end(3)) == [Row(CALL, 1.9, 2.0, 5, None, 1.9, 1.9, 2.0, 2.0)]  # it stands
+    assert book.close(end(2)) == [MinuteQuote(CALL, 1.9, 2.0, 5, None, 1.8, 2.0, 2.0, 2.3)]  # 2.0 stood until 9:31:10
+    assert book.close(end(3)) == [MinuteQuote(CALL, 1.9, 2.0, 5, None, 1.9, 1.9, 2.0, 2.0)]  # it stands
 
 
 def test_a_quote_at_a_minutes_end_belongs_to_it_and_one_after_it_to_the_next(book: MinuteBook) -> None:
@@ -49,7 +49,7 @@ def test_after_a_gap_in_the_stream_nothing_stands(book: MinuteBook) -> None:
     book.close(end(1))
     book.interrupt()
     book.add(PUT, seen(100, 1.2, 1.3))
-    assert book.close(end(2)) == [Row(PUT, 1.2, 1.3, 3, 4, *UNKNOWN)]
+    assert book.close(end(2)) == [MinuteQuote(PUT, 1.2, 1.3, 3, 4, *UNKNOWN)]
 
 
 def test_a_quote_stands_for_a_quarter_of_an_hour(book: MinuteBook) -> None:
@@ -57,7 +57,7 @@ def test_a_quote_stands_for_a_quarter_of_an_hour(book: MinuteBook) -> None:
     standing = [len(book.close(end(minute))) for minute in range(1, 19)]
     assert standing == [1] * 16 + [0, 0]  # 16 minutes' ends are at most 15 minutes after 9:31
     book.add(CALL, seen(18 * 60 + 5, 2.5, 2.6))
-    assert book.close(end(19)) == [Row(CALL, 2.5, 2.6, 3, 4, *UNKNOWN)]
+    assert book.close(end(19)) == [MinuteQuote(CALL, 2.5, 2.6, 3, 4, *UNKNOWN)]
 
 
 def test_what_is_no_longer_streamed_is_forgotten(book: MinuteBook) -> None:

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from daemon.tapes.files import TapeError
-from daemon.tapes.quotes.minute_book import Row
+from daemon.tapes.quotes.minute_book import MinuteQuote
 from daemon.tapes.quotes.reader import QuoteFile
 from daemon.tapes.quotes.recording import MinuteRows, Recording, finish, left_in, write_minute
 from strategies.kit.units import MINUTE_NS, SECOND_NS
@@ -21,7 +21,7 @@ CALL = "SPY240816C00550000"
 
 def minute(number: int, bid: float = 2.0) -> MinuteRows:
     """The `number`-th minute of the session, of one contract."""
-    row = Row(CALL, bid, bid + 0.1, 3, None, bid, bid, bid + 0.1, None)
+    row = MinuteQuote(CALL, bid, bid + 0.1, 3, None, bid, bid, bid + 0.1, None)
     return MinuteRows(DATE, OPEN_NS + number * MINUTE_NS, 550.5, [row])
 
 

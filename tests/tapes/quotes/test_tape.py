@@ -18,7 +18,7 @@ from msgspec.structs import replace
 
 from daemon.core.events import BarClosed, ContractsListed, Event, QuotesReceived, SessionEnded, SessionScheduled
 from daemon.core.limits import Contracts, Paper, Trading
-from daemon.core.paper.state import Holding, RecordedState
+from daemon.core.paper.state import PaperPosition, RecordedState
 from daemon.host.time.calendar import SessionCalendar
 from daemon.tapes.files import TapeError
 from daemon.tapes.minutes import TapeSource, scan
@@ -138,7 +138,7 @@ def test_contracts_are_listed_within_the_rules_days_and_strikes(tape: Path, quot
 def test_held_and_ordered_contracts_are_quoted_as_well(tape: Path, quotes: Path) -> None:
     feed = Feed(tape, quotes)
     feed.market = replace(
-        feed.market, watched=(), holdings=(Holding(WEEK, 1, Decimal(5)), Holding("SPY", 100, Decimal(9)))
+        feed.market, watched=(), holdings=(PaperPosition(WEEK, 1, Decimal(5)), PaperPosition("SPY", 100, Decimal(9)))
     )
     assert sides(feed.events())[0] == [(WEEK, "5.0", "5.2")]
 

@@ -18,7 +18,7 @@ from daemon.tapes.quotes.calibration_file import Calibration, SpreadCell, read_c
 from daemon.tapes.quotes.tape import closes_in
 from tests.support.quote_files import write_quotes
 from training.analysis.calibrate import WHOLE, calibrate, implied_volatility
-from training.data.quotes.columns import Request
+from training.data.quotes.columns import ColumnChoice
 from training.data.quotes.convert import convert
 
 SPOT = 550.0
@@ -148,7 +148,9 @@ def test_closes_are_the_last_of_each_session_of_minutes_or_days(tmp_path: Path) 
 
 def test_the_recorded_chains_of_2026_give_the_half_spread_that_others_found(data_dir: Path, tmp_path: Path) -> None:
     out = tmp_path / "q.parquet"
-    convert("snapshots", [data_dir / "spy_option_chain_snapshots_2026Feb.parquet"], out, Request(), lambda *_: None)
+    convert(
+        "snapshots", [data_dir / "spy_option_chain_snapshots_2026Feb.parquet"], out, ColumnChoice(), lambda *_: None
+    )
     made = calibrate(out, {}, "")
     assert made.sessions == 2
     assert made.fitted.half_spread is not None

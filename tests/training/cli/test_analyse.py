@@ -20,7 +20,7 @@ from tests.support.training.made_up import sessions, write_csv
 from training.analysis import differences
 from training.analysis.differences import Report
 from training.analysis.strategy_runs import moments_of, observed, tabled
-from training.analysis.subjects import AnalyseError, Policy, Subject, linear_policy, model_policy, subject_named
+from training.analysis.subjects import AnalyseError, CachedPolicy, Subject, linear_policy, model_policy, subject_named
 from training.cli import analyse
 
 STORE = REPOSITORY / "onnx_models"
@@ -170,7 +170,7 @@ def test_symbols_that_close_together_are_one_moment_and_decisions_may_feed_back(
         return observations[:, 0, :2].astype(np.float64) + 1.0
 
     subject = Subject("fickle", lambda bars: Fickle(float(len(bars))), None, takes_bars=True)
-    report = analyse.lookahead(subject, moments, Policy("one", batch), 1, 0)
+    report = analyse.lookahead(subject, moments, CachedPolicy("one", batch), 1, 0)
     assert asked[:3] == [1, 1, 1]  # one before the first decision, then each as the decisions make it
     assert {change.feature for change in report.changes} == {"value 2"}
     assert {change.run for change in report.changes} == {"cut"}  # the wild future is as long as the real one

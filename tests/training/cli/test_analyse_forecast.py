@@ -11,9 +11,9 @@ from strategies.forecast_ensemble.features import COUNT, NAMES, WINDOW, table
 from strategies.kit.contract import Answer, Bar, Observation, Target
 from tests.support.strategies.histories import walk, weekdays
 from tests.support.training.made_up import sessions, write_csv
-from training.analysis.differences import Findings
+from training.analysis.differences import DifferenceLog
 from training.analysis.forecast_minutes import SPEC, ForecastMinutes
-from training.analysis.strategy_runs import Rows, moments_of, observed, scripted_view, tabled
+from training.analysis.strategy_runs import FeatureRows, moments_of, observed, scripted_view, tabled
 from training.analysis.subjects import linear_policy, subject_named
 
 FIVE_NS = 300_000_000_000
@@ -50,8 +50,8 @@ def test_a_table_of_symbols_names_the_feature_and_the_symbol_that_differ() -> No
     spec = ForecastEnsemble(("AAA", "BBB")).spec
     same, other = np.zeros((1, 2 * COUNT)), np.zeros((1, 2 * COUNT))
     other[0, COUNT + 1] = 1.0
-    findings, warm = Findings(spec), np.ones(1, dtype=np.bool_)
-    findings.rows("table", Rows([0], same, warm), Rows([0], other, warm))
+    findings, warm = DifferenceLog(spec), np.ones(1, dtype=np.bool_)
+    findings.rows("table", FeatureRows([0], same, warm), FeatureRows([0], other, warm))
     assert [change.feature for change in findings.report("warmup", spec.name, 1).changes] == [f"{NAMES[1]} BBB"]
 
 

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from strategies.kit.manifest import decode
-from training.cli.learn.command import Found
+from training.cli.learn.command import LearningResult
 from training.cli.main import main
 
 STEPS = 65_536
@@ -34,17 +34,17 @@ def test_a_policy_learns_the_rule_and_the_daemon_trades_it(tmp_path: Path, capsy
 @pytest.mark.parametrize(
     ("found", "verdict"),
     [
-        (Found(0.02, 0.0184, 0.0, 0.2, 0.19), "Learned: 92% of what the rule earns. From noise: nothing."),
-        (Found(0.02, 0.017, 0.0, 0.2, 0.2), "Not learned: 85% of what the rule earns. From noise: nothing."),
-        (Found(0.02, 0.02, 0.0, 0.2, 0.1), "Not learned: 100% of what the rule earns. From noise: nothing."),
+        (LearningResult(0.02, 0.0184, 0.0, 0.2, 0.19), "Learned: 92% of what the rule earns. From noise: nothing."),
+        (LearningResult(0.02, 0.017, 0.0, 0.2, 0.2), "Not learned: 85% of what the rule earns. From noise: nothing."),
+        (LearningResult(0.02, 0.02, 0.0, 0.2, 0.1), "Not learned: 100% of what the rule earns. From noise: nothing."),
         (
-            Found(0.02, 0.02, 0.003, 0.2, 0.2),
+            LearningResult(0.02, 0.02, 0.003, 0.2, 0.2),
             "Learned: 100% of what the rule earns. From noise: a gain that is not there.",
         ),
-        (Found(-0.01, -0.01, 0.0, 0.2, 0.2), "Not learned: nothing to learn. From noise: nothing."),
+        (LearningResult(-0.01, -0.01, 0.0, 0.2, 0.2), "Not learned: nothing to learn. From noise: nothing."),
     ],
 )
-def test_the_verdict_claims_only_what_was_earned_on_both_markets(found: Found, verdict: str) -> None:
+def test_the_verdict_claims_only_what_was_earned_on_both_markets(found: LearningResult, verdict: str) -> None:
     assert found.verdict() == verdict
 
 

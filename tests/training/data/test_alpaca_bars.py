@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from simulator.serving import Serving
+from simulator.serving import RunningServer
 from simulator.trading.venue import Rules
 from tests.support.training.recorded_alpaca import (
     KEYS,
@@ -27,7 +27,7 @@ from tests.support.training.recorded_alpaca import (
     spy,
 )
 from training.cli.download import download
-from training.data.alpaca_bars import Clock, Keys
+from training.data.alpaca_bars import Keys, PacingClock
 from training.data.bars_request import DownloadError, DownloadRequest
 
 
@@ -88,7 +88,7 @@ def test_when_the_broker_says_that_no_call_is_left_the_next_one_waits_until_its_
             passing.slept.append(seconds)
             server.jump_to(passing.clock.now_ns())
 
-        clock = Clock(passing.clock.now_ns, passing.clock.monotonic_s, sleep)
+        clock = PacingClock(passing.clock.now_ns, passing.clock.monotonic_s, sleep)
         download(request_to(server, tmp_path / "bars.parquet", end="2024-08-01"), KEYS, lambda _: None, clock)
         assert [r.status for r in server.call(lambda: list(server.server.requests))] == [200, 200, 200]
     assert passing.slept == [60.0]  # the clock began with a minute, which is the broker's window
@@ -157,7 +157,7 @@ def test_recent_sip_on_the_free_plan_is_explained(tmp_path: Path) -> None:
             fetch(server, tmp_path / "bars.parquet", start="2024-07-05")
 
 
-def shown(server: Serving, keys: Keys, out: Path) -> str:
+def shown(server: RunningServer, keys: Keys, out: Path) -> str:
     """The failure of a download as a traceback with all local variables."""
     with pytest.raises(DownloadError) as caught:
         download(request_to(server, out), keys, lambda _: None, Passing().clock)

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from simulator.serving import Serving
+from simulator.serving import RunningServer
 from tests.support.desks.desk_run import environment
 from tests.support.paths import REPOSITORY
 from tests.support.training.recorded_alpaca import (
@@ -122,7 +122,7 @@ def test_parts_with_adjusted_prices_are_of_one_day(tmp_path: Path) -> None:
 
 
 @pytest.fixture(scope="module")
-def shared() -> Iterator[Serving]:
+def shared() -> Iterator[RunningServer]:
     """A server with SPY on all sessions, for tests that leave no fault behind."""
     with alpaca(spy()) as server:
         yield server
@@ -131,7 +131,7 @@ def shared() -> Iterator[Serving]:
 # --- the disk ---------------------------------------------------------------------------------------------------------
 
 
-def test_an_out_that_cannot_be_written_is_said_before_anything_is_asked(shared: Serving, tmp_path: Path) -> None:
+def test_an_out_that_cannot_be_written_is_said_before_anything_is_asked(shared: RunningServer, tmp_path: Path) -> None:
     so_far = requests_so_far(shared)
     with pytest.raises(DownloadError, match=r"missing/bars\.parquet cannot be written \(No such file or directory\)"):
         fetch(shared, tmp_path / "missing" / "bars.parquet")
@@ -140,7 +140,7 @@ def test_an_out_that_cannot_be_written_is_said_before_anything_is_asked(shared: 
 
 @pytest.mark.parametrize("file_bytes", [12_000, 35_000], ids=["no part fits", "the parts fit, the whole does not"])
 def test_a_full_disk_leaves_nothing_at_out_and_the_next_attempt_goes_on(
-    shared: Serving, tmp_path: Path, file_bytes: int
+    shared: RunningServer, tmp_path: Path, file_bytes: int
 ) -> None:
     out = tmp_path / "bars.parquet"
     before = resource.getrlimit(resource.RLIMIT_FSIZE)

@@ -18,7 +18,7 @@ from alpaca.common.rest import RESTClient
 
 from daemon.host.time.calendar import SessionCalendar, midnight_ns
 from daemon.tapes.minutes import scan
-from simulator.serving import Serving
+from simulator.serving import RunningServer
 from tests.support.desks.desk_run import rltraderd, summary_of
 from tests.support.training.recorded_alpaca import (
     DATES,
@@ -43,7 +43,7 @@ from training.data.bars_request import TIMEFRAMES, DownloadError
 
 
 @pytest.fixture(scope="module")
-def shared() -> Iterator[Serving]:
+def shared() -> Iterator[RunningServer]:
     """A server with SPY on all sessions, for tests that leave no fault behind."""
     with alpaca(spy()) as server:
         yield server
@@ -52,7 +52,9 @@ def shared() -> Iterator[Serving]:
 # --- the file ---------------------------------------------------------------------------------------------------------
 
 
-def test_the_file_has_the_bars_of_the_server_and_says_where_they_are_from(shared: Serving, tmp_path: Path) -> None:
+def test_the_file_has_the_bars_of_the_server_and_says_where_they_are_from(
+    shared: RunningServer, tmp_path: Path
+) -> None:
     out = tmp_path / "bars.parquet"
     summary = fetch(shared, out)
     assert bars_in(out) == [bar for bar in spy() if bar.start_ns < session_of("2024-08-01").open_ns]
@@ -101,7 +103,7 @@ def test_several_symbols_are_in_order_of_time_then_of_the_command(tmp_path: Path
 
 @pytest.mark.parametrize(("timeframe", "count"), [("5Min", 78), ("15Min", 26), ("1Hour", 7), ("1Day", 1)])
 def test_each_timeframe_gives_bars_that_the_tape_reader_takes(
-    shared: Serving, tmp_path: Path, timeframe: str, count: int
+    shared: RunningServer, tmp_path: Path, timeframe: str, count: int
 ) -> None:
     out = tmp_path / "bars.parquet"
     summary = fetch(shared, out, timeframe=timeframe, end="2024-06-28")
@@ -116,7 +118,9 @@ def test_each_timeframe_gives_bars_that_the_tape_reader_takes(
     assert scan(out, ("SPY",), TIMEFRAMES[timeframe]).rows == 2 * count
 
 
-def test_an_hour_begins_with_the_session_and_the_last_one_is_half_as_long(shared: Serving, tmp_path: Path) -> None:
+def test_an_hour_begins_with_the_session_and_the_last_one_is_half_as_long(
+    shared: RunningServer, tmp_path: Path
+) -> None:
     fetch(shared, tmp_path / "bars.parquet", timeframe="1Hour", end="2024-06-27")
     last = bars_in(tmp_path / "bars.parquet")[-1]
     session = SESSIONS[0]
@@ -150,7 +154,7 @@ def test_a_missing_session_and_missing_minutes_are_named(tmp_path: Path) -> None
     assert "SPY: 3 missing bars: 2024-06-28T13:33:00Z" in said
 
 
-def test_a_session_that_still_runs_is_left_out_and_named(shared: Serving, tmp_path: Path) -> None:
+def test_a_session_that_still_runs_is_left_out_and_named(shared: RunningServer, tmp_path: Path) -> None:
     heard: list[str] = []
     running = Passing(session_of("2024-07-02").open_ns + 60 * MINUTE_NS)
     summary = download(request_to(shared, tmp_path / "bars.parquet"), KEYS, heard.append, running.clock)
@@ -161,7 +165,7 @@ def test_a_session_that_still_runs_is_left_out_and_named(shared: Serving, tmp_pa
         fetch(shared, tmp_path / "bars.parquet")
 
 
-def test_a_symbol_without_any_bar_is_an_error(shared: Serving, tmp_path: Path) -> None:
+def test_a_symbol_without_any_bar_is_an_error(shared: RunningServer, tmp_path: Path) -> None:
     with pytest.raises(DownloadError, match="no bar of SPZ"):
         fetch(shared, tmp_path / "bars.parquet", symbols=("SPY", "SPZ"), end="2024-06-27")
     assert not (tmp_path / "bars.parquet").exists()
@@ -172,7 +176,7 @@ def test_a_symbol_without_any_bar_is_an_error(shared: Serving, tmp_path: Path) -
 
 @pytest.fixture
 def said(
-    shared: Serving, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    shared: RunningServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> Callable[..., tuple[int, str, str]]:
     """Runs the command in an empty folder with the server's keys: exit code, output, errors."""
     monkeypatch.chdir(tmp_path)
@@ -235,7 +239,7 @@ def test_missing_keys_and_an_address_in_the_clear_are_refused(
 
 
 def test_ctrl_c_says_how_to_go_on(
-    said: Callable[..., tuple[int, str, str]], shared: Serving, monkeypatch: pytest.MonkeyPatch
+    said: Callable[..., tuple[int, str, str]], shared: RunningServer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def interrupted(*_: object) -> None:
         raise KeyboardInterrupt

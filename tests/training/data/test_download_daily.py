@@ -18,9 +18,9 @@ from daemon.host.time.calendar import SessionCalendar, midnight_ns
 from daemon.tapes.days import DailyTapeSource, scan_daily
 from simulator.clock import SimClock
 from simulator.prices.corporate_actions import Split
-from simulator.prices.day_prices import DayPrices
+from simulator.prices.day_prices import DailyPrices
 from simulator.prices.market import Market
-from simulator.serving import Serving, serving
+from simulator.serving import RunningServer, serving
 from simulator.trading.account import Account
 from strategies.regime_switcher import HISTORY_BARS, SYMBOLS
 from tests.support.simulator.share_days import DATES, shares
@@ -44,19 +44,19 @@ DAILY = {"timeframe": "1Day", "adjustment": "all", "start": DATES[0], "end": DAT
 THREE = ("BBB", "AAA", "CCC")
 
 
-def _serving(market: Market) -> Iterator[Serving]:
+def _serving(market: Market) -> Iterator[RunningServer]:
     clock = SimClock.starting_now(AFTER_ALL_NS, 1e-6)
     with serving(market, clock, accounts=[Account(KEYS.key, KEYS.secret)]) as server:
         yield server
 
 
 @pytest.fixture(scope="module")
-def server() -> Iterator[Serving]:
+def server() -> Iterator[RunningServer]:
     """AAA splits two for one, BBB pays a dollar of fifty, CCC is halted for a session and then delisted."""
     yield from _serving(shares())
 
 
-def test_adjusted_days_of_several_symbols_are_what_a_daily_tape_reads(server: Serving, tmp_path: Path) -> None:
+def test_adjusted_days_of_several_symbols_are_what_a_daily_tape_reads(server: RunningServer, tmp_path: Path) -> None:
     out = tmp_path / "days.parquet"
     summary = fetch(server, out, symbols=THREE, **DAILY)
     found = bars_in(out)
@@ -82,7 +82,7 @@ def test_adjusted_days_of_several_symbols_are_what_a_daily_tape_reads(server: Se
     assert not summary_text.counts.rejected
 
 
-def test_days_go_on_where_they_broke(server: Serving, tmp_path: Path) -> None:
+def test_days_go_on_where_they_broke(server: RunningServer, tmp_path: Path) -> None:
     request = request_to(server, tmp_path / "days.parquet", symbols=THREE, **DAILY)
 
     def interrupted(news: str) -> None:
@@ -106,7 +106,7 @@ def test_training_and_analysis_read_the_funds_that_were_downloaded(
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
     sessions = [s for s in SessionCalendar.load("2023-07-03", "2024-08-15").sessions if s.date >= "2023-07-03"]
     kept = sessions[: HISTORY_BARS + 20]
-    days = DayPrices.made_up(SYMBOLS, kept, splits=[Split("QQQ", "2024-06-05", Decimal(2))])
+    days = DailyPrices.made_up(SYMBOLS, kept, splits=[Split("QQQ", "2024-06-05", Decimal(2))])
     out = tmp_path / "funds.parquet"
     for server in _serving(Market((), "SPY", sessions=kept, days=days)):
         span = {**DAILY, "start": kept[0].date, "end": kept[-1].date}

@@ -17,7 +17,7 @@ from training.evidence.resampling import Interval
 from training.report.find import find
 from training.report.report import files, write_report
 from training.study.evaluation import SessionResult
-from training.study.study import Entry, PlayResult, Study
+from training.study.study import ClosedTrade, PlayResult, Study
 
 
 @pytest.fixture(scope="module")
@@ -150,7 +150,7 @@ def test_a_rule_is_not_said_to_be_trained() -> None:
 def test_one_seed_for_each_reward_has_no_interval_and_one_trade_is_no_plural() -> None:
     study = example_study(folds=1, seeds=1, test_sessions=1, seed=3)
     trial = study.trials[0]
-    one = PlayResult((session(study.folds[0].test[0], 5.0),), {}, (Entry(study.folds[0].test[0], 0.7, 5.0),))
+    one = PlayResult((session(study.folds[0].test[0], 5.0),), {}, (ClosedTrade(study.folds[0].test[0], 0.7, 5.0),))
     study = msgspec.structs.replace(study, trials=(msgspec.structs.replace(trial, test=one), study.trials[1]))
     found = find(study)
     words = page_words(files(study, found)["report.html"].decode())

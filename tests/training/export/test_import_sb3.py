@@ -29,7 +29,7 @@ from tests.support.rl.saved_sb3 import (
 from training.export.answers import run_onnx
 from training.export.export import Release, export
 from training.export.import_sb3 import ImportSb3Error, check_golden, import_sb3, read_sb3
-from training.export.sb3_network import FlatPolicy, LstmPolicy
+from training.export.sb3_network import FlatPolicy, ImportedLstmPolicy
 
 
 @pytest.fixture(scope="module")
@@ -110,7 +110,7 @@ def test_a_recurrent_policy_gives_its_logits_and_carries_its_state_step_by_step(
     stir(policy)
     model.save(tmp_path / "lstm.zip")
     module = read_sb3(tmp_path / "lstm.zip", Carrying()).module
-    assert isinstance(module, LstmPolicy)
+    assert isinstance(module, ImportedLstmPolicy)
     hidden = torch.zeros(3, 2, 2, 8)
     states = (torch.zeros(layers, 3, units), torch.zeros(layers, 3, units))
     with torch.no_grad():

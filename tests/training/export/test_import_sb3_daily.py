@@ -14,7 +14,7 @@ from stable_baselines3 import PPO
 
 from tests.support.rl.saved_sb3 import Still, log_probabilities, observations, stir
 from training.export.import_sb3 import ImportSb3Error, check_golden, import_sb3
-from training.export.sb3_network import FlatPolicy, LstmPolicy
+from training.export.sb3_network import FlatPolicy, ImportedLstmPolicy
 
 
 class Acting(Still):
@@ -70,7 +70,7 @@ def test_a_recurrent_policy_goes_on_from_day_to_day_and_its_golden_outputs_are_a
     logits = torch.cat(given).numpy()
     np.savez(tmp_path / "golden.npz", observations=seen.numpy(), logits=logits)
     imported = import_sb3(tmp_path / "lstm.zip", "regime_switcher", golden=tmp_path / "golden.npz").module
-    assert isinstance(imported, LstmPolicy)
+    assert isinstance(imported, ImportedLstmPolicy)
     with torch.no_grad():
         assert imported(seen[:1], torch.zeros(1, 128))[1].shape == (1, 128)
     np.savez(tmp_path / "golden.npz", observations=seen.numpy()[::-1].copy(), logits=logits)

@@ -21,7 +21,7 @@ from tests.support.training.made_up import random_walk, write_csv
 from training.cli.main import main
 from training.desks.kind import Span
 from training.desks.registry import kind
-from training.export.reference import Input, Recorder, Watched, each_column, reference_of
+from training.export.reference import AnswerRecorder, Input, Watched, each_column, reference_of
 
 STORE = REPOSITORY / "onnx_models"
 SCALPER, SWITCHER = strategy("option_scalper").spec, strategy("regime_switcher").spec
@@ -36,7 +36,7 @@ def shipped(name: str) -> tuple[Path, Manifest]:
 
 
 def test_the_newest_row_of_each_question_is_kept_with_its_answer() -> None:
-    recorder = Recorder()
+    recorder = AnswerRecorder()
     policy = recorder.before(lambda observations: observations[:, -1] * 10.0)
     assert policy(torch.tensor([[[0.0], [1.0]]])).tolist() == [[10.0]]  # a window of two rows of one column
     recorder.keep(torch.tensor([[3.0, 4.0]]).reshape(1, 2, 1), torch.tensor([[5.0]]))

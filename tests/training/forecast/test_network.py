@@ -13,11 +13,11 @@ import torch
 from torch import Tensor, nn
 
 from training.desks.forecast.plan import ForecastPlan
-from training.forecast.network import Forecaster, ForecastNet, Frozen, Scaling, Sizes, confidence_of
-from training.forecast.stage import Plan
+from training.forecast.network import FeatureScaling, Forecaster, ForecastNet, Frozen, Sizes, confidence_of
+from training.forecast.stage import ForecasterSettings
 
 SMALL = Sizes(features=5, window=9, channels=(4, 6), hidden=8, attention=3)
-PLAIN = Frozen(Scaling.none(5))
+PLAIN = Frozen(FeatureScaling.none(5))
 
 
 def _sequences(count: int, sizes: Sizes = SMALL, seed: int = 0) -> Tensor:
@@ -34,7 +34,7 @@ def _torchs_own(net: ForecastNet, prepared: Tensor) -> Tensor:
 
 
 def test_the_layout_has_360740_parameters() -> None:
-    net = ForecastNet(Sizes(), Frozen(Scaling.none(78)), seed=0)
+    net = ForecastNet(Sizes(), Frozen(FeatureScaling.none(78)), seed=0)
     parts: list[tuple[nn.Module, ...]] = [
         (net.first,), (net.second,), (net.lstm,), (net.score, net.alignment), (net.head,)
     ]  # fmt: skip
@@ -62,7 +62,7 @@ def test_training_and_inference_compute_what_torch_computes() -> None:
 
 def test_scaling_is_mean_and_deviation_of_the_training_rows_and_clips() -> None:
     rows = np.array([[1.0, 5.0], [3.0, 5.0], [5.0, 5.0]], dtype=np.float32)
-    scaling = Scaling.of(rows, clip=2.0)
+    scaling = FeatureScaling.of(rows, clip=2.0)
     assert scaling.mean.tolist() == [3.0, 5.0]
     assert scaling.scale.tolist() == pytest.approx([math.sqrt(8 / 3), 1.0])
     sizes = Sizes(features=2, window=9, channels=(4, 6), hidden=8, attention=3)
@@ -73,7 +73,7 @@ def test_scaling_is_mean_and_deviation_of_the_training_rows_and_clips() -> None:
 
 def test_the_scaling_is_part_of_the_weights_that_are_kept() -> None:
     scaled = ForecastNet(
-        SMALL, Frozen(Scaling.of(_sequences(9).flatten(0, 1).numpy() * 3 + 1), (0.5, 1.0, 2.0)), seed=1
+        SMALL, Frozen(FeatureScaling.of(_sequences(9).flatten(0, 1).numpy() * 3 + 1), (0.5, 1.0, 2.0)), seed=1
     )
     restored = ForecastNet(SMALL, PLAIN, seed=2)
     restored.load_state_dict(scaled.state_dict())
@@ -83,7 +83,7 @@ def test_the_scaling_is_part_of_the_weights_that_are_kept() -> None:
 def test_the_classes_weights_are_taken_out_of_the_answer() -> None:
     """A weighted loss has its least at w × p; where the network has learnt w × p, the answer is p."""
     weights, truth = (0.5, 1.0, 3.0), torch.tensor([0.6, 0.3, 0.1])
-    net = ForecastNet(SMALL, Frozen(Scaling.none(5), weights), seed=0)
+    net = ForecastNet(SMALL, Frozen(FeatureScaling.none(5), weights), seed=0)
     with torch.no_grad():
         for parameter in net.head.parameters():
             parameter.zero_()
@@ -116,7 +116,7 @@ def test_entropy_confidence_is_one_where_sure_and_zero_where_all_are_alike() -> 
 
 def test_a_threshold_of_a_probability_is_one_of_the_entropy_s_confidence() -> None:
     """Of (1/2, 1/4, 1/4) the entropy is 3/2 ln 2."""
-    entropy = ForecastPlan(forecaster=Plan(confidence="entropy"), thresholds=(0.0, 0.5, 1.0))
+    entropy = ForecastPlan(forecaster=ForecasterSettings(confidence="entropy"), thresholds=(0.0, 0.5, 1.0))
     assert entropy.least == pytest.approx((0.0, 1.0 - 1.5 * math.log(2.0) / math.log(3.0), 1.0))
     assert ForecastPlan().least == ForecastPlan().thresholds
 
@@ -136,7 +136,7 @@ def test_a_window_too_short_for_the_kernels_is_refused() -> None:
 def test_onnxruntime_answers_as_torch_does(tmp_path: Path) -> None:
     """The whole layout, two members, scaling, class weights and temperature in one graph, batches of any size."""
     sizes, path = Sizes(), tmp_path / "forecaster.onnx"
-    frozen = Frozen(Scaling.of(_sequences(50, sizes).flatten(0, 1).numpy() * 3 + 1), (0.7, 1.1, 1.3))
+    frozen = Frozen(FeatureScaling.of(_sequences(50, sizes).flatten(0, 1).numpy() * 3 + 1), (0.7, 1.1, 1.3))
     forecaster = Forecaster([ForecastNet(sizes, frozen, seed) for seed in range(2)], "entropy").eval()
     forecaster.temperature.fill_(1.7)
     with warnings.catch_warnings():

@@ -12,7 +12,7 @@ import pytest
 from tests.support.planted.panels import PLAN, panel, walk_forward
 from training.forecast.folds import YearFold, by_years, rows_of
 from training.forecast.forecasts import FoldForecasts, Forecasts, LeakError, assemble, last_known
-from training.forecast.recipe import Progress
+from training.forecast.recipe import MemberProgress
 from training.forecast.stage import FoldResult, Material, finish_fold, train_member
 
 
@@ -106,7 +106,7 @@ def test_a_walk_that_was_killed_between_members_ends_in_the_same_forecasts(tmp_p
     expected, _ = walk_forward(material, quick)
     fold = by_years(material.dates, 2013, 2013)[0]
     train_member(material, quick, fold, 0, folder=tmp_path)
-    heard: list[tuple[int, int, Progress]] = []
+    heard: list[tuple[int, int, MemberProgress]] = []
     found, _ = walk_forward(material, quick, folder=tmp_path, tell=lambda *news: heard.append(news))
     assert found.probabilities.tobytes() == expected.probabilities.tobytes()
     assert {(year, member) for year, member, _ in heard} == {(2013, 1)}

@@ -14,12 +14,12 @@ from torch import Tensor, nn
 from tests.support.planted.panels import PLAN, panel
 from training.forecast.folds import by_years, rows_of
 from training.forecast.network import ForecastNet
-from training.forecast.recipe import Progress, Recipe
+from training.forecast.recipe import MemberProgress, MemberRecipe
 from training.forecast.stage import Material, frozen_of
-from training.forecast.trainer import Samples, Trainer, fit, identity_of
+from training.forecast.trainer import MemberTrainer, Samples, fit, identity_of
 from training.rl.pool import Stopped
 
-QUICK = Recipe(epochs=3, batch=64, learning_rate=4e-3, stride=3, patience=0)
+QUICK = MemberRecipe(epochs=3, batch=64, learning_rate=4e-3, stride=3, patience=0)
 
 
 @pytest.fixture(scope="module")
@@ -33,11 +33,11 @@ def _samples(material: Material) -> tuple[Samples, Samples]:
     return material.samples(rows.train), material.samples(rows.validate)
 
 
-def _trainer(material: Material, recipe: Recipe = QUICK, seed: int = 5) -> Trainer:
+def _trainer(material: Material, recipe: MemberRecipe = QUICK, seed: int = 5) -> MemberTrainer:
     train, validate = _samples(material)
     fold = by_years(material.dates, 2013, 2013)[0]
     frozen = frozen_of(material, rows_of(fold, material.labels, material.valid, 2), PLAN)
-    return Trainer(ForecastNet(PLAN.sizes, frozen, seed), material.windows, train, validate, recipe, seed)
+    return MemberTrainer(ForecastNet(PLAN.sizes, frozen, seed), material.windows, train, validate, recipe, seed)
 
 
 def _bytes(weights: dict[str, Tensor]) -> bytes:
@@ -96,7 +96,7 @@ def test_the_identity_changes_with_everything_that_the_weights_depend_on(materia
 
 
 def test_progress_counts_all_batches_and_tells_the_seconds_left(material: Material) -> None:
-    heard: list[Progress] = []
+    heard: list[MemberProgress] = []
     fit(_trainer(material), tell=heard.append)
     batches = [progress for progress in heard if progress.epoch is None]
     assert [progress.batches for progress in batches] == list(range(1, batches[0].total + 1))
@@ -106,7 +106,7 @@ def test_progress_counts_all_batches_and_tells_the_seconds_left(material: Materi
 
 
 def test_the_weights_with_the_least_log_loss_are_kept_and_patience_ends_it(material: Material) -> None:
-    recipe = Recipe(epochs=40, batch=32, learning_rate=3e-2, stride=1, patience=2)
+    recipe = MemberRecipe(epochs=40, batch=32, learning_rate=3e-2, stride=1, patience=2)
     trainer = _trainer(material, recipe)
     found = fit(trainer)
     losses = [epoch.log_loss for epoch in found.curve]
@@ -149,4 +149,4 @@ def test_bf16_products_learn_what_float32_products_learn(material: Material) -> 
 )
 def test_a_recipe_that_makes_no_sense_is_refused(text: bytes, named: str) -> None:
     with pytest.raises(msgspec.ValidationError, match=named):
-        msgspec.json.decode(text, type=Recipe)
+        msgspec.json.decode(text, type=MemberRecipe)

@@ -10,7 +10,7 @@ import pytest
 import torch
 from msgspec.structs import replace
 
-from daemon.experience.experience import Chosen, Experience
+from daemon.experience.experience import ActionChoice, Experience
 from tests.support.rl.stream_learner import ACTIONS, WIDTH, made
 from training.evidence.off_policy.evaluation import OffPolicy
 from training.export.reference import Watched
@@ -29,8 +29,8 @@ class Published:
         self.calls: list[tuple[list[float], OffPolicy, Origin, str]] = []
         self.watched: list[Watched] = []
 
-    def __call__(self, network: QNetwork, found: OffPolicy, origin: Origin, parent: str, watched: Watched) -> None:
-        self.calls.append((numbers(network), found, origin, parent))
+    def __call__(self, network: QNetwork, result: OffPolicy, origin: Origin, parent: str, watched: Watched) -> None:
+        self.calls.append((numbers(network), result, origin, parent))
         self.watched.append(watched)
 
 
@@ -54,7 +54,7 @@ def sessions(count: int, model: str = "champion") -> list[Experience]:
             session=f"2024-01-{place // A_SESSION + 1:02}",
             terminal=place % A_SESSION == A_SESSION - 1,
             model=model,
-            chosen=(Chosen(0, 0, chosen[place % 3]),),
+            chosen=(ActionChoice(0, 0, chosen[place % 3]),),
         )
         for place, each in enumerate(found)
     ]

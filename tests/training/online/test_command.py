@@ -16,7 +16,7 @@ from daemon.experience.experience import Experience, stream_name
 from daemon.experience.questions import Question, answers_name, questions_name, read_reply, written
 from daemon.host.ed25519 import keygen
 from daemon.host.service import Service
-from daemon.models.ladder.cards import Holds, write_holds
+from daemon.models.ladder.cards import HoldReasons, write_holds
 from daemon.models.store import versions
 from strategies.kit.card import CARD_FILE, decode
 from strategies.kit.manifest import MANIFEST_FILE
@@ -105,7 +105,7 @@ def looks_often(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_frozen_from_the_start_it_makes_no_model(tmp_path: Path, bars: Path, client: Any, server: RedisServer) -> None:
     given, looks = arguments(tmp_path, bars, server), iter([lambda: True] * 3)
     (tmp_path / "store" / "online_dqn").mkdir()
-    write_holds(tmp_path / "store" / "online_dqn", Holds(frozen="holidays"))
+    write_holds(tmp_path / "store" / "online_dqn", HoldReasons(frozen="holidays"))
     work(given, client, Logged(), looks)
     assert sorted(path.name for path in (tmp_path / "own").iterdir()) == [".lock", "lease.id"]
 
@@ -131,9 +131,9 @@ def test_it_follows_the_desk_from_epoch_to_epoch_serves_its_questions_and_stops_
         put(client, SECOND, second[:A_SESSION])
         yield lambda: len(logged.lines("stream_found")) == 2
         assert client.xinfo_groups(FIRST)[0]["pending"] == 0
-        write_holds(shelf, Holds(frozen="holidays"))
+        write_holds(shelf, HoldReasons(frozen="holidays"))
         yield lambda: logged.lines("learning_frozen") != []
-        write_holds(shelf, Holds())
+        write_holds(shelf, HoldReasons())
         (own / FROZEN).touch()
         put(client, SECOND, second[A_SESSION:], second[A_SESSION - 1].row)
         yield lambda: client.xinfo_groups(SECOND)[0]["entries-read"] == len(second)

@@ -7,12 +7,12 @@ from math import isnan, nan
 import pytest
 from msgspec.structs import replace
 
-from daemon.experience.experience import Chosen, Experience, Holding, Prices
+from daemon.experience.experience import ActionChoice, Experience, Prices, SymbolTransition
 from strategies.kit.units import MINUTE_NS
 from strategies.online_dqn.model_config import Ahead, Heads
 from strategies.online_dqn.state_vector import shipped
 from tests.support.rl.stream_learner import made
-from training.online.labels import Labels
+from training.online.labels import HeadLabels
 
 CLOSES = (100.0, 101.0, 99.0, 102.0, 98.0)
 LOWS = (99.5, 100.0, 97.0, 98.0, 98.0)
@@ -24,15 +24,17 @@ def bar(minute: int, symbol: int = 0) -> Prices:
 
 def decision(minute: int, symbols: int = 1, late: int = 0) -> Experience:
     """The decision at a bar; the first symbol's own bar may be `late` bars older."""
-    each = [Holding(str(n), bar(minute, n), bar(minute + 1, n), 0, 0, 1.0, 1.0, 0.0, 0.0) for n in range(symbols)]
+    each = [
+        SymbolTransition(str(n), bar(minute, n), bar(minute + 1, n), 0, 0, 1.0, 1.0, 0.0, 0.0) for n in range(symbols)
+    ]
     each[0] = replace(each[0], bar=bar(minute - late))
-    chosen = (Chosen(0, 0, (1.0, 0.0, 0.0)),) * symbols
+    chosen = (ActionChoice(0, 0, (1.0, 0.0, 0.0)),) * symbols
     return replace(made(1)[0], bar_ns=minute * MINUTE_NS, holdings=tuple(each), chosen=chosen, terminal=False)
 
 
-def labels(direction: int | None = 3, risk: int | None = 2) -> Labels:
+def labels(direction: int | None = 3, risk: int | None = 2) -> HeadLabels:
     ahead = [None if bars is None else Ahead(bars) for bars in (direction, risk)]
-    return Labels(replace(shipped(), heads=Heads(*ahead)))
+    return HeadLabels(replace(shipped(), heads=Heads(*ahead)))
 
 
 def test_they_are_the_close_so_many_bars_later_and_the_largest_fall_until_then() -> None:

@@ -5,17 +5,17 @@ from __future__ import annotations
 import pytest
 from msgspec.structs import replace
 
-from daemon.experience.experience import Chosen, Experience, Holding, Prices
+from daemon.experience.experience import ActionChoice, Experience, Prices, SymbolTransition
 from tests.support.rl.stream_learner import made
 from training.online.reward import RewardAgent
 
 BAR = Prices(0, 50.0, 51.0, 48.0, 50.0, 1000.0)
-SOLD = Holding("SPY", BAR, BAR, shares=10, next_shares=0, mark=50.0, next_mark=49.0, flow=499.0, fees=1.0)
-KEPT = Holding("QQQ", BAR, BAR, shares=4, next_shares=4, mark=50.0, next_mark=52.0, flow=0.0, fees=0.0)
+SOLD = SymbolTransition("SPY", BAR, BAR, shares=10, next_shares=0, mark=50.0, next_mark=49.0, flow=499.0, fees=1.0)
+KEPT = SymbolTransition("QQQ", BAR, BAR, shares=4, next_shares=4, mark=50.0, next_mark=52.0, flow=0.0, fees=0.0)
 
 
-def of(*holdings: Holding, rows: int = 1, equity: float = 1000.0) -> Experience:
-    chosen = (Chosen(0, 0, (1.0,)),) * rows
+def of(*holdings: SymbolTransition, rows: int = 1, equity: float = 1000.0) -> Experience:
+    chosen = (ActionChoice(0, 0, (1.0,)),) * rows
     return replace(made(1)[0], holdings=holdings, chosen=chosen, equity=equity)
 
 

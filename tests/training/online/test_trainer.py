@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 from msgspec.structs import replace
 
-from daemon.experience.experience import Chosen, Experience, stream_name, to_entry
+from daemon.experience.experience import ActionChoice, Experience, stream_name, to_entry
 from daemon.experience.link import GROUP
 from tests.support.desks.desk_run import Crash
 from tests.support.outside.redis_server import RedisServer
@@ -21,7 +21,7 @@ from tests.support.outside.stream import STREAM, Logged, redis_anywhere, until
 from tests.support.rl.stream_learner import A_SESSION, TinyLearner, made, put
 from training.online.consume import CONSUMER, Consumer, newest_stream
 from training.online.reward import RewardAgent
-from training.online.trainer import CHECKPOINT, FROZEN, REFUSED, CheckpointUnreadable, Trainer
+from training.online.trainer import CHECKPOINT, FROZEN, REFUSED, CheckpointUnreadable, StreamTrainer
 
 COUNT = 60
 BOUNDARIES = {"taken", "learned", "before checkpoint", "after checkpoint", "after acknowledgement"}
@@ -53,7 +53,7 @@ class Desk:
         self._folder, self._server, self._logged = folder, server, logged
         self.learner = TinyLearner()
 
-    def trainer(self, every: int = 7, claim_ms: int = 60_000, stream: str = STREAM, **more: Any) -> Trainer:
+    def trainer(self, every: int = 7, claim_ms: int = 60_000, stream: str = STREAM, **more: Any) -> StreamTrainer:
         """A trainer as a process that begins now."""
         self.learner = TinyLearner()
         client = self._server.link("rltrader-trainer").client(
@@ -63,7 +63,7 @@ class Desk:
         def connect(name: str) -> Consumer:
             return Consumer(client, name, claim_ms)
 
-        return Trainer(
+        return StreamTrainer(
             connect, stream, self.learner, RewardAgent(), self._folder, self._logged.log, every=every, **more
         )
 
@@ -73,7 +73,7 @@ def desk(tmp_path: Path, server: RedisServer, logged: Logged) -> Desk:
     return Desk(tmp_path, server, logged)
 
 
-def learn_all(trainer: Trainer, row: int) -> None:
+def learn_all(trainer: StreamTrainer, row: int) -> None:
     """Take turns until the trainer has learned up to this row."""
     until(lambda: (trainer.turn(wait_ms=0), trainer.row >= row)[1])
 
@@ -249,7 +249,7 @@ def poisoned(good: Experience, name: str) -> dict[bytes, bytes]:
         return replace(good, holdings=(replace(holding, **more),))
 
     changed: dict[str, Experience] = {
-        "action 9 of 12": replace(good, chosen=(Chosen(9, 0, (1 / 12,) * 12),)),
+        "action 9 of 12": replace(good, chosen=(ActionChoice(9, 0, (1 / 12,) * 12),)),
         "no holdings": replace(good, holdings=()),
         "two holdings": replace(good, holdings=(holding, holding)),
         "NaN in the state": replace(good, state=state(math.nan)),
@@ -261,10 +261,10 @@ def poisoned(good: Experience, name: str) -> dict[bytes, bytes]:
         "price 0": held(next_bar=replace(bar, close=0.0)),
         "mark NaN": held(next_mark=math.nan),
         "a gain of 1e14": held(flow=1e14),
-        "probabilities 0": replace(good, chosen=(Chosen(0, 0, (0.0, 0.0, 0.0)),)),
-        "probabilities NaN": replace(good, chosen=(Chosen(0, 0, (math.nan, 0.5, 0.5)),)),
-        "a probability of -5": replace(good, chosen=(Chosen(0, 0, (-5.0, 3.0, 3.0)),)),
-        "an action of probability 0": replace(good, chosen=(Chosen(1, 0, (1.0, 0.0, 0.0)),)),
+        "probabilities 0": replace(good, chosen=(ActionChoice(0, 0, (0.0, 0.0, 0.0)),)),
+        "probabilities NaN": replace(good, chosen=(ActionChoice(0, 0, (math.nan, 0.5, 0.5)),)),
+        "a probability of -5": replace(good, chosen=(ActionChoice(0, 0, (-5.0, 3.0, 3.0)),)),
+        "an action of probability 0": replace(good, chosen=(ActionChoice(1, 0, (1.0, 0.0, 0.0)),)),
         "fees of 1e300": held(fees=1e300),
         "a billion shares": held(shares=10**9, next_shares=10**9, next_mark=holding.mark),
         "a close of 1e-300": held(next_bar=replace(bar, close=1e-300)),

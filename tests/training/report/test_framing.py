@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from daemon.page_kit.plots import Curve, Span
+from daemon.page_kit.plots import Curve, IntervalRow
 from training.report.framing import framed_curves, framed_spans
 
 POLICY = Curve("policy", "policy", [(0, 0.0), (1, 0.2), (2, 0.4)])
@@ -27,7 +27,7 @@ def test_a_line_within_the_range_stays_whole_and_a_passive_one_makes_it() -> Non
 
 
 def test_a_row_outside_is_cut_and_named() -> None:
-    policy, rule = Span("policy", 0.1, 0.0, 0.4, "policy"), Span("simple rule", -0.9, -1.2, 0.1, "rule")
+    policy, rule = IntervalRow("policy", 0.1, 0.0, 0.4, "policy"), IntervalRow("simple rule", -0.9, -1.2, 0.1, "rule")
     kept, cut = framed_spans([policy, rule])
     assert kept == policy
-    assert cut == Span("simple rule −90 %", -0.2, -0.2, 0.1, "rule")
+    assert cut == IntervalRow("simple rule −90 %", -0.2, -0.2, 0.1, "rule")

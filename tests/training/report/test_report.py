@@ -14,7 +14,7 @@ from tests.support.training.page_words import page_words
 from training.evidence.findings import Findings, decode
 from training.report.find import find
 from training.report.report import files, write_report
-from training.study.study import Agreement, Fold, PlayResult, Study
+from training.study.study import Fold, PlayResult, SeedAgreement, Study
 
 
 @pytest.fixture(scope="module")
@@ -89,7 +89,7 @@ def test_a_mean_of_seeds_is_compared_with_the_passive_policy_on_validation() -> 
             plain.trials[index],
             members=3,
             passive=(session(plain.folds[fold].validate[0], held),),
-            agreement=Agreement(0.25, 0.125),
+            agreement=SeedAgreement(0.25, 0.125),
         )
         for fold, (index, held) in enumerate(zip(plain.chosen, (4.0, -1.0), strict=True))
     )

@@ -9,8 +9,8 @@ import pytest
 
 from training.desks.trial import TRIALS, News, Stage
 from training.runs.display import Display
-from training.study.progress import Part
-from training.study.study import PlayResult, Point, Trial
+from training.study.progress import PhaseProgress
+from training.study.study import PlayResult, Trial, ValidationCheck
 
 
 class Clock:
@@ -106,7 +106,7 @@ def test_a_look_of_an_agent_with_a_replay_shows_its_own_figures(
     clock: Clock, capsys: pytest.CaptureFixture[str]
 ) -> None:
     figures = {"gain": 0.001, "cost": -2e-4, "bonus": 1e-4, "critic loss": 1.25, "Q mean": 3.0, "update_to_data": 0.002}
-    point = Point(
+    point = ValidationCheck(
         steps=100, reward=9e-4, entropy=0.5, kl=0.0, clip_fraction=0.0, explained_variance=0.0, validate_return=0.01,
         validate_trades=7, agent="sac", figures=figures,
     )  # fmt: skip
@@ -121,13 +121,13 @@ def test_a_phase_leaves_a_line_when_it_lasted_and_one_now_and_then_with_the_time
     clock: Clock, capsys: pytest.CaptureFixture[str]
 ) -> None:
     show = Display(1, 1000)
-    show(Part("fold 1", "random traders"))
+    show(PhaseProgress("fold 1", "random traders"))
     for done, pause_s in ((0, 50.0), (1, 10.0), (2, 10.0), (3, 10.0), (4, 10.0)):
-        show(Part("fold 1", "random traders", done, 5, "draws"))
+        show(PhaseProgress("fold 1", "random traders", done, 5, "draws"))
         clock.now_s += pause_s  # the first piece takes longer, as it prepares what the others find done
-    show(Part("fold 1", "random traders", ended=True))
-    show(Part("", "export"))
-    show(Part("", "export", ended=True))  # over at once
+    show(PhaseProgress("fold 1", "random traders", ended=True))
+    show(PhaseProgress("", "export"))
+    show(PhaseProgress("", "export", ended=True))  # over at once
     assert capsys.readouterr().err.splitlines() == [
         "fold 1: random traders: 1/5 draws",  # the speed of one piece alone is unknown
         "fold 1: random traders: 4/5 draws  0:00:10 left",
@@ -137,7 +137,10 @@ def test_a_phase_leaves_a_line_when_it_lasted_and_one_now_and_then_with_the_time
 
 def test_a_phase_of_one_trial_among_others_leaves_no_line(clock: Clock, capsys: pytest.CaptureFixture[str]) -> None:
     show = Display(2, 1000)
-    for news_s, part in ((40.0, Part("fold1-potential-seed1", "test sessions", 1, 9)), (40.0, Part("", "reading"))):
+    for news_s, part in (
+        (40.0, PhaseProgress("fold1-potential-seed1", "test sessions", 1, 9)),
+        (40.0, PhaseProgress("", "reading")),
+    ):
         show(part)
         clock.now_s += news_s
         show(replace(part, ended=True))

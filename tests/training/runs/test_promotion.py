@@ -14,7 +14,7 @@ import pytest
 from strategies.kit.manifest import FORMAT, Golden, Manifest, decode, encode
 from tests.support.training.example_study import example_study
 from training.evidence.criteria import CRITERIA, judge
-from training.evidence.findings import Findings, Line, RecordedRun
+from training.evidence.findings import Findings, PlayerLine, RecordedRun
 from training.evidence.findings import encode as encode_findings
 from training.report.find import find
 from training.runs.promotion import Judgement, PromotionError, promote
@@ -137,7 +137,7 @@ def test_a_refusal_has_one_line_for_each_failed_criterion(tmp_path: Path) -> Non
     assert "seeds: at least 10 seeds in every fold; found 2" in lines
 
 
-def _figures(line: Line, **changes: Any) -> Line:
+def _figures(line: PlayerLine, **changes: Any) -> PlayerLine:
     return msgspec.structs.replace(line, figures=msgspec.structs.replace(line.figures, **changes))
 
 

@@ -36,7 +36,7 @@ from training.runs.prepared import Prepared, prepare, prepare_same
 from training.runs.run import train_and_export
 from training.runs.settings import Settings, requests_of
 from training.runs.tasks import Relay, relay_one, train_one
-from training.study.progress import Part
+from training.study.progress import PhaseProgress
 from training.study.study import Study, Trial
 
 SCALPER = strategy("option_scalper")
@@ -60,11 +60,11 @@ def test_a_run_writes_a_version_with_its_report_and_says_how_far_it_is(
     assert findings["verdict"] == manifest.note == whole.findings.verdict
     assert findings["policy_sha256"] == manifest.policy_sha256
     assert [news.steps for news in heard if isinstance(news, News)] == [UPDATE * n for n in range(1, 7)]
-    ended = [part.phase for part in heard if isinstance(part, Part) and part.ended]
+    ended = [part.phase for part in heard if isinstance(part, PhaseProgress) and part.ended]
     assert ended[0] == "reading walk.csv"
     assert ended[-1] == "export to ONNX, read back and compared"
     assert {"test sessions", "always flat", "random traders, all", "costs x 3", "intervals by bootstrap"} <= {*ended}
-    counts = [part for part in heard if isinstance(part, Part) and part.phase == "simple rule" and part.total]
+    counts = [part for part in heard if isinstance(part, PhaseProgress) and part.phase == "simple rule" and part.total]
     assert [(part.done, part.total) for part in counts] == [(0, 2), (1, 2), (2, 2)]  # the test has two sessions
     one = whole.findings.account
     assert one is not None

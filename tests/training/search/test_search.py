@@ -30,12 +30,12 @@ from training.rl.pool import Flag, Stopped
 from training.runs.folder import RunFolderError
 from training.runs.ledger import Ledger, ledger_path
 from training.runs.settings import Settings
-from training.studies.search.book import Book, Found, open_book
+from training.studies.search.book import TrialBook, TrialResult, open_book
 from training.studies.search.coefficients_file import read_coefficients, write_coefficients
 from training.studies.search.results import Results, results_of
-from training.studies.search.search import Desk, one_trial, run_search
+from training.studies.search.search import SearchProcess, one_trial, run_search
 from training.studies.search.space import SPACE, Recipe, Search
-from training.studies.search.trainings import Ready, Training, make_ready, search_folds
+from training.studies.search.trainings import TrialSetup, TrialTraining, make_ready, search_folds
 from training.study.folds import HistoryError
 from training.study.study import Fold
 
@@ -46,7 +46,7 @@ FEW = (
     Dimension("epochs", "", 4, 5, whole=True),
 )
 FIRST_TEST = "2024-06-28"  # of eight usable sessions from 2024-06-20 on: 3 train, a gap, 1 validates, a gap
-Earn = Callable[[Recipe, int, int, Flag], Training]
+Earn = Callable[[Recipe, int, int, Flag], TrialTraining]
 
 
 def _bars(seed: int) -> list[Bar]:
@@ -67,26 +67,26 @@ def _search(bars: Path, folder: Path, *, trials: int, steps: int = 1, folds: int
 
 
 @pytest.fixture(scope="module")
-def ready(bars: Path, tmp_path_factory: pytest.TempPathFactory) -> Ready:
+def ready(bars: Path, tmp_path_factory: pytest.TempPathFactory) -> TrialSetup:
     return make_ready(_search(bars, tmp_path_factory.mktemp("ready"), trials=1), "")
 
 
-def _desk(ready: Ready, folder: Path, earn: Earn, *, seeds: int = 1) -> Desk:
+def _desk(ready: TrialSetup, folder: Path, earn: Earn, *, seeds: int = 1) -> SearchProcess:
     """A book in a new folder, and trainings that earn what `earn` says."""
     folder.mkdir(exist_ok=True)
     run = replace(ready.search.run, seeds=tuple(range(1, seeds + 1)), out=folder / "store")
     search = replace(ready.search, run=run)
     book = open_book(search, folder, ready)
     book.take_up()
-    return Desk(ready, book, earn)
+    return SearchProcess(ready, book, earn)
 
 
 def _earning(worth: Callable[[Coefficients], float]) -> Earn:
-    def earn(coefficients: Recipe, fold: int, seed: int, _: Flag) -> Training:
+    def earn(coefficients: Recipe, fold: int, seed: int, _: Flag) -> TrialTraining:
         assert isinstance(coefficients, Coefficients)
         value = worth(coefficients)
         returns = (value + 0.01 * fold, value - 0.01 * seed)
-        return Training(fold, seed, returns, fsum(returns), 100, 200, 2.0)
+        return TrialTraining(fold, seed, returns, fsum(returns), 100, 200, 2.0)
 
     return earn
 
@@ -95,11 +95,11 @@ def _by_rate(coefficients: Coefficients) -> float:
     return coefficients.learning_rate * 10.0
 
 
-def _run(desk: Desk, positions: Sequence[int]) -> list[Found]:
+def _run(desk: SearchProcess, positions: Sequence[int]) -> list[TrialResult]:
     return [one_trial(desk, position, threading.Event(), lambda _: None) for position in positions]
 
 
-def _notes(book: Book) -> list[str]:
+def _notes(book: TrialBook) -> list[str]:
     return [line.note for line in book.ledger.read().lines]
 
 
@@ -144,7 +144,7 @@ def _date(bar: Bar) -> str:
     return datetime.fromtimestamp(bar.start_ns / 1e9, tz=UTC).date().isoformat()
 
 
-def _without_speed(found: Found) -> Found:
+def _without_speed(found: TrialResult) -> TrialResult:
     return msgspec.structs.replace(found, steps_per_s=0.0)
 
 
@@ -152,11 +152,11 @@ def test_the_same_command_again_does_nothing_anew_and_more_trials_go_on(
     searched: tuple[Results, Path], bars: Path
 ) -> None:
     results, folder = searched
-    heard: list[str | Found] = []
+    heard: list[str | TrialResult] = []
     search = _search(bars, folder.parent, trials=2, steps=12_288)
     again, _ = run_search(search, heard.append)
     assert again == results
-    assert not [news for news in heard if isinstance(news, Found)]
+    assert not [news for news in heard if isinstance(news, TrialResult)]
     other = replace(search, run=replace(search.run, steps=8_192))
     with pytest.raises(RunFolderError, match="steps = 12288, this one has 8192: use another --study-dir"):
         run_search(other, heard.append)
@@ -180,10 +180,12 @@ def test_spans_to_validate_on_lie_before_the_first_test_and_the_last_is_the_firs
         search_folds(short, dates)
 
 
-def test_a_hopeless_trial_is_given_up_after_its_first_training_and_still_counts(ready: Ready, tmp_path: Path) -> None:
+def test_a_hopeless_trial_is_given_up_after_its_first_training_and_still_counts(
+    ready: TrialSetup, tmp_path: Path
+) -> None:
     trained: list[int] = []
 
-    def earn(coefficients: Recipe, fold: int, seed: int, flag: Flag) -> Training:
+    def earn(coefficients: Recipe, fold: int, seed: int, flag: Flag) -> TrialTraining:
         trained.append(len(desk.book.finished()))
         hopeless = len(desk.book.finished()) == 6
         return _earning(lambda _: -0.5 if hopeless else 0.1)(coefficients, fold, seed, flag)
@@ -198,7 +200,7 @@ def test_a_hopeless_trial_is_given_up_after_its_first_training_and_still_counts(
 
 
 def test_a_trial_is_worth_the_mean_of_its_trainings_and_its_sharpe_ratio_is_that_of_all_their_sessions(
-    ready: Ready, tmp_path: Path
+    ready: TrialSetup, tmp_path: Path
 ) -> None:
     (found,) = _run(_desk(ready, tmp_path, _earning(lambda _: 0.03)), [0])
     returns = [0.03, 0.02, 0.04, 0.02]  # fold 1, fold 2 of seed 1
@@ -208,13 +210,13 @@ def test_a_trial_is_worth_the_mean_of_its_trainings_and_its_sharpe_ratio_is_that
 
 
 def test_a_search_that_was_stopped_makes_the_trials_of_an_undisturbed_one_and_trains_nothing_twice(
-    ready: Ready, tmp_path: Path
+    ready: TrialSetup, tmp_path: Path
 ) -> None:
     undisturbed = _run(_desk(ready, tmp_path / "a", _earning(_by_rate)), range(14))
     trained: list[tuple[float, int]] = []
     stops = iter([False] * 7 + [True] + [False] * 50)
 
-    def earn(coefficients: Recipe, fold: int, seed: int, flag: Flag) -> Training:
+    def earn(coefficients: Recipe, fold: int, seed: int, flag: Flag) -> TrialTraining:
         if next(stops):
             raise Stopped("asked to")
         assert isinstance(coefficients, Coefficients)
@@ -234,11 +236,11 @@ def test_a_search_that_was_stopped_makes_the_trials_of_an_undisturbed_one_and_tr
     assert len(_notes(second.book)) == len(set(_notes(second.book))) == 14
 
 
-def _told(found: Found) -> str:
+def _told(found: TrialResult) -> str:
     return msgspec.json.encode(msgspec.structs.replace(found, number=0, steps_per_s=0.0)).decode()
 
 
-def test_the_same_seed_suggests_the_same_and_another_seed_others(ready: Ready, tmp_path: Path) -> None:
+def test_the_same_seed_suggests_the_same_and_another_seed_others(ready: TrialSetup, tmp_path: Path) -> None:
     def coefficients(name: str, seed: int) -> list[dict[str, object]]:
         desk = _desk(replace(ready, search=replace(ready.search, seed=seed)), tmp_path / name, _earning(_by_rate))
         return [found.coefficients for found in _run(desk, range(12))]
@@ -250,9 +252,9 @@ def test_the_same_seed_suggests_the_same_and_another_seed_others(ready: Ready, t
 
 
 def test_a_trial_that_diverges_counts_as_one_that_earned_nothing_and_the_search_goes_on(
-    ready: Ready, tmp_path: Path
+    ready: TrialSetup, tmp_path: Path
 ) -> None:
-    def earn(coefficients: Recipe, fold: int, seed: int, flag: Flag) -> Training:
+    def earn(coefficients: Recipe, fold: int, seed: int, flag: Flag) -> TrialTraining:
         if not desk.book.finished():
             raise Diverged("the loss is nan")
         return _earning(_by_rate)(coefficients, fold, seed, flag)
@@ -264,7 +266,7 @@ def test_a_trial_that_diverges_counts_as_one_that_earned_nothing_and_the_search_
     assert [line.sharpe for line in desk.book.ledger.read().lines] == [0.0, found[1].sharpe]
 
 
-def test_the_best_of_many_is_told_with_what_luck_alone_would_give(ready: Ready, tmp_path: Path) -> None:
+def test_the_best_of_many_is_told_with_what_luck_alone_would_give(ready: TrialSetup, tmp_path: Path) -> None:
     desk = _desk(ready, tmp_path, _earning(_by_rate))
     found = _run(desk, range(25))
     results = results_of(ready, desk.book, tmp_path)
@@ -374,7 +376,7 @@ def test_the_command_tells_of_each_trial_and_prints_where_its_findings_are(
     assert (study / "coefficients.json").read_text() == "{}\n"  # the defaults
 
 
-def test_a_search_that_is_asked_to_stop_says_how_to_go_on(ready: Ready) -> None:
+def test_a_search_that_is_asked_to_stop_says_how_to_go_on(ready: TrialSetup) -> None:
     flag = threading.Event()
     flag.set()
     with pytest.raises(Stopped):

@@ -23,7 +23,7 @@ from training.rl.coefficients import Coefficients
 from training.rl.dimensions import Dimension
 from training.runs.ledger import Ledger, ledger_path
 from training.runs.settings import Settings
-from training.studies.search.book import Found
+from training.studies.search.book import TrialResult
 from training.studies.search.coefficients_file import read_coefficients
 from training.studies.search.results import Results
 from training.studies.search.search import run_search
@@ -50,7 +50,7 @@ def _bars(symbols: Iterable[str], dates: Iterable[str], seed: int) -> list[Bar]:
     return list(synthetic_days(seed, tuple(symbols), map(midnight_ns, dates)))
 
 
-def _without_speed(found: Found) -> Found:
+def _without_speed(found: TrialResult) -> TrialResult:
     return msgspec.structs.replace(found, steps_per_s=0.0)
 
 
@@ -64,7 +64,7 @@ def test_other_bars_in_the_test_sessions_change_no_trial_of_a_daily_strategy(
     begin = midnight_ns(tested[0])
     mixed = [*(bar for bar in one if bar.start_ns < begin), *(bar for bar in two if bar.start_ns >= begin)]
 
-    heard: list[str | Found] = []
+    heard: list[str | TrialResult] = []
 
     def searched(name: str, bars: list[Bar]) -> Results:
         folder = tmp_path / name

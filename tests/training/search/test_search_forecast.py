@@ -24,7 +24,7 @@ from training.desks.forecast.plan import PRESETS, ForecastPlan, folds_of
 from training.rl.dimensions import Dimension, value_of, with_values
 from training.runs.ledger import Ledger, ledger_path
 from training.runs.settings import Settings, requests_of, settings_for
-from training.studies.search.book import Found
+from training.studies.search.book import TrialResult
 from training.studies.search.search import run_search
 from training.studies.search.space import Search
 from training.studies.search.trainings import make_ready
@@ -62,7 +62,7 @@ def searching(bars: Path, home: Path) -> Search:
     return Search(run, trials=2, space=FEW, preset="smoke")
 
 
-def without_speed(found: Found) -> Found:
+def without_speed(found: TrialResult) -> TrialResult:
     return msgspec.structs.replace(found, steps_per_s=0.0)
 
 
@@ -79,10 +79,10 @@ def home(bars: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     return found
 
 
-def found_in(home: Path) -> list[Found]:
+def found_in(home: Path) -> list[TrialResult]:
     """The trials of a search that has ended."""
     told = json.loads((home / "study" / "search.json").read_text())
-    return [without_speed(found) for found in msgspec.convert(told["trials"], list[Found])]
+    return [without_speed(found) for found in msgspec.convert(told["trials"], list[TrialResult])]
 
 
 def test_trials_vary_forecaster_and_agents_and_are_all_in_the_ledger(home: Path) -> None:

@@ -20,11 +20,11 @@ from training.rl.ray_cluster import LOCAL_ENVIRONMENT
 from training.runs.ledger import Ledger, ledger_path
 from training.runs.settings import Settings
 from training.studies.search import ray as search_ray
-from training.studies.search.book import Found, open_book
+from training.studies.search.book import TrialResult, open_book
 from training.studies.search.results import Results
 from training.studies.search.search import run_search
 from training.studies.search.space import Search
-from training.studies.search.trainings import Training, make_ready
+from training.studies.search.trainings import TrialTraining, make_ready
 
 needs_ray = pytest.mark.skipif(importlib.util.find_spec("ray") is None, reason="needs Ray: pip install '.[scale]'")
 SMALL = Coefficients(environments=32, rollout_steps=64, batch=512, epochs=4, learning_rate=1e-3)
@@ -47,11 +47,11 @@ def test_ray_finds_what_a_search_without_it_finds_listens_on_loopback_and_leaves
 ) -> None:
     own = str(tmp_path)
     mark(monkeypatch, own)
-    heard: list[Found] = []
+    heard: list[TrialResult] = []
     addresses: dict[str, str] = {}
 
-    def listen(news: str | Found) -> None:
-        if isinstance(news, Found):
+    def listen(news: str | TrialResult) -> None:
+        if isinstance(news, TrialResult):
             heard.append(news)
             addresses.update(listening(own))
 
@@ -70,7 +70,7 @@ def test_ray_finds_what_a_search_without_it_finds_listens_on_loopback_and_leaves
     assert again[-1].startswith("2 trials of 1 trainings, 2 of them done")
 
 
-def _without_speed(found: Found) -> Found:
+def _without_speed(found: TrialResult) -> TrialResult:
     return msgspec.structs.replace(found, steps_per_s=0.0)
 
 
@@ -85,7 +85,7 @@ def test_what_ray_gives_up_is_pruned_and_counted_what_it_loses_is_taken_up_again
     search = replace(search, run=replace(search.run, seeds=(1, 2)))
     ready = make_ready(search, "")
     stop = threading.Event()
-    heard: list[str | Found] = []
+    heard: list[str | TrialResult] = []
 
     def asking(first: int) -> search_ray.Asking:
         book = open_book(search, tmp_path, ready)
@@ -94,7 +94,7 @@ def test_what_ray_gives_up_is_pruned_and_counted_what_it_loses_is_taken_up_again
 
     told = {
         "trainings": 1,
-        "training": msgspec.json.encode(Training(0, 1, (0.01, 0.03), 0.04, 100, 200, 2.0)).decode(),
+        "training": msgspec.json.encode(TrialTraining(0, 1, (0.01, 0.03), 0.04, 100, 200, 2.0)).decode(),
     }
     ray = asking(0)
     first, second, third = ray.ask("a"), ray.ask("b"), ray.ask("c")
@@ -109,7 +109,7 @@ def test_what_ray_gives_up_is_pruned_and_counted_what_it_loses_is_taken_up_again
     stop.set()
     ray.hear("c", told)
     ray.end("c", told)  # ended because the search shall stop
-    assert [(found.number, found.state, found.trainings) for found in heard if isinstance(found, Found)] == [
+    assert [(found.number, found.state, found.trainings) for found in heard if isinstance(found, TrialResult)] == [
         (0, "pruned", 1)
     ]
     assert len(_ledger(tmp_path / "store")) == 1

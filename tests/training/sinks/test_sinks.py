@@ -13,7 +13,17 @@ from typing import Any
 import pytest
 
 from tests.support.paths import REPOSITORY
-from training.sinks.sink import GROUP, Feed, MetricsFile, Sink, Started, anywhere, check_sinks, factory_of, figures_of
+from training.sinks.sink import (
+    GROUP,
+    MetricsFile,
+    Sink,
+    Started,
+    TrialSinks,
+    anywhere,
+    check_sinks,
+    factory_of,
+    figures_of,
+)
 
 OWN = """
 from training.sinks.sink import Sink
@@ -78,7 +88,7 @@ def test_each_line_of_the_metrics_reaches_a_sink_of_one_s_own_and_one_that_raise
     warned: list[str] = []
     path = tmp_path / "metrics.jsonl"
     path.write_text('{"steps":5}\n{"steps":10}\n')
-    feed = Feed([f"{own}:Breaks", f"{own}:Book"], started(tmp_path, 1), warned.append)
+    feed = TrialSinks([f"{own}:Breaks", f"{own}:Book"], started(tmp_path, 1), warned.append)
     with MetricsFile(path, 1, feed) as journal:
         journal.write({"steps": 10, "reward": 0.5, "agent": ""})
         journal.write({"steps": 15, "reward": 1, "validate_return": 0.25})
@@ -98,7 +108,9 @@ def test_each_line_of_the_metrics_reaches_a_sink_of_one_s_own_and_one_that_raise
 
 def test_no_sink_stops_the_training_or_changes_what_the_next_one_gets(own: str, tmp_path: Path) -> None:
     warned: list[str] = []
-    feed = Feed([f"{own}:{name}" for name in ("Bare", "Ends", "Empties", "Book")], started(tmp_path), warned.append)
+    feed = TrialSinks(
+        [f"{own}:{name}" for name in ("Bare", "Ends", "Empties", "Book")], started(tmp_path), warned.append
+    )
     feed.write({"steps": 5, "validate_return": 0.25})
     feed.close()
     assert (tmp_path / "book.txt").read_text().splitlines() == [
@@ -172,7 +184,7 @@ def test_weights_and_biases_gets_a_run_for_each_trial_and_goes_on_with_it(
     vars(library).update(init=calls.init, Settings=lambda **named: named)
     monkeypatch.setitem(sys.modules, "wandb", library)
     monkeypatch.delitem(sys.modules, "training.sinks.weights_biases", raising=False)
-    feed = Feed(["wandb"], started(tmp_path, 4), pytest.fail)
+    feed = TrialSinks(["wandb"], started(tmp_path, 4), pytest.fail)
     feed.write({"steps": 10, "reward": 0.5, "validate_return": 0.25})
     feed.close()
     monkeypatch.delitem(sys.modules, "training.sinks.weights_biases")
@@ -215,7 +227,7 @@ def test_mlflow_gets_a_run_for_each_trial_and_goes_on_with_it(tmp_path: Path, mo
         vars(module := ModuleType(name)).update(content)
         monkeypatch.setitem(sys.modules, name, module)
     monkeypatch.delitem(sys.modules, "training.sinks.mlflow_runs", raising=False)
-    feed = Feed(["mlflow"], started(tmp_path), pytest.fail)
+    feed = TrialSinks(["mlflow"], started(tmp_path), pytest.fail)
     feed.write({"steps": 10, "reward": 0.5, "validate_return": 0.25})
     feed.close()
     monkeypatch.delitem(sys.modules, "training.sinks.mlflow_runs")

@@ -18,7 +18,7 @@ from training.evidence.statistics import annual_return, calmar, max_drawdown, ru
 from training.report.find import find
 from training.report.report import files
 from training.study.evaluation import SessionResult, figures
-from training.study.study import Baseline, Fold, PlayResult, Point, Study, Trial
+from training.study.study import Baseline, Fold, PlayResult, Study, Trial, ValidationCheck
 
 DATES = ("2021-01-04", "2021-01-05", "2021-01-06", "2021-01-07")
 UP_AND_DOWN = (0.10, -0.20, 0.50, -0.10)  # 100 -> 110 -> 88 -> 132 -> 118.8
@@ -37,7 +37,7 @@ def account(returns: tuple[float, ...], start: float = 100.0) -> tuple[SessionRe
 
 def study(strategy: str = "regime_switcher") -> Study:
     fold = Fold(("2020-12-30",), ("2020-12-31",), DATES)
-    point = Point(
+    point = ValidationCheck(
         steps=100, reward=0.0, entropy=1.0, kl=0.0, clip_fraction=0.087, explained_variance=0.893,
         validate_return=0.1, validate_trades=1,
     )  # fmt: skip

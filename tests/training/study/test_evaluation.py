@@ -24,7 +24,7 @@ from training.evaluate.machine import Player
 from training.evaluate.players import random_like
 from training.rl.coefficients import Coefficients
 from training.rl.ppo import make_deterministic
-from training.study.evaluation import Figures, SessionResult, figures
+from training.study.evaluation import SessionFigures, SessionResult, figures
 
 TRADING = Trading()
 
@@ -86,7 +86,7 @@ def test_figures_of_three_sessions_by_hand() -> None:
     found = figures([result(100.0, 2, 2), result(-300.0, 1, 0), result(50.0, 1, 1)], 10_000.0)
     # returns 0.01, -0.03, 0.005: mean -0.005, squares of deviations 0.000225 + 0.000625 + 0.0001 = 0.00095
     deviation = (0.00095 / 2) ** 0.5
-    expected = Figures(
+    expected = SessionFigures(
         sessions=3,
         net_return=-0.015,
         session_return=-0.005,
@@ -101,7 +101,7 @@ def test_figures_of_three_sessions_by_hand() -> None:
         turnover=0.1,
         exposure=0.5,
     )
-    for name in Figures.__slots__:
+    for name in SessionFigures.__slots__:
         assert getattr(found, name) == pytest.approx(getattr(expected, name)), name
 
 

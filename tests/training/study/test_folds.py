@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from training.study.folds import HistoryError, Split, Walk, by_years, is_short, last_fold, single, walk
+from training.study.folds import HistoryError, Walk, YearSplit, by_years, is_short, last_fold, single, walk
 from training.study.study import Fold
 
 
@@ -108,7 +108,7 @@ def test_a_year_that_is_mostly_missing_in_the_middle_of_a_file_belongs_to_the_te
 
 
 def test_a_references_years_go_on_to_the_last_session_and_are_refused_where_half_of_a_span_is_missing() -> None:
-    split = Split((2010, 2011), (2012, 2012), (2013, 2014))
+    split = YearSplit((2010, 2011), (2012, 2012), (2013, 2014))
     assert str(split) == "train 2010 to 2011, validate 2012, test 2013 to 2014"
     every = [*year(2009, 9), *year(2011, 252), *year(2012, 126), *year(2013, 250), *year(2014, 250), *year(2015, 9)]
     assert by_years(every, split) == Fold(

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from training.study.progress import Part, counted, phase, report_piece, reported
+from training.study.progress import PhaseProgress, counted, phase, report_piece, reported
 
 
 class Asked(Exception):
@@ -17,9 +17,9 @@ def test_each_piece_of_a_phase_is_reported_and_a_loop_inside_a_piece_is_not() ->
         pairs = [(outer, inner) for outer in counted("ab", "players") for inner in counted(range(2), "sessions")]
     assert pairs == [("a", 0), ("a", 1), ("b", 0), ("b", 1)]
     assert heard == [
-        Part("fold 1", "baselines"),
-        *(Part("fold 1", "baselines", done, 2, "players") for done in (0, 1, 2)),
-        Part("fold 1", "baselines", ended=True),
+        PhaseProgress("fold 1", "baselines"),
+        *(PhaseProgress("fold 1", "baselines", done, 2, "players") for done in (0, 1, 2)),
+        PhaseProgress("fold 1", "baselines", ended=True),
     ]
 
 
@@ -30,7 +30,7 @@ def test_where_nobody_listens_the_work_is_done_all_the_same() -> None:
 
 
 def test_a_stop_ends_the_work_after_the_piece_under_way_and_the_phase_does_not_end() -> None:
-    heard: list[Part] = []
+    heard: list[PhaseProgress] = []
     played: list[int] = []
 
     def check_stop() -> None:
@@ -51,7 +51,7 @@ def test_a_stop_ends_the_work_after_the_piece_under_way_and_the_phase_does_not_e
 
 
 def test_a_loop_that_is_left_early_counts_no_longer() -> None:
-    heard: list[Part] = []
+    heard: list[PhaseProgress] = []
     with reported("", heard.append), phase("a random trader"):
         for _ in counted(range(3), "tries"):
             break

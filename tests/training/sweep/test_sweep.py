@@ -24,30 +24,30 @@ from training.cli.main import main
 from training.export.version import VersionError, read_version
 from training.rl.pool import Stopped
 from training.runs.ledger import Ledger, ledger_path
-from training.studies.grid import Cell, Swept, axis_of
-from training.studies.sweep import Asked, run_sweep, sessions_of
+from training.studies.grid import GridCell, Swept, axis_of
+from training.studies.sweep import SweepRequest, run_sweep, sessions_of
 
 NAME = "option_scalper"
 NO_ENTRY, COMMISSION = "risk.no_entry_after_open_min", "paper.commission_usd"
 
 
 @pytest.fixture(scope="module")
-def asked(tmp_path_factory: pytest.TempPathFactory) -> Asked:
+def asked(tmp_path_factory: pytest.TempPathFactory) -> SweepRequest:
     """Entries at all times or never, with and without a commission, for the policy that trades all day."""
     home = tmp_path_factory.mktemp("sweep")
     shutil.copytree(REPOSITORY / "tests/fixture_policy/onnx_models" / NAME, home / "store" / NAME)
     bars = write_csv(home / "walk.csv", synthetic_sessions(3, sessions(27)))
     axes = (axis_of(f"{NO_ENTRY}=0,390"), axis_of(f"{COMMISSION}=0,3"))
-    return Asked(NAME, bars, home / "store", axes, first="2024-06-26", processes=1, folder=home / "out")
+    return SweepRequest(NAME, bars, home / "store", axes, first="2024-06-26", processes=1, folder=home / "out")
 
 
 @pytest.fixture(scope="module")
-def swept(asked: Asked) -> Swept:
+def swept(asked: SweepRequest) -> Swept:
     """The sweep, which was stopped after its second cell and given again."""
-    flag, heard = threading.Event(), list[Cell]()
+    flag, heard = threading.Event(), list[GridCell]()
 
     def stop(news: object) -> None:
-        if isinstance(news, Cell):
+        if isinstance(news, GridCell):
             heard.append(news)
             if len(heard) == 2:
                 flag.set()
@@ -56,7 +56,7 @@ def swept(asked: Asked) -> Swept:
         run_sweep(asked, stop, flag)
     later: list[object] = []
     found, _ = run_sweep(asked, later.append)
-    assert sum(isinstance(news, Cell) for news in later) == 3  # of five: one as configured, four cells
+    assert sum(isinstance(news, GridCell) for news in later) == 3  # of five: one as configured, four cells
     return found
 
 
@@ -74,7 +74,7 @@ def test_each_cell_is_played_by_its_own_rules(swept: Swept) -> None:
 
 
 def test_a_sweep_and_a_dry_run_of_one_span_close_the_same_trades(
-    asked: Asked, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    asked: SweepRequest, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     """Over sessions in which losses in a row, a daily loss and a drawdown end the trading, also beyond a session."""
     bars = write_csv(tmp_path / "walk.csv", synthetic_sessions(3, sessions(30)))
@@ -98,7 +98,7 @@ def test_a_sweep_and_a_dry_run_of_one_span_close_the_same_trades(
 
 
 def test_cells_after_a_line_that_a_kill_cut_off_are_kept_and_those_of_other_code_are_not(
-    asked: Asked, swept: Swept, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    asked: SweepRequest, swept: Swept, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     assert asked.folder is not None
     asked = replace(asked, folder=shutil.copytree(asked.folder, tmp_path / "again"))
@@ -109,13 +109,13 @@ def test_cells_after_a_line_that_a_kill_cut_off_are_kept_and_those_of_other_code
         book.write_bytes(b"\n".join([*whole[:3], last[:40]]) if not torn else book.read_bytes())
         heard: list[object] = []
         assert run_sweep(asked, heard.append)[0] == swept
-        assert sum(isinstance(news, Cell) for news in heard) == (0 if torn else 2)
+        assert sum(isinstance(news, GridCell) for news in heard) == (0 if torn else 2)
     monkeypatch.setattr("training.studies.sweep.code_version", lambda _: "another")
     run_sweep(asked, heard.append)
-    assert sum(isinstance(news, Cell) for news in heard) == 5
+    assert sum(isinstance(news, GridCell) for news in heard) == 5
 
 
-def test_all_cells_are_judged_together_and_counted_once(asked: Asked, swept: Swept) -> None:
+def test_all_cells_are_judged_together_and_counted_once(asked: SweepRequest, swept: Swept) -> None:
     assert (swept.deflated.trials, swept.overfitting.trials) == (4, 4)
     assert swept.overfitting.probability is None  # two sessions are too few
     assert "No configuration was changed." in swept.words
@@ -130,7 +130,7 @@ def test_all_cells_are_judged_together_and_counted_once(asked: Asked, swept: Swe
 
 
 def test_the_command_prints_the_page_s_path_and_refuses_a_value_out_of_bounds(
-    asked: Asked, swept: Swept, capsys: pytest.CaptureFixture[str]
+    asked: SweepRequest, swept: Swept, capsys: pytest.CaptureFixture[str]
 ) -> None:
     given = ["sweep", "--strategy", NAME, "--bars", str(asked.bars), "--models-dir", str(asked.store)]
     again = [*given, "--set", f"{NO_ENTRY}=0,390", "--set", f"{COMMISSION}=0,3", "--first", asked.first]
@@ -142,7 +142,7 @@ def test_the_command_prints_the_page_s_path_and_refuses_a_value_out_of_bounds(
     assert "risk.confidence_min" in capsys.readouterr().err
 
 
-def test_sessions_are_the_policy_s_tests_or_all_after_its_last_one(asked: Asked) -> None:
+def test_sessions_are_the_policy_s_tests_or_all_after_its_last_one(asked: SweepRequest) -> None:
     version = read_version(asked.store, NAME)
     manifest, days = version.manifest, ["2024-01-02", "2024-01-03", "2024-01-04", "2024-01-05"]
     training = msgspec.structs.replace(
@@ -156,7 +156,7 @@ def test_sessions_are_the_policy_s_tests_or_all_after_its_last_one(asked: Asked)
         sessions_of(days, "a" * 64, manifest, first="2024-02-01")
 
 
-def test_a_version_whose_graph_was_changed_is_refused(asked: Asked, tmp_path: Path) -> None:
+def test_a_version_whose_graph_was_changed_is_refused(asked: SweepRequest, tmp_path: Path) -> None:
     store = shutil.copytree(asked.store, tmp_path / "store")
     version = read_version(store, NAME)
     with version.policy.open("ab") as graph:

@@ -39,7 +39,9 @@ from training.rl.ppo import make_deterministic
 from training.runs.desk_rules import trading_of
 from training.study.evaluation import SessionResult
 
-WITH_RULE = prices.Rule(noise=8e-4, move=1.5e-3, back=5e-4)  # a rise of about two deviations of a minute's return
+WITH_RULE = prices.PlantedRule(
+    noise=8e-4, move=1.5e-3, back=5e-4
+)  # a rise of about two deviations of a minute's return
 WITHOUT = replace(WITH_RULE, move=0.0, back=0.0)
 FIRST, LAST = "2024-01-02", "2024-11-29"
 LEARN, TRADE = 60, 11  # sessions; the first of each file only warms the indicators up
@@ -50,7 +52,7 @@ NOT_LEARNED = 1
 
 
 @dataclass(frozen=True, slots=True)
-class Found:
+class LearningResult:
     """Returns: of a test session, and of all sessions of the dry run."""
 
     optimum: float
@@ -110,7 +112,7 @@ def learn(folder: Path, steps: int, seed: int) -> bool:
     config = write_config(folder / "config.toml", folder, store)
     trading = trading_of(STRATEGY, config)
 
-    def market(name: str, part: slice, rule: prices.Rule, draw: int) -> OnlineData:
+    def market(name: str, part: slice, rule: prices.PlantedRule, draw: int) -> OnlineData:
         return read(write_market(folder / f"{name}.csv", sessions[part], rule, draw), trading)
 
     with_rule = Scholar(market("market", slice(border), WITH_RULE, seed), steps, seed)
@@ -129,7 +131,7 @@ def learn(folder: Path, steps: int, seed: int) -> bool:
         f"\nThe daemon's dry run of the exported policy {version.name}, over {len(later.days)} new sessions:\n"
         f"{traded:+.1%} in {summary['trades']} trades after costs; the rule, known: {known:+.1%}"
     )
-    found = Found(
+    found = LearningResult(
         mean_return(best, trading), mean_return(learned, trading), mean_return(control, trading), known, traded
     )
     tell(f"\n{found.verdict()}")

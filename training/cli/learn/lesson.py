@@ -22,7 +22,7 @@ from training.desks.online.cold_start import trainer_of
 from training.desks.online.data import OnlineData, load
 from training.desks.online.export import PROBES, export_online, training_of
 from training.desks.online.network import COLD_PRESETS, network_of
-from training.desks.online.play import certain, play
+from training.desks.online.play import one_hot_values, play
 from training.evaluate.machine import Player
 from training.evaluate.players import RandomTrader
 from training.export.version import activate
@@ -73,14 +73,14 @@ class KnowsTheRule:
     def __call__(self, observations: Tensor) -> Tensor:
         """Values of the actions hold, buy and sell."""
         held = observations[:, self._position] > 0.0
-        return certain(torch.where(held, 2, (observations[:, self._volume] > self._burst).long()))
+        return one_hot_values(torch.where(held, 2, (observations[:, self._volume] > self._burst).long()))
 
 
 def best_of(scholar: Scholar) -> tuple[Player, tuple[SessionResult, ...]]:
     """The rule with the line between usual and burst that is best on the very test sessions, and what it earns."""
     rules = [KnowsTheRule(scholar.data, burst) for burst in BURSTS]
     return max(
-        ((rule, scholar.earns(rule)) for rule in rules), key=lambda found: mean_return(found[1], scholar.data.trading)
+        ((rule, scholar.earns(rule)) for rule in rules), key=lambda pair: mean_return(pair[1], scholar.data.trading)
     )
 
 
@@ -94,7 +94,7 @@ def compounded(results: Sequence[SessionResult], trading: Trading) -> float:
     return math.prod(1.0 + one.pnl_usd / float(trading.paper.cash_usd) for one in results) - 1.0
 
 
-def write_market(path: Path, sessions: Sequence[Session], rule: prices.Rule, seed: int) -> Path:
+def write_market(path: Path, sessions: Sequence[Session], rule: prices.PlantedRule, seed: int) -> Path:
     """Write made-up minutes as a bars file."""
     bars = prices.bars_of((SYMBOL,), sessions, seed, recorded=True, rule=rule)
     path.write_text(f"# synthetic bars, no market data: seed {seed}\n{prices.as_csv(bars)}")
@@ -148,5 +148,5 @@ def dry_run(config: Path, bars: Path, state: Path) -> dict[str, object]:
     if done.returncode:
         said = (done.stderr.strip() or "nothing was printed").splitlines()[-1]
         raise RuntimeError(f"the dry run ended with {done.returncode}: {said}")
-    found: dict[str, object] = json.loads(done.stdout.splitlines()[-1])
-    return found
+    summary: dict[str, object] = json.loads(done.stdout.splitlines()[-1])
+    return summary

@@ -18,7 +18,7 @@ from training.evidence.resampling import Interval
 from training.rl.pool import Stopped
 from training.rl.presets import practice_of
 from training.runs.settings import settings_for
-from training.studies.ablation import GENERAL, RESULT_FILE, Ablation, Result, Verdict, run_ablation
+from training.studies.ablation import GENERAL, RESULT_FILE, Ablation, AblationResult, ArmVerdict, run_ablation
 
 HEAD = ("setting", "growth a year", "over starts", "difference, seeds", "difference, sessions", "")
 
@@ -105,7 +105,7 @@ def _listen(news: Any) -> None:
         sys.stderr.write(f"{news}\n")
 
 
-def table(result: Result) -> str:
+def table(result: AblationResult) -> str:
     """All settings as lines of text, and what the verdicts rest on."""
     rows = [HEAD, *(_row(verdict) for verdict in result.verdicts)]
     widths = [max(len(row[place]) for row in rows) for place in range(len(HEAD))]
@@ -118,7 +118,7 @@ def table(result: Result) -> str:
     return "\n".join((*lines, note))
 
 
-def _row(verdict: Verdict) -> tuple[str, ...]:
+def _row(verdict: ArmVerdict) -> tuple[str, ...]:
     return (
         verdict.arm, f"{verdict.growth:+.2%}", f"{verdict.over_starts:.2%}", _shown(verdict.seeds),
         _shown(verdict.sessions), verdict.words,

@@ -14,12 +14,12 @@ from training.report.compare import page, read_runs, rows_of, updates_csv
 
 def parser() -> argparse.ArgumentParser:
     """The options of `compare`."""
-    found = argparse.ArgumentParser(prog="train-and-export compare", description=COMMANDS["compare"])
-    found.add_argument("runs", nargs="+", type=Path, metavar="RUN", help="folder of a finished run, or of a version")
+    options = argparse.ArgumentParser(prog="train-and-export compare", description=COMMANDS["compare"])
+    options.add_argument("runs", nargs="+", type=Path, metavar="RUN", help="folder of a finished run, or of a version")
     page_help = "the page (%(default)s)"
-    found.add_argument("--out", type=Path, default=Path("compare.html"), metavar="FILE", help=page_help)
-    found.add_argument("--csv", type=Path, metavar="FILE", help="every update of every trial of these runs, as CSV")
-    return found
+    options.add_argument("--out", type=Path, default=Path("compare.html"), metavar="FILE", help=page_help)
+    options.add_argument("--csv", type=Path, metavar="FILE", help="every update of every trial of these runs, as CSV")
+    return options
 
 
 def main(arguments: Sequence[str]) -> int:

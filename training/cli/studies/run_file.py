@@ -35,16 +35,16 @@ def expanded(arguments: Sequence[str], options: argparse.ArgumentParser) -> list
     if len(files) > 1:
         raise ValueError(f"{OPTION} is given {len(files)} times ({', '.join(files)}): expected one file")
     actions: list[argparse.Action] = vars(options)["_actions"]  # argparse has no public name for it
-    known = {name: action for action in actions for name in action.option_strings if name not in NOT_KEYS}
-    return [*(_options(Path(files[0]), known, rest) if files else ()), *rest]
+    by_name = {name: action for action in actions for name in action.option_strings if name not in NOT_KEYS}
+    return [*(_options(Path(files[0]), by_name, rest) if files else ()), *rest]
 
 
-def _without_files(given: Sequence[str]) -> tuple[list[str], list[str]]:
+def _without_files(words: Sequence[str]) -> tuple[list[str], list[str]]:
     """The arguments without `--run FILE` and `--run=FILE`, and these files."""
     rest: list[str] = []
     files: list[str] = []
     waiting = False
-    for argument in given:
+    for argument in words:
         name, equals, value = argument.partition("=")
         if waiting:
             files.append(argument)
@@ -58,7 +58,7 @@ def _without_files(given: Sequence[str]) -> tuple[list[str], list[str]]:
     return rest, files
 
 
-def _options(path: Path, known: dict[str, argparse.Action], rest: Sequence[str]) -> Iterator[str]:
+def _options(path: Path, by_name: dict[str, argparse.Action], rest: Sequence[str]) -> Iterator[str]:
     try:
         tables: dict[str, Any] = tomllib.loads(path.read_text(encoding="utf-8"))
     except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
@@ -71,10 +71,10 @@ def _options(path: Path, known: dict[str, argparse.Action], rest: Sequence[str])
                 raise ValueError(f"{path}: [{key}] is a table, expected [coefficients] alone: write {key} = ...")
             yield from (CHANGES, json.dumps(value, default=str))
             continue
-        if name not in known:
-            near = difflib.get_close_matches(name, known, 1)
+        if name not in by_name:
+            near = difflib.get_close_matches(name, by_name, 1)
             raise ValueError(f"{path}: {key} is no option: {f'did you mean {near[0][2:]}?' if near else CURE}")
-        action = known[name]
+        action = by_name[name]
         if (other := named.setdefault(action.dest, key)) != key:
             raise ValueError(f"{path}: {key} is {other} by another name: expected one of them")
         several = value if isinstance(value, list) and action.dest in REPEATED else [value]
@@ -87,8 +87,8 @@ def _options(path: Path, known: dict[str, argparse.Action], rest: Sequence[str])
 
 def _names(argument: str, option: str) -> bool:
     """Whether an argument of the command line names the option, or is short for it."""
-    given = argument.partition("=")[0]
-    return len(given) > len("--") and option.startswith(given)
+    name = argument.partition("=")[0]
+    return len(name) > len("--") and option.startswith(name)
 
 
 def _text(path: Path, key: str, value: object, action: argparse.Action) -> str:

@@ -11,8 +11,8 @@ from typing import Any
 from strategies.registry import STRATEGIES, add
 from training.cli.commands import COMMANDS, DONE, ERRORS, STOPPED, STOPPED_TEXT, add_models_dir, wrong
 from training.rl.pool import Stopped
-from training.studies.grid import Cell, Swept, axis_of
-from training.studies.sweep import PAGE_FILE, Asked, head_of, rows_of, run_sweep
+from training.studies.grid import GridCell, Swept, axis_of
+from training.studies.sweep import PAGE_FILE, SweepRequest, head_of, rows_of, run_sweep
 
 SHOWN = 15  # cells in the table
 
@@ -47,7 +47,7 @@ def main(arguments: Sequence[str]) -> int:
 
     def listen(news: Any) -> None:
         nonlocal done
-        if isinstance(news, Cell):
+        if isinstance(news, GridCell):
             done += 1
             rules = ", ".join(f"{key} {value}" for key, value in news.rules.items()) or "as configured"
             sys.stderr.write(f"{done:>5}  {rules}: Sharpe ratio {news.sharpe_annual:+.2f}\n")
@@ -55,7 +55,7 @@ def main(arguments: Sequence[str]) -> int:
             sys.stderr.write(f"{news}\n")
 
     try:
-        asked = Asked(
+        asked = SweepRequest(
             add(chosen.strategy), chosen.bars.absolute(), chosen.models_dir.absolute(),
             tuple(axis_of(text) for text in chosen.axes), chosen.version,
             chosen.config.absolute() if chosen.config is not None else None, chosen.first, chosen.last,

@@ -30,7 +30,7 @@ class ConvertError(Exception):
 
 
 @dataclass(slots=True)
-class Request:
+class ColumnChoice:
     """What to take. `left_out` counts the rows that were not taken, by reason."""
 
     roots: frozenset[str] = frozenset()  # OCC roots, such as SPXW; empty for all
@@ -42,7 +42,7 @@ class Request:
 class Format:
     """A vendor's format of option quotes. `read` yields the tables of one file; it raises ConvertError."""
 
-    read: Callable[[Path, Request], Tables]
+    read: Callable[[Path, ColumnChoice], Tables]
     interval: str  # of `daemon.tapes.quotes.schema`
     text: str
 
@@ -144,7 +144,7 @@ def counts(size: Any) -> Any:
     return pc.if_else(possible, rounded, None).cast(pa.int32())
 
 
-def taken(path: Path, table: Any, request: Request) -> Any:
+def taken(path: Path, table: Any, request: ColumnChoice) -> Any:
     """Return the rows that the request asks for and that have an OCC symbol; count the others.
 
     Raises ConvertError for a row without symbol or time.
@@ -165,7 +165,7 @@ def taken(path: Path, table: Any, request: Request) -> Any:
     return table if request.max_days is None else _near(table, request.max_days, request)
 
 
-def _kept(table: Any, symbols: Any, good: list[bool], reason: str, request: Request) -> Any:
+def _kept(table: Any, symbols: Any, good: list[bool], reason: str, request: ColumnChoice) -> Any:
     if all(good):
         return table
     mask = np.array(good)[symbols.indices.to_numpy(zero_copy_only=False)]
@@ -173,7 +173,7 @@ def _kept(table: Any, symbols: Any, good: list[bool], reason: str, request: Requ
     return table.filter(pa.array(mask))
 
 
-def _near(table: Any, max_days: int, request: Request) -> Any:
+def _near(table: Any, max_days: int, request: ColumnChoice) -> Any:
     symbols = table.column("symbol").combine_chunks().dictionary_encode()
     expiries = [found.expiry if (found := parse_occ(name)) else "NaT" for name in symbols.dictionary.to_pylist()]
     if not expiries:

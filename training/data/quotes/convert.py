@@ -11,7 +11,7 @@ import pyarrow as pa
 from daemon.tapes.files import TapeError
 from daemon.tapes.quotes.reader import QuoteFile
 from daemon.tapes.quotes.writer import Written, writing_quotes
-from training.data.quotes.columns import ConvertError, Request
+from training.data.quotes.columns import ColumnChoice, ConvertError
 from training.data.quotes.formats import FORMATS
 
 Progress = Callable[[Path, int, int], object]
@@ -27,7 +27,7 @@ class Converted:
     left_out: dict[str, int]  # rows, by reason
 
 
-def convert(name: str, paths: Sequence[Path], out: Path, request: Request, progress: Progress) -> Converted:
+def convert(name: str, paths: Sequence[Path], out: Path, request: ColumnChoice, progress: Progress) -> Converted:
     """Convert the files, all of the format `name`, into a file of quotes at `out`; replaces what is there.
 
     Raises ConvertError and TapeError, which name the file, the finding and the cure; OSError.

@@ -19,10 +19,10 @@ from daemon.tapes.quotes.schema import END_OF_DAY, MINUTE, SNAPSHOT
 from strategies.kit.units import SECOND_NS
 from training.data.quotes.columns import (
     INSTANT,
+    ColumnChoice,
     ConvertError,
     Format,
     Named,
-    Request,
     Tables,
     counts,
     csv_tables,
@@ -53,7 +53,7 @@ _LEAN_ENTRY = re.compile(
 _LEAN_CURE = "give LEAN's option/usa/minute/SYMBOL/DATE_quote_STYLE.zip"
 
 
-def read_lean(path: Path, request: Request) -> Tables:
+def read_lean(path: Path, request: ColumnChoice) -> Tables:
     """Yield one day's quotes, a table for each contract. Raises ConvertError."""
     done = 0
     try:
@@ -62,13 +62,13 @@ def read_lean(path: Path, request: Request) -> Tables:
             if not entries:
                 raise ConvertError(f"{path}: the zip is empty; expected a CSV file for each contract: {_LEAN_CURE}")
             for entry in entries:
-                found = _LEAN_ENTRY.fullmatch(entry.filename)
-                if found is None or found["kind"] != "quote":
-                    what = "no option's minutes" if found is None else f"of kind {found['kind']}, not quote"
+                match = _LEAN_ENTRY.fullmatch(entry.filename)
+                if match is None or match["kind"] != "quote":
+                    what = "no option's minutes" if match is None else f"of kind {match['kind']}, not quote"
                     raise ConvertError(f"{path}: {entry.filename} is {what}: {_LEAN_CURE}")
                 done += entry.compress_size
                 if entry.file_size:
-                    table = _lean_contract(path, entry.filename, found, archive.read(entry))
+                    table = _lean_contract(path, entry.filename, match, archive.read(entry))
                     yield taken(path, table, request), done
     except zipfile.BadZipFile as error:
         raise ConvertError(f"{path}: no zip, or damaged ({error}): fetch the file again") from error
@@ -126,7 +126,7 @@ _SECOND = {
 }  # fmt: skip
 
 
-def read_thetadata(path: Path, request: Request) -> Tables:
+def read_thetadata(path: Path, request: ColumnChoice) -> Tables:
     """Yield the quotes of one file. Raises ConvertError."""
     second = "ms_of_day" in header_of(path)
     for table, done in csv_tables(path, _SECOND if second else _THIRD):
@@ -159,7 +159,7 @@ SCHEMA_NAME = "cbbo-1m"
 BATCH_ROWS = 500_000
 
 
-def read_databento(path: Path, request: Request) -> Tables:
+def read_databento(path: Path, request: ColumnChoice) -> Tables:
     """Yield the quotes of one file. Raises ConvertError."""
     try:
         library = importlib.import_module("databento")
@@ -220,7 +220,7 @@ _CBOE_TYPES = {
 _CBOE_NAMED = Named(right="option_type")
 
 
-def read_cboe(path: Path, request: Request) -> Tables:
+def read_cboe(path: Path, request: ColumnChoice) -> Tables:
     """Yield the quotes of one file. Raises ConvertError."""
     for table, done in csv_tables(path, _CBOE_TYPES):
         root, expiry, right, strike = (table.column(name) for name in ("root", "expiration", "option_type", "strike"))
@@ -249,7 +249,7 @@ _OPTIONSDX_TYPES = {
 }  # fmt: skip
 
 
-def read_optionsdx(path: Path, request: Request) -> Tables:
+def read_optionsdx(path: Path, request: ColumnChoice) -> Tables:
     """Yield the quotes of one file, calls before puts. Raises ConvertError."""
     if len(request.roots) != 1:
         raise ConvertError(f"{path}: OptionsDX names no underlying; expected one: give it, such as --symbols SPY")
@@ -296,7 +296,7 @@ _SNAPSHOT_NAMES = ("contract_symbol", "bid", "ask", "underlying")
 _SNAPSHOT_TIMES = ("quote_time", "approx_quote_time")
 
 
-def read_snapshots(path: Path, request: Request) -> Tables:
+def read_snapshots(path: Path, request: ColumnChoice) -> Tables:
     """Yield the quotes of one file. Raises ConvertError."""
     try:
         with pa.parquet.ParquetFile(path) as file:
@@ -329,7 +329,7 @@ def read_snapshots(path: Path, request: Request) -> Tables:
         raise ConvertError(f"{path}: no Parquet file, or damaged ({error}): fetch the file again") from error
 
 
-def _own(path: Path, request: Request) -> Tables:
+def _own(path: Path, request: ColumnChoice) -> Tables:
     """Yield the rows of a file that has the schema already."""
     file, seen = QuoteFile(path), 0
     for table in file.tables():

@@ -16,7 +16,7 @@ import pyarrow.parquet
 from daemon.host.time.calendar import SessionCalendar
 from daemon.host.whole_files import whole
 from daemon.tapes.files import ADJUSTMENT_KEY, SOURCE_KEY, SYNTHETIC_KEY
-from daemon.tapes.quotes.reader import QuoteFile, SessionQuotes
+from daemon.tapes.quotes.reader import QuoteArrays, QuoteFile
 from daemon.tapes.quotes.schema import MINUTE
 from daemon.tapes.quotes.spot import spots
 from strategies.kit.contract import Session
@@ -69,7 +69,7 @@ def implied_bars(paths: Sequence[Path], out: Path, roots: frozenset[str], progre
     return len(rows)
 
 
-def _closes(quotes: SessionQuotes, session: Session, root: str) -> list[tuple[int, float]]:
+def _closes(quotes: QuoteArrays, session: Session, root: str) -> list[tuple[int, float]]:
     """Return end and close of each minute of the session that has one, in order."""
     spot = spots(quotes)
     of_root = np.array([found == root for found in quotes.contracts.roots], dtype=np.bool_)[quotes.codes]

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from training.evidence.claims import Claim, Reference
+from training.evidence.claims import Claim, StrategyClaims
 from training.evidence.findings import Findings
 from training.evidence.wording import UNKNOWN, number, percent, share
-from training.study.study import Point, Study
+from training.study.study import Study, ValidationCheck
 
 
 def _annual(f: Findings, _: Study) -> str:
@@ -38,7 +38,7 @@ def _over_spy(f: Findings, _: Study) -> str:
     return f"Sharpe {number(own.sharpe_annual)} against {number(spy.figures.sharpe_annual)}"
 
 
-def _of_training(figure: Callable[[Point], float]) -> Callable[[Findings, Study], str]:
+def _of_training(figure: Callable[[ValidationCheck], float]) -> Callable[[Findings, Study], str]:
     """A figure of the chosen trial's training, at its last look."""
 
     def found(_: Findings, study: Study) -> str:
@@ -59,7 +59,7 @@ def _unmeasured(_: Findings, __: Study) -> str:
     return "not measured in a study"
 
 
-REBALANCER = Reference(
+REBALANCER = StrategyClaims(
     claims=(
         Claim("annual return", "17.32 %", _annual),
         Claim("Sharpe ratio", "0.51", _sharpe),
@@ -88,7 +88,7 @@ REBALANCER = Reference(
         "in the same 50, not against SPY."
     ),
 )
-REGIME = Reference(
+REGIME = StrategyClaims(
     claims=(
         Claim("Sharpe ratio", "target: above 1", _sharpe),
         Claim("largest drawdown", "target: below 15 %", _drawdown),

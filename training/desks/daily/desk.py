@@ -37,7 +37,7 @@ from strategies.kit.units import MINUTE_NS
 from training.desks.daily.markets.rebalancer import unit_usd
 from training.desks.daily.play import SESSION_MIN
 from training.desks.daily.table import DailyTable
-from training.evaluate.machine import FEED, MODEL, Player, Watch, answering, denied, halts_of, joined, started
+from training.evaluate.machine import FEED, MODEL, Player, PlayTally, answering, denied, halts_of, joined, started
 from training.study.evaluation import SessionResult
 from training.study.progress import counted
 from training.study.study import PlayResult
@@ -174,7 +174,7 @@ def played(policy: Player, desk: Desk) -> tuple[PlayResult, Desk]:
     answer = answering(policy, spec)
     parts: list[PlayResult] = []
     for day in counted(range(desk.first, desk.last + 1), "sessions"):
-        before, watch = machine.state, Watch(machine)
+        before, watch = machine.state, PlayTally(machine)
         after = machine.run(feed(table, day, desk.trading), answer, watch)
         date, equity = table.sessions[day].date, float(after.book.equity)
         invested = 1.0 - float(after.book.cash) / equity if equity > 0.0 else 0.0

@@ -133,7 +133,7 @@ class RandomSwitcher:
         count = observations.shape[0]
         regime = torch.randint(0, len(SPEC.actions), (count,), generator=self._generator)
         moves = torch.rand(count, generator=self._generator) < self._moves
-        return certain(torch.where(moves, regime, HOLD)), hidden
+        return one_hot_logits(torch.where(moves, regime, HOLD)), hidden
 
 
 class MemoryResetSwitcher:
@@ -151,7 +151,7 @@ class MemoryResetSwitcher:
         return self._policy(observations, torch.zeros_like(hidden) if starts else hidden)
 
 
-def certain(regimes: Tensor) -> Tensor:
+def one_hot_logits(regimes: Tensor) -> Tensor:
     """Logits, float32 (n, 16), that leave the other actions nothing, of regimes int64 (n,)."""
     return one_hot(regimes, len(SPEC.actions))
 

@@ -16,7 +16,7 @@ from training.desks.daily.markets.regime import RegimeMarket
 from training.desks.daily.play import (
     Rebalancer,
     Switcher,
-    certain,
+    one_hot_logits,
     play_rebalancer,
     play_regime,
 )
@@ -98,7 +98,7 @@ def random_switchers(
         return at_other_times(regimes, count, seed + nth)
 
     def asked(following: Following) -> Switcher:
-        return lambda _, hidden: (certain(following()), hidden)
+        return lambda _, hidden: (one_hot_logits(following()), hidden)
 
     return _traders(desk, draws, market_of, answers_of, asked, check_stop)
 

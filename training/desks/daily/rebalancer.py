@@ -17,11 +17,11 @@ from training.desks.daily.networks.rebalancer import IDENTITY, EqualMoney, Rebal
 from training.desks.daily.play import RandomRebalancer, play_rebalancer
 from training.desks.daily.task_data import DailyTaskData, funds_beside, on_cpu
 from training.desks.kind import Arm, Compared, EnvSettings, Evaluator, Learner, Passive, Span, TrainingKind
-from training.export.reference import Input, Recorder, Watched
+from training.export.reference import AnswerRecorder, Input, Watched
 from training.rl.coefficients import Coefficients
 from training.rl.presets import PASSIVE, Preset
 from training.study.evaluation import SessionResult
-from training.study.folds import SESSIONS_A_YEAR, Split, Walk
+from training.study.folds import SESSIONS_A_YEAR, Walk, YearSplit
 from training.study.study import Fold, PlayResult
 
 SEEN_ACCOUNTS = 64  # that trade at random, and whose observations fix the scaling and check exports
@@ -85,7 +85,7 @@ class RebalancerTaskData(DailyTaskData):
 
     def watch(self, policy: nn.Module, span: Span) -> Watched:
         """See `TaskData`."""
-        recorder = Recorder()
+        recorder = AnswerRecorder()
         play_rebalancer(recorder.before(policy), self.table, span.dates, span.trading, variant=span.variant)
         return recorder.watched()
 
@@ -175,7 +175,7 @@ KIND = TrainingKind(
         rule=lambda trading: EqualMoney(float(unit_usd(trading, NOTIONAL))),
         variant=NOTIONAL,
     ),
-    split=Split((2010, 2019), (2020, 2020), (2021, 2022)),
+    split=YearSplit((2010, 2019), (2020, 2020), (2021, 2022)),
     compounds=True,
     imports=True,
     rules=_unit_of_action,

@@ -18,10 +18,10 @@ from training.desks.daily.networks.regime import RegimeActorCritic
 from training.desks.daily.play import RandomSwitcher, play_regime
 from training.desks.daily.task_data import DailyTaskData, on_cpu
 from training.desks.kind import Arm, Compared, EnvSettings, Evaluator, Learner, Passive, Span, TrainingKind
-from training.export.reference import Recorder, Watched, each_column
+from training.export.reference import AnswerRecorder, Watched, each_column
 from training.rl.coefficients import Coefficients
 from training.rl.presets import PASSIVE, Preset
-from training.study.folds import SESSIONS_A_YEAR, Split, Walk
+from training.study.folds import SESSIONS_A_YEAR, Walk, YearSplit
 from training.study.study import Fold, PlayResult
 
 RANDOM_DRAWS = 1000  # traders behind the p-value
@@ -78,7 +78,7 @@ class RegimeTaskData(DailyTaskData):
 
     def watch(self, policy: nn.Module, span: Span) -> Watched:
         """See `TaskData`; the hidden state is carried throughout."""
-        recorder = Recorder()
+        recorder = AnswerRecorder()
 
         def switcher(observations: Tensor, hidden: Tensor) -> tuple[Tensor, Tensor]:
             logits, after = policy(observations, hidden)
@@ -130,7 +130,7 @@ KIND = TrainingKind(
         "policy.actor",
         tuple(BIAS if name == baselines.EQUAL_WEIGHT else 0.0 for name in regime_switcher.SPEC.actions),
     ),
-    split=Split((2015, 2018), (2019, 2019), (2020, 2022)),
+    split=YearSplit((2015, 2018), (2019, 2019), (2020, 2022)),
     compounds=True,
     imports=True,
     practices=("turnover",),

@@ -17,8 +17,8 @@ from strategies.registry import daily_strategy
 from training.desks.daily.desk import Desk, desk_before, dry_run, relay, rules_for
 from training.desks.daily.table import DailyTable, read_table, table_cache
 from training.desks.kind import Evaluator, Span
-from training.export.reference import Recorder, Watched
-from training.study.evaluation import Figures, SessionResult, figures
+from training.export.reference import AnswerRecorder, Watched
+from training.study.evaluation import SessionFigures, SessionResult, figures
 from training.study.study import OneAccount, PlayResult
 
 
@@ -55,7 +55,7 @@ class DailyTaskData:
         """See `TaskData`; it is played on the CPU, whatever trains."""
         return lambda policy: self.test(on_cpu(policy, device), span).sessions
 
-    def figures(self, results: Sequence[SessionResult]) -> Figures:
+    def figures(self, results: Sequence[SessionResult]) -> SessionFigures:
         """See `TaskData`; of one account, so returns compound."""
         return figures(results, float(self.trading.paper.cash_usd), compounds=True)
 
@@ -77,7 +77,7 @@ class DailyTaskData:
 
     def watch(self, policy: nn.Module, span: Span) -> Watched:
         """See `TaskData`; of a policy without a memory."""
-        recorder = Recorder()
+        recorder = AnswerRecorder()
         dry_run(recorder.before(policy), self.desk(span))
         return recorder.watched()
 

@@ -37,7 +37,7 @@ from training.rl.off_policy.trainer import OffPolicyTrainer
 from training.rl.pool import Stopped
 from training.rl.presets import PASSIVE
 from training.study.evaluation import SessionResult
-from training.study.study import Fold, Point
+from training.study.study import Fold, ValidationCheck
 
 if TYPE_CHECKING:
     from training.rl.rllib.engine import RllibSac
@@ -75,7 +75,7 @@ class Chosen:
     agents: Ensemble
     threshold: float  # of the forecaster alone
     validate: tuple[SessionResult, ...]
-    curve: tuple[Point, ...]
+    curve: tuple[ValidationCheck, ...]
     steps: int  # transitions of all agents
     chosen_steps: int
     gradient_steps: int  # of both, until their chosen checkpoints
@@ -184,7 +184,9 @@ class Work:
         agents = Ensemble(actors, shares)
         thresholds, most = self.plan.least, weight_max(self._data.rules)
         threshold = max(thresholds, key=lambda least: self.net(self.look(threshold_rule(least, most))))
-        points = [point for done in self.finished for point in msgspec.json.decode(done["curve"], type=list[Point])]
+        points = [
+            point for done in self.finished for point in msgspec.json.decode(done["curve"], type=list[ValidationCheck])
+        ]
         chosen_steps = sum(int(done["best_steps"]) for done in self.finished)
         gradients = sum(int(done["gradient_steps"]) for done in self.finished)
         return Chosen(agents, threshold, self.look(wish_of(agents)), tuple(points), self.steps, chosen_steps, gradients)
@@ -241,13 +243,13 @@ class _Course:
         self._weights: dict[str, Any] = {}
         self._best_steps, self._earned, self.without = 0, float("-inf"), 0
         self._gradient_steps = 0  # until the chosen checkpoint
-        self._curve: list[Point] = []
+        self._curve: list[ValidationCheck] = []
         self._told: list[dict[str, float]] = []  # of each update since the last look
         if kept is not None and isinstance(self.trainer, OffPolicyTrainer):
             self.trainer.load_state_dict(kept["trainer"])
             self._weights, self._best_steps, self._earned = kept["weights"], kept["best_steps"], kept["earned"]
             self._gradient_steps = kept["gradient_steps"]
-            self._curve = msgspec.json.decode(kept["curve"], type=list[Point])
+            self._curve = msgspec.json.decode(kept["curve"], type=list[ValidationCheck])
             self._told, self.without = [dict(each) for each in kept["told"]], kept["without"]
         self._terms()
 
@@ -267,7 +269,7 @@ class _Course:
         """Transitions that the agent will have seen at its end, from its first update on."""
         return self.trainer.total_updates * (self.trainer.steps // self.trainer.updates)
 
-    def update(self) -> tuple[dict[str, Any], Point | None]:
+    def update(self) -> tuple[dict[str, Any], ValidationCheck | None]:
         """One update; what it did, and what a look at the validation sessions found when it was time."""
         trainer = self.trainer
         try:
@@ -286,13 +288,13 @@ class _Course:
             line |= {"validate_return": point.validate_return, "validate_trades": point.validate_trades}
         return line, point
 
-    def _look(self, update_to_data: float) -> Point:
+    def _look(self, update_to_data: float) -> ValidationCheck:
         actor = self.trainer.agent.actor
         on_cpu = actor if next(actor.parameters()).device.type == "cpu" else copy.deepcopy(actor).cpu()
         results = self._work.look(wish_of(on_cpu))
         earned = self._work.net(results)
         figures = _means(self._told)
-        point = Point(
+        point = ValidationCheck(
             steps=self.trainer.steps,
             reward=figures.pop("reward"),
             entropy=figures.pop("entropy", 0.0),

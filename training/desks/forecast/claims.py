@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from training.evidence.claims import Claim, Reference
+from training.evidence.claims import Claim, StrategyClaims
 from training.evidence.findings import Findings
 from training.evidence.wording import UNKNOWN, number, share
 from training.forecast.findings import read
@@ -42,7 +42,7 @@ def _parameters(_: Findings, study: Study) -> str:
     return UNKNOWN if found is None else f"{found.parameters:,}"
 
 
-REFERENCE = Reference(
+REFERENCE = StrategyClaims(
     claims=(
         Claim("accuracy on three classes", "43 %", _accuracy),
         Claim("a decision", "below 50 ms on a GPU", _milliseconds),

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 
 from strategies.forecast_ensemble.features import COUNT, NAMES, WINDOW
 from training.desks.forecast.market import ACCOUNT, AGE_MAX, GAIN_MAX
-from training.forecast.network import Forecaster, ForecastNet, Frozen, Scaling, Sizes
+from training.forecast.network import FeatureScaling, Forecaster, ForecastNet, Frozen, Sizes
 from training.rl.off_policy.ensemble import Ensemble
 from training.rl.off_policy.networks import Actor
 
@@ -159,7 +159,7 @@ def policy_of(weights: Mapping[str, Any]) -> Policy:
     sizes = Sizes(
         features=features, window=window, channels=(first, second), kernel=kernel, hidden=hidden, attention=attention
     )
-    frozen = Frozen(Scaling.none(features))
+    frozen = Frozen(FeatureScaling.none(features))
     nets = [ForecastNet(sizes, frozen, seed) for seed in range(weights["members"])]
     actors = [
         Actor(

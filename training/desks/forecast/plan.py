@@ -10,8 +10,8 @@ import msgspec
 
 from training.forecast.labels import TOUCHES, Barriers
 from training.forecast.network import CONFIDENCES, Sizes, confidence_at
-from training.forecast.recipe import Recipe
-from training.forecast.stage import Plan as ForecasterPlan
+from training.forecast.recipe import MemberRecipe
+from training.forecast.stage import ForecasterSettings as ForecasterPlan
 from training.rl.coefficients import PRECISIONS
 from training.rl.dimensions import Dimension, with_values
 from training.rl.off_policy.coefficients import OffPolicyCoefficients
@@ -51,7 +51,7 @@ class ForecastPlan(Plan):
     sessions: int | None = None  # at most of a validation or a test span; None: the whole year
 
     def at(self, precision: str, /) -> Self:
-        """The same with the forecaster in bf16 where the run is; see `Plan.at`."""
+        """The same with the forecaster in bf16 where the run is; see `ForecasterSettings.at`."""
         return with_values(self, {"forecaster.recipe.precision": precision}) if precision != PRECISIONS[0] else self
 
     @property
@@ -197,7 +197,7 @@ def _smoke() -> ForecastPlan:
     return ForecastPlan(
         forecaster=ForecasterPlan(
             sizes=Sizes(channels=(4, 4), hidden=8, attention=8),
-            recipe=Recipe(epochs=2, batch=64, stride=10, patience=0),
+            recipe=MemberRecipe(epochs=2, batch=64, stride=10, patience=0),
             first_year=2020,
         ),
         first_test=2022,

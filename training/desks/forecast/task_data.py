@@ -25,7 +25,7 @@ from training.desks.forecast.graph import COLUMNS, SEQUENCE, Answers, Policy
 from training.desks.forecast.market import Outlook
 from training.desks.forecast.plan import ForecastPlan
 from training.desks.kind import Sources, Span
-from training.export.reference import Recorder, Watched
+from training.export.reference import AnswerRecorder, Watched
 from training.forecast.forecasts import Forecasts
 from training.forecast.labels import triple_barrier
 from training.forecast.panel import Panel, Windows
@@ -56,7 +56,7 @@ class ForecastTaskData(DailyTaskData):
 
     def watch(self, policy: nn.Module, span: Span) -> Watched:
         """See `TaskData`: of each session a row for each symbol, the newest features and the account."""
-        recorder, width = Recorder(), len(self.strategy.spec.features)
+        recorder, width = AnswerRecorder(), len(self.strategy.spec.features)
 
         def recorded(observation: Tensor) -> Answers:
             answers: Answers = policy(observation)

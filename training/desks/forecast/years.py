@@ -20,10 +20,10 @@ from training.desks.trial import Control, Listener, News
 from training.forecast.findings import Forecast
 from training.forecast.folds import YearFold
 from training.forecast.forecasts import FoldForecasts, Forecasts, assemble
-from training.forecast.network import Forecaster, ForecastNet, Frozen, Scaling
-from training.forecast.recipe import Epoch, Progress
+from training.forecast.network import FeatureScaling, Forecaster, ForecastNet, Frozen
+from training.forecast.recipe import Epoch, MemberProgress
 from training.forecast.stage import finish_fold, train_member
-from training.forecast.trainer import Fitted
+from training.forecast.trainer import FittedWeights
 
 DECISIONS = 30  # that are timed
 MEMBER_TASK, YEAR_TASK = "forecaster-{year}-{member}", "forecast-{year}"
@@ -72,7 +72,7 @@ def milliseconds(policy: nn.Module, symbols: int) -> float:
 def forecaster_of(plan: ForecastPlan, year: Mapping[str, Any]) -> Forecaster:
     """The forecaster that this year's task ended with."""
     sizes = plan.forecast.sizes
-    nets = [ForecastNet(sizes, Frozen(Scaling.none(sizes.features)), 0) for _ in range(plan.members)]
+    nets = [ForecastNet(sizes, Frozen(FeatureScaling.none(sizes.features)), 0) for _ in range(plan.members)]
     found = Forecaster(nets, plan.forecast.confidence)
     found.load_state_dict(year["forecaster"])
     return found.eval()
@@ -92,7 +92,7 @@ def member_task(
 
     steps = 1
 
-    def tell(_year: int, _member: int, progress: Progress) -> None:
+    def tell(_year: int, _member: int, progress: MemberProgress) -> None:
         nonlocal steps
         steps = max(progress.batches, 1)
         listen(News(task, progress.batches, progress.total))
@@ -112,7 +112,7 @@ def year_task(
     """Average and calibrate the members of a year, and forecast it."""
     kept = [done(MEMBER_TASK.format(year=fold.year, member=number)) for number in range(1, plan.members + 1)]
     members = [
-        Fitted(one["weights"], msgspec.json.decode(one["curve"], type=tuple[Epoch, ...]), one["known_until"])
+        FittedWeights(one["weights"], msgspec.json.decode(one["curve"], type=tuple[Epoch, ...]), one["known_until"])
         for one in kept
     ]
     result = finish_fold(data.material, plan.forecast, fold, members)

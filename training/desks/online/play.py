@@ -29,7 +29,7 @@ def values_of(answer: Any) -> Tensor:
     return values
 
 
-def certain(actions: Tensor) -> Tensor:
+def one_hot_values(actions: Tensor) -> Tensor:
     """Values, float32 (rows, 3): 1 for these actions, 0 for the others."""
     return one_hot(actions, len(ACTIONS), 1.0)
 

@@ -21,7 +21,7 @@ from training.evaluate.bars import SessionStart, under
 from training.evaluate.machine import Player
 from training.evidence.heads import KEY, HeadScores, direction_scores, risk_scores
 from training.export.reference import Watched
-from training.study.evaluation import Figures, SessionResult, figures
+from training.study.evaluation import SessionFigures, SessionResult, figures
 from training.study.study import Fold, OneAccount, PlayResult
 
 
@@ -42,7 +42,7 @@ class OnlineTaskData:
         """The usable sessions by date, ascending."""
         return self.data.days
 
-    def figures(self, results: Sequence[SessionResult]) -> Figures:
+    def figures(self, results: Sequence[SessionResult]) -> SessionFigures:
         """See `TaskData`; every session begins with the same capital, so returns add up."""
         return figures(results, float(self.data.trading.paper.cash_usd))
 

@@ -26,7 +26,7 @@ from training.rl.off_policy.learner import EXPLAINED
 from training.rl.pool import Stopped
 from training.rl.presets import PASSIVE
 from training.study.evaluation import SessionResult, figures
-from training.study.study import Fold, Point
+from training.study.study import Fold, ValidationCheck
 
 
 class Course:
@@ -44,7 +44,7 @@ class Course:
         self._every = max(1, self._trainer.total_updates // plan.looks)
         self._weights: dict[str, Any] = {}
         self._validate: tuple[SessionResult, ...] = ()
-        self._curve: list[Point] = []
+        self._curve: list[ValidationCheck] = []
         self._seen: list[dict[str, float]] = []  # figures of each update since the last look
         self._chosen_steps, self._earned, self._without, self._seconds = 0, -math.inf, 0, 0.0
         self._gradient_steps = 0  # until the chosen checkpoint
@@ -82,7 +82,7 @@ class Course:
             gradient_steps=self._gradient_steps,
         )
 
-    def _update(self) -> tuple[dict[str, Any], Point | None]:
+    def _update(self) -> tuple[dict[str, Any], ValidationCheck | None]:
         """One update; what it did, and what a look found where it was time."""
         trainer = self._trainer
         try:
@@ -98,12 +98,12 @@ class Course:
             line |= {"validate_return": point.validate_return, "validate_trades": point.validate_trades}
         return line, point
 
-    def _look(self) -> Point:
+    def _look(self) -> ValidationCheck:
         data = self._data
         results = play(self._network, data, self._fold.validate, data.trading)
         earned = figures(results, float(data.trading.paper.cash_usd)).net_return
         means = _means(self._seen)
-        point = Point(
+        point = ValidationCheck(
             steps=self._trainer.steps,
             reward=means.pop("reward"),
             entropy=0.0,
@@ -138,7 +138,7 @@ class Course:
     def _load(self, kept: dict[str, Any]) -> None:
         self._trainer.load_state_dict(kept["trainer"])
         self._weights, self._earned, self._gradient_steps = kept["weights"], kept["earned"], kept["gradient_steps"]
-        plain = tuple[tuple[SessionResult, ...], list[Point], list[dict[str, float]], int, int, float]
+        plain = tuple[tuple[SessionResult, ...], list[ValidationCheck], list[dict[str, float]], int, int, float]
         self._validate, self._curve, self._seen, self._chosen_steps, self._without, self._seconds = msgspec.json.decode(
             kept["plain"], type=plain
         )

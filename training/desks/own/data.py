@@ -22,7 +22,7 @@ from training.desks.own.environment import DeskEnv, Episode, GymEnvironments, Ou
 from training.evaluate.machine import Player
 from training.evaluate.players import CERTAIN, Late, choosing, constant, with_costs
 from training.evidence.criteria import COSTS_TWICE, ONE_BAR_LATE
-from training.export.reference import Recorder, Watched
+from training.export.reference import AnswerRecorder, Watched
 from training.rl.protocols import Environment
 from training.study.study import Fold, PlayResult
 
@@ -131,7 +131,7 @@ class Common:
 
     def watch(self: OwnData, policy: nn.Module, span: Span) -> Watched:
         """See `TaskData`."""
-        recorder = Recorder()
+        recorder = AnswerRecorder()
         self.play(recorder.before(policy), span)
         return recorder.watched()
 

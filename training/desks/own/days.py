@@ -19,7 +19,7 @@ from training.desks.kind import Span
 from training.desks.own.data import Common, Hooks, check_answer
 from training.desks.own.environment import Episode
 from training.evaluate.machine import Player
-from training.study.evaluation import Figures, SessionResult, figures
+from training.study.evaluation import SessionFigures, SessionResult, figures
 from training.study.study import OneAccount, PlayResult
 
 EPISODE_SESSIONS = 60  # of a daily desk
@@ -50,7 +50,7 @@ class OwnDays(Common):
         """The sessions before whose open the strategy is warm, ascending."""
         return self.table.dates[self.table.first_decision :]
 
-    def figures(self, results: Sequence[SessionResult]) -> Figures:
+    def figures(self, results: Sequence[SessionResult]) -> SessionFigures:
         """See `TaskData`; of one account, so returns compound."""
         return figures(results, float(self.trading.paper.cash_usd), compounds=True)
 

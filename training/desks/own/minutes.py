@@ -16,7 +16,7 @@ from training.desks.own.data import Common, Hooks, check_answer, first_action
 from training.desks.own.environment import Episode
 from training.evaluate.bars import BarDesk, SessionStart
 from training.evaluate.machine import Player
-from training.study.evaluation import Figures, SessionResult, figures
+from training.study.evaluation import SessionFigures, SessionResult, figures
 from training.study.study import OneAccount, PlayResult
 
 
@@ -48,7 +48,7 @@ class OwnMinutes(Common):
         """The sessions that follow those which warm the desk up, ascending."""
         return self.dates[self.before :]
 
-    def figures(self, results: Sequence[SessionResult]) -> Figures:
+    def figures(self, results: Sequence[SessionResult]) -> SessionFigures:
         """See `TaskData`; every session begins with the same capital, so returns add up."""
         return figures(results, float(self.trading.paper.cash_usd))
 

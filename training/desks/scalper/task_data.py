@@ -18,8 +18,8 @@ from training.desks.scalper.market import Market
 from training.desks.scalper.network import build, fit_scaling
 from training.desks.scalper.play import play
 from training.evaluate.bars import BarDesk, SessionStart
-from training.export.reference import Recorder, Watched
-from training.study.evaluation import Figures, SessionResult, figures
+from training.export.reference import AnswerRecorder, Watched
+from training.study.evaluation import SessionFigures, SessionResult, figures
 from training.study.progress import phase
 from training.study.study import Fold, OneAccount, PlayResult
 
@@ -71,7 +71,7 @@ class ScalperTaskData:
         market = data.market(days, span.trading, count=len(days), auto_reset=False, device=device)
         return lambda policy: play(market, policy, span.dates, span.trading.risk.confidence_min)
 
-    def figures(self, results: Sequence[SessionResult]) -> Figures:
+    def figures(self, results: Sequence[SessionResult]) -> SessionFigures:
         """See `TaskData`; every session begins with the same capital, so returns add up."""
         return figures(results, self.capital_usd)
 
@@ -111,7 +111,7 @@ class ScalperTaskData:
 
     def watch(self, policy: nn.Module, span: Span) -> Watched:
         """See `TaskData`; through the dry run, because the tensor market ends a session at the desk's last exit."""
-        recorder = Recorder()
+        recorder = AnswerRecorder()
         self.desk.play(recorder.before(policy), self._desks(span), span.trading)
         return recorder.watched()
 

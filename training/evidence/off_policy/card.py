@@ -10,7 +10,7 @@ from training.evidence.statistics import Series, checked
 
 
 def card_of(
-    found: OffPolicy,
+    result: OffPolicy,
     session_returns: Series,
     *,
     version: str,
@@ -35,15 +35,15 @@ def card_of(
         stream=stream,
         first_row=rows[0],
         last_row=rows[1],
-        decisions=found.decisions,
-        sessions=found.sessions,
-        exploration=found.exploration,
-        overlap=found.overlap,
-        effective=found.effective,
+        decisions=result.decisions,
+        sessions=result.sessions,
+        exploration=result.exploration,
+        overlap=result.overlap,
+        effective=result.effective,
         leads={
-            one.name: Lead(estimate=one.lead.estimate, low=one.lead.low, high=one.lead.high) for one in found.estimates
+            one.name: Lead(estimate=one.lead.estimate, low=one.lead.low, high=one.lead.high) for one in result.estimates
         },
-        cannot_be_said=found.cannot_be_said,
+        cannot_be_said=result.cannot_be_said,
         session_mean=float(returns.mean()),
         session_deviation=float(returns.std(ddof=1)),
         band=_band(returns),

@@ -38,14 +38,14 @@ class Logged:
 
 
 @dataclass(frozen=True, slots=True)
-class Episodes:
+class EpisodeRows:
     """Decisions in runs of at most `horizon`: row numbers (m, horizon), and which of them are real."""
 
     rows: Integers
     inside: NDArray[np.bool_]
 
 
-def episodes_of(logged: Logged, horizon: int) -> Episodes:
+def episodes_of(logged: Logged, horizon: int) -> EpisodeRows:
     """Cut each unbroken run of decisions into episodes of `horizon`; the last one of a run may be shorter."""
     count = len(logged.actions)
     run = np.concatenate([[0], np.cumsum(last_ones(logged)[:-1])])
@@ -53,7 +53,7 @@ def episodes_of(logged: Logged, horizon: int) -> Episodes:
     starts = np.flatnonzero(position % horizon == 0)
     rows = starts[:, None] + np.arange(horizon)
     inside = rows < np.append(starts[1:], count)[:, None]
-    return Episodes(np.where(inside, rows, starts[:, None]), inside)
+    return EpisodeRows(np.where(inside, rows, starts[:, None]), inside)
 
 
 def last_ones(logged: Logged) -> NDArray[np.bool_]:
@@ -68,7 +68,7 @@ def ratios(logged: Logged, target: Series) -> Series:
     return np.asarray(target[nth, logged.actions] / logged.behaviour[nth, logged.actions])
 
 
-def weights(logged: Logged, target: Series, episodes: Episodes) -> Series:
+def weights(logged: Logged, target: Series, episodes: EpisodeRows) -> Series:
     """Return the product of the ratios up to each decision, (m, horizon); after an episode's end it stays."""
     steps = np.where(episodes.inside, ratios(logged, target)[episodes.rows], 1.0)
     return np.asarray(np.cumprod(steps, axis=1), dtype=np.float64)
@@ -83,7 +83,7 @@ def by_session(values: Series, sessions: Integers) -> Series:
 # --- the value of an episode's end ------------------------------------------------------------------------------------
 
 
-def tail(logged: Logged, target: Series, episodes: Episodes, discount: float) -> tuple[Series, Figure]:
+def tail(logged: Logged, target: Series, episodes: EpisodeRows, discount: float) -> tuple[Series, Figure]:
     """What the log earns after an episode of the target, to the end of the run: sums by session, and the figure.
 
     The value of a state is linear in its features and in these times the share of the run that is still to come, by
@@ -131,7 +131,7 @@ def together(one: tuple[Series, Figure], other: tuple[Series, Figure]) -> tuple[
 # --- weighted importance sampling -------------------------------------------------------------------------------------
 
 
-def wis(logged: Logged, target: Series, episodes: Episodes, discount: float) -> tuple[Series, Figure]:
+def wis(logged: Logged, target: Series, episodes: EpisodeRows, discount: float) -> tuple[Series, Figure]:
     """Per-decision weighted importance sampling (Precup, Sutton & Singh 2000): sums by session, and the figure."""
     weight = weights(logged, target, episodes)
     rewards = np.where(episodes.inside, logged.rewards[episodes.rows], 0.0)
@@ -167,10 +167,10 @@ class Moments(NamedTuple):
         """Return sums, (draws, k), as moments."""
         cuts = np.cumsum([part[0].size for part in self])[:-1]
         parts = np.split(sums, cuts, axis=1)
-        return Moments(*(part.reshape(-1, *own.shape[1:]) for part, own in zip(parts, self, strict=True)))
+        return Moments(*(part.reshape(-1, *former.shape[1:]) for part, former in zip(parts, self, strict=True)))
 
 
-def moments(logged: Logged, target: Series, episodes: Episodes) -> Moments:
+def moments(logged: Logged, target: Series, episodes: EpisodeRows) -> Moments:
     """Gather the moments of linear fitted Q evaluation by session."""
     taken = np.zeros_like(target)
     taken[np.arange(len(taken)), logged.actions] = 1.0
@@ -207,14 +207,14 @@ def coefficients(sums: Moments, discount: float) -> Series:
     return np.stack(fitted)
 
 
-def fqe(found: Moments, discount: float) -> tuple[Series, Figure]:
+def fqe(moments: Moments, discount: float) -> tuple[Series, Figure]:
     """Fitted Q evaluation (Le, Voloshin & Yue 2019), linear, refitted in each resample: sums, and the figure."""
 
     def figure(sums: Series) -> Series:
-        own = found.of_sums(sums)
+        own = moments.of_sums(sums)
         return np.asarray(np.einsum("bhd,hbd->b", own.starts, coefficients(own, discount)) / own.episodes)
 
-    return found.flat(), figure
+    return moments.flat(), figure
 
 
 def _solved(gram: Series, right: Series) -> Series:
@@ -228,18 +228,18 @@ def _solved(gram: Series, right: Series) -> Series:
 
 
 def doubly_robust(
-    logged: Logged, target: Series, episodes: Episodes, found: Moments, discount: float
+    logged: Logged, target: Series, episodes: EpisodeRows, moments: Moments, discount: float
 ) -> tuple[Series, Figure]:
     """Weighted doubly robust (Jiang & Li 2016, Thomas & Brunskill 2016): sums by session, and the figure.
 
     Q is fitted on the sessions of the other folds.
     """
-    values, taken = _cross_fitted(logged, target, episodes, found, discount)
+    values, taken = _cross_fitted(logged, target, episodes, moments, discount)
     return corrected(logged, target, episodes, values, taken, discount)
 
 
 def corrected(
-    logged: Logged, target: Series, episodes: Episodes, values: Series, taken: Series, discount: float
+    logged: Logged, target: Series, episodes: EpisodeRows, values: Series, taken: Series, discount: float
 ) -> tuple[Series, Figure]:
     """Correct given values of the states, and Q of the actions taken, (m, horizon) each, by weighted rewards."""
     weight = weights(logged, target, episodes)
@@ -257,14 +257,14 @@ def corrected(
 
 
 def _cross_fitted(
-    logged: Logged, target: Series, episodes: Episodes, found: Moments, discount: float
+    logged: Logged, target: Series, episodes: EpisodeRows, moments: Moments, discount: float
 ) -> tuple[Series, Series]:
     """Return V of each decision and Q of its action, (m, horizon), by the coefficients of the other folds."""
-    count, inside = len(found.episodes), episodes.inside
+    count, inside = len(moments.episodes), episodes.inside
     fold = np.arange(count) % min(FOLDS, count)
-    flat = found.flat()
+    flat = moments.flat()
     others = np.stack([flat[fold != nth].sum(axis=0) for nth in range(fold.max() + 1)])
-    fitted = coefficients(found.of_sums(others), discount)
+    fitted = coefficients(moments.of_sums(others), discount)
     number = np.unique(logged.sessions, return_inverse=True)[1][episodes.rows[:, 0]]
     to_go = np.where(inside, inside.sum(axis=1)[:, None] - np.arange(inside.shape[1]), 1)
     own = fitted[to_go - 1, fold[number][:, None]].reshape(*inside.shape, target.shape[1], -1)

@@ -13,7 +13,7 @@ import msgspec
 import numpy as np
 
 from training.evidence.off_policy.estimators import (
-    Episodes,
+    EpisodeRows,
     Figure,
     Logged,
     doubly_robust,
@@ -41,7 +41,7 @@ class Least(msgspec.Struct, frozen=True, kw_only=True):
     probability: float = 0.001  # below, the log does not take an action
 
 
-class Estimate(msgspec.Struct, frozen=True, kw_only=True):
+class EpisodeValue(msgspec.Struct, frozen=True, kw_only=True):
     """One estimator: value of an episode under both policies, and the paired lead of the challenger."""
 
     name: str  # wis, dr, fqe
@@ -61,7 +61,7 @@ class OffPolicy(msgspec.Struct, frozen=True, kw_only=True):
     exploration: float  # mean probability of another action than the likeliest
     overlap: float  # the smaller one of both policies
     effective: float  # Kish's sample size in episodes, the smaller one of both policies
-    estimates: tuple[Estimate, ...] = ()
+    estimates: tuple[EpisodeValue, ...] = ()
     cannot_be_said: str = ""
 
 
@@ -85,22 +85,22 @@ def evaluate(
         ValueError: shapes differ, or probabilities are none.
     """
     _check(logged, challenger, champion)
-    episodes, wanted = episodes_of(logged, horizon), least or Least()
+    episodes, limits = episodes_of(logged, horizon), least or Least()
     both = (challenger, champion)
-    found = OffPolicy(
+    result = OffPolicy(
         decisions=len(logged.actions),
         sessions=len(np.unique(logged.sessions)),
         episodes=len(episodes.rows),
         horizon=horizon,
         discount=discount,
         exploration=float(1.0 - logged.behaviour.max(axis=1).mean()),
-        overlap=min(overlap_of(logged, target, wanted.probability) for target in both),
+        overlap=min(overlap_of(logged, target, limits.probability) for target in both),
         effective=min(effective_of(logged, target, episodes) for target in both),
     )
-    if reason := _missing(found, wanted):
-        return msgspec.structs.replace(found, cannot_be_said=reason)
+    if reason := _missing(result, limits):
+        return msgspec.structs.replace(result, cannot_be_said=reason)
     estimates = _estimates(logged, both, episodes, discount, seed, draws)
-    return msgspec.structs.replace(found, estimates=estimates)
+    return msgspec.structs.replace(result, estimates=estimates)
 
 
 def overlap_of(logged: Logged, target: Series, least: float) -> float:
@@ -108,36 +108,36 @@ def overlap_of(logged: Logged, target: Series, least: float) -> float:
     return float(np.where(logged.behaviour >= least, target, 0.0).sum(axis=1).mean())
 
 
-def effective_of(logged: Logged, target: Series, episodes: Episodes) -> float:
+def effective_of(logged: Logged, target: Series, episodes: EpisodeRows) -> float:
     """Return Kish's effective number of episodes by their last weights."""
     last = weights(logged, target, episodes)[:, -1]
     squares = float(np.square(last).sum())
     return float(last.sum()) ** 2 / squares if squares > 0.0 else 0.0
 
 
-def _missing(found: OffPolicy, least: Least) -> str:
+def _missing(result: OffPolicy, least: Least) -> str:
     """Return what the log lacks in words, "" where it lacks nothing."""
-    if found.exploration <= 0.0:
+    if result.exploration <= 0.0:
         return "nothing was explored: the log holds no other action than the champion's"
-    if found.sessions < least.sessions:
-        return f"{found.sessions} sessions, expected at least {least.sessions}"
-    if found.overlap < least.overlap:
-        return f"overlap {found.overlap:.2f}, expected at least {least.overlap:.2f}"
-    if found.effective < least.effective:
-        return f"effective sample of {found.effective:,.0f} episodes, expected at least {least.effective:,.0f}"
+    if result.sessions < least.sessions:
+        return f"{result.sessions} sessions, expected at least {least.sessions}"
+    if result.overlap < least.overlap:
+        return f"overlap {result.overlap:.2f}, expected at least {least.overlap:.2f}"
+    if result.effective < least.effective:
+        return f"effective sample of {result.effective:,.0f} episodes, expected at least {least.effective:,.0f}"
     return ""
 
 
 def _estimates(
-    logged: Logged, both: tuple[Series, Series], episodes: Episodes, discount: float, seed: int, draws: int
-) -> tuple[Estimate, ...]:
+    logged: Logged, both: tuple[Series, Series], episodes: EpisodeRows, discount: float, seed: int, draws: int
+) -> tuple[EpisodeValue, ...]:
     fitted = [moments(logged, target, episodes) for target in both]
     pairs = {
         "wis": [wis(logged, target, episodes, discount) for target in both],
         "dr": [
-            doubly_robust(logged, target, episodes, found, discount) for target, found in zip(both, fitted, strict=True)
+            doubly_robust(logged, target, episodes, part, discount) for target, part in zip(both, fitted, strict=True)
         ],
-        "fqe": [fqe(found, discount) for found in fitted],
+        "fqe": [fqe(part, discount) for part in fitted],
     }
     ends = [tail(logged, target, episodes, discount) for target in both]
     pairs = {name: [together(*parts) for parts in zip(pair, ends, strict=True)] for name, pair in pairs.items()}
@@ -151,7 +151,7 @@ def session_means(logged: Logged) -> Series:
     return np.asarray(np.bincount(number, logged.rewards) / np.bincount(number))
 
 
-def _estimate(name: str, pair: list[tuple[Series, Figure]], blocks_of: Series, seed: int, draws: int) -> Estimate:
+def _estimate(name: str, pair: list[tuple[Series, Figure]], blocks_of: Series, seed: int, draws: int) -> EpisodeValue:
     """Resample the sums of both policies by the same sessions."""
     (ours, of_ours), (theirs, of_theirs) = pair
     width = ours.shape[1]
@@ -162,7 +162,7 @@ def _estimate(name: str, pair: list[tuple[Series, Figure]], blocks_of: Series, s
     )
     parts = np.concatenate([ours, theirs], axis=1)
     challenger, champion, lead = pooled_intervals(parts, of, blocks_of=blocks_of, seed=seed, draws=draws, expanded=True)
-    return Estimate(name=name, challenger=challenger, champion=champion, lead=lead)
+    return EpisodeValue(name=name, challenger=challenger, champion=champion, lead=lead)
 
 
 def _check(logged: Logged, *targets: Series) -> None:

@@ -21,13 +21,13 @@ from training.rl.dimensions import value_of
 from training.runs.ledger import Ledger, Line, ledger_path, settings_digest, utc_now
 from training.studies.runner import trial_line
 from training.studies.search.space import Recipe, Search
-from training.studies.search.trainings import Ready, Training
+from training.studies.search.trainings import TrialSetup, TrialTraining
 
 STUDY_LOG = "study.log"
 UNPRUNED = 5  # trials before any is given up: there is no median worth the name yet
 
 
-class Found(msgspec.Struct, frozen=True):
+class TrialResult(msgspec.Struct, frozen=True):
     """One trial and what it earned on validation sessions."""
 
     number: int
@@ -41,7 +41,7 @@ class Found(msgspec.Struct, frozen=True):
 
 
 @dataclass(frozen=True, slots=True)
-class Book:
+class TrialBook:
     """The trials of a search, on file in its folder: asked for, with what each training earned, and closed."""
 
     search: Search
@@ -59,14 +59,14 @@ class Book:
             trial.report(worth, step)
         return trial, self.search.recipe(values)
 
-    def add(self, trial: optuna.Trial, training: Training) -> bool:
+    def add(self, trial: optuna.Trial, training: TrialTraining) -> bool:
         """Keep what a training earned; true when the trial is to be given up."""
         done = [*trainings_of(trial.user_attrs), training]
         trial.set_user_attr("trainings", msgspec.to_builtins(done))
         trial.report(_running(done)[-1], len(done))
         return len(done) < len(self.search.pairs) and trial.should_prune()
 
-    def close(self, trial: optuna.Trial, recipe: Recipe, reason: str = "") -> Found:
+    def close(self, trial: optuna.Trial, recipe: Recipe, reason: str = "") -> TrialResult:
         """The trial has ended: first into the ledger, then the study, so that none is missing there."""
         trial.set_user_attr("coefficients", self.search.described(recipe))
         trial.set_user_attr("reason", reason)
@@ -89,7 +89,7 @@ class Book:
             self.study.tell(trial, state=TrialState.PRUNED)
         return found
 
-    def finished(self) -> list[Found]:
+    def finished(self) -> list[TrialResult]:
         """All trials that have ended, complete ones first, best first."""
         ended = self.study.get_trials(deepcopy=False, states=(TrialState.COMPLETE, TrialState.PRUNED))
         found = [_found(t.number, t.user_attrs, complete=t.state is TrialState.COMPLETE) for t in ended]
@@ -109,7 +109,7 @@ class Book:
                 self.study.tell(trial.number, state=TrialState.FAIL)
 
 
-def open_book(search: Search, folder: Path, ready: Ready) -> Book:
+def open_book(search: Search, folder: Path, ready: TrialSetup) -> TrialBook:
     """The trials in this folder, with a line of the ledger that holds what all of them have in common."""
     optuna.logging.set_verbosity(optuna.logging.WARNING)
     study = optuna.create_study(
@@ -129,7 +129,7 @@ def open_book(search: Search, folder: Path, ready: Ready) -> Book:
         digest=settings_digest(search.identity(data)),
         note="",
     )
-    return Book(search, study, Ledger(ledger_path(search.run.out, search.run.strategy)), line)
+    return TrialBook(search, study, Ledger(ledger_path(search.run.out, search.run.strategy)), line)
 
 
 def name_of(search: Search, bars_sha256: str) -> str:
@@ -138,22 +138,22 @@ def name_of(search: Search, bars_sha256: str) -> str:
     return f"search-{search.run.strategy}-{search.run.network}-{digest[:8]}"
 
 
-def trainings_of(attributes: Mapping[str, Any]) -> list[Training]:
+def trainings_of(attributes: Mapping[str, Any]) -> list[TrialTraining]:
     """The trainings that a trial has behind it."""
-    return msgspec.convert(attributes.get("trainings", []), list[Training])
+    return msgspec.convert(attributes.get("trainings", []), list[TrialTraining])
 
 
-def _running(done: Sequence[Training]) -> list[float]:
+def _running(done: Sequence[TrialTraining]) -> list[float]:
     """The mean net return after each training."""
     return [statistics.fmean(training.net_return for training in done[:count]) for count in range(1, len(done) + 1)]
 
 
-def _found(number: int, attributes: Mapping[str, Any], *, complete: bool) -> Found:
+def _found(number: int, attributes: Mapping[str, Any], *, complete: bool) -> TrialResult:
     """A trial's figures; one that diverged in its first training has earned nothing."""
     done, reason = trainings_of(attributes), attributes.get("reason", "")
     returns = [value for training in done for value in training.returns]
     seconds = math.fsum(training.seconds for training in done)
-    return Found(
+    return TrialResult(
         number=attributes.get("repeats", number),
         state="complete" if complete else "diverged" if reason.startswith("diverged") else "pruned",
         validation_return=_running(done)[-1] if done else 0.0,

@@ -18,9 +18,9 @@ import msgspec
 from training.desks.trial import Diverged
 from training.rl.pool import Flag, Stopped
 from training.rl.ray_cluster import LOCAL, connected
-from training.studies.search.book import Book, Found, trainings_of
+from training.studies.search.book import TrialBook, TrialResult, trainings_of
 from training.studies.search.space import Recipe, Search
-from training.studies.search.trainings import Ready, Training, make_ready
+from training.studies.search.trainings import TrialSetup, TrialTraining, make_ready
 
 if TYPE_CHECKING:
     import optuna
@@ -30,11 +30,11 @@ RETRIES = 1  # of a trial whose machine was lost
 
 
 def search_through_ray(
-    book: Book,
+    book: TrialBook,
     version: str,
     folder: Path,
     positions: Sequence[int],
-    listen: Callable[[str | Found], None],
+    listen: Callable[[str | TrialResult], None],
     stop: Flag,
 ) -> None:
     """Train the trials that are left; each is closed in `book` as it ends.
@@ -112,7 +112,7 @@ def train_in_ray(config: dict[str, Any], *, search: Search, version: str) -> Non
 
 
 @functools.lru_cache(maxsize=1)
-def _ready(search: Search, version: str) -> Ready:
+def _ready(search: Search, version: str) -> TrialSetup:
     """What this process of Ray has read."""
     return make_ready(search, version)
 
@@ -120,7 +120,9 @@ def _ready(search: Search, version: str) -> Ready:
 class Asking:
     """Between Ray and the book: which of Ray's trials is which of ours. In the driver alone."""
 
-    def __init__(self, book: Book, positions: Iterator[int], listen: Callable[[str | Found], None], stop: Flag) -> None:
+    def __init__(
+        self, book: TrialBook, positions: Iterator[int], listen: Callable[[str | TrialResult], None], stop: Flag
+    ) -> None:
         self.book = book
         self.stop = stop
         self._positions = positions
@@ -145,7 +147,7 @@ class Asking:
         """Keep a training that was reported, once: a trial begun anew on another machine reports the first again."""
         trial, _ = self._open[name]
         if result.get("training") and result["trainings"] == len(trainings_of(trial.user_attrs)) + 1:
-            self.book.add(trial, msgspec.json.decode(result["training"], type=Training))
+            self.book.add(trial, msgspec.json.decode(result["training"], type=TrialTraining))
 
     def end(self, name: str, result: dict[str, Any] | None) -> None:
         """Close a trial that trained to its end, diverged or was given up; leave open what failed or was stopped."""

@@ -15,10 +15,10 @@ from training.desks.registry import kind
 from training.evidence.overfitting import expected_maximum
 from training.evidence.statistics import annual
 from training.runs.settings import Settings
-from training.studies.search.book import Book, Found
+from training.studies.search.book import TrialBook, TrialResult
 from training.studies.search.coefficients_file import COEFFICIENTS_FILE
 from training.studies.search.space import Search
-from training.studies.search.trainings import Ready
+from training.studies.search.trainings import TrialSetup
 
 FEWEST_FOR_IMPORTANCE = 10  # complete trials; with fewer, importances mean nothing
 
@@ -31,19 +31,19 @@ class Results(msgspec.Struct, frozen=True, kw_only=True):
     trainings_per_trial: int
     validation: tuple[str, str]  # first and last session that was looked at
     first_test: str  # no session from here on was used
-    trials: tuple[Found, ...]
+    trials: tuple[TrialResult, ...]
     importances: dict[str, float]  # shares, of few trials nothing
     expected_maximum_sharpe: float  # a session: of the best of as many trials without skill
     caution: str
     command: str
 
     @property
-    def best(self) -> Found | None:
+    def best(self) -> TrialResult | None:
         """The best complete trial."""
         return next((found for found in self.trials if found.state == "complete"), None)
 
 
-def results_of(ready: Ready, book: Book, folder: Path) -> Results:
+def results_of(ready: TrialSetup, book: TrialBook, folder: Path) -> Results:
     """A summary of the trials so far."""
     trials = book.finished()
     deviation = statistics.stdev(found.sharpe for found in trials) if len(trials) > 1 else 0.0

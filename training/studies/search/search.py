@@ -18,32 +18,32 @@ from training.rl.pool import Emit, Flag, Stopped
 from training.runs.folder import code_version
 from training.runs.settings import split_note
 from training.studies.runner import RUNS, Cells, locked, opened, stoppable, write_result
-from training.studies.search.book import STUDY_LOG, Book, Found, name_of, open_book, trainings_of
+from training.studies.search.book import STUDY_LOG, TrialBook, TrialResult, name_of, open_book, trainings_of
 from training.studies.search.coefficients_file import COEFFICIENTS_FILE, write_values
 from training.studies.search.results import Results, results_of
 from training.studies.search.space import Recipe, Search
-from training.studies.search.trainings import Ready, Training, make_ready
+from training.studies.search.trainings import TrialSetup, TrialTraining, make_ready
 
 SEARCH_FILE = "search.json"
 
 
 @dataclass(frozen=True, slots=True)
-class Desk:
+class SearchProcess:
     """A process that works on a search without Ray."""
 
-    ready: Ready
-    book: Book
-    train: Callable[[Recipe, int, int, Flag], Training] = field(repr=False)
+    ready: TrialSetup
+    book: TrialBook
+    train: Callable[[Recipe, int, int, Flag], TrialTraining] = field(repr=False)
 
 
-def make_desk(arguments: tuple[Search, Path, str]) -> Desk:
+def make_desk(arguments: tuple[Search, Path, str]) -> SearchProcess:
     """Once in each process."""
     search, folder, version = arguments
     ready = replace(make_ready(search, version), folder=folder)
-    return Desk(ready, open_book(search, folder, ready), ready.train)
+    return SearchProcess(ready, open_book(search, folder, ready), ready.train)
 
 
-def one_trial(desk: Desk, position: int, flag: Flag, emit: Emit) -> Found:
+def one_trial(desk: SearchProcess, position: int, flag: Flag, emit: Emit) -> TrialResult:
     """Ask for a trial, train it to its end or until it is worse than the median, and close it.
 
     Raises:
@@ -67,7 +67,9 @@ def one_trial(desk: Desk, position: int, flag: Flag, emit: Emit) -> Found:
     return found
 
 
-def run_search(search: Search, listen: Callable[[str | Found], None], flag: Flag | None = None) -> tuple[Results, Path]:
+def run_search(
+    search: Search, listen: Callable[[str | TrialResult], None], flag: Flag | None = None
+) -> tuple[Results, Path]:
     """Search, or go on with what the same search began; the results, also written, and the folder they are in.
 
     Raises:
@@ -91,7 +93,7 @@ def run_search(search: Search, listen: Callable[[str | Found], None], flag: Flag
             done = len(book.finished())
             counted = "1 trial" if search.trials == 1 else f"{search.trials} trials"
             listen(f"{counted} of {len(search.pairs)} trainings, {done} of them done; folder {folder}")
-            _go_on(search, Desk(ready, book, ready.train), folder, range(done, search.trials), listen, stop)
+            _go_on(search, SearchProcess(ready, book, ready.train), folder, range(done, search.trials), listen, stop)
             results = results_of(ready, book, folder)
             write_result(folder / SEARCH_FILE, results)
             if results.best is not None:
@@ -100,7 +102,12 @@ def run_search(search: Search, listen: Callable[[str | Found], None], flag: Flag
 
 
 def _go_on(
-    search: Search, desk: Desk, folder: Path, positions: range, listen: Callable[[str | Found], None], stop: Flag
+    search: Search,
+    desk: SearchProcess,
+    folder: Path,
+    positions: range,
+    listen: Callable[[str | TrialResult], None],
+    stop: Flag,
 ) -> None:
     """The trials that are left."""
     if search.ray and positions:

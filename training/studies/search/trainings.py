@@ -25,7 +25,7 @@ from training.study.folds import HistoryError
 from training.study.study import Fold
 
 
-class Training(msgspec.Struct, frozen=True):
+class TrialTraining(msgspec.Struct, frozen=True):
     """One training of a trial, by what its chosen checkpoint did on the validation sessions."""
 
     fold: int
@@ -56,7 +56,7 @@ def search_folds(folds: Sequence[Fold], dates: Sequence[str]) -> tuple[Fold, ...
 
 
 @dataclass(frozen=True, slots=True)
-class Ready:
+class TrialSetup:
     """What a process needs to train a trial."""
 
     search: Search
@@ -64,7 +64,7 @@ class Ready:
     folds: tuple[Fold, ...]
     folder: Path = Path()  # of the search
 
-    def train(self, recipe: Recipe, fold: int, seed: int, flag: Flag) -> Training:
+    def train(self, recipe: Recipe, fold: int, seed: int, flag: Flag) -> TrialTraining:
         """One training. Raises `Stopped` when `flag` is set, `Diverged` when a loss is not finite."""
         run, p = self.search.run, self.prepared
         coefficients, plan = (recipe, None) if isinstance(recipe, Coefficients) else (run.coefficients, recipe)
@@ -83,7 +83,9 @@ class Ready:
         capital = float(p.trading.paper.cash_usd)
         returns = tuple(result.pnl_usd / (result.capital_usd or capital) for result in trained.validate)
         earned = p.data.figures(trained.validate).net_return
-        return Training(fold, seed, returns, earned, trained.chosen_steps, trained.steps, round(trained.seconds, 3))
+        return TrialTraining(
+            fold, seed, returns, earned, trained.chosen_steps, trained.steps, round(trained.seconds, 3)
+        )
 
     def _staged(self, request: Request, plan: Plan, span: Fold, control: Control) -> Trained:
         """One training by a procedure of the strategy's own; what trials have in common is done once."""
@@ -109,11 +111,11 @@ class Ready:
         return TrialFolder(self.folder / TRIALS_FOLDER / f"{task}-{own[:12]}", own)
 
 
-def make_ready(search: Search, version: str) -> Ready:
+def make_ready(search: Search, version: str) -> TrialSetup:
     """Read the bars. Raises what `training.runs.prepared.prepare` and `search_folds` do."""
     prepared = prepare((search.run, Path(), version))
     run, days, own = search.run, tuple(prepared.data.days), prepared.kind.procedure
     folder = run.run_folder or Path()
     if own is not None and run.plan is not None:
-        return Ready(search, prepared, own.search_folds(days, run.plan, run.folds), folder)
-    return Ready(search, prepared, search_folds(prepared.folds, days), folder)
+        return TrialSetup(search, prepared, own.search_folds(days, run.plan, run.folds), folder)
+    return TrialSetup(search, prepared, search_folds(prepared.folds, days), folder)

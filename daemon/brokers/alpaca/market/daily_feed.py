@@ -18,7 +18,7 @@ from typing import Any, Protocol
 from daemon.brokers.alpaca.market.live_bars import Timing
 from daemon.brokers.alpaca.rest.client import Raw, RestError
 from daemon.brokers.alpaca.wire import Malformed, decimal, time_ns
-from daemon.brokers.api import Known, LogEvent
+from daemon.brokers.api import EventLogger, Known
 from daemon.brokers.sessions import open_session
 from daemon.core.desks.guarded import kept_bars
 from daemon.core.events import (
@@ -60,7 +60,7 @@ class ShareQuotes:
         clock: Clock,
         calendar: SessionCalendar,
         put: Callable[[Event], None],
-        log: LogEvent,
+        log: EventLogger,
         wanted: Wanted,
     ) -> None:
         self._reads = reads
@@ -83,11 +83,11 @@ class ShareQuotes:
 
     async def ask(self, symbols: Iterable[str]) -> None:
         """Request the newest quotes of these symbols and emit them. Raises RestError."""
-        asked = tuple(symbols)
+        names = tuple(symbols)
         raw: dict[str, Raw] = {}
-        for first in range(0, len(asked), SYMBOLS_MAX):
-            raw |= await self._reads.latest_quotes(asked[first : first + SYMBOLS_MAX], self._feed)
-        quotes = [quote for symbol in asked if (quote := self._read(symbol, raw.get(symbol))) is not None]
+        for first in range(0, len(names), SYMBOLS_MAX):
+            raw |= await self._reads.latest_quotes(names[first : first + SYMBOLS_MAX], self._feed)
+        quotes = [quote for symbol in names if (quote := self._read(symbol, raw.get(symbol))) is not None]
         self.counts["quotes"] += len(quotes)
         if quotes:
             self._put(QuotesReceived(self._clock.now_ns(), 0, tuple(quotes)))
@@ -174,7 +174,7 @@ def is_final(session: Session, now_ns: int) -> bool:
 class DailyHistory:
     """Daily bars of one feed's symbols. Raises RestError (from the reads)."""
 
-    def __init__(self, reads: DayReads, feed: str, symbols: tuple[str, ...], log: LogEvent) -> None:
+    def __init__(self, reads: DayReads, feed: str, symbols: tuple[str, ...], log: EventLogger) -> None:
         self._reads = reads
         self._feed = feed
         self._symbols = symbols
@@ -185,19 +185,19 @@ class DailyHistory:
         starts = {midnight_ns(session.date): session for session in sessions}
         first, last = min(starts), max(starts)
         raw = await self._reads.day_bars(self._symbols, first, last, self._feed)
-        found: dict[str, Bars] = {}
+        history: dict[str, Bars] = {}
         for symbol in self._symbols:
             judged = self._judged(raw.get(symbol, ()), symbol)
             good = {bar.start_ns: bar for bar in judged if bar.start_ns in starts}
             if good:
-                found[symbol] = tuple(good[start] for start in sorted(good))
-        return found
+                history[symbol] = tuple(good[start] for start in sorted(good))
+        return history
 
     async def running(self, session: Session, now_ns: int) -> dict[str, Bar]:
         """Return symbol -> the bar of the session so far; absent without one, or without recent trades."""
         start_ns = midnight_ns(session.date)
         raw = await self._reads.snapshots(self._symbols, self._feed)
-        found: dict[str, Bar] = {}
+        bars: dict[str, Bar] = {}
         for symbol in self._symbols:
             snapshot = raw.get(symbol, {})
             row, trade = snapshot.get("dailyBar"), snapshot.get("latestTrade")
@@ -209,8 +209,8 @@ class DailyHistory:
             except Malformed:
                 continue
             if bar is not None and bar.start_ns == start_ns and now_ns - traded_ns <= STALE_NS:
-                found[symbol] = bar
-        return found
+                bars[symbol] = bar
+        return bars
 
     def _judged(self, rows: Sequence[Raw], symbol: str) -> list[Bar]:
         """Return the good bars, in the order of rows; report each bad one. All are checked in one call."""
@@ -260,7 +260,7 @@ class NewBars:
     closed: Bars  # bars of later sessions, by start, then in the order of symbols
 
 
-def news(known: Mapping[str, Bars], fetched: Mapping[str, Bars], keep: int, closing_from_ns: int) -> NewBars:
+def news(former: Mapping[str, Bars], fetched: Mapping[str, Bars], keep: int, closing_from_ns: int) -> NewBars:
     """Compare by symbol. `keep` is how many bars the strategy keeps (W).
 
     Bars that begin after the newest known one are `closed`, unless they begin before `closing_from_ns`: then they are
@@ -269,7 +269,7 @@ def news(known: Mapping[str, Bars], fetched: Mapping[str, Bars], keep: int, clos
     adjusted: dict[str, Bars] = {}
     closed: list[Bar] = []
     for symbol, bars in fetched.items():
-        old = known.get(symbol, ())
+        old = former.get(symbol, ())
         newest = max(old[-1].start_ns if old else 0, closing_from_ns - 1)
         past = tuple(bar for bar in bars if bar.start_ns <= newest)[-keep:]
         if past and not _same(tuple(bar for bar in old if bar.start_ns >= past[0].start_ns), past):
@@ -306,13 +306,13 @@ def known_bars(strategy: DailyStrategy, state: State[Any]) -> dict[str, Bars]:
     Of a strategy that cannot say what it keeps, the running session's alone: then the whole history is told anew, and
     the core's own call of the strategy, whose error is journaled, meets it.
     """
-    known: dict[str, Bars] = {}
+    history: dict[str, Bars] = {}
     with contextlib.suppress(Exception):
-        known = {symbol: tuple(bars) for symbol, bars in kept_bars(strategy, state.strategy).items() if bars}
+        history = {symbol: tuple(bars) for symbol, bars in kept_bars(strategy, state.strategy).items() if bars}
     for pending in state.pending_bars:
-        old = tuple(bar for bar in known.get(pending.symbol, ()) if bar.start_ns < pending.start_ns)
-        known[pending.symbol] = (*old, pending)
-    return known
+        old = tuple(bar for bar in history.get(pending.symbol, ()) if bar.start_ns < pending.start_ns)
+        history[pending.symbol] = (*old, pending)
+    return history
 
 
 MISSING_MAX = 0.2  # of the symbols: with more of them missing the last session's bar, nothing is decided
@@ -334,7 +334,7 @@ class DailyFeed:
         calendar: SessionCalendar,
         desk: OwnDesk,
         put: Callable[[Event], None],
-        log: LogEvent,
+        log: EventLogger,
         *,
         history: DailyHistory,
         quotes: ShareQuotes,
@@ -522,16 +522,16 @@ class DailyFeed:
 
     def _emit_news(self, sessions: Sequence[Session], fetched: dict[str, Bars], past: Sequence[Session]) -> None:
         """Emit changed histories first, then new bars in order of time, each of the `past` sessions around its own."""
-        known = known_bars(self._desk.strategy, self._desk.state())
-        since = sessions[-SESSIONS_BACK:] if known else sessions[-1:]
-        found = news(known, fetched, self._keep, midnight_ns(since[0].date))
-        for symbol, bars in found.adjusted.items():
+        history = known_bars(self._desk.strategy, self._desk.state())
+        since = sessions[-SESSIONS_BACK:] if history else sessions[-1:]
+        changes = news(history, fetched, self._keep, midnight_ns(since[0].date))
+        for symbol, bars in changes.adjusted.items():
             self._put(HistoryAdjusted(self._clock.now_ns(), symbol, bars))
-            reason = "adjusted" if symbol in known else "history"
+            reason = "adjusted" if symbol in history else "history"
             self._log("repaired", symbol=symbol, reason=reason, fetched=len(fetched[symbol]), given=len(bars))
-        self._counts["adjusted"] += len(found.adjusted)
-        self._counts["bars"] += len(found.closed)
-        left = list(found.closed)
+        self._counts["adjusted"] += len(changes.adjusted)
+        self._counts["bars"] += len(changes.closed)
+        left = list(changes.closed)
         for session in past:
             start_ns = midnight_ns(session.date)
             self._announce(session)

@@ -19,10 +19,10 @@ from msgspec.structs import replace
 
 from daemon.brokers.alpaca.market.history import BarHistory
 from daemon.brokers.alpaca.market.live_bars import Minutes, StockBars, Timing
-from daemon.brokers.alpaca.market.quote_stream import LiveQuotes, ReadQuotes, Recorder, TakeMessage
+from daemon.brokers.alpaca.market.quote_stream import LiveQuotes, ReadQuotes, StreamRecorder, TakeMessage
 from daemon.brokers.alpaca.market.socket import Endpoint, MarketSocket, State
 from daemon.brokers.alpaca.rest.client import RestError
-from daemon.brokers.api import Known, LogEvent
+from daemon.brokers.api import EventLogger, Known
 from daemon.brokers.sessions import open_session, sessions_before
 from daemon.core.events import Contract, ContractsListed, Event, HaltRequested, Quote, SessionEnded, SessionScheduled
 from daemon.core.instruments.option_market import parse_occ
@@ -64,7 +64,13 @@ class ChainReader:
     """Reads the chain of one underlying by the trading rules."""
 
     def __init__(
-        self, contracts: ContractReads, market: ChainReads, underlying: str, rule: Contracts, feed: str, log: LogEvent
+        self,
+        contracts: ContractReads,
+        market: ChainReads,
+        underlying: str,
+        rule: Contracts,
+        feed: str,
+        log: EventLogger,
     ) -> None:
         self._contracts = contracts
         self._market = market
@@ -102,11 +108,11 @@ class ChainReader:
         except RestError as error:
             self._log("volatility_unknown", underlying=self._underlying, expiry=expiry, problem=str(error))
             return None
-        found = implied_volatility(snapshots)
-        if found is None:
+        volatility = implied_volatility(snapshots)
+        if volatility is None:
             problem = f"none of {len(snapshots)} snapshots has one"
             self._log("volatility_unknown", underlying=self._underlying, expiry=expiry, problem=problem)
-        return found
+        return volatility
 
 
 def strikes_around(spot: float, span: Decimal) -> tuple[Decimal, Decimal]:
@@ -158,8 +164,8 @@ def nearest_expiry(contracts: Iterable[Contract]) -> str | None:
 
 def implied_volatility(snapshots: Mapping[str, Any]) -> float | None:
     """Return the median of sane implied volatilities (annualised); None without any."""
-    found = [item.get("impliedVolatility") for item in snapshots.values() if isinstance(item, Mapping)]
-    numbers = [float(v) for v in found if isinstance(v, int | float) and not isinstance(v, bool) and 0 < v < 10]
+    values = [item.get("impliedVolatility") for item in snapshots.values() if isinstance(item, Mapping)]
+    numbers = [float(v) for v in values if isinstance(v, int | float) and not isinstance(v, bool) and 0 < v < 10]
     return median(numbers) if numbers else None
 
 
@@ -174,7 +180,7 @@ class Options(NamedTuple):
 
     chain: ChainReader
     stream: Endpoint
-    recorder: Recorder | None = None
+    recorder: StreamRecorder | None = None
 
 
 class LiveFeed:
@@ -191,7 +197,7 @@ class LiveFeed:
         calendar: SessionCalendar,
         spec: Spec,
         put: Callable[[Event], None],
-        log: LogEvent,
+        log: EventLogger,
         *,
         history: BarHistory,
         read_quotes: ReadQuotes,

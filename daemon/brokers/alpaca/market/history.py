@@ -17,7 +17,7 @@ from typing import Any, Protocol
 import msgspec
 
 from daemon.brokers.alpaca.market.socket import read_bar
-from daemon.brokers.api import LogEvent
+from daemon.brokers.api import EventLogger
 from daemon.core.events import BarRejected
 from strategies.kit.contract import Bar, Session
 from strategies.kit.units import MINUTE_NS, SECOND_NS
@@ -46,7 +46,7 @@ class _Head(msgspec.Struct, frozen=True):
 class BarHistory:
     """Bars of one feed. Raises RestError (from the reads)."""
 
-    def __init__(self, reads: BarReads, cache_dir: Path, feed: str, interval_s: int, log: LogEvent) -> None:
+    def __init__(self, reads: BarReads, cache_dir: Path, feed: str, interval_s: int, log: EventLogger) -> None:
         self._reads = reads
         self._cache_dir = cache_dir
         self._feed = feed

@@ -18,7 +18,7 @@ from msgspec.structs import replace
 from daemon.brokers.alpaca.market.history import BarHistory
 from daemon.brokers.alpaca.market.socket import Endpoint, Silence, State, StockStream, TradingStatus
 from daemon.brokers.alpaca.rest.client import Refused, RestError
-from daemon.brokers.api import Known, LogEvent
+from daemon.brokers.api import EventLogger, Known
 from daemon.core.events import BarClosed, BarCorrected, BarRejected, Event, Quote, QuotesReceived
 from daemon.host.time.calendar import CalendarError, SessionCalendar
 from daemon.host.time.clock import Clock
@@ -88,11 +88,11 @@ class BarMerge:
         return BarClosed(now_ns, bar)
 
     def _again(self, bar: Bar, now_ns: int) -> list[Given]:
-        known = self._given.get(bar.start_ns)
-        if known == bar:
+        earlier = self._given.get(bar.start_ns)
+        if earlier == bar:
             self.counts["duplicate"] += 1
             return []
-        if known is None:
+        if earlier is None:
             detail = f"the bar came after a later one was given: its minute is {bar.start_ns}, the last {self.last_ns}"
             return [BarRejected(now_ns, bar.symbol, bar.start_ns, "out_of_order", detail)]
         self._given[bar.start_ns] = bar
@@ -191,7 +191,7 @@ class LiveBars:
         clock: Clock,
         symbol: str,
         put: Callable[[Event], None],
-        log: LogEvent,
+        log: EventLogger,
         *,
         history: BarHistory,
         timing: Timing,
@@ -391,9 +391,9 @@ class LiveBars:
                 return  # the next session began meanwhile
             self._give(merge.repaired(bars, self._clock.now_ns()))
             self.counts["repairs"] += 1
-            given = self.counts["bars"] - before
-            if given:
-                self._log("repaired", symbol=self.symbol, reason=reason, fetched=len(bars), given=given)
+            count = self.counts["bars"] - before
+            if count:
+                self._log("repaired", symbol=self.symbol, reason=reason, fetched=len(bars), given=count)
 
     async def _so_far(self, session: Session, from_ns: int) -> tuple[Bar, ...]:
         return await self._history.so_far(self.symbol, session, from_ns, self._clock.now_ns())
@@ -456,7 +456,7 @@ class StockBars:
         calendar: SessionCalendar,
         symbols: tuple[str, ...],
         put: Callable[[Event], None],
-        log: LogEvent,
+        log: EventLogger,
         *,
         history: BarHistory,
         endpoint: Endpoint,
@@ -517,25 +517,25 @@ class StockBars:
     @property
     def counts(self) -> Counter[str]:
         """The counts of all symbols together."""
-        return sum((own.counts for own in self._each.values()), Counter())
+        return sum((bars.counts for bars in self._each.values()), Counter())
 
     @property
     def abandoned(self) -> list[str]:
         """Dates of sessions whose bars did not come in time, each once."""
-        return list(dict.fromkeys(date for own in self._each.values() for date in own.abandoned))
+        return list(dict.fromkeys(date for bars in self._each.values() for date in bars.abandoned))
 
     def begin(self, session: Session) -> None:
         """Emit bars of this session from now on."""
-        for own in self._each.values():
-            own.begin(session)
+        for bars in self._each.values():
+            bars.begin(session)
 
     async def finish(self, session: Session) -> None:
         """Emit no bar of the session after this; first fetch the last ones where missing."""
-        await asyncio.gather(*(own.finish(session) for own in self._each.values()))
+        await asyncio.gather(*(bars.finish(session) for bars in self._each.values()))
 
     async def fetched(self, session: Session, until_s: float | None = None) -> Minutes:
         """Fetch all minutes of a session up to now, by symbol. See `LiveBars.fetched`."""
-        return {symbol: await own.fetched(session, until_s) for symbol, own in self._each.items()}
+        return {symbol: await bars.fetched(session, until_s) for symbol, bars in self._each.items()}
 
     def count(self, minutes: Minutes) -> int:
         """Return about how many bars every symbol has of these minutes."""
@@ -544,12 +544,12 @@ class StockBars:
     def put_past(self, minutes: Minutes, known: Known) -> Known:
         """Emit the bars that the state lacks, without quotes, which are unknown; return what it knows then."""
         now_ns, newest = self._clock.now_ns(), {}
-        found: list[Bar] = []
-        for symbol, own in self._each.items():
-            mine = own.know(minutes[symbol], known.last_of(symbol))
-            found += mine
+        past: list[Bar] = []
+        for symbol, live in self._each.items():
+            mine = live.know(minutes[symbol], known.last_of(symbol))
+            past += mine
             newest[symbol] = max([known.last_of(symbol), *(bar.start_ns for bar in mine)])
-        for bar in sorted(found, key=lambda bar: bar.start_ns):
+        for bar in sorted(past, key=lambda bar: bar.start_ns):
             self._put(BarClosed(now_ns, bar))
             self._put(QuotesReceived(now_ns, bar.start_ns, ()))
         return replace(known, last_bar_ns=max(newest.values()), newest=newest)
@@ -563,8 +563,8 @@ class StockBars:
         """Stream, repair and watch for silence until cancelled."""
         async with asyncio.TaskGroup() as tasks:
             tasks.create_task(self.stream.socket.run(), name="stock stream")
-            for symbol, own in self._each.items():
-                tasks.create_task(own.run(), name=f"bars of {symbol}")
+            for symbol, bars in self._each.items():
+                tasks.create_task(bars.run(), name=f"bars of {symbol}")
 
     # --- streamed -----------------------------------------------------------------------------------------------------
 
@@ -578,5 +578,5 @@ class StockBars:
         self._first.on_status(status)
 
     def _on_state(self, state: State) -> None:
-        for own in self._each.values():
-            own.on_state(state)
+        for bars in self._each.values():
+            bars.on_state(state)

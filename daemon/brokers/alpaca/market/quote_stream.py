@@ -15,7 +15,7 @@ from typing import Any, Protocol
 
 from daemon.brokers.alpaca.market.socket import MarketSocket, Silence, State, instant_ns
 from daemon.brokers.alpaca.rest.client import RestError
-from daemon.brokers.api import LogEvent
+from daemon.brokers.api import EventLogger
 from daemon.core.events import Contract, Event, Quote, QuotesReceived
 from daemon.core.instruments.quotes import FUTURE_NS
 from daemon.host.time.clock import Clock
@@ -57,7 +57,7 @@ def with_neighbours(contracts: Iterable[Contract], symbols: Collection[str]) -> 
     return frozenset(chosen)
 
 
-class Recorder(Protocol):
+class StreamRecorder(Protocol):
     """Records what the stream carries, next to the desk. No method raises or waits."""
 
     def attach(self, socket: MarketSocket, last_bar: Callable[[], tuple[int, float]]) -> None:
@@ -110,9 +110,9 @@ class QuoteBook:
         assert low is not None
         assert high is not None
         middle = (low + high) / 2
-        known = self._quotes.get(symbol)
-        lowest = middle if known is None else min(known.low, middle)
-        highest = middle if known is None else max(known.high, middle)
+        last = self._quotes.get(symbol)
+        lowest = middle if last is None else min(last.low, middle)
+        highest = middle if last is None else max(last.high, middle)
         self._quotes[symbol] = Quote(symbol, low, high, lowest, highest, quoted_ns)
         self._news.add(symbol)
         return ""
@@ -129,18 +129,18 @@ class QuoteBook:
             return "crossed"
         if self._now_ns is not None and quoted_ns > self._now_ns() + FUTURE_NS:
             return "early"
-        known = self._quotes.get(symbol)
-        return "older" if known is not None and quoted_ns < known.quoted_ns else ""
+        last = self._quotes.get(symbol)
+        return "older" if last is not None and quoted_ns < last.quoted_ns else ""
 
     def take(self, symbols: Iterable[str] | None = None) -> tuple[Quote, ...]:
         """Return the newest quotes of these symbols (None: all), in their order, and reset their ranges."""
         chosen = sorted(self._quotes if symbols is None else self._quotes.keys() & set(symbols))
-        given = tuple([self._quotes[symbol] for symbol in chosen])
-        for quote in given:
+        quotes = tuple([self._quotes[symbol] for symbol in chosen])
+        for quote in quotes:
             middle = (quote.bid + quote.ask) / 2
             self._quotes[quote.symbol] = Quote(quote.symbol, quote.bid, quote.ask, middle, middle, quote.quoted_ns)
         self._news -= set(chosen)
-        return given
+        return quotes
 
     def news(self, symbols: Collection[str]) -> set[str]:
         """Return those of these symbols that were quoted since the last `take`."""
@@ -175,7 +175,7 @@ class LiveQuotes:
         open_socket: OpenSocket,
         read: ReadQuotes,
         put: Callable[[Event], None],
-        log: LogEvent,
+        log: EventLogger,
         *,
         clock: Clock,
         in_session: Callable[[], bool],
@@ -183,7 +183,7 @@ class LiveQuotes:
         silence_ns: int,
         breath_s: float,
         shares: tuple[str, ...] = (),
-        recorder: Recorder | None = None,
+        recorder: StreamRecorder | None = None,
     ) -> None:
         self.book = QuoteBook(clock.now_ns, FINE if shares else CENT)
         self.socket = open_socket(self._take)
@@ -240,16 +240,16 @@ class LiveQuotes:
 
     def _restream(self) -> None:
         """Stream exactly what is wanted now; ask for first quotes of what is new."""
-        wanted = with_neighbours(self._contracts, self._watched) | self._attended | frozenset(self._shares)
-        new, gone = wanted - self._streamed, self._streamed - wanted
-        self._streamed = wanted
+        symbols = with_neighbours(self._contracts, self._watched) | self._attended | frozenset(self._shares)
+        new, gone = symbols - self._streamed, self._streamed - symbols
+        self._streamed = symbols
         if new:
             self.socket.subscribe(CHANNEL, new)
         if gone:
             self.socket.unsubscribe(CHANNEL, gone)
-            self.book.keep_only(wanted)
+            self.book.keep_only(symbols)
         if self._recorder is not None and (new or gone):
-            self._recorder.streamed(wanted)
+            self._recorder.streamed(symbols)
         self._ask_for({symbol for symbol in new if symbol not in self.book})
 
     def _ask_for(self, symbols: Collection[str]) -> None:
@@ -307,16 +307,16 @@ class LiveQuotes:
         while True:
             await self._asked.wait()
             self._asked.clear()
-            asked = tuple(sorted(self._unasked & self._streamed))
+            symbols = tuple(sorted(self._unasked & self._streamed))
             self._unasked.clear()
-            if not asked:
+            if not symbols:
                 continue
             try:
-                answer = await self._read(asked)
+                answer = await self._read(symbols)
             except RestError as error:
-                self._log("quotes_unavailable", symbols=asked, problem=str(error))
+                self._log("quotes_unavailable", symbols=symbols, problem=str(error))
                 continue
-            odd = [symbol for symbol in asked if symbol in answer and not self._note(symbol, answer[symbol])]
+            odd = [symbol for symbol in symbols if symbol in answer and not self._note(symbol, answer[symbol])]
             if odd:
                 self._log("quotes_unavailable", symbols=odd, problem="the answer has no bid, ask or time for them")
 

@@ -20,7 +20,7 @@ from websockets.asyncio.client import ClientConnection, connect
 from websockets.exceptions import InvalidHandshake, InvalidStatus, WebSocketException
 
 from daemon.brokers.alpaca.wire import time_ns
-from daemon.brokers.api import LogEvent
+from daemon.brokers.api import EventLogger
 from daemon.core.events import BarRejected
 from daemon.host.safe_decode import Unreadable, json_value, msgpack_value
 from daemon.host.time.calendar import CalendarError, SessionCalendar
@@ -128,7 +128,7 @@ class MarketSocket:
         *,
         on_message: Callable[[dict[str, Any]], None],
         on_state: Callable[[State], None],
-        log: LogEvent,
+        log: EventLogger,
         rng: random.Random | None = None,
         sleep: Callable[[float], Awaitable[None]] = asyncio.sleep,
     ) -> None:
@@ -434,10 +434,10 @@ def read_bar(message: dict[str, Any], symbol: str, session: Session, interval_s:
     """
     start_ns = instant_ns(message["t"])
     prices = [_number(message[name]) for name in "ohlcv"]
-    found = str(message.get("S", symbol))
-    if found != symbol:
-        detail = f"{values_text(prices)}; the bar is of {found}, expected {symbol}"
-        return BarRejected(now_ns, found, start_ns, "wrong_symbol", detail)
+    named = str(message.get("S", symbol))
+    if named != symbol:
+        detail = f"{values_text(prices)}; the bar is of {named}, expected {symbol}"
+        return BarRejected(now_ns, named, start_ns, "wrong_symbol", detail)
     reason = fault(prices, (start_ns - session.open_ns) % (interval_s * SECOND_NS))
     if reason:
         return BarRejected(now_ns, symbol, start_ns, reason, values_text(prices))
@@ -468,7 +468,7 @@ class StockStream:
         on_rejected: Callable[[BarRejected], None],
         on_status: Callable[[TradingStatus], None],
         on_state: Callable[[State], None],
-        log: LogEvent,
+        log: EventLogger,
     ) -> None:
         self._symbols = symbols
         self._interval_s = interval_s

@@ -83,7 +83,7 @@ PAUSE_MAX_S = 60  # cap on Retry-After: the broker counts in windows of a minute
 PAUSE_DEFAULT_S = 5  # after a refusal for the rate that names no time
 
 
-class Urgency(IntEnum):
+class CallPriority(IntEnum):
     """Priority of a call; the lowest goes first, equal ones first come first."""
 
     EXIT = 0  # exits and cancels
@@ -102,7 +102,7 @@ class StillRunning(Exception):
 @dataclass(slots=True, eq=False)
 class _Call:
     work: Callable[[], Any]
-    urgency: Urgency
+    urgency: CallPriority
     answer: asyncio.Future[Any]
     started: asyncio.Event = field(default_factory=asyncio.Event)
 
@@ -132,7 +132,9 @@ class RequestQueue:
         self._dispatcher: asyncio.Task[None] | None = None
         self._closed = False
 
-    async def call(self, work: Callable[[], T], urgency: Urgency, deadline_s: float, wait_s: float | None = None) -> T:
+    async def call(
+        self, work: Callable[[], T], urgency: CallPriority, deadline_s: float, wait_s: float | None = None
+    ) -> T:
         """Run `work` in the queue's thread at its turn. Raises NotStarted, StillRunning, and errors of `work`.
 
         With `wait_s` it waits that long for its turn, however full the queue is, and the deadline begins with its turn.
@@ -237,9 +239,9 @@ class RequestQueue:
         heapq.heapify(self._queue)
         return oldest[2]
 
-    def _wait_ns(self, urgency: Urgency) -> int:
-        kept = 0 if urgency is Urgency.EXIT else self._reserve
-        return max(self._paused_until_ns - self.clock.now_ns(), self._bucket.wait_ns(kept))
+    def _wait_ns(self, urgency: CallPriority) -> int:
+        reserve = 0 if urgency is CallPriority.EXIT else self._reserve
+        return max(self._paused_until_ns - self.clock.now_ns(), self._bucket.wait_ns(reserve))
 
 
 async def _turn(call: _Call, wait_s: float) -> None:
@@ -446,13 +448,13 @@ class QueuedClient:
         self._deadlines = access.deadlines
         self._secrets = tuple(secret for secret in (access.key, access.secret) if secret)
 
-    def _hide(self, shown: str) -> str:
+    def _hide(self, message: str) -> str:
         for secret in self._secrets:
-            shown = shown.replace(secret, "[hidden]")
-        return shown
+            message = message.replace(secret, "[hidden]")
+        return message
 
     async def ask(
-        self, work: Callable[[], object], urgency: Urgency, *, many: bool = False, wait_s: float | None = None
+        self, work: Callable[[], object], urgency: CallPriority, *, many: bool = False, wait_s: float | None = None
     ) -> object:
         """Return the raw answer, None for an empty body; `wait_s` as the queue's. Raises RestError."""
         deadline_s = self._deadlines.pages_s if many else self._deadlines.call_s
@@ -469,7 +471,7 @@ class QueuedClient:
         path: str,
         query: Mapping[str, object] | None = None,
         *,
-        urgency: Urgency = Urgency.READ,
+        urgency: CallPriority = CallPriority.READ,
         many: bool = False,
     ) -> object:
         """GET `path`; keys whose value is None are left out."""
@@ -478,31 +480,31 @@ class QueuedClient:
 
     async def pages(self, path: str, query: Mapping[str, object], key: str) -> list[object]:
         """Return the value of `key` on every page, one entry a page."""
-        found: list[object] = []
+        values: list[object] = []
         token: str | None = None
         for _ in range(PAGES_MAX):
             page = an_object(await self.get(path, {**query, "page_token": token}, many=True), path)
-            found.append(page.get(key))
+            values.append(page.get(key))
             following = text(page.get("next_page_token")) or None
             if following is None:
-                return found
+                return values
             if following == token:
                 break
             token = following
-        raise Unanswered(f"GET {path}: the pages do not end (token {token!r} after {len(found)} pages)")
+        raise Unanswered(f"GET {path}: the pages do not end (token {token!r} after {len(values)} pages)")
 
 
-def an_object(answer: object, asked: str) -> Raw:
+def an_object(answer: object, request: str) -> Raw:
     """Require a JSON object. Raises Unanswered for anything else."""
     if not isinstance(answer, dict):
-        raise Unanswered(f"{asked}: the answer is {_kind(answer)}, expected an object")
+        raise Unanswered(f"{request}: the answer is {_kind(answer)}, expected an object")
     return answer
 
 
-def a_list(answer: object, asked: str) -> list[Raw]:
+def a_list(answer: object, request: str) -> list[Raw]:
     """Require a JSON array of objects. Raises Unanswered for anything else."""
     if not isinstance(answer, list) or not all(isinstance(row, dict) for row in answer):
-        raise Unanswered(f"{asked}: the answer is {_kind(answer)}, expected an array of objects")
+        raise Unanswered(f"{request}: the answer is {_kind(answer)}, expected an array of objects")
     return answer
 
 

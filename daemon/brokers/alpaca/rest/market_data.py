@@ -58,40 +58,40 @@ class MarketData:
             "adjustment": "all",
             "sort": "asc",
         }
-        found: dict[str, list[Raw]] = {}
+        bars: dict[str, list[Raw]] = {}
         for some in _hundreds(symbols):
             for page in await self._stocks.pages("/stocks/bars", {"symbols": some, **query}, "bars"):
                 for symbol, rows in an_object(page or {}, "bars").items():
-                    found.setdefault(symbol, []).extend(a_list(rows or [], "bars"))
-        return found
+                    bars.setdefault(symbol, []).extend(a_list(rows or [], "bars"))
+        return bars
 
     async def snapshots(self, symbols: tuple[str, ...], feed: str) -> dict[str, Raw]:
         """Return symbol -> {latestTrade, latestQuote, minuteBar, dailyBar, prevDailyBar}, without unknown symbols."""
-        found: dict[str, Raw] = {}
+        by_symbol: dict[str, Raw] = {}
         for some in _hundreds(symbols):
             answer = an_object(
                 await self._stocks.get("/stocks/snapshots", {"symbols": some, "feed": feed}), "snapshots"
             )
-            found |= {symbol: an_object(row, "snapshot") for symbol, row in answer.items() if row}
-        return found
+            by_symbol |= {symbol: an_object(row, "snapshot") for symbol, row in answer.items() if row}
+        return by_symbol
 
     async def latest_quotes(self, symbols: tuple[str, ...], feed: str) -> dict[str, Raw]:
         """Return symbol -> the newest quote {t, bp, bs, ap, as, ...} of each stock; those without one are absent."""
-        found: dict[str, Raw] = {}
+        by_symbol: dict[str, Raw] = {}
         for some in _hundreds(symbols):
             answer = await self._stocks.get("/stocks/quotes/latest", {"symbols": some, "feed": feed})
             quotes = an_object(an_object(answer, "quotes").get("quotes") or {}, "quotes")
-            found |= {symbol: an_object(row, "quote") for symbol, row in quotes.items() if row}
-        return found
+            by_symbol |= {symbol: an_object(row, "quote") for symbol, row in quotes.items() if row}
+        return by_symbol
 
     async def latest_option_quotes(self, symbols: tuple[str, ...], feed: str) -> dict[str, Raw]:
         """Return symbol -> newest quote; contracts without one are absent. 100 symbols a request."""
-        found: dict[str, Raw] = {}
+        by_symbol: dict[str, Raw] = {}
         for some in _hundreds(symbols):
             query = {"symbols": some, "feed": feed}
             answer = an_object(await self._options.get("/options/quotes/latest", query), "quotes")
-            found |= an_object(answer.get("quotes") or {}, "quotes")
-        return found
+            by_symbol |= an_object(answer.get("quotes") or {}, "quotes")
+        return by_symbol
 
     async def any_snapshot(self, underlying: str, feed: str) -> bool:
         """Return whether the chain has a contract; one row alone is asked for."""

@@ -197,9 +197,9 @@ async def probe(access: Access, since_ns: int, until_ns: int, deadline_s: float)
     query = {"since": time_text(since_ns), "until": time_text(until_ns)}
     try:
         async with asyncio.timeout(deadline_s):
-            found = [activity_line(data, until_ns) async for data in events(access, query, deadline_s, deadline_s)]
+            lines = [activity_line(data, until_ns) async for data in events(access, query, deadline_s, deadline_s)]
     except _Refused as refused:
         return ActivityProbe((), str(refused))
     except (aiohttp.ClientError, OSError, ValueError, Malformed) as error:  # TimeoutError is an OSError
         return ActivityProbe((), f"{type(error).__name__}: {error}"[:200])
-    return ActivityProbe(tuple(found), "")
+    return ActivityProbe(tuple(lines), "")

@@ -20,7 +20,7 @@ from daemon.brokers.alpaca.rest.client import NotSent, Refused, RestError
 from daemon.brokers.alpaca.trading.report import BUST, CORRECTION, Reporter, execution_of
 from daemon.brokers.alpaca.trading.trading import TradingOrders, TradingReads
 from daemon.brokers.alpaca.wire import ENDED, Malformed, text
-from daemon.brokers.api import BrokerError, LogEvent, Put
+from daemon.brokers.api import BrokerError, EventLogger, Put
 from daemon.core.effects import AnyEffect, AskBroker, CancelOrder, LookUpOrder, SubmitOrder
 from daemon.core.events import (
     BrokerLost,
@@ -72,7 +72,7 @@ class OwnOrders:
         self,
         clock: Clock,
         put: Put,
-        log: LogEvent,
+        log: EventLogger,
         orders: TradingOrders,
         reads: TradingReads,
         is_ours: Callable[[str], bool],
@@ -170,9 +170,9 @@ class OwnOrders:
             self._log("order_unanswered", client_order_id=name, problem=str(error))
             return OrderUnknown(self._clock.now_ns(), name)
 
-    def _reply(self, asked: SubmitOrder, raw: object) -> Event:
-        order, name = wire.order(raw), asked.client_order_id
-        if asked.closing:
+    def _reply(self, submission: SubmitOrder, raw: object) -> Event:
+        order, name = wire.order(raw), submission.client_order_id
+        if submission.closing:
             order = self._closings.answered(name, order)
             self.remember(order)
             return OrderFound(self._clock.now_ns(), order)
@@ -348,7 +348,7 @@ class Closings:
 
     def id_of(self, name: str) -> str:
         """Return the broker's id of such an order; "" for any other."""
-        return next((order_id for order_id, known in self._names.items() if known == name), "")
+        return next((order_id for order_id, other in self._names.items() if other == name), "")
 
 
 class OpenStream(Protocol):
@@ -366,13 +366,13 @@ class OpenActivities(Protocol):
 
 
 class BrokerLink:
-    """Alpaca's `Trading`. Runs on the event loop; `run` is its main loop and supervisor."""
+    """Alpaca's `OrderGateway`. Runs on the event loop; `run` is its main loop and supervisor."""
 
     def __init__(
         self,
         clock: Clock,
         put: Put,
-        log: LogEvent,
+        log: EventLogger,
         orders: TradingOrders,
         reads: TradingReads,
         reporter: Reporter,

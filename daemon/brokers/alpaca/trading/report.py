@@ -139,7 +139,7 @@ def standing(rows: Iterable[Mapping[str, object]], named: Sequence[str] = ()) ->
     now = {fill.id: (fill.quantity, fill.price) for fill in fills}
     by_id = {fill.id: fill for fill in fills}
     names = {execution_of(fill.id): fill.id for fill in fills}
-    found, hints = [], list(named)
+    amendments, hints = [], list(named)
     for line, row in sorted(lines.items()):
         if amends(row):
             bust = row.get("status") == "canceled" or row.get("type") == BUST
@@ -147,12 +147,12 @@ def standing(rows: Iterable[Mapping[str, object]], named: Sequence[str] = ()) ->
             amended = _amended_by(row, now, names, quantity, price if bust else None, hints)
             after = (Decimal(0), price) if bust else (quantity, price)
             time = time_ns(row.get("transaction_time"), "transaction_time")
-            found.append(Amendment(by_id[amended], now[amended], *after, time))
+            amendments.append(Amendment(by_id[amended], now[amended], *after, time))
             now[amended] = after
             names[execution_of(line)] = amended
     filled = (sum(f.quantity for f in fills), sum(f.quantity * f.price for f in fills))
     stands = (sum(q for q, _ in now.values()), sum(q * p for q, p in now.values()))
-    return Standing(_decimals(filled), _decimals(stands), tuple(found))
+    return Standing(_decimals(filled), _decimals(stands), tuple(amendments))
 
 
 def _decimals(pair: tuple[Decimal | int, Decimal | int]) -> tuple[Decimal, Decimal]:
@@ -192,13 +192,13 @@ def order_fills(fills: Iterable[LedgerFill], client_order_id: str, now_ns: int) 
     Within one millisecond the ledger is unordered, so the cumulative quantity decides. Raises Malformed when the fills
     do not add up to it: one is missing, or quantities are not whole.
     """
-    found, total, spent = [], 0, Decimal(0)
+    events, total, spent = [], 0, Decimal(0)
     for fill in sorted({fill.id: fill for fill in fills}.values(), key=lambda fill: fill.cumulative):
         quantity = whole_number(fill.quantity, "qty")
         total, spent = total + quantity, spent + fill.price * quantity
         if total != fill.cumulative:
             raise Malformed(f"cum_qty of fill {fill.id} is {fill.cumulative}: expected {total}, the sum of its order's")
-        found.append(
+        events.append(
             OrderFilled(
                 now_ns,
                 client_order_id=client_order_id,
@@ -212,7 +212,7 @@ def order_fills(fills: Iterable[LedgerFill], client_order_id: str, now_ns: int) 
                 quantity=quantity,
             )
         )
-    return tuple(found)
+    return tuple(events)
 
 
 T = TypeVar("T")
@@ -297,7 +297,7 @@ class Reporter:
         """Read a report now. Raises RestError, Malformed."""
         await self._check.measure()
         for _ in range(READS_MAX):
-            known = {order_id: amended.lines for order_id, amended in self._amended.items()}
+            former = {order_id: amended.lines for order_id, amended in self._amended.items()}
             asked_ns = self._clock.now_ns()
             since_ns = self._since_ns(asked_ns)
             orders = await self._orders(since_ns)
@@ -305,7 +305,7 @@ class Reporter:
             account = await self._reads.account()
             fills, other = await self._ledger(await self._reads.activities(since_ns), orders)
             amended = {order_id: amended.lines for order_id, amended in self._amended.items()}
-            if _belong_together(orders, fills) and amended == known:  # else the orders were read before a correction
+            if _belong_together(orders, fills) and amended == former:  # else the orders were read before a correction
                 break
         return self._assemble(asked_ns, account, positions, orders, fills, other)
 
@@ -320,9 +320,9 @@ class Reporter:
         """Return order id -> order: all that are open, and all submitted since. The later read wins."""
         rows = await self._reads.open_orders()
         rows += await self._reads.orders_since(since_ns)
-        found = {order.order_id: order for order in map(self._named, map(wire.order, rows))}
-        self._names |= {order_id: order.client_order_id for order_id, order in found.items()}
-        return found
+        orders = {order.order_id: order for order in map(self._named, map(wire.order, rows))}
+        self._names |= {order_id: order.client_order_id for order_id, order in orders.items()}
+        return orders
 
     async def _ledger(
         self, lines: list[Raw], orders: dict[str, BrokerOrder]
@@ -369,9 +369,9 @@ class Reporter:
     async def _amended_fills(self, order_id: str, rows: list[Raw]) -> Amended:
         """Read all fills of an order when the ledger has a new line of it, and one amends a fill."""
         lines = frozenset(wire.text(row.get("id")) for row in rows)
-        known, named = self._amended.get(order_id), tuple(self._named_fills.get(order_id, ()))
-        if known is not None and (known.lines, known.named) == (lines, named):
-            return known
+        former, named = self._amended.get(order_id), tuple(self._named_fills.get(order_id, ()))
+        if former is not None and (former.lines, former.named) == (lines, named):
+            return former
         count = sum(map(amends, rows))
         try:
             return Amended(lines, named, count, standing(await self._reads.order_fills(order_id), named))
@@ -381,13 +381,13 @@ class Reporter:
 
     def _amending_lines(self) -> list[Activity]:
         """Return what each bust and correction changes, for orders that the journal forgot."""
-        found = []
+        activities = []
         for order_id, of_order in self._amended.items():
             for number, amended in enumerate(of_order.fills.amendments if of_order.fills else (), 1):
                 (had, paid), fill = amended.before, amended.fill
                 multiplier = 100 if wire.is_option(fill.symbol) else 1
                 change = amended.quantity * amended.price - had * paid
-                found.append(
+                activities.append(
                     Activity(
                         id=correction_name(self._names[order_id], number),
                         kind=AMENDED_FILL,
@@ -401,7 +401,7 @@ class Reporter:
                         side=fill.side,
                     )
                 )
-        return found
+        return activities
 
     async def _name(self, order_id: str) -> str:
         """Return the client order id; fills do not carry it, and an order queued days ago is not in the listing."""
@@ -415,13 +415,13 @@ class Reporter:
             return ""
 
     def _readable(self, rows: Iterable[Raw], parse: Callable[[object], T]) -> list[T]:
-        found = []
+        values = []
         for row in rows:
             try:
-                found.append(parse(row))
+                values.append(parse(row))
             except Malformed as odd:
                 self._log_unreadable(str(row.get("id"))[:80], odd)
-        return found
+        return values
 
     def _log_unreadable(self, line: str, odd: Malformed) -> None:
         if line not in self._unreadable:
@@ -471,8 +471,8 @@ class Reporter:
 
         An order whose fills do not add up is logged and left out: its own figures are among the orders.
         """
-        found: list[OrderFilled] = []
-        given: set[tuple[str, int]] = set()
+        fresh: list[OrderFilled] = []
+        reported: set[tuple[str, int]] = set()
         for order_id, of_order in fills.items():
             try:
                 summed = order_fills(of_order, self._names[order_id], now_ns)
@@ -480,19 +480,19 @@ class Reporter:
                 self._log_unreadable(self._names[order_id], odd)
                 continue
             keys = [(order_id, fill.cumulative_quantity) for fill in summed]
-            found += [fill for key, fill in zip(keys, summed, strict=True) if key not in self._given_fills]
-            given |= set(keys)
-        self._given_fills = given
-        return tuple(sorted(found, key=lambda fill: (fill.filled_ns, fill.cumulative_quantity)))
+            fresh += [fill for key, fill in zip(keys, summed, strict=True) if key not in self._given_fills]
+            reported |= set(keys)
+        self._given_fills = reported
+        return tuple(sorted(fresh, key=lambda fill: (fill.filled_ns, fill.cumulative_quantity)))
 
     def _corrections(self, orders: dict[str, BrokerOrder], now_ns: int) -> tuple[OrderFilled, ...]:
         """Return what stands of each amended order of ours, in case the stream missed it; in every report."""
-        found = []
+        corrections = []
         for order_id, amended in sorted(self._amended.items()):
             order = orders.get(order_id)
             if order is not None and (order.average_price is not None or not order.filled):
                 filled, cost = amended.of(order)
-                found.append(
+                corrections.append(
                     OrderFilled(
                         now_ns,
                         client_order_id=order.client_order_id,
@@ -507,7 +507,7 @@ class Reporter:
                         correction=len(amended.fills.amendments) if amended.fills else amended.count,
                     )
                 )
-        return tuple(found)
+        return tuple(corrections)
 
 
 def _submitted(order: BrokerOrder) -> tuple[int, str]:

@@ -173,10 +173,10 @@ class TradeStream:
             return {}
         return message
 
-    def _hide(self, shown: str) -> str:
+    def _hide(self, message: str) -> str:
         for secret in self._keys:
-            shown = shown.replace(secret, "[hidden]")
-        return shown
+            message = message.replace(secret, "[hidden]")
+        return message
 
 
 def _message(frame: str | bytes) -> Mapping[str, object]:

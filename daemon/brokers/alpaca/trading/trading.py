@@ -14,6 +14,7 @@ from daemon.brokers.alpaca.rest.client import (
     READING,
     TRADING,
     Access,
+    CallPriority,
     Lapsed,
     NotSent,
     QueuedClient,
@@ -21,7 +22,6 @@ from daemon.brokers.alpaca.rest.client import (
     Refused,
     RequestQueue,
     Unanswered,
-    Urgency,
     a_list,
     an_object,
 )
@@ -74,20 +74,20 @@ class TradingReads:
     async def _orders(self, status: str, since_ns: int | None) -> list[Raw]:
         """Read page by page. `after` is exclusive: a page starts a millisecond before the last one's end, without
         repeats."""
-        found: dict[str, Raw] = {}
+        orders: dict[str, Raw] = {}
         after = None if since_ns is None else time_text(since_ns - 1)
         for _ in range(PAGES_MAX):
             query = {"status": status, "limit": 500, "direction": "asc", "nested": "false", "after": after}
             page = a_list(await self._client.get("/orders", query), "orders")
-            new = {text(row.get("id")): row for row in page if text(row.get("id")) not in found}
-            found |= new
+            new = {text(row.get("id")): row for row in page if text(row.get("id")) not in orders}
+            orders |= new
             if len(page) < 500:
-                return list(found.values())
+                return list(orders.values())
             if not new:
                 break
             last = page[-1].get("submitted_at") or page[-1].get("created_at")
             after = time_text(time_ns(last, "submitted_at") - MILLISECOND_NS)
-        raise Unanswered(f"GET /orders: the pages do not end (after={after}, {len(found)} orders)")
+        raise Unanswered(f"GET /orders: the pages do not end (after={after}, {len(orders)} orders)")
 
     async def order_by_id(self, order_id: str) -> Raw:
         """GET /v2/orders/{id}."""
@@ -97,16 +97,16 @@ class TradingReads:
         """Return the order of this name; None on the broker's 404. Goes before other reads."""
         query = {"client_order_id": client_order_id}
         try:
-            answer = await self._client.get("/orders:by_client_order_id", query, urgency=Urgency.EXIT)
-            found = an_object(answer, "order")
+            answer = await self._client.get("/orders:by_client_order_id", query, urgency=CallPriority.EXIT)
+            order = an_object(answer, "order")
         except Refused as error:
             unknown = error.status == 404 and "endpoint" not in error.message
             if unknown and (error.code == 40410000 or "not found" in error.message):
                 return None
             raise
-        if found.get("client_order_id") != client_order_id:
-            raise Unanswered(f"asked for order {client_order_id}, got {str(found.get('client_order_id'))[:128]!r}")
-        return found
+        if order.get("client_order_id") != client_order_id:
+            raise Unanswered(f"asked for order {client_order_id}, got {str(order.get('client_order_id'))[:128]!r}")
+        return order
 
     async def activities(self, after_ns: int) -> list[Raw]:
         """Return the ledger's lines after `after_ns` (exclusive), oldest first, each once."""
@@ -122,20 +122,20 @@ class TradingReads:
         rows = await self._activities({"activity_types": "FILL", "order_id": order_id})
         return [row for row in rows if row.get("order_id") == order_id and row.get("activity_type") == "FILL"]
 
-    async def _activities(self, asked: Raw) -> list[Raw]:
-        found: dict[str, Raw] = {}
+    async def _activities(self, selection: Raw) -> list[Raw]:
+        lines: dict[str, Raw] = {}
         token: str | None = None
         for _ in range(PAGES_MAX):
-            query = {**asked, "direction": "asc", "page_size": 100, "page_token": token}
+            query = {**selection, "direction": "asc", "page_size": 100, "page_token": token}
             page = a_list(await self._client.get("/account/activities", query), "activities")
-            new = {text(row.get("id")): row for row in page if text(row.get("id")) not in found}
-            found |= new
+            new = {text(row.get("id")): row for row in page if text(row.get("id")) not in lines}
+            lines |= new
             if len(page) < 100:
-                return list(found.values())
+                return list(lines.values())
             if not new:
                 break
             token = text(page[-1].get("id"))
-        raise Unanswered(f"GET /account/activities: the pages do not end (token {token!r}, {len(found)} lines)")
+        raise Unanswered(f"GET /account/activities: the pages do not end (token {token!r}, {len(lines)} lines)")
 
     async def option_contracts(
         self, underlying: str, expiry_from: str, expiry_to: str, strike_from: object, strike_to: object
@@ -174,7 +174,7 @@ class TradingOrders:
         if opens(order) or order.auction:
             clock = self._client.queue.clock
             wait_s = max(0.0, clock.real_s(order.valid_until_ns - clock.now_ns()))
-        urgency = Urgency.ENTRY if opens(order) else Urgency.EXIT
+        urgency = CallPriority.ENTRY if opens(order) else CallPriority.EXIT
         send = self._close if order.closing else self._post
         answer = await self._client.ask(partial(send, order, withdrawn), urgency, wait_s=wait_s)
         return an_object(answer, f"order {order.client_order_id}")
@@ -198,17 +198,17 @@ class TradingOrders:
     async def cancel(self, order_id: str) -> None:
         """DELETE /v2/orders/{id}: a request only; the trade stream brings the result."""
         delete = partial(self._client.client.delete, f"/orders/{order_id}")
-        await self._client.ask(delete, Urgency.EXIT, wait_s=math.inf)
+        await self._client.ask(delete, CallPriority.EXIT, wait_s=math.inf)
 
     async def cancel_all(self) -> list[Raw]:
         """DELETE /v2/orders: for each open order {id, status}."""
-        answer = await self._client.ask(partial(self._client.client.delete, "/orders"), Urgency.EXIT)
+        answer = await self._client.ask(partial(self._client.client.delete, "/orders"), CallPriority.EXIT)
         return a_list(answer, "cancel all")
 
     async def close_all(self) -> list[Raw]:
         """DELETE /v2/positions with its orders: for each position {symbol, status, body}: an order or an error."""
         query = {"cancel_orders": "true"}
-        answer = await self._client.ask(partial(self._client.client.delete, "/positions", query), Urgency.EXIT)
+        answer = await self._client.ask(partial(self._client.client.delete, "/positions", query), CallPriority.EXIT)
         return a_list(answer, "close all")
 
 

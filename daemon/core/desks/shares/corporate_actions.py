@@ -76,9 +76,9 @@ def _leave(draft: Draft, line: Activity, count: int) -> None:
     """Book leaving shares: sold if paid for, lost if worthless, else held until their replacement arrives."""
     _stop_trading(draft, line.symbol)
     if count and (line.amount > 0 or line.kind == WORTHLESS):
-        known = draft.book.positions[line.symbol]
-        cost = (known.cost * count / known.quantity).quantize(COST_GRID)
-        left = replace(known, quantity=known.quantity - count, cost=known.cost - cost)
+        position = draft.book.positions[line.symbol]
+        cost = (position.cost * count / position.quantity).quantize(COST_GRID)
+        left = replace(position, quantity=position.quantity - count, cost=position.cost - cost)
         left = replace(left, pnl=left.pnl + line.amount - cost)
         book = draft.book
         draft.book = replace(
@@ -102,7 +102,7 @@ def _arrive(draft: Draft, line: Activity, count: int) -> None:
     Less than one share is dropped: its worth comes as cash.
     """
     leaver = _leaver_for(draft, line)
-    known = draft.book.positions.get(line.symbol) or Position(line.symbol, 0, 0, ZERO, 1, draft.now_ns, "")
+    position = draft.book.positions.get(line.symbol) or Position(line.symbol, 0, 0, ZERO, 1, draft.now_ns, "")
     cost, mark = ZERO, line.price
     if leaver is not None:
         left = list(draft.basket.leavers)
@@ -111,7 +111,7 @@ def _arrive(draft: Draft, line: Activity, count: int) -> None:
         cost, value = _take_out(draft, leaver)
         mark = value / line.quantity
         _leave_out(draft, mark * (line.quantity - count))
-        known = draft.book.positions.get(line.symbol) or replace(known, quantity=0, cost=ZERO)
+        position = draft.book.positions.get(line.symbol) or replace(position, quantity=0, cost=ZERO)
     draft.book = income(draft.book, line.amount)
     _stop_trading(draft, line.symbol)
     if not count:
@@ -119,7 +119,7 @@ def _arrive(draft: Draft, line: Activity, count: int) -> None:
         return
     if line.symbol not in draft.marks or (leaver is not None and leaver.symbol == line.symbol):
         draft.marks = {**draft.marks, line.symbol: mark or ZERO}
-    moved = replace(known, quantity=known.quantity + count, cost=known.cost + cost)
+    moved = replace(position, quantity=position.quantity + count, cost=position.cost + cost)
     draft.book = replace(draft.book, positions={**draft.book.positions, line.symbol: moved})
     if not moved.quantity:  # they covered a short position
         _end(draft, line.symbol)
@@ -132,15 +132,15 @@ def _arrive(draft: Draft, line: Activity, count: int) -> None:
 
 def _take_out(draft: Draft, leaver: Leaver) -> tuple[Decimal, Decimal]:
     """Take shares that left out of the book; returns their part of the cost, and their value at the mark, in USD."""
-    known = draft.book.positions.get(leaver.symbol)
-    if known is None:
+    position = draft.book.positions.get(leaver.symbol)
+    if position is None:
         return ZERO, ZERO
-    count = min(leaver.quantity, known.quantity)
-    cost = (known.cost * count / known.quantity).quantize(COST_GRID)
+    count = min(leaver.quantity, position.quantity)
+    cost = (position.cost * count / position.quantity).quantize(COST_GRID)
     value = draft.marks.get(leaver.symbol, ZERO) * count
     positions = {s: p for s, p in draft.book.positions.items() if s != leaver.symbol}
-    if count < known.quantity:
-        positions[leaver.symbol] = replace(known, quantity=known.quantity - count, cost=known.cost - cost)
+    if count < position.quantity:
+        positions[leaver.symbol] = replace(position, quantity=position.quantity - count, cost=position.cost - cost)
     draft.book = replace(draft.book, positions=positions)
     return cost, value
 

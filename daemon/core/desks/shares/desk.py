@@ -62,13 +62,13 @@ def behaviour(values: Sequence[float], greedy: int, allowed: Sequence[bool], rul
     best = greedy if allowed[greedy] else 0
     count = len(values)
     if rules.kind == "softmax":
-        kept = [place for place in range(count) if allowed[place]]
-        shares = dict(zip(kept, softmax([values[place] for place in kept], rules.temperature), strict=True))
+        places = [place for place in range(count) if allowed[place]]
+        shares = dict(zip(places, softmax([values[place] for place in places], rules.temperature), strict=True))
         return tuple([shares.get(place, 0.0) for place in range(count)])
     epsilon = rules.epsilon if rules.kind == "epsilon" else 0.0
-    each = epsilon / sum(allowed)
+    share = epsilon / sum(allowed)
     return tuple(
-        [(each if allowed[place] else 0.0) + (1.0 - epsilon if place == best else 0.0) for place in range(count)]
+        [(share if allowed[place] else 0.0) + (1.0 - epsilon if place == best else 0.0) for place in range(count)]
     )
 
 
@@ -132,7 +132,7 @@ def _is_allowed(draft: Draft, leg: Leg, answer: Answer) -> bool:
 
 def on_prices_printed(draft: Draft, event: PricesPrinted) -> None:
     """Update marks only: fills at these prices come next, and orders move on with the quotes after them."""
-    _mark(draft, {known.symbol: known.price for known in event.prices if known.price > 0})
+    _mark(draft, {printed.symbol: printed.price for printed in event.prices if printed.price > 0})
     if draft.book.positions:
         revalue(draft)
 
@@ -205,14 +205,14 @@ def share_view(draft: Draft, now_ns: int) -> View:
 def sized_view(draft: Draft, now_ns: int) -> View:
     """Return the view by which a basket is sized: a model that climbs the ladder trades a part of the equity."""
     view, share = share_view(draft, now_ns), draft.size_share
-    own = view.portfolio
-    if share >= 1.0 or own is None:
+    portfolio = view.portfolio
+    if share >= 1.0 or portfolio is None:
         return view
     sized = replace(
-        own,
-        equity=own.equity * share,
-        shares_per_unit=max(int(own.shares_per_unit * share), 1),
-        notional_per_unit=own.notional_per_unit * share,
+        portfolio,
+        equity=portfolio.equity * share,
+        shares_per_unit=max(int(portfolio.shares_per_unit * share), 1),
+        notional_per_unit=portfolio.notional_per_unit * share,
     )
     return replace(view, portfolio=sized)
 
@@ -345,10 +345,10 @@ A_MINUTE, A_DAY = 2, 20  # orders for each symbol: a sale and a buy; twenty pric
 
 def stale_history(view: RiskView, _: Intent) -> str | None:
     """Deny unless the newest bar is that of the session before this one."""
-    expected, found = view.session.previous, view.newest_bar
+    expected, newest = view.session.previous, view.newest_bar
     if not expected:
         return "the session before this one is unknown"
-    return None if found == expected else f"the newest bar is of {found or 'no day'}, not of {expected}"
+    return None if newest == expected else f"the newest bar is of {newest or 'no day'}, not of {expected}"
 
 
 def basket_legs(view: RiskView, intent: Intent) -> str | None:

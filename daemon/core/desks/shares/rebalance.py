@@ -237,8 +237,8 @@ def _old(draft: Draft, order: Order, times: int = 1) -> bool:
 def _into_auction(draft: Draft, work: Work) -> bool:
     """Return True for the first attempt of a basket decided before the open, while the auction takes orders."""
     rules = draft.trading.basket
-    wanted = rules.auction and rules.decide == "after_close" and work.reason == POLICY and work.attempt < 0
-    return wanted and may_enter_auction(draft)
+    by_auction = rules.auction and rules.decide == "after_close" and work.reason == POLICY and work.attempt < 0
+    return by_auction and may_enter_auction(draft)
 
 
 def _sell_now(draft: Draft, work: Work, surplus: int) -> bool:
@@ -466,8 +466,8 @@ def _bounds(draft: Draft, legs: tuple[Leg, ...]) -> dict[str, Decimal]:
     """Return the highest price of each buy: its shares were counted at current prices. None for a replay's tape."""
     if draft.identity.by_tape:
         return {}
-    known = {leg.symbol: draft.marks.get(leg.symbol, ZERO) for leg in legs}
-    return {symbol: price * BOUND for symbol, price in known.items()}
+    marks = {leg.symbol: draft.marks.get(leg.symbol, ZERO) for leg in legs}
+    return {symbol: price * BOUND for symbol, price in marks.items()}
 
 
 def _may_pass(draft: Draft, verdicts: Verdicts) -> bool:

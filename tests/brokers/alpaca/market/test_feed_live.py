@@ -23,7 +23,7 @@ from daemon.core.events import (
     SessionScheduled,
 )
 from simulator.data.fields import bar_fields
-from simulator.data.messages import Message
+from simulator.data.messages import DataMessage
 from strategies.kit.contract import Bar
 from tests.support.alpaca.live_feed import CALL, DATE, DAY, ENDED, PUT, live
 from tests.support.alpaca.market_desk import MINUTE, SECOND, TIMING, MarketDesk, bar, desk, session
@@ -294,7 +294,7 @@ async def test_an_option_stream_that_turns_deaf_is_told_and_left_and_quotes_come
 async def test_a_bar_of_a_minute_to_come_is_refused_and_the_session_goes_on(tmp_path: Path, ahead: Bar) -> None:
     async with live(tmp_path) as it:
         await reach(it, 3)
-        message = Message("b", "SPY", ahead.start_ns, bar_fields(ahead))
+        message = DataMessage("b", "SPY", ahead.start_ns, bar_fields(ahead))
         it.server.data_stream.publish([message])
         await it.until(lambda: it.of(BarRejected))
         given = max(it.minutes_of(DAY))

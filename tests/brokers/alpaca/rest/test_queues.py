@@ -13,10 +13,10 @@ from collections.abc import AsyncIterator, Callable
 import pytest
 
 from daemon.brokers.alpaca.rest.client import (
+    CallPriority,
     NotStarted,
     RequestQueue,
     StillRunning,
-    Urgency,
     account_queues,
     listing_queue,
     market_queue,
@@ -57,7 +57,7 @@ def nothing() -> None:
     """A call that costs a token."""
 
 
-async def go(lane: RequestQueue, urgency: Urgency = Urgency.EXIT, deadline_s: float = 5.0) -> None:
+async def go(lane: RequestQueue, urgency: CallPriority = CallPriority.EXIT, deadline_s: float = 5.0) -> None:
     await lane.call(nothing, urgency, deadline_s)
 
 
@@ -109,12 +109,12 @@ async def test_a_call_with_patience_waits_for_its_turn_beyond_its_deadline_and_i
     lane: RequestQueue,
 ) -> None:
     gate = Gate()
-    running = asyncio.create_task(lane.call(gate.wait, Urgency.EXIT, 5))
+    running = asyncio.create_task(lane.call(gate.wait, CallPriority.EXIT, 5))
     await asyncio.sleep(0.01)
-    crowd = [asyncio.create_task(lane.call(nothing, Urgency.READ, 5)) for _ in range(256)]
+    crowd = [asyncio.create_task(lane.call(nothing, CallPriority.READ, 5)) for _ in range(256)]
     await asyncio.sleep(0.01)
-    exits = asyncio.create_task(lane.call(lambda: "left", Urgency.EXIT, 0.01, math.inf))
-    entry = asyncio.create_task(lane.call(lambda: "left", Urgency.ENTRY, 5, 0.02))
+    exits = asyncio.create_task(lane.call(lambda: "left", CallPriority.EXIT, 0.01, math.inf))
+    entry = asyncio.create_task(lane.call(lambda: "left", CallPriority.ENTRY, 5, 0.02))
     with pytest.raises(NotStarted, match=r"its turn did not come within 0\.02 s; nothing was sent"):
         await entry
     for call in crowd:
@@ -126,13 +126,18 @@ async def test_a_call_with_patience_waits_for_its_turn_beyond_its_deadline_and_i
 
 async def test_exits_go_before_entries_before_reads_and_equals_in_their_order(lane: RequestQueue) -> None:
     gate, done = Gate(), list[str]()
-    first = asyncio.create_task(lane.call(gate.wait, Urgency.EXIT, 5))
+    first = asyncio.create_task(lane.call(gate.wait, CallPriority.EXIT, 5))
     await asyncio.sleep(0)
 
     def note(name: str) -> Callable[[], None]:
         return lambda: done.append(name)
 
-    wishes = [("read", Urgency.READ), ("entry", Urgency.ENTRY), ("exit 1", Urgency.EXIT), ("exit 2", Urgency.EXIT)]
+    wishes = [
+        ("read", CallPriority.READ),
+        ("entry", CallPriority.ENTRY),
+        ("exit 1", CallPriority.EXIT),
+        ("exit 2", CallPriority.EXIT),
+    ]
     calls = [asyncio.create_task(lane.call(note(name), urgency, 0.5)) for name, urgency in wishes]
     await asyncio.sleep(0)
     gate.set()
@@ -149,9 +154,9 @@ async def test_however_many_look_ups_wait_a_report_has_its_turn(hands: Hands) ->
         return lambda: done.append(name)
 
     try:
-        first = asyncio.create_task(reads.call(gate.wait, Urgency.EXIT, 20))
+        first = asyncio.create_task(reads.call(gate.wait, CallPriority.EXIT, 20))
         await asyncio.sleep(0)
-        wishes = [("report", Urgency.READ)] + [(f"look-up {n}", Urgency.EXIT) for n in range(10)]
+        wishes = [("report", CallPriority.READ)] + [(f"look-up {n}", CallPriority.EXIT) for n in range(10)]
         calls = [asyncio.create_task(reads.call(note(name), urgency, 20)) for name, urgency in wishes]
         await asyncio.sleep(0)
         gate.set()
@@ -164,9 +169,9 @@ async def test_however_many_look_ups_wait_a_report_has_its_turn(hands: Hands) ->
 
 async def test_the_reserve_is_for_exits_alone(lane: RequestQueue) -> None:
     for _ in range(3):
-        await go(lane, Urgency.ENTRY)
+        await go(lane, CallPriority.ENTRY)
     with pytest.raises(NotStarted, match="its turn did not come"):
-        await go(lane, Urgency.ENTRY, 0.05)
+        await go(lane, CallPriority.ENTRY, 0.05)
     await go(lane)
     await go(lane)
     with pytest.raises(NotStarted):
@@ -184,11 +189,11 @@ async def test_a_minute_of_the_desks_clock_fills_the_bucket_again(lane: RequestQ
 
 async def test_a_call_that_waits_in_vain_never_runs(lane: RequestQueue) -> None:
     gate, ran = Gate(), list[int]()
-    blocking = asyncio.create_task(lane.call(gate.wait, Urgency.EXIT, 5))
+    blocking = asyncio.create_task(lane.call(gate.wait, CallPriority.EXIT, 5))
     await asyncio.sleep(0)
     with pytest.raises(NotStarted, match="nothing was sent"):
-        await lane.call(lambda: ran.append(1), Urgency.EXIT, 0.05)
-    cancelled = asyncio.create_task(lane.call(lambda: ran.append(2), Urgency.EXIT, 5))
+        await lane.call(lambda: ran.append(1), CallPriority.EXIT, 0.05)
+    cancelled = asyncio.create_task(lane.call(lambda: ran.append(2), CallPriority.EXIT, 5))
     await asyncio.sleep(0)
     cancelled.cancel()
     gate.set()
@@ -200,7 +205,7 @@ async def test_a_call_that_waits_in_vain_never_runs(lane: RequestQueue) -> None:
 async def test_a_call_that_runs_too_long_may_have_happened_and_the_loop_goes_on(lane: RequestQueue) -> None:
     gate = Gate()
     with pytest.raises(StillRunning, match="no answer within"):
-        await lane.call(gate.wait, Urgency.EXIT, 0.05)
+        await lane.call(gate.wait, CallPriority.EXIT, 0.05)
     gate.set()
     await go(lane)
 
@@ -210,15 +215,15 @@ async def test_what_the_call_raises_reaches_the_caller(lane: RequestQueue) -> No
         raise ZeroDivisionError("by hand")
 
     with pytest.raises(ZeroDivisionError, match="by hand"):
-        await lane.call(fail, Urgency.EXIT, 5)
+        await lane.call(fail, CallPriority.EXIT, 5)
     await go(lane)
 
 
 async def test_a_full_queue_refuses_and_forgets_what_nobody_waits_for(lane: RequestQueue) -> None:
     gate = Gate()
-    running = asyncio.create_task(lane.call(gate.wait, Urgency.EXIT, 5))
+    running = asyncio.create_task(lane.call(gate.wait, CallPriority.EXIT, 5))
     await asyncio.sleep(0.01)
-    calls = [asyncio.create_task(lane.call(nothing, Urgency.EXIT, 5)) for _ in range(256)]
+    calls = [asyncio.create_task(lane.call(nothing, CallPriority.EXIT, 5)) for _ in range(256)]
     await asyncio.sleep(0.01)
     try:
         with pytest.raises(NotStarted, match="256 calls wait"):
@@ -236,8 +241,8 @@ async def test_closing_refuses_what_waits_and_joins_the_thread(lane: RequestQueu
     await go(lane)
     assert {thread.name for thread in threading.enumerate()} - names == {"queue-test_0"}
     gate = Gate()
-    running = asyncio.create_task(lane.call(gate.wait, Urgency.EXIT, 5))
-    waiting = asyncio.create_task(lane.call(nothing, Urgency.EXIT, 5))
+    running = asyncio.create_task(lane.call(gate.wait, CallPriority.EXIT, 5))
+    waiting = asyncio.create_task(lane.call(nothing, CallPriority.EXIT, 5))
     await asyncio.sleep(0.01)
     gate.set()
     await lane.close()

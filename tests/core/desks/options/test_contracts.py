@@ -10,7 +10,7 @@ from msgspec.structs import replace
 from daemon.core.events import Contract, ContractsListed
 from daemon.core.instruments.quotes import candidates, choose_expiry, nearest
 from daemon.core.limits import Contracts
-from daemon.core.state import Chain, SessionState
+from daemon.core.state import OptionChain, SessionState
 from tests.support.core.desk import FRIDAY, HALF_DAY, MINUTE, MONDAY, SESSIONS, TUESDAY, chain_of
 
 LATER = SESSIONS[1:]
@@ -71,7 +71,7 @@ def test_the_nearest_strike_is_the_lower_one_on_a_tie(level: float, index: int) 
     assert nearest(tuple(float(k) for k in range(495, 506)), level) == index
 
 
-def chain(volatility: float | None = 0.2) -> Chain:
+def chain(volatility: float | None = 0.2) -> OptionChain:
     return choose_expiry(listed(*ALL, volatility=volatility), MONDAY, LATER, Contracts())
 
 
@@ -98,13 +98,13 @@ def test_a_delta_of_a_quarter_lies_out_of_the_money_on_both_sides() -> None:
     [
         (replace(STATE, spot=0.0), chain(), NOW, Contracts()),
         (replace(STATE, session=None), chain(), NOW, Contracts()),
-        (STATE, Chain(MONDAY.date, "", (), (), (), 0.2), NOW, Contracts()),
+        (STATE, OptionChain(MONDAY.date, "", (), (), (), 0.2), NOW, Contracts()),
         (STATE, chain(None), NOW, Contracts(strike="delta")),
         (STATE, replace(chain(), expiry=MONDAY.date), MONDAY.close_ns, Contracts(strike="delta")),
     ],
     ids=["no spot", "no session", "no strikes", "no volatility", "no time left"],
 )
 def test_there_is_no_candidate_where_something_is_unknown(
-    state: SessionState, book: Chain, now: int, rule: Contracts
+    state: SessionState, book: OptionChain, now: int, rule: Contracts
 ) -> None:
     assert candidates(book, state, now, rule) == ()

@@ -16,7 +16,7 @@ import pytest
 from daemon.app.desks import desk_of
 from daemon.cli import ctl
 from simulator.prices.corporate_actions import Split
-from simulator.prices.day_prices import DayPrices
+from simulator.prices.day_prices import DailyPrices
 from simulator.prices.tape import calendar_sessions
 from strategies.forecast_ensemble import SPEC, SYMBOLS
 from strategies.registry import daily_strategy
@@ -42,11 +42,11 @@ def models(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @cache
-def prices(*splits: Split) -> DayPrices:
+def prices(*splits: Split) -> DailyPrices:
     """Seeded walks over more sessions than the strategy keeps; one symbol is listed late."""
     sessions = calendar_sessions("2020-06-01", "2024-08-01")
     closes = {symbol: (LAST, 20.0 + 10.0 * place) for place, symbol in enumerate(SERVED)}
-    days = DayPrices.made_up((*SERVED, "SPY"), sessions, last="2024-07-19", closes=closes, seed=5, splits=splits)
+    days = DailyPrices.made_up((*SERVED, "SPY"), sessions, last="2024-07-19", closes=closes, seed=5, splits=splits)
     for date in [date for date in days.bars[NEW] if date < NEW_FROM]:
         del days.bars[NEW][date]
     return days

@@ -12,7 +12,7 @@ from tests.support.desks.online_day import SYMBOLS, online_stage
 from tests.support.desks.stage import KEYS, Table
 from tests.support.models.online_models import NAME, VERSION, put_momentum
 from tests.support.outside.stream import Logged, redis_anywhere
-from training.online.served import Serving
+from training.online.served import AnswerService
 
 RATE = 2.0  # ten seconds of the desk's clock are five of this machine; a minute without an answer is asked again
 
@@ -29,7 +29,7 @@ def test_a_live_desk_acts_on_served_answers_and_its_journal_replays(tmp_path: Pa
         (started,) = played.told("run_started")
         with (
             contextlib.closing(server.client("rltrader-trainer")) as client,
-            Serving(client, models, strategy(NAME, SYMBOLS), Logged().log) as serving,
+            AnswerService(client, models, strategy(NAME, SYMBOLS), Logged().log) as serving,
         ):
             serving.turn_to(stream_name(started["desk"], started["epoch"]))
             played.until_true(lambda: played.journaled("PolicyAnswered") != [], "an answer is served")

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from tests.support.quote_files import quotes_in, sessions_in, utc
-from training.data.quotes.columns import ConvertError, Request
+from training.data.quotes.columns import ColumnChoice, ConvertError
 from training.data.quotes.convert import convert
 
 pytestmark = [  # databento 0.87 leaves its files to the garbage collector, and asks pandas 3.1 in the old way
@@ -52,7 +52,7 @@ def dbn_file(path: Path, records: list[tuple[int, str, int, int]], schema: str =
 
 
 def converted(tmp_path: Path, path: Path) -> Path:
-    convert("databento", [path], tmp_path / "q.parquet", Request(), lambda *_: None)
+    convert("databento", [path], tmp_path / "q.parquet", ColumnChoice(), lambda *_: None)
     return tmp_path / "q.parquet"
 
 

@@ -10,16 +10,16 @@ import pytest
 
 from daemon.tapes.quotes.reader import QuoteFile
 from tests.support.quote_files import lean_zip, quotes_in, sessions_in
-from training.data.quotes.columns import ConvertError, Request
+from training.data.quotes.columns import ColumnChoice, ConvertError
 from training.data.quotes.convert import convert
 
 NAME = "20240815_spy_minute_quote_american_{}_{}_{}.csv"
 CALL = NAME.format("call", "5500000", "20240816")
 
 
-def converted(tmp_path: Path, entries: dict[str, list[str]], request: Request | None = None) -> Path:
+def converted(tmp_path: Path, entries: dict[str, list[str]], request: ColumnChoice | None = None) -> Path:
     path = lean_zip(tmp_path / "20240815_quote_american.zip", entries)
-    convert("lean", [path], tmp_path / "q.parquet", request or Request(), lambda _path, _done, _rows: None)
+    convert("lean", [path], tmp_path / "q.parquet", request or ColumnChoice(), lambda _path, _done, _rows: None)
     return tmp_path / "q.parquet"
 
 
@@ -66,14 +66,14 @@ def test_the_open_is_half_past_nine_in_new_york_on_both_sides_of_a_change_of_clo
 ) -> None:
     name = f"{date}_spy_minute_quote_american_call_5500000_20241220.csv"
     path = lean_zip(tmp_path / "a.zip", {name: ["34200000,1,1,1,10000,1,1,1,1,11000,1"]})
-    convert("lean", [path], tmp_path / "q.parquet", Request(), lambda *_: None)
+    convert("lean", [path], tmp_path / "q.parquet", ColumnChoice(), lambda *_: None)
     assert [quote[1] for quote in quotes_in(tmp_path / "q.parquet")] == [in_utc]
 
 
 def test_only_the_wanted_roots_and_days_are_taken_and_the_others_counted(tmp_path: Path) -> None:
     quote = "34260000,10000,10000,10000,10000,1,11000,11000,11000,11000,1"
     far, other = NAME.format("call", "5500000", "20241220"), CALL.replace("_spy_", "_spxw_")
-    request = Request(roots=frozenset({"SPY"}), max_days=5)
+    request = ColumnChoice(roots=frozenset({"SPY"}), max_days=5)
     out = converted(
         tmp_path, {CALL: [quote], far: [quote], other: [quote, quote.replace("34260000", "34320000")]}, request
     )
@@ -103,12 +103,12 @@ def test_another_kind_of_zip_is_an_error_that_names_it(
 def test_a_file_that_is_no_zip_is_an_error(tmp_path: Path) -> None:
     (tmp_path / "a.zip").write_text("text")
     with pytest.raises(ConvertError, match="no zip, or damaged"):
-        convert("lean", [tmp_path / "a.zip"], tmp_path / "q.parquet", Request(), lambda *_: None)
+        convert("lean", [tmp_path / "a.zip"], tmp_path / "q.parquet", ColumnChoice(), lambda *_: None)
 
 
 def test_the_recorded_spy_day_equals_the_same_day_read_by_others(data_dir: Path, tmp_path: Path) -> None:
     path = data_dir / "lean" / "option" / "usa" / "minute" / "spy" / "20230803_quote_american.zip"
-    convert("lean", [path], tmp_path / "q.parquet", Request(), lambda *_: None)
+    convert("lean", [path], tmp_path / "q.parquet", ColumnChoice(), lambda *_: None)
     expected = pyarrow.parquet.read_table(data_dir / "spy_option_1min_2023-08-03.parquet").to_pandas()
     expected = expected[expected["kind"] == "quote"].sort_values(["timestamp", "type", "strike"])
     found = pyarrow.parquet.read_table(tmp_path / "q.parquet").to_pandas()
@@ -122,7 +122,9 @@ def test_the_recorded_spy_day_equals_the_same_day_read_by_others(data_dir: Path,
 def test_the_recorded_chain_of_a_half_day_comes_whole(data_dir: Path, tmp_path: Path) -> None:
     path = data_dir / "lean" / "option" / "usa" / "minute" / "goog" / "20151224_quote_american.zip"
     done = []
-    convert("lean", [path], tmp_path / "q.parquet", Request(), lambda _path, bytes_read, _rows: done.append(bytes_read))
+    convert(
+        "lean", [path], tmp_path / "q.parquet", ColumnChoice(), lambda _path, bytes_read, _rows: done.append(bytes_read)
+    )
     file = QuoteFile(tmp_path / "q.parquet")
     (session,) = file.sessions()
     assert (file.rows, len(session.contracts.symbols), set(session.contracts.roots)) == (275_552, 2192, {"GOOG"})

@@ -11,7 +11,7 @@ import pytest
 
 from daemon.tapes.files import TapeFile
 from tests.support.quote_files import quotes_in, sessions_in, utc
-from training.data.quotes.columns import ConvertError, Request
+from training.data.quotes.columns import ColumnChoice, ConvertError
 from training.data.quotes.convert import convert
 from training.data.quotes.massive import convert_bars
 
@@ -35,7 +35,7 @@ def test_a_snapshot_becomes_quotes_for_calibration(tmp_path: Path) -> None:
     row = {"contract_symbol": "SPY240816C00550000", "bid": 1.0, "ask": 1.1, "underlying": 549.5}
     rows = [row | {"quote_time": utc("2024-08-15 16:19:32")}]
     pa.parquet.write_table(pa.Table.from_pylist(rows), tmp_path / "s.parquet")
-    convert("snapshots", [tmp_path / "s.parquet"], tmp_path / "q.parquet", Request(), silent)
+    convert("snapshots", [tmp_path / "s.parquet"], tmp_path / "q.parquet", ColumnChoice(), silent)
     assert quotes_in(tmp_path / "q.parquet") == [("SPY240816C00550000", "2024-08-15 16:19", 1.0, 1.1)]
     (session,) = sessions_in(tmp_path / "q.parquet")
     assert (session.underlying.tolist(), session.sizes.tolist()) == ([549.5], [[-1], [-1]])
@@ -47,11 +47,11 @@ def test_a_snapshot_without_a_column_or_a_zone_is_an_error(tmp_path: Path) -> No
     row = {"contract_symbol": "SPY240816C00550000", "bid": 1.0, "ask": 1.1}
     pa.parquet.write_table(pa.Table.from_pylist([row]), path)
     with pytest.raises(ConvertError, match="the column underlying, quote_time or approx_quote_time is missing; found"):
-        convert("snapshots", [path], tmp_path / "q.parquet", Request(), silent)
+        convert("snapshots", [path], tmp_path / "q.parquet", ColumnChoice(), silent)
     naive = utc("2024-08-15 16:19").replace(tzinfo=None)
     pa.parquet.write_table(pa.Table.from_pylist([row | {"underlying": 1.0, "quote_time": naive}]), path)
     with pytest.raises(ConvertError, match="quote_time has no time zone"):
-        convert("snapshots", [path], tmp_path / "q.parquet", Request(), silent)
+        convert("snapshots", [path], tmp_path / "q.parquet", ColumnChoice(), silent)
 
 
 def test_flat_files_become_bars_in_order_of_time_that_the_reader_of_bars_takes(tmp_path: Path) -> None:

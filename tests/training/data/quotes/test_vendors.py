@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from tests.support.quote_files import quotes_in, sessions_in
-from training.data.quotes.columns import ConvertError, Request
+from training.data.quotes.columns import ColumnChoice, ConvertError
 from training.data.quotes.convert import convert
 
 THETA = (
@@ -29,13 +29,15 @@ OPTIONSDX = (
 )
 
 
-def made(tmp_path: Path, form: str, lines: list[str], *, name: str = "in.csv", request: Request | None = None) -> Path:
+def made(
+    tmp_path: Path, form: str, lines: list[str], *, name: str = "in.csv", request: ColumnChoice | None = None
+) -> Path:
     (tmp_path / name).write_text("\r\n".join(lines) + "\r\n")
     return from_file(tmp_path, form, name, request)
 
 
-def from_file(tmp_path: Path, form: str, name: str, request: Request | None = None) -> Path:
-    convert(form, [tmp_path / name], tmp_path / "q.parquet", request or Request(), lambda *_: None)
+def from_file(tmp_path: Path, form: str, name: str, request: ColumnChoice | None = None) -> Path:
+    convert(form, [tmp_path / name], tmp_path / "q.parquet", request or ColumnChoice(), lambda *_: None)
     return tmp_path / "q.parquet"
 
 
@@ -123,7 +125,7 @@ def test_an_answer_without_data_is_an_error_that_shows_it(tmp_path: Path) -> Non
 
 
 def test_adjusted_contracts_are_left_out_and_counted(tmp_path: Path) -> None:
-    request = Request()
+    request = ColumnChoice()
     adjusted = theta("2024-11-04T09:31:00").replace("AAPL", "AAPL1")
     out = made(tmp_path, "thetadata", [THETA, adjusted, theta("2024-11-04T09:31:00")], request=request)
     assert [quote[0] for quote in quotes_in(out)] == ["AAPL241108C00220000"]
@@ -184,7 +186,7 @@ def test_optionsdx_has_call_and_put_in_one_row_and_its_time_in_utc(tmp_path: Pat
     empty = line.replace("12 x 30, 1.420000, 1.450000", " , , ")
     out = made(
         tmp_path, "optionsdx", [OPTIONSDX, line, empty.replace("381.0", "382.0")], name="spy_eod_202301.txt",
-        request=Request(roots=frozenset({"SPY"})),
+        request=ColumnChoice(roots=frozenset({"SPY"})),
     )  # fmt: skip
     assert quotes_in(out) == [
         ("SPY230104C00381000", "2023-01-03 21:00", 1.42, 1.45),
@@ -221,9 +223,9 @@ def test_several_files_become_one_and_files_of_the_schema_are_joined(tmp_path: P
     first.write_text(f"{THETA}\n{theta('2024-11-05T09:31:00')}\n")
     second.write_text(f"{THETA}\n{theta('2024-11-04T09:31:00')}\n")
     out, joined = tmp_path / "q.parquet", tmp_path / "j.parquet"
-    convert("thetadata", [first, second], out, Request(), lambda *_: None)
+    convert("thetadata", [first, second], out, ColumnChoice(), lambda *_: None)
     assert [quote[1] for quote in quotes_in(out)] == ["2024-11-04 14:31", "2024-11-05 14:31"]
-    made_again = convert("quotes", [out], joined, Request(), lambda *_: None)
+    made_again = convert("quotes", [out], joined, ColumnChoice(), lambda *_: None)
     assert (quotes_in(joined), made_again.written.rows) == (quotes_in(out), 2)
     assert sessions_in(joined)[0].sources == ("thetadata",)
 

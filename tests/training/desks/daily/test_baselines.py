@@ -30,8 +30,8 @@ from training.desks.daily.desk import Desk, desk_before, dry_run, rules_for, var
 from training.desks.daily.play import (
     RandomRebalancer,
     always,
-    certain,
     flat,
+    one_hot_logits,
     play_rebalancer,
     play_regime,
 )
@@ -185,7 +185,7 @@ def test_who_knows_the_day_to_come_is_told_from_random_switchers() -> None:
     days = iter(range(len(best)))
 
     def seer(observations: Tensor, hidden: Tensor) -> tuple[Tensor, Tensor]:
-        return certain(torch.tensor([int(best[next(days)])])), hidden
+        return one_hot_logits(torch.tensor([int(best[next(days)])])), hidden
 
     _, totals = random_switchers(seer, desk, 200, 1)
     days = iter(range(len(best)))

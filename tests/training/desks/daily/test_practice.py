@@ -12,7 +12,7 @@ from strategies.regime_switcher import SPEC
 from tests.support.training.made_up_days import trading, walk, written
 from training.desks.daily.markets.rebalancer import RebalancerMarket
 from training.desks.daily.markets.regime import RegimeMarket
-from training.desks.daily.play import certain, play_regime
+from training.desks.daily.play import one_hot_logits, play_regime
 from training.rl.presets import Practice, practice_of
 
 FUNDS = msgspec.structs.replace(SPEC, history_bars=2)
@@ -118,7 +118,7 @@ def test_a_memory_is_burnt_in_before_the_span_with_an_account_of_its_own() -> No
 
     def policy(observations: Tensor, hidden: Tensor) -> tuple[Tensor, Tensor]:
         seen.append(float(hidden[0, 0]))
-        return certain(torch.tensor([2])), hidden + 1.0
+        return one_hot_logits(torch.tensor([2])), hidden + 1.0
 
     dates = table.dates[6:]
     plain = play_regime(policy, table, dates, RULES)

@@ -19,7 +19,7 @@ from tests.support.training.online_bars import first_sessions
 from tests.support.training.page_words import page_words
 from tests.support.training.small_runs import StopAfter
 from training.desks.online.baselines import BASELINES
-from training.desks.online.play import certain, flat
+from training.desks.online.play import flat, one_hot_values
 from training.evaluate.players import Late
 from training.evidence.findings import REPORT_FILE
 from training.rl.pool import Stopped
@@ -161,6 +161,6 @@ def test_a_run_that_was_stopped_ends_in_the_same_bytes(settings: Settings, versi
 
 
 def test_a_late_player_answers_as_the_other_did_a_bar_before_and_holds_first() -> None:
-    late = Late(lambda observations: certain(observations[:, 0].long()), flat)
+    late = Late(lambda observations: one_hot_values(observations[:, 0].long()), flat)
     answers = [late(torch.tensor([[float(number)]])).argmax(1).item() for number in (1, 2, 0)]
     assert answers == [0, 1, 2]

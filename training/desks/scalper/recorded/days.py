@@ -20,7 +20,7 @@ from daemon.core.instruments.option_market import (
 )
 from daemon.core.instruments.quotes import PENNY_ROOTS, choose_expiry, nearest
 from daemon.core.limits import Trading
-from daemon.core.state import Chain
+from daemon.core.state import OptionChain
 from daemon.host.time.calendar import SessionCalendar
 from daemon.tapes.quotes.day import DayQuotes, later_sessions, volatility_of
 from daemon.tapes.quotes.tape import OptionQuotes
@@ -38,7 +38,7 @@ class QuotedDay:
     scheduled: SessionScheduled  # with as many later sessions as the rules need
     listed: ContractsListed
     quotes: DayQuotes
-    chain: Chain
+    chain: OptionChain
     found: Counter[str]  # recorded, standing, missing
     near: tuple[tuple[float, ...], Int64Array]  # strikes near the money, and the nearest one's index at each close
 
