@@ -69,8 +69,8 @@ def test_incident_1_a_restart_that_finds_another_position_halts_and_invents_no_f
     d = live()
     d.holds()
     again = restarted(d)
-    told = again.put(msgspec.structs.replace(snapshot_of(again), positions=()))
-    assert (alarms(told), of(told, SubmitOrder)) == (["reconciliation"], [])
+    effects = again.put(msgspec.structs.replace(snapshot_of(again), positions=()))
+    assert (alarms(effects), of(effects, SubmitOrder)) == (["reconciliation"], [])
     assert again.held == {CALL: 9}
     assert f"{CALL}: broker 0, book 9" in str(again.state.risk.halt)
     again.bar(1)
@@ -398,8 +398,8 @@ def test_incident_18_a_sale_that_stream_look_up_and_report_all_tell_is_one_sale(
     d, _ = bought(account := Account())
     d.bar(1)
     sale = account.take(sent(d.answer(EXIT)), d.state.now_ns)
-    told = account.fill(sale, 4, "2.10", d.at(2))
-    for news in (told, account.found(sale, d.at(2)), account.report(d.at(2, 1)), told, account.report(d.at(2, 2))):
+    fill = account.fill(sale, 4, "2.10", d.at(2))
+    for news in (fill, account.found(sale, d.at(2)), account.report(d.at(2, 1)), fill, account.report(d.at(2, 2))):
         d.put(news)
     assert (d.held, d.state.book.cash, d.state.stats.fills) == ({CALL: 5}, Decimal(9040), 2)
 

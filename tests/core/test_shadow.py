@@ -190,12 +190,12 @@ def played(
     for place, event in enumerate(events):
         for back, fails, goal, hidden in beside.get(place, []):
             now, decision = state.now_ns, state.decision - back
-            said: Event = (
+            answer: Event = (
                 ShadowFailed(now, decision, "x", "v2")
                 if fails
                 else ShadowAnswered(now, decision, tuple(goal + n for n in range(_width(core))), hidden, "v2")
             )
-            step = core.step(state, said)
+            step = core.step(state, answer)
             assert step.effects == ()
             assert all(isinstance(row, ShadowRow) for row in step.rows)
             state = step.state
@@ -206,7 +206,7 @@ def played(
     return state, effects, rows
 
 
-def told(effect: AnyEffect) -> object:
+def comparable(effect: AnyEffect) -> object:
     """An effect that can be compared: an observation by its bytes."""
     if isinstance(effect, AskPolicy):
         return effect.decision, effect.valid_until_ns, effect.observation.data, effect.observation.hidden
@@ -250,9 +250,9 @@ def test_a_candidate_never_changes_book_works_orders_fills_strategy_or_risk(
     @given(beside=POSITIONS)
     def holds(beside: dict[int, list[tuple[int, bool, float, bytes]]]) -> None:
         state, other_effects, other_rows = played(core, identity, events, beside)
-        extra = sum(len(said) for place, said in beside.items() if place < len(events))
+        extra = sum(len(answers) for place, answers in beside.items() if place < len(events))
         assert state == msgspec.structs.replace(alone, seq=alone.seq + extra, shadow=state.shadow)
-        assert list(map(told, other_effects)) == list(map(told, effects))
+        assert list(map(comparable, other_effects)) == list(map(comparable, effects))
         assert list(map(unnumbered, other_rows)) == list(map(unnumbered, rows))
 
     holds()

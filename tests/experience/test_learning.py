@@ -119,18 +119,18 @@ def test_a_link_or_a_pipe_is_not_read(tmp_path: Path) -> None:
 
 
 def test_refused_entries_are_told_once_for_each_rise_and_again_by_a_trainer_that_began_anew(tmp_path: Path) -> None:
-    told: list[tuple[str, int, str]] = []
-    watch = LearningWatch(tmp_path, lambda name, refused, stream: told.append((name, refused, stream)), every_s=0.001)
+    alarms: list[tuple[str, int, str]] = []
+    watch = LearningWatch(tmp_path, lambda name, refused, stream: alarms.append((name, refused, stream)), every_s=0.001)
 
     async def watched() -> None:
         watching = asyncio.create_task(watch.run())
         for refused, count in ((0, 0), (2, 1), (2, 1), (3, 2), (1, 2), (2, 3)):
             LearningFile(tmp_path).write(now_ns=5, stream=STREAM, row=10, refused=refused)
             await asyncio.sleep(0.1)
-            assert len(told) == count
+            assert len(alarms) == count
         (tmp_path / LEARNING_FILE).write_text("no JSON")
         await asyncio.sleep(0.1)
         watching.cancel()
 
     asyncio.run(watched())
-    assert told == [("trainer_refused", 2, STREAM), ("trainer_refused", 3, STREAM), ("trainer_refused", 2, STREAM)]
+    assert alarms == [("trainer_refused", 2, STREAM), ("trainer_refused", 3, STREAM), ("trainer_refused", 2, STREAM)]

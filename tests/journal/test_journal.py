@@ -99,8 +99,8 @@ def test_a_row_is_hashed_over_the_chained_row_before_it_and_its_own_columns() ->
         "ClockTicked",
         '{"type":"ClockTicked","time_ns":7}',
     )
-    told = b'1|7|ClockTicked|{"type":"ClockTicked","time_ns":7}|[]'
-    assert first.hash == hashlib.sha256(bytes(32) + told).digest()
+    text = b'1|7|ClockTicked|{"type":"ClockTicked","time_ns":7}|[]'
+    assert first.hash == hashlib.sha256(bytes(32) + text).digest()
     second = chain.entry(2, HaltRequested(8, "operator", "é", "me"), "[]")
     payload = '{"type":"HaltRequested","time_ns":8,"reason":"operator","detail":"é","who":"me","strategy":false}'
     assert second.hash == hashlib.sha256(first.hash + f"2|8|HaltRequested|{payload}|[]".encode()).digest()
@@ -114,8 +114,8 @@ def test_the_chain_does_not_run_through_start_up_rows_but_they_hash_onto_it() ->
     refused = restarted.entry(1, ModelRefused(1, "x"), "[]")
     snapshotted = restarted.entry(1, BrokerSnapshot(1, Decimal(5), (), ()), "[]")
     assert refused.seq is snapshotted.seq is None
-    told = b'row 2|1|ModelRefused|{"type":"ModelRefused","time_ns":1,"reason":"x"}|[]'
-    assert refused.hash == hashlib.sha256(one.hash + told).digest()
+    text = b'row 2|1|ModelRefused|{"type":"ModelRefused","time_ns":1,"reason":"x"}|[]'
+    assert refused.hash == hashlib.sha256(one.hash + text).digest()
     again = restarted.entry(2, ClockTicked(2), "[]")
     assert (again.id, again.hash) == (4, two.hash)
 

@@ -232,10 +232,10 @@ def test_a_split_stays_one_trade_whose_entry_price_follows_it(lines: tuple[int, 
     d = DailyDesk().fund().holds(AAA=60)
     d.begin(TUESDAY)
     d.state = replace(d.state, broker=replace(d.state.broker, began_ns=1, account="A"))
-    told = tuple(line("SPLIT", "AAA", count) for count in lines)
+    activities = tuple(line("SPLIT", "AAA", count) for count in lines)
     positions = (ev.BrokerPosition("AAA", Decimal(120), Decimal(50)),)
     now = d.state.now_ns
-    d.put(ev.BrokerReported(now, now, "A", d.state.book.cash, "", positions, (), (), (), told))
+    d.put(ev.BrokerReported(now, now, "A", d.state.book.cash, "", positions, (), (), (), activities))
     (trade,) = trades_of(d, tmp_path)
     assert (trade.quantity, trade.held, trade.entered_usd, trade.entry_price) == (120, 120, 6000.0, 50.0)
 
@@ -246,8 +246,8 @@ def test_a_new_name_ends_the_trade_at_cost_and_begins_another_one(tmp_path: Path
     d.state = replace(d.state, broker=replace(d.state.broker, began_ns=1, account="A"))
     positions = (ev.BrokerPosition("CCC", Decimal(60), Decimal(100)),)
     now = d.state.now_ns
-    told = (line("NC", "AAA", -60), line("NC", "CCC", 60))
-    d.put(ev.BrokerReported(now, now, "A", d.state.book.cash, "", positions, (), (), (), told))
+    activities = (line("NC", "AAA", -60), line("NC", "CCC", 60))
+    d.put(ev.BrokerReported(now, now, "A", d.state.book.cash, "", positions, (), (), (), activities))
     old, new = trades_of(d, tmp_path)
     assert (old.symbol, old.why_left, old.pnl_usd) == ("AAA", "corporate_action", 0.0)
     assert (new.symbol, new.entered_usd, new.why_entered, new.held) == ("CCC", 6000.0, "corporate_action", 60)

@@ -86,7 +86,7 @@ def journal(tmp_path: Path) -> Path:
         EquityRow(CLOSE + 2 * 3600 * 10**9, "1.00", "1.00", "1.00", 0.9),  # of a later day
     ]
     chain = HashChain()
-    told = [
+    steps = [
         (OPEN - 1, (RaiseAlarm("quarantine", "before"),)),
         (
             OPEN + MINUTE,
@@ -95,7 +95,7 @@ def journal(tmp_path: Path) -> Path:
         (OPEN + 2 * MINUTE, (RaiseAlarm("losses", "two"), RaiseAlarm("stale", "three"))),
         (OPEN + 3 * MINUTE, (SubmitOrder("RaiseAlarm-5-1-0", CALL, 1, 5, None, "buy_to_open", 9),)),
     ]
-    for seq, (time_ns, effects) in enumerate(told, start=1):
+    for seq, (time_ns, effects) in enumerate(steps, start=1):
         batch.entries.append(chain.entry(seq, ClockTicked(time_ns), encode_effects(effects)))
     raised = '{"raised":"ValueError: \\"RaiseAlarm\\""}'
     batch.entries.append(chain.entry(None, ClockTicked(OPEN + 4 * MINUTE), raised))

@@ -73,7 +73,7 @@ def played(difference: float, low: float | None, high: float | None) -> Hypothet
 
 
 @pytest.mark.parametrize(
-    ("found", "said"),
+    ("found", "sentence"),
     [
         (played(3.2, -1.0, 7.0), "May be chance: over 20 sessions the candidate would have earned 3.20 USD"),
         (played(-3.2, -5.0, -1.0), "More than chance at 95 %: over 20 sessions the candidate would have"),
@@ -81,8 +81,8 @@ def played(difference: float, low: float | None, high: float | None) -> Hypothet
         (None, "No result to compare"),
     ],
 )
-def test_the_sentence_says_first_whether_it_may_be_chance(found: Hypothetical | None, said: str) -> None:
-    assert verdict_of(found).startswith(said)
+def test_the_sentence_says_first_whether_it_may_be_chance(found: Hypothetical | None, sentence: str) -> None:
+    assert verdict_of(found).startswith(sentence)
 
 
 # --- whole journals -----------------------------------------------------------------------------------------------
@@ -104,8 +104,8 @@ class Candidate:
             action = self._script.get(number, HOLD)
             values = tuple(8.0 * (place == action) for place in range(6))
             return ShadowAnswered(now, number, values, b"", "candidate")
-        said: Any = self._policy.answer(question, now)
-        return ShadowAnswered(now, number, said.logits, said.hidden, "candidate")
+        answer: Any = self._policy.answer(question, now)
+        return ShadowAnswered(now, number, answer.logits, answer.hidden, "candidate")
 
 
 def replayed(folder: Path, *, sessions: int = 2, **given: Any) -> Path:
@@ -157,8 +157,8 @@ def written(folder: Path, strategy: str, pairs: list[tuple[dict[str, Any] | None
 
 
 def chose(action: str, *probabilities: float) -> dict[str, Any]:
-    told = json.dumps(probabilities)
-    return {"action": action, "confidence": max(probabilities), "probabilities": told, "logits": told}
+    answer = json.dumps(probabilities)
+    return {"action": action, "confidence": max(probabilities), "probabilities": answer, "logits": answer}
 
 
 def test_the_comparison_by_hand(tmp_path: Path) -> None:

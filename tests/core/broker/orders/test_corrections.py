@@ -21,11 +21,11 @@ from tests.support.core.lost_orders import asked, rows, submitted
 def test_a_look_up_tells_the_totals_first_and_the_executions_come_later_once_each() -> None:
     d = at_broker(account := Account())
     name = submitted(d, account)
-    told = [account.fill(name, n, price, d.at(1)) for n, price in ((2, "2.00"), (3, "2.05"), (4, "2.10"))]
+    fills = [account.fill(name, n, price, d.at(1)) for n, price in ((2, "2.00"), (3, "2.05"), (4, "2.10"))]
     d.put(account.found(name, d.at(1, 6)))
     # 2 x 2.00 + 3 x 2.05 + 4 x 2.10 = 18.55 USD a share
     assert (d.held, d.state.book.cash, rows(d)) == ({CALL: 9}, Decimal("8145.00"), [])
-    for fill in (told[2], told[0], told[2], told[1], told[0]):
+    for fill in (fills[2], fills[0], fills[2], fills[1], fills[0]):
         d.put(fill)
     assert (sorted(rows(d)), d.state.book.cash) == ([(0, 2), (0, 5), (0, 9)], Decimal("8145.00"))
     agreed(d, account, 2)
@@ -114,8 +114,8 @@ def test_a_correction_that_its_order_does_not_show_is_booked_by_the_fill_that_it
     d = at_broker(account := Account())
     name = submitted(d, account)
     d.put(account.fill(name, 9, "2.00", d.at(1)))
-    told = ev.TradeCorrected(d.at(2), name, "x1", 9, Decimal(18), "trade_correct")  # the order shows 9 at 2.00 still
-    effects = d.put(told)
+    event = ev.TradeCorrected(d.at(2), name, "x1", 9, Decimal(18), "trade_correct")  # the order shows 9 at 2.00 still
+    effects = d.put(event)
     assert (alarms(effects), [e.at_once for e in effects if isinstance(e, AskBroker)]) == (["trade_corrected"], [True])
     account.cash -= 700  # the broker's books have the new price, 9 x 2.7777... = 25.00 USD a share
     stands = ev.OrderFilled(d.at(3), name, CALL, 1, Decimal(2), d.at(3), 9, Decimal(25), Decimal(0), 0, 1)

@@ -153,8 +153,8 @@ def test_the_same_news_by_two_ways_count_one_outcome() -> None:
     d = at_broker(account := Account())
     name = submitted(d, account)
     d.put(account.found(name, d.at(1, 1)), ev.OrderAccepted(d.at(1, 2), name, f"id-{name}"))
-    told = account.fill(name, 9, "2.00", d.at(1, 3))
-    d.put(account.found(name, d.at(1, 3)), told)
+    fill = account.fill(name, 9, "2.00", d.at(1, 3))
+    d.put(account.found(name, d.at(1, 3)), fill)
     assert d.state.risk.outcomes == (False,)
 
 
@@ -211,8 +211,8 @@ def test_late_news_of_an_order_from_an_earlier_session_asks_for_a_report() -> No
 
 def test_a_lost_broker_takes_no_new_risk_until_a_report_agrees() -> None:
     d = at_broker(account := Account())
-    told = d.put(ev.BrokerLost(d.at(0, 1), "stream ended"), ev.BrokerLost(d.at(0, 2), "again"))
-    assert alarms(told) == ["broker_lost"]
+    effects = d.put(ev.BrokerLost(d.at(0, 1), "stream ended"), ev.BrokerLost(d.at(0, 2), "again"))
+    assert alarms(effects) == ["broker_lost"]
     d.bar(0)
     d.answer(BUY_CALL)
     assert list(d.state.stats.denials) == ["not_reconciled"]

@@ -69,8 +69,8 @@ def test_a_report_that_comes_after_a_newer_one_is_no_difference_and_holds_back_n
 
 def test_a_figure_from_before_a_start_holds_back_no_exit() -> None:
     d, _ = overtaken(account := Account())
-    said = account.report(d.at(1, 9))
-    d.put(replace(said, positions=(replace(said.positions[0], available=Decimal(0)),)))
+    report = account.report(d.at(1, 9))
+    d.put(replace(report, positions=(replace(report.positions[0], available=Decimal(0)),)))
     d.put(ev.RunStarted(d.at(1, 10), "live", "desk-1", "pointer", "e1", "c", "sip", d.state.trading))
     d.put(ev.FlattenRequested(d.at(1, 11), "x", "ann"))
     assert of(d.tick(2, 5), SubmitOrder) == []  # the broker is heard first, for a minute
@@ -99,9 +99,9 @@ def test_a_fill_that_the_report_s_orders_tell_is_in_its_positions_too() -> None:
     d.bar(0)
     name = account.take(sent(d.answer(BUY_CALL)), d.state.now_ns)
     account.fill(name, 9, "2.00", d.at(1))
-    said = account.report(d.at(1, 5))
-    (position,) = said.positions
-    d.put(replace(said, positions=(replace(position, available=Decimal(6)),)))
+    report = account.report(d.at(1, 5))
+    (position,) = report.positions
+    d.put(replace(report, positions=(replace(position, available=Decimal(6)),)))
     assert d.state.broker.available == {CALL: 6}
 
 
@@ -145,10 +145,10 @@ def test_shares_that_were_bought_after_a_report_was_asked_for_can_be_sold() -> N
 
 def test_a_fresh_figure_of_the_broker_still_bounds_a_sale_of_shares() -> None:
     d = with_shares(account := Account(), AAA=10)
-    said = account.report(d.at(1))
-    (position,) = said.positions
+    report = account.report(d.at(1))
+    (position,) = report.positions
     d.prompt = lambda now_ns: replace(
-        said, time_ns=now_ns, asked_ns=now_ns, positions=(replace(position, available=Decimal(6)),)
+        report, time_ns=now_ns, asked_ns=now_ns, positions=(replace(position, available=Decimal(6)),)
     )
     (sale,) = of(d.put(ev.FlattenRequested(d.at(2), "x", "ann")), SubmitOrder)
     assert sale.quantity == 6

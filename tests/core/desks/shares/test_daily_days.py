@@ -25,7 +25,7 @@ BEFORE_CLOSE = Trading(basket=Basket(decide="before_close"))
 
 def closes(d: DailyDesk, symbol: str) -> list[float]:
     """The closes that the strategy keeps."""
-    return [told.close for told in d.state.strategy.bars.get(symbol, ())]
+    return [bar.close for bar in d.state.strategy.bars.get(symbol, ())]
 
 
 # --- bars ---------------------------------------------------------------------------------------------------------
@@ -48,8 +48,8 @@ def test_a_bar_that_comes_twice_too_early_or_of_another_symbol_is_counted_and_ea
         ev.BarClosed(d.state.now_ns, bar("AAA", TUESDAY, 90.0)),
         ev.BarClosed(d.state.now_ns, bar("ZZZ", LAST_FRIDAY, 90.0)),
     )
-    told = d.put(*bad, *bad)
-    assert (d.state.stats.bars, d.state.stats.bars_rejected, alarms(told)) == (3, 6, ["bar_rejected"] * 3)
+    effects = d.put(*bad, *bad)
+    assert (d.state.stats.bars, d.state.stats.bars_rejected, alarms(effects)) == (3, 6, ["bar_rejected"] * 3)
     assert d.state.marks == dict.fromkeys(SYMBOLS, Decimal(100))
 
 
@@ -207,8 +207,8 @@ def test_prints_and_narrow_quotes_mark_the_shares_and_wide_or_one_sided_ones_onl
 def test_one_bad_quote_moves_no_equity_and_halts_nothing() -> None:
     d = DailyDesk().fund().holds(AAA=90)
     d.begin(TUESDAY)
-    for minute, said in ((1, "101"), (2, "55"), (3, "101"), (4, "160"), (5, "55"), (6, "101")):
-        d.quotes(minute, AAA=said)
+    for minute, price in ((1, "101"), (2, "55"), (3, "101"), (4, "160"), (5, "55"), (6, "101")):
+        d.quotes(minute, AAA=price)
         assert (d.state.marks["AAA"], d.state.risk.halt) == (Decimal(101), None)
 
 
@@ -268,16 +268,16 @@ def test_only_the_first_due_of_a_date_counts_also_after_its_answer_and_after_a_r
 @pytest.mark.parametrize("date", [LAST_FRIDAY.date, TUESDAY.date])
 def test_what_is_due_for_another_session_than_the_scheduled_one_is_refused(date: str) -> None:
     d = daily_desk()
-    told = d.put(ev.RebalanceDue(d.at(-15), date))
-    assert (of(told, AskPolicy), alarms(told), d.state.basket.date) == ([], ["rebalance_refused"], "")
+    effects = d.put(ev.RebalanceDue(d.at(-15), date))
+    assert (of(effects, AskPolicy), alarms(effects), d.state.basket.date) == ([], ["rebalance_refused"], "")
 
 
 def test_a_daily_desk_whose_strategy_raised_twice_names_it_and_trades_nothing() -> None:
     d = daily_desk()
     d.put(ev.HaltRequested(d.at(-20), "quarantine", "raised twice", "engine", strategy=True))
-    told = d.due()
-    assert (of(told, AskPolicy), alarms(told)) == ([], ["rebalance_refused"])
-    assert "the strategy raised twice" in str(told)
+    effects = d.due()
+    assert (of(effects, AskPolicy), alarms(effects)) == ([], ["rebalance_refused"])
+    assert "the strategy raised twice" in str(effects)
     d.put(ev.ResumeRequested(d.at(-14), "mended", "ann"))
     assert len(of(d.due(-13), AskPolicy)) == 1
 
@@ -290,8 +290,8 @@ def test_a_desk_that_decides_before_the_open_decides_nothing_after_it() -> None:
 
 def test_running_bars_of_another_day_are_refused() -> None:
     d = daily_desk(BEFORE_CLOSE)
-    told = d.due(380, (bar("AAA", MONDAY, 104.0), bar("BBB", LAST_FRIDAY, 96.0)))
-    assert (alarms(told), d.state.ask, d.state.marks["AAA"]) == (["rebalance_refused"], None, Decimal(100))
+    effects = d.due(380, (bar("AAA", MONDAY, 104.0), bar("BBB", LAST_FRIDAY, 96.0)))
+    assert (alarms(effects), d.state.ask, d.state.marks["AAA"]) == (["rebalance_refused"], None, Decimal(100))
 
 
 def test_nothing_is_due_before_a_session_is_known_or_after_it_ended() -> None:
@@ -309,10 +309,10 @@ def test_a_strategy_that_is_not_warm_is_asked_nothing_and_the_date_is_used_up() 
     assert alarms(d.due()) == ["rebalance_refused"]
 
 
-@pytest.mark.parametrize(("mode", "told"), [("replay", []), ("paper", ["symbols_masked"])])
-def test_a_session_without_a_decision_is_an_alarm_but_for_a_tape_s_first_days(mode: str, told: list[str]) -> None:
+@pytest.mark.parametrize(("mode", "names"), [("replay", []), ("paper", ["symbols_masked"])])
+def test_a_session_without_a_decision_is_an_alarm_but_for_a_tape_s_first_days(mode: str, names: list[str]) -> None:
     d = DailyDesk(mode=mode, strategy=Shelf(warm_after=100)).begin()
-    assert alarms(d.due()) == told
+    assert alarms(d.due()) == names
 
 
 def test_a_desk_that_decided_before_and_has_nothing_left_to_decide_on_says_so() -> None:
@@ -408,7 +408,7 @@ def test_the_memory_outlives_days_without_an_answer_and_ends_with_the_model_it_i
     d.begin(FRIDAY)
     asked.append(of(d.due(), AskPolicy))
     d.answer(KEEP, KEEP, KEEP, hidden=b"\x03")
-    assert [told[0].observation.hidden for told in asked] == [b"", b"\x01\x02", b"\x01\x02", b""]
+    assert [questions[0].observation.hidden for questions in asked] == [b"", b"\x01\x02", b"\x01\x02", b""]
     assert (d.state.strategy.hidden, d.state.basket.memory_of) == (b"\x03", "v2")
 
 

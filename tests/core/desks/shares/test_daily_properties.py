@@ -51,9 +51,9 @@ def tape(opens: list[tuple[int | None, ...]], again: list[int]) -> Iterator[ev.E
         for _ in range(times):
             yield ev.RebalanceDue(day.open_ns - 15 * MINUTE, day.date)
         printed = {s: Decimal(p) / 100 for s, p in zip(SYMBOLS, prices, strict=True) if p is not None}
-        told = tuple(ev.Price(symbol, price) for symbol, price in printed.items())
-        yield ev.PricesPrinted(day.open_ns, day.date, True, told)
-        yield ev.PricesPrinted(day.open_ns + MINUTE, day.date, False, told)
+        prints = tuple(ev.Price(symbol, price) for symbol, price in printed.items())
+        yield ev.PricesPrinted(day.open_ns, day.date, True, prints)
+        yield ev.PricesPrinted(day.open_ns + MINUTE, day.date, False, prints)
         yield from (ev.BarClosed(day.close_ns, bar(symbol, day, float(price))) for symbol, price in printed.items())
         yield ev.SessionEnded(day.close_ns, day.date)
         before = (*before, day)
