@@ -216,7 +216,7 @@ def test_a_strategy_in_a_file_of_its_own_is_found_and_its_leak_told(
 
 
 @pytest.mark.parametrize(
-    ("arguments", "says"),
+    ("arguments", "message"),
     [
         (("--strategy", "option_scalpel"), "did you mean 'option_scalper'"),
         (("--strategy", "no.such.module:Class"), "no.such.module cannot be imported (ModuleNotFoundError"),
@@ -231,11 +231,11 @@ def test_a_strategy_in_a_file_of_its_own_is_found_and_its_leak_told(
     ],
 )
 def test_what_cannot_be_analysed_is_one_line_and_exit_code_2(
-    arguments: tuple[str, ...], says: str, capsys: pytest.CaptureFixture[str]
+    arguments: tuple[str, ...], message: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
     assert analyse.main(["lookahead", *arguments]) == 2
     err = capsys.readouterr().err
-    assert says in err
+    assert message in err
     assert err.count("\n") == 1
 
 

@@ -150,10 +150,10 @@ def test_a_registered_daily_strategy_is_clean(
     bars = write_days(tmp_path / "days.csv", spec.symbols, dates)
     given = [analysis, "--strategy", spec.name, "--bars", str(bars), "--models-dir", str(tmp_path), "--samples", "1"]
     assert analyse.main(given) == 0
-    said = capsys.readouterr()
-    assert f"{len(dates)} sessions; decisions by a random linear policy" in said.err
-    assert said.out.startswith(f"{analysis} of {spec.name}: 1 sessions sampled")
-    assert "No observation and no decision" in said.out
+    output = capsys.readouterr()
+    assert f"{len(dates)} sessions; decisions by a random linear policy" in output.err
+    assert output.out.startswith(f"{analysis} of {spec.name}: 1 sessions sampled")
+    assert "No observation and no decision" in output.out
 
 
 def test_the_table_of_stocks_has_its_columns_where_the_observation_has_them(tmp_path: Path) -> None:

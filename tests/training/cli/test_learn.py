@@ -17,10 +17,10 @@ STEPS = 65_536
 def test_a_policy_learns_the_rule_and_the_daemon_trades_it(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     out = tmp_path / "out"
     assert main(["learn", "--steps", str(STEPS), "--out", str(out)]) == 0
-    said = capsys.readouterr().out
-    assert f"{STEPS:,}" in said
-    assert "\nLearned: " in said
-    assert said.rindex("what next:") > said.index("Learned: ")
+    output = capsys.readouterr().out
+    assert f"{STEPS:,}" in output
+    assert "\nLearned: " in output
+    assert output.rindex("what next:") > output.index("Learned: ")
     (manifest,) = (out / "store" / "online_dqn").glob("*/manifest.json")
     version = decode(manifest.read_bytes())
     assert version.training.synthetic

@@ -178,8 +178,8 @@ def test_a_mistake_of_the_file_names_the_nearest_known_name(
     wrong.write_text(OWN.replace(was, now, 1))
     given = ["--strategy", NAME, "--bars", "none.csv", "--model-config", str(wrong)]
     assert main([*command, *given]) == 2
-    assert f"{wrong}: " in (said := capsys.readouterr().err)
-    assert expected in said
+    assert f"{wrong}: " in (message := capsys.readouterr().err)
+    assert expected in message
 
 
 @pytest.mark.parametrize("command", [[], ["search"], ["analyse", "warmup"]])

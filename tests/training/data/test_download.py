@@ -142,12 +142,12 @@ def test_a_missing_session_and_missing_minutes_are_named(tmp_path: Path) -> None
     gone = {SESSIONS[1].open_ns + minute * MINUTE_NS for minute in (3, 4, 389)}
     with alpaca([bar for bar in spy(skip=["2024-07-02"]) if bar.start_ns not in gone]) as server:
         summary = fetch(server, tmp_path / "bars.parquet")
-        said = command.summary_text(request_to(server, tmp_path / "bars.parquet"), summary)
+        text = command.summary_text(request_to(server, tmp_path / "bars.parquet"), summary)
     assert summary.missing_sessions == {"SPY": ("2024-07-02",)}
     assert summary.missing_bars == {"SPY": 3}
     assert summary.missing_examples["SPY"][:2] == ("2024-06-28T13:33:00Z", "2024-06-28T13:34:00Z")
-    assert "SPY: 1 missing session: 2024-07-02" in said
-    assert "SPY: 3 missing bars: 2024-06-28T13:33:00Z" in said
+    assert "SPY: 1 missing session: 2024-07-02" in text
+    assert "SPY: 3 missing bars: 2024-06-28T13:33:00Z" in text
 
 
 def test_a_session_that_still_runs_is_left_out_and_named(shared: Serving, tmp_path: Path) -> None:
@@ -171,7 +171,7 @@ def test_a_symbol_without_any_bar_is_an_error(shared: Serving, tmp_path: Path) -
 
 
 @pytest.fixture
-def said(
+def run_command(
     shared: Serving, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> Callable[..., tuple[int, str, str]]:
     """Runs the command in an empty folder with the server's keys: exit code, output, errors."""
@@ -192,8 +192,8 @@ def said(
     return run
 
 
-def test_the_command_says_what_it_wrote(said: Callable[..., tuple[int, str, str]]) -> None:
-    code, out, err = said("--adjustment", "all", "--feed", "iex")
+def test_the_command_says_what_it_wrote(run_command: Callable[..., tuple[int, str, str]]) -> None:
+    code, out, err = run_command("--adjustment", "all", "--feed", "iex")
     assert code == 0
     assert "b.parquet: 780 bars of SPY; 2 sessions in the calendar from 2024-06-27 to 2024-06-28" in out
     assert "1Min, feed iex, adjustment all, regular hours" in out
@@ -202,7 +202,7 @@ def test_the_command_says_what_it_wrote(said: Callable[..., tuple[int, str, str]
 
 
 @pytest.mark.parametrize(
-    ("arguments", "says"),
+    ("arguments", "message"),
     [
         (("--symbols", "SPY,SPY"), "--symbols: found SPY, SPY; expected stock symbols"),
         (("--symbols", "../etc"), "--symbols: found ../ETC"),
@@ -214,31 +214,34 @@ def test_the_command_says_what_it_wrote(said: Callable[..., tuple[int, str, str]
     ],
 )
 def test_a_wrong_argument_is_one_line_and_exit_code_2(
-    said: Callable[..., tuple[int, str, str]], arguments: tuple[str, ...], says: str
+    run_command: Callable[..., tuple[int, str, str]], arguments: tuple[str, ...], message: str
 ) -> None:
-    code, out, err = said(*arguments)
+    code, out, err = run_command(*arguments)
     assert (code, out, err.count("\n")) == (2, "", 1)
-    assert says in err
+    assert message in err
 
 
 def test_missing_keys_and_an_address_in_the_clear_are_refused(
-    said: Callable[..., tuple[int, str, str]], monkeypatch: pytest.MonkeyPatch
+    run_command: Callable[..., tuple[int, str, str]], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     for address in ("http://data.example.com", "https://[::1", "https://data.example.com:70000"):
         monkeypatch.setenv("RLTRADER_ALPACA__DATA_URL", address)
-        assert "RLTRADER_ALPACA__DATA_URL is no address for data: expected https://" in said()[2]
+        assert "RLTRADER_ALPACA__DATA_URL is no address for data: expected https://" in run_command()[2]
     monkeypatch.delenv("RLTRADER_ALPACA__DATA_URL")
     monkeypatch.setenv("APCA_API_SECRET_KEY", f"{KEYS.secret} {KEYS.secret}")
-    assert "APCA_API_KEY_ID or APCA_API_SECRET_KEY is no key" in said()[2]
+    assert "APCA_API_KEY_ID or APCA_API_SECRET_KEY is no key" in run_command()[2]
     monkeypatch.setenv("APCA_API_SECRET_KEY", "")
-    assert said()[::2] == (2, "download: no keys: set APCA_API_KEY_ID and APCA_API_SECRET_KEY in the environment\n")
+    assert run_command()[::2] == (
+        2,
+        "download: no keys: set APCA_API_KEY_ID and APCA_API_SECRET_KEY in the environment\n",
+    )
 
 
 def test_ctrl_c_says_how_to_go_on(
-    said: Callable[..., tuple[int, str, str]], shared: Serving, monkeypatch: pytest.MonkeyPatch
+    run_command: Callable[..., tuple[int, str, str]], shared: Serving, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def interrupted(*_: object) -> None:
         raise KeyboardInterrupt
 
     monkeypatch.setattr(RESTClient, "get", interrupted)
-    assert said()[::2] == (130, "download: interrupted; what is finished is kept: give the same command again\n")
+    assert run_command()[::2] == (130, "download: interrupted; what is finished is kept: give the same command again\n")

@@ -70,8 +70,8 @@ def test_adjusted_days_of_several_symbols_are_what_a_daily_tape_reads(server: Se
     assert closes["CCC"] == [10] * 4
     assert summary.missing_sessions == {"CCC": ("2024-06-06", "2024-06-10")}
     assert (summary.missing_bars, summary.outside_hours, summary.sessions) == ({}, 0, 6)
-    said = command.summary_text(request_to(server, out, symbols=THREE, **DAILY), summary)
-    assert "CCC: 2 missing sessions: 2024-06-06, 2024-06-10" in said
+    text = command.summary_text(request_to(server, out, symbols=THREE, **DAILY), summary)
+    assert "CCC: 2 missing sessions: 2024-06-06, 2024-06-10" in text
     info = scan_daily(out, ("AAA", "BBB", "CCC"))
     assert (info.interval_s, info.rows_by_symbol) == (86_400, {"AAA": 6, "BBB": 6, "CCC": 4})
     summary_text = DailyTapeSource(out, info, SessionCalendar.load(info.first_date, info.last_date), Basket())
@@ -152,6 +152,6 @@ def test_days_that_are_not_adjusted_come_with_a_warning(timeframe: str, adjustme
     request = DownloadRequest(
         ("SPY",), "2024-06-27", "2024-06-28", timeframe, Path("days.parquet"), adjustment=adjustment
     )
-    said = warnings_of(request)
-    assert len(said) == bool(warns)
-    assert warns in "".join(said)
+    warnings = warnings_of(request)
+    assert len(warnings) == bool(warns)
+    assert warns in "".join(warnings)

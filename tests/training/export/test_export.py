@@ -121,8 +121,8 @@ def test_the_manifest_vouches_for_every_other_file_and_the_history_tells_of_the_
     report = hashlib.sha256((folder / "report.json").read_bytes()).hexdigest()
     assert _manifest(folder).files == {"report.json": report}
     (line,) = (folder.parent / "promotions.jsonl").read_text().splitlines()
-    told = json.loads(line)
-    assert (told["pointer"], told["from"], told["to"]) == ("current", "", folder.name)
+    entry = json.loads(line)
+    assert (entry["pointer"], entry["from"], entry["to"]) == ("current", "", folder.name)
 
 
 def test_the_manifest_carries_the_contract_and_golden_logits_that_onnxruntime_repeats(folder: Path) -> None:
@@ -333,9 +333,9 @@ def test_a_policy_with_a_memory_is_proven_over_a_sequence_from_the_zero_state(tm
     assert answers[:, 0].tolist() == states[:, 127].tolist() == [1.0, 2.0, 3.0, 4.0, 5.0]
     golden = _manifest(made).golden
     seen = [np.frombuffer(data, dtype="<f4")[0] for data in golden.observations]
-    told = [np.frombuffer(data, dtype="<f4") for data in golden.hidden]
-    assert all(len(state) == 128 for state in told)
-    assert np.abs(np.cumsum(seen) - [state[0] for state in told]).max() <= 1e-5
+    memories = [np.frombuffer(data, dtype="<f4") for data in golden.hidden]
+    assert all(len(state) == 128 for state in memories)
+    assert np.abs(np.cumsum(seen) - [state[0] for state in memories]).max() <= 1e-5
     assert np.abs(np.cumsum(seen) - [logits[0] for logits in golden.logits]).max() <= 1e-5
     with pytest.raises(ExportError, match=r"torch and onnxruntime differ by"):
         export(MemoryResetSwitcher(), switcher, RELEASE, out=tmp_path, probes=probes)

@@ -120,10 +120,10 @@ def test_every_shipped_model_carries_a_reference_and_is_still_the_one_that_was_e
     assert manifest.contract_hash == contract_hash(maker)
     assert manifest.policy_sha256.startswith(folder.name.rpartition("-")[2])
     assert [f.name for f in reference.features] == [quantity.name for quantity in kind(name).inputs]
-    for told in (*reference.features, reference.actions):
-        assert len(told.shares) == len(told.edges) + 1
-        assert sum(told.shares) == pytest.approx(1.0, abs=1e-5)
-        assert list(told.edges) == sorted(told.edges)
+    for distribution in (*reference.features, reference.actions):
+        assert len(distribution.shares) == len(distribution.edges) + 1
+        assert sum(distribution.shares) == pytest.approx(1.0, abs=1e-5)
+        assert list(distribution.edges) == sorted(distribution.edges)
     continuous = maker.spec.continuous
     assert continuous or len(reference.actions.shares) == len(maker.spec.actions)
     most = 1024 if maker.spec.rows_are_symbols else 100  # KiB: golden observations have a row for each symbol
@@ -152,8 +152,8 @@ def test_the_command_makes_the_shipped_reference_again_and_changes_nothing_else(
     assert found.reference is not None
     assert msgspec.structs.replace(found, reference=None) == msgspec.structs.replace(expected, reference=None)
     assert found.reference.samples == expected.reference.samples
-    for mine, told in zip(found.reference.features[:9], expected.reference.features[:9], strict=True):
-        assert (mine.edges, mine.shares) == (told.edges, told.shares)
+    for mine, other in zip(found.reference.features[:9], expected.reference.features[:9], strict=True):
+        assert (mine.edges, mine.shares) == (other.edges, other.shares)
     assert found.reference.actions.shares == pytest.approx(expected.reference.actions.shares, abs=0.005)
 
 
@@ -164,9 +164,9 @@ def test_another_file_than_the_one_it_was_trained_on_is_refused(
     before = (folder / MANIFEST_FILE).read_bytes()
     (tmp_path / "bars.csv").write_text("symbol,timestamp\n")
     assert add("regime_switcher", folder, tmp_path / "bars.csv") == 2
-    said = capsys.readouterr().err
-    assert "bars.csv has SHA-256" in said
-    assert "give the file etf_daily_2010_2022.parquet" in said
+    errors = capsys.readouterr().err
+    assert "bars.csv has SHA-256" in errors
+    assert "give the file etf_daily_2010_2022.parquet" in errors
     assert (folder / MANIFEST_FILE).read_bytes() == before
 
 

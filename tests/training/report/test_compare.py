@@ -38,9 +38,9 @@ def test_runs_are_a_table_a_plot_and_the_settings_that_differ(
     runs: list[Path], tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     assert main(["compare", *map(str, runs), "--out", str(tmp_path / "c.html"), "--csv", str(tmp_path / "c.csv")]) == 0
-    told = capsys.readouterr()
-    assert told.out.strip() == str(tmp_path / "c.html")
-    line = next(line for line in told.err.splitlines() if line.startswith("net return"))
+    output = capsys.readouterr()
+    assert output.out.strip() == str(tmp_path / "c.html")
+    line = next(line for line in output.err.splitlines() if line.startswith("net return"))
     first, second = line.removeprefix("net return").strip().split("  ")
     assert first == second
     assert "%" in first

@@ -72,11 +72,11 @@ def test_each_score_stands_with_its_interval_before_and_after_the_temperature(
         assert f"{one.estimate:.3f} {one.low:.3f} to {one.high:.3f}" in words
     assert words.index("Which way, where it moved") < words.index("Accuracy ")  # accuracy is no skill of direction
     assert found.figures is not None
-    (hold, buy, sell), said = found.figures.confusion, np.array(found.figures.confusion).sum(axis=0)
+    (hold, buy, sell), answered = found.figures.confusion, np.array(found.figures.confusion).sum(axis=0)
     for name, right, came, times in (
-        ("HOLD", hold[0], hold, said[0]),
-        ("BUY", buy[1], buy, said[1]),
-        ("SELL", sell[2], sell, said[2]),
+        ("HOLD", hold[0], hold, answered[0]),
+        ("BUY", buy[1], buy, answered[1]),
+        ("SELL", sell[2], sell, answered[2]),
     ):
         of = f"{right / times:.1%} {right / sum(came):.1%}".replace("%", " %")
         assert of in words[words.index("By class over the tested years") :], name
@@ -115,10 +115,10 @@ def test_claims_stand_beside_what_was_found_with_what_differs(page: str, found: 
 
 
 def test_the_figures_of_each_year_stand_in_the_file_of_figures(study: Study) -> None:
-    told = decode(report.files(study, find_all(study))["report.json"]).forecaster
-    assert told is not None
-    assert [year["year"] for year in told["years"]] == [2012, 2013]
-    assert len(told["years"][0]["figures"]["confusion"]) == 3
+    figures = decode(report.files(study, find_all(study))["report.json"]).forecaster
+    assert figures is not None
+    assert [year["year"] for year in figures["years"]] == [2012, 2013]
+    assert len(figures["years"][0]["figures"]["confusion"]) == 3
 
 
 def test_whether_it_knows_more_than_the_commonest_class_is_in_words(found: ForecasterFindings) -> None:

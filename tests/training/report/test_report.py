@@ -143,7 +143,7 @@ def test_the_bins_of_the_logits_hold_every_split_and_the_pbo_lies_left_of_zero(f
 
 
 @pytest.mark.parametrize(
-    ("change", "said"),
+    ("change", "message"),
     [
         ({"chosen": (0,)}, "2 folds and 1 chosen"),
         ({"chosen": (0, 1)}, "fold 1 is trial 1, which is not of that fold"),
@@ -162,8 +162,8 @@ def test_the_bins_of_the_logits_hold_every_split_and_the_pbo_lies_left_of_zero(f
         ({"folds": (Fold((), ("2024-01-05",), ("2024-01-09",)), hand_study().folds[1])}, "fold 0 has an empty span"),
     ],
 )
-def test_a_study_whose_parts_do_not_fit_is_refused(change: dict[str, object], said: str) -> None:
-    with pytest.raises(ValueError, match=said):
+def test_a_study_whose_parts_do_not_fit_is_refused(change: dict[str, object], message: str) -> None:
+    with pytest.raises(ValueError, match=message):
         find(msgspec.structs.replace(hand_study(), **change))
 
 

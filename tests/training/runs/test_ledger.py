@@ -163,7 +163,7 @@ def test_a_ledger_that_cannot_be_read_or_written_is_an_error_not_zero_trials(tmp
 
 
 @pytest.mark.parametrize(
-    ("change", "said"),
+    ("change", "message"),
     [
         ({"sharpe": None}, "expected a finite number"),
         ({"sharpe": math.nan}, "expected a finite number"),
@@ -175,9 +175,9 @@ def test_a_ledger_that_cannot_be_read_or_written_is_an_error_not_zero_trials(tmp
         ({"utc": "2026-11-20T14:00:00"}, "ends with"),
     ],
 )
-def test_a_line_that_says_too_little_or_too_much_is_never_made(change: dict[str, object], said: str) -> None:
+def test_a_line_that_says_too_little_or_too_much_is_never_made(change: dict[str, object], message: str) -> None:
     fields = {name: getattr(_trial(0.1), name) for name in Line.__struct_fields__} | change
-    with pytest.raises(ValueError, match=said):
+    with pytest.raises(ValueError, match=message):
         Line(**fields)
 
 

@@ -52,8 +52,8 @@ def test_a_run_through_ray_that_was_killed_goes_on_to_the_weights_of_a_run_witho
     while process.poll() is None and not list((tmp_path / "run").glob("trials/*/checkpoint.pt")):
         time.sleep(0.02)
     process.kill()
-    said = process.communicate(timeout=300)[1]
-    assert process.returncode == -9, said
+    errors = process.communicate(timeout=300)[1]
+    assert process.returncode == -9, errors
     assert left(own) == []
     assert not all((tmp_path / "run" / trial / "trial.json").exists() for trial in TRIALS)
     trained(replace(run, ray="local"))

@@ -229,12 +229,12 @@ def test_a_search_that_was_stopped_makes_the_trials_of_an_undisturbed_one_and_tr
     done = len(second.book.finished())
     _run(second, range(done, 14))
     found = second.book.finished()
-    assert sorted(map(_told, found)) == sorted(map(_told, undisturbed))
+    assert sorted(map(_encode, found)) == sorted(map(_encode, undisturbed))
     assert len(trained) == len(set(trained)) == sum(each.trainings for each in undisturbed)
     assert len(_notes(second.book)) == len(set(_notes(second.book))) == 14
 
 
-def _told(found: Found) -> str:
+def _encode(found: Found) -> str:
     return msgspec.json.encode(msgspec.structs.replace(found, number=0, steps_per_s=0.0)).decode()
 
 
@@ -317,9 +317,9 @@ def test_a_file_of_coefficients_at_fault_is_told_by_name_value_and_cure(
 ) -> None:
     path = tmp_path / "coefficients.json"
     path.write_text(text)
-    with pytest.raises(ValueError, match=re.escape(str(path))) as told:
+    with pytest.raises(ValueError, match=re.escape(str(path))) as caught:
         read_coefficients(path)
-    assert complaint in str(told.value)
+    assert complaint in str(caught.value)
 
 
 def test_a_file_of_coefficients_names_only_what_differs(tmp_path: Path) -> None:
@@ -354,9 +354,9 @@ def test_what_cannot_be_searched_ends_with_exit_code_2_and_one_line(
 ) -> None:
     given = ["--strategy", "option_scalper", "--bars", str(bars), "--out", str(tmp_path / "store")]
     assert main([*given, "--study-dir", str(tmp_path / "study"), *arguments]) == 2
-    said = capsys.readouterr().err.strip().splitlines()
-    assert said[-1].startswith("train-and-export search: ")
-    assert complaint in said[-1]
+    lines = capsys.readouterr().err.strip().splitlines()
+    assert lines[-1].startswith("train-and-export search: ")
+    assert complaint in lines[-1]
     assert not (tmp_path / "store").exists()
 
 
@@ -367,10 +367,10 @@ def test_the_command_tells_of_each_trial_and_prints_where_its_findings_are(
     study = tmp_path / "study"
     small = ["--steps", "1", "--folds", "1", "--seeds", "1", "--processes", "1", "--study-dir", str(study)]
     assert cli.main(["search", *given, *small]) == 0
-    said = capsys.readouterr()
-    assert said.out == f"{study / 'search.json'}\n"
-    assert "trial   0  complete  validation " in said.err
-    assert said.err.splitlines()[-1].startswith("train-and-export --strategy option_scalper --bars ")
+    output = capsys.readouterr()
+    assert output.out == f"{study / 'search.json'}\n"
+    assert "trial   0  complete  validation " in output.err
+    assert output.err.splitlines()[-1].startswith("train-and-export --strategy option_scalper --bars ")
     assert (study / "coefficients.json").read_text() == "{}\n"  # the defaults
 
 

@@ -81,13 +81,13 @@ def home(bars: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def found_in(home: Path) -> list[Found]:
     """The trials of a search that has ended."""
-    told = json.loads((home / "study" / "search.json").read_text())
-    return [without_speed(found) for found in msgspec.convert(told["trials"], list[Found])]
+    search = json.loads((home / "study" / "search.json").read_text())
+    return [without_speed(found) for found in msgspec.convert(search["trials"], list[Found])]
 
 
 def test_trials_vary_forecaster_and_agents_and_are_all_in_the_ledger(home: Path) -> None:
-    told = json.loads((home / "study" / "search.json").read_text())
-    assert (told["validation"][0][:4], told["first_test"][:4]) == ("2021", "2022")
+    search = json.loads((home / "study" / "search.json").read_text())
+    assert (search["validation"][0][:4], search["first_test"][:4]) == ("2021", "2022")
     trials = found_in(home)
     assert {found.number for found in trials} == {0, 1}
     assert {frozenset(found.coefficients) for found in trials} == {frozenset(), frozenset(each.name for each in FEW)}

@@ -92,7 +92,7 @@ def test_what_ray_gives_up_is_pruned_and_counted_what_it_loses_is_taken_up_again
         book.take_up()
         return search_ray.Asking(book, iter(range(first, 4)), heard.append, stop)
 
-    told = {
+    state = {
         "trainings": 1,
         "training": msgspec.json.encode(Training(0, 1, (0.01, 0.03), 0.04, 100, 200, 2.0)).decode(),
     }
@@ -101,14 +101,14 @@ def test_what_ray_gives_up_is_pruned_and_counted_what_it_loses_is_taken_up_again
     assert first == {"coefficients": asdict(SMALL), "returns": []}
     assert second is not None
     assert third is not None
-    ray.hear("a", told)
-    ray.hear("a", told)  # begun anew elsewhere, it reports the same again
-    ray.end("a", told)  # stopped by ASHA
-    ray.hear("b", told)
+    ray.hear("a", state)
+    ray.hear("a", state)  # begun anew elsewhere, it reports the same again
+    ray.end("a", state)  # stopped by ASHA
+    ray.hear("b", state)
     ray.end("b", None)  # its machine was lost
     stop.set()
-    ray.hear("c", told)
-    ray.end("c", told)  # ended because the search shall stop
+    ray.hear("c", state)
+    ray.end("c", state)  # ended because the search shall stop
     assert [(found.number, found.state, found.trainings) for found in heard if isinstance(found, Found)] == [
         (0, "pruned", 1)
     ]

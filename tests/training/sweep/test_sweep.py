@@ -135,9 +135,9 @@ def test_the_command_prints_the_page_s_path_and_refuses_a_value_out_of_bounds(
     given = ["sweep", "--strategy", NAME, "--bars", str(asked.bars), "--models-dir", str(asked.store)]
     again = [*given, "--set", f"{NO_ENTRY}=0,390", "--set", f"{COMMISSION}=0,3", "--first", asked.first]
     assert main([*again, "--out", str(asked.folder), "--processes", "1"]) == 0
-    told = capsys.readouterr()
-    assert told.out.strip() == str(asked.folder / "sweep.html" if asked.folder else "")
-    assert swept.words in told.err
+    output = capsys.readouterr()
+    assert output.out.strip() == str(asked.folder / "sweep.html" if asked.folder else "")
+    assert swept.words in output.err
     assert main([*given, "--set", "risk.confidence_min=0.5,1.5"]) == 2
     assert "risk.confidence_min" in capsys.readouterr().err
 

@@ -58,8 +58,8 @@ class Made:
         out, err = io.StringIO(), io.StringIO()
         with contextlib.redirect_stdout(out), contextlib.redirect_stderr(err):
             code = main(self.command)
-        self.said = err.getvalue()
-        assert code == 0, self.said
+        self.errors = err.getvalue()
+        assert code == 0, self.errors
         self.version = Path(out.getvalue().strip())
 
     @property
@@ -103,8 +103,8 @@ def test_a_run_of_the_rebalancer_ends_with_a_version_that_the_daemon_opens(rebal
     assert manifest.training.splits == {
         "train": (usable[0], usable[11]), "validate": (usable[12], usable[15]), "test": (usable[16], usable[19]),
     }  # fmt: skip
-    assert "20 sessions from " in rebalancer.said
-    assert "they are split 60/20/20, with nothing left out" in rebalancer.said
+    assert "20 sessions from " in rebalancer.errors
+    assert "they are split 60/20/20, with nothing left out" in rebalancer.errors
     assert "turnover" in manifest.metrics["test"]
     assert "win_rate" not in manifest.metrics["test"]  # orders filled are no trades that could be won
     assert sorted(path.name for path in rebalancer.version.iterdir()) == [
@@ -256,8 +256,8 @@ def test_what_cannot_be_trained_on_ends_with_exit_code_2_one_line_and_no_file(
     out, run = tmp_path / "models", tmp_path / "run"
     given = ["--strategy", strategy, "--bars", str(tmp_path / "bars.csv"), "--out", str(out), "--run-dir", str(run)]
     assert main([*given, *options]) == 2
-    said = capsys.readouterr().err.strip().splitlines()[-1]
-    assert said.startswith("train-and-export: ")
-    assert complaint in said
+    message = capsys.readouterr().err.strip().splitlines()[-1]
+    assert message.startswith("train-and-export: ")
+    assert complaint in message
     assert not out.exists()
     assert not run.exists()

@@ -53,15 +53,15 @@ def settings(tmp_path_factory: pytest.TempPathFactory) -> Settings:
 
 
 @pytest.fixture(scope="module")
-def told() -> list[object]:
+def progress() -> list[object]:
     """What the run told."""
     return []
 
 
 @pytest.fixture(scope="module")
-def version(settings: Settings, told: list[object]) -> Path:
+def version(settings: Settings, progress: list[object]) -> Path:
     """What the run made."""
-    return train_and_export(settings, told.append).version
+    return train_and_export(settings, progress.append).version
 
 
 @pytest.fixture(scope="module")
@@ -114,26 +114,28 @@ def test_without_a_proven_lead_a_policy_that_wants_all_of_every_stock_is_exporte
     assert passive.metrics["test"]["trades"] > 0
 
 
-def test_stages_come_in_order_with_their_number_of_tasks(version: Path, told: list[object]) -> None:
-    stages = [(news.name, news.tasks) for news in told if isinstance(news, Stage)]
+def test_stages_come_in_order_with_their_number_of_tasks(version: Path, progress: list[object]) -> None:
+    stages = [(news.name, news.tasks) for news in progress if isinstance(news, Stage)]
     assert stages == [("forecaster folds", 3), ("forecasts", 3), ("trials", 1), ("players", 15)]
-    names = [news.name for news in told if isinstance(news, News)]
+    names = [news.name for news in progress if isinstance(news, News)]
     assert set(names[: names.index("forecast-2020")]) == {f"forecaster-{year}-1" for year in (2020, 2021, 2022)}
-    assert sum(isinstance(news, Trial) for news in told) == 1
-    last = {news.name: news for news in told if isinstance(news, News)}
+    assert sum(isinstance(news, Trial) for news in progress) == 1
+    last = {news.name: news for news in progress if isinstance(news, News)}
     assert all(news.steps == news.total for news in last.values())
 
 
 def test_forecasters_of_few_gradient_steps_are_named_before_the_agents_begin(
-    settings: Settings, version: Path, told: list[object]
+    settings: Settings, version: Path, progress: list[object]
 ) -> None:
     """Batches of 64 rows from every tenth session, two epochs at most: counted from the rows, not from the run."""
-    (words,) = [news for news in told if isinstance(news, str) and news.startswith("few gradient steps of forecasters")]
+    (words,) = [
+        news for news in progress if isinstance(news, str) and news.startswith("few gradient steps of forecasters")
+    ]
     found = {int(year): int(steps) for year, steps in re.findall(r"(20\d\d): (\d+)", words)}
     assert set(found) == {2020, 2021, 2022}
     assert all(1 <= steps <= 2 * 3 * 252 * (year - 2 - 2016 + 1) / 10 / 64 + 2 for year, steps in found.items())
-    trials = [at for at, news in enumerate(told) if isinstance(news, Stage) and news.name == "trials"]
-    assert told.index(words) < trials[0]
+    trials = [at for at, news in enumerate(progress) if isinstance(news, Stage) and news.name == "trials"]
+    assert progress.index(words) < trials[0]
     study = read(study_of(settings.run_folder).extra)
     assert study is not None
     assert {year.year: year.gradient_steps for year in study.years} == found
