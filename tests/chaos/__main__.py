@@ -12,7 +12,7 @@ import tempfile
 import time
 from pathlib import Path
 
-from tests.chaos.campaign import campaign, once_more, told, unmet
+from tests.chaos.campaign import campaign, format_report, once_more, unmet
 from tests.chaos.kinds import KINDS
 
 ENOUGH = 400  # sessions in which every kind must be met
@@ -54,7 +54,7 @@ def main() -> int:
         if missing := once_more(unmet(outcomes), turn):
             print(f"{len(missing)} sessions more, for kinds that were not met", flush=True)
             outcomes += campaign(seed, missing, options.parallel, work, hands=missing, operated=options.operator)
-    print(told(outcomes, seed, expected=frozenset(KINDS) if whole else frozenset()))
+    print(format_report(outcomes, seed, expected=frozenset(KINDS) if whole else frozenset()))
     print(f"took {(time.monotonic() - began) / 60:.1f} minutes")
     return int(any(outcome.problems for outcome in outcomes) or (whole and bool(unmet(outcomes))))
 

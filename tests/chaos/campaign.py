@@ -122,7 +122,7 @@ def line_of(outcome: Outcome, seed: int, *, operated: bool = False) -> str:
     return "\n".join([head, *(f"  {problem}" for problem in outcome.problems), *([again] if outcome.problems else [])])
 
 
-def told(outcomes: Sequence[Outcome], seed: int, *, expected: Collection[str] = ()) -> str:
+def format_report(outcomes: Sequence[Outcome], seed: int, *, expected: Collection[str] = ()) -> str:
     """The campaign's report: ends, what each family and each kind met, what was never met, what failed."""
     met: Counter[str] = Counter()
     exposed: Counter[str] = Counter()

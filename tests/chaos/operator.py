@@ -125,7 +125,7 @@ class Operator:
 
     def figures(self) -> tuple[int, int]:
         """How many commands were accepted, and how many had no answer or a refusal."""
-        accepted = sum(said.accepted for said in self.asked)
+        accepted = sum(answer.accepted for answer in self.asked)
         return accepted, len(self.asked) - accepted
 
     def look(self) -> None:
@@ -208,7 +208,7 @@ def commands_of(state_dir: Path) -> list[tuple[str, str, list[dict[str, Any]]]]:
 def events_apart(asked: Iterable[Asked], journaled: Collection[tuple[str, str]]) -> list[str]:
     """Commands that are not one event: accepted and not journaled, journaled twice, or never asked for."""
     count = Counter(journaled)
-    expected = {(EVENTS[said.command], said.reason): said.accepted for said in asked}
+    expected = {(EVENTS[answer.command], answer.reason): answer.accepted for answer in asked}
     found = [f"{kind} {reason!r} was never asked for" for kind, reason in count if (kind, reason) not in expected]
     for (kind, reason), accepted in expected.items():
         times = count[kind, reason]

@@ -32,8 +32,8 @@ def test_a_command_is_one_event_and_may_be_none_where_nobody_answered() -> None:
     ],
 )
 def test_a_command_that_is_no_event_or_two_is_found(journaled: list[tuple[str, str]], found: str) -> None:
-    (told,) = events_apart([DONE, UNHEARD], journaled)
-    assert found in told
+    (difference,) = events_apart([DONE, UNHEARD], journaled)
+    assert found in difference
 
 
 def test_an_order_without_a_decision_is_found() -> None:

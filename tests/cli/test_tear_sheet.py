@@ -163,7 +163,7 @@ def test_a_narrow_terminal_shows_the_year_in_two_tables_and_cuts_no_month(
 
 
 @pytest.mark.parametrize(
-    ("arguments", "said"),
+    ("arguments", "message"),
     [
         (("--from", "2024-01-02", "--day", "2024-01-02"), "--day is about one session of one desk"),
         (("--range", "1M", "--to", "2024-01-02"), "name it alone, or --from and --to"),
@@ -178,11 +178,11 @@ def test_what_cannot_be_shown_is_refused_with_the_cure(
     capsys: pytest.CaptureFixture[str],
     monkeypatch: pytest.MonkeyPatch,
     arguments: tuple[str, ...],
-    said: str,
+    message: str,
 ) -> None:
     monkeypatch.chdir(REPOSITORY)
     assert main(["report", "--state-dir", str(daily), *arguments]) == 2
-    assert said in capsys.readouterr().err
+    assert message in capsys.readouterr().err
 
 
 def test_a_span_without_a_session_says_so(daily: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -41,7 +41,7 @@ def test_what_is_left_out_is_found_next_to_the_file(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("text", "said"),
+    ("text", "message"),
     [
         ("desk = 3", "desk is 3: expected one table [[desk]] or more, each with a name: add them"),
         ("", "desk is None: expected one table [[desk]] or more, each with a name: add them"),
@@ -61,12 +61,12 @@ def test_what_is_left_out_is_found_next_to_the_file(tmp_path: Path) -> None:
         ),
     ],
 )
-def test_a_mistake_is_named_with_its_cure(tmp_path: Path, text: str, said: str) -> None:
+def test_a_mistake_is_named_with_its_cure(tmp_path: Path, text: str, message: str) -> None:
     path = written(tmp_path, text)
     with pytest.raises(ConfigError) as refused:
         checked_desks(path)
     assert str(refused.value).startswith(f"{path}: ")
-    assert said in str(refused.value)
+    assert message in str(refused.value)
 
 
 def test_two_desks_on_one_account_are_refused_by_its_number_and_by_its_key(tmp_path: Path) -> None:

@@ -92,9 +92,9 @@ def test_the_bars_of_a_session_are_those_of_the_tape(served: Served, played: Pla
     price = served.json("/api/price")
     assert len(price["sessions"]) == 5
     assert price["session"] == price["sessions"][-1]
-    told = [row.split(",") for row in played.rows[-150:]]
-    assert [bar[1:] for bar in price["bars"]] == [[float(value) for value in row[2:]] for row in told]
-    assert [bar[0] for bar in price["bars"]] == [int(row[1]) / 1e9 for row in told]
+    rows = [row.split(",") for row in played.rows[-150:]]
+    assert [bar[1:] for bar in price["bars"]] == [[float(value) for value in row[2:]] for row in rows]
+    assert [bar[0] for bar in price["bars"]] == [int(row[1]) / 1e9 for row in rows]
     earlier = served.json(f"/api/price?session={price['sessions'][0]}")
     assert len(earlier["bars"]) == 86
 
@@ -282,8 +282,8 @@ def test_the_stream_tells_the_state_at_once(served: Served) -> None:
         lines = [answer.readline().decode().strip() for _ in range(4)]
     assert lines[0].startswith("retry: ")
     assert lines[2] == "event: now"
-    told, asked = json.loads(lines[3].removeprefix("data: ")), served.json("/api/now")
-    assert {**told, "read_at": 0} == {**asked, "read_at": 0}
+    state, asked = json.loads(lines[3].removeprefix("data: ")), served.json("/api/now")
+    assert {**state, "read_at": 0} == {**asked, "read_at": 0}
 
 
 def test_a_desk_whose_journal_cannot_be_read_hides_no_other(played: Played, tmp_path: Path) -> None:
@@ -372,8 +372,8 @@ def test_a_decision_s_price_is_that_around_it_and_its_trades_are_those_it_moved(
     row = played.sql("SELECT bar_ns FROM decisions WHERE decision = ?", move["decision"])[0]
     page = served.json(f"/api/around/{move['decision']}")
     begin, end = row["bar_ns"] - 60 * 60 * 10**9, row["bar_ns"] + 61 * 60 * 10**9
-    told = [line.split(",") for line in played.rows]
-    wanted = [[int(line[1]) / 1e9, *map(float, line[2:])] for line in told if begin <= int(line[1]) < end]
+    rows = [line.split(",") for line in played.rows]
+    wanted = [[int(line[1]) / 1e9, *map(float, line[2:])] for line in rows if begin <= int(line[1]) < end]
     assert len(wanted) > 60
     assert page["bars"] == wanted
     trade = played.sql("SELECT * FROM trades WHERE opened_ns = ? AND symbol = ?", move["opened_ns"], move["symbol"])[0]

@@ -189,18 +189,18 @@ def test_the_stream_tells_what_the_journal_got_since(desk: desk_run.Desk, tmp_pa
         connection.request("GET", "/api/stream")
         answer = connection.getresponse()
 
-        def told() -> dict[str, object]:
+        def read_message() -> dict[str, object]:
             while True:
                 line = answer.readline().decode()
                 if line.startswith("data: "):
                     message: dict[str, object] = json.loads(line.removeprefix("data: "))
                     return message
 
-        first = told()
+        first = read_message()
         recorded = desk.run(tmp_path)
         assert recorded.failure is None
-        last = told()
+        last = read_message()
         while last["seq"] == first["seq"] or not last["session_ended"]:
-            last = told()
+            last = read_message()
     assert recorded.engine is not None
     assert last["seq"] == recorded.engine.machine.state.seq

@@ -160,11 +160,11 @@ def test_a_passive_policys_wishes_are_its_own_answer_and_nothing_is_taken_from_t
     state_dir: Path, tmp_path: Path
 ) -> None:
     """The passive policy of `forecast_ensemble` answers 1 whatever its confidence: no agent was asked."""
-    copy, says = tmp_path / FILE, {"probabilities": [0.4, 0.3, 0.3], "confidence": 0.4, "final": 1.0}
+    copy, heads = tmp_path / FILE, {"probabilities": [0.4, 0.3, 0.3], "confidence": 0.4, "final": 1.0}
     with closing(sqlite3.connect(state_dir / FILE)) as there, closing(sqlite3.connect(copy)) as here:
         there.backup(here)
         assert here.execute("SELECT DISTINCT model FROM decisions").fetchall() == [(VERSION,)]  # a version by its name
-        here.execute("UPDATE heads SET answer = '1.0', heads = ?", (json.dumps(says | {"sac": 1.0, "td3": 1.0}),))
+        here.execute("UPDATE heads SET answer = '1.0', heads = ?", (json.dumps(heads | {"sac": 1.0, "td3": 1.0}),))
         here.commit()
         spec = strategy("forecast_ensemble", SYMBOLS).spec
         for model, taken in (("2022-12-30-passive-14f528dd", 0.0), ("2022-12-30-0c78cf4c", 0.2)):

@@ -113,8 +113,8 @@ def test_a_recurrent_policy_is_asked_with_the_memory_that_it_had() -> None:
     )
     spec = Spec(**{name: getattr(SMALL, name) for name in SMALL.__struct_fields__} | {"recurrent_shape": (4,)})
     memory = np.array([0.1, -0.2, 0.3, 0.4], "<f4")
-    told = tuple(np.add(logits(), memory @ carried).tolist())
-    found = contribution(Runner(loaded(policy), spec), spec, observation(hidden=memory.tobytes()), told, 0)
+    logits_of_memory = tuple(np.add(logits(), memory @ carried).tolist())
+    found = contribution(Runner(loaded(policy), spec), spec, observation(hidden=memory.tobytes()), logits_of_memory, 0)
     np.testing.assert_allclose(found.cells, MATRIX[:, 0].reshape(2, 3) * SEEN, rtol=0, atol=1e-6)
 
 

@@ -34,7 +34,7 @@ from tests.support.browser import (
     PHONE,
     SMALL,
     WIDE,
-    Told,
+    JournalRows,
     Watched,
     chromium,
     dashboard,
@@ -68,8 +68,8 @@ def desk(tmp_path_factory: pytest.TempPathFactory) -> tuple[Desk, Path]:
 
 
 @pytest.fixture(scope="module")
-def told(desk: tuple[Desk, Path]) -> Told:
-    return Told(desk[1])
+def journal(desk: tuple[Desk, Path]) -> JournalRows:
+    return JournalRows(desk[1])
 
 
 @pytest.fixture(scope="module")
@@ -125,17 +125,17 @@ READY = {
 }
 
 
-def newest(told: Told) -> dict[str, Any]:
-    return told.row("SELECT * FROM decisions ORDER BY decision DESC LIMIT 1")
+def newest(journal: JournalRows) -> dict[str, Any]:
+    return journal.row("SELECT * FROM decisions ORDER BY decision DESC LIMIT 1")
 
 
-def explained(told: Told) -> dict[str, Any]:
+def explained(journal: JournalRows) -> dict[str, Any]:
     """The newest decision that was ordered: it has everything that a decision can have."""
-    return told.row("SELECT * FROM decisions WHERE outcome = 'ordered' ORDER BY decision DESC LIMIT 1")
+    return journal.row("SELECT * FROM decisions WHERE outcome = 'ordered' ORDER BY decision DESC LIMIT 1")
 
 
-def route_of(page: str, told: Told) -> str:
-    return f"decision/{explained(told)['decision']}" if page == "decision" else page
+def route_of(page: str, journal: JournalRows) -> str:
+    return f"decision/{explained(journal)['decision']}" if page == "decision" else page
 
 
 def named(page: Page, figure: str) -> str:
@@ -144,9 +144,9 @@ def named(page: Page, figure: str) -> str:
     return value
 
 
-def session_of(told: Told) -> tuple[int, int]:
+def session_of(journal: JournalRows) -> tuple[int, int]:
     """First and last moment of the newest bar's New York day."""
-    moment = new_york(newest(told)["bar_ns"]).replace(hour=0, minute=0, second=0, microsecond=0)
+    moment = new_york(newest(journal)["bar_ns"]).replace(hour=0, minute=0, second=0, microsecond=0)
     start = int(moment.timestamp()) * 10**9
     return start, start + 86_400 * 10**9
 
@@ -154,10 +154,10 @@ def session_of(told: Told) -> tuple[int, int]:
 # --- what is shown is what the journal says --------------------------------------------------------------------------
 
 
-def test_the_first_page_shows_the_journals_newest_decision_and_money(opened: Opener, told: Told) -> None:
+def test_the_first_page_shows_the_journals_newest_decision_and_money(opened: Opener, journal: JournalRows) -> None:
     page = opened("now", READY["now"]).page
-    decision = newest(told)
-    money = told.row("SELECT * FROM equity ORDER BY time_ns DESC LIMIT 1")
+    decision = newest(journal)
+    money = journal.row("SELECT * FROM equity ORDER BY time_ns DESC LIMIT 1")
     assert page.locator("#answer span[data-action]").get_attribute("data-action") == decision["action"]
     assert float(page.locator("[data-confidence]").get_attribute("data-confidence") or 0) == decision["confidence"]
     shares = page.locator("#answer .bars li").evaluate_all(
@@ -168,11 +168,13 @@ def test_the_first_page_shows_the_journals_newest_decision_and_money(opened: Ope
     assert named(page, "Cash") == f"${Decimal(money['cash_usd']):,.2f}"
 
 
-def test_the_position_is_the_sum_of_the_journals_fills(opened: Opener, told: Told) -> None:
+def test_the_position_is_the_sum_of_the_journals_fills(opened: Opener, journal: JournalRows) -> None:
     page = opened("now", "#position [data-symbol]").page
-    held = told.rows("SELECT symbol, SUM(side * quantity) AS held FROM fills GROUP BY symbol HAVING held <> 0")
+    held = journal.rows("SELECT symbol, SUM(side * quantity) AS held FROM fills GROUP BY symbol HAVING held <> 0")
     assert page.locator("#position h3").all_text_contents() == [instrument(row["symbol"]) for row in held]
-    trades = told.rows("SELECT quantity, held, pnl_usd, realized_usd FROM trades WHERE left_ns IS NULL ORDER BY symbol")
+    trades = journal.rows(
+        "SELECT quantity, held, pnl_usd, realized_usd FROM trades WHERE left_ns IS NULL ORDER BY symbol"
+    )
     assert [trade["held"] for trade in trades] == [row["held"] for row in held]
     (trade,) = trades
     of_all = f" of {trade['quantity']}" if trade["quantity"] > trade["held"] else ""
@@ -181,7 +183,7 @@ def test_the_position_is_the_sum_of_the_journals_fills(opened: Opener, told: Tol
     money = {name: f"{'−' if usd < 0 else '+'}${abs(usd):,.2f}" for name, usd in parts.items()}
     shown = page.locator("#position .figures")
     assert {name: shown.locator(f'[data-figure="{name}"] > span').text_content() for name in money} == money
-    closed = told.row("SELECT count(*) AS n, total(pnl_usd) AS usd FROM trades WHERE left_ns IS NOT NULL")
+    closed = journal.row("SELECT count(*) AS n, total(pnl_usd) AS usd FROM trades WHERE left_ns IS NOT NULL")
     line = opened("trades", "#trips tr[data-trade]").page.locator("#held tr[data-trade]").first
     expect(line).to_contain_text(f"unrealised {money['Unrealised']}, realised {money['Realised']}")
     expect(line.locator('[data-label="Open"]')).to_have_text(f"{trade['held']}{of_all}")
@@ -192,10 +194,10 @@ def test_the_position_is_the_sum_of_the_journals_fills(opened: Opener, told: Tol
     assert named(page, "P&L in all") == f"{'−' if usd < 0 else '+'}${abs(usd):,.2f}"
 
 
-def test_the_chart_has_an_arrow_for_each_fill_of_the_session(opened: Opener, told: Told) -> None:
+def test_the_chart_has_an_arrow_for_each_fill_of_the_session(opened: Opener, journal: JournalRows) -> None:
     page = opened("now", "#price .chart[data-bars]").page
-    fills = told.rows(
-        "SELECT * FROM fills WHERE filled_ns >= ? AND filled_ns < ? ORDER BY filled_ns", *session_of(told)
+    fills = journal.rows(
+        "SELECT * FROM fills WHERE filled_ns >= ? AND filled_ns < ? ORDER BY filled_ns", *session_of(journal)
     )
     assert len(fills) > 3
     assert page.locator("#price .chart").get_attribute("data-marks") == str(len(fills))
@@ -209,7 +211,7 @@ def test_the_chart_has_an_arrow_for_each_fill_of_the_session(opened: Opener, tol
     )
 
 
-def test_an_arrow_of_the_chart_leads_to_its_decision(opened: Opener, told: Told) -> None:
+def test_an_arrow_of_the_chart_leads_to_its_decision(opened: Opener, journal: JournalRows) -> None:
     page = opened("now", "#price .chart[data-marks]").page
     chart = page.locator("#price .chart")
     image = Image.open(io.BytesIO(chart.screenshot())).convert("RGB")
@@ -223,12 +225,16 @@ def test_an_arrow_of_the_chart_leads_to_its_decision(opened: Opener, told: Told)
     chart.click(position={"x": x, "y": y})
     page.wait_for_selector("#orders [data-order]")
     number = int(page.url.rsplit("/", 1)[1])
-    assert told.row("SELECT outcome FROM decisions WHERE decision = ?", number)["outcome"] == "ordered"
+    assert journal.row("SELECT outcome FROM decisions WHERE decision = ?", number)["outcome"] == "ordered"
 
 
-def test_trades_are_shown_with_an_arrow_a_sign_and_a_link_to_their_decisions(opened: Opener, told: Told) -> None:
+def test_trades_are_shown_with_an_arrow_a_sign_and_a_link_to_their_decisions(
+    opened: Opener, journal: JournalRows
+) -> None:
     page = opened("trades", READY["trades"]).page
-    trades = told.rows("SELECT * FROM trades ORDER BY left_ns IS NOT NULL, coalesce(left_ns, opened_ns) DESC LIMIT 50")
+    trades = journal.rows(
+        "SELECT * FROM trades ORDER BY left_ns IS NOT NULL, coalesce(left_ns, opened_ns) DESC LIMIT 50"
+    )
     rows = page.locator("#trips tr[data-trade]")
     assert rows.count() == len(trades) > 2
     kinds = [rows.nth(n).locator("td").first.locator("span").first.get_attribute("class") for n in range(len(trades))]
@@ -250,12 +256,12 @@ def test_trades_are_shown_with_an_arrow_a_sign_and_a_link_to_their_decisions(ope
     assert page.url.endswith(f"decision/{won[0]['entry_decision']}")
 
 
-def test_the_performance_is_that_of_the_journal_s_equity(opened: Opener, told: Told) -> None:
+def test_the_performance_is_that_of_the_journal_s_equity(opened: Opener, journal: JournalRows) -> None:
     page = opened("performance", READY["performance"]).page
     last: dict[str, float] = {}
-    for row in told.rows("SELECT time_ns, equity_usd FROM equity ORDER BY time_ns"):
+    for row in journal.rows("SELECT time_ns, equity_usd FROM equity ORDER BY time_ns"):
         last[new_york(row["time_ns"]).date().isoformat()] = float(row["equity_usd"])
-    first = new_york(told.row("SELECT min(opened_ns) AS t FROM round_trips")["t"]).date().isoformat()
+    first = new_york(journal.row("SELECT min(opened_ns) AS t FROM round_trips")["t"]).date().isoformat()
     dates = [date for date in last if date >= first]
     before = last[max(date for date in last if date < first)]
     shown = page.locator("#days td[data-day]").evaluate_all("all => all.map(n => [n.dataset.day, n.textContent])")
@@ -292,10 +298,10 @@ def test_twelve_years_of_days_fit_on_a_phone(opened: Opener) -> None:
     expect(page.locator("#course .chart")).to_have_attribute("data-from", str(first))
 
 
-def test_the_chart_shows_every_session_that_was_traded(opened: Opener, told: Told) -> None:
+def test_the_chart_shows_every_session_that_was_traded(opened: Opener, journal: JournalRows) -> None:
     page = opened("now", "#price .choosers select").page
     sessions = page.locator("#price .choosers option").all_text_contents()
-    days = {new_york(row["bar_ns"]).date().isoformat() for row in told.rows("SELECT bar_ns FROM decisions")}
+    days = {new_york(row["bar_ns"]).date().isoformat() for row in journal.rows("SELECT bar_ns FROM decisions")}
     assert days <= set(sessions)
     assert sessions == sorted(sessions, reverse=True)
     page.locator("#price .choosers select").select_option(min(days))
@@ -303,21 +309,21 @@ def test_the_chart_shows_every_session_that_was_traded(opened: Opener, told: Tol
     expect(page.locator("#price .chart")).to_have_attribute("data-bars", "390")
 
 
-def test_the_list_is_the_journals_newest_first_by_outcome_and_by_page(opened: Opener, told: Told) -> None:
+def test_the_list_is_the_journals_newest_first_by_outcome_and_by_page(opened: Opener, journal: JournalRows) -> None:
     page = opened("decisions", READY["decisions"]).page
-    acted = told.rows(
+    acted = journal.rows(
         "SELECT decision FROM decisions WHERE outcome IN ('ordered', 'exit') ORDER BY decision DESC LIMIT 50"
     )
     shown = page.locator("tr[data-decision]").evaluate_all("all => all.map(n => n.dataset.decision)")
     assert shown == [str(row["decision"]) for row in acted]
-    every = told.row("SELECT count(*) AS n FROM decisions")["n"]
-    total = told.row("SELECT count(*) AS n FROM decisions WHERE outcome IN ('ordered', 'exit')")["n"]
+    every = journal.row("SELECT count(*) AS n FROM decisions")["n"]
+    total = journal.row("SELECT count(*) AS n FROM decisions WHERE outcome IN ('ordered', 'exit')")["n"]
     expect(page.locator("#shares")).to_contain_text(f"{total:,} of {every:,} decisions shown: with orders.")
     page.get_by_role("button", name="Show all").click()
     expect(page.locator("#shares")).to_have_text(f"All {every:,} decisions.")
     expect(page.get_by_label("Outcome")).to_have_value("")
     wanted = [
-        str(row["decision"]) for row in told.rows("SELECT decision FROM decisions ORDER BY decision DESC LIMIT 100")
+        str(row["decision"]) for row in journal.rows("SELECT decision FROM decisions ORDER BY decision DESC LIMIT 100")
     ]
     numbers = "all => all.map(n => n.dataset.decision)"
     page.wait_for_selector(f'tr[data-decision="{wanted[0]}"] ~ tr[data-decision="{wanted[49]}"]')
@@ -326,16 +332,16 @@ def test_the_list_is_the_journals_newest_first_by_outcome_and_by_page(opened: Op
     page.wait_for_selector(f'tr[data-decision="{wanted[50]}"]')
     assert page.locator("tr[data-decision]").evaluate_all(numbers) == wanted[50:]
     page.get_by_label("Outcome").select_option("denied")
-    denied = told.rows("SELECT decision FROM decisions WHERE outcome = 'denied' ORDER BY decision DESC LIMIT 50")
+    denied = journal.rows("SELECT decision FROM decisions WHERE outcome = 'denied' ORDER BY decision DESC LIMIT 50")
     page.wait_for_selector(f'tr[data-decision="{denied[0]["decision"]}"]')
     expect(page.locator(f'tr[data-decision="{wanted[50]}"]')).to_have_count(0)
     assert page.locator("tr[data-decision]").evaluate_all(numbers) == [str(row["decision"]) for row in denied]
 
 
-def test_the_heat_map_shows_the_bytes_that_the_policy_was_given(opened: Opener, told: Told) -> None:
-    decision = explained(told)
+def test_the_heat_map_shows_the_bytes_that_the_policy_was_given(opened: Opener, journal: JournalRows) -> None:
+    decision = explained(journal)
     page = opened(f"decision/{decision['decision']}", "#observation td").page
-    before = told.rows(
+    before = journal.rows(
         "SELECT row FROM decisions WHERE row IS NOT NULL AND decision <= ? ORDER BY decision DESC LIMIT 20",
         decision["decision"],
     )
@@ -349,8 +355,8 @@ def test_the_heat_map_shows_the_bytes_that_the_policy_was_given(opened: Opener, 
     assert names == list(SPEC.features)
 
 
-def test_a_cell_tells_its_value_on_hover_and_on_focus_and_arrows_walk(opened: Opener, told: Told) -> None:
-    decision = explained(told)
+def test_a_cell_tells_its_value_on_hover_and_on_focus_and_arrows_walk(opened: Opener, journal: JournalRows) -> None:
+    decision = explained(journal)
     page = opened(f"decision/{decision['decision']}", READY["decision"]).page
     last = page.locator("#observation tbody tr").last.locator("td")
     last.first.hover()
@@ -365,8 +371,8 @@ def test_a_cell_tells_its_value_on_hover_and_on_focus_and_arrows_walk(opened: Op
     expect(page.locator(".heat")).to_have_attribute("data-mode", "cells")
 
 
-def test_a_decision_shows_the_journals_gates_orders_and_fills(opened: Opener, told: Told) -> None:
-    decision = explained(told)
+def test_a_decision_shows_the_journals_gates_orders_and_fills(opened: Opener, journal: JournalRows) -> None:
+    decision = explained(journal)
     page = opened(f"decision/{decision['decision']}", READY["decision"]).page
     gates = {
         gate: "unknown" if reason is None else "denies" if reason else "passes"
@@ -374,11 +380,11 @@ def test_a_decision_shows_the_journals_gates_orders_and_fills(opened: Opener, to
     }
     shown = page.locator("#gates li").evaluate_all("all => all.map(n => [n.dataset.gate, n.dataset.state])")
     assert dict(shown) == gates
-    orders = told.rows("SELECT client_order_id FROM orders WHERE work = ?", decision["work"])
+    orders = journal.rows("SELECT client_order_id FROM orders WHERE work = ?", decision["work"])
     assert set(page.locator("#orders [data-order]").evaluate_all("all => all.map(n => n.dataset.order)")) == {
         row["client_order_id"] for row in orders
     }
-    fills = told.rows(
+    fills = journal.rows(
         "SELECT f.* FROM fills f JOIN orders o USING (client_order_id) WHERE o.work = ? ORDER BY f.filled_ns",
         decision["work"],
     )
@@ -388,8 +394,8 @@ def test_a_decision_shows_the_journals_gates_orders_and_fills(opened: Opener, to
     assert logits == json.loads(decision["logits"])
 
 
-def test_a_denied_decision_names_the_gate_and_its_reason(opened: Opener, told: Told) -> None:
-    decision = told.row("SELECT * FROM decisions WHERE outcome = 'denied' ORDER BY decision DESC LIMIT 1")
+def test_a_denied_decision_names_the_gate_and_its_reason(opened: Opener, journal: JournalRows) -> None:
+    decision = journal.row("SELECT * FROM decisions WHERE outcome = 'denied' ORDER BY decision DESC LIMIT 1")
     page = opened(f"decision/{decision['decision']}", "#gates li").page
     gates = {gate: reason for gate, reason in json.loads(decision["gates"]).items() if reason}
     denied = {gate: re.sub(r"[A-Z]+\d{6}[CP]\d{8}", lambda m: instrument(m[0]), why) for gate, why in gates.items()}
@@ -399,8 +405,10 @@ def test_a_denied_decision_names_the_gate_and_its_reason(opened: Opener, told: T
     assert dict(shown) == denied
 
 
-def test_arrow_keys_and_space_walk_through_the_decisions(opened: Opener, told: Told) -> None:
-    numbers = [row["decision"] for row in told.rows("SELECT decision FROM decisions ORDER BY decision LIMIT 104")][100:]
+def test_arrow_keys_and_space_walk_through_the_decisions(opened: Opener, journal: JournalRows) -> None:
+    numbers = [row["decision"] for row in journal.rows("SELECT decision FROM decisions ORDER BY decision LIMIT 104")][
+        100:
+    ]
     page = opened(f"decision/{numbers[1]}", "#gates .body > *").page
     page.keyboard.press("ArrowRight")
     expect(page.locator("h1")).to_have_text(f"Decision {numbers[2]}")
@@ -415,10 +423,10 @@ def test_arrow_keys_and_space_walk_through_the_decisions(opened: Opener, told: T
     expect(page.get_by_role("button", name="Play")).to_be_visible()
 
 
-def test_risk_and_health_say_what_the_journal_says(opened: Opener, told: Told) -> None:
+def test_risk_and_health_say_what_the_journal_says(opened: Opener, journal: JournalRows) -> None:
     page = opened("risk", READY["risk"]).page
     denials: dict[str, int] = {}
-    for row in told.rows("SELECT gates FROM decisions WHERE outcome = 'denied'"):
+    for row in journal.rows("SELECT gates FROM decisions WHERE outcome = 'denied'"):
         for gate, reason in json.loads(row["gates"]).items():
             denials[gate] = denials.get(gate, 0) + bool(reason)
     shown = page.locator("#denials li").evaluate_all("all => all.map(n => [n.dataset.gate, Number(n.dataset.count)])")
@@ -429,16 +437,16 @@ def test_risk_and_health_say_what_the_journal_says(opened: Opener, told: Told) -
 
     page = opened("health", READY["health"], answers=with_alarms(0)).page
     assert page.locator("#state .headline").text_content() == "Well The run ended, and nothing is wrong with it."
-    assert named(page, "Events") == f"{told.row('SELECT COUNT(seq) AS n FROM events')['n']:,}"
+    assert named(page, "Events") == f"{journal.row('SELECT COUNT(seq) AS n FROM events')['n']:,}"
     page = opened("health", READY["health"], answers=with_alarms(2)).page
     assert page.evaluate(SMALL) == []
-    said = "2 alarms during the run: see Risk. It ended, and nothing else is wrong with it."
-    assert page.locator("#state .headline").text_content() == said
+    sentence = "2 alarms during the run: see Risk. It ended, and nothing else is wrong with it."
+    assert page.locator("#state .headline").text_content() == sentence
     assert (page.locator("#state .headline a").get_attribute("href") or "").startswith("#/risk")
 
 
-def test_a_decision_shows_the_price_around_it_and_the_trade_it_opened(opened: Opener, told: Told) -> None:
-    row = told.row("SELECT * FROM trades WHERE left_ns IS NOT NULL ORDER BY opened_ns LIMIT 1")
+def test_a_decision_shows_the_price_around_it_and_the_trade_it_opened(opened: Opener, journal: JournalRows) -> None:
+    row = journal.row("SELECT * FROM trades WHERE left_ns IS NOT NULL ORDER BY opened_ns LIMIT 1")
     page = opened(f"decision/{row['entry_decision']}", "#ended tr[data-ended]").page
     assert page.locator("#ended tr[data-ended]").get_attribute("data-ended") == row["symbol"]
     kind = "gain" if row["pnl_usd"] > 0 else "loss" if row["pnl_usd"] < 0 else "even"
@@ -446,7 +454,7 @@ def test_a_decision_shows_the_price_around_it_and_the_trade_it_opened(opened: Op
     assert shown.get_attribute("class") == kind
     assert f"${abs(Decimal(str(row['pnl_usd']))):,.2f}" in (shown.text_content() or "")
     assert "opened it" in (page.locator("#ended").text_content() or "")
-    bar = told.row("SELECT bar_ns FROM decisions WHERE decision = ?", row["entry_decision"])["bar_ns"]
+    bar = journal.row("SELECT bar_ns FROM decisions WHERE decision = ?", row["entry_decision"])["bar_ns"]
     expect(page.locator("#around .chart")).to_have_attribute("data-decided", str(bar // 10**9))
     moment = new_york(bar)
     head = f"{moment.day} {moment:%b %Y, %H:%M} decided on this bar: O"
@@ -454,7 +462,9 @@ def test_a_decision_shows_the_price_around_it_and_the_trade_it_opened(opened: Op
     assert int(page.locator("#around .chart").get_attribute("data-bars") or 0) > 30
 
 
-def test_a_basket_s_orders_have_one_heading_and_two_versions_stand_side_by_side(opened: Opener, told: Told) -> None:
+def test_a_basket_s_orders_have_one_heading_and_two_versions_stand_side_by_side(
+    opened: Opener, journal: JournalRows
+) -> None:
     def two(found: Any) -> Any:
         if "orders" in found and "line" in found:
             (order, *_) = found["orders"]
@@ -476,7 +486,7 @@ def test_a_basket_s_orders_have_one_heading_and_two_versions_stand_side_by_side(
         return found
 
     between = changed(two, lambda now: now)
-    page = opened(route_of("decision", told), "#orders tr[data-order]", answers=between).page
+    page = opened(route_of("decision", journal), "#orders tr[data-order]", answers=between).page
     assert page.locator("#orders tr[data-order]").count() == 2
     assert page.locator("#orders h3").count() == 0
     watched = opened("models", "#compare tr[data-compared]", answers=between)
@@ -509,10 +519,10 @@ def test_a_change_of_the_journal_and_a_restart_of_the_dashboard_reach_an_open_pa
     port, page = free_port(), browser.new_page()
     with dashboard(port, copy) as url:
         page.goto(f"{url}/#/now")
-        before = newest(Told(copy))["decision"]
+        before = newest(JournalRows(copy))["decision"]
         expect(page.locator("#answer [data-key=open]")).to_contain_text(f"{before:,}")
         trade(desk[0], copy)
-        after = newest(Told(copy))["decision"]
+        after = newest(JournalRows(copy))["decision"]
         assert after > before
         expect(page.locator("#answer [data-key=open]")).to_contain_text(f"{after:,}")
         expect(page.locator("#connection")).to_have_text("stopped")
@@ -545,8 +555,8 @@ def changed(change: Callable[[Any], Any], states: Callable[[dict[str, Any]], dic
         def answer(route: Route) -> None:
             if "/api/stream" in route.request.url:
                 now = route.fetch(url=route.request.url.replace("/api/stream", "/api/now")).json()
-                told = json.dumps(states(change(now)))
-                route.fulfill(body=f"retry: 60000\nevent: now\ndata: {told}\n\n", content_type="text/event-stream")
+                state = json.dumps(states(change(now)))
+                route.fulfill(body=f"retry: 60000\nevent: now\ndata: {state}\n\n", content_type="text/event-stream")
             else:
                 reply = route.fetch()
                 route.fulfill(response=reply, body=json.dumps(change(reply.json())))
@@ -556,25 +566,25 @@ def changed(change: Callable[[Any], Any], states: Callable[[dict[str, Any]], dic
     return between
 
 
-def hostile(told: Any, key: str = "") -> Any:
+def hostile(answer: Any, key: str = "") -> Any:
     """The same answer with markup in every text but those by which the page finds its way."""
-    if isinstance(told, dict):
-        return {name: hostile(value, name) for name, value in told.items()}
-    if isinstance(told, list):
-        return [hostile(value, key) for value in told]
-    return HOSTILE + told if isinstance(told, str) and key not in WAYS else told
+    if isinstance(answer, dict):
+        return {name: hostile(value, name) for name, value in answer.items()}
+    if isinstance(answer, list):
+        return [hostile(value, key) for value in answer]
+    return HOSTILE + answer if isinstance(answer, str) and key not in WAYS else answer
 
 
 WAYS = {"name", "desk", "session", "sessions", "state", "rows", "equity_usd", "cash_usd", "realized_usd", "day_usd"}
 
 
-def test_markup_in_any_text_is_shown_as_text(opened: Opener, told: Told) -> None:
+def test_markup_in_any_text_is_shown_as_text(opened: Opener, journal: JournalRows) -> None:
     alarm = {"time": 1.0, "name": HOSTILE, "detail": HOSTILE}
     between = changed(hostile, lambda now: {**now, "halt": HOSTILE, "alarms": [alarm]})
     watched = opened("now", READY["now"], answers=between)
     expect(watched.page.locator("#alarms")).to_contain_text(HOSTILE)
     for name, ready in READY.items():
-        page = watched.open(route_of(name, told), "#gates .body > *" if name == "decision" else ready)
+        page = watched.open(route_of(name, journal), "#gates .body > *" if name == "decision" else ready)
         expect(page.locator("#banner")).to_contain_text(HOSTILE)
         expect(page.locator("main")).to_contain_text("<img")
         assert page.locator("img").count() == 0
@@ -588,7 +598,7 @@ def test_live_money_halt_and_stale_are_said_in_words(opened: Opener, tmp_path: P
         "halt_since": datetime(2024, 1, 5, 10, 30, tzinfo=NEW_YORK).timestamp(),
     }
     states = {"mode": "live", "account": "live 123456789", "stale": stale, **halt}
-    between = changed(lambda told: told, lambda now: {**now, **states})
+    between = changed(lambda answer: answer, lambda now: {**now, **states})
     page = opened("now", READY["now"], answers=between, size=PHONE).page
     page.evaluate("scrollTo(0, 900)")
     tops = []
@@ -649,7 +659,7 @@ def test_the_fleet_has_one_state_for_each_desk_the_troubled_first_and_no_sum_of_
 def test_a_paper_account_is_told_from_real_money(opened: Opener) -> None:
     denied = [{"name": name, "state": "denies", "reason": "", "ends": 0} for name in ("outside_session", "stale_bar")]
     states = {"mode": "paper", "account": "paper PA3TEST", "reconciled": False, "gates": denied}
-    page = opened("now", READY["now"], answers=changed(lambda told: told, lambda now: {**now, **states})).page
+    page = opened("now", READY["now"], answers=changed(lambda answer: answer, lambda now: {**now, **states})).page
     expect(page.locator("#mode")).to_have_text("live with a paper account")
     expect(page.locator("#live-money")).to_be_hidden()
     expect(page.locator("#banner")).to_contain_text("not yet compared")
@@ -666,12 +676,12 @@ def test_a_paper_account_is_told_from_real_money(opened: Opener) -> None:
 
 @pytest.mark.parametrize(("size", "scheme"), [(WIDE, "light"), (PHONE, "dark")], ids=["wide", "phone"])
 def test_every_page_fits_is_legible_and_can_be_touched(
-    opened: Opener, told: Told, tmp_path: Path, size: tuple[int, int], scheme: str
+    opened: Opener, journal: JournalRows, tmp_path: Path, size: tuple[int, int], scheme: str
 ) -> None:
     watched = opened("now", READY["now"], size=size, scheme=scheme)
     grounds = set()
     for name, ready in READY.items():
-        page = watched.open(route_of(name, told), ready)
+        page = watched.open(route_of(name, journal), ready)
         assert watched.overflow() <= 0, name
         assert page.evaluate(SMALL) == [], name
         picture(page, f"{name}-{size[0]}", tmp_path)
@@ -686,7 +696,7 @@ def test_every_page_fits_is_legible_and_can_be_touched(
     assert grounds == {"rgb(244, 245, 247)", "rgb(14, 19, 24)"}
 
 
-def test_everything_is_reached_by_the_keyboard_and_the_focus_is_seen(opened: Opener, told: Told) -> None:
+def test_everything_is_reached_by_the_keyboard_and_the_focus_is_seen(opened: Opener, journal: JournalRows) -> None:
     page = opened("now", READY["now"]).page
     page.wait_for_selector("#fills summary")
     page.keyboard.press("Tab")

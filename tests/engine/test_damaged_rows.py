@@ -137,12 +137,12 @@ def test_whoever_follows_leaves_out_a_row_that_was_whole_when_it_was_stepped(sta
     assert follower.state.risk.pause is not None
     execute(state, "DELETE FROM snapshots")
     execute(state, "UPDATE events SET payload = '{}' WHERE id = 7")
-    told, _ = command_offline(state, ClockTicked)
-    assert told.risk.pause is None
+    final, _ = command_offline(state, ClockTicked)
+    assert final.risk.pause is None
     for _ in range(2):  # to the snapshot, and from there
         follower.advance()
     assert (follower.problem, follower.caught_up) == ("", True)
-    assert (encode_state(follower.state), follower.generation) == (encode_state(told), 1)
+    assert (encode_state(follower.state), follower.generation) == (encode_state(final), 1)
     follower.close()
 
 

@@ -187,8 +187,8 @@ def test_a_strategy_that_raises_twice_while_it_holds_is_not_asked_again_and_exit
     state = recorded.engine.machine.state
     assert state.risk.halt is not None
     assert (state.risk.halt.reason, state.risk.strategy_off, state.book.positions) == ("quarantine", True, {})
-    told = [row for row in table(tmp_path, "events") if '"quarantine"' in row[5] and "RaiseAlarm" in row[5]]
-    assert len(told) == 1
+    rows = [row for row in table(tmp_path, "events") if '"quarantine"' in row[5] and "RaiseAlarm" in row[5]]
+    assert len(rows) == 1
     resumed = Core(OptionScalper()).step(state, ResumeRequested(state.now_ns, "mended", "ann")).state
     assert (resumed.risk.strategy_off, resumed.risk.halt) == (False, None)
 
@@ -217,14 +217,14 @@ class Resumed:
 
     def __init__(self, tape: Source) -> None:
         self._tape = tape
-        self._told = False
+        self._resumed = False
 
     async def next(self) -> Event | None:
         return self.poll()
 
     def poll(self) -> Event | None:
-        told, self._told = self._told, True
-        return self._tape.poll() if told else ResumeRequested(0, "mended", "ann")  # time never goes back
+        resumed, self._resumed = self._resumed, True
+        return self._tape.poll() if resumed else ResumeRequested(0, "mended", "ann")  # time never goes back
 
 
 def quarantines(path: Path) -> int:

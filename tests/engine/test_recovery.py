@@ -62,7 +62,7 @@ def whole(desk: Desk, tmp_path_factory: pytest.TempPathFactory) -> Path:
     return path
 
 
-def told(machine: Machine) -> tuple[bytes, bytes, list[str]]:
+def encode(machine: Machine) -> tuple[bytes, bytes, list[str]]:
     """State, paper broker and what is still to come, as text."""
     queue = [encode_effects((q,)) if isinstance(q, AskPolicy) else encode_event(q) for q in machine.queue]
     return encode_state(machine.state), msgspec.json.encode(machine.market_state, order="deterministic"), queue
@@ -82,7 +82,7 @@ def test_recovery_from_any_snapshot_always_equals_recovery_from_the_first_event(
     from_snapshot = recovered(path)
     execute(path, "DELETE FROM snapshots")
     from_the_first = recovered(path)
-    assert told(from_snapshot.machine) == told(from_the_first.machine)
+    assert encode(from_snapshot.machine) == encode(from_the_first.machine)
     assert from_snapshot.last_id == from_the_first.last_id == rows
     assert from_snapshot.head == from_the_first.head
     assert from_snapshot.fed == from_the_first.fed
@@ -100,9 +100,9 @@ def test_a_snapshot_is_read_back_as_the_state_that_was_written(whole: Path) -> N
     meta = reader.meta()
     other = fresh_machine(strategy_named(meta["strategy"]), identity_of(meta), first_trading(reader))
     reader.close()
-    before = told(machine)
+    before = encode(machine)
     restore(other, written)
-    assert told(other) == before
+    assert encode(other) == before
 
 
 def test_a_snapshot_on_a_damaged_page_is_passed_over_for_the_one_before(whole: Path, tmp_path: Path) -> None:
@@ -115,7 +115,7 @@ def test_a_snapshot_on_a_damaged_page_is_passed_over_for_the_one_before(whole: P
     (tmp_path / FILE).write_bytes(raw)
     found = recovered(tmp_path)
     assert found.passed_over == (f"row {newest[0]}: it cannot be read",)
-    assert told(found.machine) == told(recovered(whole).machine)
+    assert encode(found.machine) == encode(recovered(whole).machine)
 
 
 def test_a_snapshot_waits_for_what_is_under_way(whole: Path, tmp_path: Path) -> None:
@@ -228,7 +228,7 @@ def test_recovery_takes_the_newest_whole_snapshot_where_the_newest_is_damaged(
     undisturbed = recovered(tmp_path)
     execute(tmp_path, f"UPDATE snapshots SET {change} WHERE event_id = (SELECT max(event_id) FROM snapshots)")
     found = recovered(tmp_path)
-    assert told(found.machine) == told(undisturbed.machine)
+    assert encode(found.machine) == encode(undisturbed.machine)
     assert (found.head, found.fed, found.handover) == (undisturbed.head, undisturbed.fed, None)
     (why,) = found.passed_over
     assert re.match(r"event \d+: it (is damaged|stands at no event)", why)
@@ -247,7 +247,7 @@ def test_recovery_begins_at_the_first_row_where_one_bit_is_flipped_in_each_snaps
         raw = raw.replace(begins, begins[:20] + bytes((begins[20] ^ 0b100,)) + begins[21:])  # as a failing disk does
     (tmp_path / FILE).write_bytes(raw)
     found = recovered(tmp_path)
-    assert told(found.machine) == told(undisturbed.machine)
+    assert encode(found.machine) == encode(undisturbed.machine)
     assert len(found.passed_over) == len(table(tmp_path, "snapshots"))
     assert found.replayed == found.machine.state.seq
 
@@ -259,7 +259,7 @@ def test_a_first_start_that_is_damaged_is_in_the_way_of_no_whole_snapshot(
     shutil.copy(whole / FILE, tmp_path / FILE)
     undisturbed = recovered(tmp_path)
     execute(tmp_path, "UPDATE events SET payload = CAST(? AS TEXT) WHERE kind = 'RunStarted'", damage)
-    assert told(recovered(tmp_path).machine) == told(undisturbed.machine)
+    assert encode(recovered(tmp_path).machine) == encode(undisturbed.machine)
     execute(tmp_path, "DELETE FROM snapshots")
     with pytest.raises(JournalError, match=r"damaged at event row 1 \(RunStarted\)"):
         recovered(tmp_path)
@@ -291,7 +291,7 @@ def test_a_snapshot_that_this_code_cannot_read_is_passed_over_and_names_both_cod
     digest = hashlib.sha256(state).hexdigest()
     execute(tmp_path, "UPDATE snapshots SET state = ?, digest = ?, code = 'oldoldoldold'", state, digest)
     found = recovered(tmp_path)
-    assert told(found.machine) == told(undisturbed.machine)
+    assert encode(found.machine) == encode(undisturbed.machine)
     assert re.search(
         rf"other code \(oldoldoldold\) .*this one \({code_digest()}\) cannot read it", found.passed_over[0]
     )

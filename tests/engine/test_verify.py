@@ -454,10 +454,10 @@ def test_a_journal_with_a_candidate_s_answers_is_identical_and_its_rows_are_comp
     shadowed: Path, tmp_path: Path
 ) -> None:
     decisions = [row[0] for row in table(shadowed, "decisions") if row[1] == "policy"]
-    told = table(shadowed, "shadows")
-    assert [row[0] for row in told] == decisions
-    assert {row[0] for row in told if row[-1] == "planted"} == {n for n in decisions if n % 5 == 0}
-    assert {row[4] for row in told if row[-1] == ""} == {SPEC.actions[-1]}
+    rows = table(shadowed, "shadows")
+    assert [row[0] for row in rows] == decisions
+    assert {row[0] for row in rows if row[-1] == "planted"} == {n for n in decisions if n % 5 == 0}
+    assert {row[4] for row in rows if row[-1] == ""} == {SPEC.actions[-1]}
     report = verified(shadowed)
     assert report.difference == ""
     path = Path(shutil.copytree(shadowed, tmp_path / "state"))

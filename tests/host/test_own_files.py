@@ -58,9 +58,9 @@ def become(uid: int, work: Callable[[], Any]) -> Any:
             os._exit(0)
     os.close(out)
     with os.fdopen(into) as pipe:
-        told = json.loads(pipe.read())
+        result = json.loads(pipe.read())
     os.waitpid(child, 0)
-    return told.get("returned", told.get("raised"))
+    return result.get("returned", result.get("raised"))
 
 
 @pytest.fixture
@@ -117,8 +117,8 @@ def test_root_that_locks_an_account_in_a_folder_of_another_user_touches_nothing_
 
     become(MALLORY, plant)
     assert f"it belongs to user {MALLORY}: run it as that user" in become(0, lambda: claim(folder))
-    told = precious.stat()
-    assert (precious.read_text(), told.st_uid, stat.S_IMODE(told.st_mode)) == ("root's own", 0, 0o600)
+    status = precious.stat()
+    assert (precious.read_text(), status.st_uid, stat.S_IMODE(status.st_mode)) == ("root's own", 0, 0o600)
 
 
 @pytest.mark.parametrize("link", ["symbolic", "hard"])
@@ -195,8 +195,8 @@ def test_root_by_hand_commands_and_starts_a_desk_as_the_user_whose_directory_it_
         return os.geteuid()
 
     assert become(0, start) == MALLORY
-    told = precious.stat()
-    assert (precious.read_text(), told.st_uid, stat.S_IMODE(told.st_mode)) == ("root's own", 0, 0o600)
+    status = precious.stat()
+    assert (precious.read_text(), status.st_uid, stat.S_IMODE(status.st_mode)) == ("root's own", 0, 0o600)
 
 
 @as_root
@@ -218,8 +218,8 @@ def test_what_root_makes_in_a_desk_s_folder_belongs_to_the_desk_s_user(shared: P
 def test_another_user_s_state_directory_is_refused_with_the_cure(shared: Path) -> None:
     state = shared / "state"
     become(DESK, state.mkdir)
-    said = become(MALLORY, lambda: opened(state))
-    assert "check owner" in said or f"it belongs to user {DESK}: run it as that user" in said
+    message = become(MALLORY, lambda: opened(state))
+    assert "check owner" in message or f"it belongs to user {DESK}: run it as that user" in message
     state.chmod(0o777)
     assert f"it belongs to user {DESK}" in become(MALLORY, lambda: opened(state))
     assert "every user may write there: chmod o-w" in become(DESK, lambda: opened(state))
@@ -264,9 +264,9 @@ def test_the_folder_of_the_locks_cannot_be_taken_by_another_user_first(shared: P
     taken = shared / "taken"
     become(MALLORY, lambda: taken.mkdir(mode=0o777))
     taken.chmod(0o777)
-    said = become(DESK, lambda: claim(taken))
-    assert f"it belongs to user {MALLORY}" in said
-    assert "RUNTIME_DIRECTORY" in said
+    message = become(DESK, lambda: claim(taken))
+    assert f"it belongs to user {MALLORY}" in message
+    assert "RUNTIME_DIRECTORY" in message
 
 
 def test_a_user_without_rights_of_root_stays_who_he_is(tmp_path: Path) -> None:

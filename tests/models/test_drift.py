@@ -142,9 +142,9 @@ def test_values_of_a_continuous_policy_are_compared_as_they_are(tmp_path: Path) 
     made.commit(batch)
     made.close()
     reference = Reference(1000, (), Histogram("actions", (0.0,), (0.25, 0.75)))
-    told = manifest_of(strategy("daily_rebalancer"), b"", (), reference=reference)
+    manifest = manifest_of(strategy("daily_rebalancer"), b"", (), reference=reference)
     assert len(spec.actions) == 50
-    found = measure(tmp_path / FILE, told, 2000, 1)
+    found = measure(tmp_path / FILE, manifest, 2000, 1)
     assert found is not None
     assert found.actions.found == (0.5, 0.5)
 
@@ -156,18 +156,18 @@ class Heard:
     """What a watch tells and asks for."""
 
     def __init__(self) -> None:
-        self.told: list[tuple[str, dict[str, object]]] = []
+        self.log: list[tuple[str, dict[str, object]]] = []
         self.pauses: list[str] = []
 
     def tell(self, name: str, **fields: object) -> None:
-        self.told.append((name, fields))
+        self.log.append((name, fields))
 
     async def pause(self, reason: str) -> None:
         self.pauses.append(reason)
 
     @property
     def names(self) -> list[str]:
-        return [name for name, _ in self.told]
+        return [name for name, _ in self.log]
 
 
 def watch(path: Path, running: Manifest | None, heard: Heard, *, pause: bool = False) -> DriftWatch:
@@ -179,7 +179,7 @@ async def test_a_look_without_drift_is_one_line_of_the_log(tmp_path: Path) -> No
     looking = watch(steady(tmp_path), manifest(EVEN, DESK), heard, pause=True)
     await looking.look()
     measured = {"model": "v1", "decisions": 400, "features_psi_max": 0.0, "feature": "even", "action_psi": 0.0}
-    assert (heard.told, heard.pauses) == ([("drift_measured", measured)], [])
+    assert (heard.log, heard.pauses) == ([("drift_measured", measured)], [])
     assert looking.last is not None
 
 
@@ -190,7 +190,7 @@ async def test_drift_is_an_alarm_once_for_the_same_decisions_and_a_pause_once_a_
     await looking.look()
     await looking.look()
     assert heard.names == ["drift_measured", "drift"]  # over night nothing is decided, and nothing said again
-    assert heard.told[1][1] == {"model": "v1", "detail": "index over 400 decisions: even 4.60"}
+    assert heard.log[1][1] == {"model": "v1", "detail": "index over 400 decisions: even 4.60"}
     assert heard.pauses == ["drift of v1: index over 400 decisions: even 4.60"]
     journal(tmp_path, [0.0] * 400, [0.0] * 400, [0, 1] * 200, day=1)
     await looking.look()
@@ -216,10 +216,10 @@ async def test_before_there_is_a_model_or_enough_of_it_nothing_is_said(tmp_path:
     heard = Heard()
     await watch(steady(tmp_path, 99), manifest(EVEN), heard).look()
     await watch(tmp_path / "nothing", None, heard).look()
-    assert heard.told == []
+    assert heard.log == []
 
 
 async def test_a_watch_that_never_looks_ends_at_once(tmp_path: Path) -> None:
     heard = Heard()
     await DriftWatch(tmp_path, lambda: None, LIMITS, every_min=0, log=heard.tell).run()
-    assert heard.told == []
+    assert heard.log == []

@@ -53,10 +53,10 @@ class Beside:
         self._policy = policy
 
     def shadow_answer(self, question: AskPolicy, state: State[Any]) -> ShadowAnswered | ShadowFailed:
-        said = self._policy.answer(question, state.now_ns)
-        if isinstance(said, PolicyFailed):
-            return ShadowFailed(said.time_ns, said.decision, said.reason, "candidate")
-        return ShadowAnswered(said.time_ns, said.decision, said.logits, said.hidden, "candidate")
+        answer = self._policy.answer(question, state.now_ns)
+        if isinstance(answer, PolicyFailed):
+            return ShadowFailed(answer.time_ns, answer.decision, answer.reason, "candidate")
+        return ShadowAnswered(answer.time_ns, answer.decision, answer.logits, answer.hidden, "candidate")
 
 
 class InTurn:
@@ -205,9 +205,9 @@ def test_a_halt_a_pause_and_their_end_come_to_both_copies(tmp_path: Path) -> Non
     }
     desk = Desk(write_tape(tmp_path / "tape.csv", tape_rows(3, 60)))
     usual, shadow = desk.run(tmp_path / "usual"), Beside(desk.replay.policy)
-    told = desk.run(tmp_path / "told", shadow=shadow, source=lambda tape: Commanded(tape, dict(commands)))
+    commanded = desk.run(tmp_path / "told", shadow=shadow, source=lambda tape: Commanded(tape, dict(commands)))
     assert usual.failure is None
-    assert told.failure is None
+    assert commanded.failure is None
     kinds = [row["kind"] for row in records(tmp_path / "told", "events", "id")]
     assert [kind for kind in kinds if kind.endswith("Requested")] == [
         "HaltRequested",

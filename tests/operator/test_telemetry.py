@@ -154,8 +154,8 @@ def test_a_terminal_gets_local_times_and_one_line_for_each_event(monkeypatch: py
         Log(style="pretty", stream=stream)("task_failed", task="mqtt", problem="two\nlines")
     time.tzset()
     (line,) = stream.getvalue().splitlines()
-    told = datetime.strptime(line[:19], "%Y-%m-%d %H:%M:%S").replace(tzinfo=ZoneInfo("Asia/Tokyo"))
-    assert abs((datetime.now(UTC) - told).total_seconds()) < 300
+    moment = datetime.strptime(line[:19], "%Y-%m-%d %H:%M:%S").replace(tzinfo=ZoneInfo("Asia/Tokyo"))
+    assert abs((datetime.now(UTC) - moment).total_seconds()) < 300
     assert line[19:].split()[:3] == ["[error", "]", "task_failed"]
 
 
@@ -194,8 +194,8 @@ def test_a_halt_is_told_by_its_own_word_and_once_among_the_alarms() -> None:
     event = HaltRequested(5, "operator", "lunch", "ann")
     log.step(event, core.step(state, event))
     log.step(event, Step(state, (RaiseAlarm("operator", "lunch (by ann)"),), ()))  # a state that is not halted for it
-    told = [(line["event"], line.get("reason"), line.get("alarm")) for line in written(stream)]
-    assert told == [("halted", "operator", None), ("alarm", None, "operator")]
+    entries = [(line["event"], line.get("reason"), line.get("alarm")) for line in written(stream)]
+    assert entries == [("halted", "operator", None), ("alarm", None, "operator")]
 
 
 def test_it_is_told_when_book_and_broker_begin_to_agree_and_not_each_minute() -> None:
@@ -208,8 +208,8 @@ def test_it_is_told_when_book_and_broker_begin_to_agree_and_not_each_minute() ->
         step = core.step(state, event)
         state = step.state
         log.step(event, step)
-    told = [(line["event"], line.get("equity_usd"), line.get("positions")) for line in written(stream)]
-    assert told == [
+    entries = [(line["event"], line.get("equity_usd"), line.get("positions")) for line in written(stream)]
+    assert entries == [
         ("reconciled", "10000.00", []),
         ("alarm", None, None),
         ("reconciled", "10000.00", []),
@@ -287,26 +287,26 @@ def test_a_daily_desk_tells_baskets_and_its_orders_only_where_each_detail_is_ask
         (SessionScheduled(11, Session("2024-07-05", 11, 19), ()), Step(asked, (), ())),
         (SessionEnded(19, "2024-07-05"), Step(asked, (), ())),
     ]
-    told = {}
+    logs = {}
     for level in ("info", "debug"):
         stream = io.StringIO()
         log = Log(level, stream=stream)
         for event, step in steps:
             log.step(event, step)
-        told[level] = written(stream)
-    names = [line["event"] for line in told["info"]]
+        logs[level] = written(stream)
+    names = [line["event"] for line in logs["info"]]
     assert names == [
         "session_started", "basket_decided", "basket_decided", "basket_traded", "session_ended", "session_started",
         "session_ended",
     ]  # fmt: skip
-    assert [(line["action"], line["outcome"], line["legs"]) for line in told["info"] if "legs" in line] == [
+    assert [(line["action"], line["outcome"], line["legs"]) for line in logs["info"] if "legs" in line] == [
         ("ALL_SPY", "ordered", 1),
         (None, "expired", 0),
     ]
-    traded = {k: v for k, v in told["info"][3].items() if k not in ("event", "timestamp", "level")}
+    traded = {k: v for k, v in logs["info"][3].items() if k not in ("event", "timestamp", "level")}
     assert traded == {
         "date": "2024-07-03", "orders": 1, "fills": 2, "bought_usd": "15", "sold_usd": "20", "costs_usd": "0.035",
         "given_up": {"IWM": 4},
     }  # fmt: skip
-    quiet = [line["event"] for line in told["debug"] if line["level"] == "debug"]
+    quiet = [line["event"] for line in logs["debug"] if line["level"] == "debug"]
     assert quiet == ["order_submitted", "order_filled", "order_filled", "order_cancel_requested"]

@@ -94,7 +94,7 @@ def trade(desk: Desk, state_dir: Path, until_holding_on: str = "") -> None:
         raise recorded.failure
 
 
-class Told:
+class JournalRows:
     """A journal, read by plain SQL. Rows come as dictionaries."""
 
     def __init__(self, state_dir: Path) -> None:

@@ -73,8 +73,8 @@ def _replay(name: str, out: Path) -> None:
         summary = json.loads(_run("daemon", *words, RLTRADER_POLICY__VERSION=shown))
         _write(out / "summary.json", summary)
         for command in READERS:
-            said = _run("daemon.cli.ctl", *command, "--state-dir", str(state)).replace(temporary, "FOLDER")
-            (out / f"{'_'.join(command)}.txt").write_text(said)
+            output = _run("daemon.cli.ctl", *command, "--state-dir", str(state)).replace(temporary, "FOLDER")
+            (out / f"{'_'.join(command)}.txt").write_text(output)
         events = _run("daemon.cli.ctl", "events", "--json", "--limit", "100000000", "--state-dir", str(state))
         same = events.replace(code_digest(), "CODE").replace(temporary, "FOLDER")
         (out / "events.txt").write_text(f"{same.count(chr(10))} events, SHA-256 {sha256(same.encode()).hexdigest()}\n")

@@ -168,15 +168,15 @@ def _apart(host: Host, station: Station) -> list[str]:
     if _resumed(host, station, books):
         return ["resumed this moment"]
     halt = books.state.risk.halt
-    told = host.served.call(verdict.disagreements, books, station.account)
+    differences = host.served.call(verdict.disagreements, books, station.account)
     if halt is not None:
-        told.append(f"halted: {halt.reason}: {halt.detail[:300]}")
-    return told or ([] if books.state.risk.reconciled else ["not reconciled"])
+        differences.append(f"halted: {halt.reason}: {halt.detail[:300]}")
+    return differences or ([] if books.state.risk.reconciled else ["not reconciled"])
 
 
 def judge(host: Host, session: Session, before_ns: int) -> None:
     """All that must hold after each session."""
-    told = []
+    lines = []
     for station in host.stations:
         books = station.run.desk.books()
         if books is None:
@@ -190,8 +190,8 @@ def judge(host: Host, session: Session, before_ns: int) -> None:
         if host.stream is not None and station.name == ONLINE:
             for found in host.stream.settle():
                 host.problem(session.date, station, f"stream of experience: {found}")
-        told.append(f"{station.name} {outcome + ', ' if station.name in DAILY else ''}{orders} orders")
-    host.lines.append(f"{session.date}: {'; '.join(told)}")
+        lines.append(f"{station.name} {outcome + ', ' if station.name in DAILY else ''}{orders} orders")
+    host.lines.append(f"{session.date}: {'; '.join(lines)}")
     print(host.lines[-1], f"; {len(host.problems)} problems", flush=True)
 
 
@@ -248,8 +248,8 @@ def finish(host: Host) -> None:
         books = station.run.desk.books()
         epoch = "" if books is None else books.state.identity.epoch
         owners[station.name] = (station.account, epoch, _symbols(station.name))
-        for told in station.run.problems:
-            host.problem("run", station, told)
+        for problem in station.run.problems:
+            host.problem("run", station, problem)
         if station.name in DAILY and len(host.lines) >= MANY and 2 * station.baskets < len(host.lines):
             host.problem("end", station, f"only {station.baskets} baskets in {len(host.lines)} sessions")
     accounts = [station.account for station in host.stations]
@@ -363,7 +363,7 @@ def campaign(seed: int, count: int, folder: Path, *, shipped: bool = True) -> Ho
     return host
 
 
-def told(host: Host) -> str:
+def format_report(host: Host) -> str:
     """What was met, by desk and family; what became of the baskets; what went wrong."""
     families: Counter[str] = Counter()
     for name, count in host.tally.kinds_met.items():
@@ -393,7 +393,7 @@ def main() -> int:
     work = options.work or Path(tempfile.mkdtemp(prefix="rltrader-desks."))
     print(f"campaign of desks, seed {seed}, {options.sessions} sessions, folder {work}")
     host = campaign(seed, options.sessions, work, shipped=not options.timetable)
-    print(told(host))
+    print(format_report(host))
     print(f"took {(time.monotonic() - began) / 60:.1f} minutes")
     return int(bool(host.problems))
 

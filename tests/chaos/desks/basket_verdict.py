@@ -32,7 +32,9 @@ def baskets(books: Books) -> dict[str, str]:
 
 def baskets_doubled(books: Books) -> list[str]:
     """Dates on which a daily desk decided more than once."""
-    return [f"{date}: more than one basket: {told}" for date, told in baskets(books).items() if ", " in told]
+    return [
+        f"{date}: more than one basket: {outcomes}" for date, outcomes in baskets(books).items() if ", " in outcomes
+    ]
 
 
 def _movements(account: Account) -> Iterator[tuple[int, Decimal, str]]:

@@ -85,7 +85,7 @@ class Host:
         tables = (LOOSE, desks_plan.tables(station.name, self.folder, redis), path, models)
         write_config(station.config, self.served, self.clock, state_dir, *tables)
 
-    def problem(self, date: str, station: Station, told: str) -> None:
+    def problem(self, date: str, station: Station, message: str) -> None:
         """Note what must not be."""
-        self.problems.append(f"{date} {station.name}: {told[:1500]}")
+        self.problems.append(f"{date} {station.name}: {message[:1500]}")
         print(self.problems[-1], flush=True)

@@ -450,8 +450,8 @@ def test_a_champion_that_was_swapped_does_not_take_the_place_of_a_canary_that_fe
 
     moves = climbed(tmp_path, play)
     assert [move.share for move in moves if move.to_step == "rolled_back"] == [0.1, 1.0]
-    told = alarms(tmp_path / "state")
-    assert (told.count("ladder_rolled_back"), told.count("candidate_refused")) == (1, 1)
+    alarms_before = alarms(tmp_path / "state")
+    assert (alarms_before.count("ladder_rolled_back"), alarms_before.count("candidate_refused")) == (1, 1)
 
 
 def test_drift_a_hold_and_a_hand_take_a_challenger_off_the_ladder(tmp_path: Path) -> None:

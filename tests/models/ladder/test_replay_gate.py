@@ -184,8 +184,8 @@ def test_a_recorded_minute_that_lacks_a_symbol_ends_with_a_tick_as_on_a_tape() -
 
 def test_a_rotated_journal_is_replayed_across_its_files(desk: Path, tmp_path: Path) -> None:
     whole = replayed(request_of(desk, sessions=100))
-    told = rltraderctl("rotate", "--state-dir", desk / "state", cwd=tmp_path)
-    assert told.returncode == 0, told.stderr
+    result = rltraderctl("rotate", "--state-dir", desk / "state", cwd=tmp_path)
+    assert result.returncode == 0, result.stderr
     assert len(list((desk / "state" / "rotated").glob("*.sqlite"))) == 1
     assert replayed(request_of(desk, sessions=100)) == whole
 

@@ -209,9 +209,9 @@ CASES: dict[str, Case] = {
 def series(values: dict[str, str]) -> list[dict[str, str]]:
     """promtool's input: each series with the labels that a desk's target has."""
     found = []
-    for key, told in values.items():
+    for key, points in values.items():
         name, _, labels = key.rstrip("}").partition("{")
-        found.append({"series": f"{name}{{{', '.join(filter(None, (labels, DESK)))}}}", "values": told})
+        found.append({"series": f"{name}{{{', '.join(filter(None, (labels, DESK)))}}}", "values": points})
     return found
 
 

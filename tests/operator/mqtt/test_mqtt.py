@@ -70,16 +70,16 @@ class Connected:
     log: list[tuple[str, dict[str, Any]]]
     events: list[Event] = field(default_factory=list)
 
-    def told(self, name: str) -> list[dict[str, Any]]:
+    def entries(self, name: str) -> list[dict[str, Any]]:
         return [fields for event, fields in self.log[:] if event == name]
 
     async def up(self, times: int = 1) -> None:
         """Return when the connection has come up so often."""
-        await _soon(lambda: len(self.told("mqtt_up")) >= times)
+        await _soon(lambda: len(self.entries("mqtt_up")) >= times)
 
 
 def _has_lost(made: Connected, times: int) -> bool:
-    return len(made.told("mqtt_lost")) >= times  # an outage may have several reasons, one after the other
+    return len(made.entries("mqtt_lost")) >= times  # an outage may have several reasons, one after the other
 
 
 async def _soon(reached: Callable[[], bool]) -> None:
@@ -91,7 +91,7 @@ async def _soon(reached: Callable[[], bool]) -> None:
 async def connected_desk(
     desk: Desk,
     path: Path,
-    told_of: Broker,
+    address: Broker,
     password: str,
     events: int = 0,
     **settings: Any,
@@ -114,7 +114,7 @@ async def connected_desk(
             work.intake.put(event)
         chosen = {"commands": True, "wait_least_s": 0.05, "wait_most_s": 0.2, **settings}
         side = MqttSide(
-            MqttSettings(told_of, "paper-1", **chosen),
+            MqttSettings(address, "paper-1", **chosen),
             password,
             KEYS,
             outbox,
@@ -139,13 +139,13 @@ async def client(broker: Mosquitto, username: str) -> AsyncIterator[Client]:
 
 def command(name: str, number: int = 1, **changes: Any) -> SignedCommand:
     """A command signed now."""
-    told = {"desk": "paper-1", "reason": "a test", "issued_ns": time.time_ns(), "lifetime_ns": 30 * S, **changes}
-    return signed(KEYS["ops-laptop"], "ops-laptop", command=name, nonce=number.to_bytes(16), **told)
+    fields = {"desk": "paper-1", "reason": "a test", "issued_ns": time.time_ns(), "lifetime_ns": 30 * S, **changes}
+    return signed(KEYS["ops-laptop"], "ops-laptop", command=name, nonce=number.to_bytes(16), **fields)
 
 
 async def _send(sender: Client, payload: bytes, response: str | None = None, **how: Any) -> None:
-    told = properties(response_topic=response, correlation=b"c1" if response else None)
-    await sender.publish("rltrader/paper-1/command", payload, qos=1, properties=told, **how)
+    reply_properties = properties(response_topic=response, correlation=b"c1" if response else None)
+    await sender.publish("rltrader/paper-1/command", payload, qos=1, properties=reply_properties, **how)
 
 
 def _waiting(reader: Client) -> list[Any]:
@@ -153,10 +153,10 @@ def _waiting(reader: Client) -> list[Any]:
     return [reader._queue.get_nowait() for _ in range(reader._queue.qsize())]
 
 
-async def _asked(sender: Client, told: SignedCommand, response: str = "rltrader/paper-1/response/operator/1") -> Any:
+async def _asked(sender: Client, request: SignedCommand, response: str = "rltrader/paper-1/response/operator/1") -> Any:
     """The answer to a command."""
     await sender.subscribe(response, qos=1)
-    await _send(sender, msgspec.json.encode(told), response)
+    await _send(sender, msgspec.json.encode(request), response)
     async with asyncio.timeout(LIMIT_S):
         async for message in sender.messages:
             assert isinstance(message.payload, bytes)
@@ -185,7 +185,7 @@ async def test_a_halt_over_mqtt_acts_on_a_desk_whose_feed_never_came_up(
         assert [event for event in made.events if isinstance(event, HaltRequested)] == [
             HaltRequested(state.now_ns, "operator", "the fair is wrong", "mqtt/ops-laptop")
         ]
-        assert made.told("command") == [
+        assert made.entries("command") == [
             {
                 "command": "halt",
                 "channel": "mqtt",
@@ -306,7 +306,7 @@ async def test_without_keys_or_without_leave_no_command_is_heard(broker: Mosquit
         client(broker, "operator") as operator,
     ):
         await made.up()
-        assert made.told("mqtt_up") == [{"broker": f"127.0.0.1:{broker.port}", "commands": False}]
+        assert made.entries("mqtt_up") == [{"broker": f"127.0.0.1:{broker.port}", "commands": False}]
         await _send(operator, msgspec.json.encode(command("halt")))
         await asyncio.sleep(0.2)
         assert made.events == []
@@ -366,29 +366,33 @@ async def test_a_broker_that_another_authority_vouches_for_is_refused(broker: Mo
 async def test_nobody_comes_in_without_tls_or_a_password(broker: Mosquitto, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(mqtt_connection, "ANSWER_S", 1.0)  # the broker says nothing to who speaks no TLS
     plain = Broker("127.0.0.1", broker.port, tls=False, username="paper-1")
-    for told, password in ((plain, broker.passwords["paper-1"]), (broker.broker(""), None), (broker.broker(), "wrong")):
+    for target, password in (
+        (plain, broker.passwords["paper-1"]),
+        (broker.broker(""), None),
+        (broker.broker(), "wrong"),
+    ):
         with pytest.raises(MqttError):
-            async with connected(told, password):
+            async with connected(target, password):
                 pass
 
 
 async def test_a_wrong_password_is_told_once_and_not_shown(broker: Mosquitto, desk: Desk, tmp_path: Path) -> None:
     async with connected_desk(desk, tmp_path, broker.broker(), "no-such-password") as made:
-        await _soon(lambda: bool(made.told("mqtt_lost")))
+        await _soon(lambda: bool(made.entries("mqtt_lost")))
         await asyncio.sleep(0.5)  # several further attempts
-        assert len(made.told("mqtt_lost")) == 1
-        assert "ot authorized" in made.told("mqtt_lost")[0]["reason"]
+        assert len(made.entries("mqtt_lost")) == 1
+        assert "ot authorized" in made.entries("mqtt_lost")[0]["reason"]
         assert "no-such-password" not in repr(made.log)
-        assert made.told("mqtt_up") == []
+        assert made.entries("mqtt_up") == []
 
 
 async def test_a_missing_authority_file_or_a_broker_that_is_not_there_is_told_and_trading_goes_on(
     desk: Desk, tmp_path: Path
 ) -> None:
-    for place, told_of in enumerate(
+    for place, address in enumerate(
         (Broker("127.0.0.1", free_port(), tls=False), Broker("127.0.0.1", 1, ca_file="/no"))
     ):
-        async with connected_desk(desk, tmp_path / str(place), told_of, "x" * 12, events=20) as made:
+        async with connected_desk(desk, tmp_path / str(place), address, "x" * 12, events=20) as made:
             await _soon(partial(_has_lost, made, 1))
             await made.work.quiet()
             assert made.work.gateway.state.fed == 20
@@ -474,8 +478,8 @@ async def test_the_head_that_was_left_last_is_with_the_broker_when_the_desk_has_
         async with asyncio.timeout(LIMIT_S):
             message = await anext(aiter(monitor.messages))
     assert isinstance(message.payload, bytes)
-    told = json.loads(message.payload)
-    assert (told["row"], told["head"]) == (3, f"{3:064x}")
+    head = json.loads(message.payload)
+    assert (head["row"], head["head"]) == (3, f"{3:064x}")
 
 
 async def test_when_a_connection_dies_its_last_will_says_offline_until_the_desk_is_back(
@@ -511,9 +515,9 @@ async def test_another_role_cannot_throw_the_desk_out_by_taking_its_client_name(
         password = broker.passwords["monitor"]
         async with connected(broker.broker("monitor"), password, identifier="rltrader-paper-1"):
             async with client(broker, "operator") as operator:  # the desk hears as before
-                told = await _asked(operator, command("status", 77))
-            assert told["ok"]
-        assert made.told("mqtt_lost") == []
+                answer = await _asked(operator, command("status", 77))
+            assert answer["ok"]
+        assert made.entries("mqtt_lost") == []
 
 
 # --- rltraderctl remote -------------------------------------------------------------------------------------------
@@ -570,7 +574,7 @@ async def test_the_command_line_says_that_nobody_answered(
 
 
 @pytest.mark.parametrize(
-    ("arguments", "told"),
+    ("arguments", "message"),
     [
         (("--key", "nobody"), "--key is 'nobody': expected one of ops-laptop, unknown"),
         ((), "has 2 keys: expected --key with one of ops-laptop, unknown"),
@@ -580,9 +584,9 @@ async def test_the_command_line_says_that_nobody_answered(
     ],
 )
 def test_the_command_line_refuses_what_it_cannot_sign(
-    remote_files: Path, arguments: tuple[str, ...], told: str
+    remote_files: Path, arguments: tuple[str, ...], message: str
 ) -> None:
-    with pytest.raises(ConfigError, match=re.escape(told)):
+    with pytest.raises(ConfigError, match=re.escape(message)):
         _remote(remote_files, "halt", "--reason", "a drill", *arguments)
 
 

@@ -116,7 +116,7 @@ def test_it_closes_beside_a_daemon_that_runs_and_leaves_it_running(
     desk: Stage, capsys: pytest.CaptureFixture[str]
 ) -> None:
     daemon = desk.start()
-    until(lambda: bool(desk.told("trade_stream_listening")), "the daemon hears its orders")
+    until(lambda: bool(desk.read_log("trade_stream_listening")), "the daemon hears its orders")
     assert locked_by(desk.state_dir) == str(daemon.pid)
     lines = panic(desk, capsys, 0).splitlines()
     assert lines[2] == f"desk in {desk.state_dir}: stands down"
@@ -191,9 +191,9 @@ def test_keys_that_are_refused_end_it_soon_and_are_not_shown(
 ) -> None:
     monkeypatch.setenv("APCA_API_SECRET_KEY", "wrong-secret-00000")
     monkeypatch.setattr(rescue, "PAUSE_S", 0.01)
-    told = panic(desk, capsys, 2)
-    assert "the broker refuses the keys (401 - unauthorized.): nothing was touched" in told
-    assert "wrong-secret" not in told
+    output = panic(desk, capsys, 2)
+    assert "the broker refuses the keys (401 - unauthorized.): nothing was touched" in output
+    assert "wrong-secret" not in output
     assert len(desk.requests("GET")) == 3  # one refusal may be the broker's trouble
     assert untouched(desk)
 

@@ -41,13 +41,13 @@ def test_a_leap_of_the_host_s_clock_locks_no_exit_over_a_restart_either(
         daemon = played.start()
         played.until_true(lambda: bool(played.held()), "a position")
         daemon.leap(EIGHT_HOURS_S)
-        played.until_true(lambda: bool(played.told("clock_leap")), "the alarm")
+        played.until_true(lambda: bool(played.read_log("clock_leap")), "the alarm")
         daemon.terminate()
         assert daemon.wait(60) == 0
-        before = len(played.told("control_listening"))
+        before = len(played.read_log("control_listening"))
         played.start(ahead_s=EIGHT_HOURS_S)
-        played.until_true(lambda: bool(played.told("clock_wrong")), "the start's alarm")
-        played.until_true(lambda: len(played.told("control_listening")) > before, "its own socket")
+        played.until_true(lambda: bool(played.read_log("clock_wrong")), "the start's alarm")
+        played.until_true(lambda: len(played.read_log("control_listening")) > before, "its own socket")
         assert asked("flatten", played, "--yes") == 0
         played.until_true(lambda: not played.held(), "an account that is flat")
         assert newest_ns(played) <= played.clock.now_ns() < new_york_ns(DAY, "16:00")
@@ -70,10 +70,10 @@ def test_a_journal_that_is_eight_hours_ahead_is_led_back_by_command_and_its_exit
         blind.kill()
         blind.wait(60)
         assert newest_ns(played) > played.clock.now_ns() + 7 * 3600 * SECOND_NS
-        before = len(played.told("control_listening"))
+        before = len(played.read_log("control_listening"))
         last = played.start()
-        played.until_true(lambda: bool(played.told("clock_ahead")), "the alarm")
-        played.until_true(lambda: len(played.told("control_listening")) > before, "its own socket")
+        played.until_true(lambda: bool(played.read_log("clock_ahead")), "the alarm")
+        played.until_true(lambda: len(played.read_log("control_listening")) > before, "its own socket")
         assert asked("flatten", played, "--yes") == 0
         assert played.held()
         if running:

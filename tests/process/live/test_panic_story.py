@@ -42,9 +42,9 @@ def typed(played: Stage, *arguments: str) -> tuple[int, str]:
 
 
 def command(played: Stage, name: str, *more: str, code: int = 0) -> str:
-    ended, told = typed(played, name, "--state-dir", str(played.state_dir), "--reason", "a test", *more)
-    assert ended == code, told
-    return told
+    ended, output = typed(played, name, "--state-dir", str(played.state_dir), "--reason", "a test", *more)
+    assert ended == code, output
+    return output
 
 
 def panicking(played: Stage) -> Command:
@@ -97,10 +97,10 @@ def test_after_a_panic_nothing_is_sold_again_and_one_command_leads_out_with_the_
     with daily_stage(HALF_DAY, BEGIN, tmp_path, models) as played:
         bought(played)
         ours = len(played.posts())
-        told = panic(played)
-        assert f"desk in {played.state_dir}: stands down" in told
-        assert "flat: no open order, no position" in told
-        assert "rltraderctl accept-broker" in told.splitlines()[-1]
+        output = panic(played)
+        assert f"desk in {played.state_dir}: stands down" in output
+        assert "flat: no open order, no position" in output
+        assert "rltraderctl accept-broker" in output.splitlines()[-1]
         assert "this does nothing: flatten (by" in command(played, "flatten", "--yes", code=1)
         assert "halted: panic" in command(played, "resume", code=1)  # the broker's word comes first
         assert "way out" in typed(played, "status", "--state-dir", str(played.state_dir))[1]
@@ -119,7 +119,7 @@ def test_after_a_panic_nothing_is_sold_again_and_one_command_leads_out_with_the_
 
 
 def accepted(played: Stage) -> list[str]:
-    return [line["detail"] for line in played.told("alarm") if line["alarm"] == "broker_accepted"]
+    return [line["detail"] for line in played.read_log("alarm") if line["alarm"] == "broker_accepted"]
 
 
 def test_a_desk_that_starts_after_a_panic_stands_down_before_it_sends_anything(models: Path, tmp_path: Path) -> None:
@@ -159,11 +159,11 @@ def test_what_a_panic_could_not_close_the_desk_closes_once_the_broker_is_back(
             assert played.clock.wait(time.sleep, lambda: closing(played) != [], COMMAND_S)
             os.kill(asked.pid, signal.SIGINT)
         assert played.clock.wait(time.sleep, lambda: asked.poll() is not None, COMMAND_S)
-        told = asked.finish(120)
+        result = asked.finish(120)
         if end == "interrupted":
-            assert (told.returncode, "Traceback" in told.stdout + told.stderr) == (1, False)
-            assert "NOT flat: the broker does not say what is left" in told.stdout
-            assert "to go on, run the same command again: rltraderctl panic" in told.stdout
+            assert (result.returncode, "Traceback" in result.stdout + result.stderr) == (1, False)
+            assert "NOT flat: the broker does not say what is left" in result.stdout
+            assert "to go on, run the same command again: rltraderctl panic" in result.stdout
         played.until_true(lambda: played.journaled("PanicFailed") != [], "the failure is noticed")
         assert (played.held(), len(played.posts())) == (held, ours)
         reachable(played)

@@ -65,8 +65,8 @@ def state(original: Path, tmp_path: Path) -> Path:
 def shown(capsys: pytest.CaptureFixture[str], *arguments: object, code: int = 0) -> str:
     """Standard output of a command that ends with `code`, lines trimmed; standard error where it was refused."""
     assert ctl.main([str(argument) for argument in arguments]) == code
-    told = capsys.readouterr()
-    return told.err if code == 2 else told.out
+    output = capsys.readouterr()
+    return output.err if code == 2 else output.out
 
 
 def cells(text: str) -> list[list[str]]:
@@ -189,8 +189,8 @@ def test_a_decision_is_explained_completely(state: Path, capsys: pytest.CaptureF
     assert f"action {row['action']}, resolved to {row['resolved']}, target {row['target']}" in text
     assert f"outcome: {row['outcome']}" in text
     for gate, verdict in json.loads(row["gates"]).items():
-        said = {"": "passed", None: "not put to this intent"}.get(verdict, f"DENIED: {verdict}")
-        assert [gate, said] in found
+        words = {"": "passed", None: "not put to this intent"}.get(verdict, f"DENIED: {verdict}")
+        assert [gate, words] in found
     db = sqlite3.connect(state / FILE)
     orders = db.execute("SELECT client_order_id, status FROM orders WHERE work = ?", (row["work"],)).fetchall()
     for name, status in orders:
@@ -551,16 +551,16 @@ def test_a_watched_desk_whose_journal_is_damaged_says_so_and_shows_what_was_know
 
 
 @pytest.mark.parametrize(
-    ("arguments", "told"),
+    ("arguments", "message"),
     [
         (("--watch",), "--watch follows one desk: name it with --state-dir"),
         (("--watch", "--state-dir", "none"), "no journal here; is this the right --state-dir?"),
     ],
 )
 def test_what_cannot_be_watched_is_refused(
-    capsys: pytest.CaptureFixture[str], arguments: tuple[str, ...], told: str
+    capsys: pytest.CaptureFixture[str], arguments: tuple[str, ...], message: str
 ) -> None:
-    assert told in shown(capsys, "status", *arguments, code=2)
+    assert message in shown(capsys, "status", *arguments, code=2)
 
 
 @pytest.mark.parametrize("text", ["0", "-1", "soon", "nan", "inf", "0.01", "3601"])

@@ -87,10 +87,10 @@ def test_the_heads_of_each_decision_are_kept_by_symbol_with_the_weights(
         numpy = expected(seen(decision["row"]))
         goals = {leg["symbol"]: leg["goal"] for leg in json.loads(decision["target"])}
         for place, symbol in enumerate(SYMBOLS):
-            row, told = rows[symbol], json.loads(rows[symbol]["heads"])
+            row, stored = rows[symbol], json.loads(rows[symbol]["heads"])
             assert json.loads(row["answer"]) == pytest.approx(numpy["final"][place], abs=1e-6)
-            assert told["probabilities"] == pytest.approx(numpy["probabilities"][place], abs=1e-6)
-            assert told["bold"] == pytest.approx(numpy["bold"][place], abs=1e-6)
+            assert stored["probabilities"] == pytest.approx(numpy["probabilities"][place], abs=1e-6)
+            assert stored["bold"] == pytest.approx(numpy["bold"][place], abs=1e-6)
             assert row["weight_before"] == pytest.approx(seen(decision["row"])[place, 6], abs=1e-6)
             assert (row["weight_after"] == row["weight_before"]) == (symbol not in goals)
             traded += symbol in goals

@@ -55,10 +55,10 @@ sys.argv.append(told)
 
 def loaded(script: str, folder: Path, *arguments: str) -> set[str]:
     """The modules of the process after the script."""
-    told = folder / "modules"
-    line = [sys.executable, "-c", script, *arguments, str(told)]
+    file = folder / "modules"
+    line = [sys.executable, "-c", script, *arguments, str(file)]
     subprocess.run(line, cwd=folder, env={"PYTHONPATH": str(REPOSITORY)}, check=True, capture_output=True, timeout=300)
-    return set(told.read_text().split())
+    return set(file.read_text().split())
 
 
 def test_a_replay_loads_nothing_of_any_broker_nor_pandas(tmp_path: Path) -> None:

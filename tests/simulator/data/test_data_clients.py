@@ -433,10 +433,12 @@ def test_serving_by_hand_prints_what_a_daemon_needs_and_ends_with_the_tape(tmp_p
     assert float(exported["RLTRADER_CLOCK__RATE"]) == 50000
     assert ended.stdout.rstrip().endswith("the tape has ended")
     written = tmp_path / "loopback.env"
-    said = subprocess.run([*program, "--env", str(written)], capture_output=True, text=True, check=True, cwd=REPOSITORY)
+    result = subprocess.run(
+        [*program, "--env", str(written)], capture_output=True, text=True, check=True, cwd=REPOSITORY
+    )
     assert set(re.findall(r"^export (\w+)=", written.read_text(), re.MULTILINE)) == exported.keys()
-    assert f". {written} && rltraderd --state-dir DIR" in said.stdout
-    assert "APCA_API_SECRET_KEY" not in said.stdout
+    assert f". {written} && rltraderd --state-dir DIR" in result.stdout
+    assert "APCA_API_SECRET_KEY" not in result.stdout
 
 
 def test_serving_by_hand_refuses_a_date_that_is_no_session() -> None:

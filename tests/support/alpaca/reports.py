@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 
-class Told:
+class LogRecorder:
     """The log's events, kept."""
 
     def __init__(self) -> None:

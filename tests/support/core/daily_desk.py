@@ -109,7 +109,7 @@ class Shelf:
         assert portfolio is not None
         self.seen.append(portfolio)
         state = msgspec.structs.replace(state, decisions=state.decisions + 1)
-        if sum(len(told) for told in state.bars.values()) < self.warm_after:
+        if sum(len(bars) for bars in state.bars.values()) < self.warm_after:
             return state, None
         row = np.array([portfolio.cash, portfolio.equity, *portfolio.shares, *portfolio.prices], dtype="<f4")
         return state, Observation(row.tobytes(), self.spec.observation_shape, state.hidden)
@@ -206,8 +206,8 @@ class DailyDesk:
 
     def prints(self, minute: float, **prices: str) -> list[AnyEffect]:
         """A print, at the open the opening one."""
-        told = tuple(Price(symbol, Decimal(price)) for symbol, price in prices.items())
-        return self.put(PricesPrinted(self.at(minute), self.session.date, minute == 0, told))
+        prints = tuple(Price(symbol, Decimal(price)) for symbol, price in prices.items())
+        return self.put(PricesPrinted(self.at(minute), self.session.date, minute == 0, prints))
 
     def quotes(self, minute: float, **prices: str) -> list[AnyEffect]:
         """Quotes `bid` or `bid/ask` of some symbols."""

@@ -292,8 +292,8 @@ def rltraderctl(*arguments: object, cwd: Path) -> subprocess.CompletedProcess[st
 
 def summary_of(finished: subprocess.CompletedProcess[str]) -> dict[str, Any]:
     """The JSON object that is the last line of standard output."""
-    told: dict[str, Any] = json.loads(finished.stdout.splitlines()[-1])
-    return told
+    summary: dict[str, Any] = json.loads(finished.stdout.splitlines()[-1])
+    return summary
 
 
 def log_of(text: str) -> list[dict[str, Any]]:

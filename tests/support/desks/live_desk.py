@@ -159,15 +159,15 @@ class Daemon:
             self._clock.wait(self._process.join, lambda: self._process.exitcode is not None, timeout_s)
         return self._process.exitcode
 
-    def told(self) -> list[dict[str, Any]]:
+    def read_log(self) -> list[dict[str, Any]]:
         """The log's events so far; lines that are no JSON as `{"event": "", "text": line}`."""
-        told = []
+        entries = []
         for line in self.log.read_text(errors="replace").splitlines():
             try:
-                told.append(json.loads(line))
+                entries.append(json.loads(line))
             except json.JSONDecodeError:
-                told.append({"event": "", "text": line})
-        return told
+                entries.append({"event": "", "text": line})
+        return entries
 
 
 EXECUTION = "daemon/core/desks/options/decide.py"
@@ -273,5 +273,5 @@ def differences(ours: Books, account: Account) -> list[str]:
 
 def state_json(state: Any) -> dict[str, Any]:
     """A state as plain JSON values, for messages."""
-    told: dict[str, Any] = msgspec.to_builtins(state)
-    return told
+    fields: dict[str, Any] = msgspec.to_builtins(state)
+    return fields

@@ -149,11 +149,11 @@ class Stage:
         """What all daemons of this stage told."""
         return (self.folder / "log").read_text()
 
-    def told(self, event: str) -> list[dict[str, Any]]:
+    def read_log(self, event: str) -> list[dict[str, Any]]:
         """The log's lines of one event, so far."""
         if not (self.folder / "log").exists():
             return []
-        return [line for line in self.daemons[-1].told() if line["event"] == event]
+        return [line for line in self.daemons[-1].read_log() if line["event"] == event]
 
     def posts(self) -> list[dict[str, Any]]:
         """The bodies of all submissions that reached the server."""
@@ -171,11 +171,11 @@ class Stage:
 
     def halts(self) -> list[str]:
         """The reasons of the halts that the last daemon told, oldest first."""
-        return [str(line["reason"]) for line in self.told("halted")]
+        return [str(line["reason"]) for line in self.read_log("halted")]
 
     def journaled(self, kind: str) -> list[dict[str, Any]]:
         """The journal's events of one kind so far, oldest first; none before the first daemon has taken it over."""
-        if not self.told("run_started"):
+        if not self.read_log("run_started"):
             return []
         reader = JournalReader(self.state_dir / FILE)
         try:
@@ -233,15 +233,15 @@ class Systemd:
         self._reader.start()
 
     def _read(self) -> None:
-        while (told := self._socket.recv(4096).decode()) != END:
-            self.heard.append(told)
+        while (message := self._socket.recv(4096).decode()) != END:
+            self.heard.append(message)
 
     def hear(self) -> list[str]:
         """What came since the last call; `heard` has all."""
         before, self._known = self._known, len(self.heard)
         return self.heard[before : self._known]
 
-    def says(self, message: str) -> bool:
+    def received(self, message: str) -> bool:
         """Whether `message` came at any time."""
         return message in self.heard
 

@@ -64,7 +64,7 @@ async def test_missing_greeks_leave_the_volatility_unknown(tmp_path: Path) -> No
         listed = await it.chain.listed(scheduled(), 545.0, it.clock.now_ns)
         assert listed is not None
         assert listed.volatility is None
-        assert "volatility_unknown" in it.told.names()
+        assert "volatility_unknown" in it.log.names()
 
 
 async def test_snapshots_that_cannot_be_had_do_not_hold_the_contracts_back(tmp_path: Path) -> None:
@@ -83,7 +83,7 @@ async def test_a_listing_that_cannot_be_had_is_raised_and_the_feed_asks_again(tm
         it.feed._bars.learn_spot({"SPY": (Bar("SPY", 0, 545.0, 545.0, 545.0, 545.0, 1.0),)})
         await it.feed.schedule(DAY)
         assert [type(event).__name__ for event in it.events] == ["SessionScheduled", "ContractsListed"]
-        assert len(it.told.of("chain_unlisted")) == 2
+        assert len(it.log.of("chain_unlisted")) == 2
 
 
 @pytest.mark.parametrize("spot", [0.0, float("nan"), float("inf"), -5.0])

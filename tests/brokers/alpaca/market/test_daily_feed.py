@@ -248,7 +248,7 @@ async def test_a_bad_bar_is_refused_and_counts_as_none() -> None:
     played.source.takes_ns = MINUTE
     object.__setattr__(played.feed._history, "_reads", _With(played.source, day_bars))
     await played.feed.decide(session(DAY))
-    assert [fields["symbol"] for name, fields in played.told if name == "history_bar_bad"][:3] == list(SYMBOLS)
+    assert [fields["symbol"] for name, fields in played.log if name == "history_bar_bad"][:3] == list(SYMBOLS)
     assert played.of(BarClosed) == []
     assert played.of(RebalanceDue) == []
 
@@ -333,11 +333,11 @@ async def test_nothing_is_quoted_outside_of_regular_hours_and_nothing_when_nothi
 
 async def test_quotes_without_sides_crossed_or_unreadable_are_left_out() -> None:
     played = Played(session(DAY).open_ns)
-    told = time_text(session(DAY).open_ns)
+    time = time_text(session(DAY).open_ns)
     played.source.quotes = {
-        "SPY": {"bp": 0, "ap": 0, "t": told},
-        "QQQ": {"bp": 101, "ap": 100, "t": told},
-        "IWM": {"bp": "x", "ap": 100, "t": told},
+        "SPY": {"bp": 0, "ap": 0, "t": time},
+        "QQQ": {"bp": 101, "ap": 100, "t": time},
+        "IWM": {"bp": "x", "ap": 100, "t": time},
     }
     await played.quotes.ask(SYMBOLS)
     assert played.events == []

@@ -54,7 +54,7 @@ async def test_a_damaged_cache_file_is_told_and_fetched_again(tmp_path: Path, da
         )
         assert await past(it) == first
         assert it.fetches() == 2
-        assert len(it.told.of("history_cache_bad")) == 1
+        assert len(it.log.of("history_cache_bad")) == 1
         assert file.read_bytes() == whole
 
 
@@ -100,7 +100,7 @@ async def test_a_bad_bar_of_history_is_told_and_left_out(tmp_path: Path) -> None
         it.history._reads = Odd()
         found = await it.history.so_far("SPY", DAY, DAY.open_ns, it.clock.now_ns())
         assert [(b.start_ns, b.volume) for b in found] == [(DAY.open_ns, 10.0), (DAY.open_ns + MINUTE, 20.0)]
-        assert len(it.told.of("history_bar_bad")) == 2
+        assert len(it.log.of("history_bar_bad")) == 2
 
 
 async def test_what_rest_refuses_is_raised(tmp_path: Path) -> None:
@@ -114,4 +114,4 @@ async def test_a_cache_that_cannot_be_written_stops_nothing(tmp_path: Path) -> N
     (tmp_path / "file").write_text("in the way")
     async with desk(tmp_path / "file", "2024-07-03", -3600) as it:
         assert len(await past(it)) == 390
-        assert "history_cache_bad" in it.told.names()
+        assert "history_cache_bad" in it.log.names()

@@ -378,11 +378,11 @@ async def test_a_netrc_never_replaces_the_keys(monkeypatch: pytest.MonkeyPatch, 
         assert DEFAULT_KEY.encode() in asked[0]
 
 
-def everything_said(error: BaseException) -> str:
+def render(error: BaseException) -> str:
     """All that a log, a traceback or a debugger's glance at this exception would show."""
-    said = "".join(traceback.format_exception(error))
+    text = "".join(traceback.format_exception(error))
     seen: list[BaseException | None] = [error, error.__cause__, error.__context__]
-    return said + "".join(f"{one!r} {getattr(one, '__dict__', '')}" for one in seen)
+    return text + "".join(f"{one!r} {getattr(one, '__dict__', '')}" for one in seen)
 
 
 async def test_no_key_is_in_any_error_or_repr() -> None:
@@ -396,9 +396,9 @@ async def test_no_key_is_in_any_error_or_repr() -> None:
             async with bare(answer) as (reads, orders, _):
                 with pytest.raises(RestError) as caught:
                     await call(reads, orders)
-                said = everything_said(caught.value) + repr(reads) + repr(orders) + repr(reads._client)
-                assert DEFAULT_KEY not in said
-                assert DEFAULT_SECRET not in said
+                text = render(caught.value) + repr(reads) + repr(orders) + repr(reads._client)
+                assert DEFAULT_KEY not in text
+                assert DEFAULT_SECRET not in text
                 assert not isinstance(caught.value.__context__, requests.RequestException)
     access = Access("http://127.0.0.1:1", DEFAULT_KEY, DEFAULT_SECRET)
     assert repr(access) == str(access) == "Access(url='http://127.0.0.1:1')"

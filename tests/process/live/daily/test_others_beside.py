@@ -61,7 +61,7 @@ def test_a_dividend_is_earned_for_the_desk_s_own_shares_and_is_a_transfer_for_th
         jump(played, NEXT_DAY, BEGIN)
         played.start()
         played.until_true(
-            lambda: played.told("reconciled") != [] and "DIV" in str(played.account.activities), "it is paid"
+            lambda: played.read_log("reconciled") != [] and "DIV" in str(played.account.activities), "it is paid"
         )
         played.until_time(new_york_ns(NEXT_DAY, "09:15"))
         stop(played)
