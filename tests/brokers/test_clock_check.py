@@ -1,4 +1,4 @@
-"""The host's clock against the loopback Alpaca's: which of host and monotonic clock is believed, and what is told."""
+"""The host's clock against the loopback Alpaca's: which of host and monotonic clock is believed, and what is logged."""
 
 from __future__ import annotations
 

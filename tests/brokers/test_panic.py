@@ -1,4 +1,4 @@
-"""The panic against the loopback Alpaca: flat in the end whatever fails on the way, or told what is left.
+"""The panic against the loopback Alpaca: flat in the end whatever fails on the way, or what is left is printed.
 
 Expected values: the server's own books.
 """

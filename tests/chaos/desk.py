@@ -1,6 +1,6 @@
 """The daemon of one session over all its lives: started, killed, frozen, stopped, and started again as systemd would.
 
-It knows processes and files alone. A life that ends without being asked to is told with its reason.
+It knows processes and files alone. A life that ends without being asked to is reported with its reason.
 """
 
 from __future__ import annotations
@@ -188,7 +188,7 @@ class Desk:
                 journal.execute("UPDATE snapshots SET state = ? WHERE event_id = ?", (state, row))
 
     def replayed(self) -> str:
-        """What a replay of the journal finds different; "" when it says the same bit for bit. For one that is over."""
+        """What a replay of the journal finds different; "" when both are equal bit for bit. For one that is over."""
         if self._flipped:
             self._mend_snapshots()
         try:

@@ -225,7 +225,7 @@ def _least_value(account: Account, market: Market, at_ns: int, age_s: int) -> De
 
 
 def leaks(folder: Path, secrets: Iterable[str]) -> list[str]:
-    """Files below `folder` that hold one of the planted secrets; the secret itself is not told."""
+    """Files below `folder` that hold one of the planted secrets; the secret itself is not printed."""
     found = []
     for path in sorted(folder.rglob("*")):
         if path.is_file():

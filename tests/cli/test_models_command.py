@@ -140,7 +140,7 @@ def test_the_candidate_is_named_and_taken_back(run: Run, store: Path) -> None:
     pointer = store / "option_scalper" / "candidate"
     assert run("candidate", "b", "--reason", "try it")[0] == 0
     assert pointer.read_text() == "b\n"
-    assert run("candidate", "--reason", "nothing said")[0] == EXIT_CODE
+    assert run("candidate", "--reason", "no name")[0] == EXIT_CODE
     assert run("candidate", "damaged", "--reason", "try that")[0] == REFUSED
     assert run("candidate", "--clear", "--reason", "enough")[0] == 0
     assert not pointer.exists()

@@ -279,7 +279,7 @@ def test_incident_18_a_sale_told_several_times_sells_no_more_than_it_did(times: 
 
 
 def bought(account: Account) -> tuple[Desk, str]:
-    """9 calls at 2.00 that the stream told of."""
+    """9 calls at 2.00 that the stream reported."""
     d = at_broker(account)
     d.bar(0)
     name = account.take(sent(d.answer(BUY_CALL)), d.state.now_ns)

@@ -105,7 +105,7 @@ def test_the_same_version_is_given_its_memory() -> None:
     assert of(daily.due(), AskPolicy)[0].observation.hidden == b"memory"
 
 
-# --- what is told -------------------------------------------------------------------------------------------------
+# --- what is reported ---------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(

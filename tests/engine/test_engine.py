@@ -443,7 +443,7 @@ def test_what_the_reconciliation_cancels_is_settled_also_when_no_event_follows(d
 
     assert desk.run(tmp_path, engine_made=engines.append, observe=stop_with_an_entry_at_work).failure is None
     newest = table(tmp_path, "snapshots")[-1]
-    market = json.dumps({**json.loads(newest[5]), "cash": "1.00"}).encode()  # the broker says otherwise than the book
+    market = json.dumps({**json.loads(newest[5]), "cash": "1.00"}).encode()  # the book has another figure
     change = "UPDATE snapshots SET market = ?, market_digest = ? WHERE event_id = ?"
     execute(tmp_path, change, market, hashlib.sha256(market).hexdigest(), newest[0])
     recorded = desk.run(tmp_path, source=lambda _: Silent())

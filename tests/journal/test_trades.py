@@ -279,7 +279,7 @@ def test_a_correction_after_the_end_is_in_no_trade(tmp_path: Path) -> None:
     d.bar(1)
     sale = sent(d.answer(EXIT)).client_order_id
     d.fill(sale, 9, "2.10")
-    d.fill(sale, 9, cost="18.00", correction=1)  # 90 USD less than told
+    d.fill(sale, 9, cost="18.00", correction=1)  # 90 USD less than reported
     found = found_in(journal_of(tmp_path, list(d.rows)))
     assert (found.trades[0].pnl_usd, found.totals.pnl_usd, found.totals.other_usd) == (90.0, 90.0, -90.0)
 

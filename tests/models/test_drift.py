@@ -189,7 +189,7 @@ async def test_drift_is_an_alarm_once_for_the_same_decisions_and_a_pause_once_a_
     looking = watch(path, manifest(EVEN), heard, pause=True)
     await looking.look()
     await looking.look()
-    assert heard.names == ["drift_measured", "drift"]  # over night nothing is decided, and nothing said again
+    assert heard.names == ["drift_measured", "drift"]  # over night nothing is decided, and nothing logged again
     assert heard.log[1][1] == {"model": "v1", "detail": "index over 400 decisions: even 4.60"}
     assert heard.pauses == ["drift of v1: index over 400 decisions: even 4.60"]
     journal(tmp_path, [0.0] * 400, [0.0] * 400, [0, 1] * 200, day=1)

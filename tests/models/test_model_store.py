@@ -383,14 +383,14 @@ def test_a_policy_of_logits_needs_no_rules(folder: Path, scalper: AnyStrategy) -
 def vouched(tmp_path: Path, scalper: AnyStrategy, files: dict[str, str]) -> Path:
     """A version with `report.html` whose manifest vouches for `files`."""
     folder = put(tmp_path / "store", manifest_of(scalper, GRAPH, LOGITS, files=files), GRAPH)
-    (folder / "report.html").write_bytes(b"told")
+    (folder / "report.html").write_bytes(b"page")
     return folder
 
 
 def test_every_file_that_the_manifest_names_must_be_the_one_that_was_exported(
     tmp_path: Path, scalper: AnyStrategy
 ) -> None:
-    folder = vouched(tmp_path, scalper, {"report.html": sha256(b"told").hexdigest()})
+    folder = vouched(tmp_path, scalper, {"report.html": sha256(b"page").hexdigest()})
     load(tmp_path / "store", scalper)
     (folder / "report.html").write_bytes(b"sold")
     check, text = refusal(folder, scalper)
@@ -408,8 +408,8 @@ def test_a_file_in_the_manifest_that_is_no_plain_name_is_refused(
 
 
 def test_a_file_that_leads_out_of_the_store_is_refused(tmp_path: Path, scalper: AnyStrategy) -> None:
-    (tmp_path / "elsewhere").write_bytes(b"told")
-    folder = vouched(tmp_path, scalper, {"report.html": sha256(b"told").hexdigest()})
+    (tmp_path / "elsewhere").write_bytes(b"page")
+    folder = vouched(tmp_path, scalper, {"report.html": sha256(b"page").hexdigest()})
     (folder / "report.html").unlink()
     (folder / "report.html").symlink_to(tmp_path / "elsewhere")
     assert refusal(folder, scalper)[0] == "file outside of the store"

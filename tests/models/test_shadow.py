@@ -205,10 +205,10 @@ def test_a_halt_a_pause_and_their_end_come_to_both_copies(tmp_path: Path) -> Non
     }
     desk = Desk(write_tape(tmp_path / "tape.csv", tape_rows(3, 60)))
     usual, shadow = desk.run(tmp_path / "usual"), Beside(desk.replay.policy)
-    commanded = desk.run(tmp_path / "told", shadow=shadow, source=lambda tape: Commanded(tape, dict(commands)))
+    commanded = desk.run(tmp_path / "commanded", shadow=shadow, source=lambda tape: Commanded(tape, dict(commands)))
     assert usual.failure is None
     assert commanded.failure is None
-    kinds = [row["kind"] for row in records(tmp_path / "told", "events", "id")]
+    kinds = [row["kind"] for row in records(tmp_path / "commanded", "events", "id")]
     assert [kind for kind in kinds if kind.endswith("Requested")] == [
         "HaltRequested",
         "ResumeRequested",
@@ -216,7 +216,7 @@ def test_a_halt_a_pause_and_their_end_come_to_both_copies(tmp_path: Path) -> Non
         "ResumeRequested",
         "FlattenRequested",
     ]
-    found, money = compared(tmp_path / "told"), earned(tmp_path / "told", 100_000.0)
+    found, money = compared(tmp_path / "commanded"), earned(tmp_path / "commanded", 100_000.0)
     assert abs(money - earned(tmp_path / "usual", 100_000.0)) > 1.0
     assert found.live_usd == pytest.approx(money, abs=CENT)
     assert found.shadow_usd == pytest.approx(money, abs=CENT)

@@ -59,7 +59,7 @@ def test_a_checkout_has_no_packaged_store() -> None:
 # --- what they are ------------------------------------------------------------------------------------------------
 
 STORE = REPOSITORY / "onnx_models"
-LEARNED = dict.fromkeys(STRATEGIES, "unproven") | {"option_scalper": ""}  # "": made before versions said it
+LEARNED = dict.fromkeys(STRATEGIES, "unproven") | {"option_scalper": ""}  # "": made before versions stated it
 FIRST_WORDS = {
     "passive": "The exported policy is the passive one, which ",
     "unproven": "Exported although no lead over the best baseline is proven. ",

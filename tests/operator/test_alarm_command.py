@@ -212,7 +212,7 @@ async def test_a_hundred_alarms_in_a_second_are_six_runs_and_the_next_tells_of_t
         alarms = await programs.come(7)
     assert programs.logged == []
     assert alarms[-1]["alarm"] == "trouble_100"
-    assert len(alarms) + sum(line["missed"] for line in alarms) == 100  # each is told of or counted
+    assert len(alarms) + sum(line["missed"] for line in alarms) == 100  # each is sent or counted
 
 
 async def test_halts_are_told_before_other_alarms_that_came_earlier(programs: Programs) -> None:
@@ -254,7 +254,7 @@ async def test_grave_alarms_are_all_told_and_first_however_many_trivial_ones_cam
         ("wal_large", "300 MiB"),
     ]
     counted = len(programs.read_messages()) + sum(line["missed"] for line in programs.read_messages())
-    assert counted + len(command._queue) == 6 + 405  # told of, counted, or waiting still
+    assert counted + len(command._queue) == 6 + 405  # sent, counted, or waiting still
 
 
 async def test_a_grave_alarm_whose_run_failed_is_told_again_and_another_is_not(programs: Programs) -> None:

@@ -1,4 +1,4 @@
-"""The operator's thread: what fails or hangs on it is told, begun again or left behind, and never waited for."""
+"""The operator's thread: what fails or hangs on it is reported, begun again or left behind, and never waited for."""
 
 from __future__ import annotations
 

@@ -174,7 +174,7 @@ class Markup(HTMLParser):
         return " ".join(" ".join(self.words).split())
 
 
-# --- what it says -------------------------------------------------------------------------------------------------
+# --- what it states -----------------------------------------------------------------------------------------------
 
 
 def test_a_running_day_says_so_and_what_it_came_to_so_far(tmp_path: Path) -> None:

@@ -215,7 +215,7 @@ def test_a_correction_replaces_what_was_filled_and_is_taken_once() -> None:
     (order,) = feed.quality().orders
     assert (order.filled, order.cost, order.corrections) == (5, D("5.25"), 1)
     assert order.slippage_usd == D("15.00")  # 5.25 - 5.10
-    feed.fill(3_000, ENTRY, "1.04", 5, 5, "5.20", "0.20")  # what was told before it is no news
+    feed.fill(3_000, ENTRY, "1.04", 5, 5, "5.20", "0.20")  # what was reported before it is no news
     assert feed.quality().orders[0].cost == D("5.25")
 
 

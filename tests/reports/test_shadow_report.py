@@ -89,7 +89,7 @@ def test_the_sentence_says_first_whether_it_may_be_chance(found: Hypothetical | 
 
 
 class Candidate:
-    """Answers beside the live model: as it does, or by a script of (decision, action); fails where told."""
+    """Answers beside the live model: as it does, or by a script of (decision, action); raises at `fails`."""
 
     def __init__(self, run: Run, script: dict[int, int] | None = None, fails: tuple[int, ...] = ()) -> None:
         self._policy = run.replay.policy
@@ -144,7 +144,7 @@ def test_a_candidate_that_answers_as_the_live_model_does_agrees_in_everything(tm
 
 
 def written(folder: Path, strategy: str, pairs: list[tuple[dict[str, Any] | None, dict[str, Any]]]) -> Path:
-    """A journal of read models alone: what the live model and the candidate said to each question."""
+    """A journal of read models alone: the answers of live model and candidate to each question."""
     meta = {"mode": "replay", "account": "paper", "strategy": strategy, "epoch": "e1", "feed": "sip"}
     made, batch = Journal.create(folder / FILE, meta), Batch()
     for number, (live, shadow) in enumerate(pairs, start=1):

@@ -120,12 +120,12 @@ def joining(clock: VirtualClock, output: Path) -> Any:
 
 
 def test_a_further_process_joins_and_time_waits_for_it(clock: VirtualClock, tmp_path: Path) -> None:
-    process = joining(clock, tmp_path / "told")
+    process = joining(clock, tmp_path / "times")
     clock.pass_s(HOUR_S)
     process.kill()
     process.join()
     clock.pass_s(HOUR_S)  # without it
-    times = [int(line) - START_NS for line in (tmp_path / "told").read_text().split()]
+    times = [int(line) - START_NS for line in (tmp_path / "times").read_text().split()]
     assert [ns / SECOND_NS for ns in times] == [900.0, 1800.0, 2700.0, 3600.0]
 
 
@@ -133,7 +133,7 @@ def test_a_further_process_joins_and_time_waits_for_it(clock: VirtualClock, tmp_
 def test_time_passes_without_a_process_that_is_stopped_when_it_is_left_out(
     clock: VirtualClock, tmp_path: Path, before_s: float, seen_s: list[float]
 ) -> None:
-    process = joining(clock, tmp_path / "told")
+    process = joining(clock, tmp_path / "times")
     if before_s:  # else it is stopped before it has joined
         clock.pass_s(before_s)
     os.kill(int(process.pid or 0), signal.SIGSTOP)
@@ -144,7 +144,7 @@ def test_time_passes_without_a_process_that_is_stopped_when_it_is_left_out(
     clock.pass_s(900.0)
     process.kill()
     process.join()
-    times = [int(line) - START_NS for line in (tmp_path / "told").read_text().split()]
+    times = [int(line) - START_NS for line in (tmp_path / "times").read_text().split()]
     assert [ns / SECOND_NS for ns in times] == seen_s
 
 

@@ -48,7 +48,7 @@ def _movements(account: Account) -> Iterator[tuple[int, Decimal, str]]:
 
 
 def overdrawn(account: Account, start: Decimal) -> list[str]:
-    """Moments at which the cash fell below 0, but by an order of a person; nothing is said twice."""
+    """Moments at which the cash fell below 0, but by an order of a person; each moment once."""
     cash = start
     for time_ns, amount, order_id in sorted(_movements(account), key=lambda movement: movement[0]):
         cash += amount

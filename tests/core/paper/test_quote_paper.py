@@ -195,7 +195,7 @@ def test_a_market_buy_needs_a_known_ask_to_be_accepted_and_takes_the_next_one() 
 def test_a_quote_fills_at_most_what_a_minute_takes_and_only_once() -> None:
     broker = QuotePaperBroker(configured(TRADING, paper=configured(TRADING.paper, contracts_per_minute=2)), "SPY")
     first = quotes(12, (CALL, "2.00", "2.05"))
-    again = replace(quotes(14, (CALL, "2.00", "2.05"), age_s=2))  # told again, unchanged
+    again = replace(quotes(14, (CALL, "2.00", "2.05"), age_s=2))  # once more, unchanged
     steps = [(at(10), [buy("a", quantity=5)]), (first, []), (again, []), (quotes(15, (CALL, "2.00", "2.10")), [])]
     state, events = run(monday(), *steps, broker=broker)
     assert fills(events) == [("a", Decimal("2.05"), 2), ("a", Decimal("2.10"), 4)]

@@ -25,16 +25,16 @@ LIMIT_S = 120.0
 QUICK = Times(restart_s=0.05, renew_s=0.05, look_s=0.02, stop_s=60)
 SERVICE = """
 import os, signal, socket, sys, time
-told = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM); told.connect(os.environ["NOTIFY_SOCKET"])
+systemd = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM); systemd.connect(os.environ["NOTIFY_SOCKET"])
 with open(sys.argv[1], "a") as log: print(os.getpid(), os.environ["WATCHDOG_USEC"], file=log)
 def stop(*_):
-    told.send(b"STOPPING=1")
+    systemd.send(b"STOPPING=1")
     with open(sys.argv[1], "a") as log: print("stopped", file=log)
     sys.exit(0)
 signal.signal(signal.SIGTERM, stop)
 if len(sys.argv) > 2: exec(sys.argv[2])
-told.send(b"READY=1\\nSTATUS=up")
-while True: told.send(b"WATCHDOG=1"); time.sleep(0.02)
+systemd.send(b"READY=1\\nSTATUS=up")
+while True: systemd.send(b"WATCHDOG=1"); time.sleep(0.02)
 """
 
 
@@ -99,7 +99,7 @@ def test_a_child_that_refuses_its_settings_is_not_started_again(tmp_path: Path) 
 
 
 def test_a_child_that_makes_no_progress_is_killed_and_started_again(tmp_path: Path) -> None:
-    frozen = "told.send(b'READY=1'); time.sleep(3600)"
+    frozen = "systemd.send(b'READY=1'); time.sleep(3600)"
     with Stage(tmp_path, frozen, Times(restart_s=0.05, look_s=0.02, watchdog_s=0.2)).running() as stage:
         until(lambda: len(stage.lines) >= 2, "it was started again")
         assert "stopped" not in stage.lines
@@ -186,7 +186,7 @@ def test_a_machine_that_slept_kills_no_child_for_a_watchdog_that_slept_too(
     cluster: LeaseServer, tmp_path: Path
 ) -> None:
     clock = Clock()
-    seldom = "told.send(b'READY=1')\nwhile True: time.sleep(2); told.send(b'WATCHDOG=1')"
+    seldom = "systemd.send(b'READY=1')\nwhile True: time.sleep(2); systemd.send(b'WATCHDOG=1')"
     with held_by(cluster, tmp_path / "one", "one", clock, seldom).running() as stage:
         until(lambda: stage.ready, "it runs")
         clock.added += 300

@@ -110,7 +110,7 @@ class HostClock(datetime):
 
 
 class Diary:
-    """What ran, in order, and the problems told."""
+    """What ran, in order, and the problems reported."""
 
     def __init__(self) -> None:
         self.ran: list[str] = []
@@ -255,7 +255,7 @@ async def test_a_job_due_while_one_of_its_name_still_runs_is_told_not_lost_in_si
     jobs.at(NINE, "a", diary.job("again"))
     await diary.has(2)
     jobs.stop()
-    await asyncio.sleep(0.01)  # the endless one is cancelled, which is no problem to be told
+    await asyncio.sleep(0.01)  # the endless one is cancelled, which is no problem to report
     assert diary.ran == ["endless"]
     assert diary.problems == [("a", "left out, because a job of this name was still running")]
 

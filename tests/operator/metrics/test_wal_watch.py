@@ -15,7 +15,7 @@ MIB = 1 << 20
 
 
 class LogRecorder:
-    """What was told, as (name, fields)."""
+    """The log's events, as (name, fields)."""
 
     def __init__(self) -> None:
         self.events: list[tuple[str, dict[str, object]]] = []

@@ -1,4 +1,4 @@
-"""Telemetry as messages: what a run told, held against the published schemas by the `jsonschema` library."""
+"""Telemetry as messages: those of a run, held against the published schemas by the `jsonschema` library."""
 
 from __future__ import annotations
 
@@ -64,7 +64,7 @@ class AnnouncedRun:
 
 @pytest.fixture(scope="module")
 def run(tmp_path_factory: pytest.TempPathFactory) -> AnnouncedRun:
-    return AnnouncedRun(tmp_path_factory.mktemp("told"))
+    return AnnouncedRun(tmp_path_factory.mktemp("run"))
 
 
 @cache

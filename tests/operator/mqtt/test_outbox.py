@@ -12,7 +12,7 @@ from daemon.operator.mqtt.outbox import Item, Outbox
 
 
 async def _drained(outbox: Outbox) -> list[Item]:
-    """All that waits, each told."""
+    """All items that wait, each marked as published."""
     items: list[Item] = []
     while len(items) < 10_000 and outbox.counts().waiting:
         items.append(await outbox.get())

@@ -86,7 +86,7 @@ def flat(desk: Stage) -> bool:
 
 
 def panic(desk: Stage, capsys: pytest.CaptureFixture[str], code: int, **keys: object) -> str:
-    """What `panic` says; it ended with `code`. No key is in it."""
+    """The output of `panic`; it ended with `code`. No key is in it."""
     assert ctl.main(["panic", "--yes", "--config", str(config(desk, **keys))]) == code
     shown = capsys.readouterr()
     for key in KEYS.values():

@@ -147,7 +147,7 @@ OTHER_ACCOUNT: Table = {"desk": {"account": "live", "account_number": "PA0000"}}
 def test_whatever_refuses_its_start_is_tried_again_and_told(
     held: Held, tmp_path: Path, table: Table, environment: dict[str, str], named: str
 ) -> None:
-    alarm_file, program = tmp_path / "told", tmp_path / "program.py"
+    alarm_file, program = tmp_path / "alarms", tmp_path / "program.py"
     program.write_text(f"import sys; open({str(alarm_file)!r}, 'a').write(sys.stdin.read())")
     alarms: Table = {"alarms": {"command": [sys.executable, str(program)], "timeout_s": 60}}
     assert held.played.start(environment=environment, tables=(table, alarms)).wait(60) == 1
@@ -177,7 +177,7 @@ def dotted(table: re.Match[str]) -> str:
 
 
 def test_of_a_file_that_is_no_toml_the_alarm_s_table_counts(held: Held, tmp_path: Path) -> None:
-    alarm_file, path = tmp_path / "told", tmp_path / "config.toml"
+    alarm_file, path = tmp_path / "alarms", tmp_path / "config.toml"
     program = [sys.executable, "-c", f"import sys; open({str(alarm_file)!r}, 'a').write(sys.stdin.read())"]
     path.write_text(f"[alarms]\ncommand = {json.dumps(program)}\n\n{held.text}\n[risk\n")
     with pytest.raises(ConfigError) as refused:
@@ -195,11 +195,11 @@ def test_a_desk_that_holds_nothing_is_refused_with_the_mistake(held: Held, tmp_p
 
 def test_it_goes_on_with_its_exits_and_the_operator_is_told_where_it_cannot(held: Held, tmp_path: Path) -> None:
     """The last of the module: the desk goes on and leaves."""
-    played, alarm_file = held.played, tmp_path / "told"
+    played, alarm_file = held.played, tmp_path / "alarms"
     program = tmp_path / "program.py"
     program.write_text(f"import sys; open({str(alarm_file)!r}, 'a').write(sys.stdin.read())")
     alarms: Table = {"alarms": {"command": [sys.executable, str(program)], "timeout_s": 60}}
-    for _ in range(2):  # the second time within the hour: told once
+    for _ in range(2):  # the second time within the hour: one alarm
         assert played.start(tables=({"desk": {"nmae": "x"}}, alarms)).wait(60) == 1
         played.daemons.pop()
     (line,) = alarm_file.read_text().splitlines()

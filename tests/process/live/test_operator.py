@@ -106,7 +106,7 @@ def knows_flat(played: Stage) -> bool:
 
 @contextlib.contextmanager
 def watching(played: Stage) -> Iterator[Path]:
-    """`rltraderctl status --watch`; what it says lies in the file."""
+    """`rltraderctl status --watch`, its output in a file."""
     output = played.folder / "watched"
     line = command("daemon.cli.ctl", "status", "--watch", "--json", "--state-dir", played.state_dir)
     with output.open("wb") as out:

@@ -190,7 +190,7 @@ def test_shares_that_a_person_sold_are_not_sold_again_by_a_flatten_a_moment_late
             played.server.call(lambda: played.server.server.faults.add("update_lost", times=1000))
         played.server.by_hand("close", symbol="SPY")
         played.clock.pass_s(MOMENT_S)
-        assert len(played.journaled("BrokerReported")) == reports  # no report can have told of it
+        assert len(played.journaled("BrokerReported")) == reports  # no report can have shown it
         ask(played.state_dir, Request(1, "flatten", "a moment later", "ann"))
         played.until_true(lambda: len(played.journaled("BrokerReported")) >= reports + 3, "three more reports")
         assert (len(played.posts()), never_short(played)) == (ours, True)

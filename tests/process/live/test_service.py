@@ -77,7 +77,7 @@ def test_the_watchdog_is_fed_by_night_and_not_by_a_process_that_hangs(
             lambda: any(line.startswith("STATUS=reconciled; flat") for line in read_messages(systemd)), "its status"
         )
         daemon.pause(stopped=True)
-        played.clock.pass_s(0.1)  # what it said before has arrived
+        played.clock.pass_s(0.1)  # its earlier messages have arrived
         systemd.hear()
         played.clock.pass_s(1.0)  # five feedings long
         assert systemd.hear() == []
@@ -98,6 +98,6 @@ def fed(systemd: Systemd, times: int) -> bool:
 
 
 def read_messages(systemd: Systemd) -> list[str]:
-    """All that systemd was told by now."""
+    """All messages to systemd so far."""
     systemd.hear()
     return systemd.heard

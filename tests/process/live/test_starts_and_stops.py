@@ -125,7 +125,7 @@ def test_a_daemon_whose_broker_is_down_is_ready_and_trades_when_the_broker_comes
         with serving(played.market, played.clock, **settings) as server:
             played.server = server
             played.until_true(lambda: not played.held() and not account.working, "flat once more")
-            played.until_true(lambda: reports_flat(played, reports), "the daemon was told so")
+            played.until_true(lambda: reports_flat(played, reports), "a report shows it")
             played.daemons[-1].terminate()
             assert played.daemons[-1].wait(40) == 0, played.log()[-2000:]
     ours = played.books()

@@ -1,4 +1,4 @@
-"""Models swapped under a running desk: no bar is missed, each answer is that of the version that was told, proof holds.
+"""Models swapped under a running desk: no bar is missed, each answer is that of the version in force, proof holds.
 
 The real engine on a tape, with the parts of the live wiring: intake, gateway, models, lifecycle. Nothing here is timed.
 """
@@ -71,7 +71,7 @@ def test_ten_swaps_in_a_session_miss_no_bar_and_two_broken_versions_change_nothi
                 await run.lifecycle.look()
                 await run.quiet()
                 versions.append(run.models.running.version)
-                await run.lifecycle.look()  # a second look at what is refused says nothing more
+                await run.lifecycle.look()  # a second look at what is refused logs nothing more
                 await run.feed(part)
             await run.feed()
             return run.engine.machine.state.stats.bars

@@ -72,7 +72,7 @@ def test_a_terminal_sees_each_closed_trade_when_it_was_on_the_tape_and_what_come
     assert f"rltraderctl trades --state-dir {tmp_path / 'state'}" in first.stdout
     again = rltraderd(*asked, cwd=tmp_path, env=terminal)
     assert ("EARLIER run" in first.stdout, "EARLIER run" in again.stdout) == (False, True)
-    assert ("Nothing was replayed" in again.stdout, "replay_remark" in again.stderr) == (True, False)  # said once
+    assert ("Nothing was replayed" in again.stdout, "replay_remark" in again.stderr) == (True, False)  # printed once
     assert ("bars/s" in first.stdout, "bars/s" in again.stdout) == (True, False)
 
 

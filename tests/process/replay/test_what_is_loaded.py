@@ -18,9 +18,9 @@ TELL = "print(*sorted(sys.modules), file=open(sys.argv[-1], 'w'))"
 REPLAY = f"""
 import sys
 from daemon.__main__ import main
-told = sys.argv.pop()
+file = sys.argv.pop()
 code = main()
-sys.argv.append(told)
+sys.argv.append(file)
 {TELL}
 sys.exit(code)
 """
@@ -43,12 +43,12 @@ TradingOrders(access, orders), TradingReads(access, reads), MarketData(access, m
 CTL = f"""
 import sys
 from daemon.cli import ctl
-told = sys.argv.pop()
+file = sys.argv.pop()
 try:
     ctl.main(sys.argv[1:])
 except SystemExit as stop:
     assert stop.code == 0
-sys.argv.append(told)
+sys.argv.append(file)
 {TELL}
 """
 

@@ -45,7 +45,7 @@ WHOLE = Rules(fill_sizes=(9, 9), dead_session_s=0.0)
 
 @dataclass(slots=True)
 class Linked:
-    """A link that runs, what it put in and what it told."""
+    """A link that runs, the events it put in, and its log."""
 
     desk: Desk
     link: BrokerLink

@@ -71,7 +71,7 @@ def tape() -> Market:
 
 
 class LogRecorder:
-    """What was told to the operator."""
+    """The log's events as (name, fields); each has the fields that its name declares."""
 
     def __init__(self) -> None:
         self.entries: list[tuple[str, dict[str, object]]] = []

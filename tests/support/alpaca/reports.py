@@ -1,4 +1,4 @@
-"""What a desk was told, for the tests of broker reports and clocks."""
+"""The log of a desk, for the tests of broker reports and clocks."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A daily desk to play scenarios on: a real core, and a tiny strategy of three symbols that holds what it is told.
+"""A daily desk to play scenarios on: a real core, and a tiny strategy of three symbols that holds what is answered.
 
 Nothing here computes an expected value. Days are those of `tests.support.core.desk`; times are minutes after the open.
 """

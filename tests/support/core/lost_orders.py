@@ -39,7 +39,7 @@ def resent(effects: list[Any]) -> list[tuple[str, int]]:
 
 
 def rows(d: Desk) -> list[tuple[int, int]]:
-    """(correction, cumulative) of the fills told so far."""
+    """(correction, cumulative) of the fills reported so far."""
     return [(row.correction, row.cumulative) for row in d.rows if isinstance(row, FillRow)]
 
 

@@ -146,7 +146,7 @@ class Stage:
             raise AssertionError(f"rltraderd ended: {self.log()[-2000:]}")
 
     def log(self) -> str:
-        """What all daemons of this stage told."""
+        """The log of all daemons of this stage."""
         return (self.folder / "log").read_text()
 
     def read_log(self, event: str) -> list[dict[str, Any]]:
@@ -170,7 +170,7 @@ class Stage:
         )
 
     def halts(self) -> list[str]:
-        """The reasons of the halts that the last daemon told, oldest first."""
+        """The reasons of the halts in the last daemon's log, oldest first."""
         return [str(line["reason"]) for line in self.read_log("halted")]
 
     def journaled(self, kind: str) -> list[dict[str, Any]]:

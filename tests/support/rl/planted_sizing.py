@@ -130,7 +130,7 @@ def _earned(sizing: Sizing, policy: Callable[[Tensor], Tensor], count: int, seed
 
 
 class SizingVecEnv(TensorVecEnv):
-    """The same tensors for Stable-Baselines3: actions are numbers, time limits are said as it wants them."""
+    """The same tensors for Stable-Baselines3: actions are numbers, time limits are marked in its way."""
 
     def __init__(self, environment: Environment, count: int, inputs: int = INPUTS) -> None:
         super().__init__(environment, count, (inputs,))

@@ -206,7 +206,7 @@ def test_a_model_with_a_memory_is_refused_and_the_store_s_is_passed_over(
         model_policy("v1", tmp_path, regime_switcher.SPEC, "")
 
 
-# --- what cannot be said ----------------------------------------------------------------------------------------------
+# --- what cannot be measured ------------------------------------------------------------------------------------------
 
 
 def test_what_is_no_daily_strategy_or_table_of_days_is_refused(tape: Path, tmp_path: Path) -> None:

@@ -1,4 +1,4 @@
-"""The command as a user gives it: what it says, its exit codes, and how it refuses."""
+"""The command as a user gives it: its output, its exit codes, and how it refuses."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ def bars(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def trained(bars: Path, tmp_path_factory: pytest.TempPathFactory) -> Trained:
-    """The version and the run folder of one short run, what it said on standard error, and its exit code."""
+    """The version and the run folder of one short run, its standard error and its exit code."""
     folder = tmp_path_factory.mktemp("trained")
     run = folder / "run"
     given = ["--strategy", "option_scalper", "--bars", str(bars), "--out", str(folder / "store"), "--run-dir", str(run)]

@@ -100,7 +100,7 @@ def test_a_policy_that_never_trades_equals_always_flat() -> None:
 
 
 def test_a_lead_that_may_be_luck_is_not_called_beating() -> None:
-    """Four sessions tell nothing apart: 2.60 % against 0.80 %, and yet it is not said that the one beats the other."""
+    """Four sessions tell nothing apart: 2.60 % against 0.80 %, and yet the one is not called better than the other."""
     found = find(hand_study())
     assert found.verdict.startswith(
         "Earned +2.60 % after costs over 4 test sessions of made-up bars, more than every baseline but not surely more "

@@ -48,7 +48,7 @@ def model_zip(default: tuple[PPO, bytes], tmp_path: Path) -> Path:
 @pytest.mark.parametrize(
     ("kwargs", "activation"),
     [
-        ({}, "tanh"),  # what Stable-Baselines3 takes when nothing is said
+        ({}, "tanh"),  # what Stable-Baselines3 takes by default
         ({"net_arch": [8, 4, 4]}, "tanh"),
         ({"net_arch": {"pi": [8], "vf": [4, 4]}, "activation_fn": nn.ReLU}, "relu"),
         ({"net_arch": [], "activation_fn": nn.ELU}, "elu"),

@@ -1,4 +1,4 @@
-"""Training of a member: it learns, repeats itself byte for byte, goes on after a stop, and says how far it is."""
+"""Training of a member: it learns, repeats itself byte for byte, goes on after a stop, and reports its progress."""
 
 from __future__ import annotations
 

@@ -14,7 +14,7 @@ from training.study.study import PlayResult, Point, Trial
 
 
 class Clock:
-    """Seconds that pass when told."""
+    """Seconds that a test moves on."""
 
     def __init__(self) -> None:
         self.now_s = 100.0

@@ -1,4 +1,4 @@
-"""The ledger as files on a disk: what is written stays, what is torn is told, what is corrupt stops everything."""
+"""The ledger as files on a disk: what is written stays, what is torn is reported, what is corrupt stops everything."""
 
 from __future__ import annotations
 

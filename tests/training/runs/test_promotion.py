@@ -366,7 +366,7 @@ def test_a_version_with_a_file_that_the_manifest_does_not_vouch_for_is_not_promo
     good: Findings, tmp_path: Path, files: dict[str, str], complaint: str
 ) -> None:
     folder = _version(tmp_path, good)
-    (folder / "report.html").write_bytes(b"told")
+    (folder / "report.html").write_bytes(b"page")
     manifest = decode((folder / "manifest.json").read_bytes())
     (folder / "manifest.json").write_bytes(encode(msgspec.structs.replace(manifest, files=files)))
     assert complaint in _refused(folder)

@@ -158,7 +158,7 @@ async def test_when_rest_stays_silent_streamed_bars_go_on_after_the_deadline(tmp
         await it.until(lambda: len(it.minutes_of(DAY)) > 4)
         minutes = it.minutes_of(DAY)
         assert minutes == sorted(set(minutes))
-        assert 1 not in minutes  # it is lost, and told
+        assert 1 not in minutes  # it is lost, and logged
 
 
 async def test_a_symbol_that_rest_does_not_know_is_told_by_name(tmp_path: Path) -> None:

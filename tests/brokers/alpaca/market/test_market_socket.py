@@ -30,7 +30,7 @@ def quote(symbol: str = "SPY", ns: int = 1_700_000_000_123_456_789, **fields: An
 
 
 class Client:
-    """A socket under test and all that it said."""
+    """A socket under test with its messages, states and log."""
 
     def __init__(
         self, url: str, deadlines: SocketDeadlines = QUICK, back_off: BackOff = SOON, *, sleep: Any = asyncio.sleep

@@ -71,7 +71,7 @@ def test_each_method_of_the_library_goes_through_the_bounded_session(method: str
         getattr(client, method)("/orders")
 
 
-# --- what the server says, by the door ----------------------------------------------------------------------------
+# --- the server's answers, by the door ----------------------------------------------------------------------------
 
 
 async def test_an_order_is_submitted_found_listed_filled_and_in_the_ledger() -> None:

@@ -36,7 +36,7 @@ async def hold(it: Linked) -> None:
 
 
 def foreign(it: Linked) -> list[str]:
-    """Names of the orders that were told as somebody else's."""
+    """Names of the orders that were reported as somebody else's."""
     return [found.order.client_order_id for found in it.of(OrderFound) if found.order.client_order_id[:2] != "e1"]
 
 

@@ -28,7 +28,7 @@ Script = Callable[[ServerConnection, "Heard"], Awaitable[None]]
 
 
 class Heard:
-    """Everything that was said, on both sides."""
+    """All messages, events and log entries of both sides."""
 
     def __init__(self) -> None:
         self.updates: list[Any] = []

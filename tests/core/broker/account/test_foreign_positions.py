@@ -1,4 +1,4 @@
-"""Positions of others under each of the three settings: what is booked, what is told, what halts.
+"""Positions of others under each of the three settings: what is booked, what is reported, what halts.
 
 Money in the comments is computed by hand: 100 shares a contract.
 """

@@ -1,4 +1,4 @@
-"""The ledger's lines: each kind has one meaning, an unknown one is told; options that ended, in whatever order told.
+"""The ledger's lines: each kind has one meaning, an unknown one is reported; options that ended, in any order of lines.
 
 SPY call and put struck at 500, 100 shares a contract; sums are computed by hand.
 """

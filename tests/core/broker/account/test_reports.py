@@ -286,7 +286,7 @@ def test_a_report_survives_json_between_any_two_steps() -> None:
     agreed(d, account, 2)
 
 
-# --- told when it lasts -------------------------------------------------------------------------------------------
+# --- reported when it lasts ---------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(("minute", "second", "names"), [(5, 59, []), (6, 0, ["unreconciled"])])

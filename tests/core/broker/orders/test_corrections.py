@@ -1,4 +1,4 @@
-"""Totals set by look-ups, executions told once each, and busts and corrections that take some back.
+"""Totals set by look-ups, executions reported once each, and busts and corrections that take some back.
 
 The broker's answers are those of its documentation; quantities and money are computed by hand.
 """

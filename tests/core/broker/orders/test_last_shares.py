@@ -1,6 +1,6 @@
 """A sale that leaves no shares waits for a report from after its decision: a lost update may hide a sale by hand.
 
-The account of `tests.support.core.account` is the truth; nothing of what a person does is told but by a report.
+The account of `tests.support.core.account` is the truth; what a person does is known by a report alone.
 """
 
 from __future__ import annotations

@@ -113,7 +113,7 @@ def test_nothing_is_sold_that_the_broker_does_not_hold() -> None:
     d = at_broker(account := Account())
     name = submitted(d, account)
     d.put(account.fill(name, 9, "2.00", d.at(1)))
-    d.put(replace(account.report(d.at(1, 30)), positions=()))  # gone there, by a bust nobody told
+    d.put(replace(account.report(d.at(1, 30)), positions=()))  # gone there, by a bust nobody reported
     d.bar(1)
     assert of(d.answer(EXIT), SubmitOrder) == []
     assert sent(d.put(account.report(d.at(2, 30)))).quantity == 9  # it was an answer in the middle of a change

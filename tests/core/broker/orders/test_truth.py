@@ -1,7 +1,7 @@
-"""One truth told in any order, any number of times and by any of three ways comes to one book and one set of fills.
+"""One truth reported in any order, any number of times and by any of three ways comes to one book and one set of fills.
 
 The truth is an account of its own (tests/support/core/account.py); a message is what the stream, a look-up or a report
-would have said at some moment of it. A last report always comes, as it does every minute.
+would have reported at some moment of it. A last report always comes, as it does every minute.
 """
 
 from __future__ import annotations
@@ -57,7 +57,7 @@ def opened(rule: Broker, leaving: bool) -> tuple[Desk, Account, SubmitOrder]:
 
 
 def lived(d: Desk, account: Account, order: SubmitOrder, parts: Parts, canceled: bool) -> list[ev.Event]:
-    """Let the order live at the account; returns all that was said of it, in order."""
+    """Let the order live at the account; returns its events, in order."""
     now = d.state.now_ns
     name = account.take(order, now)
     events: list[ev.Event] = [ev.OrderAccepted(now, name, f"id-{name}")]
@@ -135,7 +135,7 @@ def test_a_bust_told_at_any_moment_among_old_news_leaves_what_stands(
     account.positions.pop(CALL)
     if stand:
         account.positions[CALL] = (stand, Decimal(2))
-    account.fills.clear()  # an order with an amended line is told by its own figures
+    account.fills.clear()  # an order with an amended line is reported by its figures
     bust = ev.TradeCorrected(now, name, "x1", stand, cost, "trade_bust")
     stands = ev.OrderFilled(now, name, CALL, 1, Decimal(2), now, stand, cost, Decimal(0), 0, 1)  # as a report tells it
     events.append(stands)

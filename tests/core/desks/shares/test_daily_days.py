@@ -216,7 +216,7 @@ def test_a_leap_counts_when_a_newer_narrow_quote_says_the_same() -> None:
     d = DailyDesk().fund().holds(AAA=10)
     d.begin(TUESDAY)
     d.quotes(1, AAA="90")
-    d.put(ev.QuotesReceived(d.at(2), 0, (quote("AAA", "90", d.at(1)),)))  # the same quote, told again
+    d.put(ev.QuotesReceived(d.at(2), 0, (quote("AAA", "90", d.at(1)),)))  # the same quote once more
     d.quotes(3, AAA="80/100")  # says neither yes nor no
     assert d.state.marks["AAA"] == Decimal(100)
     d.quotes(5, AAA="91")

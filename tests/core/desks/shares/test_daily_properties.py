@@ -43,7 +43,7 @@ GOALS = st.tuples(*(st.one_of(st.just(KEEP), st.integers(0, 300).map(float)),) *
 
 
 def tape(opens: list[tuple[int | None, ...]], again: list[int]) -> Iterator[ev.Event]:
-    """The days' events of a daily tape, `RebalanceDue` told as often as `again` says."""
+    """The days' events of a daily tape, `RebalanceDue` as often as `again` says."""
     before: tuple[Session, ...] = (LAST_FRIDAY,)
     yield from (ev.BarClosed(LAST_FRIDAY.close_ns, bar(symbol, LAST_FRIDAY, 100.0)) for symbol in SYMBOLS)
     for day, prices, times in zip(DAYS, opens, again, strict=True):
@@ -133,7 +133,7 @@ def happening(state: State[Any], kind: str, a: int, b: int) -> ev.Event:
         case "prints":
             return ev.PricesPrinted(now, session.date, False, (ev.Price(SYMBOLS[a % 3], price),))
         case "fill" if order is not None:
-            if b > 90:  # told again
+            if b > 90:  # once more
                 price = order.cost / order.filled if order.filled else price
             total = min(order.quantity, order.filled + (b * order.quantity // 60 if b <= 90 else 0))
             paid = min(price, order.limit_price) if order.side > 0 and order.limit_price is not None else price

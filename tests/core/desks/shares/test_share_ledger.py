@@ -113,7 +113,7 @@ def test_two_splits_of_one_morning_are_kept_apart(order: tuple[int, ...]) -> Non
 
 def test_a_split_told_as_one_line_is_no_other_symbol_s() -> None:
     d = held_over_night()
-    left = (Leaver("SPLIT", "BBB", 10),)  # what comes for these is still to be told
+    left = (Leaver("SPLIT", "BBB", 10),)  # what comes for these is still to be reported
     d.state = replace(d.state, basket=replace(d.state.basket, leavers=left))
     report_lines(d, line("SPLIT", "AAA", 60))
     assert (d.held, d.state.marks["AAA"], d.state.basket.leavers) == ({"AAA": 120, "BBB": 10}, Decimal(50), left)

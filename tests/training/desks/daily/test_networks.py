@@ -67,7 +67,7 @@ def test_the_rebalancer_has_114547_parameters_without_its_deviations() -> None:
     assert parameter_count(network.policy) == actor
     assert network.log_std.tolist() == [LOG_STD] * 50
     assert isinstance(network, Network)
-    assert not hasattr(network, "start")  # each day is told whole, so no state is carried
+    assert not hasattr(network, "start")  # each day is complete, so no state is carried
 
 
 def test_the_switcher_has_109841_parameters() -> None:

@@ -42,7 +42,7 @@ WARM = {STOCKS: 400, FUNDS: 252}
 
 
 class Made:
-    """What a command made: its version, its run's folder, and what it said."""
+    """What a command made: its version, its run's folder, and its standard error."""
 
     def __init__(self, home: Path, strategy: str, *options: str) -> None:
         bars = write_days(
@@ -154,7 +154,7 @@ def test_the_validation_return_is_of_one_account(switcher: Made) -> None:
 
 
 class StopAfter:
-    """A flag that is set once `updates` updates were told of."""
+    """A flag that is set once `updates` updates were reported."""
 
     def __init__(self, updates: int) -> None:
         self._left = updates

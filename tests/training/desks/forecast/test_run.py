@@ -54,7 +54,7 @@ def settings(tmp_path_factory: pytest.TempPathFactory) -> Settings:
 
 @pytest.fixture(scope="module")
 def progress() -> list[object]:
-    """What the run told."""
+    """The messages of the run."""
     return []
 
 
