@@ -197,8 +197,8 @@ def test_by_notional_a_unit_is_so_many_dollars() -> None:
 
 def test_buys_come_by_the_largest_action_and_ties_by_symbol_after_all_sells() -> None:
     portfolio = of_three((10, 10, 10))
-    found = basket_of((0.2, 0.9, -0.3), (1, 1, 1), portfolio, THREE)
-    assert [leg.symbol for leg in found.legs] == ["C", "B", "A"]
+    basket = basket_of((0.2, 0.9, -0.3), (1, 1, 1), portfolio, THREE)
+    assert [leg.symbol for leg in basket.legs] == ["C", "B", "A"]
     tied = basket_of((0.5, 0.9, 0.5), (1, 1, 1), portfolio, THREE)
     assert [leg.symbol for leg in tied.legs] == ["B", "A", "C"]
 
@@ -229,11 +229,11 @@ def test_permuting_the_stocks_permutes_what_the_actions_do(
         portfolio = Portfolio(1e6, 1e6, shares, prices, notional_per_unit=unit)
         return basket_of(actions, tradable, portfolio, [f"S{place}" for place in order])
 
-    found = basket(list(range(len(each))))
+    permuted = basket(list(range(len(each))))
     other = basket(sorted(range(len(each)), key=lambda place: each[place][4]))
-    buys = [leg for leg in found.legs if leg.goal > each[int(leg.symbol[1:])][2]]
-    assert set(other.legs) == set(found.legs)
-    assert other.legs[len(other.legs) - len(buys) :] == tuple(buys) == found.legs[len(found.legs) - len(buys) :]
+    buys = [leg for leg in permuted.legs if leg.goal > each[int(leg.symbol[1:])][2]]
+    assert set(other.legs) == set(permuted.legs)
+    assert other.legs[len(other.legs) - len(buys) :] == tuple(buys) == permuted.legs[len(permuted.legs) - len(buys) :]
 
 
 @given(st.lists(st.tuples(st.floats(-1, 1), st.integers(0, 500)), min_size=3, max_size=3))

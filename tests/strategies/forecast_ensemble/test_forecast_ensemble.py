@@ -112,9 +112,9 @@ def test_what_was_paid_how_long_it_is_held_and_how_far_the_equity_fell() -> None
     for (held, price, cash), (unrealised, age, drawdown) in steps:
         portfolio = Portfolio(cash, cash + held * price, (0, held, 0), (10.0, price, 10.0))
         state, observation = observed(state, portfolio)
-        found = observation.array()[1, SEQUENCE:].tolist()
+        tail = observation.array()[1, SEQUENCE:].tolist()
         weight, share = held * price / portfolio.equity, cash / portfolio.equity
-        assert found == pytest.approx([weight, unrealised, age / 20, share, drawdown, 1.0], abs=1e-6)
+        assert tail == pytest.approx([weight, unrealised, age / 20, share, drawdown, 1.0], abs=1e-6)
     assert state.peak == 1920.0
     assert basis_of(0, 0, 5.0, 7.0) == 0.0
     _, late = observed(

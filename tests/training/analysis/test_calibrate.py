@@ -61,15 +61,15 @@ def test_the_implied_volatility_is_the_one_that_made_the_price(sigma: float) -> 
     strikes, rights = np.array([90.0, 100.0, 110.0] * 2), np.repeat([1, -1], 3)
     mids = np.array([price(100.0, strike, 0.1, sigma, right) for strike, right in zip(strikes, rights, strict=True)])
     some = mids - np.maximum(rights * (100.0 - strikes), 0) > 1e-9  # far from the money nothing is left of it
-    found = implied_volatility(mids, np.full(6, 100.0), strikes, np.full(6, 0.1), rights)
-    np.testing.assert_allclose(found[some], sigma, rtol=1e-4)
+    volatilities = implied_volatility(mids, np.full(6, 100.0), strikes, np.full(6, 0.1), rights)
+    np.testing.assert_allclose(volatilities[some], sigma, rtol=1e-4)
 
 
 def test_a_price_that_no_volatility_makes_has_none() -> None:
     mids = np.array([9.9, 10.0, 100.1, 3.0])  # below the intrinsic value, at it, above the forward; no time left
     years = np.array([0.1, 0.1, 0.1, 0.0])
-    found = implied_volatility(mids, np.full(4, 110.0), np.full(4, 100.0), years, np.array([1, 1, 1, 1]))
-    assert np.isnan(found[[0, 1, 3]]).all()
+    volatilities = implied_volatility(mids, np.full(4, 110.0), np.full(4, 100.0), years, np.array([1, 1, 1, 1]))
+    assert np.isnan(volatilities[[0, 1, 3]]).all()
 
 
 def test_the_constants_that_made_the_quotes_are_found(tmp_path: Path) -> None:

@@ -94,9 +94,9 @@ def test_a_version_is_activated_on_request_and_one_that_never_traded_only_on_a_f
     trades: int, options: tuple[str, ...], code: int, active: bool, trained: Trained, tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str],
 ) -> None:  # fmt: skip
-    found, version = ended(trained, trades, monkeypatch, tmp_path / "store", *options)
+    exit_code, version = ended(trained, trades, monkeypatch, tmp_path / "store", *options)
     pointer, errors = version.parent / "current", capsys.readouterr().err
-    assert (found, pointer.exists()) == (code, active)
+    assert (exit_code, pointer.exists()) == (code, active)
     assert not active or pointer.read_text() == f"{version.name}\n"
     assert ("exported and active" in errors, "exported, not active" in errors) == (active, not active)
     assert ("it never traded in its" in errors and "--allow-passive" in errors) == (trades == 0 and not active)

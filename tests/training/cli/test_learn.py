@@ -32,7 +32,7 @@ def test_a_policy_learns_the_rule_and_the_daemon_trades_it(tmp_path: Path, capsy
 
 
 @pytest.mark.parametrize(
-    ("found", "verdict"),
+    ("result", "verdict"),
     [
         (Found(0.02, 0.0184, 0.0, 0.2, 0.19), "Learned: 92% of what the rule earns. From noise: nothing."),
         (Found(0.02, 0.017, 0.0, 0.2, 0.2), "Not learned: 85% of what the rule earns. From noise: nothing."),
@@ -44,8 +44,8 @@ def test_a_policy_learns_the_rule_and_the_daemon_trades_it(tmp_path: Path, capsy
         (Found(-0.01, -0.01, 0.0, 0.2, 0.2), "Not learned: nothing to learn. From noise: nothing."),
     ],
 )
-def test_the_verdict_claims_only_what_was_earned_on_both_markets(found: Found, verdict: str) -> None:
-    assert found.verdict() == verdict
+def test_the_verdict_claims_only_what_was_earned_on_both_markets(result: Found, verdict: str) -> None:
+    assert result.verdict() == verdict
 
 
 def test_a_folder_in_use_and_no_steps_are_refused(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

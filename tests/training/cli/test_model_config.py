@@ -87,11 +87,11 @@ def manifest(version: Path) -> Manifest:
 
 
 def test_the_manifest_has_the_file_its_digest_and_its_shapes(version: Path, manifest: Manifest) -> None:
-    found = manifest.model_config
-    assert [one["name"] for one in found["indicators"]] == ["ROCP", "RSI", "STOCH"]
-    assert (found["window"], found["bar_minutes"], found["portfolio"]) == (3, 5, ["position", "age"])
+    config = manifest.model_config
+    assert [one["name"] for one in config["indicators"]] == ["ROCP", "RSI", "STOCH"]
+    assert (config["window"], config["bar_minutes"], config["portfolio"]) == (3, 5, ["position", "age"])
     assert manifest.observation_shape == (3 * 3 + 2,)
-    written = json.dumps(found, sort_keys=True, separators=(",", ":"))
+    written = json.dumps(config, sort_keys=True, separators=(",", ":"))
     assert manifest.model_config_digest == hashlib.sha256(written.encode()).hexdigest()
     assert manifest.hyperparameters["model_config"] == manifest.model_config_digest
     assert {*manifest.golden.heads[0]} == {"direction"}
@@ -195,10 +195,10 @@ def test_a_strategy_without_a_file_and_a_missing_file_are_refused(
 def test_the_desks_configuration_names_the_file_where_the_command_does_not(own: Path, tmp_path: Path) -> None:
     (tmp_path / "config.toml").write_text(f'[desk]\nmodel_config = "{own}"\n')
     given = ["--strategy", NAME, "--bars", "b.csv", "--config", str(tmp_path / "config.toml")]
-    found = settings_from(parser().parse_args(given))
+    parsed = settings_from(parser().parse_args(given))
     named = settings_from(parser().parse_args([*given[:4], "--model-config", str(own), "--symbols", "QQQ,SPY"]))
-    assert found.model_config == named.model_config != ""
-    assert (found.symbols, named.symbols) == (("SPY",), ("QQQ", "SPY"))
+    assert parsed.model_config == named.model_config != ""
+    assert (parsed.symbols, named.symbols) == (("SPY",), ("QQQ", "SPY"))
     shipped = settings_from(parser().parse_args(given[:4]))
     assert "model_config" not in shipped.identity("0" * 64)
     assert "model_config_file" not in named.identity("0" * 64)

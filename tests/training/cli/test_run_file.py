@@ -36,12 +36,17 @@ def asked(*arguments: str) -> Settings:
 
 def test_the_keys_of_a_file_are_options_and_its_table_changes_the_preset(tmp_path: Path) -> None:
     (tmp_path / "study.toml").write_text(FILE)
-    found = asked("--run", str(tmp_path / "study.toml"), "--seeds", "5")
+    settings = asked("--run", str(tmp_path / "study.toml"), "--seeds", "5")
     wide = kind("daily_rebalancer").preset("wide")
-    assert found.bars == tmp_path / "days.parquet"
-    assert found.out == Path("/store")
-    assert (len(found.seeds), found.folds, found.refit, found.rewards) == (5, 2, False, ("shares", "notional"))
-    assert found.coefficients == replace(wide.coefficients, epochs=3)
+    assert settings.bars == tmp_path / "days.parquet"
+    assert settings.out == Path("/store")
+    assert (len(settings.seeds), settings.folds, settings.refit, settings.rewards) == (
+        5,
+        2,
+        False,
+        ("shares", "notional"),
+    )
+    assert settings.coefficients == replace(wide.coefficients, epochs=3)
     assert expanded(["--strategy", "x"], parser()) == ["--strategy", "x"]
 
 

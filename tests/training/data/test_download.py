@@ -105,9 +105,9 @@ def test_each_timeframe_gives_bars_that_the_tape_reader_takes(
 ) -> None:
     out = tmp_path / "bars.parquet"
     summary = fetch(shared, out, timeframe=timeframe, end="2024-06-28")
-    found = bars_in(out)
-    assert (len(found), summary.missing_bars, summary.missing_sessions) == (2 * count, {}, {})
-    first, step_ns = found[0], TIMEFRAMES[timeframe] * SECOND_NS
+    bars = bars_in(out)
+    assert (len(bars), summary.missing_bars, summary.missing_sessions) == (2 * count, {}, {})
+    first, step_ns = bars[0], TIMEFRAMES[timeframe] * SECOND_NS
     minutes_of_it = 390 if timeframe == "1Day" else min(step_ns // MINUTE_NS, 390)
     session = SESSIONS[0]
     assert first.start_ns == (midnight_ns(session.date) if timeframe == "1Day" else session.open_ns)

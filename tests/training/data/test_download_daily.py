@@ -59,12 +59,12 @@ def server() -> Iterator[Serving]:
 def test_adjusted_days_of_several_symbols_are_what_a_daily_tape_reads(server: Serving, tmp_path: Path) -> None:
     out = tmp_path / "days.parquet"
     summary = fetch(server, out, symbols=THREE, **DAILY)
-    found = bars_in(out)
-    assert [(bar.symbol, bar.start_ns) for bar in found[:4]] == [
+    rows = bars_in(out)
+    assert [(bar.symbol, bar.start_ns) for bar in rows[:4]] == [
         ("BBB", midnight_ns(DATES[0])), ("AAA", midnight_ns(DATES[0])), ("CCC", midnight_ns(DATES[0])),
         ("BBB", midnight_ns(DATES[1])),
     ]  # fmt: skip
-    closes = {symbol: [bar.close for bar in found if bar.symbol == symbol] for symbol in THREE}
+    closes = {symbol: [bar.close for bar in rows if bar.symbol == symbol] for symbol in THREE}
     assert closes["AAA"] == [51, 52, 53, 54, 55, 55]  # what closed at 102 and 104 before the split
     assert closes["BBB"] == [49] * 6  # 50 x (1 - 1 / 50) before the dividend
     assert closes["CCC"] == [10] * 4
@@ -77,7 +77,7 @@ def test_adjusted_days_of_several_symbols_are_what_a_daily_tape_reads(server: Se
     summary_text = DailyTapeSource(out, info, SessionCalendar.load(info.first_date, info.last_date), Basket())
     bars = [event.bar for event in summary_text if isinstance(event, BarClosed)]
     assert sorted(bars, key=lambda bar: (bar.start_ns, bar.symbol)) == sorted(
-        found, key=lambda bar: (bar.start_ns, bar.symbol)
+        rows, key=lambda bar: (bar.start_ns, bar.symbol)
     )
     assert not summary_text.counts.rejected
 

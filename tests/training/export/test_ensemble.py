@@ -69,10 +69,12 @@ def test_the_graph_of_a_memory_carries_one_for_each_seed_and_the_daemon_answers_
     for day, row in enumerate(days):
         answer = opened.answer(AskPolicy(day, 0, Observation(row.tobytes(), (64,), hidden)), 0)
         with torch.no_grad():
-            found = [member(torch.from_numpy(row)[None], state) for member, state in zip(members, states, strict=True)]
-        states = [state for _, state in found]
+            answers = [
+                member(torch.from_numpy(row)[None], state) for member, state in zip(members, states, strict=True)
+            ]
+        states = [state for _, state in answers]
         assert isinstance(answer, PolicyAnswered)
-        assert answer.logits == pytest.approx(torch.cat([logits for logits, _ in found]).mean(0).tolist(), abs=1e-5)
+        assert answer.logits == pytest.approx(torch.cat([logits for logits, _ in answers]).mean(0).tolist(), abs=1e-5)
         hidden = answer.hidden
         assert np.abs(np.frombuffer(hidden, "<f4").reshape(3, 128) - torch.cat(states).numpy()).max() < 1e-5
     again = Exported(made / "policy.onnx")  # a memory of one member stands for that of each, as zeros do

@@ -42,10 +42,10 @@ def test_noise_is_not_learnt() -> None:
     material, _ = panel(4, planted=False)
     _, (result,) = walk_forward(material, PLAN)
     assert result.tested is not None
-    found = result.tested.after
-    width = found.accuracy.high - found.accuracy.low  # twice the interval: a true one misses in 1 run of 10,000
-    assert found.accuracy.estimate == pytest.approx(1 / 3, abs=width)
-    assert found.log_loss.estimate == pytest.approx(np.log(3), abs=0.01)
+    scores = result.tested.after
+    width = scores.accuracy.high - scores.accuracy.low  # twice the interval: a true one misses in 1 run of 10,000
+    assert scores.accuracy.estimate == pytest.approx(1 / 3, abs=width)
+    assert scores.log_loss.estimate == pytest.approx(np.log(3), abs=0.01)
 
 
 def test_forecasts_are_of_the_predicted_year_and_nan_elsewhere() -> None:
@@ -107,8 +107,8 @@ def test_a_walk_that_was_killed_between_members_ends_in_the_same_forecasts(tmp_p
     fold = by_years(material.dates, 2013, 2013)[0]
     train_member(material, quick, fold, 0, folder=tmp_path)
     heard: list[tuple[int, int, Progress]] = []
-    found, _ = walk_forward(material, quick, folder=tmp_path, tell=lambda *news: heard.append(news))
-    assert found.probabilities.tobytes() == expected.probabilities.tobytes()
+    again, _ = walk_forward(material, quick, folder=tmp_path, tell=lambda *news: heard.append(news))
+    assert again.probabilities.tobytes() == expected.probabilities.tobytes()
     assert {(year, member) for year, member, _ in heard} == {(2013, 1)}
     assert sorted(path.name for path in tmp_path.iterdir()) == ["forecaster-2013-1.pt", "forecaster-2013-2.pt"]
 

@@ -36,10 +36,10 @@ def labels(direction: int | None = 3, risk: int | None = 2) -> Labels:
 
 
 def test_they_are_the_close_so_many_bars_later_and_the_largest_fall_until_then() -> None:
-    (found,) = labels().of(decision(0), [decision(minute) for minute in (1, 2, 3)])
-    assert found == pytest.approx((1.0, 0.03))  # 102 after three bars; the low 97 is within two
-    (found,) = labels(direction=2).of(decision(0), [decision(1), decision(2)])
-    assert found == pytest.approx((0.0, 0.03))
+    (values,) = labels().of(decision(0), [decision(minute) for minute in (1, 2, 3)])
+    assert values == pytest.approx((1.0, 0.03))  # 102 after three bars; the low 97 is within two
+    (values,) = labels(direction=2).of(decision(0), [decision(1), decision(2)])
+    assert values == pytest.approx((0.0, 0.03))
 
 
 def test_a_fall_that_never_came_is_none() -> None:
@@ -52,15 +52,15 @@ def test_the_last_bar_that_was_seen_counts() -> None:
 
 
 def test_where_the_session_has_fewer_bars_it_is_not_known() -> None:
-    (found,) = labels().of(decision(2), [decision(3)])
-    assert isnan(found[0])
-    assert found[1] == pytest.approx(1.0 - 98.0 / 99.0)
+    (values,) = labels().of(decision(2), [decision(3)])
+    assert isnan(values[0])
+    assert values[1] == pytest.approx(1.0 - 98.0 / 99.0)
 
 
 def test_a_missing_bar_leaves_its_labels_unknown() -> None:
     skipping = replace(decision(0), holdings=(replace(decision(0).holdings[0], next_bar=bar(2)),))
-    (found,) = labels(direction=3, risk=2).of(skipping, [decision(2), decision(3)])
-    assert all(map(isnan, found))
+    (values,) = labels(direction=3, risk=2).of(skipping, [decision(2), decision(3)])
+    assert all(map(isnan, values))
 
 
 def test_each_symbol_has_its_own_and_one_without_a_bar_of_this_minute_has_none() -> None:

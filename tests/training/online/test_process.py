@@ -86,8 +86,8 @@ class Place:
         return Publisher(state, self.path / "publisher", self.server.client("rltrader-publisher"), Logged().log)
 
     def checkpoint(self) -> dict[str, Any]:
-        found: dict[str, Any] = torch.load(self.own / CHECKPOINT, weights_only=True)
-        return found
+        state: dict[str, Any] = torch.load(self.own / CHECKPOINT, weights_only=True)
+        return state
 
     def cards(self) -> dict[str, Card]:
         """The cards of all versions, as the daemon reads them: after all checks of the store."""
@@ -211,8 +211,8 @@ def has_read(client: Any, stream: str, wanted: int) -> bool:
 
 def has_acknowledged(client: Any, stream: str, wanted: int) -> bool:
     """Whether all entries up to this row are acknowledged."""
-    found = groups(client, stream)
-    return any(not group["pending"] and row(group["last-delivered-id"]) >= wanted for group in found)
+    consumers = groups(client, stream)
+    return any(not group["pending"] and row(group["last-delivered-id"]) >= wanted for group in consumers)
 
 
 def groups(client: Any, stream: str) -> list[Any]:
@@ -232,8 +232,8 @@ def differs(one: Any, other: Any, at: str = "") -> str:
     if isinstance(one, dict):
         if one.keys() != other.keys():
             return at
-        return next((found for key in one if (found := differs(one[key], other[key], f"{at}.{key}"))), "")
+        return next((path for key in one if (path := differs(one[key], other[key], f"{at}.{key}"))), "")
     if isinstance(one, list | tuple):
         pairs = enumerate(zip(one, other, strict=True))
-        return next((found for n, (a, b) in pairs if (found := differs(a, b, f"{at}[{n}]"))), "")
+        return next((path for n, (a, b) in pairs if (path := differs(a, b, f"{at}[{n}]"))), "")
     return "" if one == other else at

@@ -30,9 +30,9 @@ def of(*holdings: Holding, rows: int = 1, equity: float = 1000.0) -> Experience:
     ],
 )
 def test_each_term_is_a_share_of_the_equity_times_its_weight(term: str, sold: float, kept: float) -> None:
-    found = RewardAgent({term: 3.0, "gain" if term != "gain" else "fees": 0.0}).terms(of(SOLD, KEPT, rows=2))
-    assert [row[term] for row in found] == pytest.approx([3.0 * sold, 3.0 * kept])
-    assert [set(row) for row in found] == [{term}, {term}]
+    terms = RewardAgent({term: 3.0, "gain" if term != "gain" else "fees": 0.0}).terms(of(SOLD, KEPT, rows=2))
+    assert [row[term] for row in terms] == pytest.approx([3.0 * sold, 3.0 * kept])
+    assert [set(row) for row in terms] == [{term}, {term}]
 
 
 def test_one_row_for_all_symbols_gets_their_sum() -> None:

@@ -121,8 +121,8 @@ def test_while_redis_is_lost_each_decision_is_a_hold_exits_go_on_and_then_answer
 
     with serving_answers(models, server):
         asyncio.run(play())
-    found = verified(tmp_path / "state")
-    assert found.difference == ""
+    proof = verified(tmp_path / "state")
+    assert proof.difference == ""
     outcomes = [row["outcome"] for row in records(tmp_path / "state", "decisions") if row["kind"] == "policy"]
     assert "expired" in outcomes
 
@@ -182,9 +182,9 @@ def test_a_question_whose_model_cannot_be_asked_is_logged_and_the_next_one_is_an
             asked = Question(decision, "v1", data, (1, *maker.spec.observation_shape))
             client.xadd(questions_name(*JOURNAL), written(asked))
             serving.turn(1000)
-        found = [read_reply(fields) for _, fields in client.xrange(answers_name(*JOURNAL))]
-    assert [reply.decision for reply in found] == [2]
-    assert found[0].failed == ""
+        replies = [read_reply(fields) for _, fields in client.xrange(answers_name(*JOURNAL))]
+    assert [reply.decision for reply in replies] == [2]
+    assert replies[0].failed == ""
     assert [line["problem"] for line in logged.lines("question_refused")] == ["MemoryError: no room"]
 
 
@@ -248,9 +248,9 @@ def _answering(
         with contextlib.closing(server.client("rltrader-trainer")) as client:
             last: bytes | str = "0"
             for given in answers:
-                while not (found := client.xread({questions_name(*JOURNAL): last}, count=1, block=1000)):
+                while not (questions := client.xread({questions_name(*JOURNAL): last}, count=1, block=1000)):
                     pass
-                last, fields = found[0][1][0]
+                last, fields = questions[0][1][0]
                 asked = read_question(fields)
                 reply = Reply(asked.decision, asked.version, None if isinstance(given, str) else given)
                 if isinstance(given, str):

@@ -386,8 +386,8 @@ def test_entries_that_another_consumer_reads_and_acknowledges_are_read_again(
     trainer = desk.trainer()
     learn_all(trainer, experiences[18].row)
     put(client, STREAM, experiences[20:], experiences[19].row)
-    ((_, found),) = client.xreadgroup(GROUP, "another", {STREAM: ">"}, count=5)
-    client.xack(STREAM, GROUP, *(identifier for identifier, _ in found))
+    ((_, pending),) = client.xreadgroup(GROUP, "another", {STREAM: ">"}, count=5)
+    client.xack(STREAM, GROUP, *(identifier for identifier, _ in pending))
     learn_all(trainer, experiences[-1].row)
     trainer.save()
     assert logged.lines("experience_gap") == []

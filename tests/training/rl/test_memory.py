@@ -196,8 +196,8 @@ def test_segments_that_cover_their_episodes_have_the_gradient_of_the_whole_rollo
     coefficients = Coefficients(normalize_advantage=False, entropy=0.1)
     parameters = list(network.parameters())
     expected = torch.autograd.grad(losses(network, whole.batch(), coefficients)[0], parameters)
-    found = torch.autograd.grad(losses(network, halves.batch(), coefficients)[0], parameters)
-    for one, other in zip(found, expected, strict=True):
+    gradients = torch.autograd.grad(losses(network, halves.batch(), coefficients)[0], parameters)
+    for one, other in zip(gradients, expected, strict=True):
         torch.testing.assert_close(one, other, rtol=1e-5, atol=1e-6)
 
 

@@ -279,9 +279,9 @@ def test_under_bf16_means_and_log_probabilities_are_float32_and_deviations_are_n
     rollout, _ = trainer._collect()
     assert rollout.observations.dtype == torch.bfloat16
     assert rollout.actions.dtype == rollout.log_probabilities.dtype == torch.float32
-    found = next(iter(trainer._minibatches(rollout)))
+    batch = next(iter(trainer._minibatches(rollout)))
     trainer.network.zero_grad()
-    loss, figures = losses(trainer.network, found, NOISY, "bf16")
+    loss, figures = losses(trainer.network, batch, NOISY, "bf16")
     torch.autograd.backward(loss)
     assert loss.dtype == figures.dtype == torch.float32
     gradient = trainer.network.log_std.grad
@@ -315,7 +315,14 @@ def test_the_means_reach_a_planted_optimum() -> None:
     network = Steering(1)
     c = Coefficients(environments=64, rollout_steps=8, batch=256, epochs=8, learning_rate=2e-2, schedule="cosine")
     rewards: list[float] = []
-    train(network, Target(64, 1), c, total_steps=40_000, seed=1, on_update=lambda found: rewards.append(found.reward))
+    train(
+        network,
+        Target(64, 1),
+        c,
+        total_steps=40_000,
+        seed=1,
+        on_update=lambda progress: rewards.append(progress.reward),
+    )
     shown = torch.linspace(-0.45, 0.45, 7).unsqueeze(1)
     with torch.no_grad():
         means = network(network.prepare(shown.expand(-1, 5)))[0]

@@ -21,8 +21,8 @@ def test_a_run_takes_the_desk_s_limits_and_is_another_run_by_them(tmp_path: Path
     own = tmp_path / "config.toml"
     own.write_text("[risk]\nconfidence_min = 0.31\n")
     assert trading_of("option_scalper", None) == trading_for("option_scalper")
-    found = trading_of("option_scalper", own)
-    assert found == replace(trading_for("option_scalper"), risk=replace(found.risk, confidence_min=0.31))
+    trading = trading_of("option_scalper", own)
+    assert trading == replace(trading_for("option_scalper"), risk=replace(trading.risk, confidence_min=0.31))
     usual = settings_for("option_scalper", Path("b.csv"), Path("s"))
     ours = replace(usual, config=own)
     assert usual.identity("00")["rules"] != ours.identity("00")["rules"]

@@ -25,9 +25,9 @@ class Clock:
 
 @pytest.fixture
 def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
-    found = Clock()
-    monkeypatch.setattr("training.runs.display.time", found)
-    return found
+    fake_clock = Clock()
+    monkeypatch.setattr("training.runs.display.time", fake_clock)
+    return fake_clock
 
 
 def trial(seed: int, steps: int, **other: Any) -> Trial:

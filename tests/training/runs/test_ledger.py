@@ -101,12 +101,12 @@ def test_a_torn_last_line_is_told_and_stays_when_others_follow(ledger: Ledger, k
     ledger.append(_trial(0.1))
     whole = ledger.path.read_bytes()
     ledger.path.write_bytes(whole + whole[:kept])
-    found = ledger.read()
-    assert (found.lines, found.torn) == ((_trial(0.1),), (2,))
+    lines = ledger.read()
+    assert (lines.lines, lines.torn) == ((_trial(0.1),), (2,))
     ledger.append(_trial(0.2), _trial(0.3))
-    found = ledger.read()
-    assert [line.sharpe for line in found.lines] == [0.1, 0.2, 0.3]
-    assert found.torn == (2,)
+    lines = ledger.read()
+    assert [line.sharpe for line in lines.lines] == [0.1, 0.2, 0.3]
+    assert lines.torn == (2,)
     assert ledger.path.read_bytes().startswith(whole + whole[:kept] + b"\n")
     ledger.append(_trial(0.4))
     assert ledger.read().torn == (2,)
@@ -120,8 +120,8 @@ def test_a_second_crash_over_a_torn_line_is_told_as_well(ledger: Ledger) -> None
     ledger.path.write_bytes(ledger.path.read_bytes()[:-40])
     assert ledger.read().torn == (2, 3)
     ledger.append(_trial(0.3))
-    found = ledger.read()
-    assert ([line.sharpe for line in found.lines], found.torn) == ([0.1, 0.3], (2, 3))
+    lines = ledger.read()
+    assert ([line.sharpe for line in lines.lines], lines.torn) == ([0.1, 0.3], (2, 3))
 
 
 def test_a_last_line_that_lacks_only_its_end_counts(ledger: Ledger) -> None:
@@ -193,13 +193,13 @@ def test_writers_in_several_processes_never_lose_or_mix_a_line(ledger: Ledger) -
         writer.start()
     for writer in writers:
         writer.join()
-    found = ledger.read()
-    assert found.torn == ()
-    sharpes = [line.sharpe for line in found.lines]
+    lines = ledger.read()
+    assert lines.torn == ()
+    sharpes = [line.sharpe for line in lines.lines]
     assert sorted(sharpe for sharpe in sharpes if sharpe is not None) == sorted([1.0, 1.5, 2.0, 2.5, 3.0, 3.5] * 20)
     assert all(second == (first or 0.0) + 0.5 for first, second in zip(sharpes[::2], sharpes[1::2], strict=True))
     for writer_id in (1, 2, 3):
-        numbers = [line.data_sha256 for line in found.lines if line.sharpe == writer_id]
+        numbers = [line.data_sha256 for line in lines.lines if line.sharpe == writer_id]
         assert numbers == [f"{writer_id}{nth:063d}" for nth in range(20)]
 
 

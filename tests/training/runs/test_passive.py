@@ -125,8 +125,8 @@ def test_several_seeds_are_exported_as_their_mean_which_the_test_sessions_tested
 
     with torch.no_grad():
         one, other = (policy(torch.from_numpy(seen)).numpy() for policy in policies)
-    found = run_onnx(made.version / "policy.onnx", seen)
-    assert np.abs(found - (one + other) / 2).max() < 1e-5
+    logits = run_onnx(made.version / "policy.onnx", seen)
+    assert np.abs(logits - (one + other) / 2).max() < 1e-5
     assert np.abs(one - other).max() > 1e-3
     manifest = decode((made.version / "manifest.json").read_bytes())
     assert manifest.members == 2

@@ -144,8 +144,8 @@ def test_a_loss_that_is_not_finite_stops_the_run_keeps_the_checkpoint_and_names_
     poisoned["team"][0]["network"]["policy.trunk.0.weight"][0, 0] = float("nan")
     torch.save(poisoned, checkpoint)
     kept = checkpoint.read_bytes()
-    found = "fold1-potential-seed2 stopped after step 512: the .* of minibatch 0 in update 2 is nan.* is at step 512"
-    with pytest.raises(Diverged, match=found):
+    message = "fold1-potential-seed2 stopped after step 512: the .* of minibatch 0 in update 2 is nan.* is at step 512"
+    with pytest.raises(Diverged, match=message):
         trained(replace(small, checkpoint_s=0.0))
     assert checkpoint.read_bytes() == kept
 
@@ -220,11 +220,11 @@ def test_a_trial_begins_at_the_weights_of_a_version_its_critic_too(
     assert any(name.startswith("critic.") for name in kept)
     for request in requests_of(settings):  # two seeds, one member
         begin, network = prepared.begin(request), prepared.data.network("mlp", request.seed, prepared.folds[0].train)
-        found: Any = network
-        assert not same(found.state_dict(), kept)
+        subject: Any = network
+        assert not same(subject.state_dict(), kept)
         assert begin is not None
         begin(network)
-        assert same(found.state_dict(), kept)
+        assert same(subject.state_dict(), kept)
     policy = first_policy(prepared, requests_of(settings)[0], prepared.folds[0])  # what is learned is measured from it
     of_policy = {name.removeprefix("policy."): value for name, value in kept.items() if name.startswith("policy.")}
     assert same(policy.state_dict(), of_policy)

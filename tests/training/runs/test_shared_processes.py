@@ -89,8 +89,8 @@ def test_two_processes_train_one_network_the_same_way_every_time(
         flag: Flag = stop or threading.Event()
         prepared = replace(ready, settings=group, folder=tmp_path / name)
 
-        def first(found: ProcessGroup) -> Trial:
-            return train_one(prepared, request, flag, stop or quiet, found)
+        def first(processes: ProcessGroup) -> Trial:
+            return train_one(prepared, request, flag, stop or quiet, processes)
 
         sha256 = ready.data.info.sha256
         further = functools.partial(prepare_same, (group, tmp_path / name, ready.version), sha256)

@@ -62,8 +62,8 @@ def searching(bars: Path, home: Path) -> Search:
     return Search(run, trials=2, space=FEW, preset="smoke")
 
 
-def without_speed(found: Found) -> Found:
-    return msgspec.structs.replace(found, steps_per_s=0.0)
+def without_speed(trial: Found) -> Found:
+    return msgspec.structs.replace(trial, steps_per_s=0.0)
 
 
 def sharpes(home: Path) -> list[float | None]:
@@ -74,25 +74,25 @@ def sharpes(home: Path) -> list[float | None]:
 @pytest.fixture(scope="module")
 def home(bars: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Where a search was made."""
-    found = tmp_path_factory.mktemp("search")
-    run_search(searching(bars, found), lambda _: None)
-    return found
+    folder = tmp_path_factory.mktemp("search")
+    run_search(searching(bars, folder), lambda _: None)
+    return folder
 
 
 def found_in(home: Path) -> list[Found]:
     """The trials of a search that has ended."""
     search = json.loads((home / "study" / "search.json").read_text())
-    return [without_speed(found) for found in msgspec.convert(search["trials"], list[Found])]
+    return [without_speed(trial) for trial in msgspec.convert(search["trials"], list[Found])]
 
 
 def test_trials_vary_forecaster_and_agents_and_are_all_in_the_ledger(home: Path) -> None:
     search = json.loads((home / "study" / "search.json").read_text())
     assert (search["validation"][0][:4], search["first_test"][:4]) == ("2021", "2022")
     trials = found_in(home)
-    assert {found.number for found in trials} == {0, 1}
-    assert {frozenset(found.coefficients) for found in trials} == {frozenset(), frozenset(each.name for each in FEW)}
-    assert any(found.validation_return != 0.0 for found in trials)
-    assert sharpes(home) == sorted((found.sharpe for found in trials), key=str)
+    assert {trial.number for trial in trials} == {0, 1}
+    assert {frozenset(trial.coefficients) for trial in trials} == {frozenset(), frozenset(each.name for each in FEW)}
+    assert any(trial.validation_return != 0.0 for trial in trials)
+    assert sharpes(home) == sorted((trial.sharpe for trial in trials), key=str)
 
 
 def test_other_bars_in_the_tested_year_change_no_trial(bars: Path, home: Path, tmp_path: Path) -> None:

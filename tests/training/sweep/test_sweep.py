@@ -55,9 +55,9 @@ def swept(asked: Asked) -> Swept:
     with pytest.raises(Stopped):
         run_sweep(asked, stop, flag)
     later: list[object] = []
-    found, _ = run_sweep(asked, later.append)
+    result, _ = run_sweep(asked, later.append)
     assert sum(isinstance(news, Cell) for news in later) == 3  # of five: one as configured, four cells
-    return found
+    return result
 
 
 def test_each_cell_is_played_by_its_own_rules(swept: Swept) -> None:

@@ -178,13 +178,13 @@ def test_a_policy_is_built_again_from_its_weights(stocks: TaskData, funds: TaskD
 
 
 def test_probes_are_observations_of_accounts_that_trade(stocks: TaskData, funds: TaskData) -> None:
-    found = stocks.probes(Fold(tuple(stocks.days), (), ()), 200, 1)
-    assert found.shape == (200, 803)
-    assert found.dtype == np.float32
-    assert (found[:64, HOLDINGS] == 0.0).all()  # before anyone has traded
-    assert (found[64:, HOLDINGS] > 0.0).any(axis=1).mean() > 0.8  # the others began anew at the span's end
-    assert (found[:, CASH] >= 0.0).all()
-    assert (found[:, TRADABLE] == 1.0).all()
+    probes = stocks.probes(Fold(tuple(stocks.days), (), ()), 200, 1)
+    assert probes.shape == (200, 803)
+    assert probes.dtype == np.float32
+    assert (probes[:64, HOLDINGS] == 0.0).all()  # before anyone has traded
+    assert (probes[64:, HOLDINGS] > 0.0).any(axis=1).mean() > 0.8  # the others began anew at the span's end
+    assert (probes[:, CASH] >= 0.0).all()
+    assert (probes[:, TRADABLE] == 1.0).all()
     switched = funds.probes(Fold(tuple(funds.days), (), ()), 50, 1)
     assert switched.shape == (50, 64)
     assert np.abs(switched[:, WEIGHTS].sum(axis=1) - 1.0).max() < 1e-6
@@ -206,9 +206,9 @@ def test_environments_have_the_seed_the_variant_and_the_span_they_are_asked_for(
 
 def test_figures_compound(funds: TaskData) -> None:
     day = SessionResult("2020-01-02", 10_000.0, 1, 0, 1.0, 5000.0, 390, 390, 100_000.0)
-    found = funds.figures([day, replace(day, date="2020-01-03", pnl_usd=-11_000.0, capital_usd=110_000.0)])
-    assert math.isclose(found.net_return, 99_000.0 / 100_000.0 - 1.0)
-    assert math.isclose(found.max_drawdown, 0.1)
+    figures = funds.figures([day, replace(day, date="2020-01-03", pnl_usd=-11_000.0, capital_usd=110_000.0)])
+    assert math.isclose(figures.net_return, 99_000.0 / 100_000.0 - 1.0)
+    assert math.isclose(figures.max_drawdown, 0.1)
 
 
 def test_a_look_and_the_dry_run_tell_of_the_same_account(stocks: TaskData, funds: TaskData) -> None:
@@ -240,8 +240,8 @@ def test_the_passive_policy_of_the_switcher_is_its_baseline_equal_weight(funds: 
     assert float(logits.detach().std(dim=0).max()) > 0.0  # it still departs from there
     known.passive.play(learner)
     span = Span(tuple(funds.days)[-5:], "alpha", trading_for(FUNDS))
-    found = funds.test(known.policy("gru", 5, learner.state_dict()), span)
-    assert found.sessions == regime_baselines(funds.desk(span))["EQUAL_WEIGHT"].sessions
+    result = funds.test(known.policy("gru", 5, learner.state_dict()), span)
+    assert result.sessions == regime_baselines(funds.desk(span))["EQUAL_WEIGHT"].sessions
 
 
 def test_the_passive_policy_of_the_rebalancer_buys_every_stock_alike(stocks: TaskData) -> None:

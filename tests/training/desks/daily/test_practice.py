@@ -130,9 +130,9 @@ def test_a_memory_is_burnt_in_before_the_span_with_an_account_of_its_own() -> No
 
 
 def test_a_practice_is_read_within_bounds_and_only_what_the_strategy_has() -> None:
-    found = practice_of(["permute=true", "universe=0.5"], ("permute", "universe"), "mine")
-    assert found == Practice(permute=True, universe=0.5)
-    assert found.changes == {"permute": True, "universe": 0.5}
+    practice = practice_of(["permute=true", "universe=0.5"], ("permute", "universe"), "mine")
+    assert practice == Practice(permute=True, universe=0.5)
+    assert practice.changes == {"permute": True, "universe": 0.5}
     for text, words in (
         ("turnover=1", "mine has no 'turnover': expected one of permute, universe"),
         ("universe=2", "universe is 2.0: expected 0.02 to 1"),

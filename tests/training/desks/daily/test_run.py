@@ -192,12 +192,12 @@ def test_a_trial_stopped_after_every_update_is_that_of_an_undisturbed_run(
         stop = StopAfter(1)
         with pytest.raises(Stopped):
             trained(stop, stop)
-    found = trained(threading.Event(), lambda _: None)
+    trial = trained(threading.Event(), lambda _: None)
     place = Path("trials") / request.name
     assert _same(tmp_path / place / "best.pt", made.run / place / "best.pt")
     assert (tmp_path / place / "metrics.jsonl").read_text() == (made.run / place / "metrics.jsonl").read_text()
     undisturbed = made.study.trials[0]
-    assert msgspec.structs.replace(found, seconds=0.0) == msgspec.structs.replace(undisturbed, seconds=0.0)
+    assert msgspec.structs.replace(trial, seconds=0.0) == msgspec.structs.replace(undisturbed, seconds=0.0)
 
 
 def _same(one: Path, other: Path) -> bool:

@@ -37,17 +37,17 @@ def played() -> dict[str, Played]:
     account = Account(
         policies, before, spans, path=Path("nowhere.csv"), seed=1, memories=memories, check_stop=lambda: None
     )
-    found = {name: account.play(name) for name in players()}
+    results = {name: account.play(name) for name in players()}
     assert [len(memory) for memory in memories.values()] == [24, 21]  # of everybody: once a session
-    return found
+    return results
 
 
 def test_everybody_has_one_account_through_both_folds_but_a_fund_without_a_file() -> None:
     _, spans = desk()
-    found = played()
-    assert found.pop("SPY").folds == ()
-    assert set(found) == set(players()) - {"SPY"}
-    for name, one in found.items():
+    results = played()
+    assert results.pop("SPY").folds == ()
+    assert set(results) == set(players()) - {"SPY"}
+    for name, one in results.items():
         assert [tuple(session.date for session in fold.sessions) for fold in one.folds] == list(spans), name
         sessions = [session for fold in one.folds for session in fold.sessions]
         assert sessions[0].capital_usd == 100_000.0

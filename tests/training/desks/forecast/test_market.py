@@ -152,12 +152,12 @@ def test_the_basis_is_the_mean_price_of_the_decisions_and_ages_count_sessions() 
 def test_a_prediction_is_right_beyond_the_cost_of_a_trade() -> None:
     closes = (100.0, 100.05, 100.2, 100.0, 100.0)
     table = written({"AAPL": [(100.0, close) for close in closes]})
-    found = {}
+    sides = {}
     for name, place in (("HOLD", HOLD), ("BUY", BUY), ("SELL", SELL)):
         probable = [0.2, 0.2, 0.2]
         probable[place] = 0.6
-        found[name] = right(table, outlook(table, probable), trading("100000"))[:, 0].tolist()
-    assert found == {
+        sides[name] = right(table, outlook(table, probable), trading("100000"))[:, 0].tolist()
+    assert sides == {
         "HOLD": [True, False, False, True, False],
         "BUY": [False, True, False, False, False],
         "SELL": [False, False, True, False, False],

@@ -48,8 +48,8 @@ def settings(tmp_path_factory: pytest.TempPathFactory) -> Settings:
     """A smoke run on three made-up symbols."""
     home = tmp_path_factory.mktemp("forecast")
     bars = write_days(home / "days.csv", SYMBOLS, days("2016-06-01", "2022-07-15"))
-    found = settings_for(SPEC.name, bars, home / "store", preset="smoke")
-    return replace(found, symbols=SYMBOLS, processes=1, run_folder=home / "run", checkpoint_s=0.0, allow_unproven=True)
+    base = settings_for(SPEC.name, bars, home / "store", preset="smoke")
+    return replace(base, symbols=SYMBOLS, processes=1, run_folder=home / "run", checkpoint_s=0.0, allow_unproven=True)
 
 
 @pytest.fixture(scope="module")
@@ -131,14 +131,14 @@ def test_forecasters_of_few_gradient_steps_are_named_before_the_agents_begin(
     (words,) = [
         news for news in progress if isinstance(news, str) and news.startswith("few gradient steps of forecasters")
     ]
-    found = {int(year): int(steps) for year, steps in re.findall(r"(20\d\d): (\d+)", words)}
-    assert set(found) == {2020, 2021, 2022}
-    assert all(1 <= steps <= 2 * 3 * 252 * (year - 2 - 2016 + 1) / 10 / 64 + 2 for year, steps in found.items())
+    steps_by_year = {int(year): int(steps) for year, steps in re.findall(r"(20\d\d): (\d+)", words)}
+    assert set(steps_by_year) == {2020, 2021, 2022}
+    assert all(1 <= steps <= 2 * 3 * 252 * (year - 2 - 2016 + 1) / 10 / 64 + 2 for year, steps in steps_by_year.items())
     trials = [at for at, news in enumerate(progress) if isinstance(news, Stage) and news.name == "trials"]
     assert progress.index(words) < trials[0]
     study = read(study_of(settings.run_folder).extra)
     assert study is not None
-    assert {year.year: year.gradient_steps for year in study.years} == found
+    assert {year.year: year.gradient_steps for year in study.years} == steps_by_year
 
 
 def test_metrics_hold_each_term_of_the_reward(settings: Settings, version: Path) -> None:
@@ -160,8 +160,8 @@ def test_a_run_that_was_stopped_again_and_again_ends_in_the_same_bytes(
         stop = StopAt(name, steps)
         with pytest.raises(Stopped):
             train_and_export(again, stop, stop)
-    found = train_and_export(again, lambda _: None).version
-    assert (found / "policy.onnx").read_bytes() == (version / "policy.onnx").read_bytes()
+    other = train_and_export(again, lambda _: None).version
+    assert (other / "policy.onnx").read_bytes() == (version / "policy.onnx").read_bytes()
     assert played(tmp_path / "run") == played(settings.run_folder)
 
 

@@ -91,11 +91,11 @@ def test_every_cell_of_the_table_is_what_the_scalar_option_market_quotes(number:
     ):
         years = years_to_expiry(at_ns, day.session, day.upcoming[:1])
         mid = price(float(spot), float(prices.strikes[strike]), years, day.volatility, sign)
-        found = (
+        cents = (
             int(getattr(prices, f"{moment}_bid")[right, strike, bar]),
             int(getattr(prices, f"{moment}_ask")[right, strike, bar]),
         )
-        assert found == bid_ask_cents(mid, Paper())
+        assert cents == bid_ask_cents(mid, Paper())
     years = years_to_expiry(start + MINUTE_NS, day.session, day.upcoming[:1])
     extremes = (history.low[row], history.high[row])[::sign]
     for name, spot in zip(("lowest", "highest"), extremes, strict=True):

@@ -24,8 +24,8 @@ def run(module: str, *arguments: str) -> dict[str, object]:
         check=False,
     )
     assert done.returncode == 0, done.stderr
-    found: dict[str, object] = json.loads(done.stdout.splitlines()[-1])
-    return found
+    report: dict[str, object] = json.loads(done.stdout.splitlines()[-1])
+    return report
 
 
 def test_the_benchmark_measures_the_cold_start_ppo_and_both_sides_of_dqn() -> None:

@@ -53,11 +53,11 @@ def test_a_pass_answers_as_the_network_and_finds_autograd_s_gradients(
         parameter.grad = torch.full_like(parameter, 9.0)  # what was there does not count
     way = Pass(network, products)
     with torch.no_grad():
-        found = way.answers(prepared)
+        answers = way.answers(prepared)
         others = way.values(prepared[:7])  # what is kept for the way back stays
         way.back(by_values, by_heads)
     assert largest([others], [values[:7].detach()]) < tolerance
-    assert largest(list(found), [values.detach(), heads.detach()]) < tolerance
+    assert largest(list(answers), [values.detach(), heads.detach()]) < tolerance
     assert largest([each.grad for each in parameters if each.grad is not None], list(expected)) < tolerance
     assert all(bool(each.any()) for each in expected)
 

@@ -64,8 +64,8 @@ def test_outputs_and_all_gradients_are_those_of_torch(
         ours = _gradients(lambda: recurrence(rows.transpose(0, 1), parameters, every=every), wanted, weight)
 
     def outputs() -> Tensor:
-        found: Tensor = theirs(rows)[0]
-        return found.transpose(0, 1) if every else found[:, -1]
+        output: Tensor = theirs(rows)[0]
+        return output.transpose(0, 1) if every else output[:, -1]
 
     expected = _gradients(outputs, wanted, weight)
     _close([ours[0], *ours[1]], [expected[0], *expected[1]])

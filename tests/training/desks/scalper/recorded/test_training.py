@@ -128,12 +128,12 @@ def test_the_settings_of_manifest_and_report_name_the_quotes_their_coverage_and_
     shown = hand_study()
     named = {name: value for name, value in study.settings.items() if name.startswith("option_quote")}
     shown = msgspec.structs.replace(shown, settings={**shown.settings, **named})
-    found = find(shown)
-    modelled_line = msgspec.structs.replace(found.baselines[0], name="Black-Scholes prices")
-    found = msgspec.structs.replace(found, scenarios=(*found.scenarios, modelled_line))
-    report = page(shown, found)
+    findings = find(shown)
+    modelled_line = msgspec.structs.replace(findings.baselines[0], name="Black-Scholes prices")
+    findings = msgspec.structs.replace(findings, scenarios=(*findings.scenarios, modelled_line))
+    report = page(shown, findings)
     assert "The file has quotes of 4 of 5 sessions of the bars, and of 9" in report
-    assert quoted_rows(found) == [row[:3] for row in result_rows(found)]  # the first baseline's figures stand in
+    assert quoted_rows(findings) == [row[:3] for row in result_rows(findings)]  # the first baseline's figures stand in
     assert "Recorded quotes next to Black" not in page(hand_study(), find(hand_study()))
     for words in (source.sha256, "4 of 5 sessions", "25.0\N{NO-BREAK SPACE}% of the training episodes"):
         assert words in report
