@@ -33,8 +33,8 @@ def test_widened_rules_implied_bars_and_the_source_of_the_volatility_are_stated(
     replay: Any = SimpleNamespace(settings=settings, strategy=spec, tape=tape, info=info, quotes=quotes)
     state = State(spec.start(), Identity("recorded", "paper", "option_scalper", "e", "sip"), settings.trading())
     used = QuotesUsed("q.parquet", "", 1, 1, "2024-08-15", "2024-08-15", 1, 1, 0, 0, 0, 0, 0, 0, 0.0, 0.0)
-    found = remarks(replay, TapeCounts(), state, 0, Baskets(), (), used)
-    rules, bars, volatility = found
+    lines = remarks(replay, TapeCounts(), state, 0, Baskets(), (), used)
+    rules, bars, volatility = lines
     assert rules == (
         "The desk has other rules than the strategy's: contracts.max_days 45 (the strategy's: 5), "
         "contracts.strike delta (the strategy's: nearest), paper.cash_usd 50000 (the strategy's: 10000)."

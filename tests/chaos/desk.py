@@ -159,9 +159,9 @@ class Desk:
         """
         with contextlib.closing(sqlite3.connect(self.state_dir / FILE, isolation_level=None)) as journal:
             uncovered = "id > (SELECT coalesce(max(event_id), 0) FROM snapshots)"
-            found = f"SELECT id, kind, payload FROM events WHERE {uncovered} ORDER BY id DESC LIMIT 200"
+            query = f"SELECT id, kind, payload FROM events WHERE {uncovered} ORDER BY id DESC LIMIT 200"
             kinds: dict[str, list[tuple[int, str]]] = {}
-            for row, kind, payload in journal.execute(found):
+            for row, kind, payload in journal.execute(query):
                 kinds.setdefault(kind, []).append((row, payload))
             if not kinds:
                 return False
@@ -192,10 +192,10 @@ class Desk:
         if self._flipped:
             self._mend_snapshots()
         try:
-            found = verify(self.state_dir / FILE, code_digest(), strategy_named).difference
+            difference = verify(self.state_dir / FILE, code_digest(), strategy_named).difference
         except JournalError as error:
             return str(error)
-        return "" if self._damaged and "the hash does not match: this row" in found else found
+        return "" if self._damaged and "the hash does not match: this row" in difference else difference
 
     def listening(self) -> bool:
         """Whether this life has heard the trade stream: it is up."""

@@ -93,10 +93,10 @@ def limits_found(scene: Scene, **changed: int) -> list[str]:
 
 
 def test_fills_that_are_journaled_once_are_right_and_missing_or_doubled_ones_are_told() -> None:
-    for journaled, found in ((1, 0), (0, 1), (2, 1)):
+    for journaled, fills in ((1, 0), (0, 1), (2, 1)):
         scene = Scene()
         scene.fill(scene.order("1-0-0", 2, 60), 2, 61, journaled=journaled)
-        assert len(verdict.fills_apart(scene.books(), scene.account, whole=True)) == found
+        assert len(verdict.fills_apart(scene.books(), scene.account, whole=True)) == fills
 
 
 def test_cash_and_positions_that_differ_are_told() -> None:
@@ -177,5 +177,5 @@ def test_a_planted_secret_is_found_in_any_file_and_not_repeated(tmp_path: Path) 
     (tmp_path / "state").mkdir()
     (tmp_path / "state" / "journal.sqlite-wal").write_bytes(b"\x00\xffsecret-planted\x00")
     (tmp_path / "log").write_text("nothing")
-    found = verdict.leaks(tmp_path, ("key-planted", "secret-planted"))
-    assert found == ["journal.sqlite-wal holds planted secret 1"]
+    leaks = verdict.leaks(tmp_path, ("key-planted", "secret-planted"))
+    assert leaks == ["journal.sqlite-wal holds planted secret 1"]

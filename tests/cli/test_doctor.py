@@ -87,8 +87,8 @@ def morning(market: Market) -> int:
 def written(folder: Path) -> dict[Path, tuple[int, bytes]]:
     """Modes and contents of all files; SQLite's index of a log that is being read belongs to no one."""
     files = [file for file in folder.rglob("*") if file.is_file() and not file.name.endswith("-shm")]
-    found = {file: (file.stat().st_mode, file.read_bytes()) for file in files}
-    return {file: (mode, text) for file, (mode, text) in found.items() if text or not file.name.endswith("-wal")}
+    contents = {file: (file.stat().st_mode, file.read_bytes()) for file in files}
+    return {file: (mode, text) for file, (mode, text) in contents.items() if text or not file.name.endswith("-wal")}
 
 
 @dataclass(slots=True)
@@ -132,7 +132,7 @@ class Desk:
 
     def verdicts(self, verdict: str) -> list[str]:
         """Subjects with this verdict."""
-        return [subject for subject, (found, _) in self.checks.items() if found == verdict]
+        return [subject for subject, (result, _) in self.checks.items() if result == verdict]
 
 
 @contextlib.contextmanager
@@ -528,7 +528,7 @@ def test_a_state_directory_of_this_desk_is_resumed(desk: Desk) -> None:
 
 
 @pytest.mark.parametrize(
-    ("meta", "found"),
+    ("meta", "problem"),
     [
         ({"mode": "dry_run"}, "made with mode dry_run, now paper is asked for"),
         ({"account": "live"}, "made with account live, now paper is asked for"),
@@ -536,11 +536,11 @@ def test_a_state_directory_of_this_desk_is_resumed(desk: Desk) -> None:
         ({"strategy": "other"}, "made with strategy other, now option_scalper is asked for"),
     ],
 )
-def test_a_state_directory_of_another_desk_fails(desk: Desk, meta: dict[str, str], found: str) -> None:
+def test_a_state_directory_of_another_desk_fails(desk: Desk, meta: dict[str, str], problem: str) -> None:
     made(desk.state_dir, **meta)
     desk.check(code=2)
     assert desk.verdicts("FAIL") == ["state directory"]
-    assert f"{desk.state_dir}: this state directory was {found}: use the" in desk.checks["state directory"][1]
+    assert f"{desk.state_dir}: this state directory was {problem}: use the" in desk.checks["state directory"][1]
 
 
 def test_a_damaged_journal_fails(desk: Desk) -> None:

@@ -46,8 +46,8 @@ def daily(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def sheet(capsys: pytest.CaptureFixture[str], *arguments: object) -> dict[str, Any]:
     """Run it with --json."""
     assert main(["report", "--json", *map(str, arguments)]) == 0
-    found: dict[str, Any] = json.loads(capsys.readouterr().out)
-    return found
+    document: dict[str, Any] = json.loads(capsys.readouterr().out)
+    return document
 
 
 def equity_of(state_dir: Path) -> pd.Series:
@@ -55,8 +55,8 @@ def equity_of(state_dir: Path) -> pd.Series:
     with closing(sqlite3.connect(state_dir / FILE)) as db:
         rows = pd.read_sql("SELECT time_ns, equity_usd FROM equity ORDER BY time_ns", db)
     dates = pd.to_datetime(rows["time_ns"], utc=True).dt.tz_convert("America/New_York").dt.strftime("%Y-%m-%d")
-    found: pd.Series = rows["equity_usd"].astype(float).groupby(dates).last()
-    return found
+    equity: pd.Series = rows["equity_usd"].astype(float).groupby(dates).last()
+    return equity
 
 
 def one(answer: dict[str, Any]) -> dict[str, Any]:

@@ -71,13 +71,13 @@ def test_an_open_trade_has_what_it_realised_apart(tmp_path: Path) -> None:
     held.commit(journal)
     held.close()
     with closing(JournalReader(tmp_path / FILE)) as reader:
-        found = read_trades(reader, Wanted())
-    (trade,) = found.trades
+        trades = read_trades(reader, Wanted())
+    (trade,) = trades.trades
     assert open_of(trade) == "open: 3 of 9"
     assert so_far(trade).endswith("realised ▲ +60.00 by 6 sold at 2.10")
     assert trade_row(trade)[3].startswith("open: 3 of 9\nunrealised ")
-    assert "Realised in all: +60.00 USD after 0.00 USD of fees." in sum_line(found.totals)
-    assert found.totals == totals_of(found.trades)
+    assert "Realised in all: +60.00 USD after 0.00 USD of fees." in sum_line(trades.totals)
+    assert trades.totals == totals_of(trades.trades)
 
 
 def test_the_parts_of_an_open_trade_add_up_in_cents() -> None:

@@ -422,10 +422,10 @@ def test_credentials_come_from_the_environment_and_are_never_shown(monkeypatch: 
     assert Credentials() == Credentials(api_key_id=None, api_secret_key=None)
     monkeypatch.setenv("APCA_API_KEY_ID", "PKHIDDEN")
     monkeypatch.setenv("APCA_API_SECRET_KEY", "hidden too")
-    found = Credentials()
-    assert found.api_key_id is not None
-    assert found.api_key_id.get_secret_value() == "PKHIDDEN"
-    for text in (repr(found), str(found), found.model_dump_json(), repr(found.model_dump())):
+    keys = Credentials()
+    assert keys.api_key_id is not None
+    assert keys.api_key_id.get_secret_value() == "PKHIDDEN"
+    for text in (repr(keys), str(keys), keys.model_dump_json(), repr(keys.model_dump())):
         assert "HIDDEN" not in text
         assert "hidden" not in text
 

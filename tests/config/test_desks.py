@@ -32,8 +32,8 @@ def test_what_is_left_out_is_found_next_to_the_file(tmp_path: Path) -> None:
     credentials = keys(tmp_path, "a", "KEYOFA")
     text = '[[desk]]\nname = "a"\n[[desk]]\nname = "b"\nconfig = "c.toml"\nstate_dir = "s/b"\n'
     text += '[[desk]]\nname = "old"\nstate_dir = "/s/o"\n'
-    found = checked_desks(written(tmp_path, text, a='[paths]\nstate_dir = "s/a"\n', c=""))
-    assert found == (
+    desks = checked_desks(written(tmp_path, text, a='[paths]\nstate_dir = "s/a"\n', c=""))
+    assert desks == (
         NamedDesk("a", tmp_path / "s/a", tmp_path / "a.toml", credentials),
         NamedDesk("b", tmp_path / "s/b", tmp_path / "c.toml"),
         NamedDesk("old", Path("/s/o")),

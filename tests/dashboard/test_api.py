@@ -268,8 +268,8 @@ def test_a_live_desk_counts_the_alarms_of_its_day_and_recorded_data_those_of_the
 def test_a_wrong_question_is_refused_with_words_and_without_paths(
     served: Served, played: Played, path: str, status: int
 ) -> None:
-    found, headers, body = served.ask(path)
-    assert (found, headers["content-type"]) == (status, "application/json")
+    code, headers, body = served.ask(path)
+    assert (code, headers["content-type"]) == (status, "application/json")
     assert list(json.loads(body)) == ["error"]
     assert str(played.path.parent) not in body.decode()
 

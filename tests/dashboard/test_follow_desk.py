@@ -123,11 +123,11 @@ def test_whatever_stands_in_the_place_of_the_lock_holds_no_look_up(
             place.write_bytes(b"\xff\xfe")
         case _:
             place.write_bytes(b"1" * 100_000)
-    found: list[Picture] = []
-    looking = threading.Thread(target=lambda: found.append(FollowedDesk("desk", tmp_path).look()), daemon=True)
+    pictures: list[Picture] = []
+    looking = threading.Thread(target=lambda: pictures.append(FollowedDesk("desk", tmp_path).look()), daemon=True)
     looking.start()
     looking.join(60)
-    assert [(picture.process, picture.problem, picture.caught_up) for picture in found] == [("", "", True)]
+    assert [(picture.process, picture.problem, picture.caught_up) for picture in pictures] == [("", "", True)]
 
 
 def test_a_desk_that_is_run_is_live(desk: desk_run.Desk, tmp_path: Path) -> None:

@@ -79,19 +79,19 @@ def page(state_dir: Path, models: Path) -> DecisionPage:
     while not picture.caught_up:
         picture = desk.look()
     with ThreadPoolExecutor(1) as pool, desk.reader() as reader:
-        found, history = Lookup(pending=True), DecisionHistory(desk, pool)
+        lookup, history = Lookup(pending=True), DecisionHistory(desk, pool)
         until = time.monotonic() + 120
-        while found.pending and time.monotonic() < until:
-            found = history.find(DECISION)
-        assert found.observation is not None, found.missing
+        while lookup.pending and time.monotonic() < until:
+            lookup = history.find(DECISION)
+        assert lookup.observation is not None, lookup.missing
         row = decision_row(picture, reader, DECISION)
         logits = tuple(json.loads(row["logits"]))
         runner = Runner(load(models, strategy("toy_crowd"), VERSION), spec)
-        explained = contribution(runner, spec, found.observation, logits, chosen_output(spec, row["action"], logits))
+        explained = contribution(runner, spec, lookup.observation, logits, chosen_output(spec, row["action"], logits))
         assert picture.state is not None
         assert {gate.state for gate in gates_now(picture.state)} <= {"passes", "denies", "unknown"}
         assert len(price_page(picture, reader, "", "ZZZ").bars) == HISTORY_BARS
-        return decision_page(picture, reader, row, found, explained, "")
+        return decision_page(picture, reader, row, lookup, explained, "")
 
 
 def test_a_page_shows_by_symbol_what_was_said_and_what_the_answer_took_from_each_wish(
@@ -171,11 +171,11 @@ def test_a_passive_policys_wishes_are_its_own_answer_and_nothing_is_taken_from_t
             here.execute("UPDATE decisions SET model = ?", (model,))
             here.commit()
             with closing(JournalReader(copy)) as reader:
-                found = heads_at(reader, DECISION, spec)
-            assert found is not None
-            by_name = {column.name: place for place, column in enumerate(found.columns)}
+                table = heads_at(reader, DECISION, spec)
+            assert table is not None
+            by_name = {column.name: place for place, column in enumerate(table.columns)}
             for wish in ("sac", "td3"):
-                assert [line.taken[by_name[wish]] for line in found.lines] == [pytest.approx(taken)] * len(SYMBOLS)
-                meant = found.columns[by_name[wish]].meaning
+                assert [line.taken[by_name[wish]] for line in table.lines] == [pytest.approx(taken)] * len(SYMBOLS)
+                meant = table.columns[by_name[wish]].meaning
                 assert meant.startswith("not asked: the passive policy's own answer") == (taken == 0.0)
-            assert "not asked" not in found.columns[by_name["confidence"]].meaning
+            assert "not asked" not in table.columns[by_name["confidence"]].meaning

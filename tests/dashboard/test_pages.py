@@ -287,12 +287,12 @@ def test_the_performance_is_that_of_the_journal_s_equity(opened: Opener, journal
 def test_twelve_years_of_days_fit_on_a_phone(opened: Opener) -> None:
     first, days = 1_262_563_200, 3_000
 
-    def long(found: Any) -> Any:
-        if isinstance(found, dict) and "lines" in found.get("figures", ()):
+    def long(answer: Any) -> Any:
+        if isinstance(answer, dict) and "lines" in answer.get("figures", ()):
             times = [first + 86_400 * day for day in range(days)]
             line = {"name": "equity", "times": times, "shares": [day / days for day in range(days)]}
-            found["figures"]["lines"] = [line]
-        return found
+            answer["figures"]["lines"] = [line]
+        return answer
 
     page = opened("performance", "#course .chart[data-from]", PHONE, answers=changed(long, lambda now: now)).page
     expect(page.locator("#course .chart")).to_have_attribute("data-from", str(first))
@@ -433,7 +433,7 @@ def test_risk_and_health_say_what_the_journal_says(opened: Opener, journal: Jour
     assert dict(shown) == {gate: count for gate, count in denials.items() if count}
 
     def with_alarms(count: int) -> Any:
-        return changed(lambda found: {**found, "alarms": count} if "troubles" in found else found, lambda now: now)
+        return changed(lambda answer: {**answer, "alarms": count} if "troubles" in answer else answer, lambda now: now)
 
     page = opened("health", READY["health"], answers=with_alarms(0)).page
     assert page.locator("#state .headline").text_content() == "Well The run ended, and nothing is wrong with it."
@@ -465,15 +465,15 @@ def test_a_decision_shows_the_price_around_it_and_the_trade_it_opened(opened: Op
 def test_a_basket_s_orders_have_one_heading_and_two_versions_stand_side_by_side(
     opened: Opener, journal: JournalRows
 ) -> None:
-    def two(found: Any) -> Any:
-        if "orders" in found and "line" in found:
-            (order, *_) = found["orders"]
-            found["orders"] = [{**order, "symbol": name, "client_order_id": name} for name in ("AAA", "BBB")]
-        if "versions" in found:
-            (version, *_) = found["versions"]
+    def two(answer: Any) -> Any:
+        if "orders" in answer and "line" in answer:
+            (order, *_) = answer["orders"]
+            answer["orders"] = [{**order, "symbol": name, "client_order_id": name} for name in ("AAA", "BBB")]
+        if "versions" in answer:
+            (version, *_) = answer["versions"]
             other = {**version, "version": "2030-01-01-other", "current": False, "running": False}
             none, some = ([["test trades", n], ["test win rate", rate]] for n, rate in (("0", "0.0"), ("5", "0.4")))
-            found["versions"] = [
+            answer["versions"] = [
                 {
                     **version,
                     "metrics": [*none, *SAME, ["net return", "0.25"], ["max drawdown", "0.10"], ["fees usd", "5"]],
@@ -483,7 +483,7 @@ def test_a_basket_s_orders_have_one_heading_and_two_versions_stand_side_by_side(
                     "metrics": [*some, *SAME, ["net return", "0.5"], ["max drawdown", "0.25"], ["fees usd", "7.5"]],
                 },
             ]
-        return found
+        return answer
 
     between = changed(two, lambda now: now)
     page = opened(route_of("decision", journal), "#orders tr[data-order]", answers=between).page
@@ -616,9 +616,9 @@ def test_live_money_halt_and_stale_are_said_in_words(opened: Opener, tmp_path: P
 
 
 def test_the_fleet_has_one_state_for_each_desk_the_troubled_first_and_no_sum_of_other_days(opened: Opener) -> None:
-    def several(found: Any) -> Any:
-        if isinstance(found, dict) and "totals" in found:
-            (desk,), (total,) = found["desks"], found["totals"]
+    def several(answer: Any) -> Any:
+        if isinstance(answer, dict) and "totals" in answer:
+            (desk,), (total,) = answer["desks"], answer["totals"]
             desk = {**desk, "holds": "flat", "alarms": 0, "session": "2024-01-05"}
             lines: dict[str, dict[str, Any]] = {
                 "calm": {"running": True},
@@ -631,10 +631,10 @@ def test_the_fleet_has_one_state_for_each_desk_the_troubled_first_and_no_sum_of_
                     "trading": "halted: operator: why (by socket/anna (uid 0))",
                 },
             }
-            found["desks"] = [{**desk, "name": name, **line} for name, line in lines.items()]
-            found["desks"][0]["session"] = "2024-01-04"
-            found["totals"] = [{**total, "desks": 4, "counted": 3, "day_usd": 12.0}]
-        return found
+            answer["desks"] = [{**desk, "name": name, **line} for name, line in lines.items()]
+            answer["desks"][0]["session"] = "2024-01-04"
+            answer["totals"] = [{**total, "desks": 4, "counted": 3, "day_usd": 12.0}]
+        return answer
 
     page = opened("fleet", READY["fleet"], answers=changed(several, lambda now: now)).page
     states = page.locator("#desks tr[data-fleet]").evaluate_all(
@@ -769,9 +769,9 @@ def test_no_script_of_ours_reads_text_as_html() -> None:
 def test_a_wrong_address_is_one_sentence_with_a_link_and_several_desks_begin_with_the_fleet(
     opened: Opener, browser: Browser, address: str
 ) -> None:
-    def two(found: Any) -> Any:
-        named = isinstance(found, list) and found and "strategy" in found[0]
-        return [*found, {**found[0], "name": "other"}] if named else found
+    def two(answer: Any) -> Any:
+        named = isinstance(answer, list) and answer and "strategy" in answer[0]
+        return [*answer, {**answer[0], "name": "other"}] if named else answer
 
     watched = opened("", READY["fleet"], answers=changed(two, lambda now: now))
     expect(watched.page.locator("h1")).to_have_text("Fleet")

@@ -33,10 +33,10 @@ OF_OTHERS = re.compile(r"GF_\w+")  # Grafana's own
 
 def services() -> dict[str, Object]:
     """The services of the compose file whose images are built here."""
-    found: dict[str, Object] = {
+    by_name: dict[str, Object] = {
         name: service for name, service in compose()["services"].items() if service["image"].startswith(OURS)
     }
-    return found
+    return by_name
 
 
 def image_of(service: Object) -> str:
@@ -46,13 +46,15 @@ def image_of(service: Object) -> str:
 
 def commands() -> dict[str, list[str]]:
     """Where it stands -> the words with which a container starts, whatever the image adds before them."""
-    found = {each.name: (each.spec["image"].removeprefix("rltrader-"), each.spec.get("args")) for each in containers()}
-    found |= {f"compose/{name}": (image_of(each), each.get("command")) for name, each in services().items()}
+    by_name = {
+        each.name: (each.spec["image"].removeprefix("rltrader-"), each.spec.get("args")) for each in containers()
+    }
+    by_name |= {f"compose/{name}": (image_of(each), each.get("command")) for name, each in services().items()}
     started = {name: json.loads(instruction(name, "ENTRYPOINT")[0]) for name in NAMES}
     default = {name: json.loads((instruction(name, "CMD") or ["[]"])[0]) for name in NAMES}
     return {
         place: started[image] + (default[image] if given is None else given)
-        for place, (image, given) in found.items()
+        for place, (image, given) in by_name.items()
         if given != []
     }
 

@@ -271,6 +271,6 @@ def test_a_desk_of_the_pod_can_be_served_by_the_socket_that_is_mounted() -> None
     (daemon,) = (each for each in containers() if each.name == "rltraderd/daemon")
     text = (K3S / "config.toml").read_text()
     served = text.replace('# answers = "served"', 'answers = "served"').replace("# redis = ", "redis = ")
-    found = tomllib.loads(served)["policy"]
-    assert found["answers"] == "served"
-    assert str(PurePosixPath(found["redis"].removeprefix("unix://")).parent) in daemon.mounts()
+    policy = tomllib.loads(served)["policy"]
+    assert policy["answers"] == "served"
+    assert str(PurePosixPath(policy["redis"].removeprefix("unix://")).parent) in daemon.mounts()

@@ -284,7 +284,7 @@ MADE_WITH = "event row 1 (RunStarted): the hash does not match: this row, or wha
 
 
 @pytest.mark.parametrize(
-    ("sql", "found"),
+    ("sql", "difference"),
     [
         ("UPDATE digests SET digest = 'x' WHERE seq = 1000", "event 1000 ("),
         ("DELETE FROM digests WHERE seq = 1000", "event 1000 ("),
@@ -299,9 +299,9 @@ MADE_WITH = "event row 1 (RunStarted): the hash does not match: this row, or wha
         ("INSERT INTO meta VALUES ('note', 'x')", MADE_WITH),
     ],
 )
-def test_changed_digests_and_meta_are_found(state: Path, sql: str, found: str) -> None:
+def test_changed_digests_and_meta_are_found(state: Path, sql: str, difference: str) -> None:
     assert execute(state, sql) == 1
-    assert verified(state).difference.startswith(found)
+    assert verified(state).difference.startswith(difference)
 
 
 @pytest.mark.parametrize(

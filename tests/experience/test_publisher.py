@@ -54,9 +54,9 @@ def made_for(state: Path, folder: Path, server: RedisServer, logged: Logged) -> 
 
 def is_whole(client: Any, state: Path) -> None:
     """The stream holds each experience of the journal once, and each entry names the one before."""
-    expected, found = walked(state), entries(client)
-    assert [experience for experience, _ in found] == expected
-    assert [after for _, after in found] == [0, *(e.row for e in expected[:-1])]
+    expected, published = walked(state), entries(client)
+    assert [experience for experience, _ in published] == expected
+    assert [after for _, after in published] == [0, *(e.row for e in expected[:-1])]
     assert [identifier for identifier, _ in client.xrange(STREAM)] == [b"%d-0" % e.row for e in expected]
 
 

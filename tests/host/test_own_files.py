@@ -248,9 +248,9 @@ def test_a_file_of_another_user_in_one_s_own_folder_is_refused(shared: Path) -> 
     (folder / "lock").chmod(0o666)
 
     def look() -> None:
-        found = open_own_folder(folder)
-        open_plain(found, "lock", os.O_RDONLY)  # to look is allowed
-        open_own(found, "lock", os.O_RDWR)
+        directory = open_own_folder(folder)
+        open_plain(directory, "lock", os.O_RDONLY)  # to look is allowed
+        open_own(directory, "lock", os.O_RDWR)
 
     assert become(DESK, look) == "[Errno 1] it belongs to user root: run it as that user, or move it away"
 

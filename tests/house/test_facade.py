@@ -20,9 +20,9 @@ FACADES = ("rltrader", "strategies.kit")
 
 @pytest.mark.parametrize("name", FACADES)
 def test_each_example_of_a_facade_runs_as_it_is_written(name: str) -> None:
-    found = doctest.testmod(importlib.import_module(name))
-    assert found.attempted >= 3
-    assert found.failed == 0
+    result = doctest.testmod(importlib.import_module(name))
+    assert result.attempted >= 3
+    assert result.failed == 0
 
 
 @pytest.mark.parametrize("name", FACADES)

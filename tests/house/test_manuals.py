@@ -73,9 +73,9 @@ def test_each_command_line_of_the_manuals_is_parsed_by_its_program(
 
 
 def test_each_command_that_a_manual_names_in_its_text_is_there_with_its_options() -> None:
-    found = [each for manual in manuals() for each in named(manual, PROGRAMS)]
-    wrong = [(each.place, " ".join(each.words), problem) for each in found if (problem := _unknown(each.words))]
-    assert len(found) > 100
+    command_lines = [each for manual in manuals() for each in named(manual, PROGRAMS)]
+    wrong = [(each.place, " ".join(each.words), problem) for each in command_lines if (problem := _unknown(each.words))]
+    assert len(command_lines) > 100
     assert wrong == []
 
 

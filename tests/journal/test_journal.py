@@ -289,7 +289,7 @@ def test_a_journal_made_before_there_were_shadows_gets_their_table_when_it_is_op
     batch.entries.append(HashChain().entry(1, ClockTicked(3), "[]"))
     batch.rows += [row, row]
     again.commit(batch)
-    assert [tuple(found) for found in again.reader().query("SELECT * FROM shadows")] == [
+    assert [tuple(row) for row in again.reader().query("SELECT * FROM shadows")] == [
         (1, "v2", 2, 3, "HOLD", None, None, None, None, "")
     ]
     again.close()

@@ -32,12 +32,12 @@ Opened = tuple[OnnxPolicy, LoadedModel]
 @pytest.fixture(scope="module")
 def opened(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Opened]:
     store = tmp_path_factory.mktemp("store")
-    found = {}
+    policies = {}
     for seed, version in enumerate(("a", "b", "c")):
         publish(store, version, seed)
         model = load(store, SCALPER, version)
-        found[version] = (OnnxPolicy.open(model, SCALPER, "cpu", 1), model)
-    return found
+        policies[version] = (OnnxPolicy.open(model, SCALPER, "cpu", 1), model)
+    return policies
 
 
 @pytest.fixture

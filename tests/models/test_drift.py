@@ -64,56 +64,56 @@ def steady(folder: Path, count: int = 400, **given: Any) -> Path:
 
 
 def test_what_is_as_in_training_has_an_index_of_nothing(tmp_path: Path) -> None:
-    found = measure(steady(tmp_path), manifest(EVEN, DESK), 2000, 100)
-    assert found is not None
-    assert [(feature.name, feature.psi) for feature in found.features] == [("even", 0.0), ("position_side", 0.0)]
-    assert (found.model, found.decisions, found.actions.psi, breaches(found, LIMITS)) == ("v1", 400, 0.0, ())
+    drift = measure(steady(tmp_path), manifest(EVEN, DESK), 2000, 100)
+    assert drift is not None
+    assert [(feature.name, feature.psi) for feature in drift.features] == [("even", 0.0), ("position_side", 0.0)]
+    assert (drift.model, drift.decisions, drift.actions.psi, breaches(drift, LIMITS)) == ("v1", 400, 0.0, ())
 
 
 def test_a_shift_is_measured_by_the_formula_and_alarmed_largest_first(tmp_path: Path) -> None:
     path = journal(tmp_path, [0.0] * 360 + [1.0] * 40, [0.0] * 400, [0] * 320 + [1] * 80)
-    found = measure(path, manifest(EVEN, DESK), 2000, 100)
-    assert found is not None
-    even = next(feature for feature in found.features if feature.name == "even")
+    drift = measure(path, manifest(EVEN, DESK), 2000, 100)
+    assert drift is not None
+    even = next(feature for feature in drift.features if feature.name == "even")
     assert even.psi == pytest.approx(0.4 * np.log(0.9 / 0.5) - 0.4 * np.log(0.1 / 0.5))  # 0.8789
-    assert found.actions.psi == pytest.approx(0.3 * np.log(0.8 / 0.5) - 0.3 * np.log(0.2 / 0.5))  # 0.4159
-    assert [feature.name for feature in found.features] == ["position_side", "even"]  # the desk's own comes first here
-    assert breaches(found, LIMITS) == ("even 0.88", "actions 0.42")  # and is never alarmed
+    assert drift.actions.psi == pytest.approx(0.3 * np.log(0.8 / 0.5) - 0.3 * np.log(0.2 / 0.5))  # 0.4159
+    assert [feature.name for feature in drift.features] == ["position_side", "even"]  # the desk's own comes first here
+    assert breaches(drift, LIMITS) == ("even 0.88", "actions 0.42")  # and is never alarmed
 
 
 def test_more_than_three_features_are_counted(tmp_path: Path) -> None:
     path = journal(tmp_path, [0.0] * 400, [0.0] * 400, [0, 1] * 200)
-    found = measure(path, manifest(*(msgspec.structs.replace(EVEN, name=f"f{n}") for n in range(5))), 2000, 100)
-    assert found is not None
-    assert breaches(found, LIMITS)[-1] == "2 more features"
+    drift = measure(path, manifest(*(msgspec.structs.replace(EVEN, name=f"f{n}") for n in range(5))), 2000, 100)
+    assert drift is not None
+    assert breaches(drift, LIMITS)[-1] == "2 more features"
 
 
 def test_what_parts_of_the_training_showed_as_well_is_no_alarm(tmp_path: Path) -> None:
     path = journal(tmp_path, [0.0] * 360 + [1.0] * 40, [0.0] * 400, [0, 1] * 200)
     for level, alarmed in ((0.87, ("even 0.88",)), (0.89, ())):
         usual = msgspec.structs.replace(EVEN, within=((250, level), (500, 0.0)))
-        found = measure(path, manifest(usual), 2000, 100)
-        assert found is not None
-        assert breaches(found, LIMITS) == alarmed
+        drift = measure(path, manifest(usual), 2000, 100)
+        assert drift is not None
+        assert breaches(drift, LIMITS) == alarmed
 
 
 def test_a_limit_below_what_chance_does_is_not_alarmed_on(tmp_path: Path) -> None:
     path = journal(tmp_path, [0.0] * 54 + [1.0] * 46, [0.0] * 100, [0, 1] * 50)
-    found = measure(path, manifest(EVEN), 2000, 100)
-    assert found is not None
-    assert found.features[0].psi == pytest.approx(0.0064, abs=1e-4)
-    assert found.features[0].by_chance == pytest.approx(6.635 / 100, rel=0.01)  # chi-square with one degree of freedom
-    assert breaches(found, msgspec.structs.replace(LIMITS, feature_psi_max=0.001)) == ()
+    drift = measure(path, manifest(EVEN), 2000, 100)
+    assert drift is not None
+    assert drift.features[0].psi == pytest.approx(0.0064, abs=1e-4)
+    assert drift.features[0].by_chance == pytest.approx(6.635 / 100, rel=0.01)  # chi-square with one degree of freedom
+    assert breaches(drift, msgspec.structs.replace(LIMITS, feature_psi_max=0.001)) == ()
 
 
 def test_only_the_newest_decisions_of_the_running_model_are_looked_at(tmp_path: Path) -> None:
     journal(tmp_path, [1.0] * 300, [1.0] * 300, [1] * 300)
     steady(tmp_path, day=1)
     path = journal(tmp_path, [1.0] * 300, [1.0] * 300, [1] * 300, model="v0", day=2)
-    found = measure(path, manifest(EVEN), 400, 100)
-    assert found is not None
-    assert (found.decisions, found.features[0].psi) == (400, 0.0)
-    assert (found.first_ns, found.last_ns) == (MONDAY.open_ns + DAY + 10_001, MONDAY.open_ns + DAY + 10_400)
+    drift = measure(path, manifest(EVEN), 400, 100)
+    assert drift is not None
+    assert (drift.decisions, drift.features[0].psi) == (400, 0.0)
+    assert (drift.first_ns, drift.last_ns) == (MONDAY.open_ns + DAY + 10_001, MONDAY.open_ns + DAY + 10_400)
 
 
 def test_too_few_decisions_and_a_manifest_without_a_reference_say_nothing(tmp_path: Path) -> None:
@@ -144,9 +144,9 @@ def test_values_of_a_continuous_policy_are_compared_as_they_are(tmp_path: Path) 
     reference = Reference(1000, (), Histogram("actions", (0.0,), (0.25, 0.75)))
     manifest = manifest_of(strategy("daily_rebalancer"), b"", (), reference=reference)
     assert len(spec.actions) == 50
-    found = measure(tmp_path / FILE, manifest, 2000, 1)
-    assert found is not None
-    assert found.actions.found == (0.5, 0.5)
+    drift = measure(tmp_path / FILE, manifest, 2000, 1)
+    assert drift is not None
+    assert drift.actions.found == (0.5, 0.5)
 
 
 # --- the watch ----------------------------------------------------------------------------------------------------

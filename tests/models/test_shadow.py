@@ -155,22 +155,22 @@ def compared(state: Path) -> Hypothetical:
 
 def test_the_live_model_as_its_own_candidate_earns_what_the_desk_earned(stage: Stage, tmp_path: Path) -> None:
     state = stage.run(tmp_path / "state", stage.policy, Beside(stage.policy))
-    found, money = compared(state), earned(state, stage.cash)
+    comparison, money = compared(state), earned(state, stage.cash)
     assert abs(money) > 1.0
-    assert found.live_usd == pytest.approx(money, abs=CENT)
-    assert found.shadow_usd == pytest.approx(money, abs=CENT)
-    assert found.live_trades == found.shadow_trades == len(records(state, "fills", "filled_ns")) > 4
-    assert {round(pair.live_usd - pair.shadow_usd, 2) for pair in found.sessions} == {0.0}
+    assert comparison.live_usd == pytest.approx(money, abs=CENT)
+    assert comparison.shadow_usd == pytest.approx(money, abs=CENT)
+    assert comparison.live_trades == comparison.shadow_trades == len(records(state, "fills", "filled_ns")) > 4
+    assert {round(pair.live_usd - pair.shadow_usd, 2) for pair in comparison.sessions} == {0.0}
 
 
 def test_a_candidate_earns_what_a_desk_of_its_own_would_have(stage: Stage, tmp_path: Path) -> None:
     state = stage.run(tmp_path / "state", stage.policy, Beside(stage.other))
     alone = stage.run(tmp_path / "alone", stage.other)
-    found, money = compared(state), earned(alone, stage.cash)
+    comparison, money = compared(state), earned(alone, stage.cash)
     assert abs(money - earned(state, stage.cash)) > 1.0
-    assert found.shadow_usd == pytest.approx(money, abs=CENT)
-    assert found.live_usd == pytest.approx(earned(state, stage.cash), abs=CENT)
-    assert found.shadow_trades == len(records(alone, "fills", "filled_ns")) > 4
+    assert comparison.shadow_usd == pytest.approx(money, abs=CENT)
+    assert comparison.live_usd == pytest.approx(earned(state, stage.cash), abs=CENT)
+    assert comparison.shadow_trades == len(records(alone, "fills", "filled_ns")) > 4
 
 
 # --- what happens to the running desk ---------------------------------------------------------------------------------
@@ -216,10 +216,10 @@ def test_a_halt_a_pause_and_their_end_come_to_both_copies(tmp_path: Path) -> Non
         "ResumeRequested",
         "FlattenRequested",
     ]
-    found, money = compared(tmp_path / "commanded"), earned(tmp_path / "commanded", 100_000.0)
+    comparison, money = compared(tmp_path / "commanded"), earned(tmp_path / "commanded", 100_000.0)
     assert abs(money - earned(tmp_path / "usual", 100_000.0)) > 1.0
-    assert found.live_usd == pytest.approx(money, abs=CENT)
-    assert found.shadow_usd == pytest.approx(money, abs=CENT)
+    assert comparison.live_usd == pytest.approx(money, abs=CENT)
+    assert comparison.shadow_usd == pytest.approx(money, abs=CENT)
 
 
 def test_a_crash_in_the_middle_of_a_session_changes_no_result(tmp_path: Path) -> None:

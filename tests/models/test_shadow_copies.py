@@ -188,11 +188,11 @@ def asked(spot: float, *quotes: Any) -> Any:
 def test_a_put_of_the_same_strike_implies_the_same_volatility() -> None:
     call = black_scholes_call(500.4, 500.0, years_after(1), 0.2)
     put = f"{call - 500.4 + 500.0:.12f}"  # put-call parity
-    found = modelled_quote(asked(500.4, quote(PUT, put, put)), "SPY240702C00502000")
+    model_quote = modelled_quote(asked(500.4, quote(PUT, put, put)), "SPY240702C00502000")
     value = black_scholes_call(500.4, 502.0, years_after(1), 0.2)
-    assert found is not None
-    assert found.bid == Decimal(str(math.floor((value - 0.005) * 100) / 100))
-    assert found.ask == Decimal(str(math.ceil((value + 0.005) * 100) / 100))
+    assert model_quote is not None
+    assert model_quote.bid == Decimal(str(math.floor((value - 0.005) * 100) / 100))
+    assert model_quote.ask == Decimal(str(math.ceil((value + 0.005) * 100) / 100))
 
 
 def test_a_price_below_its_intrinsic_value_or_without_an_offer_implies_nothing() -> None:

@@ -182,9 +182,9 @@ def test_a_percentile_is_always_within_two_percent_of_the_sorted_value(durations
     for duration in durations:
         latency.add(duration)
     exact = int(np.sort(durations)[max(0, int(np.ceil(share * len(durations) - 1e-9)) - 1)]) // 1000
-    found = latency.percentile(share)
-    assert found <= exact
-    assert exact - found <= exact * 0.016
+    value = latency.percentile(share)
+    assert value <= exact
+    assert exact - value <= exact * 0.016
     assert latency.count == len(durations)
 
 

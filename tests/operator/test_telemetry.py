@@ -52,7 +52,7 @@ CHOSEN = {"stream_lost", "stream_busy", "stream_refused"}  # `market_socket` cho
 
 def log_calls() -> dict[str | None, list[tuple[str, frozenset[str]]]]:
     """Every call of a log in the sources, by event name (None: a variable): where, and with which fields."""
-    found: dict[str | None, list[tuple[str, frozenset[str]]]] = defaultdict(list)
+    calls: dict[str | None, list[tuple[str, frozenset[str]]]] = defaultdict(list)
     for path in SOURCES:
         for node in ast.walk(ast.parse(path.read_text())):
             if not isinstance(node, ast.Call):
@@ -66,8 +66,8 @@ def log_calls() -> dict[str | None, list[tuple[str, frozenset[str]]]]:
                 name = node.args[0].value if isinstance(node.args[0], ast.Constant) else None
                 assert isinstance(name, str | None), f"{path}:{node.lineno}"
                 fields = frozenset(keyword.arg or "**" for keyword in node.keywords)
-                found[name].append((f"{path.name}:{node.lineno}", fields))
-    return found
+                calls[name].append((f"{path.name}:{node.lineno}", fields))
+    return calls
 
 
 def test_every_log_call_in_the_sources_uses_a_declared_event_with_exactly_its_fields() -> None:

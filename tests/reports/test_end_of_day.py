@@ -160,10 +160,10 @@ def test_a_daily_desks_session_holds_the_basket_that_it_decided_before_the_open(
     ]
     made.commit(batch)
     made.close()
-    found = as_written(tmp_path / FILE, SESSION)
-    assert found["decisions"] == {"ordered": 1}
-    assert (found["shares_bought"], found["shares_sold"], found["fees_usd"]) == (70, 40, "9.25")
-    assert (found["contracts_bought"], found["contracts_sold"]) == (0, 0)
+    report = as_written(tmp_path / FILE, SESSION)
+    assert report["decisions"] == {"ordered": 1}
+    assert (report["shares_bought"], report["shares_sold"], report["fees_usd"]) == (70, 40, "9.25")
+    assert (report["contracts_bought"], report["contracts_sold"]) == (0, 0)
 
 
 def test_a_session_without_anything_has_an_empty_report(journal: Path) -> None:

@@ -324,8 +324,8 @@ def test_a_work_that_goes_on_is_valued_at_what_is_known_now() -> None:
     [("100", "100"), ("1E+2", "100"), ("0.50", "0.5"), ("-0", "0"), ("-1.20", "-1.2"), ("1E-12", "0.0000000000")],
 )
 def test_money_is_written_plainly(value: str, text: str) -> None:
-    found = plain(D(value))
-    assert found == text or D(found) == 0 == D(text)
+    output = plain(D(value))
+    assert output == text or D(output) == 0 == D(text)
 
 
 @given(st.decimals("-1000000", "1000000", allow_nan=False, places=8))
@@ -351,14 +351,14 @@ def test_every_order_of_a_replay_is_what_the_step_made_of_it(replayed: Path) -> 
         watch.see(decode_event(entry.payload), msgspec.json.decode(entry.effects))
     reader.close()
     quality = watch.quality()
-    found = {
+    orders = {
         order.client_order_id: (order.purpose, order.quantity, order.status, order.filled, order.cost, order.fees)
         for order in quality.orders
     }
     booked = {
         row[0]: (row[2], row[6], row[8], row[9], D(row[10]), D(row[11])) for row in table(replayed, "orders")
     }  # client_order_id, purpose, quantity, status, filled, cost, fees_usd
-    assert found == booked
+    assert orders == booked
     assert len({row[2] for row in booked.values()}) > 1, "all ended in the same way"
     fills = table(replayed, "fills")
     assert sum(order.cost for order in quality.orders) == sum(D(row[6]) * row[5] for row in fills)

@@ -73,7 +73,7 @@ def played(difference: float, low: float | None, high: float | None) -> Hypothet
 
 
 @pytest.mark.parametrize(
-    ("found", "sentence"),
+    ("comparison", "sentence"),
     [
         (played(3.2, -1.0, 7.0), "May be chance: over 20 sessions the candidate would have earned 3.20 USD"),
         (played(-3.2, -5.0, -1.0), "More than chance at 95 %: over 20 sessions the candidate would have"),
@@ -81,8 +81,8 @@ def played(difference: float, low: float | None, high: float | None) -> Hypothet
         (None, "No result to compare"),
     ],
 )
-def test_the_sentence_says_first_whether_it_may_be_chance(found: Hypothetical | None, sentence: str) -> None:
-    assert verdict_of(found).startswith(sentence)
+def test_the_sentence_says_first_whether_it_may_be_chance(comparison: Hypothetical | None, sentence: str) -> None:
+    assert verdict_of(comparison).startswith(sentence)
 
 
 # --- whole journals -----------------------------------------------------------------------------------------------
@@ -135,11 +135,11 @@ def test_a_candidate_that_answers_as_the_live_model_does_agrees_in_everything(tm
     assert report.kappa == pytest.approx(1.0)
     assert report.confidence_live == report.confidence_shadow
     assert sum(map(sum, report.confusion)) == report.decisions
-    found = report.hypothetical
-    assert found is not None
-    assert found.live_trades == found.shadow_trades > 2
-    assert {pair.live_usd - pair.shadow_usd for pair in found.sessions} == {0.0}
-    assert (len(found.sessions), found.low_usd) == (2, None)
+    hypothetical = report.hypothetical
+    assert hypothetical is not None
+    assert hypothetical.live_trades == hypothetical.shadow_trades > 2
+    assert {pair.live_usd - pair.shadow_usd for pair in hypothetical.sessions} == {0.0}
+    assert (len(hypothetical.sessions), hypothetical.low_usd) == (2, None)
     assert report.verdict.startswith("May be chance")
 
 

@@ -42,16 +42,16 @@ LISTING = tuple(
 
 
 def test_the_nearest_strikes_of_the_nearest_expiries_come_first() -> None:
-    found = near(LISTING, 550.4, strikes=2, expiries=1, kept=frozenset())
-    assert set(found[:4]) == {name(NEXT, strike, right) for strike in (550, 551) for right in (1, -1)}
-    assert set(found) == {name(NEXT, strike, right) for strike in (549, 550, 551, 552) for right in (1, -1)}
+    nearest = near(LISTING, 550.4, strikes=2, expiries=1, kept=frozenset())
+    assert set(nearest[:4]) == {name(NEXT, strike, right) for strike in (550, 551) for right in (1, -1)}
+    assert set(nearest) == {name(NEXT, strike, right) for strike in (549, 550, 551, 552) for right in (1, -1)}
     assert len(near(LISTING, 550.4, strikes=2, expiries=2, kept=frozenset())) == 16
 
 
 def test_a_recorded_contract_stays_until_it_is_two_strikes_further_away() -> None:
     kept = frozenset((name(NEXT, 546), name(NEXT, 547)))
-    found = near(LISTING, 550.4, strikes=2, expiries=1, kept=kept)
-    assert kept & set(found) == {name(NEXT, 547)}
+    nearest = near(LISTING, 550.4, strikes=2, expiries=1, kept=kept)
+    assert kept & set(nearest) == {name(NEXT, 547)}
 
 
 class Kept(Recording):

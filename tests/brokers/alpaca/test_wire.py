@@ -176,8 +176,8 @@ def test_a_fill_is_told_with_the_orders_cumulative_figures() -> None:
 def test_an_end_without_fills_is_told_alone_and_one_by_replacement_names_its_successor() -> None:
     bare = order(filled_qty="0", filled_avg_price=None, status="canceled")
     assert parse(update("canceled", order=bare)) == (OrderCanceled(NOW, NAME),)
-    found, end = parse(update("replaced", order=bare | {"status": "replaced", "replaced_by": "b-2"}))
-    assert (found.order.replaced_by, end) == ("b-2", OrderCanceled(NOW, NAME))
+    replacement, end = parse(update("replaced", order=bare | {"status": "replaced", "replaced_by": "b-2"}))
+    assert (replacement.order.replaced_by, end) == ("b-2", OrderCanceled(NOW, NAME))
 
 
 def test_a_bust_is_told_with_what_stands_after_it() -> None:
@@ -189,17 +189,17 @@ def test_a_bust_is_told_with_what_stands_after_it() -> None:
 
 def test_an_order_that_is_not_ours_is_told_as_found_whatever_happened_to_it() -> None:
     for event in DOCUMENTED_EVENTS:
-        (found,) = parse(update(event, order=order(client_order_id="made-by-hand", status="filled")))
-        assert found.order.client_order_id == "made-by-hand"
+        (foreign,) = parse(update(event, order=order(client_order_id="made-by-hand", status="filled")))
+        assert foreign.order.client_order_id == "made-by-hand"
     assert not OURS("a1b2c3-option_scalper2-7-0-1")
     assert not OURS("")
 
 
 def test_unknown_words_and_fields_come_through_as_found() -> None:
     odd = order(status="teleported", side="barter", asset_class="moon", future={"a": [1]}, legs=[{"id": None}])
-    (found,) = parse(update("quantum_fill", order=odd, extra=1))
-    assert isinstance(found, OrderFound)
-    assert (found.order.status, found.order.side, found.order.filled) == ("teleported", 0, Decimal(2))
+    (foreign,) = parse(update("quantum_fill", order=odd, extra=1))
+    assert isinstance(foreign, OrderFound)
+    assert (foreign.order.status, foreign.order.side, foreign.order.filled) == ("teleported", 0, Decimal(2))
 
 
 def test_the_parent_of_a_multi_leg_order_is_read_with_its_nulls() -> None:

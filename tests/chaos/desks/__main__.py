@@ -182,14 +182,14 @@ def judge(host: Host, session: Session, before_ns: int) -> None:
         if books is None:
             host.problem(session.date, station, "its journal cannot be read")
             continue
-        for found in host.served.call(_found, station, books, before_ns):
-            host.problem(session.date, station, found)
+        for problem in host.served.call(_found, station, books, before_ns):
+            host.problem(session.date, station, problem)
         outcome = basket_verdict.baskets(books).get(session.date, "none") if station.name in DAILY else ""
         station.baskets += outcome == "ordered"
         orders = sum(order.created_ns >= before_ns for order in station.account.orders.values())
         if host.stream is not None and station.name == ONLINE:
-            for found in host.stream.settle():
-                host.problem(session.date, station, f"stream of experience: {found}")
+            for problem in host.stream.settle():
+                host.problem(session.date, station, f"stream of experience: {problem}")
         lines.append(f"{station.name} {outcome + ', ' if station.name in DAILY else ''}{orders} orders")
     host.lines.append(f"{session.date}: {'; '.join(lines)}")
     print(host.lines[-1], f"; {len(host.problems)} problems", flush=True)
@@ -197,17 +197,17 @@ def judge(host: Host, session: Session, before_ns: int) -> None:
 
 def _found(station: Station, books: Books, before_ns: int) -> list[str]:
     account, start = station.account, Decimal(CASH_USD[station.name])
-    found = [
+    problems = [
         *verdict.fills_apart(books, account, whole=False),
         *verdict.intents_exceeded(books, account),
         *verdict.oversold(account),
         *basket_verdict.overdrawn(account, start),
     ]
     if station.name in DAILY:
-        found += basket_verdict.baskets_doubled(books)
+        problems += basket_verdict.baskets_doubled(books)
     if station.name != SCALPER:
-        found += basket_verdict.uncovered(account, start, before_ns)
-    return found
+        problems += basket_verdict.uncovered(account, start, before_ns)
+    return problems
 
 
 # --- the whole campaign -------------------------------------------------------------------------------------------
@@ -348,9 +348,9 @@ def campaign(seed: int, count: int, folder: Path, *, shipped: bool = True) -> Ho
     Daemon(["--config", "none.toml"], {}, folder / "warm").wait(60)  # refused, all loaded: others are forked from it
     with hosted(seed, count, folder, shipped=shipped) as (host, sessions):
         before_ns = host.now_ns()
-        found = desks_market.happenings(seed, [session.date for session in sessions])
+        happenings = desks_market.happenings(seed, [session.date for session in sessions])
         for session in sessions:
-            for kind, symbol, until_ns in desks_market.late_parts(seed, found, session):
+            for kind, symbol, until_ns in desks_market.late_parts(seed, happenings, session):
                 host.tally.add(kind, until_ns=until_ns, where={"symbol": symbol})
             night = random.Random(f"night {seed} {session.date}").random()
             if host.lines and (session.open_ns - before_ns > WEEKEND_NS or night >= NIGHTS):

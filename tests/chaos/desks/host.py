@@ -41,9 +41,9 @@ class Station:
         """Which stages of a basket the account shows: see `desks_plan.Own`."""
         orders = [order for order in list(self.account.orders.values())[-400:] if order.created_ns >= since_ns]
         sells, buys = ([order for order in orders if order.side == side] for side in ("sell", "buy"))
-        found = {"sells"} if sells else set()
-        found |= {"between"} if any(order.filled_qty for order in sells) and len(buys) < 2 else set()
-        return found | ({"buys"} if buys else set())
+        phases = {"sells"} if sells else set()
+        phases |= {"between"} if any(order.filled_qty for order in sells) and len(buys) < 2 else set()
+        return phases | ({"buys"} if buys else set())
 
 
 @dataclass(slots=True)

@@ -55,9 +55,9 @@ BROKER = QuotePaperBroker(TRADING, "SPY")
 
 
 def occ(symbol: str) -> OccContract:
-    found = parse_occ(symbol)
-    assert found is not None
-    return found
+    contract = parse_occ(symbol)
+    assert contract is not None
+    return contract
 
 
 def listing(*symbols: str) -> ContractsListed:

@@ -386,8 +386,8 @@ def test_orders_are_priced_on_the_step_of_their_class(symbol: str, price: str, s
     [("2.80", 0.05, "2.90"), ("2.88", 0.05, "3.00"), ("3.05", 0.05, "3.20"), ("0.07", 0.0, "0.05")],
 )
 def test_an_entry_in_another_root_is_rounded_down_to_its_step(ask: str, slack: float, limit: str) -> None:
-    found = entry_limit(quote("AAPL240702C00200000", "1.00", ask), slack, None)
-    assert found == Decimal(limit)
+    price = entry_limit(quote("AAPL240702C00200000", "1.00", ask), slack, None)
+    assert price == Decimal(limit)
 
 
 def test_a_half_day_s_last_moment_is_its_own_close() -> None:

@@ -154,8 +154,8 @@ def test_a_refusal_names_what_is_missing(cluster: LeaseServer, tmp_path: Path) -
         api(cluster).read()
     with pytest.raises(ApiError, match="KUBERNETES_SERVICE_HOST is not set"):
         ApiServer.of_pod({}, tmp_path, "rltraderd")
-    found = ApiServer.of_pod({"KUBERNETES_SERVICE_HOST": "10.43.0.1", "KUBERNETES_SERVICE_PORT": "443"}, tmp_path, "a")
-    assert (found.host, found.port, found.name) == ("10.43.0.1", 443, "a")
+    server = ApiServer.of_pod({"KUBERNETES_SERVICE_HOST": "10.43.0.1", "KUBERNETES_SERVICE_PORT": "443"}, tmp_path, "a")
+    assert (server.host, server.port, server.name) == ("10.43.0.1", 443, "a")
 
 
 def test_a_server_that_the_cluster_s_authority_does_not_vouch_for_is_not_believed(

@@ -124,12 +124,12 @@ async def child_of(climb: Climb, former: int = 0) -> int:
 
 def test_the_figures_are_those_of_whole_runs_that_never_explore(desk: Path) -> None:
     (pnl, fills, asked), (champions, champion_fills, _) = whole_run(desk, "v2"), whole_run(desk, "v1")
-    found = replayed(request_of(desk))
+    figures = replayed(request_of(desk))
     assert pnl != champions
-    assert found.pnl == pytest.approx(pnl, abs=1e-12)
-    assert found.champion_pnl == pytest.approx(champions, abs=1e-12)
-    assert (found.trades, found.champion_trades, found.asked) == (fills, champion_fills, asked)
-    assert (found.sessions, found.failed, found.problem) == (REPLAYED, 0, "")
+    assert figures.pnl == pytest.approx(pnl, abs=1e-12)
+    assert figures.champion_pnl == pytest.approx(champions, abs=1e-12)
+    assert (figures.trades, figures.champion_trades, figures.asked) == (fills, champion_fills, asked)
+    assert (figures.sessions, figures.failed, figures.problem) == (REPLAYED, 0, "")
 
 
 def test_the_same_versions_in_the_other_roles_give_the_same_figures(desk: Path) -> None:

@@ -344,9 +344,9 @@ async def test_the_socket_is_its_owner_s_alone_from_the_first_moment_and_goes_wi
     before = os.umask(0)  # the most open there is
     try:
         async with listening(work, state):
-            found = (state / SOCKET).lstat()
-            assert stat.S_ISSOCK(found.st_mode)
-            assert stat.S_IMODE(found.st_mode) == 0o600
+            status = (state / SOCKET).lstat()
+            assert stat.S_ISSOCK(status.st_mode)
+            assert stat.S_IMODE(status.st_mode) == 0o600
     finally:
         os.umask(before)
     assert not (state / SOCKET).exists()

@@ -62,13 +62,13 @@ NUMBER = re.compile(r"rltrader_[a-z_]+|process_[a-z_]+")
 def scraped(metrics: Metrics) -> dict[str, dict[tuple[tuple[str, str], ...], float]]:
     """Samples by name and labels without `desk`, as Prometheus' own format says them."""
     text = prometheus_client.generate_latest(metrics.registry).decode()
-    found: dict[str, dict[tuple[tuple[str, str], ...], float]] = {}
+    samples: dict[str, dict[tuple[tuple[str, str], ...], float]] = {}
     for family in text_string_to_metric_families(text):
         for sample in family.samples:
             labels = dict(sample.labels)
             assert labels.pop("desk") == "desk-1"
-            found.setdefault(sample.name, {})[tuple(sorted(labels.items()))] = sample.value
-    return found
+            samples.setdefault(sample.name, {})[tuple(sorted(labels.items()))] = sample.value
+    return samples
 
 
 def value(metrics: Metrics, name: str, **labels: str) -> float:

@@ -125,13 +125,13 @@ def test_the_status_is_told_when_it_changes_and_not_with_every_step(run: Announc
 
 def _waiting_statuses(outbox: Outbox) -> list[tuple[bool, bool]]:
     """Halted and paused, as the waiting statuses tell it."""
-    found = []
+    statuses = []
     while (item := outbox._take()) is not None:
         if item.topic == "status":
             message = _valid("status", msgspec.json.encode(message_of("status", item.thing, "paper-1")))
             assert message["online"] is True
-            found.append((message["status"]["halt"] != "", message["status"]["pause"] != ""))
-    return found
+            statuses.append((message["status"]["halt"] != "", message["status"]["pause"] != ""))
+    return statuses
 
 
 def test_halt_pause_and_resume_are_told_at_once(run: AnnouncedRun) -> None:

@@ -18,12 +18,12 @@ SOCKET = "/run/rltrader-redis/redis.sock"
 
 def settings(unit: str) -> dict[str, list[str]]:
     """Key -> its values, of a unit or drop-in."""
-    found: dict[str, list[str]] = {}
+    values: dict[str, list[str]] = {}
     for line in (SYSTEMD / unit).read_text().splitlines():
         if line and line[0] not in "#[":
             key, _, value = line.partition("=")
-            found.setdefault(key, []).append(value)
-    return found
+            values.setdefault(key, []).append(value)
+    return values
 
 
 @pytest.mark.parametrize("unit", LEARNING)

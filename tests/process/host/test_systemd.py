@@ -43,14 +43,14 @@ def settings(unit: str) -> list[tuple[str, str]]:
 
 
 def value(unit: str, key: str) -> str:
-    (found,) = (value for name, value in settings(unit) if name == key)
-    return found
+    (text,) = (value for name, value in settings(unit) if name == key)
+    return text
 
 
 def seconds(text: str) -> int:
-    found = re.fullmatch(r"(\d+)s", text)
-    assert found is not None, text
-    return int(found[1])
+    match = re.fullmatch(r"(\d+)s", text)
+    assert match is not None, text
+    return int(match[1])
 
 
 @pytest.fixture

@@ -133,13 +133,13 @@ def test_a_file_sorted_by_time_comes_to_the_state_of_one_sorted_by_symbol(stage:
     lines = stage.switcher.read_text().splitlines()
     by_time = tmp_path / "etf.csv"
     by_time.write_text("\n".join([HEADER, *sorted(lines[1:], key=lambda line: int(line.split(",")[1]))]) + "\n")
-    found: list[list[tuple[Any, ...]]] = []
+    runs: list[list[tuple[Any, ...]]] = []
     for tape in (stage.switcher, by_time):
         desk = _desk(tape, stage.models)
-        state_dir = tmp_path / f"state{len(found)}"
+        state_dir = tmp_path / f"state{len(runs)}"
         assert desk.run(state_dir).failure is None
-        found.append([row[3:6] for row in table(state_dir, "fills")])
-    assert found[0] == found[1]
+        runs.append([row[3:6] for row in table(state_dir, "fills")])
+    assert runs[0] == runs[1]
 
 
 # --- crashes ------------------------------------------------------------------------------------------------------

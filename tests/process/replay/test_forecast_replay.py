@@ -88,13 +88,13 @@ def test_its_trades_are_those_of_its_fills_and_come_to_the_book(played: Played) 
 
 def spans(masked: dict[int, str]) -> list[tuple[str, int, int]]:
     """The reasons one after the other, each with its first and last session."""
-    found: list[tuple[str, int, int]] = []
+    result: list[tuple[str, int, int]] = []
     for session, reason in sorted(masked.items()):
-        if found and found[-1][0] == reason and found[-1][2] == session - 1:
-            found[-1] = (reason, found[-1][1], session)
+        if result and result[-1][0] == reason and result[-1][2] == session - 1:
+            result[-1] = (reason, result[-1][1], session)
         else:
-            found.append((reason, session, session))
-    return found
+            result.append((reason, session, session))
+    return result
 
 
 def test_each_bad_input_masks_its_symbol_for_a_stated_time_with_a_stated_reason(played: Played) -> None:

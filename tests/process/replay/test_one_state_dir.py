@@ -32,9 +32,9 @@ def test_without_a_journal_there_the_command_names_the_folder(
     assert ctl.main(["verify"]) == 2
     assert str(tmp_path / "elsewhere") in capsys.readouterr().err
     monkeypatch.delenv("RLTRADER_PATHS__STATE_DIR")
-    for text, found in (("[paths]\nstate_dir = 1\n", "paths.state_dir is 1"), ("[paths", "config.toml: unreadable")):
+    for text, problem in (("[paths]\nstate_dir = 1\n", "paths.state_dir is 1"), ("[paths", "config.toml: unreadable")):
         (tmp_path / "config.toml").write_text(text)
         assert ctl.main(["verify"]) == 2
-        assert found in capsys.readouterr().err
+        assert problem in capsys.readouterr().err
         assert dashboard([]) == 2
-        assert found in capsys.readouterr().err
+        assert problem in capsys.readouterr().err

@@ -86,9 +86,9 @@ def test_the_first_forged_row_is_between_the_heads_that_agree_and_the_one_that_d
     assert compare(tmp_path / "state" / FILE, str(tmp_path / "published")) == (3, 0, "")
     chained = next(row[0] for row in table(ran[0], "events") if row[0] >= 250 and row[1] is not None)
     execute(tmp_path / "state", "UPDATE events SET hash = zeroblob(32) WHERE id BETWEEN ? AND 300", chained)
-    found = compare(tmp_path / "state" / FILE, str(tmp_path / "published"))
-    assert found.agree == 2
-    assert found.difference.startswith("at row 300 the head")
+    result = compare(tmp_path / "state" / FILE, str(tmp_path / "published"))
+    assert result.agree == 2
+    assert result.difference.startswith("at row 300 the head")
 
 
 def test_rows_that_were_published_and_are_gone_are_found(ran: tuple[Path, str], tmp_path: Path) -> None:
@@ -98,8 +98,8 @@ def test_rows_that_were_published_and_are_gone_are_found(ran: tuple[Path, str], 
     published = f"{last}:{reader.chain_head(last).hex()}"
     reader.close()
     execute(tmp_path / "state", "DELETE FROM events WHERE id > ?", last - 5)
-    found = compare(tmp_path / "state" / FILE, published)
-    assert found.difference == f"row {last} was published, and the journal ends at row {last - 5}"
+    result = compare(tmp_path / "state" / FILE, published)
+    assert result.difference == f"row {last} was published, and the journal ends at row {last - 5}"
 
 
 @pytest.mark.parametrize(

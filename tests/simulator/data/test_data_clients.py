@@ -275,16 +275,16 @@ async def test_snapshots_leave_out_what_is_not_listed() -> None:
 async def test_contracts_come_in_pages_and_without_a_filter_up_to_the_weekend() -> None:
     async with at(NOON_NS) as server:
         clients = Clients(server)
-        found: list[Any] = []
+        contracts: list[Any] = []
         token = None
-        while token is not None or not found:
+        while token is not None or not contracts:
             request = GetOptionContractsRequest(underlying_symbols=["SPY"], limit=90, page_token=token)
             page = await clients.ask(clients.trading, "get_option_contracts", request)
-            found += page.option_contracts
+            contracts += page.option_contracts
             token = page.next_page_token
-    assert len(found) == 2 * 2 * 51  # 3 and 5 July, not Monday the 8th
-    assert len({contract.symbol for contract in found}) == len(found)
-    one = next(contract for contract in found if contract.symbol == "SPY240705P00550000")
+    assert len(contracts) == 2 * 2 * 51  # 3 and 5 July, not Monday the 8th
+    assert len({contract.symbol for contract in contracts}) == len(contracts)
+    one = next(contract for contract in contracts if contract.symbol == "SPY240705P00550000")
     assert (one.expiration_date, one.type.value, one.strike_price, one.size) == (date(2024, 7, 5), "put", 550.0, "100")
     assert int(one.open_interest) > 0
 

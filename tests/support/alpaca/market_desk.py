@@ -182,17 +182,17 @@ async def desk(
 
 def kinds(events: list[Event]) -> list[str]:
     """The events' kinds, repeats of (bar, quotes) counted: `["SessionScheduled", "390 bars", "SessionEnded"]`."""
-    found: list[str] = []
+    names: list[str] = []
     count = 0
     for event in events:
         name = type(event).__name__
         if name == "BarClosed":
             count += 1
         elif name != "QuotesReceived":
-            found += [f"{count} bars"] if count else []
+            names += [f"{count} bars"] if count else []
             count = 0
-            found.append(f"{name} {_date(event)}")
-    return found + ([f"{count} bars"] if count else [])
+            names.append(f"{name} {_date(event)}")
+    return names + ([f"{count} bars"] if count else [])
 
 
 def _date(event: Event) -> str:

@@ -278,11 +278,11 @@ class Deployment:
             raise SystemExit("check-images: a key is in the environment of the trainer")
         socket.create_connection(("127.0.0.1", self._broker), timeout=30).close()
         doors = [(socket.AF_INET, "127.0.0.1", self._broker), (socket.AF_INET, "192.0.2.1", 443)]
-        found = asked_inside(trainer, user, REACHED, json.dumps([*doors, (socket.AF_INET6, "2001:db8::1", 443)]))
+        answers = asked_inside(trainer, user, REACHED, json.dumps([*doors, (socket.AF_INET6, "2001:db8::1", 443)]))
         expected = {"user": user, "reached": [], "routes": [], "devices": ["lo"]}
         expected |= {"read-only": True, "secrets": ["REDIS_PASSWORD"]}
-        if found != expected:
-            raise SystemExit(f"check-images: inside the trainer: {found}, expected {expected}")
+        if answers != expected:
+            raise SystemExit(f"check-images: inside the trainer: {answers}, expected {expected}")
         print("== the trainer has no key of the broker, no route, and a root that is read-only", flush=True)
 
     def _asked(self) -> tuple[redis.Redis, str]:
@@ -311,8 +311,8 @@ class Deployment:
 
 def command_of(name: str) -> list[str]:
     """The arguments of a container in the manifests."""
-    (found,) = (each.spec["args"] for each in containers() if each.name == name)
-    return list(found)
+    (arguments,) = (each.spec["args"] for each in containers() if each.name == name)
+    return list(arguments)
 
 
 def recorded(bars: list[Bar], path: Path) -> None:

@@ -66,8 +66,8 @@ def workloads() -> list[Object]:
 
 def workload(name: str) -> Object:
     """The workload of this name."""
-    (found,) = (each for each in workloads() if each["metadata"]["name"] == name)
-    return found
+    (document,) = (each for each in workloads() if each["metadata"]["name"] == name)
+    return document
 
 
 def pod_of(each: Object) -> Object:
@@ -105,11 +105,11 @@ def find(tree: Any, key: str) -> Iterator[Any]:
 
 def secrets_of(tree: Any) -> dict[str, set[str]]:
     """Secret -> the keys that are named, of all volumes below; a projected volume names them otherwise."""
-    found: dict[str, set[str]] = {}
+    secrets: dict[str, set[str]] = {}
     for secret in find(tree, "secret"):
         name = secret.get("secretName") or secret["name"]
-        found.setdefault(name, set()).update(item["key"] for item in secret.get("items", []))
-    return found
+        secrets.setdefault(name, set()).update(item["key"] for item in secret.get("items", []))
+    return secrets
 
 
 @functools.cache
@@ -137,5 +137,5 @@ def users(name: str) -> dict[str, str]:
 
 def project() -> Object:
     """The table [project] of pyproject.toml."""
-    found: Object = tomllib.loads((REPOSITORY / "pyproject.toml").read_text())["project"]
-    return found
+    table: Object = tomllib.loads((REPOSITORY / "pyproject.toml").read_text())["project"]
+    return table

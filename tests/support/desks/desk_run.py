@@ -191,8 +191,8 @@ def recovered(path: Path) -> Recovered:
 
 def state_digest(path: Path) -> tuple[str, int, int]:
     """What recovery comes to: digest, feed events, last row."""
-    found = recovered(path)
-    return digest(found.machine.state), found.fed, found.last_id
+    recovery = recovered(path)
+    return digest(recovery.machine.state), recovery.fed, recovery.last_id
 
 
 def stopped(desk: Desk, path: Path, at_event: int) -> Path:

@@ -31,13 +31,13 @@ class CommandBlock:
 
 def blocks_of(page: Path) -> list[CommandBlock]:
     """Return the page's command blocks with the output that follows each, in their order."""
-    found: list[CommandBlock] = []
+    blocks: list[CommandBlock] = []
     for match in _BLOCK.finditer(page.read_text(encoding="utf-8")):
         if match["language"] == "sh":
-            found.append(CommandBlock(match["text"], match["until"] or ""))
+            blocks.append(CommandBlock(match["text"], match["until"] or ""))
         else:
-            found[-1].promised.extend(match["text"].splitlines())
-    return found
+            blocks[-1].promised.extend(match["text"].splitlines())
+    return blocks
 
 
 class Typed:

@@ -19,11 +19,11 @@ def made(count: int, seed: int = 1) -> list[Experience]:
     draw = torch.Generator().manual_seed(seed)
     states = torch.randn(count + 1, WIDTH, generator=draw).float().numpy().astype("<f4")
     numbers = torch.rand(count, 4, generator=draw).tolist()
-    found = []
+    experiences = []
     for place, (price, gain, flow, action) in enumerate(numbers):
         terminal = place % A_SESSION == A_SESSION - 1
         bar = Prices(place, 100.0 + price, 101.0, 99.0, 100.0 + price, 1e6)
-        found.append(
+        experiences.append(
             Experience(
                 row=3 * place + 3,
                 decision=place + 1,
@@ -43,7 +43,7 @@ def made(count: int, seed: int = 1) -> list[Experience]:
                 transfers=0.0,
             )
         )
-    return found
+    return experiences
 
 
 def put(client: Any, stream: str, experiences: list[Experience], after: int = 0) -> None:

@@ -36,13 +36,13 @@ def marked(own: str) -> Iterator[Path]:
 
 def left(own: str) -> list[Path]:
     """The marked processes that are still there after a while: the last of Ray's end when they miss the others."""
-    found: list[Path] = []
+    paths: list[Path] = []
     for _ in range(600):
-        found = list(marked(own))
-        if not found:
+        paths = list(marked(own))
+        if not paths:
             break
         time.sleep(0.1)
-    return found
+    return paths
 
 
 def listening(own: str) -> dict[str, str]:

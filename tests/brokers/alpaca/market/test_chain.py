@@ -93,8 +93,8 @@ async def test_without_a_price_nothing_is_listed(tmp_path: Path, spot: float) ->
 
 
 def test_a_contract_says_itself_by_its_symbol() -> None:
-    found, odd = read_contracts([raw()], "SPY", EXPIRIES)
-    assert found == (Contract("SPY240703C00545000", "2024-07-03", +1, Decimal(545), 237),)
+    contracts, odd = read_contracts([raw()], "SPY", EXPIRIES)
+    assert contracts == (Contract("SPY240703C00545000", "2024-07-03", +1, Decimal(545), 237),)
     assert odd == []
 
 
@@ -115,15 +115,15 @@ def test_a_contract_says_itself_by_its_symbol() -> None:
     ],
 )
 def test_an_odd_contract_is_left_out_and_counted(item: object) -> None:
-    found, odd = read_contracts([item, raw()], "SPY", EXPIRIES)
-    assert len(found) == 1
+    contracts, odd = read_contracts([item, raw()], "SPY", EXPIRIES)
+    assert len(contracts) == 1
     assert len(odd) == 1
 
 
 @pytest.mark.parametrize("interest", [None, "", "many", 1.5, -3, "9" * 5000])
 def test_an_unknown_open_interest_is_none_at_all(interest: object) -> None:
-    found, _ = read_contracts([raw(open_interest=interest)], "SPY", EXPIRIES)
-    assert found[0].open_interest == 0
+    contracts, _ = read_contracts([raw(open_interest=interest)], "SPY", EXPIRIES)
+    assert contracts[0].open_interest == 0
 
 
 def test_other_expiries_are_left_out_silently() -> None:
@@ -149,7 +149,7 @@ def test_the_volatility_is_the_median_of_the_sane_ones() -> None:
 
 def test_neighbours_are_two_strikes_on_each_side_with_both_rights_of_the_same_expiry() -> None:
     listed = [contract(k, r, e) for e in EXPIRIES[:2] for k in range(540, 551) for r in (+1, -1)]
-    found = with_neighbours(listed, (contract(545, +1).symbol,))
-    assert found == {contract(k, r).symbol for k in range(543, 548) for r in (+1, -1)}
+    neighbours = with_neighbours(listed, (contract(545, +1).symbol,))
+    assert neighbours == {contract(k, r).symbol for k in range(543, 548) for r in (+1, -1)}
     edge = with_neighbours(listed, (contract(540, -1).symbol, "SPY240719P00500000"))
     assert edge == {contract(k, r).symbol for k in (540, 541, 542) for r in (+1, -1)} | {"SPY240719P00500000"}

@@ -239,11 +239,11 @@ async def test_a_bad_bar_is_refused_and_counts_as_none() -> None:
     good = played.source.day_bars
 
     async def day_bars(symbols: tuple[str, ...], *asked: Any) -> dict[str, list[dict[str, Any]]]:
-        found = await good(symbols, *asked)
-        found["SPY"][-1]["h"] = 0.01
-        found["QQQ"][-1]["c"] = 10**400  # which no float holds
-        del found["IWM"][-1]["t"]
-        return found
+        bars = await good(symbols, *asked)
+        bars["SPY"][-1]["h"] = 0.01
+        bars["QQQ"][-1]["c"] = 10**400  # which no float holds
+        del bars["IWM"][-1]["t"]
+        return bars
 
     played.source.takes_ns = MINUTE
     object.__setattr__(played.feed._history, "_reads", _With(played.source, day_bars))

@@ -73,8 +73,8 @@ async def test_a_half_day_has_210_bars_and_nothing_of_the_hours_around(tmp_path:
     bars = [early, *(bar(HALF, minute) for minute in range(210)), late]
     market = Market.from_bars(bars, sessions=calendar().sessions)
     async with desk(tmp_path, "2024-07-05", -3600, market=market) as it:
-        found = await it.history.session("SPY", HALF, it.clock.now_ns())
-        assert found == tuple(bars[1:-1])
+        session_bars = await it.history.session("SPY", HALF, it.clock.now_ns())
+        assert session_bars == tuple(bars[1:-1])
 
 
 async def test_the_session_so_far_ends_with_the_last_complete_minute(tmp_path: Path) -> None:
@@ -98,8 +98,8 @@ async def test_a_bad_bar_of_history_is_told_and_left_out(tmp_path: Path) -> None
 
     async with desk(tmp_path, "2024-07-02", 600, rate=1.0) as it:
         it.history._reads = Odd()
-        found = await it.history.so_far("SPY", DAY, DAY.open_ns, it.clock.now_ns())
-        assert [(b.start_ns, b.volume) for b in found] == [(DAY.open_ns, 10.0), (DAY.open_ns + MINUTE, 20.0)]
+        session_bars = await it.history.so_far("SPY", DAY, DAY.open_ns, it.clock.now_ns())
+        assert [(b.start_ns, b.volume) for b in session_bars] == [(DAY.open_ns, 10.0), (DAY.open_ns + MINUTE, 20.0)]
         assert len(it.log.of("history_bar_bad")) == 2
 
 

@@ -79,9 +79,9 @@ async def test_an_order_is_submitted_found_listed_filled_and_in_the_ledger() -> 
         raw = await it.orders.submit(buy(quantity=2))
         assert (raw["client_order_id"], raw["qty"], raw["status"]) == (NAME, "2", "pending_new")
         await asyncio.sleep(0.05)
-        found = await it.reads.order_by_client_id(NAME)
-        assert found is not None
-        assert (found["id"], found["status"], found["filled_qty"]) == (raw["id"], "filled", "2")
+        order = await it.reads.order_by_client_id(NAME)
+        assert order is not None
+        assert (order["id"], order["status"], order["filled_qty"]) == (raw["id"], "filled", "2")
         assert (await it.reads.order_by_id(raw["id"]))["id"] == raw["id"]
         assert await it.reads.order_by_client_id("nobody") is None
         assert await it.reads.open_orders() == []

@@ -115,8 +115,8 @@ async def test_keys_that_may_not_listen_lose_nothing_but_the_hurry(status: int) 
     async with linked(timeouts) as it:
         access = Access(it.desk.server.trading_url, DEFAULT_KEY, DEFAULT_SECRET)
         it.desk.server.faults.add("activity_refused", status=status)
-        found = await probe(access, it.desk.clock.now_ns() - DAY_NS, it.desk.clock.now_ns(), 2.0)
-        assert (found.lines, found.problem) == ((), f"HTTP {status}")
+        answer = await probe(access, it.desk.clock.now_ns() - DAY_NS, it.desk.clock.now_ns(), 2.0)
+        assert (answer.lines, answer.problem) == ((), f"HTTP {status}")
         note_fee(it)
         await eventually(lambda: fees(it) == [Decimal("-0.03")])
 

@@ -318,8 +318,8 @@ async def test_an_update_that_cannot_be_read_is_told_and_followed_by_a_report() 
 async def test_a_foreign_order_is_told_as_found() -> None:
     async with linked() as it:
         it.desk.server.by_hand("place", symbol=CALL, qty="1", side="buy", type="market", time_in_force="day")
-        await eventually(lambda: any(found.order.status == "filled" for found in it.of(OrderFound)))
-        assert not any(OURS(found.order.client_order_id) for found in it.of(OrderFound))
+        await eventually(lambda: any(event.order.status == "filled" for event in it.of(OrderFound)))
+        assert not any(OURS(event.order.client_order_id) for event in it.of(OrderFound))
         assert it.of(OrderFilled) == []
 
 
@@ -377,8 +377,8 @@ async def test_without_the_stream_an_order_that_may_be_open_is_looked_up_as_ofte
         reports = len(it.of(BrokerReported))
         await it.link.release([buy()])
         await it.until(OrderAccepted)
-        found = await it.until(OrderFound)
-        assert (found.order.client_order_id, found.order.filled) == (NAME, Decimal(1))
+        event = await it.until(OrderFound)
+        assert (event.order.client_order_id, event.order.filled) == (NAME, Decimal(1))
         asked = it.desk.count("GET", "/v2/orders:by_client_order_id")
         await asyncio.sleep(1.2)  # more than two simulated minutes
         assert it.desk.count("GET", "/v2/orders:by_client_order_id") == asked  # it has ended

@@ -77,8 +77,8 @@ class Day:
         """One look-up of a name at a time, as the shell does it."""
         if any(isinstance(n, ev.OrderMissing) and n.client_order_id == name for n in self.news):
             return
-        found = name in self.account.orders
-        self.news.append(self.account.found(name, self.now) if found else ev.OrderMissing(self.now, name))
+        known = name in self.account.orders
+        self.news.append(self.account.found(name, self.now) if known else ev.OrderMissing(self.now, name))
 
     def submit(self, order: SubmitOrder) -> None:
         name, account = order.client_order_id, self.account

@@ -102,10 +102,10 @@ def test_a_corrected_order_s_totals_are_set_as_found_also_when_they_are_less() -
     d.put(account.fill(name, 9, "2.00", d.at(1)))
     d.put(ev.TradeCorrected(d.at(2), name, "x1", 9, Decimal("18.90"), "trade_correct"))
     assert d.state.book.cash == Decimal(8110)
-    found = replace(account.orders[name], filled=Decimal(8), average_price=Decimal("2.10"))
-    d.put(ev.OrderFound(d.at(3), found), ev.OrderFound(d.at(3, 1), found))
+    order = replace(account.orders[name], filled=Decimal(8), average_price=Decimal("2.10"))
+    d.put(ev.OrderFound(d.at(3), order), ev.OrderFound(d.at(3, 1), order))
     assert (d.held, d.state.book.cash, d.order(name).correction) == ({CALL: 8}, Decimal(8320), 2)
-    more = replace(found, filled=Decimal(9))
+    more = replace(order, filled=Decimal(9))
     d.put(ev.OrderFound(d.at(4), more))
     assert (d.held, d.state.book.cash, d.order(name).correction) == ({CALL: 9}, Decimal(8110), 2)
 

@@ -85,8 +85,8 @@ def test_no_order_name_is_posted_twice_though_the_daemon_was_killed_while_it_hel
 
 
 def test_the_journal_of_both_lives_replays_identically(lived: Lived) -> None:
-    found = verified(lived.stage.state_dir)
-    assert found.difference == ""
+    proof = verified(lived.stage.state_dir)
+    assert proof.difference == ""
 
 
 def test_all_is_sold_five_minutes_before_the_close(lived: Lived) -> None:
